@@ -1,0 +1,295 @@
+"""Genesis: the stages of a session, what each stage holds, and the payloads of its commands.
+
+A stage can be confirmed with a content that its model in `STAGE_CONTENT` accepts; nothing else decides what a
+stage must hold. Every text, list and number has a bound, so that no content grows past an event's size.
+"""
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from itertools import pairwise
+from types import MappingProxyType
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+
+from relaybox_types.text import Line, Paragraph, Remark, Word
+
+__all__ = [
+    "CONCEPT_OPTIONS",
+    "CONTENT_BYTES_MAX",
+    "PROPOSAL_OPTIONS_MAX",
+    "STAGE_CONTENT",
+    "AbandonSession",
+    "AnyContent",
+    "Chapter",
+    "Character",
+    "CharacterRole",
+    "Characters",
+    "Concept",
+    "ConfirmStage",
+    "Feedback",
+    "GenesisStage",
+    "GenesisStatus",
+    "Place",
+    "PlotOutline",
+    "Preferences",
+    "Proposal",
+    "RequestConceptGeneration",
+    "RequestStageProposal",
+    "StageContent",
+    "StoryConception",
+    "SubmitFeedback",
+    "Worldview",
+]
+
+CONTENT_BYTES_MAX = 131_072
+"""Most bytes one stage's content may take as JSON; five options of it still fit into one event."""
+
+PROPOSAL_OPTIONS_MAX = 5
+"""Most options a proposal may offer."""
+
+CONCEPT_OPTIONS = 3
+"""Concepts in a proposal for CONCEPT_SELECTION; always exactly this many."""
+
+
+class GenesisStatus(StrEnum):
+    """How a session stands: IN_PROGRESS until its last stage is confirmed or the writer abandons it."""
+
+    IN_PROGRESS = "IN_PROGRESS"
+    COMPLETED = "COMPLETED"
+    ABANDONED = "ABANDONED"
+
+
+class GenesisStage(StrEnum):
+    """The stages in the order in which a session passes them; FINISHED is the end and holds no content."""
+
+    CONCEPT_SELECTION = "CONCEPT_SELECTION"
+    STORY_CONCEPTION = "STORY_CONCEPTION"
+    WORLDVIEW = "WORLDVIEW"
+    CHARACTERS = "CHARACTERS"
+    PLOT_OUTLINE = "PLOT_OUTLINE"
+    FINISHED = "FINISHED"
+
+
+class _Strict(BaseModel):
+    """Frozen, and no field that is not declared: a misspelt field is an error, not a silent loss."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StageContent(_Strict):
+    """What one stage holds. As JSON never larger than `CONTENT_BYTES_MAX`."""
+
+    @model_validator(mode="after")
+    def _fits_into_an_event(self) -> Self:
+        size = len(self.model_dump_json().encode())
+        if size > CONTENT_BYTES_MAX:
+            raise ValueError(f"takes {size} bytes, more than the {CONTENT_BYTES_MAX} allowed; shorten it")
+        return self
+
+
+class Concept(StageContent):
+    """CONCEPT_SELECTION: the idea in a few lines."""
+
+    title: Line
+    logline: Paragraph
+    hook: Paragraph
+    themes: Annotated[tuple[Word, ...], Field(min_length=1, max_length=12)]
+    tone: Line
+
+
+class StoryConception(StageContent):
+    """STORY_CONCEPTION: what the story is about, from its premise to its ending."""
+
+    premise: Paragraph
+    conflict: Paragraph
+    stakes: Paragraph
+    ending: Paragraph
+    perspective: Line
+
+
+class Place(_Strict):
+    """One place of the world."""
+
+    name: Word
+    description: Paragraph
+
+
+class Worldview(StageContent):
+    """WORLDVIEW: where and when it happens, and the rules nobody in it can break. Places differ in name."""
+
+    era: Line
+    setting: Paragraph
+    society: Paragraph
+    places: Annotated[tuple[Place, ...], Field(min_length=1, max_length=12)]
+    rules: Annotated[tuple[Paragraph, ...], Field(min_length=1, max_length=12)]
+
+    @model_validator(mode="after")
+    def _places_differ(self) -> Self:
+        _refuse_twins("places", (place.name for place in self.places))
+        return self
+
+
+class CharacterRole(StrEnum):
+    """What a character is to the story."""
+
+    PROTAGONIST = "PROTAGONIST"
+    ANTAGONIST = "ANTAGONIST"
+    ALLY = "ALLY"
+    MENTOR = "MENTOR"
+    SUPPORTING = "SUPPORTING"
+
+
+class Character(_Strict):
+    """One character: who they are, what drives them, what stands in their way, and how they change."""
+
+    name: Word
+    role: CharacterRole
+    description: Paragraph
+    desire: Paragraph
+    flaw: Paragraph
+    arc: Paragraph
+
+
+class Characters(StageContent):
+    """CHARACTERS: the cast. Names are unique, and at least one character is the PROTAGONIST."""
+
+    characters: Annotated[tuple[Character, ...], Field(min_length=1, max_length=16)]
+
+    @model_validator(mode="after")
+    def _someone_leads_and_names_differ(self) -> Self:
+        _refuse_twins("characters", (character.name for character in self.characters))
+        if all(character.role is not CharacterRole.PROTAGONIST for character in self.characters):
+            raise ValueError("needs at least one character whose role is PROTAGONIST")
+        return self
+
+
+class Chapter(_Strict):
+    """One chapter; `number` counts from 1 through the whole book, `act` says which act it belongs to."""
+
+    number: Annotated[int, Field(strict=True, ge=1, le=60)]
+    act: Annotated[int, Field(strict=True, ge=1, le=9)]
+    title: Line
+    summary: Paragraph
+
+
+class PlotOutline(StageContent):
+    """PLOT_OUTLINE: the chapters in reading order, numbered 1, 2, 3 …; an act never comes back."""
+
+    chapters: Annotated[tuple[Chapter, ...], Field(min_length=3, max_length=60)]
+
+    @model_validator(mode="after")
+    def _in_reading_order(self) -> Self:
+        if [chapter.number for chapter in self.chapters] != list(range(1, len(self.chapters) + 1)):
+            raise ValueError("chapters must be numbered 1, 2, 3 … in the order in which they are listed")
+        acts = [chapter.act for chapter in self.chapters]
+        if acts[0] != 1 or any(later - earlier not in (0, 1) for earlier, later in pairwise(acts)):
+            raise ValueError("acts must start at 1 and go up by one, without gaps and without going back")
+        return self
+
+
+def _refuse_twins(what: str, names: Iterable[str]) -> None:
+    """Raise ValueError when two names differ in nothing but case."""
+    seen: set[str] = set()
+    for name in names:
+        if name.casefold() in seen:
+            raise ValueError(f"{what} must have different names; {name!r} is there twice")
+        seen.add(name.casefold())
+
+
+AnyContent = Concept | StoryConception | Worldview | Characters | PlotOutline
+"""The content of any stage. The models share no set of fields, so a document fits at most one of them."""
+
+STAGE_CONTENT: Mapping[GenesisStage, type[AnyContent]] = MappingProxyType(
+    {
+        GenesisStage.CONCEPT_SELECTION: Concept,
+        GenesisStage.STORY_CONCEPTION: StoryConception,
+        GenesisStage.WORLDVIEW: Worldview,
+        GenesisStage.CHARACTERS: Characters,
+        GenesisStage.PLOT_OUTLINE: PlotOutline,
+    }
+)
+"""The model of each stage's content; every stage but FINISHED has one."""
+
+
+class Proposal(_Strict):
+    """What a muse offers for a stage: one to five options, all of that stage's model; three for concepts."""
+
+    stage: GenesisStage
+    options: Annotated[tuple[AnyContent, ...], Field(min_length=1, max_length=PROPOSAL_OPTIONS_MAX)]
+
+    @model_validator(mode="after")
+    def _options_belong_to_the_stage(self) -> Self:
+        model = STAGE_CONTENT.get(self.stage)
+        if model is None:
+            raise ValueError(f"nothing can be proposed for the stage {self.stage}")
+        if not all(isinstance(option, model) for option in self.options):
+            raise ValueError(f"every option for the stage {self.stage} must be a {model.__name__}")
+        if self.stage is GenesisStage.CONCEPT_SELECTION and len(self.options) != CONCEPT_OPTIONS:
+            raise ValueError(f"{CONCEPT_OPTIONS} concepts are proposed, not {len(self.options)}")
+        return self
+
+
+_Wishes = Annotated[tuple[Word, ...], Field(max_length=12)]
+
+
+class Preferences(_Strict):
+    """What the writer would like; everything may be left out.
+
+    `language` is a BCP 47 tag (`en`, `zh-Hans`); null means that the muse goes by the writer's own words.
+    """
+
+    theme_preferences: _Wishes = ()
+    style_preferences: _Wishes = ()
+    language: (
+        Annotated[str, StringConstraints(max_length=35, pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
+        | None
+    ) = None
+    notes: Remark | None = None
+
+
+class Feedback(_Strict):
+    """What the writer says about the last proposal; `rating` from 1 (no) to 5 (yes)."""
+
+    feedback: Remark
+    rating: Annotated[int, Field(strict=True, ge=1, le=5)] | None = None
+
+
+class RequestConceptGeneration(Preferences):
+    """Ask for three concepts; `{}` is a valid payload. Pending until the concept agent answers."""
+
+
+class RequestStageProposal(_Strict):
+    """Ask for a proposal for the current stage, built on what has been confirmed so far."""
+
+    notes: Remark | None = None
+
+
+class SubmitFeedback(Feedback):
+    """Tell what to change; the next proposal takes it into account."""
+
+
+class ConfirmStage(_Strict):
+    """Settle the current stage, by an option of the last proposal or by the writer's own content.
+
+    Exactly one of `choice` (index from 0) and `content` (checked against `STAGE_CONTENT`) is given. `stage`,
+    where given, must be the current one, so that a double click cannot skip a stage.
+    """
+
+    stage: GenesisStage | None = None
+    choice: Annotated[int, Field(strict=True, ge=0, lt=PROPOSAL_OPTIONS_MAX)] | None = None
+    content: Annotated[dict[str, JsonValue], Field(max_length=32)] | None = None
+
+    @model_validator(mode="after")
+    def _one_way_or_the_other(self) -> Self:
+        if (self.choice is None) == (self.content is None):
+            raise ValueError(
+                "give exactly one of `choice` (an option of the last proposal) and `content` (your own)"
+            )
+        return self
+
+
+class AbandonSession(_Strict):
+    """End the session for good; pending commands fail and their tasks are cancelled."""
+
+    reason: Remark | None = None
