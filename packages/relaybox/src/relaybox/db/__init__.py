@@ -1,0 +1,47 @@
+"""PostgreSQL: connections, transactions, SQL files, the schema."""
+
+from relaybox.db._database import Database, Executor, Isolation, executor_of
+from relaybox.db._errors import (
+    DatabaseBusy,
+    DatabaseError,
+    DatabaseUnavailable,
+    RetryTransaction,
+    constraint_of,
+    map_database_errors,
+    sqlstate_of,
+)
+from relaybox.db._migrations import (
+    BACKBONE,
+    MigrationFailed,
+    Migrations,
+    migrate_down,
+    migrate_up,
+    pending_migrations,
+    run_sql_file,
+    schema_script,
+)
+from relaybox.db._queries import Queries, load_queries
+
+__all__ = (
+    "BACKBONE",
+    "Database",
+    "DatabaseBusy",
+    "DatabaseError",
+    "DatabaseUnavailable",
+    "Executor",
+    "Isolation",
+    "MigrationFailed",
+    "Migrations",
+    "Queries",
+    "RetryTransaction",
+    "constraint_of",
+    "executor_of",
+    "load_queries",
+    "map_database_errors",
+    "migrate_down",
+    "migrate_up",
+    "pending_migrations",
+    "run_sql_file",
+    "schema_script",
+    "sqlstate_of",
+)

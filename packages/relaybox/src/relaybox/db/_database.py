@@ -1,0 +1,172 @@
+"""One process's connections to PostgreSQL."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, Literal, Protocol, TypeVar
+
+import asyncpg
+from sqlalchemy import URL, event, exc
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+
+from relaybox.db._errors import AWAY, DatabaseUnavailable, RetryTransaction, map_database_errors
+from relaybox.settings import PostgresSettings
+
+__all__ = ("Database", "Executor", "Isolation", "executor_of")
+
+T = TypeVar("T")
+Isolation = Literal["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
+
+_ATTEMPTS_MAX: Final = 10
+_BACKOFF_S: Final = 0.005
+_BACKOFF_S_MAX: Final = 0.25
+#: A client that froze inside a transaction loses it, and with it every lock it held (G69).
+_IDLE_IN_TRANSACTION_MS: Final = 30_000
+#: How fast the server notices that a client died while its statement runs.
+_CLIENT_CHECK_MS: Final = 500
+
+
+class Executor(Protocol):
+    """Whatever runs one statement with ``$1`` parameters: an asyncpg connection, or a session."""
+
+    async def fetch(self, query: str, /, *args: Any) -> Sequence[Mapping[str, Any]]:
+        """Run *query* and return its rows."""
+        ...
+
+
+class _SessionExecutor:
+    def __init__(self, db: AsyncSession) -> None:
+        self._db = db
+
+    async def fetch(self, query: str, /, *args: Any) -> Sequence[Mapping[str, Any]]:
+        connection = await self._db.connection()
+        result = await connection.exec_driver_sql(query, args)
+        return result.mappings().all() if result.returns_rows else ()
+
+
+def executor_of(db: AsyncSession) -> Executor:
+    """Run the library's SQL inside the caller's own session and transaction."""
+    return _SessionExecutor(db)
+
+
+class Database:
+    """Connections of one process: SQLAlchemy sessions for applications, plain asyncpg for hot paths.
+
+    Both come from one pool. Nothing connects before the first use, so a process starts while
+    PostgreSQL is away. Dead connections are noticed when they are handed out, without a ping:
+    a round-trip on every check-out would double the cost of a one-statement command.
+    """
+
+    def __init__(self, settings: PostgresSettings, *, application_name: str = "relaybox") -> None:
+        self.settings = settings
+        self.engine = _create_engine(settings, application_name)
+        self.sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+
+    def __repr__(self) -> str:
+        where = f"{self.settings.user}@{self.settings.host}:{self.settings.port}/{self.settings.db}"
+        return f"<Database {where} [{self.engine.pool.status()}]>"
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[asyncpg.Connection]:
+        """A pooled asyncpg connection in autocommit: one statement is one transaction.
+
+        Raises:
+            DatabaseUnavailable: PostgreSQL is away or the connection broke.
+            DatabaseBusy: no connection, lock or answer in time.
+            RetryTransaction: 40001 or 40P01.
+        """
+        with map_database_errors():
+            connection = await _reached(self.engine.connect().start())
+            try:
+                raw = await connection.get_raw_connection()
+                driver: asyncpg.Connection | None = raw.driver_connection
+                assert driver is not None
+                yield driver
+            finally:
+                await connection.close()
+
+    async def run_in_transaction(
+        self,
+        work: Callable[[AsyncSession], Awaitable[T]],
+        *,
+        isolation: Isolation = "REPEATABLE READ",
+        attempts_max: int = _ATTEMPTS_MAX,
+    ) -> T:
+        """Run *work* in a transaction of its own and return its result after COMMIT has returned.
+
+        A lost race (40001, 40P01, :class:`RetryTransaction`) rolls back and runs *work* again in a
+        new transaction, with jitter, at most *attempts_max* times: *work* must do nothing but
+        read and write through its session.
+
+        Raises:
+            RetryTransaction: the race was lost *attempts_max* times.
+            DatabaseUnavailable: PostgreSQL is away; whether a COMMIT in flight took effect is
+                unknown, send the command again with the same idempotency key (G05).
+            DatabaseBusy: a lock did not come in time.
+        """
+        for attempt in range(1, attempts_max + 1):
+            try:
+                return await self._run_once(work, isolation)
+            except RetryTransaction:
+                if attempt == attempts_max:
+                    raise
+                ceiling = min(_BACKOFF_S * 2**attempt, _BACKOFF_S_MAX)
+                await asyncio.sleep(random.uniform(0, ceiling))  # noqa: S311 - jitter, not a secret
+        raise AssertionError("attempts_max must be at least 1")
+
+    async def _run_once(self, work: Callable[[AsyncSession], Awaitable[T]], isolation: Isolation) -> T:
+        with map_database_errors():
+            async with self.sessions() as db:
+                await _reached(db.connection(execution_options={"isolation_level": isolation}))
+                result = await work(db)
+                await db.commit()
+                return result
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.engine.dispose()
+
+
+async def _reached(connecting: Awaitable[T]) -> T:
+    try:
+        return await connecting
+    except (OSError, asyncio.TimeoutError) as error:
+        raise DatabaseUnavailable(AWAY) from error
+
+
+def _create_engine(settings: PostgresSettings, application_name: str) -> AsyncEngine:
+    url = URL.create(
+        "postgresql+asyncpg",
+        username=settings.user,
+        password=settings.password.get_secret_value() or None,
+        host=settings.host,
+        port=settings.port,
+        database=settings.db,
+    )
+    engine = create_async_engine(
+        url,
+        pool_size=settings.pool_size,
+        max_overflow=0,
+        pool_timeout=settings.connect_timeout_s,
+        connect_args={
+            "timeout": settings.connect_timeout_s,
+            "server_settings": {
+                "application_name": application_name,
+                "lock_timeout": str(settings.lock_timeout_ms),
+                "statement_timeout": str(settings.statement_timeout_ms),
+                "idle_in_transaction_session_timeout": str(_IDLE_IN_TRANSACTION_MS),
+                "client_connection_check_interval": str(_CLIENT_CHECK_MS),
+                # JIT never pays for statements this short, and its first plan costs 100 ms.
+                "jit": "off",
+            },
+        },
+    )
+    event.listen(engine.sync_engine, "checkout", _refuse_dead_connection)
+    return engine
+
+
+def _refuse_dead_connection(dbapi_connection: Any, _record: Any, _proxy: Any) -> None:
+    """Tell the pool to replace a connection that the server has closed while it lay idle."""
+    if dbapi_connection.driver_connection.is_closed():
+        raise exc.DisconnectionError("the server closed this connection")

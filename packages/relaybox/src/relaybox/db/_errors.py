@@ -1,0 +1,114 @@
+"""What can go wrong with PostgreSQL, in our words.
+
+::
+
+    RelayboxError
+    └── DatabaseError
+        ├── DatabaseUnavailable   no connection, or it broke
+        ├── DatabaseBusy          a lock or a connection was not to be had in time
+        └── RetryTransaction      lost a race; the whole transaction may be run again
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import asyncpg
+import sqlalchemy.exc
+
+from relaybox.errors import RelayboxError
+
+__all__ = (
+    "DatabaseBusy",
+    "DatabaseError",
+    "DatabaseUnavailable",
+    "RetryTransaction",
+    "constraint_of",
+    "map_database_errors",
+    "sqlstate_of",
+)
+
+AWAY: Final = "PostgreSQL cannot be reached; check POSTGRES_HOST, POSTGRES_PORT and the server"
+_SERIALIZATION: Final = frozenset({"40001", "40P01"})
+#: lock_not_available, query_canceled, and the server's own limits (class 53).
+_BUSY: Final = frozenset({"55P03", "57014", "53000", "53100", "53200", "53300", "53400"})
+#: Connection exceptions (class 08), shutdown, crash, start-up, idle session ended.
+_AWAY: Final = frozenset(
+    {"08000", "08001", "08003", "08004", "08006", "08007", "57P01", "57P02", "57P03", "57P05", "25P03"}
+)
+
+
+class DatabaseError(RelayboxError):
+    """Base of the errors of this package."""
+
+    error_code = "DATABASE_ERROR"
+
+
+class DatabaseUnavailable(DatabaseError):
+    """Raised when PostgreSQL cannot be reached or the connection broke; try again later.
+
+    Whether a statement in flight took effect is unknown.
+    """
+
+    error_code = "DATABASE_UNAVAILABLE"
+
+
+class DatabaseBusy(DatabaseError):
+    """Raised when a lock, a connection or the end of a statement did not come within its limit."""
+
+    error_code = "DATABASE_BUSY"
+
+
+class RetryTransaction(DatabaseError):
+    """Raised when a race was lost (40001, 40P01, a stale version): run the whole transaction again.
+
+    :meth:`relaybox.db.Database.run_in_transaction` does so by itself; inside a transaction of
+    one's own it means: roll back and start over.
+    """
+
+    error_code = "RETRY_TRANSACTION"
+
+
+def sqlstate_of(error: BaseException) -> str | None:
+    """The five-character SQLSTATE behind *error*, through SQLAlchemy's wrapping; None without one."""
+    if isinstance(error, sqlalchemy.exc.DBAPIError):
+        return getattr(error.orig, "sqlstate", None)
+    return getattr(error, "sqlstate", None)
+
+
+def constraint_of(error: BaseException) -> str | None:
+    """The name of the constraint that *error* tripped over, through SQLAlchemy's wrapping."""
+    cause: BaseException | None = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
+    while cause is not None and not isinstance(cause, asyncpg.PostgresError):
+        cause = cause.__cause__
+    return getattr(cause, "constraint_name", None)
+
+
+@contextmanager
+def map_database_errors() -> Iterator[None]:
+    """Turn what drivers raise into this package's errors; everything else passes unchanged.
+
+    A bare ``OSError`` passes too: inside a transaction it is more likely the caller's own.
+    """
+    try:
+        yield
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, sqlalchemy.exc.SQLAlchemyError) as error:
+        known = _translate(error)
+        if known is None:
+            raise
+        raise known from error
+
+
+def _translate(error: Exception) -> DatabaseError | None:
+    state = sqlstate_of(error)
+    if state in _SERIALIZATION:
+        return RetryTransaction(f"PostgreSQL refused the transaction ({state}); run it again")
+    if state in _BUSY:
+        return DatabaseBusy(f"PostgreSQL is too busy ({state}); try again later")
+    if isinstance(error, sqlalchemy.exc.TimeoutError):
+        return DatabaseBusy("no database connection became free in time; raise POSTGRES_POOL_SIZE or lower the load")
+    driver = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
+    broken = isinstance(driver, (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError))
+    if state in _AWAY or broken or isinstance(error, sqlalchemy.exc.InterfaceError):
+        return DatabaseUnavailable(AWAY)
+    return None
