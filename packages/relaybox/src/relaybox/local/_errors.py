@@ -1,0 +1,86 @@
+"""What can go wrong with a local server: the sentence is written once, with the remedy in it."""
+
+from pathlib import Path
+
+from relaybox.errors import RelayboxError
+
+
+class LocalError(RelayboxError):
+    """Base of all errors of :mod:`relaybox.local`."""
+
+    error_code = "LOCAL_ERROR"
+
+
+class DataDirectoryOfAnotherVersion(LocalError):
+    """Raised when a data directory was made by another major version of the server."""
+
+    error_code = "LOCAL_DATA_DIRECTORY_VERSION"
+
+    def __init__(self, *, server: str, path: Path, found: str, needed: str, remedy: str) -> None:
+        super().__init__(
+            f"{path} was made by {server} {found}, but this is {server} {needed}. "
+            f"Either move {path} away (a new one is made), or {remedy}."
+        )
+
+
+class DataDirectoryInUse(LocalError):
+    """Raised when another living process runs a server on the same data directory."""
+
+    error_code = "LOCAL_DATA_DIRECTORY_IN_USE"
+
+    def __init__(self, *, path: Path, holder: str) -> None:
+        super().__init__(
+            f"{path} is in use by {holder}. Stop that one first, or give this one another directory."
+        )
+
+
+class DataDirectoryNotUsable(LocalError):
+    """Raised when a data directory cannot be made, entered or written."""
+
+    error_code = "LOCAL_DATA_DIRECTORY_NOT_USABLE"
+
+    def __init__(self, *, path: Path, reason: str) -> None:
+        super().__init__(
+            f"{path} cannot be used as a data directory: {reason}. "
+            "Make it writable for this user, or choose another directory."
+        )
+
+
+class DiskFull(LocalError):
+    """Raised when the disk has no room for a server's data."""
+
+    error_code = "LOCAL_DISK_FULL"
+
+    def __init__(self, *, path: Path, free_bytes: int) -> None:
+        super().__init__(
+            f"No space left for {path}: {free_bytes / 2**20:.0f} MiB free. "
+            "Free some room on that disk, or choose a directory on another one."
+        )
+
+
+class PortTaken(LocalError):
+    """Raised when the port a server was told to use belongs to somebody else."""
+
+    error_code = "LOCAL_PORT_TAKEN"
+
+    def __init__(self, *, port: int, owner: str | None, setting: str) -> None:
+        by = f" by {owner}" if owner else ""
+        super().__init__(
+            f"Port {port} is taken{by}. Stop that process, or set {setting} to another port "
+            f"(or leave {setting} unset to take a free one)."
+        )
+
+
+class ServerDidNotStart(LocalError):
+    """Raised when a server ended, or stayed silent, instead of becoming ready."""
+
+    error_code = "LOCAL_SERVER_DID_NOT_START"
+
+    def __init__(self, *, server: str, what: str, log: Path, tail: str) -> None:
+        super().__init__(f"{server} did not start: {what}. Last lines of {log}:\n{tail or '(empty)'}")
+
+
+class ServerNotAvailable(LocalError):
+    """Raised when the programs of a server cannot be had on this machine."""
+
+    error_code = "LOCAL_SERVER_NOT_AVAILABLE"

@@ -1,0 +1,81 @@
+"""Ports on the loopback interface: a free one, and who has a taken one."""
+
+import random
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+from relaybox.local._errors import LocalError, PortTaken
+
+LOOPBACK = "127.0.0.1"
+_PORT_MIN = 10_000
+_PORT_MAX = 32_000
+_TRIES_MAX = 200
+_LISTEN = "0A"
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 nobody listens on, from 10,000 up and below the ephemeral ports.
+
+    Not the kernel's choice (``bind`` to 0): that is an ephemeral port, which any outgoing
+    connection may take while a server restarts – a client that keeps trying can even connect to itself.
+
+    Raises:
+        LocalError: 200 random ports were all taken.
+    """
+    top = min(_PORT_MAX, _ephemeral_port_min() - 1)
+    for _ in range(_TRIES_MAX):
+        port = random.randint(_PORT_MIN, top)  # noqa: S311 – no secret
+        if not _is_taken(port):
+            return port
+    raise LocalError(f"No free port found between {_PORT_MIN} and {top}. Stop some servers and try again.")
+
+
+def require_free_port(port: int, *, setting: str) -> None:
+    """Check that nobody listens on *port*; *setting* is what the user changes to move it.
+
+    Raises:
+        PortTaken: with the owner's name and pid where this user may see them.
+    """
+    if _is_taken(port):
+        raise PortTaken(port=port, owner=port_owner(port), setting=setting)
+
+
+def port_owner(port: int) -> str | None:
+    """Name and pid of the process that listens on *port*; None if it cannot be seen (Linux only)."""
+    inodes = {inode for table in ("tcp", "tcp6") for inode in _listening_inodes(table, port)}
+    if not inodes:
+        return None
+    sockets = {f"socket:[{inode}]" for inode in inodes}
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # gone meanwhile, or not ours to look at
+            if any(str(handle.readlink()) in sockets for handle in (process / "fd").iterdir()):
+                return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
+    return None
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        # Without it a connection of yesterday in TIME_WAIT would look like a listener.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return True
+    return False
+
+
+def _ephemeral_port_min() -> int:
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except OSError:
+        return _PORT_MAX + 1
+
+
+def _listening_inodes(table: str, port: int) -> list[str]:
+    try:
+        lines = Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+    except OSError:
+        return []
+    rows = [line.split() for line in lines]
+    return [row[9] for row in rows if row[3] == _LISTEN and int(row[1].rpartition(":")[2], 16) == port]

@@ -1,0 +1,312 @@
+"""A real PostgreSQL of one's own: made on first start, kept in a directory, reached over 127.0.0.1."""
+
+import os
+import secrets
+import shutil
+import signal
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel
+from pydantic_core import from_json
+
+from relaybox.local._account import Account, enterable_place, make_directory, server_account
+from relaybox.local._directory import DirectoryLock, disk_full_or, require_room
+from relaybox.local._errors import DataDirectoryNotUsable, DataDirectoryOfAnotherVersion, ServerDidNotStart
+from relaybox.local._ports import LOOPBACK, free_port, require_free_port
+from relaybox.local._postgres_programs import programs
+from relaybox.local._process import ServerProcess, end_orphans, processes_in
+
+DATABASE = "infinite_scribe"
+_SUPERUSER = "postgres"
+_ROLES = Path(__file__).with_name("roles.psql")
+_STATUS_LINE = 7
+_BUILTIN_LOCALE_SINCE = 17
+_START_S = 60.0
+_STOP_S = 8.0
+_READY_PAUSE_S = 0.02
+_STOP_SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+_LOG_BYTES_MAX = 32 * 2**20
+_ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC", "PATH": os.defpath}
+_NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+class Passwords(BaseModel, frozen=True):
+    """Random passwords of one cluster, made with it and kept beside it (mode 0600)."""
+
+    superuser: str
+    owner: str
+    service: str
+
+
+class LocalPostgres:
+    """One PostgreSQL server on a data directory.
+
+    The first start makes the cluster, a database ``infinite_scribe``, the role ``relaybox_owner`` that owns
+    it and may create databases, and the role ``relaybox`` that owns nothing. Both log in by password
+    (scram) over TCP on 127.0.0.1; nothing else is listened on.
+
+    As root the server runs under an existing unprivileged account; where that account cannot enter
+    *data_dir*, the data is in :attr:`place`, which the log names.
+    """
+
+    host: str = LOOPBACK
+    owner_user: str = "relaybox_owner"
+    service_user: str = "relaybox"
+
+    def __init__(
+        self, data_dir: Path, *, version: int = 18, port: int | None = None, durable: bool = True
+    ) -> None:
+        """Describe the server; nothing happens before :meth:`start`.
+
+        *port* None takes a free one at the first start and keeps it as long as this object lives.
+        *durable* False is for tests: a power cut may cost the data, nothing waits for the disk.
+        """
+        self.data_dir = data_dir.resolve()
+        self.version = version
+        self.durable = durable
+        self.port = port or 0
+        self._port_is_given = port is not None
+        #: Where the files are; another directory than *data_dir* only for root, see the class.
+        self.place = self.data_dir
+        self._lock: DirectoryLock | None = None
+        self._process: ServerProcess | None = None
+        self._passwords: Passwords | None = None
+
+    def __repr__(self) -> str:
+        state = f"pid {self._process.pid}" if self._process else "stopped"
+        return f"<LocalPostgres {self.version} on {self.host}:{self.port} [{state} | {self.place}]>"
+
+    async def start(self) -> None:
+        """Start the server and return when it answers; a server a killed starter left behind is stopped first.
+
+        Raises:
+            DataDirectoryOfAnotherVersion: the directory holds another major version's cluster.
+            DataDirectoryInUse: another living process runs a server on it.
+            DataDirectoryNotUsable: it cannot be made or written.
+            DiskFull: its disk has no room.
+            PortTaken: *port* was given and somebody listens there.
+            ServerNotAvailable: the programs are not installed.
+            ServerDidNotStart: anything else, with the last lines of the server's log.
+        """
+        account = server_account()
+        self.place = enterable_place(self.data_dir, account)
+        lock = DirectoryLock(self.place)
+        lock.take()
+        try:
+            await self._start(account)
+        except BaseException:
+            if self._process is not None:
+                self._process.kill()
+                self._process = None
+            lock.release()
+            raise
+        self._lock = lock
+
+    async def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
+        """Stop the server; ``immediate`` leaves recovery to the next start. SIGKILL after 8 s."""
+        if self._process is not None:
+            await self._process.stop(_STOP_SIGNALS[mode], stop_s=_STOP_S)
+        self._forget()
+
+    def kill(self) -> None:
+        """SIGKILL every process of the server at once, as a power cut would."""
+        if self._process is not None:
+            self._process.kill()
+        self._forget()
+
+    def pause(self) -> None:
+        """Freeze every process of the server (SIGSTOP): connections stay open and nothing answers."""
+        self._running().signal_tree(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Undo :meth:`pause`."""
+        self._running().signal_tree(signal.SIGCONT)
+
+    async def wait(self) -> int:
+        """Return the server's exit code once it has ended by itself."""
+        return await self._running().wait()
+
+    @property
+    def log(self) -> Path:
+        """The server's log file; it starts anew past 32 MiB."""
+        return self.place / "postgres.log"
+
+    def settings(self) -> dict[str, str]:
+        """The environment that points the product at this server (contract, section 7)."""
+        passwords = self._known_passwords()
+        return {
+            "POSTGRES_HOST": self.host,
+            "POSTGRES_PORT": str(self.port),
+            "POSTGRES_DB": DATABASE,
+            "POSTGRES_USER": self.service_user,
+            "POSTGRES_PASSWORD": passwords.service,
+            "POSTGRES_OWNER_USER": self.owner_user,
+            "POSTGRES_OWNER_PASSWORD": passwords.owner,
+        }
+
+    @property
+    def _cluster(self) -> Path:
+        return self.place / "cluster"
+
+    def _running(self) -> ServerProcess:
+        assert self._process is not None, "the server was not started"
+        return self._process
+
+    def _known_passwords(self) -> Passwords:
+        assert self._passwords is not None, "the server was not started"
+        return self._passwords
+
+    def _forget(self) -> None:
+        self._process = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    async def _start(self, account: Account | None) -> None:
+        bin_dir = programs(self.version, account)
+        self._require_version()
+        await self._end_left_over()
+        if self._port_is_given:
+            require_free_port(self.port, setting="POSTGRES_PORT")
+        self.port = self.port or free_port()
+        require_room(self.place)
+        self._shorten_log()
+        try:
+            await self._make_cluster(bin_dir, account)
+            self._passwords = self._read_passwords()
+            self._process = self._launch([str(bin_dir / "postgres"), *self._options()], account)
+            await self._process.until_ready(
+                "PostgreSQL", self._is_ready, start_s=_START_S, pause_s=_READY_PAUSE_S
+            )
+            await self._ensure_database(bin_dir)
+        except ServerDidNotStart as error:
+            raise disk_full_or(error, self.place) from None
+
+    def _require_version(self) -> None:
+        marker = self._cluster / "PG_VERSION"
+        found = marker.read_text().strip() if marker.exists() else str(self.version)
+        if found != str(self.version):
+            raise DataDirectoryOfAnotherVersion(
+                server="PostgreSQL",
+                path=self._cluster,
+                found=found,
+                needed=str(self.version),
+                remedy=f"carry the data over with pg_upgrade or pg_dump from PostgreSQL {found}, "
+                "or set POSTGRES_HOST to a server of your own",
+            )
+
+    async def _end_left_over(self) -> None:
+        """We hold the lock, so whatever still runs in the cluster's directory has lost its starter."""
+        try:
+            await end_orphans(processes_in(self._cluster, "postgres"), signal.SIGINT, stop_s=_STOP_S)
+        except PermissionError as error:
+            reason = "a server of another user still runs on it"
+            raise DataDirectoryNotUsable(path=self.place, reason=reason) from error
+        # Its pid may belong to some other process by now, and PostgreSQL would take that for a server.
+        (self._cluster / "postmaster.pid").unlink(missing_ok=True)
+
+    def _shorten_log(self) -> None:
+        if self.log.exists() and self.log.stat().st_size > _LOG_BYTES_MAX:
+            self.log.unlink()
+
+    async def _make_cluster(self, bin_dir: Path, account: Account | None) -> None:
+        if self._cluster.exists():
+            return
+        building = self.place / "cluster.new"  # renamed when complete: an interrupted start is just repeated
+        shutil.rmtree(building, ignore_errors=True)
+        make_directory(building, mode=0o700)
+        passwords = Passwords(**{name: secrets.token_urlsafe(24) for name in Passwords.model_fields})
+        _write_secret(self.place / "passwords.json", passwords.model_dump_json())
+        password_file = building.with_suffix(".password")
+        _write_secret(password_file, passwords.superuser)
+        if account is not None:
+            os.chown(building, account.uid, account.gid)
+            os.chown(password_file, account.uid, account.gid)
+        try:
+            options = _initdb_options(building, self.version, durable=self.durable)
+            await self._launch([str(bin_dir / "initdb"), *options], account).finish(
+                "initdb", within_s=_START_S
+            )
+        finally:
+            password_file.unlink()
+        building.rename(self._cluster)
+
+    def _launch(self, argv: list[str], account: Account | None) -> ServerProcess:
+        return ServerProcess(
+            argv, log=self.log, env=_ENVIRONMENT, cwd=Path("/"), parent_death=signal.SIGINT, account=account
+        )
+
+    def _options(self) -> list[str]:
+        values = {
+            "listen_addresses": self.host,
+            "port": str(self.port),
+            "unix_socket_directories": "",
+            "max_connections": "200",
+            "shared_buffers": "128MB",
+            "wal_level": "replica",
+            **({} if self.durable else _NOT_DURABLE),
+        }
+        return ["-D", str(self._cluster), *(f"--{name}={value}" for name, value in values.items())]
+
+    def _read_passwords(self) -> Passwords:
+        path = self.place / "passwords.json"
+        try:
+            return Passwords.model_validate(from_json(path.read_bytes()))
+        except (OSError, ValueError) as error:
+            reason = f"{path.name} is missing or unreadable, so nobody can log in"
+            raise DataDirectoryNotUsable(path=self.place, reason=reason) from error
+
+    async def _is_ready(self) -> bool:
+        """What ``pg_ctl --wait`` looks at: line 8 of the pid file says "ready" once clients are let in."""
+        try:
+            lines = (self._cluster / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return False
+        return len(lines) > _STATUS_LINE and lines[_STATUS_LINE].strip() == "ready"
+
+    async def _ensure_database(self, bin_dir: Path) -> None:
+        passwords = self._known_passwords()
+        environment = {
+            **_ENVIRONMENT,
+            "PGHOST": self.host,
+            "PGPORT": str(self.port),
+            "PGUSER": _SUPERUSER,
+            "PGDATABASE": _SUPERUSER,
+            "PGPASSWORD": passwords.superuser,
+            "OWNER_USER": self.owner_user,
+            "OWNER_PASSWORD": passwords.owner,
+            "SERVICE_USER": self.service_user,
+            "SERVICE_PASSWORD": passwords.service,
+            "DATABASE": DATABASE,
+        }
+        psql = ServerProcess(
+            [str(bin_dir / "psql"), "--quiet", "--no-psqlrc", "--file", str(_ROLES)],
+            log=self.log,
+            env=environment,
+            cwd=Path("/"),
+            parent_death=signal.SIGKILL,
+        )
+        await psql.finish("PostgreSQL", within_s=_START_S)
+
+
+def _initdb_options(cluster: Path, version: int, *, durable: bool) -> list[str]:
+    # The builtin provider sorts by code point and still knows letters beyond ASCII, on every machine alike.
+    has_builtin = version >= _BUILTIN_LOCALE_SINCE
+    locale = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"] if has_builtin else []
+    return [
+        *("--pgdata", str(cluster)),
+        *("--username", _SUPERUSER),
+        *("--pwfile", str(cluster.with_suffix(".password"))),
+        "--auth=scram-sha-256",
+        "--encoding=UTF8",
+        "--no-locale",
+        *locale,
+        *([] if durable else ["--no-sync"]),
+    ]
+
+
+def _write_secret(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
