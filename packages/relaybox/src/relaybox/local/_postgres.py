@@ -18,7 +18,6 @@ from relaybox.local._postgres_programs import programs
 from relaybox.local._process import ServerProcess, end_orphans, processes_in
 
 DATABASE = "infinite_scribe"
-_SUPERUSER = "postgres"
 _ROLES = Path(__file__).with_name("roles.psql")
 _STATUS_LINE = 7
 _BUILTIN_LOCALE_SINCE = 17
@@ -53,6 +52,7 @@ class LocalPostgres:
     host: str = LOOPBACK
     owner_user: str = "relaybox_owner"
     service_user: str = "relaybox"
+    superuser: str = "postgres"
 
     def __init__(
         self, data_dir: Path, *, version: int = 18, port: int | None = None, durable: bool = True
@@ -132,17 +132,31 @@ class LocalPostgres:
         """The server's log file; it starts anew past 32 MiB."""
         return self.place / "postgres.log"
 
+    @property
+    def owner_password(self) -> str:
+        """Password of :attr:`owner_user`; known once the server was started."""
+        return self._known_passwords().owner
+
+    @property
+    def service_password(self) -> str:
+        """Password of :attr:`service_user`; known once the server was started."""
+        return self._known_passwords().service
+
+    @property
+    def superuser_password(self) -> str:
+        """Password of :attr:`superuser`, which the product never is; known once the server was started."""
+        return self._known_passwords().superuser
+
     def settings(self) -> dict[str, str]:
         """The environment that points the product at this server (contract, section 7)."""
-        passwords = self._known_passwords()
         return {
             "POSTGRES_HOST": self.host,
             "POSTGRES_PORT": str(self.port),
             "POSTGRES_DB": DATABASE,
             "POSTGRES_USER": self.service_user,
-            "POSTGRES_PASSWORD": passwords.service,
+            "POSTGRES_PASSWORD": self.service_password,
             "POSTGRES_OWNER_USER": self.owner_user,
-            "POSTGRES_OWNER_PASSWORD": passwords.owner,
+            "POSTGRES_OWNER_PASSWORD": self.owner_password,
         }
 
     @property
@@ -266,18 +280,17 @@ class LocalPostgres:
         return len(lines) > _STATUS_LINE and lines[_STATUS_LINE].strip() == "ready"
 
     async def _ensure_database(self, bin_dir: Path) -> None:
-        passwords = self._known_passwords()
         environment = {
             **_ENVIRONMENT,
             "PGHOST": self.host,
             "PGPORT": str(self.port),
-            "PGUSER": _SUPERUSER,
-            "PGDATABASE": _SUPERUSER,
-            "PGPASSWORD": passwords.superuser,
+            "PGUSER": self.superuser,
+            "PGDATABASE": "postgres",
+            "PGPASSWORD": self.superuser_password,
             "OWNER_USER": self.owner_user,
-            "OWNER_PASSWORD": passwords.owner,
+            "OWNER_PASSWORD": self.owner_password,
             "SERVICE_USER": self.service_user,
-            "SERVICE_PASSWORD": passwords.service,
+            "SERVICE_PASSWORD": self.service_password,
             "DATABASE": DATABASE,
         }
         psql = ServerProcess(
@@ -296,7 +309,7 @@ def _initdb_options(cluster: Path, version: int, *, durable: bool) -> list[str]:
     locale = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"] if has_builtin else []
     return [
         *("--pgdata", str(cluster)),
-        *("--username", _SUPERUSER),
+        *("--username", LocalPostgres.superuser),
         *("--pwfile", str(cluster.with_suffix(".password"))),
         "--auth=scram-sha-256",
         "--encoding=UTF8",

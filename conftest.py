@@ -1,0 +1,15 @@
+"""What every test of the workspace starts from: a clean environment, and servers on demand."""
+
+import os
+
+pytest_plugins = ["tests.fixtures.servers"]
+
+_PRODUCT = ("POSTGRES_", "KAFKA_", "JWT_", "RELAY_", "API_")
+#: What says which servers the suite itself starts is not the product's.
+_SUITE = ("KAFKA_VERSION",)
+
+# A developer's shell may point at a running product: no test may ever touch that one's data.
+for _name in [name for name in os.environ if name.startswith(_PRODUCT) and name not in _SUITE]:
+    del os.environ[_name]
+for _name in ("SERVICE_TYPE", "CORS_ORIGINS"):
+    os.environ.pop(_name, None)
