@@ -31,7 +31,7 @@ class Account:
     gid: int
 
     def can_enter(self, path: Path) -> bool:
-        """Whether the account may traverse *path* and everything above it; missing parts count as made by us."""
+        """Tell whether the account may traverse *path* and all above it; missing parts do not count."""
         path = path.resolve()
         return all(self._may_traverse(each) for each in (path, *path.parents) if each.exists())
 
@@ -45,7 +45,7 @@ class Account:
 
 
 def server_account() -> Account | None:
-    """The account a server must run under: None for our own, an unprivileged one if we are root.
+    """Find the account a server must run under: None for our own, an unprivileged one if we are root.
 
     Raises:
         LocalError: we are root and none of the usual accounts exists.
@@ -82,7 +82,7 @@ def make_directory(path: Path, *, mode: int) -> None:
 
 
 def enterable_place(data_dir: Path, account: Account | None) -> Path:
-    """Where the data of *data_dir* really is: itself, unless *account* cannot get there.
+    """Find where the data of *data_dir* really is: itself, unless *account* cannot get there.
 
     Then a directory of ours under ``/var/tmp``, remembered in ``data_dir/moved-to``: the name is random, so
     that nobody can wait for us there, and removing *data_dir* makes a new start.
@@ -110,7 +110,7 @@ def enterable_place(data_dir: Path, account: Account | None) -> Path:
 
 
 def shared_temp_dir() -> Path:
-    """A directory any account can enter and that survives a reboot where the system has one."""
+    """Return a directory any account can enter and that survives a reboot where the system has one."""
     kept = Path("/var/tmp")  # noqa: S108 – only random or checked names are used in it
     return kept if os.access(kept, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
 

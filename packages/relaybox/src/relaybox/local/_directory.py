@@ -14,7 +14,7 @@ _NO_SPACE = "No space left on device"
 
 
 class DirectoryLock:
-    """Held while this process runs a server on *directory*; the kernel lets go of it when the process dies."""
+    """Held while this process runs a server on *directory*; the kernel releases it when the process dies."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / _LOCK
@@ -56,7 +56,7 @@ def require_room(path: Path) -> None:
 
 
 def disk_full_or(error: ServerDidNotStart, path: Path) -> DiskFull | ServerDidNotStart:
-    """The better error for a failed start: a full disk where the server's last words say so."""
+    """Choose the better error for a failed start: a full disk where the server's last words say so."""
     if _NO_SPACE in str(error):
         return DiskFull(path=path, free_bytes=shutil.disk_usage(path).free)
     return error

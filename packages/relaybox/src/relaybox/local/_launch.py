@@ -24,7 +24,7 @@ def main() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal_number)
     if os.getppid() != parent:  # it died before the kernel was asked
         sys.exit(1)
-    os.execv(sys.argv[5], sys.argv[5:])
+    os.execv(sys.argv[5], sys.argv[5:])  # noqa: S606 – meant
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def require_free_port(port: int, *, setting: str) -> None:
 
 
 def port_owner(port: int) -> str | None:
-    """Name and pid of the process that listens on *port*; None if it cannot be seen (Linux only)."""
+    """Return name and pid of the process that listens on *port*; None if it cannot be seen (Linux only)."""
     inodes = {inode for table in ("tcp", "tcp6") for inode in _listening_inodes(table, port)}
     if not inodes:
         return None

@@ -78,7 +78,7 @@ class LocalPostgres:
         return f"<LocalPostgres {self.version} on {self.host}:{self.port} [{state} | {self.place}]>"
 
     async def start(self) -> None:
-        """Start the server and return when it answers; a server a killed starter left behind is stopped first.
+        """Start the server and return when it answers; one a killed starter left behind is stopped first.
 
         Raises:
             DataDirectoryOfAnotherVersion: the directory holds another major version's cluster.
@@ -148,7 +148,7 @@ class LocalPostgres:
         return self._known_passwords().superuser
 
     def settings(self) -> dict[str, str]:
-        """The environment that points the product at this server (contract, section 7)."""
+        """Return the environment that points the product at this server (contract, section 7)."""
         return {
             "POSTGRES_HOST": self.host,
             "POSTGRES_PORT": str(self.port),
@@ -272,7 +272,7 @@ class LocalPostgres:
             raise DataDirectoryNotUsable(path=self.place, reason=reason) from error
 
     async def _is_ready(self) -> bool:
-        """What ``pg_ctl --wait`` looks at: line 8 of the pid file says "ready" once clients are let in."""
+        """Look where ``pg_ctl --wait`` looks: line 8 of the pid file says "ready" once clients are let in."""
         try:
             lines = (self._cluster / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:

@@ -23,7 +23,7 @@ VERSIONS = tuple(_TREES)
 
 
 def programs(version: int, account: Account | None) -> Path:
-    """The directory with ``initdb`` and ``postgres`` of major version *version*.
+    """Return the directory with ``initdb`` and ``postgres`` of major version *version*.
 
     Under *account* and in an environment that lies in a closed home directory they are copied once
     (38 MB) to a directory of ours under ``/var/tmp``.

@@ -27,7 +27,7 @@ class ServerProcess:
     Not an asyncio subprocess: those die with the event loop, and tests have a loop each.
     """
 
-    def __init__(  # noqa: PLR0913 – a process has these
+    def __init__(
         self,
         argv: Sequence[str],
         *,
@@ -130,7 +130,7 @@ class ServerProcess:
 
 
 def tail(log: Path, *, lines_max: int = 15) -> str:
-    """The last lines of a log file; empty if there is none."""
+    """Return the last lines of a log file; empty if there is none."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _TAIL_BYTES_MAX))
@@ -143,7 +143,7 @@ def tail(log: Path, *, lines_max: int = 15) -> str:
 async def wait_for_exit(pid: int) -> None:
     """Return when process *pid* has ended; it need not be a child of ours."""
     if sys.platform != "linux":
-        while is_alive(pid):
+        while is_alive(pid):  # noqa: ASYNC110 – nothing to wait on
             await asyncio.sleep(_EXIT_POLL_S)
         return
     try:
@@ -174,7 +174,7 @@ async def end_orphans(pids: Iterable[int], first: signal.Signals, *, stop_s: flo
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process with this id exists, ours or not."""
+    """Tell whether a process with this id exists, ours or not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -185,7 +185,7 @@ def is_alive(pid: int) -> bool:
 
 
 def descendants(pid: int) -> list[int]:
-    """Children and children's children of *pid*, parents first (Linux; elsewhere none are seen)."""
+    """List children and children's children of *pid*, parents first (Linux; elsewhere none are seen)."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
@@ -199,10 +199,11 @@ def descendants(pid: int) -> list[int]:
 
 
 def processes_in(directory: Path, name: str) -> list[int]:
-    """Processes called *name* whose working directory is *directory*, as far as this user may see (Linux)."""
+    """List the processes called *name* whose working directory is *directory* (Linux; those this user may see)."""
     found: list[int] = []
     for link in Path("/proc").glob("[0-9]*/cwd"):
         with suppress(OSError):
-            if link.readlink() == directory and (link.parent / "comm").read_text().strip() == name:
+            its_name = (link.parent / "comm").read_text().strip()
+            if its_name == name and link.readlink() == directory:
                 found.append(int(link.parent.name))
     return sorted(found)
