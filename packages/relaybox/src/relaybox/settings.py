@@ -15,6 +15,7 @@ __all__ = (
     "KafkaSettings",
     "PostgresSettings",
     "RelaySettings",
+    "TaskSettings",
     "load_settings",
 )
 
@@ -82,6 +83,23 @@ class RelaySettings(BaseSettings):
     delivery: Literal["at-least-once"] = "at-least-once"
     #: Seconds a relay may be silent before its lanes go to another one.
     lease_s: Annotated[float, Field(gt=0, le=3_600)] = 3.0
+
+
+class TaskSettings(BaseSettings):
+    """How asynchronous tasks are run."""
+
+    model_config = SettingsConfigDict(env_prefix="TASK_", frozen=True, extra="ignore")
+
+    #: Seconds a worker may be silent before its task goes to another one (G06).
+    lease_s: Annotated[float, Field(gt=0, le=3_600)] = 60.0
+    #: Times a task is taken before it is given up.
+    attempts_max: Annotated[int, Field(ge=1, le=100)] = 3
+    #: Tasks a process works on at the same time.
+    concurrency: Annotated[int, Field(ge=1, le=100)] = 4
+    #: Seconds between two looks for tasks when nobody tells of new ones.
+    poll_s: Annotated[float, Field(gt=0, le=60)] = 1.0
+    #: Seconds a running task gets to end when its process is told to stop.
+    stop_grace_s: Annotated[float, Field(ge=0, le=60)] = 8.0
 
 
 class JwtSettings(BaseSettings):

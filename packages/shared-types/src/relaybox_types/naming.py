@@ -34,7 +34,8 @@ class EventNameInvalid(ValueError):
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(
-            f"event name {name!r} {reason}; write <Domain>.<AggregateRoot>[.<SubAggregate>].<ActionInPastTense>, "
+            f"event name {name!r} {reason}; write "
+            "<Domain>.<AggregateRoot>[.<SubAggregate>].<ActionInPastTense>, "
             f"each part PascalCase, the last ending in one of {', '.join(OfficialVerb)}"
         )
 

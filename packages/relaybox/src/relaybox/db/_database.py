@@ -2,11 +2,10 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Literal, Protocol, TypeVar
 
-import asyncpg
 from sqlalchemy import URL, event, exc
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
@@ -42,7 +41,11 @@ class _SessionExecutor:
     async def fetch(self, query: str, /, *args: Any) -> Sequence[Mapping[str, Any]]:
         connection = await self._db.connection()
         result = await connection.exec_driver_sql(query, args)
-        return result.mappings().all() if result.returns_rows else ()
+        return (
+            [{str(name): value for name, value in row.items()} for row in result.mappings()]
+            if result.returns_rows
+            else []
+        )
 
 
 def executor_of(db: AsyncSession) -> Executor:
@@ -51,7 +54,7 @@ def executor_of(db: AsyncSession) -> Executor:
 
 
 class Database:
-    """Connections of one process: SQLAlchemy sessions for applications, plain asyncpg for hot paths.
+    """Connections of one process: SQLAlchemy sessions for applications, the plain driver for hot paths.
 
     Both come from one pool. Nothing connects before the first use, so a process starts while
     PostgreSQL is away. Dead connections are noticed when they are handed out, without a ping:
@@ -68,8 +71,8 @@ class Database:
         return f"<Database {where} [{self.engine.pool.status()}]>"
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[asyncpg.Connection]:
-        """A pooled asyncpg connection in autocommit: one statement is one transaction.
+    async def connection(self) -> AsyncGenerator[Executor]:
+        """A pooled connection of the driver itself, in autocommit: one statement is one transaction.
 
         Raises:
             DatabaseUnavailable: PostgreSQL is away or the connection broke.
@@ -80,9 +83,8 @@ class Database:
             connection = await _reached(self.engine.connect().start())
             try:
                 raw = await connection.get_raw_connection()
-                driver: asyncpg.Connection | None = raw.driver_connection
-                assert driver is not None
-                yield driver
+                assert raw.driver_connection is not None
+                yield raw.driver_connection
             finally:
                 await connection.close()
 
@@ -131,7 +133,7 @@ class Database:
 async def _reached(connecting: Awaitable[T]) -> T:
     try:
         return await connecting
-    except (OSError, asyncio.TimeoutError) as error:
+    except (TimeoutError, OSError) as error:
         raise DatabaseUnavailable(AWAY) from error
 
 

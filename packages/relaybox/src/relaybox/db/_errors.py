@@ -9,7 +9,7 @@
         └── RetryTransaction      lost a race; the whole transaction may be run again
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
 
@@ -85,7 +85,7 @@ def constraint_of(error: BaseException) -> str | None:
 
 
 @contextmanager
-def map_database_errors() -> Iterator[None]:
+def map_database_errors() -> Generator[None]:
     """Turn what drivers raise into this package's errors; everything else passes unchanged.
 
     A bare ``OSError`` passes too: inside a transaction it is more likely the caller's own.
@@ -106,7 +106,9 @@ def _translate(error: Exception) -> DatabaseError | None:
     if state in _BUSY:
         return DatabaseBusy(f"PostgreSQL is too busy ({state}); try again later")
     if isinstance(error, sqlalchemy.exc.TimeoutError):
-        return DatabaseBusy("no database connection became free in time; raise POSTGRES_POOL_SIZE or lower the load")
+        return DatabaseBusy(
+            "no database connection became free in time; raise POSTGRES_POOL_SIZE or lower the load"
+        )
     driver = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
     broken = isinstance(driver, (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError))
     if state in _AWAY or broken or isinstance(error, sqlalchemy.exc.InterfaceError):

@@ -1,11 +1,9 @@
 """Versioned schema: Alembic revisions whose content is SQL files, applied as the tables' owner."""
 
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import asyncpg
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -115,7 +113,9 @@ async def pending_migrations(database: Database, *lines: Migrations) -> list[str
 
 def schema_script(*lines: Migrations) -> str:
     """All migrations as one SQL text for a container's first start, stamping the version tables."""
-    parts: list[str] = ["-- Generated from the Alembic migrations; a test compares it with them. Do not edit."]
+    parts: list[str] = [
+        "-- Generated from the Alembic migrations; a test compares it with them. Do not edit."
+    ]
     for line in lines:
         revisions = [revision.revision for revision in line.script().walk_revisions()][::-1]
         parts += [_up_file(line, revision).read_text(encoding="utf-8").strip() for revision in revisions]
@@ -133,7 +133,7 @@ def run_sql_file(bind: Connection, file: Path) -> None:
     script = file.read_text(encoding="utf-8")
     adapted: Any = bind.connection.dbapi_connection
 
-    async def execute(driver: asyncpg.Connection) -> None:
+    async def execute(driver: Any) -> None:
         await driver.execute(script)
 
     adapted.run_async(execute)
@@ -156,7 +156,9 @@ async def _run(engine: AsyncEngine, line: Migrations, action: Any, revision: str
         upper, lower = (after, before) if action is command.upgrade else (before, after)
         if upper == lower:
             return []
-        return [step.revision for step in line.script().iterate_revisions(upper or "base", lower or "base")][::-1]
+        return [step.revision for step in line.script().iterate_revisions(upper or "base", lower or "base")][
+            ::-1
+        ]
 
     try:
         async with engine.begin() as connection:
@@ -176,5 +178,3 @@ async def _grant(engine: AsyncEngine, line: Migrations, settings: PostgresSettin
 def _heads(connection: Connection, version_table: str) -> tuple[str, ...]:
     context = MigrationContext.configure(connection, opts={"version_table": version_table})
     return context.get_current_heads()
-
-

@@ -28,7 +28,9 @@ class Queries(Mapping[str, str]):
         try:
             return self._queries[name]
         except KeyError:
-            raise KeyError(f"no query {name!r} in {self._source}; it has {', '.join(self._queries)}") from None
+            raise KeyError(
+                f"no query {name!r} in {self._source}; it has {', '.join(self._queries)}"
+            ) from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._queries)

@@ -107,18 +107,36 @@ CREATE TABLE event_outbox (
 -- The poll's index: its size is the backlog's, not the table's (G29).
 CREATE INDEX idx_event_outbox_pending ON event_outbox (seq) WHERE status = 'PENDING';
 -- Heads of keys that wait: for their next attempt, or for an operator.
-CREATE INDEX idx_event_outbox_blocked ON event_outbox (key)
+CREATE INDEX idx_event_outbox_blocked ON event_outbox (key, seq)
     WHERE status = 'FAILED' OR (status = 'PENDING' AND next_attempt_at IS NOT NULL);
+-- When the next attempt of any row is due; tells an idle relay how long it may sleep.
+CREATE INDEX idx_event_outbox_retry ON event_outbox (next_attempt_at)
+    WHERE status = 'PENDING' AND next_attempt_at IS NOT NULL;
 
 -- Which relay publishes which slice of the keys' hashes, and until when. Times by this server's clock.
+-- Slices are ranges, so that a lane can be split in two while relays run; together they cover every INT once.
 CREATE TABLE relay_lanes (
     lane INT PRIMARY KEY,
+    hash_min INT NOT NULL,
+    hash_max INT NOT NULL,
     owner TEXT,
+    -- Rises whenever somebody takes the lane: whoever holds an older one has lost it.
     epoch BIGINT NOT NULL DEFAULT 0,
     lease_until TIMESTAMPTZ,
-    CONSTRAINT relay_lanes_owner_check CHECK ((owner IS NULL) = (lease_until IS NULL))
+    CONSTRAINT relay_lanes_owner_check CHECK ((owner IS NULL) = (lease_until IS NULL)),
+    CONSTRAINT relay_lanes_hash_check CHECK (hash_min <= hash_max),
+    CONSTRAINT relay_lanes_hash_excl EXCLUDE USING gist (int8range(hash_min, hash_max, '[]') WITH &&)
 );
-INSERT INTO relay_lanes (lane) SELECT generate_series(0, 7);
+-- 8 slices of 2^29 hashes each, from the smallest INT to the largest.
+INSERT INTO relay_lanes (lane, hash_min, hash_max)
+    SELECT lane, -2147483648 + lane * 536870912::bigint, -2147483649 + (lane + 1) * 536870912::bigint
+    FROM generate_series(0, 7) AS lane;
+
+-- Relays that are alive: how many there are is how many shares the lanes are divided into.
+CREATE TABLE relay_members (
+    name TEXT PRIMARY KEY,
+    lease_until TIMESTAMPTZ NOT NULL
+);
 
 -- What a consumer has already done; written in the transaction of the effect itself (G40).
 CREATE TABLE consumed_events (
@@ -187,8 +205,8 @@ CREATE FUNCTION relaybox_grant(service NAME) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', current_schema(), service);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON command_inbox, async_tasks, event_outbox, relay_lanes, '
-        'consumed_events, flow_resume_handles, idempotency_cache, idempotency_bodies, aggregate_snapshots, '
-        'stream_tickets TO %I', service);
+        'relay_members, consumed_events, flow_resume_handles, idempotency_cache, idempotency_bodies, '
+        'aggregate_snapshots, stream_tickets TO %I', service);
     EXECUTE format('GRANT SELECT ON relaybox_alembic_version TO %I', service);
     EXECUTE format('REVOKE ALL ON domain_events FROM %I', service);
     EXECUTE format('GRANT SELECT, INSERT ON domain_events TO %I', service);

@@ -1,0 +1,36 @@
+"""Commands: declared by a domain, decided by pure functions, taken in one transaction."""
+
+from relaybox.commands._decide import Caller, CommandResult, Request
+from relaybox.commands._domain import Aggregate, Domain, SnapshotQueries
+from relaybox.commands._errors import (
+    AggregateNotFound,
+    CommandError,
+    CommandRefused,
+    DuplicateCommand,
+    PayloadInvalid,
+    StaleVersion,
+    UnknownCommand,
+)
+from relaybox.commands._facts import Events, EventType, Fact, Settlement
+from relaybox.commands._service import CommandService
+
+__all__ = (
+    "Aggregate",
+    "AggregateNotFound",
+    "Caller",
+    "CommandError",
+    "CommandRefused",
+    "CommandResult",
+    "CommandService",
+    "Domain",
+    "DuplicateCommand",
+    "EventType",
+    "Events",
+    "Fact",
+    "PayloadInvalid",
+    "Request",
+    "Settlement",
+    "SnapshotQueries",
+    "StaleVersion",
+    "UnknownCommand",
+)

@@ -1,0 +1,208 @@
+"""From a loaded aggregate and a command to what must be written; pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json, to_json
+from relaybox_types.enums import CommandStatus
+from relaybox_types.envelope import EventEnvelope, build_event_envelope
+
+from relaybox.commands._domain import Aggregate, Domain, Handler
+from relaybox.commands._errors import AggregateNotFound, DuplicateCommand, PayloadInvalid, StaleVersion
+from relaybox.commands._facts import Events, Settlement
+from relaybox.outbox import check_message
+
+__all__ = ("Caller", "CommandResult", "Decision", "Loaded", "Request", "decide", "loaded_from_row")
+
+_EVENTS_MAX: Final = 100
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Caller:
+    """Who sends a command, and what it follows from."""
+
+    #: The token's ``sub``, or the name of an agent.
+    actor: str
+    #: Part of the system that took the command: ``api-gateway``, ``concept-agent``, …
+    source_service: str
+    #: Agents act on anybody's aggregate and may send internal commands.
+    internal: bool = False
+    request_id: str | None = None
+    #: The chain it belongs to; null begins one with the command's own id.
+    correlation_id: UUID | None = None
+    #: The event that was consumed; null for a client's command.
+    causation_id: UUID | None = None
+    #: W3C trace context at the time of the request.
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """A command on its way to a decision."""
+
+    aggregate_id: UUID
+    command_type: str
+    payload: Mapping[str, Any]
+    caller: Caller
+    #: Refuse unless the aggregate stands at this version; null takes any.
+    expected_version: int | None = None
+    #: Makes a new aggregate under ``aggregate_id``, which nobody else may have chosen.
+    creates: bool = False
+    command_id: UUID = field(default_factory=uuid4)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CommandResult:
+    """What the sender of a command learns."""
+
+    command_id: UUID
+    #: COMPLETED, or RECEIVED for a command that an agent will finish.
+    status: str
+    message: str
+    #: The aggregate and its version after the command.
+    aggregate_id: UUID
+    version: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loaded:
+    """An aggregate as it was read, with the commands pending for it."""
+
+    owner: str
+    state: str
+    #: Command type to command id.
+    pending: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """What one command writes: inbox row, snapshot, facts, settlements."""
+
+    request: Request
+    status: CommandStatus
+    payload: str
+    #: JSON object of the new aggregate with ``expected_version`` and ``aggregate_type`` added.
+    snapshot: str
+    version: int
+    topic: str
+    #: Event id and envelope as JSON, in order.
+    facts: tuple[tuple[UUID, str], ...]
+    settlements: tuple[Settlement, ...]
+
+    def result(self) -> CommandResult:
+        """What to tell the sender once this is committed."""
+        done = self.status is CommandStatus.COMPLETED
+        return CommandResult(
+            command_id=self.request.command_id,
+            status=self.status.value,
+            message="Command processed successfully" if done else "Command accepted; an agent works on it",
+            aggregate_id=self.request.aggregate_id,
+            version=self.version,
+        )
+
+
+def loaded_from_row(row: Mapping[str, Any]) -> Loaded:
+    """Read one row of the query ``load``."""
+    commands: str | None = row["commands"]
+    return Loaded(owner=row["owner"], state=row["state"], pending=from_json(commands) if commands else {})
+
+
+def decide(domain: Domain[Any], request: Request, loaded: Loaded | None) -> Decision:
+    """Let the domain decide, in the contract's order: 404, 422 schema, 409 pending, 422 rules.
+
+    *loaded* is null for a command that makes a new aggregate.
+
+    Raises:
+        AggregateNotFound: it belongs to another principal.
+        UnknownCommand: nobody handles this type.
+        PayloadInvalid: the payload does not fit.
+        DuplicateCommand: the same command is pending.
+        StaleVersion: the caller expected another version.
+        CommandRefused: the aggregate's rules say no.
+    """
+    caller = request.caller
+    if loaded is not None and not caller.internal and loaded.owner != caller.actor:
+        raise AggregateNotFound(request.aggregate_id)
+    handler = domain.handler(request.command_type, internal=caller.internal, creates=request.creates)
+    command = _parse(handler, request)
+    state = _state(domain, request, loaded)
+    if loaded is not None and (pending := loaded.pending.get(request.command_type)):
+        raise DuplicateCommand(UUID(pending))
+    if request.expected_version not in (None, state.version):
+        raise StaleVersion(request.expected_version, state.version)
+    return _decision(domain, handler, request, state, handler.decide(state, command))
+
+
+def _parse(handler: Handler[Any], request: Request) -> BaseModel:
+    try:
+        return handler.model.model_validate(request.payload)
+    except ValidationError as error:
+        problems = error.errors(include_input=False, include_url=False, include_context=False)
+        details = [f"{'.'.join(map(str, one['loc'])) or 'payload'}: {one['msg']}" for one in problems[:20]]
+        raise PayloadInvalid(request.command_type, details) from None
+
+
+def _state(domain: Domain[Any], request: Request, loaded: Loaded | None) -> Aggregate:
+    if loaded is None:
+        return domain.aggregate(id=request.aggregate_id, owner=request.caller.actor)
+    return domain.aggregate.model_validate_json(loaded.state)
+
+
+def _decision(
+    domain: Domain[Any], handler: Handler[Any], request: Request, before: Aggregate, events: Events
+) -> Decision:
+    if not 1 <= len(events) <= _EVENTS_MAX:
+        raise AssertionError(
+            f"{handler.command_type} returned {len(events)} events; 1 to {_EVENTS_MAX} are allowed"
+        )
+    after = before
+    facts: list[tuple[UUID, str]] = []
+    envelope: EventEnvelope | None = None
+    for fact in events:
+        after = after.apply(fact).model_copy(update={"version": after.version + 1})
+        cause = request.caller.causation_id or (envelope.event_id if envelope else None)
+        envelope = build_event_envelope(
+            event_type=fact.type,
+            event_version=fact.event_version,
+            aggregate_type=domain.aggregate_type,
+            aggregate_id=str(request.aggregate_id),
+            version=after.version,
+            correlation_id=request.caller.correlation_id or request.command_id,
+            causation_id=cause,
+            payload=dict(fact.payload),
+            metadata=_metadata(request),
+            actor_id=request.caller.actor,
+            target_type=domain.target_type,
+        )
+        text = envelope.model_dump_json()
+        check_message(domain.topic, envelope.aggregate_id, text.encode())
+        facts.append((envelope.event_id, text))
+    snapshot = after.model_dump(mode="json")
+    snapshot |= {"expected_version": before.version, "aggregate_type": domain.aggregate_type}
+    return Decision(
+        request=request,
+        status=CommandStatus.RECEIVED if handler.pending else CommandStatus.COMPLETED,
+        payload=to_json(request.payload).decode(),
+        snapshot=to_json(snapshot).decode(),
+        version=after.version,
+        topic=domain.topic,
+        facts=tuple(facts),
+        settlements=tuple(fact.settles for fact in events if fact.settles),
+    )
+
+
+def _metadata(request: Request) -> dict[str, Any]:
+    caller = request.caller
+    known = {
+        "user_id": caller.actor,
+        "source_service": caller.source_service,
+        "command_id": str(request.command_id),
+        "request_id": caller.request_id,
+        "timestamp": datetime.now(UTC).isoformat(),
+        "traceparent": caller.traceparent,
+    }
+    return {name: value for name, value in known.items() if value is not None}

@@ -1,0 +1,184 @@
+"""Declaring a domain: its aggregate, its events, its commands."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Generic, Self, TypeVar, get_type_hints, overload
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+from relaybox_types.envelope import EventTarget
+from relaybox_types.naming import check_event_name
+
+from relaybox.commands._errors import UnknownCommand
+from relaybox.commands._facts import Events, EventType, Fact
+from relaybox.db import load_queries
+
+__all__ = ("Aggregate", "Domain", "Handler", "SnapshotQueries")
+
+_SQL: Final = load_queries(__package__ or "relaybox.commands", "snapshots.sql")
+
+
+class Aggregate(BaseModel):
+    """What serialises: the state one command sees and its events change.
+
+    Subclasses add fields and :meth:`apply`. Both must be pure: the state is rebuilt from its
+    events, and what is rebuilt must equal what was stored.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    id: UUID
+    #: The principal it belongs to; nobody else finds it.
+    owner: str
+    #: Events so far; 0 before the first.
+    version: int = 0
+
+    def apply(self, fact: Fact) -> Self:
+        """The state after *fact*; the library counts the version."""
+        raise NotImplementedError(f"{type(self).__name__} must say what {fact.type} changes")
+
+
+A = TypeVar("A", bound=Aggregate)
+C = TypeVar("C", bound=BaseModel)
+Decider = Callable[[A, C], Events]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SnapshotQueries:
+    """How a domain's snapshots are read and written, as SQL of the domain's own.
+
+    * ``load``: rows ``id, aggregate_type, owner, state`` (JSONB of the aggregate) for
+      ``id = ANY($1::uuid[])``.
+    * ``create`` and ``advance``: take ``$1``, the text of a JSON array of aggregates, each with
+      ``expected_version`` added, and return the ``id`` of every row written. ``advance`` locks
+      in the order of ids and writes only where the version is still the expected one.
+    """
+
+    load: str
+    create: str
+    advance: str
+
+    @classmethod
+    def from_mapping(cls, queries: Mapping[str, str]) -> Self:
+        """Take the three from a loaded SQL file."""
+        return cls(load=queries["load"], create=queries["create"], advance=queries["advance"])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Handler(Generic[A]):
+    """A declared command: its model, its decider, and how it may be sent."""
+
+    command_type: str
+    model: type[BaseModel]
+    decide: Callable[[A, Any], Events]
+    #: Stays pending until an agent reports (202); else done in the transaction (200).
+    pending: bool = False
+    #: Makes a new aggregate.
+    creates: bool = False
+    #: For agents alone, never over HTTP.
+    internal: bool = False
+
+
+class Domain(Generic[A]):
+    """One kind of aggregate with its events and commands; what a module of domain code declares.
+
+    Names are checked here, at import (G09). Adding a command is adding one Pydantic model and
+    one function under :meth:`command`.
+    """
+
+    LIBRARY_SNAPSHOTS: ClassVar = SnapshotQueries.from_mapping(_SQL)
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        aggregate: type[A],
+        aggregate_type: str,
+        topic: str = "domain-events",
+        target_type: EventTarget = EventTarget.OTHER,
+        snapshots: SnapshotQueries | None = None,
+    ) -> None:
+        self.name = name
+        self.aggregate = aggregate
+        self.aggregate_type = aggregate_type
+        self.topic = topic
+        self.target_type = target_type
+        #: Aggregates without a table of their own live in ``aggregate_snapshots``.
+        self.snapshots = snapshots or self.LIBRARY_SNAPSHOTS
+        self.handlers: dict[str, Handler[A]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Domain {self.name} [{', '.join(self.handlers) or 'no commands'}]>"
+
+    def event(self, action: str, *, version: int = 1) -> EventType:
+        """Declare an event ``<domain name>.<action>``.
+
+        Raises:
+            EventNameInvalid: the name breaks the naming rule.
+        """
+        return EventType(check_event_name(f"{self.name}.{action}"), version)
+
+    @overload
+    def command(self, decide: Decider[A, C], /) -> Decider[A, C]: ...
+    @overload
+    def command(
+        self, /, *, pending: bool = False, creates: bool = False, internal: bool = False
+    ) -> Callable[[Decider[A, C]], Decider[A, C]]: ...
+    def command(
+        self,
+        decide: Decider[A, C] | None = None,
+        /,
+        *,
+        pending: bool = False,
+        creates: bool = False,
+        internal: bool = False,
+    ) -> Any:
+        """Declare a command by its decider ``(aggregate, command) -> events``.
+
+        The command's type is the name of the model that annotates the second parameter. The
+        decider is pure; it raises a :class:`CommandRefused` to say no.
+
+        Raises:
+            TypeError: the second parameter is not annotated with a Pydantic model, or the
+                command type is declared already.
+        """
+
+        def declare(decider: Decider[A, C]) -> Decider[A, C]:
+            model = _model_of(decider)
+            if model.__name__ in self.handlers:
+                raise TypeError(f"{self.name} declares {model.__name__} twice")
+            self.handlers[model.__name__] = Handler(
+                command_type=model.__name__,
+                model=model,
+                decide=decider,
+                pending=pending,
+                creates=creates,
+                internal=internal,
+            )
+            return decider
+
+        return declare if decide is None else declare(decide)
+
+    def handler(self, command_type: str, *, internal: bool, creates: bool) -> Handler[A]:
+        """The handler of *command_type*: one that *creates* or not, for an agent (*internal*) or anybody.
+
+        Raises:
+            UnknownCommand: there is none of that kind.
+        """
+        known = {
+            name: one
+            for name, one in self.handlers.items()
+            if one.creates == creates and (internal or not one.internal)
+        }
+        if command_type not in known:
+            raise UnknownCommand(command_type, list(known))
+        return known[command_type]
+
+
+def _model_of(decider: Callable[..., Any]) -> type[BaseModel]:
+    hints = {name: hint for name, hint in get_type_hints(decider).items() if name != "return"}
+    model = list(hints.values())[-1] if hints else None
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        name = getattr(decider, "__qualname__", repr(decider))
+        raise TypeError(f"{name}: annotate the second parameter with the command's Pydantic model")
+    return model

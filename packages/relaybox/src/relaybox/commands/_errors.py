@@ -1,0 +1,92 @@
+"""Why a command was not taken.
+
+::
+
+    RelayboxError
+    └── CommandError
+        ├── AggregateNotFound    there is none, or it is another's: the two look the same (G81)
+        ├── UnknownCommand       nobody declared this command type
+        ├── PayloadInvalid       the payload does not fit the command
+        ├── DuplicateCommand     the same command is still pending; has the pending one's id
+        ├── StaleVersion         the aggregate has moved on from ``expected_version``
+        └── CommandRefused       the aggregate's rules say no; domains derive from it
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+from uuid import UUID
+
+from relaybox.errors import RelayboxError
+
+__all__ = (
+    "AggregateNotFound",
+    "CommandError",
+    "CommandRefused",
+    "DuplicateCommand",
+    "PayloadInvalid",
+    "StaleVersion",
+    "UnknownCommand",
+)
+
+
+class CommandError(RelayboxError):
+    """Base of the reasons for which a command leaves no trace."""
+
+    error_code: ClassVar[str] = "COMMAND_ERROR"
+
+
+class AggregateNotFound(CommandError):
+    """Raised when the aggregate does not exist or belongs to somebody else."""
+
+    error_code = "NOT_FOUND"
+
+    def __init__(self, aggregate_id: UUID) -> None:
+        super().__init__(f"there is no {aggregate_id}")
+
+
+class UnknownCommand(CommandError):
+    """Raised when no handler is declared for a command type, or none for callers of this kind."""
+
+    error_code = "UNKNOWN_COMMAND"
+
+    def __init__(self, command_type: str, known: Sequence[str]) -> None:
+        super().__init__(f"unknown command_type {command_type[:100]!r}; known are {', '.join(sorted(known))}")
+
+
+class PayloadInvalid(CommandError):
+    """Raised when the payload does not fit the command's model; ``details`` says where, never what."""
+
+    error_code = "VALIDATION_ERROR"
+
+    def __init__(self, command_type: str, details: Sequence[str]) -> None:
+        self.details = tuple(details)
+        super().__init__(f"the payload of {command_type} is not valid: {'; '.join(self.details[:3])}")
+
+
+class DuplicateCommand(CommandError):
+    """Raised when the same command is still pending for the aggregate (G03)."""
+
+    error_code = "DUPLICATE_COMMAND"
+
+    def __init__(self, duplicate_command_id: UUID) -> None:
+        self.duplicate_command_id = duplicate_command_id
+        super().__init__("Command already processing")
+
+
+class StaleVersion(CommandError):
+    """Raised when the caller's ``expected_version`` is not the aggregate's version any more."""
+
+    error_code = "STALE_VERSION"
+
+    def __init__(self, expected: int, actual: int) -> None:
+        self.actual = actual
+        super().__init__(f"expected_version is {expected}, the version is {actual}; read the state again")
+
+
+class CommandRefused(CommandError):
+    """Raised by a decider when the aggregate's rules forbid the command now.
+
+    Domains derive a class per reason, each with its own ``error_code``.
+    """
+
+    error_code = "COMMAND_REFUSED"

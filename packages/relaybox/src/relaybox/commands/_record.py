@@ -1,0 +1,81 @@
+"""Loading what decisions need and writing what they decided: two statements."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+from pydantic_core import to_json
+
+from relaybox.commands._decide import Decision, Loaded, loaded_from_row
+from relaybox.commands._domain import Domain
+from relaybox.commands._errors import AggregateNotFound
+from relaybox.db import Executor, load_queries
+
+__all__ = ("Statements",)
+
+_SQL: Final = load_queries(__package__ or "relaybox.commands", "commands.sql")
+
+
+class Statements:
+    """The two statements of the command path for one domain; every call is one round-trip."""
+
+    def __init__(self, domain: Domain[Any]) -> None:
+        self._aggregate_type = domain.aggregate_type
+        self.load_text = _SQL.including("load", load=domain.snapshots.load)
+        self.create_text = _SQL.including("record", snapshot=domain.snapshots.create)
+        self.advance_text = _SQL.including("record", snapshot=domain.snapshots.advance)
+
+    async def load(self, executor: Executor, ids: Sequence[UUID]) -> Mapping[UUID, Loaded]:
+        """The aggregates among *ids* that exist."""
+        rows = await executor.fetch(self.load_text, ids)
+        return {
+            row["id"]: loaded_from_row(row) for row in rows if row["aggregate_type"] == self._aggregate_type
+        }
+
+    async def load_one(self, executor: Executor, aggregate_id: UUID) -> Loaded:
+        """One aggregate.
+
+        Raises:
+            AggregateNotFound: there is none of this domain.
+        """
+        found = await self.load(executor, [aggregate_id])
+        if aggregate_id not in found:
+            raise AggregateNotFound(aggregate_id)
+        return found[aggregate_id]
+
+    async def record(self, executor: Executor, decisions: Sequence[Decision], *, creates: bool) -> set[UUID]:
+        """Write *decisions*, at most one per aggregate; returns the aggregates that were written.
+
+        One that is missing had moved on: nothing of its decision was written.
+        """
+        text = self.create_text if creates else self.advance_text
+        rows = await executor.fetch(text, *_arguments(decisions))
+        return {row["id"] for row in rows}
+
+
+def _arguments(decisions: Sequence[Decision]) -> tuple[Any, ...]:
+    requests = [decision.request for decision in decisions]
+    facts = [(d, event_id, envelope) for d in decisions for event_id, envelope in d.facts]
+    ends = [(d.request.aggregate_id, settlement) for d in decisions for settlement in d.settlements]
+    return (
+        f"[{','.join(decision.snapshot for decision in decisions)}]",
+        [request.command_id for request in requests],
+        [request.aggregate_id for request in requests],
+        [request.command_type for request in requests],
+        [decision.payload for decision in decisions],
+        [decision.status.value for decision in decisions],
+        [event_id for _, event_id, _ in facts],
+        [decision.request.aggregate_id for decision, _, _ in facts],
+        [decision.topic for decision, _, _ in facts],
+        [envelope for _, _, envelope in facts],
+        [aggregate_id for aggregate_id, _ in ends],
+        [end.command_id for _, end in ends],
+        [end.command_status.value for _, end in ends],
+        [end.task_status.value for _, end in ends],
+        [_json(end.result) for _, end in ends],
+        [_json(end.error) for _, end in ends],
+    )
+
+
+def _json(document: Mapping[str, Any] | None) -> str | None:
+    return None if document is None else to_json(document).decode()

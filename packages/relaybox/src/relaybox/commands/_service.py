@@ -1,0 +1,118 @@
+"""Taking commands: inside the caller's transaction, or gathered with others into one statement."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from relaybox.commands._decide import Caller, CommandResult, Request, decide
+from relaybox.commands._domain import Domain
+from relaybox.commands._errors import UnknownCommand
+from relaybox.commands._gather import Gatherer
+from relaybox.commands._record import Statements
+from relaybox.db import Database, RetryTransaction, constraint_of, executor_of, map_database_errors
+from relaybox.outbox import Notifier, note_for_commit
+
+__all__ = ("PENDING_COMMAND_INDEX", "CommandService")
+
+PENDING_COMMAND_INDEX = "idx_command_inbox_unique_pending_command"
+
+
+class CommandService:
+    """Takes the commands of some domains; one per process, made at the composition root.
+
+    The registry: ``command_type`` finds the domain and its handler.
+
+    Raises:
+        TypeError: two domains declare the same command type.
+    """
+
+    def __init__(
+        self, database: Database, domains: Sequence[Domain[Any]], *, notifier: Notifier, source_service: str
+    ) -> None:
+        self._notifier = notifier
+        self._source_service = source_service
+        self._domains: dict[str, Domain[Any]] = {}
+        self._gatherers: dict[str, Gatherer] = {}
+        self._statements: dict[str, Statements] = {}
+        for domain in domains:
+            for command_type in domain.handlers:
+                if command_type in self._domains:
+                    raise TypeError(
+                        f"{domain.name} and {self._domains[command_type].name} declare {command_type}"
+                    )
+                self._domains[command_type] = domain
+            self._statements[domain.name] = Statements(domain)
+            self._gatherers[domain.name] = Gatherer(database, domain, self._statements[domain.name], notifier)
+
+    def __repr__(self) -> str:
+        return f"<CommandService {self._source_service} [{len(self._domains)} command types]>"
+
+    async def submit(self, request: Request, *, domain: Domain[Any]) -> CommandResult:
+        """Take one command in a transaction of its own; returns after COMMIT has returned (G02).
+
+        Commands that arrive together travel together: two round-trips for all of them. A lost
+        race is decided again in a new snapshot, a bounded number of times (G03, G04).
+
+        Raises:
+            CommandError: it was not taken; nothing was written.
+            DatabaseUnavailable: PostgreSQL is away; whether a write in flight took effect is
+                unknown (G05).
+            DatabaseBusy: a lock did not come in time.
+        """
+        return await self._gatherers[domain.name].submit(request)
+
+    async def process_command(
+        self,
+        session_id: UUID,
+        command_type: str,
+        payload: Mapping[str, Any],
+        db: AsyncSession,
+        *,
+        caller: Caller | None = None,
+    ) -> CommandResult:
+        """Take one command inside the caller's own transaction; it is taken if *db* commits.
+
+        Uses the isolation it finds and never retries. Without a *caller* it acts as this service
+        itself, on anybody's aggregate.
+
+        Raises:
+            DuplicateCommand: the same command is pending; carries its id.
+            RetryTransaction: the race was lost: roll back and run the whole transaction again,
+                as :meth:`relaybox.db.Database.run_in_transaction` does.
+            CommandError: it was refused for another reason.
+        """
+        domain = self._domains.get(command_type)
+        if domain is None:
+            raise UnknownCommand(command_type, list(self._domains))
+        statements = self._statements[domain.name]
+        executor = executor_of(db)
+        request = Request(
+            aggregate_id=session_id,
+            command_type=command_type,
+            payload=payload,
+            creates=domain.handlers[command_type].creates,
+            caller=caller
+            or Caller(actor=self._source_service, source_service=self._source_service, internal=True),
+        )
+        with map_database_errors():
+            loaded = None if request.creates else await statements.load_one(executor, session_id)
+            decision = decide(domain, request, loaded)
+            try:
+                written = await statements.record(executor, [decision], creates=request.creates)
+            except Exception as error:
+                if constraint_of(error) == PENDING_COMMAND_INDEX:
+                    raise RetryTransaction(
+                        f"another {command_type} won the race; run the transaction again"
+                    ) from error
+                raise
+        if session_id not in written:
+            raise RetryTransaction(f"{session_id} moved on from version {decision.version}; run it again")
+        note_for_commit(db, str(session_id))
+        return decision.result()
+
+    async def close(self) -> None:
+        """Wait for the commands in flight."""
+        for gatherer in self._gatherers.values():
+            await gatherer.close()

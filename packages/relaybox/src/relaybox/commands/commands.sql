@@ -1,0 +1,66 @@
+-- name: load
+-- Snapshots with the commands that are still pending for them: all a decision needs, in one round-trip.
+WITH loaded AS (
+-- include: load
+)
+SELECT loaded.id, loaded.aggregate_type, loaded.owner, loaded.state::text AS state, pending.commands::text AS commands
+FROM loaded
+LEFT JOIN LATERAL (
+    SELECT jsonb_object_agg(inbox.command_type, inbox.id) AS commands
+    FROM command_inbox AS inbox
+    WHERE inbox.session_id = loaded.id AND inbox.status IN ('RECEIVED', 'PROCESSING')
+) AS pending ON true
+
+-- name: record
+-- Commands, their facts, the outbox rows and the snapshots: all of it or none, in one statement.
+-- The snapshot's version check comes first and everything hangs on the rows it returns; inbox first
+-- would leave an orphan when the version is stale. ON CONFLICT stands nowhere: it waits for the
+-- other transaction and then cannot see its row.
+WITH advanced AS (
+-- include: snapshot
+),
+inbox AS (
+    INSERT INTO command_inbox (id, session_id, command_type, payload, status)
+    SELECT command.id, command.session_id, command.type, command.payload::jsonb, command.status
+    FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::command_status[])
+        AS command (id, session_id, type, payload, status)
+    JOIN advanced ON advanced.id = command.session_id
+),
+fact AS (
+    SELECT event_id, aggregate_id, topic, envelope::jsonb AS envelope, position
+    FROM unnest($7::uuid[], $8::uuid[], $9::text[], $10::text[])
+        WITH ORDINALITY AS fact (event_id, aggregate_id, topic, envelope, position)
+    JOIN advanced ON advanced.id = fact.aggregate_id
+),
+events AS (
+    INSERT INTO domain_events (event_id, correlation_id, causation_id, event_type, event_version,
+        aggregate_type, aggregate_id, aggregate_version, payload, metadata)
+    SELECT event_id, (envelope ->> 'correlation_id')::uuid, (envelope ->> 'causation_id')::uuid,
+        envelope ->> 'event_type', (envelope ->> 'event_version')::int,
+        envelope ->> 'aggregate_type', envelope ->> 'aggregate_id', (envelope ->> 'version')::int,
+        envelope -> 'payload', envelope -> 'metadata'
+    FROM fact ORDER BY position
+),
+outbox AS (
+    INSERT INTO event_outbox (topic, key, payload)
+    SELECT topic, envelope ->> 'aggregate_id', envelope FROM fact ORDER BY position
+),
+settlement AS (
+    SELECT settlement.*
+    FROM unnest($11::uuid[], $12::uuid[], $13::command_status[], $14::task_status[], $15::text[], $16::text[])
+        AS settlement (aggregate_id, command_id, command_status, task_status, result, error)
+    JOIN advanced ON advanced.id = settlement.aggregate_id
+),
+settled AS (
+    UPDATE command_inbox AS inbox SET status = settlement.command_status, error_data = settlement.error::jsonb
+    FROM settlement
+    WHERE inbox.id = settlement.command_id AND inbox.status IN ('RECEIVED', 'PROCESSING')
+),
+tasks AS (
+    UPDATE async_tasks AS task SET status = settlement.task_status, result_data = settlement.result::jsonb,
+        error_data = settlement.error::jsonb, lease_until = NULL, lease_token = NULL,
+        progress = CASE WHEN settlement.task_status = 'COMPLETED' THEN 100 ELSE task.progress END
+    FROM settlement
+    WHERE task.triggered_by_command_id = settlement.command_id AND task.status IN ('PENDING', 'RUNNING')
+)
+SELECT id FROM advanced

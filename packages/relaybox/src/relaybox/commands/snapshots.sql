@@ -1,0 +1,28 @@
+-- name: load
+-- Snapshots of aggregates that have no table of their own.
+SELECT id, owner, state, aggregate_type FROM aggregate_snapshots WHERE id = ANY($1::uuid[])
+
+-- name: create
+-- The first snapshot of new aggregates.
+INSERT INTO aggregate_snapshots (id, aggregate_type, owner, state, version)
+SELECT next.id, next.aggregate_type, next.owner, next.state, next.version
+FROM (
+    SELECT (doc ->> 'id')::uuid AS id, doc ->> 'aggregate_type' AS aggregate_type, doc ->> 'owner' AS owner,
+        doc - 'expected_version' - 'aggregate_type' AS state, (doc ->> 'version')::int AS version
+    FROM jsonb_array_elements($1::text::jsonb) AS doc
+) AS next
+RETURNING id
+
+-- name: advance
+-- The next snapshots, only where nobody else moved the version; locked in the order of ids.
+UPDATE aggregate_snapshots AS snapshot SET state = next.state, version = next.version
+FROM (
+    SELECT held.id, doc - 'expected_version' - 'aggregate_type' AS state, (doc ->> 'version')::int AS version
+    FROM jsonb_array_elements($1::text::jsonb) AS doc
+    JOIN aggregate_snapshots AS held
+        ON held.id = (doc ->> 'id')::uuid AND held.version = (doc ->> 'expected_version')::int
+    ORDER BY held.id
+    FOR NO KEY UPDATE OF held
+) AS next
+WHERE snapshot.id = next.id
+RETURNING snapshot.id

@@ -1,0 +1,48 @@
+"""Reading ``domain_events``."""
+
+from collections.abc import AsyncIterator
+from typing import Final
+from uuid import UUID
+
+from relaybox.db import Executor, load_queries
+from relaybox.events._record import RecordedEvent
+
+__all__ = ("fetch_chain", "fetch_stream", "iterate_streams")
+
+_SQL: Final = load_queries(__package__ or "relaybox.events", "events.sql")
+_PAGE_ROWS: Final = 1_000
+_CHAIN_ROWS_MAX: Final = 10_000
+
+
+async def fetch_stream(
+    executor: Executor,
+    aggregate_type: str,
+    aggregate_id: str,
+    *,
+    after_version: int = 0,
+    limit: int = _PAGE_ROWS,
+) -> list[RecordedEvent]:
+    """At most *limit* events of one aggregate after *after_version*, oldest first."""
+    rows = await executor.fetch(_SQL["stream"], aggregate_type, aggregate_id, after_version, limit)
+    return [RecordedEvent.from_row(row) for row in rows]
+
+
+async def fetch_chain(executor: Executor, correlation_id: UUID) -> list[RecordedEvent]:
+    """The chain of one correlation id, at most 10,000 events, causes before effects of one aggregate."""
+    rows = await executor.fetch(_SQL["chain"], correlation_id, _CHAIN_ROWS_MAX)
+    return [RecordedEvent.from_row(row) for row in rows]
+
+
+async def iterate_streams(executor: Executor, aggregate_type: str) -> AsyncIterator[RecordedEvent]:
+    """Every event of every aggregate of a type, stream by stream, each oldest first.
+
+    Reads in pages, so memory does not grow with the table.
+    """
+    at: tuple[str, int] = ("", 0)
+    while True:
+        rows = await executor.fetch(_SQL["streams_page"], aggregate_type, *at, _PAGE_ROWS)
+        for row in rows:
+            yield RecordedEvent.from_row(row)
+        if len(rows) < _PAGE_ROWS:
+            return
+        at = (rows[-1]["aggregate_id"], rows[-1]["aggregate_version"])

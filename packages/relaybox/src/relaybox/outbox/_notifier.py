@@ -1,0 +1,108 @@
+"""Telling relays and live streams that something was committed (G28).
+
+NOTIFY takes a database-wide lock at commit, so it is never issued inside a command's
+transaction (others measured 4.7 → 610 ms p50 between 500 and 1,000 writes/s). Here one
+connection of the process sends it afterwards, for all commits since the last time at once.
+A notification is only a hint: whoever listens also polls.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Final
+
+import structlog
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Session
+
+from relaybox.db import Database, DatabaseError, Executor, load_queries
+
+__all__ = ("OUTBOX_CHANNEL", "Notifier", "note_for_commit")
+
+OUTBOX_CHANNEL: Final = "relaybox_outbox"
+_SQL: Final = load_queries(__package__ or "relaybox.outbox", "outbox.sql")
+_NOTIFIER: Final = "relaybox.outbox.notifier"
+_KEYS: Final = "relaybox.outbox.keys"
+#: PostgreSQL refuses payloads of 8,000 bytes; an empty one means "anything may have changed".
+_PAYLOAD_BYTES_MAX: Final = 7_900
+#: At most this often; the first after a quiet time goes out at once.
+_INTERVAL_S: Final = 0.002
+_log = structlog.get_logger(__name__)
+
+
+def note_for_commit(db: AsyncSession, key: str) -> None:
+    """Have the session's notifier, if it has one, tell *key* when *db* commits."""
+    notifier: Notifier | None = db.info.get(_NOTIFIER)
+    if notifier is None:
+        return
+    keys: set[str] = db.info.setdefault(_KEYS, set())
+    if not keys:
+
+        def tell(_: Session) -> None:
+            notifier.notify(_taken(keys))
+
+        event.listen(db.sync_session, "after_commit", tell, once=True)
+    keys.add(key)
+
+
+def _taken(keys: set[str]) -> set[str]:
+    taken = set(keys)
+    keys.clear()
+    return taken
+
+
+class Notifier:
+    """One process's voice: collects the keys of committed events and tells them, coalesced.
+
+    Invariant: a key told to :meth:`notify` is sent after that call, or lost with a WARNING
+    while PostgreSQL is away; the listeners' polls cover the loss.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._keys: set[str] = set()
+        self._news = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        state = "running" if self._task and not self._task.done() else "stopped"
+        return f"<Notifier [{state} | {len(self._keys)} keys to tell]>"
+
+    def notify(self, keys: Iterable[str]) -> None:
+        """Tell that *keys* have news; returns at once."""
+        self._keys.update(keys)
+        self._news.set()
+
+    def attach(self, sessions: async_sessionmaker[AsyncSession]) -> None:
+        """Have every commit of these sessions that wrote to the outbox told by itself."""
+        sessions.configure(info={_NOTIFIER: self})
+
+    async def start(self) -> None:
+        """Begin to send; PostgreSQL may still be away."""
+        self._task = asyncio.create_task(self._run(), name="outbox-notifier")
+
+    async def stop(self) -> None:
+        """Stop sending; what was not sent is found by polls."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            keys, self._keys = self._keys, set()
+            try:
+                async with self._database.connection() as connection:
+                    await self._send(connection, keys)
+            except DatabaseError as error:
+                _log.warning(
+                    "notification lost, listeners will poll", error_code=error.error_code, keys=len(keys)
+                )
+            await asyncio.sleep(_INTERVAL_S)
+
+    async def _send(self, connection: Executor, keys: set[str]) -> None:
+        payload = ",".join(keys)
+        if len(payload.encode()) > _PAYLOAD_BYTES_MAX:
+            payload = ""
+        await connection.fetch(_SQL["notify"], OUTBOX_CHANNEL, payload)

@@ -1,0 +1,7 @@
+-- name: append
+-- Record one event for Kafka in the caller's transaction.
+INSERT INTO event_outbox (topic, key, payload) VALUES ($1, $2, $3::text::jsonb) RETURNING id
+
+-- name: notify
+-- Tell relays and live streams that something was committed; outside every command's transaction.
+SELECT pg_notify($1, $2)
