@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import asynccontextmanager
 from typing import Any, Final, Literal, Protocol, TypeVar
 
+import asyncpg
 from sqlalchemy import URL, event, exc
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
@@ -63,6 +64,7 @@ class Database:
 
     def __init__(self, settings: PostgresSettings, *, application_name: str = "relaybox") -> None:
         self.settings = settings
+        self._application_name = application_name
         self.engine = _create_engine(settings, application_name)
         self.sessions = async_sessionmaker(self.engine, expire_on_commit=False)
 
@@ -125,6 +127,25 @@ class Database:
                 await db.commit()
                 return result
 
+    async def dedicated(self) -> asyncpg.Connection:
+        """A connection outside the pool, for whoever must keep one: LISTEN. The caller closes it.
+
+        Raises:
+            DatabaseUnavailable: PostgreSQL is away.
+        """
+        settings = self.settings
+        with map_database_errors():
+            return await _reached(
+                asyncpg.connect(
+                    host=settings.host,
+                    port=settings.port,
+                    user=settings.user,
+                    password=settings.password.get_secret_value() or None,
+                    database=settings.db,
+                    **_connect_arguments(settings, self._application_name),
+                )
+            )
+
     async def close(self) -> None:
         """Close every connection."""
         await self.engine.dispose()
@@ -151,21 +172,25 @@ def _create_engine(settings: PostgresSettings, application_name: str) -> AsyncEn
         pool_size=settings.pool_size,
         max_overflow=0,
         pool_timeout=settings.connect_timeout_s,
-        connect_args={
-            "timeout": settings.connect_timeout_s,
-            "server_settings": {
-                "application_name": application_name,
-                "lock_timeout": str(settings.lock_timeout_ms),
-                "statement_timeout": str(settings.statement_timeout_ms),
-                "idle_in_transaction_session_timeout": str(_IDLE_IN_TRANSACTION_MS),
-                "client_connection_check_interval": str(_CLIENT_CHECK_MS),
-                # JIT never pays for statements this short, and its first plan costs 100 ms.
-                "jit": "off",
-            },
-        },
+        connect_args=_connect_arguments(settings, application_name),
     )
     event.listen(engine.sync_engine, "checkout", _refuse_dead_connection)
     return engine
+
+
+def _connect_arguments(settings: PostgresSettings, application_name: str) -> dict[str, Any]:
+    return {
+        "timeout": settings.connect_timeout_s,
+        "server_settings": {
+            "application_name": application_name,
+            "lock_timeout": str(settings.lock_timeout_ms),
+            "statement_timeout": str(settings.statement_timeout_ms),
+            "idle_in_transaction_session_timeout": str(_IDLE_IN_TRANSACTION_MS),
+            "client_connection_check_interval": str(_CLIENT_CHECK_MS),
+            # JIT never pays for statements this short, and its first plan costs 100 ms.
+            "jit": "off",
+        },
+    }
 
 
 def _refuse_dead_connection(dbapi_connection: Any, _record: Any, _proxy: Any) -> None:

@@ -9,11 +9,13 @@ from relaybox.outbox._append import (
     check_message,
     save_to_outbox,
 )
+from relaybox.outbox._listener import Listener
 from relaybox.outbox._notifier import OUTBOX_CHANNEL, Notifier, note_for_commit
 
 __all__ = (
     "OUTBOX_CHANNEL",
     "EventIncomplete",
+    "Listener",
     "MessageTooLarge",
     "Notifier",
     "OutboxError",

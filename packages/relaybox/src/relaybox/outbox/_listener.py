@@ -1,0 +1,72 @@
+"""Hearing what notifiers tell: the other end of the hint (G28)."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+import structlog
+
+from relaybox.db import Database, DatabaseError
+from relaybox.outbox._notifier import OUTBOX_CHANNEL
+
+__all__ = ("Listener",)
+
+_PAUSE_S: Final = 0.1
+_PAUSE_S_MAX: Final = 2.0
+_log = structlog.get_logger(__name__)
+
+
+class Listener:
+    """Listens on one connection of its own and calls *heard* with the keys that have news.
+
+    An empty set means that anything may have changed: the connection was lost for a while, or
+    there were too many keys to name. *heard* is called in the event loop and must return at once.
+    """
+
+    def __init__(self, database: Database, heard: Callable[[frozenset[str]], None]) -> None:
+        self._database = database
+        self._heard = heard
+        self._task: asyncio.Task[None] | None = None
+        #: Set while the connection listens; what tests and start-up wait for.
+        self.listening = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Listener [{'listening' if self.listening.is_set() else 'not connected'}]>"
+
+    async def start(self) -> None:
+        """Begin to listen; PostgreSQL may still be away."""
+        self._task = asyncio.create_task(self._run(), name="outbox-listener")
+
+    async def stop(self) -> None:
+        """Stop listening and close the connection."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        pause_s = _PAUSE_S
+        while True:
+            try:
+                await self._listen()
+                pause_s = _PAUSE_S
+            except DatabaseError as error:
+                _log.debug("not listening, polls must do", error_code=error.error_code)
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, _PAUSE_S_MAX)
+
+    async def _listen(self) -> None:
+        """Listen until the connection ends."""
+        ended = asyncio.Event()
+        connection = await self._database.dedicated()
+        try:
+            connection.add_termination_listener(lambda _: ended.set())
+            await connection.add_listener(OUTBOX_CHANNEL, self._on_notification)
+            self.listening.set()
+            self._heard(frozenset())
+            await ended.wait()
+        finally:
+            self.listening.clear()
+            connection.terminate()
+
+    def _on_notification(self, _connection: Any, _pid: int, _channel: str, payload: Any) -> None:
+        self._heard(frozenset(filter(None, str(payload).split(","))))
