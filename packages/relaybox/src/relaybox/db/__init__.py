@@ -1,6 +1,6 @@
 """PostgreSQL: connections, transactions, SQL files, the schema."""
 
-from relaybox.db._database import Database, Executor, Isolation, executor_of
+from relaybox.db._database import Database, DedicatedConnection, Executor, Isolation, executor_of
 from relaybox.db._errors import (
     DatabaseBusy,
     DatabaseError,
@@ -28,6 +28,7 @@ __all__ = (
     "DatabaseBusy",
     "DatabaseError",
     "DatabaseUnavailable",
+    "DedicatedConnection",
     "Executor",
     "Isolation",
     "MigrationFailed",

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from relaybox.db._errors import AWAY, DatabaseUnavailable, RetryTransaction, map_database_errors
 from relaybox.settings import PostgresSettings
 
-__all__ = ("Database", "Executor", "Isolation", "executor_of")
+__all__ = ("Database", "DedicatedConnection", "Executor", "Isolation", "executor_of")
 
 T = TypeVar("T")
 Isolation = Literal["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
@@ -32,6 +32,22 @@ class Executor(Protocol):
 
     async def fetch(self, query: str, /, *args: Any) -> Sequence[Mapping[str, Any]]:
         """Run *query* and return its rows."""
+        ...
+
+
+class DedicatedConnection(Executor, Protocol):
+    """A driver's connection that its holder keeps, to listen on."""
+
+    async def add_listener(self, channel: str, callback: Callable[[Any, int, str, Any], None]) -> None:
+        """LISTEN on *channel*; *callback* gets connection, process id, channel and payload."""
+        ...
+
+    def add_termination_listener(self, callback: Callable[[Any], None]) -> None:
+        """Call *callback* when the connection has ended, for whatever reason."""
+        ...
+
+    def terminate(self) -> None:
+        """Close at once, without a word to the server."""
         ...
 
 
@@ -127,16 +143,17 @@ class Database:
                 await db.commit()
                 return result
 
-    async def dedicated(self) -> asyncpg.Connection:
+    async def dedicated(self) -> DedicatedConnection:
         """A connection outside the pool, for whoever must keep one: LISTEN. The caller closes it.
 
         Raises:
             DatabaseUnavailable: PostgreSQL is away.
         """
         settings = self.settings
+        connect: Any = asyncpg.connect
         with map_database_errors():
             return await _reached(
-                asyncpg.connect(
+                connect(
                     host=settings.host,
                     port=settings.port,
                     user=settings.user,

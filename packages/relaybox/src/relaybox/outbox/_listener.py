@@ -59,7 +59,7 @@ class Listener:
         ended = asyncio.Event()
         connection = await self._database.dedicated()
         try:
-            connection.add_termination_listener(lambda _: ended.set())
+            connection.add_termination_listener(lambda _connection: ended.set())
             await connection.add_listener(OUTBOX_CHANNEL, self._on_notification)
             self.listening.set()
             self._heard(frozenset())
