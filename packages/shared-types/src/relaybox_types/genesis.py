@@ -213,10 +213,14 @@ STAGE_CONTENT: Mapping[GenesisStage, type[AnyContent]] = MappingProxyType(
 
 
 class Proposal(_Strict):
-    """What a muse offers for a stage: one to five options, all of that stage's model; three for concepts."""
+    """What a muse offers for a stage: one to five options, all of that stage's model; three for concepts.
+
+    `remark` is what the muse says with it: what the options are built on, and what came of the feedback.
+    """
 
     stage: GenesisStage
     options: Annotated[tuple[AnyContent, ...], Field(min_length=1, max_length=PROPOSAL_OPTIONS_MAX)]
+    remark: Paragraph | None = None
 
     @model_validator(mode="after")
     def _options_belong_to_the_stage(self) -> Self:

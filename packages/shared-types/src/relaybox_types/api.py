@@ -1,0 +1,89 @@
+"""The backbone over HTTP: commands, tasks, tickets and errors, whatever the domain."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from relaybox_types.enums import CommandStatus, TaskStatus
+from relaybox_types.text import Word
+
+__all__ = (
+    "CommandAccepted",
+    "CommandRequest",
+    "CommandState",
+    "ErrorBody",
+    "StreamTicket",
+    "TaskState",
+    "Version",
+)
+
+Version = Annotated[int, Field(ge=1, le=2_147_483_647)]
+"""An aggregate's version: 1 when it is created, one more with every event."""
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _Response(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class CommandRequest(_Request):
+    """Body of `POST /{session_id}/commands`; the type's own model checks the payload."""
+
+    command_type: Word
+    payload: dict[str, JsonValue] = Field(default_factory=dict)
+    #: Refused with 409 STALE_VERSION unless the aggregate stands at this version.
+    expected_version: Version | None = None
+
+
+class CommandAccepted(_Response):
+    """Answer to a command: COMPLETED with 200, RECEIVED with 202."""
+
+    command_id: UUID
+    status: CommandStatus
+    message: str
+
+
+class CommandState(_Response):
+    """Where a command stands; `task_id` from when an agent took it, `error` once it has FAILED."""
+
+    command_id: UUID
+    command_type: str
+    status: CommandStatus
+    created_at: datetime
+    task_id: UUID | None = None
+    error: dict[str, JsonValue] | None = None
+
+
+class TaskState(_Response):
+    """Where a task stands; `progress` in percent, `result` once COMPLETED, `error` once FAILED."""
+
+    task_id: UUID
+    task_type: str
+    status: TaskStatus
+    progress: Annotated[float, Field(ge=0, le=100)]
+    created_at: datetime
+    updated_at: datetime
+    result: dict[str, JsonValue] | None = None
+    error: dict[str, JsonValue] | None = None
+
+
+class StreamTicket(_Response):
+    """A single-use ticket for the event stream, for browsers, whose `EventSource` cannot send a token."""
+
+    ticket: str
+    expires_in_s: Annotated[int, Field(ge=1)]
+
+
+class ErrorBody(BaseModel):
+    """Body of every error. Some errors add fields, such as `duplicate_command_id`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    error_code: str
+    message: str
+    request_id: str | None = None
