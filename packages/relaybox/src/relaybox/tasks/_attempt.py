@@ -1,0 +1,91 @@
+"""One worker's attempt at one task, and what becomes of the task when the worker fails."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum, auto
+from typing import Final
+
+import structlog
+
+from relaybox.db import Database, DatabaseBusy, DatabaseUnavailable, RetryTransaction
+from relaybox.errors import RelayboxError
+from relaybox.tasks._errors import TaskLost, TaskUnfinished
+from relaybox.tasks._progress import ProgressReport
+from relaybox.tasks._store import postpone_task
+from relaybox.tasks._task import OnProgress, Task, Worker
+
+__all__ = ("Attempt", "Ending", "pause_s_after")
+
+_log: Final = structlog.stdlib.get_logger(__name__)
+_PAUSE_S_MAX: Final = 30.0
+
+
+class Ending(StrEnum):
+    """How a runner came to hold a task no longer."""
+
+    ENDED = auto()  # its worker ended it
+    LOST = auto()  # cancelled, or taken over
+    POSTPONED = auto()  # its worker failed; it is taken again after a pause
+    RELEASED = auto()  # the runner stopped; whoever comes next has it at once
+
+
+def pause_s_after(attempts: int) -> float:
+    """Seconds a task rests after its *attempts*-th failed attempt: 1, 2, 4, … at most 30."""
+    return min(2.0 ** (attempts - 1), _PAUSE_S_MAX)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One claimed task and what is needed to bring it to an end."""
+
+    database: Database
+    task: Task
+    worker: Worker
+    on_exhausted: Callable[[Task], Awaitable[None]]
+    attempts_max: int
+    on_progress: OnProgress | None
+
+    async def run(self) -> Ending:
+        """Let the worker do its work; a task that is still open afterwards is taken again later."""
+        try:
+            if self.task.attempts > self.attempts_max:
+                await self.on_exhausted(self.task)
+            else:
+                await self.worker(self.task, ProgressReport(self.database, self.task, self.on_progress))
+            failure: Exception = TaskUnfinished(
+                f"the worker of {self.task.task_type} returned without ending it"
+            )
+        except TaskLost:
+            _log.info("task lost; its late result is refused")
+            return Ending.LOST
+        except Exception as error:  # noqa: BLE001 - whatever a worker raises, the task must not hang
+            failure = error
+        return await self._postpone(failure)
+
+    async def _postpone(self, failure: Exception) -> Ending:
+        """Also tells a worker that ended its task from one that only returned: there, nothing is held."""
+        pause_s = pause_s_after(self.task.attempts)
+        try:
+            async with self.database.connection() as connection:
+                still_open = await postpone_task(
+                    connection, self.task.fence, pause_s=pause_s, error=_describe(failure)
+                )
+        except (DatabaseUnavailable, DatabaseBusy, RetryTransaction) as error:
+            _log.warning(
+                "task cannot be postponed; it is taken over when its lease runs out",
+                error_code=error.error_code,
+            )
+            return Ending.LOST
+        if not still_open:
+            return Ending.ENDED if isinstance(failure, TaskUnfinished) else Ending.LOST
+        _log.error(
+            "attempt at the task failed", attempts=self.task.attempts, pause_s=pause_s, exc_info=failure
+        )
+        return Ending.POSTPONED
+
+
+def _describe(failure: Exception) -> dict[str, str]:
+    """What may be kept of a failure; messages of foreign errors may hold what a user wrote."""
+    if isinstance(failure, RelayboxError):
+        return {"error_code": failure.error_code, "message": str(failure)}
+    return {"error_code": "TASK_ATTEMPT_FAILED", "message": f"the worker raised {type(failure).__name__}"}

@@ -1,0 +1,66 @@
+"""Progress: forward only, fenced, and bounded in how often it is written."""
+
+from decimal import ROUND_DOWN, Decimal
+from time import monotonic
+from typing import Final
+
+import structlog
+
+from relaybox.db import Database, DatabaseBusy, DatabaseUnavailable, RetryTransaction
+from relaybox.tasks._store import report_progress
+from relaybox.tasks._task import OnProgress, Task
+
+__all__ = ("ProgressReport", "worth_writing")
+
+_log: Final = structlog.stdlib.get_logger(__name__)
+_STEP_PERCENT: Final = Decimal(5)
+_PAUSE_S: Final = 0.25
+_CENT: Final = Decimal("0.01")
+
+
+def worth_writing(last: Decimal, percent: Decimal, elapsed_s: float) -> bool:
+    """Whether *percent* is written, *elapsed_s* after *last* was.
+
+    A worker that reports every token of an answer costs at most 20 writes plus 4 a second; one
+    that reports a few milestones has each of them written.
+    """
+    forward = percent - last
+    return forward > 0 and (forward >= _STEP_PERCENT or elapsed_s >= _PAUSE_S)
+
+
+class ProgressReport:
+    """What a worker calls to say how far it is; one per claimed task."""
+
+    def __init__(self, database: Database, task: Task, on_progress: OnProgress | None) -> None:
+        self._database = database
+        self._task = task
+        self._on_progress = on_progress
+        self._last = task.progress
+        self._written_at_s = float("-inf")
+
+    async def __call__(self, percent: float) -> None:
+        """Record *percent* (0 to 100), in a transaction of its own; what does not move forward is ignored.
+
+        A report that PostgreSQL cannot take just now is dropped: work that may have cost minutes
+        is not lost for a figure. Whether the result counts is decided when the task ends.
+
+        Raises:
+            ValueError: *percent* is not between 0 and 100.
+            TaskLost: the task was cancelled or taken over; stop working on it.
+        """
+        if not 0 <= percent <= 100:
+            raise ValueError(
+                f"progress of task {self._task.id} is {percent}; report percent between 0 and 100"
+            )
+        exact = Decimal(str(percent)).quantize(_CENT, rounding=ROUND_DOWN)
+        if not worth_writing(self._last, exact, monotonic() - self._written_at_s):
+            return
+        try:
+            async with self._database.connection() as connection:
+                self._last = await report_progress(connection, self._task.fence, exact)
+        except (DatabaseUnavailable, DatabaseBusy, RetryTransaction) as error:
+            _log.warning("progress not recorded", task_id=str(self._task.id), error_code=error.error_code)
+            return
+        self._written_at_s = monotonic()
+        if self._on_progress is not None:
+            self._on_progress(self._task, self._last)

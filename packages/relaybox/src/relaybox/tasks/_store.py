@@ -1,0 +1,128 @@
+"""The statements on ``async_tasks``; each is one round-trip and usable inside any transaction."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
+
+from pydantic_core import from_json, to_json
+
+from relaybox.db import Executor, load_queries
+from relaybox.tasks._errors import TaskLost
+from relaybox.tasks._task import Fence, Task
+
+__all__ = (
+    "claim_tasks",
+    "complete_task",
+    "create_task",
+    "fail_task",
+    "postpone_task",
+    "release_task",
+    "renew_leases",
+    "report_progress",
+)
+
+_SQL: Final = load_queries(__package__ or "relaybox.tasks", "tasks.sql")
+
+
+async def create_task(
+    executor: Executor,
+    *,
+    task_type: str,
+    command_id: UUID,
+    aggregate_id: UUID | None,
+    input_data: Mapping[str, Any],
+) -> UUID | None:
+    """Record the task of a command and mark the command PROCESSING, in one statement.
+
+    None means that the command no longer waits – it was withdrawn meanwhile, or has its task
+    already – and nothing was written. The task exists if, and only if, *executor* commits.
+
+    Raises:
+        pydantic_core.PydanticSerializationError: *input_data* holds what JSON cannot.
+    """
+    rows = await executor.fetch(_SQL["create_task"], task_type, command_id, aggregate_id, _json(input_data))
+    return rows[0]["id"] if rows else None
+
+
+async def complete_task(executor: Executor, fence: Fence, *, result: Mapping[str, Any]) -> None:
+    """End the task with *result*, inside the caller's transaction.
+
+    Raises:
+        TaskLost: the task is no longer this worker's; the caller's transaction must not commit.
+    """
+    rows = await executor.fetch(_SQL["complete_task"], fence.task_id, fence.lease_token, _json(result))
+    _still_held(rows, fence)
+
+
+async def fail_task(executor: Executor, fence: Fence, *, error: Mapping[str, Any]) -> None:
+    """End the task without a result, for the reason *error*, inside the caller's transaction.
+
+    Raises:
+        TaskLost: the task is no longer this worker's; the caller's transaction must not commit.
+    """
+    rows = await executor.fetch(_SQL["fail_task"], fence.task_id, fence.lease_token, _json(error))
+    _still_held(rows, fence)
+
+
+async def claim_tasks(
+    executor: Executor, task_types: Sequence[str], *, tasks_max: int, lease_s: float
+) -> list[Task]:
+    """Take at most *tasks_max* tasks that wait or whose lease ran out, for *lease_s* seconds."""
+    rows = await executor.fetch(_SQL["claim_tasks"], list(task_types), tasks_max, lease_s)
+    return [_task(row) for row in rows]
+
+
+async def renew_leases(executor: Executor, fences: Iterable[Fence], *, lease_s: float) -> set[UUID]:
+    """Prolong the leases of *fences* by *lease_s* seconds from now; the ids that are still held."""
+    held = list(fences)
+    ids, tokens = [fence.task_id for fence in held], [fence.lease_token for fence in held]
+    rows = await executor.fetch(_SQL["renew_leases"], ids, tokens, lease_s)
+    return {row["id"] for row in rows}
+
+
+async def report_progress(executor: Executor, fence: Fence, percent: Decimal) -> Decimal:
+    """Record *percent* unless more was recorded before; what is recorded now.
+
+    Raises:
+        TaskLost: the task is no longer this worker's.
+    """
+    rows = await executor.fetch(_SQL["report_progress"], fence.task_id, fence.lease_token, percent)
+    _still_held(rows, fence)
+    return rows[0]["progress"]
+
+
+async def release_task(executor: Executor, fence: Fence) -> bool:
+    """Hand the task to whoever comes next, at once, uncharged; False when it was not held any more."""
+    return bool(await executor.fetch(_SQL["release_task"], fence.task_id, fence.lease_token))
+
+
+async def postpone_task(
+    executor: Executor, fence: Fence, *, pause_s: float, error: Mapping[str, Any]
+) -> bool:
+    """Let the task rest for *pause_s* seconds, then be taken again; False when it was not held any more."""
+    arguments = (fence.task_id, fence.lease_token, pause_s, _json(error))
+    return bool(await executor.fetch(_SQL["postpone_task"], *arguments))
+
+
+def _json(document: Mapping[str, Any]) -> str:
+    return to_json(document).decode()
+
+
+def _still_held(rows: Sequence[Mapping[str, Any]], fence: Fence) -> None:
+    if not rows:
+        raise TaskLost(fence.task_id)
+
+
+def _task(row: Mapping[str, Any]) -> Task:
+    document = row["input_data"]
+    return Task(
+        id=row["id"],
+        task_type=row["task_type"],
+        command_id=row["triggered_by_command_id"],
+        aggregate_id=row["aggregate_id"],
+        input_data={} if document is None else from_json(document),
+        progress=row["progress"],
+        attempts=row["attempts"],
+        lease_token=row["lease_token"],
+    )

@@ -1,0 +1,69 @@
+-- name: create_task
+-- The task of a command that still waits: RECEIVED becomes PROCESSING and the task exists, or neither.
+WITH command AS (
+    UPDATE command_inbox SET status = 'PROCESSING' WHERE id = $2 AND status = 'RECEIVED' RETURNING id
+)
+INSERT INTO async_tasks (task_type, triggered_by_command_id, aggregate_id, input_data)
+SELECT $1, command.id, $3, $4::text::jsonb FROM command
+RETURNING id
+
+-- name: claim_tasks
+-- Take what waits and what its worker has left, oldest first; each gets a new fencing token.
+WITH due AS (
+    SELECT id FROM async_tasks
+    WHERE task_type = ANY($1::text[])
+      AND (status = 'PENDING' OR (status = 'RUNNING' AND lease_until < now()))
+    ORDER BY created_at
+    LIMIT $2
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE async_tasks AS task
+SET status = 'RUNNING', attempts = task.attempts + 1, lease_token = gen_random_uuid(),
+    lease_until = now() + make_interval(secs => $3)
+FROM due
+WHERE task.id = due.id
+RETURNING task.id, task.task_type, task.triggered_by_command_id, task.aggregate_id, task.input_data::text AS input_data,
+    task.progress, task.attempts, task.lease_token
+
+-- name: renew_leases
+-- Prolong the leases still held; a task that does not come back here is lost.
+UPDATE async_tasks AS task
+SET lease_until = now() + make_interval(secs => $3)
+FROM unnest($1::uuid[], $2::uuid[]) AS held (id, lease_token)
+WHERE task.id = held.id AND task.lease_token = held.lease_token AND task.status = 'RUNNING'
+RETURNING task.id
+
+-- name: report_progress
+-- Forward only: a late or smaller report leaves the higher figure. No row: the task is lost.
+UPDATE async_tasks SET progress = greatest(progress, $3)
+WHERE id = $1 AND lease_token = $2 AND status = 'RUNNING'
+RETURNING progress
+
+-- name: complete_task
+-- The end of a task that its worker still holds. No row: the task is lost, the result is refused.
+UPDATE async_tasks
+SET status = 'COMPLETED', progress = 100, result_data = $3::text::jsonb, error_data = NULL,
+    lease_until = NULL, lease_token = NULL
+WHERE id = $1 AND lease_token = $2 AND status = 'RUNNING'
+RETURNING id
+
+-- name: fail_task
+-- The end of a task that its worker still holds, without a result. No row: the task is lost.
+UPDATE async_tasks
+SET status = 'FAILED', error_data = $3::text::jsonb, lease_until = NULL, lease_token = NULL
+WHERE id = $1 AND lease_token = $2 AND status = 'RUNNING'
+RETURNING id
+
+-- name: release_task
+-- Hand an unfinished task to whoever comes next, at once; the attempt is not charged to it.
+UPDATE async_tasks
+SET status = 'PENDING', attempts = attempts - 1, lease_until = NULL, lease_token = NULL
+WHERE id = $1 AND lease_token = $2 AND status = 'RUNNING'
+RETURNING id
+
+-- name: postpone_task
+-- The attempt failed: keep the lease as the pause, so that whoever comes after it takes the task over.
+UPDATE async_tasks
+SET lease_until = now() + make_interval(secs => $3), error_data = $4::text::jsonb
+WHERE id = $1 AND lease_token = $2 AND status = 'RUNNING'
+RETURNING id

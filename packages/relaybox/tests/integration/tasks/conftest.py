@@ -1,0 +1,62 @@
+"""A runner whose moments a test can wait for."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import pytest
+from relaybox.db import Database
+from relaybox.settings import TaskSettings
+from relaybox.tasks import Task, TaskRunner, Worker
+
+from tests.fixtures.moments import WAIT_S, Moments
+from tests.fixtures.task_rows import TASK_TYPE
+
+
+class Running:
+    """A runner at work and what it announced."""
+
+    def __init__(self, runner: TaskRunner, moments: Moments, work: asyncio.Task[None]) -> None:
+        self.runner, self.moments, self.work = runner, moments, work
+
+    async def ended(self) -> None:
+        await asyncio.wait_for(asyncio.shield(self.work), WAIT_S)
+
+
+StartRunner = Callable[..., AbstractAsyncContextManager[Running]]
+
+
+async def never(task: Task) -> None:
+    raise AssertionError(f"task {task.id} was handed over as exhausted")
+
+
+@pytest.fixture
+def start_runner(database: Database) -> StartRunner:
+    """``async with start_runner(worker, lease_s=…) as running``; stops it at the end."""
+
+    @asynccontextmanager
+    async def start(
+        worker: Worker,
+        *,
+        on_exhausted: Callable[[Task], Awaitable[None]] = never,
+        on_progress: Any = None,
+        **settings: Any,
+    ) -> AsyncIterator[Running]:
+        moments = Moments()
+        runner = TaskRunner(
+            database,
+            {TASK_TYPE: worker},
+            on_exhausted=on_exhausted,
+            settings=TaskSettings(**{"poll_s": 0.05, "stop_grace_s": 0.0, **settings}),
+            on_progress=on_progress,
+            on_moment=moments,
+        )
+        running = Running(runner, moments, asyncio.create_task(runner.run()))
+        try:
+            yield running
+        finally:
+            runner.stop()
+            await running.ended()
+
+    return start

@@ -1,0 +1,253 @@
+"""The runner: claims, leases, take-over, cancellation, failed attempts, graceful stop."""
+
+import asyncio
+from decimal import Decimal
+
+import pytest
+from relaybox.db import Database
+from relaybox.tasks import Progress, RunnerMoment, Task, TaskLost, complete_task
+
+from tests.fixtures.moments import WAIT_S
+from tests.fixtures.task_rows import add_task, cancel, fail, let_lease_run_out, task_row
+
+
+class Held:
+    """A worker that waits until the test lets it go, then completes its task."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.started: asyncio.Queue[Task] = asyncio.Queue()
+        self.go_on = asyncio.Event()
+        self.refused: list[TaskLost] = []
+
+    async def __call__(self, task: Task, progress: Progress) -> None:
+        self.started.put_nowait(task)
+        await self.go_on.wait()
+        try:
+            async with self._database.connection() as connection:
+                await complete_task(connection, task.fence, result={"attempt": task.attempts})
+        except TaskLost as lost:
+            self.refused.append(lost)
+            raise
+
+    async def has_started(self) -> Task:
+        return await asyncio.wait_for(self.started.get(), WAIT_S)
+
+
+@pytest.fixture
+def held(database: Database) -> Held:
+    return Held(database)
+
+
+async def test_a_waking_call_starts_a_task_without_waiting_for_the_poll(
+    database: Database, held: Held, start_runner
+) -> None:
+    held.go_on.set()
+    async with start_runner(held, poll_s=60) as running:
+        await running.moments.reached(RunnerMoment.IDLE)
+        task_id = await add_task(database)
+        running.runner.wake()
+        await running.moments.reached(RunnerMoment.ENDED)
+    assert (await task_row(database, task_id))["status"] == "COMPLETED"
+
+
+async def test_polling_alone_finds_a_task_nobody_told_of(
+    database: Database, held: Held, start_runner
+) -> None:
+    held.go_on.set()
+    async with start_runner(held) as running:
+        await running.moments.reached(RunnerMoment.IDLE)
+        task_id = await add_task(database)
+        await running.moments.reached(RunnerMoment.ENDED)
+    assert (await task_row(database, task_id))["status"] == "COMPLETED"
+
+
+async def test_a_runner_holds_at_most_its_concurrency(database: Database, held: Held, start_runner) -> None:
+    for _ in range(5):
+        await add_task(database)
+    async with start_runner(held, concurrency=2) as running:
+        await held.has_started()
+        await held.has_started()
+        assert running.runner.statistics().running == 2
+        assert repr(running.runner) == "<TaskRunner compose_proposal [2 of 2 running]>"
+        held.go_on.set()
+        await running.moments.reached(RunnerMoment.ENDED, 5)
+    assert running.runner.statistics().ended == 5
+
+
+async def test_g06_a_task_whose_lease_ran_out_is_taken_over_and_the_late_result_refused(
+    database: Database, held: Held, start_runner
+) -> None:
+    task_id = await add_task(database)
+    successor = Held(database)
+    successor.go_on.set()
+    async with start_runner(held, lease_s=3600) as frozen:
+        await held.has_started()
+        await let_lease_run_out(database, task_id)
+        async with start_runner(successor) as other:
+            await other.moments.reached(RunnerMoment.ENDED)
+        held.go_on.set()
+        await frozen.moments.reached(RunnerMoment.LOST)
+    assert len(held.refused) == 1
+    row = await task_row(database, task_id)
+    assert (row["status"], row["attempts"], row["result_data"]) == ("COMPLETED", 2, '{"attempt": 2}')
+
+
+async def test_a_lease_is_renewed_while_its_worker_works(
+    database: Database, held: Held, start_runner
+) -> None:
+    task_id = await add_task(database)
+    async with start_runner(held, lease_s=0.4) as running:
+        await held.has_started()
+        before = (await task_row(database, task_id))["lease_until"]
+        await running.moments.reached(RunnerMoment.RENEWED, 4)
+        row = await task_row(database, task_id)
+        assert row["lease_until"] > before
+        assert row["attempts"] == 1
+
+
+async def test_g43_a_cancelled_task_cancels_its_worker_at_the_next_heartbeat(
+    database: Database, held: Held, start_runner
+) -> None:
+    task_id = await add_task(database)
+    async with start_runner(held, lease_s=0.4) as running:
+        await held.has_started()
+        await cancel(database, task_id)
+        await running.moments.reached(RunnerMoment.LOST)
+        assert running.runner.statistics().running == 0
+    assert (await task_row(database, task_id))["status"] == "CANCELLED"
+
+
+async def test_g43_a_cancelled_task_stops_its_worker_at_the_next_progress(
+    database: Database, start_runner
+) -> None:
+    task_id = await add_task(database)
+    refused = asyncio.Event()
+
+    async def worker(task: Task, progress: Progress) -> None:
+        await progress(10)
+        await cancel(database, task.id)
+        try:
+            await progress(20)
+        except TaskLost:
+            refused.set()
+            raise
+
+    async with start_runner(worker, lease_s=3600) as running:
+        await running.moments.reached(RunnerMoment.LOST)
+    assert refused.is_set()
+    row = await task_row(database, task_id)
+    assert (row["status"], row["progress"]) == ("CANCELLED", 10)
+
+
+async def test_g43_progress_of_a_successor_starts_where_the_former_worker_was(
+    database: Database, start_runner
+) -> None:
+    task_id = await add_task(database)
+    heard: list[Decimal] = []
+
+    async def worker(task: Task, progress: Progress) -> None:
+        if task.attempts == 1:
+            await progress(60)
+            await let_lease_run_out(database, task.id)
+            return
+        await progress(10)
+        await progress(80)
+        async with database.connection() as connection:
+            await complete_task(connection, task.fence, result={})
+
+    async with start_runner(
+        worker, lease_s=3600, on_progress=lambda _, percent: heard.append(percent)
+    ) as running:
+        await running.moments.reached(RunnerMoment.POSTPONED)
+        await let_lease_run_out(database, task_id)
+        await running.moments.reached(RunnerMoment.ENDED)
+    assert heard == [60, 80]
+
+
+async def test_progress_outside_of_0_to_100_is_refused(database: Database, start_runner) -> None:
+    task_id = await add_task(database)
+
+    async def worker(task: Task, progress: Progress) -> None:
+        await progress(101)
+
+    async with start_runner(worker) as running:
+        await running.moments.reached(RunnerMoment.POSTPONED)
+    error = (await task_row(database, task_id))["error_data"]
+    assert error == '{"message": "the worker raised ValueError", "error_code": "TASK_ATTEMPT_FAILED"}'
+
+
+async def test_g06_a_task_that_fails_again_and_again_is_handed_over_as_exhausted(
+    database: Database, start_runner
+) -> None:
+    task_id = await add_task(database)
+    attempts: list[int] = []
+
+    async def worker(task: Task, progress: Progress) -> None:
+        attempts.append(task.attempts)
+        raise RuntimeError("broken")
+
+    async def on_exhausted(task: Task) -> None:
+        await fail(database, task)
+
+    async with start_runner(worker, on_exhausted=on_exhausted, attempts_max=2) as running:
+        for times in (1, 2):
+            await running.moments.reached(RunnerMoment.POSTPONED, times)
+            await let_lease_run_out(database, task_id)
+        await running.moments.reached(RunnerMoment.ENDED)
+    assert attempts == [1, 2]
+    row = await task_row(database, task_id)
+    assert (row["status"], row["attempts"]) == ("FAILED", 3)
+
+
+async def test_a_worker_that_returns_without_ending_its_task_does_not_leave_it_hanging(
+    database: Database, start_runner
+) -> None:
+    task_id = await add_task(database)
+
+    async def worker(task: Task, progress: Progress) -> None:
+        return
+
+    async with start_runner(worker) as running:
+        await running.moments.reached(RunnerMoment.POSTPONED)
+    assert "TASK_UNFINISHED" in (await task_row(database, task_id))["error_data"]
+
+
+async def test_a_graceful_stop_lets_a_worker_finish(database: Database, held: Held, start_runner) -> None:
+    task_id = await add_task(database)
+    async with start_runner(held, stop_grace_s=WAIT_S) as running:
+        await held.has_started()
+        running.runner.stop()
+        held.go_on.set()
+        await running.ended()
+    assert (await task_row(database, task_id))["status"] == "COMPLETED"
+
+
+async def test_a_graceful_stop_hands_an_unfinished_task_on_at_once(
+    database: Database, held: Held, start_runner
+) -> None:
+    task_id = await add_task(database)
+    async with start_runner(held, stop_grace_s=0) as running:
+        await held.has_started()
+        running.runner.stop()
+        await running.ended()
+        assert running.runner.statistics().released == 1
+    row = await task_row(database, task_id)
+    assert (row["status"], row["attempts"]) == ("PENDING", 0)
+
+
+async def test_two_runners_share_the_tasks_and_run_each_once(database: Database, start_runner) -> None:
+    task_ids = [await add_task(database) for _ in range(20)]
+
+    async def worker(task: Task, progress: Progress) -> None:
+        async with database.connection() as connection:
+            await complete_task(connection, task.fence, result={})
+
+    async with start_runner(worker) as one, start_runner(worker) as other:
+        while one.moments.counts[RunnerMoment.ENDED] + other.moments.counts[RunnerMoment.ENDED] < len(
+            task_ids
+        ):
+            await one.moments.again(RunnerMoment.IDLE)
+    for task_id in task_ids:
+        row = await task_row(database, task_id)
+        assert (row["status"], row["attempts"]) == ("COMPLETED", 1)

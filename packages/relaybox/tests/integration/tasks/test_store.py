@@ -1,0 +1,143 @@
+"""Tasks as rows: made with their command, ended by whoever holds them and by nobody else."""
+
+from decimal import Decimal
+from uuid import uuid4
+
+import pytest
+from relaybox.db import Database, executor_of
+from relaybox.tasks import Fence, TaskLost, complete_task, create_task, fail_task
+from relaybox.tasks._store import claim_tasks, release_task, renew_leases, report_progress
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tests.fixtures.task_rows import TASK_TYPE, add_command, add_task, cancel, let_lease_run_out, task_row
+
+
+async def claim_one(database: Database, lease_s: float = 60.0) -> Fence:
+    async with database.connection() as connection:
+        (task,) = await claim_tasks(connection, [TASK_TYPE], tasks_max=1, lease_s=lease_s)
+    return task.fence
+
+
+async def test_a_task_moves_its_command_to_processing(database: Database) -> None:
+    task_id = await add_task(database)
+    row = await task_row(database, task_id)
+    assert (row["status"], row["progress"], row["attempts"]) == ("PENDING", 0, 0)
+    async with database.connection() as connection:
+        status = await connection.fetchval(
+            "SELECT status FROM command_inbox WHERE id = $1", row["triggered_by_command_id"]
+        )
+    assert status == "PROCESSING"
+
+
+@pytest.mark.parametrize("status", ["PROCESSING", "COMPLETED", "FAILED"])
+async def test_a_command_that_no_longer_waits_gets_no_task(database: Database, status: str) -> None:
+    command_id = await add_command(database, status=status)
+    async with database.connection() as connection:
+        made = await create_task(
+            connection, task_type=TASK_TYPE, command_id=command_id, aggregate_id=uuid4(), input_data={}
+        )
+        assert made is None
+        assert await connection.fetchval("SELECT count(*) FROM async_tasks") == 0
+
+
+async def test_a_claimed_task_is_taken_by_nobody_else(database: Database) -> None:
+    await add_task(database)
+    await claim_one(database)
+    async with database.connection() as connection:
+        assert await claim_tasks(connection, [TASK_TYPE], tasks_max=10, lease_s=60) == []
+
+
+async def test_a_runner_takes_only_the_types_it_has_workers_for(database: Database) -> None:
+    await add_task(database)
+    async with database.connection() as connection:
+        assert await claim_tasks(connection, ["other"], tasks_max=10, lease_s=60) == []
+
+
+async def test_the_input_comes_back_as_it_was_given(database: Database) -> None:
+    await add_task(database)
+    async with database.connection() as connection:
+        (task,) = await claim_tasks(connection, [TASK_TYPE], tasks_max=1, lease_s=60)
+    assert task.input_data == {"seed": 7}
+    assert task.attempts == 1
+
+
+async def test_g43_a_result_of_a_worker_that_lost_its_task_is_refused(database: Database) -> None:
+    task_id = await add_task(database)
+    former = await claim_one(database)
+    await let_lease_run_out(database, task_id)
+    present = await claim_one(database)
+    async with database.connection() as connection:
+        with pytest.raises(TaskLost):
+            await complete_task(connection, former, result={"by": "former"})
+        with pytest.raises(TaskLost):
+            await fail_task(connection, former, error={"by": "former"})
+        with pytest.raises(TaskLost):
+            await report_progress(connection, former, Decimal(50))
+        await complete_task(connection, present, result={"by": "present"})
+    row = await task_row(database, task_id)
+    assert (row["status"], row["progress"], row["result_data"]) == ("COMPLETED", 100, '{"by": "present"}')
+
+
+async def test_g43_cancel_wins_over_a_late_result(database: Database) -> None:
+    task_id = await add_task(database)
+    fence = await claim_one(database)
+    await cancel(database, task_id)
+    async with database.connection() as connection:
+        with pytest.raises(TaskLost):
+            await complete_task(connection, fence, result={})
+    assert (await task_row(database, task_id))["status"] == "CANCELLED"
+
+
+async def test_g43_progress_never_goes_back(database: Database) -> None:
+    task_id = await add_task(database)
+    fence = await claim_one(database)
+    async with database.connection() as connection:
+        assert await report_progress(connection, fence, Decimal(60)) == 60
+        assert await report_progress(connection, fence, Decimal(20)) == 60
+    assert (await task_row(database, task_id))["progress"] == 60
+
+
+async def test_g43_a_task_that_ended_is_never_taken_again(database: Database) -> None:
+    task_id = await add_task(database)
+    fence = await claim_one(database)
+    async with database.connection() as connection:
+        await fail_task(connection, fence, error={"error_code": "GIVEN_UP"})
+        assert await claim_tasks(connection, [TASK_TYPE], tasks_max=10, lease_s=60) == []
+        with pytest.raises(TaskLost):
+            await complete_task(connection, fence, result={})
+    assert (await task_row(database, task_id))["status"] == "FAILED"
+
+
+async def test_a_renewed_lease_tells_which_tasks_are_still_held(database: Database) -> None:
+    task_id = await add_task(database)
+    fence = await claim_one(database)
+    stranger = Fence(task_id=task_id, lease_token=uuid4())
+    async with database.connection() as connection:
+        assert await renew_leases(connection, [fence], lease_s=60) == {task_id}
+        assert await renew_leases(connection, [stranger], lease_s=60) == set()
+
+
+async def test_a_released_task_is_free_at_once_and_its_attempt_is_not_charged(database: Database) -> None:
+    task_id = await add_task(database)
+    fence = await claim_one(database)
+    async with database.connection() as connection:
+        assert await release_task(connection, fence)
+        assert not await release_task(connection, fence)
+    row = await task_row(database, task_id)
+    assert (row["status"], row["attempts"]) == ("PENDING", 0)
+
+
+async def test_a_result_that_is_refused_takes_the_transaction_with_it(database: Database) -> None:
+    stranger = Fence(task_id=uuid4(), lease_token=uuid4())
+    command_id = await add_command(database)
+
+    async def record_result(db: AsyncSession) -> None:
+        executor = executor_of(db)
+        await executor.fetch("UPDATE command_inbox SET status = 'COMPLETED' WHERE id = $1", command_id)
+        await complete_task(executor, stranger, result={})
+
+    with pytest.raises(TaskLost):
+        await database.run_in_transaction(record_result)
+    async with database.connection() as connection:
+        status = await connection.fetchval("SELECT status FROM command_inbox WHERE id = $1", command_id)
+    assert status == "RECEIVED"
