@@ -1,0 +1,63 @@
+"""FastAPI glue: errors, limits, bearer tokens, request ids, documentation, composition."""
+
+from relaybox.http._answers import ANSWERS, ErrorAnswer, ErrorAnswers, error_response, error_responses
+from relaybox.http._app import create_app
+from relaybox.http._auth import AUTH_ERRORS, Authenticate, bearer
+from relaybox.http._body import (
+    BODY_BYTES_MAX,
+    BODY_ERRORS,
+    BodyLimitMiddleware,
+    json_body,
+    read_json,
+    read_model,
+)
+from relaybox.http._errors import (
+    BodyTooLarge,
+    HttpError,
+    JsonNotStorable,
+    JsonTooDeep,
+    MalformedJson,
+    TokenExpired,
+    TokenInvalid,
+    TokenMissing,
+    UnsupportedMediaType,
+    ValidationFailed,
+    validation_details,
+)
+from relaybox.http._requests import RequestMiddleware, request_id_of
+from relaybox.http._tokens import Principal, SharedSecretVerifier, TokenVerifier, make_token
+
+__all__ = (
+    "ANSWERS",
+    "AUTH_ERRORS",
+    "BODY_BYTES_MAX",
+    "BODY_ERRORS",
+    "Authenticate",
+    "BodyLimitMiddleware",
+    "BodyTooLarge",
+    "ErrorAnswer",
+    "ErrorAnswers",
+    "HttpError",
+    "JsonNotStorable",
+    "JsonTooDeep",
+    "MalformedJson",
+    "Principal",
+    "RequestMiddleware",
+    "SharedSecretVerifier",
+    "TokenExpired",
+    "TokenInvalid",
+    "TokenMissing",
+    "TokenVerifier",
+    "UnsupportedMediaType",
+    "ValidationFailed",
+    "bearer",
+    "create_app",
+    "error_response",
+    "error_responses",
+    "json_body",
+    "make_token",
+    "read_json",
+    "read_model",
+    "request_id_of",
+    "validation_details",
+)

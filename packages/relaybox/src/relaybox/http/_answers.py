@@ -1,0 +1,157 @@
+"""One table: which error is answered with which status, headers and extra fields.
+
+Every error body is ``{"error_code", "message", "request_id", …}`` at the top level (contract,
+section 2). An error that is not in the table is a mistake of ours: it is logged with its traceback
+and answered with 500 INTERNAL_ERROR, and nothing of it leaks.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Final, TypeAlias, cast
+
+import structlog
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic_core import to_json
+from relaybox_types.api import ErrorBody
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.responses import Response
+
+from relaybox.db import DatabaseBusy, DatabaseUnavailable, RetryTransaction
+from relaybox.errors import RelayboxError
+from relaybox.http._errors import BodyTooLarge, HttpError, UnsupportedMediaType, ValidationFailed, described
+from relaybox.http._requests import request_id_of
+
+__all__ = (
+    "ANSWERS",
+    "ErrorAnswer",
+    "ErrorAnswers",
+    "error_response",
+    "error_responses",
+    "install_error_handlers",
+    "internal_error",
+)
+
+_log: Final = structlog.get_logger(__name__)
+#: Where the framework refuses for the same reason as we do, the code is the same too; Python's
+#: own names of these three changed between versions.
+_CODES: Final = {
+    error.status: error.error_code for error in (BodyTooLarge, UnsupportedMediaType, ValidationFailed)
+}
+
+
+def _no_fields(_error: Any) -> Mapping[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ErrorAnswer:
+    """How one class of errors, and those derived from it, is answered."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    #: Further fields of the body, from the error (``duplicate_command_id``).
+    fields: Callable[[Any], Mapping[str, Any]] = _no_fields
+
+
+ErrorAnswers: TypeAlias = Mapping[type[RelayboxError], ErrorAnswer]
+"""Answers by class; the nearest base decides. Applications extend :data:`ANSWERS` with theirs."""
+
+ANSWERS: Final[ErrorAnswers] = {
+    DatabaseUnavailable: ErrorAnswer(status=503, headers={"Retry-After": "5"}),
+    DatabaseBusy: ErrorAnswer(status=503, headers={"Retry-After": "1"}),
+    RetryTransaction: ErrorAnswer(status=503, headers={"Retry-After": "1"}),
+    ValidationFailed: ErrorAnswer(status=422, fields=lambda error: {"details": error.details}),
+}
+
+
+def error_responses(
+    *errors: type[RelayboxError], answers: ErrorAnswers = ANSWERS
+) -> dict[int | str, dict[str, Any]]:
+    """Document *errors* in a route's ``responses=``: one entry per status with all its error codes.
+
+    Raises:
+        LookupError: an error has no answer in *answers*; it would be a 500.
+    """
+    codes: dict[int, list[str]] = {}
+    headers: dict[int, dict[str, Any]] = {}
+    for error in errors:
+        answer = _answer_of(error, answers)
+        if answer is None:
+            raise LookupError(f"{error.__name__} has no answer; add it to the table of errors")
+        codes.setdefault(answer.status, []).append(error.error_code)
+        for name in answer.headers:
+            headers.setdefault(answer.status, {})[name] = {"schema": {"type": "string"}}
+    return {
+        status: {
+            "model": ErrorBody,
+            "description": f"{HTTPStatus(status).phrase}: {', '.join(sorted(set(codes[status])))}",
+            **({"headers": headers[status]} if status in headers else {}),
+        }
+        for status in sorted(codes)
+    }
+
+
+def error_response(request: Request, error: RelayboxError, answers: ErrorAnswers = ANSWERS) -> Response:
+    """The answer to *error*; 500 for one that the table does not know, logged with its traceback."""
+    answer = _answer_of(type(error), answers)
+    if answer is None:
+        return internal_error(request, error)
+    fields = {"error_code": error.error_code, "message": str(error), **answer.fields(error)}
+    return _response(request, answer.status, fields, answer.headers)
+
+
+def internal_error(request: Request, error: Exception) -> Response:
+    """500 INTERNAL_ERROR without any detail; the log has the traceback under the same request id."""
+    _log.error("http.unexpected", exc_info=error)
+    message = "Something went wrong here; the request id helps to find out what"
+    fields = {"error_code": "INTERNAL_ERROR", "message": message}
+    return _response(request, 500, fields, {})
+
+
+def install_error_handlers(app: FastAPI, answers: ErrorAnswers) -> None:
+    """Make every error that *app* raises or that its framework raises for it one of our bodies."""
+
+    def ours(request: Request, error: Exception) -> Response:
+        return error_response(request, cast("RelayboxError", error), answers)
+
+    def invalid(request: Request, error: Exception) -> Response:
+        problems = cast("RequestValidationError", error).errors()
+        return error_response(request, ValidationFailed(described(problems)), answers)
+
+    def framework(request: Request, error: Exception) -> Response:
+        # FastAPI wraps what reading a body raises into an HTTPException of its own.
+        if isinstance(error.__cause__, RelayboxError):
+            return error_response(request, error.__cause__, answers)
+        return _of_http_exception(request, cast("HTTPException", error))
+
+    app.add_exception_handler(RelayboxError, ours)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(StarletteHTTPException, framework)
+
+
+def _of_http_exception(request: Request, error: HTTPException) -> Response:
+    status = HTTPStatus(error.status_code)
+    detail: Any = error.detail
+    fields = {
+        "error_code": _CODES.get(status) or status.name,
+        "message": detail if isinstance(detail, str) else status.phrase,
+    }
+    return _response(request, error.status_code, fields, error.headers or {})
+
+
+def _answer_of(error: type[RelayboxError], answers: ErrorAnswers) -> ErrorAnswer | None:
+    for base in error.__mro__:
+        if base in answers:
+            return answers[base]
+        if issubclass(base, HttpError):
+            return ErrorAnswer(status=base.status, headers=base.headers)
+    return None
+
+
+def _response(
+    request: Request, status: int, fields: Mapping[str, Any], headers: Mapping[str, str]
+) -> Response:
+    body = {**fields, "request_id": request_id_of(request)}
+    return Response(to_json(body), status, dict(headers), media_type="application/json")

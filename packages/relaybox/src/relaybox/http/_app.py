@@ -1,0 +1,142 @@
+"""The composition of an API: middlewares in their order, error bodies, health, documentation."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final
+
+import structlog
+from fastapi import APIRouter, FastAPI, Request
+from prometheus_client import CollectorRegistry
+from pydantic_core import to_json
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from relaybox.http._answers import ANSWERS, ErrorAnswers, install_error_handlers, internal_error
+from relaybox.http._body import BODY_BYTES_MAX, BodyLimitMiddleware
+from relaybox.http._docs import install_docs
+from relaybox.http._openapi import Application
+from relaybox.http._requests import RequestMiddleware
+from relaybox.telemetry import Checks, HttpMetrics, examine, exposition
+
+__all__ = ("create_app",)
+
+_log: Final = structlog.get_logger(__name__)
+
+_CORS_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
+_CORS_REQUEST_HEADERS: Final = (
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "Last-Event-ID",
+    "X-Idempotency-Key",
+    "X-Request-Id",
+)
+_CORS_ANSWER_HEADERS: Final = ("Location", "Retry-After", "X-Request-Id")
+_CORS_FRESH_S: Final = 600
+
+
+def create_app(
+    *,
+    title: str,
+    version: str,
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[Any]],
+    checks: Checks,
+    registry: CollectorRegistry,
+    cors_origins: Sequence[str] = (),
+    answers: ErrorAnswers = ANSWERS,
+    body_bytes_max: int = BODY_BYTES_MAX,
+) -> FastAPI:
+    """An application with everything of this package and no route of its own yet.
+
+    Every answer carries ``X-Request-Id``; every error is one of our bodies, by *answers*; bodies
+    end at *body_bytes_max*; browsers on *cors_origins* may call it; ``/healthz``, ``/readyz`` (by
+    *checks*), ``/metrics`` (of *registry*), ``/docs`` and ``/openapi.json`` are served. Paths are
+    taken as written: a missing or superfluous slash at the end is a 404, never a redirect, which
+    would lose the token of some clients.
+
+    Run it with ``log_config=None, access_log=False``: the log line per request is written here.
+    """
+    app = Application(
+        title=title,
+        version=version,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
+    install_error_handlers(app, answers)
+    install_docs(app)
+    app.include_router(_health_routes(checks, registry))
+    # Each one added goes around those before it.
+    app.add_middleware(BodyLimitMiddleware, limit_bytes=body_bytes_max)
+    app.add_middleware(_UnexpectedErrorMiddleware)
+    if cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=cors_origins,
+            allow_methods=_CORS_METHODS,
+            allow_headers=_CORS_REQUEST_HEADERS,
+            expose_headers=_CORS_ANSWER_HEADERS,
+            max_age=_CORS_FRESH_S,
+        )
+    app.add_middleware(RequestMiddleware, metrics=HttpMetrics(registry))
+    return app
+
+
+class _UnexpectedErrorMiddleware:
+    """Answers what nobody expected, inside of CORS and request ids, so that browsers can read it.
+
+    Starlette's own place for this is outside of both, and raises again, which logs everything twice.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = False
+
+        async def send_noting(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_noting)
+        except ClientDisconnect:
+            _log.info("http.client_gone")
+        except Exception as error:
+            if begun:
+                # The status is out; only the server can still cut the connection, and it logs this.
+                raise
+            await internal_error(Request(scope), error)(scope, receive, send)
+
+
+def _health_routes(checks: Checks, registry: CollectorRegistry) -> APIRouter:
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/healthz")
+    async def healthz() -> Response:
+        return _json(200, {"status": "ok"})
+
+    @router.get("/readyz")
+    async def readyz() -> Response:
+        report = await examine(checks)
+        return _json(report.http_status, report.body())
+
+    @router.get("/metrics")
+    def metrics() -> Response:
+        return Response(exposition(registry), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    # Registered by their decorators.
+    _ = healthz, readyz, metrics
+    return router
+
+
+def _json(status: int, body: object) -> Response:
+    return Response(to_json(body), status, {"Cache-Control": "no-store"}, media_type="application/json")

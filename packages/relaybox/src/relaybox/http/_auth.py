@@ -1,0 +1,39 @@
+"""Who may pass: a FastAPI dependency around a token verifier."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Final, TypeAlias
+
+from fastapi import Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from relaybox.errors import RelayboxError
+from relaybox.http._errors import TokenExpired, TokenInvalid, TokenMissing
+from relaybox.http._tokens import Principal, TokenVerifier
+
+__all__ = ("AUTH_ERRORS", "Authenticate", "bearer")
+
+#: What the dependency may raise, for ``error_responses``.
+AUTH_ERRORS: Final[tuple[type[RelayboxError], ...]] = (TokenMissing, TokenInvalid, TokenExpired)
+
+_SCHEME: Final = HTTPBearer(
+    auto_error=False, bearerFormat="JWT", scheme_name="bearer", description="A JWT of the configured issuer."
+)
+
+Authenticate: TypeAlias = Callable[..., Awaitable[Principal]]
+"""A FastAPI dependency that yields the sender of a request, or raises one of :data:`AUTH_ERRORS`."""
+
+
+def bearer(verifier: TokenVerifier) -> Authenticate:
+    """A dependency that lets only requests with a token of *verifier* pass: ``Depends(bearer(v))``.
+
+    It does not read the body, so a request without a token is refused before its body counts.
+    """
+
+    async def authenticate(
+        credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_SCHEME)],
+    ) -> Principal:
+        if credentials is None or not credentials.credentials:
+            raise TokenMissing
+        return await verifier.verify(credentials.credentials)
+
+    return authenticate

@@ -1,0 +1,72 @@
+"""The documentation pages, complete without internet: Swagger UI from a wheel, nothing from elsewhere."""
+
+from html import escape
+from importlib.resources import files
+from typing import Final
+
+from fastapi import FastAPI
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+__all__ = ("install_docs",)
+
+_MEDIA_TYPES: Final = {"js": "text/javascript", "css": "text/css", "png": "image/png"}
+_FROM_WHEEL: Final = frozenset({"swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png"})
+#: Keeps the promise even if an asset wants more: the browser loads nothing from another host.
+_POLICY: Final = (
+    "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+#: Addresses are relative, so that the page works behind any prefix.
+_PAGE: Final = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<link rel="stylesheet" href="docs/assets/swagger-ui.css">
+<link rel="icon" type="image/png" href="docs/assets/favicon-32x32.png">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="docs/assets/swagger-ui-bundle.js"></script>
+<script src="docs/assets/start.js"></script>
+</body>
+</html>
+"""
+#: ``validatorUrl`` null: by default the page asks a public validator about every document.
+_START: Final = """SwaggerUIBundle({
+  url: "openapi.json",
+  dom_id: "#swagger-ui",
+  deepLinking: true,
+  persistAuthorization: true,
+  validatorUrl: null,
+});
+"""
+
+
+def install_docs(app: FastAPI) -> None:
+    """Serve ``/docs`` and ``/openapi.json`` of *app*."""
+    page = _PAGE.format(title=escape(app.title)).encode()
+
+    async def openapi() -> Response:
+        return Response(to_json(app.openapi()), media_type="application/json")
+
+    async def docs() -> Response:
+        return Response(page, media_type="text/html", headers={"Content-Security-Policy": _POLICY})
+
+    app.add_api_route("/openapi.json", openapi, include_in_schema=False)
+    app.add_api_route("/docs", docs, include_in_schema=False)
+    app.add_api_route("/docs/assets/{name}", _asset, include_in_schema=False)
+
+
+def _asset(name: str) -> Response:
+    if name == "start.js":
+        content = _START.encode()
+    elif name in _FROM_WHEEL:
+        content = files("fastapi_swagger.resources").joinpath(name).read_bytes()
+    else:
+        raise HTTPException(404)
+    media_type = _MEDIA_TYPES[name.rpartition(".")[2]]
+    return Response(content, media_type=media_type, headers={"Cache-Control": "public, max-age=86400"})

@@ -1,0 +1,151 @@
+"""What a request can do wrong before any application sees it.
+
+::
+
+    RelayboxError
+    └── HttpError
+        ├── TokenMissing, TokenInvalid, TokenExpired   401
+        ├── MalformedJson                              400
+        ├── BodyTooLarge                               413
+        ├── UnsupportedMediaType                       415
+        └── JsonTooDeep, JsonNotStorable, ValidationFailed   422
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Final
+
+from pydantic import ValidationError
+
+from relaybox.errors import RelayboxError
+
+__all__ = (
+    "BodyTooLarge",
+    "HttpError",
+    "JsonNotStorable",
+    "JsonTooDeep",
+    "MalformedJson",
+    "TokenExpired",
+    "TokenInvalid",
+    "TokenMissing",
+    "UnsupportedMediaType",
+    "ValidationFailed",
+    "validation_details",
+)
+
+_DETAILS_MAX: Final = 20
+_FIELD_CHARS_MAX: Final = 200
+
+
+class HttpError(RelayboxError):
+    """Base of the errors of this package: what the client must change about its request."""
+
+    error_code = "BAD_REQUEST"
+    #: The HTTP status it is answered with.
+    status: ClassVar[int] = 400
+    #: Headers of that answer.
+    headers: ClassVar[Mapping[str, str]] = {}
+
+
+class TokenMissing(HttpError):
+    """Raised when a request has no ``Authorization: Bearer`` header; send one."""
+
+    error_code = "TOKEN_MISSING"
+    status = 401
+    # Without an error attribute, as RFC 6750 (section 3.1) wants it for a request without a token.
+    headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": "Bearer"}
+
+    def __init__(self) -> None:
+        super().__init__("This needs a token: send the header 'Authorization: Bearer <token>'")
+
+
+class TokenInvalid(HttpError):
+    """Raised when a token is not one of ours: signature, issuer, audience, form or time of issue."""
+
+    error_code = "TOKEN_INVALID"
+    status = 401
+    headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+
+
+class TokenExpired(HttpError):
+    """Raised when a token was good once; get a new one."""
+
+    error_code = "TOKEN_EXPIRED"
+    status = 401
+    headers: ClassVar[Mapping[str, str]] = {
+        "WWW-Authenticate": 'Bearer error="invalid_token", error_description="expired"'
+    }
+
+    def __init__(self) -> None:
+        super().__init__("The token has expired; get a new one")
+
+
+class MalformedJson(HttpError):
+    """Raised when a body is not JSON (RFC 8259, UTF-8)."""
+
+    error_code = "MALFORMED_JSON"
+
+
+class BodyTooLarge(HttpError):
+    """Raised when a body has more bytes than its route takes, announced or counted."""
+
+    error_code = "BODY_TOO_LARGE"
+    status = 413
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"The body is larger than the {limit_bytes} bytes that are taken here")
+
+
+class UnsupportedMediaType(HttpError):
+    """Raised when a body is not declared as ``application/json`` in UTF-8."""
+
+    error_code = "UNSUPPORTED_MEDIA_TYPE"
+    status = 415
+
+    def __init__(self) -> None:
+        super().__init__("Send the body as 'Content-Type: application/json', in UTF-8 and not compressed")
+
+
+class JsonTooDeep(HttpError):
+    """Raised when JSON nests deeper than is taken."""
+
+    error_code = "JSON_TOO_DEEP"
+    status = 422
+
+    def __init__(self, levels_max: int) -> None:
+        super().__init__(f"The JSON nests deeper than {levels_max} levels")
+
+
+class JsonNotStorable(HttpError):
+    """Raised when JSON holds what PostgreSQL cannot: NUL, half a surrogate pair, a number beyond a double."""
+
+    error_code = "JSON_NOT_STORABLE"
+    status = 422
+
+
+class ValidationFailed(HttpError):
+    """Raised when a request has a wrong form; ``details`` names each field and what is wrong with it."""
+
+    error_code = "VALIDATION_ERROR"
+    status = 422
+
+    def __init__(self, details: Sequence[Mapping[str, str]]) -> None:
+        super().__init__("The request has the wrong form; see details")
+        self.details = details
+
+
+def validation_details(error: ValidationError, *, within: str = "body") -> list[dict[str, str]]:
+    """Where and why *error* refused its input: ``[{"field": "body.payload.x", "message": "…"}]``.
+
+    Never holds the input itself, which may be private. At most 20 entries.
+    """
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    return described(problems, within)
+
+
+def described(problems: Sequence[Any], within: str | None = None) -> list[dict[str, str]]:
+    """The same for a list of Pydantic's problems, as FastAPI's own validation error carries them."""
+    details: list[dict[str, str]] = []
+    for problem in problems[:_DETAILS_MAX]:
+        path = [*([] if within is None else [within]), *map(str, problem["loc"])]
+        details.append({"field": ".".join(path)[:_FIELD_CHARS_MAX], "message": str(problem["msg"])})
+    return details

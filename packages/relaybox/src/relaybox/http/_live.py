@@ -1,0 +1,220 @@
+"""Live streams: what happens to an aggregate, as it happens (G84).
+
+A client's cursor is the aggregate's version, which is gapless, so that nothing can be skipped or
+told twice. Clients are woken and then read for themselves, a page at a time: nothing queues up
+for a slow one, and no connection is held for a silent one. One connection per process listens
+for news; one query per interval finds what a lost hint would have told.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+from pydantic_core import to_json
+
+from relaybox.db import Database, DatabaseError, load_queries
+from relaybox.events import RecordedEvent, fetch_stream
+from relaybox.outbox import Listener
+
+__all__ = ("LiveStreams", "ServerSentEvent")
+
+_SQL: Final = load_queries(__package__ or "relaybox.http", "http.sql")
+_POLL_S: Final = 5.0
+_PAGE_EVENTS: Final = 200
+#: A comment this often keeps proxies from closing a silent stream.
+_PING_S: Final = 15.0
+#: A stream ends after this long; its client comes back with its cursor and a fresh token.
+_AGE_S_MAX: Final = 1_800.0
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerSentEvent:
+    """One event of a stream (WHATWG HTML, section 9.2); without a type and data it is a comment."""
+
+    type: str | None = None
+    data: bytes = b""
+    #: The cursor to resume after; null leaves the client's where it is.
+    id: int | None = None
+    #: Milliseconds a client waits before it comes back.
+    retry_ms: int | None = None
+
+    def encode(self) -> bytes:
+        """The event as it goes over the wire."""
+        lines: list[bytes] = []
+        if self.retry_ms is not None:
+            lines.append(b"retry: %d" % self.retry_ms)
+        if self.type is None:
+            return b"\n".join([*lines, b": ping", b"", b""])
+        if self.id is not None:
+            lines.append(b"id: %d" % self.id)
+        return b"\n".join([*lines, b"event: " + self.type.encode(), b"data: " + self.data, b"", b""])
+
+
+@dataclass(eq=False, slots=True)
+class _Follower:
+    aggregate_type: str
+    aggregate_id: str
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(eq=False, slots=True)
+class _Place:
+    """How far a stream has told its client."""
+
+    version: int
+    #: Task id to the status and progress last told.
+    tasks: dict[UUID, tuple[str, Decimal]] = field(default_factory=dict[UUID, tuple[str, Decimal]])
+
+
+class LiveStreams:
+    """Wakes the streams of one process when their aggregates have news."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._listener = Listener(database, self._heard)
+        self._followers: dict[str, set[_Follower]] = {}
+        self._positions: dict[str, tuple[Any, Any]] = {}
+        self._ending = asyncio.Event()
+        self._poller: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        clients = sum(map(len, self._followers.values()))
+        return f"<LiveStreams [{clients} clients on {len(self._followers)} aggregates | {self._listener!r}]>"
+
+    async def start(self) -> None:
+        """Begin to listen; PostgreSQL may still be away."""
+        await self._listener.start()
+        self._poller = asyncio.create_task(self._poll(), name="live-streams-poll")
+
+    def end(self) -> None:
+        """Ask every stream to end soon; its client comes back, to another process if need be."""
+        self._ending.set()
+        self._heard(frozenset())
+
+    async def stop(self) -> None:
+        """End every stream and stop listening."""
+        self.end()
+        if self._poller is not None:
+            self._poller.cancel()
+            await asyncio.gather(self._poller, return_exceptions=True)
+        await self._listener.stop()
+
+    async def follow(
+        self, aggregate_type: str, aggregate_id: UUID, *, after_version: int, current_version: int
+    ) -> AsyncGenerator[ServerSentEvent]:
+        """Everything after *after_version*, then what comes, until the stream ends.
+
+        A cursor beyond *current_version* belongs to another history: ``reset`` is sent and the
+        stream ends; the client reads the state anew.
+        """
+        yield ServerSentEvent(retry_ms=1_000 + random.randrange(1_000))  # noqa: S311 - jitter
+        if after_version > current_version:
+            yield ServerSentEvent(type="reset", data=to_json({"version": current_version}))
+            return
+        follower = _Follower(aggregate_type, str(aggregate_id))
+        # Attached before history is read, so that nothing falls between the two.
+        self._followers.setdefault(follower.aggregate_id, set()).add(follower)
+        try:
+            async for one in self._tell(follower, _Place(version=after_version)):
+                yield one
+        finally:
+            self._leave(follower)
+
+    async def _tell(self, follower: _Follower, place: _Place) -> AsyncGenerator[ServerSentEvent]:
+        ends_at = asyncio.get_running_loop().time() + _AGE_S_MAX * random.uniform(0.8, 1)  # noqa: S311 - jitter
+        while not self._ending.is_set() and asyncio.get_running_loop().time() < ends_at:
+            follower.news.clear()
+            try:
+                page = await self._read(follower, place)
+            except DatabaseError as error:
+                _log.warning("stream.cut_short", error_code=error.error_code)
+                return
+            for one in page:
+                yield one
+            if not page and not await _comes(follower.news, _PING_S):
+                yield ServerSentEvent()
+
+    async def _read(self, follower: _Follower, place: _Place) -> list[ServerSentEvent]:
+        async with self._database.connection() as connection:
+            events = await fetch_stream(
+                connection,
+                follower.aggregate_type,
+                follower.aggregate_id,
+                after_version=place.version,
+                limit=_PAGE_EVENTS,
+            )
+            tasks = await connection.fetch(_SQL["open_tasks"], UUID(follower.aggregate_id))
+        page = [_event(event) for event in events]
+        place.version = events[-1].version if events else place.version
+        seen = {row["id"]: (row["status"], row["progress"]) for row in tasks}
+        page += [_progress(row) for row in tasks if place.tasks.get(row["id"]) != seen[row["id"]]]
+        place.tasks = seen
+        return page
+
+    def _leave(self, follower: _Follower) -> None:
+        rest = self._followers[follower.aggregate_id]
+        rest.discard(follower)
+        if not rest:
+            del self._followers[follower.aggregate_id]
+            self._positions.pop(follower.aggregate_id, None)
+
+    def _heard(self, keys: frozenset[str]) -> None:
+        for key in keys or self._followers:
+            for follower in self._followers.get(key, ()):
+                follower.news.set()
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(_POLL_S)
+            followed = [next(iter(followers)) for followers in self._followers.values()]
+            if not followed:
+                continue
+            types, ids = [one.aggregate_type for one in followed], [one.aggregate_id for one in followed]
+            try:
+                async with self._database.connection() as connection:
+                    rows = await connection.fetch(_SQL["positions"], types, ids)
+            except DatabaseError as error:
+                _log.warning("stream.poll_failed", error_code=error.error_code)
+                continue
+            now = {row["id"]: (row["version"], row["worked_at"]) for row in rows}
+            moved = frozenset(key for key, position in now.items() if self._positions.get(key) != position)
+            self._positions = now
+            if moved:
+                self._heard(moved)
+
+
+def _event(event: RecordedEvent) -> ServerSentEvent:
+    data = {
+        "event_id": event.event_id,
+        "event_type": event.type,
+        "version": event.version,
+        "correlation_id": event.correlation_id,
+        "causation_id": event.causation_id,
+        "payload": event.payload,
+        "created_at": event.created_at,
+    }
+    return ServerSentEvent(id=event.version, type=event.type, data=to_json(data))
+
+
+def _progress(row: Any) -> ServerSentEvent:
+    data = {
+        "task_id": row["id"],
+        "task_type": row["task_type"],
+        "status": row["status"],
+        "progress": float(row["progress"]),
+    }
+    return ServerSentEvent(type="task.progress", data=to_json(data))
+
+
+async def _comes(news: asyncio.Event, limit_s: float) -> bool:
+    try:
+        await asyncio.wait_for(news.wait(), limit_s)
+    except TimeoutError:
+        return False
+    return True

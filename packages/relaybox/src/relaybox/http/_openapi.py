@@ -1,0 +1,49 @@
+"""The OpenAPI document: what FastAPI derives, corrected to what is really answered."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from fastapi import FastAPI
+from relaybox_types.api import ErrorBody
+
+__all__ = ("Application",)
+
+_REF: Final = "#/components/schemas/{model}"
+#: FastAPI documents its own 422 body on every route with a parameter; ours is another one.
+_FASTAPI_ERRORS: Final = ("HTTPValidationError", "ValidationError")
+
+
+class Application(FastAPI):
+    """A FastAPI application whose document names our error bodies and holds every model once."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document, built at the first call."""
+        if self.openapi_schema is None:
+            document = super().openapi()
+            schemas: dict[str, Any] = document.setdefault("components", {}).setdefault("schemas", {})
+            for operation in _operations(document):
+                _hoist_models(operation, schemas)
+                _name_our_422(operation, schemas)
+            for name in _FASTAPI_ERRORS:
+                schemas.pop(name, None)
+        assert self.openapi_schema is not None
+        return self.openapi_schema
+
+
+def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for path in document.get("paths", {}).values():
+        yield from (operation for operation in path.values() if isinstance(operation, dict))
+
+
+def _hoist_models(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        schemas.update(content["schema"].pop("$defs", {}))
+
+
+def _name_our_422(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
+    answer = operation.get("responses", {}).get("422", {})
+    content = answer.get("content", {}).get("application/json", {})
+    if content.get("schema", {}).get("$ref", "").endswith("/HTTPValidationError"):
+        schemas.setdefault("ErrorBody", ErrorBody.model_json_schema(ref_template=_REF))
+        content["schema"] = {"$ref": _REF.format(model="ErrorBody")}
+        answer["description"] = "Unprocessable Content: VALIDATION_ERROR"

@@ -1,0 +1,117 @@
+"""Bearer tokens: who sent this (RFC 7519, RFC 8725).
+
+A verifier turns a token into a :class:`Principal`. The one here knows a shared secret; one that
+fetches an issuer's keys (JWKS) is another class with the same method.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import jwt
+
+from relaybox.http._errors import TokenExpired, TokenInvalid
+from relaybox.settings import JwtSettings
+
+__all__ = ("Principal", "SharedSecretVerifier", "TokenVerifier", "make_token")
+
+_TOKEN_BYTES_MAX: Final = 8 * 1024
+_SUBJECT_CHARS_MAX: Final = 255
+#: One algorithm, ours, never the one that the token names (RFC 8725, section 3.1).
+_ALGORITHM: Final = "HS256"
+_REQUIRED: Final = ("exp", "iat", "iss", "aud", "sub")
+#: What PyJWT lets through from a token that is broken on purpose: a header nested 5,000 deep, a
+#: time of 1e400. All of them mean the same.
+_BROKEN: Final = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Principal:
+    """Who sends a request; the two together are unique."""
+
+    issuer: str
+    #: The token's ``sub``, 1 to 255 printable characters; owns sessions as ``user_id``.
+    subject: str
+
+
+class TokenVerifier(Protocol):
+    """Turns a bearer token into a principal."""
+
+    async def verify(self, token: str) -> Principal:
+        """Say who *token* speaks for.
+
+        Raises:
+            TokenInvalid: it is not one of ours.
+            TokenExpired: it was.
+        """
+        ...
+
+
+class SharedSecretVerifier:
+    """Checks HS256 tokens by the secret of *settings*: signature, times, issuer, audience, subject."""
+
+    def __init__(self, settings: JwtSettings) -> None:
+        self._settings = settings
+        self._key = settings.secret.get_secret_value().encode()
+        self._jwt = jwt.PyJWT()
+
+    async def verify(self, token: str) -> Principal:
+        """Say who *token* speaks for; about 20 µs, no I/O.
+
+        Raises:
+            TokenInvalid: form, signature, issuer, audience, subject or times are not as they must be.
+            TokenExpired: all is well but the time.
+        """
+        if len(token) > _TOKEN_BYTES_MAX:
+            raise TokenInvalid(f"The token is longer than {_TOKEN_BYTES_MAX} bytes")
+        try:
+            claims = self._claims(token)
+        except jwt.ExpiredSignatureError:
+            raise TokenExpired from None
+        except _BROKEN:
+            # Which check failed would help an attacker more than a client.
+            raise TokenInvalid("The token is not valid here; get a new one from the issuer") from None
+        return Principal(issuer=claims["iss"], subject=_subject(claims))
+
+    def _claims(self, token: str) -> Mapping[str, Any]:
+        return self._jwt.decode(  # pyright: ignore[reportUnknownMemberType]
+            token,
+            self._key,
+            algorithms=[_ALGORITHM],
+            audience=self._settings.audience,
+            issuer=self._settings.issuer,
+            leeway=self._settings.leeway_s,
+            options={"require": list(_REQUIRED)},
+        )
+
+
+def make_token(settings: JwtSettings, subject: str, ttl_s: int = 3_600) -> str:
+    """A token for *subject* that holds for *ttl_s* seconds, for development and tests.
+
+    Raises:
+        ValueError: *subject* is not 1 to 255 printable characters.
+    """
+    if not _is_subject(subject):
+        raise ValueError(f"a subject has 1 to {_SUBJECT_CHARS_MAX} printable characters")
+    now = int(time.time())
+    claims = {
+        "iss": settings.issuer,
+        "aud": settings.audience,
+        "sub": subject,
+        "iat": now,
+        "exp": now + ttl_s,
+    }
+    key = settings.secret.get_secret_value()
+    return jwt.encode(claims, key, algorithm=_ALGORITHM)  # pyright: ignore[reportUnknownMemberType]
+
+
+def _subject(claims: Mapping[str, Any]) -> str:
+    subject = claims["sub"]
+    if not _is_subject(subject):
+        raise TokenInvalid(f"The token's subject must have 1 to {_SUBJECT_CHARS_MAX} printable characters")
+    return subject
+
+
+def _is_subject(subject: object) -> bool:
+    return isinstance(subject, str) and 0 < len(subject) <= _SUBJECT_CHARS_MAX and subject.isprintable()

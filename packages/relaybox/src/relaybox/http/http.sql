@@ -1,0 +1,45 @@
+-- name: command
+-- One command of an aggregate, with the task that works on it.
+SELECT inbox.id, inbox.command_type, inbox.status::text AS status, inbox.created_at,
+    inbox.error_data::text AS error,
+    (SELECT task.id FROM async_tasks AS task WHERE task.triggered_by_command_id = inbox.id
+     ORDER BY task.created_at DESC LIMIT 1) AS task_id
+FROM command_inbox AS inbox
+WHERE inbox.id = $1 AND inbox.session_id = $2
+
+-- name: task
+-- One task of an aggregate.
+SELECT id, task_type, status::text AS status, progress, created_at, updated_at,
+    result_data::text AS result, error_data::text AS error
+FROM async_tasks
+WHERE id = $1 AND aggregate_id = $2
+
+-- name: open_tasks
+-- What is being worked on for an aggregate, for its live stream.
+SELECT id, task_type, status::text AS status, progress
+FROM async_tasks
+WHERE aggregate_id = $1 AND status IN ('PENDING', 'RUNNING')
+ORDER BY created_at
+LIMIT 20
+
+-- name: positions
+-- Where many aggregates stand: how a process finds out, in one query, which streams missed a hint.
+SELECT followed.id,
+    (SELECT max(event.aggregate_version) FROM domain_events AS event
+     WHERE event.aggregate_type = followed.type AND event.aggregate_id = followed.id) AS version,
+    (SELECT max(task.updated_at) FROM async_tasks AS task WHERE task.aggregate_id = followed.id::uuid) AS worked_at
+FROM unnest($1::text[], $2::text[]) AS followed (type, id)
+
+-- name: issue_ticket
+-- A single-use ticket, kept only as a hash; expired ones leave on the way.
+WITH expired AS (
+    DELETE FROM stream_tickets WHERE expires_at < now()
+)
+INSERT INTO stream_tickets (ticket_hash, aggregate_id, owner, expires_at)
+VALUES ($1, $2, $3, now() + make_interval(secs => $4))
+
+-- name: use_ticket
+-- Whose ticket it is; a second use finds nothing.
+DELETE FROM stream_tickets
+WHERE ticket_hash = $1 AND aggregate_id = $2 AND expires_at >= now()
+RETURNING owner

@@ -1,0 +1,117 @@
+"""``/healthz``, ``/readyz`` and ``/metrics`` for processes that serve nothing else over HTTP."""
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, MutableMapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final, TypeAlias
+
+import structlog
+from prometheus_client import CollectorRegistry
+from pydantic_core import to_json
+
+from relaybox.errors import RelayboxError
+from relaybox.telemetry._health import Checks, examine
+from relaybox.telemetry._metrics import exposition
+
+__all__ = ("HealthPortTaken", "health_app", "serve_health")
+
+_log: Final = structlog.get_logger(__name__)
+
+_Scope: TypeAlias = MutableMapping[str, Any]
+_Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+_Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+_App: TypeAlias = Callable[[_Scope, _Receive, _Send], Awaitable[None]]
+
+_JSON: Final = b"application/json"
+_TEXT: Final = b"text/plain; version=0.0.4; charset=utf-8"
+_STOP_S_MAX: Final = 1
+
+
+class HealthPortTaken(RelayboxError):
+    """Raised when the health port cannot be opened; choose another or stop who has it."""
+
+    error_code = "HEALTH_PORT_TAKEN"
+
+
+def health_app(checks: Checks, registry: CollectorRegistry) -> _App:
+    """An ASGI application with three pages and nothing else.
+
+    ``/healthz``: 200 as long as the process turns. ``/readyz``: the *checks* as JSON, 503 when one
+    failed, 200 when all are well or merely degraded. ``/metrics``: *registry* in Prometheus' format.
+    """
+
+    async def app(scope: _Scope, _receive: _Receive, send: _Send) -> None:
+        status, media_type, body = await _page(scope, checks, registry)
+        headers = [
+            (b"content-type", media_type),
+            (b"content-length", str(len(body)).encode()),
+            (b"cache-control", b"no-store"),
+        ]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+    return app
+
+
+async def _page(scope: _Scope, checks: Checks, registry: CollectorRegistry) -> tuple[int, bytes, bytes]:
+    if scope["method"] not in ("GET", "HEAD"):
+        return 405, _JSON, to_json({"error_code": "METHOD_NOT_ALLOWED", "message": "Only GET is served here"})
+    match scope["path"]:
+        case "/healthz":
+            return 200, _JSON, to_json({"status": "ok"})
+        case "/readyz":
+            report = await examine(checks)
+            return report.http_status, _JSON, to_json(report.body())
+        case "/metrics":
+            return 200, _TEXT, await asyncio.to_thread(exposition, registry)
+        case _:
+            return 404, _JSON, to_json({"error_code": "NOT_FOUND", "message": "No such page"})
+
+
+@asynccontextmanager
+async def serve_health(app: _App, *, host: str, port: int) -> AsyncGenerator[int]:
+    """Serve *app* beside the process's own work for the length of an ``async with`` block.
+
+    Yields the port, which the system chooses when *port* is 0. Installs no signal handler: stopping
+    is its owner's affair. Needs the extra ``relaybox[http]``.
+
+    Raises:
+        HealthPortTaken: the address cannot be opened.
+    """
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        @contextmanager
+        def capture_signals(self) -> Generator[None]:
+            yield
+
+    listener = _listen(host, port)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        limit_concurrency=64,
+        timeout_graceful_shutdown=_STOP_S_MAX,
+    )
+    server = Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]), name="health")
+    bound: int = listener.getsockname()[1]
+    _log.info("health.serving", host=host, port=bound)
+    try:
+        yield bound
+    finally:
+        server.should_exit = True
+        await serving
+        listener.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    # Opened here because uvicorn ends the whole process when it cannot open a port.
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=64)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise HealthPortTaken(f"cannot serve health at {host}:{port}: {reason}; set another port") from error

@@ -1,0 +1,147 @@
+"""One log for everything a process does: ours by structlog, libraries' by the standard library.
+
+Levels (contract, section 7): INFO normal work, WARNING retries, ERROR failures, DEBUG detail.
+"""
+
+import logging
+import sys
+from contextlib import AbstractContextManager, suppress
+from typing import Final, Literal, TextIO
+from uuid import UUID
+
+import structlog
+from pydantic_core import to_json
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from relaybox.telemetry._redaction import redact
+
+__all__ = ("LogLevel", "configure_logging", "log_context")
+
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+
+#: Loggers that repeat what we say ourselves, or that tell at INFO of every statement.
+_QUIET: Final = ("uvicorn.access", "sqlalchemy", "httpx", "httpcore", "alembic.runtime.plugins")
+#: Libraries that may have brought handlers of their own; their lines would appear twice.
+_FOREIGN: Final = ("uvicorn", "uvicorn.error", "uvicorn.access", "alembic", "sqlalchemy")
+
+
+class _Writer:
+    """Writes finished lines to a stream; ``name`` is what ``structlog.get_logger(name)`` was given."""
+
+    def __init__(self, stream: TextIO, name: str | None) -> None:
+        self._stream = stream
+        self.name = name
+
+    def msg(self, line: str) -> None:
+        # A full disk or a closed pipe behind the log must not fail the command that logs.
+        with suppress(OSError):
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
+    debug = info = warning = error = critical = exception = msg
+
+
+def configure_logging(
+    service: str, level: LogLevel = "INFO", json: bool | None = None, *, stream: TextIO | None = None
+) -> None:
+    """Send every log line of this process to *stream* (standard error), each marked with *service*.
+
+    *json* chooses JSON objects, one per line, or lines for people; by default people get theirs
+    when *stream* is a terminal. Loggers of the standard library (uvicorn, alembic, SQLAlchemy…)
+    take the same way, so start uvicorn with ``log_config=None, access_log=False``. Secrets are
+    redacted in all of them. Each process calls this once, at its start; calling it again replaces
+    the former configuration.
+    """
+    output = sys.stderr if stream is None else stream
+    as_json = not output.isatty() if json is None else json
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        _add_logger,
+    ]
+    final: list[Processor] = [
+        structlog.processors.format_exc_info,
+        redact,
+        # After the redaction, which need not look at these.
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _mark_with(service),
+        _renderer(as_json, output),
+    ]
+    structlog.configure(
+        processors=[*shared, *final],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
+        logger_factory=lambda *names: _Writer(output, names[0] if names else None),
+        cache_logger_on_first_use=False,
+    )
+    _route_standard_library([*shared, structlog.stdlib.ExtraAdder()], final, output, level)
+
+
+def log_context(
+    *,
+    request_id: str | None = None,
+    correlation_id: UUID | str | None = None,
+    event_id: UUID | str | None = None,
+) -> AbstractContextManager[None]:
+    """Put the ids that are given on every log line of a ``with`` block, its tasks included."""
+    ids = {"request_id": request_id, "correlation_id": correlation_id, "event_id": event_id}
+    return structlog.contextvars.bound_contextvars(
+        **{name: str(value) for name, value in ids.items() if value is not None}
+    )
+
+
+def _route_standard_library(
+    before: list[Processor], final: list[Processor], output: TextIO, level: LogLevel
+) -> None:
+    handler = logging.StreamHandler(output)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=before,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final],
+        )
+    )
+    for name in _FOREIGN:
+        foreign = logging.getLogger(name)
+        foreign.handlers.clear()
+        foreign.propagate = True
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    root = logging.getLogger()
+    # Only what an earlier call or logging.basicConfig() put there; tests and agents have theirs.
+    root.handlers = [known for known in root.handlers if type(known) is not logging.StreamHandler]
+    root.addHandler(handler)
+    root.setLevel(level)
+    logging.captureWarnings(capture=True)
+
+
+def _add_logger(logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    record: logging.LogRecord | None = event.get("_record")
+    name = getattr(logger, "name", None) if record is None else record.name
+    if name is not None:
+        event["logger"] = name
+    return event
+
+
+def _mark_with(service: str) -> Processor:
+    def mark(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        event["service"] = service
+        return event
+
+    return mark
+
+
+def _renderer(as_json: bool, output: TextIO) -> Processor:
+    if as_json:
+        return _render_json
+    return structlog.dev.ConsoleRenderer(
+        colors=output.isatty(),
+        # The plain one: the pretty one prints local variables, and with them what they hold.
+        exception_formatter=structlog.dev.plain_traceback,
+    )
+
+
+def _render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    try:
+        return to_json(event, fallback=repr, inf_nan_mode="strings").decode()
+    except ValueError:
+        # A lone surrogate cannot be written as UTF-8; a line with odd signs beats no line.
+        return to_json({"event": ascii(event), "level": event.get("level")}).decode()

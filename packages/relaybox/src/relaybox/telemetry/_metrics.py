@@ -1,0 +1,158 @@
+"""Figures for operators, in Prometheus' format.
+
+One object per subject, made at the composition root with the registry that the process exposes; no
+global registry, so that two applications in one process (tests) do not share figures.
+
+Several API workers: the caller sets ``PROMETHEUS_MULTIPROC_DIR`` to an empty directory *before*
+``prometheus_client`` is imported anywhere, and removes a dead worker's gauges with
+``prometheus_client.multiprocess.mark_process_dead(pid)``. Every scrape then sums all workers.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+from sqlalchemy import event
+
+from relaybox.db import Database
+
+__all__ = ("CommandMetrics", "DatabaseMetrics", "HttpMetrics", "RelayMetrics", "exposition")
+
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+#: Everything else is one label value: a client must not be able to create time series.
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class HttpMetrics:
+    """Requests by route template, method and class of status; how long they took."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._requests = Counter(
+            "relaybox_http_requests",
+            "HTTP requests answered.",
+            ("route", "method", "status_class"),
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "relaybox_http_request_duration_seconds",
+            "Seconds from a request's headers to the end of its answer.",
+            ("route", "method"),
+            registry=registry,
+            buckets=_SECONDS,
+        )
+
+    def answered(self, *, route: str, method: str, status: int, duration_s: float) -> None:
+        """Count one request; *route* is its template, never the path, which would be a series per id."""
+        known = method if method in _METHODS else "OTHER"
+        self._requests.labels(route, known, f"{status // 100}xx").inc()
+        self._seconds.labels(route, known).observe(duration_s)
+
+
+class CommandMetrics:
+    """Commands by type and outcome: COMPLETED, RECEIVED, or the ``error_code`` of the refusal."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._commands = Counter(
+            "relaybox_commands", "Commands decided.", ("command_type", "outcome"), registry=registry
+        )
+
+    def decided(self, *, command_type: str, outcome: str) -> None:
+        """Count one command; *command_type* is a registered one, never what a client sent."""
+        self._commands.labels(command_type, outcome).inc()
+
+
+class DatabaseMetrics:
+    """How long transactions take, and how the connections of the pool are used."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._seconds = Histogram(
+            "relaybox_transaction_duration_seconds",
+            "Seconds from BEGIN to the end of COMMIT or ROLLBACK.",
+            registry=registry,
+            buckets=_SECONDS,
+        )
+        self._open = _gauge("relaybox_database_connections_open", "Connections that exist.", registry)
+        self._used = _gauge("relaybox_database_connections_used", "Connections handed out.", registry)
+        self._most = _gauge("relaybox_database_connections_max", "Connections allowed at the most.", registry)
+
+    def transaction_ended(self, duration_s: float) -> None:
+        """Count one transaction."""
+        self._seconds.observe(duration_s)
+
+    def watch(self, database: Database) -> None:
+        """Follow *database*'s pool from now on."""
+        pool = database.engine.sync_engine.pool
+        self._most.inc(database.settings.pool_size)
+
+        for name, gauge, amount in (
+            ("connect", self._open, 1),
+            ("close", self._open, -1),
+            ("close_detached", self._open, -1),
+            ("checkout", self._used, 1),
+            ("checkin", self._used, -1),
+        ):
+            event.listen(pool, name, _step(gauge, amount))
+
+
+class RelayMetrics:
+    """What the relay publishes, how late, and what waits."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._events = Counter(
+            "relaybox_relay_events",
+            "Rows of the outbox that ended an attempt: sent, retried or failed.",
+            ("outcome",),
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "relaybox_relay_publish_latency_seconds",
+            "Seconds from an event's row in the outbox to Kafka's acknowledgement.",
+            registry=registry,
+            buckets=_SECONDS,
+        )
+        self._retrying = _gauge("relaybox_relay_retry_queue_rows", "Rows that wait for a retry.", registry)
+        self._pending = _gauge("relaybox_relay_pending_rows", "Rows not yet sent, as last counted.", registry)
+
+    def sent(self, latencies_s: list[float]) -> None:
+        """Count the rows that a batch delivered, each with its latency."""
+        self._events.labels("sent").inc(len(latencies_s))
+        for latency_s in latencies_s:
+            self._seconds.observe(latency_s)
+
+    def retried(self, rows: int) -> None:
+        """Count rows whose attempt failed and that will be tried again."""
+        self._events.labels("retried").inc(rows)
+
+    def failed(self, rows: int) -> None:
+        """Count rows given up as FAILED."""
+        self._events.labels("failed").inc(rows)
+
+    def waiting(self, *, retry_rows: int, pending_rows: int) -> None:
+        """Tell how many rows wait now."""
+        self._retrying.set(retry_rows)
+        self._pending.set(pending_rows)
+
+
+def exposition(registry: CollectorRegistry) -> bytes:
+    """What ``/metrics`` answers, as ``text/plain; version=0.0.4``.
+
+    In multi-process mode it reads all workers' files, whichever worker is asked.
+    """
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return generate_latest(registry)
+    every_worker = CollectorRegistry()
+    MultiProcessCollector(every_worker)
+    return generate_latest(every_worker)
+
+
+def _step(gauge: Gauge, amount: int) -> Callable[..., None]:
+    def step(*_connection_and_more: object) -> None:
+        gauge.inc(amount)
+
+    return step
+
+
+def _gauge(name: str, text: str, registry: CollectorRegistry) -> Gauge:
+    return Gauge(name, text, registry=registry, multiprocess_mode="livesum")

@@ -1,0 +1,3 @@
+-- name: ping
+-- Does PostgreSQL answer at all?
+SELECT 1
