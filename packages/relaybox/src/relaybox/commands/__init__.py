@@ -12,11 +12,12 @@ from relaybox.commands._errors import (
     UnknownCommand,
 )
 from relaybox.commands._facts import Events, EventType, Fact, Settlement
-from relaybox.commands._service import CommandService
+from relaybox.commands._service import AggregateView, CommandService
 
 __all__ = (
     "Aggregate",
     "AggregateNotFound",
+    "AggregateView",
     "Caller",
     "CommandError",
     "CommandRefused",

@@ -40,8 +40,8 @@ class AggregateNotFound(CommandError):
 
     error_code = "NOT_FOUND"
 
-    def __init__(self, aggregate_id: UUID) -> None:
-        super().__init__(f"there is no {aggregate_id}")
+    def __init__(self, aggregate_id: UUID | str) -> None:
+        super().__init__(f"there is no {str(aggregate_id)[:60]}")
 
 
 class UnknownCommand(CommandError):

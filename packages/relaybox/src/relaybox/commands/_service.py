@@ -1,22 +1,33 @@
 """Taking commands: inside the caller's transaction, or gathered with others into one statement."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from relaybox.commands._decide import Caller, CommandResult, Request, decide
-from relaybox.commands._domain import Domain
-from relaybox.commands._errors import UnknownCommand
+from relaybox.commands._domain import Aggregate, Domain
+from relaybox.commands._errors import AggregateNotFound, UnknownCommand
 from relaybox.commands._gather import Gatherer
 from relaybox.commands._record import Statements
 from relaybox.db import Database, RetryTransaction, constraint_of, executor_of, map_database_errors
 from relaybox.outbox import Notifier, note_for_commit
 
-__all__ = ("PENDING_COMMAND_INDEX", "CommandService")
+__all__ = ("PENDING_COMMAND_INDEX", "AggregateView", "CommandService")
 
+A = TypeVar("A", bound=Aggregate)
 PENDING_COMMAND_INDEX = "idx_command_inbox_unique_pending_command"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AggregateView(Generic[A]):
+    """An aggregate as it stands, and the commands that wait for an agent."""
+
+    aggregate: A
+    #: Command type to command id.
+    pending: Mapping[str, UUID]
 
 
 class CommandService:
@@ -31,7 +42,7 @@ class CommandService:
     def __init__(
         self, database: Database, domains: Sequence[Domain[Any]], *, notifier: Notifier, source_service: str
     ) -> None:
-        self._notifier = notifier
+        self._database = database
         self._source_service = source_service
         self._domains: dict[str, Domain[Any]] = {}
         self._gatherers: dict[str, Gatherer] = {}
@@ -62,6 +73,21 @@ class CommandService:
             DatabaseBusy: a lock did not come in time.
         """
         return await self._gatherers[domain.name].submit(request)
+
+    async def read(self, domain: Domain[A], aggregate_id: UUID, *, actor: str) -> AggregateView[A]:
+        """The aggregate as its owner sees it, with what is pending for it; one round-trip.
+
+        Raises:
+            AggregateNotFound: there is none, or it belongs to somebody else.
+        """
+        async with self._database.connection() as connection:
+            loaded = await self._statements[domain.name].load_one(connection, aggregate_id)
+        if loaded.owner != actor:
+            raise AggregateNotFound(aggregate_id)
+        return AggregateView(
+            aggregate=domain.aggregate.model_validate_json(loaded.state),
+            pending={name: UUID(one) for name, one in loaded.pending.items()},
+        )
 
     async def process_command(
         self,

@@ -150,10 +150,10 @@ class Database:
             DatabaseUnavailable: PostgreSQL is away.
         """
         settings = self.settings
-        connect: Any = asyncpg.connect
+        driver: Any = asyncpg
         with map_database_errors():
             return await _reached(
-                connect(
+                driver.connect(
                     host=settings.host,
                     port=settings.port,
                     user=settings.user,

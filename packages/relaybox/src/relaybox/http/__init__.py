@@ -3,6 +3,7 @@
 from relaybox.http._answers import ANSWERS, ErrorAnswer, ErrorAnswers, error_response, error_responses
 from relaybox.http._app import create_app
 from relaybox.http._auth import AUTH_ERRORS, Authenticate, bearer
+from relaybox.http._backbone import Backbone
 from relaybox.http._body import (
     BODY_BYTES_MAX,
     BODY_ERRORS,
@@ -25,6 +26,7 @@ from relaybox.http._errors import (
     validation_details,
 )
 from relaybox.http._requests import RequestMiddleware, request_id_of
+from relaybox.http._routes import COMMAND_ERRORS, DATABASE_ERRORS, caller_of, command_router, id_of
 from relaybox.http._tokens import Principal, SharedSecretVerifier, TokenVerifier, make_token
 
 __all__ = (
@@ -32,7 +34,10 @@ __all__ = (
     "AUTH_ERRORS",
     "BODY_BYTES_MAX",
     "BODY_ERRORS",
+    "COMMAND_ERRORS",
+    "DATABASE_ERRORS",
     "Authenticate",
+    "Backbone",
     "BodyLimitMiddleware",
     "BodyTooLarge",
     "ErrorAnswer",
@@ -51,9 +56,12 @@ __all__ = (
     "UnsupportedMediaType",
     "ValidationFailed",
     "bearer",
+    "caller_of",
+    "command_router",
     "create_app",
     "error_response",
     "error_responses",
+    "id_of",
     "json_body",
     "make_token",
     "read_json",

@@ -18,10 +18,19 @@ from relaybox_types.api import ErrorBody
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import Response
 
+from relaybox.commands import (
+    AggregateNotFound,
+    CommandRefused,
+    DuplicateCommand,
+    PayloadInvalid,
+    StaleVersion,
+    UnknownCommand,
+)
 from relaybox.db import DatabaseBusy, DatabaseUnavailable, RetryTransaction
 from relaybox.errors import RelayboxError
 from relaybox.http._errors import BodyTooLarge, HttpError, UnsupportedMediaType, ValidationFailed, described
 from relaybox.http._requests import request_id_of
+from relaybox.outbox import OutboxError
 
 __all__ = (
     "ANSWERS",
@@ -63,6 +72,15 @@ ANSWERS: Final[ErrorAnswers] = {
     DatabaseBusy: ErrorAnswer(status=503, headers={"Retry-After": "1"}),
     RetryTransaction: ErrorAnswer(status=503, headers={"Retry-After": "1"}),
     ValidationFailed: ErrorAnswer(status=422, fields=lambda error: {"details": error.details}),
+    AggregateNotFound: ErrorAnswer(status=404),
+    UnknownCommand: ErrorAnswer(status=422),
+    PayloadInvalid: ErrorAnswer(status=422, fields=lambda error: {"details": error.details}),
+    DuplicateCommand: ErrorAnswer(
+        status=409, fields=lambda error: {"duplicate_command_id": str(error.duplicate_command_id)}
+    ),
+    StaleVersion: ErrorAnswer(status=409, fields=lambda error: {"version": error.actual}),
+    CommandRefused: ErrorAnswer(status=422),
+    OutboxError: ErrorAnswer(status=422),
 }
 
 

@@ -10,12 +10,13 @@ from relaybox.errors import RelayboxError
 from relaybox.http._errors import TokenExpired, TokenInvalid, TokenMissing
 from relaybox.http._tokens import Principal, TokenVerifier
 
-__all__ = ("AUTH_ERRORS", "Authenticate", "bearer")
+__all__ = ("AUTH_ERRORS", "SCHEME", "Authenticate", "bearer")
 
 #: What the dependency may raise, for ``error_responses``.
 AUTH_ERRORS: Final[tuple[type[RelayboxError], ...]] = (TokenMissing, TokenInvalid, TokenExpired)
 
-_SCHEME: Final = HTTPBearer(
+#: The scheme as OpenAPI shows it; yields null without a header.
+SCHEME: Final = HTTPBearer(
     auto_error=False, bearerFormat="JWT", scheme_name="bearer", description="A JWT of the configured issuer."
 )
 
@@ -30,7 +31,7 @@ def bearer(verifier: TokenVerifier) -> Authenticate:
     """
 
     async def authenticate(
-        credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_SCHEME)],
+        credentials: Annotated[HTTPAuthorizationCredentials | None, Security(SCHEME)],
     ) -> Principal:
         if credentials is None or not credentials.credentials:
             raise TokenMissing

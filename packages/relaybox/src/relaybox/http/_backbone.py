@@ -1,0 +1,74 @@
+"""The composition root of an API process: everything it needs, made once, started together."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from relaybox.commands import CommandResult, CommandService, Domain
+from relaybox.commands import Request as Command
+from relaybox.db import Database
+from relaybox.errors import RelayboxError
+from relaybox.http._live import LiveStreams
+from relaybox.http._tokens import TokenVerifier
+from relaybox.outbox import Notifier
+from relaybox.telemetry import CommandMetrics, DatabaseMetrics
+
+__all__ = ("Backbone",)
+
+
+class Backbone:
+    """What the routes of an API share: database, commands, notifier, live streams, tokens.
+
+    Nothing connects before it is used, so a process starts while PostgreSQL or Kafka is away.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        domains: Sequence[Domain[Any]],
+        *,
+        verifier: TokenVerifier,
+        service: str = "api-gateway",
+        registry: CollectorRegistry | None = None,
+    ) -> None:
+        self.database = database
+        self.verifier = verifier
+        #: What events name as their ``source_service``.
+        self.service = service
+        self.registry = registry or CollectorRegistry()
+        self.notifier = Notifier(database)
+        self.notifier.attach(database.sessions)
+        self.commands = CommandService(database, domains, notifier=self.notifier, source_service=service)
+        self.live = LiveStreams(database)
+        self._metrics = CommandMetrics(self.registry)
+        DatabaseMetrics(self.registry).watch(database)
+
+    def __repr__(self) -> str:
+        return f"<Backbone {self.service} [{self.commands!r} | {self.live!r}]>"
+
+    async def take(self, domain: Domain[Any], command: Command) -> CommandResult:
+        """Take one command, see :meth:`relaybox.commands.CommandService.submit`, and count how it ended."""
+        known = command.command_type if command.command_type in domain.handlers else "unknown"
+        try:
+            result = await self.commands.submit(command, domain=domain)
+        except RelayboxError as error:
+            self._metrics.decided(command_type=known, outcome=error.error_code)
+            raise
+        self._metrics.decided(command_type=known, outcome=result.status)
+        return result
+
+    @asynccontextmanager
+    async def lifespan(self, _app: FastAPI) -> AsyncGenerator[None]:
+        """Run with the application: ``create_app(lifespan=backbone.lifespan, …)``."""
+        await self.notifier.start()
+        await self.live.start()
+        try:
+            yield
+        finally:
+            await self.live.stop()
+            await self.commands.close()
+            await self.notifier.stop()
+            await self.database.close()

@@ -1,0 +1,293 @@
+"""The routes every domain of commands has, made from its declaration (contract, section 2)."""
+
+import hashlib
+import secrets
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, TypeVar
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Header, Path, Query, Request
+from fastapi.security import HTTPAuthorizationCredentials
+from pydantic_core import from_json, to_json
+from relaybox_types.api import CommandAccepted, CommandRequest, CommandState, StreamTicket, TaskState
+from starlette.responses import Response
+
+from relaybox.commands import (
+    Aggregate,
+    AggregateNotFound,
+    Caller,
+    CommandRefused,
+    CommandResult,
+    Domain,
+    DuplicateCommand,
+    PayloadInvalid,
+    StaleVersion,
+    UnknownCommand,
+)
+from relaybox.commands import Request as Command
+from relaybox.db import DatabaseBusy, DatabaseUnavailable, load_queries
+from relaybox.errors import RelayboxError
+from relaybox.http._answers import error_responses
+from relaybox.http._auth import AUTH_ERRORS, SCHEME, bearer
+from relaybox.http._backbone import Backbone
+from relaybox.http._body import BODY_ERRORS, json_body, read_model
+from relaybox.http._errors import TokenMissing, ValidationFailed
+from relaybox.http._requests import request_id_of
+from relaybox.http._sse import EventStreamResponse
+from relaybox.http._tokens import Principal
+from relaybox.outbox import MessageTooLarge
+from relaybox.telemetry import current_traceparent
+
+__all__ = ("COMMAND_ERRORS", "DATABASE_ERRORS", "caller_of", "command_router", "id_of")
+
+A = TypeVar("A", bound=Aggregate)
+
+_SQL: Final = load_queries(__package__ or "relaybox.http", "http.sql")
+_TICKET_S: Final = 60
+_VERSION_MAX: Final = 2_147_483_647
+DATABASE_ERRORS: Final[tuple[type[RelayboxError], ...]] = (DatabaseUnavailable, DatabaseBusy)
+#: What sending a command may raise beside the errors of its body and its token.
+COMMAND_ERRORS: Final[tuple[type[RelayboxError], ...]] = (
+    AggregateNotFound,
+    UnknownCommand,
+    PayloadInvalid,
+    DuplicateCommand,
+    StaleVersion,
+    CommandRefused,
+    MessageTooLarge,
+    *DATABASE_ERRORS,
+)
+_READ_ERRORS: Final = (*AUTH_ERRORS, AggregateNotFound, *DATABASE_ERRORS)
+#: An id in a path; one that is no UUID names nothing, so it is answered like one that does not exist.
+Id = Annotated[str, Path(json_schema_extra={"format": "uuid"})]
+
+
+def id_of(text: str) -> UUID:
+    """The UUID in a path.
+
+    Raises:
+        AggregateNotFound: it is none.
+    """
+    try:
+        return UUID(text)
+    except ValueError:
+        raise AggregateNotFound(text) from None
+
+
+def caller_of(request: Request, principal: Principal, service: str) -> Caller:
+    """Who sends a command over HTTP, with the request's id and trace."""
+    return Caller(
+        actor=principal.subject,
+        source_service=service,
+        request_id=request_id_of(request),
+        traceparent=current_traceparent(),
+        correlation_id=_correlation_of(request),
+    )
+
+
+def command_router(backbone: Backbone, domain: Domain[A]) -> APIRouter:
+    """Commands, their state, their tasks and the live stream of one domain's aggregates.
+
+    Creating, listing and reading aggregates is the application's own: their shapes are its own.
+    """
+    router = APIRouter(tags=[domain.name])
+    _add_commands(router, backbone, domain)
+    _add_lookups(router, backbone, domain)
+    _add_stream(router, backbone, domain)
+    return router
+
+
+def _add_commands(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> None:
+    authenticated = Depends(bearer(backbone.verifier))
+
+    @router.post(
+        "/{session_id}/commands",
+        summary="Send a command",
+        openapi_extra=json_body(CommandRequest),
+        responses={
+            200: {"model": CommandAccepted, "description": "Done"},
+            202: {
+                "model": CommandAccepted,
+                "description": "Accepted; an agent works on it",
+                "headers": {"Location": {"schema": {"type": "string"}, "description": "The command's state"}},
+            },
+            **error_responses(*AUTH_ERRORS, *BODY_ERRORS, *COMMAND_ERRORS),
+        },
+    )
+    async def send(
+        request: Request, session_id: Id, principal: Annotated[Principal, authenticated]
+    ) -> Response:
+        aggregate_id = id_of(session_id)
+        try:
+            body = await read_model(request, CommandRequest)
+        except ValidationFailed:
+            # An aggregate that is not the caller's must look missing whatever the body is.
+            await backbone.commands.read(domain, aggregate_id, actor=principal.subject)
+            raise
+        command = Command(
+            aggregate_id=aggregate_id,
+            command_type=body.command_type,
+            payload=body.payload,
+            expected_version=body.expected_version,
+            caller=caller_of(request, principal, backbone.service),
+        )
+        result = await backbone.take(domain, command)
+        return _accepted(request, result)
+
+    _ = send
+
+
+def _add_lookups(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> None:
+    authenticated = Depends(bearer(backbone.verifier))
+
+    async def look_up(query: str, session_id: str, one: str, principal: Principal) -> Mapping[str, Any]:
+        aggregate_id, one_id = id_of(session_id), id_of(one)
+        await backbone.commands.read(domain, aggregate_id, actor=principal.subject)
+        async with backbone.database.connection() as connection:
+            rows = await connection.fetch(_SQL[query], one_id, aggregate_id)
+        if not rows:
+            raise AggregateNotFound(one_id)
+        return rows[0]
+
+    @router.get(
+        "/{session_id}/commands/{command_id}",
+        summary="Where a command stands",
+        responses=error_responses(*_READ_ERRORS),
+    )
+    async def command_state(
+        session_id: Id, command_id: Id, principal: Annotated[Principal, authenticated]
+    ) -> CommandState:
+        row = await look_up("command", session_id, command_id, principal)
+        return CommandState(
+            command_id=row["id"],
+            command_type=row["command_type"],
+            status=row["status"],
+            created_at=row["created_at"],
+            task_id=row["task_id"],
+            error=_document(row["error"]),
+        )
+
+    @router.get(
+        "/{session_id}/tasks/{task_id}",
+        summary="Where a task stands",
+        responses=error_responses(*_READ_ERRORS),
+    )
+    async def task_state(
+        session_id: Id, task_id: Id, principal: Annotated[Principal, authenticated]
+    ) -> TaskState:
+        row = await look_up("task", session_id, task_id, principal)
+        return TaskState(
+            task_id=row["id"],
+            task_type=row["task_type"],
+            status=row["status"],
+            progress=float(row["progress"]),
+            created_at=row["created_at"],
+            updated_at=row["updated_at"],
+            result=_document(row["result"]),
+            error=_document(row["error"]),
+        )
+
+    _ = command_state, task_state
+
+
+def _add_stream(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> None:
+    authenticated = Depends(bearer(backbone.verifier))
+
+    @router.post(
+        "/{session_id}/stream-ticket",
+        status_code=201,
+        summary="A ticket for the event stream",
+        description="For browsers, whose EventSource cannot send a token: single use, 60 seconds.",
+        responses=error_responses(*_READ_ERRORS),
+    )
+    async def stream_ticket(session_id: Id, principal: Annotated[Principal, authenticated]) -> StreamTicket:
+        aggregate_id = id_of(session_id)
+        await backbone.commands.read(domain, aggregate_id, actor=principal.subject)
+        ticket = secrets.token_urlsafe(32)
+        async with backbone.database.connection() as connection:
+            arguments = (_hash(ticket), aggregate_id, principal.subject, float(_TICKET_S))
+            await connection.fetch(_SQL["issue_ticket"], *arguments)
+        return StreamTicket(ticket=ticket, expires_in_s=_TICKET_S)
+
+    async def follower(
+        request: Request,
+        session_id: Id,
+        credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(SCHEME)],
+        ticket: Annotated[str | None, Query(max_length=100, description="Instead of a token")] = None,
+    ) -> str:
+        del request
+        if ticket is None:
+            if credentials is None:
+                raise TokenMissing
+            return (await backbone.verifier.verify(credentials.credentials)).subject
+        async with backbone.database.connection() as connection:
+            rows = await connection.fetch(_SQL["use_ticket"], _hash(ticket), id_of(session_id))
+        if not rows:
+            raise TokenMissing
+        return rows[0]["owner"]
+
+    @router.get(
+        "/{session_id}/events",
+        summary="What happens to it, live",
+        description="Server-Sent Events; `id` is the aggregate's version, resume with `Last-Event-ID`.",
+        response_class=EventStreamResponse,
+        responses={
+            200: {
+                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                "description": "The stream",
+            },
+            **error_responses(*_READ_ERRORS, ValidationFailed),
+        },
+    )
+    async def events(
+        session_id: Id,
+        subject: Annotated[str, Depends(follower)],
+        last_event_id: Annotated[str | None, Header(max_length=20)] = None,
+        after: Annotated[
+            int, Query(ge=0, le=_VERSION_MAX, description="Where to begin without a header")
+        ] = 0,
+    ) -> Response:
+        view = await backbone.commands.read(domain, id_of(session_id), actor=subject)
+        stream = backbone.live.follow(
+            domain.aggregate_type,
+            view.aggregate.id,
+            after_version=_cursor(last_event_id, after),
+            current_version=view.aggregate.version,
+        )
+        return EventStreamResponse(stream)
+
+    _ = stream_ticket, events
+
+
+def _accepted(request: Request, result: CommandResult) -> Response:
+    body = {"command_id": result.command_id, "status": result.status, "message": result.message}
+    if result.status == "COMPLETED":
+        return Response(to_json(body), 200, media_type="application/json")
+    location = f"{request.url.path}/{result.command_id}"
+    return Response(to_json(body), 202, {"Location": location}, media_type="application/json")
+
+
+def _cursor(last_event_id: str | None, after: int) -> int:
+    """A cursor we never gave is beyond every history: the stream answers it with ``reset``."""
+    if not last_event_id:
+        return after
+    return int(last_event_id) if last_event_id.isascii() and last_event_id.isdigit() else _VERSION_MAX + 1
+
+
+def _correlation_of(request: Request) -> UUID | None:
+    given = request.headers.get("x-correlation-id")
+    if given is None:
+        return None
+    try:
+        return UUID(given)
+    except ValueError:
+        detail = {"field": "header.x-correlation-id", "message": "must be a UUID"}
+        raise ValidationFailed([detail]) from None
+
+
+def _hash(ticket: str) -> bytes:
+    return hashlib.sha256(ticket.encode()).digest()
+
+
+def _document(text: str | None) -> dict[str, Any] | None:
+    return None if text is None else from_json(text)
