@@ -6,13 +6,16 @@ from relaybox.local._errors import (
     DataDirectoryOfAnotherVersion,
     DiskFull,
     LocalError,
+    PartKeepsCrashing,
     PortTaken,
     ServerDidNotStart,
     ServerNotAvailable,
 )
 from relaybox.local._kafka import LocalKafka
+from relaybox.local._parts import Part, Server, ServerPart
 from relaybox.local._ports import free_port, port_owner, require_free_port
 from relaybox.local._postgres import LocalPostgres
+from relaybox.local._supervisor import Start, Supervisor
 
 __all__ = (
     "DataDirectoryInUse",
@@ -22,9 +25,15 @@ __all__ = (
     "LocalError",
     "LocalKafka",
     "LocalPostgres",
+    "Part",
+    "PartKeepsCrashing",
     "PortTaken",
+    "Server",
     "ServerDidNotStart",
     "ServerNotAvailable",
+    "ServerPart",
+    "Start",
+    "Supervisor",
     "free_port",
     "port_owner",
     "require_free_port",

@@ -84,3 +84,15 @@ class ServerNotAvailable(LocalError):
     """Raised when the programs of a server cannot be had on this machine."""
 
     error_code = "LOCAL_SERVER_NOT_AVAILABLE"
+
+
+class PartKeepsCrashing(LocalError):
+    """Raised when a supervised part crashed more often than it may be started again."""
+
+    error_code = "LOCAL_PART_KEEPS_CRASHING"
+
+    def __init__(self, *, part: str, crashes: int, window_s: float) -> None:
+        super().__init__(
+            f"{part} crashed {crashes} times within {window_s:g} s. Everything is being stopped. "
+            f"The last lines of {part} above say why; mend that, then start again."
+        )

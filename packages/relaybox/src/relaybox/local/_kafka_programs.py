@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +33,8 @@ _JAVA_MIN = 17
 _JAVA_MAX_BEFORE_KAFKA_4 = 21
 _JAVA_ANSWERS_S = 30.0
 _HTTP_TIMEOUT_S = 30
+#: No download takes that long, so whoever began it was killed.
+_LEFT_OVER_S = 3_600
 _RUNTIME_SCOPES = ("compile", "runtime")
 _OWN_BROKER = "Or set KAFKA_HOST and KAFKA_PORT to a broker of your own."
 
@@ -102,6 +105,9 @@ def _download(endpoints: Sequence[str], home: Path) -> None:
     from jgo.maven import MavenContext  # of the extra; an ImportError is the caller's
 
     home.parent.mkdir(parents=True, exist_ok=True)
+    for left_over in home.parent.glob(f"{home.name}.*"):
+        if time.time() - left_over.stat().st_mtime > _LEFT_OVER_S:
+            shutil.rmtree(left_over, ignore_errors=True)
     building = Path(tempfile.mkdtemp(prefix=f"{home.name}.", dir=home.parent))
     try:
         with _progress() as progress:

@@ -19,11 +19,11 @@ _TAIL_BYTES_MAX = 16_384
 _KILL_WAIT_S = 5.0
 
 
-class ServerProcess:
-    """One running program with its children, its output in a file.
+class DetachedProcess:
+    """One running program with its children.
 
     It has a session of its own, so that the terminal's Ctrl-C reaches only its starter, and gets
-    *parent_death* from the kernel when the starter dies without a word (Linux).
+    *parent_death* from the kernel when the thread that started it dies without a word (Linux).
     Not an asyncio subprocess: those die with the event loop, and tests have a loop each.
     """
 
@@ -31,26 +31,25 @@ class ServerProcess:
         self,
         argv: Sequence[str],
         *,
-        log: Path,
+        output: int,
         env: Mapping[str, str],
         cwd: Path,
         parent_death: signal.Signals,
         account: Account | None = None,
     ) -> None:
-        self.log = log
+        """Start *argv* with both outputs going to the file descriptor *output*, which stays the caller's."""
         uid, gid = (account.uid, account.gid) if account else (os.getuid(), os.getgid())
         launcher = [sys.executable, "-I", "-S", str(_LAUNCHER)]
         terms = [str(os.getpid()), str(int(parent_death)), str(uid), str(gid)]
-        with log.open("ab") as output:
-            self._popen = subprocess.Popen(  # noqa: S603 – argv is ours
-                [*launcher, *terms, *argv],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=dict(env),
-                cwd=cwd,
-                start_new_session=True,
-            )
+        self._popen = subprocess.Popen(  # noqa: S603 – argv is ours
+            [*launcher, *terms, *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=dict(env),
+            cwd=cwd,
+            start_new_session=True,
+        )
 
     @property
     def pid(self) -> int:
@@ -90,6 +89,27 @@ class ServerProcess:
         for pid in (self.pid, *descendants(self.pid)):
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
+
+
+class ServerProcess(DetachedProcess):
+    """A server's program, its output appended to a log file."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        log: Path,
+        env: Mapping[str, str],
+        cwd: Path,
+        parent_death: signal.Signals,
+        account: Account | None = None,
+    ) -> None:
+        """Start *argv* with both outputs going to *log*."""
+        self.log = log
+        with log.open("ab") as output:
+            super().__init__(
+                argv, output=output.fileno(), env=env, cwd=cwd, parent_death=parent_death, account=account
+            )
 
     async def until_ready(
         self, server: str, is_ready: Callable[[], Awaitable[bool]], *, start_s: float, pause_s: float
@@ -199,7 +219,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def processes_in(directory: Path, name: str) -> list[int]:
-    """List the processes called *name* whose working directory is *directory* (Linux; those this user may see)."""
+    """List the processes called *name* that work in *directory*; those this user may see (Linux)."""
     found: list[int] = []
     for link in Path("/proc").glob("[0-9]*/cwd"):
         with suppress(OSError):

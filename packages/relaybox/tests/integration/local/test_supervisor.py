@@ -1,0 +1,168 @@
+"""Several programs as one: order, one log, crashes, the end."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from relaybox.local._process import is_alive, wait_for_exit
+
+SCRIPT = Path(__file__).with_name("supervised.py")
+SERVE = "import os, signal; print('pid', os.getpid()); signal.pause()"
+STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SERVE}"
+CRASH_ONCE_TOLD = "import sys; print('first words'); print('last words'); sys.exit(3)"
+WITH_A_CHILD = (
+    "import subprocess, sys, signal; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0));"
+    "child = subprocess.Popen([sys.executable, '-c', 'import signal; signal.pause()']);"
+    "print('pid', child.pid); signal.pause()"
+)
+
+
+class Supervised:
+    """The supervisor's process, and the lines it wrote so far."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.lines: list[str] = []
+
+    async def until(self, wanted: str, *, times: int = 1) -> str:
+        """Read on until *wanted* came *times* times; return the last such line."""
+        while True:
+            hits = [line for line in self.lines if wanted in line]
+            if len(hits) >= times:
+                return hits[-1]
+            await self._read_line()
+
+    async def pid_of(self, name: str) -> int:
+        line = await self.until(f"{name:<14} │ pid")
+        return int(line.split()[-1])
+
+    async def end(self) -> int:
+        with contextlib.suppress(EOFError):
+            while True:
+                await self._read_line()
+        return await self.process.wait()
+
+    async def _read_line(self) -> None:
+        assert self.process.stdout is not None
+        line = await asyncio.wait_for(self.process.stdout.readline(), 60)
+        if not line:
+            raise EOFError("\n".join(self.lines))
+        self.lines.append(line.decode().rstrip("\n"))
+
+
+@pytest.fixture
+async def supervise() -> AsyncIterator[Callable]:
+    started: list[Supervised] = []
+
+    async def start(*arguments: str) -> Supervised:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            SCRIPT,
+            *arguments,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            limit=2**20,
+        )
+        started.append(Supervised(process))
+        return started[-1]
+
+    yield start
+    for each in started:
+        with contextlib.suppress(ProcessLookupError):
+            each.process.kill()
+        await each.end()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_a_signal_stops_every_part_in_reverse_order_and_exits_0(supervise, number) -> None:
+    goodbye = "import sys, signal; signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('bye'))); " + SERVE
+    product = await supervise("first", goodbye, "second", goodbye)
+    await product.pid_of("second")
+
+    product.process.send_signal(number)
+
+    assert await product.end() == 0
+    goodbyes = [line.split()[0] for line in product.lines if line.endswith("bye")]
+    assert goodbyes == ["second", "first"]
+
+
+async def test_a_part_that_ignores_sigterm_is_killed(supervise) -> None:
+    product = await supervise("stubborn", STUBBORN, "meek", SERVE)
+    pids = [await product.pid_of("stubborn"), await product.pid_of("meek")]
+
+    product.process.send_signal(signal.SIGINT)
+
+    async with asyncio.timeout(10):  # the promise, not a measurement
+        assert await product.end() == 0
+    assert not any(is_alive(pid) for pid in pids)
+
+
+async def test_a_crashed_part_is_reported_with_its_last_words_and_started_again(supervise) -> None:
+    product = await supervise("steady", SERVE, "brittle", CRASH_ONCE_TOLD)
+
+    report = await product.until("brittle ended with exit code 3")
+    await product.until("    last words")
+    await product.until("Starting brittle again in 0.25 s")
+    await product.until("brittle        │ ready in", times=2)
+
+    assert report.startswith("relaybox ")
+
+
+async def test_a_part_that_keeps_crashing_stops_everything_with_exit_code_1(supervise) -> None:
+    product = await supervise("steady", SERVE, "brittle", CRASH_ONCE_TOLD)
+    steady = await product.pid_of("steady")
+
+    assert await product.end() == 1
+
+    assert sum("brittle ended with exit code 3" in line for line in product.lines) == 6
+    assert "brittle crashed 6 times within 60 s" in product.lines[-1]
+    assert not is_alive(steady)
+
+
+async def test_a_killed_part_is_named_by_its_signal(supervise) -> None:
+    product = await supervise("victim", SERVE)
+
+    os.kill(await product.pid_of("victim"), signal.SIGKILL)
+
+    await product.until("victim was ended by SIGKILL")
+
+
+async def test_the_children_of_a_crashed_part_do_not_outlive_it(supervise) -> None:
+    product = await supervise("parent", WITH_A_CHILD + "; sys.exit(1)")
+    orphan = await product.pid_of("parent")
+    parent = os.getpgid(orphan)  # a part leads its group
+
+    os.kill(parent, signal.SIGKILL)
+
+    await asyncio.wait_for(wait_for_exit(orphan), 30)
+
+
+@pytest.mark.parametrize("code", [SERVE, STUBBORN, WITH_A_CHILD], ids=["meek", "stubborn", "with a child"])
+async def test_parts_die_with_a_supervisor_that_is_killed(supervise, code) -> None:
+    product = await supervise("part", code)
+    pid = await product.pid_of("part")
+
+    product.process.kill()
+
+    await asyncio.wait_for(wait_for_exit(pid), 30)
+
+
+async def test_a_part_does_not_get_the_terminals_ctrl_c(supervise) -> None:
+    product = await supervise("part", SERVE)
+    pid = await product.pid_of("part")
+
+    assert os.getpgid(pid) != os.getpgid(product.process.pid)
+    assert os.getsid(pid) != os.getsid(product.process.pid)
+
+
+async def test_lines_without_an_end_and_of_any_bytes_are_relayed(supervise) -> None:
+    odd = "import sys; sys.stdout.buffer.write(b'x' * 200_000 + b'\\nnot \\xff utf-8\\nno newline')"
+    product = await supervise("odd", odd)
+
+    await product.until("not \ufffd utf-8")
+    await product.until("no newline")
