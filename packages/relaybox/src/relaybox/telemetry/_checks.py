@@ -39,7 +39,7 @@ def check_postgres(database: Database, *migrations: Migrations) -> Check:
     """
     schema = _Schema(database, migrations)
     late = CheckResult(state=HealthState.FAILED, detail="PostgreSQL did not answer within 2 s")
-    return _Shared(schema.examine, late)
+    return Shared(schema.examine, late)
 
 
 def check_kafka(settings: KafkaSettings, *, away: HealthState = HealthState.FAILED) -> Check:
@@ -52,10 +52,10 @@ def check_kafka(settings: KafkaSettings, *, away: HealthState = HealthState.FAIL
     late = CheckResult(
         state=away, detail=f"Kafka does not answer at {where}; check KAFKA_HOST, KAFKA_PORT and the broker"
     )
-    return _Shared(_Broker(settings, late).examine, late)
+    return Shared(_Broker(settings, late).examine, late)
 
 
-class _Shared:
+class Shared:
     """Bounds a check in time, and lets callers within a second share one run of it."""
 
     def __init__(self, run: Callable[[], Awaitable[CheckResult]], late: CheckResult) -> None:

@@ -1,0 +1,114 @@
+"""The checks against a real PostgreSQL and a real Kafka: there, away, silent, without a schema."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client import CollectorRegistry
+from relaybox.db import BACKBONE, Database
+from relaybox.settings import KafkaSettings, PostgresSettings
+from relaybox.telemetry import DatabaseMetrics, HealthState, check_kafka, check_postgres
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+@pytest.fixture
+def closed_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+async def test_a_migrated_postgresql_is_well_at_the_first_look_and_later(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relaybox.telemetry._checks._FRESH_S", -1.0)
+    check = check_postgres(database, BACKBONE)
+    assert [(await check()).state for _ in range(3)] == [HealthState.OK] * 3
+
+
+async def test_a_schema_that_lacks_a_migration_fails_and_says_what_to_run(
+    empty_postgres_settings: PostgresSettings,
+) -> None:
+    database = Database(empty_postgres_settings)
+    result = await check_postgres(database, BACKBONE)()
+    await database.close()
+    assert result.state is HealthState.FAILED
+    assert result.detail is not None
+    assert "0001_backbone" in result.detail
+    assert "relaybox migrate up" in result.detail
+
+
+async def test_postgresql_away_fails(postgres_settings: PostgresSettings, closed_port: int) -> None:
+    database = Database(postgres_settings.model_copy(update={"port": closed_port}))
+    result = await check_postgres(database, BACKBONE)()
+    await database.close()
+    assert result.state is HealthState.FAILED
+    assert "POSTGRES_HOST" in (result.detail or "")
+
+
+async def test_postgresql_that_went_away_after_a_good_look_fails(
+    database: Database, closed_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relaybox.telemetry._checks._FRESH_S", -1.0)
+    check = check_postgres(database, BACKBONE)
+    assert (await check()).state is HealthState.OK
+    await database.close()
+    database.engine = Database(database.settings.model_copy(update={"port": closed_port})).engine
+    assert (await check()).state is HealthState.FAILED
+
+
+async def test_a_postgresql_that_never_answers_is_given_up(
+    postgres_settings: PostgresSettings, silent_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relaybox.telemetry._checks._LIMIT_S", 0.05)
+    database = Database(postgres_settings.model_copy(update={"port": silent_port}))
+    result = await check_postgres(database, BACKBONE)()
+    await database.close()
+    assert result.state is HealthState.FAILED
+
+
+async def test_a_broker_that_answers_is_well(kafka_settings: KafkaSettings) -> None:
+    assert (await check_kafka(kafka_settings)()).state is HealthState.OK
+
+
+@pytest.mark.parametrize("away", [HealthState.DEGRADED, HealthState.FAILED])
+async def test_kafka_away_means_what_the_process_says(
+    closed_port: int, away: HealthState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relaybox.telemetry._checks._LIMIT_S", 0.2)
+    result = await check_kafka(KafkaSettings(host="127.0.0.1", port=closed_port), away=away)()
+    assert result.state is away
+    assert f"127.0.0.1:{closed_port}" in (result.detail or "")
+
+
+async def test_the_loop_turns_while_kafka_is_asked(silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relaybox.telemetry._checks._LIMIT_S", 0.3)
+    asking = asyncio.create_task(check_kafka(KafkaSettings(host="127.0.0.1", port=silent_port))())
+    turns = 0
+    while not asking.done():
+        turns += 1
+        await asyncio.sleep(0)
+    assert turns > 10
+
+
+async def test_the_pools_connections_are_followed(postgres_settings: PostgresSettings) -> None:
+    registry = CollectorRegistry()
+    database = Database(postgres_settings)
+    DatabaseMetrics(registry).watch(database)
+
+    def value(name: str) -> float | None:
+        return registry.get_sample_value(f"relaybox_database_connections_{name}")
+
+    assert (value("max"), value("open"), value("used")) == (postgres_settings.pool_size, 0, 0)
+    async with database.connection(), database.connection():
+        assert (value("open"), value("used")) == (2, 2)
+    assert (value("open"), value("used")) == (2, 0)
+    await database.close()
+    assert (value("open"), value("used")) == (0, 0)

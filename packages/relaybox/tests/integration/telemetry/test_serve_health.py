@@ -1,0 +1,48 @@
+"""Health beside a process's own work, over a real socket."""
+
+import signal
+import socket
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry
+from relaybox.telemetry import CheckResult, HealthPortTaken, HealthState, health_app, serve_health
+
+
+async def well() -> CheckResult:
+    return CheckResult(state=HealthState.OK)
+
+
+APP = health_app({"itself": well}, CollectorRegistry())
+
+
+async def test_the_pages_are_served_for_the_length_of_the_block() -> None:
+    async with serve_health(APP, host="127.0.0.1", port=0) as port, httpx.AsyncClient() as http:
+        for page in ("healthz", "readyz", "metrics"):
+            assert (await http.get(f"http://127.0.0.1:{port}/{page}")).status_code == 200
+    async with httpx.AsyncClient() as http:
+        with pytest.raises(httpx.ConnectError):
+            await http.get(f"http://127.0.0.1:{port}/healthz")
+
+
+async def test_the_signals_stay_with_the_process() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    async with serve_health(APP, host="127.0.0.1", port=0) as port, httpx.AsyncClient() as http:
+        await http.get(f"http://127.0.0.1:{port}/healthz")
+        assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+async def test_a_taken_port_is_an_error_with_its_reason_and_ends_nothing_else() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(HealthPortTaken, match=f"127.0.0.1:{port}.*in use"):
+            async with serve_health(APP, host="127.0.0.1", port=port):
+                raise AssertionError
+
+
+async def test_an_error_of_the_work_comes_through_and_still_stops_the_pages() -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with serve_health(APP, host="127.0.0.1", port=0) as port:
+            _ = 1 // 0
+    with socket.create_server(("127.0.0.1", port)):
+        pass

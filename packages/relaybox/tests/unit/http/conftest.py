@@ -1,0 +1,182 @@
+"""A small application on the base that every API stands on, called without a network."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+from uuid import UUID
+
+import httpx
+import pytest
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
+from prometheus_client import CollectorRegistry
+from pydantic import BaseModel, Field, SecretStr
+from relaybox.db import DatabaseBusy, DatabaseUnavailable
+from relaybox.errors import RelayboxError
+from relaybox.http import (
+    ANSWERS,
+    AUTH_ERRORS,
+    BODY_ERRORS,
+    ErrorAnswer,
+    Principal,
+    SharedSecretVerifier,
+    bearer,
+    create_app,
+    error_responses,
+    json_body,
+    make_token,
+    read_json,
+    read_model,
+)
+from relaybox.settings import JwtSettings
+from starlette.responses import StreamingResponse
+from structlog.testing import capture_logs
+
+JWT = JwtSettings(secret=SecretStr("a secret of 32 bytes at the least"))
+LIMIT_BYTES = 4_096
+
+
+class Line(BaseModel):
+    """Part of an order."""
+
+    article: str
+    count: int = Field(ge=1)
+
+
+class Order(BaseModel):
+    """A body with a model inside."""
+
+    lines: list[Line]
+
+
+class Taken(RelayboxError):
+    """Raised with another's id."""
+
+    error_code = "TAKEN"
+
+    def __init__(self, by: str) -> None:
+        super().__init__("Somebody has it")
+        self.by = by
+
+
+class Unlisted(RelayboxError):
+    """Raised though no table knows it."""
+
+    error_code = "UNLISTED"
+
+
+TABLE = {**ANSWERS, Taken: ErrorAnswer(status=409, fields=lambda error: {"taken_by": error.by})}
+RAISED: dict[str, Callable[[], Exception]] = {
+    "taken": lambda: Taken("ann"),
+    "away": lambda: DatabaseUnavailable("PostgreSQL is away"),
+    "busy": lambda: DatabaseBusy("PostgreSQL is busy"),
+    "unlisted": lambda: Unlisted("a private detail"),
+    "unexpected": lambda: ValueError("a private detail"),
+    "teapot": lambda: HTTPException(418, "short and stout", {"X-Pot": "tea"}),
+    "too-large": lambda: HTTPException(413),
+}
+
+
+def routes() -> APIRouter:
+    router = APIRouter(prefix="/shop/{shop}")
+    authenticate = bearer(SharedSecretVerifier(JWT))
+
+    @router.post(
+        "/orders/{order_id}",
+        openapi_extra=json_body(Order),
+        responses=error_responses(*AUTH_ERRORS, *BODY_ERRORS),
+    )
+    async def take(
+        order_id: UUID,
+        request: Request,
+        sender: Annotated[Principal, Depends(authenticate)],
+    ) -> dict[str, Any]:
+        order = await read_model(request, Order, LIMIT_BYTES)
+        return {"sender": sender.subject, "lines": len(order.lines), "order_id": str(order_id)}
+
+    @router.post("/anything")
+    async def anything(request: Request) -> Any:
+        return await read_json(request, LIMIT_BYTES)
+
+    @router.post("/framework")
+    async def framework(order: Order) -> int:
+        return len(order.lines)
+
+    @router.post("/raw")
+    async def raw(request: Request) -> int:
+        return len(await request.body())
+
+    @router.get("/raise/{name}")
+    async def fail(name: str) -> None:
+        error = RAISED[name]()
+        raise error
+
+    @router.get("/half")
+    async def half() -> StreamingResponse:
+        async def parts() -> AsyncIterator[bytes]:
+            yield b"begun"
+            raise ValueError("too late for a status")
+
+        return StreamingResponse(parts())
+
+    _ = take, anything, framework, raw, fail, half
+    return router
+
+
+@asynccontextmanager
+async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
+    yield
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Unconfigured, structlog renders tracebacks for people, which takes seconds."""
+    with capture_logs():
+        yield
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def api(registry: CollectorRegistry) -> FastAPI:
+    app = create_app(
+        title="Shop <b>",
+        version="1.2.3",
+        lifespan=lifespan,
+        checks={},
+        registry=registry,
+        cors_origins=["https://shop.example"],
+        answers=TABLE,
+        body_bytes_max=LIMIT_BYTES,
+    )
+    outer = APIRouter()
+    outer.include_router(routes())
+    app.include_router(outer, prefix="/api")
+    return app
+
+
+@pytest.fixture
+async def http(api: FastAPI) -> AsyncGenerator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://test") as client:
+        yield client
+
+
+@pytest.fixture
+def token() -> dict[str, str]:
+    return {"Authorization": f"Bearer {make_token(JWT, 'ann')}"}
+
+
+Post = Callable[..., Awaitable[httpx.Response]]
+
+
+@pytest.fixture
+def post(http: httpx.AsyncClient) -> Post:
+    """Post bytes as JSON to a route under ``/api/shop/s``."""
+
+    async def send(path: str, content: Any, headers: dict[str, str] | None = None) -> httpx.Response:
+        given = {"Content-Type": "application/json"} | (headers or {})
+        return await http.post(f"/api/shop/s{path}", content=content, headers=given)
+
+    return send

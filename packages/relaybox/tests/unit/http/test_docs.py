@@ -1,0 +1,68 @@
+"""The documentation works without internet and says what is really answered."""
+
+import json
+import re
+from typing import Any
+
+import httpx
+import pytest
+
+
+@pytest.fixture
+async def document(http: httpx.AsyncClient) -> dict[str, Any]:
+    return (await http.get("/openapi.json")).json()
+
+
+async def test_the_page_names_no_other_host(http: httpx.AsyncClient) -> None:
+    page = await http.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    start = await http.get("/docs/assets/start.js")
+    assert "//" not in page.text + start.text
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+
+
+async def test_everything_the_page_refers_to_is_served(http: httpx.AsyncClient) -> None:
+    page = await http.get("/docs")
+    names = re.findall(r'(?:href|src)="([^"]+)"', page.text)
+    assert len(names) == 4
+    for name in names:
+        asset = await http.get(f"/{name}")
+        assert asset.status_code == 200
+        assert asset.content
+
+
+async def test_the_page_can_show_this_openapi(http: httpx.AsyncClient, document: dict[str, Any]) -> None:
+    assert document["openapi"].startswith("3.1.")
+    assert "isOAS31=" in (await http.get("/docs/assets/swagger-ui-bundle.js")).text
+
+
+@pytest.mark.parametrize("name", ["__init__.py", "..%2fmain.py", "swagger-ui.css.map"])
+async def test_nothing_else_is_served_as_an_asset(http: httpx.AsyncClient, name: str) -> None:
+    assert (await http.get(f"/docs/assets/{name}")).status_code == 404
+
+
+async def test_the_title_cannot_break_out_of_the_page(http: httpx.AsyncClient) -> None:
+    assert "<title>Shop &lt;b&gt;</title>" in (await http.get("/docs")).text
+
+
+async def test_a_route_documents_its_body_token_and_errors(document: dict[str, Any]) -> None:
+    operation = document["paths"]["/api/shop/{shop}/orders/{order_id}"]["post"]
+    assert operation["security"] == [{"bearer": []}]
+    assert set(operation["responses"]) == {"200", "400", "401", "413", "415", "422"}
+    body = operation["requestBody"]["content"]["application/json"]["schema"]
+    assert body["properties"]["lines"]["items"] == {"$ref": "#/components/schemas/Line"}
+
+
+async def test_every_reference_of_the_document_leads_somewhere(document: dict[str, Any]) -> None:
+    references = set(re.findall(r'"\$ref": "#/components/schemas/([^"]+)"', json.dumps(document)))
+    assert references <= set(document["components"]["schemas"])
+    assert "ErrorBody" in references
+
+
+async def test_the_frameworks_own_error_form_is_not_documented(document: dict[str, Any]) -> None:
+    assert not {"HTTPValidationError", "ValidationError"} & set(document["components"]["schemas"])
+    assert "HTTPValidationError" not in json.dumps(document)
+
+
+async def test_pages_for_operators_are_not_part_of_the_api(document: dict[str, Any]) -> None:
+    assert not [path for path in document["paths"] if not path.startswith("/api/")]

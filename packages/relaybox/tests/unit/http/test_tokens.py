@@ -1,0 +1,124 @@
+"""Tokens: only ours, only now, whatever an attacker builds (RFC 8725)."""
+
+import base64
+import json
+import time
+from typing import Any
+
+import jwt
+import pytest
+from pydantic import SecretStr
+from relaybox.http import Principal, SharedSecretVerifier, TokenExpired, TokenInvalid, make_token
+from relaybox.settings import JwtSettings
+
+SECRET = "a secret of 32 bytes at the least"
+SETTINGS = JwtSettings(secret=SecretStr(SECRET), issuer="iss", audience="aud", leeway_s=5)
+VERIFIER = SharedSecretVerifier(SETTINGS)
+
+
+def claims(**changes: Any) -> dict[str, Any]:
+    now = int(time.time())
+    all_of_them = {"iss": "iss", "aud": "aud", "sub": "ann", "iat": now, "exp": now + 60} | changes
+    return {name: value for name, value in all_of_them.items() if value is not ...}
+
+
+def signed(
+    key: str = SECRET, algorithm: str = "HS256", headers: dict[str, Any] | None = None, **changes: Any
+) -> str:
+    return jwt.encode(claims(**changes), key, algorithm=algorithm, headers=headers)
+
+
+def part(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+async def test_a_token_made_here_says_who_sent_it() -> None:
+    assert await VERIFIER.verify(make_token(SETTINGS, "ann", 60)) == Principal(issuer="iss", subject="ann")
+
+
+async def test_one_of_several_audiences_is_enough() -> None:
+    assert (await VERIFIER.verify(signed(aud=["other", "aud"]))).subject == "ann"
+
+
+@pytest.mark.parametrize("claim", ["exp", "iat", "iss", "aud", "sub"])
+async def test_every_claim_is_required(claim: str) -> None:
+    with pytest.raises(TokenInvalid):
+        await VERIFIER.verify(signed(**{claim: ...}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"iss": "other"},
+        {"aud": "other"},
+        {"aud": []},
+        {"iat": time.time() + 600},
+        {"nbf": time.time() + 600},
+        {"exp": "soon"},
+        {"exp": float("inf")},
+        {"iat": [1]},
+        {"sub": ""},
+        {"sub": "x" * 256},
+        {"sub": "a\0b"},
+        {"sub": "a\nb"},
+        {"sub": 7},
+    ],
+)
+async def test_a_wrong_claim_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(TokenInvalid):
+        await VERIFIER.verify(signed(**changes))
+
+
+async def test_a_token_is_good_until_its_leeway_has_passed() -> None:
+    assert (await VERIFIER.verify(signed(exp=time.time() - 1))).subject == "ann"
+    with pytest.raises(TokenExpired):
+        await VERIFIER.verify(signed(exp=time.time() - 60))
+
+
+async def test_only_our_secret_and_our_algorithm_count() -> None:
+    with pytest.raises(TokenInvalid):
+        await VERIFIER.verify(signed(key="b" * 64))
+    with pytest.raises(TokenInvalid):
+        await VERIFIER.verify(signed(key=SECRET * 2, algorithm="HS512"))
+    unsigned = part(b'{"alg":"none","typ":"JWT"}') + "." + part(json.dumps(claims()).encode()) + "."
+    with pytest.raises(TokenInvalid):
+        await VERIFIER.verify(unsigned)
+
+
+async def test_an_extension_that_must_be_understood_is_refused() -> None:
+    with pytest.raises(TokenInvalid):
+        await VERIFIER.verify(signed(headers={"crit": ["exp"], "exp": 1}))
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "",
+        "a",
+        "a.b.c",
+        "..",
+        "\u00e9.\u00e9.\u00e9",
+        "x" * 9_000,
+        part(b"[" * 6_000) + ".e30.e30",
+        part(b'{"alg":' + b"[" * 5_000) + ".e30.e30",
+        part(b'{"alg":"HS256","n":' + b"9" * 5_000 + b"}") + ".e30.e30",
+        part(b"[]") + ".e30.e30",
+        part(b'{"alg":["HS256"]}') + ".e30.e30",
+    ],
+)
+async def test_a_token_broken_on_purpose_is_merely_invalid(token: str) -> None:
+    with pytest.raises(TokenInvalid):
+        await VERIFIER.verify(token)
+
+
+async def test_a_refusal_repeats_nothing_of_the_token() -> None:
+    with pytest.raises(TokenInvalid) as refused:
+        await VERIFIER.verify(signed(iss="somebody-private"))
+    assert "somebody-private" not in str(refused.value)
+    assert refused.value.__suppress_context__
+
+
+@pytest.mark.parametrize("subject", ["", "x" * 256, "a\0"])
+def test_no_token_is_made_for_a_subject_that_would_be_refused(subject: str) -> None:
+    with pytest.raises(ValueError, match="printable"):
+        make_token(SETTINGS, subject)

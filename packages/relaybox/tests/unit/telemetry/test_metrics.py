@@ -1,0 +1,71 @@
+"""Figures: bounded labels, one registry per application, all workers in one scrape."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+from relaybox.telemetry import CommandMetrics, HttpMetrics, RelayMetrics, exposition
+
+
+def test_requests_are_counted_by_route_method_and_class_of_status() -> None:
+    registry = CollectorRegistry()
+    metrics = HttpMetrics(registry)
+    metrics.answered(route="/a/{id}", method="GET", status=404, duration_s=0.003)
+    labels = {"route": "/a/{id}", "method": "GET"}
+    assert registry.get_sample_value("relaybox_http_requests_total", labels | {"status_class": "4xx"}) == 1
+    bucket = "relaybox_http_request_duration_seconds_bucket"
+    assert registry.get_sample_value(bucket, labels | {"le": "0.0025"}) == 0
+    assert registry.get_sample_value(bucket, labels | {"le": "0.005"}) == 1
+
+
+def test_a_method_that_a_client_made_up_makes_no_series_of_its_own() -> None:
+    registry = CollectorRegistry()
+    HttpMetrics(registry).answered(route="unmatched", method="MADEUP", status=405, duration_s=0)
+    assert "MADEUP" not in exposition(registry).decode()
+
+
+def test_two_applications_in_one_process_share_no_figures() -> None:
+    one, other = CollectorRegistry(), CollectorRegistry()
+    CommandMetrics(one).decided(command_type="ConfirmStage", outcome="COMPLETED")
+    CommandMetrics(other)
+    labels = {"command_type": "ConfirmStage", "outcome": "COMPLETED"}
+    assert one.get_sample_value("relaybox_commands_total", labels) == 1
+    assert other.get_sample_value("relaybox_commands_total", labels) is None
+
+
+def test_the_relay_tells_what_it_sent_how_late_and_what_waits() -> None:
+    registry = CollectorRegistry()
+    metrics = RelayMetrics(registry)
+    metrics.sent([0.002, 0.3])
+    metrics.retried(1)
+    metrics.failed(1)
+    metrics.waiting(retry_rows=1, pending_rows=7)
+    value = registry.get_sample_value
+    assert value("relaybox_relay_events_total", {"outcome": "sent"}) == 2
+    assert value("relaybox_relay_events_total", {"outcome": "retried"}) == 1
+    assert value("relaybox_relay_events_total", {"outcome": "failed"}) == 1
+    assert value("relaybox_relay_publish_latency_seconds_count") == 2
+    assert value("relaybox_relay_retry_queue_rows") == 1
+    assert value("relaybox_relay_pending_rows") == 7
+
+
+_WORKER = """
+from prometheus_client import CollectorRegistry
+from relaybox.telemetry import HttpMetrics, exposition
+registry = CollectorRegistry()
+HttpMetrics(registry).answered(route="/a", method="GET", status=200, duration_s=0.1)
+print(exposition(registry).decode())
+"""
+
+
+def test_a_scrape_of_one_worker_shows_all_workers(tmp_path: Path) -> None:
+    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    texts = [
+        subprocess.run(
+            [sys.executable, "-c", _WORKER], env=environment, capture_output=True, text=True, check=True
+        ).stdout
+        for _ in range(2)
+    ]
+    assert 'relaybox_http_requests_total{method="GET",route="/a",status_class="2xx"} 2.0' in texts[1]
