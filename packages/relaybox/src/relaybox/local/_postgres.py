@@ -27,7 +27,8 @@ _READY_PAUSE_S = 0.02
 _STOP_SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 _LOG_BYTES_MAX = 32 * 2**20
 _ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC", "PATH": os.defpath}
-_NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+#: Not synchronous_commit: without fsync it costs next to nothing, and off, a killed server forgets commits.
+_NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
 
 
 class Passwords(BaseModel, frozen=True):
@@ -60,7 +61,8 @@ class LocalPostgres:
         """Describe the server; nothing happens before :meth:`start`.
 
         *port* None takes a free one at the first start and keeps it as long as this object lives.
-        *durable* False is for tests: a power cut may cost the data, nothing waits for the disk.
+        *durable* False is for tests: nothing waits for the disk, so that a machine's crash may cost the data;
+        a crash of the server alone costs nothing.
         """
         self.data_dir = data_dir.resolve()
         self.version = version
@@ -126,6 +128,12 @@ class LocalPostgres:
     async def wait(self) -> int:
         """Return the server's exit code once it has ended by itself."""
         return await self._running().wait()
+
+    def remove(self) -> None:
+        """Delete the data for good, also where it lies outside *data_dir*; the server must be stopped."""
+        assert self._process is None, "the server runs"
+        for directory in {enterable_place(self.data_dir, server_account()), self.data_dir}:
+            shutil.rmtree(directory)
 
     @property
     def log(self) -> Path:

@@ -81,12 +81,18 @@ class DetachedProcess:
         """SIGKILL the process and its descendants, as a power cut would; returns when it is gone."""
         if self.exit_code is None:
             self.signal_tree(signal.SIGSTOP)  # nobody may notice a death and react to it
-            self.signal_tree(signal.SIGKILL)
+            for pid in (
+                *descendants(self.pid),
+                self.pid,
+            ):  # once it is dead its children are no longer its own
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         self._popen.wait(_KILL_WAIT_S)
 
     def signal_tree(self, number: signal.Signals) -> None:
         """Send *number* to the process first, then to each of its descendants."""
-        for pid in (self.pid, *descendants(self.pid)):
+        self._popen.send_signal(number)
+        for pid in descendants(self.pid):  # looked up now: a stopped parent makes no more of them
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 

@@ -1,0 +1,57 @@
+"""Places and helpers for tests that start servers of their own."""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from pathlib import Path
+
+import pytest
+from relaybox.local import LocalPostgres
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory of the test's own that the account of PostgreSQL can enter when the suite runs as root."""
+    directory = Path(tempfile.mkdtemp(prefix="relaybox-place-"))
+    directory.chmod(0o711)
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres_version(request: pytest.FixtureRequest) -> int:
+    return request.config.getoption("--postgres-version")
+
+
+@pytest.fixture
+def kafka_version(request: pytest.FixtureRequest) -> str:
+    return request.config.getoption("--kafka-version")
+
+
+@pytest.fixture
+async def postgres(place: Path, postgres_version: int) -> AsyncIterator[LocalPostgres]:
+    """A running PostgreSQL of the test's own."""
+    server = LocalPostgres(place / "postgres", version=postgres_version, durable=False)
+    await server.start()
+    yield server
+    await server.stop("immediate")
+
+
+@pytest.fixture
+def until_frozen() -> Callable[[Iterable[int]], Awaitable[None]]:
+    """Return once the processes have stopped or ended; the kernel tells nobody but a parent."""
+
+    async def wait(pids: Iterable[int]) -> None:
+        async with asyncio.timeout(30):
+            while not {_state(pid) for pid in pids} <= {"T", "Z"}:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    return wait
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return "Z"

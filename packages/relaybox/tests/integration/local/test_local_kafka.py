@@ -1,0 +1,115 @@
+"""A Kafka of one's own: what it keeps, what it refuses, what it says."""
+
+import os
+import socket
+import uuid
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+from relaybox.local import (
+    DataDirectoryInUse,
+    DataDirectoryOfAnotherVersion,
+    LocalKafka,
+    PortTaken,
+    ServerNotAvailable,
+    free_port,
+)
+
+
+def client_settings(broker: LocalKafka) -> dict[str, str | int]:
+    return {"bootstrap.servers": f"{broker.host}:{broker.port}", "log_level": 0}
+
+
+def write(broker: LocalKafka, topic: str, value: str) -> None:
+    admin = AdminClient(client_settings(broker))
+    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(30)
+    producer = Producer({**client_settings(broker), "acks": "all"})
+    producer.produce(topic, value)
+    assert producer.flush(30) == 0
+
+
+def read(broker: LocalKafka, topic: str) -> str:
+    consumer = Consumer(
+        {**client_settings(broker), "group.id": uuid.uuid4().hex, "auto.offset.reset": "earliest"}
+    )
+    consumer.subscribe([topic])
+    try:
+        message = consumer.poll(30)
+        assert message is not None
+        assert message.error() is None
+        return message.value().decode()
+    finally:
+        consumer.close()
+
+
+async def test_a_stop_and_a_kill_keep_the_messages_and_the_port(place: Path, kafka_version: str) -> None:
+    broker = LocalKafka(place / "kafka", version=kafka_version)
+    await broker.start()
+    try:
+        before = broker.settings()
+        write(broker, "kept", "42")
+        await broker.stop()
+        await broker.start()
+        assert read(broker, "kept") == "42"
+        broker.kill()
+        await broker.start()
+        assert read(broker, "kept") == "42"
+        assert broker.settings() == before
+    finally:
+        await broker.stop()
+
+
+async def test_a_directory_in_use_is_refused_with_the_holders_pid(kafka_server: LocalKafka) -> None:
+    with pytest.raises(DataDirectoryInUse, match=f"process {os.getpid()}"):
+        await LocalKafka(kafka_server.data_dir, version=kafka_server.version).start()
+
+
+async def test_topics_are_never_made_by_asking_for_them(kafka_server: LocalKafka) -> None:
+    name = f"unknown-{uuid.uuid4().hex}"
+    Producer({**client_settings(kafka_server), "message.timeout.ms": 500}).produce(name, "lost")
+
+    assert name not in AdminClient(client_settings(kafka_server)).list_topics(timeout=10).topics
+
+
+async def test_pause_freezes_the_broker_and_resume_thaws_it(kafka_server, topic, until_frozen) -> None:
+    kafka_server.pause()
+    await until_frozen([kafka_server._running().pid])
+
+    kafka_server.resume()
+    assert topic in AdminClient(client_settings(kafka_server)).list_topics(timeout=30).topics
+
+
+async def test_a_taken_port_is_named_with_its_owner_and_the_setting(place: Path, kafka_version: str) -> None:
+    with socket.create_server(("127.0.0.1", free_port())) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(PortTaken) as refusal:
+            await LocalKafka(place / "kafka", version=kafka_version, port=port).start()
+
+    for word in (str(port), f"pid {os.getpid()}", "KAFKA_PORT"):
+        assert word in str(refusal.value)
+
+
+async def test_the_data_of_a_newer_kafka_is_refused_by_name(place: Path) -> None:
+    (place / "kafka-version").write_text("5.2.0\n")
+
+    with pytest.raises(DataDirectoryOfAnotherVersion) as refusal:
+        await LocalKafka(place).start()
+
+    for word in (str(place), "Kafka 5.2.0", "Kafka 4.1.0", "KAFKA_HOST"):
+        assert word in str(refusal.value)
+
+
+async def test_jars_that_cannot_be_had_are_told_with_what_was_tried(place: Path, monkeypatch) -> None:
+    monkeypatch.setenv("RELAYBOX_CACHE_DIR", str(place / "empty"))
+    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{free_port()}")  # nobody listens there
+    monkeypatch.setenv("NO_PROXY", "")
+
+    with pytest.raises(ServerNotAvailable) as refusal:
+        await LocalKafka(place / "kafka").start()
+
+    for word in ("org.apache.kafka:kafka_2.13:4.1.0", str(place / "empty"), "KAFKA_HOST", "KAFKA_PORT"):
+        assert word in str(refusal.value)
+    assert list((place / "empty" / "kafka").iterdir()) == []

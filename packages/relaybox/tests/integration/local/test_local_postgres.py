@@ -1,0 +1,262 @@
+"""A PostgreSQL of one's own: what it keeps, what it refuses, what it says."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import asyncpg
+import pytest
+from relaybox.local import (
+    DataDirectoryInUse,
+    DataDirectoryNotUsable,
+    DataDirectoryOfAnotherVersion,
+    DiskFull,
+    LocalPostgres,
+    PortTaken,
+    ServerDidNotStart,
+    ServerPart,
+    Supervisor,
+    free_port,
+)
+from relaybox.local._process import descendants, is_alive, wait_for_exit
+from rich.console import Console
+
+STARTER = """
+import asyncio, signal, sys
+from pathlib import Path
+from relaybox.local import LocalPostgres
+server = LocalPostgres(Path(sys.argv[1]), version=int(sys.argv[2]), durable=False)
+asyncio.run(server.start())
+print(server._process.pid, flush=True)
+signal.pause()
+"""
+
+
+async def run(server: LocalPostgres, statement: str, *, user: str | None = None) -> object:
+    user = user or server.owner_user
+    password = server.owner_password if user == server.owner_user else server.service_password
+    settings = server.settings()
+    connection = await asyncpg.connect(
+        host=server.host,
+        port=server.port,
+        user=user,
+        password=password,
+        database=settings["POSTGRES_DB"],
+        ssl=False,
+    )
+    try:
+        return await connection.fetchval(statement)
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize("end", ["fast", "immediate", "kill"])
+async def test_a_restart_keeps_the_data_the_port_and_the_passwords(postgres: LocalPostgres, end: str) -> None:
+    await run(postgres, "CREATE TABLE kept AS SELECT 42 AS answer")
+    before = postgres.settings()
+
+    if end == "kill":
+        postgres.kill()
+    else:
+        await postgres.stop(end)  # pyright: ignore[reportArgumentType]
+    await postgres.start()
+
+    assert await run(postgres, "SELECT answer FROM kept") == 42
+    assert postgres.settings() == before
+
+
+async def test_the_services_role_owns_nothing_and_nobody_is_superuser(postgres: LocalPostgres) -> None:
+    assert await run(postgres, "SELECT count(*) FROM pg_roles WHERE rolsuper AND rolname ~ '^relaybox'") == 0
+    owner = await run(
+        postgres, "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()"
+    )
+    assert owner == "relaybox_owner"
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await run(postgres, "CREATE TABLE mine (id int)", user=postgres.service_user)
+
+
+async def test_a_wrong_password_is_refused(postgres: LocalPostgres) -> None:
+    with pytest.raises(asyncpg.InvalidPasswordError):
+        await asyncpg.connect(
+            host=postgres.host, port=postgres.port, user="relaybox", password="guess", ssl=False
+        )
+
+
+async def test_the_passwords_are_for_this_user_alone(postgres: LocalPostgres) -> None:
+    assert (postgres.place / "passwords.json").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(("durable", "fsync"), [(True, "on"), (False, "off")])
+async def test_only_a_test_server_may_skip_fsync(place: Path, postgres_version, durable, fsync) -> None:
+    server = LocalPostgres(place / "postgres", version=postgres_version, durable=durable)
+    await server.start()
+    try:
+        assert await run(server, "SHOW fsync") == fsync
+    finally:
+        await server.stop()
+
+
+async def test_the_data_of_another_major_version_is_refused_by_name(
+    place: Path, postgres_version: int
+) -> None:
+    cluster = place / "postgres" / "cluster"
+    cluster.mkdir(parents=True)
+    (cluster / "PG_VERSION").write_text("15\n")
+
+    with pytest.raises(DataDirectoryOfAnotherVersion) as refusal:
+        await LocalPostgres(place / "postgres", version=postgres_version).start()
+
+    for word in (
+        str(cluster),
+        "PostgreSQL 15",
+        f"PostgreSQL {postgres_version}",
+        "pg_upgrade",
+        "POSTGRES_HOST",
+    ):
+        assert word in str(refusal.value)
+
+
+async def test_a_taken_port_is_named_with_its_owner_and_the_setting(place: Path) -> None:
+    with socket.create_server(("127.0.0.1", free_port())) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(PortTaken) as refusal:
+            await LocalPostgres(place / "postgres", port=port).start()
+
+    for word in (str(port), f"pid {os.getpid()}", "POSTGRES_PORT"):
+        assert word in str(refusal.value)
+
+
+async def test_a_place_that_cannot_be_made_is_refused(place: Path) -> None:
+    (place / "file").touch()
+    with pytest.raises(DataDirectoryNotUsable, match="file/postgres"):
+        await LocalPostgres(place / "file" / "postgres").start()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+async def test_a_place_that_cannot_be_written_is_refused(place: Path) -> None:
+    (place / "postgres").mkdir()
+    (place / "postgres").chmod(0o500)
+    with pytest.raises(DataDirectoryNotUsable):
+        await LocalPostgres(place / "postgres" / "below").start()
+
+
+async def test_a_full_disk_is_told_with_the_place_and_the_free_space(place: Path, monkeypatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage(100, 99, 5 * 2**20))
+    with pytest.raises(DiskFull, match=r"postgres: 5 MiB free"):
+        await LocalPostgres(place / "postgres").start()
+
+
+async def test_a_failed_start_tells_the_servers_last_words(postgres: LocalPostgres) -> None:
+    await postgres.stop()
+    (postgres.place / "cluster" / "postgresql.conf").write_text("nonsense = on\n")
+    with pytest.raises(ServerDidNotStart, match=r"(?s)postgres.log:.*nonsense"):
+        await postgres.start()
+    assert postgres.settings()  # and it is in order for another try
+
+
+async def test_a_stale_pid_file_that_names_another_process_is_no_obstacle(postgres: LocalPostgres) -> None:
+    pid_file = postgres.place / "cluster" / "postmaster.pid"
+    lines = pid_file.read_text().splitlines()
+    postgres.kill()
+    pid_file.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
+
+    await postgres.start()
+
+    assert await run(postgres, "SELECT 1") == 1
+
+
+async def test_a_server_without_a_starter_is_ended_by_the_next_start(postgres: LocalPostgres) -> None:
+    orphan = postgres._running().pid
+    assert postgres._lock is not None
+    postgres._lock.release()
+    successor = LocalPostgres(postgres.data_dir, version=postgres.version, durable=False)
+
+    await successor.start()
+    try:
+        assert not is_alive(orphan) or postgres._running().exit_code is not None
+        assert await run(successor, "SELECT 1") == 1
+    finally:
+        await successor.stop()
+
+
+async def test_a_directory_in_use_is_refused_with_the_holders_pid(postgres: LocalPostgres) -> None:
+    with pytest.raises(DataDirectoryInUse, match=f"process {os.getpid()}"):
+        await LocalPostgres(postgres.data_dir, version=postgres.version).start()
+    assert await run(postgres, "SELECT 1") == 1
+
+
+async def test_the_server_dies_with_its_starter(place: Path, postgres_version: int) -> None:
+    starter = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", STARTER, str(place / "postgres"), str(postgres_version)),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert starter.stdout is not None
+    pid = int(await asyncio.wait_for(starter.stdout.readline(), 60))
+
+    starter.kill()
+    await starter.wait()
+
+    await asyncio.wait_for(wait_for_exit(pid), 30)
+
+
+async def test_pause_freezes_every_process_of_the_server_and_resume_thaws_it(postgres, until_frozen) -> None:
+    root = postgres._running().pid
+    everyone = [root, *descendants(root)]
+    assert len(everyone) > 3
+
+    postgres.pause()
+    await until_frozen(everyone)
+
+    postgres.resume()
+    assert await run(postgres, "SELECT 1") == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL under another account")
+async def test_in_a_closed_home_the_data_goes_where_the_account_can_enter(
+    place: Path, postgres_version
+) -> None:
+    home = place / "home"
+    home.mkdir(mode=0o700)
+    server = LocalPostgres(home / "clone" / "postgres", version=postgres_version, durable=False)
+    await server.start()
+    first = server.place
+    await run(server, "CREATE TABLE kept AS SELECT 42 AS answer")
+    await server.stop()
+
+    again = LocalPostgres(home / "clone" / "postgres", version=postgres_version, durable=False)
+    await again.start()
+    try:
+        assert again.place == first
+        assert not again.place.is_relative_to(home)
+        assert await run(again, "SELECT answer FROM kept") == 42
+    finally:
+        await again.stop()
+        again.remove()
+    assert not first.exists()
+
+
+async def test_a_server_that_crashes_under_a_supervisor_is_started_again(
+    postgres: LocalPostgres, tmp_path
+) -> None:
+    await postgres.stop()
+    log = tmp_path / "log"
+
+    async def compose(start) -> None:
+        await start(ServerPart(name="postgresql", server=postgres))
+        os.kill(postgres._running().pid, signal.SIGKILL)
+        while log.read_text().count("ready in") < 2:  # noqa: ASYNC110 – the log is the only sign
+            await asyncio.sleep(0.05)
+        assert await run(postgres, "SELECT 1") == 1
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with log.open("w") as file:
+        exit_code = await asyncio.wait_for(Supervisor(Console(file=file)).run(compose), 60)
+
+    assert exit_code == 0
+    assert "postgresql was ended by SIGKILL" in log.read_text()
+    assert postgres._process is None
