@@ -134,7 +134,7 @@ def decide(domain: Domain[Any], request: Request, loaded: Loaded | None) -> Deci
         raise DuplicateCommand(UUID(pending))
     if request.expected_version not in (None, state.version):
         raise StaleVersion(request.expected_version, state.version)
-    return _decision(domain, handler, request, state, handler.decide(state, command))
+    return _decision(domain, handler, request, state, handler.decide(state, command, request.command_id))
 
 
 def _parse(handler: Handler[Any], request: Request) -> BaseModel:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, ClassVar, Final, Generic, Self, TypeVar, get_type_hints, overload
 from uuid import UUID
 
@@ -40,7 +41,7 @@ class Aggregate(BaseModel):
 
 A = TypeVar("A", bound=Aggregate)
 C = TypeVar("C", bound=BaseModel)
-Decider = Callable[[A, C], Events]
+Decider = Callable[[A, C], Events] | Callable[[A, C, UUID], Events]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +71,8 @@ class Handler(Generic[A]):
 
     command_type: str
     model: type[BaseModel]
-    decide: Callable[[A, Any], Events]
+    #: ``(aggregate, command, command_id) -> events``.
+    decide: Callable[[A, Any, UUID], Events]
     #: Stays pending until an agent reports (202); else done in the transaction (200).
     pending: bool = False
     #: Makes a new aggregate.
@@ -136,21 +138,23 @@ class Domain(Generic[A]):
         """Declare a command by its decider ``(aggregate, command) -> events``.
 
         The command's type is the name of the model that annotates the second parameter. The
-        decider is pure; it raises a :class:`CommandRefused` to say no.
+        decider is pure; it raises a :class:`CommandRefused` to say no. One that declares a third
+        parameter, a ``UUID``, gets the command's id there: an aggregate that remembers it can
+        tell later which pending command a report settles.
 
         Raises:
-            TypeError: the second parameter is not annotated with a Pydantic model, or the
-                command type is declared already.
+            TypeError: the second parameter is not annotated with a Pydantic model, the third not
+                with ``UUID``, or the command type is declared already.
         """
 
         def declare(decider: Decider[A, C]) -> Decider[A, C]:
-            model = _model_of(decider)
+            model, decide_with_id = _signature_of(decider)
             if model.__name__ in self.handlers:
                 raise TypeError(f"{self.name} declares {model.__name__} twice")
             self.handlers[model.__name__] = Handler(
                 command_type=model.__name__,
                 model=model,
-                decide=decider,
+                decide=decide_with_id,
                 pending=pending,
                 creates=creates,
                 internal=internal,
@@ -175,10 +179,18 @@ class Domain(Generic[A]):
         return known[command_type]
 
 
-def _model_of(decider: Callable[..., Any]) -> type[BaseModel]:
-    hints = {name: hint for name, hint in get_type_hints(decider).items() if name != "return"}
-    model = list(hints.values())[-1] if hints else None
+def _signature_of(
+    decider: Callable[..., Events],
+) -> tuple[type[BaseModel], Callable[[Any, Any, UUID], Events]]:
+    """The command's model, and the decider as one that takes the command's id."""
+    hints = get_type_hints(decider)
+    _, *annotations = [hints.get(name) for name in signature(decider).parameters] or [None]
+    name = getattr(decider, "__qualname__", repr(decider))
+    model = annotations[0] if annotations else None
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
-        name = getattr(decider, "__qualname__", repr(decider))
         raise TypeError(f"{name}: annotate the second parameter with the command's Pydantic model")
-    return model
+    if len(annotations) == 1:
+        return model, lambda aggregate, command, _: decider(aggregate, command)
+    if annotations[1:] != [UUID]:
+        raise TypeError(f"{name}: a third parameter is the command's id; annotate it with UUID")
+    return model, decider

@@ -1,0 +1,33 @@
+"""Genesis: from a first concept to a finished plot outline, stage by stage."""
+
+from backend.genesis._errors import (
+    ChoiceInvalid,
+    NoProposal,
+    ProposalPending,
+    ReportSuperseded,
+    SessionClosed,
+    StageContentInvalid,
+    WrongStage,
+)
+from backend.genesis._state import FEEDBACK_MAX, Draft, Failure, GenesisSession, PendingRequest
+from backend.genesis.session import CreateSession, ProposalRequest, ReportFailure, ReportProposal, genesis
+
+__all__ = (
+    "FEEDBACK_MAX",
+    "ChoiceInvalid",
+    "CreateSession",
+    "Draft",
+    "Failure",
+    "GenesisSession",
+    "NoProposal",
+    "PendingRequest",
+    "ProposalPending",
+    "ProposalRequest",
+    "ReportFailure",
+    "ReportProposal",
+    "ReportSuperseded",
+    "SessionClosed",
+    "StageContentInvalid",
+    "WrongStage",
+    "genesis",
+)

@@ -1,0 +1,184 @@
+"""The state of a genesis session, and how each event changes it; pure."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+from relaybox.commands import Aggregate, Fact
+from relaybox_types.genesis import GenesisStage, GenesisStatus
+
+__all__ = ("CHANGES", "FEEDBACK_MAX", "NAME", "Draft", "Failure", "GenesisSession", "PendingRequest")
+
+Document = dict[str, Any]
+
+NAME: Final = "Genesis.Session"
+"""What the names of the domain's events begin with."""
+
+FEEDBACK_MAX: Final = 8
+"""Remarks kept per stage, the newest; so many, with all confirmed data, still fit into one event."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class PendingRequest(_Part):
+    """A request that an agent has yet to answer; only a report that names its command is taken."""
+
+    command_id: UUID
+    command_type: str
+
+
+class Failure(_Part):
+    """How the last request failed."""
+
+    command_id: UUID
+    error_code: str
+    message: str
+
+
+class Draft(_Part):
+    """What the current stage holds before it is confirmed.
+
+    Proposals and feedback stay the documents they were recorded as: what was once accepted is
+    readable for ever, even when a later release asks for more.
+    """
+
+    #: What the writer would like; said once, kept through all stages. Empty before the first request.
+    preferences: Document = {}
+    #: Null unless an agent works on a proposal.
+    request: PendingRequest | None = None
+    #: The last proposal with the id of its command; null before the first of the stage.
+    proposal: Document | None = None
+    #: Set by a failed request, null again with the next request.
+    failure: Failure | None = None
+    #: The writer's remarks in this stage, oldest first, at most `FEEDBACK_MAX`.
+    feedback: tuple[Document, ...] = ()
+
+
+class GenesisSession(Aggregate):
+    """A writer's way from a first concept to a finished outline.
+
+    Invariants: `confirmed_data` holds exactly the stages before the current one; the session is
+    COMPLETED exactly when its stage is FINISHED; nothing is pending once it is not IN_PROGRESS.
+    """
+
+    novel_id: UUID | None = None
+    status: GenesisStatus = GenesisStatus.IN_PROGRESS
+    current_stage: GenesisStage = GenesisStage.CONCEPT_SELECTION
+    #: Stage to content; null before the first confirmation.
+    confirmed_data: Document | None = None
+    draft: Draft | None = None
+
+    def check(self) -> None:
+        """Assert the invariants; what breaks one is our mistake, never a writer's."""
+        passed = list(GenesisStage)[: list(GenesisStage).index(self.current_stage)]
+        assert set(self.confirmed_data or {}) == set(passed)
+        # Between its last two events a session stands at FINISHED and is not COMPLETED yet.
+        assert self.status is not GenesisStatus.COMPLETED or self.current_stage is GenesisStage.FINISHED
+        assert self.status is GenesisStatus.IN_PROGRESS or self.pending is None
+
+    @property
+    def pending(self) -> PendingRequest | None:
+        """The request an agent works on, if any."""
+        return self.draft.request if self.draft else None
+
+    @property
+    def last_result(self) -> Document | None:
+        """What the current stage's last answered request led to: a proposal or an error; null without one."""
+        draft = self.draft or Draft()
+        if failure := draft.failure:
+            error = failure.model_dump(mode="json", exclude={"command_id"})
+            return {"command_id": str(failure.command_id), "status": "FAILED", "error": error}
+        if proposal := draft.proposal:
+            return {**proposal, "status": "COMPLETED"}
+        return None
+
+    def apply(self, fact: Fact) -> Self:
+        """The state after *fact*.
+
+        Raises:
+            ValueError: no event of this name was ever recorded for a session.
+        """
+        change = CHANGES.get(fact.type)
+        if change is None:
+            raise ValueError(
+                f"{fact.type} is not an event of a genesis session; known are {', '.join(CHANGES)}"
+            )
+        after = self.model_copy(update=dict(change(self, fact.payload)))
+        after.check()
+        return after
+
+
+Change = Callable[[GenesisSession, Mapping[str, Any]], Mapping[str, Any]]
+
+
+def _created(_session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    novel_id = payload["novel_id"]
+    return {"owner": payload["user_id"], "novel_id": UUID(novel_id) if novel_id else None}
+
+
+def _concept_requested(session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    request = PendingRequest(command_id=payload["command_id"], command_type="RequestConceptGeneration")
+    return _drafted(session, preferences=payload["request_params"], request=request, failure=None)
+
+
+def _stage_requested(session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    request = PendingRequest(command_id=payload["command_id"], command_type="RequestStageProposal")
+    return _drafted(session, request=request, failure=None)
+
+
+def _proposed(session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    proposal = {"command_id": payload["command_id"], "proposal": payload["proposal"]}
+    return _drafted(session, request=None, proposal=proposal, failure=None)
+
+
+def _failed(session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    return _drafted(
+        session, request=None, failure=Failure(command_id=payload["command_id"], **payload["reason"])
+    )
+
+
+def _remarked(session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    remark = {"feedback": payload["feedback"], "rating": payload["rating"]}
+    earlier = session.draft.feedback if session.draft else ()
+    return _drafted(session, feedback=(*earlier, remark)[-FEEDBACK_MAX:])
+
+
+def _confirmed(session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    preferences = session.draft.preferences if session.draft else {}
+    return {
+        "confirmed_data": {**(session.confirmed_data or {}), payload["stage"]: payload["content"]},
+        "current_stage": GenesisStage(payload["next_stage"]),
+        "draft": Draft(preferences=preferences) if preferences else None,
+    }
+
+
+def _finished(_session: GenesisSession, _payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"status": GenesisStatus.COMPLETED}
+
+
+def _updated(session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    draft = session.draft and session.draft.model_copy(update={"request": None})
+    return {"status": GenesisStatus(payload["status"]), "draft": draft}
+
+
+def _drafted(session: GenesisSession, **changes: Any) -> Mapping[str, Any]:
+    return {"draft": (session.draft or Draft()).model_copy(update=changes)}
+
+
+CHANGES: Final[Mapping[str, Change]] = {
+    f"{NAME}.Created": _created,
+    f"{NAME}.ConceptGenerationRequested": _concept_requested,
+    f"{NAME}.ConceptProposed": _proposed,
+    f"{NAME}.ConceptGenerationFailed": _failed,
+    f"{NAME}.StageProposalRequested": _stage_requested,
+    f"{NAME}.StageProposed": _proposed,
+    f"{NAME}.StageProposalFailed": _failed,
+    f"{NAME}.FeedbackSubmitted": _remarked,
+    f"{NAME}.StageConfirmed": _confirmed,
+    f"{NAME}.Finished": _finished,
+    f"{NAME}.Updated": _updated,
+}
+"""What each event changes; every event ever recorded stays here, or the past cannot be read."""

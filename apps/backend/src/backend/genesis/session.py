@@ -1,0 +1,341 @@
+"""The genesis session: its events, and what each command may do; pure.
+
+A session passes the stages in order. In each stage an agent may be asked for proposals, the
+writer says what to change, and the stage is confirmed with an option or with content of the
+writer's own. At most one request is with an agent at a time, and only the report that names
+that request is taken.
+"""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from types import MappingProxyType
+from typing import Any, Final
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from relaybox.commands import Domain, Events, EventType, Settlement, SnapshotQueries
+from relaybox.db import load_queries
+from relaybox_types.enums import CommandStatus, TaskStatus
+from relaybox_types.envelope import EventTarget
+from relaybox_types.genesis import (
+    STAGE_CONTENT,
+    AbandonSession,
+    AnyContent,
+    ConfirmStage,
+    Feedback,
+    GenesisStage,
+    GenesisStatus,
+    Preferences,
+    Proposal,
+    RequestConceptGeneration,
+    RequestStageProposal,
+    SubmitFeedback,
+)
+from relaybox_types.text import Remark, Word
+
+from backend.genesis._errors import (
+    ChoiceInvalid,
+    NoProposal,
+    ProposalPending,
+    ReportSuperseded,
+    SessionClosed,
+    StageContentInvalid,
+    WrongStage,
+)
+from backend.genesis._state import NAME, Draft, GenesisSession, PendingRequest
+
+__all__ = ("SQL", "CreateSession", "ProposalRequest", "ReportFailure", "ReportProposal", "genesis")
+
+SQL: Final = load_queries(__package__ or "backend.genesis", "session.sql")
+
+genesis: Final = Domain(
+    NAME,
+    aggregate=GenesisSession,
+    aggregate_type="GENESIS_SESSION",
+    target_type=EventTarget.GENESIS_SESSION,
+    snapshots=SnapshotQueries.from_mapping(SQL),
+)
+
+CREATED: Final = genesis.event("Created")
+CONCEPT_GENERATION_REQUESTED: Final = genesis.event("ConceptGenerationRequested")
+CONCEPT_PROPOSED: Final = genesis.event("ConceptProposed")
+CONCEPT_GENERATION_FAILED: Final = genesis.event("ConceptGenerationFailed")
+STAGE_PROPOSAL_REQUESTED: Final = genesis.event("StageProposalRequested")
+STAGE_PROPOSED: Final = genesis.event("StageProposed")
+STAGE_PROPOSAL_FAILED: Final = genesis.event("StageProposalFailed")
+FEEDBACK_SUBMITTED: Final = genesis.event("FeedbackSubmitted")
+STAGE_CONFIRMED: Final = genesis.event("StageConfirmed")
+FINISHED: Final = genesis.event("Finished")
+UPDATED: Final = genesis.event("Updated")
+
+_NEXT_STAGE: Final[Mapping[GenesisStage, GenesisStage]] = MappingProxyType(dict(pairwise(GenesisStage)))
+_PROBLEMS_MAX: Final = 20
+#: A place in the content is named by the writer's own words, which may be long.
+_PROBLEM_CHARACTERS_MAX: Final = 300
+
+
+class _Payload(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CreateSession(_Payload):
+    """Begin a session, perhaps for a novel that exists elsewhere."""
+
+    novel_id: UUID | None = None
+
+
+class ReportProposal(_Payload):
+    """An agent's answer to the request that ``command_id`` made."""
+
+    command_id: UUID
+    proposal: Proposal
+
+
+class ReportFailure(_Payload):
+    """An agent's word that the request ``command_id`` made will not be answered; ``error_code`` says why."""
+
+    command_id: UUID
+    error_code: Word
+    message: Remark
+
+
+class ProposalRequest(BaseModel):
+    """Payload of ConceptGenerationRequested and StageProposalRequested: all an agent needs to know."""
+
+    model_config = ConfigDict(frozen=True)
+
+    session_id: UUID
+    #: The command a report must name.
+    command_id: UUID
+    stage: GenesisStage
+    #: What the writer would like, with the notes of this request.
+    request_params: Preferences
+    #: The contents of all earlier stages.
+    confirmed_data: dict[GenesisStage, AnyContent]
+    #: What the writer said in this stage, oldest first.
+    feedback: tuple[Feedback, ...]
+
+
+@genesis.command(creates=True)
+def create_session(session: GenesisSession, command: CreateSession) -> Events:
+    """Begin at the first stage."""
+    novel_id = str(command.novel_id) if command.novel_id else None
+    return [CREATED({"session_id": str(session.id), "user_id": session.owner, "novel_id": novel_id})]
+
+
+@genesis.command(pending=True)
+def request_concept_generation(
+    session: GenesisSession, command: RequestConceptGeneration, command_id: UUID
+) -> Events:
+    """Ask an agent for concepts; a preference that is left out stays as it was last time.
+
+    Raises:
+        SessionClosed, WrongStage, ProposalPending: not now.
+    """
+    draft = _idle(session)
+    if session.current_stage is not GenesisStage.CONCEPT_SELECTION:
+        raise WrongStage(
+            "concepts are generated in CONCEPT_SELECTION", session.current_stage, "send RequestStageProposal"
+        )
+    known = draft.preferences or Preferences().model_dump(mode="json")
+    params = {**known, **command.model_dump(mode="json", exclude_unset=True)}
+    return [CONCEPT_GENERATION_REQUESTED(_request(session, command_id, params))]
+
+
+@genesis.command(pending=True)
+def request_stage_proposal(
+    session: GenesisSession, command: RequestStageProposal, command_id: UUID
+) -> Events:
+    """Ask an agent for a proposal built on what is confirmed; the command's notes count for this once.
+
+    Raises:
+        SessionClosed, WrongStage, ProposalPending: not now.
+    """
+    draft = _idle(session)
+    if session.current_stage is GenesisStage.CONCEPT_SELECTION:
+        raise WrongStage(
+            "RequestStageProposal is for the later stages",
+            session.current_stage,
+            "send RequestConceptGeneration",
+        )
+    known = draft.preferences or Preferences().model_dump(mode="json")
+    params = {**known, **command.model_dump(mode="json", exclude_unset=True)}
+    return [STAGE_PROPOSAL_REQUESTED(_request(session, command_id, params))]
+
+
+@genesis.command
+def submit_feedback(session: GenesisSession, command: SubmitFeedback) -> Events:
+    """Keep what the writer says about the last proposal for the next request.
+
+    Raises:
+        SessionClosed, ProposalPending: not now.
+        NoProposal: there is nothing to say anything about.
+    """
+    if _idle(session).proposal is None:
+        raise NoProposal(session.current_stage, "request a proposal first")
+    stage = session.current_stage.value
+    remark = command.model_dump(mode="json")
+    return [FEEDBACK_SUBMITTED({"session_id": str(session.id), "stage": stage, **remark})]
+
+
+@genesis.command
+def confirm_stage(session: GenesisSession, command: ConfirmStage) -> Events:
+    """Settle the current stage and go on to the next; the last one finishes the session.
+
+    Raises:
+        SessionClosed, ProposalPending: not now.
+        WrongStage: the command names another stage, as the second half of a double click does.
+        NoProposal, ChoiceInvalid: there is no such option.
+        StageContentInvalid: the writer's own content lacks what the stage must hold.
+    """
+    draft = _idle(session)
+    stage = session.current_stage
+    if command.stage not in (None, stage):
+        raise WrongStage(
+            f"the command confirms {command.stage}", stage, "read the state and confirm that stage"
+        )
+    following = _NEXT_STAGE[stage]
+    confirmed = STAGE_CONFIRMED(
+        {
+            "session_id": str(session.id),
+            "stage": stage.value,
+            "choice": command.choice,
+            "content": _content(stage, draft, command),
+            "next_stage": following.value,
+        }
+    )
+    if following is not GenesisStage.FINISHED:
+        return [confirmed]
+    return [confirmed, FINISHED({"session_id": str(session.id)})]
+
+
+@genesis.command
+def abandon_session(session: GenesisSession, command: AbandonSession) -> Events:
+    """End the session for good; a pending request fails and its task is cancelled.
+
+    Raises:
+        SessionClosed: it has ended already.
+    """
+    _open(session)
+    payload = {
+        "session_id": str(session.id),
+        "status": GenesisStatus.ABANDONED.value,
+        "reason": command.reason,
+    }
+    end = session.pending and Settlement(
+        command_id=session.pending.command_id,
+        command_status=CommandStatus.FAILED,
+        task_status=TaskStatus.CANCELLED,
+        error={"error_code": "SESSION_ABANDONED", "message": "the writer abandoned the session"},
+    )
+    return [UPDATED(payload, settles=end)]
+
+
+@genesis.command(internal=True)
+def report_proposal(session: GenesisSession, command: ReportProposal) -> Events:
+    """Take an agent's proposal for the pending request, and settle that request.
+
+    Raises:
+        ReportSuperseded: nobody waits for it any more.
+        WrongStage: it proposes another stage than was asked for.
+    """
+    _awaited(session, command.command_id)
+    if command.proposal.stage is not session.current_stage:
+        raise WrongStage(
+            f"the proposal is for {command.proposal.stage}",
+            session.current_stage,
+            "propose what was asked for",
+        )
+    proposal = command.proposal.model_dump(mode="json")
+    end = Settlement(
+        command_id=command.command_id,
+        command_status=CommandStatus.COMPLETED,
+        task_status=TaskStatus.COMPLETED,
+        result=proposal,
+    )
+    proposed = _by_stage(session, CONCEPT_PROPOSED, STAGE_PROPOSED)
+    return [proposed({**_answer(session, command.command_id), "proposal": proposal}, settles=end)]
+
+
+@genesis.command(internal=True)
+def report_failure(session: GenesisSession, command: ReportFailure) -> Events:
+    """Take an agent's word that the pending request failed; the session is usable again.
+
+    Raises:
+        ReportSuperseded: nobody waits for it any more.
+    """
+    _awaited(session, command.command_id)
+    reason = {"error_code": command.error_code, "message": command.message}
+    end = Settlement(
+        command_id=command.command_id,
+        command_status=CommandStatus.FAILED,
+        task_status=TaskStatus.FAILED,
+        error=reason,
+    )
+    failed = _by_stage(session, CONCEPT_GENERATION_FAILED, STAGE_PROPOSAL_FAILED)
+    return [failed({**_answer(session, command.command_id), "reason": reason}, settles=end)]
+
+
+def _open(session: GenesisSession) -> None:
+    if session.status is not GenesisStatus.IN_PROGRESS:
+        raise SessionClosed(session.status)
+
+
+def _idle(session: GenesisSession) -> Draft:
+    """The draft of an open session that no agent works for."""
+    _open(session)
+    if session.pending:
+        raise ProposalPending(session.pending.command_id)
+    return session.draft or Draft()
+
+
+def _awaited(session: GenesisSession, command_id: UUID) -> PendingRequest:
+    # A report on an abandoned session is superseded like any other, so that its agent drops it.
+    if session.pending is None or session.pending.command_id != command_id:
+        raise ReportSuperseded(command_id)
+    return session.pending
+
+
+def _request(session: GenesisSession, command_id: UUID, params: Mapping[str, Any]) -> Mapping[str, Any]:
+    draft = session.draft or Draft()
+    return {
+        **_answer(session, command_id),
+        "request_params": params,
+        "confirmed_data": session.confirmed_data or {},
+        "feedback": list(draft.feedback),
+    }
+
+
+def _answer(session: GenesisSession, command_id: UUID) -> Mapping[str, Any]:
+    return {
+        "session_id": str(session.id),
+        "command_id": str(command_id),
+        "stage": session.current_stage.value,
+    }
+
+
+def _by_stage(session: GenesisSession, concept: EventType, later: EventType) -> EventType:
+    return concept if session.current_stage is GenesisStage.CONCEPT_SELECTION else later
+
+
+def _content(stage: GenesisStage, draft: Draft, command: ConfirmStage) -> Mapping[str, Any]:
+    if command.choice is None:
+        return _own_content(stage, command.content or {})
+    if draft.proposal is None:
+        raise NoProposal(stage, "request a proposal, or confirm with `content` of your own")
+    options = draft.proposal["proposal"]["options"]
+    if command.choice >= len(options):
+        raise ChoiceInvalid(command.choice, len(options))
+    return options[command.choice]
+
+
+def _own_content(stage: GenesisStage, content: Mapping[str, Any]) -> Mapping[str, Any]:
+    try:
+        return STAGE_CONTENT[stage].model_validate(content).model_dump(mode="json")
+    except ValidationError as error:
+        problems = error.errors(include_input=False, include_url=False, include_context=False)
+        details = [
+            f"{'.'.join(map(str, one['loc'])) or 'content'}: {one['msg']}"[:_PROBLEM_CHARACTERS_MAX]
+            for one in problems[:_PROBLEMS_MAX]
+        ]
+        raise StageContentInvalid(stage, details) from None

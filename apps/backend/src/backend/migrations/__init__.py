@@ -1,0 +1,17 @@
+"""The applications' schema: Alembic revisions beside the backbone's, with a version table of their own."""
+
+from pathlib import Path
+from typing import Final
+
+from relaybox.db import BACKBONE, Migrations, load_queries
+
+__all__ = ("ALL", "GENESIS")
+
+GENESIS: Final = Migrations(
+    location=Path(__file__).parent,
+    version_table="backend_alembic_version",
+    grant=load_queries(__package__ or "backend.migrations", "migrations.sql")["grant_service"],
+)
+
+ALL: Final = (BACKBONE, GENESIS)
+"""Every line this product needs, in the order in which they must be applied."""

@@ -1,0 +1,320 @@
+"""What a session's writer may do, when, and what it leads to."""
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from backend.genesis import (
+    FEEDBACK_MAX,
+    ChoiceInvalid,
+    NoProposal,
+    ProposalPending,
+    SessionClosed,
+    StageContentInvalid,
+    WrongStage,
+    genesis,
+)
+from pydantic_core import to_json
+from relaybox.commands import (
+    AggregateNotFound,
+    Caller,
+    CommandRefused,
+    DuplicateCommand,
+    PayloadInvalid,
+    Request,
+    UnknownCommand,
+)
+from relaybox.commands._decide import Loaded, decide
+from relaybox_types.enums import CommandStatus, TaskStatus
+from relaybox_types.genesis import GenesisStage, GenesisStatus
+
+from tests.fixtures.story import STAGES, Story, content
+
+LATER_STAGES = STAGES[1:]
+CONCEPT = GenesisStage.CONCEPT_SELECTION
+
+
+@pytest.fixture
+def story() -> Story:
+    return Story()
+
+
+def names(story: Story) -> list[str]:
+    return [fact["event_type"].removeprefix("Genesis.Session.") for fact in story.facts]
+
+
+def test_a_new_session_belongs_to_its_writer_and_stands_at_the_first_stage(story: Story) -> None:
+    session = story.session
+    assert (session.owner, session.version) == ("writer", 1)
+    assert (session.status, session.current_stage) == (GenesisStatus.IN_PROGRESS, CONCEPT)
+    assert (session.confirmed_data, session.draft, session.last_result) == (None, None, None)
+    assert names(story) == ["Created"]
+
+
+def test_a_session_may_belong_to_a_novel() -> None:
+    novel_id = uuid4()
+    story = Story.__new__(Story)
+    story.__dict__.update(id=uuid4(), facts=[], pending={}, settled={}, _state=None)
+    story.send("CreateSession", {"novel_id": str(novel_id)}, creates=True)
+    assert story.session.novel_id == novel_id == story.replayed().novel_id
+
+
+def test_a_request_carries_all_an_agent_needs(story: Story) -> None:
+    story.advance_to(GenesisStage.WORLDVIEW)
+    story.request()
+    story.propose()
+    story.send("SubmitFeedback", {"feedback": "darker", "rating": 2})
+    command_id = story.request({"notes": "an island"})
+    payload = story.facts[-1]["payload"]
+    assert payload["session_id"] == str(story.id)
+    assert payload["command_id"] == str(command_id)
+    assert payload["stage"] == "WORLDVIEW"
+    assert payload["request_params"]["notes"] == "an island"
+    assert list(payload["confirmed_data"]) == ["CONCEPT_SELECTION", "STORY_CONCEPTION"]
+    assert payload["feedback"] == [{"feedback": "darker", "rating": 2}]
+
+
+def test_preferences_are_said_once_and_known_in_every_later_request(story: Story) -> None:
+    story.request({"theme_preferences": ["科幻"], "notes": "short"})
+    story.propose()
+    story.request({"notes": None})
+    story.propose()
+    story.advance_to(GenesisStage.CHARACTERS)
+    story.request()
+    params = story.facts[-1]["payload"]["request_params"]
+    assert (params["theme_preferences"], params["notes"]) == (["科幻"], None)
+
+
+def test_notes_of_a_stage_proposal_count_for_that_request_alone(story: Story) -> None:
+    story.advance_to(GenesisStage.WORLDVIEW)
+    story.request({"notes": "an island"})
+    story.propose()
+    story.request()
+    assert story.facts[-1]["payload"]["request_params"]["notes"] is None
+
+
+@pytest.mark.parametrize("stage", LATER_STAGES)
+def test_concepts_are_generated_in_their_stage_alone(story: Story, stage: GenesisStage) -> None:
+    story.advance_to(stage)
+    with pytest.raises(WrongStage, match="RequestStageProposal"):
+        story.send("RequestConceptGeneration")
+
+
+def test_stage_proposals_are_for_the_later_stages(story: Story) -> None:
+    with pytest.raises(WrongStage, match="RequestConceptGeneration"):
+        story.send("RequestStageProposal")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_same_request_again_is_a_duplicate_of_the_pending_one(story: Story, stage: GenesisStage) -> None:
+    story.advance_to(stage)
+    command_id = story.request()
+    with pytest.raises(DuplicateCommand) as refused:
+        story.request()
+    assert refused.value.duplicate_command_id == command_id
+
+
+@pytest.mark.parametrize(
+    ("command_type", "payload"),
+    [
+        ("ConfirmStage", {"choice": 0}),
+        ("ConfirmStage", {"content": content(CONCEPT)}),
+        ("SubmitFeedback", {"feedback": "more"}),
+    ],
+)
+def test_nothing_crosses_a_pending_request(story: Story, command_type: str, payload: Any) -> None:
+    story.request()
+    story.propose()
+    command_id = story.request()
+    with pytest.raises(ProposalPending, match=str(command_id)):
+        story.send(command_type, payload)
+
+
+def test_feedback_needs_a_proposal(story: Story) -> None:
+    with pytest.raises(NoProposal, match="request a proposal"):
+        story.send("SubmitFeedback", {"feedback": "more"})
+
+
+def test_the_newest_remarks_are_kept_and_no_more_than_fit(story: Story) -> None:
+    story.request()
+    story.propose()
+    for number in range(FEEDBACK_MAX + 2):
+        story.send("SubmitFeedback", {"feedback": f"remark {number}"})
+    assert story.session.draft is not None
+    kept = [remark["feedback"] for remark in story.session.draft.feedback]
+    assert kept == [f"remark {number}" for number in range(2, FEEDBACK_MAX + 2)]
+
+
+def test_the_fullest_request_and_proposal_still_fit_into_one_event(story: Story) -> None:
+    long = "\x01" * 1200  # six bytes a character as JSON, the most there is
+    place = {"description": long}
+    world = {
+        **content(GenesisStage.WORLDVIEW),
+        "setting": long,
+        "rules": [long] * 12,
+        "places": [{"name": str(number), **place} for number in range(4)],
+    }
+    texts = dict.fromkeys(("description", "desire", "flaw", "arc"), long)
+    cast = [{"name": str(number), "role": "PROTAGONIST", **texts} for number in range(4)]
+    outline = [{"number": n + 1, "act": 1, "title": "t", "summary": long} for n in range(18)]
+    story.advance_to(GenesisStage.WORLDVIEW)
+    story.send("ConfirmStage", {"content": world})
+    story.send("ConfirmStage", {"content": {"characters": cast}})
+    command_id = story.request()
+    full = {"stage": "PLOT_OUTLINE", "options": [{"chapters": outline}] * 5}
+    story.send("ReportProposal", {"command_id": str(command_id), "proposal": full})
+    for _ in range(FEEDBACK_MAX):
+        story.send("SubmitFeedback", {"feedback": "\x01" * 4000})
+    story.request({"notes": "\x01" * 4000})
+    assert len(to_json(story.facts[-1])) > 400_000
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_chosen_option_is_what_is_confirmed(story: Story, stage: GenesisStage) -> None:
+    story.advance_to(stage)
+    story.request()
+    options = story.propose()["options"]
+    story.send("ConfirmStage", {"stage": stage.value, "choice": 1})
+    assert (story.session.confirmed_data or {})[stage] == options[1]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_writers_own_content_needs_no_proposal(story: Story, stage: GenesisStage) -> None:
+    story.advance_to(stage)
+    story.send("ConfirmStage", {"content": content(stage, "mine")})
+    assert (story.session.confirmed_data or {})[stage] == content(stage, "mine")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_own_content_without_what_the_stage_must_hold_is_refused(story: Story, stage: GenesisStage) -> None:
+    story.advance_to(stage)
+    (field, *_) = content(stage)
+    with pytest.raises(StageContentInvalid) as refused:
+        story.send("ConfirmStage", {"content": {**content(stage), field: ""}})
+    assert refused.value.details[0].startswith(field)
+
+
+def test_what_is_said_about_bad_content_is_bounded(story: Story) -> None:
+    with pytest.raises(StageContentInvalid) as refused:
+        story.send("ConfirmStage", {"content": {"x" * 900 + str(number): 1 for number in range(32)}})
+    assert len(refused.value.details) == 20
+    assert max(map(len, refused.value.details)) <= 300
+
+
+def test_a_choice_without_a_proposal_is_refused(story: Story) -> None:
+    with pytest.raises(NoProposal, match="content"):
+        story.send("ConfirmStage", {"choice": 0})
+
+
+def test_a_proposal_of_an_earlier_stage_cannot_be_chosen(story: Story) -> None:
+    story.request()
+    story.propose()
+    story.send("ConfirmStage", {"choice": 0})
+    with pytest.raises(NoProposal):
+        story.send("ConfirmStage", {"choice": 0})
+    with pytest.raises(NoProposal):
+        story.send("SubmitFeedback", {"feedback": "more"})
+
+
+def test_a_choice_beyond_the_options_is_refused(story: Story) -> None:
+    story.request()
+    story.propose()
+    with pytest.raises(ChoiceInvalid, match="0 to 2"):
+        story.send("ConfirmStage", {"choice": 3})
+
+
+@pytest.mark.parametrize("stage", LATER_STAGES)
+def test_a_double_click_cannot_skip_a_stage(story: Story, stage: GenesisStage) -> None:
+    story.advance_to(stage)
+    earlier = STAGES[STAGES.index(stage) - 1]
+    with pytest.raises(WrongStage, match=stage.value):
+        story.send("ConfirmStage", {"stage": earlier.value, "content": content(earlier)})
+    assert story.session.current_stage is stage
+
+
+def test_the_last_confirmation_finishes_the_session(story: Story) -> None:
+    story.advance_to(GenesisStage.PLOT_OUTLINE)
+    story.send("ConfirmStage", {"content": content(GenesisStage.PLOT_OUTLINE)})
+    assert names(story)[-2:] == ["StageConfirmed", "Finished"]
+    assert (story.session.status, story.session.current_stage) == (
+        GenesisStatus.COMPLETED,
+        GenesisStage.FINISHED,
+    )
+    assert set(story.session.confirmed_data or {}) == set(STAGES)
+
+
+def test_abandoning_fails_the_pending_command_and_cancels_its_task(story: Story) -> None:
+    command_id = story.request()
+    story.send("AbandonSession", {"reason": "another idea"})
+    assert story.facts[-1]["payload"] == {
+        "session_id": str(story.id),
+        "status": "ABANDONED",
+        "reason": "another idea",
+    }
+    end = story.settled[command_id]
+    assert (end.command_status, end.task_status) == (CommandStatus.FAILED, TaskStatus.CANCELLED)
+    assert (story.session.status, story.session.pending) == (GenesisStatus.ABANDONED, None)
+
+
+def test_abandoning_an_idle_session_settles_nothing(story: Story) -> None:
+    story.send("AbandonSession")
+    assert not story.settled
+
+
+@pytest.mark.parametrize("end", ["abandoned", "finished"])
+@pytest.mark.parametrize(
+    ("command_type", "payload"),
+    [
+        ("RequestConceptGeneration", {}),
+        ("RequestStageProposal", {}),
+        ("SubmitFeedback", {"feedback": "more"}),
+        ("ConfirmStage", {"choice": 0}),
+        ("AbandonSession", {}),
+    ],
+)
+def test_a_session_that_has_ended_takes_no_command(
+    story: Story, end: str, command_type: str, payload: Any
+) -> None:
+    if end == "abandoned":
+        story.send("AbandonSession")
+    else:
+        story.advance_to(GenesisStage.FINISHED)
+    with pytest.raises(SessionClosed, match="create a new one"):
+        story.send(command_type, payload)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "code"),
+    [
+        (SessionClosed, "SESSION_CLOSED"),
+        (WrongStage, "WRONG_STAGE"),
+        (ProposalPending, "PROPOSAL_PENDING"),
+        (NoProposal, "NO_PROPOSAL"),
+        (ChoiceInvalid, "CHOICE_INVALID"),
+        (StageContentInvalid, "STAGE_CONTENT_INVALID"),
+    ],
+)
+def test_every_refusal_has_its_own_code(refusal: type[CommandRefused], code: str) -> None:
+    assert refusal.error_code == code
+
+
+def test_g81_another_writers_session_looks_like_none(story: Story) -> None:
+    request = Request(
+        aggregate_id=story.id,
+        command_type="NoSuchCommand",
+        payload={},
+        caller=Caller(actor="stranger", source_service="api-gateway"),
+    )
+    loaded = Loaded(owner="writer", state=story.session.model_dump_json(), pending={})
+    with pytest.raises(AggregateNotFound):
+        decide(genesis, request, loaded)
+
+
+def test_a_payload_that_does_not_fit_its_command_is_refused(story: Story) -> None:
+    with pytest.raises(PayloadInvalid):
+        story.send("RequestConceptGeneration", {"theme": ["typo"]})
+
+
+def test_an_unknown_command_is_refused(story: Story) -> None:
+    with pytest.raises(UnknownCommand):
+        story.send("Dance")
