@@ -1,0 +1,36 @@
+"""The message relay: rows of the outbox to Kafka, at least once, in order per key."""
+
+from relaybox.relay._backoff import GiveUp, Retry, next_step
+from relaybox.relay._ensure import TopicsNotReady, ensure_topics
+from relaybox.relay._errors import (
+    EnvelopeIncomplete,
+    LinkDown,
+    RecordRefused,
+    RecordTooLarge,
+    RelayError,
+    RowFault,
+    TopicUnknown,
+)
+from relaybox.relay._relay import Relay
+from relaybox.relay._signals import OnSignal, Signal
+from relaybox.relay._statistics import DELAY_BOUNDS_S, Statistics
+
+__all__ = (
+    "DELAY_BOUNDS_S",
+    "EnvelopeIncomplete",
+    "GiveUp",
+    "LinkDown",
+    "OnSignal",
+    "RecordRefused",
+    "RecordTooLarge",
+    "Relay",
+    "RelayError",
+    "Retry",
+    "RowFault",
+    "Signal",
+    "Statistics",
+    "TopicUnknown",
+    "TopicsNotReady",
+    "ensure_topics",
+    "next_step",
+)

@@ -1,0 +1,67 @@
+"""What can go wrong between the outbox and Kafka, and whose fault it is.
+
+::
+
+    RelayboxError
+    └── RelayError
+        ├── LinkDown   the broker's or the network's fault; no row is charged for it
+        └── RowFault   this row's own fault; its key waits, every other key flows on
+            ├── EnvelopeIncomplete
+            ├── TopicUnknown
+            ├── RecordTooLarge
+            └── RecordRefused
+"""
+
+__all__ = (
+    "EnvelopeIncomplete",
+    "LinkDown",
+    "RecordRefused",
+    "RecordTooLarge",
+    "RelayError",
+    "RowFault",
+    "TopicUnknown",
+)
+
+from relaybox.errors import RelayboxError
+
+
+class RelayError(RelayboxError):
+    """Base of the errors of this package."""
+
+    error_code = "RELAY_ERROR"
+
+
+class LinkDown(RelayError):
+    """Raised when no broker acknowledges in time or refuses the relay; publishing resumes by itself."""
+
+    error_code = "RELAY_LINK_DOWN"
+
+
+class RowFault(RelayError):
+    """Base of the reasons why one row cannot be published; kept in its ``error_data`` (G24)."""
+
+    error_code = "RELAY_ROW_FAULT"
+
+
+class EnvelopeIncomplete(RowFault):
+    """The payload lacks what a CloudEvent must have: ``event_id`` and ``event_type``."""
+
+    error_code = "RELAY_ENVELOPE_INCOMPLETE"
+
+
+class TopicUnknown(RowFault):
+    """The broker has no topic of that name; create it and the row goes out by itself, or by a retry."""
+
+    error_code = "RELAY_TOPIC_UNKNOWN"
+
+
+class RecordTooLarge(RowFault):
+    """The record is over the topic's ``max.message.bytes``; raise that, or skip the row."""
+
+    error_code = "RELAY_RECORD_TOO_LARGE"
+
+
+class RecordRefused(RowFault):
+    """The broker refused this record alone; the message has its code."""
+
+    error_code = "RELAY_RECORD_REFUSED"

@@ -1,0 +1,99 @@
+"""The relay's second connection: heartbeats for its lanes, and an ear for notifications."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from typing import Any, Final
+
+import structlog
+
+from relaybox.db import Database, DatabaseError, DedicatedConnection, map_database_errors
+from relaybox.outbox import OUTBOX_CHANNEL
+from relaybox.relay._ask import connected
+from relaybox.relay._backoff import link_pause_s
+from relaybox.relay._lanes import LANES_CHANNEL, Lanes
+from relaybox.relay._rows import measure_backlog
+from relaybox.relay._signals import OnSignal, Signal
+from relaybox.relay._statistics import Counters
+from relaybox.settings import RelaySettings
+
+__all__ = ("Keeper",)
+
+#: Two heartbeats in a row may be lost.
+_BEATS_PER_LEASE: Final = 3
+_log = structlog.get_logger(__name__)
+
+
+class Keeper:
+    """Keeps the lanes' leases and wakes the pump; ends by cancellation only.
+
+    A connection of its own, because a heartbeat must not wait for a batch, and LISTEN lives and
+    dies with its connection.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        settings: RelaySettings,
+        lanes: Lanes,
+        counters: Counters,
+        on_signal: OnSignal,
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._lanes = lanes
+        self._counters = counters
+        self._signal = on_signal
+        #: Set whenever there may be something to publish; the pump clears it before it looks.
+        self.news = asyncio.Event()
+        #: Set by whoever wants the next heartbeat now: a lane can be given back, another relay joined.
+        self.beat_now = asyncio.Event()
+
+    async def run(self) -> None:
+        """Keep the lanes for ever; PostgreSQL away is waited out, the leases then end by themselves."""
+        failures = 0
+        while True:
+            try:
+                async with connected(self._database) as connection:
+                    await self._listen(connection)
+                    self.news.set()  # what was notified before LISTEN is not told again
+                    async for _ in self._beats(connection):
+                        failures = 0
+            except DatabaseError as error:
+                failures += 1
+                if failures == 1:
+                    _log.warning("relay has lost PostgreSQL, trying again", error_code=error.error_code)
+                await asyncio.sleep(link_pause_s(failures))
+
+    async def _beats(self, connection: DedicatedConnection) -> AsyncGenerator[None]:
+        measure_at = 0.0
+        while True:
+            self.beat_now.clear()
+            if await self._lanes.beat(connection):
+                _log.info("relay lanes changed", lanes=self._lanes.owned(), members=self._lanes.members)
+                self.news.set()
+                self._signal(Signal.LANES_CHANGED)
+            if time.monotonic() >= measure_at:
+                await measure_backlog(connection, self._counters)
+                measure_at = time.monotonic() + self._settings.poll_interval
+            yield
+            await wait_at_most(self.beat_now, self._settings.lease_s / _BEATS_PER_LEASE)
+
+    async def _listen(self, connection: DedicatedConnection) -> None:
+        channels = {OUTBOX_CHANNEL: self.news, LANES_CHANNEL: self.beat_now}
+
+        def hear(_connection: Any, _pid: int, channel: str, _payload: object) -> None:
+            channels[channel].set()
+
+        with map_database_errors():
+            for channel in channels:
+                await connection.add_listener(channel, hear)
+
+
+async def wait_at_most(event: asyncio.Event, seconds: float) -> None:
+    """Wait for *event*, or until *seconds* have passed."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return

@@ -1,0 +1,124 @@
+"""Which slices of the keys this relay owns: leases in PostgreSQL, times by its clock."""
+
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Final
+
+from relaybox.db import DedicatedConnection, load_queries
+from relaybox.relay._ask import ask
+
+__all__ = ("LANES_CHANNEL", "Lane", "Lanes", "fair_share", "surplus_of")
+
+#: Told when a lane was given back or a relay joined: whoever hears it need not wait for its next heartbeat.
+LANES_CHANNEL: Final = "relaybox_lanes"
+_SQL: Final = load_queries(__package__ or "relaybox.relay", "relay.sql")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lane:
+    """A lane this relay took, until its lease ends."""
+
+    lane: int
+    #: Rises whenever a relay takes the lane; a statement that carries an older one marks nothing.
+    epoch: int
+    #: ``time.monotonic()`` of the last renewal's *sending*, plus the lease: never later than the server's.
+    valid_until_s: float
+
+
+def fair_share(lanes: int, relays: int) -> int:
+    """The most lanes one of *relays* living relays may own, so that all lanes are owned."""
+    assert relays >= 1
+    return -(-lanes // relays)
+
+
+def surplus_of(owned: list[int], share: int) -> frozenset[int]:
+    """Which of the *owned* lanes to give back to own at most *share*: the last ones."""
+    return frozenset(sorted(owned)[share:])
+
+
+class Lanes:
+    """The lanes of one relay, kept by :meth:`beat`, three times per lease.
+
+    Invariant: a lane is published from only while its lease is valid by this process's own
+    clock, and it is given back only when none of its rows is in flight. So two relays publish
+    from one lane only if one was frozen with rows in flight; its marks are then refused by the epoch.
+    """
+
+    def __init__(self, *, lease_s: float) -> None:
+        # Unique per start, whatever the relay's name: a restarted one is another owner.
+        self.owner = f"relay-{uuid.uuid4()}"
+        self.members = 1
+        self._lease_s = lease_s
+        self._owned: dict[int, Lane] = {}
+        self._surplus: frozenset[int] = frozenset()
+        #: Lanes with rows in flight; set by the publishing loop.
+        self.busy: frozenset[int] = frozenset()
+        self._joined = False
+
+    def usable(self) -> list[Lane]:
+        """Lanes to publish from now, lowest first."""
+        now = time.monotonic()
+        lanes = [
+            lane
+            for lane in self._owned.values()
+            if lane.lane not in self._surplus and now < lane.valid_until_s
+        ]
+        return sorted(lanes, key=lambda lane: lane.lane)
+
+    def owned(self) -> tuple[int, ...]:
+        """Numbers of all owned lanes, those to be given back included."""
+        return tuple(sorted(self._owned))
+
+    def to_release(self) -> bool:
+        """Whether a surplus lane has become quiet: :meth:`beat` would give it back now."""
+        return bool(self._surplus & self._owned.keys() - self.busy)
+
+    async def beat(self, connection: DedicatedConnection) -> bool:
+        """Renew, give back and take lanes; returns whether the owned lanes changed."""
+        before = {lane.lane: lane.epoch for lane in self._owned.values()}
+        [counts] = await ask(connection, _SQL["join_members"], self.owner, self._lease_s)
+        self.members = counts["others"] + 1
+        share = fair_share(counts["lanes"], self.members)
+        await self._renew(connection)
+        self._surplus = surplus_of(list(self._owned), share)
+        quiet = [self._owned[lane] for lane in self._surplus - self.busy]
+        if quiet:
+            await self._release(connection, quiet)
+        if len(self._owned) < share:
+            await self._take(connection, share - len(self._owned))
+        if not self._joined:
+            await ask(connection, _SQL["call_members"], LANES_CHANNEL)
+            self._joined = True
+        return before != {lane.lane: lane.epoch for lane in self._owned.values()}
+
+    async def leave(self, connection: DedicatedConnection) -> None:
+        """Give everything back, so that the others need not wait for the leases to end."""
+        await ask(connection, _SQL["leave_members"], self.owner)
+        if self._owned:
+            await self._release(connection, list(self._owned.values()))
+
+    async def _renew(self, connection: DedicatedConnection) -> None:
+        if not self._owned:
+            return
+        owned = list(self._owned.values())
+        valid_until_s = time.monotonic() + self._lease_s
+        numbers, epochs = [lane.lane for lane in owned], [lane.epoch for lane in owned]
+        rows = await ask(connection, _SQL["renew_lanes"], self.owner, numbers, epochs, self._lease_s)
+        self._owned = {
+            row["lane"]: Lane(
+                lane=row["lane"], epoch=self._owned[row["lane"]].epoch, valid_until_s=valid_until_s
+            )
+            for row in rows
+        }
+
+    async def _take(self, connection: DedicatedConnection, wanted: int) -> None:
+        valid_until_s = time.monotonic() + self._lease_s
+        for row in await ask(connection, _SQL["take_lanes"], self.owner, wanted, self._lease_s):
+            self._owned[row["lane"]] = Lane(lane=row["lane"], epoch=row["epoch"], valid_until_s=valid_until_s)
+
+    async def _release(self, connection: DedicatedConnection, lanes: list[Lane]) -> None:
+        for lane in lanes:
+            del self._owned[lane.lane]
+        numbers, epochs = [lane.lane for lane in lanes], [lane.epoch for lane in lanes]
+        await ask(connection, _SQL["release_lanes"], self.owner, numbers, epochs, LANES_CHANNEL)

@@ -1,0 +1,126 @@
+"""Reading PENDING rows and writing down what became of them."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from pydantic_core import to_json
+
+from relaybox.db import DedicatedConnection, load_queries
+from relaybox.relay._ask import ask
+from relaybox.relay._backoff import GiveUp, Retry, next_step
+from relaybox.relay._errors import RowFault
+from relaybox.relay._lanes import Lane
+from relaybox.relay._messages import Message, message_of
+from relaybox.relay._statistics import DELAY_BOUNDS_S, Counters
+
+__all__ = (
+    "Charge",
+    "charge_for",
+    "charge_rows",
+    "fetch_batch",
+    "mark_sent",
+    "measure_backlog",
+    "plan_for_backlogs",
+    "ranges_of",
+    "seconds_until_due",
+)
+
+_SQL: Final = load_queries(__package__ or "relaybox.relay", "relay.sql")
+#: Bytes of payload, as stored, that one batch may hold: bounds this process's memory.
+_BATCH_BYTES_MAX: Final = 16 * 2**20
+_MESSAGE_CHARS_MAX: Final = 1_000
+_BACKLOG_ROWS_MAX: Final = 100_000
+
+Charge = tuple[Message, RowFault, Retry | GiveUp]
+
+
+async def fetch_batch(
+    connection: DedicatedConnection, lanes: Sequence[Lane], *, rows_max: int, in_flight: Iterable[Message]
+) -> list[Message]:
+    """At most *rows_max* publishable rows of *lanes* by ``seq``, without those *in_flight*."""
+    rows = await ask(
+        connection,
+        _SQL["fetch_batch"],
+        [lane.lane for lane in lanes],
+        [lane.epoch for lane in lanes],
+        rows_max,
+        _BATCH_BYTES_MAX,
+        ranges_of([message.seq for message in in_flight]),
+    )
+    return [message_of(row) for row in rows]
+
+
+async def mark_sent(connection: DedicatedConnection, messages: Sequence[Message], counters: Counters) -> int:
+    """Mark acknowledged rows SENT, count their delays; how many this relay was still entitled to mark."""
+    lanes, epochs = _fences(messages)
+    seqs = [message.seq for message in messages]
+    marked = 0
+    for row in await ask(connection, _SQL["mark_sent"], seqs, lanes, epochs, list(DELAY_BOUNDS_S)):
+        counters.count_published(bucket=row["bucket"], rows=row["rows"], delay_s=row["delay_s"])
+        marked += row["rows"]
+    return marked
+
+
+def charge_for(message: Message, fault: RowFault) -> Charge:
+    """What follows from *message* failing once more through *fault*."""
+    return message, fault, next_step(message.attempts + 1)
+
+
+async def charge_rows(connection: DedicatedConnection, charges: Sequence[Charge]) -> None:
+    """Record row faults: attempts, when to try again or FAILED, and why (G24)."""
+    lanes, epochs = _fences([message for message, _, _ in charges])
+    await ask(
+        connection,
+        _SQL["charge_rows"],
+        [message.seq for message, _, _ in charges],
+        lanes,
+        epochs,
+        [message.attempts + 1 for message, _, _ in charges],
+        [_error_data(message, fault) for message, fault, _ in charges],
+        [step.after_s if isinstance(step, Retry) else None for _, _, step in charges],
+    )
+
+
+async def seconds_until_due(connection: DedicatedConnection) -> float | None:
+    """Until the first waiting row's next attempt; None without one."""
+    [row] = await ask(connection, _SQL["next_due"])
+    return row["due_s"]
+
+
+async def measure_backlog(connection: DedicatedConnection, counters: Counters) -> None:
+    """Count what waits, of all lanes."""
+    [row] = await ask(connection, _SQL["measure_backlog"], _BACKLOG_ROWS_MAX)
+    counters.pending, counters.retrying, counters.failed = row["pending"], row["retrying"], row["failed"]
+    counters.oldest_pending_s = row["oldest_s"] or 0.0
+
+
+async def plan_for_backlogs(connection: DedicatedConnection) -> None:
+    """Keep the plans of this connection on the index of PENDING rows."""
+    await ask(connection, _SQL["plan_for_backlogs"])
+
+
+def ranges_of(seqs: Sequence[int]) -> str:
+    """*seqs* as the text of an ``int8multirange``: a backlog's batch is a few runs, not 2,000 numbers."""
+    runs: list[tuple[int, int]] = []
+    for seq in sorted(seqs):
+        if runs and runs[-1][1] == seq - 1:
+            runs[-1] = (runs[-1][0], seq)
+        else:
+            runs.append((seq, seq))
+    return "{" + ",".join(f"[{first},{last}]" for first, last in runs) + "}"
+
+
+def _fences(messages: Iterable[Message]) -> tuple[list[int], list[int]]:
+    pairs = sorted({(message.lane, message.epoch) for message in messages})
+    return [lane for lane, _ in pairs], [epoch for _, epoch in pairs]
+
+
+def _error_data(message: Message, fault: RowFault) -> str:
+    return to_json(
+        {
+            "reason": "row",
+            "class": type(fault).__name__,
+            "message": str(fault)[:_MESSAGE_CHARS_MAX],
+            "attempts": message.attempts + 1,
+        }
+    ).decode()

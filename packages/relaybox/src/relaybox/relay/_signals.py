@@ -1,0 +1,23 @@
+"""What a relay announces while it works; nothing in production listens."""
+
+from collections.abc import Callable
+from enum import StrEnum
+
+__all__ = ("OnSignal", "Signal")
+
+
+class Signal(StrEnum):
+    """A moment in a relay's life; tests wait for these instead of for time."""
+
+    LANES_CHANGED = "lanes_changed"
+    BATCH_TAKEN = "batch_taken"  # handed to the publisher
+    BATCH_PUBLISHED = "batch_published"  # acknowledged or refused, not recorded yet
+    BATCH_MARKED = "batch_marked"
+    ROWS_CHARGED = "rows_charged"
+    IDLE = "idle"  # nothing left to publish; waits for a notification, a retry or the poll
+    LINK_DOWN = "link_down"
+    LINK_UP = "link_up"
+    STOPPED = "stopped"
+
+
+OnSignal = Callable[[Signal], None]

@@ -1,0 +1,70 @@
+"""What the broker will take: which topics exist, and how large their records may be (G34)."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import (
+    AdminClient,
+    ConfigResource,  # pyright: ignore[reportPrivateImportUsage] - documented there
+    ResourceType,  # pyright: ignore[reportPrivateImportUsage]
+)
+
+from relaybox.relay._errors import LinkDown
+
+__all__ = ("TopicLimits",)
+
+_ANSWER_S: Final = 5.0
+_LIMIT: Final = "max.message.bytes"
+#: Kafka's default, taken where the relay may not read a topic's configuration.
+_LIMIT_BYTES: Final = 1_048_588
+_UNKNOWN: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_EXCEPTION})
+_FORBIDDEN: Final = frozenset(
+    {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}
+)
+_log = structlog.get_logger(__name__)
+
+
+class TopicLimits:
+    """``max.message.bytes`` of the topics that exist, asked once per topic and connection.
+
+    A topic that does not exist is asked for again each time: it may have been created.
+    Blocking: belongs to the publisher's thread.
+    """
+
+    def __init__(self, admin: AdminClient) -> None:
+        self._admin = admin
+        self._bytes_max: dict[str, int] = {}
+
+    def of(self, topics: Iterable[str]) -> Mapping[str, int]:
+        """The limits of all topics known so far; those of *topics* that are missing do not exist.
+
+        Asking for the configuration never creates a topic, as asking for metadata may.
+
+        Raises:
+            LinkDown: the broker does not answer.
+        """
+        unknown = sorted(set(topics) - self._bytes_max.keys())
+        if unknown:
+            resources = [ConfigResource(ResourceType.TOPIC, name) for name in unknown]
+            admin: Any = self._admin  # its stubs do not say what the futures hold
+            answers = admin.describe_configs(resources, request_timeout=_ANSWER_S)
+            for resource, answer in answers.items():
+                try:
+                    entries = answer.result(_ANSWER_S)
+                except KafkaException as error:
+                    self._understand(str(resource.name), error.args[0])
+                except TimeoutError as error:
+                    raise LinkDown("the broker did not answer what it accepts; check KAFKA_HOST") from error
+                else:
+                    self._bytes_max[str(resource.name)] = int(entries[_LIMIT].value or _LIMIT_BYTES)
+        return self._bytes_max
+
+    def _understand(self, topic: str, error: KafkaError) -> None:
+        if error.code() in _UNKNOWN:
+            return
+        if error.code() not in _FORBIDDEN:
+            raise LinkDown(f"the broker does not say what it accepts: {error.str()}")
+        _log.warning("the relay may not read a topic's configuration; assuming Kafka's default", topic=topic)
+        self._bytes_max[topic] = _LIMIT_BYTES

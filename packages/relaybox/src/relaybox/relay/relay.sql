@@ -1,0 +1,139 @@
+-- name: join_members
+-- Say that relay $1 is alive for $2 more seconds, forget the dead, and count the other living ones.
+WITH me AS (
+    INSERT INTO relay_members (name, lease_until)
+    VALUES ($1, clock_timestamp() + make_interval(secs => $2::float8))
+    ON CONFLICT (name) DO UPDATE SET lease_until = excluded.lease_until
+), dead AS (
+    DELETE FROM relay_members WHERE name <> $1 AND lease_until < clock_timestamp()
+)
+SELECT (SELECT count(*) FROM relay_members WHERE name <> $1 AND lease_until >= clock_timestamp()) AS others,
+       (SELECT count(*) FROM relay_lanes) AS lanes
+
+-- name: leave_members
+-- Relay $1 is gone; the others' shares grow at their next heartbeat.
+DELETE FROM relay_members WHERE name = $1
+
+-- name: renew_lanes
+-- Lengthen the leases of lanes $2, held by relay $1 at epochs $3, to $4 seconds from now; says which it still holds.
+UPDATE relay_lanes AS l SET lease_until = clock_timestamp() + make_interval(secs => $4::float8)
+FROM unnest($2::int[], $3::bigint[]) AS held (lane, epoch)
+WHERE l.lane = held.lane AND l.epoch = held.epoch AND l.owner = $1
+RETURNING l.lane
+
+-- name: take_lanes
+-- Take at most $2 lanes that nobody holds, for relay $1 and $3 seconds. The epoch fences whoever held them.
+UPDATE relay_lanes SET owner = $1, epoch = epoch + 1,
+                       lease_until = clock_timestamp() + make_interval(secs => $3::float8)
+WHERE lane IN (
+    SELECT lane FROM relay_lanes
+    WHERE owner IS NULL OR lease_until < clock_timestamp()
+    ORDER BY lane LIMIT $2::int
+    FOR UPDATE SKIP LOCKED
+)
+RETURNING lane, epoch
+
+-- name: release_lanes
+-- Give lanes $2, held by relay $1 at epochs $3, back, and wake the relays that may take them.
+WITH released AS (
+    UPDATE relay_lanes AS l SET owner = NULL, lease_until = NULL
+    FROM unnest($2::int[], $3::bigint[]) AS held (lane, epoch)
+    WHERE l.lane = held.lane AND l.epoch = held.epoch AND l.owner = $1
+    RETURNING l.lane
+)
+SELECT pg_notify($4, string_agg(lane::text, ',')) FROM released HAVING count(*) > 0
+
+-- name: fetch_batch
+-- At most $3 rows, and about $4 bytes, of the lanes $1 at epochs $2 that may be published now, oldest first,
+-- without those in flight ($5). There is no "seq > last": a smaller seq may commit later (G22). A row waits
+-- while an earlier one of its key is FAILED or waits for its next attempt (G24).
+WITH due AS (
+    SELECT o.seq, l.lane, l.epoch, o.topic, o.key, o.attempts, o.payload, pg_column_size(o.payload) AS bytes
+    FROM event_outbox AS o
+    JOIN relay_lanes AS l ON o.key_hash BETWEEN l.hash_min AND l.hash_max
+    JOIN unnest($1::int[], $2::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch
+    WHERE o.status = 'PENDING'
+      AND (o.next_attempt_at IS NULL OR o.next_attempt_at <= now())
+      AND NOT o.seq <@ $5::text::int8multirange
+      AND NOT EXISTS (
+          SELECT FROM event_outbox AS head
+          WHERE head.key = o.key AND head.seq < o.seq
+            AND (head.status = 'FAILED' OR (head.status = 'PENDING' AND head.next_attempt_at > now()))
+      )
+    ORDER BY o.seq
+    LIMIT $3::int
+), sized AS (
+    SELECT *, sum(bytes) OVER (ORDER BY seq ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS bytes_so_far
+    FROM due
+)
+SELECT seq, lane, epoch, topic, key, attempts, convert_to(payload::text, 'UTF8') AS value,
+       payload ->> 'event_id' AS id,
+       payload ->> 'event_type' AS type,
+       payload ->> 'timestamp' AS time,
+       payload ->> 'aggregate_id' AS subject,
+       payload ->> 'correlation_id' AS correlation_id,
+       payload ->> 'causation_id' AS causation_id,
+       payload -> 'metadata' ->> 'source_service' AS source,
+       payload -> 'metadata' ->> 'traceparent' AS traceparent
+FROM sized
+WHERE bytes_so_far - bytes < $4::bigint
+ORDER BY seq
+
+-- name: mark_sent
+-- The broker has acknowledged rows $1 of lanes $2 at epochs $3: mark them, where the lane has not been taken by
+-- somebody else (G26). FOR SHARE makes a take-over wait for this statement, or this statement see the take-over.
+-- Says how many rows went into each bucket of $4, seconds from insert to acknowledgement, and their sum.
+WITH held AS (
+    SELECT l.hash_min, l.hash_max FROM relay_lanes AS l
+    JOIN unnest($2::int[], $3::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch
+    FOR SHARE OF l
+), sent AS (
+    UPDATE event_outbox AS o SET status = 'SENT', sent_at = clock_timestamp()
+    FROM held
+    WHERE o.seq = ANY ($1::bigint[]) AND o.status = 'PENDING' AND o.key_hash BETWEEN held.hash_min AND held.hash_max
+    RETURNING extract(epoch FROM o.sent_at - o.created_at)::float8 AS delay_s
+)
+SELECT width_bucket(delay_s, $4::float8[]) AS bucket, count(*) AS rows, sum(delay_s) AS delay_s
+FROM sent GROUP BY 1
+
+-- name: charge_rows
+-- Rows $1 of lanes $2 at epochs $3 failed through their own fault: count attempts $4 and keep errors $5. Each is
+-- tried again after $6 seconds, or, where that is null, FAILED for an operator to decide on. Fenced like mark_sent.
+WITH held AS (
+    SELECT l.hash_min, l.hash_max FROM relay_lanes AS l
+    JOIN unnest($2::int[], $3::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch
+    FOR SHARE OF l
+)
+UPDATE event_outbox AS o SET
+    status = CASE WHEN charge.after_s IS NULL THEN 'FAILED' ELSE 'PENDING' END::outbox_status,
+    attempts = charge.attempts,
+    next_attempt_at = clock_timestamp() + make_interval(secs => charge.after_s),
+    error_data = charge.error || jsonb_build_object('at', clock_timestamp())
+FROM held, unnest($1::bigint[], $4::int[], $5::text[]::jsonb[], $6::float8[]) AS charge (seq, attempts, error, after_s)
+WHERE o.seq = charge.seq AND o.status = 'PENDING' AND o.key_hash BETWEEN held.hash_min AND held.hash_max
+RETURNING o.seq
+
+-- name: next_due
+-- Seconds until the first row that waits for its next attempt is due; null without one.
+SELECT extract(epoch FROM min(next_attempt_at) - clock_timestamp())::float8 AS due_s
+FROM event_outbox WHERE status = 'PENDING' AND next_attempt_at > now()
+
+-- name: measure_backlog
+-- How many rows are PENDING, wait for a retry, or for an operator, each counted up to $1, and for how many seconds
+-- the first PENDING one has been.
+SELECT (SELECT count(*) FROM (SELECT FROM event_outbox WHERE status = 'PENDING' LIMIT $1::int) AS rows) AS pending,
+       (SELECT count(*) FROM (SELECT FROM event_outbox
+                              WHERE status = 'PENDING' AND next_attempt_at IS NOT NULL LIMIT $1::int) AS rows) AS retrying,
+       (SELECT count(*) FROM (SELECT FROM event_outbox WHERE status = 'FAILED' LIMIT $1::int) AS rows) AS failed,
+       (SELECT extract(epoch FROM clock_timestamp() - created_at)::float8
+        FROM event_outbox WHERE status = 'PENDING' ORDER BY seq LIMIT 1) AS oldest_s
+
+-- name: plan_for_backlogs
+-- This connection's plans follow the index of PENDING rows whatever the statistics say: in a table that was never
+-- analysed PostgreSQL guesses three such rows, and sorts a hundred thousand for every batch (350 ms instead of 9).
+SELECT set_config('enable_sort', 'off', false), set_config('enable_bitmapscan', 'off', false),
+       set_config('plan_cache_mode', 'force_generic_plan', false)
+
+-- name: call_members
+-- A relay has joined: the others give their surplus back at once instead of at their next heartbeat.
+SELECT pg_notify($1, '')
