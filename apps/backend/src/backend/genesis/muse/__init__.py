@@ -1,0 +1,32 @@
+"""The muse proposes what a stage could hold: offline from a phrase bank, or by asking a language model."""
+
+from backend.genesis.muse._errors import (
+    MuseAnswerBroken,
+    MuseBriefIncomplete,
+    MuseError,
+    MuseNotInstalled,
+    MuseRateLimited,
+    MuseRefused,
+    MuseTimedOut,
+    MuseUnavailable,
+)
+from backend.genesis.muse._muse import Brief, Muse, Progress
+from backend.genesis.muse._offline import OfflineMuse
+from backend.genesis.muse._settings import MuseSettings, muse_from_settings
+
+__all__ = [
+    "Brief",
+    "Muse",
+    "MuseAnswerBroken",
+    "MuseBriefIncomplete",
+    "MuseError",
+    "MuseNotInstalled",
+    "MuseRateLimited",
+    "MuseRefused",
+    "MuseSettings",
+    "MuseTimedOut",
+    "MuseUnavailable",
+    "OfflineMuse",
+    "Progress",
+    "muse_from_settings",
+]

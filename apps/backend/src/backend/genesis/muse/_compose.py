@@ -1,0 +1,332 @@
+"""Composing a proposal out of phrases: pure, and the same for the same brief."""
+
+import re
+from collections.abc import Mapping, Sequence
+from random import Random
+
+from pydantic_core import to_json
+from relaybox_types.genesis import (
+    CONCEPT_OPTIONS,
+    AnyContent,
+    Chapter,
+    Character,
+    CharacterRole,
+    Characters,
+    Concept,
+    GenesisStage,
+    PlotOutline,
+    Proposal,
+    StoryConception,
+    Worldview,
+)
+
+from backend.genesis.muse._language import language_of, texts_of
+from backend.genesis.muse._muse import Brief
+from backend.genesis.muse._phrases import Bank, Companion, Motif, Wish, World
+from backend.genesis.muse._story import Story
+from backend.genesis.muse._telling import clip, fill, join, paragraph, ranked, sentence
+
+__all__ = ["compose"]
+
+_TITLE_CHARS_MAX = 200
+_THEMES_MAX = 12
+_WISHES_MAX = 2
+_RULES = 3
+
+
+def compose(brief: Brief) -> Proposal:
+    """The proposal for this brief.
+
+    Raises:
+        MuseBriefIncomplete: an earlier stage that it builds on is missing.
+    """
+    return _Composer(brief).proposal()
+
+
+class _Composer:
+    """Draws from the bank of the brief's language, by chance that the brief alone decides."""
+
+    def __init__(self, brief: Brief) -> None:
+        self._brief = brief
+        self._bank = Bank.load(language_of(brief))
+        self._rng = Random(_fingerprint(brief))  # noqa: S311 – chance that must be repeatable
+        notes = (brief.preferences.notes or "", *(said.feedback for said in brief.feedback))
+        self._wishes = self._wishes_in("\n".join(notes))
+
+    def proposal(self) -> Proposal:
+        match self._brief.stage:
+            case GenesisStage.CONCEPT_SELECTION:
+                options: Sequence[AnyContent] = self._concepts()
+            case GenesisStage.STORY_CONCEPTION:
+                options = self._conceptions()
+            case GenesisStage.WORLDVIEW:
+                options = self._worldviews()
+            case GenesisStage.CHARACTERS:
+                options = self._casts()
+            case GenesisStage.PLOT_OUTLINE:
+                options = self._outlines()
+            case GenesisStage.FINISHED:
+                raise ValueError("nothing is proposed for FINISHED")
+        return Proposal(stage=self._brief.stage, options=tuple(options), remark=self._remark(options))
+
+    # ------------------------------------------------------------------------------------ concepts
+
+    def _concepts(self) -> list[Concept]:
+        """Three concepts that differ in hero and motif, in the worlds that the writer's wishes point to."""
+        requests = self._requests()
+        text = "\n".join(requests)
+        worlds = self._worlds_for(requests)
+        heroes = {world.name: ranked(self._bank, world.heroes, text, self._rng) for world in worlds}
+        motifs = ranked(self._bank, self._bank.motifs, text, self._rng)
+        names = self._rng.sample(self._bank.names, CONCEPT_OPTIONS)
+        concepts: list[Concept] = []
+        for number, name in enumerate(names):
+            world = worlds[number % len(worlds)]
+            hero = heroes[world.name].pop(0)
+            slots = {"hero": name, "role": hero.role, "object": hero.object, "where": world.where}
+            concepts.append(self._concept(world, motifs[number], {**slots, "thing": world.thing}))
+        return concepts
+
+    def _worlds_for(self, requests: Sequence[str]) -> list[World]:
+        """The worlds that the first request to name any points to, else all that no request turns away."""
+        worlds = self._rng.sample(self._bank.worlds, len(self._bank.worlds))
+        for text in requests:
+            meant = [world for world in worlds if self._bank.leaning(text, world.keywords) > 0]
+            if meant:
+                return meant
+        text = "\n".join(requests)
+        return [world for world in worlds if self._bank.leaning(text, world.keywords) == 0] or worlds
+
+    def _concept(self, world: World, motif: Motif, slots: Mapping[str, str]) -> Concept:
+        wished = self._brief.preferences.theme_preferences
+        told = (*world.keywords, *motif.keywords)
+        untold = [theme for theme in wished if self._bank.leaning(theme, told) == 0][:3]
+        slots = {**slots, **_beginning(motif, slots)}
+        words = self._bank.words
+        undertone = fill(words.undertone, {"themes": join(self._bank, untold)}) if untold else ""
+        themes = dict.fromkeys((*wished[: _THEMES_MAX - 1], motif.theme))
+        return Concept(
+            title=fill(self._rng.choice(motif.titles), slots),
+            logline=fill(self._rng.choice(words.loglines), slots),
+            hook=paragraph(self._bank, motif.question, undertone, *self._turns()),
+            themes=tuple(themes),
+            tone=self._tone(world),
+        )
+
+    def _tone(self, world: World) -> str:
+        """The world's tone and the writer's wishes for the style, as many as fit."""
+        styles = [*self._brief.preferences.style_preferences, *(wish.tone for wish in self._wishes)]
+        if not styles:
+            return world.tone
+        listed = self._bank.words.comma.join(styles)
+        return clip(
+            self._bank.words.tone.format_map({"tone": world.tone, "styles": listed}), _TITLE_CHARS_MAX
+        )
+
+    # ------------------------------------------------------------------- premise and world
+
+    def _conceptions(self) -> list[StoryConception]:
+        """One premise, two endings, each in a way of telling of its own."""
+        concept = self._brief.content(Concept)
+        story = self._story()
+        motif, slots = story.motif, story.slots
+        bridge = self._bank.words.bridge if story.own_idea else ""
+        bridge = fill(bridge, {**slots, **_beginning(motif, slots)})
+        perspectives = ranked(self._bank, self._bank.perspectives, story.text, self._rng)
+        premise = paragraph(self._bank, clip(concept.logline, 500), bridge, fill(motif.premise, slots))
+        return [
+            StoryConception(
+                premise=premise,
+                conflict=paragraph(self._bank, fill(motif.conflict, slots), *self._turns()),
+                stakes=fill(motif.stakes, slots),
+                ending=fill(ending, slots),
+                perspective=fill(perspective.text, slots),
+            )
+            for ending, perspective in zip(self._shuffled(motif.endings), perspectives, strict=False)
+        ]
+
+    def _worldviews(self) -> list[Worldview]:
+        """The world of the story, with two societies, and a rule that comes from what it is about."""
+        self._brief.content(StoryConception)  # in the story's texts; asked for, so that none goes without
+        story = self._story()
+        world, motif = story.world, story.motif
+        return [
+            Worldview(
+                era=world.era,
+                setting=world.setting,
+                society=paragraph(self._bank, society, *self._turns()),
+                places=(world.places[0], *self._rng.sample(world.places[1:], 2)),
+                rules=(*self._rng.sample(world.rules, _RULES - 1), motif.rule),
+            )
+            for society in self._shuffled(world.societies)
+        ]
+
+    # -------------------------------------------------------------------------------- people
+
+    def _casts(self) -> list[Characters]:
+        """The hero and the antagonist of the story, with two pairs of people between them."""
+        place = self._brief.content(Worldview).places[0].name
+        story = self._story()
+        name = story.name or self._rng.choice(self._bank.names)
+        slots = {**story.slots, "hero": name, "object": story.hero.object, "place": place}
+        companions = self._rng.sample(self._bank.companions, 2)
+        elders = self._rng.sample(self._bank.elders, 2)
+        allies = self._rng.sample(self._bank.allies, 2)
+        mentors = self._rng.sample(self._bank.mentors, 2)
+        lead = Character(
+            name=name,
+            role=CharacterRole.PROTAGONIST,
+            description=fill(self._bank.words.protagonist, slots),
+            desire=story.hero.desire,
+            flaw=story.hero.flaw,
+            arc=paragraph(self._bank, story.motif.arc, *self._turns()),
+        )
+        rival = story.antagonist
+        against = Character(role=CharacterRole.ANTAGONIST, **rival.model_dump(exclude={"keywords"}))
+        return [
+            Characters(
+                characters=(
+                    lead,
+                    against,
+                    _named(companions[number], CharacterRole.ALLY, allies[number], slots),
+                    _named(elders[number], CharacterRole.MENTOR, mentors[number], slots),
+                )
+            )
+            for number in range(2)
+        ]
+
+    # ---------------------------------------------------------------------------------- plot
+
+    def _outlines(self) -> list[PlotOutline]:
+        """The chapters, told in two ways, with the people, places, rule and ending confirmed before."""
+        slots = self._plot_slots()
+        ways = [self._rng.randrange(2) for _ in self._bank.beats]
+        middle = len(self._bank.beats) // 2
+        return [
+            PlotOutline(
+                chapters=tuple(
+                    Chapter(
+                        number=number,
+                        act=beat.act,
+                        title=clip(fill(beat.titles[way ^ option], slots), _TITLE_CHARS_MAX),
+                        summary=paragraph(
+                            self._bank,
+                            fill(beat.summaries[way ^ option], slots),
+                            *(self._turns() if number == middle else ()),
+                        ),
+                    )
+                    for number, (beat, way) in enumerate(zip(self._bank.beats, ways, strict=True), start=1)
+                )
+            )
+            for option in range(2)
+        ]
+
+    def _plot_slots(self) -> dict[str, str]:
+        story, words = self._story(), self._bank.words
+        conception, world = self._brief.content(StoryConception), self._brief.content(Worldview)
+        cast = self._brief.content(Characters).characters
+        by_role = {character.role: character for character in reversed(cast)}
+        hero = by_role[CharacterRole.PROTAGONIST]
+
+        def named(role: CharacterRole, stand_in: str) -> str:
+            return by_role[role].name if role in by_role else stand_in
+
+        def of_hero(text: str) -> str:
+            # A text made before the hero had a name speaks of "the protagonist".
+            named = re.sub(re.escape(words.hero), lambda _: hero.name, text, flags=re.IGNORECASE)
+            return sentence(self._bank, clip(named, 380))
+
+        return {
+            "title": self._brief.content(Concept).title,
+            "hero": hero.name,
+            "hero_flaw": sentence(self._bank, clip(hero.flaw, 200)),
+            "hero_desire": sentence(self._bank, clip(hero.desire, 200)),
+            "antagonist": named(CharacterRole.ANTAGONIST, words.antagonist),
+            "ally": named(CharacterRole.ALLY, words.ally),
+            "mentor": named(CharacterRole.MENTOR, words.mentor),
+            **{f"place_{letter}": world.places[n % len(world.places)].name for n, letter in enumerate("abc")},
+            # The last rule is the one that comes from what the story is about.
+            "rule": sentence(self._bank, clip(world.rules[-1], 200)),
+            "object": story.slots["object"],
+            "question": story.motif.question,
+            "stakes": of_hero(conception.stakes),
+            "conflict": of_hero(conception.conflict),
+            "ending": of_hero(conception.ending),
+        }
+
+    # -------------------------------------------------------------------- what the writer says
+
+    def _requests(self) -> list[str]:
+        """All that the writer asks for in words of their own; what weighs most comes first."""
+        preferences = self._brief.preferences
+        newest_first = [said.feedback for said in reversed(self._brief.feedback)]
+        notes = [] if preferences.notes is None else [preferences.notes]
+        return [*newest_first, *notes, *preferences.theme_preferences, *preferences.style_preferences]
+
+    def _wishes_in(self, text: str) -> list[Wish]:
+        """The wishes this text utters; no more than a page can grant."""
+        leaning = self._bank.leaning
+        return [
+            wish
+            for wish in self._bank.wishes
+            if leaning(text, wish.keywords) > 0 or leaning(text, wish.complaints) < 0
+        ][:_WISHES_MAX]
+
+    def _turns(self) -> list[str]:
+        """A sentence for each wish, none that the story holds already."""
+        told = texts_of(self._brief.confirmed.values())
+        fresh = [[turn for turn in wish.turns if turn not in told] for wish in self._wishes]
+        return [self._rng.choice(turns) for turns in fresh if turns]
+
+    def _remark(self, options: Sequence[AnyContent]) -> str:
+        """What this proposal stands on and, where the writer gave feedback, what came of it."""
+        remarks = self._bank.remarks
+        slots: dict[str, str] = {}
+        match options[0]:
+            case Concept():
+                titles = [one.title for one in options if isinstance(one, Concept)]
+                quoted = [self._bank.words.quoted.format(title=title) for title in titles]
+                slots["titles"] = join(self._bank, quoted)
+            case StoryConception() | Worldview():
+                slots["title"] = self._brief.content(Concept).title
+            case Characters():
+                place = self._brief.content(Worldview).places[0].name
+                slots |= {"title": self._brief.content(Concept).title, "place": place}
+            case PlotOutline():
+                slots = self._plot_slots()
+        said = remarks.stages[self._brief.stage].format_map(slots)
+        if not self._brief.feedback:
+            return said
+        feedback = sentence(self._bank, clip(self._brief.feedback[-1].feedback, 300))
+        wishes = self._wishes_in(self._brief.feedback[-1].feedback)
+        frame = remarks.answered if wishes else remarks.heard
+        answer = self._bank.words.and_then.join(wish.answer for wish in wishes)
+        return paragraph(self._bank, frame.format_map({"feedback": feedback, "answer": answer}), said)
+
+    def _story(self) -> Story:
+        return Story.recall(self._bank, self._brief, self._rng)
+
+    def _shuffled(self, pair: Sequence[str]) -> list[str]:
+        return self._rng.sample(pair, len(pair))
+
+
+def _beginning(motif: Motif, slots: Mapping[str, str]) -> dict[str, str]:
+    """How a story with this motif begins, as slots for a frame."""
+    return {"discovery": motif.discovery.format_map(slots), "pressure": fill(motif.pressure, slots)}
+
+
+def _named(name: str, role: CharacterRole, one: Companion, slots: Mapping[str, str]) -> Character:
+    return Character(
+        name=name,
+        role=role,
+        description=fill(one.description, slots),
+        desire=one.desire,
+        flaw=one.flaw,
+        arc=one.arc,
+    )
+
+
+def _fingerprint(brief: Brief) -> bytes:
+    """Everything in the brief, so that any change of it draws anew."""
+    confirmed = sorted(brief.confirmed.items())  # JSONB does not keep the order of keys
+    return to_json((brief.stage, brief.preferences, confirmed, brief.feedback, brief.seed))

@@ -1,0 +1,61 @@
+"""Which language to answer in: the writer's own."""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+from pydantic import BaseModel, JsonValue
+
+from backend.genesis.muse._muse import Brief
+
+__all__ = ["Language", "language_of", "texts_of"]
+
+Language = Literal["en", "zh"]
+
+_HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
+_LATIN_WORD = re.compile(r"[A-Za-zÀ-ÿ]+")
+
+
+def texts_of(models: Iterable[BaseModel]) -> str:
+    """All texts in these models, a line each."""
+    return "\n".join(text for model in models for text in _texts(model.model_dump(mode="json")))
+
+
+def language_of(brief: Brief) -> Language:
+    """The language to answer in: the one wished for, else the writer's, else English.
+
+    The writer's is that of the first of preferences, confirmed contents and feedback with any text in it.
+    """
+    wished = (brief.preferences.language or "").lower().split("-")[0]
+    if wished == "zh":
+        return "zh"
+    if wished == "en":
+        return "en"
+    preferences = brief.preferences.model_copy(update={"language": None})
+    for source in ((preferences,), brief.confirmed.values(), brief.feedback):
+        language = _script(texts_of(source))
+        if language is not None:
+            return language
+    return "en"
+
+
+def _texts(document: JsonValue) -> Iterator[str]:
+    match document:
+        case str():
+            yield document
+        case list():
+            for item in document:
+                yield from _texts(item)
+        case dict():
+            for item in document.values():
+                yield from _texts(item)
+        case _:
+            return
+
+
+def _script(text: str) -> Language | None:
+    """By script: a Han character weighs as much as a Latin word. None where there is neither."""
+    han, latin = len(_HAN.findall(text)), len(_LATIN_WORD.findall(text))
+    if han == latin == 0:
+        return None
+    return "zh" if han >= latin else "en"

@@ -1,0 +1,217 @@
+"""The phrase bank of a language: read once from `phrases/<language>/*.toml`, checked as it is read."""
+
+import re
+import tomllib
+from collections.abc import Iterable
+from functools import cache
+from importlib.resources import files
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+from relaybox_types.genesis import GenesisStage, Place
+
+from backend.genesis.muse._language import Language
+
+__all__ = ["Antagonist", "Bank", "Beat", "Companion", "Hero", "Item", "Motif", "Perspective", "Wish", "World"]
+
+Pair = Annotated[tuple[str, ...], Field(min_length=2, max_length=2)]
+"""Two ways of saying it: one for each option of a proposal."""
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Item(_Entry):
+    """An entry that can be chosen by what a text is about, and recognised in a text made from it."""
+
+    keywords: tuple[str, ...] = ()
+
+    @property
+    def mark(self) -> str | None:
+        """What stands verbatim in every text made from this entry; None where nothing does."""
+        return None
+
+
+class Hero(Item):
+    """What a protagonist of a world does and wants; known by the role."""
+
+    role: str
+    object: str
+    desire: str
+    flaw: str
+
+    @property
+    def mark(self) -> str:
+        return self.role
+
+
+class Antagonist(Item):
+    """Who stands against the hero; known by the name."""
+
+    name: str
+    description: str
+    desire: str
+    flaw: str
+    arc: str
+
+    @property
+    def mark(self) -> str:
+        return self.name
+
+
+class World(Item):
+    """Where and when it happens; known by its name. `thing` gives titles their noun."""
+
+    name: str
+    where: str
+    thing: str
+    tone: str
+    era: str
+    setting: str
+    societies: Pair
+    places: Annotated[tuple[Place, ...], Field(min_length=4)]
+    rules: Annotated[tuple[str, ...], Field(min_length=3)]
+    heroes: Annotated[tuple[Hero, ...], Field(min_length=3)]
+    antagonists: Annotated[tuple[Antagonist, ...], Field(min_length=1)]
+
+    @property
+    def mark(self) -> str:
+        return self.name
+
+
+class Motif(Item):
+    """What it is about; known by its question."""
+
+    theme: str
+    titles: Pair
+    discovery: str
+    pressure: str
+    question: str
+    premise: str
+    conflict: str
+    stakes: str
+    endings: Pair
+    arc: str
+    rule: str
+
+    @property
+    def mark(self) -> str:
+        return self.question
+
+
+class Companion(_Entry):
+    """Somebody beside the hero, still without a name."""
+
+    description: str
+    desire: str
+    flaw: str
+    arc: str
+
+
+class Perspective(Item):
+    """A way of telling."""
+
+    text: str
+
+
+class Wish(Item):
+    """What writers ask for, directly or by complaining, and how a text answers."""
+
+    complaints: tuple[str, ...]
+    tone: str
+    answer: str
+    turns: Pair
+
+
+class Beat(_Entry):
+    """One chapter's part in the plot."""
+
+    act: int
+    titles: Pair
+    summaries: Pair
+
+
+class Words(_Entry):
+    """Small words, stand-ins and sentence frames."""
+
+    hero: str
+    object: str
+    where: str
+    antagonist: str
+    ally: str
+    mentor: str
+    gap: str
+    stop: str
+    negation: str
+    insistence: str
+    comma: str
+    and_then: str
+    quoted: str
+    and_: Annotated[str, Field(alias="and")]
+    tone: str
+    bridge: str
+    protagonist: str
+    undertone: str
+    loglines: Pair
+
+
+class Remarks(_Entry):
+    """What the muse says with a proposal, and how it answers feedback."""
+
+    stages: dict[GenesisStage, str]
+    answered: str
+    heard: str
+
+
+class Bank(_Entry):
+    """All phrases of one language."""
+
+    names: Annotated[tuple[str, ...], Field(min_length=3)]
+    companions: Annotated[tuple[str, ...], Field(min_length=4)]
+    elders: Annotated[tuple[str, ...], Field(min_length=4)]
+    words: Words
+    remarks: Remarks
+    worlds: Annotated[tuple[World, ...], Field(min_length=1)]
+    motifs: Annotated[tuple[Motif, ...], Field(min_length=3)]
+    allies: Annotated[tuple[Companion, ...], Field(min_length=2)]
+    mentors: Annotated[tuple[Companion, ...], Field(min_length=2)]
+    perspectives: Annotated[tuple[Perspective, ...], Field(min_length=2)]
+    wishes: tuple[Wish, ...]
+    beats: Annotated[tuple[Beat, ...], Field(min_length=3)]
+
+    @staticmethod
+    @cache
+    def load(language: Language) -> "Bank":
+        """The bank of this language."""
+        folder = files("backend.genesis.muse") / "phrases" / language
+        tables = (
+            tomllib.loads(file.read_text("utf-8")) for file in folder.iterdir() if file.name.endswith(".toml")
+        )
+        return Bank.model_validate({key: value for table in tables for key, value in table.items()})
+
+    def leaning(self, text: str, keywords: Iterable[str]) -> int:
+        """How many of the keywords *text* asks for, less those that it wants less of ("not too dark")."""
+        return sum(self._lean(text, keyword) for keyword in keywords)
+
+    def _lean(self, text: str, keyword: str) -> int:
+        found = _pattern(keyword).search(text)
+        if found is None:
+            return 0
+        if re.match(self.words.insistence, text[found.end() :], re.IGNORECASE):
+            return 1
+        before = text[max(0, found.start() - 24) : found.start()]
+        return -1 if re.search(self.words.negation, before, re.IGNORECASE) else 1
+
+
+@cache
+def _pattern(keyword: str) -> re.Pattern[str]:
+    """Where a keyword stands in a text.
+
+    Chinese has no word boundaries. Elsewhere a short keyword is a whole word ("war" is not in "warm") and a
+    longer one may go on ("histor": history, historical).
+    """
+    if not keyword.isascii():
+        return re.compile(re.escape(keyword))
+    end = "" if len(keyword) >= 5 else r"s?(?![A-Za-z])"
+    return re.compile(rf"(?<![A-Za-z]){re.escape(keyword)}{end}", re.IGNORECASE)

@@ -1,0 +1,43 @@
+"""The prompts for a language model, kept as files in `prompts/`."""
+
+import tomllib
+from functools import cache
+from importlib.resources import files
+
+from pydantic_core import to_json
+from relaybox_types.genesis import STAGE_CONTENT
+
+from backend.genesis.muse._muse import Brief
+
+__all__ = ["again", "opening", "system"]
+
+
+def system() -> str:
+    """What the model is and how it answers, whatever the stage."""
+    return _read("system.md")
+
+
+def opening(brief: Brief) -> str:
+    """The brief in words, with the JSON Schema of what the stage must hold."""
+    return _read("brief.md").format(
+        stage=brief.stage.value,
+        task=tomllib.loads(_read("tasks.toml"))[brief.stage.value],
+        preferences=_shown(brief.preferences.model_dump(exclude_none=True)),
+        confirmed=_shown({stage.value: content for stage, content in brief.confirmed.items()}),
+        feedback=_shown(brief.feedback),
+        schema=_shown(STAGE_CONTENT[brief.stage].model_json_schema()),
+    )
+
+
+def again(problems: str) -> str:
+    """Why the last answer was no use, and the request for another."""
+    return _read("again.md").format(problems=problems)
+
+
+def _shown(value: object) -> str:
+    return to_json(value, indent=1).decode()
+
+
+@cache
+def _read(name: str) -> str:
+    return (files("backend.genesis.muse") / "prompts" / name).read_text("utf-8")

@@ -1,0 +1,58 @@
+"""Filling frames with phrases, and keeping the outcome within the bounds of the models."""
+
+import re
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import TypeVar
+
+from backend.genesis.muse._phrases import Bank, Item
+
+__all__ = ["clip", "fill", "join", "paragraph", "ranked", "sentence"]
+
+PARAGRAPH_CHARS_MAX = 1200
+
+_SENTENCE_START = re.compile(r"(^|[.!?]”? +)([a-z])")
+_SENTENCE_END = re.compile(r"[.!?。！？][”’]?(?=\s|$|[\u3000-\u9fff])")
+
+AnyItem = TypeVar("AnyItem", bound=Item)
+
+
+def fill(frame: str, slots: Mapping[str, str]) -> str:
+    """*frame* with its slots filled, and every sentence beginning with a capital letter."""
+    return _SENTENCE_START.sub(lambda start: start[1] + start[2].upper(), frame.format_map(slots))
+
+
+def clip(text: str, chars_max: int) -> str:
+    """As many whole sentences of *text* as fit; where not even one does, its beginning and an ellipsis."""
+    if len(text) <= chars_max:
+        return text
+    ends = [end.end() for end in _SENTENCE_END.finditer(text, 0, chars_max)]
+    return text[: ends[-1]] if ends else text[: chars_max - 1].rstrip() + "…"
+
+
+def paragraph(bank: Bank, *sentences: str) -> str:
+    """The sentences as one paragraph, within its bound."""
+    return clip(bank.words.gap.join(sentence(bank, one) for one in sentences if one), PARAGRAPH_CHARS_MAX)
+
+
+def sentence(bank: Bank, text: str) -> str:
+    """*text* with a full stop, which writers like to leave out and which the next sentence needs."""
+    return text if re.search(r"[.!?…。！？][”’\"')）]*$", text) else text + bank.words.stop
+
+
+def join(bank: Bank, names: Sequence[str]) -> str:
+    """The names as a list in words: a, b and c."""
+    *first, last = names
+    return bank.words.and_.join([bank.words.comma.join(first), last]) if first else last
+
+
+def ranked(bank: Bank, items: Sequence[AnyItem], text: str, rng: Random) -> list[AnyItem]:
+    """The items by how well they go with *text*, best first; ties fall by chance.
+
+    An item whose mark stands in the text was used to make it, and outweighs every keyword.
+    """
+
+    def fit(item: AnyItem) -> tuple[bool, int]:
+        return item.mark is not None and item.mark in text, bank.leaning(text, item.keywords)
+
+    return sorted(rng.sample(items, len(items)), key=fit, reverse=True)
