@@ -1,0 +1,58 @@
+"""Making the topics that events go to."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import (
+    AdminClient,
+    NewTopic,  # pyright: ignore[reportPrivateImportUsage] - documented there
+)
+
+from relaybox.relay._errors import RelayError
+from relaybox.settings import KafkaSettings
+
+__all__ = ("TopicsNotReady", "ensure_topics")
+
+_ANSWER_S: Final = 10.0
+
+
+class TopicsNotReady(RelayError):
+    """Raised when a topic could be neither found nor created."""
+
+    error_code = "TOPICS_NOT_READY"
+
+
+async def ensure_topics(settings: KafkaSettings, topics: Iterable[str], *, partitions: int = 8) -> list[str]:
+    """Create those of *topics* that do not exist, with *partitions*; returns the created ones.
+
+    One that exists stays as it is: raising its number of partitions would send later events of a
+    key elsewhere and break its order. Replication is the broker's default.
+
+    Raises:
+        TopicsNotReady: the broker does not answer, or refuses.
+    """
+    return await asyncio.to_thread(_ensure, settings, sorted(set(topics)), partitions)
+
+
+def _ensure(settings: KafkaSettings, topics: list[str], partitions: int) -> list[str]:
+    admin: Any = AdminClient({"bootstrap.servers": settings.bootstrap_servers, "log_level": 0})
+    created: list[str] = []
+    wanted = [NewTopic(name, num_partitions=partitions) for name in topics]
+    for name, answer in admin.create_topics(wanted, request_timeout=_ANSWER_S).items():
+        try:
+            answer.result(_ANSWER_S + 1)
+        except KafkaException as error:
+            reason: KafkaError = error.args[0]
+            if reason.code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise TopicsNotReady(
+                    f"topic {name!r} cannot be created: {reason.str()}; create it by hand"
+                ) from error
+        except TimeoutError as error:
+            raise TopicsNotReady(
+                f"no Kafka broker answers at {settings.bootstrap_servers}; check KAFKA_HOST and KAFKA_PORT"
+            ) from error
+        else:
+            created.append(name)
+    return created
