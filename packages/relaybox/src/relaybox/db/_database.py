@@ -98,7 +98,7 @@ class Database:
             RetryTransaction: 40001 or 40P01.
         """
         with map_database_errors():
-            connection = await _reached(self.engine.connect().start())
+            connection = await reached(self.engine.connect().start())
             try:
                 raw = await connection.get_raw_connection()
                 assert raw.driver_connection is not None
@@ -138,7 +138,7 @@ class Database:
     async def _run_once(self, work: Callable[[AsyncSession], Awaitable[T]], isolation: Isolation) -> T:
         with map_database_errors():
             async with self.sessions() as db:
-                await _reached(db.connection(execution_options={"isolation_level": isolation}))
+                await reached(db.connection(execution_options={"isolation_level": isolation}))
                 result = await work(db)
                 await db.commit()
                 return result
@@ -152,7 +152,7 @@ class Database:
         settings = self.settings
         driver: Any = asyncpg
         with map_database_errors():
-            return await _reached(
+            return await reached(
                 driver.connect(
                     host=settings.host,
                     port=settings.port,
@@ -168,7 +168,7 @@ class Database:
         await self.engine.dispose()
 
 
-async def _reached(connecting: Awaitable[T]) -> T:
+async def reached(connecting: Awaitable[T]) -> T:
     try:
         return await connecting
     except (TimeoutError, OSError) as error:

@@ -1,5 +1,7 @@
 """Versioned schema: Alembic revisions whose content is SQL files, applied as the tables' owner."""
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -9,10 +11,10 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from relaybox.db._database import Database
-from relaybox.db._errors import DatabaseError
+from relaybox.db._database import Database, reached
+from relaybox.db._errors import DatabaseError, DatabaseUnavailable, map_database_errors
 from relaybox.db._queries import load_queries
 from relaybox.settings import PostgresSettings
 
@@ -101,9 +103,14 @@ async def migrate_down(settings: PostgresSettings, line: Migrations, revision: s
 
 
 async def pending_migrations(database: Database, *lines: Migrations) -> list[str]:
-    """The revisions that *database* still lacks, oldest first; empty when the code may run on it."""
+    """The revisions that *database* still lacks, oldest first; empty when the code may run on it.
+
+    Raises:
+        DatabaseUnavailable: PostgreSQL is away.
+        DatabaseBusy: no connection or answer in time.
+    """
     missing: list[str] = []
-    async with database.engine.connect() as connection:
+    async with _connected(database.engine) as connection:
         for line in lines:
             at = await connection.run_sync(_heads, line.version_table)
             revisions = line.script().iterate_revisions("heads", at or "base")
@@ -148,6 +155,16 @@ def _owner(settings: PostgresSettings) -> AsyncEngine:
     return Database(owner, application_name="relaybox-migrate").engine
 
 
+@asynccontextmanager
+async def _connected(engine: AsyncEngine) -> AsyncGenerator[AsyncConnection]:
+    with map_database_errors():
+        connection = await reached(engine.connect().start())
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+
 async def _run(engine: AsyncEngine, line: Migrations, action: Any, revision: str) -> list[str]:
     def run(connection: Connection) -> list[str]:
         before = _heads(connection, line.version_table)
@@ -161,9 +178,11 @@ async def _run(engine: AsyncEngine, line: Migrations, action: Any, revision: str
         ]
 
     try:
-        async with engine.begin() as connection:
+        async with _connected(engine) as connection, connection.begin():
             await connection.exec_driver_sql(_SQL["one_migration_at_a_time"])
             return await connection.run_sync(run)
+    except DatabaseUnavailable:
+        raise
     except Exception as error:
         raise MigrationFailed(f"{line.version_table}: {error}") from error
 

@@ -13,7 +13,6 @@ from relaybox.db import (
     DatabaseError,
     Migrations,
     load_queries,
-    map_database_errors,
     pending_migrations,
 )
 from relaybox.settings import KafkaSettings
@@ -94,15 +93,9 @@ class _Schema:
             return await self._compare()
         except DatabaseError as error:
             return CheckResult(state=HealthState.FAILED, detail=str(error))
-        except OSError:
-            return CheckResult(
-                state=HealthState.FAILED,
-                detail="PostgreSQL cannot be reached; check POSTGRES_HOST, POSTGRES_PORT",
-            )
 
     async def _compare(self) -> CheckResult:
-        with map_database_errors():
-            pending = await pending_migrations(self._database, *self._migrations)
+        pending = await pending_migrations(self._database, *self._migrations)
         if pending:
             missing = ", ".join(pending)
             return CheckResult(

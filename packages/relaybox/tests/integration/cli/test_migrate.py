@@ -1,0 +1,65 @@
+"""``relaybox migrate`` as an operator runs it, against a real PostgreSQL."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from relaybox.settings import PostgresSettings
+
+
+def relaybox(settings: PostgresSettings, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {
+        "POSTGRES_HOST": settings.host,
+        "POSTGRES_PORT": str(settings.port),
+        "POSTGRES_DB": settings.db,
+        "POSTGRES_USER": settings.user,
+        "POSTGRES_PASSWORD": settings.password.get_secret_value(),
+    }
+    if settings.owner_user is not None:
+        environment["POSTGRES_OWNER_USER"] = settings.owner_user
+    if settings.owner_password is not None:
+        environment["POSTGRES_OWNER_PASSWORD"] = settings.owner_password.get_secret_value()
+    program = [sys.executable, "-c", "from relaybox.cli import app; app()", *words]
+    return subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_database_is_brought_up_checked_and_taken_down(
+    empty_postgres_settings: PostgresSettings,
+) -> None:
+    settings = empty_postgres_settings
+    before = relaybox(settings, "migrate", "check")
+    assert (before.returncode, before.stdout) == (1, "pending 0001_backbone\n")
+
+    up = relaybox(settings, "migrate", "up", "--json")
+    assert json.loads(up.stdout) == {"applied": ["0001_backbone"]}
+    assert up.returncode == 0
+    assert relaybox(settings, "migrate", "check").returncode == 0
+    assert relaybox(settings, "migrate", "up").stdout == "nothing to apply: the schema is up to date\n"
+
+    assert relaybox(settings, "migrate", "down").returncode == 1
+    assert relaybox(settings, "migrate", "check").returncode == 0
+    assert relaybox(settings, "migrate", "down", "--yes").stdout == "removed 0001_backbone\n"
+    assert relaybox(settings, "migrate", "check", "--json").stdout == '{"pending":["0001_backbone"]}\n'
+
+
+@pytest.mark.parametrize("one_role", [True, False])
+def test_people_with_one_role_are_told_what_they_lose(
+    empty_postgres_settings: PostgresSettings, one_role: bool
+) -> None:
+    settings = empty_postgres_settings
+    if one_role:
+        settings = settings.as_owner().model_copy(update={"owner_user": None, "owner_password": None})
+    up = relaybox(settings, "migrate", "up")
+    assert up.returncode == 0
+    assert ("Lost by that" in up.stderr) is one_role
+
+
+def test_a_refused_migration_is_one_line(empty_postgres_settings: PostgresSettings) -> None:
+    as_service = empty_postgres_settings.model_copy(update={"owner_user": None, "owner_password": None})
+    up = relaybox(as_service, "migrate", "up")
+    assert up.returncode == 1
+    (line,) = up.stderr.splitlines()
+    assert line.startswith("error: relaybox_alembic_version: ")
+    assert "permission denied" in line

@@ -1,0 +1,100 @@
+"""The command line where no server is needed: what it prints, and how it refuses."""
+
+import json
+from importlib.metadata import version
+
+import pytest
+from relaybox.cli import app
+from relaybox.db import BACKBONE, schema_script
+from relaybox.http import SharedSecretVerifier
+from relaybox.settings import JwtSettings, load_settings
+from typer.testing import CliRunner, Result
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(app, words)
+
+
+@pytest.fixture
+def jwt_settings(monkeypatch: pytest.MonkeyPatch) -> JwtSettings:
+    monkeypatch.setenv("JWT_SECRET", "a secret of 32 bytes at the least")
+    return load_settings(JwtSettings)
+
+
+def test_the_version_is_that_of_the_installed_package() -> None:
+    result = run("--version")
+    assert (result.exit_code, result.stdout.strip()) == (0, f"relaybox {version('relaybox')}")
+
+
+async def test_a_token_is_printed_alone_and_is_good(jwt_settings: JwtSettings) -> None:
+    result = run("token", "--sub", "ann")
+    assert result.exit_code == 0
+    principal = await SharedSecretVerifier(jwt_settings).verify(result.stdout.strip())
+    assert principal.subject == "ann"
+
+
+def test_a_script_gets_the_tokens_length_of_life_too(jwt_settings: JwtSettings) -> None:
+    told = json.loads(run("token", "--sub", "ann", "--ttl-s", "60", "--json").stdout)
+    assert told["expires_in_s"] == 60
+    assert told["token"].count(".") == 2
+
+
+def test_a_subject_that_no_service_would_take_is_refused(jwt_settings: JwtSettings) -> None:
+    result = run("token", "--sub", "")
+    assert result.exit_code == 2
+    assert "printable" in result.stderr
+
+
+def test_without_a_secret_one_line_names_the_setting() -> None:
+    result = run("token", "--sub", "ann")
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: JWT_SECRET: ")
+
+
+def test_a_secret_that_is_too_short_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JWT_SECRET", "hunter2")
+    result = run("token", "--sub", "ann")
+    assert result.exit_code == 1
+    assert "hunter2" not in result.output
+
+
+def test_each_wrong_setting_has_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTGRES_PORT", "many")
+    monkeypatch.setenv("POSTGRES_POOL_SIZE", "0")
+    result = run("migrate", "check")
+    assert result.exit_code == 1
+    assert [line.split(": ")[1] for line in result.stderr.splitlines()] == [
+        "POSTGRES_PORT",
+        "POSTGRES_POOL_SIZE",
+    ]
+
+
+@pytest.mark.parametrize("command", [("up",), ("down", "--yes"), ("check",)])
+def test_postgresql_away_is_one_line_without_a_traceback(
+    command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POSTGRES_HOST", "127.0.0.1")
+    monkeypatch.setenv("POSTGRES_PORT", "1")
+    result = run("migrate", *command)
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert "PostgreSQL cannot be reached" in line
+
+
+def test_tables_are_not_removed_without_being_sure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTGRES_HOST", "127.0.0.1")
+    monkeypatch.setenv("POSTGRES_PORT", "1")
+    result = run("migrate", "down")
+    assert result.exit_code == 1
+    assert "infinite_scribe at 127.0.0.1:1" in result.stderr
+    assert "--yes" in result.stderr
+
+
+def test_the_schema_is_printed_as_it_is() -> None:
+    assert run("migrate", "sql").stdout == schema_script(BACKBONE)
+
+
+def test_a_mistake_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relaybox.cli._migrate.schema_script", lambda *_lines: 1 // 0)
+    assert isinstance(run("migrate", "sql").exception, ZeroDivisionError)
