@@ -1,0 +1,180 @@
+"""One event: its transaction, and what happens when that fails."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum, auto
+from typing import Final, assert_never
+
+import structlog
+from relaybox_types.envelope import EventEnvelope
+from sqlalchemy.ext.asyncio import AsyncSession
+from structlog.contextvars import bound_contextvars
+
+from relaybox.consumers._errors import HandlerFailed
+from relaybox.consumers._lane import Lane
+from relaybox.consumers._message import Message, parse_event
+from relaybox.consumers._subscription import Subscription, UnitOfWork
+from relaybox.db import (
+    Database,
+    DatabaseBusy,
+    DatabaseUnavailable,
+    RetryTransaction,
+    executor_of,
+    load_queries,
+)
+
+__all__ = ("ConsumerMoment", "GiveUp", "Handling", "Retry", "WaitForDatabase", "next_step")
+
+_SQL: Final = load_queries(__package__ or "relaybox.consumers", "consumers.sql")
+_log: Final = structlog.stdlib.get_logger(__name__)
+#: Pauses before the second, third and fourth attempt.
+_RETRY_PAUSES_S: Final = (1.0, 2.0, 4.0)
+_DATABASE_PAUSE_S: Final = 0.1
+_DATABASE_PAUSE_S_MAX: Final = 5.0
+
+
+class ConsumerMoment(StrEnum):
+    """What a consumer has just done; announced for tests, which wait for it instead of for time."""
+
+    ASSIGNED = auto()
+    REVOKED = auto()
+    COMMITTED = auto()  # a handler's transaction
+    ALREADY_DONE = auto()
+    OTHER_TYPE = auto()
+    RETRYING = auto()
+    WAITING_FOR_DATABASE = auto()
+    OFFSETS_COMMITTED = auto()
+    PAUSED = auto()
+    RESUMED = auto()
+    KAFKA_AWAY = auto()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retry:
+    """Run the handler again after a pause; the failure is charged to the event."""
+
+    pause_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaitForDatabase:
+    """Run the handler again after a pause; PostgreSQL's trouble is charged to nobody."""
+
+    pause_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class GiveUp:
+    """Stop the consumer in front of this event."""
+
+
+def next_step(
+    failure: Exception, *, failures: int, database_failures: int
+) -> Retry | WaitForDatabase | GiveUp:
+    """What follows *failure*, counted in the figure of its own kind.
+
+    A handler gets four attempts, 1 s, 2 s and 4 s apart. A database that is away or overloaded is
+    waited for without end, in pauses that double up to 5 s.
+    """
+    if isinstance(failure, (DatabaseUnavailable, DatabaseBusy, RetryTransaction)):
+        pause_s = _DATABASE_PAUSE_S * 2.0 ** min(database_failures - 1, 10)
+        return WaitForDatabase(pause_s=min(pause_s, _DATABASE_PAUSE_S_MAX))
+    if failures > len(_RETRY_PAUSES_S):
+        return GiveUp()
+    return Retry(pause_s=_RETRY_PAUSES_S[failures - 1])
+
+
+class Handling:
+    """Runs the handlers of one group, one transaction per event."""
+
+    def __init__(
+        self,
+        database: Database,
+        subscriptions: Iterable[Subscription],
+        *,
+        group: str,
+        concurrency: int,
+        announce: Callable[[ConsumerMoment], None],
+    ) -> None:
+        self._database = database
+        self._by_type = {name: one for one in subscriptions for name in one.event_types}
+        self._group = group
+        self._slots = asyncio.Semaphore(concurrency)
+        self._announce = announce
+        self.event_types = frozenset(self._by_type)
+
+    async def handle(self, message: Message, lane: Lane) -> bool:
+        """Bring *message* to its end; False when *lane* was closed before that.
+
+        Raises:
+            EnvelopeInvalid: the message is no event.
+            HandlerFailed: the handler failed on every attempt.
+        """
+        event = parse_event(message, group=self._group, event_types=self.event_types)
+        if event is None:
+            self._announce(ConsumerMoment.OTHER_TYPE)
+            return True
+        names = {"event_id": str(event.event_id), "correlation_id": str(event.correlation_id)}
+        with bound_contextvars(**names, event_type=event.event_type):
+            return await self._until_done(event, message, lane)
+
+    async def _until_done(self, event: EventEnvelope, message: Message, lane: Lane) -> bool:
+        failures = database_failures = 0
+        while True:
+            try:
+                async with self._slots:
+                    if lane.closing.is_set():
+                        return False
+                    await self._once(event)
+            except Exception as error:  # noqa: BLE001 - a handler may raise anything; next_step decides
+                failure = error
+            else:
+                return True
+            charged = not isinstance(failure, (DatabaseUnavailable, DatabaseBusy, RetryTransaction))
+            failures, database_failures = failures + charged, database_failures + (not charged)
+            step = next_step(failure, failures=failures, database_failures=database_failures)
+            if isinstance(step, GiveUp):
+                raise self._failed(event, message, failures) from failure
+            self._tell(step, failure)
+            if not await lane.pause(step.pause_s):
+                return False
+
+    async def _once(self, event: EventEnvelope) -> None:
+        unit = await self._database.run_in_transaction(lambda db: self._effect(event, db))
+        if unit is None:
+            self._announce(ConsumerMoment.ALREADY_DONE)
+            return
+        self._announce(ConsumerMoment.COMMITTED)
+        unit.announce_commit()
+
+    async def _effect(self, event: EventEnvelope, db: AsyncSession) -> UnitOfWork | None:
+        # First, so that a second consumer of the group waits here for the first one's outcome.
+        claimed = await executor_of(db).fetch(_SQL["claim_event"], self._group, event.event_id)
+        if not claimed:
+            return None
+        unit = UnitOfWork(db=db, event=event)
+        await self._by_type[event.event_type](event, unit)
+        return unit
+
+    def _tell(self, step: Retry | WaitForDatabase, failure: Exception) -> None:
+        match step:
+            case Retry():
+                _log.warning("handler failed; trying again", pause_s=step.pause_s, exc_info=failure)
+                self._announce(ConsumerMoment.RETRYING)
+            case WaitForDatabase():
+                _log.warning("waiting for PostgreSQL", pause_s=step.pause_s, reason=str(failure))
+                self._announce(ConsumerMoment.WAITING_FOR_DATABASE)
+            case _:
+                assert_never(step)
+
+    def _failed(self, event: EventEnvelope, message: Message, attempts: int) -> HandlerFailed:
+        topic, partition = message.partition
+        return HandlerFailed(
+            group=self._group,
+            topic=topic,
+            partition=partition,
+            offset=message.offset,
+            event_id=event.event_id,
+            attempts=attempts,
+        )

@@ -1,0 +1,316 @@
+"""What a consumer does while everything is up."""
+
+import asyncio
+from collections.abc import Callable
+from uuid import UUID
+
+import pytest
+import structlog
+from confluent_kafka import Consumer as KafkaConsumer
+from confluent_kafka import TopicPartition
+from relaybox.consumers import ConsumerMoment, EnvelopeInvalid, HandlerFailed, UnitOfWork
+from relaybox.consumers._handling import _SQL
+from relaybox.db import Database, executor_of
+from relaybox.settings import KafkaSettings
+from relaybox_types.envelope import EventEnvelope
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tests.fixtures.events import CREATED, REQUESTED, effects, make_event, publish, publish_raw, record_effect
+from tests.fixtures.moments import WAIT_S
+
+COMMITTED = ConsumerMoment.COMMITTED
+
+
+def committed_offsets(settings: KafkaSettings, topic: str, group: str) -> int:
+    """Messages of *topic* in front of the group's committed offsets."""
+    client = KafkaConsumer(
+        {"bootstrap.servers": settings.bootstrap_servers, "group.id": group, "log_level": 0}
+    )
+    found = client.committed([TopicPartition(topic, number) for number in range(4)], timeout=30)
+    client.close()
+    return sum(max(one.offset, 0) for one in found)
+
+
+@pytest.fixture
+def send(kafka_settings: KafkaSettings, topic: str) -> Callable[..., None]:
+    return lambda *events: publish(kafka_settings, topic, events)
+
+
+async def test_an_event_takes_effect_and_its_offset_is_committed(
+    database: Database, kafka_settings: KafkaSettings, topic: str, group: str, send, start_consumer
+) -> None:
+    event = make_event()
+    async with start_consumer(record_effect) as running:
+        send(event)
+        await running.moments.reached(COMMITTED)
+        await running.stopped()
+        assert running.consumer.statistics().handled == 1
+    assert await effects(database) == [event.event_id]
+    assert committed_offsets(kafka_settings, topic, group) == 1
+
+
+async def test_offsets_are_committed_while_the_consumer_runs(send, start_consumer) -> None:
+    async with start_consumer(record_effect) as running:
+        send(make_event())
+        await running.moments.reached(ConsumerMoment.OFFSETS_COMMITTED)
+        assert running.moments.counts[COMMITTED] == 1
+
+
+async def test_g40_redelivery_has_no_second_effect(database: Database, send, start_consumer) -> None:
+    event = make_event()
+    async with start_consumer(record_effect) as running:
+        send(event, event)
+        await running.moments.reached(ConsumerMoment.ALREADY_DONE)
+        assert running.consumer.statistics().already_done == 1
+    assert await effects(database) == [event.event_id]
+
+
+async def test_g40_the_record_is_kept_per_consumer(
+    database: Database, group: str, send, start_consumer
+) -> None:
+    event = make_event()
+    async with (
+        start_consumer(record_effect) as one,
+        start_consumer(record_effect, group=f"{group}-b") as other,
+    ):
+        send(event)
+        await one.moments.reached(COMMITTED)
+        await other.moments.reached(COMMITTED)
+    assert await effects(database) == [event.event_id, event.event_id]
+
+
+async def test_g40_an_effect_that_fails_leaves_no_record(database: Database, send, start_consumer) -> None:
+    event = make_event()
+    failures = iter([RuntimeError("once")])
+
+    async def handler(event: EventEnvelope, unit: UnitOfWork) -> None:
+        await record_effect(event, unit)
+        for failure in failures:
+            raise failure
+
+    async with start_consumer(handler) as running:
+        send(event)
+        await running.moments.reached(ConsumerMoment.RETRYING)
+        assert await effects(database) == []
+        await running.moments.reached(COMMITTED)
+    assert await effects(database) == [event.event_id]
+
+
+async def test_g40_two_consumers_racing_for_one_event_have_one_effect(
+    database: Database,
+    group: str,
+    kafka_settings: KafkaSettings,
+    make_topic,
+    send,
+    start_consumer,
+    topic: str,
+) -> None:
+    """As after a rebalance: the former owner has the event in hand while the next one reads it again."""
+    event = make_event()
+    in_hand, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(event: EventEnvelope, unit: UnitOfWork) -> None:
+        await record_effect(event, unit)
+        in_hand.set()
+        await go_on.wait()
+
+    async with start_consumer(slow):
+        send(event)
+        await asyncio.wait_for(in_hand.wait(), WAIT_S)
+        claim = asyncio.create_task(claim_beside(database, group, event.event_id))
+        await until_somebody_waits_for_a_lock(database)
+        go_on.set()
+        assert await claim is False
+    assert await effects(database) == [event.event_id]
+
+
+async def claim_beside(database: Database, group: str, event_id: UUID) -> bool:
+    """What the other consumer does first; True when it may go on to the effect."""
+
+    async def claim(db: AsyncSession) -> bool:
+        return bool(await executor_of(db).fetch(_SQL["claim_event"], group, event_id))
+
+    return await database.run_in_transaction(claim)
+
+
+async def until_somebody_waits_for_a_lock(database: Database) -> None:
+    async with asyncio.timeout(WAIT_S), database.connection() as connection:
+        waiting = 0
+        while not waiting:
+            waiting = await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")
+
+
+async def test_events_of_one_aggregate_are_handled_in_order(database: Database, send, start_consumer) -> None:
+    events = [make_event(aggregate_id="one", version=version) for version in range(1, 101)]
+    async with start_consumer(record_effect) as running:
+        send(*events)
+        await running.moments.reached(COMMITTED, len(events))
+    assert await effects(database) == [event.event_id for event in events]
+
+
+async def test_order_holds_while_an_event_is_retried_and_other_partitions_go_on(
+    database: Database, kafka_settings: KafkaSettings, topic: str, start_consumer
+) -> None:
+    blocked = [make_event(aggregate_id="blocked", version=version) for version in (1, 2)]
+    others = [make_event() for _ in range(20)]
+    failures = iter([RuntimeError("once")])
+
+    async def handler(event: EventEnvelope, unit: UnitOfWork) -> None:
+        if event == blocked[0]:
+            for failure in failures:
+                raise failure
+        await record_effect(event, unit)
+
+    async with start_consumer(handler) as running:
+        publish(kafka_settings, topic, blocked + others)
+        await running.moments.reached(COMMITTED, 22)
+    done = await effects(database)
+    assert done.index(blocked[0].event_id) < done.index(blocked[1].event_id)
+    assert done.index(blocked[0].event_id) > 5
+
+
+async def test_other_types_are_skipped_by_their_header_without_being_parsed(
+    kafka_settings: KafkaSettings, topic: str, group: str, start_consumer
+) -> None:
+    async with start_consumer(record_effect) as running:
+        publish_raw(kafka_settings, topic, [("key", b"not even json", CREATED)])
+        await running.moments.reached(ConsumerMoment.OFFSETS_COMMITTED)
+        assert running.consumer.statistics().skipped == 1
+        assert running.moments.counts[ConsumerMoment.OTHER_TYPE] == 0
+
+
+async def test_without_a_header_the_type_stands_in_the_envelope(
+    database: Database, kafka_settings: KafkaSettings, topic: str, start_consumer
+) -> None:
+    wanted, other = make_event(REQUESTED, aggregate_id="a"), make_event(CREATED, aggregate_id="a")
+    async with start_consumer(record_effect) as running:
+        raw = [("a", event.model_dump_json().encode(), None) for event in (other, wanted)]
+        publish_raw(kafka_settings, topic, raw)
+        await running.moments.reached(COMMITTED)
+        assert running.moments.counts[ConsumerMoment.OTHER_TYPE] == 1
+    assert await effects(database) == [wanted.event_id]
+
+
+async def test_a_message_that_is_no_event_stops_the_consumer_in_front_of_it(
+    kafka_settings: KafkaSettings, topic: str, group: str, start_consumer
+) -> None:
+    good = make_event(aggregate_id="a")
+    async with start_consumer(record_effect) as running:
+        publish(kafka_settings, topic, [good])
+        publish_raw(kafka_settings, topic, [("a", b'{"secret": "content"', REQUESTED)])
+        with pytest.raises(EnvelopeInvalid, match="its value is not JSON") as stopped:
+            await running.ended()
+    assert "secret" not in str(stopped.value)
+    assert f"{topic}[{stopped.value.partition}]@1" in str(stopped.value)
+    assert committed_offsets(kafka_settings, topic, group) == 1
+
+
+async def test_a_handler_that_fails_every_time_stops_the_consumer_with_its_offset_uncommitted(
+    database: Database, kafka_settings: KafkaSettings, topic: str, group: str, start_consumer
+) -> None:
+    good, bad = make_event(aggregate_id="a"), make_event(aggregate_id="a", version=2)
+
+    async def handler(event: EventEnvelope, unit: UnitOfWork) -> None:
+        if event.event_id == bad.event_id:
+            raise RuntimeError("always")
+        await record_effect(event, unit)
+
+    async with start_consumer(handler) as running:
+        publish(kafka_settings, topic, [good, bad])
+        with pytest.raises(HandlerFailed) as stopped:
+            await running.ended()
+    assert (stopped.value.event_id, stopped.value.offset) == (bad.event_id, 1)
+    assert isinstance(stopped.value.__cause__, RuntimeError)
+    assert running.moments.counts[ConsumerMoment.RETRYING] == 3
+    assert committed_offsets(kafka_settings, topic, group) == 1
+    async with start_consumer(record_effect) as restarted:
+        await restarted.moments.reached(COMMITTED)
+    assert await effects(database) == [good.event_id, bad.event_id]
+
+
+async def test_a_graceful_stop_finishes_the_event_in_hand_and_no_other(
+    database: Database, kafka_settings: KafkaSettings, topic: str, group: str, start_consumer
+) -> None:
+    first, second = make_event(aggregate_id="a"), make_event(aggregate_id="a", version=2)
+    in_hand, go_on = asyncio.Event(), asyncio.Event()
+
+    async def handler(event: EventEnvelope, unit: UnitOfWork) -> None:
+        in_hand.set()
+        await go_on.wait()
+        await record_effect(event, unit)
+
+    async with start_consumer(handler) as running:
+        publish(kafka_settings, topic, [first, second])
+        await asyncio.wait_for(in_hand.wait(), WAIT_S)
+        running.consumer.stop()
+        stopped = asyncio.create_task(running.ended())
+        go_on.set()
+        await stopped
+    assert await effects(database) == [first.event_id]
+    assert committed_offsets(kafka_settings, topic, group) == 1
+
+
+async def test_a_stopped_member_hands_its_partitions_to_the_others_at_once(
+    database: Database, kafka_settings: KafkaSettings, topic: str, start_consumer
+) -> None:
+    async with start_consumer(record_effect) as staying:
+        async with start_consumer(record_effect):
+            assert staying.consumer.statistics().partitions < 4
+        while staying.consumer.statistics().partitions < 4:
+            await staying.moments.again(ConsumerMoment.ASSIGNED)
+        events = [make_event() for _ in range(20)]
+        publish(kafka_settings, topic, events)
+        await staying.moments.reached(COMMITTED, 20)
+    assert sorted(await effects(database)) == sorted(event.event_id for event in events)
+
+
+async def test_what_a_handler_asked_for_happens_after_its_commit(
+    database: Database, kafka_settings: KafkaSettings, topic: str, start_consumer
+) -> None:
+    seen: list[int] = []
+
+    async def handler(event: EventEnvelope, unit: UnitOfWork) -> None:
+        await record_effect(event, unit)
+        unit.after_commit(lambda: seen.append(running.moments.counts[COMMITTED]))
+        assert seen == []
+
+    async with start_consumer(handler) as running:
+        publish(kafka_settings, topic, [make_event()])
+        await running.moments.reached(ConsumerMoment.OFFSETS_COMMITTED)
+    assert seen == [1]
+
+
+async def test_log_lines_of_a_handler_carry_the_ids_of_its_event(
+    kafka_settings: KafkaSettings, topic: str, start_consumer
+) -> None:
+    event = make_event()
+    bound: list[dict[str, object]] = []
+
+    async def handler(event: EventEnvelope, unit: UnitOfWork) -> None:
+        bound.append(dict(structlog.contextvars.get_contextvars()))
+
+    async with start_consumer(handler) as running:
+        publish(kafka_settings, topic, [event])
+        await running.moments.reached(COMMITTED)
+    assert bound[0]["event_id"] == str(event.event_id)
+    assert bound[0]["correlation_id"] == str(event.correlation_id)
+
+
+async def test_a_partition_with_too_much_in_hand_is_paused_and_read_on_later(
+    database: Database, kafka_settings: KafkaSettings, topic: str, start_consumer
+) -> None:
+    events = [make_event(aggregate_id="a", version=version) for version in range(1, 1_301)]
+    go_on = asyncio.Event()
+
+    async def handler(event: EventEnvelope, unit: UnitOfWork) -> None:
+        await go_on.wait()
+        await record_effect(event, unit)
+
+    async with start_consumer(handler) as running:
+        publish(kafka_settings, topic, events)
+        await running.moments.reached(ConsumerMoment.PAUSED)
+        assert running.consumer.statistics().buffered < len(events)
+        go_on.set()
+        await running.moments.reached(ConsumerMoment.RESUMED)
+        await running.moments.reached(COMMITTED, len(events))
+    assert await effects(database) == [event.event_id for event in events]

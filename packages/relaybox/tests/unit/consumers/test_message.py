@@ -1,0 +1,70 @@
+"""Which messages are events for us, which are for others, and which are none."""
+
+from uuid import uuid4
+
+import pytest
+from pydantic_core import from_json, to_json
+from relaybox.consumers import EnvelopeInvalid
+from relaybox.consumers._message import Message, parse_event, type_in_headers
+
+from tests.fixtures.events import CREATED, REQUESTED, make_event
+
+
+def message(value: bytes | None, *, header_type: str | None = None) -> Message:
+    return Message(partition=("domain-events", 2), offset=17, header_type=header_type, value=value)
+
+
+def test_an_event_comes_out_as_it_was_put_in() -> None:
+    event = make_event(REQUESTED)
+    sent = message(event.model_dump_json().encode(), header_type=REQUESTED)
+    assert parse_event(sent, group="g", event_types=frozenset({REQUESTED})) == event
+
+
+def test_an_event_of_another_type_is_not_for_us_even_when_its_shape_is_unknown() -> None:
+    sent = message(to_json({"event_type": CREATED, "shape": "of the future"}))
+    assert parse_event(sent, group="g", event_types=frozenset({REQUESTED})) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "header_type", "reason"),
+    [
+        (None, REQUESTED, "has no value"),
+        (b"\xff secret", None, "is not JSON"),
+        (b'["secret"]', None, "is not a JSON object"),
+        (b'{"payload": "secret"}', None, "has no event_type"),
+        (
+            to_json({"event_type": CREATED, "payload": "secret"}),
+            REQUESTED,
+            "not what its ce_type",
+        ),
+        (to_json({"event_type": REQUESTED, "payload": "secret"}), None, "malformed aggregate_id"),
+    ],
+)
+def test_what_is_no_event_is_named_by_its_place_and_never_shown(
+    value: bytes | None, header_type: str | None, reason: str
+) -> None:
+    with pytest.raises(EnvelopeInvalid, match=reason) as refused:
+        parse_event(message(value, header_type=header_type), group="g", event_types=frozenset({REQUESTED}))
+    assert "domain-events[2]@17" in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+def test_an_event_that_is_its_own_cause_is_refused() -> None:
+    document = from_json(make_event(REQUESTED).model_dump_json())
+    document["causation_id"] = document["event_id"] = str(uuid4())
+    with pytest.raises(EnvelopeInvalid, match="malformed envelope"):
+        parse_event(message(to_json(document)), group="g", event_types=frozenset({REQUESTED}))
+
+
+@pytest.mark.parametrize(
+    ("headers", "found"),
+    [
+        (None, None),
+        ([], None),
+        ([("other", b"x")], None),
+        ([("ce_type", None)], None),
+        ([("ce_id", b"1"), ("ce_type", CREATED.encode())], CREATED),
+    ],
+)
+def test_the_type_is_read_from_the_header(headers: object, found: str | None) -> None:
+    assert type_in_headers(headers) == found

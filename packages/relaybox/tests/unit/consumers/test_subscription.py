@@ -1,0 +1,49 @@
+"""What can be declared, and what a consumer can be composed of."""
+
+import pytest
+from relaybox.consumers import Consumer, Subscription, SubscriptionInvalid, UnitOfWork, subscribe
+from relaybox.db import Database
+from relaybox.settings import KafkaSettings, PostgresSettings
+from relaybox_types.envelope import EventEnvelope
+from relaybox_types.naming import EventNameInvalid
+
+REQUESTED = "Genesis.Session.ConceptGenerationRequested"
+CREATED = "Genesis.Session.Created"
+
+
+async def handler(event: EventEnvelope, unit: UnitOfWork) -> None: ...
+
+
+def compose(*subscriptions: Subscription) -> Consumer:
+    return Consumer(Database(PostgresSettings()), KafkaSettings(), subscriptions)
+
+
+def test_a_new_consumer_is_one_function() -> None:
+    @subscribe(REQUESTED, CREATED, group="concept-agent")
+    async def propose(event: EventEnvelope, unit: UnitOfWork) -> None: ...
+
+    assert propose.event_types == {REQUESTED, CREATED}
+    assert repr(compose(propose)) == "<Consumer 'concept-agent' [0 partitions | 0 waiting | running]>"
+
+
+def test_g09_an_event_name_that_breaks_the_rule_is_refused_where_it_is_declared() -> None:
+    with pytest.raises(EventNameInvalid):
+        subscribe("Genesis.Session.Requesting", group="concept-agent")
+
+
+@pytest.mark.parametrize(("types", "group"), [((), "g"), ((CREATED,), ""), ((CREATED,), "g" * 201)])
+def test_a_subscription_that_cannot_work_is_refused(types: tuple[str, ...], group: str) -> None:
+    with pytest.raises(SubscriptionInvalid):
+        subscribe(*types, group=group)
+
+
+def test_a_consumer_has_subscriptions_of_exactly_one_group() -> None:
+    with pytest.raises(SubscriptionInvalid, match="none"):
+        compose()
+    with pytest.raises(SubscriptionInvalid, match="'a', 'b'"):
+        compose(subscribe(CREATED, group="a")(handler), subscribe(REQUESTED, group="b")(handler))
+
+
+def test_an_event_type_has_one_handler_in_a_group() -> None:
+    with pytest.raises(SubscriptionInvalid, match=CREATED):
+        compose(subscribe(CREATED, group="a")(handler), subscribe(CREATED, REQUESTED, group="a")(handler))
