@@ -1,7 +1,11 @@
 """The composition root of an API process: everything it needs, made once, started together."""
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+import asyncio
+import signal
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from types import FrameType
 from typing import Any
 
 from fastapi import FastAPI
@@ -66,9 +70,38 @@ class Backbone:
         await self.notifier.start()
         await self.live.start()
         try:
-            yield
+            with _on_shutdown_signal(self.live.end):
+                yield
         finally:
             await self.live.stop()
             await self.commands.close()
             await self.notifier.stop()
             await self.database.close()
+
+
+@contextmanager
+def _on_shutdown_signal(action: Callable[[], None]) -> Generator[None]:
+    """Also call *action* when the server is told to stop.
+
+    The server waits for open answers before it ends the lifespan, and live streams never end by
+    themselves: without this every stop would take the server's whole grace period.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(action)
+        server = before[signal.Signals(number)]
+        if callable(server):
+            server(number, frame)
+
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -20,7 +20,7 @@ __all__ = ("LogLevel", "configure_logging", "log_context")
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 #: Loggers that repeat what we say ourselves, or that tell at INFO of every statement.
-_QUIET: Final = ("uvicorn.access", "sqlalchemy", "httpx", "httpcore", "alembic.runtime.plugins")
+_QUIET: Final = ("uvicorn.access", "uvicorn.error", "sqlalchemy", "httpx", "httpcore", "alembic")
 #: Libraries that may have brought handlers of their own; their lines would appear twice.
 _FOREIGN: Final = ("uvicorn", "uvicorn.error", "uvicorn.access", "alembic", "sqlalchemy")
 

@@ -1,0 +1,23 @@
+"""``SERVICE_TYPE=… python -m backend``: one service in the foreground."""
+
+import sys
+
+from relaybox.errors import RelayboxError
+from relaybox.settings import load_settings
+
+from backend.services import run_service
+from backend.settings import ServiceSettings
+
+
+def main() -> int:
+    """Run the service; a wrong setting ends it with one line on standard error per setting."""
+    try:
+        run_service(load_settings(ServiceSettings))
+    except RelayboxError as error:
+        sys.stderr.write(f"{error.error_code}: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""The API process: composition, and how it is served."""
+
+from importlib.metadata import version
+from typing import Final
+
+from fastapi import FastAPI
+from relaybox.db import Database
+from relaybox.http import Backbone, SharedSecretVerifier, create_app
+from relaybox.settings import JwtSettings, KafkaSettings, PostgresSettings, load_settings
+from relaybox.telemetry import HealthState, check_kafka, check_postgres, configure_logging
+
+from backend.genesis.routes import genesis_router
+from backend.genesis.session import genesis
+from backend.migrations import ALL
+from backend.settings import ApiSettings, ServiceSettings, ServiceType
+
+__all__ = ("PREFIX", "create_api")
+
+PREFIX: Final = "/api/v1/genesis/sessions"
+
+
+def create_api() -> FastAPI:
+    """One worker's application from the environment; what uvicorn calls in each of its processes.
+
+    Raises:
+        SettingsError: one line per setting that is missing or malformed.
+    """
+    service, api = load_settings(ServiceSettings), load_settings(ApiSettings)
+    configure_logging(service.service_type, service.log_level, service.log_json)
+    database = Database(load_settings(PostgresSettings), application_name=ServiceType.API_GATEWAY.value)
+    backbone = Backbone(database, [genesis], verifier=SharedSecretVerifier(load_settings(JwtSettings)))
+    app = create_app(
+        title="Genesis",
+        version=version("relaybox-backend"),
+        lifespan=backbone.lifespan,
+        checks={
+            "postgres": check_postgres(database, *ALL),
+            "kafka": check_kafka(load_settings(KafkaSettings), away=HealthState.DEGRADED),
+        },
+        registry=backbone.registry,
+        cors_origins=api.origins(),
+    )
+    app.include_router(genesis_router(backbone), prefix=PREFIX)
+    return app

@@ -1,0 +1,137 @@
+"""The concept agent: hears requests, asks the muse, reports what came of it.
+
+Hearing a request only makes a task of it, in the transaction of the event. The task is worked on
+under a lease, so that a killed agent's work is taken over (G06), and ends with a report: a command
+like any other, refused when nobody waits for it any more.
+"""
+
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+from relaybox.commands import Caller, CommandService
+from relaybox.commands import Request as Command
+from relaybox.consumers import Subscription, UnitOfWork, subscribe
+from relaybox.db import Database, executor_of
+from relaybox.outbox import Notifier
+from relaybox.settings import TaskSettings
+from relaybox.tasks import Progress, Task, TaskRunner, create_task
+from relaybox_types.envelope import EventEnvelope
+
+from backend.genesis._errors import ReportSuperseded
+from backend.genesis.muse import Brief, Muse, MuseError
+from backend.genesis.session import (
+    CONCEPT_GENERATION_REQUESTED,
+    STAGE_PROPOSAL_REQUESTED,
+    ProposalRequest,
+    ReportFailure,
+    ReportProposal,
+    genesis,
+)
+
+__all__ = ("AGENT", "ConceptAgent")
+
+AGENT: Final = "concept-agent"
+_TASK_TYPE: Final = "genesis.propose"
+_log = structlog.get_logger(__name__)
+
+
+class ConceptAgent:
+    """Turns requests into proposals; any number of agents share the work."""
+
+    def __init__(
+        self,
+        database: Database,
+        muse: Muse,
+        *,
+        commands: CommandService,
+        notifier: Notifier,
+        settings: TaskSettings,
+    ) -> None:
+        self._muse = muse
+        self._commands = commands
+        self._notifier = notifier
+        self.runner = TaskRunner(
+            database,
+            {_TASK_TYPE: self._propose},
+            on_exhausted=self._give_up,
+            on_progress=self._tell_progress,
+            settings=settings,
+        )
+
+    def __repr__(self) -> str:
+        return f"<ConceptAgent [{self.runner!r}]>"
+
+    def subscription(self) -> Subscription:
+        """What the agent hears."""
+
+        @subscribe(CONCEPT_GENERATION_REQUESTED.name, STAGE_PROPOSAL_REQUESTED.name, group=AGENT)
+        async def take_request(event: EventEnvelope, unit: UnitOfWork) -> None:
+            request = ProposalRequest.model_validate(event.payload)
+            task_id = await create_task(
+                executor_of(unit.db),
+                task_type=_TASK_TYPE,
+                command_id=request.command_id,
+                aggregate_id=request.session_id,
+                input_data={
+                    "request": request.model_dump(mode="json"),
+                    "event_id": event.event_id,
+                    "correlation_id": event.correlation_id,
+                },
+            )
+            if task_id is None:
+                _log.info("nobody waits for this request any more", command_id=str(request.command_id))
+                return
+            unit.after_commit(self.runner.wake)
+
+        return take_request
+
+    async def _propose(self, task: Task, progress: Progress) -> None:
+        request = ProposalRequest.model_validate(task.input_data["request"])
+        brief = Brief(
+            stage=request.stage,
+            preferences=request.request_params,
+            confirmed=request.confirmed_data,
+            feedback=request.feedback,
+            seed=str(request.command_id),
+        )
+        try:
+            proposal = await self._muse.propose(brief, progress)
+        except MuseError as error:
+            _log.warning("the muse failed", error_code=error.error_code)
+            await self._report_failure(task, error.error_code, str(error))
+            return
+        payload = {"command_id": str(request.command_id), "proposal": proposal.model_dump(mode="json")}
+        await self._report(task, ReportProposal.__name__, payload)
+
+    async def _give_up(self, task: Task) -> None:
+        message = f"the request was tried {task.attempts - 1} times and never ended; request it again"
+        await self._report_failure(task, "AGENT_GAVE_UP", message)
+
+    async def _report_failure(self, task: Task, error_code: str, message: str) -> None:
+        payload = {"command_id": str(task.command_id), "error_code": error_code, "message": message}
+        await self._report(task, ReportFailure.__name__, payload)
+
+    async def _report(self, task: Task, command_type: str, payload: dict[str, Any]) -> None:
+        """Report in the one transaction that also ends the task; a superseded one finds it ended."""
+        assert task.aggregate_id is not None
+        command = Command(
+            aggregate_id=task.aggregate_id,
+            command_type=command_type,
+            payload=payload,
+            caller=Caller(
+                actor=AGENT,
+                source_service=AGENT,
+                internal=True,
+                correlation_id=UUID(task.input_data["correlation_id"]),
+                causation_id=UUID(task.input_data["event_id"]),
+            ),
+        )
+        try:
+            await self._commands.submit(command, domain=genesis)
+        except ReportSuperseded:
+            _log.info("report superseded", command_id=str(task.command_id))
+
+    def _tell_progress(self, task: Task, _percent: Decimal) -> None:
+        self._notifier.notify([str(task.aggregate_id)])

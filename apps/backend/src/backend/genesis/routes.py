@@ -1,0 +1,159 @@
+"""Genesis over HTTP: creating, listing and reading sessions; commands come from their declaration."""
+
+import base64
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID, uuid4
+
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic_core import from_json, to_json
+from relaybox.commands import AggregateNotFound
+from relaybox.commands import Request as Command
+from relaybox.http import (
+    AUTH_ERRORS,
+    BODY_ERRORS,
+    DATABASE_ERRORS,
+    Backbone,
+    Principal,
+    ValidationFailed,
+    bearer,
+    caller_of,
+    command_router,
+    error_responses,
+    id_of,
+    json_body,
+    read_model,
+)
+from relaybox_types.genesis_api import CreateSessionRequest, SessionList, SessionState, SessionSummary
+from starlette.responses import Response
+
+from backend.genesis._state import GenesisSession
+from backend.genesis.session import SQL, CreateSession, genesis
+
+__all__ = ("genesis_router",)
+
+
+def genesis_router(backbone: Backbone) -> APIRouter:
+    """All routes under ``/api/v1/genesis/sessions`` (contract, section 2)."""
+    router = APIRouter(tags=[genesis.name])
+    _add_create(router, backbone)
+    _add_list(router, backbone)
+    _add_state(router, backbone)
+    router.include_router(command_router(backbone, genesis))
+    return router
+
+
+def _add_create(router: APIRouter, backbone: Backbone) -> None:
+    authenticated = Depends(bearer(backbone.verifier))
+
+    @router.post("/", include_in_schema=False)
+    @router.post(
+        "",
+        status_code=201,
+        summary="Begin a session",
+        openapi_extra=json_body(CreateSessionRequest),
+        responses={
+            201: {"model": SessionState, "headers": {"Location": {"schema": {"type": "string"}}}},
+            **error_responses(*AUTH_ERRORS, *BODY_ERRORS, *DATABASE_ERRORS),
+        },
+    )
+    async def create(request: Request, principal: Annotated[Principal, authenticated]) -> Response:
+        body = await read_model(request, CreateSessionRequest)
+        command = Command(
+            aggregate_id=uuid4(),
+            command_type=CreateSession.__name__,
+            payload=body.model_dump(mode="json"),
+            creates=True,
+            caller=caller_of(request, principal, backbone.service),
+        )
+        await backbone.take(genesis, command)
+        view = await backbone.commands.read(genesis, command.aggregate_id, actor=principal.subject)
+        location = f"{request.url.path.rstrip('/')}/{command.aggregate_id}/state"
+        body_bytes = to_json(_state(view.aggregate, view.pending))
+        return Response(body_bytes, 201, {"Location": location}, media_type="application/json")
+
+    _ = create
+
+
+def _add_list(router: APIRouter, backbone: Backbone) -> None:
+    authenticated = Depends(bearer(backbone.verifier))
+
+    @router.get("/", include_in_schema=False, response_model=SessionList)
+    @router.get(
+        "",
+        summary="Your sessions, newest first",
+        responses=error_responses(*AUTH_ERRORS, ValidationFailed, *DATABASE_ERRORS),
+    )
+    async def sessions(
+        principal: Annotated[Principal, authenticated],
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+        cursor: Annotated[str | None, Query(max_length=200)] = None,
+    ) -> SessionList:
+        arguments = (principal.subject, *(_position(cursor) if cursor else ()), limit + 1)
+        async with backbone.database.connection() as connection:
+            rows = await connection.fetch(SQL["list_after" if cursor else "list_first"], *arguments)
+        return SessionList(
+            items=[_summary(row) for row in rows[:limit]],
+            next_cursor=_cursor(rows[limit - 1]) if len(rows) > limit else None,
+        )
+
+    _ = sessions
+
+
+def _add_state(router: APIRouter, backbone: Backbone) -> None:
+    authenticated = Depends(bearer(backbone.verifier))
+
+    @router.get(
+        "/{session_id}/state",
+        summary="Where a session stands",
+        responses=error_responses(*AUTH_ERRORS, AggregateNotFound, *DATABASE_ERRORS),
+    )
+    async def state(session_id: str, principal: Annotated[Principal, authenticated]) -> SessionState:
+        view = await backbone.commands.read(genesis, id_of(session_id), actor=principal.subject)
+        return _state(view.aggregate, view.pending)
+
+    _ = state
+
+
+def _state(session: GenesisSession, pending: Mapping[str, UUID]) -> SessionState:
+    return SessionState(
+        session_id=session.id,
+        status=session.status,
+        current_stage=session.current_stage,
+        is_pending=bool(pending),
+        pending_command_type=next(iter(pending), None),
+        confirmed_data=session.confirmed_data,
+        last_result=session.last_result,
+        version=session.version,
+    )
+
+
+def _summary(row: Mapping[str, Any]) -> SessionSummary:
+    return SessionSummary(
+        session_id=row["id"],
+        novel_id=row["novel_id"],
+        status=row["status"],
+        current_stage=row["current_stage"],
+        version=row["version"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )
+
+
+def _cursor(row: Mapping[str, Any]) -> str:
+    return base64.urlsafe_b64encode(to_json([row["created_at"], row["id"]])).decode()
+
+
+def _position(cursor: str) -> tuple[datetime, UUID]:
+    """Where a page ended.
+
+    Raises:
+        ValidationFailed: the cursor is none of ours.
+    """
+    try:
+        created_at, last_id = from_json(base64.urlsafe_b64decode(cursor))
+        return datetime.fromisoformat(created_at), UUID(last_id)
+    except (ValueError, TypeError, AttributeError):
+        problem = {"field": "query.cursor", "message": "take it from next_cursor of the page before"}
+        raise ValidationFailed([problem]) from None
