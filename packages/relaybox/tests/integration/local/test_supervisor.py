@@ -82,6 +82,7 @@ async def supervise() -> AsyncIterator[Callable]:
 async def test_a_signal_stops_every_part_in_reverse_order_and_exits_0(supervise, number) -> None:
     goodbye = "import sys, signal; signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('bye'))); " + SERVE
     product = await supervise("first", goodbye, "second", goodbye)
+    await product.pid_of("first")
     await product.pid_of("second")
 
     product.process.send_signal(number)
