@@ -141,6 +141,11 @@ class LocalKafka:
         return await self._running().wait()
 
     @property
+    def place(self) -> Path:
+        """Where the files are: *data_dir*."""
+        return self.data_dir
+
+    @property
     def log(self) -> Path:
         """The broker's log file, warnings and worse; it starts anew past 32 MiB."""
         return self.data_dir / "kafka.log"

@@ -46,6 +46,11 @@ class Server(Protocol):
         """The file it writes its log to."""
         ...
 
+    @property
+    def place(self) -> Path:
+        """The directory its data is in."""
+        ...
+
     async def start(self) -> None:
         """Return when the server can be used."""
         ...
@@ -94,6 +99,10 @@ class Supervised(Protocol):
 
     def last_lines(self) -> str:
         """What it said last."""
+        ...
+
+    def note(self) -> str:
+        """What a newcomer should know once it is ready; may be empty."""
         ...
 
 
@@ -148,6 +157,10 @@ class SupervisedProgram:
     def last_lines(self) -> str:
         """Return its last 10 lines."""
         return "\n".join(self._lines)
+
+    def note(self) -> str:
+        """Say nothing: the program speaks for itself."""
+        return ""
 
     async def _until_ready(self, ready: Callable[[], Awaitable[None]]) -> None:
         waiting = asyncio.ensure_future(ready())
@@ -240,6 +253,10 @@ class SupervisedServer:
     def last_lines(self) -> str:
         """Return the end of the server's log."""
         return tail(self._server.log, lines_max=_LAST_LINES_MAX)
+
+    def note(self) -> str:
+        """Say where the data is: for root that may be another directory than the one asked for."""
+        return f", data in {self._server.place}"
 
 
 def describe_exit(exit_code: int) -> str:

@@ -69,8 +69,7 @@ class LocalPostgres:
         self.durable = durable
         self.port = port or 0
         self._port_is_given = port is not None
-        #: Where the files are; another directory than *data_dir* only for root, see the class.
-        self.place = self.data_dir
+        self._place = self.data_dir
         self._lock: DirectoryLock | None = None
         self._process: ServerProcess | None = None
         self._passwords: Passwords | None = None
@@ -92,7 +91,7 @@ class LocalPostgres:
             ServerDidNotStart: anything else, with the last lines of the server's log.
         """
         account = server_account()
-        self.place = enterable_place(self.data_dir, account)
+        self._place = enterable_place(self.data_dir, account)
         lock = DirectoryLock(self.place)
         lock.take()
         try:
@@ -134,6 +133,11 @@ class LocalPostgres:
         assert self._process is None, "the server runs"
         for directory in {enterable_place(self.data_dir, server_account()), self.data_dir}:
             shutil.rmtree(directory)
+
+    @property
+    def place(self) -> Path:
+        """Where the files are; another directory than *data_dir* only for root, see the class."""
+        return self._place
 
     @property
     def log(self) -> Path:

@@ -94,7 +94,8 @@ class Supervisor:
             except PartEnded as ended:
                 await self._after_crash(part, str(ended))
             else:
-                self.say(part.name, f"ready in {(time.monotonic() - began) * 1000:.0f} ms")
+                ready_ms = (time.monotonic() - began) * 1000
+                self.say(part.name, f"ready in {ready_ms:.0f} ms{part.note()}")
                 return
 
     async def _after_crash(self, part: Supervised, how: str) -> None:

@@ -259,4 +259,5 @@ async def test_a_server_that_crashes_under_a_supervisor_is_started_again(
 
     assert exit_code == 0
     assert "postgresql was ended by SIGKILL" in log.read_text()
+    assert f"data in {postgres.place}" in log.read_text()
     assert postgres._process is None
