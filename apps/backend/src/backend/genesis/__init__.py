@@ -9,6 +9,13 @@ from backend.genesis._errors import (
     StageContentInvalid,
     WrongStage,
 )
+from backend.genesis._rebuild import (
+    Difference,
+    DifferenceKind,
+    HistoryUnreadable,
+    RebuildReport,
+    rebuild_sessions,
+)
 from backend.genesis._state import FEEDBACK_MAX, Draft, Failure, GenesisSession, PendingRequest
 from backend.genesis.session import CreateSession, ProposalRequest, ReportFailure, ReportProposal, genesis
 
@@ -16,13 +23,17 @@ __all__ = (
     "FEEDBACK_MAX",
     "ChoiceInvalid",
     "CreateSession",
+    "Difference",
+    "DifferenceKind",
     "Draft",
     "Failure",
     "GenesisSession",
+    "HistoryUnreadable",
     "NoProposal",
     "PendingRequest",
     "ProposalPending",
     "ProposalRequest",
+    "RebuildReport",
     "ReportFailure",
     "ReportProposal",
     "ReportSuperseded",
@@ -30,4 +41,5 @@ __all__ = (
     "StageContentInvalid",
     "WrongStage",
     "genesis",
+    "rebuild_sessions",
 )

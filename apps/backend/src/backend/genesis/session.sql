@@ -6,6 +6,13 @@ SELECT id, 'GENESIS_SESSION' AS aggregate_type, user_id AS owner,
         'version', version) AS state
 FROM genesis_sessions WHERE id = ANY($1::uuid[])
 
+-- name: read
+-- Sessions for a rebuild, without the commands that are pending for them.
+WITH loaded AS (
+-- include: load
+)
+SELECT id, state::text AS state FROM loaded
+
 -- name: create
 -- The first snapshot of new sessions. A JSON null is no document: it becomes the column's NULL.
 -- Only a rebuild knows an earlier created_at than now.
