@@ -1,5 +1,6 @@
 """From a loaded aggregate and a command to what must be written; pure."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +20,8 @@ from relaybox.outbox import check_message
 __all__ = ("Caller", "CommandResult", "Decision", "Loaded", "Request", "decide", "loaded_from_row")
 
 _EVENTS_MAX: Final = 100
+#: An escaped NUL in JSON; after an even number of backslashes, else it is a backslash and "u0000".
+_NUL: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,7 +122,7 @@ def decide(domain: Domain[Any], request: Request, loaded: Loaded | None) -> Deci
     Raises:
         AggregateNotFound: it belongs to another principal.
         UnknownCommand: nobody handles this type.
-        PayloadInvalid: the payload does not fit.
+        PayloadInvalid: the payload does not fit, or PostgreSQL could not store it.
         DuplicateCommand: the same command is pending.
         StaleVersion: the caller expected another version.
         CommandRefused: the aggregate's rules say no.
@@ -129,12 +132,14 @@ def decide(domain: Domain[Any], request: Request, loaded: Loaded | None) -> Deci
         raise AggregateNotFound(request.aggregate_id)
     handler = domain.handler(request.command_type, internal=caller.internal, creates=request.creates)
     command = _parse(handler, request)
+    document = _document(request)
     state = _state(domain, request, loaded)
     if loaded is not None and (pending := loaded.pending.get(request.command_type)):
         raise DuplicateCommand(UUID(pending))
     if request.expected_version not in (None, state.version):
         raise StaleVersion(request.expected_version, state.version)
-    return _decision(domain, handler, request, state, handler.decide(state, command, request.command_id))
+    events = handler.decide(state, command, request.command_id)
+    return _decision(domain, handler, request, document, state, events)
 
 
 def _parse(handler: Handler[Any], request: Request) -> BaseModel:
@@ -146,6 +151,20 @@ def _parse(handler: Handler[Any], request: Request) -> BaseModel:
         raise PayloadInvalid(request.command_type, details) from None
 
 
+def _document(request: Request) -> str:
+    """The payload as JSON that PostgreSQL can store.
+
+    What it cannot is refused here, before it meets the commands of others in one statement.
+    """
+    try:
+        text = to_json(request.payload).decode()
+    except ValueError:
+        raise PayloadInvalid(request.command_type, ["payload: is not JSON, or too deep"]) from None
+    if _NUL.search(text):
+        raise PayloadInvalid(request.command_type, ["payload: must not contain the NUL character (U+0000)"])
+    return text
+
+
 def _state(domain: Domain[Any], request: Request, loaded: Loaded | None) -> Aggregate:
     if loaded is None:
         return domain.aggregate(id=request.aggregate_id, owner=request.caller.actor)
@@ -153,7 +172,12 @@ def _state(domain: Domain[Any], request: Request, loaded: Loaded | None) -> Aggr
 
 
 def _decision(
-    domain: Domain[Any], handler: Handler[Any], request: Request, before: Aggregate, events: Events
+    domain: Domain[Any],
+    handler: Handler[Any],
+    request: Request,
+    document: str,
+    before: Aggregate,
+    events: Events,
 ) -> Decision:
     if not 1 <= len(events) <= _EVENTS_MAX:
         raise AssertionError(
@@ -186,7 +210,7 @@ def _decision(
     return Decision(
         request=request,
         status=CommandStatus.RECEIVED if handler.pending else CommandStatus.COMPLETED,
-        payload=to_json(request.payload).decode(),
+        payload=document,
         snapshot=to_json(snapshot).decode(),
         version=after.version,
         topic=domain.topic,

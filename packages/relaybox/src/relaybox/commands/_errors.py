@@ -9,6 +9,7 @@
         ├── PayloadInvalid       the payload does not fit the command
         ├── DuplicateCommand     the same command is still pending; has the pending one's id
         ├── StaleVersion         the aggregate has moved on from ``expected_version``
+        ├── ConstraintViolated   a constraint of the domain's own table says no
         └── CommandRefused       the aggregate's rules say no; domains derive from it
 """
 
@@ -22,6 +23,7 @@ __all__ = (
     "AggregateNotFound",
     "CommandError",
     "CommandRefused",
+    "ConstraintViolated",
     "DuplicateCommand",
     "PayloadInvalid",
     "StaleVersion",
@@ -81,6 +83,19 @@ class StaleVersion(CommandError):
     def __init__(self, expected: int, actual: int) -> None:
         self.actual = actual
         super().__init__(f"expected_version is {expected}, the version is {actual}; read the state again")
+
+
+class ConstraintViolated(CommandError):
+    """Raised when a constraint of the domain's table refuses what was decided, as for an id that is taken.
+
+    ``constraint`` is its name; domains tell by it which rule of theirs was broken.
+    """
+
+    error_code = "CONSTRAINT_VIOLATED"
+
+    def __init__(self, command_type: str, constraint: str | None) -> None:
+        self.constraint = constraint
+        super().__init__(f"{command_type} breaks the constraint {constraint}; read the state again")
 
 
 class CommandRefused(CommandError):

@@ -12,20 +12,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-import asyncpg
-
 from relaybox.commands._decide import CommandResult, Decision, Loaded, Request, decide
 from relaybox.commands._domain import Domain
 from relaybox.commands._errors import AggregateNotFound
 from relaybox.commands._record import Statements
-from relaybox.db import (
-    Database,
-    DatabaseBusy,
-    DatabaseUnavailable,
-    Executor,
-    RetryTransaction,
-    map_database_errors,
-)
+from relaybox.db import Database, DatabaseBusy, DatabaseUnavailable, Executor, RetryTransaction
 from relaybox.errors import RelayboxError
 from relaybox.outbox import Notifier
 
@@ -35,14 +26,16 @@ __all__ = ("Gatherer",)
 _WORKERS_MAX: Final = 2
 _BATCH_COMMANDS_MAX: Final = 64
 _WAITING_COMMANDS_MAX: Final = 2_000
-_ATTEMPTS_MAX: Final = 10
+#: A command that was not written by then is given up: lost races, locks and a long queue all count.
+_WAIT_S_MAX: Final = 10.0
 
 
 @dataclass(eq=False, slots=True)
 class _Ticket:
     request: Request
     answer: asyncio.Future[CommandResult]
-    attempts: int = 0
+    #: On the loop's clock.
+    give_up_at: float
 
 
 class Gatherer:
@@ -64,19 +57,18 @@ class Gatherer:
         self._workers: set[asyncio.Task[None]] = set()
 
     async def submit(self, request: Request) -> CommandResult:
-        """Take one command; the caller's own cancellation does not take it back.
+        """Take one command. A caller that is cancelled takes it back only while it still waits its turn.
 
         Raises:
-            DatabaseBusy: more than 2,000 commands wait already.
+            DatabaseBusy: more than 2,000 commands wait already, or this one did so for 10 s.
         """
         if len(self._waiting) >= _WAITING_COMMANDS_MAX:
             raise DatabaseBusy(f"{_WAITING_COMMANDS_MAX} commands wait already; try again later")
-        ticket = _Ticket(request, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        ticket = _Ticket(request, loop.create_future(), loop.time() + _WAIT_S_MAX)
         self._waiting.append(ticket)
         if len(self._workers) < _WORKERS_MAX:
-            worker = asyncio.create_task(self._work(), name=f"commands-{self._domain.name}")
-            self._workers.add(worker)
-            worker.add_done_callback(self._workers.discard)
+            self._workers.add(asyncio.create_task(self._work(), name=f"commands-{self._domain.name}"))
         return await ticket.answer
 
     async def close(self) -> None:
@@ -85,11 +77,17 @@ class Gatherer:
             await asyncio.wait(self._workers)
 
     async def _work(self) -> None:
-        while batch := self._take():
-            try:
-                await self._process(batch)
-            finally:
-                self._busy.difference_update(ticket.request.aggregate_id for ticket in batch)
+        try:
+            while batch := self._take():
+                try:
+                    await self._process(batch)
+                finally:
+                    self._busy.difference_update(ticket.request.aggregate_id for ticket in batch)
+                self._waiting.extendleft(ticket for ticket in reversed(batch) if not ticket.answer.done())
+        finally:
+            # Not in a callback of the task: a command submitted before it ran would count on a worker
+            # that has already looked for work in vain, and wait for ever.
+            self._workers.difference_update({asyncio.current_task()})
 
     def _take(self) -> list[_Ticket]:
         """The next tickets, at most one per aggregate and none of a busy one; the others keep their turn."""
@@ -118,18 +116,25 @@ class Gatherer:
                     await self._process([ticket])
 
     async def _decide_and_write(self, batch: Sequence[_Ticket]) -> None:
-        open_tickets = [ticket for ticket in batch if not ticket.answer.done()]
-        while open_tickets:
-            for ticket in open_tickets:
-                ticket.attempts += 1
-            async with self._database.connection() as connection:
-                found = await self._load(connection, open_tickets)
-                decided = self._decide(open_tickets, found)
-                for creates in (False, True):
-                    part = [pair for pair in decided if pair[0].request.creates == creates]
-                    if part:
-                        await self._write(connection, part)
-            open_tickets = [ticket for ticket, _ in decided if not self._ended(ticket)]
+        """One attempt at *batch*. Who loses a race stays open and leaves with the next batch.
+
+        Without a pause: of two that race for a version one has won, so there is progress.
+        """
+        tickets = [ticket for ticket in batch if self._is_open(ticket)]
+        if not tickets:
+            return
+        async with self._database.connection() as connection:
+            decided = self._decide(tickets, await self._load(connection, tickets))
+            for creates in (False, True):
+                part = [pair for pair in decided if pair[0].request.creates == creates]
+                if part:
+                    await self._write(connection, part)
+
+    def _is_open(self, ticket: _Ticket) -> bool:
+        if not ticket.answer.done() and asyncio.get_running_loop().time() > ticket.give_up_at:
+            waited = f"{ticket.request.aggregate_id}: not written within {_WAIT_S_MAX:.0f} s"
+            self._fail([ticket], DatabaseBusy(f"{waited}; try again later"))
+        return not ticket.answer.done()
 
     async def _load(self, connection: Executor, tickets: Sequence[_Ticket]) -> dict[UUID, Loaded]:
         ids = [ticket.request.aggregate_id for ticket in tickets if not ticket.request.creates]
@@ -153,15 +158,13 @@ class Gatherer:
     async def _write(self, connection: Executor, part: Sequence[tuple[_Ticket, Decision]]) -> None:
         """Write and answer at once, so that a later failure cannot make a written command run again.
 
-        A single command that trips over a unique index or a serialization failure has lost its
-        race and stays open.
+        A single command that has lost its race stays open; among several it cannot be told.
         """
         creates = part[0][0].request.creates
+        decisions = [decision for _, decision in part]
         try:
-            with map_database_errors():
-                decisions = [decision for _, decision in part]
-                written = await self._statements.record(connection, decisions, creates=creates)
-        except (asyncpg.UniqueViolationError, RetryTransaction):
+            written = await self._statements.record(connection, decisions, creates=creates)
+        except RetryTransaction:
             if len(part) > 1:
                 raise
             return
@@ -169,13 +172,6 @@ class Gatherer:
             if ticket.request.aggregate_id in written and not ticket.answer.done():
                 ticket.answer.set_result(decision.result())
         self._notifier.notify(str(one) for one in written)
-
-    def _ended(self, ticket: _Ticket) -> bool:
-        if not ticket.answer.done() and ticket.attempts >= _ATTEMPTS_MAX:
-            self._fail(
-                [ticket], RetryTransaction(f"{ticket.request.aggregate_id} is written by others all the time")
-            )
-        return ticket.answer.done()
 
     @staticmethod
     def _fail(batch: Sequence[_Ticket], error: Exception) -> None:

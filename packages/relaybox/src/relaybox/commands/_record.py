@@ -1,6 +1,7 @@
 """Loading what decisions need and writing what they decided: two statements."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 from uuid import UUID
 
@@ -8,10 +9,24 @@ from pydantic_core import to_json
 
 from relaybox.commands._decide import Decision, Loaded, loaded_from_row
 from relaybox.commands._domain import Domain
-from relaybox.commands._errors import AggregateNotFound
-from relaybox.db import Executor, load_queries
+from relaybox.commands._errors import AggregateNotFound, ConstraintViolated, PayloadInvalid
+from relaybox.db import (
+    Executor,
+    RetryTransaction,
+    constraint_of,
+    load_queries,
+    map_database_errors,
+    sqlstate_of,
+)
 
 __all__ = ("Statements",)
+
+#: Indexes on which two commands meet that raced for one aggregate; any other belongs to the domain.
+_RACE_CONSTRAINTS: Final = frozenset(
+    {"idx_command_inbox_unique_pending_command", "domain_events_aggregate_version_key"}
+)
+_INTEGRITY_CLASS: Final = "23"
+_DATA_CLASS: Final = "22"
 
 _SQL: Final = load_queries(__package__ or "relaybox.commands", "commands.sql")
 
@@ -47,10 +62,31 @@ class Statements:
         """Write *decisions*, at most one per aggregate; returns the aggregates that were written.
 
         One that is missing had moved on: nothing of its decision was written.
+
+        Raises:
+            RetryTransaction: somebody else won the race for one of them; nothing was written.
+            ConstraintViolated: a constraint of the domain's own table refuses one of them.
+            PayloadInvalid: one of them holds what PostgreSQL cannot store.
         """
         text = self.create_text if creates else self.advance_text
-        rows = await executor.fetch(text, *_arguments(decisions))
+        with map_database_errors(), _named_refusals(decisions[0].request.command_type):
+            rows = await executor.fetch(text, *_arguments(decisions))
         return {row["id"] for row in rows}
+
+
+@contextmanager
+def _named_refusals(command_type: str) -> Generator[None]:
+    try:
+        yield
+    except Exception as error:
+        state, constraint = sqlstate_of(error) or "", constraint_of(error)
+        if constraint in _RACE_CONSTRAINTS:
+            raise RetryTransaction(f"another command won the race ({constraint}); run it again") from error
+        if state.startswith(_INTEGRITY_CLASS):
+            raise ConstraintViolated(command_type, constraint) from error
+        if state.startswith(_DATA_CLASS):
+            raise PayloadInvalid(command_type, [f"payload: PostgreSQL cannot store it ({state})"]) from error
+        raise
 
 
 def _arguments(decisions: Sequence[Decision]) -> tuple[Any, ...]:

@@ -12,13 +12,12 @@ from relaybox.commands._domain import Aggregate, Domain
 from relaybox.commands._errors import AggregateNotFound, UnknownCommand
 from relaybox.commands._gather import Gatherer
 from relaybox.commands._record import Statements
-from relaybox.db import Database, RetryTransaction, constraint_of, executor_of, map_database_errors
+from relaybox.db import Database, RetryTransaction, executor_of, map_database_errors
 from relaybox.outbox import Notifier, note_for_commit
 
-__all__ = ("PENDING_COMMAND_INDEX", "AggregateView", "CommandService")
+__all__ = ("AggregateView", "CommandService")
 
 A = TypeVar("A", bound=Aggregate)
-PENDING_COMMAND_INDEX = "idx_command_inbox_unique_pending_command"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +35,7 @@ class CommandService:
     The registry: ``command_type`` finds the domain and its handler.
 
     Raises:
-        TypeError: two domains declare the same command type.
+        TypeError: two domains have the same name or declare the same command type.
     """
 
     def __init__(
@@ -54,6 +53,8 @@ class CommandService:
                         f"{domain.name} and {self._domains[command_type].name} declare {command_type}"
                     )
                 self._domains[command_type] = domain
+            if domain.name in self._statements:
+                raise TypeError(f"two domains are called {domain.name}")
             self._statements[domain.name] = Statements(domain)
             self._gatherers[domain.name] = Gatherer(database, domain, self._statements[domain.name], notifier)
 
@@ -64,13 +65,13 @@ class CommandService:
         """Take one command in a transaction of its own; returns after COMMIT has returned (G02).
 
         Commands that arrive together travel together: two round-trips for all of them. A lost
-        race is decided again in a new snapshot, a bounded number of times (G03, G04).
+        race is decided again in a new snapshot, for 10 s at the most (G03, G04).
 
         Raises:
             CommandError: it was not taken; nothing was written.
             DatabaseUnavailable: PostgreSQL is away; whether a write in flight took effect is
                 unknown (G05).
-            DatabaseBusy: a lock did not come in time.
+            DatabaseBusy: a lock or the command's turn did not come in time; nothing was written.
         """
         return await self._gatherers[domain.name].submit(request)
 
@@ -125,16 +126,9 @@ class CommandService:
         with map_database_errors():
             loaded = None if request.creates else await statements.load_one(executor, session_id)
             decision = decide(domain, request, loaded)
-            try:
-                written = await statements.record(executor, [decision], creates=request.creates)
-            except Exception as error:
-                if constraint_of(error) == PENDING_COMMAND_INDEX:
-                    raise RetryTransaction(
-                        f"another {command_type} won the race; run the transaction again"
-                    ) from error
-                raise
+            written = await statements.record(executor, [decision], creates=request.creates)
         if session_id not in written:
-            raise RetryTransaction(f"{session_id} moved on from version {decision.version}; run it again")
+            raise RetryTransaction(f"{session_id} has moved on; run the whole transaction again")
         note_for_commit(db, str(session_id))
         return decision.result()
 

@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, SessionTransaction
 
 from relaybox.db import Database, DatabaseError, Executor, load_queries
 
@@ -25,6 +25,8 @@ _NOTIFIER: Final = "relaybox.outbox.notifier"
 _KEYS: Final = "relaybox.outbox.keys"
 #: PostgreSQL refuses payloads of 8,000 bytes; an empty one means "anything may have changed".
 _PAYLOAD_BYTES_MAX: Final = 7_900
+#: So many do not fit anyway: with a comma each they take more than the payload may.
+_KEYS_MAX: Final = _PAYLOAD_BYTES_MAX
 #: At most this often; the first after a quiet time goes out at once.
 _INTERVAL_S: Final = 0.002
 _log = structlog.get_logger(__name__)
@@ -32,23 +34,24 @@ _log = structlog.get_logger(__name__)
 
 def note_for_commit(db: AsyncSession, key: str) -> None:
     """Have the session's notifier, if it has one, tell *key* when *db* commits."""
-    notifier: Notifier | None = db.info.get(_NOTIFIER)
-    if notifier is None:
+    if _NOTIFIER not in db.info:
         return
-    keys: set[str] = db.info.setdefault(_KEYS, set())
-    if not keys:
-
-        def tell(_: Session) -> None:
-            notifier.notify(_taken(keys))
-
-        event.listen(db.sync_session, "after_commit", tell, once=True)
-    keys.add(key)
+    if _KEYS not in db.info:
+        db.info[_KEYS] = set[str]()
+        event.listen(db.sync_session, "after_commit", _tell)
+        event.listen(db.sync_session, "after_transaction_end", _forget)
+    db.info[_KEYS].add(key)
 
 
-def _taken(keys: set[str]) -> set[str]:
-    taken = set(keys)
-    keys.clear()
-    return taken
+def _tell(session: Session) -> None:
+    # The event comes for savepoints too; what they hold is not committed before the whole is.
+    if not session.in_nested_transaction():
+        session.info[_NOTIFIER].notify(session.info[_KEYS])
+
+
+def _forget(session: Session, transaction: SessionTransaction) -> None:
+    if transaction.parent is None:
+        session.info[_KEYS].clear()
 
 
 class Notifier:
@@ -70,8 +73,10 @@ class Notifier:
 
     def notify(self, keys: Iterable[str]) -> None:
         """Tell that *keys* have news; returns at once."""
-        self._keys.update(keys)
-        self._news.set()
+        if len(self._keys) < _KEYS_MAX:
+            self._keys.update(keys)
+        if self._keys:
+            self._news.set()
 
     def attach(self, sessions: async_sessionmaker[AsyncSession]) -> None:
         """Have every commit of these sessions that wrote to the outbox told by itself."""

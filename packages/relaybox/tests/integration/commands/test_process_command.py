@@ -1,0 +1,151 @@
+"""A command inside the caller's own transaction."""
+
+from uuid import UUID, uuid4
+
+import pytest
+from relaybox.commands import (
+    AggregateNotFound,
+    CommandResult,
+    CommandService,
+    DuplicateCommand,
+    UnknownCommand,
+)
+from relaybox.db import Database, Isolation, RetryTransaction
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tests.fixtures.counters import ADA, BOB, submit
+
+ISOLATIONS: tuple[Isolation, ...] = ("READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")
+
+
+async def begun(db: AsyncSession, isolation: Isolation) -> None:
+    """Begin the caller's transaction and take its snapshot."""
+    await db.connection(execution_options={"isolation_level": isolation})
+    await db.execute(text("SELECT 1"))
+
+
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+async def test_g01_the_command_is_taken_if_the_caller_commits(
+    service: CommandService, database: Database, counter_id: UUID, written, isolation: Isolation
+) -> None:
+    async with database.sessions() as db:
+        await begun(db, isolation)
+        result = await service.process_command(counter_id, "Increase", {"by": 5}, db, caller=ADA)
+        assert (await written(counter_id)).version == 1
+        await db.commit()
+    assert (result.status, result.version) == ("COMPLETED", 2)
+    assert (await written(counter_id)).total == 5
+
+
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+async def test_g01_nothing_of_it_remains_if_the_caller_rolls_back(
+    service: CommandService, database: Database, counter_id: UUID, written, isolation: Isolation
+) -> None:
+    before = await written(counter_id)
+    async with database.sessions() as db:
+        await begun(db, isolation)
+        await service.process_command(counter_id, "Increase", {}, db)
+        await db.rollback()
+    assert await written(counter_id) == before
+
+
+async def test_its_isolation_is_the_callers(
+    service: CommandService, database: Database, counter_id: UUID
+) -> None:
+    for isolation in ISOLATIONS:
+        async with database.sessions() as db:
+            await begun(db, isolation)
+            await service.process_command(counter_id, "Increase", {}, db)
+            assert await db.scalar(text("SHOW transaction_isolation")) == isolation.lower()
+
+
+async def test_two_commands_in_one_transaction_follow_each_other(
+    service: CommandService, database: Database, counter_id: UUID, written
+) -> None:
+    async def both(db: AsyncSession) -> list[CommandResult]:
+        return [await service.process_command(counter_id, "Increase", {"by": by}, db) for by in (1, 2)]
+
+    assert [one.version for one in await database.run_in_transaction(both)] == [2, 3]
+    assert (await written(counter_id)).total == 3
+
+
+async def test_it_can_make_an_aggregate(service: CommandService, database: Database, written) -> None:
+    new = uuid4()
+
+    async def create(db: AsyncSession) -> CommandResult:
+        return await service.process_command(new, "CreateCounter", {"start": 4}, db, caller=ADA)
+
+    assert (await database.run_in_transaction(create)).version == 1
+    assert (await written(new)).total == 4
+
+
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+async def test_g03_a_pending_command_is_a_duplicate_with_its_id(
+    service: CommandService, database: Database, counter_id: UUID, isolation: Isolation
+) -> None:
+    pending = await submit(service, "RequestCount", counter_id)
+    async with database.sessions() as db:
+        await begun(db, isolation)
+        with pytest.raises(DuplicateCommand) as refused:
+            await service.process_command(counter_id, "RequestCount", {}, db)
+        assert await db.scalar(text("SELECT 1")) == 1
+    assert refused.value.duplicate_command_id == pending.command_id
+
+
+@pytest.mark.parametrize("isolation", ISOLATIONS[1:])
+async def test_g04_a_lost_race_is_told_and_never_retried_in_the_callers_transaction(
+    service: CommandService, database: Database, counter_id: UUID, written, isolation: Isolation
+) -> None:
+    async with database.sessions() as db:
+        await begun(db, isolation)
+        await submit(service, "Increase", counter_id)
+        with pytest.raises(RetryTransaction):
+            await service.process_command(counter_id, "Increase", {}, db)
+        await db.rollback()
+    assert (await written(counter_id)).version == 2
+
+
+async def test_g03_who_loses_the_race_for_a_pending_command_learns_the_winners_id_on_the_next_attempt(
+    service: CommandService, database: Database, counter_id: UUID, written
+) -> None:
+    attempts: list[CommandResult] = []
+
+    async def late(db: AsyncSession) -> CommandResult:
+        await db.execute(text("SELECT 1"))
+        if not attempts:
+            attempts.append(await submit(service, "RequestCount", counter_id))
+        return await service.process_command(counter_id, "RequestCount", {}, db)
+
+    with pytest.raises(DuplicateCommand) as refused:
+        await database.run_in_transaction(late)
+    assert refused.value.duplicate_command_id == attempts[0].command_id
+    assert (await written(counter_id)).commands == 2
+
+
+async def test_g03_the_unique_index_is_recognised_by_its_name(
+    service: CommandService, database: Database, counter_id: UUID, superuser
+) -> None:
+    """The backstop: somebody wrote the inbox without moving the version, behind a snapshot's back."""
+    async with database.sessions() as db:
+        await begun(db, "REPEATABLE READ")
+        await superuser.execute(
+            "INSERT INTO command_inbox (session_id, command_type) VALUES ($1, 'RequestCount')", counter_id
+        )
+        with pytest.raises(RetryTransaction, match="idx_command_inbox_unique_pending_command"):
+            await service.process_command(counter_id, "RequestCount", {}, db)
+
+
+async def test_g81_it_keeps_others_out_when_told_who_asks(
+    service: CommandService, database: Database, counter_id: UUID
+) -> None:
+    async with database.sessions() as db:
+        for one in (counter_id, uuid4()):
+            with pytest.raises(AggregateNotFound, match=f"there is no {one}"):
+                await service.process_command(one, "Increase", {}, db, caller=BOB)
+
+
+async def test_an_unknown_command_is_named(service: CommandService, database: Database) -> None:
+    async with database.sessions() as db:
+        with pytest.raises(UnknownCommand, match="'Explode'"):
+            await service.process_command(uuid4(), "Explode", {}, db)

@@ -1,0 +1,231 @@
+"""From a loaded aggregate and a command to what is written, without any I/O."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from pydantic_core import from_json
+from relaybox.commands import (
+    AggregateNotFound,
+    Caller,
+    CommandError,
+    DuplicateCommand,
+    PayloadInvalid,
+    Request,
+    StaleVersion,
+    UnknownCommand,
+)
+from relaybox.commands._decide import Decision, Loaded, decide
+from relaybox.outbox import MessageTooLarge, TopicUndeclared
+from relaybox.outbox import _append as outbox
+from relaybox_types.envelope import EventEnvelope
+
+from tests.fixtures.counters import ADA, AGENT, BOB, Counter, TooMuch, counters
+
+ID = uuid4()
+PENDING = uuid4()
+
+
+@pytest.fixture(autouse=True)
+def _fresh_limits() -> Iterator[None]:
+    outbox._limits.cache_clear()
+    yield
+    outbox._limits.cache_clear()
+
+
+def loaded(*, total: int = 0, version: int = 3, pending: dict[str, str] | None = None) -> Loaded:
+    state = Counter(id=ID, owner="ada", version=version, total=total)
+    return Loaded(owner="ada", state=state.model_dump_json(), pending=pending or {})
+
+
+def asking(command_type: str, payload: Any = None, *, caller: Caller = ADA, **more: Any) -> Request:
+    return Request(aggregate_id=ID, command_type=command_type, payload=payload or {}, caller=caller, **more)
+
+
+def envelopes(decision: Decision) -> list[EventEnvelope]:
+    return [EventEnvelope.model_validate_json(text) for _, text in decision.facts]
+
+
+def test_a_command_moves_the_version_by_its_facts() -> None:
+    decision = decide(counters, asking("Increase", {"by": 5, "steps": 3}), loaded(total=1))
+
+    assert [one.version for one in envelopes(decision)] == [4, 5, 6]
+    snapshot = from_json(decision.snapshot)
+    assert (snapshot["total"], snapshot["version"], snapshot["expected_version"]) == (16, 6, 3)
+    assert snapshot["aggregate_type"] == "COUNTER"
+    result = decision.result()
+    assert (result.status, result.message) == ("COMPLETED", "Command processed successfully")
+    assert (result.version, result.aggregate_id) == (6, ID)
+
+
+def test_a_pending_command_is_received_and_its_decider_knows_its_id() -> None:
+    request = asking("RequestCount")
+    decision = decide(counters, request, loaded())
+    assert decision.result().status == "RECEIVED"
+    assert decision.result().command_id == request.command_id
+    assert from_json(decision.snapshot)["counting"] == str(request.command_id)
+
+
+def test_a_command_that_creates_starts_from_nothing_and_belongs_to_its_sender() -> None:
+    decision = decide(counters, asking("CreateCounter", {"start": 7}, creates=True), None)
+    snapshot = from_json(decision.snapshot)
+    assert (snapshot["owner"], snapshot["total"], snapshot["version"]) == ("ada", 7, 1)
+    assert snapshot["expected_version"] == 0
+
+
+def test_the_envelope_says_who_did_what_to_what() -> None:
+    caller = replace(ADA, request_id="r-1", traceparent="00-trace")
+    (event,) = envelopes(decide(counters, asking("Increase", caller=caller), loaded()))
+    assert (event.event_type, event.event_version) == ("Suite.Counter.Updated", 2)
+    assert (event.aggregate_type, event.aggregate_id, event.target_id) == ("COUNTER", str(ID), str(ID))
+    assert event.actor_id == "ada"
+    known = {"user_id": "ada", "source_service": "suite", "request_id": "r-1", "traceparent": "00-trace"}
+    assert known.items() <= event.metadata.items()
+    assert event.metadata["timestamp"]
+
+
+def test_what_is_not_known_of_the_caller_is_left_out_of_the_metadata() -> None:
+    (event,) = envelopes(decide(counters, asking("Increase"), loaded()))
+    assert event.metadata.keys() == {"user_id", "source_service", "command_id", "timestamp"}
+
+
+# Chains
+
+
+def test_g08_a_clients_command_begins_a_chain_with_its_own_id() -> None:
+    request = asking("Increase", {"steps": 3})
+    first, second, third = envelopes(decide(counters, request, loaded()))
+    assert {first.correlation_id, second.correlation_id, third.correlation_id} == {request.command_id}
+    assert first.causation_id is None
+    assert second.causation_id == first.event_id
+    assert third.causation_id == second.event_id
+
+
+def test_g08_what_follows_from_an_event_keeps_its_chain_and_names_it_as_the_cause() -> None:
+    chain, cause = uuid4(), uuid4()
+    caller = replace(AGENT, correlation_id=chain, causation_id=cause)
+    events = envelopes(decide(counters, asking("Increase", {"steps": 2}, caller=caller), loaded()))
+    assert [one.correlation_id for one in events] == [chain, chain]
+    assert [one.causation_id for one in events] == [cause, cause]
+
+
+def test_g08_a_failure_is_part_of_the_chain_too() -> None:
+    caller = replace(AGENT, correlation_id=uuid4(), causation_id=uuid4())
+    decision = decide(counters, asking("ReportCount", {"command_id": str(PENDING)}, caller=caller), loaded())
+    (event,) = envelopes(decision)
+    assert event.event_type == "Suite.Counter.CountFailed"
+    assert (event.correlation_id, event.causation_id) == (caller.correlation_id, caller.causation_id)
+
+
+# Precedence: 404, 422 schema, 409 pending, 422 rules
+
+BAD = {"by": "many"}
+WAITING = {"RequestCount": str(PENDING)}
+
+
+@pytest.mark.parametrize(
+    ("request_", "state", "error"),
+    [
+        (asking("NoSuch", BAD, caller=BOB), loaded(pending=WAITING), AggregateNotFound),
+        (asking("NoSuch", BAD), loaded(pending=WAITING), UnknownCommand),
+        (asking("Increase", BAD, expected_version=1), loaded(pending=WAITING), PayloadInvalid),
+        (asking("RequestCount", expected_version=1), loaded(total=2_000, pending=WAITING), DuplicateCommand),
+        (asking("RequestCount", expected_version=1), loaded(total=2_000), StaleVersion),
+        (asking("RequestCount", expected_version=3), loaded(total=2_000), TooMuch),
+    ],
+)
+def test_of_several_reasons_the_contracts_first_is_given(
+    request_: Request, state: Loaded, error: type[CommandError]
+) -> None:
+    with pytest.raises(error):
+        decide(counters, request_, state)
+
+
+def test_g03_a_duplicate_carries_the_pending_ones_id() -> None:
+    with pytest.raises(DuplicateCommand) as refused:
+        decide(counters, asking("RequestCount"), loaded(pending=WAITING))
+    assert refused.value.duplicate_command_id == PENDING
+    assert str(refused.value) == "Command already processing"
+
+
+def test_another_type_is_not_held_up_by_a_pending_one() -> None:
+    assert decide(counters, asking("Increase"), loaded(pending=WAITING))
+
+
+def test_g81_a_foreign_aggregate_reads_like_a_missing_one() -> None:
+    with pytest.raises(AggregateNotFound) as refused:
+        decide(counters, asking("Increase", caller=BOB), loaded())
+    assert str(refused.value) == str(AggregateNotFound(ID))
+    assert "ada" not in str(refused.value)
+
+
+def test_an_agent_acts_on_anybodys_aggregate() -> None:
+    assert decide(counters, asking("Increase", caller=AGENT), loaded())
+
+
+def test_a_commands_for_agents_is_unknown_to_clients() -> None:
+    with pytest.raises(UnknownCommand):
+        decide(counters, asking("ReportCount", {"command_id": str(PENDING)}), loaded())
+
+
+def test_the_details_of_a_bad_payload_say_where_and_never_what() -> None:
+    with pytest.raises(PayloadInvalid) as refused:
+        decide(counters, asking("Increase", {"by": "s3cret", "steps": []}), loaded())
+    assert [detail.split(":")[0] for detail in refused.value.details] == ["by", "steps"]
+    assert "s3cret" not in str(refused.value)
+
+
+def deep(levels: int) -> dict[str, Any]:
+    document: dict[str, Any] = {}
+    for _ in range(levels):
+        document = {"a": document}
+    return document
+
+
+@pytest.mark.parametrize(
+    "extra",
+    ["a\x00b", {"k\x00": 1}, "\ud800", "\\\x00", deep(10_000), object()],
+    ids=["nul", "nul in a name", "lone surrogate", "nul after a backslash", "deep", "no JSON"],
+)
+def test_a_payload_that_cannot_be_stored_is_refused_though_its_model_would_take_it(extra: Any) -> None:
+    with pytest.raises(PayloadInvalid):
+        decide(counters, asking("Increase", {"extra": extra}), loaded())
+
+
+@pytest.mark.parametrize("extra", ["\\u0000", "\\\\u0000", "科幻 🐉", deep(64)])
+def test_a_payload_that_can_be_stored_is_kept_as_it_came(extra: Any) -> None:
+    payload = {"by": 1, "extra": extra}
+    assert from_json(decide(counters, asking("Increase", payload), loaded()).payload) == payload
+
+
+@pytest.mark.parametrize("steps", [0, 101])
+def test_a_decider_that_returns_no_fact_or_too_many_is_our_mistake(steps: int) -> None:
+    with pytest.raises(AssertionError, match=f"Increase returned {steps} events; 1 to 100 are allowed"):
+        decide(counters, asking("Increase", {"steps": steps}), loaded())
+
+
+def test_g34_an_event_too_large_for_the_broker_is_refused_before_it_is_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OUTBOX_MESSAGE_BYTES_MAX", "10000")
+    assert decide(counters, asking("Increase", {"note_bytes": 5_000}), loaded())
+    with pytest.raises(MessageTooLarge, match="the limit is 10000"):
+        decide(counters, asking("Increase", {"note_bytes": 6_000}), loaded())
+
+
+def test_g34_an_undeclared_topic_is_refused_before_anything_is_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OUTBOX_TOPICS", "one, two")
+    with pytest.raises(TopicUndeclared, match=r"'domain-events' is not declared.*OUTBOX_TOPICS \(one, two\)"):
+        decide(counters, asking("Increase"), loaded())
+
+
+def test_the_end_of_a_pending_command_travels_with_its_fact() -> None:
+    request = asking("ReportCount", {"command_id": str(PENDING), "found": 4}, caller=AGENT)
+    (settlement,) = decide(counters, request, loaded()).settlements
+    assert settlement.command_id == PENDING
+    assert (settlement.command_status, settlement.task_status) == ("COMPLETED", "COMPLETED")
+    assert isinstance(settlement.command_id, UUID)

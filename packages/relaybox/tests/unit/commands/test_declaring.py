@@ -1,0 +1,142 @@
+"""Declaring a domain: what is refused at import, and who finds which handler."""
+
+from uuid import UUID
+
+import pytest
+from pydantic import BaseModel
+from relaybox.commands import Aggregate, CommandService, Domain, Events, UnknownCommand
+from relaybox.db import Database
+from relaybox.outbox import Notifier
+from relaybox.settings import PostgresSettings
+from relaybox_types.naming import EventNameInvalid
+
+from tests.fixtures.counters import Counter, CreateCounter, Increase, ReportCount, counters, increase
+
+
+def a_domain(name: str = "Suite.Thing") -> Domain[Aggregate]:
+    return Domain(name, aggregate=Aggregate, aggregate_type="THING")
+
+
+class Go(BaseModel):
+    pass
+
+
+def go(thing: Aggregate, command: Go) -> Events:
+    return []
+
+
+def test_a_command_is_called_like_its_model_and_its_decider_stays_a_plain_function() -> None:
+    domain = a_domain()
+    assert domain.command(go) is go
+    assert domain.handlers["Go"].model is Go
+    assert increase(Counter(id=UUID(int=1), owner="ada"), Increase(by=2))
+
+
+def test_an_event_is_called_like_its_domain_and_makes_facts_with_its_version() -> None:
+    changed = a_domain().event("Updated", version=3)
+    fact = changed({"a": 1})
+    assert (fact.type, fact.event_version, fact.payload) == ("Suite.Thing.Updated", 3, {"a": 1})
+    assert changed().payload == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "action"), [("Suite.Thing", "Change"), ("suite", "Updated"), ("S", "Created")]
+)
+def test_g09_a_bad_event_name_is_refused_where_it_is_declared(name: str, action: str) -> None:
+    with pytest.raises(EventNameInvalid):
+        a_domain(name).event(action)
+
+
+def test_a_command_cannot_be_declared_twice() -> None:
+    domain = a_domain()
+    domain.command(go)
+    with pytest.raises(TypeError, match=r"Suite\.Thing declares Go twice"):
+        domain.command(pending=True)(go)
+
+
+def without_annotation(thing, command):
+    return []
+
+
+def with_another_type(thing: Aggregate, command: dict[str, str]) -> Events:
+    return []
+
+
+def with_one_parameter(thing: Aggregate) -> Events:
+    return []
+
+
+def with_no_parameter() -> Events:
+    return []
+
+
+def with_a_wrong_third(thing: Aggregate, command: Go, when: str) -> Events:
+    return []
+
+
+@pytest.mark.parametrize(
+    "decider", [without_annotation, with_another_type, with_one_parameter, with_no_parameter]
+)
+def test_a_decider_must_say_its_model(decider) -> None:
+    with pytest.raises(TypeError, match=f"{decider.__name__}: annotate the second parameter"):
+        a_domain().command(decider)
+
+
+def test_a_third_parameter_is_the_commands_id_and_says_so() -> None:
+    with pytest.raises(TypeError, match="annotate it with UUID"):
+        a_domain().command(with_a_wrong_third)
+
+
+@pytest.mark.parametrize(
+    ("model", "internal", "creates"),
+    [
+        (CreateCounter, False, True),
+        (Increase, False, False),
+        (Increase, True, False),
+        (ReportCount, True, False),
+    ],
+)
+def test_a_handler_is_found_by_who_may_send_it(model, internal: bool, creates: bool) -> None:
+    assert counters.handler(model.__name__, internal=internal, creates=creates).model is model
+
+
+@pytest.mark.parametrize(
+    ("name", "creates"),
+    [("ReportCount", False), ("CreateCounter", False), ("Increase", True), ("increase", False), ("", False)],
+)
+def test_a_command_of_another_kind_is_unknown_and_agents_commands_are_not_told(
+    name: str, creates: bool
+) -> None:
+    with pytest.raises(UnknownCommand) as refused:
+        counters.handler(name, internal=False, creates=creates)
+    assert "known are" in str(refused.value)
+    assert "ReportCount" not in str(refused.value).partition("known are")[2]
+
+
+def test_an_unknown_name_is_not_repeated_without_bound() -> None:
+    with pytest.raises(UnknownCommand) as refused:
+        counters.handler("x" * 100_000, internal=False, creates=False)
+    assert len(str(refused.value)) < 300
+
+
+def test_two_domains_cannot_share_a_name_or_a_command() -> None:
+    one, same_name, same_command = a_domain(), a_domain(), a_domain("Suite.Other")
+    one.command(go)
+    same_command.command(go)
+    database = Database(PostgresSettings())
+    for pair, why in (
+        ((one, same_name), r"two domains are called Suite\.Thing"),
+        ((one, same_command), r"Suite\.Other and Suite\.Thing declare Go"),
+    ):
+        with pytest.raises(TypeError, match=why):
+            CommandService(database, pair, notifier=Notifier(database), source_service="suite")
+
+
+def test_an_aggregate_that_does_not_say_what_a_fact_changes_is_told_so() -> None:
+    with pytest.raises(NotImplementedError, match=r"Aggregate must say what Suite\.Thing\.Updated changes"):
+        Aggregate(id=UUID(int=1), owner="ada").apply(a_domain().event("Updated")())
+
+
+def test_a_domain_reads_as_a_sentence() -> None:
+    assert repr(a_domain()) == "<Domain Suite.Thing [no commands]>"
+    assert "Increase" in repr(counters)

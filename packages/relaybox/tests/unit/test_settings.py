@@ -1,0 +1,91 @@
+"""Settings: by environment, one clear line for each that is wrong, never its value."""
+
+import re
+
+import pytest
+from relaybox.errors import SettingsError
+from relaybox.outbox import OutboxSettings
+from relaybox.settings import JwtSettings, KafkaSettings, PostgresSettings, RelaySettings, load_settings
+
+_NO_SECRET = "a-value-that-must-not-be-printed"
+
+
+def test_the_defaults_are_the_contracts() -> None:
+    postgres, kafka, relay = (
+        load_settings(kind) for kind in (PostgresSettings, KafkaSettings, RelaySettings)
+    )
+    assert (postgres.host, postgres.port, postgres.db) == ("localhost", 5432, "infinite_scribe")
+    assert kafka.bootstrap_servers == "localhost:9092"
+    assert (relay.poll_interval, relay.batch_size) == (5.0, 100)
+
+
+def test_the_environment_is_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTGRES_HOST", "db.example")
+    monkeypatch.setenv("POSTGRES_PORT", "6543")
+    monkeypatch.setenv("RELAY_BATCH_SIZE", "7")
+    assert load_settings(PostgresSettings).host == "db.example"
+    assert load_settings(PostgresSettings).port == 6543
+    assert load_settings(RelaySettings).batch_size == 7
+
+
+def test_every_wrong_setting_has_one_line_and_its_value_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("POSTGRES_PORT", "POSTGRES_POOL_SIZE", "POSTGRES_LOCK_TIMEOUT_MS"):
+        monkeypatch.setenv(name, _NO_SECRET)
+    with pytest.raises(SettingsError) as refused:
+        load_settings(PostgresSettings)
+    lines = str(refused.value).splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        "POSTGRES_PORT",
+        "POSTGRES_POOL_SIZE",
+        "POSTGRES_LOCK_TIMEOUT_MS",
+    ]
+    assert all(re.fullmatch(r"[A-Z_]+: Input should be .+", line) for line in lines)
+    assert _NO_SECRET not in str(refused.value)
+
+
+def test_a_missing_setting_is_named() -> None:
+    with pytest.raises(SettingsError, match=r"^JWT_SECRET: Field required$"):
+        load_settings(JwtSettings)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        (JwtSettings, "JWT_SECRET", "too-short-to-sign-with"),
+        (PostgresSettings, "POSTGRES_PORT", "65536"),
+        (KafkaSettings, "KAFKA_PORT", "0"),
+        (RelaySettings, "RELAY_POLL_INTERVAL", "-1"),
+        (RelaySettings, "RELAY_DELIVERY", "maybe-once"),
+        (OutboxSettings, "OUTBOX_MESSAGE_BYTES_MAX", "12"),
+    ],
+)
+def test_a_value_out_of_bounds_is_refused_without_being_shown(
+    kind, name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as refused:
+        load_settings(kind)
+    assert str(refused.value).startswith(f"{name}: ")
+    assert f"'{value}'" not in str(refused.value)
+    assert refused.value.__cause__ is None
+    assert refused.value.__suppress_context__
+
+
+def test_no_secret_stands_in_a_repr(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTGRES_PASSWORD", _NO_SECRET)
+    monkeypatch.setenv("JWT_SECRET", _NO_SECRET * 2)
+    assert _NO_SECRET not in repr(load_settings(PostgresSettings))
+    assert _NO_SECRET not in repr(load_settings(JwtSettings))
+
+
+def test_the_owner_is_the_services_role_unless_it_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    one_role = load_settings(PostgresSettings)
+    assert one_role.as_owner() is one_role
+
+    monkeypatch.setenv("POSTGRES_OWNER_USER", "landlord")
+    monkeypatch.setenv("POSTGRES_PASSWORD", "tenant-password")
+    owner = load_settings(PostgresSettings).as_owner()
+    assert (owner.user, owner.password.get_secret_value()) == ("landlord", "tenant-password")
+
+    monkeypatch.setenv("POSTGRES_OWNER_PASSWORD", "landlord-password")
+    assert load_settings(PostgresSettings).as_owner().password.get_secret_value() == "landlord-password"

@@ -1,0 +1,72 @@
+"""The naming rule of events: what it takes, what it refuses, and when."""
+
+import subprocess
+import sys
+
+import pytest
+from relaybox_types.naming import EventNameInvalid, OfficialVerb, check_event_name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Genesis.Session.Created",
+        "Genesis.Session.ConceptGenerationRequested",
+        "Genesis.Session.Draft.StageRevised",
+        "A.B2.C3Failed",
+        "G.S." + "x".upper() + "x" * 187 + "Created",
+    ],
+)
+def test_a_name_that_keeps_the_rule_is_returned(name: str) -> None:
+    assert check_event_name(name) == name
+
+
+@pytest.mark.parametrize("verb", OfficialVerb)
+def test_every_official_verb_ends_an_action(verb: OfficialVerb) -> None:
+    assert check_event_name(f"Genesis.Session.Stage{verb}")
+    assert check_event_name(f"Genesis.Session.{verb}")
+
+
+def test_the_official_verbs_are_the_contracts() -> None:
+    assert set(OfficialVerb) == {
+        *("Requested", "Created", "Proposed", "Submitted", "Confirmed"),
+        *("Updated", "Revised", "Completed", "Finished", "Failed"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("", "has 1 parts instead of 3 or 4"),
+        ("Genesis.Created", "has 2 parts"),
+        ("A.B.C.D.Created", "has 5 parts"),
+        ("Genesis..Created", "has a part '' that is not PascalCase"),
+        ("genesis.Session.Created", "has a part 'genesis' that is not PascalCase"),
+        ("Genesis.Session.Stage_Created", "'Stage_Created' that is not PascalCase"),
+        ("Genesis.2Session.Created", "'2Session' that is not PascalCase"),
+        ("Genesis.Session.Créated", "'Créated' that is not PascalCase"),
+        ("Genesis.Session.Created\n", "that is not PascalCase"),
+        ("Genesis.Session.Create", "does not end in an official verb"),
+        ("Genesis.Session.Deleted", "does not end in an official verb"),
+        ("G.S." + "X" * 190 + "Created", "is longer than 200 characters"),
+    ],
+)
+def test_a_name_that_breaks_the_rule_is_refused_with_the_reason_and_the_rule(name: str, reason: str) -> None:
+    with pytest.raises(EventNameInvalid) as refused:
+        check_event_name(name)
+    assert reason in str(refused.value)
+    assert "<Domain>.<AggregateRoot>[.<SubAggregate>].<ActionInPastTense>" in str(refused.value)
+
+
+@pytest.mark.parametrize("action", ["Delete", "stageCreated", "Too.Many.Created"])
+def test_g09_a_module_that_declares_a_bad_name_cannot_be_imported(action: str, tmp_path) -> None:
+    (tmp_path / "declaring.py").write_text(
+        "from relaybox.commands import Aggregate, Domain\n"
+        "domain = Domain('Suite.Thing', aggregate=Aggregate, aggregate_type='THING')\n"
+        f"NEWS = domain.event({action!r})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", "import declaring"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert f"EventNameInvalid: event name 'Suite.Thing.{action}'" in done.stderr
