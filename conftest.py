@@ -4,7 +4,7 @@ import os
 
 pytest_plugins = ["tests.fixtures.servers"]
 
-_PRODUCT = ("POSTGRES_", "KAFKA_", "JWT_", "RELAY_", "TASK_", "API_")
+_PRODUCT = ("POSTGRES_", "KAFKA_", "JWT_", "RELAY_", "TASK_", "API_", "MUSE")
 #: What says which servers the suite itself starts is not the product's.
 _SUITE = ("KAFKA_VERSION",)
 

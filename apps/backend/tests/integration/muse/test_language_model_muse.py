@@ -32,6 +32,12 @@ KEY = "sk-secret"
 BRIEF = Brief(stage=GenesisStage.CONCEPT_SELECTION, seed="one")
 
 
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's proxy knows nothing of this machine's servers."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
 @pytest.fixture
 async def endpoint() -> AsyncIterator[Endpoint]:
     async with running_endpoint() as endpoint:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from backend.genesis.muse import Brief, MuseBriefIncomplete, OfflineMuse
+from backend.genesis.muse._phrases import Bank
 from pydantic import BaseModel
 from relaybox_types.genesis import (
     STAGE_CONTENT,
@@ -87,7 +88,8 @@ async def test_without_preferences_the_confirmed_data_decide_the_language() -> N
 
 
 async def test_feedback_alone_decides_the_language_too() -> None:
-    assert HAN.search((await propose(feedback=(Feedback(feedback="再来一次"),))).remark or "") is not None
+    proposal = await propose(feedback=(Feedback(feedback="再来一次"),))
+    assert re.findall("[A-Za-z]{2,}", prose_of(proposal)) == []
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -116,7 +118,7 @@ async def test_the_order_in_which_stages_are_handed_over_does_not_matter() -> No
 )
 async def test_another_brief_gives_another_proposal(change: Mapping[str, Any]) -> None:
     before = {"preferences": ENGLISH}
-    assert text_of(await propose(**before)) != text_of(await propose(**{**before, **change}))
+    assert (await propose(**before)).options != (await propose(**{**before, **change})).options
 
 
 async def test_twenty_seeds_give_many_stories() -> None:
@@ -189,6 +191,16 @@ async def test_what_was_confirmed_is_carried_through_to_the_last_chapter(
     assert world.rules[-1] in told
 
 
+@pytest.mark.parametrize("seed", [str(n) for n in range(5)])
+async def test_the_two_options_of_a_later_stage_differ(seed: str) -> None:
+    story = await whole_story(preferences=ENGLISH, seed=seed)
+    for stage in STAGES[1:]:
+        first, second = (option.model_dump() for option in story[stage].options)
+        assert first != second, stage
+    worlds = [option.model_dump() for option in story[GenesisStage.WORLDVIEW].options]
+    assert all(worlds[0][part] != worlds[1][part] for part in ("society", "places", "rules"))
+
+
 OWN = {
     GenesisStage.CONCEPT_SELECTION: Concept(
         title="The Copyist",
@@ -239,7 +251,22 @@ async def test_a_premise_begins_with_the_writers_own_concept() -> None:
 async def test_a_writers_own_hero_gets_no_name_from_the_muse() -> None:
     confirmed = {GenesisStage.CONCEPT_SELECTION: OWN[GenesisStage.CONCEPT_SELECTION]}
     proposal = await propose(GenesisStage.STORY_CONCEPTION, confirmed=confirmed)
-    assert "he protagonist" in text_of(proposal)
+    assert "It begins when the protagonist" in text_of(proposal)
+
+
+async def test_a_hero_who_gets_a_name_has_it_in_every_sentence_of_the_outline() -> None:
+    confirmed = {GenesisStage.CONCEPT_SELECTION: OWN[GenesisStage.CONCEPT_SELECTION]}
+    for stage in STAGES[1:]:
+        confirmed[stage] = (await propose(stage, confirmed=dict(confirmed))).options[0]
+    assert "protagonist" in text_of(confirmed[GenesisStage.STORY_CONCEPTION])
+    assert "protagonist" not in text_of(confirmed[GenesisStage.PLOT_OUTLINE]).lower()
+
+
+@pytest.mark.parametrize("seed", [str(n) for n in range(5)])
+async def test_people_live_in_the_writers_own_world_not_in_one_of_the_muses(seed: str) -> None:
+    told = text_of(await propose(GenesisStage.CHARACTERS, confirmed=OWN, seed=seed))
+    assert "Scriptorium" in told
+    assert [world.name for world in Bank.load("en").worlds if world.name in told] == []
 
 
 async def test_an_outline_stands_on_the_writers_own_world_and_cast() -> None:
@@ -251,6 +278,8 @@ async def test_an_outline_stands_on_the_writers_own_world_and_cast() -> None:
         "He copies the last page by heart.",
     ):
         assert own in told
+    heroes = [hero for world in Bank.load("en").worlds for hero in world.heroes]
+    assert [hero.object for hero in heroes if hero.object in told] == []
 
 
 @pytest.mark.parametrize("stage", STAGES[1:])
@@ -290,11 +319,12 @@ async def test_what_the_writer_wants_less_of_is_not_given(feedback: str) -> None
     assert "darker than it first seems" not in text_of(proposal)
 
 
-async def test_a_sentence_is_not_told_twice_in_one_story() -> None:
-    preferences = Preferences(notes="Please: a twist!")
-    story = await whole_story(preferences=preferences)
-    told = "".join(text_of(story[stage].options[0]) for stage in STAGES[1:4])
-    assert told.count("the one thing everyone took for granted") <= 2
+@pytest.mark.parametrize("seed", [str(n) for n in range(5)])
+async def test_a_wish_is_not_answered_with_the_same_sentence_twice(seed: str) -> None:
+    story = await whole_story(preferences=Preferences(notes="Please: a twist!"), seed=seed)
+    contents = [story[stage].options[0] for stage in STAGES[:4]]
+    for turn in ("the one thing everyone took for granted", "who has been telling all this"):
+        assert sum(turn in text_of(content) for content in contents) == 1
 
 
 async def test_progress_rises_to_a_hundred_percent() -> None:

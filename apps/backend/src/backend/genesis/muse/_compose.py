@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from random import Random
+from typing import TypeVar
 
 from pydantic_core import to_json
 from relaybox_types.genesis import (
@@ -31,7 +32,8 @@ __all__ = ["compose"]
 _TITLE_CHARS_MAX = 200
 _THEMES_MAX = 12
 _WISHES_MAX = 2
-_RULES = 3
+
+Phrase = TypeVar("Phrase")
 
 
 def compose(brief: Brief) -> Proposal:
@@ -150,15 +152,17 @@ class _Composer:
         self._brief.content(StoryConception)  # in the story's texts; asked for, so that none goes without
         story = self._story()
         world, motif = story.world, story.motif
+        home, *places = world.places
+        places, rules = self._shuffled(places), self._shuffled(world.rules)
         return [
             Worldview(
                 era=world.era,
                 setting=world.setting,
                 society=paragraph(self._bank, society, *self._turns()),
-                places=(world.places[0], *self._rng.sample(world.places[1:], 2)),
-                rules=(*self._rng.sample(world.rules, _RULES - 1), motif.rule),
+                places=(home, *places[number : number + 2]),
+                rules=(*rules[number : number + 2], motif.rule),
             )
-            for society in self._shuffled(world.societies)
+            for number, society in enumerate(self._shuffled(world.societies))
         ]
 
     # -------------------------------------------------------------------------------- people
@@ -306,8 +310,8 @@ class _Composer:
     def _story(self) -> Story:
         return Story.recall(self._bank, self._brief, self._rng)
 
-    def _shuffled(self, pair: Sequence[str]) -> list[str]:
-        return self._rng.sample(pair, len(pair))
+    def _shuffled(self, phrases: Sequence[Phrase]) -> list[Phrase]:
+        return self._rng.sample(phrases, len(phrases))
 
 
 def _beginning(motif: Motif, slots: Mapping[str, str]) -> dict[str, str]:

@@ -169,11 +169,9 @@ class _Unusable(Exception):
 
 def _read(stage: GenesisStage, answer: str) -> Proposal:
     """The proposal in an answer, also if it is wrapped in a code fence or in talk."""
-    begin, end = answer.find("{"), answer.rfind("}")
-    if begin == -1 or end < begin:
-        raise _Unusable("there is no JSON object in it", "no_json")
+    document = answer[answer.find("{") : answer.rfind("}") + 1]
     try:
-        read = _Answer.model_validate(from_json(answer[begin : end + 1]))
+        read = _Answer.model_validate(from_json(document))
         options = [STAGE_CONTENT[stage].model_validate(option) for option in read.options]
         return Proposal(stage=stage, options=tuple(options), remark=read.remark)
     except ValidationError as error:
