@@ -3,7 +3,6 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final, assert_never
 
 import structlog
@@ -15,13 +14,14 @@ from relaybox.consumers._link import Assigned, Link, Orders, Reading, Revoked
 from relaybox.consumers._message import Partition
 from relaybox.consumers._statistics import ConsumerStatistics
 from relaybox.consumers._subscription import Subscription
+from relaybox.consumers._thread import CallingThread
 from relaybox.db import Database
 from relaybox.settings import KafkaSettings
 
 __all__ = ("Consumer",)
 
 _log: Final = structlog.stdlib.get_logger(__name__)
-#: How long a read waits for messages while nothing is in hand; also the longest stop() goes unnoticed.
+#: How long a read waits for messages while nothing is in hand.
 _IDLE_S: Final = 0.5
 #: The same while messages are in hand: a partition that was paused wants to be read on.
 _BUSY_S: Final = 0.1
@@ -29,6 +29,8 @@ _BUSY_S: Final = 0.1
 _LANE_MESSAGES_MAX: Final = 500
 #: How long events in hand may take once the consumer stops; then their transactions are rolled back.
 _STOP_GRACE_S: Final = 5.0
+#: How long leaving may take; a broker that does not answer finds out by the session's time-out.
+_CLOSE_S: Final = 3.0
 
 
 class Consumer:
@@ -67,10 +69,10 @@ class Consumer:
         self._committed: dict[Partition, int] = {}
         self._skipped = 0
         self._kafka_away = False
-        self._stopping = False
+        self._stopping = asyncio.Event()
 
     def __repr__(self) -> str:
-        held, state = len(self._lanes), "stopping" if self._stopping else "running"
+        held, state = len(self._lanes), "stopping" if self._stopping.is_set() else "running"
         waiting = sum(lane.waiting for lane in self._lanes.values())
         return f"<Consumer {self.group!r} [{held} partitions | {waiting} waiting | {state}]>"
 
@@ -91,7 +93,7 @@ class Consumer:
 
     def stop(self) -> None:
         """Let :meth:`run` finish the events in hand, commit their offsets, leave the group and return."""
-        self._stopping = True
+        self._stopping.set()
         for lane in self._lanes.values():
             lane.close()
 
@@ -103,16 +105,13 @@ class Consumer:
             EnvelopeInvalid: a message is no event.
             KafkaRefused: Kafka refuses this consumer for good.
         """
-        # A thread of its own, not one of a shared pool: librdkafka's calls must not wait for others.
-        with ThreadPoolExecutor(1, thread_name_prefix=f"kafka-{self.group}") as thread:
-            loop = asyncio.get_running_loop()
-            link = await loop.run_in_executor(thread, self._open)
-            try:
-                await self._consume(thread, link)
-            finally:
-                await self._finish_in_hand()
-                await loop.run_in_executor(thread, link.close)
-                self._lanes.clear()
+        thread = CallingThread(f"kafka-{self.group}")
+        link = await thread.call(self._open)
+        try:
+            await self._consume(thread, link)
+        finally:
+            await self._finish_in_hand()
+            await self._leave(thread, link)
         if self._failure is not None:
             raise self._failure
 
@@ -129,15 +128,19 @@ class Consumer:
         lane = self._lanes.get(partition)
         return None if lane is None else lane.position
 
-    async def _consume(self, thread: ThreadPoolExecutor, link: Link) -> None:
-        loop = asyncio.get_running_loop()
-        while not self._stopping:
+    async def _consume(self, thread: CallingThread, link: Link) -> None:
+        told_to_stop = asyncio.create_task(self._stopping.wait())
+        while not self._stopping.is_set():
             wait_s = _BUSY_S if any(lane.busy for lane in self._lanes.values()) else _IDLE_S
-            reading = await loop.run_in_executor(thread, link.read, self._orders(), wait_s)
-            self._take_in(reading)
+            reading = thread.call(link.read, self._orders(), wait_s)
+            await asyncio.wait({reading, told_to_stop}, return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                break
+            self._take_in(reading.result())
             if link.away and not self._kafka_away:
                 self._announce(ConsumerMoment.KAFKA_AWAY)
             self._kafka_away = link.away
+        told_to_stop.cancel()
 
     async def _finish_in_hand(self) -> None:
         self.stop()
@@ -149,6 +152,18 @@ class Consumer:
         if late:
             _log.warning("events in hand took too long; they come again", group=self.group, events=len(late))
             await asyncio.wait(late, timeout=1.0)
+
+    async def _leave(self, thread: CallingThread, link: Link) -> None:
+        """Offsets are committed by the last revocation, which closing brings about."""
+        closing = thread.call(link.close)
+        thread.end()
+        done, _ = await asyncio.wait({closing}, timeout=_CLOSE_S)
+        if not done:
+            _log.warning("Kafka does not answer; the group was left without a word", group=self.group)
+            closing.cancel()
+        else:
+            closing.result()
+        self._lanes.clear()
 
     def _orders(self) -> Orders:
         full = {at for at, lane in self._lanes.items() if len(lane) >= _LANE_MESSAGES_MAX}

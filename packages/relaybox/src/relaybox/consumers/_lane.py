@@ -12,14 +12,14 @@ __all__ = ("Lane",)
 class Lane:
     """Messages of one partition that were read and are not done, oldest first.
 
-    Invariant: ``position`` is the offset of the oldest message that is not done, or the end of what
-    was read. It only rises, and whoever starts there misses nothing. Only the event loop's thread
-    writes it; the thread that talks to Kafka reads it.
+    Invariant: everything before ``position`` is done or not for us, so that whoever starts there misses
+    nothing. It only rises. Only the event loop's thread writes it; the thread that talks to Kafka
+    reads it.
     """
 
     def __init__(self, partition: Partition) -> None:
         self.partition = partition
-        #: Null until something was read.
+        #: Null until something is done.
         self.position: int | None = None
         #: Set when the lane must take no further message: the partition was revoked, or the consumer stops.
         self.closing = asyncio.Event()
@@ -45,7 +45,8 @@ class Lane:
     def read_to(self, offset: int) -> None:
         """Note that everything before *offset* was read; what was not :meth:`put` is not for us."""
         self._read_to = offset
-        self._settle()
+        if not self._messages:
+            self.position = offset
 
     def close(self) -> None:
         """Take no further message; the one in hand is finished."""
@@ -60,7 +61,7 @@ class Lane:
                 await self._arrived.wait()
             elif await handle(self._messages[0], self):
                 self._messages.popleft()
-                self._settle()
+                self.position = self._messages[0].offset if self._messages else self._read_to
 
     async def pause(self, pause_s: float) -> bool:
         """Wait *pause_s* seconds; False at once when the lane is closed."""
@@ -73,6 +74,3 @@ class Lane:
             return False
         finally:
             self.waiting = False
-
-    def _settle(self) -> None:
-        self.position = self._messages[0].offset if self._messages else self._read_to

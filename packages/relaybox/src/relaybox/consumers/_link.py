@@ -20,7 +20,7 @@ _BATCH_MESSAGES_MAX: Final = 500
 #: The least time between two commits of offsets: what is committed late is only read again.
 _COMMIT_S: Final = 0.2
 _PROBE_S: Final = 0.2
-#: An unchanged trouble is told again after this time.
+#: Trouble of one kind is told again after this time.
 _NOTICE_S: Final = 60.0
 #: Errors that no waiting mends.
 _REFUSALS: Final = frozenset(
@@ -100,7 +100,7 @@ class Link:
         self._committing = False
         self._commit_at_s = 0.0
         self._fatal: KafkaError | None = None
-        self._notice: tuple[int, float] | None = None
+        self._told_at_s: dict[int, float] = {}
         #: True while no broker answers.
         self.away = False
         self._kafka = confluent_kafka.Consumer(
@@ -212,8 +212,8 @@ class Link:
             return
         self.away = self.away or code == KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001 - public name
         now_s = monotonic()
-        if self._notice is None or self._notice[0] != code or now_s - self._notice[1] > _NOTICE_S:
-            self._notice = (code, now_s)
+        if now_s - self._told_at_s.get(code, float("-inf")) > _NOTICE_S:
+            self._told_at_s[code] = now_s
             _log.warning("trouble with Kafka; trying again", reason=error.str(), code=error.name())
 
 

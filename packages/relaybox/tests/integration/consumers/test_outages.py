@@ -1,0 +1,132 @@
+"""A consumer while PostgreSQL or Kafka is away."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from relaybox.consumers import ConsumerMoment, UnitOfWork
+from relaybox.db import Database, executor_of
+from relaybox.local import LocalKafka, LocalPostgres
+from relaybox.settings import KafkaSettings
+from relaybox_types.envelope import EventEnvelope
+
+from tests.fixtures.events import effects, make_event, publish, record_effect
+
+COMMITTED = ConsumerMoment.COMMITTED
+#: What stop() promises, and what it may take at the worst (contract, section 4; G27).
+_STOP_S = 10.0
+
+
+@asynccontextmanager
+async def away(server: LocalPostgres | LocalKafka) -> AsyncIterator[None]:
+    """The session's server is stopped inside, and runs again afterwards."""
+    await server.stop()
+    try:
+        yield
+    finally:
+        await server.start()
+
+
+async def test_postgresql_away_is_waited_for_and_nothing_is_lost_or_done_twice(
+    database: Database,
+    kafka_settings: KafkaSettings,
+    topic: str,
+    postgres_server: LocalPostgres,
+    start_consumer,
+) -> None:
+    events = [make_event(aggregate_id="a", version=version) for version in range(1, 21)]
+    async with start_consumer(record_effect) as running:
+        publish(kafka_settings, topic, events[:10])
+        await running.moments.reached(COMMITTED, 10)
+        async with away(postgres_server):
+            publish(kafka_settings, topic, events[10:])
+            await running.moments.reached(ConsumerMoment.WAITING_FOR_DATABASE, 3)
+            assert running.consumer.statistics().waiting == 1
+            assert running.consumer.statistics().partitions == 4
+        await running.moments.reached(COMMITTED, 20)
+        assert running.moments.counts[ConsumerMoment.REVOKED] == 0
+    assert await effects(database) == [event.event_id for event in events]
+
+
+async def test_a_connection_that_breaks_under_a_handler_is_charged_to_nobody(
+    database: Database, kafka_settings: KafkaSettings, topic: str, start_consumer
+) -> None:
+    event = make_event()
+    first = iter([True])
+
+    async def handler(event: EventEnvelope, unit: UnitOfWork) -> None:
+        await record_effect(event, unit)
+        if next(first, False):
+            await executor_of(unit.db).fetch("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    async with start_consumer(handler) as running:
+        publish(kafka_settings, topic, [event])
+        await running.moments.reached(COMMITTED)
+        assert running.consumer.statistics().retries == 0
+        assert running.consumer.statistics().database_waits == 1
+    assert await effects(database) == [event.event_id]
+
+
+async def test_a_consumer_that_waits_for_postgresql_stops_when_told_to(
+    kafka_settings: KafkaSettings, topic: str, postgres_server: LocalPostgres, start_consumer
+) -> None:
+    async with start_consumer(record_effect) as running, away(postgres_server):
+        publish(kafka_settings, topic, [make_event()])
+        await running.moments.reached(ConsumerMoment.WAITING_FOR_DATABASE)
+        running.consumer.stop()
+        await asyncio.wait_for(running.ended(), _STOP_S)
+
+
+async def test_a_broker_that_restarts_is_waited_for_and_nothing_is_lost_or_done_twice(
+    database: Database, kafka_settings: KafkaSettings, topic: str, kafka_server: LocalKafka, start_consumer
+) -> None:
+    events = [make_event(aggregate_id="a", version=version) for version in range(1, 21)]
+    async with start_consumer(record_effect) as running:
+        publish(kafka_settings, topic, events[:10])
+        await running.moments.reached(COMMITTED, 10)
+        async with away(kafka_server):
+            await running.moments.reached(ConsumerMoment.KAFKA_AWAY)
+        publish(kafka_settings, topic, events[10:])
+        await running.moments.reached(COMMITTED, 20)
+        assert not running.consumer.statistics().kafka_away
+        await running.moments.again(ConsumerMoment.OFFSETS_COMMITTED)
+    assert await effects(database) == [event.event_id for event in events]
+
+
+async def test_kafka_away_at_the_start_is_waited_for(
+    database: Database, kafka_settings: KafkaSettings, topic: str, kafka_server: LocalKafka, start_consumer
+) -> None:
+    event = make_event()
+    publish(kafka_settings, topic, [event])
+    async with AsyncExitStack() as consumer:
+        async with away(kafka_server):
+            running = await consumer.enter_async_context(start_consumer(record_effect, assigned=False))
+            await running.moments.reached(ConsumerMoment.KAFKA_AWAY)
+        await running.moments.reached(COMMITTED)
+    assert await effects(database) == [event.event_id]
+
+
+async def test_a_consumer_without_a_broker_stops_when_told_to(
+    kafka_settings: KafkaSettings, topic: str, kafka_server: LocalKafka, start_consumer
+) -> None:
+    async with start_consumer(record_effect) as running:
+        publish(kafka_settings, topic, [make_event()])
+        await running.moments.reached(COMMITTED)
+        async with away(kafka_server):
+            await running.moments.reached(ConsumerMoment.KAFKA_AWAY)
+            running.consumer.stop()
+            await asyncio.wait_for(running.ended(), _STOP_S)
+
+
+async def test_a_frozen_broker_does_not_hold_up_a_stop(
+    kafka_settings: KafkaSettings, topic: str, kafka_server: LocalKafka, start_consumer
+) -> None:
+    async with start_consumer(record_effect) as running:
+        publish(kafka_settings, topic, [make_event()])
+        await running.moments.reached(COMMITTED)
+        kafka_server.pause()
+        try:
+            running.consumer.stop()
+            await asyncio.wait_for(running.ended(), _STOP_S)
+        finally:
+            kafka_server.resume()

@@ -1,0 +1,68 @@
+"""How far a partition is done."""
+
+import asyncio
+
+from relaybox.consumers._lane import Lane
+from relaybox.consumers._message import Message
+
+
+def message(offset: int) -> Message:
+    return Message(partition=("domain-events", 0), offset=offset, header_type=None, value=b"")
+
+
+class Hand:
+    """Takes messages, and finishes one whenever the test says so."""
+
+    def __init__(self) -> None:
+        self.taken: asyncio.Queue[int] = asyncio.Queue()
+        self.outcomes: asyncio.Queue[bool] = asyncio.Queue()
+
+    async def __call__(self, message: Message, lane: Lane) -> bool:
+        self.taken.put_nowait(message.offset)
+        return await self.outcomes.get()
+
+
+async def test_the_position_is_the_oldest_message_that_is_not_done() -> None:
+    lane, hand = Lane(("domain-events", 0)), Hand()
+    work = asyncio.create_task(lane.run(hand))
+    lane.put(message(5))
+    lane.put(message(8))
+    lane.read_to(12)
+    assert await hand.taken.get() == 5
+    assert lane.position is None
+    hand.outcomes.put_nowait(True)
+    assert await hand.taken.get() == 8
+    assert lane.position == 8
+    lane.close()
+    hand.outcomes.put_nowait(True)
+    await work
+    assert lane.position == 12
+
+
+async def test_messages_for_others_move_the_position_when_nothing_is_in_hand() -> None:
+    lane = Lane(("domain-events", 0))
+    lane.read_to(40)
+    assert lane.position == 40
+    lane.put(message(41))
+    lane.read_to(50)
+    assert lane.position == 40
+
+
+async def test_a_message_that_was_given_back_is_not_done() -> None:
+    lane, hand = Lane(("domain-events", 0)), Hand()
+    work = asyncio.create_task(lane.run(hand))
+    lane.put(message(5))
+    await hand.taken.get()
+    lane.close()
+    hand.outcomes.put_nowait(False)
+    await work
+    assert lane.position is None
+    assert len(lane) == 1
+
+
+async def test_a_pause_ends_at_once_when_the_lane_is_closed() -> None:
+    lane = Lane(("domain-events", 0))
+    pause = asyncio.create_task(lane.pause(3_600))
+    lane.close()
+    assert await pause is False
+    assert await Lane(("domain-events", 1)).pause(0) is True

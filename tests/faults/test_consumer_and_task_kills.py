@@ -1,0 +1,117 @@
+"""Consumers and task runners that die, or are told to end, as processes."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from uuid import uuid4
+
+import pytest
+from relaybox.consumers import Consumer, ConsumerMoment, subscribe
+from relaybox.db import Database
+from relaybox.settings import KafkaSettings, PostgresSettings, TaskSettings
+from relaybox.tasks import Progress, RunnerMoment, Task, TaskRunner, complete_task
+
+from tests.fixtures.events import REQUESTED, effects, make_effects_table, make_event, publish, record_effect
+from tests.fixtures.moments import WAIT_S, Moments
+from tests.fixtures.processes import PythonProcess, python_process, server_environment
+from tests.fixtures.task_rows import TASK_TYPE, add_task, task_row
+
+StartProcess = Callable[..., AbstractAsyncContextManager[PythonProcess]]
+
+
+@pytest.fixture
+def group() -> str:
+    return f"group-{uuid4().hex[:8]}"
+
+
+@pytest.fixture
+async def consumer_process(
+    postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, topic: str, group: str
+) -> StartProcess:
+    """``async with consumer_process(moment_to_die_at) as process``."""
+    await make_effects_table(postgres_settings)
+    environment = server_environment(postgres_settings, kafka_settings)
+
+    def start(*die_at: ConsumerMoment) -> AbstractAsyncContextManager[PythonProcess]:
+        module = "tests.fixtures.consumer_process"
+        return python_process(module, group, topic, *die_at, environment=environment)
+
+    return start
+
+
+@pytest.mark.parametrize("die_at", [ConsumerMoment.COMMITTED, ConsumerMoment.OFFSETS_COMMITTED])
+async def test_g40_a_consumer_killed_after_the_effect_has_no_second_one(
+    database: Database,
+    kafka_settings: KafkaSettings,
+    topic: str,
+    group: str,
+    consumer_process: StartProcess,
+    die_at: ConsumerMoment,
+) -> None:
+    """Killed before its offset is committed, it gets the event again; killed after, it does not."""
+    first, second = make_event(aggregate_id="a"), make_event(aggregate_id="a", version=2)
+    async with consumer_process(die_at) as process:
+        publish(kafka_settings, topic, [first])
+        assert await process.exit_code() == -signal.SIGKILL
+    assert await effects(database) == [first.event_id]
+    publish(kafka_settings, topic, [second])
+    moments = Moments()
+    handler = subscribe(REQUESTED, group=group)(record_effect)
+    successor = Consumer(database, kafka_settings, [handler], topics=[topic], on_moment=moments)
+    work = asyncio.create_task(successor.run())
+    await moments.reached(ConsumerMoment.COMMITTED)
+    successor.stop()
+    await asyncio.wait_for(work, WAIT_S)
+    assert await effects(database) == [first.event_id, second.event_id]
+    again = 1 if die_at is ConsumerMoment.COMMITTED else 0
+    assert moments.counts[ConsumerMoment.ALREADY_DONE] == again
+
+
+async def test_a_consumer_told_to_stop_exits_0_and_its_partitions_are_free_at_once(
+    database: Database, kafka_settings: KafkaSettings, topic: str, consumer_process: StartProcess
+) -> None:
+    events = [make_event(), make_event()]
+    async with consumer_process() as process:
+        publish(kafka_settings, topic, events[:1])
+        await process.said(ConsumerMoment.COMMITTED)
+        process.signal(signal.SIGTERM)
+        assert await process.exit_code() == 0
+    async with consumer_process() as successor:
+        publish(kafka_settings, topic, events[1:])
+        await successor.said(ConsumerMoment.COMMITTED)
+    assert await effects(database) == [event.event_id for event in events]
+
+
+@pytest.mark.parametrize(("number", "attempts"), [(signal.SIGKILL, 2), (signal.SIGTERM, 1)])
+async def test_g06_a_task_of_a_runner_that_ended_is_taken_over(
+    database: Database, postgres_settings: PostgresSettings, number: signal.Signals, attempts: int
+) -> None:
+    """Killed: when its lease runs out, and the attempt counts. Told to stop: at once, uncharged."""
+    task_id = await add_task(database)
+    lease_s = "1" if number is signal.SIGKILL else "3600"
+    environment = server_environment(postgres_settings)
+    async with python_process("tests.fixtures.task_process", lease_s, environment=environment) as process:
+        await process.said("working")
+        process.signal(number)
+        assert await process.exit_code() == (-number if number is signal.SIGKILL else 0)
+
+    async def work(task: Task, progress: Progress) -> None:
+        assert task.progress == 30
+        async with database.connection() as connection:
+            await complete_task(connection, task.fence, result={})
+
+    async def give_up(task: Task) -> None:
+        raise AssertionError("never exhausted here")
+
+    moments = Moments()
+    settings = TaskSettings(poll_s=0.05)
+    runner = TaskRunner(
+        database, {TASK_TYPE: work}, on_exhausted=give_up, settings=settings, on_moment=moments
+    )
+    running = asyncio.create_task(runner.run())
+    await moments.reached(RunnerMoment.ENDED)
+    runner.stop()
+    await asyncio.wait_for(running, WAIT_S)
+    row = await task_row(database, task_id)
+    assert (row["status"], row["attempts"]) == ("COMPLETED", attempts)
