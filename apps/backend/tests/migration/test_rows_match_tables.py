@@ -1,0 +1,157 @@
+"""Every model of ``relaybox_types.rows`` says what its table says, column by column."""
+
+import types
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, NamedTuple, Union, get_args, get_origin
+from uuid import UUID
+
+import pytest
+from pydantic import AwareDatetime, BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import to_json
+from relaybox.db import Database
+from relaybox_types import rows
+from relaybox_types.enums import CommandStatus, HandleStatus, OutboxStatus, TaskStatus
+from relaybox_types.genesis import GenesisStage, GenesisStatus
+
+TABLES: dict[type[BaseModel], str] = {
+    rows.DomainEvent: "domain_events",
+    rows.CommandInbox: "command_inbox",
+    rows.AsyncTask: "async_tasks",
+    rows.EventOutbox: "event_outbox",
+    rows.FlowResumeHandle: "flow_resume_handles",
+    rows.GenesisSession: "genesis_sessions",
+    rows.IdempotencyCache: "idempotency_cache",
+}
+ENUMS: dict[type[StrEnum], str] = {
+    CommandStatus: "command_status",
+    TaskStatus: "task_status",
+    OutboxStatus: "outbox_status",
+    HandleStatus: "handle_status",
+    GenesisStatus: "genesis_status",
+    GenesisStage: "genesis_stage",
+}
+TYPES: dict[type, str] = {
+    UUID: "uuid",
+    str: "text",
+    int: "integer",
+    AwareDatetime: "timestamp with time zone",
+    Decimal: "numeric(5,2)",
+    dict: "jsonb",
+    **ENUMS,
+}
+WIDE = {("domain_events", "id"), ("event_outbox", "seq")}
+#: What the database fills in by itself; a row that was read always has it.
+GENERATED = {"gen_random_uuid()", "now()", "IDENTITY", "hashtext(COALESCE(key, (id)::text))"}
+
+COLUMNS = """
+    SELECT attname AS name, format_type(atttypid, atttypmod) AS type, NOT attnotnull AS nullable,
+        CASE WHEN attidentity <> '' THEN 'IDENTITY' ELSE pg_get_expr(adbin, adrelid) END AS default
+    FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+    WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped
+"""
+LABELS = "SELECT enumlabel FROM pg_enum WHERE enumtypid = $1::text::regtype ORDER BY enumsortorder"
+
+each_model = pytest.mark.parametrize("model", TABLES, ids=lambda model: model.__name__)
+
+
+class Column(NamedTuple):
+    type: str
+    nullable: bool
+    default: Any
+
+
+def declared(model: type[BaseModel]) -> dict[str, Column]:
+    """What the model says of its columns."""
+    table = TABLES[model]
+    return {name: _column(field, (table, name) in WIDE) for name, field in model.model_fields.items()}
+
+
+def _column(field: FieldInfo, wide: bool) -> Column:
+    annotation: Any = field.annotation
+    parts = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    nullable = type(None) in parts
+    [plain] = [part for part in parts if part is not type(None)]
+    plain = get_origin(plain) or plain
+    sql_type = "bigint" if wide else TYPES[plain]
+    return Column(sql_type, nullable, None if field.is_required() else field.default)
+
+
+async def in_database(database: Database, table: str) -> dict[str, Column]:
+    """What the table says of its columns; a default as its value, one the database makes as null."""
+    async with database.connection() as connection:
+        found: dict[str, Column] = {}
+        for row in await connection.fetch(COLUMNS, table):
+            expression, value = row["default"], None
+            if expression and expression not in GENERATED:
+                [made] = await connection.fetch(f"SELECT ({expression}) AS value")
+                value = made["value"]
+            found[row["name"]] = Column(row["type"], row["nullable"], value)
+        return found
+
+
+def test_every_model_has_its_table_and_every_enum_its_type() -> None:
+    models = {getattr(rows, name) for name in rows.__all__}
+    used = {TYPES[one] for one in TYPES} & set(ENUMS.values())
+    assert models == set(TABLES)
+    assert used == set(ENUMS.values())
+
+
+@each_model
+async def test_a_model_and_its_table_have_the_same_columns(
+    database: Database, model: type[BaseModel]
+) -> None:
+    assert declared(model) == await in_database(database, TABLES[model])
+
+
+@each_model
+async def test_a_field_is_required_exactly_where_a_row_always_has_a_value_of_its_own(
+    database: Database, model: type[BaseModel]
+) -> None:
+    for name, column in (await in_database(database, TABLES[model])).items():
+        required = not column.nullable and column.default is None
+        assert model.model_fields[name].is_required() == required, name
+
+
+@pytest.mark.parametrize("enum", ENUMS, ids=lambda enum: enum.__name__)
+async def test_an_enum_and_its_type_have_the_same_labels(database: Database, enum: type[StrEnum]) -> None:
+    async with database.connection() as connection:
+        labels = [row["enumlabel"] for row in await connection.fetch(LABELS, ENUMS[enum])]
+    assert labels == [one.value for one in enum]
+
+
+@each_model
+async def test_a_row_of_each_table_reads_as_its_model(database: Database, model: type[BaseModel]) -> None:
+    required: dict[str, dict[str, Any]] = {
+        "domain_events": {
+            "event_id": "00000000-0000-4000-8000-000000000001",
+            "event_type": "Genesis.Session.Created",
+            "aggregate_type": "GENESIS_SESSION",
+            "aggregate_id": "1",
+            "aggregate_version": 1,
+        },
+        "command_inbox": {
+            "session_id": "00000000-0000-4000-8000-000000000001",
+            "command_type": "ConfirmStage",
+        },
+        "async_tasks": {"task_type": "genesis.propose"},
+        "event_outbox": {"topic": "domain-events", "payload": {"a": 1}},
+        "flow_resume_handles": {"correlation_id": "c", "resume_handle": {"a": 1}},
+        "genesis_sessions": {"user_id": "writer"},
+        "idempotency_cache": {"key": "k", "result": {"a": 1}, "expires_at": "2030-01-01T00:00:00Z"},
+    }
+    table = TABLES[model]
+    values = required[table]
+    names = ", ".join(values)
+    async with database.connection() as connection:
+        insert = f"INSERT INTO {table} ({names}) SELECT {names}"
+        [row] = await connection.fetch(
+            f"{insert} FROM jsonb_populate_record(NULL::{table}, $1::text::jsonb)"
+            f" RETURNING to_jsonb({table})::text AS row",
+            to_json(values).decode(),
+        )
+    read = model.model_validate_json(row["row"])
+    for name, column in declared(model).items():
+        if column.default is not None:
+            assert getattr(read, name) == column.default, name

@@ -1,0 +1,263 @@
+-- Generated from the Alembic migrations; a test compares it with them. Do not edit.
+
+CREATE TYPE command_status AS ENUM ('RECEIVED', 'PROCESSING', 'COMPLETED', 'FAILED');
+CREATE TYPE task_status AS ENUM ('PENDING', 'RUNNING', 'COMPLETED', 'FAILED', 'CANCELLED');
+CREATE TYPE outbox_status AS ENUM ('PENDING', 'SENT', 'FAILED');
+CREATE TYPE handle_status AS ENUM ('PENDING_PAUSE', 'PAUSED', 'RESUMED', 'EXPIRED');
+
+CREATE FUNCTION trigger_set_timestamp() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.updated_at = now();
+    RETURN NEW;
+END
+$$;
+
+-- The only source of truth. id is insertion order, not commit order: never a cursor (G22).
+CREATE TABLE domain_events (
+    id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    event_id UUID NOT NULL,
+    correlation_id UUID,
+    causation_id UUID,
+    event_type TEXT NOT NULL,
+    event_version INT NOT NULL DEFAULT 1,
+    aggregate_type TEXT NOT NULL,
+    aggregate_id TEXT NOT NULL,
+    aggregate_version INT NOT NULL,
+    payload JSONB,
+    metadata JSONB,
+    created_at TIMESTAMPTZ NOT NULL DEFAULT now(),
+    CONSTRAINT domain_events_event_id_key UNIQUE (event_id),
+    -- Also the index for "events by aggregate"; two writers of one version cannot both win.
+    CONSTRAINT domain_events_aggregate_version_key UNIQUE (aggregate_type, aggregate_id, aggregate_version),
+    CONSTRAINT domain_events_aggregate_version_check CHECK (aggregate_version >= 1)
+);
+CREATE INDEX idx_domain_events_correlation ON domain_events (correlation_id);
+CREATE INDEX idx_domain_events_type ON domain_events (event_type, id);
+
+-- Privileges already keep services out; the trigger also keeps out the owner's own slips (G07).
+CREATE FUNCTION refuse_change_of_events() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'domain_events is append-only: % refused', TG_OP USING ERRCODE = 'restrict_violation';
+END
+$$;
+CREATE TRIGGER domain_events_append_only BEFORE UPDATE OR DELETE ON domain_events
+    FOR EACH ROW EXECUTE FUNCTION refuse_change_of_events();
+CREATE TRIGGER domain_events_no_truncate BEFORE TRUNCATE ON domain_events
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change_of_events();
+-- ALWAYS: session_replication_role cannot switch them off.
+ALTER TABLE domain_events ENABLE ALWAYS TRIGGER domain_events_append_only;
+ALTER TABLE domain_events ENABLE ALWAYS TRIGGER domain_events_no_truncate;
+
+CREATE TABLE command_inbox (
+    id UUID PRIMARY KEY DEFAULT gen_random_uuid(),
+    session_id UUID NOT NULL,
+    command_type TEXT NOT NULL,
+    idempotency_key TEXT,
+    payload JSONB,
+    status command_status NOT NULL DEFAULT 'RECEIVED',
+    error_data JSONB,
+    created_at TIMESTAMPTZ NOT NULL DEFAULT now()
+);
+-- At most one pending command of a type per session: the backstop of G03.
+CREATE UNIQUE INDEX idx_command_inbox_unique_pending_command ON command_inbox (session_id, command_type)
+    WHERE status IN ('RECEIVED', 'PROCESSING');
+CREATE INDEX idx_command_inbox_session ON command_inbox (session_id, created_at);
+
+CREATE TABLE async_tasks (
+    id UUID PRIMARY KEY DEFAULT gen_random_uuid(),
+    task_type TEXT NOT NULL,
+    triggered_by_command_id UUID,
+    aggregate_id UUID,
+    status task_status NOT NULL DEFAULT 'PENDING',
+    progress NUMERIC(5, 2) NOT NULL DEFAULT 0,
+    input_data JSONB,
+    result_data JSONB,
+    error_data JSONB,
+    attempts INT NOT NULL DEFAULT 0,
+    lease_until TIMESTAMPTZ,
+    lease_token UUID,
+    created_at TIMESTAMPTZ NOT NULL DEFAULT now(),
+    updated_at TIMESTAMPTZ NOT NULL DEFAULT now(),
+    CONSTRAINT async_tasks_progress_check CHECK (progress BETWEEN 0 AND 100),
+    -- A running task, and no other, is held by somebody until some time.
+    CONSTRAINT async_tasks_lease_check
+        CHECK ((status = 'RUNNING') = (lease_until IS NOT NULL) AND (lease_until IS NULL) = (lease_token IS NULL))
+);
+CREATE INDEX idx_async_tasks_status ON async_tasks (status, created_at) WHERE status IN ('PENDING', 'RUNNING');
+CREATE INDEX idx_async_tasks_command ON async_tasks (triggered_by_command_id);
+CREATE INDEX idx_async_tasks_aggregate ON async_tasks (aggregate_id);
+CREATE TRIGGER async_tasks_set_timestamp BEFORE UPDATE ON async_tasks
+    FOR EACH ROW EXECUTE FUNCTION trigger_set_timestamp();
+
+CREATE TABLE event_outbox (
+    id UUID PRIMARY KEY DEFAULT gen_random_uuid(),
+    seq BIGINT GENERATED ALWAYS AS IDENTITY,
+    topic TEXT NOT NULL,
+    key TEXT,
+    -- A row without a key is a key of its own: nothing waits for it.
+    key_hash INT NOT NULL GENERATED ALWAYS AS (hashtext(coalesce(key, id::text))) STORED,
+    payload JSONB NOT NULL,
+    status outbox_status NOT NULL DEFAULT 'PENDING',
+    attempts INT NOT NULL DEFAULT 0,
+    next_attempt_at TIMESTAMPTZ,
+    error_data JSONB,
+    created_at TIMESTAMPTZ NOT NULL DEFAULT now(),
+    sent_at TIMESTAMPTZ,
+    CONSTRAINT event_outbox_sent_check CHECK ((status = 'SENT') = (sent_at IS NOT NULL)),
+    CONSTRAINT event_outbox_failed_check CHECK (status <> 'FAILED' OR error_data IS NOT NULL)
+);
+-- The poll's index: its size is the backlog's, not the table's (G29).
+CREATE INDEX idx_event_outbox_pending ON event_outbox (seq) WHERE status = 'PENDING';
+-- Heads of keys that wait: for their next attempt, or for an operator.
+CREATE INDEX idx_event_outbox_blocked ON event_outbox (key, seq)
+    WHERE status = 'FAILED' OR (status = 'PENDING' AND next_attempt_at IS NOT NULL);
+-- When the next attempt of any row is due; tells an idle relay how long it may sleep.
+CREATE INDEX idx_event_outbox_retry ON event_outbox (next_attempt_at)
+    WHERE status = 'PENDING' AND next_attempt_at IS NOT NULL;
+
+-- Which relay publishes which slice of the keys' hashes, and until when. Times by this server's clock.
+-- Slices are ranges, so that a lane can be split in two while relays run; together they cover every INT once.
+CREATE TABLE relay_lanes (
+    lane INT PRIMARY KEY,
+    hash_min INT NOT NULL,
+    hash_max INT NOT NULL,
+    owner TEXT,
+    -- Rises whenever somebody takes the lane: whoever holds an older one has lost it.
+    epoch BIGINT NOT NULL DEFAULT 0,
+    lease_until TIMESTAMPTZ,
+    CONSTRAINT relay_lanes_owner_check CHECK ((owner IS NULL) = (lease_until IS NULL)),
+    CONSTRAINT relay_lanes_hash_check CHECK (hash_min <= hash_max),
+    CONSTRAINT relay_lanes_hash_excl EXCLUDE USING gist (int8range(hash_min, hash_max, '[]') WITH &&)
+);
+-- 8 slices of 2^29 hashes each, from the smallest INT to the largest.
+INSERT INTO relay_lanes (lane, hash_min, hash_max)
+    SELECT lane, -2147483648 + lane * 536870912::bigint, -2147483649 + (lane + 1) * 536870912::bigint
+    FROM generate_series(0, 7) AS lane;
+
+-- Relays that are alive: how many there are is how many shares the lanes are divided into.
+CREATE TABLE relay_members (
+    name TEXT PRIMARY KEY,
+    lease_until TIMESTAMPTZ NOT NULL
+);
+
+-- What a consumer has already done; written in the transaction of the effect itself (G40).
+CREATE TABLE consumed_events (
+    consumer TEXT NOT NULL,
+    event_id UUID NOT NULL,
+    consumed_at TIMESTAMPTZ NOT NULL DEFAULT now(),
+    PRIMARY KEY (consumer, event_id)
+);
+
+CREATE TABLE flow_resume_handles (
+    id UUID PRIMARY KEY DEFAULT gen_random_uuid(),
+    correlation_id TEXT NOT NULL,
+    resume_handle JSONB NOT NULL,
+    status handle_status NOT NULL DEFAULT 'PENDING_PAUSE',
+    resume_payload JSONB,
+    expires_at TIMESTAMPTZ,
+    created_at TIMESTAMPTZ NOT NULL DEFAULT now(),
+    updated_at TIMESTAMPTZ NOT NULL DEFAULT now()
+);
+CREATE UNIQUE INDEX idx_flow_resume_handles_unique_correlation ON flow_resume_handles (correlation_id)
+    WHERE status IN ('PENDING_PAUSE', 'PAUSED');
+CREATE TRIGGER flow_resume_handles_set_timestamp BEFORE UPDATE ON flow_resume_handles
+    FOR EACH ROW EXECUTE FUNCTION trigger_set_timestamp();
+
+CREATE TABLE idempotency_cache (
+    key TEXT PRIMARY KEY,
+    result JSONB NOT NULL,
+    created_at TIMESTAMPTZ NOT NULL DEFAULT now(),
+    expires_at TIMESTAMPTZ NOT NULL
+);
+CREATE INDEX idx_idempotency_cache_expires ON idempotency_cache (expires_at);
+
+CREATE TABLE idempotency_bodies (
+    id UUID PRIMARY KEY DEFAULT gen_random_uuid(),
+    body BYTEA NOT NULL,
+    expires_at TIMESTAMPTZ NOT NULL
+);
+CREATE INDEX idx_idempotency_bodies_expires ON idempotency_bodies (expires_at);
+
+-- Snapshots of aggregates that have no table of their own.
+CREATE TABLE aggregate_snapshots (
+    id UUID PRIMARY KEY,
+    aggregate_type TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    state JSONB NOT NULL,
+    version INT NOT NULL DEFAULT 1,
+    created_at TIMESTAMPTZ NOT NULL DEFAULT now(),
+    updated_at TIMESTAMPTZ NOT NULL DEFAULT now()
+);
+CREATE INDEX idx_aggregate_snapshots_owner ON aggregate_snapshots (owner);
+CREATE TRIGGER aggregate_snapshots_set_timestamp BEFORE UPDATE ON aggregate_snapshots
+    FOR EACH ROW EXECUTE FUNCTION trigger_set_timestamp();
+
+-- Single-use tickets for browsers' event streams, which cannot send a bearer token; kept only hashed.
+CREATE TABLE stream_tickets (
+    ticket_hash BYTEA PRIMARY KEY,
+    aggregate_id UUID NOT NULL,
+    owner TEXT NOT NULL,
+    expires_at TIMESTAMPTZ NOT NULL
+);
+CREATE INDEX idx_stream_tickets_expires ON stream_tickets (expires_at);
+
+-- What a service may do. Called by every migration run with the role that services connect as;
+-- the owner of the tables keeps all rights and needs no call.
+CREATE FUNCTION relaybox_grant(service NAME) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', current_schema(), service);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON command_inbox, async_tasks, event_outbox, relay_lanes, '
+        'relay_members, consumed_events, flow_resume_handles, idempotency_cache, idempotency_bodies, '
+        'aggregate_snapshots, stream_tickets TO %I', service);
+    EXECUTE format('GRANT SELECT ON relaybox_alembic_version TO %I', service);
+    EXECUTE format('REVOKE ALL ON domain_events FROM %I', service);
+    EXECUTE format('GRANT SELECT, INSERT ON domain_events TO %I', service);
+END
+$$;
+REVOKE ALL ON FUNCTION relaybox_grant(NAME) FROM PUBLIC;
+
+CREATE TABLE relaybox_alembic_version (
+    version_num VARCHAR(32) NOT NULL,
+    CONSTRAINT relaybox_alembic_version_pkc PRIMARY KEY (version_num)
+);
+INSERT INTO relaybox_alembic_version (version_num) VALUES ('0001_backbone');
+
+CREATE TYPE genesis_status AS ENUM ('IN_PROGRESS', 'COMPLETED', 'ABANDONED');
+CREATE TYPE genesis_stage AS ENUM
+    ('CONCEPT_SELECTION', 'STORY_CONCEPTION', 'WORLDVIEW', 'CHARACTERS', 'PLOT_OUTLINE', 'FINISHED');
+
+-- Snapshots of genesis sessions; `backend rebuild genesis` makes them again from domain_events.
+CREATE TABLE genesis_sessions (
+    id UUID PRIMARY KEY DEFAULT gen_random_uuid(),
+    novel_id UUID,
+    user_id TEXT NOT NULL,
+    status genesis_status NOT NULL DEFAULT 'IN_PROGRESS',
+    current_stage genesis_stage NOT NULL DEFAULT 'CONCEPT_SELECTION',
+    confirmed_data JSONB,
+    -- What the current stage holds before it is confirmed: preferences, request, proposal, feedback.
+    draft JSONB,
+    version INT NOT NULL DEFAULT 1,
+    created_at TIMESTAMPTZ NOT NULL DEFAULT now(),
+    updated_at TIMESTAMPTZ NOT NULL DEFAULT now(),
+    CONSTRAINT genesis_sessions_version_check CHECK (version >= 1),
+    CONSTRAINT genesis_sessions_finished_check CHECK ((status = 'COMPLETED') = (current_stage = 'FINISHED'))
+);
+-- A writer's sessions, newest first; also the index of the list's pages.
+CREATE INDEX idx_genesis_sessions_user ON genesis_sessions (user_id, created_at DESC, id DESC);
+CREATE TRIGGER genesis_sessions_set_timestamp BEFORE UPDATE ON genesis_sessions
+    FOR EACH ROW EXECUTE FUNCTION trigger_set_timestamp();
+
+-- What a service may do; called by every migration run with the role that services connect as.
+CREATE FUNCTION backend_grant(service NAME) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON genesis_sessions TO %I', service);
+    EXECUTE format('GRANT SELECT ON backend_alembic_version TO %I', service);
+END
+$$;
+REVOKE ALL ON FUNCTION backend_grant(NAME) FROM PUBLIC;
+
+CREATE TABLE backend_alembic_version (
+    version_num VARCHAR(32) NOT NULL,
+    CONSTRAINT backend_alembic_version_pkc PRIMARY KEY (version_num)
+);
+INSERT INTO backend_alembic_version (version_num) VALUES ('0001_genesis');

@@ -1,0 +1,42 @@
+"""The backbone's own line of migrations, without any application's."""
+
+from itertools import pairwise
+
+from relaybox.db import BACKBONE, Database, migrate_down, migrate_up, pending_migrations
+from relaybox.local import LocalPostgres
+from relaybox.settings import PostgresSettings
+
+from tests.fixtures.both_postgres import dumped_schema
+
+
+async def test_up_down_and_up_again_ends_where_it_began(
+    postgres_server: LocalPostgres, empty_postgres_settings: PostgresSettings
+) -> None:
+    settings = empty_postgres_settings
+    assert await migrate_up(settings, BACKBONE) == ["0001_backbone"]
+    first = dumped_schema(postgres_server, settings)
+    assert await migrate_down(settings, BACKBONE) == ["0001_backbone"]
+    assert await migrate_up(settings, BACKBONE) == ["0001_backbone"]
+    assert dumped_schema(postgres_server, settings) == first
+
+
+async def test_going_up_again_applies_nothing(postgres_settings: PostgresSettings) -> None:
+    assert await migrate_up(postgres_settings, BACKBONE) == []
+
+
+async def test_what_is_missing_is_named_before_and_not_after(
+    empty_postgres_settings: PostgresSettings,
+) -> None:
+    database = Database(empty_postgres_settings)
+    assert await pending_migrations(database, BACKBONE) == ["0001_backbone"]
+    await migrate_up(empty_postgres_settings, BACKBONE)
+    assert await pending_migrations(database, BACKBONE) == []
+    await database.close()
+
+
+async def test_the_lanes_cover_every_hash_once(database: Database) -> None:
+    async with database.connection() as connection:
+        rows = await connection.fetch("SELECT hash_min, hash_max FROM relay_lanes ORDER BY hash_min")
+    bounds = [(row["hash_min"], row["hash_max"]) for row in rows]
+    assert (bounds[0][0], bounds[-1][1]) == (-(2**31), 2**31 - 1)
+    assert all(earlier[1] + 1 == later[0] for earlier, later in pairwise(bounds))
