@@ -14,7 +14,7 @@ from relaybox_types.envelope import EventEnvelope, build_event_envelope
 
 from relaybox.commands._domain import Aggregate, Domain, Handler
 from relaybox.commands._errors import AggregateNotFound, DuplicateCommand, PayloadInvalid, StaleVersion
-from relaybox.commands._facts import Events, Settlement
+from relaybox.commands._facts import Events, Fact, Settlement
 from relaybox.outbox import check_message
 
 __all__ = ("Caller", "CommandResult", "Decision", "Loaded", "Request", "decide", "loaded_from_row")
@@ -185,23 +185,10 @@ def _decision(
         )
     after = before
     facts: list[tuple[UUID, str]] = []
-    envelope: EventEnvelope | None = None
     for fact in events:
         after = after.apply(fact).model_copy(update={"version": after.version + 1})
-        cause = request.caller.causation_id or (envelope.event_id if envelope else None)
-        envelope = build_event_envelope(
-            event_type=fact.type,
-            event_version=fact.event_version,
-            aggregate_type=domain.aggregate_type,
-            aggregate_id=str(request.aggregate_id),
-            version=after.version,
-            correlation_id=request.caller.correlation_id or request.command_id,
-            causation_id=cause,
-            payload=dict(fact.payload),
-            metadata=_metadata(request),
-            actor_id=request.caller.actor,
-            target_type=domain.target_type,
-        )
+        cause = request.caller.causation_id or (facts[-1][0] if facts else None)
+        envelope = _envelope(domain, request, fact, version=after.version, cause=cause)
         text = envelope.model_dump_json()
         check_message(domain.topic, envelope.aggregate_id, text.encode())
         facts.append((envelope.event_id, text))
@@ -216,6 +203,24 @@ def _decision(
         topic=domain.topic,
         facts=tuple(facts),
         settlements=tuple(fact.settles for fact in events if fact.settles),
+    )
+
+
+def _envelope(
+    domain: Domain[Any], request: Request, fact: Fact, *, version: int, cause: UUID | None
+) -> EventEnvelope:
+    return build_event_envelope(
+        event_type=fact.type,
+        event_version=fact.event_version,
+        aggregate_type=domain.aggregate_type,
+        aggregate_id=str(request.aggregate_id),
+        version=version,
+        correlation_id=request.caller.correlation_id or request.command_id,
+        causation_id=cause,
+        payload=dict(fact.payload),
+        metadata=_metadata(request),
+        actor_id=request.caller.actor,
+        target_type=domain.target_type,
     )
 
 

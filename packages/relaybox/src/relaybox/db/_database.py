@@ -169,6 +169,11 @@ class Database:
 
 
 async def reached(connecting: Awaitable[T]) -> T:
+    """Await a connection that is being made; here, and only here, an ``OSError`` is PostgreSQL's.
+
+    Raises:
+        DatabaseUnavailable: nobody answered.
+    """
     try:
         return await connecting
     except (TimeoutError, OSError) as error:
