@@ -57,7 +57,6 @@ _LIMIT_KEY: Final = "relaybox.body_bytes_max"
 #: A number can only pass 1.8e308 with an exponent of three digits or with 200 digits before it.
 _HUGE_NUMBER: Final = re.compile(rb"\d[eE]\+?\d{3}|\d{200}|NaN|Infinity")
 _UTF8: Final = frozenset({"utf-8", "utf8"})
-_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class BodyLimitMiddleware:
@@ -138,7 +137,7 @@ def parse_json(raw: bytes) -> Any:
         # Bounded by itself: it gives up at 200 levels, without recursion in Python.
         value = from_json(raw, allow_inf_nan=True)
     except ValueError as error:
-        raise _explained(raw, str(error)) from None
+        raise _explained(str(error)) from None
     # Most bodies have none of these; the walk over all values is for those that might.
     if (
         raw.count(b"[") + raw.count(b"{") > DEPTH_MAX
@@ -149,12 +148,13 @@ def parse_json(raw: bytes) -> Any:
     return value
 
 
-def _explained(raw: bytes, reason: str) -> RelayboxError:
+def _explained(reason: str) -> RelayboxError:
     if "recursion limit" in reason:
         return JsonTooDeep(DEPTH_MAX)
     if "number out of range" in reason:
         return JsonNotStorable("The JSON holds a number too large to be stored")
-    if "hex escape" in reason and _SURROGATE.search(raw):
+    # An escape that is no hexadecimal number at all is an "invalid escape".
+    if "hex escape" in reason:
         return JsonNotStorable("The JSON holds half of a surrogate pair, which is no character")
     return MalformedJson(f"The body is not JSON: {reason}")
 

@@ -21,8 +21,8 @@ _SUBJECT_CHARS_MAX: Final = 255
 #: One algorithm, ours, never the one that the token names (RFC 8725, section 3.1).
 _ALGORITHM: Final = "HS256"
 _REQUIRED: Final = ("exp", "iat", "iss", "aud", "sub")
-#: What PyJWT lets through from a token that is broken on purpose: a header nested 5,000 deep, a
-#: time of 1e400. All of them mean the same.
+#: PyJWT before 2.15 lets Python's own errors through from a token that is broken on purpose, such
+#: as a header nested 5,000 deep or a time of 1e400. All of them mean the same.
 _BROKEN: Final = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError)
 
 

@@ -4,6 +4,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import httpx
 import pytest
+from relaybox.http import BodyTooLarge, read_json
+from starlette.requests import Request
+from starlette.types import Message
 
 Post = Callable[..., Awaitable[httpx.Response]]
 ORDER = "/orders/00000000-0000-0000-0000-000000000001"
@@ -38,6 +41,23 @@ async def test_a_body_without_an_announced_length_is_read_to_the_limit_only(post
 
 async def test_a_body_of_exactly_the_limit_is_taken(post: Post) -> None:
     assert (await post("/anything", b"1" + b" " * (LIMIT_BYTES - 1))).json() == 1
+
+
+async def test_a_route_may_take_more_than_its_application(post: Post) -> None:
+    assert (await post("/large", b"1" + b" " * (2 * LIMIT_BYTES - 1))).json() == 1
+    assert (await post("/large", b"1" + b" " * (2 * LIMIT_BYTES))).status_code == 413
+
+
+async def test_the_limit_holds_without_the_middleware() -> None:
+    parts = iter([{"type": "http.request", "body": b" " * 1_000, "more_body": True}] * 100)
+
+    async def receive() -> Message:
+        return next(parts)
+
+    headers = [(b"content-type", b"application/json")]
+    with pytest.raises(BodyTooLarge):
+        await read_json(Request({"type": "http", "headers": headers}, receive), LIMIT_BYTES)
+    assert len(list(parts)) == 95
 
 
 @pytest.mark.parametrize("length", ["9" * 30, "9" * 5_000])

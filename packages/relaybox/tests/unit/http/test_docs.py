@@ -50,7 +50,7 @@ async def test_a_route_documents_its_body_token_and_errors(document: dict[str, A
     assert operation["security"] == [{"bearer": []}]
     assert set(operation["responses"]) == {"200", "400", "401", "413", "415", "422"}
     body = operation["requestBody"]["content"]["application/json"]["schema"]
-    assert body["properties"]["lines"]["items"] == {"$ref": "#/components/schemas/Line"}
+    assert body["properties"]["lines"]["items"] == {"$ref": "#/components/schemas/BoxedLine"}
 
 
 async def test_every_reference_of_the_document_leads_somewhere(document: dict[str, Any]) -> None:

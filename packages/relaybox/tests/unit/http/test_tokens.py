@@ -111,6 +111,11 @@ async def test_a_token_broken_on_purpose_is_merely_invalid(token: str) -> None:
         await VERIFIER.verify(token)
 
 
+async def test_a_token_is_bounded_even_when_it_is_ours() -> None:
+    with pytest.raises(TokenInvalid, match="8192 bytes"):
+        await VERIFIER.verify(signed(more="x" * 9_000))
+
+
 async def test_a_refusal_repeats_nothing_of_the_token() -> None:
     with pytest.raises(TokenInvalid) as refused:
         await VERIFIER.verify(signed(iss="somebody-private"))
