@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+LOWEST := .venv-lowest
 STAMP := $(VENV)/.synced
 PACKAGES := packages/shared-types packages/relaybox apps/backend
 # A home that cannot be written (su -m, a service account) must not stop the set-up.
@@ -15,7 +16,7 @@ endif
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo env test test-all lint lock bench clean
+.PHONY: help setup run demo env test test-all lint types lock bench sql clean
 
 help: ## List the wishes
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -33,10 +34,57 @@ $(STAMP): requirements.lock $(PACKAGES:%=%/pyproject.toml)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation $(PACKAGES:%=--editable %)
 	@touch $@
 
+run: $(STAMP) ## Start the whole product; Ctrl-C stops it
+	@exec backend run
+
+# LANGUAGE is also a variable of the environment, which says what messages are in; only the argument counts.
+demo: $(STAMP) ## Tell one whole story, to the running product or to one of its own (LANGUAGE=en for English)
+	@exec backend demo $(if $(filter command line,$(origin LANGUAGE)),--language $(LANGUAGE))
+
+env: ## Print the running product's settings: eval "$$(make -s env)"
+	@test -x $(BIN)/backend || { echo "The product does not run; start it with \`make run\`." >&2; exit 1; }
+	@exec backend env
+
+lint: $(STAMP) types ## Check style, types and who imports whom
+	@ruff check --quiet .
+	@ruff format --check --quiet . || { echo "Not formatted; run: $(BIN)/ruff format"; exit 1; }
+	@lint-imports --no-cache | tail -n 3
+
+types: $(STAMP) ## Check the types (basedpyright, strict)
+	@basedpyright
+
+test: lint ## Check everything and run all tests but the long ones; takes ARGS for pytest
+	@rm -f .coverage .coverage.*
+	@coverage run -m pytest -m "not long" $(ARGS)
+	@coverage combine --quiet
+	@coverage report --include='packages/*' --skip-covered --fail-under=90
+	@coverage report --include='apps/*' --skip-covered --fail-under=85
+
+test-all: test $(LOWEST)/.synced ## The same, on other versions too, and the long runs (about an hour)
+	@echo "PostgreSQL 16" && PG_VERSION=16 pytest -m "not long" packages apps
+	@echo "Kafka 3.7.0" && KAFKA_VERSION=3.7.0 pytest -m "not long" packages apps
+	@echo "FastAPI 0.115, Pydantic 2.11" && $(LOWEST)/bin/python -m pytest -m "not long"
+	@echo "The long runs" && pytest -m long
+
+# The lowest versions that users may have of what they share with us; all else is resolved to fit.
+$(LOWEST)/.synced: requirements.in $(PACKAGES:%=%/pyproject.toml) | $(STAMP)
+	@echo "Installing the lowest supported FastAPI and Pydantic"
+	@uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
+	@printf 'fastapi==0.115.*\npydantic==2.11.*\n' > $(LOWEST)/lowest.txt
+	@uv pip install --quiet --python $(LOWEST)/bin/python --constraint $(LOWEST)/lowest.txt --requirement requirements.in \
+	  --editable packages/shared-types --editable 'packages/relaybox[all]' --editable 'apps/backend[local,llm]'
+	@touch $@
+
+bench: $(STAMP) ## Run the short versions of all benchmarks
+	@for script in benchmarks/*.py; do python $$script --short || exit 1; done
+
+sql: $(STAMP) ## Generate infrastructure/docker/init/postgres/20-migration-event-sourcing.sql
+	@backend sql
+
 lock: ## Resolve the dependencies anew into requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade \
 	  --all-extras $(PACKAGES:%=%/pyproject.toml) requirements.in \
 	  --no-emit-package relaybox --no-emit-package relaybox-types --output-file requirements.lock
 
 clean: ## Remove the environment and the product's data
-	rm -rf $(VENV) .relaybox
+	rm -rf $(VENV) $(LOWEST) .relaybox

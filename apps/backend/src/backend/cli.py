@@ -4,7 +4,7 @@ import asyncio
 import shlex
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from pydantic_core import to_json
@@ -56,11 +56,13 @@ def env() -> None:
 
 
 @app.command()
-def demo() -> None:
+def demo(
+    language: Annotated[Literal["zh", "en"], typer.Option(help="What the writer speaks.")] = "zh",
+) -> None:
     """Tell one whole story, with the running product or with one of its own."""
     from backend.demo import run_demo
 
-    raise typer.Exit(asyncio.run(run_demo()))
+    raise typer.Exit(asyncio.run(run_demo(language)))
 
 
 @_rebuild.command()
@@ -86,7 +88,8 @@ def genesis(
 async def _rebuild_genesis(
     settings: PostgresSettings, *, write: bool, show: Callable[[Difference], None]
 ) -> RebuildReport:
-    database = Database(settings, application_name="backend-rebuild")
+    # One connection reads the events, another looks again at what differs.
+    database = Database(settings.model_copy(update={"pool_size": 2}), application_name="backend-rebuild")
     try:
         return await rebuild_sessions(database, write=write, on_difference=show)
     finally:

@@ -5,7 +5,6 @@ else they are local ones whose data outlives the process. Every part is a proces
 """
 
 import asyncio
-import json
 import os
 import secrets
 import sys
@@ -15,9 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import httpx
-from pydantic_settings import BaseSettings, SettingsConfigDict
 from relaybox.db import migrate_up
-from relaybox.errors import RelayboxError
 from relaybox.http import make_token
 from relaybox.local import (
     LocalKafka,
@@ -35,31 +32,13 @@ from relaybox.settings import JwtSettings, KafkaSettings, PostgresSettings, load
 
 from backend.api import PREFIX
 from backend.migrations import ALL
+from backend.running import DataDirectoryUnusable, ProductSettings, Running, claim, write_private
 from backend.settings import ApiSettings, ServiceType
 
-__all__ = ("NotRunning", "ProductSettings", "run_product", "running_environment")
+__all__ = ("run_product",)
 
 _READY_PAUSE_S: Final = 0.05
 _TOKEN_S: Final = 30 * 86_400
-
-
-class NotRunning(RelayboxError):
-    """Raised when the running product is asked for and there is none."""
-
-    error_code = "PRODUCT_NOT_RUNNING"
-
-
-class ProductSettings(BaseSettings):
-    """Where the product keeps its data."""
-
-    model_config = SettingsConfigDict(env_prefix="RELAYBOX_", frozen=True, extra="ignore")
-
-    data_dir: Path = Path(".relaybox/data")
-
-    @property
-    def state_file(self) -> Path:
-        """The running product's environment, for ``backend env``; there only while it runs."""
-        return self.data_dir / "running.json"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -67,21 +46,22 @@ class _Product:
     """What is being started, and the environment that grows with it."""
 
     settings: ProductSettings
+    running: Running
     supervisor: Supervisor
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
 
     async def compose(self, start: Start) -> None:
         """Start everything in order; each part sees what those before it became."""
         api = load_settings(ApiSettings)
-        if api.api_workers == 1:
-            require_free_port(api.api_port, setting="API_PORT")
+        require_free_port(api.api_port, setting="API_PORT")
         self.environment["JWT_SECRET"] = self.environment.get("JWT_SECRET") or _kept_secret(
             self.settings.data_dir
         )
         await asyncio.gather(self._start_postgres(start), self._start_kafka(start))
         await self._prepare()
-        for service, where in self._addresses(api).items():
-            await start(self._part(service, where))
+        await asyncio.gather(
+            *(start(self._part(service, where)) for service, where in self._addresses(api).items())
+        )
         self._announce(api)
 
     async def _start_postgres(self, start: Start) -> None:
@@ -111,7 +91,7 @@ class _Product:
 
     def _addresses(self, api: ApiSettings) -> Mapping[ServiceType, str]:
         return {
-            ServiceType.API_GATEWAY: f"http://127.0.0.1:{api.api_port}",
+            ServiceType.API_GATEWAY: _url(api),
             ServiceType.MESSAGE_RELAY: f"http://127.0.0.1:{free_port()}",
             ServiceType.CONCEPT_AGENT: f"http://127.0.0.1:{free_port()}",
         }
@@ -126,13 +106,9 @@ class _Product:
         )
 
     def _announce(self, api: ApiSettings) -> None:
-        url = f"http://127.0.0.1:{api.api_port}"
+        url = _url(api)
         token = make_token(load_settings(JwtSettings), "writer", _TOKEN_S)
-        names = ("POSTGRES_", "KAFKA_", "JWT_")
-        shown = {name: value for name, value in self.environment.items() if name.startswith(names)}
-        jwt = load_settings(JwtSettings)
-        shown |= {"JWT_ISSUER": jwt.issuer, "JWT_AUDIENCE": jwt.audience, "API_URL": url, "DEV_TOKEN": token}
-        _write_private(self.settings.state_file, json.dumps({"pid": os.getpid(), "environment": shown}))
+        self.running.announce({"API_URL": url, "DEV_TOKEN": token, **_shared_settings()})
         for line in (
             "",
             "Relaybox is ready.",
@@ -155,26 +131,34 @@ async def run_product(settings: ProductSettings) -> int:
     Raises:
         RelayboxError: a server, a port, the schema or a topic is not to be had; says what to do.
     """
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    product = _Product(settings=settings, supervisor=Supervisor())
-    try:
+    with claim(settings) as running:
+        product = _Product(settings=settings, running=running, supervisor=Supervisor())
         return await product.supervisor.run(product.compose)
-    finally:
-        settings.state_file.unlink(missing_ok=True)
 
 
-def running_environment(settings: ProductSettings) -> dict[str, str]:
-    """The settings of the running product (contract, section 7).
+def _url(api: ApiSettings) -> str:
+    anywhere = api.api_host in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+    return f"http://{'127.0.0.1' if anywhere else api.api_host}:{api.api_port}"
 
-    Raises:
-        NotRunning: none runs on this data directory.
-    """
-    try:
-        state = json.loads(settings.state_file.read_text())
-        os.kill(state["pid"], 0)
-    except (FileNotFoundError, ProcessLookupError):
-        raise NotRunning("the product does not run here; start it with `make run`") from None
-    return state["environment"]
+
+def _shared_settings() -> dict[str, str]:
+    """What another program on this machine needs to reach the same servers and to make tokens."""
+    postgres, kafka = load_settings(PostgresSettings), load_settings(KafkaSettings)
+    jwt, owner = load_settings(JwtSettings), load_settings(PostgresSettings).as_owner()
+    return {
+        "POSTGRES_HOST": postgres.host,
+        "POSTGRES_PORT": str(postgres.port),
+        "POSTGRES_DB": postgres.db,
+        "POSTGRES_USER": postgres.user,
+        "POSTGRES_PASSWORD": postgres.password.get_secret_value(),
+        "POSTGRES_OWNER_USER": owner.user,
+        "POSTGRES_OWNER_PASSWORD": owner.password.get_secret_value(),
+        "KAFKA_HOST": kafka.host,
+        "KAFKA_PORT": str(kafka.port),
+        "JWT_SECRET": jwt.secret.get_secret_value(),
+        "JWT_ISSUER": jwt.issuer,
+        "JWT_AUDIENCE": jwt.audience,
+    }
 
 
 async def _until_ready(url: str) -> None:
@@ -189,13 +173,15 @@ async def _until_ready(url: str) -> None:
 
 
 def _kept_secret(data_dir: Path) -> str:
-    """A secret for development tokens, made once, so that a token outlives a restart."""
+    """A secret for development tokens, made once, so that a token outlives a restart.
+
+    Raises:
+        DataDirectoryUnusable: it cannot be kept.
+    """
     file = data_dir / "jwt-secret"
-    if not file.exists():
-        _write_private(file, secrets.token_urlsafe(48))
-    return file.read_text()
-
-
-def _write_private(file: Path, text: str) -> None:
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as target:
-        target.write(text)
+    try:
+        if not file.exists() or not file.read_text():
+            write_private(file, secrets.token_urlsafe(48))
+        return file.read_text()
+    except OSError as error:
+        raise DataDirectoryUnusable(data_dir, error) from error
