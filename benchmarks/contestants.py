@@ -1,0 +1,186 @@
+"""What ``commands.py`` compares the product with; each is an application factory for uvicorn.
+
+* ``create_naive``: a plain FastAPI + SQLAlchemy endpoint that loads the session, inserts the same
+  rows one by one and commits, REPEATABLE READ. Same token check, same rules, same documents.
+* ``create_no_database``: our own endpoint with everything around it, answering without a database.
+"""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from backend.genesis.session import genesis
+from fastapi import Depends, FastAPI, HTTPException
+from pydantic_core import from_json, to_json
+from relaybox.commands import Caller, CommandResult
+from relaybox.commands import Request as Command
+from relaybox.commands._decide import Loaded, decide
+from relaybox.db import Database
+from relaybox.http import Backbone, Principal, SharedSecretVerifier, bearer, command_router, create_app
+from relaybox.settings import JwtSettings, PostgresSettings, load_settings
+from relaybox.telemetry import configure_logging
+from relaybox_types.api import CommandAccepted, CommandRequest
+from sqlalchemy import Enum, func, select
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+__all__ = ("create_naive", "create_no_database")
+
+PREFIX = "/api/v1/genesis/sessions"
+
+
+class Base(DeclarativeBase):
+    """The tables as an application's own models."""
+
+
+class Session(Base):
+    """``genesis_sessions``."""
+
+    __tablename__ = "genesis_sessions"
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    novel_id: Mapped[UUID | None]
+    user_id: Mapped[str]
+    status: Mapped[str] = mapped_column(Enum("IN_PROGRESS", "COMPLETED", "ABANDONED", name="genesis_status"))
+    current_stage: Mapped[str] = mapped_column(
+        Enum("CONCEPT_SELECTION", "STORY_CONCEPTION", "FINISHED", name="genesis_stage")
+    )
+    confirmed_data: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    draft: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    version: Mapped[int] = mapped_column()
+    __mapper_args__ = {"version_id_col": version}  # noqa: RUF012
+
+
+class Inbox(Base):
+    """``command_inbox``."""
+
+    __tablename__ = "command_inbox"
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    session_id: Mapped[UUID]
+    command_type: Mapped[str]
+    payload: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    status: Mapped[str] = mapped_column(Enum("RECEIVED", "COMPLETED", name="command_status"))
+
+
+class Event(Base):
+    """``domain_events``."""
+
+    __tablename__ = "domain_events"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    event_id: Mapped[UUID]
+    correlation_id: Mapped[UUID]
+    causation_id: Mapped[UUID | None]
+    event_type: Mapped[str]
+    aggregate_type: Mapped[str]
+    aggregate_id: Mapped[str]
+    aggregate_version: Mapped[int]
+    payload: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", JSONB)
+
+
+class Outbox(Base):
+    """``event_outbox``."""
+
+    __tablename__ = "event_outbox"
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
+    topic: Mapped[str]
+    key: Mapped[str]
+    payload: Mapped[dict[str, Any]] = mapped_column(JSONB)
+
+
+def create_naive() -> FastAPI:
+    """The endpoint most would write."""
+    configure_logging("naive", "WARNING")
+    database = Database(load_settings(PostgresSettings), application_name="naive")
+    engine = database.engine.execution_options(isolation_level="REPEATABLE READ")
+    sessions = async_sessionmaker(engine, expire_on_commit=False)
+    authenticated = Depends(bearer(SharedSecretVerifier(load_settings(JwtSettings))))
+    app = FastAPI()
+
+    @app.post(PREFIX + "/{session_id}/commands")
+    async def send(
+        session_id: UUID, body: CommandRequest, principal: Annotated[Principal, authenticated]
+    ) -> CommandAccepted:
+        caller = Caller(actor=principal.subject, source_service="naive")
+        command = Command(
+            aggregate_id=session_id, command_type=body.command_type, payload=body.payload, caller=caller
+        )
+        async with sessions() as db, db.begin():
+            session = await db.get(Session, session_id)
+            if session is None or session.user_id != principal.subject:
+                raise HTTPException(404)
+            pending = select(Inbox.command_type, Inbox.id).where(
+                Inbox.session_id == session_id, Inbox.status == "RECEIVED"
+            )
+            waiting = {name: str(one) for name, one in (await db.execute(pending)).all()}
+            decision = decide(
+                genesis, command, Loaded(owner=session.user_id, state=_state(session), pending=waiting)
+            )
+            await _insert(db, session, decision)
+        return CommandAccepted(command_id=command.command_id, status=decision.status, message="done")
+
+    _ = send
+    return app
+
+
+async def _insert(db: Any, session: Session, decision: Any) -> None:
+    command = decision.request
+    db.add(
+        Inbox(
+            id=command.command_id,
+            session_id=command.aggregate_id,
+            command_type=command.command_type,
+            payload=dict(command.payload),
+            status=decision.status.value,
+        )
+    )
+    await db.flush()
+    for event_id, text in decision.facts:
+        envelope = from_json(text)
+        names = ("correlation_id", "causation_id", "event_type", "aggregate_type", "aggregate_id", "payload")
+        db.add(
+            Event(
+                event_id=event_id,
+                aggregate_version=envelope["version"],
+                metadata_=envelope["metadata"],
+                **{name: envelope[name] for name in names},
+            )
+        )
+        await db.flush()
+        db.add(Outbox(topic=decision.topic, key=envelope["aggregate_id"], payload=envelope))
+        await db.flush()
+    after = from_json(decision.snapshot)
+    session.draft, session.confirmed_data = after["draft"], after["confirmed_data"]
+    await db.flush()
+
+
+def _state(session: Session) -> str:
+    names = ("id", "novel_id", "status", "current_stage", "confirmed_data", "draft", "version")
+    return to_json({**{name: getattr(session, name) for name in names}, "owner": session.user_id}).decode()
+
+
+class WithoutDatabase(Backbone):
+    """Takes every command at once and writes nothing."""
+
+    async def take(self, domain: Any, command: Command) -> CommandResult:
+        """Answer like a command that is done."""
+        del domain
+        return CommandResult(
+            command_id=command.command_id,
+            status="COMPLETED",
+            message="Command processed successfully",
+            aggregate_id=command.aggregate_id,
+            version=1,
+        )
+
+
+def create_no_database() -> FastAPI:
+    """Our own endpoint, with everything but the database."""
+    configure_logging("no-database", "WARNING")
+    verifier = SharedSecretVerifier(load_settings(JwtSettings))
+    database = Database(load_settings(PostgresSettings), application_name="no-database")
+    backbone = WithoutDatabase(database, [genesis], verifier=verifier)
+    app = create_app(
+        title="no database", version="0", lifespan=backbone.lifespan, checks={}, registry=backbone.registry
+    )
+    app.include_router(command_router(backbone, genesis), prefix=PREFIX)
+    return app

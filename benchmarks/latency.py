@@ -1,0 +1,120 @@
+"""From "accepted over HTTP" to "a Kafka consumer has it", on an idle product.
+
+Sends single commands to the started product, one after the other, and notes for each the time
+between the answer's last byte and the moment a consumer of ``domain-events`` holds the event.
+Both ends are in this process, so one clock measures.
+"""
+
+import argparse
+import asyncio
+import queue
+import statistics
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Final
+from uuid import UUID
+
+from confluent_kafka import Consumer, TopicPartition
+from load import open_loop, percentile
+from relaybox.settings import KafkaSettings, load_settings
+from stage import drained, running, seed_sessions, servers, show, submit_feedback
+
+TOPIC: Final = "domain-events"
+PARTITIONS: Final = 8
+
+
+class Watcher:
+    """A consumer at the end of the topic that notes when each session's event arrives."""
+
+    def __init__(self) -> None:
+        self.arrived: queue.Queue[tuple[str, float]] = queue.Queue()
+        self._ready = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        """Return when it reads at the end of every partition."""
+        self._thread.start()
+        self._ready.wait(30)
+
+    def stop(self) -> None:
+        """End."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        consumer = Consumer(
+            {
+                "bootstrap.servers": load_settings(KafkaSettings).bootstrap_servers,
+                "group.id": "bench",
+                "enable.auto.commit": False,
+                "fetch.wait.max.ms": 100,
+                "isolation.level": "read_committed",
+            }
+        )
+        places = [TopicPartition(TOPIC, number) for number in range(PARTITIONS)]
+        for place in places:
+            place.offset = consumer.get_watermark_offsets(place, timeout=10)[1]
+        consumer.assign(places)
+        consumer.poll(0.5)
+        self._ready.set()
+        while not self._stop.is_set():
+            message = consumer.poll(0.2)
+            if message is not None and message.error() is None:
+                now = time.perf_counter()
+                key = message.key()
+                self.arrived.put((key.decode() if isinstance(key, bytes) else str(key), now))
+        consumer.close()
+
+
+async def measure(port: int, ids: Sequence[UUID], pause_s: float) -> tuple[list[float], list[float]]:
+    """Milliseconds accepted → consumed, and sent → accepted, for one command on each session."""
+    watcher = Watcher()
+    watcher.start()
+    accepted: dict[str, float] = {}
+    http_ms: list[float] = []
+    for one in ids:
+        load = await open_loop(("127.0.0.1", port), submit_feedback([one]), per_s=1_000, total=1)
+        accepted[str(one)] = time.perf_counter()
+        if load.refused:
+            raise SystemExit(f"refused: {load.refused}")
+        http_ms.append(load.latencies_s[0] * 1_000)
+        await asyncio.sleep(pause_s)
+    waits_ms: list[float] = []
+    while len(waits_ms) < len(accepted):
+        key, at = await asyncio.to_thread(watcher.arrived.get, timeout=30)
+        if key in accepted:
+            waits_ms.append((at - accepted[key]) * 1_000)
+    watcher.stop()
+    return waits_ms, http_ms
+
+
+async def main(commands: int, pause_s: float) -> None:
+    """Measure and show."""
+    async with servers(kafka=True):
+        ids = await seed_sessions(commands + 20)
+        with ExitStack() as stack:
+            port = stack.enter_context(running(["backend"], SERVICE_TYPE="api-gateway"))
+            stack.enter_context(running(["backend"], SERVICE_TYPE="message-relay"))
+            await drained()
+            await measure(port, ids[:20], pause_s)
+            waits_ms, http_ms = await measure(port, ids[20:], pause_s)
+    figures = {
+        "p50_ms": round(percentile(waits_ms, 50), 1),
+        "p99_ms": round(percentile(waits_ms, 99), 1),
+        "http_p50_ms": round(statistics.median(http_ms), 1),
+        "commands": commands,
+    }
+    rows = [("accepted → consumed, p50", f"{figures['p50_ms']} ms"), ("p99", f"{figures['p99_ms']} ms")]
+    rows += [("max", f"{max(waits_ms):.1f} ms"), ("sent → accepted, p50", f"{figures['http_p50_ms']} ms")]
+    show(f"Latency of {commands} single commands", rows, figures)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--commands", type=int, default=500)
+    parser.add_argument("--pause-s", type=float, default=0.05)
+    given = parser.parse_args()
+    asyncio.run(main(given.commands, given.pause_s))

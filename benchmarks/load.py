@@ -1,0 +1,140 @@
+"""A load generator that costs little itself: keep-alive connections, prepared requests, status only.
+
+Closed loop: every connection sends its next request when the last one is answered (throughput).
+Open loop: requests leave at their time, whatever the answers do (latency, without the coordinated
+omission of a closed loop).
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+__all__ = ("Address", "Load", "closed_loop", "open_loop", "percentile")
+
+_HEAD_END: Final = b"\r\n\r\n"
+_LENGTH: Final = b"content-length:"
+
+Address = tuple[str, int]
+
+
+@dataclass(kw_only=True, slots=True)
+class Load:
+    """What a run has seen."""
+
+    answered: int = 0
+    #: Status to count of everything that was not 2xx.
+    refused: dict[int, int] = field(default_factory=dict[int, int])
+    seconds: float = 0.0
+    #: Seconds from the moment a request was due to its answer.
+    latencies_s: list[float] = field(default_factory=list[float])
+
+    @property
+    def per_s(self) -> float:
+        """Answered requests per second."""
+        return self.answered / self.seconds
+
+    def count(self, status: int) -> None:
+        """Count one answer."""
+        if status // 100 == 2:
+            self.answered += 1
+        else:
+            self.refused[status] = self.refused.get(status, 0) + 1
+
+
+class Connection(asyncio.Protocol):
+    """One keep-alive connection with one request in flight at a time."""
+
+    def __init__(self) -> None:
+        self._transport: Any = None
+        self._buffer = b""
+        self._answer: asyncio.Future[int] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Take an answer when it is whole; its status is all that is read of it."""
+        self._buffer += data
+        head_end = self._buffer.find(_HEAD_END)
+        if head_end < 0:
+            return
+        head = self._buffer[:head_end].lower()
+        at = head.find(_LENGTH)
+        length = int(head[at + len(_LENGTH) :].split(b"\r\n", 1)[0]) if at >= 0 else 0
+        if len(self._buffer) < head_end + len(_HEAD_END) + length:
+            return
+        self._buffer = b""
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(int(head[9:12]))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Fail the request in flight."""
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(exc or ConnectionError("the server closed the connection"))
+
+    async def ask(self, request: bytes) -> int:
+        """Send one request; returns its status."""
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        return await self._answer
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._transport.close()
+
+
+async def _connect(address: Address) -> Connection:
+    _, connection = await asyncio.get_running_loop().create_connection(Connection, *address)
+    return connection
+
+
+async def closed_loop(
+    address: Address, requests: Iterator[bytes], *, connections: int, seconds: float
+) -> Load:
+    """Keep *connections* busy for *seconds*."""
+    load = Load()
+    opened = [await _connect(address) for _ in range(connections)]
+    began = time.perf_counter()
+
+    async def client(connection: Connection) -> None:
+        while time.perf_counter() - began < seconds:
+            load.count(await connection.ask(next(requests)))
+
+    await asyncio.gather(*map(client, opened))
+    load.seconds = time.perf_counter() - began
+    for connection in opened:
+        connection.close()
+    return load
+
+
+async def open_loop(address: Address, requests: Iterator[bytes], *, per_s: float, total: int) -> Load:
+    """Send *total* requests, *per_s* of them per second, each at its time on a free connection."""
+    load = Load()
+    free: list[Connection] = []
+    began = time.perf_counter()
+
+    async def one(due: float, request: bytes) -> None:
+        connection = free.pop() if free else await _connect(address)
+        load.count(await connection.ask(request))
+        load.latencies_s.append(time.perf_counter() - due)
+        free.append(connection)
+
+    sent: list[asyncio.Task[None]] = []
+    for number in range(total):
+        due = began + number / per_s
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        sent.append(asyncio.create_task(one(due, next(requests))))
+    await asyncio.gather(*sent)
+    load.seconds = time.perf_counter() - began
+    for connection in free:
+        connection.close()
+    return load
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The value that *percent* of *values* do not exceed (nearest rank)."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, max(0, round(percent / 100 * len(ordered)) - 1))]

@@ -1,0 +1,175 @@
+"""What the benchmarks stand on: servers of their own, processes, sessions, and how results are shown."""
+
+import asyncio
+import itertools
+import json
+import os
+import random
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+from backend.api import PREFIX
+from backend.genesis.muse import Brief, OfflineMuse
+from backend.genesis.session import CreateSession, ReportProposal, genesis
+from backend.migrations import ALL
+from relaybox.commands import Caller, CommandService
+from relaybox.commands import Request as Command
+from relaybox.db import Database, migrate_up
+from relaybox.http import make_token
+from relaybox.local import LocalKafka, LocalPostgres, free_port
+from relaybox.outbox import Notifier
+from relaybox.relay import ensure_topics
+from relaybox.settings import JwtSettings, KafkaSettings, PostgresSettings, load_settings
+from relaybox_types.genesis import GenesisStage, Preferences, RequestConceptGeneration
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ("WRITER", "drained", "running", "seed_sessions", "servers", "show", "submit_feedback", "token")
+
+WRITER: Final = "writer"
+FEEDBACK: Final = "Make the second concept darker, and let the lighthouse keeper lie from the first page on."
+_PENDING: Final = (Path(__file__).parent / "pending.sql").read_text()
+
+
+@asynccontextmanager
+async def servers(*, kafka: bool) -> AsyncGenerator[None]:
+    """A durable PostgreSQL with the product's schema, and a Kafka if wanted; the environment points there."""
+    place = _directory()
+    postgres = LocalPostgres(place / "postgres")
+    broker = LocalKafka(place / "kafka")
+    await postgres.start()
+    os.environ.update(postgres.settings())
+    os.environ.update(JWT_SECRET=secrets.token_urlsafe(48), LOG_LEVEL="WARNING")
+    try:
+        await migrate_up(load_settings(PostgresSettings), *ALL)
+        if kafka:
+            await broker.start()
+            os.environ.update(broker.settings())
+            await ensure_topics(load_settings(KafkaSettings), ["domain-events"])
+        yield
+    finally:
+        if kafka:
+            await broker.stop()
+        await postgres.stop("immediate")
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _directory() -> Path:
+    place = Path(tempfile.mkdtemp(prefix="relaybox-bench-"))
+    # As root the server runs under another account, which must be able to enter.
+    place.chmod(0o755)
+    return place
+
+
+@contextmanager
+def running(argv: Sequence[str], *, port: int | None = None, **environment: str) -> Generator[int]:
+    """A process for the length of a ``with`` block; yields the port it listens on."""
+    port = port or free_port()
+    given = {"API_PORT": str(port), "HEALTH_PORT": str(port), **environment}
+    argv = [part.replace("{port}", str(port)) for part in argv]
+    process = subprocess.Popen([sys.executable, "-m", *argv], env={**os.environ, **given})
+    try:
+        _wait_for_port(process, port)
+        yield port
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+
+
+def _wait_for_port(process: subprocess.Popen[bytes], port: int) -> None:
+    while process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+    raise SystemExit(f"{process.args!r} ended with {process.returncode}")
+
+
+def token() -> str:
+    """A bearer token for the writer of all sessions."""
+    return make_token(load_settings(JwtSettings), WRITER, 86_400)
+
+
+async def seed_sessions(count: int) -> list[UUID]:
+    """Sessions with a proposal, ready for feedback; made through the command path itself."""
+    database = Database(load_settings(PostgresSettings), application_name="bench-seed")
+    notifier = Notifier(database)
+    commands = CommandService(database, [genesis], notifier=notifier, source_service="bench")
+    ids = [uuid4() for _ in range(count)]
+    brief = Brief(stage=GenesisStage.CONCEPT_SELECTION, preferences=Preferences(), seed="bench")
+    proposal = (await OfflineMuse().propose(brief, _silent)).model_dump(mode="json")
+
+    async def one(session_id: UUID) -> None:
+        caller = Caller(actor=WRITER, source_service="bench", internal=True)
+        create = Command(
+            aggregate_id=session_id,
+            command_type=CreateSession.__name__,
+            payload={},
+            caller=caller,
+            creates=True,
+        )
+        request = Command(
+            aggregate_id=session_id, command_type=RequestConceptGeneration.__name__, payload={}, caller=caller
+        )
+        report = Command(
+            aggregate_id=session_id,
+            command_type=ReportProposal.__name__,
+            payload={"command_id": str(request.command_id), "proposal": proposal},
+            caller=caller,
+        )
+        for command in (create, request, report):
+            await commands.submit(command, domain=genesis)
+
+    for start in range(0, count, 200):
+        await asyncio.gather(*map(one, ids[start : start + 200]))
+    await commands.close()
+    await database.close()
+    return ids
+
+
+async def _silent(_percent: float) -> None:
+    """Nobody watches."""
+
+
+async def drained() -> None:
+    """Wait until the relay has published everything."""
+    database = Database(load_settings(PostgresSettings), application_name="bench")
+    while True:
+        async with database.connection() as connection:
+            rows = await connection.fetch(_PENDING)
+        if not rows[0]["pending"]:
+            break
+        await asyncio.sleep(0.1)
+    await database.close()
+
+
+def submit_feedback(ids: Sequence[UUID], seed: int = 0) -> Iterator[bytes]:
+    """Prepared ``SubmitFeedback`` requests, sessions in random order, for ever."""
+    payload = {"feedback": FEEDBACK, "rating": 4}
+    body = json.dumps({"command_type": "SubmitFeedback", "payload": payload}).encode()
+    order = list(ids)
+    random.Random(seed).shuffle(order)
+    head = f"Host: bench\r\nAuthorization: Bearer {token()}\r\nContent-Type: application/json\r\n"
+    rest = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    prepared = [f"POST {PREFIX}/{one}/commands HTTP/1.1\r\n".encode() + rest for one in order]
+    return itertools.cycle(prepared)
+
+
+def show(title: str, rows: Sequence[tuple[str, str]], figures: Mapping[str, Any]) -> None:
+    """A table for people, then one JSON object as the last line."""
+    table = Table(title=title)
+    table.add_column("what")
+    table.add_column("figure", justify="right")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+    sys.stdout.write(json.dumps(dict(figures)) + "\n")
