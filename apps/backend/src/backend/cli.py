@@ -4,7 +4,7 @@ import asyncio
 import shlex
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from pydantic_core import to_json
@@ -56,13 +56,11 @@ def env() -> None:
 
 
 @app.command()
-def demo(
-    language: Annotated[Literal["zh", "en"], typer.Option(help="What the writer speaks.")] = "zh",
-) -> None:
+def demo() -> None:
     """Tell one whole story, with the running product or with one of its own."""
     from backend.demo import run_demo
 
-    raise typer.Exit(asyncio.run(run_demo(language)))
+    raise typer.Exit(asyncio.run(run_demo()))
 
 
 @_rebuild.command()

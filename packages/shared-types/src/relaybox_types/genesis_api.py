@@ -53,8 +53,9 @@ class SessionState(_Response):
     """Where a session stands.
 
     `pending_command_type` is null unless `is_pending`. `confirmed_data` maps each confirmed stage to its
-    content and is null before the first. `last_result` is what the last request led to, a proposal or a
-    failure; null before the first.
+    content and is null before the first. `last_result` is what the last request of the current stage led
+    to, `{"command_id", "status": "COMPLETED", "proposal"}` or `{"command_id", "status": "FAILED", "error"}`;
+    null before the first.
     """
 
     session_id: UUID
