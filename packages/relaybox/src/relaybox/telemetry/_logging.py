@@ -25,6 +25,10 @@ _QUIET: Final = ("uvicorn.access", "uvicorn.error", "sqlalchemy", "httpx", "http
 _FOREIGN: Final = ("uvicorn", "uvicorn.error", "uvicorn.access", "alembic", "sqlalchemy")
 
 
+#: Characters of "12:34:56.789".
+_MILLISECONDS: Final = 12
+
+
 class _Writer:
     """Writes finished lines to a stream; ``name`` is what ``structlog.get_logger(name)`` was given."""
 
@@ -63,9 +67,7 @@ def configure_logging(
         structlog.processors.format_exc_info,
         redact,
         # After the redaction, which need not look at these.
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _mark_with(service),
-        _renderer(as_json, output),
+        *(_for_machines(service) if as_json else _for_people(output)),
     ]
     structlog.configure(
         processors=[*shared, *final],
@@ -129,14 +131,27 @@ def _mark_with(service: str) -> Processor:
     return mark
 
 
-def _renderer(as_json: bool, output: TextIO) -> Processor:
-    if as_json:
-        return _render_json
-    return structlog.dev.ConsoleRenderer(
+def _for_machines(service: str) -> list[Processor]:
+    return [structlog.processors.TimeStamper(fmt="iso", utc=True), _mark_with(service), _render_json]
+
+
+def _for_people(output: TextIO) -> list[Processor]:
+    """Short lines: the day, the service and the module are known to who watches a terminal."""
+    renderer = structlog.dev.ConsoleRenderer(
         colors=output.isatty(),
+        sort_keys=False,
         # The plain one: the pretty one prints local variables, and with them what they hold.
         exception_formatter=structlog.dev.plain_traceback,
     )
+    return [structlog.processors.TimeStamper(fmt="%H:%M:%S.%f", utc=False), _shorten, renderer]
+
+
+def _shorten(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    # uvicorn repeats its message with colours in it.
+    for name in ("logger", "color_message"):
+        event.pop(name, None)
+    event["timestamp"] = event["timestamp"][:_MILLISECONDS]
+    return event
 
 
 def _render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
