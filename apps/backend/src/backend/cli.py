@@ -4,7 +4,7 @@ import asyncio
 import shlex
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from pydantic_core import to_json
@@ -56,11 +56,13 @@ def env() -> None:
 
 
 @app.command()
-def demo() -> None:
+def demo(
+    language: Annotated[Literal["zh", "en"], typer.Option(help="What the writer speaks.")] = "zh",
+) -> None:
     """Tell one whole story, with the running product or with one of its own."""
     from backend.demo import run_demo
 
-    raise typer.Exit(asyncio.run(run_demo()))
+    raise typer.Exit(asyncio.run(run_demo(language)))
 
 
 @_rebuild.command()
