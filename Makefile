@@ -76,10 +76,10 @@ $(LOWEST)/.synced: requirements.in $(PACKAGES:%=%/pyproject.toml) | $(STAMP)
 	@touch $@
 
 bench: $(STAMP) ## Run the short versions of all benchmarks
-	@for script in benchmarks/*.py; do python $$script --short || exit 1; done
+	@for script in benchmarks/[a-z]*.py; do python $$script --short || exit 1; done
 
 sql: $(STAMP) ## Generate infrastructure/docker/init/postgres/20-migration-event-sourcing.sql
-	@backend sql
+	@backend migrate sql > infrastructure/docker/init/postgres/20-migration-event-sourcing.sql
 
 lock: ## Resolve the dependencies anew into requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade \

@@ -10,8 +10,8 @@ import statistics
 from contextlib import ExitStack
 from typing import Final
 
-from load import closed_loop, open_loop, percentile
-from stage import running, seed_sessions, servers, show, submit_feedback
+from _load import closed_loop, open_loop, percentile
+from _stage import running, seed_sessions, servers, show, submit_feedback
 
 WORKERS: Final = 2
 CONNECTIONS: Final = 32
@@ -25,8 +25,8 @@ def contestants(stack: ExitStack) -> dict[str, int]:
         "relaybox": stack.enter_context(
             running(["backend"], SERVICE_TYPE="api-gateway", API_WORKERS=str(WORKERS), KAFKA_PORT="1")
         ),
-        "naive": stack.enter_context(running([*uvicorn, "contestants:create_naive"])),
-        "no_database": stack.enter_context(running([*uvicorn, "contestants:create_no_database"])),
+        "naive": stack.enter_context(running([*uvicorn, "_contestants:create_naive"])),
+        "no_database": stack.enter_context(running([*uvicorn, "_contestants:create_no_database"])),
     }
 
 
@@ -79,5 +79,7 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--sessions", type=int, default=2_000)
+    parser.add_argument("--short", action="store_true", help="two rounds of two seconds")
     given = parser.parse_args()
-    asyncio.run(main(given.rounds, given.seconds, given.sessions))
+    rounds, seconds = (2, 2.0) if given.short else (given.rounds, given.seconds)
+    asyncio.run(main(rounds, seconds, given.sessions))

@@ -16,10 +16,10 @@ from contextlib import ExitStack
 from typing import Final
 from uuid import UUID
 
+from _load import open_loop, percentile
+from _stage import drained, running, seed_sessions, servers, show, submit_feedback
 from confluent_kafka import Consumer, TopicPartition
-from load import open_loop, percentile
 from relaybox.settings import KafkaSettings, load_settings
-from stage import drained, running, seed_sessions, servers, show, submit_feedback
 
 TOPIC: Final = "domain-events"
 PARTITIONS: Final = 8
@@ -116,5 +116,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--commands", type=int, default=500)
     parser.add_argument("--pause-s", type=float, default=0.05)
+    parser.add_argument("--short", action="store_true", help="a hundred commands")
     given = parser.parse_args()
-    asyncio.run(main(given.commands, given.pause_s))
+    asyncio.run(main(100 if given.short else given.commands, given.pause_s))
