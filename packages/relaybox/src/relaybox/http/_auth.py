@@ -1,10 +1,11 @@
 """Who may pass: a FastAPI dependency around a token verifier."""
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Final, TypeAlias
+from typing import Final, TypeAlias
 
-from fastapi import Security
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import Request
+from fastapi.security import HTTPBearer
+from fastapi.security.base import SecurityBase
 
 from relaybox.errors import RelayboxError
 from relaybox.http._errors import TokenExpired, TokenInvalid, TokenMissing
@@ -29,12 +30,19 @@ def bearer(verifier: TokenVerifier) -> Authenticate:
 
     It does not read the body, so a request without a token is refused before its body counts.
     """
+    return _Bearer(verifier)
 
-    async def authenticate(
-        credentials: Annotated[HTTPAuthorizationCredentials | None, Security(SCHEME)],
-    ) -> Principal:
-        if credentials is None or not credentials.credentials:
+
+class _Bearer(SecurityBase):
+    """The scheme of the document and the check in one: FastAPI takes 20 µs for each more dependency."""
+
+    def __init__(self, verifier: TokenVerifier) -> None:
+        self.model = SCHEME.model
+        self.scheme_name = SCHEME.scheme_name
+        self._verifier = verifier
+
+    async def __call__(self, request: Request) -> Principal:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
             raise TokenMissing
-        return await verifier.verify(credentials.credentials)
-
-    return authenticate
+        return await self._verifier.verify(token.strip())

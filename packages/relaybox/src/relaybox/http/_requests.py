@@ -6,11 +6,11 @@ from typing import Any, Final
 from uuid import uuid4
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from relaybox.telemetry import HttpMetrics, continue_trace, log_context
+from relaybox.telemetry import HttpMetrics, continue_trace
 
 __all__ = ("RequestMiddleware", "request_id_of", "route_of")
 
@@ -42,8 +42,16 @@ class RequestMiddleware:
         headers = Headers(scope=scope)
         request_id = _accepted(headers.get("x-request-id"))
         scope.setdefault("state", {})["request_id"] = request_id
-        with log_context(request_id=request_id), continue_trace(headers.get("traceparent")):
-            await self._answer(scope, receive, send, request_id)
+        traceparent = headers.get("traceparent")
+        former = structlog.contextvars.bind_contextvars(request_id=request_id)
+        try:
+            if traceparent is None:
+                await self._answer(scope, receive, send, request_id)
+            else:
+                with continue_trace(traceparent):
+                    await self._answer(scope, receive, send, request_id)
+        finally:
+            structlog.contextvars.reset_contextvars(**former)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         status = _CLIENT_GONE
@@ -53,7 +61,7 @@ class RequestMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
             await send(message)
 
         try:

@@ -42,12 +42,18 @@ class HttpMetrics:
             registry=registry,
             buckets=_SECONDS,
         )
+        #: Routes, methods and classes of status are few; looking a series up costs more than counting.
+        self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def answered(self, *, route: str, method: str, status: int, duration_s: float) -> None:
         """Count one request; *route* is its template, never the path, which would be a series per id."""
-        known = method if method in _METHODS else "OTHER"
-        self._requests.labels(route, known, f"{status // 100}xx").inc()
-        self._seconds.labels(route, known).observe(duration_s)
+        key = (route, method if method in _METHODS else "OTHER", status // 100)
+        series = self._series.get(key)
+        if series is None:
+            count = self._requests.labels(key[0], key[1], f"{key[2]}xx")
+            series = self._series[key] = (count, self._seconds.labels(key[0], key[1]))
+        series[0].inc()
+        series[1].observe(duration_s)
 
 
 class CommandMetrics:

@@ -3,6 +3,8 @@
 import base64
 import json
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import jwt
@@ -26,6 +28,21 @@ def signed(
     key: str = SECRET, algorithm: str = "HS256", headers: dict[str, Any] | None = None, **changes: Any
 ) -> str:
     return jwt.encode(claims(**changes), key, algorithm=algorithm, headers=headers)
+
+
+@contextmanager
+def capture_checks(verifier: SharedSecretVerifier) -> Generator[list[str]]:
+    """The tokens that were checked in full within the block."""
+    checked: list[str] = []
+    whole_check = verifier._claims
+
+    def note(token: str) -> Any:
+        checked.append(token)
+        return whole_check(token)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verifier, "_claims", note)
+        yield checked
 
 
 def part(data: bytes) -> str:
@@ -73,6 +90,41 @@ async def test_a_token_is_good_until_its_leeway_has_passed() -> None:
     assert (await VERIFIER.verify(signed(exp=time.time() - 1))).subject == "ann"
     with pytest.raises(TokenExpired):
         await VERIFIER.verify(signed(exp=time.time() - 60))
+
+
+async def test_a_token_that_was_good_once_still_expires() -> None:
+    verifier = SharedSecretVerifier(SETTINGS)
+    expired = signed(exp=time.time() - 60)
+    verifier._remember(expired, Principal(issuer="iss", subject="ann"), time.time() - 55)
+    with pytest.raises(TokenExpired):
+        await verifier.verify(expired)
+
+
+async def test_a_good_token_is_checked_once() -> None:
+    verifier = SharedSecretVerifier(SETTINGS)
+    with capture_checks(verifier) as checked:
+        ann, bob = make_token(SETTINGS, "ann"), make_token(SETTINGS, "bob")
+        subjects = [(await verifier.verify(token)).subject for token in (ann, bob, ann, bob)]
+    assert subjects == ["ann", "bob", "ann", "bob"]
+    assert checked == [ann, bob]
+
+
+async def test_only_so_many_tokens_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relaybox.http._tokens._REMEMBERED_MAX", 2)
+    verifier = SharedSecretVerifier(SETTINGS)
+    tokens = [make_token(SETTINGS, subject) for subject in ("a", "b", "c")]
+    with capture_checks(verifier) as checked:
+        for token in (*tokens, tokens[2], tokens[1], tokens[0]):
+            await verifier.verify(token)
+    assert checked == [*tokens, tokens[0]]
+
+
+async def test_a_bad_token_is_never_remembered() -> None:
+    verifier = SharedSecretVerifier(SETTINGS)
+    bad = signed(sub="x" * 256)
+    for _ in range(2):
+        with pytest.raises(TokenInvalid):
+            await verifier.verify(bad)
 
 
 async def test_only_our_secret_and_our_algorithm_count() -> None:
