@@ -78,7 +78,7 @@ class AsyncTask(_Row):
     input_data: Document | None = None
     result_data: Document | None = None
     error_data: Document | None = None
-    #: Rises with every worker that takes it.
+    #: Rises with every worker that takes it; one that is stopped in good order takes its own back.
     attempts: int = 0
     #: Until when its worker may be silent; null unless RUNNING.
     lease_until: AwareDatetime | None = None

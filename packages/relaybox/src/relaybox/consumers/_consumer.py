@@ -98,7 +98,7 @@ class Consumer:
             lane.close()
 
     async def run(self) -> None:
-        """Consume until :meth:`stop`, which takes effect in under 10 s.
+        """Consume until :meth:`stop`, which takes effect in under 10 s. A consumer runs once.
 
         Raises:
             HandlerFailed: a handler failed on every attempt.
@@ -135,6 +135,7 @@ class Consumer:
             reading = thread.call(link.read, self._orders(), wait_s)
             await asyncio.wait({reading, told_to_stop}, return_when=asyncio.FIRST_COMPLETED)
             if not reading.done():
+                reading.cancel()
                 break
             self._take_in(reading.result())
             if link.away and not self._kafka_away:

@@ -121,15 +121,11 @@ class Link:
             KafkaRefused: Kafka refuses this consumer for good.
         """
         self._reading = reading = Reading()
-        self._carry_out(orders)
-        if self.away:
-            self._look_for_brokers()
-        first = self._kafka.poll(wait_s)
-        if first is not None:
-            self._take(first)
-            # Only what has arrived already: consume() with a wait would wait for a full batch.
-            for message in self._kafka.consume(_BATCH_MESSAGES_MAX, 0):
-                self._take(message)
+        try:
+            self._carry_out(orders)
+            self._fetch(wait_s)
+        except KafkaException as error:
+            raise KafkaRefused(f"Kafka's client gave up: {error}; look at the broker, start again") from error
         if self._fatal is not None:
             raise KafkaRefused(f"Kafka refuses the consumer: {self._fatal.str()}; check its rights and group")
         return reading
@@ -147,6 +143,16 @@ class Link:
         if orders.positions and not self._committing and now_s >= self._commit_at_s:
             self._kafka.commit(offsets=_offsets(orders.positions), asynchronous=True)
             self._committing, self._commit_at_s = True, now_s + _COMMIT_S
+
+    def _fetch(self, wait_s: float) -> None:
+        if self.away:
+            self._look_for_brokers()
+        first = self._kafka.poll(wait_s)
+        if first is not None:
+            self._take(first)
+            # Only what has arrived already: consume() with a wait would wait for a full batch.
+            for message in self._kafka.consume(_BATCH_MESSAGES_MAX, 0):
+                self._take(message)
 
     def _look_for_brokers(self) -> None:
         """Nothing tells an idle member that brokers are back; one cheap question does."""

@@ -21,7 +21,10 @@ __all__ = ("RunnerMoment", "TaskRunner")
 _log: Final = structlog.stdlib.get_logger(__name__)
 _NOT_THE_TASKS_FAULT: Final = (DatabaseUnavailable, DatabaseBusy, RetryTransaction)
 #: How long a cancelled worker may take to clean up before its task goes to a successor anyway.
-_CANCEL_S: Final = 1.0
+_CANCEL_S: Final = 0.5
+#: How long a stop waits for a claim on its way, and for the releases, when PostgreSQL does not answer.
+_CLAIM_S: Final = 0.5
+_RELEASE_S: Final = 1.0
 
 
 class RunnerMoment(StrEnum):
@@ -64,7 +67,7 @@ class TaskRunner:
         self._on_moment = on_moment
         self._held: dict[UUID, tuple[Task, asyncio.Task[None]]] = {}
         self._woken = asyncio.Event()
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._fault: BaseException | None = None
         self._counts = dict.fromkeys(Ending, 0)
 
@@ -91,7 +94,7 @@ class TaskRunner:
 
     def stop(self) -> None:
         """Take nothing new and let :meth:`run` return once running workers have had their time."""
-        self._stopping = True
+        self._stopping.set()
         self._woken.set()
 
     async def run(self) -> None:
@@ -103,24 +106,33 @@ class TaskRunner:
             sqlalchemy.exc.DBAPIError, asyncpg.PostgresError: PostgreSQL refuses the runner's own
                 statements, for want of a migration or of rights.
         """
+        claiming = asyncio.create_task(self._claim_until_stopped(), name="task-claims")
         heartbeat = asyncio.create_task(self._keep_leases(), name="task-leases")
-        heartbeat.add_done_callback(self._notice_fault)
+        loops = (claiming, heartbeat)
+        for one in loops:
+            one.add_done_callback(self._notice_fault)
         try:
-            while not self._stopping:
-                self._woken.clear()
-                await self._take()
-                await self._rest()
+            await self._stopping.wait()
+            # A claim on its way is waited for: cancelled, its tasks would rest until the lease ran out.
+            await asyncio.wait({claiming}, timeout=_CLAIM_S)
             await self._finish_running()
         finally:
-            heartbeat.cancel()
-            await asyncio.wait([heartbeat])
+            for one in loops:
+                one.cancel()
+            await asyncio.wait(loops, timeout=_CANCEL_S)
             await self._hand_over()
         if self._fault is not None:
             raise self._fault
 
+    async def _claim_until_stopped(self) -> None:
+        while not self._stopping.is_set():
+            self._woken.clear()
+            await self._take()
+            await self._rest()
+
     async def _take(self) -> None:
         free = self._settings.concurrency - len(self._held)
-        if free <= 0 or self._stopping:
+        if free <= 0:
             return
         try:
             async with self._database.connection() as connection:
@@ -185,13 +197,13 @@ class TaskRunner:
             try:
                 async with self._database.connection() as connection:
                     fences = [task.fence for task in asked]
-                    kept = await renew_leases(connection, fences, lease_s=self._settings.lease_s)
+                    lost = await renew_leases(connection, fences, lease_s=self._settings.lease_s)
             except _NOT_THE_TASKS_FAULT as error:
                 # The work goes on: while PostgreSQL is away nobody else can take it, and the fence
                 # decides about the result.
                 _log.warning("leases cannot be renewed; trying again", error_code=error.error_code)
                 continue
-            self._drop([task for task in asked if task.id not in kept])
+            self._drop([task for task in asked if task.id in lost])
             self._announce(RunnerMoment.RENEWED)
 
     def _drop(self, lost: list[Task]) -> None:
@@ -213,8 +225,10 @@ class TaskRunner:
             work.cancel()
         if left:
             await asyncio.wait([work for _, work in left], timeout=_CANCEL_S)
-        for task, _ in left:
-            await self._release(task)
+            releases = [asyncio.create_task(self._release(task)) for task, _ in left]
+            _, late = await asyncio.wait(releases, timeout=_RELEASE_S)
+            for release in late:
+                release.cancel()
 
     async def _release(self, task: Task) -> None:
         try:

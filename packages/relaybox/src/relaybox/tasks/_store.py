@@ -74,7 +74,7 @@ async def claim_tasks(
 
 
 async def renew_leases(executor: Executor, fences: Iterable[Fence], *, lease_s: float) -> set[UUID]:
-    """Prolong the leases of *fences* by *lease_s* seconds from now; the ids that are still held."""
+    """Prolong the leases of *fences* by *lease_s* seconds from now; the ids that were lost or cancelled."""
     held = list(fences)
     ids, tokens = [fence.task_id for fence in held], [fence.lease_token for fence in held]
     rows = await executor.fetch(_SQL["renew_leases"], ids, tokens, lease_s)

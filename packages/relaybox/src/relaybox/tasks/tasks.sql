@@ -26,12 +26,19 @@ RETURNING task.id, task.task_type, task.triggered_by_command_id, task.aggregate_
     task.progress, task.attempts, task.lease_token
 
 -- name: renew_leases
--- Prolong the leases still held; a task that does not come back here is lost.
-UPDATE async_tasks AS task
-SET lease_until = now() + make_interval(secs => $3)
-FROM unnest($1::uuid[], $2::uuid[]) AS held (id, lease_token)
-WHERE task.id = held.id AND task.lease_token = held.lease_token AND task.status = 'RUNNING'
-RETURNING task.id
+-- Prolong the leases still held; what comes back is lost to somebody else, or cancelled. A task that its
+-- worker has just ended is neither: the worker may still have something to tell.
+WITH held AS (
+    SELECT id, lease_token FROM unnest($1::uuid[], $2::uuid[]) AS held (id, lease_token)
+), renewed AS (
+    UPDATE async_tasks AS task
+    SET lease_until = now() + make_interval(secs => $3)
+    FROM held
+    WHERE task.id = held.id AND task.lease_token = held.lease_token AND task.status = 'RUNNING'
+)
+SELECT task.id
+FROM held JOIN async_tasks AS task ON task.id = held.id
+WHERE task.status IN ('PENDING', 'RUNNING', 'CANCELLED') AND task.lease_token IS DISTINCT FROM held.lease_token
 
 -- name: report_progress
 -- Forward only: a late or smaller report leaves the higher figure. No row: the task is lost.

@@ -1,30 +1,23 @@
 """A consumer while PostgreSQL or Kafka is away."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 
-from relaybox.consumers import ConsumerMoment, UnitOfWork
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+from relaybox.consumers import Consumer, ConsumerMoment, UnitOfWork, subscribe
 from relaybox.db import Database, executor_of
 from relaybox.local import LocalKafka, LocalPostgres
 from relaybox.settings import KafkaSettings
 from relaybox_types.envelope import EventEnvelope
 
-from tests.fixtures.events import effects, make_event, publish, record_effect
+from tests.fixtures.events import REQUESTED, effects, make_event, publish, record_effect
+from tests.fixtures.moments import WAIT_S, Moments
+from tests.fixtures.outages import away, frozen
 
 COMMITTED = ConsumerMoment.COMMITTED
 #: What stop() promises, and what it may take at the worst (contract, section 4; G27).
 _STOP_S = 10.0
-
-
-@asynccontextmanager
-async def away(server: LocalPostgres | LocalKafka) -> AsyncIterator[None]:
-    """The session's server is stopped inside, and runs again afterwards."""
-    await server.stop()
-    try:
-        yield
-    finally:
-        await server.start()
 
 
 async def test_postgresql_away_is_waited_for_and_nothing_is_lost_or_done_twice(
@@ -124,9 +117,44 @@ async def test_a_frozen_broker_does_not_hold_up_a_stop(
     async with start_consumer(record_effect) as running:
         publish(kafka_settings, topic, [make_event()])
         await running.moments.reached(COMMITTED)
-        kafka_server.pause()
-        try:
+        with frozen(kafka_server):
             running.consumer.stop()
             await asyncio.wait_for(running.ended(), _STOP_S)
-        finally:
-            kafka_server.resume()
+
+
+async def test_a_consumer_whose_handler_hangs_at_a_frozen_postgresql_stops_when_told_to(
+    kafka_settings: KafkaSettings, topic: str, postgres_server: LocalPostgres, start_consumer
+) -> None:
+    in_hand = asyncio.Event()
+
+    async def handler(event: EventEnvelope, unit: UnitOfWork) -> None:
+        with frozen(postgres_server):
+            in_hand.set()
+            await record_effect(event, unit)
+
+    async with start_consumer(handler) as running:
+        publish(kafka_settings, topic, [make_event()])
+        await asyncio.wait_for(in_hand.wait(), WAIT_S)
+        running.consumer.stop()
+        await asyncio.wait_for(running.ended(), _STOP_S)
+
+
+async def test_a_topic_that_is_made_later_is_found(
+    database: Database, kafka_settings: KafkaSettings, group: str, effects_table: None
+) -> None:
+    topic, moments = f"late-{group}", Moments()
+    consumer = Consumer(
+        database,
+        kafka_settings,
+        [subscribe(REQUESTED, group=group)(record_effect)],
+        topics=[topic],
+        on_moment=moments,
+    )
+    work = asyncio.create_task(consumer.run())
+    client = AdminClient({"bootstrap.servers": kafka_settings.bootstrap_servers})
+    client.create_topics([NewTopic(topic, 1, 1)])[topic].result(WAIT_S)
+    publish(kafka_settings, topic, [make_event()])
+    await moments.reached(COMMITTED)
+    consumer.stop()
+    await asyncio.wait_for(work, _STOP_S)
+    client.delete_topics([topic])[topic].result(WAIT_S)

@@ -108,13 +108,25 @@ async def test_g43_a_task_that_ended_is_never_taken_again(database: Database) ->
     assert (await task_row(database, task_id))["status"] == "FAILED"
 
 
-async def test_a_renewed_lease_tells_which_tasks_are_still_held(database: Database) -> None:
+async def test_a_renewal_tells_which_tasks_went_to_somebody_else_or_were_cancelled(
+    database: Database,
+) -> None:
     task_id = await add_task(database)
     fence = await claim_one(database)
     stranger = Fence(task_id=task_id, lease_token=uuid4())
     async with database.connection() as connection:
+        assert await renew_leases(connection, [fence], lease_s=60) == set()
+        assert await renew_leases(connection, [stranger], lease_s=60) == {task_id}
+        await cancel(database, task_id)
         assert await renew_leases(connection, [fence], lease_s=60) == {task_id}
-        assert await renew_leases(connection, [stranger], lease_s=60) == set()
+
+
+async def test_a_task_that_its_worker_has_just_ended_is_not_lost(database: Database) -> None:
+    await add_task(database)
+    fence = await claim_one(database)
+    async with database.connection() as connection:
+        await complete_task(connection, fence, result={})
+        assert await renew_leases(connection, [fence], lease_s=60) == set()
 
 
 async def test_a_released_task_is_free_at_once_and_its_attempt_is_not_charged(database: Database) -> None:

@@ -1,0 +1,71 @@
+"""A runner while PostgreSQL is away, or does not answer."""
+
+import asyncio
+
+from relaybox.db import Database
+from relaybox.local import LocalPostgres
+from relaybox.tasks import Progress, RunnerMoment, Task, complete_task
+
+from tests.fixtures.moments import WAIT_S
+from tests.fixtures.outages import away, frozen
+from tests.fixtures.task_rows import add_task, task_row
+
+_STOP_S = 10.0
+
+
+async def test_work_goes_on_while_postgresql_is_away_and_its_result_counts(
+    database: Database, postgres_server: LocalPostgres, start_runner
+) -> None:
+    task_id = await add_task(database)
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def worker(task: Task, progress: Progress) -> None:
+        started.set()
+        await go_on.wait()
+        await progress(50)
+        async with database.connection() as connection:
+            await complete_task(connection, task.fence, result={})
+
+    async with start_runner(worker, lease_s=0.4) as running:
+        await asyncio.wait_for(started.wait(), WAIT_S)
+        async with away(postgres_server):
+            await running.moments.again(RunnerMoment.WAITING_FOR_DATABASE)
+        go_on.set()
+        await running.moments.reached(RunnerMoment.ENDED)
+    row = await task_row(database, task_id)
+    assert (row["status"], row["attempts"]) == ("COMPLETED", 1)
+
+
+async def test_progress_that_postgresql_cannot_take_does_not_end_the_work(
+    database: Database, postgres_server: LocalPostgres, start_runner
+) -> None:
+    await add_task(database)
+    done = asyncio.Event()
+
+    async def worker(task: Task, progress: Progress) -> None:
+        async with away(postgres_server):
+            await progress(50)
+        async with database.connection() as connection:
+            await complete_task(connection, task.fence, result={})
+        done.set()
+
+    async with start_runner(worker, lease_s=3600) as running:
+        await asyncio.wait_for(done.wait(), WAIT_S)
+        await running.moments.reached(RunnerMoment.ENDED)
+
+
+async def test_a_frozen_postgresql_does_not_hold_up_a_stop(
+    database: Database, postgres_server: LocalPostgres, start_runner
+) -> None:
+    await add_task(database)
+    started = asyncio.Event()
+
+    async def worker(task: Task, progress: Progress) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    async with start_runner(worker, lease_s=0.4) as running:
+        await asyncio.wait_for(started.wait(), WAIT_S)
+        with frozen(postgres_server):
+            running.runner.stop()
+            await asyncio.wait_for(running.ended(), _STOP_S)
