@@ -1,10 +1,9 @@
 """From a loaded aggregate and a command to what must be written; pure."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Self
 from uuid import UUID, uuid4
 
 from pydantic import BaseModel, ValidationError
@@ -15,13 +14,12 @@ from relaybox_types.envelope import EventEnvelope, build_event_envelope
 from relaybox.commands._domain import Aggregate, Domain, Handler
 from relaybox.commands._errors import AggregateNotFound, DuplicateCommand, PayloadInvalid, StaleVersion
 from relaybox.commands._facts import Events, Fact, Settlement
+from relaybox.db import holds_nul
 from relaybox.outbox import check_message
 
 __all__ = ("Caller", "CommandResult", "Decision", "Loaded", "Request", "decide", "loaded_from_row")
 
 _EVENTS_MAX: Final = 100
-#: An escaped NUL in JSON; after an even number of backslashes, else it is a backslash and "u0000".
-_NUL: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +39,17 @@ class Caller:
     causation_id: UUID | None = None
     #: W3C trace context at the time of the request.
     traceparent: str | None = None
+
+    @classmethod
+    def following(cls, event: EventEnvelope, *, service: str) -> Self:
+        """The agent *service*, acting on *event*: in its chain, caused by it, on anybody's aggregate."""
+        return cls(
+            actor=service,
+            source_service=service,
+            internal=True,
+            correlation_id=event.correlation_id,
+            causation_id=event.event_id,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,12 +166,12 @@ def _document(request: Request) -> str:
     What it cannot is refused here, before it meets the commands of others in one statement.
     """
     try:
-        text = to_json(request.payload).decode()
+        document = to_json(request.payload)
     except ValueError:
         raise PayloadInvalid(request.command_type, ["payload: is not JSON, or too deep"]) from None
-    if _NUL.search(text):
+    if holds_nul(document):
         raise PayloadInvalid(request.command_type, ["payload: must not contain the NUL character (U+0000)"])
-    return text
+    return document.decode()
 
 
 def _state(domain: Domain[Any], request: Request, loaded: Loaded | None) -> Aggregate:

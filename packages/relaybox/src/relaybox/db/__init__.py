@@ -1,6 +1,7 @@
 """PostgreSQL: connections, transactions, SQL files, the schema."""
 
 from relaybox.db._database import Database, DedicatedConnection, Executor, Isolation, executor_of
+from relaybox.db._documents import holds_nul
 from relaybox.db._errors import (
     DatabaseBusy,
     DatabaseError,
@@ -37,6 +38,7 @@ __all__ = (
     "RetryTransaction",
     "constraint_of",
     "executor_of",
+    "holds_nul",
     "load_queries",
     "map_database_errors",
     "migrate_down",

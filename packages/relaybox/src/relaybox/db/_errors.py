@@ -29,12 +29,27 @@ __all__ = (
 )
 
 AWAY: Final = "PostgreSQL cannot be reached; check POSTGRES_HOST, POSTGRES_PORT and the server"
+#: InternalClientError: the driver was told that its connection ends just when it wanted to use it.
+_FOREIGN: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    sqlalchemy.exc.SQLAlchemyError,
+)
 _SERIALIZATION: Final = frozenset({"40001", "40P01"})
 #: lock_not_available, query_canceled, and the server's own limits (class 53).
 _BUSY: Final = frozenset({"55P03", "57014", "53000", "53100", "53200", "53300", "53400"})
 #: Connection exceptions (class 08), shutdown, crash, start-up, idle session ended.
 _AWAY: Final = frozenset(
     {"08000", "08001", "08003", "08004", "08006", "08007", "57P01", "57P02", "57P03", "57P05", "25P03"}
+)
+#: No such role, wrong password, no such database.
+_REFUSED: Final = frozenset({"28000", "28P01", "3D000"})
+_BROKEN: Final = (
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
 )
 
 
@@ -92,7 +107,7 @@ def map_database_errors() -> Generator[None]:
     """
     try:
         yield
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, sqlalchemy.exc.SQLAlchemyError) as error:
+    except _FOREIGN as error:
         known = _translate(error)
         if known is None:
             raise
@@ -109,8 +124,13 @@ def _translate(error: Exception) -> DatabaseError | None:
         return DatabaseBusy(
             "no database connection became free in time; raise POSTGRES_POOL_SIZE or lower the load"
         )
-    driver = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
-    broken = isinstance(driver, (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError))
+    if state in _REFUSED:
+        return DatabaseUnavailable(
+            f"PostgreSQL refuses the connection ({state}); check "
+            "POSTGRES_USER, POSTGRES_PASSWORD and POSTGRES_DB"
+        )
+    wrapped = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else None
+    broken = any(isinstance(one, _BROKEN) for one in (error, wrapped, wrapped and wrapped.__cause__))
     if state in _AWAY or broken or isinstance(error, sqlalchemy.exc.InterfaceError):
         return DatabaseUnavailable(AWAY)
     return None

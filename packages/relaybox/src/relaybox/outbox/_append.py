@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from relaybox_types.envelope import EventEnvelope
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from relaybox.db import executor_of, load_queries
+from relaybox.db import executor_of, holds_nul, load_queries
 from relaybox.errors import RelayboxError
 from relaybox.outbox._notifier import note_for_commit
 from relaybox.settings import load_settings
@@ -106,8 +106,8 @@ async def save_to_outbox(topic: str, key: str, payload: Mapping[str, Any], db: A
     message's value; *key* decides its partition and its order. Returns the outbox row's id.
 
     Raises:
-        EventIncomplete: a required field is missing or malformed, or ``causation_id`` is not
-            present (null is allowed for a first event).
+        EventIncomplete: a required field is missing or malformed, ``causation_id`` is not
+            present (null is allowed for a first event), or a text holds NUL.
         TopicUndeclared: see :func:`check_message`.
         MessageTooLarge: see :func:`check_message`.
     """
@@ -121,6 +121,8 @@ async def save_to_outbox(topic: str, key: str, payload: Mapping[str, Any], db: A
         EventEnvelope.model_validate_json(value)
     except (ValidationError, ValueError) as error:
         raise EventIncomplete(f"the event is not an envelope: {_first_line(error)}") from error
+    if holds_nul(value):
+        raise EventIncomplete("the event holds the NUL character (U+0000), which PostgreSQL cannot store")
     check_message(topic, key, value)
     rows = await executor_of(db).fetch(_SQL["append"], topic, key, value.decode())
     note_for_commit(db, key)

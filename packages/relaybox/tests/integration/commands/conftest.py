@@ -47,22 +47,6 @@ async def counter_id(service: CommandService) -> UUID:
     return (await submit(service, "CreateCounter")).aggregate_id
 
 
-@pytest.fixture
-async def superuser(
-    postgres_server, postgres_settings: PostgresSettings
-) -> AsyncIterator[asyncpg.Connection]:
-    """The test's database as nobody else sees it: may lock, terminate and add constraints."""
-    connection = await asyncpg.connect(
-        host=postgres_server.host,
-        port=postgres_server.port,
-        user=postgres_server.superuser,
-        password=postgres_server.superuser_password,
-        database=postgres_settings.db,
-    )
-    yield connection
-    await connection.close()
-
-
 @dataclass(frozen=True, kw_only=True)
 class Written:
     """What one aggregate has in the four tables."""

@@ -1,0 +1,177 @@
+"""The hint that something was committed: after the commit, coalesced, and never a burden."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from relaybox.commands import CommandResult, CommandService
+from relaybox.db import Database
+from relaybox.outbox import OUTBOX_CHANNEL, Notifier, note_for_commit
+from relaybox.settings import PostgresSettings
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tests.fixtures.counters import counters
+
+LAST = "the-last-one"
+
+
+class Ear:
+    """What a listener hears, one payload after the other."""
+
+    def __init__(self) -> None:
+        self.heard: asyncio.Queue[str] = asyncio.Queue()
+
+    def __call__(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
+        self.heard.put_nowait(payload)
+
+    async def until(self, key: str) -> list[str]:
+        """Every payload up to the one that holds *key*."""
+        payloads: list[str] = []
+        async with asyncio.timeout(20):
+            while not payloads or key not in payloads[-1].split(","):
+                payloads.append(await self.heard.get())
+        return payloads
+
+
+@pytest.fixture
+async def ear(postgres_settings: PostgresSettings) -> AsyncIterator[Ear]:
+    connection = await asyncpg.connect(
+        host=postgres_settings.host,
+        port=postgres_settings.port,
+        user=postgres_settings.user,
+        password=postgres_settings.password.get_secret_value(),
+        database=postgres_settings.db,
+    )
+    ear = Ear()
+    await connection.add_listener(OUTBOX_CHANNEL, ear)
+    yield ear
+    await connection.close()
+
+
+@pytest.fixture
+async def notifier(database: Database) -> AsyncIterator[Notifier]:
+    notifier = Notifier(database)
+    notifier.attach(database.sessions)
+    await notifier.start()
+    yield notifier
+    await notifier.stop()
+
+
+async def test_g28_a_commit_is_told_afterwards(database: Database, notifier: Notifier, ear: Ear) -> None:
+    async with database.sessions() as db:
+        note_for_commit(db, "a")
+        note_for_commit(db, "b")
+        await db.execute(text("SELECT 1"))
+        assert repr(notifier) == "<Notifier [running | 0 keys to tell]>"
+        await db.commit()
+    (payload,) = await ear.until("a")
+    assert sorted(payload.split(",")) == ["a", "b"]
+
+
+async def test_a_session_that_rolls_back_tells_nothing_not_even_later(
+    database: Database, notifier: Notifier, ear: Ear
+) -> None:
+    async with database.sessions() as db:
+        for ending in (db.rollback, db.close):
+            await db.execute(text("SELECT 1"))
+            note_for_commit(db, "never")
+            await ending()
+        await db.execute(text("SELECT 1"))
+        note_for_commit(db, LAST)
+        await db.commit()
+    assert await ear.until(LAST) == [LAST]
+
+
+async def test_a_savepoint_is_told_with_the_whole_and_not_before(
+    database: Database, notifier: Notifier, ear: Ear
+) -> None:
+    async with database.sessions() as db:
+        async with db.begin_nested():
+            await db.execute(text("SELECT 1"))
+            note_for_commit(db, "inner")
+        assert "0 keys" in repr(notifier)
+        await db.rollback()
+
+        async with db.begin_nested():
+            await db.execute(text("SELECT 1"))
+            note_for_commit(db, LAST)
+        await db.commit()
+    assert await ear.until(LAST) == [LAST]
+
+
+async def test_a_session_tells_each_commit_and_only_its_own_keys(
+    database: Database, notifier: Notifier, ear: Ear
+) -> None:
+    async with database.sessions() as db:
+        for key in ("one", "two"):
+            await db.execute(text("SELECT 1"))
+            note_for_commit(db, key)
+            await db.commit()
+            assert (await ear.until(key))[-1] == key
+
+
+async def test_g28_many_commits_are_one_hint(notifier: Notifier, ear: Ear) -> None:
+    keys = {str(uuid4()) for _ in range(100)}
+    for key in keys:
+        notifier.notify([key])
+    notifier.notify([LAST])
+    (payload,) = await ear.until(LAST)
+    assert set(payload.split(",")) == keys | {LAST}
+
+
+async def test_more_keys_than_a_hint_holds_mean_anything_may_have_changed(
+    notifier: Notifier, ear: Ear
+) -> None:
+    notifier.notify(str(uuid4()) for _ in range(1_000))
+    async with asyncio.timeout(20):
+        assert await ear.heard.get() == ""
+    notifier.notify([LAST])
+    assert await ear.until(LAST) == [LAST]
+
+
+async def test_no_news_are_not_told(notifier: Notifier, ear: Ear) -> None:
+    notifier.notify([])
+    assert not notifier._news.is_set()
+    notifier.notify([LAST])
+    assert await ear.until(LAST) == [LAST]
+
+
+async def test_what_waits_is_bounded_while_nobody_sends(database: Database) -> None:
+    silent = Notifier(database)
+    for number in range(20_000):
+        silent.notify([str(number)])
+    assert len(silent._keys) <= 8_000
+
+
+async def test_a_lost_connection_costs_a_hint_and_not_the_notifier(
+    notifier: Notifier, ear: Ear, superuser: asyncpg.Connection
+) -> None:
+    notifier.notify(["before"])
+    await ear.until("before")
+    assert await superuser.fetchval(
+        "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE application_name = 'test'"
+    )
+    async with asyncio.timeout(20):
+        while ear.heard.empty():
+            notifier.notify(["after"])
+            await asyncio.sleep(0.01)
+    assert "after" in await ear.heard.get()
+
+
+async def test_g28_the_transaction_of_a_command_itself_holds_no_notify(
+    database: Database, ear: Ear, superuser: asyncpg.Connection
+) -> None:
+    """Without a notifier on its sessions nobody hears of a command: no trigger, no statement of ours."""
+    service = CommandService(database, [counters], notifier=Notifier(database), source_service="suite")
+
+    async def create(db: AsyncSession) -> CommandResult:
+        return await service.process_command(uuid4(), "CreateCounter", {}, db)
+
+    await database.run_in_transaction(create)
+    assert await superuser.fetchval("SELECT count(*) FROM event_outbox") == 1
+    await superuser.execute("SELECT pg_notify($1, $2)", OUTBOX_CHANNEL, LAST)
+    assert await ear.until(LAST) == [LAST]
