@@ -56,6 +56,25 @@ async def test_offsets_are_committed_while_the_consumer_runs(send, start_consume
         assert running.moments.counts[COMMITTED] == 1
 
 
+async def test_g40_an_offset_is_never_committed_before_the_effect(
+    kafka_settings: KafkaSettings, topic: str, group: str, start_consumer
+) -> None:
+    held, go_on = make_event(), asyncio.Event()
+
+    async def handler(event: EventEnvelope, unit: UnitOfWork) -> None:
+        if event == held:
+            await go_on.wait()
+        await record_effect(event, unit)
+
+    async with start_consumer(handler) as running:
+        publish(kafka_settings, topic, [held, *(make_event() for _ in range(20))])
+        await running.moments.reached(ConsumerMoment.OFFSETS_COMMITTED)
+        offsets = await asyncio.to_thread(committed_offsets, kafka_settings, topic, group)
+        assert 0 < offsets <= running.moments.counts[COMMITTED]
+        go_on.set()
+        await running.moments.reached(COMMITTED, 21)
+
+
 async def test_g40_redelivery_has_no_second_effect(database: Database, send, start_consumer) -> None:
     event = make_event()
     async with start_consumer(record_effect) as running:
