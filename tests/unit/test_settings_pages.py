@@ -1,0 +1,87 @@
+"""`.env.example` and the page of settings list every setting that the code reads, with its default."""
+
+import ast
+import re
+from collections.abc import Iterator
+from enum import Enum
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from pydantic_core import PydanticUndefined
+from pydantic_settings import BaseSettings
+
+ROOT = Path(__file__).parents[2]
+SOURCES = (ROOT / "packages/relaybox/src", ROOT / "apps/backend/src")
+ENV_FILE = ROOT / ".env.example"
+PAGE = ROOT / "docs/reference/settings.md"
+ENV_ENTRY = re.compile(r"^# ([A-Z_]+)=(.*)\n#   (\S.*)$", re.MULTILINE)
+PAGE_ENTRY = re.compile(r"^\| `([A-Z_]+)` \| (?:`([^`]*)`|(required)|) \| (\S.*) \|$", re.MULTILINE)
+#: Read where no settings class can stand, each with its default: the cache is looked up in several places.
+READ_ELSEWHERE = {"RELAYBOX_CACHE_DIR": ""}
+
+
+def settings_classes() -> Iterator[type[BaseSettings]]:
+    for source in SOURCES:
+        for path in source.rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ClassDef) and "BaseSettings" in map(ast.unparse, node.bases):
+                    names = path.relative_to(source).with_suffix("").parts
+                    yield getattr(import_module(".".join(names)), node.name)
+
+
+def shown(default: object) -> str:
+    """A default as it is written into an environment."""
+    if default is PydanticUndefined:
+        return "required"
+    if isinstance(default, SecretStr):
+        default = default.get_secret_value()
+    if isinstance(default, Path):
+        return str(default.relative_to(ROOT))
+    if isinstance(default, Enum):
+        default = default.value
+    return "" if default is None else str(default)
+
+
+@cache
+def settings() -> dict[str, str]:
+    """Environment name to default, of all settings classes."""
+    found: dict[str, str] = dict(READ_ELSEWHERE)
+    for kind in settings_classes():
+        prefix = kind.model_config.get("env_prefix", "")
+        for name, field in kind.model_fields.items():
+            entry, default = f"{prefix}{name}".upper(), shown(field.default)
+            assert found.setdefault(entry, default) == default, f"{entry} has two defaults"
+    return found
+
+
+def test_the_settings_classes_are_found() -> None:
+    assert {"POSTGRES_HOST", "JWT_SECRET", "MUSE", "OUTBOX_TOPICS", "SERVICE_TYPE"} <= settings().keys()
+
+
+def test_the_environment_file_lists_every_setting_with_its_default() -> None:
+    listed = {name: default for name, default, _ in ENV_ENTRY.findall(ENV_FILE.read_text())}
+    assert listed == settings()
+
+
+def test_the_page_of_settings_lists_every_setting_with_its_default() -> None:
+    entries = PAGE_ENTRY.findall(PAGE.read_text())
+    assert {name: default or required for name, default, required, _ in entries} == settings()
+
+
+def test_page_and_environment_file_say_the_same_of_each_setting() -> None:
+    in_file = {name: meaning for name, _, meaning in ENV_ENTRY.findall(ENV_FILE.read_text())}
+    in_page = {name: meaning for name, _, _, meaning in PAGE_ENTRY.findall(PAGE.read_text())}
+    assert in_page == in_file
+
+
+@pytest.mark.parametrize("name", READ_ELSEWHERE)
+def test_a_setting_without_a_class_is_really_read(name: str) -> None:
+    assert any(name in path.read_text() for source in SOURCES for path in source.rglob("*.py"))
+
+
+def test_the_environment_file_sets_nothing_by_itself() -> None:
+    active = [line for line in ENV_FILE.read_text().splitlines() if line and not line.startswith("#")]
+    assert active == []
