@@ -8,6 +8,7 @@ from pydantic_core import to_json
 
 from relaybox.cli._migrate import migrate_commands
 from relaybox.cli._report import ErrorsAsLines
+from relaybox.cli._topics import topics_commands
 from relaybox.db import BACKBONE
 from relaybox.errors import RelayboxError
 from relaybox.settings import JwtSettings, load_settings
@@ -22,6 +23,7 @@ app = typer.Typer(
     help="Commands taken once, facts recorded with them, every fact told to Kafka.",
 )
 app.add_typer(migrate_commands(BACKBONE), name="migrate")
+app.add_typer(topics_commands, name="topics")
 
 
 class ExtraMissing(RelayboxError):
