@@ -56,22 +56,27 @@ async def main(rounds: int, seconds: float, sessions: int) -> None:
                 per_s=100,
                 total=int(100 * seconds * 2),
             )
-    per_s = {name: statistics.median(values) for name, values in rates.items()}
-    ratios = [ours / naive for ours, naive in zip(rates["relaybox"], rates["naive"], strict=True)]
-    bare = [ours / none for ours, none in zip(rates["relaybox"], rates["no_database"], strict=True)]
-    figures = {
-        "relaybox_per_s": round(per_s["relaybox"]),
-        "naive_per_s": round(per_s["naive"]),
-        "no_database_per_s": round(per_s["no_database"]),
-        "ratio_naive": round(statistics.median(ratios), 2),
-        "ratio_no_database": round(statistics.median(bare), 2),
-        "p99_ms_at_100_per_s": round(percentile(calm.latencies_s, 99) * 1000, 1),
-    }
+    figures = figures_of(rates)
+    figures["p99_ms_at_100_per_s"] = round(percentile(calm.latencies_s, 99) * 1000, 1)
     rows = [(name, f"{value:,}") for name, value in figures.items()]
     rows += [
         (f"rounds: {name}", " ".join(f"{value:,.0f}" for value in values)) for name, values in rates.items()
     ]
     show(f"Durable commands over HTTP ({WORKERS} workers, {CONNECTIONS} connections)", rows, figures)
+
+
+def figures_of(rates: dict[str, list[float]]) -> dict[str, float]:
+    """The medians of the rounds, and of the ratios within a round."""
+    per_s = {name: statistics.median(values) for name, values in rates.items()}
+    ratios = [ours / naive for ours, naive in zip(rates["relaybox"], rates["naive"], strict=True)]
+    bare = [ours / none for ours, none in zip(rates["relaybox"], rates["no_database"], strict=True)]
+    return {
+        "relaybox_per_s": round(per_s["relaybox"]),
+        "naive_per_s": round(per_s["naive"]),
+        "no_database_per_s": round(per_s["no_database"]),
+        "ratio_naive": round(statistics.median(ratios), 2),
+        "ratio_no_database": round(statistics.median(bare), 2),
+    }
 
 
 if __name__ == "__main__":

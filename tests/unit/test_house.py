@@ -21,6 +21,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 EXCEPTIONS: dict[str, str] = {
     "create_async_engine packages/relaybox/src/relaybox/db/_database.py": "it is that one place",
     "time.sleep packages/relaybox/src/relaybox/local/_guard.py": "a process of its own without a loop",
+    "time.sleep tests/fixtures/product.py": "waits for what another process does and does not announce",
     "sql packages/relaybox/src/relaybox/db/_migrations.py": "the version table's name is part of a file",
 }
 
@@ -196,9 +197,7 @@ def test_every_package_says_what_its_door_shows() -> None:
         (
             name_of(path)
             for path in modules("src")
-            if path.name == "__init__.py"
-            and ast.unparse(tree_of(path)).count("\n")
-            and not declares_all(path)
+            if path.name == "__init__.py" and len(tree_of(path).body) > 1 and not declares_all(path)
         ),
     )
 
