@@ -34,7 +34,7 @@ def bearer(verifier: TokenVerifier) -> Authenticate:
 
 
 class _Bearer(SecurityBase):
-    """The scheme of the document and the check in one: FastAPI takes 20 µs for each more dependency."""
+    """The scheme of the document and the check in one; as two dependencies they took 40 µs more."""
 
     def __init__(self, verifier: TokenVerifier) -> None:
         self.model = SCHEME.model

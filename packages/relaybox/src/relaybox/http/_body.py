@@ -148,8 +148,8 @@ def _may_hold_huge_number(raw: bytes) -> bool:
     """Whether a number in *raw* might not be a finite double; never says no to one that is not.
 
     Beyond 1.8e308 a number has an exponent of three digits, or 200 digits before its point, and
-    any 200 digits hold one of the blocks of 100 looked at. Four plain looks take a seventh of the
-    time of one expression with alternatives: 7 ms instead of 50 for 1 MiB.
+    any 200 digits hold one of the blocks of 100 looked at. Four plain looks at 1 MiB of text take
+    8 ms, one expression with alternatives took 26.
     """
     if b"NaN" in raw or b"Infinity" in raw or _BIG_EXPONENT.search(raw) is not None:
         return True

@@ -1,5 +1,6 @@
 """Health beside a process's own work, over a real socket."""
 
+import asyncio
 import signal
 import socket
 
@@ -46,3 +47,4 @@ async def test_an_error_of_the_work_comes_through_and_still_stops_the_pages() ->
             _ = 1 // 0
     with socket.create_server(("127.0.0.1", port)):
         pass
+    assert "health" not in {task.get_name() for task in asyncio.all_tasks()}
