@@ -1,16 +1,21 @@
 """The command ``relaybox``."""
 
+import asyncio
+import os
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from pydantic_core import to_json
 
+from relaybox.cli._extras import needs_extra
+from relaybox.cli._local import run_beside_servers
 from relaybox.cli._migrate import migrate_commands
 from relaybox.cli._report import ErrorsAsLines
+from relaybox.cli._services import consumer_commands, relay_commands
 from relaybox.cli._topics import topics_commands
 from relaybox.db import BACKBONE
-from relaybox.errors import RelayboxError
 from relaybox.settings import JwtSettings, load_settings
 
 __all__ = ("app",)
@@ -24,12 +29,8 @@ app = typer.Typer(
 )
 app.add_typer(migrate_commands(BACKBONE), name="migrate")
 app.add_typer(topics_commands, name="topics")
-
-
-class ExtraMissing(RelayboxError):
-    """Raised when a command needs a part of the library that is not installed; install the extra."""
-
-    error_code = "EXTRA_MISSING"
+app.add_typer(relay_commands, name="relay")
+app.add_typer(consumer_commands, name="consumer")
 
 
 def _show_version(wanted: bool) -> None:
@@ -59,12 +60,25 @@ def token(
         ExtraMissing: the library is installed without ``[http]``.
         SettingsError: JWT_SECRET is missing or too short.
     """
-    try:
+    with needs_extra("http"):
         from relaybox.http import make_token
-    except ModuleNotFoundError as error:
-        raise ExtraMissing(f"this needs {error.name}; run: pip install 'relaybox[http]'") from error
     try:
         made = make_token(load_settings(JwtSettings), sub, ttl_s)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--sub") from error
     typer.echo(to_json({"token": made, "expires_in_s": ttl_s}).decode() if as_json else made)
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def local(
+    command: Annotated[list[str] | None, typer.Argument(help="What to run; your shell if left out.")] = None,
+    data_dir: Annotated[
+        Path, typer.Option(envvar="RELAYBOX_DATA_DIR", help="Where the servers keep their data.")
+    ] = Path(".relaybox"),
+) -> None:
+    """Run a command, or a shell, beside a PostgreSQL and a Kafka that are ready for Relaybox.
+
+    Servers that POSTGRES_HOST and KAFKA_HOST name are used; for others, local ones are started.
+    """
+    words = command or [os.environ.get("SHELL", "/bin/sh")]
+    raise typer.Exit(asyncio.run(run_beside_servers(words, data_dir)))

@@ -1,5 +1,6 @@
 """FastAPI glue: errors, limits, bearer tokens, request ids, documentation, composition."""
 
+from relaybox.http._aggregates import aggregate_router
 from relaybox.http._answers import ANSWERS, ErrorAnswer, ErrorAnswers, error_response, error_responses
 from relaybox.http._app import create_app
 from relaybox.http._auth import AUTH_ERRORS, Authenticate, bearer
@@ -55,6 +56,7 @@ __all__ = (
     "TokenVerifier",
     "UnsupportedMediaType",
     "ValidationFailed",
+    "aggregate_router",
     "bearer",
     "caller_of",
     "command_router",

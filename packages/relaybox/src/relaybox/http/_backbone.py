@@ -6,7 +6,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
@@ -16,8 +16,9 @@ from relaybox.commands import Request as Command
 from relaybox.db import Database
 from relaybox.errors import RelayboxError
 from relaybox.http._live import LiveStreams
-from relaybox.http._tokens import TokenVerifier
+from relaybox.http._tokens import SharedSecretVerifier, TokenVerifier
 from relaybox.outbox import Notifier
+from relaybox.settings import JwtSettings, PostgresSettings, load_settings
 from relaybox.telemetry import CommandMetrics, DatabaseMetrics
 
 __all__ = ("Backbone",)
@@ -49,6 +50,17 @@ class Backbone:
         self.live = LiveStreams(database)
         self._metrics = CommandMetrics(self.registry)
         DatabaseMetrics(self.registry).watch(database)
+
+    @classmethod
+    def from_environment(cls, domains: Sequence[Domain[Any]], *, service: str) -> Self:
+        """Made of ``POSTGRES_*`` and ``JWT_*``, which is all that *domains* need.
+
+        Raises:
+            SettingsError: one line per setting that is missing or malformed.
+        """
+        database = Database(load_settings(PostgresSettings), application_name=service)
+        verifier = SharedSecretVerifier(load_settings(JwtSettings))
+        return cls(database, domains, verifier=verifier, service=service)
 
     def __repr__(self) -> str:
         return f"<Backbone {self.service} [{self.commands!r} | {self.live!r}]>"

@@ -1,0 +1,97 @@
+"""Routes for aggregates that are shown as they are."""
+
+from typing import Annotated, Any, TypeVar
+from uuid import uuid4
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from relaybox.commands import Aggregate, AggregateNotFound, Domain
+from relaybox.commands import Request as Command
+from relaybox.http._answers import error_responses
+from relaybox.http._auth import AUTH_ERRORS, bearer
+from relaybox.http._backbone import Backbone
+from relaybox.http._body import BODY_ERRORS, json_body, read_model
+from relaybox.http._routes import COMMAND_ERRORS, DATABASE_ERRORS, Id, caller_of, command_router, id_of
+from relaybox.http._tokens import Principal
+
+__all__ = ("aggregate_router",)
+
+A = TypeVar("A", bound=Aggregate)
+
+
+def aggregate_router(backbone: Backbone, domain: Domain[A]) -> APIRouter:
+    """Every route of a domain whose aggregates clients may see as they are stored.
+
+    ``POST ""`` takes the payload of the domain's one creating command and answers 201 with the new
+    aggregate; ``GET /{id}/state`` shows one to its owner; the rest is :func:`command_router`, which
+    an application with shapes of its own takes alone.
+
+    Raises:
+        TypeError: the domain declares no creating command, or several.
+    """
+    router = APIRouter(tags=[domain.name])
+    _add_create(router, backbone, domain, _creating(domain))
+    _add_state(router, backbone, domain)
+    router.include_router(command_router(backbone, domain))
+    return router
+
+
+def _creating(domain: Domain[Any]) -> type[BaseModel]:
+    models = [one.model for one in domain.handlers.values() if one.creates and not one.internal]
+    if len(models) != 1:
+        raise TypeError(
+            f"{domain.name} declares {len(models)} creating commands instead of one; "
+            "write the routes that create, and take command_router for the others"
+        )
+    return models[0]
+
+
+def _add_create(router: APIRouter, backbone: Backbone, domain: Domain[A], model: type[BaseModel]) -> None:
+    authenticated = Depends(bearer(backbone.verifier))
+
+    @router.post(
+        "",
+        status_code=201,
+        summary=f"Create by {model.__name__}",
+        openapi_extra=json_body(model),
+        responses={
+            201: {"model": domain.aggregate, "headers": {"Location": {"schema": {"type": "string"}}}},
+            **error_responses(*AUTH_ERRORS, *BODY_ERRORS, *COMMAND_ERRORS),
+        },
+    )
+    async def create(request: Request, principal: Annotated[Principal, authenticated]) -> Response:
+        body = await read_model(request, model)
+        command = Command(
+            aggregate_id=uuid4(),
+            command_type=model.__name__,
+            payload=body.model_dump(mode="json"),
+            creates=True,
+            caller=caller_of(request, principal, backbone.service),
+        )
+        await backbone.take(domain, command)
+        view = await backbone.commands.read(domain, command.aggregate_id, actor=principal.subject)
+        location = f"{request.url.path}/{command.aggregate_id}/state"
+        body_json = view.aggregate.model_dump_json()
+        return Response(body_json, 201, {"Location": location}, media_type="application/json")
+
+    _ = create
+
+
+def _add_state(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> None:
+    authenticated = Depends(bearer(backbone.verifier))
+
+    @router.get(
+        "/{session_id}/state",
+        summary="Where it stands",
+        responses={
+            200: {"model": domain.aggregate},
+            **error_responses(*AUTH_ERRORS, AggregateNotFound, *DATABASE_ERRORS),
+        },
+    )
+    async def state(session_id: Id, principal: Annotated[Principal, authenticated]) -> Response:
+        view = await backbone.commands.read(domain, id_of(session_id), actor=principal.subject)
+        return Response(view.aggregate.model_dump_json(), media_type="application/json")
+
+    _ = state
