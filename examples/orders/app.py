@@ -1,0 +1,60 @@
+"""Orders: a command over HTTP, its event on Kafka, and a consumer whose answer is a command again."""
+
+from typing import Self
+from uuid import UUID
+
+from pydantic import BaseModel, PositiveInt
+from relaybox.commands import Aggregate, Caller, Domain, Events, Fact
+from relaybox.consumers import UnitOfWork, subscribe
+from relaybox.db import BACKBONE
+from relaybox.http import Backbone, aggregate_router, create_app
+from relaybox.telemetry import check_postgres
+from relaybox_types.envelope import EventEnvelope
+
+
+class Order(Aggregate):
+    item: str = ""
+    ordered: int = 0
+    reserved: int = 0
+
+    def apply(self, fact: Fact) -> Self:
+        reserved = self.reserved + fact.payload.get("reserved", 0)
+        return self.model_copy(update={**fact.payload, "reserved": reserved})
+
+
+class PlaceOrder(BaseModel):
+    item: str
+    ordered: PositiveInt
+
+
+class ConfirmReservation(BaseModel):
+    reserved: PositiveInt
+
+
+orders = Domain("Shop.Order", aggregate=Order, aggregate_type="ORDER")
+CREATED, RESERVED = orders.event("Created"), orders.event("ReservationConfirmed")
+
+
+@orders.command(creates=True)
+def place(_: Order, command: PlaceOrder) -> Events:
+    return [CREATED(command.model_dump())]
+
+
+@orders.command(internal=True)
+def confirm(_: Order, command: ConfirmReservation) -> Events:
+    return [RESERVED(command.model_dump())]
+
+
+backbone = Backbone.from_environment([orders], service="orders")
+checks = {"postgres": check_postgres(backbone.database, BACKBONE)}
+app = create_app(
+    title="Orders", version="1", lifespan=backbone.lifespan, registry=backbone.registry, checks=checks
+)
+app.include_router(aggregate_router(backbone, orders), prefix="/orders")
+
+
+@subscribe(CREATED.name, group="warehouse")
+async def reserve(event: EventEnvelope, unit: UnitOfWork) -> None:
+    order_id, answer = UUID(event.aggregate_id), {"reserved": event.payload["ordered"]}
+    caller = Caller.following(event, service="warehouse")
+    await backbone.commands.process_command(order_id, "ConfirmReservation", answer, unit.db, caller=caller)

@@ -1,0 +1,20 @@
+"""Invoices."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "invoices",
+        sa.Column("id", sa.Uuid, primary_key=True),
+        sa.Column("number", sa.Text, nullable=False, unique=True),
+        sa.Column("cents", sa.BigInteger, nullable=False),
+    )
+
+
+def downgrade() -> None:
+    op.drop_table("invoices")
