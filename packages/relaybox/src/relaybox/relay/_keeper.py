@@ -58,7 +58,9 @@ class Keeper:
                     await self._listen(connection)
                     self.news.set()  # what was notified before LISTEN is not told again
                     async for _ in self._beats(connection):
-                        failures = 0
+                        if failures:
+                            _log.info("relay has reached PostgreSQL again")
+                            failures = 0
             except DatabaseError as error:
                 failures += 1
                 if failures == 1:

@@ -1,5 +1,6 @@
 """Handing batches to Kafka and learning what became of them."""
 
+import logging
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,10 @@ _TOPICS_LEARNT: Final = 100
 _BATCH_BYTES: Final = 1_000_000
 #: Record batches stay this much below the smallest topic's limit: framing.
 _BATCH_MARGIN_BYTES: Final = 512
+#: Only fatal errors pass ``log_level`` 0, and those come with the delivery reports.
+_SILENCE: Final = logging.getLogger("relaybox.relay.librdkafka")
+_SILENCE.propagate = False
+_SILENCE.addHandler(logging.NullHandler())
 _CONNECTION: Final[dict[str, Any]] = {
     "client.id": "relaybox-relay",
     # librdkafka would write to stderr; what matters reaches the log through our errors.
@@ -134,15 +139,12 @@ class Publisher:
         try:
             self._publish_all(screened.publishable, outcome)
         except LinkDown as down:
-            self._drop_producer()
-            self._topics = None
+            self.close()
             outcome.link = down
         return outcome
 
     def serve(self) -> None:
         """Let librdkafka hand out what it noted while nothing was published."""
-        if self._producer is not None:
-            self._producer.poll(0)
         if self._admin is not None:
             self._admin.poll(0)
 
@@ -167,13 +169,8 @@ class Publisher:
         return limits
 
     def _new_producer(self) -> Producer:
-        conf = {
-            **self._connection,
-            **_PRODUCER,
-            "batch.size": self._batch_bytes,
-            "error_cb": self._note_error,
-        }
-        producer = Producer(conf)
+        conf: dict[str, Any] = {**self._connection, **_PRODUCER, "batch.size": self._batch_bytes}
+        producer = Producer(conf | {"logger": _SILENCE})
         with _link_faults():  # left to itself it would connect with the first record
             producer.list_topics(timeout=_CONNECT_S)
         return producer
@@ -249,7 +246,7 @@ class Publisher:
         left = len(producer)
         stalled_at = time.monotonic() + _STALL_S
         while left:
-            before, left = left, producer.flush(_FLUSH_S)
+            before, left = left, _flush_once(producer)
             now = time.monotonic()
             if left < before:
                 stalled_at = now + _STALL_S
@@ -261,7 +258,7 @@ class Publisher:
         if self._producer is None:
             return
         self._producer.purge(in_queue=True, in_flight=True, blocking=True)
-        self._producer.flush(_FLUSH_S)  # hands out the reports of what was purged
+        _flush_once(self._producer)  # hands out the reports of what was purged
         self._producer = None
 
     def _note_error(self, error: KafkaError) -> None:
@@ -270,6 +267,16 @@ class Publisher:
     def _why(self, failures: Sequence[KafkaError]) -> str:
         told = [error.str() for error in failures if error.code() not in _PURGED]
         return told[0] if told else f"no acknowledgement in time, {self._last_error}"
+
+
+def _flush_once(producer: Producer) -> int:
+    """Wait for reports a while; how many are still to come."""
+    try:
+        return producer.flush(_FLUSH_S)
+    except (KafkaException, SystemError):
+        # The binding raises a fatal error (a gap, see _PRODUCER) in the midst of the reports: the one at hand
+        # was noted and ends as SystemError, the others come with the next call. They say all there is to say.
+        return len(producer)
 
 
 @contextmanager

@@ -138,7 +138,9 @@ class Pump:
         outcome = await self._land()
         batch = self._ready(fetched, outcome)
         self._launch(batch)
+        self._note_busy()
         await self._record(connection)
+        self._note_busy()
         if self._lanes.to_release():
             self._keeper.beat_now.set()
         if outcome is not None and outcome.link is not None:
@@ -159,7 +161,6 @@ class Pump:
             return None
         outcome = await self._flight.outcome
         self._flight = None
-        self._lanes.busy = frozenset()
         self._unrecorded.append(outcome)
         self._signal(Signal.BATCH_PUBLISHED)
         return outcome
@@ -178,10 +179,17 @@ class Pump:
 
     def _launch(self, batch: list[Message]) -> None:
         if batch:
-            self._lanes.busy = frozenset(message.lane for message in batch)
             landing = asyncio.get_running_loop().run_in_executor(self._thread, self._publisher.publish, batch)
             self._flight = _Flight(messages=batch, outcome=landing)
             self._signal(Signal.BATCH_TAKEN)
+
+    def _note_busy(self) -> None:
+        """A lane given back before its rows are marked would have them published again by its next owner."""
+        lanes = {message.lane for message in self.in_flight}
+        for outcome in self._unrecorded:
+            lanes.update(message.lane for message in outcome.sent)
+            lanes.update(message.lane for message, _ in outcome.faulty)
+        self._lanes.busy = frozenset(lanes)
 
     async def _record(self, connection: DedicatedConnection) -> None:
         while self._unrecorded:

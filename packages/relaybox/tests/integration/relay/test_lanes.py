@@ -1,0 +1,109 @@
+"""Several relays share the lanes by themselves; who lost a lane cannot mark."""
+
+import asyncio
+from typing import Any
+
+from relaybox.db import Database
+from relaybox.relay import Relay, Signal
+from relaybox.relay._errors import TopicUnknown
+from relaybox.relay._lanes import Lane, Lanes
+from relaybox.relay._rows import charge_for, charge_rows, fetch_batch, mark_sent
+from relaybox.relay._statistics import Counters
+from relaybox.settings import KafkaSettings, RelaySettings
+
+from tests.fixtures.moments import WAIT_S, Moments
+from tests.fixtures.relays import (
+    all_sent,
+    first_appearances,
+    notify,
+    put_events,
+    read_topic,
+    rows_of,
+    running,
+)
+
+NO_POLL = RelaySettings(poll_interval=3_600)
+KEYS = [f"key-{number}" for number in range(40)]
+
+
+async def shared(moments: list[Moments], relays: list[Relay], lanes: list[int]) -> None:
+    """Wait until the relays own so many lanes each."""
+    async with asyncio.timeout(WAIT_S):
+        while sorted(len(relay.statistics().lanes) for relay in relays) != sorted(lanes):
+            changed = Signal.LANES_CHANGED
+            waits = [asyncio.create_task(each.reached(changed, each.counts[changed] + 1)) for each in moments]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+
+
+async def test_g26_relays_that_come_and_go_share_the_lanes_without_configuration(
+    database: Database, kafka_settings: KafkaSettings
+) -> None:
+    moments = [Moments(), Moments(), Moments()]
+    first, second, third = (Relay(database, kafka_settings, NO_POLL, on_signal=each) for each in moments)
+    async with running(first):
+        await shared(moments, [first], [8])
+        async with running(second):
+            await shared(moments, [first, second], [4, 4])
+            async with running(third):
+                await shared(moments, [first, second, third], [2, 3, 3])
+            await shared(moments, [first, second], [4, 4])
+        await shared(moments, [first], [8])
+
+
+async def test_g21_three_relays_keep_every_keys_order_while_lanes_change_hands(
+    database: Database, kafka_settings: KafkaSettings, topic: str
+) -> None:
+    moments = [Moments(), Moments(), Moments()]
+    settings = RelaySettings(poll_interval=3_600, batch_size=5)
+    first, second, third = (Relay(database, kafka_settings, settings, on_signal=each) for each in moments)
+    await put_events(database, topic, KEYS, count=100)
+    async with running(first):
+        await moments[0].reached(Signal.BATCH_MARKED)
+        async with running(second, third):
+            await put_events(database, topic, KEYS, first=101, count=50)
+            await notify(database)
+            await shared(moments, [first, second, third], [2, 3, 3])
+        await all_sent(database)
+
+    records = read_topic(kafka_settings.bootstrap_servers, topic)
+    assert first_appearances(records) == {key: list(range(1, 151)) for key in KEYS}
+    assert len(records) == len(KEYS) * 150, "lanes given back in order need no duplicates"
+
+
+async def test_g26_a_relay_that_lost_its_lane_can_neither_mark_nor_charge(
+    database: Database, topic: str
+) -> None:
+    await put_events(database, topic, ["a", "b"])
+    counters = Counters()
+    async with database.connection() as pooled:
+        # What it needs of the connection every connection has.
+        connection: Any = pooled
+        loser, winner = Lanes(lease_s=0.001), Lanes(lease_s=60)
+        await loser.beat(connection)
+        lanes = [Lane(lane=number, epoch=1, valid_until_s=0) for number in range(8)]
+        batch = await fetch_batch(connection, lanes, rows_max=10, in_flight=())
+        assert len(batch) == 2
+        await winner.beat(connection)
+        await winner.beat(connection)
+        assert winner.owned() == tuple(range(8))
+
+        assert await fetch_batch(connection, lanes, rows_max=10, in_flight=()) == []
+        assert await mark_sent(connection, batch, counters) == 0
+        await charge_rows(connection, [charge_for(each, TopicUnknown("no")) for each in batch])
+
+    assert [(row["status"], row["attempts"]) for row in await rows_of(database)] == [("PENDING", 0)] * 2
+    assert counters.published_total == 0
+
+
+async def test_rows_in_flight_are_not_fetched_twice(database: Database, topic: str) -> None:
+    await put_events(database, topic, KEYS, count=2)
+    async with database.connection() as pooled:
+        connection: Any = pooled
+        lanes = Lanes(lease_s=60)
+        await lanes.beat(connection)
+        first = await fetch_batch(connection, lanes.usable(), rows_max=30, in_flight=())
+        second = await fetch_batch(connection, lanes.usable(), rows_max=100, in_flight=first)
+    seqs = [row["seq"] for row in await rows_of(database)]
+    assert [each.seq for each in first + second] == seqs

@@ -1,0 +1,137 @@
+"""One relay on a real PostgreSQL and a real Kafka."""
+
+import asyncio
+from collections.abc import Callable
+
+from relaybox.db import Database
+from relaybox.relay import Relay, Signal
+from relaybox.settings import KafkaSettings, RelaySettings
+
+from tests.fixtures.moments import Moments
+from tests.fixtures.relays import (
+    all_sent,
+    first_appearances,
+    notify,
+    put_events,
+    read_topic,
+    rows_of,
+    running,
+)
+
+#: Nobody polls within a test.
+NO_POLL = RelaySettings(poll_interval=3_600)
+
+
+async def test_g30_a_message_is_a_cloud_event_in_binary_mode(
+    database: Database, kafka_settings: KafkaSettings, topic: str
+) -> None:
+    await put_events(database, topic, ["a"])
+    async with running(Relay(database, kafka_settings, NO_POLL)):
+        await all_sent(database)
+
+    [row] = await rows_of(database)
+    [record] = read_topic(kafka_settings.bootstrap_servers, topic)
+    envelope = row["payload"]
+    assert record.key == "a"
+    assert record.headers == {
+        "ce_specversion": "1.0",
+        "ce_id": envelope["event_id"],
+        "ce_type": "Genesis.Session.Created",
+        "ce_source": "/api-gateway",
+        "ce_time": envelope["timestamp"],
+        "ce_subject": "a",
+        "ce_partitionkey": "a",
+        "ce_correlationid": envelope["correlation_id"],
+        "content-type": "application/json",
+    }
+
+
+async def test_g28_a_notification_wakes_an_idle_relay(
+    database: Database, kafka_settings: KafkaSettings, topic: str
+) -> None:
+    moments = Moments()
+    async with running(Relay(database, kafka_settings, NO_POLL, on_signal=moments)):
+        await moments.reached(Signal.LANES_CHANGED)
+        await moments.again(Signal.IDLE)
+        await put_events(database, topic, ["a"])
+        await notify(database)
+        await moments.reached(Signal.BATCH_MARKED)
+
+
+async def test_g28_polling_alone_publishes_everything(
+    database: Database, kafka_settings: KafkaSettings, topic: str
+) -> None:
+    moments = Moments()
+    relay = Relay(database, kafka_settings, RelaySettings(poll_interval=0.2), on_signal=moments)
+    async with running(relay):
+        await moments.reached(Signal.LANES_CHANGED)
+        await moments.again(Signal.IDLE)
+        await put_events(database, topic, ["a"])
+        await moments.reached(Signal.BATCH_MARKED)
+
+
+async def test_g22_a_row_that_commits_late_is_published(
+    database: Database, kafka_settings: KafkaSettings, topic: str
+) -> None:
+    moments = Moments()
+    async with running(Relay(database, kafka_settings, NO_POLL, on_signal=moments)):
+        async with database.sessions() as session:
+            late = (await (await session.connection()).get_raw_connection()).driver_connection
+            assert late is not None
+            transaction = late.transaction()
+            await transaction.start()
+            await put_events(late, topic, ["late"])
+            await put_events(database, topic, ["early"])
+            await notify(database)
+            await moments.reached(Signal.BATCH_MARKED)
+            await transaction.commit()
+        await notify(database)
+        await all_sent(database)
+
+    first, second = await rows_of(database)
+    assert (first["key"], second["key"]) == ("late", "early"), "the late row must have the smaller seq"
+    assert len(read_topic(kafka_settings.bootstrap_servers, topic)) == 2
+
+
+async def test_a_backlog_drains_in_order_and_each_event_once(
+    database: Database, kafka_settings: KafkaSettings, topic: str
+) -> None:
+    keys = [f"key-{number}" for number in range(20)]
+    await put_events(database, topic, keys, count=150)
+    async with running(Relay(database, kafka_settings, RelaySettings(batch_size=10, poll_interval=3_600))):
+        await all_sent(database)
+
+    records = read_topic(kafka_settings.bootstrap_servers, topic)
+    assert len(records) == 3_000
+    assert first_appearances(records) == {key: list(range(1, 151)) for key in keys}
+
+
+async def test_the_statistics_count_what_was_published_and_how_late(
+    database: Database, kafka_settings: KafkaSettings, topic: str
+) -> None:
+    await put_events(database, topic, ["a", "b", "c"], count=5)
+    relay = Relay(database, kafka_settings, NO_POLL, name="r1")
+    async with running(relay):
+        await all_sent(database)
+        await asyncio.sleep(0)
+        assert repr(relay) == "<Relay 'r1' [lanes 0,1,2,3,4,5,6,7 | 0 in flight | link up]>"
+
+    look = relay.statistics()
+    assert look.published_total == sum(look.delay_counts) == 15
+    assert look.delay_sum_s > 0
+    assert (look.retried_total, look.failed_total, look.fenced_total, look.in_flight) == (0, 0, 0, 0)
+    assert look.lanes == ()
+
+
+async def test_rows_of_several_topics_keep_their_keys_order(
+    database: Database, kafka_settings: KafkaSettings, make_topic: Callable[..., str]
+) -> None:
+    one, other = make_topic(), make_topic()
+    for version in range(1, 21):
+        await put_events(database, one if version % 2 else other, ["a"], first=version)
+    async with running(Relay(database, kafka_settings, NO_POLL)):
+        await all_sent(database)
+
+    odd, even = (read_topic(kafka_settings.bootstrap_servers, topic) for topic in (one, other))
+    assert first_appearances(odd) == {"a": list(range(1, 21, 2))}
+    assert first_appearances(even) == {"a": list(range(2, 21, 2))}

@@ -1,0 +1,164 @@
+"""Rows that cannot be published: charged, retried, given up; everything else flows on."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, Producer
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from relaybox.db import Database
+from relaybox.relay import Relay, Signal
+from relaybox.relay._messages import record_bytes
+from relaybox.settings import KafkaSettings, RelaySettings
+
+from tests.fixtures.moments import Moments
+from tests.fixtures.relays import (
+    all_sent,
+    first_appearances,
+    notify,
+    put_events,
+    read_topic,
+    rows_of,
+    running,
+)
+
+NO_POLL = RelaySettings(poll_interval=3_600)
+LIMIT_BYTES = 4_000
+
+
+@pytest.fixture
+def narrow_topic(make_topic: Callable[..., str]) -> str:
+    """A topic that takes small records only."""
+    return make_topic(max_message_bytes=str(LIMIT_BYTES))
+
+
+async def test_g24_a_row_without_a_topic_is_retried_after_1_2_4_s_then_failed_while_its_key_waits(
+    database: Database, kafka_settings: KafkaSettings, topic: str
+) -> None:
+    await put_events(database, "no-such-topic", ["bad"])
+    await put_events(database, topic, ["bad"], first=2)
+    await put_events(database, topic, ["good"], count=3)
+    moments = Moments()
+    relay = Relay(database, kafka_settings, NO_POLL, on_signal=moments)
+    async with running(relay):
+        for attempt, after_s in enumerate((1, 2, 4), start=1):
+            await moments.reached(Signal.ROWS_CHARGED, attempt)
+            [bad] = await rows_of(database, "topic = 'no-such-topic'")
+            assert (bad["status"], bad["attempts"]) == ("PENDING", attempt)
+            at = (await rows_at(database))[0]
+            assert abs(bad["next_attempt_at"] - at - timedelta(seconds=after_s)) < timedelta(seconds=0.1)
+        await moments.reached(Signal.ROWS_CHARGED, 4)
+
+    [bad] = await rows_of(database, "topic = 'no-such-topic'")
+    assert (bad["status"], bad["attempts"], bad["next_attempt_at"]) == ("FAILED", 4, None)
+    assert bad["error_data"].pop("at")
+    assert bad["error_data"] == {
+        "reason": "row",
+        "class": "TopicUnknown",
+        "message": "the broker has no topic 'no-such-topic'; create it, or check OUTBOX_TOPICS",
+        "attempts": 4,
+    }
+    assert [row["status"] for row in await rows_of(database, "key = 'bad'")] == ["FAILED", "PENDING"]
+    assert first_appearances(read_topic(kafka_settings.bootstrap_servers, topic)) == {"good": [1, 2, 3]}
+    look = relay.statistics()
+    assert (look.published_total, look.retried_total, look.failed_total) == (3, 3, 1)
+
+
+async def test_g24_a_row_that_becomes_publishable_goes_out_before_the_rows_behind_it(
+    database: Database, kafka_settings: KafkaSettings, narrow_topic: str
+) -> None:
+    await put_events(database, narrow_topic, ["a"], first=1)
+    await put_events(database, narrow_topic, ["a"], first=2, size=LIMIT_BYTES)
+    await put_events(database, narrow_topic, ["a"], first=3)
+    moments = Moments()
+    async with running(Relay(database, kafka_settings, NO_POLL, on_signal=moments)):
+        await moments.reached(Signal.ROWS_CHARGED)
+        async with database.connection() as connection:
+            await connection.fetch(
+                "UPDATE event_outbox SET payload = jsonb_set(payload, '{payload,text}', '\"short\"')"
+            )
+        await all_sent(database)
+
+    assert first_appearances(read_topic(kafka_settings.bootstrap_servers, narrow_topic)) == {"a": [1, 2, 3]}
+    assert {row["attempts"] for row in await rows_of(database)} == {0, 1}
+
+
+async def test_g34_a_row_too_large_is_known_before_anything_behind_it_is_sent(
+    database: Database, kafka_settings: KafkaSettings, narrow_topic: str
+) -> None:
+    await put_events(database, narrow_topic, ["a", "b"], first=1, size=1_000)
+    await put_events(database, narrow_topic, ["a"], first=2, size=LIMIT_BYTES)
+    await put_events(database, narrow_topic, ["a", "b"], first=3, size=1_000, count=8)
+    moments = Moments()
+    async with running(Relay(database, kafka_settings, NO_POLL, on_signal=moments)):
+        await moments.reached(Signal.ROWS_CHARGED)
+
+    records = read_topic(kafka_settings.bootstrap_servers, narrow_topic)
+    assert first_appearances(records) == {"a": [1], "b": [1, *range(3, 11)]}
+    [large] = await rows_of(database, "attempts > 0")
+    assert large["error_data"]["class"] == "RecordTooLarge"
+
+
+async def test_g34_a_limit_lowered_under_way_charges_the_large_row_alone(
+    database: Database, kafka_settings: KafkaSettings, topic: str
+) -> None:
+    moments = Moments()
+    relay = Relay(database, kafka_settings, NO_POLL, on_signal=moments)
+    async with running(relay):
+        await moments.reached(Signal.LANES_CHANGED)
+        await moments.again(Signal.IDLE)
+        lower_limit(kafka_settings, topic)
+        async with database.connection() as connection:
+            await put_events(connection, topic, ["a"], first=1, size=100)
+            await put_events(connection, topic, ["a"], first=2, size=LIMIT_BYTES)
+            await put_events(connection, topic, ["a", "b"], first=3, count=5)
+        await notify(database)
+        await moments.reached(Signal.ROWS_CHARGED)
+        await moments.reached(Signal.BATCH_MARKED)
+
+    assert first_appearances(read_topic(kafka_settings.bootstrap_servers, topic)) == {
+        "a": [1],
+        "b": [3, 4, 5, 6, 7],
+    }
+    [large] = await rows_of(database, "attempts > 0")
+    assert large["payload"]["version"] == 2
+    assert relay.statistics().link_outages_total == 0
+
+
+@pytest.mark.parametrize("key", [None, b"", "学".encode()])
+@pytest.mark.parametrize("value_bytes", [40, 1_000])
+def test_g34_the_size_the_relay_counts_is_the_size_the_broker_counts(
+    kafka_settings: KafkaSettings, make_topic: Callable[..., str], key: bytes | None, value_bytes: int
+) -> None:
+    value, headers = b"x" * value_bytes, [("ce_id", "学" * 30), ("content-type", "application/json")]
+    size = record_bytes(key, value, headers)
+
+    def accepted(limit: int) -> bool:
+        reports: list[KafkaError | None] = []
+        producer = Producer({"bootstrap.servers": kafka_settings.bootstrap_servers, "log_level": 0})
+        topic = make_topic(max_message_bytes=str(limit))
+        note: Any = lambda error, _: reports.append(error)  # noqa: E731
+        producer.produce(topic, value, key, headers=headers, on_delivery=note)
+        producer.flush(30)
+        [error] = reports
+        assert error is None or error.code() == KafkaError.MSG_SIZE_TOO_LARGE
+        return error is None
+
+    assert (accepted(size), accepted(size - 1)) == (True, False)
+
+
+async def rows_at(database: Database) -> list[object]:
+    async with database.connection() as connection:
+        rows = await connection.fetch(
+            "SELECT (error_data ->> 'at')::timestamptz AS at FROM event_outbox WHERE error_data IS NOT NULL"
+        )
+    return [row["at"] for row in rows]
+
+
+def lower_limit(settings: KafkaSettings, topic: str) -> None:
+    """Have the broker take smaller records from now on."""
+    entry = ConfigEntry("max.message.bytes", str(LIMIT_BYTES), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    admin = AdminClient({"bootstrap.servers": settings.bootstrap_servers, "log_level": 0})
+    admin.incremental_alter_configs([resource])[resource].result(30)

@@ -1,0 +1,131 @@
+"""What a relay decides, without a server."""
+
+import pytest
+from confluent_kafka import KafkaError
+from relaybox.relay import EnvelopeIncomplete, GiveUp, RecordTooLarge, Retry, TopicUnknown, next_step
+from relaybox.relay._backoff import link_pause_s, next_batch_rows
+from relaybox.relay._lanes import fair_share, surplus_of
+from relaybox.relay._messages import Message, message_of, record_bytes, screen
+from relaybox.relay._publisher import acknowledged_in_order
+from relaybox.relay._rows import ranges_of
+
+LIMITS = {"t": 1_000}
+REFUSED = KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
+ROW = {
+    "seq": 1,
+    "lane": 2,
+    "epoch": 3,
+    "topic": "t",
+    "key": "a",
+    "attempts": 0,
+    "value": b"{}",
+    "id": "e1",
+    "type": "Genesis.Session.Created",
+    "time": "2026-01-01T00:00:00Z",
+    "subject": "a",
+    "correlation_id": "c1",
+    "causation_id": "e0",
+    "source": "api-gateway",
+    "traceparent": "00-1-2-01",
+}
+
+
+def message(seq: int, key: str | None = "a", *, topic: str = "t", size: int = 10) -> Message:
+    return message_of(ROW | {"seq": seq, "key": key, "topic": topic, "value": b"x" * size})
+
+
+def seqs(messages: list[Message]) -> list[int]:
+    return [each.seq for each in messages]
+
+
+def test_g24_a_row_is_retried_after_1_2_4_s_and_then_given_up() -> None:
+    assert [next_step(attempts) for attempts in range(1, 6)] == [
+        Retry(after_s=1.0),
+        Retry(after_s=2.0),
+        Retry(after_s=4.0),
+        GiveUp(),
+        GiveUp(),
+    ]
+
+
+def test_the_pause_after_a_lost_link_grows_and_stays_bounded() -> None:
+    pauses = [link_pause_s(failures) for failures in (1, 2, 3, 5, 6, 10_000)]
+    assert pauses == sorted(pauses)
+    assert (pauses[0], pauses[-1]) == (0.1, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("limit", "fetched", "batch_size", "expected"),
+    [
+        (100, 100, 100, 200),
+        (2_000, 2_000, 100, 2_000),
+        (2_000, 1_999, 100, 100),
+        (10_000, 10_000, 10_000, 10_000),
+        (1, 1, 1, 2),
+    ],
+)
+def test_batches_grow_while_there_is_a_backlog(
+    limit: int, fetched: int, batch_size: int, expected: int
+) -> None:
+    assert next_batch_rows(limit, fetched, batch_size) == expected
+
+
+@pytest.mark.parametrize("lanes", [1, 8, 13])
+@pytest.mark.parametrize("relays", [1, 2, 3, 8, 20])
+def test_g26_fair_shares_cover_every_lane(lanes: int, relays: int) -> None:
+    assert fair_share(lanes, relays) * relays >= lanes
+    assert (fair_share(lanes, relays) - 1) * relays < lanes
+
+
+def test_g26_only_what_is_above_the_share_is_given_back() -> None:
+    assert surplus_of([5, 1, 3], 2) == {5}
+    assert surplus_of([1, 3], 2) == frozenset()
+
+
+def test_g30_headers_without_a_value_are_left_out() -> None:
+    bare = message_of(ROW | {"causation_id": None, "traceparent": None, "key": None, "source": None})
+    names = [name for name, _ in bare.headers]
+    assert not {"ce_causationid", "ce_traceparent", "ce_partitionkey"} & set(names)
+    assert ("ce_source", "/relaybox") in bare.headers
+    full = dict(message_of(ROW).headers)
+    assert (full["ce_causationid"], full["ce_traceparent"]) == ("e0", "00-1-2-01")
+
+
+def test_g30_a_source_is_a_uri_reference_whatever_the_service_is_called() -> None:
+    assert ("ce_source", "/my%20service") in message_of(ROW | {"source": "my service"}).headers
+
+
+def test_g34_rows_behind_a_faulty_one_of_their_key_are_withheld() -> None:
+    batch = [message(1), message(2, size=2_000), message(3), message(4, "b"), message(5, topic="none")]
+    screened = screen(batch, LIMITS)
+    assert seqs(screened.publishable) == [1, 4]
+    assert [(each.seq, type(fault)) for each, fault in screened.faulty] == [(2, RecordTooLarge)]
+
+
+def test_g34_rows_without_a_key_wait_for_nobody() -> None:
+    screened = screen([message(1, None, topic="none"), message(2, None)], LIMITS)
+    assert seqs(screened.publishable) == [2]
+    assert isinstance(screened.faulty[0][1], TopicUnknown)
+
+
+def test_a_payload_that_cannot_be_a_cloud_event_is_a_row_fault() -> None:
+    screened = screen([message_of(ROW | {"id": None})], LIMITS)
+    assert isinstance(screened.faulty[0][1], EnvelopeIncomplete)
+
+
+def test_g34_the_limit_itself_is_still_publishable() -> None:
+    large = message(1, size=600)
+    size = record_bytes(b"a", large.value, large.headers)
+    assert screen([large], {"t": size}).faulty == []
+    assert isinstance(screen([large], {"t": size - 1}).faulty[0][1], RecordTooLarge)
+
+
+def test_g21_what_landed_before_its_predecessor_is_not_taken_as_sent() -> None:
+    batch = [message(1), message(2), message(3), message(4, "b"), message(5, None), message(6, None)]
+    results = [None, REFUSED, None, None, REFUSED, None]
+    assert seqs(acknowledged_in_order(batch, results)) == [1, 4, 6]
+
+
+def test_numbers_are_told_as_ranges() -> None:
+    assert ranges_of([]) == "{}"
+    assert ranges_of([5, 1, 2, 3, 9]) == "{[1,3],[5,5],[9,9]}"

@@ -1,0 +1,226 @@
+"""Relays killed and frozen, servers stopped: nothing lost, per key in order."""
+
+import asyncio
+import signal
+from collections.abc import AsyncGenerator, Callable
+
+import asyncpg
+import pytest
+from relaybox.db import Database
+from relaybox.local import LocalKafka, LocalPostgres
+from relaybox.relay import Relay, Signal
+from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings
+
+from tests.fixtures.moments import Moments
+from tests.fixtures.relays import (
+    RelayProcess,
+    all_sent,
+    first_appearances,
+    notify,
+    put_events,
+    read_topic,
+    rows_of,
+    running,
+)
+
+KEYS = [f"key-{number}" for number in range(30)]
+COUNT = 60
+EXPECTED = {key: list(range(1, COUNT + 1)) for key in KEYS}
+NO_POLL = RelaySettings(poll_interval=3_600)
+
+StartRelay = Callable[..., RelayProcess]
+
+
+@pytest.fixture
+async def make_relay(
+    postgres_settings: PostgresSettings, kafka_settings: KafkaSettings
+) -> AsyncGenerator[StartRelay]:
+    """Relays in processes of their own, with small batches."""
+    made: list[RelayProcess] = []
+
+    def make(**options: str) -> RelayProcess:
+        relay = RelayProcess(
+            postgres_settings, kafka_settings, relay_batch_size="20", relay_poll_interval="3600", **options
+        )
+        made.append(relay)
+        return relay
+
+    yield make
+    for relay in made:
+        await relay.kill()
+
+
+@pytest.mark.parametrize("moment", ["batch_taken:3", "batch_published:3", "batch_marked:2"])
+async def test_g20_a_relay_killed_mid_batch_loses_and_reorders_nothing(
+    database: Database, kafka_settings: KafkaSettings, topic: str, make_relay: StartRelay, moment: str
+) -> None:
+    await put_events(database, topic, KEYS, count=COUNT)
+    victim = make_relay(die_at=moment)
+    await victim.start()
+    assert await victim.ended() == -signal.SIGKILL
+    assert await rows_of(database, "status = 'PENDING'"), "it was killed too late"
+
+    await make_relay().start()
+    await all_sent(database)
+    assert first_appearances(read_topic(kafka_settings.bootstrap_servers, topic)) == EXPECTED
+
+
+async def test_g21_three_relays_of_which_two_are_killed_reorder_nothing(
+    database: Database, kafka_settings: KafkaSettings, topic: str, make_relay: StartRelay
+) -> None:
+    await put_events(database, topic, KEYS, count=COUNT // 2)
+    victims = [make_relay(die_at="batch_published:4"), make_relay(die_at="batch_published:2")]
+    await asyncio.gather(*(victim.start() for victim in victims), make_relay().start())
+    await put_events(database, topic, KEYS, first=COUNT // 2 + 1, count=COUNT // 2)
+    await notify(database)
+    await all_sent(database)
+    assert first_appearances(read_topic(kafka_settings.bootstrap_servers, topic)) == EXPECTED
+
+
+async def test_g26_a_killed_relays_lanes_are_taken_over_within_5_s(
+    database: Database, topic: str, make_relay: StartRelay
+) -> None:
+    victim, heir = make_relay(), make_relay()
+    await victim.start()
+    await heir.start()
+    victim.send(signal.SIGKILL)
+    await victim.ended()
+    await put_events(database, topic, KEYS)
+    await notify(database)
+    await asyncio.wait_for(all_sent(database), 5)
+
+
+async def test_g26_a_relay_frozen_after_its_batch_was_acknowledged_cannot_mark_when_it_wakes(
+    database: Database, kafka_settings: KafkaSettings, topic: str, make_relay: StartRelay
+) -> None:
+    await put_events(database, topic, KEYS, count=COUNT)
+    frozen = make_relay(freeze_at="batch_published:2")
+    await frozen.start()
+    await frozen.frozen()
+    await make_relay().start()
+    await all_sent(database)
+    before = await rows_of(database)
+
+    await put_events(database, topic, KEYS, first=COUNT + 1)
+    frozen.send(signal.SIGCONT)
+    await frozen.reached(Signal.LANES_CHANGED)
+    await notify(database)
+    await all_sent(database)
+    assert (await rows_of(database))[: len(before)] == before, "the woken relay wrote over marks"
+    records = read_topic(kafka_settings.bootstrap_servers, topic)
+    assert first_appearances(records) == {key: list(range(1, COUNT + 2)) for key in KEYS}
+
+
+async def test_g27_sigterm_settles_what_is_in_flight_and_gives_the_lanes_back(
+    database: Database, kafka_settings: KafkaSettings, topic: str, make_relay: StartRelay
+) -> None:
+    await put_events(database, topic, KEYS, count=COUNT)
+    relay = make_relay()
+    await relay.start()
+    await relay.reached(Signal.BATCH_MARKED)
+    relay.send(signal.SIGTERM)
+    assert await asyncio.wait_for(relay.ended(), 10) == 0
+
+    async with database.connection() as connection:
+        assert await connection.fetch("SELECT FROM relay_lanes WHERE owner IS NOT NULL") == []
+        assert await connection.fetch("SELECT FROM relay_members") == []
+    published = read_topic(kafka_settings.bootstrap_servers, topic)
+    sent = await rows_of(database, "status = 'SENT'")
+    assert len(published) == len(sent), "an acknowledged row was left unmarked"
+
+
+async def test_g27_sigterm_ends_a_relay_without_servers_within_10_s(
+    database: Database, topic: str, make_relay: StartRelay, kafka_server: LocalKafka
+) -> None:
+    relay = make_relay()
+    await relay.start()
+    await relay.reached(Signal.IDLE)
+    kafka_server.pause()
+    try:
+        await put_events(database, topic, KEYS)
+        await notify(database)
+        await relay.reached(Signal.BATCH_TAKEN)
+        relay.send(signal.SIGTERM)
+        assert await asyncio.wait_for(relay.ended(), 10) == 0
+    finally:
+        kafka_server.resume()
+    assert {row["status"] for row in await rows_of(database)} == {"PENDING"}
+
+
+async def test_g23_nothing_is_marked_before_the_broker_has_acknowledged_it(
+    database: Database, kafka_settings: KafkaSettings, kafka_server: LocalKafka, topic: str
+) -> None:
+    moments = Moments()
+    async with running(Relay(database, kafka_settings, NO_POLL, on_signal=moments)):
+        await put_events(database, topic, KEYS)
+        await notify(database)
+        await all_sent(database)
+        kafka_server.pause()
+        try:
+            await put_events(database, topic, KEYS, first=2)
+            await notify(database)
+            await moments.reached(Signal.LINK_DOWN)
+            late = await rows_of(database, "payload ->> 'version' = '2'")
+            assert {(row["status"], row["attempts"]) for row in late} == {("PENDING", 0)}
+        finally:
+            kafka_server.resume()
+        await all_sent(database)
+
+    records = read_topic(kafka_settings.bootstrap_servers, topic)
+    assert first_appearances(records) == {key: [1, 2] for key in KEYS}
+
+
+async def test_g20_a_broker_killed_under_load_loses_and_reorders_nothing_and_charges_nobody(
+    database: Database, kafka_settings: KafkaSettings, kafka_server: LocalKafka, topic: str
+) -> None:
+    moments = Moments()
+    settings = RelaySettings(poll_interval=3_600, batch_size=5)
+    await put_events(database, topic, KEYS, count=COUNT)
+    relay = Relay(database, kafka_settings, settings, on_signal=moments)
+    async with running(relay):
+        await moments.reached(Signal.BATCH_MARKED, 3)
+        kafka_server.kill()
+        try:
+            await moments.reached(Signal.LINK_DOWN)
+            assert not relay.statistics().link_up
+        finally:
+            await kafka_server.start()
+        await moments.reached(Signal.LINK_UP)
+        await all_sent(database)
+
+    assert {row["attempts"] for row in await rows_of(database)} == {0}
+    assert first_appearances(read_topic(kafka_settings.bootstrap_servers, topic)) == EXPECTED
+
+
+async def test_g20_connections_cut_by_postgresql_lose_and_reorder_nothing(
+    database: Database,
+    postgres_server: LocalPostgres,
+    kafka_settings: KafkaSettings,
+    topic: str,
+) -> None:
+    moments = Moments()
+    settings = RelaySettings(poll_interval=3_600, batch_size=5)
+    await put_events(database, topic, KEYS, count=COUNT)
+    async with running(Relay(database, kafka_settings, settings, on_signal=moments)):
+        for cut in range(1, 6):
+            await moments.reached(Signal.BATCH_PUBLISHED, 2 * cut)
+            await cut_connections(postgres_server, database)
+        await all_sent(database)
+
+    assert first_appearances(read_topic(kafka_settings.bootstrap_servers, topic)) == EXPECTED
+
+
+async def cut_connections(server: LocalPostgres, database: Database) -> None:
+    """End every connection to the test's database but this one."""
+    connection = await asyncpg.connect(
+        host=server.host,
+        port=server.port,
+        user=server.superuser,
+        password=server.superuser_password,
+        database=database.settings.db,
+    )
+    await connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    await connection.close()
