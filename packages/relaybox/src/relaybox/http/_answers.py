@@ -21,6 +21,7 @@ from starlette.responses import Response
 from relaybox.commands import (
     AggregateNotFound,
     CommandRefused,
+    ConstraintViolated,
     DuplicateCommand,
     PayloadInvalid,
     StaleVersion,
@@ -80,6 +81,7 @@ ANSWERS: Final[ErrorAnswers] = {
     ),
     StaleVersion: ErrorAnswer(status=409, fields=lambda error: {"version": error.actual}),
     CommandRefused: ErrorAnswer(status=422),
+    ConstraintViolated: ErrorAnswer(status=409),
     OutboxError: ErrorAnswer(status=422),
 }
 

@@ -18,6 +18,7 @@ from relaybox.commands import (
     Caller,
     CommandRefused,
     CommandResult,
+    ConstraintViolated,
     Domain,
     DuplicateCommand,
     PayloadInvalid,
@@ -54,6 +55,7 @@ COMMAND_ERRORS: Final[tuple[type[RelayboxError], ...]] = (
     DuplicateCommand,
     StaleVersion,
     CommandRefused,
+    ConstraintViolated,
     MessageTooLarge,
     *DATABASE_ERRORS,
 )
