@@ -230,6 +230,8 @@ def _add_stream(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> Non
 
     @router.get(
         "/{session_id}/events",
+        # FastAPI looks for it in the signature of the response class, where ours has none.
+        status_code=200,
         summary="What happens to it, live",
         description="Server-Sent Events; `id` is the aggregate's version, resume with `Last-Event-ID`.",
         response_class=EventStreamResponse,
