@@ -34,6 +34,8 @@ __all__ = ("AGENT", "ConceptAgent")
 
 AGENT: Final = "concept-agent"
 _TASK_TYPE: Final = "genesis.propose"
+#: What ReportFailure takes at the most; its model refuses more.
+_REASON_CHARACTERS_MAX: Final = 4_000
 _log = structlog.get_logger(__name__)
 
 
@@ -42,9 +44,9 @@ class ConceptAgent:
 
     def __init__(
         self,
-        database: Database,
         muse: Muse,
         *,
+        database: Database,
         commands: CommandService,
         notifier: Notifier,
         settings: TaskSettings,
@@ -110,7 +112,11 @@ class ConceptAgent:
         await self._report_failure(task, "AGENT_GAVE_UP", message)
 
     async def _report_failure(self, task: Task, error_code: str, message: str) -> None:
-        payload = {"command_id": str(task.command_id), "error_code": error_code, "message": message}
+        payload = {
+            "command_id": str(task.command_id),
+            "error_code": error_code,
+            "message": _reportable(message),
+        }
         await self._report(task, ReportFailure.__name__, payload)
 
     async def _report(self, task: Task, command_type: str, payload: dict[str, Any]) -> None:
@@ -135,3 +141,13 @@ class ConceptAgent:
 
     def _tell_progress(self, task: Task, _percent: Decimal) -> None:
         self._notifier.notify([str(task.aggregate_id)])
+
+
+def _reportable(message: str) -> str:
+    """*message* as ReportFailure takes it; a report that is refused would leave the session waiting.
+
+    An endpoint's words may be part of it: too long, nothing but blanks, or with characters that
+    PostgreSQL or UTF-8 cannot hold.
+    """
+    readable = message.replace("\0", "\ufffd").encode(errors="replace").decode().strip()
+    return readable[:_REASON_CHARACTERS_MAX] or "the muse gave no reason; request it again"

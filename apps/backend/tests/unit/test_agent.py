@@ -1,0 +1,38 @@
+"""What an agent may report, whatever a muse said."""
+
+from uuid import uuid4
+
+import pytest
+from backend.genesis.agent import _reportable
+from backend.genesis.session import ReportFailure
+
+
+@pytest.mark.parametrize(
+    ("message", "reported"),
+    [
+        ("the endpoint answered 503", "the endpoint answered 503"),
+        ("x" * 4_000, "x" * 4_000),
+        ("说" * 4_001, "说" * 4_000),
+        (" " * 5_000 + "late", "late"),
+        ("x" * 3_999 + " " * 10 + "y", "x" * 3_999 + " "),
+        ("", "the muse gave no reason; request it again"),
+        (" \n\t", "the muse gave no reason; request it again"),
+        ("half\0way", "half\ufffdway"),
+        ("lone \udce9 surrogate", "lone ? surrogate"),
+    ],
+    ids=[
+        "short",
+        "longest",
+        "too long",
+        "blanks first",
+        "cut",
+        "empty",
+        "blank",
+        "NUL",
+        "surrogate",
+    ],
+)
+def test_g06_whatever_a_muse_says_its_failure_can_be_reported(message: str, reported: str) -> None:
+    assert _reportable(message) == reported
+    report = ReportFailure(command_id=uuid4(), error_code="MUSE_FAILED", message=_reportable(message))
+    assert report.message == reported.strip()
