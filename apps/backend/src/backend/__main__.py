@@ -6,13 +6,13 @@ from relaybox.errors import RelayboxError
 from relaybox.settings import load_settings
 
 from backend.services import run_service
-from backend.settings import ServiceSettings
+from backend.settings import RoleSettings
 
 
 def main() -> int:
     """Run the service; a wrong setting ends it with one line on standard error per setting."""
     try:
-        run_service(load_settings(ServiceSettings))
+        run_service(load_settings(RoleSettings).service_type)
     except RelayboxError as error:
         sys.stderr.write(f"{error.error_code}: {error}\n")
         return 1

@@ -6,13 +6,14 @@ from typing import Final
 from fastapi import FastAPI
 from relaybox.db import Database
 from relaybox.http import Backbone, SharedSecretVerifier, create_app
+from relaybox.service import ServiceSettings
 from relaybox.settings import JwtSettings, KafkaSettings, PostgresSettings, load_settings
 from relaybox.telemetry import HealthState, check_kafka, check_postgres, configure_logging
 
 from backend.genesis.routes import genesis_router
 from backend.genesis.session import genesis
 from backend.migrations import ALL
-from backend.settings import ApiSettings, ServiceSettings, ServiceType
+from backend.settings import ApiSettings, ServiceType
 
 __all__ = ("PREFIX", "create_api")
 
@@ -26,7 +27,7 @@ def create_api() -> FastAPI:
         SettingsError: one line per setting that is missing or malformed.
     """
     service, api = load_settings(ServiceSettings), load_settings(ApiSettings)
-    configure_logging(service.service_type, service.log_level, service.log_json)
+    configure_logging(ServiceType.API_GATEWAY.value, service.log_level, service.log_json)
     database = Database(load_settings(PostgresSettings), application_name=ServiceType.API_GATEWAY.value)
     backbone = Backbone(database, [genesis], verifier=SharedSecretVerifier(load_settings(JwtSettings)))
     app = create_app(

@@ -2,44 +2,30 @@
 
 import asyncio
 import os
-import signal
 import socket
 import tempfile
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
-import structlog
 import uvicorn
-from prometheus_client import CollectorRegistry
 from relaybox.commands import CommandService
 from relaybox.consumers import Consumer
-from relaybox.db import Database
 from relaybox.errors import RelayboxError
 from relaybox.outbox import Notifier
-from relaybox.relay import Relay
-from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings, TaskSettings, load_settings
-from relaybox.telemetry import (
-    DatabaseMetrics,
-    check_kafka,
-    check_postgres,
-    configure_logging,
-    health_app,
-    serve_health,
-)
+from relaybox.relay import Relay, RelayCollector
+from relaybox.service import footing, run_until_signal
+from relaybox.settings import RelaySettings, TaskSettings, load_settings
 from uvicorn.supervisors import Multiprocess
 
 from backend.genesis.agent import AGENT, ConceptAgent
 from backend.genesis.muse import MuseSettings, muse_from_settings
 from backend.genesis.session import genesis
 from backend.migrations import ALL
-from backend.settings import ApiSettings, ServiceSettings, ServiceType
+from backend.settings import ApiSettings, ServiceType
 
 __all__ = ("ApiPortTaken", "run_service")
 
 #: What requests in flight get at the end; streams are asked to end before.
 _STOP_S: Final = 5
-_log = structlog.get_logger(__name__)
 
 
 class ApiPortTaken(RelayboxError):
@@ -53,20 +39,19 @@ class ApiPortTaken(RelayboxError):
         )
 
 
-def run_service(service: ServiceSettings) -> None:
+def run_service(service_type: ServiceType) -> None:
     """Run the role that ``SERVICE_TYPE`` names until SIGTERM or SIGINT.
 
     Raises:
         RelayboxError: a setting is wrong, a port is taken, or the service cannot go on.
     """
-    configure_logging(service.service_type, service.log_level, service.log_json)
-    match service.service_type:
+    match service_type:
         case ServiceType.API_GATEWAY:
             _serve_api(load_settings(ApiSettings))
         case ServiceType.MESSAGE_RELAY:
-            asyncio.run(_run_relay(service))
+            asyncio.run(_run_relay())
         case ServiceType.CONCEPT_AGENT:
-            asyncio.run(_run_agent(service))
+            asyncio.run(_run_agent())
 
 
 def _serve_api(api: ApiSettings) -> None:
@@ -97,63 +82,27 @@ def _listening(api: ApiSettings) -> socket.socket:
         raise ApiPortTaken(api.api_host, api.api_port, error.strerror or str(error)) from error
 
 
-async def _run_relay(service: ServiceSettings) -> None:
-    database = Database(load_settings(PostgresSettings), application_name=service.service_type.value)
-    kafka = load_settings(KafkaSettings)
-    relay = Relay(database, kafka, load_settings(RelaySettings))
-    async with _health(service, database, kafka):
-        _on_signal(relay.stop)
-        await relay.run()
-    await database.close()
+async def _run_relay() -> None:
+    async with footing(ServiceType.MESSAGE_RELAY.value, *ALL) as on:
+        relay = Relay(on.database, on.kafka, load_settings(RelaySettings))
+        on.registry.register(RelayCollector(relay.statistics))
+        await run_until_signal(relay)
 
 
-async def _run_agent(service: ServiceSettings) -> None:
-    database = Database(load_settings(PostgresSettings), application_name=service.service_type.value)
-    kafka = load_settings(KafkaSettings)
-    notifier = Notifier(database)
-    commands = CommandService(database, [genesis], notifier=notifier, source_service=AGENT)
-    agent = ConceptAgent(
-        database,
-        muse_from_settings(load_settings(MuseSettings)),
-        commands=commands,
-        notifier=notifier,
-        settings=load_settings(TaskSettings),
-    )
-    consumer = Consumer(database, kafka, [agent.subscription()])
-    async with _health(service, database, kafka):
+async def _run_agent() -> None:
+    async with footing(ServiceType.CONCEPT_AGENT.value, *ALL) as on:
+        notifier = Notifier(on.database)
+        commands = CommandService(on.database, [genesis], notifier=notifier, source_service=AGENT)
+        agent = ConceptAgent(
+            muse_from_settings(load_settings(MuseSettings)),
+            database=on.database,
+            commands=commands,
+            notifier=notifier,
+            settings=load_settings(TaskSettings),
+        )
         await notifier.start()
-        _on_signal(consumer.stop, agent.runner.stop)
         try:
-            await _all_or_none(consumer.run(), agent.runner.run(), stop=(consumer.stop, agent.runner.stop))
+            await run_until_signal(Consumer(on.database, on.kafka, [agent.subscription()]), agent.runner)
         finally:
             await commands.close()
             await notifier.stop()
-            await database.close()
-
-
-async def _all_or_none(*work: Coroutine[Any, Any, None], stop: tuple[Callable[[], None], ...]) -> None:
-    """Run *work* together; the end of one, or its error, stops the others in order."""
-    tasks = [asyncio.create_task(one) for one in work]
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for end in stop:
-        end()
-    await asyncio.gather(*tasks)
-
-
-def _health(service: ServiceSettings, database: Database, kafka: KafkaSettings) -> Any:
-    registry = CollectorRegistry()
-    DatabaseMetrics(registry).watch(database)
-    checks = {"postgres": check_postgres(database, *ALL), "kafka": check_kafka(kafka)}
-    return serve_health(health_app(checks, registry), host=service.health_host, port=service.health_port)
-
-
-def _on_signal(*actions: Callable[[], None]) -> None:
-    def stop() -> None:
-        _log.info("stopping")
-        for action in actions:
-            action()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        with suppress(NotImplementedError):
-            loop.add_signal_handler(number, stop)

@@ -5,9 +5,8 @@ from typing import Annotated
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from relaybox.telemetry import LogLevel
 
-__all__ = ("ApiSettings", "ServiceSettings", "ServiceType")
+__all__ = ("ApiSettings", "RoleSettings", "ServiceType")
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 
@@ -20,18 +19,12 @@ class ServiceType(StrEnum):
     CONCEPT_AGENT = "concept-agent"
 
 
-class ServiceSettings(BaseSettings):
-    """What any service needs to know of itself."""
+class RoleSettings(BaseSettings):
+    """Which of the services this process is."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
     service_type: ServiceType
-    log_level: LogLevel = "INFO"
-    #: Lines for people instead of JSON; by default people get theirs on a terminal.
-    log_json: bool | None = None
-    #: Where relay and agent serve ``/healthz``, ``/readyz`` and ``/metrics``; the API has its own.
-    health_host: str = "127.0.0.1"
-    health_port: Port = 8001
 
 
 class ApiSettings(BaseSettings):

@@ -1,17 +1,30 @@
-"""What a service needs beside its own work: how it speaks, and when it ends."""
+"""What a service needs beside its own work: how it speaks, what it stands on, and when it ends."""
 
 import asyncio
 import signal
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Annotated, Protocol
 
 import structlog
+from prometheus_client import CollectorRegistry
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from relaybox.telemetry import LogLevel
+from relaybox.db import Database, Migrations
+from relaybox.settings import KafkaSettings, PostgresSettings, load_settings
+from relaybox.telemetry import (
+    DatabaseMetrics,
+    LogLevel,
+    check_kafka,
+    check_postgres,
+    configure_logging,
+    health_app,
+    serve_health,
+)
 
-__all__ = ("Service", "ServiceSettings", "run_until_signal")
+__all__ = ("Footing", "Service", "ServiceSettings", "footing", "run_until_signal")
 
 _log = structlog.get_logger(__name__)
 
@@ -39,6 +52,38 @@ class Service(Protocol):
     def stop(self) -> None:
         """Let :meth:`run` finish what is in hand and return."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Footing:
+    """What a service stands on."""
+
+    database: Database
+    kafka: KafkaSettings
+    #: Shown at ``/metrics``.
+    registry: CollectorRegistry
+
+
+@asynccontextmanager
+async def footing(name: str, *schema: Migrations) -> AsyncGenerator[Footing]:
+    """Log, connections and health pages of a service called *name*, for an ``async with`` block.
+
+    It is ready when PostgreSQL has all of *schema* and Kafka answers; it starts without either.
+
+    Raises:
+        SettingsError: one line per setting that is missing or malformed.
+        HealthPortTaken: ``HEALTH_PORT`` cannot be opened.
+    """
+    settings, kafka = load_settings(ServiceSettings), load_settings(KafkaSettings)
+    configure_logging(name, settings.log_level, settings.log_json)
+    database, registry = Database(load_settings(PostgresSettings), application_name=name), CollectorRegistry()
+    DatabaseMetrics(registry).watch(database)
+    pages = health_app({"postgres": check_postgres(database, *schema), "kafka": check_kafka(kafka)}, registry)
+    try:
+        async with serve_health(pages, host=settings.health_host, port=settings.health_port):
+            yield Footing(database=database, kafka=kafka, registry=registry)
+    finally:
+        await database.close()
 
 
 async def run_until_signal(*services: Service) -> None:

@@ -2,30 +2,20 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Annotated
 
 import typer
-from prometheus_client import CollectorRegistry
 
 from relaybox.cli._extras import needs_extra
 from relaybox.cli._report import ErrorsAsLines
 from relaybox.consumers import Consumer, Subscription
-from relaybox.db import BACKBONE, Database
+from relaybox.db import BACKBONE
 from relaybox.outbox import Notifier
-from relaybox.relay import Relay
-from relaybox.service import ServiceSettings, run_until_signal
-from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings, load_settings
-from relaybox.telemetry import (
-    DatabaseMetrics,
-    check_kafka,
-    check_postgres,
-    configure_logging,
-    health_app,
-    serve_health,
-)
+from relaybox.relay import Relay, RelayCollector
+from relaybox.service import footing, run_until_signal
+from relaybox.settings import RelaySettings, load_settings
 
 __all__ = ("consumer_commands", "relay_commands")
 
@@ -84,35 +74,18 @@ def _named(name: str) -> Subscription:
 
 
 async def _relay() -> None:
-    kafka = load_settings(KafkaSettings)
-    async with _service("message-relay", kafka) as database:
-        await run_until_signal(Relay(database, kafka, load_settings(RelaySettings)))
+    async with footing("message-relay", BACKBONE) as on:
+        relay = Relay(on.database, on.kafka, load_settings(RelaySettings))
+        on.registry.register(RelayCollector(relay.statistics))
+        await run_until_signal(relay)
 
 
 async def _consumer(subscriptions: Sequence[Subscription], topics: Sequence[str]) -> None:
-    kafka = load_settings(KafkaSettings)
-    async with _service(subscriptions[0].group, kafka) as database:
-        notifier = Notifier(database)
-        notifier.attach(database.sessions)
+    async with footing(subscriptions[0].group, BACKBONE) as on:
+        notifier = Notifier(on.database)
+        notifier.attach(on.database.sessions)
         await notifier.start()
         try:
-            await run_until_signal(Consumer(database, kafka, subscriptions, topics=topics))
+            await run_until_signal(Consumer(on.database, on.kafka, subscriptions, topics=topics))
         finally:
             await notifier.stop()
-
-
-@asynccontextmanager
-async def _service(name: str, kafka: KafkaSettings) -> AsyncGenerator[Database]:
-    """The log, the health pages and the connections of a service called *name*."""
-    settings = load_settings(ServiceSettings)
-    configure_logging(name, settings.log_level, settings.log_json)
-    database, registry = Database(load_settings(PostgresSettings), application_name=name), CollectorRegistry()
-    DatabaseMetrics(registry).watch(database)
-    pages = health_app(
-        {"postgres": check_postgres(database, BACKBONE), "kafka": check_kafka(kafka)}, registry
-    )
-    try:
-        async with serve_health(pages, host=settings.health_host, port=settings.health_port):
-            yield database
-    finally:
-        await database.close()

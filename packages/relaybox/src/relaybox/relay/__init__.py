@@ -11,6 +11,7 @@ from relaybox.relay._errors import (
     RowFault,
     TopicUnknown,
 )
+from relaybox.relay._metrics import RelayCollector
 from relaybox.relay._relay import Relay
 from relaybox.relay._signals import OnSignal, Signal
 from relaybox.relay._statistics import DELAY_BOUNDS_S, Statistics
@@ -24,6 +25,7 @@ __all__ = (
     "RecordRefused",
     "RecordTooLarge",
     "Relay",
+    "RelayCollector",
     "RelayError",
     "Retry",
     "RowFault",

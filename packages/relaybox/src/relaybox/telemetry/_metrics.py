@@ -9,8 +9,9 @@ Several API workers: the caller sets ``PROMETHEUS_MULTIPROC_DIR`` to an empty di
 """
 
 import os
+import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -18,9 +19,10 @@ from sqlalchemy import event
 
 from relaybox.db import Database
 
-__all__ = ("CommandMetrics", "DatabaseMetrics", "HttpMetrics", "RelayMetrics", "exposition")
+__all__ = ("CommandMetrics", "DatabaseMetrics", "HttpMetrics", "exposition")
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_BEGAN: Final = "relaybox.began"
 #: Everything else is one label value: a client must not be able to create time series.
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -75,17 +77,13 @@ class DatabaseMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._seconds = Histogram(
             "relaybox_transaction_duration_seconds",
-            "Seconds from BEGIN to the end of COMMIT or ROLLBACK.",
+            "Seconds a transaction holds its connection.",
             registry=registry,
             buckets=_SECONDS,
         )
         self._open = _gauge("relaybox_database_connections_open", "Connections that exist.", registry)
         self._used = _gauge("relaybox_database_connections_used", "Connections handed out.", registry)
         self._most = _gauge("relaybox_database_connections_max", "Connections allowed at the most.", registry)
-
-    def transaction_ended(self, duration_s: float) -> None:
-        """Count one transaction."""
-        self._seconds.observe(duration_s)
 
     def watch(self, database: Database) -> None:
         """Follow *database*'s pool from now on."""
@@ -100,45 +98,12 @@ class DatabaseMetrics:
             ("checkin", self._used, -1),
         ):
             event.listen(pool, name, _step(gauge, amount))
+        # A connection is taken for one transaction and given back after it.
+        event.listen(pool, "checkout", _begin)
+        event.listen(pool, "checkin", self._end)
 
-
-class RelayMetrics:
-    """What the relay publishes, how late, and what waits."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._events = Counter(
-            "relaybox_relay_events",
-            "Rows of the outbox that ended an attempt: sent, retried or failed.",
-            ("outcome",),
-            registry=registry,
-        )
-        self._seconds = Histogram(
-            "relaybox_relay_publish_latency_seconds",
-            "Seconds from an event's row in the outbox to Kafka's acknowledgement.",
-            registry=registry,
-            buckets=_SECONDS,
-        )
-        self._retrying = _gauge("relaybox_relay_retry_queue_rows", "Rows that wait for a retry.", registry)
-        self._pending = _gauge("relaybox_relay_pending_rows", "Rows not yet sent, as last counted.", registry)
-
-    def sent(self, latencies_s: list[float]) -> None:
-        """Count the rows that a batch delivered, each with its latency."""
-        self._events.labels("sent").inc(len(latencies_s))
-        for latency_s in latencies_s:
-            self._seconds.observe(latency_s)
-
-    def retried(self, rows: int) -> None:
-        """Count rows whose attempt failed and that will be tried again."""
-        self._events.labels("retried").inc(rows)
-
-    def failed(self, rows: int) -> None:
-        """Count rows given up as FAILED."""
-        self._events.labels("failed").inc(rows)
-
-    def waiting(self, *, retry_rows: int, pending_rows: int) -> None:
-        """Tell how many rows wait now."""
-        self._retrying.set(retry_rows)
-        self._pending.set(pending_rows)
+    def _end(self, _connection: object, record: Any) -> None:
+        self._seconds.observe(time.perf_counter() - record.info.pop(_BEGAN, time.perf_counter()))
 
 
 def exposition(registry: CollectorRegistry) -> bytes:
@@ -151,6 +116,10 @@ def exposition(registry: CollectorRegistry) -> bytes:
     every_worker = CollectorRegistry()
     MultiProcessCollector(every_worker)
     return generate_latest(every_worker)
+
+
+def _begin(_connection: object, record: Any, _proxy: object) -> None:
+    record.info[_BEGAN] = time.perf_counter()
 
 
 def _step(gauge: Gauge, amount: int) -> Callable[..., None]:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
-from relaybox.telemetry import CommandMetrics, HttpMetrics, RelayMetrics, exposition
+from relaybox.telemetry import CommandMetrics, HttpMetrics, exposition
 
 
 def test_requests_are_counted_by_route_method_and_class_of_status() -> None:
@@ -33,22 +33,6 @@ def test_two_applications_in_one_process_share_no_figures() -> None:
     labels = {"command_type": "ConfirmStage", "outcome": "COMPLETED"}
     assert one.get_sample_value("relaybox_commands_total", labels) == 1
     assert other.get_sample_value("relaybox_commands_total", labels) is None
-
-
-def test_the_relay_tells_what_it_sent_how_late_and_what_waits() -> None:
-    registry = CollectorRegistry()
-    metrics = RelayMetrics(registry)
-    metrics.sent([0.002, 0.3])
-    metrics.retried(1)
-    metrics.failed(1)
-    metrics.waiting(retry_rows=1, pending_rows=7)
-    value = registry.get_sample_value
-    assert value("relaybox_relay_events_total", {"outcome": "sent"}) == 2
-    assert value("relaybox_relay_events_total", {"outcome": "retried"}) == 1
-    assert value("relaybox_relay_events_total", {"outcome": "failed"}) == 1
-    assert value("relaybox_relay_publish_latency_seconds_count") == 2
-    assert value("relaybox_relay_retry_queue_rows") == 1
-    assert value("relaybox_relay_pending_rows") == 7
 
 
 _WORKER = """
