@@ -11,7 +11,7 @@ def upgrade() -> None:
     op.create_table(
         "invoices",
         sa.Column("id", sa.Uuid, primary_key=True),
-        sa.Column("number", sa.Text, nullable=False, unique=True),
+        sa.Column("number", sa.String, nullable=False, unique=True),
         sa.Column("cents", sa.BigInteger, nullable=False),
     )
 

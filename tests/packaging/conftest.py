@@ -1,0 +1,85 @@
+"""The wheels as a stranger gets them, and an environment that knows nothing of this clone."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROJECTS = {
+    "relaybox-types": ROOT / "packages/shared-types",
+    "relaybox": ROOT / "packages/relaybox",
+    "relaybox-backend": ROOT / "apps/backend",
+}
+#: What a build or an installation may take; on a machine that is busy with other things.
+_COMMAND_S = 120
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """A fresh virtual environment."""
+
+    directory: Path
+
+    @property
+    def python(self) -> Path:
+        return self.directory / "bin" / "python"
+
+    def variables(self) -> dict[str, str]:
+        """What its programs see of the world: their own folder first, nothing of this process's."""
+        return {
+            "PATH": os.pathsep.join([str(self.directory / "bin"), os.environ["PATH"]]),
+            "HOME": str(self.directory),
+            "LANG": "C.UTF-8",
+        }
+
+    def run(self, *words: str, cwd: Path) -> str:
+        """Run one of its programs and return what it prints."""
+        program = [str(self.directory / "bin" / words[0]), *words[1:]]
+        return command(program, cwd=cwd, env=self.variables())
+
+
+def command(words: Sequence[str], *, cwd: Path, env: dict[str, str] | None = None) -> str:
+    done = subprocess.run(
+        words, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=_COMMAND_S
+    )
+    assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Project name to its wheel, built through its source distribution as for a release."""
+    target = tmp_path_factory.mktemp("wheels")
+
+    def build(name: str) -> Path:
+        directory = target / name
+        words = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(directory)]
+        command([*words, str(PROJECTS[name])], cwd=target)
+        (wheel,) = directory.glob("*.whl")
+        return wheel
+
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(PROJECTS, pool.map(build, PROJECTS), strict=True))
+
+
+@pytest.fixture(scope="session")
+def environment(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """The three wheels with the dependencies of the lock, and nothing else."""
+    made = Environment(directory=tmp_path_factory.mktemp("stranger") / "venv")
+    uv = str(Path(sys.executable).with_name("uv"))
+    command([uv, "venv", "--quiet", "--python", sys.executable, str(made.directory)], cwd=ROOT)
+    install = [uv, "pip", "install", "--quiet", "--python", str(made.python)]
+    constraints = ["--constraint", str(ROOT / "requirements.lock")]
+    wanted = [
+        str(wheels["relaybox-types"]),
+        f"{wheels['relaybox']}[http]",
+        str(wheels["relaybox-backend"]),
+    ]
+    command([*install, *constraints, *wanted], cwd=made.directory)
+    return made

@@ -1,0 +1,243 @@
+"""The two strangers' applications, run as their pages say, from wheels, on real servers."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from relaybox.db import Database
+from relaybox.local import free_port
+from relaybox.settings import KafkaSettings, PostgresSettings
+
+from tests.packaging.conftest import ROOT, Environment
+
+EXAMPLES = ROOT / "examples"
+APP_LINES_MAX = 60
+DOMAIN_EVENTS = "domain-events"
+_SCRIPT_S = 60
+_WAIT_S = 30
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(
+        rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+
+
+@pytest.fixture
+def variables(
+    environment: Environment, empty_postgres_settings: PostgresSettings, kafka_settings: KafkaSettings
+) -> dict[str, str]:
+    """A stranger's shell, with servers of their own and an empty database."""
+    postgres, owner = empty_postgres_settings, empty_postgres_settings.as_owner()
+    return environment.variables() | {
+        "POSTGRES_HOST": postgres.host,
+        "POSTGRES_PORT": str(postgres.port),
+        "POSTGRES_DB": postgres.db,
+        "POSTGRES_USER": postgres.user,
+        "POSTGRES_PASSWORD": postgres.password.get_secret_value(),
+        "POSTGRES_OWNER_USER": owner.user,
+        "POSTGRES_OWNER_PASSWORD": owner.password.get_secret_value(),
+        "KAFKA_HOST": kafka_settings.host,
+        "KAFKA_PORT": str(kafka_settings.port),
+        "HEALTH_PORT": str(free_port()),
+        "RELAY_POLL_INTERVAL": "0.2",
+    }
+
+
+def copy_of(example: str, target: Path, changes: dict[str, str]) -> Path:
+    """The example away from the clone, with *changes* to what would collide with other tests."""
+    place = target / example
+    shutil.copytree(EXAMPLES / example, place)
+    for file in (path for path in place.rglob("*") if path.suffix in {".py", ".md"}):
+        text = file.read_text(encoding="utf-8")
+        for old, new in changes.items():
+            text = text.replace(old, new)
+        file.write_text(text, encoding="utf-8")
+    return place
+
+
+def follow_page(place: Path, variables: dict[str, str]) -> str:
+    """Do what the page says once everything is installed; returns what a reader sees."""
+    install, *steps = blocks(place / "README.md", "bash")
+    *_, shell = install.splitlines()
+    # Jobs have numbers in a shell that somebody types in.
+    typed = ["bash", "-c", "set -em\n" + "".join(steps)]
+    done = subprocess.run(
+        [*shell.split(), "--", *typed],
+        cwd=place,
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_SCRIPT_S,
+    )
+    log = place / "log"
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{log.exists() and log.read_text()}"
+    return done.stdout
+
+
+def without_ids(text: str) -> str:
+    """What a program showed, as the pages write it."""
+    return re.sub(r'"id":"[0-9a-f-]{36}"', '"id":"5f0c…"', text)
+
+
+def messages(settings: KafkaSettings, topic: str) -> Iterator[Message]:
+    """Everything on *topic* now."""
+    consumer = Consumer(
+        {"bootstrap.servers": settings.bootstrap_servers, "group.id": "look", "enable.auto.commit": False}
+    )
+    try:
+        partitions = consumer.list_topics(topic, timeout=_WAIT_S).topics[topic].partitions
+        for number in partitions:
+            here = TopicPartition(topic, number, 0)
+            begin, end = consumer.get_watermark_offsets(here, timeout=_WAIT_S)
+            consumer.assign([TopicPartition(topic, number, begin)])
+            for _ in range(begin, end):
+                message = consumer.poll(_WAIT_S)
+                assert message is not None
+                assert message.error() is None
+                yield message
+    finally:
+        consumer.close()
+
+
+def headers_of(message: Message) -> dict[str, str]:
+    return {name: value.decode() for name, value in message.headers() or []}
+
+
+async def rows(settings: PostgresSettings, query: str, *arguments: Any) -> list[dict[str, Any]]:
+    database = Database(settings.as_owner())
+    async with database.connection() as connection:
+        found = [dict(row) for row in await connection.fetch(query, *arguments)]
+    await database.close()
+    return found
+
+
+@contextmanager
+def running(*words: str, cwd: Path, env: dict[str, str]) -> Iterator[None]:
+    with subprocess.Popen(words, cwd=cwd, env=env, stdout=subprocess.DEVNULL) as process:
+        yield
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(_WAIT_S) == 0
+
+
+def wait_until_read(settings: KafkaSettings, group: str, message: Message) -> None:
+    """Return once *group* has committed that it is done with *message*."""
+    admin = AdminClient({"bootstrap.servers": settings.bootstrap_servers})
+    deadline = time.monotonic() + _WAIT_S
+    while time.monotonic() < deadline:
+        asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
+        done = {
+            (one.topic, one.partition): one.offset for one in asked[group].result(_WAIT_S).topic_partitions
+        }
+        if done.get((message.topic(), message.partition()), -1) > message.offset():
+            return
+    pytest.fail(f"{group} did not come to {message.topic()} {message.partition()} {message.offset()}")
+
+
+def publish_again(settings: KafkaSettings, message: Message) -> Message:
+    """Deliver a message a second time, as a relay that died before its mark would; returns the copy."""
+    copies: list[Message] = []
+    producer = Producer({"bootstrap.servers": settings.bootstrap_servers})
+    producer.produce(
+        message.topic(),
+        message.value(),
+        message.key(),
+        headers=message.headers(),
+        on_delivery=lambda _error, copy: copies.append(copy),
+    )
+    assert producer.flush(_WAIT_S) == 0
+    return copies[0]
+
+
+async def test_orders_runs_as_its_page_says_and_counts_each_event_once(
+    variables: dict[str, str],
+    empty_postgres_settings: PostgresSettings,
+    kafka_settings: KafkaSettings,
+    tmp_path: Path,
+) -> None:
+    ports = {"8000": str(free_port()), "8002": str(free_port())}
+    place = copy_of("orders", tmp_path, ports | {"warehouse": f"warehouse-{os.getpid()}"})
+    seen = follow_page(place, variables)
+    (expected,) = blocks(place / "README.md", "text")
+    assert without_ids(seen) == expected
+    state = json.loads(seen.splitlines()[-1])
+
+    told = [one for one in messages(kafka_settings, DOMAIN_EVENTS) if one.key() == state["id"].encode()]
+    created, confirmed = [headers_of(one) for one in told]
+    assert created["ce_specversion"] == "1.0"
+    assert (created["ce_type"], confirmed["ce_type"]) == (
+        "Shop.Order.Created",
+        "Shop.Order.ReservationConfirmed",
+    )
+    answer = json.loads(told[1].value())
+    assert answer["causation_id"] == created["ce_id"]
+    assert answer["correlation_id"] == json.loads(told[0].value())["correlation_id"]
+
+    copy = publish_again(kafka_settings, told[0])
+    consumer = ("relaybox", "consumer", "run", "app:reserve")
+    environment = variables | {"JWT_SECRET": "s" * 32}
+    with running(*consumer, cwd=place, env=environment):
+        wait_until_read(kafka_settings, f"warehouse-{os.getpid()}", copy)
+    events = "SELECT event_type FROM domain_events WHERE aggregate_id = $1"
+    assert len(await rows(empty_postgres_settings, events, state["id"])) == 2
+
+
+async def test_the_outbox_alone_runs_as_its_page_says_and_publishes_what_was_committed(
+    variables: dict[str, str],
+    empty_postgres_settings: PostgresSettings,
+    kafka_settings: KafkaSettings,
+    topic: str,
+    tmp_path: Path,
+) -> None:
+    changes = {"8000": str(free_port()), DOMAIN_EVENTS: topic, '"watch"': f'"watch-{topic}"'}
+    place = copy_of("outbox_only", tmp_path, changes)
+    seen = follow_page(place, variables | {"OUTBOX_TOPICS": topic})
+    (expected,) = blocks(place / "README.md", "text")
+    # What `relaybox migrate up` and `alembic check` say depends on what was there.
+    assert without_ids(seen).endswith(expected)
+    assert "No new upgrade operations detected." in seen
+    invoice = json.loads(seen.splitlines()[-3])["id"]
+
+    (message,) = messages(kafka_settings, topic)
+    assert message.key() == invoice.encode()
+    assert headers_of(message)["ce_type"] == "Billing.Invoice.Created"
+    outbox = await rows(empty_postgres_settings, "SELECT key, status::text FROM event_outbox")
+    assert outbox == [{"key": invoice, "status": "SENT"}]
+    versions = (
+        "SELECT version_num FROM alembic_version UNION ALL SELECT version_num FROM relaybox_alembic_version"
+    )
+    assert len(await rows(empty_postgres_settings, versions)) == 2
+
+
+def test_orders_is_at_most_60_lines() -> None:
+    lines = (EXAMPLES / "orders/app.py").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= APP_LINES_MAX
+
+
+def test_the_diff_on_the_page_is_all_that_the_outbox_adds(tmp_path: Path) -> None:
+    place = copy_of("outbox_only", tmp_path, {})
+    (diff,) = blocks(place / "README.md", "diff")
+    patch = ["patch", "--reverse", "--strip=0", "--fuzz=0", "--no-backup-if-mismatch"]
+    subprocess.run(patch, cwd=place, input=diff, text=True, check=True, capture_output=True)
+    for file in place.rglob("*.py"):
+        assert "relaybox" not in file.read_text(encoding="utf-8").replace("nothing of Relaybox", "")
+
+
+def test_the_library_s_page_shows_lines_of_the_example() -> None:
+    example = (EXAMPLES / "orders/app.py").read_text(encoding="utf-8")
+    page = (ROOT / "packages/relaybox/README.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^  ```python\n(.*?)^  ```", page, re.DOTALL | re.MULTILINE)
+    assert shown
+    assert all(re.sub(r"^  ", "", one, flags=re.MULTILINE) in example for one in shown)
