@@ -1,0 +1,135 @@
+"""README and docs work: their SQL runs on a migrated PostgreSQL, their Python does what it says."""
+
+import re
+import uuid
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import asyncpg
+import pytest
+from backend.migrations import ALL
+from pydantic import BaseModel, SecretStr
+from relaybox.commands import Aggregate, CommandRefused, Domain, Events
+from relaybox.consumers import UnitOfWork, subscribe
+from relaybox.db import Database, Migrations, migrate_up, pending_migrations
+from relaybox.local import LocalPostgres
+from relaybox.settings import PostgresSettings
+from relaybox_types.envelope import EventEnvelope
+
+from tests.unit.test_docs import PAGES, fences, name_of
+
+DOCS = Path(__file__).parents[2] / "docs"
+SETUP = DOCS / "how-to/use-your-own-servers.md"
+#: As an operator runs them: with the services' role, on a database with the whole schema.
+QUERIES = [
+    pytest.param(text, id=f"{name_of(page)}:{number}")
+    for page in PAGES
+    if page != SETUP
+    for number, text in enumerate(fences(page, "sql"))
+]
+
+
+@pytest.fixture(scope="session")
+def migration_lines() -> tuple[Migrations, ...]:
+    return ALL
+
+
+@pytest.mark.parametrize("text", QUERIES)
+async def test_every_query_of_the_docs_runs_as_the_services_role(database: Database, text: str) -> None:
+    async with database.connection() as connection:
+        await connection.fetch(text.rstrip("; \n"))
+
+
+async def test_the_roles_and_the_database_of_the_docs_are_all_that_is_needed(
+    postgres_server: LocalPostgres,
+) -> None:
+    [text] = fences(SETUP, "sql")
+    mark = uuid.uuid4().hex[:8]
+    for name in ("relaybox_owner", "infinite_scribe", "relaybox"):
+        text = re.sub(rf"\b{name}\b", f"{name}_{mark}", text)
+    superuser = await asyncpg.connect(
+        host=postgres_server.host,
+        port=postgres_server.port,
+        user=postgres_server.superuser,
+        password=postgres_server.superuser_password,
+        database="postgres",
+    )
+    for statement in text.split(";")[:-1]:
+        await superuser.execute(statement)
+    settings = PostgresSettings(
+        host=postgres_server.host,
+        port=postgres_server.port,
+        db=f"infinite_scribe_{mark}",
+        user=f"relaybox_{mark}",
+        password=SecretStr("choose another"),
+        owner_user=f"relaybox_owner_{mark}",
+        owner_password=SecretStr("choose one"),
+    )
+    await migrate_up(settings, *ALL)
+    database = Database(settings)
+    assert await pending_migrations(database, *ALL) == []
+    await database.close()
+    await superuser.execute(f"DROP DATABASE {settings.db} WITH (FORCE)")
+    await superuser.execute(f"DROP ROLE {settings.user}, {settings.owner_user}")
+    await superuser.close()
+
+
+async def test_a_failed_row_is_pending_again_after_what_troubleshooting_says(database: Database) -> None:
+    [retry] = [
+        text for text in fences(DOCS / "how-to/troubleshooting.md", "sql") if text.startswith("UPDATE")
+    ]
+    async with database.connection() as connection:
+        [row] = await connection.fetch(
+            "INSERT INTO event_outbox (topic, key, payload, status, attempts, error_data)"
+            " VALUES ('t', 'k', '{}', 'FAILED', 4, '{}') RETURNING id"
+        )
+        await connection.fetch(retry.replace(str(uuid.UUID(int=0)), str(row["id"])).rstrip("; \n"))
+        [after] = await connection.fetch(
+            "SELECT status, attempts, next_attempt_at, error_data FROM event_outbox"
+        )
+    assert tuple(after.values()) == ("PENDING", 0, None, None)
+
+
+async def test_the_outbox_is_adopted_as_the_page_says(database: Database) -> None:
+    [text] = fences(DOCS / "how-to/adopt-the-outbox.md", "python")
+    names: dict[str, Any] = {}
+    exec(compile(text, "page", "exec", dont_inherit=True), names)
+    async with database.sessions() as db:
+        await names["tell_invoice_created"](db, uuid.uuid4(), "2026-1")
+        await db.commit()
+    async with database.connection() as connection:
+        [row] = await connection.fetch("SELECT payload -> 'payload' ->> 'number' AS number FROM event_outbox")
+    assert row["number"] == "2026-1"
+
+
+class Order(Aggregate):
+    confirmed: bool = False
+
+
+class ConfirmOrder(BaseModel):
+    by: str
+
+
+class AlreadyConfirmed(CommandRefused):
+    error_code = "ALREADY_CONFIRMED"
+
+
+async def test_the_readmes_command_and_consumer_do_what_it_says() -> None:
+    [text] = fences(DOCS.parent / "README.md", "python")
+    ours = (AlreadyConfirmed, ConfirmOrder, Domain, EventEnvelope, Order, UnitOfWork, subscribe)
+    names: dict[str, Any] = {one.__name__: one for one in ours} | {
+        "Events": Events,
+        "Parcel": SimpleNamespace,
+    }
+    exec(compile(text, "README", "exec", dont_inherit=True), names)
+    order = Order(id=uuid.uuid4(), owner="me")
+    [fact] = names["confirm_order"](order, ConfirmOrder(by="me"))
+    assert fact.payload == {"by": "me"}
+    with pytest.raises(AlreadyConfirmed):
+        names["confirm_order"](order.model_copy(update={"confirmed": True}), ConfirmOrder(by="me"))
+    assert names["ship"].event_types == frozenset({"Shop.Order.Confirmed"})
+    added: list[SimpleNamespace] = []
+    unit = SimpleNamespace(db=SimpleNamespace(add=added.append))
+    await names["ship"].handler(SimpleNamespace(aggregate_id="1"), unit)
+    assert [parcel.order_id for parcel in added] == ["1"]
