@@ -1,0 +1,59 @@
+"""The tutorial's shell blocks, one after the other in one shell, beside the running product."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.fixtures.product import Product
+from tests.unit.test_docs import fences
+
+DOCS = Path(__file__).parents[2] / "docs"
+GIVEN = "SESSION_ID=…    # the session_id of the answer"
+TAKEN = 'SESSION_ID=$(grep -o \'"session_id":"[^"]*\' created | cut -d\'"\' -f4)'
+ANSWERED = 'until "${ASK[@]}" "$SESSIONS/$SESSION_ID/state" | grep -q \'"is_pending":false\'; do :; done'
+
+
+def shell(product: Product, script: str, directory: Path) -> str:
+    environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **product.environment}
+    ran = subprocess.run(
+        ["bash", "-eu"],
+        input=script,
+        env=environment,
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return ran.stdout
+
+
+def test_what_the_tutorial_sends_is_answered_as_it_says(product: Product, tmp_path: Path) -> None:
+    create, ask, look, choose = (
+        text for text in fences(DOCS / "tutorial.md", "sh") if "SESSION_ID" in text or "SESSIONS=" in text
+    )
+    assert GIVEN in ask
+    # Where a reader waits a moment or copies an id, the shell does.
+    parts = [
+        f"{{ {create}\n}} > created",
+        ask.replace(GIVEN, TAKEN),
+        ANSWERED,
+        f"{look} || true",  # curl ends a stream that does not end by itself
+        choose,
+    ]
+    told = shell(product, "\n".join(parts), tmp_path)
+    assert '"status":"RECEIVED"' in told
+    for event in ("Created", "ConceptGenerationRequested", "ConceptProposed"):
+        assert f"event: Genesis.Session.{event}\n" in told
+    assert '"status":"COMPLETED"' in told.rpartition("ConceptProposed")[2]
+
+
+def test_a_shell_with_the_products_settings_can_ask_it(product: Product, tmp_path: Path) -> None:
+    [ask] = [text for text in fences(DOCS / "how-to/run-services-by-hand.md", "sh") if "curl" in text]
+    told = shell(
+        product, ask.replace("curl -H", "curl -s -H").replace("\nrelaybox", "\necho\nrelaybox"), tmp_path
+    )
+    page, token = told.splitlines()
+    assert page.startswith('{"items":[')
+    assert token.count(".") == 2
