@@ -107,3 +107,39 @@ async def test_rows_in_flight_are_not_fetched_twice(database: Database, topic: s
         second = await fetch_batch(connection, lanes.usable(), rows_max=100, in_flight=first)
     seqs = [row["seq"] for row in await rows_of(database)]
     assert [each.seq for each in first + second] == seqs
+
+
+async def test_g21_a_lane_with_unsettled_rows_is_not_given_back(database: Database) -> None:
+    async with database.connection() as pooled:
+        connection: Any = pooled
+        first, second = Lanes(lease_s=60), Lanes(lease_s=60)
+        await first.beat(connection)
+        await second.beat(connection)
+        first.busy = frozenset({7})
+        await first.beat(connection)
+        assert first.owned() == (0, 1, 2, 3, 7)
+        assert [lane.lane for lane in first.usable()] == [0, 1, 2, 3], "nothing new is taken from it"
+
+        assert not first.to_release()
+        first.busy = frozenset()
+        assert first.to_release()
+        await first.beat(connection)
+        await second.beat(connection)
+    assert (first.owned(), second.owned()) == ((0, 1, 2, 3), (4, 5, 6, 7))
+
+
+async def test_g21_a_lane_is_busy_until_its_rows_are_marked(
+    database: Database, kafka_settings: KafkaSettings, topic: str
+) -> None:
+    busy: list[frozenset[int]] = []
+    relay = Relay(database, kafka_settings, NO_POLL, on_signal=lambda moment: note(moment))
+
+    def note(moment: Signal) -> None:
+        if moment in {Signal.BATCH_PUBLISHED, Signal.BATCH_MARKED}:
+            busy.append(relay._lanes.busy)
+
+    await put_events(database, topic, KEYS)
+    async with running(relay):
+        await all_sent(database)
+    assert busy == [frozenset(range(8))] * 2
+    assert relay._lanes.busy == frozenset()
