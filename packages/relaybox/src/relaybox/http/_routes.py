@@ -230,11 +230,10 @@ def _add_stream(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> Non
 
     @router.get(
         "/{session_id}/events",
-        # FastAPI looks for it in the signature of the response class, where ours has none.
-        status_code=200,
         summary="What happens to it, live",
         description="Server-Sent Events; `id` is the aggregate's version, resume with `Last-Event-ID`.",
-        response_class=EventStreamResponse,
+        # Not the stream's own class: its media type would be documented for the errors too.
+        response_class=Response,
         responses={
             200: {
                 "content": {"text/event-stream": {"schema": {"type": "string"}}},
