@@ -1,6 +1,7 @@
 """The wheels as a stranger gets them, and an environment that knows nothing of this clone."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -72,7 +73,9 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def environment(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """The three wheels with the dependencies of the lock, and nothing else."""
     made = Environment(directory=tmp_path_factory.mktemp("stranger") / "venv")
-    uv = str(Path(sys.executable).with_name("uv"))
+    # Beside this interpreter, or beside the one that `make` puts first.
+    uv = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    assert uv is not None, "uv is one of the tools in requirements.lock: run make setup"
     command([uv, "venv", "--quiet", "--python", sys.executable, str(made.directory)], cwd=ROOT)
     install = [uv, "pip", "install", "--quiet", "--python", str(made.python)]
     constraints = ["--constraint", str(ROOT / "requirements.lock")]

@@ -2,8 +2,8 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Annotated, Protocol
 
@@ -89,7 +89,7 @@ async def footing(name: str, *schema: Migrations) -> AsyncGenerator[Footing]:
 async def run_until_signal(*services: Service) -> None:
     """Run *services* together until SIGTERM or SIGINT; the end of one stops the others too.
 
-    They are told to stop in the order given. To be called in the main thread, once per process.
+    They are told to stop in the order given. To be called in the main thread.
 
     Raises:
         Exception: whatever one of them raised, after all of them have ended.
@@ -99,19 +99,30 @@ async def run_until_signal(*services: Service) -> None:
         for service in services:
             service.stop()
 
-    def stop_by_signal() -> None:
-        _log.info("stopping")
+    with _on_signal(stop):
+        running = [asyncio.create_task(service.run()) for service in services]
+        await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
         stop()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # Only POSIX has it; elsewhere the interpreter's own answer to Ctrl-C remains.
-        with suppress(NotImplementedError):
-            loop.add_signal_handler(number, stop_by_signal)
-    running = [asyncio.create_task(service.run()) for service in services]
-    await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-    stop()
-    ended = await asyncio.gather(*running, return_exceptions=True)
+        ended = await asyncio.gather(*running, return_exceptions=True)
     for outcome in ended:
         if isinstance(outcome, BaseException):
             raise outcome
+
+
+@contextmanager
+def _on_signal(action: Callable[[], None]) -> Generator[None]:
+    def act() -> None:
+        _log.info("stopping")
+        action()
+
+    loop, numbers = asyncio.get_running_loop(), (signal.SIGTERM, signal.SIGINT)
+    # Only POSIX has them; elsewhere the interpreter's own answer to Ctrl-C remains.
+    with suppress(NotImplementedError):
+        for number in numbers:
+            loop.add_signal_handler(number, act)
+    try:
+        yield
+    finally:
+        with suppress(NotImplementedError):
+            for number in numbers:
+                loop.remove_signal_handler(number)

@@ -1,0 +1,111 @@
+"""``relaybox relay run``, ``consumer run`` and ``local`` as an operator starts them, on real servers."""
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from relaybox.local import free_port
+from relaybox.settings import KafkaSettings, PostgresSettings
+
+RELAYBOX = (sys.executable, "-c", "from relaybox.cli import app; app()")
+_WAIT_S = 30
+HANDLER = """
+from relaybox.consumers import subscribe
+
+@subscribe("Suite.Counter.Created", group="suite")
+async def hear(event, unit):
+    pass
+
+nothing = None
+"""
+
+
+@pytest.fixture
+def variables(postgres_settings: PostgresSettings, kafka_settings: KafkaSettings) -> dict[str, str]:
+    return os.environ | {
+        "POSTGRES_HOST": postgres_settings.host,
+        "POSTGRES_PORT": str(postgres_settings.port),
+        "POSTGRES_DB": postgres_settings.db,
+        "POSTGRES_USER": postgres_settings.user,
+        "POSTGRES_PASSWORD": postgres_settings.password.get_secret_value(),
+        "KAFKA_HOST": kafka_settings.host,
+        "KAFKA_PORT": str(kafka_settings.port),
+        "HEALTH_PORT": str(free_port()),
+        "COLUMNS": "200",
+    }
+
+
+@pytest.fixture
+def app_dir(tmp_path: Path) -> Path:
+    (tmp_path / "handlers.py").write_text(HANDLER)
+    return tmp_path
+
+
+def refused(*words: str, cwd: Path, env: dict[str, str]) -> str:
+    done = subprocess.run(
+        [*RELAYBOX, *words], cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=_WAIT_S
+    )
+    assert done.returncode != 0
+    return done.stderr
+
+
+@pytest.mark.parametrize("words", [("relay", "run"), ("consumer", "run", "handlers:hear")])
+def test_a_service_shows_its_health_and_ends_on_sigterm(
+    words: tuple[str, ...], variables: dict[str, str], app_dir: Path, topic: str
+) -> None:
+    service = [*RELAYBOX, *words, *(["--topic", topic] if "consumer" in words else [])]
+    with subprocess.Popen(service, cwd=app_dir, env=variables, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if b"health.serving" in line:
+                break
+        with urllib.request.urlopen(f"http://127.0.0.1:{variables['HEALTH_PORT']}/readyz") as answer:
+            assert answer.status == 200
+        for line in process.stderr:
+            # What it serves comes before its own work and its handling of signals.
+            if b"relay lanes changed" in line or b"partitions assigned" in line:
+                break
+        process.send_signal(signal.SIGTERM)
+        process.stderr.read()
+        assert process.wait(_WAIT_S) == 0
+
+
+def test_a_taken_health_port_is_one_line(
+    variables: dict[str, str], kafka_settings: KafkaSettings, tmp_path: Path
+) -> None:
+    taken = variables | {"HEALTH_PORT": str(kafka_settings.port)}
+    said = refused("relay", "run", cwd=tmp_path, env=taken)
+    assert said.startswith("error: cannot serve health")
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["handlers:nothing", "handlers:missing", "handlers", "elsewhere:hear"])
+def test_a_handler_that_is_none_is_named(name: str, variables: dict[str, str], app_dir: Path) -> None:
+    assert f"{name} is no function declared with @subscribe" in refused(
+        "consumer", "run", name, cwd=app_dir, env=variables
+    )
+
+
+def test_a_command_runs_beside_servers_of_its_own_that_are_ready(tmp_path: Path) -> None:
+    tell = (
+        "import os, sys\n"
+        "from relaybox.cli import app\n"
+        "print(len(os.environ['JWT_SECRET']) >= 32, flush=True)\n"
+        "sys.argv[1:] = ['migrate', 'check']\n"
+        "try:\n    app()\nfinally:\n    os._exit(7)"
+    )
+    words = [*RELAYBOX, "local", "--data-dir", str(tmp_path / "data"), "--", sys.executable, "-c", tell]
+    done = subprocess.run(
+        words, cwd=tmp_path, env=dict(os.environ), capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.stdout == "True\nthe schema is up to date\n", done.stderr
+    assert done.returncode == 7
+
+
+def test_a_command_that_cannot_be_started_is_named(variables: dict[str, str], tmp_path: Path) -> None:
+    said = refused("local", "--", "no-such-program", cwd=tmp_path, env=variables)
+    assert "no-such-program: No such file or directory" in said

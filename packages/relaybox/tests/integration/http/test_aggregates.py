@@ -1,0 +1,113 @@
+"""Aggregates that are shown as they are, over HTTP and a real PostgreSQL."""
+
+from collections.abc import AsyncIterator
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from pydantic import BaseModel, SecretStr
+from relaybox.commands import Aggregate, Domain, Events
+from relaybox.db import Database
+from relaybox.http import Backbone, SharedSecretVerifier, aggregate_router, create_app, make_token
+from relaybox.settings import JwtSettings, PostgresSettings
+
+from tests.fixtures.counters import counters
+
+JWT = JwtSettings(secret=SecretStr("a secret of 32 bytes at the least"))
+
+
+def headers(subject: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {make_token(JWT, subject)}"}
+
+
+@pytest.fixture
+async def http(database: Database) -> AsyncIterator[httpx.AsyncClient]:
+    backbone = Backbone(database, [counters], verifier=SharedSecretVerifier(JWT), service="suite")
+    app = create_app(
+        title="t", version="1", lifespan=backbone.lifespan, checks={}, registry=backbone.registry
+    )
+    app.include_router(aggregate_router(backbone, counters), prefix="/counters")
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://test", headers=headers("ada")
+        ) as client,
+    ):
+        yield client
+
+
+async def test_an_aggregate_is_created_and_read_by_its_owner(http: httpx.AsyncClient) -> None:
+    created = await http.post("/counters", json={"start": 7})
+    assert created.status_code == 201
+    counter = created.json()
+    assert (counter["total"], counter["version"], counter["owner"]) == (7, 1, "ada")
+    assert created.headers["location"] == f"/counters/{UUID(counter['id'])}/state"
+    assert (await http.get(created.headers["location"])).json() == counter
+
+
+async def test_commands_of_the_domain_are_served_beside(http: httpx.AsyncClient) -> None:
+    created = await http.post("/counters", json={})
+    where = created.headers["location"].removesuffix("/state")
+    sent = await http.post(f"{where}/commands", json={"command_type": "Increase", "payload": {"by": 5}})
+    assert sent.status_code == 200
+    state = (await http.get(f"{where}/state")).json()
+    assert (state["total"], state["version"]) == (5, 2)
+
+
+async def test_nobody_else_sees_it(http: httpx.AsyncClient) -> None:
+    created = await http.post("/counters", json={})
+    foreign = await http.get(created.headers["location"], headers=headers("bob"))
+    missing = await http.get(f"/counters/{uuid4()}/state")
+    assert (foreign.status_code, missing.status_code) == (404, 404)
+    assert foreign.json()["error_code"] == missing.json()["error_code"] == "NOT_FOUND"
+
+
+async def test_a_payload_that_does_not_fit_names_its_fields(http: httpx.AsyncClient) -> None:
+    refused = await http.post("/counters", json={"start": "many"})
+    assert refused.status_code == 422
+    assert refused.json()["details"][0]["field"] == "body.start"
+
+
+async def test_both_routes_are_documented_with_the_aggregate(http: httpx.AsyncClient) -> None:
+    paths = (await http.get("/openapi.json")).json()["paths"]
+    created = paths["/counters"]["post"]["responses"]["201"]["content"]["application/json"]["schema"]
+    shown = paths["/counters/{session_id}/state"]["get"]["responses"]["200"]["content"]
+    assert created == shown["application/json"]["schema"] == {"$ref": "#/components/schemas/Counter"}
+
+
+def test_a_domain_must_say_by_which_command_it_creates(database: Database) -> None:
+    class Thing(Aggregate):
+        pass
+
+    class Make(BaseModel):
+        pass
+
+    class MakeToo(BaseModel):
+        pass
+
+    def make(thing: Thing, command: Make) -> Events:
+        return [things.event("Created")()]
+
+    def make_too(thing: Thing, command: MakeToo) -> Events:
+        return [things.event("Created")()]
+
+    things = Domain("Suite.Thing", aggregate=Thing, aggregate_type="THING")
+    make.__annotations__ = {"thing": Thing, "command": Make}
+    make_too.__annotations__ = {"thing": Thing, "command": MakeToo}
+    backbone = Backbone(database, [things], verifier=SharedSecretVerifier(JWT))
+    with pytest.raises(TypeError, match="declares 0 creating commands"):
+        aggregate_router(backbone, things)
+    things.command(creates=True)(make)
+    things.command(creates=True)(make_too)
+    with pytest.raises(TypeError, match="declares 2 creating commands"):
+        aggregate_router(backbone, things)
+
+
+async def test_a_backbone_is_made_of_the_environment(
+    postgres_settings: PostgresSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POSTGRES_DB", postgres_settings.db)
+    monkeypatch.setenv("JWT_SECRET", JWT.secret.get_secret_value())
+    backbone = Backbone.from_environment([counters], service="suite")
+    assert backbone.database.settings.db == postgres_settings.db
+    assert (await backbone.verifier.verify(make_token(JWT, "ada"))).subject == "ada"

@@ -1,0 +1,67 @@
+"""Services that run together and end together."""
+
+import asyncio
+import os
+import signal
+
+import pytest
+from relaybox.service import run_until_signal
+
+
+class Worker:
+    """Works until it is stopped; notes that it was, and ends with *failure* if there is one."""
+
+    def __init__(self, stopped: list["Worker"], failure: Exception | None = None) -> None:
+        self.stopped = stopped
+        self.started = asyncio.Event()
+        self._failure = failure
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        self.started.set()
+        if self._failure is not None:
+            raise self._failure
+        await self._stopping.wait()
+
+    def stop(self) -> None:
+        self.stopped.append(self)
+        self._stopping.set()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_stops_all_in_the_order_given(number: signal.Signals) -> None:
+    stopped: list[Worker] = []
+    first, second = Worker(stopped), Worker(stopped)
+    running = asyncio.create_task(run_until_signal(first, second))
+    await first.started.wait()
+    await second.started.wait()
+    os.kill(os.getpid(), number)
+    await running
+    assert stopped[:2] == [first, second]
+
+
+async def test_the_end_of_one_ends_the_others() -> None:
+    stopped: list[Worker] = []
+    short, long = Worker(stopped), Worker(stopped)
+    running = asyncio.create_task(run_until_signal(short, long))
+    await long.started.wait()
+    short.stop()
+    await running
+    assert long in stopped
+
+
+async def test_what_one_raises_is_raised_when_all_have_ended() -> None:
+    stopped: list[Worker] = []
+    with pytest.raises(LookupError, match="gone"):
+        await run_until_signal(Worker(stopped), Worker(stopped, LookupError("gone")))
+    assert len(stopped) == 2
+
+
+async def test_its_signal_handlers_are_gone_afterwards() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    worker = Worker([])
+    running = asyncio.create_task(run_until_signal(worker))
+    await worker.started.wait()
+    worker.stop()
+    await running
+    assert signal.getsignal(signal.SIGTERM) is before
