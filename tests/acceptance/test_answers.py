@@ -1,0 +1,158 @@
+"""Every route of the OpenAPI document: what it answers to strangers, to nonsense, and what it costs."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from tests.fixtures.product import SESSIONS, Json, Product, Writer
+
+NOBODYS = "5f0c3c0e-9a4c-4b8e-8f52-0d1df3a5affe"
+EXAMPLES = 20
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+]
+BODIES: Mapping[str, Json] = {"/commands": {"command_type": "AbandonSession"}}
+
+
+@pytest.fixture(scope="module")
+def document(product: Product) -> Json:
+    return httpx.get(f"{product.environment['API_URL']}/openapi.json", trust_env=False).json()
+
+
+def routes_of_one_session(document: Json) -> Iterator[tuple[str, str]]:
+    for path, methods in document["paths"].items():
+        for method in methods:
+            if "{session_id}" in path:
+                yield method, path
+
+
+def test_g81_another_writers_session_is_like_one_that_does_not_exist(
+    document: Json, product: Product, writer: Writer, stranger: Writer
+) -> None:
+    session = writer.create()
+    accepted = writer.command(session, "RequestConceptGeneration")
+    writer.settled(session)
+    command = writer.get(accepted.headers["location"]).json()
+    ids = {"session_id": session, "command_id": command["command_id"], "task_id": command["task_id"]}
+    routes = list(routes_of_one_session(document))
+    assert len(routes) >= 6
+    for method, path in routes:
+        body = next((body for end, body in BODIES.items() if path.endswith(end)), None)
+        foreign = stranger.request(method, path.format_map(ids), json=body)
+        missing = stranger.request(method, path.format_map(dict.fromkeys(ids, NOBODYS)), json=body)
+        assert foreign.status_code == missing.status_code == 404, path
+        assert _anonymous(foreign, ids.values()) == _anonymous(missing, [NOBODYS]), path
+    assert writer.state(session)["version"] == 3
+
+
+def _anonymous(answer: httpx.Response, ids: Any) -> tuple[Json, set[str]]:
+    """Body and header names, without the ids that were asked for."""
+    text = re.sub("|".join(ids), "ID", answer.text)
+    body = httpx.Response(200, text=text).json()
+    return body | {"request_id": ""}, set(answer.headers)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("mode", list(GenerationMode))
+def test_g82_no_input_finds_an_undocumented_answer(
+    product: Product, writer: Writer, mode: GenerationMode
+) -> None:
+    url = product.environment["API_URL"]
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
+    session = writer.create()
+    headers = {"Authorization": writer.headers["Authorization"]}
+    tried = 0
+    for found in schema.get_all_operations():
+        operation = found.ok()
+
+        @settings(
+            max_examples=EXAMPLES,
+            deadline=None,
+            database=None,
+            phases=[Phase.explicit, Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(case=operation.as_strategy(generation_mode=mode))
+        def check(case: Any) -> None:
+            nonlocal tried
+            tried += 1
+            # A stream of a session that exists does not end; for all others every second one exists.
+            if "session_id" in case.path_parameters and tried % 2 and not case.path.endswith("/events"):
+                case.path_parameters["session_id"] = session
+            answer = case.call(headers=headers, timeout=30)
+            case.validate_response(answer, checks=CHECKS)
+
+        check()
+    assert tried >= EXAMPLES * 4
+
+
+def test_every_error_documented_for_a_route_has_a_body_with_a_code(document: Json) -> None:
+    errors = [
+        answer
+        for methods in document["paths"].values()
+        for operation in methods.values()
+        for status, answer in operation["responses"].items()
+        if int(status) >= 400
+    ]
+    assert len(errors) > 20
+    assert all("application/json" in answer["content"] for answer in errors)
+
+
+def test_the_docs_need_no_other_host(writer: Writer) -> None:
+    page = writer.get("/docs")
+    assert page.status_code == 200
+    references = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert references
+    assert not re.search(r"https?://|//", page.text.replace("<!DOCTYPE html>", ""))
+    for reference in references:
+        assert writer.get(f"/{reference}").status_code == 200
+
+
+def test_browsers_of_allowed_origins_may_call_and_no_others(writer: Writer) -> None:
+    def asked_from(origin: str) -> httpx.Response:
+        wanted = {
+            "Origin": origin,
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "authorization,content-type",
+        }
+        return writer.options(SESSIONS, headers=wanted)
+
+    assert asked_from("https://app.example").headers["access-control-allow-origin"] == "https://app.example"
+    assert "access-control-allow-origin" not in asked_from("https://evil.example").headers
+
+
+def test_the_api_is_alive_and_ready(writer: Writer) -> None:
+    assert writer.get("/healthz").json() == {"status": "ok"}
+    assert writer.get("/readyz").json() == {
+        "status": "ok",
+        "checks": {"postgres": {"status": "ok"}, "kafka": {"status": "ok"}},
+    }
+
+
+def test_operators_see_commands_by_outcome_requests_and_connections(writer: Writer) -> None:
+    session = writer.create()
+    writer.command(session, "SubmitFeedback", feedback="x")
+    figures = writer.get("/metrics").text
+    for wanted in (
+        'relaybox_commands_total{command_type="CreateSession",outcome="COMPLETED"}',
+        'outcome="NO_PROPOSAL"',
+        'route="/api/v1/genesis/sessions/{session_id}/commands"',
+        "relaybox_database_connections_open",
+    ):
+        assert wanted in figures
+    assert session not in figures

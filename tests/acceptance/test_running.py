@@ -1,0 +1,135 @@
+"""Starting, stopping and asking the product, as somebody does who has just cloned it."""
+
+import re
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from backend.running import NotRunning
+from relaybox.local import free_port
+
+from tests.fixtures.product import BACKEND, SESSIONS, Product, Writer, wait_for
+
+#: Promised for Ctrl-C.
+STOP_S = 10.0
+
+
+@pytest.fixture(scope="module")
+def own(server_dir: Path) -> Iterator[Product]:
+    """A product that the tests of this file stop and start, in their order."""
+    product = Product(server_dir / "own")
+    product.start("make", "run")
+    yield product
+    product.stop()
+
+
+def test_it_says_where_it_is_and_the_curl_it_prints_works(own: Product) -> None:
+    text = wait_for("the last line", lambda: own.log_text() if "Ctrl-C" in own.log_text() else None)
+    url = own.environment["API_URL"]
+    lines = [line.partition("│ ")[2].strip() for line in text.splitlines()]
+    assert f"API    {url}{SESSIONS}" in lines
+    assert f"docs   {url}/docs" in lines
+    for part in ("postgres", "kafka", "api-gateway", "message-relay", "concept-agent"):
+        assert re.search(rf"^{part} +│ ready in \d+ ms", text, re.MULTILINE)
+    first = next(number for number, line in enumerate(lines) if line.startswith("curl "))
+    command = shlex.split(" ".join(line.rstrip("\\") for line in lines[first : first + 2]))
+    created = own.run(*command, "--silent", "--noproxy", "*")
+    assert '"current_stage":"CONCEPT_SELECTION"' in created.stdout, created.stderr
+
+
+def test_make_env_gives_a_shell_the_settings(own: Product) -> None:
+    shell = 'eval "$(make -s env)" && echo "$API_URL $DEV_TOKEN $JWT_SECRET $POSTGRES_PASSWORD $KAFKA_PORT"'
+    told = own.run("bash", "-c", shell)
+    known = own.environment
+    names = ("API_URL", "DEV_TOKEN", "JWT_SECRET", "POSTGRES_PASSWORD", "KAFKA_PORT")
+    assert told.stdout.split() == [known[name] for name in names], told.stderr
+    token = own.run("bash", "-c", 'eval "$(make -s env)" && .venv/bin/relaybox token --sub somebody').stdout
+    with Writer(known["API_URL"], token.strip()) as somebody:
+        assert somebody.get(SESSIONS).json()["items"] == []
+
+
+def test_a_second_one_on_the_same_data_says_so(own: Product) -> None:
+    second = own.run(BACKEND, "run", API_PORT=str(free_port()))
+    assert second.returncode == 1
+    assert "a product runs on" in second.stderr
+    assert "RELAYBOX_DATA_DIR" in second.stderr
+    assert "Traceback" not in second.stderr + second.stdout
+
+
+def test_a_taken_port_names_its_owner_and_the_setting(own: Product, tmp_path: Path) -> None:
+    second = own.run(BACKEND, "run", RELAYBOX_DATA_DIR=str(tmp_path / "data"))
+    assert second.returncode == 1
+    assert f"Port {own.changes['API_PORT']} is taken by python" in second.stderr
+    assert "API_PORT" in second.stderr
+    assert "Traceback" not in second.stderr + second.stdout
+
+
+def test_ctrl_c_stops_everything_in_time_and_the_data_is_there_again(own: Product) -> None:
+    token = own.environment["DEV_TOKEN"]
+    with Writer(own.environment["API_URL"], token) as writer:
+        session = writer.create()
+        with writer.follow(session) as events:
+            assert next(events).id == 1
+            began_s = time.monotonic()
+            # make ends itself by the signal, as it always does, once its child has ended.
+            assert own.stop(signal.SIGINT) == -signal.SIGINT, own.log_text()
+            assert time.monotonic() - began_s < STOP_S
+    assert own.processes() == []
+    assert "Traceback" not in own.log_text()
+    with pytest.raises(NotRunning):
+        _ = own.environment
+    own.start("make", "run")
+    with Writer(own.environment["API_URL"], token) as writer:
+        assert writer.state(session)["version"] == 1
+
+
+def test_sigterm_to_make_alone_stops_everything_too(own: Product) -> None:
+    own.stop_leader(signal.SIGTERM)
+    wait_for("the end of all processes", lambda: None if own.processes() else True)
+    asked = own.run("make", "-s", "env")
+    assert asked.returncode != 0
+    assert asked.stdout == ""
+    assert "make run" in asked.stderr
+
+
+def test_a_directory_that_cannot_be_used_says_what_to_do(own: Product, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    told = own.run(BACKEND, "run", RELAYBOX_DATA_DIR=str(tmp_path / "file" / "data"))
+    assert told.returncode == 1
+    assert "RELAYBOX_DATA_DIR" in told.stderr
+    assert "Traceback" not in told.stderr + told.stdout
+
+
+def test_wrong_settings_have_a_line_each(own: Product) -> None:
+    wrong = {"API_PORT": "many", "API_WORKERS": "0"}
+    told = own.run(sys.executable, "-m", "backend", SERVICE_TYPE="api-gateway", **wrong)
+    assert told.returncode == 1
+    lines = told.stderr.splitlines()
+    assert len(lines) == 2
+    assert all(any(name in line for line in lines) for name in wrong)
+
+
+@pytest.mark.parametrize("wish", ["run", "demo", "env", "test", "test-all", "lint", "bench"])
+def test_make_help_lists_the_wish(own: Product, wish: str) -> None:
+    assert re.search(rf"^  make {wish} +\S", own.run("make", "help").stdout, re.MULTILINE)
+
+
+def test_without_kafka_the_api_stays_ready_and_takes_commands(product: Product) -> None:
+    with product.api_by_hand(KAFKA_PORT=str(free_port())) as (api, ready):
+        assert ready.status_code == 200
+        assert ready.json()["status"] == "degraded"
+        assert ready.json()["checks"]["postgres"]["status"] == "ok"
+        session = api.create()
+        assert api.command(session, "RequestConceptGeneration").status_code == 202
+
+
+def test_without_postgresql_the_api_says_when_to_come_again(product: Product) -> None:
+    with product.api_by_hand(POSTGRES_PORT=str(free_port())) as (api, ready):
+        assert ready.status_code == 503
+        answer = api.post(SESSIONS, json={})
+        assert (answer.status_code, answer.json()["error_code"]) == (503, "DATABASE_UNAVAILABLE")
+        assert int(answer.headers["retry-after"]) > 0
