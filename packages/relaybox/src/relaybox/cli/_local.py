@@ -66,6 +66,8 @@ async def _run(command: Sequence[str]) -> int:
     loop = asyncio.get_running_loop()
     # A terminal sends Ctrl-C to the command as well: it ends by it or not, and we end with it.
     loop.add_signal_handler(signal.SIGINT, lambda: None)
-    loop.add_signal_handler(signal.SIGTERM, child.terminate)
+    # A terminal that is closed must not leave the servers behind.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, child.send_signal, number)
     exit_code = await child.wait()
     return exit_code if exit_code >= 0 else 128 - exit_code

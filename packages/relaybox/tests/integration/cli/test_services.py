@@ -109,3 +109,18 @@ def test_a_command_runs_beside_servers_of_its_own_that_are_ready(tmp_path: Path)
 def test_a_command_that_cannot_be_started_is_named(variables: dict[str, str], tmp_path: Path) -> None:
     said = refused("local", "--", "no-such-program", cwd=tmp_path, env=variables)
     assert "no-such-program: No such file or directory" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_reaches_the_command_whose_end_is_ours(
+    number: signal.Signals, variables: dict[str, str], tmp_path: Path
+) -> None:
+    wait = "import sys; print('here', flush=True); sys.stdin.read()"
+    words = [*RELAYBOX, "local", "--", sys.executable, "-c", wait]
+    with subprocess.Popen(
+        words, cwd=tmp_path, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"here\n"
+        process.send_signal(number)
+        assert process.wait(_WAIT_S) == 128 + number
