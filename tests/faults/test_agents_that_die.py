@@ -1,0 +1,107 @@
+"""Agents killed at work, each time or once, and sessions abandoned under them."""
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.fixtures.gates import Gate, closed
+from tests.fixtures.parts import AGENT, API, RELAY
+from tests.fixtures.waiting import eventually
+from tests.fixtures.world import World
+from tests.fixtures.writers import SESSIONS, command, idle, requested
+
+AT_WORK = Gate("UPDATE", "async_tasks", "NEW.progress = 60 AND NEW.status = 'RUNNING'")
+ALMOST_DONE = Gate("UPDATE", "async_tasks", "NEW.progress = 100 AND NEW.status = 'RUNNING'")
+ATTEMPTS_MAX = 2
+
+
+@pytest.fixture
+async def client(world: World) -> AsyncGenerator[httpx.AsyncClient]:
+    """A client of an API with a relay; which agents run is each test's own affair."""
+    await world.parts.ensure(API, RELAY)
+    async with world.client() as client:
+        yield client
+    for name in world.parts.running().keys() - {API, RELAY}:
+        world.parts.stop(name)
+
+
+async def test_g43_an_agent_whose_session_is_abandoned_at_its_last_step_reports_in_vain(
+    world: World, client: httpx.AsyncClient
+) -> None:
+    """It sleeps while the session is abandoned; its lease, which would tell it, is not due when it wakes."""
+    await world.parts.start(AGENT, TASK_LEASE_S="60")
+    async with world.superuser() as connection, closed(connection, ALMOST_DONE) as gate:
+        session, path = await requested(client)
+        backend = await gate.reached()
+        world.parts.freeze(AGENT)
+        await gate.open()
+        await gate.passed(backend)
+        assert (await command(client, session, "AbandonSession", reason="no time")).status_code == 200
+        world.parts.thaw(AGENT)
+
+    async def refused() -> bool:
+        return "report superseded" in world.parts.log_text(AGENT)
+
+    await eventually("the refusal of the late report", refused)
+    abandoned = await read(client, path)
+    assert (abandoned["status"], abandoned["error"]["error_code"]) == ("FAILED", "SESSION_ABANDONED")
+    task = await read(client, f"{SESSIONS}/{session}/tasks/{abandoned['task_id']}")
+    assert (task["status"], task["result"]) == ("CANCELLED", None)
+    assert await events_of(world, session) == ["Created", "ConceptGenerationRequested", "Updated"]
+    await world.check()
+
+
+async def test_g06_another_agent_takes_the_task_of_a_killed_one_over_and_it_ends_once(
+    world: World, client: httpx.AsyncClient
+) -> None:
+    await world.parts.start(AGENT)
+    async with world.superuser() as connection, closed(connection, AT_WORK) as gate:
+        session, path = await requested(client)
+        backend = await gate.reached()
+        await world.parts.start("heir", AGENT)
+        world.parts.kill(AGENT)
+        await gate.undo(backend)
+        await gate.open()
+        await idle(client, session)
+        attempts = await connection.fetchval("SELECT max(attempts) FROM async_tasks")
+    assert attempts >= 2, "nobody took anything over"
+    assert (await read(client, path))["status"] == "COMPLETED"
+    assert await events_of(world, session) == ["Created", "ConceptGenerationRequested", "ConceptProposed"]
+    await world.check()
+
+
+async def test_g06_a_request_that_kills_every_agent_is_given_up_and_the_session_is_usable(
+    world: World, client: httpx.AsyncClient
+) -> None:
+    async with world.superuser() as connection, closed(connection, AT_WORK) as gate:
+        session, path = await requested(client)
+        for _ in range(ATTEMPTS_MAX):
+            await world.parts.start(AGENT, TASK_ATTEMPTS_MAX=str(ATTEMPTS_MAX))
+            backend = await gate.reached()
+            world.parts.kill(AGENT)
+            await gate.undo(backend)
+        await world.parts.start(AGENT, TASK_ATTEMPTS_MAX=str(ATTEMPTS_MAX))
+        assert (await idle(client, session))["status"] == "IN_PROGRESS"
+    given_up = await read(client, path)
+    assert (given_up["status"], given_up["error"]["error_code"]) == ("FAILED", "AGENT_GAVE_UP")
+    _, again = await requested(client, session)
+    await idle(client, session)
+    assert (await read(client, again))["status"] == "COMPLETED"
+    await world.check()
+
+
+async def read(client: httpx.AsyncClient, path: str) -> dict[str, Any]:
+    answer = await client.get(path)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def events_of(world: World, session: str) -> list[str]:
+    """Last parts of the names of a session's events, in their order."""
+    async with world.superuser() as connection:
+        rows = await connection.fetch(
+            "SELECT event_type FROM domain_events WHERE aggregate_id = $1 ORDER BY aggregate_version", session
+        )
+    return [row["event_type"].rpartition(".")[2] for row in rows]

@@ -1,0 +1,64 @@
+"""The API killed while a command's statement is on its way: all or nothing, and the client can find out."""
+
+import asyncio
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.fixtures.gates import Gate, closed
+from tests.fixtures.parts import API
+from tests.fixtures.world import World
+from tests.fixtures.writers import SESSIONS, command, created
+
+CONTENT = {"title": "雾港", "logline": "雾港来信", "hook": "h", "themes": ["悬疑"], "tone": "cold"}
+OF_SESSION = """
+    SELECT (SELECT count(*) FROM command_inbox WHERE session_id = $1 AND command_type = 'ConfirmStage'),
+        (SELECT count(*) FROM domain_events WHERE aggregate_id = $1::text AND aggregate_version = 2),
+        (SELECT count(*) FROM event_outbox WHERE key = $1::text AND payload ->> 'version' = '2'),
+        (SELECT version - 1 FROM genesis_sessions WHERE id = $1)
+"""
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["undone", "done"])
+@pytest.mark.parametrize("table", ["command_inbox", "domain_events", "event_outbox"])
+async def test_g01_an_api_killed_at_its_statement_leaves_all_or_nothing_and_a_resend_completes(
+    world: World, table: str, done: bool
+) -> None:
+    """*undone*: PostgreSQL never ends the statement; *done*: it does, and nobody is there to hear."""
+    await world.parts.ensure(API)
+    async with world.superuser() as connection, world.client() as client:
+        session = await created(client)
+        async with closed(connection, Gate("INSERT", table)) as gate:
+            sending = asyncio.create_task(confirm(client, session))
+            backend = await gate.reached()
+            if done:
+                world.parts.freeze(API)
+                await gate.open()
+                await gate.passed(backend)
+                world.parts.kill(API)
+            else:
+                world.parts.kill(API)
+                await gate.undo(backend)
+            with pytest.raises(httpx.TransportError):
+                await sending
+        expected = int(done)
+        assert await counts(connection, session) == [expected] * 4
+        await world.parts.start(API)
+        again = await confirm(client, session)
+        assert again.status_code == (409 if done else 200), again.text
+        assert await counts(connection, session) == [1, 1, 1, 1]
+        state = (await client.get(f"{SESSIONS}/{session}/state")).json()
+        inbox = await connection.fetch("SELECT id, session_id, command_type FROM command_inbox")
+    assert (state["version"], state["current_stage"]) == (2, "STORY_CONCEPTION")
+    assert world.sent.differences(inbox) == []
+
+
+async def confirm(client: httpx.AsyncClient, session: str) -> httpx.Response:
+    """What a careful client sends, and sends again."""
+    payload = {"stage": "CONCEPT_SELECTION", "content": CONTENT}
+    return await command(client, session, "ConfirmStage", expected_version=1, **payload)
+
+
+async def counts(connection: asyncpg.Connection, session: str) -> list[int]:
+    return list(await connection.fetchrow(OF_SESSION, session))

@@ -1,0 +1,48 @@
+"""64 times the same asynchronous command at once, over real sockets, at an API of two processes."""
+
+import asyncio
+from collections import Counter
+
+import httpx
+import pytest
+
+from tests.fixtures.parts import API
+from tests.fixtures.world import World
+from tests.fixtures.writers import SESSIONS, created
+
+AT_ONCE = 64
+
+
+@pytest.mark.parametrize(
+    "rounds", [10, pytest.param(500, marks=[pytest.mark.long, pytest.mark.timeout(1_800)])]
+)
+async def test_g03_of_64_identical_commands_one_is_taken_and_all_others_learn_its_id(
+    world: World, rounds: int
+) -> None:
+    """No agent runs, so the first one stays pending; each round has a session of its own."""
+    if API not in world.parts.running():
+        await world.parts.start(API, API_WORKERS="2")
+    async with world.client(connections=AT_ONCE) as client:
+        for number in range(rounds):
+            await one_round(client, number)
+    async with world.superuser() as connection:
+        inbox = await connection.fetch("SELECT id, session_id, command_type FROM command_inbox")
+        requested = await connection.fetch(
+            "SELECT count(*) AS count FROM domain_events"
+            " WHERE event_type = 'Genesis.Session.ConceptGenerationRequested' GROUP BY aggregate_id"
+        )
+    assert world.sent.differences(inbox) == []
+    assert {row["count"] for row in requested} == {1}
+
+
+async def one_round(client: httpx.AsyncClient, number: int) -> None:
+    session = await created(client)
+    body = {"command_type": "RequestConceptGeneration", "payload": {}}
+    path = f"{SESSIONS}/{session}/commands"
+    answers = await asyncio.gather(*(client.post(path, json=body) for _ in range(AT_ONCE)))
+    statuses = Counter(answer.status_code for answer in answers)
+    assert statuses == {202: 1, 409: AT_ONCE - 1}, f"round {number}: {statuses}"
+    taken = next(answer.json()["command_id"] for answer in answers if answer.status_code == 202)
+    refused = [answer.json() for answer in answers if answer.status_code == 409]
+    assert {one["duplicate_command_id"] for one in refused} == {taken}
+    assert {one["error_code"] for one in refused} == {"DUPLICATE_COMMAND"}

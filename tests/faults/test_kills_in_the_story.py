@@ -1,0 +1,194 @@
+"""SIGKILL of each part at named moments of the demo's story: it completes, and nothing happens twice."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+
+import asyncpg
+import pytest
+
+from tests.fixtures.gates import ClosedGate, Gate, closed
+from tests.fixtures.outages import frozen
+from tests.fixtures.parts import AGENT, API, RELAY
+from tests.fixtures.waiting import eventually
+from tests.fixtures.world import World
+
+#: Waits for its moment at the gate, kills its victim, and opens the gate.
+Strike = Callable[[World, ClosedGate, asyncpg.Connection], Awaitable[None]]
+
+
+class Fate(Enum):
+    """What becomes of the statement at the gate."""
+
+    UNDONE = auto()  # its author is killed and PostgreSQL never does it
+    DONE = auto()  # PostgreSQL has done it, and its author dies without hearing so
+    HEARD = auto()  # its author is another part, and lives
+
+
+@dataclass(frozen=True)
+class Moment:
+    """*victim* is killed when the story has come to *gate*."""
+
+    victim: str
+    gate: Gate
+    fate: Fate
+
+    async def strike(self, world: World, gate: ClosedGate, connection: asyncpg.Connection) -> None:
+        backend = await gate.reached()
+        if self.fate is Fate.DONE:
+            world.parts.freeze(self.victim)
+            await gate.open()
+            await gate.passed(backend)
+        if self.victim is RELAY and self.fate is Fate.HEARD:
+            await eventually("an idle relay", lambda: nothing_to_send(connection))
+        world.parts.kill(self.victim)
+        if self.fate is Fate.UNDONE:
+            await gate.undo(backend)
+        await gate.open()
+
+
+async def nothing_to_send(connection: asyncpg.Connection) -> bool:
+    return await connection.fetchval("SELECT count(*) FROM event_outbox WHERE status = 'PENDING'") == 0
+
+
+def event_is(name: str, column: str = "NEW.event_type") -> str:
+    return f"{column} = 'Genesis.Session.{name}'"
+
+
+IN_OUTBOX = "NEW.payload ->> 'event_type'"
+BY_AGENT = "current_setting('application_name') = 'concept-agent'"
+SENT = "NEW.status = 'SENT' AND "
+
+API_MOMENTS = {
+    "the session is being created": Moment(API, Gate("INSERT", "genesis_sessions"), Fate.UNDONE),
+    "the request is recorded, its answer not sent": Moment(
+        API, Gate("INSERT", "command_inbox", "NEW.command_type = 'RequestConceptGeneration'"), Fate.DONE
+    ),
+    "the feedback's statement is in flight": Moment(
+        API, Gate("INSERT", "event_outbox", event_is("FeedbackSubmitted", IN_OUTBOX)), Fate.UNDONE
+    ),
+    "a confirmation is recorded, its answer not sent": Moment(
+        API, Gate("INSERT", "domain_events", event_is("StageConfirmed")), Fate.DONE
+    ),
+    "the stream is open, the agent at work": Moment(
+        API, Gate("UPDATE", "async_tasks", "NEW.progress = 35"), Fate.HEARD
+    ),
+    "the last confirmation is in flight": Moment(
+        API, Gate("INSERT", "domain_events", event_is("Finished")), Fate.UNDONE
+    ),
+}
+RELAY_MOMENTS = {
+    "a request is published, not marked": Moment(
+        RELAY,
+        Gate("UPDATE", "event_outbox", SENT + event_is("ConceptGenerationRequested", IN_OUTBOX)),
+        Fate.UNDONE,
+    ),
+    "a proposal is marked, which it has not heard": Moment(
+        RELAY, Gate("UPDATE", "event_outbox", SENT + event_is("ConceptProposed", IN_OUTBOX)), Fate.DONE
+    ),
+    "it is idle and holds its lanes": Moment(
+        RELAY, Gate("UPDATE", "async_tasks", "NEW.progress = 35"), Fate.HEARD
+    ),
+    "a confirmation is about to be written": Moment(
+        RELAY, Gate("INSERT", "event_outbox", event_is("StageConfirmed", IN_OUTBOX)), Fate.HEARD
+    ),
+}
+AGENT_MOMENTS = {
+    "it has consumed a request, nothing is committed": Moment(
+        AGENT, Gate("INSERT", "async_tasks"), Fate.UNDONE
+    ),
+    "the task is made, the muse not asked": Moment(
+        AGENT,
+        Gate("UPDATE", "async_tasks", "OLD.status = 'PENDING' AND NEW.status = 'RUNNING'"),
+        Fate.UNDONE,
+    ),
+    "it is in the middle of its progress": Moment(
+        AGENT, Gate("UPDATE", "async_tasks", "NEW.progress = 60"), Fate.DONE
+    ),
+    "the muse is done, the report in flight": Moment(
+        AGENT, Gate("UPDATE", "genesis_sessions", BY_AGENT), Fate.UNDONE
+    ),
+    "the report is recorded, which it has not heard": Moment(
+        AGENT, Gate("UPDATE", "genesis_sessions", BY_AGENT), Fate.DONE
+    ),
+}
+#: Each kill of an agent costs the 6 s after which Kafka gives its partitions to another one.
+LONG = {
+    "the task is made, the muse not asked",
+    "it is in the middle of its progress",
+    "the report is recorded, which it has not heard",
+}
+
+
+@pytest.mark.parametrize("name", API_MOMENTS)
+async def test_g05_the_story_completes_and_nothing_happens_twice_when_the_api_is_killed(
+    world: World, name: str
+) -> None:
+    """Its client sends again what was not answered, with the version it expects."""
+    await tell_and_kill(world, API_MOMENTS[name])
+
+
+@pytest.mark.parametrize("name", RELAY_MOMENTS)
+async def test_g20_the_story_completes_and_nothing_happens_twice_when_the_relay_is_killed(
+    world: World, name: str
+) -> None:
+    await tell_and_kill(world, RELAY_MOMENTS[name])
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if name in LONG else name for name in AGENT_MOMENTS]
+)
+async def test_g06_the_story_completes_and_nothing_happens_twice_when_the_agent_is_killed(
+    world: World, name: str
+) -> None:
+    await tell_and_kill(world, AGENT_MOMENTS[name])
+
+
+async def test_g20_a_relay_killed_with_events_it_has_taken_and_not_produced(world: World) -> None:
+    """Kafka is frozen, so that nothing is acknowledged; the events are with the relay alone."""
+
+    async def strike(world: World, gate: ClosedGate, connection: asyncpg.Connection) -> None:
+        await gate.reached()
+        with frozen(world.kafka):
+            await gate.open()
+            fetched = (
+                "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'message-relay'"
+                " AND datname = current_database() AND state = 'idle' AND query LIKE '%due AS (%'"
+                " AND query_start > (SELECT min(created_at) FROM event_outbox WHERE status = 'PENDING'))"
+            )
+            await eventually("the relay's fetch", lambda: connection.fetchval(fetched))
+            world.parts.kill(RELAY)
+
+    gate = Gate("INSERT", "event_outbox", event_is("FeedbackSubmitted", IN_OUTBOX))
+    await tell_and_kill(world, Moment(RELAY, gate, Fate.HEARD), strike)
+
+
+async def test_g40_an_agent_killed_between_its_commit_and_that_of_the_offset(world: World) -> None:
+    """Kafka is frozen when the handler commits, so the offset cannot follow: the event comes again."""
+
+    async def strike(world: World, gate: ClosedGate, connection: asyncpg.Connection) -> None:
+        await gate.reached()
+        before = await connection.fetchval("SELECT count(*) FROM async_tasks")
+        with frozen(world.kafka):
+            await gate.open()
+
+            async def committed() -> bool:
+                return await connection.fetchval("SELECT count(*) FROM async_tasks") > before
+
+            await eventually("the task", committed)
+            world.parts.kill(AGENT)
+
+    await tell_and_kill(world, Moment(AGENT, Gate("INSERT", "async_tasks"), Fate.DONE), strike)
+
+
+async def tell_and_kill(world: World, moment: Moment, strike: Strike | None = None) -> None:
+    """Tell the story, kill the victim at its moment, start it again, and draw up the account."""
+    await world.parts.ensure(API, RELAY, AGENT)
+    async with world.superuser() as connection, asyncio.TaskGroup() as story:
+        async with closed(connection, moment.gate) as held:
+            story.create_task(world.tell_story())
+            await (strike or moment.strike)(world, held, connection)
+        assert moment.victim not in world.parts.running()
+        await world.parts.start(moment.victim)
+    await world.check()

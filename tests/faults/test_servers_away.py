@@ -1,0 +1,126 @@
+"""Kafka and PostgreSQL stopped under a product that works: no part has to be started again."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+
+from tests.fixtures.outages import away
+from tests.fixtures.parts import AGENT, API, RELAY
+from tests.fixtures.waiting import eventually
+from tests.fixtures.world import World
+from tests.fixtures.writers import SESSIONS, command, idle, requested
+
+WRITERS = 8
+#: The pause of each writer between two commands: about 100 commands/s from all of them.
+PACE_S = 0.08
+#: The same for new sessions with a request to the agent.
+BEGIN_S = 0.25
+POSTGRES_AWAY_S = 2
+
+
+@pytest.mark.parametrize(
+    "outage_s", [6, pytest.param(60, marks=[pytest.mark.long, pytest.mark.timeout(600)])]
+)
+async def test_g85_kafka_away_under_load_every_command_is_accepted_and_arrives(
+    world: World, outage_s: float
+) -> None:
+    await world.parts.ensure(API, RELAY, AGENT)
+    parts = world.parts.running()
+    async with world.client() as client:
+        sessions = [await proposed(client) for _ in range(WRITERS)]
+        async with under_load(client, sessions) as accepted:
+            async with away(world.kafka):
+                before = len(accepted)
+                over = asyncio.create_task(asyncio.sleep(outage_s))
+                await eventually("a degraded API", lambda: readiness(client, "degraded"))
+                await over
+                assert await readiness(client, "degraded")
+                assert len(accepted) - before > WRITERS * outage_s, "there was no load"
+            await eventually("a healthy API", lambda: readiness(client, "ok"))
+    await world.check()
+    assert world.parts.running() == parts
+    assert {sent.status for sent in world.sent.commands} <= {200, 202}
+
+
+async def test_g85_postgresql_away_gives_503_with_retry_after_and_heals_without_a_restart(
+    world: World,
+) -> None:
+    """What was acknowledged is there afterwards; what got a 503 is there at most once."""
+    await world.parts.ensure(API, RELAY, AGENT)
+    parts = world.parts.running()
+    async with world.client() as client:
+        sessions = [await proposed(client) for _ in range(WRITERS)]
+        async with under_load(client, sessions, refused=503):
+            async with away(world.postgres):
+                for name in parts:
+                    await eventually(f"{name} not ready", lambda name=name: unready(world.parts.url(name)))
+                await asyncio.sleep(POSTGRES_AWAY_S)
+                refused = await command(client, sessions[0], "SubmitFeedback", feedback="no")
+                assert (refused.status_code, refused.json()["error_code"]) == (503, "DATABASE_UNAVAILABLE")
+                assert int(refused.headers["retry-after"]) >= 1
+            await eventually("a healthy API", lambda: readiness(client, "ok"))
+    await world.tell_story()
+    await world.check()
+    assert world.parts.running() == parts
+    assert {sent.status for sent in world.sent.commands} == {200, 202, 503, 409}
+
+
+@asynccontextmanager
+async def under_load(
+    client: httpx.AsyncClient, sessions: list[str], *, refused: int = 200
+) -> AsyncGenerator[list[int]]:
+    """Writers send feedback, one asks for concepts in new sessions; yields what has been accepted so far.
+
+    *refused* is the one other status that is not a failure of the test.
+    """
+    accepted: list[int] = []
+    over = asyncio.Event()
+
+    async def write(session: str) -> None:
+        while not over.is_set():
+            answer = await command(client, session, "SubmitFeedback", feedback="darker", rating=2)
+            keep(answer)
+            await asyncio.sleep(PACE_S)
+
+    async def begin() -> None:
+        while not over.is_set():
+            answer = await client.post(SESSIONS, json={})
+            if keep(answer):
+                keep(await command(client, answer.json()["session_id"], "RequestConceptGeneration"))
+            await asyncio.sleep(BEGIN_S)
+
+    def keep(answer: httpx.Response) -> bool:
+        assert answer.is_success or answer.status_code == refused, answer.text
+        if answer.is_success:
+            accepted.append(answer.status_code)
+        return answer.is_success
+
+    async with asyncio.TaskGroup() as load:
+        for session in sessions:
+            load.create_task(write(session))
+        load.create_task(begin())
+        yield accepted
+        over.set()
+
+
+async def unready(url: str) -> bool:
+    """Whether the part at *url* says that it cannot work."""
+    async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        return (await client.get("/readyz")).status_code == 503
+
+
+async def readiness(client: httpx.AsyncClient, status: str) -> bool:
+    """Whether /readyz says *status*; here it must stay 200 all the time when Kafka is away."""
+    answer = await client.get("/readyz")
+    assert answer.status_code == 200 or status == "ok", answer.text
+    return answer.json()["status"] == status
+
+
+async def proposed(client: httpx.AsyncClient) -> str:
+    """A new session that has its concepts."""
+    session, _ = await requested(client)
+    await idle(client, session)
+    return session
