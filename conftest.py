@@ -1,10 +1,26 @@
 """What every test of the workspace starts from: a clean environment, and servers on demand."""
 
 import os
+from collections.abc import Generator
+
+import pytest
+import structlog
 
 pytest_plugins = ["tests.fixtures.servers"]
 
-_PRODUCT = ("POSTGRES_", "KAFKA_", "JWT_", "RELAY_", "TASK_", "API_", "MUSE")
+_PRODUCT = (
+    "POSTGRES_",
+    "KAFKA_",
+    "JWT_",
+    "RELAY_",
+    "TASK_",
+    "API_",
+    "MUSE",
+    "OUTBOX_",
+    "LOG_",
+    "HEALTH_",
+    "RELAYBOX_DATA",
+)
 #: What says which servers the suite itself starts is not the product's.
 _SUITE = ("KAFKA_VERSION",)
 
@@ -13,3 +29,10 @@ for _name in [name for name in os.environ if name.startswith(_PRODUCT) and name 
     del os.environ[_name]
 for _name in ("SERVICE_TYPE", "CORS_ORIGINS"):
     os.environ.pop(_name, None)
+
+
+@pytest.fixture(autouse=True)
+def _the_log_is_nobodys() -> Generator[None]:
+    """A test that makes a whole application configures the log; the next one must not inherit it."""
+    yield
+    structlog.reset_defaults()
