@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, Literal, Protocol, TypeVar
 
 import asyncpg
@@ -25,6 +25,9 @@ _BACKOFF_S_MAX: Final = 0.25
 _IDLE_IN_TRANSACTION_MS: Final = 30_000
 #: How fast the server notices that a client died while its statement runs.
 _CLIENT_CHECK_MS: Final = 500
+#: Above the server's own statement_timeout: only a server that has fallen silent takes longer.
+_SILENCE_S: Final = 5.0
+_CLOSE_S: Final = 2.0
 
 
 class Executor(Protocol):
@@ -49,6 +52,23 @@ class DedicatedConnection(Executor, Protocol):
     def terminate(self) -> None:
         """Close at once, without a word to the server."""
         ...
+
+
+class _Connection(asyncpg.Connection):
+    """The driver's connection; a server that has fallen silent costs it, not the waiting of whoever asked."""
+
+    #: Null waits for ever, as the server's statement_timeout of 0 does.
+    answer_s: float | None = None
+
+    async def fetch(self, query: str, *args: Any, **options: Any) -> list[Any]:
+        driver: Any = super()
+        try:
+            # Not the driver's own time-out: that begins only after a cancelled statement before has ended.
+            async with asyncio.timeout(self.answer_s):
+                return await driver.fetch(query, *args, **options)
+        except TimeoutError as error:
+            self.terminate()
+            raise DatabaseUnavailable(AWAY) from error
 
 
 class _SessionExecutor:
@@ -93,8 +113,8 @@ class Database:
         """A pooled connection of the driver itself, in autocommit: one statement is one transaction.
 
         Raises:
-            DatabaseUnavailable: PostgreSQL is away or the connection broke.
-            DatabaseBusy: no connection, lock or answer in time.
+            DatabaseUnavailable: PostgreSQL is away, the connection broke, or no answer came in time.
+            DatabaseBusy: no connection or lock in time, or the server cancelled the statement.
             RetryTransaction: 40001 or 40P01.
         """
         with map_database_errors():
@@ -164,8 +184,10 @@ class Database:
             )
 
     async def close(self) -> None:
-        """Close every connection."""
-        await self.engine.dispose()
+        """Close every connection; a server that has fallen silent is left without a word after 2 s."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                await self.engine.dispose()
 
 
 async def reached(connecting: Awaitable[T]) -> T:
@@ -202,6 +224,7 @@ def _create_engine(settings: PostgresSettings, application_name: str) -> AsyncEn
 
 def _connect_arguments(settings: PostgresSettings, application_name: str) -> dict[str, Any]:
     return {
+        "connection_class": _connection_class(settings.statement_timeout_ms),
         "timeout": settings.connect_timeout_s,
         "server_settings": {
             "application_name": application_name,
@@ -213,6 +236,11 @@ def _connect_arguments(settings: PostgresSettings, application_name: str) -> dic
             "jit": "off",
         },
     }
+
+
+def _connection_class(statement_timeout_ms: int) -> type[_Connection]:
+    answer_s = statement_timeout_ms / 1_000 + _SILENCE_S if statement_timeout_ms else None
+    return type("Connection", (_Connection,), {"answer_s": answer_s})
 
 
 def _refuse_dead_connection(dbapi_connection: Any, _record: Any, _proxy: Any) -> None:

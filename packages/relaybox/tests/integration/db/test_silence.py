@@ -1,0 +1,24 @@
+"""A PostgreSQL that keeps its connections and says nothing."""
+
+import asyncio
+
+import pytest
+from relaybox.db import Database, DatabaseUnavailable
+
+from tests.fixtures.outages import frozen
+
+
+async def test_g85_a_statement_at_a_silent_server_ends_as_unavailable_and_so_does_a_close(
+    postgres_server, postgres_settings
+) -> None:
+    database = Database(postgres_settings.model_copy(update={"statement_timeout_ms": 100}))
+    async with database.connection() as connection:
+        await connection.fetch("SELECT 1")
+        with frozen(postgres_server), pytest.raises(DatabaseUnavailable):
+            async with asyncio.timeout(20):
+                await connection.fetch("SELECT 1")
+    async with database.connection() as connection:
+        assert await connection.fetch("SELECT 1") == [(1,)]
+    with frozen(postgres_server):
+        async with asyncio.timeout(20):
+            await database.close()
