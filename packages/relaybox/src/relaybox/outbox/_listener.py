@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import structlog
 
-from relaybox.db import Database, DatabaseError
+from relaybox.db import Database, DatabaseError, map_database_errors
 from relaybox.outbox._notifier import OUTBOX_CHANNEL
 
 __all__ = ("Listener",)
@@ -60,7 +60,8 @@ class Listener:
         connection = await self._database.dedicated()
         try:
             connection.add_termination_listener(lambda _connection: ended.set())
-            await connection.add_listener(OUTBOX_CHANNEL, self._on_notification)
+            with map_database_errors():
+                await connection.add_listener(OUTBOX_CHANNEL, self._on_notification)
             self.listening.set()
             self._heard(frozenset())
             await ended.wait()

@@ -1,0 +1,30 @@
+"""Hearing that something was committed, whatever becomes of the connection."""
+
+import asyncio
+
+import pytest
+from relaybox.db import Database, DedicatedConnection
+from relaybox.outbox import Listener
+
+
+async def test_a_connection_that_breaks_before_it_listens_is_replaced(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = database.dedicated
+    broken: list[DedicatedConnection] = []
+
+    async def dedicated() -> DedicatedConnection:
+        connection = await connect()
+        if not broken:
+            broken.append(connection)
+            connection.terminate()
+        return connection
+
+    monkeypatch.setattr(database, "dedicated", dedicated)
+    heard: list[frozenset[str]] = []
+    listener = Listener(database, heard.append)
+    await listener.start()
+    async with asyncio.timeout(20):
+        await listener.listening.wait()
+    await listener.stop()
+    assert (len(broken), heard) == (1, [frozenset()])
