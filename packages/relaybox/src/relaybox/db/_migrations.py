@@ -11,6 +11,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from relaybox.db._database import Database, reached
@@ -190,8 +191,13 @@ async def _run(engine: AsyncEngine, line: Migrations, action: Any, revision: str
 async def _grant(engine: AsyncEngine, line: Migrations, settings: PostgresSettings) -> None:
     if settings.owner_user in (None, settings.user):
         return
-    async with engine.begin() as connection:
-        await connection.exec_driver_sql(line.grant, (settings.user,))
+    try:
+        async with _connected(engine) as connection, connection.begin():
+            await connection.exec_driver_sql(line.grant, (settings.user,))
+    except SQLAlchemyError as error:
+        raise MigrationFailed(
+            f"{settings.user} cannot be given its rights; does POSTGRES_USER name a role?"
+        ) from error
 
 
 def _heads(connection: Connection, version_table: str) -> tuple[str, ...]:
