@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID, uuid4
 
@@ -153,7 +153,8 @@ def _position(cursor: str) -> tuple[datetime, UUID]:
     """
     try:
         created_at, last_id = from_json(base64.urlsafe_b64decode(cursor))
-        return datetime.fromisoformat(created_at), UUID(last_id)
-    except (ValueError, TypeError, AttributeError):
+        # A time at the end of the calendar has no equivalent in UTC, which PostgreSQL's driver wants.
+        return datetime.fromisoformat(created_at).astimezone(UTC), UUID(last_id)
+    except (ValueError, TypeError, AttributeError, OverflowError):
         problem = {"field": "query.cursor", "message": "take it from next_cursor of the page before"}
         raise ValidationFailed([problem]) from None
