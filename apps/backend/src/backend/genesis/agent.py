@@ -16,7 +16,7 @@ from relaybox.consumers import Subscription, UnitOfWork, subscribe
 from relaybox.db import Database, executor_of
 from relaybox.outbox import Notifier
 from relaybox.settings import TaskSettings
-from relaybox.tasks import Progress, Task, TaskRunner, create_task
+from relaybox.tasks import Progress, Task, TaskRunner, create_task, fail_task
 from relaybox_types.envelope import EventEnvelope
 
 from backend.genesis._errors import ReportSuperseded
@@ -52,6 +52,7 @@ class ConceptAgent:
         settings: TaskSettings,
     ) -> None:
         self._muse = muse
+        self._database = database
         self._commands = commands
         self._notifier = notifier
         self.runner = TaskRunner(
@@ -120,7 +121,11 @@ class ConceptAgent:
         await self._report(task, ReportFailure.__name__, payload)
 
     async def _report(self, task: Task, command_type: str, payload: dict[str, Any]) -> None:
-        """Report in the one transaction that also ends the task; a superseded one finds it ended."""
+        """Report in the one transaction that also ends the task.
+
+        Raises:
+            TaskLost: nobody waits for the report any more, and the task has ended already.
+        """
         assert task.aggregate_id is not None
         command = Command(
             aggregate_id=task.aggregate_id,
@@ -136,8 +141,12 @@ class ConceptAgent:
         )
         try:
             await self._commands.submit(command, domain=genesis)
-        except ReportSuperseded:
+        except ReportSuperseded as superseded:
             _log.info("report superseded", command_id=str(task.command_id))
+            # A withdrawal that met the making of the task did not see it: it would be tried for ever.
+            error = {"error_code": superseded.error_code, "message": str(superseded)}
+            async with self._database.connection() as connection:
+                await fail_task(connection, task.fence, error=error)
 
     def _tell_progress(self, task: Task, _percent: Decimal) -> None:
         self._notifier.notify([str(task.aggregate_id)])
