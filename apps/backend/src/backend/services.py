@@ -56,6 +56,10 @@ def run_service(service_type: ServiceType) -> None:
 
 def _serve_api(api: ApiSettings) -> None:
     if api.api_workers > 1:
+        # In a worker a wrong setting would be a traceback, and its supervisor would start it again for ever.
+        from backend.api import create_api
+
+        create_api()
         # Read by prometheus_client when it is imported, in the workers that uvicorn starts.
         os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="relaybox-metrics-"))
     config = uvicorn.Config(
@@ -66,12 +70,11 @@ def _serve_api(api: ApiSettings) -> None:
         access_log=False,
         timeout_graceful_shutdown=_STOP_S,
     )
-    server = uvicorn.Server(config)
     with _listening(api) as listener:
         if api.api_workers > 1:
             Multiprocess(config, sockets=[listener]).run()
         else:
-            server.run(sockets=[listener])
+            uvicorn.Server(config).run(sockets=[listener])
 
 
 def _listening(api: ApiSettings) -> socket.socket:
