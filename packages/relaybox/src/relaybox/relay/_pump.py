@@ -159,7 +159,8 @@ class Pump:
     async def _land(self) -> Outcome | None:
         if self._flight is None:
             return None
-        outcome = await self._flight.outcome
+        # Shielded: run() may be cancelled here, and settle() then waits for the same outcome.
+        outcome = await asyncio.shield(self._flight.outcome)
         self._flight = None
         self._unrecorded.append(outcome)
         self._signal(Signal.BATCH_PUBLISHED)
