@@ -13,7 +13,7 @@ from relaybox.commands._errors import AggregateNotFound, UnknownCommand
 from relaybox.commands._gather import Gatherer
 from relaybox.commands._record import Statements
 from relaybox.db import Database, RetryTransaction, executor_of, map_database_errors
-from relaybox.outbox import Notifier, note_for_commit
+from relaybox.outbox import Notifier, check_message, note_for_commit
 
 __all__ = ("AggregateView", "CommandService")
 
@@ -36,6 +36,8 @@ class CommandService:
 
     Raises:
         TypeError: two domains have the same name or declare the same command type.
+        TopicUndeclared: a domain's topic is not among ``OUTBOX_TOPICS``.
+        SettingsError: ``OUTBOX_…`` is malformed.
     """
 
     def __init__(
@@ -47,6 +49,8 @@ class CommandService:
         self._gatherers: dict[str, Gatherer] = {}
         self._statements: dict[str, Statements] = {}
         for domain in domains:
+            # Here, not at the first command: what is set wrong must stop the start.
+            check_message(domain.topic, None, b"")
             for command_type in domain.handlers:
                 if command_type in self._domains:
                     raise TypeError(
