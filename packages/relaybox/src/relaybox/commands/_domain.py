@@ -169,14 +169,14 @@ class Domain(Generic[A]):
         Raises:
             UnknownCommand: there is none of that kind.
         """
-        known = {
-            name: one
-            for name, one in self.handlers.items()
-            if one.creates == creates and (internal or not one.internal)
-        }
-        if command_type not in known:
-            raise UnknownCommand(command_type, list(known))
-        return known[command_type]
+
+        def fits(one: Handler[A]) -> bool:
+            return one.creates == creates and (internal or not one.internal)
+
+        found = self.handlers.get(command_type)
+        if found is None or not fits(found):
+            raise UnknownCommand(command_type, [name for name, one in self.handlers.items() if fits(one)])
+        return found
 
 
 def _signature_of(
