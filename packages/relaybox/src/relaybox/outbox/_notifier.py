@@ -15,7 +15,7 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, SessionTransaction
 
-from relaybox.db import Database, DatabaseError, Executor, load_queries
+from relaybox.db import Database, Executor, load_queries
 
 __all__ = ("OUTBOX_CHANNEL", "Notifier", "note_for_commit")
 
@@ -100,10 +100,8 @@ class Notifier:
             try:
                 async with self._database.connection() as connection:
                     await self._send(connection, keys)
-            except DatabaseError as error:
-                _log.warning(
-                    "notification lost, listeners will poll", error_code=error.error_code, keys=len(keys)
-                )
+            except Exception as error:  # noqa: BLE001 - PostgreSQL's queue may be full, and is not for ever
+                _log.warning("notification lost, listeners will poll", reason=str(error), keys=len(keys))
             await asyncio.sleep(_INTERVAL_S)
 
     async def _send(self, connection: Executor, keys: set[str]) -> None:
