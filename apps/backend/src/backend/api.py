@@ -4,10 +4,9 @@ from importlib.metadata import version
 from typing import Final
 
 from fastapi import FastAPI
-from relaybox.db import Database
-from relaybox.http import Backbone, SharedSecretVerifier, create_app
+from relaybox.http import Backbone, create_app
 from relaybox.service import ServiceSettings
-from relaybox.settings import JwtSettings, KafkaSettings, PostgresSettings, load_settings
+from relaybox.settings import KafkaSettings, load_settings
 from relaybox.telemetry import HealthState, check_kafka, check_postgres, configure_logging
 
 from backend.genesis.routes import genesis_router
@@ -28,14 +27,13 @@ def create_api() -> FastAPI:
     """
     service, api = load_settings(ServiceSettings), load_settings(ApiSettings)
     configure_logging(ServiceType.API_GATEWAY.value, service.log_level, service.log_json)
-    database = Database(load_settings(PostgresSettings), application_name=ServiceType.API_GATEWAY.value)
-    backbone = Backbone(database, [genesis], verifier=SharedSecretVerifier(load_settings(JwtSettings)))
+    backbone = Backbone.from_environment([genesis], service=ServiceType.API_GATEWAY.value)
     app = create_app(
         title="Genesis",
         version=version("relaybox-backend"),
         lifespan=backbone.lifespan,
         checks={
-            "postgres": check_postgres(database, *ALL),
+            "postgres": check_postgres(backbone.database, *ALL),
             "kafka": check_kafka(load_settings(KafkaSettings), away=HealthState.DEGRADED),
         },
         registry=backbone.registry,
