@@ -1,6 +1,7 @@
 """The agent at a real PostgreSQL: what becomes of a task that nobody waits for."""
 
-from uuid import uuid4
+from collections.abc import AsyncIterator
+from uuid import UUID, uuid4
 
 import pytest
 from backend.genesis.agent import AGENT, ConceptAgent
@@ -11,58 +12,58 @@ from relaybox.db import Database
 from relaybox.outbox import Notifier
 from relaybox.settings import TaskSettings
 from relaybox.tasks import Task, TaskLost
+from relaybox.tasks._store import claim_tasks
 from relaybox_types.genesis import Preferences
 
+_ORPHAN = """
+INSERT INTO async_tasks (task_type, triggered_by_command_id, aggregate_id, input_data)
+VALUES ('genesis.propose', $1::uuid, $2::uuid, jsonb_build_object('event_id', $1::uuid, 'correlation_id', $1::uuid, 'request',
+    jsonb_build_object('session_id', $2::uuid, 'command_id', $1::uuid, 'stage', 'CONCEPT_SELECTION',
+        'request_params', $3::text::jsonb, 'confirmed_data', '{}'::jsonb, 'feedback', '[]'::jsonb)))
+"""
 
-async def test_g06_a_task_that_a_withdrawal_did_not_see_ends_with_its_first_report(
-    database: Database,
-) -> None:
-    notifier = Notifier(database)
-    commands = CommandService(database, [genesis], notifier=notifier, source_service=AGENT)
-    agent = ConceptAgent(
-        OfflineMuse(), database=database, commands=commands, notifier=notifier, settings=TaskSettings()
-    )
-    session_id, command_id = uuid4(), uuid4()
-    writer = Caller(actor="writer", source_service="test")
-    create = Request(
-        aggregate_id=session_id, command_type="CreateSession", payload={}, caller=writer, creates=True
-    )
-    await commands.submit(create, domain=genesis)
-    abandon = Request(aggregate_id=session_id, command_type="AbandonSession", payload={}, caller=writer)
-    await commands.submit(abandon, domain=genesis)
-    async with database.connection() as connection:
-        [row] = await connection.fetch(
-            """
-            INSERT INTO async_tasks (task_type, triggered_by_command_id, aggregate_id, status, attempts,
-                lease_until, lease_token)
-            VALUES ('genesis.propose', $1, $2, 'RUNNING', 1, now() + interval '1 min', gen_random_uuid())
-            RETURNING id, lease_token, progress
-            """,
-            command_id,
-            session_id,
+
+@pytest.fixture
+async def commands(database: Database) -> AsyncIterator[CommandService]:
+    service = CommandService(database, [genesis], notifier=Notifier(database), source_service=AGENT)
+    yield service
+    await service.close()
+
+
+async def abandoned(commands: CommandService) -> UUID:
+    session_id, writer = uuid4(), Caller(actor="writer", source_service="test")
+    for command_type in ("CreateSession", "AbandonSession"):
+        creates = command_type == "CreateSession"
+        command = Request(
+            aggregate_id=session_id, command_type=command_type, payload={}, caller=writer, creates=creates
         )
-    request = {
-        "session_id": str(session_id),
-        "command_id": str(command_id),
-        "stage": "CONCEPT_SELECTION",
-        "request_params": Preferences().model_dump(mode="json"),
-        "confirmed_data": {},
-        "feedback": [],
-    }
-    task = Task(
-        id=row["id"],
-        task_type="genesis.propose",
-        command_id=command_id,
-        aggregate_id=session_id,
-        input_data={"request": request, "event_id": str(uuid4()), "correlation_id": str(uuid4())},
-        progress=row["progress"],
-        attempts=1,
-        lease_token=row["lease_token"],
+        await commands.submit(command, domain=genesis)
+    return session_id
+
+
+async def orphan(database: Database, session_id: UUID) -> Task:
+    """A task of a command that was withdrawn while the task was made."""
+    async with database.connection() as connection:
+        await connection.fetch(_ORPHAN, uuid4(), session_id, Preferences().model_dump_json())
+        [task] = await claim_tasks(connection, ["genesis.propose"], tasks_max=1, lease_s=60)
+    return task
+
+
+async def silent(_percent: float) -> None:
+    return None
+
+
+async def test_g06_a_task_that_a_withdrawal_did_not_see_ends_with_its_report(
+    database: Database, commands: CommandService
+) -> None:
+    agent = ConceptAgent(
+        OfflineMuse(),
+        database=database,
+        commands=commands,
+        notifier=Notifier(database),
+        settings=TaskSettings(),
     )
-
-    async def silent(_percent: float) -> None:
-        return None
-
+    task = await orphan(database, await abandoned(commands))
     await agent._propose(task, silent)
     async with database.connection() as connection:
         [ended] = await connection.fetch("SELECT status, error_data ->> 'error_code' AS why FROM async_tasks")
