@@ -76,6 +76,7 @@ class Pump:
         self._unrecorded: list[Outcome] = []
         self._batch_rows = settings.batch_size
         self._database_failures = 0
+        self._fetched_at_s = 0.0
         #: Failures in a row to reach Kafka; 0 while it answers.
         self.link_failures = 0
 
@@ -134,6 +135,7 @@ class Pump:
     async def _cycle(self, connection: DedicatedConnection) -> bool:
         """Fetch while the last batch flies, let it land, start the next, record the last."""
         self._keeper.news.clear()
+        self._fetched_at_s = time.monotonic()
         fetched = await self._fetch(connection)
         outcome = await self._land()
         batch = self._ready(fetched, outcome)
@@ -230,7 +232,7 @@ class Pump:
         self._signal(Signal.ROWS_CHARGED)
 
     async def _wait_for_news(self, connection: DedicatedConnection) -> None:
-        due_s = await seconds_until_due(connection)
+        due_s = await seconds_until_due(connection, fetched_s=time.monotonic() - self._fetched_at_s)
         await self._in_thread(self._publisher.serve)
         self._signal(Signal.IDLE)
         poll_s = self._settings.poll_interval

@@ -81,9 +81,12 @@ async def charge_rows(connection: DedicatedConnection, charges: Sequence[Charge]
     )
 
 
-async def seconds_until_due(connection: DedicatedConnection) -> float | None:
-    """Until the first waiting row's next attempt; None without one."""
-    [row] = await ask(connection, _SQL["next_due"])
+async def seconds_until_due(connection: DedicatedConnection, *, fetched_s: float) -> float | None:
+    """Until the first waiting row's next attempt; None without one.
+
+    *fetched_s* seconds ago was the last fetch, which did not see the rows that became due since.
+    """
+    [row] = await ask(connection, _SQL["next_due"], fetched_s)
     return row["due_s"]
 
 

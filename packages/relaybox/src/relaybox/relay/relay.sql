@@ -114,9 +114,10 @@ WHERE o.seq = charge.seq AND o.status = 'PENDING' AND o.key_hash BETWEEN held.ha
 RETURNING o.seq
 
 -- name: next_due
--- Seconds until the first row that waits for its next attempt is due; null without one.
+-- Seconds until the first row that waits for its next attempt is due, one that became so in the last $1 seconds
+-- included: less than 0 then. Null without one.
 SELECT extract(epoch FROM min(next_attempt_at) - clock_timestamp())::float8 AS due_s
-FROM event_outbox WHERE status = 'PENDING' AND next_attempt_at > now()
+FROM event_outbox WHERE status = 'PENDING' AND next_attempt_at > now() - make_interval(secs => $1::float8)
 
 -- name: measure_backlog
 -- How many rows are PENDING, wait for a retry, or for an operator, each counted up to $1, and for how many seconds
