@@ -17,9 +17,10 @@ from relaybox_types.genesis import Preferences
 
 _ORPHAN = """
 INSERT INTO async_tasks (task_type, triggered_by_command_id, aggregate_id, input_data)
-VALUES ('genesis.propose', $1::uuid, $2::uuid, jsonb_build_object('event_id', $1::uuid, 'correlation_id', $1::uuid, 'request',
-    jsonb_build_object('session_id', $2::uuid, 'command_id', $1::uuid, 'stage', 'CONCEPT_SELECTION',
-        'request_params', $3::text::jsonb, 'confirmed_data', '{}'::jsonb, 'feedback', '[]'::jsonb)))
+SELECT 'genesis.propose', command, session, jsonb_build_object('event_id', command, 'correlation_id', command,
+    'request', jsonb_build_object('session_id', session, 'command_id', command, 'stage', 'CONCEPT_SELECTION',
+        'request_params', $3::text::jsonb, 'confirmed_data', '{}'::jsonb, 'feedback', '[]'::jsonb))
+FROM (VALUES ($1::uuid, $2::uuid)) AS given (command, session)
 """
 
 
