@@ -217,6 +217,8 @@ def _create_engine(settings: PostgresSettings, application_name: str) -> AsyncEn
         max_overflow=0,
         pool_timeout=settings.connect_timeout_s,
         connect_args=_connect_arguments(settings, application_name),
+        # Errors are logged; what a user wrote is not.
+        hide_parameters=True,
     )
     event.listen(engine.sync_engine, "checkout", _refuse_dead_connection)
     return engine
