@@ -142,7 +142,7 @@ def test_a_session_of_a_wrong_form_is_not_created(writer: Writer, body: bytes) -
 def test_a_chain_id_must_be_a_uuid(writer: Writer, commands: str) -> None:
     headers = {"X-Correlation-ID": "the chain"}
     answer = writer.post(commands, json={"command_type": "AbandonSession"}, headers=headers)
-    assert outcome(answer) == (422, "VALIDATION_ERROR")
+    assert outcome(answer) == (400, "HEADER_INVALID")
 
 
 def test_precedence_is_401_404_422_schema_409_pending_422_stage(

@@ -15,6 +15,7 @@ from relaybox.http import (
     BODY_ERRORS,
     DATABASE_ERRORS,
     Backbone,
+    BadHeader,
     Principal,
     ValidationFailed,
     bearer,
@@ -55,7 +56,7 @@ def _add_create(router: APIRouter, backbone: Backbone) -> None:
         openapi_extra=json_body(CreateSessionRequest),
         responses={
             201: {"model": SessionState, "headers": {"Location": {"schema": {"type": "string"}}}},
-            **error_responses(*AUTH_ERRORS, *BODY_ERRORS, *DATABASE_ERRORS),
+            **error_responses(*AUTH_ERRORS, *BODY_ERRORS, BadHeader, *DATABASE_ERRORS),
         },
     )
     async def create(request: Request, principal: Annotated[Principal, authenticated]) -> Response:

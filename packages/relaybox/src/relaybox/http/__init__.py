@@ -14,6 +14,7 @@ from relaybox.http._body import (
     read_model,
 )
 from relaybox.http._errors import (
+    BadHeader,
     BodyTooLarge,
     HttpError,
     JsonNotStorable,
@@ -39,6 +40,7 @@ __all__ = (
     "DATABASE_ERRORS",
     "Authenticate",
     "Backbone",
+    "BadHeader",
     "BodyLimitMiddleware",
     "BodyTooLarge",
     "ErrorAnswer",

@@ -5,7 +5,7 @@
     RelayboxError
     └── HttpError
         ├── TokenMissing, TokenInvalid, TokenExpired   401
-        ├── MalformedJson                              400
+        ├── MalformedJson, BadHeader                   400
         ├── BodyTooLarge                               413
         ├── UnsupportedMediaType                       415
         └── JsonTooDeep, JsonNotStorable, ValidationFailed   422
@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from relaybox.errors import RelayboxError
 
 __all__ = (
+    "BadHeader",
     "BodyTooLarge",
     "HttpError",
     "JsonNotStorable",
@@ -83,6 +84,15 @@ class MalformedJson(HttpError):
     """Raised when a body is not JSON (RFC 8259, UTF-8)."""
 
     error_code = "MALFORMED_JSON"
+
+
+class BadHeader(HttpError):
+    """Raised when a header that we read has not the form it must have; the message names both."""
+
+    error_code = "HEADER_INVALID"
+
+    def __init__(self, header: str, form: str) -> None:
+        super().__init__(f"The header '{header}' must be {form}; correct it or leave it out")
 
 
 class BodyTooLarge(HttpError):

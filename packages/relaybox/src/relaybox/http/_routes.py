@@ -32,7 +32,7 @@ from relaybox.http._answers import error_responses
 from relaybox.http._auth import AUTH_ERRORS, SCHEME, bearer
 from relaybox.http._backbone import Backbone
 from relaybox.http._body import BODY_ERRORS, json_body, read_model
-from relaybox.http._errors import TokenMissing, ValidationFailed
+from relaybox.http._errors import BadHeader, TokenMissing, ValidationFailed
 from relaybox.http._requests import request_id_of
 from relaybox.http._sse import EventStreamResponse
 from relaybox.http._tokens import Principal
@@ -49,6 +49,7 @@ _VERSION_MAX: Final = 2_147_483_647
 DATABASE_ERRORS: Final[tuple[type[RelayboxError], ...]] = (DatabaseUnavailable, DatabaseBusy)
 #: What sending a command may raise beside the errors of its body and its token.
 COMMAND_ERRORS: Final[tuple[type[RelayboxError], ...]] = (
+    BadHeader,
     AggregateNotFound,
     UnknownCommand,
     PayloadInvalid,
@@ -77,7 +78,11 @@ def id_of(text: str) -> UUID:
 
 
 def caller_of(request: Request, principal: Principal, service: str) -> Caller:
-    """Who sends a command over HTTP, with the request's id and trace."""
+    """Who sends a command over HTTP, with the request's id and trace.
+
+    Raises:
+        BadHeader: ``X-Correlation-Id`` is no UUID.
+    """
     return Caller(
         actor=principal.subject,
         source_service=service,
@@ -284,8 +289,7 @@ def _correlation_of(request: Request) -> UUID | None:
     try:
         return UUID(given)
     except ValueError:
-        detail = {"field": "header.x-correlation-id", "message": "must be a UUID"}
-        raise ValidationFailed([detail]) from None
+        raise BadHeader("X-Correlation-Id", "a UUID") from None
 
 
 def _hash(ticket: str) -> bytes:
