@@ -31,7 +31,7 @@ from relaybox.db import DatabaseBusy, DatabaseUnavailable, RetryTransaction
 from relaybox.errors import RelayboxError
 from relaybox.http._errors import BodyTooLarge, HttpError, UnsupportedMediaType, ValidationFailed, described
 from relaybox.http._requests import request_id_of
-from relaybox.outbox import OutboxError
+from relaybox.outbox import MessageTooLarge
 
 __all__ = (
     "ANSWERS",
@@ -82,7 +82,8 @@ ANSWERS: Final[ErrorAnswers] = {
     StaleVersion: ErrorAnswer(status=409, fields=lambda error: {"version": error.actual}),
     CommandRefused: ErrorAnswer(status=422),
     ConstraintViolated: ErrorAnswer(status=409),
-    OutboxError: ErrorAnswer(status=422),
+    # The other refusals of the outbox are mistakes of ours.
+    MessageTooLarge: ErrorAnswer(status=422),
 }
 
 

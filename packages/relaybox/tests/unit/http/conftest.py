@@ -27,6 +27,7 @@ from relaybox.http import (
     read_json,
     read_model,
 )
+from relaybox.outbox import EventIncomplete, MessageTooLarge, TopicUndeclared
 from relaybox.settings import JwtSettings
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -91,6 +92,9 @@ RAISED: dict[str, Callable[[], Exception]] = {
     "taken": lambda: Taken("ann"),
     "away": lambda: DatabaseUnavailable("PostgreSQL is away"),
     "busy": lambda: DatabaseBusy("PostgreSQL is busy"),
+    "message-too-large": lambda: MessageTooLarge("the event is too large"),
+    "undeclared": lambda: TopicUndeclared("a private topic"),
+    "incomplete": lambda: EventIncomplete("a private detail"),
     "unlisted": lambda: Unlisted("a private detail"),
     "unexpected": lambda: ValueError("a private detail"),
     "teapot": lambda: HTTPException(418, "short and stout", {"X-Pot": "tea"}),

@@ -20,6 +20,9 @@ Post = Callable[..., Awaitable[httpx.Response]]
         ("busy", 503, "DATABASE_BUSY"),
         ("teapot", 418, "IM_A_TEAPOT"),
         ("too-large", 413, "BODY_TOO_LARGE"),
+        ("message-too-large", 422, "MESSAGE_TOO_LARGE"),
+        ("undeclared", 500, "INTERNAL_ERROR"),
+        ("incomplete", 500, "INTERNAL_ERROR"),
         ("unlisted", 500, "INTERNAL_ERROR"),
         ("unexpected", 500, "INTERNAL_ERROR"),
     ],
@@ -47,7 +50,7 @@ async def test_headers_of_the_frameworks_errors_are_kept(http: httpx.AsyncClient
     assert (await http.get("/api/shop/s/raise/teapot")).headers["x-pot"] == "tea"
 
 
-@pytest.mark.parametrize("name", ["unlisted", "unexpected"])
+@pytest.mark.parametrize("name", ["undeclared", "incomplete", "unlisted", "unexpected"])
 async def test_an_unexpected_error_is_logged_once_and_tells_the_client_nothing(
     http: httpx.AsyncClient, name: str
 ) -> None:
