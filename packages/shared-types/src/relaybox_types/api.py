@@ -24,11 +24,11 @@ Version = Annotated[int, Field(ge=1, le=2_147_483_647)]
 
 
 class _Request(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class _Response(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
 
 class CommandRequest(_Request):
@@ -82,7 +82,7 @@ class StreamTicket(_Response):
 class ErrorBody(BaseModel):
     """Body of every error. Some errors add fields, such as `duplicate_command_id`."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
 
     error_code: str
     message: str

@@ -31,7 +31,7 @@ class EventEnvelope(BaseModel):
     along the chain; ``causation_id`` is the event this one was caused by, null for the first (G08).
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     event_id: UUID
     event_type: Name

@@ -74,7 +74,7 @@ class GenesisStage(StrEnum):
 class _Strict(BaseModel):
     """Frozen, and no field that is not declared: a misspelt field is an error, not a silent loss."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class StageContent(_Strict):

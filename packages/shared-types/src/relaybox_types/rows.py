@@ -28,7 +28,7 @@ Progress = Annotated[Decimal, Field(ge=0, le=100, max_digits=5, decimal_places=2
 
 
 class _Row(BaseModel):
-    model_config = ConfigDict(frozen=True, from_attributes=True)
+    model_config = ConfigDict(frozen=True, from_attributes=True, hide_input_in_errors=True)
 
 
 class DomainEvent(_Row):

@@ -20,7 +20,7 @@ FEEDBACK_MAX: Final = 8
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
 
 class PendingRequest(_Part):

@@ -75,7 +75,7 @@ _PROBLEM_CHARACTERS_MAX: Final = 300
 
 
 class _Payload(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class CreateSession(_Payload):
@@ -102,7 +102,7 @@ class ReportFailure(_Payload):
 class ProposalRequest(BaseModel):
     """Payload of ConceptGenerationRequested and StageProposalRequested: all an agent needs to know."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     session_id: UUID
     #: The command a report must name.

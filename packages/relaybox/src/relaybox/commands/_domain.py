@@ -26,7 +26,7 @@ class Aggregate(BaseModel):
     events, and what is rebuilt must equal what was stored.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     id: UUID
     #: The principal it belongs to; nobody else finds it.

@@ -1,0 +1,19 @@
+"""Nothing of what somebody wrote gets into an error, which may be logged."""
+
+import pytest
+from pydantic import BaseModel, ValidationError
+from relaybox_types import api, envelope, genesis, genesis_api, rows
+
+MODELS = [
+    model
+    for module in (api, envelope, genesis, genesis_api, rows)
+    for model in vars(module).values()
+    if isinstance(model, type) and issubclass(model, BaseModel) and model.__module__ == module.__name__
+]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: f"{model.__module__}.{model.__name__}")
+def test_an_error_of_a_model_holds_nothing_of_its_input(model: type[BaseModel]) -> None:
+    with pytest.raises(ValidationError) as refused:
+        model.model_validate("a private word")
+    assert "private" not in str(refused.value)
