@@ -65,7 +65,7 @@ class _Product:
         self._announce(api)
 
     async def _start_postgres(self, start: Start) -> None:
-        if "POSTGRES_HOST" in self.environment:
+        if self.environment.get("POSTGRES_HOST"):
             self.supervisor.say("postgres", f"using {self.environment['POSTGRES_HOST']} from the environment")
             return
         server = LocalPostgres(self.settings.data_dir / "postgres")
@@ -73,7 +73,7 @@ class _Product:
         self.environment |= server.settings()
 
     async def _start_kafka(self, start: Start) -> None:
-        if "KAFKA_HOST" in self.environment:
+        if self.environment.get("KAFKA_HOST"):
             self.supervisor.say("kafka", f"using {self.environment['KAFKA_HOST']} from the environment")
             return
         server = LocalKafka(self.settings.data_dir / "kafka")

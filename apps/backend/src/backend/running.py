@@ -60,7 +60,9 @@ def _clone() -> Path:
 class ProductSettings(BaseSettings):
     """Where the product keeps its data."""
 
-    model_config = SettingsConfigDict(env_prefix="RELAYBOX_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="RELAYBOX_", frozen=True, extra="ignore", env_ignore_empty=True
+    )
 
     #: Outlives the product; one product at a time uses it.
     data_dir: Path = _clone() / ".relaybox" / "data"

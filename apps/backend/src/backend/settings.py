@@ -22,7 +22,7 @@ class ServiceType(StrEnum):
 class RoleSettings(BaseSettings):
     """Which of the services this process is."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
     service_type: ServiceType
 
@@ -30,7 +30,7 @@ class RoleSettings(BaseSettings):
 class ApiSettings(BaseSettings):
     """How the API is served."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
     api_host: str = "127.0.0.1"
     api_port: Port = 8000

@@ -32,7 +32,7 @@ _log = structlog.get_logger(__name__)
 class ServiceSettings(BaseSettings):
     """How a service logs, and where it shows its health."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
     log_level: LogLevel = "INFO"
     #: Lines for people instead of JSON; by default people get theirs on a terminal.

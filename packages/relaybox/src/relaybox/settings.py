@@ -31,7 +31,9 @@ class PostgresSettings(BaseSettings):
     both are the same role and the append-only rule rests on a trigger alone.
     """
 
-    model_config = SettingsConfigDict(env_prefix="POSTGRES_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="POSTGRES_", frozen=True, extra="ignore", env_ignore_empty=True
+    )
 
     host: str = "localhost"
     port: Port = 5432
@@ -60,7 +62,7 @@ class PostgresSettings(BaseSettings):
 class KafkaSettings(BaseSettings):
     """Where Kafka is."""
 
-    model_config = SettingsConfigDict(env_prefix="KAFKA_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="KAFKA_", frozen=True, extra="ignore", env_ignore_empty=True)
 
     host: str = "localhost"
     port: Port = 9092
@@ -74,7 +76,7 @@ class KafkaSettings(BaseSettings):
 class RelaySettings(BaseSettings):
     """How the message relay works."""
 
-    model_config = SettingsConfigDict(env_prefix="RELAY_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="RELAY_", frozen=True, extra="ignore", env_ignore_empty=True)
 
     #: Seconds between two polls when nobody tells of new rows.
     poll_interval: Annotated[float, Field(gt=0, le=3_600)] = 5.0
@@ -88,7 +90,7 @@ class RelaySettings(BaseSettings):
 class TaskSettings(BaseSettings):
     """How asynchronous tasks are run."""
 
-    model_config = SettingsConfigDict(env_prefix="TASK_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="TASK_", frozen=True, extra="ignore", env_ignore_empty=True)
 
     #: Seconds a worker may be silent before its task goes to another one (G06).
     lease_s: Annotated[float, Field(gt=0, le=3_600)] = 60.0
@@ -108,7 +110,7 @@ class JwtSettings(BaseSettings):
     The secret must hold at least 32 bytes, the size of the digest (RFC 7518, section 3.2).
     """
 
-    model_config = SettingsConfigDict(env_prefix="JWT_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="JWT_", frozen=True, extra="ignore", env_ignore_empty=True)
 
     secret: Annotated[SecretStr, Field(min_length=32)]
     issuer: Annotated[str, Field(min_length=1)] = "relaybox"

@@ -3,9 +3,17 @@
 import re
 
 import pytest
+from pydantic_settings import BaseSettings
 from relaybox.errors import SettingsError
 from relaybox.outbox import OutboxSettings
-from relaybox.settings import JwtSettings, KafkaSettings, PostgresSettings, RelaySettings, load_settings
+from relaybox.settings import (
+    JwtSettings,
+    KafkaSettings,
+    PostgresSettings,
+    RelaySettings,
+    TaskSettings,
+    load_settings,
+)
 
 _NO_SECRET = "a-value-that-must-not-be-printed"
 
@@ -26,6 +34,23 @@ def test_the_environment_is_what_is_read(monkeypatch: pytest.MonkeyPatch) -> Non
     assert load_settings(PostgresSettings).host == "db.example"
     assert load_settings(PostgresSettings).port == 6543
     assert load_settings(RelaySettings).batch_size == 7
+
+
+@pytest.mark.parametrize(
+    "kind", [PostgresSettings, KafkaSettings, RelaySettings, TaskSettings, OutboxSettings]
+)
+def test_an_empty_value_means_that_nothing_is_set(
+    kind: type[BaseSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in kind.model_fields:
+        monkeypatch.setenv(f"{kind.model_config.get('env_prefix')}{name}".upper(), "")
+    assert load_settings(kind) == kind.model_construct()
+
+
+def test_an_empty_secret_is_a_missing_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JWT_SECRET", "")
+    with pytest.raises(SettingsError, match=r"^JWT_SECRET: Field required$"):
+        load_settings(JwtSettings)
 
 
 def test_every_wrong_setting_has_one_line_and_its_value_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

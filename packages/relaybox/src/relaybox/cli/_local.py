@@ -35,22 +35,24 @@ async def run_beside_servers(command: Sequence[str], data_dir: Path) -> int:
         await _start_servers(servers, data_dir)
         await migrate_up(load_settings(PostgresSettings), BACKBONE)
         await ensure_topics(load_settings(KafkaSettings), load_settings(OutboxSettings).declared())
-        os.environ.setdefault("JWT_SECRET", secrets.token_urlsafe(_SECRET_BYTES))
+        os.environ["JWT_SECRET"] = os.environ.get("JWT_SECRET") or secrets.token_urlsafe(_SECRET_BYTES)
         return await _run(command)
 
 
 async def _start_servers(servers: AsyncExitStack, data_dir: Path) -> None:
-    if "POSTGRES_HOST" in os.environ and "KAFKA_HOST" in os.environ:
+    # An empty one counts as unset, as everywhere.
+    postgres_is_named, kafka_is_named = (bool(os.environ.get(f"{one}_HOST")) for one in ("POSTGRES", "KAFKA"))
+    if postgres_is_named and kafka_is_named:
         return
     with needs_extra("local"):
         from relaybox.local import LocalKafka, LocalPostgres
 
-        if "POSTGRES_HOST" not in os.environ:
+        if not postgres_is_named:
             postgres = LocalPostgres(data_dir / "postgres")
             await postgres.start()
             servers.push_async_callback(postgres.stop)
             os.environ.update(postgres.settings())
-        if "KAFKA_HOST" not in os.environ:
+        if not kafka_is_named:
             kafka = LocalKafka(data_dir / "kafka")
             await kafka.start()
             servers.push_async_callback(kafka.stop)

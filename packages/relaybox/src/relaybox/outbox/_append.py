@@ -63,7 +63,9 @@ class OutboxSettings(BaseSettings):
     key (G34): better a refused command than a stopped session.
     """
 
-    model_config = SettingsConfigDict(env_prefix="OUTBOX_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="OUTBOX_", frozen=True, extra="ignore", env_ignore_empty=True
+    )
 
     #: Comma-separated names of the topics that events may go to.
     topics: Annotated[str, Field(min_length=1)] = "domain-events"

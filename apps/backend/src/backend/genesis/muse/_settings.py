@@ -16,7 +16,7 @@ __all__ = ["MuseSettings", "muse_from_settings"]
 class MuseSettings(BaseSettings):
     """MUSE and MUSE_…; all but MUSE and MUSE_PACE_S are read with MUSE=llm only."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
     muse: Literal["offline", "llm"] = "offline"
     #: Seconds the offline muse takes for each of its five steps, for a demo to be watched.
