@@ -16,6 +16,15 @@ from relaybox.settings import KafkaSettings
 __all__ = ("TopicsNotReady", "ensure_topics")
 
 _ANSWER_S: Final = 10.0
+#: What the client says when nobody answers, one of them in the words "waiting for controller".
+_AWAY: Final = frozenset(
+    {
+        KafkaError._TIMED_OUT,  # noqa: SLF001 - librdkafka's local codes are spelled so
+        KafkaError._TRANSPORT,  # noqa: SLF001
+        KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
+        KafkaError._RESOLVE,  # noqa: SLF001
+    }
+)
 
 
 class TopicsNotReady(RelayError):
@@ -46,13 +55,17 @@ def _ensure(settings: KafkaSettings, topics: list[str], partitions: int) -> list
         except KafkaException as error:
             reason: KafkaError = error.args[0]
             if reason.code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise TopicsNotReady(
-                    f"topic {name!r} cannot be created: {reason.str()}; create it by hand"
-                ) from error
+                raise _not_ready(settings, name, reason) from error
         except TimeoutError as error:
-            raise TopicsNotReady(
-                f"no Kafka broker answers at {settings.bootstrap_servers}; check KAFKA_HOST and KAFKA_PORT"
-            ) from error
+            raise _not_ready(settings, name, None) from error
         else:
             created.append(name)
     return created
+
+
+def _not_ready(settings: KafkaSettings, name: str, reason: KafkaError | None) -> TopicsNotReady:
+    if reason is None or reason.code() in _AWAY:
+        return TopicsNotReady(
+            f"Kafka cannot be reached at {settings.bootstrap_servers}; check KAFKA_HOST and KAFKA_PORT"
+        )
+    return TopicsNotReady(f"topic {name!r} cannot be created: {reason.str()}; create it by hand")
