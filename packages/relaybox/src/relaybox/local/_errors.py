@@ -65,10 +65,7 @@ class PortTaken(LocalError):
 
     def __init__(self, *, port: int, owner: str | None, setting: str) -> None:
         by = f" by {owner}" if owner else ""
-        super().__init__(
-            f"Port {port} is taken{by}. Stop that process, or set {setting} to another port "
-            f"(or leave {setting} unset to take a free one)."
-        )
+        super().__init__(f"Port {port} is taken{by}. Stop that process, or set {setting} to another port.")
 
 
 class ServerDidNotStart(LocalError):
