@@ -87,6 +87,14 @@ async def test_without_preferences_the_confirmed_data_decide_the_language() -> N
     assert re.findall("[A-Za-z]{2,}", prose_of(proposal)) == []
 
 
+async def test_a_note_does_not_change_the_language_of_a_story_that_has_begun() -> None:
+    concept = (await propose(preferences=ENGLISH)).options[0]
+    confirmed = {GenesisStage.CONCEPT_SELECTION: concept}
+    note = Preferences(notes="好")
+    proposal = await propose(GenesisStage.STORY_CONCEPTION, confirmed=confirmed, preferences=note)
+    assert HAN.search(text_of(proposal)) is None
+
+
 async def test_feedback_alone_decides_the_language_too() -> None:
     proposal = await propose(feedback=(Feedback(feedback="再来一次"),))
     assert re.findall("[A-Za-z]{2,}", prose_of(proposal)) == []

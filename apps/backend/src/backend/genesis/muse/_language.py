@@ -24,7 +24,8 @@ def texts_of(models: Iterable[BaseModel]) -> str:
 def language_of(brief: Brief) -> Language:
     """The language to answer in: the one wished for, else the writer's, else English.
 
-    The writer's is that of the first of preferences, confirmed contents and feedback with any text in it.
+    The writer's is that of the first of confirmed contents, preferences and feedback with any text in it: a
+    story goes on in its language, whatever a note of a single character is written in.
     """
     wished = (brief.preferences.language or "").lower().split("-")[0]
     if wished == "zh":
@@ -32,7 +33,7 @@ def language_of(brief: Brief) -> Language:
     if wished == "en":
         return "en"
     preferences = brief.preferences.model_copy(update={"language": None})
-    for source in ((preferences,), brief.confirmed.values(), brief.feedback):
+    for source in (brief.confirmed.values(), (preferences,), brief.feedback):
         language = _script(texts_of(source))
         if language is not None:
             return language
