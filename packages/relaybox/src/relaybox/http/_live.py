@@ -182,6 +182,9 @@ class LiveStreams:
             except DatabaseError as error:
                 _log.warning("stream.poll_failed", error_code=error.error_code)
                 continue
+            except Exception as error:  # noqa: BLE001 - without the poll lost hints are lost for good
+                _log.error("stream.poll_failed", exc_info=error)
+                continue
             now = {row["id"]: (row["version"], row["worked_at"]) for row in rows}
             moved = frozenset(key for key, position in now.items() if self._positions.get(key) != position)
             self._positions = now

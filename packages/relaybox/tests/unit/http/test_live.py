@@ -1,0 +1,42 @@
+"""What finds lost hints for live streams goes on, whatever happens to it."""
+
+import asyncio
+
+import pytest
+from relaybox.db import Database
+from relaybox.http import _live
+from relaybox.settings import PostgresSettings
+from structlog.testing import capture_logs
+
+
+class Broken(Database):
+    """Raises what nobody expects; tells when it was asked again after that."""
+
+    def __init__(self) -> None:
+        super().__init__(PostgresSettings(host="nowhere.invalid"))
+        self.asked = 0
+        self.asked_again = asyncio.Event()
+
+    def connection(self):
+        self.asked += 1
+        if self.asked > 1:
+            self.asked_again.set()
+        raise ZeroDivisionError("a mistake of ours")
+
+
+async def test_g84_a_poll_that_fails_for_a_reason_nobody_knows_is_logged_and_repeated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_live, "_POLL_S", 0.0)
+    database = Broken()
+    streams = _live.LiveStreams(database)
+    streams._followers["a shop"] = {_live._Follower("Shop", "a shop")}
+    with capture_logs() as lines:
+        polling = asyncio.create_task(streams._poll())
+        again = asyncio.create_task(database.asked_again.wait())
+        await asyncio.wait({polling, again}, return_when=asyncio.FIRST_COMPLETED)
+    polling.cancel()
+    again.cancel()
+    await asyncio.gather(polling, again, return_exceptions=True)
+    assert database.asked_again.is_set()
+    assert {(line["event"], line["log_level"]) for line in lines} == {("stream.poll_failed", "error")}
