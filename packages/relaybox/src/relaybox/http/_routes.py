@@ -217,12 +217,10 @@ def _add_stream(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> Non
         return StreamTicket(ticket=ticket, expires_in_s=_TICKET_S)
 
     async def follower(
-        request: Request,
         session_id: Id,
         credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(SCHEME)],
         ticket: Annotated[str | None, Query(max_length=100, description="Instead of a token")] = None,
     ) -> str:
-        del request
         if ticket is None:
             if credentials is None:
                 raise TokenMissing
