@@ -1,4 +1,4 @@
-"""Several programs and servers as one: started in order, one log, started again, stopped in reverse."""
+"""Several programs and servers as one: started in order, one log, started again, stopped together."""
 
 import asyncio
 import signal
@@ -18,7 +18,9 @@ _RESTARTS_MAX = 5
 _WINDOW_S = 60.0
 _BACKOFF_S = 0.25
 #: Stopping everything is promised within 10 s; the rest is for the interpreter's own end.
-_STOP_S = 8.0
+_STOP_S = 9.4
+#: All programs get this long at once, enough for an agent's `TASK_STOP_GRACE_S`; servers get what is left.
+_PROGRAMS_STOP_S = 8.0
 _NAME_WIDTH = 14
 _COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_red")
 _OWN_NAME = "relaybox"
@@ -31,8 +33,9 @@ class Supervisor:
 
     Every line of a part stands in one log behind the part's name, in colour on a terminal only. A part
     that crashes is reported and started again, after 0.25, 0.5, 1, 2 and 4 s; the sixth crash within a
-    minute stops everything. SIGINT, SIGTERM and SIGHUP stop all parts within 10 s, in the reverse order
-    of their start. The parts are out of the terminal's reach, and end even when the supervisor is SIGKILLed.
+    minute stops everything. SIGINT, SIGTERM and SIGHUP stop all parts within 10 s: the programs at once,
+    then the servers in the reverse order of their start. The parts are out of the terminal's reach, and
+    end even when the supervisor is SIGKILLed.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -125,9 +128,12 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         deadline = time.monotonic() + _STOP_S
-        while self._parts:
-            share_s = max(0.0, deadline - time.monotonic()) / len(self._parts)
-            await self._parts.pop().stop(share_s)
+        programs = [part for part in self._parts if isinstance(part, SupervisedProgram)]
+        await asyncio.gather(*(program.stop(_PROGRAMS_STOP_S) for program in programs))
+        servers = [part for part in self._parts if isinstance(part, SupervisedServer)]
+        while servers:
+            share_s = max(0.0, deadline - time.monotonic()) / len(servers)
+            await servers.pop().stop(share_s)
 
     @contextmanager
     def _signals(self, end: asyncio.Future[int]) -> Generator[None]:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from relaybox.local import ServerPart, Start, Supervisor
 from relaybox.local._process import is_alive, wait_for_exit
 
 SCRIPT = Path(__file__).with_name("supervised.py")
@@ -55,6 +56,27 @@ class Supervised:
         self.lines.append(line.decode().rstrip("\n"))
 
 
+class ServerOfNote:
+    """A server that only notes when it is told to stop."""
+
+    def __init__(self, name: str, place: Path, ends: list[str]) -> None:
+        self.log = self.place = place
+        self._name = name
+        self._ends = ends
+
+    async def start(self) -> None:
+        return
+
+    async def stop(self) -> None:
+        self._ends.append(self._name)
+
+    def kill(self) -> None:
+        return
+
+    async def wait(self) -> int:
+        return await asyncio.get_running_loop().create_future()
+
+
 @pytest.fixture
 async def supervise() -> AsyncIterator[Callable]:
     started: list[Supervised] = []
@@ -79,7 +101,7 @@ async def supervise() -> AsyncIterator[Callable]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-async def test_a_signal_stops_every_part_in_reverse_order_and_exits_0(supervise, number) -> None:
+async def test_a_signal_stops_every_program_and_exits_0(supervise, number) -> None:
     goodbye = "import sys, signal; signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('bye'))); " + SERVE
     product = await supervise("first", goodbye, "second", goodbye)
     await product.pid_of("first")
@@ -88,8 +110,38 @@ async def test_a_signal_stops_every_part_in_reverse_order_and_exits_0(supervise,
     product.process.send_signal(number)
 
     assert await product.end() == 0
-    goodbyes = [line.split()[0] for line in product.lines if line.endswith("bye")]
-    assert goodbyes == ["second", "first"]
+    goodbyes = {line.split()[0] for line in product.lines if line.endswith("bye")}
+    assert goodbyes == {"second", "first"}
+
+
+async def test_programs_are_stopped_at_once_so_that_none_takes_the_time_of_another(
+    supervise, tmp_path: Path
+) -> None:
+    told = tmp_path / "told"
+    os.mkfifo(told)
+    # A FIFO opens when both ends are: neither ends before the other was told to, too.
+    meet = "import signal; signal.signal(signal.SIGTERM, lambda *_: exit(print('bye', open({!r}, {!r})))); "
+    first, second = meet.format(str(told), "w"), meet.format(str(told), "r")
+    product = await supervise("first", first + SERVE, "second", second + SERVE)
+    await product.pid_of("first")
+    await product.pid_of("second")
+
+    product.process.send_signal(signal.SIGTERM)
+
+    assert await product.end() == 0
+    assert {line.split()[0] for line in product.lines if "bye" in line} == {"first", "second"}
+
+
+async def test_of_the_servers_the_last_started_is_stopped_first(tmp_path: Path) -> None:
+    ends: list[str] = []
+
+    async def compose(start: Start) -> None:
+        await start(ServerPart(name="first", server=ServerOfNote("first", tmp_path, ends)))
+        await start(ServerPart(name="second", server=ServerOfNote("second", tmp_path, ends)))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert await Supervisor().run(compose) == 0
+    assert ends == ["second", "first"]
 
 
 async def test_a_part_that_ignores_sigterm_is_killed(supervise) -> None:
