@@ -10,7 +10,13 @@ import asyncpg
 from sqlalchemy import URL, event, exc
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
-from relaybox.db._errors import AWAY, DatabaseUnavailable, RetryTransaction, map_database_errors
+from relaybox.db._errors import (
+    AWAY,
+    DatabaseUnavailable,
+    RetryTransaction,
+    map_database_errors,
+    unreachable,
+)
 from relaybox.settings import PostgresSettings
 
 __all__ = ("Database", "DedicatedConnection", "Executor", "Isolation", "executor_of")
@@ -118,7 +124,7 @@ class Database:
             RetryTransaction: 40001 or 40P01.
         """
         with map_database_errors():
-            connection = await reached(self.engine.connect().start())
+            connection = await reached(self.engine.connect().start(), self.engine.url)
             try:
                 raw = await connection.get_raw_connection()
                 assert raw.driver_connection is not None
@@ -158,7 +164,9 @@ class Database:
     async def _run_once(self, work: Callable[[AsyncSession], Awaitable[T]], isolation: Isolation) -> T:
         with map_database_errors():
             async with self.sessions() as db:
-                await reached(db.connection(execution_options={"isolation_level": isolation}))
+                await reached(
+                    db.connection(execution_options={"isolation_level": isolation}), self.engine.url
+                )
                 result = await work(db)
                 await db.commit()
                 return result
@@ -180,7 +188,8 @@ class Database:
                     password=settings.password.get_secret_value() or None,
                     database=settings.db,
                     **_connect_arguments(settings, self._application_name),
-                )
+                ),
+                self.engine.url,
             )
 
     async def close(self) -> None:
@@ -190,16 +199,16 @@ class Database:
                 await self.engine.dispose()
 
 
-async def reached(connecting: Awaitable[T]) -> T:
-    """Await a connection that is being made; here, and only here, an ``OSError`` is PostgreSQL's.
+async def reached(connecting: Awaitable[T], url: URL) -> T:
+    """Await a connection to *url* that is being made; here, and only here, an ``OSError`` is PostgreSQL's.
 
     Raises:
         DatabaseUnavailable: nobody answered.
     """
     try:
         return await connecting
-    except (TimeoutError, OSError) as error:
-        raise DatabaseUnavailable(AWAY) from error
+    except OSError as error:  # TimeoutError is one
+        raise unreachable(url.host or "", url.port or 0, error) from error
 
 
 def _create_engine(settings: PostgresSettings, application_name: str) -> AsyncEngine:

@@ -9,6 +9,7 @@
         └── RetryTransaction      lost a race; the whole transaction may be run again
 """
 
+import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
@@ -26,9 +27,12 @@ __all__ = (
     "constraint_of",
     "map_database_errors",
     "sqlstate_of",
+    "unreachable",
 )
 
 AWAY: Final = "PostgreSQL cannot be reached; check POSTGRES_HOST, POSTGRES_PORT and the server"
+#: The driver looks for certificates and passwords in HOME, needed or not, and fails where it may not look.
+_UNREADABLE: Final = "make it readable for this user, or set HOME to a directory of this user's"
 #: InternalClientError: the driver was told that its connection ends just when it wanted to use it.
 _FOREIGN: Final = (
     asyncpg.PostgresError,
@@ -82,6 +86,17 @@ class RetryTransaction(DatabaseError):
     """
 
     error_code = "RETRY_TRANSACTION"
+
+
+def unreachable(host: str, port: int, error: OSError) -> DatabaseUnavailable:
+    """The error for a connection that could not be made: where to, and the true reason."""
+    # The driver's own words for a refused connection are a tuple with the address.
+    known = error.errno is not None and error.errno > 0
+    reason = os.strerror(error.errno or 0) if known else error.strerror or str(error) or "no answer in time"
+    remedy = "check POSTGRES_HOST, POSTGRES_PORT and the server"
+    if isinstance(error.filename, str | os.PathLike):
+        reason, remedy = f"{reason}: {os.fspath(error.filename)}", _UNREADABLE
+    return DatabaseUnavailable(f"PostgreSQL cannot be reached at {host}:{port}: {reason}; {remedy}")
 
 
 def sqlstate_of(error: BaseException) -> str | None:

@@ -159,7 +159,7 @@ def _owner(settings: PostgresSettings) -> AsyncEngine:
 @asynccontextmanager
 async def _connected(engine: AsyncEngine) -> AsyncGenerator[AsyncConnection]:
     with map_database_errors():
-        connection = await reached(engine.connect().start())
+        connection = await reached(engine.connect().start(), engine.url)
         try:
             yield connection
         finally:

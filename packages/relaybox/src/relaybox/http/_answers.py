@@ -69,7 +69,12 @@ ErrorAnswers: TypeAlias = Mapping[type[RelayboxError], ErrorAnswer]
 """Answers by class; the nearest base decides. Applications extend :data:`ANSWERS` with theirs."""
 
 ANSWERS: Final[ErrorAnswers] = {
-    DatabaseUnavailable: ErrorAnswer(status=503, headers={"Retry-After": "5"}),
+    # Where PostgreSQL is, and why it is not to be had, is for logs and /readyz.
+    DatabaseUnavailable: ErrorAnswer(
+        status=503,
+        headers={"Retry-After": "5"},
+        fields=lambda _error: {"message": "PostgreSQL cannot be reached at the moment; try again later"},
+    ),
     DatabaseBusy: ErrorAnswer(status=503, headers={"Retry-After": "1"}),
     RetryTransaction: ErrorAnswer(status=503, headers={"Retry-After": "1"}),
     ValidationFailed: ErrorAnswer(status=422, fields=lambda error: {"details": error.details}),

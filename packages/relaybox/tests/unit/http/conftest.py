@@ -90,7 +90,7 @@ class Unlisted(RelayboxError):
 TABLE = {**ANSWERS, Taken: ErrorAnswer(status=409, fields=lambda error: {"taken_by": error.by})}
 RAISED: dict[str, Callable[[], Exception]] = {
     "taken": lambda: Taken("ann"),
-    "away": lambda: DatabaseUnavailable("PostgreSQL is away"),
+    "away": lambda: DatabaseUnavailable("PostgreSQL is away from secret-host"),
     "busy": lambda: DatabaseBusy("PostgreSQL is busy"),
     "message-too-large": lambda: MessageTooLarge("the event is too large"),
     "undeclared": lambda: TopicUndeclared("a private topic"),

@@ -41,6 +41,10 @@ async def test_an_error_may_add_fields_of_its_own(http: httpx.AsyncClient) -> No
     assert (await http.get("/api/shop/s/raise/taken")).json()["taken_by"] == "ann"
 
 
+async def test_a_client_is_not_told_where_the_database_is(http: httpx.AsyncClient) -> None:
+    assert "secret-host" not in (await http.get("/api/shop/s/raise/away")).text
+
+
 async def test_who_should_come_again_is_told_when(http: httpx.AsyncClient) -> None:
     assert (await http.get("/api/shop/s/raise/away")).headers["retry-after"] == "5"
     assert (await http.get("/api/shop/s/raise/busy")).headers["retry-after"] == "1"
