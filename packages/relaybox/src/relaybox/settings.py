@@ -101,7 +101,7 @@ class TaskSettings(BaseSettings):
     #: Seconds between two looks for tasks when nobody tells of new ones.
     poll_s: Annotated[float, Field(gt=0, le=60)] = 1.0
     #: Seconds a running task gets to end when its process is told to stop.
-    stop_grace_s: Annotated[float, Field(ge=0, le=60)] = 8.0
+    stop_grace_s: Annotated[float, Field(ge=0, le=60)] = 7.0
 
 
 class JwtSettings(BaseSettings):
