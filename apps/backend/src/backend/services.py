@@ -4,6 +4,8 @@ import asyncio
 import os
 import socket
 import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Final
 
 import uvicorn
@@ -26,6 +28,7 @@ __all__ = ("ApiPortTaken", "run_service")
 
 #: What requests in flight get at the end; streams are asked to end before.
 _STOP_S: Final = 5
+_FIGURES: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class ApiPortTaken(RelayboxError):
@@ -60,8 +63,6 @@ def _serve_api(api: ApiSettings) -> None:
         from backend.api import create_api
 
         create_api()
-        # Read by prometheus_client when it is imported, in the workers that uvicorn starts.
-        os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="relaybox-metrics-"))
     config = uvicorn.Config(
         "backend.api:create_api",
         factory=True,
@@ -72,9 +73,25 @@ def _serve_api(api: ApiSettings) -> None:
     )
     with _listening(api) as listener:
         if api.api_workers > 1:
-            Multiprocess(config, sockets=[listener]).run()
+            with _shared_figures():
+                Multiprocess(config, sockets=[listener]).run()
         else:
             uvicorn.Server(config).run(sockets=[listener])
+
+
+@contextmanager
+def _shared_figures() -> Generator[None]:
+    """A directory in which workers add up their figures, for as long as they run; a given one is kept."""
+    if os.environ.get(_FIGURES):
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="relaybox-metrics-", ignore_cleanup_errors=True) as made:
+        # Read by prometheus_client when it is imported, in the workers that uvicorn starts.
+        os.environ[_FIGURES] = made
+        try:
+            yield
+        finally:
+            del os.environ[_FIGURES]
 
 
 def _listening(api: ApiSettings) -> socket.socket:
