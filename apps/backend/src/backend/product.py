@@ -28,9 +28,17 @@ from relaybox.local import (
 )
 from relaybox.outbox import OutboxSettings
 from relaybox.relay import ensure_topics
-from relaybox.settings import JwtSettings, KafkaSettings, PostgresSettings, load_settings
+from relaybox.settings import (
+    JwtSettings,
+    KafkaSettings,
+    PostgresSettings,
+    RelaySettings,
+    TaskSettings,
+    load_settings,
+)
 
 from backend.api import PREFIX
+from backend.genesis.muse import MuseSettings
 from backend.migrations import ALL
 from backend.running import DataDirectoryUnusable, ProductSettings, Running, claim, write_private
 from backend.settings import ApiSettings, ServiceType
@@ -53,10 +61,14 @@ class _Product:
     async def compose(self, start: Start) -> None:
         """Start everything in order; each part sees what those before it became."""
         api = load_settings(ApiSettings)
-        require_free_port(api.api_port, setting="API_PORT")
         self.environment["JWT_SECRET"] = self.environment.get("JWT_SECRET") or _kept_secret(
             self.settings.data_dir
         )
+        # Where a part would fall over a wrong setting, it would be started again and again.
+        os.environ["JWT_SECRET"] = self.environment["JWT_SECRET"]
+        for kind in (JwtSettings, MuseSettings, RelaySettings, TaskSettings, OutboxSettings):
+            load_settings(kind)
+        require_free_port(api.api_port, setting="API_PORT")
         await asyncio.gather(self._start_postgres(start), self._start_kafka(start))
         await self._prepare()
         await asyncio.gather(
