@@ -15,14 +15,7 @@ from relaybox.consumers._errors import HandlerFailed
 from relaybox.consumers._lane import Lane
 from relaybox.consumers._message import Message, parse_event
 from relaybox.consumers._subscription import Subscription, UnitOfWork
-from relaybox.db import (
-    Database,
-    DatabaseBusy,
-    DatabaseUnavailable,
-    RetryTransaction,
-    executor_of,
-    load_queries,
-)
+from relaybox.db import TRANSIENT_ERRORS, Database, executor_of, load_queries
 
 __all__ = ("ConsumerMoment", "GiveUp", "Handling", "Retry", "WaitForDatabase", "next_step")
 
@@ -77,7 +70,7 @@ def next_step(
     A handler gets four attempts, 1 s, 2 s and 4 s apart. A database that is away or overloaded is
     waited for without end, in pauses that double up to 5 s.
     """
-    if isinstance(failure, (DatabaseUnavailable, DatabaseBusy, RetryTransaction)):
+    if isinstance(failure, TRANSIENT_ERRORS):
         pause_s = _DATABASE_PAUSE_S * 2.0 ** min(database_failures - 1, 10)
         return WaitForDatabase(pause_s=min(pause_s, _DATABASE_PAUSE_S_MAX))
     if failures > len(_RETRY_PAUSES_S):
@@ -131,7 +124,7 @@ class Handling:
                 failure = error
             else:
                 return True
-            charged = not isinstance(failure, (DatabaseUnavailable, DatabaseBusy, RetryTransaction))
+            charged = not isinstance(failure, TRANSIENT_ERRORS)
             failures, database_failures = failures + charged, database_failures + (not charged)
             step = next_step(failure, failures=failures, database_failures=database_failures)
             if isinstance(step, GiveUp):

@@ -3,6 +3,7 @@
 from relaybox.db._database import Database, DedicatedConnection, Executor, Isolation, executor_of
 from relaybox.db._documents import holds_nul
 from relaybox.db._errors import (
+    TRANSIENT_ERRORS,
     DatabaseBusy,
     DatabaseError,
     DatabaseUnavailable,
@@ -25,6 +26,7 @@ from relaybox.db._queries import Queries, load_queries
 
 __all__ = (
     "BACKBONE",
+    "TRANSIENT_ERRORS",
     "Database",
     "DatabaseBusy",
     "DatabaseError",

@@ -20,6 +20,7 @@ import sqlalchemy.exc
 from relaybox.errors import RelayboxError
 
 __all__ = (
+    "TRANSIENT_ERRORS",
     "DatabaseBusy",
     "DatabaseError",
     "DatabaseUnavailable",
@@ -97,6 +98,10 @@ def unreachable(host: str, port: int, error: OSError) -> DatabaseUnavailable:
     if isinstance(error.filename, str | os.PathLike):
         reason, remedy = f"{reason}: {os.fspath(error.filename)}", _UNREADABLE
     return DatabaseUnavailable(f"PostgreSQL cannot be reached at {host}:{port}: {reason}; {remedy}")
+
+
+TRANSIENT_ERRORS: Final = (DatabaseUnavailable, DatabaseBusy, RetryTransaction)
+"""What passes by itself: PostgreSQL's trouble, and not the fault of the work that met it."""
 
 
 def sqlstate_of(error: BaseException) -> str | None:

@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 
-from relaybox.db import Database, DatabaseBusy, DatabaseUnavailable, RetryTransaction
+from relaybox.db import TRANSIENT_ERRORS, Database
 from relaybox.errors import RelayboxError
 from relaybox.tasks._errors import TaskLost, TaskUnfinished
 from relaybox.tasks._progress import ProgressReport
@@ -70,7 +70,7 @@ class Attempt:
                 still_open = await postpone_task(
                     connection, self.task.fence, pause_s=pause_s, error=_describe(failure)
                 )
-        except (DatabaseUnavailable, DatabaseBusy, RetryTransaction) as error:
+        except TRANSIENT_ERRORS as error:
             _log.warning(
                 "task cannot be postponed; it is taken over when its lease runs out",
                 error_code=error.error_code,

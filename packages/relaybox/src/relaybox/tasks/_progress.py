@@ -6,7 +6,7 @@ from typing import Final
 
 import structlog
 
-from relaybox.db import Database, DatabaseBusy, DatabaseUnavailable, RetryTransaction
+from relaybox.db import TRANSIENT_ERRORS, Database
 from relaybox.tasks._store import report_progress
 from relaybox.tasks._task import OnProgress, Task
 
@@ -58,7 +58,7 @@ class ProgressReport:
         try:
             async with self._database.connection() as connection:
                 self._last = await report_progress(connection, self._task.fence, exact)
-        except (DatabaseUnavailable, DatabaseBusy, RetryTransaction) as error:
+        except TRANSIENT_ERRORS as error:
             _log.warning("progress not recorded", task_id=str(self._task.id), error_code=error.error_code)
             return
         self._written_at_s = monotonic()

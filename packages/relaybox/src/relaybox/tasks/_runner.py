@@ -9,7 +9,7 @@ from uuid import UUID
 import structlog
 from structlog.contextvars import bound_contextvars
 
-from relaybox.db import Database, DatabaseBusy, DatabaseUnavailable, RetryTransaction
+from relaybox.db import TRANSIENT_ERRORS, Database
 from relaybox.settings import TaskSettings
 from relaybox.tasks._attempt import Attempt, Ending
 from relaybox.tasks._statistics import RunnerStatistics
@@ -19,7 +19,6 @@ from relaybox.tasks._task import OnProgress, Task, Worker
 __all__ = ("RunnerMoment", "TaskRunner")
 
 _log: Final = structlog.stdlib.get_logger(__name__)
-_NOT_THE_TASKS_FAULT: Final = (DatabaseUnavailable, DatabaseBusy, RetryTransaction)
 #: How long a cancelled worker may take to clean up before its task goes to a successor anyway.
 _CANCEL_S: Final = 0.5
 #: How long a stop waits for a claim on its way, and for the releases, when PostgreSQL does not answer.
@@ -139,7 +138,7 @@ class TaskRunner:
                 tasks = await claim_tasks(
                     connection, list(self._workers), tasks_max=free, lease_s=self._settings.lease_s
                 )
-        except _NOT_THE_TASKS_FAULT as error:
+        except TRANSIENT_ERRORS as error:
             _log.warning("tasks cannot be claimed; trying again", error_code=error.error_code)
             self._announce(RunnerMoment.WAITING_FOR_DATABASE)
             return
@@ -198,7 +197,7 @@ class TaskRunner:
                 async with self._database.connection() as connection:
                     fences = [task.fence for task in asked]
                     lost = await renew_leases(connection, fences, lease_s=self._settings.lease_s)
-            except _NOT_THE_TASKS_FAULT as error:
+            except TRANSIENT_ERRORS as error:
                 # The work goes on: while PostgreSQL is away nobody else can take it, and the fence
                 # decides about the result.
                 _log.warning("leases cannot be renewed; trying again", error_code=error.error_code)
@@ -234,7 +233,7 @@ class TaskRunner:
         try:
             async with self._database.connection() as connection:
                 released = await release_task(connection, task.fence)
-        except _NOT_THE_TASKS_FAULT as error:
+        except TRANSIENT_ERRORS as error:
             _log.warning(
                 "task not released; it is taken over when its lease runs out",
                 task_id=str(task.id),
