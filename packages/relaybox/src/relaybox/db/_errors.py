@@ -95,8 +95,8 @@ def unreachable(host: str, port: int, error: OSError) -> DatabaseUnavailable:
     known = error.errno is not None and error.errno > 0
     reason = os.strerror(error.errno or 0) if known else error.strerror or str(error) or "no answer in time"
     remedy = "check POSTGRES_HOST, POSTGRES_PORT and the server"
-    if isinstance(error.filename, str | os.PathLike):
-        reason, remedy = f"{reason}: {os.fspath(error.filename)}", _UNREADABLE
+    if error.filename is not None:
+        reason, remedy = f"{reason}: {error.filename}", _UNREADABLE
     return DatabaseUnavailable(f"PostgreSQL cannot be reached at {host}:{port}: {reason}; {remedy}")
 
 
