@@ -1,8 +1,13 @@
 """The root of every error Relaybox raises on purpose."""
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final, TypedDict
 
-__all__ = ("RelayboxError", "SettingsError")
+__all__ = ("Detail", "RelayboxError", "SettingsError", "described")
+
+_DETAILS_MAX: Final = 20
+#: A place may be named by a client's own words, which may be long.
+_FIELD_CHARS_MAX: Final = 200
 
 
 class RelayboxError(Exception):
@@ -19,3 +24,24 @@ class SettingsError(RelayboxError):
     """Raised when the environment lacks a setting or holds a malformed one; one line per setting."""
 
     error_code = "SETTINGS_INVALID"
+
+
+class Detail(TypedDict):
+    """One entry of the ``details`` of an error about the form of something."""
+
+    #: Where, as a path with dots: ``payload.rating``.
+    field: str
+    #: What is wrong there; never what stood there.
+    message: str
+
+
+def described(problems: Sequence[Any], within: str | None = None) -> list[Detail]:
+    """Where and why Pydantic refused its input, from its ``errors()``: at most 20 entries, never the input.
+
+    *within* is what was refused as a whole, and the path's beginning.
+    """
+    details: list[Detail] = []
+    for problem in problems[:_DETAILS_MAX]:
+        path = [*([] if within is None else [within]), *map(str, problem["loc"])]
+        details.append({"field": ".".join(path)[:_FIELD_CHARS_MAX], "message": str(problem["msg"])})
+    return details

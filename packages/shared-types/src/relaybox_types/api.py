@@ -14,6 +14,7 @@ __all__ = (
     "CommandRequest",
     "CommandState",
     "ErrorBody",
+    "ErrorDetail",
     "StreamTicket",
     "TaskState",
     "Version",
@@ -37,7 +38,7 @@ class CommandRequest(_Request):
     command_type: Word
     payload: dict[str, JsonValue] = Field(default_factory=dict)
     #: Refused with 409 STALE_VERSION unless the aggregate stands at this version.
-    expected_version: Version | None = None
+    expected_version: Annotated[Version, Field(strict=True)] | None = None
 
 
 class CommandAccepted(_Response):
@@ -79,6 +80,14 @@ class StreamTicket(_Response):
     expires_in_s: Annotated[int, Field(ge=1)]
 
 
+class ErrorDetail(_Response):
+    """One field of the request that was refused; never what stood in it."""
+
+    #: A path with dots: `body.limit`, `payload.rating`.
+    field: str
+    message: str
+
+
 class ErrorBody(BaseModel):
     """Body of every error. Some errors add fields, such as `duplicate_command_id`."""
 
@@ -87,3 +96,5 @@ class ErrorBody(BaseModel):
     error_code: str
     message: str
     request_id: str | None = None
+    #: With VALIDATION_ERROR and STAGE_CONTENT_INVALID: at most 20 fields.
+    details: list[ErrorDetail] | None = None

@@ -89,6 +89,12 @@ def test_a_tasks_progress_is_a_percentage(progress: float) -> None:
         )
 
 
+@pytest.mark.parametrize("version", ["1", True, 2.0, 0, 2**31])
+def test_an_expected_version_is_a_whole_number_and_nothing_like_one(version: object) -> None:
+    with pytest.raises(ValidationError, match="expected_version"):
+        CommandRequest.model_validate({"command_type": "ConfirmStage", "expected_version": version})
+
+
 def test_an_error_may_say_more() -> None:
     body = ErrorBody.model_validate(
         {

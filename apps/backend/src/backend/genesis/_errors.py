@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from relaybox.commands import CommandRefused
+from relaybox.errors import Detail
 from relaybox_types.genesis import GenesisStage, GenesisStatus
 
 __all__ = (
@@ -81,9 +82,9 @@ class StageContentInvalid(CommandRefused):
 
     error_code = "STAGE_CONTENT_INVALID"
 
-    def __init__(self, stage: GenesisStage, details: Sequence[str]) -> None:
+    def __init__(self, stage: GenesisStage, details: Sequence[Detail]) -> None:
         self.details = tuple(details)
-        problems = "; ".join(self.details[:3])
+        problems = "; ".join(f"{one['field']}: {one['message']}" for one in self.details[:3])
         super().__init__(
             f"the content is not what {stage} must hold: {problems}; correct it and send it again"
         )

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic_core import from_json, to_json
 from relaybox.commands import AggregateNotFound
 from relaybox.commands import Request as Command
+from relaybox.errors import Detail
 from relaybox.http import (
     AUTH_ERRORS,
     BODY_ERRORS,
@@ -157,5 +158,5 @@ def _position(cursor: str) -> tuple[datetime, UUID]:
         # A time at the end of the calendar has no equivalent in UTC, which PostgreSQL's driver wants.
         return datetime.fromisoformat(created_at).astimezone(UTC), UUID(last_id)
     except (ValueError, TypeError, AttributeError, OverflowError):
-        problem = {"field": "query.cursor", "message": "take it from next_cursor of the page before"}
-        raise ValidationFailed([problem]) from None
+        detail = Detail(field="query.cursor", message="take it from next_cursor of the page before")
+        raise ValidationFailed([detail]) from None

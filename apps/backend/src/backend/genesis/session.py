@@ -15,6 +15,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, ValidationError
 from relaybox.commands import Domain, Events, EventType, Settlement, SnapshotQueries
 from relaybox.db import load_queries
+from relaybox.errors import described
 from relaybox_types.enums import CommandStatus, TaskStatus
 from relaybox_types.envelope import EventTarget
 from relaybox_types.genesis import (
@@ -69,9 +70,6 @@ FINISHED: Final = genesis.event("Finished")
 UPDATED: Final = genesis.event("Updated")
 
 _NEXT_STAGE: Final[Mapping[GenesisStage, GenesisStage]] = MappingProxyType(dict(pairwise(GenesisStage)))
-_PROBLEMS_MAX: Final = 20
-#: A place in the content is named by the writer's own words, which may be long.
-_PROBLEM_CHARACTERS_MAX: Final = 300
 
 
 class _Payload(BaseModel):
@@ -334,8 +332,4 @@ def _own_content(stage: GenesisStage, content: Mapping[str, Any]) -> Mapping[str
         return STAGE_CONTENT[stage].model_validate(content).model_dump(mode="json")
     except ValidationError as error:
         problems = error.errors(include_input=False, include_url=False, include_context=False)
-        details = [
-            f"{'.'.join(map(str, one['loc'])) or 'content'}: {one['msg']}"[:_PROBLEM_CHARACTERS_MAX]
-            for one in problems[:_PROBLEMS_MAX]
-        ]
-        raise StageContentInvalid(stage, details) from None
+        raise StageContentInvalid(stage, described(problems, "payload.content")) from None

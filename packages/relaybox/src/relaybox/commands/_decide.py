@@ -15,6 +15,7 @@ from relaybox.commands._domain import Aggregate, Domain, Handler
 from relaybox.commands._errors import AggregateNotFound, DuplicateCommand, PayloadInvalid, StaleVersion
 from relaybox.commands._facts import Events, Fact, Settlement
 from relaybox.db import holds_nul
+from relaybox.errors import Detail, described
 from relaybox.outbox import check_message
 
 __all__ = ("Caller", "CommandResult", "Decision", "Loaded", "Request", "decide", "loaded_from_row")
@@ -156,8 +157,7 @@ def _parse(handler: Handler[Any], request: Request) -> BaseModel:
         return handler.model.model_validate(request.payload)
     except ValidationError as error:
         problems = error.errors(include_input=False, include_url=False, include_context=False)
-        details = [f"{'.'.join(map(str, one['loc'])) or 'payload'}: {one['msg']}" for one in problems[:20]]
-        raise PayloadInvalid(request.command_type, details) from None
+        raise PayloadInvalid(request.command_type, described(problems, "payload")) from None
 
 
 def _document(request: Request) -> str:
@@ -168,9 +168,11 @@ def _document(request: Request) -> str:
     try:
         document = to_json(request.payload)
     except ValueError:
-        raise PayloadInvalid(request.command_type, ["payload: is not JSON, or too deep"]) from None
+        detail = Detail(field="payload", message="is not JSON, or too deep")
+        raise PayloadInvalid(request.command_type, [detail]) from None
     if holds_nul(document):
-        raise PayloadInvalid(request.command_type, ["payload: must not contain the NUL character (U+0000)"])
+        detail = Detail(field="payload", message="must not contain the NUL character (U+0000)")
+        raise PayloadInvalid(request.command_type, [detail])
     return document.decode()
 
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 from uuid import UUID
 
-from relaybox.errors import RelayboxError
+from relaybox.errors import Detail, RelayboxError
 
 __all__ = (
     "AggregateNotFound",
@@ -60,9 +60,10 @@ class PayloadInvalid(CommandError):
 
     error_code = "VALIDATION_ERROR"
 
-    def __init__(self, command_type: str, details: Sequence[str]) -> None:
+    def __init__(self, command_type: str, details: Sequence[Detail]) -> None:
         self.details = tuple(details)
-        super().__init__(f"the payload of {command_type} is not valid: {'; '.join(self.details[:3])}")
+        problems = "; ".join(f"{one['field']}: {one['message']}" for one in self.details[:3])
+        super().__init__(f"the payload of {command_type} is not valid: {problems}")
 
 
 class DuplicateCommand(CommandError):
@@ -105,3 +106,5 @@ class CommandRefused(CommandError):
     """
 
     error_code = "COMMAND_REFUSED"
+    #: Which fields of the payload are to blame, for a refusal that can tell.
+    details: Sequence[Detail] = ()

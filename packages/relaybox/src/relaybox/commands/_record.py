@@ -18,6 +18,7 @@ from relaybox.db import (
     map_database_errors,
     sqlstate_of,
 )
+from relaybox.errors import Detail
 
 __all__ = ("Statements",)
 
@@ -85,7 +86,8 @@ def _named_refusals(command_type: str) -> Generator[None]:
         if state.startswith(_INTEGRITY_CLASS):
             raise ConstraintViolated(command_type, constraint) from error
         if state.startswith(_DATA_CLASS):
-            raise PayloadInvalid(command_type, [f"payload: PostgreSQL cannot store it ({state})"]) from error
+            detail = Detail(field="payload", message=f"PostgreSQL cannot store it ({state})")
+            raise PayloadInvalid(command_type, [detail]) from error
         raise
 
 

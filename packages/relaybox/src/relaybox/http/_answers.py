@@ -28,8 +28,8 @@ from relaybox.commands import (
     UnknownCommand,
 )
 from relaybox.db import DatabaseBusy, DatabaseUnavailable, RetryTransaction
-from relaybox.errors import RelayboxError
-from relaybox.http._errors import BodyTooLarge, HttpError, UnsupportedMediaType, ValidationFailed, described
+from relaybox.errors import RelayboxError, described
+from relaybox.http._errors import BodyTooLarge, HttpError, UnsupportedMediaType, ValidationFailed
 from relaybox.http._requests import request_id_of
 from relaybox.outbox import MessageTooLarge
 
@@ -85,7 +85,9 @@ ANSWERS: Final[ErrorAnswers] = {
         status=409, fields=lambda error: {"duplicate_command_id": str(error.duplicate_command_id)}
     ),
     StaleVersion: ErrorAnswer(status=409, fields=lambda error: {"version": error.actual}),
-    CommandRefused: ErrorAnswer(status=422),
+    CommandRefused: ErrorAnswer(
+        status=422, fields=lambda error: {"details": error.details} if error.details else {}
+    ),
     ConstraintViolated: ErrorAnswer(status=409),
     # The other refusals of the outbox are mistakes of ours.
     MessageTooLarge: ErrorAnswer(status=422),

@@ -12,11 +12,11 @@
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import ClassVar
 
 from pydantic import ValidationError
 
-from relaybox.errors import RelayboxError
+from relaybox.errors import Detail, RelayboxError, described
 
 __all__ = (
     "BadHeader",
@@ -32,9 +32,6 @@ __all__ = (
     "ValidationFailed",
     "validation_details",
 )
-
-_DETAILS_MAX: Final = 20
-_FIELD_CHARS_MAX: Final = 200
 
 
 class HttpError(RelayboxError):
@@ -138,24 +135,15 @@ class ValidationFailed(HttpError):
     error_code = "VALIDATION_ERROR"
     status = 422
 
-    def __init__(self, details: Sequence[Mapping[str, str]]) -> None:
+    def __init__(self, details: Sequence[Detail]) -> None:
         super().__init__("The request has the wrong form; see details")
         self.details = details
 
 
-def validation_details(error: ValidationError, *, within: str = "body") -> list[dict[str, str]]:
+def validation_details(error: ValidationError, *, within: str = "body") -> list[Detail]:
     """Where and why *error* refused its input: ``[{"field": "body.payload.x", "message": "…"}]``.
 
     Never holds the input itself, which may be private. At most 20 entries.
     """
     problems = error.errors(include_url=False, include_context=False, include_input=False)
     return described(problems, within)
-
-
-def described(problems: Sequence[Any], within: str | None = None) -> list[dict[str, str]]:
-    """The same for a list of Pydantic's problems, as FastAPI's own validation error carries them."""
-    details: list[dict[str, str]] = []
-    for problem in problems[:_DETAILS_MAX]:
-        path = [*([] if within is None else [within]), *map(str, problem["loc"])]
-        details.append({"field": ".".join(path)[:_FIELD_CHARS_MAX], "message": str(problem["msg"])})
-    return details

@@ -44,6 +44,8 @@ def _name_our_422(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
     answer = operation.get("responses", {}).get("422", {})
     content = answer.get("content", {}).get("application/json", {})
     if content.get("schema", {}).get("$ref", "").endswith("/HTTPValidationError"):
-        schemas.setdefault("ErrorBody", ErrorBody.model_json_schema(ref_template=_REF))
+        model = ErrorBody.model_json_schema(ref_template=_REF)
+        for name, schema in {**model.pop("$defs"), "ErrorBody": model}.items():
+            schemas.setdefault(name, schema)
         content["schema"] = {"$ref": _REF.format(model="ErrorBody")}
         answer["description"] = "Unprocessable Content: VALIDATION_ERROR"

@@ -173,7 +173,7 @@ def test_a_commands_for_agents_is_unknown_to_clients() -> None:
 def test_the_details_of_a_bad_payload_say_where_and_never_what() -> None:
     with pytest.raises(PayloadInvalid) as refused:
         decide(counters, asking("Increase", {"by": "s3cret", "steps": []}), loaded())
-    assert [detail.split(":")[0] for detail in refused.value.details] == ["by", "steps"]
+    assert [detail["field"] for detail in refused.value.details] == ["payload.by", "payload.steps"]
     assert "s3cret" not in str(refused.value)
 
 

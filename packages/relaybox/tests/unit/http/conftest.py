@@ -10,8 +10,9 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, Field, SecretStr
+from relaybox.commands import CommandRefused, PayloadInvalid
 from relaybox.db import DatabaseBusy, DatabaseUnavailable
-from relaybox.errors import RelayboxError
+from relaybox.errors import Detail, RelayboxError
 from relaybox.http import (
     ANSWERS,
     AUTH_ERRORS,
@@ -73,6 +74,12 @@ class Taken(RelayboxError):
         self.by = by
 
 
+class Unfit(CommandRefused):
+    """Raised for a field that the stage cannot take."""
+
+    details = (Detail(field="payload.content.title", message="Field required"),)
+
+
 class Half(Response):
     """Begins an answer and breaks."""
 
@@ -98,6 +105,9 @@ RAISED: dict[str, Callable[[], Exception]] = {
     "unlisted": lambda: Unlisted("a private detail"),
     "unexpected": lambda: ValueError("a private detail"),
     "teapot": lambda: HTTPException(418, "short and stout", {"X-Pot": "tea"}),
+    "refused": lambda: CommandRefused("the shop is closed"),
+    "unfit": lambda: Unfit("the title is missing"),
+    "bad-payload": lambda: PayloadInvalid("Buy", [Detail(field="payload.lines", message="Field required")]),
     "too-large": lambda: HTTPException(413),
 }
 

@@ -7,6 +7,7 @@ import pytest
 from fastapi import FastAPI
 from relaybox.errors import RelayboxError
 from relaybox.http import ANSWERS, AUTH_ERRORS, BODY_ERRORS, TokenMissing, error_responses
+from relaybox_types.api import ErrorBody
 from structlog.testing import capture_logs
 
 Post = Callable[..., Awaitable[httpx.Response]]
@@ -100,6 +101,20 @@ async def test_a_wrong_form_names_the_fields_and_not_the_input(post: Post) -> No
     fields = {detail["field"] for detail in body["details"]}
     assert fields == {"body.lines.0.count", "body.lines.1.article", "body.lines.1.count"}
     assert "private" not in answer.text
+
+
+async def test_details_have_one_form_wherever_they_come_from(http: httpx.AsyncClient, post: Post) -> None:
+    answers = [await post("/framework", b'{"lines": 1}')]
+    answers += [await http.get(f"/api/shop/s/raise/{name}") for name in ("unfit", "bad-payload")]
+    for answer in answers:
+        body = ErrorBody.model_validate(answer.json(), strict=True)
+        assert answer.status_code == 422
+        assert body.details
+        assert answer.json()["details"] == [detail.model_dump() for detail in body.details]
+
+
+async def test_a_refusal_without_details_has_none(http: httpx.AsyncClient) -> None:
+    assert "details" not in (await http.get("/api/shop/s/raise/refused")).json()
 
 
 async def test_the_details_of_a_wrong_form_are_bounded(post: Post, token: dict[str, str]) -> None:
