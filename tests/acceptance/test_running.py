@@ -12,6 +12,7 @@ import pytest
 from backend.running import NotRunning
 from relaybox.local import free_port
 
+from tests.fixtures.marks import needs_curl
 from tests.fixtures.product import BACKEND, SESSIONS, Product, Writer, wait_for
 
 #: Promised for Ctrl-C.
@@ -27,6 +28,7 @@ def own(server_dir: Path) -> Iterator[Product]:
     product.stop()
 
 
+@needs_curl
 def test_it_says_where_it_is_and_the_curl_it_prints_works(own: Product) -> None:
     text = wait_for("the last line", lambda: own.log_text() if "Ctrl-C" in own.log_text() else None)
     url = own.environment["API_URL"]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.fixtures.marks import needs_curl
 from tests.fixtures.product import Product
 from tests.unit.test_docs import fences
 
@@ -29,6 +30,7 @@ def shell(product: Product, script: str, directory: Path) -> str:
     return ran.stdout
 
 
+@needs_curl
 def test_what_the_tutorial_sends_is_answered_as_it_says(product: Product, tmp_path: Path) -> None:
     create, ask, look, choose = (
         text for text in fences(DOCS / "tutorial.md", "sh") if "SESSION_ID" in text or "SESSIONS=" in text
@@ -49,6 +51,7 @@ def test_what_the_tutorial_sends_is_answered_as_it_says(product: Product, tmp_pa
     assert '"status":"COMPLETED"' in told.rpartition("ConceptProposed")[2]
 
 
+@needs_curl
 def test_a_shell_with_the_products_settings_can_ask_it(product: Product, tmp_path: Path) -> None:
     [ask] = [text for text in fences(DOCS / "how-to/run-services-by-hand.md", "sh") if "curl" in text]
     told = shell(

@@ -19,6 +19,7 @@ from relaybox.db import Database
 from relaybox.local import free_port
 from relaybox.settings import KafkaSettings, PostgresSettings
 
+from tests.fixtures.marks import needs_curl
 from tests.packaging.conftest import ROOT, Environment
 
 EXAMPLES = ROOT / "examples"
@@ -159,9 +160,6 @@ def publish_again(settings: KafkaSettings, message: Message) -> Message:
     )
     assert producer.flush(_WAIT_S) == 0
     return copies[0]
-
-
-needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="the pages talk to the API with curl")
 
 
 @needs_curl
