@@ -16,6 +16,7 @@ from relaybox.outbox import Notifier
 from relaybox.relay import Relay, RelayCollector
 from relaybox.service import footing, run_until_signal
 from relaybox.settings import RelaySettings, TaskSettings, load_settings
+from relaybox.telemetry import CommandMetrics
 from uvicorn.supervisors import Multiprocess
 
 from backend.genesis.agent import AGENT, ConceptAgent
@@ -119,6 +120,7 @@ async def _run_agent() -> None:
             commands=commands,
             notifier=notifier,
             settings=load_settings(TaskSettings),
+            metrics=CommandMetrics(on.registry),
         )
         await notifier.start()
         try:

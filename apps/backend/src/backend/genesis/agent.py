@@ -14,9 +14,11 @@ from relaybox.commands import Caller, CommandService
 from relaybox.commands import Request as Command
 from relaybox.consumers import Subscription, UnitOfWork, subscribe
 from relaybox.db import Database, executor_of
+from relaybox.errors import RelayboxError
 from relaybox.outbox import Notifier
 from relaybox.settings import TaskSettings
 from relaybox.tasks import Progress, Task, TaskRunner, create_task, fail_task
+from relaybox.telemetry import CommandMetrics
 from relaybox_types.envelope import EventEnvelope
 
 from backend.genesis._errors import ReportSuperseded
@@ -50,11 +52,13 @@ class ConceptAgent:
         commands: CommandService,
         notifier: Notifier,
         settings: TaskSettings,
+        metrics: CommandMetrics,
     ) -> None:
         self._muse = muse
         self._database = database
         self._commands = commands
         self._notifier = notifier
+        self._metrics = metrics
         self.runner = TaskRunner(
             database,
             {_TASK_TYPE: self._propose},
@@ -140,13 +144,22 @@ class ConceptAgent:
             ),
         )
         try:
-            await self._commands.submit(command, domain=genesis)
+            await self._submit(command)
         except ReportSuperseded as superseded:
             _log.info("report superseded", command_id=str(task.command_id))
             # A withdrawal that met the making of the task did not see it: it would be tried for ever.
             error = {"error_code": superseded.error_code, "message": str(superseded)}
             async with self._database.connection() as connection:
                 await fail_task(connection, task.fence, error=error)
+
+    async def _submit(self, command: Command) -> None:
+        """Submit one of our own commands and count how it ended, as the API does with a client's."""
+        try:
+            result = await self._commands.submit(command, domain=genesis)
+        except RelayboxError as error:
+            self._metrics.decided(command_type=command.command_type, outcome=error.error_code)
+            raise
+        self._metrics.decided(command_type=command.command_type, outcome=result.status)
 
     def _tell_progress(self, task: Task, _percent: Decimal) -> None:
         self._notifier.notify([str(task.aggregate_id)])

@@ -1,4 +1,4 @@
-"""The agent at a real PostgreSQL: what becomes of a task that nobody waits for."""
+"""The agent at a real PostgreSQL: its reports, and what becomes of a task that nobody waits for."""
 
 from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
@@ -7,15 +7,17 @@ import pytest
 from backend.genesis.agent import AGENT, ConceptAgent
 from backend.genesis.muse import OfflineMuse
 from backend.genesis.session import genesis
+from prometheus_client import CollectorRegistry
 from relaybox.commands import Caller, CommandService, Request
 from relaybox.db import Database
 from relaybox.outbox import Notifier
 from relaybox.settings import TaskSettings
 from relaybox.tasks import Task, TaskLost
 from relaybox.tasks._store import claim_tasks
+from relaybox.telemetry import CommandMetrics
 from relaybox_types.genesis import Preferences
 
-_ORPHAN = """
+_TASK = """
 INSERT INTO async_tasks (task_type, triggered_by_command_id, aggregate_id, input_data)
 SELECT 'genesis.propose', command, session, jsonb_build_object('event_id', command, 'correlation_id', command,
     'request', jsonb_build_object('session_id', session, 'command_id', command, 'stage', 'CONCEPT_SELECTION',
@@ -31,21 +33,43 @@ async def commands(database: Database) -> AsyncIterator[CommandService]:
     await service.close()
 
 
-async def abandoned(commands: CommandService) -> UUID:
+@pytest.fixture
+def figures() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def agent(database: Database, commands: CommandService, figures: CollectorRegistry) -> ConceptAgent:
+    return ConceptAgent(
+        OfflineMuse(),
+        database=database,
+        commands=commands,
+        notifier=Notifier(database),
+        settings=TaskSettings(),
+        metrics=CommandMetrics(figures),
+    )
+
+
+async def session_after(commands: CommandService, command_type: str) -> tuple[UUID, UUID]:
+    """A session whose second command was of *command_type*, and that command's id."""
     session_id, writer = uuid4(), Caller(actor="writer", source_service="test")
-    for command_type in ("CreateSession", "AbandonSession"):
-        creates = command_type == "CreateSession"
+    command_id = uuid4()
+    for each in ("CreateSession", command_type):
         command = Request(
-            aggregate_id=session_id, command_type=command_type, payload={}, caller=writer, creates=creates
+            aggregate_id=session_id,
+            command_type=each,
+            payload={},
+            caller=writer,
+            creates=each == "CreateSession",
+            command_id=uuid4() if each == "CreateSession" else command_id,
         )
         await commands.submit(command, domain=genesis)
-    return session_id
+    return session_id, command_id
 
 
-async def orphan(database: Database, session_id: UUID) -> Task:
-    """A task of a command that was withdrawn while the task was made."""
+async def task_of(database: Database, session_id: UUID, command_id: UUID) -> Task:
     async with database.connection() as connection:
-        await connection.fetch(_ORPHAN, uuid4(), session_id, Preferences().model_dump_json())
+        await connection.fetch(_TASK, command_id, session_id, Preferences().model_dump_json())
         [task] = await claim_tasks(connection, ["genesis.propose"], tasks_max=1, lease_s=60)
     return task
 
@@ -54,20 +78,42 @@ async def silent(_percent: float) -> None:
     return None
 
 
+def counted(figures: CollectorRegistry) -> dict[tuple[str, str], float]:
+    """How often each command ended how."""
+    return {
+        (sample.labels["command_type"], sample.labels["outcome"]): sample.value
+        for metric in figures.collect()
+        for sample in metric.samples
+        if sample.name == "relaybox_commands_total"
+    }
+
+
 async def test_g06_a_task_that_a_withdrawal_did_not_see_ends_with_its_report(
-    database: Database, commands: CommandService
+    database: Database, commands: CommandService, agent: ConceptAgent, figures: CollectorRegistry
 ) -> None:
-    agent = ConceptAgent(
-        OfflineMuse(),
-        database=database,
-        commands=commands,
-        notifier=Notifier(database),
-        settings=TaskSettings(),
-    )
-    task = await orphan(database, await abandoned(commands))
+    session_id, _ = await session_after(commands, "AbandonSession")
+    # Its command was withdrawn while the task was made.
+    task = await task_of(database, session_id, uuid4())
     await agent._propose(task, silent)
     async with database.connection() as connection:
         [ended] = await connection.fetch("SELECT status, error_data ->> 'error_code' AS why FROM async_tasks")
     assert tuple(ended) == ("FAILED", "REPORT_SUPERSEDED")
+    assert counted(figures) == {("ReportProposal", "REPORT_SUPERSEDED"): 1}
     with pytest.raises(TaskLost):
         await agent._propose(task, silent)
+
+
+async def test_a_proposal_is_counted_as_a_command_that_ended(
+    database: Database, commands: CommandService, agent: ConceptAgent, figures: CollectorRegistry
+) -> None:
+    task = await task_of(database, *await session_after(commands, "RequestConceptGeneration"))
+    await agent._propose(task, silent)
+    assert counted(figures) == {("ReportProposal", "COMPLETED"): 1}
+
+
+async def test_a_failure_is_counted_as_a_command_that_ended(
+    database: Database, commands: CommandService, agent: ConceptAgent, figures: CollectorRegistry
+) -> None:
+    task = await task_of(database, *await session_after(commands, "RequestConceptGeneration"))
+    await agent._give_up(task)
+    assert counted(figures) == {("ReportFailure", "COMPLETED"): 1}
