@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relaybox.http._answers import ANSWERS, ErrorAnswers, install_error_handlers, internal_error
 from relaybox.http._body import BODY_BYTES_MAX, BodyLimitMiddleware
-from relaybox.http._docs import install_docs
+from relaybox.http._docs import GET_AND_HEAD, install_docs
 from relaybox.http._openapi import Application
 from relaybox.http._requests import RequestMiddleware
 from relaybox.telemetry import Checks, HttpMetrics, examine, exposition
@@ -120,16 +120,16 @@ class _UnexpectedErrorMiddleware:
 def _health_routes(checks: Checks, registry: CollectorRegistry) -> APIRouter:
     router = APIRouter(include_in_schema=False)
 
-    @router.get("/healthz")
+    @router.api_route("/healthz", methods=GET_AND_HEAD)
     async def healthz() -> Response:
         return _json(200, {"status": "ok"})
 
-    @router.get("/readyz")
+    @router.api_route("/readyz", methods=GET_AND_HEAD)
     async def readyz() -> Response:
         report = await examine(checks)
         return _json(report.http_status, report.body())
 
-    @router.get("/metrics")
+    @router.api_route("/metrics", methods=GET_AND_HEAD)
     def metrics() -> Response:
         return Response(exposition(registry), media_type="text/plain; version=0.0.4; charset=utf-8")
 

@@ -9,8 +9,10 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-__all__ = ("install_docs",)
+__all__ = ("GET_AND_HEAD", "install_docs")
 
+#: Load balancers look with HEAD; the server leaves out the body.
+GET_AND_HEAD: Final = ["GET", "HEAD"]
 _MEDIA_TYPES: Final = {"js": "text/javascript", "css": "text/css", "png": "image/png"}
 _FROM_WHEEL: Final = frozenset({"swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png"})
 #: Keeps the promise even if an asset wants more: the browser loads nothing from another host.
@@ -56,9 +58,9 @@ def install_docs(app: FastAPI) -> None:
     async def docs() -> Response:
         return Response(page, media_type="text/html", headers={"Content-Security-Policy": _POLICY})
 
-    app.add_api_route("/openapi.json", openapi, include_in_schema=False)
-    app.add_api_route("/docs", docs, include_in_schema=False)
-    app.add_api_route("/docs/assets/{name}", _asset, include_in_schema=False)
+    app.add_api_route("/openapi.json", openapi, methods=GET_AND_HEAD, include_in_schema=False)
+    app.add_api_route("/docs", docs, methods=GET_AND_HEAD, include_in_schema=False)
+    app.add_api_route("/docs/assets/{name}", _asset, methods=GET_AND_HEAD, include_in_schema=False)
 
 
 def _asset(name: str) -> Response:

@@ -98,3 +98,11 @@ async def test_a_client_that_goes_away_amid_its_body_is_no_error(
     told = [line["event"] for line in lines if line["event"].startswith("http.")]
     assert told == ["http.client_gone", "http.request"]
     assert lines[-1]["status"] == 499
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"])
+async def test_head_is_answered_as_get_without_a_body(port: int, path: str) -> None:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+        looked, got = await http.head(path), await http.get(path)
+    assert (looked.status_code, looked.content) == (200, b"")
+    assert looked.headers["content-type"] == got.headers["content-type"]
