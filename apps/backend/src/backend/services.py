@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -11,12 +10,11 @@ from typing import Final
 import uvicorn
 from relaybox.commands import CommandService
 from relaybox.consumers import Consumer
-from relaybox.errors import RelayboxError
 from relaybox.outbox import Notifier
 from relaybox.relay import Relay, RelayCollector
 from relaybox.service import footing, run_until_signal
 from relaybox.settings import RelaySettings, TaskSettings, load_settings
-from relaybox.telemetry import CommandMetrics
+from relaybox.telemetry import AddressUnusable, CommandMetrics, open_address
 from uvicorn.supervisors import Multiprocess
 
 from backend.genesis.agent import AGENT, ConceptAgent
@@ -25,22 +23,19 @@ from backend.genesis.session import genesis
 from backend.migrations import ALL
 from backend.settings import ApiSettings, ServiceType
 
-__all__ = ("ApiPortTaken", "run_service")
+__all__ = ("ApiAddressUnusable", "run_service")
 
 #: What requests in flight get at the end; streams are asked to end before.
 _STOP_S: Final = 5
 _FIGURES: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 
-class ApiPortTaken(RelayboxError):
+class ApiAddressUnusable(AddressUnusable):
     """Raised when the API's address cannot be opened."""
 
-    error_code = "API_PORT_TAKEN"
-
-    def __init__(self, host: str, port: int, reason: str) -> None:
-        super().__init__(
-            f"cannot serve the API at {host}:{port}: {reason}; stop what uses it, or set API_HOST, API_PORT"
-        )
+    error_code = "API_ADDRESS_UNUSABLE"
+    what = "the API"
+    settings = "API"
 
 
 def run_service(service_type: ServiceType) -> None:
@@ -72,7 +67,7 @@ def _serve_api(api: ApiSettings) -> None:
         access_log=False,
         timeout_graceful_shutdown=_STOP_S,
     )
-    with _listening(api) as listener:
+    with open_address(api.api_host, api.api_port, backlog=2_048, refused=ApiAddressUnusable) as listener:
         if api.api_workers > 1:
             with _shared_figures():
                 Multiprocess(config, sockets=[listener]).run()
@@ -93,14 +88,6 @@ def _shared_figures() -> Generator[None]:
             yield
         finally:
             del os.environ[_FIGURES]
-
-
-def _listening(api: ApiSettings) -> socket.socket:
-    # Opened here because uvicorn ends the process without a word to do about it.
-    try:
-        return socket.create_server((api.api_host, api.api_port), backlog=2_048)
-    except OSError as error:
-        raise ApiPortTaken(api.api_host, api.api_port, error.strerror or str(error)) from error
 
 
 async def _run_relay() -> None:

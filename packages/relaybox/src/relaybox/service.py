@@ -72,7 +72,7 @@ async def footing(name: str, *schema: Migrations) -> AsyncGenerator[Footing]:
 
     Raises:
         SettingsError: one line per setting that is missing or malformed.
-        HealthPortTaken: ``HEALTH_PORT`` cannot be opened.
+        HealthAddressUnusable: ``HEALTH_HOST``, ``HEALTH_PORT`` cannot be opened.
     """
     settings, kafka = load_settings(ServiceSettings), load_settings(KafkaSettings)
     configure_logging(name, settings.log_level, settings.log_json)

@@ -1,8 +1,9 @@
 """What operators see: logs, metrics, health, trace context."""
 
+from relaybox.telemetry._address import AddressUnusable, open_address
 from relaybox.telemetry._checks import check_kafka, check_postgres
 from relaybox.telemetry._health import Check, CheckResult, Checks, HealthReport, HealthState, examine
-from relaybox.telemetry._health_app import HealthPortTaken, health_app, serve_health
+from relaybox.telemetry._health_app import HealthAddressUnusable, health_app, serve_health
 from relaybox.telemetry._logging import LogLevel, configure_logging, log_context
 from relaybox.telemetry._metrics import CommandMetrics, DatabaseMetrics, HttpMetrics, exposition
 from relaybox.telemetry._redaction import REDACTED, redact
@@ -10,12 +11,13 @@ from relaybox.telemetry._tracing import continue_trace, current_traceparent
 
 __all__ = (
     "REDACTED",
+    "AddressUnusable",
     "Check",
     "CheckResult",
     "Checks",
     "CommandMetrics",
     "DatabaseMetrics",
-    "HealthPortTaken",
+    "HealthAddressUnusable",
     "HealthReport",
     "HealthState",
     "HttpMetrics",
@@ -29,6 +31,7 @@ __all__ = (
     "exposition",
     "health_app",
     "log_context",
+    "open_address",
     "redact",
     "serve_health",
 )

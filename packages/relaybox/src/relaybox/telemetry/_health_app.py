@@ -1,7 +1,6 @@
 """``/healthz``, ``/readyz`` and ``/metrics`` for processes that serve nothing else over HTTP."""
 
 import asyncio
-import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, MutableMapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, TypeAlias
@@ -10,11 +9,11 @@ import structlog
 from prometheus_client import CollectorRegistry
 from pydantic_core import to_json
 
-from relaybox.errors import RelayboxError
+from relaybox.telemetry._address import AddressUnusable, open_address
 from relaybox.telemetry._health import Checks, examine
 from relaybox.telemetry._metrics import exposition
 
-__all__ = ("HealthPortTaken", "health_app", "serve_health")
+__all__ = ("HealthAddressUnusable", "health_app", "serve_health")
 
 _log: Final = structlog.get_logger(__name__)
 
@@ -28,10 +27,12 @@ _TEXT: Final = b"text/plain; version=0.0.4; charset=utf-8"
 _STOP_S_MAX: Final = 1
 
 
-class HealthPortTaken(RelayboxError):
-    """Raised when the health port cannot be opened; choose another or stop who has it."""
+class HealthAddressUnusable(AddressUnusable):
+    """Raised when the health pages' address cannot be opened."""
 
-    error_code = "HEALTH_PORT_TAKEN"
+    error_code = "HEALTH_ADDRESS_UNUSABLE"
+    what = "health"
+    settings = "HEALTH"
 
 
 def health_app(checks: Checks, registry: CollectorRegistry) -> _App:
@@ -77,7 +78,7 @@ async def serve_health(app: _App, *, host: str, port: int) -> AsyncGenerator[int
     is its owner's affair. Needs the extra ``relaybox[http]``.
 
     Raises:
-        HealthPortTaken: the address cannot be opened.
+        HealthAddressUnusable: the address cannot be opened.
     """
     import uvicorn
 
@@ -86,7 +87,7 @@ async def serve_health(app: _App, *, host: str, port: int) -> AsyncGenerator[int
         def capture_signals(self) -> Generator[None]:
             yield
 
-    listener = _listen(host, port)
+    listener = open_address(host, port, backlog=64, refused=HealthAddressUnusable)
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -105,13 +106,3 @@ async def serve_health(app: _App, *, host: str, port: int) -> AsyncGenerator[int
         server.should_exit = True
         await serving
         listener.close()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    # Opened here because uvicorn ends the whole process when it cannot open a port.
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=64)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise HealthPortTaken(f"cannot serve health at {host}:{port}: {reason}; set another port") from error

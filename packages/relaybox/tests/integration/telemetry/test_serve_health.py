@@ -7,7 +7,7 @@ import socket
 import httpx
 import pytest
 from prometheus_client import CollectorRegistry
-from relaybox.telemetry import CheckResult, HealthPortTaken, HealthState, health_app, serve_health
+from relaybox.telemetry import CheckResult, HealthAddressUnusable, HealthState, health_app, serve_health
 
 
 async def well() -> CheckResult:
@@ -36,9 +36,17 @@ async def test_the_signals_stay_with_the_process() -> None:
 async def test_a_taken_port_is_an_error_with_its_reason_and_ends_nothing_else() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(HealthPortTaken, match=f"127.0.0.1:{port}.*in use"):
+        with pytest.raises(HealthAddressUnusable, match=f"127.0.0.1:{port}.*in use; stop what uses it"):
             async with serve_health(APP, host="127.0.0.1", port=port):
                 raise AssertionError
+
+
+@pytest.mark.parametrize("host", ["nowhere.invalid", "999.1.1.1", "203.0.113.1"])
+async def test_an_address_that_is_not_this_machines_is_not_called_taken(host: str) -> None:
+    with pytest.raises(HealthAddressUnusable, match=f"{host}:0: .*set HEALTH_HOST to") as refused:
+        async with serve_health(APP, host=host, port=0):
+            raise AssertionError
+    assert "stop" not in str(refused.value)
 
 
 async def test_an_error_of_the_work_comes_through_and_still_stops_the_pages() -> None:
