@@ -86,5 +86,8 @@ lock: ## Resolve the dependencies anew into requirements.lock
 	  --all-extras $(PACKAGES:%=%/pyproject.toml) requirements.in \
 	  --no-emit-package relaybox --no-emit-package relaybox-types --output-file requirements.lock
 
+# As root from a closed home the servers keep theirs elsewhere; moved-to names the place.
 clean: ## Remove the environment and the product's data
+	@for pointer in $(wildcard .relaybox/data/*/moved-to); do \
+	  case "$$(cat $$pointer)" in */relaybox-*) echo "rm -rf $$(cat $$pointer)"; rm -rf "$$(cat $$pointer)";; esac; done
 	rm -rf $(VENV) $(LOWEST) .relaybox
