@@ -169,7 +169,7 @@ async def test_orders_runs_as_its_page_says_and_counts_each_event_once(
     kafka_settings: KafkaSettings,
     tmp_path: Path,
 ) -> None:
-    ports = {"8000": str(free_port()), "8002": str(free_port())}
+    ports = {"8020": str(free_port()), "8002": str(free_port())}
     place = copy_of("orders", tmp_path, ports | {"warehouse": f"warehouse-{os.getpid()}"})
     seen = follow_page(place, variables)
     (expected,) = blocks(place / "README.md", "text")
@@ -204,7 +204,7 @@ async def test_the_outbox_alone_runs_as_its_page_says_and_publishes_what_was_com
     topic: str,
     tmp_path: Path,
 ) -> None:
-    changes = {"8000": str(free_port()), DOMAIN_EVENTS: topic, '"watch"': f'"watch-{topic}"'}
+    changes = {"8020": str(free_port()), DOMAIN_EVENTS: topic, '"watch"': f'"watch-{topic}"'}
     place = copy_of("outbox_only", tmp_path, changes)
     seen = follow_page(place, variables | {"OUTBOX_TOPICS": topic})
     (expected,) = blocks(place / "README.md", "text")
