@@ -27,6 +27,9 @@ __all__ = ("ApiAddressUnusable", "run_service")
 
 #: What requests in flight get at the end; streams are asked to end before.
 _STOP_S: Final = 5
+#: A worker that is silent for longer is replaced. uvicorn's own 5 s are less than a worker's imports take
+#: on a busy machine: it was killed just when it had begun to answer.
+_WORKER_SILENT_S: Final = 30
 _FIGURES: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -66,6 +69,7 @@ def _serve_api(api: ApiSettings) -> None:
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=_STOP_S,
+        timeout_worker_healthcheck=_WORKER_SILENT_S,
     )
     with open_address(api.api_host, api.api_port, backlog=2_048, refused=ApiAddressUnusable) as listener:
         if api.api_workers > 1:
