@@ -16,7 +16,7 @@ endif
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo env test test-all lint types lock bench sql clean
+.PHONY: help setup run demo env test test-parts test-whole test-all lint types lock bench sql clean
 
 help: ## List the wishes
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -55,10 +55,17 @@ types: $(STAMP) ## Check the types (basedpyright, strict)
 
 test: lint ## Check everything and run all tests but the long ones; takes ARGS for pytest
 	@rm -f .coverage .coverage.*
-	@coverage run -m pytest -m "not long" $(ARGS)
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-parts test-whole
 	@coverage combine --quiet
 	@coverage report --include='packages/*' --skip-covered --fail-under=90
 	@coverage report --include='apps/*' --skip-covered --fail-under=85
+
+# Most of a test is waiting for a server: two runs beside each other, each with servers of its own.
+test-parts:
+	@coverage run -m pytest -m "not long" packages apps $(ARGS)
+
+test-whole:
+	@coverage run -m pytest -m "not long" tests $(ARGS)
 
 test-all: test $(LOWEST)/.synced ## The same, on other versions too, and the long runs (about an hour)
 	@echo "PostgreSQL 16" && PG_VERSION=16 pytest -m "not long" packages apps

@@ -21,6 +21,7 @@ def contestants(stack: ExitStack) -> dict[str, int]:
     """Start all three; name to port."""
     uvicorn = ["uvicorn", "--factory", "--app-dir", "benchmarks", "--workers", str(WORKERS)]
     uvicorn += ["--port", "{port}", "--log-level", "warning", "--no-access-log"]
+    uvicorn += ["--timeout-worker-healthcheck", "30"]
     return {
         "relaybox": stack.enter_context(
             running(["backend"], SERVICE_TYPE="api-gateway", API_WORKERS=str(WORKERS), KAFKA_PORT="1")

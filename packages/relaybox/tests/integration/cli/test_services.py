@@ -118,7 +118,13 @@ def test_a_signal_reaches_the_command_whose_end_is_ours(
     wait = "import sys; print('here', flush=True); sys.stdin.read()"
     words = [*RELAYBOX, "local", "--", sys.executable, "-c", wait]
     with subprocess.Popen(
-        words, cwd=tmp_path, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        words,
+        cwd=tmp_path,
+        env=variables,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        # A suite under nohup ignores SIGHUP, and what is ignored is inherited.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"here\n"
