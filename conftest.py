@@ -27,7 +27,8 @@ _SUITE = ("KAFKA_VERSION",)
 # A developer's shell may point at a running product: no test may ever touch that one's data.
 for _name in [name for name in os.environ if name.startswith(_PRODUCT) and name not in _SUITE]:
     del os.environ[_name]
-for _name in ("SERVICE_TYPE", "CORS_ORIGINS"):
+# Nor is what `make test` tells its own children any business of a `make` that a test starts.
+for _name in ("SERVICE_TYPE", "CORS_ORIGINS", "MAKEFLAGS", "MFLAGS", "MAKELEVEL"):
     os.environ.pop(_name, None)
 
 
