@@ -103,6 +103,9 @@ CREATE TABLE event_outbox (
     error_data JSONB,
     created_at TIMESTAMPTZ NOT NULL DEFAULT now(),
     sent_at TIMESTAMPTZ,
+    -- An operator has decided that this FAILED row is never published; its key no longer waits for it.
+    skipped_at TIMESTAMPTZ,
+    CONSTRAINT event_outbox_skipped_check CHECK (skipped_at IS NULL OR status = 'FAILED'),
     CONSTRAINT event_outbox_sent_check CHECK ((status = 'SENT') = (sent_at IS NOT NULL)),
     CONSTRAINT event_outbox_failed_check CHECK (status <> 'FAILED' OR error_data IS NOT NULL)
 );
@@ -110,7 +113,7 @@ CREATE TABLE event_outbox (
 CREATE INDEX idx_event_outbox_pending ON event_outbox (seq) WHERE status = 'PENDING';
 -- Heads of keys that wait: for their next attempt, or for an operator.
 CREATE INDEX idx_event_outbox_blocked ON event_outbox (key, seq)
-    WHERE status = 'FAILED' OR (status = 'PENDING' AND next_attempt_at IS NOT NULL);
+    WHERE (status = 'FAILED' AND skipped_at IS NULL) OR (status = 'PENDING' AND next_attempt_at IS NOT NULL);
 -- When the next attempt of any row is due; tells an idle relay how long it may sleep.
 CREATE INDEX idx_event_outbox_retry ON event_outbox (next_attempt_at)
     WHERE status = 'PENDING' AND next_attempt_at IS NOT NULL;
@@ -125,6 +128,10 @@ CREATE TABLE relay_lanes (
     -- Rises whenever somebody takes the lane: whoever holds an older one has lost it.
     epoch BIGINT NOT NULL DEFAULT 0,
     lease_until TIMESTAMPTZ,
+    -- Why nobody publishes from it, for operators: Kafka and this database disagree about what was published.
+    fault TEXT,
+    -- The marker in Kafka that an operator has accepted although relay_batches does not know it.
+    accepted_marker UUID,
     CONSTRAINT relay_lanes_owner_check CHECK ((owner IS NULL) = (lease_until IS NULL)),
     CONSTRAINT relay_lanes_hash_check CHECK (hash_min <= hash_max),
     CONSTRAINT relay_lanes_hash_excl EXCLUDE USING gist (int8range(hash_min, hash_max, '[]') WITH &&)
@@ -134,10 +141,50 @@ INSERT INTO relay_lanes (lane, hash_min, hash_max)
     SELECT lane, -2147483648 + lane * 536870912::bigint, -2147483649 + (lane + 1) * 536870912::bigint
     FROM generate_series(0, 7) AS lane;
 
+-- Which rows a lane's Kafka transactions held: written before each, so that whoever takes the lane over can compare
+-- with the marker in Kafka and know whether it was published. Only inserted and deleted, never updated: a row that
+-- is rewritten for every batch would grow a chain of dead versions while an old snapshot is held.
+CREATE TABLE relay_batches (
+    number BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    lane INT NOT NULL,
+    -- A UUID, not a counter: a restored database cannot use it again for other rows.
+    batch_id UUID NOT NULL,
+    -- The batch of this lane that was known to be published when this one was claimed.
+    previous_id UUID,
+    seqs BIGINT[] NOT NULL,
+    claimed_at TIMESTAMPTZ NOT NULL DEFAULT now(),
+    CONSTRAINT relay_batches_batch_id_key UNIQUE (batch_id)
+);
+CREATE INDEX idx_relay_batches_lane ON relay_batches (lane, number);
+
+-- This outbox among others on the same Kafka: part of its relays' transactional ids. One row.
+CREATE TABLE relay_origin (
+    singleton BOOLEAN PRIMARY KEY DEFAULT true CHECK (singleton),
+    id UUID NOT NULL DEFAULT gen_random_uuid(),
+    -- How many lanes there shall be; owners split theirs until there are.
+    lanes_wanted INT NOT NULL DEFAULT 8 CHECK (lanes_wanted BETWEEN 8 AND 1024)
+);
+INSERT INTO relay_origin DEFAULT VALUES;
+
 -- Relays that are alive: how many there are is how many shares the lanes are divided into.
 CREATE TABLE relay_members (
     name TEXT PRIMARY KEY,
-    lease_until TIMESTAMPTZ NOT NULL
+    lease_until TIMESTAMPTZ NOT NULL,
+    started_at TIMESTAMPTZ NOT NULL DEFAULT now(),
+    -- For operators: host and process, how it delivers, and its circuit breaker (closed, open, half-open).
+    place TEXT NOT NULL DEFAULT '',
+    delivery TEXT NOT NULL DEFAULT '',
+    breaker TEXT NOT NULL DEFAULT 'closed'
+);
+
+-- What operators did to the outbox and the lanes (G32): append-only by convention of the commands that write it.
+CREATE TABLE operator_acts (
+    id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at TIMESTAMPTZ NOT NULL DEFAULT now(),
+    actor TEXT NOT NULL,
+    act TEXT NOT NULL,
+    reason TEXT,
+    target JSONB NOT NULL
 );
 
 -- What a consumer has already done; written in the transaction of the effect itself (G40).
@@ -207,8 +254,9 @@ CREATE FUNCTION relaybox_grant(service NAME) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', current_schema(), service);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON command_inbox, async_tasks, event_outbox, relay_lanes, '
-        'relay_members, consumed_events, flow_resume_handles, idempotency_cache, idempotency_bodies, '
+        'relay_members, relay_batches, relay_origin, consumed_events, flow_resume_handles, idempotency_cache, idempotency_bodies, '
         'aggregate_snapshots, stream_tickets TO %I', service);
+    EXECUTE format('GRANT SELECT, INSERT ON operator_acts TO %I', service);
     EXECUTE format('GRANT SELECT ON relaybox_alembic_version TO %I', service);
     EXECUTE format('REVOKE ALL ON domain_events FROM %I', service);
     EXECUTE format('GRANT SELECT, INSERT ON domain_events TO %I', service);

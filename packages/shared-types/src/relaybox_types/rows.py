@@ -108,6 +108,8 @@ class EventOutbox(_Row):
     error_data: Document | None = None
     created_at: AwareDatetime
     sent_at: AwareDatetime | None = None
+    #: When an operator decided that this FAILED row is never published.
+    skipped_at: AwareDatetime | None = None
 
 
 class FlowResumeHandle(_Row):

@@ -58,7 +58,7 @@ WITH due AS (
       AND NOT EXISTS (
           SELECT FROM event_outbox AS head
           WHERE head.key = o.key AND head.seq < o.seq
-            AND (head.status = 'FAILED' OR (head.status = 'PENDING' AND head.next_attempt_at > now()))
+            AND ((head.status = 'FAILED' AND head.skipped_at IS NULL) OR (head.status = 'PENDING' AND head.next_attempt_at > now()))
       )
     ORDER BY o.seq
     LIMIT $3::int
@@ -125,7 +125,7 @@ FROM event_outbox WHERE status = 'PENDING' AND next_attempt_at > now() - make_in
 SELECT (SELECT count(*) FROM (SELECT FROM event_outbox WHERE status = 'PENDING' LIMIT $1::int) AS rows) AS pending,
        (SELECT count(*) FROM (SELECT FROM event_outbox
                               WHERE status = 'PENDING' AND next_attempt_at IS NOT NULL LIMIT $1::int) AS rows) AS retrying,
-       (SELECT count(*) FROM (SELECT FROM event_outbox WHERE status = 'FAILED' LIMIT $1::int) AS rows) AS failed,
+       (SELECT count(*) FROM (SELECT FROM event_outbox WHERE status = 'FAILED' AND skipped_at IS NULL LIMIT $1::int) AS rows) AS failed,
        (SELECT extract(epoch FROM clock_timestamp() - created_at)::float8
         FROM event_outbox WHERE status = 'PENDING' ORDER BY seq LIMIT 1) AS oldest_s
 

@@ -1,6 +1,6 @@
 DROP FUNCTION relaybox_grant(NAME);
 DROP TABLE stream_tickets, aggregate_snapshots, idempotency_bodies, idempotency_cache, flow_resume_handles,
-    consumed_events, relay_members, relay_lanes, event_outbox, async_tasks, command_inbox, domain_events;
+    consumed_events, operator_acts, relay_members, relay_origin, relay_batches, relay_lanes, event_outbox, async_tasks, command_inbox, domain_events;
 DROP FUNCTION refuse_change_of_events();
 DROP FUNCTION trigger_set_timestamp();
 DROP TYPE handle_status, outbox_status, task_status, command_status;
