@@ -112,6 +112,8 @@ CREATE INDEX idx_event_outbox_pending ON event_outbox (seq) WHERE status = 'PEND
 -- Heads of keys that wait: for their next attempt, or for an operator.
 CREATE INDEX idx_event_outbox_blocked ON event_outbox (key, seq)
     WHERE (status = 'FAILED' AND skipped_at IS NULL) OR (status = 'PENDING' AND next_attempt_at IS NOT NULL);
+-- Gaps that operators made; few, however long the table.
+CREATE INDEX idx_event_outbox_skipped ON event_outbox (seq) WHERE skipped_at IS NOT NULL;
 -- When the next attempt of any row is due; tells an idle relay how long it may sleep.
 CREATE INDEX idx_event_outbox_retry ON event_outbox (next_attempt_at)
     WHERE status = 'PENDING' AND next_attempt_at IS NOT NULL;
@@ -172,7 +174,9 @@ CREATE TABLE relay_members (
     -- For operators: host and process, how it delivers, and its circuit breaker (closed, open, half-open).
     place TEXT NOT NULL DEFAULT '',
     delivery TEXT NOT NULL DEFAULT '',
-    breaker TEXT NOT NULL DEFAULT 'closed'
+    breaker TEXT NOT NULL DEFAULT 'closed',
+    -- Rows it has marked SENT since it started, as of its last heartbeat.
+    published_total BIGINT NOT NULL DEFAULT 0
 );
 
 -- What operators did to the outbox and the lanes (G32): append-only by convention of the commands that write it.
