@@ -3,9 +3,11 @@
 Every name is public (contract, section 7) and documented in ``.env.example``.
 """
 
-from typing import Annotated, Literal, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from relaybox.errors import SettingsError
@@ -19,7 +21,27 @@ __all__ = (
     "load_settings",
 )
 
+
+def _wrong(message: str) -> PydanticCustomError:
+    return PydanticCustomError("setting", "{message}", {"message": message})
+
+
+def _readable(path: Path) -> Path:
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise _wrong(f"the file cannot be read: {error.strerror}") from error
+    return path
+
+
+def _refuse_unused(given: object, remedy: str) -> None:
+    """What would be ignored in silence is refused: a link that only looks protected is the worst kind."""
+    if given is not None:
+        raise _wrong(f"nothing uses it; {remedy}")
+
+
 Port = Annotated[int, Field(ge=1, le=65_535)]
+ReadableFile = Annotated[Path, AfterValidator(_readable)]
 Settings = TypeVar("Settings", bound=BaseSettings)
 
 
@@ -50,6 +72,33 @@ class PostgresSettings(BaseSettings):
     statement_timeout_ms: Annotated[int, Field(ge=1, le=3_600_000)] = 15_000
     #: Seconds to wait for a new connection before PostgreSQL counts as away.
     connect_timeout_s: Annotated[float, Field(gt=0, le=60)] = 5.0
+    #: As libpq's sslmode: ``prefer`` encrypts where the server can, only ``verify-…`` knows who it is.
+    ssl_mode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
+    #: Certificates of the authorities that may vouch for the server; None: those the system trusts.
+    ssl_ca_file: ReadableFile | None = None
+    #: The client's own certificate, for servers that ask for one.
+    ssl_cert_file: ReadableFile | None = None
+    #: Its private key, not encrypted.
+    ssl_key_file: ReadableFile | None = None
+
+    @field_validator("ssl_ca_file")
+    @classmethod
+    def _authorities_are_asked(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if info.data.get("ssl_mode") in ("disable", "prefer", "require"):
+            _refuse_unused(value, "set POSTGRES_SSL_MODE to verify-full or verify-ca")
+        return value
+
+    @field_validator("ssl_cert_file")
+    @classmethod
+    def _certificate_is_shown(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if info.data.get("ssl_mode") == "disable":
+            _refuse_unused(value, "set POSTGRES_SSL_MODE to verify-full, verify-ca or require")
+        return value
+
+    @field_validator("ssl_key_file")
+    @classmethod
+    def _key_has_its_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        return _key_of(value, info, "POSTGRES_SSL_CERT_FILE")
 
     def as_owner(self) -> "PostgresSettings":
         """The same server and database, connecting as the owner of the tables."""
@@ -60,17 +109,96 @@ class PostgresSettings(BaseSettings):
 
 
 class KafkaSettings(BaseSettings):
-    """Where Kafka is."""
+    """Where Kafka is, and how to get in."""
 
     model_config = SettingsConfigDict(env_prefix="KAFKA_", frozen=True, extra="ignore", env_ignore_empty=True)
 
+    #: One broker or several, comma-separated; each may have a port of its own (``name:9093``).
     host: str = "localhost"
     port: Port = 9092
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    #: Certificates of the authorities that may vouch for the brokers; None: those the system trusts.
+    ssl_ca_file: ReadableFile | None = None
+    #: The client's own certificate, for brokers that ask for one.
+    ssl_cert_file: ReadableFile | None = None
+    ssl_key_file: ReadableFile | None = None
+    #: Of the private key, if it is encrypted.
+    ssl_key_password: SecretStr | None = None
+
+    @field_validator("sasl_mechanism", "sasl_username", "sasl_password")
+    @classmethod
+    def _credentials_go_with_sasl(cls, value: Any, info: ValidationInfo) -> Any:
+        protocol = info.data.get("security_protocol")
+        if protocol in ("PLAINTEXT", "SSL"):
+            _refuse_unused(value, "set KAFKA_SECURITY_PROTOCOL to SASL_SSL or SASL_PLAINTEXT")
+        elif protocol is not None and value is None:
+            raise _wrong(f"needed with KAFKA_SECURITY_PROTOCOL={protocol}")
+        return value
+
+    @field_validator("ssl_ca_file", "ssl_cert_file")
+    @classmethod
+    def _certificates_go_with_tls(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if info.data.get("security_protocol") in ("PLAINTEXT", "SASL_PLAINTEXT"):
+            _refuse_unused(value, "set KAFKA_SECURITY_PROTOCOL to SASL_SSL or SSL")
+        return value
+
+    @field_validator("ssl_key_file")
+    @classmethod
+    def _key_has_its_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        return _key_of(value, info, "KAFKA_SSL_CERT_FILE")
+
+    @field_validator("ssl_key_password")
+    @classmethod
+    def _password_has_its_key(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if info.data.get("ssl_key_file", ...) is None:
+            _refuse_unused(value, "set KAFKA_SSL_KEY_FILE")
+        return value
 
     @property
     def bootstrap_servers(self) -> str:
-        """``host:port`` as Kafka clients want it."""
-        return f"{self.host}:{self.port}"
+        """``host:port``, comma-separated, as Kafka clients want it and people read it."""
+        return ",".join(_with_port(one.strip(), self.port) for one in self.host.split(",") if one.strip())
+
+    def client(self) -> dict[str, Any]:
+        """How every client reaches the brokers, in librdkafka's names; the one place that knows.
+
+        It holds passwords in clear: for a client's constructor, never for a log.
+        """
+        values = {
+            "bootstrap.servers": self.bootstrap_servers,
+            "security.protocol": self.security_protocol,
+            "sasl.mechanism": self.sasl_mechanism,
+            "sasl.username": self.sasl_username,
+            "sasl.password": self.sasl_password,
+            "ssl.ca.location": self.ssl_ca_file,
+            "ssl.certificate.location": self.ssl_cert_file,
+            "ssl.key.location": self.ssl_key_file,
+            "ssl.key.password": self.ssl_key_password,
+        }
+        return {name: _plain(value) for name, value in values.items() if value is not None}
+
+
+def _key_of(value: Path | None, info: ValidationInfo, certificate: str) -> Path | None:
+    # A certificate that was itself refused is not in the data: one line is enough.
+    given = info.data.get("ssl_cert_file", ...)
+    if given is None:
+        _refuse_unused(value, f"set {certificate}")
+    elif given is not ... and value is None:
+        raise _wrong(f"needed with {certificate}")
+    return value
+
+
+def _with_port(host: str, port: int) -> str:
+    name, _, own_port = host.rpartition(":")
+    has_port = own_port.isdecimal() and (":" not in name or name.endswith("]")) and bool(name)
+    return host if has_port else f"{host}:{port}"
+
+
+def _plain(value: str | Path | SecretStr) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
 
 class RelaySettings(BaseSettings):

@@ -225,7 +225,7 @@ class Link:
 
 def _configuration(settings: KafkaSettings, group: str) -> dict[str, Any]:
     return {
-        "bootstrap.servers": settings.bootstrap_servers,
+        **settings.client(),
         "group.id": group,
         "client.id": f"relaybox-{group}",
         "isolation.level": "read_committed",

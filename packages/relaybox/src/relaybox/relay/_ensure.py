@@ -46,7 +46,7 @@ async def ensure_topics(settings: KafkaSettings, topics: Iterable[str], *, parti
 
 
 def _ensure(settings: KafkaSettings, topics: list[str], partitions: int) -> list[str]:
-    admin: Any = AdminClient({"bootstrap.servers": settings.bootstrap_servers, "log_level": 0})
+    admin: Any = AdminClient({**settings.client(), "log_level": 0})
     created: list[str] = []
     wanted = [NewTopic(name, num_partitions=partitions) for name in topics]
     for name, answer in admin.create_topics(wanted, request_timeout=_ANSWER_S).items():

@@ -100,7 +100,7 @@ class Publisher:
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
-        self._connection = {**_CONNECTION, "bootstrap.servers": settings.bootstrap_servers}
+        self._connection = {**_CONNECTION, **settings.client()}
         self._producer: Producer | None = None
         self._batch_bytes = _BATCH_BYTES
         self._admin: AdminClient | None = None

@@ -122,7 +122,7 @@ class _Broker:
         if self._client is None:
             self._client = AdminClient(
                 {
-                    "bootstrap.servers": self._settings.bootstrap_servers,
+                    **self._settings.client(),
                     # Noticed within a second when the broker is back.
                     "reconnect.backoff.max.ms": 1_000,
                     # The result tells it; librdkafka would write to standard error by itself.

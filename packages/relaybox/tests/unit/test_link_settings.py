@@ -1,0 +1,156 @@
+"""Settings that protect the links: what belongs together is asked for together, in one line each."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings
+from relaybox.errors import SettingsError
+from relaybox.settings import KafkaSettings, PostgresSettings, load_settings
+
+_PASSWORD = "a-password-nobody-may-see"
+
+
+@pytest.fixture
+def pem(tmp_path: Path) -> str:
+    file = tmp_path / "any.pem"
+    file.write_text("whatever")
+    return str(file)
+
+
+def refusal(kind: type[BaseSettings]) -> list[str]:
+    with pytest.raises(SettingsError) as refused:
+        load_settings(kind)
+    return str(refused.value).splitlines()
+
+
+def test_a_broker_without_protection_needs_its_address_only() -> None:
+    assert KafkaSettings().client() == {
+        "bootstrap.servers": "localhost:9092",
+        "security.protocol": "PLAINTEXT",
+    }
+
+
+@pytest.mark.parametrize(
+    ("host", "servers"),
+    [
+        ("a", "a:9092"),
+        ("a,b", "a:9092,b:9092"),
+        (" a:9093 , b,", "a:9093,b:9092"),
+        ("10.0.0.1:1,[::1]:2,[::1]", "10.0.0.1:1,[::1]:2,[::1]:9092"),
+    ],
+)
+def test_several_brokers_may_be_named_each_with_its_port(host: str, servers: str) -> None:
+    assert KafkaSettings(host=host).client()["bootstrap.servers"] == servers
+
+
+def test_a_client_gets_what_is_set_in_librdkafkas_names(pem: str) -> None:
+    settings = KafkaSettings(
+        security_protocol="SASL_SSL",
+        sasl_mechanism="SCRAM-SHA-512",
+        sasl_username="relay",
+        sasl_password=SecretStr(_PASSWORD),
+        ssl_ca_file=Path(pem),
+        ssl_cert_file=Path(pem),
+        ssl_key_file=Path(pem),
+        ssl_key_password=SecretStr("opens the key"),
+    )
+    assert settings.client() == {
+        "bootstrap.servers": "localhost:9092",
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": "SCRAM-SHA-512",
+        "sasl.username": "relay",
+        "sasl.password": _PASSWORD,
+        "ssl.ca.location": pem,
+        "ssl.certificate.location": pem,
+        "ssl.key.location": pem,
+        "ssl.key.password": "opens the key",
+    }
+    assert _PASSWORD not in repr(settings)
+    assert "opens the key" not in str(settings)
+
+
+def test_sasl_needs_mechanism_name_and_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
+    assert refusal(KafkaSettings) == [
+        "KAFKA_SASL_MECHANISM: needed with KAFKA_SECURITY_PROTOCOL=SASL_SSL",
+        "KAFKA_SASL_USERNAME: needed with KAFKA_SECURITY_PROTOCOL=SASL_SSL",
+        "KAFKA_SASL_PASSWORD: needed with KAFKA_SECURITY_PROTOCOL=SASL_SSL",
+    ]
+
+
+def test_a_protocol_that_does_not_exist_is_one_line_and_not_one_for_each_that_hangs_on_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "TLS")
+    monkeypatch.setenv("KAFKA_SASL_PASSWORD", _PASSWORD)
+    (line,) = refusal(KafkaSettings)
+    assert line.startswith("KAFKA_SECURITY_PROTOCOL: Input should be 'PLAINTEXT', 'SSL'")
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("KAFKA_SASL_USERNAME", "set KAFKA_SECURITY_PROTOCOL to SASL_SSL or SASL_PLAINTEXT"),
+        ("KAFKA_SASL_PASSWORD", "set KAFKA_SECURITY_PROTOCOL to SASL_SSL or SASL_PLAINTEXT"),
+        ("KAFKA_SSL_CA_FILE", "set KAFKA_SECURITY_PROTOCOL to SASL_SSL or SSL"),
+        ("KAFKA_SSL_KEY_FILE", "set KAFKA_SSL_CERT_FILE"),
+        ("KAFKA_SSL_KEY_PASSWORD", "set KAFKA_SSL_KEY_FILE"),
+        ("POSTGRES_SSL_CA_FILE", "set POSTGRES_SSL_MODE to verify-full or verify-ca"),
+        ("POSTGRES_SSL_KEY_FILE", "set POSTGRES_SSL_CERT_FILE"),
+    ],
+)
+def test_protection_that_nothing_would_use_is_refused(
+    name: str, remedy: str, pem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, pem)
+    kind = KafkaSettings if name.startswith("KAFKA") else PostgresSettings
+    assert refusal(kind) == [f"{name}: nothing uses it; {remedy}"]
+
+
+def test_a_certificate_that_an_unencrypted_link_would_not_show_is_refused(
+    pem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POSTGRES_SSL_MODE", "disable")
+    monkeypatch.setenv("POSTGRES_SSL_CERT_FILE", pem)
+    monkeypatch.setenv("POSTGRES_SSL_KEY_FILE", pem)
+    (line,) = refusal(PostgresSettings)
+    assert line.startswith("POSTGRES_SSL_CERT_FILE: nothing uses it; set POSTGRES_SSL_MODE")
+
+
+@pytest.mark.parametrize(
+    ("kind", "on"),
+    [
+        (KafkaSettings, ("KAFKA_SECURITY_PROTOCOL", "SSL")),
+        (PostgresSettings, ("POSTGRES_SSL_MODE", "require")),
+    ],
+)
+def test_a_certificate_needs_its_key(
+    kind: type[BaseSettings], on: tuple[str, str], pem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = on[0].partition("_")[0]
+    monkeypatch.setenv(*on)
+    monkeypatch.setenv(f"{prefix}_SSL_CERT_FILE", pem)
+    assert refusal(kind) == [f"{prefix}_SSL_KEY_FILE: needed with {prefix}_SSL_CERT_FILE"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "on", "name"),
+    [
+        (KafkaSettings, ("KAFKA_SECURITY_PROTOCOL", "SSL"), "KAFKA_SSL_CA_FILE"),
+        (KafkaSettings, ("KAFKA_SECURITY_PROTOCOL", "SSL"), "KAFKA_SSL_CERT_FILE"),
+        (PostgresSettings, ("POSTGRES_SSL_MODE", "verify-full"), "POSTGRES_SSL_CA_FILE"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused_at_the_start(
+    kind: type[BaseSettings],
+    on: tuple[str, str],
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(*on)
+    monkeypatch.setenv(name, str(tmp_path / "nowhere.pem"))
+    assert refusal(kind) == [f"{name}: the file cannot be read: No such file or directory"]
+    monkeypatch.setenv(name, str(tmp_path))
+    assert refusal(kind) == [f"{name}: the file cannot be read: Is a directory"]
