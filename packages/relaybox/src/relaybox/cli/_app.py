@@ -15,6 +15,7 @@ from relaybox.cli._migrate import migrate_commands
 from relaybox.cli._report import ErrorsAsLines
 from relaybox.cli._services import consumer_commands, relay_commands
 from relaybox.cli._topics import topics_commands
+from relaybox.cli._verify import verify_promises
 from relaybox.db import BACKBONE
 from relaybox.settings import JwtSettings, load_settings
 
@@ -31,6 +32,10 @@ app.add_typer(migrate_commands(BACKBONE), name="migrate")
 app.add_typer(topics_commands, name="topics")
 app.add_typer(relay_commands, name="relay")
 app.add_typer(consumer_commands, name="consumer")
+app.command(
+    "verify",
+    help="Compare the tables with the topics; exit code 0 only if nothing is lost, duplicated or reordered.",
+)(verify_promises)
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,0 +1,143 @@
+"""``relaybox verify``: are the promises kept, on this database and these topics?"""
+
+import asyncio
+import dataclasses
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final
+
+import typer
+from pydantic_core import to_json
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from relaybox.outbox import OutboxSettings
+from relaybox.settings import KafkaSettings, PostgresSettings, load_settings
+from relaybox.verify import Example, Kind, Report, verify
+
+__all__ = ("verify_promises",)
+
+_AGE: Final = re.compile(r"(\d{1,6})([smhd])")
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_MEANINGS: Final = {
+    Kind.LOST: "sent, or its row removed, and on no topic",
+    Kind.DUPLICATED: "more than one record with its ce_id",
+    Kind.REORDERED: "behind a later event of its key",
+    Kind.PENDING: "still to be published",
+    Kind.FAILED: "its key waits for an operator",
+    Kind.SKIPPED: "by an operator",
+    Kind.UNKNOWN: "records of no event in the tables",
+    Kind.BEYOND_RETENTION: "older than what the topic keeps",
+}
+
+
+def verify_promises(
+    topics: Annotated[
+        list[str] | None, typer.Option("--topic", help="Instead of OUTBOX_TOPICS; may be repeated.")
+    ] = None,
+    key: Annotated[str | None, typer.Option("--key", help="Judge this key alone.")] = None,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", help="Ask for events since 90m, 24h, 7d, or an ISO 8601 time (UTC)."),
+    ] = None,
+    read_uncommitted: Annotated[
+        bool, typer.Option("--read-uncommitted", help="Read as consumers do that see aborted records too.")
+    ] = False,
+    allow_duplicates: Annotated[
+        bool, typer.Option("--allow-duplicates", help="As at-least-once delivery does; they are counted.")
+    ] = False,
+    limit: Annotated[int, typer.Option("--limit", min=0, max=10_000, help="Keys shown of each kind.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
+) -> None:
+    """Compare the tables with the topics; exit code 0 only if nothing is lost, duplicated or reordered.
+
+    POSTGRES_*, KAFKA_* and OUTBOX_TOPICS say where. Changes nothing, and may run while everything else does.
+
+    Raises:
+        VerifyError: it cannot be told, because the tables or the topics cannot be read.
+        DatabaseUnavailable: PostgreSQL is away.
+    """
+    report = asyncio.run(
+        verify(
+            load_settings(PostgresSettings),
+            load_settings(KafkaSettings),
+            topics=topics or load_settings(OutboxSettings).declared(),
+            key=key,
+            since=None if since is None else _moment(since, datetime.now(UTC)),
+            isolation="read_uncommitted" if read_uncommitted else "read_committed",
+            keys_max=limit,
+        )
+    )
+    holds = report.holds(allow_duplicates=allow_duplicates)
+    if as_json:
+        typer.echo(to_json({"holds": holds, **dataclasses.asdict(report)}).decode())
+    else:
+        _show(report, holds)
+    if not holds:
+        raise typer.Exit(1)
+
+
+def _moment(text: str, now: datetime) -> datetime:
+    age = _AGE.fullmatch(text)
+    if age is not None:
+        return now - timedelta(**{_UNITS[age[2]]: int(age[1])})
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise typer.BadParameter("write 90m, 24h, 7d, or a time in ISO 8601", param_hint="--since") from error
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def _show(report: Report, holds: bool) -> None:
+    console = Console(highlight=False)
+    console.print(_summary(report))
+    if report.findings:
+        console.print(_findings(report))
+    console.print(
+        Text("Nothing is lost, duplicated or reordered.", "green")
+        if holds and not report.duplicates
+        else Text("Nothing is lost or reordered; duplicates are allowed.", "green")
+        if holds
+        else Text("The promises are broken.", "bold red")
+    )
+
+
+def _summary(report: Report) -> Table:
+    table = Table(
+        title=f"{', '.join(report.topics)}: {report.records:,} records, {report.isolation}",
+        caption=f"tables as of {report.snapshot_at:%Y-%m-%d %H:%M:%S} UTC, read in {report.elapsed_s:.1f} s",
+    )
+    for heading in ("events", "keys"):
+        table.add_column(heading, justify="right")
+    table.add_column()
+    table.add_column("which means")
+    table.add_row(f"{report.events:,}", "", "in the tables", "")
+    table.add_row(f"{report.published:,}", "", "published", "of these, on their topic")
+    for kind, tally in report.tallies.items():
+        bad = kind in {Kind.LOST, Kind.DUPLICATED, Kind.REORDERED} and tally.events
+        row = (f"{tally.events:,}", f"{tally.keys:,}", kind.value, _MEANINGS[kind])
+        table.add_row(*row, style="bold red" if bad else None)
+    return table
+
+
+def _findings(report: Report) -> Table:
+    table = Table()
+    for heading in ("", "key", "events", "the first of them"):
+        table.add_column(heading, justify="right" if heading == "events" else "left", overflow="fold")
+    for finding in report.findings:
+        examples = Text("\n".join(_one_line(one) for one in finding.examples))
+        # Text: what others use as a key must not be taken for markup.
+        table.add_row(finding.kind.value, Text(finding.key or "(none)"), f"{finding.events:,}", examples)
+    return table
+
+
+def _one_line(example: Example) -> str:
+    parts = [example.event_id or "no event id"]
+    if example.version is not None:
+        parts.append(f"version {example.version}")
+    if example.seq is not None:
+        parts.append(f"seq {example.seq}")
+    if example.offset is not None:
+        parts.append(f"partition {example.partition}, offset {example.offset}")
+    return ", ".join(parts)

@@ -1,0 +1,25 @@
+"""Proving the promises on a user's own database and topics: tables against what readers find (G33)."""
+
+from relaybox.verify._errors import (
+    TablesUnreadable,
+    TopicHeldBack,
+    TopicMissing,
+    TopicUnreadable,
+    VerifyError,
+)
+from relaybox.verify._report import Example, Finding, Kind, Report, Tally
+from relaybox.verify._verify import verify
+
+__all__ = (
+    "Example",
+    "Finding",
+    "Kind",
+    "Report",
+    "TablesUnreadable",
+    "Tally",
+    "TopicHeldBack",
+    "TopicMissing",
+    "TopicUnreadable",
+    "VerifyError",
+    "verify",
+)

@@ -1,0 +1,84 @@
+"""Records of a topic, as far as they are compared. Pure."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple, cast
+
+from pydantic_core import from_json
+
+__all__ = ("Partition", "Seen", "partition_of", "seen")
+
+#: Topic and number.
+Partition = tuple[str, int]
+_ID_HEADER: Final = "ce_id"
+_STRUCTURED: Final = b"application/cloudevents"
+_MASK: Final = 0xFFFFFFFF
+
+
+class Seen(NamedTuple):
+    """One record. A tuple, because a topic makes 100,000 of them a second."""
+
+    topic: str
+    partition: int
+    offset: int
+    #: The event's; null for a record that is no CloudEvent.
+    event_id: str | None
+    key: str | None
+
+
+def seen(message: Any) -> Seen:
+    """What of a consumer's *message* is compared; whatever anybody may have put on the topic."""
+    key = message.key()
+    return Seen(
+        message.topic(),
+        message.partition(),
+        message.offset(),
+        _event_id(message.headers() or (), message),
+        None if key is None else _storable(key),
+    )
+
+
+def partition_of(key: str, partitions: int) -> int:
+    """The partition that *key* goes to: murmur2, as the relay and Java's clients have it."""
+    return (_murmur2(key.encode()) & 0x7FFFFFFF) % partitions
+
+
+def _event_id(headers: Iterable[tuple[str, bytes | str | None]], message: Any) -> str | None:
+    structured = False
+    for name, value in headers:
+        if name == _ID_HEADER and value is not None:
+            return _storable(value.encode() if isinstance(value, str) else value)
+        if name == "content-type" and isinstance(value, bytes):
+            structured = value.startswith(_STRUCTURED)
+    return _id_within(message.value()) if structured else None
+
+
+def _id_within(value: bytes | None) -> str | None:
+    """The id of a CloudEvent in structured mode, whose attributes stand in the value."""
+    try:
+        document = from_json(value or b"")
+    except ValueError:
+        return None
+    found = cast("dict[str, Any]", document).get("id") if isinstance(document, dict) else None
+    return _storable(found.encode()) if isinstance(found, str) else None
+
+
+def _storable(raw: bytes) -> str:
+    """Text that PostgreSQL takes; keys and ids of ours are that already."""
+    return raw.decode("utf-8", "replace").replace("\0", "�")
+
+
+def _murmur2(data: Sequence[int]) -> int:
+    # https://github.com/apache/kafka, org.apache.kafka.common.utils.Utils.murmur2
+    multiplier, length = 0x5BD1E995, len(data)
+    mixed = 0x9747B28C ^ length
+    for start in range(0, length - 3, 4):
+        word = data[start] | data[start + 1] << 8 | data[start + 2] << 16 | data[start + 3] << 24
+        word = word * multiplier & _MASK
+        mixed = mixed * multiplier & _MASK ^ (word ^ word >> 24) * multiplier & _MASK
+    rest = length & ~3
+    for place in range(length - 1, rest - 1, -1):
+        mixed ^= data[place] << 8 * (place - rest)
+    if length > rest:
+        mixed = mixed * multiplier & _MASK
+    mixed = (mixed ^ mixed >> 13) * multiplier & _MASK
+    return mixed ^ mixed >> 15

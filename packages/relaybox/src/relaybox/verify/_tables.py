@@ -1,0 +1,166 @@
+"""What the tables say, and the comparison, in temporary tables of one connection to PostgreSQL."""
+
+from collections.abc import AsyncGenerator, Generator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import asyncpg
+from pydantic_core import from_json
+
+from relaybox.db import Database, DatabaseUnavailable, load_queries, map_database_errors, sqlstate_of
+from relaybox.settings import PostgresSettings
+from relaybox.verify._errors import TablesUnreadable
+from relaybox.verify._records import Partition, Seen
+from relaybox.verify._report import Example, Finding, Kind, Tally
+
+__all__ = ("Horizon", "Snapshot", "Tables")
+
+_SQL: Final = load_queries(__package__ or "relaybox.verify", "verify.sql")
+#: One statement reads or sorts everything there is; the services' limit is for single rows.
+_STATEMENT_MS: Final = 3_600_000
+_KEYS_PAGE: Final = 50_000
+_EXAMPLES_MAX: Final = 3
+#: No right to something; no such table or column; a server that only reads.
+_NO_RIGHT: Final = "42501"
+_NO_SCHEMA: Final = frozenset({"42P01", "42703"})
+_READ_ONLY: Final = "25006"
+
+#: Topic, key (empty for rows without one), and the time that the key's partition still reaches back to.
+Horizon = tuple[str, str, datetime]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """The tables at one moment."""
+
+    #: Topics that rows of the outbox name.
+    topics: frozenset[str]
+    #: Events that are to be found.
+    events: int
+
+
+class Tables:
+    """The connection that all temporary tables live in; they end with it."""
+
+    def __init__(self, connection: Any, started_at: datetime) -> None:
+        self._connection = connection
+        #: By PostgreSQL's clock; what was committed before is in the snapshot.
+        self.started_at = started_at
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls, settings: PostgresSettings) -> AsyncGenerator["Tables"]:
+        """Connect and make the temporary tables.
+
+        Raises:
+            TablesUnreadable: this user may make none, or the server is a standby.
+            DatabaseUnavailable: PostgreSQL is away.
+        """
+        patient = settings.model_copy(update={"statement_timeout_ms": _STATEMENT_MS})
+        database = Database(patient, application_name="relaybox-verify")
+        connection: Any = await database.dedicated()
+        try:
+            with _told():
+                [settled] = await connection.fetch(_SQL["settle_in"])
+                for name in ("create_events", "create_records", "create_findings", "create_horizons"):
+                    await connection.fetch(_SQL[name])
+            yield cls(connection, settled["at"])
+        finally:
+            connection.terminate()
+            await database.close()
+
+    async def take_snapshot(self, key: str | None, since: datetime | None) -> Snapshot:
+        """Copy what there is to know of every event, as of one moment.
+
+        Raises:
+            TablesUnreadable: there are no such tables, or this user may not read them.
+        """
+        await self._ask("take_snapshot", key, since)
+        await self._ask("analyze_events")
+        [row] = await self._ask("describe_snapshot")
+        return Snapshot(topics=frozenset(row["topics"]), events=row["events"])
+
+    async def add(self, records: Sequence[Seen]) -> None:
+        """Note what was read of the topics."""
+        with _told():
+            await self._connection.copy_records_to_table("verify_records", records=records)
+
+    async def judge(self, ends: Mapping[Partition, int]) -> None:
+        """Compare; *ends* are the offsets at which the snapshot was taken."""
+        await self._ask("analyze_records")
+        topics = [topic for topic, _ in ends]
+        partitions = [partition for _, partition in ends]
+        await self._ask("judge_records", topics, partitions, list(ends.values()))
+        await self._ask("judge_events")
+
+    async def keys_of_lost(self) -> AsyncGenerator[list[str]]:
+        """Keys that miss events, page by page."""
+        last: str | None = None
+        while page := [row["key"] for row in await self._ask("keys_of_lost", last, _KEYS_PAGE)]:
+            yield page
+            last = page[-1]
+
+    async def note_horizons(self, horizons: Iterable[Horizon]) -> None:
+        """Say how far back the partitions of some keys still reach."""
+        with _told():
+            await self._connection.copy_records_to_table("verify_horizons", records=list(horizons))
+
+    async def excuse_expired(self) -> None:
+        """Take back that events are lost which their topic no longer reaches back to."""
+        await self._ask("excuse_expired")
+
+    async def tallies(self) -> tuple[dict[Kind, Tally], int]:
+        """How much of each kind was found; and the records beyond the first of their event."""
+        rows = {row["kind"]: row for row in await self._ask("tally")}
+        found = {
+            kind: Tally(events=rows[kind]["events"], keys=rows[kind]["keys"]) if kind in rows else Tally()
+            for kind in Kind
+        }
+        return found, rows[Kind.DUPLICATED]["duplicates"] if Kind.DUPLICATED in rows else 0
+
+    async def findings(self, keys_max: int) -> tuple[Finding, ...]:
+        """The first *keys_max* keys of each kind."""
+        rows = await self._ask("show_findings", keys_max, _EXAMPLES_MAX)
+        order = {kind.value: place for place, kind in enumerate(Kind)}
+        return tuple(_finding(row) for row in sorted(rows, key=lambda row: order[row["kind"]]))
+
+    async def _ask(self, name: str, *args: Any) -> Sequence[Mapping[str, Any]]:
+        with _told():
+            return await self._connection.fetch(_SQL[name], *args)
+
+
+def _finding(row: Mapping[str, Any]) -> Finding:
+    return Finding(
+        kind=Kind(row["kind"]),
+        topic=row["topic"],
+        key=row["key"],
+        events=row["events"],
+        examples=tuple(Example(**one) for one in from_json(row["examples"])),
+    )
+
+
+@contextmanager
+def _told() -> Generator[None]:
+    """PostgreSQL's refusals in our words."""
+    try:
+        with map_database_errors():
+            yield
+    except asyncpg.PostgresError as error:
+        raise _unreadable(error) from error
+    except OSError as error:
+        raise DatabaseUnavailable("PostgreSQL does not answer; check the server and the network") from error
+
+
+def _unreadable(error: asyncpg.PostgresError) -> Exception:
+    state = sqlstate_of(error)
+    if state == _NO_RIGHT:
+        remedy = "connect as the services' role, or GRANT SELECT on the tables and TEMPORARY on the database"
+    elif state in _NO_SCHEMA:
+        remedy = "run relaybox migrate up, or check POSTGRES_DB"
+    elif state == _READ_ONLY:
+        remedy = "a standby keeps no temporary tables; connect to the primary server"
+    else:
+        return error
+    return TablesUnreadable(f"PostgreSQL refuses: {error}; {remedy}")

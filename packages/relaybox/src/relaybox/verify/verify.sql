@@ -1,0 +1,178 @@
+-- name: settle_in
+-- This connection sorts and hashes whole topics, and keeps temporary tables; nobody else pays for that. Says the time.
+SELECT set_config('work_mem', '64MB', false), set_config('temp_buffers', '32MB', false), now() AS at
+
+-- name: create_events
+-- What the tables say, as of one snapshot. Temporary: gone with the connection, never in anybody's way.
+CREATE TEMPORARY TABLE verify_events (
+    event_id TEXT COLLATE "C",
+    topic TEXT COLLATE "C",
+    key TEXT COLLATE "C",
+    row_id UUID,
+    seq BIGINT,
+    state TEXT NOT NULL,
+    stream BIGINT,
+    version INT,
+    not_before TIMESTAMPTZ NOT NULL,
+    wanted BOOLEAN NOT NULL
+)
+
+-- name: create_records
+-- What readers find on the topics.
+CREATE TEMPORARY TABLE verify_records (
+    topic TEXT COLLATE "C" NOT NULL,
+    partition INT NOT NULL,
+    "offset" BIGINT NOT NULL,
+    event_id TEXT COLLATE "C",
+    key TEXT COLLATE "C"
+)
+
+-- name: create_findings
+-- What does not agree; of most topics little.
+CREATE TEMPORARY TABLE verify_findings (
+    kind TEXT NOT NULL,
+    topic TEXT COLLATE "C",
+    key TEXT COLLATE "C",
+    event_id TEXT COLLATE "C",
+    row_id UUID,
+    seq BIGINT,
+    stream BIGINT,
+    version INT,
+    partition INT,
+    "offset" BIGINT,
+    appearances BIGINT NOT NULL,
+    not_before TIMESTAMPTZ
+)
+
+-- name: create_horizons
+-- Keys whose partition has lost its beginning to the topic's retention, and the time that it still reaches back to.
+-- The empty key stands for rows without one, which may be in any partition.
+CREATE TEMPORARY TABLE verify_horizons (
+    topic TEXT COLLATE "C" NOT NULL,
+    key TEXT COLLATE "C" NOT NULL,
+    horizon TIMESTAMPTZ NOT NULL
+)
+
+-- name: take_snapshot
+-- Every event that the tables know, of key $1 if given; wanted since $2 if given. One statement, so one snapshot.
+-- A SENT row may have been removed: then the event itself says that it must be on the topic. It was published
+-- neither before it was written nor, a minute's grace for slow marking, long before its row was marked.
+INSERT INTO verify_events
+SELECT coalesce(o.event_id, d.event_id::text), o.topic, CASE WHEN o.seq IS NULL THEN d.aggregate_id ELSE o.key END,
+       o.id, o.seq,
+       CASE WHEN o.status = 'PENDING' THEN 'pending' WHEN o.skipped_at IS NOT NULL THEN 'skipped'
+            WHEN o.status = 'FAILED' THEN 'failed' ELSE 'sent' END,
+       hashtextextended(d.aggregate_type || '/' || d.aggregate_id, 0), d.aggregate_version,
+       greatest(coalesce(o.created_at, d.created_at), o.sent_at - interval '1 minute'),
+       coalesce(o.created_at, d.created_at) >= coalesce($2::timestamptz, '-infinity')
+FROM (SELECT id, seq, topic, key, status, skipped_at, created_at, sent_at, payload ->> 'event_id' AS event_id
+      FROM event_outbox) AS o
+FULL JOIN domain_events AS d ON d.event_id::text = o.event_id
+WHERE $1::text IS NULL OR CASE WHEN o.seq IS NULL THEN d.aggregate_id ELSE o.key END = $1
+
+-- name: describe_snapshot
+-- What was just taken: the topics it names, and how many events are wanted of it.
+SELECT coalesce(array_agg(DISTINCT topic) FILTER (WHERE topic IS NOT NULL), '{}') AS topics,
+       count(*) FILTER (WHERE wanted) AS events
+FROM verify_events
+
+-- name: analyze_events
+-- Nobody else counts a temporary table for the planner.
+ANALYZE verify_events
+
+-- name: analyze_records
+-- The same for what was read.
+ANALYZE verify_records
+
+-- name: judge_records
+-- What the records themselves show. Order is that of first appearances, compared with seq within the key and with
+-- the version within the aggregate. Records of the partitions $1, $2 from offsets $3 on are younger than the
+-- snapshot: that it does not know them means nothing.
+WITH first AS (
+    SELECT topic, event_id, count(*) AS appearances, min(ARRAY[partition, "offset"]) AS place, any_value(key) AS key
+    FROM verify_records WHERE event_id IS NOT NULL GROUP BY topic, event_id
+), compared AS (
+    SELECT f.topic, f.event_id, f.appearances, f.place[1]::int AS partition, f.place[2] AS "offset", f.key,
+           e.row_id, e.seq, e.stream, e.version, e.state,
+           max(e.seq) OVER (PARTITION BY f.topic, f.place[1], f.key ORDER BY f.place[2]
+                            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS seq_before,
+           max(e.version) OVER (PARTITION BY f.topic, f.place[1], f.key, e.stream ORDER BY f.place[2]
+                                ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS version_before
+    FROM first AS f
+    LEFT JOIN verify_events AS e ON e.event_id = f.event_id AND coalesce(e.topic, f.topic) = f.topic
+), suspect AS (
+    SELECT *, key IS NOT NULL AND (seq < seq_before OR version < version_before) AS reordered
+    FROM compared
+    WHERE appearances > 1 OR state IS NULL OR seq < seq_before OR version < version_before
+    UNION ALL
+    SELECT topic, NULL, 1, partition, "offset", key, NULL, NULL, NULL, NULL, NULL, NULL, NULL, false
+    FROM verify_records WHERE event_id IS NULL
+)
+INSERT INTO verify_findings
+SELECT judged.kind, s.topic, s.key, s.event_id, s.row_id, s.seq, s.stream, s.version, s.partition, s."offset",
+       s.appearances, NULL
+FROM suspect AS s
+LEFT JOIN unnest($1::text[], $2::int[], $3::bigint[]) AS until (topic, partition, "offset")
+    ON until.topic = s.topic AND until.partition = s.partition
+CROSS JOIN LATERAL (VALUES
+    ('duplicated', s.appearances > 1),
+    ('reordered', s.reordered),
+    ('unknown', s.state IS NULL AND s."offset" < until."offset")
+) AS judged (kind, found)
+WHERE judged.found
+
+-- name: judge_events
+-- Events that no record is of: on their way, held up, or, as far as the tables know, published and not there.
+INSERT INTO verify_findings
+SELECT CASE WHEN e.state = 'sent' THEN 'lost' ELSE e.state END, e.topic, e.key, e.event_id, e.row_id, e.seq,
+       e.stream, e.version, NULL, NULL, 1, e.not_before
+FROM verify_events AS e
+WHERE e.wanted AND NOT EXISTS (
+    SELECT FROM verify_records AS r WHERE r.event_id = e.event_id AND coalesce(e.topic, r.topic) = r.topic
+)
+
+-- name: keys_of_lost
+-- The next $2 keys after $1 that miss events.
+SELECT DISTINCT key FROM verify_findings
+WHERE kind = 'lost' AND key IS NOT NULL AND ($1::text IS NULL OR key > $1) ORDER BY key LIMIT $2
+
+-- name: excuse_expired
+-- Events older than what their partition still holds are not lost, unless the topic still holds an earlier event
+-- of their key: retention takes the beginning of a partition, never something out of its midst.
+WITH retained AS (
+    SELECT r.topic, e.key, e.stream, min(e.seq) AS seq, min(e.version) AS version
+    FROM verify_records AS r
+    JOIN verify_events AS e ON e.event_id = r.event_id AND coalesce(e.topic, r.topic) = r.topic
+    WHERE e.key IN (SELECT key FROM verify_findings WHERE kind = 'lost')
+    GROUP BY r.topic, e.key, e.stream
+)
+UPDATE verify_findings AS f SET kind = 'beyond-retention'
+FROM verify_horizons AS h
+WHERE f.kind = 'lost' AND h.key = coalesce(f.key, '') AND coalesce(f.topic, h.topic) = h.topic
+  AND f.not_before <= h.horizon
+  AND NOT EXISTS (
+      SELECT FROM retained AS r
+      WHERE r.key = f.key AND coalesce(f.topic, r.topic) = r.topic
+        AND (r.seq < f.seq OR (r.stream = f.stream AND r.version < f.version))
+  )
+
+-- name: tally
+-- How much of each kind was found.
+SELECT kind, count(*) AS events, count(DISTINCT (topic, key)) AS keys, sum(appearances - 1)::bigint AS duplicates
+FROM verify_findings GROUP BY kind
+
+-- name: show_findings
+-- The first $1 keys of each kind, each with its first $2 events.
+WITH placed AS (
+    SELECT *, row_number() OVER (PARTITION BY kind, topic, key ORDER BY seq, version, partition, "offset") AS place
+    FROM verify_findings
+), keys AS (
+    SELECT kind, topic, key, count(*) AS events, min(seq) AS seq, min("offset") AS "offset",
+           jsonb_agg(jsonb_build_object('event_id', event_id, 'row_id', row_id, 'seq', seq, 'version', version,
+                                        'partition', partition, 'offset', "offset")
+                     ORDER BY place) FILTER (WHERE place <= $2::int) AS examples
+    FROM placed GROUP BY kind, topic, key
+), ranked AS (
+    SELECT *, row_number() OVER (PARTITION BY kind ORDER BY seq, "offset", key) AS rank FROM keys
+)
+SELECT kind, topic, key, events, examples::text AS examples FROM ranked WHERE rank <= $1::int ORDER BY kind, rank

@@ -1,0 +1,143 @@
+"""``relaybox verify`` as an operator runs it, on a real PostgreSQL and a real Kafka."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import asyncpg
+import pytest
+from relaybox.db import Database
+from relaybox.local import free_port
+from relaybox.settings import KafkaSettings, PostgresSettings
+
+from tests.fixtures.planting import mark_sent, produce, producer, publish, written
+
+Done = subprocess.CompletedProcess[str]
+
+
+async def run(postgres: PostgresSettings, kafka: KafkaSettings, topic: str, *words: str) -> Done:
+    environment = os.environ | {
+        "POSTGRES_HOST": postgres.host,
+        "POSTGRES_PORT": str(postgres.port),
+        "POSTGRES_DB": postgres.db,
+        "POSTGRES_USER": postgres.user,
+        "POSTGRES_PASSWORD": postgres.password.get_secret_value(),
+        "KAFKA_HOST": kafka.host,
+        "KAFKA_PORT": str(kafka.port),
+        "OUTBOX_TOPICS": topic,
+        "COLUMNS": "200",
+    }
+    program = [sys.executable, "-c", "from relaybox.cli import app; app()", "verify", *words]
+    return await asyncio.to_thread(
+        subprocess.run, program, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def line_of(done: Done) -> str:
+    """The one line that an error is."""
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+async def test_g33_the_exit_code_is_0_only_if_nothing_is_lost_duplicated_or_reordered(
+    database: Database, postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, topic: str
+) -> None:
+    rows = await written(database, topic, ["a", "[red]b"], 2)
+    await publish(database, kafka_settings, rows[:3])
+    clean = await run(postgres_settings, kafka_settings, topic)
+    assert (clean.returncode, clean.stderr) == (0, "")
+    assert "Nothing is lost, duplicated or reordered." in clean.stdout
+
+    produce(producer(kafka_settings), rows[:1])
+    doubled = await run(postgres_settings, kafka_settings, topic)
+    assert doubled.returncode == 1
+    allowed = await run(postgres_settings, kafka_settings, topic, "--allow-duplicates")
+    assert (allowed.returncode, allowed.stderr) == (0, "")
+    assert "duplicates are allowed" in allowed.stdout
+
+    await mark_sent(database, rows)
+    lost = await run(postgres_settings, kafka_settings, topic, "--allow-duplicates")
+    assert (lost.returncode, lost.stderr) == (1, "")
+    assert "The promises are broken." in lost.stdout
+    (line,) = [line for line in lost.stdout.splitlines() if rows[3]["payload"]["event_id"] in line]
+    assert "[red]b" in line, "a key is no markup"
+
+
+async def test_g33_scripts_get_the_whole_report_as_one_object(
+    database: Database, postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, topic: str
+) -> None:
+    rows = await written(database, topic, ["a", "b"], 2)
+    await mark_sent(database, rows)
+    done = await run(postgres_settings, kafka_settings, topic, "--json", "--key", "a", "--limit", "1")
+    assert (done.returncode, done.stderr) == (1, "")
+    told: dict[str, Any] = json.loads(done.stdout)
+    assert told["holds"] is False
+    assert told["tallies"]["lost"] == {"events": 2, "keys": 1}
+    assert told["tallies"]["duplicated"] == {"events": 0, "keys": 0}
+    assert (told["topics"], told["isolation"], told["events"], told["published"]) == (
+        [topic],
+        "read_committed",
+        2,
+        0,
+    )
+    [finding] = told["findings"]
+    assert [one["event_id"] for one in finding["examples"]] == [
+        row["payload"]["event_id"] for row in rows if row["key"] == "a"
+    ]
+
+
+async def test_a_time_is_told_as_an_age_or_in_iso_8601(
+    postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, topic: str
+) -> None:
+    for since in ("90m", "7d", "2026-01-31", "2026-01-31T12:00:00+01:00"):
+        done = await run(postgres_settings, kafka_settings, topic, "--since", since)
+        assert done.returncode == 0, done.stderr
+    done = await run(postgres_settings, kafka_settings, topic, "--since", "yesterday")
+    assert done.returncode == 2
+    assert "--since" in done.stderr
+
+
+async def test_a_topic_that_does_not_exist_is_one_line(
+    postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, topic: str
+) -> None:
+    line = line_of(
+        await run(postgres_settings, kafka_settings, topic, "--topic", topic, "--topic", "nowhere")
+    )
+    assert "shows no topic nowhere; check its name, its rights, or run relaybox topics create" in line
+
+
+async def test_kafka_away_is_one_line(postgres_settings: PostgresSettings) -> None:
+    away = KafkaSettings(host="127.0.0.1", port=free_port())
+    line = line_of(await run(postgres_settings, away, "domain-events"))
+    assert f"Kafka cannot be reached at 127.0.0.1:{away.port} (" in line
+    assert "Connection refused" in line
+
+
+async def test_a_database_without_the_tables_is_one_line(
+    empty_postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, topic: str
+) -> None:
+    line = line_of(await run(empty_postgres_settings, kafka_settings, topic))
+    assert "does not exist; run relaybox migrate up, or check POSTGRES_DB" in line
+
+
+@pytest.mark.parametrize(
+    "right", ["SELECT ON event_outbox", "SELECT ON domain_events", 'TEMPORARY ON DATABASE "{}"']
+)
+async def test_a_right_that_is_missing_is_one_line(
+    postgres_settings: PostgresSettings,
+    kafka_settings: KafkaSettings,
+    topic: str,
+    superuser: asyncpg.Connection,
+    right: str,
+) -> None:
+    await superuser.execute(
+        f'REVOKE {right.format(postgres_settings.db)} FROM PUBLIC, "{postgres_settings.user}"'
+    )
+    line = line_of(await run(postgres_settings, kafka_settings, topic))
+    assert "permission denied" in line
+    assert "GRANT SELECT on the tables and TEMPORARY on the database" in line

@@ -1,0 +1,365 @@
+"""What `relaybox verify` finds: each violation planted on a real topic, and nothing on a clean one."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from relaybox.db import Database
+from relaybox.relay import Relay
+from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings
+from relaybox.verify import Kind, Report, verify
+from relaybox.verify._records import partition_of
+from relaybox.verify._tables import Snapshot, Tables
+
+from tests.fixtures.planting import (
+    Row,
+    change,
+    delete_records,
+    mark_sent,
+    produce,
+    producer,
+    publish,
+    some_id,
+    written,
+)
+from tests.fixtures.relays import all_sent, put_events, rows_of, running
+
+KEYS = ["a", "b", "c"]
+Verify = Callable[..., Any]
+
+
+@pytest.fixture
+def verified(postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, topic: str) -> Verify:
+    async def run(**options: Any) -> Report:
+        return await verify(postgres_settings, kafka_settings, topics=[topic], **options)
+
+    return run
+
+
+def found(report: Report) -> dict[Kind, int]:
+    """How many events of each kind, without those of which there are none."""
+    return {kind: tally.events for kind, tally in report.tallies.items() if tally.events}
+
+
+def of(rows: list[Row], key: str) -> list[Row]:
+    return [row for row in rows if row["key"] == key]
+
+
+def ids_of(report: Report, kind: Kind) -> list[str | None]:
+    return [one.event_id for each in report.findings if each.kind is kind for one in each.examples]
+
+
+async def test_g33_what_a_relay_published_is_found_whole_and_in_order(
+    database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
+) -> None:
+    await written(database, topic, KEYS, 40)
+    async with running(Relay(database, kafka_settings, RelaySettings(poll_interval=3_600))):
+        await all_sent(database)
+    report = await verified()
+    assert report.holds()
+    assert found(report) == {}
+    assert report.findings == ()
+    assert (report.events, report.published, report.records, report.duplicates) == (120, 120, 120, 0)
+
+
+async def test_g33_an_event_that_is_sent_but_on_no_topic_is_lost(
+    database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
+) -> None:
+    rows = await written(database, topic, KEYS, 3)
+    gone = of(rows, "b")[1]
+    await publish(database, kafka_settings, [row for row in rows if row is not gone])
+    await mark_sent(database, [gone])
+
+    report = await verified()
+    assert not report.holds(allow_duplicates=True)
+    assert found(report) == {Kind.LOST: 1}
+    assert report.published == 8
+    [finding] = report.findings
+    assert (finding.kind, finding.topic, finding.key, finding.events) == (Kind.LOST, topic, "b", 1)
+    [event] = finding.examples
+    assert event.event_id == gone["payload"]["event_id"]
+    assert (event.row_id, event.seq, event.version) == (str(gone["id"]), gone["seq"], 2)
+    assert (event.partition, event.offset) == (None, None)
+
+
+async def test_g33_events_whose_rows_were_removed_must_be_on_the_topic_still(
+    database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
+) -> None:
+    rows = await written(database, topic, KEYS, 3)
+    gone = of(rows, "c")[2]
+    await publish(database, kafka_settings, [row for row in rows if row is not gone])
+    await change(database, "DELETE FROM event_outbox")
+
+    report = await verified()
+    assert found(report) == {Kind.LOST: 1}
+    [finding] = report.findings
+    assert (finding.topic, finding.key) == (None, "c")
+    assert ids_of(report, Kind.LOST) == [gone["payload"]["event_id"]]
+
+
+async def test_g33_a_topic_that_was_removed_has_lost_what_was_sent_to_it(
+    database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
+) -> None:
+    await put_events(database, "removed-since", ["a"], count=2)
+    await mark_sent(database, (await rows_of(database))[:1])
+    assert found(await verified()) == {Kind.LOST: 1, Kind.PENDING: 1}
+
+
+async def test_g33_a_second_record_of_an_event_is_a_duplicate(
+    database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
+) -> None:
+    rows = await written(database, topic, KEYS, 3)
+    await publish(database, kafka_settings, rows)
+    again = of(rows, "a")[:2]
+    produce(producer(kafka_settings), again)
+    produce(producer(kafka_settings), again)
+
+    report = await verified()
+    assert found(report) == {Kind.DUPLICATED: 2}, "order is that of first appearances"
+    assert (report.duplicates, report.published, report.records) == (4, 9, 13)
+    assert ids_of(report, Kind.DUPLICATED) == [row["payload"]["event_id"] for row in again]
+    assert not report.holds()
+    assert report.holds(allow_duplicates=True)
+
+
+async def test_g33_duplicates_of_events_that_no_table_knows_any_more_count(
+    database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
+) -> None:
+    await put_events(database, topic, ["a"], count=2)
+    rows = await rows_of(database)
+    produce(producer(kafka_settings), [*rows, rows[0]])
+    await change(database, "DELETE FROM event_outbox")
+    report = await verified()
+    assert found(report) == {Kind.DUPLICATED: 1, Kind.UNKNOWN: 2}
+
+
+@pytest.mark.parametrize("reference", ["outbox", "events"])
+async def test_g33_a_later_event_that_comes_first_is_reordered(
+    database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify, reference: str
+) -> None:
+    if reference == "outbox":
+        await put_events(database, topic, KEYS, count=4)
+        rows = await rows_of(database)
+    else:
+        rows = await written(database, topic, KEYS, 4)
+    first, second, third, fourth = of(rows, "b")
+    await publish(
+        database, kafka_settings, [*of(rows, "a"), first, third, second, fourth, *of(rows, "c"), second]
+    )
+    if reference == "events":
+        await change(database, "DELETE FROM event_outbox")
+
+    report = await verified()
+    assert not report.holds(allow_duplicates=True)
+    assert found(report) == {Kind.REORDERED: 1, Kind.DUPLICATED: 1}
+    assert ids_of(report, Kind.REORDERED) == [second["payload"]["event_id"]]
+
+
+async def test_g33_what_is_not_published_yet_is_told_apart_from_what_is_lost(
+    database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
+) -> None:
+    rows = await written(database, topic, KEYS, 2)
+    (pending, _), (failed, _), (skipped, sent) = (of(rows, key) for key in KEYS)
+    await publish(database, kafka_settings, [sent])
+    error = "status = 'FAILED', error_data = '{}'"
+    await change(database, f"UPDATE event_outbox SET {error} WHERE id = $1", failed["id"])
+    await change(
+        database, f"UPDATE event_outbox SET {error}, skipped_at = now() WHERE id = $1", skipped["id"]
+    )
+
+    report = await verified()
+    assert report.holds()
+    assert found(report) == {Kind.PENDING: 3, Kind.FAILED: 1, Kind.SKIPPED: 1}
+    assert (report.events, report.published) == (6, 1)
+    first = {each.kind: each.examples[0].row_id for each in reversed(report.findings)}
+    assert first == {
+        Kind.PENDING: str(pending["id"]),
+        Kind.FAILED: str(failed["id"]),
+        Kind.SKIPPED: str(skipped["id"]),
+    }
+
+
+async def test_g33_records_that_nobody_wrote_here_are_unknown(
+    database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
+) -> None:
+    await publish(database, kafka_settings, await written(database, topic, KEYS))
+    other = producer(kafka_settings)
+    other.produce(topic, b"{}", "of others", headers=[("ce_id", some_id())])
+    other.produce(topic, b"\x00 no event", b"\xff\x00", headers=[("ce_id", b"\xff\x00")])
+    other.produce(topic, None, None)
+    produce(other, [])
+
+    report = await verified()
+    assert report.holds()
+    assert found(report) == {Kind.UNKNOWN: 3}
+    assert {each.key for each in report.findings} == {"of others", "��", None}
+
+
+async def test_g33_an_event_in_structured_mode_is_recognised_by_its_value(
+    database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
+) -> None:
+    [row] = await written(database, topic, ["a"])
+    value = f'{{"specversion": "1.0", "id": "{row["payload"]["event_id"]}"}}'
+    to = producer(kafka_settings)
+    to.produce(topic, value, "a", headers=[("content-type", "application/cloudevents+json; charset=utf-8")])
+    produce(to, [])
+    await mark_sent(database, [row])
+    report = await verified()
+    assert (found(report), report.published) == ({}, 1)
+
+
+async def test_g33_what_retention_removed_is_not_lost_and_what_it_cannot_have_removed_is(
+    database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
+) -> None:
+    keys = [f"key-{number}" for number in range(12)]
+    rows = await written(database, topic, keys, 6)
+    # Lost in the midst: the topic will hold an earlier and a later event of this key.
+    lost = of(rows, "key-0")[4]
+    await publish(database, kafka_settings, [row for row in rows if row is not lost])
+    await mark_sent(database, [lost])
+    cut, whole = (
+        partition_of("key-0", 4),
+        [key for key in keys if partition_of(key, 4) != partition_of("key-0", 4)],
+    )
+    assert whole
+    here = [row for row in rows if row["key"] not in whole and row is not lost]
+    removed = 3 * sum(key not in whole for key in keys)
+    delete_records(kafka_settings, topic, {cut: removed})
+    # Lost where nothing was removed.
+    elsewhere = next(row for row in rows if row["key"] == whole[0])
+
+    report = await verified()
+    assert found(report) == {Kind.LOST: 1, Kind.BEYOND_RETENTION: removed}
+    assert ids_of(report, Kind.LOST) == [lost["payload"]["event_id"]]
+    assert report.published == len(rows) - removed - 1
+    assert len(here) > removed
+    assert elsewhere
+
+
+async def test_g33_an_emptied_partition_excuses_its_own_keys_only(
+    database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
+) -> None:
+    keys = [f"key-{number}" for number in range(8)]
+    rows = await written(database, topic, keys)
+    emptied = partition_of("key-0", 4)
+    inside = [key for key in keys if partition_of(key, 4) == emptied]
+    lost = next(row for row in rows if row["key"] not in inside)
+    await publish(database, kafka_settings, [row for row in rows if row is not lost])
+    await mark_sent(database, [lost])
+    delete_records(kafka_settings, topic, {emptied: len(inside)})
+
+    report = await verified()
+    assert found(report) == {Kind.LOST: 1, Kind.BEYOND_RETENTION: len(inside)}
+    assert ids_of(report, Kind.LOST) == [lost["payload"]["event_id"]]
+
+
+async def test_g33_an_event_written_after_the_first_record_that_is_left_was_not_removed_with_those_before(
+    database: Database, kafka_settings: KafkaSettings, make_topic: Callable[..., str], postgres_settings: Any
+) -> None:
+    topic = make_topic(partitions=1)
+    await put_events(database, topic, ["a"], count=3)
+    await publish(database, kafka_settings, await rows_of(database))
+    delete_records(kafka_settings, topic, {0: 2})
+    await put_events(database, topic, ["b"])
+    await change(database, "UPDATE event_outbox SET created_at = now() + interval '1 minute' WHERE key = 'b'")
+    await change(
+        database,
+        "UPDATE event_outbox SET status = 'SENT', sent_at = now() + interval '5 minutes' WHERE key = 'b'",
+    )
+    report = await verify(postgres_settings, kafka_settings, topics=[topic])
+    assert found(report) == {Kind.LOST: 1, Kind.BEYOND_RETENTION: 2}
+    assert [each.key for each in report.findings] == ["b", "a"]
+
+
+async def test_g33_nothing_of_a_running_system_is_taken_for_lost_or_unknown(
+    database: Database,
+    kafka_settings: KafkaSettings,
+    topic: str,
+    verified: Verify,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await publish(database, kafka_settings, await written(database, topic, KEYS))
+    take_snapshot = Tables.take_snapshot
+
+    async def in_the_midst(tables: Tables, *args: Any) -> Snapshot:
+        await put_events(database, topic, ["sent before the snapshot", "in flight", "waiting"])
+        before, in_flight, _ = (await rows_of(database))[3:]
+        await publish(database, kafka_settings, [before])
+        produce(producer(kafka_settings), [in_flight])
+        snapshot = await take_snapshot(tables, *args)
+        await put_events(database, topic, ["written after it"])
+        await publish(database, kafka_settings, (await rows_of(database))[-1:])
+        return snapshot
+
+    monkeypatch.setattr(Tables, "take_snapshot", in_the_midst)
+    report = await verified()
+    assert found(report) == {Kind.PENDING: 1}
+    assert (report.events, report.published, report.records) == (6, 5, 6)
+
+
+async def test_g33_aborted_records_are_seen_by_readers_of_uncommitted_ones_only(
+    database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
+) -> None:
+    rows = await written(database, topic, KEYS)
+    to = producer(kafka_settings, transactional_id=some_id())
+    to.init_transactions(30)
+    to.begin_transaction()
+    produce(to, rows)
+    to.abort_transaction(30)
+    to.begin_transaction()
+    produce(to, rows)
+    to.commit_transaction(30)
+    await mark_sent(database, rows)
+
+    committed = await verified()
+    assert (found(committed), committed.published, committed.records) == ({}, 3, 3)
+    everything = await verified(isolation="read_uncommitted")
+    assert found(everything) == {Kind.DUPLICATED: 3}
+    assert everything.isolation == "read_uncommitted"
+
+
+async def test_g33_one_key_is_judged_alone(
+    database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
+) -> None:
+    rows = await written(database, topic, KEYS, 2)
+    await mark_sent(database, rows)
+    produce(producer(kafka_settings), of(rows, "a"))
+    assert found(await verified()) == {Kind.LOST: 4}
+    alone = await verified(key="a")
+    assert (found(alone), alone.events, alone.records) == ({}, 2, 2)
+    assert found(await verified(key="b")) == {Kind.LOST: 2}
+
+
+async def test_g33_since_a_time_older_events_are_not_asked_for_and_their_records_not_unknown(
+    database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
+) -> None:
+    rows = await written(database, topic, KEYS, 2)
+    await publish(database, kafka_settings, rows[:-1])
+    await mark_sent(database, rows)
+    await change(
+        database,
+        "UPDATE event_outbox SET created_at = now() - interval '2 hours' WHERE key = 'c' OR seq % 2 = 0",
+    )
+    since = datetime.now(UTC) - timedelta(hours=1)
+    report = await verified(since=since)
+    assert found(report) == {}
+    assert report.events == report.published < len(rows)
+    assert found(await verified(since=since - timedelta(hours=2))) == {Kind.LOST: 1}
+    later = await verified(since=since + timedelta(hours=2))
+    assert (found(later), later.events, later.records) == ({}, 0, 0)
+
+
+async def test_g33_as_many_keys_are_shown_as_asked_for_and_all_are_counted(
+    database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
+) -> None:
+    rows = await written(database, topic, KEYS, 5)
+    await mark_sent(database, rows)
+    report = await verified(keys_max=2)
+    tally = report.tallies[Kind.LOST]
+    assert (tally.events, tally.keys) == (15, 3)
+    assert [(each.key, each.events, len(each.examples)) for each in report.findings] == [
+        ("a", 5, 3),
+        ("b", 5, 3),
+    ]
+    assert [one.version for one in report.findings[0].examples] == [1, 2, 3]
