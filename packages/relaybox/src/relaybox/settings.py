@@ -210,7 +210,8 @@ class RelaySettings(BaseSettings):
     poll_interval: Annotated[float, Field(gt=0, le=3_600)] = 5.0
     #: Rows taken in one go.
     batch_size: Annotated[int, Field(ge=1, le=10_000)] = 100
-    delivery: Literal["at-least-once"] = "at-least-once"
+    #: ``exactly-once`` onto the topic, for readers of committed messages, or ``at-least-once``.
+    delivery: Literal["exactly-once", "at-least-once"] = "exactly-once"
     #: Seconds a relay may be silent before its lanes go to another one.
     lease_s: Annotated[float, Field(gt=0, le=3_600)] = 3.0
 

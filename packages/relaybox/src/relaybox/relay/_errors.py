@@ -4,6 +4,7 @@
 
     RelayboxError
     └── RelayError
+        ├── LaneFaulty Kafka and the database disagree about a lane; it stops until an operator decides
         ├── LinkDown   the broker's or the network's fault; no row is charged for it
         └── RowFault   this row's own fault; its key waits, every other key flows on
             ├── EnvelopeIncomplete
@@ -14,6 +15,7 @@
 
 __all__ = (
     "EnvelopeIncomplete",
+    "LaneFaulty",
     "LinkDown",
     "RecordRefused",
     "RecordTooLarge",
@@ -21,6 +23,8 @@ __all__ = (
     "RowFault",
     "TopicUnknown",
 )
+
+from confluent_kafka import KafkaError
 
 from relaybox.errors import RelayboxError
 
@@ -65,3 +69,18 @@ class RecordRefused(RowFault):
     """The broker refused this record alone; the message has its code."""
 
     error_code = "RELAY_RECORD_REFUSED"
+
+    @classmethod
+    def by(cls, error: KafkaError) -> "RecordRefused":
+        """With what the broker said."""
+        return cls(f"the broker refused the record: {error.name()}: {error.str()}")
+
+
+class LaneFaulty(RelayError):
+    """A lane is not published from: what Kafka says was published last is not known to this database.
+
+    Seen after a restored database or a lost control topic; a guess could lose events or repeat
+    them (G31). ``relaybox verify`` tells what is on the topic, ``relaybox relay accept`` goes on.
+    """
+
+    error_code = "RELAY_LANE_FAULTY"

@@ -1,9 +1,8 @@
-"""The relay's work: fetch, publish, record, over and over, one batch in flight."""
+"""The relay's work: fetch, publish, record, over and over."""
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,11 +11,12 @@ import structlog
 from relaybox.db import Database, DatabaseError, DedicatedConnection
 from relaybox.relay._ask import connected
 from relaybox.relay._backoff import Retry, link_pause_s, next_batch_rows
-from relaybox.relay._errors import LinkDown
+from relaybox.relay._breaker import Breaker, BreakerState
+from relaybox.relay._delivery import Batch, Delivery, Outcome
+from relaybox.relay._errors import LinkDown, RowFault
 from relaybox.relay._keeper import Keeper, wait_at_most
-from relaybox.relay._lanes import Lanes
+from relaybox.relay._lanes import Lane, Lanes
 from relaybox.relay._messages import Message
-from relaybox.relay._publisher import Outcome, Publisher
 from relaybox.relay._rows import (
     charge_for,
     charge_rows,
@@ -24,6 +24,7 @@ from relaybox.relay._rows import (
     mark_sent,
     plan_for_backlogs,
     seconds_until_due,
+    take_up_again,
 )
 from relaybox.relay._signals import OnSignal, Signal
 from relaybox.relay._statistics import Counters
@@ -33,30 +34,34 @@ __all__ = ("Pump",)
 
 #: After :meth:`Pump.stop`, how long to wait for acknowledgements.
 _STOP_FLIGHT_S: Final = 5.0
+#: In a backlog all lanes take off together, after one look at the table; who is later than this is not
+#: waited for.
+_WAVE_S: Final = 1.0
+_TIDY_S: Final = 10.0
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class _Flight:
-    """A batch that was handed to the publisher."""
+    """A batch on its way."""
 
-    messages: Sequence[Message]
-    outcome: asyncio.Future[Outcome]
+    batch: Batch
+    outcome: asyncio.Task[Outcome]
+    late: bool = False
 
 
 class Pump:
     """Moves rows from PostgreSQL to Kafka.
 
-    Invariants: a row is marked only after its acknowledgement (G23). A batch takes off only after
-    the one before has landed, and without the keys that failed in it (G34). An outcome is
-    remembered until PostgreSQL has recorded it, and nothing is fetched before that unless it is
-    excluded as in flight.
+    Invariants: a row is marked only after its acknowledgement (G23). A lane's batch takes off only
+    after the one before has landed, and without the keys that failed in it (G34). An outcome is
+    remembered until PostgreSQL has recorded it, and nothing is fetched before that.
     """
 
     def __init__(
         self,
         database: Database,
-        publisher: Publisher,
+        delivery: Delivery,
         settings: RelaySettings,
         lanes: Lanes,
         keeper: Keeper,
@@ -64,36 +69,41 @@ class Pump:
         on_signal: OnSignal,
     ) -> None:
         self._database = database
-        self._publisher = publisher
+        self._delivery = delivery
         self._settings = settings
         self._lanes = lanes
         self._keeper = keeper
         self._counters = counters
         self._signal = on_signal
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="relay-publisher")
         self._stopping = asyncio.Event()
-        self._flight: _Flight | None = None
-        self._unrecorded: list[Outcome] = []
+        self._flights: list[_Flight] = []
+        self._unrecorded: list[tuple[Batch | None, Outcome]] = []
         self._batch_rows = settings.batch_size
         self._database_failures = 0
         self._fetched_at_s = 0.0
-        #: Failures in a row to reach Kafka; 0 while it answers.
-        self.link_failures = 0
+        self._tidy_at_s = 0.0
+        self._ready = False
+        #: Lanes whose rows that failed in an outage were taken up again, by epoch.
+        self._taken_up: set[tuple[int, int]] = set()
+        self.breaker = Breaker()
 
     @property
     def in_flight(self) -> Sequence[Message]:
-        """Rows handed to the publisher whose fate is not known."""
-        return self._flight.messages if self._flight else ()
+        """Rows handed to Kafka whose fate is not known."""
+        return [message for flight in self._flights for message in flight.batch.messages]
 
     def stop(self) -> None:
         """Have :meth:`run` return: nothing more is fetched, acknowledgements are awaited 5 s at the most."""
         self._stopping.set()
         self._keeper.news.set()
-        self._publisher.give_up_at(time.monotonic() + _STOP_FLIGHT_S)
+        self._delivery.give_up_at(time.monotonic() + _STOP_FLIGHT_S)
 
     async def run(self) -> None:
         """Work until :meth:`stop`; either server away is waited out."""
-        await self._first_connect()
+        try:
+            await self._delivery.connect()
+        except LinkDown as down:
+            self._trip(down, [])
         while not self._stopping.is_set():
             try:
                 async with connected(self._database) as connection:
@@ -105,27 +115,26 @@ class Pump:
                 if self._database_failures == 1:
                     _log.warning("relay cannot read the outbox, trying again", error_code=error.error_code)
                 await wait_at_most(self._stopping, link_pause_s(self._database_failures))
+        if self._flights:
+            await asyncio.wait([flight.outcome for flight in self._flights])
 
     async def settle(self) -> None:
-        """After :meth:`run`: wait for what is in flight and record it."""
-        await self._land()
+        """After :meth:`run`: record what has landed."""
+        self._land()
         if self._unrecorded:
             async with connected(self._database) as connection:
                 await self._record(connection)
 
     async def close(self) -> None:
         """Drop what is not acknowledged (it is PENDING) and the connections to Kafka."""
-        self._publisher.give_up_at(0.0)
-        await self._in_thread(self._publisher.close)
-        self._thread.shutdown(wait=False)
+        await self._delivery.close()
 
     async def _work(self, connection: DedicatedConnection) -> None:
         while not self._stopping.is_set():
-            try:
-                moved = await self._cycle(connection)
-            except LinkDown as down:
-                await self._reconnect(down)
+            if self.breaker.state is BreakerState.OPEN:
+                await self._try_link(connection)
                 continue
+            moved = await self._cycle(connection)
             if self._database_failures:
                 _log.info("relay reads the outbox again")
                 self._database_failures = 0
@@ -133,89 +142,133 @@ class Pump:
                 await self._wait_for_news(connection)
 
     async def _cycle(self, connection: DedicatedConnection) -> bool:
-        """Fetch while the last batch flies, let it land, start the next, record the last."""
+        """Fetch while the last batches fly, land them, start the next, record the last; whether it moved."""
         self._keeper.news.clear()
         self._fetched_at_s = time.monotonic()
-        fetched = await self._fetch(connection)
-        outcome = await self._land()
-        batch = self._ready(fetched, outcome)
-        self._launch(batch)
+        usable = self._lanes.usable()
+        lanes = self._delivery.ready(usable)
+        self._ready = len(lanes) == len(usable) > 0
+        await self._take_up_again(connection, lanes)
+        fetched = await self._fetch(connection, lanes)
+        if fetched and self._in_backlog():
+            await self._wait_for_wave()
+        landed = self._land()
+        if trouble := self._delivery.trouble():
+            self._trip(trouble, [])
+        if self.breaker.state is not BreakerState.OPEN:
+            await self._take_off(connection, self._free(fetched))
         self._note_busy()
         await self._record(connection)
         self._note_busy()
         if self._lanes.to_release():
             self._keeper.beat_now.set()
-        if outcome is not None and outcome.link is not None:
-            raise outcome.link
-        return bool(fetched)
+        await self._tidy(connection)
+        return bool(fetched) or landed
 
-    async def _fetch(self, connection: DedicatedConnection) -> list[Message]:
-        lanes = self._lanes.usable()
-        if not lanes:
+    async def _fetch(self, connection: DedicatedConnection, lanes: Sequence[Lane]) -> list[Message]:
+        """Rows to take off next. Without a backlog only of idle lanes; with one, ahead of the landing."""
+        ahead = [flight for flight in self._flights if self._in_backlog() and not flight.late]
+        busy = {m.lane for flight in self._flights if flight not in ahead for m in flight.batch.messages}
+        lanes = [lane for lane in lanes if lane.lane not in busy]
+        if (
+            len(self._flights) > len(ahead) and (self._probing() or self._delivery.one_at_a_time)
+        ) or not lanes:
             return []
-        limit = self._batch_rows
+        limit = 1 if self._probing() else self._batch_rows
         fetched = await fetch_batch(connection, lanes, rows_max=limit, in_flight=self.in_flight)
-        self._batch_rows = next_batch_rows(limit, len(fetched), self._settings.batch_size)
+        if not self._probing():
+            self._batch_rows = next_batch_rows(limit, len(fetched), self._settings.batch_size)
         return fetched
 
-    async def _land(self) -> Outcome | None:
-        if self._flight is None:
-            return None
-        # Shielded: run() may be cancelled here, and settle() then waits for the same outcome.
-        outcome = await asyncio.shield(self._flight.outcome)
-        self._flight = None
-        self._unrecorded.append(outcome)
-        self._signal(Signal.BATCH_PUBLISHED)
-        return outcome
+    def _in_backlog(self) -> bool:
+        return self._batch_rows > self._settings.batch_size
 
-    def _ready(self, fetched: list[Message], outcome: Outcome | None) -> list[Message]:
+    def _probing(self) -> bool:
+        return self.breaker.state is BreakerState.HALF_OPEN
+
+    async def _wait_for_wave(self) -> None:
+        awaited = [flight for flight in self._flights if not flight.late]
+        if awaited:
+            timeout_s = None if self._delivery.one_at_a_time else _WAVE_S
+            await asyncio.wait([flight.outcome for flight in awaited], timeout=timeout_s)
+            for flight in awaited:
+                flight.late = not flight.outcome.done()
+
+    def _land(self) -> bool:
+        """Take in what has landed; whether anything has."""
+        landed = [flight for flight in self._flights if flight.outcome.done()]
+        self._flights = [flight for flight in self._flights if not flight.outcome.done()]
+        for flight in landed:
+            outcome = flight.outcome.result()
+            self._unrecorded.append((flight.batch, outcome))
+            if outcome.link is not None:
+                self._trip(outcome.link, outcome.stranded)
+            elif outcome.sent and self.breaker.published():
+                _log.info("relay publishes again")
+                self._signal(Signal.LINK_UP)
+            self._signal(Signal.BATCH_PUBLISHED)
+        return bool(landed)
+
+    def _free(self, fetched: Sequence[Message]) -> list[Message]:
         """Of *fetched*, what may take off now: lanes may have gone, and keys failed, since it was read."""
-        if outcome is not None and outcome.link is not None:
+        if self._delivery.one_at_a_time and self._flights:
             return []
+        busy = {message.lane for message in self.in_flight}
         fences = {(lane.lane, lane.epoch) for lane in self._lanes.usable()}
-        waiting = (
-            {message.key for message, _ in outcome.faulty if message.key is not None}
-            if outcome
-            else set[str]()
-        )
-        return [m for m in fetched if (m.lane, m.epoch) in fences and m.key not in waiting]
+        waiting = {m.key for _, outcome in self._unrecorded for m, _ in outcome.faulty if m.key is not None}
+        return [
+            m for m in fetched if m.lane not in busy and (m.lane, m.epoch) in fences and m.key not in waiting
+        ]
 
-    def _launch(self, batch: list[Message]) -> None:
-        if batch:
-            landing = asyncio.get_running_loop().run_in_executor(self._thread, self._publisher.publish, batch)
-            self._flight = _Flight(messages=batch, outcome=landing)
+    async def _take_off(self, connection: DedicatedConnection, messages: Sequence[Message]) -> None:
+        """Start *messages*, as far as the delivery lets them."""
+        prepared = await self._delivery.prepare(connection, messages)
+        if prepared.outcome.faulty:
+            self._unrecorded.append((None, prepared.outcome))
+        for batch in prepared.batches:
+            flight = _Flight(batch=batch, outcome=self._delivery.launch(batch))
+            flight.outcome.add_done_callback(lambda _: self._keeper.news.set())
+            self._flights.append(flight)
+        if prepared.batches:
             self._signal(Signal.BATCH_TAKEN)
+        if prepared.outcome.link is not None:
+            self._trip(prepared.outcome.link, [])
 
     def _note_busy(self) -> None:
         """A lane given back before its rows are marked would have them published again by its next owner."""
         lanes = {message.lane for message in self.in_flight}
-        for outcome in self._unrecorded:
+        for _, outcome in self._unrecorded:
             lanes.update(message.lane for message in outcome.sent)
             lanes.update(message.lane for message, _ in outcome.faulty)
         self._lanes.busy = frozenset(lanes)
 
     async def _record(self, connection: DedicatedConnection) -> None:
-        while self._unrecorded:
-            outcome = self._unrecorded[0]
-            if outcome.sent:
-                await self._mark(connection, outcome.sent)
+        """Write down what landed, all of it in one statement each."""
+        sent = [message for _, outcome in self._unrecorded for message in outcome.sent]
+        if sent:
+            await self._mark(connection, sent)
+            for batch, outcome in self._unrecorded:
                 outcome.sent = []  # should the next statement fail, this one is not repeated
-            if outcome.faulty:
-                await self._charge(connection, outcome)
-            self._unrecorded.pop(0)
+                if batch is not None:
+                    self._delivery.settle(batch)
+        faulty = [fault for _, outcome in self._unrecorded for fault in outcome.faulty]
+        if faulty:
+            await self._charge(connection, faulty)
+        self._unrecorded.clear()
 
     async def _mark(self, connection: DedicatedConnection, sent: Sequence[Message]) -> None:
         fenced = len(sent) - await mark_sent(connection, sent, self._counters)
         if fenced:
             self._counters.fenced_total += fenced
             _log.warning(
-                "relay could not mark rows: their lanes have another owner, who publishes them again",
-                rows=fenced,
+                "relay could not mark rows: their lanes have another owner, who settles them", rows=fenced
             )
         self._signal(Signal.BATCH_MARKED)
 
-    async def _charge(self, connection: DedicatedConnection, outcome: Outcome) -> None:
-        charges = [charge_for(message, fault) for message, fault in outcome.faulty]
+    async def _charge(
+        self, connection: DedicatedConnection, faulty: Sequence[tuple[Message, RowFault | LinkDown]]
+    ) -> None:
+        charges = [charge_for(message, fault) for message, fault in faulty]
         await charge_rows(connection, charges)
         for message, fault, step in charges:
             told = {"seq": message.seq, "error_code": fault.error_code, "reason": str(fault)}
@@ -224,45 +277,57 @@ class Pump:
                 _log.warning("relay could not publish a row, trying again", after_s=step.after_s, **told)
             else:
                 self._counters.failed_total += 1
-                _log.error(
-                    "relay gave a row up; its key waits for an operator",
-                    attempts=message.attempts + 1,
-                    **told,
-                )
+                _log.error("relay gave a row up; its key waits", attempts=message.attempts + 1, **told)
         self._signal(Signal.ROWS_CHARGED)
 
+    async def _take_up_again(self, connection: DedicatedConnection, lanes: Sequence[Lane]) -> None:
+        """Rows that failed because of the link, in lanes that can be published from, are as they were."""
+        new = [lane for lane in lanes if (lane.lane, lane.epoch) not in self._taken_up]
+        if new:
+            rows = await take_up_again(connection, new)
+            self._taken_up = {(lane.lane, lane.epoch) for lane in lanes}
+            if rows:
+                _log.info("relay takes rows up again that an outage made fail", rows=rows)
+
+    async def _tidy(self, connection: DedicatedConnection) -> None:
+        if time.monotonic() >= self._tidy_at_s:
+            await self._delivery.tidy(connection)
+            self._tidy_at_s = time.monotonic() + _TIDY_S
+
     async def _wait_for_news(self, connection: DedicatedConnection) -> None:
+        if self._flights:
+            await wait_at_most(self._keeper.news, self._settings.poll_interval)
+            return
         due_s = await seconds_until_due(connection, fetched_s=time.monotonic() - self._fetched_at_s)
-        await self._in_thread(self._publisher.serve)
-        self._signal(Signal.IDLE)
+        await self._delivery.serve()
+        if self._ready:
+            self._signal(Signal.IDLE)
         poll_s = self._settings.poll_interval
         await wait_at_most(self._keeper.news, poll_s if due_s is None else min(poll_s, due_s))
 
-    async def _first_connect(self) -> None:
-        try:
-            await self._in_thread(self._publisher.connect)
-        except LinkDown as down:
-            await self._reconnect(down)
+    def _trip(self, down: LinkDown, stranded: Sequence[Message]) -> None:
+        """Nothing more is fetched; the lanes stay this relay's."""
+        self._taken_up.clear()
+        if self.breaker.trip(down, stranded, time.monotonic()):
+            self._counters.link_outages_total += 1
+            _log.warning("relay has lost Kafka, trying again", error_code=down.error_code, reason=str(down))
+            self._signal(Signal.LINK_DOWN)
 
-    async def _reconnect(self, down: LinkDown) -> None:
-        """Wait until a broker answers again; the lanes stay this relay's, and no row is charged."""
+    async def _try_link(self, connection: DedicatedConnection) -> None:
+        """Ask for a broker once, after a while; charge what the outage caught in flight when that is due."""
+        self._land()
+        await self._record(connection)
+        due = self.breaker.due(time.monotonic())
+        if due:
+            await self._charge(connection, due)
+        await wait_at_most(self._stopping, self.breaker.pause_s())
         if self._stopping.is_set():
             return
-        self._counters.link_outages_total += 1
-        self.link_failures = 1
-        _log.warning("relay has lost Kafka, trying again", error_code=down.error_code, reason=str(down))
-        self._signal(Signal.LINK_DOWN)
-        while not self._stopping.is_set():
-            await wait_at_most(self._stopping, link_pause_s(self.link_failures))
-            try:
-                await self._in_thread(self._publisher.connect)
-            except LinkDown:
-                self.link_failures += 1
-            else:
-                self.link_failures = 0
-                _log.info("relay has reached Kafka again")
-                self._signal(Signal.LINK_UP)
-                return
-
-    async def _in_thread(self, work: Callable[[], None]) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        try:
+            await self._delivery.connect()
+        except LinkDown:
+            self.breaker.failed_again()
+        else:
+            self.breaker.answered()
+            self._batch_rows = self._settings.batch_size
+            _log.info("relay has reached Kafka again")

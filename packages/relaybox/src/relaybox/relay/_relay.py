@@ -7,9 +7,12 @@ import structlog
 
 from relaybox.db import Database, DatabaseError
 from relaybox.relay._ask import connected
+from relaybox.relay._at_least_once import AtLeastOnce
+from relaybox.relay._breaker import BreakerState
+from relaybox.relay._delivery import Delivery
+from relaybox.relay._exactly_once import ExactlyOnce
 from relaybox.relay._keeper import Keeper
 from relaybox.relay._lanes import Lanes
-from relaybox.relay._publisher import Publisher
 from relaybox.relay._pump import Pump
 from relaybox.relay._signals import OnSignal, Signal
 from relaybox.relay._statistics import Counters, Statistics
@@ -32,10 +35,11 @@ def _ignore(_signal: Signal) -> None:
 class Relay:
     """Publishes the outbox of one database; any number of relays share the work without configuration.
 
-    At least once: an event may reach the topic again, with the same ``ce_id``, if a process or a
-    server dies between acknowledgement and mark; it is never lost, and per key the first
-    appearances are in commit order (G20, G21). It takes two connections outside
-    *database*'s pool.
+    An event is never lost, and per key the first appearances are in commit order (G20, G21). Exactly
+    once, readers of committed messages find each event once, whatever died (G31); at least once, an
+    event may reach the topic again, with the same ``ce_id``, if a process or a server dies between
+    acknowledgement and mark. It takes two connections outside *database*'s pool, and a third while
+    it takes lanes over.
     """
 
     def __init__(
@@ -54,9 +58,12 @@ class Relay:
         self._counters = Counters()
         self._lanes = Lanes(lease_s=settings.lease_s)
         self._keeper = Keeper(database, settings, self._lanes, self._counters, on_signal)
-        self._pump = Pump(
-            database, Publisher(kafka), settings, self._lanes, self._keeper, self._counters, on_signal
+        delivery: Delivery = (
+            ExactlyOnce(database, kafka, wake=self._keeper.news.set)
+            if settings.delivery == "exactly-once"
+            else AtLeastOnce(kafka)
         )
+        self._pump = Pump(database, delivery, settings, self._lanes, self._keeper, self._counters, on_signal)
         self._stopping = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -71,7 +78,7 @@ class Relay:
             lanes=self._lanes.owned(),
             members=self._lanes.members,
             in_flight=len(self._pump.in_flight),
-            link_up=self._pump.link_failures == 0,
+            link_up=self._pump.breaker.state is not BreakerState.OPEN,
         )
 
     def stop(self) -> None:

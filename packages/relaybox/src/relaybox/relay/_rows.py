@@ -8,7 +8,7 @@ from pydantic_core import to_json
 from relaybox.db import DedicatedConnection, load_queries
 from relaybox.relay._ask import ask
 from relaybox.relay._backoff import GiveUp, Retry, next_step
-from relaybox.relay._errors import RowFault
+from relaybox.relay._errors import LinkDown, RelayError
 from relaybox.relay._lanes import Lane
 from relaybox.relay._messages import Message, message_of
 from relaybox.relay._statistics import DELAY_BOUNDS_S, Counters
@@ -23,15 +23,17 @@ __all__ = (
     "plan_for_backlogs",
     "ranges_of",
     "seconds_until_due",
+    "take_up_again",
 )
 
 _SQL: Final = load_queries(__package__ or "relaybox.relay", "relay.sql")
+_BATCHES: Final = load_queries(__package__ or "relaybox.relay", "batches.sql")
 #: Bytes of payload, as stored, that one batch may hold: bounds this process's memory.
 _BATCH_BYTES_MAX: Final = 16 * 2**20
 _MESSAGE_CHARS_MAX: Final = 1_000
 _BACKLOG_ROWS_MAX: Final = 100_000
 
-Charge = tuple[Message, RowFault, Retry | GiveUp]
+Charge = tuple[Message, RelayError, Retry | GiveUp]
 
 
 async def fetch_batch(
@@ -61,7 +63,7 @@ async def mark_sent(connection: DedicatedConnection, messages: Sequence[Message]
     return marked
 
 
-def charge_for(message: Message, fault: RowFault) -> Charge:
+def charge_for(message: Message, fault: RelayError) -> Charge:
     """What follows from *message* failing once more through *fault*."""
     return message, fault, next_step(message.attempts + 1)
 
@@ -79,6 +81,12 @@ async def charge_rows(connection: DedicatedConnection, charges: Sequence[Charge]
         [_error_data(message, fault) for message, fault, _ in charges],
         [step.after_s if isinstance(step, Retry) else None for _, _, step in charges],
     )
+
+
+async def take_up_again(connection: DedicatedConnection, lanes: Sequence[Lane]) -> int:
+    """Make rows of *lanes* that failed because no broker answered as they were; how many (G25)."""
+    numbers, epochs = [lane.lane for lane in lanes], [lane.epoch for lane in lanes]
+    return len(await ask(connection, _BATCHES["take_up_again"], numbers, epochs))
 
 
 async def seconds_until_due(connection: DedicatedConnection, *, fetched_s: float) -> float | None:
@@ -118,10 +126,10 @@ def _fences(messages: Iterable[Message]) -> tuple[list[int], list[int]]:
     return [lane for lane, _ in pairs], [epoch for _, epoch in pairs]
 
 
-def _error_data(message: Message, fault: RowFault) -> str:
+def _error_data(message: Message, fault: RelayError) -> str:
     return to_json(
         {
-            "reason": "row",
+            "reason": "link" if isinstance(fault, LinkDown) else "row",
             "class": type(fault).__name__,
             "message": str(fault)[:_MESSAGE_CHARS_MAX],
             "attempts": message.attempts + 1,

@@ -132,7 +132,8 @@ async def test_g21_a_lane_is_busy_until_its_rows_are_marked(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     busy: list[frozenset[int]] = []
-    relay = Relay(database, kafka_settings, NO_POLL, on_signal=lambda moment: note(moment))
+    settings = RelaySettings(poll_interval=3_600, delivery="at-least-once")
+    relay = Relay(database, kafka_settings, settings, on_signal=lambda moment: note(moment))
 
     def note(moment: Signal) -> None:
         if moment in {Signal.BATCH_PUBLISHED, Signal.BATCH_MARKED}:

@@ -3,10 +3,10 @@
 import pytest
 from confluent_kafka import KafkaError
 from relaybox.relay import EnvelopeIncomplete, GiveUp, RecordTooLarge, Retry, TopicUnknown, next_step
+from relaybox.relay._at_least_once import acknowledged_in_order
 from relaybox.relay._backoff import link_pause_s, next_batch_rows
 from relaybox.relay._lanes import fair_share, surplus_of
 from relaybox.relay._messages import Message, message_of, record_bytes, screen
-from relaybox.relay._publisher import acknowledged_in_order
 from relaybox.relay._rows import ranges_of
 
 LIMITS = {"t": 1_000}

@@ -151,16 +151,18 @@ CREATE TABLE relay_batches (
     batch_id UUID NOT NULL,
     -- The batch of this lane that was known to be published when this one was claimed.
     previous_id UUID,
-    seqs BIGINT[] NOT NULL,
+    -- Not compressed: that costs more than it spares.
+    seqs BIGINT[] STORAGE EXTERNAL NOT NULL,
     claimed_at TIMESTAMPTZ NOT NULL DEFAULT now(),
     CONSTRAINT relay_batches_batch_id_key UNIQUE (batch_id)
 );
 CREATE INDEX idx_relay_batches_lane ON relay_batches (lane, number);
 
--- This outbox among others on the same Kafka: part of its relays' transactional ids. One row.
+-- This outbox among others on the same Kafka: part of its relays' transactional ids. One row; the first relay
+-- names it, so that databases made from one template differ. A copy of a database that was in use must not.
 CREATE TABLE relay_origin (
     singleton BOOLEAN PRIMARY KEY DEFAULT true CHECK (singleton),
-    id UUID NOT NULL DEFAULT gen_random_uuid(),
+    id UUID,
     -- How many lanes there shall be; owners split theirs until there are.
     lanes_wanted INT NOT NULL DEFAULT 8 CHECK (lanes_wanted BETWEEN 8 AND 1024)
 );

@@ -1,0 +1,222 @@
+"""At least once: one idempotent producer for all lanes."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from relaybox.db import DedicatedConnection
+from relaybox.relay._delivery import Batch, Outcome, Prepared
+from relaybox.relay._errors import LinkDown, RecordRefused
+from relaybox.relay._lanes import Lane
+from relaybox.relay._link import (
+    BATCH_BYTES_MAX,
+    PRODUCER,
+    ROW_CODES,
+    UNDELIVERED,
+    Link,
+    batch_bytes_for,
+    discard,
+    flush,
+    link_settings,
+    produce,
+    warm_up,
+)
+from relaybox.relay._messages import Message, screen
+from relaybox.settings import KafkaSettings
+
+__all__ = ("AtLeastOnce", "acknowledged_in_order")
+
+T = TypeVar("T")
+_PRODUCER: Final[dict[str, Any]] = {
+    **PRODUCER,
+    # A gap in a partition's sequence is a fatal error: nothing may follow a record that failed (G34).
+    "enable.gapless.guarantee": True,
+    # The relay times out itself and replaces the producer; one that drops single records reorders.
+    "message.timeout.ms": 0,
+    "retry.backoff.ms": 20,
+}
+
+
+class AtLeastOnce:
+    """One idempotent producer at a time; see :class:`~relaybox.relay._delivery.Delivery`.
+
+    Invariant: a producer that failed to deliver a record is purged and never used again; its
+    successor starts from the table. Within a batch, nothing of a key follows a record of it that
+    is not known to be publishable (G34).
+    """
+
+    one_at_a_time = True
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._connection = link_settings(settings)
+        self._link = Link(self._connection)
+        self._producer: Producer | None = None
+        self._batch_bytes = BATCH_BYTES_MAX
+        self._give_up_at_s = float("inf")
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="relay-publisher")
+
+    async def connect(self) -> None:
+        """Reach a broker with a new producer."""
+        await self._in_thread(self._connect)
+
+    def ready(self, lanes: Sequence[Lane]) -> list[Lane]:
+        """All of them: nothing has to be known of what a former owner published."""
+        return list(lanes)
+
+    async def prepare(self, connection: DedicatedConnection, messages: Sequence[Message]) -> Prepared:
+        """One batch; the publishing thread checks it."""
+        del connection
+        return Prepared(batches=[Batch(messages=messages)] if messages else [], outcome=Outcome())
+
+    def launch(self, batch: Batch) -> asyncio.Task[Outcome]:
+        """Publish it, and wait until each row is acknowledged or known not to be."""
+        return asyncio.create_task(self._in_thread(partial(self._publish, batch.messages)))
+
+    def settle(self, batch: Batch) -> None:
+        """Nothing was kept for it."""
+
+    async def tidy(self, connection: DedicatedConnection) -> None:
+        """Nothing is kept."""
+
+    def trouble(self) -> LinkDown | None:
+        """None: whatever fails is a batch."""
+        return None
+
+    def give_up_at(self, monotonic_s: float) -> None:
+        """Wait for no acknowledgement past this time."""
+        self._give_up_at_s = monotonic_s
+
+    async def serve(self) -> None:
+        """Let the connection for questions breathe."""
+        await self._in_thread(self._link.serve)
+
+    async def close(self) -> None:
+        """Drop everything."""
+        self._give_up_at_s = 0.0
+        await self._in_thread(self._close)
+        self._thread.shutdown(wait=False)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def _connect(self) -> None:
+        self._drop_producer()
+        self._link.connect()
+        self._producer = self._new_producer()
+
+    def _close(self) -> None:
+        self._drop_producer()
+        self._link.close()
+
+    def _publish(self, messages: Sequence[Message]) -> Outcome:
+        outcome = Outcome()
+        try:
+            screened = screen(messages, self._limits(messages))
+            outcome.faulty = screened.faulty
+            self._publish_all(screened.publishable, outcome)
+        except LinkDown as down:
+            self._close()
+            outcome.link = down
+            landed = {message.seq for message in outcome.sent}
+            faulty = {message.seq for message, _ in outcome.faulty}
+            outcome.stranded = [m for m in messages if m.seq not in landed and m.seq not in faulty]
+        return outcome
+
+    def _limits(self, messages: Sequence[Message]) -> dict[str, int]:
+        wanted = {message.topic for message in messages}
+        limits = dict(self._link.limits(wanted))
+        batch_bytes = batch_bytes_for(wanted, limits)
+        if self._producer is None or batch_bytes < self._batch_bytes:
+            self._batch_bytes = min(batch_bytes, self._batch_bytes)
+            self._drop_producer()
+            self._producer = self._new_producer()
+        return limits
+
+    def _new_producer(self) -> Producer:
+        producer = Producer({**self._connection, **_PRODUCER, "batch.size": self._batch_bytes})
+        warm_up(producer)
+        return producer
+
+    def _publish_all(self, messages: Sequence[Message], outcome: Outcome) -> None:
+        results = self._deliver(messages)
+        outcome.sent += acknowledged_in_order(messages, results)
+        if len(outcome.sent) == len(messages):
+            return
+        failures = [error for error in results if error is not None]
+        if all(error.code() not in ROW_CODES for error in failures):
+            raise self._link.down(failures)
+        # The limits have changed since they were read. The broker refuses a request as a whole, so its
+        # verdict tells nothing about a row: ask for each alone, from the first that is not there.
+        self._drop_producer()
+        self._link.forget_limits()
+        sent = {message.seq for message in outcome.sent}
+        self._publish_singly([message for message in messages if message.seq not in sent], outcome)
+
+    def _publish_singly(self, messages: Sequence[Message], outcome: Outcome) -> None:
+        screened = screen(messages, self._limits(messages))
+        outcome.faulty += screened.faulty
+        waiting: set[str] = set()
+        for message in screened.publishable:
+            if message.key in waiting:
+                continue
+            self._limits([message])
+            [error] = self._deliver([message])
+            if error is None:
+                outcome.sent.append(message)
+                continue
+            if error.code() not in ROW_CODES:
+                raise self._link.down([error])
+            outcome.faulty.append((message, RecordRefused.by(error)))
+            if message.key is not None:
+                waiting.add(message.key)
+            self._drop_producer()
+
+    def _deliver(self, messages: Sequence[Message]) -> list[KafkaError | None]:
+        """Produce and wait; per message None for acknowledged, else why it is not."""
+        producer = self._producer
+        assert producer is not None
+        results: list[KafkaError | None] = [None] * len(messages)
+        for place, message in enumerate(messages):
+            try:
+                produce(producer, message, partial(_note_report, results, place), self._deadline)
+            except KafkaException as error:
+                results[place:] = [UNDELIVERED] * (len(messages) - place)
+                results[place] = error.args[0]
+                break
+        if not flush(producer, self._deadline):
+            self._drop_producer()
+        return results
+
+    def _deadline(self) -> float:
+        return self._give_up_at_s
+
+    def _drop_producer(self) -> None:
+        if self._producer is not None:
+            discard(self._producer)
+            self._producer = None
+
+
+def acknowledged_in_order(messages: Sequence[Message], results: Sequence[KafkaError | None]) -> list[Message]:
+    """Those acknowledged, without any that follow an unacknowledged one of their key.
+
+    Such a one landed too early. It is published again after its predecessor: a duplicate, but the
+    topic then holds them in order.
+    """
+    sent: list[Message] = []
+    waiting: set[str] = set()
+    for message, error in zip(messages, results, strict=True):
+        if error is not None and message.key is not None:
+            waiting.add(message.key)
+        elif error is None and message.key not in waiting:
+            sent.append(message)
+    return sent
+
+
+def _note_report(
+    results: list[KafkaError | None], place: int, error: KafkaError | None, _message: object
+) -> None:
+    results[place] = error

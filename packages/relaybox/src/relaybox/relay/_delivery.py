@@ -1,0 +1,108 @@
+"""What a way of delivering to Kafka is, and what it answers."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+from uuid import UUID
+
+from relaybox.db import DedicatedConnection
+from relaybox.relay._errors import LinkDown, RowFault
+from relaybox.relay._lanes import Lane
+from relaybox.relay._messages import Message
+
+__all__ = ("Batch", "Delivery", "LaneBatch", "Outcome", "Prepared")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """Rows that are published together."""
+
+    messages: Sequence[Message]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LaneBatch(Batch):
+    """One lane's rows, claimed under an id that Kafka learns in the same transaction."""
+
+    lane: int
+    batch_id: UUID
+    #: Its row in ``relay_batches``.
+    number: int
+
+
+@dataclass(kw_only=True, slots=True)
+class Outcome:
+    """What became of rows. Those in no list are as they were: PENDING."""
+
+    #: Published, and so is every earlier row of their keys.
+    sent: list[Message] = field(default_factory=list[Message])
+    #: Failed through their own fault; nothing behind them was published.
+    faulty: list[tuple[Message, RowFault]] = field(default_factory=list[tuple[Message, RowFault]])
+    #: Set when the link failed: nothing may be published before :meth:`Delivery.connect` succeeds.
+    link: LinkDown | None = None
+    #: Caught in flight by the link's failure, and no later acknowledgement can publish them.
+    stranded: list[Message] = field(default_factory=list[Message])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """Fetched rows, divided into what may take off now and what is at fault."""
+
+    batches: Sequence[Batch]
+    outcome: Outcome
+
+
+class Delivery(Protocol):
+    """How rows reach Kafka. To be used in one event loop; blocking calls run in threads of its own."""
+
+    #: Whether a batch may take off only after the one before has landed, whatever its lanes.
+    one_at_a_time: bool
+
+    async def connect(self) -> None:
+        """Reach a broker, learn anew what it accepts, and warm up.
+
+        Raises:
+            LinkDown: none answered in time.
+        """
+        ...
+
+    def ready(self, lanes: Sequence[Lane]) -> list[Lane]:
+        """Those of the owned *lanes* that rows may be fetched of now; the others are made ready."""
+        ...
+
+    async def prepare(self, connection: DedicatedConnection, messages: Sequence[Message]) -> Prepared:
+        """Check *messages* against what the brokers accept, and claim them where that is needed.
+
+        Raises:
+            DatabaseError: PostgreSQL did not answer; nothing of it will be published.
+        """
+        ...
+
+    def launch(self, batch: Batch) -> asyncio.Task[Outcome]:
+        """Publish *batch*, in order; the task never fails and is not to be cancelled."""
+        ...
+
+    def settle(self, batch: Batch) -> None:
+        """PostgreSQL has recorded what became of *batch*."""
+        ...
+
+    async def tidy(self, connection: DedicatedConnection) -> None:
+        """Remove what was needed until now only; called now and then."""
+        ...
+
+    def trouble(self) -> LinkDown | None:
+        """The link's failure that was met outside of batches since this was last asked."""
+        ...
+
+    def give_up_at(self, monotonic_s: float) -> None:
+        """Wait for no acknowledgement past this time; called when the relay stops."""
+        ...
+
+    async def serve(self) -> None:
+        """Let the clients do what they have to do while nothing is published."""
+        ...
+
+    async def close(self) -> None:
+        """Drop everything that is not acknowledged (it is PENDING) and the connections."""
+        ...

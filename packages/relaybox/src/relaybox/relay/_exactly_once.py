@@ -1,0 +1,287 @@
+"""Exactly once onto the topic: a lane's batch is one Kafka transaction that says which batch it was (G31)."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+from uuid import UUID
+
+import structlog
+
+from relaybox.db import Database, DatabaseError, DedicatedConnection
+from relaybox.relay._ask import connected
+from relaybox.relay._backoff import link_pause_s
+from relaybox.relay._delivery import Batch, LaneBatch, Outcome, Prepared
+from relaybox.relay._errors import LinkDown
+from relaybox.relay._lane_claims import claim, origin_of, trim
+from relaybox.relay._lanes import Lane
+from relaybox.relay._link import BATCH_BYTES_MAX, Link, batch_bytes_for, link_settings
+from relaybox.relay._markers import Markers
+from relaybox.relay._messages import Message, screen
+from relaybox.relay._suspects import Suspects
+from relaybox.relay._takeover import take_over
+from relaybox.relay._transaction import Fate, Landing, LaneProducer
+from relaybox.settings import KafkaSettings
+
+__all__ = ("ExactlyOnce",)
+
+T = TypeVar("T")
+#: Lanes whose transactions run beside each other; waiting for the brokers takes most of their time.
+_THREADS: Final = 16
+#: A faulty lane is looked at again this often: an operator may have accepted its marker.
+_FAULTY_PAUSE_S: Final = 5.0
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(kw_only=True, slots=True)
+class _OpenLane:
+    """A lane whose past is settled and whose former owners are shut out."""
+
+    epoch: int
+    producer: LaneProducer
+    #: The batch published last.
+    last_id: UUID | None
+    flying: bool = False
+    #: Number of the newest claim that is recorded, and of the newest that claims were trimmed before.
+    settled: int = 0
+    trimmed: int = 0
+
+
+@dataclass(kw_only=True, slots=True)
+class _Pauses:
+    """Lanes that could not be opened: again after a while, longer each time."""
+
+    failures: dict[int, int] = field(default_factory=dict[int, int])
+    until_s: dict[int, float] = field(default_factory=dict[int, float])
+
+    def over(self, lane: int) -> bool:
+        return time.monotonic() >= self.until_s.get(lane, 0.0)
+
+    def begin(self, lane: int) -> float:
+        self.failures[lane] = self.failures.get(lane, 0) + 1
+        pause_s = link_pause_s(self.failures[lane])
+        self.until_s[lane] = time.monotonic() + pause_s
+        return pause_s
+
+    def end(self, lane: int) -> None:
+        self.failures.pop(lane, None)
+        self.until_s.pop(lane, None)
+
+
+class ExactlyOnce:
+    """One transactional producer for each owned lane; see :class:`~relaybox.relay._delivery.Delivery`.
+
+    Invariants: a lane is published from only after its takeover has settled what its owners
+    published before. A batch is claimed in PostgreSQL before it is begun, and the next one only
+    after its outcome is known. Any error of a transaction ends its producer; the marker decides.
+    """
+
+    one_at_a_time = False
+
+    def __init__(self, database: Database, settings: KafkaSettings, *, wake: Callable[[], None]) -> None:
+        """*wake* is called whenever there may be something to do again."""
+        self._database = database
+        self._connection = link_settings(settings)
+        self._wake = wake
+        self._link = Link(self._connection)
+        self._markers: Markers | None = None
+        self._open: dict[int, _OpenLane] = {}
+        self._pauses = _Pauses()
+        self._suspects = Suspects()
+        self._opening: asyncio.Task[None] | None = None
+        self._trouble: LinkDown | None = None
+        self._checking: asyncio.Task[list[str]] | None = None
+        self._batch_bytes = BATCH_BYTES_MAX
+        self._give_up_at_s = float("inf")
+        self._threads = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="relay-lane")
+        self._link_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="relay-link")
+
+    async def connect(self) -> None:
+        """Reach a broker; the lanes are opened when they are asked for."""
+        await self._ask_link(self._link.connect)
+
+    def ready(self, lanes: Sequence[Lane]) -> list[Lane]:
+        """Those of *lanes* that are open; the others are being taken over."""
+        epochs = {lane.lane: lane.epoch for lane in lanes}
+        for number, open_lane in list(self._open.items()):
+            if epochs.get(number) != open_lane.epoch and not open_lane.flying:
+                self._drop(number)
+        closed = [lane for lane in lanes if lane.lane not in self._open and self._pauses.over(lane.lane)]
+        if closed and self._opening is None:
+            self._opening = asyncio.create_task(self._open_lanes(closed))
+        return [lane for lane in lanes if self._is_open(lane)]
+
+    async def prepare(self, connection: DedicatedConnection, messages: Sequence[Message]) -> Prepared:
+        """Check and claim, a batch for each lane."""
+        outcome = Outcome(faulty=self._suspects.convicted())
+        messages = self._suspects.without_convicted_keys(messages, outcome.faulty)
+        if not messages:
+            return Prepared(batches=[], outcome=outcome)
+        topics = {message.topic for message in messages}
+        try:
+            limits = await self._ask_link(lambda: self._link.limits(topics))
+        except LinkDown as down:
+            outcome.link = down
+            return Prepared(batches=[], outcome=outcome)
+        screened = screen(messages, limits)
+        outcome.faulty += screened.faulty
+        self._keep_batches_below(batch_bytes_for(topics, limits))
+        publishable = [m for m in screened.publishable if m.lane in self._open]
+        publishable = self._suspects.one_by_one(publishable)
+        batches: Sequence[LaneBatch] = []
+        if publishable:
+            last_ids = {number: open_lane.last_id for number, open_lane in self._open.items()}
+            batches = await claim(connection, publishable, last_ids)
+            for number in {m.lane for m in publishable} - {batch.lane for batch in batches}:
+                self._drop(number)  # another relay has taken it over
+        return Prepared(batches=batches, outcome=outcome)
+
+    def launch(self, batch: Batch) -> asyncio.Task[Outcome]:
+        """Run the batch's transaction."""
+        assert isinstance(batch, LaneBatch)
+        self._open[batch.lane].flying = True
+        return asyncio.create_task(self._fly(batch))
+
+    def settle(self, batch: Batch) -> None:
+        """Claims before this one are not needed any more."""
+        assert isinstance(batch, LaneBatch)
+        open_lane = self._open.get(batch.lane)
+        if open_lane is not None and open_lane.last_id == batch.batch_id:
+            open_lane.settled = batch.number
+
+    async def tidy(self, connection: DedicatedConnection) -> None:
+        """Forget claims that no takeover will ask for."""
+        due = {number: each for number, each in self._open.items() if each.settled > each.trimmed}
+        if due:
+            settled = {number: open_lane.settled for number, open_lane in due.items()}
+            await trim(connection, settled)
+            for number, open_lane in due.items():
+                open_lane.trimmed = settled[number]
+
+    def trouble(self) -> LinkDown | None:
+        """What made a takeover fail, if no broker answered it."""
+        trouble, self._trouble = self._trouble, None
+        return trouble
+
+    def give_up_at(self, monotonic_s: float) -> None:
+        """Wait for no acknowledgement past this time; what is then undecided, the next owner settles."""
+        self._give_up_at_s = monotonic_s
+        for open_lane in self._open.values():
+            open_lane.producer.give_up_at_s = monotonic_s
+
+    async def serve(self) -> None:
+        """Let the connection for questions breathe."""
+        await self._ask_link(self._link.serve)
+
+    async def close(self) -> None:
+        """Drop all lanes."""
+        self.give_up_at(0.0)
+        if self._opening is not None:
+            self._opening.cancel()
+        producers = [open_lane.producer for open_lane in self._open.values()]
+        self._open.clear()
+        await asyncio.gather(*(self._in_thread(producer.close) for producer in producers))
+        await self._ask_link(self._link.close)
+        self._threads.shutdown(wait=False)
+        self._link_thread.shutdown(wait=False)
+
+    async def _open_lanes(self, lanes: Sequence[Lane]) -> None:
+        opened: set[int] = set()
+        pause_s = 0.0
+        try:
+            async with connected(self._database) as connection:
+                if self._markers is None:
+                    self._markers = Markers(self._connection, await origin_of(connection))
+                takeover = await take_over(
+                    connection, lanes, self._markers, self._new_producer, self._threads
+                )
+            for each in takeover.opened:
+                self._suspects.judge(each.lane.lane, each.last_id)
+                self._open[each.lane.lane] = _OpenLane(
+                    epoch=each.lane.epoch, producer=each.producer, last_id=each.last_id
+                )
+                opened.add(each.lane.lane)
+            if takeover.failed:
+                await self._check_link()
+        except LinkDown as down:
+            self._trouble = down
+        except DatabaseError as error:
+            _log.info("relay cannot take lanes over, trying again", error_code=error.error_code)
+        finally:
+            for lane in lanes:
+                if lane.lane in opened:
+                    self._pauses.end(lane.lane)
+                else:
+                    pause_s = max(pause_s, self._pauses.begin(lane.lane))
+            self._opening = None
+            self._wake()
+            if pause_s:
+                asyncio.get_running_loop().call_later(pause_s, self._wake)
+
+    async def _fly(self, batch: LaneBatch) -> Outcome:
+        open_lane = self._open[batch.lane]
+        landing = await self._in_thread(lambda: open_lane.producer.publish(batch.batch_id, batch.messages))
+        open_lane.flying = False
+        if landing.fate is Fate.COMMITTED:
+            open_lane.last_id = batch.batch_id
+            self._suspects.cleared(batch)
+            return Outcome(sent=list(batch.messages))
+        _log.info(
+            "relay opens a lane anew", lane=batch.lane, fate=landing.fate.value, reason=str(landing.error)
+        )
+        self._drop(batch.lane)
+        if landing.refused:
+            assert landing.error is not None
+            self._suspects.suspect(batch, landing.error)
+            await self._ask_link(self._link.forget_limits)
+            return Outcome()
+        return await self._blame_link(batch, landing)
+
+    async def _blame_link(self, batch: LaneBatch, landing: Landing) -> Outcome:
+        if self._give_up_at_s < float("inf"):
+            return Outcome()  # the relay stops; whose fault it was, the next owner finds out
+        try:
+            await self._check_link()
+        except LinkDown as down:
+            stranded = list(batch.messages) if landing.fate is Fate.UNPUBLISHED else []
+            return Outcome(link=down, stranded=stranded)
+        return Outcome()
+
+    def _is_open(self, lane: Lane) -> bool:
+        open_lane = self._open.get(lane.lane)
+        return open_lane is not None and open_lane.epoch == lane.epoch
+
+    def _keep_batches_below(self, batch_bytes: int) -> None:
+        """A topic with a lower limit has come up: larger batches would fail rows that are small."""
+        self._batch_bytes = min(self._batch_bytes, batch_bytes)
+        for number, open_lane in list(self._open.items()):
+            if open_lane.producer.batch_bytes > self._batch_bytes and not open_lane.flying:
+                self._drop(number)
+
+    def _new_producer(self, lane: int) -> LaneProducer:
+        assert self._markers is not None
+        return LaneProducer(
+            self._connection,
+            self._markers,
+            lane,
+            batch_bytes=self._batch_bytes,
+            give_up_at_s=self._give_up_at_s,
+        )
+
+    def _drop(self, number: int) -> None:
+        self._threads.submit(self._open.pop(number).producer.close)
+        self._wake()
+
+    async def _check_link(self) -> None:
+        """Ask for a broker, once for all lanes that want to know it now."""
+        if self._checking is None or self._checking.done():
+            self._checking = asyncio.create_task(self._ask_link(self._link.check))
+        await asyncio.shield(self._checking)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    async def _ask_link(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._link_thread, work)

@@ -1,0 +1,107 @@
+"""What a lane's owners wrote down about their Kafka transactions, in PostgreSQL."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Final
+from uuid import UUID, uuid4
+
+from relaybox.db import DedicatedConnection, load_queries
+from relaybox.relay._ask import ask
+from relaybox.relay._delivery import LaneBatch
+from relaybox.relay._lanes import Lane
+from relaybox.relay._messages import Message
+from relaybox.relay._verdict import Claim, Verdict
+
+__all__ = ("accepted_markers", "claim", "claims_of", "origin_of", "recover", "report_fault", "trim")
+
+_SQL: Final = load_queries(__package__ or "relaybox.relay", "batches.sql")
+
+
+async def origin_of(connection: DedicatedConnection) -> UUID:
+    """This outbox's name among others on the same Kafka; named when first asked for."""
+    rows = await ask(connection, _SQL["origin"]) or await ask(connection, _SQL["known_origin"])
+    return rows[0]["id"]
+
+
+async def accepted_markers(connection: DedicatedConnection, lanes: Sequence[Lane]) -> dict[int, UUID | None]:
+    """Those of *lanes* that are still held, each with the marker an operator has accepted for it."""
+    numbers, epochs = _fences(lanes)
+    rows = await ask(connection, _SQL["held_lanes"], numbers, epochs)
+    return {row["lane"]: row["accepted_marker"] for row in rows}
+
+
+async def claim(
+    connection: DedicatedConnection,
+    messages: Sequence[Message],
+    previous: Mapping[int, UUID | None],
+) -> list[LaneBatch]:
+    """Write down what is about to be published: one batch for each lane of *messages* that is still held.
+
+    *previous* has the last published batch of each lane. Once this has returned, and not before,
+    the batches may be published.
+    """
+    by_lane: dict[int, list[Message]] = defaultdict(list)
+    for message in messages:
+        by_lane[message.lane].append(message)
+    lanes = sorted(by_lane)
+    ids = {lane: uuid4() for lane in lanes}
+    rows = await ask(
+        connection,
+        _SQL["claim_batches"],
+        lanes,
+        [by_lane[lane][0].epoch for lane in lanes],
+        [ids[lane] for lane in lanes],
+        [previous[lane] for lane in lanes],
+        ["{" + ",".join(str(message.seq) for message in by_lane[lane]) + "}" for lane in lanes],
+    )
+    return [
+        LaneBatch(
+            messages=by_lane[row["lane"]],
+            lane=row["lane"],
+            batch_id=ids[row["lane"]],
+            number=row["number"],
+        )
+        for row in rows
+    ]
+
+
+async def claims_of(connection: DedicatedConnection, lanes: Sequence[int]) -> dict[int, list[Claim]]:
+    """What was claimed for *lanes*, oldest first."""
+    found: dict[int, list[Claim]] = {lane: [] for lane in lanes}
+    for row in await ask(connection, _SQL["claims_of"], list(lanes)):
+        found[row["lane"]].append(
+            Claim(
+                number=row["number"],
+                batch_id=row["batch_id"],
+                previous_id=row["previous_id"],
+                seqs=row["seqs"],
+            )
+        )
+    return found
+
+
+async def recover(connection: DedicatedConnection, lane: Lane, verdict: Verdict) -> bool:
+    """Carry *verdict* out; whether *lane* was still held."""
+    [row] = await ask(
+        connection,
+        _SQL["recover_lane"],
+        lane.lane,
+        lane.epoch,
+        list(verdict.published_seqs),
+        list(verdict.forgotten),
+    )
+    return row["held"]
+
+
+async def report_fault(connection: DedicatedConnection, lane: Lane, fault: str | None) -> None:
+    """Tell operators why *lane* is not published from; None: it is again."""
+    await ask(connection, _SQL["fault_lane"], lane.lane, lane.epoch, fault)
+
+
+async def trim(connection: DedicatedConnection, settled: Mapping[int, int]) -> None:
+    """Forget claims older than the last settled one, by lane."""
+    await ask(connection, _SQL["trim_batches"], list(settled), list(settled.values()))
+
+
+def _fences(lanes: Sequence[Lane]) -> tuple[list[int], list[int]]:
+    return [lane.lane for lane in lanes], [lane.epoch for lane in lanes]

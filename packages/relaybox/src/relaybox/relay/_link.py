@@ -1,0 +1,236 @@
+"""The brokers as the relay sees them: whether they answer, what they accept, whose fault an error is."""
+
+import logging
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+
+from relaybox.relay._errors import LinkDown
+from relaybox.relay._messages import Message
+from relaybox.relay._topics import TopicLimits
+from relaybox.settings import KafkaSettings
+
+__all__ = (
+    "BATCH_BYTES_MAX",
+    "PRODUCER",
+    "ROW_CODES",
+    "STALL_S",
+    "UNDELIVERED",
+    "Link",
+    "Report",
+    "batch_bytes_for",
+    "discard",
+    "flush",
+    "link_faults",
+    "link_settings",
+    "produce",
+    "warm_up",
+)
+
+#: Without one acknowledgement for this long the link counts as down.
+STALL_S: Final = 5.0
+BATCH_BYTES_MAX: Final = 1_000_000
+#: Record batches stay this much below the smallest topic's limit: framing.
+_BATCH_MARGIN_BYTES: Final = 512
+_FLUSH_S: Final = 0.25
+_CONNECT_S: Final = 2.0
+#: Topics whose limits are asked for before a row needs them; an answer may take 0.5 s on a fresh connection.
+_TOPICS_LEARNT: Final = 100
+#: Only fatal errors pass ``log_level`` 0, and those come with the delivery reports.
+_SILENCE: Final = logging.getLogger("relaybox.relay.librdkafka")
+_SILENCE.propagate = False
+_SILENCE.addHandler(logging.NullHandler())
+_CONNECTION: Final[dict[str, Any]] = {
+    "client.id": "relaybox-relay",
+    # librdkafka would write to stderr; what matters reaches the log through our errors.
+    "log_level": 0,
+    "reconnect.backoff.ms": 50,
+    "reconnect.backoff.max.ms": 1_000,
+    "socket.timeout.ms": 10_000,
+    "socket.nagle.disable": True,
+}
+#: What both ways of delivery have in common.
+PRODUCER: Final[dict[str, Any]] = {
+    "acks": "all",
+    "enable.idempotence": True,
+    "linger.ms": 2,
+    # The topic's own limit decides (screen); a second one here would only differ from it.
+    "message.max.bytes": 104_857_600,
+    # Java's default, so that every client puts a key into the same partition.
+    "partitioner": "murmur2_random",
+    "logger": _SILENCE,
+    # Only failures are reported one by one: what was flushed without one is acknowledged.
+    "delivery.report.only.error": True,
+}
+#: Verdicts about the record itself, not about the link. Everything else charges nobody.
+ROW_CODES: Final = frozenset(
+    {
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.INVALID_MSG,
+        KafkaError.INVALID_MSG_SIZE,
+        KafkaError.INVALID_RECORD,
+        KafkaError.INVALID_TIMESTAMP,
+        KafkaError.RECORD_LIST_TOO_LARGE,
+        KafkaError.POLICY_VIOLATION,
+        KafkaError.TOPIC_EXCEPTION,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001 - librdkafka's local codes are spelled so
+        KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
+        KafkaError._INVALID_ARG,  # noqa: SLF001
+    }
+)
+#: What the relay itself took back; says nothing about why.
+_PURGED: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001
+UNDELIVERED: Final = KafkaError(KafkaError._PURGE_QUEUE)  # noqa: SLF001
+Report = Callable[[KafkaError | None, object], None]
+
+
+def link_settings(settings: KafkaSettings) -> dict[str, Any]:
+    """How every client of the relay connects."""
+    return {**_CONNECTION, **settings.client()}
+
+
+class Link:
+    """One connection for questions to the brokers. Blocking: belongs to one thread."""
+
+    def __init__(self, connection: Mapping[str, Any]) -> None:
+        self._connection = connection
+        self._admin: AdminClient | None = None
+        self._topics: TopicLimits | None = None
+        self._last_error = "no answer"
+
+    def connect(self) -> None:
+        """Reach a broker and learn anew what it accepts.
+
+        Raises:
+            LinkDown: none answered in time.
+        """
+        self.close()
+        topics = self.check()
+        assert self._admin is not None
+        limits = TopicLimits(self._admin)
+        limits.of(topics[:_TOPICS_LEARNT])
+        self._topics = limits
+
+    def check(self) -> list[str]:
+        """The names of all topics, from a broker that answers now.
+
+        Raises:
+            LinkDown: none answered in time.
+        """
+        if self._admin is None:
+            conf: dict[str, Any] = {**self._connection, "error_cb": self._note_error}
+            self._admin = AdminClient(conf)
+        with link_faults():
+            return sorted(self._admin.list_topics(timeout=_CONNECT_S).topics)
+
+    def limits(self, topics: Iterable[str]) -> Mapping[str, int]:
+        """``max.message.bytes`` of those of *topics* that exist, and of others known.
+
+        Raises:
+            LinkDown: the broker does not answer.
+        """
+        if self._topics is None:
+            self.connect()
+        assert self._topics is not None
+        return self._topics.of(topics)
+
+    def forget_limits(self) -> None:
+        """Have the limits asked for again: one of them has changed since."""
+        self._topics = None
+
+    def serve(self) -> None:
+        """Let librdkafka hand out what it noted while nothing was asked."""
+        if self._admin is not None:
+            self._admin.poll(0)
+
+    def close(self) -> None:
+        """Drop the connection and what was learnt over it."""
+        self._topics = self._admin = None
+
+    def down(self, failures: Sequence[KafkaError]) -> LinkDown:
+        """The link's fault that made records fail with *failures*."""
+        told = [error.str() for error in failures if error.code() not in _PURGED]
+        why = told[0] if told else f"no acknowledgement in time, {self._last_error}"
+        return LinkDown(f"Kafka takes no records: {why}; check the brokers")
+
+    def _note_error(self, error: KafkaError) -> None:
+        self._last_error = error.str()
+
+
+def batch_bytes_for(topics: Iterable[str], limits: Mapping[str, int]) -> int:
+    """``batch.size`` for records of *topics*: a batch over a topic's limit would fail rows that are small."""
+    smallest = min((limits[topic] for topic in topics if topic in limits), default=BATCH_BYTES_MAX)
+    return max(1, min(BATCH_BYTES_MAX, smallest - _BATCH_MARGIN_BYTES))
+
+
+def warm_up(producer: Producer) -> None:
+    """Have *producer* connect now; left to itself it would with the first record.
+
+    Raises:
+        LinkDown: no broker answered in time.
+    """
+    with link_faults():
+        producer.list_topics(timeout=_CONNECT_S)
+
+
+def produce(producer: Producer, message: Message, report: Report, give_up_at_s: Callable[[], float]) -> None:
+    """Hand one record to librdkafka, waiting while its queue is full.
+
+    Raises:
+        KafkaException: it was refused, or the queue stayed full.
+    """
+    stalled_at = time.monotonic() + STALL_S
+    headers: Any = message.headers
+    while True:
+        try:
+            producer.produce(message.topic, message.value, message.key, on_delivery=report, headers=headers)
+        except BufferError:  # wait for acknowledgements
+            if time.monotonic() > min(stalled_at, give_up_at_s()):
+                raise KafkaException(UNDELIVERED) from None
+            producer.poll(_FLUSH_S)
+        else:
+            return
+
+
+def flush(producer: Producer, give_up_at_s: Callable[[], float]) -> bool:
+    """Wait for acknowledgements as long as they come; whether all have come."""
+    left = len(producer)
+    stalled_at = time.monotonic() + STALL_S
+    while left:
+        before, left = left, _flush_once(producer)
+        now = time.monotonic()
+        if left < before:
+            stalled_at = now + STALL_S
+        elif now > min(stalled_at, give_up_at_s()):
+            return False
+    return True
+
+
+def discard(producer: Producer) -> None:
+    """Take back what is not acknowledged; the producer is not to be used again."""
+    producer.purge(in_queue=True, in_flight=True, blocking=True)
+    _flush_once(producer)  # hands out the reports of what was purged
+
+
+def _flush_once(producer: Producer) -> int:
+    """Wait for reports a while; how many are still to come."""
+    try:
+        return producer.flush(_FLUSH_S)
+    except (KafkaException, SystemError):
+        # The binding raises a fatal error in the midst of the reports: the one at hand was noted and ends
+        # as SystemError, the others come with the next call. They say all there is to say.
+        return len(producer)
+
+
+@contextmanager
+def link_faults() -> Generator[None]:
+    """Whatever Kafka raises inside means that no broker can be reached."""
+    try:
+        yield
+    except KafkaException as error:
+        raise LinkDown(f"no Kafka broker can be reached ({error.args[0].str()}); check KAFKA_HOST") from error

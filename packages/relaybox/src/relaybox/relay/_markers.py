@@ -1,0 +1,146 @@
+"""The control topic: which batch of each lane was published last, written in the batch's own transaction."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewPartitions, NewTopic
+
+from relaybox.relay._errors import LinkDown
+from relaybox.relay._link import Report, link_faults
+
+__all__ = ("Markers",)
+
+_ANSWER_S: Final = 10.0
+_POLL_S: Final = 5.0
+#: How many records from the end are read first; most hold a lane's last marker behind the remains of
+#: transactions that were taken back.
+_LOOK_BACK: Final = 64
+#: Lanes that a topic is made for; growing beyond adds partitions.
+_PARTITIONS: Final = 8
+
+
+class Markers:
+    """One compacted topic for each outbox, one partition and one key for each lane.
+
+    Not the offsets of a consumer group, which would be the usual place: those of a group
+    without members expire, and a transaction that holds them took ten times as long.
+    Blocking; every method opens what it needs.
+    """
+
+    def __init__(self, connection: Mapping[str, Any], origin: UUID) -> None:
+        self._connection = connection
+        self._origin = origin.hex
+        self.topic = f"relaybox-markers-{self._origin}"
+        self._partitions = 0
+
+    def transactional_id(self, lane: int) -> str:
+        """The id under which *lane* publishes, whoever owns it."""
+        return f"relaybox-{self._origin}-{lane}"
+
+    def produce(self, producer: Producer, lane: int, batch_id: UUID, report: Report) -> None:
+        """Add to *producer*'s transaction that batch *batch_id* of *lane* is part of it.
+
+        Raises:
+            KafkaException: librdkafka refused it.
+        """
+        producer.produce(
+            self.topic, batch_id.bytes, f"lane-{lane}".encode(), partition=lane, on_delivery=report
+        )
+
+    def ensure(self, lanes: Sequence[int]) -> None:
+        """Have a partition for each of *lanes*.
+
+        Raises:
+            LinkDown: no broker answered, or none lets us; the message says what to create.
+        """
+        wanted = max(_PARTITIONS, max(lanes) + 1)
+        if wanted <= self._partitions:
+            return
+        admin: Any = AdminClient(dict(self._connection))
+        with link_faults():
+            held = admin.list_topics(timeout=_ANSWER_S).topics.get(self.topic)
+        answers: dict[str, Any] = {}
+        if held is None:
+            config = {"cleanup.policy": "compact"}
+            answers = admin.create_topics([NewTopic(self.topic, num_partitions=wanted, config=config)])
+        elif len(held.partitions) < wanted:
+            answers = admin.create_partitions([NewPartitions(self.topic, wanted)])
+        for answer in answers.values():
+            self._created(answer, wanted)
+        self._partitions = wanted
+
+    def _created(self, answer: Any, wanted: int) -> None:
+        try:
+            answer.result(_ANSWER_S)
+        except (KafkaException, TimeoutError) as error:
+            reason: Any = error.args[0] if error.args else "no answer"
+            if isinstance(reason, KafkaError) and reason.code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                return
+            raise LinkDown(
+                f"the control topic {self.topic} with {wanted} partitions cannot be created ({reason}); "
+                "allow the relay to create it, or create it with cleanup.policy=compact"
+            ) from error
+
+    def read(self, lanes: Sequence[int]) -> dict[int, UUID]:
+        """The last published batch of each of *lanes* that has one.
+
+        To be called only after the lanes were opened: before, a pending transaction would hide the end.
+
+        Raises:
+            LinkDown: the broker did not answer in time.
+        """
+        consumer = Consumer(
+            {
+                **self._connection,
+                "group.id": f"relaybox-markers-{uuid4()}",
+                "isolation.level": "read_committed",
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "fetch.wait.max.ms": 10,
+            }
+        )
+        try:
+            with link_faults():
+                return self._read(consumer, lanes)
+        finally:
+            consumer.close()
+
+    def _read(self, consumer: Consumer, lanes: Sequence[int]) -> dict[int, UUID]:
+        found: dict[int, UUID] = {}
+        look_back, left = _LOOK_BACK, list(lanes)
+        while left:
+            ends: list[TopicPartition] = []
+            for lane in left:
+                first, end = consumer.get_watermark_offsets(
+                    TopicPartition(self.topic, lane), timeout=_ANSWER_S
+                )
+                ends.append(TopicPartition(self.topic, lane, max(first, end - look_back)))
+                if end - look_back <= first:
+                    left = [other for other in left if other != lane]
+            found.update(_last_of(consumer, ends))
+            left = [lane for lane in left if lane not in found]
+            look_back *= 16
+        return found
+
+
+def _last_of(consumer: Consumer, starts: Sequence[TopicPartition]) -> dict[int, UUID]:
+    """The last record of each partition from *starts* on."""
+    consumer.assign(list(starts))
+    found: dict[int, UUID] = {}
+    reading = {start.partition for start in starts}
+    while reading:
+        message = consumer.poll(_POLL_S)
+        if message is None:
+            raise LinkDown("the broker did not answer with the control topic; check the brokers")
+        error, partition = message.error(), message.partition()
+        assert partition is not None
+        if error is None:
+            found[partition] = UUID(bytes=message.value())
+        elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's local codes are spelled so
+            reading.discard(partition)
+        else:
+            raise KafkaException(error)
+    return found

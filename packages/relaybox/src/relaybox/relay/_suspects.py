@@ -1,0 +1,73 @@
+"""Which row of a refused transaction was at fault. Pure."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from confluent_kafka import KafkaError
+
+from relaybox.relay._delivery import LaneBatch
+from relaybox.relay._errors import RecordRefused, RowFault
+from relaybox.relay._messages import Message
+
+__all__ = ("Suspects",)
+
+Fault = tuple[Message, RowFault]
+
+
+class Suspects:
+    """The broker refuses a request as a whole, so its verdict tells nothing about a row: try one by one.
+
+    That happens only when a limit was lowered since it was read. Limits read anew convict most
+    culprits before anything is sent; who fails alone is guilty, unless the lane's marker says
+    that it was published after all.
+    """
+
+    def __init__(self) -> None:
+        #: Rows of a lane still to be tried alone.
+        self._alone: dict[int, int] = {}
+        self._accused: dict[int, tuple[UUID, Fault]] = {}
+        self._convicted: list[Fault] = []
+
+    def suspect(self, batch: LaneBatch, error: KafkaError) -> None:
+        """*batch* was refused."""
+        if len(batch.messages) > 1:
+            self._alone[batch.lane] = len(batch.messages)
+        else:
+            self._accused[batch.lane] = (batch.batch_id, (batch.messages[0], RecordRefused.by(error)))
+
+    def judge(self, lane: int, last_id: UUID | None) -> None:
+        """*lane* was taken over anew; *last_id* was published last."""
+        batch_id, fault = self._accused.pop(lane, (None, None))
+        if fault is not None and batch_id != last_id:
+            self._convicted.append(fault)
+            self._alone.pop(lane, None)
+
+    def cleared(self, batch: LaneBatch) -> None:
+        """*batch* was published."""
+        left = self._alone.pop(batch.lane, 0) - len(batch.messages)
+        if left > 0:
+            self._alone[batch.lane] = left
+
+    def convicted(self) -> list[Fault]:
+        """Those found guilty since this was last asked."""
+        convicted, self._convicted = self._convicted, []
+        return convicted
+
+    def one_by_one(self, messages: Sequence[Message]) -> list[Message]:
+        """*messages* with at most one of each lane under suspicion."""
+        seen: set[int] = set()
+        taken: list[Message] = []
+        for message in messages:
+            if message.lane in seen:
+                continue
+            if message.lane in self._alone:
+                seen.add(message.lane)
+            taken.append(message)
+        return taken
+
+    @staticmethod
+    def without_convicted_keys(messages: Sequence[Message], faulty: Sequence[Fault]) -> list[Message]:
+        """*messages* without those that must wait for one in *faulty*."""
+        waiting = {message.key for message, _ in faulty if message.key is not None}
+        gone = {message.seq for message, _ in faulty}
+        return [m for m in messages if m.key not in waiting and m.seq not in gone]

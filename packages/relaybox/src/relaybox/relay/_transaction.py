@@ -1,0 +1,152 @@
+"""One lane's transactional producer: a batch and its marker are one Kafka transaction (G31)."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+from typing import Any, Final
+from uuid import UUID
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from relaybox.relay._errors import LinkDown
+from relaybox.relay._link import PRODUCER, ROW_CODES, UNDELIVERED, discard, flush, produce
+from relaybox.relay._markers import Markers
+from relaybox.relay._messages import Message
+
+__all__ = ("Fate", "Landing", "LaneProducer")
+
+#: Opening a lane takes half a second if a transaction has to be ended, seconds while a broker starts.
+_INIT_S_MAX: Final = 10.0
+_INIT_S: Final = 2.0
+_COMMIT_S: Final = 5.0
+_COMMIT_S_MIN: Final = 0.1
+#: A commit is repeated as long as its errors are retriable, but no longer than this; then the marker decides.
+_COMMIT_S_MAX: Final = 15.0
+_PRODUCER: Final[dict[str, Any]] = {
+    **PRODUCER,
+    "retry.backoff.ms": 10,
+    # Longer than a broker takes to restart: a shorter one kills what is in flight then.
+    "transaction.timeout.ms": 45_000,
+    # Must not exceed the transaction's.
+    "message.timeout.ms": 40_000,
+}
+
+
+class Fate(Enum):
+    """What is known of a transaction after :meth:`LaneProducer.publish`."""
+
+    COMMITTED = "committed"
+    #: Its commit was never asked for, and cannot be any more.
+    UNPUBLISHED = "unpublished"
+    #: Only the marker knows.
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Landing:
+    """How a transaction ended. Unless it was committed, the producer is of no more use."""
+
+    fate: Fate
+    #: Why, unless committed; a verdict about a record comes first.
+    error: KafkaError | None = None
+
+    @property
+    def refused(self) -> bool:
+        """Whether a record was the reason, and not the link."""
+        return self.error is not None and self.error.code() in ROW_CODES
+
+
+class LaneProducer:
+    """The producer with a lane's ``transactional.id``; whoever opens it last shuts out all others.
+
+    Invariant: nothing is inferred from an error of the commit, whose answer may have been lost.
+    Blocking; to be used by one thread at a time.
+    """
+
+    def __init__(
+        self,
+        connection: Mapping[str, Any],
+        markers: Markers,
+        lane: int,
+        *,
+        batch_bytes: int,
+        give_up_at_s: float,
+    ) -> None:
+        self.batch_bytes = batch_bytes
+        #: Wait for no acknowledgement past this ``time.monotonic()``.
+        self.give_up_at_s = give_up_at_s
+        self._markers = markers
+        self._lane = lane
+        self._producer = Producer(
+            {
+                **connection,
+                **_PRODUCER,
+                "transactional.id": markers.transactional_id(lane),
+                "batch.size": batch_bytes,
+            }
+        )
+
+    def open(self) -> None:
+        """End the former owner's transaction and shut it out.
+
+        Raises:
+            LinkDown: the brokers did not manage in time; to be tried with a new producer.
+        """
+        until_s = time.monotonic() + _INIT_S_MAX
+        while True:
+            try:
+                self._producer.init_transactions(_INIT_S)
+            except KafkaException as error:
+                reason: KafkaError = error.args[0]
+                if not reason.retriable() or time.monotonic() > min(until_s, self.give_up_at_s):
+                    raise LinkDown(f"the lane's producer cannot start: {reason.str()}") from error
+            else:
+                return
+
+    def publish(self, batch_id: UUID, messages: Sequence[Message]) -> Landing:
+        """Publish *messages* and the marker that says so, all or nothing."""
+        failures: list[KafkaError] = []
+        note = partial(_note_failure, failures)
+        try:
+            self._producer.begin_transaction()
+            for message in messages:
+                produce(self._producer, message, note, self._deadline)
+            self._markers.produce(self._producer, self._lane, batch_id, note)
+            if not flush(self._producer, self._deadline):
+                failures.append(UNDELIVERED)
+        except KafkaException as error:
+            failures.append(error.args[0])
+        if failures:
+            return Landing(fate=Fate.UNPUBLISHED, error=_worst(failures))
+        return self._commit()
+
+    def close(self) -> None:
+        """Take back what is not acknowledged; its transaction ends when the lane is next opened."""
+        discard(self._producer)
+
+    def _commit(self) -> Landing:
+        until_s = time.monotonic() + _COMMIT_S_MAX
+        while True:
+            left_s = max(_COMMIT_S_MIN, min(_COMMIT_S, self.give_up_at_s - time.monotonic()))
+            try:
+                self._producer.commit_transaction(left_s)
+            except KafkaException as error:
+                reason: KafkaError = error.args[0]
+                if not reason.retriable() or time.monotonic() > min(until_s, self.give_up_at_s):
+                    return Landing(fate=Fate.UNDECIDED, error=reason)
+            else:
+                return Landing(fate=Fate.COMMITTED)
+
+    def _deadline(self) -> float:
+        return self.give_up_at_s
+
+
+def _note_failure(failures: list[KafkaError], error: KafkaError | None, _message: object) -> None:
+    if error is not None:
+        failures.append(error)
+
+
+def _worst(failures: Sequence[KafkaError]) -> KafkaError:
+    return next((error for error in failures if error.code() in ROW_CODES), failures[0])

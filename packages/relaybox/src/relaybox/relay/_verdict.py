@@ -1,0 +1,70 @@
+"""Whether the batches that a lane's owners claimed were published. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from relaybox.relay._errors import LaneFaulty
+
+__all__ = ("NO_MARKER", "Claim", "Verdict", "judge")
+
+#: What an operator accepts when the marker is missing.
+NO_MARKER: Final = UUID(int=0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """A row of ``relay_batches``."""
+
+    number: int
+    batch_id: UUID
+    previous_id: UUID | None
+    seqs: Sequence[int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What is to be done before anything new is published from the lane."""
+
+    #: Rows that are on the topic: to be marked.
+    published_seqs: Sequence[int]
+    #: Claims that were never published: their rows are PENDING and stay so.
+    forgotten: Sequence[int]
+    #: The last published batch.
+    last_id: UUID | None
+
+
+def judge(lane: int, marker: UUID | None, accepted: UUID | None, claims: Sequence[Claim]) -> Verdict:
+    """What Kafka's *marker*, the id of the last batch published from *lane*, says about *claims*.
+
+    Published are the marker's batch and those it follows, by their ``previous_id``; of any other claim
+    the transaction was not committed, and cannot be any more. *accepted* is a marker unknown here
+    that an operator has accepted.
+
+    Raises:
+        LaneFaulty: the marker fits no claim, or is missing though something was published.
+    """
+    known = {claim.batch_id: claim for claim in claims}
+    published: list[Claim] = []
+    at = marker
+    while at is not None and (claim := known.pop(at, None)):
+        published.append(claim)
+        at = claim.previous_id
+    if not published and not _agrees(marker, accepted, claims):
+        raise LaneFaulty(
+            f"lane {lane}: Kafka's marker is {marker or NO_MARKER}, which this database does not know; "
+            "was one of them restored? See `relaybox verify`, then `relaybox relay accept`"
+        )
+    return Verdict(
+        published_seqs=[seq for claim in published for seq in claim.seqs],
+        forgotten=[claim.number for claim in known.values()],
+        last_id=marker,
+    )
+
+
+def _agrees(marker: UUID | None, accepted: UUID | None, claims: Sequence[Claim]) -> bool:
+    """Whether nothing of *claims* being published is what this database would expect of *marker*."""
+    if marker is None:
+        return accepted == NO_MARKER or all(claim.previous_id is None for claim in claims)
+    return marker == accepted or any(claim.previous_id == marker for claim in claims)

@@ -1,0 +1,67 @@
+-- name: origin
+-- This outbox among others on the same Kafka; the first relay that asks names it.
+UPDATE relay_origin SET id = gen_random_uuid() WHERE id IS NULL RETURNING id
+
+-- name: known_origin
+-- What it was named.
+SELECT id FROM relay_origin WHERE id IS NOT NULL
+
+-- name: held_lanes
+-- Which of lanes $1 at epochs $2 nobody has taken over, and what an operator has accepted for them.
+SELECT l.lane, l.accepted_marker
+FROM relay_lanes AS l
+JOIN unnest($1::int[], $2::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch
+
+-- name: claim_batches
+-- Lanes $1 at epochs $2 are about to publish batches $3, each after the published one $4, with rows $5 (arrays as
+-- text). Nothing of a lane that was taken over is claimed: FOR SHARE makes a take-over wait, or this see it.
+WITH held AS (
+    SELECT l.lane FROM relay_lanes AS l
+    JOIN unnest($1::int[], $2::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch
+    FOR SHARE OF l
+)
+INSERT INTO relay_batches (lane, batch_id, previous_id, seqs)
+SELECT claim.lane, claim.batch_id, claim.previous_id, claim.seqs::bigint[]
+FROM unnest($1::int[], $3::uuid[], $4::uuid[], $5::text[]) AS claim (lane, batch_id, previous_id, seqs)
+JOIN held ON held.lane = claim.lane
+RETURNING lane, number
+
+-- name: claims_of
+-- What the owners of lanes $1 claimed and is not settled, or was settled last.
+SELECT lane, number, batch_id, previous_id, seqs FROM relay_batches WHERE lane = ANY ($1::int[]) ORDER BY lane, number
+
+-- name: recover_lane
+-- Lane $1 at epoch $2: rows $3 were found published, claims $4 were not. Says whether the lane is still held.
+WITH held AS (
+    SELECT l.hash_min, l.hash_max FROM relay_lanes AS l WHERE l.lane = $1::int AND l.epoch = $2::bigint FOR SHARE OF l
+), sent AS (
+    UPDATE event_outbox AS o SET status = 'SENT', sent_at = clock_timestamp()
+    FROM held
+    WHERE o.seq = ANY ($3::bigint[]) AND o.status = 'PENDING'
+), forgotten AS (
+    DELETE FROM relay_batches AS b USING held WHERE b.number = ANY ($4::bigint[])
+)
+SELECT count(*) = 1 AS held FROM held
+
+-- name: fault_lane
+-- Lane $1 at epoch $2 is not published from, for the reason $3; null: it is again.
+UPDATE relay_lanes SET fault = $3 WHERE lane = $1 AND epoch = $2 AND fault IS DISTINCT FROM $3
+
+-- name: trim_batches
+-- Of lanes $1, forget the claims older than the last settled ones, $2.
+DELETE FROM relay_batches AS b
+USING unnest($1::int[], $2::bigint[]) AS settled (lane, number)
+WHERE b.lane = settled.lane AND b.number < settled.number
+
+-- name: take_up_again
+-- Rows of lanes $1 at epochs $2 that an outage of Kafka made fail: the link is back, they are as they were (G25).
+WITH held AS (
+    SELECT l.hash_min, l.hash_max FROM relay_lanes AS l
+    JOIN unnest($1::int[], $2::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch
+    FOR SHARE OF l
+)
+UPDATE event_outbox AS o SET status = 'PENDING', attempts = 0, next_attempt_at = NULL, error_data = NULL
+FROM held
+WHERE ((o.status = 'FAILED' AND o.skipped_at IS NULL) OR (o.status = 'PENDING' AND o.next_attempt_at IS NOT NULL))
+  AND o.error_data ->> 'reason' = 'link' AND o.key_hash BETWEEN held.hash_min AND held.hash_max
+RETURNING o.seq
