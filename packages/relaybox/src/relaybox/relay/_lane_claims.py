@@ -93,8 +93,8 @@ async def recover(connection: DedicatedConnection, lane: Lane, verdict: Verdict)
     return row["held"]
 
 
-async def report_fault(connection: DedicatedConnection, lane: Lane, fault: str | None) -> None:
-    """Tell operators why *lane* is not published from; None: it is again."""
+async def report_fault(connection: DedicatedConnection, lane: Lane, fault: str) -> None:
+    """Tell operators why *lane* is not published from."""
     await ask(connection, _SQL["fault_lane"], lane.lane, lane.epoch, fault)
 
 

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import TypeVar
 from uuid import UUID
 
 import structlog
@@ -19,7 +18,6 @@ from relaybox.relay._verdict import judge
 
 __all__ = ("Opened", "Takeover", "take_over")
 
-T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 
 
@@ -60,47 +58,39 @@ async def take_over(
         LinkDown: the control topic cannot be reached or made.
         DatabaseError: PostgreSQL did not answer.
     """
-
-    async def in_thread(work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(threads, work)
-
-    takeover = Takeover()
     accepted = await accepted_markers(connection, lanes)
     held = [lane for lane in lanes if lane.lane in accepted]
     if not held:
-        return takeover
-    await in_thread(lambda: markers.ensure([lane.lane for lane in held]))
-    opening = await asyncio.gather(
-        *(in_thread(lambda lane=lane: _open(new_producer, lane.lane)) for lane in held)
-    )
-    producers = dict(zip((lane.lane for lane in held), opening, strict=True))
-    takeover.failed = [lane for lane in held if producers[lane.lane] is None]
-    opened = [lane for lane in held if producers[lane.lane] is not None]
-    numbers = [lane.lane for lane in opened]
+        return Takeover()
+    in_thread = asyncio.get_running_loop().run_in_executor
+    await in_thread(threads, markers.ensure, [lane.lane for lane in held])
+    opening = await asyncio.gather(*(in_thread(threads, _open, new_producer, lane.lane) for lane in held))
+    producers = {lane: producer for lane, producer in zip(held, opening, strict=True) if producer is not None}
+    takeover = Takeover(failed=[lane for lane in held if lane not in producers])
     try:
-        found = await in_thread(lambda: markers.read(numbers))
+        numbers = [lane.lane for lane in producers]
+        found = await in_thread(threads, markers.read, numbers)
         claims = await claims_of(connection, numbers)
-        for lane in opened:
-            producer = producers[lane.lane]
-            assert producer is not None
+        for lane, producer in producers.items():
             try:
                 verdict = judge(lane.lane, found.get(lane.lane), accepted[lane.lane], claims[lane.lane])
             except LaneFaulty as fault:
-                _log.error(
-                    "relay stops a lane", lane=lane.lane, error_code=fault.error_code, reason=str(fault)
-                )
-                await report_fault(connection, lane, str(fault))
+                await _stop_lane(connection, lane, fault)
                 takeover.faulty.append(lane)
                 continue
             if await recover(connection, lane, verdict):
-                await report_fault(connection, lane, None)
                 takeover.opened.append(Opened(lane=lane, producer=producer, last_id=verdict.last_id))
     finally:
-        kept = {each.lane.lane for each in takeover.opened}
-        for number, producer in producers.items():
-            if producer is not None and number not in kept:
+        kept = [each.lane for each in takeover.opened]
+        for lane, producer in producers.items():
+            if lane not in kept:
                 threads.submit(producer.close)
     return takeover
+
+
+async def _stop_lane(connection: DedicatedConnection, lane: Lane, fault: LaneFaulty) -> None:
+    _log.error("relay stops a lane", lane=lane.lane, error_code=fault.error_code, reason=str(fault))
+    await report_fault(connection, lane, str(fault))
 
 
 def _open(new_producer: Callable[[int], LaneProducer], lane: int) -> LaneProducer | None:

@@ -31,9 +31,11 @@ RETURNING lane, number
 SELECT lane, number, batch_id, previous_id, seqs FROM relay_batches WHERE lane = ANY ($1::int[]) ORDER BY lane, number
 
 -- name: recover_lane
--- Lane $1 at epoch $2: rows $3 were found published, claims $4 were not. Says whether the lane is still held.
+-- Lane $1 at epoch $2: rows $3 were found published, claims $4 were not, and it is published from again. Says
+-- whether the lane is still held.
 WITH held AS (
-    SELECT l.hash_min, l.hash_max FROM relay_lanes AS l WHERE l.lane = $1::int AND l.epoch = $2::bigint FOR SHARE OF l
+    UPDATE relay_lanes AS l SET fault = NULL WHERE l.lane = $1::int AND l.epoch = $2::bigint
+    RETURNING l.hash_min, l.hash_max
 ), sent AS (
     UPDATE event_outbox AS o SET status = 'SENT', sent_at = clock_timestamp()
     FROM held
@@ -44,7 +46,7 @@ WITH held AS (
 SELECT count(*) = 1 AS held FROM held
 
 -- name: fault_lane
--- Lane $1 at epoch $2 is not published from, for the reason $3; null: it is again.
+-- Lane $1 at epoch $2 is not published from, for the reason $3.
 UPDATE relay_lanes SET fault = $3 WHERE lane = $1 AND epoch = $2 AND fault IS DISTINCT FROM $3
 
 -- name: trim_batches
