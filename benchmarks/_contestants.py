@@ -50,6 +50,7 @@ class Session(Base):
     )
     confirmed_data: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
     draft: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    feedback: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)
     version: Mapped[int] = mapped_column()
     __mapper_args__ = {"version_id_col": version}  # noqa: RUF012
 
@@ -163,14 +164,14 @@ async def _insert(db: Any, session: Session, decision: Any) -> None:
         db.add(Outbox(topic=decision.topic, key=envelope["aggregate_id"], payload=envelope))
         await db.flush()
     after = from_json(decision.snapshot)
-    session.draft, session.confirmed_data = after["draft"], after["confirmed_data"]
-    # The ninth equal remark leaves the draft as it was; its version must move all the same.
-    flag_modified(session, "draft")
+    session.feedback = after["feedback"]
+    # The ninth equal remark leaves the column as it was; its version must move all the same.
+    flag_modified(session, "feedback")
     await db.flush()
 
 
 def _state(session: Session) -> str:
-    names = ("id", "novel_id", "status", "current_stage", "confirmed_data", "draft", "version")
+    names = ("id", "novel_id", "status", "current_stage", "confirmed_data", "draft", "feedback", "version")
     return to_json({**{name: getattr(session, name) for name in names}, "owner": session.user_id}).decode()
 
 

@@ -39,6 +39,7 @@ TYPES: dict[type, str] = {
     AwareDatetime: "timestamp with time zone",
     Decimal: "numeric(5,2)",
     dict: "jsonb",
+    list: "jsonb",
     **ENUMS,
 }
 WIDE = {("domain_events", "id"), ("event_outbox", "seq")}

@@ -288,8 +288,10 @@ CREATE TABLE genesis_sessions (
     status genesis_status NOT NULL DEFAULT 'IN_PROGRESS',
     current_stage genesis_stage NOT NULL DEFAULT 'CONCEPT_SELECTION',
     confirmed_data JSONB,
-    -- What the current stage holds before it is confirmed: preferences, request, proposal, feedback.
+    -- What the current stage holds before it is confirmed: preferences, request, proposal.
     draft JSONB,
+    -- The writer's remarks in this stage; apart, because an UPDATE writes a JSONB anew as a whole.
+    feedback JSONB NOT NULL DEFAULT '[]',
     version INT NOT NULL DEFAULT 1,
     created_at TIMESTAMPTZ NOT NULL DEFAULT now(),
     updated_at TIMESTAMPTZ NOT NULL DEFAULT now(),

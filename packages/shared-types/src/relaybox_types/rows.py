@@ -134,8 +134,10 @@ class GenesisSession(_Row):
     status: GenesisStatus = GenesisStatus.IN_PROGRESS
     current_stage: GenesisStage = GenesisStage.CONCEPT_SELECTION
     confirmed_data: Document | None = None
-    #: What the current stage holds before it is confirmed: request, proposal, feedback.
+    #: What the current stage holds before it is confirmed: preferences, request, proposal.
     draft: Document | None = None
+    #: The writer's remarks in the current stage, oldest first.
+    feedback: list[Document] = []
     version: int = 1
     created_at: AwareDatetime
     updated_at: AwareDatetime

@@ -17,6 +17,7 @@ NAME: Final = "Genesis.Session"
 
 FEEDBACK_MAX: Final = 8
 """Remarks kept per stage, the newest; so many, with all confirmed data, still fit into one event."""
+_PASSED: Final = {stage: frozenset(list(GenesisStage)[:at]) for at, stage in enumerate(GenesisStage)}
 
 
 class _Part(BaseModel):
@@ -41,8 +42,8 @@ class Failure(_Part):
 class Draft(_Part):
     """What the current stage holds before it is confirmed.
 
-    Proposals and feedback stay the documents they were recorded as: what was once accepted is
-    readable for ever, even when a later release asks for more.
+    Proposals stay the documents they were recorded as: what was once accepted is readable for
+    ever, even when a later release asks for more.
     """
 
     #: What the writer would like; said once, kept through all stages. Empty before the first request.
@@ -53,8 +54,6 @@ class Draft(_Part):
     proposal: Document | None = None
     #: Set by a failed request, null again with the next request.
     failure: Failure | None = None
-    #: The writer's remarks in this stage, oldest first, at most `FEEDBACK_MAX`.
-    feedback: tuple[Document, ...] = ()
 
 
 class GenesisSession(Aggregate):
@@ -70,11 +69,13 @@ class GenesisSession(Aggregate):
     #: Stage to content; null before the first confirmation.
     confirmed_data: Document | None = None
     draft: Draft | None = None
+    #: The writer's remarks in this stage as they were recorded, oldest first, at most `FEEDBACK_MAX`.
+    #: Not in the draft: a remark would write the whole proposal once more.
+    feedback: tuple[Document, ...] = ()
 
     def check(self) -> None:
         """Assert the invariants; what breaks one is our mistake, never a writer's."""
-        passed = list(GenesisStage)[: list(GenesisStage).index(self.current_stage)]
-        assert set(self.confirmed_data or {}) == set(passed)
+        assert set(self.confirmed_data or {}) == _PASSED[self.current_stage]
         # Between its last two events a session stands at FINISHED and is not COMPLETED yet.
         assert self.status is not GenesisStatus.COMPLETED or self.current_stage is GenesisStage.FINISHED
         assert self.status is GenesisStatus.IN_PROGRESS or self.pending is None
@@ -142,8 +143,7 @@ def _failed(session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[str,
 
 def _remarked(session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[str, Any]:
     remark = {"feedback": payload["feedback"], "rating": payload["rating"]}
-    earlier = session.draft.feedback if session.draft else ()
-    return _drafted(session, feedback=(*earlier, remark)[-FEEDBACK_MAX:])
+    return {"feedback": (*session.feedback, remark)[-FEEDBACK_MAX:]}
 
 
 def _confirmed(session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -152,6 +152,7 @@ def _confirmed(session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[s
         "confirmed_data": {**(session.confirmed_data or {}), payload["stage"]: payload["content"]},
         "current_stage": GenesisStage(payload["next_stage"]),
         "draft": Draft(preferences=preferences) if preferences else None,
+        "feedback": (),
     }
 
 

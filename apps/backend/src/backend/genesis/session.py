@@ -295,12 +295,11 @@ def _awaited(session: GenesisSession, command_id: UUID) -> PendingRequest:
 
 
 def _request(session: GenesisSession, command_id: UUID, params: Mapping[str, Any]) -> Mapping[str, Any]:
-    draft = session.draft or Draft()
     return {
         **_answer(session, command_id),
         "request_params": params,
         "confirmed_data": session.confirmed_data or {},
-        "feedback": list(draft.feedback),
+        "feedback": list(session.feedback),
     }
 
 

@@ -89,7 +89,8 @@ async def rebuild(database: Database, *, write: bool) -> tuple[RebuildReport, li
 
 
 async def rows(database: Database) -> list[Any]:
-    columns = "id, novel_id, user_id, status, current_stage, confirmed_data, draft, version, created_at"
+    columns = "id, novel_id, user_id, status, current_stage, confirmed_data, draft, feedback, version"
+    columns += ", created_at"
     async with database.connection() as connection:
         return list(await connection.fetch(f"SELECT {columns} FROM genesis_sessions ORDER BY id"))
 
@@ -127,7 +128,8 @@ async def test_every_row_that_was_lost_comes_back_as_it_was(
         ("status = 'ABANDONED', current_stage = 'WORLDVIEW'", ("status", "current_stage")),
         ("confirmed_data = confirmed_data - 'WORLDVIEW'", ("confirmed_data",)),
         ("draft = NULL", ("draft",)),
-        ("draft = '{\"feedback\": 1}'", ("draft",)),
+        ("draft = '{\"proposal\": 1}'", ("draft",)),
+        ('feedback = \'[{"feedback": "no"}]\'', ("feedback",)),
         ("version = version + 7", ("version",)),
     ],
 )

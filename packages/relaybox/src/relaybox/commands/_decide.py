@@ -98,7 +98,8 @@ class Decision:
     request: Request
     status: CommandStatus
     payload: str
-    #: JSON object of the new aggregate with ``expected_version`` and ``aggregate_type`` added.
+    #: JSON object of the new aggregate, less the fields the command left alone, with
+    #: ``expected_version`` and ``aggregate_type`` added.
     snapshot: str
     version: int
     topic: str
@@ -203,7 +204,7 @@ def _decision(
         text = envelope.model_dump_json()
         check_message(domain.topic, envelope.aggregate_id, text.encode())
         facts.append((envelope.event_id, text))
-    snapshot = after.model_dump(mode="json")
+    snapshot = after.model_dump(mode="json", include=None if request.creates else _changed(before, after))
     snapshot |= {"expected_version": before.version, "aggregate_type": domain.aggregate_type}
     return Decision(
         request=request,
@@ -215,6 +216,12 @@ def _decision(
         facts=tuple(facts),
         settlements=tuple(fact.settles for fact in events if fact.settles),
     )
+
+
+def _changed(before: Aggregate, after: Aggregate) -> set[str]:
+    """The fields that are not the same object any more: what is equal but new costs a write, no more."""
+    fields = type(after).model_fields
+    return {"id", "version"} | {name for name in fields if getattr(after, name) is not getattr(before, name)}
 
 
 def _envelope(

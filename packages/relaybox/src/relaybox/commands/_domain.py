@@ -48,11 +48,13 @@ Decider = Callable[[A, C], Events] | Callable[[A, C, UUID], Events]
 class SnapshotQueries:
     """How a domain's snapshots are read and written, as SQL of the domain's own.
 
-    * ``load``: rows ``id, aggregate_type, owner, state`` (JSONB of the aggregate) for
+    * ``load``: rows ``id, aggregate_type, owner, state`` (JSON or JSONB of the aggregate) for
       ``id = ANY($1::uuid[])``.
     * ``create`` and ``advance``: take ``$1``, the text of a JSON array of aggregates, each with
-      ``expected_version`` added, and return the ``id`` of every row written. ``advance`` locks
-      in the order of ids and writes only where the version is still the expected one.
+      ``expected_version`` and ``aggregate_type`` added, and return the ``id`` of every row
+      written. ``advance`` locks in the order of ids and writes only where the version is still
+      the expected one. It finds ``id``, ``version`` and what changed: a field that is left out
+      stays as it is stored.
     """
 
     load: str

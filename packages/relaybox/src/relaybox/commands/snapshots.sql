@@ -14,13 +14,16 @@ FROM (
 RETURNING id
 
 -- name: advance
--- The next snapshots, only where nobody else moved the version; locked in the order of ids.
+-- The next snapshots, only where nobody else moved the version; locked in the order of ids. What a
+-- document leaves out stays. The ids as an array keep the planner, which takes every function for 100 rows,
+-- from reading the whole table.
+WITH given AS MATERIALIZED (SELECT doc, (doc ->> 'id')::uuid AS id FROM jsonb_array_elements($1::text::jsonb) AS doc)
 UPDATE aggregate_snapshots AS snapshot SET state = next.state, version = next.version
 FROM (
-    SELECT held.id, doc - 'expected_version' - 'aggregate_type' AS state, (doc ->> 'version')::int AS version
-    FROM jsonb_array_elements($1::text::jsonb) AS doc
-    JOIN aggregate_snapshots AS held
-        ON held.id = (doc ->> 'id')::uuid AND held.version = (doc ->> 'expected_version')::int
+    SELECT held.id, held.state || (doc - 'expected_version' - 'aggregate_type') AS state,
+        (doc ->> 'version')::int AS version
+    FROM given JOIN aggregate_snapshots AS held ON held.id = given.id
+    WHERE held.id = ANY(ARRAY(SELECT id FROM given)) AND held.version = (doc ->> 'expected_version')::int
     ORDER BY held.id
     FOR NO KEY UPDATE OF held
 ) AS next

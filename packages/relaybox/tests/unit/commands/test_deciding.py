@@ -60,6 +60,12 @@ def test_a_command_moves_the_version_by_its_facts() -> None:
     assert (result.version, result.aggregate_id) == (6, ID)
 
 
+def test_a_snapshot_leaves_out_what_the_command_left_alone() -> None:
+    decision = decide(counters, asking("Increase", {"by": 5}), loaded(total=1))
+    always = {"id", "version", "expected_version", "aggregate_type"}
+    assert set(from_json(decision.snapshot)) == {"total", *always}
+
+
 def test_a_pending_command_is_received_and_its_decider_knows_its_id() -> None:
     request = asking("RequestCount")
     decision = decide(counters, request, loaded())
