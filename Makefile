@@ -16,7 +16,7 @@ endif
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo env test test-parts test-whole test-all lint types lock bench sql clean
+.PHONY: help setup run demo env test test-parts test-whole test-all lint types lock bench chaos sql clean
 
 help: ## List the wishes
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -84,6 +84,9 @@ $(LOWEST)/.synced: requirements.in $(PACKAGES:%=%/pyproject.toml) | $(STAMP)
 
 bench: $(STAMP) ## Run the short versions of all benchmarks
 	@for script in benchmarks/[a-z]*.py; do python $$script --short || exit 1; done
+
+chaos: $(STAMP) ## Relays under faults on real servers, 2 minutes (MINUTES=, SEED=, DELIVERY=)
+	@exec python -m tests.faults.chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(if $(DELIVERY),--delivery $(DELIVERY))
 
 sql: $(STAMP) ## Generate infrastructure/docker/init/postgres/20-migration-event-sourcing.sql
 	@backend migrate sql > infrastructure/docker/init/postgres/20-migration-event-sourcing.sql

@@ -1,0 +1,62 @@
+"""``python -m tests.faults.chaos``: one run, its account, and exit code 1 if anything was violated."""
+
+import argparse
+import asyncio
+import random
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import get_args
+
+from pydantic_core import to_json
+from relaybox.settings import RelaySettings
+from rich.console import Console
+
+from tests.faults.chaos._evidence import keep_evidence
+from tests.faults.chaos._report import HONESTY, show
+from tests.faults.chaos._run import RELAYS, Plan, run
+from tests.faults.chaos._stage import staged
+
+_SEED_MAX = 2**31
+
+
+def main() -> int:
+    """Run as the arguments say; 0 if every guarantee held."""
+    known = RelaySettings.model_fields["delivery"]
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults.chaos", description="Relays under faults.", epilog=HONESTY
+    )
+    parser.add_argument("--minutes", type=float, default=2.0, help="how long faults come (2)")
+    parser.add_argument("--seed", type=int, help="replay this schedule of faults (random)")
+    parser.add_argument("--delivery", choices=get_args(known.annotation), default=known.default)
+    arguments = parser.parse_args()
+    seed = random.randrange(_SEED_MAX) if arguments.seed is None else arguments.seed
+    console = Console(highlight=False)
+    plan = Plan(seed=seed, minutes=arguments.minutes, delivery=arguments.delivery, tell=console.print)
+    console.print(f"Seed {seed}: {RELAYS} relays, {plan.delivery}, {plan.minutes:g} minutes of faults")
+    directory = Path(tempfile.mkdtemp(prefix="relaybox-chaos-"))
+    directory.chmod(0o711)  # as root PostgreSQL runs under another account, which must find its cluster
+    return asyncio.run(_run(plan, directory, console))
+
+
+async def _run(plan: Plan, directory: Path, console: Console) -> int:
+    keep = True
+    try:
+        async with staged(directory) as stage:
+            account = await run(plan, stage)
+            show(account, console)
+            keep = bool(account.violations())
+            if keep:
+                console.print(f"Evidence: {await keep_evidence(account, stage)}")
+    finally:
+        if keep:
+            console.print(f"Journal, time line, logs and data are kept in {directory}")
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
+    sys.stdout.write(to_json(account.as_json()).decode() + "\n")
+    return int(keep)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""What is kept of a run that violated something: the account in words, and the tables as they were."""
+
+from pathlib import Path
+from typing import Final
+
+from tests.faults.chaos._report import Account
+from tests.faults.chaos._stage import Stage
+
+_TABLES: Final = {
+    "relay_lanes": "SELECT * FROM relay_lanes ORDER BY lane",
+    "relay_members": "SELECT * FROM relay_members",
+    "relay_batches": "SELECT * FROM relay_batches ORDER BY number DESC LIMIT 500",
+    "event_outbox, not SENT": "SELECT seq, key, payload ->> 'version' AS version, status, attempts,"
+    " next_attempt_at, error_data, skipped_at, created_at FROM event_outbox"
+    " WHERE status <> 'SENT' ORDER BY seq LIMIT 2000",
+    "event_outbox of the keys named above": "SELECT seq, key, payload ->> 'version' AS version,"
+    " payload ->> 'event_id' AS event_id, status, attempts, created_at, sent_at FROM event_outbox"
+    " WHERE key = ANY ($1::text[]) ORDER BY key, seq LIMIT 20000",
+}
+
+
+async def keep_evidence(account: Account, stage: Stage) -> Path:
+    """Write ``evidence.txt`` into the run's directory, beside journal, time line and the relays' logs."""
+    readings = {"read_committed": account.read_committed, "read_uncommitted": account.read_uncommitted}
+    lines = [f"{account.as_json()}", *(f"{what}" for what in account.others)]
+    for name, findings in (("tables", account.tables), *((n, r.findings) for n, r in readings.items())):
+        for kind, found in findings.evidence.items():
+            lines += [f"\n== {name}: {kind}, {findings.counts[kind]} times", *found]
+    for name, reading in readings.items():
+        lines += [f"\n== {name}: duplicates, {reading.duplicates}", *map(str, reading.duplicate_records)]
+    keys = sorted({record.key for reading in readings.values() for record in reading.duplicate_records})
+    connection = await stage.connect()
+    try:
+        for name, query in _TABLES.items():
+            rows = await connection.fetch(query, *([keys] if "$1" in query else []))
+            lines += [f"\n== {name}", *(str(dict(row)) for row in rows)]
+    finally:
+        connection.terminate()
+    path = stage.directory / "evidence.txt"
+    path.write_text("\n".join(lines) + "\n")
+    return path

@@ -1,0 +1,115 @@
+"""A TCP proxy that cuts, delays and swallows."""
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+_CHUNK_BYTES: Final = 65_536
+_HOST: Final = "127.0.0.1"
+
+
+class Way(StrEnum):
+    """The direction in which bytes travel."""
+
+    REQUESTS = "requests"
+    ANSWERS = "answers"
+
+
+@dataclass(eq=False, kw_only=True, slots=True)
+class _Connection:
+    client: asyncio.StreamWriter
+    server: asyncio.StreamWriter
+    #: Whether bytes of it were swallowed: no later byte may arrive on it, as none would over a real wire.
+    torn: bool = False
+    #: Of the two directions.
+    pumps: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
+
+    def abort(self) -> None:
+        for writer in (self.client, self.server):
+            writer.transport.abort()
+
+
+class Proxy:
+    """Stands on a port of its own before a server on this machine; calm until told otherwise.
+
+    Swallowing means what a dead network means: bytes that were sent do not arrive, and a connection
+    that lost some is broken off at the end of it. New connections open, and nothing answers on them.
+    """
+
+    def __init__(self, server_port: int) -> None:
+        """Describe the proxy of ``127.0.0.1:server_port``; nothing listens before :meth:`start`."""
+        self.port = 0
+        self._server_port = server_port
+        self._delay_s = 0.0
+        self._swallowed: frozenset[Way] = frozenset()
+        self._connections: set[_Connection] = set()
+        self._listener: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen, on a port that is kept until :meth:`close`."""
+        self._listener = await asyncio.start_server(self._serve, _HOST, 0)
+        self.port = self._listener.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        """Break everything off and listen no more."""
+        if self._listener is not None:
+            self._listener.close()
+        self.cut(1.0)
+        pumps = [pump for one in self._connections for pump in one.pumps]
+        for pump in pumps:
+            pump.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
+
+    def cut(self, share: float) -> int:
+        """Break off *share* (0 to 1) of the connections, at least one; returns how many it were."""
+        open_ones = list(self._connections)
+        wanted = open_ones[: max(1, round(share * len(open_ones)))]
+        for connection in wanted:
+            connection.abort()
+        return len(wanted)
+
+    def delay(self, seconds: float) -> None:
+        """Hold every piece back for *seconds* from now on; 0 ends it."""
+        self._delay_s = seconds
+
+    def swallow(self, *ways: Way) -> None:
+        """Let nothing arrive that travels one of *ways*; without any, end it, and cut what lost bytes."""
+        self._swallowed = frozenset(ways)
+        if not ways:
+            for connection in [one for one in self._connections if one.torn]:
+                connection.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            server_reader, server_writer = await asyncio.open_connection(_HOST, self._server_port)
+        except OSError:  # the server is away; whoever asks learns it as without a proxy
+            writer.transport.abort()
+            return
+        connection = _Connection(client=writer, server=server_writer)
+        self._connections.add(connection)
+        connection.pumps = [
+            asyncio.create_task(self._pump(reader, server_writer, connection, Way.REQUESTS)),
+            asyncio.create_task(self._pump(server_reader, writer, connection, Way.ANSWERS)),
+        ]
+        try:
+            await asyncio.wait(connection.pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._connections.discard(connection)
+            connection.abort()
+            for pump in connection.pumps:
+                pump.cancel()
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: _Connection, way: Way
+    ) -> None:
+        with suppress(OSError):  # either side broke off: the other one is told by the end of this
+            while chunk := await reader.read(_CHUNK_BYTES):
+                if self._delay_s:
+                    await asyncio.sleep(self._delay_s)
+                if way in self._swallowed or connection.torn:
+                    connection.torn = True
+                    continue
+                writer.write(chunk)
+                await writer.drain()

@@ -1,0 +1,105 @@
+"""Relay processes (``relaybox relay run``) as a supervisor would keep them: started again when they end."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from relaybox.local import free_port
+from relaybox.local._process import DetachedProcess
+
+from tests.faults.chaos._journal import Timeline
+
+#: SIGTERM ends a relay within 10 s (G27); the rest is what a busy machine takes to see it.
+STOP_S: Final = 15.0
+_RESTART_S: Final = 1.0
+
+
+class RelaySlot:
+    """One relay after the other, with the same settings; at most one lives."""
+
+    def __init__(self, name: str, environment: Mapping[str, str], log: Path, timeline: Timeline) -> None:
+        """Describe the slot; nothing runs before :meth:`start`."""
+        self.name = name
+        #: How processes ended that were not told to: exit code to times.
+        self.ended_by_themselves: Counter[int] = Counter()
+        #: How SIGTERM was answered otherwise than by exit code 0 in time.
+        self.stops_refused: list[str] = []
+        self._environment = {**environment, "HEALTH_PORT": str(free_port()), "PATH": os.environ["PATH"]}
+        self._log = log
+        self._timeline = timeline
+        self._process: DetachedProcess | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._frozen = False
+
+    @property
+    def calm(self) -> bool:
+        """Whether its process lives and is not frozen."""
+        return self._process is not None and not self._frozen
+
+    def start(self) -> None:
+        """Start a process unless one lives."""
+        if self._process is not None:
+            return
+        with self._log.open("ab") as output:
+            self._process = DetachedProcess(
+                [str(Path(sys.executable).with_name("relaybox")), "relay", "run"],
+                output=output.fileno(),
+                env=self._environment,
+                cwd=Path.cwd(),
+                parent_death=signal.SIGKILL,
+            )
+        self._frozen = False
+        self._timeline.note(f"{self.name} started, pid {self._process.pid}")
+        self._watch = asyncio.create_task(self._restart_when_ended(self._process))
+
+    def kill(self) -> None:
+        """SIGKILL; it stays dead until :meth:`start`."""
+        process = self._release()
+        if process is not None:
+            process.kill()
+
+    def freeze(self) -> None:
+        """SIGSTOP."""
+        assert self._process is not None
+        self._process.signal_tree(signal.SIGSTOP)
+        self._frozen = True
+
+    def thaw(self) -> None:
+        """SIGCONT, if it is still the one that was frozen."""
+        if self._process is not None and self._frozen:
+            self._process.signal_tree(signal.SIGCONT)
+            self._frozen = False
+
+    async def stop(self) -> None:
+        """SIGTERM, and wait until it has ended; what is not an exit 0 in time is noted (G27)."""
+        process = self._release()
+        if process is None:
+            return
+        loop = asyncio.get_running_loop()
+        asked_s = loop.time()
+        await process.stop(signal.SIGTERM, stop_s=STOP_S)
+        if process.exit_code != 0:
+            self.stops_refused.append(
+                f"{self.name}: exit code {process.exit_code} {loop.time() - asked_s:.1f} s after SIGTERM"
+            )
+            self._timeline.note(self.stops_refused[-1])
+
+    def _release(self) -> DetachedProcess | None:
+        """The process, which from now on nobody restarts."""
+        process, self._process = self._process, None
+        if self._watch is not None:
+            self._watch.cancel()
+        return process
+
+    async def _restart_when_ended(self, process: DetachedProcess) -> None:
+        exit_code = await process.wait()
+        self._process = None
+        self.ended_by_themselves[exit_code] += 1
+        self._timeline.note(f"{self.name} ended by itself with exit code {exit_code}")
+        await asyncio.sleep(_RESTART_S)
+        self.start()

@@ -1,0 +1,157 @@
+"""The account of a run: a table for people, and one JSON object for scripts."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.faults.chaos._journal import Answer
+from tests.faults.chaos._probes import Probe
+from tests.faults.chaos._schedule import Kind
+from tests.faults.chaos._verdict import Findings, Reading
+
+BROKER_FAULTS: Final = (
+    Kind.BROKER_KILL,
+    Kind.BROKER_RESTART,
+    Kind.BROKER_FREEZE,
+    Kind.BROKER_LONG_FREEZE,
+)
+HONESTY: Final = (
+    "Killing a process does not test power loss: what the operating system had not written to disk yet "
+    "survives it, here as everywhere.\nThe seed replays the schedule of faults; what the processes make of "
+    "it is never twice the same."
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Account:
+    """Everything a run found."""
+
+    seed: int
+    minutes: float
+    delivery: str
+    injected: Mapping[Kind, int]
+    answers: Mapping[Answer, int]
+    committed: int
+    poison: int
+    read_committed: Reading
+    read_uncommitted: Reading
+    tables: Findings
+    #: Violations that are no record's: a drain without end, an open transaction, a stop that was refused.
+    others: Sequence[str]
+    probes: Sequence[Probe]
+    seen_s: Mapping[UUID, float]
+    #: Seconds until everything was published after the last fault; None if it never was.
+    drain_s: float | None
+    #: How relays ended that were not told to: exit code to times.
+    ended_by_themselves: Mapping[int, int]
+
+    def violations(self) -> Counter[str]:
+        """What must never be, by kind."""
+        found = Counter(self.tables.counts)
+        found.update(self.read_committed.findings.counts)
+        if self.delivery == "exactly-once":
+            found["duplicated for readers of committed messages"] += self.read_committed.duplicates
+        found["read_uncommitted: changed on its way"] += self.read_uncommitted.findings.counts[
+            "changed on its way"
+        ]
+        found.update(self.others)
+        found["fault never recovered from"] += len(self.probes) - len(self.recoveries())
+        return +found
+
+    def recoveries(self) -> list[tuple[Kind, float]]:
+        """Seconds from each fault's end until its probe had been seen, in all lanes."""
+        times = [(probe.kind, probe.recovery_s(self.seen_s)) for probe in self.probes]
+        return [(kind, seconds) for kind, seconds in times if seconds is not None]
+
+    def as_json(self) -> dict[str, Any]:
+        """One object with fixed keys."""
+        seconds = sorted(seconds for _, seconds in self.recoveries())
+        lost, reordered = (self.read_committed.findings.counts[name] for name in ("lost", "reordered"))
+        return {
+            "seed": self.seed,
+            "minutes": self.minutes,
+            "delivery": self.delivery,
+            "relay_kills": self.injected.get(Kind.RELAY_KILL, 0),
+            "broker_faults": sum(self.injected.get(kind, 0) for kind in BROKER_FAULTS),
+            "postgres_crashes": self.injected.get(Kind.POSTGRES_CRASH, 0),
+            "faults": sum(self.injected.values()),
+            "sent": sum(self.answers.values()),
+            **{answer.value: self.answers.get(answer, 0) for answer in Answer},
+            "committed": self.committed,
+            "poison": self.poison,
+            "on_topic": self.read_committed.events,
+            "lost": lost,
+            "duplicated_on_the_wire": self.read_uncommitted.duplicates,
+            "duplicated_read_committed": self.read_committed.duplicates,
+            "reordered": reordered,
+            "recovery_p50_s": round(share_of(seconds, 0.5), 2),
+            "recovery_p99_s": round(share_of(seconds, 0.99), 2),
+            "recovery_max_s": round(share_of(seconds, 1.0), 2),
+            "drain_s": None if self.drain_s is None else round(self.drain_s, 2),
+            "violations": dict(self.violations()),
+        }
+
+
+def share_of(ordered: Sequence[float], share: float) -> float:
+    """The value of *ordered* that *share* of them do not exceed; 0 without any."""
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
+
+
+def show(account: Account, console: Console) -> None:
+    """Print the tables; the JSON object is the caller's last line."""
+    console.print(_faults(account))
+    console.print(_events(account))
+    if account.ended_by_themselves:
+        ends = ", ".join(f"exit code {code} × {times}" for code, times in account.ended_by_themselves.items())
+        console.print(f"Relays that ended without being told to (and were started again): {ends}")
+    for kind, count in account.violations().items():
+        console.print(f"[bold red]VIOLATED[/] {count} × {kind}")
+    console.print(HONESTY, highlight=False)
+
+
+def _faults(account: Account) -> Table:
+    by_kind: dict[Kind, list[float]] = defaultdict(list)
+    for kind, seconds in account.recoveries():
+        by_kind[kind].append(seconds)
+    table = Table("fault", "injected", "recovery p50 s", "p99 s", "max s", title="Faults")
+    for kind in Kind:
+        table.add_row(kind, f"{account.injected.get(kind, 0):,}", *_times(by_kind[kind]))
+    every = [seconds for one in by_kind.values() for seconds in one]
+    table.add_section()
+    table.add_row("all", f"{sum(account.injected.values()):,}", *_times(every))
+    return table
+
+
+def _times(seconds: Sequence[float]) -> list[str]:
+    ordered = sorted(seconds)
+    return [f"{share_of(ordered, share):.2f}" if ordered else "" for share in (0.5, 0.99, 1.0)]
+
+
+def _events(account: Account) -> Table:
+    json = account.as_json()
+    table = Table(
+        "events", "", title=f"Events, {account.delivery}, {account.minutes:g} min, seed {account.seed}"
+    )
+    names = {
+        "sent": "sent",
+        "acknowledged": "acknowledged",
+        "refused": "refused (or rolled back by the writer)",
+        "unknown": "unknown to the writer",
+        "committed": "committed",
+        "poison": "of these poison: FAILED, skipped, its key alone waited",
+        "on_topic": "found on the topic",
+        "lost": "lost",
+        "duplicated_on_the_wire": "duplicated on the wire (read_uncommitted)",
+        "duplicated_read_committed": "duplicated for read_committed readers",
+        "reordered": "reordered per key",
+        "drain_s": "seconds until all was published after the last fault",
+    }
+    for name, text in names.items():
+        value = json[name]
+        table.add_row(text, "never" if value is None else f"{value:,}")
+    return table

@@ -1,0 +1,157 @@
+"""Servers of the run's own: PostgreSQL, a broker, and a proxy before each of them for the relays."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+from pydantic import SecretStr
+from relaybox.db import BACKBONE, migrate_up
+from relaybox.local import LocalKafka, LocalPostgres, free_port
+from relaybox.local._postgres import DATABASE
+from relaybox.settings import PostgresSettings
+
+from tests.faults.chaos._proxy import Proxy
+
+TOPIC: Final = "domain-events"
+#: A topic that does not exist: poison of the second kind.
+NO_TOPIC: Final = "no-such-topic"
+#: What the topic takes; a poison row of the first kind is larger.
+TOPIC_BYTES_MAX: Final = 65_536
+PARTITIONS: Final = 8
+#: A connection of asyncpg, which ships no types.
+Connection = Any
+#: What a statement or a connection ends with when PostgreSQL is away, or was; time-outs are OSErrors.
+AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_ADMIN_S: Final = 30.0
+_CONNECT_S: Final = 3.0
+_STATEMENT_S: Final = 5.0
+
+
+class ProxiedKafka(LocalKafka):
+    """A broker with a second listener that calls itself by the port of a proxy.
+
+    A Kafka client connects to the address that the broker tells it, whatever address it asked
+    first: only so do relays stay behind the proxy while the harness reads past it.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        """Describe the broker; :attr:`advertised_port` must be set before the first start."""
+        super().__init__(data_dir)
+        self.proxied_port = free_port()
+        self.advertised_port = 0
+
+    def _write_properties(self) -> Path:
+        path = super()._write_properties()
+        values = dict(line.split("=", 1) for line in path.read_text().splitlines() if "=" in line)
+        values["listeners"] += f",PROXIED://{self.host}:{self.proxied_port}"
+        values["advertised.listeners"] += f",PROXIED://{self.host}:{self.advertised_port}"
+        values["listener.security.protocol.map"] += ",PROXIED:PLAINTEXT"
+        values["inter.broker.listener.name"] = "PLAINTEXT"
+        path.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
+        return path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """What a run happens on."""
+
+    #: Logs, journal and time line; kept when something was violated.
+    directory: Path
+    postgres: LocalPostgres
+    kafka: ProxiedKafka
+    postgres_proxy: Proxy
+    kafka_proxy: Proxy
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """The broker past the proxy, for the harness."""
+        return f"{self.kafka.host}:{self.kafka.port}"
+
+    def settings(self) -> PostgresSettings:
+        """The database past the proxy, as the services' role."""
+        server = self.postgres
+        return PostgresSettings(
+            host=server.host,
+            port=server.port,
+            db=DATABASE,
+            user=server.service_user,
+            password=SecretStr(server.service_password),
+            owner_user=server.owner_user,
+            owner_password=SecretStr(server.owner_password),
+        )
+
+    def relay_environment(self) -> dict[str, str]:
+        """Both servers as relays see them: behind the proxies."""
+        return {
+            **self.postgres.settings(),
+            "POSTGRES_PORT": str(self.postgres_proxy.port),
+            "KAFKA_HOST": self.kafka.host,
+            "KAFKA_PORT": str(self.kafka_proxy.port),
+        }
+
+    async def connect(self, *, proxied: bool = False, superuser: bool = False) -> Connection:
+        """A connection of the harness's own, as the services' role unless *superuser*.
+
+        Raises:
+            OSError: or another of :data:`AWAY`; the server is away, as it often is.
+        """
+        server = self.postgres
+        driver: Any = asyncpg
+        return await driver.connect(
+            host=server.host,
+            port=self.postgres_proxy.port if proxied else server.port,
+            database=DATABASE,
+            user=server.superuser if superuser else server.service_user,
+            password=server.superuser_password if superuser else server.service_password,
+            ssl=False,
+            timeout=_CONNECT_S,
+            command_timeout=_STATEMENT_S,
+            server_settings={"application_name": "chaos"},
+        )
+
+
+@asynccontextmanager
+async def staged(directory: Path) -> AsyncGenerator[Stage]:
+    """Start the servers in *directory*, make schema and topic, and leave nothing running."""
+    # Nothing waits for the disk: no fault here is a power cut, and two cores have other things to do.
+    postgres = LocalPostgres(directory / "postgres", durable=False)
+    kafka = ProxiedKafka(directory / "kafka")
+    kafka_proxy = Proxy(kafka.proxied_port)
+    try:
+        await kafka_proxy.start()
+        kafka.advertised_port = kafka_proxy.port
+        await asyncio.gather(postgres.start(), kafka.start())
+        postgres_proxy = Proxy(postgres.port)
+        await postgres_proxy.start()
+        stage = Stage(
+            directory=directory,
+            postgres=postgres,
+            kafka=kafka,
+            postgres_proxy=postgres_proxy,
+            kafka_proxy=kafka_proxy,
+        )
+        await migrate_up(stage.settings(), BACKBONE)
+        await asyncio.to_thread(_create_topic, stage.bootstrap_servers)
+        yield stage
+        await postgres_proxy.close()
+    finally:
+        await kafka_proxy.close()
+        postgres.kill()
+        kafka.kill()
+
+
+def _create_topic(bootstrap_servers: str) -> None:
+    client: Any = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
+    wanted = NewTopic(
+        TOPIC,
+        num_partitions=PARTITIONS,
+        replication_factor=1,
+        config={"max.message.bytes": str(TOPIC_BYTES_MAX), "retention.ms": "-1", "retention.bytes": "-1"},
+    )
+    client.create_topics([wanted], operation_timeout=_ADMIN_S)[TOPIC].result(_ADMIN_S)

@@ -1,0 +1,128 @@
+"""Journal, tables and topic compared. Pure: this is the judge, and it shares nothing with the product."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from tests.faults.chaos._journal import Answer
+
+#: Violations of one kind that are kept with their evidence; all are counted.
+_EVIDENCE_MAX: Final = 50
+
+
+class Record(NamedTuple):
+    """One message of the topic."""
+
+    key: str
+    version: int
+    #: In the value.
+    event_id: UUID
+    #: In the header.
+    ce_id: UUID
+    partition: int
+    offset: int
+    #: When its producer made it, milliseconds since 1970.
+    made_ms: int
+
+
+class Row(NamedTuple):
+    """One committed event and its row of the outbox at the end."""
+
+    key: str
+    version: int
+    event_id: UUID
+    seq: int
+    #: MISSING if the outbox has no such row.
+    status: str
+    skipped: bool
+
+
+@dataclass(kw_only=True, slots=True)
+class Findings:
+    """Violations by kind, each counted, the first ones with their evidence."""
+
+    counts: Counter[str] = field(default_factory=Counter[str])
+    evidence: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+
+    def add(self, kind: str, what: object) -> None:
+        """Count one violation of *kind*."""
+        self.counts[kind] += 1
+        kept = self.evidence.setdefault(kind, [])
+        if len(kept) < _EVIDENCE_MAX:
+            kept.append(str(what))
+
+
+@dataclass(kw_only=True, slots=True)
+class Reading:
+    """What one reading of the topic from its beginning found."""
+
+    records: int = 0
+    #: Events of the tables that are there, each counted once.
+    events: int = 0
+    #: Records beyond the first of their event.
+    duplicates: int = 0
+    #: Lost, reordered and what else must never be.
+    findings: Findings = field(default_factory=Findings)
+    #: The first ones, for whoever looks for a cause.
+    duplicate_records: list[Record] = field(default_factory=list[Record])
+
+
+def read(expected: Mapping[UUID, tuple[str, int]], records: Iterable[Record]) -> Reading:
+    """Compare *records* with the events that must be on the topic: id to key and version.
+
+    Per key, first appearances must come by version; a later copy of an earlier one is a duplicate, not a
+    disorder.
+    """
+    found, seen = Reading(), set[UUID]()
+    last: dict[str, tuple[int, int]] = {}
+    for record in records:
+        found.records += 1
+        place = expected.get(record.event_id)
+        if place is None:
+            found.findings.add("never committed, or not to be published", record)
+            continue
+        if place != (record.key, record.version) or record.ce_id != record.event_id:
+            found.findings.add("changed on its way", record)
+        if record.event_id in seen:
+            found.duplicates += 1
+            if len(found.duplicate_records) < _EVIDENCE_MAX:
+                found.duplicate_records.append(record)
+            continue
+        seen.add(record.event_id)
+        version, partition = last.get(record.key, (0, record.partition))
+        if record.version < version:
+            found.findings.add("reordered", f"{record} came after version {version}")
+        if record.partition != partition:
+            found.findings.add("of a key in two partitions", f"{record}, before in {partition}")
+        last[record.key] = (max(version, record.version), record.partition)
+    found.events = len(seen)
+    for event_id in expected.keys() - seen:
+        found.findings.add("lost", (event_id, *expected[event_id]))
+    return found
+
+
+def publishable(rows: Iterable[Row], poison: set[UUID]) -> dict[UUID, tuple[str, int]]:
+    """The events that must be on the topic: all that are committed but poison."""
+    return {row.event_id: (row.key, row.version) for row in rows if row.event_id not in poison}
+
+
+def check_tables(rows: Iterable[Row], answers: Mapping[UUID, Answer], poison: set[UUID]) -> Findings:
+    """Compare what is committed (by key and version) with what writers were told, and each row's end."""
+    findings, present = Findings(), set[UUID]()
+    before: Row | None = None
+    for row in rows:
+        present.add(row.event_id)
+        answer = answers.get(row.event_id)
+        if answer is None or answer is Answer.REFUSED:
+            findings.add("committed although refused or never sent", (answer, row))
+        if (row.status, row.skipped) != (("FAILED", True) if row.event_id in poison else ("SENT", False)):
+            findings.add("not as it must be at the end", row)
+        if before is not None and before.key == row.key and row.seq <= before.seq:
+            findings.add("committed out of order", (before, row))
+        before = row
+    for event_id, answer in answers.items():
+        if answer is Answer.ACKNOWLEDGED and event_id not in present:
+            findings.add("acknowledged by PostgreSQL and not there", event_id)
+    return findings

@@ -1,0 +1,210 @@
+"""Writers: transactions over several keys, each key's versions one after the other, every answer noted."""
+
+import asyncio
+import random
+import secrets
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from enum import Enum, auto
+from typing import Any, Final
+
+import asyncpg
+
+from tests.faults.chaos._journal import Answer, Event, Journal, Timeline
+from tests.faults.chaos._stage import AWAY, NO_TOPIC, TOPIC, TOPIC_BYTES_MAX, Connection
+
+#: Everything an event of the product has; domain_events refuses a version that is taken, so that a statement
+#: that was thought dead cannot slip in behind its repetition.
+_WRITE: Final = """
+    WITH sent AS (
+        SELECT * FROM unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::text[])
+            WITH ORDINALITY AS one (event_id, key, version, topic, text, place)
+    ), facts AS (
+        INSERT INTO domain_events (event_id, correlation_id, event_type, aggregate_type, aggregate_id,
+                                   aggregate_version, payload, metadata)
+        SELECT event_id, event_id, 'Genesis.Session.Renamed', 'GENESIS_SESSION', key, version, '{}', '{}'
+        FROM sent
+    )
+    INSERT INTO event_outbox (topic, key, payload)
+    SELECT topic, key, jsonb_build_object(
+        'event_id', event_id, 'event_type', 'Genesis.Session.Renamed', 'event_version', 1,
+        'aggregate_type', 'GENESIS_SESSION', 'aggregate_id', key, 'correlation_id', event_id,
+        'causation_id', NULL, 'timestamp', now(), 'version', version,
+        'payload', jsonb_build_object('text', text),
+        'metadata', jsonb_build_object('source_service', 'chaos'))
+    FROM sent ORDER BY place
+"""
+_VERSIONS: Final = """
+    SELECT aggregate_id AS key, max(aggregate_version) AS version FROM domain_events
+    WHERE aggregate_id = ANY ($1::text[]) GROUP BY 1
+"""
+_NOTIFY: Final = "SELECT pg_notify('relaybox_outbox', '')"
+_KEYS_MAX: Final = 5
+_EVENTS_PER_KEY_MAX: Final = 3
+_TEXT_CHARS: Final = (20, 900)
+#: Transactions that stay open a while, so that later numbers commit first (G22), and some that roll back.
+_SLOW_SHARE: Final = 0.1
+_SLOW_S: Final = (0.02, 0.5)
+_ROLLED_BACK_SHARE: Final = 0.02
+#: The others leave it to the poll, as a lost notification would.
+_NOTIFIED_SHARE: Final = 0.8
+_AWAY_PAUSE_S: Final = 0.2
+#: Errors after which the server may have committed: it was ended before or after, nobody knows.
+_OPEN: Final = ("08", "57")
+
+Connect = Callable[[], Awaitable[Connection]]
+
+
+class Poison(Enum):
+    """Why an event cannot be published."""
+
+    TOO_LARGE = auto()
+    NO_TOPIC = auto()
+
+
+class _RolledBack(Exception):
+    """The writer's own decision."""
+
+
+class Writer:
+    """Writes events of keys that nobody else writes, as fast as *per_s* says and the servers allow.
+
+    After an answer that did not come it reads which versions are there and goes on behind them, as a
+    client does that decides anew.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        keys: Sequence[str],
+        connect: Connect,
+        *,
+        journal: Journal,
+        timeline: Timeline,
+        seed: int,
+    ) -> None:
+        """Describe the writer; nothing connects before its first transaction."""
+        self.name = name
+        self.keys = tuple(keys)
+        self._connect = connect
+        self._journal = journal
+        self._timeline = timeline
+        self._dice = random.Random(f"{seed} {name}")
+        self._connection: Connection | None = None
+        #: Of the last event known to be committed; None when it must be read first.
+        self._versions: dict[str, int] | None = None
+        self._poison: list[tuple[str, Poison]] = []
+
+    def poison(self, key: str, kind: Poison) -> None:
+        """Put an event that cannot be published behind the others of *key*, with the next transaction."""
+        self._poison.append((key, kind))
+
+    async def run(self, until: asyncio.Event, *, per_s: float) -> None:
+        """Write about *per_s* events a second until *until* is set."""
+        mean = (1 + _KEYS_MAX) / 2 * (1 + _EVENTS_PER_KEY_MAX) / 2
+        while not until.is_set():
+            await self.write(self._some_keys())
+            with suppress(TimeoutError):
+                await asyncio.wait_for(until.wait(), self._dice.expovariate(per_s / mean))
+
+    async def write(self, keys: Sequence[tuple[str, int]]) -> list[Event] | None:
+        """Send so many events of each of *keys*; the events if they were acknowledged, else None."""
+        try:
+            connection = await self._connected()
+        except AWAY:
+            await self._lose_connection()
+            await asyncio.sleep(_AWAY_PAUSE_S)
+            return None
+        events, topics, texts = self._compose(keys)
+        self._journal.sending(events)
+        answer = await self._send(connection, events, topics, texts)
+        self._journal.answered(events, answer)
+        if answer is not Answer.ACKNOWLEDGED:
+            self._versions = None
+            return None
+        assert self._versions is not None
+        self._versions |= {one.key: one.version for one in events}
+        return events
+
+    async def close(self) -> None:
+        """Give the connection up."""
+        await self._lose_connection()
+
+    async def _connected(self) -> Connection:
+        connection = self._connection
+        if connection is None or connection.is_closed():
+            connection = self._connection = await self._connect()
+            self._versions = None
+        if self._versions is None:
+            rows = await connection.fetch(_VERSIONS, self.keys)
+            self._versions = dict.fromkeys(self.keys, 0) | {row["key"]: row["version"] for row in rows}
+        return connection
+
+    def _some_keys(self) -> list[tuple[str, int]]:
+        chosen = self._dice.sample(self.keys, self._dice.randint(1, min(_KEYS_MAX, len(self.keys))))
+        return [(key, self._dice.randint(1, _EVENTS_PER_KEY_MAX)) for key in chosen]
+
+    def _compose(self, keys: Sequence[tuple[str, int]]) -> tuple[list[Event], list[str], list[str]]:
+        assert self._versions is not None
+        poison, self._poison = dict(self._poison), []
+        # In one order everywhere, or two statements could wait for one another.
+        wanted = sorted((dict(keys) | dict.fromkeys(poison, 1)).items())
+        events: list[Event] = []
+        topics: list[str] = []
+        texts: list[str] = []
+        for key, count in wanted:
+            for version in range(self._versions[key] + 1, self._versions[key] + count + 1):
+                kind = poison.get(key)
+                event = Event(event_id=uuid.uuid4(), key=key, version=version, poison=kind is not None)
+                events.append(event)
+                topics.append(NO_TOPIC if kind is Poison.NO_TOPIC else TOPIC)
+                # Not compressible, whatever a relay may try.
+                texts.append(
+                    secrets.token_hex(TOPIC_BYTES_MAX)
+                    if kind is Poison.TOO_LARGE
+                    else "x" * self._dice.randint(*_TEXT_CHARS)
+                )
+        return events, topics, texts
+
+    async def _send(
+        self, connection: Connection, events: Sequence[Event], topics: list[str], texts: list[str]
+    ) -> Answer:
+        ids, keys, versions = zip(*((one.event_id, one.key, one.version) for one in events), strict=True)
+        try:
+            await self._in_transaction(connection, (ids, keys, versions, topics, texts))
+        except _RolledBack:
+            return Answer.REFUSED
+        except asyncpg.PostgresError as error:
+            await self._lose_connection()
+            answer = Answer.UNKNOWN if _sqlstate(error).startswith(_OPEN) else Answer.REFUSED
+            self._timeline.note(f"{self.name}: {answer}, {type(error).__name__}")
+            return answer
+        except (OSError, asyncpg.InterfaceError) as error:
+            await self._lose_connection()
+            self._timeline.note(f"{self.name}: {Answer.UNKNOWN}, {type(error).__name__}")
+            return Answer.UNKNOWN
+        return Answer.ACKNOWLEDGED
+
+    async def _in_transaction(self, connection: Connection, rows: tuple[Any, ...]) -> None:
+        lot = self._dice.random()
+        if lot >= _SLOW_SHARE:
+            await connection.execute(_WRITE, *rows)
+        else:
+            async with connection.transaction():
+                await connection.execute(_WRITE, *rows)
+                await asyncio.sleep(self._dice.uniform(*_SLOW_S))
+                if lot < _ROLLED_BACK_SHARE:
+                    raise _RolledBack
+        if self._dice.random() < _NOTIFIED_SHARE:
+            with suppress(*AWAY):
+                await connection.execute(_NOTIFY)  # a hint; what it tells is committed
+
+    async def _lose_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()
+
+
+def _sqlstate(error: asyncpg.PostgresError) -> str:
+    return getattr(error, "sqlstate", None) or ""

@@ -1,0 +1,88 @@
+"""The proxy of `make chaos` cuts, delays and swallows what passes it, and nothing else."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from tests.faults.chaos._proxy import Proxy, Way
+
+HELD_S = 0.2
+
+
+@pytest.fixture
+async def heard() -> AsyncGenerator[tuple[Proxy, list[bytes]]]:
+    """A proxy before a server that echoes, and what that server has heard."""
+    pieces: list[bytes] = []
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while piece := await reader.read(100):
+                pieces.append(piece)
+                writer.write(piece)
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    proxy = Proxy(server.sockets[0].getsockname()[1])
+    await proxy.start()
+    yield proxy, pieces
+    await proxy.close()
+    server.close()
+
+
+async def connect(proxy: Proxy) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+    assert await asked(reader, writer) == b"ping"
+    return reader, writer
+
+
+async def asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    writer.write(b"ping")
+    return await asyncio.wait_for(reader.read(100), 10)
+
+
+async def end_of(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await asyncio.wait_for(reader.read(), 10)
+    except ConnectionResetError:
+        return b""
+
+
+async def test_a_calm_proxy_passes_everything_until_it_cuts(heard: tuple[Proxy, list[bytes]]) -> None:
+    proxy, _ = heard
+    reader, writer = await connect(proxy)
+    assert proxy.cut(1.0) == 1
+    assert await end_of(reader) == b""
+    writer.close()
+
+
+async def test_a_delay_holds_every_piece_back_and_loses_none(heard: tuple[Proxy, list[bytes]]) -> None:
+    proxy, _ = heard
+    reader, writer = await connect(proxy)
+    proxy.delay(HELD_S)
+    asked_s = time.monotonic()
+    assert await asked(reader, writer) == b"ping"
+    assert time.monotonic() - asked_s >= 2 * HELD_S
+    writer.close()
+
+
+@pytest.mark.parametrize(("way", "pieces_heard"), [(Way.REQUESTS, 1), (Way.ANSWERS, 2)])
+async def test_what_is_swallowed_never_arrives_and_its_connection_ends(
+    heard: tuple[Proxy, list[bytes]], way: Way, pieces_heard: int
+) -> None:
+    proxy, pieces = heard
+    (reader, writer), (other_reader, other_writer) = await connect(proxy), await connect(proxy)
+    pieces.clear()
+    pieces.append(b"before")
+    proxy.swallow(way)
+    writer.write(b"ping")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(reader.read(100), HELD_S)
+    assert len(pieces) == pieces_heard
+    proxy.swallow()
+    assert await end_of(reader) == b"", "a connection that lost bytes went on"
+    assert await asked(other_reader, other_writer) == b"ping", "one that lost none was cut"
+    for each in (writer, other_writer):
+        each.close()

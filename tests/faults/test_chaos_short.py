@@ -1,0 +1,49 @@
+"""`make chaos` for half a minute, with a schedule that has most kinds of faults in it."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from pydantic_core import from_json
+from relaybox.settings import RelaySettings
+
+ROOT = Path(__file__).parents[2]
+#: Three relay kills, a broker kill, a crash of PostgreSQL, backends ended, both links hit, two poison rows.
+SEED, MINUTES = "5901", "0.45"
+DELIVERY = RelaySettings.model_fields["delivery"]
+OTHERS = [each for each in get_args(DELIVERY.annotation) if each != DELIVERY.default]
+
+
+async def chaos(delivery: str) -> dict[str, Any]:
+    """The account of a run, which held every guarantee."""
+    options = ["--seed", SEED, "--minutes", MINUTES, "--delivery", delivery]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.faults.chaos", *options, cwd=ROOT, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.terminate()
+    text = output.decode()
+    assert process.returncode == 0, text
+    return from_json(text.splitlines()[-1])
+
+
+async def test_g20_g21_half_a_minute_of_faults_loses_and_reorders_nothing() -> None:
+    account = await chaos(DELIVERY.default)
+    assert account["relay_kills"] == 3
+    assert (account["broker_faults"], account["postgres_crashes"]) == (1, 1)
+    assert account["on_topic"] == account["committed"] - account["poison"] > 0
+    assert (account["lost"], account["reordered"], account["violations"]) == (0, 0, {})
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("delivery", OTHERS)
+async def test_g20_g21_half_a_minute_of_faults_in_the_other_mode_loses_and_reorders_nothing(
+    delivery: str,
+) -> None:
+    account = await chaos(delivery)
+    assert (account["lost"], account["reordered"], account["violations"]) == (0, 0, {})

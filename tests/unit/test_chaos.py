@@ -1,0 +1,142 @@
+"""The judge of `make chaos` sees every violation, and its schedule is a function of the seed."""
+
+from collections import Counter
+from itertools import pairwise
+from uuid import UUID
+
+import pytest
+
+from tests.faults.chaos._journal import Answer
+from tests.faults.chaos._report import BROKER_FAULTS, share_of
+from tests.faults.chaos._schedule import Kind, Target, schedule
+from tests.faults.chaos._verdict import Reading, Record, Row, check_tables, publishable, read
+
+HOUR_S = 3_600
+IDS = [UUID(int=number) for number in range(1, 10)]
+#: Three events of one key, one of another.
+EXPECTED = {IDS[0]: ("a", 1), IDS[1]: ("a", 2), IDS[2]: ("a", 3), IDS[3]: ("b", 1)}
+
+
+def record(event: int, **other: object) -> Record:
+    key, version = EXPECTED.get(IDS[event], ("c", 1))
+    made = Record(
+        key=key,
+        version=version,
+        event_id=IDS[event],
+        ce_id=IDS[event],
+        partition=0,
+        offset=0,
+        made_ms=0,
+    )
+    return made._replace(**other)
+
+
+def row(event: int, **other: object) -> Row:
+    key, version = EXPECTED[IDS[event]]
+    made = Row(key=key, version=version, event_id=IDS[event], seq=event + 1, status="SENT", skipped=False)
+    return made._replace(**other)
+
+
+ALL = [record(0), record(1), record(2), record(3)]
+ROWS = [row(0), row(1), row(2), row(3)]
+ACKNOWLEDGED = dict.fromkeys(EXPECTED, Answer.ACKNOWLEDGED)
+
+
+@pytest.mark.parametrize("seconds", [30, 120, HOUR_S])
+def test_the_same_seed_gives_the_same_schedule(seconds: float) -> None:
+    assert schedule(42, seconds) == schedule(42, seconds)
+    assert schedule(42, seconds) != schedule(43, seconds)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_an_hour_brings_200_relay_kills_50_broker_faults_50_crashes_and_every_kind(seed: int) -> None:
+    kinds = Counter(fault.kind for faults in schedule(seed, HOUR_S).values() for fault in faults)
+    assert kinds[Kind.RELAY_KILL] >= 200
+    assert sum(kinds[kind] for kind in BROKER_FAULTS) >= 50
+    assert kinds[Kind.POSTGRES_CRASH] >= 50
+    assert set(kinds) == set(Kind)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_faults_of_one_target_follow_one_another_and_end_within_the_run(seed: int) -> None:
+    faults = schedule(seed, HOUR_S)
+    assert set(faults) == set(Target)
+    for of_target in faults.values():
+        assert all(fault.at_s + fault.lasts_s < HOUR_S for fault in of_target)
+        assert all(one.at_s + one.lasts_s < after.at_s for one, after in pairwise(of_target))
+
+
+def test_a_topic_with_every_event_once_and_in_order_is_found_so() -> None:
+    assert read(EXPECTED, ALL) == Reading(records=4, events=4)
+
+
+def test_a_missing_record_is_lost() -> None:
+    assert read(EXPECTED, ALL[1:]).findings.counts == {"lost": 1}
+
+
+def test_a_second_record_is_a_duplicate_and_no_disorder() -> None:
+    found = read(EXPECTED, [*ALL, record(0)])
+    assert (found.duplicates, found.events, found.findings.counts) == (1, 4, {})
+
+
+def test_a_first_appearance_behind_a_later_version_is_reordered() -> None:
+    found = read(EXPECTED, [record(0), record(2), record(1), record(3)])
+    assert found.findings.counts == {"reordered": 1}
+
+
+def test_a_gap_that_is_filled_later_is_reordered_even_if_what_followed_is_repeated() -> None:
+    found = read(EXPECTED, [record(0), record(2), record(1), record(2), record(3)])
+    assert (found.findings.counts, found.duplicates) == ({"reordered": 1}, 1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "what"),
+    [
+        (record(0, ce_id=IDS[7]), "changed on its way"),
+        (record(0, version=7), "changed on its way"),
+        (record(1, partition=1), "of a key in two partitions"),
+        (record(8), "never committed, or not to be published"),
+    ],
+)
+def test_a_record_that_is_not_what_was_written_is_found(wrong: Record, what: str) -> None:
+    rest = [one for one in ALL if one.event_id != wrong.event_id]
+    assert read(EXPECTED, [rest[0], wrong, *rest[1:]]).findings.counts[what] >= 1
+
+
+def test_poison_need_not_be_on_the_topic() -> None:
+    assert publishable(ROWS, {IDS[1]}) == {one: place for one, place in EXPECTED.items() if one != IDS[1]}
+
+
+def test_tables_that_hold_what_was_acknowledged_and_marked_are_right() -> None:
+    unknown = {**ACKNOWLEDGED, IDS[2]: Answer.UNKNOWN, IDS[8]: Answer.UNKNOWN, IDS[7]: Answer.REFUSED}
+    assert check_tables(ROWS, unknown, set()).counts == {}
+    skipped = [row(0), row(1, status="FAILED", skipped=True), row(2), row(3)]
+    assert check_tables(skipped, ACKNOWLEDGED, {IDS[1]}).counts == {}
+
+
+@pytest.mark.parametrize(
+    ("rows", "answers", "what"),
+    [
+        (ROWS[1:], ACKNOWLEDGED, "acknowledged by PostgreSQL and not there"),
+        (ROWS, {**ACKNOWLEDGED, IDS[0]: Answer.REFUSED}, "committed although refused or never sent"),
+        (ROWS, dict.fromkeys(IDS[1:4], Answer.ACKNOWLEDGED), "committed although refused or never sent"),
+        ([row(0, status="PENDING"), *ROWS[1:]], ACKNOWLEDGED, "not as it must be at the end"),
+        ([row(0, status="FAILED", skipped=True), *ROWS[1:]], ACKNOWLEDGED, "not as it must be at the end"),
+        ([row(0, status="MISSING", seq=0), *ROWS[1:]], ACKNOWLEDGED, "not as it must be at the end"),
+        ([row(0, seq=3), *ROWS[1:]], ACKNOWLEDGED, "committed out of order"),
+    ],
+)  # fmt: skip
+def test_tables_that_hold_something_else_are_found(
+    rows: list[Row], answers: dict[UUID, Answer], what: str
+) -> None:
+    assert check_tables(rows, answers, set()).counts[what] == 1
+
+
+def test_published_poison_is_found() -> None:
+    assert check_tables(ROWS, ACKNOWLEDGED, {IDS[1]}).counts == {"not as it must be at the end": 1}
+    assert read(publishable(ROWS, {IDS[1]}), ALL).findings.counts
+
+
+def test_shares_of_few_values_are_values() -> None:
+    assert [share_of([1.0, 2.0, 9.0], share) for share in (0.5, 0.99, 1.0)] == [2.0, 9.0, 9.0]
+    assert share_of([], 0.5) == 0.0
