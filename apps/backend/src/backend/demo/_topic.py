@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
-from relaybox_types.envelope import EventEnvelope
+from relaybox.consumers import read_event
 
 from backend.demo._journal import Journal, Published
 from backend.demo._timeline import StepMissed
@@ -65,7 +65,7 @@ class Topic:
                 if message.error() is None and message.key() == session_id.encode():
                     journal.publish(
                         Published(
-                            event=EventEnvelope.model_validate_json(message.value()),
+                            event=read_event(message, reader="demo"),
                             topic=message.topic(),
                             partition=message.partition(),
                             offset=message.offset(),

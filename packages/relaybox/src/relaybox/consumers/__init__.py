@@ -12,6 +12,7 @@ from relaybox.consumers._errors import (
     SubscriptionInvalid,
 )
 from relaybox.consumers._handling import ConsumerMoment, GiveUp, Retry, WaitForDatabase, next_step
+from relaybox.consumers._message import read_event
 from relaybox.consumers._statistics import ConsumerStatistics
 from relaybox.consumers._subscription import Handler, Subscription, UnitOfWork, subscribe
 
@@ -31,5 +32,6 @@ __all__ = (
     "UnitOfWork",
     "WaitForDatabase",
     "next_step",
+    "read_event",
     "subscribe",
 )

@@ -10,7 +10,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from relaybox.consumers._errors import KafkaRefused
-from relaybox.consumers._message import Message, Partition, type_in_headers
+from relaybox.consumers._message import Message, Partition, taken_from
 from relaybox.settings import KafkaSettings
 
 __all__ = ("Assigned", "Link", "Orders", "Reading", "Revoked")
@@ -169,14 +169,11 @@ class Link:
             self._on_error(error)
             return
         self.away = False
-        partition = (message.topic(), message.partition())
-        offset = message.offset()
-        header_type = type_in_headers(message.headers())
-        self._reading.read_to[partition] = offset + 1
-        if header_type is not None and header_type not in self._event_types:
+        taken = taken_from(message)
+        self._reading.read_to[taken.partition] = taken.offset + 1
+        if taken.header_type is not None and taken.header_type not in self._event_types:
             self._reading.skipped += 1
             return
-        taken = Message(partition=partition, offset=offset, header_type=header_type, value=message.value())
         self._reading.messages.append(taken)
 
     def _on_assign(self, _kafka: Any, partitions: list[TopicPartition]) -> None:

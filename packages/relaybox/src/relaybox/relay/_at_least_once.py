@@ -26,7 +26,7 @@ from relaybox.relay._link import (
     warm_up,
 )
 from relaybox.relay._messages import Message, screen
-from relaybox.settings import KafkaSettings
+from relaybox.settings import Compression, KafkaSettings
 
 __all__ = ("AtLeastOnce", "acknowledged_in_order")
 
@@ -51,8 +51,9 @@ class AtLeastOnce:
 
     one_at_a_time = True
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaSettings, *, compression: Compression) -> None:
         self._connection = link_settings(settings)
+        self._producing = {**self._connection, "compression.type": compression}
         self._link = Link(self._connection)
         self._producer: Producer | None = None
         self._batch_bytes = BATCH_BYTES_MAX
@@ -137,7 +138,7 @@ class AtLeastOnce:
         return limits
 
     def _new_producer(self) -> Producer:
-        producer = Producer({**self._connection, **_PRODUCER, "batch.size": self._batch_bytes})
+        producer = Producer({**self._producing, **_PRODUCER, "batch.size": self._batch_bytes})
         warm_up(producer)
         return producer
 

@@ -23,7 +23,7 @@ from relaybox.relay._messages import Message, screen
 from relaybox.relay._suspects import Suspects
 from relaybox.relay._takeover import take_over
 from relaybox.relay._transaction import Fate, Landing, LaneProducer
-from relaybox.settings import KafkaSettings
+from relaybox.settings import Compression, KafkaSettings
 
 __all__ = ("ExactlyOnce",)
 
@@ -80,10 +80,18 @@ class ExactlyOnce:
 
     one_at_a_time = False
 
-    def __init__(self, database: Database, settings: KafkaSettings, *, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        settings: KafkaSettings,
+        *,
+        compression: Compression,
+        wake: Callable[[], None],
+    ) -> None:
         """*wake* is called whenever there may be something to do again."""
         self._database = database
         self._connection = link_settings(settings)
+        self._producing = {**self._connection, "compression.type": compression}
         self._wake = wake
         self._link = Link(self._connection)
         self._markers: Markers | None = None
@@ -263,7 +271,7 @@ class ExactlyOnce:
     def _new_producer(self, lane: int) -> LaneProducer:
         assert self._markers is not None
         return LaneProducer(
-            self._connection,
+            self._producing,
             self._markers,
             lane,
             batch_bytes=self._batch_bytes,

@@ -1,26 +1,21 @@
-"""Outbox rows as Kafka records: CloudEvents 1.0 in binary mode (G30). Pure."""
+"""Outbox rows as Kafka records: CloudEvents 1.0 (G30). Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any, Final, NamedTuple
-from urllib.parse import quote
 
+from relaybox.relay._cloudevents import STRUCTURED_HEADERS, Header, headers_of, structured
 from relaybox.relay._errors import EnvelopeIncomplete, RecordTooLarge, RowFault, TopicUnknown
+from relaybox.settings import CloudEventsMode
 
 __all__ = ("Message", "Screened", "message_of", "record_bytes", "screen")
-
-Header = tuple[str, str]
 
 #: A batch of one record: header 61 bytes, then length, attributes, two deltas, key, value, headers.
 #: https://kafka.apache.org/documentation/#recordbatch
 _BATCH_HEADER_BYTES: Final = 61
 #: Header values are parts of value and key (percent-encoded at the worst), names and framing are constant:
-#: no record takes more than this. Spares nearly every row the exact count.
+#: no record takes more than this, in either mode. Spares nearly every row the exact count.
 _COPIES_MAX: Final = 5
 _OVERHEAD_BYTES_MAX: Final = 1_024
-#: What an event is said to come from when its metadata does not tell.
-_SOURCE_UNKNOWN: Final = "relaybox"
-_FIXED: Final[tuple[Header, ...]] = (("ce_specversion", "1.0"), ("content-type", "application/json"))
 
 
 class Message(NamedTuple):
@@ -47,24 +42,12 @@ class Screened(NamedTuple):
     faulty: list[tuple[Message, RowFault]]
 
 
-def message_of(row: Mapping[str, Any]) -> Message:
-    """The message of one row of the query ``fetch_batch``."""
-    candidates = (
-        ()
-        if row["id"] is None or row["type"] is None
-        else (
-            *_FIXED,
-            ("ce_id", row["id"]),
-            ("ce_type", row["type"]),
-            ("ce_source", _source(row["source"])),
-            ("ce_time", row["time"]),
-            ("ce_subject", row["subject"]),
-            ("ce_partitionkey", row["key"]),
-            ("ce_correlationid", row["correlation_id"]),
-            ("ce_causationid", row["causation_id"]),
-            ("ce_traceparent", row["traceparent"]),
-        )
-    )
+def message_of(row: Mapping[str, Any], cloudevents: CloudEventsMode = "binary") -> Message:
+    """The message of one row of the query ``fetch_batch``, in the mode *cloudevents*."""
+    headers = headers_of(row)
+    value: bytes = row["value"]
+    if cloudevents == "structured" and headers:
+        value, headers = structured(headers, value), [*STRUCTURED_HEADERS]
     return Message(
         row["seq"],
         row["lane"],
@@ -72,8 +55,8 @@ def message_of(row: Mapping[str, Any]) -> Message:
         row["topic"],
         row["key"],
         row["attempts"],
-        row["value"],
-        [header for header in candidates if header[1] is not None],
+        value,
+        headers,
     )
 
 
@@ -114,7 +97,8 @@ def _fault_of(message: Message, bytes_max: int | None) -> RowFault | None:
         return TopicUnknown(f"the broker has no topic {message.topic!r}; create it, or check OUTBOX_TOPICS")
     if not message.headers:
         return EnvelopeIncomplete(
-            "the payload has no event_id or no event_type; write events with save_to_outbox"
+            "the payload has no event_id or no event_type that a CloudEvent may have; "
+            "write events with save_to_outbox"
         )
     key = None if message.key is None else message.key.encode()
     if _COPIES_MAX * (len(message.value) + len(key or b"")) + _OVERHEAD_BYTES_MAX <= bytes_max:
@@ -125,12 +109,6 @@ def _fault_of(message: Message, bytes_max: int | None) -> RowFault | None:
             f"the record takes {size} bytes; max.message.bytes of {message.topic!r} is {bytes_max}"
         )
     return None
-
-
-@lru_cache(maxsize=256)
-def _source(service: str | None) -> str:
-    """``ce_source``: a URI-reference, the name of the service as a path."""
-    return "/" + quote(service or _SOURCE_UNKNOWN, safe="/").lstrip("/")
 
 
 def _varint_bytes(number: int) -> int:

@@ -175,7 +175,13 @@ class Pump:
         ) or not lanes:
             return []
         limit = 1 if self._probing() else self._batch_rows
-        fetched = await fetch_batch(connection, lanes, rows_max=limit, in_flight=self.in_flight)
+        fetched = await fetch_batch(
+            connection,
+            lanes,
+            rows_max=limit,
+            in_flight=self.in_flight,
+            cloudevents=self._settings.cloudevents,
+        )
         if not self._probing():
             self._batch_rows = next_batch_rows(limit, len(fetched), self._settings.batch_size)
         return fetched

@@ -59,9 +59,9 @@ class Relay:
         self._lanes = Lanes(lease_s=settings.lease_s)
         self._keeper = Keeper(database, settings, self._lanes, self._counters, on_signal)
         delivery: Delivery = (
-            ExactlyOnce(database, kafka, wake=self._keeper.news.set)
+            ExactlyOnce(database, kafka, compression=settings.compression, wake=self._keeper.news.set)
             if settings.delivery == "exactly-once"
-            else AtLeastOnce(kafka)
+            else AtLeastOnce(kafka, compression=settings.compression)
         )
         self._pump = Pump(database, delivery, settings, self._lanes, self._keeper, self._counters, on_signal)
         self._stopping = asyncio.Event()

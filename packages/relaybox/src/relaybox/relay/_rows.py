@@ -12,6 +12,7 @@ from relaybox.relay._errors import LinkDown, RelayError
 from relaybox.relay._lanes import Lane
 from relaybox.relay._messages import Message, message_of
 from relaybox.relay._statistics import DELAY_BOUNDS_S, Counters
+from relaybox.settings import CloudEventsMode
 
 __all__ = (
     "Charge",
@@ -37,9 +38,14 @@ Charge = tuple[Message, RelayError, Retry | GiveUp]
 
 
 async def fetch_batch(
-    connection: DedicatedConnection, lanes: Sequence[Lane], *, rows_max: int, in_flight: Iterable[Message]
+    connection: DedicatedConnection,
+    lanes: Sequence[Lane],
+    *,
+    rows_max: int,
+    in_flight: Iterable[Message],
+    cloudevents: CloudEventsMode = "binary",
 ) -> list[Message]:
-    """At most *rows_max* publishable rows of *lanes* by ``seq``, without those *in_flight*."""
+    """At most *rows_max* publishable rows of *lanes* by ``seq``, without those *in_flight*, as messages."""
     rows = await ask(
         connection,
         _SQL["fetch_batch"],
@@ -49,7 +55,7 @@ async def fetch_batch(
         _BATCH_BYTES_MAX,
         ranges_of([message.seq for message in in_flight]),
     )
-    return [message_of(row) for row in rows]
+    return [message_of(row, cloudevents) for row in rows]
 
 
 async def mark_sent(connection: DedicatedConnection, messages: Sequence[Message], counters: Counters) -> int:

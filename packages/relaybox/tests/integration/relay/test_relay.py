@@ -2,17 +2,24 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import get_args
 
+import pytest
+from cloudevents.core.bindings.kafka import KafkaMessage, from_kafka_event
+from relaybox.consumers import Consumer, UnitOfWork, read_event, subscribe
 from relaybox.db import Database
+from relaybox.local import LocalKafka
 from relaybox.relay import Relay, Signal
-from relaybox.settings import KafkaSettings, RelaySettings
+from relaybox.settings import Compression, KafkaSettings, RelaySettings
+from relaybox_types.envelope import EventEnvelope
 
-from tests.fixtures.moments import Moments
+from tests.fixtures.moments import WAIT_S, Moments
 from tests.fixtures.relays import (
     all_sent,
     first_appearances,
     notify,
     put_events,
+    read_message,
     read_topic,
     rows_of,
     running,
@@ -44,6 +51,56 @@ async def test_g30_a_message_is_a_cloud_event_in_binary_mode(
         "ce_correlationid": envelope["correlation_id"],
         "content-type": "application/json",
     }
+
+
+async def test_g30_a_structured_message_is_read_by_the_official_parser_and_by_our_consumers(
+    database: Database, kafka_settings: KafkaSettings, topic: str
+) -> None:
+    structured = RelaySettings(poll_interval=3_600, cloudevents="structured")
+    await put_events(database, topic, ["a"])
+    async with running(Relay(database, kafka_settings, structured)):
+        await all_sent(database)
+
+    [row] = await rows_of(database)
+    message = read_message(kafka_settings, topic)
+    headers = dict(message.headers())
+    assert headers == {"content-type": b"application/cloudevents+json; charset=UTF-8"}
+    event = from_kafka_event(KafkaMessage(headers, message.key(), message.value()))
+    assert (event.get_id(), event.get_subject()) == (row["payload"]["event_id"], "a")
+    assert event.get_data() == row["payload"]
+    assert read_event(message, reader="suite") == EventEnvelope.model_validate(row["payload"])
+
+    heard: asyncio.Queue[EventEnvelope] = asyncio.Queue()
+
+    @subscribe(event.get_type(), group=topic)
+    async def hear(envelope: EventEnvelope, unit: UnitOfWork) -> None:
+        heard.put_nowait(envelope)
+
+    consumer = Consumer(database, kafka_settings, [hear], topics=[topic])
+    consuming = asyncio.create_task(consumer.run())
+    async with asyncio.timeout(WAIT_S):
+        assert str((await heard.get()).event_id) == event.get_id()
+    consumer.stop()
+    await consuming
+
+
+@pytest.mark.parametrize("compression", get_args(Compression))
+async def test_every_compression_carries_the_same_events(
+    database: Database, kafka_server: LocalKafka, make_topic: Callable[..., str], compression: Compression
+) -> None:
+    topic, kafka_settings = (
+        make_topic(partitions=1),
+        KafkaSettings(host=kafka_server.host, port=kafka_server.port),
+    )
+    await put_events(database, topic, ["a", "b"], count=50, size=600)
+    settings = RelaySettings(poll_interval=3_600, compression=compression)
+    async with running(Relay(database, kafka_settings, settings)):
+        await all_sent(database)
+
+    records = read_topic(kafka_settings.bootstrap_servers, topic)
+    assert first_appearances(records) == {"a": list(range(1, 51)), "b": list(range(1, 51))}
+    stored = sum(file.stat().st_size for file in kafka_server.place.rglob(f"{topic}-0/*.log"))
+    assert (stored > 60_000) == (compression == "none"), "600 times the same letter, 100 times"
 
 
 async def test_g28_a_notification_wakes_an_idle_relay(

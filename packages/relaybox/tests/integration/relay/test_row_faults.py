@@ -106,7 +106,9 @@ async def test_g34_a_limit_lowered_under_way_charges_the_large_row_alone(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     moments = Moments()
-    relay = Relay(database, kafka_settings, NO_POLL, on_signal=moments)
+    # Compressed, the large one is no longer large.
+    settings = RelaySettings(poll_interval=3_600, compression="none")
+    relay = Relay(database, kafka_settings, settings, on_signal=moments)
     async with running(relay):
         await moments.reached(Signal.LANES_CHANGED)
         await moments.again(Signal.IDLE)

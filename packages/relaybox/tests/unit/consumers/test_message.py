@@ -5,13 +5,27 @@ from uuid import uuid4
 import pytest
 from pydantic_core import from_json, to_json
 from relaybox.consumers import EnvelopeInvalid
-from relaybox.consumers._message import Message, parse_event, type_in_headers
+from relaybox.consumers._message import Message, header, parse_event
 
 from tests.fixtures.events import CREATED, REQUESTED, make_event
 
+STRUCTURED = "application/cloudevents+json; charset=UTF-8"
 
-def message(value: bytes | None, *, header_type: str | None = None) -> Message:
-    return Message(partition=("domain-events", 2), offset=17, header_type=header_type, value=value)
+
+def message(
+    value: bytes | None, *, header_type: str | None = None, content_type: str | None = None
+) -> Message:
+    return Message(
+        partition=("domain-events", 2),
+        offset=17,
+        header_type=header_type,
+        content_type=content_type,
+        value=value,
+    )
+
+
+def structured(data: object, **changes: object) -> bytes:
+    return to_json({"specversion": "1.0", "type": REQUESTED, "data": data, **changes})
 
 
 def test_an_event_comes_out_as_it_was_put_in() -> None:
@@ -49,6 +63,34 @@ def test_what_is_no_event_is_named_by_its_place_and_never_shown(
     assert "secret" not in str(refused.value)
 
 
+@pytest.mark.parametrize("content_type", [STRUCTURED, "Application/CloudEvents+JSON"])
+def test_g30_an_event_comes_out_of_structured_mode_as_it_was_put_in(content_type: str) -> None:
+    event = make_event(REQUESTED)
+    value = structured(event.model_dump(mode="json"))
+    sent = message(value, content_type=content_type)
+    assert parse_event(sent, group="g", event_types=frozenset({REQUESTED})) == event
+    assert parse_event(sent, group="g", event_types=frozenset({CREATED})) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "content_type", "reason"),
+    [
+        (structured({}, type=CREATED), STRUCTURED, "not what its ce_type says"),
+        (structured({}, specversion="0.3"), STRUCTURED, "is no CloudEvent 1.0"),
+        (structured("secret"), STRUCTURED, "its data is not a JSON object"),
+        (structured({}), "application/cloudevents-batch+json", "content-type is not application/cloudevents"),
+        (structured({"event_type": REQUESTED}), STRUCTURED, "malformed aggregate_id"),
+    ],
+)
+def test_g30_what_is_no_event_in_structured_mode_is_named(
+    value: bytes, content_type: str, reason: str
+) -> None:
+    sent = message(value, content_type=content_type)
+    with pytest.raises(EnvelopeInvalid, match=reason) as refused:
+        parse_event(sent, group="g", event_types=frozenset({REQUESTED}))
+    assert "secret" not in str(refused.value)
+
+
 def test_an_event_that_is_its_own_cause_is_refused() -> None:
     document = from_json(make_event(REQUESTED).model_dump_json())
     document["causation_id"] = document["event_id"] = str(uuid4())
@@ -67,4 +109,4 @@ def test_an_event_that_is_its_own_cause_is_refused() -> None:
     ],
 )
 def test_the_type_is_read_from_the_header(headers: object, found: str | None) -> None:
-    assert type_in_headers(headers) == found
+    assert header(headers, "ce_type") == found

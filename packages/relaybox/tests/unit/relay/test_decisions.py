@@ -8,6 +8,7 @@ from relaybox.relay._backoff import link_pause_s, next_batch_rows
 from relaybox.relay._lanes import fair_share, surplus_of
 from relaybox.relay._messages import Message, message_of, record_bytes, screen
 from relaybox.relay._rows import ranges_of
+from relaybox.settings import CloudEventsMode
 
 LIMITS = {"t": 1_000}
 REFUSED = KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
@@ -114,8 +115,9 @@ def test_a_payload_that_cannot_be_a_cloud_event_is_a_row_fault() -> None:
     assert isinstance(screened.faulty[0][1], EnvelopeIncomplete)
 
 
-def test_g34_the_limit_itself_is_still_publishable() -> None:
-    large = message(1, size=600)
+@pytest.mark.parametrize("mode", ["binary", "structured"])
+def test_g34_the_limit_itself_is_still_publishable(mode: CloudEventsMode) -> None:
+    large = message_of(ROW | {"value": b"x" * 600}, mode)
     size = record_bytes(b"a", large.value, large.headers)
     assert screen([large], {"t": size}).faulty == []
     assert isinstance(screen([large], {"t": size - 1}).faulty[0][1], RecordTooLarge)

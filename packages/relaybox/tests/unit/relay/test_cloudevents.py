@@ -1,0 +1,149 @@
+"""Our messages and those of the official SDK, in both modes and both directions (G30)."""
+
+import re
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from cloudevents.core.bindings import kafka
+from cloudevents.core.v1.event import CloudEvent
+from dateutil.parser import isoparse
+from pydantic_core import from_json, to_json
+from relaybox.relay import EnvelopeIncomplete
+from relaybox.relay._messages import Message, message_of, screen
+from relaybox.settings import CloudEventsMode
+
+MODES: tuple[CloudEventsMode, ...] = ("binary", "structured")
+ENVELOPE = {
+    "event_id": str(uuid4()),
+    "event_type": "Genesis.Session.Created",
+    "aggregate_id": str(uuid4()),
+    "payload": {"text": "科幻 “悬疑” 🐉", "quoted": '"', "none": None},
+}
+ROW: dict[str, Any] = {
+    "seq": 1,
+    "lane": 2,
+    "epoch": 3,
+    "topic": "t",
+    "key": ENVELOPE["aggregate_id"],
+    "attempts": 0,
+    "value": to_json(ENVELOPE),
+    "id": ENVELOPE["event_id"],
+    "type": ENVELOPE["event_type"],
+    "time": "2026-01-31T23:59:59.123456Z",
+    "subject": ENVELOPE["aggregate_id"],
+    "correlation_id": str(uuid4()),
+    "causation_id": str(uuid4()),
+    "source": "concept agent 助手",
+    "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+}
+#: Each as a row that the relay may meet.
+ROWS = (
+    ROW,
+    ROW | {"causation_id": None, "traceparent": None, "source": None},
+    ROW | {"key": "学-1", "subject": "学-1", "type": "自.由.Created", "time": "2026-01-31T23:59:59+02:00"},
+)
+
+
+def in_kafka(message: Message) -> kafka.KafkaMessage:
+    """The message as the SDK wants it."""
+    headers = {name: text.encode() for name, text in message.headers}
+    assert len(headers) == len(message.headers)
+    return kafka.KafkaMessage(headers=headers, key=(message.key or "").encode(), value=message.value)
+
+
+def the_same_event(row: dict[str, Any]) -> CloudEvent:
+    """*row* as somebody who knows only the SDK would put it."""
+    attributes = {
+        "id": row["id"],
+        "type": row["type"],
+        "source": dict(message_of(row).headers)["ce_source"],
+        "time": isoparse(row["time"]),
+        "subject": row["subject"],
+        "datacontenttype": "application/json",
+        "partitionkey": row["key"],
+        "correlationid": row["correlation_id"],
+        "causationid": row["causation_id"],
+        "traceparent": row["traceparent"],
+    }
+    return CloudEvent({name: one for name, one in attributes.items() if one is not None}, ENVELOPE)
+
+
+@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("mode", MODES)
+def test_g30_the_official_parser_reads_our_message(mode: CloudEventsMode, row: dict[str, Any]) -> None:
+    read = kafka.from_kafka_event(in_kafka(message_of(row, mode)))
+    same = the_same_event(row)
+    assert read.get_attributes() == same.get_attributes()
+    assert read.get_data() == ENVELOPE
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_g30_what_the_official_package_makes_in_binary_mode_is_our_message(row: dict[str, Any]) -> None:
+    made, ours = kafka.to_binary_event(the_same_event(row)), in_kafka(message_of(row))
+    assert made.headers == ours.headers
+    assert made.key == (ours.key or b"").decode()
+    assert from_json(made.value) == from_json(ours.value)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_g30_what_the_official_package_makes_in_structured_mode_is_our_message(row: dict[str, Any]) -> None:
+    made, ours = kafka.to_structured_event(the_same_event(row)), in_kafka(message_of(row, "structured"))
+    assert ours.headers == {"content-type": b"application/cloudevents+json; charset=UTF-8"}
+    assert ours.headers["content-type"].startswith(made.headers["content-type"])
+    assert from_json(made.value) == from_json(ours.value)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_g30_names_of_attributes_are_those_the_specification_allows(mode: CloudEventsMode) -> None:
+    event = kafka.from_kafka_event(in_kafka(message_of(ROW, mode)))
+    assert all(re.fullmatch("[a-z0-9]{1,20}", name) for name in event.get_attributes())
+
+
+def test_g30_the_data_of_structured_mode_is_the_envelope_to_the_byte() -> None:
+    assert b'"data":' + ROW["value"] + b"}" in message_of(ROW, "structured").value
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("2026-01-31T23:59:59Z", "2026-01-31T23:59:59Z"),
+        ("2026-01-31T23:59:59.5+02:00", "2026-01-31T23:59:59.5+02:00"),
+        ("2026-01-31 23:59:59Z", "2026-01-31T23:59:59Z"),
+        ("2026-01-31T23:59+00:00", "2026-01-31T23:59:00Z"),
+        ("1700000000", "2023-11-14T22:13:20Z"),
+        ("2026-13-31T23:59:59Z", None),
+        ("2026-01-31T23:59:59", None),
+        ("yesterday", None),
+        (None, None),
+    ],
+)
+def test_g30_a_time_is_told_as_rfc_3339_or_not_at_all(written: str | None, told: str | None) -> None:
+    assert dict(message_of(ROW | {"time": written}).headers).get("ce_time") == told
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("text", ["", "a\nb", "\x85", "\ufffe", "\U0010ffff"])
+def test_g30_a_text_that_no_attribute_may_have_is_left_out(text: str, mode: CloudEventsMode) -> None:
+    message = message_of(ROW | {"subject": text, "key": text, "traceparent": text}, mode)
+    event = kafka.from_kafka_event(kafka.KafkaMessage(in_kafka(message).headers, None, message.value))
+    assert not {"subject", "partitionkey", "traceparent"} & event.get_attributes().keys()
+    assert message.key == text
+
+
+@pytest.mark.parametrize("text", ["a\u00a0b", "\u2028", "学🐉"])
+def test_g30_other_texts_stay_whether_they_can_be_printed_or_not(text: str) -> None:
+    assert ("ce_subject", text) in message_of(ROW | {"subject": text}).headers
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("changes", [{"type": "a\nb"}, {"type": ""}, {"type": None}, {"id": None}])
+def test_g30_an_event_that_cannot_be_a_cloud_event_is_a_row_fault(
+    changes: dict[str, Any], mode: CloudEventsMode
+) -> None:
+    [(_, fault)] = screen([message_of(ROW | changes, mode)], {"t": 1_000_000}).faulty
+    assert isinstance(fault, EnvelopeIncomplete)
+
+
+def test_a_source_of_any_length_has_a_bounded_attribute() -> None:
+    assert len(dict(message_of(ROW | {"source": "🐉" * 10_000}).headers)["ce_source"]) == 1 + 255 * 12
