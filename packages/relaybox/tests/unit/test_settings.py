@@ -114,3 +114,27 @@ def test_the_owner_is_the_services_role_unless_it_is_told_apart(monkeypatch: pyt
 
     monkeypatch.setenv("POSTGRES_OWNER_PASSWORD", "landlord-password")
     assert load_settings(PostgresSettings).as_owner().password.get_secret_value() == "landlord-password"
+
+
+@pytest.mark.parametrize(
+    ("topics", "routes", "name", "why"),
+    [
+        ("one", "Genesis=two", "OUTBOX_ROUTES", r"Genesis goes to 'two'; add it to OUTBOX_TOPICS \(one\)"),
+        ("one", "Genesis", "OUTBOX_ROUTES", "'Genesis' is no route; write Domain=topic"),
+        ("one", "Genesis=", "OUTBOX_ROUTES", "'Genesis=' is no route"),
+        ("one", "Genesis=one,", "OUTBOX_ROUTES", "'' is no route"),
+        ("one", "Genesis.Session=one", "OUTBOX_ROUTES", "the domain without a dot"),
+        ("one", "Genesis=one,Genesis=one", "OUTBOX_ROUTES", "Genesis has two routes"),
+        ("one,,two", "", "OUTBOX_TOPICS", "'' is no name of a topic"),
+        ("one two", "", "OUTBOX_TOPICS", "'one two' is no name of a topic"),
+        ("..", "", "OUTBOX_TOPICS", "is no name of a topic"),
+    ],
+)
+def test_a_route_or_a_topic_that_leads_nowhere_is_refused_in_one_line(
+    topics: str, routes: str, name: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OUTBOX_TOPICS", topics)
+    monkeypatch.setenv("OUTBOX_ROUTES", routes)
+    with pytest.raises(SettingsError, match=f"^{name}: .*{why}") as refused:
+        load_settings(OutboxSettings)
+    assert len(str(refused.value).splitlines()) == 1

@@ -16,7 +16,7 @@ from relaybox.commands._errors import AggregateNotFound, DuplicateCommand, Paylo
 from relaybox.commands._facts import Events, Fact, Settlement
 from relaybox.db import holds_nul
 from relaybox.errors import Detail, described
-from relaybox.outbox import check_message
+from relaybox.outbox import OutboxSettings
 
 __all__ = ("Caller", "CommandResult", "Decision", "Loaded", "Request", "decide", "loaded_from_row")
 
@@ -125,10 +125,10 @@ def loaded_from_row(row: Mapping[str, Any]) -> Loaded:
     return Loaded(owner=row["owner"], state=row["state"], pending=from_json(commands) if commands else {})
 
 
-def decide(domain: Domain[Any], request: Request, loaded: Loaded | None) -> Decision:
+def decide(domain: Domain[Any], request: Request, loaded: Loaded | None, outbox: OutboxSettings) -> Decision:
     """Let the domain decide, in the contract's order: 404, 422 schema, 409 pending, 422 rules.
 
-    *loaded* is null for a command that makes a new aggregate.
+    *loaded* is null for a command that makes a new aggregate; *outbox* says where its events go.
 
     Raises:
         AggregateNotFound: it belongs to another principal.
@@ -150,7 +150,7 @@ def decide(domain: Domain[Any], request: Request, loaded: Loaded | None) -> Deci
     if request.expected_version not in (None, state.version):
         raise StaleVersion(request.expected_version, state.version)
     events = handler.decide(state, command, request.command_id)
-    return _decision(domain, handler, request, document, state, events)
+    return _decision(domain, handler, request, document, state, events, outbox)
 
 
 def _parse(handler: Handler[Any], request: Request) -> BaseModel:
@@ -190,19 +190,20 @@ def _decision(
     document: str,
     before: Aggregate,
     events: Events,
+    outbox: OutboxSettings,
 ) -> Decision:
     if not 1 <= len(events) <= _EVENTS_MAX:
         raise AssertionError(
             f"{handler.command_type} returned {len(events)} events; 1 to {_EVENTS_MAX} are allowed"
         )
-    after = before
+    after, topic = before, outbox.topic_for(domain.name, domain.topic)
     facts: list[tuple[UUID, str]] = []
     for fact in events:
         after = after.apply(fact).model_copy(update={"version": after.version + 1})
         cause = request.caller.causation_id or (facts[-1][0] if facts else None)
         envelope = _envelope(domain, request, fact, version=after.version, cause=cause)
         text = envelope.model_dump_json()
-        check_message(domain.topic, envelope.aggregate_id, text.encode())
+        outbox.check(topic, envelope.aggregate_id, text.encode())
         facts.append((envelope.event_id, text))
     snapshot = after.model_dump(mode="json", include=None if request.creates else _changed(before, after))
     snapshot |= {"expected_version": before.version, "aggregate_type": domain.aggregate_type}
@@ -212,7 +213,7 @@ def _decision(
         payload=document,
         snapshot=to_json(snapshot).decode(),
         version=after.version,
-        topic=domain.topic,
+        topic=topic,
         facts=tuple(facts),
         settlements=tuple(fact.settles for fact in events if fact.settles),
     )

@@ -18,7 +18,7 @@ from relaybox.commands._errors import AggregateNotFound
 from relaybox.commands._record import Statements
 from relaybox.db import Database, DatabaseBusy, DatabaseUnavailable, Executor, RetryTransaction
 from relaybox.errors import RelayboxError
-from relaybox.outbox import Notifier
+from relaybox.outbox import Notifier, OutboxSettings
 
 __all__ = ("Gatherer",)
 
@@ -46,12 +46,18 @@ class Gatherer:
     """
 
     def __init__(
-        self, database: Database, domain: Domain[Any], statements: Statements, notifier: Notifier
+        self,
+        database: Database,
+        domain: Domain[Any],
+        statements: Statements,
+        notifier: Notifier,
+        outbox: OutboxSettings,
     ) -> None:
         self._database = database
         self._domain = domain
         self._statements = statements
         self._notifier = notifier
+        self._outbox = outbox
         self._waiting: deque[_Ticket] = deque()
         self._busy: set[UUID] = set()
         self._workers: set[asyncio.Task[None]] = set()
@@ -150,7 +156,7 @@ class Gatherer:
             try:
                 if loaded is None and not request.creates:
                     raise AggregateNotFound(request.aggregate_id)
-                decided.append((ticket, decide(self._domain, request, loaded)))
+                decided.append((ticket, decide(self._domain, request, loaded, self._outbox)))
             except RelayboxError as refusal:
                 self._fail([ticket], refusal)
         return decided

@@ -13,7 +13,8 @@ from relaybox.commands._errors import AggregateNotFound, UnknownCommand
 from relaybox.commands._gather import Gatherer
 from relaybox.commands._record import Statements
 from relaybox.db import Database, RetryTransaction, executor_of, map_database_errors
-from relaybox.outbox import Notifier, check_message, note_for_commit
+from relaybox.outbox import Notifier, OutboxSettings, note_for_commit
+from relaybox.settings import load_settings
 
 __all__ = ("AggregateView", "CommandService")
 
@@ -41,16 +42,24 @@ class CommandService:
     """
 
     def __init__(
-        self, database: Database, domains: Sequence[Domain[Any]], *, notifier: Notifier, source_service: str
+        self,
+        database: Database,
+        domains: Sequence[Domain[Any]],
+        *,
+        notifier: Notifier,
+        source_service: str,
+        outbox: OutboxSettings | None = None,
     ) -> None:
+        """*outbox* says where events go; None reads it from the environment."""
         self._database = database
+        self._outbox = outbox or load_settings(OutboxSettings)
         self._source_service = source_service
         self._domains: dict[str, Domain[Any]] = {}
         self._gatherers: dict[str, Gatherer] = {}
         self._statements: dict[str, Statements] = {}
         for domain in domains:
             # Here, not at the first command: what is set wrong must stop the start.
-            check_message(domain.topic, None, b"")
+            self._outbox.check(self._outbox.topic_for(domain.name, domain.topic), None, b"")
             for command_type in domain.handlers:
                 if command_type in self._domains:
                     raise TypeError(
@@ -60,7 +69,9 @@ class CommandService:
             if domain.name in self._statements:
                 raise TypeError(f"two domains are called {domain.name}")
             self._statements[domain.name] = Statements(domain)
-            self._gatherers[domain.name] = Gatherer(database, domain, self._statements[domain.name], notifier)
+            self._gatherers[domain.name] = Gatherer(
+                database, domain, self._statements[domain.name], notifier, self._outbox
+            )
 
     def __repr__(self) -> str:
         return f"<CommandService {self._source_service} [{len(self._domains)} command types]>"
@@ -129,7 +140,7 @@ class CommandService:
         )
         with map_database_errors():
             loaded = None if request.creates else await statements.load_one(executor, session_id)
-            decision = decide(domain, request, loaded)
+            decision = decide(domain, request, loaded, self._outbox)
             written = await statements.record(executor, [decision], creates=request.creates)
         if session_id not in written:
             raise RetryTransaction(f"{session_id} has moved on; run the whole transaction again")

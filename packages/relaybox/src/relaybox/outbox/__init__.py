@@ -1,16 +1,15 @@
 """The outbox: events written with their cause, and the hint that there are some."""
 
-from relaybox.outbox._append import (
-    EventIncomplete,
+from relaybox.outbox._append import EventIncomplete, save_to_outbox
+from relaybox.outbox._listener import Listener
+from relaybox.outbox._notifier import OUTBOX_CHANNEL, Notifier, note_for_commit
+from relaybox.outbox._rules import (
     MessageTooLarge,
     OutboxError,
     OutboxSettings,
     TopicUndeclared,
-    check_message,
-    save_to_outbox,
+    fits_attribute,
 )
-from relaybox.outbox._listener import Listener
-from relaybox.outbox._notifier import OUTBOX_CHANNEL, Notifier, note_for_commit
 
 __all__ = (
     "OUTBOX_CHANNEL",
@@ -21,7 +20,7 @@ __all__ = (
     "OutboxError",
     "OutboxSettings",
     "TopicUndeclared",
-    "check_message",
+    "fits_attribute",
     "note_for_commit",
     "save_to_outbox",
 )

@@ -15,6 +15,8 @@ from urllib.parse import quote
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
+from relaybox.outbox import fits_attribute
+
 __all__ = ("STRUCTURED_HEADERS", "Header", "headers_of", "structured")
 
 Header = tuple[str, str]
@@ -46,9 +48,6 @@ _TIME: Final = re.compile(
     r"(?:Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)"
 )
 _INSTANT: Final = TypeAdapter[Any](AwareDatetime)
-#: What no string attribute may hold: control characters and Unicode's noncharacters.
-_NONCHARACTERS: Final = "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
-_FORBIDDEN: Final = re.compile(f"[\x00-\x1f\x7f-\x9f\ufdd0-\ufdef{_NONCHARACTERS}]")
 
 
 def headers_of(row: Mapping[str, Any]) -> list[Header]:
@@ -80,10 +79,7 @@ def structured(headers: Sequence[Header], data: bytes) -> bytes:
 
 
 def _text(text: str | None) -> str | None:
-    """A string attribute: not empty, nothing forbidden."""
-    if text is None or (text.isprintable() and text):
-        return text
-    return None if not text or _FORBIDDEN.search(text) else text
+    return text if text is not None and fits_attribute(text) else None
 
 
 def _trace(text: str | None) -> str | None:

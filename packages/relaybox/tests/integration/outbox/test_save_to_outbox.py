@@ -14,9 +14,9 @@ from sqlalchemy import text
 
 @pytest.fixture(autouse=True)
 def _fresh_limits() -> Iterator[None]:
-    append._limits.cache_clear()
+    append.rules_of_environment.cache_clear()
     yield
-    append._limits.cache_clear()
+    append.rules_of_environment.cache_clear()
 
 
 def an_event(**changes: Any) -> dict[str, Any]:
@@ -88,6 +88,7 @@ async def test_an_event_without_a_required_field_is_refused_by_its_name(
         ({"event_id": "evt_123"}, "event_id"),
         ({"correlation_id": "c"}, "correlation_id"),
         ({"version": 0}, "version"),
+        ({"event_type": "Suite.Counter\n.Created"}, "event_type holds a control character"),
         ({"timestamp": "yesterday"}, "timestamp"),
         ({"payload": {"a": object()}}, "not an envelope"),
         ({"payload": {"a": "\ud800"}}, "not an envelope"),
@@ -115,6 +116,34 @@ async def test_g34_an_undeclared_topic_is_refused(
             await save_to_outbox("three", "c-1", an_event(), db)
 
 
+async def test_events_meant_for_domain_events_go_where_their_domain_is_routed(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OUTBOX_TOPICS", "domain-events, suite-events, chosen")
+    monkeypatch.setenv("OUTBOX_ROUTES", "Suite = suite-events, Other=chosen")
+    async with database.sessions() as db:
+        await save_to_outbox("domain-events", "c-1", an_event(), db)
+        await save_to_outbox("domain-events", "c-1", an_event(event_type="Suites.Counter.Created"), db)
+        await save_to_outbox("chosen", "c-1", an_event(), db)
+        await db.commit()
+    assert [row["topic"] for row in await rows(database)] == ["suite-events", "domain-events", "chosen"]
+
+
+async def test_g34_a_number_is_counted_as_long_as_it_is_stored(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """JSON writes 1e308 in 5 characters; JSONB, and so the message, in 309."""
+    monkeypatch.setenv("OUTBOX_MESSAGE_BYTES_MAX", "50000")
+    numbers = [1e308, -2.5e300, 5e-324, 1e16] * 20
+    async with database.sessions() as db:
+        await save_to_outbox("domain-events", "c-1", an_event(payload={"n": numbers}), db)
+        with pytest.raises(MessageTooLarge):
+            await save_to_outbox("domain-events", "c-1", an_event(payload={"n": numbers * 3}), db)
+        await db.commit()
+        stored = await db.scalar(text("SELECT max(octet_length(payload::text)) FROM event_outbox"))
+    assert 18_000 < stored <= 50_000 - 6_144
+
+
 async def test_g34_what_is_taken_fits_the_limit_with_key_and_headers_as_the_broker_counts(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,4 +161,4 @@ async def test_g34_what_is_taken_fits_the_limit_with_key_and_headers_as_the_brok
     assert 0 < len(taken) < 80
     async with database.sessions() as db:
         largest = await db.scalar(text("SELECT max(octet_length(payload::text)) FROM event_outbox"))
-    assert limit / 2 < largest + 100 + 4_096 <= limit
+    assert limit / 2 < largest + 3 * 100 + 6_144 <= limit

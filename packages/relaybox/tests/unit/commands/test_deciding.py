@@ -1,6 +1,5 @@
 """From a loaded aggregate and a command to what is written, without any I/O."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
@@ -11,28 +10,22 @@ from relaybox.commands import (
     AggregateNotFound,
     Caller,
     CommandError,
+    Domain,
     DuplicateCommand,
     PayloadInvalid,
     Request,
     StaleVersion,
     UnknownCommand,
+    _decide,
 )
-from relaybox.commands._decide import Decision, Loaded, decide
-from relaybox.outbox import MessageTooLarge, TopicUndeclared
-from relaybox.outbox import _append as outbox
+from relaybox.commands._decide import Decision, Loaded
+from relaybox.outbox import MessageTooLarge, OutboxSettings, TopicUndeclared
 from relaybox_types.envelope import EventEnvelope
 
 from tests.fixtures.counters import ADA, AGENT, BOB, Counter, TooMuch, counters
 
 ID = uuid4()
 PENDING = uuid4()
-
-
-@pytest.fixture(autouse=True)
-def _fresh_limits() -> Iterator[None]:
-    outbox._limits.cache_clear()
-    yield
-    outbox._limits.cache_clear()
 
 
 def loaded(*, total: int = 0, version: int = 3, pending: dict[str, str] | None = None) -> Loaded:
@@ -42,6 +35,12 @@ def loaded(*, total: int = 0, version: int = 3, pending: dict[str, str] | None =
 
 def asking(command_type: str, payload: Any = None, *, caller: Caller = ADA, **more: Any) -> Request:
     return Request(aggregate_id=ID, command_type=command_type, payload=payload or {}, caller=caller, **more)
+
+
+def decide(
+    domain: Domain[Any], request: Request, found: Loaded | None, outbox: OutboxSettings | None = None
+) -> Decision:
+    return _decide.decide(domain, request, found, outbox or OutboxSettings())
 
 
 def envelopes(decision: Decision) -> list[EventEnvelope]:
@@ -212,21 +211,23 @@ def test_a_decider_that_returns_no_fact_or_too_many_is_our_mistake(steps: int) -
         decide(counters, asking("Increase", {"steps": steps}), loaded())
 
 
-def test_g34_an_event_too_large_for_the_broker_is_refused_before_it_is_written(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("OUTBOX_MESSAGE_BYTES_MAX", "10000")
-    assert decide(counters, asking("Increase", {"note_bytes": 5_000}), loaded())
-    with pytest.raises(MessageTooLarge, match="the limit is 10000"):
-        decide(counters, asking("Increase", {"note_bytes": 6_000}), loaded())
+def test_g34_an_event_too_large_for_the_broker_is_refused_before_it_is_written() -> None:
+    outbox = OutboxSettings(message_bytes_max=12_000)
+    assert decide(counters, asking("Increase", {"note_bytes": 5_000}), loaded(), outbox)
+    with pytest.raises(MessageTooLarge, match="the limit is 12000"):
+        decide(counters, asking("Increase", {"note_bytes": 6_000}), loaded(), outbox)
 
 
-def test_g34_an_undeclared_topic_is_refused_before_anything_is_written(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("OUTBOX_TOPICS", "one, two")
+def test_g34_an_undeclared_topic_is_refused_before_anything_is_written() -> None:
+    outbox = OutboxSettings(topics="one, two")
     with pytest.raises(TopicUndeclared, match=r"'domain-events' is not declared.*OUTBOX_TOPICS \(one, two\)"):
-        decide(counters, asking("Increase"), loaded())
+        decide(counters, asking("Increase"), loaded(), outbox)
+
+
+def test_events_go_where_their_domain_is_routed() -> None:
+    outbox = OutboxSettings(topics="suite-events", routes="Suite=suite-events")
+    assert decide(counters, asking("Increase"), loaded(), outbox).topic == "suite-events"
+    assert decide(counters, asking("Increase"), loaded()).topic == "domain-events"
 
 
 def test_the_end_of_a_pending_command_travels_with_its_fact() -> None:

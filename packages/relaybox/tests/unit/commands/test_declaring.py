@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel
 from relaybox.commands import Aggregate, CommandService, Domain, Events, UnknownCommand
 from relaybox.db import Database
-from relaybox.outbox import Notifier
+from relaybox.outbox import Notifier, OutboxSettings, TopicUndeclared
 from relaybox.settings import PostgresSettings
 from relaybox_types.naming import EventNameInvalid
 
@@ -130,6 +130,20 @@ def test_two_domains_cannot_share_a_name_or_a_command() -> None:
     ):
         with pytest.raises(TypeError, match=why):
             CommandService(database, pair, notifier=Notifier(database), source_service="suite")
+
+
+def test_g34_a_domain_whose_topic_is_undeclared_stops_the_start_and_a_route_counts() -> None:
+    database = Database(PostgresSettings())
+
+    def start(**settings: str) -> CommandService:
+        notifier, outbox = Notifier(database), OutboxSettings(**settings)
+        return CommandService(
+            database, [a_domain()], notifier=notifier, source_service="suite", outbox=outbox
+        )
+
+    assert start(topics="suite-events", routes="Suite=suite-events")
+    with pytest.raises(TopicUndeclared, match="'domain-events' is not declared"):
+        start(topics="suite-events", routes="Other=suite-events")
 
 
 def test_an_aggregate_that_does_not_say_what_a_fact_changes_is_told_so() -> None:

@@ -9,8 +9,9 @@ from cloudevents.core.bindings import kafka
 from cloudevents.core.v1.event import CloudEvent
 from dateutil.parser import isoparse
 from pydantic_core import from_json, to_json
+from relaybox.outbox import MessageTooLarge, OutboxSettings
 from relaybox.relay import EnvelopeIncomplete
-from relaybox.relay._messages import Message, message_of, screen
+from relaybox.relay._messages import Message, message_of, record_bytes, screen
 from relaybox.settings import CloudEventsMode
 
 MODES: tuple[CloudEventsMode, ...] = ("binary", "structured")
@@ -147,3 +148,16 @@ def test_g30_an_event_that_cannot_be_a_cloud_event_is_a_row_fault(
 
 def test_a_source_of_any_length_has_a_bounded_attribute() -> None:
     assert len(dict(message_of(ROW | {"source": "🐉" * 10_000}).headers)["ce_source"]) == 1 + 255 * 12
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("key", ["k", '"' * 4_000, "🐉" * 4_000])
+def test_g34_what_the_outbox_counts_covers_the_longest_attributes(mode: CloudEventsMode, key: str) -> None:
+    long = "🐉" * 255
+    changes = {"type": long, "subject": long, "source": long, "traceparent": "-" * 255, "key": key}
+    message = message_of(ROW | changes, mode)
+    size = record_bytes(key.encode(), message.value, message.headers)
+    with pytest.raises(MessageTooLarge) as refused:
+        OutboxSettings(message_bytes_max=1_024).check("domain-events", key, ROW["value"])
+    counted = int(re.findall(r"takes (\d+) bytes", str(refused.value))[0])
+    assert size <= counted

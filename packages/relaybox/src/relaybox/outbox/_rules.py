@@ -1,0 +1,147 @@
+"""Where events go, and what may be written: what the settings ``OUTBOX_…`` decide."""
+
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, ClassVar, Final
+
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from relaybox.errors import RelayboxError
+
+__all__ = ("MessageTooLarge", "OutboxError", "OutboxSettings", "TopicUndeclared", "fits_attribute")
+
+#: Events meant for this topic are routed by their domain.
+_DEFAULT_TOPIC: Final = "domain-events"
+#: https://kafka.apache.org/documentation/#topicconfigs: these characters, 249 at the most, not . and ..
+_TOPIC: Final = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,249}")
+_DOMAIN: Final = re.compile(r"[^\s.,=]+")
+#: A number that JSON writes with an exponent, and JSONB in full: 1e308 has 309 digits there, 5e-324 has 325.
+_EXPONENT: Final = re.compile(rb"[\[:,]-?[0-9](?:\.[0-9]+)?e[+-]?([0-9]{1,3})")
+_EXPONENT_MAX: Final = 324
+#: What the relay adds as a CloudEvent, in either mode: names of attributes, framing, and the values, each at
+#: its longest (type and subject 1,020 bytes, source 3,061, traceparent 255).
+_ATTRIBUTES_BYTES_MAX: Final = 6_144
+#: The key stands in the record itself and among the attributes, there escaped in structured mode.
+_KEY_COPIES_MAX: Final = 3
+_NONCHARACTERS: Final = "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
+_FORBIDDEN: Final = re.compile(f"[\x00-\x1f\x7f-\x9f\ufdd0-\ufdef{_NONCHARACTERS}]")
+
+
+class OutboxError(RelayboxError):
+    """Base of the reasons for which an event is refused before it is written."""
+
+    error_code: ClassVar[str] = "OUTBOX_ERROR"
+
+
+class TopicUndeclared(OutboxError):
+    """Raised when an event is meant for a topic that ``OUTBOX_TOPICS`` does not name."""
+
+    error_code = "TOPIC_UNDECLARED"
+
+
+class MessageTooLarge(OutboxError):
+    """Raised when an event with its key and headers is over ``OUTBOX_MESSAGE_BYTES_MAX``."""
+
+    error_code = "MESSAGE_TOO_LARGE"
+
+
+class OutboxSettings(BaseSettings):
+    """What may be written to the outbox, and where it goes.
+
+    Checked when the row is written, because a row that no broker takes holds back its whole
+    key (G34): better a refused command than a stopped session.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="OUTBOX_", frozen=True, extra="ignore", env_ignore_empty=True
+    )
+
+    #: Comma-separated names of the topics that events may go to.
+    topics: Annotated[str, Field(min_length=1)] = _DEFAULT_TOPIC
+    #: Comma-separated ``Domain=topic``: where a domain's events go instead of ``domain-events``.
+    routes: str | None = None
+    #: Bytes of value, key and headers; below the topic's ``max.message.bytes`` (1,048,588 by default).
+    message_bytes_max: Annotated[int, Field(ge=1_024, le=64 * 1_048_576)] = 1_000_000
+
+    @field_validator("topics")
+    @classmethod
+    def _topics_have_names_that_kafka_takes(cls, value: str) -> str:
+        for name in _split(value):
+            if not _TOPIC.fullmatch(name):
+                raise _wrong(f"{name!r} is no name of a topic; write names of A-Z a-z 0-9 . _ - with commas")
+        return value
+
+    @field_validator("routes")
+    @classmethod
+    def _routes_lead_to_declared_topics(cls, value: str | None, info: ValidationInfo) -> str | None:
+        seen = set[str]()
+        for route in _split(value or ""):
+            domain, equals, topic = (part.strip() for part in route.partition("="))
+            if not (equals and _DOMAIN.fullmatch(domain) and topic):
+                raise _wrong(f"{route!r} is no route; write Domain=topic, the domain without a dot")
+            if domain in seen:
+                raise _wrong(f"{domain} has two routes")
+            if "topics" in info.data and topic not in _split(info.data["topics"]):
+                raise _wrong(f"{domain} goes to {topic!r}; add it to OUTBOX_TOPICS ({info.data['topics']})")
+            seen.add(domain)
+        return value
+
+    def declared(self) -> frozenset[str]:
+        """The declared topics."""
+        return self._declared
+
+    def topic_for(self, event_type: str, topic: str = _DEFAULT_TOPIC) -> str:
+        """Where an event meant for *topic* goes: by its domain, the part of its name before the first dot.
+
+        The exact domain decides, never a longer prefix: all events of an aggregate then go to one
+        topic, and keep their order there. A topic other than ``domain-events`` was chosen by
+        the code, and stays.
+        """
+        return self._by_domain.get(event_type.partition(".")[0], topic) if topic == _DEFAULT_TOPIC else topic
+
+    def check(self, topic: str, key: str | None, value: bytes) -> None:
+        """Refuse what the relay could not publish. *value* is compact JSON.
+
+        Raises:
+            TopicUndeclared: the topic is not among ``OUTBOX_TOPICS``.
+            MessageTooLarge: value, key and headers together are over the limit.
+        """
+        if topic not in self._declared:
+            declared = ", ".join(sorted(self._declared))
+            raise TopicUndeclared(f"topic {topic!r} is not declared; add it to OUTBOX_TOPICS ({declared})")
+        size = _stored_bytes(value) + _KEY_COPIES_MAX * len((key or "").encode()) + _ATTRIBUTES_BYTES_MAX
+        if size > self.message_bytes_max:
+            raise MessageTooLarge(
+                f"the event for key {key!r} takes {size} bytes, the limit is {self.message_bytes_max}"
+            )
+
+    @cached_property
+    def _declared(self) -> frozenset[str]:
+        return frozenset(_split(self.topics))
+
+    @cached_property
+    def _by_domain(self) -> Mapping[str, str]:
+        pairs = (route.partition("=") for route in _split(self.routes or ""))
+        return {domain.strip(): topic.strip() for domain, _, topic in pairs}
+
+
+def fits_attribute(text: str) -> bool:
+    """Whether a CloudEvent may have *text* as an attribute: not empty, no control or noncharacter."""
+    return bool(text) and (text.isprintable() or not _FORBIDDEN.search(text))
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")] if text else []
+
+
+def _wrong(message: str) -> PydanticCustomError:
+    return PydanticCustomError("setting", "{message}", {"message": message})
+
+
+def _stored_bytes(value: bytes) -> int:
+    """At most how long *value* is as JSONB prints it: blanks after commas and colons, numbers in full."""
+    digits = sum(min(int(exponent), _EXPONENT_MAX) for exponent in _EXPONENT.findall(value))
+    return len(value) + value.count(b",") + value.count(b":") + digits
