@@ -110,6 +110,8 @@ class EventOutbox(_Row):
     sent_at: AwareDatetime | None = None
     #: When an operator decided that this FAILED row is never published.
     skipped_at: AwareDatetime | None = None
+    #: The partition it lies in, which changes when retention moves a row that is not SENT out of an old one.
+    slot: int = 0
 
 
 class FlowResumeHandle(_Row):

@@ -87,8 +87,13 @@ CREATE INDEX idx_async_tasks_aggregate ON async_tasks (aggregate_id);
 CREATE TRIGGER async_tasks_set_timestamp BEFORE UPDATE ON async_tasks
     FOR EACH ROW EXECUTE FUNCTION trigger_set_timestamp();
 
+-- Which of the outbox's four slots new rows go to; relaybox_retain_outbox moves it on. A sequence, because reading
+-- it costs an insert nothing (a function that reads a row: 2.5 us) and moving it on takes no lock and leaves no dead
+-- row. Where a row lies matters to retention only: a value that a crash sets back does no harm.
+CREATE SEQUENCE event_outbox_turn AS INT MINVALUE 0 MAXVALUE 3 START 0;
+
 CREATE TABLE event_outbox (
-    id UUID PRIMARY KEY DEFAULT gen_random_uuid(),
+    id UUID NOT NULL DEFAULT gen_random_uuid(),
     seq BIGINT GENERATED ALWAYS AS IDENTITY,
     topic TEXT NOT NULL,
     key TEXT,
@@ -103,20 +108,132 @@ CREATE TABLE event_outbox (
     sent_at TIMESTAMPTZ,
     -- An operator has decided that this FAILED row is never published; its key no longer waits for it.
     skipped_at TIMESTAMPTZ,
+    -- The partition. Old SENT rows leave by TRUNCATE of a whole slot: no dead rows, nothing to vacuum (G29).
+    slot INT NOT NULL DEFAULT coalesce(pg_sequence_last_value('event_outbox_turn'), 0),
+    -- Widened by the partition's columns, and in their order: every mark writes to this index, and where random ids
+    -- come first, to a page of its own, of an index as large as all SENT rows (mark 18 us instead of 9 at 200,000).
+    CONSTRAINT event_outbox_pkey PRIMARY KEY (seq, slot, id),
     CONSTRAINT event_outbox_skipped_check CHECK (skipped_at IS NULL OR status = 'FAILED'),
     CONSTRAINT event_outbox_sent_check CHECK ((status = 'SENT') = (sent_at IS NOT NULL)),
     CONSTRAINT event_outbox_failed_check CHECK (status <> 'FAILED' OR error_data IS NOT NULL)
-);
+) PARTITION BY RANGE (slot, seq);
+-- Half of every page stays free for the mark's new version of each row: beside the old one it costs a fifth of the
+-- WAL (970 -> 210 bytes) and no second page.
+CREATE TABLE event_outbox_0 PARTITION OF event_outbox FOR VALUES FROM (0, MINVALUE) TO (1, MINVALUE)
+    WITH (fillfactor = 50);
+CREATE TABLE event_outbox_1 PARTITION OF event_outbox FOR VALUES FROM (1, MINVALUE) TO (2, MINVALUE)
+    WITH (fillfactor = 50);
+CREATE TABLE event_outbox_2 PARTITION OF event_outbox FOR VALUES FROM (2, MINVALUE) TO (3, MINVALUE)
+    WITH (fillfactor = 50);
+CREATE TABLE event_outbox_3 PARTITION OF event_outbox FOR VALUES FROM (3, MINVALUE) TO (4, MINVALUE)
+    WITH (fillfactor = 50);
 -- The poll's index: its size is the backlog's, not the table's (G29).
 CREATE INDEX idx_event_outbox_pending ON event_outbox (seq) WHERE status = 'PENDING';
 -- Heads of keys that wait: for their next attempt, or for an operator.
 CREATE INDEX idx_event_outbox_blocked ON event_outbox (key, seq)
     WHERE (status = 'FAILED' AND skipped_at IS NULL) OR (status = 'PENDING' AND next_attempt_at IS NOT NULL);
--- Gaps that operators made; few, however long the table.
-CREATE INDEX idx_event_outbox_skipped ON event_outbox (seq) WHERE skipped_at IS NOT NULL;
+-- What waits for an operator, the oldest first: polls begin no later than there.
+CREATE INDEX idx_event_outbox_failed ON event_outbox (seq) WHERE status = 'FAILED' AND skipped_at IS NULL;
 -- When the next attempt of any row is due; tells an idle relay how long it may sleep.
 CREATE INDEX idx_event_outbox_retry ON event_outbox (next_attempt_at)
     WHERE status = 'PENDING' AND next_attempt_at IS NOT NULL;
+
+-- The life of each slot: current, then closed (gets no new rows), sealed (holds nothing but SENT rows), emptied.
+CREATE TABLE event_outbox_slots (
+    slot INT PRIMARY KEY,
+    opened_at TIMESTAMPTZ,
+    closed_at TIMESTAMPTZ,
+    sealed_at TIMESTAMPTZ
+);
+INSERT INTO event_outbox_slots (slot, opened_at) VALUES (0, now()), (1, NULL), (2, NULL), (3, NULL);
+
+-- Move what is not SENT out of slot *leaving*, 1,000 rows of each kind at the most; whether that was all. The caller
+-- holds a lock that keeps writers out of it. By status, each through its own small index.
+CREATE FUNCTION relaybox_move_unsent(leaving INT, target INT) RETURNS BOOLEAN LANGUAGE plpgsql AS $$
+DECLARE
+    pending INT;
+    failed INT;
+BEGIN
+    UPDATE event_outbox SET slot = target WHERE slot = leaving AND status = 'PENDING'
+        AND seq IN (SELECT seq FROM event_outbox WHERE slot = leaving AND status = 'PENDING' ORDER BY seq LIMIT 1000);
+    GET DIAGNOSTICS pending = ROW_COUNT;
+    UPDATE event_outbox SET slot = target WHERE slot = leaving AND status = 'FAILED'
+        AND seq IN (SELECT seq FROM event_outbox WHERE slot = leaving AND status = 'FAILED' ORDER BY seq LIMIT 1000);
+    GET DIAGNOSTICS failed = ROW_COUNT;
+    RETURN pending < 1000 AND failed < 1000;
+END
+$$;
+
+-- One step of retention (G29): SENT rows leave when they have been for *keep*, at the latest for half as long again;
+-- PENDING and FAILED ones are moved on first. Says what was done: 'closed', 'emptied', 'sealed' or 'moved' (call
+-- again), 'busy' (call again in a while), or null: nothing is due, or another session is at it.
+-- A function, so that its locks are held for one statement and not for the life of a client, which may be frozen;
+-- and so that services, who own no table, can empty a slot without the right to TRUNCATE one.
+CREATE FUNCTION relaybox_retain_outbox(keep INTERVAL) RETURNS TEXT LANGUAGE plpgsql SECURITY DEFINER
+    SET lock_timeout = '100ms' SET enable_seqscan = off AS $$
+DECLARE
+    now_at TIMESTAMPTZ := clock_timestamp();
+    open_slot INT;
+    old RECORD;
+    waiting INT;
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'an older snapshot does not see every row of a slot: call this in READ COMMITTED';
+    END IF;
+    IF NOT pg_try_advisory_xact_lock(hashtext('relaybox'), hashtext('retain_outbox')) THEN
+        RETURN NULL;
+    END IF;
+    open_slot := coalesce(pg_sequence_last_value('event_outbox_turn'), 0);
+
+    -- Close the open slot, if the next one is empty; until it is, this one takes all.
+    IF EXISTS (SELECT FROM event_outbox_slots WHERE slot = open_slot AND opened_at <= now_at - keep / 2)
+        AND EXISTS (SELECT FROM event_outbox_slots WHERE slot = (open_slot + 1) % 4 AND opened_at IS NULL)
+        AND EXISTS (SELECT FROM event_outbox WHERE slot = open_slot)
+    THEN
+        open_slot := setval('event_outbox_turn', (open_slot + 1) % 4);
+        UPDATE event_outbox_slots SET opened_at = now_at WHERE slot = open_slot;
+        UPDATE event_outbox_slots SET closed_at = now_at
+            WHERE slot <> open_slot AND opened_at IS NOT NULL AND closed_at IS NULL;
+        RETURN 'closed';
+    END IF;
+
+    -- Seal a closed slot, or empty a sealed one. What is SENT when a slot is sealed has been so since then at the
+    -- latest; a row that was on its way into it at that moment is found and moved when it is emptied.
+    FOR old IN SELECT slot, closed_at, sealed_at IS NOT NULL AS sealed FROM event_outbox_slots
+               WHERE closed_at IS NOT NULL AND (sealed_at IS NULL OR sealed_at <= now_at - keep)
+               ORDER BY closed_at LOOP
+        SELECT count(*) INTO waiting
+            FROM (SELECT FROM event_outbox WHERE slot = old.slot AND status = 'PENDING' LIMIT 1000) AS pending;
+        -- A backlog drains by itself; only what still waits after *keep*, behind a FAILED row, is worth its moving.
+        CONTINUE WHEN waiting = 1000 AND old.closed_at > now_at - keep;
+        -- While somebody holds an old snapshot, every look at the slot is slow; not under a lock, then.
+        IF clock_timestamp() > now_at + interval '0.2 s' THEN
+            RETURN 'busy';
+        END IF;
+        EXECUTE format('LOCK TABLE %I IN EXCLUSIVE MODE', 'event_outbox_' || old.slot);
+        IF NOT relaybox_move_unsent(old.slot, open_slot) THEN
+            RETURN 'moved';
+        END IF;
+        IF NOT old.sealed THEN
+            UPDATE event_outbox_slots SET sealed_at = clock_timestamp() WHERE slot = old.slot;
+            RETURN 'sealed';
+        END IF;
+        EXECUTE format('TRUNCATE %I', 'event_outbox_' || old.slot);
+        UPDATE event_outbox_slots SET opened_at = NULL, closed_at = NULL, sealed_at = NULL WHERE slot = old.slot;
+        RETURN 'emptied';
+    END LOOP;
+    RETURN NULL;
+EXCEPTION WHEN lock_not_available THEN
+    RETURN 'busy';
+END
+$$;
+-- Its caller's temporary tables must not stand in for ours.
+DO $$
+BEGIN
+    EXECUTE format('ALTER FUNCTION relaybox_retain_outbox(INTERVAL) SET search_path = %I, pg_temp', current_schema());
+END
+$$;
+REVOKE ALL ON FUNCTION relaybox_retain_outbox(INTERVAL), relaybox_move_unsent(INT, INT) FROM PUBLIC;
 
 -- Which relay publishes which slice of the keys' hashes, and until when. Times by this server's clock.
 -- Slices are ranges, so that a lane can be split in two while relays run; together they cover every INT once.
@@ -261,6 +378,8 @@ BEGIN
         'relay_members, relay_batches, relay_origin, consumed_events, flow_resume_handles, idempotency_cache, idempotency_bodies, '
         'aggregate_snapshots, stream_tickets TO %I', service);
     EXECUTE format('GRANT SELECT, INSERT ON operator_acts TO %I', service);
+    EXECUTE format('GRANT SELECT ON event_outbox_slots, event_outbox_turn TO %I', service);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION relaybox_retain_outbox(INTERVAL) TO %I', service);
     EXECUTE format('GRANT SELECT ON relaybox_alembic_version TO %I', service);
     EXECUTE format('REVOKE ALL ON domain_events FROM %I', service);
     EXECUTE format('GRANT SELECT, INSERT ON domain_events TO %I', service);
