@@ -134,8 +134,8 @@ CREATE INDEX idx_event_outbox_pending ON event_outbox (seq) WHERE status = 'PEND
 -- Heads of keys that wait: for their next attempt, or for an operator.
 CREATE INDEX idx_event_outbox_blocked ON event_outbox (key, seq)
     WHERE (status = 'FAILED' AND skipped_at IS NULL) OR (status = 'PENDING' AND next_attempt_at IS NOT NULL);
--- What waits for an operator, the oldest first: polls begin no later than there.
-CREATE INDEX idx_event_outbox_failed ON event_outbox (seq) WHERE status = 'FAILED' AND skipped_at IS NULL;
+-- What waits, or waited, for an operator, the oldest first: polls begin no later than there.
+CREATE INDEX idx_event_outbox_failed ON event_outbox (seq) WHERE status = 'FAILED';
 -- When the next attempt of any row is due; tells an idle relay how long it may sleep.
 CREATE INDEX idx_event_outbox_retry ON event_outbox (next_attempt_at)
     WHERE status = 'PENDING' AND next_attempt_at IS NOT NULL;

@@ -11,6 +11,7 @@ from relaybox.db import Database, DatabaseError, DedicatedConnection, map_databa
 from relaybox.outbox import OUTBOX_CHANNEL
 from relaybox.relay._ask import connected
 from relaybox.relay._backoff import link_pause_s
+from relaybox.relay._floor import Floor
 from relaybox.relay._lanes import LANES_CHANNEL, Lanes
 from relaybox.relay._rows import measure_backlog
 from relaybox.relay._signals import OnSignal, Signal
@@ -48,6 +49,8 @@ class Keeper:
         self.news = asyncio.Event()
         #: Set by whoever wants the next heartbeat now: a lane can be given back, another relay joined.
         self.beat_now = asyncio.Event()
+        #: Where the pump's polls begin; the pump makes it rise.
+        self.floor = Floor()
 
     async def run(self) -> None:
         """Keep the lanes for ever; PostgreSQL away is waited out, the leases then end by themselves."""
@@ -76,7 +79,7 @@ class Keeper:
                 self.news.set()
                 self._signal(Signal.LANES_CHANGED)
             if time.monotonic() >= measure_at:
-                await measure_backlog(connection, self._counters)
+                await measure_backlog(connection, self._counters, self.floor.seq)
                 measure_at = time.monotonic() + self._settings.poll_interval
             yield
             await wait_at_most(self.beat_now, self._settings.lease_s / _BEATS_PER_LEASE)

@@ -175,13 +175,17 @@ class Pump:
         ) or not lanes:
             return []
         limit = 1 if self._probing() else self._batch_rows
+        floor = self._keeper.floor
         fetched = await fetch_batch(
             connection,
             lanes,
             rows_max=limit,
             in_flight=self.in_flight,
+            floor=floor.start(),
             cloudevents=self._settings.cloudevents,
         )
+        if fetched:
+            await floor.step(connection, fetched[-1].seq)
         if not self._probing():
             self._batch_rows = next_batch_rows(limit, len(fetched), self._settings.batch_size)
         return fetched

@@ -43,9 +43,10 @@ async def fetch_batch(
     *,
     rows_max: int,
     in_flight: Iterable[Message],
+    floor: int = 0,
     cloudevents: CloudEventsMode = "binary",
 ) -> list[Message]:
-    """At most *rows_max* publishable rows of *lanes* by ``seq``, without those *in_flight*, as messages."""
+    """At most *rows_max* publishable rows of *lanes* by ``seq``, from *floor* on, not *in_flight*."""
     rows = await ask(
         connection,
         _SQL["fetch_batch"],
@@ -54,6 +55,7 @@ async def fetch_batch(
         rows_max,
         _BATCH_BYTES_MAX,
         ranges_of([message.seq for message in in_flight]),
+        floor,
     )
     return [message_of(row, cloudevents) for row in rows]
 
@@ -104,15 +106,15 @@ async def seconds_until_due(connection: DedicatedConnection, *, fetched_s: float
     return row["due_s"]
 
 
-async def measure_backlog(connection: DedicatedConnection, counters: Counters) -> None:
-    """Count what waits, of all lanes."""
-    [row] = await ask(connection, _SQL["measure_backlog"], _BACKLOG_ROWS_MAX)
+async def measure_backlog(connection: DedicatedConnection, counters: Counters, floor: int = 0) -> None:
+    """Count what waits, of all lanes; nothing below *floor* does."""
+    [row] = await ask(connection, _SQL["measure_backlog"], _BACKLOG_ROWS_MAX, floor)
     counters.pending, counters.retrying, counters.failed = row["pending"], row["retrying"], row["failed"]
     counters.oldest_pending_s = row["oldest_s"] or 0.0
 
 
 async def plan_for_backlogs(connection: DedicatedConnection) -> None:
-    """Keep the plans of this connection on the index of PENDING rows."""
+    """Keep the plans of this connection on the outbox's partial indexes."""
     await ask(connection, _SQL["plan_for_backlogs"])
 
 

@@ -45,21 +45,28 @@ SELECT pg_notify($4, string_agg(lane::text, ',')) FROM released HAVING count(*) 
 
 -- name: fetch_batch
 -- At most $3 rows, and about $4 bytes, of the lanes $1 at epochs $2 that may be published now, oldest first,
--- without those in flight ($5). There is no "seq > last": a smaller seq may commit later (G22). A row waits
--- while an earlier one of its key is FAILED or waits for its next attempt (G24).
-WITH due AS (
-    SELECT o.seq, l.lane, l.epoch, o.topic, o.key, o.attempts, o.payload, pg_column_size(o.payload) AS bytes
-    FROM event_outbox AS o
-    JOIN relay_lanes AS l ON o.key_hash BETWEEN l.hash_min AND l.hash_max
+-- without those in flight ($5), from seq $6 on: the floor, below which nothing is PENDING or can become so. There is
+-- no "seq > last": a smaller seq may commit later (G22). A row waits while an earlier one of its key is FAILED or
+-- waits for its next attempt (G24); each row is asked for that only where there is such a one at all.
+WITH held AS MATERIALIZED (
+    SELECT l.lane, l.epoch, l.hash_min, l.hash_max FROM relay_lanes AS l
     JOIN unnest($1::int[], $2::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch
+), due AS (
+    SELECT o.seq, held.lane, held.epoch, o.topic, o.key, o.attempts, o.payload, pg_column_size(o.payload) AS bytes
+    FROM event_outbox AS o
+    JOIN held ON o.key_hash BETWEEN held.hash_min AND held.hash_max
     WHERE o.status = 'PENDING'
+      AND o.seq >= $6::bigint
       AND (o.next_attempt_at IS NULL OR o.next_attempt_at <= now())
       AND NOT o.seq <@ $5::text::int8multirange
-      AND NOT EXISTS (
-          SELECT FROM event_outbox AS head
-          WHERE head.key = o.key AND head.seq < o.seq
-            AND ((head.status = 'FAILED' AND head.skipped_at IS NULL) OR (head.status = 'PENDING' AND head.next_attempt_at > now()))
-      )
+      AND ((SELECT NOT EXISTS (
+                SELECT FROM event_outbox
+                WHERE (status = 'FAILED' AND skipped_at IS NULL) OR (status = 'PENDING' AND next_attempt_at IS NOT NULL)))
+           OR NOT EXISTS (
+                SELECT FROM event_outbox AS head
+                WHERE head.key = o.key AND head.seq < o.seq
+                  AND ((head.status = 'FAILED' AND head.skipped_at IS NULL)
+                       OR (head.status = 'PENDING' AND head.next_attempt_at > now()))))
     ORDER BY o.seq
     LIMIT $3::int
 ), sized AS (
@@ -69,28 +76,43 @@ WITH due AS (
 SELECT seq, lane, epoch, topic, key, attempts, convert_to(payload::text, 'UTF8') AS value,
        payload ->> 'event_id' AS id,
        payload ->> 'event_type' AS type,
+       payload -> 'metadata' ->> 'source_service' AS source,
        payload ->> 'timestamp' AS time,
        payload ->> 'aggregate_id' AS subject,
        payload ->> 'correlation_id' AS correlation_id,
        payload ->> 'causation_id' AS causation_id,
-       payload -> 'metadata' ->> 'source_service' AS source,
        payload -> 'metadata' ->> 'traceparent' AS traceparent
 FROM sized
 WHERE bytes_so_far - bytes < $4::bigint
 ORDER BY seq
 
+-- name: list_writers
+-- The transactions that may hold a seq which nobody sees yet: an INSERT locks the table before it takes its number,
+-- and keeps the lock to its end.
+SELECT virtualtransaction AS writer FROM pg_locks
+WHERE locktype = 'relation' AND relation = 'event_outbox'::regclass AND mode = 'RowExclusiveLock' AND granted
+
+-- name: first_unsettled
+-- The first row from seq $1 on that is PENDING, or may become so again; null without one.
+SELECT least(
+    (SELECT seq FROM event_outbox WHERE status = 'PENDING' AND seq >= $1::bigint ORDER BY seq LIMIT 1),
+    (SELECT seq FROM event_outbox
+     WHERE status = 'FAILED' AND skipped_at IS NULL AND seq >= $1::bigint ORDER BY seq LIMIT 1)
+) AS seq
+
 -- name: mark_sent
 -- The broker has acknowledged rows $1 of lanes $2 at epochs $3: mark them, where the lane has not been taken by
 -- somebody else (G26). FOR SHARE makes a take-over wait for this statement, or this statement see the take-over.
 -- Says how many rows went into each bucket of $4, seconds from insert to acknowledgement, and their sum.
-WITH held AS (
+WITH held AS MATERIALIZED (
     SELECT l.hash_min, l.hash_max FROM relay_lanes AS l
     JOIN unnest($2::int[], $3::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch
     FOR SHARE OF l
 ), sent AS (
     UPDATE event_outbox AS o SET status = 'SENT', sent_at = clock_timestamp()
-    FROM held
-    WHERE o.seq = ANY ($1::bigint[]) AND o.status = 'PENDING' AND o.key_hash BETWEEN held.hash_min AND held.hash_max
+    WHERE o.seq = ANY ($1::bigint[]) AND o.status = 'PENDING'
+      -- All lanes' slices at once: one pass over the rows, whatever their number.
+      AND o.key_hash::bigint <@ (SELECT range_agg(int8range(hash_min, hash_max, '[]')) FROM held)
     RETURNING extract(epoch FROM o.sent_at - o.created_at)::float8 AS delay_s
 )
 SELECT width_bucket(delay_s, $4::float8[]) AS bucket, count(*) AS rows, sum(delay_s) AS delay_s
@@ -99,7 +121,7 @@ FROM sent GROUP BY 1
 -- name: charge_rows
 -- Rows $1 of lanes $2 at epochs $3 failed through their own fault: count attempts $4 and keep errors $5. Each is
 -- tried again after $6 seconds, or, where that is null, FAILED for an operator to decide on. Fenced like mark_sent.
-WITH held AS (
+WITH held AS MATERIALIZED (
     SELECT l.hash_min, l.hash_max FROM relay_lanes AS l
     JOIN unnest($2::int[], $3::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch
     FOR SHARE OF l
@@ -109,8 +131,9 @@ UPDATE event_outbox AS o SET
     attempts = charge.attempts,
     next_attempt_at = clock_timestamp() + make_interval(secs => charge.after_s),
     error_data = charge.error || jsonb_build_object('at', clock_timestamp())
-FROM held, unnest($1::bigint[], $4::int[], $5::text[]::jsonb[], $6::float8[]) AS charge (seq, attempts, error, after_s)
-WHERE o.seq = charge.seq AND o.status = 'PENDING' AND o.key_hash BETWEEN held.hash_min AND held.hash_max
+FROM unnest($1::bigint[], $4::int[], $5::text[]::jsonb[], $6::float8[]) AS charge (seq, attempts, error, after_s)
+WHERE o.seq = charge.seq AND o.status = 'PENDING'
+  AND o.key_hash::bigint <@ (SELECT range_agg(int8range(hash_min, hash_max, '[]')) FROM held)
 RETURNING o.seq
 
 -- name: next_due
@@ -121,19 +144,21 @@ FROM event_outbox WHERE status = 'PENDING' AND next_attempt_at > now() - make_in
 
 -- name: measure_backlog
 -- How many rows are PENDING, wait for a retry, or for an operator, each counted up to $1, and for how many seconds
--- the first PENDING one has been.
-SELECT (SELECT count(*) FROM (SELECT FROM event_outbox WHERE status = 'PENDING' LIMIT $1::int) AS rows) AS pending,
+-- the first PENDING one has been; from seq $2 on, the floor.
+SELECT (SELECT count(*) FROM (SELECT FROM event_outbox
+                              WHERE status = 'PENDING' AND seq >= $2::bigint LIMIT $1::int) AS rows) AS pending,
        (SELECT count(*) FROM (SELECT FROM event_outbox
                               WHERE status = 'PENDING' AND next_attempt_at IS NOT NULL LIMIT $1::int) AS rows) AS retrying,
        (SELECT count(*) FROM (SELECT FROM event_outbox WHERE status = 'FAILED' AND skipped_at IS NULL LIMIT $1::int) AS rows) AS failed,
        (SELECT extract(epoch FROM clock_timestamp() - created_at)::float8
-        FROM event_outbox WHERE status = 'PENDING' ORDER BY seq LIMIT 1) AS oldest_s
+        FROM event_outbox WHERE status = 'PENDING' AND seq >= $2::bigint ORDER BY seq LIMIT 1) AS oldest_s
 
 -- name: plan_for_backlogs
--- This connection's plans follow the index of PENDING rows whatever the statistics say: in a table that was never
--- analysed PostgreSQL guesses three such rows, and sorts a hundred thousand for every batch (350 ms instead of 9).
+-- This connection's plans follow the outbox's partial indexes whatever the statistics say: of a table that was never
+-- analysed PostgreSQL thinks that three rows are PENDING, and sorts a hundred thousand for every batch (350 ms
+-- instead of 9); of a slot that was empty when it planned, that it can as well be read from end to end.
 SELECT set_config('enable_sort', 'off', false), set_config('enable_bitmapscan', 'off', false),
-       set_config('plan_cache_mode', 'force_generic_plan', false)
+       set_config('enable_seqscan', 'off', false), set_config('plan_cache_mode', 'force_generic_plan', false)
 
 -- name: call_members
 -- A relay has joined: the others give their surplus back at once instead of at their next heartbeat.
