@@ -30,6 +30,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=2.0, help="how long faults come (2)")
     parser.add_argument("--seed", type=int, help="replay this schedule of faults (random)")
     parser.add_argument("--delivery", choices=get_args(known.annotation), default=known.default)
+    parser.add_argument("--keep", action="store_true", help="keep logs and data, also without a violation")
     arguments = parser.parse_args()
     seed = random.randrange(_SEED_MAX) if arguments.seed is None else arguments.seed
     console = Console(highlight=False)
@@ -37,17 +38,18 @@ def main() -> int:
     console.print(f"Seed {seed}: {RELAYS} relays, {plan.delivery}, {plan.minutes:g} minutes of faults")
     directory = Path(tempfile.mkdtemp(prefix="relaybox-chaos-"))
     directory.chmod(0o711)  # as root PostgreSQL runs under another account, which must find its cluster
-    return asyncio.run(_run(plan, directory, console))
+    return asyncio.run(_run(plan, directory, console, keep_always=arguments.keep))
 
 
-async def _run(plan: Plan, directory: Path, console: Console) -> int:
+async def _run(plan: Plan, directory: Path, console: Console, *, keep_always: bool) -> int:
     keep = True
     try:
         async with staged(directory) as stage:
             account = await run(plan, stage)
             show(account, console)
-            keep = bool(account.violations())
-            if keep:
+            violated = bool(account.violations())
+            keep = violated or keep_always
+            if violated:
                 console.print(f"Evidence: {await keep_evidence(account, stage)}")
     finally:
         if keep:
@@ -55,7 +57,7 @@ async def _run(plan: Plan, directory: Path, console: Console) -> int:
         else:
             shutil.rmtree(directory, ignore_errors=True)
     sys.stdout.write(to_json(account.as_json()).decode() + "\n")
-    return int(keep)
+    return int(violated)
 
 
 if __name__ == "__main__":

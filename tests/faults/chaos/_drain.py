@@ -57,6 +57,11 @@ async def persistently(stage: Stage, ask: Callable[[Connection], Awaitable[T]], 
                 await asyncio.sleep(_PAUSE_S)
 
 
+async def unpublished(connection: Connection) -> int:
+    """How many rows nothing holds back and nobody has published yet."""
+    return await connection.fetchval(_OPEN)
+
+
 async def skip(stage: Stage, event_ids: list[str], timeline: Timeline) -> int:
     """Skip those of *event_ids* that have FAILED, as an operator would; returns how many those were."""
 
@@ -78,7 +83,7 @@ async def drained(stage: Stage, within_s: float) -> float | None:
     """Wait until nothing is open but what waits behind a FAILED row; seconds it took, None if it did not."""
     began_s = time.monotonic()
     while time.monotonic() - began_s < within_s:
-        if not await persistently(stage, lambda connection: connection.fetchval(_OPEN), _TABLES_S):
+        if not await persistently(stage, unpublished, _TABLES_S):
             return time.monotonic() - began_s
         await asyncio.sleep(_PAUSE_S)
     return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from tests.faults.chaos._drain import all_rows, drained, failed, persistently, skip
+from tests.faults.chaos._drain import all_rows, drained, failed, persistently, skip, unpublished
 from tests.faults.chaos._injector import Injector
 from tests.faults.chaos._journal import Journal, Timeline
 from tests.faults.chaos._probes import PROBE_PREFIX, Prober
@@ -28,6 +28,7 @@ _POISONED_KEYS: Final = 30
 _LEFT_ALONE: Final = 4
 _EVENTS_PER_S: Final = 200.0
 _SKIP_EVERY_S: Final = 2.0
+_TELL_EVERY_S: Final = 15.0
 #: A transaction left open by the last fault ends with its timeout (45 s) and the broker's next look.
 _DRAIN_S: Final = 120.0
 _SETTLE_S: Final = 70.0
@@ -140,7 +141,7 @@ async def _play(plan: Plan, stage: Stage, cast: _Cast) -> None:
         helpers = [
             group.create_task(cast.prober.run()),
             group.create_task(_skip_some(stage, cast)),
-            group.create_task(_tell(plan, cast)),
+            group.create_task(_tell(plan, stage, cast)),
         ]
         await cast.injector.run(schedule(plan.seed, plan.minutes * 60))
         await asyncio.sleep(max(0.0, plan.minutes * 60 - cast.timeline.now_s()))
@@ -161,13 +162,14 @@ async def _skip_some(stage: Stage, cast: _Cast) -> None:
         await skip(stage, [row["event_id"] for row in heads if row["event_id"] in poison], cast.timeline)
 
 
-async def _tell(plan: Plan, cast: _Cast) -> None:
+async def _tell(plan: Plan, stage: Stage, cast: _Cast) -> None:
     while True:
-        await asyncio.sleep(15)
+        await asyncio.sleep(_TELL_EVERY_S)
+        waiting = await persistently(stage, unpublished, _DRAIN_S)
         faults, answers = cast.injector.injected, cast.journal.counts()
         plan.tell(
             f"{cast.timeline.now_s() / 60:5.1f} of {plan.minutes:g} min: {sum(faults.values())} faults, "
-            f"{answers.total():,} events sent"
+            f"{answers.total():,} events sent, {waiting:,} not published yet"
         )
 
 
