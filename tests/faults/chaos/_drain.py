@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeVar
 
 from tests.faults.chaos._journal import Timeline
 from tests.faults.chaos._stage import AWAY, Connection, Stage
@@ -12,23 +12,24 @@ from tests.faults.chaos._verdict import Row
 T = TypeVar("T")
 _PAUSE_S: Final = 0.25
 _TABLES_S: Final = 300.0
-#: Rows that nothing holds back: neither sent nor behind a FAILED one of their key, nor such a one themselves.
+#: Rows that wait for no poison before them: neither published nor poison that has FAILED. Rows that an outage
+#: made fail are among them: they are taken up again without anybody's help (G25).
 _OPEN: Final = """
-    WITH heads AS (
+    WITH poison AS (
         SELECT key, min(seq) AS seq FROM event_outbox
-        WHERE status = 'FAILED' AND skipped_at IS NULL GROUP BY key
+        WHERE status = 'FAILED' AND skipped_at IS NULL AND payload -> 'payload' ->> 'poison' = 'true'
+        GROUP BY key
     )
-    SELECT count(*) FROM event_outbox AS o LEFT JOIN heads ON heads.key = o.key
-    WHERE o.status = 'PENDING' AND (heads.seq IS NULL OR o.seq < heads.seq)
+    SELECT count(*) FROM event_outbox AS o LEFT JOIN poison ON poison.key = o.key
+    WHERE (o.status = 'PENDING' OR (o.status = 'FAILED' AND o.skipped_at IS NULL))
+      AND (poison.seq IS NULL OR o.seq < poison.seq)
 """
-_FAILED: Final = """
-    SELECT payload ->> 'event_id' AS event_id, key, error_data FROM event_outbox
-    WHERE status = 'FAILED' AND skipped_at IS NULL
-"""
-#: What `relaybox outbox skip` records on the row; the topic's limit is known to be the only reason here.
+#: What `relaybox outbox skip` records on the row.
 _SKIP: Final = """
     UPDATE event_outbox SET skipped_at = now()
-    WHERE status = 'FAILED' AND skipped_at IS NULL AND payload ->> 'event_id' = ANY ($1::text[]) RETURNING key
+    WHERE status = 'FAILED' AND skipped_at IS NULL AND payload -> 'payload' ->> 'poison' = 'true'
+      AND key <> ALL ($1::text[])
+    RETURNING key
 """
 _ROWS: Final = """
     SELECT d.event_id, d.aggregate_id, d.aggregate_version, coalesce(o.seq, 0) AS seq,
@@ -58,15 +59,15 @@ async def persistently(stage: Stage, ask: Callable[[Connection], Awaitable[T]], 
 
 
 async def unpublished(connection: Connection) -> int:
-    """How many rows nothing holds back and nobody has published yet."""
+    """How many rows no poison holds back and nobody has published yet."""
     return await connection.fetchval(_OPEN)
 
 
-async def skip(stage: Stage, event_ids: list[str], timeline: Timeline) -> int:
-    """Skip those of *event_ids* that have FAILED, as an operator would; returns how many those were."""
+async def skip(stage: Stage, but_of: Sequence[str], timeline: Timeline) -> int:
+    """Skip poison that has FAILED, but of keys *but_of*, as operators do; returns how many rows it was."""
 
     async def ask(connection: Connection) -> int:
-        rows = await connection.fetch(_SKIP, event_ids)
+        rows = await connection.fetch(_SKIP, but_of)
         for row in rows:
             timeline.note(f"skipped the head of {row['key']}")
         return len(rows)
@@ -74,13 +75,8 @@ async def skip(stage: Stage, event_ids: list[str], timeline: Timeline) -> int:
     return await persistently(stage, ask, _TABLES_S)
 
 
-async def failed(stage: Stage) -> list[Any]:
-    """Rows that wait for an operator: ``event_id``, ``key``, ``error_data``."""
-    return await persistently(stage, lambda connection: connection.fetch(_FAILED), _TABLES_S)
-
-
 async def drained(stage: Stage, within_s: float) -> float | None:
-    """Wait until nothing is open but what waits behind a FAILED row; seconds it took, None if it did not."""
+    """Wait until only poison and what is behind it waits; seconds it took, None if it did not."""
     began_s = time.monotonic()
     while time.monotonic() - began_s < within_s:
         if not await persistently(stage, unpublished, _TABLES_S):

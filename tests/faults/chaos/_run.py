@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from tests.faults.chaos._drain import all_rows, drained, failed, persistently, skip, unpublished
+from tests.faults.chaos._drain import all_rows, drained, persistently, skip, unpublished
 from tests.faults.chaos._injector import Injector
 from tests.faults.chaos._journal import Journal, Timeline
 from tests.faults.chaos._probes import PROBE_PREFIX, Prober
@@ -154,12 +154,9 @@ async def _play(plan: Plan, stage: Stage, cast: _Cast) -> None:
 
 async def _skip_some(stage: Stage, cast: _Cast) -> None:
     """Act as an operator: skip poison that has FAILED, but for a few keys that wait until the end."""
-    left_alone = set(cast.poisoned.keys[:_LEFT_ALONE])
     while True:
         await asyncio.sleep(_SKIP_EVERY_S)
-        heads = [row for row in await failed(stage) if row["key"] not in left_alone]
-        poison = {str(event_id) for event_id in cast.journal.poison}
-        await skip(stage, [row["event_id"] for row in heads if row["event_id"] in poison], cast.timeline)
+        await skip(stage, cast.poisoned.keys[:_LEFT_ALONE], cast.timeline)
 
 
 async def _tell(plan: Plan, stage: Stage, cast: _Cast) -> None:
@@ -177,13 +174,9 @@ async def _drain(stage: Stage, cast: _Cast) -> float | None:
     """Wait until only poison waits, then skip it, head by head, until nothing does."""
     drain_s = await drained(stage, _DRAIN_S)
     cast.timeline.note(f"drained: {drain_s}")
-    poison = {str(event_id) for event_id in cast.journal.poison}
     for _ in range(_SKIP_ROUNDS_MAX):
-        heads = await failed(stage)
-        cast.others += ["FAILED although publishable" for row in heads if row["event_id"] not in poison]
-        if not heads or drain_s is None or cast.others:
+        if drain_s is None or not await skip(stage, [], cast.timeline):
             return drain_s
-        await skip(stage, [row["event_id"] for row in heads], cast.timeline)
         if await drained(stage, _DRAIN_S) is None:
             break
     cast.others.append("keys still waiting after their poison was skipped")

@@ -18,8 +18,8 @@ from tests.faults.chaos._stage import AWAY, NO_TOPIC, TOPIC, TOPIC_BYTES_MAX, Co
 #: that was thought dead cannot slip in behind its repetition.
 _WRITE: Final = """
     WITH sent AS (
-        SELECT * FROM unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::text[])
-            WITH ORDINALITY AS one (event_id, key, version, topic, text, place)
+        SELECT * FROM unnest($1::uuid[], $2::text[], $3::int[], $4::bool[], $5::text[], $6::text[])
+            WITH ORDINALITY AS one (event_id, key, version, poison, topic, text, place)
     ), facts AS (
         INSERT INTO domain_events (event_id, correlation_id, event_type, aggregate_type, aggregate_id,
                                    aggregate_version, payload, metadata)
@@ -31,7 +31,7 @@ _WRITE: Final = """
         'event_id', event_id, 'event_type', 'Genesis.Session.Renamed', 'event_version', 1,
         'aggregate_type', 'GENESIS_SESSION', 'aggregate_id', key, 'correlation_id', event_id,
         'causation_id', NULL, 'timestamp', now(), 'version', version,
-        'payload', jsonb_build_object('text', text),
+        'payload', jsonb_build_object('text', text, 'poison', poison),
         'metadata', jsonb_build_object('source_service', 'chaos'))
     FROM sent ORDER BY place
 """
@@ -170,9 +170,9 @@ class Writer:
     async def _send(
         self, connection: Connection, events: Sequence[Event], topics: list[str], texts: list[str]
     ) -> Answer:
-        ids, keys, versions = zip(*((one.event_id, one.key, one.version) for one in events), strict=True)
+        rows = zip(*((one.event_id, one.key, one.version, one.poison) for one in events), strict=True)
         try:
-            await self._in_transaction(connection, (ids, keys, versions, topics, texts))
+            await self._in_transaction(connection, (*rows, topics, texts))
         except _RolledBack:
             return Answer.REFUSED
         except asyncpg.PostgresError as error:
