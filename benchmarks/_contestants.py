@@ -3,11 +3,19 @@
 * ``create_naive``: a plain FastAPI + SQLAlchemy endpoint that loads the session, inserts the same
   rows one by one and commits, REPEATABLE READ. Same token check, same rules, same documents.
 * ``create_no_database``: our own endpoint with everything around it, answering without a database.
+
+And for ``relay.py`` ``create_switched``: the product's API with a switch for its notifier.
 """
 
+import mmap
+import os
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
+from _notifier import SWITCH
+from backend.api import create_api
 from backend.genesis.session import genesis
 from fastapi import Depends, FastAPI, HTTPException
 from pydantic_core import from_json, to_json
@@ -16,6 +24,7 @@ from relaybox.commands import Request as Command
 from relaybox.commands._decide import Loaded, decide
 from relaybox.db import Database
 from relaybox.http import Backbone, Principal, SharedSecretVerifier, bearer, command_router, create_app
+from relaybox.outbox import Notifier
 from relaybox.settings import JwtSettings, PostgresSettings, load_settings
 from relaybox.telemetry import configure_logging
 from relaybox_types.api import CommandAccepted, CommandRequest
@@ -27,10 +36,11 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.orm.attributes import flag_modified
 from sqlalchemy.orm.exc import StaleDataError
 
-__all__ = ("create_naive", "create_no_database")
+__all__ = ("create_naive", "create_no_database", "create_switched")
 
 _ATTEMPTS = 5
 PREFIX = "/api/v1/genesis/sessions"
+_ON = b"1"
 
 
 class Base(DeclarativeBase):
@@ -201,3 +211,20 @@ def create_no_database() -> FastAPI:
     )
     app.include_router(command_router(backbone, genesis), prefix=PREFIX)
     return app
+
+
+def create_switched() -> FastAPI:
+    """The product's API; its notifier speaks while the file that ``BENCH_SWITCH`` names begins with 1.
+
+    A mapped file, so that all workers turn at once and looking costs nothing.
+    """
+    with Path(os.environ[SWITCH]).open("r+b") as file:
+        switch = mmap.mmap(file.fileno(), 1)
+    tell = Notifier.notify
+
+    def notify(self: Notifier, keys: Iterable[str]) -> None:
+        if switch[:1] == _ON:
+            tell(self, keys)
+
+    Notifier.notify = notify
+    return create_api()

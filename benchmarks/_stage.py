@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -34,7 +35,18 @@ from relaybox_types.genesis import GenesisStage, Preferences, RequestConceptGene
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ("WRITER", "drained", "running", "seed_sessions", "servers", "show", "submit_feedback", "token")
+__all__ = (
+    "WRITER",
+    "Process",
+    "drained",
+    "running",
+    "seed_sessions",
+    "servers",
+    "show",
+    "started",
+    "submit_feedback",
+    "token",
+)
 
 WRITER: Final = "writer"
 FEEDBACK: Final = "Make the second concept darker, and let the lighthouse keeper lie from the first page on."
@@ -42,10 +54,10 @@ _PENDING: Final = (Path(__file__).parent / "pending.sql").read_text()
 
 
 @asynccontextmanager
-async def servers(*, kafka: bool) -> AsyncGenerator[None]:
+async def servers(*, kafka: bool, kind: type[LocalPostgres] = LocalPostgres) -> AsyncGenerator[LocalPostgres]:
     """A durable PostgreSQL with the product's schema, and a Kafka if wanted; the environment points there."""
     place = _directory()
-    postgres = LocalPostgres(place / "postgres")
+    postgres = kind(place / "postgres")
     broker = LocalKafka(place / "kafka")
     await postgres.start()
     os.environ.update(postgres.settings())
@@ -56,7 +68,7 @@ async def servers(*, kafka: bool) -> AsyncGenerator[None]:
             await broker.start()
             os.environ.update(broker.settings())
             await ensure_topics(load_settings(KafkaSettings), ["domain-events"])
-        yield
+        yield postgres
     finally:
         if kafka:
             await broker.stop()
@@ -72,15 +84,30 @@ def _directory() -> Path:
 
 
 @contextmanager
-def running(argv: Sequence[str], *, port: int | None = None, **environment: str) -> Generator[int]:
+def running(argv: Sequence[str], **environment: str) -> Generator[int]:
     """A process for the length of a ``with`` block; yields the port it listens on."""
-    port = port or free_port()
+    with started(argv, **environment) as process:
+        yield process.port
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Process:
+    """A process that listens."""
+
+    pid: int
+    port: int
+
+
+@contextmanager
+def started(argv: Sequence[str], **environment: str) -> Generator[Process]:
+    """A Python process for the length of a ``with`` block, once it listens on its port."""
+    port = free_port()
     given = {"API_PORT": str(port), "HEALTH_PORT": str(port), **environment}
     argv = [part.replace("{port}", str(port)) for part in argv]
     process = subprocess.Popen([sys.executable, "-m", *argv], env={**os.environ, **given})
     try:
         _wait_for_port(process, port)
-        yield port
+        yield Process(pid=process.pid, port=port)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(20)

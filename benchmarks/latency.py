@@ -7,66 +7,15 @@ Both ends are in this process, so one clock measures.
 
 import argparse
 import asyncio
-import queue
 import statistics
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Final
 from uuid import UUID
 
 from _load import open_loop, percentile
 from _stage import drained, running, seed_sessions, servers, show, submit_feedback
-from confluent_kafka import Consumer, TopicPartition
-from relaybox.settings import KafkaSettings, load_settings
-
-TOPIC: Final = "domain-events"
-PARTITIONS: Final = 8
-
-
-class Watcher:
-    """A consumer at the end of the topic that notes when each session's event arrives."""
-
-    def __init__(self) -> None:
-        self.arrived: queue.Queue[tuple[str, float]] = queue.Queue()
-        self._ready = threading.Event()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def start(self) -> None:
-        """Return when it reads at the end of every partition."""
-        self._thread.start()
-        self._ready.wait(30)
-
-    def stop(self) -> None:
-        """End."""
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        consumer = Consumer(
-            {
-                "bootstrap.servers": load_settings(KafkaSettings).bootstrap_servers,
-                "group.id": "bench",
-                "enable.auto.commit": False,
-                "fetch.wait.max.ms": 100,
-                "isolation.level": "read_committed",
-            }
-        )
-        places = [TopicPartition(TOPIC, number) for number in range(PARTITIONS)]
-        for place in places:
-            place.offset = consumer.get_watermark_offsets(place, timeout=10)[1]
-        consumer.assign(places)
-        consumer.poll(0.5)
-        self._ready.set()
-        while not self._stop.is_set():
-            message = consumer.poll(0.2)
-            if message is not None and message.error() is None:
-                now = time.perf_counter()
-                key = message.key()
-                self.arrived.put((key.decode() if isinstance(key, bytes) else str(key), now))
-        consumer.close()
+from _watch import Watcher
 
 
 async def measure(port: int, ids: Sequence[UUID], pause_s: float) -> tuple[list[float], list[float]]:

@@ -1,0 +1,116 @@
+"""What the kernel says about a process, and what it says to PostgreSQL (Linux)."""
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+__all__ = ("QueryCounter", "counting_proxy", "cpu_s", "peak_mb", "resident_mb")
+
+_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+_CHUNK_BYTES: Final = 262_144
+#: A client that asks for TLS is told no (``N``) and then sends the message that starts its session.
+_TLS_WANTED: Final = 80_877_103
+#: Sync ends an extended query, Query is a simple one: each has the server answer once.
+_ASKS: Final = (b"S", b"Q")
+
+
+def cpu_s(pid: int) -> float:
+    """Seconds of a core that a process has taken, all threads, user and system."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+
+def resident_mb(pid: int) -> float:
+    """Resident memory now, in MB (10^6 bytes)."""
+    return _status_mb(pid, "VmRSS:")
+
+
+def peak_mb(pid: int) -> float:
+    """The most resident memory so far, in MB."""
+    return _status_mb(pid, "VmHWM:")
+
+
+def _status_mb(pid: int, name: str) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    [kib] = [int(line.split()[1]) for line in lines if line.startswith(name)]
+    return kib * 1_024 / 1e6
+
+
+class QueryCounter:
+    """Counts how often clients ask PostgreSQL something and wait, by reading their messages."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def reader(self) -> "_ClientMessages":
+        """For one connection."""
+        return _ClientMessages(self)
+
+
+class _ClientMessages:
+    """One connection's messages (https://www.postgresql.org/docs/18/protocol-message-formats.html)."""
+
+    def __init__(self, counter: QueryCounter) -> None:
+        self._counter = counter
+        self._buffer = bytearray()
+        self._started = False
+
+    def feed(self, chunk: bytes) -> None:
+        """Take what the client has sent."""
+        self._buffer += chunk
+        while (size := self._size()) is not None and len(self._buffer) >= size:
+            message = bytes(self._buffer[:size])
+            del self._buffer[:size]
+            if not self._started:
+                self._started = int.from_bytes(message[4:8]) != _TLS_WANTED
+            elif message[:1] in _ASKS:
+                self._counter.asked += 1
+
+    def _size(self) -> int | None:
+        """Bytes of the message that the buffer begins with; messages before the session have no type."""
+        at = 1 if self._started else 0
+        return at + int.from_bytes(self._buffer[at : at + 4]) if len(self._buffer) >= at + 4 else None
+
+
+@contextmanager
+def counting_proxy(port: int) -> Generator[tuple[int, QueryCounter]]:
+    """A port that leads to PostgreSQL at *port* and counts on the way. Costs time: not for timed runs.
+
+    A thread of its own: whoever waits for a process to end must not stop it.
+    """
+    counter, loop = QueryCounter(), asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="counting-proxy", daemon=True)
+    thread.start()
+    serving = asyncio.run_coroutine_threadsafe(_serve(port, counter), loop).result()
+    try:
+        yield serving.sockets[0].getsockname()[1], counter
+    finally:
+        loop.call_soon_threadsafe(serving.close)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+
+
+async def _serve(port: int, counter: QueryCounter) -> asyncio.Server:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(
+            _pass_on(reader, server_writer, counter.reader().feed),
+            _pass_on(server_reader, writer, lambda _chunk: None),
+            return_exceptions=True,
+        )
+
+    return await asyncio.start_server(serve, "127.0.0.1", 0)
+
+
+async def _pass_on(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, look: Callable[[bytes], None]
+) -> None:
+    while chunk := await reader.read(_CHUNK_BYTES):
+        look(chunk)
+        writer.write(chunk)
+        await writer.drain()
+    writer.close()

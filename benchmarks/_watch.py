@@ -1,0 +1,123 @@
+"""Topics from the outside: emptying one, and telling what is in it."""
+
+import queue
+import threading
+import time
+from hashlib import blake2b
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+from relaybox.settings import KafkaSettings, load_settings
+
+__all__ = ("Watcher", "digest_of", "empty_topic", "places_of")
+
+_ANSWER_S: Final = 10.0
+_END: Final = -1
+
+
+def _servers() -> dict[str, Any]:
+    return {"bootstrap.servers": load_settings(KafkaSettings).bootstrap_servers, "log_level": 0}
+
+
+def places_of(topic: str) -> list[TopicPartition]:
+    """The partitions of *topic*."""
+    admin: Any = AdminClient(_servers())
+    return [
+        TopicPartition(topic, number)
+        for number in admin.list_topics(topic, timeout=_ANSWER_S).topics[topic].partitions
+    ]
+
+
+def empty_topic(topic: str) -> None:
+    """Forget every record, so that the disk does not fill up round by round."""
+    admin: Any = AdminClient(_servers())
+    places = [TopicPartition(topic, place.partition, _END) for place in places_of(topic)]
+    for answer in admin.delete_records(places, request_timeout=_ANSWER_S).values():
+        answer.result(_ANSWER_S)
+
+
+def digest_of(topic: str) -> tuple[int, int]:
+    """How many committed records *topic* holds, and a number that tells their keys, values and headers.
+
+    Neither order nor partition changes it.
+    """
+    consumer: Any = Consumer(
+        {
+            **_servers(),
+            "group.id": "digest",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "enable.partition.eof": True,
+            "isolation.level": "read_committed",
+        }
+    )
+    places = places_of(topic)
+    consumer.assign(places)
+    records, digest, at_end = 0, 0, 0
+    while at_end < len(places):
+        for message in consumer.consume(10_000, timeout=1.0):
+            if message.error() is not None:
+                at_end += 1
+                continue
+            told = repr((message.key(), message.value(), sorted(message.headers() or []))).encode()
+            digest = (digest + int.from_bytes(blake2b(told, digest_size=8).digest())) % 2**64
+            records += 1
+    consumer.close()
+    return records, digest
+
+
+class Watcher:
+    """A consumer of committed messages, at the end of the topic, that notes when each key's event arrives."""
+
+    def __init__(self, topic: str = "domain-events") -> None:
+        self._topic = topic
+        self.arrived: queue.Queue[tuple[str, float]] = queue.Queue()
+        self._ready = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        """Return when it reads at the end of every partition."""
+        self._thread.start()
+        self._ready.wait(30)
+
+    def stop(self) -> None:
+        """End."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        consumer: Any = Consumer(
+            {
+                **_servers(),
+                "group.id": "bench",
+                "enable.auto.commit": False,
+                "fetch.wait.max.ms": 100,
+                "isolation.level": "read_committed",
+            }
+        )
+        places = places_of(self._topic)
+        for place in places:
+            place.offset = _end_of(consumer, place)
+        consumer.assign(places)
+        consumer.poll(0.5)
+        self._ready.set()
+        while not self._stop.is_set():
+            message = consumer.poll(0.2)
+            if message is not None and message.error() is None:
+                now = time.perf_counter()
+                key = message.key()
+                self.arrived.put((key.decode() if isinstance(key, bytes) else str(key), now))
+        consumer.close()
+
+
+def _end_of(consumer: Any, place: TopicPartition) -> int:
+    """The offset that the next record gets; a topic just made has no leader for a moment."""
+    until_s = time.monotonic() + _ANSWER_S
+    while True:
+        try:
+            return consumer.get_watermark_offsets(place, timeout=_ANSWER_S)[1]
+        except KafkaException:
+            if time.monotonic() > until_s:
+                raise

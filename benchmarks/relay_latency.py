@@ -1,0 +1,163 @@
+"""How long an event takes from its commit to a consumer, and what a relay costs that has nothing to do.
+
+Events are written as an application writes them, one row and one commit each, and told by the
+notifier. Both ends are in this process, so one clock measures: from the moment COMMIT has returned
+to the moment a ``read_committed`` consumer holds the event. On an idle machine one after the other;
+then at a steady rate, open loop: an event is written when it is due, whatever the others do.
+"""
+
+import argparse
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+from uuid import uuid4
+
+from _backlog import TOPIC, relays
+from _load import percentile
+from _process import counting_proxy, cpu_s
+from _stage import servers, show
+from _watch import Watcher
+from pydantic_core import to_json
+from relaybox.db import Database, load_queries
+from relaybox.outbox import Notifier
+from relaybox.settings import PostgresSettings, load_settings
+
+DELIVERIES: Final = {"exactly_once": "exactly-once", "at_least_once": "at-least-once"}
+APPEND: Final = load_queries("relaybox.outbox", "outbox.sql")["append"]
+PAUSE_S: Final = (0.005, 0.03)
+ARRIVAL_S: Final = 30.0
+WARM_UP: Final = 50
+SETTLE_S: Final = 6.0
+FILLER: Final = "x" * 120
+
+
+class Writer:
+    """Commits single events and remembers when."""
+
+    def __init__(self, database: Database, notifier: Notifier) -> None:
+        self._database = database
+        self._notifier = notifier
+        #: Key to the time at which its COMMIT had returned.
+        self.committed: dict[str, float] = {}
+
+    @classmethod
+    @asynccontextmanager
+    async def started(cls) -> AsyncGenerator["Writer"]:
+        """With a pool and a notifier, as in an application."""
+        database = Database(load_settings(PostgresSettings), application_name="bench-writer")
+        notifier = Notifier(database)
+        await notifier.start()
+        try:
+            yield cls(database, notifier)
+        finally:
+            await notifier.stop()
+            await database.close()
+
+    async def write(self) -> str:
+        """Commit one event of a new key; returns the key."""
+        key = str(uuid4())
+        payload = to_json(envelope_of(key)).decode()
+        async with self._database.connection() as connection:
+            await connection.fetch(APPEND, TOPIC, key, payload)
+            self.committed[key] = time.perf_counter()
+        self._notifier.notify([key])
+        return key
+
+
+def envelope_of(key: str) -> dict[str, Any]:
+    """An event of 600 bytes or so."""
+    return {
+        "event_id": str(uuid4()),
+        "event_type": "Genesis.Session.FeedbackSubmitted",
+        "event_version": 1,
+        "aggregate_type": "GENESIS_SESSION",
+        "aggregate_id": key,
+        "correlation_id": str(uuid4()),
+        "causation_id": None,
+        "timestamp": "2026-01-01T00:00:00.000000Z",
+        "version": 1,
+        "payload": {"text": FILLER},
+        "metadata": {"source_service": "api-gateway"},
+    }
+
+
+async def single_ms(writer: Writer, watcher: Watcher, events: int) -> list[float]:
+    """Milliseconds of *events* events, each written when the one before has arrived and after a pause."""
+    waits_ms: list[float] = []
+    for _ in range(events):
+        key = await writer.write()
+        arrived, at = await asyncio.to_thread(watcher.arrived.get, timeout=ARRIVAL_S)
+        assert arrived == key, "an event arrived that nobody waits for"
+        waits_ms.append((at - writer.committed[key]) * 1_000)
+        await asyncio.sleep(random.uniform(*PAUSE_S))
+    return waits_ms
+
+
+async def steady_ms(writer: Writer, watcher: Watcher, per_s: float, seconds: float) -> list[float]:
+    """Milliseconds of the events of *seconds* seconds at *per_s*."""
+    began, writing = time.perf_counter(), list[asyncio.Task[str]]()
+    for number in range(int(per_s * seconds)):
+        await asyncio.sleep(max(0.0, began + number / per_s - time.perf_counter()))
+        writing.append(asyncio.create_task(writer.write()))
+    await asyncio.gather(*writing)
+    waits_ms: list[float] = []
+    for _ in writing:
+        key, at = await asyncio.to_thread(watcher.arrived.get, timeout=ARRIVAL_S)
+        waits_ms.append((at - writer.committed[key]) * 1_000)
+    return waits_ms
+
+
+async def idle_cost(delivery: str, seconds: float) -> tuple[float, float]:
+    """Percent of a core, and queries per second, of a relay without work."""
+    with (
+        counting_proxy(load_settings(PostgresSettings).port) as (port, counter),
+        relays(1, delivery, POSTGRES_PORT=str(port)) as [relay],
+    ):
+        await asyncio.sleep(SETTLE_S)
+        took_s, asked, began = cpu_s(relay.pid), counter.asked, time.perf_counter()
+        await asyncio.sleep(seconds)
+        passed_s = time.perf_counter() - began
+        return (cpu_s(relay.pid) - took_s) / passed_s * 100, (counter.asked - asked) / passed_s
+
+
+async def main(events: int, per_s: float, steady_s: float, idle_s: float) -> None:
+    """Measure and show."""
+    figures: dict[str, float] = {}
+    async with servers(kafka=True), Writer.started() as writer:
+        watcher = Watcher()
+        watcher.start()
+        for name, delivery in DELIVERIES.items():
+            with relays(1, delivery):
+                await single_ms(writer, watcher, WARM_UP)
+                note(figures, name, await single_ms(writer, watcher, events))
+                await steady_ms(writer, watcher, per_s, 1.0)
+                note(figures, f"{name}_steady", await steady_ms(writer, watcher, per_s, steady_s))
+        watcher.stop()
+        for name, delivery in DELIVERIES.items():
+            percent, queries = await idle_cost(delivery, idle_s)
+            figures[f"{name}_idle_cpu_percent"] = round(percent, 2)
+            figures[f"{name}_idle_queries_per_s"] = round(queries, 2)
+    figures |= {"events": events, "steady_per_s": per_s}
+    show("From commit to consumer", [(name, str(value)) for name, value in figures.items()], figures)
+
+
+def note(figures: dict[str, float], name: str, waits_ms: list[float]) -> None:
+    """Add the percentiles of *waits_ms*."""
+    for percent in (50, 99):
+        figures[f"{name}_p{percent}_ms"] = round(percentile(waits_ms, percent), 1)
+    figures[f"{name}_max_ms"] = round(max(waits_ms), 1)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=2_000)
+    parser.add_argument("--per-s", type=float, default=600.0)
+    parser.add_argument("--steady-s", type=float, default=30.0)
+    parser.add_argument("--idle-s", type=float, default=60.0)
+    parser.add_argument("--short", action="store_true", help="a hundred events, then three seconds of each")
+    given = parser.parse_args()
+    steady_s, idle_s = (3.0, 3.0) if given.short else (given.steady_s, given.idle_s)
+    asyncio.run(main(100 if given.short else given.events, given.per_s, steady_s, idle_s))

@@ -1,0 +1,84 @@
+-- name: create_events
+-- What all contestants move, kept apart from the outbox so that each gets the same.
+CREATE UNLOGGED TABLE bench_events (number INT NOT NULL, key TEXT NOT NULL, payload JSONB NOT NULL)
+
+-- name: make_events
+-- $1 events, $2 keys in turn, envelopes that take $3 bytes as published. The text is hex digits of hashes: a
+-- compression finds about as much in it as in real ones.
+INSERT INTO bench_events
+SELECT number, key,
+       jsonb_set(bare, '{payload,text}', to_jsonb(left(filler, $3::int - length(bare::text))))
+FROM generate_series(1, $1::int) AS number,
+     LATERAL (SELECT md5((number % $2::int)::text)::uuid::text AS key) AS keys,
+     LATERAL (SELECT string_agg(md5(number || '-' || part), '') AS filler FROM generate_series(1, 12) AS part) AS filler,
+     LATERAL (SELECT jsonb_build_object(
+         'event_id', gen_random_uuid(), 'event_type', 'Genesis.Session.FeedbackSubmitted', 'event_version', 1,
+         'aggregate_type', 'GENESIS_SESSION', 'aggregate_id', key, 'correlation_id', gen_random_uuid(),
+         'causation_id', NULL, 'timestamp', '2026-01-01T00:00:00.000000Z', 'version', number / $2::int + 1,
+         'payload', jsonb_build_object('text', ''),
+         'metadata', jsonb_build_object('source_service', 'api-gateway')) AS bare) AS envelope
+
+-- name: count_wrong_sizes
+-- How many envelopes take other than $1 bytes.
+SELECT count(*) AS rows FROM bench_events WHERE length(payload::text) <> $1::int
+
+-- name: empty_outbox
+-- The next contestant begins with an empty table.
+TRUNCATE event_outbox
+
+-- name: fill_outbox
+-- Put the backlog into the outbox, in the order of its numbers.
+INSERT INTO event_outbox (topic, key, payload) SELECT $1, key, payload FROM bench_events ORDER BY number
+
+-- name: analyze_outbox
+-- Before the backlog is committed: no contestant shall suffer from a plan made for an empty table.
+ANALYZE event_outbox
+
+-- name: checkpoint
+-- The pages of a backlog written after it are whole in the WAL already: marking them repeats none.
+CHECKPOINT
+
+-- name: now_and_wal
+-- This server's clock, and how far its WAL is.
+SELECT clock_timestamp() AS at, pg_current_wal_lsn() - '0/0'::pg_lsn AS wal_bytes
+
+-- name: pending
+-- Is anything still on its way to Kafka?
+SELECT EXISTS (SELECT FROM event_outbox WHERE status = 'PENDING') AS pending
+
+-- name: last_sent
+-- When the last row was marked, and how many were.
+SELECT max(sent_at) AS at, count(*) FILTER (WHERE status = 'SENT') AS rows FROM event_outbox
+
+-- name: dead_tuples
+-- Row versions that updates and deletes have left dead so far, whether vacuum has taken them away or not, and how
+-- many backends of relays may not have reported theirs.
+SELECT (SELECT coalesce(sum(n_tup_upd + n_tup_del), 0)::bigint FROM pg_stat_user_tables) AS dead,
+       (SELECT count(*) FROM pg_stat_activity WHERE application_name = 'message-relay') AS backends
+
+-- name: lanes_by_owner
+-- How many lanes each relay has.
+SELECT count(*) AS lanes FROM relay_lanes WHERE owner IS NOT NULL AND lease_until > clock_timestamp() GROUP BY owner
+
+-- name: select_batch
+-- The bare loop's half of a batch, with what the headers need.
+SELECT id, topic, key, payload::text AS value,
+       payload ->> 'event_id' AS event_id,
+       payload ->> 'event_type' AS event_type,
+       payload ->> 'timestamp' AS time,
+       payload ->> 'aggregate_id' AS subject,
+       payload ->> 'correlation_id' AS correlation_id,
+       payload -> 'metadata' ->> 'source_service' AS source
+FROM event_outbox WHERE status = 'PENDING' ORDER BY seq LIMIT $1::int
+
+-- name: mark_batch
+-- The bare loop's other half.
+UPDATE event_outbox SET status = 'SENT', sent_at = now() WHERE id = ANY ($1::uuid[])
+
+-- name: drop_events
+-- Another backlog may follow.
+DROP TABLE bench_events
+
+-- name: wake_relays
+-- What the notifier of whoever writes events would say.
+SELECT pg_notify($1, '')
