@@ -117,7 +117,7 @@ class AtLeastOnce:
         outcome = Outcome()
         try:
             screened = screen(messages, self._limits(messages))
-            outcome.faulty = screened.faulty
+            outcome.faulty += screened.faulty
             self._publish_all(screened.publishable, outcome)
         except LinkDown as down:
             self._close()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from relaybox.relay._backoff import Retry, link_pause_s, next_step
-from relaybox.relay._errors import LinkDown
+from relaybox.relay._errors import LinkDown, RowFault
 from relaybox.relay._messages import Message
 
 __all__ = ("Breaker", "BreakerState")
@@ -65,11 +65,13 @@ class Breaker:
             self.state, self.reason, self._failures = BreakerState.CLOSED, None, 0
         return closed
 
-    def due(self, now_s: float) -> list[tuple[Message, LinkDown]]:
+    def due(self, now_s: float) -> list[tuple[Message, RowFault | LinkDown]]:
         """The rows that fail once more now."""
         if not self._stranded or now_s < self._charge_at_s or self.reason is None:
             return []
-        due = [(message, self.reason) for message in self._stranded]
+        due: list[tuple[Message, RowFault | LinkDown]] = [
+            (message, self.reason) for message in self._stranded
+        ]
         steps = [next_step(message.attempts + 1) for message in self._stranded]
         self._stranded = [
             message._replace(attempts=message.attempts + 1)

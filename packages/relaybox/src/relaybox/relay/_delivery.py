@@ -37,8 +37,10 @@ class Outcome:
 
     #: Published, and so is every earlier row of their keys.
     sent: list[Message] = field(default_factory=list[Message])
-    #: Failed through their own fault; nothing behind them was published.
-    faulty: list[tuple[Message, RowFault]] = field(default_factory=list[tuple[Message, RowFault]])
+    #: Failed through their own fault, or the link's; nothing behind them was published.
+    faulty: list[tuple[Message, RowFault | LinkDown]] = field(
+        default_factory=list[tuple[Message, RowFault | LinkDown]]
+    )
     #: Set when the link failed: nothing may be published before :meth:`Delivery.connect` succeeds.
     link: LinkDown | None = None
     #: Caught in flight by the link's failure, and no later acknowledgement can publish them.

@@ -47,6 +47,8 @@ class Keeper:
         self._signal = on_signal
         #: Set whenever there may be something to publish; the pump clears it before it looks.
         self.news = asyncio.Event()
+        #: What operators are told of the way to Kafka; kept by the pump.
+        self.breaker = "closed"
         #: Set by whoever wants the next heartbeat now: a lane can be given back, another relay joined.
         self.beat_now = asyncio.Event()
         #: Where the pump's polls begin; the pump makes it rise.
@@ -74,7 +76,7 @@ class Keeper:
         measure_at = 0.0
         while True:
             self.beat_now.clear()
-            if await self._lanes.beat(connection):
+            if await self._lanes.beat(connection, self.breaker):
                 _log.info("relay lanes changed", lanes=self._lanes.owned(), members=self._lanes.members)
                 self.news.set()
                 self._signal(Signal.LANES_CHANGED)

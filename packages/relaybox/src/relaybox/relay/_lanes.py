@@ -1,9 +1,12 @@
 """Which slices of the keys this relay owns: leases in PostgreSQL, times by its clock."""
 
+import os
+import socket
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from relaybox.db import DedicatedConnection, load_queries
 from relaybox.relay._ask import ask
@@ -45,11 +48,12 @@ class Lanes:
     from one lane only if one was frozen with rows in flight; its marks are then refused by the epoch.
     """
 
-    def __init__(self, *, lease_s: float) -> None:
+    def __init__(self, *, lease_s: float, delivery: str = "exactly-once") -> None:
         # Unique per start, whatever the relay's name: a restarted one is another owner.
         self.owner = f"relay-{uuid.uuid4()}"
         self.members = 1
         self._lease_s = lease_s
+        self._delivery = delivery
         self._owned: dict[int, Lane] = {}
         self._surplus: frozenset[int] = frozenset()
         #: Lanes with rows in flight; set by the publishing loop.
@@ -74,13 +78,15 @@ class Lanes:
         """Whether a surplus lane has become quiet: :meth:`beat` would give it back now."""
         return bool(self._surplus & self._owned.keys() - self.busy)
 
-    async def beat(self, connection: DedicatedConnection) -> bool:
-        """Renew, give back and take lanes; returns whether the owned lanes changed."""
+    async def beat(self, connection: DedicatedConnection, breaker: str = "closed") -> bool:
+        """Renew, give back and take lanes; returns whether the owned lanes changed.
+
+        *breaker* is told to operators, with the rest of what is known of this relay.
+        """
         before = {lane.lane: lane.epoch for lane in self._owned.values()}
-        [counts] = await ask(connection, _SQL["join_members"], self.owner, self._lease_s)
+        counts = await self._renew(connection, breaker)
         self.members = counts["others"] + 1
         share = fair_share(counts["lanes"], self.members)
-        await self._renew(connection)
         self._surplus = surplus_of(list(self._owned), share)
         quiet = [self._owned[lane] for lane in self._surplus - self.busy]
         if quiet:
@@ -98,19 +104,23 @@ class Lanes:
         if self._owned:
             await self._release(connection, list(self._owned.values()))
 
-    async def _renew(self, connection: DedicatedConnection) -> None:
-        if not self._owned:
-            return
+    async def _renew(self, connection: DedicatedConnection, breaker: str) -> Mapping[str, Any]:
+        """Say that this relay lives, and keep its lanes, in one statement: an idle relay does little else."""
         owned = list(self._owned.values())
         valid_until_s = time.monotonic() + self._lease_s
         numbers, epochs = [lane.lane for lane in owned], [lane.epoch for lane in owned]
-        rows = await ask(connection, _SQL["renew_lanes"], self.owner, numbers, epochs, self._lease_s)
+        place = f"{socket.gethostname()}:{os.getpid()}"
+        [counts] = await ask(
+            connection,
+            _SQL["renew_lanes"],
+            *(self.owner, self._lease_s, numbers, epochs),
+            *(place, self._delivery, breaker),
+        )
         self._owned = {
-            row["lane"]: Lane(
-                lane=row["lane"], epoch=self._owned[row["lane"]].epoch, valid_until_s=valid_until_s
-            )
-            for row in rows
+            lane: Lane(lane=lane, epoch=self._owned[lane].epoch, valid_until_s=valid_until_s)
+            for lane in counts["kept"]
         }
+        return counts
 
     async def _take(self, connection: DedicatedConnection, wanted: int) -> None:
         valid_until_s = time.monotonic() + self._lease_s

@@ -10,18 +10,16 @@ import structlog
 
 from relaybox.db import Database, DatabaseError, DedicatedConnection
 from relaybox.relay._ask import connected
-from relaybox.relay._backoff import Retry, link_pause_s, next_batch_rows
+from relaybox.relay._backoff import link_pause_s, next_batch_rows
 from relaybox.relay._breaker import Breaker, BreakerState
 from relaybox.relay._delivery import Batch, Delivery, Outcome
-from relaybox.relay._errors import LinkDown, RowFault
+from relaybox.relay._errors import LinkDown
 from relaybox.relay._keeper import Keeper, wait_at_most
 from relaybox.relay._lanes import Lane, Lanes
 from relaybox.relay._messages import Message
+from relaybox.relay._recorder import Recorder
 from relaybox.relay._rows import (
-    charge_for,
-    charge_rows,
     fetch_batch,
-    mark_sent,
     plan_for_backlogs,
     seconds_until_due,
     take_up_again,
@@ -55,7 +53,7 @@ class Pump:
 
     Invariants: a row is marked only after its acknowledgement (G23). A lane's batch takes off only
     after the one before has landed, and without the keys that failed in it (G34). An outcome is
-    remembered until PostgreSQL has recorded it, and nothing is fetched before that.
+    remembered until PostgreSQL has recorded it, and its rows are not fetched before that.
     """
 
     def __init__(
@@ -77,7 +75,6 @@ class Pump:
         self._signal = on_signal
         self._stopping = asyncio.Event()
         self._flights: list[_Flight] = []
-        self._unrecorded: list[tuple[Batch | None, Outcome]] = []
         self._batch_rows = settings.batch_size
         self._database_failures = 0
         self._fetched_at_s = 0.0
@@ -86,6 +83,10 @@ class Pump:
         #: Lanes whose rows that failed in an outage were taken up again, by epoch.
         self._taken_up: set[tuple[int, int]] = set()
         self.breaker = Breaker()
+        #: To be run beside :meth:`run`.
+        self.recorder = Recorder(
+            database, counters, on_signal, settled=delivery.settle, changed=self._note_busy
+        )
 
     @property
     def in_flight(self) -> Sequence[Message]:
@@ -108,7 +109,6 @@ class Pump:
             try:
                 async with connected(self._database) as connection:
                     await plan_for_backlogs(connection)
-                    await self._record(connection)
                     await self._work(connection)
             except DatabaseError as error:
                 self._database_failures += 1
@@ -117,13 +117,7 @@ class Pump:
                 await wait_at_most(self._stopping, link_pause_s(self._database_failures))
         if self._flights:
             await asyncio.wait([flight.outcome for flight in self._flights])
-
-    async def settle(self) -> None:
-        """After :meth:`run`: record what has landed."""
-        self._land()
-        if self._unrecorded:
-            async with connected(self._database) as connection:
-                await self._record(connection)
+            self._land()
 
     async def close(self) -> None:
         """Drop what is not acknowledged (it is PENDING) and the connections to Kafka."""
@@ -132,7 +126,7 @@ class Pump:
     async def _work(self, connection: DedicatedConnection) -> None:
         while not self._stopping.is_set():
             if self.breaker.state is BreakerState.OPEN:
-                await self._try_link(connection)
+                await self._try_link()
                 continue
             moved = await self._cycle(connection)
             if self._database_failures:
@@ -149,6 +143,9 @@ class Pump:
         lanes = self._delivery.ready(usable)
         self._ready = len(lanes) == len(usable) > 0
         await self._take_up_again(connection, lanes)
+        await self.recorder.room()
+        # Its rows may be recorded, and seem free, while the older snapshot of the fetch does not show it.
+        waiting = self.recorder.waiting_keys()
         fetched = await self._fetch(connection, lanes)
         if fetched and self._in_backlog():
             await self._wait_for_wave()
@@ -156,12 +153,8 @@ class Pump:
         if trouble := self._delivery.trouble():
             self._trip(trouble, [])
         if self.breaker.state is not BreakerState.OPEN:
-            await self._take_off(connection, self._free(fetched))
+            await self._take_off(connection, self._free(fetched, waiting | self.recorder.waiting_keys()))
         self._note_busy()
-        await self._record(connection)
-        self._note_busy()
-        if self._lanes.to_release():
-            self._keeper.beat_now.set()
         await self._tidy(connection)
         return bool(fetched) or landed
 
@@ -180,7 +173,7 @@ class Pump:
             connection,
             lanes,
             rows_max=limit,
-            in_flight=self.in_flight,
+            in_flight=[*self.in_flight, *self.recorder.rows()],
             floor=floor.start(),
             cloudevents=self._settings.cloudevents,
         )
@@ -210,7 +203,7 @@ class Pump:
         self._flights = [flight for flight in self._flights if not flight.outcome.done()]
         for flight in landed:
             outcome = flight.outcome.result()
-            self._unrecorded.append((flight.batch, outcome))
+            self.recorder.take(flight.batch, outcome)
             if outcome.link is not None:
                 self._trip(outcome.link, outcome.stranded)
             elif outcome.sent and self.breaker.published():
@@ -219,13 +212,12 @@ class Pump:
             self._signal(Signal.BATCH_PUBLISHED)
         return bool(landed)
 
-    def _free(self, fetched: Sequence[Message]) -> list[Message]:
+    def _free(self, fetched: Sequence[Message], waiting: set[str]) -> list[Message]:
         """Of *fetched*, what may take off now: lanes may have gone, and keys failed, since it was read."""
         if self._delivery.one_at_a_time and self._flights:
             return []
         busy = {message.lane for message in self.in_flight}
         fences = {(lane.lane, lane.epoch) for lane in self._lanes.usable()}
-        waiting = {m.key for _, outcome in self._unrecorded for m, _ in outcome.faulty if m.key is not None}
         return [
             m for m in fetched if m.lane not in busy and (m.lane, m.epoch) in fences and m.key not in waiting
         ]
@@ -234,7 +226,7 @@ class Pump:
         """Start *messages*, as far as the delivery lets them."""
         prepared = await self._delivery.prepare(connection, messages)
         if prepared.outcome.faulty:
-            self._unrecorded.append((None, prepared.outcome))
+            self.recorder.take(None, prepared.outcome)
         for batch in prepared.batches:
             flight = _Flight(batch=batch, outcome=self._delivery.launch(batch))
             flight.outcome.add_done_callback(lambda _: self._keeper.news.set())
@@ -245,50 +237,15 @@ class Pump:
             self._trip(prepared.outcome.link, [])
 
     def _note_busy(self) -> None:
-        """A lane given back before its rows are marked would have them published again by its next owner."""
+        """Tell the keeper which lanes are busy and how the link is.
+
+        A lane given back before its rows are marked would have them published again by its next owner.
+        """
         lanes = {message.lane for message in self.in_flight}
-        for _, outcome in self._unrecorded:
-            lanes.update(message.lane for message in outcome.sent)
-            lanes.update(message.lane for message, _ in outcome.faulty)
-        self._lanes.busy = frozenset(lanes)
-
-    async def _record(self, connection: DedicatedConnection) -> None:
-        """Write down what landed, all of it in one statement each."""
-        sent = [message for _, outcome in self._unrecorded for message in outcome.sent]
-        if sent:
-            await self._mark(connection, sent)
-            for batch, outcome in self._unrecorded:
-                outcome.sent = []  # should the next statement fail, this one is not repeated
-                if batch is not None:
-                    self._delivery.settle(batch)
-        faulty = [fault for _, outcome in self._unrecorded for fault in outcome.faulty]
-        if faulty:
-            await self._charge(connection, faulty)
-        self._unrecorded.clear()
-
-    async def _mark(self, connection: DedicatedConnection, sent: Sequence[Message]) -> None:
-        fenced = len(sent) - await mark_sent(connection, sent, self._counters)
-        if fenced:
-            self._counters.fenced_total += fenced
-            _log.warning(
-                "relay could not mark rows: their lanes have another owner, who settles them", rows=fenced
-            )
-        self._signal(Signal.BATCH_MARKED)
-
-    async def _charge(
-        self, connection: DedicatedConnection, faulty: Sequence[tuple[Message, RowFault | LinkDown]]
-    ) -> None:
-        charges = [charge_for(message, fault) for message, fault in faulty]
-        await charge_rows(connection, charges)
-        for message, fault, step in charges:
-            told = {"seq": message.seq, "error_code": fault.error_code, "reason": str(fault)}
-            if isinstance(step, Retry):
-                self._counters.retried_total += 1
-                _log.warning("relay could not publish a row, trying again", after_s=step.after_s, **told)
-            else:
-                self._counters.failed_total += 1
-                _log.error("relay gave a row up; its key waits", attempts=message.attempts + 1, **told)
-        self._signal(Signal.ROWS_CHARGED)
+        self._lanes.busy = frozenset(lanes | self.recorder.lanes())
+        self._keeper.breaker = self.breaker.state.value
+        if self._lanes.to_release():
+            self._keeper.beat_now.set()
 
     async def _take_up_again(self, connection: DedicatedConnection, lanes: Sequence[Lane]) -> None:
         """Rows that failed because of the link, in lanes that can be published from, are as they were."""
@@ -323,13 +280,13 @@ class Pump:
             _log.warning("relay has lost Kafka, trying again", error_code=down.error_code, reason=str(down))
             self._signal(Signal.LINK_DOWN)
 
-    async def _try_link(self, connection: DedicatedConnection) -> None:
+    async def _try_link(self) -> None:
         """Ask for a broker once, after a while; charge what the outage caught in flight when that is due."""
         self._land()
-        await self._record(connection)
         due = self.breaker.due(time.monotonic())
         if due:
-            await self._charge(connection, due)
+            self.recorder.take(None, Outcome(faulty=due))
+        self._note_busy()
         await wait_at_most(self._stopping, self.breaker.pause_s())
         if self._stopping.is_set():
             return

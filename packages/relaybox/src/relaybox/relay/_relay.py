@@ -38,8 +38,8 @@ class Relay:
     An event is never lost, and per key the first appearances are in commit order (G20, G21). Exactly
     once, readers of committed messages find each event once, whatever died (G31); at least once, an
     event may reach the topic again, with the same ``ce_id``, if a process or a server dies between
-    acknowledgement and mark. It takes two connections outside *database*'s pool, and a third while
-    it takes lanes over.
+    acknowledgement and mark. It takes three connections outside *database*'s pool, and a fourth
+    while it takes lanes over.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Relay:
         self._name = name
         self._signal = on_signal
         self._counters = Counters()
-        self._lanes = Lanes(lease_s=settings.lease_s)
+        self._lanes = Lanes(lease_s=settings.lease_s, delivery=settings.delivery)
         self._keeper = Keeper(database, settings, self._lanes, self._counters, on_signal)
         delivery: Delivery = (
             ExactlyOnce(database, kafka, compression=settings.compression, wake=self._keeper.news.set)
@@ -97,10 +97,12 @@ class Relay:
             async with asyncio.TaskGroup() as group:
                 pump = group.create_task(self._pump.run(), name="relay-pump")
                 keeper = group.create_task(self._keeper.run(), name="relay-keeper")
+                recorder = group.create_task(self._pump.recorder.run(), name="relay-recorder")
                 await self._stopping.wait()
                 await asyncio.wait({pump}, timeout=_STOP_PUMP_S)
                 pump.cancel()
                 await self._settle()
+                recorder.cancel()
                 keeper.cancel()
             await self._leave()
         finally:
@@ -112,8 +114,8 @@ class Relay:
         """Record the last batch while the keeper still keeps its lanes."""
         try:
             async with asyncio.timeout(_STOP_RECORD_S):
-                await self._pump.settle()
-        except (DatabaseError, TimeoutError):
+                await self._pump.recorder.done()
+        except TimeoutError:
             _log.warning("relay stopped without PostgreSQL: its last batch will be published again")
 
     async def _leave(self) -> None:

@@ -6,12 +6,12 @@ from uuid import UUID
 from confluent_kafka import KafkaError
 
 from relaybox.relay._delivery import LaneBatch
-from relaybox.relay._errors import RecordRefused, RowFault
+from relaybox.relay._errors import LinkDown, RecordRefused, RowFault
 from relaybox.relay._messages import Message
 
 __all__ = ("Suspects",)
 
-Fault = tuple[Message, RowFault]
+Fault = tuple[Message, RowFault | LinkDown]
 
 
 class Suspects:

@@ -1,25 +1,28 @@
--- name: join_members
--- Say that relay $1 is alive for $2 more seconds, forget the dead, and count the other living ones.
-WITH me AS (
-    INSERT INTO relay_members (name, lease_until)
-    VALUES ($1, clock_timestamp() + make_interval(secs => $2::float8))
-    ON CONFLICT (name) DO UPDATE SET lease_until = excluded.lease_until
-), dead AS (
-    DELETE FROM relay_members WHERE name <> $1 AND lease_until < clock_timestamp()
-)
-SELECT (SELECT count(*) FROM relay_members WHERE name <> $1 AND lease_until >= clock_timestamp()) AS others,
-       (SELECT count(*) FROM relay_lanes) AS lanes
-
 -- name: leave_members
 -- Relay $1 is gone; the others' shares grow at their next heartbeat.
 DELETE FROM relay_members WHERE name = $1
 
 -- name: renew_lanes
--- Lengthen the leases of lanes $2, held by relay $1 at epochs $3, to $4 seconds from now; says which it still holds.
-UPDATE relay_lanes AS l SET lease_until = clock_timestamp() + make_interval(secs => $4::float8)
-FROM unnest($2::int[], $3::bigint[]) AS held (lane, epoch)
-WHERE l.lane = held.lane AND l.epoch = held.epoch AND l.owner = $1
-RETURNING l.lane
+-- Relay $1 lives for $2 more seconds, at $5, delivers $6, its breaker is $7; it keeps those of lanes $3 that it still
+-- holds at epochs $4. Forgets the dead. Says which lanes it kept, how many other relays live, how many lanes there are.
+WITH me AS (
+    INSERT INTO relay_members (name, lease_until, place, delivery, breaker)
+    VALUES ($1, clock_timestamp() + make_interval(secs => $2::float8), $5, $6, $7)
+    ON CONFLICT (name) DO UPDATE SET lease_until = excluded.lease_until, breaker = excluded.breaker
+), dead AS (
+    -- Two relays that forget the dead in another order would wait for each other.
+    DELETE FROM relay_members WHERE name IN (
+        SELECT name FROM relay_members WHERE name <> $1 AND lease_until < clock_timestamp() FOR UPDATE SKIP LOCKED
+    )
+), kept AS (
+    UPDATE relay_lanes AS l SET lease_until = clock_timestamp() + make_interval(secs => $2::float8)
+    FROM unnest($3::int[], $4::bigint[]) AS held (lane, epoch)
+    WHERE l.lane = held.lane AND l.epoch = held.epoch AND l.owner = $1
+    RETURNING l.lane
+)
+SELECT (SELECT coalesce(array_agg(lane), '{}') FROM kept) AS kept,
+       (SELECT count(*) FROM relay_members WHERE name <> $1 AND lease_until >= clock_timestamp()) AS others,
+       (SELECT count(*) FROM relay_lanes) AS lanes
 
 -- name: take_lanes
 -- Take at most $2 lanes that nobody holds, for relay $1 and $3 seconds. The epoch fences whoever held them.

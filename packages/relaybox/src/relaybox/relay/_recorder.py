@@ -1,0 +1,141 @@
+"""Writing down what became of rows, beside the fetching of others."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import structlog
+
+from relaybox.db import Database, DatabaseError, DedicatedConnection
+from relaybox.relay._ask import connected
+from relaybox.relay._backoff import Retry, link_pause_s
+from relaybox.relay._delivery import Batch, Outcome
+from relaybox.relay._errors import LinkDown, RowFault
+from relaybox.relay._messages import Message
+from relaybox.relay._rows import charge_for, charge_rows, mark_sent, plan_for_backlogs
+from relaybox.relay._signals import OnSignal, Signal
+from relaybox.relay._statistics import Counters
+
+__all__ = ("Recorder",)
+
+#: More rows than this are not left unrecorded: the publishing loop waits.
+_ROWS_MAX: Final = 8_000
+_log = structlog.get_logger(__name__)
+
+
+class Recorder:
+    """Remembers outcomes until PostgreSQL has them.
+
+    Over a connection of its own: marking takes as long as fetching, and each would wait for the other.
+
+    Invariant: what it holds is in no other state than PENDING, so its rows and the keys of its
+    faulty ones must be kept from taking off again until it has let go of them.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        counters: Counters,
+        on_signal: OnSignal,
+        *,
+        settled: Callable[[Batch], None],
+        changed: Callable[[], None],
+    ) -> None:
+        """*settled* hears of every batch of which PostgreSQL knows; *changed* that less is held."""
+        self._database = database
+        self._counters = counters
+        self._signal = on_signal
+        self._settled = settled
+        self._changed = changed
+        self._held: list[tuple[Batch | None, Outcome]] = []
+        self._some = asyncio.Event()
+        self._none = asyncio.Event()
+        self._none.set()
+
+    def take(self, batch: Batch | None, outcome: Outcome) -> None:
+        """Write *outcome* down as soon as possible."""
+        self._held.append((batch, outcome))
+        self._none.clear()
+        self._some.set()
+
+    def rows(self) -> list[Message]:
+        """Published rows that are not marked yet."""
+        return [message for _, outcome in self._held for message in outcome.sent]
+
+    def waiting_keys(self) -> set[str]:
+        """Keys that wait for a faulty row which is not charged yet."""
+        return {m.key for _, outcome in self._held for m, _ in outcome.faulty if m.key is not None}
+
+    def lanes(self) -> set[int]:
+        """Lanes of rows that are not written down yet."""
+        faulty = [message for _, outcome in self._held for message, _ in outcome.faulty]
+        return {message.lane for message in (*self.rows(), *faulty)}
+
+    async def room(self) -> None:
+        """Wait while too much is held."""
+        if len(self.rows()) > _ROWS_MAX:
+            await self._none.wait()
+
+    async def done(self) -> None:
+        """Wait until nothing is held."""
+        await self._none.wait()
+
+    async def run(self) -> None:
+        """Record for ever; PostgreSQL away is waited out."""
+        failures = 0
+        while True:
+            try:
+                async with connected(self._database) as connection:
+                    await plan_for_backlogs(connection)
+                    while True:
+                        await self._some.wait()
+                        await self._record(connection)
+                        failures = 0
+            except DatabaseError as error:
+                failures += 1
+                if failures == 1:
+                    _log.warning("relay cannot mark rows, trying again", error_code=error.error_code)
+                await asyncio.sleep(link_pause_s(failures))
+
+    async def _record(self, connection: DedicatedConnection) -> None:
+        """Write down what is held now, all of it in one statement each."""
+        held = list(self._held)
+        sent = [message for _, outcome in held for message in outcome.sent]
+        if sent:
+            await self._mark(connection, sent)
+            for batch, outcome in held:
+                outcome.sent = []  # should the next statement fail, this one is not repeated
+                if batch is not None:
+                    self._settled(batch)
+        faulty = [fault for _, outcome in held for fault in outcome.faulty]
+        if faulty:
+            await self._charge(connection, faulty)
+        del self._held[: len(held)]
+        if not self._held:
+            self._some.clear()
+            self._none.set()
+        self._changed()
+
+    async def _mark(self, connection: DedicatedConnection, sent: Sequence[Message]) -> None:
+        fenced = len(sent) - await mark_sent(connection, sent, self._counters)
+        if fenced:
+            self._counters.fenced_total += fenced
+            _log.warning(
+                "relay could not mark rows: their lanes have another owner, who settles them", rows=fenced
+            )
+        self._signal(Signal.BATCH_MARKED)
+
+    async def _charge(
+        self, connection: DedicatedConnection, faulty: Sequence[tuple[Message, RowFault | LinkDown]]
+    ) -> None:
+        charges = [charge_for(message, fault) for message, fault in faulty]
+        await charge_rows(connection, charges)
+        for message, fault, step in charges:
+            told = {"seq": message.seq, "error_code": fault.error_code, "reason": str(fault)}
+            if isinstance(step, Retry):
+                self._counters.retried_total += 1
+                _log.warning("relay could not publish a row, trying again", after_s=step.after_s, **told)
+            else:
+                self._counters.failed_total += 1
+                _log.error("relay gave a row up; its key waits", attempts=message.attempts + 1, **told)
+        self._signal(Signal.ROWS_CHARGED)
