@@ -75,22 +75,6 @@ async def test_the_roles_and_the_database_of_the_docs_are_all_that_is_needed(
     await superuser.close()
 
 
-async def test_a_failed_row_is_pending_again_after_what_troubleshooting_says(database: Database) -> None:
-    [retry] = [
-        text for text in fences(DOCS / "how-to/troubleshooting.md", "sql") if text.startswith("UPDATE")
-    ]
-    async with database.connection() as connection:
-        [row] = await connection.fetch(
-            "INSERT INTO event_outbox (topic, key, payload, status, attempts, error_data)"
-            " VALUES ('t', 'k', '{}', 'FAILED', 4, '{}') RETURNING id"
-        )
-        await connection.fetch(retry.replace(str(uuid.UUID(int=0)), str(row["id"])).rstrip("; \n"))
-        [after] = await connection.fetch(
-            "SELECT status, attempts, next_attempt_at, error_data FROM event_outbox"
-        )
-    assert tuple(after.values()) == ("PENDING", 0, None, None)
-
-
 async def test_the_outbox_is_adopted_as_the_page_says(database: Database) -> None:
     [text] = fences(DOCS / "how-to/adopt-the-outbox.md", "python")
     names: dict[str, Any] = {}

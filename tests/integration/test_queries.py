@@ -57,7 +57,7 @@ async def test_every_query_is_understood_by_the_migrated_schema(
     text = queries[name]
     assert text.startswith("-- "), "a line of purpose stands above every query"
     if _OPEN in text:
-        pytest.skip("has an open place; prepared below with what each domain puts there")
+        pytest.skip("has an open place; tests run it with what is put there")
     async with database.connection() as connection:
         for own in (queries[one] for one in queries if "CREATE TEMPORARY TABLE" in queries[one]):
             await connection.fetch(own)

@@ -12,6 +12,7 @@ from pydantic_core import to_json
 from relaybox.cli._extras import needs_extra
 from relaybox.cli._local import run_beside_servers
 from relaybox.cli._migrate import migrate_commands
+from relaybox.cli._outbox import outbox_commands
 from relaybox.cli._report import ErrorsAsLines
 from relaybox.cli._services import consumer_commands, relay_commands
 from relaybox.cli._topics import topics_commands
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 app.add_typer(migrate_commands(BACKBONE), name="migrate")
 app.add_typer(topics_commands, name="topics")
+app.add_typer(outbox_commands, name="outbox")
 app.add_typer(relay_commands, name="relay")
 app.add_typer(consumer_commands, name="consumer")
 app.command(

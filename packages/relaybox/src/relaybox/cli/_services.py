@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from relaybox.cli._extras import needs_extra
+from relaybox.cli._relays import accept, lanes, status
 from relaybox.cli._report import ErrorsAsLines
 from relaybox.consumers import Consumer, Subscription
 from relaybox.db import BACKBONE
@@ -36,6 +37,11 @@ def run_relay() -> None:
     """
     with needs_extra("http"):
         asyncio.run(_relay())
+
+
+relay_commands.command()(status)
+relay_commands.command()(lanes)
+relay_commands.command()(accept)
 
 
 @consumer_commands.callback()

@@ -11,6 +11,7 @@ from relaybox.relay._errors import (
     RowFault,
     TopicUnknown,
 )
+from relaybox.relay._lanes import LANES_CHANNEL
 from relaybox.relay._metrics import RelayCollector
 from relaybox.relay._relay import Relay
 from relaybox.relay._signals import OnSignal, Signal
@@ -18,6 +19,7 @@ from relaybox.relay._statistics import DELAY_BOUNDS_S, Statistics
 
 __all__ = (
     "DELAY_BOUNDS_S",
+    "LANES_CHANNEL",
     "EnvelopeIncomplete",
     "GiveUp",
     "LinkDown",

@@ -55,12 +55,16 @@ CREATE TEMPORARY TABLE verify_horizons (
 
 -- name: take_snapshot
 -- Every event that the tables know, of key $1 if given; wanted since $2 if given. One statement, so one snapshot.
--- A SENT row may have been removed: then the event itself says that it must be on the topic. It was published
+-- A SENT row may have been removed: then the event itself says that it must be on the topic, unless it was skipped,
+-- which the record of that act says for ever. It was published
 -- neither before it was written nor, a minute's grace for slow marking, long before its row was marked.
 INSERT INTO verify_events
 SELECT coalesce(o.event_id, d.event_id::text), o.topic, CASE WHEN o.seq IS NULL THEN d.aggregate_id ELSE o.key END,
        o.id, o.seq,
        CASE WHEN o.status = 'PENDING' THEN 'pending' WHEN o.skipped_at IS NOT NULL THEN 'skipped'
+            WHEN o.seq IS NULL AND d.event_id::text IN (
+                SELECT gap ->> 'event_id' FROM operator_acts AS a, jsonb_array_elements(a.target -> 'rows') AS gap
+                WHERE a.act = 'skip') THEN 'skipped'
             WHEN o.status = 'FAILED' THEN 'failed' ELSE 'sent' END,
        hashtextextended(d.aggregate_type || '/' || d.aggregate_id, 0), d.aggregate_version,
        greatest(coalesce(o.created_at, d.created_at), o.sent_at - interval '1 minute'),

@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 from relaybox.db import Database
+from relaybox.operations import Selection, purge, skip
 from relaybox.relay import Relay
 from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings
 from relaybox.verify import Kind, Report, verify
 from relaybox.verify._records import partition_of
 from relaybox.verify._tables import Snapshot, Tables
 
+from tests.fixtures.failures import fail_rows
 from tests.fixtures.planting import (
     Row,
     change,
@@ -96,6 +98,24 @@ async def test_g33_events_whose_rows_were_removed_must_be_on_the_topic_still(
     [finding] = report.findings
     assert (finding.topic, finding.key) == (None, "c")
     assert ids_of(report, Kind.LOST) == [gone["payload"]["event_id"]]
+
+
+async def test_g33_a_gap_that_an_operator_made_is_told_as_such_after_its_row_is_purged(
+    database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
+) -> None:
+    rows = await written(database, topic, KEYS, 3)
+    gap = of(rows, "c")[1]
+    await publish(database, kafka_settings, [row for row in rows if row is not gap])
+    await fail_rows(database, gap["seq"])
+    async with database.connection() as connection:
+        await skip(connection, Selection(seqs=[gap["seq"]]), by="ann", reason="test")
+        await purge(connection, Selection(), by="ann")
+    assert await rows_of(database) == []
+
+    report = await verified()
+    assert report.holds()
+    assert found(report) == {Kind.SKIPPED: 1}
+    assert ids_of(report, Kind.SKIPPED) == [gap["payload"]["event_id"]]
 
 
 async def test_g33_a_topic_that_was_removed_has_lost_what_was_sent_to_it(

@@ -1,0 +1,87 @@
+"""How commands for operators speak: tables for people, JSON for scripts."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+
+import typer
+from pydantic_core import to_json
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from relaybox.db import Database, Executor
+from relaybox.settings import PostgresSettings, load_settings
+
+__all__ = ("age_of", "ask_database", "plain", "print_json", "print_table", "seconds", "table", "told")
+
+T = TypeVar("T")
+_MINUTE_S: Final = 60
+_UNITS: Final = ((86_400, "d"), (3_600, "h"), (_MINUTE_S, "m"))
+
+
+def ask_database(work: Callable[[Executor], Awaitable[T]]) -> T:
+    """Run *work* on one connection, in autocommit: every statement is a transaction.
+
+    Raises:
+        SettingsError: POSTGRES_* is malformed.
+        DatabaseError: PostgreSQL is away or too busy.
+    """
+    return asyncio.run(_ask(load_settings(PostgresSettings), work))
+
+
+async def _ask(settings: PostgresSettings, work: Callable[[Executor], Awaitable[T]]) -> T:
+    database = Database(settings, application_name="relaybox-operator")
+    try:
+        async with database.connection() as connection:
+            return await work(connection)
+    finally:
+        await database.close()
+
+
+def print_json(told: object) -> None:
+    """One JSON value on one line."""
+    typer.echo(to_json(told).decode())
+
+
+def told(one: Any) -> dict[str, Any]:
+    """A dataclass, and those in it, for JSON."""
+    return asdict(one)
+
+
+def table(*columns: str, right: Sequence[str] = ()) -> Table:
+    """An empty table; the columns *right* hold figures."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return made
+
+
+def print_table(made: Table) -> None:
+    """Show *made* on standard output, as wide as the terminal or ``COLUMNS`` is."""
+    Console().print(made)
+
+
+def plain(value: object) -> Text:
+    """*value* as a cell: nothing in it is taken for markup or for a command to the terminal."""
+    text = "–" if value is None or value == "" else str(value)
+    return Text("".join(one if one.isprintable() else "�" for one in text))
+
+
+def age_of(moment: datetime | None) -> str:
+    """How long ago *moment* was, or is to come."""
+    return "–" if moment is None else seconds((datetime.now(UTC) - moment).total_seconds())
+
+
+def seconds(duration_s: float | None) -> str:
+    """A duration for people: ``0.4 s``, ``12 s``, ``3 m``, ``2 h``, ``5 d``; negative ones as ``in 3 s``."""
+    if duration_s is None:
+        return "–"
+    if duration_s < 0:
+        return f"in {seconds(-duration_s)}"
+    for unit_s, name in _UNITS:
+        if duration_s >= 2 * unit_s:
+            return f"{duration_s / unit_s:.0f} {name}"
+    return f"{duration_s:.1f} s" if duration_s < 10 else f"{duration_s:.0f} s"

@@ -1,0 +1,63 @@
+"""What operators see and do: rows of the outbox, keys that wait, relays and lanes (G32)."""
+
+from relaybox.operations._acts import Act, Preview, Recorded, list_acts, preview, purge, retry, skip
+from relaybox.operations._errors import LanesRefused, MarkerRefused, OperationError, SelectionEmpty
+from relaybox.operations._relays import (
+    BACKLOG_ROWS_MAX,
+    LANES_MAX,
+    LaneStatus,
+    RelayStatus,
+    Status,
+    accept_marker,
+    check_growth,
+    published_per_s,
+    relay_status,
+    want_lanes,
+)
+from relaybox.operations._rows import (
+    BlockedKey,
+    BlockedKeys,
+    BlockedLane,
+    Row,
+    RowDetails,
+    blocked_keys,
+    list_rows,
+    show_row,
+)
+from relaybox.operations._selection import Fault, Selection, State
+
+__all__ = (
+    "BACKLOG_ROWS_MAX",
+    "LANES_MAX",
+    "Act",
+    "BlockedKey",
+    "BlockedKeys",
+    "BlockedLane",
+    "Fault",
+    "LaneStatus",
+    "LanesRefused",
+    "MarkerRefused",
+    "OperationError",
+    "Preview",
+    "Recorded",
+    "RelayStatus",
+    "Row",
+    "RowDetails",
+    "Selection",
+    "SelectionEmpty",
+    "State",
+    "Status",
+    "accept_marker",
+    "blocked_keys",
+    "check_growth",
+    "list_acts",
+    "list_rows",
+    "preview",
+    "published_per_s",
+    "purge",
+    "relay_status",
+    "retry",
+    "show_row",
+    "skip",
+    "want_lanes",
+)

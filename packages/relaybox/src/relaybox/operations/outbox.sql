@@ -1,0 +1,218 @@
+-- name: all_rows
+-- The outbox as operators see it: state instead of status and time stamps, and no payload, which may be personal.
+SELECT o.id, o.seq, o.topic, o.key, o.key_hash, o.status, o.attempts, o.created_at, o.next_attempt_at, o.sent_at,
+       o.skipped_at,
+       CASE WHEN o.skipped_at IS NOT NULL THEN 'skipped'
+            WHEN o.status = 'PENDING' AND o.next_attempt_at IS NOT NULL THEN 'retrying'
+            ELSE lower(o.status::text) END AS state,
+       coalesce(o.skipped_at, o.sent_at, o.created_at) AS since,
+       o.payload ->> 'event_id' AS event_id,
+       o.payload ->> 'event_type' AS event_type,
+       o.error_data ->> 'reason' AS fault,
+       o.error_data ->> 'class' AS error_class,
+       o.error_data ->> 'message' AS error_message,
+       (o.error_data ->> 'at')::timestamptz AS failed_at
+FROM event_outbox AS o
+
+-- name: selected
+-- Those that a selection names: ids $1, seqs $2, keys $3, error classes $4, fault $5, in their state for more than
+-- $6 seconds. What is null names all.
+SELECT r.* FROM (
+    -- include: all_rows
+) AS r
+WHERE ($1::uuid[] IS NULL OR r.id = ANY ($1::uuid[]))
+  AND ($2::bigint[] IS NULL OR r.seq = ANY ($2::bigint[]))
+  AND ($3::text[] IS NULL OR r.key = ANY ($3::text[]))
+  AND ($4::text[] IS NULL OR r.error_class = ANY ($4::text[]))
+  AND ($5::text IS NULL OR r.fault = $5::text)
+  AND ($6::float8 IS NULL OR r.since < now() - make_interval(secs => $6::float8))
+
+-- name: list_rows
+-- The first $8 selected rows by seq that are in one of the states $7. Spelled out state by state, because each but
+-- SENT has a small index of its own.
+SELECT s.* FROM (
+    -- include: selected
+) AS s
+WHERE ('pending' = ANY ($7::text[]) AND s.status = 'PENDING' AND s.next_attempt_at IS NULL)
+   OR ('retrying' = ANY ($7::text[]) AND s.status = 'PENDING' AND s.next_attempt_at IS NOT NULL)
+   OR ('failed' = ANY ($7::text[]) AND s.status = 'FAILED' AND s.skipped_at IS NULL)
+   OR ('skipped' = ANY ($7::text[]) AND s.status = 'FAILED' AND s.skipped_at IS NOT NULL)
+   OR ('sent' = ANY ($7::text[]) AND s.status = 'SENT')
+ORDER BY s.seq LIMIT $8::int
+
+-- name: show_row
+-- The row with id $1 or seq $2, the fields $4 of its envelope, its payload where $3 asks for it, and what operators
+-- did to it. Fields are named one by one: what somebody wrote past the library may have anything beside them.
+SELECT r.*,
+       (SELECT coalesce(jsonb_object_agg(field.key, field.value), '{}')
+        FROM jsonb_each(CASE jsonb_typeof(o.payload) WHEN 'object' THEN o.payload ELSE '{}' END) AS field
+        WHERE field.key = ANY ($4::text[])) AS envelope,
+       CASE WHEN $3::boolean THEN o.payload END AS payload,
+       (SELECT coalesce(jsonb_agg(jsonb_build_object('at', a.at, 'by', a.actor, 'act', a.act, 'reason', a.reason)
+                                  ORDER BY a.id), '[]')
+        FROM operator_acts AS a
+        WHERE a.target @> jsonb_build_object('rows', jsonb_build_array(jsonb_build_object('id', r.id)))) AS acts
+FROM (
+    -- include: all_rows
+) AS r JOIN event_outbox AS o ON o.id = r.id AND o.seq = r.seq
+WHERE r.id = $1::uuid OR r.seq = $2::bigint
+
+-- name: blocked_keys
+-- The first $7 selected rows that hold their keys back, the longest waiting first: FAILED, or waiting for their next
+-- attempt. A row without a key holds back nobody but waits like them. Behind each: the rows that wait for it.
+WITH heads AS (
+    SELECT DISTINCT ON (coalesce(s.key, s.id::text)) s.* FROM (
+        -- include: selected
+    ) AS s
+    WHERE (s.status = 'FAILED' AND s.skipped_at IS NULL) OR (s.status = 'PENDING' AND s.next_attempt_at IS NOT NULL)
+    ORDER BY coalesce(s.key, s.id::text), s.seq
+), shown AS (
+    SELECT *, count(*) OVER () AS total FROM heads ORDER BY coalesce(failed_at, created_at), seq LIMIT $7::int
+), waiting AS (
+    SELECT shown.key, count(*) AS rows FROM shown
+    JOIN event_outbox AS o ON o.key = shown.key AND o.seq > shown.seq
+    WHERE o.status = 'PENDING' OR (o.status = 'FAILED' AND o.skipped_at IS NULL)
+    GROUP BY shown.key
+)
+SELECT shown.*, coalesce(waiting.rows, 0) AS behind, l.lane
+FROM shown
+LEFT JOIN waiting ON waiting.key = shown.key
+LEFT JOIN relay_lanes AS l ON shown.key_hash BETWEEN l.hash_min AND l.hash_max
+ORDER BY coalesce(shown.failed_at, shown.created_at), shown.seq
+
+-- name: blocked_lanes
+-- Lanes that nobody publishes from because of a fault, with the PENDING rows that wait there.
+SELECT l.lane, l.fault, count(o.seq) AS pending, min(o.created_at) AS oldest
+FROM relay_lanes AS l
+LEFT JOIN event_outbox AS o ON o.status = 'PENDING' AND o.key_hash BETWEEN l.hash_min AND l.hash_max
+WHERE l.fault IS NOT NULL
+GROUP BY l.lane, l.fault ORDER BY l.lane
+
+-- name: preview_failed
+-- What retry and skip would find: the first $7 selected FAILED rows by seq, how many there are, and which of them,
+-- and how many, stand behind an earlier FAILED row of their key that is not selected.
+WITH chosen AS (
+    SELECT s.* FROM (
+        -- include: selected
+    ) AS s
+    WHERE s.status = 'FAILED' AND s.skipped_at IS NULL
+), judged AS (
+    SELECT chosen.*, EXISTS (
+        SELECT FROM event_outbox AS head
+        WHERE head.key = chosen.key AND head.seq < chosen.seq AND head.status = 'FAILED' AND head.skipped_at IS NULL
+          AND head.seq NOT IN (SELECT c.seq FROM chosen AS c)
+    ) AS behind_another
+    FROM chosen
+)
+SELECT *, count(*) OVER () AS total, count(*) FILTER (WHERE behind_another) OVER () AS total_behind_another
+FROM judged ORDER BY seq LIMIT $7::int
+
+-- name: preview_done
+-- What purge would find: the first $7 selected rows by seq that are SENT or skipped, and how many there are.
+WITH chosen AS MATERIALIZED (
+    SELECT s.seq FROM (
+        -- include: selected
+    ) AS s
+    WHERE s.status = 'SENT' OR s.skipped_at IS NOT NULL
+)
+SELECT r.*, false AS behind_another, (SELECT count(*) FROM chosen) AS total, 0 AS total_behind_another
+FROM (
+    -- include: all_rows
+) AS r
+WHERE r.seq = ANY (ARRAY(SELECT seq FROM chosen ORDER BY seq LIMIT $7::int))
+ORDER BY r.seq
+
+-- name: retry
+-- Put the first $8 selected FAILED rows after seq $7 back to PENDING as if they had never been tried, record it as the
+-- act of $9 for reason $10, selection $11, and wake the relays on channel $12. A relay publishes them by seq, each
+-- before the rows of its key that wait behind it.
+WITH chosen AS MATERIALIZED (
+    SELECT s.* FROM (
+        -- include: selected
+    ) AS s
+    WHERE s.status = 'FAILED' AND s.skipped_at IS NULL AND s.seq > $7::bigint
+    ORDER BY s.seq LIMIT $8::int
+    FOR UPDATE OF s
+), changed AS (
+    UPDATE event_outbox AS o SET status = 'PENDING', attempts = 0, next_attempt_at = NULL, error_data = NULL
+    FROM chosen WHERE o.id = chosen.id AND o.seq = chosen.seq AND o.status = 'FAILED' AND o.skipped_at IS NULL
+    RETURNING o.seq
+), recorded AS (
+    INSERT INTO operator_acts (actor, act, reason, target)
+    SELECT $9, 'retry', $10::text, jsonb_build_object('selection', $11::text::jsonb, 'count', count(*), 'rows', jsonb_agg(
+        jsonb_build_object('id', chosen.id, 'seq', chosen.seq, 'key', chosen.key, 'topic', chosen.topic,
+                           'event_id', chosen.event_id, 'event_type', chosen.event_type, 'fault', chosen.fault,
+                           'error_class', chosen.error_class, 'attempts', chosen.attempts) ORDER BY chosen.seq))
+    FROM changed JOIN chosen ON chosen.seq = changed.seq
+    HAVING count(*) > 0
+    RETURNING id
+)
+SELECT (SELECT max(seq) FROM chosen) AS last_seq, (SELECT count(*) FROM changed) AS rows,
+       (SELECT pg_notify($12, '') FROM recorded) AS woken
+
+-- name: skip
+-- Decide for the first $8 selected FAILED rows after seq $7 that they are never published, recorded like retry. Only
+-- where no earlier row of the key is FAILED that is not among them: what is decided is decided in order.
+WITH chosen AS MATERIALIZED (
+    SELECT s.* FROM (
+        -- include: selected
+    ) AS s
+    WHERE s.status = 'FAILED' AND s.skipped_at IS NULL AND s.seq > $7::bigint
+    ORDER BY s.seq LIMIT $8::int
+    FOR UPDATE OF s
+), heads AS (
+    SELECT chosen.* FROM chosen
+    WHERE NOT EXISTS (
+        SELECT FROM event_outbox AS head
+        WHERE head.key = chosen.key AND head.seq < chosen.seq AND head.status = 'FAILED' AND head.skipped_at IS NULL
+          AND head.seq NOT IN (SELECT c.seq FROM chosen AS c)
+    )
+), changed AS (
+    UPDATE event_outbox AS o SET skipped_at = clock_timestamp()
+    FROM heads WHERE o.id = heads.id AND o.seq = heads.seq AND o.status = 'FAILED' AND o.skipped_at IS NULL
+    RETURNING o.seq
+), recorded AS (
+    INSERT INTO operator_acts (actor, act, reason, target)
+    SELECT $9, 'skip', $10::text, jsonb_build_object('selection', $11::text::jsonb, 'count', count(*), 'rows', jsonb_agg(
+        jsonb_build_object('id', heads.id, 'seq', heads.seq, 'key', heads.key, 'topic', heads.topic,
+                           'event_id', heads.event_id, 'event_type', heads.event_type, 'fault', heads.fault,
+                           'error_class', heads.error_class, 'attempts', heads.attempts) ORDER BY heads.seq))
+    FROM changed JOIN heads ON heads.seq = changed.seq
+    HAVING count(*) > 0
+    RETURNING id
+)
+SELECT (SELECT max(seq) FROM chosen) AS last_seq, (SELECT count(*) FROM changed) AS rows,
+       (SELECT pg_notify($12, '') FROM recorded) AS woken
+
+-- name: purge
+-- Remove at most $8 selected rows after seq $7 that are SENT or skipped, and no other, recorded as the act of $9 for
+-- reason $10, selection $11. The record keeps each skipped row, whose gap nothing else tells of any more, but of the
+-- SENT ones the number only.
+WITH chosen AS MATERIALIZED (
+    SELECT s.id, s.seq FROM (
+        -- include: selected
+    ) AS s
+    WHERE (s.status = 'SENT' OR s.skipped_at IS NOT NULL) AND s.seq > $7::bigint
+    ORDER BY s.seq LIMIT $8::int
+), changed AS (
+    DELETE FROM event_outbox AS o USING chosen
+    WHERE o.id = chosen.id AND o.seq = chosen.seq AND (o.status = 'SENT' OR o.skipped_at IS NOT NULL)
+    RETURNING o.id, o.seq, o.key, o.topic, o.skipped_at, o.payload ->> 'event_id' AS event_id,
+              o.payload ->> 'event_type' AS event_type
+), recorded AS (
+    INSERT INTO operator_acts (actor, act, reason, target)
+    SELECT $9, 'purge', $10::text, jsonb_build_object(
+        'selection', $11::text::jsonb, 'count', count(*), 'seq_min', min(seq), 'seq_max', max(seq),
+        'rows', coalesce(jsonb_agg(
+            jsonb_build_object('id', id, 'seq', seq, 'key', key, 'topic', topic, 'event_id', event_id,
+                               'event_type', event_type) ORDER BY seq)
+            FILTER (WHERE skipped_at IS NOT NULL), '[]'))
+    FROM changed
+    HAVING count(*) > 0
+    RETURNING id
+)
+SELECT (SELECT max(seq) FROM chosen) AS last_seq, (SELECT count(*) FROM changed) AS rows
+
+-- name: list_acts
+-- The last $1 acts of operators, the newest first.
+SELECT id, at, actor, act, reason, target FROM operator_acts ORDER BY id DESC LIMIT $1::int

@@ -1,0 +1,70 @@
+-- name: relays
+-- The relays that are alive, or were at their last heartbeat, and what each says about itself.
+SELECT m.name, m.place, m.delivery, m.breaker, m.started_at, m.published_total,
+       extract(epoch FROM m.lease_until - clock_timestamp())::float8 AS lease_s,
+       (SELECT count(*) FROM relay_lanes AS l WHERE l.owner = m.name) AS lanes
+FROM relay_members AS m ORDER BY m.started_at, m.name
+
+-- name: lanes
+-- Every lane, who holds it, and of the first $1 PENDING rows of the outbox how many are its own, and the age of the
+-- oldest. The bounds are searched, not joined: a backlog times a thousand lanes would take minutes.
+WITH bounds AS (
+    SELECT lane, row_number() OVER (ORDER BY hash_min) AS place FROM relay_lanes
+), waiting AS (
+    SELECT width_bucket(o.key_hash, (SELECT array_agg(hash_min ORDER BY hash_min) FROM relay_lanes)) AS place,
+           count(*) AS pending, min(o.created_at) AS oldest
+    FROM (SELECT key_hash, created_at FROM event_outbox WHERE status = 'PENDING' ORDER BY seq LIMIT $1::int) AS o
+    GROUP BY 1
+)
+SELECT l.lane, l.hash_min, l.hash_max, l.owner, l.epoch, l.fault,
+       extract(epoch FROM l.lease_until - clock_timestamp())::float8 AS lease_s,
+       coalesce(waiting.pending, 0) AS pending,
+       extract(epoch FROM clock_timestamp() - waiting.oldest)::float8 AS oldest_s
+FROM relay_lanes AS l JOIN bounds ON bounds.lane = l.lane LEFT JOIN waiting ON waiting.place = bounds.place
+ORDER BY l.lane
+
+-- name: backlog
+-- What waits, each counted up to $1; how long the first PENDING row has; and the time of this look.
+SELECT clock_timestamp() AS at, (SELECT lanes_wanted FROM relay_origin) AS lanes_wanted,
+       (SELECT count(*) FROM (SELECT FROM event_outbox WHERE status = 'PENDING' LIMIT $1::int) AS rows) AS pending,
+       (SELECT count(*) FROM (SELECT FROM event_outbox
+                              WHERE status = 'PENDING' AND next_attempt_at IS NOT NULL LIMIT $1::int) AS rows) AS retrying,
+       (SELECT count(*) FROM (SELECT FROM event_outbox
+                              WHERE status = 'FAILED' AND skipped_at IS NULL LIMIT $1::int) AS rows) AS failed,
+       (SELECT count(*) FROM (SELECT FROM event_outbox
+                              WHERE status = 'FAILED' AND skipped_at IS NOT NULL LIMIT $1::int) AS rows) AS skipped,
+       (SELECT extract(epoch FROM clock_timestamp() - created_at)::float8
+        FROM event_outbox WHERE status = 'PENDING' ORDER BY seq LIMIT 1) AS oldest_pending_s
+
+-- name: lanes_wanted
+-- How many lanes there shall be.
+SELECT lanes_wanted FROM relay_origin
+
+-- name: want_lanes
+-- Have $2 lanes instead of $1, which the owners split theirs for; recorded as the act of $3 for reason $4, told on
+-- channel $5. No row where somebody else has changed it meanwhile.
+WITH changed AS (
+    UPDATE relay_origin SET lanes_wanted = $2::int WHERE lanes_wanted = $1::int RETURNING lanes_wanted
+), recorded AS (
+    INSERT INTO operator_acts (actor, act, reason, target)
+    SELECT $3, 'lanes', $4::text, jsonb_build_object('lanes_before', $1::int, 'lanes_wanted', lanes_wanted) FROM changed
+    RETURNING id
+)
+SELECT pg_notify($5, '') FROM recorded
+
+-- name: fault_of_lane
+-- Why nobody publishes from lane $1.
+SELECT fault FROM relay_lanes WHERE lane = $1
+
+-- name: accept_marker
+-- Have lane $1, whose fault is still $2, go on from marker $3: what Kafka holds up to it counts as decided. Recorded as
+-- the act of $4 for reason $5, told on channels $6. No row where the fault has changed meanwhile.
+WITH changed AS (
+    UPDATE relay_lanes SET accepted_marker = $3::uuid, fault = NULL WHERE lane = $1 AND fault = $2::text
+    RETURNING lane
+), recorded AS (
+    INSERT INTO operator_acts (actor, act, reason, target)
+    SELECT $4, 'accept', $5::text, jsonb_build_object('lane', lane, 'marker', $3::uuid, 'fault', $2::text) FROM changed
+    RETURNING id
+)
+SELECT pg_notify(channel, '') FROM recorded, unnest($6::text[]) AS channel

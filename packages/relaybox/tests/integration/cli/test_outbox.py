@@ -1,0 +1,230 @@
+"""``relaybox outbox …`` as an operator types it, on a real PostgreSQL."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from relaybox.cli import app
+from relaybox.db import Database
+from relaybox.settings import PostgresSettings
+from typer.testing import CliRunner, Result
+
+from tests.fixtures.failures import acts_of, delay_row, fail_rows, send_rows
+from tests.fixtures.relays import put_events, rows_of
+
+Outbox = Callable[..., Awaitable[Result]]
+
+
+@pytest.fixture
+def outbox(postgres_settings: PostgresSettings) -> Outbox:
+    variables = {
+        "POSTGRES_HOST": postgres_settings.host,
+        "POSTGRES_PORT": str(postgres_settings.port),
+        "POSTGRES_DB": postgres_settings.db,
+        "POSTGRES_USER": postgres_settings.user,
+        "POSTGRES_PASSWORD": postgres_settings.password.get_secret_value(),
+        "COLUMNS": "220",
+        "LOGNAME": "night-shift",
+    }
+
+    async def run(*words: str, **more: str) -> Result:
+        # In a thread: a command runs an event loop of its own.
+        return await asyncio.to_thread(CliRunner().invoke, app, ["outbox", *words], env=variables | more)
+
+    return run
+
+
+@pytest.fixture
+async def filled(database: Database) -> Database:
+    """Of ``a`` the first row has failed, of ``b`` the second waits for an attempt, ``c`` is done."""
+    for key in ("a", "b", "c"):
+        await put_events(database, "domain-events", [key], count=3)
+    await fail_rows(database, 1)
+    await send_rows(database, 4, 7, 8, 9)
+    await delay_row(database, 5)
+    return database
+
+
+def told(result: Result) -> Any:
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+async def test_g32_blocked_says_why_a_key_waits_since_when_its_head_and_how_many_rows_behind(
+    filled: Database, outbox: Outbox
+) -> None:
+    table = await outbox("blocked")
+    assert table.exit_code == 0
+    head, first, second = table.stdout.splitlines()
+    assert head.split() == ["key", "lane", "waits", "for", *head.split()[4:]]
+    assert first.split()[0] == "a"
+    assert "an operator" in first
+    assert "60 m" in first
+    assert "RecordTooLarge it was" in first
+    assert first.split()[-1] == "2"
+    assert "the next attempt, in 60 m" in second
+
+    found = told(await outbox("blocked", "--key", "a", "--json"))
+    assert found["keys_total"] == 1
+    [one] = found["keys"]
+    assert (one["head"]["seq"], one["head"]["error_class"], one["behind"]) == (1, "RecordTooLarge", 2)
+
+
+async def test_an_outbox_in_order_says_so(database: Database, outbox: Outbox) -> None:
+    assert (await outbox("blocked")).stdout == "no key is blocked\n"
+    assert (await outbox("list")).stdout == "no such row\n"
+    assert (await outbox("acts")).stdout == "nobody has done anything\n"
+
+
+async def test_a_list_shows_what_is_not_sent_and_never_a_payload(filled: Database, outbox: Outbox) -> None:
+    rows = told(await outbox("list", "--json"))
+    assert [(row["seq"], row["state"]) for row in rows] == [
+        (1, "failed"),
+        (2, "pending"),
+        (3, "pending"),
+        (5, "retrying"),
+        (6, "pending"),
+    ]
+    assert not any("payload" in row for row in rows)
+    assert [row["seq"] for row in told(await outbox("list", "--state", "sent", "--key", "c", "--json"))] == [
+        7,
+        8,
+        9,
+    ]
+    assert [row["seq"] for row in told(await outbox("list", "--seq", "7", "--seq", "1", "--json"))] == [1, 7]
+    few = await outbox("list", "--limit", "2")
+    assert few.stdout.endswith("the first 2; --limit shows more\n")
+
+
+async def test_a_row_is_shown_by_id_or_number_with_its_payload_only_on_request(
+    filled: Database, outbox: Outbox
+) -> None:
+    [row] = await rows_of(filled, "seq = 1")
+    shown = await outbox("show", "1")
+    by_number, by_id = await outbox("show", "1", "--json"), await outbox("show", str(row["id"]), "--json")
+    assert told(by_number) == told(by_id)
+    assert row["payload"]["event_id"] in shown.stdout
+    assert "RecordTooLarge it was" in shown.stdout
+    assert "api-gateway" not in shown.stdout
+    assert "api-gateway" in (await outbox("show", "1", "--payload")).stdout
+    assert told(by_id)["payload"] is None
+
+
+async def test_g32_retry_is_a_dry_run_until_yes_is_said(filled: Database, outbox: Outbox) -> None:
+    dry = await outbox("retry", "--key", "a")
+    assert dry.exit_code == 0
+    assert dry.stdout.endswith("dry run: 1 would be put back to PENDING; add --yes to do it\n")
+    assert told(await outbox("retry", "--key", "a", "--json")) | {"rows": []} == {
+        "act": "retry",
+        "done": False,
+        "rows": [],
+        "rows_total": 1,
+        "rows_behind_another": 0,
+    }
+    assert await acts_of(filled) == []
+
+    done = await outbox("retry", "--key", "a", "--reason", "the limit is higher now", "--yes")
+    assert done.stdout == "1 put back to PENDING\n"
+    [row] = await rows_of(filled, "seq = 1")
+    assert (row["status"], row["attempts"], row["error_data"]) == ("PENDING", 0, None)
+    [act] = await acts_of(filled)
+    assert (act["actor"], act["act"], act["reason"]) == ("night-shift", "retry", "the limit is higher now")
+
+
+async def test_g32_skip_needs_a_reason_and_is_on_record_with_who_when_and_why(
+    filled: Database, outbox: Outbox
+) -> None:
+    unsaid = await outbox("skip", "--seq", "1", "--yes")
+    blank = await outbox("skip", "--seq", "1", "--reason", " ", "--yes")
+    assert (unsaid.exit_code, blank.exit_code) == (2, 2)
+    dry = await outbox("skip", "--seq", "1", "--reason", "not needed")
+    assert "dry run: 1 would be skipped" in dry.stdout
+    done = told(
+        await outbox("skip", "--seq", "1", "--reason", "not needed", "--by", "ann", "--yes", "--json")
+    )
+    assert done == {"act": "skip", "done": True, "rows_total": 1}
+
+    acts = await outbox("acts")
+    assert "ann" in acts.stdout
+    assert "not needed" in acts.stdout
+    [act] = told(await outbox("acts", "--json"))
+    assert (act["actor"], act["act"], act["reason"]) == ("ann", "skip", "not needed")
+    assert [row["seq"] for row in act["target"]["rows"]] == [1]
+    assert "skip by ann" in (await outbox("show", "1")).stdout
+
+
+async def test_g32_a_row_behind_another_failed_one_is_told_before_it_is_retried(
+    filled: Database, outbox: Outbox
+) -> None:
+    await fail_rows(filled, 2)
+    said = (await outbox("retry", "--seq", "2")).stdout
+    assert "1 of them stand behind an earlier FAILED row of their key: they will wait for it" in said
+    assert "stand behind" not in (await outbox("retry", "--key", "a")).stdout
+
+
+async def test_purge_takes_what_is_done_alone(filled: Database, outbox: Outbox) -> None:
+    assert "dry run: 4 would be removed" in (await outbox("purge", "--all")).stdout
+    assert (await outbox("purge", "--key", "c", "--yes")).stdout == "3 removed\n"
+    assert (await outbox("purge", "--older-than", "1h", "--yes")).stdout == "no such row; nothing done\n"
+    assert [row["seq"] for row in await rows_of(filled)] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["retry", "--yes"], "say which rows: --id"),
+        (["skip", "--reason", "x"], "say which rows: --id"),
+        (["purge", "--yes"], "say which rows: --id"),
+        (["retry", "--seq", "2", "--yes"], "none of the named rows is FAILED"),
+        (["purge", "--seq", "1"], "none of the named rows is SENT or skipped"),
+        (["show", "99"], "the outbox has no row 99"),
+        (["retry", "--all", "--by", " ", "--yes"], "say who does this: --by NAME"),
+    ],
+)
+async def test_a_wish_that_cannot_be_carried_out_is_one_line(
+    filled: Database, outbox: Outbox, words: list[str], said: str
+) -> None:
+    result = await outbox(*words)
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"error: {said}")
+    assert await acts_of(filled) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["list", "--older-than", "soon"],
+        ["list", "--older-than", "-1s"],
+        ["list", "--id", "17"],
+        ["list", "--seq", "0"],
+        ["list", "--seq", str(2**63)],
+        ["list", "--fault", "mine"],
+        ["list", "--state", "lost"],
+        ["list", "--limit", "0"],
+        ["show", "first"],
+        ["show", str(2**63)],
+    ],
+)
+async def test_a_malformed_option_is_refused_before_anything_is_asked(
+    outbox: Outbox, words: list[str]
+) -> None:
+    result = await outbox(*words, POSTGRES_PORT="1")
+    assert result.exit_code == 2
+    assert (words[1] if words[0] == "list" else "ID|SEQ") in result.stderr
+
+
+async def test_postgresql_away_is_one_line(outbox: Outbox) -> None:
+    result = await outbox("blocked", POSTGRES_PORT="1")
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: PostgreSQL cannot be reached at")
+
+
+async def test_a_key_cannot_paint_the_terminal(database: Database, outbox: Outbox) -> None:
+    await put_events(database, "domain-events", ["[red]\x1b[2J"])
+    said = (await outbox("list")).stdout
+    assert "[red]�[2J" in said
+    assert "\x1b" not in said

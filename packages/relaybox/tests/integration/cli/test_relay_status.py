@@ -1,0 +1,115 @@
+"""``relaybox relay status``, ``lanes`` and ``accept`` as an operator types them, on a real PostgreSQL."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Awaitable, Callable
+
+import pytest
+from relaybox.cli import app
+from relaybox.db import Database
+from relaybox.settings import PostgresSettings
+from typer.testing import CliRunner, Result
+
+from tests.fixtures.failures import acts_of, fail_rows
+from tests.fixtures.relays import put_events
+
+RELAYBOX = (sys.executable, "-c", "from relaybox.cli import app; app()")
+_WAIT_S = 30
+JOIN = """
+    INSERT INTO relay_members (name, lease_until, place, delivery, breaker, published_total)
+    VALUES ($1, clock_timestamp() + interval '1 hour', 'host-1 4711', 'at-least-once', 'half-open', 42)
+"""
+Relay = Callable[..., Awaitable[Result]]
+
+
+@pytest.fixture
+def variables(postgres_settings: PostgresSettings) -> dict[str, str]:
+    return {
+        "POSTGRES_HOST": postgres_settings.host,
+        "POSTGRES_PORT": str(postgres_settings.port),
+        "POSTGRES_DB": postgres_settings.db,
+        "POSTGRES_USER": postgres_settings.user,
+        "POSTGRES_PASSWORD": postgres_settings.password.get_secret_value(),
+        "COLUMNS": "220",
+    }
+
+
+@pytest.fixture
+def relay(variables: dict[str, str]) -> Relay:
+    async def run(*words: str) -> Result:
+        # In a thread: a command runs an event loop of its own.
+        return await asyncio.to_thread(CliRunner().invoke, app, ["relay", *words], env=variables)
+
+    return run
+
+
+async def test_status_shows_relays_lanes_and_what_waits(database: Database, relay: Relay) -> None:
+    name = f"relay-{uuid.uuid4()}"
+    await put_events(database, "domain-events", ["a"], count=3)
+    await fail_rows(database, 1)
+    async with database.connection() as connection:
+        await connection.fetch(JOIN, name)
+        await connection.fetch(
+            "UPDATE relay_lanes SET owner = $1, lease_until = now() + interval '1 hour' WHERE lane < 2", name
+        )
+        await connection.fetch("UPDATE relay_lanes SET fault = 'an unknown marker' WHERE lane = 7")
+    said = (await relay("status")).stdout
+    assert said.startswith("2 pending, the oldest for 0.")
+    assert "0 retrying, 1 failed, 0 skipped, 8 lanes\n" in said
+    [line] = [line for line in said.splitlines() if "4711" in line]
+    assert line.split()[:7] == [name[:14], "host-1", "4711", "at-least-once", "half-open", "2", "42"]
+    assert said.splitlines()[-1].endswith("an unknown marker")
+
+    look = json.loads((await relay("status", "--json")).stdout)
+    assert [lane["owner"] for lane in look["lanes"]] == [name, name, *[None] * 6]
+    assert (look["pending"], look["failed"], look["published_per_s"]) == (2, 1, None)
+
+
+async def test_without_a_relay_the_status_says_so(database: Database, relay: Relay) -> None:
+    assert "no relay is running" in (await relay("status")).stdout
+
+
+def test_a_watch_tells_the_rate_and_ends_with_ctrl_c(variables: dict[str, str]) -> None:
+    words = [*RELAYBOX, "relay", "status", "--watch", "--interval-s", "0.2", "--json"]
+    with subprocess.Popen(words, env=os.environ | variables, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        first, second = (json.loads(process.stdout.readline()) for _ in range(2))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(_WAIT_S) == 0
+    assert (first["published_per_s"], second["published_per_s"]) == (None, 0)
+
+
+async def test_g32_more_lanes_are_wished_for_on_record(database: Database, relay: Relay) -> None:
+    grown = await relay("lanes", "16", "--by", "ann", "--reason", "more relays")
+    assert grown.stdout.startswith("there shall be 16 lanes instead of 8")
+    assert (await relay("lanes", "16")).stdout == "there shall be 16 lanes already\n"
+    assert "8 lanes of 16 wanted" in (await relay("status")).stdout
+    [act] = await acts_of(database)
+    assert (act["actor"], act["act"], act["reason"]) == ("ann", "lanes", "more relays")
+    for wrong in ("8", "24"):
+        refused = await relay("lanes", wrong)
+        assert refused.exit_code == 1
+        assert len(refused.stderr.splitlines()) == 1
+    assert (await relay("lanes", "2048")).exit_code == 2
+
+
+async def test_g32_a_marker_is_accepted_on_record(database: Database, relay: Relay) -> None:
+    marker = str(uuid.uuid4())
+    async with database.connection() as connection:
+        await connection.fetch(
+            "UPDATE relay_lanes SET fault = $1 WHERE lane = 3", f"marker {marker} is unknown"
+        )
+    words = ("--marker", marker, "--by", "ann")
+    assert (await relay("accept", "3", *words)).exit_code == 2
+    other = await relay("accept", "3", "--marker", str(uuid.uuid4()), "--reason", "restored")
+    assert other.exit_code == 1
+    assert other.stderr.startswith("error: lane 3 stopped at another marker")
+    done = await relay("accept", "3", *words, "--reason", "restored")
+    assert done.stdout == f"lane 3 goes on from {marker}\n"
+    [act] = await acts_of(database)
+    assert (act["actor"], act["act"], act["reason"]) == ("ann", "accept", "restored")

@@ -1,0 +1,246 @@
+"""What operators do to rows: nothing silently, nothing out of order, everything on record."""
+
+import asyncio
+from collections.abc import Callable
+
+import asyncpg
+import pytest
+from relaybox.db import Database, executor_of
+from relaybox.operations import (
+    Act,
+    Selection,
+    SelectionEmpty,
+    list_acts,
+    preview,
+    purge,
+    retry,
+    skip,
+)
+from relaybox.relay import Relay, Signal
+from relaybox.settings import KafkaSettings, RelaySettings
+
+from tests.fixtures.failures import acts_of, delay_row, fail_rows, send_rows
+from tests.fixtures.moments import Moments
+from tests.fixtures.relays import (
+    all_sent,
+    first_appearances,
+    notify,
+    put_events,
+    read_topic,
+    rows_of,
+    running,
+)
+
+NO_POLL = RelaySettings(poll_interval=3_600)
+EVERY = Selection()
+
+
+async def put_in_order(database: Database, topic: str, *keys: str, count: int = 3) -> None:
+    """Write *count* events of each key, key by key: numbers without a gap."""
+    for key in keys:
+        await put_events(database, topic, [key], count=count)
+
+
+async def states_of(database: Database) -> list[tuple[str, bool]]:
+    return [(row["status"], row["skipped_at"] is not None) for row in await rows_of(database)]
+
+
+async def test_g32_a_retried_row_is_published_before_the_rows_that_waited_behind_it(
+    database: Database, kafka_settings: KafkaSettings, make_topic: Callable[..., str]
+) -> None:
+    narrow, wide = make_topic(max_message_bytes="2000"), make_topic()
+    await put_events(database, narrow, ["a"], size=3_000)
+    await put_events(database, wide, ["a"], first=2, count=3)
+    await put_events(database, wide, ["b"], count=3)
+    async with database.connection() as connection:
+        # It was tried three times already: the next failure is the last.
+        await connection.fetch("UPDATE event_outbox SET attempts = 3 WHERE seq = 1")
+        moments = Moments()
+        async with running(Relay(database, kafka_settings, NO_POLL, on_signal=moments)):
+            await moments.reached(Signal.ROWS_CHARGED)
+            await moments.reached(Signal.BATCH_MARKED)
+            assert [row["seq"] for row in await rows_of(database, "status = 'FAILED'")] == [1]
+            # What made it fail is mended, and the operator says so.
+            await connection.fetch("UPDATE event_outbox SET topic = $1 WHERE seq = 1", wide)
+            assert await retry(connection, Selection(seqs=[1]), by="ann", reason="mended") == 1
+            await all_sent(database)  # without a poll: the act wakes the relays
+
+    records = read_topic(kafka_settings.bootstrap_servers, wide)
+    assert first_appearances(records) == {"a": [1, 2, 3, 4], "b": [1, 2, 3]}
+    [row] = await rows_of(database, "seq = 1")
+    assert (row["status"], row["attempts"], row["error_data"]) == ("SENT", 0, None)
+
+
+async def test_g32_a_row_retried_behind_a_failed_one_of_its_key_waits_for_that(
+    database: Database, kafka_settings: KafkaSettings, topic: str
+) -> None:
+    await put_in_order(database, topic, "a", "b")
+    await fail_rows(database, 1, 2)
+    moments = Moments()
+    async with (
+        database.connection() as connection,
+        running(Relay(database, kafka_settings, NO_POLL, on_signal=moments)),
+    ):
+        await moments.reached(Signal.BATCH_MARKED)
+        look = await preview(connection, Act.RETRY, Selection(seqs=[2]), rows_max=10)
+        assert (look.rows_total, look.rows_behind_another) == (1, 1)
+        assert await retry(connection, Selection(seqs=[2]), by="ann") == 1
+        await put_events(connection, topic, ["c"])
+        await notify(database)
+        await moments.reached(Signal.BATCH_MARKED, 2)  # it has looked again, and taken this one only
+        assert [status for status, _ in await states_of(database)][:3] == ["FAILED", "PENDING", "PENDING"]
+        await retry(connection, Selection(seqs=[1]), by="ann")
+        await all_sent(database)
+
+    records = read_topic(kafka_settings.bootstrap_servers, topic)
+    assert first_appearances(records) == {"a": [1, 2, 3], "b": [1, 2, 3], "c": [1]}
+
+
+async def test_g32_a_skipped_row_lets_its_key_go_on_and_the_gap_is_on_record(
+    database: Database, kafka_settings: KafkaSettings, topic: str
+) -> None:
+    await put_in_order(database, topic, "a")
+    await fail_rows(database, 1)
+    moments = Moments()
+    async with (
+        database.connection() as connection,
+        running(Relay(database, kafka_settings, NO_POLL, on_signal=moments)),
+    ):
+        await moments.reached(Signal.LANES_CHANGED)
+        await moments.reached(Signal.IDLE)
+        assert await skip(connection, Selection(keys=["a"]), by="ann", reason="nobody needs it") == 1
+        await all_sent(database)
+
+    records = read_topic(kafka_settings.bootstrap_servers, topic)
+    assert first_appearances(records) == {"a": [2, 3]}
+    [gap, *_] = await rows_of(database)
+    assert (gap["status"], gap["skipped_at"] is not None) == ("FAILED", True)
+    [act] = await acts_of(database)
+    assert (act["actor"], act["act"], act["reason"]) == ("ann", "skip", "nobody needs it")
+    assert act["at"] is not None
+    assert act["target"]["selection"] == {"keys": ["a"]}
+    [row] = act["target"]["rows"]
+    assert (row["seq"], row["key"], row["event_id"]) == (1, "a", gap["payload"]["event_id"])
+    assert (row["error_class"], row["attempts"]) == ("RecordTooLarge", 4)
+
+
+async def test_g32_only_the_first_failed_row_of_a_key_can_be_skipped(database: Database) -> None:
+    await put_in_order(database, "domain-events", "a", "b")
+    await fail_rows(database, 1, 2, 4)
+    async with database.connection() as connection:
+        look = await preview(connection, Act.SKIP, Selection(seqs=[2, 4]), rows_max=10)
+        assert (look.rows_total, look.rows_behind_another) == (2, 1)
+        assert await skip(connection, Selection(seqs=[2, 4]), by="ann", reason="test") == 1
+        with pytest.raises(SelectionEmpty, match="head of its key"):
+            await skip(connection, Selection(seqs=[2]), by="ann", reason="test")
+        assert [row["seq"] for row in await rows_of(database, "skipped_at IS NOT NULL")] == [4]
+        assert await skip(connection, Selection(seqs=[1, 2]), by="ann", reason="test") == 2
+
+
+async def test_g32_what_is_not_failed_is_neither_retried_nor_skipped(database: Database) -> None:
+    await put_in_order(database, "domain-events", "a", "b")
+    await send_rows(database, 1)
+    await delay_row(database, 2)
+    await fail_rows(database, 4)
+    before = await rows_of(database, "seq < 4")
+    async with database.connection() as connection:
+        assert await skip(connection, EVERY, by="ann", reason="test") == 1
+        assert await retry(connection, EVERY, by="ann") == 0  # nor what was skipped: it is decided
+        with pytest.raises(SelectionEmpty, match="FAILED"):
+            await retry(connection, Selection(seqs=[4]), by="ann")
+    assert await rows_of(database, "seq < 4") == before
+    assert len(await acts_of(database)) == 1
+
+
+async def test_g32_purge_removes_what_is_sent_or_skipped_and_never_others(database: Database) -> None:
+    await put_in_order(database, "domain-events", "a", "b")
+    await send_rows(database, 1)
+    await delay_row(database, 2)
+    await fail_rows(database, 4, 5)
+    async with database.connection() as connection:
+        await skip(connection, Selection(seqs=[4]), by="ann", reason="test")
+        look = await preview(connection, Act.PURGE, EVERY, rows_max=1)
+        assert ([row.seq for row in look.rows], look.rows_total) == ([1], 2)
+        with pytest.raises(SelectionEmpty):
+            await purge(connection, Selection(seqs=[2, 3, 5]), by="ann")
+        assert await purge(connection, Selection(older_than_s=3_600), by="ann") == 0
+        assert await purge(connection, EVERY, by="ann", reason="room") == 2
+    assert [row["seq"] for row in await rows_of(database)] == [2, 3, 5, 6]
+    target = (await acts_of(database))[-1]["target"]
+    assert (target["count"], target["seq_min"], target["seq_max"]) == (2, 1, 4)
+    assert [row["seq"] for row in target["rows"]] == [4]  # its gap is told of here alone from now on
+
+
+@pytest.mark.parametrize("act", list(Act))
+async def test_g32_no_act_without_its_record(
+    database: Database, superuser: asyncpg.Connection, act: Act
+) -> None:
+    await put_in_order(database, "domain-events", "a")
+    await send_rows(database, 1)
+    await fail_rows(database, 2)
+    await superuser.execute("ALTER TABLE operator_acts ADD CONSTRAINT full_disk CHECK (actor <> 'ann')")
+    before = await rows_of(database)
+    acts = {
+        Act.RETRY: lambda db: retry(db, EVERY, by="ann"),
+        Act.SKIP: lambda db: skip(db, EVERY, by="ann", reason="test"),
+        Act.PURGE: lambda db: purge(db, EVERY, by="ann"),
+    }
+    async with database.connection() as connection:
+        with pytest.raises(asyncpg.CheckViolationError):
+            await acts[act](connection)
+    assert await rows_of(database) == before
+
+
+async def test_an_act_in_a_transaction_of_ones_own_ends_with_it(database: Database) -> None:
+    await put_in_order(database, "domain-events", "a")
+    await fail_rows(database, 1)
+    async with database.sessions() as db:
+        assert await retry(executor_of(db), EVERY, by="ann") == 1
+        await db.rollback()
+    assert (await states_of(database))[0] == ("FAILED", False)
+    assert await acts_of(database) == []
+
+
+async def test_g32_of_two_operators_at_once_each_row_is_recorded_for_one(database: Database) -> None:
+    await put_in_order(database, "domain-events", "a", "b", count=20)
+    await fail_rows(database, *range(1, 41))
+
+    async def act(name: str) -> int:
+        async with database.connection() as connection:
+            return await retry(connection, EVERY, by=name)
+
+    counts = await asyncio.gather(act("ann"), act("ben"))
+    assert sum(counts) == 40
+    recorded = [row["seq"] for one in await acts_of(database) for row in one["target"]["rows"]]
+    assert sorted(recorded) == list(range(1, 41))
+
+
+@pytest.mark.parametrize("act", [Act.RETRY, Act.SKIP])
+async def test_many_rows_are_acted_on_in_statements_of_a_bounded_size(
+    database: Database, monkeypatch: pytest.MonkeyPatch, act: Act
+) -> None:
+    monkeypatch.setattr("relaybox.operations._acts._STATEMENT_ROWS_MAX", 2)
+    await put_in_order(database, "domain-events", "a", "b", count=4)
+    await fail_rows(database, 1, 2, 3, 5, 7)
+    async with database.connection() as connection:
+        if act is Act.RETRY:
+            assert await retry(connection, EVERY, by="ann") == 5
+        else:
+            assert await skip(connection, EVERY, by="ann", reason="test") == 5
+        acts = await list_acts(connection, acts_max=10)
+    assert [[row["seq"] for row in one.target["rows"]] for one in acts] == [[7], [3, 5], [1, 2]]
+
+
+async def test_a_preview_lists_the_first_counts_all_and_changes_nothing(database: Database) -> None:
+    await put_in_order(database, "domain-events", "a", "b")
+    await fail_rows(database, 1, 2, 4)
+    before = await rows_of(database)
+    async with database.connection() as connection:
+        look = await preview(connection, Act.RETRY, EVERY, rows_max=2)
+        nothing = await preview(connection, Act.RETRY, Selection(keys=["c"]), rows_max=2)
+        with pytest.raises(SelectionEmpty):
+            await preview(connection, Act.RETRY, Selection(seqs=[3]), rows_max=2)
+    assert ([row.seq for row in look.rows], look.rows_total, look.rows_behind_another) == ([1, 2], 3, 0)
+    assert nothing.rows_total == 0
+    assert await rows_of(database) == before
+    assert await acts_of(database) == []

@@ -1,0 +1,118 @@
+"""Relays and lanes as operators see them, and what they do to lanes."""
+
+import uuid
+
+import pytest
+from relaybox.db import Database
+from relaybox.operations import (
+    LanesRefused,
+    MarkerRefused,
+    accept_marker,
+    relay_status,
+    skip,
+    want_lanes,
+)
+from relaybox.operations import Selection as Rows
+from relaybox.relay import LANES_CHANNEL, Relay, Signal
+from relaybox.settings import KafkaSettings, RelaySettings
+
+from tests.fixtures.failures import acts_of, delay_row, fail_rows
+from tests.fixtures.moments import Moments
+from tests.fixtures.relays import put_events, running
+
+NO_POLL = RelaySettings(poll_interval=3_600)
+KEYS = [f"key-{number}" for number in range(40)]
+
+
+async def test_a_look_shows_each_relay_its_lanes_and_what_waits(
+    database: Database, kafka_settings: KafkaSettings
+) -> None:
+    moments = [Moments(), Moments()]
+    first, second = (Relay(database, kafka_settings, NO_POLL, on_signal=each) for each in moments)
+    async with database.connection() as connection, running(first, second):
+        for each in moments:
+            await each.reached(Signal.LANES_CHANGED)
+        look = await relay_status(connection)
+
+    assert len(look.relays) == 2
+    assert all(relay.lease_s > 0 for relay in look.relays)
+    owned = [lane.owner for lane in look.lanes if lane.owner is not None]
+    assert {relay.name: relay.lanes for relay in look.relays} == {
+        relay.name: owned.count(relay.name) for relay in look.relays
+    }
+    assert (len(look.lanes), look.lanes_wanted) == (8, 8)
+    assert look.lanes[0].hash_min == -(2**31)
+    assert look.lanes[-1].hash_max == 2**31 - 1
+
+
+async def test_a_look_counts_what_waits_and_in_which_lane(database: Database) -> None:
+    async with database.connection() as connection:
+        empty = await relay_status(connection)
+        await put_events(connection, "domain-events", KEYS, count=2)
+        await fail_rows(database, 1, 2)
+        await delay_row(database, 3)
+        await skip(connection, Rows(seqs=[1]), by="ann", reason="test")
+        look = await relay_status(connection)
+        expected = await connection.fetch(
+            "SELECT lane, count(seq) FROM relay_lanes LEFT JOIN event_outbox ON status = 'PENDING'"
+            " AND key_hash BETWEEN hash_min AND hash_max GROUP BY lane ORDER BY lane"
+        )
+    assert (empty.pending, empty.oldest_pending_s, empty.relays) == (0, None, [])
+    assert (look.pending, look.retrying, look.failed, look.skipped) == (78, 1, 1, 1)
+    assert look.oldest_pending_s is not None
+    assert [(lane.lane, lane.pending) for lane in look.lanes] == [tuple(row.values()) for row in expected]
+    assert all((lane.oldest_s is None) == (lane.pending == 0) for lane in look.lanes)
+
+
+async def test_lanes_are_counted_right_while_some_are_split_already(database: Database) -> None:
+    async with database.connection() as connection:
+        await connection.fetch("UPDATE relay_lanes SET hash_max = -2147483648 + 268435455 WHERE lane = 0")
+        await connection.fetch(
+            "INSERT INTO relay_lanes (lane, hash_min, hash_max)"
+            " VALUES (8, -2147483648 + 268435456, -2147483648 + 536870911)"
+        )
+        await put_events(connection, "domain-events", KEYS)
+        look = await relay_status(connection)
+        expected = await connection.fetch(
+            "SELECT lane, count(seq) FROM relay_lanes LEFT JOIN event_outbox"
+            " ON key_hash BETWEEN hash_min AND hash_max GROUP BY lane ORDER BY lane"
+        )
+    assert [(lane.lane, lane.pending) for lane in look.lanes] == [tuple(row.values()) for row in expected]
+
+
+async def test_g32_a_wish_for_more_lanes_is_recorded_and_told_to_the_relays(database: Database) -> None:
+    heard: list[str] = []
+    ear = await database.dedicated()
+    await ear.add_listener(LANES_CHANNEL, lambda _connection, _pid, channel, _payload: heard.append(channel))
+    async with database.connection() as connection:
+        assert await want_lanes(connection, 32, by="ann", reason="more relays") == 8
+        assert await want_lanes(connection, 32, by="ann") == 32
+        with pytest.raises(LanesRefused):
+            await want_lanes(connection, 48, by="ann")
+        assert (await relay_status(connection)).lanes_wanted == 32
+    await ear.fetch("SELECT 1")  # what was notified before comes with this answer
+    ear.terminate()
+    assert heard == [LANES_CHANNEL]
+    [act] = await acts_of(database)
+    assert (act["actor"], act["act"], act["reason"]) == ("ann", "lanes", "more relays")
+    assert act["target"] == {"lanes_before": 8, "lanes_wanted": 32}
+
+
+async def test_g32_a_lane_goes_on_from_the_marker_that_its_fault_names_and_from_no_other(
+    database: Database,
+) -> None:
+    marker, fault = uuid.uuid4(), "Kafka holds marker {}, which the database does not know"
+    async with database.connection() as connection:
+        await connection.fetch(
+            "UPDATE relay_lanes SET fault = $1 WHERE lane = 3", fault.format(str(marker).upper())
+        )
+        for lane, other in ((3, uuid.uuid4()), (2, marker), (99, marker)):
+            with pytest.raises(MarkerRefused, match=f"lane {lane} "):
+                await accept_marker(connection, lane, other, by="ann", reason="test")
+        await accept_marker(connection, 3, marker, by="ann", reason="restored from a backup")
+        [lane] = await connection.fetch("SELECT fault, accepted_marker FROM relay_lanes WHERE lane = 3")
+    assert (lane["fault"], lane["accepted_marker"]) == (None, marker)
+    [act] = await acts_of(database)
+    assert (act["actor"], act["act"], act["reason"]) == ("ann", "accept", "restored from a backup")
+    assert (act["target"]["lane"], act["target"]["marker"]) == (3, str(marker))
+    assert str(marker).upper() in act["target"]["fault"]

@@ -1,0 +1,99 @@
+"""What operators' commands decide without a server."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+from relaybox.operations import (
+    Fault,
+    LanesRefused,
+    RelayStatus,
+    Selection,
+    Status,
+    check_growth,
+    published_per_s,
+)
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(("lanes", "wanted"), [(8, 8), (8, 16), (8, 1_024), (512, 1_024), (1_024, 1_024)])
+def test_lanes_double(lanes: int, wanted: int) -> None:
+    check_growth(lanes, wanted)
+
+
+@pytest.mark.parametrize(
+    ("lanes", "wanted", "told"),
+    [
+        (8, 4, "never become fewer"),
+        (8, 12, "8 lanes can become 16, 32, 64"),
+        (8, 24, "not 24"),
+        (8, 2_048, "1024, not 2048"),
+        (1_024, 2_048, "no more"),
+    ],
+)
+def test_lanes_become_nothing_else(lanes: int, wanted: int, told: str) -> None:
+    with pytest.raises(LanesRefused, match=told):
+        check_growth(lanes, wanted)
+
+
+def test_a_selection_without_a_condition_is_everything() -> None:
+    assert Selection().is_everything()
+    conditions = [
+        Selection(ids=[UUID(int=1)]),
+        Selection(seqs=[1]),
+        Selection(keys=[""]),
+        Selection(error_classes=["LinkDown"]),
+        Selection(fault=Fault.ROW),
+        Selection(older_than_s=1),
+    ]
+    assert not any(one.is_everything() for one in conditions)
+    assert [one.names_rows() for one in conditions] == [True, True, False, False, False, False]
+
+
+def test_a_record_tells_the_conditions_that_were_asked_for() -> None:
+    selection = Selection(ids=[UUID(int=1)], fault=Fault.LINK, older_than_s=60)
+    assert json.loads(selection.described()) == {
+        "ids": ["00000000-0000-0000-0000-000000000001"],
+        "fault": "link",
+        "older_than_s": 60,
+    }
+    assert json.loads(Selection().described()) == {}
+
+
+def relay(name: str, published_total: int) -> RelayStatus:
+    return RelayStatus(
+        name=name,
+        place="",
+        delivery="",
+        breaker="closed",
+        started_at=NOW,
+        published_total=published_total,
+        lease_s=3,
+        lanes=4,
+    )
+
+
+def look(after_s: float, *relays: RelayStatus) -> Status:
+    return Status(
+        at=NOW + timedelta(seconds=after_s),
+        relays=relays,
+        lanes=(),
+        lanes_wanted=8,
+        pending=0,
+        retrying=0,
+        failed=0,
+        skipped=0,
+        oldest_pending_s=None,
+    )
+
+
+def test_the_rate_counts_relays_that_stay_and_that_come() -> None:
+    before = look(0, relay("a", 1_000), relay("gone", 5_000))
+    after = look(2, relay("a", 1_400), relay("new", 100))
+    assert published_per_s(before, after) == 250
+
+
+def test_the_rate_of_two_looks_at_one_moment_is_none() -> None:
+    assert published_per_s(look(0, relay("a", 0)), look(0, relay("a", 10))) == 0
