@@ -6,7 +6,7 @@ from collections.abc import Generator
 import pytest
 import structlog
 
-pytest_plugins = ["tests.fixtures.servers"]
+pytest_plugins = ["tests.fixtures.servers", "tests.fixtures.secured"]
 
 _PRODUCT = (
     "POSTGRES_",

@@ -65,8 +65,7 @@ def event_of(row: Sequence[Any]) -> Event:
 
 def new_producer() -> Producer:
     """A producer that has met its broker."""
-    servers = load_settings(KafkaSettings).bootstrap_servers
-    producer = Producer({**PRODUCER, "bootstrap.servers": servers, "log_level": 0})
+    producer = Producer({**PRODUCER, **load_settings(KafkaSettings).client(), "log_level": 0})
     producer.list_topics(timeout=10)
     return producer
 

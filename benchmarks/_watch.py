@@ -17,7 +17,7 @@ _END: Final = -1
 
 
 def _servers() -> dict[str, Any]:
-    return {"bootstrap.servers": load_settings(KafkaSettings).bootstrap_servers, "log_level": 0}
+    return {**load_settings(KafkaSettings).client(), "log_level": 0}
 
 
 def places_of(topic: str) -> list[TopicPartition]:

@@ -120,7 +120,9 @@ class _Product:
     def _announce(self, api: ApiSettings) -> None:
         url = _url(api)
         token = make_token(load_settings(JwtSettings), "writer", _TOKEN_S)
-        self.running.announce({"API_URL": url, "DEV_TOKEN": token, **_shared_settings()})
+        self.running.announce(
+            {"API_URL": url, "DEV_TOKEN": token, **_shared_settings(), **_protection(self.environment)}
+        )
         for line in (
             "",
             "Relaybox is ready.",
@@ -171,6 +173,12 @@ def _shared_settings() -> dict[str, str]:
         "JWT_ISSUER": jwt.issuer,
         "JWT_AUDIENCE": jwt.audience,
     }
+
+
+def _protection(environment: Mapping[str, str]) -> dict[str, str]:
+    """How the links to servers of the user's own are protected, as the environment has it."""
+    names = ("KAFKA_SECURITY_", "KAFKA_SASL_", "KAFKA_SSL_", "POSTGRES_SSL_")
+    return {name: value for name, value in environment.items() if name.startswith(names) and value}
 
 
 async def _until_ready(url: str) -> None:

@@ -1,6 +1,7 @@
 """From the environment to the story."""
 
 import asyncio
+import os
 import signal
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -8,7 +9,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 import httpx
-from relaybox.settings import TaskSettings, load_settings
+from relaybox.settings import KafkaSettings, TaskSettings, load_settings
 from rich.console import Console
 
 from backend.demo._own import own_product
@@ -70,8 +71,10 @@ async def _tell(console: Console, language: Language) -> None:
     async with AsyncExitStack() as stack:
         environment = await _product(console, stack)
         timeline = Timeline(console)
-        bootstrap_servers = f"{environment['KAFKA_HOST']}:{environment['KAFKA_PORT']}"
-        topic = await stack.enter_async_context(Topic.opened(bootstrap_servers, genesis.topic))
+        # The product's way to Kafka, which is not always this process's own.
+        os.environ.update({name: value for name, value in environment.items() if name.startswith("KAFKA_")})
+        kafka = load_settings(KafkaSettings)
+        topic = await stack.enter_async_context(Topic.opened(kafka, genesis.topic))
         client = await stack.enter_async_context(
             httpx.AsyncClient(
                 base_url=environment["API_URL"],

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from relaybox.consumers import read_event
+from relaybox.settings import KafkaSettings
 
 from backend.demo._journal import Journal, Published
 from backend.demo._timeline import StepMissed
@@ -27,14 +28,14 @@ class Topic:
 
     @classmethod
     @asynccontextmanager
-    async def opened(cls, bootstrap_servers: str, name: str) -> AsyncGenerator["Topic"]:
+    async def opened(cls, kafka: KafkaSettings, name: str) -> AsyncGenerator["Topic"]:
         """A consumer without a group's memory, assigned to the ends of all partitions.
 
         Raises:
             StepMissed: no broker answers.
         """
         settings = {
-            "bootstrap.servers": bootstrap_servers,
+            **kafka.client(),
             "group.id": "backend-demo",
             "isolation.level": "read_committed",
             "enable.auto.commit": False,
@@ -46,7 +47,7 @@ class Topic:
             try:
                 await asyncio.to_thread(_assign_ends, consumer, name)
             except KafkaException as error:
-                raise StepMissed(f"no Kafka broker answers at {bootstrap_servers}: {error}") from error
+                raise StepMissed(f"no Kafka broker answers at {kafka.bootstrap_servers}: {error}") from error
             yield cls(consumer, name)
         finally:
             await asyncio.to_thread(consumer.close)

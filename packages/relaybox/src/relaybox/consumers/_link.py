@@ -11,6 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from relaybox.consumers._errors import KafkaRefused
 from relaybox.consumers._message import Message, Partition, taken_from
+from relaybox.kafka import Complaints
 from relaybox.settings import KafkaSettings
 
 __all__ = ("Assigned", "Link", "Orders", "Reading", "Revoked")
@@ -93,6 +94,11 @@ class Link:
         event_types: frozenset[str],
         position_of: Callable[[Partition], int | None],
     ) -> None:
+        """Join the group.
+
+        Raises:
+            KafkaRefused: a certificate or key cannot be used.
+        """
         self._event_types = event_types
         self._topics = tuple(topics)
         self._position_of = position_of
@@ -100,16 +106,20 @@ class Link:
         self._committing = False
         self._commit_at_s = 0.0
         self._fatal: KafkaError | None = None
+        self._complaints = Complaints(settings.bootstrap_servers)
         self._told_at_s: dict[int, float] = {}
         #: True while no broker answers.
         self.away = False
-        self._kafka = confluent_kafka.Consumer(
-            {
-                **_configuration(settings, group),
-                "error_cb": self._on_error,
-                "on_commit": self._on_commit,
-            }
-        )
+        try:
+            self._kafka = confluent_kafka.Consumer(
+                {
+                    **_configuration(settings, group),
+                    "error_cb": self._on_error,
+                    "on_commit": self._on_commit,
+                }
+            )
+        except KafkaException as error:
+            raise KafkaRefused(self._complaints.sentence(error.args[0])) from error
         self._kafka.subscribe(
             list(self._topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
@@ -127,7 +137,7 @@ class Link:
         except KafkaException as error:
             raise KafkaRefused(f"Kafka's client gave up: {error}; look at the broker, start again") from error
         if self._fatal is not None:
-            raise KafkaRefused(f"Kafka refuses the consumer: {self._fatal.str()}; check its rights and group")
+            raise KafkaRefused(_refusal(self._fatal, self._complaints))
         return reading
 
     def close(self) -> None:
@@ -217,7 +227,16 @@ class Link:
         now_s = monotonic()
         if now_s - self._told_at_s.get(code, float("-inf")) > _NOTICE_S:
             self._told_at_s[code] = now_s
-            _log.warning("trouble with Kafka; trying again", reason=error.str(), code=error.name())
+            self._complaints.forget()
+            reason = self._complaints.sentence(error)
+            _log.warning("trouble with Kafka; trying again", reason=reason, code=error.name())
+
+
+def _refusal(error: KafkaError, complaints: Complaints) -> str:
+    if error.code() == KafkaError._AUTHENTICATION:  # noqa: SLF001 - public name
+        complaints.forget()
+        return complaints.sentence(error)
+    return f"Kafka refuses the consumer: {error.str()}; check its rights and group"
 
 
 def _configuration(settings: KafkaSettings, group: str) -> dict[str, Any]:

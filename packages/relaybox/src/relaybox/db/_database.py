@@ -4,19 +4,14 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, Final, Literal, Protocol, TypeVar
 
-import asyncpg
 from sqlalchemy import URL, event, exc
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
-from relaybox.db._errors import (
-    AWAY,
-    DatabaseUnavailable,
-    RetryTransaction,
-    map_database_errors,
-    unreachable,
-)
+from relaybox.db._connecting import connect, reached
+from relaybox.db._errors import RetryTransaction, map_database_errors
 from relaybox.settings import PostgresSettings
 
 __all__ = ("Database", "DedicatedConnection", "Executor", "Isolation", "executor_of")
@@ -27,12 +22,6 @@ Isolation = Literal["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
 _ATTEMPTS_MAX: Final = 10
 _BACKOFF_S: Final = 0.005
 _BACKOFF_S_MAX: Final = 0.25
-#: A client that froze inside a transaction loses it, and with it every lock it held (G69).
-_IDLE_IN_TRANSACTION_MS: Final = 30_000
-#: How fast the server notices that a client died while its statement runs.
-_CLIENT_CHECK_MS: Final = 500
-#: Above the server's own statement_timeout: only a server that has fallen silent takes longer.
-_SILENCE_S: Final = 5.0
 _CLOSE_S: Final = 2.0
 
 
@@ -58,23 +47,6 @@ class DedicatedConnection(Executor, Protocol):
     def terminate(self) -> None:
         """Close at once, without a word to the server."""
         ...
-
-
-class _Connection(asyncpg.Connection):
-    """The driver's connection; a server that has fallen silent costs it, not the waiting of whoever asked."""
-
-    #: Null waits for ever, as the server's statement_timeout of 0 does.
-    answer_s: float | None = None
-
-    async def fetch(self, query: str, *args: Any, **options: Any) -> list[Any]:
-        driver: Any = super()
-        try:
-            # Not the driver's own time-out: that begins only after a cancelled statement before has ended.
-            async with asyncio.timeout(self.answer_s):
-                return await driver.fetch(query, *args, **options)
-        except TimeoutError as error:
-            self.terminate()
-            raise DatabaseUnavailable(AWAY) from error
 
 
 class _SessionExecutor:
@@ -177,20 +149,8 @@ class Database:
         Raises:
             DatabaseUnavailable: PostgreSQL is away.
         """
-        settings = self.settings
-        driver: Any = asyncpg
         with map_database_errors():
-            return await reached(
-                driver.connect(
-                    host=settings.host,
-                    port=settings.port,
-                    user=settings.user,
-                    password=settings.password.get_secret_value() or None,
-                    database=settings.db,
-                    **_connect_arguments(settings, self._application_name),
-                ),
-                self.engine.url,
-            )
+            return await reached(connect(self.settings, self._application_name), self.engine.url)
 
     async def close(self) -> None:
         """Close every connection; a server that has fallen silent is left without a word after 2 s."""
@@ -199,59 +159,19 @@ class Database:
                 await self.engine.dispose()
 
 
-async def reached(connecting: Awaitable[T], url: URL) -> T:
-    """Await a connection to *url* that is being made; here, and only here, an ``OSError`` is PostgreSQL's.
-
-    Raises:
-        DatabaseUnavailable: nobody answered.
-    """
-    try:
-        return await connecting
-    except OSError as error:  # TimeoutError is one
-        raise unreachable(url.host or "", url.port or 0, error) from error
-
-
 def _create_engine(settings: PostgresSettings, application_name: str) -> AsyncEngine:
-    url = URL.create(
-        "postgresql+asyncpg",
-        username=settings.user,
-        password=settings.password.get_secret_value() or None,
-        host=settings.host,
-        port=settings.port,
-        database=settings.db,
-    )
     engine = create_async_engine(
-        url,
+        # For people alone; what connects knows the rest.
+        URL.create("postgresql+asyncpg", host=settings.host, port=settings.port, database=settings.db),
+        async_creator=partial(connect, settings, application_name),
         pool_size=settings.pool_size,
         max_overflow=0,
         pool_timeout=settings.connect_timeout_s,
-        connect_args=_connect_arguments(settings, application_name),
         # Errors are logged; what a user wrote is not.
         hide_parameters=True,
     )
     event.listen(engine.sync_engine, "checkout", _refuse_dead_connection)
     return engine
-
-
-def _connect_arguments(settings: PostgresSettings, application_name: str) -> dict[str, Any]:
-    return {
-        "connection_class": _connection_class(settings.statement_timeout_ms),
-        "timeout": settings.connect_timeout_s,
-        "server_settings": {
-            "application_name": application_name,
-            "lock_timeout": str(settings.lock_timeout_ms),
-            "statement_timeout": str(settings.statement_timeout_ms),
-            "idle_in_transaction_session_timeout": str(_IDLE_IN_TRANSACTION_MS),
-            "client_connection_check_interval": str(_CLIENT_CHECK_MS),
-            # JIT never pays for statements this short, and its first plan costs 100 ms.
-            "jit": "off",
-        },
-    }
-
-
-def _connection_class(statement_timeout_ms: int) -> type[_Connection]:
-    answer_s = statement_timeout_ms / 1_000 + _SILENCE_S if statement_timeout_ms else None
-    return type("Connection", (_Connection,), {"answer_s": answer_s})
 
 
 def _refuse_dead_connection(dbapi_connection: Any, _record: Any, _proxy: Any) -> None:

@@ -10,6 +10,7 @@
 """
 
 import os
+import ssl
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
@@ -32,8 +33,8 @@ __all__ = (
 )
 
 AWAY: Final = "PostgreSQL cannot be reached; check POSTGRES_HOST, POSTGRES_PORT and the server"
-#: The driver looks for certificates and passwords in HOME, needed or not, and fails where it may not look.
-_UNREADABLE: Final = "make it readable for this user, or set HOME to a directory of this user's"
+#: OpenSSL's numbers for a name, and for an address, that the certificate does not have.
+_ANOTHER_NAME: Final = frozenset({62, 64})
 #: InternalClientError: the driver was told that its connection ends just when it wanted to use it.
 _FOREIGN: Final = (
     asyncpg.PostgresError,
@@ -48,8 +49,10 @@ _BUSY: Final = frozenset({"55P03", "57014", "53000", "53100", "53200", "53300", 
 _AWAY: Final = frozenset(
     {"08000", "08001", "08003", "08004", "08006", "08007", "57P01", "57P02", "57P03", "57P05", "25P03"}
 )
-#: No such role, wrong password, no such database.
-_REFUSED: Final = frozenset({"28000", "28P01", "3D000"})
+#: No such role, or none that may come in this way: unencrypted, or without a certificate.
+NOT_ADMITTED: Final = "28000"
+#: Wrong password (an unknown role's is wrong too), no such database.
+_REFUSED: Final = frozenset({"28P01", "3D000"})
 _BROKEN: Final = (
     OSError,
     asyncpg.InterfaceError,
@@ -90,14 +93,31 @@ class RetryTransaction(DatabaseError):
 
 
 def unreachable(host: str, port: int, error: OSError) -> DatabaseUnavailable:
-    """The error for a connection that could not be made: where to, and the true reason."""
+    """The error for a connection that could not be made: where to, the true reason, and what to check."""
+    reason, remedy = _reason_and_remedy(error)
+    return DatabaseUnavailable(f"PostgreSQL cannot be reached at {host}:{port}: {reason}; {remedy}")
+
+
+def _reason_and_remedy(error: OSError) -> tuple[str, str]:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        named_otherwise = error.verify_code in _ANOTHER_NAME
+        remedy = "POSTGRES_HOST" if named_otherwise else "POSTGRES_SSL_CA_FILE"
+        return (
+            f"its certificate is not accepted: {error.verify_message}",
+            f"check {remedy} and the server's certificate",
+        )
+    if isinstance(error, ssl.SSLError):
+        # Its number is OpenSSL's and means nothing to the operating system.
+        return (
+            f"TLS fails: {error.reason or error.strerror or error}",
+            "check POSTGRES_SSL_MODE, POSTGRES_SSL_CERT_FILE and the server",
+        )
     # The driver's own words for a refused connection are a tuple with the address.
     known = error.errno is not None and error.errno > 0
     reason = os.strerror(error.errno or 0) if known else error.strerror or str(error) or "no answer in time"
-    remedy = "check POSTGRES_HOST, POSTGRES_PORT and the server"
-    if error.filename is not None:
-        reason, remedy = f"{reason}: {error.filename}", _UNREADABLE
-    return DatabaseUnavailable(f"PostgreSQL cannot be reached at {host}:{port}: {reason}; {remedy}")
+    if not known and "SSL" in reason:
+        return "it offers no TLS", "turn ssl on at the server, or check POSTGRES_SSL_MODE"
+    return reason, "check POSTGRES_HOST, POSTGRES_PORT and the server"
 
 
 TRANSIENT_ERRORS: Final = (DatabaseUnavailable, DatabaseBusy, RetryTransaction)
@@ -143,6 +163,11 @@ def _translate(error: Exception) -> DatabaseError | None:
     if isinstance(error, sqlalchemy.exc.TimeoutError):
         return DatabaseBusy(
             "no database connection became free in time; raise POSTGRES_POOL_SIZE or lower the load"
+        )
+    if state == NOT_ADMITTED:
+        return DatabaseUnavailable(
+            f"PostgreSQL refuses the connection ({state}); check POSTGRES_USER, POSTGRES_SSL_MODE, "
+            "POSTGRES_SSL_CERT_FILE and the server's pg_hba.conf"
         )
     if state in _REFUSED:
         return DatabaseUnavailable(

@@ -14,7 +14,8 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from relaybox.db._database import Database, reached
+from relaybox.db._connecting import reached
+from relaybox.db._database import Database
 from relaybox.db._errors import DatabaseError, DatabaseUnavailable, map_database_errors
 from relaybox.db._queries import load_queries
 from relaybox.settings import PostgresSettings

@@ -5,8 +5,9 @@ import base64
 import os
 import signal
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -40,7 +41,7 @@ _SETTINGS = {
     "process.roles": "broker,controller",
     "node.id": "1",
     "controller.listener.names": "CONTROLLER",
-    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL",
     "auto.create.topics.enable": "false",
     "num.partitions": "4",
     "default.replication.factor": "1",
@@ -75,15 +76,27 @@ class LocalKafka:
 
     host: str = LOOPBACK
 
-    def __init__(self, data_dir: Path, *, version: str = "4.1.0", port: int | None = None) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        version: str = "4.1.0",
+        port: int | None = None,
+        listeners: Mapping[str, int] = MappingProxyType({}),
+        properties: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Describe the broker; nothing happens before :meth:`start`.
 
         *port* None takes a free one at the first start and keeps it as long as this object lives.
+        *listeners* are further ones, ``SSL`` or ``SASL_SSL`` with a port; *properties* the broker's settings
+        that these need.
         """
         self.data_dir = data_dir.resolve()
         self.version = version
         self.port = port or 0
         self._port_is_given = port is not None
+        self.listeners = listeners
+        self._properties = properties
         self._lock: DirectoryLock | None = None
         self._process: ServerProcess | None = None
 
@@ -210,10 +223,15 @@ class LocalKafka:
     def _write_properties(self) -> Path:
         # A static quorum of itself, for 3.7 and 4.1 alike: the controller may then move to another port.
         controller = free_port()
+        advertised = ",".join(
+            f"{name}://{self.host}:{port}"
+            for name, port in {"PLAINTEXT": self.port, **self.listeners}.items()
+        )
         values = {
             **_SETTINGS,
-            "listeners": f"PLAINTEXT://{self.host}:{self.port},CONTROLLER://{self.host}:{controller}",
-            "advertised.listeners": f"PLAINTEXT://{self.host}:{self.port}",
+            **self._properties,
+            "listeners": f"{advertised},CONTROLLER://{self.host}:{controller}",
+            "advertised.listeners": advertised,
             "controller.quorum.voters": f"1@{self.host}:{controller}",
             "log.dirs": str(self._home / "data"),
         }

@@ -4,7 +4,9 @@ import os
 import secrets
 import shutil
 import signal
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from pydantic import BaseModel
@@ -56,19 +58,30 @@ class LocalPostgres:
     superuser: str = "postgres"
 
     def __init__(
-        self, data_dir: Path, *, version: int = 18, port: int | None = None, durable: bool = True
+        self,
+        data_dir: Path,
+        *,
+        version: int = 18,
+        port: int | None = None,
+        durable: bool = True,
+        bin_dir: Path | None = None,
+        options: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Describe the server; nothing happens before :meth:`start`.
 
         *port* None takes a free one at the first start and keeps it as long as this object lives.
         *durable* False is for tests: nothing waits for the disk, so that a machine's crash may cost the data;
         a crash of the server alone costs nothing.
+        *bin_dir* has programs of another build than the packaged one, which knows no TLS; *options* are
+        further settings of the server.
         """
         self.data_dir = data_dir.resolve()
         self.version = version
         self.durable = durable
         self.port = port or 0
         self._port_is_given = port is not None
+        self._bin_dir = bin_dir
+        self._server_options = options
         self._place = self.data_dir
         self._lock: DirectoryLock | None = None
         self._process: ServerProcess | None = None
@@ -190,7 +203,7 @@ class LocalPostgres:
             self._lock = None
 
     async def _start(self, account: Account | None) -> None:
-        bin_dir = programs(self.version, account)
+        bin_dir = self._bin_dir or programs(self.version, account)
         self._require_version()
         await self._end_left_over()
         if self._port_is_given:
@@ -272,6 +285,7 @@ class LocalPostgres:
             "shared_buffers": "128MB",
             "wal_level": "replica",
             **({} if self.durable else _NOT_DURABLE),
+            **self._server_options,
         }
         return ["-D", str(self._cluster), *(f"--{name}={value}" for name, value in values.items())]
 

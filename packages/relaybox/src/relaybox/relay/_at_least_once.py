@@ -21,6 +21,7 @@ from relaybox.relay._link import (
     batch_bytes_for,
     discard,
     flush,
+    link_faults,
     link_settings,
     produce,
     warm_up,
@@ -138,7 +139,8 @@ class AtLeastOnce:
         return limits
 
     def _new_producer(self) -> Producer:
-        producer = Producer({**self._producing, **_PRODUCER, "batch.size": self._batch_bytes})
+        with link_faults():
+            producer = Producer({**self._producing, **_PRODUCER, "batch.size": self._batch_bytes})
         warm_up(producer)
         return producer
 

@@ -10,6 +10,7 @@ from confluent_kafka.admin import (
     NewTopic,  # pyright: ignore[reportPrivateImportUsage] - documented there
 )
 
+from relaybox.kafka import Complaints
 from relaybox.relay._errors import RelayError
 from relaybox.settings import KafkaSettings
 
@@ -46,7 +47,12 @@ async def ensure_topics(settings: KafkaSettings, topics: Iterable[str], *, parti
 
 
 def _ensure(settings: KafkaSettings, topics: list[str], partitions: int) -> list[str]:
-    admin: Any = AdminClient({**settings.client(), "log_level": 0})
+    complaints = Complaints(settings.bootstrap_servers)
+    conf: dict[str, Any] = {**settings.client(), "log_level": 0, "error_cb": complaints.note}
+    try:
+        admin: Any = AdminClient(conf)
+    except KafkaException as error:
+        raise TopicsNotReady(complaints.sentence(error.args[0])) from error
     created: list[str] = []
     wanted = [NewTopic(name, num_partitions=partitions) for name in topics]
     for name, answer in admin.create_topics(wanted, request_timeout=_ANSWER_S).items():
@@ -55,17 +61,17 @@ def _ensure(settings: KafkaSettings, topics: list[str], partitions: int) -> list
         except KafkaException as error:
             reason: KafkaError = error.args[0]
             if reason.code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise _not_ready(settings, name, reason) from error
+                admin.poll(0)
+                raise _not_ready(complaints, name, reason) from error
         except TimeoutError as error:
-            raise _not_ready(settings, name, None) from error
+            admin.poll(0)
+            raise _not_ready(complaints, name, None) from error
         else:
             created.append(name)
     return created
 
 
-def _not_ready(settings: KafkaSettings, name: str, reason: KafkaError | None) -> TopicsNotReady:
+def _not_ready(complaints: Complaints, name: str, reason: KafkaError | None) -> TopicsNotReady:
     if reason is None or reason.code() in _AWAY:
-        return TopicsNotReady(
-            f"Kafka cannot be reached at {settings.bootstrap_servers}; check KAFKA_HOST and KAFKA_PORT"
-        )
+        return TopicsNotReady(complaints.sentence(reason))
     return TopicsNotReady(f"topic {name!r} cannot be created: {reason.str()}; create it by hand")

@@ -9,6 +9,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
+from relaybox.kafka import Complaints, settings_to_check
 from relaybox.relay._errors import LinkDown
 from relaybox.relay._messages import Message
 from relaybox.relay._topics import TopicLimits
@@ -101,7 +102,7 @@ class Link:
         self._connection = connection
         self._admin: AdminClient | None = None
         self._topics: TopicLimits | None = None
-        self._last_error = "no answer"
+        self._complaints = Complaints(connection["bootstrap.servers"])
 
     def connect(self) -> None:
         """Reach a broker and learn anew what it accepts.
@@ -122,11 +123,16 @@ class Link:
         Raises:
             LinkDown: none answered in time.
         """
-        if self._admin is None:
-            conf: dict[str, Any] = {**self._connection, "error_cb": self._note_error}
-            self._admin = AdminClient(conf)
-        with link_faults():
-            return sorted(self._admin.list_topics(timeout=_CONNECT_S).topics)
+        try:
+            if self._admin is None:
+                conf: dict[str, Any] = {**self._connection, "error_cb": self._complaints.note}
+                self._admin = AdminClient(conf)
+            topics = sorted(self._admin.list_topics(timeout=_CONNECT_S).topics)
+        except KafkaException as error:
+            self.serve()  # hands out what it complained of
+            raise LinkDown(self._complaints.sentence(error.args[0])) from error
+        self._complaints.forget()
+        return topics
 
     def limits(self, topics: Iterable[str]) -> Mapping[str, int]:
         """``max.message.bytes`` of those of *topics* that exist, and of others known.
@@ -151,15 +157,13 @@ class Link:
     def close(self) -> None:
         """Drop the connection and what was learnt over it."""
         self._topics = self._admin = None
+        self._complaints.forget()
 
     def down(self, failures: Sequence[KafkaError]) -> LinkDown:
         """The link's fault that made records fail with *failures*."""
         told = [error.str() for error in failures if error.code() not in _PURGED]
-        why = told[0] if told else f"no acknowledgement in time, {self._last_error}"
+        why = told[0] if told else f"no acknowledgement in time, {self._complaints.reason}"
         return LinkDown(f"Kafka takes no records: {why}; check the brokers")
-
-    def _note_error(self, error: KafkaError) -> None:
-        self._last_error = error.str()
 
 
 def batch_bytes_for(topics: Iterable[str], limits: Mapping[str, int]) -> int:
@@ -233,4 +237,7 @@ def link_faults() -> Generator[None]:
     try:
         yield
     except KafkaException as error:
-        raise LinkDown(f"no Kafka broker can be reached ({error.args[0].str()}); check KAFKA_HOST") from error
+        reason = error.args[0].str()
+        raise LinkDown(
+            f"no Kafka broker can be reached ({reason}); check {settings_to_check(reason)}"
+        ) from error

@@ -59,8 +59,8 @@ class Markers:
         wanted = max(_PARTITIONS, max(lanes) + 1)
         if wanted <= self._partitions:
             return
-        admin: Any = AdminClient(dict(self._connection))
         with link_faults():
+            admin: Any = AdminClient(dict(self._connection))
             held = admin.list_topics(timeout=_ANSWER_S).topics.get(self.topic)
         answers: dict[str, Any] = {}
         if held is None:

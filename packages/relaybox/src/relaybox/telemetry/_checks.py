@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -15,6 +15,7 @@ from relaybox.db import (
     load_queries,
     pending_migrations,
 )
+from relaybox.kafka import Complaints
 from relaybox.settings import KafkaSettings
 from relaybox.telemetry._health import Check, CheckResult, HealthState
 
@@ -47,11 +48,8 @@ def check_kafka(settings: KafkaSettings, *, away: HealthState = HealthState.FAIL
     The API does its work without Kafka (``HealthState.DEGRADED``), relay and agents do not. Answers
     within 2 s; results are shared for 1 s; the event loop is never blocked.
     """
-    where = settings.bootstrap_servers
-    late = CheckResult(
-        state=away, detail=f"Kafka does not answer at {where}; check KAFKA_HOST, KAFKA_PORT and the broker"
-    )
-    return Shared(_Broker(settings, late).examine, late)
+    late = CheckResult(state=away, detail=Complaints(settings.bootstrap_servers).sentence())
+    return Shared(_Broker(settings, away).examine, late)
 
 
 class Shared:
@@ -109,28 +107,34 @@ class _Schema:
 class _Broker:
     """Asks for the cluster's metadata with one client, made at the first check."""
 
-    def __init__(self, settings: KafkaSettings, away: CheckResult) -> None:
+    def __init__(self, settings: KafkaSettings, away: HealthState) -> None:
         self._settings = settings
         self._away = away
         self._client: AdminClient | None = None
+        self._complaints = Complaints(settings.bootstrap_servers)
 
     async def examine(self) -> CheckResult:
         # librdkafka waits in C without the interpreter lock; a thread keeps the loop free.
         return await asyncio.to_thread(self._ask)
 
     def _ask(self) -> CheckResult:
-        if self._client is None:
-            self._client = AdminClient(
-                {
-                    **self._settings.client(),
-                    # Noticed within a second when the broker is back.
-                    "reconnect.backoff.max.ms": 1_000,
-                    # The result tells it; librdkafka would write to standard error by itself.
-                    "log_level": 0,
-                }
-            )
         try:
-            self._client.list_topics(timeout=_LIMIT_S * 0.9)
-        except KafkaException:
-            return self._away
+            client = self._client = self._client or self._new_client()
+            client.list_topics(timeout=_LIMIT_S * 0.9)
+        except KafkaException as error:
+            if self._client is not None:
+                self._client.poll(0)
+            return CheckResult(state=self._away, detail=self._complaints.sentence(error.args[0]))
+        self._complaints.forget()
         return _OK
+
+    def _new_client(self) -> AdminClient:
+        conf: dict[str, Any] = {
+            **self._settings.client(),
+            # Noticed within a second when the broker is back.
+            "reconnect.backoff.max.ms": 1_000,
+            # The result tells it; librdkafka would write to standard error by itself.
+            "log_level": 0,
+            "error_cb": self._complaints.note,
+        }
+        return AdminClient(conf)

@@ -11,6 +11,7 @@ from confluent_kafka.admin import (
     OffsetSpec,  # pyright: ignore[reportPrivateImportUsage] - documented there
 )
 
+from relaybox.kafka import settings_to_check
 from relaybox.settings import KafkaSettings
 from relaybox.verify._errors import TopicHeldBack, TopicMissing, TopicUnreadable
 from relaybox.verify._records import Partition, Seen, seen
@@ -257,6 +258,5 @@ def _unreadable(settings: KafkaSettings, error: KafkaError | None, reason: str) 
         )
     if error is not None and error.code() in _GONE:
         return TopicUnreadable(f"Kafka has no such topic or partition any more: {error.str()}; run it again")
-    return TopicUnreadable(
-        f"Kafka cannot be reached at {settings.bootstrap_servers} ({reason}); check KAFKA_HOST and KAFKA_PORT"
-    )
+    where, what = settings.bootstrap_servers, settings_to_check(reason)
+    return TopicUnreadable(f"Kafka cannot be reached at {where} ({reason}); check {what}")

@@ -83,19 +83,17 @@ def test_postgresql_away_is_one_line_without_a_traceback(
     assert "PostgreSQL cannot be reached at 127.0.0.1:1: Connection refused; check POSTGRES_HOST" in line
 
 
-def test_what_the_driver_may_not_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_that_may_not_be_read_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def deny(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", "/closed/.postgresql/postgresql.key")
 
     # As a home that this user may not enter; root may enter any.
     monkeypatch.setattr("asyncpg.connect_utils._dot_postgresql_path", deny)
-    monkeypatch.setenv("POSTGRES_PASSWORD", "s3cret")
+    monkeypatch.setenv("POSTGRES_PORT", "1")
     result = run("migrate", "check")
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
-    assert "localhost:5432: Permission denied: /closed/.postgresql/postgresql.key;" in line
-    assert "HOME" in line
-    assert "s3cret" not in line
+    assert "Connection refused" in line
 
 
 def test_tables_are_not_removed_without_being_sure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,136 @@
+"""One connection of the driver: limits on everything, TLS as the settings want it, nothing from HOME."""
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import asyncpg
+from sqlalchemy import URL
+
+from relaybox.db._errors import AWAY, NOT_ADMITTED, DatabaseUnavailable, sqlstate_of, unreachable
+from relaybox.settings import PostgresSettings
+
+__all__ = ("connect", "reached")
+
+T = TypeVar("T")
+#: A client that froze inside a transaction loses it, and with it every lock it held (G69).
+_IDLE_IN_TRANSACTION_MS: Final = 30_000
+#: How fast the server notices that a client died while its statement runs.
+_CLIENT_CHECK_MS: Final = 500
+#: Above the server's own statement_timeout: only a server that has fallen silent takes longer.
+_SILENCE_S: Final = 5.0
+
+
+class _Connection(asyncpg.Connection):
+    """The driver's connection; a server that has fallen silent costs it, not the waiting of whoever asked."""
+
+    #: Null waits for ever, as the server's statement_timeout of 0 does.
+    answer_s: float | None = None
+
+    async def fetch(self, query: str, *args: Any, **options: Any) -> list[Any]:
+        driver: Any = super()
+        try:
+            # Not the driver's own time-out: that begins only after a cancelled statement before has ended.
+            async with asyncio.timeout(self.answer_s):
+                return await driver.fetch(query, *args, **options)
+        except TimeoutError as error:
+            self.terminate()
+            raise DatabaseUnavailable(AWAY) from error
+
+
+async def connect(settings: PostgresSettings, application_name: str) -> Any:
+    """Connect as *settings* say; certificates are read anew each time, so that renewed ones count at once.
+
+    The driver's own way to TLS would look for certificates in HOME, whatever it is told, and fail where
+    it may not look.
+
+    Raises:
+        DatabaseUnavailable: a certificate or key cannot be used.
+        OSError: nobody answers, or the server's certificate is not accepted; see :func:`reached`.
+        asyncpg.PostgresError: the server refuses.
+    """
+    if settings.ssl_mode == "disable":
+        return await _attempt(settings, application_name, tls=None)
+    tls = _tls(settings)
+    try:
+        return await _attempt(settings, application_name, tls=tls)
+    except (OSError, asyncpg.PostgresError) as error:
+        if settings.ssl_mode != "prefer" or not _is_about_tls(error):
+            raise
+    return await _attempt(settings, application_name, tls=None)
+
+
+async def reached(connecting: Awaitable[T], url: URL) -> T:
+    """Await a connection to *url* that is being made; here, and only here, an ``OSError`` is PostgreSQL's.
+
+    Raises:
+        DatabaseUnavailable: nobody answered, or the server is not who it should be.
+    """
+    try:
+        return await connecting
+    except OSError as error:  # TimeoutError and ssl.SSLError are
+        raise unreachable(url.host or "", url.port or 0, error) from error
+
+
+async def _attempt(settings: PostgresSettings, application_name: str, *, tls: ssl.SSLContext | None) -> Any:
+    driver: Any = asyncpg
+    return await driver.connect(
+        host=settings.host,
+        port=settings.port,
+        user=settings.user,
+        password=settings.password.get_secret_value() or None,
+        database=settings.db,
+        ssl=tls or False,
+        connection_class=_connection_class(settings.statement_timeout_ms),
+        timeout=settings.connect_timeout_s,
+        server_settings={
+            "application_name": application_name,
+            "lock_timeout": str(settings.lock_timeout_ms),
+            "statement_timeout": str(settings.statement_timeout_ms),
+            "idle_in_transaction_session_timeout": str(_IDLE_IN_TRANSACTION_MS),
+            "client_connection_check_interval": str(_CLIENT_CHECK_MS),
+            # JIT never pays for statements this short, and its first plan costs 100 ms.
+            "jit": "off",
+        },
+    )
+
+
+def _connection_class(statement_timeout_ms: int) -> type[_Connection]:
+    answer_s = statement_timeout_ms / 1_000 + _SILENCE_S if statement_timeout_ms else None
+    return type("Connection", (_Connection,), {"answer_s": answer_s})
+
+
+def _tls(settings: PostgresSettings) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = settings.ssl_mode == "verify-full"
+    if settings.ssl_mode in ("prefer", "require"):
+        context.verify_mode = ssl.CERT_NONE
+    elif settings.ssl_ca_file is None:
+        context.load_default_certs()
+    else:
+        with _named("POSTGRES_SSL_CA_FILE", settings.ssl_ca_file):
+            context.load_verify_locations(settings.ssl_ca_file)
+    if settings.ssl_cert_file is not None:
+        with _named("POSTGRES_SSL_CERT_FILE with POSTGRES_SSL_KEY_FILE", settings.ssl_cert_file):
+            # Without a password OpenSSL would ask for that of an encrypted key, on the terminal.
+            context.load_cert_chain(settings.ssl_cert_file, settings.ssl_key_file, password="")
+    return context
+
+
+@contextmanager
+def _named(setting: str, file: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DatabaseUnavailable(f"{setting} cannot be used: {file}: {error.strerror or error}") from error
+
+
+def _is_about_tls(error: Exception) -> bool:
+    """Whether another attempt without TLS may end otherwise: an answer came, and it was no to that."""
+    if isinstance(error, ssl.SSLError) or sqlstate_of(error) == NOT_ADMITTED:
+        return True
+    # The driver's words for a server without TLS; what the operating system says has a number.
+    return isinstance(error, ConnectionError) and error.errno is None

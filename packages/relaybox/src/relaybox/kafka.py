@@ -1,0 +1,62 @@
+"""What Kafka's client complains of, in a sentence that names the setting to check."""
+
+from typing import Final
+
+from confluent_kafka import KafkaError
+
+__all__ = ("Complaints", "settings_to_check")
+
+#: What stands in librdkafka's words, and which settings that is about; the first that fits counts.
+_SIGNS: Final = (
+    ("certificate verify failed", "KAFKA_SSL_CA_FILE, and that the broker's certificate has its KAFKA_HOST"),
+    ("ssl.key.location", "KAFKA_SSL_KEY_FILE and KAFKA_SSL_KEY_PASSWORD"),
+    ("ssl.certificate.location", "KAFKA_SSL_CERT_FILE"),
+    ("ssl.ca.location", "KAFKA_SSL_CA_FILE"),
+    ("tls alert", "KAFKA_SSL_CERT_FILE, KAFKA_SSL_KEY_FILE and KAFKA_SECURITY_PROTOCOL"),
+    ("PLAINTEXT broker listener", "KAFKA_SECURITY_PROTOCOL"),
+    ("mechanism handshake failed", "KAFKA_SASL_MECHANISM"),
+    ("SASL authentication error", "KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"),
+)
+_ADDRESS: Final = "KAFKA_HOST, KAFKA_PORT and KAFKA_SECURITY_PROTOCOL"
+
+
+class Complaints:
+    """The most telling of what one client complained of; its ``error_cb`` is :meth:`note`.
+
+    A call that fails says "transport failure" and no more, be it a broker that is down, a wrong password or
+    a certificate nobody trusts. Which one it is comes by the callback, before or after.
+    """
+
+    def __init__(self, bootstrap_servers: str) -> None:
+        self._where = bootstrap_servers
+        self._told: KafkaError | None = None
+
+    def note(self, error: KafkaError) -> None:
+        """Keep *error* unless one that says more is known."""
+        if self._told is None or _about(error.str()) or not _about(self._told.str()):
+            self._told = error
+
+    def forget(self) -> None:
+        """Start anew: the client has had an answer."""
+        self._told = None
+
+    @property
+    def reason(self) -> str:
+        """The client's own words."""
+        return "no answer in time" if self._told is None else self._told.str()
+
+    def sentence(self, error: KafkaError | None = None) -> str:
+        """Where to, why not, and what to check; *error* is what a call ended with, if any did."""
+        if error is not None and (self._told is None or not _about(self._told.str())):
+            self._told = error
+        what = settings_to_check(self.reason)
+        return f"Kafka cannot be reached at {self._where}: {self.reason}; check {what}"
+
+
+def settings_to_check(reason: str) -> str:
+    """Which settings *reason*, a client's own words, is about; where Kafka is if it does not say."""
+    return _about(reason) or _ADDRESS
+
+
+def _about(reason: str) -> str | None:
+    return next((settings for sign, settings in _SIGNS if sign in reason), None)

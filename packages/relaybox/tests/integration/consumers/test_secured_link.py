@@ -1,0 +1,68 @@
+"""From the outbox to a handler over a protected link, and a consumer that is not let in."""
+
+import asyncio
+
+import pytest
+from pydantic import SecretStr
+from relaybox.consumers import ConsumerMoment, KafkaRefused, subscribe
+from relaybox.db import Database
+from relaybox.relay import Relay
+from relaybox.settings import KafkaSettings, RelaySettings
+from structlog.testing import capture_logs
+
+from tests.fixtures.certificates import Certificates
+from tests.fixtures.events import CREATED, effects, record_effect
+from tests.fixtures.relays import put_events, rows_of, running
+from tests.fixtures.waiting import eventually
+
+
+@pytest.fixture
+def kafka_settings(scram_settings: KafkaSettings) -> KafkaSettings:
+    """By SCRAM over TLS, for relay, consumer and topics."""
+    return scram_settings
+
+
+async def test_events_come_from_the_outbox_to_a_handler_by_scram_over_tls(
+    database: Database, kafka_settings: KafkaSettings, topic: str, group: str, start_consumer
+) -> None:
+    await put_events(database, topic, ["a"], count=3)
+    handler = subscribe(CREATED, group=group)(record_effect)
+    async with running(Relay(database, kafka_settings, RelaySettings())), start_consumer(handler) as consumer:
+        await consumer.moments.reached(ConsumerMoment.COMMITTED, 3)
+    written = [row["payload"]["event_id"] for row in await rows_of(database)]
+    assert [str(event) for event in await effects(database)] == written
+
+
+async def test_a_consumer_with_a_wrong_password_ends_and_names_the_setting(
+    kafka_settings: KafkaSettings, start_consumer
+) -> None:
+    wrong = kafka_settings.model_copy(update={"sasl_password": SecretStr("a-password-nobody-may-see")})
+    async with start_consumer(record_effect, settings=wrong, assigned=False) as consumer:
+        with pytest.raises(
+            KafkaRefused, match="check KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
+        ) as refused:
+            await consumer.ended()
+    assert "a-password-nobody-may-see" not in str(refused.value)
+
+
+async def test_a_consumer_that_does_not_trust_the_broker_waits_and_names_the_setting(
+    kafka_settings: KafkaSettings, certificates: Certificates, start_consumer
+) -> None:
+    wrong = kafka_settings.model_copy(update={"ssl_ca_file": certificates.other_ca})
+
+    async def told() -> bool:
+        return any("check KAFKA_SSL_CA_FILE" in line.get("reason", "") for line in lines)
+
+    with capture_logs() as lines:
+        async with start_consumer(record_effect, settings=wrong, assigned=False) as consumer:
+            await eventually("a line about the authority", told)
+            assert not consumer.work.done()
+
+
+async def test_a_consumer_whose_certificate_cannot_be_used_does_not_start(
+    kafka_settings: KafkaSettings, certificates: Certificates, start_consumer
+) -> None:
+    wrong = kafka_settings.model_copy(update={"ssl_ca_file": certificates.server_key})
+    async with start_consumer(record_effect, settings=wrong, assigned=False) as consumer:
+        with pytest.raises(KafkaRefused, match="check KAFKA_SSL_CA_FILE"):
+            await asyncio.wait_for(consumer.ended(), 30)

@@ -1,0 +1,135 @@
+"""A relay and a broker that is reached by TLS: who is not let in is told which setting to check."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from relaybox.db import Database
+from relaybox.relay import Relay, Signal, TopicsNotReady, ensure_topics
+from relaybox.settings import KafkaSettings, RelaySettings
+from relaybox.telemetry import HealthState, check_kafka
+from structlog.testing import capture_logs
+
+from tests.fixtures.certificates import KEY_PASSWORD, Certificates
+from tests.fixtures.moments import Moments
+from tests.fixtures.relays import all_sent, put_events, rows_of, running
+
+_NO_POLL = RelaySettings(poll_interval=3_600)
+_WRONG_PASSWORD = "a-password-nobody-may-see"
+#: By SCRAM over TLS, what is wrong to the setting that the message names.
+_WRONG_SCRAM = {
+    "password": ({"sasl_password": SecretStr(_WRONG_PASSWORD)}, "KAFKA_SASL_PASSWORD"),
+    "user": ({"sasl_username": "nobody"}, "KAFKA_SASL_USERNAME"),
+    "mechanism": ({"sasl_mechanism": "PLAIN"}, "KAFKA_SASL_MECHANISM"),
+    "authority": ({"ssl_ca_file": "other_ca"}, "KAFKA_SSL_CA_FILE"),
+    "no authority": ({"ssl_ca_file": "server_key"}, "KAFKA_SSL_CA_FILE"),
+    "name": ({"host": "localhost"}, "KAFKA_HOST"),
+    "protocol": ({"security_protocol": "PLAINTEXT"}, "KAFKA_SECURITY_PROTOCOL"),
+}
+_WRONG_CERTIFICATE = {
+    "no certificate": ({"ssl_cert_file": None, "ssl_key_file": None}, "KAFKA_SSL_CERT_FILE"),
+    "another's key": ({"ssl_key_file": "server_key"}, "KAFKA_SSL_KEY_FILE"),
+}
+
+
+def changed(settings: KafkaSettings, change: dict[str, Any], certificates: Certificates) -> KafkaSettings:
+    """*settings* with *change*; files are named as in *certificates*."""
+    files = {
+        name: getattr(certificates, value)
+        for name, value in change.items()
+        if name.endswith("_file") and value is not None
+    }
+    return settings.model_copy(update={**change, **files})
+
+
+@pytest.fixture(params=["scram_settings", "certificate_settings"])
+def kafka_settings(request: pytest.FixtureRequest) -> KafkaSettings:
+    """Both protected ways into the broker; topics are made by them too."""
+    return request.getfixturevalue(request.param)
+
+
+async def test_a_relay_publishes_over_a_protected_link(
+    database: Database, kafka_settings: KafkaSettings, topic: str
+) -> None:
+    await put_events(database, topic, ["a", "b"], count=3)
+    async with running(Relay(database, kafka_settings, _NO_POLL)):
+        await all_sent(database)
+    assert [row["status"] for row in await rows_of(database)] == ["SENT"] * 6
+    assert await ensure_topics(kafka_settings, [topic]) == []
+    assert (await check_kafka(kafka_settings)()).state is HealthState.OK
+
+
+async def test_a_clients_key_may_be_encrypted(
+    certificate_settings: KafkaSettings, certificates: Certificates
+) -> None:
+    encrypted = {"ssl_key_file": certificates.client_key_encrypted}
+    right = {**encrypted, "ssl_key_password": SecretStr(KEY_PASSWORD)}
+    assert (await check_kafka(certificate_settings.model_copy(update=right))()).state is HealthState.OK
+    wrong = {**encrypted, "ssl_key_password": SecretStr(_WRONG_PASSWORD)}
+    refused = await check_kafka(certificate_settings.model_copy(update=wrong))()
+    assert refused.state is HealthState.FAILED
+    assert "check KAFKA_SSL_KEY_FILE and KAFKA_SSL_KEY_PASSWORD" in str(refused.detail)
+    assert _WRONG_PASSWORD not in str(refused.detail)
+
+
+@pytest.mark.parametrize(("change", "hint"), _WRONG_SCRAM.values(), ids=_WRONG_SCRAM)
+async def test_who_is_not_let_in_by_scram_is_told_the_setting(
+    scram_settings: KafkaSettings, certificates: Certificates, change: dict[str, Any], hint: str
+) -> None:
+    wrong = changed(scram_settings, change, certificates)
+    answer = await check_kafka(wrong)()
+    assert answer.state is HealthState.FAILED
+    assert hint in str(answer.detail).rpartition("; check ")[2]
+
+
+@pytest.mark.parametrize(("change", "hint"), _WRONG_CERTIFICATE.values(), ids=_WRONG_CERTIFICATE)
+async def test_who_is_not_let_in_by_certificate_is_told_the_setting(
+    certificate_settings: KafkaSettings, certificates: Certificates, change: dict[str, Any], hint: str
+) -> None:
+    wrong = changed(certificate_settings, change, certificates)
+    answer = await check_kafka(wrong)()
+    assert answer.state is HealthState.FAILED
+    assert hint in str(answer.detail).rpartition("; check ")[2]
+
+
+async def test_topics_that_cannot_be_made_for_want_of_a_password_say_so(
+    scram_settings: KafkaSettings,
+) -> None:
+    wrong = scram_settings.model_copy(update={"sasl_password": SecretStr(_WRONG_PASSWORD)})
+    with pytest.raises(TopicsNotReady, match="check KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD") as refused:
+        await ensure_topics(wrong, ["any"])
+    assert _WRONG_PASSWORD not in str(refused.value)
+
+
+@pytest.mark.parametrize("what", ["password", "authority", "no authority"])
+async def test_g25_a_relay_that_is_not_let_in_charges_no_row_and_says_why(
+    database: Database, scram_settings: KafkaSettings, certificates: Certificates, what: str
+) -> None:
+    change, hint = _WRONG_SCRAM[what]
+    await put_events(database, "domain-events", ["a"], count=3)
+    moments = Moments()
+    relay = Relay(database, changed(scram_settings, change, certificates), _NO_POLL, on_signal=moments)
+    with capture_logs() as lines:
+        async with running(relay):
+            await moments.reached(Signal.LINK_DOWN)
+            assert "link down" in repr(relay)
+    [told] = [line for line in lines if line["log_level"] == "warning"]
+    assert hint in told["reason"].rpartition("; check ")[2]
+    assert _WRONG_PASSWORD not in str(lines)
+    rows = await rows_of(database)
+    assert {(row["status"], row["attempts"]) for row in rows} == {("PENDING", 0)}
+
+
+async def test_g25_what_waited_for_a_renewed_certificate_goes_out_without_a_restart(
+    database: Database, scram_settings: KafkaSettings, certificates: Certificates, make_topic, tmp_path: Path
+) -> None:
+    trusted = tmp_path / "ca.pem"
+    trusted.write_bytes(certificates.other_ca.read_bytes())
+    await put_events(database, make_topic(), ["a"], count=3)
+    moments = Moments()
+    settings = scram_settings.model_copy(update={"ssl_ca_file": trusted})
+    async with running(Relay(database, settings, _NO_POLL, on_signal=moments)):
+        await moments.reached(Signal.LINK_DOWN)
+        trusted.write_bytes(certificates.ca.read_bytes())
+        await all_sent(database)
