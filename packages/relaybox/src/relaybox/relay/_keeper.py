@@ -76,7 +76,7 @@ class Keeper:
         measure_at = 0.0
         while True:
             self.beat_now.clear()
-            if await self._lanes.beat(connection, self.breaker):
+            if await self._lanes.beat(connection, self.breaker, self._counters.published_total):
                 _log.info("relay lanes changed", lanes=self._lanes.owned(), members=self._lanes.members)
                 self.news.set()
                 self._signal(Signal.LANES_CHANGED)

@@ -78,13 +78,15 @@ class Lanes:
         """Whether a surplus lane has become quiet: :meth:`beat` would give it back now."""
         return bool(self._surplus & self._owned.keys() - self.busy)
 
-    async def beat(self, connection: DedicatedConnection, breaker: str = "closed") -> bool:
+    async def beat(
+        self, connection: DedicatedConnection, breaker: str = "closed", published_total: int = 0
+    ) -> bool:
         """Renew, give back and take lanes; returns whether the owned lanes changed.
 
-        *breaker* is told to operators, with the rest of what is known of this relay.
+        *breaker* and *published_total* are told to operators, with the rest of what is known of this relay.
         """
         before = {lane.lane: lane.epoch for lane in self._owned.values()}
-        counts = await self._renew(connection, breaker)
+        counts = await self._renew(connection, breaker, published_total)
         self.members = counts["others"] + 1
         share = fair_share(counts["lanes"], self.members)
         self._surplus = surplus_of(list(self._owned), share)
@@ -104,7 +106,9 @@ class Lanes:
         if self._owned:
             await self._release(connection, list(self._owned.values()))
 
-    async def _renew(self, connection: DedicatedConnection, breaker: str) -> Mapping[str, Any]:
+    async def _renew(
+        self, connection: DedicatedConnection, breaker: str, published_total: int
+    ) -> Mapping[str, Any]:
         """Say that this relay lives, and keep its lanes, in one statement: an idle relay does little else."""
         owned = list(self._owned.values())
         valid_until_s = time.monotonic() + self._lease_s
@@ -114,7 +118,7 @@ class Lanes:
             connection,
             _SQL["renew_lanes"],
             *(self.owner, self._lease_s, numbers, epochs),
-            *(place, self._delivery, breaker),
+            *(place, self._delivery, breaker, published_total),
         )
         self._owned = {
             lane: Lane(lane=lane, epoch=self._owned[lane].epoch, valid_until_s=valid_until_s)

@@ -1,5 +1,6 @@
 """Relays and lanes as operators see them, and what they do to lanes."""
 
+import os
 import uuid
 
 import pytest
@@ -7,6 +8,7 @@ from relaybox.db import Database
 from relaybox.operations import (
     LanesRefused,
     MarkerRefused,
+    RelayStatus,
     accept_marker,
     relay_status,
     skip,
@@ -18,7 +20,8 @@ from relaybox.settings import KafkaSettings, RelaySettings
 
 from tests.fixtures.failures import acts_of, delay_row, fail_rows
 from tests.fixtures.moments import Moments
-from tests.fixtures.relays import put_events, running
+from tests.fixtures.relays import all_sent, put_events, running
+from tests.fixtures.waiting import eventually
 
 NO_POLL = RelaySettings(poll_interval=3_600)
 KEYS = [f"key-{number}" for number in range(40)]
@@ -43,6 +46,22 @@ async def test_a_look_shows_each_relay_its_lanes_and_what_waits(
     assert (len(look.lanes), look.lanes_wanted) == (8, 8)
     assert look.lanes[0].hash_min == -(2**31)
     assert look.lanes[-1].hash_max == 2**31 - 1
+
+
+async def test_a_look_shows_where_a_relay_is_how_it_delivers_and_how_much(
+    database: Database, kafka_settings: KafkaSettings, topic: str
+) -> None:
+    await put_events(database, topic, KEYS, count=2)
+    async with database.connection() as connection, running(Relay(database, kafka_settings, NO_POLL)):
+        await all_sent(database)
+
+        async def told() -> RelayStatus | None:
+            [relay] = (await relay_status(connection)).relays
+            return relay if relay.published_total else None
+
+        relay = await eventually("the relay's next heartbeat", told)
+    assert (relay.published_total, relay.delivery, relay.breaker) == (80, NO_POLL.delivery, "closed")
+    assert relay.place.endswith(f":{os.getpid()}")
 
 
 async def test_a_look_counts_what_waits_and_in_which_lane(database: Database) -> None:
