@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+from tests.faults.chaos._cross_check import contradiction
 from tests.faults.chaos._drain import all_rows, drained, persistently, skip, unpublished
 from tests.faults.chaos._injector import Injector
 from tests.faults.chaos._journal import Journal, Timeline
@@ -195,6 +196,8 @@ async def _account(plan: Plan, stage: Stage, cast: _Cast, drain_s: float | None)
         await asyncio.to_thread(read, expected, read_all(stage.bootstrap_servers, isolation))
         for isolation in (Isolation.COMMITTED, Isolation.UNCOMMITTED)
     ]
+    if difference := await contradiction(stage, committed):
+        cast.others.append(difference)
     return Account(
         seed=plan.seed,
         minutes=plan.minutes,
