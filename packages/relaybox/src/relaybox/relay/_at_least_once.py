@@ -192,6 +192,9 @@ class AtLeastOnce:
                 break
         if not flush(producer, self._deadline):
             self._drop_producer()
+            # Only failures are reported, and those of what was purged may come too late to be heard of: without
+            # an end of the flush silence means nothing.
+            results = [error or UNDELIVERED for error in results]
         return results
 
     def _deadline(self) -> float:

@@ -1,0 +1,39 @@
+"""What at-least-once delivery says became of a batch."""
+
+import json
+
+import pytest
+from confluent_kafka import Producer
+from relaybox.local import LocalKafka
+from relaybox.relay import _at_least_once, _link
+from relaybox.relay._at_least_once import AtLeastOnce
+from relaybox.relay._delivery import Batch
+from relaybox.relay._messages import Message
+from relaybox.settings import KafkaSettings
+
+
+def purge_unheard(producer: Producer) -> None:
+    """As the real one, on a machine too busy to hear of every failure in time."""
+    producer.purge(in_queue=True, in_flight=True, blocking=True)
+
+
+async def test_g23_rows_whose_failure_was_not_heard_of_are_not_taken_for_acknowledged(
+    kafka_settings: KafkaSettings, kafka_server: LocalKafka, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_link, "STALL_S", 0.5)
+    monkeypatch.setattr(_at_least_once, "discard", purge_unheard)
+    delivery = AtLeastOnce(kafka_settings, compression="none")
+    messages = [
+        Message(seq, 0, 1, topic, f"key-{seq}", 0, json.dumps({"event_id": seq}).encode(), [("ce_id", "1")])
+        for seq in range(5)
+    ]
+    await delivery.connect()
+    kafka_server.pause()
+    try:
+        outcome = await delivery.launch(Batch(messages=messages))
+    finally:
+        kafka_server.resume()
+        await delivery.close()
+    assert outcome.sent == []
+    assert outcome.link is not None
+    assert outcome.stranded == messages
