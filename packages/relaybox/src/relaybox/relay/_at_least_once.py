@@ -34,6 +34,8 @@ __all__ = ("AtLeastOnce", "acknowledged_in_order")
 T = TypeVar("T")
 _PRODUCER: Final[dict[str, Any]] = {
     **PRODUCER,
+    # Silence is no acknowledgement: the report of a record that was purged may come too late to be heard of.
+    "delivery.report.only.error": False,
     # A gap in a partition's sequence is a fatal error: nothing may follow a record that failed (G34).
     "enable.gapless.guarantee": True,
     # The relay times out itself and replaces the producer; one that drops single records reorders.
@@ -182,19 +184,15 @@ class AtLeastOnce:
         """Produce and wait; per message None for acknowledged, else why it is not."""
         producer = self._producer
         assert producer is not None
-        results: list[KafkaError | None] = [None] * len(messages)
+        results: list[KafkaError | None] = [UNDELIVERED] * len(messages)
         for place, message in enumerate(messages):
             try:
                 produce(producer, message, partial(_note_report, results, place), self._deadline)
             except KafkaException as error:
-                results[place:] = [UNDELIVERED] * (len(messages) - place)
                 results[place] = error.args[0]
                 break
         if not flush(producer, self._deadline):
             self._drop_producer()
-            # Only failures are reported, and those of what was purged may come too late to be heard of: without
-            # an end of the flush silence means nothing.
-            results = [error or UNDELIVERED for error in results]
         return results
 
     def _deadline(self) -> float:

@@ -212,9 +212,9 @@ class ExactlyOnce:
                 )
                 opened.add(each.lane.lane)
             if takeover.failed:
-                await self._check_link()
+                await self._meet_trouble(None)
         except LinkDown as down:
-            self._trouble = down
+            await self._meet_trouble(down)
         except DatabaseError as error:
             _log.info("relay cannot take lanes over, trying again", error_code=error.error_code)
         finally:
@@ -227,6 +227,16 @@ class ExactlyOnce:
             self._wake()
             if pause_s:
                 asyncio.get_running_loop().call_later(pause_s, self._wake)
+
+    async def _meet_trouble(self, down: LinkDown | None) -> None:
+        """Lanes could not be opened: either no broker answers at all, or they are tried again."""
+        try:
+            await self._check_link()
+        except LinkDown as link:
+            self._trouble = link
+        else:
+            if down is not None:
+                _log.info("relay could not open lanes, trying again", reason=str(down))
 
     async def _fly(self, batch: LaneBatch) -> Outcome:
         open_lane = self._open[batch.lane]

@@ -80,6 +80,8 @@ class Keeper:
                 _log.info("relay lanes changed", lanes=self._lanes.owned(), members=self._lanes.members)
                 self.news.set()
                 self._signal(Signal.LANES_CHANGED)
+            if self._lanes.to_split:
+                self.news.set()
             if time.monotonic() >= measure_at:
                 await measure_backlog(connection, self._counters, self.floor.seq)
                 measure_at = time.monotonic() + self._settings.poll_interval

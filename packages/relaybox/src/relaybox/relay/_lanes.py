@@ -4,7 +4,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -58,6 +58,8 @@ class Lanes:
         self._surplus: frozenset[int] = frozenset()
         #: Lanes with rows in flight; set by the publishing loop.
         self.busy: frozenset[int] = frozenset()
+        #: More lanes are wanted; the publishing loop splits the owned ones when nothing is in flight.
+        self.to_split = False
         self._joined = False
 
     def usable(self) -> list[Lane]:
@@ -88,6 +90,7 @@ class Lanes:
         before = {lane.lane: lane.epoch for lane in self._owned.values()}
         counts = await self._renew(connection, breaker, published_total)
         self.members = counts["others"] + 1
+        self.to_split = counts["lanes"] < counts["wanted"]
         share = fair_share(counts["lanes"], self.members)
         self._surplus = surplus_of(list(self._owned), share)
         quiet = [self._owned[lane] for lane in self._surplus - self.busy]
@@ -99,6 +102,17 @@ class Lanes:
             await ask(connection, _SQL["call_members"], LANES_CHANNEL)
             self._joined = True
         return before != {lane.lane: lane.epoch for lane in self._owned.values()}
+
+    async def split(self, connection: DedicatedConnection, lanes: Sequence[Lane]) -> list[int]:
+        """Halve *lanes*, none of whose rows are in flight or unmarked; the numbers of the new ones.
+
+        An owner alone can do this on a running system: it knows that nothing of the half it gives
+        away was published without being marked, so whoever takes that begins behind it (G21).
+        """
+        self.to_split = False
+        numbers, epochs = [lane.lane for lane in lanes], [lane.epoch for lane in lanes]
+        rows = await ask(connection, _SQL["split_lanes"], numbers, epochs, LANES_CHANNEL)
+        return [row["lane"] for row in rows]
 
     async def leave(self, connection: DedicatedConnection) -> None:
         """Give everything back, so that the others need not wait for the leases to end."""

@@ -36,6 +36,8 @@ _STOP_FLIGHT_S: Final = 5.0
 #: waited for.
 _WAVE_S: Final = 1.0
 _TIDY_S: Final = 10.0
+#: Lanes are split when nothing is in flight; if that takes longer, at the next heartbeat.
+_QUIET_S: Final = 5.0
 _log = structlog.get_logger(__name__)
 
 
@@ -143,6 +145,9 @@ class Pump:
         lanes = self._delivery.ready(usable)
         self._ready = len(lanes) == len(usable) > 0
         await self._take_up_again(connection, lanes)
+        if self._lanes.to_split and await self._quiet():
+            made = await self._lanes.split(connection, self._delivery.ready(usable))
+            _log.info("relay split its lanes", made=made)
         await self.recorder.room()
         # Its rows may be recorded, and seem free, while the older snapshot of the fetch does not show it.
         waiting = self.recorder.waiting_keys()
@@ -211,6 +216,18 @@ class Pump:
                 self._signal(Signal.LINK_UP)
             self._signal(Signal.BATCH_PUBLISHED)
         return bool(landed)
+
+    async def _quiet(self) -> bool:
+        """Let everything land and be recorded; whether nothing is in flight then."""
+        try:
+            async with asyncio.timeout(_QUIET_S):
+                if self._flights:
+                    await asyncio.wait([flight.outcome for flight in self._flights])
+                self._land()
+                await self.recorder.done()
+        except TimeoutError:
+            return False
+        return True
 
     def _free(self, fetched: Sequence[Message], waiting: set[str]) -> list[Message]:
         """Of *fetched*, what may take off now: lanes may have gone, and keys failed, since it was read."""

@@ -5,7 +5,7 @@ DELETE FROM relay_members WHERE name = $1
 -- name: renew_lanes
 -- Relay $1 lives for $2 more seconds, at $5, delivers $6, its breaker is $7, and it has published $8 rows; it keeps
 -- those of lanes $3 that it still holds at epochs $4. Forgets the dead. Says which lanes it kept, how many other
--- relays live, how many lanes there are.
+-- relays live, how many lanes there are and shall be.
 WITH me AS (
     INSERT INTO relay_members (name, lease_until, place, delivery, breaker, published_total)
     VALUES ($1, clock_timestamp() + make_interval(secs => $2::float8), $5, $6, $7, $8)
@@ -24,7 +24,8 @@ WITH me AS (
 )
 SELECT (SELECT coalesce(array_agg(lane), '{}') FROM kept) AS kept,
        (SELECT count(*) FROM relay_members WHERE name <> $1 AND lease_until >= clock_timestamp()) AS others,
-       (SELECT count(*) FROM relay_lanes) AS lanes
+       (SELECT count(*) FROM relay_lanes) AS lanes,
+       (SELECT lanes_wanted FROM relay_origin) AS wanted
 
 -- name: take_lanes
 -- Take at most $2 lanes that nobody holds, for relay $1 and $3 seconds. The epoch fences whoever held them.
@@ -47,6 +48,23 @@ WITH released AS (
     RETURNING l.lane
 )
 SELECT pg_notify($4, string_agg(lane::text, ',')) FROM released HAVING count(*) > 0
+
+-- name: split_lanes
+-- Halve the slices of lanes $1 at epochs $2, as far as more lanes are wanted; the upper halves become new lanes, which
+-- nobody holds. To be run by an owner none of whose rows are in flight or unmarked. A slice's width tells how many
+-- lanes of its width there are, and so the number of the new one.
+WITH halved AS (
+    UPDATE relay_lanes AS l SET hash_max = l.hash_min + (l.hash_max::bigint - l.hash_min) / 2
+    FROM unnest($1::int[], $2::bigint[]) AS held (lane, epoch), relay_origin
+    WHERE l.lane = held.lane AND l.epoch = held.epoch
+      AND 4294967296 / (l.hash_max::bigint - l.hash_min + 1) < relay_origin.lanes_wanted
+    RETURNING l.lane, l.hash_max::bigint AS hash_max, l.hash_max::bigint - l.hash_min + 1 AS width
+), made AS (
+    INSERT INTO relay_lanes (lane, hash_min, hash_max)
+    SELECT lane + 4294967296 / (2 * width), hash_max + 1, hash_max + width FROM halved
+    RETURNING lane
+)
+SELECT lane, pg_notify($3, lane::text) FROM made ORDER BY lane
 
 -- name: fetch_batch
 -- At most $3 rows, and about $4 bytes, of the lanes $1 at epochs $2 that may be published now, oldest first,

@@ -1,8 +1,9 @@
 """Several relays share the lanes by themselves; who lost a lane cannot mark."""
 
 import asyncio
-from typing import Any
+from typing import Any, Literal
 
+import pytest
 from relaybox.db import Database
 from relaybox.relay import Relay, Signal
 from relaybox.relay._errors import TopicUnknown
@@ -70,6 +71,36 @@ async def test_g21_three_relays_keep_every_keys_order_while_lanes_change_hands(
     records = read_topic(kafka_settings.bootstrap_servers, topic)
     assert first_appearances(records) == {key: list(range(1, 151)) for key in KEYS}
     assert len(records) == len(KEYS) * 150, "lanes given back in order need no duplicates"
+
+
+@pytest.mark.parametrize("delivery", ["exactly-once", "at-least-once"])
+async def test_g21_growing_the_lanes_of_running_relays_loses_reorders_and_repeats_nothing(
+    database: Database,
+    kafka_settings: KafkaSettings,
+    topic: str,
+    delivery: Literal["exactly-once", "at-least-once"],
+) -> None:
+    moments = [Moments(), Moments()]
+    settings = RelaySettings(poll_interval=3_600, batch_size=5, delivery=delivery)
+    first, second = (Relay(database, kafka_settings, settings, on_signal=each) for each in moments)
+    await put_events(database, topic, KEYS, count=50)
+    async with running(first, second):
+        await moments[0].reached(Signal.BATCH_MARKED)
+        async with database.connection() as connection:
+            await connection.fetch("UPDATE relay_origin SET lanes_wanted = 32")
+        await shared(moments, [first, second], [16, 16])
+        await put_events(database, topic, KEYS, first=51, count=50)
+        await notify(database)
+        await all_sent(database)
+
+    async with database.connection() as connection:
+        rows = await connection.fetch("SELECT lane, hash_min, hash_max FROM relay_lanes ORDER BY hash_min")
+    assert sorted(row["lane"] for row in rows) == list(range(32))
+    assert [row["hash_min"] for row in rows] == [-(2**31) + number * 2**27 for number in range(32)]
+    assert rows[-1]["hash_max"] == 2**31 - 1
+    records = read_topic(kafka_settings.bootstrap_servers, topic)
+    assert first_appearances(records) == {key: list(range(1, 101)) for key in KEYS}
+    assert len(records) == len(KEYS) * 100
 
 
 async def test_g26_a_relay_that_lost_its_lane_can_neither_mark_nor_charge(
