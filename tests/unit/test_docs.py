@@ -13,7 +13,7 @@ from backend.cli import app as backend_app
 from backend.genesis import session
 from relaybox.cli import app as relaybox_app
 from relaybox.commands import EventType
-from relaybox.relay import RelayCollector
+from relaybox.relay import BreakerState, RelayCollector
 from relaybox.relay._statistics import Counters
 from typer.main import get_command
 
@@ -219,7 +219,7 @@ def test_every_header_on_kafka_is_documented_and_no_other() -> None:
 
 def test_every_figure_that_operators_are_told_of_exists() -> None:
     source = (ROOT / "packages/relaybox/src/relaybox/telemetry/_metrics.py").read_text()
-    look = Counters().look(lanes=(), members=1, in_flight=0, link_up=True)
+    look = Counters().look(lanes=(), members=1, in_flight=0, breaker=BreakerState.CLOSED)
     of_the_relay = {metric.name for metric in RelayCollector(lambda: look).collect()}
     defined = of_the_relay | set(re.findall(r'"(relaybox_[a-z_]+)"', source))
     page = (DOCS / "how-to/monitoring.md").read_text()

@@ -1,6 +1,7 @@
 """The message relay: rows of the outbox to Kafka, at least once, in order per key."""
 
 from relaybox.relay._backoff import GiveUp, Retry, next_step
+from relaybox.relay._breaker import BreakerState
 from relaybox.relay._ensure import TopicsNotReady, ensure_topics
 from relaybox.relay._errors import (
     EnvelopeIncomplete,
@@ -15,11 +16,14 @@ from relaybox.relay._lanes import LANES_CHANNEL
 from relaybox.relay._metrics import RelayCollector
 from relaybox.relay._relay import Relay
 from relaybox.relay._signals import OnSignal, Signal
-from relaybox.relay._statistics import DELAY_BOUNDS_S, Statistics
+from relaybox.relay._statistics import BATCH_ROWS_BOUNDS, DELAY_BOUNDS_S, Backlog, Statistics
 
 __all__ = (
+    "BATCH_ROWS_BOUNDS",
     "DELAY_BOUNDS_S",
     "LANES_CHANNEL",
+    "Backlog",
+    "BreakerState",
     "EnvelopeIncomplete",
     "GiveUp",
     "LinkDown",

@@ -82,6 +82,8 @@ class Pump:
         self._fetched_at_s = 0.0
         self._tidy_at_s = 0.0
         self._ready = False
+        #: Nobody told of the rows that come next: the last wait ended by itself.
+        self._polled = False
         #: Lanes whose rows that failed in an outage were taken up again, by epoch.
         self._taken_up: set[tuple[int, int]] = set()
         self.breaker = Breaker()
@@ -184,6 +186,9 @@ class Pump:
         )
         if fetched:
             await floor.step(connection, fetched[-1].seq)
+        if self._polled:
+            self._counters.polled_total += len(fetched)
+            self._polled = False
         if not self._probing():
             self._batch_rows = next_batch_rows(limit, len(fetched), self._settings.batch_size)
         return fetched
@@ -288,6 +293,7 @@ class Pump:
             self._signal(Signal.IDLE)
         poll_s = self._settings.poll_interval
         await wait_at_most(self._keeper.news, poll_s if due_s is None else min(poll_s, due_s))
+        self._polled = not self._keeper.news.is_set() and (due_s is None or due_s > poll_s)
 
     def _trip(self, down: LinkDown, stranded: Sequence[Message]) -> None:
         """Nothing more is fetched; the lanes stay this relay's."""

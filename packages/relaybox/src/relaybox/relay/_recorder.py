@@ -12,6 +12,7 @@ from relaybox.relay._backoff import Retry, link_pause_s
 from relaybox.relay._delivery import Batch, Outcome
 from relaybox.relay._errors import LinkDown, RowFault
 from relaybox.relay._messages import Message
+from relaybox.relay._order import OrderWatch
 from relaybox.relay._rows import charge_for, charge_rows, mark_sent, plan_for_backlogs
 from relaybox.relay._signals import OnSignal, Signal
 from relaybox.relay._statistics import Counters
@@ -48,12 +49,14 @@ class Recorder:
         self._settled = settled
         self._changed = changed
         self._held: list[tuple[Batch | None, Outcome]] = []
+        self._order = OrderWatch()
         self._some = asyncio.Event()
         self._none = asyncio.Event()
         self._none.set()
 
     def take(self, batch: Batch | None, outcome: Outcome) -> None:
         """Write *outcome* down as soon as possible."""
+        self._look_at(batch, outcome)
         self._held.append((batch, outcome))
         self._none.clear()
         self._some.set()
@@ -96,6 +99,21 @@ class Recorder:
                 if failures == 1:
                     _log.warning("relay cannot mark rows, trying again", error_code=error.error_code)
                 await asyncio.sleep(link_pause_s(failures))
+
+    def _look_at(self, batch: Batch | None, outcome: Outcome) -> None:
+        """Count what became of *batch*, and watch that the order held."""
+        if outcome.sent:
+            self._counters.count_batch(rows=len(outcome.sent))
+        disorder = self._order.published(outcome.sent)
+        if disorder is not None:
+            self._counters.late_total += len(disorder.late)
+            self._counters.order_violations_total += len(disorder.violations)
+            for m in disorder.violations:
+                _log.error("relay published a row after a later one of its key", seq=m.seq, lane=m.lane)
+        tried = [message for message, _ in outcome.faulty] if batch is None else batch.messages
+        if len(tried) > len(outcome.sent):
+            sent = {message.seq for message in outcome.sent}
+            self._order.not_published(message for message in tried if message.seq not in sent)
 
     async def _record(self, connection: DedicatedConnection) -> None:
         """Write down what is held now, all of it in one statement each."""

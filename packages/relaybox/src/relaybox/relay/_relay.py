@@ -8,7 +8,6 @@ import structlog
 from relaybox.db import Database, DatabaseError
 from relaybox.relay._ask import connected
 from relaybox.relay._at_least_once import AtLeastOnce
-from relaybox.relay._breaker import BreakerState
 from relaybox.relay._delivery import Delivery
 from relaybox.relay._exactly_once import ExactlyOnce
 from relaybox.relay._keeper import Keeper
@@ -78,7 +77,7 @@ class Relay:
             lanes=self._lanes.owned(),
             members=self._lanes.members,
             in_flight=len(self._pump.in_flight),
-            link_up=self._pump.breaker.state is not BreakerState.OPEN,
+            breaker=self._pump.breaker.state,
         )
 
     def stop(self) -> None:

@@ -11,7 +11,7 @@ from relaybox.relay._backoff import GiveUp, Retry, next_step
 from relaybox.relay._errors import LinkDown, RelayError
 from relaybox.relay._lanes import Lane
 from relaybox.relay._messages import Message, message_of
-from relaybox.relay._statistics import DELAY_BOUNDS_S, Counters
+from relaybox.relay._statistics import DELAY_BOUNDS_S, Backlog, Counters
 from relaybox.settings import CloudEventsMode
 
 __all__ = (
@@ -33,6 +33,8 @@ _BATCHES: Final = load_queries(__package__ or "relaybox.relay", "batches.sql")
 _BATCH_BYTES_MAX: Final = 16 * 2**20
 _MESSAGE_CHARS_MAX: Final = 1_000
 _BACKLOG_ROWS_MAX: Final = 100_000
+#: So many rows from the first PENDING one on are asked whether a FAILED one holds them back.
+_DUE_ROWS_MAX: Final = 10_000
 
 Charge = tuple[Message, RelayError, Retry | GiveUp]
 
@@ -108,9 +110,23 @@ async def seconds_until_due(connection: DedicatedConnection, *, fetched_s: float
 
 async def measure_backlog(connection: DedicatedConnection, counters: Counters, floor: int = 0) -> None:
     """Count what waits, of all lanes; nothing below *floor* does."""
-    [row] = await ask(connection, _SQL["measure_backlog"], _BACKLOG_ROWS_MAX, floor)
-    counters.pending, counters.retrying, counters.failed = row["pending"], row["retrying"], row["failed"]
-    counters.oldest_pending_s = row["oldest_s"] or 0.0
+    [row] = await ask(connection, _SQL["measure_backlog"], _BACKLOG_ROWS_MAX, floor, _DUE_ROWS_MAX)
+    oldest_s = row["oldest_s"] or 0.0
+    # Where all that were asked are held back nobody knows of the next; to be called late is the safe side.
+    unknown_s = oldest_s if row["pending"] > _DUE_ROWS_MAX else 0.0
+    counters.backlog = Backlog(
+        pending=row["pending"],
+        retrying_row=row["retrying"] - row["retrying_link"],
+        retrying_link=row["retrying_link"],
+        failed_row=row["failed"] - row["failed_link"],
+        failed_link=row["failed_link"],
+        skipped=row["skipped"],
+        keys_blocked=row["keys_blocked"],
+        oldest_pending_s=oldest_s,
+        oldest_due_s=unknown_s if row["oldest_due_s"] is None else row["oldest_due_s"],
+        lanes=row["lanes"],
+        lanes_faulty=row["lanes_faulty"],
+    )
 
 
 async def plan_for_backlogs(connection: DedicatedConnection) -> None:

@@ -166,15 +166,33 @@ SELECT extract(epoch FROM min(next_attempt_at) - clock_timestamp())::float8 AS d
 FROM event_outbox WHERE status = 'PENDING' AND next_attempt_at > now() - make_interval(secs => $1::float8)
 
 -- name: measure_backlog
--- How many rows are PENDING, wait for a retry, or for an operator, each counted up to $1, and for how many seconds
--- the first PENDING one has been; from seq $2 on, the floor.
+-- How many rows are PENDING, wait for a retry, or FAILED (of both: because of the link), or are skipped, and how many
+-- keys a FAILED row holds back, each counted among $1 rows; for how many seconds the first PENDING one has been, and
+-- the first, among $3, that no FAILED one holds back, from seq $2 on, the floor; and how many lanes there are, and wait
+-- for an operator.
 SELECT (SELECT count(*) FROM (SELECT FROM event_outbox
                               WHERE status = 'PENDING' AND seq >= $2::bigint LIMIT $1::int) AS rows) AS pending,
+       retrying.rows AS retrying, retrying.by_link AS retrying_link,
+       failed.rows AS failed, failed.by_link AS failed_link, failed.keys AS keys_blocked,
        (SELECT count(*) FROM (SELECT FROM event_outbox
-                              WHERE status = 'PENDING' AND next_attempt_at IS NOT NULL LIMIT $1::int) AS rows) AS retrying,
-       (SELECT count(*) FROM (SELECT FROM event_outbox WHERE status = 'FAILED' AND skipped_at IS NULL LIMIT $1::int) AS rows) AS failed,
+                              WHERE status = 'FAILED' AND skipped_at IS NOT NULL LIMIT $1::int) AS rows) AS skipped,
        (SELECT extract(epoch FROM clock_timestamp() - created_at)::float8
-        FROM event_outbox WHERE status = 'PENDING' AND seq >= $2::bigint ORDER BY seq LIMIT 1) AS oldest_s
+        FROM event_outbox WHERE status = 'PENDING' AND seq >= $2::bigint ORDER BY seq LIMIT 1) AS oldest_s,
+       (SELECT extract(epoch FROM clock_timestamp() - o.created_at)::float8
+        FROM (SELECT seq, key, created_at FROM event_outbox
+              WHERE status = 'PENDING' AND seq >= $2::bigint ORDER BY seq LIMIT $3::int) AS o
+        WHERE NOT EXISTS (SELECT FROM event_outbox AS head
+                          WHERE head.key = o.key AND head.seq < o.seq
+                            AND head.status = 'FAILED' AND head.skipped_at IS NULL)
+        ORDER BY o.seq LIMIT 1) AS oldest_due_s,
+       lanes.rows AS lanes, lanes.faulty AS lanes_faulty
+FROM (SELECT count(*) AS rows, count(*) FILTER (WHERE error_data ->> 'reason' = 'link') AS by_link
+      FROM (SELECT error_data FROM event_outbox
+            WHERE status = 'PENDING' AND next_attempt_at IS NOT NULL LIMIT $1::int) AS rows) AS retrying,
+     (SELECT count(*) AS rows, count(*) FILTER (WHERE error_data ->> 'reason' = 'link') AS by_link, count(DISTINCT key) AS keys
+      FROM (SELECT key, error_data FROM event_outbox
+            WHERE status = 'FAILED' AND skipped_at IS NULL LIMIT $1::int) AS rows) AS failed,
+     (SELECT count(*) AS rows, count(fault) AS faulty FROM relay_lanes) AS lanes
 
 -- name: plan_for_backlogs
 -- This connection's plans follow the outbox's partial indexes whatever the statistics say: of a table that was never

@@ -1,36 +1,87 @@
 """What Prometheus sees of a relay."""
 
+from collections.abc import Callable
+
 import pytest
 from prometheus_client import CollectorRegistry
-from relaybox.relay import RelayCollector
+from relaybox.relay import Backlog, BreakerState, RelayCollector
 from relaybox.relay._statistics import Counters, Statistics
 
 
-def look(counters: Counters) -> Statistics:
-    return counters.look(lanes=(0, 1, 2), members=2, in_flight=5, link_up=True)
+def look(counters: Counters, breaker: BreakerState = BreakerState.CLOSED) -> Statistics:
+    return counters.look(lanes=(0, 1, 2), members=2, in_flight=5, breaker=breaker)
 
 
-def test_a_scrape_tells_what_was_published_how_late_and_what_waits() -> None:
-    counters = Counters(retried_total=3, failed_total=1, pending=7, retrying=2)
+def scraped(read: Callable[[], Statistics]) -> Callable[..., float | None]:
+    registry = CollectorRegistry()
+    registry.register(RelayCollector(read))
+
+    def value(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(f"relaybox_relay_{name}", labels)
+
+    return value
+
+
+def test_a_scrape_tells_what_was_published_how_late_and_in_what_batches() -> None:
+    counters = Counters(retried_total=3, failed_total=1)
     counters.count_published(bucket=0, rows=2, delay_s=0.004)
     counters.count_published(bucket=6, rows=1, delay_s=0.2)
-    registry = CollectorRegistry()
-    registry.register(RelayCollector(lambda: look(counters)))
-    value = registry.get_sample_value
-    assert value("relaybox_relay_published_total") == 3
-    assert value("relaybox_relay_retried_total") == 3
-    assert value("relaybox_relay_failed_total") == 1
-    assert value("relaybox_relay_lanes_owned") == 3
-    assert value("relaybox_relay_pending_rows") == 7
-    assert value("relaybox_relay_retry_queue_rows") == 2
-    assert value("relaybox_relay_publish_latency_seconds_bucket", {"le": "0.0025"}) == 2
-    assert value("relaybox_relay_publish_latency_seconds_count") == 3
-    assert value("relaybox_relay_publish_latency_seconds_sum") == pytest.approx(0.204)
+    for rows in (1, 2, 2, 7_000, 20_000):
+        counters.count_batch(rows=rows)
+    value = scraped(lambda: look(counters))
+    assert value("published_total") == 3
+    assert value("retried_total") == 3
+    assert value("failed_total") == 1
+    assert value("lanes_owned") == 3
+    assert value("publish_latency_seconds_bucket", le="0.0025") == 2
+    assert value("publish_latency_seconds_count") == 3
+    assert value("publish_latency_seconds_sum") == pytest.approx(0.204)
+    assert [value("batch_rows_bucket", le=le) for le in ("1", "2", "5000", "10000", "+Inf")] == [
+        1,
+        3,
+        3,
+        4,
+        5,
+    ]
+    assert value("batch_rows_sum") == 27_005
+
+
+def test_a_scrape_tells_what_waits_and_for_whom() -> None:
+    counters = Counters(polled_total=4, late_total=5, order_violations_total=6)
+    counters.backlog = Backlog(
+        pending=7,
+        retrying_row=2,
+        retrying_link=3,
+        failed_row=4,
+        failed_link=1,
+        skipped=9,
+        keys_blocked=5,
+        oldest_pending_s=70.5,
+        oldest_due_s=0.5,
+        lanes=8,
+        lanes_faulty=1,
+    )
+    value = scraped(lambda: look(counters))
+    assert value("pending_rows") == 7
+    assert [value("retry_queue_rows", reason=one) for one in ("row", "link")] == [2, 3]
+    assert [value("failed_rows", reason=one) for one in ("row", "link")] == [4, 1]
+    assert (value("skipped_rows"), value("keys_blocked")) == (9, 5)
+    assert (value("oldest_pending_seconds"), value("oldest_due_seconds")) == (70.5, 0.5)
+    assert (value("lanes"), value("lanes_faulty")) == (8, 1)
+    totals = [value(f"{name}_total") for name in ("polled_rows", "late_rows", "order_violations")]
+    assert totals == [4, 5, 6]
+
+
+@pytest.mark.parametrize("state", list(BreakerState))
+def test_a_scrape_tells_the_one_state_that_the_breaker_is_in(state: BreakerState) -> None:
+    value = scraped(lambda: look(Counters(), state))
+    told = {one: value("breaker_state", state=one.value) for one in BreakerState}
+    assert told == {one: float(one is state) for one in BreakerState}
+    assert value("link_up") == (state is not BreakerState.OPEN)
 
 
 def test_a_scrape_tells_the_figures_of_now() -> None:
     counters = Counters()
-    registry = CollectorRegistry()
-    registry.register(RelayCollector(lambda: look(counters)))
-    counters.pending = 9
-    assert registry.get_sample_value("relaybox_relay_pending_rows") == 9
+    value = scraped(lambda: look(counters))
+    counters.backlog = Backlog(pending=9)
+    assert value("pending_rows") == 9

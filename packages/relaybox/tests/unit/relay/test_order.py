@@ -1,0 +1,78 @@
+"""The watch over the order of what is published: silent unless order is broken."""
+
+from relaybox.relay._messages import Message
+from relaybox.relay._order import Disorder, OrderWatch
+
+
+def row(seq: int, key: str | None = "a", *, lane: int = 0, epoch: int = 1) -> Message:
+    return Message(seq, lane, epoch, "domain-events", key, 0, b"", [])
+
+
+def rows(*seqs: int, epoch: int = 1) -> tuple[Message, ...]:
+    return tuple(row(seq, epoch=epoch) for seq in seqs)
+
+
+def test_rows_in_order_are_no_news() -> None:
+    watch = OrderWatch()
+    assert watch.published([row(1), row(2, "b"), row(3)]) is None
+    assert watch.published([row(4, "b"), row(5)]) is None
+
+
+def test_g21_two_rows_of_one_batch_in_the_wrong_order_are_a_violation() -> None:
+    assert OrderWatch().published(rows(1, 3, 2)) == Disorder(violations=rows(2))
+
+
+def test_g21_a_row_that_was_tried_before_a_later_one_of_its_key_was_published_is_a_violation() -> None:
+    watch = OrderWatch()
+    watch.not_published(rows(2))
+    assert watch.published(rows(3)) is None
+    assert watch.published(rows(2)) == Disorder(violations=rows(2))
+
+
+def test_a_row_that_was_tried_again_in_its_turn_is_no_news() -> None:
+    watch = OrderWatch()
+    watch.published(rows(1))
+    watch.not_published(rows(2, 3))
+    assert watch.published(rows(2, 3)) is None
+    assert watch.published(rows(4)) is None
+
+
+def test_g22_a_row_that_appears_only_after_a_later_one_was_published_is_late_and_no_violation() -> None:
+    watch = OrderWatch()
+    watch.published(rows(3))
+    assert watch.published(rows(2)) == Disorder(late=rows(2))
+    assert watch.published(rows(4)) is None
+
+
+def test_a_row_that_is_repeated_in_a_new_epoch_of_its_lane_is_no_news() -> None:
+    watch = OrderWatch()
+    watch.published(rows(1, 2, 3))
+    assert watch.published(rows(1, 2, 3, epoch=2)) is None
+    watch.not_published(rows(4, epoch=2))
+    assert watch.published(rows(5, epoch=2)) is None
+    assert watch.published(rows(4, epoch=2)) == Disorder(violations=rows(4, epoch=2))
+
+
+def test_the_same_row_twice_is_a_duplicate_and_no_disorder() -> None:
+    watch = OrderWatch()
+    watch.published(rows(1))
+    assert watch.published(rows(1)) is None
+
+
+def test_a_row_without_a_key_waits_for_nobody() -> None:
+    watch = OrderWatch()
+    watch.not_published([row(1, None)])
+    assert watch.published([row(2, None)]) is None
+    assert watch.published([row(1, None)]) is None
+
+
+def test_what_the_watch_remembers_is_bounded_and_the_keys_seen_last_stay() -> None:
+    watch = OrderWatch()
+    for first in range(0, 40_000, 100):
+        watch.published([row(2 * seq + 2, f"key-{seq}") for seq in range(first, first + 100)])
+        watch.not_published([row(10**6 + seq, "other") for seq in range(first, first + 100)])
+    remembered = len(watch._recent) + len(watch._older)
+    assert 5_000 <= remembered <= 10_200
+    assert len(watch._in_vain) == 10_000
+    watch.not_published([row(2 * 39_999 + 1, "key-39999")])
+    assert watch.published([row(2 * 39_999 + 1, "key-39999")]) is not None
