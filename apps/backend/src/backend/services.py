@@ -10,8 +10,8 @@ from typing import Final
 import uvicorn
 from relaybox.commands import CommandService
 from relaybox.consumers import Consumer
-from relaybox.outbox import Notifier
-from relaybox.relay import Relay, RelayCollector
+from relaybox.outbox import Notifier, OutboxSettings
+from relaybox.relay import Relay, RelayCollector, TopicsFirst
 from relaybox.service import footing, run_until_signal
 from relaybox.settings import RelaySettings, TaskSettings, load_settings
 from relaybox.telemetry import AddressUnusable, CommandMetrics, open_address
@@ -96,9 +96,10 @@ def _shared_figures() -> Generator[None]:
 
 async def _run_relay() -> None:
     async with footing(ServiceType.MESSAGE_RELAY.value, *ALL) as on:
-        relay = Relay(on.database, on.kafka, load_settings(RelaySettings))
+        settings = load_settings(RelaySettings)
+        relay = Relay(on.database, on.kafka, settings)
         on.registry.register(RelayCollector(relay.statistics))
-        await run_until_signal(relay)
+        await run_until_signal(TopicsFirst(relay, on.kafka, settings, load_settings(OutboxSettings)))
 
 
 async def _run_agent() -> None:

@@ -221,6 +221,10 @@ class RelaySettings(BaseSettings):
     #: Of record batches. lz4 costs 0.7 µs of CPU per event of 540 bytes and leaves 186 of its 944 bytes on
     #: the broker's disk; zstd 1.8 µs and 110 bytes, but it doubles the time of a single event; gzip 18 µs.
     compression: Compression = "lz4"
+    #: Whether missing topics of ``OUTBOX_TOPICS`` are created at the start; else the relay ends, naming them.
+    create_topics: bool = True
+    #: Partitions of a created topic; fixed for ever, or the order of keys breaks.
+    topic_partitions: Annotated[int, Field(ge=1, le=10_000)] = 8
     #: Seconds a relay may be silent before its lanes go to another one.
     lease_s: Annotated[float, Field(gt=0, le=3_600)] = 3.0
 

@@ -13,8 +13,8 @@ from relaybox.cli._relays import accept, lanes, status
 from relaybox.cli._report import ErrorsAsLines
 from relaybox.consumers import Consumer, Subscription
 from relaybox.db import BACKBONE
-from relaybox.outbox import Notifier
-from relaybox.relay import Relay, RelayCollector
+from relaybox.outbox import Notifier, OutboxSettings
+from relaybox.relay import Relay, RelayCollector, TopicsFirst
 from relaybox.service import footing, run_until_signal
 from relaybox.settings import RelaySettings, load_settings
 
@@ -81,9 +81,10 @@ def _named(name: str) -> Subscription:
 
 async def _relay() -> None:
     async with footing("message-relay", BACKBONE) as on:
-        relay = Relay(on.database, on.kafka, load_settings(RelaySettings))
+        settings = load_settings(RelaySettings)
+        relay = Relay(on.database, on.kafka, settings)
         on.registry.register(RelayCollector(relay.statistics))
-        await run_until_signal(relay)
+        await run_until_signal(TopicsFirst(relay, on.kafka, settings, load_settings(OutboxSettings)))
 
 
 async def _consumer(subscriptions: Sequence[Subscription], topics: Sequence[str]) -> None:

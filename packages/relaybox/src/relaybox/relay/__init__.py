@@ -2,7 +2,7 @@
 
 from relaybox.relay._backoff import GiveUp, Retry, next_step
 from relaybox.relay._breaker import BreakerState
-from relaybox.relay._ensure import TopicsNotReady, ensure_topics
+from relaybox.relay._ensure import BrokerAway, TopicsNotReady, ensure_topics
 from relaybox.relay._errors import (
     EnvelopeIncomplete,
     LinkDown,
@@ -17,6 +17,7 @@ from relaybox.relay._metrics import RelayCollector
 from relaybox.relay._relay import Relay
 from relaybox.relay._signals import OnSignal, Signal
 from relaybox.relay._statistics import BATCH_ROWS_BOUNDS, DELAY_BOUNDS_S, Backlog, Statistics
+from relaybox.relay._topics_first import TopicsFirst
 
 __all__ = (
     "BATCH_ROWS_BOUNDS",
@@ -24,6 +25,7 @@ __all__ = (
     "LANES_CHANNEL",
     "Backlog",
     "BreakerState",
+    "BrokerAway",
     "EnvelopeIncomplete",
     "GiveUp",
     "LinkDown",
@@ -38,6 +40,7 @@ __all__ = (
     "Signal",
     "Statistics",
     "TopicUnknown",
+    "TopicsFirst",
     "TopicsNotReady",
     "ensure_topics",
     "next_step",

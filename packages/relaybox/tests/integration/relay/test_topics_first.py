@@ -1,0 +1,105 @@
+"""A relay's start on brokers that are away, or lack its topics."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from uuid import uuid4
+
+import pytest
+from confluent_kafka.admin import AdminClient
+from relaybox.db import Database
+from relaybox.local import free_port
+from relaybox.outbox import OutboxSettings
+from relaybox.relay import Relay, Signal, TopicsFirst, TopicsNotReady, ensure_topics
+from relaybox.settings import KafkaSettings, RelaySettings
+from structlog.testing import capture_logs
+
+from tests.fixtures.moments import WAIT_S, Moments
+from tests.fixtures.relays import all_sent, put_events, rows_of, running
+
+
+@pytest.fixture
+def absent(kafka_settings: KafkaSettings) -> Iterator[str]:
+    """The name of a topic that does not exist yet."""
+    name = f"absent-{uuid4().hex}"
+    yield name
+    client = AdminClient({**kafka_settings.client(), "log_level": 0})
+    client.delete_topics([name])
+    client.poll(0)
+
+
+def a_relay(
+    database: Database,
+    kafka: KafkaSettings,
+    topics: str,
+    *,
+    moments: Moments | None = None,
+    **settings: object,
+) -> TopicsFirst:
+    chosen = RelaySettings.model_validate({"poll_interval": 3_600, **settings})
+    relay = Relay(database, kafka, chosen, on_signal=moments or Moments())
+    return TopicsFirst(relay, kafka, chosen, OutboxSettings(topics=topics))
+
+
+async def test_g34_a_broker_without_topics_gets_them_and_no_row_is_charged(
+    database: Database, kafka_settings: KafkaSettings, topic: str, absent: str
+) -> None:
+    await put_events(database, absent, ["a", "b"], count=3)
+    relay = a_relay(database, kafka_settings, f"{topic},{absent}", topic_partitions=3)
+    async with running(relay):
+        await all_sent(database)
+    assert {row["attempts"] for row in await rows_of(database)} == {0}
+    topics = AdminClient({**kafka_settings.client(), "log_level": 0}).list_topics(timeout=10).topics
+    assert (len(topics[absent].partitions), len(topics[topic].partitions)) == (3, 4)
+
+
+async def test_g34_a_missing_topic_that_may_not_be_created_ends_the_relay_before_it_touches_a_row(
+    database: Database, kafka_settings: KafkaSettings, topic: str, absent: str
+) -> None:
+    await put_events(database, absent, ["a"])
+    await put_events(database, topic, ["b"])
+    relay = a_relay(database, kafka_settings, f"{topic},{absent}", create_topics=False)
+    async with asyncio.timeout(WAIT_S):
+        with pytest.raises(TopicsNotReady, match=f"no topic '{absent}' .* `relaybox topics create`"):
+            await relay.run()
+    assert {(row["status"], row["attempts"]) for row in await rows_of(database)} == {("PENDING", 0)}
+
+
+async def test_a_broker_that_refuses_a_topic_is_quoted(
+    database: Database, kafka_settings: KafkaSettings, absent: str
+) -> None:
+    """Kafka takes no two topics that differ by dot and underscore only."""
+    first, second = absent, absent.replace("-", ".") + "_x"
+    await ensure_topics(kafka_settings, [first, second])
+    refused = second.replace("_", ".")
+    async with asyncio.timeout(WAIT_S):
+        with pytest.raises(TopicsNotReady, match=f"'{refused}' cannot be created: .*; create it by hand"):
+            await a_relay(database, kafka_settings, f"{first},{refused}").run()
+
+
+async def test_kafka_away_at_the_start_is_waited_for_and_stopping_does_not_wait_for_it(
+    database: Database,
+) -> None:
+    relay = a_relay(database, KafkaSettings(host="127.0.0.1", port=free_port()), "domain-events")
+    with capture_logs() as logs:
+        running = asyncio.create_task(relay.run())
+        async with asyncio.timeout(WAIT_S):
+            while not logs:  # noqa: ASYNC110 - the log is what announces it
+                await asyncio.sleep(0.05)
+        assert not running.done()
+        relay.stop()
+        async with asyncio.timeout(10):
+            await running
+    assert [line["event"] for line in logs] == ["relay waits for Kafka"]
+
+
+async def test_a_topic_that_takes_less_than_the_outbox_is_warned_of(
+    database: Database, kafka_settings: KafkaSettings, topic: str, make_topic: Callable[..., str]
+) -> None:
+    narrow = make_topic(max_message_bytes="4000")
+    moments = Moments()
+    relay = a_relay(database, kafka_settings, f"{topic},{narrow}", moments=moments)
+    with capture_logs() as logs:
+        async with running(relay):
+            await moments.reached(Signal.LANES_CHANGED)
+    [warning] = [line for line in logs if "OUTBOX_MESSAGE_BYTES_MAX" in line["event"]]
+    assert (warning["topic"], warning["topic_bytes_max"], warning["log_level"]) == (narrow, 4_000, "warning")
