@@ -1,7 +1,7 @@
 """How commands for operators speak: tables for people, JSON for scripts."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
@@ -19,6 +19,7 @@ __all__ = ("age_of", "ask_database", "plain", "print_json", "print_table", "seco
 
 T = TypeVar("T")
 _MINUTE_S: Final = 60
+_UUID_CHARS: Final = 36
 _UNITS: Final = ((86_400, "d"), (3_600, "h"), (_MINUTE_S, "m"))
 
 
@@ -51,11 +52,18 @@ def told(one: Any) -> dict[str, Any]:
     return asdict(one)
 
 
-def table(*columns: str, right: Sequence[str] = ()) -> Table:
-    """An empty table; the columns *right* hold figures."""
+def table(*columns: str, right: Sequence[str] = (), keys: Iterable[str | None] = ()) -> Table:
+    """An empty table; the columns *right* hold figures, a column ``key`` has room for the *keys*.
+
+    A key that is folded cannot be copied: up to the length of a UUID it gets a line of its own.
+    """
     made = Table(box=None, pad_edge=False, header_style="bold")
+    key_width = min(_UUID_CHARS, max((len(key or "") for key in keys), default=1) or 1)
     for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        width = key_width if column == "key" else None
+        made.add_column(
+            column, justify="right" if column in right else "left", overflow="fold", min_width=width
+        )
     return made
 
 

@@ -1,6 +1,7 @@
 """The outbox as people read it."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final
 
 import typer
@@ -26,11 +27,11 @@ def print_rows(rows: Sequence[Row]) -> None:
     if not rows:
         typer.echo("no such row")
         return
-    columns = ("seq", "state", "key", "event type", "age", "attempts", "error", "topic", "id")
-    made = table(*columns, right=("seq", "age", "attempts"))
+    columns = ("seq", "state", "key", "event type", "age", "attempts", "error", "topic")
+    made = table(*columns, right=("seq", "age", "attempts"), keys=[row.key for row in rows])
     for row in rows:
         cells = (row.seq, row.state, row.key, row.event_type, age_of(row.created_at), row.attempts)
-        made.add_row(*map(plain, (*cells, row.error_class, row.topic, row.id)))
+        made.add_row(*map(plain, (*cells, row.error_class, row.topic)))
     print_table(made)
 
 
@@ -43,15 +44,15 @@ def print_details(details: RowDetails) -> None:
         "state": row.state,
         "topic": row.topic,
         "key": row.key,
-        "written": f"{row.created_at.isoformat()}, {age_of(row.created_at)} ago",
-        "sent": row.sent_at and row.sent_at.isoformat(),
-        "skipped": row.skipped_at and row.skipped_at.isoformat(),
+        "written": _moment(row.created_at),
+        "sent": _moment(row.sent_at),
+        "skipped": _moment(row.skipped_at),
         "attempts": row.attempts or None,
-        "next attempt": row.next_attempt_at and row.next_attempt_at.isoformat(),
+        "next attempt": _moment(row.next_attempt_at),
         "fault": row.fault,
         "error": row.error_class,
         "message": row.error_message,
-        "failed": row.failed_at and row.failed_at.isoformat(),
+        "failed": _moment(row.failed_at),
         **dict(details.envelope),
     }
     for name, value in facts.items():
@@ -66,6 +67,10 @@ def print_details(details: RowDetails) -> None:
         pprint(details.payload, expand_all=True)
 
 
+def _moment(at: datetime | None) -> str | None:
+    return at and f"{at.isoformat(timespec='seconds')}, {age_of(at)}"
+
+
 def print_blocked(found: BlockedKeys) -> None:
     """One line per key that waits, then one per lane with a fault."""
     if not found.keys and not found.lanes:
@@ -73,7 +78,8 @@ def print_blocked(found: BlockedKeys) -> None:
         return
     if found.keys:
         columns = ("key", "lane", "waits for", "since", "head", "attempts", "error", "message", "behind")
-        made = table(*columns, right=("lane", "since", "head", "attempts", "behind"))
+        right = ("lane", "since", "head", "attempts", "behind")
+        made = table(*columns, right=right, keys=[one.head.key for one in found.keys])
         for one in found.keys:
             made.add_row(*map(plain, _blocked_cells(one)))
         print_table(made)

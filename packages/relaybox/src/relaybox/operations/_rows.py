@@ -138,7 +138,8 @@ async def show_row(db: Executor, which: UUID | int, *, with_payload: bool = Fals
     if not found:
         raise SelectionEmpty(f"the outbox has no row {which}; `relaybox outbox list` shows what it has")
     [row] = found
-    return RowDetails(row=row_of(row), envelope=row["envelope"], payload=row["payload"], acts=row["acts"])
+    envelope = {name: row["envelope"][name] for name in _ENVELOPE_FIELDS if name in row["envelope"]}
+    return RowDetails(row=row_of(row), envelope=envelope, payload=row["payload"], acts=row["acts"])
 
 
 async def blocked_keys(db: Executor, selection: Selection, *, keys_max: int) -> BlockedKeys:

@@ -135,7 +135,7 @@ WITH chosen AS MATERIALIZED (
     FOR UPDATE OF s
 ), changed AS (
     UPDATE event_outbox AS o SET status = 'PENDING', attempts = 0, next_attempt_at = NULL, error_data = NULL
-    FROM chosen WHERE o.id = chosen.id AND o.seq = chosen.seq AND o.status = 'FAILED' AND o.skipped_at IS NULL
+    FROM chosen WHERE o.id = chosen.id AND o.seq = chosen.seq
     RETURNING o.seq
 ), recorded AS (
     INSERT INTO operator_acts (actor, act, reason, target)
@@ -169,7 +169,7 @@ WITH chosen AS MATERIALIZED (
     )
 ), changed AS (
     UPDATE event_outbox AS o SET skipped_at = clock_timestamp()
-    FROM heads WHERE o.id = heads.id AND o.seq = heads.seq AND o.status = 'FAILED' AND o.skipped_at IS NULL
+    FROM heads WHERE o.id = heads.id AND o.seq = heads.seq
     RETURNING o.seq
 ), recorded AS (
     INSERT INTO operator_acts (actor, act, reason, target)
@@ -186,8 +186,8 @@ SELECT (SELECT max(seq) FROM chosen) AS last_seq, (SELECT count(*) FROM changed)
 
 -- name: purge
 -- Remove at most $8 selected rows after seq $7 that are SENT or skipped, and no other, recorded as the act of $9 for
--- reason $10, selection $11. The record keeps each skipped row, whose gap nothing else tells of any more, but of the
--- SENT ones the number only.
+-- reason $10, selection $11. Both states are final: what is chosen needs no lock to stay so. The record keeps each
+-- skipped row, whose gap nothing else tells of any more, but of the SENT ones the number only.
 WITH chosen AS MATERIALIZED (
     SELECT s.id, s.seq FROM (
         -- include: selected
@@ -196,7 +196,7 @@ WITH chosen AS MATERIALIZED (
     ORDER BY s.seq LIMIT $8::int
 ), changed AS (
     DELETE FROM event_outbox AS o USING chosen
-    WHERE o.id = chosen.id AND o.seq = chosen.seq AND (o.status = 'SENT' OR o.skipped_at IS NOT NULL)
+    WHERE o.id = chosen.id AND o.seq = chosen.seq
     RETURNING o.id, o.seq, o.key, o.topic, o.skipped_at, o.payload ->> 'event_id' AS event_id,
               o.payload ->> 'event_type' AS event_type
 ), recorded AS (
