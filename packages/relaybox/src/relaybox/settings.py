@@ -227,6 +227,9 @@ class RelaySettings(BaseSettings):
     topic_partitions: Annotated[int, Field(ge=1, le=10_000)] = 8
     #: Seconds a relay may be silent before its lanes go to another one.
     lease_s: Annotated[float, Field(gt=0, le=3_600)] = 3.0
+    #: Hours a SENT row stays in the outbox; it is gone after half as long again. As long as Kafka keeps
+    #: messages by default, so that both can be compared. PENDING and FAILED rows stay for ever.
+    retention_h: Annotated[float, Field(gt=0, le=100_000)] = 168.0
 
 
 class TaskSettings(BaseSettings):

@@ -1,8 +1,9 @@
-"""The outbox: events written with their cause, and the hint that there are some."""
+"""The outbox: events written with their cause, the hint that there are some, and how old ones leave."""
 
 from relaybox.outbox._append import EventIncomplete, save_to_outbox
 from relaybox.outbox._listener import Listener
 from relaybox.outbox._notifier import OUTBOX_CHANNEL, Notifier, note_for_commit
+from relaybox.outbox._retention import RetentionStep, retain
 from relaybox.outbox._rules import (
     MessageTooLarge,
     OutboxError,
@@ -19,8 +20,10 @@ __all__ = (
     "Notifier",
     "OutboxError",
     "OutboxSettings",
+    "RetentionStep",
     "TopicUndeclared",
     "fits_attribute",
     "note_for_commit",
+    "retain",
     "save_to_outbox",
 )

@@ -13,7 +13,7 @@ from relaybox.relay._ask import connected
 from relaybox.relay._backoff import link_pause_s
 from relaybox.relay._floor import Floor
 from relaybox.relay._lanes import LANES_CHANNEL, Lanes
-from relaybox.relay._rows import measure_backlog
+from relaybox.relay._rows import measure_backlog, plan_for_backlogs
 from relaybox.relay._signals import OnSignal, Signal
 from relaybox.relay._statistics import Counters
 from relaybox.settings import RelaySettings
@@ -60,6 +60,7 @@ class Keeper:
         while True:
             try:
                 async with connected(self._database) as connection:
+                    await plan_for_backlogs(connection)
                     await self._listen(connection)
                     self.news.set()  # what was notified before LISTEN is not told again
                     async for _ in self._beats(connection):

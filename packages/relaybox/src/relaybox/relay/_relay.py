@@ -13,6 +13,7 @@ from relaybox.relay._exactly_once import ExactlyOnce
 from relaybox.relay._keeper import Keeper
 from relaybox.relay._lanes import Lanes
 from relaybox.relay._pump import Pump
+from relaybox.relay._retention import keep_short
 from relaybox.relay._signals import OnSignal, Signal
 from relaybox.relay._statistics import Counters, Statistics
 from relaybox.settings import KafkaSettings, RelaySettings
@@ -53,6 +54,7 @@ class Relay:
         """Describe the relay; nothing connects before :meth:`run`. *name* is for people only."""
         self._database = database
         self._name = name
+        self._retention_h = settings.retention_h
         self._signal = on_signal
         self._counters = Counters()
         self._lanes = Lanes(lease_s=settings.lease_s, delivery=settings.delivery)
@@ -97,7 +99,11 @@ class Relay:
                 pump = group.create_task(self._pump.run(), name="relay-pump")
                 keeper = group.create_task(self._keeper.run(), name="relay-keeper")
                 recorder = group.create_task(self._pump.recorder.run(), name="relay-recorder")
+                retention = group.create_task(
+                    keep_short(self._database, keep_h=self._retention_h), name="relay-retention"
+                )
                 await self._stopping.wait()
+                retention.cancel()
                 await asyncio.wait({pump}, timeout=_STOP_PUMP_S)
                 pump.cancel()
                 await self._settle()

@@ -185,10 +185,10 @@ BEGIN
     END IF;
     open_slot := coalesce(pg_sequence_last_value('event_outbox_turn'), 0);
 
-    -- Close the open slot, if the next one is empty; until it is, this one takes all.
+    -- Close the open slot, if it holds what can leave and the next one is empty; until it is, this one takes all.
     IF EXISTS (SELECT FROM event_outbox_slots WHERE slot = open_slot AND opened_at <= now_at - keep / 2)
         AND EXISTS (SELECT FROM event_outbox_slots WHERE slot = (open_slot + 1) % 4 AND opened_at IS NULL)
-        AND EXISTS (SELECT FROM event_outbox WHERE slot = open_slot)
+        AND EXISTS (SELECT FROM event_outbox WHERE slot = open_slot AND status = 'SENT')
     THEN
         open_slot := setval('event_outbox_turn', (open_slot + 1) % 4);
         UPDATE event_outbox_slots SET opened_at = now_at WHERE slot = open_slot;

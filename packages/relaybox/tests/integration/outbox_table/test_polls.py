@@ -1,0 +1,173 @@
+"""A poll costs what is PENDING, not what was marked (G29), and still meets what commits late (G22)."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+from relaybox.db import Database, DedicatedConnection, load_queries
+from relaybox.outbox import retain
+from relaybox.relay import _floor as floors
+from relaybox.relay._ask import connected
+from relaybox.relay._floor import Floor
+from relaybox.relay._lanes import Lanes
+from relaybox.relay._messages import Message
+from relaybox.relay._rows import fetch_batch, mark_sent, plan_for_backlogs
+from relaybox.relay._statistics import Counters
+
+from tests.fixtures.relays import put_events, rows_of
+
+SQL = load_queries("relaybox.relay", "relay.sql")
+ROWS = 1_000
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every step of a floor is due."""
+    monkeypatch.setattr(floors, "_STEP_S", 0.0)
+
+
+@pytest.fixture
+async def connection(database: Database) -> AsyncIterator[DedicatedConnection]:
+    """A relay's own."""
+    async with connected(database) as connection:
+        await plan_for_backlogs(connection)
+        yield connection
+
+
+@pytest.fixture
+async def lanes(connection: DedicatedConnection) -> Lanes:
+    """All of them, owned."""
+    lanes = Lanes(lease_s=600)
+    await lanes.beat(connection)
+    return lanes
+
+
+async def fetch(connection: DedicatedConnection, lanes: Lanes, *, floor: int = 0) -> list[Message]:
+    return await fetch_batch(connection, lanes.usable(), rows_max=ROWS, in_flight=(), floor=floor)
+
+
+async def relay(connection: DedicatedConnection, lanes: Lanes, floor: Floor) -> list[str]:
+    """What a relay does, without Kafka; the keys of the rows it would publish."""
+    messages = await fetch(connection, lanes, floor=floor.seq)
+    if messages:
+        await floor.step(connection, messages[-1].seq)
+        await mark_sent(connection, messages, Counters())
+    return [str(message.key) for message in messages]
+
+
+async def plan_of(connection: DedicatedConnection, lanes: Lanes, *, floor: int) -> dict[str, Any]:
+    """How a fetch from *floor* on runs."""
+    owned = lanes.usable()
+    numbers, epochs = [lane.lane for lane in owned], [lane.epoch for lane in owned]
+    explain = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + SQL["fetch_batch"]
+    [row] = await connection.fetch(explain, numbers, epochs, ROWS, 2**24, "{}", floor)
+    return json.loads(row[0])[0]["Plan"]
+
+
+def pages(plan: dict[str, Any]) -> int:
+    """How many were looked at."""
+    return plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+
+
+def parts(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every node of *plan*."""
+    return [plan, *(part for child in plan.get("Plans", ()) for part in parts(child))]
+
+
+async def test_g29_a_poll_does_not_pass_marked_rows_that_an_old_snapshot_keeps(
+    database: Database, superuser: asyncpg.Connection, connection: DedicatedConnection, lanes: Lanes
+) -> None:
+    floor = Floor()
+    async with superuser.transaction(isolation="repeatable_read"):
+        await superuser.fetch("SELECT pg_current_snapshot()")
+        for _ in range(5):
+            await put_events(database, "domain-events", ["key"], count=ROWS)
+            assert len(await relay(connection, lanes, floor)) == ROWS
+        await put_events(database, "domain-events", ["last"])
+        assert floor.seq > 3 * ROWS
+        from_floor = await plan_of(connection, lanes, floor=floor.seq)
+        from_beginning = await plan_of(connection, lanes, floor=0)
+    assert pages(from_floor) * 2 < pages(from_beginning)
+    assert await relay(connection, lanes, floor) == ["last"]
+
+
+async def test_g29_a_plan_made_on_an_empty_table_never_reads_it_from_end_to_end(
+    connection: DedicatedConnection, lanes: Lanes
+) -> None:
+    plan = await plan_of(connection, lanes, floor=0)
+    outbox = [part for part in parts(plan) if part.get("Relation Name", "").startswith("event_outbox")]
+    assert len(outbox) >= 4
+    assert {part["Node Type"] for part in outbox} <= {"Index Scan", "Index Only Scan"}
+    assert "Sort" not in {part["Node Type"] for part in parts(plan)}
+
+
+async def test_g22_polls_begin_no_later_than_a_row_that_has_not_committed(
+    database: Database, superuser: asyncpg.Connection, connection: DedicatedConnection, lanes: Lanes
+) -> None:
+    floor = Floor()
+    late = superuser.transaction()
+    await late.start()
+    await put_events(superuser, "domain-events", ["late"])
+    for _ in range(4):
+        await put_events(database, "domain-events", ["early"])
+        assert await relay(connection, lanes, floor) == ["early"]
+    assert floor.seq <= 1
+    await late.commit()
+    assert await relay(connection, lanes, floor) == ["late"]
+
+
+async def test_g22_polls_begin_no_later_than_a_number_that_was_only_taken(
+    database: Database, superuser: asyncpg.Connection, connection: DedicatedConnection, lanes: Lanes
+) -> None:
+    # An INSERT has no transaction id yet when it takes its number; what it has is its lock.
+    floor = Floor()
+    late = superuser.transaction()
+    await late.start()
+    await superuser.execute("LOCK TABLE event_outbox IN ROW EXCLUSIVE MODE")
+    await superuser.execute("SELECT nextval('event_outbox_seq_seq')")
+    for _ in range(4):
+        await put_events(database, "domain-events", ["early"])
+        assert await relay(connection, lanes, floor) == ["early"]
+    assert floor.seq <= 1
+    await late.commit()
+
+
+async def test_g24_polls_begin_no_later_than_a_row_that_waits_for_an_operator(
+    database: Database, superuser: asyncpg.Connection, connection: DedicatedConnection, lanes: Lanes
+) -> None:
+    floor = Floor()
+    await put_events(database, "domain-events", ["failed"])
+    await superuser.execute("UPDATE event_outbox SET status = 'FAILED', error_data = '{}'")
+    for _ in range(4):
+        await put_events(database, "domain-events", ["well"])
+        assert await relay(connection, lanes, floor) == ["well"]
+    assert floor.seq == 1
+    await superuser.execute("UPDATE event_outbox SET status = 'PENDING' WHERE status = 'FAILED'")
+    assert await relay(connection, lanes, floor) == ["failed"]
+
+
+async def test_a_poll_begins_at_the_very_first_row_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    floor = Floor()
+    floor.seq = 7
+    assert [floor.start(), floor.start()] == [0, 7]
+    monkeypatch.setattr(floors, "_WHOLE_LOOK_S", 0.0)
+    floor = Floor()
+    floor.seq = 7
+    assert [floor.start(), floor.start()] == [0, 0]
+
+
+async def test_g29_rows_that_retention_moves_keep_their_order_and_are_marked_where_they_are(
+    database: Database, connection: DedicatedConnection, lanes: Lanes
+) -> None:
+    await put_events(database, "domain-events", ["sent"])
+    await mark_sent(connection, await fetch(connection, lanes), Counters())
+    await put_events(database, "domain-events", ["key"], count=3)
+    taken = await fetch(connection, lanes)
+    async with database.connection() as other:
+        await retain(other, keep_h=0)
+    await put_events(database, "domain-events", ["key"], first=4)
+    assert [message.seq for message in await fetch(connection, lanes)] == [2, 3, 4, 5]
+    assert await mark_sent(connection, taken, Counters()) == 3
+    assert [row["status"] for row in await rows_of(database)] == ["SENT"] * 3 + ["PENDING"]
