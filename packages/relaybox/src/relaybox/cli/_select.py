@@ -13,7 +13,7 @@ import typer
 from relaybox.errors import RelayboxError
 from relaybox.operations import Fault, Selection
 
-__all__ = ("SEQ_MAX", "AsJson", "By", "NobodyNamed", "Yes", "selecting", "who")
+__all__ = ("SEQ_MAX", "AsJson", "By", "NobodyNamed", "Yes", "age_s", "selecting", "who")
 
 SEQ_MAX: Final = 2**63 - 1
 _AGE: Final = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhd])")
@@ -26,7 +26,7 @@ class NobodyNamed(RelayboxError):
     error_code = "NOBODY_NAMED"
 
 
-def _age_s(text: str) -> float:
+def age_s(text: str) -> float:
     """Seconds in ``90s``, ``15m``, ``2h``, ``7d``."""
     found = _AGE.fullmatch(text)
     if found is None:
@@ -63,7 +63,7 @@ def _options(
         float | None,
         typer.Option(
             "--older-than",
-            parser=_age_s,
+            parser=age_s,
             metavar="AGE",
             help="Sent or skipped, or else written, longer ago: 90s, 15m, 2h, 7d.",
         ),

@@ -2,24 +2,22 @@
 
 import asyncio
 import dataclasses
-import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
 import typer
 from pydantic_core import to_json
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from relaybox.cli._looks import plain, print_table, table
+from relaybox.cli._select import age_s
 from relaybox.outbox import OutboxSettings
 from relaybox.settings import KafkaSettings, PostgresSettings, load_settings
-from relaybox.verify import Example, Kind, Report, verify
+from relaybox.verify import VIOLATIONS, Example, Kind, Report, verify
 
 __all__ = ("verify_promises",)
 
-_AGE: Final = re.compile(r"(\d{1,6})([smhd])")
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _MEANINGS: Final = {
     Kind.LOST: "sent, or its row removed, and on no topic",
     Kind.DUPLICATED: "more than one record with its ce_id",
@@ -79,9 +77,8 @@ def verify_promises(
 
 
 def _moment(text: str, now: datetime) -> datetime:
-    age = _AGE.fullmatch(text)
-    if age is not None:
-        return now - timedelta(**{_UNITS[age[2]]: int(age[1])})
+    if text[-1:] in {"s", "m", "h", "d"}:
+        return now - timedelta(seconds=age_s(text))
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
@@ -90,46 +87,38 @@ def _moment(text: str, now: datetime) -> datetime:
 
 
 def _show(report: Report, holds: bool) -> None:
-    console = Console(highlight=False)
-    console.print(_summary(report))
+    print_table(_summary(report))
     if report.findings:
-        console.print(_findings(report))
-    console.print(
-        Text("Nothing is lost, duplicated or reordered.", "green")
-        if holds and not report.duplicates
-        else Text("Nothing is lost or reordered; duplicates are allowed.", "green")
-        if holds
-        else Text("The promises are broken.", "bold red")
-    )
+        typer.echo()
+        print_table(_findings(report))
+    typer.echo()
+    if not holds:
+        typer.secho("The promises are broken.", fg="red", bold=True)
+    elif report.duplicates:
+        typer.secho("Nothing is lost or reordered; duplicates are allowed.", fg="green")
+    else:
+        typer.secho("Nothing is lost, duplicated or reordered.", fg="green")
 
 
 def _summary(report: Report) -> Table:
-    table = Table(
-        title=f"{', '.join(report.topics)}: {report.records:,} records, {report.isolation}",
-        caption=f"tables as of {report.snapshot_at:%Y-%m-%d %H:%M:%S} UTC, read in {report.elapsed_s:.1f} s",
-    )
-    for heading in ("events", "keys"):
-        table.add_column(heading, justify="right")
-    table.add_column()
-    table.add_column("which means")
-    table.add_row(f"{report.events:,}", "", "in the tables", "")
-    table.add_row(f"{report.published:,}", "", "published", "of these, on their topic")
+    made = table("events", "keys", "", "which means", right=("events", "keys"))
+    made.title = f"{', '.join(report.topics)}: {report.records:,} records, {report.isolation}"
+    made.caption = f"tables as of {report.snapshot_at:%Y-%m-%d %H:%M:%S} UTC, {report.elapsed_s:.1f} s"
+    made.add_row(f"{report.events:,}", "", "in the tables")
+    made.add_row(f"{report.published:,}", "", "published", "of these, on their topic")
     for kind, tally in report.tallies.items():
-        bad = kind in {Kind.LOST, Kind.DUPLICATED, Kind.REORDERED} and tally.events
-        row = (f"{tally.events:,}", f"{tally.keys:,}", kind.value, _MEANINGS[kind])
-        table.add_row(*row, style="bold red" if bad else None)
-    return table
+        broken = kind in VIOLATIONS and tally.events
+        cells = (f"{tally.events:,}", f"{tally.keys:,}", kind.value, _MEANINGS[kind])
+        made.add_row(*cells, style="bold red" if broken else None)
+    return made
 
 
 def _findings(report: Report) -> Table:
-    table = Table()
-    for heading in ("", "key", "events", "the first of them"):
-        table.add_column(heading, justify="right" if heading == "events" else "left", overflow="fold")
+    made = table("", "key", "events", "the first of them", right=("events",))
     for finding in report.findings:
-        examples = Text("\n".join(_one_line(one) for one in finding.examples))
-        # Text: what others use as a key must not be taken for markup.
-        table.add_row(finding.kind.value, Text(finding.key or "(none)"), f"{finding.events:,}", examples)
-    return table
+        examples = Text("\n").join(plain(_one_line(one)) for one in finding.examples)
+        made.add_row(finding.kind.value, plain(finding.key), f"{finding.events:,}", examples)
+    return made
 
 
 def _one_line(example: Example) -> str:

@@ -7,10 +7,11 @@ from relaybox.verify._errors import (
     TopicUnreadable,
     VerifyError,
 )
-from relaybox.verify._report import Example, Finding, Kind, Report, Tally
+from relaybox.verify._report import VIOLATIONS, Example, Finding, Kind, Report, Tally
 from relaybox.verify._verify import verify
 
 __all__ = (
+    "VIOLATIONS",
     "Example",
     "Finding",
     "Kind",

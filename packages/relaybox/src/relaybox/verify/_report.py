@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final, Literal
 
-__all__ = ("Example", "Finding", "Isolation", "Kind", "Report", "Tally")
+__all__ = ("VIOLATIONS", "Example", "Finding", "Isolation", "Kind", "Report", "Tally")
 
 Isolation = Literal["read_committed", "read_uncommitted"]
 
@@ -32,7 +32,8 @@ class Kind(StrEnum):
     BEYOND_RETENTION = "beyond-retention"
 
 
-_VIOLATIONS: Final = (Kind.LOST, Kind.DUPLICATED, Kind.REORDERED)
+VIOLATIONS: Final = (Kind.LOST, Kind.DUPLICATED, Kind.REORDERED)
+"""What breaks a promise; every other kind is told, and allowed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,6 +103,6 @@ class Report:
         """Whether nothing is lost, duplicated or reordered; duplicates may be allowed (at least once)."""
         return not any(
             self.tallies[kind].events
-            for kind in _VIOLATIONS
+            for kind in VIOLATIONS
             if not (allow_duplicates and kind is Kind.DUPLICATED)
         )

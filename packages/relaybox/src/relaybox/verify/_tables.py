@@ -92,6 +92,7 @@ class Tables:
         await self._ask("analyze_records")
         topics = [topic for topic, _ in ends]
         partitions = [partition for _, partition in ends]
+        await self._ask("judge_repetitions")
         await self._ask("judge_records", topics, partitions, list(ends.values()))
         await self._ask("judge_events")
 

@@ -370,6 +370,19 @@ async def test_g33_since_a_time_older_events_are_not_asked_for_and_their_records
     assert (found(later), later.events, later.records) == ({}, 0, 0)
 
 
+async def test_g33_a_publishers_clock_may_lag_behind_the_databases(
+    database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
+) -> None:
+    [row] = await written(database, topic, ["a"])
+    late_ms = int((datetime.now(UTC) - timedelta(minutes=2)).timestamp() * 1_000)
+    to = producer(kafka_settings)
+    to.produce(topic, b"{}", "a", headers=[("ce_id", row["payload"]["event_id"])], timestamp=late_ms)
+    produce(to, [])
+    await mark_sent(database, [row])
+    report = await verified(since=datetime.now(UTC) - timedelta(minutes=1))
+    assert (found(report), report.published) == ({}, 1)
+
+
 async def test_g33_as_many_keys_are_shown_as_asked_for_and_all_are_counted(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:

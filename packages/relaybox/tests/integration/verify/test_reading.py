@@ -1,0 +1,105 @@
+"""Topics that cannot be read to their end at once, or not at all: nothing is guessed."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from relaybox.db import Database
+from relaybox.local import free_port
+from relaybox.settings import KafkaSettings, PostgresSettings
+from relaybox.verify import TopicHeldBack, TopicUnreadable, verify
+from relaybox.verify import _topics as topics_module
+from relaybox.verify._topics import Reader
+
+from tests.fixtures.moments import WAIT_S
+from tests.fixtures.planting import delete_records, produce, producer, publish, some_id, written
+
+
+@pytest.fixture
+def topic(make_topic: Any) -> str:
+    """A topic with one partition: whatever holds one back holds back all."""
+    return make_topic(partitions=1)
+
+
+async def test_g33_what_an_open_transaction_hides_is_waited_for(
+    database: Database,
+    postgres_settings: PostgresSettings,
+    kafka_settings: KafkaSettings,
+    topic: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    in_flight, behind = await written(database, topic, ["a", "b"])
+    to = producer(kafka_settings, transactional_id=some_id())
+    to.init_transactions(30)
+    to.begin_transaction()
+    produce(to, [in_flight])
+    await publish(database, kafka_settings, [behind])
+
+    loop, held_back = asyncio.get_running_loop(), asyncio.Event()
+    check = Reader._check_patience
+
+    def tell(reader: Reader) -> None:
+        if reader._held_back:
+            loop.call_soon_threadsafe(held_back.set)
+        check(reader)
+
+    monkeypatch.setattr(Reader, "_check_patience", tell)
+    verifying = asyncio.create_task(verify(postgres_settings, kafka_settings, topics=[topic]))
+    async with asyncio.timeout(WAIT_S):
+        await held_back.wait()
+        await asyncio.to_thread(to.commit_transaction, 30)
+        report = await verifying
+    assert report.holds()
+    assert (report.events, report.published, report.records) == (2, 2, 2)
+
+
+async def test_g33_a_transaction_that_never_ends_is_an_error_and_no_loss(
+    database: Database,
+    postgres_settings: PostgresSettings,
+    kafka_settings: KafkaSettings,
+    topic: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(topics_module, "_HELD_BACK_S", 0)
+    in_flight, behind = await written(database, topic, ["a", "b"])
+    to = producer(kafka_settings, transactional_id=some_id())
+    to.init_transactions(30)
+    to.begin_transaction()
+    produce(to, [in_flight])
+    await publish(database, kafka_settings, [behind])
+    with pytest.raises(TopicHeldBack, match=f"{topic}, partition 0: a transaction is open"):
+        await verify(postgres_settings, kafka_settings, topics=[topic])
+    to.abort_transaction(30)
+
+
+async def test_g33_records_removed_before_they_were_read_are_an_error_and_no_loss(
+    database: Database,
+    postgres_settings: PostgresSettings,
+    kafka_settings: KafkaSettings,
+    topic: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await publish(database, kafka_settings, await written(database, topic, ["a"], 3))
+    create = Reader.__init__
+
+    def too_late(reader: Reader, *args: Any) -> None:
+        delete_records(kafka_settings, topic, {0: 2})
+        create(reader, *args)
+
+    monkeypatch.setattr(Reader, "__init__", too_late)
+    with pytest.raises(TopicUnreadable, match="partition 0: records were removed before they were read"):
+        await verify(postgres_settings, kafka_settings, topics=[topic])
+
+
+def test_a_broker_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(topics_module, "_SILENCE_S", 0.5)
+    away = KafkaSettings(host="127.0.0.1", port=free_port())
+    reader = Reader(away, {("topic", 0): 0}, {("topic", 0): 1}, "read_committed")
+    with pytest.raises(TopicUnreadable, match=f"at 127.0.0.1:{away.port} .*Connection refused"):
+        read_to_the_end(reader)
+    reader.close()
+
+
+def read_to_the_end(reader: Reader) -> None:
+    while not reader.done:
+        reader.read()

@@ -1,0 +1,65 @@
+"""What of a record is compared, and where a key belongs."""
+
+from typing import Any
+
+import pytest
+from relaybox.verify._records import Seen, partition_of, seen
+
+#: From Kafka's own tests (UtilsTest.testMurmur2), as toPositive(hash) % 1000.
+MURMUR2 = {"21": -973932308, "foobar": -790332482, "a-little-bit-long-string": -985981536}
+
+
+class Message:
+    """As the client hands it out."""
+
+    def __init__(self, headers: Any, key: bytes | None = b"a", value: bytes | None = b"{}") -> None:
+        self.headers = lambda: headers
+        self.key = lambda: key
+        self.value = lambda: value
+        self.topic, self.partition, self.offset = lambda: "t", lambda: 3, lambda: 7
+
+
+@pytest.mark.parametrize(("key", "hashed"), MURMUR2.items())
+def test_a_keys_partition_is_the_one_that_kafkas_own_clients_choose(key: str, hashed: int) -> None:
+    assert partition_of(key, 1_000) == (hashed & 0x7FFFFFFF) % 1_000
+
+
+def test_an_event_is_known_by_its_header() -> None:
+    record = seen(
+        Message([("ce_type", b"A"), ("ce_id", b"x"), ("content-type", b"application/cloudevents+json")])
+    )
+    assert record == Seen("t", 3, 7, "x", "a")
+
+
+@pytest.mark.parametrize(
+    "content_type", [b"application/cloudevents+json", b"application/cloudevents+json; v=1"]
+)
+def test_an_event_in_structured_mode_is_known_by_its_value(content_type: bytes) -> None:
+    headers = [("content-type", content_type)]
+    assert seen(Message(headers, value=b'{"id": "x", "data": {"id": "y"}}')).event_id == "x"
+
+
+@pytest.mark.parametrize(
+    ("headers", "value"),
+    [
+        (None, b'{"id": "x"}'),
+        ([], None),
+        ([("ce_id", None)], b"{}"),
+        ([("content-type", b"application/json")], b'{"id": "x"}'),
+        ([("content-type", None)], b'{"id": "x"}'),
+        ([("content-type", b"application/cloudevents+json")], b"no json"),
+        ([("content-type", b"application/cloudevents+json")], None),
+        ([("content-type", b"application/cloudevents+json")], b"[1]"),
+        ([("content-type", b"application/cloudevents+json")], b'{"id": 1}'),
+        ([("content-type", b"application/cloudevents+json")], b"{}"),
+    ],
+)
+def test_what_is_no_event_has_no_id(headers: Any, value: bytes | None) -> None:
+    assert seen(Message(headers, value=value)).event_id is None
+
+
+def test_what_postgresql_cannot_store_is_replaced_and_nothing_else_is() -> None:
+    record = seen(Message([("ce_id", b"\xff\0")], key="学\0".encode()))
+    assert (record.event_id, record.key) == ("\ufffd\ufffd", "学\ufffd")
+    assert seen(Message([], key=None)).key is None
+    assert seen(Message([], key=b"")).key == ""
