@@ -1,0 +1,114 @@
+"""What a takeover concludes, when a breaker opens, and which row of a refused transaction is at fault."""
+
+from uuid import UUID, uuid4
+
+import pytest
+from confluent_kafka import KafkaError
+from relaybox.relay._breaker import Breaker, BreakerState
+from relaybox.relay._delivery import LaneBatch
+from relaybox.relay._errors import LaneFaulty, LinkDown
+from relaybox.relay._messages import Message
+from relaybox.relay._suspects import Suspects
+from relaybox.relay._verdict import NO_MARKER, Claim, judge
+
+A, B, C = uuid4(), uuid4(), uuid4()
+
+
+def claim(number: int, batch_id: UUID, previous_id: UUID | None, *seqs: int) -> Claim:
+    return Claim(number=number, batch_id=batch_id, previous_id=previous_id, seqs=seqs)
+
+
+def message(seq: int, key: str = "a", attempts: int = 0) -> Message:
+    return Message(seq, 0, 1, "t", key, attempts, b"{}", [("ce_id", "1")])
+
+
+def batch(*messages: Message) -> LaneBatch:
+    return LaneBatch(messages=messages, lane=0, batch_id=A, number=1)
+
+
+def test_g31_a_batch_whose_marker_is_there_was_published() -> None:
+    verdict = judge(0, B, None, [claim(1, A, None, 1, 2), claim(2, B, A, 3)])
+    assert sorted(verdict.published_seqs) == [1, 2, 3]
+    assert (list(verdict.forgotten), verdict.last_id) == ([], B)
+
+
+def test_g31_a_batch_whose_predecessor_is_marked_was_not_published() -> None:
+    verdict = judge(0, A, None, [claim(1, A, None, 1, 2), claim(2, B, A, 3)])
+    assert list(verdict.published_seqs) == [1, 2]
+    assert (list(verdict.forgotten), verdict.last_id) == ([2], A)
+
+
+def test_g31_the_first_batch_of_a_lane_without_a_marker_was_not_published() -> None:
+    verdict = judge(0, None, None, [claim(1, A, None, 1)])
+    assert (list(verdict.published_seqs), list(verdict.forgotten), verdict.last_id) == ([], [1], None)
+
+
+def test_g31_a_claim_that_its_owner_gave_up_is_not_taken_for_published() -> None:
+    """PostgreSQL did not answer when A was claimed; B followed the same batch, and was published."""
+    verdict = judge(0, B, None, [claim(1, A, None, 1), claim(2, B, None, 2)])
+    assert (list(verdict.published_seqs), list(verdict.forgotten)) == ([2], [1])
+
+
+def test_g31_a_marker_whose_claim_was_trimmed_is_known_by_its_successor() -> None:
+    verdict = judge(0, A, None, [claim(2, B, A, 3)])
+    assert (list(verdict.published_seqs), list(verdict.forgotten), verdict.last_id) == ([], [2], A)
+
+
+@pytest.mark.parametrize(
+    ("marker", "claims"),
+    [
+        (C, [claim(1, A, None, 1)]),  # the database was restored from before C
+        (C, []),  # its tables were made anew
+        (None, [claim(2, B, A, 1)]),  # the control topic was lost
+    ],
+)
+def test_g31_what_does_not_fit_stops_the_lane(marker: UUID | None, claims: list[Claim]) -> None:
+    with pytest.raises(LaneFaulty, match=str(marker or NO_MARKER)):
+        judge(3, marker, None, claims)
+
+
+def test_g31_an_operator_may_accept_a_marker_that_is_not_known_or_missing() -> None:
+    assert judge(0, C, C, [claim(1, A, None, 1)]).last_id == C
+    assert judge(0, None, NO_MARKER, [claim(2, B, A, 1)]).last_id is None
+
+
+def test_g25_the_breaker_charges_what_the_outage_caught_after_1_2_4_s_and_then_no_more() -> None:
+    breaker, down = Breaker(), LinkDown("away")
+    assert breaker.trip(down, [message(1)], 100.0)
+    assert breaker.state is BreakerState.OPEN
+    charged = []
+    for now_s in (100.0, 100.5, 101.0, 102.9, 103.0, 106.9, 107.0, 200.0):
+        charged += [(now_s, each.attempts) for each, _ in breaker.due(now_s)]
+    assert charged == [(100.0, 0), (101.0, 1), (103.0, 2), (107.0, 3)]
+
+
+def test_g25_the_breaker_closes_with_the_first_row_that_is_published() -> None:
+    breaker = Breaker()
+    breaker.trip(LinkDown("away"), [], 0.0)
+    assert not breaker.published(), "an acknowledgement that was under way says nothing about now"
+    breaker.answered()
+    assert breaker.state is BreakerState.HALF_OPEN
+    assert breaker.published()
+    assert breaker.state is BreakerState.CLOSED
+    assert not breaker.published()
+
+
+def test_g34_rows_of_a_refused_transaction_are_tried_alone_until_one_fails_alone() -> None:
+    suspects, refused = Suspects(), KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
+    rows = [message(1), message(2), message(3, "b")]
+    suspects.suspect(batch(*rows), refused)
+    assert suspects.one_by_one(rows) == rows[:1]
+
+    suspects.suspect(batch(rows[0]), refused)
+    suspects.judge(0, last_id=B)
+    [(culprit, fault)] = suspects.convicted()
+    assert (culprit.seq, fault.error_code) == (1, "RELAY_RECORD_REFUSED")
+    assert suspects.without_convicted_keys(rows, [(culprit, fault)]) == rows[2:]
+    assert suspects.convicted() == []
+
+
+def test_g31_a_row_that_seemed_refused_and_was_published_after_all_is_innocent() -> None:
+    suspects = Suspects()
+    suspects.suspect(batch(message(1)), KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
+    suspects.judge(0, last_id=A)
+    assert suspects.convicted() == []

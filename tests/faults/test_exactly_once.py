@@ -1,0 +1,179 @@
+"""Readers of committed messages find every event once, whatever died (G31), and outages charge few (G25)."""
+
+import asyncio
+import signal
+from collections.abc import AsyncGenerator, Callable
+from typing import Literal
+
+import pytest
+from relaybox.db import Database
+from relaybox.local import LocalKafka
+from relaybox.relay import Relay, Signal
+from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings
+
+from tests.fixtures.moments import WAIT_S, Moments
+from tests.fixtures.relays import (
+    RelayProcess,
+    all_sent,
+    first_appearances,
+    notify,
+    put_events,
+    read_topic,
+    rows_of,
+    running,
+)
+
+KEYS = [f"key-{number}" for number in range(30)]
+COUNT = 40
+NO_POLL = RelaySettings(poll_interval=3_600)
+StartRelay = Callable[..., RelayProcess]
+
+
+@pytest.fixture
+async def make_relay(
+    postgres_settings: PostgresSettings, kafka_settings: KafkaSettings
+) -> AsyncGenerator[StartRelay]:
+    """Relays in processes of their own, with small batches."""
+    made: list[RelayProcess] = []
+
+    def make(**options: str) -> RelayProcess:
+        relay = RelayProcess(
+            postgres_settings, kafka_settings, relay_batch_size="20", relay_poll_interval="3600", **options
+        )
+        made.append(relay)
+        return relay
+
+    yield make
+    for relay in made:
+        await relay.kill()
+
+
+def once_in_order(kafka: KafkaSettings, topic: str, count: int) -> None:
+    """Readers of committed messages see *count* events of each key, each once, in order."""
+    records = read_topic(kafka.bootstrap_servers, topic)
+    assert first_appearances(records) == {key: list(range(1, count + 1)) for key in KEYS}
+    assert len(records) == len(KEYS) * count
+
+
+@pytest.mark.parametrize(
+    "moment", ["batch_taken:2", "batch_published:1", "batch_published:4", "batch_marked:2"]
+)
+async def test_g31_a_killed_relays_heir_publishes_nothing_twice(
+    database: Database, kafka_settings: KafkaSettings, topic: str, make_relay: StartRelay, moment: str
+) -> None:
+    await put_events(database, topic, KEYS, count=COUNT)
+    victim = make_relay(die_at=moment)
+    await victim.start()
+    assert await victim.ended() == -signal.SIGKILL
+    assert await rows_of(database, "status = 'PENDING'"), "it was killed too late"
+
+    await make_relay().start()
+    await all_sent(database)
+    once_in_order(kafka_settings, topic, COUNT)
+
+
+async def test_g31_a_relay_that_wakes_up_after_its_lanes_were_taken_is_rejected_by_the_broker(
+    database: Database, kafka_settings: KafkaSettings, topic: str, make_relay: StartRelay
+) -> None:
+    await put_events(database, topic, KEYS, count=COUNT)
+    frozen = make_relay(freeze_at="batch_taken:2")
+    await frozen.start()
+    await frozen.frozen()
+    await make_relay().start()
+    await all_sent(database)
+
+    frozen.send(signal.SIGCONT)
+    await frozen.reached(Signal.LANES_CHANGED)
+    await put_events(database, topic, KEYS, first=COUNT + 1)
+    await notify(database)
+    await all_sent(database)
+    once_in_order(kafka_settings, topic, COUNT + 1)
+
+
+async def test_g31_a_lane_about_which_kafka_and_the_database_disagree_stops_until_an_operator_accepts(
+    database: Database, kafka_settings: KafkaSettings, topic: str
+) -> None:
+    await put_events(database, topic, KEYS)
+    async with running(Relay(database, kafka_settings, NO_POLL)):
+        await all_sent(database)
+    async with database.connection() as connection:
+        # As if this database had been restored from before lane 0's last batch.
+        await connection.fetch("DELETE FROM relay_batches WHERE lane = 0")
+        await connection.fetch("UPDATE event_outbox SET status = 'PENDING', sent_at = NULL")
+        everything = [row["seq"] for row in await connection.fetch("SELECT seq FROM event_outbox")]
+        async with running(Relay(database, kafka_settings, NO_POLL)):
+            fault = await _fault_of_lane_0(database)
+            assert "relaybox relay accept" in fault
+            await _pending_only_in_lane_0(database)
+            marker = next(word for word in fault.replace(",", " ").split() if word.count("-") == 4)
+            await connection.fetch(
+                "UPDATE relay_lanes SET accepted_marker = $1::text::uuid, fault = NULL WHERE lane = 0", marker
+            )
+            await all_sent(database)
+    assert len(everything) == len(KEYS)
+
+
+async def _fault_of_lane_0(database: Database) -> str:
+    async with asyncio.timeout(WAIT_S), database.connection() as connection:
+        while True:
+            [row] = await connection.fetch("SELECT fault FROM relay_lanes WHERE lane = 0")
+            if row["fault"]:
+                return row["fault"]
+            await asyncio.sleep(0.05)
+
+
+async def _pending_only_in_lane_0(database: Database) -> None:
+    """The other lanes go on."""
+    outside = "status = 'PENDING' AND key_hash > (SELECT hash_max FROM relay_lanes WHERE lane = 0)"
+    async with asyncio.timeout(WAIT_S):
+        while await rows_of(database, outside):  # noqa: ASYNC110 - the database announces nothing
+            await asyncio.sleep(0.05)
+    assert await rows_of(database, "status = 'PENDING'"), "no key was in lane 0"
+
+
+@pytest.mark.parametrize(
+    "delivery", [pytest.param("exactly-once"), pytest.param("at-least-once", marks=pytest.mark.long)]
+)
+async def test_g25_an_outage_fails_the_rows_in_flight_and_no_other_and_heals_by_itself(
+    database: Database,
+    kafka_settings: KafkaSettings,
+    kafka_server: LocalKafka,
+    topic: str,
+    delivery: Literal["exactly-once", "at-least-once"],
+) -> None:
+    moments = Moments()
+    settings = RelaySettings(poll_interval=3_600, delivery=delivery)
+    relay = Relay(database, kafka_settings, settings, on_signal=moments)
+    async with running(relay):
+        await put_events(database, topic, KEYS)
+        await notify(database)
+        await all_sent(database)
+        kafka_server.pause()
+        try:
+            await put_events(database, topic, KEYS[:5], first=2)
+            await notify(database)
+            await moments.again(Signal.LINK_DOWN)
+            await put_events(database, topic, KEYS, first=3)
+            await notify(database)
+            while not await rows_of(database, "status = 'FAILED'"):
+                await moments.again(Signal.ROWS_CHARGED)
+            failed = await rows_of(database, "status = 'FAILED'")
+            assert {row["error_data"]["reason"] for row in failed} == {"link"}
+            assert {row["attempts"] for row in failed} == {4}
+            assert {row["payload"]["version"] for row in failed} == {2}
+            others = await rows_of(database, "payload ->> 'version' = '3'")
+            assert {(row["status"], row["attempts"]) for row in others} == {("PENDING", 0)}
+        finally:
+            kafka_server.resume()
+        await moments.reached(Signal.LINK_UP)
+        await _all_of(database, "SENT")
+    records = read_topic(kafka_settings.bootstrap_servers, topic)
+    expected = {key: [1, 2, 3] if key in KEYS[:5] else [1, 3] for key in KEYS}
+    assert first_appearances(records) == expected
+    assert {row["attempts"] for row in await rows_of(database)} == {0}
+
+
+async def _all_of(database: Database, status: str) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while await rows_of(database, f"status <> '{status}'"):  # noqa: ASYNC110 - the database announces nothing
+            await asyncio.sleep(0.05)
