@@ -18,6 +18,10 @@ _END_BACKENDS: Final = """
     SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
     WHERE application_name LIKE '%relay%' AND pid <> pg_backend_pid()
 """
+#: No fault, but as hard: lanes split under whatever else happens. Four times as many as at first are enough.
+_DOUBLE_LANES: Final = """
+    UPDATE relay_origin SET lanes_wanted = 2 * lanes_wanted WHERE lanes_wanted <= 16 RETURNING lanes_wanted
+"""
 _WAYS: Final = ((Way.REQUESTS,), (Way.ANSWERS,), (Way.REQUESTS, Way.ANSWERS))
 #: One poison row in so many names a topic that does not exist; the others are too large.
 _NO_TOPIC_SHARE: Final = 0.3
@@ -59,6 +63,7 @@ class Injector:
             Kind.POSTGRES_DELAY: lambda fault: self._delay(stage.postgres_proxy, fault),
             Kind.POSTGRES_SWALLOW: lambda fault: self._swallow(stage.postgres_proxy, fault),
             Kind.POISON: self._poison,
+            Kind.MORE_LANES: self._double_lanes,
         }
 
     async def run(self, faults: Mapping[Target, Sequence[Fault]]) -> None:
@@ -137,14 +142,21 @@ class Injector:
         return True
 
     async def _end_backends(self, _fault: Fault) -> bool:
+        return await self._ask(_END_BACKENDS)
+
+    async def _double_lanes(self, _fault: Fault) -> bool:
+        return await self._ask(_DOUBLE_LANES)
+
+    async def _ask(self, query: str) -> bool:
+        """Whether *query* hit something; False also if PostgreSQL is away."""
         try:
             connection = await self._stage.connect(superuser=True)
             try:
-                return bool(await connection.fetchval(_END_BACKENDS))
+                return bool(await connection.fetchval(query))
             finally:
                 connection.terminate()
         except AWAY:
-            return False  # PostgreSQL is away: there are none
+            return False
 
     async def _cut(self, proxy: Proxy, fault: Fault) -> bool:
         return proxy.cut(fault.pick) > 0

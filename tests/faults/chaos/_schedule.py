@@ -26,6 +26,7 @@ class Kind(StrEnum):
     POSTGRES_DELAY = "PostgreSQL link delayed"
     POSTGRES_SWALLOW = "PostgreSQL link swallowing"
     POISON = "poison row"
+    MORE_LANES = "number of lanes doubled"
 
 
 class Target(StrEnum):
@@ -38,6 +39,7 @@ class Target(StrEnum):
     KAFKA_LINK = "kafka_link"
     POSTGRES_LINK = "postgres_link"
     OUTBOX = "outbox"
+    LANES = "lanes"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,6 +105,7 @@ _RHYTHMS: Final = {
         ),
     ),
     Target.OUTBOX: _Rhythm(pause_s=(4, 16), deck=((Kind.POISON, 0.0, 0.0),)),
+    Target.LANES: _Rhythm(pause_s=(30, 60), deck=((Kind.MORE_LANES, 0.0, 0.0),)),
 }
 #: Seconds at the start without any fault.
 _CALM_S: Final = 3.0
