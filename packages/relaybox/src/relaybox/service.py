@@ -1,6 +1,7 @@
 """What a service needs beside its own work: how it speaks, what it stands on, and when it ends."""
 
 import asyncio
+import gc
 import signal
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -99,6 +100,7 @@ async def run_until_signal(*services: Service) -> None:
         for service in services:
             service.stop()
 
+    _collect_less()
     with _on_signal(stop):
         running = [asyncio.create_task(service.run()) for service in services]
         await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -107,6 +109,12 @@ async def run_until_signal(*services: Service) -> None:
     for outcome in ended:
         if isinstance(outcome, BaseException):
             raise outcome
+
+
+def _collect_less() -> None:
+    """Look for cycles less often: loops make none, and looking took a quarter of a relay's time."""
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
 
 
 @contextmanager
