@@ -131,6 +131,36 @@ async def _pending_only_in_lane_0(database: Database) -> None:
     assert await rows_of(database, "status = 'PENDING'"), "no key was in lane 0"
 
 
+async def test_g26_a_relay_whose_call_to_kafka_hangs_ends_so_that_others_take_its_lanes(
+    database: Database,
+    kafka_settings: KafkaSettings,
+    kafka_server: LocalKafka,
+    topic: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended = asyncio.Event()
+    statuses: list[int] = []
+
+    def end(status: int) -> None:
+        statuses.append(status)
+        ended.set()
+
+    monkeypatch.setattr("relaybox.relay._pump._HUNG_S", 0.5)
+    monkeypatch.setattr("relaybox.relay._relay.os._exit", end)
+    moments = Moments()
+    async with running(Relay(database, kafka_settings, NO_POLL, on_signal=moments)):
+        await moments.reached(Signal.IDLE)
+        kafka_server.pause()
+        try:
+            await put_events(database, topic, KEYS)
+            await notify(database)
+            await asyncio.wait_for(ended.wait(), WAIT_S)
+        finally:
+            kafka_server.resume()
+        await all_sent(database)
+    assert set(statuses) == {70}
+
+
 @pytest.mark.parametrize(
     "delivery", [pytest.param("exactly-once"), pytest.param("at-least-once", marks=pytest.mark.long)]
 )

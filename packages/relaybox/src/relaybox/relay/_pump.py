@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -36,6 +36,8 @@ _STOP_FLIGHT_S: Final = 5.0
 #: waited for.
 _WAVE_S: Final = 1.0
 _TIDY_S: Final = 10.0
+#: Stalls (5 s without an acknowledgement) and commits (15 s) have ended long before.
+_HUNG_S: Final = 60.0
 #: Lanes are split when nothing is in flight; if that takes longer, at the next heartbeat.
 _QUIET_S: Final = 5.0
 _log = structlog.get_logger(__name__)
@@ -48,6 +50,7 @@ class _Flight:
     batch: Batch
     outcome: asyncio.Task[Outcome]
     late: bool = False
+    since_s: float = field(default_factory=time.monotonic)
 
 
 class Pump:
@@ -96,6 +99,11 @@ class Pump:
     def in_flight(self) -> Sequence[Message]:
         """Rows handed to Kafka whose fate is not known."""
         return [message for flight in self._flights for message in flight.batch.messages]
+
+    def hung(self) -> bool:
+        """Whether a call to Kafka has not come back for longer than any of its own limits."""
+        starts = [flight.since_s for flight in self._flights]
+        return time.monotonic() - min(starts, default=float("inf")) > _HUNG_S
 
     def stop(self) -> None:
         """Have :meth:`run` return: nothing more is fetched, acknowledgements are awaited 5 s at the most."""
@@ -148,8 +156,7 @@ class Pump:
         self._ready = len(lanes) == len(usable) > 0
         await self._take_up_again(connection, lanes)
         if self._lanes.to_split and await self._quiet():
-            made = await self._lanes.split(connection, self._delivery.ready(usable))
-            _log.info("relay split its lanes", made=made)
+            await self._split_lanes(connection, usable)
         await self.recorder.room()
         # Its rows may be recorded, and seem free, while the older snapshot of the fetch does not show it.
         waiting = self.recorder.waiting_keys()
@@ -221,6 +228,11 @@ class Pump:
                 self._signal(Signal.LINK_UP)
             self._signal(Signal.BATCH_PUBLISHED)
         return bool(landed)
+
+    async def _split_lanes(self, connection: DedicatedConnection, usable: Sequence[Lane]) -> None:
+        made = await self._lanes.split(connection, self._delivery.ready(usable))
+        if made:
+            _log.info("relay split its lanes", made=made)
 
     async def _quiet(self) -> bool:
         """Let everything land and be recorded; whether nothing is in flight then."""

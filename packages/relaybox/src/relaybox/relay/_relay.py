@@ -1,6 +1,7 @@
 """The message relay, put together."""
 
 import asyncio
+import os
 from typing import Final
 
 import structlog
@@ -25,6 +26,9 @@ __all__ = ("Relay",)
 _STOP_PUMP_S: Final = 6.0
 _STOP_RECORD_S: Final = 2.0
 _STOP_LEAVE_S: Final = 1.0
+_WATCH_S: Final = 1.0
+#: EX_SOFTWARE of sysexits.h.
+_HUNG_STATUS: Final = 70
 _log = structlog.get_logger(__name__)
 
 
@@ -98,6 +102,7 @@ class Relay:
             async with asyncio.TaskGroup() as group:
                 pump = group.create_task(self._pump.run(), name="relay-pump")
                 keeper = group.create_task(self._keeper.run(), name="relay-keeper")
+                watchdog = group.create_task(self._watch(), name="relay-watchdog")
                 recorder = group.create_task(self._pump.recorder.run(), name="relay-recorder")
                 retention = group.create_task(
                     keep_short(self._database, keep_h=self._retention_h), name="relay-retention"
@@ -109,11 +114,24 @@ class Relay:
                 await self._settle()
                 recorder.cancel()
                 keeper.cancel()
+                watchdog.cancel()
             await self._leave()
         finally:
             await self._pump.close()
         self._signal(Signal.STOPPED)
         _log.info("relay stopped", relay=self._name)
+
+    async def _watch(self) -> None:
+        """End the process if a call to Kafka hangs: the heartbeats would keep its lanes for ever.
+
+        Nothing is lost by that: whoever takes the lanes settles what is undecided. The thread that hangs
+        cannot be ended, and would keep the interpreter from leaving in order.
+        """
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            if self._pump.hung():
+                _log.critical("relay ends: a call to Kafka does not come back; start it again")
+                os._exit(_HUNG_STATUS)
 
     async def _settle(self) -> None:
         """Record the last batch while the keeper still keeps its lanes."""
