@@ -24,7 +24,7 @@ TOPIC: Final = "domain-events"
 _LANES: Final = 8
 _LOOK_S: Final = 0.2
 _READY_S: Final = 30.0
-_DRAIN_S: Final = 600.0
+_DRAIN_S: Final = 300.0
 
 
 @asynccontextmanager
@@ -70,6 +70,7 @@ class Backlog:
         """Make the events, which takes a while."""
         async with connected(postgres) as connection:
             await connection.execute(SQL["create_events"])
+            await connection.execute(SQL["create_plain_outbox"])
             await connection.fetch(SQL["make_events"], events, keys, event_bytes)
             [wrong] = await connection.fetch(SQL["count_wrong_sizes"], event_bytes)
             assert wrong["rows"] == 0, "the envelope leaves no room for the text"
@@ -78,14 +79,18 @@ class Backlog:
             finally:
                 await connection.execute(SQL["drop_events"])
 
-    async def fill(self) -> tuple[datetime, int]:
-        """Put it into an empty outbox with one commit; the server's clock and WAL position right after."""
+    async def fill(self, *, plain: bool = False) -> tuple[datetime, int]:
+        """Put it into the empty outbox, or the *plain* one, with one commit.
+
+        Returns the server's clock and its WAL position right after.
+        """
         await asyncio.to_thread(empty_topic, TOPIC)
         await self._connection.execute(SQL["empty_outbox"])
+        await self._connection.execute(SQL["empty_plain_outbox"])
         await self._connection.execute(SQL["checkpoint"])
         async with self._connection.transaction():
-            await self._connection.fetch(SQL["fill_outbox"], TOPIC)
-            await self._connection.execute(SQL["analyze_outbox"])
+            await self._connection.fetch(SQL["fill_plain_outbox" if plain else "fill_outbox"], TOPIC)
+            await self._connection.execute(SQL["analyze_plain_outbox" if plain else "analyze_outbox"])
         [now] = await self._connection.fetch(SQL["now_and_wal"])
         return now["at"], int(now["wal_bytes"])
 

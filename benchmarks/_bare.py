@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 
 from _backlog import SQL, connected
 from confluent_kafka import Producer
-from relaybox.settings import KafkaSettings, load_settings
+from relaybox.settings import KafkaSettings, RelaySettings, load_settings
 
 __all__ = ("run_contestant",)
 
@@ -29,7 +29,6 @@ PRODUCER: Final[dict[str, Any]] = {
     "enable.idempotence": True,
     "linger.ms": 2,
     "batch.size": 1_000_000,
-    "compression.type": "none",
     "partitioner": "murmur2_random",
     "socket.nagle.disable": True,
 }
@@ -65,7 +64,9 @@ def event_of(row: Sequence[Any]) -> Event:
 
 def new_producer() -> Producer:
     """A producer that has met its broker."""
-    producer = Producer({**PRODUCER, **load_settings(KafkaSettings).client(), "log_level": 0})
+    client = load_settings(KafkaSettings).client()
+    compression = load_settings(RelaySettings).compression
+    producer = Producer({**PRODUCER, **client, "compression.type": compression, "log_level": 0})
     producer.list_topics(timeout=10)
     return producer
 

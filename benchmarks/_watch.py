@@ -7,10 +7,13 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import (
+    AdminClient,
+    OffsetSpec,  # pyright: ignore[reportPrivateImportUsage] - documented there
+)
 from relaybox.settings import KafkaSettings, load_settings
 
-__all__ = ("Watcher", "digest_of", "empty_topic", "places_of")
+__all__ = ("Watcher", "digest_of", "empty_topic", "places_of", "records_in")
 
 _ANSWER_S: Final = 10.0
 _END: Final = -1
@@ -35,6 +38,17 @@ def empty_topic(topic: str) -> None:
     places = [TopicPartition(topic, place.partition, _END) for place in places_of(topic)]
     for answer in admin.delete_records(places, request_timeout=_ANSWER_S).values():
         answer.result(_ANSWER_S)
+
+
+def records_in(topic: str) -> int:
+    """How many records *topic* holds, markers of transactions included."""
+    admin: Any = AdminClient(_servers())
+    both = [
+        {place: answer.result(_ANSWER_S).offset for place, answer in found.items()}
+        for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
+        for found in [admin.list_offsets(dict.fromkeys(places_of(topic), spec), request_timeout=_ANSWER_S)]
+    ]
+    return sum(both[1].values()) - sum(both[0].values())
 
 
 def digest_of(topic: str) -> tuple[int, int]:

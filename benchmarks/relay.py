@@ -89,7 +89,7 @@ async def _drained(backlog: Backlog, name: str, count: int = 1) -> Drained:
 
 
 async def _bare(backlog: Backlog, name: str) -> float:
-    await backlog.fill()
+    await backlog.fill(plain=True)
     return backlog.events / await run_contestant(name.removeprefix("bare_"))
 
 

@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from uuid import uuid4
 
 from _backlog import TOPIC, relays
@@ -32,6 +32,17 @@ ARRIVAL_S: Final = 30.0
 WARM_UP: Final = 50
 SETTLE_S: Final = 6.0
 FILLER: Final = "x" * 120
+
+
+class Writes(Protocol):
+    """Whatever commits single events."""
+
+    #: Key to the time at which its COMMIT had returned.
+    committed: dict[str, float]
+
+    async def write(self) -> str:
+        """Commit one event of a new key; returns the key."""
+        ...
 
 
 class Writer:
@@ -84,7 +95,7 @@ def envelope_of(key: str) -> dict[str, Any]:
     }
 
 
-async def single_ms(writer: Writer, watcher: Watcher, events: int) -> list[float]:
+async def single_ms(writer: Writes, watcher: Watcher, events: int) -> list[float]:
     """Milliseconds of *events* events, each written when the one before has arrived and after a pause."""
     waits_ms: list[float] = []
     for _ in range(events):

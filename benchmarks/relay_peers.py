@@ -1,0 +1,259 @@
+"""The same backlog and the same single events by the relay, by Debezium and by faststream-outbox.
+
+Side by side on one machine, one at a time, in turns: Debezium's JVM stays up and warm while its
+connector is stopped. Each has a table of its own in the one PostgreSQL (``wal_level=logical``), and
+the settings that its documentation recommends for speed; README.md has them. A backlog counts as
+moved when all of it is in the topic, for the relay even later: when its last row is marked.
+"""
+
+import argparse
+import asyncio
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+from _backlog import Backlog, connected, relays
+from _debezium import Connect, LogicalPostgres, connect_jars
+from _load import percentile
+from _process import resident_mb
+from _stage import servers, show
+from _watch import Watcher, empty_topic, records_in
+from pydantic_core import to_json
+from relay_latency import WARM_UP, Writer, envelope_of, single_ms
+from relaybox.db import load_queries
+from relaybox.local import LocalPostgres
+from relaybox.local._kafka_programs import cache_dir
+from relaybox.relay import ensure_topics
+from relaybox.settings import KafkaSettings, PostgresSettings, load_settings
+
+SQL: Final = load_queries("statements", "peers.sql")
+DEBEZIUM_TOPIC: Final = "peer-debezium"
+FASTSTREAM_TOPIC: Final = "peer-faststream"
+REQUIREMENTS: Final = Path(__file__).with_name("peers-requirements.txt")
+_LOOK_S: Final = 0.02
+_MOVED_S: Final = 600.0
+#: It tells nobody when it listens.
+_FASTSTREAM_STARTS_S: Final = 8.0
+
+
+async def moved_per_s(topic: str, events: int, fill: Callable[[], Awaitable[Any]]) -> float:
+    """Events per second from the commit of *fill* until *topic* has all of them."""
+    await asyncio.to_thread(empty_topic, topic)
+    await fill()
+    began = time.perf_counter()
+    await until_holds(topic, events)
+    return events / (time.perf_counter() - began)
+
+
+async def until_holds(topic: str, records: int) -> None:
+    """Wait until *topic* holds *records* records."""
+    async with asyncio.timeout(_MOVED_S):
+        while True:
+            if await asyncio.to_thread(records_in, topic) >= records:
+                return
+            await asyncio.sleep(_LOOK_S)
+
+
+class Peers:
+    """The three, each started, measured and stopped again."""
+
+    def __init__(self, postgres: LocalPostgres, backlog: Backlog, connect: Connect, admin: Any) -> None:
+        self._postgres = postgres
+        self._backlog = backlog
+        self._connect = connect
+        self._admin = admin
+        #: Resident MB after a backlog; the last one counts.
+        self.resident: dict[str, float] = {}
+
+    async def relaybox(self) -> float:
+        """Exactly once; from the commit to the last row's mark."""
+        with relays(1, "exactly-once") as running:
+            await self._backlog.shared_by(1)
+            drained = await self._backlog.drain(running)
+            self.resident["relaybox"] = resident_mb(running[0].pid)
+        return drained.per_s
+
+    async def debezium(self) -> float:
+        """From a warm connector that has caught up."""
+        await self._resumed()
+        await self._admin.execute(SQL["empty_debezium"])
+        per_s = await moved_per_s(
+            DEBEZIUM_TOPIC,
+            self._backlog.events,
+            lambda: self._admin.fetch(SQL["fill_debezium"], DEBEZIUM_TOPIC),
+        )
+        self.resident["debezium"] = resident_mb(self._connect.pid)
+        await self._connect.stop()
+        return per_s
+
+    async def faststream(self) -> float:
+        """Its relay is started when nothing is there, and told like by its own publish()."""
+
+        async def fill() -> None:
+            async with self._admin.transaction():
+                await self._admin.fetch(SQL["fill_faststream"])
+                await self._admin.fetch(SQL["wake_faststream"])
+
+        async with faststream_relay(self._postgres):
+            await asyncio.sleep(_FASTSTREAM_STARTS_S)
+            [row] = await self._admin.fetch(SQL["has_faststream"])
+            assert row["made"], "faststream-outbox has not started"
+            return await moved_per_s(FASTSTREAM_TOPIC, self._backlog.events, fill)
+
+    async def debezium_ms(self, events: int) -> list[float]:
+        """Milliseconds of single events."""
+        await self._resumed()
+        watcher = Watcher(DEBEZIUM_TOPIC)
+        watcher.start()
+        writer = DebeziumWriter(self._admin)
+        await single_ms(writer, watcher, WARM_UP)
+        waits_ms = await single_ms(writer, watcher, events)
+        watcher.stop()
+        await self._connect.stop()
+        return waits_ms
+
+    async def _resumed(self) -> None:
+        """Running, and past what the others have written to the WAL meanwhile."""
+        await self._connect.resume()
+        await asyncio.to_thread(empty_topic, DEBEZIUM_TOPIC)
+        await DebeziumWriter(self._admin).write()
+        await until_holds(DEBEZIUM_TOPIC, 1)
+
+
+class DebeziumWriter:
+    """Commits single events for Debezium."""
+
+    def __init__(self, admin: Any) -> None:
+        self._admin = admin
+        #: Key to the time at which its COMMIT had returned.
+        self.committed: dict[str, float] = {}
+
+    async def write(self) -> str:
+        """Commit one event of a new key; returns the key."""
+        key = str(uuid4())
+        payload = to_json(envelope_of(key)).decode()
+        await self._admin.fetch(SQL["append_debezium"], DEBEZIUM_TOPIC, key, payload)
+        self.committed[key] = time.perf_counter()
+        return key
+
+
+@asynccontextmanager
+async def faststream_relay(postgres: LocalPostgres) -> AsyncGenerator[None]:
+    """``_faststream.py`` by the Python of its environment."""
+    where = f"{postgres.host}:{postgres.port}/{load_settings(PostgresSettings).db}"
+    environment = {
+        **os.environ,
+        "PEER_DATABASE": f"postgresql+asyncpg://{postgres.superuser}:{postgres.superuser_password}@{where}",
+        "PEER_KAFKA": load_settings(KafkaSettings).bootstrap_servers,
+        "PEER_TOPIC": FASTSTREAM_TOPIC,
+    }
+    script = Path(__file__).with_name("_faststream.py")
+    process = await asyncio.create_subprocess_exec(
+        *(str(faststream_python(fetch=False)), str(script)), env=environment
+    )
+    try:
+        yield
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+def faststream_python(*, fetch: bool) -> Path | None:
+    """The Python of the peers' environment, made if *fetch*; None without one."""
+    home = cache_dir(Path(tempfile.gettempdir())) / "peers"
+    python = home / "bin" / "python"
+    done = home / REQUIREMENTS.name
+    if not done.exists() and fetch:
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
+        install = ["-m", "pip", "install", "--quiet", "--requirement", str(REQUIREMENTS)]
+        subprocess.run([str(python), *install], check=True)
+        done.write_text(REQUIREMENTS.read_text())
+    return python if done.exists() else None
+
+
+async def ours_ms(events: int) -> list[float]:
+    """Milliseconds of single events, exactly once."""
+    async with Writer.started() as writer:
+        with relays(1, "exactly-once"):
+            watcher = Watcher()
+            watcher.start()
+            await single_ms(writer, watcher, WARM_UP)
+            waits_ms = await single_ms(writer, watcher, events)
+            watcher.stop()
+    return waits_ms
+
+
+async def main(jars: list[Path], rounds: int, events: int, singles: int) -> None:
+    """Measure and show."""
+    async with (
+        servers(kafka=True, kind=LogicalPostgres) as postgres,
+        Backlog.made(postgres, events=events) as backlog,
+        connected(postgres) as admin,
+    ):
+        await ensure_topics(load_settings(KafkaSettings), [DEBEZIUM_TOPIC, FASTSTREAM_TOPIC])
+        await admin.execute(SQL["create_debezium_outbox"])
+        await admin.execute(SQL["decode_in_memory"])
+        await admin.fetch(SQL["reload"])
+        async with Connect.started(postgres, jars) as connect:
+            peers = Peers(postgres, backlog, connect, admin)
+            rates = await peer_rates(peers, rounds)
+            figures = figures_of(rates) | latencies(await ours_ms(singles), await peers.debezium_ms(singles))
+    figures["rss_mb"] = round(peers.resident["relaybox"])
+    figures["debezium_rss_mb"] = round(peers.resident["debezium"])
+    rows = [(name, str(value)) for name, value in figures.items()]
+    show(f"{events:,} events, and {singles} single ones", rows, figures)
+
+
+async def peer_rates(peers: Peers, rounds: int) -> dict[str, list[float]]:
+    """All three in turns; the first round warms up and does not count."""
+    works = {"relaybox": peers.relaybox, "debezium": peers.debezium, "faststream": peers.faststream}
+    rates: dict[str, list[float]] = {name: [] for name in works}
+    for number in range(-1, rounds):
+        for name in list(works)[:: 1 if number % 2 else -1]:
+            per_s = await works[name]()
+            if number >= 0:
+                rates[name].append(per_s)
+    return rates
+
+
+def figures_of(rates: dict[str, list[float]]) -> dict[str, Any]:
+    """The medians of the rounds, and of the ratios within a round."""
+    figures: dict[str, Any] = {
+        f"{name}_per_s": round(statistics.median(values)) for name, values in rates.items()
+    }
+    for peer in ("debezium", "faststream"):
+        ratios = [ours / other for ours, other in zip(rates["relaybox"], rates[peer], strict=True)]
+        figures[f"ratio_{peer}"] = round(statistics.median(ratios), 2)
+    return figures
+
+
+def latencies(ours: Sequence[float], debezium: Sequence[float]) -> dict[str, float]:
+    """p50 and p99 in milliseconds."""
+    return {
+        f"{prefix}p{percent}_ms": round(percentile(waits_ms, percent), 1)
+        for prefix, waits_ms in (("", ours), ("debezium_", debezium))
+        for percent in (50, 99)
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--events", type=int, default=200_000)
+    parser.add_argument("--singles", type=int, default=300)
+    parser.add_argument("--short", action="store_true", help="one round of little, if the peers are at hand")
+    given = parser.parse_args()
+    found = connect_jars(fetch=not given.short)
+    if not found or faststream_python(fetch=not given.short) is None:
+        show("Peers", [("skipped", "a run without --short fetches the peers once")], {"skipped": True})
+        raise SystemExit(0)
+    sizes = (1, 20_000, 30) if given.short else (given.rounds, given.events, given.singles)
+    asyncio.run(main(found, *sizes))
