@@ -69,6 +69,7 @@ async def beside_sent_rows(postgres: LocalPostgres, events: int, sent: int) -> d
         # In portions, each a commit: what a service has written over days.
         for _ in range(max(1, sent // (10 * events))):
             await connection.fetch(GROWTH["make_sent"], TOPIC, 10)
+        await connection.execute(GROWTH["vacuum_outbox"])
         with relays(1, "exactly-once"):
             await backlog.shared_by(1)
             beside = await drains(connection)

@@ -3,6 +3,10 @@
 INSERT INTO event_outbox (topic, key, payload, status, sent_at)
 SELECT $1, key, payload, 'SENT', now() FROM bench_events, generate_series(1, $2::int)
 
+-- name: vacuum_outbox
+-- What autovacuum has done long before a service has written so much.
+VACUUM (ANALYZE) event_outbox
+
 -- name: write_some
 -- The events with numbers $2 to $3, as one transaction of a busy service.
 INSERT INTO event_outbox (topic, key, payload)

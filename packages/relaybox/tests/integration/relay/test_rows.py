@@ -1,10 +1,15 @@
 """What the relay asks of the outbox."""
 
+import asyncio
+
 from relaybox.db import Database
+from relaybox.relay import Relay
 from relaybox.relay._ask import connected
 from relaybox.relay._rows import seconds_until_due
+from relaybox.settings import KafkaSettings, RelaySettings
 
-from tests.fixtures.relays import put_events
+from tests.fixtures.moments import WAIT_S
+from tests.fixtures.relays import first_appearances, put_events, read_topic, rows_of, running
 
 
 async def test_g24_a_row_that_became_due_after_the_last_fetch_is_not_slept_over(database: Database) -> None:
@@ -20,3 +25,20 @@ async def test_g24_a_row_that_became_due_after_the_last_fetch_is_not_slept_over(
         due_s = await seconds_until_due(connection, fetched_s=1)
         assert due_s is not None
         assert 0 < due_s <= 60
+
+
+async def test_g29_relays_remove_what_they_sent_long_ago_and_lose_nothing_by_it(
+    database: Database, kafka_settings: KafkaSettings, topic: str
+) -> None:
+    # 0.4 s are long ago: slots are closed, sealed and emptied while rows are fetched and marked.
+    settings = RelaySettings(poll_interval=0.1, retention_h=1e-4, delivery="at-least-once")
+    keys = [f"key-{number}" for number in range(20)]
+    async with running(*(Relay(database, kafka_settings, settings) for _ in range(2))):
+        for first in range(1, 101, 10):
+            await put_events(database, topic, keys, first=first, count=10)
+        async with asyncio.timeout(WAIT_S):
+            while await rows_of(database):  # noqa: ASYNC110 - the database announces nothing
+                await asyncio.sleep(0.05)
+    assert first_appearances(read_topic(kafka_settings.bootstrap_servers, topic)) == {
+        key: list(range(1, 101)) for key in keys
+    }
