@@ -81,7 +81,7 @@ WITH held AS MATERIALIZED (
     WHERE o.status = 'PENDING'
       AND o.seq >= $6::bigint
       AND (o.next_attempt_at IS NULL OR o.next_attempt_at <= now())
-      AND NOT o.seq <@ $5::text::int8multirange
+      AND NOT o.seq <@ (SELECT $5::text::int8multirange)
       AND ((SELECT NOT EXISTS (
                 SELECT FROM event_outbox
                 WHERE (status = 'FAILED' AND skipped_at IS NULL) OR (status = 'PENDING' AND next_attempt_at IS NOT NULL)))
