@@ -25,6 +25,7 @@ from relaybox.commands import (
     UnknownCommand,
 )
 from relaybox.commands._decide import Loaded, decide
+from relaybox.outbox import OutboxSettings
 from relaybox_types.enums import CommandStatus, TaskStatus
 from relaybox_types.genesis import GenesisStage, GenesisStatus
 
@@ -306,7 +307,7 @@ def test_g81_another_writers_session_looks_like_none(story: Story) -> None:
     )
     loaded = Loaded(owner="writer", state=story.session.model_dump_json(), pending={})
     with pytest.raises(AggregateNotFound):
-        decide(genesis, request, loaded)
+        decide(genesis, request, loaded, OutboxSettings())
 
 
 def test_a_payload_that_does_not_fit_its_command_is_refused(story: Story) -> None:

@@ -8,6 +8,7 @@ import pytest
 from backend.genesis import ProposalRequest, ReportSuperseded, WrongStage
 from relaybox.commands import PayloadInvalid, Request, UnknownCommand
 from relaybox.commands._decide import Loaded, decide
+from relaybox.outbox import OutboxSettings
 from relaybox_types.enums import CommandStatus, TaskStatus
 from relaybox_types.genesis import GenesisStage
 
@@ -141,7 +142,7 @@ def test_a_writer_cannot_send_an_agents_report(story: Story, command_type: str) 
     request = Request(aggregate_id=story.id, command_type=command_type, payload={}, caller=WRITER)
     loaded = Loaded(owner="writer", state=story.session.model_dump_json(), pending={})
     with pytest.raises(UnknownCommand):
-        decide(genesis, request, loaded)
+        decide(genesis, request, loaded, OutboxSettings())
 
 
 def test_the_last_result_tells_how_the_last_request_ended(story: Story) -> None:
