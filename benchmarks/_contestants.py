@@ -24,7 +24,7 @@ from relaybox.commands import Request as Command
 from relaybox.commands._decide import Loaded, decide
 from relaybox.db import Database
 from relaybox.http import Backbone, Principal, SharedSecretVerifier, bearer, command_router, create_app
-from relaybox.outbox import Notifier
+from relaybox.outbox import Notifier, OutboxSettings
 from relaybox.settings import JwtSettings, PostgresSettings, load_settings
 from relaybox.telemetry import configure_logging
 from relaybox_types.api import CommandAccepted, CommandRequest
@@ -41,6 +41,7 @@ __all__ = ("create_naive", "create_no_database", "create_switched")
 _ATTEMPTS = 5
 PREFIX = "/api/v1/genesis/sessions"
 _ON = b"1"
+_OUTBOX = OutboxSettings()
 
 
 class Base(DeclarativeBase):
@@ -142,7 +143,7 @@ async def _take(db: Any, command: Command) -> Any:
     )
     waiting = {name: str(one) for name, one in (await db.execute(pending)).all()}
     loaded = Loaded(owner=session.user_id, state=_state(session), pending=waiting)
-    decision = decide(genesis, command, loaded)
+    decision = decide(genesis, command, loaded, _OUTBOX)
     await _insert(db, session, decision)
     return decision.status
 
