@@ -16,7 +16,7 @@ endif
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo env test test-parts test-whole test-all lint types lock bench chaos sql clean
+.PHONY: help setup run demo env test test-parts test-whole test-all test-postgres-16 test-kafka-3.7 test-lowest-parts test-lowest-whole lint types lock bench chaos sql clean
 
 help: ## List the wishes
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -68,10 +68,21 @@ test-whole:
 	@coverage run -m pytest -m "not long" tests $(ARGS)
 
 test-all: test $(LOWEST)/.synced ## The same, on other versions too, and the long runs (about an hour)
-	@echo "PostgreSQL 16" && PG_VERSION=16 pytest -m "not long" packages apps
-	@echo "Kafka 3.7.0" && KAFKA_VERSION=3.7.0 pytest -m "not long" packages apps
-	@echo "FastAPI 0.115, Pydantic 2.11" && $(LOWEST)/bin/python -m pytest -m "not long"
-	@echo "The long runs" && pytest -m long
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-postgres-16 test-kafka-3.7
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-lowest-parts test-lowest-whole
+	@echo "The long runs" && pytest -m long $(ARGS)
+
+test-postgres-16:
+	@echo "PostgreSQL 16" && PG_VERSION=16 pytest -m "not long" packages apps $(ARGS)
+
+test-kafka-3.7:
+	@echo "Kafka 3.7.0" && KAFKA_VERSION=3.7.0 pytest -m "not long" packages apps $(ARGS)
+
+test-lowest-parts:
+	@echo "FastAPI 0.115, Pydantic 2.11" && $(LOWEST)/bin/python -m pytest -m "not long" packages apps $(ARGS)
+
+test-lowest-whole:
+	@$(LOWEST)/bin/python -m pytest -m "not long" tests $(ARGS)
 
 # The lowest versions that users may have of what they share with us; all else is resolved to fit.
 $(LOWEST)/.synced: requirements.in $(PACKAGES:%=%/pyproject.toml) | $(STAMP)
