@@ -16,7 +16,7 @@ endif
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo env test test-parts test-whole test-all test-postgres-16 test-kafka-3.7 test-lowest-parts test-lowest-whole lint types lock bench chaos sql clean
+.PHONY: help setup run demo env test test-parts test-whole test-all test-postgres-16 test-kafka-3.7 test-lowest-parts test-lowest-whole lint types lock bench chaos mutants sql clean
 
 help: ## List the wishes
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -98,6 +98,9 @@ bench: $(STAMP) ## Run the short versions of all benchmarks
 
 chaos: $(STAMP) ## Relays under faults on real servers, 2 minutes (MINUTES=, SEED=, DELIVERY=)
 	@exec python -m tests.faults.chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(if $(DELIVERY),--delivery $(DELIVERY))
+
+mutants: $(STAMP) ## Seed defects into copies of the sources; the suite must notice each (NAMES=)
+	@exec python -m tests.mutants $(NAMES)
 
 sql: $(STAMP) ## Generate infrastructure/docker/init/postgres/20-migration-event-sourcing.sql
 	@backend migrate sql > infrastructure/docker/init/postgres/20-migration-event-sourcing.sql

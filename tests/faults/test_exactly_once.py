@@ -6,9 +6,10 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Literal
 
 import pytest
+from confluent_kafka import Producer
 from relaybox.db import Database
 from relaybox.local import LocalKafka
-from relaybox.relay import Relay, Signal
+from relaybox.relay import Relay, Signal, _transaction
 from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings
 
 from tests.fixtures.moments import WAIT_S, Moments
@@ -201,6 +202,47 @@ async def test_g25_an_outage_fails_the_rows_in_flight_and_no_other_and_heals_by_
     expected = {key: [1, 2, 3] if key in KEYS[:5] else [1, 3] for key in KEYS}
     assert first_appearances(records) == expected
     assert {row["attempts"] for row in await rows_of(database)} == {0}
+
+
+async def test_g25_rows_of_a_commit_without_an_answer_are_charged_to_nobody(
+    database: Database,
+    kafka_settings: KafkaSettings,
+    kafka_server: LocalKafka,
+    topic: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    moments = Moments()
+    relay = Relay(database, kafka_settings, NO_POLL, on_signal=moments)
+    flush = _transaction.flush
+
+    def flush_and_freeze(producer: Producer, give_up_at_s: Callable[[], float]) -> bool:
+        """All is acknowledged; then nobody answers the commit."""
+        flushed = flush(producer, give_up_at_s)
+        kafka_server.pause()
+        return flushed
+
+    async with running(relay):
+        await put_events(database, topic, KEYS)
+        await notify(database)
+        await all_sent(database)
+        monkeypatch.setattr(_transaction, "_COMMIT_S", 0.5)
+        monkeypatch.setattr(_transaction, "_COMMIT_S_MAX", 0.5)
+        monkeypatch.setattr(_transaction, "flush", flush_and_freeze)
+        try:
+            await put_events(database, topic, KEYS[:1], first=2)
+            await notify(database)
+            await moments.reached(Signal.LINK_DOWN)
+            monkeypatch.undo()
+        finally:
+            kafka_server.resume()
+        await put_events(database, topic, KEYS, first=3)
+        await notify(database)
+        await all_sent(database)
+        assert relay.statistics().retried_total == 0
+    records = read_topic(kafka_settings.bootstrap_servers, topic)
+    expected = {key: [1, 2, 3] if key in KEYS[:1] else [1, 3] for key in KEYS}
+    assert first_appearances(records) == expected
+    assert len(records) == 2 * len(KEYS) + 1
 
 
 async def _all_of(database: Database, status: str) -> None:

@@ -138,6 +138,16 @@ async def test_g22_polls_begin_no_later_than_a_number_that_was_only_taken(
     await late.commit()
 
 
+async def test_g24_rows_behind_a_failed_one_of_their_key_are_not_fetched(
+    database: Database, superuser: asyncpg.Connection, connection: DedicatedConnection, lanes: Lanes
+) -> None:
+    await put_events(database, "domain-events", ["blocked", "free"], count=2)
+    await superuser.execute("UPDATE event_outbox SET status = 'FAILED', error_data = '{}' WHERE seq = 1")
+    assert [message.key for message in await fetch(connection, lanes)] == ["free", "free"]
+    await superuser.execute("UPDATE event_outbox SET skipped_at = now() WHERE seq = 1")
+    assert {message.key for message in await fetch(connection, lanes)} == {"blocked", "free"}
+
+
 async def test_g24_polls_begin_no_later_than_a_row_that_waits_for_an_operator(
     database: Database, superuser: asyncpg.Connection, connection: DedicatedConnection, lanes: Lanes
 ) -> None:

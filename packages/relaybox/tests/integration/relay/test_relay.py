@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import get_args
+from typing import Literal, get_args
 
 import pytest
 from cloudevents.core.bindings.kafka import KafkaMessage, from_kafka_event
 from relaybox.consumers import Consumer, UnitOfWork, read_event, subscribe
 from relaybox.db import Database
-from relaybox.local import LocalKafka
-from relaybox.relay import Relay, Signal
+from relaybox.local import LocalKafka, free_port
+from relaybox.relay import Relay, Signal, _link
 from relaybox.settings import Compression, KafkaSettings, RelaySettings
 from relaybox_types.envelope import EventEnvelope
 
@@ -148,6 +148,24 @@ async def test_g22_a_row_that_commits_late_is_published(
     first, second = await rows_of(database)
     assert (first["key"], second["key"]) == ("late", "early"), "the late row must have the smaller seq"
     assert len(read_topic(kafka_settings.bootstrap_servers, topic)) == 2
+
+
+@pytest.mark.parametrize("delivery", ["exactly-once", "at-least-once"])
+async def test_g25_an_outage_charges_no_row_that_was_not_in_flight(
+    database: Database, delivery: Literal["exactly-once", "at-least-once"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_link, "_CONNECT_S", 0.2)
+    await put_events(database, "domain-events", ["a", "b"], count=3)
+    nobody = KafkaSettings(host="127.0.0.1", port=free_port())
+    relay = Relay(database, nobody, RelaySettings(poll_interval=0.1, delivery=delivery))
+    async with running(relay):
+        async with asyncio.timeout(WAIT_S):
+            while relay._pump.breaker._failures < 7:  # noqa: ASYNC110 - nobody announces it
+                await asyncio.sleep(0.05)
+        look = relay.statistics()
+    assert look.lanes == tuple(range(8))
+    assert (look.retried_total, look.failed_total) == (0, 0)
+    assert {(row["status"], row["attempts"]) for row in await rows_of(database)} == {("PENDING", 0)}
 
 
 async def test_a_backlog_drains_in_order_and_each_event_once(

@@ -9,6 +9,7 @@ from relaybox.relay._delivery import LaneBatch
 from relaybox.relay._errors import LaneFaulty, LinkDown
 from relaybox.relay._messages import Message
 from relaybox.relay._suspects import Suspects
+from relaybox.relay._transaction import Fate, Landing
 from relaybox.relay._verdict import NO_MARKER, Claim, judge
 
 A, B, C = uuid4(), uuid4(), uuid4()
@@ -91,6 +92,13 @@ def test_g25_the_breaker_closes_with_the_first_row_that_is_published() -> None:
     assert breaker.published()
     assert breaker.state is BreakerState.CLOSED
     assert not breaker.published()
+
+
+def test_g25_an_error_of_the_link_is_no_verdict_about_a_row() -> None:
+    away, refused = KafkaError(KafkaError._ALL_BROKERS_DOWN), KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
+    assert not Landing(fate=Fate.UNPUBLISHED, error=away).refused
+    assert Landing(fate=Fate.UNPUBLISHED, error=refused).refused
+    assert not Landing(fate=Fate.COMMITTED).refused
 
 
 def test_g34_rows_of_a_refused_transaction_are_tried_alone_until_one_fails_alone() -> None:

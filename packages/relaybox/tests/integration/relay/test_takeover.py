@@ -1,0 +1,129 @@
+"""A takeover knows what was published until it began, and nothing is published behind its back (G31)."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from relaybox.db import Database, DedicatedConnection
+from relaybox.relay._ask import connected
+from relaybox.relay._delivery import LaneBatch
+from relaybox.relay._lane_claims import claim, origin_of
+from relaybox.relay._lanes import Lane, Lanes
+from relaybox.relay._link import BATCH_BYTES_MAX, link_settings
+from relaybox.relay._markers import Markers
+from relaybox.relay._rows import fetch_batch
+from relaybox.relay._takeover import take_over
+from relaybox.relay._transaction import Fate, LaneProducer
+from relaybox.settings import KafkaSettings
+
+from tests.fixtures.relays import put_events, read_topic, rows_of
+
+NewProducer = Callable[[int], LaneProducer]
+
+
+@pytest.fixture
+async def connection(database: Database) -> AsyncIterator[DedicatedConnection]:
+    """A relay's own."""
+    async with connected(database) as connection:
+        yield connection
+
+
+@pytest.fixture
+async def markers(connection: DedicatedConnection, kafka_settings: KafkaSettings) -> Markers:
+    return Markers(link_settings(kafka_settings), await origin_of(connection))
+
+
+@pytest.fixture
+def new_producer(kafka_settings: KafkaSettings, markers: Markers) -> Iterator[NewProducer]:
+    made: list[LaneProducer] = []
+
+    def make(lane: int) -> LaneProducer:
+        made.append(
+            LaneProducer(
+                link_settings(kafka_settings),
+                markers,
+                lane,
+                batch_bytes=BATCH_BYTES_MAX,
+                give_up_at_s=float("inf"),
+            )
+        )
+        return made[-1]
+
+    yield make
+    for producer in made:
+        producer.close()
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(max_workers=4) as threads:
+        yield threads
+
+
+async def owned(connection: DedicatedConnection, topic: str) -> Lane:
+    """The lane that three rows are in."""
+    lanes = Lanes(lease_s=600)
+    await lanes.beat(connection)
+    await put_events(connection, topic, ["key"], count=3)
+    [first] = await fetch_batch(connection, lanes.usable(), rows_max=1, in_flight=())
+    return next(lane for lane in lanes.usable() if lane.lane == first.lane)
+
+
+async def opened(lane: Lane, markers: Markers, new_producer: NewProducer) -> LaneProducer:
+    """The producer of the lane's owner."""
+    await asyncio.to_thread(markers.ensure, [lane.lane])
+    producer = new_producer(lane.lane)
+    await asyncio.to_thread(producer.open)
+    return producer
+
+
+async def taken(connection: DedicatedConnection, lane: Lane, after: LaneBatch | None = None) -> LaneBatch:
+    """What the lane's owner claims: a row *after* the batch it published, which is not marked yet."""
+    in_flight = after.messages if after else ()
+    messages = await fetch_batch(connection, [lane], rows_max=1, in_flight=in_flight)
+    [batch] = await claim(connection, messages, {lane.lane: after.batch_id if after else None})
+    return batch
+
+
+async def test_g31_what_a_former_owner_publishes_until_it_is_shut_out_is_known(
+    database: Database,
+    connection: DedicatedConnection,
+    topic: str,
+    markers: Markers,
+    new_producer: NewProducer,
+    threads: ThreadPoolExecutor,
+) -> None:
+    lane = await owned(connection, topic)
+    former = await opened(lane, markers, new_producer)
+    first = await taken(connection, lane)
+    assert (await asyncio.to_thread(former.publish, first.batch_id, first.messages)).fate is Fate.COMMITTED
+    last = await taken(connection, lane, first)
+
+    def late(number: int) -> LaneProducer:
+        """The former owner's transaction ends at the last moment at which it can."""
+        assert former.publish(last.batch_id, last.messages).fate is Fate.COMMITTED
+        return new_producer(number)
+
+    takeover = await take_over(connection, [lane], markers, late, threads)
+    assert [each.last_id for each in takeover.opened] == [last.batch_id]
+    assert [row["status"] for row in await rows_of(database)] == ["SENT", "SENT", "PENDING"]
+
+
+async def test_g31_a_former_owner_is_shut_out_by_the_takeover(
+    database: Database,
+    connection: DedicatedConnection,
+    kafka_settings: KafkaSettings,
+    topic: str,
+    markers: Markers,
+    new_producer: NewProducer,
+    threads: ThreadPoolExecutor,
+) -> None:
+    lane = await owned(connection, topic)
+    former = await opened(lane, markers, new_producer)
+    batch = await taken(connection, lane)
+    await take_over(connection, [lane], markers, new_producer, threads)
+    landing = await asyncio.to_thread(former.publish, batch.batch_id, batch.messages)
+    assert landing.fate is not Fate.COMMITTED
+    assert {row["status"] for row in await rows_of(database)} == {"PENDING"}
+    assert await asyncio.to_thread(read_topic, kafka_settings.bootstrap_servers, topic) == []
