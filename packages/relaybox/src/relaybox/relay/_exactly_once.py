@@ -129,7 +129,7 @@ class ExactlyOnce:
             return Prepared(batches=[], outcome=outcome)
         topics = {message.topic for message in messages}
         try:
-            limits = await self._ask_link(lambda: self._link.limits(topics))
+            limits = self._link.known(topics) or await self._ask_link(lambda: self._link.limits(topics))
         except LinkDown as down:
             outcome.link = down
             return Prepared(batches=[], outcome=outcome)
@@ -246,6 +246,8 @@ class ExactlyOnce:
             open_lane.last_id = batch.batch_id
             self._suspects.cleared(batch)
             return Outcome(sent=list(batch.messages))
+        if self._open.get(batch.lane) is not open_lane:
+            return Outcome()  # the relay was closed meanwhile
         _log.info(
             "relay opens a lane anew", lane=batch.lane, fate=landing.fate.value, reason=str(landing.error)
         )

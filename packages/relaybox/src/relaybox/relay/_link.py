@@ -145,6 +145,10 @@ class Link:
         assert self._topics is not None
         return self._topics.of(topics)
 
+    def known(self, topics: Iterable[str]) -> Mapping[str, int] | None:
+        """What :meth:`limits` would say if it had to ask nobody; None if it had to. For any thread."""
+        return None if self._topics is None else self._topics.known(topics)
+
     def forget_limits(self) -> None:
         """Have the limits asked for again: one of them has changed since."""
         self._topics = None

@@ -37,6 +37,10 @@ class TopicLimits:
         self._admin = admin
         self._bytes_max: dict[str, int] = {}
 
+    def known(self, topics: Iterable[str]) -> Mapping[str, int] | None:
+        """The limits, if all of *topics* are known to exist."""
+        return self._bytes_max if self._bytes_max.keys() >= set(topics) else None
+
     def of(self, topics: Iterable[str]) -> Mapping[str, int]:
         """The limits of all topics known so far; those of *topics* that are missing do not exist.
 
