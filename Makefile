@@ -4,6 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 LOWEST := .venv-lowest
+SERVER_TESTS := $(addprefix packages/relaybox/tests/integration/,cli consumers local telemetry)
 STAMP := $(VENV)/.synced
 PACKAGES := packages/shared-types packages/relaybox apps/backend
 # A home that cannot be written (su -m, a service account) must not stop the set-up.
@@ -16,7 +17,7 @@ endif
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo env test test-parts test-whole test-all test-postgres-16 test-kafka-3.7 test-lowest-parts test-lowest-whole lint types lock bench chaos mutants sql clean
+.PHONY: help setup run demo env test test-parts test-servers test-whole test-all test-postgres-16 test-kafka-3.7 test-lowest-parts test-lowest-whole lint types lock bench chaos mutants sql clean
 
 help: ## List the wishes
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -55,14 +56,17 @@ types: $(STAMP) ## Check the types (basedpyright, strict)
 
 test: lint ## Check everything and run all tests but the long ones; takes ARGS for pytest
 	@rm -f .coverage .coverage.*
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-parts test-whole
+	@$(MAKE) --no-print-directory --jobs 3 --output-sync=target test-parts test-servers test-whole
 	@coverage combine --quiet
 	@coverage report --include='packages/*' --skip-covered --fail-under=90
 	@coverage report --include='apps/*' --skip-covered --fail-under=85
 
-# Most of a test is waiting for a server: two runs beside each other, each with servers of its own.
+# Most of a test is waiting for a server: three runs beside each other, each with servers of its own.
 test-parts:
-	@coverage run -m pytest -m "not long" packages apps $(ARGS)
+	@coverage run -m pytest -m "not long" packages apps $(SERVER_TESTS:%=--ignore=%) $(ARGS)
+
+test-servers:
+	@coverage run -m pytest -m "not long" $(SERVER_TESTS) $(ARGS)
 
 test-whole:
 	@coverage run -m pytest -m "not long" tests $(ARGS)
