@@ -35,7 +35,11 @@ class Aggregate(BaseModel):
     version: int = 0
 
     def apply(self, fact: Fact) -> Self:
-        """The state after *fact*; the library counts the version."""
+        """The state after *fact*; the library counts the version.
+
+        A field that changes must be a new object, never a list or a dictionary changed in place: fields that
+        are the same object as before are not written to the snapshot again.
+        """
         raise NotImplementedError(f"{type(self).__name__} must say what {fact.type} changes")
 
 

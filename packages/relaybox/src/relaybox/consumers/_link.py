@@ -33,6 +33,15 @@ _REFUSALS: Final = frozenset(
         KafkaError.INCONSISTENT_GROUP_PROTOCOL,
     }
 )
+#: Errors that say that no broker was reached, or not as we asked.
+_AWAY: Final = frozenset(
+    {
+        KafkaError._TRANSPORT,  # noqa: SLF001 - librdkafka's local codes are spelled so
+        KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
+        KafkaError._RESOLVE,  # noqa: SLF001
+        KafkaError._SSL,  # noqa: SLF001
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +237,7 @@ class Link:
         if now_s - self._told_at_s.get(code, float("-inf")) > _NOTICE_S:
             self._told_at_s[code] = now_s
             self._complaints.forget()
-            reason = self._complaints.sentence(error)
+            reason = self._complaints.sentence(error) if code in _AWAY else error.str()
             _log.warning("trouble with Kafka; trying again", reason=reason, code=error.name())
 
 

@@ -52,9 +52,7 @@ class Selection:
 
     def is_everything(self) -> bool:
         """Whether no condition is left that could spare a row."""
-        return not (self.names_rows() or self.keys or self.error_classes or self.fault) and (
-            self.older_than_s is None
-        )
+        return not (self.names_rows() or self.keys or self.error_classes or self.fault or self.older_than_s)
 
     def arguments(self) -> tuple[Any, ...]:
         """The six parameters of the query ``selected``."""
@@ -63,4 +61,6 @@ class Selection:
 
     def described(self) -> str:
         """The conditions that ask something, as JSON: for the record of an act."""
-        return to_json({name: value for name, value in asdict(self).items() if value}).decode()
+        return to_json(
+            {name: value for name, value in asdict(self).items() if value not in (None, ())}
+        ).decode()

@@ -11,7 +11,7 @@ from confluent_kafka.admin import (
     OffsetSpec,  # pyright: ignore[reportPrivateImportUsage] - documented there
 )
 
-from relaybox.kafka import settings_to_check
+from relaybox.kafka import Complaints
 from relaybox.settings import KafkaSettings
 from relaybox.verify._errors import TopicHeldBack, TopicMissing, TopicUnreadable
 from relaybox.verify._records import Partition, Seen, seen
@@ -49,10 +49,10 @@ class Topics:
     """Which partitions there are, and where they begin and end."""
 
     def __init__(self, settings: KafkaSettings) -> None:
-        self._settings = settings
-        conf: Any = {**_connection(settings), "error_cb": self._note}
+        self._where = settings.bootstrap_servers
+        self._complaints = Complaints(self._where)
+        conf: Any = {**_connection(settings), "error_cb": self._complaints.note}
         self._admin: Any = AdminClient(conf)
-        self._last_error = "no answer"
 
     def partitions(self, topics: Iterable[str]) -> dict[str, int]:
         """How many partitions each of *topics* has; those that do not exist are left out.
@@ -65,7 +65,7 @@ class Topics:
             known = self._admin.list_topics(timeout=_ANSWER_S).topics
         except KafkaException as error:
             self._admin.poll(0)  # why a connection failed is told here, and only here
-            raise _unreadable(self._settings, error.args[0], self._last_error) from error
+            raise _unreadable(self._complaints, error.args[0]) from error
         return {name: len(known[name].partitions) for name in topics if name in known}
 
     def existing(self, topics: Iterable[str]) -> dict[str, int]:
@@ -80,7 +80,7 @@ class Topics:
         missing = [name for name in wanted if name not in found]
         if missing:
             raise TopicMissing(
-                f"Kafka at {self._settings.bootstrap_servers} shows no topic {', '.join(missing)}; "
+                f"Kafka at {self._where} shows no topic {', '.join(missing)}; "
                 "check its name, its rights, or run relaybox topics create"
             )
         return found
@@ -117,12 +117,9 @@ class Topics:
                 (one.topic, one.partition): each.result(_ANSWER_S + 1).offset for one, each in answers.items()
             }
         except KafkaException as error:
-            raise _unreadable(self._settings, error.args[0], self._last_error) from error
+            raise _unreadable(self._complaints, error.args[0]) from error
         except TimeoutError as error:
-            raise _unreadable(self._settings, None, self._last_error) from error
-
-    def _note(self, error: KafkaError) -> None:
-        self._last_error = error.str()
+            raise _unreadable(self._complaints) from error
 
 
 class Reader:
@@ -139,13 +136,12 @@ class Reader:
         ends: Mapping[Partition, int],
         isolation: Isolation,
     ) -> None:
-        self._settings = settings
         self._left = {place: end for place, end in ends.items() if starts[place] < end}
         #: When the first record of each partition was written, in milliseconds since 1970.
         self.first_at_ms: dict[Partition, int] = {}
         #: Partitions that were read to the end of what is committed, but no further.
         self._held_back = set[Partition]()
-        self._last_error = "no answer"
+        self._complaints = Complaints(settings.bootstrap_servers)
         self._heard_at_s = monotonic()
         self._kafka: Any = Consumer(
             {
@@ -160,7 +156,7 @@ class Reader:
                 "auto.offset.reset": "error",
                 "queued.max.messages.kbytes": _AHEAD_KIB,
                 "fetch.max.bytes": _ANSWER_BYTES,
-                "error_cb": self._note,
+                "error_cb": self._complaints.note,
             }
         )
         self._kafka.assign(
@@ -221,13 +217,13 @@ class Reader:
             else:
                 self._held_back.add(place)
         elif error.fatal() or code in _FORBIDDEN | _GONE:
-            raise _unreadable(self._settings, error, error.str())
+            raise _unreadable(self._complaints, error)
         elif code == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
             raise TopicUnreadable(
                 f"{place[0]}, partition {place[1]}: records were removed before they were read; run it again"
             )
         else:
-            self._note(error)
+            self._complaints.note(error)
 
     def _finish(self, place: Partition) -> None:
         if self._left.pop(place, None) is not None:
@@ -245,10 +241,7 @@ class Reader:
                     "hides what follows from readers; try again later, or abort it (kafka-transactions.sh)"
                 )
         elif silent_s > _SILENCE_S:
-            raise _unreadable(self._settings, None, self._last_error)
-
-    def _note(self, error: KafkaError) -> None:
-        self._last_error = error.str()
+            raise _unreadable(self._complaints)
 
 
 def _connection(settings: KafkaSettings) -> dict[str, Any]:
@@ -262,12 +255,11 @@ def _connection(settings: KafkaSettings) -> dict[str, Any]:
     }
 
 
-def _unreadable(settings: KafkaSettings, error: KafkaError | None, reason: str) -> TopicUnreadable:
+def _unreadable(complaints: Complaints, error: KafkaError | None = None) -> TopicUnreadable:
     if error is not None and error.code() in _FORBIDDEN:
         return TopicUnreadable(
             f"Kafka refuses: {error.str()}; this user needs DESCRIBE and READ on the topics"
         )
     if error is not None and error.code() in _GONE:
         return TopicUnreadable(f"Kafka has no such topic or partition any more: {error.str()}; run it again")
-    where, what = settings.bootstrap_servers, settings_to_check(reason)
-    return TopicUnreadable(f"Kafka cannot be reached at {where} ({reason}); check {what}")
+    return TopicUnreadable(complaints.sentence(error))

@@ -59,7 +59,7 @@ async def test_status_shows_relays_lanes_and_what_waits(database: Database, rela
         )
         await connection.fetch("UPDATE relay_lanes SET fault = 'an unknown marker' WHERE lane = 7")
     said = (await relay("status")).stdout
-    assert said.startswith("2 pending, the oldest for 0.")
+    assert said.startswith("2 pending, the oldest for ")
     assert "0 retrying, 1 failed, 0 skipped, 8 lanes\n" in said
     [line] = [line for line in said.splitlines() if "4711" in line]
     assert line.split()[:7] == [name[:14], "host-1", "4711", "at-least-once", "half-open", "2", "42"]

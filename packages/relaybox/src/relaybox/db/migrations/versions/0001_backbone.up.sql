@@ -298,7 +298,7 @@ CREATE TABLE relay_members (
     published_total BIGINT NOT NULL DEFAULT 0
 );
 
--- What operators did to the outbox and the lanes (G32): append-only by convention of the commands that write it.
+-- What operators did to the outbox and the lanes (G32): services may add to it and read it, no more.
 CREATE TABLE operator_acts (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at TIMESTAMPTZ NOT NULL DEFAULT now(),
