@@ -1,7 +1,6 @@
 """One connection of the driver: limits on everything, TLS as the settings want it, nothing from HOME."""
 
 import asyncio
-import os
 import ssl
 from collections.abc import Awaitable, Generator
 from contextlib import contextmanager
@@ -83,7 +82,6 @@ async def _attempt(settings: PostgresSettings, application_name: str, *, tls: ss
         port=settings.port,
         user=settings.user,
         password=settings.password.get_secret_value() or None,
-        passfile=os.devnull,  # a home may be closed to us
         database=settings.db,
         ssl=tls or False,
         connection_class=_connection_class(settings.statement_timeout_ms),
