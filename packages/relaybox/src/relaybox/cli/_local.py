@@ -61,15 +61,24 @@ async def _start_servers(servers: AsyncExitStack, data_dir: Path) -> None:
 
 
 async def _run(command: Sequence[str]) -> int:
-    try:
-        child = await asyncio.create_subprocess_exec(*command)
-    except OSError as error:
-        raise typer.BadParameter(f"{command[0]}: {error.strerror}", param_hint="COMMAND") from error
     loop = asyncio.get_running_loop()
+    received: asyncio.Queue[int] = asyncio.Queue()
+    # Before the command starts: a signal in between would end us and leave it behind, and the servers.
     # A terminal sends Ctrl-C to the command as well: it ends by it or not, and we end with it.
     loop.add_signal_handler(signal.SIGINT, lambda: None)
     # A terminal that is closed must not leave the servers behind.
     for number in (signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, child.send_signal, number)
+        loop.add_signal_handler(number, received.put_nowait, number)
+    try:
+        child = await asyncio.create_subprocess_exec(*command)
+    except OSError as error:
+        raise typer.BadParameter(f"{command[0]}: {error.strerror}", param_hint="COMMAND") from error
+    passing_on = asyncio.create_task(_pass_on(received, child))
     exit_code = await child.wait()
+    passing_on.cancel()
     return exit_code if exit_code >= 0 else 128 - exit_code
+
+
+async def _pass_on(signals: asyncio.Queue[int], child: asyncio.subprocess.Process) -> None:
+    while True:
+        child.send_signal(await signals.get())

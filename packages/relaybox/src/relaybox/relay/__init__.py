@@ -1,4 +1,4 @@
-"""The message relay: rows of the outbox to Kafka, at least once, in order per key."""
+"""The message relay: rows of the outbox to Kafka, once on the topic or at least once, in order per key."""
 
 from relaybox.relay._backoff import GiveUp, Retry, next_step
 from relaybox.relay._breaker import BreakerState

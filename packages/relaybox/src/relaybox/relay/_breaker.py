@@ -32,17 +32,15 @@ class Breaker:
         #: What opened it.
         self.reason: LinkDown | None = None
         self._failures = 0
-        self._stranded: list[Message] = []
-        self._charge_at_s = 0.0
+        #: When each of them fails the next time, and what it is.
+        self._stranded: list[tuple[float, Message]] = []
 
     def trip(self, reason: LinkDown, stranded: Sequence[Message], now_s: float) -> bool:
         """The link failed with *stranded* in flight; whether this is news."""
         news = self.state is BreakerState.CLOSED
         self.state, self.reason = BreakerState.OPEN, reason
         self._failures += 1
-        if stranded:
-            self._stranded += stranded
-            self._charge_at_s = now_s
+        self._stranded += [(now_s, message) for message in stranded]
         return news
 
     def failed_again(self) -> None:
@@ -67,17 +65,14 @@ class Breaker:
 
     def due(self, now_s: float) -> list[tuple[Message, RowFault | LinkDown]]:
         """The rows that fail once more now."""
-        if not self._stranded or now_s < self._charge_at_s or self.reason is None:
+        if self.reason is None:
             return []
-        due: list[tuple[Message, RowFault | LinkDown]] = [
-            (message, self.reason) for message in self._stranded
-        ]
-        steps = [next_step(message.attempts + 1) for message in self._stranded]
-        self._stranded = [
-            message._replace(attempts=message.attempts + 1)
-            for message, step in zip(self._stranded, steps, strict=True)
-            if isinstance(step, Retry)
-        ]
-        waits = [step.after_s for step in steps if isinstance(step, Retry)]
-        self._charge_at_s = now_s + min(waits, default=0.0)
-        return due
+        due = [message for at_s, message in self._stranded if now_s >= at_s]
+        self._stranded = [(at_s, message) for at_s, message in self._stranded if now_s < at_s]
+        for message in due:
+            step = next_step(message.attempts + 1)
+            if isinstance(step, Retry):
+                again = message._replace(attempts=message.attempts + 1)
+                self._stranded.append((now_s + step.after_s, again))
+        reason: RowFault | LinkDown = self.reason
+        return [(message, reason) for message in due]

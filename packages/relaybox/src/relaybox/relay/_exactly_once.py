@@ -59,9 +59,9 @@ class _Pauses:
     def over(self, lane: int) -> bool:
         return time.monotonic() >= self.until_s.get(lane, 0.0)
 
-    def begin(self, lane: int) -> float:
+    def begin(self, lane: int, *, at_least_s: float = 0.0) -> float:
         self.failures[lane] = self.failures.get(lane, 0) + 1
-        pause_s = link_pause_s(self.failures[lane])
+        pause_s = max(link_pause_s(self.failures[lane]), at_least_s)
         self.until_s[lane] = time.monotonic() + pause_s
         return pause_s
 
@@ -117,6 +117,9 @@ class ExactlyOnce:
             if epochs.get(number) != open_lane.epoch and not open_lane.flying:
                 self._drop(number)
         closed = [lane for lane in lanes if lane.lane not in self._open and self._pauses.over(lane.lane)]
+        if self._opening is not None and self._opening.done():
+            opening, self._opening = self._opening, None
+            opening.result()  # what it did not expect is a defect, and ends the relay
         if closed and self._opening is None:
             self._opening = asyncio.create_task(self._open_lanes(closed))
         return [lane for lane in lanes if self._is_open(lane)]
@@ -163,10 +166,10 @@ class ExactlyOnce:
         """Forget claims that no takeover will ask for."""
         due = {number: each for number, each in self._open.items() if each.settled > each.trimmed}
         if due:
-            settled = {number: open_lane.settled for number, open_lane in due.items()}
+            settled = {(number, each.epoch): each.settled for number, each in due.items()}
             await trim(connection, settled)
-            for number, open_lane in due.items():
-                open_lane.trimmed = settled[number]
+            for number, each in due.items():
+                each.trimmed = settled[number, each.epoch]
 
     def trouble(self) -> LinkDown | None:
         """What made a takeover fail, if no broker answered it."""
@@ -176,8 +179,6 @@ class ExactlyOnce:
     def give_up_at(self, monotonic_s: float) -> None:
         """Wait for no acknowledgement past this time; what is then undecided, the next owner settles."""
         self._give_up_at_s = monotonic_s
-        for open_lane in self._open.values():
-            open_lane.producer.give_up_at_s = monotonic_s
 
     async def serve(self) -> None:
         """Let the connection for questions breathe."""
@@ -197,7 +198,7 @@ class ExactlyOnce:
 
     async def _open_lanes(self, lanes: Sequence[Lane]) -> None:
         opened: set[int] = set()
-        pause_s = 0.0
+        faulty: list[Lane] = []
         try:
             async with connected(self._database) as connection:
                 if self._markers is None:
@@ -211,6 +212,7 @@ class ExactlyOnce:
                     epoch=each.lane.epoch, producer=each.producer, last_id=each.last_id
                 )
                 opened.add(each.lane.lane)
+            faulty = takeover.faulty
             if takeover.failed:
                 await self._meet_trouble(None)
         except LinkDown as down:
@@ -219,14 +221,9 @@ class ExactlyOnce:
             _log.info("relay cannot take lanes over, trying again", error_code=error.error_code)
         finally:
             for lane in lanes:
-                if lane.lane in opened:
-                    self._pauses.end(lane.lane)
-                else:
-                    pause_s = max(pause_s, self._pauses.begin(lane.lane))
-            self._opening = None
+                if lane.lane not in opened:
+                    self._pause(lane.lane, at_least_s=_FAULTY_PAUSE_S if lane in faulty else 0.0)
             self._wake()
-            if pause_s:
-                asyncio.get_running_loop().call_later(pause_s, self._wake)
 
     async def _meet_trouble(self, down: LinkDown | None) -> None:
         """Lanes could not be opened: either no broker answers at all, or they are tried again."""
@@ -244,6 +241,7 @@ class ExactlyOnce:
         open_lane.flying = False
         if landing.fate is Fate.COMMITTED:
             open_lane.last_id = batch.batch_id
+            self._pauses.end(batch.lane)
             self._suspects.cleared(batch)
             return Outcome(sent=list(batch.messages))
         if self._open.get(batch.lane) is not open_lane:
@@ -252,10 +250,12 @@ class ExactlyOnce:
             "relay opens a lane anew", lane=batch.lane, fate=landing.fate.value, reason=str(landing.error)
         )
         self._drop(batch.lane)
+        self._pause(batch.lane)
+        # What the brokers accept may have changed: a limit was lowered, a topic is gone.
+        await self._ask_link(self._link.forget_limits)
         if landing.refused:
             assert landing.error is not None
             self._suspects.suspect(batch, landing.error)
-            await self._ask_link(self._link.forget_limits)
             return Outcome()
         return await self._blame_link(batch, landing)
 
@@ -287,8 +287,12 @@ class ExactlyOnce:
             self._markers,
             lane,
             batch_bytes=self._batch_bytes,
-            give_up_at_s=self._give_up_at_s,
+            deadline=lambda: self._give_up_at_s,
         )
+
+    def _pause(self, number: int, *, at_least_s: float = 0.0) -> None:
+        pause_s = self._pauses.begin(number, at_least_s=at_least_s)
+        asyncio.get_running_loop().call_later(pause_s, self._wake)
 
     def _drop(self, number: int) -> None:
         self._threads.submit(self._open.pop(number).producer.close)

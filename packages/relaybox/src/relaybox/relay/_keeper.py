@@ -47,6 +47,7 @@ class Keeper:
         self._signal = on_signal
         #: Set whenever there may be something to publish; the pump clears it before it looks.
         self.news = asyncio.Event()
+        self._measure_at_s = 0.0
         #: What operators are told of the way to Kafka; kept by the pump.
         self.breaker = "closed"
         #: Set by whoever wants the next heartbeat now: a lane can be given back, another relay joined.
@@ -74,7 +75,6 @@ class Keeper:
                 await asyncio.sleep(link_pause_s(failures))
 
     async def _beats(self, connection: DedicatedConnection) -> AsyncGenerator[None]:
-        measure_at = 0.0
         while True:
             self.beat_now.clear()
             if await self._lanes.beat(connection, self.breaker, self._counters.published_total):
@@ -83,9 +83,10 @@ class Keeper:
                 self._signal(Signal.LANES_CHANGED)
             if self._lanes.to_split:
                 self.news.set()
-            if time.monotonic() >= measure_at:
+            if time.monotonic() >= self._measure_at_s:
+                # Set first: a measure that takes too long must not be the first thing after a reconnect.
+                self._measure_at_s = time.monotonic() + self._settings.poll_interval
                 await measure_backlog(connection, self._counters, self.floor.seq)
-                measure_at = time.monotonic() + self._settings.poll_interval
             yield
             await wait_at_most(self.beat_now, self._settings.lease_s / _BEATS_PER_LEASE)
 

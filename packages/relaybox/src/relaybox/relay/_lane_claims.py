@@ -98,9 +98,10 @@ async def report_fault(connection: DedicatedConnection, lane: Lane, fault: str) 
     await ask(connection, _SQL["fault_lane"], lane.lane, lane.epoch, fault)
 
 
-async def trim(connection: DedicatedConnection, settled: Mapping[int, int]) -> None:
-    """Forget claims older than the last settled one, by lane."""
-    await ask(connection, _SQL["trim_batches"], list(settled), list(settled.values()))
+async def trim(connection: DedicatedConnection, settled: Mapping[tuple[int, int], int]) -> None:
+    """Forget claims older than the last settled one, by lane and epoch."""
+    lanes, epochs = [lane for lane, _ in settled], [epoch for _, epoch in settled]
+    await ask(connection, _SQL["trim_batches"], lanes, epochs, list(settled.values()))
 
 
 def _fences(lanes: Sequence[Lane]) -> tuple[list[int], list[int]]:

@@ -45,7 +45,8 @@ class Lanes:
 
     Invariant: a lane is published from only while its lease is valid by this process's own
     clock, and it is given back only when none of its rows is in flight. So two relays publish
-    from one lane only if one was frozen with rows in flight; its marks are then refused by the epoch.
+    from one lane only if one was frozen, or cut off from PostgreSQL, with rows in flight; its marks are
+    then refused by the epoch and, exactly once, its transactions by Kafka.
     """
 
     def __init__(self, *, lease_s: float, delivery: str = "exactly-once") -> None:
@@ -124,7 +125,8 @@ class Lanes:
         self, connection: DedicatedConnection, breaker: str, published_total: int
     ) -> Mapping[str, Any]:
         """Say that this relay lives, and keep its lanes, in one statement: an idle relay does little else."""
-        owned = list(self._owned.values())
+        # In the order in which marks lock them, or one would wait for the other.
+        owned = sorted(self._owned.values(), key=lambda lane: lane.lane)
         valid_until_s = time.monotonic() + self._lease_s
         numbers, epochs = [lane.lane for lane in owned], [lane.epoch for lane in owned]
         place = f"{socket.gethostname()}:{os.getpid()}"

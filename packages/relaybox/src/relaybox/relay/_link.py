@@ -147,7 +147,8 @@ class Link:
 
     def known(self, topics: Iterable[str]) -> Mapping[str, int] | None:
         """What :meth:`limits` would say if it had to ask nobody; None if it had to. For any thread."""
-        return None if self._topics is None else self._topics.known(topics)
+        limits = self._topics
+        return None if limits is None else limits.known(topics)
 
     def forget_limits(self) -> None:
         """Have the limits asked for again: one of them has changed since."""

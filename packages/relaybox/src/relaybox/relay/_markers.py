@@ -105,6 +105,9 @@ class Markers:
         try:
             with link_faults():
                 return self._read(consumer, lanes)
+        except LinkDown:
+            self._partitions = 0  # the topic itself may be gone
+            raise
         finally:
             consumer.close()
 
@@ -136,11 +139,11 @@ def _last_of(consumer: Consumer, starts: Sequence[TopicPartition]) -> dict[int, 
         if message is None:
             raise LinkDown("the broker did not answer with the control topic; check the brokers")
         error, partition = message.error(), message.partition()
-        assert partition is not None
         if error is None:
+            assert partition is not None
             found[partition] = UUID(bytes=message.value())
         elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's local codes are spelled so
-            reading.discard(partition)
+            reading.discard(partition or 0)
         else:
             raise KafkaException(error)
     return found

@@ -36,7 +36,7 @@ _STOP_FLIGHT_S: Final = 5.0
 #: waited for.
 _WAVE_S: Final = 1.0
 _TIDY_S: Final = 10.0
-#: Stalls (5 s without an acknowledgement) and commits (15 s) have ended long before.
+#: Stalls (5 s without an acknowledgement) and commits (20 s) have ended long before.
 _HUNG_S: Final = 60.0
 #: Lanes are split when nothing is in flight; if that takes longer, at the next heartbeat.
 _QUIET_S: Final = 5.0
@@ -85,6 +85,8 @@ class Pump:
         self._fetched_at_s = 0.0
         self._tidy_at_s = 0.0
         self._ready = False
+        #: Nothing of what was fetched last could take off.
+        self._held_back = False
         #: Nobody told of the rows that come next: the last wait ended by itself.
         self._polled = False
         #: Lanes whose rows that failed in an outage were taken up again, by epoch.
@@ -92,7 +94,7 @@ class Pump:
         self.breaker = Breaker()
         #: To be run beside :meth:`run`.
         self.recorder = Recorder(
-            database, counters, on_signal, settled=delivery.settle, changed=self._note_busy
+            database, counters, on_signal, settled=delivery.settle, changed=self._recorded
         )
 
     @property
@@ -163,14 +165,18 @@ class Pump:
         fetched = await self._fetch(connection, lanes)
         if fetched and self._in_backlog():
             await self._wait_for_wave()
+        # Not one await between here and the choice of what may take off.
         landed = self._land()
         if trouble := self._delivery.trouble():
             self._trip(trouble, [])
+        took_off = False
         if self.breaker.state is not BreakerState.OPEN:
-            await self._take_off(connection, self._free(fetched, waiting | self.recorder.waiting_keys()))
+            free = self._free(fetched, landed, waiting | self.recorder.waiting_keys())
+            took_off = await self._take_off(connection, free)
+        self._held_back = bool(fetched) and not took_off
         self._note_busy()
         await self._tidy(connection)
-        return bool(fetched) or landed
+        return took_off or bool(landed)
 
     async def _fetch(self, connection: DedicatedConnection, lanes: Sequence[Lane]) -> list[Message]:
         """Rows to take off next. Without a backlog only of idle lanes; with one, ahead of the landing."""
@@ -214,8 +220,8 @@ class Pump:
             for flight in awaited:
                 flight.late = not flight.outcome.done()
 
-    def _land(self) -> bool:
-        """Take in what has landed; whether anything has."""
+    def _land(self) -> list[_Flight]:
+        """Take in what has landed."""
         landed = [flight for flight in self._flights if flight.outcome.done()]
         self._flights = [flight for flight in self._flights if not flight.outcome.done()]
         for flight in landed:
@@ -227,7 +233,7 @@ class Pump:
                 _log.info("relay publishes again")
                 self._signal(Signal.LINK_UP)
             self._signal(Signal.BATCH_PUBLISHED)
-        return bool(landed)
+        return landed
 
     async def _split_lanes(self, connection: DedicatedConnection, usable: Sequence[Lane]) -> None:
         made = await self._lanes.split(connection, self._delivery.ready(usable))
@@ -243,21 +249,30 @@ class Pump:
                 self._land()
                 await self.recorder.done()
         except TimeoutError:
+            self._lanes.to_split = False
             return False
         return True
 
-    def _free(self, fetched: Sequence[Message], waiting: set[str]) -> list[Message]:
-        """Of *fetched*, what may take off now: lanes may have gone, and keys failed, since it was read."""
+    def _free(
+        self, fetched: Sequence[Message], landed: Sequence[_Flight], waiting: set[str]
+    ) -> list[Message]:
+        """Of *fetched*, what may take off now: lanes may have gone, and keys failed, since it was read.
+
+        Nothing of a lane whose batch has just landed without being published: that comes first (G21).
+        """
         if self._delivery.one_at_a_time and self._flights:
             return []
         busy = {message.lane for message in self.in_flight}
+        for flight in landed:
+            if len(flight.outcome.result().sent) < len(flight.batch.messages):
+                busy.update(message.lane for message in flight.batch.messages)
         fences = {(lane.lane, lane.epoch) for lane in self._lanes.usable()}
         return [
             m for m in fetched if m.lane not in busy and (m.lane, m.epoch) in fences and m.key not in waiting
         ]
 
-    async def _take_off(self, connection: DedicatedConnection, messages: Sequence[Message]) -> None:
-        """Start *messages*, as far as the delivery lets them."""
+    async def _take_off(self, connection: DedicatedConnection, messages: Sequence[Message]) -> bool:
+        """Start *messages*, as far as the delivery lets them; whether any took off."""
         prepared = await self._delivery.prepare(connection, messages)
         if prepared.outcome.faulty:
             self.recorder.take(None, prepared.outcome)
@@ -269,6 +284,13 @@ class Pump:
             self._signal(Signal.BATCH_TAKEN)
         if prepared.outcome.link is not None:
             self._trip(prepared.outcome.link, [])
+        return bool(prepared.batches)
+
+    def _recorded(self) -> None:
+        """Less is held by the recorder; what waited for that may be fetched again."""
+        self._note_busy()
+        if self._held_back:
+            self._keeper.news.set()
 
     def _note_busy(self) -> None:
         """Tell the keeper which lanes are busy and how the link is.
@@ -283,10 +305,16 @@ class Pump:
 
     async def _take_up_again(self, connection: DedicatedConnection, lanes: Sequence[Lane]) -> None:
         """Rows that failed because of the link, in lanes that can be published from, are as they were."""
-        new = [lane for lane in lanes if (lane.lane, lane.epoch) not in self._taken_up]
+        # A charge of the outage that is not written down yet would come after it.
+        charging = self.recorder.charging_lanes()
+        new = [
+            lane
+            for lane in lanes
+            if (lane.lane, lane.epoch) not in self._taken_up and lane.lane not in charging
+        ]
         if new:
             rows = await take_up_again(connection, new)
-            self._taken_up = {(lane.lane, lane.epoch) for lane in lanes}
+            self._taken_up.update((lane.lane, lane.epoch) for lane in new)
             if rows:
                 _log.info("relay takes rows up again that an outage made fail", rows=rows)
 

@@ -62,8 +62,9 @@ class Recorder:
         self._some.set()
 
     def rows(self) -> list[Message]:
-        """Published rows that are not marked yet."""
-        return [message for _, outcome in self._held for message in outcome.sent]
+        """Rows that PostgreSQL does not know the fate of yet: none of them may be fetched."""
+        sent = [message for _, outcome in self._held for message in outcome.sent]
+        return [*sent, *(message for _, outcome in self._held for message, _ in outcome.faulty)]
 
     def waiting_keys(self) -> set[str]:
         """Keys that wait for a faulty row which is not charged yet."""
@@ -71,8 +72,11 @@ class Recorder:
 
     def lanes(self) -> set[int]:
         """Lanes of rows that are not written down yet."""
-        faulty = [message for _, outcome in self._held for message, _ in outcome.faulty]
-        return {message.lane for message in (*self.rows(), *faulty)}
+        return {message.lane for message in self.rows()}
+
+    def charging_lanes(self) -> set[int]:
+        """Lanes of faulty rows that are not charged yet."""
+        return {message.lane for _, outcome in self._held for message, _ in outcome.faulty}
 
     async def room(self) -> None:
         """Wait while too much is held."""

@@ -139,7 +139,7 @@ class Relay:
             async with asyncio.timeout(_STOP_RECORD_S):
                 await self._pump.recorder.done()
         except TimeoutError:
-            _log.warning("relay stopped without PostgreSQL: its last batch will be published again")
+            _log.warning("relay stopped without PostgreSQL: whoever takes its lanes settles its last batch")
 
     async def _leave(self) -> None:
         try:

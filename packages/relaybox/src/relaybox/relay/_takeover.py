@@ -12,6 +12,7 @@ from relaybox.db import DedicatedConnection
 from relaybox.relay._errors import LaneFaulty, LinkDown
 from relaybox.relay._lane_claims import accepted_markers, claims_of, recover, report_fault
 from relaybox.relay._lanes import Lane
+from relaybox.relay._link import link_faults
 from relaybox.relay._markers import Markers
 from relaybox.relay._transaction import LaneProducer
 from relaybox.relay._verdict import judge
@@ -95,11 +96,14 @@ async def _stop_lane(connection: DedicatedConnection, lane: Lane, fault: LaneFau
 
 def _open(new_producer: Callable[[int], LaneProducer], lane: int) -> LaneProducer | None:
     """The lane's producer, or None if the brokers did not manage in time."""
-    producer = new_producer(lane)
+    producer: LaneProducer | None = None
     try:
+        with link_faults():
+            producer = new_producer(lane)
         producer.open()
     except LinkDown as error:
         _log.info("relay could not open a lane, trying again", lane=lane, reason=str(error))
-        producer.close()
+        if producer is not None:
+            producer.close()
         return None
     return producer

@@ -1,7 +1,7 @@
 """One lane's transactional producer: a batch and its marker are one Kafka transaction (G31)."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -72,11 +72,10 @@ class LaneProducer:
         lane: int,
         *,
         batch_bytes: int,
-        give_up_at_s: float,
+        deadline: Callable[[], float],
     ) -> None:
         self.batch_bytes = batch_bytes
-        #: Wait for no acknowledgement past this ``time.monotonic()``.
-        self.give_up_at_s = give_up_at_s
+        self._deadline = deadline
         self._markers = markers
         self._lane = lane
         self._producer = Producer(
@@ -100,7 +99,7 @@ class LaneProducer:
                 self._producer.init_transactions(_INIT_S)
             except KafkaException as error:
                 reason: KafkaError = error.args[0]
-                if not reason.retriable() or time.monotonic() > min(until_s, self.give_up_at_s):
+                if not reason.retriable() or time.monotonic() > min(until_s, self._deadline()):
                     raise LinkDown(f"the lane's producer cannot start: {reason.str()}") from error
             else:
                 return
@@ -129,18 +128,15 @@ class LaneProducer:
     def _commit(self) -> Landing:
         until_s = time.monotonic() + _COMMIT_S_MAX
         while True:
-            left_s = max(_COMMIT_S_MIN, min(_COMMIT_S, self.give_up_at_s - time.monotonic()))
+            left_s = max(_COMMIT_S_MIN, min(_COMMIT_S, self._deadline() - time.monotonic()))
             try:
                 self._producer.commit_transaction(left_s)
             except KafkaException as error:
                 reason: KafkaError = error.args[0]
-                if not reason.retriable() or time.monotonic() > min(until_s, self.give_up_at_s):
+                if not reason.retriable() or time.monotonic() > min(until_s, self._deadline()):
                     return Landing(fate=Fate.UNDECIDED, error=reason)
             else:
                 return Landing(fate=Fate.COMMITTED)
-
-    def _deadline(self) -> float:
-        return self.give_up_at_s
 
 
 def _note_failure(failures: list[KafkaError], error: KafkaError | None, _message: object) -> None:

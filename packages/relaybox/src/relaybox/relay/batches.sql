@@ -34,7 +34,10 @@ SELECT lane, number, batch_id, previous_id, seqs FROM relay_batches WHERE lane =
 -- Lane $1 at epoch $2: rows $3 were found published, claims $4 were not, and it is published from again. Says
 -- whether the lane is still held.
 WITH held AS (
-    UPDATE relay_lanes AS l SET fault = NULL WHERE l.lane = $1::int AND l.epoch = $2::bigint
+    -- That a marker is missing is accepted once; a marker, until the claim that follows it is known.
+    UPDATE relay_lanes AS l SET fault = NULL,
+        accepted_marker = nullif(l.accepted_marker, '00000000-0000-0000-0000-000000000000')
+    WHERE l.lane = $1::int AND l.epoch = $2::bigint
     RETURNING l.hash_min, l.hash_max
 ), sent AS (
     UPDATE event_outbox AS o SET status = 'SENT', sent_at = clock_timestamp()
@@ -50,10 +53,15 @@ SELECT count(*) = 1 AS held FROM held
 UPDATE relay_lanes SET fault = $3 WHERE lane = $1 AND epoch = $2 AND fault IS DISTINCT FROM $3
 
 -- name: trim_batches
--- Of lanes $1, forget the claims older than the last settled ones, $2.
-DELETE FROM relay_batches AS b
-USING unnest($1::int[], $2::bigint[]) AS settled (lane, number)
-WHERE b.lane = settled.lane AND b.number < settled.number
+-- Of lanes $1 that are still held at epochs $2, forget the claims older than the last settled ones, $3. A lane that
+-- was taken over keeps its claims: its former owner's marks may have been refused.
+WITH held AS (
+    SELECT settled.lane, settled.number FROM relay_lanes AS l
+    JOIN unnest($1::int[], $2::bigint[], $3::bigint[]) AS settled (lane, epoch, number)
+        ON l.lane = settled.lane AND l.epoch = settled.epoch
+    FOR SHARE OF l
+)
+DELETE FROM relay_batches AS b USING held WHERE b.lane = held.lane AND b.number < held.number
 
 -- name: take_up_again
 -- Rows of lanes $1 at epochs $2 that an outage of Kafka made fail: the link is back, they are as they were (G25).

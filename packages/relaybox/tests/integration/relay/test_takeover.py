@@ -45,7 +45,7 @@ def new_producer(kafka_settings: KafkaSettings, markers: Markers) -> Iterator[Ne
                 markers,
                 lane,
                 batch_bytes=BATCH_BYTES_MAX,
-                give_up_at_s=float("inf"),
+                deadline=lambda: float("inf"),
             )
         )
         return made[-1]

@@ -184,6 +184,13 @@ BEGIN
         RETURN NULL;
     END IF;
     open_slot := coalesce(pg_sequence_last_value('event_outbox_turn'), 0);
+    -- The sequence may have moved without the table: its steps outlive a rollback, and replication leaves it behind.
+    UPDATE event_outbox_slots SET opened_at = coalesce(opened_at, now_at), closed_at = NULL, sealed_at = NULL
+        WHERE slot = open_slot AND (opened_at IS NULL OR closed_at IS NOT NULL);
+    IF FOUND THEN
+        UPDATE event_outbox_slots SET closed_at = now_at
+            WHERE slot <> open_slot AND opened_at IS NOT NULL AND closed_at IS NULL;
+    END IF;
 
     -- Close the open slot, if it holds what can leave and the next one is empty; until it is, this one takes all.
     IF EXISTS (SELECT FROM event_outbox_slots WHERE slot = open_slot AND opened_at <= now_at - keep / 2)
@@ -200,7 +207,7 @@ BEGIN
     -- Seal a closed slot, or empty a sealed one. What is SENT when a slot is sealed has been so since then at the
     -- latest; a row that was on its way into it at that moment is found and moved when it is emptied.
     FOR old IN SELECT slot, closed_at, sealed_at IS NOT NULL AS sealed FROM event_outbox_slots
-               WHERE closed_at IS NOT NULL AND (sealed_at IS NULL OR sealed_at <= now_at - keep)
+               WHERE slot <> open_slot AND closed_at IS NOT NULL AND (sealed_at IS NULL OR sealed_at <= now_at - keep)
                ORDER BY closed_at LOOP
         SELECT count(*) INTO waiting
             FROM (SELECT FROM event_outbox WHERE slot = old.slot AND status = 'PENDING' LIMIT 1000) AS pending;
