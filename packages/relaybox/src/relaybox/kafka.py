@@ -47,7 +47,9 @@ class Complaints:
 
     def sentence(self, error: KafkaError | None = None) -> str:
         """Where to, why not, and what to check; *error* is what a call ended with, if any did."""
-        if error is not None and (self._told is None or not _about(self._told.str())):
+        if error is not None and (
+            self._told is None or (_about(error.str()) and not _about(self._told.str()))
+        ):
             self._told = error
         what = settings_to_check(self.reason)
         return f"Kafka cannot be reached at {self._where}: {self.reason}; check {what}"
