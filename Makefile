@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 LOWEST := .venv-lowest
-SERVER_TESTS := $(addprefix packages/relaybox/tests/integration/,cli consumers local telemetry)
+SERVER_TESTS := $(addprefix packages/relaybox/tests/integration/,cli consumers local telemetry) tests/integration tests/packaging
 STAMP := $(VENV)/.synced
 PACKAGES := packages/shared-types packages/relaybox apps/backend
 # A home that cannot be written (su -m, a service account) must not stop the set-up.
@@ -69,7 +69,7 @@ test-servers:
 	@coverage run -m pytest -m "not long" $(SERVER_TESTS) $(ARGS)
 
 test-whole:
-	@coverage run -m pytest -m "not long" tests $(ARGS)
+	@coverage run -m pytest -m "not long" tests $(SERVER_TESTS:%=--ignore=%) $(ARGS)
 
 test-all: test $(LOWEST)/.synced ## The same, on other versions too, and the long runs (about an hour)
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-postgres-16 test-kafka-3.7

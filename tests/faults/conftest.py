@@ -1,7 +1,7 @@
 """The whole product on a database of its own, shared by the tests of a module."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,9 +9,10 @@ from backend.migrations import ALL
 from relaybox.db import migrate_up
 from relaybox.local import LocalKafka, LocalPostgres
 from relaybox.relay import ensure_topics
-from relaybox.settings import KafkaSettings
+from relaybox.settings import KafkaSettings, PostgresSettings
 
 from tests.fixtures.parts import Parts
+from tests.fixtures.relays import RelayProcess, StartRelay
 from tests.fixtures.servers import _create_database, _drop_database, run_apart, settings_for
 from tests.fixtures.world import TOPIC, World
 
@@ -42,3 +43,22 @@ def world(
     yield World(postgres_server, kafka_server, settings, parts)
     parts.kill_all()
     run_apart(_drop_database(postgres_server, name))
+
+
+@pytest.fixture
+async def make_relay(
+    postgres_settings: PostgresSettings, kafka_settings: KafkaSettings
+) -> AsyncGenerator[StartRelay]:
+    """Relays in processes of their own, with small batches."""
+    made: list[RelayProcess] = []
+
+    def make(**options: str) -> RelayProcess:
+        relay = RelayProcess(
+            postgres_settings, kafka_settings, relay_batch_size="20", relay_poll_interval="3600", **options
+        )
+        made.append(relay)
+        return relay
+
+    yield make
+    for relay in made:
+        await relay.kill()

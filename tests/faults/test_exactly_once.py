@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from typing import Literal
 
 import pytest
@@ -10,11 +10,11 @@ from confluent_kafka import Producer
 from relaybox.db import Database
 from relaybox.local import LocalKafka
 from relaybox.relay import Relay, Signal, _transaction
-from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings
+from relaybox.settings import KafkaSettings, RelaySettings
 
 from tests.fixtures.moments import WAIT_S, Moments
 from tests.fixtures.relays import (
-    RelayProcess,
+    StartRelay,
     all_sent,
     first_appearances,
     notify,
@@ -27,26 +27,6 @@ from tests.fixtures.relays import (
 KEYS = [f"key-{number}" for number in range(30)]
 COUNT = 40
 NO_POLL = RelaySettings(poll_interval=3_600)
-StartRelay = Callable[..., RelayProcess]
-
-
-@pytest.fixture
-async def make_relay(
-    postgres_settings: PostgresSettings, kafka_settings: KafkaSettings
-) -> AsyncGenerator[StartRelay]:
-    """Relays in processes of their own, with small batches."""
-    made: list[RelayProcess] = []
-
-    def make(**options: str) -> RelayProcess:
-        relay = RelayProcess(
-            postgres_settings, kafka_settings, relay_batch_size="20", relay_poll_interval="3600", **options
-        )
-        made.append(relay)
-        return relay
-
-    yield make
-    for relay in made:
-        await relay.kill()
 
 
 def once_in_order(kafka: KafkaSettings, topic: str, count: int) -> None:

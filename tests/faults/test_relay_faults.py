@@ -3,18 +3,17 @@
 import asyncio
 import gc
 import signal
-from collections.abc import AsyncGenerator, Callable
 
 import asyncpg
 import pytest
 from relaybox.db import Database
 from relaybox.local import LocalKafka, LocalPostgres
 from relaybox.relay import Relay, Signal
-from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings
+from relaybox.settings import KafkaSettings, RelaySettings
 
 from tests.fixtures.moments import Moments
 from tests.fixtures.relays import (
-    RelayProcess,
+    StartRelay,
     all_sent,
     first_appearances,
     notify,
@@ -28,27 +27,6 @@ KEYS = [f"key-{number}" for number in range(30)]
 COUNT = 60
 EXPECTED = {key: list(range(1, COUNT + 1)) for key in KEYS}
 NO_POLL = RelaySettings(poll_interval=3_600)
-
-StartRelay = Callable[..., RelayProcess]
-
-
-@pytest.fixture
-async def make_relay(
-    postgres_settings: PostgresSettings, kafka_settings: KafkaSettings
-) -> AsyncGenerator[StartRelay]:
-    """Relays in processes of their own, with small batches."""
-    made: list[RelayProcess] = []
-
-    def make(**options: str) -> RelayProcess:
-        relay = RelayProcess(
-            postgres_settings, kafka_settings, relay_batch_size="20", relay_poll_interval="3600", **options
-        )
-        made.append(relay)
-        return relay
-
-    yield make
-    for relay in made:
-        await relay.kill()
 
 
 @pytest.mark.parametrize("moment", ["batch_taken:3", "batch_published:3", "batch_marked:2"])

@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Message, Producer, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    Message,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient
 from relaybox.db import Database
 from relaybox.local import free_port
@@ -94,21 +102,23 @@ def without_ids(text: str) -> str:
 
 
 def messages(settings: KafkaSettings, topic: str) -> Iterator[Message]:
-    """Everything on *topic* now."""
+    """Everything that was committed on *topic* until now."""
     consumer = Consumer(
-        {"bootstrap.servers": settings.bootstrap_servers, "group.id": "look", "enable.auto.commit": False}
+        {
+            "bootstrap.servers": settings.bootstrap_servers,
+            "group.id": "look",
+            "enable.auto.commit": False,
+            # Offsets do not tell where a partition ends: the last one may be a transaction's own record.
+            "enable.partition.eof": True,
+        }
     )
     try:
-        partitions = consumer.list_topics(topic, timeout=_WAIT_S).topics[topic].partitions
-        for number in partitions:
-            here = TopicPartition(topic, number, 0)
-            begin, end = consumer.get_watermark_offsets(here, timeout=_WAIT_S)
-            consumer.assign([TopicPartition(topic, number, begin)])
-            for _ in range(begin, end):
-                message = consumer.poll(_WAIT_S)
-                assert message is not None
-                assert message.error() is None
+        for number in consumer.list_topics(topic, timeout=_WAIT_S).topics[topic].partitions:
+            consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING)])
+            while (message := consumer.poll(_WAIT_S)) is not None and message.error() is None:
                 yield message
+            assert message is not None
+            assert message.error().code() == KafkaError._PARTITION_EOF
     finally:
         consumer.close()
 

@@ -2,9 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import typer
 from pydantic_core import to_json
@@ -15,7 +14,7 @@ from rich.text import Text
 from relaybox.db import Database, Executor
 from relaybox.settings import PostgresSettings, load_settings
 
-__all__ = ("age_of", "ask_database", "plain", "print_json", "print_table", "seconds", "table", "told")
+__all__ = ("age_of", "ask_database", "plain", "print_json", "print_table", "seconds", "table")
 
 T = TypeVar("T")
 _MINUTE_S: Final = 60
@@ -45,11 +44,6 @@ async def _ask(settings: PostgresSettings, work: Callable[[Executor], Awaitable[
 def print_json(told: object) -> None:
     """One JSON value on one line."""
     typer.echo(to_json(told).decode())
-
-
-def told(one: Any) -> dict[str, Any]:
-    """A dataclass, and those in it, for JSON."""
-    return asdict(one)
 
 
 def table(*columns: str, right: Sequence[str] = (), keys: Iterable[str | None] = ()) -> Table:

@@ -1,11 +1,12 @@
 """``relaybox outbox …``: what waits in the outbox, why, and what to do about it (G32)."""
 
+from dataclasses import asdict
 from typing import Annotated, Final
 from uuid import UUID
 
 import typer
 
-from relaybox.cli._looks import ask_database, print_json, told
+from relaybox.cli._looks import ask_database, print_json
 from relaybox.cli._outbox_looks import (
     print_acts,
     print_blocked,
@@ -59,7 +60,7 @@ def list_(
     wanted = states or (tuple(State) if selection.names_rows() else _UNSENT)
     rows = ask_database(lambda db: list_rows(db, selection, wanted, rows_max=limit))
     if as_json:
-        print_json([told(row) for row in rows])
+        print_json([asdict(row) for row in rows])
     else:
         print_rows(rows)
         if len(rows) == limit:
@@ -78,7 +79,7 @@ def show(
     number = _row_named(which)
     details = ask_database(lambda db: show_row(db, number, with_payload=with_payload))
     if as_json:
-        print_json(told(details))
+        print_json(asdict(details))
     else:
         print_details(details)
 
@@ -89,7 +90,7 @@ def blocked(selection: Selection, limit: Limit = 50, as_json: AsJson = False) ->
     """Tell which keys wait, for which row, why, since when, and how many rows wait behind it."""
     found = ask_database(lambda db: blocked_keys(db, selection, keys_max=limit))
     if as_json:
-        print_json(told(found))
+        print_json(asdict(found))
     else:
         print_blocked(found)
 
@@ -161,7 +162,7 @@ def acts(limit: Limit = 50, as_json: AsJson = False) -> None:
     """List what operators did to the outbox and the lanes, the newest first."""
     found = ask_database(lambda db: list_acts(db, acts_max=limit))
     if as_json:
-        print_json([told(one) for one in found])
+        print_json([asdict(one) for one in found])
     else:
         print_acts(found)
 
@@ -183,6 +184,6 @@ def _refuse_everything(selection: Selection, every: bool) -> None:
 def _dry_run(act: Act, selection: Selection, as_json: bool) -> None:
     found = ask_database(lambda db: preview(db, act, selection, rows_max=_PREVIEW_ROWS))
     if as_json:
-        print_json({"act": act, "done": False, **told(found)})
+        print_json({"act": act, "done": False, **asdict(found)})
     else:
         print_preview(act, found)

@@ -2,13 +2,14 @@
 
 import asyncio
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Annotated, Final
 from uuid import UUID
 
 import typer
 from rich.console import Console
 
-from relaybox.cli._looks import age_of, ask_database, plain, print_json, seconds, table, told
+from relaybox.cli._looks import age_of, ask_database, plain, print_json, seconds, table
 from relaybox.cli._select import AsJson, By, who
 from relaybox.db import Database
 from relaybox.operations import (
@@ -103,7 +104,7 @@ async def _watch(settings: PostgresSettings, interval_s: float, as_json: bool) -
 
 def _print_status(look: Status, per_s: float | None, as_json: bool) -> None:
     if as_json:
-        print_json(told(look) | {"published_per_s": per_s})
+        print_json(asdict(look) | {"published_per_s": per_s})
         return
     console = Console()
     if per_s is not None:

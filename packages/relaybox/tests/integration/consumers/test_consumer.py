@@ -278,6 +278,7 @@ async def test_a_stopped_member_hands_its_partitions_to_the_others_at_once(
 ) -> None:
     async with start_consumer(record_effect) as staying:
         async with start_consumer(record_effect):
+            await staying.moments.reached(ConsumerMoment.REVOKED)
             assert staying.consumer.statistics().partitions < 4
         while staying.consumer.statistics().partitions < 4:
             await staying.moments.again(ConsumerMoment.ASSIGNED)
