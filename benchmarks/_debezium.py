@@ -18,7 +18,7 @@ from relaybox.local import LocalPostgres, free_port
 from relaybox.local._kafka_programs import _download, cache_dir, java_program
 from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings, load_settings
 
-__all__ = ("Connect", "LogicalPostgres", "connect_jars")
+__all__ = ("Connect", "connect_jars")
 
 VERSION: Final = "3.6.1.Final"
 #: What that version of Debezium is built for.
@@ -61,13 +61,6 @@ _CONNECTOR: Final[dict[str, Any]] = {
     "transforms.outbox.route.topic.replacement": "${routedByValue}",
     "transforms.outbox.table.fields.additional.placement": "type:header:ce_type",
 }
-
-
-class LogicalPostgres(LocalPostgres):
-    """A server whose WAL can be decoded."""
-
-    def _options(self) -> list[str]:
-        return [*super()._options(), "--wal_level=logical"]
 
 
 def connect_jars(*, fetch: bool) -> list[Path]:

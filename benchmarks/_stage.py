@@ -50,14 +50,16 @@ __all__ = (
 
 WRITER: Final = "writer"
 FEEDBACK: Final = "Make the second concept darker, and let the lighthouse keeper lie from the first page on."
+#: Memory for what a benchmark moves: else whoever comes first in a page writes out what others left in it.
+_OPTIONS: Final = {"shared_buffers": "512MB"}
 _PENDING: Final = (Path(__file__).parent / "pending.sql").read_text()
 
 
 @asynccontextmanager
-async def servers(*, kafka: bool, kind: type[LocalPostgres] = LocalPostgres) -> AsyncGenerator[LocalPostgres]:
+async def servers(*, kafka: bool, **options: str) -> AsyncGenerator[LocalPostgres]:
     """A durable PostgreSQL with the product's schema, and a Kafka if wanted; the environment points there."""
     place = _directory()
-    postgres = kind(place / "postgres")
+    postgres = LocalPostgres(place / "postgres", options={**_OPTIONS, **options})
     broker = LocalKafka(place / "kafka")
     await postgres.start()
     os.environ.update(postgres.settings())

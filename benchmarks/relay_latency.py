@@ -31,6 +31,8 @@ PAUSE_S: Final = (0.005, 0.03)
 ARRIVAL_S: Final = 30.0
 WARM_UP: Final = 50
 SETTLE_S: Final = 6.0
+#: A broker that was just started compiles what transactions run through for about a minute under load.
+STEADY_WARM_UP_S: Final = 30.0
 FILLER: Final = "x" * 120
 
 
@@ -144,7 +146,7 @@ async def main(events: int, per_s: float, steady_s: float, idle_s: float) -> Non
             with relays(1, delivery):
                 await single_ms(writer, watcher, WARM_UP)
                 note(figures, name, await single_ms(writer, watcher, events))
-                await steady_ms(writer, watcher, per_s, 1.0)
+                await steady_ms(writer, watcher, per_s, min(STEADY_WARM_UP_S, steady_s))
                 note(figures, f"{name}_steady", await steady_ms(writer, watcher, per_s, steady_s))
         watcher.stop()
         for name, delivery in DELIVERIES.items():

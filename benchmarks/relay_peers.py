@@ -21,7 +21,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from _backlog import Backlog, connected, relays
-from _debezium import Connect, LogicalPostgres, connect_jars
+from _debezium import Connect, connect_jars
 from _load import percentile
 from _process import resident_mb
 from _stage import servers, show
@@ -194,7 +194,7 @@ async def ours_ms(events: int) -> list[float]:
 async def main(jars: list[Path], rounds: int, events: int, singles: int) -> None:
     """Measure and show."""
     async with (
-        servers(kafka=True, kind=LogicalPostgres) as postgres,
+        servers(kafka=True, wal_level="logical") as postgres,
         Backlog.made(postgres, events=events) as backlog,
         connected(postgres) as admin,
     ):

@@ -114,7 +114,7 @@ async def run_until_signal(*services: Service) -> None:
 def _collect_less() -> None:
     """Look for cycles less often: loops make none, and looking took a quarter of a relay's time."""
     gc.freeze()
-    gc.set_threshold(100_000, 50, 100)
+    gc.set_threshold(500_000, 50, 100)
 
 
 @contextmanager

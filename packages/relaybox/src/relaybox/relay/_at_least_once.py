@@ -74,7 +74,8 @@ class AtLeastOnce:
     async def prepare(self, connection: DedicatedConnection, messages: Sequence[Message]) -> Prepared:
         """One batch; the publishing thread checks it."""
         del connection
-        return Prepared(batches=[Batch(messages=messages)] if messages else [], outcome=Outcome())
+        batch = Batch(messages=messages, lanes=frozenset(message.lane for message in messages))
+        return Prepared(batches=[batch] if messages else [], outcome=Outcome())
 
     def launch(self, batch: Batch) -> asyncio.Task[Outcome]:
         """Publish it, and wait until each row is acknowledged or known not to be."""

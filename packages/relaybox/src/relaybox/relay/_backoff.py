@@ -10,9 +10,9 @@ _RETRIES_S: Final = (1.0, 2.0, 4.0)
 _LINK_PAUSE_S: Final = 0.1
 _LINK_PAUSE_S_MAX: Final = 2.0
 #: A backlog is taken in batches up to this many times RELAY_BATCH_SIZE, and up to this many rows: round trips
-#: to both servers for every 100 rows drain slower than those for every 2,000; more gains nothing.
-_BACKLOG_FACTOR: Final = 20
-_BACKLOG_ROWS_MAX: Final = 2_000
+#: to both servers for every 100 rows drain slower than those for every 4,000; more gains nothing.
+_BACKLOG_FACTOR: Final = 40
+_BACKLOG_ROWS_MAX: Final = 4_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

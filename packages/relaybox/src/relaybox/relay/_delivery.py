@@ -19,16 +19,22 @@ class Batch:
     """Rows that are published together."""
 
     messages: Sequence[Message]
+    lanes: frozenset[int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LaneBatch(Batch):
     """One lane's rows, claimed under an id that Kafka learns in the same transaction."""
 
-    lane: int
     batch_id: UUID
     #: Its row in ``relay_batches``.
     number: int
+
+    @property
+    def lane(self) -> int:
+        """The one lane."""
+        [lane] = self.lanes
+        return lane
 
 
 @dataclass(kw_only=True, slots=True)

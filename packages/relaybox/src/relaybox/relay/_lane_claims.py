@@ -57,7 +57,7 @@ async def claim(
     return [
         LaneBatch(
             messages=by_lane[row["lane"]],
-            lane=row["lane"],
+            lanes=frozenset({row["lane"]}),
             batch_id=ids[row["lane"]],
             number=row["number"],
         )

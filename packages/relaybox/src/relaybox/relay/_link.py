@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient
 
 from relaybox.kafka import Complaints, settings_to_check
 from relaybox.relay._errors import LinkDown
-from relaybox.relay._messages import Message
+from relaybox.relay._messages import Message, record_of
 from relaybox.relay._topics import TopicLimits
 from relaybox.settings import KafkaSettings
 
@@ -193,13 +193,16 @@ def produce(producer: Producer, message: Message, report: Report, give_up_at_s: 
     Raises:
         KafkaException: it was refused, or the queue stayed full.
     """
-    stalled_at = time.monotonic() + STALL_S
-    headers: Any = message.headers
+    value, headers = record_of(message)
+    stalled_at = float("inf")
+    wanted: Any = headers
     while True:
         try:
-            producer.produce(message.topic, message.value, message.key, on_delivery=report, headers=headers)
+            producer.produce(message.topic, value, message.key, on_delivery=report, headers=wanted)
         except BufferError:  # wait for acknowledgements
-            if time.monotonic() > min(stalled_at, give_up_at_s()):
+            now = time.monotonic()
+            stalled_at = min(stalled_at, now + STALL_S)
+            if now > min(stalled_at, give_up_at_s()):
                 raise KafkaException(UNDELIVERED) from None
             producer.poll(_FLUSH_S)
         else:

@@ -102,6 +102,9 @@ class Pump:
         """Rows handed to Kafka whose fate is not known."""
         return [message for flight in self._flights for message in flight.batch.messages]
 
+    def _flying_lanes(self) -> set[int]:
+        return {lane for flight in self._flights for lane in flight.batch.lanes}
+
     def hung(self) -> bool:
         """Whether a call to Kafka has not come back for longer than any of its own limits."""
         starts = [flight.since_s for flight in self._flights]
@@ -181,7 +184,7 @@ class Pump:
     async def _fetch(self, connection: DedicatedConnection, lanes: Sequence[Lane]) -> list[Message]:
         """Rows to take off next. Without a backlog only of idle lanes; with one, ahead of the landing."""
         ahead = [flight for flight in self._flights if self._in_backlog() and not flight.late]
-        busy = {m.lane for flight in self._flights if flight not in ahead for m in flight.batch.messages}
+        busy = {lane for flight in self._flights if flight not in ahead for lane in flight.batch.lanes}
         lanes = [lane for lane in lanes if lane.lane not in busy]
         if (
             len(self._flights) > len(ahead) and (self._probing() or self._delivery.one_at_a_time)
@@ -262,10 +265,10 @@ class Pump:
         """
         if self._delivery.one_at_a_time and self._flights:
             return []
-        busy = {message.lane for message in self.in_flight}
+        busy = self._flying_lanes()
         for flight in landed:
             if len(flight.outcome.result().sent) < len(flight.batch.messages):
-                busy.update(message.lane for message in flight.batch.messages)
+                busy |= flight.batch.lanes
         fences = {(lane.lane, lane.epoch) for lane in self._lanes.usable()}
         return [
             m for m in fetched if m.lane not in busy and (m.lane, m.epoch) in fences and m.key not in waiting
@@ -297,8 +300,7 @@ class Pump:
 
         A lane given back before its rows are marked would have them published again by its next owner.
         """
-        lanes = {message.lane for message in self.in_flight}
-        self._lanes.busy = frozenset(lanes | self.recorder.lanes())
+        self._lanes.busy = frozenset(self._flying_lanes() | self.recorder.lanes())
         self._keeper.breaker = self.breaker.state.value
         if self._lanes.to_release():
             self._keeper.beat_now.set()

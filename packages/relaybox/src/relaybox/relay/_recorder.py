@@ -72,7 +72,8 @@ class Recorder:
 
     def lanes(self) -> set[int]:
         """Lanes of rows that are not written down yet."""
-        return {message.lane for message in self.rows()}
+        lanes = {lane for batch, _ in self._held if batch is not None for lane in batch.lanes}
+        return lanes | self.charging_lanes()
 
     def charging_lanes(self) -> set[int]:
         """Lanes of faulty rows that are not charged yet."""

@@ -1,7 +1,7 @@
 """Reading PENDING rows and writing down what became of them."""
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from pydantic_core import to_json
 
@@ -49,7 +49,7 @@ async def fetch_batch(
     cloudevents: CloudEventsMode = "binary",
 ) -> list[Message]:
     """At most *rows_max* publishable rows of *lanes* by ``seq``, from *floor* on, not *in_flight*."""
-    rows = await ask(
+    rows: Sequence[Any] = await ask(
         connection,
         _SQL["fetch_batch"],
         [lane.lane for lane in lanes],

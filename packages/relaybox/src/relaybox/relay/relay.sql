@@ -99,11 +99,11 @@ WITH held AS MATERIALIZED (
 SELECT seq, lane, epoch, topic, key, attempts, convert_to(payload::text, 'UTF8') AS value,
        payload ->> 'event_id' AS id,
        payload ->> 'event_type' AS type,
-       payload -> 'metadata' ->> 'source_service' AS source,
        payload ->> 'timestamp' AS time,
        payload ->> 'aggregate_id' AS subject,
        payload ->> 'correlation_id' AS correlation_id,
        payload ->> 'causation_id' AS causation_id,
+       payload -> 'metadata' ->> 'source_service' AS source,
        payload -> 'metadata' ->> 'traceparent' AS traceparent
 FROM sized
 WHERE bytes_so_far - bytes < $4::bigint

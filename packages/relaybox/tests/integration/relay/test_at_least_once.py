@@ -11,6 +11,8 @@ from relaybox.relay._delivery import Batch
 from relaybox.relay._messages import Message
 from relaybox.settings import KafkaSettings
 
+ATTRIBUTES = ("1", "T", None, None, None, None, None, None)
+
 
 def purge_unheard(producer: Producer) -> None:
     """As the real one, on a machine too busy to hear of every failure in time."""
@@ -24,13 +26,15 @@ async def test_g23_rows_whose_failure_was_not_heard_of_are_not_taken_for_acknowl
     monkeypatch.setattr(_at_least_once, "discard", purge_unheard)
     delivery = AtLeastOnce(kafka_settings, compression="none")
     messages = [
-        Message(seq, 0, 1, topic, f"key-{seq}", 0, json.dumps({"event_id": seq}).encode(), [("ce_id", "1")])
+        Message(
+            seq, 0, 1, topic, f"key-{seq}", 0, json.dumps({"event_id": seq}).encode(), ATTRIBUTES, "binary"
+        )
         for seq in range(5)
     ]
     await delivery.connect()
     kafka_server.pause()
     try:
-        outcome = await delivery.launch(Batch(messages=messages))
+        outcome = await delivery.launch(Batch(messages=messages, lanes=frozenset({0})))
     finally:
         kafka_server.resume()
         await delivery.close()

@@ -3,9 +3,11 @@
 from relaybox.relay._messages import Message
 from relaybox.relay._order import Disorder, OrderWatch
 
+ATTRIBUTES = ("1", "T", None, None, None, None, None, None)
+
 
 def row(seq: int, key: str | None = "a", *, lane: int = 0, epoch: int = 1) -> Message:
-    return Message(seq, lane, epoch, "domain-events", key, 0, b"", [])
+    return Message(seq, lane, epoch, "domain-events", key, 0, b"", ATTRIBUTES, "binary")
 
 
 def rows(*seqs: int, epoch: int = 1) -> tuple[Message, ...]:

@@ -12,6 +12,8 @@ from relaybox.relay._suspects import Suspects
 from relaybox.relay._transaction import Fate, Landing
 from relaybox.relay._verdict import NO_MARKER, Claim, judge
 
+ATTRIBUTES = ("1", "T", None, None, None, None, None, None)
+
 A, B, C = uuid4(), uuid4(), uuid4()
 
 
@@ -20,11 +22,11 @@ def claim(number: int, batch_id: UUID, previous_id: UUID | None, *seqs: int) -> 
 
 
 def message(seq: int, key: str = "a", attempts: int = 0) -> Message:
-    return Message(seq, 0, 1, "t", key, attempts, b"{}", [("ce_id", "1")])
+    return Message(seq, 0, 1, "t", key, attempts, b"{}", ATTRIBUTES, "binary")
 
 
 def batch(*messages: Message) -> LaneBatch:
-    return LaneBatch(messages=messages, lane=0, batch_id=A, number=1)
+    return LaneBatch(messages=messages, lanes=frozenset({0}), batch_id=A, number=1)
 
 
 def test_g31_a_batch_whose_marker_is_there_was_published() -> None:
