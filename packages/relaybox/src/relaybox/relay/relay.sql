@@ -127,12 +127,14 @@ SELECT least(
 -- The broker has acknowledged rows $1 of lanes $2 at epochs $3: mark them, where the lane has not been taken by
 -- somebody else (G26). FOR SHARE makes a take-over wait for this statement, or this statement see the take-over.
 -- Says how many rows went into each bucket of $4, seconds from insert to acknowledgement, and their sum.
+-- The key is set to itself so that key_hash depends on what is set: of a generated column that does not, PostgreSQL
+-- parses the expression anew for every row, to find that out (a quarter of the mark's time: 7.5 us a row, not 5.9).
 WITH held AS MATERIALIZED (
     SELECT l.hash_min, l.hash_max FROM relay_lanes AS l
     JOIN unnest($2::int[], $3::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch
     FOR SHARE OF l
 ), sent AS (
-    UPDATE event_outbox AS o SET status = 'SENT', sent_at = clock_timestamp()
+    UPDATE event_outbox AS o SET status = 'SENT', sent_at = clock_timestamp(), key = o.key
     WHERE o.seq = ANY ($1::bigint[]) AND o.status = 'PENDING'
       -- All lanes' slices at once: one pass over the rows, whatever their number.
       AND o.key_hash::bigint <@ (SELECT range_agg(int8range(hash_min, hash_max, '[]')) FROM held)
