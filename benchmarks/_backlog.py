@@ -112,12 +112,11 @@ class Backlog:
 
     async def _until_empty(self) -> None:
         async with asyncio.timeout(_DRAIN_S):
-            for look in ("last_pending", "pending"):
-                while True:
-                    [row] = await self._connection.fetch(SQL[look])
-                    if not row["pending"]:
-                        break
-                    await asyncio.sleep(_LOOK_S)
+            while True:
+                [row] = await self._connection.fetch(SQL["pending"])
+                if not row["pending"]:
+                    return
+                await asyncio.sleep(_LOOK_S)
 
     async def dead_tuples(self) -> int:
         """Row versions left dead so far, once the relays' backends have ended: they report theirs then."""

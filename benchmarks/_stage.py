@@ -50,7 +50,7 @@ __all__ = (
 
 WRITER: Final = "writer"
 FEEDBACK: Final = "Make the second concept darker, and let the lighthouse keeper lie from the first page on."
-#: Memory for what a benchmark moves: else whoever comes first in a page writes out what others left in it.
+#: Memory for all that a benchmark moves: else whoever needs a page first writes out another that is dirty.
 _OPTIONS: Final = {"shared_buffers": "512MB"}
 _PENDING: Final = (Path(__file__).parent / "pending.sql").read_text()
 

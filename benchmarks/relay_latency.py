@@ -31,7 +31,7 @@ PAUSE_S: Final = (0.005, 0.03)
 ARRIVAL_S: Final = 30.0
 WARM_UP: Final = 50
 SETTLE_S: Final = 6.0
-#: A broker that was just started compiles what transactions run through for about a minute under load.
+#: A broker that was just started compiles what transactions run through under load.
 STEADY_WARM_UP_S: Final = 30.0
 FILLER: Final = "x" * 120
 

@@ -42,13 +42,10 @@ CHECKPOINT
 -- This server's clock, and how far its WAL is.
 SELECT clock_timestamp() AS at, pg_current_wal_lsn() - '0/0'::pg_lsn AS wal_bytes
 
--- name: last_pending
--- Is the row of the highest seq still on its way? A look at one row: the bare contestants are not looked at at all.
-SELECT status = 'PENDING' AS pending FROM event_outbox WHERE seq = (SELECT max(seq) FROM event_outbox)
-
 -- name: pending
--- Is anything still on its way to Kafka?
-SELECT EXISTS (SELECT FROM event_outbox WHERE status = 'PENDING') AS pending
+-- Is anything still on its way to Kafka? Mostly a look at one row, the last: nobody looks at the bare contestants.
+SELECT (SELECT status = 'PENDING' FROM event_outbox WHERE seq = (SELECT max(seq) FROM event_outbox))
+    OR EXISTS (SELECT FROM event_outbox WHERE status = 'PENDING') AS pending
 
 -- name: last_sent
 -- When the last row was marked, and how many were.

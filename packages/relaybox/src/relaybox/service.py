@@ -112,7 +112,10 @@ async def run_until_signal(*services: Service) -> None:
 
 
 def _collect_less() -> None:
-    """Look for cycles less often: loops make none, and looking took a quarter of a relay's time."""
+    """Look for cycles less often: loops make none, and looking took a quarter of a relay's time.
+
+    Not once per wave of a backlog, whose rows it would walk through for nothing.
+    """
     gc.freeze()
     gc.set_threshold(500_000, 50, 100)
 

@@ -71,6 +71,10 @@ class AtLeastOnce:
         """All of them: nothing has to be known of what a former owner published."""
         return list(lanes)
 
+    def resting(self) -> frozenset[int]:
+        """None: a batch costs what is in it."""
+        return frozenset()
+
     async def prepare(self, connection: DedicatedConnection, messages: Sequence[Message]) -> Prepared:
         """One batch; the publishing thread checks it."""
         del connection

@@ -79,6 +79,10 @@ class Delivery(Protocol):
         """Those of the owned *lanes* that rows may be fetched of now; the others are made ready."""
         ...
 
+    def resting(self) -> frozenset[int]:
+        """Lanes of those that are ready that should not take off yet, unless there is a backlog."""
+        ...
+
     async def prepare(self, connection: DedicatedConnection, messages: Sequence[Message]) -> Prepared:
         """Check *messages* against what the brokers accept, and claim them where that is needed.
 

@@ -30,8 +30,9 @@ __all__ = ("ExactlyOnce",)
 T = TypeVar("T")
 #: Lanes whose transactions run beside each other; waiting for the brokers takes most of their time.
 _THREADS: Final = 16
-#: After a batch of a few rows a lane rests, so that more come together. A transaction costs the brokers the
-#: same whatever is in it: at 600 events a second, one for every event or two keeps them too busy to be quick.
+#: A lane that took off with a few rows does not do so again before this, so that more come together. A
+#: transaction costs the brokers the same whatever is in it: at 600 events a second, one for each of them
+#: keeps them too busy to be quick. In a backlog nobody rests.
 _FEW_ROWS: Final = 8
 _REST_S: Final = 0.025
 #: A faulty lane is looked at again this often: an operator may have accepted its marker.
@@ -127,13 +128,17 @@ class ExactlyOnce:
             opening.result()  # what it did not expect is a defect, and ends the relay
         if closed and self._opening is None:
             self._opening = asyncio.create_task(self._open_lanes(closed))
-        return [lane for lane in lanes if self._may_take_off(lane)]
+        return [lane for lane in lanes if self._is_open(lane)]
+
+    def resting(self) -> frozenset[int]:
+        """Lanes that took off with a few rows just now."""
+        now = time.monotonic()
+        return frozenset(number for number, each in self._open.items() if now < each.rests_until_s)
 
     async def prepare(self, connection: DedicatedConnection, messages: Sequence[Message]) -> Prepared:
         """Check and claim, a batch for each lane."""
         outcome = Outcome(faulty=self._suspects.convicted())
-        if outcome.faulty:
-            messages = self._suspects.without_convicted_keys(messages, outcome.faulty)
+        messages = self._suspects.without_convicted_keys(messages, outcome.faulty)
         if not messages:
             return Prepared(batches=[], outcome=outcome)
         topics = {message.topic for message in messages}
@@ -160,9 +165,8 @@ class ExactlyOnce:
         assert isinstance(batch, LaneBatch)
         open_lane = self._open[batch.lane]
         open_lane.flying = True
-        if len(batch.messages) <= _FEW_ROWS:
+        if len(batch.messages) <= _FEW_ROWS and not self._suspects.tries_alone(batch.lane):
             open_lane.rests_until_s = time.monotonic() + _REST_S
-            asyncio.get_running_loop().call_later(_REST_S, self._wake)
         return asyncio.create_task(self._fly(batch))
 
     def settle(self, batch: Batch) -> None:
@@ -249,6 +253,8 @@ class ExactlyOnce:
         open_lane = self._open[batch.lane]
         landing = await self._in_thread(lambda: open_lane.producer.publish(batch.batch_id, batch.messages))
         open_lane.flying = False
+        if (left_s := open_lane.rests_until_s - time.monotonic()) > 0:
+            asyncio.get_running_loop().call_later(left_s, self._wake)
         if landing.fate is Fate.COMMITTED:
             open_lane.last_id = batch.batch_id
             self._pauses.end(batch.lane)
@@ -279,13 +285,9 @@ class ExactlyOnce:
             return Outcome(link=down, stranded=stranded)
         return Outcome()
 
-    def _may_take_off(self, lane: Lane) -> bool:
+    def _is_open(self, lane: Lane) -> bool:
         open_lane = self._open.get(lane.lane)
-        return (
-            open_lane is not None
-            and open_lane.epoch == lane.epoch
-            and time.monotonic() >= open_lane.rests_until_s
-        )
+        return open_lane is not None and open_lane.epoch == lane.epoch
 
     def _keep_batches_below(self, batch_bytes: int) -> None:
         """A topic with a lower limit has come up: larger batches would fail rows that are small."""

@@ -14,6 +14,7 @@ from relaybox.relay._backoff import link_pause_s, next_batch_rows
 from relaybox.relay._breaker import Breaker, BreakerState
 from relaybox.relay._delivery import Batch, Delivery, Outcome
 from relaybox.relay._errors import LinkDown
+from relaybox.relay._fetches import Fetch, Fetches
 from relaybox.relay._keeper import Keeper, wait_at_most
 from relaybox.relay._lanes import Lane, Lanes
 from relaybox.relay._messages import Message
@@ -80,6 +81,7 @@ class Pump:
         self._signal = on_signal
         self._stopping = asyncio.Event()
         self._flights: list[_Flight] = []
+        self._fetches = Fetches()
         self._batch_rows = settings.batch_size
         self._database_failures = 0
         self._fetched_at_s = 0.0
@@ -124,9 +126,10 @@ class Pump:
             self._trip(down, [])
         while not self._stopping.is_set():
             try:
-                async with connected(self._database) as connection:
+                async with connected(self._database) as reading, connected(self._database) as connection:
+                    await plan_for_backlogs(reading)
                     await plan_for_backlogs(connection)
-                    await self._work(connection)
+                    await self._work(reading, connection)
             except DatabaseError as error:
                 self._database_failures += 1
                 if self._database_failures == 1:
@@ -140,22 +143,25 @@ class Pump:
         """Drop what is not acknowledged (it is PENDING) and the connections to Kafka."""
         await self._delivery.close()
 
-    async def _work(self, connection: DedicatedConnection) -> None:
-        while not self._stopping.is_set():
-            if self.breaker.state is BreakerState.OPEN:
-                await self._try_link()
-                continue
-            moved = await self._cycle(connection)
-            if self._database_failures:
-                _log.info("relay reads the outbox again")
-                self._database_failures = 0
-            if not moved:
-                await self._wait_for_news(connection)
+    async def _work(self, reading: DedicatedConnection, connection: DedicatedConnection) -> None:
+        """Move rows, read over one connection; the other is for all else, which does not wait for it."""
+        try:
+            while not self._stopping.is_set():
+                if self.breaker.state is BreakerState.OPEN:
+                    await self._try_link()
+                    continue
+                moved = await self._cycle(reading, connection)
+                if self._database_failures:
+                    _log.info("relay reads the outbox again")
+                    self._database_failures = 0
+                if not moved:
+                    await self._wait_for_news(connection)
+        finally:
+            await self._fetches.drop()
 
-    async def _cycle(self, connection: DedicatedConnection) -> bool:
+    async def _cycle(self, reading: DedicatedConnection, connection: DedicatedConnection) -> bool:
         """Fetch while the last batches fly, land them, start the next, record the last; whether it moved."""
         self._keeper.news.clear()
-        self._fetched_at_s = time.monotonic()
         usable = self._lanes.usable()
         lanes = self._delivery.ready(usable)
         self._ready = len(lanes) == len(usable) > 0
@@ -163,32 +169,53 @@ class Pump:
         if self._lanes.to_split and await self._quiet():
             await self._split_lanes(connection, usable)
         await self.recorder.room()
-        # Its rows may be recorded, and seem free, while the older snapshot of the fetch does not show it.
-        waiting = self.recorder.waiting_keys()
-        fetched = await self._fetch(connection, lanes)
+        if not self._fetches:
+            self._begin_fetch(reading, lanes)
+        fetch = self._fetches.first()
+        fetched = await fetch.reading
         if fetched and self._in_backlog():
+            if not self._held_back:
+                self._begin_fetch(reading, lanes, known=fetched)
             await self._wait_for_wave()
         # Not one await between here and the choice of what may take off.
         landed = self._land()
         if trouble := self._delivery.trouble():
             self._trip(trouble, [])
-        took_off = False
+        self._fetches.done()
+        started: Sequence[Batch] = ()
         if self.breaker.state is not BreakerState.OPEN:
-            free = self._free(fetched, landed, waiting | self.recorder.waiting_keys())
-            took_off = await self._take_off(connection, free)
-        self._held_back = bool(fetched) and not took_off
+            started = await self._take_off(connection, self._free(fetched, fetch))
+        self._fetches.bar_left_behind(fetched, started)
+        self._held_back = bool(fetched) and not started
         self._note_busy()
         await self._tidy(connection)
-        return took_off or bool(landed)
+        # What was barred has to be read anew; that need not wait for news.
+        return bool(started) or bool(landed) or bool(fetch.barred)
 
-    async def _fetch(self, connection: DedicatedConnection, lanes: Sequence[Lane]) -> list[Message]:
-        """Rows to take off next. Without a backlog only of idle lanes; with one, ahead of the landing."""
+    def _begin_fetch(
+        self, connection: DedicatedConnection, lanes: Sequence[Lane], known: Sequence[Message] = ()
+    ) -> None:
+        """Read behind the rows that are *known* and have yet to take off, in flight, or not recorded.
+
+        Without a backlog only lanes that are idle and do not rest; with one, ahead of the landing.
+        """
+        self._fetched_at_s = time.monotonic()
         ahead = [flight for flight in self._flights if self._in_backlog() and not flight.late]
         busy = {lane for flight in self._flights if flight not in ahead for lane in flight.batch.lanes}
+        if not self._in_backlog():
+            busy |= self._delivery.resting()
         lanes = [lane for lane in lanes if lane.lane not in busy]
-        if (
-            len(self._flights) > len(ahead) and (self._probing() or self._delivery.one_at_a_time)
-        ) or not lanes:
+        if len(self._flights) > len(ahead) and (self._probing() or self._delivery.one_at_a_time):
+            lanes = []
+        known = [*known, *self.in_flight, *self.recorder.rows()]
+        reading = self._fetch(connection, lanes, known)
+        self._fetches.begin(reading, [lane.lane for lane in lanes], self.recorder.waiting_keys())
+
+    async def _fetch(
+        self, connection: DedicatedConnection, lanes: Sequence[Lane], known: Sequence[Message]
+    ) -> list[Message]:
+        """The next rows of *lanes* that may be published, without the *known* ones."""
+        if not lanes:
             return []
         limit = 1 if self._probing() else self._batch_rows
         floor = self._keeper.floor
@@ -196,7 +223,7 @@ class Pump:
             connection,
             lanes,
             rows_max=limit,
-            in_flight=[*self.in_flight, *self.recorder.rows()],
+            in_flight=known,
             floor=floor.start(),
             cloudevents=self._settings.cloudevents,
         )
@@ -229,6 +256,8 @@ class Pump:
         self._flights = [flight for flight in self._flights if not flight.outcome.done()]
         for flight in landed:
             outcome = flight.outcome.result()
+            if len(outcome.sent) < len(flight.batch.messages):
+                self._fetches.bar(flight.batch.lanes)
             self.recorder.take(flight.batch, outcome)
             if outcome.link is not None:
                 self._trip(outcome.link, outcome.stranded)
@@ -239,6 +268,7 @@ class Pump:
         return landed
 
     async def _split_lanes(self, connection: DedicatedConnection, usable: Sequence[Lane]) -> None:
+        self._fetches.bar_all()  # what is read may belong to the new lanes
         made = await self._lanes.split(connection, self._delivery.ready(usable))
         if made:
             _log.info("relay split its lanes", made=made)
@@ -256,26 +286,21 @@ class Pump:
             return False
         return True
 
-    def _free(
-        self, fetched: Sequence[Message], landed: Sequence[_Flight], waiting: set[str]
-    ) -> list[Message]:
-        """Of *fetched*, what may take off now: lanes may have gone, and keys failed, since it was read.
-
-        Nothing of a lane whose batch has just landed without being published: that comes first (G21).
-        """
+    def _free(self, fetched: Sequence[Message], fetch: Fetch) -> list[Message]:
+        """Of *fetched*, what may take off now: lanes may have gone, and keys failed, since it was read."""
         if self._delivery.one_at_a_time and self._flights:
             return []
-        busy = self._flying_lanes()
-        for flight in landed:
-            if len(flight.outcome.result().sent) < len(flight.batch.messages):
-                busy |= flight.batch.lanes
+        busy = self._flying_lanes() | fetch.barred
+        waiting = fetch.waiting | self.recorder.waiting_keys()
         fences = {(lane.lane, lane.epoch) for lane in self._lanes.usable()}
         return [
             m for m in fetched if m.lane not in busy and (m.lane, m.epoch) in fences and m.key not in waiting
         ]
 
-    async def _take_off(self, connection: DedicatedConnection, messages: Sequence[Message]) -> bool:
-        """Start *messages*, as far as the delivery lets them; whether any took off."""
+    async def _take_off(
+        self, connection: DedicatedConnection, messages: Sequence[Message]
+    ) -> Sequence[Batch]:
+        """Start *messages*, as far as the delivery lets them; what took off."""
         prepared = await self._delivery.prepare(connection, messages)
         if prepared.outcome.faulty:
             self.recorder.take(None, prepared.outcome)
@@ -287,7 +312,7 @@ class Pump:
             self._signal(Signal.BATCH_TAKEN)
         if prepared.outcome.link is not None:
             self._trip(prepared.outcome.link, [])
-        return bool(prepared.batches)
+        return prepared.batches
 
     def _recorded(self) -> None:
         """Less is held by the recorder; what waited for that may be fetched again."""
@@ -340,6 +365,7 @@ class Pump:
     def _trip(self, down: LinkDown, stranded: Sequence[Message]) -> None:
         """Nothing more is fetched; the lanes stay this relay's."""
         self._taken_up.clear()
+        self._fetches.bar_all()  # what is taken up again comes before what is read now
         if self.breaker.trip(down, stranded, time.monotonic()):
             self._counters.link_outages_total += 1
             _log.warning("relay has lost Kafka, trying again", error_code=down.error_code, reason=str(down))

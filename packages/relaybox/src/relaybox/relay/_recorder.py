@@ -19,7 +19,7 @@ from relaybox.relay._statistics import Counters
 
 __all__ = ("Recorder",)
 
-#: More rows than this are not left unrecorded: the publishing loop waits.
+#: More rows than this, two waves of a backlog, are not left unrecorded: the publishing loop waits.
 _ROWS_MAX: Final = 8_000
 _log = structlog.get_logger(__name__)
 
@@ -71,7 +71,7 @@ class Recorder:
         return {m.key for _, outcome in self._held for m, _ in outcome.faulty if m.key is not None}
 
     def lanes(self) -> set[int]:
-        """Lanes of rows that are not written down yet."""
+        """Lanes of what PostgreSQL may not know of yet."""
         lanes = {lane for batch, _ in self._held if batch is not None for lane in batch.lanes}
         return lanes | self.charging_lanes()
 

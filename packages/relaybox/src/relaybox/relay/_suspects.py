@@ -53,10 +53,14 @@ class Suspects:
         convicted, self._convicted = self._convicted, []
         return convicted
 
-    def one_by_one(self, messages: Sequence[Message]) -> list[Message]:
+    def tries_alone(self, lane: int) -> bool:
+        """Whether rows of *lane* take off one by one."""
+        return lane in self._alone
+
+    def one_by_one(self, messages: Sequence[Message]) -> Sequence[Message]:
         """*messages* with at most one of each lane under suspicion."""
         if not self._alone:
-            return [*messages]
+            return messages
         seen: set[int] = set()
         taken: list[Message] = []
         for message in messages:
@@ -68,8 +72,10 @@ class Suspects:
         return taken
 
     @staticmethod
-    def without_convicted_keys(messages: Sequence[Message], faulty: Sequence[Fault]) -> list[Message]:
+    def without_convicted_keys(messages: Sequence[Message], faulty: Sequence[Fault]) -> Sequence[Message]:
         """*messages* without those that must wait for one in *faulty*."""
+        if not faulty:
+            return messages
         waiting = {message.key for message, _ in faulty if message.key is not None}
         gone = {message.seq for message, _ in faulty}
         return [m for m in messages if m.key not in waiting and m.seq not in gone]

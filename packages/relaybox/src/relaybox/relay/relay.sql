@@ -70,7 +70,8 @@ SELECT lane, pg_notify($3, lane::text) FROM made ORDER BY lane
 -- At most $3 rows, and about $4 bytes, of the lanes $1 at epochs $2 that may be published now, oldest first,
 -- without those in flight ($5), from seq $6 on: the floor, below which nothing is PENDING or can become so. There is
 -- no "seq > last": a smaller seq may commit later (G22). A row waits while an earlier one of its key is FAILED or
--- waits for its next attempt (G24); each row is asked for that only where there is such a one at all.
+-- waits for its next attempt (G24); each row is asked for that only where there is such a one at all. The columns stand
+-- in the order of Message and of Attributes.
 WITH held AS MATERIALIZED (
     SELECT l.lane, l.epoch, l.hash_min, l.hash_max FROM relay_lanes AS l
     JOIN unnest($1::int[], $2::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch

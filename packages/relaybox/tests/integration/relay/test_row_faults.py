@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from confluent_kafka import KafkaError, Producer
@@ -128,6 +128,32 @@ async def test_g34_a_limit_lowered_under_way_charges_the_large_row_alone(
     [large] = await rows_of(database, "attempts > 0")
     assert large["payload"]["version"] == 2
     assert relay.statistics().link_outages_total == 0
+
+
+@pytest.mark.parametrize("delivery", ["exactly-once", "at-least-once"])
+async def test_g21_in_a_backlog_nothing_that_was_read_ahead_overtakes_a_refused_row(
+    database: Database,
+    kafka_settings: KafkaSettings,
+    topic: str,
+    delivery: Literal["exactly-once", "at-least-once"],
+) -> None:
+    moments = Moments()
+    settings = RelaySettings(poll_interval=3_600, compression="none", batch_size=10, delivery=delivery)
+    async with running(Relay(database, kafka_settings, settings, on_signal=moments)):
+        await moments.reached(Signal.LANES_CHANGED)
+        await moments.again(Signal.IDLE)
+        lower_limit(kafka_settings, topic)
+        await put_events(database, topic, ["a", "b"], first=1, count=300)
+        await put_events(database, topic, ["a"], first=301, size=LIMIT_BYTES)
+        await put_events(database, topic, ["a", "b"], first=302, count=1_200)
+        await notify(database)
+        await moments.reached(Signal.ROWS_CHARGED)
+        await rows_sent(database, 300 + 300 + 1_200)
+
+    assert first_appearances(read_topic(kafka_settings.bootstrap_servers, topic)) == {
+        "a": [*range(1, 301)],
+        "b": [*range(1, 301), *range(302, 1_502)],
+    }
 
 
 @pytest.mark.parametrize("key", [None, b"", "学".encode()])
