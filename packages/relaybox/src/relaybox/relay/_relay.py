@@ -42,7 +42,7 @@ class Relay:
     An event is never lost, and per key the first appearances are in commit order (G20, G21). Exactly
     once, readers of committed messages find each event once, whatever died (G31); at least once, an
     event may reach the topic again, with the same ``ce_id``, if a process or a server dies between
-    acknowledgement and mark. It takes three connections outside *database*'s pool, and a fourth
+    acknowledgement and mark. It takes four connections outside *database*'s pool, and a fifth
     while it takes lanes over.
     """
 
