@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from relaybox.relay._delivery import Batch
+from relaybox.relay._lanes import Lane
 from relaybox.relay._messages import Message
 
 __all__ = ("Fetch", "Fetches")
@@ -16,7 +17,8 @@ class Fetch:
     """Rows that are being read."""
 
     reading: asyncio.Task[list[Message]]
-    lanes: frozenset[int]
+    #: The lanes it asks for, each with its epoch.
+    fences: frozenset[tuple[int, int]]
     #: Keys that waited for a faulty row then: its charge may be newer than what is read.
     waiting: set[str]
     #: Lanes in which rows were known then that have not been published: those come first (G21).
@@ -37,12 +39,11 @@ class Fetches:
         return bool(self._begun)
 
     def begin(
-        self, reading: Coroutine[Any, Any, list[Message]], lanes: Iterable[int], waiting: set[str]
+        self, reading: Coroutine[Any, Any, list[Message]], lanes: Iterable[Lane], waiting: set[str]
     ) -> None:
         """Read; the last one must have ended, for all go over one connection."""
-        self._begun.append(
-            Fetch(reading=asyncio.create_task(reading), lanes=frozenset(lanes), waiting=waiting)
-        )
+        fences = frozenset((lane.lane, lane.epoch) for lane in lanes)
+        self._begun.append(Fetch(reading=asyncio.create_task(reading), fences=fences, waiting=waiting))
 
     def first(self) -> Fetch:
         """The one whose rows take off next; it stays the first until :meth:`done`."""
@@ -61,7 +62,7 @@ class Fetches:
     def bar_all(self) -> None:
         """Whatever is being read is to be read anew."""
         for fetch in self._begun:
-            fetch.barred |= fetch.lanes
+            fetch.barred.update(lane for lane, _ in fetch.fences)
 
     def bar_left_behind(self, fetched: Sequence[Message], started: Sequence[Batch]) -> None:
         """Of *fetched* only *started* took off."""

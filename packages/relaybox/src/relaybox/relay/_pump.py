@@ -161,20 +161,24 @@ class Pump:
 
     async def _cycle(self, reading: DedicatedConnection, connection: DedicatedConnection) -> bool:
         """Fetch while the last batches fly, land them, start the next, record the last; whether it moved."""
-        self._keeper.news.clear()
+        if not self._fetches:  # else the news may be of rows that what was read ahead does not see
+            self._keeper.news.clear()
         usable = self._lanes.usable()
         lanes = self._delivery.ready(usable)
         self._ready = len(lanes) == len(usable) > 0
         await self._take_up_again(connection, lanes)
-        if self._lanes.to_split and await self._quiet():
-            await self._split_lanes(connection, usable)
+        if self._lanes.to_split:
+            if await self._quiet():
+                await self._split_lanes(connection, usable)
+            return True  # what landed, and the lanes made, are not in what was asked above
         await self.recorder.room()
         if not self._fetches:
             self._begin_fetch(reading, lanes)
         fetch = self._fetches.first()
         fetched = await fetch.reading
         if fetched and self._in_backlog():
-            if not self._held_back:
+            # Not behind rows of a barred lane: they would stay behind again, and bar it for good.
+            if not self._held_back and not fetch.barred:
                 self._begin_fetch(reading, lanes, known=fetched)
             await self._wait_for_wave()
         # Not one await between here and the choice of what may take off.
@@ -189,8 +193,8 @@ class Pump:
         self._held_back = bool(fetched) and not started
         self._note_busy()
         await self._tidy(connection)
-        # What was barred has to be read anew; that need not wait for news.
-        return bool(started) or bool(landed) or bool(fetch.barred)
+        # What was barred has to be read anew, what was read ahead is there: neither need wait for news.
+        return bool(started or landed or fetch.barred or self._fetches)
 
     def _begin_fetch(
         self, connection: DedicatedConnection, lanes: Sequence[Lane], known: Sequence[Message] = ()
@@ -209,7 +213,7 @@ class Pump:
             lanes = []
         known = [*known, *self.in_flight, *self.recorder.rows()]
         reading = self._fetch(connection, lanes, known)
-        self._fetches.begin(reading, [lane.lane for lane in lanes], self.recorder.waiting_keys())
+        self._fetches.begin(reading, lanes, self.recorder.waiting_keys())
 
     async def _fetch(
         self, connection: DedicatedConnection, lanes: Sequence[Lane], known: Sequence[Message]
@@ -293,6 +297,8 @@ class Pump:
         busy = self._flying_lanes() | fetch.barred
         waiting = fetch.waiting | self.recorder.waiting_keys()
         fences = {(lane.lane, lane.epoch) for lane in self._lanes.usable()}
+        if not fetch.fences <= fences:
+            self._fetches.bar_all()  # a lane that went may have been split elsewhere, and come back by halves
         return [
             m for m in fetched if m.lane not in busy and (m.lane, m.epoch) in fences and m.key not in waiting
         ]
@@ -303,6 +309,7 @@ class Pump:
         """Start *messages*, as far as the delivery lets them; what took off."""
         prepared = await self._delivery.prepare(connection, messages)
         if prepared.outcome.faulty:
+            self._fetches.bar(message.lane for message, _ in prepared.outcome.faulty)
             self.recorder.take(None, prepared.outcome)
         for batch in prepared.batches:
             flight = _Flight(batch=batch, outcome=self._delivery.launch(batch))
@@ -387,5 +394,6 @@ class Pump:
             self.breaker.failed_again()
         else:
             self.breaker.answered()
+            self._fetches.bar_all()  # the probe is one row, read now
             self._batch_rows = self._settings.batch_size
             _log.info("relay has reached Kafka again")

@@ -4,8 +4,10 @@ import asyncio
 
 from relaybox.relay._delivery import Batch
 from relaybox.relay._fetches import Fetches
+from relaybox.relay._lanes import Lane
 from relaybox.relay._messages import Message
 
+LANES = [Lane(lane=number, epoch=1, valid_until_s=0.0) for number in (0, 1)]
 ATTRIBUTES = ("1", "T", None, None, None, None, None, None)
 
 
@@ -24,7 +26,7 @@ async def never() -> list[Message]:
 
 async def test_g21_lanes_of_rows_that_stay_behind_are_barred_to_what_was_read_ahead() -> None:
     fetches = Fetches()
-    fetches.begin(nothing(), [0, 1], set())
+    fetches.begin(nothing(), LANES, set())
     ahead = fetches.first()
     first, second = message(1, lane=0), message(2, lane=1)
     fetches.bar_left_behind([first, second], [Batch(messages=[first], lanes=frozenset({0}))])
@@ -36,8 +38,8 @@ async def test_g21_lanes_of_rows_that_stay_behind_are_barred_to_what_was_read_ah
 
 async def test_g21_a_lane_whose_batch_was_not_published_is_barred_to_all_that_is_being_read() -> None:
     fetches = Fetches()
-    fetches.begin(nothing(), [0, 1], set())
-    fetches.begin(nothing(), [0, 1], set())
+    fetches.begin(nothing(), LANES, set())
+    fetches.begin(nothing(), LANES, set())
     fetches.bar([1])
     barred = fetches.first().barred
     fetches.done()
@@ -49,7 +51,7 @@ async def test_g21_a_lane_whose_batch_was_not_published_is_barred_to_all_that_is
 
 async def test_what_is_dropped_is_read_no_further() -> None:
     fetches = Fetches()
-    fetches.begin(never(), [0], {"a"})
+    fetches.begin(never(), LANES, {"a"})
     reading = fetches.first().reading
     await fetches.drop()
     assert reading.cancelled()
