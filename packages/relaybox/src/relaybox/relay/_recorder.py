@@ -20,7 +20,7 @@ from relaybox.relay._statistics import Counters
 __all__ = ("Recorder",)
 
 #: More rows than this, two waves of a backlog, are not left unrecorded: the publishing loop waits.
-_ROWS_MAX: Final = 8_000
+_ROWS_MAX: Final = 6_000
 _log = structlog.get_logger(__name__)
 
 

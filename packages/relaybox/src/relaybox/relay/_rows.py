@@ -135,7 +135,7 @@ async def plan_for_backlogs(connection: DedicatedConnection) -> None:
 
 
 def ranges_of(seqs: Sequence[int]) -> str:
-    """*seqs* as the text of an ``int8multirange``: a backlog's batch is a few runs, not 4,000 numbers."""
+    """*seqs* as the text of an ``int8multirange``: a backlog's batch is a few runs, not 3,000 numbers."""
     runs: list[tuple[int, int]] = []
     for seq in sorted(seqs):
         if runs and runs[-1][1] == seq - 1:
