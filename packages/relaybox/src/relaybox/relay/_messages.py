@@ -83,9 +83,10 @@ def screen(messages: Iterable[Message], limits: Mapping[str, int]) -> Screened:
         _, _, _, topic, key, _, envelope, attributes, _ = message
         if key in waiting:
             continue
-        bytes_max = _COPIES_MAX * (len(envelope) + _CHAR_BYTES_MAX * len(key or "")) + _OVERHEAD_BYTES_MAX
-        small = bytes_max <= limits.get(topic, 0)
-        fault = None if small and is_event(attributes) else _fault_of(message, limits.get(topic))
+        limit = limits.get(topic)
+        size_max = _COPIES_MAX * (len(envelope) + _CHAR_BYTES_MAX * len(key or "")) + _OVERHEAD_BYTES_MAX
+        fits = limit is not None and size_max <= limit
+        fault = None if fits and is_event(attributes) else _fault_of(message, limit)
         if fault is None:
             publishable.append(message)
         else:
