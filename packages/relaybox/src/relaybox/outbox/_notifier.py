@@ -7,6 +7,7 @@ A notification is only a hint: whoever listens also polls.
 """
 
 import asyncio
+import time
 from collections.abc import Iterable
 from typing import Final
 
@@ -28,7 +29,10 @@ _PAYLOAD_BYTES_MAX: Final = 7_900
 #: So many do not fit anyway: with a comma each they take more than the payload may.
 _KEYS_MAX: Final = _PAYLOAD_BYTES_MAX
 #: At most this often; the first after a quiet time goes out at once.
-_INTERVAL_S: Final = 0.002
+_PAUSE_S_MIN: Final = 0.002
+#: So many times as long as the last one took: where time is scarce, few tell of many commits.
+_PAUSES_PER_SEND: Final = 10
+_PAUSE_S_MAX: Final = 0.025
 _log = structlog.get_logger(__name__)
 
 
@@ -97,12 +101,14 @@ class Notifier:
             await self._news.wait()
             self._news.clear()
             keys, self._keys = self._keys, set()
+            began_s = time.monotonic()
             try:
                 async with self._database.connection() as connection:
                     await self._send(connection, keys)
             except Exception as error:  # noqa: BLE001 - PostgreSQL's queue may be full, and is not for ever
                 _log.warning("notification lost, listeners will poll", reason=str(error), keys=len(keys))
-            await asyncio.sleep(_INTERVAL_S)
+            pause_s = _PAUSES_PER_SEND * (time.monotonic() - began_s)
+            await asyncio.sleep(min(max(pause_s, _PAUSE_S_MIN), _PAUSE_S_MAX))
 
     async def _send(self, connection: Executor, keys: set[str]) -> None:
         payload = ",".join(keys)
