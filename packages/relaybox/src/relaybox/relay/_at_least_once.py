@@ -34,8 +34,6 @@ __all__ = ("AtLeastOnce", "acknowledged_in_order")
 T = TypeVar("T")
 _PRODUCER: Final[dict[str, Any]] = {
     **PRODUCER,
-    # Silence is no acknowledgement: the report of a record that was purged may come too late to be heard of.
-    "delivery.report.only.error": False,
     # A gap in a partition's sequence is a fatal error: nothing may follow a record that failed (G34).
     "enable.gapless.guarantee": True,
     # The relay times out itself and replaces the producer; one that drops single records reorders.
@@ -75,15 +73,17 @@ class AtLeastOnce:
         """None: a batch costs what is in it."""
         return frozenset()
 
-    async def prepare(self, connection: DedicatedConnection, messages: Sequence[Message]) -> Prepared:
+    async def prepare(self, messages: Sequence[Message]) -> Prepared:
         """One batch; the publishing thread checks it."""
-        del connection
         batch = Batch(messages=messages, lanes=frozenset(message.lane for message in messages))
         return Prepared(batches=[batch] if messages else [], outcome=Outcome())
 
     def launch(self, batch: Batch) -> asyncio.Task[Outcome]:
         """Publish it, and wait until each row is acknowledged or known not to be."""
         return asyncio.create_task(self._in_thread(partial(self._publish, batch.messages)))
+
+    async def claim(self, connection: DedicatedConnection, batches: Sequence[Batch]) -> None:
+        """Nobody asks what was tried."""
 
     def settle(self, batch: Batch) -> None:
         """Nothing was kept for it."""
@@ -189,24 +189,25 @@ class AtLeastOnce:
         """Produce and wait; per message None for acknowledged, else why it is not."""
         producer = self._producer
         assert producer is not None
-        results: list[KafkaError | None] = [UNDELIVERED] * len(messages)
+        results: list[KafkaError | None] = [None] * len(messages)
         for place, message in enumerate(messages):
             try:
                 produce(producer, message, partial(_note_report, results, place), self._deadline)
             except KafkaException as error:
-                results[place] = error.args[0]
+                results[place:] = [error.args[0], *[UNDELIVERED] * (len(messages) - place - 1)]
                 break
-        if not flush(producer, self._deadline):
-            self._drop_producer()
+        if not flush(producer, self._deadline) and not self._drop_producer():
+            # Silence is no acknowledgement where the report of a record that was purged may still come.
+            return [error or UNDELIVERED for error in results]
         return results
 
     def _deadline(self) -> float:
         return self._give_up_at_s
 
-    def _drop_producer(self) -> None:
-        if self._producer is not None:
-            discard(self._producer)
-            self._producer = None
+    def _drop_producer(self) -> bool:
+        """Whether all that it had not delivered was reported."""
+        producer, self._producer = self._producer, None
+        return producer is None or discard(producer)
 
 
 def acknowledged_in_order(messages: Sequence[Message], results: Sequence[KafkaError | None]) -> list[Message]:

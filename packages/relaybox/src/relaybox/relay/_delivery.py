@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from relaybox.db import DedicatedConnection
 from relaybox.relay._errors import LinkDown, RowFault
@@ -26,9 +27,9 @@ class Batch:
 class LaneBatch(Batch):
     """One lane's rows, claimed under an id that Kafka learns in the same transaction."""
 
-    batch_id: UUID
-    #: Its row in ``relay_batches``.
-    number: int
+    batch_id: UUID = field(default_factory=uuid4)
+    #: Its row in ``relay_batches``, once it is claimed; None if it could not be: it must not be committed.
+    number: Future[int | None] = field(default_factory=Future[int | None])
 
     @property
     def lane(self) -> int:
@@ -83,16 +84,20 @@ class Delivery(Protocol):
         """Lanes of those that are ready that should not take off yet, unless there is a backlog."""
         ...
 
-    async def prepare(self, connection: DedicatedConnection, messages: Sequence[Message]) -> Prepared:
-        """Check *messages* against what the brokers accept, and claim them where that is needed.
-
-        Raises:
-            DatabaseError: PostgreSQL did not answer; nothing of it will be published.
-        """
+    async def prepare(self, messages: Sequence[Message]) -> Prepared:
+        """Divide *messages* by what the brokers accept."""
         ...
 
     def launch(self, batch: Batch) -> asyncio.Task[Outcome]:
         """Publish *batch*, in order; the task never fails and is not to be cancelled."""
+        ...
+
+    async def claim(self, connection: DedicatedConnection, batches: Sequence[Batch]) -> None:
+        """Write down what is being published, where that is needed; to be called right after the launch.
+
+        Raises:
+            DatabaseError: PostgreSQL did not answer; nothing of it will be published.
+        """
         ...
 
     def settle(self, batch: Batch) -> None:

@@ -2,9 +2,11 @@
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, TypeVar
 from uuid import UUID
 
@@ -80,8 +82,8 @@ class ExactlyOnce:
     """One transactional producer for each owned lane; see :class:`~relaybox.relay._delivery.Delivery`.
 
     Invariants: a lane is published from only after its takeover has settled what its owners
-    published before. A batch is claimed in PostgreSQL before it is begun, and the next one only
-    after its outcome is known. Any error of a transaction ends its producer; the marker decides.
+    published before. A batch is claimed in PostgreSQL before its commit is asked for, and the next one
+    only after its outcome is known. Any error of a transaction ends its producer; the marker decides.
     """
 
     one_at_a_time = False
@@ -135,8 +137,8 @@ class ExactlyOnce:
         now = time.monotonic()
         return frozenset(number for number, each in self._open.items() if now < each.rests_until_s)
 
-    async def prepare(self, connection: DedicatedConnection, messages: Sequence[Message]) -> Prepared:
-        """Check and claim, a batch for each lane."""
+    async def prepare(self, messages: Sequence[Message]) -> Prepared:
+        """A batch for each lane."""
         outcome = Outcome(faulty=self._suspects.convicted())
         messages = self._suspects.without_convicted_keys(messages, outcome.faulty)
         if not messages:
@@ -150,14 +152,14 @@ class ExactlyOnce:
         screened = screen(messages, limits)
         outcome.faulty += screened.faulty
         self._keep_batches_below(batch_bytes_for(topics, limits))
-        publishable = [m for m in screened.publishable if m.lane in self._open]
-        publishable = self._suspects.one_by_one(publishable)
-        batches: Sequence[LaneBatch] = []
-        if publishable:
-            last_ids = {number: open_lane.last_id for number, open_lane in self._open.items()}
-            batches = await claim(connection, publishable, last_ids)
-            for number in {m.lane for m in publishable} - {batch.lane for batch in batches}:
-                self._drop(number)  # another relay has taken it over
+        by_lane: dict[int, list[Message]] = defaultdict(list)
+        for message in self._suspects.one_by_one(screened.publishable):
+            by_lane[message.lane].append(message)
+        batches = [
+            LaneBatch(messages=rows, lanes=frozenset({lane}))
+            for lane, rows in sorted(by_lane.items())
+            if lane in self._open
+        ]
         return Prepared(batches=batches, outcome=outcome)
 
     def launch(self, batch: Batch) -> asyncio.Task[Outcome]:
@@ -167,14 +169,27 @@ class ExactlyOnce:
         open_lane.flying = True
         if len(batch.messages) <= _FEW_ROWS and not self._suspects.tries_alone(batch.lane):
             open_lane.rests_until_s = time.monotonic() + _REST_S
-        return asyncio.create_task(self._fly(batch))
+        flight = self._in_thread(partial(open_lane.producer.publish, batch))
+        return asyncio.create_task(self._fly(batch, open_lane, flight))
+
+    async def claim(self, connection: DedicatedConnection, batches: Sequence[Batch]) -> None:
+        """Claim them while their records are on their way: both take as long."""
+        claimed = [batch for batch in batches if isinstance(batch, LaneBatch)]
+        last_ids = {batch.lane: self._open[batch.lane].last_id for batch in claimed}
+        numbers: dict[int, int] = {}
+        try:
+            if claimed:
+                numbers = await claim(connection, claimed, last_ids)
+        finally:
+            for batch in claimed:
+                batch.number.set_result(numbers.get(batch.lane))
 
     def settle(self, batch: Batch) -> None:
         """Claims before this one are not needed any more."""
         assert isinstance(batch, LaneBatch)
         open_lane = self._open.get(batch.lane)
         if open_lane is not None and open_lane.last_id == batch.batch_id:
-            open_lane.settled = batch.number
+            open_lane.settled = batch.number.result() or 0
 
     async def tidy(self, connection: DedicatedConnection) -> None:
         """Forget claims that no takeover will ask for."""
@@ -249,9 +264,8 @@ class ExactlyOnce:
             if down is not None:
                 _log.info("relay could not open lanes, trying again", reason=str(down))
 
-    async def _fly(self, batch: LaneBatch) -> Outcome:
-        open_lane = self._open[batch.lane]
-        landing = await self._in_thread(lambda: open_lane.producer.publish(batch.batch_id, batch.messages))
+    async def _fly(self, batch: LaneBatch, open_lane: _OpenLane, flight: asyncio.Future[Landing]) -> Outcome:
+        landing = await flight
         open_lane.flying = False
         if (left_s := open_lane.rests_until_s - time.monotonic()) > 0:
             asyncio.get_running_loop().call_later(left_s, self._wake)
@@ -262,6 +276,9 @@ class ExactlyOnce:
             return Outcome(sent=list(batch.messages))
         if self._open.get(batch.lane) is not open_lane:
             return Outcome()  # the relay was closed meanwhile
+        if landing.fate is Fate.UNCLAIMED:
+            self._drop(batch.lane)
+            return Outcome()
         _log.info(
             "relay opens a lane anew", lane=batch.lane, fate=landing.fate.value, reason=str(landing.error)
         )
@@ -283,6 +300,9 @@ class ExactlyOnce:
         except LinkDown as down:
             stranded = list(batch.messages) if landing.fate is Fate.UNPUBLISHED else []
             return Outcome(link=down, stranded=stranded)
+        if landing.unexplained:
+            assert landing.error is not None
+            self._suspects.suspect(batch, landing.error)
         return Outcome()
 
     def _is_open(self, lane: Lane) -> bool:
@@ -320,8 +340,8 @@ class ExactlyOnce:
             self._checking = asyncio.create_task(self._ask_link(self._link.check))
         await asyncio.shield(self._checking)
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+    def _in_thread(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def _ask_link(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._link_thread, work)

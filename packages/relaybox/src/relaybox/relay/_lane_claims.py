@@ -1,15 +1,13 @@
 """What a lane's owners wrote down about their Kafka transactions, in PostgreSQL."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Final
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from relaybox.db import DedicatedConnection, load_queries
 from relaybox.relay._ask import ask
 from relaybox.relay._delivery import LaneBatch
 from relaybox.relay._lanes import Lane
-from relaybox.relay._messages import Message
 from relaybox.relay._verdict import Claim, Verdict
 
 __all__ = ("accepted_markers", "claim", "claims_of", "origin_of", "recover", "report_fault", "trim")
@@ -32,37 +30,24 @@ async def accepted_markers(connection: DedicatedConnection, lanes: Sequence[Lane
 
 async def claim(
     connection: DedicatedConnection,
-    messages: Sequence[Message],
+    batches: Sequence[LaneBatch],
     previous: Mapping[int, UUID | None],
-) -> list[LaneBatch]:
-    """Write down what is about to be published: one batch for each lane of *messages* that is still held.
+) -> dict[int, int]:
+    """Write down what is about to be published, a batch of each lane; the claims' numbers by lane.
 
-    *previous* has the last published batch of each lane. Once this has returned, and not before,
-    the batches may be published.
+    *previous* has the last published batch of each lane. A lane that is not held any more is left out.
+    Once this has returned, and not before, the batches may be committed.
     """
-    by_lane: dict[int, list[Message]] = defaultdict(list)
-    for message in messages:
-        by_lane[message.lane].append(message)
-    lanes = sorted(by_lane)
-    ids = {lane: uuid4() for lane in lanes}
     rows = await ask(
         connection,
         _SQL["claim_batches"],
-        lanes,
-        [by_lane[lane][0].epoch for lane in lanes],
-        [ids[lane] for lane in lanes],
-        [previous[lane] for lane in lanes],
-        ["{" + ",".join(str(message.seq) for message in by_lane[lane]) + "}" for lane in lanes],
+        [batch.lane for batch in batches],
+        [batch.messages[0].epoch for batch in batches],
+        [batch.batch_id for batch in batches],
+        [previous[batch.lane] for batch in batches],
+        ["{" + ",".join(str(message.seq) for message in batch.messages) + "}" for batch in batches],
     )
-    return [
-        LaneBatch(
-            messages=by_lane[row["lane"]],
-            lanes=frozenset({row["lane"]}),
-            batch_id=ids[row["lane"]],
-            number=row["number"],
-        )
-        for row in rows
-    ]
+    return {row["lane"]: row["number"] for row in rows}
 
 
 async def claims_of(connection: DedicatedConnection, lanes: Sequence[int]) -> dict[int, list[Claim]]:

@@ -211,12 +211,11 @@ class Pump:
         lanes = [lane for lane in lanes if lane.lane not in busy]
         if len(self._flights) > len(ahead) and (self._probing() or self._delivery.one_at_a_time):
             lanes = []
-        known = [*known, *self.in_flight, *self.recorder.rows()]
-        reading = self._fetch(connection, lanes, known)
-        self._fetches.begin(reading, lanes, self.recorder.waiting_keys())
+        seqs = [message.seq for message in (*known, *self.in_flight)] + self.recorder.seqs()
+        self._fetches.begin(self._fetch(connection, lanes, seqs), lanes, self.recorder.waiting_keys())
 
     async def _fetch(
-        self, connection: DedicatedConnection, lanes: Sequence[Lane], known: Sequence[Message]
+        self, connection: DedicatedConnection, lanes: Sequence[Lane], known: Sequence[int]
     ) -> list[Message]:
         """The next rows of *lanes* that may be published, without the *known* ones."""
         if not lanes:
@@ -249,13 +248,13 @@ class Pump:
     async def _wait_for_wave(self) -> None:
         awaited = [flight for flight in self._flights if not flight.late]
         if awaited:
-            timeout_s = None if self._delivery.one_at_a_time else _WAVE_S
-            await asyncio.wait([flight.outcome for flight in awaited], timeout=timeout_s)
+            limit_s = None if self._delivery.one_at_a_time else _WAVE_S
+            await asyncio.wait([flight.outcome for flight in awaited], timeout=limit_s)
             for flight in awaited:
                 flight.late = not flight.outcome.done()
 
-    def _land(self) -> list[_Flight]:
-        """Take in what has landed."""
+    def _land(self) -> bool:
+        """Take in what has landed; whether anything has."""
         landed = [flight for flight in self._flights if flight.outcome.done()]
         self._flights = [flight for flight in self._flights if not flight.outcome.done()]
         for flight in landed:
@@ -269,7 +268,7 @@ class Pump:
                 _log.info("relay publishes again")
                 self._signal(Signal.LINK_UP)
             self._signal(Signal.BATCH_PUBLISHED)
-        return landed
+        return bool(landed)
 
     async def _split_lanes(self, connection: DedicatedConnection, usable: Sequence[Lane]) -> None:
         self._fetches.bar_all()  # what is read may belong to the new lanes
@@ -290,7 +289,7 @@ class Pump:
             return False
         return True
 
-    def _free(self, fetched: Sequence[Message], fetch: Fetch) -> list[Message]:
+    def _free(self, fetched: Sequence[Message], fetch: Fetch) -> Sequence[Message]:
         """Of *fetched*, what may take off now: lanes may have gone, and keys failed, since it was read."""
         if self._delivery.one_at_a_time and self._flights:
             return []
@@ -299,6 +298,8 @@ class Pump:
         fences = {(lane.lane, lane.epoch) for lane in self._lanes.usable()}
         if not fetch.fences <= fences:
             self._fetches.bar_all()  # a lane that went may have been split elsewhere, and come back by halves
+        elif not busy and not waiting:
+            return fetched
         return [
             m for m in fetched if m.lane not in busy and (m.lane, m.epoch) in fences and m.key not in waiting
         ]
@@ -307,7 +308,7 @@ class Pump:
         self, connection: DedicatedConnection, messages: Sequence[Message]
     ) -> Sequence[Batch]:
         """Start *messages*, as far as the delivery lets them; what took off."""
-        prepared = await self._delivery.prepare(connection, messages)
+        prepared = await self._delivery.prepare(messages)
         if prepared.outcome.faulty:
             self._fetches.bar(message.lane for message, _ in prepared.outcome.faulty)
             self.recorder.take(None, prepared.outcome)
@@ -315,6 +316,7 @@ class Pump:
             flight = _Flight(batch=batch, outcome=self._delivery.launch(batch))
             flight.outcome.add_done_callback(lambda _: self._keeper.news.set())
             self._flights.append(flight)
+        await self._delivery.claim(connection, prepared.batches)
         if prepared.batches:
             self._signal(Signal.BATCH_TAKEN)
         if prepared.outcome.link is not None:
@@ -381,8 +383,7 @@ class Pump:
     async def _try_link(self) -> None:
         """Ask for a broker once, after a while; charge what the outage caught in flight when that is due."""
         self._land()
-        due = self.breaker.due(time.monotonic())
-        if due:
+        if due := self.breaker.due(time.monotonic()):
             self.recorder.take(None, Outcome(faulty=due))
         self._note_busy()
         await wait_at_most(self._stopping, self.breaker.pause_s())

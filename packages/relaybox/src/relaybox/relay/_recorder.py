@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
@@ -20,8 +21,29 @@ from relaybox.relay._statistics import Counters
 __all__ = ("Recorder",)
 
 #: More rows than this, two waves of a backlog, are not left unrecorded: the publishing loop waits.
-_ROWS_MAX: Final = 6_000
+_ROWS_MAX: Final = 10_000
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(kw_only=True, slots=True)
+class _Held:
+    """An outcome, without what only its publishing needed: envelopes are most of a relay's memory."""
+
+    #: Without its messages.
+    batch: Batch | None
+    #: Published rows, and the fences of their lanes.
+    seqs: Sequence[int]
+    fences: set[tuple[int, int]]
+    faulty: Sequence[tuple[Message, RowFault | LinkDown]]
+
+    @classmethod
+    def of(cls, batch: Batch | None, outcome: Outcome) -> "_Held":
+        return cls(
+            batch=None if batch is None else replace(batch, messages=()),
+            seqs=[message.seq for message in outcome.sent],
+            fences={(message.lane, message.epoch) for message in outcome.sent},
+            faulty=outcome.faulty,
+        )
 
 
 class Recorder:
@@ -48,7 +70,7 @@ class Recorder:
         self._signal = on_signal
         self._settled = settled
         self._changed = changed
-        self._held: list[tuple[Batch | None, Outcome]] = []
+        self._held: list[_Held] = []
         self._order = OrderWatch()
         self._some = asyncio.Event()
         self._none = asyncio.Event()
@@ -57,31 +79,31 @@ class Recorder:
     def take(self, batch: Batch | None, outcome: Outcome) -> None:
         """Write *outcome* down as soon as possible."""
         self._look_at(batch, outcome)
-        self._held.append((batch, outcome))
+        self._held.append(_Held.of(batch, outcome))
         self._none.clear()
         self._some.set()
 
-    def rows(self) -> list[Message]:
+    def seqs(self) -> list[int]:
         """Rows that PostgreSQL does not know the fate of yet: none of them may be fetched."""
-        sent = [message for _, outcome in self._held for message in outcome.sent]
-        return [*sent, *(message for _, outcome in self._held for message, _ in outcome.faulty)]
+        sent = [seq for held in self._held for seq in held.seqs]
+        return [*sent, *(message.seq for held in self._held for message, _ in held.faulty)]
 
     def waiting_keys(self) -> set[str]:
         """Keys that wait for a faulty row which is not charged yet."""
-        return {m.key for _, outcome in self._held for m, _ in outcome.faulty if m.key is not None}
+        return {m.key for held in self._held for m, _ in held.faulty if m.key is not None}
 
     def lanes(self) -> set[int]:
         """Lanes of what PostgreSQL may not know of yet."""
-        lanes = {lane for batch, _ in self._held if batch is not None for lane in batch.lanes}
+        lanes = {lane for held in self._held if held.batch is not None for lane in held.batch.lanes}
         return lanes | self.charging_lanes()
 
     def charging_lanes(self) -> set[int]:
         """Lanes of faulty rows that are not charged yet."""
-        return {message.lane for _, outcome in self._held for message, _ in outcome.faulty}
+        return {message.lane for held in self._held for message, _ in held.faulty}
 
     async def room(self) -> None:
         """Wait while too much is held."""
-        if len(self.rows()) > _ROWS_MAX:
+        if len(self.seqs()) > _ROWS_MAX:
             await self._none.wait()
 
     async def done(self) -> None:
@@ -123,14 +145,13 @@ class Recorder:
     async def _record(self, connection: DedicatedConnection) -> None:
         """Write down what is held now, all of it in one statement each."""
         held = list(self._held)
-        sent = [message for _, outcome in held for message in outcome.sent]
-        if sent:
-            await self._mark(connection, sent)
-            for batch, outcome in held:
-                outcome.sent = []  # should the next statement fail, this one is not repeated
-                if batch is not None:
-                    self._settled(batch)
-        faulty = [fault for _, outcome in held for fault in outcome.faulty]
+        if any(one.seqs for one in held):
+            await self._mark(connection, held)
+            for one in held:
+                one.seqs = ()  # should the next statement fail, this one is not repeated
+                if one.batch is not None:
+                    self._settled(one.batch)
+        faulty = [fault for one in held for fault in one.faulty]
         if faulty:
             await self._charge(connection, faulty)
         del self._held[: len(held)]
@@ -139,8 +160,10 @@ class Recorder:
             self._none.set()
         self._changed()
 
-    async def _mark(self, connection: DedicatedConnection, sent: Sequence[Message]) -> None:
-        fenced = len(sent) - await mark_sent(connection, sent, self._counters)
+    async def _mark(self, connection: DedicatedConnection, held: Sequence[_Held]) -> None:
+        seqs = [seq for one in held for seq in one.seqs]
+        fences = {fence for one in held for fence in one.fences}
+        fenced = len(seqs) - await mark_sent(connection, seqs, fences, self._counters)
         if fenced:
             self._counters.fenced_total += fenced
             _log.warning(

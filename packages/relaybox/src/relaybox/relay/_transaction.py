@@ -2,18 +2,18 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from typing import Any, Final
-from uuid import UUID
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from relaybox.relay._delivery import LaneBatch
 from relaybox.relay._errors import LinkDown
 from relaybox.relay._link import PRODUCER, ROW_CODES, UNDELIVERED, discard, flush, produce
 from relaybox.relay._markers import Markers
-from relaybox.relay._messages import Message
 
 __all__ = ("Fate", "Landing", "LaneProducer")
 
@@ -24,6 +24,8 @@ _COMMIT_S: Final = 5.0
 _COMMIT_S_MIN: Final = 0.1
 #: A commit is repeated as long as its errors are retriable, but no longer than this; then the marker decides.
 _COMMIT_S_MAX: Final = 15.0
+#: librdkafka's refusal to ask for the commit of a transaction in which records failed.
+_SOME_FAILED: Final = KafkaError._INCONSISTENT  # noqa: SLF001 - librdkafka's local codes are spelled so
 _PRODUCER: Final[dict[str, Any]] = {
     **PRODUCER,
     "retry.backoff.ms": 10,
@@ -40,6 +42,8 @@ class Fate(Enum):
     COMMITTED = "committed"
     #: Its commit was never asked for, and cannot be any more.
     UNPUBLISHED = "unpublished"
+    #: Nor can PostgreSQL know of it: it is away, or the lane has another owner.
+    UNCLAIMED = "unclaimed"
     #: Only the marker knows.
     UNDECIDED = "undecided"
 
@@ -49,13 +53,18 @@ class Landing:
     """How a transaction ended. Unless it was committed, the producer is of no more use."""
 
     fate: Fate
-    #: Why, unless committed; a verdict about a record comes first.
+    #: Why it failed; a verdict about a record comes first.
     error: KafkaError | None = None
 
     @property
     def refused(self) -> bool:
         """Whether a record was the reason, and not the link."""
         return self.error is not None and self.error.code() in ROW_CODES
+
+    @property
+    def unexplained(self) -> bool:
+        """Whether records failed, and nobody has told why."""
+        return self.error is not None and self.error.code() == _SOME_FAILED
 
 
 class LaneProducer:
@@ -104,26 +113,36 @@ class LaneProducer:
             else:
                 return
 
-    def publish(self, batch_id: UUID, messages: Sequence[Message]) -> Landing:
-        """Publish *messages* and the marker that says so, all or nothing."""
+    def publish(self, batch: LaneBatch) -> Landing:
+        """Publish *batch* and the marker that says so, all or nothing; committed only when it is claimed.
+
+        Why a record failed is reported of one that is alone; of several, the commit says that some did. Each
+        record with a report costs its acknowledgement a turn at the interpreter's lock.
+        """
         failures: list[KafkaError] = []
-        note = partial(_note_failure, failures)
+        report = partial(_note_failure, failures) if len(batch.messages) == 1 else None
         try:
             self._producer.begin_transaction()
-            for message in messages:
-                produce(self._producer, message, note, self._deadline)
-            self._markers.produce(self._producer, self._lane, batch_id, note)
+            for message in batch.messages:
+                produce(self._producer, message, report, self._deadline)
+            no_marker = partial(_note_no_marker, failures)
+            self._markers.produce(self._producer, self._lane, batch.batch_id, no_marker)
             if not flush(self._producer, self._deadline):
                 failures.append(UNDELIVERED)
         except KafkaException as error:
             failures.append(error.args[0])
         if failures:
             return Landing(fate=Fate.UNPUBLISHED, error=_worst(failures))
-        return self._commit()
+        return self._take_back() if batch.number.result() is None else self._commit()
 
     def close(self) -> None:
         """Take back what is not acknowledged; its transaction ends when the lane is next opened."""
         discard(self._producer)
+
+    def _take_back(self) -> Landing:
+        with suppress(KafkaException):  # whoever opens the lane next ends it; until then its readers wait
+            self._producer.abort_transaction(_COMMIT_S)
+        return Landing(fate=Fate.UNCLAIMED)
 
     def _commit(self) -> Landing:
         until_s = time.monotonic() + _COMMIT_S_MAX
@@ -134,7 +153,8 @@ class LaneProducer:
             except KafkaException as error:
                 reason: KafkaError = error.args[0]
                 if not reason.retriable() or time.monotonic() > min(until_s, self._deadline()):
-                    return Landing(fate=Fate.UNDECIDED, error=reason)
+                    fate = Fate.UNPUBLISHED if reason.code() == _SOME_FAILED else Fate.UNDECIDED
+                    return Landing(fate=fate, error=reason)
             else:
                 return Landing(fate=Fate.COMMITTED)
 
@@ -142,6 +162,11 @@ class LaneProducer:
 def _note_failure(failures: list[KafkaError], error: KafkaError | None, _message: object) -> None:
     if error is not None:
         failures.append(error)
+
+
+def _note_no_marker(failures: list[KafkaError], error: KafkaError | None, _message: object) -> None:
+    if error is not None:
+        failures.append(UNDELIVERED)  # whatever is wrong with the control topic, no row is to blame
 
 
 def _worst(failures: Sequence[KafkaError]) -> KafkaError:

@@ -48,12 +48,17 @@ async def fetch(connection: DedicatedConnection, lanes: Lanes, *, floor: int = 0
     return await fetch_batch(connection, lanes.usable(), rows_max=ROWS, in_flight=(), floor=floor)
 
 
+async def mark(connection: DedicatedConnection, messages: list[Message]) -> int:
+    fences = {(message.lane, message.epoch) for message in messages}
+    return await mark_sent(connection, [message.seq for message in messages], fences, Counters())
+
+
 async def relay(connection: DedicatedConnection, lanes: Lanes, floor: Floor) -> list[str]:
     """What a relay does, without Kafka; the keys of the rows it would publish."""
     messages = await fetch(connection, lanes, floor=floor.seq)
     if messages:
         await floor.step(connection, messages[-1].seq)
-        await mark_sent(connection, messages, Counters())
+        await mark(connection, messages)
     return [str(message.key) for message in messages]
 
 
@@ -176,12 +181,12 @@ async def test_g29_rows_that_retention_moves_keep_their_order_and_are_marked_whe
     database: Database, connection: DedicatedConnection, lanes: Lanes
 ) -> None:
     await put_events(database, "domain-events", ["sent"])
-    await mark_sent(connection, await fetch(connection, lanes), Counters())
+    await mark(connection, await fetch(connection, lanes))
     await put_events(database, "domain-events", ["key"], count=3)
     taken = await fetch(connection, lanes)
     async with database.connection() as other:
         await retain(other, keep_h=0)
     await put_events(database, "domain-events", ["key"], first=4)
     assert [message.seq for message in await fetch(connection, lanes)] == [2, 3, 4, 5]
-    assert await mark_sent(connection, taken, Counters()) == 3
+    assert await mark(connection, taken) == 3
     assert [row["status"] for row in await rows_of(database)] == ["SENT"] * 3 + ["PENDING"]

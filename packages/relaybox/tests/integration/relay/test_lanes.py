@@ -121,7 +121,8 @@ async def test_g26_a_relay_that_lost_its_lane_can_neither_mark_nor_charge(
         assert winner.owned() == tuple(range(8))
 
         assert await fetch_batch(connection, lanes, rows_max=10, in_flight=()) == []
-        assert await mark_sent(connection, batch, counters) == 0
+        fences = {(each.lane, each.epoch) for each in batch}
+        assert await mark_sent(connection, [each.seq for each in batch], fences, counters) == 0
         await charge_rows(connection, [charge_for(each, TopicUnknown("no")) for each in batch])
 
     assert [(row["status"], row["attempts"]) for row in await rows_of(database)] == [("PENDING", 0)] * 2
@@ -135,7 +136,8 @@ async def test_rows_in_flight_are_not_fetched_twice(database: Database, topic: s
         lanes = Lanes(lease_s=60)
         await lanes.beat(connection)
         first = await fetch_batch(connection, lanes.usable(), rows_max=30, in_flight=())
-        second = await fetch_batch(connection, lanes.usable(), rows_max=100, in_flight=first)
+        in_flight = [each.seq for each in first]
+        second = await fetch_batch(connection, lanes.usable(), rows_max=100, in_flight=in_flight)
     seqs = [row["seq"] for row in await rows_of(database)]
     assert [each.seq for each in first + second] == seqs
 

@@ -80,9 +80,11 @@ async def opened(lane: Lane, markers: Markers, new_producer: NewProducer) -> Lan
 
 async def taken(connection: DedicatedConnection, lane: Lane, after: LaneBatch | None = None) -> LaneBatch:
     """What the lane's owner claims: a row *after* the batch it published, which is not marked yet."""
-    in_flight = after.messages if after else ()
+    in_flight = [message.seq for message in after.messages] if after else ()
     messages = await fetch_batch(connection, [lane], rows_max=1, in_flight=in_flight)
-    [batch] = await claim(connection, messages, {lane.lane: after.batch_id if after else None})
+    batch = LaneBatch(messages=messages, lanes=frozenset({lane.lane}))
+    numbers = await claim(connection, [batch], {lane.lane: after.batch_id if after else None})
+    batch.number.set_result(numbers[lane.lane])
     return batch
 
 
@@ -97,12 +99,12 @@ async def test_g31_what_a_former_owner_publishes_until_it_is_shut_out_is_known(
     lane = await owned(connection, topic)
     former = await opened(lane, markers, new_producer)
     first = await taken(connection, lane)
-    assert (await asyncio.to_thread(former.publish, first.batch_id, first.messages)).fate is Fate.COMMITTED
+    assert (await asyncio.to_thread(former.publish, first)).fate is Fate.COMMITTED
     last = await taken(connection, lane, first)
 
     def late(number: int) -> LaneProducer:
         """The former owner's transaction ends at the last moment at which it can."""
-        assert former.publish(last.batch_id, last.messages).fate is Fate.COMMITTED
+        assert former.publish(last).fate is Fate.COMMITTED
         return new_producer(number)
 
     takeover = await take_over(connection, [lane], markers, late, threads)
@@ -123,7 +125,26 @@ async def test_g31_a_former_owner_is_shut_out_by_the_takeover(
     former = await opened(lane, markers, new_producer)
     batch = await taken(connection, lane)
     await take_over(connection, [lane], markers, new_producer, threads)
-    landing = await asyncio.to_thread(former.publish, batch.batch_id, batch.messages)
+    landing = await asyncio.to_thread(former.publish, batch)
     assert landing.fate is not Fate.COMMITTED
     assert {row["status"] for row in await rows_of(database)} == {"PENDING"}
     assert await asyncio.to_thread(read_topic, kafka_settings.bootstrap_servers, topic) == []
+
+
+async def test_g31_nothing_is_committed_that_is_not_claimed(
+    connection: DedicatedConnection,
+    kafka_settings: KafkaSettings,
+    topic: str,
+    markers: Markers,
+    new_producer: NewProducer,
+    threads: ThreadPoolExecutor,
+) -> None:
+    lane = await owned(connection, topic)
+    owner = await opened(lane, markers, new_producer)
+    messages = await fetch_batch(connection, [lane], rows_max=1, in_flight=())
+    batch = LaneBatch(messages=messages, lanes=frozenset({lane.lane}))
+    batch.number.set_result(None)
+    assert (await asyncio.to_thread(owner.publish, batch)).fate is Fate.UNCLAIMED
+    assert await asyncio.to_thread(read_topic, kafka_settings.bootstrap_servers, topic) == []
+    takeover = await take_over(connection, [lane], markers, new_producer, threads)
+    assert [each.last_id for each in takeover.opened] == [None]

@@ -26,7 +26,7 @@ def message(seq: int, key: str = "a", attempts: int = 0) -> Message:
 
 
 def batch(*messages: Message) -> LaneBatch:
-    return LaneBatch(messages=messages, lanes=frozenset({0}), batch_id=A, number=1)
+    return LaneBatch(messages=messages, lanes=frozenset({0}), batch_id=A)
 
 
 def test_g31_a_batch_whose_marker_is_there_was_published() -> None:
@@ -101,6 +101,13 @@ def test_g25_an_error_of_the_link_is_no_verdict_about_a_row() -> None:
     assert not Landing(fate=Fate.UNPUBLISHED, error=away).refused
     assert Landing(fate=Fate.UNPUBLISHED, error=refused).refused
     assert not Landing(fate=Fate.COMMITTED).refused
+
+
+def test_g34_that_some_record_failed_says_of_none_why() -> None:
+    some = Landing(fate=Fate.UNPUBLISHED, error=KafkaError(KafkaError._INCONSISTENT))
+    assert some.unexplained
+    assert not some.refused
+    assert not Landing(fate=Fate.UNCLAIMED).unexplained
 
 
 def test_g34_rows_of_a_refused_transaction_are_tried_alone_until_one_fails_alone() -> None:
