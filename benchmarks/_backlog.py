@@ -25,6 +25,7 @@ _LANES: Final = 8
 _LOOK_S: Final = 0.2
 _READY_S: Final = 30.0
 _DRAIN_S: Final = 300.0
+_WARM_UP_DRAINS: Final = 6
 
 
 @asynccontextmanager
@@ -117,6 +118,13 @@ class Backlog:
                 if not row["pending"]:
                     return
                 await asyncio.sleep(_LOOK_S)
+
+    async def warm_broker(self) -> None:
+        """Have the broker compile what transactions run through; before, they take it three times as long."""
+        with relays(1, "exactly-once") as running:
+            await self.shared_by(1)
+            for _ in range(_WARM_UP_DRAINS):
+                await self.drain(running)
 
     async def dead_tuples(self) -> int:
         """Row versions left dead so far, once the relays' backends have ended: they report theirs then."""

@@ -27,7 +27,7 @@ BATCH_ROWS: Final = 2_000
 PRODUCER: Final[dict[str, Any]] = {
     "acks": "all",
     "enable.idempotence": True,
-    "linger.ms": 2,
+    "linger.ms": 100,
     "batch.size": 1_000_000,
     "partitioner": "murmur2_random",
     "socket.nagle.disable": True,

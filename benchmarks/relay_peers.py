@@ -203,6 +203,7 @@ async def main(jars: list[Path], rounds: int, events: int, singles: int) -> None
         await admin.execute(SQL["decode_in_memory"])
         await admin.fetch(SQL["reload"])
         async with Connect.started(postgres, jars) as connect:
+            await backlog.warm_broker()
             peers = Peers(postgres, backlog, connect, admin)
             rates = await peer_rates(peers, rounds)
             figures = figures_of(rates) | latencies(await ours_ms(singles), await peers.debezium_ms(singles))
