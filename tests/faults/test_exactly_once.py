@@ -3,13 +3,13 @@
 import asyncio
 import signal
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from confluent_kafka import Producer
-from relaybox.db import Database
+from relaybox.db import Database, DatabaseUnavailable
 from relaybox.local import LocalKafka
-from relaybox.relay import Relay, Signal, _transaction
+from relaybox.relay import Relay, Signal, _exactly_once, _transaction
 from relaybox.settings import KafkaSettings, RelaySettings
 
 from tests.fixtures.moments import WAIT_S, Moments
@@ -37,7 +37,7 @@ def once_in_order(kafka: KafkaSettings, topic: str, count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "moment", ["batch_taken:2", "batch_published:1", "batch_published:4", "batch_marked:2"]
+    "moment", ["batch_taken:2", "batch_claimed:2", "batch_published:1", "batch_published:4", "batch_marked:2"]
 )
 async def test_g31_a_killed_relays_heir_publishes_nothing_twice(
     database: Database, kafka_settings: KafkaSettings, topic: str, make_relay: StartRelay, moment: str
@@ -57,7 +57,7 @@ async def test_g31_a_relay_that_wakes_up_after_its_lanes_were_taken_is_rejected_
     database: Database, kafka_settings: KafkaSettings, topic: str, make_relay: StartRelay
 ) -> None:
     await put_events(database, topic, KEYS, count=COUNT)
-    frozen = make_relay(freeze_at="batch_taken:2")
+    frozen = make_relay(freeze_at="batch_claimed:2")
     await frozen.start()
     await frozen.frozen()
     await make_relay().start()
@@ -69,6 +69,24 @@ async def test_g31_a_relay_that_wakes_up_after_its_lanes_were_taken_is_rejected_
     await notify(database)
     await all_sent(database)
     once_in_order(kafka_settings, topic, COUNT + 1)
+
+
+async def test_g31_what_could_not_be_claimed_is_taken_back_and_published_once(
+    database: Database, kafka_settings: KafkaSettings, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim, refused = _exactly_once.claim, [DatabaseUnavailable("away"), DatabaseUnavailable("still away")]
+
+    async def claim_in_the_end(*args: Any) -> dict[int, int]:
+        if refused:
+            raise refused.pop()
+        return await claim(*args)
+
+    monkeypatch.setattr(_exactly_once, "claim", claim_in_the_end)
+    await put_events(database, topic, KEYS, count=COUNT)
+    async with running(Relay(database, kafka_settings, NO_POLL)):
+        await all_sent(database)
+    assert refused == []
+    once_in_order(kafka_settings, topic, COUNT)
 
 
 async def test_g31_a_lane_about_which_kafka_and_the_database_disagree_stops_until_an_operator_accepts(
@@ -126,7 +144,7 @@ async def test_g26_a_relay_whose_call_to_kafka_hangs_ends_so_that_others_take_it
         statuses.append(status)
         ended.set()
 
-    monkeypatch.setattr("relaybox.relay._pump._HUNG_S", 0.5)
+    monkeypatch.setattr("relaybox.relay._flights._HUNG_S", 0.5)
     monkeypatch.setattr("relaybox.relay._relay.os._exit", end)
     moments = Moments()
     async with running(Relay(database, kafka_settings, NO_POLL, on_signal=moments)):

@@ -32,7 +32,7 @@ _KEYS_MAX: Final = _PAYLOAD_BYTES_MAX
 _PAUSE_S_MIN: Final = 0.002
 #: So many times as long as the last one took: where time is scarce, few tell of many commits.
 _PAUSES_PER_SEND: Final = 10
-_PAUSE_S_MAX: Final = 0.025
+_PAUSE_S_MAX: Final = 0.05
 _log = structlog.get_logger(__name__)
 
 

@@ -175,11 +175,10 @@ class ExactlyOnce:
     async def claim(self, connection: DedicatedConnection, batches: Sequence[Batch]) -> None:
         """Claim them while their records are on their way: both take as long."""
         claimed = [batch for batch in batches if isinstance(batch, LaneBatch)]
-        last_ids = {batch.lane: self._open[batch.lane].last_id for batch in claimed}
         numbers: dict[int, int] = {}
         try:
-            if claimed:
-                numbers = await claim(connection, claimed, last_ids)
+            last_ids = {batch.lane: self._open[batch.lane].last_id for batch in claimed}
+            numbers = await claim(connection, claimed, last_ids)
         finally:
             for batch in claimed:
                 batch.number.set_result(numbers.get(batch.lane))
@@ -278,6 +277,7 @@ class ExactlyOnce:
             return Outcome()  # the relay was closed meanwhile
         if landing.fate is Fate.UNCLAIMED:
             self._drop(batch.lane)
+            self._pause(batch.lane)
             return Outcome()
         _log.info(
             "relay opens a lane anew", lane=batch.lane, fate=landing.fate.value, reason=str(landing.error)
@@ -300,9 +300,6 @@ class ExactlyOnce:
         except LinkDown as down:
             stranded = list(batch.messages) if landing.fate is Fate.UNPUBLISHED else []
             return Outcome(link=down, stranded=stranded)
-        if landing.unexplained:
-            assert landing.error is not None
-            self._suspects.suspect(batch, landing.error)
         return Outcome()
 
     def _is_open(self, lane: Lane) -> bool:

@@ -33,7 +33,7 @@ async def claim(
     batches: Sequence[LaneBatch],
     previous: Mapping[int, UUID | None],
 ) -> dict[int, int]:
-    """Write down what is about to be published, a batch of each lane; the claims' numbers by lane.
+    """Write down what is being published, a batch of each lane; the claims' numbers by lane.
 
     *previous* has the last published batch of each lane. A lane that is not held any more is left out.
     Once this has returned, and not before, the batches may be committed.

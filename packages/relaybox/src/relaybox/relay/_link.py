@@ -189,9 +189,7 @@ def warm_up(producer: Producer) -> None:
         producer.list_topics(timeout=_CONNECT_S)
 
 
-def produce(
-    producer: Producer, message: Message, report: Report | None, give_up_at_s: Callable[[], float]
-) -> None:
+def produce(producer: Producer, message: Message, report: Report, give_up_at_s: Callable[[], float]) -> None:
     """Hand one record to librdkafka, waiting while its queue is full; *report* hears of its failure.
 
     Raises:

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -15,6 +14,7 @@ from relaybox.relay._breaker import Breaker, BreakerState
 from relaybox.relay._delivery import Batch, Delivery, Outcome
 from relaybox.relay._errors import LinkDown
 from relaybox.relay._fetches import Fetch, Fetches
+from relaybox.relay._flights import Flights
 from relaybox.relay._keeper import Keeper, wait_at_most
 from relaybox.relay._lanes import Lane, Lanes
 from relaybox.relay._messages import Message
@@ -37,21 +37,9 @@ _STOP_FLIGHT_S: Final = 5.0
 #: waited for.
 _WAVE_S: Final = 1.0
 _TIDY_S: Final = 10.0
-#: Stalls (5 s without an acknowledgement) and commits (20 s) have ended long before.
-_HUNG_S: Final = 60.0
 #: Lanes are split when nothing is in flight; if that takes longer, at the next heartbeat.
 _QUIET_S: Final = 5.0
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(kw_only=True, slots=True)
-class _Flight:
-    """A batch on its way."""
-
-    batch: Batch
-    outcome: asyncio.Task[Outcome]
-    late: bool = False
-    since_s: float = field(default_factory=time.monotonic)
 
 
 class Pump:
@@ -80,7 +68,7 @@ class Pump:
         self._counters = counters
         self._signal = on_signal
         self._stopping = asyncio.Event()
-        self._flights: list[_Flight] = []
+        self.flights = Flights()
         self._fetches = Fetches()
         self._batch_rows = settings.batch_size
         self._database_failures = 0
@@ -98,19 +86,6 @@ class Pump:
         self.recorder = Recorder(
             database, counters, on_signal, settled=delivery.settle, changed=self._recorded
         )
-
-    @property
-    def in_flight(self) -> Sequence[Message]:
-        """Rows handed to Kafka whose fate is not known."""
-        return [message for flight in self._flights for message in flight.batch.messages]
-
-    def _flying_lanes(self) -> set[int]:
-        return {lane for flight in self._flights for lane in flight.batch.lanes}
-
-    def hung(self) -> bool:
-        """Whether a call to Kafka has not come back for longer than any of its own limits."""
-        starts = [flight.since_s for flight in self._flights]
-        return time.monotonic() - min(starts, default=float("inf")) > _HUNG_S
 
     def stop(self) -> None:
         """Have :meth:`run` return: nothing more is fetched, acknowledgements are awaited 5 s at the most."""
@@ -133,11 +108,10 @@ class Pump:
             except DatabaseError as error:
                 self._database_failures += 1
                 if self._database_failures == 1:
-                    _log.warning("relay cannot read the outbox, trying again", error_code=error.error_code)
+                    _log.warning("relay cannot use the outbox, trying again", error_code=error.error_code)
                 await wait_at_most(self._stopping, link_pause_s(self._database_failures))
-        if self._flights:
-            await asyncio.wait([flight.outcome for flight in self._flights])
-            self._land()
+        await self.flights.all_landed()
+        self._land()
 
     async def close(self) -> None:
         """Drop what is not acknowledged (it is PENDING) and the connections to Kafka."""
@@ -180,7 +154,7 @@ class Pump:
             # Not behind rows of a barred lane: they would stay behind again, and bar it for good.
             if not self._held_back and not fetch.barred:
                 self._begin_fetch(reading, lanes, known=fetched)
-            await self._wait_for_wave()
+            await self.flights.wave_landed(None if self._delivery.one_at_a_time else _WAVE_S)
         # Not one await between here and the choice of what may take off.
         landed = self._land()
         if trouble := self._delivery.trouble():
@@ -204,14 +178,14 @@ class Pump:
         Without a backlog only lanes that are idle and do not rest; with one, ahead of the landing.
         """
         self._fetched_at_s = time.monotonic()
-        ahead = [flight for flight in self._flights if self._in_backlog() and not flight.late]
-        busy = {lane for flight in self._flights if flight not in ahead for lane in flight.batch.lanes}
+        ahead = [flight for flight in self.flights if self._in_backlog() and not flight.late]
+        busy = {lane for flight in self.flights if flight not in ahead for lane in flight.batch.lanes}
         if not self._in_backlog():
             busy |= self._delivery.resting()
         lanes = [lane for lane in lanes if lane.lane not in busy]
-        if len(self._flights) > len(ahead) and (self._probing() or self._delivery.one_at_a_time):
+        if len(self.flights) > len(ahead) and (self._probing() or self._delivery.one_at_a_time):
             lanes = []
-        seqs = [message.seq for message in (*known, *self.in_flight)] + self.recorder.seqs()
+        seqs = [message.seq for message in (*known, *self.flights.messages())] + self.recorder.seqs()
         self._fetches.begin(self._fetch(connection, lanes, seqs), lanes, self.recorder.waiting_keys())
 
     async def _fetch(
@@ -245,18 +219,9 @@ class Pump:
     def _probing(self) -> bool:
         return self.breaker.state is BreakerState.HALF_OPEN
 
-    async def _wait_for_wave(self) -> None:
-        awaited = [flight for flight in self._flights if not flight.late]
-        if awaited:
-            limit_s = None if self._delivery.one_at_a_time else _WAVE_S
-            await asyncio.wait([flight.outcome for flight in awaited], timeout=limit_s)
-            for flight in awaited:
-                flight.late = not flight.outcome.done()
-
     def _land(self) -> bool:
         """Take in what has landed; whether anything has."""
-        landed = [flight for flight in self._flights if flight.outcome.done()]
-        self._flights = [flight for flight in self._flights if not flight.outcome.done()]
+        landed = self.flights.landed()
         for flight in landed:
             outcome = flight.outcome.result()
             if len(outcome.sent) < len(flight.batch.messages):
@@ -280,8 +245,7 @@ class Pump:
         """Let everything land and be recorded; whether nothing is in flight then."""
         try:
             async with asyncio.timeout(_QUIET_S):
-                if self._flights:
-                    await asyncio.wait([flight.outcome for flight in self._flights])
+                await self.flights.all_landed()
                 self._land()
                 await self.recorder.done()
         except TimeoutError:
@@ -291,9 +255,9 @@ class Pump:
 
     def _free(self, fetched: Sequence[Message], fetch: Fetch) -> Sequence[Message]:
         """Of *fetched*, what may take off now: lanes may have gone, and keys failed, since it was read."""
-        if self._delivery.one_at_a_time and self._flights:
+        if self._delivery.one_at_a_time and self.flights:
             return []
-        busy = self._flying_lanes() | fetch.barred
+        busy = self.flights.lanes() | fetch.barred
         waiting = fetch.waiting | self.recorder.waiting_keys()
         fences = {(lane.lane, lane.epoch) for lane in self._lanes.usable()}
         if not fetch.fences <= fences:
@@ -313,14 +277,16 @@ class Pump:
             self._fetches.bar(message.lane for message, _ in prepared.outcome.faulty)
             self.recorder.take(None, prepared.outcome)
         for batch in prepared.batches:
-            flight = _Flight(batch=batch, outcome=self._delivery.launch(batch))
-            flight.outcome.add_done_callback(lambda _: self._keeper.news.set())
-            self._flights.append(flight)
-        await self._delivery.claim(connection, prepared.batches)
+            outcome = self._delivery.launch(batch)
+            outcome.add_done_callback(lambda _: self._keeper.news.set())
+            self.flights.begin(batch, outcome)
         if prepared.batches:
             self._signal(Signal.BATCH_TAKEN)
-        if prepared.outcome.link is not None:
-            self._trip(prepared.outcome.link, [])
+            self._note_busy()  # before a heartbeat may give a lane back
+            await self._delivery.claim(connection, prepared.batches)
+            self._signal(Signal.BATCH_CLAIMED)
+        if down := prepared.outcome.link:
+            self._trip(down, [])
         return prepared.batches
 
     def _recorded(self) -> None:
@@ -334,7 +300,7 @@ class Pump:
 
         A lane given back before its rows are marked would have them published again by its next owner.
         """
-        self._lanes.busy = frozenset(self._flying_lanes() | self.recorder.lanes())
+        self._lanes.busy = frozenset(self.flights.lanes() | self.recorder.lanes())
         self._keeper.breaker = self.breaker.state.value
         if self._lanes.to_release():
             self._keeper.beat_now.set()
@@ -360,7 +326,7 @@ class Pump:
             self._tidy_at_s = time.monotonic() + _TIDY_S
 
     async def _wait_for_news(self, connection: DedicatedConnection) -> None:
-        if self._flights:
+        if self.flights:
             await wait_at_most(self._keeper.news, self._settings.poll_interval)
             return
         due_s = await seconds_until_due(connection, fetched_s=time.monotonic() - self._fetched_at_s)

@@ -82,7 +82,7 @@ class Relay:
         return self._counters.look(
             lanes=self._lanes.owned(),
             members=self._lanes.members,
-            in_flight=len(self._pump.in_flight),
+            in_flight=len(self._pump.flights.messages()),
             breaker=self._pump.breaker.state,
         )
 
@@ -129,7 +129,7 @@ class Relay:
         """
         while True:
             await asyncio.sleep(_WATCH_S)
-            if self._pump.hung():
+            if self._pump.flights.hung():
                 _log.critical("relay ends: a call to Kafka does not come back; start it again")
                 os._exit(_HUNG_STATUS)
 

@@ -142,7 +142,7 @@ async def plan_for_backlogs(connection: DedicatedConnection) -> None:
 
 
 def ranges_of(seqs: Collection[int]) -> str:
-    """*seqs* as the text of an ``int8multirange``: a backlog's batch is a few runs, not 6,000 numbers."""
+    """*seqs* as the text of an ``int8multirange``: a backlog's rows are a few runs, not 10,000 numbers."""
     if not seqs:
         return "{}"
     first, last = min(seqs), max(seqs)

@@ -11,6 +11,7 @@ class Signal(StrEnum):
 
     LANES_CHANGED = "lanes_changed"
     BATCH_TAKEN = "batch_taken"  # handed to the publisher
+    BATCH_CLAIMED = "batch_claimed"  # written down, as far as that is needed
     BATCH_PUBLISHED = "batch_published"  # acknowledged or refused, not recorded yet
     BATCH_MARKED = "batch_marked"
     ROWS_CHARGED = "rows_charged"

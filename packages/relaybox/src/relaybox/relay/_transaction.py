@@ -22,10 +22,10 @@ _INIT_S_MAX: Final = 10.0
 _INIT_S: Final = 2.0
 _COMMIT_S: Final = 5.0
 _COMMIT_S_MIN: Final = 0.1
+#: PostgreSQL has so long to confirm a claim: all that time readers wait for the open transaction.
+_CLAIM_S: Final = 10.0
 #: A commit is repeated as long as its errors are retriable, but no longer than this; then the marker decides.
 _COMMIT_S_MAX: Final = 15.0
-#: librdkafka's refusal to ask for the commit of a transaction in which records failed.
-_SOME_FAILED: Final = KafkaError._INCONSISTENT  # noqa: SLF001 - librdkafka's local codes are spelled so
 _PRODUCER: Final[dict[str, Any]] = {
     **PRODUCER,
     "retry.backoff.ms": 10,
@@ -42,7 +42,7 @@ class Fate(Enum):
     COMMITTED = "committed"
     #: Its commit was never asked for, and cannot be any more.
     UNPUBLISHED = "unpublished"
-    #: Nor can PostgreSQL know of it: it is away, or the lane has another owner.
+    #: Taken back: PostgreSQL has not confirmed the claim, or the lane has another owner.
     UNCLAIMED = "unclaimed"
     #: Only the marker knows.
     UNDECIDED = "undecided"
@@ -60,11 +60,6 @@ class Landing:
     def refused(self) -> bool:
         """Whether a record was the reason, and not the link."""
         return self.error is not None and self.error.code() in ROW_CODES
-
-    @property
-    def unexplained(self) -> bool:
-        """Whether records failed, and nobody has told why."""
-        return self.error is not None and self.error.code() == _SOME_FAILED
 
 
 class LaneProducer:
@@ -114,17 +109,13 @@ class LaneProducer:
                 return
 
     def publish(self, batch: LaneBatch) -> Landing:
-        """Publish *batch* and the marker that says so, all or nothing; committed only when it is claimed.
-
-        Why a record failed is reported of one that is alone; of several, the commit says that some did. Each
-        record with a report costs its acknowledgement a turn at the interpreter's lock.
-        """
+        """Publish *batch* and the marker that says so, all or nothing; committed only when it is claimed."""
         failures: list[KafkaError] = []
-        report = partial(_note_failure, failures) if len(batch.messages) == 1 else None
+        note = partial(_note_failure, failures)
         try:
             self._producer.begin_transaction()
             for message in batch.messages:
-                produce(self._producer, message, report, self._deadline)
+                produce(self._producer, message, note, self._deadline)
             no_marker = partial(_note_no_marker, failures)
             self._markers.produce(self._producer, self._lane, batch.batch_id, no_marker)
             if not flush(self._producer, self._deadline):
@@ -133,7 +124,7 @@ class LaneProducer:
             failures.append(error.args[0])
         if failures:
             return Landing(fate=Fate.UNPUBLISHED, error=_worst(failures))
-        return self._take_back() if batch.number.result() is None else self._commit()
+        return self._commit() if _is_claimed(batch) else self._take_back()
 
     def close(self) -> None:
         """Take back what is not acknowledged; its transaction ends when the lane is next opened."""
@@ -141,22 +132,30 @@ class LaneProducer:
 
     def _take_back(self) -> Landing:
         with suppress(KafkaException):  # whoever opens the lane next ends it; until then its readers wait
-            self._producer.abort_transaction(_COMMIT_S)
+            self._producer.abort_transaction(self._commit_s())
         return Landing(fate=Fate.UNCLAIMED)
 
     def _commit(self) -> Landing:
         until_s = time.monotonic() + _COMMIT_S_MAX
         while True:
-            left_s = max(_COMMIT_S_MIN, min(_COMMIT_S, self._deadline() - time.monotonic()))
             try:
-                self._producer.commit_transaction(left_s)
+                self._producer.commit_transaction(self._commit_s())
             except KafkaException as error:
                 reason: KafkaError = error.args[0]
                 if not reason.retriable() or time.monotonic() > min(until_s, self._deadline()):
-                    fate = Fate.UNPUBLISHED if reason.code() == _SOME_FAILED else Fate.UNDECIDED
-                    return Landing(fate=fate, error=reason)
+                    return Landing(fate=Fate.UNDECIDED, error=reason)
             else:
                 return Landing(fate=Fate.COMMITTED)
+
+    def _commit_s(self) -> float:
+        return max(_COMMIT_S_MIN, min(_COMMIT_S, self._deadline() - time.monotonic()))
+
+
+def _is_claimed(batch: LaneBatch) -> bool:
+    try:
+        return batch.number.result(_CLAIM_S) is not None
+    except TimeoutError:  # should it come after all, it is one whose marker is missing: its rows stay PENDING
+        return False
 
 
 def _note_failure(failures: list[KafkaError], error: KafkaError | None, _message: object) -> None:

@@ -13,7 +13,7 @@ FROM relay_lanes AS l
 JOIN unnest($1::int[], $2::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch
 
 -- name: claim_batches
--- Lanes $1 at epochs $2 are about to publish batches $3, each after the published one $4, with rows $5 (arrays as
+-- Lanes $1 at epochs $2 are publishing batches $3, each after the published one $4, with rows $5 (arrays as
 -- text). Nothing of a lane that was taken over is claimed: FOR SHARE makes a take-over wait, or this see it.
 WITH held AS (
     SELECT l.lane FROM relay_lanes AS l

@@ -103,13 +103,6 @@ def test_g25_an_error_of_the_link_is_no_verdict_about_a_row() -> None:
     assert not Landing(fate=Fate.COMMITTED).refused
 
 
-def test_g34_that_some_record_failed_says_of_none_why() -> None:
-    some = Landing(fate=Fate.UNPUBLISHED, error=KafkaError(KafkaError._INCONSISTENT))
-    assert some.unexplained
-    assert not some.refused
-    assert not Landing(fate=Fate.UNCLAIMED).unexplained
-
-
 def test_g34_rows_of_a_refused_transaction_are_tried_alone_until_one_fails_alone() -> None:
     suspects, refused = Suspects(), KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
     rows = [message(1), message(2), message(3, "b")]

@@ -1,0 +1,75 @@
+"""Batches on their way to Kafka."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from relaybox.relay._delivery import Batch, Outcome
+from relaybox.relay._messages import Message
+
+__all__ = ("Flight", "Flights")
+
+#: Stalls (5 s without an acknowledgement), claims (10 s) and commits (20 s) have ended long before.
+_HUNG_S: Final = 60.0
+
+
+@dataclass(kw_only=True, slots=True)
+class Flight:
+    """A batch on its way."""
+
+    batch: Batch
+    outcome: asyncio.Task[Outcome]
+    #: Others do not wait for it any more.
+    late: bool = False
+    since_s: float = field(default_factory=time.monotonic)
+
+
+class Flights:
+    """What took off and has not been taken in yet."""
+
+    def __init__(self) -> None:
+        self._flights: list[Flight] = []
+
+    def __iter__(self) -> Iterator[Flight]:
+        return iter(self._flights)
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    def messages(self) -> list[Message]:
+        """Rows handed to Kafka whose fate is not known."""
+        return [message for flight in self._flights for message in flight.batch.messages]
+
+    def lanes(self) -> set[int]:
+        """Lanes that have something on its way."""
+        return {lane for flight in self._flights for lane in flight.batch.lanes}
+
+    def hung(self) -> bool:
+        """Whether a call to Kafka has not come back for longer than any of its own limits."""
+        starts = [flight.since_s for flight in self._flights if not flight.outcome.done()]
+        return time.monotonic() - min(starts, default=float("inf")) > _HUNG_S
+
+    def begin(self, batch: Batch, outcome: asyncio.Task[Outcome]) -> None:
+        """*batch* took off."""
+        self._flights.append(Flight(batch=batch, outcome=outcome))
+
+    def landed(self) -> list[Flight]:
+        """Those whose outcome is known, which are none of these any more."""
+        landed = [flight for flight in self._flights if flight.outcome.done()]
+        self._flights = [flight for flight in self._flights if not flight.outcome.done()]
+        return landed
+
+    async def all_landed(self) -> None:
+        """Wait until the outcome of each is known."""
+        if self._flights:
+            await asyncio.wait([flight.outcome for flight in self._flights])
+
+    async def wave_landed(self, limit_s: float | None) -> None:
+        """Wait for all that are not late; who takes longer than *limit_s* is."""
+        awaited = [flight for flight in self._flights if not flight.late]
+        if awaited:
+            await asyncio.wait([flight.outcome for flight in awaited], timeout=limit_s)
+            for flight in awaited:
+                flight.late = not flight.outcome.done()
