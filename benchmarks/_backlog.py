@@ -22,10 +22,12 @@ __all__ = ("SQL", "TOPIC", "Backlog", "Drained", "connected", "relays")
 SQL: Final = load_queries("statements", "backlog.sql")
 TOPIC: Final = "domain-events"
 _LANES: Final = 8
+#: What the container image sets for every service.
+_IMAGE: Final = {"MALLOC_ARENA_MAX": "2"}
 _LOOK_S: Final = 0.2
 _READY_S: Final = 30.0
 _DRAIN_S: Final = 300.0
-_WARM_UP_DRAINS: Final = 6
+_WARM_UP_DRAINS: Final = 12
 
 
 @asynccontextmanager
@@ -152,7 +154,13 @@ def relays(count: int, delivery: str, **environment: str) -> Generator[list[Proc
     with ExitStack() as stack:
         yield [
             stack.enter_context(
-                started(["backend"], SERVICE_TYPE="message-relay", RELAY_DELIVERY=delivery, **environment)
+                started(
+                    ["backend"],
+                    SERVICE_TYPE="message-relay",
+                    RELAY_DELIVERY=delivery,
+                    **_IMAGE,
+                    **environment,
+                )
             )
             for _ in range(count)
         ]

@@ -60,8 +60,11 @@ _REMEMBERED_CHARS_MAX: Final = 512
 
 def is_event(attributes: Attributes) -> bool:
     """Whether a CloudEvent can be made of *attributes*: it has an id and a type."""
-    event_id, event_type, *_ = attributes
-    return event_id is not None and event_type is not None and fits_attribute(event_type)
+    event_type = attributes[1]
+    if attributes[0] is None or event_type is None:
+        return False
+    short = len(event_type) <= _REMEMBERED_CHARS_MAX
+    return _is_type(event_type) if short else fits_attribute(event_type)
 
 
 def headers_of(key: str | None, attributes: Attributes) -> list[Header]:
@@ -91,6 +94,11 @@ def structured(headers: Sequence[Header], data: bytes) -> bytes:
     """The value in structured mode: the attributes in *headers* and *data*, which is JSON as it is stored."""
     attributes = to_json({_ATTRIBUTES[name]: text for name, text in headers})
     return b'%b,"data":%b}' % (attributes[:-1], data)
+
+
+@lru_cache(maxsize=_KINDS_MAX)
+def _is_type(text: str) -> bool:
+    return fits_attribute(text)
 
 
 @lru_cache(maxsize=_KINDS_MAX)

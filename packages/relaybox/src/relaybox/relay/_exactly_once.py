@@ -230,7 +230,11 @@ class ExactlyOnce:
         try:
             async with connected(self._database) as connection:
                 if self._markers is None:
-                    self._markers = Markers(self._connection, await origin_of(connection))
+                    self._markers = Markers(
+                        self._connection,
+                        await origin_of(connection),
+                        deadline=lambda: self._give_up_at_s,
+                    )
                 takeover = await take_over(
                     connection, lanes, self._markers, self._new_producer, self._threads
                 )

@@ -46,6 +46,10 @@ class Flights:
         """Lanes that have something on its way."""
         return {lane for flight in self._flights for lane in flight.batch.lanes}
 
+    def late_rows(self) -> int:
+        """Rows of those that others do not wait for."""
+        return sum(len(flight.batch.messages) for flight in self._flights if flight.late)
+
     def hung(self) -> bool:
         """Whether a call to Kafka has not come back for longer than any of its own limits."""
         starts = [flight.since_s for flight in self._flights if not flight.outcome.done()]

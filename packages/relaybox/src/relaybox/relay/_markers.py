@@ -1,6 +1,7 @@
 """The control topic: which batch of each lane was published last, written in the batch's own transaction."""
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID, uuid4
 
@@ -13,8 +14,9 @@ from relaybox.relay._link import Report, link_faults
 
 __all__ = ("Markers",)
 
-_ANSWER_S: Final = 10.0
-_POLL_S: Final = 5.0
+#: Less than what is left to a relay that stops (G27): whoever waits cannot be told.
+_ANSWER_S: Final = 4.0
+_ANSWER_S_MIN: Final = 0.1
 #: How many records from the end are read first; most hold a lane's last marker behind the remains of
 #: transactions that were taken back.
 _LOOK_BACK: Final = 64
@@ -30,8 +32,16 @@ class Markers:
     Blocking; every method opens what it needs.
     """
 
-    def __init__(self, connection: Mapping[str, Any], origin: UUID) -> None:
+    def __init__(
+        self,
+        connection: Mapping[str, Any],
+        origin: UUID,
+        *,
+        deadline: Callable[[], float] = lambda: float("inf"),
+    ) -> None:
+        """Nobody answers past *deadline*, which may change at any time."""
         self._connection = connection
+        self._deadline = deadline
         self._origin = origin.hex
         self.topic = f"relaybox-markers-{self._origin}"
         self._partitions = 0
@@ -61,7 +71,7 @@ class Markers:
             return
         with link_faults():
             admin: Any = AdminClient(dict(self._connection))
-            held = admin.list_topics(timeout=_ANSWER_S).topics.get(self.topic)
+            held = admin.list_topics(timeout=self._answer_s()).topics.get(self.topic)
         answers: dict[str, Any] = {}
         if held is None:
             config = {"cleanup.policy": "compact"}
@@ -74,7 +84,7 @@ class Markers:
 
     def _created(self, answer: Any, wanted: int) -> None:
         try:
-            answer.result(_ANSWER_S)
+            answer.result(self._answer_s())
         except (KafkaException, TimeoutError) as error:
             reason: Any = error.args[0] if error.args else "no answer"
             if isinstance(reason, KafkaError) and reason.code() == KafkaError.TOPIC_ALREADY_EXISTS:
@@ -118,32 +128,34 @@ class Markers:
             ends: list[TopicPartition] = []
             for lane in left:
                 first, end = consumer.get_watermark_offsets(
-                    TopicPartition(self.topic, lane), timeout=_ANSWER_S
+                    TopicPartition(self.topic, lane), timeout=self._answer_s()
                 )
                 ends.append(TopicPartition(self.topic, lane, max(first, end - look_back)))
                 if end - look_back <= first:
                     left = [other for other in left if other != lane]
-            found.update(_last_of(consumer, ends))
+            found.update(self._last_of(consumer, ends))
             left = [lane for lane in left if lane not in found]
             look_back *= 16
         return found
 
+    def _last_of(self, consumer: Consumer, starts: Sequence[TopicPartition]) -> dict[int, UUID]:
+        """The last record of each partition from *starts* on."""
+        consumer.assign(list(starts))
+        found: dict[int, UUID] = {}
+        reading = {start.partition for start in starts}
+        while reading:
+            message = consumer.poll(self._answer_s())
+            if message is None:
+                raise LinkDown("the broker did not answer with the control topic; check the brokers")
+            error, partition = message.error(), message.partition()
+            if error is None:
+                assert partition is not None
+                found[partition] = UUID(bytes=message.value())
+            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's local codes are spelled so
+                reading.discard(partition or 0)
+            else:
+                raise KafkaException(error)
+        return found
 
-def _last_of(consumer: Consumer, starts: Sequence[TopicPartition]) -> dict[int, UUID]:
-    """The last record of each partition from *starts* on."""
-    consumer.assign(list(starts))
-    found: dict[int, UUID] = {}
-    reading = {start.partition for start in starts}
-    while reading:
-        message = consumer.poll(_POLL_S)
-        if message is None:
-            raise LinkDown("the broker did not answer with the control topic; check the brokers")
-        error, partition = message.error(), message.partition()
-        if error is None:
-            assert partition is not None
-            found[partition] = UUID(bytes=message.value())
-        elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's local codes are spelled so
-            reading.discard(partition or 0)
-        else:
-            raise KafkaException(error)
-    return found
+    def _answer_s(self) -> float:
+        return max(_ANSWER_S_MIN, min(_ANSWER_S, self._deadline() - time.monotonic()))

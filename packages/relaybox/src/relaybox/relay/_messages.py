@@ -79,14 +79,13 @@ def screen(messages: Iterable[Message], limits: Mapping[str, int]) -> Screened:
     publishable: list[Message] = []
     faulty: list[tuple[Message, RowFault]] = []
     waiting: set[str] = set()
+    room = {topic: (limit - _OVERHEAD_BYTES_MAX) // _COPIES_MAX for topic, limit in limits.items()}
     for message in messages:
         _, _, _, topic, key, _, envelope, attributes, _ = message
-        if key in waiting:
+        if waiting and key in waiting:
             continue
-        limit = limits.get(topic)
-        size_max = _COPIES_MAX * (len(envelope) + _CHAR_BYTES_MAX * len(key or "")) + _OVERHEAD_BYTES_MAX
-        fits = limit is not None and size_max <= limit
-        fault = None if fits and is_event(attributes) else _fault_of(message, limit)
+        fits = len(envelope) + _CHAR_BYTES_MAX * len(key or "") <= room.get(topic, -1)
+        fault = None if fits and is_event(attributes) else _fault_of(message, limits.get(topic))
         if fault is None:
             publishable.append(message)
         else:

@@ -194,7 +194,9 @@ class Pump:
         """The next rows of *lanes* that may be published, without the *known* ones."""
         if not lanes:
             return []
-        limit = 1 if self._probing() else self._batch_rows
+        # Less while some lanes stall: what they hold is held too.
+        limit = max(self._settings.batch_size, self._batch_rows - self.flights.late_rows())
+        limit = 1 if self._probing() else limit
         floor = self._keeper.floor
         fetched = await fetch_batch(
             connection,

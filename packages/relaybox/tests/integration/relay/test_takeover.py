@@ -1,13 +1,17 @@
 """A takeover knows what was published until it began, and nothing is published behind its back (G31)."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from relaybox.db import Database, DedicatedConnection
+from relaybox.local import LocalKafka
+from relaybox.relay import _markers
 from relaybox.relay._ask import connected
 from relaybox.relay._delivery import LaneBatch
+from relaybox.relay._errors import LinkDown
 from relaybox.relay._lane_claims import claim, origin_of
 from relaybox.relay._lanes import Lane, Lanes
 from relaybox.relay._link import BATCH_BYTES_MAX, link_settings
@@ -129,6 +133,19 @@ async def test_g31_a_former_owner_is_shut_out_by_the_takeover(
     assert landing.fate is not Fate.COMMITTED
     assert {row["status"] for row in await rows_of(database)} == {"PENDING"}
     assert await asyncio.to_thread(read_topic, kafka_settings.bootstrap_servers, topic) == []
+
+
+async def test_g27_a_relay_that_stops_waits_for_no_marker(
+    connection: DedicatedConnection, kafka_settings: KafkaSettings, kafka_server: LocalKafka
+) -> None:
+    gone = link_settings(kafka_settings), await origin_of(connection)
+    markers = Markers(*gone, deadline=time.monotonic)
+    kafka_server.pause()
+    try:
+        with pytest.raises(LinkDown):
+            await asyncio.wait_for(asyncio.to_thread(markers.read, range(8)), _markers._ANSWER_S)
+    finally:
+        kafka_server.resume()
 
 
 async def test_g31_nothing_is_committed_that_is_not_claimed(
