@@ -10,8 +10,8 @@ _RETRIES_S: Final = (1.0, 2.0, 4.0)
 _LINK_PAUSE_S: Final = 0.1
 _LINK_PAUSE_S_MAX: Final = 2.0
 #: A backlog is taken in batches up to this many times RELAY_BATCH_SIZE, and up to this many rows: round
-#: trips to both servers for every 100 rows drain slower than those for every 5,000. With 6,000 the relay
-#: takes 152 MB instead of 146.
+#: trips to both servers for every 100 rows drain slower than those for every 5,000. With more the relay
+#: would take more than 150 MB.
 _BACKLOG_FACTOR: Final = 50
 _BACKLOG_ROWS_MAX: Final = 5_000
 

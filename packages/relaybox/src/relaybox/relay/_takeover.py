@@ -14,6 +14,7 @@ from relaybox.relay._lane_claims import accepted_markers, claims_of, recover, re
 from relaybox.relay._lanes import Lane
 from relaybox.relay._link import link_faults
 from relaybox.relay._markers import Markers
+from relaybox.relay._rows import plan_for_backlogs
 from relaybox.relay._transaction import LaneProducer
 from relaybox.relay._verdict import judge
 
@@ -59,6 +60,7 @@ async def take_over(
         LinkDown: the control topic cannot be reached or made.
         DatabaseError: PostgreSQL did not answer.
     """
+    await plan_for_backlogs(connection)
     accepted = await accepted_markers(connection, lanes)
     held = [lane for lane in lanes if lane.lane in accepted]
     if not held:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from relaybox.db import Database, DedicatedConnection
 from relaybox.local import LocalKafka
-from relaybox.relay import _markers
+from relaybox.relay import _lane_claims, _markers
 from relaybox.relay._ask import connected
 from relaybox.relay._delivery import LaneBatch
 from relaybox.relay._errors import LinkDown
@@ -133,6 +133,20 @@ async def test_g31_a_former_owner_is_shut_out_by_the_takeover(
     assert landing.fate is not Fate.COMMITTED
     assert {row["status"] for row in await rows_of(database)} == {"PENDING"}
     assert await asyncio.to_thread(read_topic, kafka_settings.bootstrap_servers, topic) == []
+
+
+async def test_g29_a_takeover_does_not_read_the_outbox_from_end_to_end(
+    connection: DedicatedConnection,
+    topic: str,
+    markers: Markers,
+    new_producer: NewProducer,
+    threads: ThreadPoolExecutor,
+) -> None:
+    lane = await owned(connection, topic)
+    await take_over(connection, [lane], markers, new_producer, threads)
+    recover = "EXPLAIN " + _lane_claims._SQL["recover_lane"]
+    plan = [row[0] for row in await connection.fetch(recover, lane.lane, lane.epoch, [1, 2, 3], [])]
+    assert not [line for line in plan if "Seq Scan on event_outbox" in line]
 
 
 async def test_g27_a_relay_that_stops_waits_for_no_marker(
