@@ -29,7 +29,8 @@ class Verdict:
 
     #: Rows that are on the topic: to be marked.
     published_seqs: Sequence[int]
-    #: Claims that were never published: their rows are PENDING and stay so.
+    #: Claims that nobody will ask for again: those never published, whose rows are PENDING and stay so, and
+    #: those published before the last one.
     forgotten: Sequence[int]
     #: The last published batch.
     last_id: UUID | None
@@ -58,7 +59,7 @@ def judge(lane: int, marker: UUID | None, accepted: UUID | None, claims: Sequenc
         )
     return Verdict(
         published_seqs=[seq for claim in published for seq in claim.seqs],
-        forgotten=[claim.number for claim in known.values()],
+        forgotten=[claim.number for claim in (*known.values(), *published[1:])],
         last_id=marker,
     )
 

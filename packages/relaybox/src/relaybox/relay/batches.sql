@@ -31,8 +31,8 @@ RETURNING lane, number
 SELECT lane, number, batch_id, previous_id, seqs FROM relay_batches WHERE lane = ANY ($1::int[]) ORDER BY lane, number
 
 -- name: recover_lane
--- Lane $1 at epoch $2: rows $3 were found published, claims $4 were not, and it is published from again. Says
--- whether the lane is still held.
+-- Lane $1 at epoch $2: rows $3 were found published, claims $4 are not needed any more, and it is published from
+-- again. Says whether the lane is still held.
 WITH held AS (
     -- That a marker is missing is accepted once; a marker, until the claim that follows it is known.
     UPDATE relay_lanes AS l SET fault = NULL,

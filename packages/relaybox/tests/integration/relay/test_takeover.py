@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import asyncpg
 import pytest
 from relaybox.db import Database, DedicatedConnection
 from relaybox.local import LocalKafka
@@ -12,7 +13,7 @@ from relaybox.relay import _lane_claims, _markers
 from relaybox.relay._ask import connected
 from relaybox.relay._delivery import LaneBatch
 from relaybox.relay._errors import LinkDown
-from relaybox.relay._lane_claims import claim, origin_of
+from relaybox.relay._lane_claims import claim, claims_of, origin_of
 from relaybox.relay._lanes import Lane, Lanes
 from relaybox.relay._link import BATCH_BYTES_MAX, link_settings
 from relaybox.relay._markers import Markers
@@ -114,6 +115,8 @@ async def test_g31_what_a_former_owner_publishes_until_it_is_shut_out_is_known(
     takeover = await take_over(connection, [lane], markers, late, threads)
     assert [each.last_id for each in takeover.opened] == [last.batch_id]
     assert [row["status"] for row in await rows_of(database)] == ["SENT", "SENT", "PENDING"]
+    [left] = (await claims_of(connection, [lane.lane]))[lane.lane]
+    assert left.batch_id == last.batch_id, "what was settled is not looked at again"
 
 
 async def test_g31_a_former_owner_is_shut_out_by_the_takeover(
@@ -136,6 +139,7 @@ async def test_g31_a_former_owner_is_shut_out_by_the_takeover(
 
 
 async def test_g29_a_takeover_does_not_read_the_outbox_from_end_to_end(
+    superuser: asyncpg.Connection,
     connection: DedicatedConnection,
     topic: str,
     markers: Markers,
@@ -143,6 +147,7 @@ async def test_g29_a_takeover_does_not_read_the_outbox_from_end_to_end(
     threads: ThreadPoolExecutor,
 ) -> None:
     lane = await owned(connection, topic)
+    await superuser.execute("ANALYZE event_outbox")  # there is one page of it
     await take_over(connection, [lane], markers, new_producer, threads)
     recover = "EXPLAIN " + _lane_claims._SQL["recover_lane"]
     plan = [row[0] for row in await connection.fetch(recover, lane.lane, lane.epoch, [1, 2, 3], [])]
