@@ -31,7 +31,7 @@ _KEYS_MAX: Final = _PAYLOAD_BYTES_MAX
 #: At most this often; the first after a quiet time goes out at once.
 _PAUSE_S_MIN: Final = 0.002
 #: So many times as long as the last one took: where time is scarce, few tell of many commits.
-_PAUSES_PER_SEND: Final = 10
+_PAUSES_PER_SEND: Final = 3
 _PAUSE_S_MAX: Final = 0.05
 _log = structlog.get_logger(__name__)
 
