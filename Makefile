@@ -44,7 +44,7 @@ demo: $(STAMP) ## Tell one whole story, to the running product or to one of its 
 
 env: ## Print the running product's settings: eval "$$(make -s env)"
 	@test -x $(BIN)/backend || { echo "The product does not run; start it with \`make run\`." >&2; exit 1; }
-	@exec backend env
+	@backend env && echo 'export PATH="$(CURDIR)/$(BIN):$$PATH"'
 
 lint: $(STAMP) types ## Check style, types and who imports whom
 	@ruff check --quiet .

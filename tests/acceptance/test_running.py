@@ -49,7 +49,7 @@ def test_make_env_gives_a_shell_the_settings(own: Product) -> None:
     known = own.environment
     names = ("API_URL", "DEV_TOKEN", "JWT_SECRET", "POSTGRES_PASSWORD", "KAFKA_PORT")
     assert told.stdout.split() == [known[name] for name in names], told.stderr
-    token = own.run("bash", "-c", 'eval "$(make -s env)" && .venv/bin/relaybox token --sub somebody').stdout
+    token = own.run("bash", "-c", 'eval "$(make -s env)" && relaybox token --sub somebody').stdout
     with Writer(known["API_URL"], token.strip()) as somebody:
         assert somebody.get(SESSIONS).json()["items"] == []
 

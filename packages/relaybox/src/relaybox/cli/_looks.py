@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
+import asyncpg
 import typer
 from pydantic_core import to_json
 from rich.console import Console
@@ -13,6 +14,7 @@ from rich.text import Text
 
 from relaybox.db import Database, Executor
 from relaybox.settings import PostgresSettings, load_settings
+from relaybox.verify import TablesUnreadable
 
 __all__ = ("age_of", "ask_database", "plain", "print_json", "print_table", "seconds", "table")
 
@@ -28,6 +30,7 @@ def ask_database(work: Callable[[Executor], Awaitable[T]]) -> T:
     Raises:
         SettingsError: POSTGRES_* is malformed.
         DatabaseError: PostgreSQL is away or too busy.
+        TablesUnreadable: the database has no schema of ours.
     """
     return asyncio.run(_ask(load_settings(PostgresSettings), work))
 
@@ -37,6 +40,10 @@ async def _ask(settings: PostgresSettings, work: Callable[[Executor], Awaitable[
     try:
         async with database.connection() as connection:
             return await work(connection)
+    except asyncpg.UndefinedTableError as error:
+        raise TablesUnreadable(
+            f"PostgreSQL refuses: {error}; run relaybox migrate up, or check POSTGRES_DB"
+        ) from error
     finally:
         await database.close()
 

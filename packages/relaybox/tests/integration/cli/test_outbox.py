@@ -72,6 +72,16 @@ async def test_g32_blocked_says_why_a_key_waits_since_when_its_head_and_how_many
     assert (one["head"]["seq"], one["head"]["error_class"], one["behind"]) == (1, "RecordTooLarge", 2)
 
 
+@pytest.mark.parametrize("words", [("list",), ("acts",), ("purge", "--all", "--yes", "--reason", "old")])
+async def test_a_database_without_the_schema_is_told_with_what_to_do(
+    outbox: Outbox, words: tuple[str, ...]
+) -> None:
+    result = await outbox(*words, POSTGRES_DB="postgres")
+    assert result.exit_code == 1
+    assert "run relaybox migrate up, or check POSTGRES_DB" in result.output
+    assert "Traceback" not in result.output
+
+
 async def test_an_outbox_in_order_says_so(database: Database, outbox: Outbox) -> None:
     assert (await outbox("blocked")).stdout == "no key is blocked\n"
     assert (await outbox("list")).stdout == "no such row\n"
