@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
-import asyncpg
 import typer
 from pydantic_core import to_json
 from rich.console import Console
@@ -14,7 +13,7 @@ from rich.text import Text
 
 from relaybox.db import Database, Executor
 from relaybox.settings import PostgresSettings, load_settings
-from relaybox.verify import TablesUnreadable
+from relaybox.verify import tables_needed
 
 __all__ = ("age_of", "ask_database", "plain", "print_json", "print_table", "seconds", "table")
 
@@ -30,7 +29,7 @@ def ask_database(work: Callable[[Executor], Awaitable[T]]) -> T:
     Raises:
         SettingsError: POSTGRES_* is malformed.
         DatabaseError: PostgreSQL is away or too busy.
-        TablesUnreadable: the database has no schema of ours.
+        TablesUnreadable: the database has no schema of ours, or no rights on it.
     """
     return asyncio.run(_ask(load_settings(PostgresSettings), work))
 
@@ -38,12 +37,9 @@ def ask_database(work: Callable[[Executor], Awaitable[T]]) -> T:
 async def _ask(settings: PostgresSettings, work: Callable[[Executor], Awaitable[T]]) -> T:
     database = Database(settings, application_name="relaybox-operator")
     try:
-        async with database.connection() as connection:
-            return await work(connection)
-    except asyncpg.UndefinedTableError as error:
-        raise TablesUnreadable(
-            f"PostgreSQL refuses: {error}; run relaybox migrate up, or check POSTGRES_DB"
-        ) from error
+        with tables_needed():
+            async with database.connection() as connection:
+                return await work(connection)
     finally:
         await database.close()
 

@@ -8,6 +8,7 @@ from relaybox.verify._errors import (
     VerifyError,
 )
 from relaybox.verify._report import VIOLATIONS, Example, Finding, Kind, Report, Tally
+from relaybox.verify._tables import tables_needed
 from relaybox.verify._verify import verify
 
 __all__ = (
@@ -22,5 +23,6 @@ __all__ = (
     "TopicMissing",
     "TopicUnreadable",
     "VerifyError",
+    "tables_needed",
     "verify",
 )

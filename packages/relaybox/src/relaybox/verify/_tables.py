@@ -15,7 +15,7 @@ from relaybox.verify._errors import TablesUnreadable
 from relaybox.verify._records import Partition, Seen
 from relaybox.verify._report import Example, Finding, Kind, Tally
 
-__all__ = ("Horizon", "Snapshot", "Tables")
+__all__ = ("Horizon", "Snapshot", "Tables", "tables_needed")
 
 _SQL: Final = load_queries(__package__ or "relaybox.verify", "verify.sql")
 #: One statement reads or sorts everything there is; the services' limit is for single rows.
@@ -62,7 +62,7 @@ class Tables:
         database = Database(patient, application_name="relaybox-verify")
         connection: Any = await database.dedicated()
         try:
-            with _told():
+            with tables_needed():
                 [settled] = await connection.fetch(_SQL["settle_in"])
                 for name in ("create_events", "create_records", "create_findings", "create_horizons"):
                     await connection.fetch(_SQL[name])
@@ -84,7 +84,7 @@ class Tables:
 
     async def add(self, records: Sequence[Seen]) -> None:
         """Note what was read of the topics."""
-        with _told():
+        with tables_needed():
             await self._connection.copy_records_to_table("verify_records", records=records)
 
     async def judge(self, ends: Mapping[Partition, int]) -> None:
@@ -105,7 +105,7 @@ class Tables:
 
     async def note_horizons(self, horizons: Iterable[Horizon]) -> None:
         """Say how far back the partitions of some keys still reach."""
-        with _told():
+        with tables_needed():
             await self._connection.copy_records_to_table("verify_horizons", records=list(horizons))
 
     async def excuse_expired(self) -> None:
@@ -128,7 +128,7 @@ class Tables:
         return tuple(_finding(row) for row in sorted(rows, key=lambda row: order[row["kind"]]))
 
     async def _ask(self, name: str, *args: Any) -> Sequence[Mapping[str, Any]]:
-        with _told():
+        with tables_needed():
             return await self._connection.fetch(_SQL[name], *args)
 
 
@@ -143,8 +143,13 @@ def _finding(row: Mapping[str, Any]) -> Finding:
 
 
 @contextmanager
-def _told() -> Generator[None]:
-    """PostgreSQL's refusals in our words."""
+def tables_needed() -> Generator[None]:
+    """PostgreSQL's refusals in our words.
+
+    Raises:
+        TablesUnreadable: the tables are not there or may not be used; the message has the remedy.
+        DatabaseError: PostgreSQL is away or too busy.
+    """
     try:
         with map_database_errors():
             yield
