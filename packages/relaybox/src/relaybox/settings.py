@@ -15,6 +15,7 @@ from relaybox.errors import SettingsError
 __all__ = (
     "CloudEventsMode",
     "Compression",
+    "IdempotencySettings",
     "JwtSettings",
     "KafkaSettings",
     "PostgresSettings",
@@ -75,6 +76,8 @@ class PostgresSettings(BaseSettings):
     lock_timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = 3_000
     #: A statement that runs longer is cancelled by the server.
     statement_timeout_ms: Annotated[int, Field(ge=1, le=3_600_000)] = 15_000
+    #: A transaction whose client falls silent for longer is taken back, and with it every lock it held (G69).
+    idle_in_transaction_timeout_ms: Annotated[int, Field(ge=100, le=3_600_000)] = 30_000
     #: Seconds to wait for a new connection before PostgreSQL counts as away.
     connect_timeout_s: Annotated[float, Field(gt=0, le=60)] = 5.0
     #: As libpq's sslmode: ``prefer`` encrypts where the server can, only ``verify-…`` knows who it is.
@@ -247,6 +250,24 @@ class TaskSettings(BaseSettings):
     poll_s: Annotated[float, Field(gt=0, le=60)] = 1.0
     #: Seconds a running task gets to end when its process is told to stop.
     stop_grace_s: Annotated[float, Field(ge=0, le=60)] = 7.0
+
+
+class IdempotencySettings(BaseSettings):
+    """How long answers to keyed requests are remembered, and under which secret."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="IDEMPOTENCY_", frozen=True, extra="ignore", env_ignore_empty=True
+    )
+
+    #: Keys are stored as a keyed hash. Without a secret whoever reads the table can find out whether a key that
+    #: they guess is in it. All processes need the same one; with another one, stored answers are not found.
+    secret: Annotated[SecretStr, Field(min_length=32)] | None = None
+    #: Hours an answer is kept; afterwards its key is a new request (G70).
+    ttl_h: Annotated[float, Field(gt=0, le=8_760)] = 24.0
+    #: An answer with a larger body is remembered without it: executed, and never again (G67).
+    body_bytes_max: Annotated[int, Field(ge=0, le=64 * 1024 * 1024)] = 1024 * 1024
+    #: Seconds between two removals of what has expired.
+    sweep_s: Annotated[float, Field(gt=0, le=86_400)] = 60.0
 
 
 class JwtSettings(BaseSettings):

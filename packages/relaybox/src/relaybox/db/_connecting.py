@@ -16,8 +16,6 @@ from relaybox.settings import PostgresSettings
 __all__ = ("connect", "reached")
 
 T = TypeVar("T")
-#: A client that froze inside a transaction loses it, and with it every lock it held (G69).
-_IDLE_IN_TRANSACTION_MS: Final = 30_000
 #: How fast the server notices that a client died while its statement runs.
 _CLIENT_CHECK_MS: Final = 500
 #: Above the server's own statement_timeout: only a server that has fallen silent takes longer.
@@ -90,7 +88,7 @@ async def _attempt(settings: PostgresSettings, application_name: str, *, tls: ss
             "application_name": application_name,
             "lock_timeout": str(settings.lock_timeout_ms),
             "statement_timeout": str(settings.statement_timeout_ms),
-            "idle_in_transaction_session_timeout": str(_IDLE_IN_TRANSACTION_MS),
+            "idle_in_transaction_session_timeout": str(settings.idle_in_transaction_timeout_ms),
             "client_connection_check_interval": str(_CLIENT_CHECK_MS),
             # JIT never pays for statements this short, and its first plan costs 100 ms.
             "jit": "off",

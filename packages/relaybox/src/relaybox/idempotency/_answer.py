@@ -1,0 +1,118 @@
+"""What is remembered of an answer: enough to give it again, and nothing that belongs to one exchange."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, Self
+
+from pydantic_core import from_json
+
+from relaybox.idempotency._errors import KeyReused, ResponseNotKept
+
+__all__ = ("REPLAYED_HEADERS", "Answer", "Claim", "Stored", "kept_headers", "replay_of", "result_of")
+
+#: All that a replay repeats of an answer's headers (G66), in lower case: no cookie, no date, no request id.
+REPLAYED_HEADERS: Final = frozenset(
+    {
+        "content-type",
+        "content-language",
+        "location",
+        "content-location",
+        "etag",
+        "last-modified",
+        "link",
+    }
+)
+#: What most answers have; left out, so that a claim takes half the space.
+_USUAL: Final[Mapping[str, str]] = {"content-type": "application/json"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """An answer as it goes to a client, less what belongs to one exchange."""
+
+    status: int
+    #: Names in lower case.
+    headers: Mapping[str, str] = field(default_factory=lambda: dict(_USUAL))
+    body: bytes = b""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """A client's key, bound to who sent it and what for."""
+
+    #: As the client sent it; for the inbox alone.
+    key: str
+    #: See :func:`stored_key`.
+    stored_key: str
+    #: See :func:`fingerprint_of`.
+    fingerprint: str
+    ttl_s: float
+    #: A larger body is not kept.
+    body_bytes_max: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stored:
+    """A row of ``idempotency_cache`` with its body."""
+
+    result: Mapping[str, Any]
+    body: bytes | None
+    created_at: datetime
+    expires_at: datetime
+    #: By the store's clock.
+    age_s: float
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """Read one row of the query ``find``."""
+        return cls(
+            result=from_json(row["result"]),
+            body=row["body"],
+            created_at=row["created_at"],
+            expires_at=row["expires_at"],
+            age_s=row["age_s"],
+        )
+
+    def document(self) -> dict[str, Any]:
+        """What was given to ``cache_idempotency_result``."""
+        return {**self.result, "body": self.body} if self.body is not None else dict(self.result)
+
+
+def result_of(
+    answer: Answer, fingerprint: str, *, body_bytes_max: int
+) -> tuple[dict[str, Any], bytes | None]:
+    """The document to store for *answer*, and its body, which lies apart; a body too large is not kept."""
+    kept = {name: value for name, value in answer.headers.items() if name in REPLAYED_HEADERS}
+    result: dict[str, Any] = {"status": answer.status, "fingerprint": fingerprint}
+    if kept != _USUAL:
+        result["headers"] = kept
+    if len(answer.body) > body_bytes_max:
+        return {**result, "body": "too large"}, None
+    return (result, answer.body) if answer.body else ({**result, "body": "empty"}, None)
+
+
+def replay_of(stored: Stored, fingerprint: str) -> Answer:
+    """The answer to give again.
+
+    Raises:
+        KeyReused: it was the answer to another request.
+        ResponseNotKept: its body was too large to keep.
+    """
+    result = stored.result
+    if result.get("fingerprint") != fingerprint:
+        raise KeyReused
+    headers: Mapping[str, str] = result.get("headers", _USUAL)
+    if result.get("body") == "too large":
+        raise ResponseNotKept(result["status"], headers)
+    return Answer(status=result["status"], headers=headers, body=stored.body or b"")
+
+
+def kept_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Those of an answer's raw *headers* that a replay repeats; several of one name become one list."""
+    kept: dict[str, str] = {}
+    for raw_name, raw_value in headers:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        if name in REPLAYED_HEADERS:
+            kept[name] = f"{kept[name]}, {value}" if name in kept else value
+    return kept

@@ -1,0 +1,125 @@
+"""Keys: as clients send them, as the library makes them, and as they are stored."""
+
+import hashlib
+import hmac
+import json
+import re
+from base64 import urlsafe_b64encode
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from pydantic import SecretStr
+
+from relaybox.idempotency._errors import KeyInvalid
+
+__all__ = (
+    "KEY_HEADERS",
+    "fingerprint_of",
+    "generate_key",
+    "generate_key_from_request",
+    "lock_number",
+    "parse_key",
+    "scope_of",
+    "stored_key",
+)
+
+#: In lower case, as ASGI has them; the second is the draft's (draft-ietf-httpapi-idempotency-key-header).
+KEY_HEADERS: Final = (b"x-idempotency-key", b"idempotency-key")
+_KEY_BYTES_MAX: Final = 255
+#: A string of structured fields (RFC 8941, section 3.3.3).
+_QUOTED: Final = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])+)"')
+_ESCAPED: Final = re.compile(r"\\(.)")
+#: What nearly all clients send; a comma would be two values that a proxy has joined.
+_BARE: Final = re.compile(r"[\x21\x23-\x2b\x2d-\x7e]+")
+_GENERATED_CHARS: Final = 32
+#: 160 bits: enough never to meet by chance, and a fifth less index than the whole digest.
+_STORED_BYTES: Final = 20
+_FINGERPRINT_BYTES: Final = 16
+#: Goes with every fingerprint, so that a change of what counts does not turn retries into refusals.
+_FINGERPRINT_VERSION: Final = "1"
+
+
+def parse_key(values: Sequence[bytes]) -> str | None:
+    """The client's key, from its headers' *values*; ``"k"`` and ``k`` are the same (G60), None is no key.
+
+    Raises:
+        KeyInvalid: there are several, or it is empty, over 255 bytes, or not printable ASCII.
+    """
+    if not values:
+        return None
+    if len(values) > 1:
+        raise KeyInvalid("stands in several headers")
+    text = values[0].decode("latin-1").strip(" \t")
+    quoted = _QUOTED.fullmatch(text)
+    if quoted is None and _BARE.fullmatch(text) is None:
+        raise KeyInvalid("is empty, or not one value of printable ASCII" if text.strip('"') else "is empty")
+    key = _ESCAPED.sub(r"\1", quoted[1]) if quoted else text
+    if len(key) > _KEY_BYTES_MAX:
+        raise KeyInvalid(f"is longer than {_KEY_BYTES_MAX} bytes")
+    return key
+
+
+def generate_key_from_request(method: str, path: str, body: Any = None, user_id: str = "") -> str:
+    """``auto:`` and 32 hex digits of SHA-256: equal requests of a user have equal keys (contract, section 5).
+
+    *body* is what was sent (bytes or text) or JSON as Python has it; JSON counts by its content, so that the
+    order of keys and white space make no difference.
+    """
+    return f"auto:{_digest((method.upper(), path, _canonical(body), user_id))}"
+
+
+def generate_key(*parts: object) -> str:
+    """``idem:`` and 32 hex digits of SHA-256 over *parts*, each as text; their borders count."""
+    return f"idem:{_digest(map(str, parts))}"
+
+
+def scope_of(issuer: str, subject: str) -> str:
+    """The principal a key belongs to (G61): the two together are unique, and outlive a token."""
+    return _joined((issuer, subject)).decode()
+
+
+def stored_key(scope: str, key: str, secret: SecretStr | None) -> str:
+    """What stands in ``idempotency_cache.key``: a keyed hash of principal and key, 27 characters."""
+    salt = secret.get_secret_value().encode() if secret else b""
+    return _text(hmac.digest(salt, _joined((scope, key)), "sha256")[:_STORED_BYTES])
+
+
+def lock_number(stored: str) -> int:
+    """The advisory lock of a stored key: 64 bits of its hash, as PostgreSQL counts them."""
+    return int.from_bytes(hashlib.blake2b(stored.encode(), digest_size=8).digest(), signed=True)
+
+
+def fingerprint_of(method: str, path: str, query: bytes, content_type: str, body_digest: bytes) -> str:
+    """What a request is, for telling a retry from another request under the same key (G62).
+
+    Method, path, sorted query, content type without its parameters, and the exact bytes of the body.
+    """
+    pairs = b"&".join(sorted(query.split(b"&"))).decode("latin-1")
+    media_type = content_type.partition(";")[0].strip().lower()
+    parts = _joined((method, path, pairs, media_type)) + body_digest
+    return f"{_FINGERPRINT_VERSION}.{_text(hashlib.sha256(parts).digest()[:_FINGERPRINT_BYTES])}"
+
+
+def _canonical(body: Any) -> str:
+    if isinstance(body, bytes):
+        body = body.decode("utf-8", "surrogateescape")
+    if isinstance(body, str):
+        try:
+            body = json.loads(body)
+        except ValueError:
+            return body
+    return json.dumps(body, sort_keys=True, separators=(",", ":"), default=str)
+
+
+def _digest(parts: Iterable[str]) -> str:
+    return hashlib.sha256(_joined(parts)).hexdigest()[:_GENERATED_CHARS]
+
+
+def _joined(parts: Iterable[str]) -> bytes:
+    """Parts with their lengths before them, so that none can pass for two."""
+    encoded = [part.encode("utf-8", "surrogateescape") for part in parts]
+    return b"".join(len(part).to_bytes(4) + part for part in encoded)
+
+
+def _text(digest: bytes) -> str:
+    return urlsafe_b64encode(digest).rstrip(b"=").decode()

@@ -1,0 +1,190 @@
+"""Answers kept in PostgreSQL, in the transaction of whoever keeps them."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Final, Protocol
+
+from pydantic_core import to_json
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from relaybox.db import executor_of, load_queries, map_database_errors
+from relaybox.idempotency._answer import Stored
+from relaybox.idempotency._keys import generate_key, generate_key_from_request, lock_number, stored_key
+from relaybox.settings import IdempotencySettings, load_settings
+
+__all__ = ("SQL", "IdempotencyService", "IdempotencyStore", "Ttl", "seconds_of")
+
+SQL: Final = load_queries(__package__ or "relaybox.idempotency", "idempotency.sql")
+_EXPIRE_ROWS: Final = 5_000
+#: How long an answer is kept, in seconds if it is a number; None: as long as the settings say.
+Ttl = timedelta | float | None
+
+
+class IdempotencyStore(Protocol):
+    """What keeps answers: PostgreSQL or Redis. One object serves one request.
+
+    A *key* is the client's, or a generated one; *scope* is the principal it belongs to, see :func:`scope_of`.
+    """
+
+    async def try_lock(self, key: str, *, scope: str = "") -> bool:
+        """Whether nobody else works under *key*; held until :meth:`commit` or :meth:`close`."""
+        ...
+
+    async def find(self, key: str, *, scope: str = "") -> Stored | None:
+        """What is kept under *key*; None when there is nothing, or it has expired."""
+        ...
+
+    async def check_idempotency_key(self, key: str, *, scope: str = "") -> dict[str, Any] | None:
+        """The result kept under *key*, with its body as bytes if it has one; None for a new key."""
+        ...
+
+    async def cache_idempotency_result(
+        self, key: str, result: Mapping[str, Any], ttl: Ttl = None, *, scope: str = ""
+    ) -> bool:
+        """Keep *result*, JSON whose ``body`` may be bytes, for *ttl*; False if a live one is there."""
+        ...
+
+    async def invalidate_key(self, key: str, *, scope: str = "") -> bool:
+        """Forget *key*; False if nothing was kept under it."""
+        ...
+
+    async def cleanup_expired(self) -> int:
+        """Remove what has expired; returns how many keys were."""
+        ...
+
+    async def commit(self) -> None:
+        """Make durable what was kept, and let go of the lock."""
+        ...
+
+    async def close(self) -> None:
+        """Give back what is held; what was not committed is as if it had never been."""
+        ...
+
+
+class IdempotencyService:
+    """An :class:`IdempotencyStore` in *session*'s transaction: kept if, and only if, that commits.
+
+    So effect and answer are one (G63). The session must see what others commit while it runs: READ COMMITTED,
+    PostgreSQL's default. REPEATABLE READ would look for an answer in a snapshot older than its lock.
+    """
+
+    def __init__(self, session: AsyncSession, *, settings: IdempotencySettings | None = None) -> None:
+        """*settings* is read from ``IDEMPOTENCY_*`` if left out."""
+        self._session = session
+        self._db = executor_of(session)
+        self._settings = settings or load_settings(IdempotencySettings)
+
+    generate_key = staticmethod(generate_key)
+    generate_key_from_request = staticmethod(generate_key_from_request)
+
+    async def try_lock(self, key: str, *, scope: str = "") -> bool:
+        """Whether nobody else works under *key*, without waiting; held until the transaction ends.
+
+        An advisory lock of the transaction: a process that dies lets go of it at once.
+
+        Raises:
+            DatabaseUnavailable: PostgreSQL is away.
+        """
+        with map_database_errors():
+            [row] = await self._db.fetch(SQL["lock"], lock_number(self._row_key(key, scope)))
+        return row["mine"]
+
+    async def find(self, key: str, *, scope: str = "") -> Stored | None:
+        """What is kept under *key*; None when there is nothing, or it has expired.
+
+        Raises:
+            DatabaseUnavailable: PostgreSQL is away.
+        """
+        with map_database_errors():
+            rows = await self._db.fetch(SQL["find"], [self._row_key(key, scope)])
+        return Stored.from_row(rows[0]) if rows and not rows[0]["expired"] else None
+
+    async def check_idempotency_key(self, key: str, *, scope: str = "") -> dict[str, Any] | None:
+        """The result kept under *key*, with its body as bytes if it has one; None for a new key.
+
+        Raises:
+            DatabaseUnavailable: PostgreSQL is away.
+        """
+        stored = await self.find(key, scope=scope)
+        return None if stored is None else stored.document()
+
+    async def cache_idempotency_result(
+        self, key: str, result: Mapping[str, Any], ttl: Ttl = None, *, scope: str = ""
+    ) -> bool:
+        """Keep *result*, JSON whose ``body`` may be bytes, for *ttl*; False if a live one is there.
+
+        Raises:
+            ValueError: *ttl* is not more than nothing, or *result* is no JSON.
+            DatabaseUnavailable: PostgreSQL is away.
+            DatabaseBusy: another transaction, not yet ended, is keeping one under this key.
+        """
+        document, body = _parted(result)
+        ttl_s = seconds_of(ttl, self._settings)
+        with map_database_errors():
+            rows = await self._db.fetch(SQL["keep"], self._row_key(key, scope), document, body, ttl_s)
+        return bool(rows)
+
+    async def invalidate_key(self, key: str, *, scope: str = "") -> bool:
+        """Forget *key*; False if nothing was kept under it.
+
+        Raises:
+            DatabaseUnavailable: PostgreSQL is away.
+        """
+        with map_database_errors():
+            return bool(await self._db.fetch(SQL["invalidate"], self._row_key(key, scope)))
+
+    async def cleanup_expired(self) -> int:
+        """Remove claims that have expired, in this transaction; returns how many.
+
+        For many at once use ``relaybox sweep``, which commits in between and empties the bodies' slots too.
+
+        Raises:
+            DatabaseUnavailable: PostgreSQL is away.
+        """
+        removed = 0
+        with map_database_errors():
+            while True:
+                [row] = await self._db.fetch(SQL["expire"], _EXPIRE_ROWS)
+                removed += row["removed"]
+                if row["removed"] < _EXPIRE_ROWS:
+                    return removed
+
+    async def commit(self) -> None:
+        """Commit the session.
+
+        Raises:
+            DatabaseUnavailable: PostgreSQL is away; whether it committed, the key answers when it is back.
+        """
+        with map_database_errors():
+            await self._session.commit()
+
+    async def close(self) -> None:
+        """Roll back what was not committed, and give the connection back."""
+        await self._session.close()
+
+    def _row_key(self, key: str, scope: str) -> str:
+        return stored_key(scope, key, self._settings.secret)
+
+
+def seconds_of(ttl: Ttl, settings: IdempotencySettings) -> float:
+    """Seconds that an answer is kept.
+
+    Raises:
+        ValueError: *ttl* is not more than nothing.
+    """
+    seconds = settings.ttl_h * 3_600 if ttl is None else _seconds(ttl)
+    if not seconds > 0:
+        raise ValueError(f"ttl must be more than 0 seconds, not {seconds}")
+    return seconds
+
+
+def _seconds(ttl: timedelta | float) -> float:
+    return ttl.total_seconds() if isinstance(ttl, timedelta) else float(ttl)
+
+
+def _parted(result: Mapping[str, Any]) -> tuple[str, bytes | None]:
+    """The document and the bytes that lie apart from it."""
+    body = result.get("body")
+    if not isinstance(body, bytes):
+        return to_json(result).decode(), None
+    return to_json({name: value for name, value in result.items() if name != "body"}).decode(), body

@@ -1,0 +1,107 @@
+"""Expired answers leave: claims row by row in small transactions, bodies a whole slot at a time (G70)."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from prometheus_client import CollectorRegistry, Gauge
+
+from relaybox.db import TRANSIENT_ERRORS, Database, Executor
+from relaybox.idempotency._service import SQL
+from relaybox.settings import IdempotencySettings
+
+__all__ = ("Sweeper", "Swept", "sweep")
+
+_log: Final = structlog.get_logger(__name__)
+#: Claims of one statement: 5 ms of work, and never a lock on a live row.
+_CLAIMS_MAX: Final = 1_000
+#: More than one round of all slots.
+_STEPS_MAX: Final = 8
+#: Bodies gather in one slot for this part of their life, so that they leave at the latest half of it late.
+_SLOT_SHARE: Final = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Swept:
+    """What a sweep has done."""
+
+    claims: int
+    #: Slots of bodies that were emptied.
+    slots: int
+    #: Someone was reading in a slot that is due; it is emptied the next time.
+    busy: bool
+
+
+async def sweep(db: Executor, settings: IdempotencySettings) -> Swept:
+    """Remove every claim that has expired, and the bodies of slots in which all have.
+
+    Any number of processes may call it at any time: one acts, the others return at once. *db* must not be in
+    a transaction: each step is one, of 1,000 claims at the most, and no live row is ever locked.
+
+    Raises:
+        DatabaseUnavailable: PostgreSQL is away.
+        DatabaseBusy: the server cancelled a statement for its own limits.
+    """
+    claims, slots, step = 0, 0, None
+    while True:
+        [row] = await db.fetch(SQL["expire"], _CLAIMS_MAX)
+        claims += row["removed"]
+        if row["removed"] < _CLAIMS_MAX:
+            break
+    for _ in range(_STEPS_MAX):
+        [row] = await db.fetch(SQL["retain_bodies"], settings.ttl_h * 3_600 * _SLOT_SHARE)
+        step = row["step"]
+        slots += step == "emptied"
+        if step in (None, "busy"):
+            break
+    return Swept(claims=claims, slots=slots, busy=step == "busy")
+
+
+class Sweeper:
+    """Sweeps now and then; a part of every service, of which any number may run."""
+
+    def __init__(
+        self, database: Database, settings: IdempotencySettings, registry: CollectorRegistry
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._stopping = asyncio.Event()
+        self._records = Gauge(
+            "relaybox_idempotency_records",
+            "Answers kept, as PostgreSQL's statistics know.",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        self._lag = Gauge(
+            "relaybox_idempotency_expiry_lag_seconds",
+            "Seconds for which the oldest expired answer has waited for its removal.",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+
+    async def run(self) -> None:
+        """Sweep until :meth:`stop`; PostgreSQL may be away meanwhile."""
+        while not self._stopping.is_set():
+            try:
+                async with self._database.connection() as connection:
+                    await self._sweep(connection)
+            except TRANSIENT_ERRORS as error:
+                _log.warning("expired answers stay for now", reason=str(error))
+            try:
+                async with asyncio.timeout(self._settings.sweep_s):
+                    await self._stopping.wait()
+            except TimeoutError:
+                continue
+
+    def stop(self) -> None:
+        """End :meth:`run` after what is in hand."""
+        self._stopping.set()
+
+    async def _sweep(self, connection: Executor) -> None:
+        swept = await sweep(connection, self._settings)
+        [standing] = await connection.fetch(SQL["standing"])
+        self._records.set(standing["records"] or 0)
+        self._lag.set(standing["lag_s"] or 0.0)
+        if swept.claims or swept.slots:
+            _log.debug("expired answers removed", claims=swept.claims, slots=swept.slots)

@@ -1,0 +1,66 @@
+-- name: lock
+-- Whether nobody else works under this key; until the transaction ends. In a statement of its own, so that the
+-- next one reads what the last holder has committed.
+SELECT pg_try_advisory_xact_lock($1) AS mine
+
+-- name: find
+-- The answers that are kept under keys, expired ones too, which a new use must remove first. A body with another
+-- time of expiry belongs to an earlier use of its key.
+SELECT claim.key, claim.result::text AS result, body.body, claim.created_at, claim.expires_at,
+    claim.expires_at <= clock_timestamp() AS expired,
+    extract(epoch FROM clock_timestamp() - claim.created_at)::float8 AS age_s
+FROM idempotency_cache AS claim
+LEFT JOIN idempotency_bodies AS body ON body.key = claim.key AND body.expires_at = claim.expires_at
+WHERE claim.key = ANY($1::text[])
+
+-- name: forget_expired
+-- Make room for new claims under keys whose old ones have expired.
+DELETE FROM idempotency_cache WHERE key = ANY($1::text[]) AND expires_at <= clock_timestamp()
+
+-- name: keep
+-- Keep an answer, unless a live one is there; an expired one gives way. Everything hangs on the claim.
+WITH claim AS (
+    INSERT INTO idempotency_cache (key, result, expires_at)
+    VALUES ($1, $2::jsonb, clock_timestamp() + make_interval(secs => $4))
+    ON CONFLICT (key) DO UPDATE
+        SET result = excluded.result, created_at = now(), expires_at = excluded.expires_at
+        WHERE idempotency_cache.expires_at <= clock_timestamp()
+    RETURNING key, expires_at
+),
+body AS (
+    INSERT INTO idempotency_bodies (key, body, expires_at)
+    SELECT key, $3, expires_at FROM claim WHERE $3::bytea IS NOT NULL
+    ON CONFLICT (key, slot) DO UPDATE SET body = excluded.body, expires_at = excluded.expires_at
+)
+SELECT key FROM claim
+
+-- name: invalidate
+-- Forget a key, live or expired.
+WITH body AS (
+    DELETE FROM idempotency_bodies WHERE key = $1
+)
+DELETE FROM idempotency_cache WHERE key = $1
+RETURNING key
+
+-- name: expire
+-- Remove claims that have expired, the oldest first, $1 at the most; one session at a time, the others do nothing.
+WITH turn AS MATERIALIZED (
+    SELECT pg_try_advisory_xact_lock(hashtext('relaybox'), hashtext('expire_claims')) AS mine
+),
+gone AS (
+    DELETE FROM idempotency_cache
+    WHERE (SELECT mine FROM turn) AND expires_at <= clock_timestamp() AND ctid = ANY(ARRAY(
+        SELECT ctid FROM idempotency_cache
+        WHERE expires_at <= clock_timestamp() ORDER BY expires_at LIMIT $1))
+    RETURNING key
+)
+SELECT count(*) AS removed FROM gone
+
+-- name: retain_bodies
+-- One step of emptying the slots of bodies.
+SELECT relaybox_retain_bodies(make_interval(secs => $1)) AS step
+
+-- name: standing
+-- How many claims there are, as the statistics know, and for how long the oldest expired one has waited.
+SELECT (SELECT n_live_tup FROM pg_stat_user_tables WHERE relid = 'idempotency_cache'::regclass) AS records,
+    greatest(0, extract(epoch FROM clock_timestamp() - (SELECT min(expires_at) FROM idempotency_cache)))::float8 AS lag_s
