@@ -19,6 +19,7 @@ _PRODUCT = (
     "OUTBOX_",
     "LOG_",
     "HEALTH_",
+    "IDEMPOTENCY_",
     "RELAYBOX_DATA",
 )
 #: What says which servers the suite itself starts is not the product's.

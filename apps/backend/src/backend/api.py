@@ -4,7 +4,7 @@ from importlib.metadata import version
 from typing import Final
 
 from fastapi import FastAPI
-from relaybox.http import Backbone, create_app
+from relaybox.http import Backbone, IdempotencyMiddleware, create_app
 from relaybox.service import ServiceSettings
 from relaybox.settings import KafkaSettings, load_settings
 from relaybox.telemetry import HealthState, check_kafka, check_postgres, configure_logging
@@ -39,5 +39,6 @@ def create_api() -> FastAPI:
         registry=backbone.registry,
         cors_origins=api.origins(),
     )
+    app.add_middleware(IdempotencyMiddleware, registry=backbone.registry)
     app.include_router(genesis_router(backbone), prefix=PREFIX)
     return app

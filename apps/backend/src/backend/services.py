@@ -10,10 +10,11 @@ from typing import Final
 import uvicorn
 from relaybox.commands import CommandService
 from relaybox.consumers import Consumer
+from relaybox.idempotency import Sweeper
 from relaybox.outbox import Notifier, OutboxSettings
 from relaybox.relay import Relay, RelayCollector, TopicsFirst
-from relaybox.service import footing, run_until_signal
-from relaybox.settings import RelaySettings, TaskSettings, load_settings
+from relaybox.service import Footing, footing, run_until_signal
+from relaybox.settings import IdempotencySettings, RelaySettings, TaskSettings, load_settings
 from relaybox.telemetry import AddressUnusable, CommandMetrics, open_address
 from uvicorn.supervisors import Multiprocess
 
@@ -99,7 +100,8 @@ async def _run_relay() -> None:
         settings = load_settings(RelaySettings)
         relay = Relay(on.database, on.kafka, settings)
         on.registry.register(RelayCollector(relay.statistics))
-        await run_until_signal(TopicsFirst(relay, on.kafka, settings, load_settings(OutboxSettings)))
+        first = TopicsFirst(relay, on.kafka, settings, load_settings(OutboxSettings))
+        await run_until_signal(first, _sweeper(on))
 
 
 async def _run_agent() -> None:
@@ -116,7 +118,12 @@ async def _run_agent() -> None:
         )
         await notifier.start()
         try:
-            await run_until_signal(Consumer(on.database, on.kafka, [agent.subscription()]), agent.runner)
+            consumer = Consumer(on.database, on.kafka, [agent.subscription()])
+            await run_until_signal(consumer, agent.runner, _sweeper(on))
         finally:
             await commands.close()
             await notifier.stop()
+
+
+def _sweeper(on: Footing) -> Sweeper:
+    return Sweeper(on.database, load_settings(IdempotencySettings), on.registry)

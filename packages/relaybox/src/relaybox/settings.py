@@ -259,8 +259,8 @@ class IdempotencySettings(BaseSettings):
         env_prefix="IDEMPOTENCY_", frozen=True, extra="ignore", env_ignore_empty=True
     )
 
-    #: Keys are stored as a keyed hash. Without a secret whoever reads the table can find out whether a key that
-    #: they guess is in it. All processes need the same one; with another one, stored answers are not found.
+    #: Keys are stored as a keyed hash. Without a secret whoever reads the table can find out whether a key
+    #: they guess is in it. All processes need the same one; under another, stored answers are not found.
     secret: Annotated[SecretStr, Field(min_length=32)] | None = None
     #: Hours an answer is kept; afterwards its key is a new request (G70).
     ttl_h: Annotated[float, Field(gt=0, le=8_760)] = 24.0

@@ -8,25 +8,29 @@ from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic_core import from_json, to_json
-from relaybox.commands import AggregateNotFound
+from relaybox.commands import AggregateNotFound, CommandResult
 from relaybox.commands import Request as Command
 from relaybox.errors import Detail
 from relaybox.http import (
     AUTH_ERRORS,
     BODY_ERRORS,
     DATABASE_ERRORS,
+    KEY_ERRORS,
     Backbone,
     BadHeader,
     Principal,
     ValidationFailed,
+    answer_once,
     bearer,
     caller_of,
     command_router,
     error_responses,
     id_of,
+    json_answer,
     json_body,
     read_model,
 )
+from relaybox.idempotency import Answer
 from relaybox_types.genesis_api import CreateSessionRequest, SessionList, SessionState, SessionSummary
 from starlette.responses import Response
 
@@ -57,7 +61,7 @@ def _add_create(router: APIRouter, backbone: Backbone) -> None:
         openapi_extra=json_body(CreateSessionRequest),
         responses={
             201: {"model": SessionState, "headers": {"Location": {"schema": {"type": "string"}}}},
-            **error_responses(*AUTH_ERRORS, *BODY_ERRORS, BadHeader, *DATABASE_ERRORS),
+            **error_responses(*AUTH_ERRORS, *BODY_ERRORS, BadHeader, *KEY_ERRORS, *DATABASE_ERRORS),
         },
     )
     async def create(request: Request, principal: Annotated[Principal, authenticated]) -> Response:
@@ -69,11 +73,12 @@ def _add_create(router: APIRouter, backbone: Backbone) -> None:
             creates=True,
             caller=caller_of(request, principal, backbone.service),
         )
-        await backbone.take(genesis, command)
-        view = await backbone.commands.read(genesis, command.aggregate_id, actor=principal.subject)
-        location = f"{request.url.path.rstrip('/')}/{command.aggregate_id}/state"
-        body_bytes = to_json(_state(view.aggregate, view.pending))
-        return Response(body_bytes, 201, {"Location": location}, media_type="application/json")
+
+        def created(result: CommandResult) -> Answer:
+            location = f"{request.url.path.rstrip('/')}/{result.aggregate_id}/state"
+            return json_answer(201, _state(result.aggregate, {}), location=location)
+
+        return await answer_once(request, principal, command, backbone, genesis, created)
 
     _ = create
 

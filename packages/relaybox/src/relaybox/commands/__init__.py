@@ -1,6 +1,6 @@
 """Commands: declared by a domain, decided by pure functions, taken in one transaction."""
 
-from relaybox.commands._decide import Caller, CommandResult, Request
+from relaybox.commands._decide import Caller, CommandResult, Keyed, Request
 from relaybox.commands._domain import Aggregate, Domain, SnapshotQueries
 from relaybox.commands._errors import (
     AggregateNotFound,
@@ -30,6 +30,7 @@ __all__ = (
     "EventType",
     "Events",
     "Fact",
+    "Keyed",
     "PayloadInvalid",
     "Request",
     "Settlement",

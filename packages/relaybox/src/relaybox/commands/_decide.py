@@ -1,6 +1,6 @@
 """From a loaded aggregate and a command to what must be written; pure."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Self
@@ -16,9 +16,20 @@ from relaybox.commands._errors import AggregateNotFound, DuplicateCommand, Paylo
 from relaybox.commands._facts import Events, Fact, Settlement
 from relaybox.db import holds_nul
 from relaybox.errors import Detail, described
+from relaybox.idempotency import Answer, Claim
 from relaybox.outbox import OutboxSettings
 
-__all__ = ("Caller", "CommandResult", "Decision", "Loaded", "Request", "decide", "loaded_from_row")
+__all__ = (
+    "Caller",
+    "CommandResult",
+    "Decision",
+    "Keyed",
+    "Loaded",
+    "Request",
+    "check_owner",
+    "decide",
+    "loaded_from_row",
+)
 
 _EVENTS_MAX: Final = 100
 
@@ -66,6 +77,16 @@ class Request:
     #: Makes a new aggregate under ``aggregate_id``, which nobody else may have chosen.
     creates: bool = False
     command_id: UUID = field(default_factory=uuid4)
+    #: Under which key of the client's; null for a command without one.
+    keyed: "Keyed | None" = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Keyed:
+    """A client's key, and what the same key is answered with again."""
+
+    claim: Claim
+    answer: "Callable[[CommandResult], Answer]"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +100,8 @@ class CommandResult:
     #: The aggregate and its version after the command.
     aggregate_id: UUID
     version: int
+    #: The aggregate itself, of its domain's class, as it was written.
+    aggregate: Any = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,6 +129,8 @@ class Decision:
     #: Event id and envelope as JSON, in order.
     facts: tuple[tuple[UUID, str], ...]
     settlements: tuple[Settlement, ...]
+    #: The aggregate after the command.
+    aggregate: Aggregate
 
     def result(self) -> CommandResult:
         """What to tell the sender once this is committed."""
@@ -116,6 +141,7 @@ class Decision:
             message="Command processed successfully" if done else "Command accepted; an agent works on it",
             aggregate_id=self.request.aggregate_id,
             version=self.version,
+            aggregate=self.aggregate,
         )
 
 
@@ -139,8 +165,7 @@ def decide(domain: Domain[Any], request: Request, loaded: Loaded | None, outbox:
         CommandRefused: the aggregate's rules say no.
     """
     caller = request.caller
-    if loaded is not None and not caller.internal and loaded.owner != caller.actor:
-        raise AggregateNotFound(request.aggregate_id)
+    check_owner(request, loaded)
     handler = domain.handler(request.command_type, internal=caller.internal, creates=request.creates)
     command = _parse(handler, request)
     document = _document(request)
@@ -151,6 +176,17 @@ def decide(domain: Domain[Any], request: Request, loaded: Loaded | None, outbox:
         raise StaleVersion(request.expected_version, state.version)
     events = handler.decide(state, command, request.command_id)
     return _decision(domain, handler, request, document, state, events, outbox)
+
+
+def check_owner(request: Request, loaded: Loaded | None) -> None:
+    """Agents act on anybody's aggregate, everybody else on their own.
+
+    Raises:
+        AggregateNotFound: it belongs to another principal.
+    """
+    caller = request.caller
+    if loaded is not None and not caller.internal and loaded.owner != caller.actor:
+        raise AggregateNotFound(request.aggregate_id)
 
 
 def _parse(handler: Handler[Any], request: Request) -> BaseModel:
@@ -216,6 +252,7 @@ def _decision(
         topic=topic,
         facts=tuple(facts),
         settlements=tuple(fact.settles for fact in events if fact.settles),
+        aggregate=after,
     )
 
 

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from relaybox.commands._decide import CommandResult, Decision, Loaded, Request, decide
+from relaybox.commands._decide import CommandResult, Decision, Loaded, Request, check_owner, decide
 from relaybox.commands._domain import Domain
 from relaybox.commands._errors import AggregateNotFound
 from relaybox.commands._record import Statements
 from relaybox.db import Database, DatabaseBusy, DatabaseUnavailable, Executor, RetryTransaction
 from relaybox.errors import RelayboxError
+from relaybox.idempotency import Replay, RequestInFlight, Stored, replay_of
 from relaybox.outbox import Notifier, OutboxSettings
 
 __all__ = ("Gatherer",)
@@ -59,6 +60,8 @@ class Gatherer:
         self._notifier = notifier
         self._outbox = outbox
         self._waiting: deque[_Ticket] = deque()
+        #: Stored keys of commands that wait or are in flight here.
+        self._claimed: set[str] = set()
         self._busy: set[UUID] = set()
         self._workers: set[asyncio.Task[None]] = set()
 
@@ -67,15 +70,26 @@ class Gatherer:
 
         Raises:
             DatabaseBusy: more than 2,000 commands wait already, or this one did so for 10 s.
+            RequestInFlight: one with the same key does.
+            Replay: the key was answered already.
         """
         if len(self._waiting) >= _WAITING_COMMANDS_MAX:
             raise DatabaseBusy(f"{_WAITING_COMMANDS_MAX} commands wait already; try again later")
         loop = asyncio.get_running_loop()
         ticket = _Ticket(request, loop.create_future(), loop.time() + _WAIT_S_MAX)
+        if request.keyed is not None:
+            self._claim(ticket)
         self._waiting.append(ticket)
         if len(self._workers) < _WORKERS_MAX:
             self._workers.add(asyncio.create_task(self._work(), name=f"commands-{self._domain.name}"))
         return await ticket.answer
+
+    def _claim(self, ticket: _Ticket) -> None:
+        key = self._statements.stored_key(ticket.request)
+        if key in self._claimed:
+            raise RequestInFlight
+        self._claimed.add(key)
+        ticket.answer.add_done_callback(lambda _: self._claimed.discard(key))
 
     async def close(self) -> None:
         """Wait until nothing is in flight."""
@@ -130,7 +144,8 @@ class Gatherer:
         if not tickets:
             return
         async with self._database.connection() as connection:
-            decided = self._decide(tickets, await self._load(connection, tickets))
+            found = await self._load(connection, tickets)
+            decided = self._decide(tickets, found, await self._answered(connection, tickets))
             for creates in (False, True):
                 part = [pair for pair in decided if pair[0].request.creates == creates]
                 if part:
@@ -146,8 +161,12 @@ class Gatherer:
         ids = [ticket.request.aggregate_id for ticket in tickets if not ticket.request.creates]
         return dict(await self._statements.load(connection, ids)) if ids else {}
 
+    async def _answered(self, connection: Executor, tickets: Sequence[_Ticket]) -> dict[str, Stored]:
+        keyed = [ticket.request for ticket in tickets if ticket.request.keyed is not None]
+        return await self._statements.answered(connection, keyed) if keyed else {}
+
     def _decide(
-        self, tickets: Sequence[_Ticket], found: dict[UUID, Loaded]
+        self, tickets: Sequence[_Ticket], found: dict[UUID, Loaded], answered: dict[str, Stored]
     ) -> list[tuple[_Ticket, Decision]]:
         decided: list[tuple[_Ticket, Decision]] = []
         for ticket in tickets:
@@ -156,10 +175,20 @@ class Gatherer:
             try:
                 if loaded is None and not request.creates:
                     raise AggregateNotFound(request.aggregate_id)
+                self._replay(request, loaded, answered)
                 decided.append((ticket, decide(self._domain, request, loaded, self._outbox)))
-            except RelayboxError as refusal:
+            except (RelayboxError, Replay) as refusal:
                 self._fail([ticket], refusal)
         return decided
+
+    def _replay(self, request: Request, loaded: Loaded | None, answered: dict[str, Stored]) -> None:
+        """Give the answer again, to whoever may still see the aggregate (G68)."""
+        if request.keyed is None:
+            return
+        check_owner(request, loaded)
+        stored = answered.get(self._statements.stored_key(request))
+        if stored is not None:
+            raise replay_of(stored, request.keyed.claim.fingerprint)
 
     async def _write(self, connection: Executor, part: Sequence[tuple[_Ticket, Decision]]) -> None:
         """Write and answer at once, so that a later failure cannot make a written command run again.

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic_core import to_json
 
-from relaybox.commands._decide import Decision, Loaded, loaded_from_row
+from relaybox.commands._decide import Decision, Loaded, Request, loaded_from_row
 from relaybox.commands._domain import Domain
 from relaybox.commands._errors import AggregateNotFound, ConstraintViolated, PayloadInvalid
 from relaybox.db import (
@@ -19,12 +19,18 @@ from relaybox.db import (
     sqlstate_of,
 )
 from relaybox.errors import Detail
+from relaybox.idempotency import QUERIES, Stored, parted, result_of, stored_key
+from relaybox.settings import IdempotencySettings
 
 __all__ = ("Statements",)
 
 #: Indexes on which two commands meet that raced for one aggregate; any other belongs to the domain.
 _RACE_CONSTRAINTS: Final = frozenset(
-    {"idx_command_inbox_unique_pending_command", "domain_events_aggregate_version_key"}
+    {
+        "idx_command_inbox_unique_pending_command",
+        "domain_events_aggregate_version_key",
+        "idempotency_cache_pkey",
+    }
 )
 _INTEGRITY_CLASS: Final = "23"
 _DATA_CLASS: Final = "22"
@@ -35,8 +41,9 @@ _SQL: Final = load_queries(__package__ or "relaybox.commands", "commands.sql")
 class Statements:
     """The two statements of the command path for one domain; every call is one round-trip."""
 
-    def __init__(self, domain: Domain[Any]) -> None:
+    def __init__(self, domain: Domain[Any], keys: IdempotencySettings) -> None:
         self._aggregate_type = domain.aggregate_type
+        self._keys = keys
         self.load_text = _SQL.including("load", load=domain.snapshots.load)
         self.create_text = _SQL.including("record", snapshot=domain.snapshots.create)
         self.advance_text = _SQL.including("record", snapshot=domain.snapshots.advance)
@@ -71,8 +78,33 @@ class Statements:
         """
         text = self.create_text if creates else self.advance_text
         with map_database_errors(), _named_refusals(decisions[0].request.command_type):
-            rows = await executor.fetch(text, *_arguments(decisions))
+            rows = await executor.fetch(text, *_arguments(decisions), *self._claims(decisions))
         return {row["id"] for row in rows}
+
+    async def answered(self, executor: Executor, requests: Sequence[Request]) -> dict[str, Stored]:
+        """What is kept under the keys of *requests*, by stored key; expired ones make room for new."""
+        keys = [self.stored_key(request) for request in requests]
+        rows = await executor.fetch(QUERIES["find"], keys)
+        if any(row["expired"] for row in rows):
+            await executor.fetch(QUERIES["forget_expired"], keys)
+        return {row["key"]: Stored.from_row(row) for row in rows if not row["expired"]}
+
+    def stored_key(self, request: Request) -> str:
+        """Under which key the answer to *request*, a keyed one, is kept."""
+        assert request.keyed is not None, "a request without a key"
+        return stored_key(request.keyed.claim.scope, request.keyed.claim.key, self._keys.secret)
+
+    def _claims(self, decisions: Sequence[Decision]) -> tuple[Any, ...]:
+        keyed = [(d, d.request.keyed) for d in decisions if d.request.keyed is not None]
+        kept = [parted(result_of(one.answer(decision.result()), one.claim)) for decision, one in keyed]
+        return (
+            [decision.request.keyed and decision.request.keyed.claim.key for decision in decisions],
+            [decision.request.aggregate_id for decision, _ in keyed],
+            [self.stored_key(decision.request) for decision, _ in keyed],
+            [document for document, _ in kept],
+            [one.claim.ttl_s for _, one in keyed],
+            [body for _, body in kept],
+        )
 
 
 @contextmanager

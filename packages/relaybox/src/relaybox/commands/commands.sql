@@ -20,11 +20,27 @@ WITH advanced AS (
 -- include: snapshot
 ),
 inbox AS (
-    INSERT INTO command_inbox (id, session_id, command_type, payload, status)
-    SELECT command.id, command.session_id, command.type, command.payload::jsonb, command.status
-    FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::command_status[])
-        AS command (id, session_id, type, payload, status)
+    INSERT INTO command_inbox (id, session_id, command_type, payload, status, idempotency_key)
+    SELECT command.id, command.session_id, command.type, command.payload::jsonb, command.status, command.key
+    FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::command_status[], $17::text[])
+        AS command (id, session_id, type, payload, status, key)
     JOIN advanced ON advanced.id = command.session_id
+),
+claim AS (
+    -- Fails where another command was first under the key: then nothing of this statement is written.
+    INSERT INTO idempotency_cache (key, result, expires_at)
+    SELECT claim.key, claim.result::jsonb, clock_timestamp() + make_interval(secs => claim.ttl_s)
+    FROM unnest($18::uuid[], $19::text[], $20::text[], $21::float8[]) AS claim (aggregate_id, key, result, ttl_s)
+    JOIN advanced ON advanced.id = claim.aggregate_id
+    RETURNING key, expires_at
+),
+answer AS (
+    INSERT INTO idempotency_bodies (key, body, expires_at)
+    SELECT claim.key, body.body, claim.expires_at
+    FROM unnest($19::text[], $22::bytea[]) AS body (key, body)
+    JOIN claim ON claim.key = body.key
+    WHERE body.body IS NOT NULL
+    ON CONFLICT (key, slot) DO UPDATE SET body = excluded.body, expires_at = excluded.expires_at
 ),
 fact AS (
     SELECT event_id, aggregate_id, topic, envelope::jsonb AS envelope, position

@@ -104,6 +104,22 @@ class Database:
             finally:
                 await connection.close()
 
+    async def begin(self) -> AsyncSession:
+        """A session whose transaction, READ COMMITTED, has begun; the caller commits and closes it.
+
+        Raises:
+            DatabaseUnavailable: PostgreSQL is away.
+            DatabaseBusy: no connection became free in time.
+        """
+        db = self.sessions()
+        try:
+            with map_database_errors():
+                await self._connect(db, "READ COMMITTED")
+        except BaseException:
+            await db.close()
+            raise
+        return db
+
     async def run_in_transaction(
         self,
         work: Callable[[AsyncSession], Awaitable[T]],
@@ -136,12 +152,13 @@ class Database:
     async def _run_once(self, work: Callable[[AsyncSession], Awaitable[T]], isolation: Isolation) -> T:
         with map_database_errors():
             async with self.sessions() as db:
-                await reached(
-                    db.connection(execution_options={"isolation_level": isolation}), self.engine.url
-                )
+                await self._connect(db, isolation)
                 result = await work(db)
                 await db.commit()
                 return result
+
+    async def _connect(self, db: AsyncSession, isolation: Isolation) -> None:
+        await reached(db.connection(execution_options={"isolation_level": isolation}), self.engine.url)
 
     async def dedicated(self) -> DedicatedConnection:
         """A connection outside the pool, for whoever must keep one: LISTEN. The caller closes it.

@@ -20,6 +20,7 @@ from relaybox.http._errors import (
     JsonNotStorable,
     JsonTooDeep,
     MalformedJson,
+    StreamRefused,
     TokenExpired,
     TokenInvalid,
     TokenMissing,
@@ -27,9 +28,21 @@ from relaybox.http._errors import (
     ValidationFailed,
     validation_details,
 )
+from relaybox.http._idempotency import IdempotencyMiddleware
+from relaybox.http._idempotent import idempotent
 from relaybox.http._requests import RequestMiddleware, request_id_of
-from relaybox.http._routes import COMMAND_ERRORS, DATABASE_ERRORS, caller_of, command_router, id_of
+from relaybox.http._routes import (
+    COMMAND_ERRORS,
+    DATABASE_ERRORS,
+    KEY_ERRORS,
+    answer_once,
+    caller_of,
+    command_router,
+    id_of,
+    json_answer,
+)
 from relaybox.http._tokens import Principal, SharedSecretVerifier, TokenVerifier, make_token
+from relaybox.http._unit import UnitOfWork, unit_of_work
 
 __all__ = (
     "ANSWERS",
@@ -38,6 +51,7 @@ __all__ = (
     "BODY_ERRORS",
     "COMMAND_ERRORS",
     "DATABASE_ERRORS",
+    "KEY_ERRORS",
     "Authenticate",
     "Backbone",
     "BadHeader",
@@ -46,19 +60,23 @@ __all__ = (
     "ErrorAnswer",
     "ErrorAnswers",
     "HttpError",
+    "IdempotencyMiddleware",
     "JsonNotStorable",
     "JsonTooDeep",
     "MalformedJson",
     "Principal",
     "RequestMiddleware",
     "SharedSecretVerifier",
+    "StreamRefused",
     "TokenExpired",
     "TokenInvalid",
     "TokenMissing",
     "TokenVerifier",
+    "UnitOfWork",
     "UnsupportedMediaType",
     "ValidationFailed",
     "aggregate_router",
+    "answer_once",
     "bearer",
     "caller_of",
     "command_router",
@@ -66,10 +84,13 @@ __all__ = (
     "error_response",
     "error_responses",
     "id_of",
+    "idempotent",
+    "json_answer",
     "json_body",
     "make_token",
     "read_json",
     "read_model",
     "request_id_of",
+    "unit_of_work",
     "validation_details",
 )

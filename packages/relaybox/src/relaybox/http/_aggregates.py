@@ -7,14 +7,24 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from relaybox.commands import Aggregate, AggregateNotFound, Domain
+from relaybox.commands import Aggregate, AggregateNotFound, CommandResult, Domain
 from relaybox.commands import Request as Command
 from relaybox.http._answers import error_responses
 from relaybox.http._auth import AUTH_ERRORS, bearer
 from relaybox.http._backbone import Backbone
 from relaybox.http._body import BODY_ERRORS, json_body, read_model
-from relaybox.http._routes import COMMAND_ERRORS, DATABASE_ERRORS, Id, caller_of, command_router, id_of
+from relaybox.http._routes import (
+    COMMAND_ERRORS,
+    DATABASE_ERRORS,
+    Id,
+    answer_once,
+    caller_of,
+    command_router,
+    id_of,
+    json_answer,
+)
 from relaybox.http._tokens import Principal
+from relaybox.idempotency import Answer
 
 __all__ = ("aggregate_router",)
 
@@ -70,11 +80,12 @@ def _add_create(router: APIRouter, backbone: Backbone, domain: Domain[A], model:
             creates=True,
             caller=caller_of(request, principal, backbone.service),
         )
-        await backbone.take(domain, command)
-        view = await backbone.commands.read(domain, command.aggregate_id, actor=principal.subject)
-        location = f"{request.url.path}/{command.aggregate_id}/state"
-        body_json = view.aggregate.model_dump_json()
-        return Response(body_json, 201, {"Location": location}, media_type="application/json")
+
+        def created(result: CommandResult) -> Answer:
+            location = f"{request.url.path}/{result.aggregate_id}/state"
+            return json_answer(201, result.aggregate, location=location)
+
+        return await answer_once(request, principal, command, backbone, domain, created)
 
     _ = create
 

@@ -31,10 +31,12 @@ from relaybox.db import DatabaseBusy, DatabaseUnavailable, RetryTransaction
 from relaybox.errors import RelayboxError, described
 from relaybox.http._errors import BodyTooLarge, HttpError, UnsupportedMediaType, ValidationFailed
 from relaybox.http._requests import request_id_of
+from relaybox.idempotency import KeyInvalid, KeyMissing, KeyReused, RequestInFlight, ResponseNotKept
 from relaybox.outbox import MessageTooLarge
 
 __all__ = (
     "ANSWERS",
+    "REFUSAL",
     "ErrorAnswer",
     "ErrorAnswers",
     "error_response",
@@ -44,6 +46,8 @@ __all__ = (
 )
 
 _log: Final = structlog.get_logger(__name__)
+#: Where a scope holds the error it was answered with, for the middlewares around.
+REFUSAL: Final = "relaybox.refusal"
 #: Where the framework refuses for the same reason as we do, the code is the same too; Python's
 #: own names of these three changed between versions.
 _CODES: Final = {
@@ -89,6 +93,14 @@ ANSWERS: Final[ErrorAnswers] = {
         status=422, fields=lambda error: {"details": error.details} if error.details else {}
     ),
     ConstraintViolated: ErrorAnswer(status=409),
+    KeyInvalid: ErrorAnswer(status=400),
+    KeyMissing: ErrorAnswer(status=400),
+    RequestInFlight: ErrorAnswer(status=409, headers={"Retry-After": "1"}),
+    KeyReused: ErrorAnswer(status=422),
+    ResponseNotKept: ErrorAnswer(
+        status=410,
+        fields=lambda error: {"original_status": error.original_status, "location": error.location},
+    ),
     # The other refusals of the outbox are mistakes of ours.
     MessageTooLarge: ErrorAnswer(status=422),
 }
@@ -126,6 +138,7 @@ def error_response(request: Request, error: RelayboxError, answers: ErrorAnswers
     answer = _answer_of(type(error), answers)
     if answer is None:
         return internal_error(request, error)
+    request.scope[REFUSAL] = error
     fields = {"error_code": error.error_code, "message": str(error), **answer.fields(error)}
     return _response(request, answer.status, fields, answer.headers)
 

@@ -33,7 +33,14 @@ _CORS_REQUEST_HEADERS: Final = (
     "X-Idempotency-Key",
     "X-Request-Id",
 )
-_CORS_ANSWER_HEADERS: Final = ("Location", "Retry-After", "X-Request-Id")
+_CORS_ANSWER_HEADERS: Final = (
+    "Idempotency-Expires",
+    "Idempotency-Status",
+    "Idempotent-Replayed",
+    "Location",
+    "Retry-After",
+    "X-Request-Id",
+)
 _CORS_FRESH_S: Final = 600
 
 
@@ -55,6 +62,8 @@ def create_app(
     *checks*), ``/metrics`` (of *registry*), ``/docs`` and ``/openapi.json`` are served. Paths are
     taken as written: a missing or superfluous slash at the end is a 404, never a redirect, which
     would lose the token of some clients.
+
+    Middlewares that the application adds run inside of all this, so that what they answer has it too.
 
     Run it with ``log_config=None, access_log=False``: the log line per request is written here.
     """
@@ -83,6 +92,7 @@ def create_app(
             max_age=_CORS_FRESH_S,
         )
     app.add_middleware(RequestMiddleware, metrics=HttpMetrics(registry))
+    app.outer = len(app.user_middleware)
     return app
 
 

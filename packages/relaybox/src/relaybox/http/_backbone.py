@@ -17,8 +17,9 @@ from relaybox.db import Database
 from relaybox.errors import RelayboxError
 from relaybox.http._live import LiveStreams
 from relaybox.http._tokens import SharedSecretVerifier, TokenVerifier
+from relaybox.idempotency import Replay, Sweeper
 from relaybox.outbox import Notifier
-from relaybox.settings import JwtSettings, PostgresSettings, load_settings
+from relaybox.settings import IdempotencySettings, JwtSettings, PostgresSettings, load_settings
 from relaybox.telemetry import CommandMetrics, DatabaseMetrics
 
 __all__ = ("Backbone",)
@@ -48,6 +49,7 @@ class Backbone:
         self.notifier.attach(database.sessions)
         self.commands = CommandService(database, domains, notifier=self.notifier, source_service=service)
         self.live = LiveStreams(database)
+        self._sweeper = Sweeper(database, load_settings(IdempotencySettings), self.registry)
         self._metrics = CommandMetrics(self.registry)
         DatabaseMetrics(self.registry).watch(database)
 
@@ -73,6 +75,9 @@ class Backbone:
         except RelayboxError as error:
             self._metrics.decided(command_type=known, outcome=error.error_code)
             raise
+        except Replay:
+            self._metrics.decided(command_type=known, outcome="REPLAYED")
+            raise
         self._metrics.decided(command_type=known, outcome=result.status)
         return result
 
@@ -81,10 +86,13 @@ class Backbone:
         """Run with the application: ``create_app(lifespan=backbone.lifespan, …)``."""
         await self.notifier.start()
         await self.live.start()
+        sweeping = asyncio.create_task(self._sweeper.run(), name="idempotency-sweeper")
         try:
             with _on_shutdown_signal(self.live.end):
                 yield
         finally:
+            self._sweeper.stop()
+            await sweeping
             await self.live.stop()
             await self.commands.close()
             await self.notifier.stop()

@@ -8,7 +8,8 @@
         ├── MalformedJson, BadHeader                   400
         ├── BodyTooLarge                               413
         ├── UnsupportedMediaType                       415
-        └── JsonTooDeep, JsonNotStorable, ValidationFailed   422
+        ├── JsonTooDeep, JsonNotStorable, ValidationFailed   422
+        └── StreamRefused                          500
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ __all__ = (
     "JsonNotStorable",
     "JsonTooDeep",
     "MalformedJson",
+    "StreamRefused",
     "TokenExpired",
     "TokenInvalid",
     "TokenMissing",
@@ -138,6 +140,18 @@ class ValidationFailed(HttpError):
     def __init__(self, details: Sequence[Detail]) -> None:
         super().__init__("The request has the wrong form; see details")
         self.details = details
+
+
+class StreamRefused(HttpError):
+    """Raised when an endpoint streams an answer that must be whole before anything is committed (G67)."""
+
+    error_code = "STREAM_REFUSED"
+    status = 500
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"{path} streams its answer, which cannot be kept; return a whole one, or take no key"
+        )
 
 
 def validation_details(error: ValidationError, *, within: str = "body") -> list[Detail]:

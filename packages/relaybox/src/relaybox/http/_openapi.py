@@ -16,6 +16,14 @@ _FASTAPI_ERRORS: Final = ("HTTPValidationError", "ValidationError")
 class Application(FastAPI):
     """A FastAPI application whose document names our error bodies and holds every model once."""
 
+    #: Middlewares that stay around all that are added later: request ids, CORS, error bodies.
+    outer: int = 0
+
+    def add_middleware(self, middleware_class: Any, *args: Any, **kwargs: Any) -> None:
+        """Add a middleware around those added before it, and inside of the library's own."""
+        super().add_middleware(middleware_class, *args, **kwargs)
+        self.user_middleware.insert(self.outer, self.user_middleware.pop(0))
+
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document, built at the first call."""
         if self.openapi_schema is None:

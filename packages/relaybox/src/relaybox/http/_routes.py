@@ -2,7 +2,9 @@
 
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, Final, TypeVar
 from uuid import UUID
 
@@ -21,6 +23,7 @@ from relaybox.commands import (
     ConstraintViolated,
     Domain,
     DuplicateCommand,
+    Keyed,
     PayloadInvalid,
     StaleVersion,
     UnknownCommand,
@@ -33,13 +36,24 @@ from relaybox.http._auth import AUTH_ERRORS, SCHEME, bearer
 from relaybox.http._backbone import Backbone
 from relaybox.http._body import BODY_ERRORS, json_body, read_model
 from relaybox.http._errors import BadHeader, TokenMissing, ValidationFailed
+from relaybox.http._exchange import claim_of
 from relaybox.http._requests import request_id_of
 from relaybox.http._sse import EventStreamResponse
 from relaybox.http._tokens import Principal
+from relaybox.idempotency import Answer, KeyInvalid, KeyReused, RequestInFlight, ResponseNotKept
 from relaybox.outbox import MessageTooLarge
 from relaybox.telemetry import current_traceparent
 
-__all__ = ("COMMAND_ERRORS", "DATABASE_ERRORS", "caller_of", "command_router", "id_of")
+__all__ = (
+    "COMMAND_ERRORS",
+    "DATABASE_ERRORS",
+    "KEY_ERRORS",
+    "answer_once",
+    "caller_of",
+    "command_router",
+    "id_of",
+    "json_answer",
+)
 
 A = TypeVar("A", bound=Aggregate)
 
@@ -47,6 +61,8 @@ _SQL: Final = load_queries(__package__ or "relaybox.http", "http.sql")
 _TICKET_S: Final = 60
 _VERSION_MAX: Final = 2_147_483_647
 DATABASE_ERRORS: Final[tuple[type[RelayboxError], ...]] = (DatabaseUnavailable, DatabaseBusy)
+#: What a route may raise that honours idempotency keys.
+KEY_ERRORS: Final[tuple[type[RelayboxError], ...]] = (KeyInvalid, RequestInFlight, KeyReused, ResponseNotKept)
 #: What sending a command may raise beside the errors of its body and its token.
 COMMAND_ERRORS: Final[tuple[type[RelayboxError], ...]] = (
     BadHeader,
@@ -58,6 +74,7 @@ COMMAND_ERRORS: Final[tuple[type[RelayboxError], ...]] = (
     CommandRefused,
     ConstraintViolated,
     MessageTooLarge,
+    *KEY_ERRORS,
     *DATABASE_ERRORS,
 )
 _READ_ERRORS: Final = (*AUTH_ERRORS, AggregateNotFound, *DATABASE_ERRORS)
@@ -90,6 +107,33 @@ def caller_of(request: Request, principal: Principal, service: str) -> Caller:
         traceparent=current_traceparent(),
         correlation_id=_correlation_of(request),
     )
+
+
+async def answer_once(
+    request: Request,
+    principal: Principal,
+    command: Command,
+    backbone: Backbone,
+    domain: Domain[Any],
+    answer: Callable[[CommandResult], Answer],
+) -> Response:
+    """Take *command* and answer by its result; with an idempotency key, what was answered the first time.
+
+    Raises:
+        KeyInvalid: the key's header is not one key.
+        Replay: the key was answered already; the middleware gives that answer.
+        RelayboxError: see :meth:`Backbone.take`.
+    """
+    claim = await claim_of(request, principal)
+    keyed = None if claim is None else Keyed(claim=claim, answer=answer)
+    given = answer(await backbone.take(domain, replace(command, keyed=keyed)))
+    return Response(given.body, given.status, given.headers)
+
+
+def json_answer(status: int, body: object, *, location: str | None = None) -> Answer:
+    """An answer with *body* as JSON, and a ``Location``."""
+    headers = {"content-type": "application/json"} | ({} if location is None else {"location": location})
+    return Answer(status=status, headers=headers, body=to_json(body))
 
 
 def command_router(backbone: Backbone, domain: Domain[A]) -> APIRouter:
@@ -138,8 +182,7 @@ def _add_commands(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> N
             expected_version=body.expected_version,
             caller=caller_of(request, principal, backbone.service),
         )
-        result = await backbone.take(domain, command)
-        return _accepted(request, result)
+        return await answer_once(request, principal, command, backbone, domain, partial(_accepted, request))
 
     _ = send
 
@@ -265,12 +308,11 @@ def _add_stream(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> Non
     _ = stream_ticket, events
 
 
-def _accepted(request: Request, result: CommandResult) -> Response:
+def _accepted(request: Request, result: CommandResult) -> Answer:
     body = {"command_id": result.command_id, "status": result.status, "message": result.message}
     if result.status == "COMPLETED":
-        return Response(to_json(body), 200, media_type="application/json")
-    location = f"{request.url.path}/{result.command_id}"
-    return Response(to_json(body), 202, {"Location": location}, media_type="application/json")
+        return json_answer(200, body)
+    return json_answer(202, body, location=f"{request.url.path}/{result.command_id}")
 
 
 def _cursor(last_event_id: str | None, after: int) -> int:

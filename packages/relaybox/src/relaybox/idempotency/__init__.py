@@ -4,6 +4,7 @@ from relaybox.idempotency._answer import (
     REPLAYED_HEADERS,
     Answer,
     Claim,
+    Replay,
     Stored,
     kept_headers,
     replay_of,
@@ -27,11 +28,19 @@ from relaybox.idempotency._keys import (
     scope_of,
     stored_key,
 )
-from relaybox.idempotency._service import IdempotencyService, IdempotencyStore, Ttl, seconds_of
+from relaybox.idempotency._service import (
+    QUERIES,
+    IdempotencyService,
+    IdempotencyStore,
+    Ttl,
+    parted,
+    seconds_of,
+)
 from relaybox.idempotency._sweep import Sweeper, Swept, sweep
 
 __all__ = (
     "KEY_HEADERS",
+    "QUERIES",
     "REPLAYED_HEADERS",
     "Answer",
     "Claim",
@@ -41,6 +50,7 @@ __all__ = (
     "KeyInvalid",
     "KeyMissing",
     "KeyReused",
+    "Replay",
     "RequestInFlight",
     "ResponseNotKept",
     "Stored",
@@ -53,6 +63,7 @@ __all__ = (
     "kept_headers",
     "lock_number",
     "parse_key",
+    "parted",
     "replay_of",
     "result_of",
     "scope_of",

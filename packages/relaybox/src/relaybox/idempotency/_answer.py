@@ -9,7 +9,16 @@ from pydantic_core import from_json
 
 from relaybox.idempotency._errors import KeyReused, ResponseNotKept
 
-__all__ = ("REPLAYED_HEADERS", "Answer", "Claim", "Stored", "kept_headers", "replay_of", "result_of")
+__all__ = (
+    "REPLAYED_HEADERS",
+    "Answer",
+    "Claim",
+    "Replay",
+    "Stored",
+    "kept_headers",
+    "replay_of",
+    "result_of",
+)
 
 #: All that a replay repeats of an answer's headers (G66), in lower case: no cookie, no date, no request id.
 REPLAYED_HEADERS: Final = frozenset(
@@ -34,17 +43,18 @@ class Answer:
     status: int
     #: Names in lower case.
     headers: Mapping[str, str] = field(default_factory=lambda: dict(_USUAL))
-    body: bytes = b""
+    #: None: there is no end to it, or nobody wants to keep it.
+    body: bytes | None = b""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
     """A client's key, bound to who sent it and what for."""
 
-    #: As the client sent it; for the inbox alone.
+    #: As the client sent it, or generated.
     key: str
-    #: See :func:`stored_key`.
-    stored_key: str
+    #: Whose key it is.
+    scope: str
     #: See :func:`fingerprint_of`.
     fingerprint: str
     ttl_s: float
@@ -79,21 +89,28 @@ class Stored:
         return {**self.result, "body": self.body} if self.body is not None else dict(self.result)
 
 
-def result_of(
-    answer: Answer, fingerprint: str, *, body_bytes_max: int
-) -> tuple[dict[str, Any], bytes | None]:
-    """The document to store for *answer*, and its body, which lies apart; a body too large is not kept."""
+class Replay(Exception):
+    """Raised where a request turns out to be answered already; the middleware answers it again (G66)."""
+
+    def __init__(self, answer: Answer, stored: Stored) -> None:
+        super().__init__("answered before")
+        self.answer = answer
+        self.stored = stored
+
+
+def result_of(answer: Answer, claim: Claim) -> dict[str, Any]:
+    """What to keep of *answer* under *claim*: a result whose ``body`` is bytes, or a word."""
+    result: dict[str, Any] = {"status": answer.status, "fingerprint": claim.fingerprint}
     kept = {name: value for name, value in answer.headers.items() if name in REPLAYED_HEADERS}
-    result: dict[str, Any] = {"status": answer.status, "fingerprint": fingerprint}
     if kept != _USUAL:
         result["headers"] = kept
-    if len(answer.body) > body_bytes_max:
-        return {**result, "body": "too large"}, None
-    return (result, answer.body) if answer.body else ({**result, "body": "empty"}, None)
+    if answer.body is None or len(answer.body) > claim.body_bytes_max:
+        return {**result, "body": "too large"}
+    return {**result, "body": answer.body or "empty"}
 
 
-def replay_of(stored: Stored, fingerprint: str) -> Answer:
-    """The answer to give again.
+def replay_of(stored: Stored, fingerprint: str) -> Replay:
+    """What gives the answer again.
 
     Raises:
         KeyReused: it was the answer to another request.
@@ -103,9 +120,10 @@ def replay_of(stored: Stored, fingerprint: str) -> Answer:
     if result.get("fingerprint") != fingerprint:
         raise KeyReused
     headers: Mapping[str, str] = result.get("headers", _USUAL)
-    if result.get("body") == "too large":
+    if stored.body is None and result.get("body") != "empty":
         raise ResponseNotKept(result["status"], headers)
-    return Answer(status=result["status"], headers=headers, body=stored.body or b"")
+    answer = Answer(status=result["status"], headers=headers, body=stored.body or b"")
+    return Replay(answer, stored)
 
 
 def kept_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:

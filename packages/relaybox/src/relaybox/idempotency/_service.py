@@ -12,9 +12,9 @@ from relaybox.idempotency._answer import Stored
 from relaybox.idempotency._keys import generate_key, generate_key_from_request, lock_number, stored_key
 from relaybox.settings import IdempotencySettings, load_settings
 
-__all__ = ("SQL", "IdempotencyService", "IdempotencyStore", "Ttl", "seconds_of")
+__all__ = ("QUERIES", "IdempotencyService", "IdempotencyStore", "Ttl", "parted", "seconds_of")
 
-SQL: Final = load_queries(__package__ or "relaybox.idempotency", "idempotency.sql")
+QUERIES: Final = load_queries(__package__ or "relaybox.idempotency", "idempotency.sql")
 _EXPIRE_ROWS: Final = 5_000
 #: How long an answer is kept, in seconds if it is a number; None: as long as the settings say.
 Ttl = timedelta | float | None
@@ -86,7 +86,7 @@ class IdempotencyService:
             DatabaseUnavailable: PostgreSQL is away.
         """
         with map_database_errors():
-            [row] = await self._db.fetch(SQL["lock"], lock_number(self._row_key(key, scope)))
+            [row] = await self._db.fetch(QUERIES["lock"], lock_number(self._row_key(key, scope)))
         return row["mine"]
 
     async def find(self, key: str, *, scope: str = "") -> Stored | None:
@@ -96,7 +96,7 @@ class IdempotencyService:
             DatabaseUnavailable: PostgreSQL is away.
         """
         with map_database_errors():
-            rows = await self._db.fetch(SQL["find"], [self._row_key(key, scope)])
+            rows = await self._db.fetch(QUERIES["find"], [self._row_key(key, scope)])
         return Stored.from_row(rows[0]) if rows and not rows[0]["expired"] else None
 
     async def check_idempotency_key(self, key: str, *, scope: str = "") -> dict[str, Any] | None:
@@ -118,10 +118,10 @@ class IdempotencyService:
             DatabaseUnavailable: PostgreSQL is away.
             DatabaseBusy: another transaction, not yet ended, is keeping one under this key.
         """
-        document, body = _parted(result)
+        document, body = parted(result)
         ttl_s = seconds_of(ttl, self._settings)
         with map_database_errors():
-            rows = await self._db.fetch(SQL["keep"], self._row_key(key, scope), document, body, ttl_s)
+            rows = await self._db.fetch(QUERIES["keep"], self._row_key(key, scope), document, body, ttl_s)
         return bool(rows)
 
     async def invalidate_key(self, key: str, *, scope: str = "") -> bool:
@@ -131,7 +131,7 @@ class IdempotencyService:
             DatabaseUnavailable: PostgreSQL is away.
         """
         with map_database_errors():
-            return bool(await self._db.fetch(SQL["invalidate"], self._row_key(key, scope)))
+            return bool(await self._db.fetch(QUERIES["invalidate"], self._row_key(key, scope)))
 
     async def cleanup_expired(self) -> int:
         """Remove claims that have expired, in this transaction; returns how many.
@@ -144,7 +144,7 @@ class IdempotencyService:
         removed = 0
         with map_database_errors():
             while True:
-                [row] = await self._db.fetch(SQL["expire"], _EXPIRE_ROWS)
+                [row] = await self._db.fetch(QUERIES["expire"], _EXPIRE_ROWS)
                 removed += row["removed"]
                 if row["removed"] < _EXPIRE_ROWS:
                     return removed
@@ -182,8 +182,8 @@ def _seconds(ttl: timedelta | float) -> float:
     return ttl.total_seconds() if isinstance(ttl, timedelta) else float(ttl)
 
 
-def _parted(result: Mapping[str, Any]) -> tuple[str, bytes | None]:
-    """The document and the bytes that lie apart from it."""
+def parted(result: Mapping[str, Any]) -> tuple[str, bytes | None]:
+    """A result as it is stored: its document as JSON, and the bytes that lie apart from it."""
     body = result.get("body")
     if not isinstance(body, bytes):
         return to_json(result).decode(), None

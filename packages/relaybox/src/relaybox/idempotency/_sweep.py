@@ -8,7 +8,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Gauge
 
 from relaybox.db import TRANSIENT_ERRORS, Database, Executor
-from relaybox.idempotency._service import SQL
+from relaybox.idempotency._service import QUERIES
 from relaybox.settings import IdempotencySettings
 
 __all__ = ("Sweeper", "Swept", "sweep")
@@ -45,12 +45,12 @@ async def sweep(db: Executor, settings: IdempotencySettings) -> Swept:
     """
     claims, slots, step = 0, 0, None
     while True:
-        [row] = await db.fetch(SQL["expire"], _CLAIMS_MAX)
+        [row] = await db.fetch(QUERIES["expire"], _CLAIMS_MAX)
         claims += row["removed"]
         if row["removed"] < _CLAIMS_MAX:
             break
     for _ in range(_STEPS_MAX):
-        [row] = await db.fetch(SQL["retain_bodies"], settings.ttl_h * 3_600 * _SLOT_SHARE)
+        [row] = await db.fetch(QUERIES["retain_bodies"], settings.ttl_h * 3_600 * _SLOT_SHARE)
         step = row["step"]
         slots += step == "emptied"
         if step in (None, "busy"):
@@ -100,7 +100,7 @@ class Sweeper:
 
     async def _sweep(self, connection: Executor) -> None:
         swept = await sweep(connection, self._settings)
-        [standing] = await connection.fetch(SQL["standing"])
+        [standing] = await connection.fetch(QUERIES["standing"])
         self._records.set(standing["records"] or 0)
         self._lag.set(standing["lag_s"] or 0.0)
         if swept.claims or swept.slots:

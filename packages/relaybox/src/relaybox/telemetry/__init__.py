@@ -5,7 +5,13 @@ from relaybox.telemetry._checks import check_kafka, check_postgres
 from relaybox.telemetry._health import Check, CheckResult, Checks, HealthReport, HealthState, examine
 from relaybox.telemetry._health_app import HealthAddressUnusable, health_app, serve_health
 from relaybox.telemetry._logging import LogLevel, configure_logging, log_context
-from relaybox.telemetry._metrics import CommandMetrics, DatabaseMetrics, HttpMetrics, exposition
+from relaybox.telemetry._metrics import (
+    CommandMetrics,
+    DatabaseMetrics,
+    HttpMetrics,
+    IdempotencyMetrics,
+    exposition,
+)
 from relaybox.telemetry._redaction import REDACTED, redact
 from relaybox.telemetry._tracing import continue_trace, current_traceparent
 
@@ -21,6 +27,7 @@ __all__ = (
     "HealthReport",
     "HealthState",
     "HttpMetrics",
+    "IdempotencyMetrics",
     "LogLevel",
     "check_kafka",
     "check_postgres",

@@ -19,9 +19,11 @@ from sqlalchemy import event
 
 from relaybox.db import Database
 
-__all__ = ("CommandMetrics", "DatabaseMetrics", "HttpMetrics", "exposition")
+__all__ = ("CommandMetrics", "DatabaseMetrics", "HttpMetrics", "IdempotencyMetrics", "exposition")
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+#: From a client that repeats at once to one that comes back the next day.
+_AGES: Final = (0.1, 1.0, 5.0, 30.0, 120.0, 600.0, 3_600.0, 21_600.0, 86_400.0, 604_800.0)
 _BEGAN: Final = "relaybox.began"
 #: Everything else is one label value: a client must not be able to create time series.
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -69,6 +71,37 @@ class CommandMetrics:
     def decided(self, *, command_type: str, outcome: str) -> None:
         """Count one command; *command_type* is a registered one, never what a client sent."""
         self._commands.labels(command_type, outcome).inc()
+
+
+class IdempotencyMetrics:
+    """Requests with an idempotency key, by route and outcome; how old the answers are that are given again.
+
+    Outcomes: ``executed``, ``replayed``, ``in_flight``, ``mismatch``, ``malformed``, ``missing``,
+    ``tombstone``, ``refused`` (carried out by nobody: an error of the endpoint), ``unrecorded`` (carried out,
+    but the answer could not be kept) and ``ignored`` (the endpoint knows no keys).
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._requests = Counter(
+            "relaybox_idempotent_requests",
+            "Requests with an idempotency key.",
+            ("route", "outcome"),
+            registry=registry,
+        )
+        self._age = Histogram(
+            "relaybox_idempotency_replay_age_seconds",
+            "Seconds between an answer and its replay.",
+            registry=registry,
+            buckets=_AGES,
+        )
+
+    def ended(self, *, route: str, outcome: str) -> None:
+        """Count one request; *route* is its template."""
+        self._requests.labels(route, outcome).inc()
+
+    def replayed(self, age_s: float) -> None:
+        """Note how old the answer was."""
+        self._age.observe(age_s)
 
 
 class DatabaseMetrics:

@@ -1,0 +1,118 @@
+"""The middleware of idempotent requests (contract, section 5); pure ASGI."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from prometheus_client import CollectorRegistry
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from relaybox.db import map_database_errors
+from relaybox.errors import RelayboxError
+from relaybox.http._answers import REFUSAL
+from relaybox.http._exchange import Caching, Exchange, Stopped
+from relaybox.http._requests import route_of
+from relaybox.http._tokens import Principal
+from relaybox.idempotency import (
+    IdempotencyStore,
+    KeyInvalid,
+    KeyMissing,
+    KeyReused,
+    Replay,
+    RequestInFlight,
+    ResponseNotKept,
+)
+from relaybox.settings import IdempotencySettings, load_settings
+from relaybox.telemetry import IdempotencyMetrics
+
+__all__ = ("IdempotencyMiddleware",)
+
+_METHODS: Final = ("POST", "PUT", "PATCH")
+_OUTCOMES: Final[dict[type[RelayboxError], str]] = {
+    KeyInvalid: "malformed",
+    KeyMissing: "missing",
+    RequestInFlight: "in_flight",
+    KeyReused: "mismatch",
+    ResponseNotKept: "tombstone",
+}
+
+
+class IdempotencyMiddleware:
+    """The same key again: the first answer comes back, and nothing runs twice.
+
+    It reads the key, holds the answer back, has it committed, and then sends it. Who may replay is decided
+    where more is known: by :func:`unit_of_work`, after the endpoint's other dependencies, or by a route of
+    commands. Endpoints with neither are served in cache mode, if *idempotency_service_factory* and
+    *principal* are given: the answer is kept after the endpoint has done its work; a crash in between runs it
+    again.
+
+    *methods* and *prefixes* say where cache mode applies; no prefix means every path. An endpoint that knows
+    no keys answers with ``Idempotency-Status: ignored``. Figures go to *registry*.
+
+    Raises:
+        TypeError: *idempotency_service_factory* without *principal*, or the reverse: whose answer it is
+            must be known before it is given to anybody.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        idempotency_service_factory: Callable[[Request], Awaitable[IdempotencyStore]] | None = None,
+        principal: Callable[[Request], Awaitable[Principal | str | None]] | None = None,
+        methods: Sequence[str] = _METHODS,
+        prefixes: Sequence[str] = (),
+        settings: IdempotencySettings | None = None,
+        registry: CollectorRegistry | None = None,
+    ) -> None:
+        self._app = app
+        self._caching: Caching | None = None
+        if idempotency_service_factory is not None and principal is not None:
+            self._caching = Caching(factory=idempotency_service_factory, principal=principal)
+        elif idempotency_service_factory is not None or principal is not None:
+            raise TypeError("give both idempotency_service_factory= and principal=, or neither")
+        self._methods = frozenset(method.upper() for method in methods)
+        self._prefixes = tuple(prefix.rstrip("/") for prefix in prefixes)
+        self._settings = settings or load_settings(IdempotencySettings)
+        self._metrics = IdempotencyMetrics(registry or CollectorRegistry())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = Exchange(scope, receive, send, self._settings, self._caching)
+        try:
+            with map_database_errors():
+                await self._answer(scope, exchange)
+        except Replay as replay:
+            self._metrics.replayed(replay.stored.age_s)
+            await exchange.replay(replay)
+        except RelayboxError as error:
+            if exchange.begun:
+                raise
+            await exchange.refuse(error)
+        except Stopped:
+            # Its cause has been answered.
+            return
+        finally:
+            await exchange.close()
+            self._count(scope, exchange)
+
+    async def _answer(self, scope: Scope, exchange: Exchange) -> None:
+        if self._caching is not None and exchange.has_key and self._covers(scope):
+            await exchange.read_ahead()
+            await exchange.cache(Request(scope, exchange.receive))
+        await self._app(scope, exchange.receive, exchange.send)
+
+    def _covers(self, scope: Scope) -> bool:
+        path: str = scope["path"]
+        return scope["method"] in self._methods and (
+            not self._prefixes or any(path == one or path.startswith(f"{one}/") for one in self._prefixes)
+        )
+
+    def _count(self, scope: Scope, exchange: Exchange) -> None:
+        refusal = scope.get(REFUSAL)
+        known = (name for kind, name in _OUTCOMES.items() if isinstance(refusal, kind))
+        outcome = next(known, exchange.outcome)
+        if outcome is not None:
+            self._metrics.ended(route=route_of(scope), outcome=outcome)

@@ -1,0 +1,94 @@
+"""Marking one endpoint: ``@idempotent(required=True)``."""
+
+import inspect
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any, Final, ParamSpec, TypeVar, get_type_hints, overload
+
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+
+from relaybox.http._exchange import Policy, exchange_of
+from relaybox.idempotency import Ttl
+
+__all__ = ("idempotent", "policy_of")
+
+A = ParamSpec("A")
+R = TypeVar("R")
+Endpoint = Callable[A, Awaitable[R]]
+_POLICY: Final = "relaybox_policy"
+_REQUEST: Final = "relaybox_request"
+
+
+@overload
+def idempotent(endpoint: Endpoint[A, R], /) -> Endpoint[A, R]: ...
+@overload
+def idempotent(
+    *, required: bool = False, ttl: Ttl = None, auto: bool = False
+) -> Callable[[Endpoint[A, R]], Endpoint[A, R]]: ...
+def idempotent(
+    endpoint: Any = None, /, *, required: bool = False, ttl: Ttl = None, auto: bool = False
+) -> Any:
+    """Mark one endpoint; below the route's decorator.
+
+    *required*: a request without a key is refused. *ttl*: how long its answers are kept. *auto*: a request
+    without a key gets one made of method, path, canonical body and principal, so that the same request within
+    *ttl* runs once. Without a unit of work the endpoint is served in cache mode, see
+    :class:`IdempotencyMiddleware`.
+
+    Raises:
+        TypeError: the endpoint is no coroutine function, or streams: its answer cannot be kept (G67).
+    """
+    policy = Policy(required=required, ttl=ttl, auto=auto)
+
+    def mark(function: Any) -> Any:
+        return _marked(function, policy)
+
+    return mark if endpoint is None else mark(endpoint)
+
+
+def policy_of(endpoint: object) -> Policy | None:
+    """What *endpoint* was marked with."""
+    return getattr(endpoint, _POLICY, None)
+
+
+def _marked(endpoint: Callable[..., Awaitable[Any]], policy: Policy) -> Any:
+    name = getattr(endpoint, "__qualname__", repr(endpoint))
+    if not inspect.iscoroutinefunction(endpoint):
+        raise TypeError(f"{name} must be 'async def' and return its answer whole to be idempotent")
+    hints = get_type_hints(endpoint, include_extras=True)
+    if inspect.isclass(hints.get("return")) and issubclass(hints["return"], StreamingResponse):
+        raise TypeError(f"{name} streams its answer, which cannot be kept; return a whole one")
+    signature = inspect.signature(endpoint)
+    own = next((one for one in signature.parameters if _is_request(one, hints.get(one))), None)
+
+    @wraps(endpoint)
+    async def decided(*args: Any, **kwargs: Any) -> Any:
+        request = _request_in(args, kwargs, own)
+        await exchange_of(request).cache(request, policy)
+        return await endpoint(*args, **kwargs)
+
+    parameters = [
+        one.replace(annotation=hints.get(n, one.annotation)) for n, one in signature.parameters.items()
+    ]
+    if own is None:
+        parameters.append(inspect.Parameter(_REQUEST, inspect.Parameter.KEYWORD_ONLY, annotation=Request))
+    returned = hints.get("return", signature.return_annotation)
+    vars(decided).update(
+        {
+            _POLICY: policy,
+            "__signature__": signature.replace(parameters=parameters, return_annotation=returned),
+        }
+    )
+    return decided
+
+
+def _is_request(name: str, hint: object) -> bool:
+    """Whether the framework passes the request there."""
+    return name == "request" if hint is None else inspect.isclass(hint) and issubclass(hint, Request)
+
+
+def _request_in(args: tuple[Any, ...], kwargs: dict[str, Any], own: str | None) -> Request:
+    if own is None:
+        return kwargs.pop(_REQUEST)
+    return kwargs[own] if own in kwargs else args[0]
