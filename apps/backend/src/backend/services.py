@@ -13,8 +13,8 @@ from relaybox.consumers import Consumer
 from relaybox.idempotency import Sweeper
 from relaybox.outbox import Notifier, OutboxSettings
 from relaybox.relay import Relay, RelayCollector, TopicsFirst
-from relaybox.service import Footing, footing, run_until_signal
-from relaybox.settings import IdempotencySettings, RelaySettings, TaskSettings, load_settings
+from relaybox.service import footing, run_until_signal
+from relaybox.settings import RelaySettings, TaskSettings, load_settings
 from relaybox.telemetry import AddressUnusable, CommandMetrics, open_address
 from uvicorn.supervisors import Multiprocess
 
@@ -101,7 +101,7 @@ async def _run_relay() -> None:
         relay = Relay(on.database, on.kafka, settings)
         on.registry.register(RelayCollector(relay.statistics))
         first = TopicsFirst(relay, on.kafka, settings, load_settings(OutboxSettings))
-        await run_until_signal(first, _sweeper(on))
+        await run_until_signal(first, Sweeper(on.database, on.registry))
 
 
 async def _run_agent() -> None:
@@ -119,11 +119,7 @@ async def _run_agent() -> None:
         await notifier.start()
         try:
             consumer = Consumer(on.database, on.kafka, [agent.subscription()])
-            await run_until_signal(consumer, agent.runner, _sweeper(on))
+            await run_until_signal(consumer, agent.runner, Sweeper(on.database, on.registry))
         finally:
             await commands.close()
             await notifier.stop()
-
-
-def _sweeper(on: Footing) -> Sweeper:
-    return Sweeper(on.database, load_settings(IdempotencySettings), on.registry)

@@ -15,6 +15,7 @@ from relaybox.cli._migrate import migrate_commands
 from relaybox.cli._outbox import outbox_commands
 from relaybox.cli._report import ErrorsAsLines
 from relaybox.cli._services import consumer_commands, relay_commands
+from relaybox.cli._sweep import sweep_expired
 from relaybox.cli._topics import topics_commands
 from relaybox.cli._verify import verify_promises
 from relaybox.db import BACKBONE
@@ -38,6 +39,7 @@ app.command(
     "verify",
     help="Compare the tables with the topics; exit code 0 only if nothing is lost, duplicated or reordered.",
 )(verify_promises)
+app.command("sweep", help="Remove the answers to keyed requests that have expired.")(sweep_expired)
 
 
 def _show_version(wanted: bool) -> None:

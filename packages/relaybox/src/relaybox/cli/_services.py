@@ -13,6 +13,7 @@ from relaybox.cli._relays import accept, lanes, status
 from relaybox.cli._report import ErrorsAsLines
 from relaybox.consumers import Consumer, Subscription
 from relaybox.db import BACKBONE
+from relaybox.idempotency import Sweeper
 from relaybox.outbox import Notifier, OutboxSettings
 from relaybox.relay import Relay, RelayCollector, TopicsFirst
 from relaybox.service import footing, run_until_signal
@@ -84,7 +85,8 @@ async def _relay() -> None:
         settings = load_settings(RelaySettings)
         relay = Relay(on.database, on.kafka, settings)
         on.registry.register(RelayCollector(relay.statistics))
-        await run_until_signal(TopicsFirst(relay, on.kafka, settings, load_settings(OutboxSettings)))
+        first = TopicsFirst(relay, on.kafka, settings, load_settings(OutboxSettings))
+        await run_until_signal(first, Sweeper(on.database, on.registry))
 
 
 async def _consumer(subscriptions: Sequence[Subscription], topics: Sequence[str]) -> None:
@@ -93,6 +95,7 @@ async def _consumer(subscriptions: Sequence[Subscription], topics: Sequence[str]
         notifier.attach(on.database.sessions)
         await notifier.start()
         try:
-            await run_until_signal(Consumer(on.database, on.kafka, subscriptions, topics=topics))
+            consumer = Consumer(on.database, on.kafka, subscriptions, topics=topics)
+            await run_until_signal(consumer, Sweeper(on.database, on.registry))
         finally:
             await notifier.stop()

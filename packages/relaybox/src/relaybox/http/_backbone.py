@@ -19,7 +19,7 @@ from relaybox.http._live import LiveStreams
 from relaybox.http._tokens import SharedSecretVerifier, TokenVerifier
 from relaybox.idempotency import Replay, Sweeper
 from relaybox.outbox import Notifier
-from relaybox.settings import IdempotencySettings, JwtSettings, PostgresSettings, load_settings
+from relaybox.settings import JwtSettings, PostgresSettings, load_settings
 from relaybox.telemetry import CommandMetrics, DatabaseMetrics
 
 __all__ = ("Backbone",)
@@ -49,7 +49,7 @@ class Backbone:
         self.notifier.attach(database.sessions)
         self.commands = CommandService(database, domains, notifier=self.notifier, source_service=service)
         self.live = LiveStreams(database)
-        self._sweeper = Sweeper(database, load_settings(IdempotencySettings), self.registry)
+        self._sweeper = Sweeper(database, self.registry)
         self._metrics = CommandMetrics(self.registry)
         DatabaseMetrics(self.registry).watch(database)
 

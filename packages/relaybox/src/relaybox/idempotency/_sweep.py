@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from relaybox.db import TRANSIENT_ERRORS, Database, Executor
 from relaybox.idempotency._service import QUERIES
-from relaybox.settings import IdempotencySettings
+from relaybox.settings import IdempotencySettings, load_settings
 
 __all__ = ("Sweeper", "Swept", "sweep")
 
@@ -62,10 +62,11 @@ class Sweeper:
     """Sweeps now and then; a part of every service, of which any number may run."""
 
     def __init__(
-        self, database: Database, settings: IdempotencySettings, registry: CollectorRegistry
+        self, database: Database, registry: CollectorRegistry, settings: IdempotencySettings | None = None
     ) -> None:
+        """*settings* is read from ``IDEMPOTENCY_*`` if left out; figures go to *registry*."""
         self._database = database
-        self._settings = settings
+        self._settings = settings or load_settings(IdempotencySettings)
         self._stopping = asyncio.Event()
         self._records = Gauge(
             "relaybox_idempotency_records",
