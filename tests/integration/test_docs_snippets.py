@@ -17,6 +17,7 @@ from relaybox.local import LocalPostgres
 from relaybox.settings import PostgresSettings
 from relaybox_types.envelope import EventEnvelope
 
+from tests.fixtures.publishing import an_event, counts
 from tests.unit.test_docs import PAGES, fences, name_of
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -85,6 +86,17 @@ async def test_the_outbox_is_adopted_as_the_page_says(database: Database) -> Non
     async with database.connection() as connection:
         [row] = await connection.fetch("SELECT payload -> 'payload' ->> 'number' AS number FROM event_outbox")
     assert row["number"] == "2026-1"
+
+
+async def test_an_event_is_published_once_as_the_page_says(database: Database) -> None:
+    page = DOCS / "reference/events.md"
+    [text] = fences(page, "python")
+    names: dict[str, Any] = {}
+    exec(compile(text, "page", "exec", dont_inherit=True), names)
+    told = [await names["tell"](database, an_event()) for _ in range(2)]
+    assert told[0] == told[1]
+    assert f"`evt_123` is\n`{told[0].event_id}`" in page.read_text()
+    assert await counts(database) == (1, 1)
 
 
 class Order(Aggregate):

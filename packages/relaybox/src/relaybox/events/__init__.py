@@ -1,6 +1,20 @@
-"""Domain events: reading streams and chains."""
+"""Domain events: publishing each once, reading streams and chains."""
 
+from relaybox.events._bus import EventBus
+from relaybox.events._errors import EventError, EventIdInvalid, EventIdReused
+from relaybox.events._ids import EVENT_ID_NAMESPACE, event_uuid
 from relaybox.events._read import fetch_chain, fetch_stream, iterate_streams
 from relaybox.events._record import RecordedEvent
 
-__all__ = ("RecordedEvent", "fetch_chain", "fetch_stream", "iterate_streams")
+__all__ = (
+    "EVENT_ID_NAMESPACE",
+    "EventBus",
+    "EventError",
+    "EventIdInvalid",
+    "EventIdReused",
+    "RecordedEvent",
+    "event_uuid",
+    "fetch_chain",
+    "fetch_stream",
+    "iterate_streams",
+)

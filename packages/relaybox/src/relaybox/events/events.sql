@@ -24,3 +24,46 @@ FROM domain_events
 WHERE aggregate_type = $1 AND (aggregate_id, aggregate_version) > ($2, $3)
 ORDER BY aggregate_id, aggregate_version
 LIMIT $4
+
+-- name: publish
+-- An event and its outbox row, or neither: nothing where its id is recorded, its version taken, or the version
+-- before it not there. ON CONFLICT names no index: with one named, two that publish the same event at once could
+-- meet on the other and abort. It waits for the other transaction and may not see its row, which the next
+-- statement then looks for. The outbox row comes last: relays go by its number, so an event has to have one
+-- that is higher than its predecessor's.
+WITH given AS MATERIALIZED (
+    SELECT doc, (doc ->> 'event_id')::uuid AS event_id, doc ->> 'aggregate_type' AS aggregate_type,
+        doc ->> 'aggregate_id' AS aggregate_id, (doc ->> 'version')::int AS version
+    FROM (SELECT $3::text::jsonb AS doc) AS one
+),
+recorded AS (
+    INSERT INTO domain_events (event_id, correlation_id, causation_id, event_type, event_version,
+        aggregate_type, aggregate_id, aggregate_version, payload, metadata)
+    SELECT event_id, (doc ->> 'correlation_id')::uuid, (doc ->> 'causation_id')::uuid, doc ->> 'event_type',
+        (doc ->> 'event_version')::int, aggregate_type, aggregate_id, version, doc -> 'payload', doc -> 'metadata'
+    FROM given
+    -- Without this a repeated event would still use up a number and a transaction id.
+    WHERE NOT EXISTS (SELECT FROM domain_events AS same WHERE same.event_id = given.event_id)
+        AND (version = 1 OR EXISTS (
+            SELECT FROM domain_events AS last
+            WHERE last.aggregate_type = given.aggregate_type AND last.aggregate_id = given.aggregate_id
+                AND last.aggregate_version = given.version - 1
+        ))
+    ON CONFLICT DO NOTHING
+    RETURNING event_id, correlation_id, causation_id, event_type, event_version, aggregate_type, aggregate_id,
+        aggregate_version, payload, metadata, created_at
+),
+outbox AS (
+    INSERT INTO event_outbox (topic, key, payload) SELECT $1, $2, given.doc FROM given, recorded
+)
+SELECT event_id, correlation_id, causation_id, event_type, event_version, aggregate_type, aggregate_id,
+    aggregate_version, payload::text, metadata::text, created_at
+FROM recorded
+
+-- name: published
+-- The event of an id, and whether its payload is that of the envelope $2, as JSONB compares: by value, in any order.
+SELECT event_id, correlation_id, causation_id, event_type, event_version, aggregate_type, aggregate_id,
+    aggregate_version, payload::text, metadata::text, created_at,
+    coalesce(payload, '{}') = $2::text::jsonb -> 'payload' AS same_payload
+FROM domain_events
+WHERE event_id = $1

@@ -15,7 +15,7 @@ from relaybox.outbox._notifier import note_for_commit
 from relaybox.outbox._rules import OutboxError, OutboxSettings, fits_attribute
 from relaybox.settings import load_settings
 
-__all__ = ("EventIncomplete", "rules_of_environment", "save_to_outbox")
+__all__ = ("EventIncomplete", "admit_event", "rules_of_environment", "save_to_outbox")
 
 _SQL: Final = load_queries(__package__ or "relaybox.outbox", "outbox.sql")
 _REQUIRED: Final = ("event_id", "event_type", "aggregate_type", "aggregate_id", "correlation_id")
@@ -46,6 +46,21 @@ async def save_to_outbox(topic: str, key: str, payload: Mapping[str, Any], db: A
         TopicUndeclared: see :meth:`OutboxSettings.check`.
         MessageTooLarge: see :meth:`OutboxSettings.check`.
     """
+    topic, value = admit_event(topic, key, payload)
+    rows = await executor_of(db).fetch(_SQL["append"], topic, key, value)
+    note_for_commit(db, key)
+    return rows[0]["id"]
+
+
+def admit_event(topic: str, key: str, payload: Mapping[str, Any]) -> tuple[str, str]:
+    """The topic and the JSON of an event's row: the rules of :func:`save_to_outbox`, without its writing.
+
+    For whoever writes the row in a statement of their own, with what belongs to it, and must know before that
+    nothing is wrong with the event. They also call :func:`note_for_commit`.
+
+    Raises:
+        EventIncomplete, TopicUndeclared, MessageTooLarge: as :func:`save_to_outbox`.
+    """
     missing = [name for name in _REQUIRED if payload.get(name) is None]
     if "causation_id" not in payload:
         missing.append("causation_id (null for a first event)")
@@ -63,9 +78,7 @@ async def save_to_outbox(topic: str, key: str, payload: Mapping[str, Any], db: A
     rules = rules_of_environment()
     topic = rules.topic_for(payload["event_type"], topic)
     rules.check(topic, key, value)
-    rows = await executor_of(db).fetch(_SQL["append"], topic, key, value.decode())
-    note_for_commit(db, key)
-    return rows[0]["id"]
+    return topic, value.decode()
 
 
 def _first_line(error: ValueError) -> str:

@@ -1,0 +1,193 @@
+"""Transactions that publish at the same time: one event is recorded, and everybody gets that one."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import get_args
+
+import asyncpg
+import pytest
+from relaybox.db import Database, Isolation, RetryTransaction
+from relaybox.events import EventBus, RecordedEvent
+from relaybox.settings import PostgresSettings
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tests.fixtures.publishing import an_event, counts, published
+from tests.fixtures.waiting import eventually
+
+MANY = 32
+SNAPSHOTS = ("REPEATABLE READ", "SERIALIZABLE")
+ISOLATIONS = pytest.mark.parametrize("isolation", get_args(Isolation))
+
+
+@pytest.fixture
+async def wide(postgres_settings: PostgresSettings) -> AsyncIterator[Database]:
+    """Connections for as many transactions at once as these tests want."""
+    database = Database(postgres_settings.model_copy(update={"pool_size": MANY}), application_name="wide")
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+def until_waiting(superuser: asyncpg.Connection) -> Callable[[], Awaitable[None]]:
+    """Return once a transaction waits for the end of another."""
+    waiting = (
+        "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) "
+        "WHERE locktype = 'transactionid' AND NOT granted AND datname = current_database()"
+    )
+
+    async def wait() -> None:
+        await eventually("a transaction that waits", lambda: superuser.fetchval(waiting))
+
+    return wait
+
+
+@asynccontextmanager
+async def transaction(database: Database, isolation: Isolation) -> AsyncGenerator[AsyncSession]:
+    """A transaction of the caller's own; rolled back unless committed."""
+    async with database.sessions() as db:
+        await db.connection(execution_options={"isolation_level": isolation})
+        await db.execute(text("SELECT 1"))  # takes the snapshot
+        yield db
+
+
+@ISOLATIONS
+async def test_of_32_at_once_under_one_id_one_is_recorded_and_everybody_gets_it(
+    wide: Database, isolation: Isolation
+) -> None:
+    async def one(turn: int, begun: asyncio.Barrier) -> RecordedEvent:
+        waits = [begun.wait]
+
+        async def work(db: AsyncSession) -> RecordedEvent:
+            await db.execute(text("SELECT 1"))
+            while waits:  # the first time; whoever runs it again finds the others gone
+                await waits.pop()()
+            return await EventBus(db).publish(an_event(aggregate_id=f"c-{turn}"), f"evt_{turn}")
+
+        return await wide.run_in_transaction(work, isolation=isolation)
+
+    for turn in range(10):
+        begun = asyncio.Barrier(MANY)
+        answers = await asyncio.gather(*(one(turn, begun) for _ in range(MANY)))
+        assert all(answer == answers[0] for answer in answers)
+        assert await counts(wide) == (turn + 1, turn + 1)
+
+
+async def test_in_read_committed_32_in_transactions_of_their_own_get_it_without_running_again(
+    wide: Database,
+) -> None:
+    async def one(turn: int) -> RecordedEvent:
+        async with transaction(wide, "READ COMMITTED") as db:
+            recorded = await EventBus(db).publish(an_event(aggregate_id=f"c-{turn}"), f"evt_{turn}")
+            await db.commit()
+            return recorded
+
+    for turn in range(10):
+        answers = await asyncio.gather(*(one(turn) for _ in range(MANY)))
+        assert all(answer == answers[0] for answer in answers)
+        assert await counts(wide) == (turn + 1, turn + 1)
+
+
+async def test_in_read_committed_the_second_waits_for_the_first_and_gets_its_event(
+    database: Database, until_waiting: Callable[[], Awaitable[None]]
+) -> None:
+    async with (
+        transaction(database, "READ COMMITTED") as one,
+        transaction(database, "READ COMMITTED") as other,
+    ):
+        first = await EventBus(one).publish(an_event(), "evt_123")
+        second = asyncio.create_task(EventBus(other).publish(an_event(), "evt_123"))
+        await until_waiting()
+        await one.commit()
+        assert await second == first
+        await other.commit()
+    assert await counts(database) == (1, 1)
+
+
+@ISOLATIONS
+async def test_the_second_records_its_own_where_the_first_rolls_back(
+    database: Database, until_waiting: Callable[[], Awaitable[None]], isolation: Isolation
+) -> None:
+    async with transaction(database, isolation) as one, transaction(database, isolation) as other:
+        await EventBus(one).publish(an_event(), "evt_123")
+        second = asyncio.create_task(EventBus(other).publish(an_event(payload={"of": "other"}), "evt_123"))
+        await until_waiting()
+        await one.rollback()
+        assert (await second).payload == {"of": "other"}
+        await other.commit()
+    assert await counts(database) == (1, 1)
+
+
+@pytest.mark.parametrize("isolation", SNAPSHOTS)
+@pytest.mark.parametrize("version", [1, 2])
+async def test_who_cannot_see_the_winner_is_told_to_run_again(
+    database: Database, isolation: Isolation, version: int
+) -> None:
+    async with transaction(database, isolation) as late:
+        for number in range(1, version + 1):
+            await published(database, f"evt_{number}", version=number)
+        with pytest.raises(RetryTransaction):
+            await EventBus(late).publish(an_event(version=version), f"evt_{version}")
+    assert await counts(database) == (version, version)
+
+
+@ISOLATIONS
+async def test_a_version_that_is_taken_is_a_lost_race(database: Database, isolation: Isolation) -> None:
+    await published(database, "evt_1")
+    async with transaction(database, isolation) as db:
+        with pytest.raises(RetryTransaction, match="version 1 of COUNTER 'c-1' is not the next"):
+            await EventBus(db).publish(an_event(), "evt_2")
+    assert await counts(database) == (1, 1)
+
+
+@ISOLATIONS
+async def test_a_version_that_leaves_a_gap_is_not_recorded(database: Database, isolation: Isolation) -> None:
+    await published(database, "evt_1")
+    for version in (1, 2):  # others' versions fill no gap
+        await published(database, aggregate_id="c-2", version=version)
+        await published(database, aggregate_type="NODE", version=version)
+    async with transaction(database, isolation) as db:
+        for version in (3, 2**31 - 1):
+            with pytest.raises(RetryTransaction, match=f"version {version} of COUNTER 'c-1' is not the next"):
+                await EventBus(db).publish(an_event(version=version))
+        await db.commit()
+    assert await counts(database) == (5, 5)
+
+
+@ISOLATIONS
+async def test_who_reads_the_version_in_the_transaction_gets_a_stream_without_gaps(
+    wide: Database, isolation: Isolation
+) -> None:
+    async def work(db: AsyncSession) -> RecordedEvent:
+        found = await db.execute(text("SELECT coalesce(max(aggregate_version), 0) + 1 FROM domain_events"))
+        return await EventBus(db).publish(an_event(version=found.scalar_one()))
+
+    answers = await asyncio.gather(
+        *(wide.run_in_transaction(work, isolation=isolation, attempts_max=100) for _ in range(MANY))
+    )
+    assert sorted(answer.version for answer in answers) == list(range(1, MANY + 1))
+    async with wide.connection() as connection:
+        rows = await connection.fetch(
+            "SELECT (payload ->> 'version')::int AS version FROM event_outbox ORDER BY seq"
+        )
+    assert [row["version"] for row in rows] == list(range(1, MANY + 1))
+
+
+async def test_two_that_publish_in_opposite_order_both_end(database: Database) -> None:
+    met = asyncio.Barrier(2)
+
+    async def both(*names: str) -> list[RecordedEvent]:
+        waits = [met.wait]
+
+        async def work(db: AsyncSession) -> list[RecordedEvent]:
+            first = await EventBus(db).publish(an_event(aggregate_id=names[0]), names[0])
+            while waits:  # the first time; whoever runs it again finds the other gone
+                await waits.pop()()
+            return [first, await EventBus(db).publish(an_event(aggregate_id=names[1]), names[1])]
+
+        return await database.run_in_transaction(work)
+
+    one, other = await asyncio.gather(both("evt_1", "evt_2"), both("evt_2", "evt_1"))
+    assert one == other[::-1]
+    assert await counts(database) == (2, 2)
