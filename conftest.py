@@ -6,7 +6,7 @@ from collections.abc import Generator
 import pytest
 import structlog
 
-pytest_plugins = ["tests.fixtures.servers", "tests.fixtures.secured"]
+pytest_plugins = ["tests.fixtures.servers", "tests.fixtures.secured", "tests.fixtures.redis_server"]
 
 _PRODUCT = (
     "POSTGRES_",
@@ -17,6 +17,7 @@ _PRODUCT = (
     "API_",
     "MUSE",
     "OUTBOX_",
+    "IDEMPOTENCY_",
     "LOG_",
     "HEALTH_",
     "IDEMPOTENCY_",

@@ -59,11 +59,12 @@ def not_permissive(found: dict[str, Distribution]) -> dict[str, str]:
     return {name: text for name, text in told.items() if COPYLEFT.search(text) or not PERMISSIVE.search(text)}
 
 
-@pytest.mark.parametrize("extras", [(), ("http",)])
+@pytest.mark.parametrize("extras", [(), ("http",), ("redis",)])
 def test_the_library_brings_permissive_licences_only(extras: tuple[str, ...]) -> None:
     found = closure("relaybox", frozenset(extras))
     assert "asyncpg" in found
-    assert ("fastapi" in found) is bool(extras)
+    assert ("fastapi" in found) is ("http" in extras)
+    assert ("redis" in found) is ("redis" in extras)
     assert not_permissive(found) == {}
 
 

@@ -31,7 +31,14 @@ from relaybox.db import DatabaseBusy, DatabaseUnavailable, RetryTransaction
 from relaybox.errors import RelayboxError, described
 from relaybox.http._errors import BodyTooLarge, HttpError, UnsupportedMediaType, ValidationFailed
 from relaybox.http._requests import request_id_of
-from relaybox.idempotency import KeyInvalid, KeyMissing, KeyReused, RequestInFlight, ResponseNotKept
+from relaybox.idempotency import (
+    KeyInvalid,
+    KeyMissing,
+    KeyReused,
+    RequestInFlight,
+    ResponseNotKept,
+    StoreUnavailable,
+)
 from relaybox.outbox import MessageTooLarge
 
 __all__ = (
@@ -100,6 +107,11 @@ ANSWERS: Final[ErrorAnswers] = {
     ResponseNotKept: ErrorAnswer(
         status=410,
         fields=lambda error: {"original_status": error.original_status, "location": error.location},
+    ),
+    StoreUnavailable: ErrorAnswer(
+        status=503,
+        headers={"Retry-After": "5"},
+        fields=lambda _error: {"message": "Answers cannot be kept at the moment; try again later"},
     ),
     # The other refusals of the outbox are mistakes of ours.
     MessageTooLarge: ErrorAnswer(status=422),

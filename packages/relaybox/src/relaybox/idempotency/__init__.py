@@ -17,6 +17,7 @@ from relaybox.idempotency._errors import (
     KeyReused,
     RequestInFlight,
     ResponseNotKept,
+    StoreUnavailable,
 )
 from relaybox.idempotency._keys import (
     KEY_HEADERS,
@@ -53,6 +54,7 @@ __all__ = (
     "Replay",
     "RequestInFlight",
     "ResponseNotKept",
+    "StoreUnavailable",
     "Stored",
     "Sweeper",
     "Swept",

@@ -8,7 +8,8 @@
         ├── KeyMissing         the endpoint wants a key
         ├── RequestInFlight    the first request with this key still runs
         ├── KeyReused          the key was used for another request
-        └── ResponseNotKept    carried out already; its answer was too large to keep
+        ├── ResponseNotKept    carried out already; its answer was too large to keep
+        └── StoreUnavailable   Redis, where the answers are kept, is away
 """
 
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ __all__ = (
     "KeyReused",
     "RequestInFlight",
     "ResponseNotKept",
+    "StoreUnavailable",
 )
 
 
@@ -81,3 +83,12 @@ class ResponseNotKept(IdempotencyError):
             f"This was carried out and answered with {status}; the answer was too large to keep, "
             "read what it made instead of sending it again"
         )
+
+
+class StoreUnavailable(IdempotencyError):
+    """Raised when Redis, where the answers are kept, cannot be reached or do its work; try again later.
+
+    PostgreSQL's trouble is :class:`relaybox.db.DatabaseUnavailable`.
+    """
+
+    error_code = "IDEMPOTENCY_STORE_UNAVAILABLE"

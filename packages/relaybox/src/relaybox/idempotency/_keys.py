@@ -105,9 +105,13 @@ def _canonical(body: Any) -> str:
         body = body.decode("utf-8", "surrogateescape")
     if isinstance(body, str):
         try:
-            body = json.loads(body)
-        except ValueError:
+            return _canonical_json(json.loads(body))
+        except (ValueError, RecursionError):  # nested too deep, on purpose perhaps
             return body
+    return _canonical_json(body)
+
+
+def _canonical_json(body: Any) -> str:
     return json.dumps(body, sort_keys=True, separators=(",", ":"), default=str)
 
 

@@ -1,13 +1,14 @@
 """Answers kept in PostgreSQL, in the transaction of whoever keeps them."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final, Protocol
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from relaybox.db import executor_of, load_queries, map_database_errors
+from relaybox.db import DatabaseUnavailable, executor_of, holds_nul, load_queries, map_database_errors
 from relaybox.idempotency._answer import Stored
 from relaybox.idempotency._keys import generate_key, generate_key_from_request, lock_number, stored_key
 from relaybox.settings import IdempotencySettings, load_settings
@@ -16,6 +17,8 @@ __all__ = ("QUERIES", "IdempotencyService", "IdempotencyStore", "Ttl", "parted",
 
 QUERIES: Final = load_queries(__package__ or "relaybox.idempotency", "idempotency.sql")
 _EXPIRE_ROWS: Final = 5_000
+#: A year, as IDEMPOTENCY_TTL_H; later than any clock's last moment is an error of PostgreSQL.
+_TTL_S_MAX: Final = 8_760 * 3_600
 #: How long an answer is kept, in seconds if it is a number; None: as long as the settings say.
 Ttl = timedelta | float | None
 
@@ -114,7 +117,7 @@ class IdempotencyService:
         """Keep *result*, JSON whose ``body`` may be bytes, for *ttl*; False if a live one is there.
 
         Raises:
-            ValueError: *ttl* is not more than nothing, or *result* is no JSON.
+            ValueError: *ttl* is not more than nothing or over a year, or *result* is no JSON.
             DatabaseUnavailable: PostgreSQL is away.
             DatabaseBusy: another transaction, not yet ended, is keeping one under this key.
         """
@@ -160,7 +163,9 @@ class IdempotencyService:
 
     async def close(self) -> None:
         """Roll back what was not committed, and give the connection back."""
-        await self._session.close()
+        # A connection that broke is rolled back by PostgreSQL itself: the promise is kept.
+        with suppress(DatabaseUnavailable), map_database_errors():
+            await self._session.close()
 
     def _row_key(self, key: str, scope: str) -> str:
         return stored_key(scope, key, self._settings.secret)
@@ -170,11 +175,11 @@ def seconds_of(ttl: Ttl, settings: IdempotencySettings) -> float:
     """Seconds that an answer is kept.
 
     Raises:
-        ValueError: *ttl* is not more than nothing.
+        ValueError: *ttl* is not more than nothing, or over a year.
     """
     seconds = settings.ttl_h * 3_600 if ttl is None else _seconds(ttl)
-    if not seconds > 0:
-        raise ValueError(f"ttl must be more than 0 seconds, not {seconds}")
+    if not 0 < seconds <= _TTL_S_MAX:
+        raise ValueError(f"ttl must be more than 0 seconds and a year at the most, not {seconds}")
     return seconds
 
 
@@ -183,8 +188,16 @@ def _seconds(ttl: timedelta | float) -> float:
 
 
 def parted(result: Mapping[str, Any]) -> tuple[str, bytes | None]:
-    """A result as it is stored: its document as JSON, and the bytes that lie apart from it."""
+    """A result as it is stored: its document as JSON, and the bytes that lie apart from it.
+
+    Raises:
+        ValueError: it is no JSON, or holds a NUL, which JSONB refuses.
+    """
     body = result.get("body")
-    if not isinstance(body, bytes):
-        return to_json(result).decode(), None
-    return to_json({name: value for name, value in result.items() if name != "body"}).decode(), body
+    apart = body if isinstance(body, bytes) else None
+    document = to_json({name: one for name, one in result.items() if apart is None or name != "body"})
+    # NaN is written without a word, and read by nobody.
+    from_json(document, allow_inf_nan=False)
+    if holds_nul(document):
+        raise ValueError("a result cannot hold the character NUL")
+    return document.decode(), apart

@@ -1,0 +1,169 @@
+"""Answers kept in Redis, beside the effect and not with it."""
+
+import math
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from importlib.resources import files
+from typing import Any, Final
+
+import structlog
+from pydantic_core import from_json
+from redis.asyncio import Redis
+
+from relaybox.idempotency._answer import Stored
+from relaybox.idempotency._errors import StoreUnavailable
+from relaybox.idempotency._keys import generate_key, generate_key_from_request, stored_key
+from relaybox.idempotency._service import Ttl, parted, seconds_of
+from relaybox.idempotency.redis._errors import map_redis_errors
+from relaybox.settings import IdempotencySettings, load_settings
+
+__all__ = ("RedisIdempotencyService",)
+
+_log: Final = structlog.get_logger(__name__)
+_SCRIPTS: Final = {
+    name: (files(__package__ or "relaybox.idempotency.redis") / f"{name}.lua").read_text(encoding="utf-8")
+    for name in ("lock", "find", "keep", "release")
+}
+_TOKEN_BYTES: Final = 16
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class RedisIdempotencyService:
+    """An :class:`IdempotencyStore` in Redis: the same calls, and less that they promise.
+
+    An answer is kept by itself, not in the transaction of the effect. Who dies after the effect and before
+    the answer is kept leaves a key under which the effect happens again. The lock is a lease: a holder that
+    is frozen for longer than *lease_s* comes back while another one works. A failover may forget both.
+    """
+
+    def __init__(
+        self,
+        client: "Redis",
+        *,
+        settings: IdempotencySettings | None = None,
+        lease_s: float = 60.0,
+        prefix: str = "relaybox:idempotency",
+    ) -> None:
+        """*client* stays its maker's to close; *settings* is read from ``IDEMPOTENCY_*`` if left out.
+
+        *lease_s* must be longer than any request takes: afterwards another one with the same key is carried
+        out. If its holder dies, nobody else has the key before then.
+
+        Raises:
+            ValueError: *client* decodes what it reads, but bodies are bytes; or *lease_s* is not more than 0.
+        """
+        if client.get_encoder().decode_responses:
+            raise ValueError("bodies are bytes; make the client with decode_responses=False")
+        if not 0 < lease_s < math.inf:
+            raise ValueError(f"lease_s must be more than 0 seconds, not {lease_s}")
+        self._client = client
+        self._settings = settings or load_settings(IdempotencySettings)
+        self._lease_ms = math.ceil(lease_s * 1_000)
+        self._prefix = prefix
+        self._token = secrets.token_hex(_TOKEN_BYTES)
+        #: Names of the locks that were taken and not let go of; each may have lapsed since.
+        self._taken = set[str]()
+
+    generate_key = staticmethod(generate_key)
+    generate_key_from_request = staticmethod(generate_key_from_request)
+
+    async def try_lock(self, key: str, *, scope: str = "") -> bool:
+        """Whether nobody else works under *key*, without waiting; held for *lease_s* at the most.
+
+        Raises:
+            StoreUnavailable: Redis is away.
+        """
+        lock = self._names(key, scope)[1]
+        # Before the answer, which may be lost on its way.
+        self._taken.add(lock)
+        if await self._run("lock", [lock], self._token, self._lease_ms):
+            return True
+        self._taken.discard(lock)
+        return False
+
+    async def find(self, key: str, *, scope: str = "") -> Stored | None:
+        """What is kept under *key*, with its age by Redis' clock; None when there is nothing.
+
+        Raises:
+            StoreUnavailable: Redis is away.
+        """
+        found = await self._run("find", [self._names(key, scope)[0]])
+        if found is None:
+            return None
+        result, body, *moments = found
+        created_us, expires_us, now_s, now_us = map(int, moments)
+        return Stored(
+            result=from_json(result),
+            body=body,
+            created_at=_EPOCH + timedelta(microseconds=created_us),
+            expires_at=_EPOCH + timedelta(microseconds=expires_us),
+            age_s=(now_s * 1_000_000 + now_us - created_us) / 1_000_000,
+        )
+
+    async def check_idempotency_key(self, key: str, *, scope: str = "") -> dict[str, Any] | None:
+        """The result kept under *key*, with its body as bytes if it has one; None for a new key.
+
+        Raises:
+            StoreUnavailable: Redis is away.
+        """
+        stored = await self.find(key, scope=scope)
+        return None if stored is None else stored.document()
+
+    async def cache_idempotency_result(
+        self, key: str, result: Mapping[str, Any], ttl: Ttl = None, *, scope: str = ""
+    ) -> bool:
+        """Keep *result*, JSON whose ``body`` may be bytes, for *ttl*; False if a live one is there.
+
+        It is there for everybody at once, not at :meth:`commit`. False also if this object's lock has lapsed
+        and somebody else has taken it, whose answer will be the one.
+
+        Raises:
+            ValueError: *ttl* is not more than nothing or over a year, or *result* is no JSON.
+            StoreUnavailable: Redis is away; whether it was kept, the key answers when it is back.
+        """
+        document, body = parted(result)
+        ttl_us = math.ceil(seconds_of(ttl, self._settings) * 1_000_000)
+        answer, lock = self._names(key, scope)
+        token = self._token if lock in self._taken else ""
+        values = [secrets.token_hex(_TOKEN_BYTES), token, document, ttl_us, *([] if body is None else [body])]
+        return bool(await self._run("keep", [answer, lock], *values))
+
+    async def invalidate_key(self, key: str, *, scope: str = "") -> bool:
+        """Forget *key*; False if nothing was kept under it.
+
+        Raises:
+            StoreUnavailable: Redis is away.
+        """
+        with map_redis_errors():
+            return bool(await self._client.delete(self._names(key, scope)[0]))
+
+    async def cleanup_expired(self) -> int:
+        """Nothing: Redis removes by itself what has expired; always 0."""
+        return 0
+
+    async def commit(self) -> None:
+        """Let go of the lock; what was kept has been there for everybody since then.
+
+        Raises:
+            StoreUnavailable: Redis is away; the lock ends with its lease.
+        """
+        for lock in tuple(self._taken):
+            await self._run("release", [lock], self._token)
+            self._taken.discard(lock)
+
+    async def close(self) -> None:
+        """Let go of the lock; what was kept stays. If Redis is away, the lock ends with its lease."""
+        try:
+            await self.commit()
+        except StoreUnavailable as error:
+            _log.warning("idempotency.lock_left_to_its_lease", reason=str(error))
+
+    async def _run(self, script: str, names: list[str], *values: str | bytes | int) -> Any:
+        with map_redis_errors():
+            return await self._client.register_script(_SCRIPTS[script])(names, values)
+
+    def _names(self, key: str, scope: str) -> tuple[str, str]:
+        """Where the answer lies, and its lock; the braces keep both on one node of a cluster."""
+        answer = f"{self._prefix}:{{{stored_key(scope, key, self._settings.secret)}}}"
+        return answer, f"{answer}:lock"

@@ -1,0 +1,23 @@
+-- Keep an answer at KEYS[1], unless one is there or the lock KEYS[2] was lost to somebody else; whether it is kept.
+-- ARGV: an id of this call, the token of the lock (empty: it was never taken), the result, its life in microseconds,
+-- and the body, if there is one.
+local by = redis.call('HGET', KEYS[1], 'by')
+if by then
+    -- A client that has lost an answer asks once more.
+    return by == ARGV[1] and 1 or 0
+end
+local holder = redis.call('GET', KEYS[2])
+if holder and ARGV[2] ~= '' and holder ~= ARGV[2] then
+    return 0
+end
+local time = redis.call('TIME')
+local created_us = time[1] * 1000000 + time[2]
+local expires_ms = math.ceil((created_us + ARGV[4]) / 1000)
+-- Formatted by hand: Lua itself would write 14 of the 16 digits.
+redis.call('HSET', KEYS[1], 'by', ARGV[1], 'result', ARGV[3],
+    'created_us', string.format('%.0f', created_us), 'expires_us', string.format('%.0f', expires_ms * 1000))
+if ARGV[5] then
+    redis.call('HSET', KEYS[1], 'body', ARGV[5])
+end
+redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', expires_ms))
+return 1

@@ -1,0 +1,45 @@
+"""Stores of answers, of either kind or of one."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import asyncpg
+import pytest
+from relaybox.db import Database
+from relaybox.settings import PostgresSettings
+
+from tests.fixtures.redis_server import RedisServer
+from tests.fixtures.stores import PostgresStores, RedisStores, Stores
+
+_POOL_SIZE = 70
+#: Longer than any test, so that no lock lapses in one; the tests of leases make their own.
+_LEASE_S = 600.0
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    """Closes what a test has opened."""
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+async def redis_stores(redis_server: RedisServer, redis_prefix: str, stack: AsyncExitStack) -> RedisStores:
+    """Stores in Redis."""
+    return RedisStores(redis_server, redis_prefix, stack, lease_s=_LEASE_S)
+
+
+@pytest.fixture
+async def postgres_stores(
+    postgres_settings: PostgresSettings, superuser: asyncpg.Connection, stack: AsyncExitStack
+) -> PostgresStores:
+    """Stores in PostgreSQL."""
+    database = Database(postgres_settings.model_copy(update={"pool_size": _POOL_SIZE}))
+    stack.push_async_callback(database.close)
+    return PostgresStores(database, superuser, stack)
+
+
+@pytest.fixture(params=["postgres", "redis"])
+def stores(request: pytest.FixtureRequest) -> Stores:
+    """Stores of one kind and of the other: what a test says holds for both."""
+    return request.getfixturevalue(f"{request.param}_stores")

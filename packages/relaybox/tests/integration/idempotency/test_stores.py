@@ -1,0 +1,321 @@
+"""What every store of answers promises; where PostgreSQL and Redis differ, a test says so and why."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from relaybox.idempotency import IdempotencyStore
+from relaybox.settings import IdempotencySettings
+
+from tests.fixtures.stores import SETTINGS, PostgresStores, RedisStores, Stores
+from tests.fixtures.waiting import eventually
+
+RESULT: dict[str, Any] = {"status": 201, "fingerprint": "1.abc", "headers": {"location": "/orders/1"}}
+#: Expired when the next statement looks; the shortest that both clocks can tell from nothing.
+AT_ONCE_S = 0.001
+
+
+async def keep(stores: Stores, key: str = "k", result: Any = None, **options: Any) -> bool:
+    """Keep a result as one whole request does."""
+    store = stores.one()
+    kept = await store.cache_idempotency_result(key, result or RESULT, **options)
+    await store.commit()
+    await store.close()
+    return kept
+
+
+async def kept(stores: Stores, key: str = "k", scope: str = "") -> dict[str, Any] | None:
+    """What another request finds."""
+    store = stores.one()
+    found = await store.check_idempotency_key(key, scope=scope)
+    await store.close()
+    return found
+
+
+async def expired(stores: Stores, key: str = "k") -> bool:
+    return await kept(stores, key) is None
+
+
+async def locks(stores: Stores, key: str = "k", scope: str = "") -> bool:
+    """Whether somebody who comes now gets the key, and lets go of it at once."""
+    store = stores.one()
+    mine = await store.try_lock(key, scope=scope)
+    await store.close()
+    return mine
+
+
+async def test_a_new_key_has_no_result(stores: Stores) -> None:
+    store = stores.one()
+    assert await store.check_idempotency_key("k") is None
+    assert await store.find("k") is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"\x00", b"a\x00b\xff\xfe", bytes(range(256)), "科幻 🚀".encode(), bytes(range(256)) * 4_096],
+    ids=["empty", "NUL", "no text", "every byte", "unicode", "1 MiB"],
+)
+async def test_g66_rule_10_a_body_comes_back_byte_by_byte(stores: Stores, body: bytes) -> None:
+    assert await keep(stores, result={**RESULT, "body": body})
+    assert await kept(stores) == {**RESULT, "body": body}
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        {"status": 204},
+        {},
+        {"status": 200, "body": "text"},
+        {"题": ["科幻", "\\u0000", "🚀"], "n": None, "deep": {"a": [1, 2.5, True, {"b": []}]}},
+        {"large": 2**60, "small": -0.125},
+    ],
+    ids=["no body", "nothing", "a text is no body", "unicode", "numbers"],
+)
+async def test_g66_a_result_of_json_comes_back_equal(stores: Stores, result: dict[str, Any]) -> None:
+    assert await stores.one().cache_idempotency_result("other", RESULT)
+    store = stores.one()
+    assert await store.cache_idempotency_result("k", result)
+    await store.commit()
+    assert await kept(stores) == result
+    stored = await stores.one().find("k")
+    assert stored is not None
+    assert stored.body is None
+
+
+@pytest.mark.parametrize("one", [float("nan"), float("inf"), "a\x00b", "\ud800", object()], ids=repr)
+async def test_what_is_no_json_is_refused_before_it_is_kept(stores: Stores, one: Any) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - whoever made the text says it in other words
+        await stores.one().cache_idempotency_result("k", {"one": one})
+    assert await keep(stores)
+
+
+async def test_g70_what_is_kept_says_since_when_and_until_when(stores: Stores) -> None:
+    before = datetime.now(UTC)
+    await keep(stores, ttl=100)
+    after = datetime.now(UTC)
+    stored = await stores.one().find("k")
+    assert stored is not None
+    # Both servers have the clock of this machine; Redis rounds up to milliseconds.
+    assert before <= stored.created_at <= after
+    assert (
+        timedelta(0) <= stored.expires_at - stored.created_at - timedelta(seconds=100) < timedelta(seconds=9)
+    )
+    assert 0 <= stored.age_s <= (datetime.now(UTC) - before).total_seconds()
+
+
+async def test_g62_rule_3_the_first_answer_stays(stores: Stores) -> None:
+    assert await keep(stores, result={"n": 1, "body": b"first"}) is True
+    assert await keep(stores, result={"n": 2, "body": b"second"}) is False
+    assert await keep(stores, result={"n": 3}) is False
+    assert await kept(stores) == {"n": 1, "body": b"first"}
+
+
+async def test_the_same_request_keeps_one_answer_only(stores: Stores) -> None:
+    store = stores.one()
+    assert await store.try_lock("k")
+    assert await store.cache_idempotency_result("k", {"n": 1}) is True
+    assert await store.cache_idempotency_result("k", {"n": 1}) is False
+    assert await store.check_idempotency_key("k") == {"n": 1}
+
+
+@pytest.mark.parametrize(
+    ("ttl", "seconds"),
+    [
+        (None, 86_400),
+        (90, 90),
+        (0.5, 0.5),
+        (timedelta(hours=2), 7_200),
+        (timedelta(days=365), 31_536_000),
+    ],
+    ids=["by default 24 h", "number", "part of a second", "timedelta", "a year"],
+)
+async def test_g70_rule_13_a_key_is_remembered_for_its_time(stores: Stores, ttl: Any, seconds: float) -> None:
+    store = stores.one()
+    assert await store.cache_idempotency_result("k", RESULT, ttl)
+    stored = await store.find("k")
+    assert stored is not None
+    life = stored.expires_at - stored.created_at
+    # PostgreSQL counts the creation from the beginning of the transaction.
+    assert timedelta(seconds=seconds) <= life < timedelta(seconds=seconds + 9)
+
+
+async def test_g70_the_settings_say_how_long_by_default(stores: Stores) -> None:
+    store = stores.one(IdempotencySettings(ttl_h=0.5))
+    assert await store.cache_idempotency_result("k", RESULT)
+    stored = await store.find("k")
+    assert stored is not None
+    assert stored.expires_at - stored.created_at < timedelta(seconds=1_809)
+
+
+@pytest.mark.parametrize(
+    "ttl",
+    [0, -1, timedelta(0), timedelta(seconds=-1), float("nan"), float("inf"), timedelta(days=366)],
+    ids=str,
+)
+async def test_a_time_that_is_none_or_over_a_year_is_refused(stores: Stores, ttl: Any) -> None:
+    with pytest.raises(ValueError, match="ttl must be"):
+        await stores.one().cache_idempotency_result("k", RESULT, ttl)
+
+
+async def test_g70_rule_13_an_expired_key_is_a_new_one(stores: Stores) -> None:
+    await keep(stores, result={"n": 1, "body": b"first"}, ttl=AT_ONCE_S)
+    await eventually("expiry", lambda: expired(stores))
+    assert await keep(stores, result={"n": 2, "body": b"second"})
+    assert await kept(stores) == {"n": 2, "body": b"second"}
+
+
+async def test_g70_nothing_of_an_expired_answer_is_in_the_next(stores: Stores) -> None:
+    await keep(stores, result={"n": 1, "body": b"first"}, ttl=AT_ONCE_S)
+    await eventually("expiry", lambda: expired(stores))
+    assert await keep(stores, result={"n": 2})
+    assert await kept(stores) == {"n": 2}
+
+
+async def test_g61_rule_4_scopes_do_not_see_each_other(stores: Stores) -> None:
+    await keep(stores, result={"n": 1}, scope="anna")
+    assert await kept(stores, scope="anna") == {"n": 1}
+    assert await kept(stores, scope="bert") is None
+    assert await kept(stores) is None
+    assert await keep(stores, result={"n": 2}, scope="bert")
+    assert await stores.one().invalidate_key("k", scope="cleo") is False
+    assert await kept(stores, scope="anna") == {"n": 1}
+
+
+async def test_g61_a_border_between_scope_and_key_does_not_move(stores: Stores) -> None:
+    await keep(stores, key="bc", scope="a")
+    assert await kept(stores, key="c", scope="ab") is None
+
+
+async def test_g61_scopes_do_not_lock_each_other(stores: Stores) -> None:
+    assert await stores.one().try_lock("k", scope="anna")
+    assert await locks(stores, scope="bert")
+    assert not await locks(stores, scope="anna")
+
+
+async def test_with_another_secret_nothing_is_found(stores: Stores) -> None:
+    await keep(stores)
+    other = SETTINGS.model_copy(update={"secret": SecretStr("another secret of thirty-two bytes")})
+    assert await stores.one(other).find("k") is None
+
+
+async def test_a_key_that_is_forgotten_is_a_new_one(stores: Stores) -> None:
+    await keep(stores, result={"n": 1, "body": b"first"})
+    store = stores.one()
+    assert await store.invalidate_key("k") is True
+    await store.commit()
+    assert await kept(stores) is None
+    assert await stores.one().invalidate_key("k") is False
+    assert await keep(stores, result={"n": 2})
+    assert await kept(stores) == {"n": 2}
+
+
+async def test_g62_rule_3_one_at_a_time_has_a_key(stores: Stores) -> None:
+    holder = stores.one()
+    assert await holder.try_lock("k") is True
+    assert await locks(stores) is False
+    assert await locks(stores, "another") is True
+    assert await holder.try_lock("k") is True, "it is still its own"
+
+
+async def test_g62_a_key_is_free_after_commit(stores: Stores) -> None:
+    holder = stores.one()
+    assert await holder.try_lock("k")
+    await holder.cache_idempotency_result("k", RESULT)
+    await holder.commit()
+    assert await locks(stores)
+
+
+async def test_g62_a_key_is_free_after_close(stores: Stores) -> None:
+    holder = stores.one()
+    assert await holder.try_lock("k")
+    assert await holder.try_lock("another")
+    await holder.close()
+    assert await locks(stores)
+    assert await locks(stores, "another")
+
+
+async def test_who_did_not_get_a_key_does_not_free_it(stores: Stores) -> None:
+    assert await stores.one().try_lock("k")
+    late = stores.one()
+    assert not await late.try_lock("k")
+    await late.commit()
+    await late.close()
+    assert not await locks(stores)
+
+
+async def test_g62_rule_3_of_64_at_once_one_gets_the_key(stores: Stores) -> None:
+    begin = asyncio.Event()
+
+    async def come(store: IdempotencyStore) -> bool:
+        await store.find("warm")
+        await begin.wait()
+        return await store.try_lock("k")
+
+    async with asyncio.TaskGroup() as group:
+        comers = [group.create_task(come(stores.one())) for _ in range(64)]
+        begin.set()
+    assert sorted(comer.result() for comer in comers) == [False] * 63 + [True]
+
+
+async def test_g63_rule_5_an_answer_is_there_for_others_when_its_effect_is(stores: Stores) -> None:
+    """In Redis it is there at once: there is no transaction that both could wait for."""
+    holder = stores.one()
+    await holder.try_lock("k")
+    await holder.cache_idempotency_result("k", RESULT)
+    assert await holder.check_idempotency_key("k") == RESULT
+    assert await kept(stores) == (None if stores.transactional else RESULT)
+    await holder.commit()
+    assert await kept(stores) == RESULT
+
+
+async def test_g63_rule_6_what_was_not_committed_is_as_if_it_had_never_been(stores: Stores) -> None:
+    """Not in Redis: it stays; if the effect was rolled back, its answer is given all the same."""
+    holder = stores.one()
+    await holder.cache_idempotency_result("k", RESULT)
+    await holder.close()
+    assert await kept(stores) == (None if stores.transactional else RESULT)
+
+
+async def test_g63_rule_6_postgresql_frees_the_key_of_a_dead_holder_at_once(
+    postgres_stores: PostgresStores,
+) -> None:
+    holder = postgres_stores.one()
+    assert await holder.try_lock("k")
+    await holder.cache_idempotency_result("k", RESULT)
+    await postgres_stores.kill(holder)
+    assert await locks(postgres_stores)
+    assert await kept(postgres_stores) is None
+    await holder.close()
+    assert postgres_stores.in_use() == 0, "a broken connection does not stay out of the pool for ever"
+
+
+async def test_rule_6_redis_keeps_the_key_of_a_dead_holder_until_its_lease_ends(
+    redis_stores: RedisStores,
+) -> None:
+    """A lock belongs to a token: Redis cannot know that nobody has it any more."""
+    redis_stores.lease_s = 0.3
+    holder = redis_stores.one()
+    assert await holder.try_lock("k")
+    await redis_stores.kill(holder)
+    assert not await locks(redis_stores)
+    await eventually("the end of the lease", lambda: locks(redis_stores))
+
+
+async def test_cleaning_up_says_how_many_keys_expired(postgres_stores: PostgresStores) -> None:
+    for number in range(5):
+        await keep(postgres_stores, f"short-{number}", ttl=AT_ONCE_S)
+    await keep(postgres_stores, "long")
+    await eventually("expiry", lambda: expired(postgres_stores, "short-4"))
+    store = postgres_stores.one()
+    assert await store.cleanup_expired() == 5
+    await store.commit()
+    assert await postgres_stores.one().cleanup_expired() == 0
+    assert await kept(postgres_stores, "long") == RESULT
+
+
+async def test_redis_cleans_up_by_itself(redis_stores: RedisStores) -> None:
+    await keep(redis_stores, ttl=AT_ONCE_S)
+    assert await redis_stores.one().cleanup_expired() == 0
+    await eventually("expiry", lambda: expired(redis_stores))
