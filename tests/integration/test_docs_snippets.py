@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
+import httpx
 import pytest
 from backend.migrations import ALL
 from pydantic import BaseModel, SecretStr
@@ -97,6 +98,71 @@ async def test_an_event_is_published_once_as_the_page_says(database: Database) -
     assert told[0] == told[1]
     assert f"`evt_123` is\n`{told[0].event_id}`" in page.read_text()
     assert await counts(database) == (1, 1)
+
+
+class Shop(httpx.AsyncBaseTransport):
+    """Takes each key once, but first says what it was told to; None: executes, and loses the answer."""
+
+    def __init__(self, *first: httpx.Response | None) -> None:
+        self.taken: dict[str, bytes] = {}
+        self._first = list(first)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        first = self._first.pop(0) if self._first else httpx.Response(201)
+        if first is not None and first.status_code >= 500:
+            return first
+        key, body = request.headers["Idempotency-Key"], await request.aread()
+        replayed = key in self.taken
+        if self.taken.setdefault(key, body) != body:
+            return httpx.Response(422, json={"error_code": "IDEMPOTENCY_KEY_REUSED"})
+        if first is None:
+            raise httpx.ReadError("gone", request=request)
+        if first.is_error:
+            return first
+        return httpx.Response(201, headers={"Idempotent-Replayed": "true"} if replayed else {})
+
+
+def in_trouble() -> tuple[httpx.Response | None, ...]:
+    """What each loop of the page must outlast; None is a lost answer."""
+    at_once = {"Retry-After": "0"}
+    running = httpx.Response(409, headers=at_once, json={"error_code": "REQUEST_IN_FLIGHT"})
+    return httpx.Response(503, headers=at_once), None, running
+
+
+@pytest.fixture
+def client_blocks(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the page for client authors defines; its random waits are none."""
+    monkeypatch.setattr("random.uniform", lambda _least, _most: 0.0)
+    monkeypatch.setattr("relaybox.http.client._client.random", lambda: 0.0)
+    names: dict[str, Any] = {}
+    for text in fences(DOCS / "how-to/send-requests-once.md", "python"):
+        exec(compile(text, "page", "exec", dont_inherit=True), names)
+    return names
+
+
+async def test_the_client_of_the_page_places_an_order_once(client_blocks: dict[str, Any]) -> None:
+    place_order, shop = client_blocks["place_order"], Shop(*in_trouble())
+    async with httpx.AsyncClient(transport=shop, base_url="http://shop") as http:
+        assert await place_order(http, {"article": "lamp"}, "a") == "done before"
+        assert await place_order(http, {"article": "lamp"}, "b") == "done"
+        assert "IDEMPOTENCY_KEY_REUSED" in await place_order(http, {"article": "chair"}, "b")
+        shop._first += [None] * 8
+        assert await place_order(http, {"article": "desk"}, "c") == (
+            "unknown after 8 attempts: keep the key and go on later"
+        )
+    assert shop.taken.keys() == {'"a"', '"b"', '"c"'}
+
+
+async def test_the_loop_of_the_page_sends_once(client_blocks: dict[str, Any]) -> None:
+    send_once, shop = client_blocks["send_once"], Shop(*in_trouble())
+    async with httpx.AsyncClient(transport=shop) as http:
+        answer = await send_once(http, "http://shop/orders", b"1", "a")
+        assert (answer.status_code, answer.headers["Idempotent-Replayed"]) == (201, "true")
+        assert (await send_once(http, "http://shop/orders", b"2", "a")).status_code == 422
+        shop._first += [None] * 8
+        with pytest.raises(TimeoutError, match="same key"):
+            await send_once(http, "http://shop/orders", b"3", "b")
+    assert shop.taken == {'"a"': b"1", '"b"': b"3"}
 
 
 class Order(Aggregate):

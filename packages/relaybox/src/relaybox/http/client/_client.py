@@ -1,0 +1,135 @@
+"""Sends a request until its answer is known."""
+
+import asyncio
+from asyncio import sleep
+from datetime import UTC, datetime
+from random import random
+from time import monotonic
+from typing import Any, Final, assert_never
+from uuid import uuid4
+
+import httpx
+
+from relaybox.http.client._decisions import (
+    GiveUp,
+    Retry,
+    http_date,
+    next_step,
+    quoted,
+    retry_after_s,
+    worth_repeating,
+)
+from relaybox.http.client._errors import AnswerUnknown, BodyNotRepeatable, KeyUnusable
+
+__all__ = ("IdempotentClient",)
+
+_HEADERS: Final = ("Idempotency-Key", "X-Idempotency-Key")
+
+
+class IdempotentClient:
+    """Sends each wish under one key, and the same bytes again until the answer is known.
+
+    *client* stays the caller's: its base address, tokens, time-outs and closing. It may be shared, and so
+    may this.
+
+    attempts_max: how often one wish is sent at most.
+    total_s_max: seconds that all its attempts and the waits between them take at most.
+    """
+
+    def __init__(
+        self, client: httpx.AsyncClient, *, attempts_max: int = 8, total_s_max: float = 60.0
+    ) -> None:
+        assert attempts_max >= 1
+        assert total_s_max > 0
+        self._client = client
+        self._attempts_max = attempts_max
+        self._total_s_max = total_s_max
+
+    async def request(
+        self, method: str, url: httpx.URL | str, *, key: str | None = None, **parts: Any
+    ) -> httpx.Response:
+        """Send a wish, and return its answer: any 2xx, 3xx or 4xx, replayed or not.
+
+        *key* names the wish; a new one is made if there is none, which does for as long as this call lasts.
+        *parts* are those of ``httpx.AsyncClient.build_request``: ``json``, ``content``, ``files``,
+        ``params``, ``headers`` and others. The body is encoded once and kept in memory, files included; each
+        call gives multipart a boundary of its own unless the header ``Content-Type`` has one.
+
+        Sent again after 500, 502, 503, 504, 429, a 409 that says ``REQUEST_IN_FLIGHT``, and when no answer
+        comes; as late as ``Retry-After`` says, else after a random wait that grows up to 8 s. When attempts
+        or time run out such an answer is returned as it is: the wish is still open then, under the same key.
+
+        Raises:
+            AnswerUnknown: the last attempt brought no answer.
+            BodyNotRepeatable: the body comes from a generator or a file.
+            KeyUnusable: the key is not 1 to 255 printable ASCII characters without quotes and backslashes,
+                or a header has one too.
+        """
+        key = str(uuid4()) if key is None else key
+        request = await self._built(key, method, url, parts)
+        until_s = monotonic() + self._total_s_max
+        attempts = 0
+        while True:
+            attempts += 1
+            outcome = await self._attempt(request, until_s - monotonic())
+            if isinstance(outcome, httpx.Response) and not worth_repeating(
+                outcome.status_code, outcome.content
+            ):
+                return outcome
+            step = next_step(
+                attempts,
+                attempts_max=self._attempts_max,
+                left_s=until_s - monotonic(),
+                told_s=_told_s(outcome) if isinstance(outcome, httpx.Response) else None,
+                chance=random(),  # noqa: S311 - jitter
+            )
+            match step:
+                case Retry(after_s=after_s):
+                    await sleep(after_s)
+                case GiveUp():
+                    if isinstance(outcome, httpx.Response):
+                        return outcome
+                    raise AnswerUnknown(key, attempts) from outcome
+                case _:
+                    assert_never(step)
+
+    async def _built(
+        self, key: str, method: str, url: httpx.URL | str, parts: dict[str, Any]
+    ) -> httpx.Request:
+        value = quoted(key)
+        if value is None:
+            raise KeyUnusable(
+                "a key is 1 to 255 printable ASCII characters without quotes and backslashes, as a UUID is"
+            )
+        request = self._client.build_request(method, url, **parts)
+        if any(header in request.headers for header in _HEADERS):
+            raise KeyUnusable("give the key as an argument, not as a header of the request or the client")
+        # What is in memory can be read both ways; what a generator or a file gives, one way and once.
+        if not (
+            isinstance(request.stream, httpx.SyncByteStream)
+            and isinstance(request.stream, httpx.AsyncByteStream)
+        ):
+            raise BodyNotRepeatable
+        await request.aread()
+        request.headers["Idempotency-Key"] = value
+        return request
+
+    async def _attempt(self, request: httpx.Request, left_s: float) -> httpx.Response | Exception:
+        """One attempt: its answer, or why there is none."""
+        try:
+            # The client's own time-outs begin anew with every chunk; this one does not.
+            async with asyncio.timeout(left_s):
+                return await self._client.send(request)
+        except httpx.UnsupportedProtocol:  # an address of the wrong form: never sent, and never will be
+            raise
+        except (httpx.TransportError, TimeoutError) as error:
+            return error
+
+
+def _told_s(answer: httpx.Response) -> float | None:
+    """What its ``Retry-After`` asks for; a date counts from the server's own, so that clocks may differ."""
+    text = answer.headers.get("Retry-After")
+    if text is None:
+        return None
+    now = http_date(answer.headers.get("Date", ""))
+    return retry_after_s(text, now or datetime.now(UTC))

@@ -1,0 +1,62 @@
+"""The client behind a real connection: what breaks it, and what is then sent again."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from relaybox.http.client import AnswerUnknown, IdempotentClient
+
+ANSWER = b"HTTP/1.1 201 Created\r\nContent-Length: 4\r\n\r\ndone"
+
+
+class Server:
+    """Reads a request, sends so much of the answer, and closes the connection."""
+
+    def __init__(self) -> None:
+        #: What to send to each request in turn; the whole answer when they have run out.
+        self.sends: list[bytes] = []
+        self.received: list[bytes] = []
+
+    async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        self.received.append(head + await reader.readexactly(len(b'{"n":1}')))
+        writer.write(self.sends.pop(0) if self.sends else ANSWER)
+        await writer.drain()
+        writer.close()
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+@pytest.fixture
+async def client(server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[IdempotentClient]:
+    monkeypatch.setattr("relaybox.http.client._client.random", lambda: 0.0)
+    listening = await asyncio.start_server(server.take, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    async with listening, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+        yield IdempotentClient(http, attempts_max=4)
+
+
+async def test_a_connection_that_breaks_before_or_amid_the_answer_is_made_anew(
+    server: Server, client: IdempotentClient
+) -> None:
+    server.sends = [b"", ANSWER[:20], ANSWER[:-1]]
+    answer = await client.request("POST", "/orders", json={"n": 1})
+    assert (answer.status_code, answer.content) == (201, b"done")
+    assert len(server.received) == 4
+    assert len(set(server.received)) == 1
+    assert b'\r\nIdempotency-Key: "' in server.received[0]
+
+
+async def test_a_server_that_never_answers_leaves_the_key_with_the_caller(
+    server: Server, client: IdempotentClient
+) -> None:
+    server.sends = [b""] * 4
+    with pytest.raises(AnswerUnknown) as unknown:
+        await client.request("POST", "/orders", json={"n": 1})
+    assert f'"{unknown.value.key}"'.encode() in server.received[0]
+    assert (await client.request("POST", "/orders", key=unknown.value.key, json={"n": 1})).content == b"done"
+    assert len(set(server.received)) == 1
