@@ -1,0 +1,280 @@
+"""Cache mode: endpoints without a unit of work, in any FastAPI or Starlette application."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI, Response
+from relaybox.db import Database
+from relaybox.http import IdempotencyMiddleware, idempotent
+from relaybox.idempotency import IdempotencyService
+from relaybox.settings import IdempotencySettings
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, StreamingResponse
+from starlette.routing import Route
+from structlog.testing import capture_logs
+
+KEY = {"Idempotency-Key": "k"}
+Connect = Callable[..., Any]
+
+
+class Work:
+    """Counts how often it was done, and answers with the number."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        self.reached, self.go_on = asyncio.Event(), asyncio.Event()
+        self.go_on.set()
+
+    async def do(self) -> dict[str, int]:
+        self.done += 1
+        self.reached.set()
+        await self.go_on.wait()
+        return {"done": self.done}
+
+
+@pytest.fixture
+def work() -> Work:
+    return Work()
+
+
+@pytest.fixture
+def connect(database: Database) -> Connect:
+    """``async with connect(app, prefixes=…) as client``: with the middleware on PostgreSQL, users by a header."""
+
+    async def service(_request: Request) -> IdempotencyService:
+        return IdempotencyService(database.sessions(), settings=IdempotencySettings(body_bytes_max=1_000))
+
+    async def principal(request: Request) -> str | None:
+        return request.headers.get("x-user")
+
+    @asynccontextmanager
+    async def connected(app: Starlette, **options: Any) -> AsyncIterator[httpx.AsyncClient]:
+        app.add_middleware(
+            IdempotencyMiddleware,
+            idempotency_service_factory=service,
+            principal=principal,
+            settings=IdempotencySettings(body_bytes_max=1_000),
+            **options,
+        )
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app, raise_app_exceptions=False),
+            base_url="http://app",
+            headers={"X-User": "ann"},
+        ) as client:
+            yield client
+
+    return connected
+
+
+def fastapi_app(work: Work) -> FastAPI:
+    app = FastAPI()
+
+    @app.post("/work", status_code=201)
+    @app.post("/works", status_code=201)
+    @app.delete("/work", status_code=200)
+    async def do() -> dict[str, int]:
+        return await work.do()
+
+    @app.post("/status/{status}")
+    async def status(status: int, response: Response) -> dict[str, int]:
+        response.status_code = status
+        return await work.do()
+
+    @app.post("/large")
+    async def large() -> Response:
+        await work.do()
+        return Response(b"x" * 2_000)
+
+    @app.post("/stream")
+    async def stream() -> StreamingResponse:
+        await work.do()
+        return StreamingResponse(iter([b"a", b"b"]))
+
+    @app.post("/marked/work", status_code=201)
+    @idempotent(required=True)
+    async def marked(body: dict[str, Any]) -> dict[str, int]:
+        return await work.do()
+
+    @app.post("/auto", status_code=201)
+    @idempotent(auto=True)
+    async def auto(request: Request) -> dict[str, int]:
+        return await work.do()
+
+    _ = do, status, large, stream, marked, auto
+    return app
+
+
+async def test_the_same_key_again_gets_the_same_answer(connect: Connect, work: Work) -> None:
+    async with connect(fastapi_app(work)) as ann:
+        first, again = [await ann.post("/work", json={"a": 1}, headers=KEY) for _ in range(2)]
+        other = await ann.post("/work", json={"a": 2}, headers=KEY)
+        bob = await ann.post("/work", json={"a": 1}, headers={**KEY, "X-User": "bob"})
+    assert (first.status_code, again.status_code, again.content) == (201, 201, first.content)
+    assert again.headers["idempotent-replayed"] == "true"
+    assert (other.status_code, other.json()["error_code"]) == (422, "IDEMPOTENCY_KEY_REUSED")
+    assert (bob.json(), work.done) == ({"done": 2}, 2)
+
+
+async def test_a_starlette_application_is_served_too(connect: Connect, work: Work) -> None:
+    @idempotent(required=True)
+    async def endpoint(request: Request) -> JSONResponse:
+        return JSONResponse(await work.do() | {"body": (await request.body()).decode()})
+
+    app = Starlette(routes=[Route("/work", endpoint, methods=["POST"])])
+    async with connect(app) as ann:
+        missing = await ann.post("/work")
+        first, again = [await ann.post("/work", content=b"hello", headers=KEY) for _ in range(2)]
+    assert (missing.status_code, missing.json()["error_code"]) == (400, "IDEMPOTENCY_KEY_MISSING")
+    assert first.json() == {"done": 1, "body": "hello"}
+    assert again.content == first.content
+
+
+async def test_g62_while_the_first_runs_the_same_key_is_refused_at_once(connect: Connect, work: Work) -> None:
+    work.go_on.clear()
+    async with connect(fastapi_app(work)) as ann:
+        running = asyncio.create_task(ann.post("/work", headers=KEY))
+        await work.reached.wait()
+        refused = await ann.post("/work", headers=KEY)
+        work.go_on.set()
+        await running
+    assert (refused.status_code, refused.headers["retry-after"], work.done) == (409, "1", 1)
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 422, 429, 500, 503])
+async def test_g65_an_error_is_not_kept(connect: Connect, work: Work, status: int) -> None:
+    async with connect(fastapi_app(work)) as ann:
+        for _ in range(2):
+            assert (await ann.post(f"/status/{status}", headers=KEY)).status_code == status
+    assert work.done == 2
+
+
+async def test_g67_a_large_answer_and_a_stream_leave_tombstones(connect: Connect, work: Work) -> None:
+    async with connect(fastapi_app(work)) as ann:
+        large = await ann.post("/large", headers=KEY)
+        stream = await ann.post("/stream", headers={"Idempotency-Key": "s"})
+        again = [
+            await ann.post("/large", headers=KEY),
+            await ann.post("/stream", headers={"Idempotency-Key": "s"}),
+        ]
+    assert (large.status_code, len(large.content)) == (200, 2_000)
+    assert (stream.status_code, stream.json()["error_code"]) == (500, "STREAM_REFUSED")
+    assert [one.json()["error_code"] for one in again] == ["RESPONSE_NOT_KEPT"] * 2
+    assert work.done == 2
+
+
+async def test_a_stream_without_a_key_flows(connect: Connect, work: Work) -> None:
+    async with connect(fastapi_app(work)) as ann:
+        assert (await ann.post("/stream")).content == b"ab"
+
+
+async def test_only_the_methods_and_prefixes_given_count_and_others_say_so(
+    connect: Connect, work: Work
+) -> None:
+    async with connect(fastapi_app(work), prefixes=["/work"], methods=["POST"]) as ann:
+        outside = [
+            await ann.post("/works", headers=KEY),
+            await ann.delete("/work", headers=KEY),
+        ]
+        inside = await ann.post("/work", headers=KEY)
+    assert [one.headers["idempotency-status"] for one in outside] == ["ignored"] * 2
+    assert "idempotency-status" not in inside.headers
+
+
+async def test_a_mark_counts_wherever_its_endpoint_is(connect: Connect, work: Work) -> None:
+    async with connect(fastapi_app(work), prefixes=["/elsewhere"]) as ann:
+        missing = await ann.post("/marked/work", json={})
+        first, again = [await ann.post("/marked/work", json={}, headers=KEY) for _ in range(2)]
+    assert missing.json()["error_code"] == "IDEMPOTENCY_KEY_MISSING"
+    assert (again.content, work.done) == (first.content, 1)
+
+
+async def test_a_key_is_made_of_the_request(connect: Connect, work: Work) -> None:
+    async with connect(fastapi_app(work)) as ann:
+        first, again = [await ann.post("/auto", json={"a": 1}) for _ in range(2)]
+        other = await ann.post("/auto", json={"a": 2})
+    assert (again.content, other.json()) == (first.content, {"done": 2})
+
+
+async def test_nobody_in_particular_has_no_keys(connect: Connect, work: Work) -> None:
+    async with connect(fastapi_app(work)) as ann:
+        for _ in range(2):
+            answer = await ann.post("/work", headers={**KEY, "X-User": ""})
+            del answer
+        ann.headers.pop("x-user")
+        answer = await ann.post("/work", headers=KEY)
+    assert answer.headers["idempotency-status"] == "ignored"
+
+
+async def test_a_body_too_large_to_be_compared_is_refused_before_any_work(
+    connect: Connect, work: Work
+) -> None:
+    async with connect(fastapi_app(work)) as ann:
+        refused = await ann.post("/work", content=b"x" * 1_001, headers=KEY)
+    assert (refused.status_code, work.done) == (413, 0)
+
+
+async def test_an_answer_that_cannot_be_kept_is_given_all_the_same_and_the_log_says_so(
+    database: Database, connect: Connect, work: Work
+) -> None:
+    app = fastapi_app(work)
+
+    @app.post("/last", status_code=201)
+    async def last() -> dict[str, int]:
+        # The store's connection dies while the endpoint does its work.
+        async with database.connection() as connection:
+            others = (
+                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND pid <> $1"
+            )
+            [me] = await connection.fetch("SELECT pg_backend_pid() AS pid")
+            await connection.fetch(others, me["pid"])
+        return await work.do()
+
+    with capture_logs() as lines:
+        async with connect(app) as ann:
+            answer = await ann.post("/last", headers=KEY)
+    assert (answer.status_code, answer.json()) == (201, {"done": 1})
+    assert any("not kept" in line["event"] for line in lines)
+    _ = last
+
+
+async def test_who_asks_must_be_told() -> None:
+    async def service(_request: Request) -> IdempotencyService:
+        raise NotImplementedError
+
+    with pytest.raises(TypeError, match="principal="):
+        IdempotencyMiddleware(FastAPI(), idempotency_service_factory=service)
+
+
+async def test_a_marked_endpoint_without_anywhere_to_keep_its_answers_says_what_is_missing(
+    work: Work,
+) -> None:
+    app = fastapi_app(work)
+    app.add_middleware(IdempotencyMiddleware)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
+        with pytest.raises(RuntimeError, match="principal="):
+            await client.post("/marked/work", json={}, headers=KEY)
+
+
+def test_g67_what_cannot_be_kept_is_refused_when_it_is_declared() -> None:
+    with pytest.raises(TypeError, match="async def"):
+
+        @idempotent  # pyright: ignore[reportArgumentType]
+        def sync() -> None: ...
+
+    with pytest.raises(TypeError, match="streams"):
+
+        @idempotent(required=True)
+        async def stream() -> StreamingResponse:
+            raise NotImplementedError
+
+    with pytest.raises(TypeError, match="whole"):
+
+        @idempotent  # pyright: ignore[reportArgumentType]
+        async def generator() -> Any:
+            yield b""
