@@ -51,6 +51,7 @@ def test_sql_migrations_and_words_are_in_the_wheels(wheels: dict[str, Path]) -> 
     assert {
         "relaybox/outbox/outbox.sql",
         "relaybox/db/migrations/versions/0001_backbone.up.sql",
+        "relaybox/db/migrations/versions/0002_idempotency.up.sql",
         "relaybox/local/roles.psql",
     } <= set(library)
     assert {

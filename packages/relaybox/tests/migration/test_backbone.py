@@ -8,15 +8,17 @@ from relaybox.settings import PostgresSettings
 
 from tests.fixtures.both_postgres import dumped_schema
 
+REVISIONS = ["0001_backbone", "0002_idempotency"]
+
 
 async def test_up_down_and_up_again_ends_where_it_began(
     postgres_server: LocalPostgres, empty_postgres_settings: PostgresSettings
 ) -> None:
     settings = empty_postgres_settings
-    assert await migrate_up(settings, BACKBONE) == ["0001_backbone"]
+    assert await migrate_up(settings, BACKBONE) == REVISIONS
     first = dumped_schema(postgres_server, settings)
-    assert await migrate_down(settings, BACKBONE) == ["0001_backbone"]
-    assert await migrate_up(settings, BACKBONE) == ["0001_backbone"]
+    assert await migrate_down(settings, BACKBONE) == REVISIONS
+    assert await migrate_up(settings, BACKBONE) == REVISIONS
     assert dumped_schema(postgres_server, settings) == first
 
 
@@ -28,7 +30,7 @@ async def test_what_is_missing_is_named_before_and_not_after(
     empty_postgres_settings: PostgresSettings,
 ) -> None:
     database = Database(empty_postgres_settings)
-    assert await pending_migrations(database, BACKBONE) == ["0001_backbone"]
+    assert await pending_migrations(database, BACKBONE) == REVISIONS
     await migrate_up(empty_postgres_settings, BACKBONE)
     assert await pending_migrations(database, BACKBONE) == []
     await database.close()

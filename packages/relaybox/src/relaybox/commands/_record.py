@@ -19,7 +19,7 @@ from relaybox.db import (
     sqlstate_of,
 )
 from relaybox.errors import Detail
-from relaybox.idempotency import QUERIES, Stored, parted, result_of, stored_key
+from relaybox.idempotency import Stored, find_answers, parted, result_of, stored_key
 from relaybox.settings import IdempotencySettings
 
 __all__ = ("Statements",)
@@ -82,12 +82,8 @@ class Statements:
         return {row["id"] for row in rows}
 
     async def answered(self, executor: Executor, requests: Sequence[Request]) -> dict[str, Stored]:
-        """What is kept under the keys of *requests*, by stored key; expired ones make room for new."""
-        keys = [self.stored_key(request) for request in requests]
-        rows = await executor.fetch(QUERIES["find"], keys)
-        if any(row["expired"] for row in rows):
-            await executor.fetch(QUERIES["forget_expired"], keys)
-        return {row["key"]: Stored.from_row(row) for row in rows if not row["expired"]}
+        """What is kept under the keys of *requests*, all of them keyed, by stored key."""
+        return await find_answers(executor, [self.stored_key(request) for request in requests])
 
     def stored_key(self, request: Request) -> str:
         """Under which key the answer to *request*, a keyed one, is kept."""

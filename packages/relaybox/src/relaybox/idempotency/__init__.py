@@ -30,10 +30,10 @@ from relaybox.idempotency._keys import (
     stored_key,
 )
 from relaybox.idempotency._service import (
-    QUERIES,
     IdempotencyService,
     IdempotencyStore,
     Ttl,
+    find_answers,
     parted,
     seconds_of,
 )
@@ -41,7 +41,6 @@ from relaybox.idempotency._sweep import Sweeper, Swept, sweep
 
 __all__ = (
     "KEY_HEADERS",
-    "QUERIES",
     "REPLAYED_HEADERS",
     "Answer",
     "Claim",
@@ -59,6 +58,7 @@ __all__ = (
     "Sweeper",
     "Swept",
     "Ttl",
+    "find_answers",
     "fingerprint_of",
     "generate_key",
     "generate_key_from_request",

@@ -1,6 +1,6 @@
 """Answers kept in PostgreSQL, in the transaction of whoever keeps them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final, Protocol
@@ -8,12 +8,19 @@ from typing import Any, Final, Protocol
 from pydantic_core import from_json, to_json
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from relaybox.db import DatabaseUnavailable, executor_of, holds_nul, load_queries, map_database_errors
+from relaybox.db import (
+    DatabaseUnavailable,
+    Executor,
+    executor_of,
+    holds_nul,
+    load_queries,
+    map_database_errors,
+)
 from relaybox.idempotency._answer import Stored
 from relaybox.idempotency._keys import generate_key, generate_key_from_request, lock_number, stored_key
 from relaybox.settings import IdempotencySettings, load_settings
 
-__all__ = ("QUERIES", "IdempotencyService", "IdempotencyStore", "Ttl", "parted", "seconds_of")
+__all__ = ("QUERIES", "IdempotencyService", "IdempotencyStore", "Ttl", "find_answers", "parted", "seconds_of")
 
 QUERIES: Final = load_queries(__package__ or "relaybox.idempotency", "idempotency.sql")
 _EXPIRE_ROWS: Final = 5_000
@@ -98,9 +105,9 @@ class IdempotencyService:
         Raises:
             DatabaseUnavailable: PostgreSQL is away.
         """
+        row_key = self._row_key(key, scope)
         with map_database_errors():
-            rows = await self._db.fetch(QUERIES["find"], [self._row_key(key, scope)])
-        return Stored.from_row(rows[0]) if rows and not rows[0]["expired"] else None
+            return (await find_answers(self._db, [row_key])).get(row_key)
 
     async def check_idempotency_key(self, key: str, *, scope: str = "") -> dict[str, Any] | None:
         """The result kept under *key*, with its body as bytes if it has one; None for a new key.
@@ -169,6 +176,14 @@ class IdempotencyService:
 
     def _row_key(self, key: str, scope: str) -> str:
         return stored_key(scope, key, self._settings.secret)
+
+
+async def find_answers(db: Executor, keys: Sequence[str]) -> dict[str, Stored]:
+    """What is kept under each of *keys*, stored ones; answers that have expired make room for new ones."""
+    rows = await db.fetch(QUERIES["find"], keys)
+    if any(row["expired"] for row in rows):
+        await db.fetch(QUERIES["forget_expired"], keys)
+    return {row["key"]: Stored.from_row(row) for row in rows if not row["expired"]}
 
 
 def seconds_of(ttl: Ttl, settings: IdempotencySettings) -> float:

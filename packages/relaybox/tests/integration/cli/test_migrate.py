@@ -30,18 +30,24 @@ def test_a_database_is_brought_up_checked_and_taken_down(
 ) -> None:
     settings = empty_postgres_settings
     before = relaybox(settings, "migrate", "check")
-    assert (before.returncode, before.stdout) == (1, "pending 0001_backbone\n")
+    assert (before.returncode, before.stdout) == (1, "pending 0001_backbone\npending 0002_idempotency\n")
 
     up = relaybox(settings, "migrate", "up", "--json")
-    assert json.loads(up.stdout) == {"applied": ["0001_backbone"]}
+    assert json.loads(up.stdout) == {"applied": ["0001_backbone", "0002_idempotency"]}
     assert up.returncode == 0
     assert relaybox(settings, "migrate", "check").returncode == 0
     assert relaybox(settings, "migrate", "up").stdout == "nothing to apply: the schema is up to date\n"
 
     assert relaybox(settings, "migrate", "down").returncode == 1
     assert relaybox(settings, "migrate", "check").returncode == 0
-    assert relaybox(settings, "migrate", "down", "--yes").stdout == "removed 0001_backbone\n"
-    assert relaybox(settings, "migrate", "check", "--json").stdout == '{"pending":["0001_backbone"]}\n'
+    assert (
+        relaybox(settings, "migrate", "down", "--yes").stdout
+        == "removed 0001_backbone\nremoved 0002_idempotency\n"
+    )
+    assert (
+        relaybox(settings, "migrate", "check", "--json").stdout
+        == '{"pending":["0001_backbone","0002_idempotency"]}\n'
+    )
 
 
 @pytest.mark.parametrize("one_role", [True, False])

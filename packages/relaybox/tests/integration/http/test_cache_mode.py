@@ -44,7 +44,7 @@ def work() -> Work:
 
 @pytest.fixture
 def connect(database: Database) -> Connect:
-    """``async with connect(app, prefixes=…) as client``: with the middleware on PostgreSQL, users by a header."""
+    """``async with connect(app, prefixes=…) as client``: on PostgreSQL, with users by a header."""
 
     async def service(_request: Request) -> IdempotencyService:
         return IdempotencyService(database.sessions(), settings=IdempotencySettings(body_bytes_max=1_000))

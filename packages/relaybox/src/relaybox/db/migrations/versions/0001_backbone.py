@@ -1,4 +1,4 @@
-"""The backbone's tables: events, inbox, outbox, tasks, handles, idempotency, lanes, snapshots."""
+"""The backbone's tables: events, inbox, outbox, tasks, handles, lanes, snapshots."""
 
 from pathlib import Path
 
