@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry
 
 from relaybox.db import TRANSIENT_ERRORS, Database, Executor
 from relaybox.idempotency._service import QUERIES
 from relaybox.settings import IdempotencySettings, load_settings
+from relaybox.telemetry import KeptAnswersMetrics
 
 __all__ = ("Sweeper", "Swept", "sweep")
 
@@ -68,18 +69,7 @@ class Sweeper:
         self._database = database
         self._settings = settings or load_settings(IdempotencySettings)
         self._stopping = asyncio.Event()
-        self._records = Gauge(
-            "relaybox_idempotency_records",
-            "Answers kept, as PostgreSQL's statistics know.",
-            registry=registry,
-            multiprocess_mode="mostrecent",
-        )
-        self._lag = Gauge(
-            "relaybox_idempotency_expiry_lag_seconds",
-            "Seconds for which the oldest expired answer has waited for its removal.",
-            registry=registry,
-            multiprocess_mode="mostrecent",
-        )
+        self._metrics = KeptAnswersMetrics(registry)
 
     async def run(self) -> None:
         """Sweep until :meth:`stop`; PostgreSQL may be away meanwhile."""
@@ -102,7 +92,6 @@ class Sweeper:
     async def _sweep(self, connection: Executor) -> None:
         swept = await sweep(connection, self._settings)
         [standing] = await connection.fetch(QUERIES["standing"])
-        self._records.set(standing["records"] or 0)
-        self._lag.set(standing["lag_s"] or 0.0)
+        self._metrics.stand(records=standing["records"] or 0, lag_s=standing["lag_s"] or 0.0)
         if swept.claims or swept.slots:
             _log.debug("expired answers removed", claims=swept.claims, slots=swept.slots)

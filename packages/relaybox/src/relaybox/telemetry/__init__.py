@@ -10,6 +10,7 @@ from relaybox.telemetry._metrics import (
     DatabaseMetrics,
     HttpMetrics,
     IdempotencyMetrics,
+    KeptAnswersMetrics,
     exposition,
 )
 from relaybox.telemetry._redaction import REDACTED, redact
@@ -28,6 +29,7 @@ __all__ = (
     "HealthState",
     "HttpMetrics",
     "IdempotencyMetrics",
+    "KeptAnswersMetrics",
     "LogLevel",
     "check_kafka",
     "check_postgres",

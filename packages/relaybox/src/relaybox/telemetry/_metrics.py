@@ -19,7 +19,14 @@ from sqlalchemy import event
 
 from relaybox.db import Database
 
-__all__ = ("CommandMetrics", "DatabaseMetrics", "HttpMetrics", "IdempotencyMetrics", "exposition")
+__all__ = (
+    "CommandMetrics",
+    "DatabaseMetrics",
+    "HttpMetrics",
+    "IdempotencyMetrics",
+    "KeptAnswersMetrics",
+    "exposition",
+)
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 #: From a client that repeats at once to one that comes back the next day.
@@ -102,6 +109,29 @@ class IdempotencyMetrics:
     def replayed(self, age_s: float) -> None:
         """Note how old the answer was."""
         self._age.observe(age_s)
+
+
+class KeptAnswersMetrics:
+    """How many answers to keyed requests are kept, and whether expired ones leave in time."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._records = Gauge(
+            "relaybox_idempotency_records",
+            "Answers kept, as PostgreSQL's statistics know.",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        self._lag = Gauge(
+            "relaybox_idempotency_expiry_lag_seconds",
+            "Seconds for which the oldest expired answer has waited for its removal.",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+
+    def stand(self, *, records: int, lag_s: float) -> None:
+        """Note how things stand."""
+        self._records.set(records)
+        self._lag.set(lag_s)
 
 
 class DatabaseMetrics:
