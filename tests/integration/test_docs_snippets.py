@@ -178,7 +178,7 @@ class AlreadyConfirmed(CommandRefused):
 
 
 async def test_the_readmes_command_and_consumer_do_what_it_says() -> None:
-    [text] = fences(DOCS.parent / "README.md", "python")
+    text, _ = fences(DOCS.parent / "README.md", "python")
     ours = (AlreadyConfirmed, ConfirmOrder, Domain, EventEnvelope, Order, UnitOfWork, subscribe)
     names: dict[str, Any] = {one.__name__: one for one in ours} | {
         "Events": Events,
