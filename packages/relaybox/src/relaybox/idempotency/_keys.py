@@ -75,7 +75,7 @@ def generate_key(*parts: object) -> str:
 
 def scope_of(issuer: str, subject: str) -> str:
     """The principal a key belongs to (G61): the two together are unique, and outlive a token."""
-    return _joined((issuer, subject)).decode()
+    return f"{len(issuer)}:{issuer}:{subject}"
 
 
 def stored_key(scope: str, key: str, secret: SecretStr | None) -> str:
@@ -121,7 +121,8 @@ def _digest(parts: Iterable[str]) -> str:
 
 def _joined(parts: Iterable[str]) -> bytes:
     """Parts with their lengths before them, so that none can pass for two."""
-    encoded = [part.encode("utf-8", "surrogateescape") for part in parts]
+    # Halves of pairs too: a token's subject is JSON, which may hold them.
+    encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
     return b"".join(len(part).to_bytes(4) + part for part in encoded)
 
 

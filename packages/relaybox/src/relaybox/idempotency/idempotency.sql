@@ -44,6 +44,8 @@ RETURNING key
 
 -- name: expire
 -- Remove claims that have expired, the oldest first, $1 at the most; one session at a time, the others do nothing.
+-- One that a request is using again is left to it: to wait for it would be to hold up who uses the others (WAL 59 ->
+-- 115 bytes for each).
 WITH turn AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock(hashtext('relaybox'), hashtext('expire_claims')) AS mine
 ),
@@ -51,7 +53,7 @@ gone AS (
     DELETE FROM idempotency_cache
     WHERE (SELECT mine FROM turn) AND expires_at <= clock_timestamp() AND ctid = ANY(ARRAY(
         SELECT ctid FROM idempotency_cache
-        WHERE expires_at <= clock_timestamp() ORDER BY expires_at LIMIT $1))
+        WHERE expires_at <= clock_timestamp() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED))
     RETURNING key
 )
 SELECT count(*) AS removed FROM gone

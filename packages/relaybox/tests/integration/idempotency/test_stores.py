@@ -84,7 +84,11 @@ async def test_g66_a_result_of_json_comes_back_equal(stores: Stores, result: dic
     assert stored.body is None
 
 
-@pytest.mark.parametrize("one", [float("nan"), float("inf"), "a\x00b", "\ud800", object()], ids=lambda one: type(one).__name__ + repr(one)[:6])
+@pytest.mark.parametrize(
+    "one",
+    [float("nan"), float("inf"), "a\x00b", "\ud800", object()],
+    ids=["NaN", "infinite", "NUL", "half a pair", "object"],
+)
 async def test_what_is_no_json_is_refused_before_it_is_kept(stores: Stores, one: Any) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - whoever made the text says it in other words
         await stores.one().cache_idempotency_result("k", {"one": one})

@@ -28,14 +28,16 @@ CREATE TABLE idempotency_bodies_2 PARTITION OF idempotency_bodies FOR VALUES IN 
 CREATE TABLE idempotency_bodies_3 PARTITION OF idempotency_bodies FOR VALUES IN (3);
 CREATE INDEX idx_idempotency_bodies_expires ON idempotency_bodies (expires_at);
 
--- One step of forgetting bodies (G70): the open slot is closed when its oldest body has lived all but *span*, and the
--- next slot is empty; a closed slot is emptied whole when its last body has expired. Says what was done: 'closed',
--- 'emptied' (call again), 'busy' (somebody reads there: call again in a while), or null: nothing is due.
+-- One step of forgetting bodies (G70): the open slot is closed when its oldest body has lived all but *span*, and
+-- another slot is empty, whichever: a long life holds back its own slot and not the turn. A closed slot is emptied
+-- whole when its last body has expired. Says what was done: 'closed', 'emptied' (call again), 'busy' (somebody reads
+-- there: call again in a while), or null: nothing is due.
 -- A function, so that services, who own no table, can empty a slot. It waits for no lock, so that nobody waits behind it.
 CREATE FUNCTION relaybox_retain_bodies(span INTERVAL) RETURNS TEXT LANGUAGE plpgsql SECURITY DEFINER
     SET enable_seqscan = off AS $$
 DECLARE
     open_slot INT;
+    empty_slot INT;
     old INT;
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -45,10 +47,12 @@ BEGIN
         RETURN NULL;
     END IF;
     open_slot := coalesce(pg_sequence_last_value('idempotency_turn'), 0);
+    empty_slot := (SELECT slot FROM generate_series(0, 3) AS slot WHERE slot <> open_slot
+        AND NOT EXISTS (SELECT FROM idempotency_bodies AS body WHERE body.slot = slot.slot) LIMIT 1);
     IF (SELECT min(expires_at) FROM idempotency_bodies WHERE slot = open_slot) <= clock_timestamp() + span
-        AND NOT EXISTS (SELECT FROM idempotency_bodies WHERE slot = (open_slot + 1) % 4)
+        AND empty_slot IS NOT NULL
     THEN
-        PERFORM setval('idempotency_turn', (open_slot + 1) % 4);
+        PERFORM setval('idempotency_turn', empty_slot);
         RETURN 'closed';
     END IF;
     FOR old IN SELECT slot FROM generate_series(0, 3) AS slot WHERE slot <> open_slot LOOP

@@ -1,0 +1,163 @@
+"""What is remembered of an answer, and what a replay makes of it."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from relaybox.idempotency import (
+    REPLAYED_HEADERS,
+    Answer,
+    Claim,
+    KeyReused,
+    ResponseNotKept,
+    Stored,
+    kept_headers,
+    parted,
+    replay_of,
+    result_of,
+)
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+JSON = {"content-type": "application/json"}
+
+
+def claim(**changes: Any) -> Claim:
+    terms: dict[str, Any] = {"key": "k", "scope": "anna", "fingerprint": "1.abc", "ttl_s": 60.0}
+    return Claim(**{**terms, "body_bytes_max": 1024, **changes})
+
+
+def stored(result: dict[str, Any], body: bytes | None = None) -> Stored:
+    """As a store gives it back."""
+    return Stored(result=result, body=body, created_at=NOW, expires_at=NOW + timedelta(days=1), age_s=0.0)
+
+
+def again(answer: Answer, **changes: Any) -> Answer:
+    """*answer* after it was kept, stored in two parts, and found."""
+    text, body = parted(result_of(answer, claim(**changes)))
+    row = {"result": text, "body": body, "created_at": NOW, "expires_at": NOW, "age_s": 1.0}
+    return replay_of(Stored.from_row(row), claim().fingerprint).answer
+
+
+@given(
+    st.integers(200, 399),
+    st.dictionaries(
+        st.sampled_from(sorted(REPLAYED_HEADERS)), st.text(st.characters(max_codepoint=255, min_codepoint=32))
+    ),
+    st.binary(max_size=1024),
+)
+def test_g66_rule_10_a_replay_is_the_same_status_body_and_headers(
+    status: int, headers: dict[str, str], body: bytes
+) -> None:
+    answer = Answer(status=status, headers=headers, body=body)
+    assert again(answer) == answer
+
+
+@pytest.mark.parametrize("body", [b"", b"empty", b"too large", b"\x00", b"{}"], ids=repr)
+@pytest.mark.parametrize(
+    "headers", [JSON, {}, {"content-type": "text/csv"}, {**JSON, "location": "/a"}], ids=str
+)
+def test_g67_rule_11_no_body_and_no_type_is_taken_for_another(body: bytes, headers: dict[str, str]) -> None:
+    answer = Answer(status=200, headers=headers, body=body)
+    assert again(answer) == answer
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "set-cookie",
+        "date",
+        "authorization",
+        "www-authenticate",
+        "x-request-id",
+        "retry-after",
+        "ratelimit",
+        "age",
+        "x-own",
+    ],
+)
+def test_g66_rule_10_what_belongs_to_one_exchange_is_not_kept(name: str) -> None:
+    answer = Answer(status=200, headers={**JSON, name: "secret"}, body=b"{}")
+    assert "secret" not in str(result_of(answer, claim()))
+    assert kept_headers([(name.encode(), b"secret")]) == {}
+
+
+def test_g66_rule_10_these_headers_are_repeated_and_no_others() -> None:
+    allowed = "Content-Type, Content-Language, Location, Content-Location, ETag, Last-Modified, Link"
+    assert set(allowed.lower().split(", ")) == REPLAYED_HEADERS
+
+
+def test_g66_headers_are_kept_whatever_their_case_and_number() -> None:
+    raw = [(b"Content-Type", b"text/plain"), (b"LINK", b"</a>"), (b"link", b"</b>"), (b"ETag", b'"\xe9"')]
+    assert kept_headers(raw) == {"content-type": "text/plain", "link": "</a>, </b>", "etag": '"é"'}
+
+
+def test_the_headers_of_nearly_all_answers_take_no_space() -> None:
+    assert "headers" not in result_of(Answer(status=200, body=b"{}"), claim())
+    assert result_of(Answer(status=200, headers={}), claim())["headers"] == {}
+
+
+def test_g67_rule_11_a_body_of_the_limit_is_kept_and_a_larger_one_is_not() -> None:
+    fits, larger = (Answer(status=200, body=b"x" * length) for length in (1024, 1025))
+    assert again(fits) == fits
+    with pytest.raises(ResponseNotKept):
+        again(larger)
+
+
+@pytest.mark.parametrize("body", [b"x", None], ids=["over the limit", "a stream"])
+@pytest.mark.parametrize("headers", [{}, {"location": "/orders/1"}], ids=["no location", "location"])
+def test_g67_rule_11_a_tombstone_says_what_was_answered_and_where_to_look(
+    body: bytes | None, headers: dict[str, str]
+) -> None:
+    with pytest.raises(ResponseNotKept) as told:
+        again(Answer(status=201, headers=headers, body=body), body_bytes_max=0)
+    assert told.value.original_status == 201
+    assert told.value.location == headers.get("location")
+    assert told.value.error_code == "RESPONSE_NOT_KEPT"
+
+
+def test_g67_an_empty_body_is_kept_where_none_other_is() -> None:
+    nothing = Answer(status=204, headers={}, body=b"")
+    assert again(nothing, body_bytes_max=0) == nothing
+
+
+def test_g67_rule_11_a_body_that_is_missing_is_not_taken_for_an_empty_one() -> None:
+    """It may have been emptied before its claim by a clock that went back: nothing runs twice."""
+    result = result_of(Answer(status=200, body=b"{}"), claim())
+    document = {name: one for name, one in result.items() if name != "body"}
+    with pytest.raises(ResponseNotKept):
+        replay_of(stored(document), claim().fingerprint)
+
+
+@pytest.mark.parametrize("body", [b"{}", b"", None], ids=["kept", "empty", "too large"])
+def test_g62_rule_3_the_answer_to_another_request_is_not_given(body: bytes | None) -> None:
+    result = result_of(Answer(status=200, body=body), claim(fingerprint="1.other"))
+    with pytest.raises(KeyReused) as refused:
+        replay_of(stored(result, body), claim().fingerprint)
+    assert refused.value.error_code == "IDEMPOTENCY_KEY_REUSED"
+
+
+def test_g62_a_result_without_a_fingerprint_is_nobodys_answer() -> None:
+    with pytest.raises(KeyReused):
+        replay_of(stored({"status": 200, "body": "empty"}), claim().fingerprint)
+
+
+@given(
+    st.dictionaries(
+        st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"])), st.integers()
+    )
+)
+def test_a_result_of_json_is_the_same_document_again(result: dict[str, Any]) -> None:
+    text, body = parted({**result, "body": b"\x00"})
+    row = {"result": text, "body": body, "created_at": NOW, "expires_at": NOW, "age_s": 1.0}
+    assert Stored.from_row(row).document() == {**result, "body": b"\x00"}
+
+
+@pytest.mark.parametrize(
+    "one", [float("nan"), [float("-inf")], {"a": "\x00"}, {"\x00": 1}, object()], ids=repr
+)
+@pytest.mark.parametrize("body", [b"", None])
+def test_what_is_no_json_is_refused(one: Any, body: bytes | None) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - whoever writes the text says it in other words
+        parted({"one": one, "body": body})

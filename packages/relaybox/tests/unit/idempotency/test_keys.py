@@ -1,0 +1,329 @@
+"""Keys: as clients send them, as the library makes them, and as they are stored."""
+
+import hashlib
+import json
+import re
+from itertools import combinations
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+from relaybox.idempotency import (
+    KeyInvalid,
+    fingerprint_of,
+    generate_key,
+    generate_key_from_request,
+    lock_number,
+    parse_key,
+    scope_of,
+    stored_key,
+)
+
+PRINTABLE = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=255)
+#: Those that may stand without quotes.
+BARE = PRINTABLE.filter(lambda key: not set(key) & set(' ",'))
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+SECRET = SecretStr("a secret of thirty-two bytes, or more")
+
+
+def quoted(key: str) -> bytes:
+    """*key* as a string of structured fields (RFC 8941, section 3.3.3)."""
+    return b'"' + key.replace("\\", "\\\\").replace('"', '\\"').encode() + b'"'
+
+
+@given(BARE)
+def test_g60_rule_1_quoted_and_bare_are_the_same_key(key: str) -> None:
+    assert parse_key([key.encode()]) == parse_key([quoted(key)]) == key
+
+
+@given(PRINTABLE)
+def test_g60_rule_1_every_printable_key_can_be_quoted(key: str) -> None:
+    assert parse_key([quoted(key)]) == key
+
+
+def test_g60_rule_1_no_header_is_no_key() -> None:
+    assert parse_key([]) is None
+
+
+def test_g60_rule_1_blanks_around_a_key_do_not_count() -> None:
+    assert parse_key([b' \t"k" ']) == parse_key([b"\t k\t"]) == "k"
+
+
+@pytest.mark.parametrize(
+    ("value", "key"),
+    [
+        (rb'"a\"b"', 'a"b'),
+        (rb'"a\\b"', "a\\b"),
+        (rb'"\\\""', '\\"'),
+        (rb"a\b", "a\\b"),
+        (b'"a, b"', "a, b"),
+        (b"8e03978e-40d5-43e8-bc93-6894a57f9324", "8e03978e-40d5-43e8-bc93-6894a57f9324"),
+        (b"key=a;b", "key=a;b"),
+    ],
+)
+def test_g60_rule_1_escapes_and_marks_are_read(value: bytes, key: str) -> None:
+    assert parse_key([value]) == key
+
+
+def test_g60_rule_1_255_bytes_are_a_key_and_256_are_not() -> None:
+    assert parse_key([b"k" * 255]) == parse_key([quoted("k" * 255)]) == "k" * 255
+    assert parse_key([quoted("\\" * 255)]) == "\\" * 255
+    for value in (b"k" * 256, quoted("k" * 256)):
+        with pytest.raises(KeyInvalid, match="longer than 255 bytes"):
+            parse_key([value])
+
+
+@pytest.mark.parametrize("values", [[b"a", b"b"], [b"a", b"a"], [b"a", b""], [b'"a"', b"a", b"a"]], ids=repr)
+def test_g60_rule_1_several_headers_are_no_key(values: list[bytes]) -> None:
+    with pytest.raises(KeyInvalid, match="several headers"):
+        parse_key(values)
+
+
+@pytest.mark.parametrize("value", [b"", b" ", b"\t", b'""', b' "" '], ids=repr)
+def test_g60_rule_1_an_empty_header_is_no_key(value: bytes) -> None:
+    with pytest.raises(KeyInvalid, match="is empty"):
+        parse_key([value])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(b"a,b", b"a, b", b'"a","b"', b'"a", "b"', b'a,"b"', b","),
+        *(b"a b", b'a"b', b'"a', b'a"', b'"', b'"a"b', b'"a\\"', b'"a\\b"', b'"a";p=1'),
+        *(b"a\x00", b"a\x1f", b"a\tb", b'"a\tb"', b"a\x7f", b"a\nb", b"a\r\nb: c"),
+        *("é".encode(), '"é"'.encode(), "é".encode("latin-1"), "键".encode(), b"\xff"),
+    ],
+    ids=repr,
+)
+def test_g60_rule_1_several_in_one_header_or_not_printable_is_no_key(value: bytes) -> None:
+    with pytest.raises(KeyInvalid):
+        parse_key([value])
+
+
+@given(st.binary(max_size=300))
+def test_g60_rule_1_whatever_comes_is_a_good_key_or_refused(value: bytes) -> None:
+    try:
+        key = parse_key([value])
+    except KeyInvalid:
+        return
+    assert key is not None
+    assert 1 <= len(key) <= 255
+    assert key.isascii()
+    assert key.isprintable()
+
+
+def test_rule_15_a_refusal_does_not_repeat_what_was_sent() -> None:
+    with pytest.raises(KeyInvalid) as refused:
+        parse_key([b"a secret of mine, badly written"])
+    assert "secret" not in str(refused.value)
+
+
+def test_generated_keys_do_not_change() -> None:
+    """Stored ones must be found after an upgrade: these are of the first release."""
+    assert generate_key("order", 42) == "idem:0091de5308f9c803216fb64b2d68d0db"
+    assert generate_key() == "idem:e3b0c44298fc1c149afbf4c8996fb924"
+    of_json = generate_key_from_request("POST", "/orders", {"b": [1, "题"], "a": None}, "anna")
+    assert of_json == "auto:11aa5ed3981a968b4319034d0d1a5413"
+    assert generate_key_from_request("POST", "/orders") == "auto:5c500112a5b2399f561fb06fe87eefcd"
+
+
+def test_a_generated_key_is_the_digest_that_the_page_says() -> None:
+    parts = [b"POST", b"/orders", b'{"a":1}', b"anna"]
+    told = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    expected = "auto:" + hashlib.sha256(told).hexdigest()[:32]
+    assert generate_key_from_request("post", "/orders", {"a": 1}, "anna") == expected
+
+
+@given(JSON, st.text(), st.text())
+def test_generated_keys_have_their_form_and_can_be_sent(body: Any, path: str, user: str) -> None:
+    key = generate_key_from_request("POST", path, body, user)
+    assert re.fullmatch(r"auto:[0-9a-f]{32}", key)
+    assert parse_key([key.encode()]) == key
+    assert re.fullmatch(r"idem:[0-9a-f]{32}", generate_key(path, body, user))
+
+
+@given(st.dictionaries(st.text(), JSON))
+def test_json_counts_by_its_content(body: dict[str, Any]) -> None:
+    turned = dict(reversed(body.items()))
+    keys = {
+        generate_key_from_request("POST", "/orders", form, "anna")
+        for form in (
+            body,
+            turned,
+            json.dumps(turned),
+            json.dumps(body, indent=2, ensure_ascii=False),
+            json.dumps(turned, separators=(",", ":")).encode(),
+        )
+    }
+    assert len(keys) == 1
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        ("PUT", "/orders", {"a": 1}, "anna"),
+        ("POST", "/order", {"a": 1}, "anna"),
+        ("POST", "/orders", {"a": 2}, "anna"),
+        ("POST", "/orders", {"a": "1"}, "anna"),
+        ("POST", "/orders", {"a": True}, "anna"),
+        ("POST", "/orders", [["a", 1]], "anna"),
+        ("POST", "/orders", None, "anna"),
+        ("POST", "/orders", b"", "anna"),
+        ("POST", "/orders", {"a": 1}, "bert"),
+        ("POST", "/orders", {"a": 1}, ""),
+    ],
+    ids=str,
+)
+def test_another_request_has_another_key(request_: tuple[Any, ...]) -> None:
+    assert generate_key_from_request(*request_) != generate_key_from_request(
+        "POST", "/orders", {"a": 1}, "anna"
+    )
+
+
+def test_a_border_between_the_parts_of_a_key_does_not_move() -> None:
+    assert generate_key("ab", "c") != generate_key("a", "bc")
+    assert generate_key("a", "") != generate_key("a")
+    assert generate_key("a:b") != generate_key("a", "b")
+    moved = (
+        generate_key_from_request("POST", "/a", "b", "c"),
+        generate_key_from_request("POST", "/ab", "", "c"),
+    )
+    assert len(set(moved)) == 2
+
+
+@given(st.lists(st.text(), max_size=4), st.lists(st.text(), max_size=4))
+def test_other_parts_are_another_key(one: list[str], other: list[str]) -> None:
+    assert (generate_key(*one) == generate_key(*other)) == (one == other)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"\xff\xfe", b"no json", "[" * 100_000, b'{"a":' * 100_000, "9" * 5_000, "\ud800"],
+    ids=["no text", "no json", "deep", "deep bytes", "long number", "half a pair"],
+)
+def test_a_body_that_is_no_json_counts_as_it_is(body: Any) -> None:
+    """Whatever a client sends has a key, and nothing that it sends breaks the server."""
+    key = generate_key_from_request("POST", "/orders", body)
+    assert key == generate_key_from_request("POST", "/orders", body)
+    assert key != generate_key_from_request("POST", "/orders", body[:-1])
+
+
+@pytest.mark.parametrize(
+    "name", ["anna", "x" * 127, "x" * 128, "x" * 70_000, "题", chr(0xD800), chr(0xDC80), ""]
+)
+def test_g61_rule_4_every_issuer_and_subject_make_a_scope(name: str) -> None:
+    """A token's claims are JSON text of any length, halves of surrogate pairs included."""
+    found = {stored_key(scope_of(*who), "k", SECRET) for who in ((name, "a"), ("a", name), (name, name))}
+    assert len(found) == 3
+
+
+@given(st.text(), st.text(), st.text(), st.text())
+def test_g61_rule_4_another_issuer_or_subject_is_another_scope(
+    issuer: str, subject: str, issuer_2: str, subject_2: str
+) -> None:
+    same = (issuer, subject) == (issuer_2, subject_2)
+    assert (scope_of(issuer, subject) == scope_of(issuer_2, subject_2)) == same
+
+
+def test_g61_rule_4_a_border_between_issuer_and_subject_does_not_move() -> None:
+    names = [
+        ("a", "bc"),
+        ("ab", "c"),
+        ("abc", ""),
+        ("", "abc"),
+        ("a:b", "c"),
+        ("a", "b:c"),
+        ("1:a", ""),
+        ("", "1:a"),
+    ]
+    assert len({scope_of(*who) for who in names}) == len(names)
+
+
+@pytest.mark.parametrize("secret", [None, SECRET])
+def test_g71_rule_15_a_stored_key_tells_neither_key_nor_principal(secret: SecretStr | None) -> None:
+    stored = stored_key("anna", "a-clients-key", secret)
+    assert re.fullmatch(r"[A-Za-z0-9_-]{27}", stored)
+    assert stored == stored_key("anna", "a-clients-key", secret)
+
+
+def test_g61_other_principals_keys_and_secrets_are_stored_apart() -> None:
+    found = {
+        stored_key(scope, key, secret)
+        for scope in ("a", "ab", "")
+        for key in ("bc", "c", "abc")
+        for secret in (None, SECRET, SecretStr("another secret of thirty-two bytes"))
+    }
+    assert len(found) == 27
+
+
+def test_stored_keys_do_not_change() -> None:
+    """A row of the last release must be found: these are of the first."""
+    assert stored_key("anna", "k", None) == "cRCuyrdXKHG7aSjXEGhz9N9MncM"
+    assert stored_key("anna", "k", SECRET) == "g8MC3-ayuSYV0V9qjvMQF_s0Gfo"
+    assert lock_number(stored_key("anna", "k", SECRET)) == 2511443446502726198
+
+
+@given(st.text())
+def test_the_number_of_a_lock_is_one_of_postgresqls(stored: str) -> None:
+    assert -(2**63) <= lock_number(stored) < 2**63
+
+
+LIKE = {
+    "method": "POST",
+    "path": "/orders",
+    "query": b"a=1&b=2&a=3",
+    "content_type": "application/json",
+    "body_digest": hashlib.sha256(b"{}").digest(),
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"query": b"b=2&a=1&a=3"},
+        {"query": b"a=3&b=2&a=1"},
+        {"content_type": "application/json; charset=utf-8"},
+        {"content_type": " Application/JSON ;x=y"},
+    ],
+    ids=str,
+)
+def test_g62_rule_3_a_retry_has_the_same_fingerprint(change: dict[str, Any]) -> None:
+    assert fingerprint_of(**(LIKE | change)) == fingerprint_of(**LIKE)
+
+
+CHANGES: list[dict[str, Any]] = [
+    {},
+    {"method": "PUT"},
+    {"method": "post"},
+    {"path": "/orders/"},
+    {"path": "/Orders"},
+    {"query": b""},
+    {"query": b"a=1&b=2"},
+    {"query": b"a=1&b=2&a=3&a=3"},
+    {"query": b"a=1&b=2&a=%33"},
+    {"content_type": ""},
+    {"content_type": "text/json"},
+    {"body_digest": hashlib.sha256(b"{ }").digest()},
+    {"path": "/orders?a=1&b=2&a=3", "query": b""},
+    {"path": "/ordersa=1", "query": b"&b=2&a=3"},
+]
+
+
+@pytest.mark.parametrize(("one", "other"), list(combinations(CHANGES, 2)), ids=str)
+def test_g62_rule_3_another_request_has_another_fingerprint(
+    one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    assert fingerprint_of(**(LIKE | one)) != fingerprint_of(**(LIKE | other))
+
+
+def test_rule_15_a_fingerprint_says_of_which_version_it_is() -> None:
+    """A new version must not be compared with this one; while it is "1", this value stays."""
+    assert re.fullmatch(r"1\.[A-Za-z0-9_-]{22}", fingerprint_of(**LIKE))
+    assert fingerprint_of(**LIKE) == "1.HqKw54jJ-Hvdnsu7Ld5i6A"
