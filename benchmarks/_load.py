@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final
 
 __all__ = ("Address", "Load", "closed_loop", "open_loop", "percentile")
@@ -50,6 +51,8 @@ class Connection(asyncio.Protocol):
         self._transport: Any = None
         self._buffer = b""
         self._answer: asyncio.Future[int] | None = None
+        #: Servers close connections that lie idle.
+        self.closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
@@ -72,6 +75,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail the request in flight."""
+        self.closed = True
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(exc or ConnectionError("the server closed the connection"))
 
@@ -94,14 +98,16 @@ async def _connect(address: Address) -> Connection:
 async def closed_loop(
     address: Address, requests: Iterator[bytes], *, connections: int, seconds: float
 ) -> Load:
-    """Keep *connections* busy for *seconds*."""
+    """Keep *connections* busy for *seconds*, or until there are no more *requests*."""
     load = Load()
     opened = [await _connect(address) for _ in range(connections)]
     began = time.perf_counter()
 
     async def client(connection: Connection) -> None:
-        while time.perf_counter() - began < seconds:
-            load.count(await connection.ask(next(requests)))
+        for request in requests:
+            if time.perf_counter() - began >= seconds:
+                return
+            load.count(await connection.ask(request))
 
     await asyncio.gather(*map(client, opened))
     load.seconds = time.perf_counter() - began
@@ -111,22 +117,24 @@ async def closed_loop(
 
 
 async def open_loop(address: Address, requests: Iterator[bytes], *, per_s: float, total: int) -> Load:
-    """Send *total* requests, *per_s* of them per second, each at its time on a free connection."""
+    """Send *total* requests, or all there are, *per_s* a second, each at its time on a free connection."""
     load = Load()
     free: list[Connection] = []
     began = time.perf_counter()
 
     async def one(due: float, request: bytes) -> None:
+        while free and free[-1].closed:
+            free.pop()
         connection = free.pop() if free else await _connect(address)
         load.count(await connection.ask(request))
         load.latencies_s.append(time.perf_counter() - due)
         free.append(connection)
 
     sent: list[asyncio.Task[None]] = []
-    for number in range(total):
+    for number, request in enumerate(islice(requests, total)):
         due = began + number / per_s
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        sent.append(asyncio.create_task(one(due, next(requests))))
+        sent.append(asyncio.create_task(one(due, request)))
     await asyncio.gather(*sent)
     load.seconds = time.perf_counter() - began
     for connection in free:

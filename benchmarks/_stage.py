@@ -46,6 +46,7 @@ __all__ = (
     "started",
     "submit_feedback",
     "token",
+    "wait_for_port",
 )
 
 WRITER: Final = "writer"
@@ -108,14 +109,15 @@ def started(argv: Sequence[str], **environment: str) -> Generator[Process]:
     argv = [part.replace("{port}", str(port)) for part in argv]
     process = subprocess.Popen([sys.executable, "-m", *argv], env={**os.environ, **given})
     try:
-        _wait_for_port(process, port)
+        wait_for_port(process, port)
         yield Process(pid=process.pid, port=port)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(20)
 
 
-def _wait_for_port(process: subprocess.Popen[bytes], port: int) -> None:
+def wait_for_port(process: subprocess.Popen[bytes], port: int) -> None:
+    """Wait until *process* listens on *port*."""
     while process.poll() is None:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:

@@ -10,9 +10,6 @@ import argparse
 import asyncio
 import os
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -23,6 +20,7 @@ from uuid import uuid4
 from _backlog import Backlog, connected, relays
 from _debezium import Connect, connect_jars
 from _load import percentile
+from _peers import peers_home
 from _process import resident_mb
 from _stage import servers, show
 from _watch import Watcher, empty_topic, records_in
@@ -30,14 +28,12 @@ from pydantic_core import to_json
 from relay_latency import WARM_UP, Writer, envelope_of, single_ms
 from relaybox.db import load_queries
 from relaybox.local import LocalPostgres
-from relaybox.local._kafka_programs import cache_dir
 from relaybox.relay import ensure_topics
 from relaybox.settings import KafkaSettings, PostgresSettings, load_settings
 
 SQL: Final = load_queries("statements", "peers.sql")
 DEBEZIUM_TOPIC: Final = "peer-debezium"
 FASTSTREAM_TOPIC: Final = "peer-faststream"
-REQUIREMENTS: Final = Path(__file__).with_name("peers-requirements.txt")
 _LOOK_S: Final = 0.02
 _MOVED_S: Final = 600.0
 #: It tells nobody when it listens.
@@ -167,16 +163,9 @@ async def faststream_relay(postgres: LocalPostgres) -> AsyncGenerator[None]:
 
 
 def faststream_python(*, fetch: bool) -> Path | None:
-    """The Python of the peers' environment, made if *fetch*; None without one."""
-    home = cache_dir(Path(tempfile.gettempdir())) / "peers"
-    python = home / "bin" / "python"
-    done = home / REQUIREMENTS.name
-    if not done.exists() and fetch:
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
-        install = ["-m", "pip", "install", "--quiet", "--requirement", str(REQUIREMENTS)]
-        subprocess.run([str(python), *install], check=True)
-        done.write_text(REQUIREMENTS.read_text())
-    return python if done.exists() else None
+    """The Python of the peers' environment, see :func:`peers_home`."""
+    home = peers_home(fetch=fetch)
+    return None if home is None else home / "bin" / "python"
 
 
 async def ours_ms(events: int) -> list[float]:

@@ -1,0 +1,107 @@
+"""The same request three ways: without a key, with a new one each time, again with one that was answered."""
+
+import itertools
+import json
+import random
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+from uuid import uuid4
+
+from _load import Address, Load, closed_loop
+from _orders import ORDERS
+from _stage import token
+from relaybox.db import load_queries
+
+__all__ = ("CONNECTIONS", "SQL", "WAYS", "Subject", "Way", "fresh", "place_order", "wal_bytes")
+
+SQL: Final = load_queries("statements", "idempotency.sql")
+CONNECTIONS: Final = 32
+
+Way = Literal["plain", "first", "replay"]
+WAYS: Final[tuple[Way, ...]] = ("plain", "first", "replay")
+#: Requests a second that are made ahead of a turn, which ends when there are no more.
+_PER_S_MAX: Final = 8_000
+#: Answers that are there to be repeated.
+_KNOWN: Final = 2_000
+_LEARN_S: Final = 60.0
+
+
+def place_order(seed: int = 0) -> Iterator[bytes]:
+    """Prepared orders, for ever."""
+    draw = random.Random(seed)
+    head = f"POST {ORDERS} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token()}\r\n"
+    head += "Content-Type: application/json\r\nContent-Length: "
+    prepared: list[bytes] = []
+    for _ in range(_KNOWN):
+        order = {"item": f"lamp for a lighthouse, size {draw.randrange(900)}", "quantity": draw.randint(1, 9)}
+        body = json.dumps(order)
+        prepared.append(f"{head}{len(body)}\r\n\r\n{body}".encode())
+    return itertools.cycle(prepared)
+
+
+def fresh(requests: Iterator[bytes], count: int) -> list[bytes]:
+    """*count* of *requests*, each with a key that nobody has used."""
+    return [_with_key(request, f"{uuid4()}".encode()) for request in itertools.islice(requests, count)]
+
+
+def _with_key(request: bytes, key: bytes) -> bytes:
+    line, rest = request.split(b"\r\n", 1)
+    return b"%b\r\nIdempotency-Key: %b\r\n%b" % (line, key, rest)
+
+
+@dataclass(kw_only=True, slots=True)
+class Subject:
+    """One endpoint, what is sent to it, and what the rounds have shown."""
+
+    address: Address
+    #: Requests without a key, in an order that depends on a number.
+    requests: Callable[[int], Iterator[bytes]]
+    per_s: dict[Way, list[float]] = field(default_factory=lambda: {way: [] for way in WAYS})
+    wal_bytes: dict[Way, list[float]] = field(default_factory=lambda: {way: [] for way in WAYS})
+    _known: list[bytes] = field(default_factory=list[bytes])
+
+    async def learn(self) -> None:
+        """Have some requests answered, for repeating them."""
+        self._known = fresh(self.requests(-1), _KNOWN)
+        sent = iter(self._known)
+        load = await closed_loop(self.address, sent, connections=CONNECTIONS, seconds=_LEARN_S)
+        self._refuse_refusals(load)
+        assert load.answered == _KNOWN, "not every key was answered"
+
+    async def measure(self, way: Way, number: int, seconds: float, connection: Any) -> None:
+        """One turn; a negative *number* only warms up. *connection* is for looking at the WAL."""
+        requests = self._requests(way, number, seconds)
+        before = await wal_bytes(connection)
+        load = await closed_loop(self.address, requests, connections=CONNECTIONS, seconds=seconds)
+        written = await wal_bytes(connection) - before
+        self._refuse_refusals(load)
+        if number >= 0:
+            self.per_s[way].append(load.per_s)
+            self.wal_bytes[way].append(written / load.answered)
+
+    def median(self, way: Way) -> float:
+        """Answers per second."""
+        return statistics.median(self.per_s[way])
+
+    def ratio(self, way: Way) -> float:
+        """To the plain turn of the same round."""
+        pairs = zip(self.per_s[way], self.per_s["plain"], strict=True)
+        return statistics.median([one / plain for one, plain in pairs])
+
+    def _requests(self, way: Way, number: int, seconds: float) -> Iterator[bytes]:
+        if way == "replay":
+            return itertools.cycle(self._known)
+        plain = self.requests(number)
+        return plain if way == "plain" else iter(fresh(plain, int(_PER_S_MAX * seconds)))
+
+    def _refuse_refusals(self, load: Load) -> None:
+        if load.refused:
+            raise SystemExit(f"{self.address} refused: {load.refused}")
+
+
+async def wal_bytes(connection: Any) -> float:
+    """How far the WAL is."""
+    [row] = await connection.fetch(SQL["wal"])
+    return row["bytes"]

@@ -1,0 +1,140 @@
+"""The ordinary endpoint of ``idempotency.py``: one INSERT, one event, 201; factories for uvicorn.
+
+* ``create_orders``: in a unit of work.
+* ``create_orders_peer``: in a session of SQLAlchemy that it commits itself, as its documentation has
+  endpoints, behind ``asgi-idempotency-header`` on Redis. Same token check, same rows, same pool.
+"""
+
+import os
+import sys
+from typing import Annotated, Any, Final
+from uuid import UUID, uuid4
+
+from fastapi import Depends, FastAPI
+from pydantic import BaseModel, Field
+from relaybox.db import Database
+from relaybox.http import (
+    IdempotencyMiddleware,
+    Principal,
+    SharedSecretVerifier,
+    UnitOfWork,
+    bearer,
+    unit_of_work,
+)
+from relaybox.outbox import save_to_outbox
+from relaybox.settings import JwtSettings, PostgresSettings, load_settings
+from relaybox.telemetry import configure_logging
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+__all__ = ("ORDERS", "PEER_PACKAGES", "PEER_REDIS", "create_orders", "create_orders_peer")
+
+ORDERS: Final = "/orders"
+#: Environment variables: where the peer's packages lie, and the port of its Redis.
+PEER_PACKAGES: Final = "BENCH_PEER_PACKAGES"
+PEER_REDIS: Final = "BENCH_PEER_REDIS"
+
+
+class Base(DeclarativeBase):
+    """The tables as an application's own models."""
+
+
+class Order(Base):
+    """``bench_orders``."""
+
+    __tablename__ = "bench_orders"
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    customer: Mapped[str]
+    item: Mapped[str]
+    quantity: Mapped[int]
+
+
+class NewOrder(BaseModel):
+    """What a customer sends."""
+
+    item: Annotated[str, Field(min_length=1, max_length=200)]
+    quantity: Annotated[int, Field(ge=1, le=1_000)]
+
+
+class OrderPlaced(BaseModel):
+    """What a customer gets."""
+
+    order_id: UUID
+    item: str
+    quantity: int
+    status: str = "PLACED"
+
+
+def create_orders() -> FastAPI:
+    """The endpoint in a unit of work."""
+    database, authenticated = _parts("orders")
+    unit = unit_of_work(database, authenticated)
+    app = FastAPI()
+    app.add_middleware(IdempotencyMiddleware)
+
+    @app.post(ORDERS, status_code=201)
+    async def place(body: NewOrder, work: Annotated[UnitOfWork[Principal], Depends(unit)]) -> OrderPlaced:
+        return await _place(body, work.principal, work.db)
+
+    _ = place
+    return app
+
+
+def create_orders_peer() -> FastAPI:
+    """The same behind the peer's middleware."""
+    database, authenticated = _parts("orders-peer")
+    app = FastAPI()
+    _add_peer(app)
+
+    @app.post(ORDERS, status_code=201)
+    async def place(body: NewOrder, who: Annotated[Principal, Depends(authenticated)]) -> OrderPlaced:
+        async with database.sessions() as db:
+            placed = await _place(body, who, db)
+            await db.commit()
+        return placed
+
+    _ = place
+    return app
+
+
+def _parts(name: str) -> tuple[Database, Any]:
+    configure_logging(name, "WARNING")
+    database = Database(load_settings(PostgresSettings), application_name=name)
+    return database, bearer(SharedSecretVerifier(load_settings(JwtSettings)))
+
+
+def _add_peer(app: FastAPI) -> None:
+    """With its client from its own environment; FastAPI and Starlette, loaded already, are the product's."""
+    packages = os.environ[PEER_PACKAGES]
+    sys.path.insert(0, packages)
+    peer: Any = __import__("idempotency_header_middleware")
+    backends: Any = __import__("idempotency_header_middleware.backends", fromlist=["RedisBackend"])
+    redis: Any = __import__("redis.asyncio", fromlist=["Redis"])
+    sys.path.remove(packages)
+    client = redis.Redis(host="127.0.0.1", port=int(os.environ[PEER_REDIS]))
+    app.add_middleware(peer.IdempotencyHeaderMiddleware, backend=backends.RedisBackend(redis=client))
+
+
+async def _place(body: NewOrder, who: Principal, db: AsyncSession) -> OrderPlaced:
+    order = Order(id=uuid4(), customer=who.subject, item=body.item, quantity=body.quantity)
+    db.add(order)
+    await db.flush()
+    placed = OrderPlaced(order_id=order.id, item=body.item, quantity=body.quantity)
+    await save_to_outbox("domain-events", str(order.id), _event(placed, who), db)
+    return placed
+
+
+def _event(placed: OrderPlaced, who: Principal) -> dict[str, Any]:
+    return {
+        "event_id": uuid4(),
+        "event_type": "Shop.Order.Placed",
+        "event_version": 1,
+        "aggregate_type": "ORDER",
+        "aggregate_id": str(placed.order_id),
+        "correlation_id": uuid4(),
+        "causation_id": None,
+        "timestamp": "2026-01-01T00:00:00.000000Z",
+        "version": 1,
+        "payload": placed.model_dump(mode="json"),
+        "metadata": {"source_service": "orders", "user_id": who.subject},
+    }
