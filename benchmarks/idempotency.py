@@ -30,7 +30,8 @@ PREFIXES: Final = {"commands": "", "generic": "generic_", "peer": "peer_"}
 UVICORN: Final = [
     *("uvicorn", "--factory", "--app-dir", "benchmarks", "--workers", str(WORKERS)),
     *("--port", "{port}", "--log-level", "warning", "--no-access-log"),
-    *("--timeout-worker-healthcheck", "30"),
+    # Kept as long as a run: a client that reuses a connection just as the server closes it gets an error.
+    *("--timeout-worker-healthcheck", "30", "--timeout-keep-alive", "600"),
 ]
 
 
