@@ -249,6 +249,15 @@ async def test_who_did_not_get_a_key_does_not_free_it(stores: Stores) -> None:
     assert not await locks(stores)
 
 
+async def test_a_lock_does_not_stop_who_never_asked_for_it(stores: Stores) -> None:
+    """As a command, which takes none: the first answer stays, whoever has the lock."""
+    holder = stores.one()
+    assert await holder.try_lock("k")
+    assert await keep(stores, result={"n": 1}) is True
+    assert await holder.cache_idempotency_result("k", {"n": 2}) is False
+    assert await kept(stores) == {"n": 1}
+
+
 async def test_g62_rule_3_of_64_at_once_one_gets_the_key(stores: Stores) -> None:
     begin = asyncio.Event()
 

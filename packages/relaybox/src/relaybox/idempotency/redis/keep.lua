@@ -13,11 +13,10 @@ end
 local time = redis.call('TIME')
 local created_us = time[1] * 1000000 + time[2]
 local expires_ms = math.ceil((created_us + ARGV[4]) / 1000)
--- Formatted by hand: Lua itself would write 14 of the 16 digits.
 redis.call('HSET', KEYS[1], 'by', ARGV[1], 'result', ARGV[3],
-    'created_us', string.format('%.0f', created_us), 'expires_us', string.format('%.0f', expires_ms * 1000))
+    'created_us', created_us, 'expires_us', expires_ms * 1000)
 if ARGV[5] then
     redis.call('HSET', KEYS[1], 'body', ARGV[5])
 end
-redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', expires_ms))
+redis.call('PEXPIREAT', KEYS[1], expires_ms)
 return 1
