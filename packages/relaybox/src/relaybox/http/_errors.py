@@ -9,7 +9,7 @@
         ├── BodyTooLarge                               413
         ├── UnsupportedMediaType                       415
         ├── JsonTooDeep, JsonNotStorable, ValidationFailed   422
-        └── StreamRefused                          500
+        └── AnswerUnkeepable                       500
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,13 +20,13 @@ from pydantic import ValidationError
 from relaybox.errors import Detail, RelayboxError, described
 
 __all__ = (
+    "AnswerUnkeepable",
     "BadHeader",
     "BodyTooLarge",
     "HttpError",
     "JsonNotStorable",
     "JsonTooDeep",
     "MalformedJson",
-    "StreamRefused",
     "TokenExpired",
     "TokenInvalid",
     "TokenMissing",
@@ -142,16 +142,14 @@ class ValidationFailed(HttpError):
         self.details = details
 
 
-class StreamRefused(HttpError):
-    """Raised when an endpoint streams an answer that must be whole before anything is committed (G67)."""
+class AnswerUnkeepable(HttpError):
+    """Raised when an answer cannot be kept as it is: it has no end, or is compressed (G67)."""
 
-    error_code = "STREAM_REFUSED"
+    error_code = "ANSWER_UNKEEPABLE"
     status = 500
 
-    def __init__(self, path: str) -> None:
-        super().__init__(
-            f"{path} streams its answer, which cannot be kept; return a whole one, or take no key"
-        )
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path} {reason}")
 
 
 def validation_details(error: ValidationError, *, within: str = "body") -> list[Detail]:

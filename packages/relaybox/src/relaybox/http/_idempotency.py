@@ -7,10 +7,10 @@ from prometheus_client import CollectorRegistry
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from relaybox.db import map_database_errors
 from relaybox.errors import RelayboxError
 from relaybox.http._answers import REFUSAL
-from relaybox.http._exchange import Caching, Exchange, Stopped
+from relaybox.http._exchange import Caching, Exchange
+from relaybox.http._held import Stopped
 from relaybox.http._requests import route_of
 from relaybox.http._tokens import Principal
 from relaybox.idempotency import (
@@ -46,8 +46,8 @@ class IdempotencyMiddleware:
     *principal* are given: the answer is kept after the endpoint has done its work; a crash in between runs it
     again.
 
-    *methods* and *prefixes* say where cache mode applies; no prefix means every path. An endpoint that knows
-    no keys answers with ``Idempotency-Status: ignored``. Figures go to *registry*.
+    *methods* and *prefixes* say where keys count, beside endpoints that are marked; no prefix means every
+    path. Elsewhere the answer has ``Idempotency-Status: ignored``. Figures go to *registry*.
 
     Raises:
         TypeError: *idempotency_service_factory* without *principal*, or the reverse: whose answer it is
@@ -80,29 +80,31 @@ class IdempotencyMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = Exchange(scope, receive, send, self._settings, self._caching)
+        exchange = Exchange(
+            scope,
+            receive,
+            send,
+            settings=self._settings,
+            covered=self._covers(scope),
+            caching=self._caching,
+        )
+        answer = exchange.answer
         try:
-            with map_database_errors():
-                await self._answer(scope, exchange)
+            await exchange.cache_ahead()
+            await self._app(scope, exchange.receive, answer.send)
         except Replay as replay:
             self._metrics.replayed(replay.stored.age_s)
-            await exchange.replay(replay)
+            await answer.replay(replay)
         except RelayboxError as error:
-            if exchange.begun:
+            if answer.begun:
                 raise
-            await exchange.refuse(error)
+            await answer.refuse(error)
         except Stopped:
             # Its cause has been answered.
             return
         finally:
-            await exchange.close()
-            self._count(scope, exchange)
-
-    async def _answer(self, scope: Scope, exchange: Exchange) -> None:
-        if self._caching is not None and exchange.has_key and self._covers(scope):
-            await exchange.read_ahead()
-            await exchange.cache(Request(scope, exchange.receive))
-        await self._app(scope, exchange.receive, exchange.send)
+            await answer.close()
+            self._count(scope, answer.outcome)
 
     def _covers(self, scope: Scope) -> bool:
         path: str = scope["path"]
@@ -110,9 +112,9 @@ class IdempotencyMiddleware:
             not self._prefixes or any(path == one or path.startswith(f"{one}/") for one in self._prefixes)
         )
 
-    def _count(self, scope: Scope, exchange: Exchange) -> None:
+    def _count(self, scope: Scope, outcome: str | None) -> None:
         refusal = scope.get(REFUSAL)
         known = (name for kind, name in _OUTCOMES.items() if isinstance(refusal, kind))
-        outcome = next(known, exchange.outcome)
-        if outcome is not None:
-            self._metrics.ended(route=route_of(scope), outcome=outcome)
+        ended = next(known, outcome)
+        if ended is not None:
+            self._metrics.ended(route=route_of(scope), outcome=ended)

@@ -1,13 +1,13 @@
 """The unit of work: what an endpoint writes, the events of it, and its answer commit together (G63)."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from relaybox.db import Database
+from relaybox.db import Database, map_database_errors
 from relaybox.http._exchange import exchange_of
 from relaybox.http._idempotent import policy_of
 from relaybox.http._tokens import Principal
@@ -36,7 +36,7 @@ def unit_of_work(
     principal: Callable[..., Awaitable[P]],
     *,
     settings: IdempotencySettings | None = None,
-) -> Callable[..., Awaitable[UnitOfWork[P]]]:
+) -> Callable[..., AsyncGenerator[UnitOfWork[P]]]:
     """A FastAPI dependency that hands out the unit of work: ``Annotated[UnitOfWork[...], Depends(it)]``.
 
     *principal* is itself a dependency: it says who asks, and refuses who may not. It runs before an answer is
@@ -50,12 +50,14 @@ def unit_of_work(
     """
     known = settings or load_settings(IdempotencySettings)
 
-    async def begin(request: Request, who: Annotated[Any, Depends(principal)]) -> UnitOfWork[P]:
-        exchange = exchange_of(request)
+    async def begin(
+        request: Request, who: Annotated[Any, Depends(principal)]
+    ) -> AsyncGenerator[UnitOfWork[P]]:
+        exchange, policy = exchange_of(request), policy_of(request.scope.get("endpoint"))
         db = await database.begin()
-        await exchange.begin_unit(
-            IdempotencyService(db, settings=known), request, who, policy_of(request.scope.get("endpoint"))
-        )
-        return UnitOfWork(db=db, principal=who)
+        await exchange.begin_unit(IdempotencyService(db, settings=known), request, who, policy)
+        # The exchange commits and closes; here what the endpoint meets gets a name, and with it an answer.
+        with map_database_errors():
+            yield UnitOfWork(db=db, principal=who)
 
     return begin

@@ -162,7 +162,7 @@ async def test_g67_a_large_answer_and_a_stream_leave_tombstones(connect: Connect
             await ann.post("/stream", headers={"Idempotency-Key": "s"}),
         ]
     assert (large.status_code, len(large.content)) == (200, 2_000)
-    assert (stream.status_code, stream.json()["error_code"]) == (500, "STREAM_REFUSED")
+    assert (stream.status_code, stream.json()["error_code"]) == (500, "ANSWER_UNKEEPABLE")
     assert [one.json()["error_code"] for one in again] == ["RESPONSE_NOT_KEPT"] * 2
     assert work.done == 2
 

@@ -249,7 +249,7 @@ async def test_g67_rule_11_an_answer_that_streams_is_refused_clearly_and_its_eff
 ) -> None:
     for key in ("k", None):
         refused = await order(ann, key, then="stream")
-        assert (refused.status_code, refused.json()["error_code"]) == (500, "STREAM_REFUSED")
+        assert (refused.status_code, refused.json()["error_code"]) == (500, "ANSWER_UNKEEPABLE")
     assert await shop.counts() == (0, 0, 0)
 
 
@@ -341,3 +341,37 @@ async def test_a_unit_of_work_without_a_key_commits_before_its_answer_leaves(
     answered = await ann.request("DELETE", "/orders", json=TEA)
     assert answered.status_code == 200
     assert await shop.counts() == (1, 1, 0)
+
+
+async def test_g67_rule_11_an_answer_that_is_compressed_inside_is_refused_clearly(
+    shop: Shop, ann: httpx.AsyncClient
+) -> None:
+    refused = await order(ann, "k", then="compressed")
+    assert (refused.status_code, refused.json()["error_code"]) == (500, "ANSWER_UNKEEPABLE")
+    assert "IdempotencyMiddleware" in refused.json()["message"]
+    assert await shop.counts() == (0, 0, 0)
+    assert (await order(ann, None, then="compressed")).status_code == 201
+
+
+async def test_an_error_may_stream_and_its_effect_is_taken_back_before(
+    shop: Shop, ann: httpx.AsyncClient
+) -> None:
+    refused = await order(ann, "k", then="streamed-error")
+    assert (refused.status_code, refused.content) == (409, b"no!")
+    assert await shop.counts() == (0, 0, 0)
+
+
+async def test_a_request_has_one_unit_of_work(shop: Shop, ann: httpx.AsyncClient) -> None:
+    assert (await ann.post("/two-units", json=TEA)).status_code == 500
+    assert await shop.counts() == (0, 0, 0)
+
+
+async def test_g63_what_postgresql_refuses_in_the_endpoint_is_answered_in_its_words(
+    shop: Shop, ann: httpx.AsyncClient, superuser: asyncpg.Connection
+) -> None:
+    async with superuser.transaction():
+        await superuser.execute("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
+        busy = await order(ann, "k")
+    assert (busy.status_code, busy.json()["error_code"]) == (503, "DATABASE_BUSY")
+    assert busy.headers["retry-after"] == "1"
+    assert (await order(ann, "k")).status_code == 201

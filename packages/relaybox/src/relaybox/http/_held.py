@@ -1,0 +1,181 @@
+"""The answer's side of an exchange: held back until what it speaks of is committed."""
+
+import asyncio
+from collections.abc import Awaitable, Iterable
+from email.utils import formatdate
+from time import time
+from typing import Final
+
+import structlog
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from relaybox.errors import RelayboxError
+from relaybox.http._answers import REFUSAL, error_response
+from relaybox.http._errors import AnswerUnkeepable
+from relaybox.idempotency import (
+    Answer,
+    Claim,
+    IdempotencyStore,
+    Replay,
+    RequestInFlight,
+    ResponseNotKept,
+    kept_headers,
+    result_of,
+)
+
+__all__ = ("HeldAnswer", "Stopped")
+
+_log: Final = structlog.get_logger(__name__)
+
+
+class Stopped(Exception):
+    """Raised into an endpoint whose own answer was replaced; its cause is what was answered instead."""
+
+
+class HeldAnswer:
+    """Stands in for the server's ``send``.
+
+    Invariant: while there is a store, nothing of an answer leaves before the store has committed, or has
+    taken back what must not last.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, body_bytes_max: int) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._body_bytes_max = body_bytes_max
+        self._start: Message | None = None
+        self._body = bytearray()
+        #: What commits before the answer leaves; None: the answer speaks of nothing that could be taken back.
+        self.store: IdempotencyStore | None = None
+        #: The store's transaction is that of the effect.
+        self.in_unit = False
+        #: Under what the answer is kept.
+        self.claim: Claim | None = None
+        #: Whether anything has left.
+        self.begun = False
+        #: How the request ended, for the metrics; None while no key counts.
+        self.outcome: str | None = None
+
+    async def send(self, message: Message) -> None:
+        """Hold *message* back while there is something to commit first, else let it leave."""
+        if self.store is None or self.begun:
+            await self._forward(message)
+        elif message["type"] == "http.response.start" and message["status"] >= 400:
+            await self.close()
+            await self._forward(message)
+        elif message["type"] == "http.response.start":
+            self._start = message
+        else:
+            assert self._start is not None, "an answer without a start"
+            await self._take(self._start, message)
+
+    async def replay(self, replay: Replay) -> None:
+        """Give an earlier answer again (G66), after everything held is given back."""
+        await self.close()
+        self.outcome = "replayed"
+        headers = {
+            **replay.answer.headers,
+            "Idempotent-Replayed": "true",
+            "Idempotency-Expires": formatdate(replay.stored.expires_at.timestamp(), usegmt=True),
+        }
+        response = Response(replay.answer.body, replay.answer.status, headers)
+        await response(self._scope, self._receive, self._forward)
+
+    async def refuse(self, error: RelayboxError) -> None:
+        """Answer with *error* instead, after everything held is taken back."""
+        await self.close()
+        await error_response(Request(self._scope), error)(self._scope, self._receive, self._forward)
+
+    async def close(self) -> None:
+        """Give back what is held; what was not committed is taken back."""
+        store, self.store = self.store, None
+        if store is not None:
+            await store.close()
+
+    async def _take(self, start: Message, message: Message) -> None:
+        self._body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if unkeepable := _why_unkeepable(
+            Headers(raw=start["headers"]), message, keyed=self.claim is not None
+        ):
+            await self._refuse(start, AnswerUnkeepable(self._scope["path"], unkeepable))
+        elif not more or len(self._body) > self._body_bytes_max:
+            await self._complete(start, bytes(self._body), more=more)
+
+    async def _complete(self, start: Message, body: bytes, *, more: bool) -> None:
+        try:
+            await self._settle(start, body)
+        except RelayboxError as error:
+            if self.in_unit:
+                await self.refuse(error)
+                raise Stopped from error
+            # The endpoint has done its work elsewhere: only the record of it is missing.
+            _log.warning("answer not kept, a retry would run again", reason=str(error))
+            self.outcome = "unrecorded"
+        await self._forward(start)
+        await self._forward({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def _settle(self, start: Message, body: bytes | None) -> None:
+        """Commit what the answer speaks of, and the answer with it."""
+        assert self.store is not None, "nothing to settle"
+        if self.claim is not None:
+            answer = Answer(status=start["status"], headers=kept_headers(start["headers"]), body=body)
+            key, scope, ttl_s = self.claim.key, self.claim.scope, self.claim.ttl_s
+            result = result_of(answer, self.claim)
+            if not await self.store.cache_idempotency_result(key, result, ttl_s, scope=scope):
+                # A command, which takes no lock, was first under this key.
+                raise RequestInFlight
+        await _to_its_end(self.store.commit())
+
+    async def _refuse(self, start: Message, refused: AnswerUnkeepable) -> None:
+        if not self.in_unit:
+            # What the endpoint did elsewhere stays done: it leaves a tombstone.
+            await self._settle(start, None)
+        await self.refuse(refused)
+        raise Stopped from refused
+
+    async def _forward(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.begun = True
+            own = self._own_headers(message["status"])
+            message = {**message, "headers": [*message.get("headers", ()), *own]}
+        await self._send(message)
+
+    def _own_headers(self, status: int) -> Iterable[tuple[bytes, bytes]]:
+        refusal = self._scope.get(REFUSAL)
+        if isinstance(refusal, ResponseNotKept):
+            yield b"idempotent-replayed", b"true"
+            if refusal.location is not None:
+                yield b"location", refusal.location.encode("latin-1")
+        if status >= 400:
+            return
+        if self.outcome == "ignored":
+            yield b"idempotency-status", b"ignored"
+        elif self.outcome == "refused" and self.claim is not None:
+            self.outcome = "executed"
+            yield b"idempotency-expires", formatdate(time() + self.claim.ttl_s, usegmt=True).encode()
+
+
+def _why_unkeepable(headers: Headers, message: Message, *, keyed: bool) -> str | None:
+    endless = message.get("more_body", False) and "content-length" not in headers
+    if endless or message["type"] != "http.response.body":
+        return "streams its answer; return a whole one"
+    if keyed and headers.get("content-encoding", "identity") != "identity":
+        return (
+            "compresses its answer; add what compresses after IdempotencyMiddleware, which it then surrounds"
+        )
+    return None
+
+
+async def _to_its_end(commit: Awaitable[None]) -> None:
+    """Await *commit*; a request that is given up meanwhile waits for it all the same (G64)."""
+    running = asyncio.ensure_future(commit)
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
