@@ -172,10 +172,18 @@ def _why_unkeepable(headers: Headers, message: Message, *, keyed: bool) -> str |
 
 
 async def _to_its_end(commit: Awaitable[None]) -> None:
-    """Await *commit*; a request that is given up meanwhile waits for it all the same (G64)."""
+    """Await *commit*; a request that is given up meanwhile waits for it, however often it is told so (G64).
+
+    Servers and frameworks cancel once or again and again (anyio does). A session that is closed while its
+    commit is on the way is in neither state.
+    """
     running = asyncio.ensure_future(commit)
-    try:
-        await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait([running])
-        raise
+    given_up: asyncio.CancelledError | None = None
+    while not running.done():
+        try:
+            await asyncio.wait([running])
+        except asyncio.CancelledError as error:
+            given_up = error
+    if given_up is not None:
+        raise given_up from running.exception()
+    running.result()
