@@ -4,6 +4,7 @@ import uuid
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 from backend.migrations import ALL
 from relaybox.db import migrate_up
@@ -11,6 +12,8 @@ from relaybox.local import LocalKafka, LocalPostgres
 from relaybox.relay import ensure_topics
 from relaybox.settings import KafkaSettings, PostgresSettings
 
+from tests.fixtures.keyed import Forks, Keyed
+from tests.fixtures.keyed_app import TABLE
 from tests.fixtures.parts import Parts
 from tests.fixtures.relays import RelayProcess, StartRelay
 from tests.fixtures.servers import _create_database, _drop_database, run_apart, settings_for
@@ -62,3 +65,26 @@ async def make_relay(
     yield make
     for relay in made:
         await relay.kill()
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """What makes the processes of the tests' idempotent API."""
+    forks = Forks(tmp_path_factory.mktemp("keyed") / "log")
+    yield forks
+    forks.end()
+
+
+@pytest.fixture
+async def keyed(
+    forks: Forks, postgres_settings: PostgresSettings, superuser: asyncpg.Connection
+) -> AsyncGenerator[Keyed]:
+    """An idempotent API of which no process runs yet, on a database of the test's own.
+
+    Whatever the test does to it, nothing may happen in it that it does not expect.
+    """
+    await superuser.execute(TABLE.format(postgres_settings.user))
+    keyed = Keyed(forks, postgres_settings, superuser)
+    yield keyed
+    await keyed.end()
+    assert "http.unexpected" not in forks.log_text()

@@ -1,0 +1,94 @@
+"""The API killed while a keyed command's statement is on its way; the same key at its successor tells."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.fixtures.gates import Gate, closed
+from tests.fixtures.keyed import row_key
+from tests.fixtures.parts import API
+from tests.fixtures.world import World
+from tests.fixtures.writers import SESSIONS, created
+
+CONTENT = {"title": "雾港", "logline": "雾港来信", "hook": "h", "themes": ["悬疑"], "tone": "cold"}
+COMMAND = {"command_type": "ConfirmStage", "payload": {"stage": "CONCEPT_SELECTION", "content": CONTENT}}
+#: Inbox, event, outbox, claim and answer, and the transactions they are of.
+OF_KEY = """
+    SELECT xmin::text FROM command_inbox WHERE idempotency_key = $1
+    UNION ALL SELECT xmin::text FROM domain_events WHERE aggregate_id = $2 AND aggregate_version = 2
+    UNION ALL SELECT xmin::text FROM event_outbox WHERE key = $2 AND payload ->> 'version' = '2'
+    UNION ALL SELECT xmin::text FROM idempotency_cache WHERE key = $3
+    UNION ALL SELECT xmin::text FROM idempotency_bodies WHERE key = $3
+"""
+ROWS = 5
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["undone", "done"])
+@pytest.mark.parametrize(
+    ("table", "times"),
+    [
+        ("idempotency_cache", 1),
+        pytest.param("idempotency_cache", 10, marks=[pytest.mark.long, pytest.mark.timeout(900)]),
+        pytest.param("command_inbox", 10, marks=[pytest.mark.long, pytest.mark.timeout(900)]),
+    ],
+)
+async def test_g63_rule_6_an_api_killed_at_a_keyed_command_leaves_all_or_nothing_and_a_free_key(
+    world: World, table: str, done: bool, times: int
+) -> None:
+    """*undone*: PostgreSQL never ends the statement; *done*: it does, and nobody is there to hear.
+
+    Without a key the second try of a command that is done is refused; with it, it is told what the first was.
+    """
+    await world.parts.ensure(API)
+    async with world.superuser() as connection, world.client() as client:
+        for _ in range(times):
+            await one_round(world, connection, client, Gate("INSERT", table), done=done)
+
+
+async def one_round(
+    world: World, connection: asyncpg.Connection, client: httpx.AsyncClient, gate: Gate, *, done: bool
+) -> None:
+    session, key = await created(client), uuid4().hex
+    request: Mapping[str, Any] = {
+        "url": f"{SESSIONS}/{session}/commands",
+        "json": COMMAND,
+        "headers": {"Idempotency-Key": key},
+    }
+    async with closed(connection, gate) as held:
+        sending = asyncio.create_task(client.post(**request))
+        backend = await held.reached()
+        if done:
+            world.parts.freeze(API)
+            await held.open()
+            await held.passed(backend)
+            world.parts.kill(API)
+        else:
+            world.parts.kill(API)
+            await held.undo(backend)
+        with pytest.raises(httpx.TransportError):
+            await sending
+    assert len(await transactions(connection, session, key)) == (ROWS if done else 0)
+    stored = await answer_of(connection, key)
+    await world.parts.start(API)
+    again = await client.post(**request)
+    assert again.status_code == 200, again.text
+    assert ("idempotent-replayed" in again.headers) == done
+    assert again.content == (stored or await answer_of(connection, key))
+    written = await transactions(connection, session, key)
+    assert (len(written), len(set(written))) == (ROWS, 1)
+
+
+async def transactions(connection: asyncpg.Connection, session: str, key: str) -> list[str]:
+    rows = await connection.fetch(OF_KEY, key, session, row_key(key, "writer"))
+    return [row["xmin"] for row in rows]
+
+
+async def answer_of(connection: asyncpg.Connection, key: str) -> bytes | None:
+    return await connection.fetchval(
+        "SELECT body FROM idempotency_bodies WHERE key = $1", row_key(key, "writer")
+    )

@@ -1,0 +1,85 @@
+"""A process that holds a key and is frozen, or dies while its statement runs."""
+
+import asyncio
+import os
+import signal
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.fixtures.gates import Gate, closed
+from tests.fixtures.keyed import EVERYTHING, Keyed, order
+from tests.fixtures.keyed_app import Moment
+from tests.fixtures.waiting import eventually
+
+
+@pytest.mark.parametrize("moment", [Moment.CLAIMED, Moment.EFFECT_DONE, Moment.ANSWER_STORED])
+async def test_g69_rule_7_a_frozen_holder_that_lost_its_key_cannot_commit(
+    keyed: Keyed, superuser: asyncpg.Connection, moment: Moment
+) -> None:
+    """PostgreSQL takes its transaction back; another process carries the request out."""
+    mark = uuid4().hex
+    holder = await keyed.start(moment, signal.SIGSTOP, POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT_MS="500")
+    async with keyed.client() as client:
+        waiting = asyncio.create_task(client.post("/orders", **order(mark)))
+        await keyed.frozen(holder)
+        other = await keyed.start()
+        taken = await eventually("a free key", lambda: not_in_flight(client, mark))
+        assert taken.status_code == 201, taken.text
+        assert "idempotent-replayed" not in taken.headers
+        os.kill(holder, signal.SIGCONT)
+        late = await waiting
+        assert late.status_code == 503, late.text
+        assert "retry-after" in late.headers
+        again = await client.post("/orders", **order(mark))
+    assert again.headers["idempotent-replayed"] == "true"
+    assert again.content == taken.content
+    assert await keyed.counts(mark) == EVERYTHING
+    assert await superuser.fetchval("SELECT process FROM orders") == other
+
+
+async def test_g69_rule_7_a_holder_frozen_after_its_commit_tells_what_its_row_has_told_meanwhile(
+    keyed: Keyed,
+) -> None:
+    mark = uuid4().hex
+    holder = await keyed.start(Moment.COMMIT_SENT, signal.SIGSTOP)
+    async with keyed.client() as client:
+        waiting = asyncio.create_task(client.post("/orders", **order(mark)))
+        await keyed.frozen(holder)
+        await keyed.start()
+        again = await eventually("a free key", lambda: not_in_flight(client, mark))
+        os.kill(holder, signal.SIGCONT)
+        late = await waiting
+    assert again.headers["idempotent-replayed"] == "true"
+    assert (again.status_code, again.content) == (late.status_code, late.content)
+    assert await keyed.counts(mark) == EVERYTHING
+
+
+async def test_g69_rule_6_the_key_of_a_process_killed_while_its_statement_runs_is_free_before_that_ends(
+    keyed: Keyed, superuser: asyncpg.Connection
+) -> None:
+    """The statement waits at a gate that stays closed: only the server's look at its client ends it."""
+    mark = uuid4().hex
+    dying = await keyed.start()
+    gate = closed(superuser, Gate("INSERT", "orders", f"NEW.process = {dying}"))
+    async with keyed.client() as client, gate as at_gate:
+        sending = asyncio.create_task(client.post("/orders", **order(mark)))
+        await at_gate.reached()
+        await keyed.kill(dying)
+        with pytest.raises(httpx.TransportError):
+            await sending
+        await keyed.start()
+        answer = await client.post("/orders", **order(mark))
+    assert answer.status_code == 201, answer.text
+    assert "idempotent-replayed" not in answer.headers
+    assert await keyed.counts(mark) == EVERYTHING
+
+
+async def not_in_flight(client: httpx.AsyncClient, mark: str) -> httpx.Response | None:
+    answer = await client.post("/orders", **order(mark))
+    if answer.status_code != 409:
+        return answer
+    assert answer.json()["error_code"] == "REQUEST_IN_FLIGHT", answer.text
+    return None

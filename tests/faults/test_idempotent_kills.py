@@ -1,0 +1,60 @@
+"""The API killed at every named moment of a keyed request: nothing or everything, and the key is free."""
+
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.fixtures.keyed import EVERYTHING, NOTHING, Keyed, order
+from tests.fixtures.keyed_app import Moment
+
+#: Before, nothing can be there; from then on everything must; in between it is up to PostgreSQL.
+COMMITTED = {moment: list(Moment).index(moment) > list(Moment).index(Moment.COMMIT_SENT) for moment in Moment}
+TIMES = [2, pytest.param(50, marks=[pytest.mark.long, pytest.mark.timeout(600)])]
+
+
+@pytest.mark.parametrize("times", TIMES)
+@pytest.mark.parametrize("moment", Moment)
+async def test_g63_rule_6_an_api_killed_at_any_moment_leaves_all_or_nothing_and_a_free_key(
+    keyed: Keyed, moment: Moment, times: int
+) -> None:
+    """The same request at a restarted API: one effect, and the answer that was stored or has been seen."""
+    for _ in range(times):
+        mark = uuid4().hex
+        await keyed.gone(await killed(keyed, moment, mark))
+
+
+async def killed(keyed: Keyed, moment: Moment, mark: str) -> int:
+    """One round; returns the process that is left."""
+    async with keyed.client() as client:
+        dying = await keyed.start(at=moment)
+        seen = await cut_short(client, mark)
+        await keyed.gone(dying)
+        assert (seen is not None) == (moment is Moment.ANSWER_BEGUN)
+        there, stored = await keyed.counts(mark), await keyed.stored(mark)
+        assert there in (NOTHING, EVERYTHING)
+        if moment is not Moment.COMMIT_SENT:
+            assert (there == EVERYTHING) == COMMITTED[moment]
+        living = await keyed.start()
+        again = await client.post("/orders", **order(mark))
+    assert again.status_code == 201, again.text
+    assert ("idempotent-replayed" in again.headers) == (there == EVERYTHING)
+    assert await keyed.counts(mark) == EVERYTHING
+    assert again.content == (stored or await keyed.stored(mark))
+    assert again.content.startswith(seen or b"")
+    await keyed.kill(living)
+    return living
+
+
+async def cut_short(client: httpx.AsyncClient, mark: str) -> bytes | None:
+    """What arrives of an answer that does not arrive whole; None without a status."""
+    seen: bytes | None = None
+    try:
+        async with client.stream("POST", "/orders", **order(mark)) as answer:
+            assert answer.status_code == 201
+            seen = b""
+            async for piece in answer.aiter_raw():
+                seen += piece
+    except httpx.TransportError:
+        return seen
+    raise AssertionError(f"it arrived whole: {seen}")
