@@ -332,11 +332,19 @@ async def test_the_sweeper_sweeps_and_says_what_stands_until_it_is_stopped(
     assert await standing(superuser) == (10, 10)
 
 
-async def test_a_stopped_sweeper_does_not_wait_for_its_next_turn(database: Database) -> None:
+async def test_a_stopped_sweeper_does_not_wait_for_its_next_turn(
+    database: Database, superuser: asyncpg.Connection
+) -> None:
+    await superuser.execute(EXPIRED, 10)
     sweeper = Sweeper(database, CollectorRegistry(), IdempotencySettings(sweep_s=86_400))
     running = asyncio.create_task(sweeper.run())
+
+    async def gone() -> bool:
+        return await standing(superuser) == (0, 0)
+
+    await eventually("the first sweep", gone)
     sweeper.stop()
-    await asyncio.wait_for(running, 60)
+    await asyncio.wait_for(running, 30)
 
 
 async def test_the_sweeper_outlives_postgresql(
