@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from collections.abc import AsyncGenerator
 from uuid import uuid4
 
 import asyncpg
@@ -74,6 +75,30 @@ async def test_g69_rule_6_the_key_of_a_process_killed_while_its_statement_runs_i
         answer = await client.post("/orders", **order(mark))
     assert answer.status_code == 201, answer.text
     assert "idempotent-replayed" not in answer.headers
+    assert await keyed.counts(mark) == EVERYTHING
+
+
+async def test_a_body_that_comes_slowly_holds_no_transaction(keyed: Keyed) -> None:
+    """The only connection is free for others meanwhile; or one slow client would stop a whole process."""
+    await keyed.start(POSTGRES_POOL_SIZE="1", POSTGRES_CONNECT_TIMEOUT_S="1")
+    mark, more, other = uuid4().hex, asyncio.Event(), uuid4().hex
+    begun = asyncio.Event()
+
+    async def slow_body() -> AsyncGenerator[bytes]:
+        yield b'{"mark": '
+        begun.set()
+        await more.wait()
+        yield f'"{mark}"}}'.encode()
+
+    async with keyed.client() as client:
+        headers = order(mark)["headers"]
+        slow = asyncio.create_task(client.post("/notes", content=slow_body(), headers=headers))
+        await begun.wait()
+        answer = await client.post("/orders", **order(other))
+        more.set()
+        late = await slow
+    assert answer.status_code == 201, answer.text
+    assert late.status_code == 201, late.text
     assert await keyed.counts(mark) == EVERYTHING
 
 

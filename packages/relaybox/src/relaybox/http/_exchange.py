@@ -126,14 +126,12 @@ class Exchange:
         )
         return self.answer.claim
 
-    async def begin_unit(
-        self, store: IdempotencyStore, request: Request, who: Principal | str, policy: Policy | None
-    ) -> None:
-        """A unit of work decides about the key, and *store* commits it.
+    async def begin_unit(self, store: IdempotencyStore, request: Request, claim: Claim | None) -> None:
+        """A unit of work decides about *claim*, and *store* commits it.
 
         Raises:
             RuntimeError: the request has one already.
-            KeyInvalid, KeyMissing, RequestInFlight, KeyReused, ResponseNotKept: as their docstrings say.
+            RequestInFlight, KeyReused, ResponseNotKept: as their docstrings say.
             Replay: the key was answered already.
         """
         if self.answer.in_unit:
@@ -144,7 +142,6 @@ class Exchange:
         cached, self.answer.store, self.answer.in_unit = self.answer.store, store, True
         if cached is not None:
             await cached.close()
-        claim = await self.claim(request, who, policy)
         if claim is not None:
             await self._decide(store, claim)
 

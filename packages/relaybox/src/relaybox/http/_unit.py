@@ -54,8 +54,10 @@ def unit_of_work(
         request: Request, who: Annotated[Any, Depends(principal)]
     ) -> AsyncGenerator[UnitOfWork[P]]:
         exchange, policy = exchange_of(request), policy_of(request.scope.get("endpoint"))
+        # First, as it waits for the whole body: a slow client must not hold a transaction.
+        claim = await exchange.claim(request, who, policy)
         db = await database.begin()
-        await exchange.begin_unit(IdempotencyService(db, settings=known), request, who, policy)
+        await exchange.begin_unit(IdempotencyService(db, settings=known), request, claim)
         # The exchange commits and closes; here what the endpoint meets gets a name, and with it an answer.
         with map_database_errors():
             yield UnitOfWork(db=db, principal=who)
