@@ -105,9 +105,9 @@ class IdempotencyService:
         Raises:
             DatabaseUnavailable: PostgreSQL is away.
         """
-        row_key = self._row_key(key, scope)
         with map_database_errors():
-            return (await find_answers(self._db, [row_key])).get(row_key)
+            rows = await self._db.fetch(QUERIES["find"], [self._row_key(key, scope)])
+        return Stored.from_row(rows[0]) if rows and not rows[0]["expired"] else None
 
     async def check_idempotency_key(self, key: str, *, scope: str = "") -> dict[str, Any] | None:
         """The result kept under *key*, with its body as bytes if it has one; None for a new key.
@@ -179,7 +179,7 @@ class IdempotencyService:
 
 
 async def find_answers(db: Executor, keys: Sequence[str]) -> dict[str, Stored]:
-    """What is kept under each of *keys*, stored ones; answers that have expired make room for new ones."""
+    """What is kept under each of *keys*, stored ones; expired answers make room for new claims."""
     rows = await db.fetch(QUERIES["find"], keys)
     if any(row["expired"] for row in rows):
         await db.fetch(QUERIES["forget_expired"], keys)

@@ -18,6 +18,8 @@ from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 from structlog.testing import capture_logs
 
+from tests.fixtures.waiting import WAIT_S
+
 KEY = {"Idempotency-Key": "k"}
 Connect = Callable[..., Any]
 
@@ -139,7 +141,7 @@ async def test_g62_while_the_first_runs_the_same_key_is_refused_at_once(connect:
     async with connect(fastapi_app(work)) as ann:
         running = asyncio.create_task(ann.post("/work", headers=KEY))
         await work.reached.wait()
-        refused = await ann.post("/work", headers=KEY)
+        refused = await asyncio.wait_for(ann.post("/work", headers=KEY), WAIT_S)
         work.go_on.set()
         await running
     assert (refused.status_code, refused.headers["retry-after"], work.done) == (409, "1", 1)
