@@ -1,4 +1,4 @@
-"""The API killed while a keyed command's statement is on its way; the same key at its successor tells."""
+"""The API killed or cut off while a keyed command is written; the same key then tells what became of it."""
 
 import asyncio
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ import asyncpg
 import httpx
 import pytest
 
+from tests.faults.chaos._proxy import Proxy, Way
 from tests.fixtures.gates import Gate, closed
 from tests.fixtures.keyed import row_key
 from tests.fixtures.parts import API
@@ -50,15 +51,40 @@ async def test_g63_rule_6_an_api_killed_at_a_keyed_command_leaves_all_or_nothing
             await one_round(world, connection, client, Gate("INSERT", table), done=done)
 
 
+async def test_g05_rule_8_a_keyed_command_whose_answer_was_lost_is_told_by_its_row(world: World) -> None:
+    """The network ends after the statement took effect and before its answer came back."""
+    proxy = Proxy(world.postgres.port)
+    await proxy.start()
+    await world.parts.ensure(API)
+    world.parts.kill(API)
+    await world.parts.start(API, POSTGRES_PORT=str(proxy.port))
+    async with world.superuser() as connection, world.client() as client:
+        session, key = await created(client), uuid4().hex
+        request = request_of(session, key)
+        async with closed(connection, Gate("INSERT", "idempotency_cache")) as held:
+            sending = asyncio.create_task(client.post(**request))
+            backend = await held.reached()
+            proxy.swallow(Way.ANSWERS)
+            await held.open()
+            await held.passed(backend)
+            proxy.cut(1.0)
+            unknown = await sending
+        proxy.swallow()
+        assert (unknown.status_code, unknown.json()["error_code"]) == (503, "DATABASE_UNAVAILABLE")
+        assert len(await transactions(connection, session, key)) == ROWS
+        again = await client.post(**request)
+        assert (again.status_code, again.headers.get("idempotent-replayed")) == (200, "true"), again.text
+        assert again.content == await answer_of(connection, key)
+        assert len(await transactions(connection, session, key)) == ROWS
+    world.parts.kill(API)
+    await proxy.close()
+
+
 async def one_round(
     world: World, connection: asyncpg.Connection, client: httpx.AsyncClient, gate: Gate, *, done: bool
 ) -> None:
     session, key = await created(client), uuid4().hex
-    request: Mapping[str, Any] = {
-        "url": f"{SESSIONS}/{session}/commands",
-        "json": COMMAND,
-        "headers": {"Idempotency-Key": key},
-    }
+    request = request_of(session, key)
     async with closed(connection, gate) as held:
         sending = asyncio.create_task(client.post(**request))
         backend = await held.reached()
@@ -81,6 +107,12 @@ async def one_round(
     assert again.content == (stored or await answer_of(connection, key))
     written = await transactions(connection, session, key)
     assert (len(written), len(set(written))) == (ROWS, 1)
+
+
+def request_of(session: str, key: str) -> Mapping[str, Any]:
+    """What ``client.post`` takes."""
+    url = f"{SESSIONS}/{session}/commands"
+    return {"url": url, "json": COMMAND, "headers": {"Idempotency-Key": key}}
 
 
 async def transactions(connection: asyncpg.Connection, session: str, key: str) -> list[str]:

@@ -28,6 +28,14 @@ OF_KEY = """
     FROM command_inbox AS inbox WHERE idempotency_key = $1
 """
 
+OF_CREATE = """
+    SELECT session.id::text AS session, session.user_id AS who,
+        (SELECT count(*) FROM domain_events WHERE aggregate_id = session.id::text) AS events,
+        (SELECT count(*) FROM event_outbox WHERE key = session.id::text) AS outbox
+    FROM command_inbox AS inbox JOIN genesis_sessions AS session ON session.id = inbox.session_id
+    WHERE inbox.idempotency_key = $1
+"""
+
 
 @pytest.mark.parametrize("rounds", ROUNDS)
 @pytest.mark.parametrize("kind", Kind)
@@ -76,6 +84,27 @@ async def test_g62_rule_3_of_64_commands_with_one_key_one_is_taken(
                 (row["session"], 1, 1) for row in rows
             ]
             assert sorted(row["session"] for row in rows) == sorted(taken)
+
+
+@pytest.mark.parametrize("rounds", [3, pytest.param(100, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
+@pytest.mark.parametrize("kind", [Kind.SAME, Kind.BODY, Kind.USER])
+async def test_g62_rule_3_of_64_sessions_begun_with_one_key_one_is_there(
+    world: World, kind: Kind, rounds: int
+) -> None:
+    """Each try would have a session of its own: nothing but the key brings them together."""
+    if API not in world.parts.running():
+        await world.parts.start(API, API_WORKERS="2")
+    async with world.superuser() as connection, clients(world) as client:
+        for _ in range(rounds):
+            key = uuid4().hex
+            shots = storm_of(
+                kind, lambda _: (SESSIONS, SESSIONS), ("{}", json.dumps({"novel_id": str(uuid4())}))
+            )
+            executed = await storm(client, key, shots)
+            rows = await connection.fetch(OF_CREATE, key)
+            begun = {answer.json()["session_id"]: who for who, (_, answer) in executed.items()}
+            assert {row["session"]: row["who"] for row in rows} == begun
+            assert [(row["events"], row["outbox"]) for row in rows] == [(1, 1)] * len(begun)
 
 
 async def test_g61_rule_4_a_key_is_the_principals_and_a_refreshed_token_is_the_same_principal(
