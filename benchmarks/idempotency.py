@@ -104,8 +104,8 @@ async def main(parts: Sequence[str], rounds: int, seconds: float, keys: int, *, 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--seconds", type=float, default=1.5)
     parser.add_argument("--keys", type=int, default=500_000)
     parser.add_argument("--part", choices=PARTS, action="append", help="one or more; all without it")
     parser.add_argument("--short", action="store_true", help="two rounds of a second; the peer if at hand")
