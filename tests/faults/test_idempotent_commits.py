@@ -77,6 +77,7 @@ async def test_g64_rule_14_a_client_that_goes_away_cannot_separate_effect_from_r
             await leave(client, mark, held)
             if gives_up != "never":
                 await keyed.gave_up()
+                assert (await client.get("/healthz")).status_code == 200  # by then it has cancelled
         await keyed.at_rest()
         committed = gives_up == "never" or gate.at_commit
         await check_retry(keyed, client, mark, committed=committed)
