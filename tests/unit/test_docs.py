@@ -222,7 +222,8 @@ def test_every_header_on_kafka_is_documented_and_no_other() -> None:
 @cache
 def figures() -> frozenset[str]:
     """Every metric's name, without what Prometheus adds to it."""
-    source = (ROOT / "packages/relaybox/src/relaybox/telemetry/_metrics.py").read_text()
+    modules = ("telemetry/_metrics.py", "idempotency/_sweep.py")
+    source = "".join((ROOT / "packages/relaybox/src/relaybox" / one).read_text() for one in modules)
     look = Counters().look(lanes=(), members=1, in_flight=0, breaker=BreakerState.CLOSED)
     of_the_relay = {metric.name for metric in RelayCollector(lambda: look).collect()}
     return frozenset(of_the_relay | set(re.findall(r'"(relaybox_[a-z_]+)"', source)))

@@ -165,7 +165,8 @@ def decide(domain: Domain[Any], request: Request, loaded: Loaded | None, outbox:
         CommandRefused: the aggregate's rules say no.
     """
     caller = request.caller
-    check_owner(request, loaded)
+    if loaded is not None:
+        check_owner(request, loaded.owner)
     handler = domain.handler(request.command_type, internal=caller.internal, creates=request.creates)
     command = _parse(handler, request)
     document = _document(request)
@@ -178,14 +179,13 @@ def decide(domain: Domain[Any], request: Request, loaded: Loaded | None, outbox:
     return _decision(domain, handler, request, document, state, events, outbox)
 
 
-def check_owner(request: Request, loaded: Loaded | None) -> None:
+def check_owner(request: Request, owner: str | None) -> None:
     """Agents act on anybody's aggregate, everybody else on their own.
 
     Raises:
         AggregateNotFound: it belongs to another principal.
     """
-    caller = request.caller
-    if loaded is not None and not caller.internal and loaded.owner != caller.actor:
+    if not request.caller.internal and owner != request.caller.actor:
         raise AggregateNotFound(request.aggregate_id)
 
 

@@ -15,10 +15,10 @@ from uuid import UUID
 from relaybox.commands._decide import CommandResult, Decision, Loaded, Request, check_owner, decide
 from relaybox.commands._domain import Domain
 from relaybox.commands._errors import AggregateNotFound
-from relaybox.commands._record import Statements
+from relaybox.commands._record import Answered, Statements
 from relaybox.db import Database, DatabaseBusy, DatabaseUnavailable, Executor, RetryTransaction
 from relaybox.errors import RelayboxError
-from relaybox.idempotency import Replay, RequestInFlight, Stored, replay_of
+from relaybox.idempotency import RequestInFlight, replay_of
 from relaybox.outbox import Notifier, OutboxSettings
 
 __all__ = ("Gatherer",)
@@ -144,8 +144,9 @@ class Gatherer:
         if not tickets:
             return
         async with self._database.connection() as connection:
-            found = await self._load(connection, tickets)
-            decided = self._decide(tickets, found, await self._answered(connection, tickets))
+            await self._answer_again(connection, tickets)
+            tickets = [ticket for ticket in tickets if not ticket.answer.done()]
+            decided = self._decide(tickets, await self._load(connection, tickets))
             for creates in (False, True):
                 part = [pair for pair in decided if pair[0].request.creates == creates]
                 if part:
@@ -161,12 +162,19 @@ class Gatherer:
         ids = [ticket.request.aggregate_id for ticket in tickets if not ticket.request.creates]
         return dict(await self._statements.load(connection, ids)) if ids else {}
 
-    async def _answered(self, connection: Executor, tickets: Sequence[_Ticket]) -> dict[str, Stored]:
-        keyed = [ticket.request for ticket in tickets if ticket.request.keyed is not None]
-        return await self._statements.answered(connection, keyed) if keyed else {}
+    async def _answer_again(self, connection: Executor, tickets: Sequence[_Ticket]) -> None:
+        """Give those their answer whose key was answered, if they may still see the aggregate (G68)."""
+        keyed = [ticket for ticket in tickets if ticket.request.keyed is not None]
+        if not keyed:
+            return
+        answered = await self._statements.answered(connection, [ticket.request for ticket in keyed])
+        for ticket in keyed:
+            known = answered.get(self._statements.stored_key(ticket.request))
+            if known is not None:
+                self._fail([ticket], _outcome(ticket.request, known))
 
     def _decide(
-        self, tickets: Sequence[_Ticket], found: dict[UUID, Loaded], answered: dict[str, Stored]
+        self, tickets: Sequence[_Ticket], found: dict[UUID, Loaded]
     ) -> list[tuple[_Ticket, Decision]]:
         decided: list[tuple[_Ticket, Decision]] = []
         for ticket in tickets:
@@ -175,20 +183,10 @@ class Gatherer:
             try:
                 if loaded is None and not request.creates:
                     raise AggregateNotFound(request.aggregate_id)
-                self._replay(request, loaded, answered)
                 decided.append((ticket, decide(self._domain, request, loaded, self._outbox)))
-            except (RelayboxError, Replay) as refusal:
+            except RelayboxError as refusal:
                 self._fail([ticket], refusal)
         return decided
-
-    def _replay(self, request: Request, loaded: Loaded | None, answered: dict[str, Stored]) -> None:
-        """Give the answer again, to whoever may still see the aggregate (G68)."""
-        if request.keyed is None:
-            return
-        check_owner(request, loaded)
-        stored = answered.get(self._statements.stored_key(request))
-        if stored is not None:
-            raise replay_of(stored, request.keyed.claim.fingerprint)
 
     async def _write(self, connection: Executor, part: Sequence[tuple[_Ticket, Decision]]) -> None:
         """Write and answer at once, so that a later failure cannot make a written command run again.
@@ -213,3 +211,13 @@ class Gatherer:
         for ticket in batch:
             if not ticket.answer.done():
                 ticket.answer.set_exception(error)
+
+
+def _outcome(request: Request, known: Answered) -> Exception:
+    assert request.keyed is not None, "a request without a key"
+    try:
+        if not request.creates:
+            check_owner(request, known.owner)
+        return replay_of(known.stored, request.keyed.claim.fingerprint)
+    except RelayboxError as refusal:
+        return refusal

@@ -1,7 +1,8 @@
-"""Loading what decisions need and writing what they decided: two statements."""
+"""Loading what decisions need and writing what they decided: two statements, and one more for keys."""
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
@@ -19,10 +20,10 @@ from relaybox.db import (
     sqlstate_of,
 )
 from relaybox.errors import Detail
-from relaybox.idempotency import Stored, find_answers, parted, result_of, stored_key
+from relaybox.idempotency import Stored, make_room, parted, result_of, stored_from, stored_key
 from relaybox.settings import IdempotencySettings
 
-__all__ = ("Statements",)
+__all__ = ("Answered", "Statements")
 
 #: Indexes on which two commands meet that raced for one aggregate; any other belongs to the domain.
 _RACE_CONSTRAINTS: Final = frozenset(
@@ -38,12 +39,22 @@ _DATA_CLASS: Final = "22"
 _SQL: Final = load_queries(__package__ or "relaybox.commands", "commands.sql")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answered:
+    """A key that was answered."""
+
+    #: Who owns the aggregate that the key is used for now; null if there is none of this domain.
+    owner: str | None
+    stored: Stored
+
+
 class Statements:
-    """The two statements of the command path for one domain; every call is one round-trip."""
+    """The statements of the command path for one domain; every call is one round-trip."""
 
     def __init__(self, domain: Domain[Any], keys: IdempotencySettings) -> None:
         self._aggregate_type = domain.aggregate_type
         self._keys = keys
+        self.answered_text = _SQL.including("answered", load=domain.snapshots.load)
         self.load_text = _SQL.including("load", load=domain.snapshots.load)
         self.create_text = _SQL.including("record", snapshot=domain.snapshots.create)
         self.advance_text = _SQL.including("record", snapshot=domain.snapshots.advance)
@@ -81,9 +92,24 @@ class Statements:
             rows = await executor.fetch(text, *_arguments(decisions), *self._claims(decisions))
         return {row["id"] for row in rows}
 
-    async def answered(self, executor: Executor, requests: Sequence[Request]) -> dict[str, Stored]:
-        """What is kept under the keys of *requests*, all of them keyed, by stored key."""
-        return await find_answers(executor, [self.stored_key(request) for request in requests])
+    async def answered(self, executor: Executor, requests: Sequence[Request]) -> dict[str, Answered]:
+        """What is kept under the keys of *requests*, all of them keyed, by stored key.
+
+        One round-trip; more where a body is large, or where an expired answer has to make room.
+        """
+        keys = [self.stored_key(request) for request in requests]
+        ids = [request.aggregate_id for request in requests]
+        rows = await executor.fetch(self.answered_text, ids, keys)
+        if any(row["expired"] for row in rows):
+            await make_room(executor, keys)
+        return {
+            row["key"]: Answered(
+                owner=row["owner"] if row["aggregate_type"] == self._aggregate_type else None,
+                stored=await stored_from(executor, row["key"], row),
+            )
+            for row in rows
+            if not row["expired"]
+        }
 
     def stored_key(self, request: Request) -> str:
         """Under which key the answer to *request*, a keyed one, is kept."""

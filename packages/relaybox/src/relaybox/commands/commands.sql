@@ -11,6 +11,19 @@ LEFT JOIN LATERAL (
     WHERE inbox.session_id = loaded.id AND inbox.status IN ('RECEIVED', 'PROCESSING')
 ) AS pending ON true
 
+-- name: answered
+-- What is kept under keys, with the owners of the aggregates that their commands are for: all that giving an answer
+-- again needs, and nothing of their state.
+WITH loaded AS (
+-- include: load
+)
+SELECT claim.key, loaded.owner, loaded.aggregate_type, claim.result::text AS result, claim.created_at,
+    claim.expires_at, claim.expires_at <= clock_timestamp() AS expired,
+    extract(epoch FROM clock_timestamp() - claim.created_at)::float8 AS age_s
+FROM unnest($1::uuid[], $2::text[]) AS keyed (id, key)
+JOIN idempotency_cache AS claim ON claim.key = keyed.key
+LEFT JOIN loaded ON loaded.id = keyed.id
+
 -- name: record
 -- Commands, their facts, the outbox rows and the snapshots: all of it or none, in one statement.
 -- The snapshot's version check comes first and everything hangs on the rows it returns; inbox first

@@ -16,7 +16,6 @@ from relaybox.idempotency import (
     Claim,
     IdempotencyStore,
     KeyMissing,
-    RequestInFlight,
     Ttl,
     fingerprint_of,
     generate_key_from_request,
@@ -183,9 +182,7 @@ class Exchange:
     async def _decide(self, store: IdempotencyStore, claim: Claim) -> None:
         # Whatever is refused from here on is not kept.
         self.answer.claim = None
-        if not await store.try_lock(claim.key, scope=claim.scope):
-            raise RequestInFlight
-        stored = await store.find(claim.key, scope=claim.scope)
+        stored = await store.claim(claim.key, scope=claim.scope)
         if stored is not None:
             raise replay_of(stored, claim.fingerprint)
         self.answer.claim = claim

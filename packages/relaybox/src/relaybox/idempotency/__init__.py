@@ -7,6 +7,7 @@ from relaybox.idempotency._answer import (
     Replay,
     Stored,
     kept_headers,
+    parted,
     replay_of,
     result_of,
 )
@@ -33,9 +34,9 @@ from relaybox.idempotency._service import (
     IdempotencyService,
     IdempotencyStore,
     Ttl,
-    find_answers,
-    parted,
+    make_room,
     seconds_of,
+    stored_from,
 )
 from relaybox.idempotency._sweep import Sweeper, Swept, sweep
 
@@ -58,18 +59,19 @@ __all__ = (
     "Sweeper",
     "Swept",
     "Ttl",
-    "find_answers",
     "fingerprint_of",
     "generate_key",
     "generate_key_from_request",
     "kept_headers",
     "lock_number",
+    "make_room",
     "parse_key",
     "parted",
     "replay_of",
     "result_of",
     "scope_of",
     "seconds_of",
+    "stored_from",
     "stored_key",
     "sweep",
 )

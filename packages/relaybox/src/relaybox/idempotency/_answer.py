@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Self
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
+from relaybox.db import holds_nul
 from relaybox.idempotency._errors import KeyReused, ResponseNotKept
 
 __all__ = (
@@ -16,6 +17,8 @@ __all__ = (
     "Replay",
     "Stored",
     "kept_headers",
+    "lies_apart",
+    "parted",
     "replay_of",
     "result_of",
 )
@@ -34,6 +37,13 @@ REPLAYED_HEADERS: Final = frozenset(
 )
 #: What most answers have; left out, so that a claim takes half the space.
 _USUAL: Final[Mapping[str, str]] = {"content-type": "application/json"}
+
+
+#: Names of ours in a stored document; no result has them.
+_TEXT: Final = "relaybox_text"
+_APART: Final = "relaybox_apart"
+_APART_MARK: Final = f'"{_APART}"'
+_TEXT_BYTES_MAX: Final = 512
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,9 +74,11 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stored:
-    """A row of ``idempotency_cache`` with its body."""
+    """What is kept under a key."""
 
+    #: As it was given, less the body.
     result: Mapping[str, Any]
+    #: None: the result has none, or has a word for why.
     body: bytes | None
     created_at: datetime
     expires_at: datetime
@@ -74,11 +86,14 @@ class Stored:
     age_s: float
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """Read one row of the query ``find``."""
+    def from_row(cls, row: Mapping[str, Any], apart: bytes | None = None) -> Self:
+        """Read what a store knows of a key; *apart* is the body, if it lies apart from the rest."""
+        result: dict[str, Any] = from_json(row["result"])
+        text: str | None = result.pop(_TEXT, None)
+        result.pop(_APART, None)
         return cls(
-            result=from_json(row["result"]),
-            body=row["body"],
+            result=result,
+            body=apart if text is None else text.encode(),
             created_at=row["created_at"],
             expires_at=row["expires_at"],
             age_s=row["age_s"],
@@ -87,6 +102,40 @@ class Stored:
     def document(self) -> dict[str, Any]:
         """What was given to ``cache_idempotency_result``."""
         return {**self.result, "body": self.body} if self.body is not None else dict(self.result)
+
+
+def parted(result: Mapping[str, Any]) -> tuple[str, bytes | None]:
+    """*result* as it is stored: its document as JSON, and the bytes that lie apart from it.
+
+    A short text, as most answers are, is part of the document: a row less to write, to read and to forget.
+
+    Raises:
+        ValueError: it is no JSON, or PostgreSQL cannot store it.
+    """
+    body = result.get("body")
+    if not isinstance(body, bytes):
+        return _document(result), None
+    rest = {name: value for name, value in result.items() if name != "body"}
+    if len(body) <= _TEXT_BYTES_MAX and b"\0" not in body:
+        try:
+            return _document({**rest, _TEXT: body.decode()}), None
+        except UnicodeDecodeError:
+            pass
+    return _document({**rest, _APART: True}), body
+
+
+def _document(result: Mapping[str, Any]) -> str:
+    document = to_json(result)
+    # NaN is written without a word, and read by nobody.
+    from_json(document, allow_inf_nan=False)
+    if holds_nul(document):
+        raise ValueError("a result cannot hold the character NUL")
+    return document.decode()
+
+
+def lies_apart(document: str) -> bool:
+    """Whether the body of a stored *document* has to be read from where it lies."""
+    return _APART_MARK in document
 
 
 class Replay(Exception):

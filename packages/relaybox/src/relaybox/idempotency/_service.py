@@ -5,22 +5,29 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final, Protocol
 
-from pydantic_core import from_json, to_json
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from relaybox.db import (
     DatabaseUnavailable,
     Executor,
     executor_of,
-    holds_nul,
     load_queries,
     map_database_errors,
 )
-from relaybox.idempotency._answer import Stored
+from relaybox.idempotency._answer import Stored, lies_apart, parted
+from relaybox.idempotency._errors import RequestInFlight
 from relaybox.idempotency._keys import generate_key, generate_key_from_request, lock_number, stored_key
 from relaybox.settings import IdempotencySettings, load_settings
 
-__all__ = ("QUERIES", "IdempotencyService", "IdempotencyStore", "Ttl", "find_answers", "parted", "seconds_of")
+__all__ = (
+    "QUERIES",
+    "IdempotencyService",
+    "IdempotencyStore",
+    "Ttl",
+    "make_room",
+    "seconds_of",
+    "stored_from",
+)
 
 QUERIES: Final = load_queries(__package__ or "relaybox.idempotency", "idempotency.sql")
 _EXPIRE_ROWS: Final = 5_000
@@ -38,6 +45,10 @@ class IdempotencyStore(Protocol):
 
     async def try_lock(self, key: str, *, scope: str = "") -> bool:
         """Whether nobody else works under *key*; held until :meth:`commit` or :meth:`close`."""
+        ...
+
+    async def claim(self, key: str, *, scope: str = "") -> Stored | None:
+        """Lock *key* and say what is kept under it; RequestInFlight if somebody else works under it."""
         ...
 
     async def find(self, key: str, *, scope: str = "") -> Stored | None:
@@ -99,15 +110,30 @@ class IdempotencyService:
             [row] = await self._db.fetch(QUERIES["lock"], lock_number(self._row_key(key, scope)))
         return row["mine"]
 
+    async def claim(self, key: str, *, scope: str = "") -> Stored | None:
+        """Lock *key* as :meth:`try_lock` does, and say what is kept under it; one round-trip.
+
+        Raises:
+            RequestInFlight: somebody else works under it.
+            DatabaseUnavailable: PostgreSQL is away.
+        """
+        row_key = self._row_key(key, scope)
+        with map_database_errors():
+            [row] = await self._db.fetch(QUERIES["claim"], lock_number(row_key), row_key)
+            if not row["mine"]:
+                raise RequestInFlight
+            return None if row["result"] is None else await stored_from(self._db, row_key, row)
+
     async def find(self, key: str, *, scope: str = "") -> Stored | None:
         """What is kept under *key*; None when there is nothing, or it has expired.
 
         Raises:
             DatabaseUnavailable: PostgreSQL is away.
         """
+        row_key = self._row_key(key, scope)
         with map_database_errors():
-            rows = await self._db.fetch(QUERIES["find"], [self._row_key(key, scope)])
-        return Stored.from_row(rows[0]) if rows and not rows[0]["expired"] else None
+            rows = await self._db.fetch(QUERIES["find"], row_key)
+            return await stored_from(self._db, row_key, rows[0]) if rows else None
 
     async def check_idempotency_key(self, key: str, *, scope: str = "") -> dict[str, Any] | None:
         """The result kept under *key*, with its body as bytes if it has one; None for a new key.
@@ -178,12 +204,17 @@ class IdempotencyService:
         return stored_key(scope, key, self._settings.secret)
 
 
-async def find_answers(db: Executor, keys: Sequence[str]) -> dict[str, Stored]:
-    """What is kept under each of *keys*, stored ones; expired answers make room for new claims."""
-    rows = await db.fetch(QUERIES["find"], keys)
-    if any(row["expired"] for row in rows):
-        await db.fetch(QUERIES["forget_expired"], keys)
-    return {row["key"]: Stored.from_row(row) for row in rows if not row["expired"]}
+async def stored_from(db: Executor, key: str, row: Mapping[str, Any]) -> Stored:
+    """What *row* says is kept under *key*, a stored one, with its body from wherever it lies."""
+    if not lies_apart(row["result"]):
+        return Stored.from_row(row)
+    bodies = await db.fetch(QUERIES["body"], key, row["expires_at"])
+    return Stored.from_row(row, bodies[0]["body"] if bodies else None)
+
+
+async def make_room(db: Executor, keys: Sequence[str]) -> None:
+    """Remove what has expired under *keys*, stored ones, so that claims can be inserted."""
+    await db.fetch(QUERIES["forget_expired"], keys)
 
 
 def seconds_of(ttl: Ttl, settings: IdempotencySettings) -> float:
@@ -200,19 +231,3 @@ def seconds_of(ttl: Ttl, settings: IdempotencySettings) -> float:
 
 def _seconds(ttl: timedelta | float) -> float:
     return ttl.total_seconds() if isinstance(ttl, timedelta) else float(ttl)
-
-
-def parted(result: Mapping[str, Any]) -> tuple[str, bytes | None]:
-    """A result as it is stored: its document as JSON, and the bytes that lie apart from it.
-
-    Raises:
-        ValueError: it is no JSON, or holds a NUL, which JSONB refuses.
-    """
-    body = result.get("body")
-    apart = body if isinstance(body, bytes) else None
-    document = to_json({name: one for name, one in result.items() if apart is None or name != "body"})
-    # NaN is written without a word, and read by nobody.
-    from_json(document, allow_inf_nan=False)
-    if holds_nul(document):
-        raise ValueError("a result cannot hold the character NUL")
-    return document.decode(), apart

@@ -3,15 +3,20 @@
 -- next one reads what the last holder has committed.
 SELECT pg_try_advisory_xact_lock($1) AS mine
 
+-- name: claim
+-- Lock a key and say what is kept under it, in one round-trip; see the function.
+SELECT mine, result, created_at, expires_at, age_s FROM relaybox_claim_key($1, $2)
+
 -- name: find
--- The answers that are kept under keys, expired ones too, which a new use must remove first. A body with another
--- time of expiry belongs to an earlier use of its key.
-SELECT claim.key, claim.result::text AS result, body.body, claim.created_at, claim.expires_at,
-    claim.expires_at <= clock_timestamp() AS expired,
-    extract(epoch FROM clock_timestamp() - claim.created_at)::float8 AS age_s
-FROM idempotency_cache AS claim
-LEFT JOIN idempotency_bodies AS body ON body.key = claim.key AND body.expires_at = claim.expires_at
-WHERE claim.key = ANY($1::text[])
+-- What is kept under a key. Bodies are read by who needs one: whoever looks at them holds up the emptying of slots.
+SELECT result::text AS result, created_at, expires_at,
+    extract(epoch FROM clock_timestamp() - created_at)::float8 AS age_s
+FROM idempotency_cache
+WHERE key = $1 AND expires_at > clock_timestamp()
+
+-- name: body
+-- The body that lies apart from its claim. One with another time of expiry belongs to an earlier use of the key.
+SELECT body FROM idempotency_bodies WHERE key = $1 AND expires_at = $2
 
 -- name: forget_expired
 -- Make room for new claims under keys whose old ones have expired.
@@ -44,16 +49,16 @@ RETURNING key
 
 -- name: expire
 -- Remove claims that have expired, the oldest first, $1 at the most; one session at a time, the others do nothing.
--- One that a request is using again is left to it: to wait for it would be to hold up who uses the others (WAL 59 ->
--- 115 bytes for each).
+-- By the statement's time, which is one value: the index finds where expired ones end. One that a request is using
+-- again is left to it: to wait for it would be to hold up who uses the others (WAL 59 -> 115 bytes for each).
 WITH turn AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock(hashtext('relaybox'), hashtext('expire_claims')) AS mine
 ),
 gone AS (
     DELETE FROM idempotency_cache
-    WHERE (SELECT mine FROM turn) AND expires_at <= clock_timestamp() AND ctid = ANY(ARRAY(
+    WHERE (SELECT mine FROM turn) AND expires_at <= statement_timestamp() AND ctid = ANY(ARRAY(
         SELECT ctid FROM idempotency_cache
-        WHERE expires_at <= clock_timestamp() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED))
+        WHERE expires_at <= statement_timestamp() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED))
     RETURNING key
 )
 SELECT count(*) AS removed FROM gone

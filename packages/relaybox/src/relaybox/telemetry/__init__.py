@@ -10,7 +10,6 @@ from relaybox.telemetry._metrics import (
     DatabaseMetrics,
     HttpMetrics,
     IdempotencyMetrics,
-    KeptAnswersMetrics,
     exposition,
 )
 from relaybox.telemetry._redaction import REDACTED, redact
@@ -29,7 +28,6 @@ __all__ = (
     "HealthState",
     "HttpMetrics",
     "IdempotencyMetrics",
-    "KeptAnswersMetrics",
     "LogLevel",
     "check_kafka",
     "check_postgres",

@@ -24,7 +24,6 @@ __all__ = (
     "DatabaseMetrics",
     "HttpMetrics",
     "IdempotencyMetrics",
-    "KeptAnswersMetrics",
     "exposition",
 )
 
@@ -109,29 +108,6 @@ class IdempotencyMetrics:
     def replayed(self, age_s: float) -> None:
         """Note how old the answer was."""
         self._age.observe(age_s)
-
-
-class KeptAnswersMetrics:
-    """How many answers to keyed requests are kept, and whether expired ones leave in time."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._records = Gauge(
-            "relaybox_idempotency_records",
-            "Answers kept, as PostgreSQL's statistics know.",
-            registry=registry,
-            multiprocess_mode="mostrecent",
-        )
-        self._lag = Gauge(
-            "relaybox_idempotency_expiry_lag_seconds",
-            "Seconds for which the oldest expired answer has waited for its removal.",
-            registry=registry,
-            multiprocess_mode="mostrecent",
-        )
-
-    def stand(self, *, records: int, lag_s: float) -> None:
-        """Note how things stand."""
-        self._records.set(records)
-        self._lag.set(lag_s)
 
 
 class DatabaseMetrics:

@@ -8,13 +8,12 @@ from importlib.resources import files
 from typing import Any, Final
 
 import structlog
-from pydantic_core import from_json
 from redis.asyncio import Redis
 
-from relaybox.idempotency._answer import Stored
-from relaybox.idempotency._errors import StoreUnavailable
+from relaybox.idempotency._answer import Stored, parted
+from relaybox.idempotency._errors import RequestInFlight, StoreUnavailable
 from relaybox.idempotency._keys import generate_key, generate_key_from_request, stored_key
-from relaybox.idempotency._service import Ttl, parted, seconds_of
+from relaybox.idempotency._service import Ttl, seconds_of
 from relaybox.idempotency.redis._errors import map_redis_errors
 from relaybox.settings import IdempotencySettings, load_settings
 
@@ -82,6 +81,17 @@ class RedisIdempotencyService:
         self._taken.discard(lock)
         return False
 
+    async def claim(self, key: str, *, scope: str = "") -> Stored | None:
+        """Lock *key* as :meth:`try_lock` does, and say what is kept under it.
+
+        Raises:
+            RequestInFlight: somebody else works under it.
+            StoreUnavailable: Redis is away.
+        """
+        if not await self.try_lock(key, scope=scope):
+            raise RequestInFlight
+        return await self.find(key, scope=scope)
+
     async def find(self, key: str, *, scope: str = "") -> Stored | None:
         """What is kept under *key*, with its age by Redis' clock; None when there is nothing.
 
@@ -93,13 +103,13 @@ class RedisIdempotencyService:
             return None
         result, body, *moments = found
         created_us, expires_us, now_s, now_us = map(int, moments)
-        return Stored(
-            result=from_json(result),
-            body=body,
-            created_at=_EPOCH + timedelta(microseconds=created_us),
-            expires_at=_EPOCH + timedelta(microseconds=expires_us),
-            age_s=(now_s * 1_000_000 + now_us - created_us) / 1_000_000,
-        )
+        row = {
+            "result": result,
+            "created_at": _EPOCH + timedelta(microseconds=created_us),
+            "expires_at": _EPOCH + timedelta(microseconds=expires_us),
+            "age_s": (now_s * 1_000_000 + now_us - created_us) / 1_000_000,
+        }
+        return Stored.from_row(row, body)
 
     async def check_idempotency_key(self, key: str, *, scope: str = "") -> dict[str, Any] | None:
         """The result kept under *key*, with its body as bytes if it has one; None for a new key.

@@ -12,6 +12,23 @@ CREATE TABLE idempotency_cache (
 );
 CREATE INDEX idx_idempotency_cache_expires ON idempotency_cache (expires_at);
 
+-- Lock a key, and say what is kept under it (G62, G63). Two statements in one round-trip: the second has a snapshot
+-- younger than the lock, and so sees what the last holder has committed.
+CREATE FUNCTION relaybox_claim_key(lock BIGINT, stored TEXT)
+    RETURNS TABLE (mine BOOLEAN, result TEXT, created_at TIMESTAMPTZ, expires_at TIMESTAMPTZ, age_s FLOAT8)
+    LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(lock) THEN
+        RETURN QUERY SELECT false, NULL::text, NULL::timestamptz, NULL::timestamptz, NULL::float8;
+        RETURN;
+    END IF;
+    RETURN QUERY SELECT true, kept.result::text, kept.created_at, kept.expires_at,
+        extract(epoch FROM clock_timestamp() - kept.created_at)::float8
+    FROM (VALUES (stored)) AS asked (key)
+    LEFT JOIN idempotency_cache AS kept ON kept.key = asked.key AND kept.expires_at > clock_timestamp();
+END
+$$;
+
 -- Which slot new bodies go to; relaybox_retain_bodies moves it on. A sequence, as event_outbox_turn.
 CREATE SEQUENCE idempotency_turn AS INT MINVALUE 0 MAXVALUE 3 START 0;
 CREATE TABLE idempotency_bodies (
@@ -28,17 +45,23 @@ CREATE TABLE idempotency_bodies_2 PARTITION OF idempotency_bodies FOR VALUES IN 
 CREATE TABLE idempotency_bodies_3 PARTITION OF idempotency_bodies FOR VALUES IN (3);
 CREATE INDEX idx_idempotency_bodies_expires ON idempotency_bodies (expires_at);
 
--- One step of forgetting bodies (G70): the open slot is closed when its oldest body has lived all but *span*, and
--- another slot is empty, whichever: a long life holds back its own slot and not the turn. A closed slot is emptied
--- whole when its last body has expired. Says what was done: 'closed', 'emptied' (call again), 'busy' (somebody reads
--- there: call again in a while), or null: nothing is due.
+-- When the open slot was opened. One row.
+CREATE TABLE idempotency_slots (
+    singleton BOOLEAN PRIMARY KEY DEFAULT true CHECK (singleton),
+    opened_at TIMESTAMPTZ NOT NULL DEFAULT now()
+);
+INSERT INTO idempotency_slots DEFAULT VALUES;
+
+-- One step of forgetting bodies (G70): the open slot is closed when it has been open for *span* and holds anything, if
+-- another one is empty; a closed slot is emptied whole when its last body has expired. Says what was done: 'closed',
+-- 'emptied' (call again), 'busy' (somebody reads there: call again in a while), or null: nothing is due.
 -- A function, so that services, who own no table, can empty a slot. It waits for no lock, so that nobody waits behind it.
 CREATE FUNCTION relaybox_retain_bodies(span INTERVAL) RETURNS TEXT LANGUAGE plpgsql SECURITY DEFINER
     SET enable_seqscan = off AS $$
 DECLARE
     open_slot INT;
     empty_slot INT;
-    old INT;
+    last TIMESTAMPTZ;
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'an older snapshot does not see every row of a slot: call this in READ COMMITTED';
@@ -47,28 +70,36 @@ BEGIN
         RETURN NULL;
     END IF;
     open_slot := coalesce(pg_sequence_last_value('idempotency_turn'), 0);
-    empty_slot := (SELECT slot FROM generate_series(0, 3) AS slot WHERE slot <> open_slot
-        AND NOT EXISTS (SELECT FROM idempotency_bodies AS body WHERE body.slot = slot.slot) LIMIT 1);
-    IF (SELECT min(expires_at) FROM idempotency_bodies WHERE slot = open_slot) <= clock_timestamp() + span
-        AND empty_slot IS NOT NULL
-    THEN
-        PERFORM setval('idempotency_turn', empty_slot);
-        RETURN 'closed';
-    END IF;
-    FOR old IN SELECT slot FROM generate_series(0, 3) AS slot WHERE slot <> open_slot LOOP
-        CONTINUE WHEN NOT EXISTS (SELECT FROM idempotency_bodies WHERE slot = old)
-            OR EXISTS (SELECT FROM idempotency_bodies WHERE slot = old AND expires_at > clock_timestamp());
+    -- Always by the last moment in a slot, which its index gives at once however much has expired there.
+    FOR old IN 0..3 LOOP
+        CONTINUE WHEN old = open_slot;
+        SELECT max(expires_at) INTO last FROM idempotency_bodies WHERE slot = old;
+        IF last IS NULL THEN
+            empty_slot := old;
+            CONTINUE;
+        END IF;
+        CONTINUE WHEN last > clock_timestamp();
         EXECUTE format('LOCK TABLE %I IN ACCESS EXCLUSIVE MODE NOWAIT', 'idempotency_bodies_' || old);
         -- Again, now that no writer is left: one may have read the turn before it moved on.
-        CONTINUE WHEN EXISTS (SELECT FROM idempotency_bodies WHERE slot = old AND expires_at > clock_timestamp());
+        SELECT max(expires_at) INTO last FROM idempotency_bodies WHERE slot = old;
+        CONTINUE WHEN last > clock_timestamp();
         EXECUTE format('TRUNCATE %I', 'idempotency_bodies_' || old);
         RETURN 'emptied';
     END LOOP;
+    IF empty_slot IS NOT NULL
+        AND EXISTS (SELECT FROM idempotency_slots WHERE opened_at <= clock_timestamp() - span)
+        AND (SELECT max(expires_at) FROM idempotency_bodies WHERE slot = open_slot) IS NOT NULL
+    THEN
+        PERFORM setval('idempotency_turn', empty_slot);
+        UPDATE idempotency_slots SET opened_at = clock_timestamp();
+        RETURN 'closed';
+    END IF;
     RETURN NULL;
 EXCEPTION WHEN lock_not_available THEN
     RETURN 'busy';
 END
 $$;
+-- Its caller's temporary tables must not stand in for ours.
 DO $$
 BEGIN
     EXECUTE format('ALTER FUNCTION relaybox_retain_bodies(INTERVAL) SET search_path = %I, pg_temp', current_schema());
