@@ -39,6 +39,6 @@ def create_api() -> FastAPI:
         registry=backbone.registry,
         cors_origins=api.origins(),
     )
-    app.add_middleware(IdempotencyMiddleware, prefixes=[PREFIX], registry=backbone.registry)
+    app.add_middleware(IdempotencyMiddleware, registry=backbone.registry)
     app.include_router(genesis_router(backbone), prefix=PREFIX)
     return app

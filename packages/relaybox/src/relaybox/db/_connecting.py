@@ -10,7 +10,14 @@ from typing import Any, Final, TypeVar
 import asyncpg
 from sqlalchemy import URL
 
-from relaybox.db._errors import AWAY, NOT_ADMITTED, DatabaseUnavailable, sqlstate_of, unreachable
+from relaybox.db._errors import (
+    AWAY,
+    NOT_ADMITTED,
+    DatabaseUnavailable,
+    TransactionAborted,
+    sqlstate_of,
+    unreachable,
+)
 from relaybox.settings import PostgresSettings
 
 __all__ = ("connect", "reached")
@@ -30,10 +37,20 @@ class _Connection(asyncpg.Connection):
 
     async def fetch(self, query: str, *args: Any, **options: Any) -> list[Any]:
         driver: Any = super()
+        return await self._answered(driver.fetch(query, *args, **options))
+
+    async def execute(self, query: str, *args: Any, **options: Any) -> str:
+        driver: Any = super()
+        done: str = await self._answered(driver.execute(query, *args, **options))
+        if done == "ROLLBACK" and query.startswith("COMMIT"):
+            raise TransactionAborted
+        return done
+
+    async def _answered(self, answer: Awaitable[T]) -> T:
         try:
             # Not the driver's own time-out: that begins only after a cancelled statement before has ended.
             async with asyncio.timeout(self.answer_s):
-                return await driver.fetch(query, *args, **options)
+                return await answer
         except TimeoutError as error:
             self.terminate()
             raise DatabaseUnavailable(AWAY) from error

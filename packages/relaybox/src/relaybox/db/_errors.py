@@ -6,7 +6,8 @@
     └── DatabaseError
         ├── DatabaseUnavailable   no connection, or it broke
         ├── DatabaseBusy          a lock or a connection was not to be had in time
-        └── RetryTransaction      lost a race; the whole transaction may be run again
+        ├── RetryTransaction      lost a race; the whole transaction may be run again
+        └── TransactionAborted    it had failed before, and somebody wanted to commit it
 """
 
 import os
@@ -26,6 +27,7 @@ __all__ = (
     "DatabaseError",
     "DatabaseUnavailable",
     "RetryTransaction",
+    "TransactionAborted",
     "constraint_of",
     "map_database_errors",
     "sqlstate_of",
@@ -42,6 +44,7 @@ _FOREIGN: Final = (
     asyncpg.InternalClientError,
     sqlalchemy.exc.SQLAlchemyError,
 )
+_ABORTED: Final = "25P02"
 _SERIALIZATION: Final = frozenset({"40001", "40P01"})
 #: lock_not_available, query_canceled, and the server's own limits (class 53).
 _BUSY: Final = frozenset({"55P03", "57014", "53000", "53100", "53200", "53300", "53400"})
@@ -90,6 +93,22 @@ class RetryTransaction(DatabaseError):
     """
 
     error_code = "RETRY_TRANSACTION"
+
+
+class TransactionAborted(DatabaseError):
+    """Raised when a transaction goes on, or is committed, in which a statement has failed.
+
+    PostgreSQL takes all of it back at COMMIT without a word: whoever catches the error of a statement and
+    goes on would believe that it is written. Put one that may fail into ``async with session.begin_nested()``.
+    """
+
+    error_code = "TRANSACTION_ABORTED"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "nothing was committed, because a statement before had failed; "
+            "put one that may fail into a savepoint: session.begin_nested()"
+        )
 
 
 def unreachable(host: str, port: int, error: OSError) -> DatabaseUnavailable:
@@ -158,6 +177,8 @@ def _translate(error: Exception) -> DatabaseError | None:
     state = sqlstate_of(error)
     if state in _SERIALIZATION:
         return RetryTransaction(f"PostgreSQL refused the transaction ({state}); run it again")
+    if state == _ABORTED:
+        return TransactionAborted()
     if state in _BUSY:
         return DatabaseBusy(f"PostgreSQL is too busy ({state}); try again later")
     if isinstance(error, sqlalchemy.exc.TimeoutError):

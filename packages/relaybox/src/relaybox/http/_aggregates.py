@@ -83,7 +83,8 @@ def _add_create(router: APIRouter, backbone: Backbone, domain: Domain[A], model:
 
         def created(result: CommandResult) -> Answer:
             location = f"{request.url.path}/{result.aggregate_id}/state"
-            return json_answer(201, result.aggregate, location=location)
+            # As its state is shown, which is by the names of its fields.
+            return json_answer(201, result.aggregate.model_dump(mode="json"), location=location)
 
         return await answer_once(request, principal, command, backbone, domain, created)
 

@@ -48,6 +48,7 @@ __all__ = (
     "ErrorAnswers",
     "error_response",
     "error_responses",
+    "framework_response",
     "install_error_handlers",
     "internal_error",
 )
@@ -177,14 +178,15 @@ def install_error_handlers(app: FastAPI, answers: ErrorAnswers) -> None:
         # FastAPI wraps what reading a body raises into an HTTPException of its own.
         if isinstance(error.__cause__, RelayboxError):
             return error_response(request, error.__cause__, answers)
-        return _of_http_exception(request, cast("HTTPException", error))
+        return framework_response(request, cast("HTTPException", error))
 
     app.add_exception_handler(RelayboxError, ours)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(StarletteHTTPException, framework)
 
 
-def _of_http_exception(request: Request, error: HTTPException) -> Response:
+def framework_response(request: Request, error: StarletteHTTPException) -> Response:
+    """The answer to an error that the framework, or an endpoint in its words, has raised."""
     status = HTTPStatus(error.status_code)
     detail: Any = error.detail
     fields = {

@@ -1,8 +1,10 @@
 """One request between the middleware and whoever decides about its key."""
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from time import time
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -14,8 +16,10 @@ from relaybox.http._tokens import Principal
 from relaybox.idempotency import (
     KEY_HEADERS,
     Claim,
+    IdempotencyError,
     IdempotencyStore,
     KeyMissing,
+    Replay,
     Ttl,
     fingerprint_of,
     generate_key_from_request,
@@ -26,7 +30,7 @@ from relaybox.idempotency import (
 )
 from relaybox.settings import IdempotencySettings
 
-__all__ = ("Caching", "Exchange", "Policy", "claim_of", "exchange_of")
+__all__ = ("Caching", "Exchange", "Policy", "claimed", "exchange_of", "is_watched")
 
 _PLACE: Final = "relaybox.exchange"
 #: Apart from the keys of units of work, who decide about a replay after more than the middleware knows (G68).
@@ -58,7 +62,7 @@ class Caching:
 class Exchange:
     """Knows the client's key and watches the body go by; finds out whether the key was answered already.
 
-    *covered*: keys count here although the endpoint is not marked.
+    *covered*: cache mode applies here although the endpoint is not marked.
     """
 
     def __init__(
@@ -71,7 +75,7 @@ class Exchange:
         covered: bool,
         caching: Caching | None,
     ) -> None:
-        self._scope = scope
+        self.scope = scope
         self._receive = receive
         self._settings = settings
         self._covered = covered
@@ -98,14 +102,12 @@ class Exchange:
     async def claim(
         self, request: Request, who: Principal | str, policy: Policy | None = None
     ) -> Claim | None:
-        """*who*'s claim for this request; None for one whose key does not count, or that has none.
+        """*who*'s claim for this request; None for one without a key.
 
         Raises:
             KeyInvalid: the header is not one key.
             KeyMissing: *policy* wants one.
         """
-        if policy is None and not self._covered:
-            return None
         policy = policy or Policy()
         key, scope = parse_key(self._given), _scope_of(who)
         if key is None and not policy.auto:
@@ -114,33 +116,40 @@ class Exchange:
             return None
         if not self._whole:
             await request.body()
+        ttl_s = seconds_of(policy.ttl, self._settings)
         fingerprint = _GENERATED if key is None else self._fingerprint(request)
         self.answer.outcome = "refused"
+        # Before the store's own clock is asked: it is remembered at least until then.
+        self.answer.expires_at_s = time() + ttl_s
         self.answer.claim = Claim(
             key=key or await self._generated(request, scope),
             scope=scope,
             fingerprint=fingerprint,
-            ttl_s=seconds_of(policy.ttl, self._settings),
+            ttl_s=ttl_s,
             body_bytes_max=self._settings.body_bytes_max,
         )
         return self.answer.claim
 
-    async def begin_unit(self, store: IdempotencyStore, request: Request, claim: Claim | None) -> None:
-        """A unit of work decides about *claim*, and *store* commits it.
+    async def leave_cache(self, request: Request) -> None:
+        """Somebody who knows more takes over from cache mode: a unit of work, or a command.
 
         Raises:
-            RuntimeError: the request has one already.
-            RequestInFlight, KeyReused, ResponseNotKept: as their docstrings say.
-            Replay: the key was answered already.
+            RuntimeError: the request has a unit of work already.
         """
         if self.answer.in_unit:
-            await store.close()
             raise RuntimeError(
                 f"{request.url.path} asks for two units of work; one request is one transaction"
             )
-        cached, self.answer.store, self.answer.in_unit = self.answer.store, store, True
-        if cached is not None:
-            await cached.close()
+        await self.answer.close()
+
+    async def begin_unit(self, store: IdempotencyStore, claim: Claim | None) -> None:
+        """A unit of work decides about *claim*, and *store* commits it.
+
+        Raises:
+            RequestInFlight, KeyReused, ResponseNotKept: as their docstrings say.
+            Replay: the key was answered already.
+        """
+        self.answer.store, self.answer.in_unit = store, True
         if claim is not None:
             await self._decide(store, claim)
 
@@ -151,7 +160,7 @@ class Exchange:
             BodyTooLarge: the body, which is compared, is larger than what is kept of an answer.
         """
         if self._caching is not None and self._given and self._covered and await self._read_ahead():
-            await self.cache(Request(self._scope))
+            await self.cache(Request(self.scope))
 
     async def cache(self, request: Request, policy: Policy | None = None) -> None:
         """Decide in cache mode, unless a unit of work has, or it was done already.
@@ -174,10 +183,23 @@ class Exchange:
                 "idempotency_service_factory= and principal=, or take a unit of work"
             )
         who = await self._caching.principal(request)
-        claim = None if who is None else await self.claim(request, who, policy)
-        if claim is not None:
-            self.answer.store = await self._caching.factory(request)
-            await self._decide(self.answer.store, replace(claim, scope=_CACHE + claim.scope))
+        # Nobody in particular, or an empty name: their answers would be everybody's.
+        if not who:
+            return
+        with self.deciding():
+            claim = await self.claim(request, who, policy)
+            if claim is not None:
+                self.answer.store = await self._caching.factory(request)
+                await self._decide(self.answer.store, replace(claim, scope=_CACHE + claim.scope))
+
+    @contextmanager
+    def deciding(self) -> Generator[None]:
+        """Whatever the key is answered with inside, the middleware answers, whoever catches it on the way."""
+        try:
+            yield
+        except (Replay, IdempotencyError) as instead:
+            self.answer.instead = instead
+            raise
 
     async def _decide(self, store: IdempotencyStore, claim: Claim) -> None:
         # Whatever is refused from here on is not kept.
@@ -204,7 +226,7 @@ class Exchange:
 
     def _fingerprint(self, request: Request) -> str:
         content_type = request.headers.get("content-type", "")
-        where = (self._scope["method"], self._scope["path"], self._scope["query_string"], content_type)
+        where = (self.scope["method"], self.scope["path"], self.scope["query_string"], content_type)
         return fingerprint_of(*where, self._digest.digest())
 
     async def _generated(self, request: Request, scope: str) -> str:
@@ -212,7 +234,14 @@ class Exchange:
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         is_json = media_type == "application/json" or media_type.endswith("+json")
         body: Any = await request.body() if is_json else self._digest.hexdigest()
-        return generate_key_from_request(self._scope["method"], self._scope["path"], body, scope)
+        query = "&".join(sorted(self.scope["query_string"].decode("latin-1").split("&")))
+        path = f"{self.scope['path']}?{query}" if query else self.scope["path"]
+        return generate_key_from_request(self.scope["method"], path, body, scope)
+
+
+def is_watched(scope: Scope) -> bool:
+    """Whether a middleware further out has this request."""
+    return _PLACE in scope
 
 
 def exchange_of(request: Request) -> Exchange:
@@ -223,19 +252,35 @@ def exchange_of(request: Request) -> Exchange:
     """
     exchange: Exchange | None = request.scope.get(_PLACE)
     if exchange is None:
-        raise RuntimeError("install it first: app.add_middleware(IdempotencyMiddleware)")
+        raise RuntimeError("a unit of work needs app.add_middleware(IdempotencyMiddleware)")
     return exchange
 
 
-async def claim_of(request: Request, who: Principal) -> Claim | None:
-    """*who*'s claim for *request*, whose body has been read; None without a key, or without the middleware.
+@asynccontextmanager
+async def claimed(request: Request, who: Principal) -> AsyncGenerator[Claim | None]:
+    """*who*'s claim for *request*, whose body has been read, for the block that decides about it.
+
+    None without a key, or without the middleware.
 
     Raises:
         KeyInvalid: the header is not one key.
     """
     exchange: Exchange | None = request.scope.get(_PLACE)
-    return None if exchange is None else await exchange.claim(request, who)
+    if exchange is None:
+        yield None
+        return
+    with exchange.deciding():
+        await exchange.leave_cache(request)
+        yield await exchange.claim(request, who)
 
 
 def _scope_of(who: Principal | str) -> str:
-    return scope_of(who.issuer, who.subject) if isinstance(who, Principal) else scope_of("", who)
+    if isinstance(who, Principal):
+        return scope_of(who.issuer, who.subject)
+    # Not everything that can be written as text names somebody, and nobody's answers would be everybody's.
+    if not isinstance(who, str) or not who:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise RuntimeError(
+            f"a principal is a relaybox.http.Principal or a text that is not empty, not {type(who).__name__}; "
+            "refuse whoever is not known"
+        )
+    return scope_of("", who)

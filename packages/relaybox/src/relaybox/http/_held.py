@@ -3,21 +3,22 @@
 import asyncio
 from collections.abc import Awaitable, Iterable
 from email.utils import formatdate
-from time import time
 from typing import Final
 
 import structlog
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from relaybox.errors import RelayboxError
-from relaybox.http._answers import REFUSAL, error_response
+from relaybox.http._answers import REFUSAL, error_response, framework_response, internal_error
 from relaybox.http._errors import AnswerUnkeepable
 from relaybox.idempotency import (
     Answer,
     Claim,
+    IdempotencyError,
     IdempotencyStore,
     Replay,
     RequestInFlight,
@@ -53,8 +54,12 @@ class HeldAnswer:
         self.store: IdempotencyStore | None = None
         #: The store's transaction is that of the effect.
         self.in_unit = False
+        #: What the key is answered with instead of the endpoint's answer.
+        self.instead: Replay | IdempotencyError | None = None
         #: Under what the answer is kept.
         self.claim: Claim | None = None
+        #: Until when the key is remembered if the answer is kept, in seconds since 1970.
+        self.expires_at_s = 0.0
         #: Whether anything has left.
         self.begun = False
         #: How the request ended, for the metrics; None while no key counts.
@@ -62,6 +67,9 @@ class HeldAnswer:
 
     async def send(self, message: Message) -> None:
         """Hold *message* back while there is something to commit first, else let it leave."""
+        if self.instead is not None:
+            # Made of it by somebody on its way here, such as a handler of every exception.
+            return
         if self.store is None or self.begun:
             await self._forward(message)
         elif message["type"] == "http.response.start" and message["status"] >= 400:
@@ -69,8 +77,10 @@ class HeldAnswer:
             await self._forward(message)
         elif message["type"] == "http.response.start":
             self._start = message
+        elif self._start is None:
+            # Early hints and the like, which are no part of the answer.
+            await self._send(message)
         else:
-            assert self._start is not None, "an answer without a start"
             await self._take(self._start, message)
 
     async def replay(self, replay: Replay) -> None:
@@ -85,10 +95,11 @@ class HeldAnswer:
         response = Response(replay.answer.body, replay.answer.status, headers)
         await response(self._scope, self._receive, self._forward)
 
-    async def refuse(self, error: RelayboxError) -> None:
+    async def refuse(self, error: Exception) -> None:
         """Answer with *error* instead, after everything held is taken back."""
         await self.close()
-        await error_response(Request(self._scope), error)(self._scope, self._receive, self._forward)
+        response = _response_to(Request(self._scope), error)
+        await response(self._scope, self._receive, self._forward)
 
     async def close(self) -> None:
         """Give back what is held; what was not committed is taken back."""
@@ -109,13 +120,12 @@ class HeldAnswer:
     async def _complete(self, start: Message, body: bytes, *, more: bool) -> None:
         try:
             await self._settle(start, body)
-        except RelayboxError as error:
+        except Exception as error:
             if self.in_unit:
+                # Raised into the framework, which believes that the answer has begun, it would be lost.
                 await self.refuse(error)
                 raise Stopped from error
-            # The endpoint has done its work elsewhere: only the record of it is missing.
-            _log.warning("answer not kept, a retry would run again", reason=str(error))
-            self.outcome = "unrecorded"
+            self._not_kept(error)
         await self._forward(start)
         await self._forward({"type": "http.response.body", "body": body, "more_body": more})
 
@@ -134,13 +144,25 @@ class HeldAnswer:
     async def _refuse(self, start: Message, refused: AnswerUnkeepable) -> None:
         if not self.in_unit:
             # What the endpoint did elsewhere stays done: it leaves a tombstone.
-            await self._settle(start, None)
+            try:
+                await self._settle(start, None)
+            except Exception as error:  # noqa: BLE001 - the refusal says it better than what came of it
+                self._not_kept(error)
         await self.refuse(refused)
         raise Stopped from refused
+
+    def _not_kept(self, error: Exception) -> None:
+        """The endpoint has done its work elsewhere: only the record of it is missing."""
+        _log.warning("answer not kept, a retry would run again", reason=str(error))
+        self.outcome = "unrecorded"
 
     async def _forward(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.begun = True
+            if self.outcome == "ignored" and message["status"] >= 400:
+                self.outcome = "refused"
+            elif self.outcome == "refused" and self.claim is not None and message["status"] < 400:
+                self.outcome = "executed"
             own = self._own_headers(message["status"])
             message = {**message, "headers": [*message.get("headers", ()), *own]}
         await self._send(message)
@@ -155,9 +177,18 @@ class HeldAnswer:
             return
         if self.outcome == "ignored":
             yield b"idempotency-status", b"ignored"
-        elif self.outcome == "refused" and self.claim is not None:
-            self.outcome = "executed"
-            yield b"idempotency-expires", formatdate(time() + self.claim.ttl_s, usegmt=True).encode()
+        elif self.outcome == "executed":
+            yield b"idempotency-expires", formatdate(self.expires_at_s, usegmt=True).encode()
+
+
+def _response_to(request: Request, error: Exception) -> Response:
+    if isinstance(error, RelayboxError):
+        return error_response(request, error)
+    return (
+        framework_response(request, error)
+        if isinstance(error, HTTPException)
+        else internal_error(request, error)
+    )
 
 
 def _why_unkeepable(headers: Headers, message: Message, *, keyed: bool) -> str | None:

@@ -4,16 +4,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from relaybox.errors import RelayboxError
 from relaybox.http._answers import REFUSAL
-from relaybox.http._exchange import Caching, Exchange
+from relaybox.http._exchange import Caching, Exchange, is_watched
 from relaybox.http._held import Stopped
 from relaybox.http._requests import route_of
 from relaybox.http._tokens import Principal
 from relaybox.idempotency import (
+    IdempotencyError,
     IdempotencyStore,
     KeyInvalid,
     KeyMissing,
@@ -46,8 +48,8 @@ class IdempotencyMiddleware:
     *principal* are given: the answer is kept after the endpoint has done its work; a crash in between runs it
     again.
 
-    *methods* and *prefixes* say where keys count, beside endpoints that are marked; no prefix means every
-    path. Elsewhere the answer has ``Idempotency-Status: ignored``. Figures go to *registry*.
+    *methods* and *prefixes* say where cache mode applies, beside endpoints that are marked; no prefix means
+    every path. Where no key counts the answer has ``Idempotency-Status: ignored``. Figures go to *registry*.
 
     Raises:
         TypeError: *idempotency_service_factory* without *principal*, or the reverse: whose answer it is
@@ -77,7 +79,7 @@ class IdempotencyMiddleware:
         self._metrics = IdempotencyMetrics(registry or CollectorRegistry())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or is_watched(scope):
             await self._app(scope, receive, send)
             return
         exchange = Exchange(
@@ -90,24 +92,37 @@ class IdempotencyMiddleware:
         )
         answer = exchange.answer
         try:
-            await exchange.cache_ahead()
-            await self._app(scope, exchange.receive, answer.send)
-        except Replay as replay:
-            self._metrics.replayed(replay.stored.age_s)
-            await answer.replay(replay)
-        except RelayboxError as error:
-            if answer.begun:
-                raise
-            await answer.refuse(error)
+            await self._answer(exchange)
         except Stopped:
             # Its cause has been answered.
             return
+        except (RelayboxError, HTTPException) as error:
+            if answer.begun:
+                raise
+            await answer.refuse(error)
         finally:
             await answer.close()
             self._count(scope, answer.outcome)
 
+    async def _answer(self, exchange: Exchange) -> None:
+        answer = exchange.answer
+        try:
+            await exchange.cache_ahead()
+            await self._app(exchange.scope, exchange.receive, answer.send)
+        except Exception:
+            if answer.instead is None:
+                raise
+        match answer.instead:
+            case Replay() as replay:
+                self._metrics.replayed(replay.stored.age_s)
+                await answer.replay(replay)
+            case IdempotencyError() as refusal:
+                await answer.refuse(refusal)
+            case None:
+                return
+
     def _covers(self, scope: Scope) -> bool:
-        path: str = scope["path"]
+        path: str = scope["path"].removeprefix(scope.get("root_path", ""))
         return scope["method"] in self._methods and (
             not self._prefixes or any(path == one or path.startswith(f"{one}/") for one in self._prefixes)
         )

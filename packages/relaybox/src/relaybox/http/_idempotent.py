@@ -9,7 +9,8 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
 from relaybox.http._exchange import Policy, exchange_of
-from relaybox.idempotency import Ttl
+from relaybox.idempotency import Ttl, seconds_of
+from relaybox.settings import IdempotencySettings
 
 __all__ = ("idempotent", "policy_of")
 
@@ -38,7 +39,10 @@ def idempotent(
 
     Raises:
         TypeError: the endpoint is no coroutine function, or streams: its answer cannot be kept (G67).
+        ValueError: *ttl* is not more than nothing, or over a year.
     """
+    # Here, not at the first request: what is declared wrong must stop the start.
+    seconds_of(ttl, IdempotencySettings())
     policy = Policy(required=required, ttl=ttl, auto=auto)
 
     def mark(function: Any) -> Any:
@@ -56,7 +60,7 @@ def _marked(endpoint: Callable[..., Awaitable[Any]], policy: Policy) -> Any:
     name = getattr(endpoint, "__qualname__", repr(endpoint))
     if not inspect.iscoroutinefunction(endpoint):
         raise TypeError(f"{name} must be 'async def' and return its answer whole to be idempotent")
-    hints = get_type_hints(endpoint, include_extras=True)
+    hints = _hints_of(endpoint)
     if inspect.isclass(hints.get("return")) and issubclass(hints["return"], StreamingResponse):
         raise TypeError(f"{name} streams its answer, which cannot be kept; return a whole one")
     signature = inspect.signature(endpoint)
@@ -81,6 +85,14 @@ def _marked(endpoint: Callable[..., Awaitable[Any]], policy: Policy) -> Any:
         }
     )
     return decided
+
+
+def _hints_of(endpoint: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return get_type_hints(endpoint, include_extras=True)
+    except NameError:
+        # A name of an enclosing function, or one for type checkers alone: the framework finds what it needs.
+        return {}
 
 
 def _is_request(name: str, hint: object) -> bool:

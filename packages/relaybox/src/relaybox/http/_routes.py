@@ -36,7 +36,7 @@ from relaybox.http._auth import AUTH_ERRORS, SCHEME, bearer
 from relaybox.http._backbone import Backbone
 from relaybox.http._body import BODY_ERRORS, json_body, read_model
 from relaybox.http._errors import BadHeader, TokenMissing, ValidationFailed
-from relaybox.http._exchange import claim_of
+from relaybox.http._exchange import claimed
 from relaybox.http._requests import request_id_of
 from relaybox.http._sse import EventStreamResponse
 from relaybox.http._tokens import Principal
@@ -119,14 +119,16 @@ async def answer_once(
 ) -> Response:
     """Take *command* and answer by its result; with an idempotency key, what was answered the first time.
 
+    *answer* is pure: it is asked for what is kept, and for what is sent.
+
     Raises:
         KeyInvalid: the key's header is not one key.
         Replay: the key was answered already; the middleware gives that answer.
         RelayboxError: see :meth:`Backbone.take`.
     """
-    claim = await claim_of(request, principal)
-    keyed = None if claim is None else Keyed(claim=claim, answer=answer)
-    given = answer(await backbone.take(domain, replace(command, keyed=keyed)))
+    async with claimed(request, principal) as claim:
+        keyed = None if claim is None else Keyed(claim=claim, answer=answer)
+        given = answer(await backbone.take(domain, replace(command, keyed=keyed)))
     return Response(given.body, given.status, given.headers)
 
 

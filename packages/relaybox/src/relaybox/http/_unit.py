@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Final, Generic, TypeVar
 
 from fastapi import Depends, Request
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from relaybox.db import Database, map_database_errors
 from relaybox.http._exchange import exchange_of
@@ -17,6 +19,23 @@ from relaybox.settings import IdempotencySettings, load_settings
 __all__ = ("UnitOfWork", "unit_of_work")
 
 P = TypeVar("P", bound=Principal | str)
+_ENDED: Final = "relaybox.unit_ended"
+
+
+class _UnitStore(IdempotencyService):
+    """Ends the unit; nobody else does."""
+
+    async def commit(self) -> None:
+        self._session.info[_ENDED] = True
+        await super().commit()
+
+
+def _refuse_to_commit(session: Session) -> None:
+    # The event comes for savepoints too, which are the endpoint's own.
+    if not session.in_nested_transaction() and _ENDED not in session.info:
+        raise RuntimeError(
+            "a unit of work is committed by Relaybox, with the answer: flush() instead, or use begin_nested()"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,9 +74,12 @@ def unit_of_work(
     ) -> AsyncGenerator[UnitOfWork[P]]:
         exchange, policy = exchange_of(request), policy_of(request.scope.get("endpoint"))
         # First, as it waits for the whole body: a slow client must not hold a transaction.
-        claim = await exchange.claim(request, who, policy)
-        db = await database.begin()
-        await exchange.begin_unit(IdempotencyService(db, settings=known), request, claim)
+        with exchange.deciding():
+            claim = await exchange.claim(request, who, policy)
+            await exchange.leave_cache(request)
+            db = await database.begin()
+            event.listen(db.sync_session, "before_commit", _refuse_to_commit)
+            await exchange.begin_unit(_UnitStore(db, settings=known), claim)
         # The exchange commits and closes; here what the endpoint meets gets a name, and with it an answer.
         with map_database_errors():
             yield UnitOfWork(db=db, principal=who)

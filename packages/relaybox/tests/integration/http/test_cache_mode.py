@@ -3,15 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
 import pytest
-from fastapi import FastAPI, Response
+from fastapi import Depends, FastAPI, HTTPException, Response
 from relaybox.db import Database
-from relaybox.http import IdempotencyMiddleware, idempotent
+from relaybox.http import IdempotencyMiddleware, UnitOfWork, idempotent, unit_of_work
 from relaybox.idempotency import IdempotencyService
 from relaybox.settings import IdempotencySettings
+from sqlalchemy import text
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, StreamingResponse
@@ -204,12 +205,11 @@ async def test_a_key_is_made_of_the_request(connect: Connect, work: Work) -> Non
 
 async def test_nobody_in_particular_has_no_keys(connect: Connect, work: Work) -> None:
     async with connect(fastapi_app(work)) as ann:
-        for _ in range(2):
-            answer = await ann.post("/work", headers={**KEY, "X-User": ""})
-            del answer
+        unnamed = [await ann.post("/work", headers={**KEY, "X-User": ""}) for _ in range(2)]
         ann.headers.pop("x-user")
-        answer = await ann.post("/work", headers=KEY)
-    assert answer.headers["idempotency-status"] == "ignored"
+        unnamed.append(await ann.post("/work", headers=KEY))
+    assert [one.headers["idempotency-status"] for one in unnamed] == ["ignored"] * 3
+    assert work.done == 3
 
 
 async def test_a_body_too_large_to_be_compared_is_refused_before_any_work(
@@ -244,6 +244,48 @@ async def test_an_answer_that_cannot_be_kept_is_given_all_the_same_and_the_log_s
     _ = last
 
 
+async def test_a_principal_may_refuse_in_the_frameworks_words(database: Database, work: Work) -> None:
+    async def service(_request: Request) -> IdempotencyService:
+        return IdempotencyService(database.sessions())
+
+    async def principal(_request: Request) -> str:
+        raise HTTPException(401, "who are you?", {"WWW-Authenticate": "Bearer"})
+
+    app = fastapi_app(work)
+    app.add_middleware(IdempotencyMiddleware, idempotency_service_factory=service, principal=principal)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
+        refused = await client.post("/work", headers=KEY)
+    assert (refused.status_code, refused.headers["www-authenticate"], work.done) == (401, "Bearer", 0)
+
+
+async def test_cache_mode_beside_units_of_work_does_not_exhaust_the_pool(database: Database) -> None:
+    """Each request looks the key up and then begins its unit: with one connection at a time."""
+
+    async def service(_request: Request) -> IdempotencyService:
+        return IdempotencyService(database.sessions())
+
+    async def principal(request: Request) -> str:
+        return request.headers["x-user"]
+
+    app = FastAPI()
+    unit = unit_of_work(database, principal)
+    app.add_middleware(IdempotencyMiddleware, idempotency_service_factory=service, principal=principal)
+
+    @app.post("/now")
+    async def now(unit: Annotated[UnitOfWork[str], Depends(unit)]) -> str:
+        return str((await unit.db.execute(text("SELECT clock_timestamp()"))).scalar_one())
+
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
+        requests = [
+            client.post("/now", headers={"X-User": "ann", "Idempotency-Key": str(n)}) for n in range(40)
+        ]
+        answers = await asyncio.gather(*requests)
+    assert {one.status_code for one in answers} == {200}
+    _ = now
+
+
 async def test_who_asks_must_be_told() -> None:
     async def service(_request: Request) -> IdempotencyService:
         raise NotImplementedError
@@ -274,6 +316,11 @@ def test_g67_what_cannot_be_kept_is_refused_when_it_is_declared() -> None:
         @idempotent(required=True)
         async def stream() -> StreamingResponse:
             raise NotImplementedError
+
+    with pytest.raises(ValueError, match="ttl"):
+
+        @idempotent(ttl=0)
+        async def never() -> None: ...
 
     with pytest.raises(TypeError, match="whole"):
 

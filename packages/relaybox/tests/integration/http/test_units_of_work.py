@@ -1,0 +1,122 @@
+"""What endpoints, dependencies and applications do to a unit of work, by mistake or by habit."""
+
+from collections.abc import AsyncGenerator
+from typing import Annotated, Any
+
+import httpx
+import pytest
+from fastapi import Depends, FastAPI, HTTPException
+from relaybox.db import Database
+from relaybox.http import IdempotencyMiddleware, UnitOfWork, unit_of_work
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+
+from tests.fixtures.shop import Shop, insert
+
+KEY = {"Idempotency-Key": "k"}
+
+
+async def order(
+    client: httpx.AsyncClient, then: str, headers: dict[str, str] | None = None
+) -> httpx.Response:
+    return await client.post("/orders", json={"article": "tea", "then": then}, headers=headers)
+
+
+@pytest.mark.parametrize("headers", [KEY, None], ids=["keyed", "without a key"])
+async def test_an_endpoint_cannot_commit_by_itself(
+    shop: Shop, ann: httpx.AsyncClient, headers: dict[str, str] | None
+) -> None:
+    assert (await order(ann, "commit", headers)).status_code == 500
+    assert await shop.counts() == (0, 0, 0)
+
+
+async def test_a_savepoint_is_the_endpoints_own(shop: Shop, ann: httpx.AsyncClient) -> None:
+    first, again = await order(ann, "nested", KEY), await order(ann, "nested", KEY)
+    assert (first.status_code, again.content) == (201, first.content)
+    assert await shop.counts() == (1, 1, 1)
+
+
+@pytest.mark.parametrize("headers", [KEY, None], ids=["keyed", "without a key"])
+async def test_who_swallows_a_failed_statement_is_not_told_that_all_is_written(
+    shop: Shop, ann: httpx.AsyncClient, headers: dict[str, str] | None
+) -> None:
+    assert (await order(ann, "swallow", headers)).status_code == 500
+    assert await shop.counts() == (0, 0, 0)
+
+
+@pytest.mark.parametrize("kind", ["none", "empty", "object"])
+async def test_g61_what_names_nobody_is_no_principal(shop: Shop, ann: httpx.AsyncClient, kind: str) -> None:
+    refused = await ann.post("/unnamed", headers={**KEY, "X-Kind": kind})
+    assert refused.status_code == 500
+    assert await shop.counts() == (0, 0, 0)
+
+
+async def who() -> str:
+    return "ann"
+
+
+def notes(database: Database) -> FastAPI:
+    """One endpoint, after a dependency that turns every exception into another."""
+    app = FastAPI()
+    unit = unit_of_work(database, who)
+
+    async def catching() -> AsyncGenerator[None]:
+        try:
+            yield
+        except Exception:  # noqa: BLE001 - as applications do
+            raise HTTPException(418, "caught on the way") from None
+
+    @app.post("/notes", status_code=201, dependencies=[Depends(catching)])
+    async def note(body: dict[str, Any], unit: Annotated[UnitOfWork[str], Depends(unit)]) -> dict[str, str]:
+        return await insert(unit, body["article"])
+
+    _ = note
+    return app
+
+
+async def twice_and_another(app: Any, path: str) -> list[httpx.Response]:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
+        bodies = ({"article": "tea"}, {"article": "tea"}, {"article": "coffee"})
+        return [await client.post(path, json=body, headers=KEY) for body in bodies]
+
+
+async def test_an_application_that_is_mounted_in_another_is_served_too(
+    shop: Shop, database: Database
+) -> None:
+    app = FastAPI()
+    app.mount("/sub", notes(database))
+    app.add_middleware(IdempotencyMiddleware)
+    first, again, other = await twice_and_another(app, "/sub/notes")
+    assert (first.status_code, again.status_code, again.content) == (201, 201, first.content)
+    assert (other.status_code, other.json()["error_code"]) == (422, "IDEMPOTENCY_KEY_REUSED")
+    assert await shop.counts() == (1, 1, 1)
+
+
+async def test_a_replay_reaches_the_client_whoever_catches_it_on_the_way(
+    shop: Shop, database: Database
+) -> None:
+    async def answer_everything(request: Request, call_next: Any) -> Any:
+        try:
+            return await call_next(request)
+        except Exception:  # noqa: BLE001 - as applications do
+            return PlainTextResponse("caught", 500)
+
+    app = notes(database)
+    app.add_middleware(BaseHTTPMiddleware, dispatch=answer_everything)
+    app.add_middleware(IdempotencyMiddleware)
+    first, again, other = await twice_and_another(app, "/notes")
+    assert (first.status_code, again.status_code, again.content) == (201, 201, first.content)
+    assert other.status_code == 422
+    assert await shop.counts() == (1, 1, 1)
+
+
+async def test_two_middlewares_are_one(shop: Shop, database: Database) -> None:
+    app = notes(database)
+    for _ in range(2):
+        app.add_middleware(IdempotencyMiddleware)
+    first, again, _ = await twice_and_another(app, "/notes")
+    assert first.status_code == 201
+    assert again.headers.get_list("idempotent-replayed") == ["true"]
+    assert "idempotency-status" not in again.headers
