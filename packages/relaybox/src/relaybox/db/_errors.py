@@ -99,7 +99,7 @@ class TransactionAborted(DatabaseError):
     """Raised when a transaction goes on, or is committed, in which a statement has failed.
 
     PostgreSQL takes all of it back at COMMIT without a word: whoever catches the error of a statement and
-    goes on would believe that it is written. Put one that may fail into ``async with session.begin_nested()``.
+    goes on would believe that it is written. Put one that may fail into a savepoint (``begin_nested``).
     """
 
     error_code = "TRANSACTION_ABORTED"

@@ -280,7 +280,7 @@ def _scope_of(who: Principal | str) -> str:
     # Not everything that can be written as text names somebody, and nobody's answers would be everybody's.
     if not isinstance(who, str) or not who:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise RuntimeError(
-            f"a principal is a relaybox.http.Principal or a text that is not empty, not {type(who).__name__}; "
+            f"a principal is a relaybox.http.Principal or a text that is not empty, no {type(who).__name__}; "
             "refuse whoever is not known"
         )
     return scope_of("", who)
