@@ -11,7 +11,6 @@ from backend.migrations import ALL
 from relaybox.commands import Domain
 from relaybox.commands._record import Statements
 from relaybox.db import Database, Migrations, Queries, load_queries
-from relaybox.settings import IdempotencySettings
 
 ROOT = Path(__file__).parents[2]
 SOURCES = {"relaybox": ROOT / "packages/relaybox/src", "backend": ROOT / "apps/backend/src"}
@@ -72,7 +71,7 @@ async def test_the_statements_of_every_domain_are_understood_by_the_migrated_sch
     assert found, "no module declares a domain"
     async with database.connection() as connection:
         for domain in found:
-            statements = Statements(domain, IdempotencySettings())
+            statements = Statements(domain)
             for text in (statements.load_text, statements.create_text, statements.advance_text):
                 assert _OPEN not in text
                 await connection.prepare(text)

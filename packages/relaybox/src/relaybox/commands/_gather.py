@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from relaybox.commands._decide import CommandResult, Decision, Loaded, Request, check_owner, decide
+from relaybox.commands._decide import CommandResult, Decision, Keyed, Loaded, Request, check_owner, decide
 from relaybox.commands._domain import Domain
 from relaybox.commands._errors import AggregateNotFound
 from relaybox.commands._record import Answered, Statements
@@ -78,14 +78,13 @@ class Gatherer:
         loop = asyncio.get_running_loop()
         ticket = _Ticket(request, loop.create_future(), loop.time() + _WAIT_S_MAX)
         if request.keyed is not None:
-            self._claim(ticket)
+            self._claim(ticket, request.keyed.claim.stored_key)
         self._waiting.append(ticket)
         if len(self._workers) < _WORKERS_MAX:
             self._workers.add(asyncio.create_task(self._work(), name=f"commands-{self._domain.name}"))
         return await ticket.answer
 
-    def _claim(self, ticket: _Ticket) -> None:
-        key = self._statements.stored_key(ticket.request)
+    def _claim(self, ticket: _Ticket, key: str) -> None:
         if key in self._claimed:
             raise RequestInFlight
         self._claimed.add(key)
@@ -164,14 +163,15 @@ class Gatherer:
 
     async def _answer_again(self, connection: Executor, tickets: Sequence[_Ticket]) -> None:
         """Give those their answer whose key was answered, if they may still see the aggregate (G68)."""
-        keyed = [ticket for ticket in tickets if ticket.request.keyed is not None]
+        keyed = [(ticket, one) for ticket in tickets if (one := ticket.request.keyed) is not None]
         if not keyed:
             return
-        answered = await self._statements.answered(connection, [ticket.request for ticket in keyed])
-        for ticket in keyed:
-            known = answered.get(self._statements.stored_key(ticket.request))
+        asked = [(ticket.request.aggregate_id, one.claim.stored_key) for ticket, one in keyed]
+        answered = await self._statements.answered(connection, asked)
+        for ticket, one in keyed:
+            known = answered.get(one.claim.stored_key)
             if known is not None:
-                self._fail([ticket], _outcome(ticket.request, known))
+                self._fail([ticket], _outcome(ticket.request, one, known))
 
     def _decide(
         self, tickets: Sequence[_Ticket], found: dict[UUID, Loaded]
@@ -213,11 +213,10 @@ class Gatherer:
                 ticket.answer.set_exception(error)
 
 
-def _outcome(request: Request, known: Answered) -> Exception:
-    assert request.keyed is not None, "a request without a key"
+def _outcome(request: Request, keyed: Keyed, known: Answered) -> Exception:
     try:
         if not request.creates:
             check_owner(request, known.owner)
-        return replay_of(known.stored, request.keyed.claim.fingerprint)
+        return replay_of(known.stored, keyed.claim.fingerprint)
     except RelayboxError as refusal:
         return refusal

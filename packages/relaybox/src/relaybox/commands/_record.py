@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic_core import to_json
 
-from relaybox.commands._decide import Decision, Loaded, Request, loaded_from_row
+from relaybox.commands._decide import Decision, Loaded, loaded_from_row
 from relaybox.commands._domain import Domain
 from relaybox.commands._errors import AggregateNotFound, ConstraintViolated, PayloadInvalid
 from relaybox.db import (
@@ -20,8 +20,7 @@ from relaybox.db import (
     sqlstate_of,
 )
 from relaybox.errors import Detail
-from relaybox.idempotency import Stored, make_room, parted, result_of, stored_from, stored_key
-from relaybox.settings import IdempotencySettings
+from relaybox.idempotency import Stored, make_room, parted, result_of, stored_from
 
 __all__ = ("Answered", "Statements")
 
@@ -51,9 +50,8 @@ class Answered:
 class Statements:
     """The statements of the command path for one domain; every call is one round-trip."""
 
-    def __init__(self, domain: Domain[Any], keys: IdempotencySettings) -> None:
+    def __init__(self, domain: Domain[Any]) -> None:
         self._aggregate_type = domain.aggregate_type
-        self._keys = keys
         self.answered_text = _SQL.including("answered", load=domain.snapshots.load)
         self.load_text = _SQL.including("load", load=domain.snapshots.load)
         self.create_text = _SQL.including("record", snapshot=domain.snapshots.create)
@@ -92,13 +90,12 @@ class Statements:
             rows = await executor.fetch(text, *_arguments(decisions), *self._claims(decisions))
         return {row["id"] for row in rows}
 
-    async def answered(self, executor: Executor, requests: Sequence[Request]) -> dict[str, Answered]:
-        """What is kept under the keys of *requests*, all of them keyed, by stored key.
+    async def answered(self, executor: Executor, asked: Sequence[tuple[UUID, str]]) -> dict[str, Answered]:
+        """What is kept under stored keys, by these; *asked* are they with the aggregates of their commands.
 
         One round-trip; more where a body is large, or where an expired answer has to make room.
         """
-        keys = [self.stored_key(request) for request in requests]
-        ids = [request.aggregate_id for request in requests]
+        ids, keys = [aggregate_id for aggregate_id, _ in asked], [key for _, key in asked]
         rows = await executor.fetch(self.answered_text, ids, keys)
         if any(row["expired"] for row in rows):
             await make_room(executor, keys)
@@ -111,18 +108,14 @@ class Statements:
             if not row["expired"]
         }
 
-    def stored_key(self, request: Request) -> str:
-        """Under which key the answer to *request*, a keyed one, is kept."""
-        assert request.keyed is not None, "a request without a key"
-        return stored_key(request.keyed.claim.scope, request.keyed.claim.key, self._keys.secret)
-
-    def _claims(self, decisions: Sequence[Decision]) -> tuple[Any, ...]:
+    @staticmethod
+    def _claims(decisions: Sequence[Decision]) -> tuple[Any, ...]:
         keyed = [(d, d.request.keyed) for d in decisions if d.request.keyed is not None]
         kept = [parted(result_of(one.answer(decision.result()), one.claim)) for decision, one in keyed]
         return (
             [decision.request.keyed and decision.request.keyed.claim.key for decision in decisions],
             [decision.request.aggregate_id for decision, _ in keyed],
-            [self.stored_key(decision.request) for decision, _ in keyed],
+            [one.claim.stored_key for _, one in keyed],
             [document for document, _ in kept],
             [one.claim.ttl_s for _, one in keyed],
             [body for _, body in kept],

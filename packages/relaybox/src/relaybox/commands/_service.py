@@ -14,7 +14,7 @@ from relaybox.commands._gather import Gatherer
 from relaybox.commands._record import Statements
 from relaybox.db import Database, RetryTransaction, executor_of, map_database_errors
 from relaybox.outbox import Notifier, OutboxSettings, note_for_commit
-from relaybox.settings import IdempotencySettings, load_settings
+from relaybox.settings import load_settings
 
 __all__ = ("AggregateView", "CommandService")
 
@@ -49,12 +49,10 @@ class CommandService:
         notifier: Notifier,
         source_service: str,
         outbox: OutboxSettings | None = None,
-        keys: IdempotencySettings | None = None,
     ) -> None:
-        """*outbox* says where events go, *keys* how clients' keys are stored; None reads the environment."""
+        """*outbox* says where events go; None reads it from the environment."""
         self._database = database
         self._outbox = outbox or load_settings(OutboxSettings)
-        keys = keys or load_settings(IdempotencySettings)
         self._source_service = source_service
         self._domains: dict[str, Domain[Any]] = {}
         self._gatherers: dict[str, Gatherer] = {}
@@ -70,7 +68,7 @@ class CommandService:
                 self._domains[command_type] = domain
             if domain.name in self._statements:
                 raise TypeError(f"two domains are called {domain.name}")
-            self._statements[domain.name] = Statements(domain, keys)
+            self._statements[domain.name] = Statements(domain)
             self._gatherers[domain.name] = Gatherer(
                 database, domain, self._statements[domain.name], notifier, self._outbox
             )

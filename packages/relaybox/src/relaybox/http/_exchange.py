@@ -1,13 +1,14 @@
 """One request between the middleware and whoever decides about its key."""
 
 import hashlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from time import time
 from typing import Any, Final
 
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from relaybox.http._errors import BodyTooLarge
@@ -27,10 +28,11 @@ from relaybox.idempotency import (
     replay_of,
     scope_of,
     seconds_of,
+    stored_key,
 )
 from relaybox.settings import IdempotencySettings
 
-__all__ = ("Caching", "Exchange", "Policy", "claimed", "exchange_of", "is_watched")
+__all__ = ("Caching", "Exchange", "Policy", "claim_of", "exchange_of", "is_watched", "leave_to_middleware")
 
 _PLACE: Final = "relaybox.exchange"
 #: Apart from the keys of units of work, who decide about a replay after more than the middleware knows (G68).
@@ -100,9 +102,9 @@ class Exchange:
         return message
 
     async def claim(
-        self, request: Request, who: Principal | str, policy: Policy | None = None
+        self, request: Request, who: Principal | str, policy: Policy | None = None, *, space: str = ""
     ) -> Claim | None:
-        """*who*'s claim for this request; None for one without a key.
+        """*who*'s claim for this request, in a *space* of keys; None for one without a key.
 
         Raises:
             KeyInvalid: the header is not one key.
@@ -121,9 +123,12 @@ class Exchange:
         self.answer.outcome = "refused"
         # Before the store's own clock is asked: it is remembered at least until then.
         self.answer.expires_at_s = time() + ttl_s
+        key = key or await self._generated(request, scope)
+        scope = space + scope
         self.answer.claim = Claim(
-            key=key or await self._generated(request, scope),
+            key=key,
             scope=scope,
+            stored_key=stored_key(scope, key, self._settings.secret),
             fingerprint=fingerprint,
             ttl_s=ttl_s,
             body_bytes_max=self._settings.body_bytes_max,
@@ -187,10 +192,10 @@ class Exchange:
         if not who:
             return
         with self.deciding():
-            claim = await self.claim(request, who, policy)
+            claim = await self.claim(request, who, policy, space=_CACHE)
             if claim is not None:
                 self.answer.store = await self._caching.factory(request)
-                await self._decide(self.answer.store, replace(claim, scope=_CACHE + claim.scope))
+                await self._decide(self.answer.store, claim)
 
     @contextmanager
     def deciding(self) -> Generator[None]:
@@ -256,22 +261,26 @@ def exchange_of(request: Request) -> Exchange:
     return exchange
 
 
-@asynccontextmanager
-async def claimed(request: Request, who: Principal) -> AsyncGenerator[Claim | None]:
-    """*who*'s claim for *request*, whose body has been read, for the block that decides about it.
-
-    None without a key, or without the middleware.
+async def claim_of(request: Request, who: Principal) -> Claim | None:
+    """*who*'s claim for *request*, whose body has been read; None without a key, or without the middleware.
 
     Raises:
         KeyInvalid: the header is not one key.
     """
     exchange: Exchange | None = request.scope.get(_PLACE)
     if exchange is None:
-        yield None
-        return
-    with exchange.deciding():
-        await exchange.leave_cache(request)
-        yield await exchange.claim(request, who)
+        return None
+    await exchange.leave_cache(request)
+    return await exchange.claim(request, who)
+
+
+def leave_to_middleware(request: Request, instead: Replay | IdempotencyError) -> Response:
+    """Have the middleware answer *request* with *instead*, whatever becomes of the response returned here.
+
+    For endpoints, which can return: raising through the framework takes longer than all else about a replay.
+    """
+    exchange_of(request).answer.instead = instead
+    return Response()
 
 
 def _scope_of(who: Principal | str) -> str:

@@ -36,11 +36,19 @@ from relaybox.http._auth import AUTH_ERRORS, SCHEME, bearer
 from relaybox.http._backbone import Backbone
 from relaybox.http._body import BODY_ERRORS, json_body, read_model
 from relaybox.http._errors import BadHeader, TokenMissing, ValidationFailed
-from relaybox.http._exchange import claimed
+from relaybox.http._exchange import claim_of, leave_to_middleware
 from relaybox.http._requests import request_id_of
 from relaybox.http._sse import EventStreamResponse
 from relaybox.http._tokens import Principal
-from relaybox.idempotency import Answer, KeyInvalid, KeyReused, RequestInFlight, ResponseNotKept
+from relaybox.idempotency import (
+    Answer,
+    IdempotencyError,
+    KeyInvalid,
+    KeyReused,
+    Replay,
+    RequestInFlight,
+    ResponseNotKept,
+)
 from relaybox.outbox import MessageTooLarge
 from relaybox.telemetry import current_traceparent
 
@@ -122,13 +130,14 @@ async def answer_once(
     *answer* is pure: it is asked for what is kept, and for what is sent.
 
     Raises:
-        KeyInvalid: the key's header is not one key.
-        Replay: the key was answered already; the middleware gives that answer.
         RelayboxError: see :meth:`Backbone.take`.
     """
-    async with claimed(request, principal) as claim:
+    try:
+        claim = await claim_of(request, principal)
         keyed = None if claim is None else Keyed(claim=claim, answer=answer)
         given = answer(await backbone.take(domain, replace(command, keyed=keyed)))
+    except (Replay, IdempotencyError) as instead:
+        return leave_to_middleware(request, instead)
     return Response(given.body, given.status, given.headers)
 
 

@@ -65,6 +65,8 @@ class Claim:
     key: str
     #: Whose key it is.
     scope: str
+    #: The two as they are stored, see :func:`stored_key`.
+    stored_key: str
     #: See :func:`fingerprint_of`.
     fingerprint: str
     ttl_s: float

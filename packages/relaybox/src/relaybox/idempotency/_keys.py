@@ -1,7 +1,6 @@
 """Keys: as clients send them, as the library makes them, and as they are stored."""
 
 import hashlib
-import hmac
 import json
 import re
 from base64 import urlsafe_b64encode
@@ -34,6 +33,7 @@ _BARE: Final = re.compile(r"[\x21\x23-\x2b\x2d-\x7e]+")
 _GENERATED_CHARS: Final = 32
 #: 160 bits: enough never to meet by chance, and a fifth less index than the whole digest.
 _STORED_BYTES: Final = 20
+_SALT_BYTES_MAX: Final = 64
 _FINGERPRINT_BYTES: Final = 16
 #: Goes with every fingerprint, so that a change of what counts does not turn retries into refusals.
 _FINGERPRINT_VERSION: Final = "1"
@@ -81,7 +81,10 @@ def scope_of(issuer: str, subject: str) -> str:
 def stored_key(scope: str, key: str, secret: SecretStr | None) -> str:
     """What stands in ``idempotency_cache.key``: a keyed hash of principal and key, 27 characters."""
     salt = secret.get_secret_value().encode() if secret else b""
-    return _text(hmac.digest(salt, _joined((scope, key)), "sha256")[:_STORED_BYTES])
+    if len(salt) > _SALT_BYTES_MAX:
+        salt = hashlib.blake2b(salt).digest()
+    # A keyed hash by itself (RFC 7693, section 2.9), and at a tenth of an HMAC's price.
+    return _text(hashlib.blake2b(_joined((scope, key)), digest_size=_STORED_BYTES, key=salt).digest())
 
 
 def lock_number(stored: str) -> int:

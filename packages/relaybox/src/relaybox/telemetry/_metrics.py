@@ -101,9 +101,14 @@ class IdempotencyMetrics:
             buckets=_AGES,
         )
 
+        self._series: dict[tuple[str, str], Counter] = {}
+
     def ended(self, *, route: str, outcome: str) -> None:
         """Count one request; *route* is its template."""
-        self._requests.labels(route, outcome).inc()
+        series = self._series.get((route, outcome))
+        if series is None:
+            series = self._series[route, outcome] = self._requests.labels(route, outcome)
+        series.inc()
 
     def replayed(self, age_s: float) -> None:
         """Note how old the answer was."""
