@@ -25,7 +25,7 @@ JSON = {"content-type": "application/json"}
 
 def claim(**changes: Any) -> Claim:
     terms: dict[str, Any] = {"key": "k", "scope": "anna", "fingerprint": "1.abc", "ttl_s": 60.0}
-    return Claim(**{**terms, "body_bytes_max": 1024, **changes})
+    return Claim(**{**terms, "stored_key": "stored", "body_bytes_max": 1024, **changes})
 
 
 def stored(result: dict[str, Any], body: bytes | None = None) -> Stored:
