@@ -12,7 +12,7 @@ from relaybox.settings import PostgresSettings
 from tests.fixtures.both_postgres import dumped_schema
 
 SQL_FILE = Path(__file__).parents[4] / "infrastructure/docker/init/postgres/20-migration-event-sourcing.sql"
-REVISIONS = [revision.revision for line in ALL for revision in line.script().walk_revisions()]
+REVISIONS = [revision.revision for line in ALL for revision in [*line.script().walk_revisions()][::-1]]
 
 
 async def run(settings: PostgresSettings, script: str) -> None:

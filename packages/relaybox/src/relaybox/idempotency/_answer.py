@@ -37,12 +37,12 @@ REPLAYED_HEADERS: Final = frozenset(
 )
 #: What most answers have; left out, so that a claim takes half the space.
 _USUAL: Final[Mapping[str, str]] = {"content-type": "application/json"}
-
-
 #: Names of ours in a stored document; no result has them.
 _TEXT: Final = "relaybox_text"
 _APART: Final = "relaybox_apart"
+_OURS: Final = (_TEXT, _APART)
 _APART_MARK: Final = f'"{_APART}"'
+#: A longer one would make the claim a wide row, which is dear to remove.
 _TEXT_BYTES_MAX: Final = 512
 
 
@@ -112,8 +112,10 @@ def parted(result: Mapping[str, Any]) -> tuple[str, bytes | None]:
     A short text, as most answers are, is part of the document: a row less to write, to read and to forget.
 
     Raises:
-        ValueError: it is no JSON, or PostgreSQL cannot store it.
+        ValueError: it is no JSON, PostgreSQL cannot store it, or it uses a name of ours.
     """
+    if not result.keys().isdisjoint(_OURS):
+        raise ValueError(f"a result has no {' and no '.join(_OURS)}: these say where its body lies")
     body = result.get("body")
     if not isinstance(body, bytes):
         return _document(result), None

@@ -18,6 +18,7 @@ from relaybox.idempotency import (
     replay_of,
     result_of,
 )
+from relaybox.idempotency._answer import lies_apart
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 JSON = {"content-type": "application/json"}
@@ -35,9 +36,13 @@ def stored(result: dict[str, Any], body: bytes | None = None) -> Stored:
 
 def again(answer: Answer, **changes: Any) -> Answer:
     """*answer* after it was kept, stored in two parts, and found."""
-    text, body = parted(result_of(answer, claim(**changes)))
-    row = {"result": text, "body": body, "created_at": NOW, "expires_at": NOW, "age_s": 1.0}
-    return replay_of(Stored.from_row(row), claim().fingerprint).answer
+    return replay_of(found(*parted(result_of(answer, claim(**changes)))), claim().fingerprint).answer
+
+
+def found(document: str, apart: bytes | None) -> Stored:
+    """As a store finds what was parted."""
+    row = {"result": document, "created_at": NOW, "expires_at": NOW, "age_s": 1.0}
+    return Stored.from_row(row, apart)
 
 
 @given(
@@ -143,15 +148,50 @@ def test_g62_a_result_without_a_fingerprint_is_nobodys_answer() -> None:
         replay_of(stored({"status": 200, "body": "empty"}), claim().fingerprint)
 
 
+TEXTS = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]))
+
+
 @given(
-    st.dictionaries(
-        st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"])), st.integers()
-    )
+    st.dictionaries(TEXTS, st.integers() | TEXTS | st.just("relaybox_apart")),
+    st.none() | st.binary(max_size=600) | TEXTS.map(str.encode) | st.just(b"relaybox_apart"),
 )
-def test_a_result_of_json_is_the_same_document_again(result: dict[str, Any]) -> None:
-    text, body = parted({**result, "body": b"\x00"})
-    row = {"result": text, "body": body, "created_at": NOW, "expires_at": NOW, "age_s": 1.0}
-    assert Stored.from_row(row).document() == {**result, "body": b"\x00"}
+def test_g66_a_result_of_json_is_the_same_document_again(result: dict[str, Any], body: bytes | None) -> None:
+    result = result if body is None else {**result, "body": body}
+    document, apart = parted(result)
+    assert found(document, apart).document() == result
+    assert apart is None or lies_apart(document), "who does not look would not find it"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{}", b"x" * 512, "\u00e9".encode() * 256, b"\\u0000", b"\x01\x7f", b'"relaybox_apart": true'],
+    ids=["empty", "JSON", "512 bytes", "512 bytes of 256 letters", "a backslash", "control", "our mark"],
+)
+def test_a_short_text_is_part_of_its_document_and_not_looked_for_elsewhere(body: bytes) -> None:
+    document, apart = parted({"status": 200, "body": body})
+    assert apart is None
+    assert not lies_apart(document)
+    assert found(document, None).body == body
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"x" * 513, "\u00e9".encode() * 256 + b"x", b"a\x00b", b"\xff", b"\xed\xa0\x80", "\u00e9".encode()[:1]],
+    ids=["513 bytes", "513 bytes of 257 letters", "NUL", "no text", "half a pair", "half a letter"],
+)
+def test_any_other_body_lies_apart(body: bytes) -> None:
+    document, apart = parted({"status": 200, "body": body})
+    assert apart == body
+    assert lies_apart(document)
+    assert found(document, body).document() == {"status": 200, "body": body}
+
+
+@pytest.mark.parametrize("name", ["relaybox_text", "relaybox_apart"])
+@pytest.mark.parametrize("body", [None, b"text", b"\x00"], ids=["no body", "inside", "apart"])
+def test_a_result_with_a_name_of_ours_is_refused(name: str, body: bytes | None) -> None:
+    """It would come back as a body, or without one."""
+    with pytest.raises(ValueError, match=name):
+        parted({name: "x", "body": body})
 
 
 @pytest.mark.parametrize(
