@@ -51,12 +51,14 @@ RETURNING key
 -- Remove claims that have expired, the oldest first, $1 at the most; one session at a time, the others do nothing.
 -- By the statement's time, which is one value: the index finds where expired ones end. One that a request is using
 -- again is left to it: to wait for it would be to hold up who uses the others (WAL 59 -> 115 bytes for each).
+-- Which ones are expired is asked once, where they are locked. Asked of the DELETE as well, a planner whose statistics
+-- know of few goes through all of them by the index instead (1,000 of 50,000: 1.6 -> 285 ms).
 WITH turn AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock(hashtext('relaybox'), hashtext('expire_claims')) AS mine
 ),
 gone AS (
     DELETE FROM idempotency_cache
-    WHERE (SELECT mine FROM turn) AND expires_at <= statement_timestamp() AND ctid = ANY(ARRAY(
+    WHERE (SELECT mine FROM turn) AND ctid = ANY(ARRAY(
         SELECT ctid FROM idempotency_cache
         WHERE expires_at <= statement_timestamp() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED))
     RETURNING key

@@ -1,0 +1,218 @@
+"""``claim``: lock a key and say what is kept under it; every body comes back, wherever it lies."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from relaybox.idempotency import IdempotencyStore, RequestInFlight, Stored
+
+from tests.fixtures.stores import PostgresStores, Stores
+from tests.fixtures.waiting import eventually
+
+RESULT: dict[str, Any] = {"status": 201, "fingerprint": "1.abc"}
+#: Expired when the next statement looks.
+AT_ONCE_S = 0.001
+APART = 513 * b"x"
+
+
+async def keep(stores: Stores, result: dict[str, Any], **options: Any) -> None:
+    """Keep *result* under "k" as one whole request does."""
+    store = stores.one()
+    assert await store.claim("k") is None
+    assert await store.cache_idempotency_result("k", result, **options)
+    await store.commit()
+    await store.close()
+
+
+async def claimed(stores: Stores, **options: Any) -> Stored | None:
+    """What another request finds, which lets go of the key again."""
+    store = stores.one()
+    try:
+        return await store.claim("k", **options)
+    finally:
+        await store.close()
+
+
+async def test_g62_a_new_key_is_locked_and_nothing_is_kept_under_it(stores: Stores) -> None:
+    holder = stores.one()
+    assert await holder.claim("k") is None
+    assert await stores.one().try_lock("k") is False
+    assert await stores.one().try_lock("another") is True
+
+
+async def test_g62_a_kept_key_is_locked_and_its_answer_told(stores: Stores) -> None:
+    await keep(stores, {**RESULT, "body": b"made"}, ttl=100)
+    holder = stores.one()
+    stored = await holder.claim("k")
+    assert stored is not None
+    assert (stored.result, stored.body) == (RESULT, b"made")
+    assert stored.document() == {**RESULT, "body": b"made"}
+    assert stored.age_s >= 0
+    assert await stores.one().try_lock("k") is False
+    found = await stores.one().find("k")
+    assert found is not None
+    assert (found.created_at, found.expires_at) == (stored.created_at, stored.expires_at)
+
+
+async def test_g62_rule_3_a_key_that_somebody_has_is_in_flight(stores: Stores) -> None:
+    holder = stores.one()
+    assert await holder.claim("k") is None
+    with pytest.raises(RequestInFlight):
+        await claimed(stores)
+    await holder.cache_idempotency_result("k", RESULT)
+    with pytest.raises(RequestInFlight):
+        await claimed(stores)
+    await holder.commit()
+    stored = await claimed(stores)
+    assert stored is not None
+
+
+async def test_g62_who_only_locked_a_key_has_it_too(stores: Stores) -> None:
+    holder = stores.one()
+    assert await holder.try_lock("k")
+    with pytest.raises(RequestInFlight):
+        await claimed(stores)
+    assert await holder.claim("k") is None, "it is still its own"
+    await holder.close()
+    assert await claimed(stores) is None
+
+
+async def test_g62_a_refused_one_does_not_free_the_key_and_may_ask_again(stores: Stores) -> None:
+    holder, late = stores.one(), stores.one()
+    assert await holder.claim("k") is None
+    for _ in range(2):
+        with pytest.raises(RequestInFlight):
+            await late.claim("k")
+    await late.commit()
+    with pytest.raises(RequestInFlight):
+        await claimed(stores)
+    await holder.close()
+    assert await late.claim("k") is None
+
+
+async def test_g62_rule_3_of_64_at_once_one_claims_the_key(stores: Stores) -> None:
+    begin = asyncio.Event()
+
+    async def come(store: IdempotencyStore) -> str:
+        await store.find("warm")
+        await begin.wait()
+        try:
+            return "new" if await store.claim("k") is None else "kept"
+        except RequestInFlight:
+            return "in flight"
+
+    async with asyncio.TaskGroup() as group:
+        comers = [group.create_task(come(stores.one())) for _ in range(64)]
+        begin.set()
+    assert sorted(comer.result() for comer in comers) == ["in flight"] * 63 + ["new"]
+
+
+@pytest.mark.parametrize("tries", range(20))
+async def test_g63_who_gets_the_key_after_another_one_sees_its_answer(stores: Stores, tries: int) -> None:
+    """The look is younger than the lock: a claim that meets COMMIT is in flight or a replay, never new."""
+    first, second = stores.one(), stores.one()
+    assert await first.claim("k") is None
+    await first.cache_idempotency_result("k", {"n": tries})
+    await second.find("warm")
+
+    async def come() -> Stored | None:
+        while True:
+            try:
+                return await second.claim("k")
+            except RequestInFlight:
+                await second.find("warm")
+
+    stored, _ = await asyncio.gather(come(), first.commit())
+    assert stored is not None
+    assert stored.result == {"n": tries}
+
+
+async def test_g61_rule_4_a_claim_is_its_scopes(stores: Stores) -> None:
+    assert await stores.one().claim("k", scope="anna") is None
+    assert await claimed(stores, scope="bert") is None
+    with pytest.raises(RequestInFlight):
+        await claimed(stores, scope="anna")
+
+
+@pytest.mark.parametrize("body", [b"first", APART], ids=["inside", "apart"])
+async def test_g70_rule_13_an_expired_key_is_claimed_as_a_new_one(stores: Stores, body: bytes) -> None:
+    await keep(stores, {"n": 1, "body": body}, ttl=AT_ONCE_S)
+
+    async def expired() -> bool:
+        return await claimed(stores) is None
+
+    await eventually("expiry", expired)
+    await keep(stores, {"n": 2})
+    stored = await claimed(stores)
+    assert stored is not None
+    assert stored.document() == {"n": 2}
+
+
+BODIES = {
+    "empty": b"",
+    "JSON": b'{"a": [1, null, "\\u00e9"]}',
+    "512 bytes": b"x" * 512,
+    "513 bytes": APART,
+    "512 bytes of 256 letters": "é".encode() * 256,
+    "513 bytes of 257 letters": "é".encode() * 256 + b"x",
+    "one letter over the limit": b"x" * 511 + "é".encode(),
+    "quotes and backslashes": b"\"'\\\\\" \\u0041 \\n \\\\u0000 \\x00 $1 %s {} '; --",
+    "an escaped NUL": b"\\u0000",
+    "control": bytes(range(1, 32)) + b"\x7f",
+    "our mark": b"relaybox_apart",
+    "our mark in quotes": b'{"relaybox_apart": true, "relaybox_text": "x"}',
+    "our mark, long": b'"relaybox_apart"' * 40,
+    "unicode": "科幻 🚀 \u2028 \ufeff \uffff e\u0301".encode(),
+    "NUL": b"\x00",
+    "a text with NUL": b"a\x00b",
+    "no text": b"\xff\xfe",
+    "half a pair": b"\xed\xa0\x80",
+    "half a letter": "é".encode()[:1],
+    "overlong": b"\xc0\x80",
+    "512 bytes of no text": b"\x80" * 512,
+    "every byte": bytes(range(256)),
+    "1 MiB": bytes(range(256)) * 4_096,
+}
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
+async def test_g66_rule_10_every_body_is_claimed_and_found_byte_by_byte(stores: Stores, body: bytes) -> None:
+    await keep(stores, {**RESULT, "body": body})
+    claim, found = await claimed(stores), await stores.one().find("k")
+    assert claim is not None
+    assert found is not None
+    assert claim.document() == found.document() == {**RESULT, "body": body}
+    assert claim.result == found.result == RESULT, "no name of ours is left"
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        {"a": "relaybox_apart"},
+        {"a": {"relaybox_apart": True, "relaybox_text": "x"}, "body": "empty"},
+        {"a": '"relaybox_apart"', "body": b"text"},
+        {"a": ["relaybox_apart", "relaybox_text"], "body": APART},
+    ],
+    ids=["a value", "deep", "beside a text", "beside bytes"],
+)
+async def test_g66_our_marks_are_words_like_any_other(stores: Stores, result: dict[str, Any]) -> None:
+    await keep(stores, result)
+    stored = await claimed(stores)
+    assert stored is not None
+    assert stored.document() == result
+
+
+async def test_a_result_that_uses_a_name_of_ours_is_refused(stores: Stores) -> None:
+    with pytest.raises(ValueError, match="relaybox_text"):
+        await stores.one().cache_idempotency_result("k", {"relaybox_text": "x"})
+    assert await claimed(stores) is None
+
+
+async def test_g63_rule_6_what_postgresql_did_not_commit_is_claimed_as_new(
+    postgres_stores: PostgresStores,
+) -> None:
+    holder = postgres_stores.one()
+    assert await holder.claim("k") is None
+    await holder.cache_idempotency_result("k", {**RESULT, "body": APART})
+    await postgres_stores.kill(holder)
+    assert await claimed(postgres_stores) is None

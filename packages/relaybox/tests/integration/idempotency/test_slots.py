@@ -1,0 +1,232 @@
+"""Bodies that lie apart leave a slot at a time; a live one is never lost (G70)."""
+
+import random
+from typing import Any
+
+import asyncpg
+import pytest
+from relaybox.db import Database
+from relaybox.idempotency import IdempotencyService, Swept
+
+from tests.fixtures.kept import BODY, OPEN_SLOT, SETTINGS, found, keep, keep_expired, later, standing, swept
+
+
+async def test_g70_bodies_leave_without_a_dead_row(database: Database, superuser: asyncpg.Connection) -> None:
+    await keep_expired(superuser, 1_000)
+    assert (await swept(database)).slots == 1
+    size = "SELECT sum(pg_relation_size(relid)) FROM pg_partition_tree('idempotency_bodies') WHERE isleaf"
+    assert await superuser.fetchval(size) == 0
+
+
+async def test_g70_a_slot_closes_when_it_has_been_open_for_half_a_life(
+    database: Database, superuser: asyncpg.Connection
+) -> None:
+    await later(superuser, hours=100)
+    await swept(database)
+    assert await superuser.fetchval(OPEN_SLOT) == 0, "it holds nothing"
+    await superuser.execute("UPDATE idempotency_slots SET opened_at = now()")
+    await keep(database, "old")
+    await later(superuser, hours=11.9)
+    await swept(database)
+    assert await superuser.fetchval(OPEN_SLOT) == 0
+    await later(superuser, hours=0.2)
+    await swept(database)
+    assert await superuser.fetchval(OPEN_SLOT) != 0
+    await keep(database, "new")
+    await later(superuser, hours=12)
+    assert await swept(database) == Swept(claims=1, slots=1, busy=False)
+    assert await standing(superuser) == (1, 1)
+    assert await found(database, "new") == {"of": "new", "body": BODY}
+
+
+async def test_g70_a_long_life_holds_back_its_own_slot_only(
+    database: Database, superuser: asyncpg.Connection
+) -> None:
+    await keep(database, "long", ttl_h=1_000)
+    # More of them than there are slots: the turn passes over the one that is held back.
+    for number in range(9):
+        await keep(database, f"short-{number}", ttl_h=1)
+        await later(superuser, hours=13)
+        await swept(database)
+    claims, bodies = await standing(superuser)
+    assert claims == 1
+    assert bodies <= 2, "its own and one that was kept beside it"
+    assert await found(database, "long") == {"of": "long", "body": BODY}
+    await later(superuser, hours=1_000)
+    await swept(database)
+    assert await standing(superuser) == (0, 0)
+
+
+async def test_g70_bodies_go_round_all_slots_for_ever(
+    database: Database, superuser: asyncpg.Connection
+) -> None:
+    for number in range(9):
+        await keep(database, f"k-{number}", ttl_h=1)
+        await later(superuser, hours=13)
+        assert await swept(database) == Swept(claims=1, slots=1, busy=False)
+    assert await standing(superuser) == (0, 0)
+
+
+async def test_g70_rule_13_nobody_waits_for_a_reader(
+    database: Database, superuser: asyncpg.Connection
+) -> None:
+    await keep_expired(superuser, 10)
+    async with superuser.transaction():
+        await superuser.fetch("SELECT FROM idempotency_bodies")
+        assert await swept(database) == Swept(claims=10, slots=0, busy=True)
+        # Behind nothing: neither writers nor readers.
+        await keep(database, "k")
+        assert await found(database, "k") == {"of": "k", "body": BODY}
+    assert await swept(database) == Swept(claims=0, slots=1, busy=False)
+    assert await standing(superuser) == (1, 1)
+
+
+async def test_g70_who_reads_a_short_text_holds_up_no_slot(
+    database: Database, superuser: asyncpg.Connection
+) -> None:
+    await keep_expired(superuser, 10)
+    await keep(database, "k", b"text")
+    async with database.sessions() as session:
+        service = IdempotencyService(session, settings=SETTINGS)
+        assert await service.claim("k") is not None
+        assert await service.claim("another") is None
+        assert await swept(database) == Swept(claims=10, slots=1, busy=False)
+
+
+async def test_g70_short_lives_do_not_use_up_the_slots(
+    database: Database, superuser: asyncpg.Connection
+) -> None:
+    """An endpoint that keeps its answers for six minutes, beside one that keeps them for a day."""
+    turns: list[int] = []
+    for third in range(3 * 13):
+        await keep(database, f"short-{third}", ttl_h=0.1)
+        await keep(database, f"long-{third}")
+        await later(superuser, hours=1 / 3)
+        await swept(database)
+        turns.append(await superuser.fetchval(OPEN_SLOT))
+    assert turns[:35] == [0] * 35
+    assert turns[35] != 0
+    assert turns[35:] == turns[35:36] * 4
+
+
+@pytest.mark.parametrize(
+    ("lives_h", "stands_h_max"),
+    [((24,), 36), ((0.1,), 12.1), ((0.1, 24), 36), ((24, 36), 48), ((0.1, 24, 168), 312)],
+    ids=["the usual", "short", "short and usual", "half as long again", "a week"],
+)
+async def test_g70_a_body_stands_for_the_longest_life_in_use_and_half_the_usual_one_at_the_most(
+    database: Database, superuser: asyncpg.Connection, lives_h: tuple[float, ...], stands_h_max: float
+) -> None:
+    """Slots wait for a life over one and a half usual ones: twice that life, less a usual one."""
+    step_h, stood_h = 6, 0.0
+    for hour in range(0, int(2 * stands_h_max) + 1, step_h):
+        for life_h in lives_h:
+            body = str(hour).encode().ljust(513)
+            await keep(database, f"{hour} for {life_h}", body, ttl_h=life_h)
+        await later(superuser, hours=step_h)
+        await swept(database)
+        oldest = await superuser.fetch(
+            "SELECT convert_from(body, 'UTF8')::int AS hour FROM idempotency_bodies"
+        )
+        stood_h = max(stood_h, *(hour + step_h - row["hour"] for row in oldest), 0.0)
+    # The sweep that finds its time come may be a step late, once for closing and once for emptying.
+    assert stood_h <= stands_h_max + 2 * step_h
+    assert stood_h >= stands_h_max - 3 * step_h, "the bound is no larger than it must be"
+
+
+async def test_g70_a_body_that_comes_late_into_a_closed_slot_stays(
+    database: Database, superuser: asyncpg.Connection
+) -> None:
+    """As by a request that has read the open slot's number and was then held up."""
+    await keep_expired(superuser, 10)
+    await keep(database, "late")
+    await superuser.execute("SELECT setval('idempotency_turn', 1)")
+    assert await swept(database) == Swept(claims=10, slots=0, busy=False)
+    assert await found(database, "late") == {"of": "late", "body": BODY}
+    await later(superuser, hours=25)
+    await swept(database)
+    assert await standing(superuser) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "body", [BODY, b"text", b"", None], ids=["one that lies apart", "a text", "an empty one", "none"]
+)
+async def test_g70_a_body_of_an_earlier_use_is_not_given_for_the_new_one(
+    database: Database, superuser: asyncpg.Connection, body: bytes | None
+) -> None:
+    await keep(database, "beside it")
+    await keep(database, "k", b"old" * 200, ttl_h=1)
+    await later(superuser, hours=2)
+    # The next body goes to another slot, and the old one is not due yet.
+    await superuser.execute("SELECT setval('idempotency_turn', 1)")
+    assert (await swept(database)).slots == 0
+    assert await keep(database, "k", body)
+    assert await found(database, "k") == ({"of": "k"} if body is None else {"of": "k", "body": body})
+
+
+async def test_g70_the_services_role_cannot_empty_a_slot_by_itself(database: Database) -> None:
+    async with database.connection() as connection:
+        for forbidden in ("TRUNCATE idempotency_bodies_0", "SELECT setval('idempotency_turn', 1)"):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.fetch(forbidden)
+
+
+class Story:
+    """Keeps, forgets, lets time go by and sweeps at random, and knows what must be found after each step."""
+
+    KEYS = tuple(f"k-{number}" for number in range(8))
+
+    def __init__(self, database: Database, superuser: asyncpg.Connection, seed: int) -> None:
+        self._database = database
+        self._superuser = superuser
+        self._dice = random.Random(seed)
+        self._hours = 0.0
+        #: Key to its result, and the hour at which it expires.
+        self._live: dict[str, tuple[dict[str, Any], float]] = {}
+
+    async def step(self) -> None:
+        act = self._dice.choice((self._keep, self._keep, self._keep, self._pass, self._sweep, self._forget))
+        await act(self._dice.choice(self.KEYS))
+
+    async def check(self) -> None:
+        for key in self.KEYS:
+            result, until = self._live.get(key, (None, 0.0))
+            assert await found(self._database, key) == (result if until > self._hours else None), key
+
+    async def _keep(self, key: str) -> None:
+        # Never at a full hour, so that the seconds that the test itself takes make no difference.
+        ttl_h = self._dice.choice((0.5, 5.5, 11.5, 23.5, 99.5))
+        body = self._dice.choice((None, b"", b"text", self._dice.randbytes(20), self._dice.randbytes(600)))
+        is_new = key not in self._live or self._live[key][1] <= self._hours
+        assert await keep(self._database, key, body, ttl_h=ttl_h) is is_new
+        if is_new:
+            result = {"of": key} if body is None else {"of": key, "body": body}
+            self._live[key] = result, self._hours + ttl_h
+
+    async def _pass(self, _key: str) -> None:
+        hours = self._dice.randint(1, 12)
+        await later(self._superuser, hours=hours)
+        self._hours += hours
+
+    async def _sweep(self, _key: str) -> None:
+        await swept(self._database)
+
+    async def _forget(self, key: str) -> None:
+        async with self._database.sessions() as session:
+            service = IdempotencyService(session, settings=SETTINGS)
+            await service.invalidate_key(key)
+            await service.commit()
+        self._live.pop(key, None)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_g70_whatever_is_kept_passes_and_is_swept_every_live_answer_is_found_whole(
+    database: Database, superuser: asyncpg.Connection, seed: int
+) -> None:
+    story = Story(database, superuser, seed)
+    for _ in range(80):
+        await story.step()
+        await story.check()
+    await later(superuser, hours=1_000)
+    await swept(database)
+    assert await standing(superuser) == (0, 0)

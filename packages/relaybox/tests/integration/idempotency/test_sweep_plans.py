@@ -1,0 +1,84 @@
+"""A sweep looks at what has expired, however much is live beside it (G70)."""
+
+from typing import Any
+
+import asyncpg
+import pytest
+from relaybox.db import Database
+from relaybox.idempotency._service import QUERIES
+
+LIVE = 20_000
+CLAIMS_MAX = 1_000
+_CLAIMS = """
+    INSERT INTO idempotency_cache (key, result, expires_at)
+    SELECT $2 || n, '{}', now() + $3 * interval '1 h' FROM generate_series(1, $1) AS n
+"""
+#: In every slot, the open one too; all that lies in slot 3 has expired.
+_BODIES = """
+    INSERT INTO idempotency_bodies (key, slot, body, expires_at)
+    SELECT 'k-' || n, slot, 'body', now() + CASE
+        WHEN slot = 3 OR n % 2 = 0 THEN interval '-1 h' ELSE interval '1 h' END
+    FROM generate_series(1, $1) AS n, generate_series(0, 3) AS slot
+"""
+_READ = """
+    SELECT sum(seq_tup_read)::int AS one_by_one, sum(idx_tup_fetch)::int AS by_index
+    FROM pg_stat_xact_user_tables WHERE relname LIKE 'idempotency_bodies%'
+"""
+both_plans = pytest.mark.parametrize("plan", ["force_custom_plan", "force_generic_plan"])
+statistics = pytest.mark.parametrize("analysed", [True, False], ids=["analysed", "no statistics"])
+
+
+def parts(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every node of *plan*."""
+    return [plan, *(part for child in plan.get("Plans", ()) for part in parts(child))]
+
+
+@both_plans
+@statistics
+@pytest.mark.parametrize("expired", [3_000, 500], ids=["more than a batch", "less"])
+async def test_g70_rule_13_expiring_claims_reads_those_that_go_and_no_live_one(
+    database: Database, superuser: asyncpg.Connection, plan: str, analysed: bool, expired: int
+) -> None:
+    """Also where the statistics know of none that has expired: as after a night without a sweeper."""
+    await superuser.execute("ALTER TABLE idempotency_cache SET (autovacuum_enabled = off)")
+    await superuser.execute(_CLAIMS, LIVE, "live-", 1.0)
+    if analysed:
+        await superuser.execute("ANALYZE idempotency_cache")
+    await superuser.execute(_CLAIMS, expired, "expired-", -1.0)
+    async with database.connection() as connection:
+        await connection.fetch(f"SET plan_cache_mode = {plan}")
+        [row] = await connection.fetch("EXPLAIN (ANALYZE, FORMAT JSON) " + QUERIES["expire"], CLAIMS_MAX)
+    nodes = parts(row[0][0]["Plan"])
+    read = [one for one in nodes if one.get("Relation Name") == "idempotency_cache" and "Plans" not in one]
+    assert sorted(one["Node Type"] for one in read) == ["Index Scan", "Tid Scan"]
+    assert [one["Index Cond"] for one in read if "Index Cond" in one] == [
+        "(expires_at <= statement_timestamp())"
+    ]
+    assert {one["Actual Rows"] for one in read} == {min(CLAIMS_MAX, expired)}
+    assert {one.get("Rows Removed by Filter", 0) for one in read} == {0}
+
+
+@both_plans
+@statistics
+async def test_g70_rule_13_a_look_at_all_slots_reads_their_last_bodies_only(
+    database: Database, superuser: asyncpg.Connection, plan: str, analysed: bool
+) -> None:
+    await superuser.execute(_BODIES, LIVE // 4)
+    await superuser.execute("UPDATE idempotency_slots SET opened_at = now() - interval '1 d'")
+    if analysed:
+        await superuser.execute("ANALYZE idempotency_bodies")
+    read: list[dict[str, int]] = []
+    steps: list[str | None] = []
+    async with database.connection() as connection:
+        await connection.fetch(f"SET plan_cache_mode = {plan}")
+        for _ in range(3):
+            await connection.fetch("SELECT pg_stat_force_next_flush()")
+            await connection.fetch("BEGIN")
+            [row] = await connection.fetch(QUERIES["retain_bodies"], 3_600.0)
+            steps.append(row["step"])
+            read += [dict(row) for row in await connection.fetch(_READ)]
+            await connection.fetch("COMMIT")
+    assert steps == ["emptied", "closed", None]
+    assert [one["one_by_one"] for one in read] == [0, 0, 0]
+    # Each slot's last one; before it empties one, once more. Not one of 20,000.
+    assert [one["by_index"] for one in read] == [4, 3, 3]
