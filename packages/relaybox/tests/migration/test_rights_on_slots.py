@@ -1,0 +1,97 @@
+"""A service closes and empties the slots of bodies by the function made for it, and by nothing else (G70)."""
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+from relaybox.db import Database, Executor
+from relaybox.settings import PostgresSettings
+
+RETAIN = "SELECT relaybox_retain_bodies('12 h') AS step"
+FORBIDDEN = [
+    "SELECT opened_at FROM idempotency_slots",
+    "SELECT count(*) FROM idempotency_slots",
+    "UPDATE idempotency_slots SET opened_at = now()",
+    "INSERT INTO idempotency_slots DEFAULT VALUES",
+    "DELETE FROM idempotency_slots",
+    "TRUNCATE idempotency_slots",
+    "DROP TABLE idempotency_slots",
+    "SELECT nextval('idempotency_turn')",
+    "SELECT setval('idempotency_turn', 1)",
+    "TRUNCATE idempotency_bodies",
+    "TRUNCATE idempotency_bodies_0",
+    "ALTER FUNCTION relaybox_retain_bodies(INTERVAL) SECURITY INVOKER",
+    "ALTER FUNCTION relaybox_retain_bodies(INTERVAL) RESET search_path",
+]
+EXPIRED = """
+    INSERT INTO idempotency_bodies (key, body, expires_at) VALUES ('expired', 'body', now() - interval '1 h')
+"""
+
+
+@pytest.fixture
+async def service(database: Database) -> AsyncIterator[Executor]:
+    async with database.connection() as connection:
+        yield connection
+
+
+@pytest.fixture
+async def owner(postgres_settings: PostgresSettings) -> AsyncIterator[Executor]:
+    database = Database(postgres_settings.as_owner())
+    async with database.connection() as connection:
+        yield connection
+    await database.close()
+
+
+async def steps(executor: Executor) -> list[str | None]:
+    """What is done until nothing is due."""
+    done: list[str | None] = []
+    while not done or done[-1] is not None:
+        [row] = await executor.fetch(RETAIN)
+        done.append(row["step"])
+    return done
+
+
+async def test_g70_the_services_role_has_no_right_of_its_own_on_slots(service: Executor) -> None:
+    for statement in FORBIDDEN:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match=r"permission denied|must be owner"):
+            await service.fetch(statement)
+
+
+async def test_g70_the_function_closes_and_empties_in_the_owners_name(
+    service: Executor, owner: Executor
+) -> None:
+    await service.fetch(EXPIRED)
+    assert await steps(service) == [None], "the slot has just been opened"
+    await owner.fetch("UPDATE idempotency_slots SET opened_at = now() - interval '13 h'")
+    assert await steps(service) == ["closed", "emptied", None]
+    [row] = await owner.fetch("SELECT now() - opened_at < '1 h' AS anew FROM idempotency_slots")
+    assert row["anew"], "the age of the slot that is open now"
+    assert await service.fetch("SELECT FROM idempotency_bodies") == []
+
+
+async def test_g70_a_temporary_table_does_not_stand_in_for_the_slots(service: Executor) -> None:
+    await service.fetch(EXPIRED)
+    await service.fetch("CREATE TEMPORARY TABLE idempotency_slots (opened_at TIMESTAMPTZ)")
+    await service.fetch("INSERT INTO idempotency_slots VALUES ('2001-01-01')")
+    assert await steps(service) == [None]
+    [row] = await service.fetch("SELECT opened_at < '2002-01-01' AS untouched FROM idempotency_slots")
+    assert row["untouched"]
+
+
+async def test_g70_there_is_one_open_slot(owner: Executor) -> None:
+    for statement, refusal in (
+        ("INSERT INTO idempotency_slots DEFAULT VALUES", asyncpg.UniqueViolationError),
+        ("INSERT INTO idempotency_slots VALUES (false)", asyncpg.CheckViolationError),
+    ):
+        with pytest.raises(refusal):
+            await owner.fetch(statement)
+
+
+async def test_nobody_else_may_call_the_functions_that_run_as_the_owner(owner: Executor) -> None:
+    rows = await owner.fetch(
+        "SELECT proname, has_function_privilege('public', oid, 'EXECUTE') AS everybody,"
+        " proconfig::text LIKE '%search_path=%pg_temp%' AS fixed"
+        " FROM pg_proc WHERE prosecdef AND pronamespace = 'public'::regnamespace ORDER BY proname"
+    )
+    assert "relaybox_retain_bodies" in {row["proname"] for row in rows}
+    assert [row["proname"] for row in rows if row["everybody"] or not row["fixed"]] == []
