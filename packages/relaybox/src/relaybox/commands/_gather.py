@@ -7,18 +7,18 @@ gathered: a command that finds a free worker leaves at once, the others leave wi
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from relaybox.commands._decide import CommandResult, Decision, Keyed, Loaded, Request, check_owner, decide
+from relaybox.commands._decide import CommandResult, Decision, Loaded, Request, check_owner, decide
 from relaybox.commands._domain import Domain
 from relaybox.commands._errors import AggregateNotFound
-from relaybox.commands._record import Answered, Statements
+from relaybox.commands._record import Found, Statements
 from relaybox.db import Database, DatabaseBusy, DatabaseUnavailable, Executor, RetryTransaction
 from relaybox.errors import RelayboxError
-from relaybox.idempotency import RequestInFlight, replay_of
+from relaybox.idempotency import Replay, RequestInFlight, replay_of
 from relaybox.outbox import Notifier, OutboxSettings
 
 __all__ = ("Gatherer",)
@@ -143,8 +143,6 @@ class Gatherer:
         if not tickets:
             return
         async with self._database.connection() as connection:
-            await self._answer_again(connection, tickets)
-            tickets = [ticket for ticket in tickets if not ticket.answer.done()]
             decided = self._decide(tickets, await self._load(connection, tickets))
             for creates in (False, True):
                 part = [pair for pair in decided if pair[0].request.creates == creates]
@@ -157,35 +155,24 @@ class Gatherer:
             self._fail([ticket], DatabaseBusy(f"{waited}; try again later"))
         return not ticket.answer.done()
 
-    async def _load(self, connection: Executor, tickets: Sequence[_Ticket]) -> dict[UUID, Loaded]:
-        ids = [ticket.request.aggregate_id for ticket in tickets if not ticket.request.creates]
-        return dict(await self._statements.load(connection, ids)) if ids else {}
-
-    async def _answer_again(self, connection: Executor, tickets: Sequence[_Ticket]) -> None:
-        """Give those their answer whose key was answered, if they may still see the aggregate (G68)."""
-        keyed = [(ticket, one) for ticket in tickets if (one := ticket.request.keyed) is not None]
-        if not keyed:
-            return
-        asked = [(ticket.request.aggregate_id, one.claim.stored_key) for ticket, one in keyed]
-        answered = await self._statements.answered(connection, asked)
-        for ticket, one in keyed:
-            known = answered.get(one.claim.stored_key)
-            if known is not None:
-                self._fail([ticket], _outcome(ticket.request, one, known))
+    async def _load(self, connection: Executor, tickets: Sequence[_Ticket]) -> Mapping[UUID, Found]:
+        requests = [ticket.request for ticket in tickets]
+        asked = [(one.aggregate_id, one.keyed and one.keyed.claim.stored_key) for one in requests]
+        # Nothing is there yet for what a command makes, unless it has a key.
+        wanted = [(one, key) for (one, key), of in zip(asked, requests, strict=True) if key or not of.creates]
+        return await self._statements.load(connection, wanted) if wanted else {}
 
     def _decide(
-        self, tickets: Sequence[_Ticket], found: dict[UUID, Loaded]
+        self, tickets: Sequence[_Ticket], found: Mapping[UUID, Found]
     ) -> list[tuple[_Ticket, Decision]]:
         decided: list[tuple[_Ticket, Decision]] = []
         for ticket in tickets:
             request = ticket.request
-            loaded = found.get(request.aggregate_id)
             try:
-                if loaded is None and not request.creates:
-                    raise AggregateNotFound(request.aggregate_id)
+                loaded = _settled(request, found.get(request.aggregate_id))
                 decided.append((ticket, decide(self._domain, request, loaded, self._outbox)))
-            except RelayboxError as refusal:
-                self._fail([ticket], refusal)
+            except (RelayboxError, Replay) as outcome:
+                self._fail([ticket], outcome)
         return decided
 
     async def _write(self, connection: Executor, part: Sequence[tuple[_Ticket, Decision]]) -> None:
@@ -213,10 +200,19 @@ class Gatherer:
                 ticket.answer.set_exception(error)
 
 
-def _outcome(request: Request, keyed: Keyed, known: Answered) -> Exception:
-    try:
+def _settled(request: Request, found: Found | None) -> Loaded | None:
+    """The aggregate to decide on; null for one that the command makes.
+
+    Raises:
+        AggregateNotFound: there is none, or it belongs to another principal.
+        Replay: the command's key was answered already; only to who may still see the aggregate (G68).
+        KeyReused, ResponseNotKept: as their docstrings say.
+    """
+    if found is not None and found.answered is not None and request.keyed is not None:
         if not request.creates:
-            check_owner(request, known.owner)
-        return replay_of(known.stored, keyed.claim.fingerprint)
-    except RelayboxError as refusal:
-        return refusal
+            check_owner(request, found.owner)
+        raise replay_of(found.answered, request.keyed.claim.fingerprint)
+    loaded = found.aggregate if found else None
+    if loaded is None and not request.creates:
+        raise AggregateNotFound(request.aggregate_id)
+    return None if request.creates else loaded

@@ -1,4 +1,4 @@
-"""Loading what decisions need and writing what they decided: two statements, and one more for keys."""
+"""Loading what decisions need and writing what they decided: two statements."""
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ from relaybox.db import (
 from relaybox.errors import Detail
 from relaybox.idempotency import Stored, make_room, parted, result_of, stored_from
 
-__all__ = ("Answered", "Statements")
+__all__ = ("Found", "Statements")
 
 #: Indexes on which two commands meet that raced for one aggregate; any other belongs to the domain.
 _RACE_CONSTRAINTS: Final = frozenset(
@@ -39,30 +39,49 @@ _SQL: Final = load_queries(__package__ or "relaybox.commands", "commands.sql")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answered:
-    """A key that was answered."""
+class Found:
+    """What is there for a command."""
 
-    #: Who owns the aggregate that the key is used for now; null if there is none of this domain.
+    #: Who owns the aggregate; null if there is none of this domain.
     owner: str | None
-    stored: Stored
+    #: Null if there is none, or if the command's key was answered.
+    aggregate: Loaded | None
+    #: What the command's key was answered with.
+    answered: Stored | None
 
 
 class Statements:
-    """The statements of the command path for one domain; every call is one round-trip."""
+    """The two statements of the command path for one domain; every call is one round-trip."""
 
     def __init__(self, domain: Domain[Any]) -> None:
         self._aggregate_type = domain.aggregate_type
-        self.answered_text = _SQL.including("answered", load=domain.snapshots.load)
         self.load_text = _SQL.including("load", load=domain.snapshots.load)
         self.create_text = _SQL.including("record", snapshot=domain.snapshots.create)
         self.advance_text = _SQL.including("record", snapshot=domain.snapshots.advance)
 
-    async def load(self, executor: Executor, ids: Sequence[UUID]) -> Mapping[UUID, Loaded]:
-        """The aggregates among *ids* that exist."""
-        rows = await executor.fetch(self.load_text, ids)
-        return {
-            row["id"]: loaded_from_row(row) for row in rows if row["aggregate_type"] == self._aggregate_type
-        }
+    async def load(
+        self, executor: Executor, asked: Sequence[tuple[UUID, str | None]]
+    ) -> Mapping[UUID, Found]:
+        """What is there for commands, by aggregate; *asked* are these, each with its stored key or None.
+
+        One round-trip; more where a kept body is large, or an expired answer has to make room.
+        """
+        ids, keys = [aggregate_id for aggregate_id, _ in asked], [key for _, key in asked]
+        rows = await executor.fetch(self.load_text, ids, keys)
+        if any(row["expired"] for row in rows):
+            await make_room(executor, [key for key in keys if key is not None])
+        return {row["id"]: await self._found(executor, row) for row in rows}
+
+    async def _found(self, executor: Executor, row: Mapping[str, Any]) -> Found:
+        ours = row["aggregate_type"] == self._aggregate_type
+        answered = None
+        if row["expired"] is False:
+            answered = await stored_from(executor, row["key"], row)
+        return Found(
+            owner=row["owner"] if ours else None,
+            aggregate=loaded_from_row(row) if ours and answered is None else None,
+            answered=answered,
+        )
 
     async def load_one(self, executor: Executor, aggregate_id: UUID) -> Loaded:
         """One aggregate.
@@ -70,10 +89,10 @@ class Statements:
         Raises:
             AggregateNotFound: there is none of this domain.
         """
-        found = await self.load(executor, [aggregate_id])
-        if aggregate_id not in found:
+        found = (await self.load(executor, [(aggregate_id, None)]))[aggregate_id].aggregate
+        if found is None:
             raise AggregateNotFound(aggregate_id)
-        return found[aggregate_id]
+        return found
 
     async def record(self, executor: Executor, decisions: Sequence[Decision], *, creates: bool) -> set[UUID]:
         """Write *decisions*, at most one per aggregate; returns the aggregates that were written.
@@ -89,24 +108,6 @@ class Statements:
         with map_database_errors(), _named_refusals(decisions[0].request.command_type):
             rows = await executor.fetch(text, *_arguments(decisions), *self._claims(decisions))
         return {row["id"] for row in rows}
-
-    async def answered(self, executor: Executor, asked: Sequence[tuple[UUID, str]]) -> dict[str, Answered]:
-        """What is kept under stored keys, by these; *asked* are they with the aggregates of their commands.
-
-        One round-trip; more where a body is large, or where an expired answer has to make room.
-        """
-        ids, keys = [aggregate_id for aggregate_id, _ in asked], [key for _, key in asked]
-        rows = await executor.fetch(self.answered_text, ids, keys)
-        if any(row["expired"] for row in rows):
-            await make_room(executor, keys)
-        return {
-            row["key"]: Answered(
-                owner=row["owner"] if row["aggregate_type"] == self._aggregate_type else None,
-                stored=await stored_from(executor, row["key"], row),
-            )
-            for row in rows
-            if not row["expired"]
-        }
 
     @staticmethod
     def _claims(decisions: Sequence[Decision]) -> tuple[Any, ...]:

@@ -1,28 +1,22 @@
 -- name: load
--- Snapshots with the commands that are still pending for them: all a decision needs, in one round-trip.
+-- Snapshots with the commands that are still pending for them and what is kept under clients' keys: all a decision
+-- needs, in one round-trip. A key that was answered needs no decision, and so no state.
 WITH loaded AS (
 -- include: load
 )
-SELECT loaded.id, loaded.aggregate_type, loaded.owner, loaded.state::text AS state, pending.commands::text AS commands
-FROM loaded
+SELECT asked.id, loaded.aggregate_type, loaded.owner, pending.commands::text AS commands,
+    CASE WHEN kept.key IS NULL OR kept.expires_at <= clock_timestamp() THEN loaded.state::text END AS state,
+    kept.key, kept.result::text AS result, kept.created_at, kept.expires_at,
+    kept.expires_at <= clock_timestamp() AS expired,
+    extract(epoch FROM clock_timestamp() - kept.created_at)::float8 AS age_s
+FROM unnest($1::uuid[], $2::text[]) AS asked (id, key)
+LEFT JOIN loaded ON loaded.id = asked.id
+LEFT JOIN idempotency_cache AS kept ON kept.key = asked.key
 LEFT JOIN LATERAL (
     SELECT jsonb_object_agg(inbox.command_type, inbox.id) AS commands
     FROM command_inbox AS inbox
     WHERE inbox.session_id = loaded.id AND inbox.status IN ('RECEIVED', 'PROCESSING')
 ) AS pending ON true
-
--- name: answered
--- What is kept under keys, with the owners of the aggregates that their commands are for: all that giving an answer
--- again needs, and nothing of their state.
-WITH loaded AS (
--- include: load
-)
-SELECT claim.key, loaded.owner, loaded.aggregate_type, claim.result::text AS result, claim.created_at,
-    claim.expires_at, claim.expires_at <= clock_timestamp() AS expired,
-    extract(epoch FROM clock_timestamp() - claim.created_at)::float8 AS age_s
-FROM unnest($1::uuid[], $2::text[]) AS keyed (id, key)
-JOIN idempotency_cache AS claim ON claim.key = keyed.key
-LEFT JOIN loaded ON loaded.id = keyed.id
 
 -- name: record
 -- Commands, their facts, the outbox rows and the snapshots: all of it or none, in one statement.
