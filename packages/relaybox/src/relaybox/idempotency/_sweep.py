@@ -22,8 +22,8 @@ _RESTS_PER_STEP: Final = 3
 #: Of emptying slots: more than one round, and tries enough to meet a moment without a reader.
 _STEPS_MAX: Final = 32
 _TRIES_MAX: Final = 20
-#: The part of IDEMPOTENCY_TTL_H for which a slot is open: bodies stand for the longest life in use and this at
-#: the most. If a life is over three times as long, no slot of four may be empty by then: the open one waits.
+#: The part of IDEMPOTENCY_TTL_H for which a slot is open: bodies stand for the longest life in use and this
+#: at the most. If a life is over three times as long, none of four may be empty then: the open one waits.
 _SLOT_SHARE: Final = 0.5
 
 
