@@ -152,7 +152,10 @@ TEXTS = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs
 
 
 @given(
-    st.dictionaries(TEXTS, st.integers() | TEXTS | st.just("relaybox_apart")),
+    st.dictionaries(
+        TEXTS.filter(lambda name: not name.startswith("relaybox_")),
+        st.integers() | TEXTS | st.just("relaybox_apart"),
+    ),
     st.none() | st.binary(max_size=600) | TEXTS.map(str.encode) | st.just(b"relaybox_apart"),
 )
 def test_g66_a_result_of_json_is_the_same_document_again(result: dict[str, Any], body: bytes | None) -> None:
