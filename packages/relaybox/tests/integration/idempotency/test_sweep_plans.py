@@ -82,3 +82,22 @@ async def test_g70_rule_13_a_look_at_all_slots_reads_their_last_bodies_only(
     assert [one["one_by_one"] for one in read] == [0, 0, 0]
     # Each slot's last one; before it empties one, once more. Not one of 20,000.
     assert [one["by_index"] for one in read] == [4, 3, 3]
+
+
+async def test_g70_rule_13_a_look_that_was_planned_when_slots_were_small_reads_no_slot_from_end_to_end(
+    database: Database, superuser: asyncpg.Connection
+) -> None:
+    for slot in range(4):
+        await superuser.execute(f"ALTER TABLE idempotency_bodies_{slot} SET (autovacuum_enabled = off)")
+    await superuser.execute(_BODIES.replace("'k-'", "'small-'").replace("'-1 h'", "'1 h'"), 2)
+    await superuser.execute("ANALYZE idempotency_bodies")
+    async with database.connection() as connection:
+        await connection.fetch("SET plan_cache_mode = force_generic_plan")
+        await connection.fetch(QUERIES["retain_bodies"], 3_600.0)
+        await superuser.execute(_BODIES.replace("'-1 h'", "'1 h'"), LIVE // 4)
+        await connection.fetch("SELECT pg_stat_force_next_flush()")
+        await connection.fetch("BEGIN")
+        await connection.fetch(QUERIES["retain_bodies"], 3_600.0)
+        [read] = await connection.fetch(_READ)
+        await connection.fetch("COMMIT")
+    assert (read["one_by_one"], read["by_index"]) == (0, 3)
