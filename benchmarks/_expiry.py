@@ -25,7 +25,7 @@ _CALM_S: Final = 2.0
 _PAUSE_S: Final = 0.1
 _SECONDS_MAX: Final = 300
 #: A slot in which somebody always reads is given up after so long.
-_SWEEP_S_MAX: Final = 30.0
+_SWEEP_S_MAX: Final = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

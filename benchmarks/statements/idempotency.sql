@@ -33,7 +33,7 @@ SELECT setval('idempotency_turn', $1::int)
 -- Keys and fingerprints are parts of hashes in base64url; rows stand in the order in which they expire.
 INSERT INTO idempotency_cache (key, result, created_at, expires_at)
 SELECT translate(rtrim(encode(substring(hash FOR 20), 'base64'), '='), '+/', '-_'),
-    jsonb_build_object('status', 201, 'fingerprint',
+    jsonb_build_object('~b', true, 'status', 201, 'fingerprint',
         '1.' || translate(rtrim(encode(substring(hash FROM 17), 'base64'), '='), '+/', '-_')),
     expires_at - interval '24 h', expires_at
 FROM generate_series(1, $1::int) AS number,

@@ -37,9 +37,9 @@ REPLAYED_HEADERS: Final = frozenset(
 )
 #: What most answers have; left out, so that a claim takes half the space.
 _USUAL: Final[Mapping[str, str]] = {"content-type": "application/json"}
-#: Names of ours in a stored document; no result has them.
-_TEXT: Final = "relaybox_text"
-_APART: Final = "relaybox_apart"
+#: Names of ours in a stored document; no result has them. Short, as each claim has one: where the body is.
+_TEXT: Final = "~t"
+_APART: Final = "~b"
 _OURS: Final = (_TEXT, _APART)
 _APART_MARK: Final = f'"{_APART}"'
 #: A longer one would make the claim a wide row, which is dear to remove.

@@ -159,9 +159,9 @@ BODIES = {
     "quotes and backslashes": b"\"'\\\\\" \\u0041 \\n \\\\u0000 \\x00 $1 %s {} '; --",
     "an escaped NUL": b"\\u0000",
     "control": bytes(range(1, 32)) + b"\x7f",
-    "our mark": b"relaybox_apart",
-    "our mark in quotes": b'{"relaybox_apart": true, "relaybox_text": "x"}',
-    "our mark, long": b'"relaybox_apart"' * 40,
+    "our mark": b"~b",
+    "our mark in quotes": b'{"~b": true, "~t": "x"}',
+    "our mark, long": b'"~b"' * 200,
     "unicode": "科幻 🚀 \u2028 \ufeff \uffff e\u0301".encode(),
     "NUL": b"\x00",
     "a text with NUL": b"a\x00b",
@@ -188,10 +188,10 @@ async def test_g66_rule_10_every_body_is_claimed_and_found_byte_by_byte(stores: 
 @pytest.mark.parametrize(
     "result",
     [
-        {"a": "relaybox_apart"},
-        {"a": {"relaybox_apart": True, "relaybox_text": "x"}, "body": "empty"},
-        {"a": '"relaybox_apart"', "body": b"text"},
-        {"a": ["relaybox_apart", "relaybox_text"], "body": APART},
+        {"a": "~b"},
+        {"a": {"~b": True, "~t": "x"}, "body": "empty"},
+        {"a": '"~b"', "body": b"text"},
+        {"a": ["~b", "~t"], "body": APART},
     ],
     ids=["a value", "deep", "beside a text", "beside bytes"],
 )
@@ -203,8 +203,8 @@ async def test_g66_our_marks_are_words_like_any_other(stores: Stores, result: di
 
 
 async def test_a_result_that_uses_a_name_of_ours_is_refused(stores: Stores) -> None:
-    with pytest.raises(ValueError, match="relaybox_text"):
-        await stores.one().cache_idempotency_result("k", {"relaybox_text": "x"})
+    with pytest.raises(ValueError, match="~t"):
+        await stores.one().cache_idempotency_result("k", {"~t": "x"})
     assert await claimed(stores) is None
 
 
