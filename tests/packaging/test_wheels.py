@@ -12,7 +12,11 @@ from packaging.requirements import Requirement
 from tests.packaging.conftest import PROJECTS, ROOT, Environment
 
 VERSION = "0.1.0.dev0"
-EXTRAS = {"relaybox-types": set[str](), "relaybox": {"http", "local"}, "relaybox-backend": {"local", "llm"}}
+EXTRAS = {
+    "relaybox-types": set[str](),
+    "relaybox": {"http", "local", "redis"},
+    "relaybox-backend": {"local", "llm"},
+}
 SOURCES = {
     "relaybox-types": "relaybox_types",
     "relaybox": "relaybox",
