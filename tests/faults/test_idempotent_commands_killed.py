@@ -18,15 +18,14 @@ from tests.fixtures.writers import SESSIONS, created
 
 CONTENT = {"title": "雾港", "logline": "雾港来信", "hook": "h", "themes": ["悬疑"], "tone": "cold"}
 COMMAND = {"command_type": "ConfirmStage", "payload": {"stage": "CONCEPT_SELECTION", "content": CONTENT}}
-#: Inbox, event, outbox, claim and answer, and the transactions they are of.
+#: Inbox, event, outbox and claim, which holds the answer, and the transactions they are of.
 OF_KEY = """
     SELECT xmin::text FROM command_inbox WHERE idempotency_key = $1
     UNION ALL SELECT xmin::text FROM domain_events WHERE aggregate_id = $2 AND aggregate_version = 2
     UNION ALL SELECT xmin::text FROM event_outbox WHERE key = $2 AND payload ->> 'version' = '2'
     UNION ALL SELECT xmin::text FROM idempotency_cache WHERE key = $3
-    UNION ALL SELECT xmin::text FROM idempotency_bodies WHERE key = $3
 """
-ROWS = 5
+ROWS = 4
 
 
 @pytest.mark.parametrize("done", [False, True], ids=["undone", "done"])
@@ -121,6 +120,7 @@ async def transactions(connection: asyncpg.Connection, session: str, key: str) -
 
 
 async def answer_of(connection: asyncpg.Connection, key: str) -> bytes | None:
-    return await connection.fetchval(
-        "SELECT body FROM idempotency_bodies WHERE key = $1", row_key(key, "writer")
+    text: str | None = await connection.fetchval(
+        "SELECT result ->> '~t' FROM idempotency_cache WHERE key = $1", row_key(key, "writer")
     )
+    return None if text is None else text.encode()
