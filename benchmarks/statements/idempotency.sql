@@ -32,7 +32,7 @@ SELECT setval('idempotency_turn', $1::int)
 -- $1 claims as the library writes them, kept for 24 hours, the last until $3 hours from now; $2 tells them apart.
 -- Keys and fingerprints are parts of hashes in base64url; rows stand in the order in which they expire.
 INSERT INTO idempotency_cache (key, result, created_at, expires_at)
-SELECT translate(rtrim(encode(substring(hash FOR 20), 'base64'), '='), '+/', '-_'),
+SELECT translate(rtrim(encode(substring(hash FOR 16), 'base64'), '='), '+/', '-_'),
     jsonb_build_object('~b', true, 'status', 201, 'fingerprint',
         '1.' || translate(rtrim(encode(substring(hash FROM 17), 'base64'), '='), '+/', '-_')),
     expires_at - interval '24 h', expires_at

@@ -31,8 +31,8 @@ _ESCAPED: Final = re.compile(r"\\(.)")
 #: What nearly all clients send; a comma would be two values that a proxy has joined.
 _BARE: Final = re.compile(r"[\x21\x23-\x2b\x2d-\x7e]+")
 _GENERATED_CHARS: Final = 32
-#: 160 bits: enough never to meet by chance, and a fifth less index than the whole digest.
-_STORED_BYTES: Final = 20
+#: 128 bits: enough never to meet by chance, and half the index of a whole digest.
+_STORED_BYTES: Final = 16
 _SALT_BYTES_MAX: Final = 64
 _FINGERPRINT_BYTES: Final = 16
 #: Goes with every fingerprint, so that a change of what counts does not turn retries into refusals.
@@ -79,7 +79,7 @@ def scope_of(issuer: str, subject: str) -> str:
 
 
 def stored_key(scope: str, key: str, secret: SecretStr | None) -> str:
-    """What stands in ``idempotency_cache.key``: a keyed hash of principal and key, 27 characters."""
+    """What stands in ``idempotency_cache.key``: a keyed hash of principal and key, 22 characters."""
     salt = secret.get_secret_value().encode() if secret else b""
     if len(salt) > _SALT_BYTES_MAX:
         salt = hashlib.blake2b(salt).digest()
