@@ -28,6 +28,7 @@ from relaybox.idempotency import (
     replay_of,
     scope_of,
     seconds_of,
+    sorted_query,
     stored_key,
 )
 from relaybox.settings import IdempotencySettings
@@ -239,7 +240,7 @@ class Exchange:
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         is_json = media_type == "application/json" or media_type.endswith("+json")
         body: Any = await request.body() if is_json else self._digest.hexdigest()
-        query = "&".join(sorted(self.scope["query_string"].decode("latin-1").split("&")))
+        query = sorted_query(self.scope["query_string"])
         path = f"{self.scope['path']}?{query}" if query else self.scope["path"]
         return generate_key_from_request(self.scope["method"], path, body, scope)
 

@@ -28,6 +28,7 @@ from relaybox.idempotency._keys import (
     lock_number,
     parse_key,
     scope_of,
+    sorted_query,
     stored_key,
 )
 from relaybox.idempotency._service import (
@@ -71,6 +72,7 @@ __all__ = (
     "result_of",
     "scope_of",
     "seconds_of",
+    "sorted_query",
     "stored_from",
     "stored_key",
     "sweep",

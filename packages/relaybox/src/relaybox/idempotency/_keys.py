@@ -19,6 +19,7 @@ __all__ = (
     "lock_number",
     "parse_key",
     "scope_of",
+    "sorted_query",
     "stored_key",
 )
 
@@ -92,14 +93,18 @@ def lock_number(stored: str) -> int:
     return int.from_bytes(hashlib.blake2b(stored.encode(), digest_size=8).digest(), signed=True)
 
 
+def sorted_query(query: bytes) -> str:
+    """*query* with its pairs in order: theirs is no part of what a request is."""
+    return b"&".join(sorted(query.split(b"&"))).decode("latin-1")
+
+
 def fingerprint_of(method: str, path: str, query: bytes, content_type: str, body_digest: bytes) -> str:
     """What a request is, for telling a retry from another request under the same key (G62).
 
     Method, path, sorted query, content type without its parameters, and the exact bytes of the body.
     """
-    pairs = b"&".join(sorted(query.split(b"&"))).decode("latin-1")
     media_type = content_type.partition(";")[0].strip().lower()
-    parts = _joined((method, path, pairs, media_type)) + body_digest
+    parts = _joined((method, path, sorted_query(query), media_type)) + body_digest
     return f"{_FINGERPRINT_VERSION}.{_text(hashlib.sha256(parts).digest()[:_FINGERPRINT_BYTES])}"
 
 
