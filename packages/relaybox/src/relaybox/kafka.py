@@ -1,10 +1,29 @@
-"""What Kafka's client complains of, in a sentence that names the setting to check."""
+"""What Kafka says: complaints in a sentence that names the setting to check, and answers come too early."""
 
-from typing import Final
+import time
+from collections.abc import Callable
+from threading import Event
+from typing import Final, TypeVar
 
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
-__all__ = ("Complaints", "settings_to_check")
+__all__ = ("Complaints", "once_settled", "settings_to_check")
+
+T = TypeVar("T")
+#: A topic that was made is there before every broker has heard of it, and before its leaders know that they
+#: are; a leader that has changed looks the same.
+_UNSETTLED: Final = frozenset(
+    {
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001 - librdkafka's local codes are spelled so
+        KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001
+    }
+)
+_SETTLE_PAUSE_S: Final = 0.05
 
 #: What stands in librdkafka's words, and which settings that is about; the first that fits counts.
 _SIGNS: Final = (
@@ -53,6 +72,23 @@ class Complaints:
             self._told = error
         what = settings_to_check(self.reason)
         return f"Kafka cannot be reached at {self._where}: {self.reason}; check {what}"
+
+
+def once_settled(ask: Callable[[], T], give_up_at_s: Callable[[], float]) -> T:
+    """What *ask* answers, asked again while the brokers have yet to hear of a topic that was just made.
+
+    Blocking. *give_up_at_s* is a time of ``time.monotonic()``, which may change meanwhile.
+
+    Raises:
+        KafkaException: it is still unsettled by then, or *ask* failed in another way.
+    """
+    while True:
+        try:
+            return ask()
+        except KafkaException as error:
+            if error.args[0].code() not in _UNSETTLED or time.monotonic() >= give_up_at_s():
+                raise
+        Event().wait(_SETTLE_PAUSE_S)
 
 
 def settings_to_check(reason: str) -> str:

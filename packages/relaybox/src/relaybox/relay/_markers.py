@@ -9,6 +9,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
+from relaybox.kafka import once_settled
 from relaybox.relay._errors import LinkDown
 from relaybox.relay._link import Report, link_faults
 
@@ -127,9 +128,7 @@ class Markers:
         while left:
             ends: list[TopicPartition] = []
             for lane in left:
-                first, end = consumer.get_watermark_offsets(
-                    TopicPartition(self.topic, lane), timeout=self._answer_s()
-                )
+                first, end = self._bounds(consumer, lane)
                 ends.append(TopicPartition(self.topic, lane, max(first, end - look_back)))
                 if end - look_back <= first:
                     left = [other for other in left if other != lane]
@@ -137,6 +136,15 @@ class Markers:
             left = [lane for lane in left if lane not in found]
             look_back *= 16
         return found
+
+    def _bounds(self, consumer: Consumer, lane: int) -> tuple[int, int]:
+        """The first offset of *lane*'s partition, which may be a moment old, and the one after its last."""
+        place = TopicPartition(self.topic, lane)
+        until_s = time.monotonic() + self._answer_s()
+        return once_settled(
+            lambda: consumer.get_watermark_offsets(place, timeout=self._answer_s()),
+            lambda: min(until_s, self._deadline()),
+        )
 
     def _last_of(self, consumer: Consumer, starts: Sequence[TopicPartition]) -> dict[int, UUID]:
         """The last record of each partition from *starts* on."""

@@ -167,6 +167,12 @@ async def test_g27_a_relay_that_stops_waits_for_no_marker(
         kafka_server.resume()
 
 
+async def test_a_control_topic_that_is_only_being_made_is_no_broker_that_is_away(markers: Markers) -> None:
+    reading = asyncio.create_task(asyncio.to_thread(markers.read, range(8)))
+    await asyncio.to_thread(markers.ensure, range(8))
+    assert await reading == {}
+
+
 async def test_g31_nothing_is_committed_that_is_not_claimed(
     connection: DedicatedConnection,
     kafka_settings: KafkaSettings,
