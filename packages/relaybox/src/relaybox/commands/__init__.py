@@ -1,6 +1,6 @@
 """Commands: declared by a domain, decided by pure functions, taken in one transaction."""
 
-from relaybox.commands._decide import Caller, CommandResult, Keyed, Request
+from relaybox.commands._decide import Caller, CommandResult, Keyed, Request, metadata_of
 from relaybox.commands._domain import Aggregate, Domain, SnapshotQueries
 from relaybox.commands._errors import (
     AggregateNotFound,
@@ -11,8 +11,10 @@ from relaybox.commands._errors import (
     PayloadInvalid,
     StaleVersion,
     UnknownCommand,
+    VersionGap,
 )
 from relaybox.commands._facts import Events, EventType, Fact, Settlement
+from relaybox.commands._record_facts import TakenCommand, record_facts, settle_command
 from relaybox.commands._service import AggregateView, CommandService
 
 __all__ = (
@@ -36,5 +38,10 @@ __all__ = (
     "Settlement",
     "SnapshotQueries",
     "StaleVersion",
+    "TakenCommand",
     "UnknownCommand",
+    "VersionGap",
+    "metadata_of",
+    "record_facts",
+    "settle_command",
 )

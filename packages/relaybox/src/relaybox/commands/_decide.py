@@ -28,7 +28,9 @@ __all__ = (
     "Request",
     "check_owner",
     "decide",
+    "document_of",
     "loaded_from_row",
+    "metadata_of",
 )
 
 _EVENTS_MAX: Final = 100
@@ -169,7 +171,7 @@ def decide(domain: Domain[Any], request: Request, loaded: Loaded | None, outbox:
         check_owner(request, loaded.owner)
     handler = domain.handler(request.command_type, internal=caller.internal, creates=request.creates)
     command = _parse(handler, request)
-    document = _document(request)
+    document = document_of(request.command_type, request.payload)
     state = _state(domain, request, loaded)
     if loaded is not None and (pending := loaded.pending.get(request.command_type)):
         raise DuplicateCommand(UUID(pending))
@@ -197,19 +199,22 @@ def _parse(handler: Handler[Any], request: Request) -> BaseModel:
         raise PayloadInvalid(request.command_type, described(problems, "payload")) from None
 
 
-def _document(request: Request) -> str:
-    """The payload as JSON that PostgreSQL can store.
+def document_of(command_type: str, payload: Mapping[str, Any]) -> str:
+    """A command's payload as JSON that PostgreSQL can store.
 
     What it cannot is refused here, before it meets the commands of others in one statement.
+
+    Raises:
+        PayloadInvalid: it is not JSON, or holds the NUL character.
     """
     try:
-        document = to_json(request.payload)
+        document = to_json(payload)
     except ValueError:
         detail = Detail(field="payload", message="is not JSON, or too deep")
-        raise PayloadInvalid(request.command_type, [detail]) from None
+        raise PayloadInvalid(command_type, [detail]) from None
     if holds_nul(document):
         detail = Detail(field="payload", message="must not contain the NUL character (U+0000)")
-        raise PayloadInvalid(request.command_type, [detail])
+        raise PayloadInvalid(command_type, [detail])
     return document.decode()
 
 
@@ -274,18 +279,21 @@ def _envelope(
         correlation_id=request.caller.correlation_id or request.command_id,
         causation_id=cause,
         payload=dict(fact.payload),
-        metadata=_metadata(request),
+        metadata=metadata_of(request.caller, request.command_id),
         actor_id=request.caller.actor,
         target_type=domain.target_type,
     )
 
 
-def _metadata(request: Request) -> dict[str, Any]:
-    caller = request.caller
+def metadata_of(caller: Caller, command_id: UUID | None) -> dict[str, Any]:
+    """The ``metadata`` of every event that *caller* causes: who, through which part, for which command, when.
+
+    What is not known is left out.
+    """
     known = {
         "user_id": caller.actor,
         "source_service": caller.source_service,
-        "command_id": str(request.command_id),
+        "command_id": None if command_id is None else str(command_id),
         "request_id": caller.request_id,
         "timestamp": datetime.now(UTC).isoformat(),
         "traceparent": caller.traceparent,

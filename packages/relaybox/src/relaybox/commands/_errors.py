@@ -9,6 +9,7 @@
         ├── PayloadInvalid       the payload does not fit the command
         ├── DuplicateCommand     the same command is still pending; has the pending one's id
         ├── StaleVersion         the aggregate has moved on from ``expected_version``
+        ├── VersionGap           facts are not the next of their aggregate
         ├── ConstraintViolated   a constraint of the domain's own table says no
         └── CommandRefused       the aggregate's rules say no; domains derive from it
 """
@@ -28,6 +29,7 @@ __all__ = (
     "PayloadInvalid",
     "StaleVersion",
     "UnknownCommand",
+    "VersionGap",
 )
 
 
@@ -84,6 +86,18 @@ class StaleVersion(CommandError):
     def __init__(self, expected: int, actual: int) -> None:
         self.actual = actual
         super().__init__(f"expected_version is {expected}, the version is {actual}; read the state again")
+
+
+class VersionGap(CommandError):
+    """Raised when facts would leave a hole in the stream of an aggregate: a mistake of who counted."""
+
+    error_code = "VERSION_GAP"
+
+    def __init__(self, aggregate_type: str, aggregate_id: str, version: int) -> None:
+        super().__init__(
+            f"there is no version {version - 1} of {aggregate_type} {aggregate_id!r} before {version}; "
+            "lock the aggregate, read its version and count on from it"
+        )
 
 
 class ConstraintViolated(CommandError):

@@ -22,7 +22,7 @@ from relaybox.db import (
 from relaybox.errors import Detail
 from relaybox.idempotency import Stored, make_room, parted, result_of, stored_from
 
-__all__ = ("Found", "Statements")
+__all__ = ("Found", "Statements", "named_refusals")
 
 #: Indexes on which two commands meet that raced for one aggregate; any other belongs to the domain.
 _RACE_CONSTRAINTS: Final = frozenset(
@@ -105,7 +105,7 @@ class Statements:
             PayloadInvalid: one of them holds what PostgreSQL cannot store.
         """
         text = self.create_text if creates else self.advance_text
-        with map_database_errors(), _named_refusals(decisions[0].request.command_type):
+        with map_database_errors(), named_refusals(decisions[0].request.command_type):
             rows = await executor.fetch(text, *_arguments(decisions), *self._claims(decisions))
         return {row["id"] for row in rows}
 
@@ -124,7 +124,8 @@ class Statements:
 
 
 @contextmanager
-def _named_refusals(command_type: str) -> Generator[None]:
+def named_refusals(command_type: str) -> Generator[None]:
+    """Turn what PostgreSQL refuses of *command_type* into the errors of this package."""
     try:
         yield
     except Exception as error:

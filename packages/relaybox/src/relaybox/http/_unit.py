@@ -48,6 +48,8 @@ class UnitOfWork(Generic[P]):
 
     db: AsyncSession
     principal: P
+    #: The client's idempotency key, as :class:`relaybox.commands.TakenCommand` takes it; null without one.
+    key: str | None = None
 
 
 def unit_of_work(
@@ -82,6 +84,6 @@ def unit_of_work(
             await exchange.begin_unit(_UnitStore(db, settings=known), claim)
         # The exchange commits and closes; here what the endpoint meets gets a name, and with it an answer.
         with map_database_errors():
-            yield UnitOfWork(db=db, principal=who)
+            yield UnitOfWork(db=db, principal=who, key=claim and claim.key)
 
     return begin

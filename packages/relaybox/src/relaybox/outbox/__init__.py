@@ -1,6 +1,6 @@
 """The outbox: events written with their cause, the hint that there are some, and how old ones leave."""
 
-from relaybox.outbox._append import EventIncomplete, admit_event, save_to_outbox
+from relaybox.outbox._append import EventIncomplete, admit_envelope, admit_event, save_to_outbox
 from relaybox.outbox._listener import Listener
 from relaybox.outbox._notifier import OUTBOX_CHANNEL, Notifier, note_for_commit
 from relaybox.outbox._retention import RetentionStep, retain
@@ -22,6 +22,7 @@ __all__ = (
     "OutboxSettings",
     "RetentionStep",
     "TopicUndeclared",
+    "admit_envelope",
     "admit_event",
     "fits_attribute",
     "note_for_commit",

@@ -120,3 +120,18 @@ async def test_two_middlewares_are_one(shop: Shop, database: Database) -> None:
     assert first.status_code == 201
     assert again.headers.get_list("idempotent-replayed") == ["true"]
     assert "idempotency-status" not in again.headers
+
+
+async def test_the_clients_key_is_the_units(database: Database) -> None:
+    app = FastAPI()
+    app.add_middleware(IdempotencyMiddleware)
+    unit = unit_of_work(database, who)
+
+    @app.post("/key")
+    async def key(unit: Annotated[UnitOfWork[str], Depends(unit)]) -> str | None:
+        return unit.key
+
+    _ = key
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        assert (await client.post("/key", headers={"Idempotency-Key": '"k"'})).json() == "k"
+        assert (await client.post("/key")).json() is None

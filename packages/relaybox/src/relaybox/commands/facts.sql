@@ -1,0 +1,53 @@
+-- name: record_facts
+-- A command, if there is one, its facts and their outbox rows: all of it or none, in one statement. It comes back
+-- with what stands in the way: the same command, pending, or an aggregate whose version before the first one given is
+-- missing; then nothing was written. A version that is taken fails by the constraint. The scalar subquery keeps the
+-- planner, which takes every function for 100 rows, from reading all events for a join.
+WITH fact AS (
+    SELECT event_id, topic, envelope::jsonb AS envelope, position
+    FROM unnest($7::uuid[], $8::text[], $9::text[]) WITH ORDINALITY AS fact (event_id, topic, envelope, position)
+),
+pending AS (
+    SELECT inbox.id FROM command_inbox AS inbox
+    WHERE inbox.session_id = $2::uuid AND inbox.command_type = $3::text AND inbox.status IN ('RECEIVED', 'PROCESSING')
+        AND $5::command_status IN ('RECEIVED', 'PROCESSING')
+),
+gap AS (
+    SELECT aggregate_type, aggregate_id, version
+    FROM unnest($10::text[], $11::text[], $12::int[]) AS first (aggregate_type, aggregate_id, version)
+    WHERE version > 1 AND (
+        SELECT last.id FROM domain_events AS last
+        WHERE last.aggregate_type = first.aggregate_type AND last.aggregate_id = first.aggregate_id
+            AND last.aggregate_version = first.version - 1
+    ) IS NULL
+    LIMIT 1
+),
+free AS (
+    SELECT WHERE NOT EXISTS (SELECT FROM pending) AND NOT EXISTS (SELECT FROM gap)
+),
+inbox AS (
+    INSERT INTO command_inbox (id, session_id, command_type, payload, status, idempotency_key)
+    SELECT $1::uuid, $2::uuid, $3::text, $4::text::jsonb, $5::command_status, $6::text FROM free WHERE $1 IS NOT NULL
+),
+events AS (
+    INSERT INTO domain_events (event_id, correlation_id, causation_id, event_type, event_version,
+        aggregate_type, aggregate_id, aggregate_version, payload, metadata)
+    SELECT event_id, (envelope ->> 'correlation_id')::uuid, (envelope ->> 'causation_id')::uuid,
+        envelope ->> 'event_type', (envelope ->> 'event_version')::int,
+        envelope ->> 'aggregate_type', envelope ->> 'aggregate_id', (envelope ->> 'version')::int,
+        envelope -> 'payload', envelope -> 'metadata'
+    FROM fact, free ORDER BY position
+),
+outbox AS (
+    INSERT INTO event_outbox (topic, key, payload)
+    SELECT topic, envelope ->> 'aggregate_id', envelope FROM fact, free ORDER BY position
+)
+SELECT id AS duplicate_id, NULL AS aggregate_type, NULL AS aggregate_id, NULL AS version FROM pending
+UNION ALL
+SELECT NULL, aggregate_type, aggregate_id, version FROM gap
+
+-- name: settle_command
+-- The end of a command that still waits. No row: it has ended already.
+UPDATE command_inbox SET status = $2, error_data = $3::text::jsonb
+WHERE id = $1 AND status IN ('RECEIVED', 'PROCESSING')
+RETURNING id
