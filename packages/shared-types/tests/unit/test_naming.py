@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from relaybox_types.naming import EventNameInvalid, OfficialVerb, check_event_name
+from relaybox_types.naming import EventNameInvalid, OfficialVerb, check_dotted_name, check_event_name
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,37 @@ def test_a_name_that_breaks_the_rule_is_refused_with_the_reason_and_the_rule(nam
         check_event_name(name)
     assert reason in str(refused.value)
     assert "<Domain>.<AggregateRoot>[.<SubAggregate>].<ActionInPastTense>" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["node.created", "study.pgn_imported", "study.chapter.move_added", "a.b2.c_.d", "n." + "x" * 198]
+)
+def test_a_dotted_name_of_two_to_four_parts_in_lower_case_is_returned(name: str) -> None:
+    assert check_dotted_name(name) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("node", "has 1 parts instead of 2 to 4"),
+        ("a.b.c.d.e", "has 5 parts"),
+        ("node..created", "has a part '' that is not in lower case"),
+        ("Node.created", "'Node' that is not in lower case"),
+        ("node.2created", "'2created'"),
+        ("node._created", "'_created'"),
+        ("node.pgn-imported", "'pgn-imported'"),
+        ("node.créated", "'créated'"),
+        ("node.created\n", "is not in lower case"),
+        ("n." + "x" * 199, "is longer than 200 characters"),
+    ],
+)
+def test_a_dotted_name_that_breaks_its_rule_is_refused_with_the_reason_and_the_rule(
+    name: str, reason: str
+) -> None:
+    with pytest.raises(EventNameInvalid) as refused:
+        check_dotted_name(name)
+    assert reason in str(refused.value)
+    assert "<aggregate>[.<part>[.<part>]].<action_in_past_tense>" in str(refused.value)
 
 
 @pytest.mark.parametrize("action", ["Delete", "stageCreated", "Too.Many.Created"])

@@ -105,8 +105,11 @@ class Domain(Generic[A]):
         topic: str = "domain-events",
         target_type: EventTarget = EventTarget.OTHER,
         snapshots: SnapshotQueries | None = None,
+        naming: Callable[[str], str] = check_event_name,
     ) -> None:
+        """*naming*: what the domain's event names must keep, which raises ``EventNameInvalid``."""
         self.name = name
+        self._naming = naming
         self.aggregate = aggregate
         self.aggregate_type = aggregate_type
         self.topic = topic
@@ -122,9 +125,9 @@ class Domain(Generic[A]):
         """Declare an event ``<domain name>.<action>``.
 
         Raises:
-            EventNameInvalid: the name breaks the naming rule.
+            EventNameInvalid: the name breaks the domain's naming rule.
         """
-        return EventType(check_event_name(f"{self.name}.{action}"), version)
+        return EventType(self._naming(f"{self.name}.{action}"), version)
 
     @overload
     def command(self, decide: Decider[A, C], /) -> Decider[A, C]: ...

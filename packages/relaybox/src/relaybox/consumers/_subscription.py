@@ -59,20 +59,22 @@ class Subscription:
         await self.handler(event, unit)
 
 
-def subscribe(*event_types: str, group: str) -> Callable[[Handler], Subscription]:
-    """Declare the decorated function as *group*'s handler of *event_types*.
+def subscribe(
+    *event_types: str, group: str, naming: Callable[[str], str] = check_event_name
+) -> Callable[[Handler], Subscription]:
+    """Declare the decorated function as *group*'s handler of *event_types*, whose domain declares *naming*.
 
     Nothing is registered anywhere: give the result to a :class:`~relaybox.consumers.Consumer`.
 
     Raises:
-        EventNameInvalid: an event type breaks the naming rule (G09).
+        EventNameInvalid: an event type breaks *naming* (G09).
         SubscriptionInvalid: no event type, or a group name that is empty or too long.
     """
     if not event_types:
         raise SubscriptionInvalid("a subscription without an event type hears nothing; name at least one")
     if not 1 <= len(group) <= _GROUP_CHARACTERS_MAX:
         raise SubscriptionInvalid(f"group {group[:40]!r} must have 1 to {_GROUP_CHARACTERS_MAX} characters")
-    types = frozenset(check_event_name(name) for name in event_types)
+    types = frozenset(naming(name) for name in event_types)
 
     def declare(handler: Handler) -> Subscription:
         return Subscription(event_types=types, group=group, handler=handler)

@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Final, TypeVar
@@ -50,6 +50,7 @@ from relaybox.idempotency import (
     ResponseNotKept,
 )
 from relaybox.outbox import MessageTooLarge
+from relaybox.tasks import fetch_task
 from relaybox.telemetry import current_traceparent
 
 __all__ = (
@@ -201,14 +202,10 @@ def _add_commands(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> N
 def _add_lookups(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> None:
     authenticated = Depends(bearer(backbone.verifier))
 
-    async def look_up(query: str, session_id: str, one: str, principal: Principal) -> Mapping[str, Any]:
-        aggregate_id, one_id = id_of(session_id), id_of(one)
+    async def owned(session_id: str, principal: Principal) -> UUID:
+        aggregate_id = id_of(session_id)
         await backbone.commands.read(domain, aggregate_id, actor=principal.subject)
-        async with backbone.database.connection() as connection:
-            rows = await connection.fetch(_SQL[query], one_id, aggregate_id)
-        if not rows:
-            raise AggregateNotFound(one_id)
-        return rows[0]
+        return aggregate_id
 
     @router.get(
         "/{session_id}/commands/{command_id}",
@@ -218,14 +215,19 @@ def _add_lookups(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> No
     async def command_state(
         session_id: Id, command_id: Id, principal: Annotated[Principal, authenticated]
     ) -> CommandState:
-        row = await look_up("command", session_id, command_id, principal)
+        one_id, aggregate_id = id_of(command_id), await owned(session_id, principal)
+        async with backbone.database.connection() as connection:
+            rows = await connection.fetch(_SQL["command"], one_id, aggregate_id)
+        if not rows:
+            raise AggregateNotFound(one_id)
+        [row] = rows
         return CommandState(
             command_id=row["id"],
             command_type=row["command_type"],
             status=row["status"],
             created_at=row["created_at"],
             task_id=row["task_id"],
-            error=_document(row["error"]),
+            error=None if row["error"] is None else from_json(row["error"]),
         )
 
     @router.get(
@@ -236,16 +238,20 @@ def _add_lookups(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> No
     async def task_state(
         session_id: Id, task_id: Id, principal: Annotated[Principal, authenticated]
     ) -> TaskState:
-        row = await look_up("task", session_id, task_id, principal)
+        one_id, aggregate_id = id_of(task_id), await owned(session_id, principal)
+        async with backbone.database.connection() as connection:
+            task = await fetch_task(connection, one_id)
+        if task is None or task.aggregate_id != aggregate_id:
+            raise AggregateNotFound(one_id)
         return TaskState(
-            task_id=row["id"],
-            task_type=row["task_type"],
-            status=row["status"],
-            progress=float(row["progress"]),
-            created_at=row["created_at"],
-            updated_at=row["updated_at"],
-            result=_document(row["result"]),
-            error=_document(row["error"]),
+            task_id=task.id,
+            task_type=task.task_type,
+            status=task.status,
+            progress=float(task.progress),
+            created_at=task.created_at,
+            updated_at=task.updated_at,
+            result=task.result_data,
+            error=task.error_data,
         )
 
     _ = command_state, task_state
@@ -345,7 +351,3 @@ def _correlation_of(request: Request) -> UUID | None:
 
 def _hash(ticket: str) -> bytes:
     return hashlib.sha256(ticket.encode()).digest()
-
-
-def _document(text: str | None) -> dict[str, Any] | None:
-    return None if text is None else from_json(text)

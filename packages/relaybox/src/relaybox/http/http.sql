@@ -7,13 +7,6 @@ SELECT inbox.id, inbox.command_type, inbox.status::text AS status, inbox.created
 FROM command_inbox AS inbox
 WHERE inbox.id = $1 AND inbox.session_id = $2
 
--- name: task
--- One task of an aggregate.
-SELECT id, task_type, status::text AS status, progress, created_at, updated_at,
-    result_data::text AS result, error_data::text AS error
-FROM async_tasks
-WHERE id = $1 AND aggregate_id = $2
-
 -- name: open_tasks
 -- What is being worked on for an aggregate, for its live stream.
 SELECT id, task_type, status::text AS status, progress

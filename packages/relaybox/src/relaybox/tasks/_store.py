@@ -6,16 +6,19 @@ from typing import Any, Final
 from uuid import UUID
 
 from pydantic_core import from_json, to_json
+from relaybox_types.rows import AsyncTask
 
 from relaybox.db import Executor, load_queries
 from relaybox.tasks._errors import TaskLost
 from relaybox.tasks._task import Fence, Task
 
 __all__ = (
+    "cancel_task",
     "claim_tasks",
     "complete_task",
     "create_task",
     "fail_task",
+    "fetch_task",
     "postpone_task",
     "release_task",
     "renew_leases",
@@ -43,6 +46,24 @@ async def create_task(
     """
     rows = await executor.fetch(_SQL["create_task"], task_type, command_id, aggregate_id, _json(input_data))
     return rows[0]["id"] if rows else None
+
+
+async def fetch_task(executor: Executor, task_id: UUID) -> AsyncTask | None:
+    """The task as it stands; None when there is none. Who may see it is for the caller to say."""
+    rows = await executor.fetch(_SQL["fetch_task"], task_id)
+    if not rows:
+        return None
+    documents = {name: _document(rows[0][name]) for name in ("input_data", "result_data", "error_data")}
+    return AsyncTask.model_validate({**rows[0], **documents})
+
+
+async def cancel_task(executor: Executor, task_id: UUID) -> bool:
+    """End the task without a result, inside the caller's transaction; False when it has ended already.
+
+    Its worker, if it has one, learns of it by its next write, which is refused (G43). Its command still
+    waits: :func:`relaybox.commands.settle_command` ends that.
+    """
+    return bool(await executor.fetch(_SQL["cancel_task"], task_id))
 
 
 async def complete_task(executor: Executor, fence: Fence, *, result: Mapping[str, Any]) -> None:
@@ -109,19 +130,22 @@ def _json(document: Mapping[str, Any]) -> str:
     return to_json(document).decode()
 
 
+def _document(text: str | None) -> dict[str, Any] | None:
+    return None if text is None else from_json(text)
+
+
 def _still_held(rows: Sequence[Mapping[str, Any]], fence: Fence) -> None:
     if not rows:
         raise TaskLost(fence.task_id)
 
 
 def _task(row: Mapping[str, Any]) -> Task:
-    document = row["input_data"]
     return Task(
         id=row["id"],
         task_type=row["task_type"],
         command_id=row["triggered_by_command_id"],
         aggregate_id=row["aggregate_id"],
-        input_data={} if document is None else from_json(document),
+        input_data=_document(row["input_data"]) or {},
         progress=row["progress"],
         attempts=row["attempts"],
         lease_token=row["lease_token"],

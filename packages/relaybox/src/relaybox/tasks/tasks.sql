@@ -25,6 +25,20 @@ WHERE task.id = due.id
 RETURNING task.id, task.task_type, task.triggered_by_command_id, task.aggregate_id, task.input_data::text AS input_data,
     task.progress, task.attempts, task.lease_token
 
+-- name: cancel_task
+-- Nobody wants the result any more: whoever holds the task loses it. No row: it has ended already.
+UPDATE async_tasks SET status = 'CANCELLED', lease_until = NULL, lease_token = NULL
+WHERE id = $1 AND status IN ('PENDING', 'RUNNING')
+RETURNING id
+
+-- name: fetch_task
+-- One task as it stands.
+SELECT id, task_type, triggered_by_command_id, aggregate_id, status::text AS status, progress,
+    input_data::text AS input_data, result_data::text AS result_data, error_data::text AS error_data,
+    attempts, lease_until, lease_token, created_at, updated_at
+FROM async_tasks
+WHERE id = $1
+
 -- name: renew_leases
 -- Prolong the leases still held; what comes back is lost to somebody else, or cancelled. A task that its
 -- worker has just ended is neither: the worker may still have something to tell.

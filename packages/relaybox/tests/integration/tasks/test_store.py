@@ -4,11 +4,25 @@ from decimal import Decimal
 from uuid import uuid4
 
 import pytest
+from relaybox.commands import TakenCommand, record_facts, settle_command
 from relaybox.db import Database, executor_of
-from relaybox.tasks import Fence, TaskLost, complete_task, create_task, fail_task
+from relaybox.tasks import (
+    Fence,
+    Progress,
+    RunnerMoment,
+    Task,
+    TaskLost,
+    cancel_task,
+    complete_task,
+    create_task,
+    fail_task,
+    fetch_task,
+)
 from relaybox.tasks._store import claim_tasks, release_task, renew_leases, report_progress
+from relaybox_types.enums import CommandStatus, TaskStatus
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tests.fixtures.publishing import an_event
 from tests.fixtures.task_rows import TASK_TYPE, add_command, add_task, cancel, let_lease_run_out, task_row
 
 
@@ -153,3 +167,80 @@ async def test_a_result_that_is_refused_takes_the_transaction_with_it(database: 
     async with database.connection() as connection:
         status = await connection.fetchval("SELECT status FROM command_inbox WHERE id = $1", command_id)
     assert status == "RECEIVED"
+
+
+async def test_g43_a_cancelled_task_is_taken_by_nobody_and_its_worker_is_refused(database: Database) -> None:
+    waiting, running = await add_task(database), await add_task(database)
+    async with database.connection() as connection:
+        assert await cancel_task(connection, waiting)
+        fence = await claim_one(database)
+        assert fence.task_id == running
+        assert await cancel_task(connection, running)
+        assert not await cancel_task(connection, running)
+        with pytest.raises(TaskLost):
+            await complete_task(connection, fence, result={})
+        assert await claim_tasks(connection, [TASK_TYPE], tasks_max=10, lease_s=60) == []
+    assert {(await task_row(database, one))["status"] for one in (waiting, running)} == {"CANCELLED"}
+
+
+async def test_a_task_is_read_as_it_stands(database: Database) -> None:
+    task_id = await add_task(database)
+    async with database.connection() as connection:
+        waiting = await fetch_task(connection, task_id)
+        await complete_task(connection, await claim_one(database), result={"n": [1]})
+        done = await fetch_task(connection, task_id)
+        assert await fetch_task(connection, uuid4()) is None
+    assert waiting is not None
+    assert (waiting.status, waiting.progress, waiting.input_data) == (TaskStatus.PENDING, 0, {"seed": 7})
+    assert (waiting.result_data, waiting.lease_token) == (None, None)
+    assert done is not None
+    assert (done.id, done.status, done.progress, done.result_data) == (
+        task_id,
+        TaskStatus.COMPLETED,
+        100,
+        {"n": [1]},
+    )
+
+
+async def test_a_command_its_task_and_its_end_are_one_transaction_each(
+    database: Database, start_runner
+) -> None:
+    """From an endpoint to a worker elsewhere: taken with its task; its facts and the end of both together."""
+    command = TakenCommand(
+        command_id=uuid4(),
+        command_type="ImportPgn",
+        aggregate_id=uuid4(),
+        payload={},
+        status=CommandStatus.RECEIVED,
+    )
+
+    async def take(db: AsyncSession) -> None:
+        await record_facts(db, command, [])
+        assert await create_task(
+            executor_of(db),
+            task_type=TASK_TYPE,
+            command_id=command.command_id,
+            aggregate_id=command.aggregate_id,
+            input_data={"games": 500},
+        )
+
+    async def work(task: Task, progress: Progress) -> None:
+        await progress(50)
+        assert (task.aggregate_id, task.input_data) == (command.aggregate_id, {"games": 500})
+
+        async def end(db: AsyncSession) -> None:
+            await record_facts(db, None, [an_event()])
+            await complete_task(executor_of(db), task.fence, result={"studies": 8})
+            assert await settle_command(executor_of(db), command.command_id, CommandStatus.COMPLETED)
+
+        await database.run_in_transaction(end)
+
+    async with start_runner(work) as running:
+        await database.run_in_transaction(take)
+        await running.moments.reached(RunnerMoment.ENDED)
+    async with database.connection() as connection:
+        [row] = await connection.fetch(
+            "SELECT inbox.status AS command, task.status, (SELECT count(*) FROM domain_events) AS facts"
+            " FROM command_inbox AS inbox JOIN async_tasks AS task ON task.triggered_by_command_id = inbox.id"
+        )
+    assert tuple(row) == ("COMPLETED", "COMPLETED", 1)

@@ -8,7 +8,7 @@ from relaybox.commands import Aggregate, CommandService, Domain, Events, Unknown
 from relaybox.db import Database
 from relaybox.outbox import Notifier, OutboxSettings, TopicUndeclared
 from relaybox.settings import PostgresSettings
-from relaybox_types.naming import EventNameInvalid
+from relaybox_types.naming import EventNameInvalid, check_dotted_name
 
 from tests.fixtures.counters import Counter, CreateCounter, Increase, ReportCount, counters, increase
 
@@ -45,6 +45,13 @@ def test_an_event_is_called_like_its_domain_and_makes_facts_with_its_version() -
 def test_g09_a_bad_event_name_is_refused_where_it_is_declared(name: str, action: str) -> None:
     with pytest.raises(EventNameInvalid):
         a_domain(name).event(action)
+
+
+def test_g09_a_domain_may_keep_another_rule_and_no_other_then() -> None:
+    domain = Domain("study", aggregate=Aggregate, aggregate_type="STUDY", naming=check_dotted_name)
+    assert domain.event("chapter.created")().type == "study.chapter.created"
+    with pytest.raises(EventNameInvalid):
+        domain.event("Chapter.Created")
 
 
 def test_a_command_cannot_be_declared_twice() -> None:

@@ -5,7 +5,7 @@ from relaybox.consumers import Consumer, Subscription, SubscriptionInvalid, Unit
 from relaybox.db import Database
 from relaybox.settings import KafkaSettings, PostgresSettings
 from relaybox_types.envelope import EventEnvelope
-from relaybox_types.naming import EventNameInvalid
+from relaybox_types.naming import EventNameInvalid, check_dotted_name
 
 REQUESTED = "Genesis.Session.ConceptGenerationRequested"
 CREATED = "Genesis.Session.Created"
@@ -29,6 +29,14 @@ def test_a_new_consumer_is_one_function() -> None:
 def test_g09_an_event_name_that_breaks_the_rule_is_refused_where_it_is_declared() -> None:
     with pytest.raises(EventNameInvalid):
         subscribe("Genesis.Session.Requesting", group="concept-agent")
+
+
+def test_g09_a_subscription_hears_names_by_the_rule_of_their_domain() -> None:
+    assert subscribe("node.created", group="g", naming=check_dotted_name)(handler).event_types == {
+        "node.created"
+    }
+    with pytest.raises(EventNameInvalid):
+        subscribe(CREATED, group="g", naming=check_dotted_name)
 
 
 @pytest.mark.parametrize(("types", "group"), [((), "g"), ((CREATED,), ""), ((CREATED,), "g" * 201)])
