@@ -13,10 +13,13 @@ from backend.genesis.routes import genesis_router
 from backend.genesis.session import genesis
 from backend.migrations import ALL
 from backend.settings import ApiSettings, ServiceType
+from backend.workspace import WORKSPACE_ANSWERS
+from backend.workspace.routes import workspace_router
 
-__all__ = ("PREFIX", "create_api")
+__all__ = ("PREFIX", "WORKSPACE_PREFIX", "create_api")
 
 PREFIX: Final = "/api/v1/genesis/sessions"
+WORKSPACE_PREFIX: Final = "/api/v1"
 
 
 def create_api() -> FastAPI:
@@ -38,7 +41,9 @@ def create_api() -> FastAPI:
         },
         registry=backbone.registry,
         cors_origins=api.origins(),
+        answers=WORKSPACE_ANSWERS,
     )
     app.add_middleware(IdempotencyMiddleware, registry=backbone.registry)
     app.include_router(genesis_router(backbone), prefix=PREFIX)
+    app.include_router(workspace_router(backbone), prefix=WORKSPACE_PREFIX)
     return app

@@ -1,0 +1,19 @@
+"""The tables of chess studies."""
+
+from pathlib import Path
+
+from alembic import op
+from relaybox.db import run_sql_file
+
+revision = "0002_workspace"
+down_revision = "0001_genesis"
+
+
+def upgrade() -> None:
+    """Create everything."""
+    run_sql_file(op.get_bind(), Path(__file__).with_suffix(".up.sql"))
+
+
+def downgrade() -> None:
+    """Drop everything, data included."""
+    run_sql_file(op.get_bind(), Path(__file__).with_suffix(".down.sql"))

@@ -1,0 +1,226 @@
+"""What every route of a workspace begins with: who asks, what they may do, and the unit of work."""
+
+import base64
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, TypeVar
+from uuid import UUID
+
+from fastapi import Depends, Request
+from pydantic import BaseModel
+from pydantic_core import from_json, to_json
+from relaybox.errors import Detail
+from relaybox.http import (
+    AUTH_ERRORS,
+    BODY_ERRORS,
+    DATABASE_ERRORS,
+    KEY_ERRORS,
+    Backbone,
+    BadHeader,
+    Principal,
+    TokenMissing,
+    UnitOfWork,
+    ValidationFailed,
+    bearer,
+    caller_of,
+    error_responses,
+    read_model,
+    unit_of_work,
+)
+from relaybox_types.workspace import Role
+from starlette.responses import Response
+
+from backend.workspace._errors import (
+    WORKSPACE_ANSWERS,
+    IfMatchMissing,
+    NodeNotFound,
+    RoleMissing,
+    VersionStale,
+)
+from backend.workspace._match import IfMatch, etag
+from backend.workspace._work import ACCESS, Work, read_chain
+from backend.workspace.access import Access, access_of
+
+__all__ = (
+    "MATCH_ERRORS",
+    "PGN_BYTES_MAX",
+    "READ_ERRORS",
+    "WRITE_ERRORS",
+    "Edge",
+    "NodeOf",
+    "Viewer",
+    "body_of",
+    "cursor_of",
+    "documented",
+    "id_in",
+    "if_match",
+    "json_answer",
+    "place_of",
+)
+
+Model = TypeVar("Model", bound=BaseModel)
+
+PGN_BYTES_MAX: Final = 20 * 1024 * 1024
+READ_ERRORS: Final = (*AUTH_ERRORS, NodeNotFound, RoleMissing, *DATABASE_ERRORS)
+MATCH_ERRORS: Final = (IfMatchMissing, VersionStale)
+WRITE_ERRORS: Final = (*READ_ERRORS, *BODY_ERRORS, BadHeader, *KEY_ERRORS)
+
+NodeOf = Callable[[Request], Awaitable[UUID | None]]
+"""Which node a request is about, before its unit of work begins; null for none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Viewer:
+    """Who reads; nobody in particular without a token."""
+
+    subject: str | None
+    #: The link that the request came with.
+    link_id: UUID | None = None
+
+
+def documented(*errors: Any) -> dict[int | str, dict[str, Any]]:
+    """``responses=`` of a route that may raise *errors*."""
+    return error_responses(*errors, answers=WORKSPACE_ANSWERS)
+
+
+def id_in(request: Request, name: str = "node_id") -> UUID:
+    """The id under *name* in the path.
+
+    Raises:
+        NodeNotFound: it is no UUID, and so the id of nothing.
+    """
+    try:
+        return UUID(request.path_params[name])
+    except ValueError:
+        raise NodeNotFound from None
+
+
+class Edge:
+    """Dependencies of the routes, on one backbone."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone = backbone
+        self._bearer = bearer(backbone.verifier)
+
+    async def viewer(self, request: Request) -> Viewer:
+        """Who reads, for a route that is open to everybody; a token that is sent must be good.
+
+        Raises:
+            TokenInvalid, TokenExpired: it is not.
+        """
+        if "authorization" not in request.headers:
+            return Viewer(subject=None)
+        principal = await self._bearer(request)
+        return Viewer(subject=principal.subject)
+
+    async def access(self, node_id: UUID, viewer: Viewer) -> Access:
+        """What *viewer* may do on a node, live or not.
+
+        Raises:
+            TokenMissing: nobody in particular may read it; the same whether it exists or not.
+            NodeNotFound: there is no such node.
+        """
+        async with self.backbone.database.connection() as connection:
+            rows = await connection.fetch(ACCESS["chain"], node_id, viewer.subject, viewer.link_id)
+        if viewer.subject is None and (not rows or access_of(read_chain(rows), None).role is None):
+            if viewer.link_id is None:
+                raise TokenMissing
+            raise NodeNotFound
+        return access_of(read_chain(rows), viewer.subject)
+
+    def reading(
+        self, needed: Role = Role.VIEWER, *, name: str = "node_id"
+    ) -> Callable[..., Awaitable[Access]]:
+        """A dependency: access to the live node under *name* in the path, for who may what *needed* may."""
+
+        async def look(request: Request, viewer: Annotated[Viewer, Depends(self.viewer)]) -> Access:
+            access = await self.access(await self._known(request, viewer, name), viewer)
+            access.require(needed)
+            return access
+
+        return look
+
+    async def _known(self, request: Request, viewer: Viewer, name: str) -> UUID:
+        try:
+            return id_in(request, name)
+        except NodeNotFound:
+            if viewer.subject is None and viewer.link_id is None:
+                raise TokenMissing from None
+            raise
+
+    def writing(
+        self, needed: Role | None = None, *, node: NodeOf | str = "node_id", live: bool = True
+    ) -> Callable[..., AsyncGenerator[UnitOfWork[Principal]]]:
+        """A dependency: the unit of work, for who may do what *needed* may to a node; null for anybody.
+
+        *node* is the name of its id in the path, or says which one it is. It is looked at before a key is
+        answered again (G68); whoever writes looks again under a lock. *live*: the node is not in the bin.
+        """
+        authenticated = self._bearer
+
+        async def entitled(
+            request: Request, principal: Annotated[Principal, Depends(authenticated)]
+        ) -> Principal:
+            if needed is None:
+                return principal
+            node_id = id_in(request, node) if isinstance(node, str) else await node(request)
+            if node_id is not None:
+                viewer = Viewer(subject=principal.subject)
+                access = await self.access(node_id, viewer)
+                (access.require if live else access.require_role)(needed)
+            return principal
+
+        return unit_of_work(self.backbone.database, entitled)
+
+    def work(self, request: Request, unit: UnitOfWork[Principal]) -> Work:
+        """A command of this request in its unit of work."""
+        return Work(unit.db, caller_of(request, unit.principal, self.backbone.service), key=unit.key)
+
+
+def if_match(request: Request) -> IfMatch:
+    """The version that a request is meant for."""
+    return IfMatch.parse(request.headers.get("if-match"))
+
+
+async def body_of(request: Request, model: type[Model]) -> Model:
+    """The request's body as a *model*; read once, however many ask: who may pass can depend on it.
+
+    Raises:
+        HttpError: see :func:`relaybox.http.read_model`.
+    """
+    held: Any = getattr(request.state, "body", None)
+    if not isinstance(held, model):
+        held = request.state.body = await read_model(request, model)
+    return held
+
+
+def json_answer(
+    status: int, body: bytes | object, *, version: int | None = None, location: str | None = None
+) -> Response:
+    """*body* as JSON, with the ETag of *version*; bytes are taken as JSON already."""
+    headers = {} if version is None else {"ETag": etag(version)}
+    if location is not None:
+        headers["Location"] = location
+    content = body if isinstance(body, bytes) else to_json(body)
+    return Response(content, status, headers, media_type="application/json")
+
+
+def cursor_of(*place: object) -> str:
+    """Where a page ended, for its client to give back."""
+    return base64.urlsafe_b64encode(to_json(place)).decode()
+
+
+def place_of(cursor: str | None, *types: Callable[[Any], Any]) -> Sequence[Any]:
+    """What :func:`cursor_of` was given, each part read by its type; as many nulls for the first page.
+
+    Raises:
+        ValidationFailed: the cursor is none of ours.
+    """
+    if cursor is None:
+        return [None] * len(types)
+    try:
+        parts = from_json(base64.urlsafe_b64decode(cursor))
+        return [read(part) for read, part in zip(types, parts, strict=True)]
+    except (ValueError, TypeError, AttributeError, OverflowError):
+        detail = Detail(field="query.cursor", message="take it from next_cursor of the page before")
+        raise ValidationFailed([detail]) from None

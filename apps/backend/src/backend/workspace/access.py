@@ -1,0 +1,152 @@
+"""Who may do what on a node: pure, decided from the node and its ancestors (workspace.md)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from relaybox_types.workspace import NodeKind, Role, Visibility
+
+from backend.workspace._errors import (
+    NodeNotFound,
+    NodeNotTrashed,
+    NodeTrashed,
+    NodeTrashedWithAncestor,
+    RoleMissing,
+)
+
+__all__ = ("LEVELS_MAX", "Access", "Ancestor", "access_of")
+
+#: Levels of a tree, its root included.
+LEVELS_MAX = 200
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ancestor:
+    """A node on the way from one node up to its root, as far as access depends on it."""
+
+    id: UUID
+    kind: NodeKind
+    parent_id: UUID | None
+    owner_id: str
+    title: str
+    #: Null: as the nearest ancestor that says.
+    visibility: Visibility | None
+    trashed: bool
+    trashed_by: str | None
+    #: What is granted here to who asks; null for nothing.
+    granted: Role | None
+    #: What the link that the request came with gives here; null for nothing.
+    linked: Role | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Access:
+    """A node with its ancestors, and what somebody may do on it.
+
+    Invariant: ``chain`` begins with the node and ends with the root of its tree.
+    """
+
+    chain: tuple[Ancestor, ...]
+    subject: str | None
+    #: Null: may not even read.
+    role: Role | None
+    visibility: Visibility
+
+    @property
+    def node(self) -> Ancestor:
+        """The node itself."""
+        return self.chain[0]
+
+    @property
+    def root(self) -> Ancestor:
+        """The root of its tree."""
+        return self.chain[-1]
+
+    @property
+    def owner(self) -> str:
+        """Who owns the tree."""
+        return self.root.owner_id
+
+    @property
+    def trashed(self) -> Ancestor | None:
+        """The nearest node of the chain that was trashed; null for a live node."""
+        return next((one for one in self.chain if one.trashed), None)
+
+    def may(self, needed: Role) -> bool:
+        """Whether the role is enough for *needed*."""
+        return self.role is not None and self.role.rank >= needed.rank
+
+    def require(self, needed: Role) -> None:
+        """Let only those pass who may do what *needed* may, to a live node.
+
+        Raises:
+            NodeNotFound: it is in the bin, or not to be read by who asks.
+            RoleMissing: it may be read, but this not be done.
+        """
+        if self.trashed is not None:
+            raise NodeNotFound
+        self.require_role(needed)
+
+    def require_role(self, needed: Role) -> None:
+        """The same for a node that may be in the bin.
+
+        Raises:
+            NodeNotFound: it is not to be read by who asks.
+            RoleMissing: it may be read, but this not be done.
+        """
+        if self.role is None:
+            raise NodeNotFound
+        if not self.may(needed):
+            raise RoleMissing(needed)
+
+    def require_live(self) -> None:
+        """Let only a live node pass.
+
+        Raises:
+            NodeTrashed: it is in the bin, by itself or with an ancestor.
+        """
+        if self.trashed is not None:
+            raise NodeTrashed
+
+    def require_trashed(self) -> None:
+        """Let only the root of what was trashed together pass.
+
+        Raises:
+            NodeNotTrashed: it is not in the bin.
+            NodeTrashedWithAncestor: it went there with an ancestor.
+        """
+        if self.node.trashed:
+            return
+        if self.trashed is not None:
+            raise NodeTrashedWithAncestor(self.trashed.id)
+        raise NodeNotTrashed
+
+
+def access_of(chain: Sequence[Ancestor], subject: str | None) -> Access:
+    """What *subject* (null: nobody in particular) may do on the first node of *chain*.
+
+    The root's owner owns the whole tree. Of grants the nearest counts, even if one further up gives more; a
+    link gives what it says. ``private`` suspends both, ``public`` lets anybody read.
+
+    Raises:
+        NodeNotFound: the chain is empty.
+    """
+    if not chain:
+        raise NodeNotFound
+    visibility = next((one.visibility for one in chain if one.visibility), Visibility.SHARED)
+    return Access(
+        chain=tuple(chain), subject=subject, role=_role(chain, subject, visibility), visibility=visibility
+    )
+
+
+def _role(chain: Sequence[Ancestor], subject: str | None, visibility: Visibility) -> Role | None:
+    if subject is not None and chain[-1].owner_id == subject:
+        return Role.OWNER
+    if visibility is Visibility.PRIVATE:
+        return None
+    found = [
+        next((one.granted for one in chain if one.granted), None),
+        next((one.linked for one in chain if one.linked), None),
+        Role.VIEWER if visibility is Visibility.PUBLIC else None,
+    ]
+    return max((role for role in found if role), key=lambda role: role.rank, default=None)

@@ -1,0 +1,134 @@
+"""Threads, replies, reactions."""
+
+from typing import Any
+from uuid import UUID
+
+from relaybox_types.workspace import ThreadKind, WorkspaceEvent, WorkspaceReply, WorkspaceThread
+
+from backend.workspace.history._state import Happened, NodeState, applies
+
+
+@applies(WorkspaceEvent.DISCUSSION_THREAD_CREATED)
+def _thread_created(state: NodeState, event: Happened) -> None:
+    payload = event.payload
+    chapter_id = payload.get("chapter_id")
+    thread = WorkspaceThread(
+        id=event.id("thread_id"),
+        node_id=event.node_id,
+        chapter_id=UUID(chapter_id) if chapter_id else None,
+        move_path=payload.get("move_path"),
+        kind=ThreadKind(payload["kind"]),
+        title=payload.get("title", ""),
+        body=payload["body"],
+        mentions=payload.get("mentions", []),
+        author_id=event.actor,
+        created_at=event.at,
+        changed_at=event.at,
+    )
+    state.threads[thread.id] = thread
+
+
+@applies(WorkspaceEvent.DISCUSSION_THREAD_UPDATED)
+def _thread_updated(state: NodeState, event: Happened) -> None:
+    names = ("title", "body", "mentions")
+    fields = {name: event.payload[name] for name in names if name in event.payload}
+    if "kind" in event.payload:
+        fields["kind"] = ThreadKind(event.payload["kind"])
+    _change_thread(state, event, **fields)
+
+
+@applies(WorkspaceEvent.DISCUSSION_THREAD_RESOLVED)
+def _resolved(state: NodeState, event: Happened) -> None:
+    _change_thread(state, event, resolved_at=event.at, resolved_by=event.actor)
+
+
+@applies(WorkspaceEvent.DISCUSSION_THREAD_REOPENED)
+def _reopened(state: NodeState, event: Happened) -> None:
+    _change_thread(state, event, resolved_at=None, resolved_by=None)
+
+
+@applies(WorkspaceEvent.DISCUSSION_THREAD_PINNED)
+def _pinned(state: NodeState, event: Happened) -> None:
+    _change_thread(state, event, pinned=True)
+
+
+@applies(WorkspaceEvent.DISCUSSION_THREAD_UNPINNED)
+def _unpinned(state: NodeState, event: Happened) -> None:
+    _change_thread(state, event, pinned=False)
+
+
+@applies(WorkspaceEvent.DISCUSSION_THREAD_DELETED)
+def _thread_deleted(state: NodeState, event: Happened) -> None:
+    thread_id = event.id("thread_id")
+    del state.threads[thread_id]
+    for reply in [one for one in state.replies.values() if one.thread_id == thread_id]:
+        del state.replies[reply.id]
+
+
+@applies(WorkspaceEvent.DISCUSSION_REPLY_ADDED)
+def _reply_added(state: NodeState, event: Happened) -> None:
+    payload = event.payload
+    parent_id = payload.get("parent_id")
+    reply = WorkspaceReply(
+        id=event.id("reply_id"),
+        node_id=event.node_id,
+        thread_id=event.id("thread_id"),
+        parent_id=UUID(parent_id) if parent_id else None,
+        depth=payload["depth"],
+        body=payload["body"],
+        mentions=payload.get("mentions", []),
+        author_id=event.actor,
+        created_at=event.at,
+        changed_at=event.at,
+    )
+    state.replies[reply.id] = reply
+
+
+@applies(WorkspaceEvent.DISCUSSION_REPLY_EDITED)
+def _reply_edited(state: NodeState, event: Happened) -> None:
+    reply = state.replies[event.id("reply_id")]
+    before = {"body": reply.body, "written_at": reply.changed_at.isoformat()}
+    _change_reply(
+        state,
+        event,
+        body=event.payload["body"],
+        mentions=event.payload.get("mentions", []),
+        history=[*reply.history, before],
+    )
+
+
+@applies(WorkspaceEvent.DISCUSSION_REPLY_DELETED)
+def _reply_deleted(state: NodeState, event: Happened) -> None:
+    """Its words go, its earlier ones too; the place stays while somebody has answered it."""
+    if event.payload["answered"]:
+        _change_reply(state, event, body="", mentions=[], history=[], reactions={}, deleted_at=event.at)
+    else:
+        del state.replies[event.id("reply_id")]
+
+
+@applies(WorkspaceEvent.DISCUSSION_REACTION_ADDED)
+def _reacted(state: NodeState, event: Happened) -> None:
+    reply, emoji = state.replies[event.id("reply_id")], event.payload["emoji"]
+    people = [*reply.reactions.get(emoji, []), event.actor]
+    state.replies[reply.id] = reply.model_copy(update={"reactions": {**reply.reactions, emoji: people}})
+
+
+@applies(WorkspaceEvent.DISCUSSION_REACTION_REMOVED)
+def _reaction_removed(state: NodeState, event: Happened) -> None:
+    reply, emoji = state.replies[event.id("reply_id")], event.payload["emoji"]
+    rest = {name: people for name, people in reply.reactions.items() if name != emoji}
+    if people := [one for one in reply.reactions[emoji] if one != event.actor]:
+        rest[emoji] = people
+    state.replies[reply.id] = reply.model_copy(update={"reactions": rest})
+
+
+def _change_thread(state: NodeState, event: Happened, **fields: Any) -> None:
+    thread = state.threads[event.id("thread_id")]
+    update = {**fields, "version": thread.version + 1, "changed_at": event.at}
+    state.threads[thread.id] = thread.model_copy(update=update)
+
+
+def _change_reply(state: NodeState, event: Happened, **fields: Any) -> None:
+    reply = state.replies[event.id("reply_id")]
+    update = {**fields, "version": reply.version + 1, "changed_at": event.at}
+    state.replies[reply.id] = reply.model_copy(update=update)

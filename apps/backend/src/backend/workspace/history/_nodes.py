@@ -1,0 +1,95 @@
+"""Nodes: created, changed, moved, trashed, restored, purged."""
+
+from uuid import UUID
+
+from relaybox_types.workspace import NodeKind, Visibility, WorkspaceEvent, WorkspaceNode
+
+from backend.workspace.history._state import Happened, NodeState, applies
+
+#: A node that is not in the bin.
+_NOT_TRASHED = dict.fromkeys(
+    ("trashed_at", "trashed_by", "trash_reason", "trash_batch_id", "trash_count", "trash_path")
+)
+
+
+@applies(WorkspaceEvent.NODE_CREATED, WorkspaceEvent.STUDY_CREATED)
+def _created(state: NodeState, event: Happened) -> None:
+    payload = event.payload
+    state.node = WorkspaceNode(
+        id=event.node_id,
+        kind=NodeKind(payload["kind"]),
+        parent_id=_id(payload["parent_id"]),
+        owner_id=payload["owner_id"],
+        title=payload["title"],
+        description=payload.get("description", ""),
+        position=payload["position"],
+        layout=payload.get("layout"),
+        visibility=_visibility(payload.get("visibility")),
+        created_by=event.actor,
+        created_at=event.at,
+        changed_at=event.at,
+    )
+
+
+@applies(WorkspaceEvent.NODE_UPDATED)
+def _updated(state: NodeState, event: Happened) -> None:
+    fields = {name: event.payload[name] for name in ("title", "description") if name in event.payload}
+    if "visibility" in event.payload:
+        fields["visibility"] = _visibility(event.payload["visibility"])
+    state.change_node(event, **fields)
+
+
+@applies(WorkspaceEvent.LAYOUT_UPDATED)
+def _laid_out(state: NodeState, event: Happened) -> None:
+    state.change_node(event, layout=event.payload["layout"])
+
+
+@applies(WorkspaceEvent.NODE_MOVED)
+def _moved(state: NodeState, event: Happened) -> None:
+    state.change_node(
+        event,
+        parent_id=_id(event.payload["parent_id"]),
+        owner_id=event.payload["owner_id"],
+        position=event.payload["position"],
+        visibility=_visibility(event.payload["visibility"]),
+    )
+
+
+@applies(WorkspaceEvent.NODE_SOFT_DELETED)
+def _trashed(state: NodeState, event: Happened) -> None:
+    state.change_node(
+        event,
+        trashed_at=event.at,
+        trashed_by=event.actor,
+        trash_reason=event.payload.get("reason"),
+        trash_batch_id=event.id("batch_id"),
+        trash_count=event.payload["count"],
+        trash_path=[UUID(one) for one in event.payload["path"]],
+    )
+
+
+@applies(WorkspaceEvent.NODE_RESTORED)
+def _restored(state: NodeState, event: Happened) -> None:
+    state.change_node(
+        event,
+        **_NOT_TRASHED,
+        parent_id=_id(event.payload["parent_id"]),
+        owner_id=event.payload["owner_id"],
+        position=event.payload["position"],
+        visibility=_visibility(event.payload["visibility"]),
+    )
+
+
+@applies(WorkspaceEvent.NODE_PERMANENTLY_DELETED)
+def _purged(state: NodeState, _event: Happened) -> None:
+    state.node = None
+    for rows in (state.chapters, state.versions, state.threads, state.replies, state.grants, state.links):
+        rows.clear()
+
+
+def _id(text: str | None) -> UUID | None:
+    return UUID(text) if text else None
+
+
+def _visibility(text: str | None) -> Visibility | None:
+    return Visibility(text) if text else None

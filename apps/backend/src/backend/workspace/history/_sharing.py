@@ -1,0 +1,52 @@
+"""Grants and links."""
+
+from datetime import datetime
+
+from relaybox_types.workspace import Role, WorkspaceEvent, WorkspaceGrant, WorkspaceLink
+
+from backend.workspace.history._state import Happened, NodeState, applies
+
+
+@applies(WorkspaceEvent.ACL_SHARED)
+def _shared(state: NodeState, event: Happened) -> None:
+    user_id = event.payload["user_id"]
+    state.grants[user_id] = WorkspaceGrant(
+        node_id=event.node_id,
+        user_id=user_id,
+        role=Role(event.payload["role"]),
+        granted_by=event.actor,
+        created_at=event.at,
+        changed_at=event.at,
+    )
+
+
+@applies(WorkspaceEvent.ACL_ROLE_CHANGED)
+def _role_changed(state: NodeState, event: Happened) -> None:
+    user_id = event.payload["user_id"]
+    update = {"role": Role(event.payload["role"]), "granted_by": event.actor, "changed_at": event.at}
+    state.grants[user_id] = state.grants[user_id].model_copy(update=update)
+
+
+@applies(WorkspaceEvent.ACL_REVOKED)
+def _revoked(state: NodeState, event: Happened) -> None:
+    del state.grants[event.payload["user_id"]]
+
+
+@applies(WorkspaceEvent.ACL_LINK_CREATED)
+def _link_created(state: NodeState, event: Happened) -> None:
+    expires_at = event.payload.get("expires_at")
+    link = WorkspaceLink(
+        id=event.id("link_id"),
+        node_id=event.node_id,
+        role=Role(event.payload["role"]),
+        has_password=event.payload["has_password"],
+        expires_at=datetime.fromisoformat(expires_at) if expires_at else None,
+        created_by=event.actor,
+        created_at=event.at,
+    )
+    state.links[link.id] = link
+
+
+@applies(WorkspaceEvent.ACL_LINK_REVOKED)
+def _link_revoked(state: NodeState, event: Happened) -> None:
+    del state.links[event.id("link_id")]

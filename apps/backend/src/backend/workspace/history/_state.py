@@ -1,0 +1,96 @@
+"""The rows of one node, and the table of what each event changes in them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from relaybox_types.workspace import (
+    WorkspaceChapter,
+    WorkspaceEvent,
+    WorkspaceGrant,
+    WorkspaceLink,
+    WorkspaceNode,
+    WorkspaceReply,
+    WorkspaceThread,
+    WorkspaceVersion,
+)
+
+__all__ = ("AGGREGATE_TYPE", "Applier", "Happened", "NodeState", "applies", "apply")
+
+#: A node with everything attached to it is one aggregate.
+AGGREGATE_TYPE: Final = "WORKSPACE_NODE"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Happened:
+    """One event of a node, as far as rows depend on it."""
+
+    type: WorkspaceEvent
+    node_id: UUID
+    payload: Mapping[str, Any]
+    actor: str
+    #: ``created_at`` of the event: the time of its transaction.
+    at: datetime
+    #: Of the stream, this event included.
+    version: int
+
+    def id(self, name: str) -> UUID:
+        """The id under *name* in the payload."""
+        return UUID(self.payload[name])
+
+
+@dataclass(slots=True)
+class NodeState:
+    """The rows of one node by their keys; a live write holds those it has loaded, a rebuild all of them.
+
+    Rows are never changed in place: a row that is another object than before is one to write.
+    """
+
+    node: WorkspaceNode | None = None
+    chapters: dict[UUID, WorkspaceChapter] = field(default_factory=dict[UUID, WorkspaceChapter])
+    versions: dict[int, WorkspaceVersion] = field(default_factory=dict[int, WorkspaceVersion])
+    threads: dict[UUID, WorkspaceThread] = field(default_factory=dict[UUID, WorkspaceThread])
+    replies: dict[UUID, WorkspaceReply] = field(default_factory=dict[UUID, WorkspaceReply])
+    grants: dict[str, WorkspaceGrant] = field(default_factory=dict[str, WorkspaceGrant])
+    links: dict[UUID, WorkspaceLink] = field(default_factory=dict[UUID, WorkspaceLink])
+
+    @property
+    def present(self) -> WorkspaceNode:
+        """The node, which must be there."""
+        assert self.node is not None, "an event before the node was created"
+        return self.node
+
+    def change_node(self, event: Happened, **fields: Any) -> None:
+        """Give the node *fields*, and a new version: what its ETag stands for has changed."""
+        node = self.present
+        update = {**fields, "version": node.version + 1, "changed_at": event.at}
+        self.node = node.model_copy(update=update)
+
+
+Applier = Callable[[NodeState, Happened], None]
+_APPLIERS: Final[dict[WorkspaceEvent, Applier]] = {}
+
+
+def applies(*types: WorkspaceEvent) -> Callable[[Applier], Applier]:
+    """Declare what events of *types* change."""
+
+    def declare(applier: Applier) -> Applier:
+        for one in types:
+            assert one not in _APPLIERS, f"{one} is applied twice"
+            _APPLIERS[one] = applier
+        return applier
+
+    return declare
+
+
+def apply(state: NodeState, event: Happened) -> None:
+    """Change *state* by *event*, its next one; the node's ``stream_version`` follows.
+
+    Raises:
+        KeyError: a row that the event is about is not there, or nobody applies this type.
+    """
+    _APPLIERS[event.type](state, event)
+    if state.node is not None:
+        state.node = state.node.model_copy(update={"stream_version": event.version})

@@ -1,0 +1,58 @@
+"""Snapshots of a study, and going back to one: history never rewinds."""
+
+from typing import Any
+from uuid import UUID
+
+from relaybox_types.workspace import WorkspaceChapter, WorkspaceEvent, WorkspaceVersion
+
+from backend.workspace.history._state import Happened, NodeState, applies
+
+_CONTENT = ("id", "position", "title", "headers", "moves")
+
+
+@applies(WorkspaceEvent.STUDY_SNAPSHOT_CREATED)
+def _taken(state: NodeState, event: Happened) -> None:
+    """The study as it is now; all its chapters must be there."""
+    _add_version(state, event, event.payload["number"], restored_from=None)
+
+
+@applies(WorkspaceEvent.STUDY_ROLLED_BACK)
+def _rolled_back(state: NodeState, event: Happened) -> None:
+    """The chapters of an earlier version come back, each with a new ETag; the title stays."""
+    back_to = state.versions[event.payload["restored_from"]]
+    before = dict(state.chapters)
+    state.chapters.clear()
+    for content in back_to.chapters:
+        chapter_id = UUID(content["id"])
+        existed = before.get(chapter_id)
+        state.chapters[chapter_id] = WorkspaceChapter(
+            **content,
+            node_id=event.node_id,
+            # The stream's version is larger than any that this chapter had, also before it was taken away.
+            version=event.version,
+            created_at=existed.created_at if existed else event.at,
+            changed_at=event.at,
+        )
+    state.change_node(event, description=back_to.description)
+    _add_version(state, event, event.payload["number"], restored_from=back_to.number)
+
+
+def _add_version(state: NodeState, event: Happened, number: int, *, restored_from: int | None) -> None:
+    node = state.present
+    chapters = sorted(state.chapters.values(), key=lambda one: (one.position, one.id))
+    state.versions[number] = WorkspaceVersion(
+        node_id=event.node_id,
+        number=number,
+        label=event.payload.get("label", ""),
+        restored_from=restored_from,
+        title=node.title,
+        description=node.description,
+        chapters=[_content(chapter) for chapter in chapters],
+        created_by=event.actor,
+        created_at=event.at,
+    )
+
+
+def _content(chapter: WorkspaceChapter) -> dict[str, Any]:
+    document = {name: getattr(chapter, name) for name in _CONTENT}
+    return {**document, "id": str(chapter.id)}

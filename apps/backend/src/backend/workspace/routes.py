@@ -1,0 +1,16 @@
+"""All routes of the workspace, under ``/api/v1`` (workspace.md, Routes)."""
+
+from fastapi import APIRouter
+from relaybox.http import Backbone
+
+from backend.workspace._edge import Edge
+from backend.workspace.node_routes import add_node_routes
+
+__all__ = ("workspace_router",)
+
+
+def workspace_router(backbone: Backbone) -> APIRouter:
+    """Every route of the workspace."""
+    router, edge = APIRouter(tags=["Workspace"]), Edge(backbone)
+    add_node_routes(router, edge)
+    return router

@@ -1,0 +1,5 @@
+"""Tests of the workspace talk to its application."""
+
+from tests.fixtures.studio import studio
+
+__all__ = ("studio",)

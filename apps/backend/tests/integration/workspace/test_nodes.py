@@ -1,0 +1,159 @@
+"""Nodes: created, read, listed, changed and moved, each write an event of the node."""
+
+from typing import Any
+from uuid import uuid4
+
+from backend.workspace.access import LEVELS_MAX
+from relaybox.db import Database
+
+from tests.fixtures.studio import Studio
+
+ROW = "SELECT * FROM workspace_nodes WHERE id = $1::uuid"
+
+
+async def row_of(database: Database, node: Any) -> Any:
+    async with database.connection() as connection:
+        [row] = await connection.fetch(ROW, node["id"])
+    return row
+
+
+async def test_a_node_is_made_with_its_event_in_one_transaction(studio: Studio, database: Database) -> None:
+    root = await studio.teacher.node("workspace", "Club")
+    folder = await studio.teacher.node("folder", "Openings", root, layout={"x": 1.5})
+    [event] = await studio.stream(folder["id"])
+    assert (event.type, event.version, event.payload["parent_id"]) == ("node.created", 1, root["id"])
+    row = await row_of(database, folder)
+    assert (row["title"], row["created_at"], row["stream_version"]) == ("Openings", event.created_at, 1)
+    assert folder["visibility"] == "shared"
+
+
+async def test_an_answer_has_the_version_as_its_etag_and_says_where_the_node_is(studio: Studio) -> None:
+    made = await studio.teacher.send("POST", "/nodes", {"kind": "folder", "title": "x"})
+    assert made.headers["etag"] == '"1"'
+    assert made.headers["location"] == f"/api/v1/nodes/{made.json()['id']}"
+    detail = await studio.teacher.done("GET", f"/nodes/{made.json()['id']}")
+    assert detail["role"] == "owner"
+
+
+async def test_a_study_is_a_leaf_and_a_workspace_a_root(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace")
+    study = await studio.teacher.node("study", parent=root)
+    body = {"kind": "folder", "title": "below", "parent_id": study["id"]}
+    assert await studio.teacher.refused(422, "POST", "/nodes", body) == "PARENT_INVALID"
+    body = {"kind": "workspace", "title": "below", "parent_id": root["id"]}
+    assert await studio.teacher.refused(422, "POST", "/nodes", body) == "PARENT_INVALID"
+
+
+async def test_two_live_studies_of_a_folder_do_not_share_a_title(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace")
+    study = await studio.teacher.node("study", "Endgames", root)
+    await studio.teacher.node("folder", "Endgames", root)
+    answer = await studio.teacher.send(
+        "POST", "/nodes", {"kind": "study", "title": "Endgames", "parent_id": root["id"]}
+    )
+    assert (answer.status_code, answer.json()["error_code"]) == (409, "TITLE_TAKEN")
+    assert answer.json()["blocking_id"] == study["id"]
+    other = await studio.teacher.node("study", "Middlegames", root)
+    path = f"/nodes/{other['id']}"
+    assert await studio.teacher.refused(409, "PATCH", path, {"title": "Endgames"}, match=1) == "TITLE_TAKEN"
+
+
+async def test_a_change_names_the_version_it_is_meant_for(studio: Studio) -> None:
+    node = await studio.teacher.node("folder", "before")
+    path, change = f"/nodes/{node['id']}", {"title": "after", "layout": {"view_mode": "grid"}}
+    assert await studio.teacher.refused(428, "PATCH", path, change) == "IF_MATCH_MISSING"
+    stale = await studio.teacher.send("PATCH", path, change, match=7)
+    assert (stale.status_code, stale.json()["current_version"]) == (412, 1)
+    assert await studio.teacher.refused(412, "PATCH", path, change, match='W/"1"') == "VERSION_STALE"
+    changed = await studio.teacher.done("PATCH", path, change, match=1)
+    assert (changed["title"], changed["layout"], changed["version"]) == ("after", {"view_mode": "grid"}, 3)
+    types = [event.type for event in await studio.stream(node["id"])]
+    assert types == ["node.created", "node.updated", "node.layout_updated"]
+
+
+async def test_a_replay_is_recognised_before_the_version_is_compared(studio: Studio) -> None:
+    node = await studio.teacher.node("folder", "before")
+    ask = {"match": 1, "headers": {"Idempotency-Key": "once"}}
+    first = await studio.teacher.send("PATCH", f"/nodes/{node['id']}", {"title": "after"}, **ask)
+    ask = {"match": 1, "headers": {"Idempotency-Key": "once"}}
+    again = await studio.teacher.send("PATCH", f"/nodes/{node['id']}", {"title": "after"}, **ask)
+    assert (first.status_code, again.status_code, again.content) == (200, 200, first.content)
+    assert again.headers["idempotent-replayed"] == "true"
+
+
+async def test_a_moved_node_takes_everything_below_it_along(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace")
+    here, there = (
+        await studio.teacher.node("folder", "a", root),
+        await studio.teacher.node("folder", "b", root),
+    )
+    inner = await studio.teacher.node("folder", "inner", here)
+    leaf = await studio.teacher.node("study", "leaf", inner)
+    await studio.teacher.done("POST", f"/nodes/{inner['id']}/move", {"parent_id": there["id"]}, match=1)
+    detail = await studio.teacher.done("GET", f"/nodes/{leaf['id']}")
+    assert [one["title"] for one in detail["path"]][1:] == ["b", "inner"]
+    assert len(await studio.stream(leaf["id"])) == 1
+
+
+async def test_a_node_never_comes_to_stand_below_itself(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace")
+    outer = await studio.teacher.node("folder", parent=root)
+    inner = await studio.teacher.node("folder", parent=outer)
+    path = f"/nodes/{outer['id']}/move"
+    assert (
+        await studio.teacher.refused(422, "POST", path, {"parent_id": inner["id"]}, match=1) == "TREE_CYCLE"
+    )
+    assert (
+        await studio.teacher.refused(422, "POST", path, {"parent_id": outer["id"]}, match=1) == "TREE_CYCLE"
+    )
+
+
+async def test_folders_nest_a_hundred_deep_and_not_without_end(studio: Studio) -> None:
+    parent = await studio.teacher.node("workspace")
+    for _ in range(LEVELS_MAX - 1):
+        parent = await studio.teacher.node("folder", parent=parent)
+    body = {"kind": "folder", "title": "deeper", "parent_id": parent["id"]}
+    assert await studio.teacher.refused(422, "POST", "/nodes", body) == "TREE_TOO_DEEP"
+
+
+async def test_lists_go_page_by_page_and_the_tree_is_whole(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace")
+    made = [await studio.teacher.node("folder", parent=root) for _ in range(5)]
+    await studio.teacher.node("study", parent=made[0])
+    seen: list[str] = []
+    query = f"/nodes?parent_id={root['id']}&limit=2"
+    page = await studio.teacher.done("GET", query)
+    while True:
+        seen += [one["id"] for one in page["items"]]
+        if page["next_cursor"] is None:
+            break
+        page = await studio.teacher.done("GET", f"{query}&cursor={page['next_cursor']}")
+    assert seen == [one["id"] for one in made]
+    tree = await studio.teacher.done("GET", f"/nodes/tree?root_id={root['id']}")
+    assert [one["depth"] for one in tree["items"]] == [0, 1, 1, 1, 1, 1, 2]
+    assert len((await studio.teacher.done("GET", f"/nodes/tree?root_id={root['id']}&depth=1"))["items"]) == 6
+    assert [one["id"] for one in (await studio.teacher.done("GET", "/nodes"))["items"]] == [root["id"]]
+
+
+async def test_g81_a_strangers_node_is_answered_like_a_missing_one(studio: Studio) -> None:
+    node = await studio.teacher.node("folder")
+    theirs = await studio.stranger.send("GET", f"/nodes/{node['id']}")
+    missing = await studio.stranger.send("GET", f"/nodes/{uuid4()}")
+    assert theirs.status_code == missing.status_code == 404
+    assert theirs.json()["message"] == missing.json()["message"]
+    assert await studio.anybody.refused(401, "GET", f"/nodes/{node['id']}") == "TOKEN_MISSING"
+    assert await studio.anybody.refused(401, "GET", f"/nodes/{uuid4()}") == "TOKEN_MISSING"
+
+
+async def test_anybody_reads_what_is_public_and_nobody_else_changes_it(studio: Studio) -> None:
+    node = await studio.teacher.node("workspace", visibility="public")
+    inner = await studio.teacher.node("folder", parent=node)
+    hidden = await studio.teacher.node("folder", parent=node, visibility="private")
+    assert (await studio.anybody.done("GET", f"/nodes/{inner['id']}"))["role"] == "viewer"
+    path = f"/nodes/{inner['id']}"
+    assert await studio.stranger.refused(403, "PATCH", path, {"title": "x"}, match=1) == "ROLE_MISSING"
+    assert await studio.stranger.refused(404, "GET", f"/nodes/{hidden['id']}") == "NODE_NOT_FOUND"
+    tree = await studio.anybody.done("GET", f"/nodes/tree?root_id={node['id']}")
+    assert [one["id"] for one in tree["items"]] == [node["id"], inner["id"]]
+    children = await studio.anybody.done("GET", f"/nodes/{node['id']}/children")
+    assert [one["id"] for one in children["items"]] == [inner["id"]]

@@ -1,0 +1,127 @@
+"""Requests and answers of the workspace's nodes; what a body leaves out keeps its value."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+
+from relaybox_types.workspace import NodeKind, Role, Visibility
+
+__all__ = (
+    "CreateNode",
+    "Layout",
+    "MoveNode",
+    "NodeDetail",
+    "NodePage",
+    "NodePlace",
+    "NodeTree",
+    "NodeView",
+    "TreeNode",
+    "UpdateNode",
+)
+
+Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+Description = Annotated[str, StringConstraints(max_length=10_000)]
+#: Fits PostgreSQL's integer with room behind it.
+Position = Annotated[int, Field(ge=0, le=1_000_000_000)]
+_Coordinate = Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Layout(_Request):
+    """Where a client draws a node."""
+
+    x: _Coordinate | None = None
+    y: _Coordinate | None = None
+    z: _Coordinate | None = None
+    group: Annotated[str, StringConstraints(max_length=200)] | None = None
+    view_mode: Annotated[str, StringConstraints(max_length=50)] | None = None
+
+
+class CreateNode(_Request):
+    """``POST /nodes``."""
+
+    kind: NodeKind
+    title: Title
+    #: Null makes a root, which belongs to who makes it; a workspace is always one.
+    parent_id: UUID | None = None
+    description: Description = ""
+    layout: Layout | None = None
+    #: Null: as the parent's; a root is ``shared`` unless told otherwise.
+    visibility: Visibility | None = None
+    #: Among its siblings; null: behind the last.
+    position: Position | None = None
+
+
+class UpdateNode(_Request):
+    """``PATCH /nodes/{id}``; a visibility of null inherits the parent's."""
+
+    title: Title | None = None
+    description: Description | None = None
+    layout: Layout | None = None
+    visibility: Visibility | None = None
+
+
+class MoveNode(_Request):
+    """``POST /nodes/{id}/move``."""
+
+    #: Null makes it a root.
+    parent_id: UUID | None
+    position: Position | None = None
+
+
+class NodeView(BaseModel):
+    """A node as it is shown."""
+
+    id: UUID
+    kind: NodeKind
+    parent_id: UUID | None
+    title: str
+    description: str
+    position: int
+    layout: dict[str, Any] | None
+    #: As it holds here, inherited or not.
+    visibility: Visibility
+    #: What ``If-Match`` compares; also the ETag.
+    version: int
+    created_by: str
+    created_at: AwareDatetime
+    changed_at: AwareDatetime
+
+
+class NodePlace(BaseModel):
+    """One step of the way from the root to a node."""
+
+    id: UUID
+    title: str
+
+
+class NodeDetail(NodeView):
+    """A node with its place and what the reader may do on it."""
+
+    role: Role
+    #: From the topmost ancestor that the reader may see down to the parent.
+    path: list[NodePlace]
+
+
+class NodePage(BaseModel):
+    """A page of nodes."""
+
+    items: list[NodeView]
+    #: Null on the last page.
+    next_cursor: str | None = None
+
+
+class TreeNode(NodeView):
+    """A node of a tree, with its level below the tree's root."""
+
+    depth: int
+
+
+class NodeTree(BaseModel):
+    """A node and what is below it, parents before their children, siblings in their order."""
+
+    items: list[TreeNode]
