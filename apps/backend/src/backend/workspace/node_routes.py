@@ -1,5 +1,6 @@
 """Nodes over HTTP: create, read, list, change, move."""
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
