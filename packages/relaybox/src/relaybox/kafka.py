@@ -1,13 +1,17 @@
 """What Kafka says: complaints in a sentence that names the setting to check, and answers come too early."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from threading import Event
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import (
+    AdminClient,
+    OffsetSpec,  # pyright: ignore[reportPrivateImportUsage] - documented there
+)
 
-__all__ = ("Complaints", "once_settled", "settings_to_check")
+__all__ = ("Complaints", "once_settled", "settings_to_check", "wait_until_led")
 
 T = TypeVar("T")
 #: A topic that was made is there before every broker has heard of it, and before its leaders know that they
@@ -19,11 +23,13 @@ _UNSETTLED: Final = frozenset(
         KafkaError.OFFSET_NOT_AVAILABLE,
         KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001 - librdkafka's local codes are spelled so
+        KafkaError._NOENT,  # noqa: SLF001 - librdkafka's local codes are spelled so; it found no leader
+        KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
         KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001
     }
 )
-_SETTLE_PAUSE_S: Final = 0.05
+_SETTLE_PAUSE_S: Final = 0.02
+_ANSWER_S_MIN: Final = 0.1
 
 #: What stands in librdkafka's words, and which settings that is about; the first that fits counts.
 _SIGNS: Final = (
@@ -89,6 +95,30 @@ def once_settled(ask: Callable[[], T], give_up_at_s: Callable[[], float]) -> T:
             if error.args[0].code() not in _UNSETTLED or time.monotonic() >= give_up_at_s():
                 raise
         Event().wait(_SETTLE_PAUSE_S)
+
+
+def wait_until_led(admin: AdminClient, topics: Mapping[str, int], until_s: float) -> None:
+    """Return once each partition of *topics*, which says how many a topic has, is led by a broker that knows.
+
+    Blocking. To be called by whoever made them: until then others are told that there are none.
+
+    Raises:
+        KafkaException: it is not so at *until_s* of ``time.monotonic()``, or we may not ask.
+        TimeoutError: nobody answered.
+    """
+    ends = {
+        TopicPartition(name, number): OffsetSpec.latest()
+        for name, count in topics.items()
+        for number in range(count)
+    }
+    asking: Any = admin  # its stubs do not say what the futures hold
+
+    def ask() -> None:
+        answer_s = max(_ANSWER_S_MIN, until_s - time.monotonic())
+        for answer in asking.list_offsets(ends, request_timeout=answer_s).values():
+            answer.result(answer_s + 1)
+
+    once_settled(ask, lambda: until_s)
 
 
 def settings_to_check(reason: str) -> str:

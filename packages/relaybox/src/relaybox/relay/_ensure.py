@@ -1,7 +1,9 @@
 """Making the topics that events go to."""
 
 import asyncio
+import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException
@@ -10,7 +12,7 @@ from confluent_kafka.admin import (
     NewTopic,  # pyright: ignore[reportPrivateImportUsage] - documented there
 )
 
-from relaybox.kafka import Complaints
+from relaybox.kafka import Complaints, wait_until_led
 from relaybox.relay._errors import RelayError
 from relaybox.settings import KafkaSettings
 
@@ -42,6 +44,9 @@ class BrokerAway(TopicsNotReady):
 async def ensure_topics(settings: KafkaSettings, topics: Iterable[str], *, partitions: int = 8) -> list[str]:
     """Create those of *topics* that do not exist, with *partitions*; returns the created ones.
 
+    The brokers know of them then, as far as time allows: a row for a topic that they do not show yet
+    would be charged an attempt.
+
     One that exists stays as it is: raising its number of partitions would send later events of a
     key elsewhere and break its order. Replication is the broker's default.
 
@@ -60,6 +65,7 @@ def _ensure(settings: KafkaSettings, topics: list[str], partitions: int) -> list
     except KafkaException as error:
         raise TopicsNotReady(complaints.sentence(error.args[0])) from error
     created: list[str] = []
+    until_s = time.monotonic() + _ANSWER_S
     wanted = [NewTopic(name, num_partitions=partitions) for name in topics]
     for name, answer in admin.create_topics(wanted, request_timeout=_ANSWER_S).items():
         try:
@@ -74,6 +80,9 @@ def _ensure(settings: KafkaSettings, topics: list[str], partitions: int) -> list
             raise _not_ready(complaints, name, None) from error
         else:
             created.append(name)
+    # Whoever may create topics but not look at them has created them; what is late is told when it is used.
+    with suppress(KafkaException, TimeoutError):
+        wait_until_led(admin, dict.fromkeys(created, partitions), until_s)
     return created
 
 

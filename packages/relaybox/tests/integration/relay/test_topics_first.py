@@ -10,6 +10,7 @@ from relaybox.db import Database
 from relaybox.local import free_port
 from relaybox.outbox import OutboxSettings
 from relaybox.relay import Relay, Signal, TopicsFirst, TopicsNotReady, ensure_topics
+from relaybox.relay._link import Link, link_settings
 from relaybox.settings import KafkaSettings, RelaySettings
 from structlog.testing import capture_logs
 
@@ -50,6 +51,18 @@ async def test_g34_a_broker_without_topics_gets_them_and_no_row_is_charged(
     assert {row["attempts"] for row in await rows_of(database)} == {0}
     topics = AdminClient({**kafka_settings.client(), "log_level": 0}).list_topics(timeout=10).topics
     assert (len(topics[absent].partitions), len(topics[topic].partitions)) == (3, 4)
+
+
+async def test_g34_a_topic_that_was_just_made_is_not_taken_for_a_missing_one(
+    kafka_settings: KafkaSettings, absent: str
+) -> None:
+    """Brokers show one a moment after they say that it was made: of 20, some would be missing."""
+    link = Link(link_settings(kafka_settings))
+    names = [f"{absent}-{number}" for number in range(20)]
+    for name in names:
+        assert await ensure_topics(kafka_settings, [name]) == [name]
+        assert name in await asyncio.to_thread(link.limits, [name])
+    link.close()
 
 
 async def test_g34_a_missing_topic_that_may_not_be_created_ends_the_relay_before_it_touches_a_row(
