@@ -1,0 +1,157 @@
+"""What changed between two states of a study; pure and deterministic."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from backend.workspace.chess._chapter import ChapterContent
+from backend.workspace.chess._tree import START, MoveTree
+
+__all__ = ("PATHS_MAX", "ChapterDiff", "ChapterRef", "ChapterRenamed", "LineRef", "StudyDiff", "diff")
+
+PATHS_MAX: Final = 500
+"""Entries of one list of a chapter's difference; a count beside it tells how many there are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChapterRef:
+    """A chapter that is in one state only."""
+
+    chapter_id: UUID
+    title: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChapterRenamed:
+    """A chapter with another title."""
+
+    chapter_id: UUID
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineRef:
+    """A move that is in one state only, with all that follows it."""
+
+    path: str
+    #: How many moves that are, itself included.
+    moves: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChapterDiff:
+    """What changed in a chapter that both have; of each kind `PATHS_MAX` are listed, all are counted."""
+
+    chapter_id: UUID
+    #: Names of the headers that came, went or changed, ascending.
+    headers: tuple[str, ...]
+    #: Moves that came and went, in the order of the tree that has them.
+    moves_added: tuple[LineRef, ...]
+    moves_added_count: int
+    moves_removed: tuple[LineRef, ...]
+    moves_removed_count: int
+    #: Paths of moves with other annotations; the empty path is the start.
+    annotated: tuple[str, ...]
+    annotated_count: int
+    #: Paths of moves whose continuations changed their order; the empty path is the start.
+    reordered: tuple[str, ...]
+    reordered_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyDiff:
+    """What changed in a study; chapters are the same when their ids are."""
+
+    added: tuple[ChapterRef, ...]
+    removed: tuple[ChapterRef, ...]
+    renamed: tuple[ChapterRenamed, ...]
+    #: Whether the chapters that both have stand in another order.
+    reordered: bool
+    #: Chapters with other headers or moves, in their order after.
+    changed: tuple[ChapterDiff, ...]
+
+
+def diff(before: Sequence[ChapterContent], after: Sequence[ChapterContent]) -> StudyDiff:
+    """What changed from *before* to *after*; the same for the same input, whatever way led there."""
+    old = {one.chapter_id: one for one in before}
+    new = {one.chapter_id: one for one in after}
+    common = [(old[one.chapter_id], one) for one in after if one.chapter_id in old]
+    return StudyDiff(
+        added=tuple(_ref(one) for one in after if one.chapter_id not in old),
+        removed=tuple(_ref(one) for one in before if one.chapter_id not in new),
+        renamed=tuple(
+            ChapterRenamed(chapter_id=now.chapter_id, before=was.title, after=now.title)
+            for was, now in common
+            if was.title != now.title
+        ),
+        reordered=[one.chapter_id for one in before if one.chapter_id in new]
+        != [now.chapter_id for _, now in common],
+        changed=tuple(
+            _chapter(was, now) for was, now in common if (was.headers, was.tree) != (now.headers, now.tree)
+        ),
+    )
+
+
+def _ref(chapter: ChapterContent) -> ChapterRef:
+    return ChapterRef(chapter_id=chapter.chapter_id, title=chapter.title)
+
+
+def _chapter(was: ChapterContent, now: ChapterContent) -> ChapterDiff:
+    names = was.headers.keys() | now.headers.keys()
+    found = _Comparison(was.tree, now.tree)
+    return ChapterDiff(
+        chapter_id=now.chapter_id,
+        headers=tuple(sorted(name for name in names if was.headers.get(name) != now.headers.get(name))),
+        moves_added=_lines(now.tree, found.added),
+        moves_added_count=len(found.added),
+        moves_removed=_lines(was.tree, found.removed),
+        moves_removed_count=len(found.removed),
+        annotated=_paths(now.tree, found.annotated),
+        annotated_count=len(found.annotated),
+        reordered=_paths(now.tree, found.reordered),
+        reordered_count=len(found.reordered),
+    )
+
+
+class _Comparison:
+    """Two trees walked side by side along the moves that both have; indexes, in the order of their tree."""
+
+    def __init__(self, was: MoveTree, now: MoveTree) -> None:
+        self.added: list[int] = []
+        self.removed: list[int] = []
+        self.annotated: list[int] = []
+        self.reordered: list[int] = []
+        self._was, self._now = was, now
+        if was.start != now.start:
+            self.annotated.append(START)
+        were, are = was.children(), now.children()
+        waiting = [(START, START)]
+        while waiting:
+            old, new = waiting.pop()
+            waiting += self._beside(new, were[old], are[new])
+        for found in (self.added, self.removed, self.annotated, self.reordered):
+            found.sort()
+
+    def _beside(self, parent: int, were: list[int], are: list[int]) -> list[tuple[int, int]]:
+        """Compare the moves after one move; those that both trees have."""
+        old = {self._was.moves[one].uci: one for one in were}
+        new = {self._now.moves[one].uci: one for one in are}
+        self.removed += (index for uci, index in old.items() if uci not in new)
+        self.added += (index for uci, index in new.items() if uci not in old)
+        common = [(old[uci], index) for uci, index in new.items() if uci in old]
+        if common != sorted(common):
+            self.reordered.append(parent)
+        self.annotated += (
+            now for was, now in common if self._was.moves[was].annotation != self._now.moves[now].annotation
+        )
+        return common
+
+
+def _lines(tree: MoveTree, indexes: Sequence[int]) -> tuple[LineRef, ...]:
+    return tuple(LineRef(path=tree.path_of(one), moves=tree.end_of(one) - one) for one in indexes[:PATHS_MAX])
+
+
+def _paths(tree: MoveTree, indexes: Sequence[int]) -> tuple[str, ...]:
+    return tuple(tree.path_of(one) for one in indexes[:PATHS_MAX])

@@ -1,0 +1,179 @@
+"""The moves of one game, token by token (PGN standard, 7 and 8.2)."""
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+import chess
+
+from backend.workspace._chess_extra import ChessError, quoted
+from backend.workspace.chess._builder import TreeBuilder
+from backend.workspace.chess._comments import TAG_NAME, unescaped
+from backend.workspace.chess._headers import RESULTS
+from backend.workspace.chess._source import FIRST_MOVE, Source
+
+__all__ = ("GameRefused", "Movetext")
+
+#: White space, dots, move numbers and lines that ``%`` hides; then one token, whose group says its kind.
+_TOKEN: Final = re.compile(
+    rf"(?:[^\S\n]++|[.…]++|(?!0000)\d++(?=[\s.…])|(?!{FIRST_MOVE})\n(?:%[^\n]*+)?)*+"
+    r"(?:([^\s{}()\[\]<>;$!?…]++)|(\{)|(\$\d*+)|([!?]{1,2})|(\()|(\))|(;[^\n]*+)|(\[)"
+    rf"|({FIRST_MOVE})|(\S))"
+)
+_MOVE, _OTHER = 1, 10
+_TAG: Final = re.compile(rf'\[{TAG_NAME}[ \t]+"')
+#: A comment that belongs to the end of the game: on the line of the result, or on the next.
+_REMARK: Final = re.compile(r"[ \t]*\n?[ \t]*(?=\{)")
+
+_SUFFIX_NAGS: Final = {"!": 1, "?": 2, "!!": 3, "??": 4, "!?": 5, "?!": 6}
+#: Signs that annotators write for glyphs.
+_SIGN_NAGS: Final = {
+    "=": 10, "∞": 13, "+=": 14, "+/=": 14, "⩲": 14, "=+": 15, "=/+": 15, "⩱": 15, "±": 16, "+/-": 16,
+    "∓": 17, "-/+": 17, "+-": 18, "-+": 19, "N": 146,
+}  # fmt: skip
+_RESULT_SIGNS: Final = {"½-½": "1/2-1/2", "1/2": "1/2-1/2", **{one: one for one in RESULTS}}
+#: Words that say of a move what its position says anyway.
+_REDUNDANT: Final = frozenset({"e.p.", "ep", "+", "++", "#"})
+
+
+class GameRefused(Exception):
+    """A game that cannot be read whole; it is skipped, never cut."""
+
+    def __init__(self, reason: str, at: int, resume: int) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        #: Where the reason stands.
+        self.at = at
+        #: From where on the next game may begin.
+        self.resume = resume
+
+
+class Movetext:
+    """Reads the moves of one game: from where its headers end to its result, or to the next game."""
+
+    def __init__(self, source: Source, at: int, board: chess.Board) -> None:
+        self._source, self._text = source, source.text
+        #: Where the game ends, once it is read.
+        self.end = at
+        #: The result at the end of the moves; ``*`` where there is none.
+        self.marker = "*"
+        self.builder = TreeBuilder(board)
+        self._take: tuple[Callable[[re.Match[str]], bool], ...] = (
+            self._comment, self._nag, self._suffix, self._open, self._close,
+            self._rest_of_line, self._bracket, self._next_first_move, self._other,
+        )  # fmt: skip
+
+    def read(self) -> None:
+        """Read to the end of the game.
+
+        Raises:
+            GameRefused: a move is not legal; a variation or comment is not closed; something is no PGN, or
+            too much.
+        """
+        text, match, move = self._text, _TOKEN.match, self.builder.move
+        goes_on = True
+        while goes_on and (found := match(text, self.end)):
+            kind, self.end = found.lastindex or _OTHER, found.end()
+            try:
+                if kind == _MOVE:
+                    move(found[_MOVE])
+                else:
+                    goes_on = self._take[kind - 2](found)
+            except ValueError as error:
+                goes_on = self._unusual(found[_MOVE], found.start(_MOVE), error)
+            except ChessError as error:
+                raise GameRefused(str(error), found.start(kind), self.end) from None
+        if goes_on:
+            self.end = len(text)
+        if self.builder.depth:
+            raise GameRefused("a variation is not closed; a parenthesis is missing", self.end, self.end)
+
+    def _unusual(self, word: str, at: int, error: ValueError) -> bool:
+        """Take a word that is not a legal move; whether the game goes on behind it."""
+        if word in _RESULT_SIGNS:
+            return bool(self.builder.depth) or self._result(_RESULT_SIGNS[word])
+        if word in _SIGN_NAGS:
+            self.builder.nag(_SIGN_NAGS[word])
+        elif not (word.isdecimal() or word in _REDUNDANT):
+            bare = word.rstrip(".,")
+            if bare == word:
+                raise GameRefused(_reason(word, self.builder.place, error), at, self.end)
+            try:
+                self.builder.move(bare)
+            except ValueError as again:
+                return self._unusual(bare, at, again)
+        return True
+
+    def _result(self, marker: str) -> bool:
+        self.marker = marker
+        while found := _REMARK.match(self._text, self.end):
+            self.end = found.end() + 1
+            self._comment_from(found.end())
+        return False
+
+    def _comment(self, found: re.Match[str]) -> bool:
+        self._comment_from(found.start(2))
+        return True
+
+    def _comment_from(self, at: int) -> None:
+        end, closed = self._source.comment_end(at)
+        if not closed:
+            raise GameRefused("a comment is not closed; a brace is missing", at, end)
+        self.builder.comment(unescaped(self._text[at + 1 : end]))
+        self.end = end + 1
+
+    def _rest_of_line(self, found: re.Match[str]) -> bool:
+        self.builder.comment(found[7][1:])
+        return True
+
+    def _nag(self, found: re.Match[str]) -> bool:
+        digits = found[3][1:]
+        if not 1 <= len(digits) <= 3:
+            raise GameRefused(
+                f"{quoted(found[3])} is not a glyph; they are $0 to $255", found.start(3), self.end
+            )
+        self.builder.nag(int(digits))
+        return True
+
+    def _suffix(self, found: re.Match[str]) -> bool:
+        self.builder.nag(_SUFFIX_NAGS[found[4]])
+        return True
+
+    def _open(self, found: re.Match[str]) -> bool:
+        if not self.builder.open():
+            raise GameRefused("a variation begins where there is no move to vary", found.start(5), self.end)
+        return True
+
+    def _close(self, found: re.Match[str]) -> bool:
+        if not self.builder.close():
+            raise GameRefused("a parenthesis closes no variation", found.start(6), self.end)
+        return True
+
+    def _bracket(self, found: re.Match[str]) -> bool:
+        """Stop before the headers of the next game: this one's result is missing."""
+        at = found.start(8)
+        line_end = self._text.rfind("\n", 0, at)
+        if not _TAG.match(self._text, at) or self._text[line_end:at].strip():
+            raise GameRefused("a bracket stands among the moves", at, self.end)
+        self.end = line_end
+        return False
+
+    def _next_first_move(self, found: re.Match[str]) -> bool:
+        """Stop before a first move behind an empty line; it is the next game's if this one has moves."""
+        self.end = found.start(9)
+        if self.builder.depth or self.builder.empty:
+            self.end += 1
+            return True
+        return False
+
+    def _other(self, found: re.Match[str]) -> bool:
+        raise GameRefused(f"{quoted(found[_OTHER])} stands among the moves", found.start(_OTHER), self.end)
+
+
+def _reason(word: str, place: str, error: ValueError) -> str:
+    move = f"{quoted(word)} at {place}"
+    if isinstance(error, chess.AmbiguousMoveError):
+        return f"{move} may be several moves; say from which file or rank"
+    if isinstance(error, chess.IllegalMoveError):
+        return f"{move} is not a legal move"
+    return f"{move} is not a move; pieces are read as K, Q, R, B and N"

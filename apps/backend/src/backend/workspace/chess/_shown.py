@@ -1,0 +1,52 @@
+"""A tree as a board shows it: SAN, the position and the ply of each move."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import chess
+
+from backend.workspace.chess._headers import start_board
+from backend.workspace.chess._tree import START, MoveTree
+
+__all__ = ("ShownMove", "positions", "with_san")
+
+
+@dataclass(frozen=True, slots=True)
+class ShownMove:
+    """What a tree does not store of a move, because it follows."""
+
+    #: The move in standard algebraic notation; passing is ``--``.
+    san: str
+    #: The position after the move.
+    fen: str
+    #: Half-moves since the beginning of the game, this one included, as the position's counters have it.
+    ply: int
+
+
+def with_san(tree: MoveTree, headers: Mapping[str, str]) -> list[ShownMove]:
+    """For each move of *tree*, in its order, what a board shows.
+
+    Raises:
+        PositionInvalid: the headers name no position.
+        ValueError: a move is not legal there: the headers are not those the tree was made with.
+    """
+    shown: list[ShownMove] = []
+    for board, move in positions(tree, headers):
+        san = board.san_and_push(move)
+        shown.append(ShownMove(san, board.fen(), board.ply()))
+    return shown
+
+
+def positions(tree: MoveTree, headers: Mapping[str, str]) -> Iterator[tuple[chess.Board, chess.Move]]:
+    """For each move of *tree*, in its order, the position before it, and the move.
+
+    The board is one and the same; who reads makes the move on it before the next.
+    """
+    board = start_board(headers)
+    line = [START]
+    for index, one in enumerate(tree.moves):
+        while line[-1] != one.parent:
+            line.pop()
+            board.pop()
+        line.append(index)
+        yield board, board.parse_uci(one.uci)

@@ -1,0 +1,121 @@
+"""The text of a PGN file, and where in it games begin."""
+
+import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from typing import Final
+
+from backend.workspace.chess._comments import TAG_NAME
+
+__all__ = ("FIRST_MOVE", "Source", "decoded")
+
+#: Bytes that are not UTF-8, as `surrogateescape` marks them, in the Windows code page that Latin-1 files are
+#: really written in; where that has no character, in Latin-1.
+_LATIN_1: Final = {
+    0xDC00 + byte: bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte in range(0x80, 0x100)
+}
+
+_TAG: Final = rf'\[{TAG_NAME}[ \t]+"'
+#: The first move of a game, after an empty line. Bounded, so that a file of empty lines is read in one pass.
+FIRST_MOVE: Final = r"\n[ \t]{0,80}\n\s{0,80}1[ \t]?\.(?!\.)"
+_RESULT: Final = r"(?<=\s)(?:1-0|0-1|1/2-1/2|\*)(?=\s{1,80}(?:1[ \t]?\.|\[)|[ \t]*\n[ \t]*\n|\s*\Z)"
+_NEXT: Final = re.compile(rf"\n[ \t]*(?={_TAG})|{FIRST_MOVE}|{_RESULT}|[{{;]")
+_TAG_AT_LINE: Final = re.compile(rf"\n[ \t]*{_TAG}")
+_BLANK: Final = re.compile(r"(?:\s++|(?<=\n)[%;][^\n]*+)*+")
+_SQUARE: Final = r"[^\s{}()]{0,9}[a-h][1-8]|[Oo0]-[Oo0]"
+_SAN_WORD: Final = r"(?:[NBRQK]?[a-h]?[1-8]?x?[a-h][1-8](?:=?[NBRQ])?|O-O(?:-O)?)[+#]?[!?]{0,2}"
+#: What a game begins with: a tag pair, a numbered move, or two moves beside each other.
+_GAME: Final = re.compile(
+    rf"{_TAG}|\d{{1,3}}[ \t]?\.[.…\s]{{0,9}}(?:{_SQUARE}|--)"
+    rf"|{_SAN_WORD}\s+(?:{_SAN_WORD}|1-0|0-1|1/2-1/2|\*)(?!\S)"
+)
+
+
+def decoded(data: bytes) -> str:
+    r"""The text of a file: UTF-8, UTF-16 by its byte order mark; bytes that are neither are Latin-1.
+
+    Line ends become ``\n``; NUL goes, which PostgreSQL does not store.
+    """
+    if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        text = data.decode("utf-16", "replace")
+    else:
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            text = data.decode("utf-8", "surrogateescape").translate(_LATIN_1)
+    # Files that were put together keep the byte order mark of each.
+    return text.replace("\0", "").replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n")
+
+
+class Source:
+    """A file's text, read from its beginning to its end."""
+
+    def __init__(self, data: bytes) -> None:
+        #: With a line end before the first line, so that each line begins behind one.
+        self.text = "\n" + decoded(data)
+        self._counted, self._line = 0, 0
+        self._close = -1
+
+    def line_of(self, at: int) -> int:
+        """The line, from 1, of the character at *at*; asked for in the order of the text."""
+        self._line += self.text.count("\n", self._counted, at)
+        self._counted = max(self._counted, at)
+        return max(self._line, 1)
+
+    def comment_end(self, at: int) -> tuple[int, bool]:
+        """Where the comment that opens at *at* ends, and whether a brace closes it.
+
+        One that is not closed ends where the next game begins, else with the text.
+        """
+        text = self.text
+        if self._close < at:
+            # Kept: a text with many braces and none that closes is searched once.
+            close = text.find("}", at)
+            self._close = close if close >= 0 else len(text)
+        tag = _TAG_AT_LINE.search(text, at, self._close) if text.find("\n", at, self._close) >= 0 else None
+        if tag is not None:
+            return tag.start(), False
+        return self._close, self._close < len(text)
+
+    def next_game(self, at: int) -> int | None:
+        """Where the next game begins, from *at* on; null when none does. What is no game is passed over."""
+        text = self.text
+        while (at := _blank(text, at)) < len(text):
+            if text[at] == "{":
+                end, closed = self.comment_end(at)
+                behind = _blank(text, end + 1)
+                if closed and text[behind : behind + 1] != "[" and _GAME.match(text, behind):
+                    return at
+                at = end + closed
+            elif _GAME.match(text, at):
+                return at
+            else:
+                at = text.find("\n", at)
+                if at < 0:
+                    break
+        return None
+
+    def after_broken(self, at: int) -> int:
+        """Where to look for the next game when the one that *at* is in cannot be read."""
+        text = self.text
+        while found := _NEXT.search(text, at):
+            match found[0]:
+                case "{":
+                    end, closed = self.comment_end(found.start())
+                    if not closed:
+                        return end
+                    at = end + 1
+                case ";":
+                    at = text.find("\n", found.start())
+                    if at < 0:
+                        break
+                case "1-0" | "0-1" | "1/2-1/2" | "*":
+                    return found.end()
+                case _:
+                    return found.start()
+        return len(text)
+
+
+def _blank(text: str, at: int) -> int:
+    """The first place from *at* on that is neither white space nor in a line of ``%`` or ``;``."""
+    found = _BLANK.match(text, at)
+    return found.end() if found else at

@@ -1,0 +1,101 @@
+"""The tag pairs in front of a game, as they are read and as they are written."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+from backend.workspace._chess_extra import quoted
+from backend.workspace.chess._comments import TAG_NAME
+from backend.workspace.chess._headers import HEADER_CHARS_MAX
+
+__all__ = ("Tags", "read_tags", "written_tag")
+
+#: Several may stand on one line (PGN standard, 8.1).
+_PAIR: Final = re.compile(rf'[ \t]*\[\s*({TAG_NAME})\s+"((?:[^"\\]|\\.)*+)"\s*\]\s*')
+_NAME: Final = re.compile(TAG_NAME)
+_ESCAPE: Final = re.compile(r'\\(["\\])')
+
+
+@dataclass(slots=True, kw_only=True)
+class Tags:
+    """The tag pairs of one game, while they are read and after."""
+
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+    #: Where each of them stands.
+    places: dict[str, int] = field(default_factory=dict[str, int])
+    #: Where the moves begin.
+    end: int
+    #: Why the game cannot be read, and where; null when it can.
+    problem: tuple[str, int] | None = None
+
+
+def read_tags(text: str, at: int) -> Tags:
+    """Read the tag pairs of *text* from *at* on; a game may have none.
+
+    An empty line between them is passed over, unless an ``Event`` or a name that was there comes behind it:
+    that is the next game, and this one has no moves. Of a name that comes twice the last value counts.
+    """
+    tags = Tags(end=at)
+    gap = False
+    while at < len(text):
+        end = text.find("\n", at)
+        end = len(text) if end < 0 else end
+        line = text[at:end]
+        blank = not line or line.isspace()
+        if blank or (tags.headers and line[0] in "%;"):
+            gap = gap or blank
+        else:
+            pairs, behind = _pairs(line)
+            if not line.lstrip(" \t").startswith("[") or (gap and _begin_another(pairs, tags)):
+                break
+            _take(tags, line, pairs, at)
+            gap = False
+            # The line end before the moves belongs to them: they look for what begins a line.
+            tags.end = at + behind
+            if behind < len(line):
+                break
+        at = end + 1
+    return tags
+
+
+def written_tag(name: str, value: str) -> str:
+    """One tag pair as PGN writes it; quotation marks and backslashes are escaped."""
+    value = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'[{name} "{value}"]'
+
+
+def _pairs(line: str) -> tuple[list[tuple[str, str]], int]:
+    """The tag pairs of *line*, also with quotes inside a value or with none; where in it they end."""
+    pairs: list[tuple[str, str]] = []
+    behind = 0
+    while found := _PAIR.match(line, behind):
+        pairs.append((found[1], _ESCAPE.sub(r"\1", found[2])))
+        behind = found.end()
+    rest = line[behind:].strip()
+    if rest.startswith("[") or not pairs:
+        behind = len(line)
+        name, _, value = rest.strip("[] \t").partition(" ")
+        value = value.strip()
+        if rest.endswith("]") and _NAME.fullmatch(name) and value:
+            pairs.append((name, value.removeprefix('"').removesuffix('"')))
+        else:
+            pairs.clear()
+    return pairs, behind
+
+
+def _begin_another(pairs: list[tuple[str, str]], tags: Tags) -> bool:
+    return bool(tags.headers) and any(name == "Event" or name in tags.headers for name, _ in pairs)
+
+
+def _take(tags: Tags, line: str, pairs: list[tuple[str, str]], at: int) -> None:
+    tags.headers.update(pairs)
+    tags.places.update((name, at) for name, _ in pairs)
+    if tags.problem is None and (why := _problem(line, pairs)):
+        tags.problem = why, at
+
+
+def _problem(line: str, pairs: list[tuple[str, str]]) -> str | None:
+    if not pairs:
+        return f'{quoted(line.strip())} is not a header; one is written [Name "value"]'
+    long = next((name for name, value in pairs if len(value) > HEADER_CHARS_MAX), None)
+    return long and f"the header {long} has more than {HEADER_CHARS_MAX:,} characters"

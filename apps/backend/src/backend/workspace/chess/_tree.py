@@ -1,0 +1,222 @@
+"""The moves of a chapter with their variations and annotations: a flat list, frozen.
+
+A tree is kept in preorder: a move, then everything after it, then the next variation beside it. The first
+child of a move is the main line. Siblings never share a move, so the UCI moves from the start, joined by
+dots, name a move (its path) and go on naming it when variations are promoted.
+
+A list and not nested objects: a game of 300 moves nested would be deeper than what JSON parsers accept.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Self, cast
+
+from backend.workspace._chess_extra import MoveNotFound
+
+__all__ = ("MOVES_MAX", "NO_ANNOTATION", "START", "VARIATIONS_MAX", "Annotation", "Move", "MoveTree")
+
+Document = dict[str, Any]
+
+MOVES_MAX: Final = 20_000
+"""Moves of one tree, variations included."""
+VARIATIONS_MAX: Final = 10
+"""Variations of one move: so many moves may stand beside the main one."""
+START: Final = -1
+"""The index of the position before the first move; its path is empty."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Annotation:
+    """What is said at a move, or before the first one; canonical when it comes out of this package."""
+
+    #: The comment after the move; line breaks are ``\n``.
+    text: str = ""
+    #: The comment before the move; only a move that begins a variation has one (PGN knows no other).
+    before: str = ""
+    #: Numeric annotation glyphs 0 to 255, ascending (PGN standard, 10).
+    nags: tuple[int, ...] = ()
+    #: What is left on the mover's clock, to the millisecond; null when nobody looked.
+    clock_s: float | None = None
+    #: Colour and two squares each: ``Ge2e4``.
+    arrows: tuple[str, ...] = ()
+    #: Colour and square each: ``Rd4``.
+    circles: tuple[str, ...] = ()
+
+    def document(self) -> Document:
+        """What is said, as JSON; empty fields are left out."""
+        document: Document = {}
+        if self.nags:
+            document["nags"] = list(self.nags)
+        if self.text:
+            document["text"] = self.text
+        if self.before:
+            document["before"] = self.before
+        if self.clock_s is not None:
+            document["clock_s"] = self.clock_s
+        if self.arrows:
+            document["arrows"] = list(self.arrows)
+        if self.circles:
+            document["circles"] = list(self.circles)
+        return document
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        """The annotation that :meth:`document` was made of; other keys are ignored."""
+        clock_s = document.get("clock_s")
+        return cls(
+            text=document.get("text", ""),
+            before=document.get("before", ""),
+            nags=tuple(document.get("nags", ())),
+            clock_s=None if clock_s is None else float(clock_s),
+            arrows=tuple(document.get("arrows", ())),
+            circles=tuple(document.get("circles", ())),
+        )
+
+
+NO_ANNOTATION: Final = Annotation()
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One move of a tree."""
+
+    #: Index of the move before it; `START` for a first move.
+    parent: int
+    #: The move as UCI writes it, castling by the king's two squares (Chess960: onto the rook); ``0000``
+    #: passes.
+    uci: str
+    annotation: Annotation = NO_ANNOTATION
+
+
+@dataclass(frozen=True, slots=True)
+class MoveTree:
+    """A tree of moves.
+
+    Invariants: the moves are in preorder; at most `MOVES_MAX`; siblings differ, and are at most
+    `VARIATIONS_MAX` + 1; only the second and later siblings have a text before them; the start has neither
+    glyphs nor a text before it.
+    """
+
+    moves: tuple[Move, ...] = ()
+    #: What is said before the first move.
+    start: Annotation = NO_ANNOTATION
+
+    def __repr__(self) -> str:
+        return f"<MoveTree {len(self.moves)} moves>"
+
+    def check(self) -> None:
+        """Assert the invariants; what breaks one is our mistake, never a reader's or a file's."""
+        assert len(self.moves) <= MOVES_MAX
+        assert not self.start.nags
+        assert not self.start.before
+        open_moves = [START]
+        siblings: dict[int, list[str]] = {}
+        for index, move in enumerate(self.moves):
+            while open_moves[-1] != move.parent:
+                open_moves.pop()
+            open_moves.append(index)
+            beside = siblings.setdefault(move.parent, [])
+            assert move.uci not in beside
+            assert beside or not move.annotation.before
+            beside.append(move.uci)
+            assert len(beside) <= VARIATIONS_MAX + 1
+
+    def children(self) -> list[list[int]]:
+        """For each move the moves after it, the main one first; the last entry is for the start.
+
+        ``children()[START]`` therefore is what it reads like.
+        """
+        after: list[list[int]] = [[] for _ in range(len(self.moves) + 1)]
+        for index, move in enumerate(self.moves):
+            after[move.parent].append(index)
+        return after
+
+    def siblings(self, index: int) -> list[int]:
+        """The moves that stand beside *index*, itself included, the main one first."""
+        parent = self.moves[index].parent
+        return [at for at, move in enumerate(self.moves) if move.parent == parent]
+
+    def end_of(self, index: int) -> int:
+        """The index behind the last move of the continuation of *index*."""
+        moves = self.moves
+        for at in range(index + 1, len(moves)):
+            if moves[at].parent < index:
+                return at
+        return len(moves)
+
+    def find(self, path: str) -> int:
+        """The index of the move that *path* names, `START` for the empty path.
+
+        Raises:
+            MoveNotFound: there is none.
+        """
+        at, wanted = START, path.split(".") if path else []
+        # Children stand after their parent, so one pass meets every step of the path in its turn.
+        steps = iter(wanted)
+        step = next(steps, None)
+        for index, move in enumerate(self.moves):
+            if step is None:
+                break
+            if move.parent == at and move.uci == step:
+                at, step = index, next(steps, None)
+        if step is not None:
+            raise MoveNotFound(path)
+        return at
+
+    def path_of(self, index: int) -> str:
+        """The path of the move at *index*."""
+        return ".".join(self.line_to(index))
+
+    def line_to(self, index: int) -> list[str]:
+        """The UCI moves from the start to *index*, itself included."""
+        line: list[str] = []
+        while index != START:
+            line.append(self.moves[index].uci)
+            index = self.moves[index].parent
+        return line[::-1]
+
+    def reordered(self, order: Sequence[int]) -> "MoveTree":
+        """The tree of the moves at the indexes in *order*, which is a preorder again."""
+        new = {START: START} | {old: at for at, old in enumerate(order)}
+        moves = [self.moves[old] for old in order]
+        return MoveTree(tuple(Move(new[one.parent], one.uci, one.annotation) for one in moves), self.start)
+
+    def with_annotations(self, changed: Mapping[int, Annotation]) -> "MoveTree":
+        """The tree with other annotations at some moves, or at the `START`."""
+        moves = list(self.moves)
+        for index, annotation in changed.items():
+            if index != START:
+                moves[index] = Move(moves[index].parent, moves[index].uci, annotation)
+        return MoveTree(tuple(moves), changed.get(START, self.start))
+
+    def document(self) -> Document:
+        """The tree as JSON: ``start``, and ``moves`` with ``parent``, ``uci`` and what is said; flat."""
+        document: Document = {"moves": list(_documents(self.moves))}
+        if self.start != NO_ANNOTATION:
+            document["start"] = self.start.document()
+        return document
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "MoveTree":
+        """The tree that :meth:`document` was made of."""
+        moves = cast("Iterable[Mapping[str, Any]]", document["moves"])
+        start = Annotation.from_document(document.get("start", {}))
+        return cls(
+            tuple(
+                Move(
+                    one["parent"],
+                    one["uci"],
+                    Annotation.from_document(one) if len(one) > 2 else NO_ANNOTATION,
+                )
+                for one in moves
+            ),
+            start,
+        )
+
+
+def _documents(moves: Iterable[Move]) -> Iterable[Document]:
+    for move in moves:
+        document: Document = {"parent": move.parent, "uci": move.uci}
+        if move.annotation is not NO_ANNOTATION:
+            document |= move.annotation.document()
+        yield document
