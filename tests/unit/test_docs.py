@@ -174,8 +174,13 @@ def error_codes() -> set[str]:
     return found
 
 
+def _pages_of_http() -> str:
+    """The page of what is common with Genesis, and the workspace's own."""
+    return "\n".join((DOCS / f"reference/{name}.md").read_text() for name in ("http", "workspace"))
+
+
 def test_every_error_code_is_documented_and_no_other() -> None:
-    page = (DOCS / "reference/http.md").read_text()
+    page = _pages_of_http()
     listed = set[str]()
     for row in re.findall(r"^\|(.*)\|$", page, re.MULTILINE):
         cells = row.split(" | ")
@@ -191,7 +196,7 @@ def test_every_route_is_documented_and_no_other(monkeypatch: pytest.MonkeyPatch)
 
     paths = create_api().openapi()["paths"]
     served = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
-    page = (DOCS / "reference/http.md").read_text()
+    page = _pages_of_http()
     assert set(re.findall(r"^\| `([A-Z]+ /[^`]*)` \|", page, re.MULTILINE)) == served
 
 

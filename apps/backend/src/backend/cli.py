@@ -2,9 +2,10 @@
 
 import asyncio
 import shlex
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from typing import Annotated, Literal
+from functools import partial
+from typing import Annotated, Literal, TypeVar
 
 import typer
 from pydantic_core import to_json
@@ -12,10 +13,13 @@ from relaybox.cli import ErrorsAsLines, migrate_commands
 from relaybox.db import Database
 from relaybox.settings import PostgresSettings, load_settings
 
-from backend.genesis import Difference, RebuildReport, rebuild_sessions
+from backend.genesis import Difference, rebuild_sessions
 from backend.migrations import ALL
+from backend.workspace import NodeDifference, rebuild_workspace
 
 __all__ = ("app",)
+
+T = TypeVar("T")
 
 app = typer.Typer(
     cls=ErrorsAsLines,
@@ -78,19 +82,41 @@ def genesis(
         line = f"{difference.session_id} {difference.kind}{fields}{done}"
         typer.echo(to_json(asdict(difference)).decode() if as_json else line)
 
-    report = asyncio.run(_rebuild_genesis(load_settings(PostgresSettings), write=write, show=show))
+    rebuild = partial(rebuild_sessions, write=write, on_difference=show)
+    report = asyncio.run(_on_database(load_settings(PostgresSettings), rebuild))
     summary = f"{report.sessions} sessions: {report.differences} differ, {report.repaired} repaired"
     typer.echo(to_json(asdict(report)).decode() if as_json else summary)
     if report.differences > report.repaired:
         raise typer.Exit(1)
 
 
-async def _rebuild_genesis(
-    settings: PostgresSettings, *, write: bool, show: Callable[[Difference], None]
-) -> RebuildReport:
+@_rebuild.command()
+def workspace(
+    write: Annotated[bool, typer.Option("--write", help="Repair the rows that differ.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines, the summary last.")] = False,
+) -> None:
+    """Make every workspace node again from its events; exit code 1 if a row differs and is not repaired."""
+
+    def show(difference: NodeDifference) -> None:
+        done = ", repaired" if difference.repaired else ""
+        line = f"{difference.node_id} {difference.kind} in {', '.join(difference.tables)}{done}"
+        typer.echo(to_json(asdict(difference)).decode() if as_json else line)
+
+    rebuild = partial(rebuild_workspace, write=write, on_difference=show)
+    report = asyncio.run(_on_database(load_settings(PostgresSettings), rebuild))
+    summary = (
+        f"{report.nodes} nodes, {report.events} events: "
+        f"{report.differences} differ, {report.repaired} repaired"
+    )
+    typer.echo(to_json(asdict(report)).decode() if as_json else summary)
+    if report.differences > report.repaired:
+        raise typer.Exit(1)
+
+
+async def _on_database(settings: PostgresSettings, rebuild: Callable[[Database], Awaitable[T]]) -> T:
     # One connection reads the events, another looks again at what differs.
     database = Database(settings.model_copy(update={"pool_size": 2}), application_name="backend-rebuild")
     try:
-        return await rebuild_sessions(database, write=write, on_difference=show)
+        return await rebuild(database)
     finally:
         await database.close()

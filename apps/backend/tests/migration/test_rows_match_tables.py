@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import to_json
 from relaybox.db import Database
-from relaybox_types import rows
+from relaybox_types import rows, workspace
 from relaybox_types.enums import CommandStatus, HandleStatus, OutboxStatus, TaskStatus
 from relaybox_types.genesis import GenesisStage, GenesisStatus
 
@@ -23,6 +23,13 @@ TABLES: dict[type[BaseModel], str] = {
     rows.FlowResumeHandle: "flow_resume_handles",
     rows.GenesisSession: "genesis_sessions",
     rows.IdempotencyCache: "idempotency_cache",
+    workspace.WorkspaceNode: "workspace_nodes",
+    workspace.WorkspaceChapter: "workspace_chapters",
+    workspace.WorkspaceVersion: "workspace_versions",
+    workspace.WorkspaceThread: "workspace_threads",
+    workspace.WorkspaceReply: "workspace_replies",
+    workspace.WorkspaceGrant: "workspace_grants",
+    workspace.WorkspaceLink: "workspace_links",
 }
 ENUMS: dict[type[StrEnum], str] = {
     CommandStatus: "command_status",
@@ -31,11 +38,16 @@ ENUMS: dict[type[StrEnum], str] = {
     HandleStatus: "handle_status",
     GenesisStatus: "genesis_status",
     GenesisStage: "genesis_stage",
+    workspace.NodeKind: "workspace_kind",
+    workspace.Visibility: "workspace_visibility",
+    workspace.Role: "workspace_role",
+    workspace.ThreadKind: "workspace_thread_kind",
 }
 TYPES: dict[type, str] = {
     UUID: "uuid",
     str: "text",
     int: "integer",
+    bool: "boolean",
     AwareDatetime: "timestamp with time zone",
     Decimal: "numeric(5,2)",
     dict: "jsonb",
@@ -53,6 +65,11 @@ COLUMNS = """
     WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped
 """
 LABELS = "SELECT enumlabel FROM pg_enum WHERE enumtypid = $1::text::regtype ORDER BY enumsortorder"
+
+_ID = "00000000-0000-4000-8000-000000000001"
+_NODE = {"node_id": _ID}
+_AT = {"created_at": "2030-01-01T00:00:00Z"}
+_TIMES = {**_AT, "changed_at": "2030-01-01T00:00:00Z"}
 
 each_model = pytest.mark.parametrize("model", TABLES, ids=lambda model: model.__name__)
 
@@ -74,6 +91,8 @@ def _column(field: FieldInfo, wide: bool) -> Column:
     parts = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     nullable = type(None) in parts
     [plain] = [part for part in parts if part is not type(None)]
+    if plain == list[UUID]:
+        return Column("uuid[]", nullable, field.default)
     plain = get_origin(plain) or plain
     sql_type = "bigint" if wide else TYPES[plain]
     return Column(sql_type, nullable, None if field.is_required() else field.default)
@@ -94,6 +113,8 @@ async def in_database(database: Database, table: str) -> dict[str, Column]:
 
 def test_every_model_has_its_table_and_every_enum_its_type() -> None:
     models = {getattr(rows, name) for name in rows.__all__}
+    models |= {getattr(workspace, name) for name in workspace.__all__ if name.startswith("Workspace")}
+    models -= {workspace.WorkspaceEvent}
     used = {TYPES[one] for one in TYPES} & set(ENUMS.values())
     assert models == set(TABLES)
     assert used == set(ENUMS.values())
@@ -141,6 +162,13 @@ async def test_a_row_of_each_table_reads_as_its_model(database: Database, model:
         "flow_resume_handles": {"correlation_id": "c", "resume_handle": {"a": 1}},
         "genesis_sessions": {"user_id": "writer"},
         "idempotency_cache": {"key": "k", "result": {"a": 1}, "expires_at": "2030-01-01T00:00:00Z"},
+        "workspace_nodes": {"kind": "study", "owner_id": "o", "title": "t", "created_by": "o", **_TIMES},
+        "workspace_chapters": {**_NODE, "position": 0, "title": "t", **_TIMES},
+        "workspace_versions": {**_NODE, **_AT, "number": 1, "title": "t", "chapters": [], "created_by": "o"},
+        "workspace_threads": {**_NODE, "kind": "note", "body": "b", "author_id": "a", **_TIMES},
+        "workspace_replies": {**_NODE, "thread_id": _ID, "body": "b", "author_id": "a", **_TIMES},
+        "workspace_grants": {**_NODE, "user_id": "u", "role": "editor", "granted_by": "o", **_TIMES},
+        "workspace_links": {**_NODE, **_AT, "role": "viewer", "created_by": "o"},
     }
     table = TABLES[model]
     values = required[table]

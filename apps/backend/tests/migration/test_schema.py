@@ -4,7 +4,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from backend.migrations import ALL, GENESIS
+from backend.migrations import ALL, BACKEND
 from relaybox.db import BACKBONE, Database, migrate_down, migrate_up, pending_migrations, schema_script
 from relaybox.local import LocalPostgres
 from relaybox.settings import PostgresSettings
@@ -54,7 +54,7 @@ async def test_up_down_and_up_again_ends_where_it_began(
     settings = empty_postgres_settings
     assert await migrate_up(settings, *ALL) == REVISIONS
     first = dumped_schema(postgres_server, settings)
-    assert await migrate_down(settings, GENESIS) == ["0001_genesis"]
+    assert await migrate_down(settings, BACKEND) == ["0001_genesis", "0002_workspace"]
     assert await migrate_down(settings, BACKBONE) == ["0001_backbone", "0002_idempotency"]
     assert await migrate_up(settings, *ALL) == REVISIONS
     assert dumped_schema(postgres_server, settings) == first
@@ -83,7 +83,7 @@ async def test_a_strangers_application_gets_no_genesis_table(
     await migrate_up(empty_postgres_settings, BACKBONE)
     database = Database(empty_postgres_settings)
     assert await pending_migrations(database, BACKBONE) == []
-    assert await pending_migrations(database, *ALL) == ["0001_genesis"]
+    assert await pending_migrations(database, *ALL) == ["0001_genesis", "0002_workspace"]
     await database.close()
 
 

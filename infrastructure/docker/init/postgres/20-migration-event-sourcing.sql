@@ -533,8 +533,180 @@ END
 $$;
 REVOKE ALL ON FUNCTION backend_grant(NAME) FROM PUBLIC;
 
+-- Chess studies. Every row is the fold of its own node's events (aggregate WORKSPACE_NODE), and nothing else, so
+-- that `backend rebuild workspace` makes the same rows again; only the secrets of links are in no event.
+-- Times are the events', therefore changed_at, and no trigger that would set another one.
+CREATE TYPE workspace_kind AS ENUM ('workspace', 'folder', 'study');
+CREATE TYPE workspace_visibility AS ENUM ('private', 'shared', 'public');
+CREATE TYPE workspace_role AS ENUM ('viewer', 'commenter', 'editor', 'admin', 'owner');
+CREATE TYPE workspace_thread_kind AS ENUM ('question', 'suggestion', 'note');
+
+CREATE TABLE workspace_nodes (
+    id UUID PRIMARY KEY DEFAULT gen_random_uuid(),
+    kind workspace_kind NOT NULL,
+    -- Null for the root of a tree. No foreign key: a purge takes one batch, and what was trashed before it stays.
+    parent_id UUID,
+    -- Of the tree when the node came into it; only a root's counts.
+    owner_id TEXT NOT NULL,
+    title TEXT NOT NULL,
+    description TEXT NOT NULL DEFAULT '',
+    position INT NOT NULL DEFAULT 0,
+    layout JSONB,
+    -- Null: as the nearest ancestor that says.
+    visibility workspace_visibility,
+    -- What clients compare (ETag); stream_version counts every event of the node, its discussions' too.
+    version INT NOT NULL DEFAULT 1,
+    stream_version INT NOT NULL DEFAULT 1,
+    created_by TEXT NOT NULL,
+    created_at TIMESTAMPTZ NOT NULL,
+    changed_at TIMESTAMPTZ NOT NULL,
+    -- Only at the root of what was trashed: a node is live if neither it nor an ancestor has these.
+    trashed_at TIMESTAMPTZ,
+    trashed_by TEXT,
+    trash_reason TEXT,
+    trash_batch_id UUID,
+    trash_count INT,
+    -- The ancestors when it was trashed, root first: where it can go back to.
+    trash_path UUID[],
+    CONSTRAINT workspace_nodes_title_check CHECK (char_length(title) BETWEEN 1 AND 200),
+    CONSTRAINT workspace_nodes_root_check CHECK (parent_id IS NULL OR kind <> 'workspace'),
+    CONSTRAINT workspace_nodes_version_check CHECK (version >= 1 AND stream_version >= version),
+    CONSTRAINT workspace_nodes_trash_check CHECK (
+        num_nonnulls(trashed_at, trashed_by, trash_batch_id, trash_count, trash_path) IN (0, 5)
+    )
+);
+-- Children in their order; also the way down a tree.
+CREATE INDEX idx_workspace_nodes_parent ON workspace_nodes (parent_id, position, id);
+CREATE INDEX idx_workspace_nodes_owner ON workspace_nodes (owner_id, created_at) WHERE parent_id IS NULL;
+-- Two live studies in one folder do not share a title.
+CREATE UNIQUE INDEX idx_workspace_nodes_study_title ON workspace_nodes (parent_id, title)
+    WHERE kind = 'study' AND trashed_at IS NULL;
+-- The bin: what is due for the automatic purge, and what somebody trashed.
+CREATE INDEX idx_workspace_nodes_trashed ON workspace_nodes (trashed_at) WHERE trashed_at IS NOT NULL;
+
+CREATE TABLE workspace_chapters (
+    id UUID PRIMARY KEY DEFAULT gen_random_uuid(),
+    node_id UUID NOT NULL,
+    position INT NOT NULL,
+    title TEXT NOT NULL,
+    headers JSONB NOT NULL DEFAULT '{}',
+    -- {"start": annotation, "moves": [in preorder]}.
+    moves JSONB NOT NULL DEFAULT '{}',
+    version INT NOT NULL DEFAULT 1,
+    created_at TIMESTAMPTZ NOT NULL,
+    changed_at TIMESTAMPTZ NOT NULL
+);
+CREATE INDEX idx_workspace_chapters_node ON workspace_chapters (node_id, position, id);
+
+CREATE TABLE workspace_versions (
+    node_id UUID NOT NULL,
+    number INT NOT NULL,
+    label TEXT NOT NULL DEFAULT '',
+    -- The version that a rollback brought back; null for a snapshot somebody asked for.
+    restored_from INT,
+    title TEXT NOT NULL,
+    description TEXT NOT NULL DEFAULT '',
+    -- Chapters as they were: id, position, title, headers, moves.
+    chapters JSONB NOT NULL,
+    created_by TEXT NOT NULL,
+    created_at TIMESTAMPTZ NOT NULL,
+    CONSTRAINT workspace_versions_pkey PRIMARY KEY (node_id, number)
+);
+
+CREATE TABLE workspace_threads (
+    id UUID PRIMARY KEY DEFAULT gen_random_uuid(),
+    node_id UUID NOT NULL,
+    chapter_id UUID,
+    move_path TEXT,
+    kind workspace_thread_kind NOT NULL,
+    title TEXT NOT NULL DEFAULT '',
+    body TEXT NOT NULL,
+    mentions JSONB NOT NULL DEFAULT '[]',
+    author_id TEXT NOT NULL,
+    resolved_at TIMESTAMPTZ,
+    resolved_by TEXT,
+    pinned BOOLEAN NOT NULL DEFAULT false,
+    version INT NOT NULL DEFAULT 1,
+    created_at TIMESTAMPTZ NOT NULL,
+    changed_at TIMESTAMPTZ NOT NULL,
+    CONSTRAINT workspace_threads_resolved_check CHECK ((resolved_at IS NULL) = (resolved_by IS NULL)),
+    CONSTRAINT workspace_threads_move_check CHECK (move_path IS NULL OR chapter_id IS NOT NULL)
+);
+CREATE INDEX idx_workspace_threads_node ON workspace_threads (node_id, created_at, id);
+
+CREATE TABLE workspace_replies (
+    id UUID PRIMARY KEY DEFAULT gen_random_uuid(),
+    node_id UUID NOT NULL,
+    thread_id UUID NOT NULL,
+    -- The reply it answers; null for one to the thread itself.
+    parent_id UUID,
+    depth INT NOT NULL DEFAULT 1,
+    body TEXT NOT NULL,
+    mentions JSONB NOT NULL DEFAULT '[]',
+    author_id TEXT NOT NULL,
+    -- Earlier bodies, oldest first: {"body", "written_at"}.
+    history JSONB NOT NULL DEFAULT '[]',
+    -- Emoji to the people who reacted with it.
+    reactions JSONB NOT NULL DEFAULT '{}',
+    version INT NOT NULL DEFAULT 1,
+    created_at TIMESTAMPTZ NOT NULL,
+    changed_at TIMESTAMPTZ NOT NULL,
+    -- A deleted reply that was answered stays as a place without a body.
+    deleted_at TIMESTAMPTZ,
+    CONSTRAINT workspace_replies_depth_check CHECK (depth BETWEEN 1 AND 5)
+);
+CREATE INDEX idx_workspace_replies_thread ON workspace_replies (thread_id, created_at, id);
+CREATE INDEX idx_workspace_replies_node ON workspace_replies (node_id);
+
+CREATE TABLE workspace_grants (
+    node_id UUID NOT NULL,
+    user_id TEXT NOT NULL,
+    role workspace_role NOT NULL,
+    granted_by TEXT NOT NULL,
+    created_at TIMESTAMPTZ NOT NULL,
+    changed_at TIMESTAMPTZ NOT NULL,
+    CONSTRAINT workspace_grants_pkey PRIMARY KEY (node_id, user_id),
+    CONSTRAINT workspace_grants_role_check CHECK (role <> 'owner')
+);
+CREATE INDEX idx_workspace_grants_user ON workspace_grants (user_id, created_at);
+
+CREATE TABLE workspace_links (
+    id UUID PRIMARY KEY DEFAULT gen_random_uuid(),
+    node_id UUID NOT NULL,
+    role workspace_role NOT NULL,
+    has_password BOOLEAN NOT NULL DEFAULT false,
+    expires_at TIMESTAMPTZ,
+    created_by TEXT NOT NULL,
+    created_at TIMESTAMPTZ NOT NULL,
+    CONSTRAINT workspace_links_role_check CHECK (role IN ('viewer', 'commenter', 'editor'))
+);
+CREATE INDEX idx_workspace_links_node ON workspace_links (node_id);
+
+-- In no event: a link whose secret is lost is replaced.
+CREATE TABLE workspace_link_secrets (
+    link_id UUID PRIMARY KEY,
+    node_id UUID NOT NULL,
+    token_hash BYTEA NOT NULL,
+    password_hash TEXT,
+    -- Wrong passwords since the last right one, and until when further tries are refused.
+    failures INT NOT NULL DEFAULT 0,
+    refused_until TIMESTAMPTZ,
+    CONSTRAINT workspace_link_secrets_token_key UNIQUE (token_hash)
+);
+CREATE INDEX idx_workspace_link_secrets_node ON workspace_link_secrets (node_id);
+
+-- Replaces the one of 0001: the same rights on all tables of the backend.
+CREATE OR REPLACE FUNCTION backend_grant(service NAME) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON genesis_sessions, workspace_nodes, workspace_chapters, '
+        'workspace_versions, workspace_threads, workspace_replies, workspace_grants, workspace_links, '
+        'workspace_link_secrets TO %I', service);
+    EXECUTE format('GRANT SELECT ON backend_alembic_version TO %I', service);
+END
+$$;
+
 CREATE TABLE backend_alembic_version (
     version_num VARCHAR(32) NOT NULL,
     CONSTRAINT backend_alembic_version_pkc PRIMARY KEY (version_num)
 );
-INSERT INTO backend_alembic_version (version_num) VALUES ('0001_genesis');
+INSERT INTO backend_alembic_version (version_num) VALUES ('0002_workspace');

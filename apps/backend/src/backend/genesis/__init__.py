@@ -9,13 +9,7 @@ from backend.genesis._errors import (
     StageContentInvalid,
     WrongStage,
 )
-from backend.genesis._rebuild import (
-    Difference,
-    DifferenceKind,
-    HistoryUnreadable,
-    RebuildReport,
-    rebuild_sessions,
-)
+from backend.genesis._rebuild import Difference, RebuildReport, rebuild_sessions
 from backend.genesis._state import FEEDBACK_MAX, Draft, Failure, GenesisSession, PendingRequest
 from backend.genesis.session import CreateSession, ProposalRequest, ReportFailure, ReportProposal, genesis
 
@@ -24,11 +18,9 @@ __all__ = (
     "ChoiceInvalid",
     "CreateSession",
     "Difference",
-    "DifferenceKind",
     "Draft",
     "Failure",
     "GenesisSession",
-    "HistoryUnreadable",
     "NoProposal",
     "PendingRequest",
     "ProposalPending",

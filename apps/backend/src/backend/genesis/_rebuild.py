@@ -4,7 +4,6 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from functools import partial
 from typing import Any, Final
 from uuid import UUID
@@ -13,14 +12,14 @@ from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 from relaybox.commands import Fact
 from relaybox.db import Database, Executor, RetryTransaction, executor_of
-from relaybox.errors import RelayboxError
 from relaybox.events import RecordedEvent, fetch_stream, iterate_streams
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.genesis._state import GenesisSession
 from backend.genesis.session import SQL, genesis
+from backend.rebuilding import DifferenceKind, HistoryUnreadable
 
-__all__ = ("Difference", "DifferenceKind", "HistoryUnreadable", "RebuildReport", "rebuild_sessions")
+__all__ = ("Difference", "RebuildReport", "rebuild_sessions")
 
 _BATCH_SESSIONS_MAX: Final = 100
 
@@ -28,23 +27,6 @@ _BATCH_SESSIONS_MAX: Final = 100
 _READ: Final = SQL.including("read", load=SQL["load"])
 
 Document = dict[str, Any]
-
-
-class HistoryUnreadable(RelayboxError):
-    """Raised when the events of a session make no session: one is unknown, missing or malformed.
-
-    Nothing was changed for that session.
-    """
-
-    error_code = "HISTORY_UNREADABLE"
-
-
-class DifferenceKind(StrEnum):
-    """How a row departs from what its events say."""
-
-    MISSING = "MISSING"  # events, but no row
-    EXTRA = "EXTRA"  # a row, but no events
-    DIFFERENT = "DIFFERENT"  # both, with other values
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

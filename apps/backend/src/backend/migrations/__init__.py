@@ -5,13 +5,13 @@ from typing import Final
 
 from relaybox.db import BACKBONE, Migrations, load_queries
 
-__all__ = ("ALL", "GENESIS")
+__all__ = ("ALL", "BACKEND")
 
-GENESIS: Final = Migrations(
+BACKEND: Final = Migrations(
     location=Path(__file__).parent,
     version_table="backend_alembic_version",
     grant=load_queries(__package__ or "backend.migrations", "migrations.sql")["grant_service"],
 )
 
-ALL: Final = (BACKBONE, GENESIS)
+ALL: Final = (BACKBONE, BACKEND)
 """Every line this product needs, in the order in which they must be applied."""

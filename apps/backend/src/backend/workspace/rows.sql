@@ -53,7 +53,10 @@ INSERT INTO workspace_versions (
 SELECT
     node_id, number, label, restored_from, title, description, chapters, created_by, created_at
 FROM jsonb_populate_recordset(NULL::workspace_versions, $1::text::jsonb)
-ON CONFLICT (node_id, number) DO NOTHING
+ON CONFLICT (node_id, number) DO UPDATE SET
+    label = excluded.label, restored_from = excluded.restored_from, title = excluded.title,
+    description = excluded.description, chapters = excluded.chapters, created_by = excluded.created_by,
+    created_at = excluded.created_at
 
 -- name: delete_versions
 -- Rows of workspace_versions that their node's events took away.

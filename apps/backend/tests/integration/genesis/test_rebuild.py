@@ -10,14 +10,13 @@ import asyncpg
 import pytest
 from backend.genesis import (
     Difference,
-    DifferenceKind,
-    HistoryUnreadable,
     RebuildReport,
     _rebuild,
     genesis,
     rebuild_sessions,
 )
 from backend.genesis.session import SQL
+from backend.rebuilding import DifferenceKind, HistoryUnreadable
 from pydantic_core import from_json, to_json
 from relaybox.commands import CommandService, Request
 from relaybox.db import Database
