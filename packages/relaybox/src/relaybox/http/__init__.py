@@ -10,6 +10,7 @@ from relaybox.http._body import (
     BODY_ERRORS,
     BodyLimitMiddleware,
     json_body,
+    read_bytes,
     read_json,
     read_model,
 )
@@ -88,6 +89,7 @@ __all__ = (
     "json_answer",
     "json_body",
     "make_token",
+    "read_bytes",
     "read_json",
     "read_model",
     "request_id_of",

@@ -32,6 +32,7 @@ __all__ = (
     "BodyLimitMiddleware",
     "json_body",
     "parse_json",
+    "read_bytes",
     "read_json",
     "read_model",
 )
@@ -94,6 +95,15 @@ async def read_json(request: Request, limit_bytes: int = BODY_BYTES_MAX) -> Any:
         JsonNotStorable: it holds NUL, half a surrogate pair, or a number beyond a double.
     """
     _check_media_type(request.headers)
+    return parse_json(await read_bytes(request, limit_bytes))
+
+
+async def read_bytes(request: Request, limit_bytes: int = BODY_BYTES_MAX) -> bytes:
+    """The body of *request* as it was sent, whatever it is.
+
+    Raises:
+        BodyTooLarge: it has more than *limit_bytes*, announced or counted.
+    """
     request.scope[_LIMIT_KEY] = limit_bytes
     announced = request.headers.get("content-length", "")
     if announced.isascii() and announced.isdigit():
@@ -105,7 +115,7 @@ async def read_json(request: Request, limit_bytes: int = BODY_BYTES_MAX) -> Any:
         taken_bytes += len(chunk)
         _refuse_above(limit_bytes, taken_bytes)
         chunks.append(chunk)
-    return parse_json(chunks[0] if len(chunks) == 1 else b"".join(chunks))
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 async def read_model(request: Request, model: type[Model], limit_bytes: int = BODY_BYTES_MAX) -> Model:

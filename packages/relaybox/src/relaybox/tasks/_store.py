@@ -66,23 +66,42 @@ async def cancel_task(executor: Executor, task_id: UUID) -> bool:
     return bool(await executor.fetch(_SQL["cancel_task"], task_id))
 
 
-async def complete_task(executor: Executor, fence: Fence, *, result: Mapping[str, Any]) -> None:
+async def complete_task(
+    executor: Executor,
+    fence: Fence,
+    *,
+    result: Mapping[str, Any],
+    input_data: Mapping[str, Any] | None = None,
+) -> None:
     """End the task with *result*, inside the caller's transaction.
+
+    *input_data* takes the place of what the task was given, which may be large, or somebody's to erase; None
+    leaves it.
 
     Raises:
         TaskLost: the task is no longer this worker's; the caller's transaction must not commit.
     """
-    rows = await executor.fetch(_SQL["complete_task"], fence.task_id, fence.lease_token, _json(result))
+    documents = (_json(result), _replacement(input_data))
+    rows = await executor.fetch(_SQL["complete_task"], fence.task_id, fence.lease_token, *documents)
     _still_held(rows, fence)
 
 
-async def fail_task(executor: Executor, fence: Fence, *, error: Mapping[str, Any]) -> None:
+async def fail_task(
+    executor: Executor,
+    fence: Fence,
+    *,
+    error: Mapping[str, Any],
+    input_data: Mapping[str, Any] | None = None,
+) -> None:
     """End the task without a result, for the reason *error*, inside the caller's transaction.
+
+    *input_data* as for :func:`complete_task`.
 
     Raises:
         TaskLost: the task is no longer this worker's; the caller's transaction must not commit.
     """
-    rows = await executor.fetch(_SQL["fail_task"], fence.task_id, fence.lease_token, _json(error))
+    documents = (_json(error), _replacement(input_data))
+    rows = await executor.fetch(_SQL["fail_task"], fence.task_id, fence.lease_token, *documents)
     _still_held(rows, fence)
 
 
@@ -128,6 +147,10 @@ async def postpone_task(
 
 def _json(document: Mapping[str, Any]) -> str:
     return to_json(document).decode()
+
+
+def _replacement(document: Mapping[str, Any] | None) -> str | None:
+    return None if document is None else _json(document)
 
 
 def _document(text: str | None) -> dict[str, Any] | None:

@@ -61,17 +61,20 @@ WHERE id = $1 AND lease_token = $2 AND status = 'RUNNING'
 RETURNING progress
 
 -- name: complete_task
--- The end of a task that its worker still holds. No row: the task is lost, the result is refused.
+-- The end of a task that its worker still holds. No row: the task is lost, the result is refused. $4: what stays of
+-- the input; null leaves it.
 UPDATE async_tasks
 SET status = 'COMPLETED', progress = 100, result_data = $3::text::jsonb, error_data = NULL,
-    lease_until = NULL, lease_token = NULL
+    input_data = coalesce($4::text::jsonb, input_data), lease_until = NULL, lease_token = NULL
 WHERE id = $1 AND lease_token = $2 AND status = 'RUNNING'
 RETURNING id
 
 -- name: fail_task
--- The end of a task that its worker still holds, without a result. No row: the task is lost.
+-- The end of a task that its worker still holds, without a result. No row: the task is lost. $4: what stays of the
+-- input; null leaves it.
 UPDATE async_tasks
-SET status = 'FAILED', error_data = $3::text::jsonb, lease_until = NULL, lease_token = NULL
+SET status = 'FAILED', error_data = $3::text::jsonb, input_data = coalesce($4::text::jsonb, input_data),
+    lease_until = NULL, lease_token = NULL
 WHERE id = $1 AND lease_token = $2 AND status = 'RUNNING'
 RETURNING id
 

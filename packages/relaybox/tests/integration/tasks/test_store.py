@@ -122,6 +122,22 @@ async def test_g43_a_task_that_ended_is_never_taken_again(database: Database) ->
     assert (await task_row(database, task_id))["status"] == "FAILED"
 
 
+@pytest.mark.parametrize("status", ["COMPLETED", "FAILED"])
+async def test_what_a_task_was_given_goes_with_its_end_or_stays(database: Database, status: str) -> None:
+    async with database.connection() as connection:
+        for replaced, left in ((None, '{"seed": 7}'), ({}, "{}")):
+            task_id = await add_task(database)
+            fence = await claim_one(database)
+            if status == "COMPLETED":
+                await complete_task(connection, fence, result={}, input_data=replaced)
+            else:
+                await fail_task(connection, fence, error={}, input_data=replaced)
+            row = await connection.fetchrow(
+                "SELECT status::text, input_data::text FROM async_tasks WHERE id = $1", task_id
+            )
+            assert tuple(row) == (status, left)
+
+
 async def test_a_renewal_tells_which_tasks_went_to_somebody_else_or_were_cancelled(
     database: Database,
 ) -> None:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import httpx
 import pytest
-from relaybox.http import BodyTooLarge, read_json
+from relaybox.http import BodyTooLarge, read_bytes, read_json
 from starlette.requests import Request
 from starlette.types import Message
 
@@ -58,6 +58,21 @@ async def test_the_limit_holds_without_the_middleware() -> None:
     with pytest.raises(BodyTooLarge):
         await read_json(Request({"type": "http", "headers": headers}, receive), LIMIT_BYTES)
     assert len(list(parts)) == 95
+
+
+async def test_bytes_come_as_they_were_sent_whatever_they_are() -> None:
+    parts = iter(
+        [
+            {"type": "http.request", "body": b"\xff\x00", "more_body": True},
+            {"type": "http.request", "body": b"\r\n", "more_body": False},
+        ]
+    )
+
+    async def receive() -> Message:
+        return next(parts)
+
+    request = Request({"type": "http", "headers": [(b"content-encoding", b"gzip")]}, receive)
+    assert await read_bytes(request, LIMIT_BYTES) == b"\xff\x00\r\n"
 
 
 @pytest.mark.parametrize("length", ["9" * 30, "9" * 5_000])
