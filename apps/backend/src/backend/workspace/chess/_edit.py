@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+import chess
+
 from backend.workspace._chess_extra import (
     AnnotationInvalid,
     MoveExists,
@@ -16,6 +18,7 @@ from backend.workspace._chess_extra import (
 from backend.workspace.chess._comments import canonical, folded
 from backend.workspace.chess._headers import start_board
 from backend.workspace.chess._moves import parse_move
+from backend.workspace.chess._shown import ShownMove
 from backend.workspace.chess._tree import MOVES_MAX, START, VARIATIONS_MAX, Annotation, Move, MoveTree
 
 __all__ = ("AddedMove", "add_move", "annotate", "delete_move", "demote", "promote")
@@ -33,6 +36,8 @@ class AddedMove:
     path: str
     #: The new move, canonical: a castling king goes to its square (Chess960: onto its rook).
     uci: str
+    #: How a board shows it.
+    shown: ShownMove
 
 
 def add_move(
@@ -55,8 +60,10 @@ def add_move(
     board = start_board(headers)
     line = tree.line_to(parent)
     for uci in line:
-        board.push_uci(uci)
-    uci = board.uci(parse_move(board, move))
+        # They were legal when they came into the tree; to ask again takes twice as long as to make them.
+        board.push(chess.Move.from_uci(uci))
+    wanted = parse_move(board, move)
+    uci = board.uci(wanted)
     siblings = tree.children()[parent]
     new_path = ".".join([*line, uci])
     if any(tree.moves[one].uci == uci for one in siblings):
@@ -70,7 +77,8 @@ def add_move(
     at = siblings[place] if place < len(siblings) else behind
     grown = _inserted(tree, at, Move(parent, uci))
     # Who was the main move has become a variation; what a variation said before it stays.
-    return AddedMove(tree=grown, path=new_path, uci=uci)
+    san = board.san_and_push(wanted)
+    return AddedMove(tree=grown, path=new_path, uci=uci, shown=ShownMove(san, board.fen(), board.ply()))
 
 
 def delete_move(tree: MoveTree, path: str) -> MoveTree:
