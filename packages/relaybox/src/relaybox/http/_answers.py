@@ -73,6 +73,8 @@ class ErrorAnswer:
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    #: Those whose values are the error's own, instead (``Retry-After``).
+    headers_of: Callable[[Any], Mapping[str, str]] = _no_fields
     #: Further fields of the body, from the error (``duplicate_command_id``).
     fields: Callable[[Any], Mapping[str, Any]] = _no_fields
 
@@ -153,7 +155,7 @@ def error_response(request: Request, error: RelayboxError, answers: ErrorAnswers
         return internal_error(request, error)
     request.scope[REFUSAL] = error
     fields = {"error_code": error.error_code, "message": str(error), **answer.fields(error)}
-    return _response(request, answer.status, fields, answer.headers)
+    return _response(request, answer.status, fields, {**answer.headers, **answer.headers_of(error)})
 
 
 def internal_error(request: Request, error: Exception) -> Response:

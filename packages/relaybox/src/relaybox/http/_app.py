@@ -29,11 +29,14 @@ _CORS_REQUEST_HEADERS: Final = (
     "Authorization",
     "Content-Type",
     "Idempotency-Key",
+    "If-Match",
     "Last-Event-ID",
     "X-Idempotency-Key",
     "X-Request-Id",
+    "X-Share-Token",
 )
 _CORS_ANSWER_HEADERS: Final = (
+    "ETag",
     "Idempotency-Expires",
     "Idempotency-Status",
     "Idempotent-Replayed",

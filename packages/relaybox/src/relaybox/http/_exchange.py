@@ -52,6 +52,8 @@ class Policy:
     ttl: Ttl = None
     #: Make a key of the request itself where the client sends none.
     auto: bool = False
+    #: Keep of request and answer only that they were.
+    secret: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,7 +122,7 @@ class Exchange:
         if not self._whole:
             await request.body()
         ttl_s = seconds_of(policy.ttl, self._settings)
-        fingerprint = _GENERATED if key is None else self._fingerprint(request)
+        fingerprint = _GENERATED if key is None else self._fingerprint(request, secret=policy.secret)
         self.answer.outcome = "refused"
         # Before the store's own clock is asked: it is remembered at least until then.
         self.answer.expires_at_s = time() + ttl_s
@@ -132,7 +134,7 @@ class Exchange:
             stored_key=stored_key(scope, key, self._settings.secret),
             fingerprint=fingerprint,
             ttl_s=ttl_s,
-            body_bytes_max=self._settings.body_bytes_max,
+            body_bytes_max=0 if policy.secret else self._settings.body_bytes_max,
         )
         return self.answer.claim
 
@@ -172,12 +174,15 @@ class Exchange:
         """Decide in cache mode, unless a unit of work has, or it was done already.
 
         Raises:
-            RuntimeError: there is nowhere to keep the answer.
+            RuntimeError: there is nowhere to keep the answer, or it is a secret: what is decided ahead of the
+                endpoint knows nothing of it.
             KeyInvalid, KeyMissing, RequestInFlight, KeyReused, ResponseNotKept: as their docstrings say.
             Replay: the key was answered already.
         """
         if self.answer.in_unit:
             return
+        if policy is not None and policy.secret:
+            raise RuntimeError(f"{request.url.path} is marked secret, for which it needs a unit of work")
         if self.answer.store is not None:
             if self.answer.claim is not None and policy is not None:
                 ttl_s = seconds_of(policy.ttl, self._settings)
@@ -230,10 +235,11 @@ class Exchange:
         self._ahead = read
         return self._whole
 
-    def _fingerprint(self, request: Request) -> str:
+    def _fingerprint(self, request: Request, *, secret: bool) -> str:
         content_type = request.headers.get("content-type", "")
         where = (self.scope["method"], self.scope["path"], self.scope["query_string"], content_type)
-        return fingerprint_of(*where, self._digest.digest())
+        # A short secret in the body could be found by trying which one has this digest.
+        return fingerprint_of(*where, b"" if secret else self._digest.digest())
 
     async def _generated(self, request: Request, scope: str) -> str:
         """A key made of the request; a body that is no JSON may be consumed, and counts by its bytes."""

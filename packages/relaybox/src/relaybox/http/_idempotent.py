@@ -25,25 +25,35 @@ _REQUEST: Final = "relaybox_request"
 def idempotent(endpoint: Endpoint[A, R], /) -> Endpoint[A, R]: ...
 @overload
 def idempotent(
-    *, required: bool = False, ttl: Ttl = None, auto: bool = False
+    *, required: bool = False, ttl: Ttl = None, auto: bool = False, secret: bool = False
 ) -> Callable[[Endpoint[A, R]], Endpoint[A, R]]: ...
 def idempotent(
-    endpoint: Any = None, /, *, required: bool = False, ttl: Ttl = None, auto: bool = False
+    endpoint: Any = None,
+    /,
+    *,
+    required: bool = False,
+    ttl: Ttl = None,
+    auto: bool = False,
+    secret: bool = False,
 ) -> Any:
     """Mark one endpoint; below the route's decorator.
 
     *required*: a request without a key is refused. *ttl*: how long its answers are kept. *auto*: a request
     without a key gets one made of method, path, canonical body and principal, so that the same request within
-    *ttl* runs once. Without a unit of work the endpoint is served in cache mode, see
+    *ttl* runs once. *secret*: request or answer holds what is shown once; of neither anything is kept, and a
+    replay, whatever its body, is 410 ``RESPONSE_NOT_KEPT`` with the ``Location``; needs a unit of work. Without a unit of work the endpoint is served in cache mode, see
     :class:`IdempotencyMiddleware`.
 
     Raises:
         TypeError: the endpoint is no coroutine function, or streams: its answer cannot be kept (G67).
-        ValueError: *ttl* is not more than nothing, or over a year.
+        ValueError: *ttl* is not more than nothing, or over a year; *auto*, which makes a key of the body, goes
+            with *secret*.
     """
     # Here, not at the first request: what is declared wrong must stop the start.
     seconds_of(ttl, IdempotencySettings())
-    policy = Policy(required=required, ttl=ttl, auto=auto)
+    if auto and secret:
+        raise ValueError("a key made of a body with a secret would tell it; ask for one: required=True")
+    policy = Policy(required=required, ttl=ttl, auto=auto, secret=secret)
 
     def mark(function: Any) -> Any:
         return _marked(function, policy)

@@ -123,6 +123,16 @@ async def test_the_same_key_again_gets_the_same_answer(connect: Connect, work: W
     assert (bob.json(), work.done) == ({"done": 2}, 2)
 
 
+async def test_what_is_decided_ahead_of_an_endpoint_keeps_no_secrets(connect: Connect, work: Work) -> None:
+    @idempotent(secret=True)
+    async def endpoint(request: Request) -> JSONResponse:
+        return JSONResponse(await work.do())
+
+    async with connect(Starlette(routes=[Route("/work", endpoint, methods=["POST"])])) as ann:
+        assert (await ann.post("/work", headers=KEY)).status_code == 500
+    assert work.done == 0
+
+
 async def test_a_starlette_application_is_served_too(connect: Connect, work: Work) -> None:
     @idempotent(required=True)
     async def endpoint(request: Request) -> JSONResponse:
@@ -321,6 +331,11 @@ def test_g67_what_cannot_be_kept_is_refused_when_it_is_declared() -> None:
 
         @idempotent(ttl=0)
         async def never() -> None: ...
+
+    with pytest.raises(ValueError, match="required"):
+
+        @idempotent(auto=True, secret=True)
+        async def guessable() -> None: ...
 
     with pytest.raises(TypeError, match="whole"):
 

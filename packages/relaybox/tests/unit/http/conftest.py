@@ -74,6 +74,16 @@ class Taken(RelayboxError):
         self.by = by
 
 
+class Tired(RelayboxError):
+    """Raised with how long it rests."""
+
+    error_code = "TIRED"
+
+    def __init__(self, rest_s: int) -> None:
+        super().__init__("Ask again later")
+        self.rest_s = rest_s
+
+
 class Unfit(CommandRefused):
     """Raised for a field that the stage cannot take."""
 
@@ -94,9 +104,18 @@ class Unlisted(RelayboxError):
     error_code = "UNLISTED"
 
 
-TABLE = {**ANSWERS, Taken: ErrorAnswer(status=409, fields=lambda error: {"taken_by": error.by})}
+TABLE = {
+    **ANSWERS,
+    Taken: ErrorAnswer(status=409, fields=lambda error: {"taken_by": error.by}),
+    Tired: ErrorAnswer(
+        status=429,
+        headers={"Retry-After": "1"},
+        headers_of=lambda error: {"Retry-After": str(error.rest_s)},
+    ),
+}
 RAISED: dict[str, Callable[[], Exception]] = {
     "taken": lambda: Taken("ann"),
+    "tired": lambda: Tired(7),
     "away": lambda: DatabaseUnavailable("PostgreSQL is away from secret-host"),
     "busy": lambda: DatabaseBusy("PostgreSQL is busy"),
     "message-too-large": lambda: MessageTooLarge("the event is too large"),

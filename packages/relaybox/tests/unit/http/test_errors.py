@@ -49,6 +49,7 @@ async def test_a_client_is_not_told_where_the_database_is(http: httpx.AsyncClien
 async def test_who_should_come_again_is_told_when(http: httpx.AsyncClient) -> None:
     assert (await http.get("/api/shop/s/raise/away")).headers["retry-after"] == "5"
     assert (await http.get("/api/shop/s/raise/busy")).headers["retry-after"] == "1"
+    assert (await http.get("/api/shop/s/raise/tired")).headers["retry-after"] == "7"
 
 
 async def test_headers_of_the_frameworks_errors_are_kept(http: httpx.AsyncClient) -> None:
