@@ -41,13 +41,13 @@ def idempotent(
     *required*: a request without a key is refused. *ttl*: how long its answers are kept. *auto*: a request
     without a key gets one made of method, path, canonical body and principal, so that the same request within
     *ttl* runs once. *secret*: request or answer holds what is shown once; of neither anything is kept, and a
-    replay, whatever its body, is 410 ``RESPONSE_NOT_KEPT`` with the ``Location``; needs a unit of work. Without a unit of work the endpoint is served in cache mode, see
-    :class:`IdempotencyMiddleware`.
+    replay, whatever its body, is 410 ``RESPONSE_NOT_KEPT`` with the ``Location``; it needs a unit of work.
+    Without a unit of work the endpoint is served in cache mode, see :class:`IdempotencyMiddleware`.
 
     Raises:
         TypeError: the endpoint is no coroutine function, or streams: its answer cannot be kept (G67).
-        ValueError: *ttl* is not more than nothing, or over a year; *auto*, which makes a key of the body, goes
-            with *secret*.
+        ValueError: *ttl* is not more than nothing, or over a year; *secret* with *auto*, whose key is made of
+            the body.
     """
     # Here, not at the first request: what is declared wrong must stop the start.
     seconds_of(ttl, IdempotencySettings())
