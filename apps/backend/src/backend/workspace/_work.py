@@ -94,15 +94,26 @@ class Work:
         Raises:
             NodeNotFound, RoleMissing: see :meth:`Access.require`.
         """
-        access = await self.access(parent_id)
+        access = await self.hold_place(parent_id)
+        access.require(needed)
+        return access
+
+    async def hold_place(self, node_id: UUID, *others: UUID) -> Access:
+        """Lock a node, and *others* of its tree, where each stays in its place meanwhile.
+
+        Raises:
+            NodeNotFound: one of them is gone.
+        """
+        access, wanted = await self.access(node_id), {node_id, *others}
         for _ in range(_ROOTS_TRIED_MAX):
-            await self.share(access.root.id)
-            await self.lock(parent_id)
-            root, access = access.root, await self.access(parent_id)
-            if access.root.id == root.id:
-                access.require(needed)
+            root = access.root.id
+            # Who shares a row and then wants it alone waits for the next one who does the same, for ever.
+            await (self.lock(root) if root in wanted else self.share(root))
+            await self.lock(*(wanted - {root}))
+            access = await self.access(node_id)
+            if access.root.id == root:
                 return access
-        raise RetryTransaction(f"the tree of {parent_id} keeps moving; try again")
+        raise RetryTransaction(f"the tree of {node_id} keeps moving; try again")
 
     async def hold_trees(self, *node_ids: UUID) -> list[Access]:
         """Lock nodes whose places are to change, with the roots of their trees: nothing moves there.
@@ -113,7 +124,9 @@ class Work:
         accesses = [await self.access(one) for one in node_ids]
         for _ in range(_ROOTS_TRIED_MAX):
             roots = {one.root.id for one in accesses}
-            await self.lock(*roots, *node_ids)
+            # Roots first, as everybody does who locks several nodes: else two could wait for each other.
+            await self.lock(*roots)
+            await self.lock(*({*node_ids} - roots))
             accesses = [await self.access(one) for one in node_ids]
             if {one.root.id for one in accesses} <= roots:
                 return accesses
@@ -125,6 +138,8 @@ class Work:
         Raises:
             NodeNotFound: one of them is gone.
         """
+        if not node_ids:
+            return
         rows = await self.executor.fetch(ACCESS["lock_nodes"], list(set(node_ids)))
         if len(rows) < len(set(node_ids)):
             raise NodeNotFound

@@ -96,8 +96,7 @@ async def _hold_with_folder(work: Work, node_id: UUID, *, titled: bool) -> Acces
     if not titled:
         return await work.hold(node_id, Role.EDITOR)
     parent_id = (await work.access(node_id)).node.parent_id
-    await work.lock(node_id, *([parent_id] if parent_id else []))
-    access = await work.access(node_id)
+    access = await work.hold_place(node_id, *([parent_id] if parent_id else []))
     if access.node.parent_id != parent_id:
         raise RetryTransaction(f"node {node_id} was moved meanwhile; try again")
     access.require(Role.EDITOR)
