@@ -3,7 +3,7 @@
 from relaybox.events._bus import EventBus
 from relaybox.events._errors import EventError, EventIdInvalid, EventIdReused
 from relaybox.events._ids import EVENT_ID_NAMESPACE, event_uuid
-from relaybox.events._read import fetch_chain, fetch_stream, iterate_streams
+from relaybox.events._read import fetch_chain, fetch_recent, fetch_stream, iterate_streams
 from relaybox.events._record import RecordedEvent
 
 __all__ = (
@@ -15,6 +15,7 @@ __all__ = (
     "RecordedEvent",
     "event_uuid",
     "fetch_chain",
+    "fetch_recent",
     "fetch_stream",
     "iterate_streams",
 )

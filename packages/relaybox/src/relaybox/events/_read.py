@@ -7,7 +7,7 @@ from uuid import UUID
 from relaybox.db import Executor, load_queries
 from relaybox.events._record import RecordedEvent
 
-__all__ = ("fetch_chain", "fetch_stream", "iterate_streams")
+__all__ = ("fetch_chain", "fetch_recent", "fetch_stream", "iterate_streams")
 
 _SQL: Final = load_queries(__package__ or "relaybox.events", "events.sql")
 _PAGE_ROWS: Final = 1_000
@@ -24,6 +24,19 @@ async def fetch_stream(
 ) -> list[RecordedEvent]:
     """At most *limit* events of one aggregate after *after_version*, oldest first."""
     rows = await executor.fetch(_SQL["stream"], aggregate_type, aggregate_id, after_version, limit)
+    return [RecordedEvent.from_row(row) for row in rows]
+
+
+async def fetch_recent(
+    executor: Executor,
+    aggregate_type: str,
+    aggregate_id: str,
+    *,
+    before_version: int | None = None,
+    limit: int = _PAGE_ROWS,
+) -> list[RecordedEvent]:
+    """At most *limit* events of one aggregate before *before_version* (null: its last), newest first."""
+    rows = await executor.fetch(_SQL["recent"], aggregate_type, aggregate_id, before_version, limit)
     return [RecordedEvent.from_row(row) for row in rows]
 
 

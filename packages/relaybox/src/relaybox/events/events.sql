@@ -7,6 +7,15 @@ WHERE aggregate_type = $1 AND aggregate_id = $2 AND aggregate_version > $3
 ORDER BY aggregate_version
 LIMIT $4
 
+-- name: recent
+-- One aggregate's events before a version, newest first; all of them without one.
+SELECT event_id, correlation_id, causation_id, event_type, event_version, aggregate_type, aggregate_id,
+    aggregate_version, payload::text, metadata::text, created_at
+FROM domain_events
+WHERE aggregate_type = $1 AND aggregate_id = $2 AND ($3::int IS NULL OR aggregate_version < $3)
+ORDER BY aggregate_version DESC
+LIMIT $4
+
 -- name: chain
 -- Everything that followed from one command, in the order of insertion.
 SELECT event_id, correlation_id, causation_id, event_type, event_version, aggregate_type, aggregate_id,

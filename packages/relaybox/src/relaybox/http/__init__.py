@@ -31,6 +31,7 @@ from relaybox.http._errors import (
 )
 from relaybox.http._idempotency import IdempotencyMiddleware
 from relaybox.http._idempotent import idempotent
+from relaybox.http._live import Admit, Admitted
 from relaybox.http._requests import RequestMiddleware, request_id_of
 from relaybox.http._routes import (
     COMMAND_ERRORS,
@@ -41,6 +42,16 @@ from relaybox.http._routes import (
     command_router,
     id_of,
     json_answer,
+)
+from relaybox.http._sse import EventStreamResponse
+from relaybox.http._streams import (
+    STREAM_ANSWER,
+    After,
+    LastEventId,
+    Ticket,
+    issue_ticket,
+    redeem_ticket,
+    stream_cursor,
 )
 from relaybox.http._tokens import Principal, SharedSecretVerifier, TokenVerifier, make_token
 from relaybox.http._unit import UnitOfWork, unit_of_work
@@ -53,6 +64,10 @@ __all__ = (
     "COMMAND_ERRORS",
     "DATABASE_ERRORS",
     "KEY_ERRORS",
+    "STREAM_ANSWER",
+    "Admit",
+    "Admitted",
+    "After",
     "AnswerUnkeepable",
     "Authenticate",
     "Backbone",
@@ -61,14 +76,17 @@ __all__ = (
     "BodyTooLarge",
     "ErrorAnswer",
     "ErrorAnswers",
+    "EventStreamResponse",
     "HttpError",
     "IdempotencyMiddleware",
     "JsonNotStorable",
     "JsonTooDeep",
+    "LastEventId",
     "MalformedJson",
     "Principal",
     "RequestMiddleware",
     "SharedSecretVerifier",
+    "Ticket",
     "TokenExpired",
     "TokenInvalid",
     "TokenMissing",
@@ -86,13 +104,16 @@ __all__ = (
     "error_responses",
     "id_of",
     "idempotent",
+    "issue_ticket",
     "json_answer",
     "json_body",
     "make_token",
     "read_bytes",
     "read_json",
     "read_model",
+    "redeem_ticket",
     "request_id_of",
+    "stream_cursor",
     "unit_of_work",
     "validation_details",
 )

@@ -8,7 +8,7 @@ for news; one query per interval finds what a lost hint would have told.
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
@@ -21,7 +21,7 @@ from relaybox.db import Database, DatabaseError, load_queries
 from relaybox.events import RecordedEvent, fetch_stream
 from relaybox.outbox import Listener
 
-__all__ = ("LiveStreams", "ServerSentEvent")
+__all__ = ("Admit", "Admitted", "LiveStreams", "ServerSentEvent")
 
 _SQL: Final = load_queries(__package__ or "relaybox.http", "http.sql")
 _POLL_S: Final = 5.0
@@ -56,10 +56,28 @@ class ServerSentEvent:
         return b"\n".join([*lines, b"event: " + self.type.encode(), b"data: " + self.data, b"", b""])
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Admitted:
+    """What of a page may be told to who follows, as things stand now."""
+
+    #: Those of the page in their order, from its first on; a payload may be less than what is recorded.
+    events: Sequence[RecordedEvent] = ()
+    #: The stream ends behind them.
+    ends: bool = False
+
+
+Admit = Callable[[Sequence[RecordedEvent]], Awaitable[Admitted]]
+"""Asked with every page before it is told, and with an empty one when there was news without events or a
+silence: whoever lost the right to read is told nothing that was recorded since."""
+
+
 @dataclass(eq=False, slots=True)
 class _Follower:
     aggregate_type: str
     aggregate_id: str
+    #: Whose news wake it: its own aggregate's, and others'.
+    keys: frozenset[str]
+    admit: Admit
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -70,6 +88,11 @@ class _Place:
     version: int
     #: Task id to the status and progress last told.
     tasks: dict[UUID, tuple[str, Decimal]] = field(default_factory=dict[UUID, tuple[str, Decimal]])
+    ends: bool = False
+
+
+async def _admit_all(events: Sequence[RecordedEvent]) -> Admitted:
+    return Admitted(events=events)
 
 
 class LiveStreams:
@@ -84,7 +107,7 @@ class LiveStreams:
         self._poller: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
-        clients = sum(map(len, self._followers.values()))
+        clients = len({one for followers in self._followers.values() for one in followers})
         return f"<LiveStreams [{clients} clients on {len(self._followers)} aggregates | {self._listener!r}]>"
 
     async def start(self) -> None:
@@ -106,20 +129,32 @@ class LiveStreams:
         await self._listener.stop()
 
     async def follow(
-        self, aggregate_type: str, aggregate_id: UUID, *, after_version: int, current_version: int
+        self,
+        aggregate_type: str,
+        aggregate_id: UUID,
+        *,
+        after_version: int,
+        current_version: int,
+        admit: Admit = _admit_all,
+        woken_by: Sequence[UUID] = (),
     ) -> AsyncGenerator[ServerSentEvent]:
         """Everything after *after_version*, then what comes, until the stream ends.
 
         A cursor beyond *current_version* belongs to another history: ``reset`` is sent and the
         stream ends; the client reads the state anew.
+
+        *admit* says, each time anew, what may be told and whether the stream goes on. News of other
+        aggregates of the type, *woken_by*, have it asked at once; without news it is asked every 15 seconds.
         """
         yield ServerSentEvent(retry_ms=1_000 + random.randrange(1_000))  # noqa: S311 - jitter
         if after_version > current_version:
             yield ServerSentEvent(type="reset", data=to_json({"version": current_version}))
             return
-        follower = _Follower(aggregate_type, str(aggregate_id))
+        keys = frozenset(map(str, (aggregate_id, *woken_by)))
+        follower = _Follower(aggregate_type, str(aggregate_id), keys, admit)
         # Attached before history is read, so that nothing falls between the two.
-        self._followers.setdefault(follower.aggregate_id, set()).add(follower)
+        for key in keys:
+            self._followers.setdefault(key, set()).add(follower)
         try:
             async for one in self._tell(follower, _Place(version=after_version)):
                 yield one
@@ -137,6 +172,8 @@ class LiveStreams:
                 return
             for one in page:
                 yield one
+            if place.ends:
+                return
             if not page and not await _comes(follower.news, _PING_S):
                 yield ServerSentEvent()
 
@@ -150,19 +187,25 @@ class LiveStreams:
                 limit=_PAGE_EVENTS,
             )
             tasks = await connection.fetch(_SQL["open_tasks"], UUID(follower.aggregate_id))
-        page = [_event(event) for event in events]
+        # After the page is read: what it holds was recorded while the reader still had the right.
+        admitted = await follower.admit(events)
+        page = [_event(event) for event in admitted.events]
         place.version = events[-1].version if events else place.version
+        place.ends = admitted.ends
+        if admitted.ends:
+            return page
         seen = {row["id"]: (row["status"], row["progress"]) for row in tasks}
         page += [_progress(row) for row in tasks if place.tasks.get(row["id"]) != seen[row["id"]]]
         place.tasks = seen
         return page
 
     def _leave(self, follower: _Follower) -> None:
-        rest = self._followers[follower.aggregate_id]
-        rest.discard(follower)
-        if not rest:
-            del self._followers[follower.aggregate_id]
-            self._positions.pop(follower.aggregate_id, None)
+        for key in follower.keys:
+            rest = self._followers[key]
+            rest.discard(follower)
+            if not rest:
+                del self._followers[key]
+                self._positions.pop(key, None)
 
     def _heard(self, keys: frozenset[str]) -> None:
         for key in keys or self._followers:
@@ -172,10 +215,10 @@ class LiveStreams:
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(_POLL_S)
-            followed = [next(iter(followers)) for followers in self._followers.values()]
-            if not followed:
+            if not self._followers:
                 continue
-            types, ids = [one.aggregate_type for one in followed], [one.aggregate_id for one in followed]
+            types = [next(iter(followers)).aggregate_type for followers in self._followers.values()]
+            ids = list(self._followers)
             try:
                 async with self._database.connection() as connection:
                     rows = await connection.fetch(_SQL["positions"], types, ids)

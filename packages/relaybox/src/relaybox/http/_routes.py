@@ -1,14 +1,12 @@
 """The routes every domain of commands has, made from its declaration (contract, section 2)."""
 
-import hashlib
-import secrets
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Final, TypeVar
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Request
 from fastapi.security import HTTPAuthorizationCredentials
 from pydantic_core import from_json, to_json
 from relaybox_types.api import CommandAccepted, CommandRequest, CommandState, StreamTicket, TaskState
@@ -39,6 +37,15 @@ from relaybox.http._errors import BadHeader, TokenMissing, ValidationFailed
 from relaybox.http._exchange import claim_of, leave_to_middleware
 from relaybox.http._requests import request_id_of
 from relaybox.http._sse import EventStreamResponse
+from relaybox.http._streams import (
+    STREAM_ANSWER,
+    After,
+    LastEventId,
+    Ticket,
+    issue_ticket,
+    redeem_ticket,
+    stream_cursor,
+)
 from relaybox.http._tokens import Principal
 from relaybox.idempotency import (
     Answer,
@@ -67,8 +74,6 @@ __all__ = (
 A = TypeVar("A", bound=Aggregate)
 
 _SQL: Final = load_queries(__package__ or "relaybox.http", "http.sql")
-_TICKET_S: Final = 60
-_VERSION_MAX: Final = 2_147_483_647
 DATABASE_ERRORS: Final[tuple[type[RelayboxError], ...]] = (DatabaseUnavailable, DatabaseBusy)
 #: What a route may raise that honours idempotency keys.
 KEY_ERRORS: Final[tuple[type[RelayboxError], ...]] = (KeyInvalid, RequestInFlight, KeyReused, ResponseNotKept)
@@ -270,54 +275,37 @@ def _add_stream(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> Non
     async def stream_ticket(session_id: Id, principal: Annotated[Principal, authenticated]) -> StreamTicket:
         aggregate_id = id_of(session_id)
         await backbone.commands.read(domain, aggregate_id, actor=principal.subject)
-        ticket = secrets.token_urlsafe(32)
-        async with backbone.database.connection() as connection:
-            arguments = (_hash(ticket), aggregate_id, principal.subject, float(_TICKET_S))
-            await connection.fetch(_SQL["issue_ticket"], *arguments)
-        return StreamTicket(ticket=ticket, expires_in_s=_TICKET_S)
+        return await issue_ticket(backbone.database, aggregate_id, principal.subject)
 
     async def follower(
         session_id: Id,
         credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(SCHEME)],
-        ticket: Annotated[str | None, Query(max_length=100, description="Instead of a token")] = None,
+        ticket: Ticket = None,
     ) -> str:
-        if ticket is None:
-            if credentials is None:
-                raise TokenMissing
-            return (await backbone.verifier.verify(credentials.credentials)).subject
-        async with backbone.database.connection() as connection:
-            rows = await connection.fetch(_SQL["use_ticket"], _hash(ticket), id_of(session_id))
-        if not rows:
+        if ticket is not None:
+            return await redeem_ticket(backbone.database, ticket, id_of(session_id))
+        if credentials is None:
             raise TokenMissing
-        return rows[0]["owner"]
+        return (await backbone.verifier.verify(credentials.credentials)).subject
 
     @router.get(
         "/{session_id}/events",
         summary="What happens to it, live",
         description="Server-Sent Events; `id` is the aggregate's version, resume with `Last-Event-ID`.",
-        # Not the stream's own class: its media type would be documented for the errors too.
         response_class=Response,
-        responses={
-            200: {
-                "content": {"text/event-stream": {"schema": {"type": "string"}}},
-                "description": "The stream",
-            },
-            **error_responses(*_READ_ERRORS, ValidationFailed),
-        },
+        responses={**STREAM_ANSWER, **error_responses(*_READ_ERRORS, ValidationFailed)},
     )
     async def events(
         session_id: Id,
         subject: Annotated[str, Depends(follower)],
-        last_event_id: Annotated[str | None, Header(max_length=20)] = None,
-        after: Annotated[
-            int, Query(ge=0, le=_VERSION_MAX, description="Where to begin without a header")
-        ] = 0,
+        last_event_id: LastEventId = None,
+        after: After = 0,
     ) -> Response:
         view = await backbone.commands.read(domain, id_of(session_id), actor=subject)
         stream = backbone.live.follow(
             domain.aggregate_type,
             view.aggregate.id,
-            after_version=_cursor(last_event_id, after),
+            after_version=stream_cursor(last_event_id, after),
             current_version=view.aggregate.version,
         )
         return EventStreamResponse(stream)
@@ -332,13 +320,6 @@ def _accepted(request: Request, result: CommandResult) -> Answer:
     return json_answer(202, body, location=f"{request.url.path}/{result.command_id}")
 
 
-def _cursor(last_event_id: str | None, after: int) -> int:
-    """A cursor we never gave is beyond every history: the stream answers it with ``reset``."""
-    if not last_event_id:
-        return after
-    return int(last_event_id) if last_event_id.isascii() and last_event_id.isdigit() else _VERSION_MAX + 1
-
-
 def _correlation_of(request: Request) -> UUID | None:
     given = request.headers.get("x-correlation-id")
     if given is None:
@@ -347,7 +328,3 @@ def _correlation_of(request: Request) -> UUID | None:
         return UUID(given)
     except ValueError:
         raise BadHeader("X-Correlation-Id", "a UUID") from None
-
-
-def _hash(ticket: str) -> bytes:
-    return hashlib.sha256(ticket.encode()).digest()

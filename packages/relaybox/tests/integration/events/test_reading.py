@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 import pytest
 from relaybox.commands import CommandService
 from relaybox.db import Database
-from relaybox.events import _read, fetch_chain, fetch_stream, iterate_streams
+from relaybox.events import _read, fetch_chain, fetch_recent, fetch_stream, iterate_streams
 from relaybox.outbox import Notifier
 
 from tests.fixtures.counters import ADA, AGENT, counters, submit
@@ -34,6 +34,16 @@ async def test_a_stream_begins_after_a_version_and_ends_at_a_limit(
     assert [event.version for event in part] == [3, 4, 5]
     assert {event.aggregate_id for event in part} == {str(one)}
     assert (end, foreign) == ([], [])
+
+
+async def test_the_newest_events_come_first_page_by_page(database: Database, service: CommandService) -> None:
+    one, _other = await a_counter(service, 4), await a_counter(service, 2)
+    async with database.connection() as connection:
+        page = await fetch_recent(connection, "COUNTER", str(one), limit=2)
+        rest = await fetch_recent(connection, "COUNTER", str(one), before_version=page[-1].version)
+    assert [event.version for event in page] == [5, 4]
+    assert [event.version for event in rest] == [3, 2, 1]
+    assert {event.aggregate_id for event in page + rest} == {str(one)}
 
 
 async def test_g08_a_chain_is_everything_that_followed_from_one_command_causes_first(

@@ -30,7 +30,9 @@ async def test_g84_a_poll_that_fails_for_a_reason_nobody_knows_is_logged_and_rep
     monkeypatch.setattr(_live, "_POLL_S", 0.0)
     database = Broken()
     streams = _live.LiveStreams(database)
-    streams._followers["a shop"] = {_live._Follower("Shop", "a shop")}
+    streams._followers["a shop"] = {
+        _live._Follower("Shop", "a shop", frozenset({"a shop"}), _live._admit_all)
+    }
     with capture_logs() as lines:
         polling = asyncio.create_task(streams._poll())
         again = asyncio.create_task(database.asked_again.wait())
