@@ -3,6 +3,7 @@
 import base64
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, TypeVar
 from uuid import UUID
 
@@ -48,18 +49,22 @@ __all__ = (
     "WRITE_ERRORS",
     "Edge",
     "NodeOf",
+    "NodeThere",
     "Viewer",
     "body_of",
     "cursor_of",
     "documented",
     "id_in",
     "if_match",
+    "instant",
     "json_answer",
     "place_of",
+    "whole",
 )
 
 Model = TypeVar("Model", bound=BaseModel)
 
+_INTEGER_MAX: Final = 2_147_483_647
 PGN_BYTES_MAX: Final = 20 * 1024 * 1024
 READ_ERRORS: Final = (*AUTH_ERRORS, NodeNotFound, RoleMissing, *DATABASE_ERRORS)
 MATCH_ERRORS: Final = (IfMatchMissing, VersionStale)
@@ -67,6 +72,8 @@ WRITE_ERRORS: Final = (*READ_ERRORS, *BODY_ERRORS, BadHeader, *KEY_ERRORS)
 
 NodeOf = Callable[[Request], Awaitable[UUID | None]]
 """Which node a request is about, before its unit of work begins; null for none."""
+NodeThere = Callable[[Request], Awaitable[UUID]]
+"""The same where there must be one; raises NodeNotFound."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,24 +136,42 @@ class Edge:
         return access_of(read_chain(rows), viewer.subject)
 
     def reading(
-        self, needed: Role = Role.VIEWER, *, name: str = "node_id"
+        self, needed: Role = Role.VIEWER, *, node: NodeThere | str = "node_id"
     ) -> Callable[..., Awaitable[Access]]:
-        """A dependency: access to the live node under *name* in the path, for who may what *needed* may."""
+        """A dependency: access to the live node that *node* names, for who may what *needed* may.
+
+        *node* is the name of its id in the path, or says which one it is.
+        """
 
         async def look(request: Request, viewer: Annotated[Viewer, Depends(self.viewer)]) -> Access:
-            access = await self.access(await self._known(request, viewer, name), viewer)
+            access = await self.access(await self._known(request, viewer, node), viewer)
             access.require(needed)
             return access
 
         return look
 
-    async def _known(self, request: Request, viewer: Viewer, name: str) -> UUID:
+    async def _known(self, request: Request, viewer: Viewer, node: NodeThere | str) -> UUID:
         try:
-            return id_in(request, name)
+            return id_in(request, node) if isinstance(node, str) else await node(request)
         except NodeNotFound:
             if viewer.subject is None and viewer.link_id is None:
                 raise TokenMissing from None
             raise
+
+    def node_of(self, query: str, name: str) -> NodeThere:
+        """Which node has the thing whose id stands under *name* in the path; *query* finds it as ``node_id``.
+
+        What does not exist is answered like a node that does not, and so like a node one may not read.
+        """
+
+        async def look(request: Request) -> UUID:
+            async with self.backbone.database.connection() as connection:
+                rows = await connection.fetch(query, id_in(request, name))
+            if not rows:
+                raise NodeNotFound
+            return rows[0]["node_id"]
+
+        return look
 
     def writing(
         self, needed: Role | None = None, *, node: NodeOf | str = "node_id", live: bool = True
@@ -208,6 +233,26 @@ def json_answer(
 def cursor_of(*place: object) -> str:
     """Where a page ended, for its client to give back."""
     return base64.urlsafe_b64encode(to_json(place)).decode()
+
+
+def instant(text: str) -> datetime:
+    """A time of a cursor's, for :func:`place_of`.
+
+    Raises:
+        ValueError, TypeError, OverflowError: it is none that PostgreSQL takes.
+    """
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def whole(number: object) -> int:
+    """A number of a cursor's, for :func:`place_of`; what PostgreSQL calls an integer.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(number, bool) or not isinstance(number, int) or abs(number) > _INTEGER_MAX:
+        raise ValueError
+    return number
 
 
 def place_of(cursor: str | None, *types: Callable[[Any], Any]) -> Sequence[Any]:

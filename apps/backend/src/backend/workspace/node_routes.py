@@ -1,7 +1,6 @@
 """Nodes over HTTP: create, read, list, change, move."""
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -32,8 +31,10 @@ from backend.workspace._edge import (
     documented,
     id_in,
     if_match,
+    instant,
     json_answer,
     place_of,
+    whole,
 )
 from backend.workspace._errors import ParentInvalid, TitleTaken, TreeRefused
 from backend.workspace.access import LEVELS_MAX, Access, access_of
@@ -213,14 +214,14 @@ def _shown(node: WorkspaceNode, access: Access) -> NodeView:
 async def _roots(edge: Edge, viewer: Viewer, limit: int, cursor: str | None) -> NodePage:
     if viewer.subject is None:
         raise TokenMissing
-    created_at, last_id = place_of(cursor, datetime.fromisoformat, UUID)
+    created_at, last_id = place_of(cursor, instant, UUID)
     async with edge.backbone.database.connection() as connection:
         rows = await connection.fetch(NODES["roots_page"], viewer.subject, created_at, last_id, limit + 1)
     return _page(rows, limit, lambda node: cursor_of(node.created_at, node.id))
 
 
 async def _children(edge: Edge, access: Access, limit: int, cursor: str | None) -> NodePage:
-    position, last_id = place_of(cursor, int, UUID)
+    position, last_id = place_of(cursor, whole, UUID)
     async with edge.backbone.database.connection() as connection:
         rows = await _fetch_children(connection, access, position, last_id, limit + 1)
     return _page(rows, limit, lambda node: cursor_of(node.position, node.id))

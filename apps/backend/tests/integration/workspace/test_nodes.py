@@ -3,6 +3,7 @@
 from typing import Any
 from uuid import uuid4
 
+from backend.workspace._edge import cursor_of
 from backend.workspace.access import LEVELS_MAX
 from relaybox.db import Database
 
@@ -133,6 +134,18 @@ async def test_lists_go_page_by_page_and_the_tree_is_whole(studio: Studio) -> No
     assert [one["depth"] for one in tree["items"]] == [0, 1, 1, 1, 1, 1, 2]
     assert len((await studio.teacher.done("GET", f"/nodes/tree?root_id={root['id']}&depth=1"))["items"]) == 6
     assert [one["id"] for one in (await studio.teacher.done("GET", "/nodes"))["items"]] == [root["id"]]
+
+
+async def test_a_cursor_that_no_page_gave_is_refused(studio: Studio) -> None:
+    node = await studio.teacher.node("folder")
+    below, own = f"/nodes/{node['id']}/children?cursor=", "/nodes?cursor="
+    for path, place in [
+        (below, (2**31, uuid4())),
+        (below, (True, uuid4())),
+        (own, ("9999-12-31T23:59:59-12:00", uuid4())),
+        (own, ("yesterday", uuid4())),
+    ]:
+        assert await studio.teacher.refused(422, "GET", path + cursor_of(*place)) == "VALIDATION_ERROR"
 
 
 async def test_g81_a_strangers_node_is_answered_like_a_missing_one(studio: Studio) -> None:
