@@ -28,7 +28,7 @@ from relaybox.http import (
     read_model,
     unit_of_work,
 )
-from relaybox_types.workspace import Role
+from relaybox_types.workspace import NodeKind, Role
 from starlette.responses import Response
 
 from backend.workspace._errors import (
@@ -136,15 +136,18 @@ class Edge:
         return access_of(read_chain(rows), viewer.subject)
 
     def reading(
-        self, needed: Role = Role.VIEWER, *, node: NodeThere | str = "node_id"
+        self, needed: Role = Role.VIEWER, *, node: NodeThere | str = "node_id", kind: NodeKind | None = None
     ) -> Callable[..., Awaitable[Access]]:
         """A dependency: access to the live node that *node* names, for who may what *needed* may.
 
-        *node* is the name of its id in the path, or says which one it is.
+        *node* is the name of its id in the path, or says which one it is. *kind*: which it must be; null for
+        any.
         """
 
         async def look(request: Request, viewer: Annotated[Viewer, Depends(self.viewer)]) -> Access:
             access = await self.access(await self._known(request, viewer, node), viewer)
+            if kind is not None:
+                access.require_kind(kind)
             access.require(needed)
             return access
 
@@ -174,12 +177,18 @@ class Edge:
         return look
 
     def writing(
-        self, needed: Role | None = None, *, node: NodeOf | str = "node_id", live: bool = True
+        self,
+        needed: Role | None = None,
+        *,
+        node: NodeOf | str = "node_id",
+        kind: NodeKind | None = None,
+        live: bool = True,
     ) -> Callable[..., AsyncGenerator[UnitOfWork[Principal]]]:
         """A dependency: the unit of work, for who may do what *needed* may to a node; null for anybody.
 
         *node* is the name of its id in the path, or says which one it is. It is looked at before a key is
-        answered again (G68); whoever writes looks again under a lock. *live*: the node is not in the bin.
+        answered again (G68); whoever writes looks again under a lock. *kind*: which it must be; null for any.
+        *live*: the node is not in the bin.
         """
         authenticated = self._bearer
 
@@ -192,6 +201,8 @@ class Edge:
             if node_id is not None:
                 viewer = Viewer(subject=principal.subject)
                 access = await self.access(node_id, viewer)
+                if kind is not None:
+                    access.require_kind(kind)
                 (access.require if live else access.require_role)(needed)
             return principal
 

@@ -12,6 +12,7 @@
     ├── NodeTrashed               409
     ├── NodeNotTrashed            409
     ├── NodeTrashedWithAncestor   409, with the node that went into the bin
+    ├── ChapterFull               422
     └── TreeRefused               422: what a tree cannot be
         ├── ParentInvalid
         ├── TreeCycle
@@ -24,8 +25,11 @@ from relaybox.errors import RelayboxError
 from relaybox.http import ANSWERS, ErrorAnswer, ErrorAnswers
 from relaybox_types.workspace import Role
 
+from backend.workspace._chess_extra import ChessError, ChessNotInstalled, MoveExists
+
 __all__ = (
     "WORKSPACE_ANSWERS",
+    "ChapterFull",
     "IfMatchMissing",
     "NodeNotFound",
     "NodeNotTrashed",
@@ -134,6 +138,15 @@ class NodeTrashedWithAncestor(WorkspaceError):
         self.batch_root = batch_root
 
 
+class ChapterFull(WorkspaceError):
+    """Raised when a chapter would be larger than one may be."""
+
+    error_code = "CHAPTER_FULL"
+
+    def __init__(self, bytes_max: int) -> None:
+        super().__init__(f"a chapter takes at most {bytes_max} bytes; go on in another chapter")
+
+
 class TreeRefused(WorkspaceError):
     """Base of what a tree of nodes cannot be."""
 
@@ -178,5 +191,9 @@ WORKSPACE_ANSWERS: ErrorAnswers = {
         status=409, fields=lambda error: {"batch_root_id": str(error.batch_root)}
     ),
     TreeRefused: ErrorAnswer(status=422),
+    ChapterFull: ErrorAnswer(status=422),
+    ChessNotInstalled: ErrorAnswer(status=501),
+    ChessError: ErrorAnswer(status=422),
+    MoveExists: ErrorAnswer(status=409),
 }
 """How the errors of a workspace are answered, beside the library's."""

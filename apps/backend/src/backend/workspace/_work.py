@@ -73,6 +73,8 @@ class Work:
             NodeNotFound: there is no such node.
         """
         rows = await self.executor.fetch(ACCESS["chain"], node_id, self.caller.actor, self._link_id)
+        if rows:
+            self._now = rows[0]["now"]
         return access_of(read_chain(rows), self.caller.actor)
 
     async def hold(self, node_id: UUID, needed: Role) -> Access:

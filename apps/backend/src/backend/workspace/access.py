@@ -99,6 +99,15 @@ class Access:
         if not self.may(needed):
             raise RoleMissing(needed)
 
+    def require_kind(self, kind: NodeKind) -> None:
+        """Let only a node of this *kind* pass; another one has nothing under this address.
+
+        Raises:
+            NodeNotFound: it is of another kind.
+        """
+        if self.node.kind is not kind:
+            raise NodeNotFound
+
     def require_live(self) -> None:
         """Let only a live node pass.
 

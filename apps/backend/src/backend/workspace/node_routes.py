@@ -40,7 +40,7 @@ from backend.workspace._errors import ParentInvalid, TitleTaken, TreeRefused
 from backend.workspace.access import LEVELS_MAX, Access, access_of
 from backend.workspace.nodes import NODES, create_node, move_node, update_node
 
-__all__ = ("add_node_routes", "node_view")
+__all__ = ("add_node_routes", "fetch_detail", "node_view")
 
 _PLACE_ERRORS = (TreeRefused, TitleTaken)
 Limit = Annotated[int, Query(ge=1, le=200)]
@@ -157,13 +157,22 @@ def _add_get(router: APIRouter, edge: Edge) -> None:
     )
     async def get(access: Annotated[Access, Depends(edge.reading())]) -> Response:
         async with edge.backbone.database.connection() as connection:
-            rows = await connection.fetch(NODES["get"], access.node.id)
-        access_of(access.chain if rows else (), access.subject)
-        view = node_view(WorkspaceNode.model_validate_json(rows[0]["row"]), access.visibility)
-        detail = NodeDetail(**view.model_dump(), role=access.role or Role.VIEWER, path=_path(access))
+            detail = await fetch_detail(connection, access)
         return json_answer(200, detail, version=detail.version)
 
     _ = get
+
+
+async def fetch_detail(executor: Executor, access: Access) -> NodeDetail:
+    """A node with its place, and what who reads may do on it.
+
+    Raises:
+        NodeNotFound: it has gone since *access* was looked at.
+    """
+    rows = await executor.fetch(NODES["get"], access.node.id)
+    access_of(access.chain if rows else (), access.subject)
+    view = node_view(WorkspaceNode.model_validate_json(rows[0]["row"]), access.visibility)
+    return NodeDetail(**view.model_dump(), role=access.role or Role.VIEWER, path=_path(access))
 
 
 def _add_update(router: APIRouter, edge: Edge) -> None:

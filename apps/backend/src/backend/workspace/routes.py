@@ -5,6 +5,7 @@ from relaybox.http import Backbone
 
 from backend.workspace._edge import Edge
 from backend.workspace.node_routes import add_node_routes
+from backend.workspace.study_routes import add_study_routes
 
 __all__ = ("workspace_router",)
 
@@ -13,4 +14,5 @@ def workspace_router(backbone: Backbone) -> APIRouter:
     """Every route of the workspace."""
     router, edge = APIRouter(tags=["Workspace"]), Edge(backbone)
     add_node_routes(router, edge)
+    add_study_routes(router, edge)
     return router

@@ -41,7 +41,7 @@ from backend.workspace.chess._headers import (
 from backend.workspace.chess._read import ReadGame, SkippedGame, count_games, read_games
 from backend.workspace.chess._shown import ShownMove, with_san
 from backend.workspace.chess._tree import MOVES_MAX, START, VARIATIONS_MAX, Annotation, Move, MoveTree
-from backend.workspace.chess._write import ExportMode, write_file, write_game
+from backend.workspace.chess._write import write_file, write_game
 
 __all__ = (
     "HEADERS_MAX",
@@ -62,7 +62,6 @@ __all__ = (
     "ChapterRenamed",
     "ChessError",
     "ClipPathMissing",
-    "ExportMode",
     "HeadersInvalid",
     "LineRef",
     "Move",

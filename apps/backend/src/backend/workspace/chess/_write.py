@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from enum import Enum, StrEnum, auto
+from enum import Enum, auto
 from typing import Final, assert_never
+
+from relaybox_types.workspace_study_api import ExportMode
 
 from backend.workspace._chess_extra import ClipPathMissing
 from backend.workspace.chess._chapter import ChapterContent
@@ -13,24 +15,11 @@ from backend.workspace.chess._shown import positions
 from backend.workspace.chess._tags import written_tag
 from backend.workspace.chess._tree import START, Annotation, Move, MoveTree
 
-__all__ = ("ExportMode", "write_file", "write_game")
+__all__ = ("write_file", "write_game")
 
 _COLUMNS: Final = 80
 #: What a chapter without players or event was called when it was imported; it need not be written.
 _NUMBERED: Final = re.compile(r"Game \d+")
-
-
-class ExportMode(StrEnum):
-    """How much of a chapter is exported."""
-
-    FULL = "full"
-    #: From one move on, with the position before it as ``FEN``; its own variations are not part of it.
-    CLIP = "clip"
-    #: Moves and variations only: no texts, clocks and shapes, and no glyphs either, which are remarks like
-    #: them.
-    NO_COMMENT = "no_comment"
-    #: The main line with what is said on it, without variations.
-    MAINLINE = "mainline"
 
 
 def write_game(

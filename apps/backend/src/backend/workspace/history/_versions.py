@@ -1,5 +1,6 @@
 """Snapshots of a study, and going back to one: history never rewinds."""
 
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
@@ -7,7 +8,14 @@ from relaybox_types.workspace import WorkspaceChapter, WorkspaceEvent, Workspace
 
 from backend.workspace.history._state import Happened, NodeState, applies
 
+__all__ = ("contents",)
+
 _CONTENT = ("id", "position", "title", "headers", "moves")
+
+
+def contents(chapters: Iterable[WorkspaceChapter]) -> list[dict[str, Any]]:
+    """*chapters* as a version keeps them, in their order."""
+    return [_content(one) for one in sorted(chapters, key=lambda one: (one.position, one.id))]
 
 
 @applies(WorkspaceEvent.STUDY_SNAPSHOT_CREATED)
@@ -39,7 +47,6 @@ def _rolled_back(state: NodeState, event: Happened) -> None:
 
 def _add_version(state: NodeState, event: Happened, number: int, *, restored_from: int | None) -> None:
     node = state.present
-    chapters = sorted(state.chapters.values(), key=lambda one: (one.position, one.id))
     state.versions[number] = WorkspaceVersion(
         node_id=event.node_id,
         number=number,
@@ -47,7 +54,7 @@ def _add_version(state: NodeState, event: Happened, number: int, *, restored_fro
         restored_from=restored_from,
         title=node.title,
         description=node.description,
-        chapters=[_content(chapter) for chapter in chapters],
+        chapters=contents(state.chapters.values()),
         created_by=event.actor,
         created_at=event.at,
     )

@@ -1,0 +1,160 @@
+"""What a change of a chapter's moves comes to, and how a chapter is shown: pure; needs the package ``chess``.
+
+Each decision is the payload of the event that records it. It says all that changes, so that history is
+repeated without chess (:mod:`backend.workspace.history`).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from relaybox_types.workspace import WorkspaceChapter
+from relaybox_types.workspace_study_api import AddMove, AnnotationView, ChapterView, MoveView, SetAnnotation
+
+from backend.workspace.chess import (
+    START,
+    Annotation,
+    MoveTree,
+    add_move,
+    annotate,
+    delete_move,
+    demote,
+    promote,
+    with_san,
+)
+from backend.workspace.history import Step
+
+__all__ = ("PATHS_CHARS_MAX", "added", "annotated", "deleted", "stepped", "view_of")
+
+Payload = dict[str, Any]
+
+PATHS_CHARS_MAX: Final = 4_000_000
+"""Characters of all paths in one answer.
+
+A game of 1,200 half-moves has as many; one of 20,000 would have a billion.
+"""
+
+
+def added(chapter: WorkspaceChapter, request: AddMove) -> Payload:
+    """What a new move comes to; ``fen`` is the position after it.
+
+    Raises:
+        ChessError: the rules, PGN or a limit refuse it; see :func:`backend.workspace.chess.add_move`.
+    """
+    move = add_move(_tree(chapter), chapter.headers, request.after, request.move)
+    said = {}
+    if request.annotation is not None:
+        said = _said(annotate(move.tree, move.path, _annotation(request.annotation)), move.path)
+    return {
+        "chapter_id": str(chapter.id),
+        "move_path": move.path,
+        "uci": move.uci,
+        "san": move.shown.san,
+        "ply": move.shown.ply,
+        "fen": move.shown.fen,
+        "annotation": said,
+    }
+
+
+def deleted(chapter: WorkspaceChapter, path: str) -> Payload:
+    """What it comes to when a move goes with all that follows; ``moves`` tells how many that are.
+
+    Raises:
+        MoveNotFound: no move has the path.
+    """
+    tree = _tree(chapter)
+    left = delete_move(tree, path)
+    return {
+        "chapter_id": str(chapter.id),
+        "move_path": path,
+        "moves": len(tree.moves) - len(left.moves),
+        "annotations": _folded(tree, left, path),
+    }
+
+
+def stepped(chapter: WorkspaceChapter, path: str, step: Step) -> Payload:
+    """What it comes to when a variation changes places with its neighbour.
+
+    Raises:
+        MoveNotFound, VariationFirst, VariationLast: see :func:`backend.workspace.chess.promote`.
+    """
+    tree = _tree(chapter)
+    made = (promote if step is Step.UP else demote)(tree, path)
+    return {"chapter_id": str(chapter.id), "move_path": path, "annotations": _folded(tree, made, path)}
+
+
+def annotated(chapter: WorkspaceChapter, path: str, annotation: SetAnnotation) -> tuple[Payload, bool]:
+    """What it comes to when this is said at a move, or at the start; and whether it differs from before.
+
+    Raises:
+        MoveNotFound, AnnotationInvalid: see :func:`backend.workspace.chess.annotate`.
+    """
+    tree = _tree(chapter)
+    made = annotate(tree, path, _annotation(annotation))
+    payload = {"chapter_id": str(chapter.id), "move_path": path, "annotation": _said(made, path)}
+    return payload, made != tree
+
+
+def view_of(chapter: WorkspaceChapter) -> ChapterView:
+    """A chapter as it is shown."""
+    tree = _tree(chapter)
+    shown = with_san(tree, chapter.headers)
+    paths = _paths(tree)
+    moves = [
+        MoveView(
+            move_path=path,
+            parent=move.parent,
+            uci=move.uci,
+            san=at.san,
+            ply=at.ply,
+            fen=at.fen,
+            **move.annotation.document(),
+        )
+        for move, at, path in zip(tree.moves, shown, paths, strict=True)
+    ]
+    fields = chapter.model_dump(include=set(ChapterView.model_fields) - {"moves"})
+    start = AnnotationView(**tree.start.document())
+    return ChapterView(**fields, study_id=chapter.node_id, start=start, moves=moves)
+
+
+def _tree(chapter: WorkspaceChapter) -> MoveTree:
+    return MoveTree.from_document(chapter.moves)
+
+
+def _annotation(request: SetAnnotation) -> Annotation:
+    return Annotation(
+        text=request.text,
+        before=request.before,
+        nags=tuple(request.nags),
+        clock_s=request.clock_s,
+        arrows=tuple(request.arrows),
+        circles=tuple(request.circles),
+    )
+
+
+def _at(tree: MoveTree, path: str) -> Annotation:
+    index = tree.find(path)
+    return tree.start if index == START else tree.moves[index].annotation
+
+
+def _said(tree: MoveTree, path: str) -> Mapping[str, Any]:
+    return _at(tree, path).document()
+
+
+def _folded(before: MoveTree, after: MoveTree, path: str) -> Mapping[str, Any]:
+    """The annotation that changed because its move has become the main one beside *path*; by its path."""
+    parent = after.find(path.rpartition(".")[0])
+    first = [after.path_of(one) for one in after.children()[parent][:1]]
+    return {one: _said(after, one) for one in first if _at(after, one) != _at(before, one)}
+
+
+def _paths(tree: MoveTree) -> Sequence[str | None]:
+    """The path of each move; of none where they are too long together."""
+    chars: list[int] = []
+    for move in tree.moves:
+        chars.append(len(move.uci) + (1 + chars[move.parent] if move.parent != START else 0))
+    if sum(chars) > PATHS_CHARS_MAX:
+        return [None] * len(tree.moves)
+    paths: list[str] = []
+    for move in tree.moves:
+        paths.append(f"{paths[move.parent]}.{move.uci}" if move.parent != START else move.uci)
+    return paths

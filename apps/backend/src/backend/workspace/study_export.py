@@ -1,0 +1,50 @@
+"""A study as PGN; needs the package ``chess``."""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import quote
+
+from relaybox_types.workspace import WorkspaceChapter
+from relaybox_types.workspace_study_api import ExportMode
+
+from backend.workspace.chess import ChapterContent, MoveTree, write_file, write_game
+
+__all__ = ("attachment", "content_of", "written")
+
+_NAME_CHARS_MAX: Final = 100
+#: What file systems refuse, or take for a part of a path.
+_UNSAFE: Final = re.compile(r'[\x00-\x1f\x7f-\x9f/\\:*?"<>|\u202a-\u202e\u2066-\u2069]+')
+_NOT_PLAIN: Final = re.compile(r"[^A-Za-z0-9 ._()-]+")
+
+
+def content_of(chapter: WorkspaceChapter) -> ChapterContent:
+    """What a chapter holds."""
+    return ChapterContent(
+        chapter_id=chapter.id,
+        title=chapter.title,
+        headers=chapter.headers,
+        tree=MoveTree.from_document(chapter.moves),
+    )
+
+
+def written(chapters: Sequence[WorkspaceChapter], mode: ExportMode, path: str | None) -> bytes:
+    """*chapters* as one file in UTF-8; a clip is of the only one, from the move at *path* on.
+
+    Raises:
+        ClipPathMissing, MoveNotFound: a clip without a move to begin at.
+    """
+    if mode is not ExportMode.CLIP:
+        return write_file(map(content_of, chapters), mode=mode).encode()
+    [chapter] = map(content_of, chapters)
+    return write_game(chapter.headers, chapter.tree, mode=mode, path=path).encode()
+
+
+def attachment(name: str) -> str:
+    """``Content-Disposition`` of the file *name* (RFC 6266), without what a file system might take amiss.
+
+    Programs that know only ASCII get a name without the other characters.
+    """
+    name = _UNSAFE.sub(" ", name)[:_NAME_CHARS_MAX].strip(" .") or "study"
+    plain = _NOT_PLAIN.sub("_", name).strip(" .") or "study"
+    return f"attachment; filename=\"{plain}.pgn\"; filename*=UTF-8''{quote(f'{name}.pgn', safe='')}"
