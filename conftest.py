@@ -22,6 +22,7 @@ _PRODUCT = (
     "HEALTH_",
     "IDEMPOTENCY_",
     "RELAYBOX_DATA",
+    "WORKSPACE_",
 )
 #: What says which servers the suite itself starts is not the product's.
 _SUITE = ("KAFKA_VERSION",)

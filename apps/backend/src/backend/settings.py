@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-__all__ = ("ApiSettings", "RoleSettings", "ServiceType")
+__all__ = ("ApiSettings", "RoleSettings", "ServiceType", "WorkspaceSettings")
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 
@@ -41,3 +41,14 @@ class ApiSettings(BaseSettings):
     def origins(self) -> tuple[str, ...]:
         """The allowed origins."""
         return tuple(origin.strip() for origin in self.cors_origins.split(",") if origin.strip())
+
+
+class WorkspaceSettings(BaseSettings):
+    """How the workspace treats what it holds."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="WORKSPACE_", frozen=True, extra="ignore", env_ignore_empty=True
+    )
+
+    #: After how many days in the bin something is purged by itself; 0 for never.
+    trash_keep_days: Annotated[int, Field(ge=0, le=36_500)] = 30

@@ -190,20 +190,32 @@ class Edge:
         answered again (G68); whoever writes looks again under a lock. *kind*: which it must be; null for any.
         *live*: the node is not in the bin.
         """
+
+        async def admit(request: Request, principal: Principal) -> None:
+            if needed is None:
+                return
+            node_id = id_in(request, node) if isinstance(node, str) else await node(request)
+            if node_id is not None:
+                access = await self.access(node_id, Viewer(subject=principal.subject))
+                if kind is not None:
+                    access.require_kind(kind)
+                (access.require if live else access.require_role)(needed)
+
+        return self.admitting(admit)
+
+    def admitting(
+        self, admit: Callable[[Request, Principal], Awaitable[None]]
+    ) -> Callable[..., AsyncGenerator[UnitOfWork[Principal]]]:
+        """A dependency: the unit of work, for whom *admit* lets pass.
+
+        It is asked before a key is answered again (G68); whoever writes asks again under a lock.
+        """
         authenticated = self._bearer
 
         async def entitled(
             request: Request, principal: Annotated[Principal, Depends(authenticated)]
         ) -> Principal:
-            if needed is None:
-                return principal
-            node_id = id_in(request, node) if isinstance(node, str) else await node(request)
-            if node_id is not None:
-                viewer = Viewer(subject=principal.subject)
-                access = await self.access(node_id, viewer)
-                if kind is not None:
-                    access.require_kind(kind)
-                (access.require if live else access.require_role)(needed)
+            await admit(request, principal)
             return principal
 
         return unit_of_work(self.backbone.database, entitled)

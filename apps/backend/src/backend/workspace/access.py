@@ -72,6 +72,14 @@ class Access:
         """The nearest node of the chain that was trashed; null for a live node."""
         return next((one for one in self.chain if one.trashed), None)
 
+    @property
+    def sees_trashed(self) -> bool:
+        """Whether who asks sees it in the bin: the owner, and who trashed it if they could read it live."""
+        trashed = self.trashed
+        if trashed is None or self.role is None:
+            return False
+        return self.role is Role.OWNER or trashed.trashed_by == self.subject
+
     def may(self, needed: Role) -> bool:
         """Whether the role is enough for *needed*."""
         return self.role is not None and self.role.rank >= needed.rank
@@ -107,6 +115,41 @@ class Access:
         """
         if self.node.kind is not kind:
             raise NodeNotFound
+
+    def require_trashing(self) -> None:
+        """Let only those pass who may put it into the bin, or could if it were not there already.
+
+        Raises:
+            NodeNotFound: it is not to be read by who asks, or in the bin and not theirs to put there.
+            RoleMissing: it may be read, but not trashed; a whole tree only by its owner.
+        """
+        needed = Role.EDITOR if self.node.parent_id else Role.OWNER
+        if self.trashed is not None and not self.may(needed):
+            raise NodeNotFound
+        self.require_role(needed)
+
+    def require_restoring(self) -> None:
+        """Let only those pass who may take it out of the bin, or could have.
+
+        Raises:
+            NodeNotFound: it is not to be seen by who asks.
+            RoleMissing: it is live, and may only be read.
+        """
+        if self.trashed is None:
+            self.require_role(Role.EDITOR)
+        elif not self.sees_trashed:
+            raise NodeNotFound
+
+    def require_purging(self) -> None:
+        """Let only the tree's owner pass.
+
+        Raises:
+            NodeNotFound: it is not to be seen by who asks.
+            RoleMissing: it may be seen, but not purged.
+        """
+        if self.trashed is not None and not self.sees_trashed:
+            raise NodeNotFound
+        self.require_role(Role.OWNER)
 
     def require_live(self) -> None:
         """Let only a live node pass.

@@ -12,7 +12,16 @@ from backend.workspace._match import IfMatch
 from backend.workspace._work import Work
 from backend.workspace.access import LEVELS_MAX, Access, access_of
 
-__all__ = ("NODES", "add_node", "check_title", "create_node", "move_node", "next_position", "update_node")
+__all__ = (
+    "NODES",
+    "add_node",
+    "check_place",
+    "check_title",
+    "create_node",
+    "move_node",
+    "next_position",
+    "update_node",
+)
 
 NODES: Final = load_queries(__package__ or "backend.workspace", "nodes.sql")
 
@@ -124,7 +133,7 @@ async def move_node(work: Work, node_id: UUID, request: MoveNode, match: IfMatch
         access.require(Role.OWNER)
     match.check(work.node(node_id).version)
     if parent is not None:
-        await _check_place(work, access, parent)
+        await check_place(work, access, parent)
     node = work.node(node_id)
     payload = {
         "parent_id": None if parent is None else str(parent.node.id),
@@ -145,7 +154,13 @@ def _require_leave(access: Access) -> None:
         access_of(access.chain[1:], access.subject).require(Role.EDITOR)
 
 
-async def _check_place(work: Work, access: Access, parent: Access) -> None:
+async def check_place(work: Work, access: Access, parent: Access) -> None:
+    """Let a held node pass that can stand below a held *parent*, with all that is below it.
+
+    Raises:
+        TreeRefused: it cannot.
+        TitleTaken: another study of the folder has its title.
+    """
     node = work.node(access.node.id)
     if any(one.id == node.id for one in parent.chain):
         raise TreeCycle

@@ -4,6 +4,7 @@ from fastapi import APIRouter
 from relaybox.http import Backbone
 
 from backend.workspace._edge import Edge
+from backend.workspace.bin_routes import add_bin_routes
 from backend.workspace.node_routes import add_node_routes
 from backend.workspace.study_routes import add_study_routes
 
@@ -14,5 +15,6 @@ def workspace_router(backbone: Backbone) -> APIRouter:
     """Every route of the workspace."""
     router, edge = APIRouter(tags=["Workspace"]), Edge(backbone)
     add_node_routes(router, edge)
+    add_bin_routes(router, edge)
     add_study_routes(router, edge)
     return router

@@ -48,6 +48,7 @@ CREATE UNIQUE INDEX idx_workspace_nodes_study_title ON workspace_nodes (parent_i
     WHERE kind = 'study' AND trashed_at IS NULL;
 -- The bin: what is due for the automatic purge, and what somebody trashed.
 CREATE INDEX idx_workspace_nodes_trashed ON workspace_nodes (trashed_at) WHERE trashed_at IS NOT NULL;
+CREATE INDEX idx_workspace_nodes_trashed_by ON workspace_nodes (trashed_by) WHERE trashed_at IS NOT NULL;
 
 CREATE TABLE workspace_chapters (
     id UUID PRIMARY KEY DEFAULT gen_random_uuid(),

@@ -1,0 +1,268 @@
+"""The recycle bin: a node goes there with what is below it, and exactly that comes back."""
+
+from typing import Any
+from uuid import UUID, uuid4
+
+from backend.workspace.access import LEVELS_MAX
+from relaybox.db import Database
+
+from tests.fixtures.happenings import plant_chain
+from tests.fixtures.studio import Person, Studio
+
+ROW = "SELECT * FROM workspace_nodes WHERE id = $1::uuid"
+
+
+async def trash(who: Person, node: Any, **query: str) -> None:
+    await who.done("DELETE", f"/nodes/{node['id']}", match="*", params=query)
+
+
+async def restore(who: Person, node: Any) -> Any:
+    return await who.done("POST", f"/nodes/{node['id']}/restore")
+
+
+async def bin_of(who: Person) -> list[Any]:
+    page = await who.done("GET", "/trash")
+    assert page["next_cursor"] is None
+    return page["items"]
+
+
+async def ids_below(who: Person, node: Any) -> list[str]:
+    tree = await who.done("GET", f"/nodes/tree?root_id={node['id']}")
+    return [one["id"] for one in tree["items"]]
+
+
+async def test_trashing_is_one_event_on_the_node_alone(studio: Studio, database: Database) -> None:
+    root = await studio.teacher.node("workspace")
+    folder = await studio.teacher.node("folder", parent=root)
+    study = await studio.teacher.node("study", parent=folder)
+    answer = await studio.teacher.send(
+        "DELETE", f"/nodes/{folder['id']}", match=1, params={"reason": "old club"}
+    )
+    assert (answer.status_code, answer.content) == (204, b"")
+    _, trashed = await studio.stream(folder["id"])
+    assert trashed.type == "node.trashed"
+    assert trashed.payload == {
+        "batch_id": trashed.payload["batch_id"],
+        "count": 2,
+        "reason": "old club",
+        "path": [root["id"]],
+    }
+    assert trashed.metadata["user_id"] == "teacher"
+    assert len(await studio.stream(study["id"])) == 1
+    async with database.connection() as connection:
+        [row] = await connection.fetch(ROW, folder["id"])
+    assert (row["trashed_at"], row["trashed_by"]) == (trashed.created_at, "teacher")
+    assert (row["trash_reason"], row["trash_count"]) == ("old club", 2)
+    assert (str(row["trash_batch_id"]), row["version"]) == (trashed.payload["batch_id"], 2)
+    assert row["trash_path"] == [UUID(root["id"])]
+    assert row["parent_id"] == UUID(root["id"])
+
+
+async def test_what_is_in_the_bin_is_nowhere_else(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace")
+    folder = await studio.teacher.node("folder", parent=root)
+    study = await studio.teacher.node("study", parent=folder)
+    await trash(studio.teacher, folder)
+    for node in (folder, study):
+        path = f"/nodes/{node['id']}"
+        assert await studio.teacher.refused(404, "GET", path) == "NODE_NOT_FOUND"
+        assert await studio.teacher.refused(404, "PATCH", path, {"title": "x"}, match=2) == "NODE_NOT_FOUND"
+    assert await ids_below(studio.teacher, root) == [root["id"]]
+    below = {"kind": "study", "title": "x", "parent_id": folder["id"]}
+    assert await studio.teacher.refused(404, "POST", "/nodes", below) == "NODE_NOT_FOUND"
+
+
+async def test_trashing_names_the_version_it_is_meant_for(studio: Studio) -> None:
+    node = await studio.teacher.node("folder")
+    path = f"/nodes/{node['id']}"
+    assert await studio.teacher.refused(428, "DELETE", path) == "IF_MATCH_MISSING"
+    assert await studio.teacher.refused(412, "DELETE", path, match=4) == "VERSION_STALE"
+    await studio.teacher.done("DELETE", path, match=1)
+    assert await studio.teacher.refused(409, "DELETE", path, match=1) == "NODE_TRASHED"
+    assert await studio.stranger.refused(404, "DELETE", path, match=1) == "NODE_NOT_FOUND"
+
+
+async def test_a_repeated_request_is_answered_as_the_first_one(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace")
+    node = await studio.teacher.node("folder", parent=root)
+    for method, path in (("DELETE", f"/nodes/{node['id']}"), ("POST", f"/nodes/{node['id']}/restore")):
+        first, again = [
+            await studio.teacher.send(method, path, match=1, headers={"Idempotency-Key": method})
+            for _ in range(2)
+        ]
+        assert first.is_success
+        assert (again.status_code, again.content) == (first.status_code, first.content)
+        assert again.headers["idempotent-replayed"] == "true"
+    assert len(await studio.stream(node["id"])) == 3
+
+
+async def test_a_reason_is_short_and_can_be_stored(studio: Studio) -> None:
+    node = await studio.teacher.node("folder")
+    for reason in ("x" * 501, "\x00"):
+        code = await studio.teacher.refused(
+            422, "DELETE", f"/nodes/{node['id']}", match="*", params={"reason": reason}
+        )
+        assert code == "VALIDATION_ERROR"
+
+
+async def test_the_bin_says_what_was_trashed_when_why_and_from_where(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace", "Club")
+    folder = await studio.teacher.node("folder", "Openings", root)
+    study = await studio.teacher.node("study", "Caro-Kann", folder)
+    await trash(studio.teacher, study)
+    await trash(studio.teacher, folder, reason="done")
+    newest, oldest = await bin_of(studio.teacher)
+    _, trashed = await studio.stream(folder["id"])
+    assert newest == {
+        "id": folder["id"],
+        "kind": "folder",
+        "title": "Openings",
+        "trashed_at": newest["trashed_at"],
+        "trashed_by": "teacher",
+        "reason": "done",
+        "batch_id": trashed.payload["batch_id"],
+        "count": 1,
+        "former_parent": {"id": root["id"], "title": "Club"},
+        "purge_at": newest["purge_at"],
+        "may_restore": True,
+        "may_purge": True,
+    }
+    assert newest["purge_at"][:10] > newest["trashed_at"][:10]
+    assert (oldest["id"], oldest["reason"], oldest["count"]) == (study["id"], None, 1)
+    assert oldest["former_parent"] == {"id": folder["id"], "title": "Openings"}
+    assert await bin_of(studio.stranger) == []
+    assert await studio.anybody.refused(401, "GET", "/trash") == "TOKEN_MISSING"
+
+
+async def test_the_bin_goes_page_by_page(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace")
+    made = [await studio.teacher.node("folder", parent=root) for _ in range(5)]
+    for node in made:
+        await trash(studio.teacher, node)
+    seen: list[str] = []
+    cursor: dict[str, str] = {}
+    while True:
+        page = await studio.teacher.done("GET", "/trash", params={"limit": "2", **cursor})
+        seen += [one["id"] for one in page["items"]]
+        if page["next_cursor"] is None:
+            break
+        cursor = {"cursor": page["next_cursor"]}
+    assert seen == [one["id"] for one in reversed(made)]
+    assert await studio.teacher.refused(422, "GET", "/trash?cursor=x") == "VALIDATION_ERROR"
+
+
+async def test_a_batch_comes_back_to_where_it_was_and_as_it_was(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace")
+    folder = await studio.teacher.node("folder", parent=root, position=7)
+    study = await studio.teacher.node("study", parent=folder)
+    earlier = await studio.teacher.node("study", parent=folder)
+    before = await studio.teacher.done("GET", f"/nodes/{folder['id']}")
+    await trash(studio.teacher, earlier)
+    await trash(studio.teacher, folder)
+    answer = await studio.teacher.send("POST", f"/nodes/{folder['id']}/restore")
+    back = answer.json()
+    assert (back["restored_to"], back["fallback"], back["count"]) == (root["id"], False, 2)
+    assert answer.headers["etag"] == f'"{back["version"]}"' == '"3"'
+    after = await studio.teacher.done("GET", f"/nodes/{folder['id']}")
+    changed = {name for name in before if after[name] != before[name]}
+    assert changed == {"version", "changed_at"}
+    # What was trashed on its own stays where it is.
+    assert await ids_below(studio.teacher, root) == [root["id"], folder["id"], study["id"]]
+    assert [one["id"] for one in await bin_of(studio.teacher)] == [earlier["id"]]
+    restored = (await studio.stream(folder["id"]))[-1]
+    assert restored.type == "node.restored"
+    assert restored.payload["count"] == 2
+    assert not restored.payload["fallback"]
+
+
+async def test_a_batch_follows_its_former_parent(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace")
+    folder = await studio.teacher.node("folder", parent=root)
+    study = await studio.teacher.node("study", parent=folder)
+    await trash(studio.teacher, study)
+    other = await studio.teacher.node("workspace")
+    await studio.teacher.done("POST", f"/nodes/{folder['id']}/move", {"parent_id": other["id"]}, match=1)
+    back = await restore(studio.teacher, study)
+    assert (back["restored_to"], back["fallback"]) == (folder["id"], False)
+    assert await ids_below(studio.teacher, other) == [other["id"], folder["id"], study["id"]]
+
+
+async def test_without_its_former_parent_a_batch_goes_to_the_nearest_living_ancestor(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace")
+    outer = await studio.teacher.node("folder", parent=root)
+    inner = await studio.teacher.node("folder", parent=outer)
+    there = await studio.teacher.node("folder", parent=root)
+    study = await studio.teacher.node("study", parent=inner)
+    await trash(studio.teacher, study)
+    await trash(studio.teacher, outer)
+    back = await restore(studio.teacher, study)
+    assert (back["restored_to"], back["fallback"], back["parent_id"]) == (root["id"], True, root["id"])
+    assert back["position"] == there["position"] + 1
+    # The batch that it would have gone back to is whole without it.
+    assert (await restore(studio.teacher, outer))["count"] == 2
+    assert set(await ids_below(studio.teacher, outer)) == {outer["id"], inner["id"]}
+
+
+async def test_without_any_living_ancestor_it_becomes_a_root_of_the_owner(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace", visibility="public")
+    folder = await studio.teacher.node("folder", parent=root)
+    await trash(studio.teacher, folder)
+    await trash(studio.teacher, root)
+    back = await restore(studio.teacher, folder)
+    assert (back["restored_to"], back["fallback"], back["visibility"]) == (None, True, "public")
+    roots = await studio.teacher.done("GET", "/nodes")
+    assert [one["id"] for one in roots["items"]] == [folder["id"]]
+    # What was a root comes back as one.
+    back = await restore(studio.teacher, root)
+    assert (back["restored_to"], back["fallback"]) == (None, False)
+
+
+async def test_what_a_private_folder_hid_is_not_shown_by_the_next_one(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace", visibility="public")
+    hidden = await studio.teacher.node("folder", parent=root, visibility="private")
+    study = await studio.teacher.node("study", parent=hidden)
+    await trash(studio.teacher, study)
+    await trash(studio.teacher, hidden)
+    back = await restore(studio.teacher, study)
+    assert (back["restored_to"], back["visibility"]) == (root["id"], "private")
+    assert await studio.stranger.refused(404, "GET", f"/nodes/{study['id']}") == "NODE_NOT_FOUND"
+
+
+async def test_a_title_that_is_taken_by_now_keeps_a_study_in_the_bin(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace")
+    study = await studio.teacher.node("study", "Endgames", root)
+    await trash(studio.teacher, study)
+    other = await studio.teacher.node("study", "Endgames", root)
+    answer = await studio.teacher.send("POST", f"/nodes/{study['id']}/restore")
+    assert (answer.status_code, answer.json()["error_code"]) == (409, "TITLE_TAKEN")
+    assert answer.json()["blocking_id"] == other["id"]
+    await studio.teacher.done("PATCH", f"/nodes/{other['id']}", {"title": "Other endgames"}, match=1)
+    await restore(studio.teacher, study)
+
+
+async def test_only_the_root_of_a_batch_comes_back(studio: Studio) -> None:
+    folder = await studio.teacher.node("folder")
+    study = await studio.teacher.node("study", parent=folder)
+    path = f"/nodes/{study['id']}/restore"
+    assert await studio.teacher.refused(409, "POST", path) == "NODE_NOT_TRASHED"
+    await trash(studio.teacher, folder)
+    answer = await studio.teacher.send("POST", path)
+    assert (answer.status_code, answer.json()["error_code"]) == (409, "NODE_TRASHED_WITH_ANCESTOR")
+    assert answer.json()["batch_root_id"] == folder["id"]
+    assert await studio.teacher.refused(404, "POST", f"/nodes/{uuid4()}/restore") == "NODE_NOT_FOUND"
+
+
+async def test_a_place_that_is_too_far_down_by_now_takes_nothing_back(
+    studio: Studio, database: Database
+) -> None:
+    root = await studio.teacher.node("workspace")
+    bottom = (await plant_chain(database, root, LEVELS_MAX - 3))[-1]
+    place = await studio.teacher.node("folder", parent=root)
+    former = await studio.teacher.node("folder", parent=place)
+    folder = await studio.teacher.node("folder", parent=former)
+    await studio.teacher.node("folder", parent=folder)
+    await trash(studio.teacher, folder)
+    await studio.teacher.done("POST", f"/nodes/{former['id']}/move", {"parent_id": root["id"]}, match=1)
+    await trash(studio.teacher, former)
+    await studio.teacher.done("POST", f"/nodes/{place['id']}/move", {"parent_id": bottom}, match=1)
+    assert await studio.teacher.refused(422, "POST", f"/nodes/{folder['id']}/restore") == "TREE_TOO_DEEP"

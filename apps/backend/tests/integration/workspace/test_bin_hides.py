@@ -1,0 +1,72 @@
+"""What is in the bin is 404 on every route that reads a node, whatever else the route is asked for."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+from tests.fixtures.studio import PREFIX, Person, Studio
+
+#: What paths and queries call the id of a node.
+NODE_NAMES = {"node_id", "study_id", "parent_id", "root_id", "target_id"}
+
+
+@dataclass
+class Reader:
+    """A GET route that names a node."""
+
+    path: str
+    name: str
+    in_path: bool
+    #: What else it must be given: something of the right form.
+    others: dict[str, str] = field(default_factory=dict[str, str])
+    query: dict[str, str] = field(default_factory=dict[str, str])
+    #: A stream does not end while the node is live.
+    ends: bool = True
+
+    async def code(self, who: Person, node: Any) -> str:
+        """The error code of its answer about *node*; empty for a success."""
+        given = {**self.others, self.name: node["id"]} if self.in_path else self.others
+        query = self.query if self.in_path else {**self.query, self.name: node["id"]}
+        answer = await who.send("GET", self.path.format(**given), params=query)
+        if answer.is_success:
+            return ""
+        assert answer.status_code == 404 or answer.json()["error_code"] != "NODE_NOT_FOUND"
+        return answer.json()["error_code"]
+
+
+def readers_in(document: Any) -> list[Reader]:
+    """Every GET route of *document*, once for each node that it names."""
+    found: list[Reader] = []
+    for path, methods in document["paths"].items():
+        operation = methods.get("get", {})
+        declared = {one["name"]: one for one in operation.get("parameters", []) if one["in"] != "header"}
+        # What a route reads from its path by hand is in no list of parameters.
+        in_path = set(re.findall(r"{(\w+)}", path))
+        wanted = in_path | {name for name, one in declared.items() if one.get("required")}
+        for name in NODE_NAMES & (in_path | declared.keys()) if operation else ():
+            reader = Reader(path.removeprefix(PREFIX), name, name in in_path)
+            reader.ends = "text/event-stream" not in operation["responses"]["200"].get("content", {})
+            for other in wanted - {name}:
+                is_number = declared.get(other, {}).get("schema", {}).get("type") == "integer"
+                given = reader.others if other in in_path else reader.query
+                given[other] = "1" if is_number else str(uuid4())
+            found.append(reader)
+    return found
+
+
+async def test_what_is_in_the_bin_is_404_on_every_route_that_reads_a_node(studio: Studio) -> None:
+    readers = readers_in((await studio.http.get("/openapi.json")).json())
+    root = await studio.teacher.node("workspace", visibility="public")
+    folder = await studio.teacher.node("folder", parent=root)
+    alone = await studio.teacher.node("study", parent=root)
+    inside = await studio.teacher.node("study", parent=folder)
+    live = {reader.path: await reader.code(studio.teacher, alone) for reader in readers if reader.ends}
+    assert "NODE_NOT_FOUND" not in live.values(), live
+    assert {"/nodes/{node_id}", "/nodes/{node_id}/children", "/nodes/tree", "/nodes"} <= live.keys()
+    for node in (alone, folder):
+        await studio.teacher.done("DELETE", f"/nodes/{node['id']}", match=1)
+    for node in (alone, inside):
+        for who in (studio.teacher, studio.stranger):
+            codes = {reader.path: await reader.code(who, node) for reader in readers}
+            assert set(codes.values()) == {"NODE_NOT_FOUND"}, codes

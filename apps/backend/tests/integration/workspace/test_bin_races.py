@@ -1,0 +1,105 @@
+"""The bin and those who write at the same time: whoever comes second sees what the first has done."""
+
+import asyncio
+
+import asyncpg
+
+from tests.fixtures.gates import Gate, closed
+from tests.fixtures.studio import Studio
+from tests.fixtures.waiting import eventually
+
+#: Whoever is about to write the event has every lock that it takes.
+_TRASHING = "NEW.event_type = 'node.trashed'"
+_CREATING = "NEW.event_type = 'node.created' AND NEW.payload ->> 'parent_id' IS NOT NULL"
+_WAITING = (
+    "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND wait_event <> 'advisory'"
+    " AND datname = current_database()"
+)
+
+
+async def waits_for_a_row(superuser: asyncpg.Connection) -> None:
+    """Return once somebody waits for a row that another one holds."""
+    await eventually("somebody who waits for a row", lambda: superuser.fetchval(_WAITING))
+
+
+async def test_a_node_is_not_made_in_a_folder_that_goes_into_the_bin(
+    studio: Studio, superuser: asyncpg.Connection
+) -> None:
+    root = await studio.teacher.node("workspace")
+    outer = await studio.teacher.node("folder", parent=root)
+    inner = await studio.teacher.node("folder", parent=outer)
+    body = {"kind": "study", "title": "late", "parent_id": inner["id"]}
+    async with closed(superuser, Gate("INSERT", "domain_events", _TRASHING)) as gate:
+        trashing = asyncio.create_task(studio.teacher.done("DELETE", f"/nodes/{outer['id']}", match=1))
+        await gate.reached()
+        creating = asyncio.create_task(studio.teacher.refused(404, "POST", "/nodes", body))
+        await waits_for_a_row(superuser)
+        await gate.open()
+        await trashing
+        assert await creating == "NODE_NOT_FOUND"
+    [batch] = (await studio.teacher.done("GET", "/trash"))["items"]
+    assert batch["count"] == 2
+
+
+async def test_what_is_made_before_a_folder_goes_goes_with_it(
+    studio: Studio, superuser: asyncpg.Connection
+) -> None:
+    root = await studio.teacher.node("workspace")
+    outer = await studio.teacher.node("folder", parent=root)
+    inner = await studio.teacher.node("folder", parent=outer)
+    async with closed(superuser, Gate("INSERT", "domain_events", _CREATING)) as gate:
+        creating = asyncio.create_task(studio.teacher.node("folder", parent=inner))
+        await gate.reached()
+        trashing = asyncio.create_task(studio.teacher.done("DELETE", f"/nodes/{outer['id']}", match=1))
+        await waits_for_a_row(superuser)
+        await gate.open()
+        await asyncio.gather(creating, trashing)
+    [batch] = (await studio.teacher.done("GET", "/trash"))["items"]
+    assert batch["count"] == 3
+
+
+async def test_of_two_who_trash_or_restore_at_once_one_does(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace")
+    node = await studio.teacher.node("folder", parent=root)
+    for method, path, code in (
+        ("DELETE", f"/nodes/{node['id']}", "NODE_TRASHED"),
+        ("POST", f"/nodes/{node['id']}/restore", "NODE_NOT_TRASHED"),
+    ):
+        answers = await asyncio.gather(*(studio.teacher.send(method, path, match="*") for _ in range(4)))
+        assert sorted(answer.is_success for answer in answers) == [False, False, False, True]
+        assert {one.json()["error_code"] for one in answers if not one.is_success} == {code}
+    assert [event.type for event in await studio.stream(node["id"])] == [
+        "node.created",
+        "node.trashed",
+        "node.restored",
+    ]
+
+
+async def test_two_studies_with_one_title_do_not_both_come_back(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace")
+    studies = []
+    for _ in range(2):
+        studies.append(await studio.teacher.node("study", "Endgames", root))
+        await studio.teacher.done("DELETE", f"/nodes/{studies[-1]['id']}", match=1)
+    answers = await asyncio.gather(
+        *(studio.teacher.send("POST", f"/nodes/{one['id']}/restore") for one in studies),
+    )
+    assert sorted(answer.status_code for answer in answers) == [200, 409]
+
+
+async def test_nobody_waits_in_a_circle(studio: Studio) -> None:
+    """Batches leave and come back while their folder fills, is renamed, and leaves and comes back itself."""
+    root = await studio.teacher.node("workspace")
+    folder = await studio.teacher.node("folder", parent=root)
+    studies = [await studio.teacher.node("study", parent=folder) for _ in range(3)]
+    path, below = f"/nodes/{folder['id']}", {"kind": "folder", "title": "x", "parent_id": folder["id"]}
+    for _ in range(3):
+        answers = await asyncio.gather(
+            *(studio.teacher.send("DELETE", f"/nodes/{one['id']}", match="*") for one in studies),
+            *(studio.teacher.send("POST", f"/nodes/{one['id']}/restore") for one in studies),
+            studio.teacher.send("DELETE", path, match="*"),
+            studio.teacher.send("POST", f"{path}/restore"),
+            studio.teacher.send("PATCH", path, {"title": "new"}, match="*"),
+            studio.teacher.send("POST", "/nodes", below),
+        )
+        assert {answer.status_code for answer in answers} <= {200, 201, 204, 404, 409}
