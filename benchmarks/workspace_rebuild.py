@@ -1,0 +1,179 @@
+"""How fast ``backend rebuild workspace`` makes lost tables again, and whether they are the same.
+
+Folders of studies with chapters, moves, versions, discussions and grants are written as live commands write
+them; then all tables are truncated, and the command runs as an operator runs it: a process of its own.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import subprocess
+import sys
+import time
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+import asyncpg
+from _stage import servers, show
+from backend.workspace._work import Work
+from relaybox.commands import Caller
+from relaybox.db import Database
+from relaybox.local import LocalPostgres
+from relaybox.settings import PostgresSettings, load_settings
+from relaybox_types.envelope import EventTarget
+from relaybox_types.workspace import NodeKind, WorkspaceEvent
+from sqlalchemy.ext.asyncio import AsyncSession
+
+TABLES: Final = ("nodes", "chapters", "versions", "threads", "replies", "grants", "links")
+CHECKSUM: Final = "SELECT md5(string_agg(md5(one::text), '' ORDER BY one::text)) FROM workspace_{} AS one"
+CHAPTERS: Final = 8
+MOVES: Final = 28
+_SQUARES: Final = [f"{file}{rank}" for file in "abcdefgh" for rank in range(1, 9)]
+
+
+async def fill(database: Database, events: int) -> int:
+    """Write studies until there are *events*; how many there are."""
+    caller = Caller(actor="teacher", source_service="bench")
+    written = 0
+    parent = None
+    for number in range(1_000_000):
+        if written >= events:
+            break
+        if number % 50 == 0:
+            parent = await _made(database, caller, NodeKind.FOLDER if parent else NodeKind.WORKSPACE, parent)
+            written += 1
+
+        async def make(db: AsyncSession, within: UUID | None = parent, name: int = number) -> int:
+            work = Work(db, caller)
+            await _study(work, within, name)
+            await work.record("BenchStudy", uuid4(), {})
+            return len(work.said)
+
+        written += await database.run_in_transaction(make, isolation="READ COMMITTED")
+    return written
+
+
+async def _made(database: Database, caller: Caller, kind: NodeKind, parent: UUID | None) -> UUID:
+    node_id = uuid4()
+
+    async def make(db: AsyncSession) -> None:
+        work = Work(db, caller)
+        await work.say(WorkspaceEvent.NODE_CREATED, node_id, _node(kind, "Folder", parent))
+        await work.record("BenchFolder", node_id, {})
+
+    await database.run_in_transaction(make, isolation="READ COMMITTED")
+    return node_id
+
+
+def _node(kind: NodeKind, title: str, parent: UUID | None) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "parent_id": None if parent is None else str(parent),
+        "owner_id": "teacher",
+        "title": title,
+        "position": 0,
+        "visibility": "shared" if parent is None else None,
+    }
+
+
+async def _study(work: Work, parent: UUID | None, number: int) -> None:
+    study = uuid4()
+    await work.say(WorkspaceEvent.STUDY_CREATED, study, _node(NodeKind.STUDY, f"Study {number}", parent))
+    told = await work.say(WorkspaceEvent.PGN_IMPORTED, study, {"chapters": CHAPTERS, "skipped": []})
+    chapters = [str(uuid4()) for _ in range(CHAPTERS)]
+    for position, chapter in enumerate(chapters):
+        payload = {"chapter_id": chapter, "position": position, "title": "A – B", "headers": {"White": "A"}}
+        moves = {"moves": _line(60)}
+        target = (EventTarget.CHAPTER, chapter)
+        await work.say(
+            WorkspaceEvent.CHAPTER_CREATED, study, {**payload, "moves": moves}, target=target, cause=told
+        )
+    for uci in random.sample([a + b for a in _SQUARES for b in _SQUARES if a != b], MOVES):
+        payload = {"chapter_id": random.choice(chapters), "move_path": uci, "annotation": {"text": "?!"}}
+        await work.say(WorkspaceEvent.MOVE_ADDED, study, payload)
+    await work.say(WorkspaceEvent.STUDY_SNAPSHOT_CREATED, study, {"number": 1, "label": "first"})
+    await _talk(work, study)
+    await work.say(WorkspaceEvent.ACL_SHARED, study, {"user_id": f"pupil-{number}", "role": "editor"})
+
+
+async def _talk(work: Work, study: UUID) -> None:
+    for _ in range(2):
+        thread = str(uuid4())
+        said = {"thread_id": thread, "kind": "question", "body": "Why not 24. Rd7?"}
+        await work.say(WorkspaceEvent.DISCUSSION_THREAD_CREATED, study, said)
+        for _ in range(4):
+            reply = {
+                "reply_id": str(uuid4()),
+                "thread_id": thread,
+                "depth": 1,
+                "body": "It hangs the knight.",
+            }
+            await work.say(WorkspaceEvent.DISCUSSION_REPLY_ADDED, study, reply)
+
+
+def _line(plies: int) -> list[dict[str, Any]]:
+    return [
+        {"parent": ply - 1, "uci": random.choice(_SQUARES) + random.choice(_SQUARES)} for ply in range(plies)
+    ]
+
+
+async def checksums(connection: Any) -> dict[str, str]:
+    """Of all rows of every table, whatever order they lie in."""
+    return {table: await connection.fetchval(CHECKSUM.format(table)) for table in TABLES}
+
+
+def rebuild() -> tuple[dict[str, Any], float]:
+    """Run the command; its report, and its seconds from start to end."""
+    began = time.perf_counter()
+    command = [sys.executable, "-c", "from backend.cli import app; app()"]
+    done = subprocess.run(
+        [*command, "rebuild", "workspace", "--write", "--json"], stdout=subprocess.PIPE, check=True
+    )
+    return json.loads(done.stdout.splitlines()[-1]), time.perf_counter() - began
+
+
+async def connected(server: LocalPostgres) -> Any:
+    """A connection that may truncate."""
+    return await asyncpg.connect(
+        host=server.host,
+        port=server.port,
+        user=server.superuser,
+        password=server.superuser_password,
+        database=load_settings(PostgresSettings).db,
+    )
+
+
+async def main(events: int) -> None:
+    """Measure and show."""
+    random.seed(1)
+    async with servers(kafka=False) as server:
+        database = Database(load_settings(PostgresSettings), application_name="bench")
+        written = await fill(database, events)
+        await database.close()
+        connection = await connected(server)
+        before = await checksums(connection)
+        await connection.execute(f"TRUNCATE {', '.join(f'workspace_{table}' for table in TABLES)}")
+        report, took_s = await asyncio.to_thread(rebuild)
+        same = await checksums(connection) == before
+        await connection.close()
+    figures = {
+        "events": written,
+        "nodes": report["nodes"],
+        "rebuild_s": round(took_s, 1),
+        "events_per_s": round(written / took_s),
+        "identical": same,
+    }
+    show(
+        "Tables of the workspace made again from events", [(k, f"{v:,}") for k, v in figures.items()], figures
+    )
+    if not same or report["events"] != written:
+        raise SystemExit("the rows are not the same: this run is not valid")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=100_000)
+    parser.add_argument("--short", action="store_true")
+    options = parser.parse_args()
+    asyncio.run(main(5_000 if options.short else options.events))
