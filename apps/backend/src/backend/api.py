@@ -6,7 +6,7 @@ from typing import Final
 from fastapi import FastAPI
 from relaybox.http import Backbone, IdempotencyMiddleware, create_app
 from relaybox.service import ServiceSettings
-from relaybox.settings import KafkaSettings, load_settings
+from relaybox.settings import JwtSettings, KafkaSettings, load_settings
 from relaybox.telemetry import HealthState, check_kafka, check_postgres, configure_logging
 
 from backend.genesis.routes import genesis_router
@@ -45,5 +45,5 @@ def create_api() -> FastAPI:
     )
     app.add_middleware(IdempotencyMiddleware, registry=backbone.registry)
     app.include_router(genesis_router(backbone), prefix=PREFIX)
-    app.include_router(workspace_router(backbone), prefix=WORKSPACE_PREFIX)
+    app.include_router(workspace_router(backbone, load_settings(JwtSettings)), prefix=WORKSPACE_PREFIX)
     return app

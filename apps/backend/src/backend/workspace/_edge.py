@@ -8,11 +8,13 @@ from typing import Annotated, Any, Final, TypeVar
 from uuid import UUID
 
 from fastapi import Depends, Request
+from fastapi.security import APIKeyHeader
 from pydantic import BaseModel
 from pydantic_core import from_json, to_json
 from relaybox.errors import Detail
 from relaybox.http import (
     AUTH_ERRORS,
+    BEARER_SCHEME,
     BODY_ERRORS,
     DATABASE_ERRORS,
     KEY_ERRORS,
@@ -36,9 +38,11 @@ from backend.workspace._errors import (
     IfMatchMissing,
     NodeNotFound,
     RoleMissing,
+    ShareTokenInvalid,
     VersionStale,
 )
 from backend.workspace._match import IfMatch, etag
+from backend.workspace._tickets import Tickets
 from backend.workspace._work import ACCESS, Work, read_chain
 from backend.workspace.access import Access, access_of
 
@@ -66,9 +70,16 @@ Model = TypeVar("Model", bound=BaseModel)
 
 _INTEGER_MAX: Final = 2_147_483_647
 PGN_BYTES_MAX: Final = 20 * 1024 * 1024
-READ_ERRORS: Final = (*AUTH_ERRORS, NodeNotFound, RoleMissing, *DATABASE_ERRORS)
+READ_ERRORS: Final = (*AUTH_ERRORS, ShareTokenInvalid, NodeNotFound, RoleMissing, *DATABASE_ERRORS)
 MATCH_ERRORS: Final = (IfMatchMissing, VersionStale)
 WRITE_ERRORS: Final = (*READ_ERRORS, *BODY_ERRORS, BadHeader, *KEY_ERRORS)
+_SHARE_HEADER: Final = "X-Share-Token"
+_SHARE_SCHEME: Final = APIKeyHeader(
+    name=_SHARE_HEADER,
+    auto_error=False,
+    scheme_name="share",
+    description="What POST /links/{token}/open has answered; beside a bearer token or, to read, alone.",
+)
 
 NodeOf = Callable[[Request], Awaitable[UUID | None]]
 """Which node a request is about, before its unit of work begins; null for none."""
@@ -105,20 +116,31 @@ def id_in(request: Request, name: str = "node_id") -> UUID:
 class Edge:
     """Dependencies of the routes, on one backbone."""
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone, tickets: Tickets) -> None:
         self.backbone = backbone
+        self.tickets = tickets
         self._bearer = bearer(backbone.verifier)
 
-    async def viewer(self, request: Request) -> Viewer:
+    async def viewer(
+        self,
+        request: Request,
+        # Only for the document: who reads may have either, both or none.
+        _bearer: Annotated[Any, Depends(BEARER_SCHEME)],
+        ticket: Annotated[str | None, Depends(_SHARE_SCHEME)],
+    ) -> Viewer:
         """Who reads, for a route that is open to everybody; a token that is sent must be good.
 
         Raises:
-            TokenInvalid, TokenExpired: it is not.
+            TokenInvalid, TokenExpired, ShareTokenInvalid: it is not.
         """
+        link_id = await self._link_of(ticket)
         if "authorization" not in request.headers:
-            return Viewer(subject=None)
+            return Viewer(subject=None, link_id=link_id)
         principal = await self._bearer(request)
-        return Viewer(subject=principal.subject)
+        return Viewer(subject=principal.subject, link_id=link_id)
+
+    async def _link_of(self, ticket: str | None) -> UUID | None:
+        return await self.tickets.link_of(ticket) if ticket else None
 
     async def access(self, node_id: UUID, viewer: Viewer) -> Access:
         """What *viewer* may do on a node, live or not.
@@ -129,11 +151,13 @@ class Edge:
         """
         async with self.backbone.database.connection() as connection:
             rows = await connection.fetch(ACCESS["chain"], node_id, viewer.subject, viewer.link_id)
-        if viewer.subject is None and (not rows or access_of(read_chain(rows), None).role is None):
-            if viewer.link_id is None:
-                raise TokenMissing
-            raise NodeNotFound
-        return access_of(read_chain(rows), viewer.subject)
+        if not rows and viewer == Viewer(subject=None):
+            raise TokenMissing
+        access = access_of(read_chain(rows), viewer.subject)
+        # A public node in the bin too: else its answer would tell that it was there.
+        if viewer == Viewer(subject=None) and (access.role is None or access.trashed is not None):
+            raise TokenMissing
+        return access
 
     def reading(
         self, needed: Role = Role.VIEWER, *, node: NodeThere | str = "node_id", kind: NodeKind | None = None
@@ -215,14 +239,27 @@ class Edge:
         async def entitled(
             request: Request, principal: Annotated[Principal, Depends(authenticated)]
         ) -> Principal:
+<<<<<<< Updated upstream
             await admit(request, principal)
+=======
+            # For the command's own look, see :meth:`work`.
+            link_id = request.state.link_id = await self._link_of(request.headers.get(_SHARE_HEADER))
+            if needed is None:
+                return principal
+            node_id = id_in(request, node) if isinstance(node, str) else await node(request)
+            if node_id is not None:
+                viewer = Viewer(subject=principal.subject, link_id=link_id)
+                access = await self.access(node_id, viewer)
+                (access.require if live else access.require_role)(needed)
+>>>>>>> Stashed changes
             return principal
 
         return unit_of_work(self.backbone.database, entitled)
 
     def work(self, request: Request, unit: UnitOfWork[Principal]) -> Work:
-        """A command of this request in its unit of work."""
-        return Work(unit.db, caller_of(request, unit.principal, self.backbone.service), key=unit.key)
+        """A command of this request, which passed :meth:`writing`, in its unit of work."""
+        caller = caller_of(request, unit.principal, self.backbone.service)
+        return Work(unit.db, caller, key=unit.key, link_id=request.state.link_id)
 
 
 def if_match(request: Request) -> IfMatch:
@@ -288,7 +325,22 @@ def place_of(cursor: str | None, *types: Callable[[Any], Any]) -> Sequence[Any]:
         return [None] * len(types)
     try:
         parts = from_json(base64.urlsafe_b64decode(cursor))
-        return [read(part) for read, part in zip(types, parts, strict=True)]
+        return [_storable(read(part)) for read, part in zip(types, parts, strict=True)]
     except (ValueError, TypeError, AttributeError, OverflowError):
         detail = Detail(field="query.cursor", message="take it from next_cursor of the page before")
         raise ValidationFailed([detail]) from None
+
+
+def _storable(part: Any) -> Any:
+    """A part of a cursor as PostgreSQL's driver takes it.
+
+    Raises:
+        ValueError, OverflowError: it is none that we gave.
+    """
+    if isinstance(part, datetime):
+        return part.astimezone(UTC)
+    if isinstance(part, int) and part.bit_length() > 31:
+        raise ValueError("no position")
+    if isinstance(part, str) and not part.isprintable():
+        raise ValueError("no name")
+    return part

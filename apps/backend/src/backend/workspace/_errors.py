@@ -12,7 +12,17 @@
     ├── NodeTrashed               409
     ├── NodeNotTrashed            409
     ├── NodeTrashedWithAncestor   409, with the node that went into the bin
+<<<<<<< Updated upstream
     ├── ChapterFull               422
+=======
+    ├── AlreadyShared             409
+    ├── ShareLimitReached         409
+    ├── GrantRefused              422
+    ├── ShareTokenInvalid         401
+    ├── LinkNotFound              404: unknown, expired, revoked, or where it leads is not to be read
+    ├── LinkPasswordWrong         403
+    ├── LinkTriesExceeded         429, with when to try again
+>>>>>>> Stashed changes
     └── TreeRefused               422: what a tree cannot be
         ├── ParentInvalid
         ├── TreeCycle
@@ -29,14 +39,24 @@ from backend.workspace._chess_extra import ChessError, ChessNotInstalled, MoveEx
 
 __all__ = (
     "WORKSPACE_ANSWERS",
+<<<<<<< Updated upstream
     "ChapterFull",
+=======
+    "AlreadyShared",
+    "GrantRefused",
+>>>>>>> Stashed changes
     "IfMatchMissing",
+    "LinkNotFound",
+    "LinkPasswordWrong",
+    "LinkTriesExceeded",
     "NodeNotFound",
     "NodeNotTrashed",
     "NodeTrashed",
     "NodeTrashedWithAncestor",
     "ParentInvalid",
     "RoleMissing",
+    "ShareLimitReached",
+    "ShareTokenInvalid",
     "ThingNotFound",
     "TitleTaken",
     "TreeCycle",
@@ -138,6 +158,7 @@ class NodeTrashedWithAncestor(WorkspaceError):
         self.batch_root = batch_root
 
 
+<<<<<<< Updated upstream
 class ChapterFull(WorkspaceError):
     """Raised when a chapter would be larger than one may be."""
 
@@ -145,6 +166,71 @@ class ChapterFull(WorkspaceError):
 
     def __init__(self, bytes_max: int) -> None:
         super().__init__(f"a chapter takes at most {bytes_max} bytes; go on in another chapter")
+=======
+class AlreadyShared(WorkspaceError):
+    """Raised when somebody has a grant on a node already."""
+
+    error_code = "ALREADY_SHARED"
+
+    def __init__(self) -> None:
+        super().__init__("the node is shared with this user already; change the role of that grant by PUT")
+
+
+class ShareLimitReached(WorkspaceError):
+    """Raised when a node has as many grants or links as it may have."""
+
+    error_code = "SHARE_LIMIT_REACHED"
+
+    def __init__(self, what: str, most: int) -> None:
+        super().__init__(f"a node has at most {most} {what}; revoke some, or share a folder above it")
+
+
+class GrantRefused(WorkspaceError):
+    """Raised when a grant is for oneself or for the owner."""
+
+    error_code = "GRANT_REFUSED"
+
+
+class ShareTokenInvalid(WorkspaceError):
+    """Raised when a request comes with a share token that is none of ours, or too old."""
+
+    error_code = "SHARE_TOKEN_INVALID"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the share token is not valid any more; open the link again, or leave the header out"
+        )
+
+
+class LinkNotFound(WorkspaceError):
+    """Raised for a link that is unknown, revoked or expired, or leads to what is in the bin or private."""
+
+    error_code = "LINK_NOT_FOUND"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this link leads nowhere, or does not any more; ask who gave it to you for a new one"
+        )
+
+
+class LinkPasswordWrong(WorkspaceError):
+    """Raised when a link is opened without its password."""
+
+    error_code = "LINK_PASSWORD_WRONG"
+
+    def __init__(self) -> None:
+        super().__init__("this is not the link's password; ask who gave it to you")
+
+
+class LinkTriesExceeded(WorkspaceError):
+    """Raised when a link was opened with a wrong password too often; also with the right one, for a while."""
+
+    error_code = "LINK_TRIES_EXCEEDED"
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(f"too many wrong passwords; try again in {retry_after_s} s")
+        self.retry_after_s = retry_after_s
+>>>>>>> Stashed changes
 
 
 class TreeRefused(WorkspaceError):
@@ -189,6 +275,18 @@ WORKSPACE_ANSWERS: ErrorAnswers = {
     NodeNotTrashed: ErrorAnswer(status=409),
     NodeTrashedWithAncestor: ErrorAnswer(
         status=409, fields=lambda error: {"batch_root_id": str(error.batch_root)}
+    ),
+    AlreadyShared: ErrorAnswer(status=409),
+    ShareLimitReached: ErrorAnswer(status=409),
+    GrantRefused: ErrorAnswer(status=422),
+    # As a bearer token's (RFC 9110, section 15.5.2): whoever sends one may do without a share token.
+    ShareTokenInvalid: ErrorAnswer(status=401, headers={"WWW-Authenticate": "Bearer"}),
+    LinkNotFound: ErrorAnswer(status=404),
+    LinkPasswordWrong: ErrorAnswer(status=403),
+    LinkTriesExceeded: ErrorAnswer(
+        status=429,
+        headers={"Retry-After": "1"},
+        headers_of=lambda error: {"Retry-After": str(error.retry_after_s)},
     ),
     TreeRefused: ErrorAnswer(status=422),
     ChapterFull: ErrorAnswer(status=422),

@@ -3,7 +3,7 @@
 from relaybox.http._aggregates import aggregate_router
 from relaybox.http._answers import ANSWERS, ErrorAnswer, ErrorAnswers, error_response, error_responses
 from relaybox.http._app import create_app
-from relaybox.http._auth import AUTH_ERRORS, Authenticate, bearer
+from relaybox.http._auth import AUTH_ERRORS, BEARER_SCHEME, Authenticate, bearer
 from relaybox.http._backbone import Backbone
 from relaybox.http._body import (
     BODY_BYTES_MAX,
@@ -59,6 +59,7 @@ from relaybox.http._unit import UnitOfWork, unit_of_work
 __all__ = (
     "ANSWERS",
     "AUTH_ERRORS",
+    "BEARER_SCHEME",
     "BODY_BYTES_MAX",
     "BODY_ERRORS",
     "COMMAND_ERRORS",

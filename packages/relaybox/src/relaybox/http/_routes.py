@@ -30,7 +30,7 @@ from relaybox.commands import Request as Command
 from relaybox.db import DatabaseBusy, DatabaseUnavailable, load_queries
 from relaybox.errors import RelayboxError
 from relaybox.http._answers import error_responses
-from relaybox.http._auth import AUTH_ERRORS, SCHEME, bearer
+from relaybox.http._auth import AUTH_ERRORS, BEARER_SCHEME, bearer
 from relaybox.http._backbone import Backbone
 from relaybox.http._body import BODY_ERRORS, json_body, read_model
 from relaybox.http._errors import BadHeader, TokenMissing, ValidationFailed
@@ -279,7 +279,7 @@ def _add_stream(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> Non
 
     async def follower(
         session_id: Id,
-        credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(SCHEME)],
+        credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER_SCHEME)],
         ticket: Ticket = None,
     ) -> str:
         if ticket is not None:

@@ -251,19 +251,6 @@ async def test_g67_rule_11_an_answer_over_the_limit_leaves_a_tombstone_and_never
     assert shop.figure("tombstone") == 1
 
 
-async def test_of_a_secret_only_that_it_was_told_is_kept(shop: Shop, ann: httpx.AsyncClient) -> None:
-    first = await ann.post("/secret", json=TEA, headers=keyed("k"))
-    assert (first.status_code, first.content) == (201, b"shown once")
-    kept = await shop.superuser.fetch("SELECT result::text FROM idempotency_cache")
-    assert not any("shown once" in row["result"] for row in kept)
-    assert await shop.superuser.fetchval("SELECT count(*) FROM idempotency_bodies") == 0
-    for body in (TEA, {"article": "another"}):
-        again = await ann.post("/secret", json=body, headers=keyed("k"))
-        assert (again.status_code, again.json()["error_code"]) == (410, "RESPONSE_NOT_KEPT")
-        assert again.headers["location"] == first.headers["location"]
-    assert await shop.counts() == (1, 1, 1)
-
-
 async def test_g67_rule_11_an_answer_that_streams_is_refused_clearly_and_its_effect_taken_back(
     shop: Shop, ann: httpx.AsyncClient
 ) -> None:

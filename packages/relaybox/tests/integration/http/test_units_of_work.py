@@ -45,6 +45,19 @@ async def test_who_swallows_a_failed_statement_is_not_told_that_all_is_written(
     assert await shop.counts() == (0, 0, 0)
 
 
+async def test_of_a_secret_only_that_it_was_told_is_kept(shop: Shop, ann: httpx.AsyncClient) -> None:
+    first = await ann.post("/secret", json={"article": "tea"}, headers=KEY)
+    assert (first.status_code, first.content) == (201, b"shown once")
+    kept = await shop.superuser.fetch("SELECT result::text FROM idempotency_cache")
+    assert not any("shown once" in row["result"] for row in kept)
+    assert await shop.superuser.fetchval("SELECT count(*) FROM idempotency_bodies") == 0
+    for article in ("tea", "another"):
+        again = await ann.post("/secret", json={"article": article}, headers=KEY)
+        assert (again.status_code, again.json()["error_code"]) == (410, "RESPONSE_NOT_KEPT")
+        assert again.headers["location"] == first.headers["location"]
+    assert await shop.counts() == (1, 1, 1)
+
+
 @pytest.mark.parametrize("kind", ["none", "empty", "object"])
 async def test_g61_what_names_nobody_is_no_principal(shop: Shop, ann: httpx.AsyncClient, kind: str) -> None:
     refused = await ann.post("/unnamed", headers={**KEY, "X-Kind": kind})

@@ -1,0 +1,295 @@
+"""Links: made once, opened by anybody, wrong passwords counted, and dead when they are revoked."""
+
+import asyncio
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from backend.workspace import _passwords, link_door, links
+from backend.workspace._passwords import Cost
+from pydantic_core import to_json
+from relaybox.db import Database
+
+from tests.fixtures.studio import Studio, open_studio
+
+EVERYTHING = """
+    SELECT 'events' AS place, to_jsonb(one)::text AS text FROM domain_events AS one
+    UNION ALL SELECT 'inbox', to_jsonb(one)::text FROM command_inbox AS one
+    UNION ALL SELECT 'outbox', to_jsonb(one)::text FROM event_outbox AS one
+    UNION ALL SELECT 'links', to_jsonb(one)::text FROM workspace_links AS one
+    UNION ALL SELECT 'answers', to_jsonb(one)::text FROM idempotency_cache AS one
+    UNION ALL SELECT 'bodies', encode(body, 'escape') FROM idempotency_bodies
+"""
+CHEAP = Cost(log_n=4, p=1)
+
+
+@pytest.fixture(autouse=True)
+def cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_passwords.hash_password, "__defaults__", (CHEAP,))
+
+
+async def expire(database: Database, link: Any) -> None:
+    async with database.connection() as connection:
+        await connection.fetch(
+            "UPDATE workspace_links SET expires_at = created_at WHERE id = $1::uuid", link["id"]
+        )
+
+
+async def test_a_link_lets_anybody_in_as_far_as_it_says(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace", "Club")
+    study = await studio.teacher.node("study", "Endgames", root)
+    link = await studio.teacher.link(study, "viewer")
+    seen = await studio.anybody.done("GET", f"/links/{link['token']}")
+    assert seen == {
+        "title": "Endgames",
+        "kind": "study",
+        "role": "viewer",
+        "needs_password": False,
+        "expires_at": None,
+    }
+    opened = await studio.anybody.done("POST", f"/links/{link['token']}/open", {})
+    assert (opened["node_id"], opened["role"]) == (study["id"], "viewer")
+    guest = await studio.anybody.opened(link)
+    detail = await guest.done("GET", f"/nodes/{study['id']}")
+    assert (detail["role"], detail["path"]) == ("viewer", [])
+    assert await guest.refused(404, "GET", f"/nodes/{root['id']}") == "NODE_NOT_FOUND"
+    assert await studio.anybody.refused(401, "GET", f"/nodes/{study['id']}") == "TOKEN_MISSING"
+
+
+async def test_who_writes_says_who_they_are_even_with_a_link(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace")
+    link = await studio.teacher.link(root, "editor")
+    body = {"kind": "study", "title": "Guests", "parent_id": root["id"]}
+    guest = await studio.anybody.opened(link)
+    assert await guest.refused(401, "POST", "/nodes", body) == "TOKEN_MISSING"
+    pupil = await studio.pupil.opened(link)
+    made = await pupil.done("POST", "/nodes", body)
+    assert made["created_by"] == "pupil"
+    assert await pupil.refused(403, "GET", f"/share/{root['id']}") == "ROLE_MISSING"
+    assert await studio.pupil.refused(404, "GET", f"/nodes/{root['id']}") == "NODE_NOT_FOUND"
+
+
+async def test_token_and_password_are_stored_nowhere_but_as_hashes(
+    studio: Studio, database: Database
+) -> None:
+    node = await studio.teacher.node("workspace")
+    headers = {"Idempotency-Key": "once"}
+    path, body = f"/share/{node['id']}/links", {"role": "editor", "password": "correct horse"}
+    made = await studio.teacher.send("POST", path, body, headers=dict(headers))
+    link = made.json()
+    assert (made.status_code, made.headers["cache-control"], len(link["token"])) == (201, "no-store", 43)
+    assert made.headers["location"] == f"/api/v1/share/links/{link['id']}"
+    await studio.anybody.opened(link, password="correct horse")
+    async with database.connection() as connection:
+        kept = await connection.fetch(EVERYTHING)
+        [secret] = await connection.fetch("SELECT token_hash, password_hash FROM workspace_link_secrets")
+    hashes = (secret["token_hash"].hex(), secret["password_hash"])
+    assert {row["place"] for row in kept} >= {"events", "inbox", "outbox", "links", "answers"}
+    for row in kept:
+        assert not any(one in row["text"] for one in (link["token"], "correct horse", *hashes)), row["place"]
+    payload = (await studio.stream(node["id"]))[-1].payload
+    assert payload == {"link_id": link["id"], "role": "editor", "has_password": True, "expires_at": None}
+
+
+async def test_the_answer_with_a_token_is_given_once(studio: Studio) -> None:
+    node = await studio.teacher.node("workspace")
+    path, body = f"/share/{node['id']}/links", {"role": "viewer"}
+    asked = [
+        await studio.teacher.send("POST", path, body, headers={"Idempotency-Key": "once"}) for _ in range(2)
+    ]
+    first, again = asked
+    assert (again.status_code, again.json()["error_code"]) == (410, "RESPONSE_NOT_KEPT")
+    assert again.headers["location"] == first.headers["location"]
+    assert len((await studio.teacher.done("GET", f"/share/{node['id']}"))["links"]) == 1
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired", "trashed", "private", "unknown", "no token"])
+async def test_a_link_that_leads_nowhere_is_like_one_that_never_was(
+    studio: Studio, database: Database, how: str
+) -> None:
+    root = await studio.teacher.node("workspace")
+    study = await studio.teacher.node("study", parent=root)
+    link = await studio.teacher.link(study, "viewer")
+    guest = await studio.anybody.opened(link)
+    match how:
+        case "revoked":
+            await studio.teacher.done("DELETE", f"/share/links/{link['id']}")
+        case "expired":
+            await expire(database, link)
+        case "trashed":
+            async with database.connection() as connection:
+                await connection.fetch(
+                    "UPDATE workspace_nodes SET trashed_at = now(), trashed_by = 'teacher', trash_count = 2,"
+                    " trash_batch_id = gen_random_uuid(), trash_path = '{}' WHERE id = $1::uuid",
+                    root["id"],
+                )
+        case "private":
+            await studio.teacher.done("PATCH", f"/nodes/{root['id']}", {"visibility": "private"}, match=1)
+        case _:
+            link["token"] = "A" * 43 if how == "unknown" else "a%00b"
+    assert await studio.anybody.refused(404, "GET", f"/links/{link['token']}") == "LINK_NOT_FOUND"
+    assert await studio.anybody.refused(404, "POST", f"/links/{link['token']}/open", {}) == "LINK_NOT_FOUND"
+    if how not in ("unknown", "no token"):
+        # Who had opened it is outside again, at once.
+        assert await guest.refused(404, "GET", f"/nodes/{study['id']}") == "NODE_NOT_FOUND"
+
+
+async def test_a_revoked_link_leaves_no_secret_and_is_revoked_once(
+    studio: Studio, database: Database
+) -> None:
+    node = await studio.teacher.node("workspace")
+    link = await studio.teacher.link(node, "viewer", password="x")
+    path = f"/share/links/{link['id']}"
+    for _ in range(2):
+        done = await studio.teacher.send("DELETE", path, headers={"Idempotency-Key": "gone"})
+        assert done.status_code == 204
+    assert await studio.teacher.refused(404, "DELETE", path) == "NODE_NOT_FOUND"
+    assert (await studio.stream(node["id"]))[-1].type == "acl.link_revoked"
+    async with database.connection() as connection:
+        assert await connection.fetch("SELECT FROM workspace_link_secrets") == []
+
+
+async def test_only_an_admin_makes_and_revokes_links(studio: Studio) -> None:
+    node = await studio.teacher.node("workspace")
+    link = await studio.teacher.link(node, "viewer")
+    await studio.teacher.share(node, "pupil", "editor")
+    path = f"/share/{node['id']}/links"
+    assert await studio.pupil.refused(403, "POST", path, {"role": "viewer"}) == "ROLE_MISSING"
+    assert await studio.pupil.refused(403, "DELETE", f"/share/links/{link['id']}") == "ROLE_MISSING"
+    assert await studio.teacher.refused(422, "POST", path, {"role": "admin"}) == "VALIDATION_ERROR"
+
+
+@pytest.mark.parametrize(
+    "expires_at",
+    ["2001-01-01T00:00:00Z", "9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+14:00", "2030-01-01T00:00:00"],
+)
+async def test_a_link_ends_at_a_time_ahead_and_not_too_far(studio: Studio, expires_at: str) -> None:
+    node = await studio.teacher.node("workspace")
+    body = {"role": "viewer", "expires_at": expires_at}
+    code = await studio.teacher.refused(422, "POST", f"/share/{node['id']}/links", body)
+    assert code == "VALIDATION_ERROR"
+
+
+async def test_a_ticket_ends_with_its_link(studio: Studio) -> None:
+    node = await studio.teacher.node("workspace")
+    ends_at = datetime.now(UTC) + timedelta(hours=2)
+    link = await studio.teacher.link(node, "viewer", expires_at=ends_at.isoformat())
+    opened = await studio.anybody.done("POST", f"/links/{link['token']}/open", {})
+    assert datetime.fromisoformat(opened["expires_at"]) == ends_at
+
+
+async def test_a_node_has_a_bounded_number_of_links(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "LINKS_MAX", 1)
+    node = await studio.teacher.node("workspace")
+    await studio.teacher.link(node, "viewer")
+    code = await studio.teacher.refused(409, "POST", f"/share/{node['id']}/links", {"role": "viewer"})
+    assert code == "SHARE_LIMIT_REACHED"
+
+
+async def test_a_link_with_a_password_opens_for_who_knows_it(studio: Studio) -> None:
+    node = await studio.teacher.node("workspace")
+    link = await studio.teacher.link(node, "viewer", password="Zoë ☕")
+    path = f"/links/{link['token']}/open"
+    assert (await studio.anybody.done("GET", f"/links/{link['token']}"))["needs_password"]
+    for body in ({}, {"password": None}, {"password": "zoë ☕"}):
+        assert await studio.anybody.refused(403, "POST", path, body) == "LINK_PASSWORD_WRONG"
+    # The same letters, composed otherwise.
+    guest = await studio.anybody.opened(link, password="Zoe\u0308 ☕")
+    await guest.done("GET", f"/nodes/{node['id']}")
+
+
+async def test_wrong_passwords_cost_a_pause_that_grows(studio: Studio, database: Database) -> None:
+    node = await studio.teacher.node("workspace")
+    link = await studio.teacher.link(node, "viewer", password="right")
+    path, pauses = f"/links/{link['token']}/open", list[int]()
+    for _ in range(link_door.TRIES_FREE - 1):
+        assert await studio.anybody.refused(403, "POST", path, {"password": "no"}) == "LINK_PASSWORD_WRONG"
+    for _ in range(9):
+        await studio.anybody.refused(403, "POST", path, {"password": "no"})
+        refused = await studio.anybody.send("POST", path, {"password": "right"})
+        assert (refused.status_code, refused.json()["error_code"]) == (429, "LINK_TRIES_EXCEEDED")
+        pauses.append(int(refused.headers["retry-after"]))
+        async with database.connection() as connection:
+            await connection.fetch("UPDATE workspace_link_secrets SET refused_until = clock_timestamp()")
+    assert pauses == [30, 60, 120, 240, 480, 960, 1920, 3600, 3600]
+    await studio.anybody.opened(link, password="right")
+    for _ in range(link_door.TRIES_FREE - 1):
+        await studio.anybody.refused(403, "POST", path, {"password": "no"})
+    await studio.anybody.opened(link, password="right")
+
+
+async def test_two_hundred_tries_at_once_on_two_processes_are_five(
+    studio: Studio, database: Database
+) -> None:
+    node = await studio.teacher.node("workspace")
+    link = await studio.teacher.link(node, "viewer", password="right")
+    path = f"/links/{link['token']}/open"
+    async with open_studio(database) as other:
+        people = [studio.anybody, other.anybody] * 100
+        answers = await asyncio.gather(*(one.send("POST", path, {"password": "no"}) for one in people))
+    assert Counter(one.status_code for one in answers) == {403: 5, 429: 195}
+    assert all(1 <= int(one.headers["retry-after"]) <= 30 for one in answers if one.status_code == 429)
+
+
+async def test_no_number_of_tries_at_once_gets_past_the_count_in_the_database(
+    studio: Studio, database: Database
+) -> None:
+    """Without the order that one process keeps, as many processes would do."""
+    node = await studio.teacher.node("workspace")
+    link = await studio.teacher.link(node, "viewer", password="right")
+
+    async def begin() -> int:
+        async with database.connection() as connection:
+            return len(await connection.fetch(links.LINKS["begin_try"], link["id"], 5, 30.0, 3_600.0))
+
+    assert sum(await asyncio.gather(*(begin() for _ in range(50)))) == 5
+
+
+async def test_a_class_that_opens_a_link_at_once_is_let_in(studio: Studio) -> None:
+    node = await studio.teacher.node("workspace")
+    link = await studio.teacher.link(node, "viewer", password="right")
+    path = f"/links/{link['token']}/open"
+    people = (studio.anybody.send("POST", path, {"password": "right"}) for _ in range(30))
+    assert Counter(one.status_code for one in await asyncio.gather(*people)) == {200: 30}
+
+
+async def test_a_ticket_is_no_bearer_token_and_a_bearer_token_no_ticket(studio: Studio) -> None:
+    node = await studio.teacher.node("workspace")
+    link = await studio.teacher.link(node, "viewer")
+    ticket = (await studio.anybody.opened(link)).ticket
+    path = f"/nodes/{node['id']}"
+    as_token = {"Authorization": f"Bearer {ticket}"}
+    assert await studio.anybody.refused(401, "GET", path, headers=as_token) == "TOKEN_INVALID"
+    token = studio.stranger._token()["Authorization"].removeprefix("Bearer ")
+    for wrong in (token, "x"):
+        as_ticket = {"X-Share-Token": wrong}
+        assert await studio.anybody.refused(401, "GET", path, headers=as_ticket) == "SHARE_TOKEN_INVALID"
+        assert await studio.teacher.refused(401, "PATCH", path, {}, match=1, headers=as_ticket)
+
+
+async def test_a_role_by_grant_and_one_by_link_do_not_lower_each_other(studio: Studio) -> None:
+    node = await studio.teacher.node("workspace")
+    link = await studio.teacher.link(node, "viewer")
+    await studio.teacher.share(node, "pupil", "editor")
+    pupil = await studio.pupil.opened(link)
+    assert (await pupil.done("GET", f"/nodes/{node['id']}"))["role"] == "editor"
+
+
+async def test_neither_token_nor_password_is_logged(
+    studio: Studio, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    node = await studio.teacher.node("workspace")
+    link = await studio.teacher.link(node, "viewer", password="correct horse")
+    guest = await studio.anybody.opened(link, password="correct horse")
+    await studio.anybody.refused(403, "POST", f"/links/{link['token']}/open", {"password": "battery staple"})
+    await studio.anybody.refused(
+        422, "POST", f"/links/{link['token']}/open", {"password": ["battery staple"]}
+    )
+    ours = (one.getMessage() for one in caplog.records if not one.name.startswith("httpx"))
+    shown = capsys.readouterr().out + "".join(ours)
+    assert "/links/{token}/open" in shown
+    for secret in (link["token"], guest.ticket, "correct horse", "battery staple"):
+        assert str(secret) not in shown
+    assert b"battery" not in to_json([one.payload for one in await studio.stream(node["id"])])

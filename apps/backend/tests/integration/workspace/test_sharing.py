@@ -1,0 +1,239 @@
+"""Grants: who gives what to whom, what it is worth, and what of it somebody sees."""
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from backend.workspace import sharing
+
+from tests.fixtures.studio import Studio
+
+
+async def test_a_grant_is_an_event_and_opens_the_node_and_all_below_it(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace")
+    folder = await studio.teacher.node("folder", parent=root)
+    study = await studio.teacher.node("study", parent=folder)
+    body = {"user_id": "pupil", "role": "viewer"}
+    made = await studio.teacher.send("POST", f"/share/{folder['id']}/users", body)
+    assert (made.status_code, made.json()["granted_by"]) == (201, "teacher")
+    assert made.headers["location"] == f"/api/v1/share/{folder['id']}/users/pupil"
+    event = (await studio.stream(folder["id"]))[-1]
+    assert (event.type, event.payload) == ("acl.shared", {"user_id": "pupil", "role": "viewer"})
+    assert (await studio.pupil.done("GET", f"/nodes/{study['id']}"))["role"] == "viewer"
+    assert await studio.pupil.refused(404, "GET", f"/nodes/{root['id']}") == "NODE_NOT_FOUND"
+
+
+async def test_a_role_is_changed_where_it_was_granted_and_nowhere_else(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace")
+    folder = await studio.teacher.node("folder", parent=root)
+    await studio.teacher.share(root, "pupil", "viewer")
+    path = f"/share/{root['id']}/users/pupil"
+    assert (await studio.teacher.done("PUT", path, {"role": "editor"}))["role"] == "editor"
+    await studio.teacher.done("PUT", path, {"role": "editor"})
+    types = [event.type for event in await studio.stream(root["id"])]
+    assert types == ["node.created", "acl.shared", "acl.role_changed"]
+    await studio.pupil.node("study", parent=folder)
+    here = f"/share/{folder['id']}/users/pupil"
+    assert await studio.teacher.refused(404, "PUT", here, {"role": "viewer"}) == "NOT_FOUND_IN_NODE"
+
+
+async def test_a_second_grant_on_a_node_is_refused_and_one_further_down_counts_there(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace")
+    folder = await studio.teacher.node("folder", parent=root)
+    await studio.teacher.share(root, "pupil", "editor")
+    body = {"user_id": "pupil", "role": "viewer"}
+    code = await studio.teacher.refused(409, "POST", f"/share/{root['id']}/users", body)
+    assert code == "ALREADY_SHARED"
+    await studio.teacher.share(folder, "pupil", "viewer")
+    assert (await studio.pupil.done("GET", f"/nodes/{root['id']}"))["role"] == "editor"
+    assert (await studio.pupil.done("GET", f"/nodes/{folder['id']}"))["role"] == "viewer"
+    change = {"title": "mine"}
+    refused = await studio.pupil.refused(403, "PATCH", f"/nodes/{folder['id']}", change, match=1)
+    assert refused == "ROLE_MISSING"
+
+
+async def test_what_is_revoked_is_gone_at_once(studio: Studio) -> None:
+    node = await studio.teacher.node("workspace")
+    await studio.teacher.share(node, "pupil", "viewer")
+    await studio.teacher.done("DELETE", f"/share/{node['id']}/users/pupil")
+    assert await studio.pupil.refused(404, "GET", f"/nodes/{node['id']}") == "NODE_NOT_FOUND"
+    assert (await studio.stream(node["id"]))[-1].type == "acl.revoked"
+    again = await studio.teacher.refused(404, "DELETE", f"/share/{node['id']}/users/pupil")
+    assert again == "NOT_FOUND_IN_NODE"
+
+
+async def test_nobody_shares_with_themselves_or_with_the_owner(studio: Studio) -> None:
+    node = await studio.teacher.node("workspace")
+    await studio.teacher.share(node, "admin", "admin")
+    admin, path = studio.person("admin"), f"/share/{node['id']}/users"
+    for person, user in ((studio.teacher, "teacher"), (admin, "admin"), (admin, "teacher")):
+        body = {"user_id": user, "role": "viewer"}
+        assert await person.refused(422, "POST", path, body) == "GRANT_REFUSED"
+        assert await person.refused(422, "PUT", f"{path}/{user}", {"role": "viewer"}) == "GRANT_REFUSED"
+    body = {"user_id": "pupil", "role": "owner"}
+    assert await studio.teacher.refused(422, "POST", path, body) == "VALIDATION_ERROR"
+
+
+async def test_an_admin_gives_and_takes_all_roles_but_an_admins(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace")
+    folder = await studio.teacher.node("folder", parent=root)
+    for name in ("ann", "bob"):
+        await studio.teacher.share(root, name, "admin")
+    ann, path = studio.person("ann"), f"/share/{root['id']}/users"
+    await ann.share(root, "pupil", "editor")
+    body = {"user_id": "eve", "role": "admin"}
+    assert await ann.refused(403, "POST", path, body) == "ROLE_MISSING"
+    assert await ann.refused(403, "PUT", f"{path}/pupil", {"role": "admin"}) == "ROLE_MISSING"
+    assert await ann.refused(403, "PUT", f"{path}/bob", {"role": "viewer"}) == "ROLE_MISSING"
+    assert await ann.refused(403, "DELETE", f"{path}/bob") == "ROLE_MISSING"
+    # Further down it would be the same.
+    lower = {"user_id": "bob", "role": "viewer"}
+    assert await ann.refused(403, "POST", f"/share/{folder['id']}/users", lower) == "ROLE_MISSING"
+    await studio.teacher.done("PUT", f"{path}/bob", {"role": "viewer"})
+    await ann.done("DELETE", f"{path}/bob")
+    await ann.done("DELETE", f"{path}/pupil")
+
+
+async def test_an_editor_shares_nothing(studio: Studio) -> None:
+    node = await studio.teacher.node("workspace")
+    await studio.teacher.share(node, "pupil", "editor")
+    await studio.teacher.share(node, "other", "viewer")
+    path, body = f"/share/{node['id']}/users", {"user_id": "friend", "role": "viewer"}
+    assert await studio.pupil.refused(403, "POST", path, body) == "ROLE_MISSING"
+    assert await studio.pupil.refused(403, "PUT", f"{path}/other", {"role": "editor"}) == "ROLE_MISSING"
+    assert await studio.pupil.refused(403, "DELETE", f"{path}/other") == "ROLE_MISSING"
+    assert await studio.pupil.refused(403, "GET", f"/share/{node['id']}") == "ROLE_MISSING"
+
+
+async def test_anybody_may_leave_but_not_into_a_higher_role(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace")
+    folder = await studio.teacher.node("folder", parent=root)
+    await studio.teacher.share(root, "pupil", "editor")
+    await studio.teacher.share(folder, "pupil", "viewer")
+    lower = f"/share/{folder['id']}/users/pupil"
+    assert await studio.pupil.refused(422, "DELETE", lower) == "GRANT_REFUSED"
+    await studio.pupil.done("DELETE", f"/share/{root['id']}/users/pupil")
+    await studio.pupil.done("DELETE", lower)
+    assert await studio.pupil.refused(404, "GET", f"/nodes/{folder['id']}") == "NODE_NOT_FOUND"
+    assert await studio.pupil.refused(404, "DELETE", lower) == "NODE_NOT_FOUND"
+
+
+async def test_an_admins_list_has_the_grant_that_counts_for_each_and_no_secret(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace")
+    folder = await studio.teacher.node("folder", parent=root)
+    for name in ("ann", "bob", "cec"):
+        await studio.teacher.share(root, name, "viewer")
+    await studio.teacher.share(folder, "bob", "editor")
+    made = [await studio.teacher.link(one, "viewer", password="open sesame") for one in (root, folder)]
+    first = await studio.teacher.send("GET", f"/share/{folder['id']}?limit=2")
+    page = first.json()
+    counts = [(one["user_id"], one["role"], one["node_id"]) for one in page["grants"]]
+    assert counts == [("ann", "viewer", root["id"]), ("bob", "editor", folder["id"])]
+    assert [one["id"] for one in page["links"]] == [one["id"] for one in made]
+    assert not any(one["token"] in first.text for one in made)
+    assert (page["owner_id"], page["visibility"]) == ("teacher", "shared")
+    rest = await studio.teacher.done("GET", f"/share/{folder['id']}?limit=2&cursor={page['next_cursor']}")
+    assert ([one["user_id"] for one in rest["grants"]], rest["links"], rest["next_cursor"]) == (
+        ["cec"],
+        [],
+        None,
+    )
+
+
+async def test_a_node_has_a_bounded_number_of_grants(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing, "GRANTS_MAX", 2)
+    node = await studio.teacher.node("workspace")
+    for name in ("ann", "bob"):
+        await studio.teacher.share(node, name, "viewer")
+    body = {"user_id": "cec", "role": "viewer"}
+    code = await studio.teacher.refused(409, "POST", f"/share/{node['id']}/users", body)
+    assert code == "SHARE_LIMIT_REACHED"
+
+
+@pytest.mark.parametrize("user", ["https://id.example/u/1", "auth0|7", "Zoë ☕", "a b%2Fc", "x" * 255])
+async def test_whatever_a_token_may_call_somebody_can_be_granted_and_revoked(
+    studio: Studio, user: str
+) -> None:
+    node = await studio.teacher.node("workspace")
+    made = await studio.teacher.send(
+        "POST", f"/share/{node['id']}/users", {"user_id": user, "role": "viewer"}
+    )
+    place = made.headers["location"].removeprefix("/api/v1")
+    assert (await studio.teacher.done("PUT", place, {"role": "editor"}))["user_id"] == user
+    await studio.person(user).node("folder", parent=node)
+    await studio.teacher.done("DELETE", place)
+
+
+@pytest.mark.parametrize(("user", "status"), [("%00", 404), ("", 404), ("x" * 256, 422)])
+async def test_who_cannot_have_a_token_has_no_grant(studio: Studio, user: str, status: int) -> None:
+    node = await studio.teacher.node("workspace")
+    await studio.teacher.refused(status, "DELETE", f"/share/{node['id']}/users/{user}")
+    body = {"user_id": "\x1b", "role": "viewer"}
+    assert await studio.teacher.refused(422, "POST", f"/share/{node['id']}/users", body) == "VALIDATION_ERROR"
+
+
+async def test_what_is_private_suspends_grants_and_links_and_keeps_them(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace")
+    study = await studio.teacher.node("study", parent=root)
+    await studio.teacher.share(root, "pupil", "admin")
+    guest = await studio.anybody.opened(await studio.teacher.link(root, "viewer"))
+    path = f"/nodes/{study['id']}"
+    private = await studio.teacher.done("PATCH", path, {"visibility": "private"}, match=1)
+    for person in (studio.pupil, guest):
+        assert await person.refused(404, "GET", path) == "NODE_NOT_FOUND"
+        await person.done("GET", f"/nodes/{root['id']}")
+    await studio.teacher.done("PATCH", path, {"visibility": None}, match=private["version"])
+    for person in (studio.pupil, guest):
+        await person.done("GET", path)
+
+
+async def test_below_what_is_private_something_may_be_shared_again(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace", visibility="private")
+    study = await studio.teacher.node("study", parent=root, visibility="shared")
+    await studio.teacher.share(root, "pupil", "viewer")
+    assert await studio.pupil.refused(404, "GET", f"/nodes/{root['id']}") == "NODE_NOT_FOUND"
+    assert (await studio.pupil.done("GET", f"/nodes/{study['id']}"))["path"] == []
+
+
+async def test_what_is_shared_with_somebody_is_a_list_of_theirs(studio: Studio) -> None:
+    roots = [await studio.teacher.node("workspace", f"Club {number}") for number in range(4)]
+    for root, role in zip(roots, ("viewer", "editor", "viewer", "viewer"), strict=True):
+        await studio.teacher.share(root, "pupil", role)
+    await studio.teacher.done("PATCH", f"/nodes/{roots[3]['id']}", {"visibility": "private"}, match=1)
+    inner = await studio.teacher.node("study", "Endgames", roots[0], visibility="public")
+    await studio.person("ann").node("workspace", visibility="public")
+    await studio.teacher.share(inner, "pupil", "commenter")
+    page = await studio.pupil.done("GET", "/shared-with-me?limit=2")
+    rest = await studio.pupil.done("GET", f"/shared-with-me?limit=2&cursor={page['next_cursor']}")
+    seen = [(one["title"], one["role"], one["visibility"]) for one in page["items"] + rest["items"]]
+    assert seen == [
+        ("Endgames", "commenter", "public"),
+        ("Club 2", "viewer", "shared"),
+        ("Club 1", "editor", "shared"),
+        ("Club 0", "viewer", "shared"),
+    ]
+    assert (page["items"][0]["shared_by"], rest["next_cursor"]) == ("teacher", None)
+    assert (await studio.teacher.done("GET", "/shared-with-me"))["items"] == []
+    assert await studio.anybody.refused(401, "GET", "/shared-with-me") == "TOKEN_MISSING"
+
+
+async def test_g81_sharing_tells_strangers_nothing(studio: Studio) -> None:
+    node, missing = await studio.teacher.node("workspace"), str(uuid4())
+    link = await studio.teacher.link(node, "viewer")
+    body: dict[str, Any] = {"user_id": "eve", "role": "viewer"}
+    asked = [
+        ("GET", "/share/{}", None),
+        ("POST", "/share/{}/users", body),
+        ("PUT", "/share/{}/users/eve", {"role": "viewer"}),
+        ("DELETE", "/share/{}/users/eve", None),
+        ("DELETE", "/share/{}/users/stranger", None),
+        ("POST", "/share/{}/links", {"role": "viewer"}),
+    ]
+    for method, path, content in asked:
+        theirs = await studio.stranger.send(method, path.format(node["id"]), content)
+        other = await studio.stranger.send(method, path.format(missing), content)
+        assert theirs.status_code == other.status_code == 404
+        assert theirs.json()["message"] == other.json()["message"]
+    theirs = await studio.stranger.send("DELETE", f"/share/links/{link['id']}")
+    other = await studio.stranger.send("DELETE", f"/share/links/{missing}")
+    assert (theirs.status_code, theirs.json()["message"]) == (404, other.json()["message"])
