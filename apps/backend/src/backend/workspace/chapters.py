@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 CHAPTERS: Final = load_queries(__package__ or "backend.workspace", "chapters.sql")
 CHAPTER_BYTES_MAX: Final = 2 * 1024 * 1024
-"""JSON of a chapter's moves: 64 of them, a version, stay below what PostgreSQL takes as one value (256 MB)."""
+"""JSON of a chapter's moves: 64 of them, a version, stay below PostgreSQL's limit for a value, 256 MB."""
 #: A chapter with more moves is thought about in a thread, so that others are not kept waiting.
 _LOOP_MOVES_MAX: Final = 500
 

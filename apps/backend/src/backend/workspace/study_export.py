@@ -45,6 +45,6 @@ def attachment(name: str) -> str:
 
     Programs that know only ASCII get a name without the other characters.
     """
-    name = _UNSAFE.sub(" ", name)[:_NAME_CHARS_MAX].strip(" .") or "study"
+    name = " ".join(_UNSAFE.sub(" ", name).split())[:_NAME_CHARS_MAX].strip(" .") or "study"
     plain = _NOT_PLAIN.sub("_", name).strip(" .") or "study"
     return f"attachment; filename=\"{plain}.pgn\"; filename*=UTF-8''{quote(f'{name}.pgn', safe='')}"

@@ -1,0 +1,137 @@
+"""Studies: made, read, renamed; nothing but a study is found under their address."""
+
+import sys
+from uuid import uuid4
+
+import pytest
+
+from tests.fixtures.studies import Library
+from tests.fixtures.studio import Studio
+
+
+async def test_a_study_is_made_with_its_event_and_read_with_its_chapters(
+    studio: Studio, library: Library
+) -> None:
+    root = await studio.teacher.node("workspace", "Club")
+    body = {"title": " Endgames ", "parent_id": root["id"], "description": "rooks", "layout": {"x": 1.0}}
+    made = await studio.teacher.send("POST", "/studies", body)
+    study = made.json()
+    assert made.headers["location"] == f"/api/v1/studies/{study['id']}"
+    [event] = await studio.stream(study["id"])
+    assert (event.type, event.payload["title"]) == ("study.created", "Endgames")
+    second = await library.chapter('[White "Anna"]\n\n1. e4', study=study, position=1)
+    first = await library.chapter("1. d4", study=study)
+    answer = await studio.teacher.send("GET", first.study_path)
+    detail = answer.json()
+    assert answer.headers["etag"] == '"3"'
+    assert (detail["role"], [one["title"] for one in detail["path"]]) == ("owner", ["Club"])
+    assert [one["id"] for one in detail["chapters"]] == [str(first.id), str(second.id)]
+    assert detail["chapters"][1]["title"] == "Anna – ?"
+    assert detail["chapters"][1]["headers"]["White"] == "Anna"
+    assert "moves" not in detail["chapters"][0]
+
+
+async def test_a_study_keeps_the_rules_of_the_tree(studio: Studio, library: Library) -> None:
+    root = await studio.teacher.node("workspace")
+    study = await library.study(title="Endgames", parent_id=root["id"])
+    taken = {"title": "Endgames", "parent_id": root["id"]}
+    assert await studio.teacher.refused(409, "POST", "/studies", taken) == "TITLE_TAKEN"
+    below = {"title": "x", "parent_id": study["id"]}
+    assert await studio.teacher.refused(422, "POST", "/studies", below) == "PARENT_INVALID"
+    nowhere = {"title": "x", "parent_id": str(uuid4())}
+    assert await studio.teacher.refused(404, "POST", "/studies", nowhere) == "NODE_NOT_FOUND"
+    here = {"title": "x", "parent_id": root["id"]}
+    assert await studio.stranger.refused(404, "POST", "/studies", here) == "NODE_NOT_FOUND"
+    assert await studio.anybody.refused(401, "POST", "/studies", here) == "TOKEN_MISSING"
+
+
+async def test_title_and_description_change_for_the_version_that_was_read(
+    studio: Studio, library: Library
+) -> None:
+    study = await library.study(title="before")
+    path = f"/studies/{study['id']}"
+    assert await studio.teacher.refused(428, "PATCH", path, {"title": "after"}) == "IF_MATCH_MISSING"
+    assert await studio.teacher.refused(412, "PATCH", path, {"title": "x"}, match=2) == "VERSION_STALE"
+    changed = await studio.teacher.done("PATCH", path, {"title": "after", "description": "d"}, match=1)
+    assert (changed["title"], changed["description"], changed["version"]) == ("after", "d", 2)
+    same = await studio.teacher.done("PATCH", path, {}, match=2)
+    assert same["version"] == 2
+    assert [event.type for event in await studio.stream(study["id"])] == ["study.created", "node.updated"]
+
+
+REFUSED = [
+    ("POST", {}),
+    ("POST", {"title": ""}),
+    ("POST", {"title": "t" * 201}),
+    ("POST", {"title": "t", "parent_id": "root"}),
+    ("POST", {"title": "t", "description": "d" * 10_001}),
+    ("POST", {"title": "t", "layout": {"x": "left"}}),
+    ("POST", {"title": "t", "visibility": "secret"}),
+    ("POST", {"title": "t", "position": -1}),
+    ("POST", {"title": "t", "kind": "folder"}),
+    ("PATCH", {"title": ""}),
+    ("PATCH", {"description": 1}),
+    ("PATCH", {"visibility": "public"}),
+    ("PATCH", []),
+]
+
+
+async def test_g82_a_study_of_the_wrong_form_is_refused(studio: Studio, library: Library) -> None:
+    there = f"/studies/{(await library.study())['id']}"
+    for method, body in REFUSED:
+        path = "/studies" if method == "POST" else there
+        assert await studio.teacher.refused(422, method, path, body, match=1) == "VALIDATION_ERROR"
+
+
+async def test_what_is_no_study_is_not_found_under_studies(studio: Studio, library: Library) -> None:
+    folder = await studio.teacher.node("folder", visibility="public")
+    for who in (studio.teacher, studio.stranger, studio.anybody):
+        assert await who.refused(404, "GET", f"/studies/{folder['id']}") == "NODE_NOT_FOUND"
+    # Also for one who may read the folder and not change it: no 403 tells that there is something.
+    for method, below in [("PATCH", ""), ("POST", "/versions"), ("POST", "/rollback")]:
+        path = f"/studies/{folder['id']}{below}"
+        assert await studio.stranger.refused(404, method, path, {}, match=1) == "NODE_NOT_FOUND"
+    assert await studio.teacher.refused(404, "GET", "/studies/none") == "NODE_NOT_FOUND"
+
+
+async def test_g81_a_strangers_study_is_answered_like_a_missing_one(studio: Studio, library: Library) -> None:
+    chapter = await library.chapter()
+    there = chapter.path.removeprefix(chapter.study_path)
+    writes = [
+        ("PATCH", ""),
+        ("POST", f"{there}/moves"),
+        ("DELETE", f"{there}/moves/e2e4"),
+        ("PUT", f"{there}/moves/e2e4/annotation"),
+        ("POST", f"{there}/variations/e2e4/promote"),
+        ("POST", f"{there}/variations/e2e4/demote"),
+        ("POST", "/versions"),
+        ("POST", "/rollback"),
+    ]
+    reads = [("GET", one) for one in ("", there, "/export", "/versions", "/versions/1", "/versions/1/diff")]
+    for method, below in writes + reads:
+        theirs = await studio.stranger.send(method, chapter.study_path + below, match=1)
+        missing = await studio.stranger.send(method, f"/studies/{uuid4()}{below}", match=1)
+        assert theirs.status_code == missing.status_code == 404, below
+        assert theirs.json()["message"] == missing.json()["message"]
+        assert await studio.anybody.refused(401, method, chapter.study_path + below) == "TOKEN_MISSING"
+    await studio.teacher.done("PATCH", f"/nodes/{chapter.study['id']}", {"visibility": "public"}, match=2)
+    for method, below in writes:
+        assert await studio.stranger.refused(403, method, chapter.study_path + below) == "ROLE_MISSING"
+        assert await studio.anybody.refused(401, method, chapter.study_path + below) == "TOKEN_MISSING"
+
+
+async def test_without_the_package_chess_all_of_it_says_so(
+    studio: Studio, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chapter = await library.chapter()
+    monkeypatch.setitem(sys.modules, "chess", None)
+    for method, path in [
+        ("POST", "/studies"),
+        ("GET", chapter.study_path),
+        ("GET", chapter.path),
+        ("POST", f"{chapter.path}/moves"),
+        ("GET", f"{chapter.study_path}/export"),
+        ("POST", f"{chapter.study_path}/versions"),
+    ]:
+        assert await studio.teacher.refused(501, method, path, {}) == "CHESS_NOT_INSTALLED"
+    await studio.teacher.done("GET", f"/nodes/{chapter.study['id']}")

@@ -1,0 +1,204 @@
+"""What was decided about a chapter's moves, and what history makes of the record, are the same tree."""
+
+import random
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import chess
+import pytest
+from backend.workspace import chapter_moves
+from backend.workspace.chess import (
+    START,
+    Annotation,
+    ChessError,
+    MoveTree,
+    add_move,
+    annotate,
+    delete_move,
+    demote,
+    promote,
+)
+from backend.workspace.history import Happened, NodeState, Step, apply
+from pydantic_core import from_json, to_json
+from relaybox_types.workspace import NodeKind, WorkspaceChapter, WorkspaceEvent, WorkspaceNode
+from relaybox_types.workspace_study_api import AddMove, SetAnnotation
+
+NODE = uuid4()
+AT = datetime(2026, 11, 21, tzinfo=UTC)
+
+
+class Recorded:
+    """A chapter that is changed by what is recorded of it, as JSON carries it."""
+
+    def __init__(self, tree: MoveTree | None = None) -> None:
+        node = WorkspaceNode(
+            id=NODE,
+            kind=NodeKind.STUDY,
+            owner_id="teacher",
+            title="Study",
+            created_by="teacher",
+            created_at=AT,
+            changed_at=AT,
+        )
+        chapter = WorkspaceChapter(
+            id=uuid4(),
+            node_id=NODE,
+            position=0,
+            title="Chapter",
+            moves=(tree or MoveTree()).document(),
+            created_at=AT,
+            changed_at=AT,
+        )
+        self.state = NodeState(node=node, chapters={chapter.id: chapter})
+        self.id: UUID = chapter.id
+
+    @property
+    def chapter(self) -> WorkspaceChapter:
+        return self.state.chapters[self.id]
+
+    @property
+    def tree(self) -> MoveTree:
+        return MoveTree.from_document(self.chapter.moves)
+
+    def happen(self, type_: WorkspaceEvent, payload: Mapping[str, Any]) -> None:
+        version = self.state.present.stream_version + 1
+        recorded = from_json(to_json(payload))
+        apply(
+            self.state,
+            Happened(type=type_, node_id=NODE, payload=recorded, actor="teacher", at=AT, version=version),
+        )
+
+
+def said(dice: random.Random) -> SetAnnotation:
+    return SetAnnotation(
+        text=dice.choice(["", "good", "why [%clk 0:01:00] not"]),
+        before=dice.choice(["", "or else"]),
+        nags=dice.sample([1, 3, 14], dice.randint(0, 2)),
+        arrows=dice.choice([[], ["Ge2e4"]]),
+    )
+
+
+def annotation_of(request: SetAnnotation) -> Annotation:
+    return Annotation(
+        text=request.text, before=request.before, nags=tuple(request.nags), arrows=tuple(request.arrows)
+    )
+
+
+def some_move(dice: random.Random, tree: MoveTree, path: str) -> str:
+    board = chess.Board()
+    for uci in filter(None, path.split(".")):
+        board.push_uci(uci)
+    # Few to choose from, so that some are there already.
+    return dice.choice([move.uci() for move in board.legal_moves][:5])
+
+
+def changed(dice: random.Random, recorded: Recorded) -> MoveTree | None:
+    """Change *recorded* somehow; the tree by the rules of chess. Null: they refuse."""
+    tree, chapter = recorded.tree, recorded.chapter
+    path = tree.path_of(dice.randrange(START, len(tree.moves)))
+    match dice.choice(["add", "add", "add", "delete", "up", "up", "down", "say", "say"]):
+        case "add":
+            move, words = some_move(dice, tree, path), said(dice)
+            request = AddMove(after=path, move=move, annotation=words)
+            added = add_move(tree, {}, path, move)
+            recorded.happen(WorkspaceEvent.MOVE_ADDED, chapter_moves.added(chapter, request))
+            return annotate(added.tree, added.path, annotation_of(words))
+        case "delete" if dice.random() < 0.3:
+            wanted = delete_move(tree, path)
+            recorded.happen(WorkspaceEvent.MOVE_DELETED, chapter_moves.deleted(chapter, path))
+            return wanted
+        case "up":
+            wanted = promote(tree, path)
+            payload = chapter_moves.stepped(chapter, path, Step.UP)
+            recorded.happen(WorkspaceEvent.VARIATION_PROMOTED, payload)
+            return wanted
+        case "down":
+            wanted = demote(tree, path)
+            payload = chapter_moves.stepped(chapter, path, Step.DOWN)
+            recorded.happen(WorkspaceEvent.VARIATION_DEMOTED, payload)
+            return wanted
+        case _:
+            words = said(dice)
+            wanted = annotate(tree, path, annotation_of(words))
+            payload, differs = chapter_moves.annotated(chapter, path, words)
+            assert differs == (wanted != tree)
+            recorded.happen(WorkspaceEvent.ANNOTATION_UPDATED, payload)
+            return wanted
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_history_repeats_without_the_rules_what_the_rules_decided(seed: int) -> None:
+    dice, recorded, done = random.Random(seed), Recorded(), 0
+    for _ in range(300):
+        try:
+            wanted = changed(dice, recorded)
+        except ChessError:
+            continue
+        assert recorded.tree == wanted
+        wanted.check()
+        done += 1
+    assert done > 100
+    assert recorded.chapter.version == 1 + done
+    assert recorded.state.present.version == 1
+
+
+def test_a_variation_that_becomes_the_main_line_takes_its_words_along() -> None:
+    recorded = Recorded()
+    for move, words in [("e4", {}), ("d4", {"before": "or", "text": "sharper"})]:
+        request = AddMove(after="", move=move, annotation=SetAnnotation(**words))
+        recorded.happen(WorkspaceEvent.MOVE_ADDED, chapter_moves.added(recorded.chapter, request))
+    payload = chapter_moves.stepped(recorded.chapter, "d2d4", Step.UP)
+    assert payload["annotations"] == {"d2d4": {"text": "or\nsharper"}}
+    recorded.happen(WorkspaceEvent.VARIATION_PROMOTED, payload)
+    assert recorded.chapter.moves["moves"][0] == {"parent": START, "uci": "d2d4", "text": "or\nsharper"}
+
+
+def test_moves_are_shared_with_the_document_before() -> None:
+    recorded = Recorded()
+    for after, move in [("", "e4"), ("e2e4", "e5"), ("", "d4")]:
+        request = AddMove(after=after, move=move)
+        recorded.happen(WorkspaceEvent.MOVE_ADDED, chapter_moves.added(recorded.chapter, request))
+    before = recorded.chapter.moves
+    request = AddMove(after="e2e4", move="c5")
+    recorded.happen(WorkspaceEvent.MOVE_ADDED, chapter_moves.added(recorded.chapter, request))
+    assert [one["uci"] for one in before["moves"]] == ["e2e4", "e7e5", "d2d4"]
+    assert recorded.chapter.moves["moves"][0] is before["moves"][0]
+
+
+@pytest.mark.parametrize(
+    ("type_", "payload"),
+    [
+        (WorkspaceEvent.MOVE_ADDED, {"move_path": "e2e4.e7e5", "annotation": {}}),
+        (WorkspaceEvent.MOVE_DELETED, {"move_path": "e2e4", "annotations": {}}),
+        (WorkspaceEvent.VARIATION_PROMOTED, {"move_path": "d2d4", "annotations": {}}),
+        (WorkspaceEvent.VARIATION_DEMOTED, {"move_path": "d2d4", "annotations": {}}),
+        (WorkspaceEvent.ANNOTATION_UPDATED, {"move_path": "d2d4.d7d5", "annotation": {}}),
+    ],
+)
+def test_an_event_about_a_move_that_is_not_there_is_no_history(
+    type_: WorkspaceEvent, payload: dict[str, Any]
+) -> None:
+    recorded = Recorded(add_move(MoveTree(), {}, "", "d4").tree)
+    with pytest.raises(KeyError):
+        recorded.happen(type_, {"chapter_id": str(recorded.id), **payload})
+
+
+def test_paths_of_a_line_that_goes_on_for_ever_are_left_to_the_reader(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recorded = Recorded(add_move(MoveTree(), {}, "", "d4").tree)
+    monkeypatch.setattr(chapter_moves, "PATHS_CHARS_MAX", 4)
+    assert [one.move_path for one in chapter_moves.view_of(recorded.chapter).moves] == ["d2d4"]
+    monkeypatch.setattr(chapter_moves, "PATHS_CHARS_MAX", 3)
+    assert [one.move_path for one in chapter_moves.view_of(recorded.chapter).moves] == [None]
+
+
+def test_routes_and_history_can_be_imported_without_chess() -> None:
+    program = (
+        "import sys; sys.modules['chess'] = None; import backend.workspace.routes, backend.workspace.history"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
