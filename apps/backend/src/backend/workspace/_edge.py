@@ -215,12 +215,12 @@ class Edge:
         *live*: the node is not in the bin.
         """
 
-        async def admit(request: Request, principal: Principal) -> None:
+        async def admit(request: Request, viewer: Viewer) -> None:
             if needed is None:
                 return
             node_id = id_in(request, node) if isinstance(node, str) else await node(request)
             if node_id is not None:
-                access = await self.access(node_id, Viewer(subject=principal.subject))
+                access = await self.access(node_id, viewer)
                 if kind is not None:
                     access.require_kind(kind)
                 (access.require if live else access.require_role)(needed)
@@ -228,7 +228,7 @@ class Edge:
         return self.admitting(admit)
 
     def admitting(
-        self, admit: Callable[[Request, Principal], Awaitable[None]]
+        self, admit: Callable[[Request, Viewer], Awaitable[None]]
     ) -> Callable[..., AsyncGenerator[UnitOfWork[Principal]]]:
         """A dependency: the unit of work, for whom *admit* lets pass.
 
@@ -239,19 +239,9 @@ class Edge:
         async def entitled(
             request: Request, principal: Annotated[Principal, Depends(authenticated)]
         ) -> Principal:
-<<<<<<< Updated upstream
-            await admit(request, principal)
-=======
-            # For the command's own look, see :meth:`work`.
+            # Kept for the command's own look, see :meth:`work`.
             link_id = request.state.link_id = await self._link_of(request.headers.get(_SHARE_HEADER))
-            if needed is None:
-                return principal
-            node_id = id_in(request, node) if isinstance(node, str) else await node(request)
-            if node_id is not None:
-                viewer = Viewer(subject=principal.subject, link_id=link_id)
-                access = await self.access(node_id, viewer)
-                (access.require if live else access.require_role)(needed)
->>>>>>> Stashed changes
+            await admit(request, Viewer(subject=principal.subject, link_id=link_id))
             return principal
 
         return unit_of_work(self.backbone.database, entitled)
@@ -325,22 +315,7 @@ def place_of(cursor: str | None, *types: Callable[[Any], Any]) -> Sequence[Any]:
         return [None] * len(types)
     try:
         parts = from_json(base64.urlsafe_b64decode(cursor))
-        return [_storable(read(part)) for read, part in zip(types, parts, strict=True)]
+        return [read(part) for read, part in zip(types, parts, strict=True)]
     except (ValueError, TypeError, AttributeError, OverflowError):
         detail = Detail(field="query.cursor", message="take it from next_cursor of the page before")
         raise ValidationFailed([detail]) from None
-
-
-def _storable(part: Any) -> Any:
-    """A part of a cursor as PostgreSQL's driver takes it.
-
-    Raises:
-        ValueError, OverflowError: it is none that we gave.
-    """
-    if isinstance(part, datetime):
-        return part.astimezone(UTC)
-    if isinstance(part, int) and part.bit_length() > 31:
-        raise ValueError("no position")
-    if isinstance(part, str) and not part.isprintable():
-        raise ValueError("no name")
-    return part

@@ -12,9 +12,7 @@
     ├── NodeTrashed               409
     ├── NodeNotTrashed            409
     ├── NodeTrashedWithAncestor   409, with the node that went into the bin
-<<<<<<< Updated upstream
     ├── ChapterFull               422
-=======
     ├── AlreadyShared             409
     ├── ShareLimitReached         409
     ├── GrantRefused              422
@@ -22,7 +20,6 @@
     ├── LinkNotFound              404: unknown, expired, revoked, or where it leads is not to be read
     ├── LinkPasswordWrong         403
     ├── LinkTriesExceeded         429, with when to try again
->>>>>>> Stashed changes
     └── TreeRefused               422: what a tree cannot be
         ├── ParentInvalid
         ├── TreeCycle
@@ -39,12 +36,9 @@ from backend.workspace._chess_extra import ChessError, ChessNotInstalled, MoveEx
 
 __all__ = (
     "WORKSPACE_ANSWERS",
-<<<<<<< Updated upstream
-    "ChapterFull",
-=======
     "AlreadyShared",
+    "ChapterFull",
     "GrantRefused",
->>>>>>> Stashed changes
     "IfMatchMissing",
     "LinkNotFound",
     "LinkPasswordWrong",
@@ -158,7 +152,6 @@ class NodeTrashedWithAncestor(WorkspaceError):
         self.batch_root = batch_root
 
 
-<<<<<<< Updated upstream
 class ChapterFull(WorkspaceError):
     """Raised when a chapter would be larger than one may be."""
 
@@ -166,7 +159,8 @@ class ChapterFull(WorkspaceError):
 
     def __init__(self, bytes_max: int) -> None:
         super().__init__(f"a chapter takes at most {bytes_max} bytes; go on in another chapter")
-=======
+
+
 class AlreadyShared(WorkspaceError):
     """Raised when somebody has a grant on a node already."""
 
@@ -230,7 +224,6 @@ class LinkTriesExceeded(WorkspaceError):
     def __init__(self, retry_after_s: int) -> None:
         super().__init__(f"too many wrong passwords; try again in {retry_after_s} s")
         self.retry_after_s = retry_after_s
->>>>>>> Stashed changes
 
 
 class TreeRefused(WorkspaceError):

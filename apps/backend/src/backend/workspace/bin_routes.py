@@ -76,8 +76,8 @@ def _item(row: Any, keep_days: int) -> TrashItem:
 def _admitting(edge: Edge, require: Callable[[Access], None]) -> Any:
     """The unit of work, for whom *require* lets pass to the node in the path."""
 
-    async def admit(request: Request, principal: Principal) -> None:
-        require(await edge.access(id_in(request), Viewer(subject=principal.subject)))
+    async def admit(request: Request, viewer: Viewer) -> None:
+        require(await edge.access(id_in(request), viewer))
 
     return Depends(edge.admitting(admit))
 

@@ -5,16 +5,12 @@ from relaybox.http import Backbone
 from relaybox.settings import JwtSettings
 
 from backend.workspace._edge import Edge
-<<<<<<< Updated upstream
-from backend.workspace.bin_routes import add_bin_routes
-from backend.workspace.node_routes import add_node_routes
-from backend.workspace.study_routes import add_study_routes
-=======
 from backend.workspace._tickets import Tickets
+from backend.workspace.bin_routes import add_bin_routes
 from backend.workspace.link_routes import add_link_routes
 from backend.workspace.node_routes import add_node_routes
 from backend.workspace.sharing_routes import add_sharing_routes
->>>>>>> Stashed changes
+from backend.workspace.study_routes import add_study_routes
 
 __all__ = ("workspace_router",)
 
@@ -23,11 +19,8 @@ def workspace_router(backbone: Backbone, jwt: JwtSettings) -> APIRouter:
     """Every route of the workspace; links that were opened are signed as *jwt* says."""
     router, edge = APIRouter(tags=["Workspace"]), Edge(backbone, Tickets(jwt))
     add_node_routes(router, edge)
-<<<<<<< Updated upstream
     add_bin_routes(router, edge)
     add_study_routes(router, edge)
-=======
     add_sharing_routes(router, edge)
     add_link_routes(router, edge)
->>>>>>> Stashed changes
     return router

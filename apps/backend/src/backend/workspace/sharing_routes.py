@@ -1,6 +1,5 @@
 """Sharing over HTTP: who may do what on a node, and what was shared with oneself."""
 
-from datetime import datetime
 from typing import Annotated
 from urllib.parse import quote
 from uuid import UUID
@@ -28,6 +27,7 @@ from backend.workspace._edge import (
     cursor_of,
     documented,
     id_in,
+    instant,
     json_answer,
     place_of,
 )
@@ -67,7 +67,7 @@ def _add_view(router: APIRouter, edge: Edge) -> None:
         limit: Limit = 100,
         cursor: Annotated[str | None, Query(max_length=_CURSOR_CHARS_MAX)] = None,
     ) -> ShareView:
-        [last_user] = place_of(cursor, str)
+        [last_user] = place_of(cursor, _user)
         async with edge.backbone.database.connection() as connection:
             granted = await connection.fetch(SHARING["grants_page"], access.node.id, last_user, limit + 1)
             linked = (
@@ -157,7 +157,7 @@ def _add_shared(router: APIRouter, edge: Edge) -> None:
     ) -> SharedPage:
         if viewer.subject is None:
             raise TokenMissing
-        granted_at, last_id = place_of(cursor, datetime.fromisoformat, UUID)
+        granted_at, last_id = place_of(cursor, instant, UUID)
         async with edge.backbone.database.connection() as connection:
             rows = await connection.fetch(
                 SHARING["shared_page"], viewer.subject, granted_at, last_id, limit + 1
@@ -188,6 +188,12 @@ def _known(user_id: str) -> str:
     if not (user_id and user_id.isprintable()):
         raise ThingNotFound("grant")
     return user_id
+
+
+def _user(part: object) -> str:
+    if not (isinstance(part, str) and part.isprintable()):
+        raise ValueError
+    return part
 
 
 def _grant_view(grant: WorkspaceGrant) -> GrantView:
