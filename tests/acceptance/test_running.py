@@ -35,7 +35,10 @@ def test_it_says_where_it_is_and_the_curl_it_prints_works(own: Product) -> None:
     lines = [line.partition("│ ")[2].strip() for line in text.splitlines()]
     assert f"API    {url}{SESSIONS}" in lines
     assert f"docs   {url}/docs" in lines
-    for part in ("postgres", "kafka", "api-gateway", "message-relay", "concept-agent"):
+    for part in (
+        *("postgres", "kafka"),
+        *("api-gateway", "message-relay", "concept-agent", "workspace-worker"),
+    ):
         assert re.search(rf"^{part} +│ ready in \d+ ms", text, re.MULTILINE)
     first = next(number for number, line in enumerate(lines) if line.startswith("curl "))
     command = shlex.split(" ".join(line.rstrip("\\") for line in lines[first : first + 2]))

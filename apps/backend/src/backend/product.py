@@ -106,6 +106,7 @@ class _Product:
             ServiceType.API_GATEWAY: _url(api),
             ServiceType.MESSAGE_RELAY: f"http://127.0.0.1:{free_port()}",
             ServiceType.CONCEPT_AGENT: f"http://127.0.0.1:{free_port()}",
+            ServiceType.WORKSPACE_WORKER: f"http://127.0.0.1:{free_port()}",
         }
 
     def _part(self, service: ServiceType, where: str) -> Part:

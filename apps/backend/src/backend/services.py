@@ -23,6 +23,7 @@ from backend.genesis.muse import MuseSettings, muse_from_settings
 from backend.genesis.session import genesis
 from backend.migrations import ALL
 from backend.settings import ApiSettings, ServiceType
+from backend.workspace.worker import WorkspaceWorker
 
 __all__ = ("ApiAddressUnusable", "run_service")
 
@@ -55,6 +56,8 @@ def run_service(service_type: ServiceType) -> None:
             asyncio.run(_run_relay())
         case ServiceType.CONCEPT_AGENT:
             asyncio.run(_run_agent())
+        case ServiceType.WORKSPACE_WORKER:
+            asyncio.run(_run_worker())
 
 
 def _serve_api(api: ApiSettings) -> None:
@@ -122,4 +125,20 @@ async def _run_agent() -> None:
             await run_until_signal(consumer, agent.runner, Sweeper(on.database, on.registry))
         finally:
             await commands.close()
+            await notifier.stop()
+
+
+async def _run_worker() -> None:
+    async with footing(ServiceType.WORKSPACE_WORKER.value, *ALL) as on:
+        notifier = Notifier(on.database)
+        notifier.attach(on.database.sessions)
+        worker = WorkspaceWorker(
+            on.database,
+            settings=load_settings(TaskSettings),
+            event_bytes_max=load_settings(OutboxSettings).message_bytes_max,
+        )
+        await notifier.start()
+        try:
+            await run_until_signal(worker, Sweeper(on.database, on.registry))
+        finally:
             await notifier.stop()

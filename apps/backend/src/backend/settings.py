@@ -17,6 +17,7 @@ class ServiceType(StrEnum):
     API_GATEWAY = "api-gateway"
     MESSAGE_RELAY = "message-relay"
     CONCEPT_AGENT = "concept-agent"
+    WORKSPACE_WORKER = "workspace-worker"
 
 
 class RoleSettings(BaseSettings):

@@ -85,6 +85,8 @@ NodeOf = Callable[[Request], Awaitable[UUID | None]]
 """Which node a request is about, before its unit of work begins; null for none."""
 NodeThere = Callable[[Request], Awaitable[UUID]]
 """The same where there must be one; raises NodeNotFound."""
+Ahead = Callable[[Request], Awaitable[None]]
+"""What takes long and needs no transaction."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -207,23 +209,26 @@ class Edge:
         node: NodeOf | str = "node_id",
         kind: NodeKind | None = None,
         live: bool = True,
+        ahead: Ahead | None = None,
     ) -> Callable[..., AsyncGenerator[UnitOfWork[Principal]]]:
         """A dependency: the unit of work, for who may do what *needed* may to a node; null for anybody.
 
         *node* is the name of its id in the path, or says which one it is. It is looked at before a key is
         answered again (G68); whoever writes looks again under a lock. *kind*: which it must be; null for any.
-        *live*: the node is not in the bin.
+        *live*: the node is not in the bin. *ahead* is done for who may, before the transaction begins, which
+        must not wait for it.
         """
 
         async def admit(request: Request, viewer: Viewer) -> None:
-            if needed is None:
-                return
-            node_id = id_in(request, node) if isinstance(node, str) else await node(request)
-            if node_id is not None:
-                access = await self.access(node_id, viewer)
-                if kind is not None:
-                    access.require_kind(kind)
-                (access.require if live else access.require_role)(needed)
+            if needed is not None:
+                node_id = id_in(request, node) if isinstance(node, str) else await node(request)
+                if node_id is not None:
+                    access = await self.access(node_id, viewer)
+                    if kind is not None:
+                        access.require_kind(kind)
+                    (access.require if live else access.require_role)(needed)
+            if ahead is not None:
+                await ahead(request)
 
         return self.admitting(admit)
 

@@ -33,6 +33,7 @@ from relaybox.http import ANSWERS, ErrorAnswer, ErrorAnswers
 from relaybox_types.workspace import Role
 
 from backend.workspace._chess_extra import ChessError, ChessNotInstalled, MoveExists
+from backend.workspace._pgn_errors import PGN_ANSWERS
 
 __all__ = (
     "WORKSPACE_ANSWERS",
@@ -258,6 +259,8 @@ class TreeTooDeep(TreeRefused):
 
 WORKSPACE_ANSWERS: ErrorAnswers = {
     **ANSWERS,
+    **PGN_ANSWERS,
+    ChessNotInstalled: ErrorAnswer(status=501),
     NodeNotFound: ErrorAnswer(status=404),
     ThingNotFound: ErrorAnswer(status=404),
     RoleMissing: ErrorAnswer(status=403),
@@ -283,7 +286,6 @@ WORKSPACE_ANSWERS: ErrorAnswers = {
     ),
     TreeRefused: ErrorAnswer(status=422),
     ChapterFull: ErrorAnswer(status=422),
-    ChessNotInstalled: ErrorAnswer(status=501),
     ChessError: ErrorAnswer(status=422),
     MoveExists: ErrorAnswer(status=409),
 }

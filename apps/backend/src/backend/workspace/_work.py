@@ -51,13 +51,23 @@ class Work:
     """
 
     def __init__(
-        self, db: AsyncSession, caller: Caller, *, key: str | None = None, link_id: UUID | None = None
+        self,
+        db: AsyncSession,
+        caller: Caller,
+        *,
+        key: str | None = None,
+        link_id: UUID | None = None,
+        taken: UUID | None = None,
     ) -> None:
-        """*key* is the client's idempotency key, *link_id* the link that the request came with."""
+        """*key* is the client's idempotency key, *link_id* the link that the request came with.
+
+        *taken* is the id of a command that stands in the inbox already and is carried out now.
+        """
         self.db = db
         self.executor = executor_of(db)
         self.caller = caller
-        self.command_id = uuid4()
+        self.command_id = taken or uuid4()
+        self._taken = taken is not None
         self._key = key
         self._link_id = link_id
         self._now: datetime | None = None
@@ -65,6 +75,7 @@ class Work:
         self._before: dict[UUID, NodeState] = {}
         self._versions: dict[UUID, int] = {}
         self._said: list[EventEnvelope] = []
+        self._last: EventEnvelope | None = None
 
     async def access(self, node_id: UUID) -> Access:
         """What the caller may do on *node_id*, as this statement sees it.
@@ -219,12 +230,28 @@ class Work:
         )
         apply(state, happened)
         self._said.append(envelope)
+        self._last = envelope
         return envelope
 
     def _cause(self, cause: EventEnvelope | None) -> UUID | None:
         if cause is not None:
             return cause.event_id
-        return self._said[-1].event_id if self._said else self.caller.causation_id
+        return self._last.event_id if self._last else self.caller.causation_id
+
+    async def flush(self) -> None:
+        """Write what was said so far, ahead of :meth:`record`; let go of it and of all rows but the nodes.
+
+        For work that is too large to be held whole; there must be more to say afterwards.
+
+        Raises:
+            RetryTransaction, MessageTooLarge: as for :meth:`record`.
+        """
+        await record_facts(self.db, None, self._said)
+        await self.write_rows()
+        self._said.clear()
+        for node_id, state in self._states.items():
+            self._states[node_id] = NodeState(node=state.node)
+            self._before[node_id] = NodeState(node=state.node)
 
     async def record(
         self,
@@ -236,7 +263,7 @@ class Work:
     ) -> None:
         """Write the command, its facts, their messages and the rows; it counts if the transaction commits.
 
-        A command that changes nothing is none: nothing is written.
+        A command that changes nothing is none: nothing is written. One that was taken before stands there.
 
         Raises:
             RetryTransaction: a stream has moved on; the node was not locked.
@@ -252,7 +279,7 @@ class Work:
             status=status,
             key=self._key,
         )
-        await record_facts(self.db, command, self._said)
+        await record_facts(self.db, None if self._taken else command, self._said)
         await self.write_rows()
 
     async def write_rows(self) -> None:

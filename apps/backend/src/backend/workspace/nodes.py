@@ -4,6 +4,7 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 from relaybox.db import RetryTransaction, load_queries
+from relaybox_types.envelope import EventEnvelope
 from relaybox_types.workspace import NodeKind, Role, Visibility, WorkspaceEvent
 from relaybox_types.workspace_api import CreateNode, MoveNode, UpdateNode
 
@@ -40,13 +41,22 @@ async def create_node(work: Work, request: CreateNode) -> UUID:
     return node_id
 
 
-async def add_node(work: Work, request: CreateNode, parent: Access | None) -> UUID:
+async def add_node(
+    work: Work,
+    request: CreateNode,
+    parent: Access | None,
+    *,
+    node_id: UUID | None = None,
+    cause: EventEnvelope | None = None,
+) -> UUID:
     """Say that a node is there, below a held *parent* or as a root; what it lacks is recorded by who asked.
+
+    *node_id* is its id, if somebody was told of it before; *cause* as for :meth:`Work.say`.
 
     Raises:
         TreeRefused, TitleTaken: as for :func:`create_node`.
     """
-    node_id = uuid4()
+    node_id = node_id or uuid4()
     if parent is not None:
         _check_parent(request.kind, parent)
         if len(parent.chain) >= LEVELS_MAX:
@@ -66,7 +76,8 @@ async def add_node(work: Work, request: CreateNode, parent: Access | None) -> UU
     if request.layout is not None:
         payload["layout"] = request.layout.model_dump(mode="json", exclude_none=True)
     study = request.kind is NodeKind.STUDY
-    await work.say(WorkspaceEvent.STUDY_CREATED if study else WorkspaceEvent.NODE_CREATED, node_id, payload)
+    type_ = WorkspaceEvent.STUDY_CREATED if study else WorkspaceEvent.NODE_CREATED
+    await work.say(type_, node_id, payload, cause=cause)
     return node_id
 
 

@@ -6,11 +6,14 @@ from relaybox.settings import JwtSettings
 
 from backend.workspace._edge import Edge
 from backend.workspace._tickets import Tickets
+from backend.workspace.archive_routes import add_archive_routes
 from backend.workspace.bin_routes import add_bin_routes
+from backend.workspace.import_routes import add_import_routes
 from backend.workspace.link_routes import add_link_routes
 from backend.workspace.node_routes import add_node_routes
 from backend.workspace.sharing_routes import add_sharing_routes
 from backend.workspace.study_routes import add_study_routes
+from backend.workspace.task_routes import add_task_routes
 
 __all__ = ("workspace_router",)
 
@@ -23,4 +26,7 @@ def workspace_router(backbone: Backbone, jwt: JwtSettings) -> APIRouter:
     add_study_routes(router, edge)
     add_sharing_routes(router, edge)
     add_link_routes(router, edge)
+    add_import_routes(router, edge)
+    add_archive_routes(router, edge)
+    add_task_routes(router, edge)
     return router

@@ -105,13 +105,13 @@ class BodyTooLarge(HttpError):
 
 
 class UnsupportedMediaType(HttpError):
-    """Raised when a body is not declared as ``application/json`` in UTF-8."""
+    """Raised when a body is not declared as what its route takes: *wanted*, else JSON in UTF-8."""
 
     error_code = "UNSUPPORTED_MEDIA_TYPE"
     status = 415
 
-    def __init__(self) -> None:
-        super().__init__("Send the body as 'Content-Type: application/json', in UTF-8 and not compressed")
+    def __init__(self, wanted: str = "'Content-Type: application/json', in UTF-8 and not compressed") -> None:
+        super().__init__(f"Send the body as {wanted}")
 
 
 class JsonTooDeep(HttpError):

@@ -1,0 +1,12 @@
+-- name: task
+-- Where a task of a workspace stands, without the file it may have made; an error counts once it has FAILED.
+SELECT id, task_type, aggregate_id, status::text AS status, progress, created_at, updated_at,
+    input_data #>> '{asker,actor}' AS asker,
+    (result_data - '{zip,nodes}'::text[])::text AS result,
+    CASE WHEN status = 'FAILED' THEN error_data::text END AS error
+FROM async_tasks
+WHERE id = $1 AND task_type IN ('workspace.import-pgn', 'workspace.export')
+
+-- name: result
+-- The file that a task has made.
+SELECT decode(result_data ->> 'zip', 'base64') AS file FROM async_tasks WHERE id = $1

@@ -1,0 +1,195 @@
+"""The worker of a workspace: imports and exports that outlive their requests.
+
+It is as safe as the API: what a task changes is one transaction with the task's own end, which only whoever
+holds the task can commit. A worker that is killed leaves nothing, and whoever comes next begins anew.
+"""
+
+import asyncio
+import base64
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+from relaybox.commands import settle_command
+from relaybox.db import Database, RetryTransaction, executor_of
+from relaybox.errors import RelayboxError
+from relaybox.outbox import Listener
+from relaybox.settings import TaskSettings
+from relaybox.tasks import Progress, Task, TaskRunner, complete_task, fail_task
+from relaybox_types.enums import CommandStatus
+from relaybox_types.workspace import Role, WorkspaceEvent
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from backend.workspace._chess_extra import ChessNotInstalled, require_chess
+from backend.workspace._errors import WORKSPACE_ANSWERS, WorkspaceError
+from backend.workspace._pgn_errors import PgnError, TaskGaveUp
+from backend.workspace._work import ACCESS, Work, read_chain
+from backend.workspace.access import LEVELS_MAX, access_of
+from backend.workspace.chapters import CHAPTERS
+from backend.workspace.imports import import_new
+from backend.workspace.nodes import NODES
+from backend.workspace.pgn_files import FileMark, ReadFile, unpacked
+from backend.workspace.tasks import (
+    EXPORT_COMMAND,
+    EXPORT_TASK,
+    IMPORT_TASK,
+    TASK_NEWS,
+    Asker,
+    ExportInput,
+    ImportInput,
+)
+
+__all__ = ("WORKER", "WorkspaceWorker")
+
+WORKER: Final = "workspace-worker"
+#: Games between two looks at whether the task is still ours.
+_BATCH_GAMES: Final = 50
+#: Percent of an import that is reading, and of an export.
+_READ_PERCENT: Final = 80
+_log: Final = structlog.get_logger(__name__)
+
+_Work = Callable[[Task, Progress], Awaitable[None]]
+
+
+class WorkspaceWorker:
+    """Carries out the tasks of workspaces; any number of workers share them.
+
+    *event_bytes_max* is what an event may take, as for the API.
+    """
+
+    def __init__(self, database: Database, *, settings: TaskSettings, event_bytes_max: int) -> None:
+        self._database = database
+        self._event_bytes_max = event_bytes_max
+        self.runner = TaskRunner(
+            database,
+            {IMPORT_TASK: self._ending(self._import), EXPORT_TASK: self._ending(self._export)},
+            on_exhausted=self._give_up,
+            settings=settings,
+        )
+        self._listener = Listener(database, self._hear)
+
+    def __repr__(self) -> str:
+        return f"<WorkspaceWorker [{self.runner!r}]>"
+
+    async def run(self) -> None:
+        """Work until :meth:`stop`; see :meth:`TaskRunner.run`."""
+        await self._listener.start()
+        try:
+            await self.runner.run()
+        finally:
+            await self._listener.stop()
+
+    def stop(self) -> None:
+        """Take nothing new, and let :meth:`run` return."""
+        self.runner.stop()
+
+    def _hear(self, keys: frozenset[str]) -> None:
+        if not keys or TASK_NEWS in keys:
+            self.runner.wake()
+
+    def _ending(self, work: _Work) -> _Work:
+        """*work*, whose refusals end its task: they would be the same the next time."""
+
+        async def ended(task: Task, progress: Progress) -> None:
+            try:
+                await work(task, progress)
+            except (WorkspaceError, PgnError, ChessNotInstalled) as refusal:
+                _log.info("task refused", task_id=str(task.id), error_code=refusal.error_code)
+                await self._refuse(task, refusal)
+
+        return ended
+
+    async def _import(self, task: Task, progress: Progress) -> None:
+        asked = ImportInput.model_validate(task.input_data)
+        file = await self._read(asked, progress)
+        mark, root_id = FileMark(size_bytes=asked.size_bytes, sha256=asked.sha256), _node_of(task)
+
+        async def write(db: AsyncSession) -> None:
+            work = Work(db, asked.asker.caller(WORKER), taken=task.command_id)
+            report = await import_new(
+                work, file, mark, root_id=root_id, parent_id=asked.parent_id, title=asked.title
+            )
+            await _complete(work, task, report.model_dump(mode="json"), asked.asker)
+
+        await self._database.run_in_transaction(write, isolation="READ COMMITTED")
+
+    async def _read(self, asked: ImportInput, progress: Progress) -> ReadFile:
+        require_chess()
+        from backend.workspace.games import GameReader
+
+        data = await asyncio.to_thread(unpacked, asked.pgn)
+        reader = GameReader(data, strict=asked.strict, event_bytes_max=self._event_bytes_max)
+        while await asyncio.to_thread(reader.read, _BATCH_GAMES):
+            await progress(_READ_PERCENT * min(1.0, reader.seen / asked.games))
+        return reader.file()
+
+    async def _export(self, task: Task, progress: Progress) -> None:
+        require_chess()
+        from backend.workspace.archives import Archive, filed
+
+        asked, node_id = ExportInput.model_validate(task.input_data), _node_of(task)
+        studies, archive = filed(await self._tree(node_id, asked.asker.actor)), Archive()
+        for number, study in enumerate(studies):
+            async with self._database.connection() as connection:
+                rows = await connection.fetch(CHAPTERS["chapters"], study.study_id)
+            await asyncio.to_thread(archive.add, study, [row["row"] for row in rows])
+            await progress(_READ_PERCENT * (number + 1) / len(studies))
+        file = await asyncio.to_thread(archive.close)
+        told = {"studies": len(studies), "bytes": len(file)}
+        ids = [study.study_id for study in studies]
+
+        async def write(db: AsyncSession) -> None:
+            work = Work(db, asked.asker.caller(WORKER), taken=task.command_id)
+            await work.hold(node_id, Role.VIEWER)
+            # What was purged meanwhile must not stay in the file; from here on a purge waits, and finds it.
+            if len(await work.executor.fetch(ACCESS["share_nodes"], ids)) < len(ids):
+                raise RetryTransaction("a study was purged while it was exported; it is exported anew")
+            await work.say(WorkspaceEvent.PGN_EXPORTED, node_id, told)
+            await work.record(EXPORT_COMMAND, node_id, {})
+            held = {**told, "nodes": ids, "zip": base64.b64encode(file).decode()}
+            await _complete(work, task, held, asked.asker)
+
+        await self._database.run_in_transaction(write, isolation="READ COMMITTED")
+
+    async def _tree(self, node_id: UUID, actor: str) -> str:
+        async with self._database.connection() as connection:
+            chain = await connection.fetch(ACCESS["chain"], node_id, actor, None)
+            access = access_of(read_chain(chain), actor)
+            access.require(Role.VIEWER)
+            granted = any(one.granted for one in access.chain)
+            arguments = (LEVELS_MAX, access.visibility, access.role is Role.OWNER, granted, actor)
+            [row] = await connection.fetch(NODES["tree"], node_id, *arguments)
+        return row["items"]
+
+    async def _give_up(self, task: Task) -> None:
+        await self._refuse(task, TaskGaveUp(task.attempts - 1))
+
+    async def _refuse(self, task: Task, error: RelayboxError) -> None:
+        kept = Asker.model_validate(task.input_data["asker"]).kept()
+
+        async def write(db: AsyncSession) -> None:
+            executor, document = executor_of(db), document_of(error)
+            await fail_task(executor, task.fence, error=document, input_data=kept)
+            if task.command_id is not None:
+                await settle_command(executor, task.command_id, CommandStatus.FAILED, document)
+
+        await self._database.run_in_transaction(write, isolation="READ COMMITTED")
+
+
+async def _complete(work: Work, task: Task, result: Mapping[str, Any], asker: Asker) -> None:
+    """End a task in the transaction of its effect; what it was given goes, as it has become something."""
+    await complete_task(work.executor, task.fence, result=result, input_data=asker.kept())
+    await settle_command(work.executor, work.command_id, CommandStatus.COMPLETED)
+
+
+def _node_of(task: Task) -> UUID:
+    assert task.aggregate_id is not None, "every task of a workspace is for a node"
+    return task.aggregate_id
+
+
+def document_of(error: RelayboxError) -> dict[str, Any]:
+    """What a task keeps of *error*: the same as the body of the same refusal over HTTP."""
+    known = next((one for one in type(error).__mro__ if one in WORKSPACE_ANSWERS), None)
+    document = {"error_code": error.error_code, "message": str(error)}
+    return document if known is None else {**document, **WORKSPACE_ANSWERS[known].fields(error)}
