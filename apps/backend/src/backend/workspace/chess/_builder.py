@@ -1,5 +1,7 @@
 """Growing a tree while its moves are read in the order PGN writes them."""
 
+from typing import Final
+
 import chess
 
 from backend.workspace._chess_extra import AnnotationInvalid, MovesFull, VariationsFull
@@ -15,10 +17,60 @@ from backend.workspace.chess._tree import (
     MoveTree,
 )
 
-__all__ = ("TreeBuilder",)
+__all__ = ("GameRefused", "TreeBuilder")
 
 #: Characters of the comments at one move as they stand in the file, with their commands.
-_RAW_CHARS_MAX = 2 * TEXT_CHARS_MAX
+_RAW_CHARS_MAX: Final = 2 * TEXT_CHARS_MAX
+
+
+class GameRefused(Exception):
+    """A game that cannot be read whole; it is skipped, never cut."""
+
+    def __init__(self, reason: str, at: int, resume: int) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        #: Where in the text the reason stands.
+        self.at = at
+        #: From where on the next game may begin.
+        self.resume = resume
+
+
+class _Said:
+    """What is said at one move, as it is gathered."""
+
+    __slots__ = ("after", "at", "before", "chars", "nags")
+
+    def __init__(self) -> None:
+        self.before: list[str] = []
+        self.after: list[str] = []
+        self.nags: set[int] = set()
+        #: Where in the text the last of the comments stands.
+        self.at = 0
+        self.chars = 0
+
+    def grow(self, chars: int, at: int) -> None:
+        """Count *chars* more, of comments whose last stands at *at*.
+
+        Raises:
+            GameRefused: there are too many.
+        """
+        self.chars += chars
+        self.at = max(self.at, at)
+        if self.chars > _RAW_CHARS_MAX:
+            raise GameRefused(f"the comments have more than {TEXT_CHARS_MAX:,} characters", at, at)
+
+    def annotation(self, *, first: bool) -> Annotation:
+        """The same as a tree has it; what is the *first* move after another has no text before it.
+
+        Raises:
+            GameRefused: an annotation cannot hold it.
+        """
+        before, after = ([], self.before + self.after) if first else (self.before, self.after)
+        said = Annotation(text=" ".join(after), before=" ".join(before), nags=tuple(self.nags))
+        try:
+            return canonical(said)
+        except AnnotationInvalid as error:
+            raise GameRefused(str(error), self.at, self.at) from None
 
 
 class _Line:
@@ -49,14 +101,13 @@ class TreeBuilder:
         self._parents: list[int] = []
         self._ucis: list[str] = []
         self._children: list[list[int]] = [[]]  # of the start, then of each move
-        self._comments: dict[int, list[str]] = {}
-        self._before: dict[int, list[str]] = {}
-        self._nags: dict[int, list[int]] = {}
+        self._said: dict[int, _Said] = {}
+        # What is said before the first move of a variation, until that is read.
+        self._waiting: _Said | None = None
         self._lines = [_Line(START, None)]
-        # What has been said before the first move of a line.
-        self._waiting: list[str] = []
-        self._waiting_nags: list[int] = []
         self._branched = False
+        # Those that a file gives twice count twice, so that a file of nothing else comes to an end.
+        self._moves_read = 0
 
     @property
     def empty(self) -> bool:
@@ -81,6 +132,9 @@ class TreeBuilder:
             VariationsFull, MovesFull: there are too many.
         """
         uci = play_san(self._board, word)
+        self._moves_read += 1
+        if self._moves_read > MOVES_MAX:
+            raise MovesFull(MOVES_MAX)
         line = self._lines[-1]
         siblings = self._children[line.at + 1]
         index = len(self._ucis)
@@ -89,16 +143,18 @@ class TreeBuilder:
         else:
             siblings.append(index)
         if index == len(self._ucis):
-            if index == MOVES_MAX:
-                raise MovesFull(MOVES_MAX)
             self._parents.append(line.at)
             self._ucis.append(uci)
             self._children.append([])
             line.leads = True
         line.at = index
         line.made += 1
-        if self._waiting or self._waiting_nags:
-            self._say_before(index)
+        if self._waiting:
+            waiting, self._waiting = self._waiting, None
+            said = self._at(index)
+            said.before += waiting.before
+            said.nags |= waiting.nags
+            said.grow(waiting.chars, waiting.at)
 
     def _beside(self, siblings: list[int], uci: str, index: int, *, leads: bool) -> int:
         """The place of a move beside others: that of an equal one, else *index*, which is among them now."""
@@ -114,25 +170,38 @@ class TreeBuilder:
             raise VariationsFull(VARIATIONS_MAX)
         return twin
 
-    def _say_before(self, index: int) -> None:
-        self._before.setdefault(index, []).extend(self._waiting)
-        self._nags.setdefault(index, []).extend(self._waiting_nags)
-        self._waiting, self._waiting_nags = [], []
+    def _at(self, index: int) -> _Said:
+        said = self._said.get(index)
+        if said is None:
+            said = self._said[index] = _Said()
+        return said
 
     def nag(self, nag: int) -> None:
         """Take a glyph: of the last move, or, where a line begins, of the next one."""
-        if self._lines[-1].made:
-            self._nags.setdefault(self._lines[-1].at, []).append(nag)
+        line = self._lines[-1]
+        if line.made:
+            self._at(line.at).nags.add(nag)
         else:
-            self._waiting_nags.append(nag)
+            self._waiting = self._waiting or _Said()
+            self._waiting.nags.add(nag)
 
-    def comment(self, text: str) -> None:
-        """Take a comment: after the last move, before the first one of a variation, or before the game."""
+    def comment(self, text: str, at: int) -> None:
+        """Take the comment at *at*: after the last move, before the first of a variation, or before the game.
+
+        Raises:
+            GameRefused: it is too long, by itself or with what was said there before.
+        """
+        text = text.strip()
+        if not text:
+            return
         line = self._lines[-1]
         if line.made or line.instead_of is None:
-            self._comments.setdefault(line.at, []).append(text)
+            said = self._at(line.at)
+            said.after.append(text)
         else:
-            self._waiting.append(text)
+            said = self._waiting = self._waiting or _Said()
+            said.before.append(text)
+        said.grow(len(text), at)
 
     def open(self) -> bool:
         """Begin a variation to the last move; whether there is one."""
@@ -151,22 +220,22 @@ class TreeBuilder:
             self._board.pop()
         assert line.instead_of is not None
         self._board.push(line.instead_of)
-        # A variation without moves: what it said belongs to the move it was to replace.
-        waiting, self._waiting = self._waiting, []
-        for text in waiting:
-            self.comment(text)
-        self._waiting_nags = []
+        if self._waiting:
+            # A variation without moves: what it said belongs to the move it was to replace.
+            waiting, self._waiting = self._waiting, None
+            said = self._at(self._lines[-1].at)
+            said.after += waiting.before
+            said.grow(waiting.chars, waiting.at)
         return True
 
     def tree(self) -> MoveTree:
         """The tree of what has been read.
 
         Raises:
-            AnnotationInvalid: a comment is too long, or says what an annotation cannot hold.
+            GameRefused: comments are too long, or say what an annotation cannot hold.
         """
-        start = self._annotation(START, first=True)
+        start = self._said[START].annotation(first=True) if START in self._said else NO_ANNOTATION
         parents = self._parents
-        annotated = self._comments.keys() | self._before.keys() | self._nags.keys()
         order = self._preorder() if self._branched else range(len(parents))
         new = [0] * len(parents) + [START]
         moves: list[Move] = []
@@ -174,8 +243,8 @@ class TreeBuilder:
             new[old] = at
             parent = parents[old]
             said = NO_ANNOTATION
-            if old in annotated:
-                said = self._annotation(old, first=self._children[parent + 1][0] == old)
+            if old in self._said:
+                said = self._said[old].annotation(first=self._children[parent + 1][0] == old)
             moves.append(Move(new[parent], self._ucis[old], said))
         return MoveTree(tuple(moves), start)
 
@@ -187,17 +256,3 @@ class TreeBuilder:
             order.append(index)
             waiting.extend(reversed(self._children[index + 1]))
         return order
-
-    def _annotation(self, index: int, *, first: bool) -> Annotation:
-        after, before = self._comments.get(index, []), self._before.get(index, [])
-        if sum(map(len, after)) + sum(map(len, before)) > _RAW_CHARS_MAX:
-            raise AnnotationInvalid(f"a comment has more than {TEXT_CHARS_MAX:,} characters")
-        if first:
-            after, before = [*before, *after], []
-        return canonical(
-            Annotation(text=_joined(after), before=_joined(before), nags=tuple(self._nags.get(index, ())))
-        )
-
-
-def _joined(texts: list[str]) -> str:
-    return " ".join(filter(None, map(str.strip, texts)))

@@ -14,6 +14,8 @@ NULL_MOVE: Final = "0000"
 _UCI: Final = re.compile("[a-h][1-8][a-h][1-8][qrbn]?|0000")
 _SAN: Final = re.compile("([NBRQK])?([a-h])?([1-8])?x?([a-h])([1-8])[+#]?")
 _PIECES: Final = {"N": chess.KNIGHT, "B": chess.BISHOP, "R": chess.ROOK, "Q": chess.QUEEN, "K": chess.KING}
+#: The longest words that are remembered: ``Qa1xb2+``.
+_PLAIN_CHARS_MAX: Final = 7
 #: A move in SAN has 7 characters with its check; others write more, but not much.
 _WORD_CHARS_MAX: Final = 20
 _BACK_RANKS: Final = chess.BB_RANK_1 | chess.BB_RANK_8
@@ -49,7 +51,7 @@ def play_san(board: chess.Board, word: str) -> str:
     Raises:
         ValueError: the word is not a legal move.
     """
-    wanted = _wanted(word)
+    wanted = _wanted(word) if len(word) <= _PLAIN_CHARS_MAX else None
     if wanted is not None and (move := _only_move(board, wanted)) is not None:
         board.push(move)
         if not board.was_into_check():

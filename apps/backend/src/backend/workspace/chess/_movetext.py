@@ -7,12 +7,12 @@ from typing import Final
 import chess
 
 from backend.workspace._chess_extra import ChessError, quoted
-from backend.workspace.chess._builder import TreeBuilder
+from backend.workspace.chess._builder import GameRefused, TreeBuilder
 from backend.workspace.chess._comments import TAG_NAME, unescaped
 from backend.workspace.chess._headers import RESULTS
 from backend.workspace.chess._source import FIRST_MOVE, Source
 
-__all__ = ("GameRefused", "Movetext")
+__all__ = ("Movetext",)
 
 #: White space, dots, move numbers and lines that ``%`` hides; then one token, whose group says its kind.
 _TOKEN: Final = re.compile(
@@ -34,18 +34,6 @@ _SIGN_NAGS: Final = {
 _RESULT_SIGNS: Final = {"½-½": "1/2-1/2", "1/2": "1/2-1/2", **{one: one for one in RESULTS}}
 #: Words that say of a move what its position says anyway.
 _REDUNDANT: Final = frozenset({"e.p.", "ep", "+", "++", "#"})
-
-
-class GameRefused(Exception):
-    """A game that cannot be read whole; it is skipped, never cut."""
-
-    def __init__(self, reason: str, at: int, resume: int) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        #: Where the reason stands.
-        self.at = at
-        #: From where on the next game may begin.
-        self.resume = resume
 
 
 class Movetext:
@@ -95,7 +83,7 @@ class Movetext:
         if word in _SIGN_NAGS:
             self.builder.nag(_SIGN_NAGS[word])
         elif not (word.isdecimal() or word in _REDUNDANT):
-            bare = word.rstrip(".,")
+            bare = word.rstrip(".,").removesuffix("e.p").removesuffix("ep")
             if bare == word:
                 raise GameRefused(_reason(word, self.builder.place, error), at, self.end)
             try:
@@ -119,11 +107,11 @@ class Movetext:
         end, closed = self._source.comment_end(at)
         if not closed:
             raise GameRefused("a comment is not closed; a brace is missing", at, end)
-        self.builder.comment(unescaped(self._text[at + 1 : end]))
+        self.builder.comment(unescaped(self._text[at + 1 : end]), at)
         self.end = end + 1
 
     def _rest_of_line(self, found: re.Match[str]) -> bool:
-        self.builder.comment(found[7][1:])
+        self.builder.comment(found[7][1:], found.start(7))
         return True
 
     def _nag(self, found: re.Match[str]) -> bool:

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from backend.workspace._chess_extra import ChessError, PositionInvalid
+from backend.workspace._chess_extra import PositionInvalid
+from backend.workspace.chess._builder import GameRefused
 from backend.workspace.chess._comments import TAG_NAME
 from backend.workspace.chess._headers import HEADERS_MAX, completed, start_board, title_of
-from backend.workspace.chess._movetext import GameRefused, Movetext
+from backend.workspace.chess._movetext import Movetext
 from backend.workspace.chess._source import FIRST_MOVE, Source, decoded
 from backend.workspace.chess._tags import Tags, read_tags
 from backend.workspace.chess._tree import MoveTree
@@ -82,17 +83,17 @@ def count_games(data: bytes) -> int:
 def _game(source: Source, at: int) -> tuple[dict[str, str], MoveTree, int]:
     tags = read_tags(source.text, at)
     if tags.problem is not None:
-        raise GameRefused(*tags.problem, tags.end)
+        raise GameRefused(*tags.problem, source.after_headers(tags.end))
     try:
         board = start_board(tags.headers)
     except PositionInvalid as error:
-        raise GameRefused(str(error), _position_place(tags, at), tags.end) from None
+        raise GameRefused(str(error), _position_place(tags, at), source.after_headers(tags.end)) from None
     moves = Movetext(source, tags.end, board)
     moves.read()
     try:
         tree = moves.builder.tree()
-    except ChessError as error:
-        raise GameRefused(str(error), at, moves.end) from None
+    except GameRefused as refused:
+        raise GameRefused(refused.reason, refused.at, moves.end) from None
     headers = completed(tags.headers, moves.marker)
     if len(headers) > HEADERS_MAX:
         raise GameRefused(f"there are more than {HEADERS_MAX} headers", at, moves.end)

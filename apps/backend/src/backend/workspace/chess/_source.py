@@ -16,7 +16,7 @@ _LATIN_1: Final = {
 
 _TAG: Final = rf'\[{TAG_NAME}[ \t]+"'
 #: The first move of a game, after an empty line. Bounded, so that a file of empty lines is read in one pass.
-FIRST_MOVE: Final = r"\n[ \t]{0,80}\n\s{0,80}1[ \t]?\.(?!\.)"
+FIRST_MOVE: Final = r"\n[ \t]{0,20}\n\s{0,20}1[ \t]?\.(?!\.)"
 _RESULT: Final = r"(?<=\s)(?:1-0|0-1|1/2-1/2|\*)(?=\s{1,80}(?:1[ \t]?\.|\[)|[ \t]*\n[ \t]*\n|\s*\Z)"
 _NEXT: Final = re.compile(rf"\n[ \t]*(?={_TAG})|{FIRST_MOVE}|{_RESULT}|[{{;]")
 _TAG_AT_LINE: Final = re.compile(rf"\n[ \t]*{_TAG}")
@@ -93,6 +93,14 @@ class Source:
                 if at < 0:
                     break
         return None
+
+    def after_headers(self, at: int) -> int:
+        """Where to look for the next game when the one whose headers end at *at* is not read.
+
+        Not at its own first move, which stands behind an empty line like that of a game without headers.
+        """
+        behind = _blank(self.text, at)
+        return at if self.text[behind : behind + 1] == "[" else behind
 
     def after_broken(self, at: int) -> int:
         """Where to look for the next game when the one that *at* is in cannot be read."""
