@@ -16,6 +16,7 @@ from backend.workspace._chess_extra import AnnotationInvalid
 from backend.workspace.chess._tree import Annotation
 
 __all__ = (
+    "NAG_MAX",
     "SHAPES_MAX",
     "TAG_NAME",
     "TEXT_CHARS_MAX",
@@ -30,6 +31,8 @@ TEXT_CHARS_MAX: Final = 10_000
 """Characters of an annotation: its text and the text before the move together."""
 SHAPES_MAX: Final = 256
 """Arrows of one annotation; as many circles."""
+NAG_MAX: Final = 255
+"""The last numeric annotation glyph (PGN standard, 10)."""
 TAG_NAME: Final = "[A-Za-z0-9][A-Za-z0-9_+#=:-]{0,63}"
 """The name of a tag pair."""
 
@@ -120,7 +123,7 @@ def _text(text: str) -> str:
 
 
 def _check_shapes(annotation: Annotation) -> None:
-    if not all(0 <= nag <= 255 for nag in annotation.nags):
+    if not all(0 <= nag <= NAG_MAX for nag in annotation.nags):
         raise AnnotationInvalid("a numeric annotation glyph is a number from 0 to 255")
     if annotation.clock_s is not None and not 0 <= annotation.clock_s * 1000 <= _CLOCK_MS_MAX:
         raise AnnotationInvalid("clock_s is a number of seconds from 0 to under 1,000 hours")

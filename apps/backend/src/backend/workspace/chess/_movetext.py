@@ -8,7 +8,7 @@ import chess
 
 from backend.workspace._chess_extra import ChessError, quoted
 from backend.workspace.chess._builder import GameRefused, TreeBuilder
-from backend.workspace.chess._comments import TAG_NAME, unescaped
+from backend.workspace.chess._comments import NAG_MAX, TAG_NAME, unescaped
 from backend.workspace.chess._headers import RESULTS
 from backend.workspace.chess._source import FIRST_MOVE, Source
 
@@ -116,7 +116,7 @@ class Movetext:
 
     def _nag(self, found: re.Match[str]) -> bool:
         digits = found[3][1:]
-        if not 1 <= len(digits) <= 3:
+        if not 1 <= len(digits) <= 3 or int(digits) > NAG_MAX:
             raise GameRefused(
                 f"{quoted(found[3])} is not a glyph; they are $0 to $255", found.start(3), self.end
             )

@@ -1,0 +1,363 @@
+"""What may be done to a tree of moves, and what is refused."""
+
+import random
+
+import chess
+import pytest
+from backend.workspace.chess import (
+    MOVES_MAX,
+    SHAPES_MAX,
+    TEXT_CHARS_MAX,
+    VARIATIONS_MAX,
+    Annotation,
+    AnnotationInvalid,
+    ChessError,
+    HeadersInvalid,
+    Move,
+    MoveExists,
+    MoveIllegal,
+    MoveNotFound,
+    MovesFull,
+    MoveTree,
+    PositionInvalid,
+    VariationFirst,
+    VariationLast,
+    VariationsFull,
+    add_move,
+    annotate,
+    canonical,
+    check_headers,
+    delete_move,
+    demote,
+    promote,
+    title_of,
+    with_san,
+)
+from backend.workspace.chess._moves import play_san
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic_core import from_json, to_json
+
+from tests.fixtures.chess_trees import STARTS, TRIED, annotations, chapters, texts
+
+Chapter = tuple[dict[str, str], MoveTree]
+
+
+def grown(*lines: str) -> MoveTree:
+    """A tree of lines of SAN, each a variation of those before it."""
+    tree = MoveTree()
+    for line in lines:
+        path = ""
+        for san in line.split():
+            try:
+                added = add_move(tree, {}, path, san)
+            except MoveExists:
+                board = chess.Board()
+                for uci in filter(None, path.split(".")):
+                    board.push_uci(uci)
+                path = f"{path}.{board.parse_san(san).uci()}".removeprefix(".")
+            else:
+                tree, path = added.tree, added.path
+    tree.check()
+    return tree
+
+
+def lines(tree: MoveTree) -> list[str]:
+    children = tree.children()
+    return [tree.path_of(index) for index in range(len(tree.moves)) if not children[index]]
+
+
+def test_moves_are_added_by_san_and_by_uci_and_named_by_their_path() -> None:
+    first = add_move(MoveTree(), {}, "", "e4")
+    assert (first.path, first.uci) == ("e2e4", "e2e4")
+    second = add_move(first.tree, {}, first.path, "e7e5")
+    assert (second.path, second.uci) == ("e2e4.e7e5", "e7e5")
+    assert second.tree == MoveTree((Move(-1, "e2e4"), Move(0, "e7e5")))
+    assert second.shown == with_san(second.tree, {})[1]
+    assert add_move(second.tree, {}, second.path, "Nf3!?").path == "e2e4.e7e5.g1f3"
+    assert add_move(second.tree, {}, second.path, "--").path == "e2e4.e7e5.0000"
+
+
+def test_a_move_becomes_the_last_variation_or_takes_its_place() -> None:
+    tree = grown("e4 e5 Nf3", "e4 c5 Nf3", "d4 d5")
+    last = add_move(tree, {}, "e2e4", "e6").tree
+    assert [last.moves[one].uci for one in last.children()[0]] == ["e7e5", "c7c5", "e7e6"]
+    second = add_move(tree, {}, "e2e4", "e6", position=1).tree
+    assert [second.moves[one].uci for one in second.children()[0]] == ["e7e5", "e7e6", "c7c5"]
+    main = add_move(tree, {}, "", "c4", position=0).tree
+    assert [main.moves[one].uci for one in main.children()[-1]] == ["c2c4", "e2e4", "d2d4"]
+    far = add_move(tree, {}, "", "c4", position=99).tree
+    assert far.moves[-1] == Move(-1, "c2c4")
+    for one in (last, second, main, far):
+        one.check()
+
+
+def test_a_move_that_is_there_is_refused_and_named() -> None:
+    with pytest.raises(MoveExists, match=r"e2e4\.e7e5") as refused:
+        add_move(grown("e4 e5"), {}, "e2e4", "e7e5")
+    assert refused.value.error_code == "MOVE_EXISTS"
+
+
+@pytest.mark.parametrize("move", ["Ke2", "e2e5", "e7e5", "Zz9", "", "Nd2", "e9", "x" * 500, "0000e2e4"])
+def test_an_illegal_move_is_refused_with_the_position(move: str) -> None:
+    with pytest.raises(MoveIllegal, match="rnbqkbnr/pppppppp/8/8/8/8/PPPPPPPP/RNBQKBNR w KQkq - 0 1"):
+        add_move(MoveTree(), {}, "", move)
+
+
+def test_nobody_passes_while_in_check() -> None:
+    tree = grown("e4 d5 Bb5+")
+    with pytest.raises(MoveIllegal):
+        add_move(tree, {}, "e2e4.d7d5.f1b5", "--")
+
+
+def test_castling_has_one_name_however_it_is_sent() -> None:
+    headers = {"FEN": "4k3/8/8/8/8/8/8/4K2R w K - 0 1"}
+    for move in ("O-O", "e1g1", "0-0"):
+        assert add_move(MoveTree(), headers, "", move).uci == "e1g1"
+    for move in ("O-O", "e1h1", "e1g1"):
+        assert add_move(MoveTree(), {**headers, "Variant": "Chess960"}, "", move).uci == "e1h1"
+
+
+def test_a_move_has_at_most_ten_variations() -> None:
+    tree = grown("e4", "d4", "c4", "b4", "a4", "f4", "g4", "h4", "e3", "d3", "c3")
+    assert len(tree.moves) == VARIATIONS_MAX + 1
+    with pytest.raises(VariationsFull):
+        add_move(tree, {}, "", "a3")
+
+
+def test_a_tree_has_at_most_so_many_moves() -> None:
+    circle = ("g1f3", "g8f6", "f3g1", "f6g8")
+    tree = MoveTree(tuple(Move(at - 1, circle[at % 4]) for at in range(MOVES_MAX)))
+    with pytest.raises(MovesFull):
+        add_move(tree, {}, "", "e4")
+
+
+def test_an_unknown_path_is_refused_by_every_operation() -> None:
+    tree = grown("e4 e5")
+    for path in ("e2e3", "e2e4.e7e6", "e2e4.e7e5.g1f3", "e2e4.", "e7e5", "."):
+        for act in (delete_move, promote, demote):
+            with pytest.raises(MoveNotFound):
+                act(tree, path)
+        with pytest.raises(MoveNotFound):
+            annotate(tree, path, Annotation())
+        with pytest.raises(MoveNotFound):
+            add_move(tree, {}, path, "a6")
+    for act in (delete_move, promote, demote):
+        with pytest.raises(MoveNotFound):
+            act(tree, "")
+
+
+def test_deleting_takes_all_that_follows_and_the_next_variation_leads() -> None:
+    tree = grown("e4 e5 Nf3 Nc6", "e4 e5 f4", "e4 c5 Nf3", "d4 d5")
+    assert lines(delete_move(tree, "e2e4.e7e5")) == ["e2e4.c7c5.g1f3", "d2d4.d7d5"]
+    assert lines(delete_move(tree, "e2e4")) == ["d2d4.d7d5"]
+    assert delete_move(grown("e4"), "e2e4") == MoveTree()
+
+
+def test_promotion_and_demotion_go_one_step() -> None:
+    tree = grown("e4 e5 Nf3", "d4 d5", "c4")
+    up = promote(tree, "c2c4")
+    assert lines(up) == ["e2e4.e7e5.g1f3", "c2c4", "d2d4.d7d5"]
+    assert lines(promote(up, "c2c4")) == ["c2c4", "e2e4.e7e5.g1f3", "d2d4.d7d5"]
+    assert lines(demote(tree, "e2e4")) == ["d2d4.d7d5", "e2e4.e7e5.g1f3", "c2c4"]
+    with pytest.raises(VariationFirst):
+        promote(tree, "e2e4")
+    with pytest.raises(VariationFirst):
+        promote(tree, "e2e4.e7e5")
+    with pytest.raises(VariationLast):
+        demote(tree, "c2c4")
+
+
+def test_what_stood_before_a_variation_begins_its_text_when_it_leads() -> None:
+    tree = annotate(grown("e4", "d4"), "d2d4", Annotation(before="Solid is", text="the queen's pawn"))
+    assert tree.moves[1].annotation.before == "Solid is"
+    assert promote(tree, "d2d4").moves[0].annotation == Annotation(text="Solid is\nthe queen's pawn")
+    assert delete_move(tree, "e2e4").moves[0].annotation == Annotation(text="Solid is\nthe queen's pawn")
+    led = annotate(tree, "e2e4", Annotation(before="Best"))
+    assert led.moves[0].annotation == Annotation(text="Best")
+
+
+def test_an_annotation_is_kept_as_a_file_would_give_it_back() -> None:
+    sent = Annotation(
+        text=" [%clk 0:01:30.25]\r\nTake [%cal Ge2e4,Rd1d8] care \ufeff[%csl Ya1] [%eval 0.5] ",
+        nags=(146, 1, 1),
+        arrows=("Ge2e4", "Ge2e4"),
+    )
+    assert annotate(grown("e4"), "e2e4", sent).moves[0].annotation == Annotation(
+        text="Take care [%eval 0.5]",
+        nags=(1, 146),
+        clock_s=90.25,
+        arrows=("Ge2e4", "Rd1d8"),
+        circles=("Ya1",),
+    )
+    start = annotate(MoveTree(), "", Annotation(text="Begin", circles=("Ga1",)))
+    assert start.start == Annotation(text="Begin", circles=("Ga1",))
+
+
+def test_a_clock_that_is_said_counts_more_than_one_in_the_text() -> None:
+    assert canonical(Annotation(text="[%clk 0:00:01] x", clock_s=2.00049)) == Annotation(
+        text="[%clk 0:00:01] x", clock_s=2.0
+    )
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        Annotation(text="x" * (TEXT_CHARS_MAX + 1)),
+        Annotation(text="x" * TEXT_CHARS_MAX, before="x"),
+        Annotation(text="a\0b"),
+        Annotation(before="\ud800"),
+        Annotation(nags=(256,)),
+        Annotation(nags=(-1,)),
+        Annotation(clock_s=-1.0),
+        Annotation(clock_s=float("nan")),
+        Annotation(clock_s=3_600_000.0),
+        Annotation(arrows=("Ge2e2",)),
+        Annotation(arrows=("e2e4",)),
+        Annotation(circles=("Gi9",)),
+        Annotation(circles=("Ge2e4",)),
+        Annotation(arrows=tuple(f"{c}{a}{b}" for c in "RG" for a in ("a1",) for b in chess.SQUARE_NAMES[1:])
+            + tuple(f"{c}h8{b}" for c in "RGYB" for b in chess.SQUARE_NAMES[:63])),
+        Annotation(text="[%cal" * 9 + " Ge2e4]" + " Ge2e4]" * 8),
+    ],
+)  # fmt: skip
+def test_what_pgn_cannot_say_is_refused(annotation: Annotation) -> None:
+    with pytest.raises(AnnotationInvalid):
+        annotate(grown("e4", "d4"), "d2d4", annotation)
+
+
+def test_an_annotation_holds_what_the_contract_promises() -> None:
+    full = Annotation(
+        text="x" * TEXT_CHARS_MAX,
+        circles=tuple(f"{c}{one}" for c in "RGYB" for one in chess.SQUARE_NAMES)[:SHAPES_MAX],
+        clock_s=3_599_999.999,
+    )
+    assert annotate(grown("e4"), "e2e4", full).moves[0].annotation == full
+
+
+def test_the_start_has_no_glyphs() -> None:
+    with pytest.raises(AnnotationInvalid, match="start"):
+        annotate(MoveTree(), "", Annotation(nags=(1,)))
+
+
+@TRIED
+@given(annotations())
+def test_canonical_is_final(annotation: Annotation) -> None:
+    assert canonical(annotation) == annotation
+    assert Annotation.from_document(from_json(to_json(annotation.document()))) == annotation
+
+
+@TRIED
+@given(texts)
+def test_text_outside_commands_is_kept(text: str) -> None:
+    kept = canonical(Annotation(text=text)).text
+    if "[%" not in text:
+        assert kept == text.replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n").strip()
+
+
+@TRIED
+@given(chapters(), st.randoms(use_true_random=False))
+def test_whatever_is_done_the_tree_keeps_its_invariants(chapter: Chapter, rng: random.Random) -> None:
+    headers, tree = chapter
+    for _ in range(8):
+        path = tree.path_of(rng.randrange(len(tree.moves))) if tree.moves else ""
+        act = rng.choice([promote, demote, delete_move])
+        try:
+            if rng.random() < 0.5:
+                shown = with_san(tree, headers)
+                board = chess.Board(shown[tree.find(path)].fen) if path else None
+                move = rng.choice([one.uci() for one in board.legal_moves]) if board else "e2e4"
+                tree = add_move(tree, headers, path, move, position=rng.choice([None, 0, 1])).tree
+            else:
+                tree = act(tree, path)
+        except (ChessError, IndexError):
+            continue
+        tree.check()
+        assert MoveTree.from_document(from_json(to_json(tree.document()))) == tree
+
+
+@TRIED
+@given(chapters())
+def test_paths_go_on_naming_their_moves_when_variations_change_places(chapter: Chapter) -> None:
+    _, tree = chapter
+    for index in range(len(tree.moves)):
+        path = tree.path_of(index)
+        assert tree.find(path) == index
+        if tree.siblings(index)[0] != index:
+            moved = promote(tree, path)
+            assert {moved.path_of(one) for one in range(len(moved.moves))} == {
+                tree.path_of(one) for one in range(len(tree.moves))
+            }
+            assert [one.uci for one in demote(moved, path).moves] == [one.uci for one in tree.moves]
+
+
+@TRIED
+@given(st.sampled_from(STARTS), st.lists(st.integers(0, 300), max_size=12))
+def test_moves_mean_what_the_rules_say(start: dict[str, str], choices: list[int]) -> None:
+    board = chess.Board(start.get("FEN", chess.STARTING_FEN), chess960=start.get("Variant") == "Chess960")
+    board.chess960 = board.chess960 or board.has_chess960_castling_rights()
+    for choice in choices:
+        legal = sorted(board.legal_moves, key=chess.Move.uci)
+        if not legal:
+            break
+        for san in {board.san(move) for move in legal} | SANS:
+            fresh = board.copy(stack=False)
+            try:
+                wanted = board.uci(board.parse_san(san))
+            except ValueError:
+                with pytest.raises(ValueError, match=r".+"):
+                    play_san(fresh, san)
+                assert fresh == board
+            else:
+                assert play_san(fresh, san) == wanted
+                fresh.pop()
+                assert fresh == board
+        board.push(legal[choice % len(legal)])
+
+
+SANS = {
+    f"{piece}{capture}{square}"
+    for piece in ("", "N", "Q", "K", "Rd", "e", "B1")
+    for capture in ("", "x")
+    for square in ("e4", "d5", "f7", "c6", "e8")
+}
+
+
+def test_with_san_a_board_can_be_drawn() -> None:
+    tree = grown("e4 e5 Nf3", "e4 c5", "d4")
+    shown = with_san(tree, {})
+    assert [(one.san, one.ply) for one in shown] == [("e4", 1), ("e5", 2), ("Nf3", 3), ("c5", 2), ("d4", 1)]
+    assert shown[3].fen == "rnbqkbnr/pp1ppppp/8/2p5/4P3/8/PPPP1PPP/RNBQKBNR w KQkq - 0 2"
+    endgame = {"FEN": "8/8/8/3k4/8/3K4/3P4/8 b - - 12 57"}
+    (only,) = with_san(MoveTree((Move(-1, "d5e5"),)), endgame)
+    assert (only.san, only.ply) == ("Ke5", 114)
+
+
+@pytest.mark.parametrize(
+    ("headers", "error"),
+    [
+        ({"A B": "x"}, HeadersInvalid),
+        ({"": "x"}, HeadersInvalid),
+        ({"Event": "x" * 1001}, HeadersInvalid),
+        ({"Event": "a\nb"}, HeadersInvalid),
+        ({"Event": "\0"}, HeadersInvalid),
+        ({f"N{at}": "x" for at in range(65)}, HeadersInvalid),
+        ({"Variant": "Atomic"}, PositionInvalid),
+        ({"FEN": "hello"}, PositionInvalid),
+        ({"FEN": "k7/8/8/8/8/8/8/8 w - - 0 1"}, PositionInvalid),
+        ({"FEN": "k6R/8/8/8/8/8/8/K7 w - - 0 1"}, PositionInvalid),
+        ({"FEN": "k6P/8/8/8/8/8/8/K7 w - - 0 1"}, PositionInvalid),
+    ],
+)
+def test_headers_that_cannot_be_kept_are_refused(headers: dict[str, str], error: type[ChessError]) -> None:
+    with pytest.raises(error):
+        check_headers(headers)
+
+
+def test_a_game_is_called_after_its_players() -> None:
+    check_headers({"White": "Żółć", "FEN": "4k3/8/8/8/8/8/4P3/4K3 w - - 0 1", "Variant": "From Position"})
+    assert title_of({"White": "A", "Black": "?"}) == "A – ?"
+    assert title_of({"White": "?", "Black": "?", "Event": "Cup"}) == "Cup"
+    assert title_of({"White": "A", "ChapterName": "Mine"}) == "Mine"
+    assert title_of({"Event": "?"}) is None
+    assert len(title_of({"Event": "x" * 500}) or "") == 200

@@ -1,0 +1,54 @@
+"""The backend without the package chess."""
+
+import re
+import subprocess
+import sys
+
+from backend.workspace import _chess_extra
+from backend.workspace._chess_extra import ChessError, ChessNotInstalled, require_chess
+
+from tests.unit.test_house import ROOT, modules
+
+IMPORT = re.compile(r"^\s*(import|from) chess\b", re.MULTILINE)
+WITHOUT = """
+import sys
+sys.modules["chess"] = None  # an import of it fails
+import backend.api
+from backend.workspace._chess_extra import ChessNotInstalled, require_chess
+try:
+    require_chess()
+except ChessNotInstalled as error:
+    print(error.error_code, error)
+"""
+
+
+def test_without_chess_the_backend_starts_and_says_what_to_install() -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert told.stdout.startswith("CHESS_NOT_INSTALLED ")
+    assert "relaybox-backend[chess]" in told.stdout
+
+
+def test_with_chess_nothing_is_said() -> None:
+    require_chess()
+
+
+def test_every_reason_has_a_code_of_its_own() -> None:
+    errors = [
+        one
+        for one in vars(_chess_extra).values()
+        if isinstance(one, type) and one.__module__ == _chess_extra.__name__
+    ]
+    codes = [one.error_code for one in errors]
+    assert len(set(codes)) == len(codes) == 13
+    assert not issubclass(ChessNotInstalled, ChessError)
+
+
+def test_chess_is_imported_in_one_place() -> None:
+    elsewhere = [
+        str(path.relative_to(ROOT))
+        for path in modules("src")
+        if IMPORT.search(path.read_text(encoding="utf-8")) and path.parent.name != "chess"
+    ]
+    assert elsewhere == []
