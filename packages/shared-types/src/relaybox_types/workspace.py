@@ -212,7 +212,9 @@ class WorkspaceReply(_Row):
     body: str
     mentions: list[str] = []
     author_id: str
-    #: Earlier bodies, oldest first: ``{"body", "written_at"}``.
+    #: Who wrote the present body, where it is not the first one: the author or an admin.
+    edited_by: str | None = None
+    #: The last 50 earlier bodies, oldest first: ``{"body", "written_by", "written_at"}``.
     history: list[Document] = []
     #: Emoji to the people who reacted with it, in the order in which they did.
     reactions: dict[str, list[str]] = {}

@@ -6,6 +6,7 @@
     ├── NodeNotFound              404: it does not exist, or who asks may not read it
     ├── ThingNotFound             404: a chapter, thread, reply, … of a node that may be read
     ├── RoleMissing               403
+    ├── NotTheAuthor              403: the words of somebody else
     ├── IfMatchMissing            428
     ├── VersionStale              412, with the current version
     ├── TitleTaken                409, with the id of the study that has it
@@ -20,6 +21,11 @@
     ├── LinkNotFound              404: unknown, expired, revoked, or where it leads is not to be read
     ├── LinkPasswordWrong         403
     ├── LinkTriesExceeded         429, with when to try again
+    ├── DiscussionRefused         422: what a discussion cannot take
+    │   ├── ReplyTooDeep
+    │   ├── DiscussionFull
+    │   ├── EmojiInvalid
+    │   └── ReactionsFull
     └── TreeRefused               422: what a tree cannot be
         ├── ParentInvalid
         ├── TreeCycle
@@ -39,6 +45,9 @@ __all__ = (
     "WORKSPACE_ANSWERS",
     "AlreadyShared",
     "ChapterFull",
+    "DiscussionFull",
+    "DiscussionRefused",
+    "EmojiInvalid",
     "GrantRefused",
     "IfMatchMissing",
     "LinkNotFound",
@@ -48,7 +57,10 @@ __all__ = (
     "NodeNotTrashed",
     "NodeTrashed",
     "NodeTrashedWithAncestor",
+    "NotTheAuthor",
     "ParentInvalid",
+    "ReactionsFull",
+    "ReplyTooDeep",
     "RoleMissing",
     "ShareLimitReached",
     "ShareTokenInvalid",
@@ -94,6 +106,15 @@ class RoleMissing(WorkspaceError):
 
     def __init__(self, needed: Role) -> None:
         super().__init__(f"this needs the role {needed}; ask an admin of the node for it")
+
+
+class NotTheAuthor(WorkspaceError):
+    """Raised when somebody would change words that only their author changes."""
+
+    error_code = "NOT_THE_AUTHOR"
+
+    def __init__(self) -> None:
+        super().__init__("kind, title and body are the author's; answer it, or delete it as an editor")
 
 
 class IfMatchMissing(WorkspaceError):
@@ -227,6 +248,48 @@ class LinkTriesExceeded(WorkspaceError):
         self.retry_after_s = retry_after_s
 
 
+class DiscussionRefused(WorkspaceError):
+    """Base of what a discussion cannot take."""
+
+    error_code = "DISCUSSION_REFUSED"
+
+
+class ReplyTooDeep(DiscussionRefused):
+    """Raised when a reply would stand too many replies below its thread."""
+
+    error_code = "REPLY_TOO_DEEP"
+
+    def __init__(self, depth_max: int) -> None:
+        super().__init__(f"replies nest {depth_max} deep; answer the reply above")
+
+
+class DiscussionFull(DiscussionRefused):
+    """Raised when a thread would get more replies than it may have."""
+
+    error_code = "DISCUSSION_FULL"
+
+    def __init__(self, replies_max: int) -> None:
+        super().__init__(f"a thread has at most {replies_max} replies; begin another one")
+
+
+class EmojiInvalid(DiscussionRefused):
+    """Raised when a reaction is no emoji."""
+
+    error_code = "EMOJI_INVALID"
+
+    def __init__(self) -> None:
+        super().__init__("a reaction is one emoji, percent-encoded as UTF-8 in the path")
+
+
+class ReactionsFull(DiscussionRefused):
+    """Raised when a reply would get more reactions than it may have."""
+
+    error_code = "REACTIONS_FULL"
+
+    def __init__(self, emoji_max: int, reactions_max: int) -> None:
+        super().__init__(f"a reply has at most {emoji_max} different emoji and {reactions_max} reactions")
+
+
 class TreeRefused(WorkspaceError):
     """Base of what a tree of nodes cannot be."""
 
@@ -264,6 +327,7 @@ WORKSPACE_ANSWERS: ErrorAnswers = {
     NodeNotFound: ErrorAnswer(status=404),
     ThingNotFound: ErrorAnswer(status=404),
     RoleMissing: ErrorAnswer(status=403),
+    NotTheAuthor: ErrorAnswer(status=403),
     IfMatchMissing: ErrorAnswer(status=428),
     VersionStale: ErrorAnswer(status=412, fields=lambda error: {"current_version": error.current}),
     TitleTaken: ErrorAnswer(status=409, fields=lambda error: {"blocking_id": str(error.blocking_id)}),
@@ -284,6 +348,7 @@ WORKSPACE_ANSWERS: ErrorAnswers = {
         headers={"Retry-After": "1"},
         headers_of=lambda error: {"Retry-After": str(error.retry_after_s)},
     ),
+    DiscussionRefused: ErrorAnswer(status=422),
     TreeRefused: ErrorAnswer(status=422),
     ChapterFull: ErrorAnswer(status=422),
     ChessError: ErrorAnswer(status=422),

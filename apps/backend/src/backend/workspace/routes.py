@@ -8,9 +8,11 @@ from backend.workspace._edge import Edge
 from backend.workspace._tickets import Tickets
 from backend.workspace.archive_routes import add_archive_routes
 from backend.workspace.bin_routes import add_bin_routes
+from backend.workspace.discussion_routes import add_discussion_routes
 from backend.workspace.import_routes import add_import_routes
 from backend.workspace.link_routes import add_link_routes
 from backend.workspace.node_routes import add_node_routes
+from backend.workspace.reply_routes import add_reply_routes
 from backend.workspace.sharing_routes import add_sharing_routes
 from backend.workspace.study_routes import add_study_routes
 from backend.workspace.task_routes import add_task_routes
@@ -29,4 +31,6 @@ def workspace_router(backbone: Backbone, jwt: JwtSettings) -> APIRouter:
     add_import_routes(router, edge)
     add_archive_routes(router, edge)
     add_task_routes(router, edge)
+    add_discussion_routes(router, edge)
+    add_reply_routes(router, edge)
     return router

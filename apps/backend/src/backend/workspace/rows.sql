@@ -90,19 +90,19 @@ WHERE held.id = gone.id
 -- name: write_replies
 -- Rows of workspace_replies as their node's events make them: new ones, and what changed in others.
 INSERT INTO workspace_replies (
-    id, node_id, thread_id, parent_id, depth, body, mentions, author_id, history, reactions, version,
-    created_at, changed_at, deleted_at
+    id, node_id, thread_id, parent_id, depth, body, mentions, author_id, edited_by, history, reactions,
+    version, created_at, changed_at, deleted_at
 )
 SELECT
-    id, node_id, thread_id, parent_id, depth, body, mentions, author_id, history, reactions, version,
-    created_at, changed_at, deleted_at
+    id, node_id, thread_id, parent_id, depth, body, mentions, author_id, edited_by, history, reactions,
+    version, created_at, changed_at, deleted_at
 FROM jsonb_populate_recordset(NULL::workspace_replies, $1::text::jsonb)
 ON CONFLICT (id) DO UPDATE SET
     node_id = excluded.node_id, thread_id = excluded.thread_id, parent_id = excluded.parent_id,
     depth = excluded.depth, body = excluded.body, mentions = excluded.mentions,
-    author_id = excluded.author_id, history = excluded.history, reactions = excluded.reactions,
-    version = excluded.version, created_at = excluded.created_at, changed_at = excluded.changed_at,
-    deleted_at = excluded.deleted_at
+    author_id = excluded.author_id, edited_by = excluded.edited_by, history = excluded.history,
+    reactions = excluded.reactions, version = excluded.version, created_at = excluded.created_at,
+    changed_at = excluded.changed_at, deleted_at = excluded.deleted_at
 
 -- name: delete_replies
 -- Rows of workspace_replies that their node's events took away.

@@ -1,11 +1,15 @@
 """Threads, replies, reactions."""
 
-from typing import Any
+from datetime import UTC
+from typing import Any, Final
 from uuid import UUID
 
 from relaybox_types.workspace import ThreadKind, WorkspaceEvent, WorkspaceReply, WorkspaceThread
 
 from backend.workspace.history._state import Happened, NodeState, applies
+
+#: Earlier bodies that a reply keeps; those before them are in its events alone.
+_HISTORY_MAX: Final = 50
 
 
 @applies(WorkspaceEvent.DISCUSSION_THREAD_CREATED)
@@ -87,23 +91,31 @@ def _reply_added(state: NodeState, event: Happened) -> None:
 @applies(WorkspaceEvent.DISCUSSION_REPLY_EDITED)
 def _reply_edited(state: NodeState, event: Happened) -> None:
     reply = state.replies[event.id("reply_id")]
-    before = {"body": reply.body, "written_at": reply.changed_at.isoformat()}
+    before = {
+        "body": reply.body,
+        "written_by": reply.edited_by or reply.author_id,
+        # Of a row that was read the offset is the session's.
+        "written_at": reply.changed_at.astimezone(UTC).isoformat(),
+    }
     _change_reply(
         state,
         event,
         body=event.payload["body"],
         mentions=event.payload.get("mentions", []),
-        history=[*reply.history, before],
+        edited_by=event.actor,
+        history=[*reply.history, before][-_HISTORY_MAX:],
     )
 
 
 @applies(WorkspaceEvent.DISCUSSION_REPLY_DELETED)
 def _reply_deleted(state: NodeState, event: Happened) -> None:
-    """Its words go, its earlier ones too; the place stays while somebody has answered it."""
+    """Its words go, its earlier ones too; the place stays until the last answer to it goes."""
     if event.payload["answered"]:
-        _change_reply(state, event, body="", mentions=[], history=[], reactions={}, deleted_at=event.at)
-    else:
-        del state.replies[event.id("reply_id")]
+        gone: dict[str, Any] = {"body": "", "mentions": [], "edited_by": None, "history": [], "reactions": {}}
+        _change_reply(state, event, **gone, deleted_at=event.at)
+        return
+    for reply_id in (event.payload["reply_id"], *event.payload["emptied"]):
+        del state.replies[UUID(reply_id)]
 
 
 @applies(WorkspaceEvent.DISCUSSION_REACTION_ADDED)

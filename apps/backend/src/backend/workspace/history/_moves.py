@@ -11,7 +11,17 @@ from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from typing import Any, Final
 
-__all__ = ("START", "Document", "Step", "annotated", "moves_of", "stepped", "with_move", "without_move")
+__all__ = (
+    "START",
+    "Document",
+    "Step",
+    "annotated",
+    "has_move",
+    "moves_of",
+    "stepped",
+    "with_move",
+    "without_move",
+)
 
 Document = dict[str, Any]
 Moves = Sequence[Document]
@@ -30,6 +40,14 @@ class Step(IntEnum):
 def moves_of(document: Mapping[str, Any]) -> Moves:
     """The moves of a chapter's document."""
     return document.get("moves", ())
+
+
+def has_move(document: Mapping[str, Any], path: str) -> bool:
+    """Whether a move has this path."""
+    try:
+        return _find(moves_of(document), path) != START
+    except KeyError:
+        return False
 
 
 def with_move(document: Document, path: str, annotation: Document) -> Document:

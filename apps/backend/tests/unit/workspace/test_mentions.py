@@ -1,0 +1,63 @@
+"""Who is named in a text."""
+
+import pytest
+from backend.workspace.mentions import MENTIONS_MAX, mentions_in
+
+
+@pytest.mark.parametrize(
+    ("markdown", "names"),
+    [
+        ("@anna, see @bob and @anna.", ["anna", "bob"]),
+        ("(@anna) *@bob* “@carl”", ["anna", "bob", "carl"]),
+        ("@auth0|62f8 and @anna.k-1_x", ["auth0|62f8", "anna.k-1_x"]),
+        ("@李雷 @Ünal", ["李雷", "Ünal"]),
+        ("mail anna@club.org, see https://site/@bob, or \\@carl, or a lone @", []),
+        ("@anna\n- @bob\n    - @carl", ["anna", "bob", "carl"]),
+    ],
+)
+def test_a_name_is_a_word_behind_an_at(markdown: str, names: list[str]) -> None:
+    assert mentions_in(markdown) == names
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "`@no`",
+        "`` @no ` @no ``",
+        "`a\n@no`",
+        "```\n@no\n```",
+        "~~~ text\n@no\n```\n@no\n~~~~",
+        "```python\n@no",
+        "    @no\n    @no",
+        "\t@no",
+        "> said\n\n    @no",
+    ],
+)
+def test_nobody_is_named_in_code(code: str) -> None:
+    assert mentions_in(f"@first\n\n{code}") == ["first"]
+
+
+@pytest.mark.parametrize(
+    "prose",
+    [
+        "it's ` one backtick, @yes",
+        "a `code` @yes `code`",
+        "one ` here\n\nand @yes ` there",
+        "```\ncode\n```\n@yes",
+        "a paragraph\n    that goes on: @yes",
+        "```not a fence``` @yes",
+        "\\`@yes\\`",
+    ],
+)
+def test_what_only_looks_like_code_is_read(prose: str) -> None:
+    assert mentions_in(prose) == ["yes"]
+
+
+def test_so_many_names_are_kept_and_none_that_no_token_has() -> None:
+    assert len(mentions_in(" ".join(f"@user{number}" for number in range(60)))) == MENTIONS_MAX
+    assert mentions_in(f"@{'x' * 255} @{'y' * 256}") == ["x" * 255]
+
+
+def test_runs_of_backticks_that_nothing_ends_are_no_code() -> None:
+    runs = " ".join("`" * length for length in range(1, 140))
+    assert mentions_in(f"{runs} @yes") == ["yes"]
