@@ -107,7 +107,7 @@ class LineView(BaseModel):
 
 
 class ChapterChanges(BaseModel):
-    """What changed in a chapter; of each kind at most 500 are listed, and all are counted."""
+    """What changed in a chapter; of each kind the first are listed (at most 500), and all are counted."""
 
     chapter_id: UUID
     #: Names of the headers that came, went or changed.

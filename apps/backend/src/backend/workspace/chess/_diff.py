@@ -12,6 +12,8 @@ __all__ = ("PATHS_MAX", "ChapterDiff", "ChapterRef", "ChapterRenamed", "LineRef"
 
 PATHS_MAX: Final = 500
 """Entries of one list of a chapter's difference; a count beside it tells how many there are."""
+PATHS_CHARS_MAX: Final = 2_000_000
+"""Characters of all paths in one difference: deep in a line of 10,000 moves a single one has 50,000."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +44,10 @@ class LineRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChapterDiff:
-    """What changed in a chapter that both have; of each kind `PATHS_MAX` are listed, all are counted."""
+    """What changed in a chapter that both have; of each kind the first are listed, and all are counted.
+
+    At most `PATHS_MAX`, and fewer where the paths of the whole difference have `PATHS_CHARS_MAX` characters.
+    """
 
     chapter_id: UUID
     #: Names of the headers that came, went or changed, ascending.
@@ -78,6 +83,7 @@ def diff(before: Sequence[ChapterContent], after: Sequence[ChapterContent]) -> S
     old = {one.chapter_id: one for one in before}
     new = {one.chapter_id: one for one in after}
     common = [(old[one.chapter_id], one) for one in after if one.chapter_id in old]
+    listing = _Listing()
     return StudyDiff(
         added=tuple(_ref(one) for one in after if one.chapter_id not in old),
         removed=tuple(_ref(one) for one in before if one.chapter_id not in new),
@@ -89,7 +95,9 @@ def diff(before: Sequence[ChapterContent], after: Sequence[ChapterContent]) -> S
         reordered=[one.chapter_id for one in before if one.chapter_id in new]
         != [now.chapter_id for _, now in common],
         changed=tuple(
-            _chapter(was, now) for was, now in common if (was.headers, was.tree) != (now.headers, now.tree)
+            _chapter(was, now, listing)
+            for was, now in common
+            if (was.headers, was.tree) != (now.headers, now.tree)
         ),
     )
 
@@ -98,19 +106,19 @@ def _ref(chapter: ChapterContent) -> ChapterRef:
     return ChapterRef(chapter_id=chapter.chapter_id, title=chapter.title)
 
 
-def _chapter(was: ChapterContent, now: ChapterContent) -> ChapterDiff:
+def _chapter(was: ChapterContent, now: ChapterContent, listing: "_Listing") -> ChapterDiff:
     names = was.headers.keys() | now.headers.keys()
     found = _Comparison(was.tree, now.tree)
     return ChapterDiff(
         chapter_id=now.chapter_id,
         headers=tuple(sorted(name for name in names if was.headers.get(name) != now.headers.get(name))),
-        moves_added=_lines(now.tree, found.added),
+        moves_added=listing.lines(now.tree, found.added),
         moves_added_count=len(found.added),
-        moves_removed=_lines(was.tree, found.removed),
+        moves_removed=listing.lines(was.tree, found.removed),
         moves_removed_count=len(found.removed),
-        annotated=_paths(now.tree, found.annotated),
+        annotated=listing.paths(now.tree, found.annotated),
         annotated_count=len(found.annotated),
-        reordered=_paths(now.tree, found.reordered),
+        reordered=listing.paths(now.tree, found.reordered),
         reordered_count=len(found.reordered),
     )
 
@@ -149,9 +157,22 @@ class _Comparison:
         return common
 
 
-def _lines(tree: MoveTree, indexes: Sequence[int]) -> tuple[LineRef, ...]:
-    return tuple(LineRef(path=tree.path_of(one), moves=tree.end_of(one) - one) for one in indexes[:PATHS_MAX])
+class _Listing:
+    """Lists moves by their paths until these have been given all the room there is."""
 
+    def __init__(self) -> None:
+        self._chars_left = PATHS_CHARS_MAX
 
-def _paths(tree: MoveTree, indexes: Sequence[int]) -> tuple[str, ...]:
-    return tuple(tree.path_of(one) for one in indexes[:PATHS_MAX])
+    def lines(self, tree: MoveTree, indexes: Sequence[int]) -> tuple[LineRef, ...]:
+        listed = zip(indexes, self.paths(tree, indexes), strict=False)
+        return tuple(LineRef(path=path, moves=tree.end_of(one) - one) for one, path in listed)
+
+    def paths(self, tree: MoveTree, indexes: Sequence[int]) -> tuple[str, ...]:
+        paths: list[str] = []
+        for index in indexes[:PATHS_MAX]:
+            path = tree.path_of(index)
+            if len(path) > self._chars_left:
+                break
+            self._chars_left -= len(path)
+            paths.append(path)
+        return tuple(paths)
