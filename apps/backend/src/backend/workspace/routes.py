@@ -13,6 +13,7 @@ from backend.workspace.import_routes import add_import_routes
 from backend.workspace.link_routes import add_link_routes
 from backend.workspace.node_routes import add_node_routes
 from backend.workspace.reply_routes import add_reply_routes
+from backend.workspace.search_routes import add_search_routes
 from backend.workspace.sharing_routes import add_sharing_routes
 from backend.workspace.study_routes import add_study_routes
 from backend.workspace.task_routes import add_task_routes
@@ -33,4 +34,5 @@ def workspace_router(backbone: Backbone, jwt: JwtSettings) -> APIRouter:
     add_task_routes(router, edge)
     add_discussion_routes(router, edge)
     add_reply_routes(router, edge)
+    add_search_routes(router, edge)
     return router

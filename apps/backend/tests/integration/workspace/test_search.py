@@ -1,0 +1,129 @@
+"""Search: words in what one may read, and no look at anybody else's rows."""
+
+import re
+from typing import Any
+
+import pytest
+from backend.workspace import search_routes
+from relaybox.db import Database
+
+from tests.fixtures.studies import Library
+from tests.fixtures.studio import Person, Studio
+
+GAME = '[White "Judit Polgár"]\n[Black "Garry Kasparov"]\n[Event "Moscow"]\n\n1. e4 *'
+#: As many trees of other people's as make a whole table worth avoiding.
+OTHERS = """
+INSERT INTO workspace_nodes (id, kind, parent_id, owner_id, title, created_by, created_at, changed_at)
+SELECT gen_random_uuid(), 'study', NULL, 'other ' || n, 'Endgames ' || n, 'other', now(), now()
+FROM generate_series(1, 20000) AS n
+"""
+CHAPTERS = """
+INSERT INTO workspace_chapters (node_id, position, title, created_at, changed_at)
+SELECT id, 0, 'Endgames', now(), now() FROM workspace_nodes WHERE owner_id LIKE 'other %'
+"""
+
+
+async def found(who: Person, words: str, **options: Any) -> list[tuple[str, str | None, str]]:
+    """Title of the node, title of the chapter, and where the words stand, of every hit in order."""
+    seen: list[tuple[str, str | None, str]] = []
+    params = {"q": words, **options}
+    while True:
+        page = await who.done("GET", "/search", params=params)
+        seen += [(one["title"], one["chapter_title"], one["found_in"]) for one in page["items"]]
+        if page["next_cursor"] is None:
+            return seen
+        params["cursor"] = page["next_cursor"]
+
+
+async def test_words_are_found_in_titles_descriptions_chapters_and_players(
+    studio: Studio, library: Library
+) -> None:
+    root = await studio.teacher.node("workspace", "Moscow club")
+    study = await studio.teacher.node("study", "Games", root, description="of the Moscow open")
+    await library.chapter(GAME, study=study)
+    await library.chapter('[Event "Moscow"]\n[ChapterName "Moscow"]\n\n1. d4 *', study=study, position=1)
+    everything = await found(studio.teacher, "mOSCOW", limit=1)
+    assert [where for _, _, where in everything[:2]] == ["title", "description"]
+    assert {where for _, _, where in everything[2:]} <= {"chapter", "players"}
+    assert len(everything) == 4
+    for player in ("polgár", "  kasparov "):
+        [(title, _, where)] = await found(studio.teacher, player)
+        assert (title, where in ("chapter", "players")) == ("Games", True)
+
+
+@pytest.mark.parametrize(("words", "title"), [("100%", "100% sure"), ("a_b", "a_b"), (r"c\d", r"c\d")])
+async def test_words_are_looked_for_as_they_stand(studio: Studio, words: str, title: str) -> None:
+    for one in ("100 times", "axb", "cd", title):
+        await studio.teacher.node("folder", one)
+    assert await found(studio.teacher, words) == [(title, None, "title")]
+
+
+async def test_what_one_may_not_read_is_not_found(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace", "Endgames of all")
+    hidden = await studio.teacher.node("folder", "Endgames, private", root, visibility="private")
+    await studio.teacher.node("study", "Endgames, shared again", hidden, visibility="shared")
+    inner = await studio.teacher.node("folder", "Endgames, inner", root)
+    trashed = await studio.teacher.node("folder", "Endgames, trashed", inner)
+    await studio.teacher.node("study", "Endgames, trashed too", trashed)
+    await studio.teacher.done("DELETE", f"/nodes/{trashed['id']}", match=1)
+    await studio.stranger.node("workspace", "Endgames, public", visibility="public")
+    everything = {title for title, _, _ in await found(studio.teacher, "endgames")}
+    assert everything == {
+        "Endgames of all",
+        "Endgames, private",
+        "Endgames, shared again",
+        "Endgames, inner",
+    }
+    for node in (root, inner):
+        await studio.teacher.share(node, "pupil", "viewer")
+    shown = [title for title, _, _ in await found(studio.pupil, "endgames")]
+    assert sorted(shown) == sorted(everything - {"Endgames, private"})
+    assert await found(studio.person("nobody here"), "endgames") == []
+    assert await studio.anybody.refused(401, "GET", "/search?q=endgames") == "TOKEN_MISSING"
+
+
+async def test_a_grant_in_a_trashed_or_private_place_finds_nothing(studio: Studio) -> None:
+    roots = [await studio.teacher.node("workspace", f"Root {number}") for number in range(2)]
+    for root in roots:
+        inner = await studio.teacher.node("folder", "Endgames", root)
+        await studio.teacher.share(inner, "pupil", "viewer")
+    assert len(await found(studio.pupil, "endgames")) == 2
+    await studio.teacher.done("DELETE", f"/nodes/{roots[0]['id']}", match=1)
+    await studio.teacher.done("PATCH", f"/nodes/{roots[1]['id']}", {"visibility": "private"}, match=1)
+    assert await found(studio.pupil, "endgames") == []
+
+
+async def test_who_has_a_link_finds_what_it_leads_to(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace", "Endgames of all")
+    inner = await studio.teacher.node("folder", "Endgames, inner", root)
+    link = await studio.teacher.link(inner, "viewer")
+    guest = await studio.anybody.opened(link)
+    assert await found(guest, "endgames") == [("Endgames, inner", None, "title")]
+    await studio.teacher.done("DELETE", f"/share/links/{link['id']}")
+    assert await found(guest, "endgames") == []
+
+
+async def test_search_reads_no_rows_of_other_people(studio: Studio, database: Database) -> None:
+    root = await studio.teacher.node("workspace", "Endgames of all")
+    await studio.teacher.node("study", "Endgames, inner", root)
+    theirs = await studio.stranger.node("workspace", "Endgames of others")
+    await studio.stranger.share(theirs, "teacher", "viewer")
+    async with database.connection() as connection:
+        await connection.fetch(OTHERS)
+        await connection.fetch(CHAPTERS)
+        await connection.fetch("ANALYZE workspace_nodes, workspace_chapters, workspace_grants")
+        plan = await connection.fetch(
+            "EXPLAIN (ANALYZE, TIMING off) " + search_routes._SQL["search"],
+            *("teacher", None, "%endgames%", None, None, None, 21),
+        )
+    lines = [row["QUERY PLAN"] for row in plan]
+    whole_tables = [line for line in lines if re.search(r"Seq Scan on workspace_(nodes|chapters)", line)]
+    assert whole_tables == []
+    assert len(await found(studio.teacher, "endgames")) == 3
+
+
+@pytest.mark.parametrize(
+    "query", ["", "q=", "q=%20", "q=%00", "q=" + "x" * 201, "q=x&limit=0", "q=x&cursor=x"]
+)
+async def test_nonsense_is_refused(studio: Studio, query: str) -> None:
+    assert await studio.teacher.refused(422, "GET", f"/search?{query}") == "VALIDATION_ERROR"
