@@ -5,18 +5,22 @@ import uuid
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import asyncpg
 import httpx
 import pytest
 from backend.migrations import ALL
 from pydantic import BaseModel, SecretStr
-from relaybox.commands import Aggregate, CommandRefused, Domain, Events
+from relaybox.commands import Aggregate, Caller, CommandRefused, Domain, Events
 from relaybox.consumers import UnitOfWork, subscribe
 from relaybox.db import Database, Migrations, migrate_up, pending_migrations
 from relaybox.local import LocalPostgres
 from relaybox.settings import PostgresSettings
+from relaybox.tasks import RunnerMoment, TaskRunner
 from relaybox_types.envelope import EventEnvelope
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from tests.fixtures.publishing import an_event, counts
 from tests.unit.test_docs import PAGES, fences, name_of
@@ -87,6 +91,85 @@ async def test_the_outbox_is_adopted_as_the_page_says(database: Database) -> Non
     async with database.connection() as connection:
         [row] = await connection.fetch("SELECT payload -> 'payload' ->> 'number' AS number FROM event_outbox")
     assert row["number"] == "2026-1"
+
+
+SHELVES = DOCS / "how-to/decide-over-several-rows.md"
+
+
+@pytest.fixture
+async def shelves(database: Database, superuser: asyncpg.Connection) -> list[uuid.UUID]:
+    """Two, of the page's own table; the first has a book."""
+    [tables] = fences(SHELVES, "text")
+    await superuser.execute(tables)
+    ids = [uuid.uuid4() for _ in range(2)]
+    rows = [(one, books, 0) for one, books in zip(ids, (1, 0), strict=True)]
+    await superuser.executemany("INSERT INTO shelves VALUES ($1, $2, $3)", rows)
+    return ids
+
+
+@pytest.fixture
+def shelf_blocks() -> dict[str, Any]:
+    names: dict[str, Any] = {}
+    for page in (SHELVES, DOCS / "how-to/erase.md"):
+        for text in list(fences(page, "python"))[: 3 if page == SHELVES else 1]:
+            exec(compile(text, "page", "exec", dont_inherit=True), names)
+    return names
+
+
+async def test_a_book_moves_as_the_page_says(
+    database: Database, shelves: list[uuid.UUID], shelf_blocks: dict[str, Any]
+) -> None:
+    ann, (here, there) = Caller(actor="ann", source_service="library"), shelves
+
+    async def move(db: AsyncSession) -> Any:
+        return await shelf_blocks["move_book"](db, here, there, ann, "k")
+
+    command_id = await database.run_in_transaction(move)
+    with pytest.raises(IntegrityError, match="shelves_books_check"):
+        await database.run_in_transaction(move)
+    async with database.connection() as connection:
+        facts = await connection.fetch("SELECT aggregate_id, event_type FROM domain_events ORDER BY id")
+        [row] = await connection.fetch("SELECT id, status::text, idempotency_key FROM command_inbox")
+    assert [tuple(fact.values()) for fact in facts] == [
+        (str(here), "shelf.book_taken"),
+        (str(there), "shelf.book_placed"),
+    ]
+    assert tuple(row.values()) == (command_id, "COMPLETED", "k")
+
+
+async def test_an_import_is_taken_and_ended_as_the_page_says(
+    database: Database, shelves: list[uuid.UUID], shelf_blocks: dict[str, Any]
+) -> None:
+    runner = TaskRunner(
+        database,
+        {"shelf.import": shelf_blocks["importing"](database, lambda task: [an_event(version=1)])},
+        on_exhausted=AsyncMock(),
+        on_moment=lambda moment: runner.stop() if moment is RunnerMoment.ENDED else None,
+    )
+    assert await database.run_in_transaction(
+        lambda db: shelf_blocks["take_import"](db, shelves[0], "books.csv")
+    )
+    await runner.run()
+    async with database.connection() as connection:
+        [row] = await connection.fetch(
+            "SELECT (SELECT status::text FROM command_inbox) AS command, status::text FROM async_tasks"
+        )
+    assert tuple(row.values()) == ("COMPLETED", "COMPLETED")
+    assert await counts(database) == (1, 1)
+
+
+async def test_a_shelf_is_purged_as_the_page_says(
+    database: Database, shelves: list[uuid.UUID], shelf_blocks: dict[str, Any]
+) -> None:
+    ann, (here, there) = Caller(actor="ann", source_service="library"), shelves
+
+    async def purge(db: AsyncSession) -> Any:
+        await shelf_blocks["move_book"](db, here, there, ann, "k")
+        unit = SimpleNamespace(db=db, principal=SimpleNamespace(subject="ann"))
+        return await shelf_blocks["purge"](unit, [here])
+
+    done = await database.run_in_transaction(purge, isolation="READ COMMITTED")
+    assert (done.events, done.outbox_rows, done.commands) == (1, 1, 1)
 
 
 async def test_an_event_is_published_once_as_the_page_says(database: Database) -> None:

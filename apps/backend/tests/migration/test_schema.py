@@ -55,7 +55,7 @@ async def test_up_down_and_up_again_ends_where_it_began(
     assert await migrate_up(settings, *ALL) == REVISIONS
     first = dumped_schema(postgres_server, settings)
     assert await migrate_down(settings, BACKEND) == ["0001_genesis", "0002_workspace"]
-    assert await migrate_down(settings, BACKBONE) == ["0001_backbone", "0002_idempotency"]
+    assert await migrate_down(settings, BACKBONE) == ["0001_backbone", "0002_idempotency", "0003_erasure"]
     assert await migrate_up(settings, *ALL) == REVISIONS
     assert dumped_schema(postgres_server, settings) == first
 

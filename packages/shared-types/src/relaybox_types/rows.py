@@ -32,7 +32,7 @@ class _Row(BaseModel):
 
 
 class DomainEvent(_Row):
-    """A fact. Append-only: the database refuses every change (G07)."""
+    """A fact. Append-only: the database refuses every change but the erasure of its content (G07)."""
 
     #: Insertion order. Not commit order, so never a cursor (G22).
     id: int

@@ -29,6 +29,11 @@ class RecordedEvent:
     metadata: dict[str, Any]
     created_at: datetime
 
+    @property
+    def erased(self) -> bool:
+        """Whether its content was erased (:func:`relaybox.events.erase`): that it happened is all it says."""
+        return self.payload == {"erased": True}
+
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
         """Read one row of the queries of this package."""

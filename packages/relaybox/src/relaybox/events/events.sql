@@ -76,3 +76,7 @@ SELECT event_id, correlation_id, causation_id, event_type, event_version, aggreg
     coalesce(payload, '{}') = $2::text::jsonb -> 'payload' AS same_payload
 FROM domain_events
 WHERE event_id = $1
+
+-- name: erase
+-- Erase what was said about aggregates; the function knows every place.
+SELECT events, outbox_rows, commands, tasks, answers, snapshots FROM relaybox_erase($1, $2, $3, $4)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Iterable
+from dataclasses import replace
 from email.utils import formatdate
 from typing import Final
 
@@ -30,6 +31,8 @@ from relaybox.idempotency import (
 __all__ = ("HeldAnswer", "Stopped")
 
 _log: Final = structlog.get_logger(__name__)
+#: A claim with more would be a wide row, which is dear to remove.
+_TARGETS_MAX: Final = 100
 
 
 class Stopped(Exception):
@@ -82,6 +85,19 @@ class HeldAnswer:
             await self._send(message)
         else:
             await self._take(self._start, message)
+
+    def note_targets(self, targets: Iterable[str]) -> None:
+        """The answer is about *targets* too.
+
+        Raises:
+            ValueError: it is about more than 100.
+        """
+        if self.claim is None:
+            return
+        known = tuple(dict.fromkeys((*self.claim.targets, *targets)))
+        if len(known) > _TARGETS_MAX:
+            raise ValueError(f"an answer is about {_TARGETS_MAX} things at the most, not {len(known)}")
+        self.claim = replace(self.claim, targets=known)
 
     async def replay(self, replay: Replay) -> None:
         """Give an earlier answer again (G66), after everything held is given back."""

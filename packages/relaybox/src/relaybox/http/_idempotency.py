@@ -49,7 +49,8 @@ class IdempotencyMiddleware:
     again.
 
     *methods* and *prefixes* say where cache mode applies, beside endpoints that are marked; no prefix means
-    every path. Where no key counts the answer has ``Idempotency-Status: ignored``. Figures go to *registry*.
+    every path. A unit of work and a command ask for keys themselves, and ignore none. Where no key counts the
+    answer has ``Idempotency-Status: ignored``. Figures go to *registry*.
 
     Raises:
         TypeError: *idempotency_service_factory* without *principal*, or the reverse: whose answer it is

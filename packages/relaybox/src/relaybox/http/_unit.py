@@ -1,8 +1,9 @@
 """The unit of work: what an endpoint writes, the events of it, and its answer commit together (G63)."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Generic, TypeVar
+from uuid import UUID
 
 from fastapi import Depends, Request
 from sqlalchemy import event
@@ -50,6 +51,18 @@ class UnitOfWork(Generic[P]):
     principal: P
     #: The client's idempotency key, as :class:`relaybox.commands.TakenCommand` takes it; null without one.
     key: str | None = None
+    _note_targets: Callable[[Iterable[str]], None] = field(repr=False)
+
+    def about(self, *targets: UUID | str) -> None:
+        """Say what the answer is about, 100 ids at the most: it is erased with any of them.
+
+        A replay then is 410 ``RESPONSE_NOT_KEPT``; see :func:`relaybox.events.erase`. Adds to what was said
+        before; without a key nothing is kept, and nothing needs to be erased.
+
+        Raises:
+            ValueError: the answer is about more.
+        """
+        self._note_targets(str(target) for target in targets)
 
 
 def unit_of_work(
@@ -84,6 +97,8 @@ def unit_of_work(
             await exchange.begin_unit(_UnitStore(db, settings=known), claim)
         # The exchange commits and closes; here what the endpoint meets gets a name, and with it an answer.
         with map_database_errors():
-            yield UnitOfWork(db=db, principal=who, key=claim and claim.key)
+            yield UnitOfWork(
+                db=db, principal=who, key=claim and claim.key, _note_targets=exchange.answer.note_targets
+            )
 
     return begin

@@ -8,7 +8,7 @@
         ├── KeyMissing         the endpoint wants a key
         ├── RequestInFlight    the first request with this key still runs
         ├── KeyReused          the key was used for another request
-        ├── ResponseNotKept    carried out already; its answer was too large to keep
+        ├── ResponseNotKept    carried out already; its answer was too large, or is erased
         └── StoreUnavailable   Redis, where the answers are kept, is away
 """
 
@@ -71,18 +71,23 @@ class KeyReused(IdempotencyError):
 
 
 class ResponseNotKept(IdempotencyError):
-    """Raised instead of a replay when the answer was too large to keep (G67); it is not carried out again."""
+    """Raised instead of a replay when the answer was too large to keep (G67), or what it was about is erased.
+
+    It is not carried out again.
+    """
 
     error_code = "RESPONSE_NOT_KEPT"
 
-    def __init__(self, status: int, headers: Mapping[str, str]) -> None:
+    def __init__(self, status: int, headers: Mapping[str, str], *, erased: bool = False) -> None:
         self.original_status = status
         #: Where to look instead, if the answer had a ``Location``.
         self.location = headers.get("location")
-        super().__init__(
-            f"This was carried out and answered with {status}; the answer was too large to keep, "
-            "read what it made instead of sending it again"
+        why = (
+            "what it was about has been erased since"
+            if erased
+            else "the answer was too large to keep, read what it made instead of sending it again"
         )
+        super().__init__(f"This was carried out and answered with {status}; {why}")
 
 
 class StoreUnavailable(IdempotencyError):

@@ -1,0 +1,302 @@
+"""Erasing what was said about some aggregates, wherever PostgreSQL holds it."""
+
+import asyncio
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+from pydantic_core import from_json
+from relaybox.commands import TakenCommand, metadata_of, record_facts
+from relaybox.db import Database, DatabaseError, executor_of
+from relaybox.events import Erasure, EventBus, erase, fetch_stream
+from relaybox.idempotency import IdempotencyService
+from relaybox.outbox import save_to_outbox
+from relaybox.tasks import create_task, fetch_task
+from relaybox_types.enums import CommandStatus, TaskStatus
+from relaybox_types.envelope import EventEnvelope
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tests.fixtures.counters import ADA
+from tests.fixtures.publishing import an_event
+from tests.fixtures.task_rows import TASK_TYPE
+
+SECRET = "1. e4 e5, my own analysis"
+#: Where a text of the user's may be; erased_at and the like cannot hold one.
+EVERYWHERE = """
+    SELECT 'event' AS place FROM domain_events AS r WHERE r::text LIKE $1
+    UNION ALL SELECT 'outbox' FROM event_outbox AS r WHERE r::text LIKE $1
+    UNION ALL SELECT 'command' FROM command_inbox AS r WHERE r::text LIKE $1
+    UNION ALL SELECT 'task' FROM async_tasks AS r WHERE r::text LIKE $1
+    UNION ALL SELECT 'answer' FROM idempotency_cache AS r WHERE r::text LIKE $1
+    UNION ALL SELECT 'body' FROM idempotency_bodies AS r WHERE position($2 IN body) > 0
+    UNION ALL SELECT 'snapshot' FROM aggregate_snapshots AS r WHERE r::text LIKE $1
+    ORDER BY place
+"""
+
+
+async def places(superuser: asyncpg.Connection) -> list[str]:
+    """Where the secret stands."""
+    return [row["place"] for row in await superuser.fetch(EVERYWHERE, f"%{SECRET}%", SECRET.encode())]
+
+
+async def erased(database: Database, *ids: UUID | str, aggregate_type: str = "COUNTER") -> Erasure:
+    return await database.run_in_transaction(
+        lambda db: erase(db, aggregate_type, ids, actor="ann", reason="purged"), isolation="READ COMMITTED"
+    )
+
+
+def a_fact(aggregate_id: UUID | str, version: int = 1, **changes: Any) -> EventEnvelope:
+    return an_event(
+        aggregate_id=str(aggregate_id),
+        version=version,
+        payload={"note": SECRET},
+        metadata={**metadata_of(ADA, uuid4()), "note": SECRET},
+        **changes,
+    )
+
+
+def a_command(aggregate_id: UUID, **changes: Any) -> TakenCommand:
+    fields = {"command_id": uuid4(), "command_type": "ImportPgn", "aggregate_id": aggregate_id}
+    return TakenCommand(**fields, payload={"pgn": SECRET}, key=SECRET, **changes)
+
+
+async def fill(db: AsyncSession, aggregate_id: UUID) -> UUID:
+    """Everything that can be about an aggregate; its open task."""
+    pending = a_command(aggregate_id, status=CommandStatus.RECEIVED)
+    await record_facts(db, a_command(aggregate_id), [a_fact(aggregate_id)])
+    await record_facts(db, pending, [a_fact(aggregate_id, 2)])
+    task = await create_task(
+        executor_of(db),
+        task_type=TASK_TYPE,
+        command_id=pending.command_id,
+        aggregate_id=aggregate_id,
+        input_data={"pgn": SECRET},
+    )
+    await db.execute(
+        text(
+            "INSERT INTO aggregate_snapshots (id, aggregate_type, owner, state, version)"
+            " VALUES (:id, 'COUNTER', 'ada', jsonb_build_object('note', CAST(:note AS text)), 2)"
+        ),
+        {"id": aggregate_id, "note": SECRET},
+    )
+    for key, body in (("short", SECRET), ("long", SECRET * 100)):
+        result = {"status": 201, "fingerprint": "f", "body": body.encode(), "targets": [str(aggregate_id)]}
+        assert await IdempotencyService(db).cache_idempotency_result(f"{key} {aggregate_id}", result)
+    assert task is not None
+    return task
+
+
+@pytest.fixture
+async def two(database: Database) -> tuple[UUID, UUID]:
+    """Two aggregates of which everything knows."""
+    ids = uuid4(), uuid4()
+    async with database.sessions() as db:
+        for one in ids:
+            await fill(db, one)
+        await db.commit()
+    return ids
+
+
+async def test_nothing_of_the_content_is_left_and_others_keep_theirs(
+    database: Database, superuser: asyncpg.Connection, two: tuple[UUID, UUID]
+) -> None:
+    before = await places(superuser)
+    done = await erased(database, two[0])
+    assert (done.events, done.outbox_rows, done.commands, done.tasks, done.answers, done.snapshots) == (
+        (2, 2, 2, 1, 2, 1)
+    )
+    assert before == sorted((await places(superuser)) * 2)
+    assert set(before) == {"event", "outbox", "command", "task", "answer", "body", "snapshot"}
+    await erased(database, two[1])
+    assert await places(superuser) == []
+
+
+async def test_it_counts_if_the_transaction_commits(
+    database: Database, superuser: asyncpg.Connection, two: tuple[UUID, UUID]
+) -> None:
+    before = await places(superuser)
+    async with database.sessions() as db:
+        await erase(db, "COUNTER", two, actor="ann", reason="purged")
+        assert await places(superuser) == before
+        await db.rollback()
+    assert await places(superuser) == before
+    assert await superuser.fetchval("SELECT count(*) FROM event_erasures") == 0
+
+
+async def test_the_facts_stay_and_say_that_they_were_erased(
+    database: Database, two: tuple[UUID, UUID]
+) -> None:
+    await erased(database, two[0])
+    async with database.connection() as connection:
+        gone = await fetch_stream(connection, "COUNTER", str(two[0]))
+        there = await fetch_stream(connection, "COUNTER", str(two[1]))
+    assert [(one.version, one.type, one.erased) for one in gone] == [
+        (1, "Suite.Counter.Created", True),
+        (2, "Suite.Counter.Created", True),
+    ]
+    assert gone[0].metadata["user_id"] == "ada"
+    assert "note" not in gone[0].metadata
+    assert [one.erased for one in there] == [False, False]
+
+
+async def test_commands_stay_without_content_and_what_was_open_ends(
+    database: Database, superuser: asyncpg.Connection
+) -> None:
+    aggregate_id = uuid4()
+    task_id = await database.run_in_transaction(lambda db: fill(db, aggregate_id))
+    await erased(database, aggregate_id)
+    rows = await superuser.fetch(
+        "SELECT status, payload, error_data, idempotency_key FROM command_inbox ORDER BY status"
+    )
+    assert [tuple(row) for row in rows] == [("COMPLETED", None, None, None), ("FAILED", None, None, None)]
+    async with database.connection() as connection:
+        task = await fetch_task(connection, task_id)
+    assert task is not None
+    assert (task.status, task.input_data, task.lease_token) == (TaskStatus.CANCELLED, None, None)
+
+
+async def test_a_task_that_knows_its_command_alone_is_found_too(database: Database) -> None:
+    command = a_command(uuid4(), status=CommandStatus.RECEIVED)
+
+    async def take(db: AsyncSession) -> UUID | None:
+        await record_facts(db, command, [])
+        input_data = {"pgn": SECRET}
+        return await create_task(
+            executor_of(db),
+            task_type=TASK_TYPE,
+            command_id=command.command_id,
+            aggregate_id=None,
+            input_data=input_data,
+        )
+
+    task_id = await database.run_in_transaction(take)
+    assert task_id is not None
+    assert (await erased(database, command.aggregate_id)).tasks == 1
+    async with database.connection() as connection:
+        task = await fetch_task(connection, task_id)
+    assert task is not None
+    assert (task.status, task.input_data) == (TaskStatus.CANCELLED, None)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        "status = 'PENDING'",
+        "status = 'PENDING', next_attempt_at = now() + '1 h'",
+        "status = 'FAILED', error_data = '{}'",
+        "status = 'FAILED', error_data = '{}', skipped_at = now()",
+        "status = 'SENT', sent_at = now()",
+        "slot = 2",
+        "slot = 3, status = 'SENT', sent_at = now()",
+    ],
+)
+async def test_a_row_of_the_outbox_is_erased_whatever_became_of_it_and_where_it_lies(
+    database: Database, superuser: asyncpg.Connection, state: str
+) -> None:
+    event = a_fact("c-1", causation_id=uuid4(), actor_id="ada", target_id="t-1")
+    await database.run_in_transaction(lambda db: EventBus(db).publish(event))
+    await superuser.execute(f"UPDATE event_outbox SET {state}")
+    before = dict(await superuser.fetchrow("SELECT * FROM event_outbox"))
+
+    assert (await erased(database, "c-1")).outbox_rows == 1
+
+    after = dict(await superuser.fetchrow("SELECT * FROM event_outbox"))
+    envelope = EventEnvelope.model_validate_json(after.pop("payload"))
+    kept = {name: value for name, value in event.metadata.items() if name != "note"}
+    assert envelope == event.model_copy(update={"payload": {"erased": True}, "metadata": kept})
+    del before["payload"]
+    assert after == before
+
+
+async def test_a_row_whose_key_is_not_its_aggregate_is_found_while_it_waits(
+    database: Database, superuser: asyncpg.Connection
+) -> None:
+    event = a_fact("c-1")
+    await database.run_in_transaction(lambda db: save_to_outbox("domain-events", "k", event.model_dump(), db))
+    assert (await erased(database, "c-1")).outbox_rows == 1
+    assert await places(superuser) == []
+
+
+async def test_the_same_id_of_another_type_is_another_aggregate(
+    database: Database, superuser: asyncpg.Connection
+) -> None:
+    await database.run_in_transaction(lambda db: EventBus(db).publish(a_fact("c-1")))
+    done = await erased(database, "c-1", aggregate_type="OTHER")
+    assert (done.events, done.outbox_rows) == (0, 0)
+    assert await places(superuser) == ["event", "outbox"]
+
+
+async def test_erasing_again_finds_nothing_and_is_on_record_too(
+    database: Database, superuser: asyncpg.Connection, two: tuple[UUID, UUID]
+) -> None:
+    first, again = await erased(database, *two), await erased(database, *two)
+    assert (first.events, again) == (4, Erasure(commands=4, tasks=2))
+    rows = await superuser.fetch("SELECT events FROM event_erasures ORDER BY id")
+    assert [row["events"] for row in rows] == [4, 0]
+
+
+async def test_many_are_erased_a_thousand_at_a_time(
+    database: Database, superuser: asyncpg.Connection
+) -> None:
+    facts = [a_fact(f"c-{number}") for number in range(1_001)]
+    await database.run_in_transaction(lambda db: record_facts(db, None, facts))
+    done = await erased(database, *(fact.aggregate_id for fact in facts))
+    assert (done.events, done.outbox_rows) == (1_001, 1_001)
+    assert await places(superuser) == []
+    rows = await superuser.fetch("SELECT cardinality(aggregate_ids) AS ids FROM event_erasures ORDER BY id")
+    assert [row["ids"] for row in rows] == [1_000, 1]
+
+
+async def test_an_aggregate_goes_on_after_its_erasure(database: Database, superuser) -> None:
+    """The fact of the erasure itself is recorded after it, and keeps its content."""
+
+    async def purge(db: AsyncSession) -> None:
+        await erase(db, "COUNTER", ["c-1"], actor="ann", reason="purged")
+        await record_facts(db, None, [an_event(version=2, payload={"mode": "purge"})])
+
+    await database.run_in_transaction(lambda db: EventBus(db).publish(a_fact("c-1")))
+    await database.run_in_transaction(purge, isolation="READ COMMITTED")
+    async with database.connection() as connection:
+        assert [one.payload for one in await fetch_stream(connection, "COUNTER", "c-1")] == [
+            {"erased": True},
+            {"mode": "purge"},
+        ]
+    sent = await superuser.fetch("SELECT payload -> 'payload' AS payload FROM event_outbox ORDER BY seq")
+    assert [from_json(row["payload"]) for row in sent] == [{"erased": True}, {"mode": "purge"}]
+
+
+async def test_what_a_relay_marks_meanwhile_is_found_and_the_mark_counts(
+    database: Database, superuser: asyncpg.Connection
+) -> None:
+    """A relay has marked, and not yet committed, when the erasure comes to its row: both have their way."""
+    await database.run_in_transaction(lambda db: EventBus(db).publish(a_fact("c-1")))
+    async with superuser.transaction():
+        await superuser.execute("UPDATE event_outbox SET status = 'SENT', sent_at = now()")
+        erasing = asyncio.create_task(erased(database, "c-1"))
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        async with asyncio.timeout(20), database.connection() as other:
+            while not (await other.fetch(waiting))[0]["count"]:
+                pass
+    assert (await erasing).outbox_rows == 1
+    row = await superuser.fetchrow("SELECT status, payload -> 'payload' AS payload FROM event_outbox")
+    assert tuple(row) == ("SENT", '{"erased": true}')
+
+
+@pytest.mark.parametrize("wrong", [{"ids": []}, {"actor": ""}, {"reason": ""}])
+async def test_an_erasure_names_what_who_and_why(database: Database, wrong: dict[str, Any]) -> None:
+    fields = {"ids": ["c-1"], "actor": "ann", "reason": "purged", **wrong}
+    ids = fields.pop("ids")
+    async with database.sessions() as db:
+        with pytest.raises(ValueError, match="names aggregates, an actor and a reason"):
+            await erase(db, "COUNTER", ids, **fields)
+
+
+async def test_a_lock_that_does_not_come_is_told(database: Database, superuser: asyncpg.Connection) -> None:
+    await database.run_in_transaction(lambda db: EventBus(db).publish(a_fact("c-1")))
+    async with superuser.transaction(), database.sessions() as db:
+        await superuser.execute("SELECT FROM event_outbox FOR UPDATE")
+        await db.execute(text("SET LOCAL lock_timeout = '50ms'"))
+        with pytest.raises(DatabaseError):
+            await erase(db, "COUNTER", ["c-1"], actor="ann", reason="purged")

@@ -1,0 +1,68 @@
+"""Rows whose content was erased while they waited: published like any other, and found whole."""
+
+import json
+
+from confluent_kafka import Consumer
+from relaybox.db import Database
+from relaybox.events import erase
+from relaybox.operations import Selection, retry
+from relaybox.relay import Relay
+from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings
+from relaybox.verify import verify
+
+from tests.fixtures.failures import fail_rows
+from tests.fixtures.moments import WAIT_S
+from tests.fixtures.planting import written
+from tests.fixtures.relays import all_sent, rows_of, running
+
+
+def payloads(kafka: KafkaSettings, topic: str, count: int) -> dict[tuple[str, int], object]:
+    """The payload of each message, by key and version."""
+    consumer = Consumer({**kafka.client(), "group.id": "reader", "auto.offset.reset": "earliest"})
+    try:
+        consumer.subscribe([topic])
+        values = [json.loads(message.value()) for message in consumer.consume(count, WAIT_S)]
+    finally:
+        consumer.close()
+    return {(value["aggregate_id"], value["version"]): value["payload"] for value in values}
+
+
+async def test_what_waits_is_published_erased_marked_and_found_by_verify(
+    database: Database, postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, topic: str
+) -> None:
+    rows = await written(database, topic, ["a", "b"], 3)
+    [failed, *_] = [row for row in rows if row["key"] == "a"]
+    await fail_rows(database, [failed["seq"]])
+    await database.run_in_transaction(
+        lambda db: erase(db, "GENESIS_SESSION", ["a"], actor="ann", reason="purged"),
+        isolation="READ COMMITTED",
+    )
+    async with database.connection() as connection:
+        await retry(connection, Selection(keys=("a",)), by="suite")
+
+    async with running(Relay(database, kafka_settings, RelaySettings(poll_interval=0.1))):
+        await all_sent(database)
+
+    assert len(await rows_of(database, "status = 'SENT'")) == 6
+    told = payloads(kafka_settings, topic, 6)
+    assert {one for one, payload in told.items() if payload == {"erased": True}} == {
+        ("a", v) for v in (1, 2, 3)
+    }
+    report = await verify(postgres_settings, kafka_settings, topics=[topic])
+    assert report.holds()
+    assert (report.events, report.published) == (6, 6)
+
+
+async def test_erasing_what_was_published_changes_nothing_for_verify(
+    database: Database, postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, topic: str
+) -> None:
+    await written(database, topic, ["a"], 3)
+    async with running(Relay(database, kafka_settings, RelaySettings(poll_interval=0.1))):
+        await all_sent(database)
+    await database.run_in_transaction(
+        lambda db: erase(db, "GENESIS_SESSION", ["a"], actor="ann", reason="purged"),
+        isolation="READ COMMITTED",
+    )
+    report = await verify(postgres_settings, kafka_settings, topics=[topic])
+    assert report.holds()
+    assert (report.events, report.published) == (3, 3)
