@@ -812,7 +812,7 @@ CREATE TABLE workspace_threads (
     CONSTRAINT workspace_threads_resolved_check CHECK ((resolved_at IS NULL) = (resolved_by IS NULL)),
     CONSTRAINT workspace_threads_move_check CHECK (move_path IS NULL OR chapter_id IS NOT NULL)
 );
-CREATE INDEX idx_workspace_threads_node ON workspace_threads (node_id, created_at, id);
+CREATE INDEX idx_workspace_threads_node ON workspace_threads (node_id, pinned, created_at, id);
 
 CREATE TABLE workspace_replies (
     id UUID PRIMARY KEY DEFAULT gen_random_uuid(),
@@ -824,7 +824,9 @@ CREATE TABLE workspace_replies (
     body TEXT NOT NULL,
     mentions JSONB NOT NULL DEFAULT '[]',
     author_id TEXT NOT NULL,
-    -- Earlier bodies, oldest first: {"body", "written_at"}.
+    -- Who wrote the present body, where it is not the first one: the author or an admin.
+    edited_by TEXT,
+    -- The last 50 earlier bodies, oldest first: {"body", "written_by", "written_at"}.
     history JSONB NOT NULL DEFAULT '[]',
     -- Emoji to the people who reacted with it.
     reactions JSONB NOT NULL DEFAULT '{}',

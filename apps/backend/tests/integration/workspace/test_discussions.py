@@ -197,12 +197,23 @@ async def test_who_may_only_read_begins_no_thread(club: Club) -> None:
 
 async def test_anybody_reads_discussions_of_what_is_public(club: Club) -> None:
     thread = await club.thread()
-    await club.owner.done("PATCH", f"/nodes/{club.root['id']}", {"visibility": "public"}, match=1)
+    await club.open_to("public")
     assert (await thread_of(club, thread, club.anybody))["id"] == thread["id"]
     page = await club.anybody.done("GET", f"/discussions?target_id={club.study}")
     assert [one["id"] for one in page["items"]] == [thread["id"]]
     body = {"target": club.study, "kind": "note", "body": "x"}
     assert await club.stranger.refused(403, "POST", "/discussions", body) == "ROLE_MISSING"
+
+
+async def test_a_link_to_commenters_lets_somebody_with_a_token_talk(club: Club) -> None:
+    link = await club.owner.link(club.chapter.study, "commenter")
+    guest = await club.stranger.opened(link)
+    thread = await club.thread(guest)
+    reply = await club.reply(thread, guest)
+    await guest.done("PUT", f"/replies/{reply['id']}/reactions/♟")
+    assert (await thread_of(club, thread, await club.anybody.opened(link)))["author_id"] == "stranger"
+    await club.owner.done("DELETE", f"/share/links/{link['id']}")
+    assert await guest.refused(404, "GET", f"/discussions/{thread['id']}") == "NODE_NOT_FOUND"
 
 
 async def test_g81_a_thread_of_a_node_one_may_not_read_is_answered_like_a_missing_one(club: Club) -> None:

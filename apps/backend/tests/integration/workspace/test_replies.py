@@ -7,7 +7,6 @@ from uuid import uuid4
 import pytest
 from backend.workspace import rebuild_workspace, replies
 from relaybox.db import Database
-from relaybox_types.workspace import Role
 
 from tests.fixtures.club import Club
 
@@ -116,7 +115,7 @@ async def test_a_reply_is_changed_by_its_author_or_an_admin(club: Club) -> None:
 
 async def test_an_author_who_may_only_read_by_now_changes_nothing(club: Club) -> None:
     reply = await club.reply(await club.thread(club.other), club.other)
-    await club.grant(club.study, other=Role.VIEWER)
+    await club.owner.share(club.chapter.study, "other", "viewer")
     path = f"/replies/{reply['id']}"
     assert await club.other.refused(403, "PATCH", path, {"body": "x"}, match=1) == "ROLE_MISSING"
 
