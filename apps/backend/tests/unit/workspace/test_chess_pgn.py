@@ -12,7 +12,6 @@ from backend.workspace.chess import (
     Annotation,
     ChapterContent,
     ClipPathMissing,
-    ExportMode,
     MoveTree,
     ReadGame,
     add_move,
@@ -23,6 +22,7 @@ from backend.workspace.chess import (
 )
 from hypothesis import given
 from pydantic_core import from_json, to_json
+from relaybox_types.workspace_study_api import ExportMode
 
 from tests.fixtures.chess_trees import TRIED, chapters, said_nothing
 
