@@ -1,0 +1,228 @@
+"""Every route of the workspace, asked by everybody: the table of answers, and the page that shows it."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+from uuid import uuid4
+
+import httpx
+import pytest
+from relaybox_types.workspace import Role
+
+from tests.fixtures.access import PGN, PREFIX, Cast, Place, Who
+from tests.fixtures.product import Product
+
+PAGE = Path(__file__).parents[2] / "docs/reference/access.md"
+VIEWER, COMMENTER, EDITOR, ADMIN, OWNER = Role
+#: Whoever has a token, about what is their own.
+SIGNED_IN: Final = "signed in"
+#: Without a token too.
+ANYBODY: Final = "anybody"
+#: What each column is worth; those that are not here have nothing.
+ROLES: Final[Mapping[Who, Role]] = {
+    Who.OWNER: OWNER,
+    Who.ADMIN: ADMIN,
+    Who.EDITOR: EDITOR,
+    Who.COMMENTER: COMMENTER,
+    Who.VIEWER: VIEWER,
+    Who.LINK: VIEWER,
+    Who.LINK_AND_TOKEN: EDITOR,
+    Who.PUBLIC_STRANGER: VIEWER,
+    Who.PUBLIC_NOBODY: VIEWER,
+}
+NAMELESS: Final = frozenset({Who.NOBODY, Who.LINK, Who.PUBLIC_NOBODY})
+OTHERS: Final = frozenset(Who) - {Who.OWNER}
+
+
+def _nothing(_place: Place) -> Any:
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A route as the contract has it: the least role that may, and how it is asked and answered."""
+
+    least: Role | str
+    done: int = 200
+    body: Callable[[Place], Any] = _nothing
+    params: Callable[[Place], Any] = _nothing
+    #: It uses up what it is about: whoever asks next needs another one.
+    once: bool = False
+    #: What a parameter of the path stands for, where it is not the usual (:meth:`Place.ids`).
+    ids: Mapping[str, Callable[[Place], str]] = field(default_factory=dict[str, Any])
+    #: Answers that do not follow from the least role, with the reason beside the row.
+    but: Mapping[Who, int] = field(default_factory=dict[Who, int])
+
+
+TRASHED = {"node_id": lambda place: place.trashed}
+#: Only the owner sees what the owner has put into the bin.
+HIDDEN = {who: 401 if who in NAMELESS else 404 for who in OTHERS}
+
+#: Every route of the workspace, under ``/api/v1``.
+ROWS: Mapping[str, Row] = {
+    "POST /nodes": Row(
+        least=EDITOR, done=201, body=lambda at: {"kind": "folder", "title": "new", "parent_id": at.folder}
+    ),
+    "GET /nodes": Row(least=VIEWER, params=lambda at: {"parent_id": at.folder}),
+    "GET /nodes/tree": Row(least=VIEWER, params=lambda at: {"root_id": at.folder}),
+    "GET /nodes/{node_id}": Row(least=VIEWER),
+    "GET /nodes/{node_id}/children": Row(least=VIEWER),
+    "PATCH /nodes/{node_id}": Row(least=EDITOR, body=lambda _: {"title": "changed"}),
+    "POST /nodes/{node_id}/move": Row(least=EDITOR, body=lambda at: {"parent_id": at.other_folder}),
+    "DELETE /nodes/{node_id}": Row(least=EDITOR, done=204, once=True),
+    "GET /trash": Row(least=SIGNED_IN),
+    "POST /nodes/{node_id}/restore": Row(least=OWNER, once=True, ids=TRASHED, but=HIDDEN),
+    "POST /studies": Row(
+        least=EDITOR, done=201, body=lambda at: {"title": uuid4().hex, "parent_id": at.folder}
+    ),
+    "GET /studies/{study_id}": Row(least=VIEWER),
+    "PATCH /studies/{study_id}": Row(least=EDITOR, body=lambda _: {"description": "changed"}),
+    "GET /studies/{study_id}/export": Row(least=VIEWER),
+    "GET /studies/{study_id}/chapters/{chapter_id}": Row(least=VIEWER),
+    "POST /studies/{study_id}/chapters/{chapter_id}/moves": Row(
+        least=EDITOR, done=201, once=True, body=lambda _: {"after": "e2e4", "move": "d7d5"}
+    ),
+    "DELETE /studies/{study_id}/chapters/{chapter_id}/moves/{move_path}": Row(
+        least=EDITOR, done=204, once=True
+    ),
+    "PUT /studies/{study_id}/chapters/{chapter_id}/moves/{move_path}/annotation": Row(
+        least=EDITOR, body=lambda _: {"text": "!"}
+    ),
+    "POST /studies/{study_id}/chapters/{chapter_id}/variations/{move_path}/promote": Row(
+        least=EDITOR, once=True
+    ),
+    "POST /studies/{study_id}/chapters/{chapter_id}/variations/{move_path}/demote": Row(
+        least=EDITOR, once=True, ids={"move_path": lambda _: "e2e4.e7e5"}
+    ),
+    "GET /studies/{study_id}/versions": Row(least=VIEWER),
+    "POST /studies/{study_id}/versions": Row(least=EDITOR, done=201, body=lambda _: {}),
+    "GET /studies/{study_id}/versions/{number}": Row(least=VIEWER),
+    "GET /studies/{study_id}/versions/{number}/diff": Row(
+        least=VIEWER, params=lambda _: {"against": "current"}
+    ),
+    "POST /studies/{study_id}/rollback": Row(least=EDITOR, done=201, body=lambda _: {"version": 1}),
+    "POST /studies/import-pgn": Row(
+        least=EDITOR,
+        done=201,
+        body=lambda at: {"pgn": PGN, "title": uuid4().hex, "parent_id": at.folder},
+    ),
+    "POST /studies/{study_id}/import-pgn": Row(least=EDITOR, done=201, body=lambda _: {"pgn": PGN}),
+    "POST /export": Row(least=VIEWER, done=202, body=lambda at: {"node_id": at.folder}),
+    "GET /tasks/{task_id}": Row(least=VIEWER),
+    # What it holds is what the owner may read.
+    "GET /tasks/{task_id}/result": Row(
+        least=OWNER, but={who: 401 if who in NAMELESS - {Who.LINK} else 404 for who in OTHERS}
+    ),
+    "GET /share/{node_id}": Row(least=ADMIN),
+    "POST /share/{node_id}/users": Row(
+        least=ADMIN, done=201, once=True, body=lambda _: {"user_id": "new", "role": "editor"}
+    ),
+    "PUT /share/{node_id}/users/{user_id}": Row(least=ADMIN, body=lambda _: {"role": "editor"}),
+    "DELETE /share/{node_id}/users/{user_id}": Row(least=ADMIN, done=204, once=True),
+    "POST /share/{node_id}/links": Row(least=ADMIN, done=201, body=lambda _: {"role": "viewer"}),
+    "DELETE /share/links/{link_id}": Row(least=ADMIN, done=204, once=True),
+    "GET /shared-with-me": Row(least=SIGNED_IN),
+    # Where the link leads to is searched.
+    "GET /search": Row(least=SIGNED_IN, params=lambda _: {"q": "x"}, but={Who.LINK: 200}),
+    "GET /links/{token}": Row(least=ANYBODY),
+    "POST /links/{token}/open": Row(least=ANYBODY, body=lambda _: {}),
+    "POST /discussions": Row(
+        least=COMMENTER, done=201, body=lambda at: {"target": at.folder, "kind": "note", "body": "?"}
+    ),
+    "GET /discussions": Row(least=VIEWER, params=lambda at: {"target_id": at.folder}),
+    "GET /discussions/{thread_id}": Row(least=VIEWER),
+    # The author's too, who is the owner here.
+    "PATCH /discussions/{thread_id}": Row(least=EDITOR, body=lambda _: {"pinned": True}),
+    "DELETE /discussions/{thread_id}": Row(least=EDITOR, done=204, once=True),
+    "POST /discussions/{thread_id}/replies": Row(least=COMMENTER, done=201, body=lambda _: {"body": "!"}),
+    "PATCH /replies/{reply_id}": Row(least=ADMIN, body=lambda _: {"body": "changed"}),
+    "DELETE /replies/{reply_id}": Row(least=ADMIN, done=204, once=True),
+    "GET /replies/{reply_id}/history": Row(least=VIEWER),
+    "PUT /replies/{reply_id}/reactions/{emoji}": Row(least=COMMENTER, done=204),
+    "DELETE /replies/{reply_id}/reactions/{emoji}": Row(least=COMMENTER, done=204),
+}
+
+
+def by_contract(route: str, row: Row, who: Who) -> int:
+    """Nobody in particular 401, a stranger 404, a reader who may not 403, all others as the route."""
+    if who in row.but:
+        return row.but[who]
+    if row.least == ANYBODY:
+        return row.done
+    reads = route.startswith("GET ")
+    if who is Who.NOBODY or (who in NAMELESS and (not reads or row.least == SIGNED_IN)):
+        return 401
+    if row.least == SIGNED_IN:
+        return row.done
+    role = ROLES.get(who)
+    if role is None:
+        return 404
+    return row.done if role.rank >= Role(row.least).rank else 403
+
+
+def asked(cast: Cast, route: str, row: Row, who: Who) -> httpx.Response:
+    """What *who* is answered; what their success may have used up is made anew for the next one."""
+    method, _, template = route.partition(" ")
+    place = cast.place(who)
+    usual = place.ids()
+    names = re.findall(r"{(\w+)}", template)
+    ids = {name: row.ids[name](place) if name in row.ids else usual[name]() for name in names}
+    answer = cast.ask(
+        who,
+        method,
+        template.format_map({name: quote(one, safe="") for name, one in ids.items()}),
+        json=row.body(place),
+        params=row.params(place),
+        headers={"If-Match": "*"},
+    )
+    if answer.is_success and row.once:
+        place.use_up()
+    return answer
+
+
+@pytest.fixture(scope="module")
+def cast(product: Product) -> Iterator[Cast]:
+    everybody = Cast(product)
+    yield everybody
+    everybody.close()
+
+
+@pytest.fixture(scope="module")
+def answers(cast: Cast) -> Mapping[str, Mapping[Who, int]]:
+    """Of every route the status for everybody."""
+    return {
+        route: {who: asked(cast, route, row, who).status_code for who in Who} for route, row in ROWS.items()
+    }
+
+
+def test_every_route_of_the_document_has_its_row(product: Product) -> None:
+    document = httpx.get(f"{product.environment['API_URL']}/openapi.json", trust_env=False).json()
+    routes = {
+        f"{method.upper()} {path.removeprefix(PREFIX)}"
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+        if "Workspace" in operation["tags"]
+    }
+    assert routes == set(ROWS)
+
+
+@pytest.mark.parametrize("route", ROWS)
+def test_g81_everybody_is_answered_by_the_contract(
+    answers: Mapping[str, Mapping[Who, int]], route: str
+) -> None:
+    assert answers[route] == {who: by_contract(route, ROWS[route], who) for who in Who}
+
+
+def test_the_page_shows_what_everybody_is_answered(answers: Mapping[str, Mapping[Who, int]]) -> None:
+    """If it did not, it does now: look at what has changed, and keep it."""
+    lines = [f"| route | {' | '.join(Who)} |", f"|---|{'---|' * len(Who)}"]
+    lines += [f"| `{route}` | {' | '.join(str(one[who]) for who in Who)} |" for route, one in answers.items()]
+    before = PAGE.read_text()
+    head, mark, _ = before.partition("<!-- the table of test_access.py -->\n")
+    told = f"{head}{mark}\n" + "\n".join(lines) + "\n"
+    if told != before:
+        PAGE.write_text(told)
+    assert told == before
