@@ -169,6 +169,15 @@ def test_a_clip_of_the_first_move_has_the_position_of_the_chapter() -> None:
     assert (clip.headers, clip.tree) == (game.headers, game.tree)
 
 
+def test_a_clip_of_chess960_stays_chess960() -> None:
+    headers = {"FEN": "rk2r3/pppppppp/8/8/8/8/PPPPPPPP/R3K2R w KQea - 0 1"}
+    tree = MoveTree()
+    for path, san in ("", "a3"), ("a2a3", "O-O"), ("a2a3.b8e8", "O-O"):
+        tree = add_move(tree, headers, path, san).tree
+    clip = read_one(write_game(headers, tree, mode=ExportMode.CLIP, path="a2a3.b8e8.e1h1"))
+    assert [one.uci for one in clip.tree.moves] == ["e1h1"]
+
+
 def test_a_clip_needs_its_move() -> None:
     with pytest.raises(ClipPathMissing):
         write_game({}, MoveTree(), mode=ExportMode.CLIP)

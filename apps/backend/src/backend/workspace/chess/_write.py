@@ -94,7 +94,9 @@ def _clipped(
     board = start_board(headers)
     for uci in tree.line_to(parent):
         board.push_uci(uci)
-    return {**headers, "FEN": board.fen(), "SetUp": "1"}, clip
+    # Castling rights by which a Chess960 position was known may be gone by then.
+    variant = {"Variant": "Chess960"} if board.chess960 else {}
+    return {**headers, **variant, "FEN": board.fen(), "SetUp": "1"}, clip
 
 
 def _main_line(tree: MoveTree) -> MoveTree:
