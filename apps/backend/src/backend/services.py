@@ -23,6 +23,7 @@ from backend.genesis.muse import MuseSettings, muse_from_settings
 from backend.genesis.session import genesis
 from backend.migrations import ALL
 from backend.settings import ApiSettings, ServiceType
+from backend.workspace.bin_keeper import BinKeeper
 from backend.workspace.worker import WorkspaceWorker
 
 __all__ = ("ApiAddressUnusable", "run_service")
@@ -139,6 +140,6 @@ async def _run_worker() -> None:
         )
         await notifier.start()
         try:
-            await run_until_signal(worker, Sweeper(on.database, on.registry))
+            await run_until_signal(worker, BinKeeper(on.database), Sweeper(on.database, on.registry))
         finally:
             await notifier.stop()

@@ -254,7 +254,7 @@ class Edge:
     def work(self, request: Request, unit: UnitOfWork[Principal]) -> Work:
         """A command of this request, which passed :meth:`writing`, in its unit of work."""
         caller = caller_of(request, unit.principal, self.backbone.service)
-        return Work(unit.db, caller, key=unit.key, link_id=request.state.link_id)
+        return Work(unit.db, caller, key=unit.key, link_id=request.state.link_id, about=unit.about)
 
 
 def if_match(request: Request) -> IfMatch:

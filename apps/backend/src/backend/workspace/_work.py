@@ -1,6 +1,6 @@
 """One command at work: what it has locked, what it says, and the writing of both in its transaction."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -22,6 +22,8 @@ __all__ = ("ACCESS", "Work", "read_chain")
 ACCESS: Final = load_queries(__package__ or "backend.workspace", "access.sql")
 #: A root that is another one when it is locked was moved in between.
 _ROOTS_TRIED_MAX: Final = 3
+#: Nodes that one answer speaks of, beside the command's own: an import of more is a task's, and has none.
+_MADE_MAX: Final = 50
 
 
 def read_chain(rows: Sequence[Mapping[str, Any]]) -> list[Ancestor]:
@@ -58,16 +60,20 @@ class Work:
         key: str | None = None,
         link_id: UUID | None = None,
         taken: UUID | None = None,
+        about: Callable[..., None] | None = None,
     ) -> None:
         """*key* is the client's idempotency key, *link_id* the link that the request came with.
 
-        *taken* is the id of a command that stands in the inbox already and is carried out now.
+        *taken* is the id of a command that stands in the inbox already and is carried out now. *about* is
+        told which nodes the answer is about, so that it is erased with any of them (``UnitOfWork.about``).
         """
         self.db = db
         self.executor = executor_of(db)
         self.caller = caller
         self.command_id = taken or uuid4()
         self._taken = taken is not None
+        self._about = about
+        self._made: list[UUID] = []
         self._key = key
         self._link_id = link_id
         self._now: datetime | None = None
@@ -208,6 +214,8 @@ class Work:
         is not held is a new one.
         """
         now = await self.now()
+        if node_id not in self._states:
+            self._made.append(node_id)
         state = self._states.get(node_id) or self._begin(node_id, None)
         version = self._versions[node_id] = self._versions[node_id] + 1
         kind, thing = target or (EventTarget.NODE, node_id)
@@ -269,6 +277,8 @@ class Work:
             RetryTransaction: a stream has moved on; the node was not locked.
             MessageTooLarge: a fact is larger than a message may be.
         """
+        if self._about is not None:
+            self._about(node_id, *self._made[:_MADE_MAX])
         if not self._said and status is CommandStatus.COMPLETED:
             return
         command = TakenCommand(

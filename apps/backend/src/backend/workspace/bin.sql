@@ -37,7 +37,8 @@ LIMIT 1
 -- name: trash_page
 -- What somebody sees in the bin, last trashed first: what was trashed in their own trees, and what they trashed
 -- themselves in others' and could read if it were live; a page after a place. Down their own trees, which are
--- theirs alone; up from what they trashed. The title of the former parent only for who may read that.
+-- theirs alone; up from what they trashed, where $5 is the link that they came with. The title of the former
+-- parent only for who may read that.
 WITH RECURSIVE mine AS (
     SELECT id, trashed_at FROM workspace_nodes WHERE owner_id = $1 AND parent_id IS NULL
     UNION ALL
@@ -55,9 +56,12 @@ chain AS (
         (array_agg(up.visibility ORDER BY up.level) FILTER (WHERE up.visibility IS NOT NULL))[1] AS visibility,
         (array_agg(up.visibility ORDER BY up.level)
             FILTER (WHERE up.visibility IS NOT NULL AND up.level > 0))[1] AS above,
-        bool_or(granted.node_id IS NOT NULL) AS granted,
-        bool_or(granted.node_id IS NOT NULL AND up.level > 0) AS granted_above
-    FROM up LEFT JOIN workspace_grants AS granted ON granted.node_id = up.id AND granted.user_id = $1
+        bool_or(granted.node_id IS NOT NULL OR link.id IS NOT NULL) AS granted,
+        bool_or((granted.node_id IS NOT NULL OR link.id IS NOT NULL) AND up.level > 0) AS granted_above
+    FROM up
+    LEFT JOIN workspace_grants AS granted ON granted.node_id = up.id AND granted.user_id = $1
+    LEFT JOIN workspace_links AS link ON link.id = $5 AND link.node_id = up.id
+        AND (link.expires_at IS NULL OR link.expires_at > clock_timestamp())
     GROUP BY up.trashed_id
 ),
 seen AS (

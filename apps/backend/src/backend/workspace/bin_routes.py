@@ -116,7 +116,9 @@ def _add_list(router: APIRouter, edge: Edge, keep_days: int) -> None:
             raise TokenMissing
         place = place_of(cursor, datetime.fromisoformat, UUID)
         async with edge.backbone.database.connection() as connection:
-            rows = await connection.fetch(BIN["trash_page"], viewer.subject, *place, limit + 1)
+            rows = await connection.fetch(
+                BIN["trash_page"], viewer.subject, *place, limit + 1, viewer.link_id
+            )
         items = [_item(row, keep_days) for row in rows[:limit]]
         last = items[-1] if len(rows) > limit else None
         return TrashPage(items=items, next_cursor=cursor_of(last.trashed_at, last.id) if last else None)

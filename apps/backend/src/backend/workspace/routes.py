@@ -12,6 +12,7 @@ from backend.workspace.discussion_routes import add_discussion_routes
 from backend.workspace.import_routes import add_import_routes
 from backend.workspace.link_routes import add_link_routes
 from backend.workspace.node_routes import add_node_routes
+from backend.workspace.purge_routes import add_purge_routes
 from backend.workspace.reply_routes import add_reply_routes
 from backend.workspace.search_routes import add_search_routes
 from backend.workspace.sharing_routes import add_sharing_routes
@@ -26,6 +27,7 @@ def workspace_router(backbone: Backbone, jwt: JwtSettings) -> APIRouter:
     router, edge = APIRouter(tags=["Workspace"]), Edge(backbone, Tickets(jwt))
     add_node_routes(router, edge)
     add_bin_routes(router, edge)
+    add_purge_routes(router, edge)
     add_study_routes(router, edge)
     add_sharing_routes(router, edge)
     add_link_routes(router, edge)

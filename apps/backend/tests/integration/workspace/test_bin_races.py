@@ -4,22 +4,12 @@ import asyncio
 
 import asyncpg
 
-from tests.fixtures.gates import Gate, closed
+from tests.fixtures.gates import Gate, closed, waits_for_a_row
 from tests.fixtures.studio import Studio
-from tests.fixtures.waiting import eventually
 
 #: Whoever is about to write the event has every lock that it takes.
 _TRASHING = "NEW.event_type = 'node.trashed'"
 _CREATING = "NEW.event_type = 'node.created' AND NEW.payload ->> 'parent_id' IS NOT NULL"
-_WAITING = (
-    "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND wait_event <> 'advisory'"
-    " AND datname = current_database()"
-)
-
-
-async def waits_for_a_row(superuser: asyncpg.Connection) -> None:
-    """Return once somebody waits for a row that another one holds."""
-    await eventually("somebody who waits for a row", lambda: superuser.fetchval(_WAITING))
 
 
 async def test_a_node_is_not_made_in_a_folder_that_goes_into_the_bin(

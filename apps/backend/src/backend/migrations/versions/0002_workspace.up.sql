@@ -50,6 +50,10 @@ CREATE UNIQUE INDEX idx_workspace_nodes_study_title ON workspace_nodes (parent_i
 CREATE INDEX idx_workspace_nodes_trashed ON workspace_nodes (trashed_at) WHERE trashed_at IS NOT NULL;
 CREATE INDEX idx_workspace_nodes_trashed_by ON workspace_nodes (trashed_by) WHERE trashed_at IS NOT NULL;
 
+-- Exports by what is in their files: a purge takes those away.
+CREATE INDEX idx_async_tasks_exported ON async_tasks USING gin ((result_data -> 'nodes'))
+    WHERE task_type = 'workspace.export';
+
 CREATE TABLE workspace_chapters (
     id UUID PRIMARY KEY DEFAULT gen_random_uuid(),
     node_id UUID NOT NULL,

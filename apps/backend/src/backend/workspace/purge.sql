@@ -1,0 +1,79 @@
+-- name: lock_batch
+-- The nodes that are in the bin with $1, and the topmost of those below that were trashed before it, on their own,
+-- each with the visibility that holds there; $2 is that of $1. Nobody writes to them until the end of the
+-- transaction; the tree is held, so that none comes or goes.
+WITH RECURSIVE below AS (
+    SELECT id, false AS apart, $2::workspace_visibility AS visibility FROM workspace_nodes WHERE id = $1
+    UNION ALL
+    SELECT child.id, child.trashed_at IS NOT NULL, coalesce(child.visibility, below.visibility)
+    FROM below JOIN workspace_nodes AS child ON child.parent_id = below.id
+    WHERE NOT below.apart
+)
+SELECT node.id, below.apart, below.visibility::text FROM below JOIN workspace_nodes AS node ON node.id = below.id
+ORDER BY node.id
+FOR UPDATE OF node
+
+-- name: delete_batch
+-- Every row of these nodes leaves, the secrets of their links too; how many there were of each kind.
+WITH gone AS MATERIALIZED (SELECT unnest($1::uuid[]) AS node_id),
+chapters AS (
+    DELETE FROM workspace_chapters AS held USING gone WHERE held.node_id = gone.node_id RETURNING held.id
+),
+versions AS (
+    DELETE FROM workspace_versions AS held USING gone WHERE held.node_id = gone.node_id RETURNING held.number
+),
+threads AS (
+    DELETE FROM workspace_threads AS held USING gone WHERE held.node_id = gone.node_id RETURNING held.id
+),
+replies AS (
+    DELETE FROM workspace_replies AS held USING gone WHERE held.node_id = gone.node_id RETURNING held.id
+),
+grants AS (
+    DELETE FROM workspace_grants AS held USING gone WHERE held.node_id = gone.node_id RETURNING held.node_id
+),
+links AS (
+    DELETE FROM workspace_links AS held USING gone WHERE held.node_id = gone.node_id RETURNING held.id
+),
+secrets AS (
+    DELETE FROM workspace_link_secrets AS held USING gone WHERE held.node_id = gone.node_id
+),
+nodes AS (
+    DELETE FROM workspace_nodes AS held USING gone WHERE held.id = gone.node_id RETURNING held.id
+)
+SELECT (SELECT count(*) FROM nodes) AS nodes, (SELECT count(*) FROM chapters) AS chapters,
+    (SELECT count(*) FROM versions) AS versions, (SELECT count(*) FROM threads) AS threads,
+    (SELECT count(*) FROM replies) AS replies, (SELECT count(*) FROM grants) AS grants,
+    (SELECT count(*) FROM links) AS links
+
+-- name: drop_files
+-- Exports that hold one of these nodes lose their file, whatever node was exported.
+UPDATE async_tasks SET result_data = result_data - 'zip'
+WHERE task_type = 'workspace.export' AND result_data -> 'nodes' ?| $1::text[] AND result_data ? 'zip'
+RETURNING id
+
+-- name: take_due
+-- What has been in the bin longest, for more than $1 days, but for $2: with the root of its tree locked. Trees that
+-- somebody works on are left for later, so that two who look take different ones.
+WITH RECURSIVE due AS (
+    SELECT id, parent_id, trashed_at FROM workspace_nodes
+    WHERE trashed_at <= now() - make_interval(days => $1) AND id <> ALL ($2::uuid[])
+    ORDER BY trashed_at, id
+    LIMIT 100
+),
+up AS (
+    SELECT id AS trashed_id, trashed_at, id, parent_id FROM due
+    UNION ALL
+    SELECT up.trashed_id, up.trashed_at, parent.id, parent.parent_id
+    FROM up JOIN workspace_nodes AS parent ON parent.id = up.parent_id
+)
+SELECT up.trashed_id AS id FROM up JOIN workspace_nodes AS root ON root.id = up.id
+WHERE up.parent_id IS NULL
+ORDER BY up.trashed_at, up.trashed_id
+LIMIT 1
+FOR UPDATE OF root SKIP LOCKED
+
+-- name: purged
+-- Whether somebody has purged a node, by its own event; that one keeps its content.
+SELECT event.event_id FROM domain_events AS event
+WHERE event.aggregate_type = $1 AND event.aggregate_id = $2 AND event.event_type = $3
+    AND event.metadata ->> 'user_id' = $4

@@ -1,0 +1,131 @@
+"""The keeper of the bin: what has been there for too long leaves by itself, each batch once."""
+
+import asyncio
+from typing import Any
+
+import asyncpg
+import pytest
+from backend.settings import WorkspaceSettings
+from backend.workspace.bin_keeper import BinKeeper
+from relaybox.db import Database, DatabaseUnavailable
+
+from tests.fixtures.gates import Gate, closed
+from tests.fixtures.studio import Studio
+from tests.fixtures.waiting import eventually
+
+_AGE = "UPDATE workspace_nodes SET trashed_at = now() - make_interval(days => $2) WHERE id = $1::uuid"
+_STUCK = """
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'stuck'; END $$;
+    CREATE TRIGGER stuck BEFORE DELETE ON workspace_nodes FOR EACH ROW
+        WHEN (OLD.title = 'stuck') EXECUTE FUNCTION refuse();
+"""
+
+
+def keeper_of(database: Database, days: int = 30) -> BinKeeper:
+    return BinKeeper(database, WorkspaceSettings(trash_keep_days=days))
+
+
+async def aged(studio: Studio, superuser: asyncpg.Connection, days: int, *nodes: Any) -> None:
+    """Put *nodes* into the bin, as if it had been *days* ago."""
+    for node in nodes:
+        await studio.teacher.done("DELETE", f"/nodes/{node['id']}", match="*")
+        await superuser.execute(_AGE, node["id"], days)
+
+
+async def bin_of(studio: Studio) -> list[str]:
+    return [one["title"] for one in (await studio.teacher.done("GET", "/trash"))["items"]]
+
+
+async def test_what_is_kept_for_long_enough_leaves_and_nothing_else(
+    studio: Studio, database: Database, superuser: asyncpg.Connection
+) -> None:
+    old, young = await studio.teacher.node("folder", "old"), await studio.teacher.node("folder", "young")
+    await aged(studio, superuser, 31, old)
+    await aged(studio, superuser, 29, young)
+    assert await keeper_of(database, days=0).look() == 0
+    assert await keeper_of(database).look() == 1
+    assert await bin_of(studio) == ["young"]
+    purged = (await studio.stream(old["id"]))[-1]
+    assert (purged.type, purged.metadata["user_id"]) == ("node.purged", "workspace-worker")
+    [row] = await superuser.fetch("SELECT actor, reason FROM event_erasures")
+    assert tuple(row) == ("workspace-worker", "in the bin for over 30 days")
+
+
+async def test_a_batch_that_is_due_leaves_what_was_trashed_in_it_later(
+    studio: Studio, database: Database, superuser: asyncpg.Connection
+) -> None:
+    outer = await studio.teacher.node("folder", "outer")
+    inner = await studio.teacher.node("folder", "inner", outer)
+    await aged(studio, superuser, 5, inner)
+    await aged(studio, superuser, 40, outer)
+    assert await keeper_of(database).look() == 1
+    assert await bin_of(studio) == ["inner"]
+
+
+async def test_two_keepers_never_take_the_same_batch(
+    studio: Studio, database: Database, superuser: asyncpg.Connection
+) -> None:
+    trees = [await studio.teacher.node("workspace") for _ in range(3)]
+    nodes = [await studio.teacher.node("folder", parent=tree) for tree in trees for _ in range(4)]
+    await aged(studio, superuser, 31, *nodes)
+    taken = [0, 0]
+    while await bin_of(studio):
+        looks = await asyncio.gather(*(keeper_of(database).look() for _ in taken))
+        taken = [before + now for before, now in zip(taken, looks, strict=True)]
+    assert sum(taken) == len(nodes)
+    for node in nodes:
+        assert [one.type for one in await studio.stream(node["id"])].count("node.purged") == 1
+
+
+async def test_a_tree_that_somebody_works_on_is_left_for_later(
+    studio: Studio, database: Database, superuser: asyncpg.Connection
+) -> None:
+    root = await studio.teacher.node("workspace")
+    old = await studio.teacher.node("folder", "old", root)
+    await aged(studio, superuser, 31, old)
+    async with closed(superuser, Gate("INSERT", "domain_events", "NEW.event_type = 'node.restored'")) as gate:
+        restoring = asyncio.create_task(studio.teacher.done("POST", f"/nodes/{old['id']}/restore"))
+        await gate.reached()
+        assert await keeper_of(database).look() == 0
+        await gate.open()
+        await restoring
+    assert await keeper_of(database).look() == 0
+    await studio.teacher.done("GET", f"/nodes/{old['id']}")
+
+
+async def test_what_cannot_be_purged_holds_up_nothing_else(
+    studio: Studio, database: Database, superuser: asyncpg.Connection
+) -> None:
+    await superuser.execute(_STUCK)
+    nodes = [await studio.teacher.node("folder", title) for title in ("stuck", "next", "last")]
+    for days, node in zip((33, 32, 31), nodes, strict=True):
+        await aged(studio, superuser, days, node)
+    assert await keeper_of(database).look() == 2
+    assert await bin_of(studio) == ["stuck"]
+    await superuser.execute("DROP TRIGGER stuck ON workspace_nodes")
+    assert await keeper_of(database).look() == 1
+
+
+async def test_it_runs_until_it_is_told_to_stop(
+    studio: Studio, database: Database, superuser: asyncpg.Connection
+) -> None:
+    keeper = keeper_of(database)
+    await aged(studio, superuser, 31, await studio.teacher.node("folder"))
+    running = asyncio.create_task(keeper.run())
+
+    async def emptied() -> bool:
+        return not await bin_of(studio)
+
+    await eventually("the bin's emptying", emptied)
+    keeper.stop()
+    await running
+
+
+async def test_it_outlives_a_database_that_is_away(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any, **__: Any) -> Any:
+        raise DatabaseUnavailable("away")
+
+    monkeypatch.setattr(database, "run_in_transaction", away)
+    assert await keeper_of(database).look() == 0

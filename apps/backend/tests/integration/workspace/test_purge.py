@@ -1,0 +1,281 @@
+"""Purging: a batch leaves PostgreSQL for good, with every copy of what was in it; the facts stay."""
+
+import asyncio
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from pydantic_core import from_json
+from relaybox.db import Database
+from relaybox_types.workspace import WorkspaceEvent
+
+from tests.fixtures.every_table import snapshot, tables_with
+from tests.fixtures.gates import Gate, closed, waits_for_a_row
+from tests.fixtures.happenings import grant, happen, rows_are_what_events_say
+from tests.fixtures.studio import Person, Studio
+
+#: In every text of what is to go.
+SECRET = "Qxb7-whispered"
+_LINK_SECRET = (
+    "INSERT INTO workspace_link_secrets (link_id, node_id, token_hash, password_hash)"
+    " VALUES ($1::uuid, $2::uuid, convert_to($3, 'UTF8'), $3)"
+)
+_TASK = (
+    "INSERT INTO async_tasks (task_type, aggregate_id, input_data)"
+    " VALUES ('ImportPgn', $1::uuid, jsonb_build_object('pgn', $2::text))"
+)
+#: Of a folder further up, and with what is in the study.
+_EXPORT = """
+    INSERT INTO async_tasks (task_type, aggregate_id, status, result_data)
+    VALUES ('workspace.export', $1::uuid, 'COMPLETED',
+        jsonb_build_object('nodes', jsonb_build_array($2::text), 'zip', $3::text, 'studies', 1))
+"""
+_ROW = "SELECT to_jsonb(node)::text AS row FROM workspace_nodes AS node WHERE node.id = $1::uuid"
+
+
+async def trash(who: Person, node: Any, **query: str) -> None:
+    await who.done("DELETE", f"/nodes/{node['id']}", match="*", params=query)
+
+
+async def fill(studio: Studio, database: Database, study: Any) -> None:
+    """Give *study* one of everything that a node can have, with the secret in each."""
+    chapter, thread, link = (str(uuid4()) for _ in range(3))
+    await happen(
+        studio,
+        study,
+        (
+            WorkspaceEvent.CHAPTER_CREATED,
+            {"chapter_id": chapter, "position": 0, "title": SECRET, "headers": {}, "moves": {}},
+        ),
+        (WorkspaceEvent.STUDY_SNAPSHOT_CREATED, {"number": 1, "label": SECRET}),
+        (
+            WorkspaceEvent.DISCUSSION_THREAD_CREATED,
+            {"thread_id": thread, "kind": "note", "title": SECRET, "body": SECRET},
+        ),
+        (
+            WorkspaceEvent.DISCUSSION_REPLY_ADDED,
+            {"thread_id": thread, "reply_id": str(uuid4()), "depth": 1, "body": SECRET},
+        ),
+        (WorkspaceEvent.ACL_SHARED, {"user_id": SECRET, "role": "viewer"}),
+        (WorkspaceEvent.ACL_LINK_CREATED, {"link_id": link, "role": "viewer", "has_password": True}),
+    )
+    async with database.connection() as connection:
+        await connection.fetch(_LINK_SECRET, link, study["id"], SECRET)
+        await connection.fetch(_TASK, study["id"], SECRET)
+        await connection.fetch(_EXPORT, uuid4(), study["id"], SECRET)
+
+
+async def secret_batch(studio: Studio, database: Database) -> tuple[Any, Any]:
+    """A folder in the bin with a study in it, both full of the secret; the folder and its root."""
+    root = await studio.teacher.node("workspace", "Club")
+    body = {"kind": "folder", "title": SECRET, "parent_id": root["id"]}
+    folder = await studio.teacher.done("POST", "/nodes", body, headers={"Idempotency-Key": "made"})
+    study = await studio.teacher.node("study", SECRET, folder, description=SECRET)
+    await fill(studio, database, study)
+    await trash(studio.teacher, folder, reason=SECRET)
+    return root, folder
+
+
+async def test_nothing_of_the_content_is_left_in_postgresql(
+    studio: Studio, database: Database, superuser: asyncpg.Connection
+) -> None:
+    root, folder = await secret_batch(studio, database)
+    for state, type_ in (
+        ("status = 'SENT', sent_at = now()", "study.created"),
+        ("status = 'FAILED', error_data = '{}'", "acl.shared"),
+    ):
+        await superuser.execute(f"UPDATE event_outbox SET {state} WHERE payload ->> 'event_type' = $1", type_)
+    before = await tables_with(superuser, SECRET)
+    assert before.keys() >= {
+        "workspace_nodes",
+        "workspace_chapters",
+        "workspace_versions",
+        "workspace_threads",
+        "workspace_replies",
+        "workspace_grants",
+        "workspace_link_secrets",
+        "domain_events",
+        "command_inbox",
+        "async_tasks",
+        "event_outbox_0",
+    }
+    assert any(name.startswith("idempotency_") for name in before)
+    answer = await studio.teacher.send("DELETE", f"/nodes/{folder['id']}/purge")
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert await tables_with(superuser, SECRET) == {}
+    assert (await studio.teacher.done("GET", "/trash"))["items"] == []
+    tree = await studio.teacher.done("GET", f"/nodes/tree?root_id={root['id']}")
+    assert [one["id"] for one in tree["items"]] == [root["id"]]
+
+
+async def test_the_facts_stay_and_the_purge_is_one(studio: Studio, database: Database) -> None:
+    _, folder = await secret_batch(studio, database)
+    before = await studio.stream(folder["id"])
+    await studio.teacher.done("DELETE", f"/nodes/{folder['id']}/purge")
+    *earlier, purged = await studio.stream(folder["id"])
+    assert [(one.type, one.version, one.created_at) for one in earlier] == [
+        (one.type, one.version, one.created_at) for one in before
+    ]
+    assert all(one.erased for one in earlier)
+    assert (purged.type, purged.metadata["user_id"]) == ("node.purged", "teacher")
+    assert purged.payload == {"batch_id": before[-1].payload["batch_id"], "count": 2}
+    async with database.connection() as connection:
+        [row] = await connection.fetch("SELECT actor, reason, events FROM event_erasures")
+    assert (row["actor"], row["reason"]) == ("teacher", "purged from the bin")
+
+
+async def test_a_dry_run_counts_what_a_purge_takes_and_writes_nothing(
+    studio: Studio, database: Database, superuser: asyncpg.Connection
+) -> None:
+    _, folder = await secret_batch(studio, database)
+    path, before = f"/nodes/{folder['id']}/purge", await snapshot(superuser)
+    counts = await studio.teacher.done("DELETE", path, params={"dry_run": "true"})
+    assert counts == {
+        "nodes": 2,
+        "chapters": 1,
+        "versions": 1,
+        "threads": 1,
+        "replies": 1,
+        "grants": 1,
+        "links": 1,
+        "events": 9,
+        "commands": 4,
+        "tasks": 2,
+        "stored_answers": 1,
+    }
+    assert await snapshot(superuser) == before
+    await studio.teacher.done("DELETE", path)
+    [row] = await superuser.fetch("SELECT events, commands, tasks + 1, answers FROM event_erasures")
+    assert tuple(row) == (counts["events"], counts["commands"], counts["tasks"], counts["stored_answers"])
+    # The export's own file went with what was in it; the rest of its result is no content.
+    [row] = await superuser.fetch("SELECT result_data FROM async_tasks WHERE task_type = 'workspace.export'")
+    assert from_json(row["result_data"]).keys() == {"nodes", "studies"}
+
+
+async def test_a_batch_that_is_erased_in_pieces_is_erased_whole(
+    studio: Studio, database: Database, superuser: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.workspace.purge._ERASED_MAX", 1)
+    _, folder = await secret_batch(studio, database)
+    path = f"/nodes/{folder['id']}/purge"
+    counts = await studio.teacher.done("DELETE", path, params={"dry_run": "true"})
+    assert (counts["nodes"], counts["events"], counts["stored_answers"]) == (2, 9, 1)
+    await studio.teacher.done("DELETE", path)
+    assert await tables_with(superuser, SECRET) == {}
+
+
+async def test_what_was_trashed_earlier_survives_at_the_former_place(
+    studio: Studio, database: Database
+) -> None:
+    root = await studio.teacher.node("workspace")
+    folder = await studio.teacher.node("folder", parent=root)
+    inner = await studio.teacher.node("folder", parent=folder)
+    earlier = await studio.teacher.node("folder", parent=inner)
+    within = await studio.teacher.node("study", "kept", earlier)
+    await trash(studio.teacher, earlier)
+    await trash(studio.teacher, folder)
+    await studio.teacher.done("DELETE", f"/nodes/{folder['id']}/purge")
+    purged = (await studio.stream(folder["id"]))[-1]
+    moved = (await studio.stream(earlier["id"]))[-1]
+    assert purged.payload["count"] == 2
+    assert (moved.type, moved.causation_id, moved.correlation_id) == (
+        "node.moved",
+        purged.event_id,
+        purged.correlation_id,
+    )
+    assert moved.payload["parent_id"] == root["id"]
+    await rows_are_what_events_say(database)
+    [item] = (await studio.teacher.done("GET", "/trash"))["items"]
+    assert (item["id"], item["count"], item["former_parent"]) == (
+        earlier["id"],
+        2,
+        {"id": inner["id"], "title": None},
+    )
+    back = await studio.teacher.done("POST", f"/nodes/{earlier['id']}/restore")
+    assert (back["restored_to"], back["fallback"]) == (root["id"], True)
+    assert (await studio.teacher.done("GET", f"/nodes/{within['id']}"))["title"] == "kept"
+
+
+async def test_what_survives_a_whole_tree_is_a_root_of_its_owner(studio: Studio, database: Database) -> None:
+    root = await studio.teacher.node("workspace", visibility="private")
+    await grant(studio, root, "pupil", "editor")
+    folder = await studio.teacher.node("folder", parent=root)
+    await trash(studio.teacher, folder)
+    await trash(studio.teacher, root)
+    await studio.teacher.done("DELETE", f"/nodes/{root['id']}/purge")
+    await rows_are_what_events_say(database)
+    [item] = (await studio.teacher.done("GET", "/trash"))["items"]
+    assert item["id"] == folder["id"]
+    back = await studio.teacher.done("POST", f"/nodes/{folder['id']}/restore")
+    # As private as the tree was.
+    assert (back["restored_to"], back["fallback"], back["visibility"]) == (None, True, "private")
+    restored = (await studio.stream(folder["id"]))[-1]
+    assert restored.payload["owner_id"] == "teacher"
+
+
+async def test_a_purge_is_the_owners_alone(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace")
+    await grant(studio, root, "pupil", "admin")
+    await grant(studio, root, "viewer", "viewer")
+    folder = await studio.teacher.node("folder", parent=root)
+    inner = await studio.teacher.node("study", parent=folder)
+    path, viewer = f"/nodes/{folder['id']}/purge", studio.person("viewer")
+    assert await studio.teacher.refused(409, "DELETE", path) == "NODE_NOT_TRASHED"
+    assert await studio.pupil.refused(403, "DELETE", path) == "ROLE_MISSING"
+    await trash(studio.pupil, folder)
+    for query in ("", "?dry_run=true"):
+        assert await studio.pupil.refused(403, "DELETE", path + query) == "ROLE_MISSING"
+        assert await viewer.refused(404, "DELETE", path + query) == "NODE_NOT_FOUND"
+        assert await studio.stranger.refused(404, "DELETE", path + query) == "NODE_NOT_FOUND"
+        assert await studio.anybody.refused(401, "DELETE", path + query) == "TOKEN_MISSING"
+        inside = f"/nodes/{inner['id']}/purge{query}"
+        answer = await studio.teacher.send("DELETE", inside)
+        assert (answer.status_code, answer.json()["batch_root_id"]) == (409, folder["id"])
+    await studio.teacher.done("DELETE", path)
+    assert await studio.teacher.refused(404, "DELETE", path) == "NODE_NOT_FOUND"
+    assert await studio.pupil.refused(404, "POST", f"/nodes/{folder['id']}/restore") == "NODE_NOT_FOUND"
+
+
+async def test_a_repeated_purge_is_answered_as_the_first_one(studio: Studio) -> None:
+    node = await studio.teacher.node("folder")
+    await trash(studio.teacher, node)
+    path, key = f"/nodes/{node['id']}/purge", {"Idempotency-Key": "gone"}
+    first = await studio.teacher.send("DELETE", path, headers=dict(key))
+    again = await studio.teacher.send("DELETE", path, headers=dict(key))
+    assert (first.status_code, again.status_code) == (204, 204)
+    assert again.headers["idempotent-replayed"] == "true"
+    assert await studio.stranger.refused(404, "DELETE", path, headers=dict(key)) == "NODE_NOT_FOUND"
+
+
+@pytest.mark.parametrize("path", ["/nodes", "/studies"])
+async def test_an_answer_about_what_was_purged_is_not_given_again(studio: Studio, path: str) -> None:
+    root = await studio.teacher.node("workspace")
+    body = {"title": SECRET, "parent_id": root["id"]} | ({"kind": "folder"} if path == "/nodes" else {})
+    made = await studio.teacher.done("POST", path, body, headers={"Idempotency-Key": "made"})
+    await trash(studio.teacher, made)
+    await studio.teacher.done("DELETE", f"/nodes/{made['id']}/purge")
+    answer = await studio.teacher.send("POST", path, body, headers={"Idempotency-Key": "made"})
+    assert (answer.status_code, answer.json()["error_code"]) == (410, "RESPONSE_NOT_KEPT")
+    assert SECRET not in answer.text
+
+
+async def test_what_somebody_writes_meanwhile_is_purged_too(
+    studio: Studio, database: Database, superuser: asyncpg.Connection
+) -> None:
+    """A write that began before its study went into the bin ends after the purge has begun."""
+    folder = await studio.teacher.node("folder")
+    study = await studio.teacher.node("study", parent=folder)
+    path, change = f"/nodes/{study['id']}", {"description": SECRET}
+    async with closed(superuser, Gate("INSERT", "domain_events", "NEW.event_type = 'node.updated'")) as gate:
+        writing = asyncio.create_task(studio.teacher.done("PATCH", path, change, match=1))
+        await gate.reached()
+        await trash(studio.teacher, folder)
+        purging = asyncio.create_task(studio.teacher.done("DELETE", f"/nodes/{folder['id']}/purge"))
+        await waits_for_a_row(superuser)
+        await gate.open()
+        await asyncio.gather(writing, purging)
+    assert await tables_with(superuser, SECRET) == {}
+    assert [one.erased for one in await studio.stream(study["id"])] == [True, True]
+    async with database.connection() as connection:
+        assert not await connection.fetch(_ROW, study["id"])
