@@ -1,7 +1,6 @@
 """A PGN file in a request: its bytes, a form with the file, or JSON."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from uuid import UUID
@@ -10,12 +9,10 @@ from pydantic import BaseModel, ValidationError
 from relaybox.errors import Detail
 from relaybox.http import UnsupportedMediaType, ValidationFailed, read_bytes, read_model, validation_details
 from relaybox_types.workspace_pgn_api import ImportIntoStudy, ImportPgn
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from backend.workspace._edge import PGN_BYTES_MAX
-from backend.workspace._pgn_errors import FormMalformed
+from backend.workspace._form import read_form
 
 __all__ = ("Upload", "pgn_body", "read_upload")
 
@@ -26,9 +23,6 @@ _PGN_TYPES: Final = ("application/vnd.chess-pgn", "application/x-chess-pgn", "te
 _WANTED: Final = f"one of {', '.join(_PGN_TYPES)}, multipart/form-data or application/json, not compressed"
 _UNTITLED: Final = "Imported games"
 _TITLE_CHARS_MAX: Final = 200
-_FIELDS_MAX: Final = 4
-#: Of a form's body handed on at a time, so that others have their turn in between.
-_PIECE_BYTES: Final = 256 * 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,35 +52,13 @@ async def read_upload(request: Request, model: type[Fields]) -> Upload:
     if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise UnsupportedMediaType(_WANTED)
     if media_type == "multipart/form-data":
-        return await _read_form(request, model)
+        form = read_form(await read_bytes(request, PGN_BYTES_MAX), request.headers["content-type"])
+        return _upload(form.file, _placed(model, form.fields, "body"), form.file_name)
     if media_type not in _PGN_TYPES:
         raise UnsupportedMediaType(_WANTED)
     given = {name: value for name, value in request.query_params.items() if name in model.model_fields}
     placed = _placed(model, given, "query")
     return _upload(await read_bytes(request, PGN_BYTES_MAX), placed)
-
-
-async def _read_form(request: Request, model: type[Fields]) -> Upload:
-    raw = await read_bytes(request, PGN_BYTES_MAX)
-    parser = MultiPartParser(request.headers, _pieces(raw), max_files=1, max_fields=_FIELDS_MAX)
-    try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        raise FormMalformed(f"the body is no form with one file: {error.message}") from None
-    try:
-        fields = {name: value for name, value in form.multi_items() if isinstance(value, str)}
-        file = next((one for one in form.values() if isinstance(one, UploadFile)), None)
-        if file is None or "pgn" in fields:
-            raise FormMalformed("the form has no file; send it as a part with a file name")
-        return _upload(await file.read(), _placed(model, fields, "body"), file.filename)
-    finally:
-        await form.close()
-
-
-async def _pieces(raw: bytes) -> AsyncGenerator[bytes]:
-    for start in range(0, len(raw), _PIECE_BYTES):
-        yield raw[start : start + _PIECE_BYTES]
-        await asyncio.sleep(0)
 
 
 def _placed(model: type[Fields], given: Mapping[str, str], within: str) -> Fields:

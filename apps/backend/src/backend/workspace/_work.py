@@ -75,7 +75,7 @@ class Work:
         self._about = about
         self._made: list[UUID] = []
         self._key = key
-        self._link_id = link_id
+        self.link_id = link_id
         self._now: datetime | None = None
         self._states: dict[UUID, NodeState] = {}
         self._before: dict[UUID, NodeState] = {}
@@ -89,7 +89,7 @@ class Work:
         Raises:
             NodeNotFound: there is no such node.
         """
-        rows = await self.executor.fetch(ACCESS["chain"], node_id, self.caller.actor, self._link_id)
+        rows = await self.executor.fetch(ACCESS["chain"], node_id, self.caller.actor, self.link_id)
         if rows:
             self._now = rows[0]["now"]
         return access_of(read_chain(rows), self.caller.actor)
@@ -246,17 +246,15 @@ class Work:
             return cause.event_id
         return self._last.event_id if self._last else self.caller.causation_id
 
-    async def flush(self) -> None:
-        """Write what was said so far, ahead of :meth:`record`; let go of it and of all rows but the nodes.
+    async def go_on(self) -> None:
+        """Write what was said since :meth:`record`, and let go of it and of all rows but the nodes.
 
-        For work that is too large to be held whole; there must be more to say afterwards.
+        For work that is too large to be held whole.
 
         Raises:
             RetryTransaction, MessageTooLarge: as for :meth:`record`.
         """
-        await record_facts(self.db, None, self._said)
-        await self.write_rows()
-        self._said.clear()
+        await self._write(None)
         for node_id, state in self._states.items():
             self._states[node_id] = NodeState(node=state.node)
             self._before[node_id] = NodeState(node=state.node)
@@ -289,8 +287,13 @@ class Work:
             status=status,
             key=self._key,
         )
-        await record_facts(self.db, None if self._taken else command, self._said)
+        await self._write(None if self._taken else command)
+        self._before = {node_id: state.copy() for node_id, state in self._states.items()}
+
+    async def _write(self, command: TakenCommand | None) -> None:
+        await record_facts(self.db, command, self._said)
         await self.write_rows()
+        self._said.clear()
 
     async def write_rows(self) -> None:
         """Write the rows alone, of facts that were recorded otherwise."""
@@ -302,5 +305,5 @@ class Work:
 
     @property
     def said(self) -> Sequence[EventEnvelope]:
-        """The facts so far, in order."""
+        """The facts that are not written yet, in order."""
         return tuple(self._said)

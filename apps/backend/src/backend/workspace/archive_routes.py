@@ -38,7 +38,7 @@ def add_archive_routes(router: APIRouter, edge: Edge) -> None:
             # About itself: others may export the same node at the same time, and get something else.
             command=(EXPORT_COMMAND, uuid4(), {"node_id": str(node_id)}),
             node_id=node_id,
-            input_data=ExportInput(asker=Asker.of(work.caller)),
+            input_data=ExportInput(asker=Asker.of(work)),
         )
         return task_started(request, task_id)
 

@@ -125,7 +125,7 @@ async def _begin(
     payload: dict[str, Any] = mark.payload()
     payload["parent_id"] = None if upload.parent_id is None else str(upload.parent_id)
     given = ImportInput(
-        asker=Asker.of(work.caller),
+        asker=Asker.of(work),
         parent_id=upload.parent_id,
         title=upload.title,
         strict=strict,

@@ -1,7 +1,7 @@
 """Imports: the games of a file become chapters, in one study or in a folder of studies."""
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 from uuid import UUID, uuid4
 
 from pydantic_core import from_json
@@ -39,12 +39,13 @@ async def import_into_study(work: Work, study_id: UUID, file: ReadFile, mark: Fi
     """
     access = await work.hold(study_id, Role.EDITOR)
     access.require_kind(NodeKind.STUDY)
-    [there] = await work.executor.fetch(IMPORTS["chapters"], study_id)
+    [there] = await work.executor.fetch(IMPORTS["there"], study_id)
     if there["chapters"] + len(file.games) > CHAPTERS_MAX:
         raise StudyFull(CHAPTERS_MAX)
     [part] = parts_of(file)
-    await _Chapters(work).say(study_id, part, first_position=there["next_position"])
-    await work.record(COMMAND, study_id, mark.payload())
+    saying = _Import(work, study_id, mark.payload())
+    await saying.chapters(study_id, part, first_position=there["next_position"])
+    await saying.end()
     return _report(file, [ImportedStudy(id=study_id, title=access.node.title, chapters=len(file.games))])
 
 
@@ -59,43 +60,43 @@ async def import_new(
         TitleTaken: another study below the parent has the title.
     """
     parts = parts_of(file)
-    if len(parts) == 1:
-        parent = None if parent_id is None else await work.hold_parent(parent_id, Role.EDITOR)
-        wish = CreateNode(kind=NodeKind.STUDY, title=title, parent_id=parent_id)
-        await add_node(work, wish, parent, node_id=root_id)
-        await _Chapters(work).say(root_id, parts[0])
-        studies = [ImportedStudy(id=root_id, title=title, chapters=len(parts[0].games))]
-    else:
-        studies = await _add_folder(work, parts, root_id, parent_id, title)
     payload = {**mark.payload(), "parent_id": None if parent_id is None else str(parent_id)}
-    await work.record(COMMAND, root_id, payload)
-    return _report(file, studies, folder_id=root_id if len(parts) > 1 else None)
+    saying = _Import(work, root_id, payload)
+    if len(parts) > 1:
+        return _report(file, await _add_folder(saying, parts, parent_id, title), folder_id=root_id)
+    parent = None if parent_id is None else await work.hold_parent(parent_id, Role.EDITOR)
+    wish = CreateNode(kind=NodeKind.STUDY, title=title, parent_id=parent_id)
+    await add_node(work, wish, parent, node_id=root_id)
+    await saying.chapters(root_id, parts[0])
+    await saying.end()
+    return _report(file, [ImportedStudy(id=root_id, title=title, chapters=len(file.games))])
 
 
 async def _add_folder(
-    work: Work, parts: Sequence[Part], folder_id: UUID, parent_id: UUID | None, title: str
+    saying: "_Import", parts: Sequence[Part], parent_id: UUID | None, title: str
 ) -> list[ImportedStudy]:
-    """Say the folder and its studies. The parent is held only at the end, however many they are.
+    """Write the folder and its studies. The parent is held only at the end, however many they are.
 
     Nobody sees the new nodes before the commit, so nobody else need wait meanwhile. Until the parent is held
     it may move or leave; that is looked at then.
     """
+    work, folder_id = saying.work, saying.root_id
     parent = None if parent_id is None else await work.access(parent_id)
     if parent is not None:
         parent.require(Role.EDITOR)
-    await add_node(
-        work, CreateNode(kind=NodeKind.FOLDER, title=title, parent_id=parent_id), parent, node_id=folder_id
-    )
+    wish = CreateNode(kind=NodeKind.FOLDER, title=title, parent_id=parent_id)
+    await add_node(work, wish, parent, node_id=folder_id)
     [created] = work.said
-    inside, chapters = _inside(work, folder_id, title, parent), _Chapters(work)
+    inside = _inside(work, folder_id, title, parent)
     studies: list[ImportedStudy] = []
     for place, part in enumerate(parts):
         range_ = f" {part.first}–{part.last}"
         name = title[: _TITLE_CHARS_MAX - len(range_)].rstrip() + range_
         wish = CreateNode(kind=NodeKind.STUDY, title=name, parent_id=folder_id, position=place)
         study_id = await add_node(work, wish, inside, cause=created)
-        await chapters.say(study_id, part)
+        await saying.chapters(study_id, part)
         studies.append(ImportedStudy(id=study_id, title=name, chapters=len(part.games)))
+    await saying.end()
     if parent_id is not None:
         held = await work.hold_parent(parent_id, Role.EDITOR)
         if len(held.chain) + 2 > LEVELS_MAX:
@@ -120,14 +121,17 @@ def _inside(work: Work, folder_id: UUID, title: str, parent: Access | None) -> A
     return access_of((folder, *(() if parent is None else parent.chain)), work.caller.actor)
 
 
-class _Chapters:
-    """Says the chapters of an import, and writes what was said when it becomes much."""
+class _Import:
+    """Says what an import does, and writes it whenever it has become much; about *root_id*."""
 
-    def __init__(self, work: Work) -> None:
-        self._work = work
+    def __init__(self, work: Work, root_id: UUID, payload: Mapping[str, Any]) -> None:
+        self.work = work
+        self.root_id = root_id
+        self._payload = payload
+        self._recorded = False
         self._held_bytes = 0
 
-    async def say(self, study_id: UUID, part: Part, *, first_position: int = 0) -> None:
+    async def chapters(self, study_id: UUID, part: Part, *, first_position: int = 0) -> None:
         """Say that *part* was imported, caused by what was said last, and each chapter, caused by that."""
         payload = {
             "chapters": len(part.games),
@@ -135,16 +139,22 @@ class _Chapters:
             "skipped_count": len(part.skipped),
             "skipped": [one.model_dump() for one in part.skipped[:_SKIPPED_MAX]],
         }
-        imported = await self._work.say(
-            WorkspaceEvent.PGN_IMPORTED, study_id, payload, target=(EventTarget.STUDY, study_id)
-        )
+        told = EventTarget.STUDY, study_id
+        imported = await self.work.say(WorkspaceEvent.PGN_IMPORTED, study_id, payload, target=told)
         for position, game in enumerate(part.games, first_position):
-            await self._say_chapter(study_id, game, position, imported)
+            await self._chapter(study_id, game, position, imported)
 
-    async def _say_chapter(self, study_id: UUID, game: Game, position: int, imported: EventEnvelope) -> None:
+    async def end(self) -> None:
+        """Write what is left."""
+        if self._recorded:
+            await self.work.go_on()
+        else:
+            await self.work.record(COMMAND, self.root_id, self._payload)
+        self._recorded, self._held_bytes = True, 0
+
+    async def _chapter(self, study_id: UUID, game: Game, position: int, imported: EventEnvelope) -> None:
         if self._held_bytes and self._held_bytes + len(game.moves) > _HELD_BYTES_MAX:
-            await self._work.flush()
-            self._held_bytes = 0
+            await self.end()
         self._held_bytes += len(game.moves)
         chapter_id = uuid4()
         payload = {
@@ -154,13 +164,8 @@ class _Chapters:
             "headers": game.headers,
             "moves": from_json(game.moves),
         }
-        await self._work.say(
-            WorkspaceEvent.CHAPTER_CREATED,
-            study_id,
-            payload,
-            target=(EventTarget.CHAPTER, chapter_id),
-            cause=imported,
-        )
+        told = EventTarget.CHAPTER, chapter_id
+        await self.work.say(WorkspaceEvent.CHAPTER_CREATED, study_id, payload, target=told, cause=imported)
 
 
 def _report(file: ReadFile, studies: list[ImportedStudy], *, folder_id: UUID | None = None) -> ImportReport:

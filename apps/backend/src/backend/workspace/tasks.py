@@ -10,6 +10,7 @@ from relaybox.db import load_queries
 from relaybox.outbox import note_for_commit
 from relaybox.tasks import create_task
 from relaybox_types.enums import CommandStatus
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.workspace._work import Work
 
@@ -44,20 +45,24 @@ class Asker(_Input):
     request_id: str | None = None
     correlation_id: UUID | None = None
     traceparent: str | None = None
+    #: The link that the request came with.
+    link_id: UUID | None = None
 
     @classmethod
-    def of(cls, caller: Caller) -> Self:
+    def of(cls, work: Work) -> Self:
         """Who sends this command."""
         return cls(
-            actor=caller.actor,
-            request_id=caller.request_id,
-            correlation_id=caller.correlation_id,
-            traceparent=caller.traceparent,
+            actor=work.caller.actor,
+            request_id=work.caller.request_id,
+            correlation_id=work.caller.correlation_id,
+            traceparent=work.caller.traceparent,
+            link_id=work.link_id,
         )
 
-    def caller(self, service: str) -> Caller:
-        """The same, when *service* carries the command out."""
-        return Caller(source_service=service, **self.model_dump())
+    def work(self, db: AsyncSession, command_id: UUID, *, service: str) -> Work:
+        """The same command, when *service* carries it out in the transaction of *db*."""
+        caller = Caller(source_service=service, **self.model_dump(exclude={"link_id"}))
+        return Work(db, caller, link_id=self.link_id, taken=command_id)
 
     def kept(self) -> dict[str, Any]:
         """What stays in the task."""

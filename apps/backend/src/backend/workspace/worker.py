@@ -106,7 +106,7 @@ class WorkspaceWorker:
         mark, root_id = FileMark(size_bytes=asked.size_bytes, sha256=asked.sha256), _node_of(task)
 
         async def write(db: AsyncSession) -> None:
-            work = Work(db, asked.asker.caller(WORKER), taken=task.command_id)
+            work = asked.asker.work(db, _command_of(task), service=WORKER)
             report = await import_new(
                 work, file, mark, root_id=root_id, parent_id=asked.parent_id, title=asked.title
             )
@@ -129,7 +129,7 @@ class WorkspaceWorker:
         from backend.workspace.archives import Archive, filed
 
         asked, node_id = ExportInput.model_validate(task.input_data), _node_of(task)
-        studies, archive = filed(await self._tree(node_id, asked.asker.actor)), Archive()
+        studies, archive = filed(await self._tree(node_id, asked.asker)), Archive()
         for number, study in enumerate(studies):
             async with self._database.connection() as connection:
                 rows = await connection.fetch(CHAPTERS["chapters"], study.study_id)
@@ -140,7 +140,7 @@ class WorkspaceWorker:
         ids = [study.study_id for study in studies]
 
         async def write(db: AsyncSession) -> None:
-            work = Work(db, asked.asker.caller(WORKER), taken=task.command_id)
+            work = asked.asker.work(db, _command_of(task), service=WORKER)
             await work.hold(node_id, Role.VIEWER)
             # What was purged meanwhile must not stay in the file; from here on a purge waits, and finds it.
             if len(await work.executor.fetch(ACCESS["share_nodes"], ids)) < len(ids):
@@ -152,13 +152,14 @@ class WorkspaceWorker:
 
         await self._database.run_in_transaction(write, isolation="READ COMMITTED")
 
-    async def _tree(self, node_id: UUID, actor: str) -> str:
+    async def _tree(self, node_id: UUID, asker: Asker) -> str:
+        """What *asker* may read there now."""
         async with self._database.connection() as connection:
-            chain = await connection.fetch(ACCESS["chain"], node_id, actor, None)
-            access = access_of(read_chain(chain), actor)
+            chain = await connection.fetch(ACCESS["chain"], node_id, asker.actor, asker.link_id)
+            access = access_of(read_chain(chain), asker.actor)
             access.require(Role.VIEWER)
-            granted = any(one.granted for one in access.chain)
-            arguments = (LEVELS_MAX, access.visibility, access.role is Role.OWNER, granted, actor)
+            granted = any(one.granted or one.linked for one in access.chain)
+            arguments = (LEVELS_MAX, access.visibility, access.role is Role.OWNER, granted, asker.actor)
             [row] = await connection.fetch(NODES["tree"], node_id, *arguments)
         return row["items"]
 
@@ -171,8 +172,7 @@ class WorkspaceWorker:
         async def write(db: AsyncSession) -> None:
             executor, document = executor_of(db), document_of(error)
             await fail_task(executor, task.fence, error=document, input_data=kept)
-            if task.command_id is not None:
-                await settle_command(executor, task.command_id, CommandStatus.FAILED, document)
+            await settle_command(executor, _command_of(task), CommandStatus.FAILED, document)
 
         await self._database.run_in_transaction(write, isolation="READ COMMITTED")
 
@@ -186,6 +186,11 @@ async def _complete(work: Work, task: Task, result: Mapping[str, Any], asker: As
 def _node_of(task: Task) -> UUID:
     assert task.aggregate_id is not None, "every task of a workspace is for a node"
     return task.aggregate_id
+
+
+def _command_of(task: Task) -> UUID:
+    assert task.command_id is not None, "every task of a workspace is a command's"
+    return task.command_id
 
 
 def document_of(error: RelayboxError) -> dict[str, Any]:

@@ -56,6 +56,18 @@ class NodeState:
     grants: dict[str, WorkspaceGrant] = field(default_factory=dict[str, WorkspaceGrant])
     links: dict[UUID, WorkspaceLink] = field(default_factory=dict[UUID, WorkspaceLink])
 
+    def copy(self) -> "NodeState":
+        """The same rows, apart from what is changed here later."""
+        return NodeState(
+            node=self.node,
+            chapters=dict(self.chapters),
+            versions=dict(self.versions),
+            threads=dict(self.threads),
+            replies=dict(self.replies),
+            grants=dict(self.grants),
+            links=dict(self.links),
+        )
+
     @property
     def present(self) -> WorkspaceNode:
         """The node, which must be there."""

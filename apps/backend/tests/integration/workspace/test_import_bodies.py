@@ -1,0 +1,131 @@
+"""What a file may come as: bytes in any encoding, a form, JSON; and what is refused."""
+
+from typing import Any
+
+from backend.workspace._edge import PGN_BYTES_MAX
+
+from tests.fixtures.pgn import NEW, NOTHING, counts, game, games, imported, refused, send_pgn
+from tests.fixtures.studio import Studio
+
+NAMED = '[White "Müller"]\n[Black "Kovač"]\n[Result "*"]\n\n1. e4 *\n'
+
+
+async def title_of(studio: Studio, report: Any) -> str:
+    """The title of the only chapter."""
+    detail = await studio.teacher.done("GET", f"/studies/{report['studies'][0]['id']}")
+    [chapter] = detail["chapters"]
+    return chapter["title"]
+
+
+#: The same game in the encodings that files have, with a mark or without.
+ENCODED = {
+    "utf-8": NAMED.encode(),
+    "mark and CRLF": b"\xef\xbb\xbf" + NAMED.replace("\n", "\r\n").encode(),
+    "utf-16": NAMED.encode("utf-16"),
+    "latin-1": NAMED.replace("č", "c").encode("latin-1"),
+}
+
+
+async def test_bytes_reach_the_reader_as_they_were_sent(studio: Studio) -> None:
+    for encoding, data in ENCODED.items():
+        title = "Müller – Kovac" if encoding == "latin-1" else "Müller – Kovač"
+        report = await imported(studio.teacher, data)
+        assert await title_of(studio, report) == title, encoding
+        report = await studio.teacher.done("POST", NEW, files={"file": ("a.pgn", data)})
+        assert await title_of(studio, report) == title, encoding
+
+
+async def test_the_names_of_the_format_are_taken(studio: Studio) -> None:
+    for kind in ("application/vnd.chess-pgn", "Text/Plain; charset=iso-8859-1"):
+        report = await imported(studio.teacher, game(1), content_type=kind)
+        assert report["studies"][0]["title"] == "Imported games"
+
+
+async def test_json_brings_the_file_with_title_and_parent(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace", "Club")
+    body = {"pgn": NAMED, "title": " Spring ", "parent_id": root["id"]}
+    report = await studio.teacher.done("POST", NEW, body)
+    assert report["studies"][0]["title"] == "Spring"
+    assert await title_of(studio, report) == "Müller – Kovač"
+    into = f"/studies/{report['studies'][0]['id']}/import-pgn"
+    assert (await studio.teacher.done("POST", into, {"pgn": game(2)}))["chapters"] == 1
+    assert await studio.teacher.refused(422, "POST", into, body) == "VALIDATION_ERROR"
+
+
+async def test_a_forms_file_gives_the_title_where_the_form_has_none(studio: Studio) -> None:
+    named = {"C:\\games\\Club 2024.PGN": "Club 2024", "tmp/März.pgn": "März", ".pgn": "Imported games"}
+    for name, title in named.items():
+        report = await studio.teacher.done("POST", NEW, files={"file": (name, game(1))})
+        assert report["studies"][0]["title"] == title
+
+
+async def test_a_form_brings_title_and_parent_beside_the_file(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace", "Club")
+    fields = {"title": "Spring", "parent_id": root["id"]}
+    report = await studio.teacher.done("POST", NEW, data=fields, files={"pgn": ("a.pgn", game(1))})
+    study = await studio.teacher.done("GET", f"/studies/{report['studies'][0]['id']}")
+    assert (study["title"], study["parent_id"]) == ("Spring", root["id"])
+
+
+async def test_a_field_of_the_wrong_form_is_named(studio: Studio) -> None:
+    for field, value in (("title", "x" * 201), ("title", "%00"), ("parent_id", "here")):
+        refusal = await refused(studio.teacher, 422, game(1), f"{NEW}?{field}={value}")
+        assert [one["field"] for one in refusal["details"]] == [f"query.{field}"]
+    fields = {"title": "x" * 201, "colour": "red"}
+    answer = await studio.teacher.send("POST", NEW, data=fields, files={"file": ("a.pgn", game(1))})
+    assert answer.status_code == 422
+    assert {one["field"] for one in answer.json()["details"]} == {"body.title", "body.colour"}
+    assert await studio.teacher.refused(422, "POST", NEW, {"title": "x"}) == "VALIDATION_ERROR"
+
+
+async def test_what_is_declared_as_something_else_or_compressed_is_refused(studio: Studio) -> None:
+    for kind in ("application/pdf", "", "multipart/mixed; boundary=x"):
+        refusal = await refused(studio.teacher, 415, game(1), content_type=kind)
+        assert refusal["error_code"] == "UNSUPPORTED_MEDIA_TYPE"
+        assert "application/x-chess-pgn" in refusal["message"]
+    await refused(studio.teacher, 415, b"\x1f\x8b", headers={"Content-Encoding": "gzip"})
+
+
+async def test_a_form_that_is_none_is_refused(studio: Studio) -> None:
+    for body in (b'--x\r\nContent-Disposition: form-data; name="f"; filename="a.pgn"\r\n\r\n1. e4 e5', b""):
+        refusal = await refused(studio.teacher, 400, body, content_type="multipart/form-data; boundary=x")
+        assert refusal["error_code"] == "FORM_MALFORMED"
+    assert await counts(studio) == NOTHING
+
+
+async def test_a_file_may_be_larger_than_other_bodies_and_has_its_own_limit(studio: Studio) -> None:
+    remark = "x" * 9_000
+    moves = " ".join(f"{move} {{{remark}}}" for move in ("Nf3", "Nf6", "Ng1", "Ng8") * 10) + " *"
+    file = "\n".join(game(number, moves) for number in range(4))
+    assert len(file) > 1024 * 1024
+    assert (await imported(studio.teacher, file))["chapters"] == 4
+    assert (await studio.teacher.done("POST", NEW, files={"file": ("a.pgn", file)}))["chapters"] == 4
+    assert (await studio.teacher.done("POST", NEW, {"pgn": file}))["chapters"] == 4
+    for kind in ("text/plain", "application/json", "multipart/form-data; boundary=x"):
+        refusal = await refused(studio.teacher, 413, b" " * (PGN_BYTES_MAX + 1), content_type=kind)
+        assert refusal["error_code"] == "BODY_TOO_LARGE"
+
+
+async def test_a_body_that_grows_beyond_the_limit_unannounced_is_cut_off(studio: Studio) -> None:
+    taken = 0
+
+    async def endless() -> Any:
+        nonlocal taken
+        while taken < 2 * PGN_BYTES_MAX:
+            taken += 1024 * 1024
+            yield games(1).encode() + b" " * 1024 * 1024
+
+    answer = await studio.teacher.send("POST", NEW, content=endless(), headers={"Content-Type": "text/plain"})
+    assert answer.status_code == 413
+    assert taken < PGN_BYTES_MAX + 4 * 1024 * 1024
+
+
+async def test_an_answer_is_kept_for_a_key_whatever_the_file_came_as(studio: Studio) -> None:
+    form = {"files": {"file": ("a.pgn", game(1))}}
+    # The form's boundary is part of the request, which must be the same.
+    kind = {"Idempotency-Key": "once", "Content-Type": "multipart/form-data; boundary=x"}
+    first = await studio.teacher.send("POST", NEW, headers=dict(kind), **form)
+    again = await studio.teacher.send("POST", NEW, headers=dict(kind), **form)
+    assert (first.status_code, again.content) == (201, first.content)
+    assert again.headers["idempotent-replayed"] == "true"
+    assert (await send_pgn(studio.teacher, game(1), headers={"Idempotency-Key": "once"})).status_code == 422

@@ -1,0 +1,75 @@
+"""Games in their studies, files as text, and what is too much for one import."""
+
+import pytest
+from backend.workspace._pgn_errors import PgnInvalid, PgnTooManyGames
+from backend.workspace.games import GameReader
+from backend.workspace.pgn_files import CHAPTERS_MAX, GAMES_MAX, Game, ReadFile, packed, parts_of, unpacked
+from pydantic_core import from_json
+from relaybox_types.workspace_pgn_api import SkippedPgn
+
+
+def file_of(marks: str) -> ReadFile:
+    """A file whose games are imported (``.``) or left out (``x``)."""
+    numbered = list(enumerate(marks, 1))
+    games = [Game(number=n, title="", headers={}, moves=b"{}") for n, mark in numbered if mark == "."]
+    skipped = [SkippedPgn(game=n, line=n, reason="") for n, mark in numbered if mark == "x"]
+    return ReadFile(games=games, skipped=skipped)
+
+
+def reader(text: str, *, strict: bool = False, event_bytes_max: int = 1_000_000) -> GameReader:
+    return GameReader(text.encode(), strict=strict, event_bytes_max=event_bytes_max)
+
+
+@pytest.mark.parametrize(("games", "studies"), [(1, 1), (64, 1), (65, 2), (128, 2), (129, 3)])
+def test_a_study_has_64_chapters_and_the_last_what_is_left(games: int, studies: int) -> None:
+    parts = parts_of(file_of("." * games))
+    assert len(parts) == studies
+    assert [game.number for part in parts for game in part.games] == list(range(1, games + 1))
+    assert all(len(part.games) == CHAPTERS_MAX for part in parts[:-1])
+    assert [(part.first, part.last) for part in parts][-1] == ((studies - 1) * CHAPTERS_MAX + 1, games)
+
+
+def test_each_left_out_game_goes_with_the_study_that_was_being_filled() -> None:
+    first, second = parts_of(file_of("x" + "." * 64 + "xx" + "." + "x"))
+    assert [one.game for one in first.skipped] == [1, 66, 67]
+    assert [one.game for one in second.skipped] == [69]
+
+
+def test_a_file_is_packed_whatever_its_bytes() -> None:
+    data = bytes(range(256)) * 100
+    assert unpacked(packed(data)) == data
+    assert len(packed(b"1. e4 e5 " * 10_000)) < 5_000
+
+
+def test_a_file_is_read_batch_by_batch() -> None:
+    games = reader('[White "A"]\n\n1. e4 *\n\n' * 5)
+    assert (games.read(2), games.seen) == (True, 2)
+    assert (games.read(2), games.seen) == (True, 4)
+    assert (games.read(2), games.seen) == (False, 5)
+    [game, *_] = games.file().games
+    assert (game.number, game.headers["White"], from_json(game.moves)["moves"][0]["uci"]) == (1, "A", "e2e4")
+
+
+def test_a_left_out_game_counts_and_a_strict_reader_stops_at_it() -> None:
+    text = "1. e4 *\n\n1. e5 *\n\n1. d4 *\n"
+    games = reader(text)
+    assert (games.read(9), games.games, games.seen) == (False, 2, 3)
+    with pytest.raises(PgnInvalid, match="game 2, line 3"):
+        reader(text, strict=True).read(9)
+
+
+def test_more_games_than_an_import_takes_are_refused_also_when_none_can_be_read() -> None:
+    games = reader("1. e5 *\n\n" * (GAMES_MAX + 1))
+    assert games.read(GAMES_MAX)
+    with pytest.raises(PgnTooManyGames, match="10,000"):
+        games.read(1)
+
+
+def test_a_game_takes_what_an_event_has_room_for() -> None:
+    text = "1. e4 {" + "x," * 1_500 + "} *"
+    for room, taken in ((12_000 + 6_000, 1), (12_000 + 4_000, 0)):
+        games = reader(text, event_bytes_max=room)
+        games.read(9)
+        assert games.games == taken
+    with pytest.raises(PgnInvalid, match="split its variations"):
+        games.file()
