@@ -4,8 +4,6 @@ Needs the package ``chess`` (``relaybox-backend[chess]``): call
 :func:`backend.workspace._chess_extra.require_chess` before this is imported.
 """
 
-from relaybox_types.workspace_study_api import ExportMode
-
 from backend.workspace._chess_extra import (
     AnnotationInvalid,
     ChessError,
@@ -64,7 +62,6 @@ __all__ = (
     "ChapterRenamed",
     "ChessError",
     "ClipPathMissing",
-    "ExportMode",
     "HeadersInvalid",
     "LineRef",
     "Move",
