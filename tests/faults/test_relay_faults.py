@@ -134,11 +134,12 @@ async def test_g23_nothing_is_marked_before_the_broker_has_acknowledged_it(
         await put_events(database, topic, KEYS)
         await notify(database)
         await all_sent(database)
+        down = moments.again(Signal.LINK_DOWN)
         kafka_server.pause()
         try:
             await put_events(database, topic, KEYS, first=2)
             await notify(database)
-            await moments.reached(Signal.LINK_DOWN)
+            await down
             late = await rows_of(database, "payload ->> 'version' = '2'")
             assert {row["status"] for row in late} == {"PENDING"}
         finally:
@@ -158,13 +159,14 @@ async def test_g20_a_broker_killed_under_load_loses_and_reorders_nothing_and_cha
     relay = Relay(database, kafka_settings, settings, on_signal=moments)
     async with running(relay):
         await moments.reached(Signal.BATCH_MARKED, 3)
+        down, up = moments.again(Signal.LINK_DOWN), moments.again(Signal.LINK_UP)
         kafka_server.kill()
         try:
-            await moments.reached(Signal.LINK_DOWN)
+            await down
             assert not relay.statistics().link_up
         finally:
             await kafka_server.start()
-        await moments.reached(Signal.LINK_UP)
+        await up
         await all_sent(database)
 
     assert {row["attempts"] for row in await rows_of(database)} == {0}
