@@ -60,7 +60,7 @@ def filed(tree: str) -> list[FiledStudy]:
 
 def safe_name(title: str) -> str:
     """*title* as a name that every system takes."""
-    name = _UNSAFE.sub(" ", title).strip()[:_NAME_CHARS_MAX].strip(" .")
+    name = " ".join(_UNSAFE.sub(" ", title).split())[:_NAME_CHARS_MAX].strip(" .")
     if not name:
         return "untitled"
     return f"_{name}" if _DEVICE.fullmatch(name) else name
@@ -78,8 +78,7 @@ def _free(above: str, name: str, ending: str, taken: set[str]) -> str:
 class Archive:
     """A zip that grows study by study; to be used by one thread at a time."""
 
-    def __init__(self, bytes_max: int = ARCHIVE_BYTES_MAX) -> None:
-        self._bytes_max = bytes_max
+    def __init__(self) -> None:
         self._buffer = BytesIO()
         self._zip = ZipFile(self._buffer, "w", ZIP_DEFLATED)
 
@@ -106,8 +105,8 @@ class Archive:
         return self._buffer.getvalue()
 
     def _check(self) -> None:
-        if self._buffer.tell() > self._bytes_max:
-            raise ArchiveTooLarge(self._bytes_max)
+        if self._buffer.tell() > ARCHIVE_BYTES_MAX:
+            raise ArchiveTooLarge(ARCHIVE_BYTES_MAX)
 
 
 def _contents(rows: Iterable[str]) -> Iterable[ChapterContent]:

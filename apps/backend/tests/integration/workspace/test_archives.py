@@ -1,0 +1,169 @@
+"""Exports of whole folders: a zip of what who asked may read, made by a worker."""
+
+import asyncio
+import io
+import zipfile
+from typing import Any
+
+import pytest
+from backend.workspace.chess import ReadGame, read_games
+from backend.workspace.tasks import EXPORT_TASK
+from pydantic_core import from_json
+from relaybox.tasks._store import claim_tasks
+
+from tests.fixtures.pgn import NEW, ended, game, games, imported, new_worker, rows, task_path, working
+from tests.fixtures.studio import Person, Studio
+
+
+async def begun(who: Person, node: Any) -> str:
+    """Where the task of an export stands."""
+    return task_path(await who.send("POST", "/export", {"node_id": node["id"]}))
+
+
+async def archive(studio: Studio, who: Person, node: Any) -> dict[str, bytes]:
+    """What a node's export holds, by path."""
+    path = await begun(who, node)
+    async with working(studio):
+        done = await ended(who, path)
+    assert done["status"] == "COMPLETED", done
+    answer = await who.send("GET", f"{path}/result")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/zip")
+    assert done["result"] == {"studies": len(names(answer.content)), "bytes": len(answer.content)}
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as opened:
+        assert opened.testzip() is None
+        return {name: opened.read(name) for name in opened.namelist()}
+
+
+def names(data: bytes) -> list[str]:
+    with zipfile.ZipFile(io.BytesIO(data)) as opened:
+        return opened.namelist()
+
+
+async def study_in(who: Person, parent: Any, title: str, pgn: str) -> Any:
+    report = await imported(who, pgn, NEW, params={"title": title, "parent_id": parent["id"]})
+    return report["studies"][0]
+
+
+async def test_a_tree_becomes_a_zip_with_a_file_for_each_study(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace", "Club/2024")
+    folder = await studio.teacher.node("folder", "Open: games?", root)
+    await studio.teacher.node("folder", "empty", root)
+    await study_in(studio.teacher, folder, "Spring", games(2))
+    await study_in(studio.teacher, root, "..", game(3))
+    held = await archive(studio, studio.teacher, root)
+    assert sorted(held) == ["Club 2024/Open games/Spring.pgn", "Club 2024/untitled.pgn"]
+    read = [one for one in read_games(held["Club 2024/Open games/Spring.pgn"]) if isinstance(one, ReadGame)]
+    assert [one.headers["White"] for one in read] == ["W1", "W2"]
+    assert [move.uci for move in read[0].tree.moves] == ["e2e4", "e7e5", "g1f3"]
+
+
+async def test_an_export_is_an_event_of_the_node_and_its_command_is_done(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace", "Club")
+    study = await study_in(studio.teacher, root, "Spring", game(1))
+    held = await archive(studio, studio.teacher, study)
+    assert list(held) == ["Spring.pgn"]
+    last = (await studio.stream(study["id"]))[-1]
+    assert (last.type, last.payload["studies"]) == ("study.pgn_exported", 1)
+    [command] = await rows(
+        studio, "SELECT id, status::text FROM command_inbox WHERE command_type = 'ExportNode'"
+    )
+    assert (last.correlation_id, command["status"]) == (command["id"], "COMPLETED")
+    detail = await studio.teacher.done("GET", f"/studies/{study['id']}")
+    assert detail["version"] == 2, "an export changes nothing that an ETag stands for"
+
+
+async def test_a_zip_holds_what_who_asked_may_read_and_nothing_else(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace", "Club")
+    await studio.teacher.share(root, "pupil", "viewer")
+    secret = await studio.teacher.node("folder", "secret", root, visibility="private")
+    binned = await studio.teacher.node("folder", "binned", root)
+    await study_in(studio.teacher, root, "seen", game(1))
+    await study_in(studio.teacher, secret, "hidden", game(2))
+    await study_in(studio.teacher, binned, "gone", game(3))
+    await studio.teacher.done("DELETE", f"/nodes/{binned['id']}", match=1)
+    assert sorted(await archive(studio, studio.pupil, root)) == ["Club/seen.pgn"]
+    assert sorted(await archive(studio, studio.teacher, root)) == ["Club/secret/hidden.pgn", "Club/seen.pgn"]
+
+
+async def test_an_export_is_for_who_may_read_and_its_file_for_who_asked(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace", "Club")
+    await studio.teacher.share(root, "pupil", "viewer")
+    body = {"node_id": root["id"]}
+    assert await studio.stranger.refused(404, "POST", "/export", body) == "NODE_NOT_FOUND"
+    assert await studio.anybody.refused(401, "POST", "/export", body) == "TOKEN_MISSING"
+    path, others = await begun(studio.pupil, root), await begun(studio.teacher, root)
+    refused = await studio.pupil.send("GET", f"{path}/result")
+    assert (refused.status_code, refused.json()["error_code"]) == (409, "RESULT_NOT_READY")
+    assert refused.json()["status"] == "PENDING"
+    async with working(studio):
+        await asyncio.gather(ended(studio.pupil, path), ended(studio.teacher, others))
+    assert names((await studio.pupil.send("GET", f"{path}/result")).content) == []
+    assert await studio.teacher.refused(404, "GET", f"{path}/result") == "NODE_NOT_FOUND"
+    assert await studio.anybody.refused(401, "GET", f"{path}/result") == "TOKEN_MISSING"
+    await studio.teacher.done("DELETE", f"/share/{root['id']}/users/pupil")
+    assert await studio.pupil.refused(404, "GET", f"{path}/result") == "NODE_NOT_FOUND"
+
+
+async def test_who_may_no_longer_read_when_it_is_made_gets_nothing(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace", "Club")
+    await studio.teacher.share(root, "pupil", "viewer")
+    path = await begun(studio.pupil, root)
+    await studio.teacher.done("DELETE", f"/share/{root['id']}/users/pupil")
+    async with working(studio):
+        failed = await ended(studio.pupil, path)
+    assert (failed["status"], failed["error"]["error_code"]) == ("FAILED", "NODE_NOT_FOUND")
+    assert [one.type for one in await studio.stream(root["id"])][-1] != "study.pgn_exported"
+
+
+async def test_a_zip_has_a_limit_and_the_task_says_so(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = await studio.teacher.node("workspace", "Club")
+    await study_in(studio.teacher, root, "Spring", games(3))
+    monkeypatch.setattr("backend.workspace.archives.ARCHIVE_BYTES_MAX", 100)
+    path = await begun(studio.teacher, root)
+    async with working(studio):
+        failed = await ended(studio.teacher, path)
+    assert (failed["status"], failed["error"]["error_code"]) == ("FAILED", "ARCHIVE_TOO_LARGE")
+
+
+async def test_what_is_purged_while_it_is_exported_does_not_stay_in_the_zip(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace", "Club")
+    purged = await study_in(studio.teacher, root, "purged", game(1))
+    await study_in(studio.teacher, root, "stays", game(2))
+    path = await begun(studio.teacher, root)
+    async with studio.backbone.database.connection() as connection:
+        [task] = await claim_tasks(connection, [EXPORT_TASK], tasks_max=1, lease_s=60)
+
+    async def purge(percent: float) -> None:
+        """Between the reading of both studies and the end."""
+        if percent == 80:
+            await rows(studio, "DELETE FROM workspace_nodes WHERE id = $1::uuid", purged["id"])
+
+    worker = new_worker(studio)
+    with pytest.raises(Exception, match="purged while it was exported"):
+        await worker._export(task, purge)
+    assert (await studio.teacher.done("GET", path))["status"] == "RUNNING"
+    await worker._export(task, unheard)
+    assert names((await studio.teacher.send("GET", f"{path}/result")).content) == ["Club/stays.pgn"]
+
+
+async def unheard(_percent: float) -> None:
+    """Nobody watches."""
+
+
+async def test_the_nodes_of_a_zip_are_known_for_a_purge_to_find_it(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace", "Club")
+    study = await study_in(studio.teacher, root, "Spring", game(1))
+    await archive(studio, studio.teacher, root)
+    [task] = await rows(studio, "SELECT result_data::text FROM async_tasks")
+    assert from_json(task["result_data"])["nodes"] == [study["id"]]
+
+
+async def test_without_the_package_chess_an_export_says_so(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = await studio.teacher.node("workspace", "Club")
+    monkeypatch.setattr("backend.workspace._chess_extra.find_spec", lambda _name: None)
+    code = await studio.teacher.refused(501, "POST", "/export", {"node_id": root["id"]})
+    assert code == "CHESS_NOT_INSTALLED"

@@ -1,0 +1,242 @@
+"""Imports of more than 200 games: a worker does them, as safely as the API, and says how far it is."""
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+from backend.workspace.pgn_files import unpacked
+from backend.workspace.tasks import IMPORT_TASK
+from pydantic_core import from_json
+from relaybox.tasks import TaskLost, cancel_task
+from relaybox.tasks._store import claim_tasks
+
+from tests.fixtures.gates import Gate, closed
+from tests.fixtures.pgn import (
+    BROKEN,
+    NEW,
+    NOTHING,
+    counts,
+    ended,
+    games,
+    new_worker,
+    rows,
+    send_pgn,
+    task_path,
+    working,
+)
+from tests.fixtures.studio import Studio
+from tests.fixtures.waiting import eventually
+
+COMMAND = "SELECT id, status::text, payload::text, error_data::text FROM command_inbox"
+TASK = "SELECT input_data::text, aggregate_id FROM async_tasks"
+FILE = games(201)
+
+
+async def begun(studio: Studio, file: str = FILE, query: str = "") -> str:
+    """Where the task of an import stands that nobody works on yet."""
+    return task_path(await send_pgn(studio.teacher, file, f"{NEW}?title=Spring&{query}"))
+
+
+async def test_a_large_file_is_taken_and_its_task_ends_with_the_report(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace", "Club")
+    answer = await send_pgn(studio.teacher, FILE, f"{NEW}?title=Spring&parent_id={root['id']}")
+    path = task_path(answer)
+    assert answer.json() == {"task_id": path.rpartition("/")[2], "status": "PENDING"}
+    assert await counts(studio) == NOTHING
+    waiting = await studio.teacher.done("GET", path)
+    assert (waiting["task_type"], waiting["progress"], waiting["result"]) == (IMPORT_TASK, 0.0, None)
+    async with working(studio):
+        done = await ended(studio.teacher, path)
+    assert (done["status"], done["progress"], done["error"]) == ("COMPLETED", 100.0, None)
+    report = done["result"]
+    assert [one["chapters"] for one in report["studies"]] == [64, 64, 64, 9]
+    assert (report["chapters"], report["skipped_count"]) == (201, 0)
+    tree = await studio.teacher.done("GET", f"/nodes/tree?root_id={root['id']}")
+    assert [one["title"] for one in tree["items"]][:3] == ["Club", "Spring", "Spring 1–64"]
+
+
+async def test_what_a_worker_writes_belongs_to_the_command_that_was_taken(studio: Studio) -> None:
+    path = await begun(studio)
+    [command] = await rows(studio, COMMAND)
+    assert command["status"] == "PROCESSING"
+    async with working(studio):
+        report = (await ended(studio.teacher, path))["result"]
+    [after] = await rows(studio, COMMAND)
+    assert (after["id"], after["status"]) == (command["id"], "COMPLETED")
+    [folder] = await studio.stream(report["folder_id"])
+    streams = [await studio.stream(one["id"]) for one in report["studies"]]
+    events = [folder, *(event for stream in streams for event in stream)]
+    assert {event.correlation_id for event in events} == {command["id"]}
+    assert {stream[0].causation_id for stream in streams} == {folder.event_id}
+    assert {event.metadata["command_id"] for event in events} == {str(command["id"])}
+    assert {event.metadata["source_service"] for event in events} == {"workspace-worker"}
+    senders = await rows(studio, "SELECT DISTINCT payload ->> 'actor_id' AS actor FROM event_outbox")
+    assert [one["actor"] for one in senders] == ["teacher"]
+
+
+async def test_the_file_lies_in_the_task_alone_and_goes_with_its_end(studio: Studio) -> None:
+    path = await begun(studio)
+    [command], [task] = await rows(studio, COMMAND), await rows(studio, TASK)
+    assert from_json(command["payload"]).keys() == {"size_bytes", "sha256", "parent_id"}
+    assert unpacked(from_json(task["input_data"])["pgn"]).decode() == FILE
+    async with working(studio):
+        report = (await ended(studio.teacher, path))["result"]
+    [after] = await rows(studio, TASK)
+    assert from_json(after["input_data"]).keys() == {"asker"}
+    assert after["aggregate_id"] == task["aggregate_id"] == UUID(report["folder_id"])
+
+
+async def test_a_chain_that_began_elsewhere_goes_on_in_the_worker(studio: Studio) -> None:
+    chain = "11111111-2222-4333-8444-555555555555"
+    path = task_path(await send_pgn(studio.teacher, FILE, headers={"X-Correlation-Id": chain}))
+    async with working(studio):
+        report = (await ended(studio.teacher, path))["result"]
+    [folder] = await studio.stream(report["folder_id"])
+    assert str(folder.correlation_id) == chain
+
+
+async def test_a_refused_import_fails_with_game_and_line_and_leaves_nothing(studio: Studio) -> None:
+    path = await begun(studio, f"{FILE}\n{BROKEN}", "strict=true")
+    nothing_in_it = await begun(studio, "\n".join([BROKEN] * 201))
+    async with working(studio):
+        failed = await ended(studio.teacher, path)
+        empty = await ended(studio.teacher, nothing_in_it)
+    assert (failed["status"], failed["result"]) == ("FAILED", None)
+    error = failed["error"]
+    assert (error["error_code"], error["game"], error["line"]) == ("PGN_INVALID", 202, 1412)
+    assert "Ke4" in error["reason"]
+    assert (empty["error"]["error_code"], empty["error"]["game"]) == ("PGN_INVALID", 1)
+    assert await counts(studio) == NOTHING
+    assert [one["status"] for one in await rows(studio, COMMAND)] == ["FAILED", "FAILED"]
+    assert [from_json(one["input_data"]).keys() for one in await rows(studio, TASK)] == [{"asker"}] * 2
+
+
+async def test_what_happened_to_the_parent_meanwhile_counts(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace", "Club")
+    folder = await studio.teacher.node("folder", "Club", root)
+    await studio.teacher.share(root, "pupil", "editor")
+    into = f"{NEW}?parent_id={folder['id']}"
+    trashed = task_path(await send_pgn(studio.teacher, FILE, into))
+    await studio.teacher.done("DELETE", f"/nodes/{folder['id']}", match=1)
+    lost = task_path(await send_pgn(studio.pupil, FILE, f"{NEW}?parent_id={root['id']}"))
+    await studio.teacher.done("PUT", f"/share/{root['id']}/users/pupil", {"role": "viewer"})
+    async with working(studio):
+        assert (await ended(studio.teacher, trashed))["error"]["error_code"] == "NODE_NOT_FOUND"
+        assert (await ended(studio.pupil, lost))["error"]["error_code"] == "ROLE_MISSING"
+    assert await counts(studio) == NOTHING
+
+
+async def test_progress_goes_forward_while_a_file_is_read(studio: Studio) -> None:
+    await begun(studio)
+    seen: list[float] = []
+
+    async def note(percent: float) -> None:
+        seen.append(percent)
+
+    async with studio.backbone.database.connection() as connection:
+        [task] = await claim_tasks(connection, [IMPORT_TASK], tasks_max=1, lease_s=60)
+    await new_worker(studio)._import(task, note)
+    assert len(seen) >= 4
+    assert seen == sorted(seen)
+    assert 79 < seen[-1] <= 80
+
+
+async def test_g43_a_worker_that_lost_its_task_writes_nothing(studio: Studio) -> None:
+    await begun(studio)
+    async with studio.backbone.database.connection() as connection:
+        [task] = await claim_tasks(connection, [IMPORT_TASK], tasks_max=1, lease_s=60)
+        assert await cancel_task(connection, task.id)
+
+    async def unheard(_percent: float) -> None:
+        """A zombie, which hears nothing."""
+
+    with pytest.raises(TaskLost):
+        await new_worker(studio)._import(task, unheard)
+    assert await counts(studio) == NOTHING
+
+
+async def test_a_worker_that_stops_gives_the_task_back_and_another_ends_it(
+    studio: Studio, superuser: Any
+) -> None:
+    path = await begun(studio)
+    async with closed(superuser, Gate("UPDATE", "async_tasks", "NEW.status = 'COMPLETED'")) as gate:
+        async with working(studio, stop_grace_s=0):
+            await gate.reached()
+        assert (await studio.teacher.done("GET", path))["status"] == "PENDING"
+        assert await counts(studio) == NOTHING
+    async with working(studio):
+        done = await ended(studio.teacher, path)
+    assert (done["status"], (await counts(studio))["chapters"]) == ("COMPLETED", 201)
+
+
+async def test_an_import_that_never_ends_is_given_up(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relaybox.tasks._attempt.pause_s_after", lambda _attempts: 0.0)
+    monkeypatch.setattr("backend.workspace.worker.unpacked", lambda _text: 1 / 0)
+    path = await begun(studio)
+    async with working(studio, attempts_max=2):
+        failed = await ended(studio.teacher, path)
+    assert (failed["status"], failed["error"]["error_code"]) == ("FAILED", "TASK_GAVE_UP")
+    assert "2 times" in failed["error"]["message"]
+    [command], [task] = await rows(studio, COMMAND), await rows(studio, TASK)
+    assert command["status"] == "FAILED"
+    assert from_json(task["input_data"]).keys() == {"asker"}
+
+
+async def test_without_the_package_chess_the_task_says_so(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = await begun(studio)
+    monkeypatch.setattr("backend.workspace._chess_extra.find_spec", lambda _name: None)
+    async with working(studio):
+        assert (await ended(studio.teacher, path))["error"]["error_code"] == "CHESS_NOT_INSTALLED"
+
+
+async def test_a_task_is_seen_by_who_started_it_and_by_who_may_read_its_node(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace", "Club")
+    await studio.teacher.share(root, "pupil", "viewer")
+    path = await begun(studio, query=f"parent_id={root['id']}")
+    unknown = f"/tasks/{root['id']}"
+    for who, status in ((studio.pupil, 404), (studio.stranger, 404), (studio.anybody, 401)):
+        answer, missing = await who.send("GET", path), await who.send("GET", unknown)
+        assert answer.status_code == missing.status_code == status
+        assert answer.json()["error_code"] == missing.json()["error_code"]
+    async with working(studio):
+        await ended(studio.teacher, path)
+    assert (await studio.pupil.done("GET", path))["status"] == "COMPLETED"
+    assert await studio.stranger.refused(404, "GET", path) == "NODE_NOT_FOUND"
+    assert await studio.teacher.refused(404, "GET", f"{path}/result") == "NODE_NOT_FOUND"
+    assert await studio.teacher.refused(404, "GET", "/tasks/none") == "NODE_NOT_FOUND"
+
+
+async def test_the_same_key_again_is_answered_with_the_same_task(studio: Studio) -> None:
+    keyed = {"headers": {"Idempotency-Key": "once"}}
+    first = await send_pgn(studio.teacher, FILE, **keyed)
+    again = await send_pgn(studio.teacher, FILE, **keyed)
+    assert (again.status_code, again.content) == (202, first.content)
+    assert again.headers["location"] == first.headers["location"]
+    assert len([*await rows(studio, TASK)]) == 1
+
+
+async def test_two_large_imports_into_one_folder_do_not_stand_in_each_others_way(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace", "Club")
+    first, second = [await begun(studio, query=f"parent_id={root['id']}") for _ in range(2)]
+    async with working(studio):
+        ends = [(await ended(studio.teacher, one))["status"] for one in (first, second)]
+    assert ends == ["COMPLETED", "COMPLETED"]
+    children = await studio.teacher.done("GET", f"/nodes?parent_id={root['id']}")
+    assert [one["title"] for one in children["items"]] == ["Spring", "Spring"]
+
+
+async def test_a_worker_hears_of_a_new_task_at_once(studio: Studio) -> None:
+    await studio.backbone.notifier.start()
+    try:
+        async with working(studio, poll_s=60) as worker:
+            await eventually("a worker that listens", lambda: listening(worker))
+            path = await begun(studio)
+            assert (await ended(studio.teacher, path))["status"] == "COMPLETED"
+    finally:
+        await studio.backbone.notifier.stop()
+
+
+async def listening(worker: Any) -> bool:
+    return worker._listener.listening.is_set()

@@ -1,0 +1,72 @@
+"""Paths in an archive: safe on every system, and each only once."""
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+from backend.workspace.archives import filed, safe_name
+from pydantic_core import to_json
+
+
+@pytest.mark.parametrize(
+    ("title", "name"),
+    [
+        ("Müller – Kovač, 1. Runde", "Müller – Kovač, 1. Runde"),
+        ("../../etc/passwd", "etc passwd"),
+        ("C:\\games", "C games"),
+        ('a<b>c:d"e|f?g*h', "a b c d e f g h"),
+        ("line\nbreak\x7f", "line break"),
+        ("ends. . ", "ends"),
+        (" .hidden", "hidden"),
+        ("...", "untitled"),
+        ("\u202e", "untitled"),
+        ("con", "_con"),
+        ("LPT1.games", "_LPT1.games"),
+        ("console", "console"),
+        ("x" * 200, "x" * 80),
+    ],
+)
+def test_a_name_is_what_every_system_takes(title: str, name: str) -> None:
+    assert safe_name(title) == name
+
+
+def node(number: int, kind: str, title: str, parent: int | None, depth: int) -> dict[str, Any]:
+    when = "2024-05-06T07:08:09+00:00"
+    return {
+        "id": UUID(int=number), "kind": kind, "title": title, "depth": depth, "description": "",
+        "parent_id": None if parent is None else UUID(int=parent), "position": 0, "layout": None,
+        "visibility": "shared", "version": 1, "created_by": "a", "created_at": when, "changed_at": when,
+    }  # fmt: skip
+
+
+def paths(*nodes: dict[str, Any]) -> list[str]:
+    return [one.path for one in filed(to_json(nodes).decode())]
+
+
+def test_a_study_stands_in_the_folders_above_it() -> None:
+    tree = (
+        node(1, "workspace", "Club", None, 0),
+        node(2, "folder", "a", 1, 1),
+        node(3, "study", "s", 1, 1),
+        node(4, "folder", "b", 2, 2),
+        node(5, "study", "t", 4, 3),
+    )
+    assert paths(*tree) == ["Club/s.pgn", "Club/a/b/t.pgn"]
+
+
+def test_what_is_above_the_exported_node_is_no_part_of_its_paths() -> None:
+    assert paths(node(2, "folder", "a", 1, 0), node(3, "study", "s", 2, 1)) == ["a/s.pgn"]
+    assert paths(node(3, "study", "s", 2, 0)) == ["s.pgn"]
+
+
+def test_equal_names_of_a_folder_are_numbered_whatever_their_case() -> None:
+    tree = (
+        node(1, "folder", "Club", None, 0),
+        node(2, "folder", "a", 1, 1),
+        node(3, "folder", "A", 1, 1),
+        node(4, "study", "s?", 2, 2),
+        node(5, "study", "S*", 2, 2),
+        node(6, "study", "s (2)", 2, 2),
+        node(7, "study", "s", 3, 2),
+    )
+    assert paths(*tree) == ["Club/a/s.pgn", "Club/a/S (2).pgn", "Club/a/s (2) (2).pgn", "Club/A (2)/s.pgn"]
