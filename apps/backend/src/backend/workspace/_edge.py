@@ -171,7 +171,7 @@ class Edge:
         """
 
         async def look(request: Request, viewer: Annotated[Viewer, Depends(self.viewer)]) -> Access:
-            access = await self.access(await self._known(request, viewer, node), viewer)
+            access = await self.access(await self.known(request, viewer, node), viewer)
             if kind is not None:
                 access.require_kind(kind)
             access.require(needed)
@@ -179,7 +179,13 @@ class Edge:
 
         return look
 
-    async def _known(self, request: Request, viewer: Viewer, node: NodeThere | str) -> UUID:
+    async def known(self, request: Request, viewer: Viewer, node: NodeThere | str = "node_id") -> UUID:
+        """The id of the node that *node* names, see :meth:`reading`.
+
+        Raises:
+            TokenMissing: there is none, and nobody in particular asks.
+            NodeNotFound: there is none.
+        """
         try:
             return id_in(request, node) if isinstance(node, str) else await node(request)
         except NodeNotFound:

@@ -76,6 +76,7 @@ def _add_create(router: APIRouter, edge: Edge) -> None:
     )
     async def create(request: Request, unit: Annotated[UnitOfWork[Principal], begun]) -> Response:
         thread = await create_thread(edge.work(request, unit), await body_of(request, CreateThread))
+        unit.about(thread.node_id)
         location = f"{request.url.path}/{thread.id}"
         return json_answer(201, _view(thread, 0), version=thread.version, location=location)
 
@@ -172,6 +173,7 @@ def _add_update(router: APIRouter, edge: Edge) -> None:
         match, body = if_match(request), await body_of(request, UpdateThread)
         work = edge.work(request, unit)
         held = await update_thread(work, id_in(request, "thread_id"), body, match)
+        unit.about(held.thread.node_id)
         return json_answer(200, _view(held.thread, held.replies), version=held.thread.version)
 
     _ = update

@@ -67,6 +67,7 @@ def _add_create(router: APIRouter, edge: Edge) -> None:
     async def create(request: Request, unit: Annotated[UnitOfWork[Principal], begun]) -> Response:
         body = await body_of(request, CreateReply)
         reply = await add_reply(edge.work(request, unit), id_in(request, "thread_id"), body)
+        unit.about(reply.node_id)
         return json_answer(201, reply_view(reply), version=reply.version)
 
     _ = create
@@ -84,6 +85,7 @@ def _add_update(router: APIRouter, edge: Edge) -> None:
     async def update(request: Request, unit: Annotated[UnitOfWork[Principal], begun]) -> Response:
         match, body = if_match(request), await body_of(request, UpdateReply)
         reply = await edit_reply(edge.work(request, unit), id_in(request, "reply_id"), body, match)
+        unit.about(reply.node_id)
         return json_answer(200, reply_view(reply), version=reply.version)
 
     _ = update

@@ -6,6 +6,7 @@ from relaybox.settings import JwtSettings
 
 from backend.workspace._edge import Edge
 from backend.workspace._tickets import Tickets
+from backend.workspace.activity_routes import add_activity_routes
 from backend.workspace.archive_routes import add_archive_routes
 from backend.workspace.bin_routes import add_bin_routes
 from backend.workspace.discussion_routes import add_discussion_routes
@@ -36,5 +37,6 @@ def workspace_router(backbone: Backbone, jwt: JwtSettings) -> APIRouter:
     add_task_routes(router, edge)
     add_discussion_routes(router, edge)
     add_reply_routes(router, edge)
+    add_activity_routes(router, edge)
     add_search_routes(router, edge)
     return router

@@ -1,0 +1,79 @@
+"""Activity of a node: what happened to it, newest first."""
+
+from functools import partial
+from uuid import uuid4
+
+from backend.workspace._edge import cursor_of
+from relaybox.events import erase
+
+from tests.fixtures.club import Club
+
+
+async def test_activity_is_the_nodes_own_stream_newest_first_page_by_page(club: Club) -> None:
+    thread = await club.thread()
+    reply = await club.reply(thread)
+    await club.other.done("PUT", f"/replies/{reply['id']}/reactions/♟")
+    await club.owner.node("folder", parent=club.root)
+    path = f"/nodes/{club.study}/activity"
+    seen, page = [], await club.viewer.done("GET", f"{path}?limit=2")
+    while page["next_cursor"]:
+        seen += page["items"]
+        page = await club.viewer.done("GET", f"{path}?limit=2&cursor={page['next_cursor']}")
+    seen += page["items"]
+    told = [(one["version"], one["actor"], one["summary"], one["target"]["id"]) for one in seen]
+    assert told == [
+        (5, "other", "reacted with ♟", reply["id"]),
+        (4, "commenter", "replied", reply["id"]),
+        (3, "commenter", "began a question", thread["id"]),
+        (2, "teacher", "added the chapter Game 1", str(club.chapter.id)),
+        (1, "teacher", "made this study", club.study),
+    ]
+
+
+async def test_activity_holds_no_words_of_discussions(club: Club) -> None:
+    thread = await club.thread(title="a private title", body="a private word")
+    await club.reply(thread, body="a private answer")
+    answer = await club.owner.send("GET", f"/nodes/{club.study}/activity")
+    assert answer.is_success
+    assert "private" not in answer.text
+
+
+async def test_with_whom_a_node_is_shared_is_told_to_its_admins(club: Club) -> None:
+    path = f"/nodes/{club.root['id']}/activity"
+    assert '"pupil"' not in (await club.viewer.send("GET", path)).text
+    await club.owner.share(club.root, "pupil", "viewer")
+    assert '"pupil"' not in (await club.viewer.send("GET", path)).text
+    [latest, *_] = (await club.admin.done("GET", path))["items"]
+    assert (latest["type"], latest["target"]) == ("acl.shared", {"type": "SHARE", "id": "pupil"})
+
+
+async def test_who_may_not_read_a_node_learns_nothing_of_what_happened_to_it(club: Club) -> None:
+    for node_id in (club.study, uuid4(), "no-id"):
+        path = f"/nodes/{node_id}/activity"
+        assert await club.stranger.refused(404, "GET", path) == "NODE_NOT_FOUND"
+        assert await club.anybody.refused(401, "GET", path) == "TOKEN_MISSING"
+    await club.open_to("public")
+    assert (await club.anybody.done("GET", f"/nodes/{club.study}/activity"))["items"]
+    await club.trash(club.root["id"])
+    assert await club.owner.refused(404, "GET", f"/nodes/{club.study}/activity") == "NODE_NOT_FOUND"
+
+
+async def test_what_was_erased_says_so(club: Club) -> None:
+    await club.thread(body="a private word")
+    forget = partial(
+        erase,
+        aggregate_type="WORKSPACE_NODE",
+        aggregate_ids=[club.study],
+        actor="operator",
+        reason="asked for",
+    )
+    await club.studio.backbone.database.run_in_transaction(forget, isolation="READ COMMITTED")
+    items = (await club.viewer.done("GET", f"/nodes/{club.study}/activity"))["items"]
+    assert {(one["erased"], one["summary"]) for one in items} == {(True, "did something that was erased")}
+    assert [one["actor"] for one in items] == ["commenter", "teacher", "teacher"]
+
+
+async def test_a_cursor_that_no_page_gave_is_refused(club: Club) -> None:
+    for place in [(2**31,), ("1",), (1, 2)]:
+        path = f"/nodes/{club.study}/activity?cursor={cursor_of(*place)}"
+        assert await club.viewer.refused(422, "GET", path) == "VALIDATION_ERROR"

@@ -1,0 +1,138 @@
+"""What readers are told of events."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from backend.workspace.access import Ancestor, access_of
+from backend.workspace.activity import activity_of, for_reader
+from relaybox.events import RecordedEvent
+from relaybox_types.envelope import EventTarget
+from relaybox_types.workspace import NodeKind, Role, Visibility, WorkspaceEvent
+
+NODE = uuid4()
+#: Of every event, what is nobody's business but those who may have it by a route of its own.
+PRIVATE = {
+    "body": "private",
+    "mentions": ["private"],
+    "owner_id": "private",
+    "reason": "private",
+    "path": ["private"],
+    "former_parent_id": "private",
+    "headers": {"White": "private"},
+    "moves": {"moves": ["private"]},
+    "skipped": ["private"],
+}
+SHARING = {"user_id": "pupil", "role": "viewer", "has_password": False, "expires_at": None}
+FACTS = {
+    "kind": "question",
+    "chapter_id": "c",
+    "move_path": "e2e4.e7e5",
+    "uci": "e7e5",
+    "san": "e5",
+    "number": 3,
+    "restored_from": 1,
+    "emoji": "👍",
+    "thread_id": "t",
+    "reply_id": "r",
+    "link_id": "l",
+}
+
+
+def event(type_: WorkspaceEvent, **payload: Any) -> RecordedEvent:
+    return RecordedEvent(
+        event_id=uuid4(),
+        correlation_id=uuid4(),
+        causation_id=None,
+        type=type_,
+        event_version=1,
+        aggregate_type="WORKSPACE_NODE",
+        aggregate_id=str(NODE),
+        version=7,
+        payload=payload,
+        metadata={"user_id": "anna"},
+        created_at=datetime.now(UTC),
+    )
+
+
+def access(role: Role) -> Any:
+    one = Ancestor(
+        id=NODE,
+        kind=NodeKind.STUDY,
+        parent_id=None,
+        owner_id="owner",
+        title="Study",
+        visibility=Visibility.SHARED,
+        trashed=False,
+        trashed_by=None,
+        granted=role,
+        linked=None,
+    )
+    return access_of([one], "anna")
+
+
+@pytest.mark.parametrize("type_", WorkspaceEvent)
+def test_readers_are_told_every_fact_and_nobodys_words(type_: WorkspaceEvent) -> None:
+    # A title is a node's or a chapter's, which may be read; a thread's is words.
+    title = "private" if type_.startswith("discussion") else "Title"
+    one = event(type_, **FACTS, **SHARING, **PRIVATE, title=title)
+    for role in (Role.VIEWER, Role.ADMIN):
+        assert "private" not in str(for_reader(one, access(role)))
+        told = activity_of(one, access(role))
+        assert (told.version, told.actor, told.at) == (7, "anna", one.created_at)
+        assert told.summary
+        assert "private" not in str(told)
+
+
+@pytest.mark.parametrize("type_", [one for one in WorkspaceEvent if one.startswith("acl.")])
+def test_with_whom_a_node_is_shared_is_told_to_admins(type_: WorkspaceEvent) -> None:
+    one = event(type_, **SHARING)
+    assert for_reader(one, access(Role.EDITOR)).payload == {}
+    assert activity_of(one, access(Role.EDITOR)).target.type is EventTarget.NODE
+    assert for_reader(one, access(Role.ADMIN)).payload == SHARING
+    assert activity_of(one, access(Role.ADMIN)).target.id == "pupil"
+
+
+@pytest.mark.parametrize(
+    ("type_", "payload", "target", "summary"),
+    [
+        (WorkspaceEvent.NODE_CREATED, {"kind": "folder"}, ("NODE", str(NODE)), "made this folder"),
+        (WorkspaceEvent.STUDY_SNAPSHOT_CREATED, {"number": 2}, ("STUDY", str(NODE)), "kept version 2"),
+        (
+            WorkspaceEvent.MOVE_DELETED,
+            {"chapter_id": "c", "move_path": "e2e4.e7e5"},
+            ("CHAPTER", "c"),
+            "removed the move e7e5",
+        ),
+        (
+            WorkspaceEvent.DISCUSSION_THREAD_CREATED,
+            {"thread_id": "t", "chapter_id": "c", "kind": "note"},
+            ("DISCUSSION", "t"),
+            "began a note",
+        ),
+        (
+            WorkspaceEvent.DISCUSSION_REACTION_ADDED,
+            {"thread_id": "t", "reply_id": "r", "emoji": "♟"},
+            ("DISCUSSION", "r"),
+            "reacted with ♟",
+        ),
+        (
+            WorkspaceEvent.CHAPTER_CREATED,
+            {"chapter_id": "c", "title": "{x}"},
+            ("CHAPTER", "c"),
+            "added the chapter {x}",
+        ),
+    ],
+)
+def test_an_activity_names_the_finest_thing_and_says_what_was_done(
+    type_: WorkspaceEvent, payload: dict[str, Any], target: tuple[str, str], summary: str
+) -> None:
+    told = activity_of(event(type_, **payload), access(Role.VIEWER))
+    assert ((told.target.type, told.target.id), told.summary) == (target, summary)
+
+
+@pytest.mark.parametrize("type_", WorkspaceEvent)
+def test_an_erased_event_says_that_it_was_erased(type_: WorkspaceEvent) -> None:
+    told = activity_of(event(type_, erased=True), access(Role.VIEWER))
+    assert (told.erased, told.summary) == (True, "did something that was erased")
