@@ -24,6 +24,7 @@ from backend.genesis.session import genesis
 from backend.migrations import ALL
 from backend.settings import ApiSettings, ServiceType
 from backend.workspace.bin_keeper import BinKeeper
+from backend.workspace.file_keeper import FileKeeper
 from backend.workspace.worker import WorkspaceWorker
 
 __all__ = ("ApiAddressUnusable", "run_service")
@@ -140,6 +141,7 @@ async def _run_worker() -> None:
         )
         await notifier.start()
         try:
-            await run_until_signal(worker, BinKeeper(on.database), Sweeper(on.database, on.registry))
+            keepers = (BinKeeper(on.database), FileKeeper(on.database))
+            await run_until_signal(worker, *keepers, Sweeper(on.database, on.registry))
         finally:
             await notifier.stop()

@@ -53,3 +53,5 @@ class WorkspaceSettings(BaseSettings):
 
     #: After how many days in the bin something is purged by itself; 0 for never.
     trash_keep_days: Annotated[int, Field(ge=0, le=36_500)] = 30
+    #: For how many hours the file of an export can be had.
+    export_keep_h: Annotated[float, Field(gt=0, le=100_000)] = 24.0

@@ -92,7 +92,7 @@ class ResultNotReady(PgnError):
     error_code = "RESULT_NOT_READY"
 
     def __init__(self, status: str) -> None:
-        super().__init__(f"the task is {status} and has no file; look at the task itself")
+        super().__init__(f"the task is {status} and has no file; wait for its end, or export again")
         self.status = status
 
 

@@ -84,6 +84,7 @@ def _add_new(router: APIRouter, edge: Edge, reading: Reading) -> None:
         report = await import_new(
             work, file, mark, root_id=root_id, parent_id=upload.parent_id, title=upload.title
         )
+        unit.about(root_id, *(one.id for one in report.studies))
         where = "studies" if report.folder_id is None else "nodes"
         above = request.url.path.removesuffix("/studies/import-pgn")
         return json_answer(201, report, location=f"{above}/{where}/{root_id}")
@@ -114,6 +115,7 @@ def _add_into_study(router: APIRouter, edge: Edge, reading: Reading) -> None:
         mark, file = request.state.file
         study_id, work = id_in(request, "study_id"), edge.work(request, unit)
         report = await import_into_study(work, study_id, file, mark)
+        unit.about(study_id)
         return json_answer(201, report, version=work.node(study_id).version)
 
     _ = import_into

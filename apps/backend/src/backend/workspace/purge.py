@@ -102,8 +102,9 @@ async def _erase(work: Work, batch: _Batch, *, reason: str) -> PurgeCounts:
         )
         for start in range(0, len(batch.node_ids), _ERASED_MAX)
     ]
-    files = await work.executor.fetch(PURGE["drop_files"], [str(one) for one in batch.node_ids])
     [rows] = await work.executor.fetch(PURGE["delete_batch"], batch.node_ids)
+    # After the rows: an export that is about to end holds them, and its file is there when they can go.
+    files = await work.executor.fetch(PURGE["drop_files"], [str(one) for one in batch.node_ids])
     return PurgeCounts(
         **rows,
         events=sum(one.events for one in erased),

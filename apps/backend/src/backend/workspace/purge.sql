@@ -46,9 +46,12 @@ SELECT (SELECT count(*) FROM nodes) AS nodes, (SELECT count(*) FROM chapters) AS
     (SELECT count(*) FROM links) AS links
 
 -- name: drop_files
--- Exports that hold one of these nodes lose their file, whatever node was exported.
-UPDATE async_tasks SET result_data = result_data - 'zip'
-WHERE task_type = 'workspace.export' AND result_data -> 'nodes' ?| $1::text[] AND result_data ? 'zip'
+-- Exports that hold one of these nodes lose their file, whatever node was exported; imports that made one lose what
+-- their report says of studies and games.
+UPDATE async_tasks SET result_data = CASE task_type
+    WHEN 'workspace.export' THEN result_data - 'zip' ELSE result_data - '{studies,skipped}'::text[] END
+WHERE task_type IN ('workspace.export', 'workspace.import-pgn') AND result_data -> 'nodes' ?| $1::text[]
+    AND result_data ?| '{zip,skipped}'
 RETURNING id
 
 -- name: take_due

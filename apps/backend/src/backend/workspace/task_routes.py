@@ -92,7 +92,7 @@ def _add_result(router: APIRouter, edge: Edge) -> None:
         async with edge.backbone.database.connection() as connection:
             rows = await connection.fetch(TASKS["result"], row["id"])
         if not rows or rows[0]["file"] is None:
-            raise _missing(viewer)
+            raise ResultNotReady(row["status"])
         headers = {"Content-Disposition": 'attachment; filename="export.zip"'}
         return Response(rows[0]["file"], headers=headers, media_type="application/zip")
 

@@ -110,7 +110,8 @@ class WorkspaceWorker:
             report = await import_new(
                 work, file, mark, root_id=root_id, parent_id=asked.parent_id, title=asked.title
             )
-            await _complete(work, task, report.model_dump(mode="json"), asked.asker)
+            made = {"nodes": [root_id, *(one.id for one in report.studies)]}
+            await _complete(work, task, report.model_dump(mode="json") | made, asked.asker)
 
         await self._database.run_in_transaction(write, isolation="READ COMMITTED")
 
@@ -142,7 +143,7 @@ class WorkspaceWorker:
         async def write(db: AsyncSession) -> None:
             work = asked.asker.work(db, _command_of(task), service=WORKER)
             await work.hold(node_id, Role.VIEWER)
-            # What was purged meanwhile must not stay in the file; from here on a purge waits, and finds it.
+            # What was purged meanwhile must not be in the file; from here on a purge waits, and finds it.
             if len(await work.executor.fetch(ACCESS["share_nodes"], ids)) < len(ids):
                 raise RetryTransaction("a study was purged while it was exported; it is exported anew")
             await work.say(WorkspaceEvent.PGN_EXPORTED, node_id, told)

@@ -6,7 +6,9 @@ import zipfile
 from typing import Any
 
 import pytest
+from backend.settings import WorkspaceSettings
 from backend.workspace.chess import ReadGame, read_games
+from backend.workspace.file_keeper import FileKeeper
 from backend.workspace.tasks import EXPORT_TASK
 from pydantic_core import from_json
 from relaybox.tasks._store import claim_tasks
@@ -167,3 +169,17 @@ async def test_without_the_package_chess_an_export_says_so(
     monkeypatch.setattr("backend.workspace._chess_extra.find_spec", lambda _name: None)
     code = await studio.teacher.refused(501, "POST", "/export", {"node_id": root["id"]})
     assert code == "CHESS_NOT_INSTALLED"
+
+
+async def test_the_file_of_an_export_goes_after_a_while(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace", "Club")
+    await study_in(studio.teacher, root, "Spring", game(1))
+    path = await begun(studio.teacher, root)
+    async with working(studio):
+        await ended(studio.teacher, path)
+    database = studio.backbone.database
+    assert await FileKeeper(database, WorkspaceSettings(export_keep_h=1)).look() == 0
+    assert (await studio.teacher.send("GET", f"{path}/result")).status_code == 200
+    assert await FileKeeper(database, WorkspaceSettings(export_keep_h=1e-9)).look() == 1
+    assert await studio.teacher.refused(409, "GET", f"{path}/result") == "RESULT_NOT_READY"
+    assert (await studio.teacher.done("GET", path))["result"]["studies"] == 1

@@ -240,3 +240,17 @@ async def test_a_worker_hears_of_a_new_task_at_once(studio: Studio) -> None:
 
 async def listening(worker: Any) -> bool:
     return worker._listener.listening.is_set()
+
+
+async def test_a_purged_study_leaves_the_report_of_its_import(studio: Studio) -> None:
+    path = await begun(studio, f"{BROKEN}\n{FILE}")
+    async with working(studio):
+        report = (await ended(studio.teacher, path))["result"]
+    study_id = report["studies"][0]["id"]
+    detail = await studio.teacher.done("GET", f"/studies/{study_id}")
+    await studio.teacher.done("DELETE", f"/nodes/{study_id}", match=detail["version"])
+    await studio.teacher.done("DELETE", f"/nodes/{study_id}/purge")
+    after = (await studio.teacher.done("GET", path))["result"]
+    assert after == {"folder_id": report["folder_id"], "chapters": 201, "skipped_count": 1}
+    [outbox] = await rows(studio, "SELECT count(*) FROM async_tasks WHERE result_data::text LIKE '%Ke4%'")
+    assert outbox["count"] == 0

@@ -302,3 +302,12 @@ async def test_without_the_package_chess_an_import_says_so(
     monkeypatch.setattr("backend.workspace._chess_extra.find_spec", lambda _name: None)
     refusal = await refused(studio.teacher, 501, game(1), path.format(study=UUID(study["id"])))
     assert refusal["error_code"] == "CHESS_NOT_INSTALLED"
+
+
+async def test_a_purged_study_takes_the_kept_answer_of_its_import_along(studio: Studio) -> None:
+    keyed = {"headers": {"Idempotency-Key": "once"}}
+    study = (await send_pgn(studio.teacher, games(1), **keyed)).json()["studies"][0]
+    await studio.teacher.done("DELETE", f"/nodes/{study['id']}", match=2)
+    await studio.teacher.done("DELETE", f"/nodes/{study['id']}/purge")
+    assert (await send_pgn(studio.teacher, games(1), **keyed)).status_code == 410
+    assert await counts(studio) == {**NOTHING, "events": 3, "outbox": 3}

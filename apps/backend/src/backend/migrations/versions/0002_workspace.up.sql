@@ -50,9 +50,11 @@ CREATE UNIQUE INDEX idx_workspace_nodes_study_title ON workspace_nodes (parent_i
 CREATE INDEX idx_workspace_nodes_trashed ON workspace_nodes (trashed_at) WHERE trashed_at IS NOT NULL;
 CREATE INDEX idx_workspace_nodes_trashed_by ON workspace_nodes (trashed_by) WHERE trashed_at IS NOT NULL;
 
--- Exports by what is in their files: a purge takes those away.
-CREATE INDEX idx_async_tasks_exported ON async_tasks USING gin ((result_data -> 'nodes'))
-    WHERE task_type = 'workspace.export';
+-- Tasks by the nodes that their results speak of: a purge takes those words away.
+CREATE INDEX idx_async_tasks_nodes ON async_tasks USING gin ((result_data -> 'nodes'))
+    WHERE task_type IN ('workspace.export', 'workspace.import-pgn');
+-- Exports by their age: their files are kept for a while.
+CREATE INDEX idx_async_tasks_exported ON async_tasks (updated_at) WHERE task_type = 'workspace.export';
 
 CREATE TABLE workspace_chapters (
     id UUID PRIMARY KEY DEFAULT gen_random_uuid(),
