@@ -82,6 +82,8 @@ class Work:
         self._versions: dict[UUID, int] = {}
         self._said: list[EventEnvelope] = []
         self._last: EventEnvelope | None = None
+        #: How many of those said are written.
+        self._written = 0
 
     async def access(self, node_id: UUID) -> Access:
         """What the caller may do on *node_id*, as this statement sees it.
@@ -255,6 +257,7 @@ class Work:
             RetryTransaction, MessageTooLarge: as for :meth:`record`.
         """
         await self._write(None)
+        self._said, self._written = [], 0
         for node_id, state in self._states.items():
             self._states[node_id] = NodeState(node=state.node)
             self._before[node_id] = NodeState(node=state.node)
@@ -291,9 +294,9 @@ class Work:
         self._before = {node_id: state.copy() for node_id, state in self._states.items()}
 
     async def _write(self, command: TakenCommand | None) -> None:
-        await record_facts(self.db, command, self._said)
+        await record_facts(self.db, command, self._said[self._written :])
         await self.write_rows()
-        self._said.clear()
+        self._written = len(self._said)
 
     async def write_rows(self) -> None:
         """Write the rows alone, of facts that were recorded otherwise."""
@@ -305,5 +308,5 @@ class Work:
 
     @property
     def said(self) -> Sequence[EventEnvelope]:
-        """The facts that are not written yet, in order."""
+        """The facts so far, in order; those that :meth:`go_on` has written are gone."""
         return tuple(self._said)
