@@ -263,6 +263,7 @@ def test_a_comment_after_a_variation_is_about_the_move_before_it() -> None:
         ('[Event "x"]\n[FEN "' + "8/" * 60 + '"]\n\n1. e4 *', 2, "too long"),
         ('[FEN "4k3/8/8/8/8/8/4P3/4K3 w - - 0 99999"]\n\n*', 1, "cannot be played"),
         ("1. e4 e5\n{" + "x" * 10_001 + "} *", 2, "at most 10,000 characters"),
+        ("1. d4\n\n{" + "x" * 10_001 + "} ($1 1. d4 d5) *", 3, "at most 10,000 characters"),
         ("1. e4 e5\n{" + "x" * 9_999 + "}\n{" + "x" * 9_999 + "}\n{yyy} *", 4, "more than 10,000"),
     ],
 )  # fmt: skip

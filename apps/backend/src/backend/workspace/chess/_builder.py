@@ -1,5 +1,6 @@
 """Growing a tree while its moves are read in the order PGN writes them."""
 
+from functools import lru_cache
 from typing import Final
 
 import chess
@@ -21,6 +22,7 @@ __all__ = ("GameRefused", "TreeBuilder")
 
 #: Characters of the comments at one move as they stand in the file, with their commands.
 _RAW_CHARS_MAX: Final = 2 * TEXT_CHARS_MAX
+_SHORT_CHARS_MAX: Final = 30
 
 
 class GameRefused(Exception):
@@ -33,6 +35,12 @@ class GameRefused(Exception):
         self.at = at
         #: From where on the next game may begin.
         self.resume = resume
+
+
+@lru_cache(maxsize=4_096)
+def _short(text: str) -> Annotation:
+    """The annotation of a short comment; most are clocks, which come again from game to game."""
+    return canonical(Annotation(text=text))
 
 
 class _Said:
@@ -66,9 +74,11 @@ class _Said:
             GameRefused: an annotation cannot hold it.
         """
         before, after = ([], self.before + self.after) if first else (self.before, self.after)
-        said = Annotation(text=" ".join(after), before=" ".join(before), nags=tuple(self.nags))
+        text = " ".join(after)
         try:
-            return canonical(said)
+            if len(text) <= _SHORT_CHARS_MAX and not (before or self.nags):
+                return _short(text)
+            return canonical(Annotation(text=text, before=" ".join(before), nags=tuple(self.nags)))
         except AnnotationInvalid as error:
             raise GameRefused(str(error), self.at, self.at) from None
 

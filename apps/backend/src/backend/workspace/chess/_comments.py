@@ -138,9 +138,11 @@ def _commands_of(text: str, clock_s: float | None) -> tuple[str, float | None, l
     arrows: list[str] = []
     circles: list[str] = []
     for _ in range(_COMMANDS_NESTED_MAX):
+        if "[%" not in text:
+            return text, clock_s, arrows, circles
         pieces: list[str] = []
         end = 0
-        for found in _COMMAND.finditer(text) if "[%" in text else ():
+        for found in _COMMAND.finditer(text):
             if found["csl"]:
                 circles += _shapes(found["csl"])
             elif found["cal"]:
