@@ -124,6 +124,11 @@ ROWS: Mapping[str, Row] = {
     "DELETE /share/{node_id}/users/{user_id}": Row(least=ADMIN, done=204, once=True),
     "POST /share/{node_id}/links": Row(least=ADMIN, done=201, body=lambda _: {"role": "viewer"}),
     "DELETE /share/links/{link_id}": Row(least=ADMIN, done=204, once=True),
+    "GET /nodes/{node_id}/activity": Row(least=VIEWER),
+    # From a place that the stream has not reached, so that it ends at once.
+    "GET /nodes/{node_id}/events": Row(least=VIEWER, params=lambda _: {"after": 2**31 - 1}),
+    # It does not stand for a link, which a browser could not send along either.
+    "POST /nodes/{node_id}/stream-ticket": Row(least=VIEWER, done=201, but={Who.LINK_AND_TOKEN: 404}),
     "GET /shared-with-me": Row(least=SIGNED_IN),
     # Where the link leads to is searched.
     "GET /search": Row(least=SIGNED_IN, params=lambda _: {"q": "x"}, but={Who.LINK: 200}),

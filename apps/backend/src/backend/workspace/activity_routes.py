@@ -77,10 +77,16 @@ def _add_ticket(router: APIRouter, edge: Edge) -> None:
         description="For browsers, whose EventSource cannot send a token: single use, 60 seconds.",
         responses=documented(*READ_ERRORS),
     )
-    async def stream_ticket(access: Annotated[Access, Depends(edge.reading())]) -> StreamTicket:
-        if access.subject is None:
+    async def stream_ticket(
+        request: Request, viewer: Annotated[Viewer, Depends(edge.viewer)]
+    ) -> StreamTicket:
+        node_id = await edge.known(request, viewer)
+        if viewer.subject is None:
             raise TokenMissing
-        return await issue_ticket(edge.backbone.database, access.node.id, access.subject)
+        # A ticket is a person's: it does not stand for a link that they have opened.
+        access = await edge.access(node_id, Viewer(subject=viewer.subject))
+        access.require(Role.VIEWER)
+        return await issue_ticket(edge.backbone.database, node_id, viewer.subject)
 
     _ = stream_ticket
 

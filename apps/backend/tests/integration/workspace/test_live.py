@@ -174,6 +174,11 @@ async def test_a_ticket_opens_one_stream_of_its_node_for_whoever_has_no_header(
     assert await club.anybody.refused(401, "POST", f"/nodes/{club.study}/stream-ticket") == "TOKEN_MISSING"
 
 
+async def test_a_ticket_does_not_stand_for_a_link(club: Club) -> None:
+    guest = await club.stranger.opened(await club.owner.link(club.chapter.study, "viewer"))
+    assert await guest.refused(404, "POST", f"/nodes/{club.study}/stream-ticket") == "NODE_NOT_FOUND"
+
+
 async def revoke(club: Club) -> None:
     await club.owner.done("DELETE", f"/share/{club.root['id']}/users/viewer")
 
