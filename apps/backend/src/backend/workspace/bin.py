@@ -74,7 +74,7 @@ async def restore_node(work: Work, node_id: UUID) -> Restored:
     assert node.trash_count is not None
     former_id = node.trash_path[-1] if node.trash_path else None
     parent_id = None if parent is None else parent.node.id
-    position = node.position
+    position = node.position if parent_id == former_id else 0
     if parent is not None:
         await check_place(work, access, parent)
         if parent_id != former_id:
