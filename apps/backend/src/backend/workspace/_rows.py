@@ -41,6 +41,26 @@ def changes(before: NodeState, after: NodeState, *, written: Rows, gone: Rows) -
             gone.setdefault(table, []).extend(rows)
 
 
+_WRITE: Final[Mapping[str, str]] = {
+    NODES: _SQL["write_nodes"],
+    "chapters": _SQL["write_chapters"],
+    "versions": _SQL["write_versions"],
+    "threads": _SQL["write_threads"],
+    "replies": _SQL["write_replies"],
+    "grants": _SQL["write_grants"],
+    "links": _SQL["write_links"],
+}
+_DELETE: Final[Mapping[str, str]] = {
+    NODES: _SQL["delete_nodes"],
+    "chapters": _SQL["delete_chapters"],
+    "versions": _SQL["delete_versions"],
+    "threads": _SQL["delete_threads"],
+    "replies": _SQL["delete_replies"],
+    "grants": _SQL["delete_grants"],
+    "links": _SQL["delete_links"],
+}
+
+
 async def write_rows(executor: Executor, *, written: Rows, gone: Rows) -> None:
     """Write and delete rows; one round-trip for each table that has any.
 
@@ -50,9 +70,9 @@ async def write_rows(executor: Executor, *, written: Rows, gone: Rows) -> None:
     for table, rows in gone.items():
         keys = TABLES.get(table, ("id",))
         documents = [{key: getattr(row, key) for key in keys} for row in rows]
-        await executor.fetch(_SQL[f"delete_{table}"], to_json(documents).decode())
+        await executor.fetch(_DELETE[table], to_json(documents).decode())
     for table, rows in written.items():
-        await executor.fetch(_SQL[f"write_{table}"], _document(rows))
+        await executor.fetch(_WRITE[table], _document(rows))
 
 
 def _document(rows: Iterable[BaseModel]) -> str:

@@ -1,7 +1,7 @@
 """The recycle bin over HTTP: trash, list, restore."""
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -23,6 +23,7 @@ from backend.workspace._edge import (
     documented,
     id_in,
     if_match,
+    instant,
     json_answer,
     place_of,
 )
@@ -114,7 +115,7 @@ def _add_list(router: APIRouter, edge: Edge, keep_days: int) -> None:
     ) -> TrashPage:
         if viewer.subject is None:
             raise TokenMissing
-        place = place_of(cursor, datetime.fromisoformat, UUID)
+        place = place_of(cursor, instant, UUID)
         async with edge.backbone.database.connection() as connection:
             rows = await connection.fetch(
                 BIN["trash_page"], viewer.subject, *place, limit + 1, viewer.link_id

@@ -129,7 +129,8 @@ async def move_node(work: Work, node_id: UUID, request: MoveNode, match: IfMatch
     Both trees are held, which is what keeps two moves that race from making a cycle.
 
     Raises:
-        NodeNotFound, RoleMissing: who asks is no editor of both parents; only the owner makes a root.
+        NodeNotFound, RoleMissing: who asks is no editor of both parents; only the owner makes a root, or
+            gives a node to another owner's tree.
         VersionStale: it has changed since.
         TreeRefused: it cannot stand there.
         TitleTaken: another study of the folder has the title.
@@ -140,7 +141,8 @@ async def move_node(work: Work, node_id: UUID, request: MoveNode, match: IfMatch
     _require_leave(access)
     if parent is not None:
         parent.require(Role.EDITOR)
-    else:
+    if parent is None or parent.owner != access.owner:
+        # Else an editor could make a node their own by putting it into a tree of theirs, and purge it there.
         access.require(Role.OWNER)
     match.check(work.node(node_id).version)
     if parent is not None:

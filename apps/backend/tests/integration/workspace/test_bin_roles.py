@@ -1,6 +1,9 @@
 """Who may put something into the bin, who sees it there, and who takes it out again."""
 
 from typing import Any
+from uuid import uuid4
+
+from backend.workspace._edge import cursor_of
 
 from tests.fixtures.happenings import grant, revoke
 from tests.fixtures.studio import Person, Studio
@@ -106,3 +109,18 @@ async def test_what_moves_to_another_owner_is_in_that_owners_bin(studio: Studio)
     assert [one["may_purge"] for one in await bin_of(studio.pupil)] == [True]
     assert [one["may_purge"] for one in await bin_of(studio.teacher)] == [False]
     await studio.pupil.done("POST", f"/nodes/{study['id']}/restore")
+
+
+async def test_an_editor_cannot_make_a_node_their_own_by_moving_it(studio: Studio) -> None:
+    root, folder = await club(studio, pupil="editor")
+    theirs = await studio.pupil.node("workspace")
+    path, body = f"/nodes/{folder['id']}/move", {"parent_id": theirs["id"]}
+    assert await studio.pupil.refused(403, "POST", path, body, match=1) == "ROLE_MISSING"
+    within = await studio.pupil.node("folder", parent=root)
+    await studio.pupil.done("POST", path, {"parent_id": within["id"]}, match=1)
+
+
+async def test_a_made_up_cursor_of_the_bin_is_refused_as_one(studio: Studio) -> None:
+    cursor = cursor_of("0001-01-01T00:00:00+14:00", uuid4())
+    code = await studio.teacher.refused(422, "GET", f"/trash?cursor={cursor}")
+    assert code == "VALIDATION_ERROR"
