@@ -75,6 +75,7 @@ ROWS: Mapping[str, Row] = {
     "DELETE /nodes/{node_id}": Row(least=EDITOR, done=204, once=True),
     "GET /trash": Row(least=SIGNED_IN),
     "POST /nodes/{node_id}/restore": Row(least=OWNER, once=True, ids=TRASHED, but=HIDDEN),
+    "DELETE /nodes/{node_id}/purge": Row(least=OWNER, done=204, once=True, ids=TRASHED, but=HIDDEN),
     "POST /studies": Row(
         least=EDITOR, done=201, body=lambda at: {"title": uuid4().hex, "parent_id": at.folder}
     ),

@@ -49,9 +49,17 @@ def port_owner(port: int) -> str | None:
     sockets = {f"socket:[{inode}]" for inode in inodes}
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # gone meanwhile, or not ours to look at
-            if any(str(handle.readlink()) in sockets for handle in (process / "fd").iterdir()):
+            if any(_target(handle) in sockets for handle in (process / "fd").iterdir()):
                 return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
     return None
+
+
+def _target(handle: Path) -> str:
+    try:
+        return str(handle.readlink())
+    except FileNotFoundError:
+        # Closed meanwhile, as in this very process the one by which its handles were listed.
+        return ""
 
 
 def _is_taken(port: int) -> bool:
