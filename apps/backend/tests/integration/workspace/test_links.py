@@ -261,7 +261,7 @@ async def test_a_ticket_is_no_bearer_token_and_a_bearer_token_no_ticket(studio: 
     path = f"/nodes/{node['id']}"
     as_token = {"Authorization": f"Bearer {ticket}"}
     assert await studio.anybody.refused(401, "GET", path, headers=as_token) == "TOKEN_INVALID"
-    token = studio.stranger._token()["Authorization"].removeprefix("Bearer ")
+    token = studio.stranger.headers()["Authorization"].removeprefix("Bearer ")
     for wrong in (token, "x"):
         as_ticket = {"X-Share-Token": wrong}
         assert await studio.anybody.refused(401, "GET", path, headers=as_ticket) == "SHARE_TOKEN_INVALID"
