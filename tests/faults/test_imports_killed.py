@@ -1,0 +1,198 @@
+"""API and worker killed at random moments of an import, then the same request again: one set of studies."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.fixtures.parts import API, WORKER
+from tests.fixtures.pgn import games
+from tests.fixtures.waiting import WAIT_S, eventually
+from tests.fixtures.world import World
+
+CHAPTERS_MAX = 64
+#: As long as most games are, so that reading takes its usual share of the time.
+MOVES = " ".join(("Nf3", "Nf6", "Ng1", "Ng8")[ply % 4] for ply in range(80)) + " *"
+TIMES = [3, pytest.param(100, marks=[pytest.mark.long, pytest.mark.timeout(5_400)])]
+SEED = 6
+TREE = """
+    WITH RECURSIVE below AS (
+        SELECT id, kind::text, title, parent_id FROM workspace_nodes WHERE title = $1 AND parent_id IS NULL
+        UNION ALL
+        SELECT node.id, node.kind::text, node.title, node.parent_id
+        FROM below JOIN workspace_nodes AS node ON node.parent_id = below.id
+    )
+    SELECT below.*, (SELECT count(*) FROM workspace_chapters WHERE node_id = below.id) AS chapters,
+        (SELECT stream_version FROM workspace_nodes WHERE id = below.id) AS version
+    FROM below ORDER BY parent_id NULLS FIRST, (SELECT position FROM workspace_nodes WHERE id = below.id)
+"""
+EVENTS = """
+    SELECT event_id, event_type, aggregate_id, aggregate_version AS version, causation_id, correlation_id,
+        (SELECT count(*) FROM event_outbox WHERE payload ->> 'event_id' = event.event_id::text) AS messages
+    FROM domain_events AS event WHERE aggregate_id = ANY ($1::text[]) ORDER BY id
+"""
+#: Chapters without a node, nodes without their parent, events without their node, and what is pending.
+LOOSE = """
+    SELECT (SELECT count(*) FROM workspace_chapters AS one
+            WHERE NOT EXISTS (SELECT FROM workspace_nodes AS node WHERE node.id = one.node_id))
+        + (SELECT count(*) FROM workspace_nodes AS one WHERE one.parent_id IS NOT NULL
+            AND NOT EXISTS (SELECT FROM workspace_nodes AS node WHERE node.id = one.parent_id))
+        + (SELECT count(*) FROM domain_events AS one WHERE one.aggregate_type = 'WORKSPACE_NODE'
+            AND NOT EXISTS (SELECT FROM workspace_nodes AS node WHERE node.id::text = one.aggregate_id))
+        + (SELECT count(*) FROM command_inbox WHERE status IN ('RECEIVED', 'PROCESSING'))
+"""
+COMMANDS = "SELECT count(*) FROM command_inbox WHERE idempotency_key = $1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Import:
+    """One import: sent under one key until its answer is known."""
+
+    client: httpx.AsyncClient
+    games: int
+    title: str
+
+    async def send(self) -> httpx.Response:
+        """Send it once."""
+        headers = {"Content-Type": "application/x-chess-pgn", "Idempotency-Key": self.title}
+        path = f"/api/v1/studies/import-pgn?title={self.title}"
+        return await self.client.post(path, content=FILES[self.games], headers=headers)
+
+    async def answered(self) -> httpx.Response:
+        """Send it until it is answered; the first one may still be held by a connection of the dead."""
+
+        async def look() -> httpx.Response | None:
+            answer = await self.send()
+            if answer.status_code == 409:
+                assert answer.json()["error_code"] == "REQUEST_IN_FLIGHT", answer.text
+                return None
+            return answer
+
+        return await eventually("an answer", look)
+
+    async def report(self, answer: httpx.Response) -> Any:
+        """What came of it in the end."""
+        if answer.status_code == 201:
+            return answer.json()
+        assert answer.status_code == 202, answer.text
+
+        async def look() -> Any:
+            state = (await self.client.get(answer.headers["location"])).json()
+            assert state["status"] not in {"FAILED", "CANCELLED"}, state
+            return state["result"]
+
+        return await eventually("the end of the task", look)
+
+
+FILES = {count: games(count).replace("1. e4 e5 2. Nf3 *", MOVES).encode() for count in (150, 500)}
+
+
+@asynccontextmanager
+async def writer(world: World) -> AsyncGenerator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(
+        base_url=world.parts.url(API),
+        headers={"Authorization": f"Bearer {world.parts.token()}"},
+        timeout=WAIT_S,
+        trust_env=False,
+    ) as client:
+        yield client
+
+
+@pytest.mark.parametrize("times", TIMES)
+async def test_an_api_killed_in_an_import_leaves_all_or_nothing_and_the_same_key_brings_one_set(
+    world: World, times: int, record_property: Any
+) -> None:
+    chance, there = random.Random(SEED), 0
+    await world.parts.ensure(API)
+    async with world.superuser() as connection, writer(world) as client:
+        whole_s = await undisturbed(client, connection, 150)
+        for _ in range(times):
+            one = Import(client=client, games=150, title=uuid4().hex)
+            await killed(world, one, API, chance.uniform(0, 1.1 * whole_s))
+            sets = await connection.fetchval(COMMANDS, one.title)
+            await world.parts.ensure(API)
+            again = await one.answered()
+            assert ("idempotent-replayed" in again.headers) == bool(sets)
+            there += sets
+            await check(connection, one, await one.report(again))
+    record_property("kills", f"{times}, of which {there} came after the commit")
+
+
+@pytest.mark.parametrize("times", TIMES)
+async def test_a_worker_killed_in_an_import_leaves_nothing_and_its_successor_brings_one_set(
+    world: World, times: int, record_property: Any
+) -> None:
+    chance, taken_over = random.Random(SEED), 0
+    await world.parts.ensure(API, WORKER)
+    async with world.superuser() as connection, writer(world) as client:
+        whole_s = await undisturbed(client, connection, 500)
+        for number in range(times):
+            one = Import(client=client, games=500, title=uuid4().hex)
+            # Now and then it is the API that dies, before or after it has taken the file.
+            victim = API if number % 4 == 3 else WORKER
+            await killed(world, one, victim, chance.uniform(0, 1.1 * whole_s))
+            await world.parts.ensure(API, WORKER)
+            again = await one.answered()
+            report = await one.report(again)
+            assert (await one.answered()).content == again.content
+            await check(connection, one, report)
+            taken_over += await connection.fetchval(
+                "SELECT count(*) FROM async_tasks WHERE id = $1 AND attempts > 1", again.json()["task_id"]
+            )
+    record_property("kills", f"{times}, of which {taken_over} left a task to a successor")
+
+
+async def undisturbed(client: httpx.AsyncClient, connection: asyncpg.Connection, games: int) -> float:
+    """Seconds that an import takes which nobody disturbs."""
+    one = Import(client=client, games=games, title=uuid4().hex)
+    began = time.perf_counter()
+    report = await one.report(await one.answered())
+    took_s = time.perf_counter() - began
+    await check(connection, one, report)
+    return took_s
+
+
+async def killed(world: World, one: Import, victim: str, after_s: float) -> None:
+    """Send the import, and kill *victim* some time after that, whatever has become of it by then."""
+    sending = asyncio.create_task(one.send())
+    await asyncio.sleep(after_s)
+    world.parts.kill(victim)
+    await asyncio.gather(sending, return_exceptions=True)
+
+
+async def check(connection: asyncpg.Connection, one: Import, report: Any) -> None:
+    """One set of studies, whole; nothing else in the database; one chain of events, each with its message."""
+    folder, *studies = await connection.fetch(TREE, one.title)
+    sizes = [min(CHAPTERS_MAX, one.games - start) for start in range(0, one.games, CHAPTERS_MAX)]
+    assert (folder["kind"], [study["chapters"] for study in studies]) == ("folder", sizes)
+    assert report["folder_id"] == str(folder["id"])
+    assert [study["id"] for study in report["studies"]] == [str(study["id"]) for study in studies]
+    events = await connection.fetch(EVENTS, [str(node["id"]) for node in (folder, *studies)])
+    assert len({event["correlation_id"] for event in events}) == 1
+    assert {event["messages"] for event in events} == {1}
+    [created] = [event for event in events if event["aggregate_id"] == str(folder["id"])]
+    assert (created["event_type"], created["causation_id"]) == ("node.created", None)
+    for study in studies:
+        chain = [event for event in events if event["aggregate_id"] == str(study["id"])]
+        assert [event["version"] for event in chain] == list(range(1, study["version"] + 1))
+        check_chain(chain, created["event_id"], study["chapters"])
+    assert await connection.fetchval(LOOSE) == 0
+    assert await connection.fetchval(COMMANDS, one.title) == 1
+
+
+def check_chain(chain: Sequence[Any], cause: Any, chapters: int) -> None:
+    """study.created, study.pgn_imported, and a study.chapter.created for each game, each by its cause."""
+    first, told, *others = chain
+    assert (first["event_type"], first["causation_id"]) == ("study.created", cause)
+    assert (told["event_type"], told["causation_id"]) == ("study.pgn_imported", first["event_id"])
+    assert len(others) == chapters
+    assert {event["event_type"] for event in others} == {"study.chapter.created"}
+    assert {event["causation_id"] for event in others} == {told["event_id"]}
