@@ -134,7 +134,7 @@ def _add_export(router: APIRouter, edge: Edge) -> None:
         study_id: UUID,
         mode: ExportMode = ExportMode.FULL,
         chapter_id: UUID | None = None,
-        move_path: Annotated[str | None, Query(max_length=8_000)] = None,
+        move_path: Annotated[str | None, Query(max_length=4_000)] = None,
     ) -> Response:
         from backend.workspace.study_export import attachment, written
 
