@@ -2,8 +2,8 @@
 
 ``--part import``: a file of 150 games by the API, before its answer, and one of 500 by the worker, from the
 request to the report; beside them the package ``chess`` reads the same files and does nothing else. They take
-turns, and a ratio is of one round. ``--part tree``: the tree of 10,000 nodes as one answer, and moving it below
-another node and back.
+turns, and a ratio is of one round. ``--part tree``: the tree of 10,000 nodes as one answer, and moving it
+below another node and back.
 """
 
 import argparse
