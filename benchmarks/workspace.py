@@ -110,8 +110,8 @@ async def seed_tree(database: Database) -> tuple[UUID, UUID, UUID]:
     [top] = await _add(database, here[0], NodeKind.FOLDER, ["Top"])
     folders = await _add(database, top, NodeKind.FOLDER, [f"Folder {number}" for number in range(FOLDERS)])
     left = NODES_MAX - 1 - FOLDERS
-    for folder in folders:
-        count = min(left, -(-NODES_MAX // FOLDERS))
+    for place, folder in enumerate(folders):
+        count = left // (FOLDERS - place)
         left -= count
         await _add(database, folder, NodeKind.STUDY, [f"Study {number}" for number in range(count)])
     return here[0], there[0], top
