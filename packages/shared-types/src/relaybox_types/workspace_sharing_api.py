@@ -27,6 +27,9 @@ __all__ = (
 def _printable(text: str) -> str:
     if not text.isprintable():
         raise ValueError("must be printable, as the subject of a token is")
+    if text in {".", ".."}:
+        # RFC 3986, section 5.2.4: clients take these out of a path, so the grant could not be named again.
+        raise ValueError("must not be a dot segment, which no path can name")
     return text
 
 

@@ -162,6 +162,7 @@ def constraint_of(error: BaseException) -> str | None:
 def map_database_errors() -> Generator[None]:
     """Turn what drivers raise into this package's errors; everything else passes unchanged.
 
+    So do the caller's own mistakes: data that PostgreSQL, or already the driver, refuses, and constraints.
     A bare ``OSError`` passes too: inside a transaction it is more likely the caller's own.
     """
     try:

@@ -1,5 +1,6 @@
 """Erasing what was said about aggregates: facts stay, their content goes."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -13,13 +14,15 @@ __all__ = ("Erasure", "erase")
 
 _SQL: Final = load_queries(__package__ or "relaybox.events", "events.sql")
 #: Aggregates of one statement, each of which may take POSTGRES_STATEMENT_TIMEOUT_MS: 1,000 with 5 events,
-#: commands, answers and rows each take 0.5 to 1 s.
-_AGGREGATES_MAX: Final = 1_000
+#: commands, answers and rows each take 0.5 to 1 s, and an aggregate may have hundreds.
+_AGGREGATES_MAX: Final = 100
+#: Rows of the outbox, likewise.
+_ROWS_MAX: Final = 1_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Erasure:
-    """How much an erasure found; ``event_erasures`` has the same."""
+    """How much an erasure found; ``event_erasures`` has the same, but for the outbox."""
 
     #: Events whose payload is ``{"erased": true}`` now, and rows of the outbox likewise.
     events: int = 0
@@ -45,7 +48,9 @@ async def erase(
 
     The application's own tables are its own to clear. *db* is READ COMMITTED, as in a unit of work, and holds
     the locks that writers of these aggregates take: what they commit while this runs would stay. Facts that
-    shall keep their content, as that of the erasure, are recorded after it. A round-trip for each 1,000.
+    shall keep their content, as that of the erasure, are recorded after it. Two round-trips for each 100, and
+    one for each 1,000 rows of the outbox: these come last, in the order in which relays mark them, so that
+    relays wait for no more than that, and until *db* ends.
 
     Raises:
         ValueError: no aggregate is named, or nobody, or no reason.
@@ -55,10 +60,17 @@ async def erase(
     ids = sorted({str(one) for one in aggregate_ids})
     if not ids or not actor or not reason:
         raise ValueError("an erasure names aggregates, an actor and a reason")
-    executor, counts = executor_of(db), dict[str, int]()
+    executor, counts = executor_of(db), Counter[str]()
+    rows: list[tuple[int, int]] = []
     with map_database_errors():
         for first in range(0, len(ids), _AGGREGATES_MAX):
             some = ids[first : first + _AGGREGATES_MAX]
             [row] = await executor.fetch(_SQL["erase"], aggregate_type, some, actor, reason)
-            counts = {name: counts.get(name, 0) + count for name, count in row.items()}
+            counts.update(dict(row))
+            found = await executor.fetch(_SQL["rows_to_erase"], aggregate_type, some)
+            rows += ((one["slot"], one["seq"]) for one in found)
+        seqs = [seq for _, seq in sorted(rows)]
+        for first in range(0, len(seqs), _ROWS_MAX):
+            [row] = await executor.fetch(_SQL["erase_rows"], seqs[first : first + _ROWS_MAX])
+            counts.update(dict(row))
     return Erasure(**counts)

@@ -78,5 +78,13 @@ FROM domain_events
 WHERE event_id = $1
 
 -- name: erase
--- Erase what was said about aggregates; the function knows every place.
-SELECT events, outbox_rows, commands, tasks, answers, snapshots FROM relaybox_erase($1, $2, $3, $4)
+-- Erase what was said about aggregates; the function knows every place but the outbox.
+SELECT events, commands, tasks, answers, snapshots FROM relaybox_erase($1, $2, $3, $4)
+
+-- name: rows_to_erase
+-- The rows of the outbox that are about them.
+SELECT DISTINCT slot, seq FROM relaybox_rows_to_erase($1, $2)
+
+-- name: erase_rows
+-- Erase what these rows say, which are sorted as relays mark them.
+SELECT relaybox_erase_rows($1::bigint[]) AS outbox_rows

@@ -54,7 +54,7 @@ from relaybox.http._streams import (
     stream_cursor,
 )
 from relaybox.http._tokens import Principal, SharedSecretVerifier, TokenVerifier, make_token
-from relaybox.http._unit import UnitOfWork, unit_of_work
+from relaybox.http._unit import UnitOfWork, unit_of_work, was_answered
 
 __all__ = (
     "ANSWERS",
@@ -117,4 +117,5 @@ __all__ = (
     "stream_cursor",
     "unit_of_work",
     "validation_details",
+    "was_answered",
 )

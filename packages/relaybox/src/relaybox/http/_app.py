@@ -33,7 +33,6 @@ _CORS_REQUEST_HEADERS: Final = (
     "Last-Event-ID",
     "X-Idempotency-Key",
     "X-Request-Id",
-    "X-Share-Token",
 )
 _CORS_ANSWER_HEADERS: Final = (
     "ETag",
@@ -55,13 +54,15 @@ def create_app(
     checks: Checks,
     registry: CollectorRegistry,
     cors_origins: Sequence[str] = (),
+    cors_headers: Sequence[str] = (),
     answers: ErrorAnswers = ANSWERS,
     body_bytes_max: int = BODY_BYTES_MAX,
 ) -> FastAPI:
     """An application with everything of this package and no route of its own yet.
 
     Every answer carries ``X-Request-Id``; every error is one of our bodies, by *answers*; bodies
-    end at *body_bytes_max*; browsers on *cors_origins* may call it; ``/healthz``, ``/readyz`` (by
+    end at *body_bytes_max*; browsers on *cors_origins* may call it, with headers of the application's own if
+    *cors_headers* names them; ``/healthz``, ``/readyz`` (by
     *checks*), ``/metrics`` (of *registry*), ``/docs`` and ``/openapi.json`` are served. Paths are
     taken as written: a missing or superfluous slash at the end is a 404, never a redirect, which
     would lose the token of some clients.
@@ -90,7 +91,7 @@ def create_app(
             CORSMiddleware,
             allow_origins=cors_origins,
             allow_methods=_CORS_METHODS,
-            allow_headers=_CORS_REQUEST_HEADERS,
+            allow_headers=(*_CORS_REQUEST_HEADERS, *cors_headers),
             expose_headers=_CORS_ANSWER_HEADERS,
             max_age=_CORS_FRESH_S,
         )

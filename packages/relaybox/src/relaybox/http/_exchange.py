@@ -134,7 +134,8 @@ class Exchange:
             stored_key=stored_key(scope, key, self._settings.secret),
             fingerprint=fingerprint,
             ttl_s=ttl_s,
-            body_bytes_max=0 if policy.secret else self._settings.body_bytes_max,
+            body_bytes_max=self._settings.body_bytes_max,
+            secret=policy.secret,
         )
         return self.answer.claim
 

@@ -1,14 +1,25 @@
 """The OpenAPI document: what FastAPI derives, corrected to what is really answered."""
 
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
 from fastapi import FastAPI
 from relaybox_types.api import ErrorBody
 
+from relaybox.idempotency import ResponseNotKept
+
 __all__ = ("Application",)
 
 _REF: Final = "#/components/schemas/{model}"
+_KEPT: Final = ResponseNotKept.error_code
+_KEY: Final = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "the same request under the same key gets the same answer (also X-Idempotency-Key)",
+}
 #: FastAPI documents its own 422 body on every route with a parameter; ours is another one.
 _FASTAPI_ERRORS: Final = ("HTTPValidationError", "ValidationError")
 
@@ -29,7 +40,8 @@ class Application(FastAPI):
         if self.openapi_schema is None:
             document = super().openapi()
             schemas: dict[str, Any] = document.setdefault("components", {}).setdefault("schemas", {})
-            for operation in _operations(document):
+            for path, operation in _operations(document):
+                _name_parameters(path, operation)
                 _hoist_models(operation, schemas)
                 _name_our_422(operation, schemas)
             for name in _FASTAPI_ERRORS:
@@ -38,9 +50,26 @@ class Application(FastAPI):
         return self.openapi_schema
 
 
-def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for path in document.get("paths", {}).values():
-        yield from (operation for operation in path.values() if isinstance(operation, dict))
+def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, methods in document.get("paths", {}).items():
+        yield from ((path, operation) for operation in methods.values() if isinstance(operation, dict))
+
+
+def _name_parameters(path: str, operation: dict[str, Any]) -> None:
+    """Name what FastAPI does not see: ids that a route reads from its path itself, and keys."""
+    named: list[dict[str, Any]] = operation.get("parameters", [])
+    known = {(one["in"], one["name"].lower()) for one in named}
+    unseen = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in re.findall(r"{(\w+)}", path)
+        if ("path", name.lower()) not in known
+    ]
+    # Whoever answers so keeps answers under keys.
+    keeps = _KEPT in operation.get("responses", {}).get("410", {}).get("description", "")
+    if keeps and ("header", "idempotency-key") not in known:
+        unseen.append(_KEY)
+    if unseen:
+        operation["parameters"] = [*unseen, *named]
 
 
 def _hoist_models(operation: dict[str, Any], schemas: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from relaybox.http._tokens import Principal
 from relaybox.idempotency import IdempotencyService
 from relaybox.settings import IdempotencySettings, load_settings
 
-__all__ = ("UnitOfWork", "unit_of_work")
+__all__ = ("UnitOfWork", "unit_of_work", "was_answered")
 
 P = TypeVar("P", bound=Principal | str)
 _ENDED: Final = "relaybox.unit_ended"
@@ -102,3 +102,31 @@ def unit_of_work(
             )
 
     return begin
+
+
+async def was_answered(
+    request: Request,
+    database: Database,
+    who: Principal | str,
+    *,
+    settings: IdempotencySettings | None = None,
+) -> bool:
+    """Whether *who*'s key of *request* was answered in a unit of work before.
+
+    For what takes long ahead of one: it is not needed for a replay. The unit of work decides; what is kept
+    may expire until then. Waits for the whole body. *settings* are those of the unit of work.
+
+    Raises:
+        KeyInvalid, KeyMissing: see :mod:`relaybox.idempotency`.
+        DatabaseUnavailable, DatabaseBusy: PostgreSQL is away.
+    """
+    exchange, policy = exchange_of(request), policy_of(request.scope.get("endpoint"))
+    with exchange.deciding():
+        claim = await exchange.claim(request, who, policy)
+    if claim is None:
+        return False
+    db = await database.begin()
+    try:
+        return await IdempotencyService(db, settings=settings).find(claim.key, scope=claim.scope) is not None
+    finally:
+        await db.close()

@@ -72,6 +72,8 @@ class Claim:
     ttl_s: float
     #: A larger body is not kept.
     body_bytes_max: int
+    #: No body is kept.
+    secret: bool = False
     #: What the answer is about: ids whose erasure is its own.
     targets: tuple[str, ...] = ()
 
@@ -161,6 +163,8 @@ def result_of(answer: Answer, claim: Claim) -> dict[str, Any]:
         result["headers"] = kept
     if claim.targets:
         result["targets"] = claim.targets
+    if claim.secret and answer.body:
+        return {**result, "body": "secret"}
     if answer.body is None or len(answer.body) > claim.body_bytes_max:
         return {**result, "body": "too large"}
     return {**result, "body": answer.body or "empty"}
@@ -171,14 +175,14 @@ def replay_of(stored: Stored, fingerprint: str) -> Replay:
 
     Raises:
         KeyReused: it was the answer to another request.
-        ResponseNotKept: its body was too large to keep, or what it was about is erased.
+        ResponseNotKept: its body was too large to keep, or secret, or what it was about is erased.
     """
     result = stored.result
     if result.get("fingerprint") != fingerprint:
         raise KeyReused
     headers: Mapping[str, str] = result.get("headers", _USUAL)
     if stored.body is None and result.get("body") != "empty":
-        raise ResponseNotKept(result["status"], headers, erased=result.get("body") == "erased")
+        raise ResponseNotKept(result["status"], headers, why=result.get("body"))
     answer = Answer(status=result["status"], headers=headers, body=stored.body or b"")
     return Replay(answer, stored)
 

@@ -13,7 +13,7 @@
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from relaybox.errors import RelayboxError
 
@@ -70,24 +70,29 @@ class KeyReused(IdempotencyError):
         super().__init__("This idempotency key was used for another request; a new request needs a new key")
 
 
+_NOT_KEPT: Final = {
+    "erased": "what it was about has been erased since",
+    "secret": "the answer held a secret, which is shown once and never kept; make a new one if it is lost",
+}
+
+
 class ResponseNotKept(IdempotencyError):
-    """Raised instead of a replay when the answer was too large to keep (G67), or what it was about is erased.
+    """Raised instead of a replay when the answer was too large to keep (G67), or secret, or is erased.
 
     It is not carried out again.
     """
 
     error_code = "RESPONSE_NOT_KEPT"
 
-    def __init__(self, status: int, headers: Mapping[str, str], *, erased: bool = False) -> None:
+    def __init__(self, status: int, headers: Mapping[str, str], *, why: str | None = None) -> None:
+        """*why* is the word that is kept instead of the body."""
         self.original_status = status
         #: Where to look instead, if the answer had a ``Location``.
         self.location = headers.get("location")
-        why = (
-            "what it was about has been erased since"
-            if erased
-            else "the answer was too large to keep, read what it made instead of sending it again"
+        reason = _NOT_KEPT.get(
+            why or "", "the answer was too large to keep, read what it made instead of sending it again"
         )
-        super().__init__(f"This was carried out and answered with {status}; {why}")
+        super().__init__(f"This was carried out and answered with {status}; {reason}")
 
 
 class StoreUnavailable(IdempotencyError):

@@ -3,6 +3,7 @@
 import asyncio
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 from relaybox.db import Database, DatabaseBusy, DatabaseError, RetryTransaction, sqlstate_of
 from sqlalchemy import exc, text
@@ -52,6 +53,25 @@ async def test_an_error_of_the_work_rolls_back_and_is_not_retried(
     with pytest.raises(OSError, match="own"):
         await database.run_in_transaction(work)
     assert (len(attempts), await n_of(database, rows[0])) == (1, 0)
+
+
+@pytest.mark.parametrize("value", ["no-id", "\0", 7])
+async def test_an_argument_that_is_refused_is_the_callers_mistake_and_no_outage(
+    database: Database, value: object
+) -> None:
+    with pytest.raises(asyncpg.DataError, match="argument"):
+        async with database.connection() as connection:
+            await connection.fetch("SELECT $1::uuid", value)
+    with pytest.raises(exc.DBAPIError, match="argument"):
+        async with database.sessions() as db:
+            await db.execute(text("SELECT CAST(:value AS uuid)"), {"value": value})
+
+
+async def test_data_that_postgresql_refuses_are_no_outage_either(database: Database) -> None:
+    with pytest.raises(Exception, match="uuid") as refused:
+        async with database.connection() as connection:
+            await connection.fetch("SELECT 'no-id'::text::uuid")
+    assert (sqlstate_of(refused.value), isinstance(refused.value, DatabaseError)) == ("22P02", False)
 
 
 async def test_g04_a_real_serialization_failure_is_run_again_in_a_new_snapshot(

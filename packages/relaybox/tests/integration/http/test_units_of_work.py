@@ -6,8 +6,10 @@ from typing import Annotated, Any
 import httpx
 import pytest
 from fastapi import Depends, FastAPI, HTTPException
+from pydantic import SecretStr
 from relaybox.db import Database
-from relaybox.http import IdempotencyMiddleware, UnitOfWork, unit_of_work
+from relaybox.http import IdempotencyMiddleware, UnitOfWork, unit_of_work, was_answered
+from relaybox.settings import IdempotencySettings
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -93,6 +95,36 @@ async def twice_and_another(app: Any, path: str) -> list[httpx.Response]:
     async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
         bodies = ({"article": "tea"}, {"article": "tea"}, {"article": "coffee"})
         return [await client.post(path, json=body, headers=KEY) for body in bodies]
+
+
+@pytest.mark.parametrize("secret", [None, SecretStr("a-secret-of-the-applications-own-for-keys")])
+async def test_whether_a_key_was_answered_is_known_ahead_of_the_unit(
+    shop: Shop, database: Database, secret: SecretStr | None
+) -> None:
+    known, told = IdempotencySettings(secret=secret), dict[str, list[bool]]()
+
+    async def ahead(request: Request) -> str:
+        name = request.headers.get("x-user", "ann")
+        told.setdefault(name, []).append(await was_answered(request, database, name, settings=known))
+        return name
+
+    app, unit_of_anybody = FastAPI(), unit_of_work(database, ahead, settings=known)
+
+    @app.post("/notes", status_code=201)
+    async def note(
+        body: dict[str, Any], unit: Annotated[UnitOfWork[str], Depends(unit_of_anybody)]
+    ) -> dict[str, str]:
+        return await insert(unit, body["article"])
+
+    _ = note
+    app.add_middleware(IdempotencyMiddleware, settings=known)
+    answers = await twice_and_another(app, "/notes")
+    assert [one.status_code for one in answers] == [201, 201, 422]
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client:
+        for headers in ({"X-User": "bob", **KEY}, {"X-User": "eve"}, {"X-User": "eve"}):
+            assert (await client.post("/notes", json={"article": "tea"}, headers=headers)).status_code == 201
+    assert told == {"ann": [False, True, True], "bob": [False], "eve": [False, False]}
+    assert await shop.counts() == (4, 4, 2)
 
 
 async def test_an_application_that_is_mounted_in_another_is_served_too(

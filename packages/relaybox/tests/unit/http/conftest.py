@@ -203,6 +203,7 @@ def api(registry: CollectorRegistry) -> FastAPI:
         checks={},
         registry=registry,
         cors_origins=["https://shop.example"],
+        cors_headers=["X-Basket"],
         answers=TABLE,
         body_bytes_max=LIMIT_BYTES,
     )

@@ -2,10 +2,12 @@
 
 import json
 import re
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
 import pytest
+from fastapi import FastAPI, Header, Request
+from relaybox.http import KEY_ERRORS, error_responses
 
 
 @pytest.fixture
@@ -66,3 +68,36 @@ async def test_the_frameworks_own_error_form_is_not_documented(document: dict[st
 
 async def test_pages_for_operators_are_not_part_of_the_api(document: dict[str, Any]) -> None:
     assert not [path for path in document["paths"] if not path.startswith("/api/")]
+
+
+async def test_what_a_route_reads_by_hand_is_in_the_document_too(api: FastAPI) -> None:
+    async def by_hand(request: Request) -> str:
+        return request.path_params["other"]
+
+    async def declared(one: int) -> int:
+        return one
+
+    kept = error_responses(*KEY_ERRORS)
+    api.add_api_route("/things/{one}/{other}", by_hand, methods=["POST"], responses=kept)
+    api.add_api_route("/declared/{one}", declared)
+    paths = api.openapi()["paths"]
+    posted, got = paths["/things/{one}/{other}"]["post"], paths["/declared/{one}"]["get"]
+    assert [(one["name"], one["in"], one["required"]) for one in posted["parameters"]] == [
+        ("one", "path", True),
+        ("other", "path", True),
+        ("Idempotency-Key", "header", False),
+    ]
+    assert [(one["name"], one["schema"]["type"]) for one in got["parameters"]] == [("one", "integer")]
+
+
+async def test_what_a_route_declares_by_itself_is_named_once(api: FastAPI) -> None:
+    async def declared(request: Request, one: int, idempotency_key: Annotated[str, Header()]) -> str:
+        return f"{request.path_params['other']} {one} {idempotency_key}"
+
+    api.add_api_route("/both/{other}", declared, methods=["POST"], responses=error_responses(*KEY_ERRORS))
+    named = api.openapi()["paths"]["/both/{other}"]["post"]["parameters"]
+    assert sorted((one["in"], one["name"]) for one in named) == [
+        ("header", "idempotency-key"),
+        ("path", "other"),
+        ("query", "one"),
+    ]

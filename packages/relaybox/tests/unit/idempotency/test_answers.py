@@ -204,3 +204,11 @@ def test_a_result_with_a_name_of_ours_is_refused(name: str, body: bytes | None) 
 def test_what_is_no_json_is_refused(one: Any, body: bytes | None) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - whoever writes the text says it in other words
         parted({"one": one, "body": body})
+
+
+def test_a_secret_that_is_not_kept_is_not_called_too_large() -> None:
+    with pytest.raises(ResponseNotKept, match="held a secret") as told:
+        again(Answer(status=201, headers=JSON, body=b"{}"), secret=True)
+    assert "too large" not in str(told.value)
+    nothing = Answer(status=204, headers={}, body=b"")
+    assert again(nothing, secret=True) == nothing

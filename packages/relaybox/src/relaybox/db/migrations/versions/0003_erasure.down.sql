@@ -21,6 +21,8 @@ END
 $$;
 ALTER FUNCTION refuse_change_of_events() RESET search_path;
 
+DROP FUNCTION relaybox_erase_rows(BIGINT[]);
+DROP FUNCTION relaybox_rows_to_erase(TEXT, TEXT[]);
 DROP FUNCTION relaybox_erase(TEXT, TEXT[], TEXT, TEXT);
 DROP FUNCTION relaybox_kept_metadata(JSONB);
 DROP INDEX idx_idempotency_cache_targets, idx_event_outbox_sent;
