@@ -15,12 +15,14 @@ export PIP_NO_CACHE_DIR := 1
 export HOME := $(CURDIR)/.relaybox/home
 endif
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Every service is a process of its own: without bytecode each would compile all it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo env test test-parts test-servers test-whole test-all test-postgres-16 test-kafka-3.7 test-lowest-parts test-lowest-whole lint types lock bench chaos mutants sql clean
+.PHONY: help setup run demo demo-workspace env test test-parts test-servers test-whole test-all test-postgres-16 test-kafka-3.7 test-lowest-parts test-lowest-whole lint types lock bench chaos mutants sql clean
 
 help: ## List the wishes
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## Install everything into .venv (every other wish does this by itself)
 
@@ -41,6 +43,9 @@ run: $(STAMP) ## Start the whole product; Ctrl-C stops it
 # LANGUAGE is also a variable of the environment, which says what messages are in; only the argument counts.
 demo: $(STAMP) ## Tell one whole story, to the running product or to one of its own (LANGUAGE=en for English)
 	@exec backend demo $(if $(filter command line,$(origin LANGUAGE)),--language $(LANGUAGE))
+
+demo-workspace: $(STAMP) ## Tell the story of a chess club the same way
+	@exec backend demo workspace
 
 env: ## Print the running product's settings: eval "$$(make -s env)"
 	@test -x $(BIN)/backend || { echo "The product does not run; start it with \`make run\`." >&2; exit 1; }

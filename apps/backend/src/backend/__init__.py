@@ -1,1 +1,1 @@
-"""Genesis, the command API of an AI novel-writing product, on the Relaybox backbone."""
+"""Genesis, an AI novel-writing product, and Workspace, chess studies, on the Relaybox backbone."""

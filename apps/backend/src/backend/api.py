@@ -14,6 +14,7 @@ from backend.genesis.session import genesis
 from backend.migrations import ALL
 from backend.settings import ApiSettings, ServiceType
 from backend.workspace import WORKSPACE_ANSWERS
+from backend.workspace.edge import SHARE_HEADER
 from backend.workspace.routes import workspace_router
 
 __all__ = ("PREFIX", "WORKSPACE_PREFIX", "create_api")
@@ -41,6 +42,7 @@ def create_api() -> FastAPI:
         },
         registry=backbone.registry,
         cors_origins=api.origins(),
+        cors_headers=[SHARE_HEADER],
         answers=WORKSPACE_ANSWERS,
     )
     app.add_middleware(IdempotencyMiddleware, registry=backbone.registry)

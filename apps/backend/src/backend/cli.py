@@ -25,7 +25,7 @@ app = typer.Typer(
     cls=ErrorsAsLines,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Genesis, the command API of an AI novel-writing product.",
+    help="Genesis, an AI novel-writing product, and Workspace, chess studies.",
 )
 app.add_typer(migrate_commands(*ALL), name="migrate")
 
@@ -37,7 +37,7 @@ app.add_typer(_rebuild, name="rebuild")
 
 @app.callback()
 def main() -> None:
-    """Genesis, the command API of an AI novel-writing product."""
+    """Genesis, an AI novel-writing product, and Workspace, chess studies."""
 
 
 @app.command()
@@ -61,12 +61,15 @@ def env() -> None:
 
 @app.command()
 def demo(
+    tale: Annotated[
+        Literal["genesis", "workspace"], typer.Argument(help="Whose story: a writer's, or a chess club's.")
+    ] = "genesis",
     language: Annotated[Literal["zh", "en"], typer.Option(help="What the writer speaks.")] = "zh",
 ) -> None:
     """Tell one whole story, with the running product or with one of its own."""
     from backend.demo import run_demo
 
-    raise typer.Exit(asyncio.run(run_demo(language)))
+    raise typer.Exit(asyncio.run(run_demo(tale, language)))
 
 
 @_rebuild.command()

@@ -135,7 +135,7 @@ class _Product:
             f"  curl -X POST {url}{PREFIX} -H 'Content-Type: application/json' \\",
             f"    -H 'Authorization: Bearer {token}' -d '{{}}'",
             "",
-            "`make demo` tells a whole story; Ctrl-C stops everything.",
+            "`make demo` and `make demo-workspace` tell whole stories; Ctrl-C stops everything.",
         ):
             self.supervisor.say("relaybox", line)
 

@@ -23,9 +23,8 @@ from backend.genesis.muse import MuseSettings, muse_from_settings
 from backend.genesis.session import genesis
 from backend.migrations import ALL
 from backend.settings import ApiSettings, ServiceType
-from backend.workspace.bin_keeper import BinKeeper
-from backend.workspace.file_keeper import FileKeeper
-from backend.workspace.worker import WorkspaceWorker
+from backend.workspace.pgn import FileKeeper, WorkspaceWorker
+from backend.workspace.trash import BinKeeper
 
 __all__ = ("ApiAddressUnusable", "run_service")
 

@@ -503,7 +503,6 @@ CREATE TABLE event_erasures (
     transaction_id XID8 NOT NULL DEFAULT pg_current_xact_id(),
     -- How many of each lost their content.
     events INT NOT NULL DEFAULT 0,
-    outbox_rows INT NOT NULL DEFAULT 0,
     commands INT NOT NULL DEFAULT 0,
     tasks INT NOT NULL DEFAULT 0,
     answers INT NOT NULL DEFAULT 0,
@@ -548,17 +547,16 @@ BEGIN
 END
 $$;
 
--- Erase what was said about some aggregates, in every table of the backbone; that it was said, when, by whom and about
--- what stays. The caller holds the locks that writers of these aggregates take: what commits while this runs stays.
--- The one exception to G07, and on record. Rows of the outbox come last, as relays wait for them.
+-- Erase what was said about some aggregates, in every table of the backbone but the outbox; that it was said, when, by
+-- whom and about what stays. The caller holds the locks that writers of these aggregates take: what commits while this
+-- runs stays. The one exception to G07, and on record. Rows of the outbox come after everything else, as relays wait for
+-- them: see the next two functions.
 CREATE FUNCTION relaybox_erase(aggregate_type TEXT, aggregate_ids TEXT[], actor TEXT, reason TEXT)
     RETURNS event_erasures LANGUAGE plpgsql SECURITY DEFINER SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     content CONSTANT JSONB := '{"erased": true}';
     uuids UUID[];
-    times TIMESTAMPTZ[];
-    seqs BIGINT[];
     keys TEXT[];
     erasure event_erasures;
 BEGIN
@@ -572,13 +570,10 @@ BEGIN
     uuids := ARRAY(SELECT id::uuid FROM unnest(erasure.aggregate_ids) AS id
                    WHERE id ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$');
 
-    WITH erased AS (
-        UPDATE domain_events AS event SET payload = content, metadata = relaybox_kept_metadata(event.metadata)
+    UPDATE domain_events AS event SET payload = content, metadata = relaybox_kept_metadata(event.metadata)
         WHERE event.aggregate_type = erasure.aggregate_type AND event.aggregate_id = ANY (erasure.aggregate_ids)
-            AND event.payload IS DISTINCT FROM content
-        RETURNING event.created_at
-    )
-    SELECT count(*), array_agg(DISTINCT created_at) INTO erasure.events, times FROM erased;
+            AND event.payload IS DISTINCT FROM content;
+    GET DIAGNOSTICS erasure.events = ROW_COUNT;
 
     WITH erased AS (
         UPDATE command_inbox AS inbox SET payload = NULL, error_data = NULL, idempotency_key = NULL,
@@ -611,37 +606,60 @@ BEGIN
     GET DIAGNOSTICS erasure.answers = ROW_COUNT;
     DELETE FROM idempotency_bodies WHERE key = ANY (keys);
 
-    -- First those that wait, by the small indexes of their states; what relays have published meanwhile is in the
-    -- snapshot of one of the two statements. Of SENT rows those whose events have just been erased.
-    seqs := ARRAY(
-        SELECT o.seq FROM event_outbox AS o
-        WHERE o.status = 'PENDING' AND o.payload ->> 'aggregate_type' = erasure.aggregate_type
-            AND o.payload ->> 'aggregate_id' IN (SELECT unnest(erasure.aggregate_ids))
-        UNION ALL SELECT o.seq FROM event_outbox AS o
-        WHERE o.status = 'FAILED' AND o.payload ->> 'aggregate_type' = erasure.aggregate_type
-            AND o.payload ->> 'aggregate_id' IN (SELECT unnest(erasure.aggregate_ids)));
-    times := ARRAY(SELECT at FROM unnest(times) AS at
-                   WHERE at >= (SELECT min(created_at) FROM event_outbox WHERE status = 'SENT'));
-    seqs := seqs || ARRAY(
-        SELECT o.seq FROM event_outbox AS o
-        WHERE o.status = 'SENT' AND o.created_at = ANY (times)
-            AND o.payload ->> 'aggregate_type' = erasure.aggregate_type
-            AND o.payload ->> 'aggregate_id' IN (SELECT unnest(erasure.aggregate_ids)));
-    -- In the order in which relays mark them: two that lock in another order would wait for each other.
-    PERFORM FROM event_outbox WHERE seq = ANY (seqs) ORDER BY slot, seq FOR NO KEY UPDATE;
-    UPDATE event_outbox AS o SET payload = o.payload || jsonb_build_object('payload', content,
-            'metadata', relaybox_kept_metadata(o.payload -> 'metadata'))
-        WHERE o.seq = ANY (seqs) AND o.payload -> 'payload' IS DISTINCT FROM content;
-    GET DIAGNOSTICS erasure.outbox_rows = ROW_COUNT;
-
-    UPDATE event_erasures AS kept SET events = erasure.events, outbox_rows = erasure.outbox_rows,
-            commands = erasure.commands, tasks = erasure.tasks, answers = erasure.answers,
-            snapshots = erasure.snapshots
+    UPDATE event_erasures AS kept SET events = erasure.events, commands = erasure.commands, tasks = erasure.tasks,
+            answers = erasure.answers, snapshots = erasure.snapshots
         WHERE kept.id = erasure.id;
     RETURN erasure;
 END
 $$;
--- Its caller's temporary tables must not stand in for ours; nor must one stand for the record that the trigger asks for.
+
+-- Rows of the outbox about aggregates whose events have been erased; it locks none. A row may come twice: first those that
+-- wait, by the small indexes of their states; what relays have published meanwhile is in the snapshot of one of the two
+-- statements. Of SENT rows those of erased events.
+CREATE FUNCTION relaybox_rows_to_erase(aggregate_type TEXT, aggregate_ids TEXT[])
+    RETURNS TABLE (slot INT, seq BIGINT) LANGUAGE plpgsql SET enable_seqscan = off AS $$
+#variable_conflict use_column
+DECLARE
+    type CONSTANT TEXT := relaybox_rows_to_erase.aggregate_type;
+    times TIMESTAMPTZ[];
+BEGIN
+    RETURN QUERY
+        SELECT o.slot, o.seq FROM event_outbox AS o
+        WHERE o.status = 'PENDING' AND o.payload ->> 'aggregate_type' = type
+            AND o.payload ->> 'aggregate_id' IN (SELECT unnest(aggregate_ids))
+        UNION ALL SELECT o.slot, o.seq FROM event_outbox AS o
+        WHERE o.status = 'FAILED' AND o.payload ->> 'aggregate_type' = type
+            AND o.payload ->> 'aggregate_id' IN (SELECT unnest(aggregate_ids));
+    times := ARRAY(
+        SELECT DISTINCT event.created_at FROM domain_events AS event
+        WHERE event.aggregate_type = type AND event.aggregate_id = ANY (aggregate_ids)
+            AND event.payload = '{"erased": true}'
+            AND event.created_at >= (SELECT min(created_at) FROM event_outbox WHERE status = 'SENT'));
+    RETURN QUERY
+        SELECT o.slot, o.seq FROM event_outbox AS o
+        WHERE o.status = 'SENT' AND o.created_at = ANY (times) AND o.payload ->> 'aggregate_type' = type
+            AND o.payload ->> 'aggregate_id' IN (SELECT unnest(aggregate_ids));
+END
+$$;
+
+-- Erase what some rows of the outbox say, whatever became of them; how many said something. Locked in the order in which
+-- relays mark them: two that lock in another order would wait for each other. So who erases in pieces sorts them first.
+CREATE FUNCTION relaybox_erase_rows(seqs BIGINT[]) RETURNS INT LANGUAGE plpgsql SET enable_seqscan = off AS $$
+DECLARE
+    content CONSTANT JSONB := '{"erased": true}';
+    erased INT;
+BEGIN
+    PERFORM FROM event_outbox WHERE seq = ANY (seqs) ORDER BY slot, seq FOR NO KEY UPDATE;
+    -- The target may be a person, and domain_events does not have it.
+    UPDATE event_outbox AS o SET payload = o.payload || jsonb_build_object('payload', content,
+            'metadata', relaybox_kept_metadata(o.payload -> 'metadata'), 'target_id', NULL)
+        WHERE o.seq = ANY (seqs) AND o.payload -> 'payload' IS DISTINCT FROM content;
+    GET DIAGNOSTICS erased = ROW_COUNT;
+    RETURN erased;
+END
+$$;
+
+-- The temporary tables of who calls relaybox_erase must not stand in for ours; nor must one stand for the record that the trigger asks for.
 DO $$
 BEGIN
     EXECUTE format('ALTER FUNCTION relaybox_erase(TEXT, TEXT[], TEXT, TEXT) SET search_path = %I, pg_temp',
@@ -764,7 +782,7 @@ CREATE UNIQUE INDEX idx_workspace_nodes_study_title ON workspace_nodes (parent_i
 CREATE INDEX idx_workspace_nodes_trashed ON workspace_nodes (trashed_at) WHERE trashed_at IS NOT NULL;
 CREATE INDEX idx_workspace_nodes_trashed_by ON workspace_nodes (trashed_by) WHERE trashed_at IS NOT NULL;
 
--- Tasks by the nodes that their results speak of: a purge takes those words away.
+-- Tasks by the nodes that their results speak of, or that an import is to stand in: a purge takes those words away.
 CREATE INDEX idx_async_tasks_nodes ON async_tasks USING gin ((result_data -> 'nodes'))
     WHERE task_type IN ('workspace.export', 'workspace.import-pgn');
 -- Exports by their age: their files are kept for a while.
@@ -882,6 +900,59 @@ CREATE TABLE workspace_link_secrets (
     CONSTRAINT workspace_link_secrets_token_key UNIQUE (token_hash)
 );
 CREATE INDEX idx_workspace_link_secrets_node ON workspace_link_secrets (node_id);
+
+-- The roots of the trees of these nodes, in the order of ids, as the calling statement sees them.
+CREATE FUNCTION workspace_roots(places UUID[]) RETURNS UUID[] LANGUAGE sql STABLE AS $$
+    WITH RECURSIVE up AS (
+        SELECT node.id, node.parent_id, 0 AS level FROM workspace_nodes AS node WHERE node.id = ANY (places)
+        UNION
+        SELECT parent.id, parent.parent_id, up.level + 1
+        FROM up JOIN workspace_nodes AS parent ON parent.id = up.parent_id
+        WHERE up.level < 1000
+    )
+    SELECT coalesce(array_agg(DISTINCT up.id ORDER BY up.id), '{}') FROM up WHERE up.parent_id IS NULL
+$$;
+
+-- Keep *places* in their trees until the end of the transaction, and lock *nodes*, some of them; *alone*: nobody else
+-- keeps anything there meanwhile. Says what is locked FOR UPDATE; nodes that are gone are missing.
+-- So that no two wait for each other: roots first, each of which is one while it is held, so that nobody takes it out of
+-- its place; then nodes of their trees alone; both in the order of ids. Whatever has moved before it is held ends the
+-- try, and the end of its block gives up the locks. Statements of one function, as each needs a snapshot younger than
+-- the locks before it.
+CREATE FUNCTION workspace_hold(places UUID[], nodes UUID[], alone BOOLEAN) RETURNS SETOF workspace_nodes
+    LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    roots UUID[];
+    root UUID;
+BEGIN
+    FOR attempt IN 1..10 LOOP
+        BEGIN
+            roots := workspace_roots(places);
+            FOREACH root IN ARRAY roots LOOP
+                -- Who shares a row and then wants it alone waits for the next one who does the same, for ever.
+                IF alone OR root = ANY (nodes) THEN
+                    PERFORM FROM workspace_nodes AS node WHERE node.id = root AND node.parent_id IS NULL FOR UPDATE;
+                ELSE
+                    PERFORM FROM workspace_nodes AS node WHERE node.id = root AND node.parent_id IS NULL FOR SHARE;
+                END IF;
+                IF NOT FOUND THEN
+                    RAISE EXCEPTION USING ERRCODE = 'WS001';
+                END IF;
+            END LOOP;
+            IF NOT workspace_roots(places) <@ roots THEN
+                RAISE EXCEPTION USING ERRCODE = 'WS001';
+            END IF;
+            RETURN QUERY SELECT node.* FROM workspace_nodes AS node
+                WHERE node.id = ANY (CASE WHEN alone THEN roots || nodes ELSE nodes END)
+                ORDER BY node.id FOR UPDATE;
+            RETURN;
+        EXCEPTION WHEN SQLSTATE 'WS001' THEN
+            NULL; -- Another try.
+        END;
+    END LOOP;
+    RAISE EXCEPTION 'the trees keep moving' USING ERRCODE = 'serialization_failure';
+END
+$$;
 
 -- Replaces the one of 0001: the same rights on all tables of the backend.
 CREATE OR REPLACE FUNCTION backend_grant(service NAME) RETURNS void LANGUAGE plpgsql AS $$

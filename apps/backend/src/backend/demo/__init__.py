@@ -1,4 +1,4 @@
-"""``make demo``: one whole story over HTTP, Kafka and the event stream, told as a timeline."""
+"""``make demo`` and ``make demo-workspace``: whole stories over HTTP and Kafka, told as timelines."""
 
 from backend.demo._run import run_demo
 from backend.demo._timeline import StepMissed

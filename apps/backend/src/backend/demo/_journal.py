@@ -9,7 +9,7 @@ from relaybox_types.envelope import EventEnvelope
 
 from backend.demo._timeline import StepMissed
 
-__all__ = ("Journal", "Published")
+__all__ = ("Journal", "Published", "place_of")
 
 T = TypeVar("T")
 
@@ -24,9 +24,14 @@ class Published:
     offset: int
 
 
+def place_of(one: Published) -> str:
+    """Where an event stands."""
+    return f"topic {one.topic}, partition {one.partition}, offset {one.offset}"
+
+
 @dataclass(eq=False, slots=True)
 class Journal:
-    """Everything heard about one session; both listeners write to it and wake who waits."""
+    """Everything heard about one session or node; listeners write to it and wake who waits."""
 
     #: By version, the first appearance only.
     published: dict[int, Published] = field(default_factory=dict[int, Published])
@@ -39,7 +44,7 @@ class Journal:
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def publish(self, one: Published) -> None:
-        """A message of the session came from Kafka."""
+        """A message of it came from Kafka."""
         if one.event.version in self.published:
             return  # at-least-once: the same event once more
         if one.event.version != len(self.published) + 1:

@@ -1,15 +1,14 @@
 """The story itself: from a first concept to FINISHED, every step seen from outside."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
 from typing import Any, Final
 from uuid import UUID
 
 import httpx
 from relaybox_types.genesis import GenesisStage, GenesisStatus
 
-from backend.demo._journal import Journal, Published
+from backend.demo._journal import Journal, Published, place_of
+from backend.demo._listening import listening
 from backend.demo._stream import follow
 from backend.demo._timeline import StepMissed, Timeline, chain_tree
 from backend.demo._topic import Topic
@@ -49,12 +48,10 @@ class Story:
         """
         await self._writer.create()
         self._say("writer", f"create a session → 201 {self._writer.session_id}")
-        async with AsyncExitStack() as stack:
-            for listener in (
-                self._topic.listen(self._writer.session_id, self._journal),
-                follow(self._client, f"{self._writer.path}/events", self._journal),
-            ):
-                stack.push_async_callback(_ended, asyncio.create_task(listener))
+        async with listening(
+            self._topic.listen({self._writer.session_id: self._journal}.get),
+            follow(self._client, f"{self._writer.path}/events", self._journal),
+        ):
             await self._choose_concept(wishes, feedback)
             for stage in list(GenesisStage)[1:-1]:
                 await self._pass(stage)
@@ -69,7 +66,7 @@ class Story:
             raise StepMissed(f"the 409 should name the pending command {taken}, it names {refused}")
         self._say("api", f"the 409 names the pending command {refused}")
         requested = await self._published("ConceptGenerationRequested", taken)
-        self._say("relay", f"published {requested.event.event_type}", _place(requested))
+        self._say("relay", f"published {requested.event.event_type}", place_of(requested))
         await self._agent_at_work(taken)
         proposed = await self._answer("ConceptProposed", taken)
         options = proposed["payload"]["proposal"]["options"]
@@ -166,10 +163,6 @@ def _is(data: Mapping[str, Any], event: str, command_id: UUID | None) -> bool:
     return named and (command_id is None or data["payload"].get("command_id") == str(command_id))
 
 
-def _place(one: Published) -> str:
-    return f"topic {one.topic}, partition {one.partition}, offset {one.offset}"
-
-
 def _answered(sent: Sent) -> str:
     answer = "taken, its answer was lost" if sent.status is None else str(sent.status)
     return answer if sent.tries == 1 else f"{answer} after {sent.tries} tries"
@@ -181,8 +174,3 @@ def _gist(option: Mapping[str, Any]) -> Sequence[str]:
     if isinstance(first, str):
         return (first,)
     return (" · ".join(str(item.get("name") or item.get("title")) for item in first),)
-
-
-async def _ended(listener: asyncio.Task[None]) -> None:
-    listener.cancel()
-    await asyncio.gather(listener, return_exceptions=True)

@@ -12,7 +12,18 @@ from rich.tree import Tree
 
 __all__ = ("StepMissed", "Timeline", "chain_tree")
 
-_COLOURS: Final = {"writer": "cyan", "api": "green", "relay": "magenta", "agent": "yellow", "stream": "blue"}
+_COLOURS: Final = {
+    "writer": "cyan",
+    "api": "green",
+    "relay": "magenta",
+    "agent": "yellow",
+    "stream": "blue",
+    "teacher": "cyan",
+    "coach": "cyan",
+    "pupil": "green",
+    "guest": "green",
+    "worker": "yellow",
+}
 
 
 class StepMissed(RelayboxError):

@@ -1,7 +1,7 @@
 """The demo as a Kafka consumer: committed messages only, from where the topic ends when it begins."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -52,8 +52,11 @@ class Topic:
         finally:
             await asyncio.to_thread(consumer.close)
 
-    async def listen(self, session_id: str, journal: Journal) -> None:
-        """Write every message of the session to *journal* until cancelled; the client rides out outages."""
+    async def listen(self, journal_of: Callable[[str], Journal | None]) -> None:
+        """Write every message to the journal of its key, if it has one, until cancelled.
+
+        The client rides out outages.
+        """
         while True:
             polling = asyncio.ensure_future(asyncio.to_thread(self._consumer.consume, _MESSAGES_MAX, _POLL_S))
             # A consumer must not be closed while a thread polls it.
@@ -63,7 +66,8 @@ class Topic:
                 await polling
                 raise
             for message in messages:
-                if message.error() is None and message.key() == session_id.encode():
+                journal = None if message.error() else journal_of((message.key() or b"").decode())
+                if journal is not None:
                     journal.publish(
                         Published(
                             event=read_event(message, reader="demo"),

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import httpx
 
+from backend.demo._expect import expect
 from backend.demo._timeline import StepMissed
 
 __all__ = ("Sent", "Writer")
@@ -51,7 +52,7 @@ class Writer:
     async def create(self) -> None:
         """Begin a session; one whose answer was lost stays behind unused."""
         answer = await self._until_answered("create a session", "POST", self._sessions, {})
-        self.session_id = _expect(answer, "create a session", 201)["session_id"]
+        self.session_id = expect(answer, "create a session", 201).json()["session_id"]
 
     async def state(self) -> Mapping[str, Any]:
         """The session's state."""
@@ -59,7 +60,7 @@ class Writer:
 
     async def get(self, what: str, path: str) -> Mapping[str, Any]:
         """The JSON at *path*."""
-        return _expect(await self._until_answered(what, "GET", path), what, 200)
+        return expect(await self._until_answered(what, "GET", path), what, 200).json()
 
     async def send(self, command_type: str, **payload: Any) -> Sent:
         """Have a command taken exactly once.
@@ -74,7 +75,7 @@ class Writer:
             tries += 1
             refused_as_taken = answer is not None and answer.status_code == 409 and tries > 1
             if answer is not None and not refused_as_taken:
-                accepted = _expect(answer, command_type, 200, 202)
+                accepted = expect(answer, command_type, 200, 202).json()
                 command_id = UUID(accepted["command_id"])
                 return Sent(command_id=command_id, status=answer.status_code, tries=tries)
             if refused_as_taken or (await self.state())["version"] > version:
@@ -92,7 +93,7 @@ class Writer:
             pair = (self._once("POST", f"{self.path}/commands", body) for _ in range(2))
             answers = {answer.status_code: answer for answer in await asyncio.gather(*pair) if answer}
             if answers.keys() == {202, 409}:
-                taken, refused = _expect(answers[202], command_type, 202), answers[409].json()
+                taken, refused = expect(answers[202], command_type, 202).json(), answers[409].json()
                 if refused["error_code"] != "DUPLICATE_COMMAND":
                     raise StepMissed(f"the second {command_type}: DUPLICATE_COMMAND expected, got {refused}")
                 return UUID(taken["command_id"]), UUID(refused["duplicate_command_id"])
@@ -141,10 +142,3 @@ class Writer:
         except httpx.TransportError:
             return None
         return None if answer.status_code in _NOT_NOW else answer
-
-
-def _expect(answer: httpx.Response, what: str, *statuses: int) -> Mapping[str, Any]:
-    if answer.status_code not in statuses:
-        wanted = " or ".join(map(str, statuses))
-        raise StepMissed(f"{what}: {wanted} expected, got {answer.status_code} {answer.text[:500]}")
-    return answer.json()

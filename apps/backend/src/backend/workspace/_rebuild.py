@@ -23,8 +23,7 @@ from relaybox_types.workspace import (
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.rebuilding import DifferenceKind, HistoryUnreadable
-from backend.workspace._rows import NODES, TABLES, Rows, changes, write_rows
-from backend.workspace._work import ACCESS
+from backend.workspace.core import ACCESS, NODES, TABLES, Rows, changes, write_rows
 from backend.workspace.history import AGGREGATE_TYPE, Happened, NodeState, apply
 
 __all__ = ("NodeDifference", "WorkspaceReport", "rebuild_workspace")

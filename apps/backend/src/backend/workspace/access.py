@@ -6,7 +6,7 @@ from uuid import UUID
 
 from relaybox_types.workspace import NodeKind, Role, Visibility
 
-from backend.workspace._errors import (
+from backend.workspace.errors import (
     NodeNotFound,
     NodeNotTrashed,
     NodeTrashed,

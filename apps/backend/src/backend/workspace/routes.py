@@ -4,21 +4,15 @@ from fastapi import APIRouter
 from relaybox.http import Backbone
 from relaybox.settings import JwtSettings
 
-from backend.workspace._edge import Edge
-from backend.workspace._tickets import Tickets
-from backend.workspace.activity_routes import add_activity_routes
-from backend.workspace.archive_routes import add_archive_routes
-from backend.workspace.bin_routes import add_bin_routes
-from backend.workspace.discussion_routes import add_discussion_routes
-from backend.workspace.import_routes import add_import_routes
-from backend.workspace.link_routes import add_link_routes
-from backend.workspace.node_routes import add_node_routes
-from backend.workspace.purge_routes import add_purge_routes
-from backend.workspace.reply_routes import add_reply_routes
-from backend.workspace.search_routes import add_search_routes
-from backend.workspace.sharing_routes import add_sharing_routes
-from backend.workspace.study_routes import add_study_routes
-from backend.workspace.task_routes import add_task_routes
+from backend.workspace.activity import add_activity_routes
+from backend.workspace.discussions import add_discussion_routes, add_reply_routes
+from backend.workspace.edge import Edge, Tickets
+from backend.workspace.nodes import add_node_routes
+from backend.workspace.pgn import add_archive_routes, add_import_routes, add_task_routes
+from backend.workspace.search import add_search_routes
+from backend.workspace.sharing import add_link_routes, add_sharing_routes
+from backend.workspace.studies import add_study_routes
+from backend.workspace.trash import add_bin_routes, add_purge_routes
 
 __all__ = ("workspace_router",)
 

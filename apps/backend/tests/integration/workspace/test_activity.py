@@ -3,7 +3,7 @@
 from functools import partial
 from uuid import uuid4
 
-from backend.workspace._edge import cursor_of
+from backend.workspace.edge import cursor_of
 from relaybox.events import erase
 
 from tests.fixtures.club import Club
@@ -25,7 +25,7 @@ async def test_activity_is_the_nodes_own_stream_newest_first_page_by_page(club: 
         (5, "other", "reacted with ♟", reply["id"]),
         (4, "commenter", "replied", reply["id"]),
         (3, "commenter", "began a question", thread["id"]),
-        (2, "teacher", "added the chapter Game 1", str(club.chapter.id)),
+        (2, "teacher", "added a chapter", str(club.chapter.id)),
         (1, "teacher", "made this study", club.study),
     ]
 
@@ -36,6 +36,18 @@ async def test_activity_holds_no_words_of_discussions(club: Club) -> None:
     answer = await club.owner.send("GET", f"/nodes/{club.study}/activity")
     assert answer.is_success
     assert "private" not in answer.text
+
+
+async def test_activity_does_not_bring_back_what_was_changed_since(club: Club) -> None:
+    study, chapter = f"/nodes/{club.study}", f"/studies/{club.study}/chapters/{club.chapter.id}"
+    version = (await club.owner.done("GET", study))["version"]
+    for words in ("a secret", "another"):
+        version = (await club.owner.done("PATCH", study, {"description": words}, match=version))["version"]
+        await club.owner.done("PUT", f"{chapter}/moves/e2e4/annotation", {"text": words}, match="*")
+    answer = await club.viewer.send("GET", f"{study}/activity")
+    assert "secret" not in answer.text
+    told = [one["summary"] for one in answer.json()["items"][:2]]
+    assert told == ["annotated a move", "changed description"]
 
 
 async def test_with_whom_a_node_is_shared_is_told_to_its_admins(club: Club) -> None:

@@ -5,14 +5,17 @@ import io
 import zipfile
 from typing import Any
 
+import asyncpg
 import pytest
 from backend.settings import WorkspaceSettings
 from backend.workspace.chess import ReadGame, read_games
-from backend.workspace.file_keeper import FileKeeper
-from backend.workspace.tasks import EXPORT_TASK
+from backend.workspace.pgn import FileKeeper
+from backend.workspace.pgn._tasks import EXPORT_TASK
 from pydantic_core import from_json
+from relaybox.db import RetryTransaction
 from relaybox.tasks._store import claim_tasks
 
+from tests.fixtures.gates import waits_for_a_row
 from tests.fixtures.pgn import NEW, ended, game, games, imported, new_worker, rows, task_path, working
 from tests.fixtures.studio import Person, Studio
 
@@ -122,7 +125,7 @@ async def test_a_zip_has_a_limit_and_the_task_says_so(
 ) -> None:
     root = await studio.teacher.node("workspace", "Club")
     await study_in(studio.teacher, root, "Spring", games(3))
-    monkeypatch.setattr("backend.workspace.archives.ARCHIVE_BYTES_MAX", 100)
+    monkeypatch.setattr("backend.workspace.pgn._archives.ARCHIVE_BYTES_MAX", 100)
     path = await begun(studio.teacher, root)
     async with working(studio):
         failed = await ended(studio.teacher, path)
@@ -142,12 +145,61 @@ async def test_what_is_purged_while_it_is_exported_does_not_stay_in_the_zip(stud
         if percent == 80:
             await rows(studio, "DELETE FROM workspace_nodes WHERE id = $1::uuid", purged["id"])
 
-    worker = new_worker(studio)
-    with pytest.raises(Exception, match="purged while it was exported"):
-        await worker._export(task, purge)
-    assert (await studio.teacher.done("GET", path))["status"] == "RUNNING"
-    await worker._export(task, unheard)
+    await new_worker(studio)._export(task, purge)
     assert names((await studio.teacher.send("GET", f"{path}/result")).content) == ["Club/stays.pgn"]
+
+
+async def test_an_export_of_which_something_is_purged_again_and_again_is_left_for_later(
+    studio: Studio,
+) -> None:
+    root = await studio.teacher.node("workspace", "Club")
+    there = [await study_in(studio.teacher, root, f"study {number}", game(1)) for number in range(4)]
+    path = await begun(studio.teacher, root)
+    async with studio.backbone.database.connection() as connection:
+        [task] = await claim_tasks(connection, [EXPORT_TASK], tasks_max=1, lease_s=60)
+
+    async def purge(percent: float) -> None:
+        if percent == 80:
+            await rows(studio, "DELETE FROM workspace_nodes WHERE id = $1::uuid", there.pop()["id"])
+
+    with pytest.raises(RetryTransaction):
+        await new_worker(studio)._export(task, purge)
+    assert len(there) == 1
+    assert (await studio.teacher.done("GET", path))["status"] == "RUNNING"
+    assert [one.type for one in await studio.stream(root["id"])].count("study.pgn_exported") == 0
+
+
+async def test_the_name_of_a_folder_that_is_purged_does_not_stay_in_the_zip(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace", "Club")
+    folder = await studio.teacher.node("folder", "whispered", root)
+    other = await studio.teacher.node("folder", "other", root)
+    study = await study_in(studio.teacher, folder, "Spring", game(1))
+    path = await begun(studio.teacher, root)
+    async with working(studio):
+        await ended(studio.teacher, path)
+    await studio.teacher.done("POST", f"/nodes/{study['id']}/move", {"parent_id": other["id"]}, match="*")
+    await studio.teacher.done("DELETE", f"/nodes/{folder['id']}", match="*")
+    await studio.teacher.done("DELETE", f"/nodes/{folder['id']}/purge")
+    assert await studio.teacher.refused(409, "GET", f"{path}/result") == "RESULT_NOT_READY"
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_the_end_of_an_export_locks_in_the_order_of_everybody(
+    studio: Studio, superuser: asyncpg.Connection, whole: bool
+) -> None:
+    """A root first, then ids: another node is not held while one before it is waited for."""
+    root = await studio.teacher.node("workspace", "Club")
+    while True:
+        node = await studio.teacher.node("folder", parent=None if whole else root)
+        first = await studio.teacher.node("study", parent=node)
+        if first["id"] < node["id"]:
+            break
+    await begun(studio.teacher, node)
+    free = "SELECT id FROM workspace_nodes WHERE id = $1::uuid FOR UPDATE SKIP LOCKED"
+    async with working(studio), superuser.transaction():
+        await superuser.fetch(free, first["id"])
+        await waits_for_a_row(superuser)
+        assert await superuser.fetchval(f"SELECT count(*) FROM ({free}) AS node", node["id"]) == (not whole)
 
 
 async def unheard(_percent: float) -> None:
@@ -159,14 +211,14 @@ async def test_the_nodes_of_a_zip_are_known_for_a_purge_to_find_it(studio: Studi
     study = await study_in(studio.teacher, root, "Spring", game(1))
     await archive(studio, studio.teacher, root)
     [task] = await rows(studio, "SELECT result_data::text FROM async_tasks")
-    assert from_json(task["result_data"])["nodes"] == [study["id"]]
+    assert from_json(task["result_data"])["nodes"] == sorted([root["id"], study["id"]])
 
 
 async def test_without_the_package_chess_an_export_says_so(
     studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = await studio.teacher.node("workspace", "Club")
-    monkeypatch.setattr("backend.workspace._chess_extra.find_spec", lambda _name: None)
+    monkeypatch.setattr("backend.workspace.errors._chess.find_spec", lambda _name: None)
     code = await studio.teacher.refused(501, "POST", "/export", {"node_id": root["id"]})
     assert code == "CHESS_NOT_INSTALLED"
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import asyncpg
 import pytest
+import structlog
 from backend.settings import WorkspaceSettings
-from backend.workspace.bin_keeper import BinKeeper
+from backend.workspace.trash import BinKeeper
 from relaybox.db import Database, DatabaseUnavailable
 
 from tests.fixtures.gates import Gate, closed
@@ -129,3 +130,51 @@ async def test_it_outlives_a_database_that_is_away(
 
     monkeypatch.setattr(database, "run_in_transaction", away)
     assert await keeper_of(database).look() == 0
+
+
+async def test_what_takes_too_long_holds_up_nothing_else(
+    studio: Studio, database: Database, superuser: asyncpg.Connection
+) -> None:
+    await superuser.execute(_STUCK.replace("RAISE EXCEPTION 'stuck'", "PERFORM pg_sleep(60)"))
+    nodes = [await studio.teacher.node("folder", title) for title in ("stuck", "next", "last")]
+    for days, node in zip((33, 32, 31), nodes, strict=True):
+        await aged(studio, superuser, days, node)
+    hasty = Database(database.settings.model_copy(update={"statement_timeout_ms": 300}))
+    try:
+        with structlog.testing.capture_logs() as logged:
+            assert await (keeper := keeper_of(hasty)).look() == 2
+            assert await keeper.look() == 0
+        told = [one for one in logged if one["log_level"] in ("warning", "error")]
+        assert [one["node_id"] for one in told] == [nodes[0]["id"]]
+    finally:
+        await hasty.close()
+    assert await bin_of(studio) == ["stuck"]
+
+
+async def test_any_number_of_batches_that_cannot_be_purged_holds_up_nothing_else(
+    studio: Studio, database: Database, superuser: asyncpg.Connection
+) -> None:
+    await superuser.execute(_STUCK)
+    await aged(studio, superuser, 33, *[await studio.teacher.node("folder", "stuck") for _ in range(12)])
+    await aged(studio, superuser, 32, await studio.teacher.node("folder", "good"))
+    keeper = keeper_of(database)
+    assert [await keeper.look() for _ in range(2)] == [0, 1]
+    await superuser.execute("DROP TRIGGER stuck ON workspace_nodes")
+    # Those that failed are tried again, a few at each look.
+    assert [await keeper.look() for _ in range(3)] == [5, 5, 2]
+
+
+async def test_what_failed_and_came_back_takes_nobodys_turn(
+    studio: Studio, database: Database, superuser: asyncpg.Connection
+) -> None:
+    await superuser.execute(_STUCK)
+    nodes = [await studio.teacher.node("folder", "stuck") for _ in range(6)]
+    for days, node in zip(range(38, 32, -1), nodes, strict=True):
+        await aged(studio, superuser, days, node)
+    keeper = keeper_of(database)
+    assert await keeper.look() == 0
+    for node in nodes[:5]:
+        await studio.teacher.done("POST", f"/nodes/{node['id']}/restore")
+    await superuser.execute("DROP TRIGGER stuck ON workspace_nodes")
+    # The first look is the turn of those that are not there any more.
+    assert [await keeper.look() for _ in range(2)] == [0, 1]

@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import uuid4
 
-from backend.workspace._edge import cursor_of
+from backend.workspace.edge import cursor_of
 
 from tests.fixtures.happenings import grant, revoke
 from tests.fixtures.studio import Person, Studio

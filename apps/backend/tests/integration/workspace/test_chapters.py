@@ -5,8 +5,9 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from backend.workspace import chapters, rebuild_workspace
+from backend.workspace import rebuild_workspace
 from backend.workspace.chess import VARIATIONS_MAX, _edit
+from backend.workspace.studies import _chapters as chapters
 from relaybox.db import Database
 
 from tests.fixtures.studies import Chapter, Library, shuffle, shuffle_pgn

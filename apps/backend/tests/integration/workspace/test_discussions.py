@@ -5,7 +5,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from backend.workspace._edge import cursor_of
+from backend.workspace.edge import cursor_of
 from relaybox.db import Database
 
 from tests.fixtures.club import Club

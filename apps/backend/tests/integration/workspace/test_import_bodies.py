@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from backend.workspace._edge import PGN_BYTES_MAX
+from backend.workspace.pgn._body import PGN_BYTES_MAX
 
 from tests.fixtures.pgn import NEW, NOTHING, counts, game, games, imported, refused, send_pgn
 from tests.fixtures.studio import Studio

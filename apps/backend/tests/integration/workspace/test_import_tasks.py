@@ -1,12 +1,14 @@
 """Imports of more than 200 games: a worker does them, as safely as the API, and says how far it is."""
 
+import asyncio
 from typing import Any
 from uuid import UUID
 
 import pytest
-from backend.workspace.pgn_files import unpacked
-from backend.workspace.tasks import IMPORT_TASK
+from backend.workspace.pgn._files import unpacked
+from backend.workspace.pgn._tasks import IMPORT_TASK
 from pydantic_core import from_json
+from relaybox.db import Database
 from relaybox.tasks import TaskLost, cancel_task
 from relaybox.tasks._store import claim_tasks
 
@@ -24,7 +26,7 @@ from tests.fixtures.pgn import (
     task_path,
     working,
 )
-from tests.fixtures.studio import Studio
+from tests.fixtures.studio import Person, Studio, open_studio
 from tests.fixtures.waiting import eventually
 
 COMMAND = "SELECT id, status::text, payload::text, error_data::text FROM command_inbox"
@@ -77,7 +79,7 @@ async def test_what_a_worker_writes_belongs_to_the_command_that_was_taken(studio
 async def test_the_file_lies_in_the_task_alone_and_goes_with_its_end(studio: Studio) -> None:
     path = await begun(studio)
     [command], [task] = await rows(studio, COMMAND), await rows(studio, TASK)
-    assert from_json(command["payload"]).keys() == {"size_bytes", "sha256", "parent_id"}
+    assert from_json(command["payload"]).keys() == {"size_bytes", "sha256", "parent_id", "asker"}
     assert unpacked(from_json(task["input_data"])["pgn"]).decode() == FILE
     async with working(studio):
         report = (await ended(studio.teacher, path))["result"]
@@ -171,7 +173,7 @@ async def test_a_worker_that_stops_gives_the_task_back_and_another_ends_it(
 
 async def test_an_import_that_never_ends_is_given_up(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relaybox.tasks._attempt.pause_s_after", lambda _attempts: 0.0)
-    monkeypatch.setattr("backend.workspace.worker.unpacked", lambda _text: 1 / 0)
+    monkeypatch.setattr("backend.workspace.pgn._worker.unpacked", lambda _text: 1 / 0)
     path = await begun(studio)
     async with working(studio, attempts_max=2):
         failed = await ended(studio.teacher, path)
@@ -186,7 +188,7 @@ async def test_without_the_package_chess_the_task_says_so(
     studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = await begun(studio)
-    monkeypatch.setattr("backend.workspace._chess_extra.find_spec", lambda _name: None)
+    monkeypatch.setattr("backend.workspace.errors._chess.find_spec", lambda _name: None)
     async with working(studio):
         assert (await ended(studio.teacher, path))["error"]["error_code"] == "CHESS_NOT_INSTALLED"
 
@@ -227,15 +229,16 @@ async def test_two_large_imports_into_one_folder_do_not_stand_in_each_others_way
     assert [one["title"] for one in children["items"]] == ["Spring", "Spring"]
 
 
-async def test_a_worker_hears_of_a_new_task_at_once(studio: Studio) -> None:
-    await studio.backbone.notifier.start()
-    try:
-        async with working(studio, poll_s=60) as worker:
-            await eventually("a worker that listens", lambda: listening(worker))
-            path = await begun(studio)
-            assert (await ended(studio.teacher, path))["status"] == "COMPLETED"
-    finally:
-        await studio.backbone.notifier.stop()
+async def test_a_worker_hears_of_a_new_task_at_once(database: Database) -> None:
+    async with open_studio(database) as studio:
+        await studio.backbone.notifier.start()
+        try:
+            async with working(studio, poll_s=60) as worker:
+                await eventually("a worker that listens", lambda: listening(worker))
+                path = await begun(studio)
+                assert (await ended(studio.teacher, path))["status"] == "COMPLETED"
+        finally:
+            await studio.backbone.notifier.stop()
 
 
 async def listening(worker: Any) -> bool:
@@ -254,3 +257,49 @@ async def test_a_purged_study_leaves_the_report_of_its_import(studio: Studio) ->
     assert after == {"folder_id": report["folder_id"], "chapters": 201, "skipped_count": 1}
     [outbox] = await rows(studio, "SELECT count(*) FROM async_tasks WHERE result_data::text LIKE '%Ke4%'")
     assert outbox["count"] == 0
+
+
+async def test_nobody_has_any_number_of_large_files_waiting(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.workspace.pgn._reading._GAMES_AT_ONCE_MAX", 1)
+    # Those that come at once are counted too.
+    answers = await asyncio.gather(*(send_pgn(studio.teacher, games(2)) for _ in range(5)))
+    assert sorted(one.status_code for one in answers) == [202] * 3 + [429] * 2
+    refused = await send_pgn(studio.teacher, games(2))
+    assert refused.json()["error_code"] == "TOO_MANY_IMPORTS"
+    assert int(refused.headers["retry-after"]) > 0
+    task_path(await send_pgn(studio.pupil, games(2)))
+    first = next(one for one in answers if one.status_code == 202)
+    async with working(studio):
+        await ended(studio.teacher, task_path(first))
+    task_path(await send_pgn(studio.teacher, games(2)))
+
+
+async def test_who_lost_the_node_learns_nothing_of_what_was_made_there(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace", "Club")
+    await studio.teacher.share(root, "pupil", "editor")
+    path = await begun_by(studio.pupil, root["id"])
+    assert (await studio.pupil.done("GET", path))["status"] == "PENDING"
+    async with working(studio):
+        await ended(studio.pupil, path)
+    await studio.teacher.done("DELETE", f"/share/{root['id']}/users/pupil")
+    assert await studio.pupil.refused(404, "GET", path) == "NODE_NOT_FOUND"
+    assert (await studio.teacher.done("GET", path))["status"] == "COMPLETED"
+
+
+async def test_who_lost_the_parent_learns_nothing_of_a_refusal_there(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace", "Club")
+    await studio.teacher.share(root, "pupil", "editor")
+    path = await begun_by(studio.pupil, root["id"])
+    await studio.teacher.done("PUT", f"/share/{root['id']}/users/pupil", {"role": "viewer"})
+    async with working(studio):
+        assert (await ended(studio.pupil, path))["error"]["error_code"] == "ROLE_MISSING"
+    await studio.teacher.done("DELETE", f"/share/{root['id']}/users/pupil")
+    assert await studio.pupil.refused(404, "GET", path) == "NODE_NOT_FOUND"
+
+
+async def begun_by(who: Person, parent_id: str | None = None) -> str:
+    """Where the task of somebody's import stands."""
+    query = "" if parent_id is None else f"?parent_id={parent_id}"
+    return task_path(await send_pgn(who, FILE, f"{NEW}{query}"))

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from backend.workspace.pgn_files import GAMES_MAX
+from backend.workspace.pgn._files import GAMES_MAX
 
 from tests.fixtures.gates import Gate, closed
 from tests.fixtures.pgn import (
@@ -299,7 +299,7 @@ async def test_without_the_package_chess_an_import_says_so(
     studio: Studio, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = await studio.teacher.node("study", "Club")
-    monkeypatch.setattr("backend.workspace._chess_extra.find_spec", lambda _name: None)
+    monkeypatch.setattr("backend.workspace.errors._chess.find_spec", lambda _name: None)
     refusal = await refused(studio.teacher, 501, game(1), path.format(study=UUID(study["id"])))
     assert refusal["error_code"] == "CHESS_NOT_INSTALLED"
 
@@ -311,3 +311,24 @@ async def test_a_purged_study_takes_the_kept_answer_of_its_import_along(studio: 
     await studio.teacher.done("DELETE", f"/nodes/{study['id']}/purge")
     assert (await send_pgn(studio.teacher, games(1), **keyed)).status_code == 410
     assert await counts(studio) == {**NOTHING, "events": 3, "outbox": 3}
+
+
+@pytest.mark.parametrize("into", [False, True])
+async def test_an_import_that_was_answered_is_answered_again_without_reading_the_file(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch, into: bool
+) -> None:
+    path, headers = NEW, {"Idempotency-Key": "once"}
+    if into:
+        path = f"/studies/{(await studio.teacher.node('study'))['id']}/import-pgn"
+    report = await imported(studio.teacher, games(2), path, headers=headers)
+
+    def unread(*_: Any, **__: Any) -> Any:
+        raise AssertionError("the file is read again")
+
+    monkeypatch.setattr("backend.workspace.pgn._reading.Reading._read", unread)
+    monkeypatch.setattr("backend.workspace.pgn._reading.Reading._read_for_study", unread)
+    again = await send_pgn(studio.teacher, games(2), path, headers=headers)
+    assert (again.status_code, again.json()) == (201, report)
+    assert again.headers["idempotent-replayed"] == "true"
+    other = await send_pgn(studio.teacher, games(1), path, headers=headers)
+    assert other.json()["error_code"] == "IDEMPOTENCY_KEY_REUSED"

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from backend.workspace import _passwords, link_door, links
-from backend.workspace._passwords import Cost
+from backend.workspace.sharing import _link_door as link_door
+from backend.workspace.sharing import _links as links
+from backend.workspace.sharing import _passwords as passwords
+from backend.workspace.sharing._passwords import Cost
 from pydantic_core import to_json
 from relaybox.db import Database
 
@@ -26,7 +28,7 @@ CHEAP = Cost(log_n=4, p=1)
 
 @pytest.fixture(autouse=True)
 def cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_passwords.hash_password, "__defaults__", (CHEAP,))
+    monkeypatch.setattr(passwords.hash_password, "__defaults__", (CHEAP,))
 
 
 async def expire(database: Database, link: Any) -> None:
@@ -100,6 +102,7 @@ async def test_the_answer_with_a_token_is_given_once(studio: Studio) -> None:
     ]
     first, again = asked
     assert (again.status_code, again.json()["error_code"]) == (410, "RESPONSE_NOT_KEPT")
+    assert "secret" in again.json()["message"]
     assert again.headers["location"] == first.headers["location"]
     assert len((await studio.teacher.done("GET", f"/share/{node['id']}"))["links"]) == 1
 
@@ -118,12 +121,7 @@ async def test_a_link_that_leads_nowhere_is_like_one_that_never_was(
         case "expired":
             await expire(database, link)
         case "trashed":
-            async with database.connection() as connection:
-                await connection.fetch(
-                    "UPDATE workspace_nodes SET trashed_at = now(), trashed_by = 'teacher', trash_count = 2,"
-                    " trash_batch_id = gen_random_uuid(), trash_path = '{}' WHERE id = $1::uuid",
-                    root["id"],
-                )
+            await studio.teacher.done("DELETE", f"/nodes/{root['id']}", match=1)
         case "private":
             await studio.teacher.done("PATCH", f"/nodes/{root['id']}", {"visibility": "private"}, match=1)
         case _:
@@ -173,10 +171,12 @@ async def test_a_link_ends_at_a_time_ahead_and_not_too_far(studio: Studio, expir
 
 async def test_a_ticket_ends_with_its_link(studio: Studio) -> None:
     node = await studio.teacher.node("workspace")
-    ends_at = datetime.now(UTC) + timedelta(hours=2)
+    ends_at = datetime.now(timezone(timedelta(hours=5))) + timedelta(hours=2)
     link = await studio.teacher.link(node, "viewer", expires_at=ends_at.isoformat())
     opened = await studio.anybody.done("POST", f"/links/{link['token']}/open", {})
     assert datetime.fromisoformat(opened["expires_at"]) == ends_at
+    payload = (await studio.stream(node["id"]))[-1].payload
+    assert payload["expires_at"] == ends_at.astimezone(UTC).isoformat()
 
 
 async def test_a_node_has_a_bounded_number_of_links(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,6 +194,9 @@ async def test_a_link_with_a_password_opens_for_who_knows_it(studio: Studio) -> 
     assert (await studio.anybody.done("GET", f"/links/{link['token']}"))["needs_password"]
     for body in ({}, {"password": None}, {"password": "zoë ☕"}):
         assert await studio.anybody.refused(403, "POST", path, body) == "LINK_PASSWORD_WRONG"
+    # Who sends none has not guessed.
+    for _ in range(link_door.TRIES_FREE):
+        assert await studio.anybody.refused(403, "POST", path, {}) == "LINK_PASSWORD_WRONG"
     # The same letters, composed otherwise.
     guest = await studio.anybody.opened(link, password="Zoe\u0308 ☕")
     await guest.done("GET", f"/nodes/{node['id']}")

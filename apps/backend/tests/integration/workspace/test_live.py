@@ -9,11 +9,12 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from relaybox.db import Database
 from relaybox.http import _live
 from relaybox.telemetry import serve_health
 
 from tests.fixtures.club import Club
-from tests.fixtures.studio import PREFIX, Person
+from tests.fixtures.studio import PREFIX, Person, Studio, open_studio
 
 WAIT_S = 30.0
 
@@ -78,6 +79,13 @@ class Broadcast:
 
 
 @pytest.fixture
+async def studio(database: Database) -> AsyncIterator[Studio]:
+    """An application of the test's own: streams that were stopped do not start again."""
+    async with open_studio(database) as one:
+        yield one
+
+
+@pytest.fixture
 async def broadcast(club: Club, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Broadcast]:
     # What ends a stream in these tests is news, unless told otherwise.
     for name in ("_PING_S", "_POLL_S"):
@@ -111,6 +119,17 @@ async def test_g84_a_nodes_stream_tells_history_and_then_what_happens(
         "move_path": "e2e4",
         "kind": "question",
     }
+
+
+async def test_a_nodes_stream_does_not_bring_back_what_was_changed_since(
+    club: Club, broadcast: Broadcast
+) -> None:
+    path = f"/studies/{club.study}/chapters/{club.chapter.id}/moves/e2e4/annotation"
+    for words in ("a secret", "another"):
+        await club.owner.done("PUT", path, {"text": words}, match="*")
+    async with broadcast.follow(club.viewer, last=2) as ear:
+        told = [(await ear.next())["payload"] for _ in range(2)]
+    assert told == [{"chapter_id": str(club.chapter.id), "move_path": "e2e4"}] * 2
 
 
 async def test_g84_a_nodes_stream_cut_anywhere_is_resumed_without_gap_or_duplicate(

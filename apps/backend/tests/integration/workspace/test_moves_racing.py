@@ -1,12 +1,18 @@
-"""Moves that race never make a cycle: of a ring of moves, one at the least is refused."""
+"""Moves that race: none makes a cycle, and none waits in one."""
 
 import asyncio
-from typing import Any
+import random
+from typing import Any, Final
 
+import httpx
 import pytest
 from relaybox.db import Database
 
 from tests.fixtures.studio import Studio
+from tests.fixtures.waiting import eventually
+
+#: Of one request that is told to try again.
+_SENT_MAX: Final = 20
 
 _REACHED = """
     WITH RECURSIVE below AS (
@@ -16,12 +22,25 @@ _REACHED = """
     )
     SELECT count(*) AS reached, (SELECT count(*) FROM workspace_nodes) AS nodes FROM below
 """
+_OTHERS = """
+    SELECT count(*) AS backends FROM pg_stat_activity
+    WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()
+"""
+_DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+
+
+async def told(studio: Studio, path: str, body: Any = None) -> httpx.Response:
+    """What a POST comes to, sent again while it is told to try again, a bounded number of times."""
+    for _ in range(_SENT_MAX):
+        answer = await studio.teacher.send("POST", path, body, match="*")
+        if answer.status_code != 503:
+            return answer
+    raise AssertionError(f"{path}: 503 for {_SENT_MAX} times")
 
 
 async def move(studio: Studio, node: Any, parent: Any) -> tuple[int, str]:
     """Put *node* below *parent*; status and error code."""
-    path = f"/nodes/{node['id']}/move"
-    answer = await studio.teacher.send("POST", path, {"parent_id": parent["id"]}, match="*")
+    answer = await told(studio, f"/nodes/{node['id']}/move", {"parent_id": parent["id"]})
     return answer.status_code, "" if answer.is_success else answer.json()["error_code"]
 
 
@@ -54,3 +73,41 @@ async def test_moves_into_each_other_never_make_a_cycle_in_500_rounds(
     studio: Studio, database: Database
 ) -> None:
     await race(studio, database, rounds=500)
+
+
+async def deadlocks(database: Database) -> int:
+    """How many there were in the test's database; a backend tells of its own when it ends, at the latest."""
+    await database.engine.dispose()
+    async with database.connection() as connection:
+
+        async def alone() -> bool:
+            [row] = await connection.fetch(_OTHERS)
+            return row["backends"] == 0
+
+        await eventually("the end of the other backends", alone)
+        [row] = await connection.fetch(_DEADLOCKS)
+    return row["deadlocks"]
+
+
+async def test_moves_between_trees_do_not_wait_for_each_other_in_a_circle(
+    studio: Studio, database: Database
+) -> None:
+    """Folders change trees, and become roots and stop being some, while others wait for the same ones."""
+    trees = [await studio.teacher.node("workspace") for _ in range(2)]
+    folders = [await studio.teacher.node("folder", parent=tree) for tree in trees for _ in range(5)]
+    places = [one["id"] for one in (*trees, *folders)]
+    dice = random.Random(5)
+    for _ in range(5):
+        asked = list[tuple[str, Any]]()
+        for number in range(20):
+            path = f"/nodes/{dice.choice(folders)['id']}"
+            place = None if number % 5 == 4 else dice.choice(places)
+            asked.append(
+                (f"{path}/restore", None) if number % 4 == 3 else (f"{path}/move", {"parent_id": place})
+            )
+        answers = await asyncio.gather(*(told(studio, path, body) for path, body in asked))
+        assert {answer.status_code for answer in answers} <= {200, 409, 422}
+        async with database.connection() as connection:
+            [row] = await connection.fetch(_REACHED)
+        assert row["reached"] == row["nodes"] == len(places)
+    assert await deadlocks(database) == 0

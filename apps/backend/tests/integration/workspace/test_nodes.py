@@ -3,8 +3,8 @@
 from typing import Any
 from uuid import uuid4
 
-from backend.workspace._edge import cursor_of
 from backend.workspace.access import LEVELS_MAX
+from backend.workspace.edge import cursor_of
 from relaybox.db import Database
 
 from tests.fixtures.studio import Studio
@@ -57,6 +57,16 @@ async def test_two_live_studies_of_a_folder_do_not_share_a_title(studio: Studio)
     other = await studio.teacher.node("study", "Middlegames", root)
     path = f"/nodes/{other['id']}"
     assert await studio.teacher.refused(409, "PATCH", path, {"title": "Endgames"}, match=1) == "TITLE_TAKEN"
+
+
+async def test_a_title_is_taken_by_a_study_that_is_named_to_its_readers_alone(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace")
+    await studio.teacher.share(root, "pupil", "editor")
+    await studio.teacher.node("study", "Plan", root, visibility="private")
+    body = {"kind": "study", "title": "Plan", "parent_id": root["id"]}
+    answer = (await studio.pupil.send("POST", "/nodes", body)).json()
+    assert (answer["error_code"], answer["blocking_id"]) == ("TITLE_TAKEN", None)
+    assert answer["message"] == "a study in the same folder has this title; choose another one"
 
 
 async def test_a_change_names_the_version_it_is_meant_for(studio: Studio) -> None:

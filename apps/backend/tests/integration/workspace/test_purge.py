@@ -2,7 +2,7 @@
 
 import asyncio
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
@@ -156,7 +156,8 @@ async def test_a_dry_run_counts_what_a_purge_takes_and_writes_nothing(
 async def test_a_batch_that_is_erased_in_pieces_is_erased_whole(
     studio: Studio, database: Database, superuser: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("backend.workspace.purge._ERASED_MAX", 1)
+    monkeypatch.setattr("backend.workspace.trash._purge._NODES_MAX", 1)
+    monkeypatch.setattr("relaybox.events._erase._AGGREGATES_MAX", 1)
     _, folder = await secret_batch(studio, database)
     path = f"/nodes/{folder['id']}/purge"
     counts = await studio.teacher.done("DELETE", path, params={"dry_run": "true"})
@@ -279,3 +280,23 @@ async def test_what_somebody_writes_meanwhile_is_purged_too(
     assert [one.erased for one in await studio.stream(study["id"])] == [True, True]
     async with database.connection() as connection:
         assert not await connection.fetch(_ROW, study["id"])
+
+
+async def test_a_purge_locks_in_the_order_of_everybody(studio: Studio, superuser: asyncpg.Connection) -> None:
+    """Its tree, then ids: the root of the batch is not held while something before it is waited for."""
+    root = await studio.teacher.node("workspace")
+    while True:
+        batch = await studio.teacher.node("folder", parent=root)
+        inner = await studio.teacher.node("study", parent=batch)
+        if inner["id"] < batch["id"]:
+            break
+    await trash(studio.teacher, batch)
+    free = "SELECT id FROM workspace_nodes WHERE id = $1::uuid FOR UPDATE SKIP LOCKED"
+    transaction = superuser.transaction()
+    await transaction.start()
+    await superuser.fetch(free, inner["id"])
+    purging = asyncio.create_task(studio.teacher.done("DELETE", f"/nodes/{batch['id']}/purge"))
+    await waits_for_a_row(superuser)
+    assert await superuser.fetchval(free, batch["id"]) == UUID(batch["id"])
+    await transaction.rollback()
+    await purging

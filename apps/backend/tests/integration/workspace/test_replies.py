@@ -5,7 +5,8 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from backend.workspace import rebuild_workspace, replies
+from backend.workspace import rebuild_workspace
+from backend.workspace.discussions import _replies as replies
 from relaybox.db import Database
 
 from tests.fixtures.club import Club

@@ -1,10 +1,11 @@
 """Grants: who gives what to whom, what it is worth, and what of it somebody sees."""
 
+from base64 import b64encode
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from backend.workspace import sharing
+from backend.workspace.sharing import _sharing as sharing
 
 from tests.fixtures.studio import Studio
 
@@ -164,6 +165,13 @@ async def test_whatever_a_token_may_call_somebody_can_be_granted_and_revoked(
     await studio.teacher.done("DELETE", place)
 
 
+@pytest.mark.parametrize("user", [".", ".."])
+async def test_nobody_is_named_by_what_clients_take_out_of_a_path(studio: Studio, user: str) -> None:
+    node = await studio.teacher.node("workspace")
+    body = {"user_id": user, "role": "viewer"}
+    assert await studio.teacher.refused(422, "POST", f"/share/{node['id']}/users", body) == "VALIDATION_ERROR"
+
+
 @pytest.mark.parametrize(("user", "status"), [("%00", 404), ("", 404), ("x" * 256, 422)])
 async def test_who_cannot_have_a_token_has_no_grant(studio: Studio, user: str, status: int) -> None:
     node = await studio.teacher.node("workspace")
@@ -195,6 +203,26 @@ async def test_below_what_is_private_something_may_be_shared_again(studio: Studi
     assert (await studio.pupil.done("GET", f"/nodes/{study['id']}"))["path"] == []
 
 
+async def test_what_was_public_is_like_what_never_was_when_it_is_in_the_bin(studio: Studio) -> None:
+    node = await studio.teacher.node("workspace", visibility="public")
+    await studio.anybody.done("GET", f"/nodes/{node['id']}")
+    await studio.teacher.done("DELETE", f"/nodes/{node['id']}", match=1)
+    for gone in (node["id"], str(uuid4())):
+        assert await studio.anybody.refused(401, "GET", f"/nodes/{gone}") == "TOKEN_MISSING"
+        assert await studio.stranger.refused(404, "GET", f"/nodes/{gone}") == "NODE_NOT_FOUND"
+
+
+async def test_a_cursor_of_nobodys_is_refused(studio: Studio) -> None:
+    node = await studio.teacher.node("workspace")
+    for part in ('["\\u0000"]', '["a", "b"]', "[1]", "{}"):
+        cursor = b64encode(part.encode()).decode()
+        path = f"/share/{node['id']}?cursor={cursor}"
+        assert await studio.teacher.refused(422, "GET", path) == "VALIDATION_ERROR"
+    for moment in ("0001-01-01T00:00:00+14:00", "x"):
+        cursor = b64encode(f'["{moment}", "{node["id"]}"]'.encode()).decode()
+        assert await studio.teacher.refused(422, "GET", f"/shared-with-me?cursor={cursor}")
+
+
 async def test_what_is_shared_with_somebody_is_a_list_of_theirs(studio: Studio) -> None:
     roots = [await studio.teacher.node("workspace", f"Club {number}") for number in range(4)]
     for root, role in zip(roots, ("viewer", "editor", "viewer", "viewer"), strict=True):
@@ -215,6 +243,21 @@ async def test_what_is_shared_with_somebody_is_a_list_of_theirs(studio: Studio) 
     assert (page["items"][0]["shared_by"], rest["next_cursor"]) == ("teacher", None)
     assert (await studio.teacher.done("GET", "/shared-with-me"))["items"] == []
     assert await studio.anybody.refused(401, "GET", "/shared-with-me") == "TOKEN_MISSING"
+
+
+async def test_what_was_shared_and_is_in_the_bin_or_ones_own_by_now_is_on_no_list(studio: Studio) -> None:
+    root, mine = await studio.teacher.node("workspace"), await studio.pupil.node("workspace")
+    given, trashed = [await studio.teacher.node("folder", parent=root) for _ in range(2)]
+    for node in (given, trashed):
+        await studio.teacher.share(node, "pupil", "viewer")
+    await studio.pupil.share(mine, "teacher", "editor")
+    await studio.teacher.done("DELETE", f"/nodes/{trashed['id']}", match=1)
+    listed = (await studio.pupil.done("GET", "/shared-with-me"))["items"]
+    assert [one["id"] for one in listed] == [given["id"]]
+    await studio.teacher.done("POST", f"/nodes/{given['id']}/move", {"parent_id": mine["id"]}, match=1)
+    assert (await studio.pupil.done("GET", "/shared-with-me"))["items"] == []
+    # What it was worth is still there: it can be left.
+    await studio.pupil.done("DELETE", f"/share/{given['id']}/users/pupil")
 
 
 async def test_g81_sharing_tells_strangers_nothing(studio: Studio) -> None:

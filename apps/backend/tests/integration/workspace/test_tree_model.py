@@ -75,17 +75,19 @@ class TreeMachine(RuleBasedStateMachine):
 
     # What people do.
 
-    @rule(who=people, kind=kinds, title=titles, at=which)
-    def create(self, who: str, kind: str, title: str, at: int) -> None:
-        self._create(who, kind, title, self._place(at, self._name(who, None)))
+    @rule(who=people, kind=kinds, title=titles, at=which, visibility=visibilities)
+    def create(self, who: str, kind: str, title: str, at: int, visibility: str | None) -> None:
+        self._create(who, kind, title, self._place(at, self._name(who, None)), visibility)
 
-    def _create(self, who: str, kind: str, title: str, parent: str | None) -> str | None:
+    def _create(
+        self, who: str, kind: str, title: str, parent: str | None, visibility: str | None = None
+    ) -> str | None:
         name, model = self._name(who, parent), self.model
-        body = {"kind": kind, "title": title, "parent_id": parent}
+        body = {"kind": kind, "title": title, "parent_id": parent, "visibility": visibility}
         asked = self._person(name).send("POST", "/nodes", body)
-        made = self._same("create", asked, lambda: model.check_create(name, kind, title, parent))
+        made = self._same("create", asked, lambda: model.check_create(name, kind, title, parent, visibility))
         if made is not None:
-            model.create(made["id"], name, kind, title, parent)
+            model.create(made["id"], name, kind, title, parent, visibility)
         return made and made["id"]
 
     @rule(who=people, at=which, title=titles, old=stale)

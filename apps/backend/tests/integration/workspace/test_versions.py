@@ -3,8 +3,9 @@
 import asyncio
 from typing import Any
 
+import pytest
 from backend.workspace import rebuild_workspace
-from backend.workspace._edge import cursor_of
+from backend.workspace.edge import cursor_of
 from relaybox.db import Database
 
 from tests.fixtures.studies import Chapter, Library
@@ -205,3 +206,38 @@ async def test_g82_a_version_that_cannot_be_is_refused(studio: Studio, library: 
     ]:
         path = chapter.study_path + below
         assert await studio.teacher.refused(404, method, path, body, match="*") == "NOT_FOUND_IN_NODE"
+
+
+async def test_a_study_has_so_many_versions_and_no_more(
+    studio: Studio, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.workspace.studies._versions._VERSIONS_MAX", 3)
+    chapter = await library.chapter()
+    await kept(studio, chapter)
+    await kept(studio, chapter)
+    back = f"{chapter.study_path}/rollback"
+    await say(studio, chapter, "worse")
+    before = await studio.stream(chapter.study["id"])
+    # What is there would be kept first, as the third; there is no room for the fourth.
+    assert await studio.teacher.refused(409, "POST", back, {"version": 1}, match="*") == "VERSIONS_FULL"
+    assert await studio.stream(chapter.study["id"]) == before
+    await kept(studio, chapter)
+    path = f"{chapter.study_path}/versions"
+    assert await studio.teacher.refused(409, "POST", path, {"label": ""}) == "VERSIONS_FULL"
+    assert len((await studio.teacher.done("GET", path))["items"]) == 3
+
+
+async def test_a_study_that_is_too_large_is_not_kept_by_half(
+    studio: Studio, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chapter = await library.chapter()
+    await kept(studio, chapter)
+    await say(studio, chapter, "x" * 9_000)
+    before = await studio.stream(chapter.study["id"])
+    monkeypatch.setattr("backend.workspace.studies._versions._VERSION_BYTES_MAX", 8_000)
+    for path, body in (("versions", {"label": ""}), ("rollback", {"version": 1})):
+        answer = await studio.teacher.send("POST", f"{chapter.study_path}/{path}", body, match="*")
+        assert (answer.status_code, answer.json()["error_code"]) == (409, "VERSION_TOO_LARGE")
+    assert await studio.stream(chapter.study["id"]) == before
+    monkeypatch.setattr("backend.workspace.studies._versions._VERSION_BYTES_MAX", 10_000)
+    assert (await kept(studio, chapter))["number"] == 2

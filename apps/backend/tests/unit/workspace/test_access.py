@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from uuid import UUID
 
 import pytest
-from backend.workspace._errors import (
+from backend.workspace.access import Access, Ancestor, access_of
+from backend.workspace.errors import (
     GrantRefused,
     NodeNotFound,
     NodeNotTrashed,
@@ -12,8 +13,7 @@ from backend.workspace._errors import (
     NodeTrashedWithAncestor,
     RoleMissing,
 )
-from backend.workspace.access import Access, Ancestor, access_of
-from backend.workspace.sharing import check_change
+from backend.workspace.sharing._sharing import check_change
 from hypothesis import given
 from hypothesis import strategies as st
 from relaybox_types.workspace import NodeKind, Role, Visibility

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 from backend.workspace.access import Ancestor, access_of
-from backend.workspace.activity import activity_of, for_reader
+from backend.workspace.activity._activity import activity_of, for_reader
 from relaybox.events import RecordedEvent
 from relaybox_types.envelope import EventTarget
 from relaybox_types.workspace import NodeKind, Role, Visibility, WorkspaceEvent
@@ -23,6 +23,11 @@ PRIVATE = {
     "headers": {"White": "private"},
     "moves": {"moves": ["private"]},
     "skipped": ["private"],
+    "title": "private",
+    "description": "private",
+    "layout": {"group": "private"},
+    "annotation": {"text": "private"},
+    "annotations": {"e2e4": {"text": "private"}},
 }
 SHARING = {"user_id": "pupil", "role": "viewer", "has_password": False, "expires_at": None}
 FACTS = {
@@ -73,10 +78,8 @@ def access(role: Role) -> Any:
 
 
 @pytest.mark.parametrize("type_", WorkspaceEvent)
-def test_readers_are_told_every_fact_and_nobodys_words(type_: WorkspaceEvent) -> None:
-    # A title is a node's or a chapter's, which may be read; a thread's is words.
-    title = "private" if type_.startswith("discussion") else "Title"
-    one = event(type_, **FACTS, **SHARING, **PRIVATE, title=title)
+def test_readers_are_told_every_fact_and_nothing_that_people_wrote(type_: WorkspaceEvent) -> None:
+    one = event(type_, **FACTS, **SHARING, **PRIVATE)
     for role in (Role.VIEWER, Role.ADMIN):
         assert "private" not in str(for_reader(one, access(role)))
         told = activity_of(one, access(role))
@@ -121,7 +124,13 @@ def test_with_whom_a_node_is_shared_is_told_to_admins(type_: WorkspaceEvent) -> 
             WorkspaceEvent.CHAPTER_CREATED,
             {"chapter_id": "c", "title": "{x}"},
             ("CHAPTER", "c"),
-            "added the chapter {x}",
+            "added a chapter",
+        ),
+        (
+            WorkspaceEvent.NODE_UPDATED,
+            {"visibility": None, "title": "{x}"},
+            ("NODE", str(NODE)),
+            "changed title and visibility",
         ),
     ],
 )
@@ -130,6 +139,14 @@ def test_an_activity_names_the_finest_thing_and_says_what_was_done(
 ) -> None:
     told = activity_of(event(type_, **payload), access(Role.VIEWER))
     assert ((told.target.type, told.target.id), told.summary) == (target, summary)
+
+
+def test_a_change_names_what_has_changed_and_not_to_what() -> None:
+    one = event(WorkspaceEvent.NODE_UPDATED, title="new", description="", visibility="public")
+    told = {"visibility": "public", "changed": ["title", "description", "visibility"]}
+    assert for_reader(one, access(Role.VIEWER)).payload == told
+    one = event(WorkspaceEvent.DISCUSSION_THREAD_UPDATED, thread_id="t", body="new", mentions=[])
+    assert for_reader(one, access(Role.VIEWER)).payload == {"thread_id": "t", "changed": ["body"]}
 
 
 @pytest.mark.parametrize("type_", WorkspaceEvent)

@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from backend.workspace.archives import filed, safe_name
+from backend.workspace.pgn._archives import _free, filed, safe_name
 from pydantic_core import to_json
 
 
@@ -24,6 +24,7 @@ from pydantic_core import to_json
         ("LPT1.games", "_LPT1.games"),
         ("console", "console"),
         ("x" * 200, "x" * 80),
+        ("e\u0301tude", "\u00e9tude"),
     ],
 )
 def test_a_name_is_what_every_system_takes(title: str, name: str) -> None:
@@ -40,7 +41,7 @@ def node(number: int, kind: str, title: str, parent: int | None, depth: int) -> 
 
 
 def paths(*nodes: dict[str, Any]) -> list[str]:
-    return [one.path for one in filed(to_json(nodes).decode())]
+    return [one.path for one in filed(to_json(nodes).decode()).studies]
 
 
 def test_a_study_stands_in_the_folders_above_it() -> None:
@@ -70,3 +71,30 @@ def test_equal_names_of_a_folder_are_numbered_whatever_their_case() -> None:
         node(7, "study", "s", 3, 2),
     )
     assert paths(*tree) == ["Club/a/s.pgn", "Club/a/S (2).pgn", "Club/a/s (2) (2).pgn", "Club/A (2)/s.pgn"]
+
+
+def test_every_node_that_a_path_names_is_known_and_no_other() -> None:
+    tree = (
+        node(1, "workspace", "Club", None, 0),
+        node(2, "folder", "a", 1, 1),
+        node(3, "folder", "empty", 1, 1),
+        node(4, "folder", "b", 2, 2),
+        node(5, "study", "t", 4, 3),
+    )
+    assert filed(to_json(tree).decode()).named == {UUID(int=number) for number in (1, 2, 4, 5)}
+    below = (node(2, "folder", "a", 1, 0), node(5, "study", "t", 2, 1))
+    assert filed(to_json(below).decode()).named == {UUID(int=2), UUID(int=5)}
+
+
+def test_equal_names_do_not_make_a_large_folder_slow() -> None:
+    looks = 0
+
+    class Counted(dict[str, int]):
+        def __contains__(self, key: object) -> bool:
+            nonlocal looks
+            looks += 1
+            return super().__contains__(key)
+
+    taken = Counted()
+    assert [_free("", "s", ".pgn", taken) for _ in range(100)][-1] == "s (100).pgn"
+    assert looks <= 200

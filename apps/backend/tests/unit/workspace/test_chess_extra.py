@@ -4,8 +4,8 @@ import re
 import subprocess
 import sys
 
-from backend.workspace import _chess_extra
-from backend.workspace._chess_extra import ChessError, ChessNotInstalled, require_chess
+from backend.workspace.errors import ChessError, ChessNotInstalled, require_chess
+from backend.workspace.errors import _chess as chess_errors
 
 from tests.unit.test_house import ROOT, modules
 
@@ -14,7 +14,7 @@ WITHOUT = """
 import sys
 sys.modules["chess"] = None  # an import of it fails
 import backend.api
-from backend.workspace._chess_extra import ChessNotInstalled, require_chess
+from backend.workspace.errors import ChessNotInstalled, require_chess
 try:
     require_chess()
 except ChessNotInstalled as error:
@@ -37,11 +37,11 @@ def test_with_chess_nothing_is_said() -> None:
 def test_every_reason_has_a_code_of_its_own() -> None:
     errors = [
         one
-        for one in vars(_chess_extra).values()
-        if isinstance(one, type) and one.__module__ == _chess_extra.__name__
+        for one in vars(chess_errors).values()
+        if isinstance(one, type) and one.__module__ == chess_errors.__name__
     ]
     codes = [one.error_code for one in errors]
-    assert len(set(codes)) == len(codes) == 13
+    assert len(set(codes)) == len(codes) == 12
     assert not issubclass(ChessNotInstalled, ChessError)
 
 

@@ -11,7 +11,6 @@ import pytest
 from backend.workspace.chess import (
     Annotation,
     ChapterContent,
-    ClipPathMissing,
     MoveTree,
     ReadGame,
     add_move,
@@ -20,6 +19,7 @@ from backend.workspace.chess import (
     write_file,
     write_game,
 )
+from backend.workspace.errors import ClipPathMissing
 from hypothesis import given
 from pydantic_core import from_json, to_json
 from relaybox_types.workspace_study_api import ExportMode

@@ -365,3 +365,12 @@ def test_a_hostile_file_comes_to_an_end(kind: str) -> None:
     found = read(HOSTILE[kind](500_000))
     assert len(found) <= 500_000
     assert count_games(HOSTILE[kind](500_000).encode()) >= 0
+
+
+@pytest.mark.parametrize("gap", ["\n", "\n%", "1. ", " \n", "1 . "])
+def test_however_much_stands_between_two_moves_the_second_one_is_read(gap: str) -> None:
+    text = f"1. e4 {gap * 2_500}\ne5 2. Nf3 *\n\n1. d4 *"
+    assert [paths(one.tree) for one in read_games(text.encode()) if isinstance(one, ReadGame)] == [
+        ["e2e4", "e2e4.e7e5", "e2e4.e7e5.g1f3"],
+        ["d2d4"],
+    ]

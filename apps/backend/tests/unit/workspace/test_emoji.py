@@ -1,8 +1,8 @@
 """What may be a reaction."""
 
 import pytest
-from backend.workspace._emoji import emoji_of
-from backend.workspace._errors import EmojiInvalid
+from backend.workspace.discussions._emoji import emoji_of
+from backend.workspace.errors import EmojiInvalid
 
 
 @pytest.mark.parametrize(

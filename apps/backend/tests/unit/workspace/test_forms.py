@@ -1,8 +1,8 @@
 """Forms with a file, and what is none."""
 
 import pytest
-from backend.workspace._form import read_form
-from backend.workspace._pgn_errors import FormMalformed
+from backend.workspace.errors import FormMalformed
+from backend.workspace.pgn._form import read_form
 
 TYPE = "multipart/form-data; boundary=x"
 FILE = b'Content-Disposition: form-data; name="f"; filename="M\xc3\xa4rz.pgn"\r\nX-More: 1\r\n\r\n'

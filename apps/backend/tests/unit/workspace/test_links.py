@@ -3,9 +3,9 @@
 from uuid import uuid4
 
 import pytest
-from backend.workspace._errors import ShareTokenInvalid
-from backend.workspace._passwords import COST, Cost, hash_password, is_password
-from backend.workspace._tickets import Tickets
+from backend.workspace.edge import Tickets
+from backend.workspace.errors import ShareTokenInvalid
+from backend.workspace.sharing._passwords import COST, Cost, hash_password, is_password
 from pydantic import SecretStr
 from relaybox.http import SharedSecretVerifier, TokenInvalid, make_token
 from relaybox.settings import JwtSettings

@@ -1,7 +1,7 @@
 """Who is named in a text."""
 
 import pytest
-from backend.workspace.mentions import MENTIONS_MAX, mentions_in
+from backend.workspace.discussions._mentions import MENTIONS_MAX, mentions_in
 
 
 @pytest.mark.parametrize(

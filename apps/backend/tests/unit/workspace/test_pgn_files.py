@@ -1,9 +1,9 @@
 """Games in their studies, files as text, and what is too much for one import."""
 
 import pytest
-from backend.workspace._pgn_errors import PgnInvalid, PgnTooManyGames
-from backend.workspace.games import GameReader
-from backend.workspace.pgn_files import CHAPTERS_MAX, GAMES_MAX, Game, ReadFile, packed, parts_of, unpacked
+from backend.workspace.errors import PgnInvalid, PgnTooManyGames
+from backend.workspace.pgn._files import CHAPTERS_MAX, GAMES_MAX, Game, ReadFile, packed, parts_of, unpacked
+from backend.workspace.pgn._games import GameReader
 from pydantic_core import from_json
 from relaybox_types.workspace_pgn_api import SkippedPgn
 

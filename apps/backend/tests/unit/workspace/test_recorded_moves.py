@@ -10,11 +10,9 @@ from uuid import UUID, uuid4
 
 import chess
 import pytest
-from backend.workspace import chapter_moves
 from backend.workspace.chess import (
     START,
     Annotation,
-    ChessError,
     MoveTree,
     add_move,
     annotate,
@@ -22,7 +20,9 @@ from backend.workspace.chess import (
     demote,
     promote,
 )
+from backend.workspace.errors import ChessError
 from backend.workspace.history import Happened, NodeState, Step, apply
+from backend.workspace.studies import _chapter_moves as chapter_moves
 from pydantic_core import from_json, to_json
 from relaybox_types.workspace import NodeKind, WorkspaceChapter, WorkspaceEvent, WorkspaceNode
 from relaybox_types.workspace_study_api import AddMove, SetAnnotation

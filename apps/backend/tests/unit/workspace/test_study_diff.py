@@ -6,8 +6,8 @@ from uuid import UUID, uuid4
 
 import pytest
 from backend.workspace.chess import _diff
-from backend.workspace.study_diff import differences
-from backend.workspace.versions import StudyContent
+from backend.workspace.studies._diff import differences
+from backend.workspace.studies._versions import StudyContent
 
 FIRST, SECOND = uuid4(), uuid4()
 LINE = ("g1f3", "g8f6", "f3g1", "f6g8")

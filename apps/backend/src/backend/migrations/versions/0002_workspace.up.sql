@@ -50,7 +50,7 @@ CREATE UNIQUE INDEX idx_workspace_nodes_study_title ON workspace_nodes (parent_i
 CREATE INDEX idx_workspace_nodes_trashed ON workspace_nodes (trashed_at) WHERE trashed_at IS NOT NULL;
 CREATE INDEX idx_workspace_nodes_trashed_by ON workspace_nodes (trashed_by) WHERE trashed_at IS NOT NULL;
 
--- Tasks by the nodes that their results speak of: a purge takes those words away.
+-- Tasks by the nodes that their results speak of, or that an import is to stand in: a purge takes those words away.
 CREATE INDEX idx_async_tasks_nodes ON async_tasks USING gin ((result_data -> 'nodes'))
     WHERE task_type IN ('workspace.export', 'workspace.import-pgn');
 -- Exports by their age: their files are kept for a while.
@@ -168,6 +168,59 @@ CREATE TABLE workspace_link_secrets (
     CONSTRAINT workspace_link_secrets_token_key UNIQUE (token_hash)
 );
 CREATE INDEX idx_workspace_link_secrets_node ON workspace_link_secrets (node_id);
+
+-- The roots of the trees of these nodes, in the order of ids, as the calling statement sees them.
+CREATE FUNCTION workspace_roots(places UUID[]) RETURNS UUID[] LANGUAGE sql STABLE AS $$
+    WITH RECURSIVE up AS (
+        SELECT node.id, node.parent_id, 0 AS level FROM workspace_nodes AS node WHERE node.id = ANY (places)
+        UNION
+        SELECT parent.id, parent.parent_id, up.level + 1
+        FROM up JOIN workspace_nodes AS parent ON parent.id = up.parent_id
+        WHERE up.level < 1000
+    )
+    SELECT coalesce(array_agg(DISTINCT up.id ORDER BY up.id), '{}') FROM up WHERE up.parent_id IS NULL
+$$;
+
+-- Keep *places* in their trees until the end of the transaction, and lock *nodes*, some of them; *alone*: nobody else
+-- keeps anything there meanwhile. Says what is locked FOR UPDATE; nodes that are gone are missing.
+-- So that no two wait for each other: roots first, each of which is one while it is held, so that nobody takes it out of
+-- its place; then nodes of their trees alone; both in the order of ids. Whatever has moved before it is held ends the
+-- try, and the end of its block gives up the locks. Statements of one function, as each needs a snapshot younger than
+-- the locks before it.
+CREATE FUNCTION workspace_hold(places UUID[], nodes UUID[], alone BOOLEAN) RETURNS SETOF workspace_nodes
+    LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    roots UUID[];
+    root UUID;
+BEGIN
+    FOR attempt IN 1..10 LOOP
+        BEGIN
+            roots := workspace_roots(places);
+            FOREACH root IN ARRAY roots LOOP
+                -- Who shares a row and then wants it alone waits for the next one who does the same, for ever.
+                IF alone OR root = ANY (nodes) THEN
+                    PERFORM FROM workspace_nodes AS node WHERE node.id = root AND node.parent_id IS NULL FOR UPDATE;
+                ELSE
+                    PERFORM FROM workspace_nodes AS node WHERE node.id = root AND node.parent_id IS NULL FOR SHARE;
+                END IF;
+                IF NOT FOUND THEN
+                    RAISE EXCEPTION USING ERRCODE = 'WS001';
+                END IF;
+            END LOOP;
+            IF NOT workspace_roots(places) <@ roots THEN
+                RAISE EXCEPTION USING ERRCODE = 'WS001';
+            END IF;
+            RETURN QUERY SELECT node.* FROM workspace_nodes AS node
+                WHERE node.id = ANY (CASE WHEN alone THEN roots || nodes ELSE nodes END)
+                ORDER BY node.id FOR UPDATE;
+            RETURN;
+        EXCEPTION WHEN SQLSTATE 'WS001' THEN
+            NULL; -- Another try.
+        END;
+    END LOOP;
+    RAISE EXCEPTION 'the trees keep moving' USING ERRCODE = 'serialization_failure';
+END
+$$;
 
 -- Replaces the one of 0001: the same rights on all tables of the backend.
 CREATE OR REPLACE FUNCTION backend_grant(service NAME) RETURNS void LANGUAGE plpgsql AS $$

@@ -5,7 +5,6 @@ from typing import Final
 
 import chess
 
-from backend.workspace._chess_extra import AnnotationInvalid, MovesFull, VariationsFull
 from backend.workspace.chess._comments import TEXT_CHARS_MAX, canonical
 from backend.workspace.chess._moves import play_san
 from backend.workspace.chess._tree import (
@@ -17,6 +16,7 @@ from backend.workspace.chess._tree import (
     Move,
     MoveTree,
 )
+from backend.workspace.errors import AnnotationInvalid, MovesFull, VariationsFull
 
 __all__ = ("GameRefused", "TreeBuilder")
 

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from backend.workspace._chess_extra import AnnotationInvalid
 from backend.workspace.chess._tree import Annotation
+from backend.workspace.errors import AnnotationInvalid
 
 __all__ = (
     "NAG_MAX",

@@ -6,7 +6,12 @@ from typing import Final
 
 import chess
 
-from backend.workspace._chess_extra import (
+from backend.workspace.chess._comments import canonical, folded
+from backend.workspace.chess._headers import start_board
+from backend.workspace.chess._moves import parse_move
+from backend.workspace.chess._shown import ShownMove
+from backend.workspace.chess._tree import MOVES_MAX, START, VARIATIONS_MAX, Annotation, Move, MoveTree
+from backend.workspace.errors import (
     AnnotationInvalid,
     MoveExists,
     MoveNotFound,
@@ -15,11 +20,6 @@ from backend.workspace._chess_extra import (
     VariationLast,
     VariationsFull,
 )
-from backend.workspace.chess._comments import canonical, folded
-from backend.workspace.chess._headers import start_board
-from backend.workspace.chess._moves import parse_move
-from backend.workspace.chess._shown import ShownMove
-from backend.workspace.chess._tree import MOVES_MAX, START, VARIATIONS_MAX, Annotation, Move, MoveTree
 
 __all__ = ("AddedMove", "add_move", "annotate", "delete_move", "demote", "promote")
 
@@ -40,13 +40,10 @@ class AddedMove:
     shown: ShownMove
 
 
-def add_move(
-    tree: MoveTree, headers: Mapping[str, str], path: str, move: str, *, position: int | None = None
-) -> AddedMove:
+def add_move(tree: MoveTree, headers: Mapping[str, str], path: str, move: str) -> AddedMove:
     """Add *move*, in UCI or SAN, after the move that *path* names; the empty path is the start.
 
-    It becomes the last variation there, or takes *position* among its siblings (0: the main line; one behind
-    the last if there are fewer).
+    It becomes the last variation there.
 
     Raises:
         MoveNotFound: no move has the path.
@@ -72,11 +69,8 @@ def add_move(
         raise VariationsFull(VARIATIONS_MAX)
     if len(tree.moves) >= MOVES_MAX:
         raise MovesFull(MOVES_MAX)
-    place = len(siblings) if position is None else min(max(position, 0), len(siblings))
-    behind = tree.end_of(parent) if parent != START else len(tree.moves)
-    at = siblings[place] if place < len(siblings) else behind
+    at = tree.end_of(parent) if parent != START else len(tree.moves)
     grown = _inserted(tree, at, Move(parent, uci))
-    # Who was the main move has become a variation; what a variation said before it stays.
     san = board.san_and_push(wanted)
     return AddedMove(tree=grown, path=new_path, uci=uci, shown=ShownMove(san, board.fen(), board.ply()))
 

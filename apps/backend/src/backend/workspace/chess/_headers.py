@@ -1,13 +1,11 @@
 """The tag pairs of a chapter: which there are, and the position they begin at."""
 
-import re
 from collections.abc import Mapping
 from typing import Final
 
 import chess
 
-from backend.workspace._chess_extra import HeadersInvalid, PositionInvalid, quoted
-from backend.workspace.chess._comments import TAG_NAME
+from backend.workspace.errors import PositionInvalid, quoted
 
 __all__ = (
     "HEADERS_MAX",
@@ -15,7 +13,6 @@ __all__ = (
     "RESULTS",
     "ROSTER",
     "TITLE_CHARS_MAX",
-    "check_headers",
     "completed",
     "start_board",
     "title_of",
@@ -38,8 +35,6 @@ ROSTER: Final[Mapping[str, str]] = {
 
 RESULTS: Final = frozenset({"1-0", "0-1", "1/2-1/2", "*"})
 
-_NAME: Final = re.compile(TAG_NAME)
-_UNWRITABLE: Final = re.compile("[\0\n\r\ufeff\ud800-\udfff]")
 _FEN_CHARS_MAX: Final = 100
 _FEN_COUNT_MAX: Final = 9_999
 #: What others call the rules of chess, and those of Chess960, in the tag ``Variant``.
@@ -67,28 +62,6 @@ def completed(headers: Mapping[str, str], marker: str = "*") -> dict[str, str]:
     if "FEN" in made:
         made["SetUp"] = "1"
     return made
-
-
-def check_headers(headers: Mapping[str, str]) -> None:
-    """Make sure that *headers* can be stored, written as PGN and played from.
-
-    Raises:
-        HeadersInvalid: more than `HEADERS_MAX`, a value over `HEADER_CHARS_MAX`, a line break, a name that
-        PGN lacks.
-        PositionInvalid: see :func:`start_board`.
-    """
-    if len(headers) > HEADERS_MAX:
-        raise HeadersInvalid(f"a game has at most {HEADERS_MAX} headers")
-    for name, value in headers.items():
-        if not _NAME.fullmatch(name):
-            raise HeadersInvalid(
-                f"{quoted(name)} is not the name of a header: letters and digits, at most 64"
-            )
-        if len(value) > HEADER_CHARS_MAX:
-            raise HeadersInvalid(f"the header {name} has more than {HEADER_CHARS_MAX:,} characters")
-        if _UNWRITABLE.search(value):
-            raise HeadersInvalid(f"the header {name} holds a line break or a character that cannot be stored")
-    start_board(headers)
 
 
 def start_board(headers: Mapping[str, str]) -> chess.Board:

@@ -6,11 +6,10 @@ from typing import Final
 
 import chess
 
-from backend.workspace._chess_extra import MoveIllegal
+from backend.workspace.errors import MoveIllegal
 
-__all__ = ("NULL_MOVE", "parse_move", "play_san")
+__all__ = ("parse_move", "play_san")
 
-NULL_MOVE: Final = "0000"
 _UCI: Final = re.compile("[a-h][1-8][a-h][1-8][qrbn]?|0000")
 _SAN: Final = re.compile("([NBRQK])?([a-h])?([1-8])?x?([a-h])([1-8])[+#]?")
 _PIECES: Final = {"N": chess.KNIGHT, "B": chess.BISHOP, "R": chess.ROOK, "Q": chess.QUEEN, "K": chess.KING}

@@ -6,17 +6,20 @@ from typing import Final
 
 import chess
 
-from backend.workspace._chess_extra import ChessError, quoted
 from backend.workspace.chess._builder import GameRefused, TreeBuilder
 from backend.workspace.chess._comments import NAG_MAX, TAG_NAME, unescaped
 from backend.workspace.chess._headers import RESULTS
-from backend.workspace.chess._source import FIRST_MOVE, Source
+from backend.workspace.chess._source import FIRST_MOVE, RUN_MAX, Source, passed_over
+from backend.workspace.errors import ChessError, quoted
 
 __all__ = ("Movetext",)
 
-#: White space, dots, move numbers and lines that ``%`` hides; then one token, whose group says its kind.
+#: White space, dots, move numbers and lines that ``%`` hides. No part of `_TOKEN`: none of it is given back.
+_BETWEEN: Final = re.compile(
+    rf"(?:[^\S\n]++|[.…]++|(?!0000)\d++(?=[\s.…])|(?!{FIRST_MOVE})\n(?:%[^\n]*+)?){{0,{RUN_MAX}}}"
+)
+#: One token, whose group says its kind.
 _TOKEN: Final = re.compile(
-    rf"(?:[^\S\n]++|[.…]++|(?!0000)\d++(?=[\s.…])|(?!{FIRST_MOVE})\n(?:%[^\n]*+)?)*+"
     r"(?:([^\s{}()\[\]<>;$!?…]++)|(\{)|(\$\d*+)|([!?]{1,2})|(\()|(\))|(;[^\n]*+)|(\[)"
     rf"|({FIRST_MOVE})|(\S))"
 )
@@ -58,9 +61,9 @@ class Movetext:
             GameRefused: a move is not legal; a variation or comment is not closed; something is no PGN, or
             too much.
         """
-        text, match, move = self._text, _TOKEN.match, self.builder.move
+        text, token, move = self._text, _TOKEN.match, self.builder.move
         goes_on = True
-        while goes_on and (found := match(text, self.end)):
+        while goes_on and (found := token(text, passed_over(_BETWEEN, text, self.end))):
             kind, self.end = found.lastindex or _OTHER, found.end()
             try:
                 if kind == _MOVE:

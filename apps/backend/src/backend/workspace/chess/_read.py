@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from backend.workspace._chess_extra import PositionInvalid
 from backend.workspace.chess._builder import GameRefused
 from backend.workspace.chess._comments import TAG_NAME
 from backend.workspace.chess._headers import HEADERS_MAX, completed, start_board, title_of
@@ -13,6 +12,7 @@ from backend.workspace.chess._movetext import Movetext
 from backend.workspace.chess._source import FIRST_MOVE, Source, decoded
 from backend.workspace.chess._tags import Tags, read_tags
 from backend.workspace.chess._tree import MoveTree
+from backend.workspace.errors import PositionInvalid
 
 __all__ = ("ReadGame", "SkippedGame", "count_games", "read_games")
 

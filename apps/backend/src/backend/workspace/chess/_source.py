@@ -6,7 +6,7 @@ from typing import Final
 
 from backend.workspace.chess._comments import TAG_NAME
 
-__all__ = ("FIRST_MOVE", "Source", "decoded")
+__all__ = ("FIRST_MOVE", "RUN_MAX", "Source", "decoded", "passed_over")
 
 #: Bytes that are not UTF-8, as `surrogateescape` marks them, in the Windows code page that Latin-1 files are
 #: really written in; where that has no character, in Latin-1.
@@ -20,7 +20,9 @@ FIRST_MOVE: Final = r"\n[ \t]{0,20}\n\s{0,20}1[ \t]?\.(?!\.)"
 _RESULT: Final = r"(?<=\s)(?:1-0|0-1|1/2-1/2|\*)(?=\s{1,80}(?:1[ \t]?\.|\[)|[ \t]*\n[ \t]*\n|\s*\Z)"
 _NEXT: Final = re.compile(rf"\n[ \t]*(?={_TAG})|{FIRST_MOVE}|{_RESULT}|[{{;]")
 _TAG_AT_LINE: Final = re.compile(rf"\n[ \t]*{_TAG}")
-_BLANK: Final = re.compile(r"(?:\s++|(?<=\n)[%;][^\n]*+)*+")
+#: Repetitions of one match: Python remembers each of them until the match ends.
+RUN_MAX: Final = 1_000
+_BLANK: Final = re.compile(rf"(?:\s++|(?<=\n)[%;][^\n]*+){{0,{RUN_MAX}}}")
 _SQUARE: Final = r"[^\s{}()]{0,9}[a-h][1-8]|[Oo0]-[Oo0]"
 _SAN_WORD: Final = r"(?:[NBRQK]?[a-h]?[1-8]?x?[a-h][1-8](?:=?[NBRQ])?|O-O(?:-O)?)[+#]?[!?]{0,2}"
 #: What a game begins with: a tag pair, a numbered move, or two moves beside each other.
@@ -125,5 +127,11 @@ class Source:
 
 def _blank(text: str, at: int) -> int:
     """The first place from *at* on that is neither white space nor in a line of ``%`` or ``;``."""
-    found = _BLANK.match(text, at)
+    return passed_over(_BLANK, text, at)
+
+
+def passed_over(pattern: re.Pattern[str], text: str, at: int) -> int:
+    """Where what *pattern* passes over from *at* on ends; it repeats `RUN_MAX` times at the most."""
+    while (found := pattern.match(text, at)) and found.end() - at >= RUN_MAX:
+        at = found.end()
     return found.end() if found else at

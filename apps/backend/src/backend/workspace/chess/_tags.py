@@ -4,14 +4,16 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
-from backend.workspace._chess_extra import quoted
 from backend.workspace.chess._comments import TAG_NAME
 from backend.workspace.chess._headers import HEADER_CHARS_MAX
+from backend.workspace.errors import quoted
 
 __all__ = ("Tags", "read_tags", "written_tag")
 
 #: Several may stand on one line (PGN standard, 8.1).
-_PAIR: Final = re.compile(rf'[ \t]*\[\s*({TAG_NAME})\s+"((?:[^"\\]|\\.)*+)"\s*\]\s*')
+_PAIR: Final = re.compile(
+    rf'[ \t]*\[\s*({TAG_NAME})\s+"([^"\\]*+(?:\\.[^"\\]*+){{0,{HEADER_CHARS_MAX}}})"\s*\]\s*'
+)
 _NAME: Final = re.compile(TAG_NAME)
 _ESCAPE: Final = re.compile(r'\\(["\\])')
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self, cast
 
-from backend.workspace._chess_extra import MoveNotFound
+from backend.workspace.errors import MoveNotFound
 
 __all__ = ("MOVES_MAX", "NO_ANNOTATION", "START", "VARIATIONS_MAX", "Annotation", "Move", "MoveTree")
 

@@ -7,13 +7,13 @@ from typing import Final, assert_never
 
 from relaybox_types.workspace_study_api import ExportMode
 
-from backend.workspace._chess_extra import ClipPathMissing
 from backend.workspace.chess._chapter import ChapterContent
 from backend.workspace.chess._comments import comment_of, escaped, folded
 from backend.workspace.chess._headers import HEADERS_MAX, RESULTS, ROSTER, start_board, title_of
 from backend.workspace.chess._shown import positions
 from backend.workspace.chess._tags import written_tag
 from backend.workspace.chess._tree import START, Annotation, Move, MoveTree
+from backend.workspace.errors import ClipPathMissing
 
 __all__ = ("write_file", "write_game")
 

@@ -1,0 +1,83 @@
+"""How the errors of a workspace are answered over HTTP."""
+
+from relaybox.http import ANSWERS, ErrorAnswer, ErrorAnswers
+
+from backend.workspace.errors import (
+    AlreadyShared,
+    ChapterFull,
+    ChessError,
+    ChessNotInstalled,
+    DiscussionRefused,
+    FormMalformed,
+    GrantRefused,
+    IfMatchMissing,
+    LinkNotFound,
+    LinkPasswordWrong,
+    LinkTriesExceeded,
+    MoveExists,
+    NodeNotFound,
+    NodeNotTrashed,
+    NodeTrashed,
+    NodeTrashedWithAncestor,
+    NotTheAuthor,
+    PgnInvalid,
+    PgnRefused,
+    ResultNotReady,
+    RoleMissing,
+    ShareLimitReached,
+    ShareTokenInvalid,
+    ThingNotFound,
+    TitleTaken,
+    TooManyImports,
+    TreeRefused,
+    VersionRefused,
+    VersionStale,
+)
+
+__all__ = ("WORKSPACE_ANSWERS",)
+
+WORKSPACE_ANSWERS: ErrorAnswers = {
+    **ANSWERS,
+    PgnRefused: ErrorAnswer(status=422),
+    PgnInvalid: ErrorAnswer(
+        status=422,
+        fields=lambda error: {"game": error.game, "line": error.line, "reason": error.reason},
+    ),
+    FormMalformed: ErrorAnswer(status=400),
+    TooManyImports: ErrorAnswer(status=429, headers={"Retry-After": "30"}),
+    ResultNotReady: ErrorAnswer(status=409, fields=lambda error: {"status": error.status}),
+    ChessNotInstalled: ErrorAnswer(status=501),
+    NodeNotFound: ErrorAnswer(status=404),
+    ThingNotFound: ErrorAnswer(status=404),
+    RoleMissing: ErrorAnswer(status=403),
+    NotTheAuthor: ErrorAnswer(status=403),
+    IfMatchMissing: ErrorAnswer(status=428),
+    VersionStale: ErrorAnswer(status=412, fields=lambda error: {"current_version": error.current}),
+    TitleTaken: ErrorAnswer(
+        status=409, fields=lambda error: {"blocking_id": error.blocking_id and str(error.blocking_id)}
+    ),
+    NodeTrashed: ErrorAnswer(status=409),
+    NodeNotTrashed: ErrorAnswer(status=409),
+    NodeTrashedWithAncestor: ErrorAnswer(
+        status=409, fields=lambda error: {"batch_root_id": str(error.batch_root)}
+    ),
+    AlreadyShared: ErrorAnswer(status=409),
+    ShareLimitReached: ErrorAnswer(status=409),
+    GrantRefused: ErrorAnswer(status=422),
+    # As a bearer token's (RFC 9110, section 15.5.2): whoever sends one may do without a share token.
+    ShareTokenInvalid: ErrorAnswer(status=401, headers={"WWW-Authenticate": "Bearer"}),
+    LinkNotFound: ErrorAnswer(status=404),
+    LinkPasswordWrong: ErrorAnswer(status=403),
+    LinkTriesExceeded: ErrorAnswer(
+        status=429,
+        headers={"Retry-After": "1"},
+        headers_of=lambda error: {"Retry-After": str(error.retry_after_s)},
+    ),
+    DiscussionRefused: ErrorAnswer(status=422),
+    TreeRefused: ErrorAnswer(status=422),
+    VersionRefused: ErrorAnswer(status=409),
+    ChapterFull: ErrorAnswer(status=422),
+    ChessError: ErrorAnswer(status=422),
+    MoveExists: ErrorAnswer(status=409),
+}
+"""How the errors of a workspace are answered, beside the library's."""

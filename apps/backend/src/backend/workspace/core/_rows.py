@@ -1,0 +1,79 @@
+"""Writing the rows that events have made, table by table."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from pydantic import BaseModel
+from pydantic_core import to_json
+from relaybox.db import Executor, load_queries
+
+from backend.workspace.history import NodeState
+
+__all__ = ("NODES", "TABLES", "Rows", "changes", "write_rows")
+
+_SQL: Final = load_queries(__package__ or "backend.workspace.core", "rows.sql")
+NODES: Final = "nodes"
+#: What a node has many of, by the names of :class:`NodeState`, each with the columns of its key.
+TABLES: Final[Mapping[str, tuple[str, ...]]] = {
+    "chapters": ("id",),
+    "versions": ("node_id", "number"),
+    "threads": ("id",),
+    "replies": ("id",),
+    "grants": ("node_id", "user_id"),
+    "links": ("id",),
+}
+
+Rows = dict[str, list[BaseModel]]
+
+
+def changes(before: NodeState, after: NodeState, *, written: Rows, gone: Rows) -> None:
+    """Add to *written* and *gone* what makes *after* of *before*; a row that is the same object stays."""
+    if after.node is not before.node:
+        row = after.node or before.node
+        assert row is not None
+        (written if after.node else gone).setdefault(NODES, []).append(row)
+    for table in TABLES:
+        old: Mapping[Any, BaseModel] = getattr(before, table)
+        new: Mapping[Any, BaseModel] = getattr(after, table)
+        if rows := [row for key, row in new.items() if old.get(key) is not row]:
+            written.setdefault(table, []).extend(rows)
+        if rows := [row for key, row in old.items() if key not in new]:
+            gone.setdefault(table, []).extend(rows)
+
+
+_WRITE: Final[Mapping[str, str]] = {
+    NODES: _SQL["write_nodes"],
+    "chapters": _SQL["write_chapters"],
+    "versions": _SQL["write_versions"],
+    "threads": _SQL["write_threads"],
+    "replies": _SQL["write_replies"],
+    "grants": _SQL["write_grants"],
+    "links": _SQL["write_links"],
+}
+_DELETE: Final[Mapping[str, str]] = {
+    NODES: _SQL["delete_nodes"],
+    "chapters": _SQL["delete_chapters"],
+    "versions": _SQL["delete_versions"],
+    "threads": _SQL["delete_threads"],
+    "replies": _SQL["delete_replies"],
+    "grants": _SQL["delete_grants"],
+    "links": _SQL["delete_links"],
+}
+
+
+async def write_rows(executor: Executor, *, written: Rows, gone: Rows) -> None:
+    """Write and delete rows; one round-trip for each table that has any.
+
+    Raises:
+        asyncpg.IntegrityConstraintViolationError: a constraint refuses one of them.
+    """
+    for table, rows in gone.items():
+        keys = TABLES.get(table, ("id",))
+        documents = [{key: getattr(row, key) for key in keys} for row in rows]
+        await executor.fetch(_DELETE[table], to_json(documents).decode())
+    for table, rows in written.items():
+        await executor.fetch(_WRITE[table], _document(rows))
+
+
+def _document(rows: Iterable[BaseModel]) -> str:
+    return b"".join((b"[", b",".join(row.model_dump_json().encode() for row in rows), b"]")).decode()

@@ -1,0 +1,313 @@
+"""One command at work: what it has locked, what it says, and the writing of both in its transaction."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+from relaybox.commands import Caller, TakenCommand, metadata_of, record_facts
+from relaybox.db import executor_of, load_queries
+from relaybox_types.enums import CommandStatus
+from relaybox_types.envelope import EventEnvelope, EventTarget, build_event_envelope
+from relaybox_types.workspace import NodeKind, Role, Visibility, WorkspaceEvent, WorkspaceNode
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from backend.workspace.access import Access, Ancestor, access_of
+from backend.workspace.core._rows import TABLES, Rows, changes, write_rows
+from backend.workspace.errors import NodeNotFound
+from backend.workspace.history import AGGREGATE_TYPE, Happened, NodeState, apply
+
+__all__ = ("ACCESS", "Work", "read_chain")
+
+ACCESS: Final = load_queries(__package__ or "backend.workspace.core", "access.sql")
+#: Nodes that one answer speaks of, beside the command's own: an import of more is a task's, and has none.
+_MADE_MAX: Final = 50
+
+
+def read_chain(rows: Sequence[Mapping[str, Any]]) -> list[Ancestor]:
+    """The rows of the query ``chain``."""
+    return [
+        Ancestor(
+            id=row["id"],
+            kind=NodeKind(row["kind"]),
+            parent_id=row["parent_id"],
+            owner_id=row["owner_id"],
+            title=row["title"],
+            visibility=Visibility(row["visibility"]) if row["visibility"] else None,
+            trashed=row["trashed"],
+            trashed_by=row["trashed_by"],
+            granted=Role(row["granted"]) if row["granted"] else None,
+            linked=Role(row["linked"]) if row["linked"] else None,
+        )
+        for row in rows
+    ]
+
+
+class Work:
+    """A command in the transaction of *db*: lock, look, say what happened, then :meth:`record` it all.
+
+    What is said is applied to the rows at once, by the same functions as a rebuild's. Every fact but the
+    first is caused by the one before it, unless told otherwise; a chain that a *caller* brings goes on.
+    """
+
+    def __init__(
+        self,
+        db: AsyncSession,
+        caller: Caller,
+        *,
+        key: str | None = None,
+        link_id: UUID | None = None,
+        taken: UUID | None = None,
+        about: Callable[..., None] | None = None,
+    ) -> None:
+        """*key* is the client's idempotency key, *link_id* the link that the request came with.
+
+        *taken* is the id of a command that stands in the inbox already and is carried out now. *about* is
+        told which nodes the answer is about, so that it is erased with any of them (``UnitOfWork.about``).
+        """
+        self.db = db
+        self.executor = executor_of(db)
+        self.caller = caller
+        self.command_id = taken or uuid4()
+        self._taken = taken is not None
+        self._about = about
+        self._made: list[UUID] = []
+        self._key = key
+        self.link_id = link_id
+        self._now: datetime | None = None
+        self._states: dict[UUID, NodeState] = {}
+        self._before: dict[UUID, NodeState] = {}
+        self._versions: dict[UUID, int] = {}
+        self._said: list[EventEnvelope] = []
+        self._last: EventEnvelope | None = None
+        #: How many of those said are written.
+        self._written = 0
+
+    async def access(self, node_id: UUID) -> Access:
+        """What the caller may do on *node_id*, as this statement sees it.
+
+        Raises:
+            NodeNotFound: there is no such node.
+        """
+        rows = await self.executor.fetch(ACCESS["chain"], node_id, self.caller.actor, self.link_id)
+        if rows:
+            self._now = rows[0]["now"]
+        return access_of(read_chain(rows), self.caller.actor)
+
+    async def hold(self, node_id: UUID, needed: Role) -> Access:
+        """Lock a live node whose own rows are to change, and let only those pass who may what *needed* may.
+
+        Raises:
+            NodeNotFound, RoleMissing: see :meth:`Access.require`.
+        """
+        await self.lock(node_id)
+        access = await self.access(node_id)
+        access.require(needed)
+        return access
+
+    async def hold_parent(self, parent_id: UUID, needed: Role) -> Access:
+        """Lock a live node below which something is to come; nobody takes it away meanwhile.
+
+        Its row is locked so that titles and places below it are given one at a time.
+
+        Raises:
+            NodeNotFound, RoleMissing: see :meth:`Access.require`.
+            RetryTransaction: the trees keep moving.
+        """
+        access = await self.hold_place(parent_id)
+        access.require(needed)
+        return access
+
+    async def hold_place(self, node_id: UUID, *others: UUID) -> Access:
+        """Lock a node, and *others* of its tree, where each stays in its place meanwhile.
+
+        Raises:
+            NodeNotFound: one of them is gone.
+            RetryTransaction: the trees keep moving.
+        """
+        await self._hold_places((node_id, *others), (node_id, *others), alone=False)
+        return await self.access(node_id)
+
+    async def hold_trees(self, *node_ids: UUID) -> list[Access]:
+        """Lock nodes whose places are to change, with the roots of their trees: nothing moves there.
+
+        Raises:
+            NodeNotFound: one of them is gone.
+            RetryTransaction: the trees keep moving.
+        """
+        await self._hold_places(node_ids, node_ids, alone=True)
+        return [await self.access(one) for one in node_ids]
+
+    async def hold_root(self, node_id: UUID) -> Access:
+        """Lock the root of a node's tree alone: nothing moves there, and what else is locked comes after it.
+
+        Raises:
+            NodeNotFound: the node is gone.
+            RetryTransaction: the trees keep moving.
+        """
+        await self._hold_places((node_id,), (), alone=True)
+        return await self.access(node_id)
+
+    async def _hold_places(self, places: Sequence[UUID], nodes: Sequence[UUID], *, alone: bool) -> None:
+        """Lock the roots of *places*, then *nodes* below them; what moved meanwhile is let go."""
+        self._load(nodes, await self.executor.fetch(ACCESS["hold_places"], places, nodes, alone))
+
+    async def lock(self, *node_ids: UUID) -> None:
+        """Keep everybody else from changing these nodes, and load them.
+
+        Raises:
+            NodeNotFound: one of them is gone.
+        """
+        if not node_ids:
+            return
+        self._load(node_ids, await self.executor.fetch(ACCESS["lock_nodes"], list(set(node_ids))))
+
+    async def share(self, node_ids: Sequence[UUID]) -> int:
+        """Keep nodes from being changed or purged, as others may too; how many of them are there."""
+        return len(await self.executor.fetch(ACCESS["share_nodes"], node_ids))
+
+    def _load(self, wanted: Sequence[UUID], rows: Sequence[Mapping[str, Any]]) -> None:
+        nodes = [WorkspaceNode.model_validate_json(row["row"]) for row in rows]
+        if not {*wanted} <= {node.id for node in nodes}:
+            raise NodeNotFound
+        for node in nodes:
+            self._begin(node.id, node)
+
+    def _begin(self, node_id: UUID, node: WorkspaceNode | None) -> NodeState:
+        state = self._states.setdefault(node_id, NodeState())
+        state.node = node
+        self._before.setdefault(node_id, NodeState()).node = node
+        self._versions[node_id] = node.stream_version if node else 0
+        return state
+
+    def holds(self, node_id: UUID, table: str, rows: Mapping[Any, Any]) -> None:
+        """Hold *rows* of *table* as they are stored: only what is held can be changed by what is said."""
+        assert table in TABLES, table
+        for state in (self._states[node_id], self._before[node_id]):
+            getattr(state, table).update(rows)
+
+    def state(self, node_id: UUID) -> NodeState:
+        """What is held of *node_id*, after everything said so far."""
+        return self._states[node_id]
+
+    def node(self, node_id: UUID) -> WorkspaceNode:
+        """The node itself, after everything said so far."""
+        return self._states[node_id].present
+
+    async def now(self) -> datetime:
+        """The time of the transaction."""
+        if self._now is None:
+            [row] = await self.executor.fetch(ACCESS["now"])
+            self._now = row["now"]
+        assert self._now is not None
+        return self._now
+
+    async def say(
+        self,
+        type_: WorkspaceEvent,
+        node_id: UUID,
+        payload: Mapping[str, Any],
+        *,
+        target: tuple[EventTarget, object] | None = None,
+        cause: EventEnvelope | None = None,
+    ) -> EventEnvelope:
+        """This has happened to *node_id*: it is applied now, and recorded by :meth:`record`.
+
+        *payload* is plain JSON. *target* is the finer thing it happened to; the node without one. A node that
+        is not held is a new one.
+        """
+        now = await self.now()
+        if node_id not in self._states:
+            self._made.append(node_id)
+        state = self._states.get(node_id) or self._begin(node_id, None)
+        version = self._versions[node_id] = self._versions[node_id] + 1
+        kind, thing = target or (EventTarget.NODE, node_id)
+        envelope = build_event_envelope(
+            event_type=type_,
+            aggregate_type=AGGREGATE_TYPE,
+            aggregate_id=str(node_id),
+            version=version,
+            correlation_id=self.caller.correlation_id or self.command_id,
+            causation_id=self._cause(cause),
+            payload=dict(payload),
+            metadata=metadata_of(self.caller, self.command_id),
+            actor_id=self.caller.actor,
+            target_id=str(thing),
+            target_type=kind,
+            timestamp=now,
+        )
+        happened = Happened(
+            type=type_, node_id=node_id, payload=payload, actor=self.caller.actor, at=now, version=version
+        )
+        apply(state, happened)
+        self._said.append(envelope)
+        self._last = envelope
+        return envelope
+
+    def _cause(self, cause: EventEnvelope | None) -> UUID | None:
+        if cause is not None:
+            return cause.event_id
+        return self._last.event_id if self._last else self.caller.causation_id
+
+    async def go_on(self) -> None:
+        """Write what was said since :meth:`record`, and let go of it and of all rows but the nodes.
+
+        For work that is too large to be held whole.
+
+        Raises:
+            RetryTransaction, MessageTooLarge: as for :meth:`record`.
+        """
+        await self._write(None)
+        self._said, self._written = [], 0
+        for node_id, state in self._states.items():
+            self._states[node_id] = NodeState(node=state.node)
+            self._before[node_id] = NodeState(node=state.node)
+
+    async def record(
+        self,
+        command_type: str,
+        node_id: UUID,
+        payload: Mapping[str, Any],
+        *,
+        status: CommandStatus = CommandStatus.COMPLETED,
+    ) -> None:
+        """Write the command, its facts, their messages and the rows; it counts if the transaction commits.
+
+        A command that changes nothing is none: nothing is written. One that was taken before stands there.
+
+        Raises:
+            RetryTransaction: a stream has moved on; the node was not locked.
+            MessageTooLarge: a fact is larger than a message may be.
+        """
+        if self._about is not None:
+            self._about(node_id, *self._made[:_MADE_MAX])
+        if not self._said and status is CommandStatus.COMPLETED:
+            return
+        command = TakenCommand(
+            command_id=self.command_id,
+            command_type=command_type,
+            aggregate_id=node_id,
+            payload=payload,
+            status=status,
+            key=self._key,
+        )
+        await self._write(None if self._taken else command)
+        self._before = {node_id: state.copy() for node_id, state in self._states.items()}
+
+    async def _write(self, command: TakenCommand | None) -> None:
+        await record_facts(self.db, command, self._said[self._written :])
+        await self.write_rows()
+        self._written = len(self._said)
+
+    async def write_rows(self) -> None:
+        """Write the rows alone, of facts that were recorded otherwise."""
+        written: Rows = {}
+        gone: Rows = {}
+        for node_id, state in self._states.items():
+            changes(self._before[node_id], state, written=written, gone=gone)
+        await write_rows(self.executor, written=written, gone=gone)
+
+    @property
+    def said(self) -> Sequence[EventEnvelope]:
+        """The facts so far, in order; those that :meth:`go_on` has written are gone."""
+        return tuple(self._said)

@@ -1,0 +1,32 @@
+"""What may be a reaction: one emoji, as Unicode's technical standard 51 composes them."""
+
+import re
+from typing import Final
+
+from backend.workspace.errors import EmojiInvalid
+
+__all__ = ("emoji_of",)
+
+_BYTES_MAX: Final = 40
+#: Blocks of pictures and of symbols that have a coloured form; chess pieces are among them.
+_BASE: Final = (
+    "[\u00a9\u00ae\u203c\u2049\u2122\u2139\u2190-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff]"
+)
+_SKIN: Final = "[\U0001f3fb-\U0001f3ff]"
+#: Two of them are a flag, one alone is nothing.
+_LETTER: Final = "[\U0001f1e6-\U0001f1ff]"
+_KEYCAP: Final = "[0-9#*]\ufe0f?\u20e3"
+#: Behind a picture: the variation selector or a skin tone; the letters of a region's flag.
+_ELEMENT: Final = f"(?:(?!{_LETTER}){_BASE}(?:\ufe0f|{_SKIN})?(?:[\U000e0020-\U000e007e]{{1,6}}\U000e007f)?)"
+_EMOJI: Final = re.compile(f"(?:{_LETTER}{{2}}|{_KEYCAP}|{_ELEMENT}(?:\u200d{_ELEMENT})*)")
+
+
+def emoji_of(text: str) -> str:
+    """*text*, which is one emoji.
+
+    Raises:
+        EmojiInvalid: it is something else, or longer than 40 bytes.
+    """
+    if len(text.encode("utf-8", "replace")) > _BYTES_MAX or not _EMOJI.fullmatch(text):
+        raise EmojiInvalid
+    return text

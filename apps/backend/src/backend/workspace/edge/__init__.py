@@ -1,0 +1,40 @@
+"""Where HTTP meets a workspace: who asks, what is read of a request, how it is answered."""
+
+from backend.workspace.edge._edge import (
+    MATCH_ERRORS,
+    READ_ERRORS,
+    SHARE_HEADER,
+    WRITE_ERRORS,
+    Edge,
+    IfMatchHeader,
+    Viewer,
+    body_of,
+    cursor_of,
+    documented,
+    id_in,
+    instant,
+    json_answer,
+    place_of,
+    whole,
+)
+from backend.workspace.edge._tickets import TICKET_S, Tickets
+
+__all__ = (
+    "MATCH_ERRORS",
+    "READ_ERRORS",
+    "SHARE_HEADER",
+    "TICKET_S",
+    "WRITE_ERRORS",
+    "Edge",
+    "IfMatchHeader",
+    "Tickets",
+    "Viewer",
+    "body_of",
+    "cursor_of",
+    "documented",
+    "id_in",
+    "instant",
+    "json_answer",
+    "place_of",
+    "whole",
+)

@@ -1,0 +1,340 @@
+"""What every route of a workspace begins with: who asks, what they may do, and the unit of work."""
+
+import base64
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, TypeVar
+from uuid import UUID
+
+from fastapi import Depends, Header, Request
+from fastapi.security import APIKeyHeader
+from pydantic import BaseModel
+from pydantic_core import from_json, to_json
+from relaybox.errors import Detail
+from relaybox.http import (
+    AUTH_ERRORS,
+    BEARER_SCHEME,
+    BODY_ERRORS,
+    DATABASE_ERRORS,
+    KEY_ERRORS,
+    Backbone,
+    BadHeader,
+    Principal,
+    TokenMissing,
+    UnitOfWork,
+    ValidationFailed,
+    bearer,
+    caller_of,
+    error_responses,
+    read_model,
+    unit_of_work,
+    was_answered,
+)
+from relaybox_types.workspace import NodeKind, Role
+from starlette.responses import Response
+
+from backend.workspace.access import Access, access_of
+from backend.workspace.answers import WORKSPACE_ANSWERS
+from backend.workspace.core import ACCESS, Work, etag, read_chain
+from backend.workspace.edge._tickets import Tickets
+from backend.workspace.errors import (
+    IfMatchMissing,
+    NodeNotFound,
+    RoleMissing,
+    ShareTokenInvalid,
+    VersionStale,
+)
+
+__all__ = (
+    "MATCH_ERRORS",
+    "READ_ERRORS",
+    "SHARE_HEADER",
+    "WRITE_ERRORS",
+    "Edge",
+    "IfMatchHeader",
+    "NodeOf",
+    "NodeThere",
+    "Viewer",
+    "body_of",
+    "cursor_of",
+    "documented",
+    "id_in",
+    "instant",
+    "json_answer",
+    "place_of",
+    "whole",
+)
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_INTEGER_MAX: Final = 2_147_483_647
+READ_ERRORS: Final = (*AUTH_ERRORS, ShareTokenInvalid, NodeNotFound, RoleMissing, *DATABASE_ERRORS)
+MATCH_ERRORS: Final = (IfMatchMissing, VersionStale)
+WRITE_ERRORS: Final = (*READ_ERRORS, *BODY_ERRORS, BadHeader, *KEY_ERRORS)
+SHARE_HEADER: Final = "X-Share-Token"
+"""The header of a ticket."""
+_SHARE_SCHEME: Final = APIKeyHeader(
+    name=SHARE_HEADER,
+    auto_error=False,
+    scheme_name="share",
+    description="What POST /links/{token}/open has answered; beside a bearer token or, to read, alone.",
+)
+
+IfMatchHeader = Annotated[str | None, Header(alias="If-Match", description="the ETag of what you have read")]
+"""For :meth:`IfMatch.parse`, by the route itself: a key is answered again before a version is asked for."""
+NodeOf = Callable[[Request], Awaitable[UUID | None]]
+"""Which node a request is about, before its unit of work begins; null for none."""
+NodeThere = Callable[[Request], Awaitable[UUID]]
+"""The same where there must be one; raises NodeNotFound."""
+Ahead = Callable[[Request], Awaitable[None]]
+"""What takes long and needs no transaction."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Viewer:
+    """Who reads; nobody in particular without a token."""
+
+    subject: str | None
+    #: The link that the request came with.
+    link_id: UUID | None = None
+
+
+def documented(*errors: Any) -> dict[int | str, dict[str, Any]]:
+    """``responses=`` of a route that may raise *errors*."""
+    return error_responses(*errors, answers=WORKSPACE_ANSWERS)
+
+
+def id_in(request: Request, name: str = "node_id") -> UUID:
+    """The id under *name* in the path.
+
+    Raises:
+        NodeNotFound: it is no UUID, and so the id of nothing.
+    """
+    try:
+        return UUID(request.path_params[name])
+    except ValueError:
+        raise NodeNotFound from None
+
+
+class Edge:
+    """Dependencies of the routes, on one backbone."""
+
+    def __init__(self, backbone: Backbone, tickets: Tickets) -> None:
+        self.backbone = backbone
+        self.tickets = tickets
+        self._bearer = bearer(backbone.verifier)
+
+    async def viewer(
+        self,
+        request: Request,
+        # Only for the document: who reads may have either, both or none.
+        _bearer: Annotated[Any, Depends(BEARER_SCHEME)],
+        ticket: Annotated[str | None, Depends(_SHARE_SCHEME)],
+    ) -> Viewer:
+        """Who reads, for a route that is open to everybody; a token that is sent must be good.
+
+        Raises:
+            TokenInvalid, TokenExpired, ShareTokenInvalid: it is not.
+        """
+        link_id = await self._link_of(ticket)
+        if "authorization" not in request.headers:
+            return Viewer(subject=None, link_id=link_id)
+        principal = await self._bearer(request)
+        return Viewer(subject=principal.subject, link_id=link_id)
+
+    async def _link_of(self, ticket: str | None) -> UUID | None:
+        return await self.tickets.link_of(ticket) if ticket else None
+
+    async def access(self, node_id: UUID, viewer: Viewer) -> Access:
+        """What *viewer* may do on a node, live or not.
+
+        Raises:
+            TokenMissing: nobody in particular may read it; the same whether it exists or not.
+            NodeNotFound: there is no such node.
+        """
+        async with self.backbone.database.connection() as connection:
+            rows = await connection.fetch(ACCESS["chain"], node_id, viewer.subject, viewer.link_id)
+        if not rows and viewer == Viewer(subject=None):
+            raise TokenMissing
+        access = access_of(read_chain(rows), viewer.subject)
+        # A public node in the bin too: else its answer would tell that it was there.
+        if viewer == Viewer(subject=None) and (access.role is None or access.trashed is not None):
+            raise TokenMissing
+        return access
+
+    def reading(
+        self, needed: Role = Role.VIEWER, *, node: NodeThere | str = "node_id", kind: NodeKind | None = None
+    ) -> Callable[..., Awaitable[Access]]:
+        """A dependency: access to the live node that *node* names, for who may what *needed* may.
+
+        *node* is the name of its id in the path, or says which one it is. *kind*: which it must be; null for
+        any.
+        """
+
+        async def look(request: Request, viewer: Annotated[Viewer, Depends(self.viewer)]) -> Access:
+            access = await self.access(await self.known(request, viewer, node), viewer)
+            if kind is not None:
+                access.require_kind(kind)
+            try:
+                access.require(needed)
+            except RoleMissing:
+                if viewer.subject is None:
+                    # It is public, or open by a link; who this is may do more.
+                    raise TokenMissing from None
+                raise
+            return access
+
+        return look
+
+    async def known(self, request: Request, viewer: Viewer, node: NodeThere | str = "node_id") -> UUID:
+        """The id of the node that *node* names, see :meth:`reading`.
+
+        Raises:
+            TokenMissing: there is none, and nobody in particular asks.
+            NodeNotFound: there is none.
+        """
+        try:
+            return id_in(request, node) if isinstance(node, str) else await node(request)
+        except NodeNotFound:
+            if viewer.subject is None and viewer.link_id is None:
+                raise TokenMissing from None
+            raise
+
+    def node_of(self, query: str, name: str) -> NodeThere:
+        """Which node has the thing whose id stands under *name* in the path; *query* finds it as ``node_id``.
+
+        What does not exist is answered like a node that does not, and so like a node one may not read.
+        """
+
+        async def look(request: Request) -> UUID:
+            async with self.backbone.database.connection() as connection:
+                rows = await connection.fetch(query, id_in(request, name))
+            if not rows:
+                raise NodeNotFound
+            return rows[0]["node_id"]
+
+        return look
+
+    def writing(
+        self,
+        needed: Role | None = None,
+        *,
+        node: NodeOf | str = "node_id",
+        kind: NodeKind | None = None,
+        live: bool = True,
+        ahead: Ahead | None = None,
+    ) -> Callable[..., AsyncGenerator[UnitOfWork[Principal]]]:
+        """A dependency: the unit of work, for who may do what *needed* may to a node; null for anybody.
+
+        *node* is the name of its id in the path, or says which one it is. It is looked at before a key is
+        answered again (G68); whoever writes looks again under a lock. *kind*: which it must be; null for any.
+        *live*: the node is not in the bin. *ahead* is done for who may, before the transaction begins, which
+        must not wait for it.
+        """
+
+        async def admit(request: Request, viewer: Viewer) -> None:
+            if needed is not None:
+                node_id = id_in(request, node) if isinstance(node, str) else await node(request)
+                if node_id is not None:
+                    access = await self.access(node_id, viewer)
+                    if kind is not None:
+                        access.require_kind(kind)
+                    (access.require if live else access.require_role)(needed)
+            if ahead is not None:
+                await ahead(request)
+
+        return self.admitting(admit)
+
+    def admitting(
+        self, admit: Callable[[Request, Viewer], Awaitable[None]]
+    ) -> Callable[..., AsyncGenerator[UnitOfWork[Principal]]]:
+        """A dependency: the unit of work, for whom *admit* lets pass.
+
+        It is asked before a key is answered again (G68); whoever writes asks again under a lock.
+        """
+        authenticated = self._bearer
+
+        async def entitled(
+            request: Request, principal: Annotated[Principal, Depends(authenticated)]
+        ) -> Principal:
+            # Kept for the command's own look, see :meth:`work`.
+            link_id = request.state.link_id = await self._link_of(request.headers.get(SHARE_HEADER))
+            request.state.principal = principal
+            await admit(request, Viewer(subject=principal.subject, link_id=link_id))
+            return principal
+
+        return unit_of_work(self.backbone.database, entitled)
+
+    async def answered(self, request: Request) -> bool:
+        """Whether a request whose sender may pass was answered before, under its key."""
+        return await was_answered(request, self.backbone.database, request.state.principal)
+
+    def work(self, request: Request, unit: UnitOfWork[Principal]) -> Work:
+        """A command of this request, which passed :meth:`writing`, in its unit of work."""
+        caller = caller_of(request, unit.principal, self.backbone.service)
+        return Work(unit.db, caller, key=unit.key, link_id=request.state.link_id, about=unit.about)
+
+
+async def body_of(request: Request, model: type[Model]) -> Model:
+    """The request's body as a *model*; read once, however many ask: who may pass can depend on it.
+
+    Raises:
+        HttpError: see :func:`relaybox.http.read_model`.
+    """
+    held: Any = getattr(request.state, "body", None)
+    if not isinstance(held, model):
+        held = request.state.body = await read_model(request, model)
+    return held
+
+
+def json_answer(
+    status: int, body: bytes | object, *, version: int | None = None, location: str | None = None
+) -> Response:
+    """*body* as JSON, with the ETag of *version*; bytes are taken as JSON already."""
+    headers = {} if version is None else {"ETag": etag(version)}
+    if location is not None:
+        headers["Location"] = location
+    content = body if isinstance(body, bytes) else to_json(body)
+    return Response(content, status, headers, media_type="application/json")
+
+
+def cursor_of(*place: object) -> str:
+    """Where a page ended, for its client to give back."""
+    return base64.urlsafe_b64encode(to_json(place)).decode()
+
+
+def instant(text: str) -> datetime:
+    """A time of a cursor's, for :func:`place_of`.
+
+    Raises:
+        ValueError, TypeError, OverflowError: it is none that PostgreSQL takes.
+    """
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def whole(number: object) -> int:
+    """A number of a cursor's, for :func:`place_of`; what PostgreSQL calls an integer.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(number, bool) or not isinstance(number, int) or abs(number) > _INTEGER_MAX:
+        raise ValueError
+    return number
+
+
+def place_of(cursor: str | None, *types: Callable[[Any], Any]) -> Sequence[Any]:
+    """What :func:`cursor_of` was given, each part read by its type; as many nulls for the first page.
+
+    Raises:
+        ValidationFailed: the cursor is none of ours.
+    """
+    if cursor is None:
+        return [None] * len(types)
+    try:
+        parts = from_json(base64.urlsafe_b64decode(cursor))
+        return [read(part) for read, part in zip(types, parts, strict=True)]
+    except (ValueError, TypeError, AttributeError, OverflowError):
+        detail = Detail(field="query.cursor", message="take it from next_cursor of the page before")
+        raise ValidationFailed([detail]) from None

@@ -1,0 +1,126 @@
+"""Why a file is not imported, and what else a task or a form may be refused for.
+
+Apart from the errors of nodes, which these have nothing to do with.
+
+::
+
+    RelayboxError
+    └── PgnError
+        ├── PgnRefused            422: a file that is not imported
+        │   ├── PgnInvalid        with game, line and reason
+        │   ├── PgnTooManyGames
+        │   └── StudyFull
+        ├── FormMalformed         400
+        ├── ResultNotReady        409, with the task's status
+        ├── TooManyImports        429
+        ├── ArchiveTooLarge       of an export's task
+        └── TaskGaveUp            of a task
+"""
+
+from relaybox.errors import RelayboxError
+
+__all__ = (
+    "ArchiveTooLarge",
+    "FormMalformed",
+    "PgnError",
+    "PgnInvalid",
+    "PgnRefused",
+    "PgnTooManyGames",
+    "ResultNotReady",
+    "StudyFull",
+    "TaskGaveUp",
+    "TooManyImports",
+)
+
+
+class PgnError(RelayboxError):
+    """Base of what is refused about files and tasks; nothing was written."""
+
+    error_code = "PGN_ERROR"
+
+
+class PgnRefused(PgnError):
+    """Base of the reasons for which a file is not imported; nothing of it was."""
+
+    error_code = "PGN_REFUSED"
+
+
+class PgnInvalid(PgnRefused):
+    """Raised when a file has no game that can be imported, or, where that is asked for, one that cannot."""
+
+    error_code = "PGN_INVALID"
+
+    def __init__(self, *, game: int | None, line: int, reason: str) -> None:
+        """*game* is its place in the file, from 1; null when there is none at all."""
+        where = f"game {game}, line {line}" if game else f"line {line}"
+        super().__init__(f"{where}: {reason}; mend the file and import it again")
+        self.game, self.line, self.reason = game, line, reason
+
+
+class PgnTooManyGames(PgnRefused):
+    """Raised when a file has more games than one import takes."""
+
+    error_code = "PGN_TOO_MANY_GAMES"
+
+    def __init__(self, games_max: int) -> None:
+        super().__init__(f"an import takes at most {games_max:,} games; split the file")
+
+
+class StudyFull(PgnRefused):
+    """Raised when a study would get more chapters than it may have."""
+
+    error_code = "STUDY_FULL"
+
+    def __init__(self, chapters_max: int) -> None:
+        super().__init__(
+            f"the study would have more than {chapters_max} chapters; import the file below a folder, "
+            "which makes as many studies as it needs"
+        )
+
+
+class FormMalformed(PgnError):
+    """Raised when a body is no ``multipart/form-data`` with one file (RFC 7578)."""
+
+    error_code = "FORM_MALFORMED"
+
+
+class ResultNotReady(PgnError):
+    """Raised when the file of a task is asked for that has not made one."""
+
+    error_code = "RESULT_NOT_READY"
+
+    def __init__(self, status: str) -> None:
+        super().__init__(
+            f"the task is {status} and has no file; wait for its end, or export anew if it has ended"
+        )
+        self.status = status
+
+
+class TooManyImports(PgnError):
+    """Raised when somebody has as many large files waiting for the worker as they may have."""
+
+    error_code = "TOO_MANY_IMPORTS"
+
+    def __init__(self, imports_max: int) -> None:
+        super().__init__(
+            f"{imports_max} large imports of yours wait or run already; send it again when one has ended"
+        )
+
+
+class ArchiveTooLarge(PgnError):
+    """Raised when the file of an export would be too large."""
+
+    error_code = "ARCHIVE_TOO_LARGE"
+
+    def __init__(self, bytes_max: int) -> None:
+        mebibytes = bytes_max // (1024 * 1024)
+        super().__init__(f"the file would have more than {mebibytes} MiB; export smaller folders one by one")
+
+
+class TaskGaveUp(PgnError):
+    """Raised when a task was tried as often as it may be and never ended."""
+
+    error_code = "TASK_GAVE_UP"
+
+    def __init__(self, attempts: int) -> None:
+        super().__init__(f"it was tried {attempts} times and never ended; ask for it again")

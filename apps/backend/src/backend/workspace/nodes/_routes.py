@@ -1,0 +1,255 @@
+"""Nodes over HTTP: create, read, list, change, move."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request
+from relaybox.db import Executor
+from relaybox.http import Principal, TokenMissing, UnitOfWork, ValidationFailed, json_body
+from relaybox_types.workspace import Role, Visibility, WorkspaceNode
+from relaybox_types.workspace_api import (
+    CreateNode,
+    MoveNode,
+    NodeDetail,
+    NodePage,
+    NodePlace,
+    NodeTree,
+    NodeView,
+    UpdateNode,
+)
+from starlette.responses import Response
+
+from backend.workspace.access import LEVELS_MAX, Access, access_of
+from backend.workspace.core import IfMatch
+from backend.workspace.edge import (
+    MATCH_ERRORS,
+    READ_ERRORS,
+    WRITE_ERRORS,
+    Edge,
+    IfMatchHeader,
+    Viewer,
+    body_of,
+    cursor_of,
+    documented,
+    id_in,
+    instant,
+    json_answer,
+    place_of,
+    whole,
+)
+from backend.workspace.errors import ParentInvalid, TitleTaken, TreeRefused
+from backend.workspace.nodes._lists import fetch_children, fetch_tree
+from backend.workspace.nodes._nodes import NODES, create_node, move_node, update_node
+
+__all__ = ("add_node_routes", "fetch_detail", "node_view")
+
+_PLACE_ERRORS = (TreeRefused, TitleTaken)
+Limit = Annotated[int, Query(ge=1, le=200)]
+Cursor = Annotated[str | None, Query(max_length=200)]
+
+
+def node_view(node: WorkspaceNode, visibility: Visibility) -> NodeView:
+    """A node as it is shown, with the *visibility* that holds there."""
+    shown = node.model_dump(include=set(NodeView.model_fields)) | {"visibility": visibility}
+    return NodeView.model_validate(shown)
+
+
+def add_node_routes(router: APIRouter, edge: Edge) -> None:
+    """The routes under ``/nodes`` that are not about the bin."""
+    _add_create(router, edge)
+    _add_lists(router, edge)
+    _add_tree(router, edge)
+    _add_get(router, edge)
+    _add_update(router, edge)
+    _add_move(router, edge)
+
+
+async def _parent_of(request: Request) -> UUID | None:
+    return (await body_of(request, CreateNode)).parent_id
+
+
+def _add_create(router: APIRouter, edge: Edge) -> None:
+    begun = Depends(edge.writing(Role.EDITOR, node=_parent_of))
+
+    @router.post(
+        "/nodes",
+        status_code=201,
+        summary="Make a workspace, a folder or a study",
+        openapi_extra=json_body(CreateNode),
+        responses={201: {"model": NodeView}, **documented(*WRITE_ERRORS, *_PLACE_ERRORS)},
+    )
+    async def create(request: Request, unit: Annotated[UnitOfWork[Principal], begun]) -> Response:
+        body = await body_of(request, CreateNode)
+        work = edge.work(request, unit)
+        node_id = await create_node(work, body)
+        view = _shown(work.node(node_id), await work.access(node_id))
+        return json_answer(201, view, version=view.version, location=f"{request.url.path}/{node_id}")
+
+    _ = create
+
+
+def _add_lists(router: APIRouter, edge: Edge) -> None:
+    authenticated = Depends(edge.viewer)
+
+    @router.get(
+        "/nodes",
+        summary="The children of a node, or your own trees",
+        responses=documented(*READ_ERRORS, ValidationFailed),
+    )
+    async def nodes(
+        viewer: Annotated[Viewer, authenticated],
+        parent_id: UUID | None = None,
+        limit: Limit = 50,
+        cursor: Cursor = None,
+    ) -> NodePage:
+        if parent_id is None:
+            return await _roots(edge, viewer, limit, cursor)
+        access = await edge.access(parent_id, viewer)
+        access.require(Role.VIEWER)
+        return await _children(edge, access, viewer, limit, cursor)
+
+    @router.get(
+        "/nodes/{node_id}/children",
+        summary="The children of a node",
+        responses=documented(*READ_ERRORS, ValidationFailed),
+    )
+    async def children(
+        access: Annotated[Access, Depends(edge.reading())],
+        viewer: Annotated[Viewer, authenticated],
+        limit: Limit = 50,
+        cursor: Cursor = None,
+    ) -> NodePage:
+        return await _children(edge, access, viewer, limit, cursor)
+
+    _ = nodes, children
+
+
+def _add_tree(router: APIRouter, edge: Edge) -> None:
+    @router.get(
+        "/nodes/tree",
+        summary="A node and everything below it",
+        responses={200: {"model": NodeTree}, **documented(*READ_ERRORS, ValidationFailed)},
+    )
+    async def tree(
+        viewer: Annotated[Viewer, Depends(edge.viewer)],
+        root_id: UUID,
+        depth: Annotated[int, Query(ge=0, le=LEVELS_MAX)] = LEVELS_MAX,
+    ) -> Response:
+        access = await edge.access(root_id, viewer)
+        access.require(Role.VIEWER)
+        async with edge.backbone.database.connection() as connection:
+            items = await fetch_tree(connection, access, viewer.link_id, depth=depth)
+        return json_answer(200, b'{"items":' + items.encode() + b"}")
+
+    _ = tree
+
+
+def _add_get(router: APIRouter, edge: Edge) -> None:
+    @router.get(
+        "/nodes/{node_id}",
+        summary="A node, its place, and what you may do there",
+        responses={200: {"model": NodeDetail}, **documented(*READ_ERRORS)},
+    )
+    async def get(access: Annotated[Access, Depends(edge.reading())]) -> Response:
+        async with edge.backbone.database.connection() as connection:
+            detail = await fetch_detail(connection, access)
+        return json_answer(200, detail, version=detail.version)
+
+    _ = get
+
+
+async def fetch_detail(executor: Executor, access: Access) -> NodeDetail:
+    """A node with its place, and what who reads may do on it.
+
+    Raises:
+        NodeNotFound: it has gone since *access* was looked at.
+    """
+    rows = await executor.fetch(NODES["get"], access.node.id)
+    access_of(access.chain if rows else (), access.subject)
+    view = node_view(WorkspaceNode.model_validate_json(rows[0]["row"]), access.visibility)
+    return NodeDetail(**view.model_dump(), role=access.role or Role.VIEWER, path=_path(access))
+
+
+def _add_update(router: APIRouter, edge: Edge) -> None:
+    begun = Depends(edge.writing(Role.EDITOR))
+
+    @router.patch(
+        "/nodes/{node_id}",
+        summary="Change title, description, layout or visibility",
+        openapi_extra=json_body(UpdateNode),
+        responses={
+            200: {"model": NodeView},
+            **documented(*WRITE_ERRORS, *MATCH_ERRORS, TitleTaken, ParentInvalid),
+        },
+    )
+    async def update(
+        request: Request,
+        unit: Annotated[UnitOfWork[Principal], begun],
+        if_match: IfMatchHeader = None,
+    ) -> Response:
+        node_id, match, body = id_in(request), IfMatch.parse(if_match), await body_of(request, UpdateNode)
+        work = edge.work(request, unit)
+        await update_node(work, node_id, body, match)
+        view = _shown(work.node(node_id), await work.access(node_id))
+        return json_answer(200, view, version=view.version)
+
+    _ = update
+
+
+def _add_move(router: APIRouter, edge: Edge) -> None:
+    begun = Depends(edge.writing(Role.EDITOR))
+
+    @router.post(
+        "/nodes/{node_id}/move",
+        summary="Put a node below another parent, with all that is below it",
+        openapi_extra=json_body(MoveNode),
+        responses={200: {"model": NodeView}, **documented(*WRITE_ERRORS, *MATCH_ERRORS, *_PLACE_ERRORS)},
+    )
+    async def move(
+        request: Request,
+        unit: Annotated[UnitOfWork[Principal], begun],
+        if_match: IfMatchHeader = None,
+    ) -> Response:
+        node_id, match, body = id_in(request), IfMatch.parse(if_match), await body_of(request, MoveNode)
+        work = edge.work(request, unit)
+        await move_node(work, node_id, body, match)
+        view = _shown(work.node(node_id), await work.access(node_id))
+        return json_answer(200, view, version=view.version)
+
+    _ = move
+
+
+def _shown(node: WorkspaceNode, access: Access) -> NodeView:
+    return node_view(node, access.visibility)
+
+
+async def _roots(edge: Edge, viewer: Viewer, limit: int, cursor: str | None) -> NodePage:
+    if viewer.subject is None:
+        raise TokenMissing
+    created_at, last_id = place_of(cursor, instant, UUID)
+    async with edge.backbone.database.connection() as connection:
+        rows = await connection.fetch(NODES["roots_page"], viewer.subject, created_at, last_id, limit + 1)
+    return _page(rows, limit, lambda node: cursor_of(node.created_at, node.id))
+
+
+async def _children(edge: Edge, access: Access, viewer: Viewer, limit: int, cursor: str | None) -> NodePage:
+    after = place_of(cursor, whole, UUID)
+    async with edge.backbone.database.connection() as connection:
+        rows = await fetch_children(connection, access, viewer.link_id, after=after, rows_max=limit + 1)
+    return _page(rows, limit, lambda node: cursor_of(node.position, node.id))
+
+
+def _page(rows: Any, limit: int, cursor: Callable[[WorkspaceNode], str]) -> NodePage:
+    nodes = [(WorkspaceNode.model_validate_json(row["row"]), Visibility(row["visibility"])) for row in rows]
+    items = [node_view(node, visibility) for node, visibility in nodes[:limit]]
+    return NodePage(items=items, next_cursor=cursor(nodes[limit - 1][0]) if len(nodes) > limit else None)
+
+
+def _path(access: Access) -> list[NodePlace]:
+    """The ancestors that the reader may see, root first: an invited guest learns no names further up."""
+    above = access.chain[1:]
+    seen = [
+        one for place, one in enumerate(above) if access_of(above[place:], access.subject).role is not None
+    ]
+    return [NodePlace(id=one.id, title=one.title) for one in reversed(seen)]

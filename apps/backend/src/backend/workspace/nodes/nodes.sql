@@ -1,0 +1,79 @@
+-- name: title_taken
+-- The live study of a folder that has this title, other than $3.
+SELECT node.id FROM workspace_nodes AS node
+WHERE node.parent_id = $1 AND node.title = $2 AND node.kind = 'study' AND node.trashed_at IS NULL
+    AND node.id IS DISTINCT FROM $3::uuid
+
+-- name: next_position
+-- Behind the last child of a node.
+SELECT coalesce(max(position) + 1, 0) AS position FROM workspace_nodes WHERE parent_id = $1
+
+-- name: height
+-- Levels of the subtree of a node, itself included.
+WITH RECURSIVE below AS (
+    SELECT id, 1 AS level FROM workspace_nodes WHERE id = $1
+    UNION ALL
+    SELECT child.id, below.level + 1 FROM below JOIN workspace_nodes AS child ON child.parent_id = below.id
+)
+SELECT max(level) AS levels FROM below
+
+-- name: get
+-- One node.
+SELECT to_jsonb(node)::text AS row FROM workspace_nodes AS node WHERE node.id = $1
+
+-- name: roots_page
+-- The trees that somebody owns, oldest first; a page after a place.
+SELECT to_jsonb(node)::text AS row, coalesce(node.visibility, 'shared')::text AS visibility
+FROM workspace_nodes AS node
+WHERE node.owner_id = $1 AND node.parent_id IS NULL AND node.trashed_at IS NULL
+    AND ($2::timestamptz IS NULL OR (node.created_at, node.id) > ($2, $3::uuid))
+ORDER BY node.created_at, node.id
+LIMIT $4
+
+-- name: children_page
+-- The live children of a node that somebody may read, in their order; a page after a place. $5: the node's own
+-- visibility, $6: who asks owns the tree, $7: has a grant or a link on the way up, $8: who asks, $9: with which link.
+SELECT to_jsonb(node)::text AS row, coalesce(node.visibility, $5::workspace_visibility)::text AS visibility
+FROM workspace_nodes AS node
+WHERE node.parent_id = $1 AND node.trashed_at IS NULL
+    AND ($2::int IS NULL OR (node.position, node.id) > ($2, $3::uuid))
+    AND ($6 OR CASE coalesce(node.visibility, $5::workspace_visibility)
+        WHEN 'public' THEN true
+        WHEN 'private' THEN false
+        ELSE $7 OR EXISTS (SELECT FROM workspace_grants AS granted
+                WHERE granted.node_id = node.id AND granted.user_id = $8)
+            OR node.id IS NOT DISTINCT FROM (SELECT link.node_id FROM workspace_links AS link
+                WHERE link.id = $9 AND (link.expires_at IS NULL OR link.expires_at > clock_timestamp()))
+    END)
+ORDER BY node.position, node.id
+LIMIT $4
+
+-- name: tree
+-- A node and what is live below it and may be read, to a depth, as the JSON text of its answer: parents before
+-- their children, siblings in their order. $3: visibility of the root, $4: who asks owns it, $5: has a grant or a
+-- link on the way up, $6: who asks, $7: with which link. What may not be read hides what is below it.
+WITH RECURSIVE below AS (
+    SELECT node.id, 0 AS level, $3::workspace_visibility AS visibility, $5::boolean AS granted
+    FROM workspace_nodes AS node WHERE node.id = $1
+    UNION ALL
+    SELECT child.id, below.level + 1, own.visibility, own.granted
+    FROM below
+    JOIN workspace_nodes AS child ON child.parent_id = below.id AND child.trashed_at IS NULL
+    CROSS JOIN LATERAL (
+        SELECT coalesce(child.visibility, below.visibility) AS visibility,
+            below.granted OR EXISTS (SELECT FROM workspace_grants AS granted
+                WHERE granted.node_id = child.id AND granted.user_id = $6)
+            OR child.id IS NOT DISTINCT FROM (SELECT link.node_id FROM workspace_links AS link
+                WHERE link.id = $7 AND (link.expires_at IS NULL OR link.expires_at > clock_timestamp()))
+                AS granted
+    ) AS own
+    WHERE below.level < $2
+        AND ($4 OR own.visibility = 'public' OR (own.visibility = 'shared' AND own.granted))
+)
+SELECT coalesce(json_agg(json_build_object(
+        'id', node.id, 'kind', node.kind, 'parent_id', node.parent_id, 'title', node.title,
+        'description', node.description, 'position', node.position, 'layout', node.layout,
+        'visibility', below.visibility, 'version', node.version, 'created_by', node.created_by,
+        'created_at', node.created_at, 'changed_at', node.changed_at, 'depth', below.level
+    ) ORDER BY below.level, node.position, node.id), '[]')::text AS items, count(*) AS nodes
+FROM below JOIN workspace_nodes AS node ON node.id = below.id

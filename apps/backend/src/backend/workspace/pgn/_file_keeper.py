@@ -1,0 +1,57 @@
+"""Files of exports are kept for a while, and then go; the export itself stays known."""
+
+import asyncio
+from typing import Final
+
+import structlog
+from relaybox.db import TRANSIENT_ERRORS, Database
+from relaybox.settings import load_settings
+
+from backend.settings import WorkspaceSettings
+from backend.workspace.pgn._tasks import TASKS
+
+__all__ = ("FileKeeper",)
+
+_log: Final = structlog.get_logger(__name__)
+_LOOK_S: Final = 600.0
+
+
+class FileKeeper:
+    """Drops the files of exports that ended long ago; a part of a service, of which any number may run."""
+
+    def __init__(self, database: Database, settings: WorkspaceSettings | None = None) -> None:
+        """*settings* is read from ``WORKSPACE_*`` if left out."""
+        self._database = database
+        self._keep_h = (settings or load_settings(WorkspaceSettings)).export_keep_h
+        self._stopping = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<FileKeeper [keeps {self._keep_h:g} h]>"
+
+    async def run(self) -> None:
+        """Look now and every ten minutes until :meth:`stop`; PostgreSQL may be away meanwhile."""
+        while not self._stopping.is_set():
+            try:
+                await self.look()
+            except TRANSIENT_ERRORS as error:
+                _log.warning("files of exports stay for now", reason=str(error))
+            except Exception:  # noqa: BLE001 - a janitor must not end the service; the schema may come later
+                _log.exception("files of exports stay until this is mended")
+            try:
+                async with asyncio.timeout(_LOOK_S):
+                    await self._stopping.wait()
+            except TimeoutError:
+                continue
+
+    def stop(self) -> None:
+        """End :meth:`run`."""
+        self._stopping.set()
+
+    async def look(self) -> int:
+        """Drop what is due; returns how many files went.
+
+        Raises:
+            DatabaseUnavailable, DatabaseBusy: PostgreSQL is away, or busy.
+        """
+        async with self._database.connection() as connection:
+            return len(await connection.fetch(TASKS["drop_old_files"], self._keep_h))

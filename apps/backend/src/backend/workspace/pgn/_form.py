@@ -1,0 +1,122 @@
+"""A form with a file, ``multipart/form-data`` (RFC 7578), taken apart in memory: its body is bounded."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from backend.workspace.errors import FormMalformed
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+__all__ = ("Form", "read_form")
+
+_PARTS_MAX: Final = 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Form:
+    """A form with one file."""
+
+    #: Text beside the file.
+    fields: dict[str, str]
+    file_name: str
+    file: bytes
+
+
+@dataclass(kw_only=True, slots=True)
+class _Part:
+    """A part that is being read."""
+
+    disposition: bytes = b""
+    data: bytearray = field(default_factory=bytearray)
+
+
+class _Reader:
+    """Collects the parts of a form."""
+
+    def __init__(self) -> None:
+        self.parts: list[_Part] = []
+        self.ended = False
+        self._header: list[bytes] = []
+        self._value: list[bytes] = []
+
+    def callbacks(self) -> "MultipartCallbacks":
+        """What the parser calls."""
+        return {
+            "on_part_begin": self.on_part_begin,
+            "on_header_field": self.on_header_field,
+            "on_header_value": self.on_header_value,
+            "on_header_end": self.on_header_end,
+            "on_part_data": self.on_part_data,
+            "on_end": self.on_end,
+        }
+
+    def on_part_begin(self) -> None:
+        """Begin a part."""
+        if len(self.parts) == _PARTS_MAX:
+            raise FormMalformed(f"the form has more than {_PARTS_MAX} parts")
+        self.parts.append(_Part())
+
+    def on_header_field(self, data: bytes, start: int, end: int) -> None:
+        """Take a piece of a header's name."""
+        self._header.append(data[start:end])
+
+    def on_header_value(self, data: bytes, start: int, end: int) -> None:
+        """Take a piece of its value."""
+        self._value.append(data[start:end])
+
+    def on_header_end(self) -> None:
+        """End a header; only one says something here."""
+        if b"".join(self._header).lower() == b"content-disposition":
+            self.parts[-1].disposition = b"".join(self._value)
+        self._header, self._value = [], []
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        """Take a piece of a part."""
+        self.parts[-1].data += data[start:end]
+
+    def on_end(self) -> None:
+        """The last boundary was there."""
+        self.ended = True
+
+
+def read_form(body: bytes, content_type: str) -> Form:
+    """The fields and the file of a form.
+
+    Raises:
+        FormMalformed: it is none, is cut off, or has no file or several.
+    """
+    boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
+    reader = _Reader()
+    try:
+        if not boundary:
+            raise FormMalformed("the header Content-Type has no boundary")
+        MultipartParser(boundary, reader.callbacks()).write(body)
+    except FormParserError:
+        raise FormMalformed("the body is no multipart/form-data") from None
+    if not reader.ended:
+        raise FormMalformed("the form is cut off: its last boundary is missing")
+    return _form(reader.parts)
+
+
+def _form(parts: list[_Part]) -> Form:
+    fields: dict[str, str] = {}
+    files: list[tuple[str, bytes]] = []
+    for part in parts:
+        options = parse_options_header(part.disposition)[1]
+        if b"filename" in options:
+            files.append((_text(options[b"filename"]), bytes(part.data)))
+        else:
+            fields[_text(options.get(b"name", b""))] = _text(bytes(part.data))
+    if len(files) != 1 or "pgn" in fields:
+        raise FormMalformed("a form has one file, as a part with a file name")
+    [(file_name, file)] = files
+    return Form(fields=fields, file_name=file_name, file=file)
+
+
+def _text(data: bytes) -> str:
+    """Browsers send UTF-8; who sends something else gets it read, too."""
+    return data.decode("utf-8", "replace")

@@ -1,0 +1,98 @@
+"""Reading the games of a file, whole and before anything is locked; needs the package ``chess``."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Final
+
+from pydantic_core import to_json
+from relaybox_types.workspace_pgn_api import SkippedPgn
+
+from backend.workspace.chess import ReadGame, SkippedGame, read_games
+from backend.workspace.errors import PgnInvalid, PgnTooManyGames
+from backend.workspace.pgn._files import GAMES_MAX, Game, ReadFile
+
+__all__ = ("GameReader",)
+
+#: What an event has beside headers and moves: its envelope, ids, and what the relay adds.
+_ENVELOPE_BYTES: Final = 12_000
+
+
+class GameReader:
+    """Reads a file batch by batch; to be used by one thread at a time.
+
+    *strict* refuses the file for the first game that would be left out. *event_bytes_max* bounds what an
+    event may take, and with it a chapter.
+    """
+
+    def __init__(self, data: bytes, *, strict: bool, event_bytes_max: int) -> None:
+        self._games = read_games(data)
+        self._strict = strict
+        self._game_bytes_max = event_bytes_max - _ENVELOPE_BYTES
+        self._read: list[Game] = []
+        self._skipped: list[SkippedPgn] = []
+
+    @property
+    def games(self) -> int:
+        """Games read so far."""
+        return len(self._read)
+
+    @property
+    def seen(self) -> int:
+        """The same with those that were left out."""
+        return len(self._read) + len(self._skipped)
+
+    def read(self, games_max: int) -> bool:
+        """Read *games_max* games more, left-out ones included; whether there were as many.
+
+        Raises:
+            PgnInvalid: one cannot be imported, and the reader is strict.
+            PgnTooManyGames: there are more than `GAMES_MAX`.
+        """
+        before = self.seen
+        for one in self._next(games_max):
+            if isinstance(one, Game):
+                self._read.append(one)
+            elif self._strict:
+                raise PgnInvalid(game=one.game, line=one.line, reason=one.reason)
+            else:
+                self._skipped.append(one)
+        if self.seen > GAMES_MAX:
+            raise PgnTooManyGames(GAMES_MAX)
+        return self.seen - before == games_max
+
+    def file(self) -> ReadFile:
+        """All that was read.
+
+        Raises:
+            PgnInvalid: no game can be imported.
+        """
+        if not self._read and self._skipped:
+            first = self._skipped[0]
+            raise PgnInvalid(game=first.game, line=first.line, reason=first.reason)
+        if not self._read:
+            raise PgnInvalid(game=None, line=1, reason="there is no game in it")
+        return ReadFile(games=self._read, skipped=self._skipped)
+
+    def _next(self, games_max: int) -> Iterator[Game | SkippedPgn]:
+        for one in islice(self._games, games_max):
+            yield self._taken(one) if isinstance(one, ReadGame) else _left_out(one)
+
+    def _taken(self, read: ReadGame) -> Game | SkippedPgn:
+        moves = to_json(read.tree.document())
+        size = _stored_bytes(moves) + _stored_bytes(to_json(read.headers)) + len(to_json(read.title))
+        if size > self._game_bytes_max:
+            reason = (
+                f"the game takes {size:,} bytes, a chapter at most {self._game_bytes_max:,}; "
+                "split its variations among several games"
+            )
+            return SkippedPgn(game=read.number, line=read.line, reason=reason)
+        return Game(number=read.number, title=read.title, headers=read.headers, moves=moves)
+
+
+def _left_out(game: SkippedGame) -> SkippedPgn:
+    return SkippedPgn(game=game.number, line=game.line, reason=game.reason)
+
+
+def _stored_bytes(json: bytes) -> int:
+    """At most how long *json* is as JSONB prints it: with a blank after each comma and colon."""
+    return len(json) + json.count(b",") + json.count(b":")

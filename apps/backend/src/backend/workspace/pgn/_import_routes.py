@@ -1,0 +1,183 @@
+"""Imports over HTTP: a PGN file becomes chapters of a study, or studies of a folder."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Final, TypeVar
+from uuid import UUID, uuid4
+
+from fastapi import APIRouter, Depends, Query, Request
+from relaybox.http import Principal, UnitOfWork, ValidationFailed
+from relaybox.outbox import OutboxSettings
+from relaybox.settings import load_settings
+from relaybox_types.workspace import NodeKind, Role
+from relaybox_types.workspace_pgn_api import ImportIntoStudy, ImportPgn, ImportReport
+from starlette.responses import Response
+
+from backend.workspace.core import Work
+from backend.workspace.edge import WRITE_ERRORS, Edge, documented, id_in, json_answer
+from backend.workspace.errors import (
+    ChessNotInstalled,
+    FormMalformed,
+    PgnRefused,
+    StudyFull,
+    TitleTaken,
+    TooManyImports,
+    TreeRefused,
+)
+from backend.workspace.pgn._body import Upload, pgn_body, read_upload
+from backend.workspace.pgn._files import FileMark, ReadFile
+from backend.workspace.pgn._imports import COMMAND, import_into_study, import_new
+from backend.workspace.pgn._reading import LargeFile, Reading
+from backend.workspace.pgn._task_routes import TASK_STARTED, task_started
+from backend.workspace.pgn._tasks import IMPORT_TASK, TASKS, Asker, ImportInput, begin_task
+
+__all__ = ("add_import_routes",)
+
+Read = TypeVar("Read")
+
+#: Files of one person that wait for a worker, or are read by one: each takes up to 20 MiB meanwhile.
+_IMPORTS_MAX: Final = 3
+
+_ERRORS = (*WRITE_ERRORS, FormMalformed, PgnRefused, ChessNotInstalled)
+_STRICT = "Refuse the whole file for the first game that cannot be imported, instead of leaving it out."
+_DESCRIPTION = """The file's bytes in any of their encodings, a form with the file, or JSON.
+
+A game that cannot be read whole is left out and reported with its line; a file without any other is
+refused."""
+
+
+def add_import_routes(router: APIRouter, edge: Edge) -> None:
+    """The routes that end in ``/import-pgn``."""
+    reading = Reading(load_settings(OutboxSettings).message_bytes_max)
+    # First, as the other one's path would match this one's too.
+    _add_new(router, edge, reading)
+    _add_into_study(router, edge, reading)
+
+
+async def _keep_strict(request: Request, strict: Annotated[bool, Query(description=_STRICT)] = False) -> None:
+    """For what is read ahead, which is no dependency of its own."""
+    request.state.strict = strict
+
+
+def _strict(request: Request) -> bool:
+    # Not there for a request that is refused for it afterwards.
+    return getattr(request.state, "strict", False)
+
+
+def _ahead(edge: Edge, read: Callable[[Request], Awaitable[object]]) -> Callable[[Request], Awaitable[None]]:
+    """Read a file before the transaction, unless its key was answered before: then nobody needs its games."""
+
+    async def ahead(request: Request) -> None:
+        if not await edge.answered(request):
+            await _once(request, read)
+
+    return ahead
+
+
+async def _once(request: Request, read: Callable[[Request], Awaitable[Read]]) -> Read:
+    """What *read* gives, which reads once for each request."""
+    held: Read | None = getattr(request.state, "file", None)
+    if held is None:
+        held = request.state.file = await read(request)
+    return held
+
+
+def _add_new(router: APIRouter, edge: Edge, reading: Reading) -> None:
+    async def parent_of(request: Request) -> UUID | None:
+        request.state.upload = upload = await read_upload(request, ImportPgn)
+        return upload.parent_id
+
+    async def read(request: Request) -> tuple[FileMark, ReadFile | LargeFile]:
+        return await reading.read(request.state.upload.data, strict=_strict(request))
+
+    begun = Depends(edge.writing(Role.EDITOR, node=parent_of, ahead=_ahead(edge, read)))
+
+    @router.post(
+        "/studies/import-pgn",
+        status_code=201,
+        dependencies=[Depends(_keep_strict)],
+        summary="Make a study of a PGN file, or a folder of studies",
+        description=f"{_DESCRIPTION} More than 64 games become a folder of studies, more than 200 a task.",
+        openapi_extra=pgn_body(ImportPgn),
+        responses={
+            201: {"model": ImportReport},
+            **TASK_STARTED,
+            **documented(*_ERRORS, TreeRefused, TitleTaken, TooManyImports, ValidationFailed),
+        },
+    )
+    async def import_pgn(request: Request, unit: Annotated[UnitOfWork[Principal], begun]) -> Response:
+        upload: Upload = request.state.upload
+        mark, file = await _once(request, read)
+        work, root_id = edge.work(request, unit), uuid4()
+        if isinstance(file, LargeFile):
+            task_id = await _begin(work, upload, file, mark, root_id=root_id, strict=_strict(request))
+            return task_started(request, task_id)
+        report = await import_new(
+            work, file, mark, root_id=root_id, parent_id=upload.parent_id, title=upload.title
+        )
+        unit.about(root_id, *(one.id for one in report.studies))
+        where = "studies" if report.folder_id is None else "nodes"
+        above = request.url.path.removesuffix("/studies/import-pgn")
+        return json_answer(201, report, location=f"{above}/{where}/{root_id}")
+
+    _ = import_pgn
+
+
+def _add_into_study(router: APIRouter, edge: Edge, reading: Reading) -> None:
+    async def read(request: Request) -> tuple[FileMark, ReadFile]:
+        upload = await read_upload(request, ImportIntoStudy)
+        return await reading.read_for_study(upload.data, strict=_strict(request))
+
+    ahead = _ahead(edge, read)
+    begun = Depends(edge.writing(Role.EDITOR, node="study_id", kind=NodeKind.STUDY, ahead=ahead))
+
+    @router.post(
+        "/studies/{study_id}/import-pgn",
+        status_code=201,
+        dependencies=[Depends(_keep_strict)],
+        summary="Add the games of a PGN file to a study",
+        description=f"{_DESCRIPTION} A study has at most 64 chapters; a file with more games is refused.",
+        openapi_extra=pgn_body(ImportIntoStudy),
+        responses={
+            201: {"model": ImportReport},
+            **documented(*_ERRORS, StudyFull, ValidationFailed),
+        },
+    )
+    async def import_into(request: Request, unit: Annotated[UnitOfWork[Principal], begun]) -> Response:
+        mark, file = await _once(request, read)
+        study_id, work = id_in(request, "study_id"), edge.work(request, unit)
+        report = await import_into_study(work, study_id, file, mark)
+        return json_answer(201, report, version=work.node(study_id).version)
+
+    _ = import_into
+
+
+async def _begin(
+    work: Work, upload: Upload, file: LargeFile, mark: FileMark, *, root_id: UUID, strict: bool
+) -> UUID:
+    await work.executor.fetch(TASKS["imports_one_at_a_time"], work.caller.actor)
+    [waiting] = await work.executor.fetch(TASKS["imports_waiting"], work.caller.actor)
+    if waiting["imports"] >= _IMPORTS_MAX:
+        raise TooManyImports(_IMPORTS_MAX)
+    if upload.parent_id is not None:
+        # A purge either finds the task or lets none begin.
+        await work.hold_parent(upload.parent_id, Role.EDITOR)
+    payload: dict[str, Any] = mark.payload() | {"asker": work.caller.actor}
+    payload["parent_id"] = None if upload.parent_id is None else str(upload.parent_id)
+    given = ImportInput(
+        asker=Asker.of(work),
+        parent_id=upload.parent_id,
+        title=upload.title,
+        strict=strict,
+        size_bytes=mark.size_bytes,
+        sha256=mark.sha256,
+        games=file.games,
+        pgn=file.pgn,
+    )
+    return await begin_task(
+        work,
+        IMPORT_TASK,
+        command=(COMMAND, root_id, payload),
+        node_id=root_id,
+        input_data=given,
+        parent_id=upload.parent_id,
+    )

@@ -1,0 +1,117 @@
+"""Links over HTTP: made and revoked by admins, opened by anybody who has them."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Path, Request
+from relaybox.http import (
+    BODY_ERRORS,
+    DATABASE_ERRORS,
+    Principal,
+    UnitOfWork,
+    ValidationFailed,
+    idempotent,
+    json_body,
+    read_model,
+)
+from relaybox_types.workspace import Role
+from relaybox_types.workspace_sharing_api import CreateLink, LinkMade, LinkOpened, LinkSeen, OpenLink
+from starlette.responses import Response
+
+from backend.workspace.edge import WRITE_ERRORS, Edge, body_of, documented, id_in, json_answer
+from backend.workspace.errors import LinkNotFound, LinkPasswordWrong, LinkTriesExceeded, ShareLimitReached
+from backend.workspace.sharing._link_door import Door
+from backend.workspace.sharing._links import LINKS, create_link, revoke_link
+
+__all__ = ("add_link_routes",)
+
+#: Whatever is no token is answered like one that leads nowhere.
+Token = Annotated[str, Path(description="As it was shown when the link was made")]
+
+
+def add_link_routes(router: APIRouter, edge: Edge) -> None:
+    """The routes of links."""
+    door = Door(edge.backbone.database, edge.tickets)
+    _add_create(router, edge)
+    _add_revoke(router, edge)
+    _add_find(router, door)
+    _add_open(router, door)
+
+
+def _add_create(router: APIRouter, edge: Edge) -> None:
+    begun = Depends(edge.writing(Role.ADMIN))
+
+    @router.post(
+        "/share/{node_id}/links",
+        status_code=201,
+        summary="Make a link; its token is shown this once",
+        openapi_extra=json_body(CreateLink),
+        responses={201: {"model": LinkMade}, **documented(*WRITE_ERRORS, ShareLimitReached)},
+    )
+    @idempotent(secret=True)
+    async def create(request: Request, unit: Annotated[UnitOfWork[Principal], begun]) -> Response:
+        node_id, body = id_in(request), await body_of(request, CreateLink)
+        link, token = await create_link(edge.work(request, unit), node_id, body)
+        made = LinkMade(**link.model_dump(), token=token)
+        location = f"{request.url.path.rsplit('/', 2)[0]}/links/{link.id}"
+        return _unstored(json_answer(201, made, location=location))
+
+    _ = create
+
+
+def _add_revoke(router: APIRouter, edge: Edge) -> None:
+    async def node_of(request: Request) -> UUID | None:
+        """Null for a link that is gone: who revoked it may repeat that under their key."""
+        async with edge.backbone.database.connection() as connection:
+            rows = await connection.fetch(LINKS["node_of_link"], id_in(request, "link_id"))
+        return rows[0]["node_id"] if rows else None
+
+    begun = Depends(edge.writing(Role.ADMIN, node=node_of))
+
+    @router.delete(
+        "/share/links/{link_id}",
+        status_code=204,
+        summary="Revoke a link",
+        responses=documented(*WRITE_ERRORS),
+    )
+    async def revoke(request: Request, unit: Annotated[UnitOfWork[Principal], begun]) -> Response:
+        await revoke_link(edge.work(request, unit), id_in(request, "link_id"))
+        return Response(status_code=204)
+
+    _ = revoke
+
+
+def _add_find(router: APIRouter, door: Door) -> None:
+    @router.get(
+        "/links/{token}",
+        summary="Where a link leads",
+        responses={200: {"model": LinkSeen}, **documented(LinkNotFound, *DATABASE_ERRORS, ValidationFailed)},
+    )
+    async def find(token: Token) -> Response:
+        return _unstored(json_answer(200, (await door.find(token)).shown()))
+
+    _ = find
+
+
+def _add_open(router: APIRouter, door: Door) -> None:
+    @router.post(
+        "/links/{token}/open",
+        summary="Open a link: a share token for further requests",
+        openapi_extra=json_body(OpenLink),
+        responses={
+            200: {"model": LinkOpened},
+            **documented(LinkNotFound, LinkPasswordWrong, LinkTriesExceeded, *BODY_ERRORS, *DATABASE_ERRORS),
+        },
+    )
+    async def open_link(request: Request, token: Token) -> Response:
+        link, body = await door.find(token), await read_model(request, OpenLink)
+        password = None if body.password is None else body.password.get_secret_value()
+        return _unstored(json_answer(200, await door.open(link, password)))
+
+    _ = open_link
+
+
+def _unstored(answer: Response) -> Response:
+    """Kept by no cache on the way: it is a secret, or not true for long."""
+    answer.headers["Cache-Control"] = "no-store"
+    return answer

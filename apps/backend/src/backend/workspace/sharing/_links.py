@@ -1,0 +1,95 @@
+"""Links: a role for whoever has the address, until they expire or are revoked."""
+
+import hashlib
+import secrets
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+from relaybox.db import load_queries
+from relaybox.errors import Detail
+from relaybox.http import ValidationFailed
+from relaybox_types.envelope import EventTarget
+from relaybox_types.workspace import Role, WorkspaceEvent, WorkspaceLink
+from relaybox_types.workspace_sharing_api import CreateLink
+
+from backend.workspace.core import Work
+from backend.workspace.errors import NodeNotFound, ShareLimitReached
+from backend.workspace.sharing._passwords import hash_password
+
+__all__ = ("LINKS", "LINKS_MAX", "create_link", "revoke_link", "token_hash")
+
+LINKS: Final = load_queries(__package__ or "backend.workspace.sharing", "links.sql")
+#: Of one node, expired ones included until they are revoked.
+LINKS_MAX: Final = 50
+#: 256 bits: nobody finds one by trying, so a plain hash keeps it.
+_TOKEN_BYTES: Final = 32
+_AHEAD_MAX: Final = timedelta(days=3_653)
+
+
+async def create_link(work: Work, node_id: UUID, request: CreateLink) -> tuple[WorkspaceLink, str]:
+    """Make a link to a node; with it its token, which is stored nowhere and cannot be had again.
+
+    Token and password are in no event and no command: only their hashes stay, apart from the link.
+
+    Raises:
+        NodeNotFound, RoleMissing: who asks is no admin.
+        ValidationFailed: it would expire before it is made, or in more than ten years.
+        ShareLimitReached: the node has too many.
+    """
+    # Before anything is locked, as it takes a while.
+    password_hash = await hash_password(request.password.get_secret_value()) if request.password else None
+    await work.hold(node_id, Role.ADMIN)
+    expires_at = _checked(request.expires_at, await work.now())
+    [row] = await work.executor.fetch(LINKS["count_links"], node_id)
+    if row["links"] >= LINKS_MAX:
+        raise ShareLimitReached("links", LINKS_MAX)
+    link_id, token = uuid4(), secrets.token_urlsafe(_TOKEN_BYTES)
+    payload: dict[str, Any] = {
+        "link_id": str(link_id),
+        "role": request.role,
+        "has_password": request.password is not None,
+        "expires_at": expires_at.isoformat() if expires_at else None,
+    }
+    await work.say(WorkspaceEvent.ACL_LINK_CREATED, node_id, payload, target=(EventTarget.SHARE, link_id))
+    await work.record("CreateLink", node_id, payload)
+    await work.executor.fetch(LINKS["keep_secret"], link_id, node_id, token_hash(token), password_hash)
+    return work.state(node_id).links[link_id], token
+
+
+async def revoke_link(work: Work, link_id: UUID) -> None:
+    """Make a link lead nowhere, from now on and for those who have opened it too.
+
+    Raises:
+        NodeNotFound: there is no such link, or who asks may not read its node.
+        RoleMissing: who asks is no admin.
+    """
+    node_id = (await _link(work, link_id)).node_id
+    await work.hold(node_id, Role.ADMIN)
+    # Again, as another may have revoked it meanwhile.
+    work.holds(node_id, "links", {link_id: await _link(work, link_id)})
+    payload = {"link_id": str(link_id)}
+    await work.say(WorkspaceEvent.ACL_LINK_REVOKED, node_id, payload, target=(EventTarget.SHARE, link_id))
+    await work.record("RevokeLink", node_id, payload)
+    await work.executor.fetch(LINKS["forget_secret"], link_id)
+
+
+def token_hash(token: str) -> bytes:
+    """What is stored of a token: its SHA-256."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+async def _link(work: Work, link_id: UUID) -> WorkspaceLink:
+    rows = await work.executor.fetch(LINKS["link"], link_id)
+    if not rows:
+        raise NodeNotFound
+    return WorkspaceLink.model_validate_json(rows[0]["row"])
+
+
+def _checked(expires_at: datetime | None, now: datetime) -> datetime | None:
+    if expires_at is None:
+        return None
+    if not now < expires_at <= now + _AHEAD_MAX:
+        message = "must lie ahead, by ten years at the most"
+        raise ValidationFailed([Detail(field="body.expires_at", message=message)])
+    return expires_at.astimezone(UTC)

@@ -1,0 +1,204 @@
+"""Sharing over HTTP: who may do what on a node, and what was shared with oneself."""
+
+from typing import Annotated
+from urllib.parse import quote
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Path, Query, Request
+from relaybox.http import Principal, TokenMissing, UnitOfWork, ValidationFailed, json_body
+from relaybox_types.workspace import Role, Visibility, WorkspaceGrant, WorkspaceLink, WorkspaceNode
+from relaybox_types.workspace_sharing_api import (
+    ChangeRole,
+    GrantView,
+    LinkView,
+    SharedNode,
+    SharedPage,
+    ShareNode,
+    ShareView,
+)
+from starlette.responses import Response
+
+from backend.workspace.access import Access
+from backend.workspace.edge import (
+    READ_ERRORS,
+    WRITE_ERRORS,
+    Edge,
+    Viewer,
+    body_of,
+    cursor_of,
+    documented,
+    id_in,
+    instant,
+    json_answer,
+    place_of,
+)
+from backend.workspace.errors import AlreadyShared, GrantRefused, ShareLimitReached, ThingNotFound
+from backend.workspace.nodes import node_view
+from backend.workspace.sharing._sharing import SHARING, change_role, revoke_grant, share_node
+
+__all__ = ("add_sharing_routes",)
+
+_USER_CHARS_MAX = 255
+#: Holds a user's name, four bytes a character, in base 64.
+_CURSOR_CHARS_MAX = 2_000
+Limit = Annotated[int, Query(ge=1, le=200)]
+#: A subject may hold a slash, as an address does.
+UserId = Annotated[str, Path(max_length=_USER_CHARS_MAX)]
+_USER_PATH = "/share/{node_id}/users/{user_id:path}"
+
+
+def add_sharing_routes(router: APIRouter, edge: Edge) -> None:
+    """The routes of grants, and ``GET /share/{node_id}`` and ``/shared-with-me``."""
+    _add_view(router, edge)
+    _add_share(router, edge)
+    _add_change(router, edge)
+    _add_revoke(router, edge)
+    _add_shared(router, edge)
+
+
+def _add_view(router: APIRouter, edge: Edge) -> None:
+    @router.get(
+        "/share/{node_id}",
+        summary="Who may do what on a node, and its links",
+        responses=documented(*READ_ERRORS, ValidationFailed),
+    )
+    async def view(
+        access: Annotated[Access, Depends(edge.reading(Role.ADMIN))],
+        limit: Limit = 100,
+        cursor: Annotated[str | None, Query(max_length=_CURSOR_CHARS_MAX)] = None,
+    ) -> ShareView:
+        [last_user] = place_of(cursor, _user)
+        async with edge.backbone.database.connection() as connection:
+            granted = await connection.fetch(SHARING["grants_page"], access.node.id, last_user, limit + 1)
+            linked = (
+                await connection.fetch(SHARING["links_on_the_way"], access.node.id) if cursor is None else ()
+            )
+        grants = [_grant_view(WorkspaceGrant.model_validate_json(row["row"])) for row in granted]
+        return ShareView(
+            owner_id=access.owner,
+            visibility=access.visibility,
+            grants=grants[:limit],
+            links=[_link_view(WorkspaceLink.model_validate_json(row["row"])) for row in linked],
+            next_cursor=cursor_of(grants[limit - 1].user_id) if len(grants) > limit else None,
+        )
+
+    _ = view
+
+
+def _add_share(router: APIRouter, edge: Edge) -> None:
+    begun = Depends(edge.writing(Role.ADMIN))
+
+    @router.post(
+        "/share/{node_id}/users",
+        status_code=201,
+        summary="Grant a role to somebody",
+        openapi_extra=json_body(ShareNode),
+        responses={
+            201: {"model": GrantView},
+            **documented(*WRITE_ERRORS, AlreadyShared, ShareLimitReached, GrantRefused),
+        },
+    )
+    async def share(request: Request, unit: Annotated[UnitOfWork[Principal], begun]) -> Response:
+        node_id, body = id_in(request), await body_of(request, ShareNode)
+        grant = await share_node(edge.work(request, unit), node_id, body)
+        location = f"{request.url.path}/{quote(grant.user_id, safe='')}"
+        return json_answer(201, _grant_view(grant), location=location)
+
+    _ = share
+
+
+def _add_change(router: APIRouter, edge: Edge) -> None:
+    begun = Depends(edge.writing(Role.ADMIN))
+
+    @router.put(
+        _USER_PATH,
+        summary="Change what is granted to somebody",
+        openapi_extra=json_body(ChangeRole),
+        responses={200: {"model": GrantView}, **documented(*WRITE_ERRORS, ThingNotFound, GrantRefused)},
+    )
+    async def change(
+        request: Request, user_id: UserId, unit: Annotated[UnitOfWork[Principal], begun]
+    ) -> Response:
+        node_id, body = id_in(request), await body_of(request, ChangeRole)
+        grant = await change_role(edge.work(request, unit), node_id, _known(user_id), body)
+        return json_answer(200, _grant_view(grant))
+
+    _ = change
+
+
+def _add_revoke(router: APIRouter, edge: Edge) -> None:
+    begun = Depends(edge.writing(Role.VIEWER))
+
+    @router.delete(
+        _USER_PATH,
+        status_code=204,
+        summary="Take away what is granted to somebody, or leave",
+        responses=documented(*WRITE_ERRORS, ThingNotFound, GrantRefused),
+    )
+    async def revoke(
+        request: Request, user_id: UserId, unit: Annotated[UnitOfWork[Principal], begun]
+    ) -> Response:
+        await revoke_grant(edge.work(request, unit), id_in(request), _known(user_id))
+        return Response(status_code=204)
+
+    _ = revoke
+
+
+def _add_shared(router: APIRouter, edge: Edge) -> None:
+    @router.get(
+        "/shared-with-me",
+        summary="What others have granted to you",
+        responses=documented(*READ_ERRORS, ValidationFailed),
+    )
+    async def shared(
+        viewer: Annotated[Viewer, Depends(edge.viewer)],
+        limit: Limit = 50,
+        cursor: Annotated[str | None, Query(max_length=200)] = None,
+    ) -> SharedPage:
+        if viewer.subject is None:
+            raise TokenMissing
+        granted_at, last_id = place_of(cursor, instant, UUID)
+        async with edge.backbone.database.connection() as connection:
+            rows = await connection.fetch(
+                SHARING["shared_page"], viewer.subject, granted_at, last_id, limit + 1
+            )
+        items = [
+            SharedNode(
+                **node_view(
+                    WorkspaceNode.model_validate_json(row["row"]), Visibility(row["visibility"])
+                ).model_dump(),
+                role=row["role"],
+                shared_by=row["granted_by"],
+                shared_at=row["granted_at"],
+            )
+            for row in rows[:limit]
+        ]
+        last = items[-1] if len(rows) > limit else None
+        return SharedPage(items=items, next_cursor=cursor_of(last.shared_at, last.id) if last else None)
+
+    _ = shared
+
+
+def _known(user_id: str) -> str:
+    """A user who can have a grant; nobody else needs to be looked for, nor could be (NUL).
+
+    Raises:
+        ThingNotFound: it is none.
+    """
+    if not (user_id and user_id.isprintable()):
+        raise ThingNotFound("grant")
+    return user_id
+
+
+def _user(part: object) -> str:
+    if not (isinstance(part, str) and part.isprintable()):
+        raise ValueError
+    return part
+
+
+def _grant_view(grant: WorkspaceGrant) -> GrantView:
+    return GrantView.model_validate(grant, from_attributes=True)
+
+
+def _link_view(link: WorkspaceLink) -> LinkView:
+    return LinkView.model_validate(link, from_attributes=True)

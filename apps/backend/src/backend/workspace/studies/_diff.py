@@ -1,0 +1,34 @@
+"""What changed between two states of a study; needs the package ``chess``."""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from relaybox_types.workspace_version_api import VersionDiff
+
+from backend.workspace.chess import ChapterContent, MoveTree, diff
+from backend.workspace.studies._versions import StudyContent
+
+__all__ = ("differences",)
+
+
+def differences(before: StudyContent, after: StudyContent) -> VersionDiff:
+    """What changed from *before*, which is a version, to *after*."""
+    found = diff([*map(_content_of, before.chapters)], [*map(_content_of, after.chapters)])
+    fields = {
+        "version": before.number,
+        "against": after.number or "current",
+        "title_changed": before.title != after.title,
+        "description_changed": before.description != after.description,
+        **{name: getattr(found, name) for name in ("added", "removed", "renamed", "reordered", "changed")},
+    }
+    return VersionDiff.model_validate(fields, from_attributes=True)
+
+
+def _content_of(chapter: Mapping[str, Any]) -> ChapterContent:
+    return ChapterContent(
+        chapter_id=UUID(chapter["id"]),
+        title=chapter["title"],
+        headers=chapter["headers"],
+        tree=MoveTree.from_document(chapter["moves"]),
+    )

@@ -1,0 +1,150 @@
+"""Versions of a study: keeping one, and going back to one by making another. Nothing is ever lost by it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from relaybox.db import Executor, load_queries
+from relaybox_types.envelope import EventTarget
+from relaybox_types.workspace import (
+    Role,
+    WorkspaceChapter,
+    WorkspaceEvent,
+    WorkspaceNode,
+    WorkspaceVersion,
+)
+from relaybox_types.workspace_version_api import CreateVersion, RollBack, VersionView
+
+from backend.workspace.core import IfMatch, Work
+from backend.workspace.errors import NodeNotFound, ThingNotFound, VersionsFull, VersionTooLarge
+from backend.workspace.history import contents
+from backend.workspace.nodes import NODES
+from backend.workspace.studies._chapters import fetch_chapters
+
+__all__ = ("VERSIONS", "StudyContent", "fetch_content", "roll_back", "take_version")
+
+VERSIONS: Final = load_queries(__package__ or "backend.workspace.studies", "versions.sql")
+#: Of one study, those that going back makes among them.
+_VERSIONS_MAX: Final = 200
+#: Of a version's chapters as JSON text, which takes 3 s to keep. 64 full chapters would be 128 MiB, and eight
+#: times as much as objects; PostgreSQL takes no document of over 256 MB.
+_VERSION_BYTES_MAX: Final = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyContent:
+    """What a version holds, or would hold now."""
+
+    #: Null for the study as it is now.
+    number: int | None
+    title: str
+    description: str
+    #: In their order: id, position, title, headers, moves.
+    chapters: Sequence[dict[str, Any]]
+
+
+async def fetch_content(executor: Executor, study_id: UUID, number: int | None) -> StudyContent:
+    """What a version holds; without a number, the study as it is now.
+
+    Raises:
+        ThingNotFound: there is no such version.
+        NodeNotFound: the study is gone.
+    """
+    if number is not None:
+        version = await _fetch_version(executor, study_id, number)
+        return StudyContent(
+            number=number, title=version.title, description=version.description, chapters=version.chapters
+        )
+    rows = await executor.fetch(NODES["get"], study_id)
+    if not rows:
+        raise NodeNotFound
+    node = WorkspaceNode.model_validate_json(rows[0]["row"])
+    chapters = contents(await fetch_chapters(executor, study_id))
+    return StudyContent(number=None, title=node.title, description=node.description, chapters=chapters)
+
+
+async def take_version(work: Work, study_id: UUID, request: CreateVersion) -> VersionView:
+    """Keep a study as it is now.
+
+    Raises:
+        NodeNotFound, RoleMissing: who asks is no editor of the study.
+        VersionsFull, VersionTooLarge: it has as many as it may have, or is larger than one may be.
+    """
+    await work.hold(study_id, Role.EDITOR)
+    number = await _last_number(work, study_id) + 1
+    _require_room(number)
+    await _hold_chapters(work, study_id)
+    await _say(work, WorkspaceEvent.STUDY_SNAPSHOT_CREATED, study_id, number=number, label=request.label)
+    await work.record("TakeVersion", study_id, request.model_dump())
+    return _view(work.state(study_id).versions[number])
+
+
+async def roll_back(work: Work, study_id: UUID, request: RollBack, match: IfMatch) -> VersionView:
+    """Bring chapters and description of a version back, as a new version; the title stays.
+
+    What the study holds and its latest version does not is kept first, as a version of its own: to go back is
+    itself something that one can go back from.
+
+    Raises:
+        NodeNotFound, RoleMissing: who asks is no editor of the study.
+        VersionStale: it has changed since.
+        ThingNotFound: there is no such version.
+        VersionsFull, VersionTooLarge: it has as many as it may have, or is larger than one may be.
+    """
+    await work.hold(study_id, Role.EDITOR)
+    match.check(work.node(study_id).version)
+    target = await _fetch_version(work.executor, study_id, request.version)
+    last = await _last_number(work, study_id)
+    latest = target if last == target.number else await _fetch_version(work.executor, study_id, last)
+    chapters = await _hold_chapters(work, study_id)
+    work.holds(study_id, "versions", {target.number: target})
+    number = last + 1
+    if _kept(latest) != (work.node(study_id).description, contents(chapters)):
+        label = f"before going back to version {target.number}"
+        await _say(work, WorkspaceEvent.STUDY_SNAPSHOT_CREATED, study_id, number=number, label=label)
+        number += 1
+    _require_room(number)
+    await _say(work, WorkspaceEvent.STUDY_ROLLED_BACK, study_id, number=number, restored_from=target.number)
+    await work.record("RollBack", study_id, request.model_dump())
+    return _view(work.state(study_id).versions[number])
+
+
+async def _fetch_version(executor: Executor, study_id: UUID, number: int) -> WorkspaceVersion:
+    rows = await executor.fetch(VERSIONS["version"], study_id, number)
+    if not rows:
+        raise ThingNotFound("version")
+    return WorkspaceVersion.model_validate_json(rows[0]["row"])
+
+
+def _require_room(number: int) -> None:
+    """Let a study have a version of this number: they are numbered without a gap."""
+    if number > _VERSIONS_MAX:
+        raise VersionsFull(_VERSIONS_MAX)
+
+
+async def _hold_chapters(work: Work, study_id: UUID) -> Sequence[WorkspaceChapter]:
+    [size] = await work.executor.fetch(VERSIONS["study_bytes"], study_id)
+    if size["bytes"] > _VERSION_BYTES_MAX:
+        raise VersionTooLarge(_VERSION_BYTES_MAX)
+    chapters = await fetch_chapters(work.executor, study_id)
+    work.holds(study_id, "chapters", {one.id: one for one in chapters})
+    return chapters
+
+
+async def _last_number(work: Work, study_id: UUID) -> int:
+    [row] = await work.executor.fetch(VERSIONS["last_number"], study_id)
+    return row["number"]
+
+
+async def _say(work: Work, event: WorkspaceEvent, study_id: UUID, **payload: object) -> None:
+    await work.say(event, study_id, payload, target=(EventTarget.STUDY, study_id))
+
+
+def _kept(version: WorkspaceVersion) -> tuple[str, list[dict[str, Any]]]:
+    return version.description, version.chapters
+
+
+def _view(version: WorkspaceVersion) -> VersionView:
+    fields = version.model_dump(include=set(VersionView.model_fields))
+    return VersionView(**fields, chapters_count=len(version.chapters))

@@ -1,0 +1,30 @@
+-- name: version
+-- One version of a study.
+SELECT to_jsonb(version)::text AS row FROM workspace_versions AS version
+WHERE version.node_id = $1 AND version.number = $2
+
+-- name: last_number
+-- The number of a study's latest version, 0 without any.
+SELECT coalesce(max(number), 0) AS number FROM workspace_versions WHERE node_id = $1
+
+-- name: versions_page
+-- The versions of a study before one, newest first, without what they hold.
+SELECT number, label, restored_from, title, jsonb_array_length(chapters) AS chapters_count, created_by, created_at
+FROM workspace_versions
+WHERE node_id = $1 AND ($2::int IS NULL OR number < $2)
+ORDER BY number DESC
+LIMIT $3
+
+-- name: detail
+-- One version of a study, as the JSON text of its answer.
+SELECT json_build_object(
+        'number', number, 'label', label, 'restored_from', restored_from, 'title', title,
+        'description', description, 'chapters_count', jsonb_array_length(chapters), 'chapters', chapters,
+        'created_by', created_by, 'created_at', created_at
+    )::text AS detail
+FROM workspace_versions WHERE node_id = $1 AND number = $2
+
+-- name: study_bytes
+-- How much the chapters of a study take as JSON text.
+SELECT coalesce(sum(octet_length(moves::text) + octet_length(headers::text) + octet_length(title)), 0)::bigint AS bytes
+FROM workspace_chapters WHERE node_id = $1

@@ -1,0 +1,11 @@
+"""The recycle bin: to it, back from it, out of it for good."""
+
+from backend.workspace.trash._keeper import BinKeeper
+from backend.workspace.trash._purge_routes import add_purge_routes
+from backend.workspace.trash._routes import add_bin_routes
+
+__all__ = (
+    "BinKeeper",
+    "add_bin_routes",
+    "add_purge_routes",
+)

@@ -1,0 +1,125 @@
+"""The recycle bin: putting a node there with all that is below it, and taking exactly that back."""
+
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID, uuid4
+
+from relaybox.db import RetryTransaction, load_queries
+from relaybox_types.workspace import Visibility, WorkspaceEvent
+
+from backend.workspace.access import Access
+from backend.workspace.core import IfMatch, Work
+from backend.workspace.nodes import check_place, next_position
+
+__all__ = ("BIN", "Restored", "carried_visibility", "restore_node", "trash_node")
+
+BIN: Final = load_queries(__package__ or "backend.workspace.trash", "bin.sql")
+#: A place that is another one when it is locked was trashed, or came back, in between.
+_PLACES_TRIED_MAX: Final = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Restored:
+    """Where a node came back to."""
+
+    #: Null: it is a root.
+    parent_id: UUID | None
+    #: Another place than the former one.
+    fallback: bool
+    #: Nodes that came back, itself included.
+    count: int
+
+
+async def trash_node(work: Work, node_id: UUID, match: IfMatch, reason: str | None) -> None:
+    """Put a node into the bin: one row changes, and what is below it goes along.
+
+    What was trashed below it before stays what it is, a batch of its own.
+
+    Raises:
+        NodeNotFound, RoleMissing: who asks is no editor, or not the owner of a whole tree.
+        NodeTrashed: it is there already.
+        VersionStale: it has changed since.
+    """
+    [access] = await work.hold_trees(node_id)
+    access.require_trashing()
+    access.require_live()
+    match.check(work.node(node_id).version)
+    [going] = await work.executor.fetch(BIN["going"], node_id)
+    payload = {
+        "batch_id": str(uuid4()),
+        "count": going["nodes"],
+        "reason": reason,
+        "path": [str(one.id) for one in reversed(access.chain[1:])],
+    }
+    await work.say(WorkspaceEvent.NODE_SOFT_DELETED, node_id, payload)
+    await work.record("TrashNode", node_id, {"reason": reason})
+
+
+async def restore_node(work: Work, node_id: UUID) -> Restored:
+    """Take a batch out of the bin: to its former place, or under the nearest former ancestor that is live.
+
+    If none is, its topmost node becomes a root, which belongs to the owner of the tree it was in.
+
+    Raises:
+        NodeNotFound, RoleMissing: who asks neither owns the tree nor trashed it.
+        NodeNotTrashed, NodeTrashedWithAncestor: it is no root of what was trashed together.
+        TitleTaken: a study of the folder has its title by now.
+        TreeTooDeep: the place has been moved so far down that what comes back does not fit.
+    """
+    access, parent = await _hold_with_place(work, node_id)
+    node = work.node(node_id)
+    # As the constraint of the table has it, these two come with the marker.
+    assert node.trash_path is not None
+    assert node.trash_count is not None
+    former_id = node.trash_path[-1] if node.trash_path else None
+    parent_id = None if parent is None else parent.node.id
+    position = node.position if parent_id == former_id else 0
+    if parent is not None:
+        await check_place(work, access, parent)
+        if parent_id != former_id:
+            position = await next_position(work, parent.node.id)
+    restored = Restored(parent_id=parent_id, fallback=parent_id != former_id, count=node.trash_count)
+    payload = {
+        "parent_id": str(parent_id) if parent_id else None,
+        "owner_id": access.owner,
+        "position": position,
+        "visibility": carried_visibility(
+            node.visibility, access.visibility, parent.visibility if parent else None
+        ),
+        "batch_id": str(node.trash_batch_id),
+        "count": restored.count,
+        "fallback": restored.fallback,
+    }
+    await work.say(WorkspaceEvent.NODE_RESTORED, node_id, payload)
+    await work.record("RestoreNode", node_id, {})
+    return restored
+
+
+def carried_visibility(
+    own: Visibility | None, here: Visibility, there: Visibility | None
+) -> Visibility | None:
+    """A node's *own* visibility in another place; *here* is what holds where it is, *there* above that place.
+
+    What was hidden by a folder that is gone must not be shown by the next one: a node that inherits takes
+    along what it had, unless it inherits the same there. *there* is null for a root, which inherits nothing.
+    """
+    return own or (None if here is there else here)
+
+
+async def _hold_with_place(work: Work, node_id: UUID) -> tuple[Access, Access | None]:
+    """Hold the root of a batch, and the live place that it goes back to, if there is one."""
+    for _ in range(_PLACES_TRIED_MAX):
+        place = await _place(work, node_id)
+        async with work.db.begin_nested() as attempt:
+            access, *parents = await work.hold_trees(node_id, *place)
+            access.require_restoring()
+            access.require_trashed()
+            if await _place(work, node_id) == place:
+                return access, parents[0] if parents else None
+            # Its locks go with it: who takes more while holding some may wait in a circle.
+            await attempt.rollback()
+    raise RetryTransaction(f"the former places of {node_id} keep changing; try again")
+
+
+async def _place(work: Work, node_id: UUID) -> list[UUID]:
+    return [row["id"] for row in await work.executor.fetch(BIN["living_place"], node_id)]

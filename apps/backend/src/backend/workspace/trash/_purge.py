@@ -1,0 +1,145 @@
+"""Purging: a batch of the bin leaves PostgreSQL, and every copy of its content with it."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from relaybox.db import load_queries
+from relaybox.events import erase
+from relaybox_types.envelope import EventEnvelope
+from relaybox_types.workspace import Visibility, WorkspaceEvent
+from relaybox_types.workspace_bin_api import PurgeCounts
+
+from backend.workspace.access import Access, access_of
+from backend.workspace.core import Work
+from backend.workspace.history import AGGREGATE_TYPE
+from backend.workspace.trash._bin import carried_visibility
+
+__all__ = ("PURGE", "count_purge", "purge_batch", "purge_node")
+
+PURGE: Final = load_queries(__package__ or "backend.workspace.trash", "purge.sql")
+#: Nodes of one statement, so that a batch of any size stays below the time that one may take.
+_NODES_MAX: Final = 100
+_ASKED: Final = "purged from the bin"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Batch:
+    """What is below the root of a batch, locked."""
+
+    #: The batch itself.
+    node_ids: list[UUID]
+    #: What was trashed below it before, on its own, with the visibility that holds there: it stays.
+    apart: dict[UUID, Visibility]
+
+
+async def purge_node(work: Work, node_id: UUID) -> PurgeCounts:
+    """Purge what was trashed with a node, for good, if its owner asks for it.
+
+    Raises:
+        NodeNotFound, RoleMissing: who asks does not own the tree.
+        NodeNotTrashed, NodeTrashedWithAncestor: it is no root of what was trashed together.
+    """
+    return await purge_batch(work, await _hold(work, node_id), reason=_ASKED)
+
+
+async def count_purge(work: Work, node_id: UUID) -> PurgeCounts:
+    """What :func:`purge_node` would do: it is done, counted and undone, and nothing is written.
+
+    Raises:
+        NodeNotFound, RoleMissing, NodeNotTrashed, NodeTrashedWithAncestor: as for :func:`purge_node`.
+    """
+    batch = await _hold_batch(work, await _hold(work, node_id))
+    async with work.db.begin_nested() as attempt:
+        counts = await _erase(work, batch, reason=_ASKED)
+        await attempt.rollback()
+    return counts
+
+
+async def purge_batch(work: Work, access: Access, *, reason: str) -> PurgeCounts:
+    """Purge the batch of a held root of one, whoever asks; *reason* goes on record and says nothing of it.
+
+    First all is erased, then the purge is recorded, so that of the events this one keeps its content. What
+    was trashed before below it moves up to the former parent, in the bin as it was: an event of its own,
+    caused by the purge, so that its row stays what its own events make of it.
+    """
+    batch = await _hold_batch(work, access)
+    root = work.node(access.node.id)
+    counts = await _erase(work, batch, reason=reason)
+    payload = {"batch_id": str(root.trash_batch_id), "count": counts.nodes}
+    purged = await work.say(WorkspaceEvent.NODE_PERMANENTLY_DELETED, root.id, payload)
+    await work.lock(*batch.apart)
+    for node_id, visibility in batch.apart.items():
+        await _move_up(work, node_id, visibility, access, purged)
+    await work.record("PurgeNode", root.id, {})
+    return counts
+
+
+async def _hold(work: Work, node_id: UUID) -> Access:
+    access = await work.hold_root(node_id)
+    access.require_purging()
+    access.require_trashed()
+    return access
+
+
+async def _hold_batch(work: Work, access: Access) -> _Batch:
+    rows = await work.executor.fetch(PURGE["batch"], access.node.id, access.visibility)
+    # In their order, as everybody locks several nodes.
+    for some in _pieces([row["id"] for row in rows]):
+        await work.executor.fetch(PURGE["lock_some"], some)
+    await work.lock(access.node.id)
+    return _Batch(
+        node_ids=[row["id"] for row in rows if not row["apart"]],
+        apart={row["id"]: Visibility(row["visibility"]) for row in rows if row["apart"]},
+    )
+
+
+def _pieces(node_ids: Sequence[UUID]) -> Iterator[Sequence[UUID]]:
+    return (node_ids[start : start + _NODES_MAX] for start in range(0, len(node_ids), _NODES_MAX))
+
+
+async def _erase(work: Work, batch: _Batch, *, reason: str) -> PurgeCounts:
+    counts = await _drop_from_tasks(work, batch)
+    for some in _pieces(batch.node_ids):
+        [rows] = await work.executor.fetch(PURGE["delete_some"], some)
+        counts.update(**rows)
+    # Last, and in one: relays wait for the rows of the outbox that it holds.
+    erased = await erase(work.db, AGGREGATE_TYPE, batch.node_ids, actor=work.caller.actor, reason=reason)
+    counts.update(
+        events=erased.events, commands=erased.commands, tasks=erased.tasks, stored_answers=erased.answers
+    )
+    return PurgeCounts(**counts)
+
+
+async def _drop_from_tasks(work: Work, batch: _Batch) -> Counter[str]:
+    """Take away what tasks of other nodes have of the batch; those of its own are erased with their nodes."""
+    fetch = work.executor.fetch
+    # None comes meanwhile: an export shares what it names, and an import holds where it is to stand.
+    found = [
+        row["id"]
+        for some in _pieces(batch.node_ids)
+        for row in await fetch(PURGE["tasks_about"], [str(one) for one in some])
+    ]
+    await fetch(PURGE["lock_tasks"], found)
+    [ended] = await fetch(PURGE["end_imports"], found)
+    own = frozenset(batch.node_ids)
+    files = [row for row in await fetch(PURGE["drop_files"], found) if row["aggregate_id"] not in own]
+    return Counter(tasks=ended["tasks"] + len(files), commands=ended["commands"])
+
+
+async def _move_up(
+    work: Work, node_id: UUID, visibility: Visibility, access: Access, purged: EventEnvelope
+) -> None:
+    """Put *node_id* where the purged node of *access* stood."""
+    node, parent_id = work.node(node_id), access.node.parent_id
+    above = access_of(access.chain[1:], None).visibility if parent_id else None
+    payload = {
+        "parent_id": str(parent_id) if parent_id else None,
+        "former_parent_id": str(node.parent_id),
+        "owner_id": access.owner,
+        "position": node.position,
+        "visibility": carried_visibility(node.visibility, visibility, above),
+    }
+    await work.say(WorkspaceEvent.NODE_MOVED, node_id, payload, cause=purged)

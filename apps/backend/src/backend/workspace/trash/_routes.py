@@ -1,0 +1,157 @@
+"""The recycle bin over HTTP: trash, list, restore."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import StringConstraints
+from relaybox.http import KEY_ERRORS, BadHeader, Principal, TokenMissing, UnitOfWork, ValidationFailed
+from relaybox.settings import load_settings
+from relaybox_types.workspace import WorkspaceNode
+from relaybox_types.workspace_bin_api import FormerPlace, RestoredNode, TrashItem, TrashPage
+from starlette.responses import Response
+
+from backend.settings import WorkspaceSettings
+from backend.workspace.access import Access
+from backend.workspace.core import IfMatch
+from backend.workspace.edge import (
+    MATCH_ERRORS,
+    READ_ERRORS,
+    Edge,
+    IfMatchHeader,
+    Viewer,
+    cursor_of,
+    documented,
+    id_in,
+    instant,
+    json_answer,
+    place_of,
+)
+from backend.workspace.errors import (
+    NodeNotTrashed,
+    NodeTrashed,
+    NodeTrashedWithAncestor,
+    TitleTaken,
+    TreeTooDeep,
+)
+from backend.workspace.nodes import node_view
+from backend.workspace.trash._bin import BIN, restore_node, trash_node
+
+__all__ = ("KEYED_ERRORS", "add_bin_routes")
+
+#: Of a write without a body.
+KEYED_ERRORS = (*READ_ERRORS, BadHeader, *KEY_ERRORS)
+#: What PostgreSQL cannot store in a text is no reason.
+Reason = Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00]*$")]
+
+
+def add_bin_routes(router: APIRouter, edge: Edge) -> None:
+    """The routes of the recycle bin that erase nothing."""
+    _add_trash(router, edge)
+    _add_list(router, edge, load_settings(WorkspaceSettings).trash_keep_days)
+    _add_restore(router, edge)
+
+
+def _item(row: Any, keep_days: int) -> TrashItem:
+    """A row of the query ``trash_page`` as it is shown."""
+    node, owned = WorkspaceNode.model_validate_json(row["row"]), row["owned"]
+    # As the constraint of the table has it, these come with the marker.
+    assert node.trashed_at is not None
+    former = FormerPlace(id=node.trash_path[-1], title=row["former_title"]) if node.trash_path else None
+    return TrashItem.model_validate(
+        {
+            **node.model_dump(include={"id", "kind", "title", "trashed_at", "trashed_by"}),
+            "reason": node.trash_reason,
+            "batch_id": node.trash_batch_id,
+            "count": node.trash_count,
+            "former_parent": former,
+            "purge_at": node.trashed_at + timedelta(days=keep_days) if keep_days else None,
+            # Nobody sees it who may not.
+            "may_restore": True,
+            "may_purge": owned,
+        }
+    )
+
+
+def _admitting(edge: Edge, require: Callable[[Access], None]) -> Any:
+    """The unit of work, for whom *require* lets pass to the node in the path."""
+
+    async def admit(request: Request, viewer: Viewer) -> None:
+        require(await edge.access(id_in(request), viewer))
+
+    return Depends(edge.admitting(admit))
+
+
+def _add_trash(router: APIRouter, edge: Edge) -> None:
+    begun = _admitting(edge, Access.require_trashing)
+
+    @router.delete(
+        "/nodes/{node_id}",
+        status_code=204,
+        summary="Put a node into the bin, with all that is below it",
+        responses=documented(*KEYED_ERRORS, *MATCH_ERRORS, NodeTrashed, ValidationFailed),
+    )
+    async def trash(
+        request: Request,
+        unit: Annotated[UnitOfWork[Principal], begun],
+        reason: Reason | None = None,
+        if_match: IfMatchHeader = None,
+    ) -> Response:
+        work = edge.work(request, unit)
+        await trash_node(work, id_in(request), IfMatch.parse(if_match), reason)
+        return Response(status_code=204)
+
+    _ = trash
+
+
+def _add_list(router: APIRouter, edge: Edge, keep_days: int) -> None:
+    @router.get(
+        "/trash",
+        summary="What you may take out of the bin, last trashed first",
+        responses=documented(*READ_ERRORS, ValidationFailed),
+    )
+    async def trash(
+        viewer: Annotated[Viewer, Depends(edge.viewer)],
+        limit: Annotated[int, Query(ge=1, le=200)] = 50,
+        cursor: Annotated[str | None, Query(max_length=200)] = None,
+    ) -> TrashPage:
+        if viewer.subject is None:
+            raise TokenMissing
+        place = place_of(cursor, instant, UUID)
+        async with edge.backbone.database.connection() as connection:
+            rows = await connection.fetch(
+                BIN["trash_page"], viewer.subject, *place, limit + 1, viewer.link_id
+            )
+        items = [_item(row, keep_days) for row in rows[:limit]]
+        last = items[-1] if len(rows) > limit else None
+        return TrashPage(items=items, next_cursor=cursor_of(last.trashed_at, last.id) if last else None)
+
+    _ = trash
+
+
+def _add_restore(router: APIRouter, edge: Edge) -> None:
+    begun = _admitting(edge, Access.require_restoring)
+
+    @router.post(
+        "/nodes/{node_id}/restore",
+        summary="Take what was trashed together out of the bin",
+        responses={
+            200: {"model": RestoredNode},
+            **documented(*KEYED_ERRORS, NodeNotTrashed, NodeTrashedWithAncestor, TitleTaken, TreeTooDeep),
+        },
+    )
+    async def restore(request: Request, unit: Annotated[UnitOfWork[Principal], begun]) -> Response:
+        work, node_id = edge.work(request, unit), id_in(request)
+        restored = await restore_node(work, node_id)
+        view = node_view(work.node(node_id), (await work.access(node_id)).visibility)
+        body = RestoredNode(
+            **view.model_dump(),
+            restored_to=restored.parent_id,
+            fallback=restored.fallback,
+            count=restored.count,
+        )
+        return json_answer(200, body, version=body.version)
+
+    _ = restore

@@ -1,0 +1,108 @@
+-- name: batch
+-- The nodes that are in the bin with $1, and the topmost of those below that were trashed before it, on their own,
+-- each with the visibility that holds there; $2 is that of $1. The tree is held, so that none comes or goes.
+WITH RECURSIVE below AS (
+    SELECT id, false AS apart, $2::workspace_visibility AS visibility FROM workspace_nodes WHERE id = $1
+    UNION ALL
+    SELECT child.id, child.trashed_at IS NOT NULL, coalesce(child.visibility, below.visibility)
+    FROM below JOIN workspace_nodes AS child ON child.parent_id = below.id
+    WHERE NOT below.apart
+)
+SELECT id, apart, visibility::text FROM below ORDER BY id
+
+-- name: lock_some
+-- Nobody writes to these nodes, or keeps them from leaving, until the end of the transaction.
+SELECT id FROM workspace_nodes WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE
+
+-- name: delete_some
+-- Every row of these nodes leaves, the secrets of their links too; how many there were of each kind.
+WITH gone AS MATERIALIZED (SELECT unnest($1::uuid[]) AS node_id),
+chapters AS (
+    DELETE FROM workspace_chapters AS held USING gone WHERE held.node_id = gone.node_id RETURNING held.id
+),
+versions AS (
+    DELETE FROM workspace_versions AS held USING gone WHERE held.node_id = gone.node_id RETURNING held.number
+),
+threads AS (
+    DELETE FROM workspace_threads AS held USING gone WHERE held.node_id = gone.node_id RETURNING held.id
+),
+replies AS (
+    DELETE FROM workspace_replies AS held USING gone WHERE held.node_id = gone.node_id RETURNING held.id
+),
+grants AS (
+    DELETE FROM workspace_grants AS held USING gone WHERE held.node_id = gone.node_id RETURNING held.node_id
+),
+links AS (
+    DELETE FROM workspace_links AS held USING gone WHERE held.node_id = gone.node_id RETURNING held.id
+),
+secrets AS (
+    DELETE FROM workspace_link_secrets AS held USING gone WHERE held.node_id = gone.node_id
+),
+nodes AS (
+    DELETE FROM workspace_nodes AS held USING gone WHERE held.id = gone.node_id RETURNING held.id
+)
+SELECT (SELECT count(*) FROM nodes) AS nodes, (SELECT count(*) FROM chapters) AS chapters,
+    (SELECT count(*) FROM versions) AS versions, (SELECT count(*) FROM threads) AS threads,
+    (SELECT count(*) FROM replies) AS replies, (SELECT count(*) FROM grants) AS grants,
+    (SELECT count(*) FROM links) AS links
+
+-- name: tasks_about
+-- Tasks whose results name one of these nodes, whatever node they are of; and imports that are to stand in one.
+SELECT id FROM async_tasks
+WHERE task_type IN ('workspace.export', 'workspace.import-pgn') AND result_data -> 'nodes' ?| $1::text[]
+
+-- name: lock_tasks
+-- In the order of every purge: two of different trees may meet at an export.
+SELECT id FROM async_tasks WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE
+
+-- name: end_imports
+-- Of these tasks, imports that have made nothing lose what they were given and what they tell, and so do their
+-- commands; those that were open are over. How many there were.
+WITH ended AS (
+    UPDATE async_tasks SET input_data = NULL, result_data = NULL, error_data = NULL,
+        status = CASE WHEN status IN ('PENDING', 'RUNNING') THEN 'CANCELLED' ELSE status END,
+        lease_until = NULL, lease_token = NULL
+    WHERE id = ANY ($1::uuid[]) AND task_type = 'workspace.import-pgn' AND status <> 'COMPLETED'
+    RETURNING triggered_by_command_id
+),
+commands AS (
+    UPDATE command_inbox AS inbox SET payload = NULL, error_data = NULL, idempotency_key = NULL,
+        status = CASE WHEN inbox.status IN ('RECEIVED', 'PROCESSING') THEN 'FAILED' ELSE inbox.status END
+    FROM ended WHERE inbox.id = ended.triggered_by_command_id
+    RETURNING inbox.id
+)
+SELECT (SELECT count(*) FROM ended) AS tasks, (SELECT count(*) FROM commands) AS commands
+
+-- name: drop_files
+-- Of these tasks, exports lose their file; imports what their report says of studies and games. Their nodes.
+UPDATE async_tasks SET result_data = CASE task_type
+    WHEN 'workspace.export' THEN result_data - 'zip' ELSE result_data - '{studies,skipped}'::text[] END
+WHERE id = ANY ($1::uuid[]) AND result_data ?| '{zip,skipped}'
+RETURNING aggregate_id
+
+-- name: take_due
+-- What has been in the bin longest, for more than $1 days, but for $2: with the root of its tree locked. Trees that
+-- somebody works on are left for later, so that two who look take different ones.
+WITH RECURSIVE due AS (
+    SELECT id, parent_id, trashed_at FROM workspace_nodes
+    WHERE trashed_at <= now() - make_interval(days => $1) AND id <> ALL ($2::uuid[])
+    ORDER BY trashed_at, id
+    LIMIT 100
+),
+up AS (
+    SELECT id AS trashed_id, trashed_at, id, parent_id FROM due
+    UNION ALL
+    SELECT up.trashed_id, up.trashed_at, parent.id, parent.parent_id
+    FROM up JOIN workspace_nodes AS parent ON parent.id = up.parent_id
+)
+SELECT up.trashed_id AS id FROM up JOIN workspace_nodes AS root ON root.id = up.id
+WHERE up.parent_id IS NULL
+ORDER BY up.trashed_at, up.trashed_id
+LIMIT 1
+FOR UPDATE OF root SKIP LOCKED
+
+-- name: purged
+-- Whether somebody has purged a node, by its own event; that one keeps its content.
+SELECT event.event_id FROM domain_events AS event
+WHERE event.aggregate_type = $1 AND event.aggregate_id = $2 AND event.event_type = $3
+    AND event.metadata ->> 'user_id' = $4

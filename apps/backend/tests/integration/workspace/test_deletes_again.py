@@ -1,0 +1,37 @@
+"""A DELETE that is repeated under its key: the same answer while its sender may still ask there, else 404."""
+
+from tests.fixtures.studies import Library
+from tests.fixtures.studio import Person, Studio
+
+
+async def twice(who: Person, path: str, *, match: str | None = None) -> list[int]:
+    """The statuses of a DELETE and of its repetition."""
+    headers = {"Idempotency-Key": path}
+    return [
+        (await who.send("DELETE", path, match=match, headers=dict(headers))).status_code for _ in range(2)
+    ]
+
+
+async def test_a_delete_is_answered_again_to_who_may_still_ask_there(
+    studio: Studio, library: Library
+) -> None:
+    chapter = await library.chapter()
+    study = chapter.study["id"]
+    await studio.teacher.share(chapter.study, "pupil", "commenter")
+    link = await studio.teacher.link(chapter.study, "viewer")
+    body = {"target": study, "kind": "note", "body": "b"}
+    thread = (await studio.teacher.done("POST", "/discussions", body))["id"]
+    reply = (await studio.teacher.done("POST", f"/discussions/{thread}/replies", {"body": "b"}))["id"]
+    thumb = f"/replies/{reply}/reactions/%F0%9F%91%8D"
+    await studio.teacher.done("PUT", thumb)
+    assert await twice(studio.teacher, thumb) == [204, 204]
+    # What is gone tells nobody where it was, and so not who may ask.
+    assert await twice(studio.teacher, f"/replies/{reply}") == [204, 404]
+    assert await twice(studio.teacher, f"/discussions/{thread}") == [204, 404]
+    assert await twice(studio.teacher, f"/share/links/{link['id']}") == [204, 204]
+    assert await twice(studio.pupil, f"/share/{study}/users/pupil") == [204, 404]
+    await studio.teacher.share(chapter.study, "anna", "commenter")
+    assert await twice(studio.teacher, f"/share/{study}/users/anna") == [204, 204]
+    assert await twice(studio.teacher, f"{chapter.path}/moves/e2e4", match="*") == [204, 204]
+    assert await twice(studio.teacher, f"/nodes/{study}", match="*") == [204, 204]
+    assert await twice(studio.teacher, f"/nodes/{study}/purge") == [204, 204]

@@ -1,0 +1,54 @@
+"""Lists and single reads agree: what somebody may read is listed to them, and nothing else."""
+
+from typing import Any
+
+from tests.fixtures.studio import Person, Studio
+
+
+async def _forest(studio: Studio) -> tuple[Any, dict[str, Any]]:
+    """A public tree in which all visibilities nest; some nodes have a grant, some a link."""
+    root = await studio.teacher.node("workspace", visibility="public")
+    nodes = {root["id"]: root}
+    linked: dict[str, Any] = {}
+    for outer_visibility in (None, "private", "shared"):
+        outer = await studio.teacher.node("folder", parent=root, visibility=outer_visibility)
+        nodes[outer["id"]] = outer
+        for visibility in (None, "private", "shared", "public"):
+            inner = await studio.teacher.node("folder", parent=outer, visibility=visibility)
+            leaf = await studio.teacher.node("study", parent=inner)
+            nodes |= {inner["id"]: inner, leaf["id"]: leaf}
+            await studio.teacher.share(inner, "ada", "viewer")
+            linked[inner["id"]] = await studio.teacher.link(inner, "viewer")
+        linked[outer["id"]] = await studio.teacher.link(outer, "editor")
+        await studio.teacher.share(outer, "bob", "editor")
+    linked[root["id"]] = await studio.teacher.link(root, "commenter")
+    return nodes, linked
+
+
+async def _askers(studio: Studio, linked: dict[str, Any]) -> list[Person]:
+    """Whoever may ask, with and without a token, and with the ticket of each link."""
+    people = [studio.teacher, studio.stranger, studio.anybody, studio.person("ada"), studio.person("bob")]
+    guests = [
+        await who.opened(link)
+        for link in linked.values()
+        for who in (studio.anybody, studio.person("ada"))
+        if (await studio.anybody.send("GET", f"/links/{link['token']}")).is_success
+    ]
+    return people + guests
+
+
+async def test_g81_lists_have_what_can_be_read_by_itself_and_nothing_else(studio: Studio) -> None:
+    nodes, linked = await _forest(studio)
+    for asker in await _askers(studio, linked):
+        read = {one for one in nodes if (await asker.send("GET", f"/nodes/{one}")).is_success}
+        below = {one: {node for node in read if nodes[node]["parent_id"] == one} for one in nodes}
+        for node in read:
+            children = (await asker.done("GET", f"/nodes/{node}/children"))["items"]
+            assert {one["id"] for one in children} == below[node], asker.name
+            same = (await asker.done("GET", f"/nodes?parent_id={node}"))["items"]
+            assert same == children
+            tree = (await asker.done("GET", f"/nodes/tree?root_id={node}"))["items"]
+            seen = {node}
+            while len(more := seen.union(*(below[one] for one in seen))) > len(seen):
+                seen = more
+            assert {one["id"] for one in tree} == seen, asker.name

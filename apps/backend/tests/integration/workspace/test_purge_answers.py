@@ -1,0 +1,36 @@
+"""Answers that are kept under keys leave with the node they are about, whatever route gave them."""
+
+from typing import Any
+
+import asyncpg
+
+from tests.fixtures.every_table import tables_with
+from tests.fixtures.studio import Studio
+
+SECRET = "Najdorf-with-a-twist"
+
+
+async def test_what_was_answered_about_a_node_is_purged_with_it(
+    studio: Studio, superuser: asyncpg.Connection
+) -> None:
+    """The words stand in answers alone, once the rest of the node is purged."""
+    number = 0
+
+    async def keyed(method: str, path: str, body: Any) -> Any:
+        nonlocal number
+        number += 1
+        headers = {"Idempotency-Key": f"key-{number}"}
+        return await studio.teacher.done(method, path, body, headers=headers, match="*")
+
+    study = await keyed("POST", "/studies", {"title": SECRET})
+    path = f"/studies/{study['id']}"
+    await keyed("PATCH", path, {"description": SECRET})
+    await keyed("POST", f"{path}/import-pgn", {"pgn": f'[White "{SECRET}"]\n\n1. e4 {{{SECRET}}} *'})
+    thread = await keyed("POST", "/discussions", {"target": study["id"], "kind": "note", "body": SECRET})
+    await keyed("PATCH", f"/discussions/{thread['id']}", {"title": SECRET})
+    reply = await keyed("POST", f"/discussions/{thread['id']}/replies", {"body": SECRET})
+    await keyed("PATCH", f"/replies/{reply['id']}", {"body": f"{SECRET}!"})
+    assert (await tables_with(superuser, SECRET))["idempotency_cache"] >= 6
+    await studio.teacher.done("DELETE", f"/nodes/{study['id']}", match="*")
+    await studio.teacher.done("DELETE", f"/nodes/{study['id']}/purge")
+    assert await tables_with(superuser, SECRET) == {}

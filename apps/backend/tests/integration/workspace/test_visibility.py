@@ -1,0 +1,55 @@
+"""Visibility is an admin's to decide: by a change, by making a node with another one, by moving it there."""
+
+from typing import Any
+
+from tests.fixtures.studio import Studio
+
+
+async def _tree(studio: Studio) -> dict[str, Any]:
+    """A shared tree with an open folder in it; the pupil edits all of it."""
+    root = await studio.teacher.node("workspace")
+    await studio.teacher.share(root, "pupil", "editor")
+    await studio.teacher.share(root, "ada", "admin")
+    folder = await studio.teacher.node("folder", parent=root)
+    return {
+        "root": root,
+        "open": await studio.teacher.node("folder", parent=root, visibility="public"),
+        "folder": folder,
+        "inherits": await studio.teacher.node("study", parent=folder),
+        "own": await studio.teacher.node("study", parent=folder, visibility="shared"),
+    }
+
+
+async def test_an_editor_makes_no_node_with_a_visibility_of_its_own(studio: Studio) -> None:
+    root = (await _tree(studio))["root"]
+    for visibility in ("public", "private", "shared"):
+        body = {"title": visibility, "parent_id": root["id"], "visibility": visibility}
+        for path, kind in (("/nodes", {"kind": "folder"}), ("/studies", {})):
+            assert await studio.pupil.refused(403, "POST", path, body | kind) == "ROLE_MISSING"
+            made = await studio.person("ada").done("POST", path, {**body, **kind, "title": path + visibility})
+            assert made["visibility"] == visibility
+    inherits = {"title": "inherits", "parent_id": root["id"], "visibility": None}
+    assert (await studio.pupil.done("POST", "/studies", inherits))["visibility"] == "shared"
+
+
+async def test_an_editor_moves_no_node_to_where_it_would_inherit_another_visibility(studio: Studio) -> None:
+    tree = await _tree(studio)
+    move = f"/nodes/{tree['inherits']['id']}/move"
+    there, back = {"parent_id": tree["open"]["id"]}, {"parent_id": tree["folder"]["id"]}
+    assert await studio.pupil.refused(403, "POST", move, there, match=1) == "ROLE_MISSING"
+    assert await studio.anybody.refused(401, "GET", f"/nodes/{tree['inherits']['id']}") == "TOKEN_MISSING"
+    moved = await studio.person("ada").done("POST", move, there, match=1)
+    assert moved["visibility"] == "public"
+    # What was seen by anybody is not hidden by an editor either.
+    assert await studio.pupil.refused(403, "POST", move, back, match=2) == "ROLE_MISSING"
+
+
+async def test_an_editor_moves_what_is_seen_by_the_same_there(studio: Studio) -> None:
+    tree = await _tree(studio)
+    to_open = {"parent_id": tree["open"]["id"]}
+    moved = await studio.pupil.done("POST", f"/nodes/{tree['own']['id']}/move", to_open, match=1)
+    assert moved["visibility"] == "shared"
+    assert await studio.stranger.refused(404, "GET", f"/nodes/{tree['own']['id']}") == "NODE_NOT_FOUND"
+    to_root = {"parent_id": tree["root"]["id"]}
+    moved = await studio.pupil.done("POST", f"/nodes/{tree['inherits']['id']}/move", to_root, match=1)
+    assert moved["visibility"] == "shared"
