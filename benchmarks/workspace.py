@@ -21,7 +21,7 @@ import httpx
 from _games import moves_in, pgn_file
 from _stage import WRITER, running, servers, show, token
 from backend.api import WORKSPACE_PREFIX
-from backend.workspace._work import Work
+from backend.workspace.core import Work
 from backend.workspace.nodes import add_node
 from relaybox.commands import Caller
 from relaybox.db import Database

@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 from _stage import servers, show
-from backend.workspace._work import Work
+from backend.workspace.core import Work
 from relaybox.commands import Caller
 from relaybox.db import Database
 from relaybox.local import LocalPostgres

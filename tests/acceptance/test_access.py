@@ -153,7 +153,7 @@ ROWS: Mapping[str, Row] = {
 
 
 def by_contract(route: str, row: Row, who: Who) -> int:
-    """Nobody in particular 401, a stranger 404, a reader who may not 403, all others as the route."""
+    """Who lacks a token for it 401, a stranger 404, a reader who may not 403, all others as the route."""
     if who in row.but:
         return row.but[who]
     if row.least == ANYBODY:
@@ -166,7 +166,9 @@ def by_contract(route: str, row: Row, who: Who) -> int:
     role = ROLES.get(who)
     if role is None:
         return 404
-    return row.done if role.rank >= Role(row.least).rank else 403
+    if role.rank >= Role(row.least).rank:
+        return row.done
+    return 401 if who in NAMELESS else 403
 
 
 def asked(cast: Cast, route: str, row: Row, who: Who) -> httpx.Response:

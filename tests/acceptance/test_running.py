@@ -118,7 +118,9 @@ def test_wrong_settings_have_a_line_each(own: Product) -> None:
     assert all(any(name in line for line in lines) for name in wrong)
 
 
-@pytest.mark.parametrize("wish", ["run", "demo", "env", "test", "test-all", "lint", "bench"])
+@pytest.mark.parametrize(
+    "wish", ["run", "demo", "demo-workspace", "env", "test", "test-all", "lint", "bench"]
+)
 def test_make_help_lists_the_wish(own: Product, wish: str) -> None:
     assert re.search(rf"^  make {wish} +\S", own.run("make", "help").stdout, re.MULTILINE)
 

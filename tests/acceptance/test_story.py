@@ -124,6 +124,25 @@ def test_the_demo_tells_its_story_to_a_running_product(product: Product, languag
     assert told.stdout.rstrip().endswith("Every step happened.")
 
 
+def test_g08_the_demo_of_the_workspace_follows_100_games_through_one_chain(product: Product) -> None:
+    told = product.run(BACKEND, "demo", "workspace")
+    assert told.returncode == 0, told.stdout + told.stderr
+    for line in (
+        "import 100 games → 201",
+        "published study.created → study.pgn_imported → 64 × study.chapter.created, one chain",
+        "published study.created → study.pgn_imported → 36 × study.chapter.created, one chain",
+        "rename it → 403",
+        "open the link: wrong password → 403, the right one → 200",
+        "delete the study → 204; it is 404 for everybody now",
+        "node.restored, id ",
+        "go back to version 1 → 201, as version 3",
+        "the 100 games are those of the file, to the last comment",
+        "of 4 nodes are on Kafka, in order and without a gap",
+    ):
+        assert line in told.stdout, told.stdout
+    assert told.stdout.rstrip().endswith("Every step happened.")
+
+
 def test_every_event_of_the_story_is_in_one_chain(writer: Writer) -> None:
     chain = UUID("5f0c3c0e-9a4c-4b8e-8f52-0d1df3a5a002")
     writer.headers["X-Correlation-ID"] = str(chain)
