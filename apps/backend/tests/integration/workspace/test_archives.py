@@ -196,10 +196,14 @@ async def test_the_end_of_an_export_locks_in_the_order_of_everybody(
             break
     await begun(studio.teacher, node)
     free = "SELECT id FROM workspace_nodes WHERE id = $1::uuid FOR UPDATE SKIP LOCKED"
-    async with working(studio), superuser.transaction():
-        await superuser.fetch(free, first["id"])
+    holding = superuser.transaction()
+    await holding.start()
+    await superuser.fetch(free, first["id"])
+    async with working(studio):
         await waits_for_a_row(superuser)
-        assert await superuser.fetchval(f"SELECT count(*) FROM ({free}) AS node", node["id"]) == (not whole)
+        free_still = await superuser.fetchval(f"SELECT count(*) FROM ({free}) AS node", node["id"])
+        await holding.commit()
+    assert free_still == (not whole)
 
 
 async def unheard(_percent: float) -> None:
