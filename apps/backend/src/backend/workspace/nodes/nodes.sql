@@ -61,7 +61,7 @@ WITH RECURSIVE below AS (
     JOIN workspace_nodes AS child ON child.parent_id = below.id AND child.trashed_at IS NULL
     CROSS JOIN LATERAL (
         SELECT coalesce(child.visibility, below.visibility) AS visibility,
-            below.granted OR EXISTS (SELECT FROM workspace_grants AS granted
+            $4 OR below.granted OR EXISTS (SELECT FROM workspace_grants AS granted
                 WHERE granted.node_id = child.id AND granted.user_id = $6)
             OR child.id IS NOT DISTINCT FROM (SELECT link.node_id FROM workspace_links AS link
                 WHERE link.id = $7 AND (link.expires_at IS NULL OR link.expires_at > clock_timestamp()))
@@ -70,10 +70,9 @@ WITH RECURSIVE below AS (
     WHERE below.level < $2
         AND ($4 OR own.visibility = 'public' OR (own.visibility = 'shared' AND own.granted))
 )
-SELECT coalesce(json_agg(json_build_object(
-        'id', node.id, 'kind', node.kind, 'parent_id', node.parent_id, 'title', node.title,
-        'description', node.description, 'position', node.position, 'layout', node.layout,
-        'visibility', below.visibility, 'version', node.version, 'created_by', node.created_by,
-        'created_at', node.created_at, 'changed_at', node.changed_at, 'depth', below.level
-    ) ORDER BY below.level, node.position, node.id), '[]')::text AS items, count(*) AS nodes
-FROM below JOIN workspace_nodes AS node ON node.id = below.id
+SELECT coalesce(json_agg(item ORDER BY item.depth, item.position, item.id), '[]')::text AS items
+FROM (
+    SELECT node.id, node.kind, node.parent_id, node.title, node.description, node.position, node.layout,
+        below.visibility, node.version, node.created_by, node.created_at, node.changed_at, below.level AS depth
+    FROM below JOIN workspace_nodes AS node ON node.id = below.id
+) AS item
