@@ -33,6 +33,9 @@ _STOP_S: Final = 5
 #: A worker that is silent for longer is replaced. uvicorn's own 5 s are less than a worker's imports take
 #: on a busy machine: it was killed just when it had begun to answer.
 _WORKER_SILENT_S: Final = 30
+#: How long an idle connection is kept. Whoever calls keeps it for a time of its own, proxies commonly 60 s, httpx
+#: 5 s, which is also uvicorn's: who lets go first and at the same moment sends, meets an end instead of an answer.
+_IDLE_S: Final = 75
 _FIGURES: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -75,6 +78,7 @@ def _serve_api(api: ApiSettings) -> None:
         access_log=False,
         timeout_graceful_shutdown=_STOP_S,
         timeout_worker_healthcheck=_WORKER_SILENT_S,
+        timeout_keep_alive=_IDLE_S,
     )
     with open_address(api.api_host, api.api_port, backlog=2_048, refused=ApiAddressUnusable) as listener:
         if api.api_workers > 1:
