@@ -23,13 +23,17 @@ _UNSETTLED: Final = frozenset(
         KafkaError.OFFSET_NOT_AVAILABLE,
         KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._TIMED_OUT,  # noqa: SLF001 - as it looked for the leaders
         KafkaError._NOENT,  # noqa: SLF001 - librdkafka's local codes are spelled so; it found no leader
         KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
         KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001
     }
 )
 _SETTLE_PAUSE_S: Final = 0.02
+#: How long one question is waited for. One that librdkafka began when no leader was known has been seen to
+#: look for it without an end, while the next one had its answer at once.
 _ANSWER_S_MIN: Final = 0.1
+_ANSWER_S_MAX: Final = 5.0
 
 #: What stands in librdkafka's words, and which settings that is about; the first that fits counts.
 _SIGNS: Final = (
@@ -114,7 +118,7 @@ def wait_until_led(admin: AdminClient, topics: Mapping[str, int], until_s: float
     asking: Any = admin  # its stubs do not say what the futures hold
 
     def ask() -> None:
-        answer_s = max(_ANSWER_S_MIN, until_s - time.monotonic())
+        answer_s = min(_ANSWER_S_MAX, max(_ANSWER_S_MIN, until_s - time.monotonic()))
         for answer in asking.list_offsets(ends, request_timeout=answer_s).values():
             answer.result(answer_s + 1)
 

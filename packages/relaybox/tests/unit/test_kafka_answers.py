@@ -1,15 +1,18 @@
 """An answer about a topic that was made a moment ago is asked for again; any other is what it is."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
-from relaybox.kafka import once_settled
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from relaybox.kafka import once_settled, wait_until_led
 
 NOT_YET = [
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._TIMED_OUT,
     KafkaError._UNKNOWN_PARTITION,
 ]
 
@@ -45,3 +48,30 @@ def test_a_topic_that_never_settles_ends_when_the_time_is_over() -> None:
     with pytest.raises(KafkaException):
         once_settled(answering(*NOT_YET, asked=asked), lambda: float("-inf"))
     assert asked == NOT_YET[:1]
+
+
+class Asked:
+    """A client whose first question finds no leader in its time, and whose next one does."""
+
+    def __init__(self) -> None:
+        self.waited_s: list[float] = []
+
+    def list_offsets(
+        self, ends: Mapping[TopicPartition, object], request_timeout: float
+    ) -> dict[TopicPartition, Future[None]]:
+        self.waited_s.append(request_timeout)
+        answers = {place: Future[None]() for place in ends}
+        for answer in answers.values():
+            if len(self.waited_s) == 1:
+                answer.set_exception(KafkaException(KafkaError(KafkaError._TIMED_OUT)))
+            else:
+                answer.set_result(None)
+        return answers
+
+
+def test_a_question_for_leaders_that_has_no_answer_is_put_anew_before_the_time_is_over() -> None:
+    """One of librdkafka's looked for leaders for 30 s that were there since long."""
+    client = Asked()
+    wait_until_led(client, {"topic": 2}, time.monotonic() + 60)
+    assert len(client.waited_s) == 2
+    assert max(client.waited_s) <= 5
