@@ -36,6 +36,8 @@ _JVM = (
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd HH:mm:ss.SSS",
 )
+#: Further options for every JVM; the launcher puts them before ours, which therefore win.
+_JAVA_OPTIONS = "JDK_JAVA_OPTIONS"
 #: One node: nothing to replicate to. A few partitions of the internal topics keep start and stop short.
 _SETTINGS = {
     "process.roles": "broker,controller",
@@ -256,7 +258,7 @@ class LocalKafka:
         return ServerProcess(
             [str(java), *_JVM, "-cp", class_path, *command],
             log=self.log,
-            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
+            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", **_options_given()},
             cwd=self._home,
             parent_death=signal.SIGTERM,
         )
@@ -269,6 +271,11 @@ class LocalKafka:
         except KafkaException:
             return False
         return bool(metadata.brokers)
+
+
+def _options_given() -> dict[str, str]:
+    """What the java launcher adds by itself, if somebody has set it."""
+    return {_JAVA_OPTIONS: given} if (given := os.environ.get(_JAVA_OPTIONS)) else {}
 
 
 def _release(version: str) -> tuple[int, ...]:
