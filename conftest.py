@@ -34,9 +34,22 @@ for _name in [name for name in os.environ if name.startswith(_PRODUCT) and name 
 for _name in ("SERVICE_TYPE", "CORS_ORIGINS", "MAKEFLAGS", "MFLAGS", "MAKELEVEL"):
     os.environ.pop(_name, None)
 
+# Brokers of tests live for minutes: the time that compiling for speed takes never comes back.
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
+
+
+def _log_as_at_first() -> None:
+    """As structlog does by itself, but for tracebacks: its own, in colour, take seconds each to draw."""
+    structlog.reset_defaults()
+    renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], renderer])
+
+
+_log_as_at_first()
+
 
 @pytest.fixture(autouse=True)
 def _the_log_is_nobodys() -> Generator[None]:
     """A test that makes a whole application configures the log; the next one must not inherit it."""
     yield
-    structlog.reset_defaults()
+    _log_as_at_first()

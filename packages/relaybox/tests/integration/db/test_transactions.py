@@ -158,7 +158,7 @@ async def test_a_statement_that_runs_too_long_is_busy(postgres_settings) -> None
 
 
 async def test_a_pool_without_a_free_connection_is_busy(postgres_settings) -> None:
-    small = Database(postgres_settings.model_copy(update={"pool_size": 1, "connect_timeout_s": 0.05}))
+    small = Database(postgres_settings.model_copy(update={"pool_size": 1, "connect_timeout_s": 1}))
     async with small.connection():
         with pytest.raises(DatabaseBusy, match="POSTGRES_POOL_SIZE"):
             async with small.connection():
