@@ -63,13 +63,12 @@ async def test_a_stop_and_a_kill_keep_the_messages_and_the_port(place: Path, kaf
 
 
 async def test_options_for_every_jvm_reach_the_broker(place: Path, kafka_version: str, monkeypatch) -> None:
-    monkeypatch.setenv("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -Xmx1g -Dgiven=by-the-environment")
+    monkeypatch.setenv("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -Dgiven=by-the-environment")
     broker = LocalKafka(place / "kafka", version=kafka_version)
     await broker.start()
     try:
-        told = Path(f"/proc/{broker._running().pid}/environ").read_bytes().decode().split("\0")
-        assert "JDK_JAVA_OPTIONS=-XX:TieredStopAtLevel=1 -Xmx1g -Dgiven=by-the-environment" in told
-        assert "Picked up JDK_JAVA_OPTIONS" in broker.log.read_text()
+        told = broker.log.read_text()
+        assert "Picked up JDK_JAVA_OPTIONS: -XX:TieredStopAtLevel=1 -Dgiven=by-the-environment" in told
     finally:
         await broker.stop()
 
