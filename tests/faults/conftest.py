@@ -12,12 +12,21 @@ from relaybox.local import LocalKafka, LocalPostgres
 from relaybox.relay import ensure_topics
 from relaybox.settings import KafkaSettings, PostgresSettings
 
+from tests.fixtures.databases import create_database, drop_database, settings_for
 from tests.fixtures.keyed import Forks, Keyed
 from tests.fixtures.keyed_app import TABLE
 from tests.fixtures.parts import Parts
 from tests.fixtures.relays import RelayProcess, StartRelay
-from tests.fixtures.servers import _create_database, _drop_database, run_apart, settings_for
+from tests.fixtures.servers import run_apart
 from tests.fixtures.world import TOPIC, World
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _processes_that_are_killed_are_not_measured() -> Iterator[None]:
+    """A killed process loses its coverage anyway, and measuring makes each one's start slower."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +35,7 @@ def world(
 ) -> Iterator[World]:
     """No part runs yet; leases are short, and locks are waited for longer than a test takes to see it."""
     name = f"world_{uuid.uuid4().hex}"
-    run_apart(_create_database(postgres_server, name, template="template1"))
+    run_apart(create_database(postgres_server, name))
     settings = settings_for(postgres_server, name)
     run_apart(migrate_up(settings, *ALL))
     kafka = KafkaSettings(host=kafka_server.host, port=kafka_server.port)
@@ -45,7 +54,7 @@ def world(
     )
     yield World(postgres_server, kafka_server, settings, parts)
     parts.kill_all()
-    run_apart(_drop_database(postgres_server, name))
+    run_apart(drop_database(postgres_server, name))
 
 
 @pytest.fixture

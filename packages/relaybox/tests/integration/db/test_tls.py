@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tests.fixtures.certificates import Certificates
-from tests.fixtures.servers import _create_database, _drop_database, settings_for
+from tests.fixtures.databases import create_database, drop_database, settings_for
 
 _IS_ENCRYPTED = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
 
@@ -51,13 +51,13 @@ async def make_database(tls_postgres: LocalPostgres) -> AsyncIterator[Any]:
     names: list[str] = []
 
     async def make(name: str = "any", **settings: Any) -> PostgresSettings:
-        await _create_database(tls_postgres, name, template="template1")
+        await create_database(tls_postgres, name)
         names.append(name)
         return settings_for(tls_postgres, name).model_copy(update=settings)
 
     yield make
     for name in names:
-        await _drop_database(tls_postgres, name)
+        await drop_database(tls_postgres, name)
 
 
 async def test_pool_listener_and_migrations_come_in_by_tls_that_knows_the_server(
