@@ -1,22 +1,20 @@
 """Places and helpers for tests that start servers of their own."""
 
 import asyncio
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 from relaybox.local import LocalPostgres
 
+from tests.fixtures.servers import server_place
+
 
 @pytest.fixture
 def place() -> Iterator[Path]:
     """A directory of the test's own that the account of PostgreSQL can enter when the suite runs as root."""
-    directory = Path(tempfile.mkdtemp(prefix="relaybox-place-"))
-    directory.chmod(0o711)
-    yield directory
-    shutil.rmtree(directory, ignore_errors=True)
+    with server_place() as directory:
+        yield directory
 
 
 @pytest.fixture
