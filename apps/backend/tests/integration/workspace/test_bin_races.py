@@ -48,6 +48,25 @@ async def test_what_is_made_before_a_folder_goes_goes_with_it(
     assert batch["count"] == 3
 
 
+async def test_a_batch_whose_place_leaves_before_it_comes_back_goes_to_the_next_one(
+    studio: Studio, superuser: asyncpg.Connection
+) -> None:
+    """At once: nobody is told to try again, and nobody waits for it any longer."""
+    root = await studio.teacher.node("workspace")
+    folder = await studio.teacher.node("folder", parent=root)
+    study = await studio.teacher.node("study", parent=folder)
+    await studio.teacher.done("DELETE", f"/nodes/{study['id']}", match=1)
+    async with closed(superuser, Gate("INSERT", "domain_events", _TRASHING)) as gate:
+        trashing = asyncio.create_task(studio.teacher.done("DELETE", f"/nodes/{folder['id']}", match=1))
+        await gate.reached()
+        restoring = asyncio.create_task(studio.teacher.done("POST", f"/nodes/{study['id']}/restore"))
+        await waits_for_a_row(superuser)
+        await gate.open()
+        await trashing
+        restored = await restoring
+    assert (restored["restored_to"], restored["fallback"]) == (root["id"], True)
+
+
 async def test_of_two_who_trash_or_restore_at_once_one_does(studio: Studio) -> None:
     root = await studio.teacher.node("workspace")
     node = await studio.teacher.node("folder", parent=root)

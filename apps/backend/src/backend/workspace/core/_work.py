@@ -138,14 +138,16 @@ class Work:
         await self._hold_places(node_ids, node_ids, alone=True)
         return [await self.access(one) for one in node_ids]
 
-    async def hold_root(self, node_id: UUID) -> Access:
-        """Lock the root of a node's tree alone: nothing moves there, and what else is locked comes after it.
+    async def hold_root(self, node_id: UUID, *others: UUID) -> Access:
+        """Lock the root of a node's tree, and of *others*', alone: nothing moves there.
+
+        What else is locked comes after them.
 
         Raises:
             NodeNotFound: the node is gone.
             RetryTransaction: the trees keep moving.
         """
-        await self._hold_places((node_id,), (), alone=True)
+        await self._hold_places((node_id, *others), (), alone=True)
         return await self.access(node_id)
 
     async def _hold_places(self, places: Sequence[UUID], nodes: Sequence[UUID], *, alone: bool) -> None:

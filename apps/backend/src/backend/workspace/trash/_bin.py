@@ -14,8 +14,6 @@ from backend.workspace.nodes import check_place, next_position
 __all__ = ("BIN", "Restored", "carried_visibility", "restore_node", "trash_node")
 
 BIN: Final = load_queries(__package__ or "backend.workspace.trash", "bin.sql")
-#: A place that is another one when it is locked was trashed, or came back, in between.
-_PLACES_TRIED_MAX: Final = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,18 +105,23 @@ def carried_visibility(
 
 
 async def _hold_with_place(work: Work, node_id: UUID) -> tuple[Access, Access | None]:
-    """Hold the root of a batch, and the live place that it goes back to, if there is one."""
-    for _ in range(_PLACES_TRIED_MAX):
-        place = await _place(work, node_id)
-        async with work.db.begin_nested() as attempt:
-            access, *parents = await work.hold_trees(node_id, *place)
-            access.require_restoring()
-            access.require_trashed()
-            if await _place(work, node_id) == place:
-                return access, parents[0] if parents else None
-            # Its locks go with it: who takes more while holding some may wait in a circle.
-            await attempt.rollback()
-    raise RetryTransaction(f"the former places of {node_id} keep changing; try again")
+    """Hold the root of a batch, and the live place that it goes back to, if there is one.
+
+    Both are found once their trees are held, where nothing moves any more.
+    """
+    seen = await _place(work, node_id)
+    tree = await work.hold_root(node_id, *seen)
+    tree.require_restoring()
+    tree.require_trashed()
+    place = await _place(work, node_id)
+    roots = {(await work.access(one)).root.id for one in place}
+    if place != seen and roots - {tree.root.id}:
+        # From the start, as who takes another tree while holding one may wait in a circle. Not from a
+        # savepoint: who waits for what that gives up waits on for the transaction's end, and others pass by.
+        raise RetryTransaction(f"the former place of {node_id} has changed meanwhile; try again")
+    await work.lock(node_id, *place)
+    access, *parents = [await work.access(one) for one in (node_id, *place)]
+    return access, parents[0] if parents else None
 
 
 async def _place(work: Work, node_id: UUID) -> list[UUID]:
