@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 LOWEST := .venv-lowest
-SERVER_TESTS := $(addprefix packages/relaybox/tests/integration/,cli consumers local telemetry) tests/integration tests/packaging
+SERVER_TESTS := $(addprefix packages/relaybox/tests/integration/,cli consumers local relay telemetry) tests/integration tests/packaging
 STAMP := $(VENV)/.synced
 PACKAGES := packages/shared-types packages/relaybox apps/backend
 # A home that cannot be written (su -m, a service account) must not stop the set-up.
