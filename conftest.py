@@ -39,9 +39,9 @@ os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 
 def _log_as_at_first() -> None:
-    """As structlog does by itself, but for tracebacks: its own, in colour, take seconds each to draw."""
+    """As structlog does by itself, but plain: its tracebacks take seconds each to draw."""
     structlog.reset_defaults()
-    renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    renderer = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[*structlog.get_config()["processors"][:-1], renderer])
 
 

@@ -33,8 +33,8 @@ _STOP_S: Final = 5
 #: A worker that is silent for longer is replaced. uvicorn's own 5 s are less than a worker's imports take
 #: on a busy machine: it was killed just when it had begun to answer.
 _WORKER_SILENT_S: Final = 30
-#: How long an idle connection is kept: longer than callers do (proxies commonly 60 s, httpx 5 s, as uvicorn
-#: itself). A request sent in the moment in which the server lets go meets an end instead of an answer.
+#: How long an idle connection is kept: longer than callers do, proxies commonly 60 s. uvicorn's 5 s are also
+#: httpx's. A request sent in the moment in which the server lets go meets an end instead of an answer.
 _IDLE_S: Final = 75
 _FIGURES: Final = "PROMETHEUS_MULTIPROC_DIR"
 

@@ -23,16 +23,16 @@ _UNSETTLED: Final = frozenset(
         KafkaError.OFFSET_NOT_AVAILABLE,
         KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError._TIMED_OUT,  # noqa: SLF001 - as it looked for the leaders
+        KafkaError._TIMED_OUT,  # noqa: SLF001 - it found no leader as long as it was asked
         KafkaError._NOENT,  # noqa: SLF001 - librdkafka's local codes are spelled so; it found no leader
         KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
         KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001
     }
 )
 _SETTLE_PAUSE_S: Final = 0.02
-#: How long one question is waited for. One that librdkafka began when no leader was known has been seen to
-#: look for it without an end, while the next one had its answer at once.
 _ANSWER_S_MIN: Final = 0.1
+#: How long one question is waited for. One that librdkafka began when no leader was known has been seen to
+#: look for it until its time was over, 30 s, while another one had its answer at once.
 _ANSWER_S_MAX: Final = 5.0
 
 #: What stands in librdkafka's words, and which settings that is about; the first that fits counts.
@@ -108,7 +108,7 @@ def wait_until_led(admin: AdminClient, topics: Mapping[str, int], until_s: float
 
     Raises:
         KafkaException: it is not so at *until_s* of ``time.monotonic()``, or we may not ask.
-        TimeoutError: nobody answered.
+        TimeoutError: a question has no end.
     """
     ends = {
         TopicPartition(name, number): OffsetSpec.latest()

@@ -1,8 +1,10 @@
 """The bin and those who write at the same time: whoever comes second sees what the first has done."""
 
 import asyncio
+from typing import Any
 
 import asyncpg
+import httpx
 
 from tests.fixtures.gates import Gate, closed, waits_for_a_row
 from tests.fixtures.studio import Studio
@@ -54,17 +56,67 @@ async def test_a_batch_whose_place_leaves_before_it_comes_back_goes_to_the_next_
     """At once: nobody is told to try again, and nobody waits for it any longer."""
     root = await studio.teacher.node("workspace")
     folder = await studio.teacher.node("folder", parent=root)
+    study = await in_bin(studio, folder)
+    restored = (await restored_while_trashing(studio, superuser, study, folder)).json()
+    assert (restored["restored_to"], restored["fallback"]) == (root["id"], True)
+
+
+async def test_a_place_in_another_tree_that_is_not_held_is_asked_for_again(
+    studio: Studio, superuser: asyncpg.Connection
+) -> None:
+    """Who holds one tree waits for no other, lest somebody waits the other way round."""
+    root, other = [await studio.teacher.node("workspace") for _ in range(2)]
+    outer = await studio.teacher.node("folder", parent=root)
+    inner = await studio.teacher.node("folder", parent=outer)
+    study = await in_bin(studio, inner)
+    await moved(studio, inner, other)
+    answer = await restored_while_trashing(studio, superuser, study, inner)
+    assert (answer.status_code, answer.json().get("error_code")) == (503, "RETRY_TRANSACTION")
+    assert await restored_to(studio, study) == outer["id"]
+
+
+async def test_a_place_that_leaves_in_another_tree_gives_way_to_the_next_one_there(
+    studio: Studio, superuser: asyncpg.Connection
+) -> None:
+    root, other = [await studio.teacher.node("workspace") for _ in range(2)]
+    outer = await studio.teacher.node("folder", parent=root)
+    middle = await studio.teacher.node("folder", parent=outer)
+    inner = await studio.teacher.node("folder", parent=middle)
+    study = await in_bin(studio, inner)
+    await moved(studio, inner, other)
+    await studio.teacher.done("DELETE", f"/nodes/{inner['id']}", match="*")
+    answer = await restored_while_trashing(studio, superuser, study, middle)
+    assert (answer.status_code, answer.json().get("restored_to")) == (200, outer["id"])
+
+
+async def in_bin(studio: Studio, folder: Any) -> Any:
+    """A study of *folder* in the bin."""
     study = await studio.teacher.node("study", parent=folder)
     await studio.teacher.done("DELETE", f"/nodes/{study['id']}", match=1)
+    return study
+
+
+async def moved(studio: Studio, node: Any, parent: Any) -> None:
+    body = {"parent_id": parent["id"]}
+    await studio.teacher.done("POST", f"/nodes/{node['id']}/move", body, match="*")
+
+
+async def restored_to(studio: Studio, node: Any) -> str:
+    return (await studio.teacher.done("POST", f"/nodes/{node['id']}/restore"))["restored_to"]
+
+
+async def restored_while_trashing(
+    studio: Studio, superuser: asyncpg.Connection, node: Any, place: Any
+) -> httpx.Response:
+    """The answer to who restores *node* and waits for *place*, which leaves."""
     async with closed(superuser, Gate("INSERT", "domain_events", _TRASHING)) as gate:
-        trashing = asyncio.create_task(studio.teacher.done("DELETE", f"/nodes/{folder['id']}", match=1))
+        trashing = asyncio.create_task(studio.teacher.done("DELETE", f"/nodes/{place['id']}", match="*"))
         await gate.reached()
-        restoring = asyncio.create_task(studio.teacher.done("POST", f"/nodes/{study['id']}/restore"))
+        restoring = asyncio.create_task(studio.teacher.send("POST", f"/nodes/{node['id']}/restore"))
         await waits_for_a_row(superuser)
         await gate.open()
         await trashing
-        restored = await restoring
-    assert (restored["restored_to"], restored["fallback"]) == (root["id"], True)
+        return await restoring
 
 
 async def test_of_two_who_trash_or_restore_at_once_one_does(studio: Studio) -> None:

@@ -26,7 +26,7 @@ async def test_work_goes_on_while_postgresql_is_away_and_its_result_counts(
         async with database.connection() as connection:
             await complete_task(connection, task.fence, result={})
 
-    # A lease that ends while nobody can renew it may be anybody's, also this runner's, once more.
+    # A lease that ends during the outage lets the task be taken again.
     async with start_runner(worker, lease_s=WAIT_S) as running:
         await asyncio.wait_for(started.wait(), WAIT_S)
         async with away(postgres_server):

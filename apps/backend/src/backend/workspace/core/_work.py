@@ -139,9 +139,9 @@ class Work:
         return [await self.access(one) for one in node_ids]
 
     async def hold_root(self, node_id: UUID, *others: UUID) -> Access:
-        """Lock the root of a node's tree, and of *others*', alone: nothing moves there.
+        """Lock the roots of the trees of a node and of *others* alone: nothing moves there.
 
-        What else is locked comes after them.
+        What else is locked comes after them. Others that are gone are passed over.
 
         Raises:
             NodeNotFound: the node is gone.
@@ -187,6 +187,10 @@ class Work:
         assert table in TABLES, table
         for state in (self._states[node_id], self._before[node_id]):
             getattr(state, table).update(rows)
+
+    def is_held(self, node_id: UUID) -> bool:
+        """Whether a node is locked, or made by this work."""
+        return node_id in self._states
 
     def state(self, node_id: UUID) -> NodeState:
         """What is held of *node_id*, after everything said so far."""

@@ -1,5 +1,6 @@
 """The recycle bin: putting a node there with all that is below it, and taking exactly that back."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID, uuid4
@@ -9,6 +10,7 @@ from relaybox_types.workspace import Visibility, WorkspaceEvent
 
 from backend.workspace.access import Access
 from backend.workspace.core import IfMatch, Work
+from backend.workspace.errors import NodeNotFound
 from backend.workspace.nodes import check_place, next_position
 
 __all__ = ("BIN", "Restored", "carried_visibility", "restore_node", "trash_node")
@@ -63,6 +65,7 @@ async def restore_node(work: Work, node_id: UUID) -> Restored:
         NodeNotTrashed, NodeTrashedWithAncestor: it is no root of what was trashed together.
         TitleTaken: a study of the folder has its title by now.
         TreeTooDeep: the place has been moved so far down that what comes back does not fit.
+        RetryTransaction: the place has become one in another tree.
     """
     access, parent = await _hold_with_place(work, node_id)
     node = work.node(node_id)
@@ -108,20 +111,32 @@ async def _hold_with_place(work: Work, node_id: UUID) -> tuple[Access, Access | 
     """Hold the root of a batch, and the live place that it goes back to, if there is one.
 
     Both are found once their trees are held, where nothing moves any more.
+
+    Raises:
+        NodeNotFound, RoleMissing, NodeNotTrashed, NodeTrashedWithAncestor: as for :func:`restore_node`.
+        RetryTransaction: the place has become one in another tree.
     """
     seen = await _place(work, node_id)
-    tree = await work.hold_root(node_id, *seen)
-    tree.require_restoring()
-    tree.require_trashed()
+    await work.hold_root(node_id, *seen)
     place = await _place(work, node_id)
-    roots = {(await work.access(one)).root.id for one in place}
-    if place != seen and roots - {tree.root.id}:
-        # From the start, as who takes another tree while holding one may wait in a circle. Not from a
-        # savepoint: who waits for what that gives up waits on for the transaction's end, and others pass by.
+    if place != seen and not await _is_held(work, place):
+        # From the start: who takes another tree while holding one may wait in a circle. No savepoint gives
+        # that one back, as the function that locks has committed into it: who waits for such a lock waits on
+        # for the end of the whole transaction, and others pass by.
         raise RetryTransaction(f"the former place of {node_id} has changed meanwhile; try again")
     await work.lock(node_id, *place)
     access, *parents = [await work.access(one) for one in (node_id, *place)]
+    access.require_restoring()
+    access.require_trashed()
     return access, parents[0] if parents else None
+
+
+async def _is_held(work: Work, place: Sequence[UUID]) -> bool:
+    """Whether the trees of *place* are held, so that it stays where it is."""
+    try:
+        return all([work.is_held((await work.access(one)).root.id) for one in place])
+    except NodeNotFound:
+        return False
 
 
 async def _place(work: Work, node_id: UUID) -> list[UUID]:
