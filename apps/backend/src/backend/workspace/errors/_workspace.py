@@ -144,7 +144,7 @@ class TitleTaken(WorkspaceError):
 
     def __init__(self, blocking_id: UUID | None) -> None:
         study = "a study" if blocking_id is None else f"study {blocking_id}"
-        super().__init__(f"{study} in the same folder has this title; choose another one")
+        super().__init__(f"{study} in the same folder has this title; choose another, or rename it")
         self.blocking_id = blocking_id
 
 
@@ -163,7 +163,7 @@ class NodeNotTrashed(WorkspaceError):
     error_code = "NODE_NOT_TRASHED"
 
     def __init__(self) -> None:
-        super().__init__("the node is not in the bin; trash it first")
+        super().__init__("the node is not in the bin: nothing to restore or purge")
 
 
 class NodeTrashedWithAncestor(WorkspaceError):
