@@ -1,0 +1,76 @@
+"""A database that is given to the next test is as the template was; one that is not, is dropped."""
+
+import asyncpg
+import pytest
+from relaybox.db import BACKBONE
+from relaybox.local import LocalPostgres
+
+from tests.fixtures.databases import Databases, superuser_of
+
+LINES = (BACKBONE,)
+LEFT = """
+    SELECT (SELECT count(*) FROM aggregate_snapshots)
+        + (SELECT count(*) FROM pg_sequence WHERE pg_sequence_last_value(seqrelid) IS NOT NULL)
+"""
+
+
+async def changed(server: LocalPostgres, name: str, *statements: str) -> int:
+    """What a test did to its database; the database's id."""
+    connection = await superuser_of(server, name)
+    try:
+        for statement in statements:
+            await connection.execute(statement.format(name))
+        return await connection.fetchval("SELECT oid FROM pg_database WHERE datname = current_database()")
+    finally:
+        await connection.close()
+
+
+async def test_rows_and_sequences_are_set_back_under_another_name(postgres_server: LocalPostgres) -> None:
+    databases = Databases(postgres_server)
+    first = await databases.take(LINES)
+    oid = await changed(
+        postgres_server,
+        first,
+        "INSERT INTO aggregate_snapshots (id, aggregate_type, owner, state)"
+        " VALUES (gen_random_uuid(), 'A', 'ann', '{{}}')",
+        "SELECT nextval(seqrelid::regclass) FROM pg_sequence",
+    )
+    await databases.give_back(LINES, first)
+    second = await databases.take(LINES)
+    assert (first != second, await changed(postgres_server, second)) == (True, oid)
+    connection = await superuser_of(postgres_server, second)
+    left = await connection.fetchval(LEFT)
+    await connection.close()
+    assert left == 0
+    await databases.give_back(LINES, second)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE left_behind (id int)",
+        "ALTER TABLE aggregate_snapshots ADD CHECK (version < 9)",
+        'REVOKE TEMPORARY ON DATABASE "{}" FROM PUBLIC',
+        "GRANT CREATE ON SCHEMA public TO PUBLIC",
+        "ALTER DATABASE \"{}\" SET lock_timeout = '1s'",
+    ],
+)
+async def test_what_is_not_as_it_was_is_dropped(postgres_server: LocalPostgres, statement: str) -> None:
+    databases = Databases(postgres_server)
+    name = await databases.take(LINES)
+    await changed(postgres_server, name, statement)
+    await databases.give_back(LINES, name)
+    with pytest.raises(asyncpg.InvalidCatalogNameError):
+        await superuser_of(postgres_server, name)
+
+
+async def test_a_database_that_somebody_is_still_connected_to_is_dropped(
+    postgres_server: LocalPostgres,
+) -> None:
+    databases = Databases(postgres_server)
+    name = await databases.take(LINES)
+    left = await superuser_of(postgres_server, name)
+    await databases.give_back(LINES, name)
+    with pytest.raises(asyncpg.InvalidCatalogNameError):
+        await superuser_of(postgres_server, name)
+    left.terminate()
