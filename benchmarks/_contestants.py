@@ -198,6 +198,7 @@ class WithoutDatabase(Backbone):
             message="Command processed successfully",
             aggregate_id=command.aggregate_id,
             version=1,
+            aggregate=None,
         )
 
 

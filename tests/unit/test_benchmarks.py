@@ -1,0 +1,44 @@
+"""The applications that the benchmarks compare the product with answer as the product does."""
+
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+from relaybox.http import make_token
+from relaybox.settings import JwtSettings, load_settings
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SECRET = "a secret of 32 bytes at the least"
+
+
+@pytest.fixture
+def benchmark_path(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+    """Put the benchmarks' own modules on the import path, and take them off again."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.setenv("JWT_SECRET", SECRET)
+    monkeypatch.setenv("POSTGRES_PASSWORD", "unused")
+    yield
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(BENCHMARKS)):
+            del sys.modules[name]
+
+
+@pytest.mark.usefixtures("benchmark_path")
+async def test_no_database_contestant_accepts_a_command() -> None:
+    from _contestants import PREFIX, create_no_database
+
+    token = make_token(load_settings(JwtSettings), "writer", 60)
+    transport = httpx.ASGITransport(create_no_database())
+    async with httpx.AsyncClient(transport=transport, base_url="http://bench") as client:
+        answer = await client.post(
+            f"{PREFIX}/{uuid4()}/commands",
+            json={"command_type": "SubmitFeedback", "payload": {"feedback": "darker", "rating": 4}},
+            headers={"Authorization": f"Bearer {token}"},
+        )
+
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["status"] == "COMPLETED"
