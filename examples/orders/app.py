@@ -18,8 +18,7 @@ class Order(Aggregate):
     reserved: int = 0
 
     def apply(self, fact: Fact) -> Self:
-        reserved = self.reserved + fact.payload.get("reserved", 0)
-        return self.model_copy(update={**fact.payload, "reserved": reserved})
+        return self.model_copy(update=fact.payload)
 
 
 class PlaceOrder(BaseModel):
@@ -33,6 +32,7 @@ class ConfirmReservation(BaseModel):
 
 orders = Domain("Shop.Order", aggregate=Order, aggregate_type="ORDER")
 CREATED, RESERVED = orders.event("Created"), orders.event("ReservationConfirmed")
+NOT_RESERVED = orders.event("ReservationFailed")  # cancelled before the warehouse read it
 
 
 @orders.command(creates=True)
@@ -41,8 +41,8 @@ def place(_: Order, command: PlaceOrder) -> Events:
 
 
 @orders.command(internal=True)
-def confirm(_: Order, command: ConfirmReservation) -> Events:
-    return [RESERVED(command.model_dump())]
+def confirm(order: Order, command: ConfirmReservation) -> Events:
+    return [RESERVED(command.model_dump()) if command.reserved <= order.ordered else NOT_RESERVED({})]
 
 
 backbone = Backbone.from_environment([orders], service="orders")

@@ -139,6 +139,13 @@ def test_every_shell_block_is_understood_by_a_shell(page: Path) -> None:
         assert checked.returncode == 0, checked.stderr
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "examples").glob("*/README.md")), ids=name_of)
+def test_log_that_an_example_writes_is_ignored_by_git(page: Path) -> None:
+    [log] = {name for text in fences(page, "bash") for name in re.findall(r">> (\w+)", text)}
+    checked = subprocess.run(["git", "check-ignore", "--quiet", page.parent / log], cwd=ROOT, check=False)
+    assert checked.returncode == 0, f"{page.parent.name}/{log}"
+
+
 def python_blocks() -> Iterator[object]:
     for page in PAGES:
         for number, text in enumerate(fences(page, "python")):

@@ -1,0 +1,83 @@
+"""The example of orders, with the tutorial's command, when the warehouse hears of an order late."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from relaybox.consumers import UnitOfWork
+from relaybox.http import make_token
+from relaybox.settings import JwtSettings, PostgresSettings, load_settings
+from relaybox_types.envelope import EventEnvelope
+
+from tests.unit.test_docs import fences
+
+ROOT = Path(__file__).parents[2]
+SECRET = "a secret of thirty-two bytes, or more"
+CANCEL = {"command_type": "CancelOrder", "payload": {"reason": "changed my mind"}}
+Names = dict[str, Any]
+
+
+@pytest.fixture
+async def shop(postgres_settings: PostgresSettings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Names]:
+    """The names of the example's application, which runs on the test's own database."""
+    for name in ("host", "port", "db", "user"):
+        monkeypatch.setenv(f"POSTGRES_{name.upper()}", str(getattr(postgres_settings, name)))
+    monkeypatch.setenv("POSTGRES_PASSWORD", postgres_settings.password.get_secret_value())
+    monkeypatch.setenv("JWT_SECRET", SECRET)
+    example = (ROOT / "examples/orders/app.py").read_text()
+    cancelling, _ = fences(ROOT / "docs/tutorial.md", "python")
+    names: Names = {"__name__": "shop"}
+    exec(compile(f"{example}\n{cancelling}", "shop", "exec", dont_inherit=True), names)
+    async with names["backbone"].lifespan(names["app"]):
+        yield names
+
+
+@pytest.fixture
+async def client(shop: Names) -> AsyncIterator[httpx.AsyncClient]:
+    headers = {"Authorization": f"Bearer {make_token(load_settings(JwtSettings), 'me')}"}
+    transport = httpx.ASGITransport(shop["app"])
+    async with httpx.AsyncClient(transport=transport, base_url="http://shop", headers=headers) as client:
+        yield client
+
+
+async def placed(client: httpx.AsyncClient) -> str:
+    response = await client.post("/orders", json={"item": "tea", "ordered": 3})
+    assert response.status_code == 201
+    return response.json()["id"]
+
+
+async def warehouse_reads(shop: Names) -> None:
+    """Let the warehouse process the order's first event, as it was recorded for Kafka."""
+    database = shop["backbone"].database
+    async with database.connection() as connection:
+        [row] = await connection.fetch(
+            "SELECT payload::text AS event FROM event_outbox WHERE payload ->> 'version' = '1'"
+        )
+    event = EventEnvelope.model_validate_json(row["event"])
+    async with database.sessions.begin() as db:
+        await shop["reserve"](event, UnitOfWork(db=db, event=event))
+
+
+async def state(client: httpx.AsyncClient, order: str) -> tuple[int, int]:
+    found = (await client.get(f"/orders/{order}/state")).json()
+    return found["ordered"], found["reserved"]
+
+
+async def test_order_cancelled_before_the_warehouse_reads_it_reserves_nothing(
+    shop: Names, client: httpx.AsyncClient
+) -> None:
+    order = await placed(client)
+    cancelled = await client.post(f"/orders/{order}/commands", json=CANCEL)
+    assert cancelled.status_code == 200
+    await warehouse_reads(shop)
+    assert await state(client, order) == (0, 0)
+
+
+async def test_order_that_is_reserved_refuses_cancelling(shop: Names, client: httpx.AsyncClient) -> None:
+    order = await placed(client)
+    await warehouse_reads(shop)
+    refused = await client.post(f"/orders/{order}/commands", json=CANCEL)
+    assert (refused.status_code, refused.json()["error_code"]) == (422, "TOO_LATE")
+    assert await state(client, order) == (3, 3)
