@@ -26,7 +26,7 @@ from relaybox.relay._link import (
     produce,
     warm_up,
 )
-from relaybox.relay._messages import Message, screen
+from relaybox.relay._messages import Message, screen, topics_exceeded
 from relaybox.settings import Compression, KafkaSettings
 
 __all__ = ("AtLeastOnce", "acknowledged_in_order")
@@ -125,6 +125,9 @@ class AtLeastOnce:
         outcome = Outcome()
         try:
             screened = screen(messages, self._limits(messages))
+            if exceeded := topics_exceeded(screened):
+                self._link.refreshed_limits(exceeded)
+                screened = screen(messages, self._limits(messages))
             outcome.faulty += screened.faulty
             self._publish_all(screened.publishable, outcome)
         except LinkDown as down:

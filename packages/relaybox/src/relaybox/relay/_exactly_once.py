@@ -21,7 +21,7 @@ from relaybox.relay._lane_claims import claim, origin_of, trim
 from relaybox.relay._lanes import Lane
 from relaybox.relay._link import BATCH_BYTES_MAX, Link, batch_bytes_for, link_settings
 from relaybox.relay._markers import Markers
-from relaybox.relay._messages import Message, screen
+from relaybox.relay._messages import Message, screen, topics_exceeded
 from relaybox.relay._suspects import Suspects
 from relaybox.relay._takeover import take_over
 from relaybox.relay._transaction import Fate, Landing, LaneProducer
@@ -146,10 +146,13 @@ class ExactlyOnce:
         topics = {message.topic for message in messages}
         try:
             limits = self._link.known(topics) or await self._ask_link(lambda: self._link.limits(topics))
+            screened = screen(messages, limits)
+            if exceeded := topics_exceeded(screened):
+                limits = await self._ask_link(lambda: self._link.refreshed_limits(exceeded))
+                screened = screen(messages, limits)
         except LinkDown as down:
             outcome.link = down
             return Prepared(batches=[], outcome=outcome)
-        screened = screen(messages, limits)
         outcome.faulty += screened.faulty
         self._keep_batches_below(batch_bytes_for(topics, limits))
         by_lane: dict[int, list[Message]] = defaultdict(list)

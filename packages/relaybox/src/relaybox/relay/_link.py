@@ -147,6 +147,16 @@ class Link:
         assert self._topics is not None
         return self._topics.of(topics)
 
+    def refreshed_limits(self, topics: Iterable[str]) -> Mapping[str, int]:
+        """Return :meth:`limits` after asking the brokers again for those of *topics*.
+
+        Raises:
+            LinkDown: the broker does not answer.
+        """
+        if self._topics is None:
+            return self.limits(topics)
+        return self._topics.refresh(topics)
+
     def known(self, topics: Iterable[str]) -> Mapping[str, int] | None:
         """What :meth:`limits` would say if it had to ask nobody; None if it had to. For any thread."""
         limits = self._topics

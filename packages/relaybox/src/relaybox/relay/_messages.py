@@ -14,7 +14,15 @@ from relaybox.relay._cloudevents import (
 from relaybox.relay._errors import EnvelopeIncomplete, RecordTooLarge, RowFault, TopicUnknown
 from relaybox.settings import CloudEventsMode
 
-__all__ = ("Message", "Screened", "message_of", "record_bytes", "record_of", "screen")
+__all__ = (
+    "Message",
+    "Screened",
+    "message_of",
+    "record_bytes",
+    "record_of",
+    "screen",
+    "topics_exceeded",
+)
 
 #: A batch of one record: header 61 bytes, then length, attributes, two deltas, key, value, headers.
 #: https://kafka.apache.org/documentation/#recordbatch
@@ -93,6 +101,14 @@ def screen(messages: Iterable[Message], limits: Mapping[str, int]) -> Screened:
             if key is not None:
                 waiting.add(key)
     return Screened(publishable, faulty)
+
+
+def topics_exceeded(screened: Screened) -> frozenset[str]:
+    """Return the topics whose limit a record exceeds.
+
+    The limit may have been raised since it was read: it is read again before a row is charged (G24).
+    """
+    return frozenset(message.topic for message, fault in screened.faulty if isinstance(fault, RecordTooLarge))
 
 
 def record_bytes(key: bytes | None, value: bytes, headers: Sequence[Header]) -> int:

@@ -29,7 +29,8 @@ _log = structlog.get_logger(__name__)
 class TopicLimits:
     """``max.message.bytes`` of the topics that exist, asked once per topic and connection.
 
-    A topic that does not exist is asked for again each time: it may have been created.
+    A topic that does not exist is asked for again each time: it may have been created. So is, by
+    :meth:`refresh`, one whose limit a record exceeds: it may have been raised.
     Blocking: belongs to the publisher's thread.
     """
 
@@ -64,6 +65,16 @@ class TopicLimits:
                 else:
                     self._bytes_max[str(resource.name)] = int(entries[_LIMIT].value or _LIMIT_BYTES)
         return self._bytes_max
+
+    def refresh(self, topics: Iterable[str]) -> Mapping[str, int]:
+        """Ask again for the limits of *topics*; return the limits of all topics known then.
+
+        Raises:
+            LinkDown: the broker does not answer.
+        """
+        for topic in topics:
+            self._bytes_max.pop(topic, None)
+        return self.of(topics)
 
     def _understand(self, topic: str, error: KafkaError) -> None:
         if error.code() in _UNKNOWN:

@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 import pytest
 from confluent_kafka import KafkaError, Producer
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from relaybox.db import Database
 from relaybox.relay import Relay, Signal
 from relaybox.relay._messages import record_bytes
 from relaybox.settings import KafkaSettings, RelaySettings
 
+from tests.fixtures.limits import limit_records
 from tests.fixtures.moments import WAIT_S, Moments
 from tests.fixtures.relays import (
     all_sent,
@@ -85,6 +85,26 @@ async def test_g24_a_row_that_becomes_publishable_goes_out_before_the_rows_behin
     assert {row["attempts"] for row in await rows_of(database)} == {0, 1}
 
 
+@pytest.mark.parametrize("delivery", ["exactly-once", "at-least-once"])
+async def test_g34_raised_limit_is_used_at_the_next_attempt(
+    database: Database,
+    kafka_settings: KafkaSettings,
+    narrow_topic: str,
+    delivery: Literal["exactly-once", "at-least-once"],
+) -> None:
+    await put_events(database, narrow_topic, ["a"], first=1, size=LIMIT_BYTES)
+    await put_events(database, narrow_topic, ["a"], first=2)
+    moments = Moments()
+    settings = RelaySettings(poll_interval=3_600, compression="none", delivery=delivery)
+    async with running(Relay(database, kafka_settings, settings, on_signal=moments)):
+        await moments.reached(Signal.ROWS_CHARGED)
+        limit_records(kafka_settings, narrow_topic, 10 * LIMIT_BYTES)
+        await all_sent(database)
+
+    assert [row["attempts"] for row in await rows_of(database, "status = 'SENT'")] == [1, 0]
+    assert first_appearances(read_topic(kafka_settings.bootstrap_servers, narrow_topic)) == {"a": [1, 2]}
+
+
 async def test_g34_a_row_too_large_is_known_before_anything_behind_it_is_sent(
     database: Database, kafka_settings: KafkaSettings, narrow_topic: str
 ) -> None:
@@ -112,7 +132,7 @@ async def test_g34_a_limit_lowered_under_way_charges_the_large_row_alone(
     async with running(relay):
         await moments.reached(Signal.LANES_CHANGED)
         await moments.again(Signal.IDLE)
-        lower_limit(kafka_settings, topic)
+        limit_records(kafka_settings, topic, LIMIT_BYTES)
         async with database.connection() as connection:
             await put_events(connection, topic, ["a"], first=1, size=100)
             await put_events(connection, topic, ["a"], first=2, size=LIMIT_BYTES)
@@ -142,7 +162,7 @@ async def test_g21_in_a_backlog_nothing_that_was_read_ahead_overtakes_a_refused_
     async with running(Relay(database, kafka_settings, settings, on_signal=moments)):
         await moments.reached(Signal.LANES_CHANGED)
         await moments.again(Signal.IDLE)
-        lower_limit(kafka_settings, topic)
+        limit_records(kafka_settings, topic, LIMIT_BYTES)
         await put_events(database, topic, ["a", "b"], first=1, count=300)
         await put_events(database, topic, ["a"], first=301, size=LIMIT_BYTES)
         await put_events(database, topic, ["a", "b"], first=302, count=1_200)
@@ -191,11 +211,3 @@ async def rows_at(database: Database) -> list[object]:
             "SELECT (error_data ->> 'at')::timestamptz AS at FROM event_outbox WHERE error_data IS NOT NULL"
         )
     return [row["at"] for row in rows]
-
-
-def lower_limit(settings: KafkaSettings, topic: str) -> None:
-    """Have the broker take smaller records from now on."""
-    entry = ConfigEntry("max.message.bytes", str(LIMIT_BYTES), incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
-    admin = AdminClient({"bootstrap.servers": settings.bootstrap_servers, "log_level": 0})
-    admin.incremental_alter_configs([resource])[resource].result(30)

@@ -1,0 +1,144 @@
+"""The page for a blocked key repairs one: its commands run verbatim beside a running relay."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from uuid import UUID
+
+import asyncpg
+import pytest
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+from relaybox.db import Database
+from relaybox.relay import Relay
+from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings
+
+from tests.fixtures.limits import limit_records
+from tests.fixtures.moments import WAIT_S
+from tests.fixtures.pages import run_section
+from tests.fixtures.planting import producer
+from tests.fixtures.relays import all_sent, first_appearances, put_events, read_topic, rows_of, running
+
+PAGE = Path(__file__).parents[2] / "docs/how-to/blocked-key.md"
+#: The row, the key, the lane and the marker that the page's commands name.
+SEQ = 4711
+KEY = "6c1f1c1e-0000-0000-0000-000000000000"
+LANE = 3
+MARKER = UUID("0b8f7c66-0000-0000-0000-000000000000")
+LIMIT_BYTES = 4_000
+Section = Callable[[str], Awaitable[list[str]]]
+
+
+@pytest.fixture
+def narrow_topic(make_topic: Callable[..., str]) -> str:
+    """A topic that takes small records only."""
+    return make_topic(max_message_bytes=str(LIMIT_BYTES))
+
+
+@pytest.fixture
+def section(postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, narrow_topic: str) -> Section:
+    """Run the commands of a section of the page."""
+
+    async def run(heading: str) -> list[str]:
+        return await run_section(PAGE, heading, postgres_settings, kafka_settings, narrow_topic)
+
+    return run
+
+
+@pytest.fixture
+async def blocked(
+    database: Database, kafka_settings: KafkaSettings, narrow_topic: str, superuser: asyncpg.Connection
+) -> AsyncIterator[None]:
+    """A relay runs, and has just given up the row that the page names; another row waits behind it."""
+    sequence = "pg_get_serial_sequence('event_outbox', 'seq')"
+    await superuser.execute(f"SELECT setval({sequence}, {SEQ - 1})")
+    await put_events(database, narrow_topic, [KEY], size=LIMIT_BYTES)
+    await put_events(database, narrow_topic, [KEY, "another"], first=2)
+    # Three attempts were made before: the next one is the last.
+    await superuser.execute(f"UPDATE event_outbox SET attempts = 3 WHERE seq = {SEQ}")
+    settings = RelaySettings(poll_interval=3_600, compression="none")
+    async with running(Relay(database, kafka_settings, settings)):
+        await found(database, f"seq = {SEQ} AND status = 'FAILED'")
+        await found(database, "key = 'another' AND status = 'SENT'")
+        yield
+
+
+async def found(database: Database, where: str) -> None:
+    """Wait until a row of the outbox meets the condition."""
+    async with asyncio.timeout(WAIT_S):
+        while not await rows_of(database, where):  # noqa: ASYNC110 - nobody announces it
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.usefixtures("blocked")
+async def test_blocked_key_page_repairs_a_record_too_large(
+    database: Database, kafka_settings: KafkaSettings, narrow_topic: str, section: Section
+) -> None:
+    status, blocked = await section("1. See what waits")
+    assert "1 failed" in status
+    assert KEY in blocked
+    [shown] = await section("2. See why")
+    assert "RecordTooLarge" in shown
+
+    limit_records(kafka_settings, narrow_topic, 10 * LIMIT_BYTES)
+    preview, retried = await section("3. Retry it")
+    assert "dry run: 1 would be put back to PENDING" in preview
+    assert retried == "1 put back to PENDING\n"
+    await all_sent(database)
+    assert await rows_of(database, "status = 'FAILED'") == []
+    [acts] = await section("5. Write it down")
+    assert "topic made" in acts
+    records = read_topic(kafka_settings.bootstrap_servers, narrow_topic)
+    assert first_appearances(records) == {KEY: [1, 2], "another": [2]}
+
+
+@pytest.mark.usefixtures("blocked")
+async def test_blocked_key_page_skips_a_row(
+    database: Database, kafka_settings: KafkaSettings, narrow_topic: str, section: Section
+) -> None:
+    assert await section("4. Or skip it") == ["1 skipped\n"]
+    await all_sent(database)
+    [acts] = await section("5. Write it down")
+    assert "INC-17" in acts
+    records = read_topic(kafka_settings.bootstrap_servers, narrow_topic)
+    assert first_appearances(records) == {KEY: [2], "another": [2]}
+
+
+async def test_blocked_key_page_lets_a_stopped_lane_go_on(
+    database: Database,
+    kafka_settings: KafkaSettings,
+    narrow_topic: str,
+    superuser: asyncpg.Connection,
+    section: Section,
+) -> None:
+    origin = await superuser.fetchval("UPDATE relay_origin SET id = gen_random_uuid() RETURNING id")
+    publish_marker(kafka_settings, f"relaybox-markers-{origin.hex}")
+    keys = [f"key-{number}" for number in range(32)]
+    await put_events(database, narrow_topic, keys)
+    of_lane = f"key_hash BETWEEN (SELECT hash_min FROM relay_lanes WHERE lane = {LANE}) AND " + (
+        f"(SELECT hash_max FROM relay_lanes WHERE lane = {LANE})"
+    )
+    waiting = len(await rows_of(database, of_lane))
+    assert waiting
+    async with running(Relay(database, kafka_settings, RelaySettings(poll_interval=3_600))):
+        await found(database, f"EXISTS (SELECT FROM relay_lanes WHERE lane = {LANE} AND fault IS NOT NULL)")
+        await found(database, f"(SELECT count(*) FROM event_outbox WHERE status = 'PENDING') = {waiting}")
+        _status, blocked = await section("1. See what waits")
+        assert str(MARKER) in blocked
+        assert f"lane {LANE} publishes nothing, {waiting} rows wait" in blocked
+        assert await section("A lane publishes nothing") == [f"lane {LANE} goes on from {MARKER}\n"]
+        await all_sent(database)
+    records = read_topic(kafka_settings.bootstrap_servers, narrow_topic)
+    assert first_appearances(records) == {key: [1] for key in keys}
+
+
+def publish_marker(kafka: KafkaSettings, control_topic: str) -> None:
+    """Have Kafka hold a batch of the lane which PostgreSQL does not know."""
+    admin = AdminClient({**kafka.client(), "log_level": 0})
+    created = admin.create_topics(
+        [NewTopic(control_topic, num_partitions=8, config={"cleanup.policy": "compact"})]
+    )
+    created[control_topic].result(WAIT_S)
+    client = producer(kafka)
+    client.produce(control_topic, MARKER.bytes, f"lane-{LANE}".encode(), partition=LANE)
+    assert client.flush(WAIT_S) == 0
