@@ -19,7 +19,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo demo-workspace env test test-parts test-servers test-whole test-all test-postgres-16 test-kafka-3.7 test-lowest-parts test-lowest-whole lint types lock bench chaos mutants sql clean
+.PHONY: help setup run demo demo-workspace env test test-parts test-servers test-whole test-all test-postgres-16 test-kafka-3.7 test-lowest-parts test-lowest-whole lint types lock bench bench-compare chaos mutants sql clean
 
 help: ## List the wishes
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -102,8 +102,12 @@ $(LOWEST)/.synced: requirements.in $(PACKAGES:%=%/pyproject.toml) | $(STAMP)
 	  --editable packages/shared-types --editable 'packages/relaybox[http,local,redis]' --editable 'apps/backend[local,llm,chess]'
 	@touch $@
 
-bench: $(STAMP) ## Run the short versions of all benchmarks
-	@for script in benchmarks/[a-z]*.py; do python $$script --short || exit 1; done
+bench: $(STAMP) ## Run the short form of every benchmark, or of some (NAMES=)
+	@exec python benchmarks run --short $(NAMES)
+
+bench-compare: $(STAMP) ## Run the short benchmarks of another revision and of this tree in turns (REV=, NAMES=, TURNS=)
+	@test -n "$(REV)" || { echo "Name a revision: make bench-compare REV=main" >&2; exit 3; }
+	@exec python benchmarks compare $(REV) $(NAMES) $(if $(TURNS),--turns $(TURNS))
 
 chaos: $(STAMP) ## Relays under faults on real servers, 2 minutes (MINUTES=, SEED=, DELIVERY=)
 	@exec python -m tests.faults.chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(if $(DELIVERY),--delivery $(DELIVERY))

@@ -1,0 +1,173 @@
+"""Compare the short benchmarks of two revisions in turns on one machine."""
+
+import os
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from _suite import SHORT_RUN_S_MAX, Checkout, Run, is_machine_independent, rises_with_quality, run_benchmark
+
+__all__ = ("RevisionNotUsable", "checked_out", "compare")
+
+#: Less of a gain than this share, and the figure fell.
+FALL_MAX: Final = 0.05
+_SETUP_S_MAX: Final = 900.0
+#: `make` hands these to its children; the other revision's `make` must not see them.
+_FROM_MAKE: Final = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "VIRTUAL_ENV")
+#: A ratio between two contestants that are not ours.
+_NOT_OURS: Final = ("ratio_bare_loop_to_producer",)
+
+
+class RevisionNotUsable(Exception):
+    """The other revision cannot be checked out or set up; the text says why."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compared:
+    """One figure of both revisions."""
+
+    name: str
+    #: Medians over the turns.
+    before: float
+    now: float
+    #: Median over the turns, above 1 where *now* is better; None where one of them is 0.
+    ratio: float | None
+
+    @property
+    def has_verdict(self) -> bool:
+        """Whether the figure says something about the code rather than about the machine."""
+        return is_machine_independent(self.name) and self.name not in _NOT_OURS
+
+    @property
+    def fell(self) -> bool:
+        """Whether the figure is worse by more than 5 %."""
+        if self.ratio is not None:
+            return self.ratio < 1 - FALL_MAX
+        return self.now < self.before if rises_with_quality(self.name) else self.now > self.before
+
+    def __str__(self) -> str:
+        ratio = "no ratio" if self.ratio is None else f"{self.ratio:.2f} x"
+        verdict = ("fell by more than 5 %" if self.fell else "held") if self.has_verdict else ""
+        return f"  {self.name:<44} {self.before:>12,g} {self.now:>12,g}  {ratio:>9}  {verdict}".rstrip()
+
+
+@contextmanager
+def checked_out(root: Path, revision: str) -> Generator[Checkout]:
+    """Check *revision* out into a temporary work tree and set its environment up, for a ``with`` block.
+
+    Raises:
+        RevisionNotUsable: It is not in the repository, or its ``make setup`` failed.
+    """
+    place = Path(tempfile.mkdtemp(prefix="relaybox-compare-"))
+    tree = place / "tree"
+    _call(["git", "worktree", "add", "--quiet", "--detach", str(tree), revision], cwd=root)
+    try:
+        _call(["make", "setup"], cwd=tree)
+        label = _call(["git", "rev-parse", "--short", "HEAD"], cwd=tree).strip()
+        yield Checkout(label=label, root=tree, python=tree / ".venv" / "bin" / "python")
+    finally:
+        _call(["git", "worktree", "remove", "--force", str(tree)], cwd=root)
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _call(command: Sequence[str], *, cwd: Path) -> str:
+    environment = {name: value for name, value in os.environ.items() if name not in _FROM_MAKE}
+    try:
+        done = subprocess.run(
+            command,
+            cwd=cwd,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=_SETUP_S_MAX,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise RevisionNotUsable(f"`{' '.join(command)}` did not end within {_SETUP_S_MAX:.0f} s") from error
+    if done.returncode:
+        raise RevisionNotUsable(f"`{' '.join(command)}` failed: {done.stdout.strip()[-1_000:]}")
+    return done.stdout
+
+
+def compare(
+    before: Checkout, now: Checkout, names: Sequence[str], *, turns: int, limit_s: float
+) -> tuple[int, int]:
+    """Compare *names* in turns and print the figures of each as soon as they are there.
+
+    Args:
+        before: The other revision.
+        now: The working tree.
+        names: Benchmarks of the working tree.
+        turns: How often each revision runs each benchmark.
+        limit_s: Seconds for all; a run is ended then, and the benchmarks left are reported as not compared.
+
+    Returns:
+        How many figures fell by more than 5 %, and how many benchmarks could not be compared.
+    """
+    until = time.monotonic() + limit_s
+    fell, missing = 0, 0
+    print(f"Figures: {before.label}, {now.label}, ratio (above 1: {now.label} is better); {turns} turns")
+    for name in names:
+        figures = _in_turns(before, now, name, turns=turns, until=until)
+        if isinstance(figures, str):
+            print(f"{name}: not compared: {figures}", flush=True)
+            missing += 1
+            continue
+        print(f"{name}:")
+        for figure in sorted(figures, key=lambda one: not one.has_verdict):
+            print(figure)
+            fell += figure.has_verdict and figure.fell
+        print(end="", flush=True)
+    print(f"{fell} figures fell by more than 5 %; {missing} benchmarks were not compared")
+    return fell, missing
+
+
+def _in_turns(
+    before: Checkout, now: Checkout, name: str, *, turns: int, until: float
+) -> list[Compared] | str:
+    """Run one benchmark of both; the figures, or why there are none."""
+    if name not in before.benchmarks():
+        return f"{before.label} has no benchmark of this name"
+    figures: dict[str, list[Mapping[str, Any]]] = {before.label: [], now.label: []}
+    for turn in range(turns):
+        for checkout in (before, now)[:: -1 if turn % 2 else 1]:
+            left_s = until - time.monotonic()
+            if left_s <= 0:
+                return "the time limit was reached"
+            run = run_benchmark(checkout, name, short=True, limit_s=min(left_s, SHORT_RUN_S_MAX))
+            if reason := _reason(run):
+                return f"{checkout.label}: {reason}"
+            figures[checkout.label].append(run.figures)
+    return list(compared(figures[before.label], figures[now.label])) or "the two have no figure in common"
+
+
+def _reason(run: Run) -> str | None:
+    return "skipped by the benchmark itself" if "skipped" in run.figures else run.failure
+
+
+def compared(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> Iterator[Compared]:
+    """Compare the figures that every turn of both has; lists and texts are left out."""
+    for name in now[0]:
+        old, new = ([_number(turn.get(name)) for turn in turns] for turns in (before, now))
+        if None in old or None in new:
+            continue
+        pairs = [(one, other) for one, other in zip(old, new, strict=True) if one is not None and other]
+        ratios = [other / one if rises_with_quality(name) else one / other for one, other in pairs if one]
+        yield Compared(
+            name=name,
+            before=statistics.median(value for value in old if value is not None),
+            now=statistics.median(value for value in new if value is not None),
+            ratio=statistics.median(ratios) if len(ratios) == len(new) else None,
+        )
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
