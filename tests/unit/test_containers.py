@@ -1,14 +1,21 @@
-"""Image and compose file, as far as they can be judged without a container engine."""
+"""Image, compose file and Prometheus' targets, as far as they can be judged without a container engine."""
 
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from backend.settings import ServiceType
+from backend import services
+from backend.api import create_api
+from backend.settings import ApiSettings, RoleSettings, ServiceType
+from pydantic_settings import BaseSettings
+from relaybox.local import free_port
+from relaybox.outbox import OutboxSettings
+from relaybox.settings import KafkaSettings, PostgresSettings
 
-from tests.unit.test_settings_pages import settings
+from tests.unit.test_settings_pages import names_of, settings
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "infrastructure/docker"
@@ -23,8 +30,22 @@ INSTRUCTIONS = [
     if instruction.strip()
 ]
 PINNED = re.compile(r"[a-z0-9./-]+:\d+\.\d+[a-z0-9.-]*")
-#: What compose takes from outside and is no setting of the product: the database image's superuser.
-OF_COMPOSE = {"POSTGRES_SUPERUSER_PASSWORD"}
+#: What compose takes from outside and is no setting: the database image's superuser, the image's extras.
+OF_COMPOSE = {"POSTGRES_SUPERUSER_PASSWORD", "IMAGE_EXTRAS"}
+#: Defaults of the compose file that differ from the settings' own: its servers and roles, logs as JSON.
+DEFAULTS_OF_COMPOSE = {
+    "POSTGRES_HOST": "postgres",
+    "POSTGRES_OWNER_USER": "relaybox_owner",
+    "KAFKA_HOST": "kafka",
+    "LOG_JSON": "true",
+    "IMAGE_EXTRAS": "llm",
+}
+#: The image gives them; the host's address and port of the API are API_HOST and API_PORT.
+OF_THE_IMAGE = {"API_HOST", "API_PORT", "HEALTH_HOST", "HEALTH_PORT"}
+#: Read by `make run` alone.
+OF_ONE_MACHINE = {"RELAYBOX_DATA_DIR", "RELAYBOX_CACHE_DIR"}
+#: Migrations alone connect as the owner.
+OF_THE_OWNER = {"POSTGRES_OWNER_USER", "POSTGRES_OWNER_PASSWORD"}
 
 
 def arguments(name: str) -> list[str]:
@@ -36,9 +57,104 @@ def test_every_service_of_the_product_is_started() -> None:
     assert {one for one in types if one} == set(ServiceType)
 
 
-def test_every_name_in_a_services_environment_is_a_setting() -> None:
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> set[type[BaseSettings]]:
+    """Every settings class that is read from now on."""
+    read = set[type[BaseSettings]]()
+    original = BaseSettings.__init__
+
+    def record(self: BaseSettings, **given: Any) -> None:
+        read.add(type(self))
+        original(self, **given)
+
+    monkeypatch.setattr(BaseSettings, "__init__", record)
+    return read
+
+
+def names_read(kinds: set[type[BaseSettings]]) -> set[str]:
+    return {name for kind in kinds for name in names_of(kind)}
+
+
+def read_by(
+    service_type: ServiceType, loaded: set[type[BaseSettings]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Make the service as its process does, on servers that are away."""
+    for name, value in {
+        "POSTGRES_PORT": str(free_port()),
+        "KAFKA_PORT": str(free_port()),
+        "HEALTH_PORT": str(free_port()),
+        "JWT_SECRET": "a secret of thirty-two bytes, or more",
+        "SERVICE_TYPE": service_type.value,
+    }.items():
+        monkeypatch.setenv(name, value)
+    loaded |= {RoleSettings}
+    if service_type is ServiceType.API_GATEWAY:
+        loaded |= {ApiSettings}
+        create_api()
+        return
+
+    async def end_at_once(*_services: object) -> None:
+        return
+
+    monkeypatch.setattr(services, "run_until_signal", end_at_once)
+    services.run_service(service_type)
+
+
+@pytest.mark.parametrize("name", [name for name, one in OURS.items() if "SERVICE_TYPE" in one["environment"]])
+def test_service_gets_the_settings_that_it_reads_and_no_others(
+    name: str, loaded: set[type[BaseSettings]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = set(OURS[name]["environment"])
+    read_by(ServiceType(OURS[name]["environment"]["SERVICE_TYPE"]), loaded, monkeypatch)
+    assert given == names_read(loaded) - OF_THE_IMAGE - OF_THE_OWNER, "update compose.yaml"
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"), [("migrate", {PostgresSettings}), ("topics", {KafkaSettings, OutboxSettings})]
+)
+def test_task_gets_the_settings_that_it_reads_and_no_others(
+    name: str, kinds: set[type[BaseSettings]]
+) -> None:
+    assert set(OURS[name]["environment"]) == names_read(kinds)
+
+
+def test_every_setting_of_the_environment_file_reaches_a_service() -> None:
+    given = {name for service in OURS.values() for name in service["environment"]}
+    assert settings().keys() == given | OF_THE_IMAGE | OF_ONE_MACHINE
+
+
+def test_partitions_of_the_environment_file_reach_the_new_topics() -> None:
+    assert "${RELAY_TOPIC_PARTITIONS:-8}" in OURS["topics"]["command"]
+
+
+def test_names_that_are_passed_through_replace_nothing_of_the_image() -> None:
+    # Compose takes a name that has no value out of the image's environment.
+    [environment] = arguments("ENV")
+    of_the_image = set(re.findall(r"([A-Z_]+)=", environment))
     for name, service in OURS.items():
-        assert service["environment"].keys() <= settings().keys(), name
+        passed = {one for one, value in service["environment"].items() if value is None}
+        assert not passed & of_the_image, name
+
+
+def scraped() -> Iterator[tuple[str, int]]:
+    text = (ROOT / "infrastructure/monitoring/prometheus.yml").read_text()
+    for job in yaml.safe_load(text)["scrape_configs"]:
+        for found in job["dns_sd_configs"]:
+            yield from ((name, found["port"]) for name in found["names"])
+
+
+def test_prometheus_scrapes_every_service_on_the_port_of_the_image() -> None:
+    [port] = arguments("EXPOSE")
+    services_of_ours = {name for name, one in OURS.items() if "SERVICE_TYPE" in one["environment"]}
+    assert dict(scraped()) == dict.fromkeys(services_of_ours, int(port))
+
+
+def test_chess_is_brought_by_a_build_argument_alone() -> None:
+    assert "EXTRAS=llm" in arguments("ARG")
+    [install] = [one for one in arguments("RUN") if "uv pip install" in one]
+    assert install.endswith('"${backend}[${EXTRAS}]"')
+    args: Mapping[str, str] = OURS["api"]["build"]["args"]
+    assert args == {"EXTRAS": "${IMAGE_EXTRAS:-llm}"}
 
 
 def test_what_compose_asks_for_is_a_setting_or_the_superusers_password() -> None:
@@ -46,10 +162,10 @@ def test_what_compose_asks_for_is_a_setting_or_the_superusers_password() -> None
     assert asked - settings().keys() == OF_COMPOSE
 
 
-def test_a_default_of_compose_is_the_default_of_the_setting() -> None:
+def test_default_of_compose_is_the_settings_own_or_listed_here() -> None:
     text = (DOCKER / "compose.yaml").read_text()
     for name, default in re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", text):
-        assert settings()[name] == default, name
+        assert (settings() | DEFAULTS_OF_COMPOSE)[name] == default, name
 
 
 def test_secrets_have_no_default() -> None:
@@ -121,14 +237,11 @@ def test_only_the_finished_environment_is_copied_into_the_image() -> None:
     assert copied == ["COPY --from=build /opt/relaybox /opt/relaybox"]
 
 
-def test_the_image_tells_its_health_on_the_port_that_every_role_serves() -> None:
+def test_image_serves_health_on_one_port_for_every_role() -> None:
     [port] = arguments("EXPOSE")
     [environment] = arguments("ENV")
-    assert f"API_PORT={port}" in environment
-    assert f"HEALTH_PORT={port}" in environment
-    [check] = arguments("HEALTHCHECK")
-    assert f"'127.0.0.1', {port}" in check
-    assert "/healthz" in check
+    for setting in (f"API_PORT={port}", f"HEALTH_PORT={port}", "API_HOST=0.0.0.0", "HEALTH_HOST=0.0.0.0"):
+        assert setting in environment
 
 
 def test_what_the_build_copies_is_let_through_to_the_builder() -> None:

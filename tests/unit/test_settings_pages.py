@@ -45,14 +45,19 @@ def shown(default: object) -> str:
     return "" if default is None else str(default)
 
 
+def names_of(kind: type[BaseSettings]) -> Iterator[str]:
+    """The environment names that *kind* reads, in the order of its fields."""
+    prefix = kind.model_config.get("env_prefix", "")
+    return (f"{prefix}{name}".upper() for name in kind.model_fields)
+
+
 @cache
 def settings() -> dict[str, str]:
     """Environment name to default, of all settings classes."""
     found: dict[str, str] = dict(READ_ELSEWHERE)
     for kind in settings_classes():
-        prefix = kind.model_config.get("env_prefix", "")
-        for name, field in kind.model_fields.items():
-            entry, default = f"{prefix}{name}".upper(), shown(field.default)
+        for entry, field in zip(names_of(kind), kind.model_fields.values(), strict=True):
+            default = shown(field.default)
             assert found.setdefault(entry, default) == default, f"{entry} has two defaults"
     return found
 
