@@ -16,6 +16,7 @@ from relaybox.consumers._lane import Lane
 from relaybox.consumers._message import Message, parse_event
 from relaybox.consumers._subscription import Subscription, UnitOfWork
 from relaybox.db import TRANSIENT_ERRORS, Database, executor_of, load_queries
+from relaybox.telemetry import traceback_of
 
 __all__ = ("ConsumerMoment", "GiveUp", "Handling", "Retry", "WaitForDatabase", "next_step")
 
@@ -153,7 +154,9 @@ class Handling:
     def _tell(self, step: Retry | WaitForDatabase, failure: Exception) -> None:
         match step:
             case Retry():
-                _log.warning("handler failed; trying again", pause_s=step.pause_s, exc_info=failure)
+                _log.warning(
+                    "handler failed; trying again", pause_s=step.pause_s, traceback=traceback_of(failure)
+                )
                 self._announce(ConsumerMoment.RETRYING)
             case WaitForDatabase():
                 _log.warning("waiting for PostgreSQL", pause_s=step.pause_s, reason=str(failure))

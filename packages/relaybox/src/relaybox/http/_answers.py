@@ -40,6 +40,7 @@ from relaybox.idempotency import (
     StoreUnavailable,
 )
 from relaybox.outbox import MessageTooLarge
+from relaybox.telemetry import traceback_of
 
 __all__ = (
     "ANSWERS",
@@ -160,7 +161,7 @@ def error_response(request: Request, error: RelayboxError, answers: ErrorAnswers
 
 def internal_error(request: Request, error: Exception) -> Response:
     """500 INTERNAL_ERROR without any detail; the log has the traceback under the same request id."""
-    _log.error("http.unexpected", exc_info=error)
+    _log.error("http.unexpected", traceback=traceback_of(error))
     message = "Something went wrong here; the request id helps to find out what"
     fields = {"error_code": "INTERNAL_ERROR", "message": message}
     return _response(request, 500, fields, {})

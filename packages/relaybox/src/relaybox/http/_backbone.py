@@ -19,8 +19,9 @@ from relaybox.http._live import LiveStreams
 from relaybox.http._tokens import SharedSecretVerifier, TokenVerifier
 from relaybox.idempotency import Replay, Sweeper
 from relaybox.outbox import Notifier
+from relaybox.service import ServiceSettings
 from relaybox.settings import JwtSettings, PostgresSettings, load_settings
-from relaybox.telemetry import CommandMetrics, DatabaseMetrics
+from relaybox.telemetry import CommandMetrics, DatabaseMetrics, ensure_logging
 
 __all__ = ("Backbone",)
 
@@ -83,7 +84,13 @@ class Backbone:
 
     @asynccontextmanager
     async def lifespan(self, _app: FastAPI) -> AsyncGenerator[None]:
-        """Run with the application: ``create_app(lifespan=backbone.lifespan, …)``."""
+        """Run with the application: ``create_app(lifespan=backbone.lifespan, …)``.
+
+        Configures logging by ``LOG_LEVEL`` and ``LOG_JSON`` unless the application has configured its own,
+        see :func:`relaybox.telemetry.ensure_logging`.
+        """
+        logs = load_settings(ServiceSettings)
+        ensure_logging(self.service, logs.log_level, logs.log_json)
         await self.notifier.start()
         await self.live.start()
         sweeping = asyncio.create_task(self._sweeper.run(), name="idempotency-sweeper")

@@ -20,6 +20,7 @@ from pydantic_core import to_json
 from relaybox.db import Database, DatabaseError, load_queries
 from relaybox.events import RecordedEvent, fetch_stream
 from relaybox.outbox import Listener
+from relaybox.telemetry import traceback_of
 
 __all__ = ("Admit", "Admitted", "LiveStreams", "ServerSentEvent")
 
@@ -226,7 +227,7 @@ class LiveStreams:
                 _log.warning("stream.poll_failed", error_code=error.error_code)
                 continue
             except Exception as error:  # noqa: BLE001 - without the poll lost hints are lost for good
-                _log.error("stream.poll_failed", exc_info=error)
+                _log.error("stream.poll_failed", traceback=traceback_of(error))
                 continue
             now = {row["id"]: (row["version"], row["worked_at"]) for row in rows}
             moved = frozenset(key for key, position in now.items() if self._positions.get(key) != position)

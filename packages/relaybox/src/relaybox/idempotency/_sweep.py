@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from relaybox.db import TRANSIENT_ERRORS, Database, Executor
 from relaybox.idempotency._service import QUERIES
 from relaybox.settings import IdempotencySettings, load_settings
+from relaybox.telemetry import traceback_of
 
 __all__ = ("Sweeper", "Swept", "sweep")
 
@@ -105,8 +106,8 @@ class Sweeper:
                     await self._sweep(connection)
             except TRANSIENT_ERRORS as error:
                 _log.warning("expired answers stay for now", reason=str(error))
-            except Exception:  # noqa: BLE001 - a janitor must not end the service; the schema may come later
-                _log.exception("expired answers stay until this is mended")
+            except Exception as error:  # noqa: BLE001 - a janitor must not end the service; the schema may come later
+                _log.error("expired answers stay until this is mended", traceback=traceback_of(error))
             try:
                 async with asyncio.timeout(self._settings.sweep_s):
                     await self._stopping.wait()

@@ -13,6 +13,7 @@ from relaybox.tasks._errors import TaskLost, TaskUnfinished
 from relaybox.tasks._progress import ProgressReport
 from relaybox.tasks._store import postpone_task
 from relaybox.tasks._task import OnProgress, Task, Worker
+from relaybox.telemetry import traceback_of
 
 __all__ = ("Attempt", "Ending", "pause_s_after")
 
@@ -79,7 +80,10 @@ class Attempt:
         if not still_open:
             return Ending.ENDED if isinstance(failure, TaskUnfinished) else Ending.LOST
         _log.error(
-            "attempt at the task failed", attempts=self.task.attempts, pause_s=pause_s, exc_info=failure
+            "attempt at the task failed",
+            attempts=self.task.attempts,
+            pause_s=pause_s,
+            traceback=traceback_of(failure),
         )
         return Ending.POSTPONED
 

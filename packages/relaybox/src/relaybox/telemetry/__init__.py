@@ -4,7 +4,13 @@ from relaybox.telemetry._address import AddressUnusable, open_address
 from relaybox.telemetry._checks import check_kafka, check_postgres
 from relaybox.telemetry._health import Check, CheckResult, Checks, HealthReport, HealthState, examine
 from relaybox.telemetry._health_app import HealthAddressUnusable, health_app, serve_health
-from relaybox.telemetry._logging import LogLevel, configure_logging, log_context
+from relaybox.telemetry._logging import (
+    LogLevel,
+    configure_logging,
+    ensure_logging,
+    log_context,
+    traceback_of,
+)
 from relaybox.telemetry._metrics import (
     CommandMetrics,
     DatabaseMetrics,
@@ -34,6 +40,7 @@ __all__ = (
     "configure_logging",
     "continue_trace",
     "current_traceparent",
+    "ensure_logging",
     "examine",
     "exposition",
     "health_app",
@@ -41,4 +48,5 @@ __all__ = (
     "open_address",
     "redact",
     "serve_health",
+    "traceback_of",
 )
