@@ -964,8 +964,38 @@ BEGIN
 END
 $$;
 
+-- A session whose events were erased keeps its id, owner, version and times; `backend rebuild genesis` makes the same row.
+ALTER TABLE genesis_sessions
+    ADD COLUMN erased BOOLEAN NOT NULL DEFAULT false,
+    ADD CONSTRAINT genesis_sessions_erased_check CHECK (NOT erased OR (
+        status = 'ABANDONED' AND current_stage = 'CONCEPT_SELECTION' AND feedback = '[]'
+        AND num_nonnulls(novel_id, confirmed_data, draft) = 0));
+
+-- Every erasure of sessions clears their rows, whatever code asks for it, in its transaction. Called by relaybox_erase
+-- before it erases an event: the locks make commands on these sessions wait, so that no event is recorded in between.
+CREATE FUNCTION genesis_erase_sessions() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    ids UUID[] := ARRAY(SELECT id::uuid FROM unnest(NEW.aggregate_ids) AS id
+                        WHERE id ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$');
+BEGIN
+    -- In the order in which commands lock several sessions.
+    PERFORM FROM genesis_sessions WHERE id = ANY (ids) ORDER BY id FOR NO KEY UPDATE;
+    UPDATE genesis_sessions SET erased = true, status = 'ABANDONED', current_stage = 'CONCEPT_SELECTION',
+            novel_id = NULL, confirmed_data = NULL, draft = NULL, feedback = '[]'
+        WHERE id = ANY (ids);
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER genesis_sessions_erased AFTER INSERT ON event_erasures
+    FOR EACH ROW WHEN (NEW.aggregate_type = 'GENESIS_SESSION') EXECUTE FUNCTION genesis_erase_sessions();
+
+-- What was erased before there was a trigger.
+UPDATE genesis_sessions SET erased = true, status = 'ABANDONED', current_stage = 'CONCEPT_SELECTION',
+        novel_id = NULL, confirmed_data = NULL, draft = NULL, feedback = '[]'
+    WHERE id::text IN (SELECT unnest(aggregate_ids) FROM event_erasures WHERE aggregate_type = 'GENESIS_SESSION');
+
 CREATE TABLE backend_alembic_version (
     version_num VARCHAR(32) NOT NULL,
     CONSTRAINT backend_alembic_version_pkc PRIMARY KEY (version_num)
 );
-INSERT INTO backend_alembic_version (version_num) VALUES ('0002_workspace');
+INSERT INTO backend_alembic_version (version_num) VALUES ('0003_erased_sessions');

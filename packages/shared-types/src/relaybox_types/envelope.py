@@ -51,6 +51,11 @@ class EventEnvelope(BaseModel):
     payload: dict[str, Any] = Field(default_factory=dict)
     metadata: dict[str, Any] = Field(default_factory=dict)
 
+    @property
+    def erased(self) -> bool:
+        """Whether the content of this event was erased before it was published."""
+        return self.payload == {"erased": True}
+
     @model_validator(mode="after")
     def _is_not_its_own_cause(self) -> Self:
         if self.causation_id == self.event_id:

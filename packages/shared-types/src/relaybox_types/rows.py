@@ -140,6 +140,8 @@ class GenesisSession(_Row):
     draft: Document | None = None
     #: The writer's remarks in the current stage, oldest first.
     feedback: list[Document] = []
+    #: Its events have lost their content; it takes no command any more.
+    erased: bool = False
     version: int = 1
     created_at: AwareDatetime
     updated_at: AwareDatetime

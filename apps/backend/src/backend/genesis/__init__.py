@@ -6,6 +6,7 @@ from backend.genesis._errors import (
     ProposalPending,
     ReportSuperseded,
     SessionClosed,
+    SessionErased,
     StageContentInvalid,
     WrongStage,
 )
@@ -30,6 +31,7 @@ __all__ = (
     "ReportProposal",
     "ReportSuperseded",
     "SessionClosed",
+    "SessionErased",
     "StageContentInvalid",
     "WrongStage",
     "genesis",

@@ -4,6 +4,7 @@
 
     CommandRefused
     ├── SessionClosed         it is finished or abandoned
+    ├── SessionErased         its content was erased
     ├── WrongStage            the command, or the stage it names, is not for the current stage
     ├── ProposalPending       an agent works on a proposal
     ├── NoProposal            nothing has been proposed for the current stage
@@ -25,6 +26,7 @@ __all__ = (
     "ProposalPending",
     "ReportSuperseded",
     "SessionClosed",
+    "SessionErased",
     "StageContentInvalid",
     "WrongStage",
 )
@@ -37,6 +39,15 @@ class SessionClosed(CommandRefused):
 
     def __init__(self, status: GenesisStatus) -> None:
         super().__init__(f"the session is {status}; create a new one to go on")
+
+
+class SessionErased(CommandRefused):
+    """Raised when the content of the session was erased: it takes no command any more."""
+
+    error_code = "SESSION_ERASED"
+
+    def __init__(self) -> None:
+        super().__init__("the content of the session was erased; create a new session")
 
 
 class WrongStage(CommandRefused):

@@ -67,6 +67,10 @@ class _Rebuilt:
                 f"session {event.aggregate_id} lacks its event of version {self.state.version + 1}; "
                 "restore domain_events from a backup"
             )
+        if event.erased or self.state.erased:
+            return _Rebuilt(
+                self.state.without_content().model_copy(update={"version": event.version}), self.created_at
+            )
         fact = Fact(type=event.type, event_version=event.event_version, payload=event.payload)
         try:
             after = self.state.apply(fact).model_copy(update={"version": event.version})
@@ -134,7 +138,9 @@ async def _batches(executor: Executor) -> AsyncGenerator[list[_Rebuilt]]:
 
 
 def _begin(event: RecordedEvent) -> _Rebuilt:
-    return _Rebuilt(GenesisSession(id=UUID(event.aggregate_id), owner=""), event.created_at)
+    # An erased event keeps who recorded it; that of the first one is the owner.
+    owner = event.metadata.get("user_id", "")
+    return _Rebuilt(GenesisSession(id=UUID(event.aggregate_id), owner=owner), event.created_at)
 
 
 async def _suspects(executor: Executor, batch: Sequence[_Rebuilt]) -> list[UUID]:

@@ -60,7 +60,8 @@ class GenesisSession(Aggregate):
     """A writer's way from a first concept to a finished outline.
 
     Invariants: `confirmed_data` holds exactly the stages before the current one; the session is
-    COMPLETED exactly when its stage is FINISHED; nothing is pending once it is not IN_PROGRESS.
+    COMPLETED exactly when its stage is FINISHED; nothing is pending once it is not IN_PROGRESS. An erased
+    session keeps its id, its owner and its version, and is ABANDONED for ever.
     """
 
     novel_id: UUID | None = None
@@ -72,6 +73,8 @@ class GenesisSession(Aggregate):
     #: The writer's remarks in this stage as they were recorded, oldest first, at most `FEEDBACK_MAX`.
     #: Not in the draft: a remark would write the whole proposal once more.
     feedback: tuple[Document, ...] = ()
+    #: Its events have lost their content. True for ever: no event brings content back.
+    erased: bool = False
 
     def check(self) -> None:
         """Assert the invariants; what breaks one is our mistake, never a writer's."""
@@ -95,6 +98,11 @@ class GenesisSession(Aggregate):
         if proposal := draft.proposal:
             return {**proposal, "status": "COMPLETED"}
         return None
+
+    def without_content(self) -> Self:
+        """The session after an erasure; the trigger `genesis_sessions_erased` writes the same row."""
+        empty = type(self)(id=self.id, owner=self.owner, version=self.version)
+        return empty.model_copy(update={"status": GenesisStatus.ABANDONED, "erased": True})
 
     def apply(self, fact: Fact) -> Self:
         """The state after *fact*.

@@ -75,6 +75,9 @@ class ConceptAgent:
 
         @subscribe(CONCEPT_GENERATION_REQUESTED.name, STAGE_PROPOSAL_REQUESTED.name, group=AGENT)
         async def take_request(event: EventEnvelope, unit: UnitOfWork) -> None:
+            if event.erased:
+                _log.info("request erased; no task created", session_id=event.aggregate_id)
+                return
             request = ProposalRequest.model_validate(event.payload)
             task_id = await create_task(
                 executor_of(unit.db),

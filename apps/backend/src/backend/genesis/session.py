@@ -40,6 +40,7 @@ from backend.genesis._errors import (
     ProposalPending,
     ReportSuperseded,
     SessionClosed,
+    SessionErased,
     StageContentInvalid,
     WrongStage,
 )
@@ -128,7 +129,7 @@ def request_concept_generation(
     """Ask an agent for concepts; a preference that is left out stays as it was last time.
 
     Raises:
-        SessionClosed, WrongStage, ProposalPending: not now.
+        SessionErased, SessionClosed, WrongStage, ProposalPending: not now.
     """
     draft = _idle(session)
     if session.current_stage is not GenesisStage.CONCEPT_SELECTION:
@@ -147,7 +148,7 @@ def request_stage_proposal(
     """Ask an agent for a proposal built on what is confirmed; the command's notes count for this once.
 
     Raises:
-        SessionClosed, WrongStage, ProposalPending: not now.
+        SessionErased, SessionClosed, WrongStage, ProposalPending: not now.
     """
     draft = _idle(session)
     if session.current_stage is GenesisStage.CONCEPT_SELECTION:
@@ -166,7 +167,7 @@ def submit_feedback(session: GenesisSession, command: SubmitFeedback) -> Events:
     """Keep what the writer says about the last proposal for the next request.
 
     Raises:
-        SessionClosed, ProposalPending: not now.
+        SessionErased, SessionClosed, ProposalPending: not now.
         NoProposal: there is nothing to say anything about.
     """
     if _idle(session).proposal is None:
@@ -181,7 +182,7 @@ def confirm_stage(session: GenesisSession, command: ConfirmStage) -> Events:
     """Settle the current stage and go on to the next; the last one finishes the session.
 
     Raises:
-        SessionClosed, ProposalPending: not now.
+        SessionErased, SessionClosed, ProposalPending: not now.
         WrongStage: the command names another stage, as the second half of a double click does.
         NoProposal, ChoiceInvalid: there is no such option.
         StageContentInvalid: the writer's own content lacks what the stage must hold.
@@ -212,7 +213,7 @@ def abandon_session(session: GenesisSession, command: AbandonSession) -> Events:
     """End the session for good; a pending request fails and its task is cancelled.
 
     Raises:
-        SessionClosed: it has ended already.
+        SessionErased, SessionClosed: it has ended already.
     """
     _open(session)
     payload = {
@@ -275,6 +276,8 @@ def report_failure(session: GenesisSession, command: ReportFailure) -> Events:
 
 
 def _open(session: GenesisSession) -> None:
+    if session.erased:
+        raise SessionErased
     if session.status is not GenesisStatus.IN_PROGRESS:
         raise SessionClosed(session.status)
 

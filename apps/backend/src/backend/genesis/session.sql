@@ -4,7 +4,7 @@
 SELECT id, 'GENESIS_SESSION' AS aggregate_type, user_id AS owner,
     json_build_object('id', id, 'owner', user_id, 'novel_id', novel_id, 'status', status,
         'current_stage', current_stage, 'confirmed_data', confirmed_data, 'draft', draft,
-        'feedback', feedback, 'version', version) AS state
+        'feedback', feedback, 'erased', erased, 'version', version) AS state
 FROM genesis_sessions WHERE id = ANY(ARRAY(SELECT unnest($1::uuid[])))
 
 -- name: read
@@ -18,10 +18,10 @@ SELECT id, state::text AS state FROM loaded
 -- The first snapshot of new sessions. A JSON null is no document: it becomes the column's NULL.
 -- Only a rebuild knows an earlier created_at than now.
 INSERT INTO genesis_sessions
-    (id, user_id, novel_id, status, current_stage, confirmed_data, draft, feedback, version, created_at)
+    (id, user_id, novel_id, status, current_stage, confirmed_data, draft, feedback, erased, version, created_at)
 SELECT (doc ->> 'id')::uuid, doc ->> 'owner', (doc ->> 'novel_id')::uuid, (doc ->> 'status')::genesis_status,
     (doc ->> 'current_stage')::genesis_stage, nullif(doc -> 'confirmed_data', 'null'),
-    nullif(doc -> 'draft', 'null'), doc -> 'feedback', (doc ->> 'version')::int,
+    nullif(doc -> 'draft', 'null'), doc -> 'feedback', (doc ->> 'erased')::boolean, (doc ->> 'version')::int,
     coalesce((doc ->> 'created_at')::timestamptz, now())
 FROM jsonb_array_elements($1::text::jsonb) AS doc
 RETURNING id
@@ -29,6 +29,7 @@ RETURNING id
 -- name: advance
 -- The next snapshots, only where nobody else moved the version; locked in the order of ids. What a
 -- document leaves out stays: a column set to itself keeps its TOAST rows, so a proposal is written once.
+-- A command never writes `erased`, so one that was decided before an erasure committed finds no row; a rebuild does.
 -- The ids as an array keep the planner, which takes every function for 100 rows, from reading all sessions.
 WITH given AS MATERIALIZED (SELECT doc, (doc ->> 'id')::uuid AS id FROM jsonb_array_elements($1::text::jsonb) AS doc)
 UPDATE genesis_sessions AS session
@@ -39,11 +40,13 @@ SET user_id = coalesce(doc ->> 'owner', user_id),
     confirmed_data = CASE WHEN doc ? 'confirmed_data' THEN nullif(doc -> 'confirmed_data', 'null')
         ELSE confirmed_data END,
     draft = CASE WHEN doc ? 'draft' THEN nullif(doc -> 'draft', 'null') ELSE draft END,
-    feedback = coalesce(doc -> 'feedback', feedback), version = (doc ->> 'version')::int
+    feedback = coalesce(doc -> 'feedback', feedback), erased = coalesce((doc ->> 'erased')::boolean, erased),
+    version = (doc ->> 'version')::int
 FROM (
     SELECT held.id, doc
     FROM given JOIN genesis_sessions AS held ON held.id = given.id
     WHERE held.id = ANY(ARRAY(SELECT id FROM given)) AND held.version = (doc ->> 'expected_version')::int
+        AND (NOT held.erased OR doc ? 'erased')
     ORDER BY held.id
     FOR NO KEY UPDATE OF held
 ) AS next

@@ -1,0 +1,192 @@
+"""What remains of a genesis session whose content was erased: over HTTP, in its row, and in a rebuild."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from backend.genesis import RebuildReport, genesis, rebuild_sessions
+from backend.genesis.agent import ConceptAgent
+from backend.genesis.muse import OfflineMuse
+from backend.genesis.routes import genesis_router
+from backend.genesis.session import SQL
+from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
+from relaybox.consumers import UnitOfWork
+from relaybox.db import Database
+from relaybox.events import erase, fetch_stream
+from relaybox.http import Backbone, SharedSecretVerifier, create_app, make_token
+from relaybox.outbox import Notifier
+from relaybox.settings import JwtSettings, TaskSettings
+from relaybox.telemetry import CommandMetrics
+from relaybox_types.envelope import build_event_envelope
+from relaybox_types.genesis import GenesisStage
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tests.fixtures.story import content
+
+_JWT = JwtSettings(secret=SecretStr("erased-secret-that-is-long-enough-for-hs256"))
+_PATH = "/api/v1/genesis/sessions"
+SECRET = "雾港来信"
+
+
+class Writer:
+    """A client of the API, in this process."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self._http = http
+        self._headers = {"Authorization": f"Bearer {make_token(_JWT, 'writer')}"}
+
+    async def create(self, **fields: Any) -> str:
+        answer = await self._http.post(_PATH, json=fields, headers=self._headers)
+        return answer.json()["session_id"]
+
+    async def command(self, session_id: str, command_type: str, **payload: Any) -> httpx.Response:
+        body = {"command_type": command_type, "payload": payload}
+        return await self._http.post(f"{_PATH}/{session_id}/commands", json=body, headers=self._headers)
+
+    async def get(self, path: str) -> httpx.Response:
+        return await self._http.get(_PATH + path, headers=self._headers)
+
+    async def state(self, session_id: str) -> dict[str, Any]:
+        return (await self.get(f"/{session_id}/state")).json()
+
+
+@pytest.fixture
+async def writer(database: Database) -> AsyncIterator[Writer]:
+    backbone = Backbone(database, [genesis], verifier=SharedSecretVerifier(_JWT), service="api-gateway")
+    app = create_app(
+        title="Genesis", version="0", lifespan=backbone.lifespan, checks={}, registry=backbone.registry
+    )
+    app.include_router(genesis_router(backbone), prefix=_PATH)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://genesis") as http:
+        yield Writer(http)
+
+
+async def erase_session(database: Database, *session_ids: str) -> None:
+    await database.run_in_transaction(
+        lambda db: erase(db, "GENESIS_SESSION", session_ids, actor="ann", reason="asked"),
+        isolation="READ COMMITTED",
+    )
+
+
+async def rebuild(database: Database, *, write: bool = False) -> RebuildReport:
+    return await rebuild_sessions(database, write=write, on_difference=lambda _difference: None)
+
+
+async def execute(database: Database, statement: str, *arguments: Any) -> list[Any]:
+    async with database.connection() as connection:
+        return list(await connection.fetch(statement, *arguments))
+
+
+async def confirmed(writer: Writer) -> str:
+    """A session with content of the writer's own."""
+    session_id = await writer.create(novel_id=str(uuid4()))
+    own = content(GenesisStage.CONCEPT_SELECTION, SECRET)
+    assert (await writer.command(session_id, "ConfirmStage", content=own)).status_code == 200
+    return session_id
+
+
+async def test_erased_session_is_readable_as_abandoned_and_empty(database: Database, writer: Writer) -> None:
+    session_id = await confirmed(writer)
+    await writer.command(session_id, "RequestStageProposal", notes=SECRET)
+    await erase_session(database, session_id)
+    assert await writer.state(session_id) == {
+        "session_id": session_id,
+        "status": "ABANDONED",
+        "current_stage": "CONCEPT_SELECTION",
+        "is_pending": False,
+        "pending_command_type": None,
+        "confirmed_data": None,
+        "last_result": None,
+        "version": 3,
+    }
+    [row] = await execute(database, "SELECT to_jsonb(one)::text AS row FROM genesis_sessions AS one")
+    assert SECRET not in row["row"]
+    assert [one["session_id"] for one in (await writer.get("")).json()["items"]] == [session_id]
+
+
+async def test_erased_session_refuses_every_command_by_one_code(database: Database, writer: Writer) -> None:
+    session_id = await confirmed(writer)
+    await writer.command(session_id, "RequestStageProposal")
+    await erase_session(database, session_id)
+    for command_type in (
+        "RequestConceptGeneration",
+        "RequestStageProposal",
+        "ConfirmStage",
+        "AbandonSession",
+    ):
+        payload = {"choice": 0} if command_type == "ConfirmStage" else {}
+        refused = await writer.command(session_id, command_type, **payload)
+        assert (refused.status_code, refused.json()["error_code"]) == (422, "SESSION_ERASED")
+    async with database.connection() as connection:
+        assert len(await fetch_stream(connection, "GENESIS_SESSION", session_id)) == 3
+
+
+async def test_rebuild_accepts_erased_sessions_and_finds_no_difference(
+    database: Database, writer: Writer
+) -> None:
+    erased, kept = await confirmed(writer), await confirmed(writer)
+    await erase_session(database, erased)
+    assert await rebuild(database) == RebuildReport(sessions=2, differences=0, repaired=0)
+    before = await execute(
+        database, "SELECT to_jsonb(one) - 'updated_at' FROM genesis_sessions AS one ORDER BY id"
+    )
+    await execute(database, "DELETE FROM genesis_sessions")
+    assert (await rebuild(database, write=True)).repaired == 2
+    after = await execute(
+        database, "SELECT to_jsonb(one) - 'updated_at' FROM genesis_sessions AS one ORDER BY id"
+    )
+    assert after == before
+    assert (await writer.state(kept))["current_stage"] == "STORY_CONCEPTION"
+
+
+async def test_rebuild_clears_a_row_that_kept_its_content(database: Database, writer: Writer) -> None:
+    session_id = await confirmed(writer)
+    await erase_session(database, session_id)
+    await execute(
+        database,
+        "UPDATE genesis_sessions SET erased = false, status = 'IN_PROGRESS', current_stage = 'WORLDVIEW',"
+        " confirmed_data = '{}' WHERE id = $1",
+        UUID(session_id),
+    )
+    assert await rebuild(database, write=True) == RebuildReport(sessions=1, differences=1, repaired=1)
+    assert (await writer.state(session_id))["status"] == "ABANDONED"
+    await execute(database, "UPDATE genesis_sessions SET user_id = 'stranger'")
+    assert await rebuild(database, write=True) == RebuildReport(sessions=1, differences=1, repaired=1)
+
+
+async def test_command_that_raced_an_erasure_is_decided_again(database: Database, writer: Writer) -> None:
+    session_id = await confirmed(writer)
+    [before] = await execute(database, "SELECT version FROM genesis_sessions")
+    await erase_session(database, session_id)
+    # What a command that was decided before the erasure committed would write.
+    document = '[{"id": "%s", "expected_version": %d, "version": 3, "feedback": [{"feedback": "late"}]}]'
+    advanced = await execute(database, SQL["advance"], document % (session_id, before["version"]))
+    assert advanced == []
+
+
+async def test_agent_passes_over_a_request_that_was_erased(database: Database) -> None:
+    agent = ConceptAgent(
+        OfflineMuse(),
+        database=database,
+        commands=None,  # pyright: ignore[reportArgumentType] - no command is sent
+        notifier=Notifier(database),
+        settings=TaskSettings(),
+        metrics=CommandMetrics(CollectorRegistry()),
+    )
+    event = build_event_envelope(
+        event_type="Genesis.Session.ConceptGenerationRequested",
+        aggregate_type="GENESIS_SESSION",
+        aggregate_id=str(uuid4()),
+        version=2,
+        correlation_id=uuid4(),
+        payload={"erased": True},
+    )
+
+    async def handle(db: AsyncSession) -> None:
+        await agent.subscription().handler(event, UnitOfWork(db=db, event=event))
+
+    await database.run_in_transaction(handle)
+    assert await execute(database, "SELECT id FROM async_tasks") == []
