@@ -144,7 +144,7 @@ async def test_g26_a_relay_whose_call_to_kafka_hangs_ends_so_that_others_take_it
         statuses.append(status)
         ended.set()
 
-    monkeypatch.setattr("relaybox.relay._flights._HUNG_S", 0.5)
+    monkeypatch.setattr("relaybox.relay._link._HUNG_S", 0.5)
     monkeypatch.setattr("relaybox.relay._relay.os._exit", end)
     moments = Moments()
     async with running(Relay(database, kafka_settings, NO_POLL, on_signal=moments)):
@@ -158,6 +158,29 @@ async def test_g26_a_relay_whose_call_to_kafka_hangs_ends_so_that_others_take_it
             kafka_server.resume()
         await all_sent(database)
     assert set(statuses) == {70}
+
+
+async def test_g26_relay_whose_takeover_hangs_ends(
+    database: Database,
+    kafka_settings: KafkaSettings,
+    kafka_server: LocalKafka,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended = asyncio.Event()
+    monkeypatch.setattr("relaybox.relay._link._HUNG_S", 0.5)
+    monkeypatch.setattr("relaybox.relay._relay.os._exit", lambda _status: ended.set())
+    moments = Moments()
+    async with running(Relay(database, kafka_settings, NO_POLL, on_signal=moments)):
+        await moments.reached(Signal.IDLE)
+        lanes_taken = moments.again(Signal.LANES_CHANGED)
+        kafka_server.pause()
+        try:
+            async with database.connection() as connection:
+                await connection.fetch("UPDATE relay_lanes SET owner = NULL, lease_until = NULL")
+            await lanes_taken
+            await asyncio.wait_for(ended.wait(), WAIT_S)
+        finally:
+            kafka_server.resume()
 
 
 @pytest.mark.parametrize(

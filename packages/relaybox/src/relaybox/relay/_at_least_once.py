@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -17,6 +16,7 @@ from relaybox.relay._link import (
     PRODUCER,
     ROW_CODES,
     UNDELIVERED,
+    CallThreads,
     Link,
     batch_bytes_for,
     discard,
@@ -59,7 +59,7 @@ class AtLeastOnce:
         self._producer: Producer | None = None
         self._batch_bytes = BATCH_BYTES_MAX
         self._give_up_at_s = float("inf")
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="relay-publisher")
+        self._thread = CallThreads(1, "relay-publisher")
 
     async def connect(self) -> None:
         """Reach a broker with a new producer."""
@@ -94,6 +94,10 @@ class AtLeastOnce:
     def trouble(self) -> LinkDown | None:
         """None: whatever fails is a batch."""
         return None
+
+    def hung(self) -> bool:
+        """Whether the call of the publishing thread hangs."""
+        return self._thread.hung()
 
     def give_up_at(self, monotonic_s: float) -> None:
         """Wait for no acknowledgement past this time."""

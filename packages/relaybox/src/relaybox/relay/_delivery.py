@@ -112,6 +112,10 @@ class Delivery(Protocol):
         """The link's failure that was met outside of batches since this was last asked."""
         ...
 
+    def hung(self) -> bool:
+        """Whether a call to Kafka lasts longer than all limits of such a call."""
+        ...
+
     def give_up_at(self, monotonic_s: float) -> None:
         """Wait for no acknowledgement past this time; called when the relay stops."""
         ...

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, TypeVar
@@ -19,7 +18,7 @@ from relaybox.relay._delivery import Batch, LaneBatch, Outcome, Prepared
 from relaybox.relay._errors import LinkDown
 from relaybox.relay._lane_claims import claim, origin_of, trim
 from relaybox.relay._lanes import Lane
-from relaybox.relay._link import BATCH_BYTES_MAX, Link, batch_bytes_for, link_settings
+from relaybox.relay._link import BATCH_BYTES_MAX, CallThreads, Link, batch_bytes_for, link_settings
 from relaybox.relay._markers import Markers
 from relaybox.relay._messages import Message, screen, topics_exceeded
 from relaybox.relay._suspects import Suspects
@@ -111,8 +110,8 @@ class ExactlyOnce:
         self._checking: asyncio.Task[list[str]] | None = None
         self._batch_bytes = BATCH_BYTES_MAX
         self._give_up_at_s = float("inf")
-        self._threads = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="relay-lane")
-        self._link_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="relay-link")
+        self._threads = CallThreads(_THREADS, "relay-lane")
+        self._link_thread = CallThreads(1, "relay-link")
 
     async def connect(self) -> None:
         """Reach a broker; the lanes are opened when they are asked for."""
@@ -206,6 +205,10 @@ class ExactlyOnce:
         """What made a takeover fail, if no broker answered it."""
         trouble, self._trouble = self._trouble, None
         return trouble
+
+    def hung(self) -> bool:
+        """Whether a call to Kafka hangs: of a batch, of a takeover, or a question."""
+        return self._threads.hung() or self._link_thread.hung()
 
     def give_up_at(self, monotonic_s: float) -> None:
         """Wait for no acknowledgement past this time; what is then undecided, the next owner settles."""

@@ -1,18 +1,13 @@
 """Batches on their way to Kafka."""
 
 import asyncio
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
 
 from relaybox.relay._delivery import Batch, Outcome
 from relaybox.relay._messages import Message
 
 __all__ = ("Flight", "Flights")
-
-#: Stalls (5 s without an acknowledgement), claims (10 s) and commits (20 s) have ended long before.
-_HUNG_S: Final = 60.0
 
 
 @dataclass(kw_only=True, slots=True)
@@ -23,7 +18,6 @@ class Flight:
     outcome: asyncio.Task[Outcome]
     #: Others do not wait for it any more.
     late: bool = False
-    since_s: float = field(default_factory=time.monotonic)
 
 
 class Flights:
@@ -49,11 +43,6 @@ class Flights:
     def late_rows(self) -> int:
         """Rows of those that others do not wait for."""
         return sum(len(flight.batch.messages) for flight in self._flights if flight.late)
-
-    def hung(self) -> bool:
-        """Whether a call to Kafka has not come back for longer than any of its own limits."""
-        starts = [flight.since_s for flight in self._flights if not flight.outcome.done()]
-        return time.monotonic() - min(starts, default=float("inf")) > _HUNG_S
 
     def begin(self, batch: Batch, outcome: asyncio.Task[Outcome]) -> None:
         """*batch* took off."""

@@ -1,7 +1,6 @@
 """The relay's second connection: heartbeats for its lanes, and an ear for notifications."""
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator
 from typing import Any, Final
 
@@ -13,7 +12,7 @@ from relaybox.relay._ask import connected
 from relaybox.relay._backoff import link_pause_s
 from relaybox.relay._floor import Floor
 from relaybox.relay._lanes import LANES_CHANNEL, Lanes
-from relaybox.relay._rows import measure_backlog, plan_for_backlogs
+from relaybox.relay._rows import plan_for_backlogs
 from relaybox.relay._signals import OnSignal, Signal
 from relaybox.relay._statistics import Counters
 from relaybox.settings import RelaySettings
@@ -47,7 +46,6 @@ class Keeper:
         self._signal = on_signal
         #: Set whenever there may be something to publish; the pump clears it before it looks.
         self.news = asyncio.Event()
-        self._measure_at_s = 0.0
         #: What operators are told of the way to Kafka; kept by the pump.
         self.breaker = "closed"
         #: Set by whoever wants the next heartbeat now: a lane can be given back, another relay joined.
@@ -83,10 +81,6 @@ class Keeper:
                 self._signal(Signal.LANES_CHANGED)
             if self._lanes.to_split:
                 self.news.set()
-            if time.monotonic() >= self._measure_at_s:
-                # Set first: a measure that takes too long must not be the first thing after a reconnect.
-                self._measure_at_s = time.monotonic() + self._settings.poll_interval
-                await measure_backlog(connection, self._counters, self.floor.seq)
             yield
             await wait_at_most(self.beat_now, self._settings.lease_s / _BEATS_PER_LEASE)
 

@@ -1,10 +1,12 @@
 """The brokers as the relay sees them: whether they answer, what they accept, whose fault an error is."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
@@ -21,6 +23,7 @@ __all__ = (
     "ROW_CODES",
     "STALL_S",
     "UNDELIVERED",
+    "CallThreads",
     "Link",
     "Report",
     "batch_bytes_for",
@@ -32,8 +35,13 @@ __all__ = (
     "warm_up",
 )
 
+P = ParamSpec("P")
+T = TypeVar("T")
 #: Without one acknowledgement for this long the link counts as down.
 STALL_S: Final = 5.0
+#: A call that lasts longer hangs: stalls (5 s without an acknowledgement), claims (10 s), commits (20 s) and
+#: the opening of a lane (12 s) have ended long before.
+_HUNG_S: Final = 60.0
 BATCH_BYTES_MAX: Final = 1_000_000
 #: Record batches stay this much below the smallest topic's limit: framing.
 _BATCH_MARGIN_BYTES: Final = 512
@@ -95,6 +103,34 @@ Report = Callable[[KafkaError | None, object], None]
 def link_settings(settings: KafkaSettings) -> dict[str, Any]:
     """How every client of the relay connects."""
     return {**_CONNECTION, **settings.client()}
+
+
+class CallThreads(ThreadPoolExecutor):
+    """Threads for blocking calls to Kafka, which say when one of those calls hangs.
+
+    A call of librdkafka may block in spite of its time-out. A call that waits for a thread does not count.
+    """
+
+    def __init__(self, threads_max: int, name: str) -> None:
+        super().__init__(max_workers=threads_max, thread_name_prefix=name)
+        #: When the call that runs in each thread began.
+        self._began_s: dict[int, float] = {}
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+        """Run a call in one of the threads."""
+        return super().submit(self._timed, fn, *args, **kwargs)
+
+    def hung(self) -> bool:
+        """Whether a call lasts longer than all limits of such a call; for any thread."""
+        return time.monotonic() - min(list(self._began_s.values()), default=float("inf")) > _HUNG_S
+
+    def _timed(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        thread = threading.get_ident()
+        self._began_s[thread] = time.monotonic()
+        try:
+            return fn(*args, **kwargs)
+        finally:
+            del self._began_s[thread]
 
 
 class Link:

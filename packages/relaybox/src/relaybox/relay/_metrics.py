@@ -33,6 +33,10 @@ _COUNTERS: Final[dict[str, tuple[str, Callable[[Statistics], int]]]] = {
         "Rows published after a later one of their key although they were known; must stay 0.",
         lambda look: look.order_violations_total,
     ),
+    "maintenance_failures": (
+        "Failed attempts to remove old rows or to measure the backlog.",
+        lambda look: look.maintenance_failures_total,
+    ),
 }
 _GAUGES: Final[dict[str, tuple[str, Callable[[Statistics], float]]]] = {
     "lanes_owned": ("Lanes this relay owns.", lambda look: len(look.lanes)),

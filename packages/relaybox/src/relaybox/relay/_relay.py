@@ -13,8 +13,8 @@ from relaybox.relay._delivery import Delivery
 from relaybox.relay._exactly_once import ExactlyOnce
 from relaybox.relay._keeper import Keeper
 from relaybox.relay._lanes import Lanes
+from relaybox.relay._maintenance import Maintenance
 from relaybox.relay._pump import Pump
-from relaybox.relay._retention import keep_short
 from relaybox.relay._signals import OnSignal, Signal
 from relaybox.relay._statistics import Counters, Statistics
 from relaybox.settings import KafkaSettings, RelaySettings
@@ -42,7 +42,7 @@ class Relay:
     An event is never lost, and per key the first appearances are in commit order (G20, G21). Exactly
     once, readers of committed messages find each event once, whatever died (G31); at least once, an
     event may reach the topic again, with the same ``ce_id``, if a process or a server dies between
-    acknowledgement and mark. It takes four connections outside *database*'s pool, and a fifth
+    acknowledgement and mark. It takes five connections outside *database*'s pool, and a sixth
     while it takes lanes over.
     """
 
@@ -58,16 +58,23 @@ class Relay:
         """Describe the relay; nothing connects before :meth:`run`. *name* is for people only."""
         self._database = database
         self._name = name
-        self._retention_h = settings.retention_h
         self._signal = on_signal
         self._counters = Counters()
         self._lanes = Lanes(lease_s=settings.lease_s, delivery=settings.delivery)
         self._keeper = Keeper(database, settings, self._lanes, self._counters, on_signal)
+        self._maintenance = Maintenance(
+            database,
+            self._counters,
+            self._keeper.floor,
+            keep_h=settings.retention_h,
+            measure_s=settings.poll_interval,
+        )
         delivery: Delivery = (
             ExactlyOnce(database, kafka, compression=settings.compression, wake=self._keeper.news.set)
             if settings.delivery == "exactly-once"
             else AtLeastOnce(kafka, compression=settings.compression)
         )
+        self._delivery = delivery
         self._pump = Pump(database, delivery, settings, self._lanes, self._keeper, self._counters, on_signal)
         self._stopping = asyncio.Event()
 
@@ -104,11 +111,11 @@ class Relay:
                 keeper = group.create_task(self._keeper.run(), name="relay-keeper")
                 watchdog = group.create_task(self._watch(), name="relay-watchdog")
                 recorder = group.create_task(self._pump.recorder.run(), name="relay-recorder")
-                retention = group.create_task(
-                    keep_short(self._database, keep_h=self._retention_h), name="relay-retention"
-                )
+                retention = group.create_task(self._maintenance.remove_old_rows(), name="relay-retention")
+                backlog = group.create_task(self._maintenance.measure(), name="relay-backlog")
                 await self._stopping.wait()
                 retention.cancel()
+                backlog.cancel()
                 await asyncio.wait({pump}, timeout=_STOP_PUMP_S)
                 pump.cancel()
                 await self._settle()
@@ -124,12 +131,13 @@ class Relay:
     async def _watch(self) -> None:
         """End the process if a call to Kafka hangs: the heartbeats would keep its lanes for ever.
 
-        Nothing is lost by that: whoever takes the lanes settles what is undecided. The thread that hangs
-        cannot be ended, and would keep the interpreter from leaving in order.
+        Every call counts: a batch, a takeover, a question. Nothing is lost by that: the next owner of the
+        lanes settles what is undecided. The thread that hangs cannot be ended, and would keep the interpreter
+        from ending in order.
         """
         while True:
             await asyncio.sleep(_WATCH_S)
-            if self._pump.flights.hung():
+            if self._delivery.hung():
                 _log.critical("relay ends: a call to Kafka does not come back; start it again")
                 os._exit(_HUNG_STATUS)
 

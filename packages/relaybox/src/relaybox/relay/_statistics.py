@@ -61,6 +61,8 @@ class Statistics:
     late_total: int
     #: Rows published after a later one of their key although they were known before it. Must stay 0 (G21).
     order_violations_total: int
+    #: How often removing old rows or measuring the backlog failed; both are tried again.
+    maintenance_failures_total: int
     #: Published rows by seconds from insert to acknowledgement: one count per bound of ``DELAY_BOUNDS_S``,
     #: and one for all above; not cumulative.
     delay_counts: tuple[int, ...]
@@ -93,6 +95,7 @@ class Counters:
     polled_total: int = 0
     late_total: int = 0
     order_violations_total: int = 0
+    maintenance_failures_total: int = 0
     delay_counts: list[int] = field(default_factory=lambda: [0] * (len(DELAY_BOUNDS_S) + 1))
     delay_sum_s: float = 0.0
     batch_counts: list[int] = field(default_factory=lambda: [0] * (len(BATCH_ROWS_BOUNDS) + 1))
@@ -123,6 +126,7 @@ class Counters:
             polled_total=self.polled_total,
             late_total=self.late_total,
             order_violations_total=self.order_violations_total,
+            maintenance_failures_total=self.maintenance_failures_total,
             delay_counts=tuple(self.delay_counts),
             delay_sum_s=self.delay_sum_s,
             batch_counts=tuple(self.batch_counts),

@@ -1,0 +1,77 @@
+"""Periodic work beside publishing: removing old rows and measuring the backlog."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+
+from relaybox.db import Database
+from relaybox.errors import RelayboxError
+from relaybox.outbox import RetentionStep, retain
+from relaybox.relay._ask import connected
+from relaybox.relay._floor import Floor
+from relaybox.relay._rows import measure_backlog, plan_for_backlogs
+from relaybox.relay._statistics import Counters
+
+__all__ = ("Maintenance",)
+
+#: Slots of the outbox live for hours; one step is one statement.
+_RETENTION_PAUSE_S: Final = 60.0
+#: With a short retention steps are more frequent: so many in the life of a slot.
+_STEPS_PER_SLOT: Final = 50
+_log = structlog.get_logger(__name__)
+
+
+class Maintenance:
+    """Remove SENT rows that are old enough, and keep the figures of the backlog up to date.
+
+    Invariant: nothing that goes wrong here ends the relay or delays a heartbeat. Each task has a
+    connection of its own, and repeats after any error; ``maintenance_failures_total`` counts those.
+    """
+
+    def __init__(
+        self, database: Database, counters: Counters, floor: Floor, *, keep_h: float, measure_s: float
+    ) -> None:
+        """Keep SENT rows for *keep_h* hours, and measure the backlog every *measure_s* seconds."""
+        self._database = database
+        self._counters = counters
+        self._floor = floor
+        self._keep_h = keep_h
+        self._measure_s = measure_s
+
+    async def remove_old_rows(self) -> None:
+        """Remove SENT rows for ever; ends by cancellation only."""
+        pause_s = min(_RETENTION_PAUSE_S, self._keep_h * 3_600 / _STEPS_PER_SLOT)
+        while True:
+            await asyncio.sleep(pause_s)
+            await self._attempt("retention", self._retain)
+
+    async def measure(self) -> None:
+        """Measure the backlog for ever; ends by cancellation only."""
+        while True:
+            await self._attempt("backlog figures", self._measure_while_connected)
+            await asyncio.sleep(self._measure_s)
+
+    async def _retain(self) -> None:
+        async with self._database.connection() as connection:
+            steps = await retain(connection, keep_h=self._keep_h)
+        if RetentionStep.EMPTIED in steps:
+            _log.info("relay removed old SENT rows", steps=steps)
+        elif steps:
+            _log.debug("relay prepared the removal of old rows", steps=steps)
+
+    async def _measure_while_connected(self) -> None:
+        async with connected(self._database) as connection:
+            await plan_for_backlogs(connection)
+            while True:
+                await measure_backlog(connection, self._counters, self._floor.seq)
+                await asyncio.sleep(self._measure_s)
+
+    async def _attempt(self, task: str, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001 - publishing does not depend on this work
+            self._counters.maintenance_failures_total += 1
+            code = error.error_code if isinstance(error, RelayboxError) else type(error).__name__
+            _log.warning("relay maintenance failed, trying again", task=task, error_code=code)
