@@ -11,6 +11,7 @@ import pytest
 import typer
 from backend.cli import app as backend_app
 from backend.genesis import session
+from relaybox.cli import LazyGroup
 from relaybox.cli import app as relaybox_app
 from relaybox.commands import EventType
 from relaybox.relay import BreakerState, RelayCollector
@@ -93,8 +94,10 @@ def commands() -> frozenset[str]:
 
     def walk(name: str, command: object) -> None:
         below = getattr(command, "commands", {})
-        for word, one in below.items():
-            walk(f"{name} {word}", one)
+        for word in below:
+            if isinstance(command, LazyGroup):
+                command.load(word)
+            walk(f"{name} {word}", below[word])
         if not below:
             found.add(name)
 

@@ -4,42 +4,57 @@ import asyncio
 import os
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated
 
 import typer
 from pydantic_core import to_json
 
 from relaybox.cli._extras import needs_extra
-from relaybox.cli._local import run_beside_servers
-from relaybox.cli._migrate import migrate_commands
-from relaybox.cli._outbox import outbox_commands
-from relaybox.cli._report import ErrorsAsLines
-from relaybox.cli._services import consumer_commands, relay_commands
-from relaybox.cli._sweep import sweep_expired
-from relaybox.cli._topics import topics_commands
-from relaybox.cli._verify import verify_promises
-from relaybox.db import BACKBONE
-from relaybox.settings import JwtSettings, load_settings
+from relaybox.cli._lazy import LazyCommand, LazyGroup
 
 __all__ = ("app",)
 
+
+class _Program(LazyGroup):
+    lazy = MappingProxyType(
+        {
+            "migrate": LazyCommand(
+                target="relaybox.cli._schema:schema_commands", help="Bring the tables to this version."
+            ),
+            "topics": LazyCommand(
+                target="relaybox.cli._topics:topics_commands", help="The topics that events go to."
+            ),
+            "outbox": LazyCommand(
+                target="relaybox.cli._outbox:outbox_commands",
+                help="What waits in the outbox, and what to do about it.",
+            ),
+            "relay": LazyCommand(
+                target="relaybox.cli._services:relay_commands", help="Publish the outbox to Kafka."
+            ),
+            "consumer": LazyCommand(
+                target="relaybox.cli._services:consumer_commands", help="Hand events to handlers."
+            ),
+            "verify": LazyCommand(
+                target="relaybox.cli._verify:verify_promises",
+                help="Compare the tables with the topics; "
+                "exit code 0 only if nothing is lost, duplicated or reordered.",
+            ),
+            "sweep": LazyCommand(
+                target="relaybox.cli._sweep:sweep_expired",
+                help="Remove the answers to keyed requests that have expired.",
+            ),
+        }
+    )
+
+
 app = typer.Typer(
-    cls=ErrorsAsLines,
+    cls=_Program,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Commands taken once, facts recorded with them, every fact told to Kafka.",
 )
-app.add_typer(migrate_commands(BACKBONE), name="migrate")
-app.add_typer(topics_commands, name="topics")
-app.add_typer(outbox_commands, name="outbox")
-app.add_typer(relay_commands, name="relay")
-app.add_typer(consumer_commands, name="consumer")
-app.command(
-    "verify",
-    help="Compare the tables with the topics; exit code 0 only if nothing is lost, duplicated or reordered.",
-)(verify_promises)
-app.command("sweep", help="Remove the answers to keyed requests that have expired.")(sweep_expired)
 
 
 def _show_version(wanted: bool) -> None:
@@ -69,6 +84,8 @@ def token(
         ExtraMissing: the library is installed without ``[http]``.
         SettingsError: JWT_SECRET is missing or too short.
     """
+    from relaybox.settings import JwtSettings, load_settings
+
     with needs_extra("http"):
         from relaybox.http import make_token
     try:
@@ -89,5 +106,7 @@ def local(
 
     Servers that POSTGRES_HOST and KAFKA_HOST name are used; for others, local ones are started.
     """
+    from relaybox.cli._local import run_beside_servers
+
     words = command or [os.environ.get("SHELL", "/bin/sh")]
     raise typer.Exit(asyncio.run(run_beside_servers(words, data_dir)))
