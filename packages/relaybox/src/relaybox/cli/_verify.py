@@ -22,6 +22,7 @@ _MEANINGS: Final = {
     Kind.LOST: "sent, or its row removed, and on no topic",
     Kind.DUPLICATED: "more than one record with its ce_id",
     Kind.REORDERED: "behind a later event of its key",
+    Kind.SPREAD: "not in the partition of its key's first event",
     Kind.PENDING: "still to be published",
     Kind.FAILED: "its key waits for an operator",
     Kind.SKIPPED: "by an operator",
@@ -48,7 +49,7 @@ def verify_promises(
     limit: Annotated[int, typer.Option("--limit", min=0, max=10_000, help="Keys shown of each kind.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
 ) -> None:
-    """Compare the tables with the topics; exit code 0 only if nothing is lost, duplicated or reordered.
+    """Compare tables with topics; exit code 0 only if nothing is lost, duplicated, reordered or spread.
 
     POSTGRES_*, KAFKA_* and OUTBOX_TOPICS say where. Changes nothing, and may run while everything else does.
 
@@ -95,9 +96,9 @@ def _show(report: Report, holds: bool) -> None:
     if not holds:
         typer.secho("The promises are broken.", fg="red", bold=True)
     elif report.duplicates:
-        typer.secho("Nothing is lost or reordered; duplicates are allowed.", fg="green")
+        typer.secho("Nothing is lost, reordered or spread; duplicates are allowed.", fg="green")
     else:
-        typer.secho("Nothing is lost, duplicated or reordered.", fg="green")
+        typer.secho("Nothing is lost, duplicated, reordered or spread.", fg="green")
 
 
 def _summary(report: Report) -> Table:

@@ -20,6 +20,8 @@ class Kind(StrEnum):
     DUPLICATED = "duplicated"
     #: Its first record stands behind that of a later event of its key (G21).
     REORDERED = "reordered"
+    #: In another partition than the first event of its key: no reader can tell their order (G21).
+    SPREAD = "spread"
     #: Its row is PENDING: the relay has still to publish it.
     PENDING = "pending"
     #: Its row is FAILED: its key waits for an operator.
@@ -32,7 +34,7 @@ class Kind(StrEnum):
     BEYOND_RETENTION = "beyond-retention"
 
 
-VIOLATIONS: Final = (Kind.LOST, Kind.DUPLICATED, Kind.REORDERED)
+VIOLATIONS: Final = (Kind.LOST, Kind.DUPLICATED, Kind.REORDERED, Kind.SPREAD)
 """What breaks a promise; every other kind is told, and allowed."""
 
 
@@ -78,7 +80,7 @@ class Report:
     """What a verification found; :meth:`holds` is the verdict.
 
     Invariant: every event of the tables is published, or lost, pending, failed, skipped or beyond
-    retention, and only one of these. Duplicated, reordered and unknown are said of records.
+    retention, and only one of these. Duplicated, reordered, spread and unknown are said of records.
     """
 
     topics: tuple[str, ...]
@@ -100,7 +102,7 @@ class Report:
     findings: tuple[Finding, ...]
 
     def holds(self, *, allow_duplicates: bool = False) -> bool:
-        """Whether nothing is lost, duplicated or reordered; duplicates may be allowed (at least once)."""
+        """Whether nothing is lost, duplicated, reordered or spread; at least once, duplicates are allowed."""
         return not any(
             self.tallies[kind].events
             for kind in VIOLATIONS

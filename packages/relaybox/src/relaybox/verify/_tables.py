@@ -93,6 +93,7 @@ class Tables:
         topics = [topic for topic, _ in ends]
         partitions = [partition for _, partition in ends]
         await self._ask("judge_repetitions")
+        await self._ask("judge_partitions")
         await self._ask("judge_records", topics, partitions, list(ends.values()))
         await self._ask("judge_events")
 

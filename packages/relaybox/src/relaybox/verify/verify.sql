@@ -102,6 +102,26 @@ JOIN verify_records AS r ON r.event_id = repeated.event_id AND r.topic = repeate
 LEFT JOIN verify_events AS e ON e.event_id = r.event_id AND coalesce(e.topic, r.topic) = r.topic
 ORDER BY r.topic, r.event_id, r.partition, r."offset"
 
+-- name: judge_partitions
+-- Events in another partition than the first event of their key: order is kept within a partition only. Keys of which
+-- no table knows an event are not judged. Hashing finds the few keys that are in two; only those are sorted.
+WITH spread AS (
+    SELECT topic, key FROM verify_records WHERE key IS NOT NULL
+    GROUP BY topic, key HAVING min(partition) <> max(partition)
+), placed AS (
+    SELECT r.topic, r.partition, r."offset", r.event_id, r.key, e.row_id, e.seq, e.stream, e.version,
+           first_value(r.partition) OVER (PARTITION BY r.topic, r.key
+                                          ORDER BY e.seq NULLS FIRST, e.version, r.partition) AS first_partition
+    FROM spread
+    JOIN verify_records AS r ON r.topic = spread.topic AND r.key = spread.key
+    JOIN verify_events AS e ON e.event_id = r.event_id AND coalesce(e.topic, r.topic) = r.topic
+)
+INSERT INTO verify_findings
+SELECT DISTINCT ON (topic, event_id) 'spread', topic, key, event_id, row_id, seq, stream, version,
+       partition, "offset", 1, NULL
+FROM placed WHERE partition <> first_partition
+ORDER BY topic, event_id, partition, "offset"
+
 -- name: judge_records
 -- Records behind later events of their key, by seq within the key or by version within the aggregate, and records
 -- that no table knows. What was said of repeated events stands: only their first records count. Those of partitions

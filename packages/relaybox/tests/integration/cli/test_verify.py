@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import asyncpg
@@ -13,7 +14,7 @@ from relaybox.db import Database
 from relaybox.local import free_port
 from relaybox.settings import KafkaSettings, PostgresSettings
 
-from tests.fixtures.planting import mark_sent, produce, producer, publish, written
+from tests.fixtures.planting import add_partitions, mark_sent, produce, producer, publish, written
 
 Done = subprocess.CompletedProcess[str]
 
@@ -51,7 +52,7 @@ async def test_g33_the_exit_code_is_0_only_if_nothing_is_lost_duplicated_or_reor
     await publish(database, kafka_settings, rows[:3])
     clean = await run(postgres_settings, kafka_settings, topic)
     assert (clean.returncode, clean.stderr) == (0, "")
-    assert "Nothing is lost, duplicated or reordered." in clean.stdout
+    assert "Nothing is lost, duplicated, reordered or spread." in clean.stdout
 
     produce(producer(kafka_settings), rows[:1])
     doubled = await run(postgres_settings, kafka_settings, topic)
@@ -66,6 +67,27 @@ async def test_g33_the_exit_code_is_0_only_if_nothing_is_lost_duplicated_or_reor
     assert "The promises are broken." in lost.stdout
     (line,) = [line for line in lost.stdout.splitlines() if rows[3]["payload"]["event_id"] in line]
     assert "[red]b" in line, "a key is no markup"
+
+
+async def test_g33_keys_over_two_partitions_end_with_exit_code_1(
+    database: Database,
+    postgres_settings: PostgresSettings,
+    kafka_settings: KafkaSettings,
+    make_topic: Callable[..., str],
+) -> None:
+    topic = make_topic(partitions=1)
+    first, second = await written(database, topic, ["key"], 2)
+    await publish(database, kafka_settings, [first])
+    # murmur2 puts "key" into the second of two.
+    add_partitions(kafka_settings, topic, 2)
+    await publish(database, kafka_settings, [second])
+    done = await run(postgres_settings, kafka_settings, topic, "--allow-duplicates")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "The promises are broken." in done.stdout
+    (line,) = [line for line in done.stdout.splitlines() if second["payload"]["event_id"] in line]
+    assert line.split()[:2] == ["spread", "key"]
+    told = json.loads((await run(postgres_settings, kafka_settings, topic, "--json")).stdout)
+    assert (told["holds"], told["tallies"]["spread"]) == (False, {"events": 1, "keys": 1})
 
 
 async def test_g33_scripts_get_the_whole_report_as_one_object(
