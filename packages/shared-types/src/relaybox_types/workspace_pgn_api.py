@@ -14,6 +14,7 @@ __all__ = (
     "ImportPgn",
     "ImportReport",
     "ImportedStudy",
+    "PgnNote",
     "SkippedPgn",
     "WorkspaceTask",
     "WorkspaceTaskStarted",
@@ -56,6 +57,19 @@ class SkippedPgn(_Response):
     reason: str
 
 
+class PgnNote(_Response):
+    """How a chapter differs from its game in the file."""
+
+    #: The game's place in the file, from 1.
+    game: int
+    #: The line where it occurs first, from 1.
+    line: int
+    #: What differs.
+    note: str
+    #: How often it occurs in the game.
+    count: int
+
+
 class ImportedStudy(_Response):
     """A study that an import has made or added to."""
 
@@ -76,6 +90,12 @@ class ImportReport(_Response):
     skipped_count: int
     #: The first 100 of them.
     skipped: list[SkippedPgn]
+    dropped_count: int = 0
+    #: What the file says and the chapters do not: the first 100 notes.
+    dropped: list[PgnNote] = []
+    normalised_count: int = 0
+    #: What was read as something else, without loss: the first 100 notes.
+    normalised: list[PgnNote] = []
 
 
 class ExportNode(_Request):

@@ -41,7 +41,13 @@ WORKSPACE_ANSWERS: ErrorAnswers = {
     PgnRefused: ErrorAnswer(status=422),
     PgnInvalid: ErrorAnswer(
         status=422,
-        fields=lambda error: {"game": error.game, "line": error.line, "reason": error.reason},
+        fields=lambda error: {
+            "game": error.game,
+            "line": error.line,
+            "reason": error.reason,
+            "skipped_count": error.count,
+            "skipped": [one.model_dump() for one in error.refused],
+        },
     ),
     FormMalformed: ErrorAnswer(status=400),
     TooManyImports: ErrorAnswer(status=429, headers={"Retry-After": "30"}),

@@ -246,17 +246,23 @@ async def listening(worker: Any) -> bool:
 
 
 async def test_a_purged_study_leaves_the_report_of_its_import(studio: Studio) -> None:
-    path = await begun(studio, f"{BROKEN}\n{FILE}")
+    path = await begun(studio, f"{BROKEN}\n{FILE}\nKe4 is next")
     async with working(studio):
         report = (await ended(studio.teacher, path))["result"]
+    assert [one["note"] for one in report["dropped"]] == ["text between games"]
     study_id = report["studies"][0]["id"]
     detail = await studio.teacher.done("GET", f"/studies/{study_id}")
     await studio.teacher.done("DELETE", f"/nodes/{study_id}", match=detail["version"])
     await studio.teacher.done("DELETE", f"/nodes/{study_id}/purge")
     after = (await studio.teacher.done("GET", path))["result"]
-    assert after == {"folder_id": report["folder_id"], "chapters": 201, "skipped_count": 1}
+    assert after == {"folder_id": report["folder_id"], "chapters": 201, **counts_of(report)}
+    assert counts_of(report) == {"skipped_count": 1, "dropped_count": 1, "normalised_count": 0}
     [outbox] = await rows(studio, "SELECT count(*) FROM async_tasks WHERE result_data::text LIKE '%Ke4%'")
     assert outbox["count"] == 0
+
+
+def counts_of(report: Any) -> dict[str, int]:
+    return {name: count for name, count in report.items() if name.endswith("_count")}
 
 
 async def test_nobody_has_any_number_of_large_files_waiting(

@@ -233,7 +233,7 @@ def test_a_move_given_twice_is_one_move_and_the_main_line_stays_the_first() -> N
         "e2e4.e7e6",
         "d2d4",
     ]
-    assert said(tree, "e2e4") == Annotation(text="c a b", nags=(1,))
+    assert said(tree, "e2e4") == Annotation(text="a b c")
     tree.check()
 
 

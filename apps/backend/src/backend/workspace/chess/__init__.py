@@ -17,6 +17,7 @@ from backend.workspace.chess._diff import (
 )
 from backend.workspace.chess._edit import AddedMove, add_move, annotate, delete_move, demote, promote
 from backend.workspace.chess._headers import completed, title_of
+from backend.workspace.chess._notes import Note
 from backend.workspace.chess._read import ReadGame, SkippedGame, count_games, read_games
 from backend.workspace.chess._shown import ShownMove, with_san
 from backend.workspace.chess._tree import MOVES_MAX, START, VARIATIONS_MAX, Annotation, Move, MoveTree
@@ -38,6 +39,7 @@ __all__ = (
     "LineRef",
     "Move",
     "MoveTree",
+    "Note",
     "ReadGame",
     "ShownMove",
     "SkippedGame",

@@ -6,7 +6,9 @@ from typing import Final
 import chess
 
 from backend.workspace.chess._comments import TEXT_CHARS_MAX, canonical
+from backend.workspace.chess._main_line import end_main_line
 from backend.workspace.chess._moves import play_san
+from backend.workspace.chess._notes import Notes
 from backend.workspace.chess._tree import (
     MOVES_MAX,
     NO_ANNOTATION,
@@ -23,6 +25,7 @@ __all__ = ("GameRefused", "TreeBuilder")
 #: Characters of the comments at one move as they stand in the file, with their commands.
 _RAW_CHARS_MAX: Final = 2 * TEXT_CHARS_MAX
 _SHORT_CHARS_MAX: Final = 30
+_MERGED_NOTE: Final = "a variation begins with a move that is given already; both are one move"
 
 
 class GameRefused(Exception):
@@ -44,14 +47,23 @@ def _short(text: str) -> Annotation:
 
 
 class _Said:
-    """What is said at one move, as it is gathered."""
+    """What is said at one move, as it is gathered.
 
-    __slots__ = ("after", "at", "before", "chars", "nags")
+    A file may give a move twice, mostly because a variation repeats it. The move's own glyphs and texts are
+    those of the line that leads there; the others' texts follow, and their glyphs are dropped.
+    """
+
+    __slots__ = ("after", "at", "before", "chars", "later", "nags", "repeated_nags")
 
     def __init__(self) -> None:
         self.before: list[str] = []
         self.after: list[str] = []
-        self.nags: set[int] = set()
+        #: Texts of those that repeat the move.
+        self.later: list[str] = []
+        #: Glyphs, and where each of them stands.
+        self.nags: dict[int, int] = {}
+        #: The same of those that repeat the move.
+        self.repeated_nags: dict[int, int] = {}
         #: Where in the text the last of the comments stands.
         self.at = 0
         self.chars = 0
@@ -67,6 +79,33 @@ class _Said:
         if self.chars > _RAW_CHARS_MAX:
             raise GameRefused(f"the comments have more than {TEXT_CHARS_MAX:,} characters", at, at)
 
+    def yield_to_leader(self) -> None:
+        """Make all that is said so far that of a repetition: the line that leads here comes only now."""
+        self.later += self.before + self.after
+        self.before, self.after = [], []
+        self.repeated_nags |= self.nags
+        self.nags = {}
+
+    def take_first(self, waiting: "_Said", *, repeats: bool) -> None:
+        """Take what a variation says before its first move, this one.
+
+        Raises:
+            GameRefused: the comments are too long.
+        """
+        if repeats:
+            self.later += waiting.before
+            self.repeated_nags |= waiting.nags
+        else:
+            self.before += waiting.before
+            self.nags |= waiting.nags
+        self.grow(waiting.chars, waiting.at)
+
+    def note_dropped(self, notes: Notes) -> None:
+        """Note the glyphs that only a repetition of the move has."""
+        for nag, at in self.repeated_nags.items():
+            if nag not in self.nags:
+                notes.dropped(at, f"the glyph ${nag} of a move that is given twice")
+
     def annotation(self, *, first: bool) -> Annotation:
         """The same as a tree has it; what is the *first* move after another has no text before it.
 
@@ -74,7 +113,8 @@ class _Said:
             GameRefused: an annotation cannot hold it.
         """
         before, after = ([], self.before + self.after) if first else (self.before, self.after)
-        text = " ".join(after)
+        # A repetition often repeats the comment as well, a clock for instance.
+        text = " ".join(dict.fromkeys(after + self.later) if self.later else after)
         try:
             if len(text) <= _SHORT_CHARS_MAX and not (before or self.nags):
                 return _short(text)
@@ -86,16 +126,20 @@ class _Said:
 class _Line:
     """A line of moves that is being read: the main one, or a variation."""
 
-    __slots__ = ("at", "instead_of", "leads", "made")
+    __slots__ = ("at", "begins", "instead_of", "leads", "made", "repeats")
 
-    def __init__(self, at: int, instead_of: chess.Move | None) -> None:
+    def __init__(self, at: int, instead_of: chess.Move | None, begins: int = 0) -> None:
         #: The last move read.
         self.at = at
+        #: Where in the text it begins.
+        self.begins = begins
         #: The move that this variation stands for; null for the main line.
         self.instead_of = instead_of
         #: Whether what follows is the main continuation of `at`. Not so where a file gives a move twice and
         #: the second one is merged into the first.
         self.leads = instead_of is None
+        #: Whether `at` was there before, and another line leads to it.
+        self.repeats = False
         #: Moves of this line that are on the board.
         self.made = 0
 
@@ -106,10 +150,13 @@ class TreeBuilder:
     Invariant: the board stands after the last move of the innermost line.
     """
 
-    def __init__(self, board: chess.Board) -> None:
+    def __init__(self, board: chess.Board, notes: Notes) -> None:
         self._board = board
+        self._notes = notes
         self._parents: list[int] = []
         self._ucis: list[str] = []
+        #: Of each move, where in the text the line begins that it came with.
+        self._begins: list[int] = []
         self._children: list[list[int]] = [[]]  # of the start, then of each move
         self._said: dict[int, _Said] = {}
         # What is said before the first move of a variation, until that is read.
@@ -152,19 +199,24 @@ class TreeBuilder:
             index = self._beside(siblings, uci, index, leads=line.leads)
         else:
             siblings.append(index)
+        line.repeats = False
         if index == len(self._ucis):
             self._parents.append(line.at)
             self._ucis.append(uci)
+            self._begins.append(line.begins)
             self._children.append([])
             line.leads = True
+        elif not line.leads:
+            if not line.made:
+                self._notes.normalised(line.begins, _MERGED_NOTE)
+            line.repeats = True
+        elif index in self._said:
+            self._said[index].yield_to_leader()
         line.at = index
         line.made += 1
         if self._waiting:
             waiting, self._waiting = self._waiting, None
-            said = self._at(index)
-            said.before += waiting.before
-            said.nags |= waiting.nags
-            said.grow(waiting.chars, waiting.at)
+            self._at(index).take_first(waiting, repeats=line.repeats)
 
     def _beside(self, siblings: list[int], uci: str, index: int, *, leads: bool) -> int:
         """The place of a move beside others: that of an equal one, else *index*, which is among them now."""
@@ -186,14 +238,14 @@ class TreeBuilder:
             said = self._said[index] = _Said()
         return said
 
-    def nag(self, nag: int) -> None:
-        """Take a glyph: of the last move, or, where a line begins, of the next one."""
+    def nag(self, nag: int, at: int) -> None:
+        """Take the glyph at *at*: of the last move, or, where a line begins, of the next one."""
         line = self._lines[-1]
-        if line.made:
-            self._at(line.at).nags.add(nag)
+        if not line.made:
+            self._waiting = said = self._waiting or _Said()
         else:
-            self._waiting = self._waiting or _Said()
-            self._waiting.nags.add(nag)
+            said = self._at(line.at)
+        (said.repeated_nags if line.repeats else said.nags).setdefault(nag, at)
 
     def comment(self, text: str, at: int) -> None:
         """Take the comment at *at*: after the last move, before the first of a variation, or before the game.
@@ -207,18 +259,18 @@ class TreeBuilder:
         line = self._lines[-1]
         if line.made or line.instead_of is None:
             said = self._at(line.at)
-            said.after.append(text)
+            (said.later if line.repeats else said.after).append(text)
         else:
             said = self._waiting = self._waiting or _Said()
             said.before.append(text)
         said.grow(len(text), at)
 
-    def open(self) -> bool:
-        """Begin a variation to the last move; whether there is one."""
+    def open(self, at: int) -> bool:
+        """Begin a variation to the last move, at *at* in the text; whether there is one."""
         line = self._lines[-1]
         if not line.made:
             return False
-        self._lines.append(_Line(self._parents[line.at], self._board.pop()))
+        self._lines.append(_Line(self._parents[line.at], self._board.pop(), at))
         return True
 
     def close(self) -> bool:
@@ -236,14 +288,23 @@ class TreeBuilder:
             said = self._at(self._lines[-1].at)
             said.after += waiting.before
             said.grow(waiting.chars, waiting.at)
+            self._drop_waiting_nags(waiting)
         return True
 
+    def _drop_waiting_nags(self, waiting: _Said) -> None:
+        for nag, at in waiting.nags.items():
+            self._notes.dropped(at, f"the glyph ${nag} of no move")
+
     def tree(self) -> MoveTree:
-        """The tree of what has been read.
+        """The tree of what has been read; the main line ends where the file ends it.
 
         Raises:
             GameRefused: comments are too long, or say what an annotation cannot hold.
         """
+        if self._waiting:
+            self._drop_waiting_nags(self._waiting)
+        for one in self._said.values():
+            one.note_dropped(self._notes)
         start = self._said[START].annotation(first=True) if START in self._said else NO_ANNOTATION
         parents = self._parents
         order = self._preorder() if self._branched else range(len(parents))
@@ -256,7 +317,13 @@ class TreeBuilder:
             if old in self._said:
                 said = self._said[old].annotation(first=self._children[parent + 1][0] == old)
             moves.append(Move(new[parent], self._ucis[old], said))
-        return MoveTree(tuple(moves), start)
+        tree = MoveTree(tuple(moves), start)
+        main = self._lines[0]
+        if main.made and (rest := self._children[main.at + 1]):
+            # The main line is what preorder begins with.
+            at = self._begins[rest[0]]
+            tree = end_main_line(tree, main.made - 1, self._board, self._notes, at)
+        return tree
 
     def _preorder(self) -> list[int]:
         order: list[int] = []

@@ -8,8 +8,9 @@ import chess
 
 from backend.workspace.chess._builder import GameRefused, TreeBuilder
 from backend.workspace.chess._comments import NAG_MAX, TAG_NAME, unescaped
-from backend.workspace.chess._headers import RESULTS
-from backend.workspace.chess._source import FIRST_MOVE, RUN_MAX, Source, passed_over
+from backend.workspace.chess._notes import Notes
+from backend.workspace.chess._source import FIRST_MOVE, FORUM_NOTE, FORUM_TAG, RUN_MAX, Source, passed_over
+from backend.workspace.chess._spelling import REDUNDANT, nag_of_sign, respelled, result_of
 from backend.workspace.errors import ChessError, quoted
 
 __all__ = ("Movetext",)
@@ -29,26 +30,20 @@ _TAG: Final = re.compile(rf'\[{TAG_NAME}[ \t]+"')
 _REMARK: Final = re.compile(r"[ \t]*\n?[ \t]*(?=\{)")
 
 _SUFFIX_NAGS: Final = {"!": 1, "?": 2, "!!": 3, "??": 4, "!?": 5, "?!": 6}
-#: Signs that annotators write for glyphs.
-_SIGN_NAGS: Final = {
-    "=": 10, "∞": 13, "+=": 14, "+/=": 14, "⩲": 14, "=+": 15, "=/+": 15, "⩱": 15, "±": 16, "+/-": 16,
-    "∓": 17, "-/+": 17, "+-": 18, "-+": 19, "N": 146,
-}  # fmt: skip
-_RESULT_SIGNS: Final = {"½-½": "1/2-1/2", "1/2": "1/2-1/2", **{one: one for one in RESULTS}}
-#: Words that say of a move what its position says anyway.
-_REDUNDANT: Final = frozenset({"e.p.", "ep", "+", "++", "#"})
+#: Longer words are neither moves nor signs, however they are spelled.
+_WORD_CHARS_MAX: Final = 20
 
 
 class Movetext:
     """Reads the moves of one game: from where its headers end to its result, or to the next game."""
 
-    def __init__(self, source: Source, at: int, board: chess.Board) -> None:
-        self._source, self._text = source, source.text
+    def __init__(self, source: Source, at: int, board: chess.Board, notes: Notes) -> None:
+        self._source, self._text, self._notes = source, source.text, notes
         #: Where the game ends, once it is read.
         self.end = at
         #: The result at the end of the moves; ``*`` where there is none.
-        self.marker = "*"
-        self.builder = TreeBuilder(board)
+        self.marker, self.marker_at = "*", at
+        self.builder = TreeBuilder(board, notes)
         self._take: tuple[Callable[[re.Match[str]], bool], ...] = (
             self._comment, self._nag, self._suffix, self._open, self._close,
             self._rest_of_line, self._bracket, self._next_first_move, self._other,
@@ -67,11 +62,9 @@ class Movetext:
             kind, self.end = found.lastindex or _OTHER, found.end()
             try:
                 if kind == _MOVE:
-                    move(found[_MOVE])
+                    goes_on = self._word(found[_MOVE], found.start(_MOVE), move)
                 else:
                     goes_on = self._take[kind - 2](found)
-            except ValueError as error:
-                goes_on = self._unusual(found[_MOVE], found.start(_MOVE), error)
             except ChessError as error:
                 raise GameRefused(str(error), found.start(kind), self.end) from None
         if goes_on:
@@ -79,21 +72,58 @@ class Movetext:
         if self.builder.depth:
             raise GameRefused("a variation is not closed; a parenthesis is missing", self.end, self.end)
 
-    def _unusual(self, word: str, at: int, error: ValueError) -> bool:
-        """Take a word that is not a legal move; whether the game goes on behind it."""
-        if word in _RESULT_SIGNS:
-            return bool(self.builder.depth) or self._result(_RESULT_SIGNS[word])
-        if word in _SIGN_NAGS:
-            self.builder.nag(_SIGN_NAGS[word])
-        elif not (word.isdecimal() or word in _REDUNDANT):
-            bare = word.rstrip(".,").removesuffix("e.p").removesuffix("ep")
-            if bare == word:
-                raise GameRefused(_reason(word, self.builder.place, error), at, self.end)
-            try:
-                self.builder.move(bare)
-            except ValueError as again:
-                return self._unusual(bare, at, again)
+    def _word(self, word: str, at: int, move: Callable[[str], None]) -> bool:
+        """Take a word, mostly a move; return whether the game goes on behind it."""
+        try:
+            move(word)
+        except ValueError as error:
+            return self._unusual(word, at, error)
         return True
+
+    def _unusual(self, word: str, at: int, error: ValueError) -> bool:
+        """Take a word that is not a legal move; return whether the game goes on behind it."""
+        if len(word) > _WORD_CHARS_MAX:
+            raise GameRefused(_reason(word, self.builder.place, error), at, self.end)
+        if word.isdecimal():
+            return True
+        made = respelled(word)
+        for spelling in word, made.word:
+            result = result_of(spelling)
+            if result is not None:
+                return self._result_word(spelling, result, at)
+            if self._sign(spelling, at):
+                return True
+        if made.word == word:
+            raise GameRefused(_reason(word, self.builder.place, error), at, self.end)
+        try:
+            self.builder.move(made.word)
+        except ValueError as again:
+            raise GameRefused(_reason(word, self.builder.place, again), at, self.end) from None
+        for nag in made.nags:
+            self.builder.nag(nag, at)
+        for note in made.notes:
+            self._notes.normalised(at, note)
+        return True
+
+    def _sign(self, word: str, at: int) -> bool:
+        """Take a word that stands for a glyph, or repeats what the position says; whether it is one."""
+        if sign := nag_of_sign(word):
+            nag, noted = sign
+            self.builder.nag(nag, at)
+            if noted:
+                self._notes.normalised(at, f"{word} is read as the glyph ${nag}")
+        elif word == "++":
+            self._notes.normalised(at, "++ behind a move is read as a check")
+        return sign is not None or word in REDUNDANT
+
+    def _result_word(self, word: str, result: str, at: int) -> bool:
+        if self.builder.depth:
+            self._notes.dropped(at, "a result inside a variation")
+            return True
+        if word != result:
+            self._notes.normalised(at, f"the result {word} is read as {result}")
+        self.marker_at = at
+        return self._result(result)
 
     def _result(self, marker: str) -> bool:
         self.marker = marker
@@ -123,15 +153,15 @@ class Movetext:
             raise GameRefused(
                 f"{quoted(found[3])} is not a glyph; they are $0 to $255", found.start(3), self.end
             )
-        self.builder.nag(int(digits))
+        self.builder.nag(int(digits), found.start(3))
         return True
 
     def _suffix(self, found: re.Match[str]) -> bool:
-        self.builder.nag(_SUFFIX_NAGS[found[4]])
+        self.builder.nag(_SUFFIX_NAGS[found[4]], found.start(4))
         return True
 
     def _open(self, found: re.Match[str]) -> bool:
-        if not self.builder.open():
+        if not self.builder.open(found.start(5)):
             raise GameRefused("a variation begins where there is no move to vary", found.start(5), self.end)
         return True
 
@@ -141,8 +171,12 @@ class Movetext:
         return True
 
     def _bracket(self, found: re.Match[str]) -> bool:
-        """Stop before the headers of the next game: this one's result is missing."""
+        """Stop before the headers of the next game, or at ``[/pgn]``: this one's result is missing."""
         at = found.start(8)
+        if FORUM_TAG.match(self._text, at):
+            self._notes.normalised(at, FORUM_NOTE)
+            self.end = at
+            return False
         line_end = self._text.rfind("\n", 0, at)
         if not _TAG.match(self._text, at) or self._text[line_end:at].strip():
             raise GameRefused("a bracket stands among the moves", at, self.end)

@@ -32,18 +32,18 @@ def with_san(tree: MoveTree, headers: Mapping[str, str]) -> list[ShownMove]:
         PositionInvalid: the headers name no position.
     """
     shown: list[ShownMove] = []
-    for board, move in positions(tree, headers):
+    for board, move in positions(tree, start_board(headers)):
         san = board.san_and_push(move)
         shown.append(ShownMove(san, board.fen(), board.ply()))
     return shown
 
 
-def positions(tree: MoveTree, headers: Mapping[str, str]) -> Iterator[tuple[chess.Board, chess.Move]]:
-    """For each move of *tree*, in its order, the position before it, and the move.
+def positions(tree: MoveTree, board: chess.Board) -> Iterator[tuple[chess.Board, chess.Move]]:
+    """Yield for each move of *tree*, in its order, the position before it, and the move.
 
-    The board is one and the same; who reads makes the move on it before the next.
+    The board is always *board*, which begins as the position before the tree; the caller makes the move on it
+    before it asks for the next one.
     """
-    board = start_board(headers)
     line = [START]
     for index, one in enumerate(tree.moves):
         while line[-1] != one.parent:

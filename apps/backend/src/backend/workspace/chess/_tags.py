@@ -6,6 +6,7 @@ from typing import Final
 
 from backend.workspace.chess._comments import TAG_NAME
 from backend.workspace.chess._headers import HEADER_CHARS_MAX
+from backend.workspace.chess._source import FORUM_TAG
 from backend.workspace.errors import quoted
 
 __all__ = ("Tags", "read_tags", "written_tag")
@@ -25,6 +26,10 @@ class Tags:
     headers: dict[str, str] = field(default_factory=dict[str, str])
     #: Where each of them stands.
     places: dict[str, int] = field(default_factory=dict[str, int])
+    #: Comments between them that begin with a semicolon, and where they stand.
+    comments: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
+    #: Names that are given again with another value, and where.
+    repeated: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
     #: Where the moves begin.
     end: int
     #: Why the game cannot be read, and where; null when it can.
@@ -46,9 +51,11 @@ def read_tags(text: str, at: int) -> Tags:
         blank = not line or line.isspace()
         if blank or (tags.headers and line[0] in "%;"):
             gap = gap or blank
+            if line.startswith(";"):
+                tags.comments.append((at, line[1:].strip()))
         else:
             pairs, behind = _pairs(line)
-            if not line.lstrip(" \t").startswith("[") or (gap and _begin_another(pairs, tags)):
+            if _end_before(line) or (gap and _begin_another(pairs, tags)):
                 break
             _take(tags, line, pairs, at)
             gap = False
@@ -85,12 +92,20 @@ def _pairs(line: str) -> tuple[list[tuple[str, str]], int]:
     return pairs, behind
 
 
+def _end_before(line: str) -> bool:
+    first = line.lstrip(" \t")
+    return not first.startswith("[") or FORUM_TAG.match(first) is not None
+
+
 def _begin_another(pairs: list[tuple[str, str]], tags: Tags) -> bool:
     return bool(tags.headers) and any(name == "Event" or name in tags.headers for name, _ in pairs)
 
 
 def _take(tags: Tags, line: str, pairs: list[tuple[str, str]], at: int) -> None:
-    tags.headers.update(pairs)
+    for name, value in pairs:
+        if tags.headers.setdefault(name, value) != value:
+            tags.headers[name] = value
+            tags.repeated.append((at, name))
     tags.places.update((name, at) for name, _ in pairs)
     if tags.problem is None and (why := _problem(line, pairs)):
         tags.problem = why, at

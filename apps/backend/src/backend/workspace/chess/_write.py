@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum, auto
 from typing import Final, assert_never
 
+import chess
 from relaybox_types.workspace_study_api import ExportMode
 
 from backend.workspace.chess._chapter import ChapterContent
@@ -15,7 +16,7 @@ from backend.workspace.chess._tags import written_tag
 from backend.workspace.chess._tree import START, Annotation, Move, MoveTree
 from backend.workspace.errors import ClipPathMissing
 
-__all__ = ("write_file", "write_game")
+__all__ = ("movetext", "write_file", "write_game")
 
 _COLUMNS: Final = 80
 #: What a chapter without players or event was called when it was imported; it need not be written.
@@ -48,7 +49,7 @@ def write_game(
         case _:
             assert_never(mode)
     tags = [written_tag(name, value) for name, value in _in_order(headers)]
-    return "\n".join([*tags, "", *_wrapped(_tokens(headers, tree)), ""])
+    return "\n".join([*tags, "", *_wrapped([*movetext(tree, start_board(headers)), _result(headers)]), ""])
 
 
 def write_file(chapters: Iterable[ChapterContent], *, mode: ExportMode = ExportMode.FULL) -> str:
@@ -109,11 +110,14 @@ def _main_line(tree: MoveTree) -> MoveTree:
     return MoveTree(tuple(moves), tree.start)
 
 
-def _tokens(headers: Mapping[str, str], tree: MoveTree) -> list[str]:
-    """What the moves are written with, in order; a line may end behind each."""
+def movetext(tree: MoveTree, board: chess.Board) -> list[str]:
+    """Return the tokens that the moves are written with, without a result; a line may end behind each.
+
+    *board* is the position before the first move; it is changed.
+    """
     tokens = _Tokens()
     tokens.comment(comment_of(tree.start))
-    numbered = list(_numbered(headers, tree))
+    numbered = list(_numbered(tree, board))
     children = tree.children()
     # What is still to be written, the next on top: a move, what follows one, or the end of a variation. By
     # hand, since variations may be nested as deep as a tree has moves.
@@ -135,15 +139,19 @@ def _tokens(headers: Mapping[str, str], tree: MoveTree) -> list[str]:
                     waiting.append((_Step.MOVE, main))
             case _:
                 assert_never(step)
+    return tokens.made
+
+
+def _result(headers: Mapping[str, str]) -> str:
     result = headers.get("Result", "*")
-    return [*tokens.made, result if result in RESULTS else "*"]
+    return result if result in RESULTS else "*"
 
 
-def _numbered(headers: Mapping[str, str], tree: MoveTree) -> Iterator[tuple[str, str]]:
+def _numbered(tree: MoveTree, board: chess.Board) -> Iterator[tuple[str, str]]:
     """For each move its number (``12.`` or ``12...``) and its SAN."""
-    for board, move in positions(tree, headers):
-        number = f"{board.fullmove_number}{'.' if board.turn else '...'}"
-        yield number, board.san_and_push(move)
+    for before, move in positions(tree, board):
+        number = f"{before.fullmove_number}{'.' if before.turn else '...'}"
+        yield number, before.san_and_push(move)
 
 
 class _Step(Enum):

@@ -7,7 +7,7 @@ Apart from the errors of nodes, which these have nothing to do with.
     RelayboxError
     └── PgnError
         ├── PgnRefused            422: a file that is not imported
-        │   ├── PgnInvalid        with game, line and reason
+        │   ├── PgnInvalid        with the games, their lines and reasons
         │   ├── PgnTooManyGames
         │   └── StudyFull
         ├── FormMalformed         400
@@ -17,7 +17,10 @@ Apart from the errors of nodes, which these have nothing to do with.
         └── TaskGaveUp            of a task
 """
 
+from collections.abc import Sequence
+
 from relaybox.errors import RelayboxError
+from relaybox_types.workspace_pgn_api import SkippedPgn
 
 __all__ = (
     "ArchiveTooLarge",
@@ -50,11 +53,22 @@ class PgnInvalid(PgnRefused):
 
     error_code = "PGN_INVALID"
 
-    def __init__(self, *, game: int | None, line: int, reason: str) -> None:
-        """*game* is its place in the file, from 1; null when there is none at all."""
-        where = f"game {game}, line {line}" if game else f"line {line}"
-        super().__init__(f"{where}: {reason}; mend the file and import it again")
-        self.game, self.line, self.reason = game, line, reason
+    def __init__(self, refused: Sequence[SkippedPgn], count: int) -> None:
+        """Name the games that were refused.
+
+        Args:
+            refused: The first of them; empty when the file has no game at all.
+            count: How many there are.
+        """
+        first = refused[0] if refused else None
+        #: Place of the first one in the file, from 1; null when there is no game.
+        self.game = first.game if first else None
+        self.line = first.line if first else 1
+        self.reason = first.reason if first else "there is no game in it"
+        self.refused, self.count = refused, count
+        where = f"game {self.game}, line {self.line}" if first else f"line {self.line}"
+        many = f"none of the {count:,} games can be imported; the first is " if count > 1 else ""
+        super().__init__(f"{many}{where}: {self.reason}; correct the file and import it again")
 
 
 class PgnTooManyGames(PgnRefused):

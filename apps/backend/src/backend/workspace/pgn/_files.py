@@ -4,16 +4,18 @@ import base64
 import hashlib
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-from relaybox_types.workspace_pgn_api import SkippedPgn
+from relaybox_types.workspace_pgn_api import PgnNote, SkippedPgn
 
 __all__ = (
     "CHAPTERS_MAX",
     "GAMES_MAX",
+    "REPORTED_MAX",
     "FileMark",
     "Game",
+    "NoteList",
     "Part",
     "ReadFile",
     "packed",
@@ -25,6 +27,8 @@ CHAPTERS_MAX: Final = 64
 """Chapters of one study (workspace.md, Objects)."""
 GAMES_MAX: Final = 10_000
 """Games of one import, left-out ones included."""
+REPORTED_MAX: Final = 100
+"""Left-out games, and notes of a kind, that a report, an event or a refusal names; all are counted."""
 #: The fastest: what takes 0.1 s for 20 MiB, and is a third as long.
 _COMPRESSION: Final = 1
 
@@ -42,11 +46,23 @@ class Game:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class NoteList:
+    """Notes on the games of a file: all are counted, the first ones are held."""
+
+    count: int = 0
+    first: Sequence[PgnNote] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ReadFile:
     """The games of a file, at least one, and what was left out, both in its order."""
 
     games: Sequence[Game]
     skipped: Sequence[SkippedPgn]
+    #: What the games say and the chapters do not.
+    dropped: NoteList = field(default_factory=NoteList)
+    #: What was read as something else, without loss.
+    normalised: NoteList = field(default_factory=NoteList)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,11 +5,11 @@ from itertools import islice
 from typing import Final
 
 from pydantic_core import to_json
-from relaybox_types.workspace_pgn_api import SkippedPgn
+from relaybox_types.workspace_pgn_api import PgnNote, SkippedPgn
 
 from backend.workspace.chess import ReadGame, SkippedGame, read_games
 from backend.workspace.errors import PgnInvalid, PgnTooManyGames
-from backend.workspace.pgn._files import GAMES_MAX, Game, ReadFile
+from backend.workspace.pgn._files import GAMES_MAX, REPORTED_MAX, Game, NoteList, ReadFile
 
 __all__ = ("GameReader",)
 
@@ -30,6 +30,9 @@ class GameReader:
         self._game_bytes_max = event_bytes_max - _ENVELOPE_BYTES
         self._read: list[Game] = []
         self._skipped: list[SkippedPgn] = []
+        #: By whether something was dropped.
+        self._notes: dict[bool, list[PgnNote]] = {True: [], False: []}
+        self._notes_count = {True: 0, False: 0}
 
     @property
     def games(self) -> int:
@@ -53,7 +56,7 @@ class GameReader:
             if isinstance(one, Game):
                 self._read.append(one)
             elif self._strict:
-                raise PgnInvalid(game=one.game, line=one.line, reason=one.reason)
+                raise PgnInvalid([one], 1)
             else:
                 self._skipped.append(one)
         if self.seen > GAMES_MAX:
@@ -67,11 +70,13 @@ class GameReader:
             PgnInvalid: no game can be imported.
         """
         if not self._read and self._skipped:
-            first = self._skipped[0]
-            raise PgnInvalid(game=first.game, line=first.line, reason=first.reason)
+            raise PgnInvalid(self._skipped[:REPORTED_MAX], len(self._skipped))
         if not self._read:
-            raise PgnInvalid(game=None, line=1, reason="there is no game in it")
-        return ReadFile(games=self._read, skipped=self._skipped)
+            raise PgnInvalid([], 0)
+        dropped, normalised = (
+            NoteList(count=self._notes_count[kind], first=self._notes[kind]) for kind in (True, False)
+        )
+        return ReadFile(games=self._read, skipped=self._skipped, dropped=dropped, normalised=normalised)
 
     def _next(self, games_max: int) -> Iterator[Game | SkippedPgn]:
         for one in islice(self._games, games_max):
@@ -86,7 +91,15 @@ class GameReader:
                 "split its variations among several games"
             )
             return SkippedPgn(game=read.number, line=read.line, reason=reason)
+        self._note(read)
         return Game(number=read.number, title=read.title, headers=read.headers, moves=moves)
+
+    def _note(self, read: ReadGame) -> None:
+        for one in read.notes:
+            self._notes_count[one.dropped] += 1
+            held = self._notes[one.dropped]
+            if len(held) < REPORTED_MAX:
+                held.append(PgnNote(game=read.number, line=one.line, note=one.note, count=one.count))
 
 
 def _left_out(game: SkippedGame) -> SkippedPgn:

@@ -15,15 +15,21 @@ from backend.workspace.access import LEVELS_MAX, Access, Ancestor, access_of
 from backend.workspace.core import Work
 from backend.workspace.errors import StudyFull, TreeTooDeep
 from backend.workspace.nodes import add_node
-from backend.workspace.pgn._files import CHAPTERS_MAX, FileMark, Game, Part, ReadFile, parts_of
+from backend.workspace.pgn._files import (
+    CHAPTERS_MAX,
+    REPORTED_MAX,
+    FileMark,
+    Game,
+    Part,
+    ReadFile,
+    parts_of,
+)
 
 __all__ = ("COMMAND", "import_into_study", "import_new")
 
 IMPORTS: Final = load_queries(__package__ or "backend.workspace.pgn", "imports.sql")
 COMMAND: Final = "ImportPgn"
 """The type of the command, however it is carried out."""
-#: Left-out games that an event or a report names; the others are counted.
-_SKIPPED_MAX: Final = 100
 #: JSON of moves that is held as objects at a time, which take eight times as much.
 _HELD_BYTES_MAX: Final = 4_000_000
 _TITLE_CHARS_MAX: Final = 200
@@ -136,7 +142,7 @@ class _Import:
             "chapters": len(part.games),
             "games": len(part.games) + len(part.skipped),
             "skipped_count": len(part.skipped),
-            "skipped": [one.model_dump() for one in part.skipped[:_SKIPPED_MAX]],
+            "skipped": [one.model_dump() for one in part.skipped[:REPORTED_MAX]],
         }
         told = EventTarget.STUDY, study_id
         imported = await self.work.say(WorkspaceEvent.PGN_IMPORTED, study_id, payload, target=told)
@@ -173,5 +179,9 @@ def _report(file: ReadFile, studies: list[ImportedStudy], *, folder_id: UUID | N
         studies=studies,
         chapters=len(file.games),
         skipped_count=len(file.skipped),
-        skipped=list(file.skipped[:_SKIPPED_MAX]),
+        skipped=list(file.skipped[:REPORTED_MAX]),
+        dropped_count=file.dropped.count,
+        dropped=list(file.dropped.first),
+        normalised_count=file.normalised.count,
+        normalised=list(file.normalised.first),
     )

@@ -76,7 +76,7 @@ SELECT (SELECT count(*) FROM ended) AS tasks, (SELECT count(*) FROM commands) AS
 -- name: drop_files
 -- Of these tasks, exports lose their file; imports what their report says of studies and games. Their nodes.
 UPDATE async_tasks SET result_data = CASE task_type
-    WHEN 'workspace.export' THEN result_data - 'zip' ELSE result_data - '{studies,skipped}'::text[] END
+    WHEN 'workspace.export' THEN result_data - 'zip' ELSE result_data - '{studies,skipped,dropped,normalised}'::text[] END
 WHERE id = ANY ($1::uuid[]) AND result_data ?| '{zip,skipped}'
 RETURNING aggregate_id
 
