@@ -25,12 +25,15 @@ __all__ = ("create_app",)
 _log: Final = structlog.get_logger(__name__)
 
 _CORS_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
+#: Every request header that a route or a middleware of the library reads.
 _CORS_REQUEST_HEADERS: Final = (
     "Authorization",
     "Content-Type",
     "Idempotency-Key",
     "If-Match",
     "Last-Event-ID",
+    "traceparent",
+    "X-Correlation-Id",
     "X-Idempotency-Key",
     "X-Request-Id",
 )

@@ -64,7 +64,7 @@ async def test_browsers_of_the_allowed_origins_may_send_tokens_and_read_ids(http
         }
         return (await http.options("/api/shop/s/raw", headers=wanted)).status_code
 
-    ours = "authorization,content-type,idempotency-key,if-match,last-event-id"
+    ours = "authorization,content-type,idempotency-key,if-match,last-event-id,x-correlation-id,traceparent"
     assert [await asked(one) for one in (ours, "x-basket", "x-other")] == [200, 200, 400]
     answer = await http.get("/healthz", headers={"Origin": "https://shop.example"})
     assert {"ETag", "X-Request-Id"} <= set(answer.headers["access-control-expose-headers"].split(", "))
