@@ -32,6 +32,8 @@ def create_api() -> FastAPI:
     service, api = load_settings(ServiceSettings), load_settings(ApiSettings)
     configure_logging(ServiceType.API_GATEWAY.value, service.log_level, service.log_json)
     backbone = Backbone.from_environment([genesis], service=ServiceType.API_GATEWAY.value)
+    # Not only in the lifespan: of several workers the parent calls this too, and a wrong setting ends it.
+    backbone.check_settings()
     app = create_app(
         title="Genesis",
         version=version("relaybox-backend"),

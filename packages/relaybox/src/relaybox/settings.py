@@ -21,6 +21,7 @@ __all__ = (
     "PostgresSettings",
     "RelaySettings",
     "TaskSettings",
+    "check_settings",
     "load_settings",
 )
 
@@ -300,3 +301,19 @@ def load_settings(kind: type[Settings]) -> Settings:
             for problem in error.errors(include_input=False, include_url=False)
         ]
         raise SettingsError("\n".join(lines)) from None
+
+
+def check_settings(*kinds: type[BaseSettings]) -> None:
+    """Read each of *kinds* from the environment and report everything that is wrong with them together.
+
+    Raises:
+        SettingsError: one line per setting of any of *kinds* that is missing or malformed.
+    """
+    lines: list[str] = []
+    for kind in kinds:
+        try:
+            load_settings(kind)
+        except SettingsError as error:
+            lines.append(str(error))
+    if lines:
+        raise SettingsError("\n".join(lines))

@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Final, Literal, Protocol, TypeVar
 
 from sqlalchemy import URL, event, exc
@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from relaybox.db._connecting import connect, reached
 from relaybox.db._errors import RetryTransaction, map_database_errors
-from relaybox.settings import PostgresSettings
+from relaybox.settings import PostgresSettings, load_settings
 
 __all__ = ("Database", "DedicatedConnection", "Executor", "Isolation", "executor_of")
 
@@ -76,13 +76,34 @@ class Database:
     a round-trip on every check-out would double the cost of a one-statement command.
     """
 
-    def __init__(self, settings: PostgresSettings, *, application_name: str = "relaybox") -> None:
-        self.settings = settings
+    def __init__(
+        self, settings: PostgresSettings | None = None, *, application_name: str = "relaybox"
+    ) -> None:
+        """*settings* is read from ``POSTGRES_*`` at the first use if left out.
+
+        Then everything but this constructor may raise a ``SettingsError``.
+        """
+        self._given_settings = settings
         self._application_name = application_name
-        self.engine = _create_engine(settings, application_name)
-        self.sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+
+    @cached_property
+    def settings(self) -> PostgresSettings:
+        """Where PostgreSQL is, and the limits of each connection."""
+        return self._given_settings or load_settings(PostgresSettings)
+
+    @cached_property
+    def engine(self) -> AsyncEngine:
+        """SQLAlchemy's engine; it owns the pool."""
+        return _create_engine(self.settings, self._application_name)
+
+    @cached_property
+    def sessions(self) -> async_sessionmaker[AsyncSession]:
+        """Makes sessions on the pool."""
+        return async_sessionmaker(self.engine, expire_on_commit=False)
 
     def __repr__(self) -> str:
+        if "engine" not in self.__dict__:
+            return "<Database [not used yet]>"
         where = f"{self.settings.user}@{self.settings.host}:{self.settings.port}/{self.settings.db}"
         return f"<Database {where} [{self.engine.pool.status()}]>"
 
@@ -171,6 +192,8 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection; a server that has fallen silent is left without a word after 2 s."""
+        if "engine" not in self.__dict__:
+            return
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_S):
                 await self.engine.dispose()

@@ -5,11 +5,13 @@ import signal
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import cached_property
 from types import FrameType
 from typing import Any, Self
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
+from pydantic_settings import BaseSettings
 
 from relaybox.commands import CommandResult, CommandService, Domain
 from relaybox.commands import Request as Command
@@ -18,9 +20,15 @@ from relaybox.errors import RelayboxError
 from relaybox.http._live import LiveStreams
 from relaybox.http._tokens import SharedSecretVerifier, TokenVerifier
 from relaybox.idempotency import Replay, Sweeper
-from relaybox.outbox import Notifier
+from relaybox.outbox import Notifier, OutboxSettings
 from relaybox.service import ServiceSettings
-from relaybox.settings import JwtSettings, PostgresSettings, load_settings
+from relaybox.settings import (
+    IdempotencySettings,
+    JwtSettings,
+    PostgresSettings,
+    check_settings,
+    load_settings,
+)
 from relaybox.telemetry import CommandMetrics, DatabaseMetrics, ensure_logging
 
 __all__ = ("Backbone",)
@@ -41,32 +49,65 @@ class Backbone:
         service: str = "api-gateway",
         registry: CollectorRegistry | None = None,
     ) -> None:
+        self._domains = tuple(domains)
+        self._settings: tuple[type[BaseSettings], ...] = (
+            ServiceSettings,
+            OutboxSettings,
+            IdempotencySettings,
+        )
         self.database = database
         self.verifier = verifier
         #: What events name as their ``source_service``.
         self.service = service
         self.registry = registry or CollectorRegistry()
         self.notifier = Notifier(database)
-        self.notifier.attach(database.sessions)
-        self.commands = CommandService(database, domains, notifier=self.notifier, source_service=service)
         self.live = LiveStreams(database)
-        self._sweeper = Sweeper(database, self.registry)
         self._metrics = CommandMetrics(self.registry)
-        DatabaseMetrics(self.registry).watch(database)
+        self._database_metrics = DatabaseMetrics(self.registry)
+        self._is_watching = False
 
     @classmethod
     def from_environment(cls, domains: Sequence[Domain[Any]], *, service: str) -> Self:
         """Made of ``POSTGRES_*`` and ``JWT_*``, which is all that *domains* need.
 
-        Raises:
-            SettingsError: one line per setting that is missing or malformed.
+        They are read by :meth:`lifespan` or at the first use, not here: tests, Alembic and what writes the
+        OpenAPI document import the application where no setting is known.
         """
-        database = Database(load_settings(PostgresSettings), application_name=service)
-        verifier = SharedSecretVerifier(load_settings(JwtSettings))
-        return cls(database, domains, verifier=verifier, service=service)
+        database = Database(application_name=service)
+        backbone = cls(database, domains, verifier=SharedSecretVerifier(), service=service)
+        backbone._settings = (PostgresSettings, JwtSettings, *backbone._settings)
+        return backbone
 
     def __repr__(self) -> str:
         return f"<Backbone {self.service} [{self.commands!r} | {self.live!r}]>"
+
+    @cached_property
+    def commands(self) -> CommandService:
+        """Takes the commands of the domains.
+
+        Raises:
+            TypeError: two domains have the same name or declare the same command type.
+            TopicUndeclared: a domain's topic is not among ``OUTBOX_TOPICS``.
+            SettingsError: ``OUTBOX_…`` is malformed.
+        """
+        return CommandService(
+            self.database, self._domains, notifier=self.notifier, source_service=self.service
+        )
+
+    @cached_property
+    def _sweeper(self) -> Sweeper:
+        return Sweeper(self.database, self.registry)
+
+    def check_settings(self) -> None:
+        """Read every setting that this backbone needs.
+
+        Raises:
+            SettingsError: one line per setting that is missing or malformed.
+            TopicUndeclared: a domain's topic is not among ``OUTBOX_TOPICS``.
+            TypeError: two domains have the same name or declare the same command type.
+        """
+        check_settings(*self._settings)
+        _ = self.commands
 
     async def take(self, domain: Domain[Any], command: Command) -> CommandResult:
         """Take one command, see :meth:`relaybox.commands.CommandService.submit`, and count how it ended."""
@@ -88,9 +129,14 @@ class Backbone:
 
         Configures logging by ``LOG_LEVEL`` and ``LOG_JSON`` unless the application has configured its own,
         see :func:`relaybox.telemetry.ensure_logging`.
+
+        Raises:
+            SettingsError, TopicUndeclared, TypeError: see :meth:`check_settings`; nothing has begun.
         """
+        self.check_settings()
         logs = load_settings(ServiceSettings)
         ensure_logging(self.service, logs.log_level, logs.log_json)
+        self._watch_database()
         await self.notifier.start()
         await self.live.start()
         sweeping = asyncio.create_task(self._sweeper.run(), name="idempotency-sweeper")
@@ -104,6 +150,12 @@ class Backbone:
             await self.commands.close()
             await self.notifier.stop()
             await self.database.close()
+
+    def _watch_database(self) -> None:
+        if not self._is_watching:
+            self._is_watching = True
+            self.notifier.attach(self.database.sessions)
+            self._database_metrics.watch(self.database)
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def idempotent(
             the body.
     """
     # Here, not at the first request: what is declared wrong must stop the start.
-    seconds_of(ttl, IdempotencySettings())
+    seconds_of(ttl, IdempotencySettings.model_construct())
     if auto and secret:
         raise ValueError("a key made of a body with a secret would tell it; ask for one: required=True")
     policy = Policy(required=required, ttl=ttl, auto=auto, secret=secret)

@@ -1,12 +1,15 @@
 """The OpenAPI document: what FastAPI derives, corrected to what is really answered."""
 
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any, Final
 
 from fastapi import FastAPI
 from relaybox_types.api import ErrorBody
+from starlette.types import Message, Receive, Scope, Send
 
+from relaybox.errors import RelayboxError
 from relaybox.idempotency import ResponseNotKept
 
 __all__ = ("Application",)
@@ -30,6 +33,16 @@ class Application(FastAPI):
     #: Middlewares that stay around all that are added later: request ids, CORS, error bodies.
     outer: int = 0
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve *scope*; a start that one of our errors ends is reported by its message alone.
+
+        The framework reports a traceback of 40 lines, below which the name of a missing setting is not seen.
+        """
+        if scope["type"] == "lifespan":
+            await super().__call__(scope, receive, _without_traceback(send))
+        else:
+            await super().__call__(scope, receive, send)
+
     def add_middleware(self, middleware_class: Any, *args: Any, **kwargs: Any) -> None:
         """Add a middleware around those added before it, and inside of the library's own."""
         super().add_middleware(middleware_class, *args, **kwargs)
@@ -48,6 +61,16 @@ class Application(FastAPI):
                 schemas.pop(name, None)
         assert self.openapi_schema is not None
         return self.openapi_schema
+
+
+def _without_traceback(send: Send) -> Send:
+    async def send_plainly(message: Message) -> None:
+        error = sys.exception()
+        if message["type"] == "lifespan.startup.failed" and isinstance(error, RelayboxError):
+            message = {**message, "message": str(error)}
+        await send(message)
+
+    return send_plainly
 
 
 def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -7,12 +7,13 @@ fetches an issuer's keys (JWKS) is another class with the same method.
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, Protocol
 
 import jwt
 
 from relaybox.http._errors import TokenExpired, TokenInvalid
-from relaybox.settings import JwtSettings
+from relaybox.settings import JwtSettings, load_settings
 
 __all__ = ("Principal", "SharedSecretVerifier", "TokenVerifier", "make_token")
 
@@ -57,11 +58,19 @@ class SharedSecretVerifier:
     request without a database. Nothing can make a good token bad but time.
     """
 
-    def __init__(self, settings: JwtSettings) -> None:
-        self._settings = settings
-        self._key = settings.secret.get_secret_value().encode()
+    def __init__(self, settings: JwtSettings | None = None) -> None:
+        """*settings* is read from ``JWT_*`` at the first token if left out."""
+        self._given_settings = settings
         self._jwt = jwt.PyJWT()
         self._good: dict[str, tuple[Principal, float]] = {}
+
+    @cached_property
+    def _settings(self) -> JwtSettings:
+        return self._given_settings or load_settings(JwtSettings)
+
+    @cached_property
+    def _key(self) -> bytes:
+        return self._settings.secret.get_secret_value().encode()
 
     async def verify(self, token: str) -> Principal:
         """Say who *token* speaks for; no I/O.

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Annotated, Any, Final, Generic, TypeVar
 from uuid import UUID
 
@@ -82,7 +83,11 @@ def unit_of_work(
         DatabaseUnavailable, DatabaseBusy: PostgreSQL cannot begin.
         RuntimeError: the application has no :class:`IdempotencyMiddleware`.
     """
-    known = settings or load_settings(IdempotencySettings)
+
+    @cache
+    def known() -> IdempotencySettings:
+        # Not here: a module that declares its routes is imported without its settings.
+        return settings or load_settings(IdempotencySettings)
 
     async def begin(
         request: Request, who: Annotated[Any, Depends(principal)]
@@ -94,7 +99,7 @@ def unit_of_work(
             await exchange.leave_cache(request)
             db = await database.begin()
             event.listen(db.sync_session, "before_commit", _refuse_to_commit)
-            await exchange.begin_unit(_UnitStore(db, settings=known), claim)
+            await exchange.begin_unit(_UnitStore(db, settings=known()), claim)
         # The exchange commits and closes; here what the endpoint meets gets a name, and with it an answer.
         with map_database_errors():
             yield UnitOfWork(
