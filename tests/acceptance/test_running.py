@@ -3,6 +3,7 @@
 import re
 import shlex
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from backend.running import NotRunning
 from relaybox.local import free_port
 
 from tests.fixtures.marks import needs_curl
-from tests.fixtures.product import BACKEND, SESSIONS, Product, Writer, wait_for
+from tests.fixtures.product import BACKEND, SESSIONS, WAIT_S, Product, Writer, wait_for
 
 #: Promised for Ctrl-C.
 STOP_S = 10.0
@@ -132,6 +133,13 @@ def test_without_kafka_the_api_stays_ready_and_takes_commands(product: Product) 
         assert ready.json()["checks"]["postgres"]["status"] == "ok"
         session = api.create()
         assert api.command(session, "RequestConceptGeneration").status_code == 202
+
+
+def test_the_api_closes_a_connection_without_a_request(product: Product) -> None:
+    with product.api_by_hand(HTTP_HEAD_TIMEOUT_S="0.5", API_WORKERS="2") as (api, _):
+        address = (api.base_url.host, api.base_url.port or 0)
+        with socket.create_connection(address, WAIT_S) as silent:
+            assert silent.recv(1) == b""
 
 
 def test_without_postgresql_the_api_says_when_to_come_again(product: Product) -> None:

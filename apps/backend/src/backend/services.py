@@ -55,6 +55,7 @@ def run_service(service_type: ServiceType) -> None:
 
 def _serve_api(api: ApiSettings) -> None:
     import uvicorn
+    from relaybox.serving import HeadTimeoutProtocol
     from uvicorn.supervisors import Multiprocess
 
     if api.api_workers > 1:
@@ -65,6 +66,7 @@ def _serve_api(api: ApiSettings) -> None:
     config = uvicorn.Config(
         "backend.api:create_api",
         factory=True,
+        http=HeadTimeoutProtocol,
         workers=api.api_workers,
         log_config=None,
         access_log=False,

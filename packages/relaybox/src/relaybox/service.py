@@ -14,7 +14,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from relaybox.db import Database, Migrations
-from relaybox.settings import KafkaSettings, PostgresSettings, load_settings
+from relaybox.settings import HttpSettings, KafkaSettings, PostgresSettings, load_settings
 from relaybox.telemetry import (
     DatabaseMetrics,
     LogLevel,
@@ -76,12 +76,15 @@ async def footing(name: str, *schema: Migrations) -> AsyncGenerator[Footing]:
         HealthAddressUnusable: ``HEALTH_HOST``, ``HEALTH_PORT`` cannot be opened.
     """
     settings, kafka = load_settings(ServiceSettings), load_settings(KafkaSettings)
+    head_timeout_s = load_settings(HttpSettings).head_timeout_s
     configure_logging(name, settings.log_level, settings.log_json)
     database, registry = Database(load_settings(PostgresSettings), application_name=name), CollectorRegistry()
     DatabaseMetrics(registry).watch(database)
     pages = health_app({"postgres": check_postgres(database, *schema), "kafka": check_kafka(kafka)}, registry)
     try:
-        async with serve_health(pages, host=settings.health_host, port=settings.health_port):
+        async with serve_health(
+            pages, host=settings.health_host, port=settings.health_port, head_timeout_s=head_timeout_s
+        ):
             yield Footing(database=database, kafka=kafka, registry=registry)
     finally:
         await database.close()

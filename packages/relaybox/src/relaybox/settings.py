@@ -15,6 +15,7 @@ from relaybox.errors import SettingsError
 __all__ = (
     "CloudEventsMode",
     "Compression",
+    "HttpSettings",
     "IdempotencySettings",
     "JwtSettings",
     "KafkaSettings",
@@ -251,6 +252,19 @@ class TaskSettings(BaseSettings):
     poll_s: Annotated[float, Field(gt=0, le=60)] = 1.0
     #: Seconds a running task gets to end when its process is told to stop.
     stop_grace_s: Annotated[float, Field(ge=0, le=60)] = 7.0
+
+
+class HttpSettings(BaseSettings):
+    """How long a client may take to send a request."""
+
+    model_config = SettingsConfigDict(env_prefix="HTTP_", frozen=True, extra="ignore", env_ignore_empty=True)
+
+    #: Seconds from the connection, or from a request's first byte, to the end of the request's head.
+    head_timeout_s: Annotated[float, Field(gt=0, le=600)] = 15.0
+    #: Seconds that the server waits for a body.
+    body_timeout_s: Annotated[float, Field(gt=0, le=3_600)] = 20.0
+    #: It waits a second longer for each so many bytes that have arrived: 20 MiB may take 11 minutes.
+    body_rate_min_bytes_s: Annotated[int, Field(ge=1_024, le=2**30)] = 32 * 1024
 
 
 class IdempotencySettings(BaseSettings):

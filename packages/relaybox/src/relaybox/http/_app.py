@@ -18,6 +18,7 @@ from relaybox.http._body import BODY_BYTES_MAX, BodyLimitMiddleware
 from relaybox.http._docs import GET_AND_HEAD, install_docs
 from relaybox.http._openapi import Application
 from relaybox.http._requests import RequestMiddleware
+from relaybox.settings import HttpSettings, load_settings
 from relaybox.telemetry import Checks, HttpMetrics, examine, exposition
 
 __all__ = ("create_app",)
@@ -60,20 +61,24 @@ def create_app(
     cors_headers: Sequence[str] = (),
     answers: ErrorAnswers = ANSWERS,
     body_bytes_max: int = BODY_BYTES_MAX,
+    settings: HttpSettings | None = None,
 ) -> FastAPI:
     """An application with everything of this package and no route of its own yet.
 
     Every answer carries ``X-Request-Id``; every error is one of our bodies, by *answers*; bodies
-    end at *body_bytes_max*; browsers on *cors_origins* may call it, with headers of the application's own if
-    *cors_headers* names them; ``/healthz``, ``/readyz`` (by
-    *checks*), ``/metrics`` (of *registry*), ``/docs`` and ``/openapi.json`` are served. Paths are
-    taken as written: a missing or superfluous slash at the end is a 404, never a redirect, which
-    would lose the token of some clients.
+    end at *body_bytes_max* and at the time limits of *settings*, by default those of ``HTTP_*``; browsers on
+    *cors_origins* may call it, with headers of the application's own if *cors_headers* names them;
+    ``/healthz``, ``/readyz`` (by *checks*), ``/metrics`` (of *registry*), ``/docs`` and ``/openapi.json``
+    are served. Paths are taken as written: a missing or superfluous slash at the end is a 404, never a
+    redirect, which would lose the token of some clients.
 
     Middlewares that the application adds run inside of all this, so that what they answer has it too.
 
-    Run it with ``log_config=None, access_log=False``: the log line per request is written here.
+    Run it with ``log_config=None, access_log=False``: the log line per request is written here. A server has
+    no time limit for a request's head unless it is run with :class:`relaybox.serving.HeadTimeoutProtocol`.
     """
+    # Here, not at the first request: a wrong setting must stop the start.
+    known = settings or load_settings(HttpSettings)
     app = Application(
         title=title,
         version=version,
@@ -87,20 +92,24 @@ def create_app(
     install_docs(app)
     app.include_router(_health_routes(checks, registry))
     # Each one added goes around those before it.
-    app.add_middleware(BodyLimitMiddleware, limit_bytes=body_bytes_max)
+    app.add_middleware(BodyLimitMiddleware, limit_bytes=body_bytes_max, settings=known)
     app.add_middleware(_UnexpectedErrorMiddleware)
     if cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=cors_origins,
-            allow_methods=_CORS_METHODS,
-            allow_headers=(*_CORS_REQUEST_HEADERS, *cors_headers),
-            expose_headers=_CORS_ANSWER_HEADERS,
-            max_age=_CORS_FRESH_S,
-        )
+        _add_cors(app, cors_origins, cors_headers)
     app.add_middleware(RequestMiddleware, metrics=HttpMetrics(registry))
     app.outer = len(app.user_middleware)
     return app
+
+
+def _add_cors(app: FastAPI, origins: Sequence[str], headers: Sequence[str]) -> None:
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_methods=_CORS_METHODS,
+        allow_headers=(*_CORS_REQUEST_HEADERS, *headers),
+        expose_headers=_CORS_ANSWER_HEADERS,
+        max_age=_CORS_FRESH_S,
+    )
 
 
 class _UnexpectedErrorMiddleware:

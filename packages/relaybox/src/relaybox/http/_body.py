@@ -1,12 +1,14 @@
-"""Reading a request's body: bounded, declared, JSON that PostgreSQL can hold.
+"""Reading a request's body: bounded in bytes and in time, declared, JSON that PostgreSQL can hold.
 
 Nothing is read before a route asks for it, so that a missing token is answered first, whatever the
 body is (contract, section 2, precedence).
 """
 
+import asyncio
 import math
 import re
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
@@ -17,20 +19,25 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relaybox.errors import RelayboxError
 from relaybox.http._errors import (
+    BodyTimeout,
     BodyTooLarge,
     JsonNotStorable,
     JsonTooDeep,
+    JsonTooManyValues,
     MalformedJson,
     UnsupportedMediaType,
     ValidationFailed,
     validation_details,
 )
+from relaybox.settings import HttpSettings, load_settings
 
 __all__ = (
     "BODY_BYTES_MAX",
     "BODY_ERRORS",
     "BodyLimitMiddleware",
+    "announced_bytes",
     "json_body",
+    "limit_body",
     "parse_json",
     "read_bytes",
     "read_json",
@@ -38,17 +45,25 @@ __all__ = (
 )
 
 Model = TypeVar("Model", bound=BaseModel)
+Parsed = TypeVar("Parsed")
 
 #: Bytes of a body that a route takes unless it says otherwise (contract, section 2).
 BODY_BYTES_MAX: Final = 1024 * 1024
 #: Levels of nesting; a scalar has none.
 DEPTH_MAX: Final = 64
+#: Larger JSON is parsed in a thread: 1 MiB takes 20 to 400 ms.
+_ON_LOOP_BYTES_MAX: Final = 1024 * 1024
+#: Values of JSON that is larger than that. The parser keeps the interpreter lock, also in a thread: 20 MiB of
+#: empty lists, 7 million, held it for 4.4 s; this many hold it as long as 1 MiB of them does.
+VALUES_MAX: Final = 250_000
 #: What :func:`read_model` may raise, for ``error_responses``.
 BODY_ERRORS: Final[tuple[type[RelayboxError], ...]] = (
+    BodyTimeout,
     MalformedJson,
     BodyTooLarge,
     UnsupportedMediaType,
     JsonTooDeep,
+    JsonTooManyValues,
     JsonNotStorable,
     ValidationFailed,
 )
@@ -61,27 +76,86 @@ _UTF8: Final = frozenset({"utf-8", "utf8"})
 
 
 class BodyLimitMiddleware:
-    """Stops reading a body at *limit_bytes*, also for routes that read it by other means than ours."""
+    """Bound every body in bytes and in time, also for routes that read it by other means than ours.
 
-    def __init__(self, app: ASGIApp, limit_bytes: int = BODY_BYTES_MAX) -> None:
+    A client has ``HTTP_BODY_TIMEOUT_S`` to send its body, and a second more for each
+    ``HTTP_BODY_RATE_MIN_BYTES_S`` that have arrived. Only time spent waiting for the client counts.
+
+    Args:
+        limit_bytes: bytes of a body, unless its route says otherwise; see :func:`limit_body`.
+        settings: the time limits; those of the environment by default.
+    """
+
+    def __init__(
+        self, app: ASGIApp, limit_bytes: int = BODY_BYTES_MAX, settings: HttpSettings | None = None
+    ) -> None:
         self._app = app
         self._limit_bytes = limit_bytes
+        self._settings = settings or load_settings(HttpSettings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         scope[_LIMIT_KEY] = self._limit_bytes
-        taken_bytes = 0
+        await self._app(scope, _Body(scope, receive, self._settings).receive, send)
 
-        async def receive_counted() -> Message:
-            nonlocal taken_bytes
-            message = await receive()
-            taken_bytes += len(message.get("body", b""))
-            _refuse_above(scope[_LIMIT_KEY], taken_bytes)
-            return message
 
-        await self._app(scope, receive_counted, send)
+class _Body:
+    """One body on its way from the client."""
+
+    __slots__ = ("_rate_bytes_s", "_receive", "_scope", "_taken_bytes", "_timeout_s", "_waited_s", "_whole")
+
+    def __init__(self, scope: Scope, receive: Receive, settings: HttpSettings) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._timeout_s = settings.body_timeout_s
+        self._rate_bytes_s = settings.body_rate_min_bytes_s
+        self._taken_bytes = 0
+        self._waited_s = 0.0
+        self._whole = False
+
+    async def receive(self) -> Message:
+        """Return the server's next message.
+
+        Raises:
+            BodyTimeout: the client is too slow.
+            BodyTooLarge: the client has sent more than the route takes.
+        """
+        if self._whole:
+            # Afterwards an application waits for the client to disconnect, which may take any time.
+            return await self._receive()
+        allowed_s = self._timeout_s + self._taken_bytes / self._rate_bytes_s
+        began_s = time.monotonic()
+        try:
+            async with asyncio.timeout(allowed_s - self._waited_s):
+                message = await self._receive()
+        except TimeoutError:
+            raise BodyTimeout(allowed_s) from None
+        self._waited_s += time.monotonic() - began_s
+        self._whole = not message.get("more_body", False)
+        self._taken_bytes += len(message.get("body", b""))
+        _refuse_above(self._scope[_LIMIT_KEY], self._taken_bytes)
+        return message
+
+
+def limit_body(request: Request, limit_bytes: int) -> None:
+    """Let the body of *request* have up to *limit_bytes*, for this route alone.
+
+    Raises:
+        BodyTooLarge: the client has announced more.
+    """
+    request.scope[_LIMIT_KEY] = limit_bytes
+    _refuse_above(limit_bytes, announced_bytes(request) or 0)
+
+
+def announced_bytes(request: Request) -> int | None:
+    """Return the ``Content-Length`` of *request*; None for a request without one, or with a malformed one."""
+    announced = request.headers.get("content-length", "")
+    if not announced.isascii() or not announced.isdigit():
+        return None
+    # Python refuses to read a number of 5,000 digits.
+    return int(announced) if len(announced) < 19 else 10**18
 
 
 async def read_json(request: Request, limit_bytes: int = BODY_BYTES_MAX) -> Any:
@@ -92,10 +166,13 @@ async def read_json(request: Request, limit_bytes: int = BODY_BYTES_MAX) -> Any:
         BodyTooLarge: it has more than *limit_bytes*, announced or counted.
         MalformedJson: it is not JSON.
         JsonTooDeep: it nests deeper than 64 levels.
+        JsonTooManyValues: it is larger than 1 MiB and holds more than 250,000 values.
         JsonNotStorable: it holds NUL, half a surrogate pair, or a number beyond a double.
+        BodyTimeout: the client is too slow.
     """
     _check_media_type(request.headers)
-    return parse_json(await read_bytes(request, limit_bytes))
+    raw = await read_bytes(request, limit_bytes)
+    return await _aside_if_large(raw, parse_json)
 
 
 async def read_bytes(request: Request, limit_bytes: int = BODY_BYTES_MAX) -> bytes:
@@ -103,12 +180,9 @@ async def read_bytes(request: Request, limit_bytes: int = BODY_BYTES_MAX) -> byt
 
     Raises:
         BodyTooLarge: it has more than *limit_bytes*, announced or counted.
+        BodyTimeout: the client is too slow.
     """
-    request.scope[_LIMIT_KEY] = limit_bytes
-    announced = request.headers.get("content-length", "")
-    if announced.isascii() and announced.isdigit():
-        # Compared by length first: Python refuses to read a number of 5,000 digits.
-        _refuse_above(limit_bytes, int(announced) if len(announced) < 19 else limit_bytes + 1)
+    limit_body(request, limit_bytes)
     chunks: list[bytes] = []
     taken_bytes = 0
     async for chunk in request.stream():
@@ -124,11 +198,21 @@ async def read_model(request: Request, model: type[Model], limit_bytes: int = BO
     Raises:
         ValidationFailed: the JSON has another form; the answer names the fields.
     """
-    data = await read_json(request, limit_bytes)
+    _check_media_type(request.headers)
+    raw = await read_bytes(request, limit_bytes)
+    return await _aside_if_large(raw, lambda data: _parse_model(data, model))
+
+
+def _parse_model(raw: bytes, model: type[Model]) -> Model:
     try:
-        return model.model_validate(data)
+        return model.model_validate(parse_json(raw))
     except ValidationError as error:
         raise ValidationFailed(validation_details(error)) from None
+
+
+async def _aside_if_large(raw: bytes, parse: Callable[[bytes], Parsed]) -> Parsed:
+    """Parse *raw*, in a thread where it would block the event loop for long."""
+    return parse(raw) if len(raw) <= _ON_LOOP_BYTES_MAX else await asyncio.to_thread(parse, raw)
 
 
 def json_body(model: type[BaseModel]) -> dict[str, Any]:
@@ -143,6 +227,8 @@ def json_body(model: type[BaseModel]) -> dict[str, Any]:
 
 def parse_json(raw: bytes) -> Any:
     """Parse *raw* as :func:`read_json` does, without the request around it."""
+    if len(raw) > _ON_LOOP_BYTES_MAX:
+        _refuse_many_values(raw)
     try:
         # Bounded by itself: it gives up at 200 levels, without recursion in Python.
         value = from_json(raw, allow_inf_nan=True)
@@ -152,6 +238,21 @@ def parse_json(raw: bytes) -> Any:
     if raw.count(b"[") + raw.count(b"{") > DEPTH_MAX or b"\\u0000" in raw or _may_hold_huge_number(raw):
         _check_values(value)
     return value
+
+
+def _refuse_many_values(raw: bytes) -> None:
+    """Count values by the characters between them, outside of strings.
+
+    Raises:
+        JsonTooManyValues: they are too many.
+    """
+    # A step takes 10 to 60 ms for 20 MiB. An escaped backslash may stand before the quote that ends a string.
+    plain = raw.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in raw else raw
+    if plain.count(b'"') > 2 * VALUES_MAX:
+        raise JsonTooManyValues(VALUES_MAX)
+    outside = b"".join(plain.split(b'"')[::2])
+    if sum(outside.count(mark) for mark in (b",", b"[", b"{")) > VALUES_MAX:
+        raise JsonTooManyValues(VALUES_MAX)
 
 
 def _may_hold_huge_number(raw: bytes) -> bool:

@@ -6,9 +6,10 @@
     └── HttpError
         ├── TokenMissing, TokenInvalid, TokenExpired   401
         ├── MalformedJson, BadHeader                   400
+        ├── BodyTimeout                                408
         ├── BodyTooLarge                               413
         ├── UnsupportedMediaType                       415
-        ├── JsonTooDeep, JsonNotStorable, ValidationFailed   422
+        ├── JsonTooDeep, JsonTooManyValues, JsonNotStorable, ValidationFailed   422
         └── AnswerUnkeepable                       500
 """
 
@@ -22,10 +23,12 @@ from relaybox.errors import Detail, RelayboxError, described
 __all__ = (
     "AnswerUnkeepable",
     "BadHeader",
+    "BodyTimeout",
     "BodyTooLarge",
     "HttpError",
     "JsonNotStorable",
     "JsonTooDeep",
+    "JsonTooManyValues",
     "MalformedJson",
     "TokenExpired",
     "TokenInvalid",
@@ -94,6 +97,20 @@ class BadHeader(HttpError):
         super().__init__(f"The header '{header}' must be {form}; correct it or leave it out")
 
 
+class BodyTimeout(HttpError):
+    """Raised when a client takes too long to send the body that it began; the connection is closed."""
+
+    error_code = "BODY_TIMEOUT"
+    status = 408
+    # What is left of the body would be read as the next request (RFC 9110, section 15.5.9).
+    headers: ClassVar[Mapping[str, str]] = {"Connection": "close"}
+
+    def __init__(self, allowed_s: float) -> None:
+        super().__init__(
+            f"The body did not arrive within {allowed_s:.3g} s; send the request again, or in smaller parts"
+        )
+
+
 class BodyTooLarge(HttpError):
     """Raised when a body has more bytes than its route takes, announced or counted."""
 
@@ -122,6 +139,16 @@ class JsonTooDeep(HttpError):
 
     def __init__(self, levels_max: int) -> None:
         super().__init__(f"The JSON nests deeper than {levels_max} levels")
+
+
+class JsonTooManyValues(HttpError):
+    """Raised when a large JSON body holds more values than can be parsed without blocking other requests."""
+
+    error_code = "JSON_TOO_MANY_VALUES"
+    status = 422
+
+    def __init__(self, values_max: int) -> None:
+        super().__init__(f"The JSON is larger than 1 MiB and holds more than {values_max} values; split it")
 
 
 class JsonNotStorable(HttpError):

@@ -104,6 +104,11 @@ class Exchange:
             self._whole = not message.get("more_body", False)
         return message
 
+    async def read_body(self, request: Request) -> None:
+        """Wait for the whole body, which can be read afterwards unless it was consumed."""
+        if not self._whole:
+            await request.body()
+
     async def claim(
         self, request: Request, who: Principal | str, policy: Policy | None = None, *, space: str = ""
     ) -> Claim | None:
@@ -119,8 +124,7 @@ class Exchange:
             if policy.required:
                 raise KeyMissing
             return None
-        if not self._whole:
-            await request.body()
+        await self.read_body(request)
         ttl_s = seconds_of(policy.ttl, self._settings)
         fingerprint = _GENERATED if key is None else self._fingerprint(request, secret=policy.secret)
         self.answer.outcome = "refused"

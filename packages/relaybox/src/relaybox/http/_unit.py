@@ -76,7 +76,7 @@ def unit_of_work(
 
     *principal* is itself a dependency: it says who asks, and refuses who may not. It runs before an answer is
     given again, every time (G68); so an ownership check belongs into it, or into a dependency that stands
-    before this one. The transaction is READ COMMITTED and begins here.
+    before this one. The transaction is READ COMMITTED and begins here, after the whole body has arrived.
 
     The dependency raises:
         KeyInvalid, KeyMissing, KeyReused, RequestInFlight, ResponseNotKept: see :mod:`relaybox.idempotency`.
@@ -93,7 +93,8 @@ def unit_of_work(
         request: Request, who: Annotated[Any, Depends(principal)]
     ) -> AsyncGenerator[UnitOfWork[P]]:
         exchange, policy = exchange_of(request), policy_of(request.scope.get("endpoint"))
-        # First, as it waits for the whole body: a slow client must not hold a transaction.
+        # First, with or without a key: a connection must not wait for a slow client.
+        await exchange.read_body(request)
         with exchange.deciding():
             claim = await exchange.claim(request, who, policy)
             await exchange.leave_cache(request)

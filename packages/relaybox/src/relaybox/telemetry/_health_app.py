@@ -25,6 +25,7 @@ _App: TypeAlias = Callable[[_Scope, _Receive, _Send], Awaitable[None]]
 _JSON: Final = b"application/json"
 _TEXT: Final = b"text/plain; version=0.0.4; charset=utf-8"
 _STOP_S_MAX: Final = 1
+_HEAD_TIMEOUT_S: Final = 15.0
 
 
 class HealthAddressUnusable(AddressUnusable):
@@ -71,9 +72,12 @@ async def _page(scope: _Scope, checks: Checks, registry: CollectorRegistry) -> t
 
 
 @asynccontextmanager
-async def serve_health(app: _App, *, host: str, port: int) -> AsyncGenerator[int]:
+async def serve_health(
+    app: _App, *, host: str, port: int, head_timeout_s: float = _HEAD_TIMEOUT_S
+) -> AsyncGenerator[int]:
     """Serve *app* beside the process's own work for the length of an ``async with`` block.
 
+    Connections on which no whole request head arrives are closed after *head_timeout_s*.
     Yields the port, which the system chooses when *port* is 0. Installs no signal handler: stopping
     is its owner's affair. Needs the extra ``relaybox[http]``.
 
@@ -82,14 +86,22 @@ async def serve_health(app: _App, *, host: str, port: int) -> AsyncGenerator[int
     """
     import uvicorn
 
+    from relaybox.serving import HeadTimeoutProtocol
+
     class Server(uvicorn.Server):
         @contextmanager
         def capture_signals(self) -> Generator[None]:
             yield
 
+    class Protocol(HeadTimeoutProtocol):
+        pass
+
+    # Else so many silent connections as are allowed would keep probes out for ever.
+    Protocol.head_timeout_s = head_timeout_s
     listener = open_address(host, port, backlog=64, refused=HealthAddressUnusable)
     config = uvicorn.Config(
         app,
+        http=Protocol,
         log_config=None,
         access_log=False,
         lifespan="off",

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -35,6 +36,7 @@ def variables(postgres_settings: PostgresSettings, kafka_settings: KafkaSettings
         "KAFKA_HOST": kafka_settings.host,
         "KAFKA_PORT": str(kafka_settings.port),
         "HEALTH_PORT": str(free_port()),
+        "HTTP_HEAD_TIMEOUT_S": "0.5",
         "COLUMNS": "200",
     }
 
@@ -54,7 +56,7 @@ def refused(*words: str, cwd: Path, env: dict[str, str]) -> str:
 
 
 @pytest.mark.parametrize("words", [("relay", "run"), ("consumer", "run", "handlers:hear")])
-def test_a_service_shows_its_health_and_ends_on_sigterm(
+def test_a_service_shows_its_health_closes_silent_clients_and_ends_on_sigterm(
     words: tuple[str, ...], variables: dict[str, str], app_dir: Path, topic: str
 ) -> None:
     service = [*RELAYBOX, *words, *(["--topic", topic] if "consumer" in words else [])]
@@ -65,6 +67,8 @@ def test_a_service_shows_its_health_and_ends_on_sigterm(
                 break
         with urllib.request.urlopen(f"http://127.0.0.1:{variables['HEALTH_PORT']}/readyz") as answer:
             assert answer.status == 200
+        with socket.create_connection(("127.0.0.1", int(variables["HEALTH_PORT"])), _WAIT_S) as silent:
+            assert silent.recv(1) == b""
         for line in process.stderr:
             # What it serves comes before its own work and its handling of signals.
             if b"relay lanes changed" in line or b"partitions assigned" in line:

@@ -1,10 +1,15 @@
 """Bodies: declared, bounded, and not read before the sender is known."""
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import httpx
 import pytest
-from relaybox.http import BodyTooLarge, read_bytes, read_json
+from pydantic import BaseModel, field_validator
+from relaybox.http import BodyLimitMiddleware, BodyTimeout, BodyTooLarge, read_bytes, read_json, read_model
+from relaybox.settings import HttpSettings
 from starlette.requests import Request
 from starlette.types import Message
 
@@ -58,6 +63,60 @@ async def test_the_limit_holds_without_the_middleware() -> None:
     with pytest.raises(BodyTooLarge):
         await read_json(Request({"type": "http", "headers": headers}, receive), LIMIT_BYTES)
     assert len(list(parts)) == 95
+
+
+class Parsed(BaseModel):
+    """Notes which thread looks at it."""
+
+    padding: str
+    thread: str = ""
+
+    @field_validator("thread")
+    @classmethod
+    def _note(cls, _value: str) -> str:
+        return threading.current_thread().name
+
+
+@pytest.mark.parametrize(("size_bytes", "aside"), [(1_000, False), (2 * 1024 * 1024, True)])
+async def test_a_large_body_is_parsed_off_the_event_loop(size_bytes: int, aside: bool) -> None:
+    body = b'{"thread": "", "padding": "' + b"[1,2]" * (size_bytes // 5) + b'"}'
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body}
+
+    request = Request({"type": "http", "headers": [(b"content-type", b"application/json")]}, receive)
+    parsed = await read_model(request, Parsed, 2 * len(body))
+    assert (parsed.thread != threading.current_thread().name) is aside
+
+
+async def wait_for_the_rest(*chunks: bytes, **settings: Any) -> None:
+    """Read the body of a client that sends *chunks* and then no more, behind the middleware."""
+    unsent = list(chunks)
+
+    async def receive() -> Message:
+        if not unsent:
+            await asyncio.get_running_loop().create_future()
+        return {"type": "http.request", "body": unsent.pop(0), "more_body": True}
+
+    async def route(scope: Any, receive: Any, _send: Any) -> None:
+        await Request(scope, receive).body()
+
+    async def send(_message: Message) -> None:
+        raise AssertionError
+
+    limited = BodyLimitMiddleware(route, settings=HttpSettings(**settings))
+    await limited({"type": "http", "headers": []}, receive, send)
+
+
+@pytest.mark.parametrize("sent", [[], [b"a"], [b"a", b"b"]])
+async def test_a_body_that_stops_arriving_is_a_timeout(sent: list[bytes]) -> None:
+    with pytest.raises(BodyTimeout, match=r"did not arrive within 0\.01"):
+        await wait_for_the_rest(*sent, body_timeout_s=0.01)
+
+
+async def test_a_large_body_has_longer_to_arrive() -> None:
+    with pytest.raises(BodyTimeout, match=r"did not arrive within 0\.06"):
+        await wait_for_the_rest(b" " * 1_024, body_timeout_s=0.01, body_rate_min_bytes_s=20_480)
 
 
 async def test_bytes_come_as_they_were_sent_whatever_they_are() -> None:

@@ -50,7 +50,7 @@ async def test_the_title_cannot_break_out_of_the_page(http: httpx.AsyncClient) -
 async def test_a_route_documents_its_body_token_and_errors(document: dict[str, Any]) -> None:
     operation = document["paths"]["/api/shop/{shop}/orders/{order_id}"]["post"]
     assert operation["security"] == [{"bearer": []}]
-    assert set(operation["responses"]) == {"200", "400", "401", "413", "415", "422"}
+    assert set(operation["responses"]) == {"200", "400", "401", "408", "413", "415", "422"}
     body = operation["requestBody"]["content"]["application/json"]["schema"]
     assert body["properties"]["lines"]["items"] == {"$ref": "#/components/schemas/BoxedLine"}
 

@@ -128,7 +128,7 @@ async def test_the_details_of_a_wrong_form_are_bounded(post: Post, token: dict[s
 
 def test_documented_errors_stand_under_their_status_with_all_codes() -> None:
     documented = error_responses(*AUTH_ERRORS, *BODY_ERRORS)
-    assert list(documented) == [400, 401, 413, 415, 422]
+    assert list(documented) == [400, 401, 408, 413, 415, 422]
     assert documented[401]["description"].endswith("TOKEN_EXPIRED, TOKEN_INVALID, TOKEN_MISSING")
     assert "WWW-Authenticate" in documented[401]["headers"]
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from relaybox.http import JsonNotStorable, JsonTooDeep, MalformedJson
-from relaybox.http._body import parse_json
+from relaybox.http import JsonNotStorable, JsonTooDeep, JsonTooManyValues, MalformedJson
+from relaybox.http._body import VALUES_MAX, parse_json
 
 
 def nested(depth: int, closed: bool = True) -> bytes:
@@ -64,11 +64,16 @@ def test_objects_and_arrays_count_alike() -> None:
         parse_json(b'{"a":[' * 33 + b"]}" * 33)
 
 
-@pytest.mark.parametrize("depth", [150, 250, 10_000, 1_000_000])
+@pytest.mark.parametrize("depth", [150, 250, 10_000, 500_000])
 @pytest.mark.parametrize("closed", [True, False])
 def test_any_depth_is_survived(depth: int, closed: bool) -> None:
     with pytest.raises(JsonTooDeep if closed or depth > 200 else MalformedJson):
         parse_json(nested(depth, closed))
+
+
+def test_a_large_body_is_refused_by_its_values_before_its_depth() -> None:
+    with pytest.raises(JsonTooManyValues):
+        parse_json(nested(1_000_000))
 
 
 @pytest.mark.parametrize(
@@ -101,3 +106,16 @@ def test_a_refusal_does_not_repeat_the_input() -> None:
         parse_json(b'{"private": hidden}')
     assert "hidden" not in str(refused.value)
     assert "private" not in str(refused.value)
+
+
+@pytest.mark.parametrize("value", [b"1234", b"[]", b"{}", b'"a"', b'"\\""', b'"\\\\"'])
+def test_large_json_with_too_many_values_is_refused(value: bytes) -> None:
+    raw = b"[" + b" , ".join([value] * (VALUES_MAX + 1)) + b"]"
+    with pytest.raises(JsonTooManyValues, match="250000 values"):
+        parse_json(raw)
+
+
+@pytest.mark.parametrize("text", [b"[,{", b'\\"', b"\\\\,", b'\\\\\\",'])
+def test_what_stands_in_a_text_is_no_value(text: bytes) -> None:
+    parsed = parse_json(b'{"pgn": "' + text * (VALUES_MAX * 2) + b'"}')
+    assert list(parsed) == ["pgn"]

@@ -1,0 +1,83 @@
+"""Connections on which no request's head arrives are closed, whatever else the client sends."""
+
+from collections.abc import AsyncIterator
+from typing import Any, ClassVar
+
+import pytest
+import uvicorn
+from relaybox.serving import HeadTimeoutProtocol
+
+from tests.fixtures.serving import connected, head, served
+
+
+class Timed(HeadTimeoutProtocol):
+    """The protocol with a time limit that each test sets for what is sent afterwards."""
+
+    head_timeout_s: ClassVar[float | None]
+
+
+async def answer(scope: Any, receive: Any, send: Any) -> None:
+    """Answer with the number of bytes received; ``/early`` answers before it reads any."""
+    taken_bytes, more = 0, scope["path"] != "/early"
+    while more:
+        message = await receive()
+        taken_bytes, more = taken_bytes + len(message["body"]), message["more_body"]
+    body = b"%d" % taken_bytes
+    length = (b"content-length", b"%d" % len(body))
+    await send({"type": "http.response.start", "status": 200, "headers": [length]})
+    await send({"type": "http.response.body", "body": body})
+
+
+@pytest.fixture
+async def port() -> AsyncIterator[int]:
+    Timed.head_timeout_s = 600.0
+    async with served(answer, http=Timed) as bound:
+        yield bound
+
+
+def test_uvicorn_takes_the_protocol_by_its_name() -> None:
+    config = uvicorn.Config(answer, http="relaybox.serving:HeadTimeoutProtocol", log_config=None)
+    config.load()
+    assert config.http_protocol_class is HeadTimeoutProtocol
+
+
+HEAD = head("GET", "/", Accept="*/*")
+UNFINISHED = {"nothing": "", "a part of the first line": "GET /", "a part of a head": HEAD[:-2]}
+
+
+@pytest.mark.parametrize("sent", UNFINISHED.values(), ids=UNFINISHED)
+async def test_a_connection_without_a_whole_head_is_closed(port: int, sent: str) -> None:
+    Timed.head_timeout_s = 0.1
+    async with connected(port) as client:
+        await client.send(sent)
+        assert await client.rest() == b""
+
+
+async def test_a_second_head_has_a_time_limit_too(port: int) -> None:
+    async with connected(port) as client:
+        await client.send(HEAD)
+        assert await client.status() == 200
+        Timed.head_timeout_s = 0.01
+        await client.send(HEAD[:-2])
+        assert await client.rest() == b"0"
+
+
+async def test_the_rest_of_an_answered_body_has_a_time_limit(port: int) -> None:
+    async with connected(port) as client:
+        await client.send(head("POST", "/early", Content_Length="1000"))
+        assert await client.status() == 200
+        Timed.head_timeout_s = 0.01
+        await client.send(b"x")
+        assert await client.rest() == b"0"
+
+
+async def test_a_body_may_take_longer_than_a_head(port: int) -> None:
+    # The first head must arrive within it, also on a busy machine.
+    Timed.head_timeout_s = 1.0
+    async with connected(port) as slow, connected(port) as silent:
+        await slow.send(head("POST", "/", Content_Length="1", Expect="100-continue"))
+        assert await slow.status() == 100
+        # Connected later, so that the first one's time limit has passed, too.
+        assert await silent.rest() == b""
+        await slow.send("x")
+        assert await slow.status() == 200
