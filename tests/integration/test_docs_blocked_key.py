@@ -77,6 +77,7 @@ async def test_blocked_key_page_repairs_a_record_too_large(
     status, blocked = await section("1. See what waits")
     assert "1 failed" in status
     assert KEY in blocked
+    assert "an operator" in blocked
     [shown] = await section("2. See why")
     assert "RecordTooLarge" in shown
 

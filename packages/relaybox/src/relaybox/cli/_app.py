@@ -38,7 +38,7 @@ class _Program(LazyGroup):
             "verify": LazyCommand(
                 target="relaybox.cli._verify:verify_promises",
                 help="Compare the tables with the topics; "
-                "exit code 0 only if nothing is lost, duplicated or reordered.",
+                "exit code 0 only if nothing is lost, duplicated, reordered or spread.",
             ),
             "sweep": LazyCommand(
                 target="relaybox.cli._sweep:sweep_expired",

@@ -18,6 +18,9 @@ from relaybox.verify import tables_needed
 __all__ = ("age_of", "ask_database", "plain", "print_json", "print_table", "seconds", "table")
 
 T = TypeVar("T")
+_NOTHING: Final = "–"
+#: Wider than any table: to measure one that does not fit.
+_WIDTH_MAX: Final = 100_000
 _MINUTE_S: Final = 60
 _UUID_CHARS: Final = 36
 _UNITS: Final = ((86_400, "d"), (3_600, "h"), (_MINUTE_S, "m"))
@@ -65,25 +68,48 @@ def table(*columns: str, right: Sequence[str] = (), keys: Iterable[str | None] =
 
 
 def print_table(made: Table) -> None:
-    """Show *made* on standard output, as wide as the terminal or ``COLUMNS`` is."""
-    Console().print(made)
+    """Print *made*, as wide as the terminal or ``COLUMNS`` is.
+
+    Where it does not fit, each row becomes a block with a line per column, as in psql's expanded display:
+    folded cells can neither be read nor copied.
+    """
+    console = Console()
+    unbounded = console.options.update(max_width=_WIDTH_MAX)
+    fits = console.measure(made, options=unbounded).maximum <= console.width
+    console.print(made if fits or not made.show_header else _blocks(made))
+
+
+def _blocks(made: Table) -> Table:
+    blocks = Table(box=None, pad_edge=False, show_header=False)
+    blocks.add_column(style="bold", no_wrap=True)
+    blocks.add_column(overflow="fold")
+    names = [str(column.header) for column in made.columns]
+    for number, (row, cells) in enumerate(
+        zip(made.rows, zip(*(column.cells for column in made.columns), strict=True), strict=True)
+    ):
+        if number:
+            blocks.add_row()
+        for name, cell in zip(names, cells, strict=True):
+            if str(cell) not in {"", _NOTHING}:
+                blocks.add_row(name, cell, style=row.style)
+    return blocks
 
 
 def plain(value: object) -> Text:
     """*value* as a cell: nothing in it is taken for markup or for a command to the terminal."""
-    text = "–" if value is None or value == "" else str(value)
+    text = _NOTHING if value is None or value == "" else str(value)
     return Text("".join(one if one.isprintable() else "�" for one in text))
 
 
 def age_of(moment: datetime | None) -> str:
     """How long ago *moment* was, or is to come."""
-    return "–" if moment is None else seconds((datetime.now(UTC) - moment).total_seconds())
+    return _NOTHING if moment is None else seconds((datetime.now(UTC) - moment).total_seconds())
 
 
 def seconds(duration_s: float | None) -> str:
     """A duration for people: ``0.4 s``, ``12 s``, ``3 m``, ``2 h``, ``5 d``; negative ones as ``in 3 s``."""
     if duration_s is None:
-        return "–"
+        return _NOTHING
     if duration_s < 0:
         return f"in {seconds(-duration_s)}"
     for unit_s, name in _UNITS:

@@ -8,8 +8,9 @@ from uuid import UUID
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
-from relaybox.cli._looks import age_of, ask_database, plain, print_json, seconds, table
+from relaybox.cli._looks import age_of, ask_database, plain, print_json, print_table, seconds, table
 from relaybox.cli._select import AsJson, By, who
 from relaybox.db import Database
 from relaybox.operations import (
@@ -106,13 +107,16 @@ def _print_status(look: Status, per_s: float | None, as_json: bool) -> None:
     if as_json:
         print_json(asdict(look) | {"published_per_s": per_s})
         return
-    console = Console()
     if per_s is not None:
-        console.clear()
-    console.print(_backlog(look, per_s))
+        Console().clear()
+    typer.echo(_backlog(look, per_s))
     if look.relays:
-        console.print(_relays(look), "")
-    console.print(_lanes(look))
+        print_table(_relays(look))
+        typer.echo()
+    print_table(_lanes(look))
+    for one in look.lanes:
+        if one.fault is not None:
+            typer.echo(f"lane {one.lane} publishes nothing: {plain(one.fault)}")
 
 
 def _backlog(look: Status, per_s: float | None) -> str:
@@ -132,7 +136,7 @@ def _counted(rows: int) -> str:
     return f"{rows}+" if rows >= BACKLOG_ROWS_MAX else str(rows)
 
 
-def _relays(look: Status) -> object:
+def _relays(look: Status) -> Table:
     columns = ("relay", "place", "delivery", "breaker", "lanes", "published", "since", "lease")
     made = table(*columns, right=("lanes", "published", "since", "lease"))
     for one in look.relays:
@@ -142,14 +146,14 @@ def _relays(look: Status) -> object:
     return made
 
 
-def _lanes(look: Status) -> object:
-    columns = ("lane", "hashes", "owner", "epoch", "lease", "pending", "oldest", "fault")
+def _lanes(look: Status) -> Table:
+    columns = ("lane", "hashes", "owner", "epoch", "lease", "pending", "oldest")
     made = table(*columns, right=("lane", "epoch", "lease", "pending", "oldest"))
     for one in look.lanes:
         lease = "ended" if one.lease_s is not None and one.lease_s < 0 else seconds(one.lease_s)
         hashes = f"{one.hash_min}…{one.hash_max}"
         cells = (one.lane, hashes, _short(one.owner), one.epoch, lease, one.pending, seconds(one.oldest_s))
-        made.add_row(*map(plain, (*cells, one.fault)))
+        made.add_row(*map(plain, cells))
     return made
 
 

@@ -115,7 +115,7 @@ def _summary(report: Report) -> Table:
 
 
 def _findings(report: Report) -> Table:
-    made = table("", "key", "events", "the first of them", right=("events",))
+    made = table("finding", "key", "events", "the first of them", right=("events",))
     for finding in report.findings:
         examples = Text("\n").join(plain(_one_line(one)) for one in finding.examples)
         made.add_row(finding.kind.value, plain(finding.key), f"{finding.events:,}", examples)

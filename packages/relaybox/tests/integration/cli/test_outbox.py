@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
+from uuid import UUID
 
 import pytest
 from relaybox.cli import app
@@ -70,6 +71,24 @@ async def test_g32_blocked_says_why_a_key_waits_since_when_its_head_and_how_many
     assert found["keys_total"] == 1
     [one] = found["keys"]
     assert (one["head"]["seq"], one["head"]["error_class"], one["behind"]) == (1, "RecordTooLarge", 2)
+
+
+async def test_outbox_tables_can_be_read_at_80_columns(database: Database, outbox: Outbox) -> None:
+    key, reason = str(UUID(int=2**127)), "the limit of the topic was raised after a long night, INC-17"
+    await put_events(database, "domain-events-of-the-shop", [key], count=2)
+    await fail_rows(database, 1)
+    await outbox("skip", "--seq", "1", "--reason", reason, "--by", "ann", "--yes")
+    acts = (await outbox("acts", COLUMNS="80")).stdout
+    await fail_rows(database, 2)
+    for words, facts in {
+        ("blocked",): {"key": key, "waits for": "an operator", "head": "2", "error": "RecordTooLarge"},
+        ("list",): {"key": key, "event type": "Genesis.Session.Created", "error": "RecordTooLarge"},
+    }.items():
+        printed = (await outbox(*words, COLUMNS="80")).stdout
+        assert max(map(len, printed.splitlines())) <= 80
+        lines = [" ".join(line.split()) for line in printed.splitlines()]
+        assert {f"{name} {value}" for name, value in facts.items()} <= {*lines}
+    assert f"reason {reason}" in [" ".join(line.split()) for line in acts.splitlines()]
 
 
 @pytest.mark.parametrize("words", [("list",), ("acts",), ("purge", "--all", "--yes", "--reason", "old")])

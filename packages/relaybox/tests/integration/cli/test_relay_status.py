@@ -41,9 +41,9 @@ def variables(postgres_settings: PostgresSettings) -> dict[str, str]:
 
 @pytest.fixture
 def relay(variables: dict[str, str]) -> Relay:
-    async def run(*words: str) -> Result:
+    async def run(*words: str, **more: str) -> Result:
         # In a thread: a command runs an event loop of its own.
-        return await asyncio.to_thread(CliRunner().invoke, app, ["relay", *words], env=variables)
+        return await asyncio.to_thread(CliRunner().invoke, app, ["relay", *words], env=variables | more)
 
     return run
 
@@ -68,6 +68,23 @@ async def test_status_shows_relays_lanes_and_what_waits(database: Database, rela
     look = json.loads((await relay("status", "--json")).stdout)
     assert [lane["owner"] for lane in look["lanes"]] == [name, name, *[None] * 6]
     assert (look["pending"], look["failed"], look["published_per_s"]) == (2, 1, None)
+
+
+async def test_status_can_be_read_at_80_columns(database: Database, relay: Relay) -> None:
+    name, fault = f"relay-{uuid.uuid4()}", f"lane 7: Kafka's marker is {uuid.uuid4()}"
+    async with database.connection() as connection:
+        await connection.fetch(JOIN, name)
+        await connection.fetch(
+            "UPDATE relay_lanes SET owner = $1, lease_until = now() + interval '1 hour' WHERE lane < 2", name
+        )
+        await connection.fetch("UPDATE relay_lanes SET fault = $1 WHERE lane = 7", fault)
+    lines = (await relay("status", COLUMNS="80")).stdout.splitlines()
+    assert ["place", "host-1", "4711"] in [line.split() for line in lines]
+    [head] = [number for number, line in enumerate(lines) if line.split()[:2] == ["lane", "hashes"]]
+    lanes = [line.split() for line in lines[head + 1 : head + 9]]
+    assert [words[0] for words in lanes] == [str(number) for number in range(8)]
+    assert lanes[0][1:3] == ["-2147483648…-1610612737", name[:14]]
+    assert lines[-1] == f"lane 7 publishes nothing: {fault}"
 
 
 async def test_without_a_relay_the_status_says_so(database: Database, relay: Relay) -> None:
