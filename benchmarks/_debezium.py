@@ -15,19 +15,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from relaybox.local import LocalPostgres, free_port
-from relaybox.local._kafka_programs import _download, cache_dir, java_program
+from relaybox.local._kafka_programs import cache_dir, java_program
+from relaybox.local._maven import fetch_pinned, read_manifest
 from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings, load_settings
 
 __all__ = ("Connect", "connect_jars")
 
 VERSION: Final = "3.6.1.Final"
-#: What that version of Debezium is built for.
-CONNECT_VERSION: Final = "4.3.0"
-_JARS: Final = (
-    f"org.apache.kafka:connect-runtime:{CONNECT_VERSION}",
-    f"io.debezium:debezium-connector-postgres:{VERSION}",
-    "org.slf4j:slf4j-simple:1.7.36",
-)
+#: The runtime dependencies of the connector, of Connect 4.3.0, for which it is built, and of slf4j-simple.
+_MANIFEST: Final = Path(__file__).with_name(f"debezium-{VERSION}.sha256")
 _NAME: Final = "outbox"
 _READY_S: Final = 180.0
 _LOOK_S: Final = 0.5
@@ -67,12 +63,13 @@ def connect_jars(*, fetch: bool) -> list[Path]:
     """The jars from the cache; those missing are fetched if *fetch*, else there are none.
 
     Raises:
-        Exception: whatever jgo's HTTP and XML libraries raise when they cannot be had.
+        ServerNotAvailable: A jar cannot be downloaded.
     """
     home = cache_dir(Path(tempfile.gettempdir())) / "debezium" / VERSION
-    if not home.exists() and fetch:
-        _download(_JARS, home)
-    return sorted(home.rglob("*.jar"))
+    if not home.exists() and not fetch:
+        return []
+    files = read_manifest(_MANIFEST.read_text())
+    return asyncio.run(fetch_pinned(files, home, on_start=lambda _count: None, on_file=lambda: None))
 
 
 class Connect:

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from relaybox.cli._extras import needs_extra
 from relaybox.cli._relays import accept, lanes, status
 from relaybox.cli._report import ErrorsAsLines
 from relaybox.consumers import Consumer, Subscription
@@ -36,8 +35,7 @@ def run_relay() -> None:
 
     POSTGRES_*, KAFKA_* and RELAY_* say how; /healthz, /readyz and /metrics are at HEALTH_PORT.
     """
-    with needs_extra("http"):
-        asyncio.run(_relay())
+    asyncio.run(_relay())
 
 
 relay_commands.command()(status)
@@ -60,8 +58,7 @@ def run_consumer(
     POSTGRES_* and KAFKA_* say where; /healthz, /readyz and /metrics are at HEALTH_PORT.
     """
     subscriptions = [_named(name) for name in names]
-    with needs_extra("http"):
-        asyncio.run(_consumer(subscriptions, topics or ["domain-events"]))
+    asyncio.run(_consumer(subscriptions, topics or ["domain-events"]))
 
 
 def _named(name: str) -> Subscription:

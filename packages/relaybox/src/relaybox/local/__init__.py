@@ -1,6 +1,7 @@
 """A real PostgreSQL and a real Kafka for development and tests, without a container engine."""
 
 from relaybox.local._errors import (
+    ChecksumMismatch,
     DataDirectoryInUse,
     DataDirectoryNotUsable,
     DataDirectoryOfAnotherVersion,
@@ -18,6 +19,7 @@ from relaybox.local._postgres import LocalPostgres
 from relaybox.local._supervisor import Start, Supervisor
 
 __all__ = (
+    "ChecksumMismatch",
     "DataDirectoryInUse",
     "DataDirectoryNotUsable",
     "DataDirectoryOfAnotherVersion",

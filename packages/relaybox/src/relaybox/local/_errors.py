@@ -83,6 +83,18 @@ class ServerNotAvailable(LocalError):
     error_code = "LOCAL_SERVER_NOT_AVAILABLE"
 
 
+class ChecksumMismatch(ServerNotAvailable):
+    """Raised when a downloaded file is not the one that this version of Relaybox was tested with."""
+
+    error_code = "LOCAL_CHECKSUM_MISMATCH"
+
+    def __init__(self, *, path: str, found: str, expected: str) -> None:
+        super().__init__(
+            f"{path} was downloaded with SHA-256 {found}, expected {expected}. The file is not used. "
+            "Check the mirror in ~/.m2/settings.xml or the proxy that delivers it, then start again."
+        )
+
+
 class PartKeepsCrashing(LocalError):
     """Raised when a supervised part crashed more often than it may be started again."""
 

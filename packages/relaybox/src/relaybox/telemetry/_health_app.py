@@ -79,7 +79,7 @@ async def serve_health(
 
     Connections on which no whole request head arrives are closed after *head_timeout_s*.
     Yields the port, which the system chooses when *port* is 0. Installs no signal handler: stopping
-    is its owner's affair. Needs the extra ``relaybox[http]``.
+    is its owner's affair.
 
     Raises:
         HealthAddressUnusable: the address cannot be opened.

@@ -10,6 +10,7 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from relaybox.local import (
+    ChecksumMismatch,
     DataDirectoryInUse,
     DataDirectoryOfAnotherVersion,
     LocalKafka,
@@ -17,6 +18,8 @@ from relaybox.local import (
     ServerNotAvailable,
     free_port,
 )
+
+from tests.fixtures.repository import serving, write_maven_settings
 
 
 def client_settings(broker: LocalKafka) -> dict[str, str | int]:
@@ -123,4 +126,22 @@ async def test_jars_that_cannot_be_had_are_told_with_what_was_tried(place: Path,
 
     for word in ("org.apache.kafka:kafka_2.13:4.1.0", str(place / "empty"), "KAFKA_HOST", "KAFKA_PORT"):
         assert word in str(refusal.value)
-    assert list((place / "empty" / "kafka").iterdir()) == []
+    assert list((place / "empty").rglob("*.jar")) == []
+
+
+async def test_jar_with_a_wrong_checksum_is_refused(place: Path, monkeypatch) -> None:
+    monkeypatch.setenv("RELAYBOX_CACHE_DIR", str(place / "empty"))
+    monkeypatch.setenv("HOME", str(place))
+    with serving(lambda _path, _number: b"not the jar") as mirror:
+        write_maven_settings(place, mirror)
+        with pytest.raises(ChecksumMismatch) as refusal:
+            await LocalKafka(place / "kafka").start()
+
+    for word in (".jar", "SHA-256", "not used", "settings.xml"):
+        assert word in str(refusal.value)
+    assert list((place / "empty").rglob("*.jar")) == []
+
+
+async def test_kafka_without_checksums_is_refused_by_its_version(place: Path) -> None:
+    with pytest.raises(ServerNotAvailable, match=r"Kafka 4\.0\.9 .*only those of 3\.7\.0, 4\.1\.0"):
+        await LocalKafka(place / "kafka", version="4.0.9").start()
