@@ -55,3 +55,11 @@ class WorkspaceSettings(BaseSettings):
     trash_keep_days: Annotated[int, Field(ge=0, le=36_500)] = 30
     #: For how many hours the file of an export can be had.
     export_keep_h: Annotated[float, Field(gt=0, le=100_000)] = 24.0
+    #: Exports of one person that may wait or run at the same time.
+    export_open_max: Annotated[int, Field(ge=1, le=1_000)] = 3
+    #: Exports of one node that may wait or run before people who cannot edit the node are refused another.
+    export_node_open_max: Annotated[int, Field(ge=1, le=10_000)] = 10
+    #: Bytes of the file of one export. PostgreSQL takes no value above 1 GiB.
+    export_bytes_max: Annotated[int, Field(ge=1, le=500 * 1024 * 1024)] = 50 * 1024 * 1024
+    #: Bytes of all files that are kept for one person.
+    export_kept_bytes_max: Annotated[int, Field(ge=1, le=1024**4)] = 200 * 1024 * 1024

@@ -688,11 +688,23 @@ BEGIN
 END
 $$;
 
+ALTER TABLE async_tasks
+    -- Whom the task is for. Null: the task is claimed by its age alone.
+    ADD COLUMN fairness_key TEXT,
+    -- Open tasks are claimed in this order: the time of creation, or one hour after the last open task of the same key.
+    -- Null: the time of creation.
+    ADD COLUMN claim_order_at TIMESTAMPTZ;
+CREATE INDEX idx_async_tasks_claim ON async_tasks (coalesce(claim_order_at, created_at), task_type)
+    WHERE status IN ('PENDING', 'RUNNING');
+-- The last open task of a key, and how many there are.
+CREATE INDEX idx_async_tasks_fairness ON async_tasks (fairness_key, coalesce(claim_order_at, created_at))
+    WHERE fairness_key IS NOT NULL AND status IN ('PENDING', 'RUNNING');
+
 CREATE TABLE relaybox_alembic_version (
     version_num VARCHAR(32) NOT NULL,
     CONSTRAINT relaybox_alembic_version_pkc PRIMARY KEY (version_num)
 );
-INSERT INTO relaybox_alembic_version (version_num) VALUES ('0003_erasure');
+INSERT INTO relaybox_alembic_version (version_num) VALUES ('0004_fair_tasks');
 
 CREATE TYPE genesis_status AS ENUM ('IN_PROGRESS', 'COMPLETED', 'ABANDONED');
 CREATE TYPE genesis_stage AS ENUM
@@ -994,8 +1006,42 @@ UPDATE genesis_sessions SET erased = true, status = 'ABANDONED', current_stage =
         novel_id = NULL, confirmed_data = NULL, draft = NULL, feedback = '[]'
     WHERE id::text IN (SELECT unnest(aggregate_ids) FROM event_erasures WHERE aggregate_type = 'GENESIS_SESSION');
 
+-- The file that an export has made; it is removed with its task, its node, and WORKSPACE_EXPORT_KEEP_H hours after it was
+-- made. Bytes that are stored once, apart from the task: every change of a task's result wrote the whole file again.
+CREATE TABLE workspace_archives (
+    task_id UUID PRIMARY KEY REFERENCES async_tasks (id) ON DELETE CASCADE,
+    node_id UUID NOT NULL,
+    -- Who asked for it: the only one who may have it.
+    owner_id TEXT NOT NULL,
+    -- A zip: compressing it again costs time and gains nothing.
+    file BYTEA STORAGE EXTERNAL NOT NULL,
+    size_bytes BIGINT NOT NULL GENERATED ALWAYS AS (octet_length(file)) STORED,
+    created_at TIMESTAMPTZ NOT NULL DEFAULT now()
+);
+CREATE INDEX idx_workspace_archives_owner ON workspace_archives (owner_id);
+CREATE INDEX idx_workspace_archives_node ON workspace_archives (node_id);
+CREATE INDEX idx_workspace_archives_created ON workspace_archives (created_at);
+
+INSERT INTO workspace_archives (task_id, node_id, owner_id, file, created_at)
+    SELECT id, aggregate_id, input_data #>> '{asker,actor}', decode(result_data ->> 'zip', 'base64'), updated_at
+    FROM async_tasks
+    WHERE task_type = 'workspace.export' AND result_data ? 'zip' AND input_data #>> '{asker,actor}' IS NOT NULL;
+UPDATE async_tasks SET result_data = result_data - 'zip'
+    WHERE task_type = 'workspace.export' AND result_data ? 'zip';
+DROP INDEX idx_async_tasks_exported;
+
+-- Replaces the one of 0002: the same rights on all tables of the backend.
+CREATE OR REPLACE FUNCTION backend_grant(service NAME) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON genesis_sessions, workspace_nodes, workspace_chapters, '
+        'workspace_versions, workspace_threads, workspace_replies, workspace_grants, workspace_links, '
+        'workspace_link_secrets, workspace_archives TO %I', service);
+    EXECUTE format('GRANT SELECT ON backend_alembic_version TO %I', service);
+END
+$$;
+
 CREATE TABLE backend_alembic_version (
     version_num VARCHAR(32) NOT NULL,
     CONSTRAINT backend_alembic_version_pkc PRIMARY KEY (version_num)
 );
-INSERT INTO backend_alembic_version (version_num) VALUES ('0003_erased_sessions');
+INSERT INTO backend_alembic_version (version_num) VALUES ('0004_archives');

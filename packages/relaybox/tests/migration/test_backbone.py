@@ -8,7 +8,7 @@ from relaybox.settings import PostgresSettings
 
 from tests.fixtures.both_postgres import dumped_schema
 
-REVISIONS = ["0001_backbone", "0002_idempotency", "0003_erasure"]
+REVISIONS = [one.revision for one in BACKBONE.script().walk_revisions()][::-1]
 
 
 async def test_up_down_and_up_again_ends_where_it_began(

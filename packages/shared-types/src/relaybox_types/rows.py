@@ -84,6 +84,10 @@ class AsyncTask(_Row):
     lease_until: AwareDatetime | None = None
     #: The present worker's fencing token; writes that carry another one are refused.
     lease_token: UUID | None = None
+    #: Whom it is for; the open tasks of one key do not hold up those of another.
+    fairness_key: str | None = None
+    #: Open tasks are claimed in this order; null: by ``created_at``.
+    claim_order_at: AwareDatetime | None = None
     created_at: AwareDatetime
     updated_at: AwareDatetime
 

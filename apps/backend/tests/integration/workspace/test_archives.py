@@ -120,14 +120,11 @@ async def test_who_may_no_longer_read_when_it_is_made_gets_nothing(studio: Studi
     assert [one.type for one in await studio.stream(root["id"])][-1] != "study.pgn_exported"
 
 
-async def test_a_zip_has_a_limit_and_the_task_says_so(
-    studio: Studio, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_zip_has_a_limit_and_the_task_says_so(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     await study_in(studio.teacher, root, "Spring", games(3))
-    monkeypatch.setattr("backend.workspace.pgn._archives.ARCHIVE_BYTES_MAX", 100)
     path = await begun(studio.teacher, root)
-    async with working(studio):
+    async with working(studio, WorkspaceSettings(export_bytes_max=100)):
         failed = await ended(studio.teacher, path)
     assert (failed["status"], failed["error"]["error_code"]) == ("FAILED", "ARCHIVE_TOO_LARGE")
 

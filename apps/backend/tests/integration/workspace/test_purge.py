@@ -27,9 +27,14 @@ _TASK = (
 )
 #: Of a folder further up, and with what is in the study.
 _EXPORT = """
-    INSERT INTO async_tasks (task_type, aggregate_id, status, result_data)
-    VALUES ('workspace.export', $1::uuid, 'COMPLETED',
-        jsonb_build_object('nodes', jsonb_build_array($2::text), 'zip', $3::text, 'studies', 1))
+    WITH task AS (
+        INSERT INTO async_tasks (task_type, aggregate_id, status, result_data)
+        VALUES ('workspace.export', $1::uuid, 'COMPLETED',
+            jsonb_build_object('nodes', jsonb_build_array($2::text), 'studies', 1))
+        RETURNING id, aggregate_id
+    )
+    INSERT INTO workspace_archives (task_id, node_id, owner_id, file)
+    SELECT id, aggregate_id, 'teacher', convert_to($3, 'UTF8') FROM task
 """
 _ROW = "SELECT to_jsonb(node)::text AS row FROM workspace_nodes AS node WHERE node.id = $1::uuid"
 

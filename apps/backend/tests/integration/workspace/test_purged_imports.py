@@ -24,7 +24,7 @@ _COMMAND = """
 _EXPORT = """
     INSERT INTO async_tasks (id, task_type, aggregate_id, status, result_data)
     VALUES ($1, 'workspace.export', gen_random_uuid(), 'COMPLETED',
-        jsonb_build_object('nodes', jsonb_build_array($2::text), 'zip', 'zip'))
+        jsonb_build_object('nodes', jsonb_build_array($2::text)))
 """
 
 

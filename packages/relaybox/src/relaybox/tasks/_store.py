@@ -25,6 +25,8 @@ __all__ = (
     "report_progress",
 )
 
+#: Seconds between two open tasks of one fairness key in the order of claims.
+_FAIRNESS_GAP_S: Final = 3_600.0
 _SQL: Final = load_queries(__package__ or "relaybox.tasks", "tasks.sql")
 
 
@@ -35,8 +37,12 @@ async def create_task(
     command_id: UUID,
     aggregate_id: UUID | None,
     input_data: Mapping[str, Any],
+    fairness_key: str | None = None,
 ) -> UUID | None:
     """Record the task of a command and mark the command PROCESSING, in one statement.
+
+    *fairness_key* says whom the task is for, as a user's id: the open tasks of one key do not hold up those
+    of another. Tasks without a key are claimed by their age alone.
 
     None means that the command no longer waits – it was withdrawn meanwhile, or has its task
     already – and nothing was written. The task exists if, and only if, *executor* commits.
@@ -44,7 +50,15 @@ async def create_task(
     Raises:
         pydantic_core.PydanticSerializationError: *input_data* holds what JSON cannot.
     """
-    rows = await executor.fetch(_SQL["create_task"], task_type, command_id, aggregate_id, _json(input_data))
+    rows = await executor.fetch(
+        _SQL["create_task"],
+        task_type,
+        command_id,
+        aggregate_id,
+        _json(input_data),
+        fairness_key,
+        _FAIRNESS_GAP_S,
+    )
     return rows[0]["id"] if rows else None
 
 

@@ -1,19 +1,25 @@
 -- name: create_task
--- The task of a command that still waits: RECEIVED becomes PROCESSING and the task exists, or neither.
+-- The task of a command that still waits: RECEIVED becomes PROCESSING and the task exists, or neither. Each further
+-- open task of the key $5 is claimed as if it had come an hour ($6 s) after the one before, so that a backlog of one key
+-- delays another key by one task, and is itself delayed by no more than $6 s for each task (WFQ with wall-clock time).
 WITH command AS (
     UPDATE command_inbox SET status = 'PROCESSING' WHERE id = $2 AND status = 'RECEIVED' RETURNING id
 )
-INSERT INTO async_tasks (task_type, triggered_by_command_id, aggregate_id, input_data)
-SELECT $1, command.id, $3, $4::text::jsonb FROM command
+INSERT INTO async_tasks
+    (task_type, triggered_by_command_id, aggregate_id, input_data, fairness_key, claim_order_at)
+SELECT $1, command.id, $3, $4::text::jsonb, $5::text, greatest(now(), (
+    SELECT max(coalesce(open.claim_order_at, open.created_at)) + make_interval(secs => $6) FROM async_tasks AS open
+    WHERE open.fairness_key = $5::text AND open.status IN ('PENDING', 'RUNNING')))
+FROM command
 RETURNING id
 
 -- name: claim_tasks
--- Take what waits and what its worker has left, oldest first; each gets a new fencing token.
+-- Take what waits and what its worker has left, in the order of claims; each gets a new fencing token.
 WITH due AS (
     SELECT id FROM async_tasks
-    WHERE task_type = ANY($1::text[])
-      AND (status = 'PENDING' OR (status = 'RUNNING' AND lease_until < now()))
-    ORDER BY created_at
+    WHERE task_type = ANY($1::text[]) AND status IN ('PENDING', 'RUNNING')
+      AND (status = 'PENDING' OR lease_until < now())
+    ORDER BY coalesce(claim_order_at, created_at), created_at
     LIMIT $2
     FOR UPDATE SKIP LOCKED
 )
@@ -35,7 +41,7 @@ RETURNING id
 -- One task as it stands.
 SELECT id, task_type, triggered_by_command_id, aggregate_id, status::text AS status, progress,
     input_data::text AS input_data, result_data::text AS result_data, error_data::text AS error_data,
-    attempts, lease_until, lease_token, created_at, updated_at
+    attempts, lease_until, lease_token, fairness_key, claim_order_at, created_at, updated_at
 FROM async_tasks
 WHERE id = $1
 

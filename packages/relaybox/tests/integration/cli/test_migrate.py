@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from relaybox.db import BACKBONE
 from relaybox.settings import PostgresSettings
 
 
@@ -25,7 +26,7 @@ def relaybox(settings: PostgresSettings, *words: str) -> subprocess.CompletedPro
     return subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
 
 
-REVISIONS = ["0001_backbone", "0002_idempotency", "0003_erasure"]
+REVISIONS = [one.revision for one in BACKBONE.script().walk_revisions()][::-1]
 
 
 def test_a_database_is_brought_up_checked_and_taken_down(

@@ -1,7 +1,7 @@
 """Tasks as rows: made with their command, ended by whoever holds them and by nobody else."""
 
 from decimal import Decimal
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from relaybox.commands import TakenCommand, record_facts, settle_command
@@ -260,3 +260,42 @@ async def test_a_command_its_task_and_its_end_are_one_transaction_each(
             " FROM command_inbox AS inbox JOIN async_tasks AS task ON task.triggered_by_command_id = inbox.id"
         )
     assert tuple(row) == ("COMPLETED", "COMPLETED", 1)
+
+
+async def add_task_of(database: Database, person: str | None) -> UUID:
+    command_id = await add_command(database)
+    async with database.connection() as connection:
+        task_id = await create_task(
+            connection,
+            task_type=TASK_TYPE,
+            command_id=command_id,
+            aggregate_id=None,
+            input_data={},
+            fairness_key=person,
+        )
+    assert task_id is not None
+    return task_id
+
+
+async def test_backlog_of_one_person_delays_another_by_one_task(database: Database) -> None:
+    greedy = [await add_task_of(database, "greedy") for _ in range(5)]
+    modest = [await add_task_of(database, "modest") for _ in range(2)]
+    alone = await add_task_of(database, None)
+    async with database.connection() as connection:
+        claimed = [
+            (await claim_tasks(connection, [TASK_TYPE], tasks_max=1, lease_s=60))[0].id for _ in range(8)
+        ]
+    assert claimed == [greedy[0], modest[0], alone, greedy[1], modest[1], *greedy[2:]]
+
+
+async def test_person_whose_tasks_have_ended_is_not_delayed(database: Database) -> None:
+    for _ in range(3):
+        await add_task_of(database, "diligent")
+        fence = await claim_one(database)
+        async with database.connection() as connection:
+            await complete_task(connection, fence, result={})
+    late = await add_task_of(database, "diligent")
+    later = await add_task_of(database, "other")
+    async with database.connection() as connection:
+        tasks = await claim_tasks(connection, [TASK_TYPE], tasks_max=1, lease_s=60)
+    assert [task.id for task in tasks] == [late] != [later]

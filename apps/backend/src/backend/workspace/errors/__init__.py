@@ -21,7 +21,9 @@ from backend.workspace.errors._chess import (
 )
 from backend.workspace.errors._pgn import (
     ArchiveTooLarge,
+    ExportSpaceFull,
     FormMalformed,
+    NodeExportsBusy,
     PgnError,
     PgnInvalid,
     PgnRefused,
@@ -29,6 +31,7 @@ from backend.workspace.errors._pgn import (
     ResultNotReady,
     StudyFull,
     TaskGaveUp,
+    TooManyExports,
     TooManyImports,
 )
 from backend.workspace.errors._workspace import (
@@ -76,6 +79,7 @@ __all__ = (
     "DiscussionFull",
     "DiscussionRefused",
     "EmojiInvalid",
+    "ExportSpaceFull",
     "FormMalformed",
     "GrantRefused",
     "IfMatchMissing",
@@ -86,6 +90,7 @@ __all__ = (
     "MoveIllegal",
     "MoveNotFound",
     "MovesFull",
+    "NodeExportsBusy",
     "NodeNotFound",
     "NodeNotTrashed",
     "NodeTrashed",
@@ -107,6 +112,7 @@ __all__ = (
     "TaskGaveUp",
     "ThingNotFound",
     "TitleTaken",
+    "TooManyExports",
     "TooManyImports",
     "TreeCycle",
     "TreeRefused",

@@ -13,6 +13,9 @@ Apart from the errors of nodes, which these have nothing to do with.
         ├── FormMalformed         400
         ├── ResultNotReady        409, with the task's status
         ├── TooManyImports        429
+        ├── TooManyExports        429
+        ├── NodeExportsBusy       429
+        ├── ExportSpaceFull       429, and of an export's task
         ├── ArchiveTooLarge       of an export's task
         └── TaskGaveUp            of a task
 """
@@ -24,7 +27,9 @@ from relaybox_types.workspace_pgn_api import SkippedPgn
 
 __all__ = (
     "ArchiveTooLarge",
+    "ExportSpaceFull",
     "FormMalformed",
+    "NodeExportsBusy",
     "PgnError",
     "PgnInvalid",
     "PgnRefused",
@@ -32,6 +37,7 @@ __all__ = (
     "ResultNotReady",
     "StudyFull",
     "TaskGaveUp",
+    "TooManyExports",
     "TooManyImports",
 )
 
@@ -119,6 +125,42 @@ class TooManyImports(PgnError):
         super().__init__(
             f"{imports_max} large imports of yours wait or run already; send it again when one has ended"
         )
+
+
+class TooManyExports(PgnError):
+    """Raised when a person has as many exports waiting or running as allowed."""
+
+    error_code = "TOO_MANY_EXPORTS"
+
+    def __init__(self, exports_max: int) -> None:
+        super().__init__(
+            f"{exports_max} exports of yours wait or run already; send the request again when one has ended"
+        )
+
+
+class NodeExportsBusy(PgnError):
+    """Raised when readers of a node have as many exports of it waiting or running as allowed."""
+
+    error_code = "NODE_EXPORTS_BUSY"
+
+    def __init__(self, exports_max: int) -> None:
+        super().__init__(
+            f"{exports_max} exports of this node wait or run already; send the request again in a while"
+        )
+
+
+class ExportSpaceFull(PgnError):
+    """Raised when the files of a person's exports take as many bytes as allowed."""
+
+    error_code = "EXPORT_SPACE_FULL"
+
+    def __init__(self, bytes_max: int, *, retry_after_s: int = 60) -> None:
+        mebibytes = bytes_max // (1024 * 1024)
+        super().__init__(
+            f"the files of your exports would take more than {mebibytes} MiB; "
+            "send the request again when old files have been removed"
+        )
+        self.retry_after_s = retry_after_s
 
 
 class ArchiveTooLarge(PgnError):

@@ -1,18 +1,28 @@
 """Exports of whole folders over HTTP: a task that makes a zip of PGN files."""
 
+from math import ceil
 from typing import Annotated
 from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Depends, Request
 from relaybox.http import Principal, UnitOfWork, json_body
+from relaybox.settings import load_settings
 from relaybox_types.workspace import Role
 from relaybox_types.workspace_pgn_api import ExportNode
 from starlette.responses import Response
 
+from backend.settings import WorkspaceSettings
+from backend.workspace.core import Work
 from backend.workspace.edge import WRITE_ERRORS, Edge, body_of, documented
-from backend.workspace.errors import ChessNotInstalled, require_chess
+from backend.workspace.errors import (
+    ChessNotInstalled,
+    ExportSpaceFull,
+    NodeExportsBusy,
+    TooManyExports,
+    require_chess,
+)
 from backend.workspace.pgn._task_routes import TASK_STARTED, task_started
-from backend.workspace.pgn._tasks import EXPORT_COMMAND, EXPORT_TASK, Asker, ExportInput, begin_task
+from backend.workspace.pgn._tasks import EXPORT_COMMAND, EXPORT_TASK, TASKS, Asker, ExportInput, begin_task
 
 __all__ = ("add_archive_routes",)
 
@@ -20,6 +30,8 @@ __all__ = ("add_archive_routes",)
 def add_archive_routes(router: APIRouter, edge: Edge) -> None:
     """``POST /export``."""
     begun = Depends(edge.writing(Role.VIEWER, node=_node_of))
+    limits = load_settings(WorkspaceSettings)
+    refusals = (ChessNotInstalled, TooManyExports, NodeExportsBusy, ExportSpaceFull)
 
     @router.post(
         "/export",
@@ -27,11 +39,12 @@ def add_archive_routes(router: APIRouter, edge: Edge) -> None:
         summary="Export a workspace, a folder or a study as a zip of PGN files",
         description="Of what you may read there; the task's result is the file.",
         openapi_extra=json_body(ExportNode),
-        responses={**TASK_STARTED, **documented(*WRITE_ERRORS, ChessNotInstalled)},
+        responses={**TASK_STARTED, **documented(*WRITE_ERRORS, *refusals)},
     )
     async def export(request: Request, unit: Annotated[UnitOfWork[Principal], begun]) -> Response:
         require_chess()
         node_id, work = (await body_of(request, ExportNode)).node_id, edge.work(request, unit)
+        await _require_room(work, node_id, limits)
         task_id = await begin_task(
             work,
             EXPORT_TASK,
@@ -43,6 +56,28 @@ def add_archive_routes(router: APIRouter, edge: Edge) -> None:
         return task_started(request, task_id)
 
     _ = export
+
+
+async def _require_room(work: Work, node_id: UUID, limits: WorkspaceSettings) -> None:
+    """Check the bounds on exports, and keep them until the end of the transaction.
+
+    People who may edit the node are not refused for the exports of others: readers cannot lock them out.
+
+    Raises:
+        TooManyExports: as many exports of the person wait or run.
+        NodeExportsBusy: as many exports of the node wait or run, and the person may not edit the node.
+        ExportSpaceFull: the files of the person's exports take as many bytes.
+    """
+    person = work.caller.actor
+    await work.executor.fetch(TASKS["exports_one_at_a_time"], person, str(node_id))
+    [open_] = await work.executor.fetch(TASKS["exports_open"], person, node_id, limits.export_keep_h)
+    if open_["of_person"] >= limits.export_open_max:
+        raise TooManyExports(limits.export_open_max)
+    if open_["kept_bytes"] >= limits.export_kept_bytes_max:
+        retry_after_s = max(1, ceil(open_["free_in_s"]))
+        raise ExportSpaceFull(limits.export_kept_bytes_max, retry_after_s=retry_after_s)
+    if open_["of_node"] >= limits.export_node_open_max and not (await work.access(node_id)).may(Role.EDITOR):
+        raise NodeExportsBusy(limits.export_node_open_max)
 
 
 async def _node_of(request: Request) -> UUID:

@@ -17,10 +17,8 @@ from relaybox_types.workspace_api import TreeNode
 from backend.workspace.chess import ChapterContent, MoveTree, write_file
 from backend.workspace.errors import ArchiveTooLarge
 
-__all__ = ("ARCHIVE_BYTES_MAX", "Archive", "Filed", "FiledStudy", "filed")
+__all__ = ("Archive", "Filed", "FiledStudy", "filed")
 
-ARCHIVE_BYTES_MAX: Final = 50 * 1024 * 1024
-"""Of a finished file."""
 #: Of one step of a path, so that paths of some levels fit everywhere.
 _NAME_CHARS_MAX: Final = 80
 #: What some system or other forbids in a name, and what would lead elsewhere.
@@ -100,7 +98,8 @@ def _free(above: str, name: str, ending: str, taken: dict[str, int]) -> str:
 class Archive:
     """A zip that grows study by study; to be used by one thread at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
         self._buffer = BytesIO()
         self._zip = ZipFile(self._buffer, "w", ZIP_DEFLATED)
 
@@ -127,8 +126,8 @@ class Archive:
         return self._buffer.getvalue()
 
     def _check(self) -> None:
-        if self._buffer.tell() > ARCHIVE_BYTES_MAX:
-            raise ArchiveTooLarge(ARCHIVE_BYTES_MAX)
+        if self._buffer.tell() > self._bytes_max:
+            raise ArchiveTooLarge(self._bytes_max)
 
 
 def _contents(rows: Iterable[str]) -> Iterable[ChapterContent]:

@@ -14,6 +14,8 @@ __all__ = ("FileKeeper",)
 
 _log: Final = structlog.get_logger(__name__)
 _LOOK_S: Final = 600.0
+#: Files of one statement: each may have 50 MiB, which are 26,000 rows of TOAST.
+_FILES_MAX: Final = 10
 
 
 class FileKeeper:
@@ -48,10 +50,18 @@ class FileKeeper:
         self._stopping.set()
 
     async def look(self) -> int:
-        """Drop what is due; returns how many files went.
+        """Remove the files that are due, in transactions of ten; returns how many there were.
 
         Raises:
             DatabaseUnavailable, DatabaseBusy: PostgreSQL is away, or busy.
         """
+        dropped = 0
         async with self._database.connection() as connection:
-            return len(await connection.fetch(TASKS["drop_old_files"], self._keep_h))
+            while not self._stopping.is_set():
+                files = await connection.fetch(TASKS["drop_old_files"], self._keep_h, _FILES_MAX)
+                dropped += len(files)
+                if len(files) < _FILES_MAX:
+                    break
+        if dropped:
+            _log.info("files of exports removed", files=dropped)
+        return dropped

@@ -114,6 +114,7 @@ async def begin_task(
         command_id=work.command_id,
         aggregate_id=node_id,
         input_data=input_data.model_dump(mode="json"),
+        fairness_key=work.caller.actor,
     )
     assert task_id is not None, "the command has just been received"
     if parent_id is not None:

@@ -5,7 +5,6 @@ holds the task can commit. A worker that is killed leaves nothing, and whoever c
 """
 
 import asyncio
-import base64
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -15,16 +14,24 @@ from relaybox.commands import settle_command
 from relaybox.db import Database, RetryTransaction, executor_of
 from relaybox.errors import RelayboxError
 from relaybox.outbox import Listener
-from relaybox.settings import TaskSettings
+from relaybox.settings import TaskSettings, load_settings
 from relaybox.tasks import Progress, Task, TaskRunner, complete_task, fail_task
 from relaybox_types.enums import CommandStatus
 from relaybox_types.workspace import Role, WorkspaceEvent
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from backend.settings import WorkspaceSettings
 from backend.workspace.access import access_of
 from backend.workspace.answers import WORKSPACE_ANSWERS
 from backend.workspace.core import ACCESS, Work, read_chain
-from backend.workspace.errors import ChessNotInstalled, PgnError, TaskGaveUp, WorkspaceError, require_chess
+from backend.workspace.errors import (
+    ChessNotInstalled,
+    ExportSpaceFull,
+    PgnError,
+    TaskGaveUp,
+    WorkspaceError,
+    require_chess,
+)
 from backend.workspace.nodes import fetch_tree
 from backend.workspace.pgn._files import FileMark, ReadFile, unpacked
 from backend.workspace.pgn._imports import import_new
@@ -33,6 +40,7 @@ from backend.workspace.pgn._tasks import (
     EXPORT_TASK,
     IMPORT_TASK,
     TASK_NEWS,
+    TASKS,
     Asker,
     ExportInput,
     ImportInput,
@@ -59,11 +67,20 @@ _Work = Callable[[Task, Progress], Awaitable[None]]
 class WorkspaceWorker:
     """Carries out the tasks of workspaces; any number of workers share them.
 
-    *event_bytes_max* is what an event may take, as for the API.
+    *event_bytes_max* is what an event may take, as for the API. *limits* is read from ``WORKSPACE_*`` if
+    left out.
     """
 
-    def __init__(self, database: Database, *, settings: TaskSettings, event_bytes_max: int) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        settings: TaskSettings,
+        event_bytes_max: int,
+        limits: WorkspaceSettings | None = None,
+    ) -> None:
         self._database = database
+        self._limits = limits or load_settings(WorkspaceSettings)
         self._event_bytes_max = event_bytes_max
         self.runner = TaskRunner(
             database,
@@ -144,7 +161,7 @@ class WorkspaceWorker:
     async def _archive(self, studies: Sequence["FiledStudy"], progress: Progress) -> bytes:
         from backend.workspace.pgn._archives import Archive
 
-        archive = Archive()
+        archive = Archive(bytes_max=self._limits.export_bytes_max)
         for number, study in enumerate(studies):
             async with self._database.connection() as connection:
                 rows = await connection.fetch(CHAPTERS["chapters"], study.study_id)
@@ -155,7 +172,7 @@ class WorkspaceWorker:
     async def _end_export(self, task: Task, asker: Asker, content: "Filed", file: bytes) -> bool:
         """Write that *file* was made; false, and nothing, if what it names was purged meanwhile."""
         node_id, told = _node_of(task), {"studies": len(content.studies), "bytes": len(file)}
-        zipped = await asyncio.to_thread(lambda: base64.b64encode(file).decode())
+        bytes_max = self._limits.export_kept_bytes_max
 
         async def write(db: AsyncSession) -> bool:
             work = asker.work(db, _command_of(task), service=WORKER)
@@ -164,8 +181,11 @@ class WorkspaceWorker:
                 return False
             await work.say(WorkspaceEvent.PGN_EXPORTED, node_id, told)
             await work.record(EXPORT_COMMAND, node_id, {})
-            held = {**told, "nodes": sorted(content.named), "zip": zipped}
-            await _complete(work, task, held, asker)
+            await _complete(work, task, {**told, "nodes": sorted(content.named)}, asker)
+            await work.executor.fetch(TASKS["exports_one_at_a_time"], asker.actor, None)
+            archive = (task.id, node_id, asker.actor, file, bytes_max)
+            if not await work.executor.fetch(TASKS["keep_archive"], *archive):
+                raise ExportSpaceFull(bytes_max)
             return True
 
         return await self._database.run_in_transaction(write, isolation="READ COMMITTED")

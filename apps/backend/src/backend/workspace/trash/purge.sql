@@ -38,6 +38,9 @@ links AS (
 secrets AS (
     DELETE FROM workspace_link_secrets AS held USING gone WHERE held.node_id = gone.node_id
 ),
+archives AS (
+    DELETE FROM workspace_archives AS held USING gone WHERE held.node_id = gone.node_id
+),
 nodes AS (
     DELETE FROM workspace_nodes AS held USING gone WHERE held.id = gone.node_id RETURNING held.id
 )
@@ -75,10 +78,15 @@ SELECT (SELECT count(*) FROM ended) AS tasks, (SELECT count(*) FROM commands) AS
 
 -- name: drop_files
 -- Of these tasks, exports lose their file; imports what their report says of studies and games. Their nodes.
-UPDATE async_tasks SET result_data = CASE task_type
-    WHEN 'workspace.export' THEN result_data - 'zip' ELSE result_data - '{studies,skipped,dropped,normalised}'::text[] END
-WHERE id = ANY ($1::uuid[]) AND result_data ?| '{zip,skipped}'
-RETURNING aggregate_id
+WITH archives AS (
+    DELETE FROM workspace_archives WHERE task_id = ANY ($1::uuid[]) RETURNING node_id
+),
+imports AS (
+    UPDATE async_tasks SET result_data = result_data - '{studies,skipped,dropped,normalised}'::text[]
+    WHERE id = ANY ($1::uuid[]) AND task_type = 'workspace.import-pgn' AND result_data ? 'skipped'
+    RETURNING aggregate_id
+)
+SELECT node_id AS aggregate_id FROM archives UNION ALL SELECT aggregate_id FROM imports
 
 -- name: take_due
 -- What has been in the bin longest, for more than $1 days, but for $2: with the root of its tree locked. Trees that

@@ -1,0 +1,33 @@
+-- The file that an export has made; it is removed with its task, its node, and WORKSPACE_EXPORT_KEEP_H hours after it was
+-- made. Bytes that are stored once, apart from the task: every change of a task's result wrote the whole file again.
+CREATE TABLE workspace_archives (
+    task_id UUID PRIMARY KEY REFERENCES async_tasks (id) ON DELETE CASCADE,
+    node_id UUID NOT NULL,
+    -- Who asked for it: the only one who may have it.
+    owner_id TEXT NOT NULL,
+    -- A zip: compressing it again costs time and gains nothing.
+    file BYTEA STORAGE EXTERNAL NOT NULL,
+    size_bytes BIGINT NOT NULL GENERATED ALWAYS AS (octet_length(file)) STORED,
+    created_at TIMESTAMPTZ NOT NULL DEFAULT now()
+);
+CREATE INDEX idx_workspace_archives_owner ON workspace_archives (owner_id);
+CREATE INDEX idx_workspace_archives_node ON workspace_archives (node_id);
+CREATE INDEX idx_workspace_archives_created ON workspace_archives (created_at);
+
+INSERT INTO workspace_archives (task_id, node_id, owner_id, file, created_at)
+    SELECT id, aggregate_id, input_data #>> '{asker,actor}', decode(result_data ->> 'zip', 'base64'), updated_at
+    FROM async_tasks
+    WHERE task_type = 'workspace.export' AND result_data ? 'zip' AND input_data #>> '{asker,actor}' IS NOT NULL;
+UPDATE async_tasks SET result_data = result_data - 'zip'
+    WHERE task_type = 'workspace.export' AND result_data ? 'zip';
+DROP INDEX idx_async_tasks_exported;
+
+-- Replaces the one of 0002: the same rights on all tables of the backend.
+CREATE OR REPLACE FUNCTION backend_grant(service NAME) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON genesis_sessions, workspace_nodes, workspace_chapters, '
+        'workspace_versions, workspace_threads, workspace_replies, workspace_grants, workspace_links, '
+        'workspace_link_secrets, workspace_archives TO %I', service);
+    EXECUTE format('GRANT SELECT ON backend_alembic_version TO %I', service);
+END
+$$;

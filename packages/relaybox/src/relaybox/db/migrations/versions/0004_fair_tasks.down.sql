@@ -1,0 +1,1 @@
+ALTER TABLE async_tasks DROP COLUMN fairness_key, DROP COLUMN claim_order_at;
