@@ -22,6 +22,8 @@ _SUBJECT_CHARS_MAX: Final = 255
 #: One algorithm, ours, never the one that the token names (RFC 8725, section 3.1).
 _ALGORITHM: Final = "HS256"
 _REQUIRED: Final = ("exp", "iat", "iss", "aud", "sub")
+#: The end of year 9999: a later time is a mistake, such as milliseconds.
+_TIME_S_MAX: Final = 253_402_300_799
 #: Tokens remembered as good; a client sends the same one many times in its life.
 _REMEMBERED_MAX: Final = 1_024
 #: PyJWT before 2.15 lets Python's own errors through from a token that is broken on purpose, such
@@ -97,12 +99,14 @@ class SharedSecretVerifier:
         if len(token) > _TOKEN_BYTES_MAX:
             raise TokenInvalid(f"The token is longer than {_TOKEN_BYTES_MAX} bytes")
         try:
-            return self._claims(token)
+            claims = self._claims(token)
+            _check_times(claims)
         except jwt.ExpiredSignatureError:
             raise TokenExpired from None
         except _BROKEN:
             # Which check failed would help an attacker more than a client.
             raise TokenInvalid("The token is not valid here; get a new one from the issuer") from None
+        return claims
 
     def _claims(self, token: str) -> Mapping[str, Any]:
         return self._jwt.decode(  # pyright: ignore[reportUnknownMemberType]
@@ -134,6 +138,18 @@ def make_token(settings: JwtSettings, subject: str, ttl_s: int = 3_600) -> str:
     }
     key = settings.secret.get_secret_value()
     return jwt.encode(claims, key, algorithm=_ALGORITHM)  # pyright: ignore[reportUnknownMemberType]
+
+
+def _check_times(claims: Mapping[str, Any]) -> None:
+    """Refuse times that are no NumericDate (RFC 7519, section 2): PyJWT takes what ``int()`` takes.
+
+    Raises:
+        ValueError: one is a text, a boolean, negative or after the year 9999.
+    """
+    for name in ("exp", "iat", "nbf"):
+        value = claims.get(name, 0)
+        if type(value) not in (int, float) or not 0 <= value <= _TIME_S_MAX:
+            raise ValueError(name)
 
 
 def _subject(claims: Mapping[str, Any]) -> str:
