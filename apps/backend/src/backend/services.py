@@ -8,14 +8,18 @@ import os
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from relaybox.settings import RelaySettings, TaskSettings, load_settings
 from relaybox.telemetry import AddressUnusable, open_address
+from setproctitle import setproctitle
 
 from backend.settings import ApiSettings, ServiceType
 
-__all__ = ("ApiAddressUnusable", "run_service")
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+__all__ = ("ApiAddressUnusable", "create_worker", "run_service")
 
 #: What requests in flight get at the end; streams are asked to end before.
 _STOP_S: Final = 5
@@ -26,6 +30,8 @@ _WORKER_SILENT_S: Final = 30
 #: httpx's. A request sent in the moment in which the server lets go meets an end instead of an answer.
 _IDLE_S: Final = 75
 _FIGURES: Final = "PROMETHEUS_MULTIPROC_DIR"
+#: What `ps` shows: all roles are one program, which SERVICE_TYPE alone tells apart.
+_TITLE: Final = "python -m backend {role}"
 
 
 class ApiAddressUnusable(AddressUnusable):
@@ -42,6 +48,7 @@ def run_service(service_type: ServiceType) -> None:
     Raises:
         RelayboxError: a setting is wrong, a port is taken, or the service cannot go on.
     """
+    setproctitle(_TITLE.format(role=service_type))
     match service_type:
         case ServiceType.API_GATEWAY:
             _serve_api(load_settings(ApiSettings))
@@ -64,7 +71,7 @@ def _serve_api(api: ApiSettings) -> None:
 
         create_api()
     config = uvicorn.Config(
-        "backend.api:create_api",
+        "backend.services:create_worker" if api.api_workers > 1 else "backend.api:create_api",
         factory=True,
         http=HeadTimeoutProtocol,
         workers=api.api_workers,
@@ -80,6 +87,14 @@ def _serve_api(api: ApiSettings) -> None:
                 Multiprocess(config, sockets=[listener]).run()
         else:
             uvicorn.Server(config).run(sockets=[listener])
+
+
+def create_worker() -> "FastAPI":
+    """Create the API in one of several worker processes."""
+    from backend.api import create_api
+
+    setproctitle(_TITLE.format(role=f"{ServiceType.API_GATEWAY} worker"))
+    return create_api()
 
 
 @contextmanager
