@@ -78,6 +78,7 @@ class NodeView(BaseModel):
 
     id: UUID
     kind: NodeKind
+    #: Null for a root, and where the parent is not to be read by who asks.
     parent_id: UUID | None
     title: str
     description: str

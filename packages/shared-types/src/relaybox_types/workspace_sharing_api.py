@@ -78,8 +78,8 @@ class OpenLink(_Request):
 class GrantView(BaseModel):
     """What somebody may do on a node and below it."""
 
-    #: Where it was granted: the node that was asked for, or an ancestor.
-    node_id: UUID
+    #: Where it was granted: the node that was asked for, or an ancestor; null for one that may not be read.
+    node_id: UUID | None
     user_id: str
     role: Role
     granted_by: str
@@ -91,8 +91,8 @@ class LinkView(BaseModel):
     """A link, without what opens it."""
 
     id: UUID
-    #: Where it leads: the node that was asked for, or an ancestor.
-    node_id: UUID
+    #: Where it leads: the node that was asked for, or an ancestor; null for one that may not be read.
+    node_id: UUID | None
     role: Role
     has_password: bool
     expires_at: AwareDatetime | None

@@ -63,6 +63,20 @@ class Access:
         return self.chain[-1]
 
     @property
+    def readable_above(self) -> tuple[Ancestor, ...]:
+        """The ancestors that may be read, from the parent up: a guest learns nothing of the others."""
+        above = self.chain[1:]
+        return tuple(
+            one for place, one in enumerate(above) if access_of(above[place:], self.subject).role is not None
+        )
+
+    @property
+    def parent_id(self) -> UUID | None:
+        """The parent, if it may be read; null for a root as well."""
+        parent_id = self.node.parent_id
+        return parent_id if any(one.id == parent_id for one in self.readable_above) else None
+
+    @property
     def owner(self) -> str:
         """Who owns the tree."""
         return self.root.owner_id

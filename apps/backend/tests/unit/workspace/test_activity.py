@@ -1,5 +1,6 @@
 """What readers are told of events."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -153,3 +154,23 @@ def test_a_change_names_what_has_changed_and_not_to_what() -> None:
 def test_an_erased_event_says_that_it_was_erased(type_: WorkspaceEvent) -> None:
     told = activity_of(event(type_, erased=True), access(Role.VIEWER))
     assert (told.erased, told.summary) == (True, "did something that was erased")
+
+
+@pytest.mark.parametrize(
+    "type_", [WorkspaceEvent.NODE_MOVED, WorkspaceEvent.STUDY_CREATED, WorkspaceEvent.NODE_RESTORED]
+)
+def test_parent_in_an_event_is_told_to_its_readers(type_: WorkspaceEvent) -> None:
+    parent, former = uuid4(), uuid4()
+    node = replace(access(Role.VIEWER).node, parent_id=parent)
+    above = replace(node, id=parent, parent_id=None, granted=None)
+    guest, reader = (
+        access_of((node, above), "guest"),
+        access_of((node, replace(above, granted=Role.VIEWER)), "g"),
+    )
+    owner = access_of((node, above), "owner")
+    for who, told in (guest, None), (reader, str(parent)), (owner, str(parent)):
+        assert for_reader(event(type_, parent_id=str(parent)), who).payload["parent_id"] == told
+    for who, told in (guest, None), (reader, None), (owner, str(former)):
+        assert for_reader(event(type_, parent_id=str(former)), who).payload["parent_id"] == told
+    for who in guest, reader, owner:
+        assert for_reader(event(type_, parent_id=None), who).payload["parent_id"] is None

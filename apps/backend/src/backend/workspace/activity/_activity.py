@@ -44,6 +44,8 @@ _TOLD: Final[Mapping[str, frozenset[str]]] = {
     "acl": _ACL,
 }
 
+#: Families whose ``parent_id`` is a node.
+_PLACED: Final = frozenset({"node", "study"})
 #: What says by the fields it has what changed: the names are told.
 _CHANGES: Final = frozenset({WorkspaceEvent.NODE_UPDATED, WorkspaceEvent.DISCUSSION_THREAD_UPDATED})
 _CHANGED: Final = ("title", "description", "visibility", "kind", "body")
@@ -92,16 +94,24 @@ def for_reader(event: RecordedEvent, access: Access) -> RecordedEvent:
     """*event* with the payload that somebody with *access* is told; never what people wrote.
 
     ``changed`` has the names of what a change was about, where its type does not say so. With whom a node is
-    shared is told to admins. An erased event stays as it is.
+    shared is told to admins, and where it stands to readers of that place. An erased event stays as it is.
     """
     if event.erased:
         return event
     family = event.type.partition(".")[0]
     told = _TOLD[family] if family != "acl" or access.may(Role.ADMIN) else frozenset[str]()
     payload = {name: value for name, value in event.payload.items() if name in told}
+    if family in _PLACED and "parent_id" in payload:
+        payload["parent_id"] = _parent_told(payload["parent_id"], access)
     if event.type in _CHANGES:
         payload["changed"] = [name for name in _CHANGED if name in event.payload]
     return replace(event, payload=payload)
+
+
+def _parent_told(parent_id: Any, access: Access) -> Any:
+    """Return *parent_id* where it may be read; of a former parent only the owner of the tree is sure."""
+    told = access.role is Role.OWNER or any(str(one.id) == parent_id for one in access.readable_above)
+    return parent_id if told else None
 
 
 def activity_of(event: RecordedEvent, access: Access) -> Activity:

@@ -55,6 +55,7 @@ async def fetch_tree(
         _granted(access),
         access.subject,
         link_id,
+        access.parent_id,
     )
     return row["items"]
 

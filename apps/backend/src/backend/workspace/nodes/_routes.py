@@ -49,10 +49,10 @@ Limit = Annotated[int, Query(ge=1, le=200)]
 Cursor = Annotated[str | None, Query(max_length=200)]
 
 
-def node_view(node: WorkspaceNode, visibility: Visibility) -> NodeView:
-    """A node as it is shown, with the *visibility* that holds there."""
-    shown = node.model_dump(include=set(NodeView.model_fields)) | {"visibility": visibility}
-    return NodeView.model_validate(shown)
+def node_view(node: WorkspaceNode, visibility: Visibility, parent_id: UUID | None) -> NodeView:
+    """Show a node, with the *visibility* that holds there; *parent_id* is null unless it may be read."""
+    shown = node.model_dump(include=set(NodeView.model_fields))
+    return NodeView.model_validate(shown | {"visibility": visibility, "parent_id": parent_id})
 
 
 def add_node_routes(router: APIRouter, edge: Edge) -> None:
@@ -167,7 +167,7 @@ async def fetch_detail(executor: Executor, access: Access) -> NodeDetail:
     """
     rows = await executor.fetch(NODES["get"], access.node.id)
     access_of(access.chain if rows else (), access.subject)
-    view = node_view(WorkspaceNode.model_validate_json(rows[0]["row"]), access.visibility)
+    view = node_view(WorkspaceNode.model_validate_json(rows[0]["row"]), access.visibility, access.parent_id)
     return NodeDetail(**view.model_dump(), role=access.role or Role.VIEWER, path=_path(access))
 
 
@@ -221,7 +221,7 @@ def _add_move(router: APIRouter, edge: Edge) -> None:
 
 
 def _shown(node: WorkspaceNode, access: Access) -> NodeView:
-    return node_view(node, access.visibility)
+    return node_view(node, access.visibility, access.parent_id)
 
 
 async def _roots(edge: Edge, viewer: Viewer, limit: int, cursor: str | None) -> NodePage:
@@ -242,14 +242,11 @@ async def _children(edge: Edge, access: Access, viewer: Viewer, limit: int, curs
 
 def _page(rows: Any, limit: int, cursor: Callable[[WorkspaceNode], str]) -> NodePage:
     nodes = [(WorkspaceNode.model_validate_json(row["row"]), Visibility(row["visibility"])) for row in rows]
-    items = [node_view(node, visibility) for node, visibility in nodes[:limit]]
+    # Roots, and the children of a node that the reader may read.
+    items = [node_view(node, visibility, node.parent_id) for node, visibility in nodes[:limit]]
     return NodePage(items=items, next_cursor=cursor(nodes[limit - 1][0]) if len(nodes) > limit else None)
 
 
 def _path(access: Access) -> list[NodePlace]:
     """The ancestors that the reader may see, root first: an invited guest learns no names further up."""
-    above = access.chain[1:]
-    seen = [
-        one for place, one in enumerate(above) if access_of(above[place:], access.subject).role is not None
-    ]
-    return [NodePlace(id=one.id, title=one.title) for one in reversed(seen)]
+    return [NodePlace(id=one.id, title=one.title) for one in reversed(access.readable_above)]

@@ -1,12 +1,14 @@
 """Sharing over HTTP: who may do what on a node, and what was shared with oneself."""
 
-from typing import Annotated
+from collections.abc import Set
+from typing import Annotated, Any
 from urllib.parse import quote
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from relaybox.http import Principal, TokenMissing, UnitOfWork, ValidationFailed, json_body
 from relaybox_types.workspace import Role, Visibility, WorkspaceGrant, WorkspaceLink, WorkspaceNode
+from relaybox_types.workspace_api import NodeView
 from relaybox_types.workspace_sharing_api import (
     ChangeRole,
     GrantView,
@@ -73,12 +75,13 @@ def _add_view(router: APIRouter, edge: Edge) -> None:
             linked = (
                 await connection.fetch(SHARING["links_on_the_way"], access.node.id) if cursor is None else ()
             )
-        grants = [_grant_view(WorkspaceGrant.model_validate_json(row["row"])) for row in granted]
+        shown = {one.id for one in (access.node, *access.readable_above)}
+        grants = [_grant_view(WorkspaceGrant.model_validate_json(row["row"]), shown) for row in granted]
         return ShareView(
             owner_id=access.owner,
             visibility=access.visibility,
             grants=grants[:limit],
-            links=[_link_view(WorkspaceLink.model_validate_json(row["row"])) for row in linked],
+            links=[_link_view(WorkspaceLink.model_validate_json(row["row"]), shown) for row in linked],
             next_cursor=cursor_of(grants[limit - 1].user_id) if len(grants) > limit else None,
         )
 
@@ -102,7 +105,7 @@ def _add_share(router: APIRouter, edge: Edge) -> None:
         node_id, body = id_in(request), await body_of(request, ShareNode)
         grant = await share_node(edge.work(request, unit), node_id, body)
         location = f"{request.url.path}/{quote(grant.user_id, safe='')}"
-        return json_answer(201, _grant_view(grant), location=location)
+        return json_answer(201, _grant_view(grant, {grant.node_id}), location=location)
 
     _ = share
 
@@ -121,7 +124,7 @@ def _add_change(router: APIRouter, edge: Edge) -> None:
     ) -> Response:
         node_id, body = id_in(request), await body_of(request, ChangeRole)
         grant = await change_role(edge.work(request, unit), node_id, _known(user_id), body)
-        return json_answer(200, _grant_view(grant))
+        return json_answer(200, _grant_view(grant, {grant.node_id}))
 
     _ = change
 
@@ -164,9 +167,7 @@ def _add_shared(router: APIRouter, edge: Edge) -> None:
             )
         items = [
             SharedNode(
-                **node_view(
-                    WorkspaceNode.model_validate_json(row["row"]), Visibility(row["visibility"])
-                ).model_dump(),
+                **_view(row).model_dump(),
                 role=row["role"],
                 shared_by=row["granted_by"],
                 shared_at=row["granted_at"],
@@ -196,9 +197,17 @@ def _user(part: object) -> str:
     return part
 
 
-def _grant_view(grant: WorkspaceGrant) -> GrantView:
-    return GrantView.model_validate(grant, from_attributes=True)
+def _grant_view(grant: WorkspaceGrant, shown: Set[UUID]) -> GrantView:
+    """Show a grant, with the node that it is on if that is among those *shown* to who asks."""
+    view = GrantView.model_validate(grant, from_attributes=True)
+    return view if view.node_id in shown else view.model_copy(update={"node_id": None})
 
 
-def _link_view(link: WorkspaceLink) -> LinkView:
-    return LinkView.model_validate(link, from_attributes=True)
+def _link_view(link: WorkspaceLink, shown: Set[UUID]) -> LinkView:
+    view = LinkView.model_validate(link, from_attributes=True)
+    return view if view.node_id in shown else view.model_copy(update={"node_id": None})
+
+
+def _view(row: Any) -> NodeView:
+    node = WorkspaceNode.model_validate_json(row["row"])
+    return node_view(node, Visibility(row["visibility"]), node.parent_id if row["parent_seen"] else None)

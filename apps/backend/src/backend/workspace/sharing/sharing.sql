@@ -37,22 +37,27 @@ ORDER BY link.created_at, link.id
 
 -- name: shared_page
 -- Nodes on which a user has a grant that counts: live, in somebody else's tree, not private; a page of them, the
--- newest grant first, after a place.
-SELECT to_jsonb(node)::text AS row, place.visibility, granted.role::text AS role, granted.granted_by,
+-- newest grant first, after a place. What their parent is only for a reader of that.
+SELECT to_jsonb(node)::text AS row, place.visibility,
+    place.above = 'public' OR (place.above = 'shared' AND place.granted_above) AS parent_seen, granted.role::text AS role, granted.granted_by,
     granted.created_at AS granted_at
 FROM workspace_grants AS granted
 JOIN workspace_nodes AS node ON node.id = granted.node_id
 CROSS JOIN LATERAL (
     WITH RECURSIVE up AS (
-        SELECT node.parent_id, node.owner_id, node.visibility, node.trashed_at, 0 AS level
+        SELECT node.id, node.parent_id, node.owner_id, node.visibility, node.trashed_at, 0 AS level
         UNION ALL
-        SELECT parent.parent_id, parent.owner_id, parent.visibility, parent.trashed_at, up.level + 1
+        SELECT parent.id, parent.parent_id, parent.owner_id, parent.visibility, parent.trashed_at, up.level + 1
         FROM up JOIN workspace_nodes AS parent ON parent.id = up.parent_id
         WHERE up.level < 1000
     )
     SELECT
         coalesce((array_agg(up.visibility ORDER BY up.level) FILTER (WHERE up.visibility IS NOT NULL))[1],
             'shared')::text AS visibility,
+        coalesce((array_agg(up.visibility ORDER BY up.level)
+            FILTER (WHERE up.visibility IS NOT NULL AND up.level > 0))[1], 'shared')::text AS above,
+        bool_or(up.level > 0 AND EXISTS (SELECT FROM workspace_grants AS other
+            WHERE other.node_id = up.id AND other.user_id = $1)) AS granted_above,
         (array_agg(up.owner_id ORDER BY up.level DESC))[1] AS owner_id,
         bool_or(up.trashed_at IS NOT NULL) AS trashed
     FROM up

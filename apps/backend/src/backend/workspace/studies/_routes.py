@@ -66,7 +66,8 @@ def _add_create(router: APIRouter, edge: Edge) -> None:
     async def create(request: Request, unit: Annotated[UnitOfWork[Principal], begun]) -> Response:
         work = edge.work(request, unit)
         study_id = await create_study(work, await body_of(request, CreateStudy))
-        view = node_view(work.node(study_id), (await work.access(study_id)).visibility)
+        access = await work.access(study_id)
+        view = node_view(work.node(study_id), access.visibility, access.parent_id)
         return json_answer(201, view, version=view.version, location=f"{request.url.path}/{study_id}")
 
     _ = create
@@ -109,7 +110,8 @@ def _add_update(router: APIRouter, edge: Edge) -> None:
         match, body = IfMatch.parse(if_match), await body_of(request, UpdateStudy)
         work = edge.work(request, unit)
         await update_study(work, study_id, body, match)
-        view = node_view(work.node(study_id), (await work.access(study_id)).visibility)
+        access = await work.access(study_id)
+        view = node_view(work.node(study_id), access.visibility, access.parent_id)
         return json_answer(200, view, version=view.version)
 
     _ = update

@@ -59,7 +59,8 @@ def _item(row: Any, keep_days: int) -> TrashItem:
     node, owned = WorkspaceNode.model_validate_json(row["row"]), row["owned"]
     # As the constraint of the table has it, these come with the marker.
     assert node.trashed_at is not None
-    former = FormerPlace(id=node.trash_path[-1], title=row["former_title"]) if node.trash_path else None
+    former_id = node.trash_path[-1] if node.trash_path and row["parent_seen"] else None
+    former = FormerPlace(id=former_id, title=row["former_title"]) if node.trash_path else None
     return TrashItem.model_validate(
         {
             **node.model_dump(include={"id", "kind", "title", "trashed_at", "trashed_by"}),
@@ -145,10 +146,11 @@ def _add_restore(router: APIRouter, edge: Edge) -> None:
     async def restore(request: Request, unit: Annotated[UnitOfWork[Principal], begun]) -> Response:
         work, node_id = edge.work(request, unit), id_in(request)
         restored = await restore_node(work, node_id)
-        view = node_view(work.node(node_id), (await work.access(node_id)).visibility)
+        access = await work.access(node_id)
+        view = node_view(work.node(node_id), access.visibility, access.parent_id)
         body = RestoredNode(
             **view.model_dump(),
-            restored_to=restored.parent_id,
+            restored_to=access.parent_id,
             fallback=restored.fallback,
             count=restored.count,
         )

@@ -37,8 +37,8 @@ LIMIT 1
 -- name: trash_page
 -- What somebody sees in the bin, last trashed first: what was trashed in their own trees, and what they trashed
 -- themselves in others' and could read if it were live; a page after a place. Down their own trees, which are
--- theirs alone; up from what they trashed, where $5 is the link that they came with. The title of the former
--- parent only for who may read that.
+-- theirs alone; up from what they trashed, where $5 is the link that they came with. What the former
+-- parent is only for a reader of that.
 WITH RECURSIVE mine AS (
     SELECT id, trashed_at FROM workspace_nodes WHERE owner_id = $1 AND parent_id IS NULL
     UNION ALL
@@ -72,7 +72,7 @@ seen AS (
     FROM chain
     WHERE owner_id <> $1 AND (visibility = 'public' OR (coalesce(visibility, 'shared') = 'shared' AND granted))
 )
-SELECT to_jsonb(node)::text AS row, seen.owned, former.title AS former_title
+SELECT to_jsonb(node)::text AS row, seen.owned, seen.parent_seen, former.title AS former_title
 FROM seen
 JOIN workspace_nodes AS node ON node.id = seen.id
 LEFT JOIN workspace_nodes AS former

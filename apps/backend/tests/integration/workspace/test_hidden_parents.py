@@ -1,0 +1,95 @@
+"""A parent that may not be read: its id is told nowhere."""
+
+from typing import Any
+
+from tests.fixtures.studio import Person, Studio
+
+
+async def _tree(studio: Studio) -> dict[str, Any]:
+    """A secret place, and a folder in it that the pupil administers."""
+    root = await studio.teacher.node("workspace", "Club")
+    secret = await studio.teacher.node("folder", "secret", root)
+    folder = await studio.teacher.node("folder", "shared", secret)
+    study = await studio.teacher.node("study", "inside", folder)
+    await studio.teacher.share(folder, "pupil", "admin")
+    await studio.teacher.share(secret, "ada", "viewer")
+    await studio.teacher.link(secret, "viewer")
+    return {"root": root, "secret": secret, "folder": folder, "study": study}
+
+
+async def _read(person: Person, folder: Any, study: Any) -> str:
+    """Everything that a reader of the folder is answered, as one text."""
+    paths = [
+        f"/nodes/{folder['id']}",
+        f"/nodes/{folder['id']}/children",
+        f"/nodes/tree?root_id={folder['id']}",
+        f"/nodes/{folder['id']}/activity",
+        f"/nodes/{study['id']}",
+        f"/studies/{study['id']}",
+        f"/nodes/{study['id']}/activity",
+        f"/share/{folder['id']}",
+    ]
+    if person.name is not None:
+        paths += ["/shared-with-me", "/search?q=inside", "/trash"]
+    return "\n".join([(await person.send("GET", path)).text for path in paths])
+
+
+async def test_grantee_is_not_told_the_id_of_a_hidden_parent(studio: Studio) -> None:
+    tree = await _tree(studio)
+    folder, study = tree["folder"], tree["study"]
+    text = await _read(studio.pupil, folder, study)
+    assert study["id"] in text
+    assert tree["secret"]["id"] not in text
+    assert tree["root"]["id"] not in text
+    shown = await studio.pupil.done("GET", f"/nodes/{folder['id']}")
+    assert (shown["parent_id"], shown["path"]) == (None, [])
+    [item] = (await studio.pupil.done("GET", "/shared-with-me"))["items"]
+    assert item["parent_id"] is None
+    top, below = (await studio.pupil.done("GET", f"/nodes/tree?root_id={folder['id']}"))["items"]
+    assert (top["parent_id"], below["parent_id"]) == (None, folder["id"])
+    changed = await studio.pupil.done("PATCH", f"/nodes/{folder['id']}", {"title": "new"}, match=1)
+    assert changed["parent_id"] is None
+
+
+async def test_link_does_not_tell_the_id_of_a_hidden_parent(studio: Studio) -> None:
+    tree = await _tree(studio)
+    for person in studio.anybody, studio.stranger:
+        guest = Person(
+            studio.http,
+            person.name,
+            (await person.opened(await studio.teacher.link(tree["folder"], "viewer"))).ticket,
+        )
+        text = await _read(guest, tree["folder"], tree["study"])
+        assert tree["study"]["id"] in text
+        assert tree["secret"]["id"] not in text
+
+
+async def test_bin_does_not_tell_the_id_of_a_hidden_parent(studio: Studio) -> None:
+    tree = await _tree(studio)
+    folder = f"/nodes/{tree['folder']['id']}"
+    await studio.pupil.done("DELETE", folder, match=1)
+    [item] = (await studio.pupil.done("GET", "/trash"))["items"]
+    assert item["former_parent"] == {"id": None, "title": None}
+    [item] = (await studio.teacher.done("GET", "/trash"))["items"]
+    assert item["former_parent"] == {"id": tree["secret"]["id"], "title": "secret"}
+    back = await studio.pupil.done("POST", f"{folder}/restore")
+    assert (back["parent_id"], back["restored_to"], back["fallback"]) == (None, None, False)
+    shown = await studio.teacher.done("GET", folder)
+    assert shown["parent_id"] == tree["secret"]["id"]
+
+
+async def test_parent_is_told_to_its_readers(studio: Studio) -> None:
+    tree = await _tree(studio)
+    folder, secret = tree["folder"], tree["secret"]
+    await studio.teacher.share(folder, "ada", "editor")
+    ada = studio.person("ada")
+    shown = await ada.done("GET", f"/nodes/{folder['id']}")
+    assert (shown["parent_id"], [one["id"] for one in shown["path"]]) == (secret["id"], [secret["id"]])
+    items = {one["id"]: one for one in (await ada.done("GET", "/shared-with-me"))["items"]}
+    assert (items[folder["id"]]["parent_id"], items[secret["id"]]["parent_id"]) == (secret["id"], None)
+    await studio.teacher.done("PATCH", f"/nodes/{secret['id']}", {"visibility": "private"}, match=1)
+    assert await ada.refused(404, "GET", f"/nodes/{folder['id']}") == "NODE_NOT_FOUND"
+    await studio.teacher.done("PATCH", f"/nodes/{folder['id']}", {"visibility": "shared"}, match=1)
+    assert (await ada.done("GET", f"/nodes/{folder['id']}"))["parent_id"] is None
+    items = (await ada.done("GET", "/shared-with-me"))["items"]
+    assert [(one["id"], one["parent_id"]) for one in items] == [(folder["id"], None)]
