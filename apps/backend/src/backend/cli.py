@@ -62,6 +62,26 @@ def env() -> None:
 
 
 @app.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per part.")] = False,
+) -> None:
+    """Print the state of every part of the running product; exit code 1 if one is down or not ready."""
+    from pydantic import TypeAdapter
+    from pydantic_core import to_json
+    from relaybox.local import PartState, PartStatus
+    from relaybox.settings import load_settings
+
+    from backend.running import ProductSettings, running_parts
+
+    reported = running_parts(load_settings(ProductSettings))
+    parts = TypeAdapter(list[PartStatus]).validate_python(reported)
+    for part in parts:
+        typer.echo(to_json(part).decode() if as_json else str(part))
+    if any(part.keeps_crashing or part.state is not PartState.READY for part in parts):
+        raise typer.Exit(1)
+
+
+@app.command()
 def demo(
     tale: Annotated[
         Literal["genesis", "workspace"], typer.Argument(help="Whose story: a writer's, or a chess club's.")

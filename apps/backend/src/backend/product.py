@@ -9,7 +9,7 @@ import os
 import secrets
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +20,7 @@ from relaybox.local import (
     LocalKafka,
     LocalPostgres,
     Part,
+    PartStatus,
     ServerPart,
     Start,
     Supervisor,
@@ -124,9 +125,12 @@ class _Product:
         self.running.announce(
             {"API_URL": url, "DEV_TOKEN": token, **_shared_settings(), **_protection(self.environment)}
         )
+        down = [part.name for part in self.supervisor.parts() if part.keeps_crashing]
         for line in (
             "",
-            "Relaybox is ready.",
+            f"Relaybox is ready, without {', '.join(down)}: see `backend status`."
+            if down
+            else "Relaybox is ready.",
             f"  API    {url}{PREFIX}",
             f"  docs   {url}/docs",
             f"  token  {token}",
@@ -141,13 +145,24 @@ class _Product:
 
 
 async def run_product(settings: ProductSettings) -> int:
-    """Run everything in the foreground until a signal; returns the exit code.
+    """Run everything in the foreground until a signal; returns the exit code, 1 if a part kept crashing.
 
     Raises:
         RelayboxError: a server, a port, the schema or a topic is not to be had; says what to do.
     """
     with claim(settings) as running:
-        product = _Product(settings=settings, running=running, supervisor=Supervisor())
+
+        def report(parts: tuple[PartStatus, ...]) -> None:
+            try:
+                running.report([asdict(part) for part in parts])
+            except OSError as error:
+                # A full disk must not end the parts that still work.
+                supervisor.say(
+                    "relaybox", f"`backend status` is out of date: {error}; free room on that disk"
+                )
+
+        supervisor = Supervisor(on_change=report)
+        product = _Product(settings=settings, running=running, supervisor=supervisor)
         return await product.supervisor.run(product.compose)
 
 

@@ -4,10 +4,10 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from relaybox.errors import RelayboxError
@@ -20,6 +20,7 @@ __all__ = (
     "Running",
     "claim",
     "running_environment",
+    "running_parts",
     "write_private",
 )
 
@@ -72,18 +73,29 @@ class ProductSettings(BaseSettings):
         """Locked by the product while it runs; holds its environment once it is ready."""
         return self.data_dir / "running.json"
 
+    @property
+    def parts_file(self) -> Path:
+        """The parts of the product that ran last, with their states; kept up to date while it runs."""
+        return self.data_dir / "parts.json"
+
 
 class Running:
     """The hold of a running product on its data directory."""
 
-    def __init__(self, handle: int) -> None:
-        self._handle = handle
+    def __init__(self, handle: int, parts_file: Path) -> None:
+        self._handle, self._parts_file = handle, parts_file
 
     def announce(self, environment: Mapping[str, str]) -> None:
         """Let ``backend env`` and the demo find the product, which is ready now."""
         text = json.dumps({"pid": os.getpid(), "environment": dict(environment)})
         os.ftruncate(self._handle, 0)
         os.pwrite(self._handle, text.encode(), 0)
+
+    def report(self, parts: Sequence[Mapping[str, object]]) -> None:
+        """Let ``backend status`` find the state of every part; readers see the old list or the new one."""
+        made = self._parts_file.with_suffix(".new")
+        made.write_text(json.dumps(parts))
+        made.replace(self._parts_file)
 
 
 @contextmanager
@@ -112,7 +124,8 @@ def claim(settings: ProductSettings) -> Generator[Running]:
         ) from None
     try:
         os.ftruncate(handle, 0)
-        yield Running(handle)
+        settings.parts_file.unlink(missing_ok=True)
+        yield Running(handle, settings.parts_file)
     finally:
         # Emptied, not removed: somebody who has just opened it must not lock a file without a name.
         os.ftruncate(handle, 0)
@@ -125,18 +138,33 @@ def running_environment(settings: ProductSettings) -> dict[str, str]:
     Raises:
         NotRunning: none runs on this data directory, or it is not ready yet.
     """
+    text = _announced(settings)
+    if not text:
+        raise NotRunning("the product is still starting; ask again when it says that it is ready")
+    return json.loads(text)["environment"]
+
+
+def running_parts(settings: ProductSettings) -> list[dict[str, Any]]:
+    """Return what the running product reported of its parts last, in the order of their start.
+
+    Raises:
+        NotRunning: none runs on this data directory.
+    """
+    _announced(settings)
+    return json.loads(settings.parts_file.read_text()) if settings.parts_file.exists() else []
+
+
+def _announced(settings: ProductSettings) -> str:
+    """Return what the product that runs has announced; empty while it starts."""
     try:
         with settings.state_file.open() as file:
             if not _is_held(file.fileno()):
                 raise NotRunning("the product does not run; start it with `make run`")
-            text = file.read()
+            return file.read()
     except FileNotFoundError:
         raise NotRunning("the product does not run; start it with `make run`") from None
     except PermissionError:
         raise NotRunning(f"{settings.state_file} belongs to another user; ask as that user") from None
-    if not text:
-        raise NotRunning("the product is still starting; ask again when it says that it is ready")
-    return json.loads(text)["environment"]
 
 
 def _is_held(handle: int) -> bool:

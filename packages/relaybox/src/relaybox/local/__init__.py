@@ -7,7 +7,6 @@ from relaybox.local._errors import (
     DataDirectoryOfAnotherVersion,
     DiskFull,
     LocalError,
-    PartKeepsCrashing,
     PortTaken,
     ServerDidNotStart,
     ServerNotAvailable,
@@ -16,6 +15,7 @@ from relaybox.local._kafka import LocalKafka
 from relaybox.local._parts import Part, Server, ServerPart
 from relaybox.local._ports import free_port, port_owner, require_free_port
 from relaybox.local._postgres import LocalPostgres
+from relaybox.local._restarts import PartState, PartStatus
 from relaybox.local._supervisor import Start, Supervisor
 
 __all__ = (
@@ -28,7 +28,8 @@ __all__ = (
     "LocalKafka",
     "LocalPostgres",
     "Part",
-    "PartKeepsCrashing",
+    "PartState",
+    "PartStatus",
     "PortTaken",
     "Server",
     "ServerDidNotStart",

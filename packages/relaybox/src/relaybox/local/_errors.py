@@ -93,15 +93,3 @@ class ChecksumMismatch(ServerNotAvailable):
             f"{path} was downloaded with SHA-256 {found}, expected {expected}. The file is not used. "
             "Check the mirror in ~/.m2/settings.xml or the proxy that delivers it, then start again."
         )
-
-
-class PartKeepsCrashing(LocalError):
-    """Raised when a supervised part crashed more often than it may be started again."""
-
-    error_code = "LOCAL_PART_KEEPS_CRASHING"
-
-    def __init__(self, *, part: str, crashes: int, window_s: float) -> None:
-        super().__init__(
-            f"{part} crashed {crashes} times within {window_s:g} s. Everything is being stopped. "
-            f"The last lines of {part} above say why; mend that, then start again."
-        )

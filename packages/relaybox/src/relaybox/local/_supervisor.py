@@ -3,20 +3,17 @@
 import asyncio
 import signal
 import time
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from relaybox.local._errors import PartKeepsCrashing
 from relaybox.local._guard import Guard
 from relaybox.local._parts import Part, PartEnded, ServerPart, Supervised, SupervisedProgram, SupervisedServer
+from relaybox.local._restarts import STEADY_S, PartState, PartStatus, restart_pause_s
 
-_RESTARTS_MAX = 5
-_WINDOW_S = 60.0
-_BACKOFF_S = 0.25
 #: Stopping everything is promised within 10 s; the rest is for the interpreter's own end.
 _STOP_S = 9.4
 #: All programs get this long at once, enough for an agent's `TASK_STOP_GRACE_S`; servers get what is left.
@@ -29,27 +26,37 @@ Start = Callable[[Part | ServerPart], Awaitable[None]]
 
 
 class Supervisor:
-    """Runs parts until a signal, or until one of them crashes too often.
+    """Runs parts until a signal; a part that crashes is started again and stops no other part.
 
     Every line of a part stands in one log behind the part's name, in colour on a terminal only. A part
-    that crashes is reported and started again, after 0.25, 0.5, 1, 2 and 4 s; the sixth crash within a
-    minute stops everything. SIGINT, SIGTERM and SIGHUP stop all parts within 10 s: the programs at once,
-    then the servers in the reverse order of their start. The parts are out of the terminal's reach, and
-    end even when the supervisor is SIGKILLed.
+    that crashes is reported and started again, after 0.25 s, then twice as long each time, up to 30 s. From
+    its third crash in a row it counts as down, and the log says so. SIGINT, SIGTERM and SIGHUP stop all parts
+    within 10 s: the programs at once, then the servers in the reverse order of their start. The parts are out
+    of the terminal's reach, and end even when the supervisor is SIGKILLed.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(
+        self,
+        console: Console | None = None,
+        *,
+        on_change: Callable[[tuple[PartStatus, ...]], None] = lambda _parts: None,
+    ) -> None:
+        """Write to *console*; call *on_change* with the status of every part whenever one changes."""
         self._console = console or Console()
+        self._on_change = on_change
         self._parts: list[Supervised] = []
-        self._crashes: dict[str, list[float]] = {}
+        self._status: dict[str, PartStatus] = {}
         self._tasks: list[asyncio.Future[None]] = []
         self._end: asyncio.Future[int] | None = None
 
     async def run(self, compose: Callable[[Start], Awaitable[None]]) -> int:
-        """Run what *compose* starts; return the exit code: 0 by signal, 1 after a crash too many.
+        """Run what *compose* starts until a signal.
 
         *compose* awaits its argument for each part in turn; it returns when the part is ready, so that the
-        next one's environment may depend on it. Must run in the main thread.
+        next one's environment may depend on it, or counts as down. Must run in the main thread.
+
+        Returns:
+            The exit code: 0, or 1 if a part kept crashing when the signal came.
 
         Raises:
             LocalError: a server could not be started for the first time. Whatever *compose* raises is raised.
@@ -59,11 +66,12 @@ class Supervisor:
             try:
                 self._spawn(compose(lambda part: self._start(part, guard)))
                 return await self._end
-            except PartKeepsCrashing as error:
-                self.say(_OWN_NAME, str(error))
-                return 1
             finally:
                 await self._stop()
+
+    def parts(self) -> tuple[PartStatus, ...]:
+        """Return the status of every part, in the order of their start."""
+        return tuple(self._status.values())
 
     def say(self, name: str, line: str) -> None:
         """Write one line to the log, behind *name*."""
@@ -80,38 +88,54 @@ class Supervisor:
             case ServerPart():
                 supervised = SupervisedServer(part)
         self._parts.append(supervised)
-        await self._bring_up(supervised)
-        self._spawn(self._watch(supervised))
+        self._note(PartStatus(name=part.name))
+        while self._status[part.name].state is PartState.STARTING:
+            await self._bring_up(supervised)
+        self._spawn(self._keep_up(supervised))
 
-    async def _watch(self, part: Supervised) -> None:
+    async def _keep_up(self, part: Supervised) -> None:
         while True:
-            how = await part.ended()
-            await self._after_crash(part, how)
+            if self._status[part.name].state is PartState.READY:
+                await self._after_crash(part, await self._ended(part))
             await self._bring_up(part)
 
+    async def _ended(self, part: Supervised) -> str:
+        ending = asyncio.ensure_future(part.ended())
+        try:
+            await asyncio.wait({ending}, timeout=STEADY_S)
+            if not ending.done():
+                self._note(self._status[part.name].steady())
+            return await ending
+        finally:
+            ending.cancel()
+
     async def _bring_up(self, part: Supervised) -> None:
-        while True:
-            began = time.monotonic()
-            try:
-                await part.start()
-            except PartEnded as ended:
-                await self._after_crash(part, str(ended))
-            else:
-                ready_ms = (time.monotonic() - began) * 1000
-                self.say(part.name, f"ready in {ready_ms:.0f} ms{part.note()}")
-                return
+        """Start a part once; pause if it crashed."""
+        began = time.monotonic()
+        try:
+            await part.start()
+        except PartEnded as ended:
+            await self._after_crash(part, str(ended))
+            return
+        self._note(self._status[part.name].ready())
+        ready_ms = (time.monotonic() - began) * 1000
+        self.say(part.name, f"ready in {ready_ms:.0f} ms{part.note()}")
 
     async def _after_crash(self, part: Supervised, how: str) -> None:
-        crashes = self._crashes.setdefault(part.name, [])
-        crashes.append(time.monotonic())
         self.say(_OWN_NAME, f"{part.name} {how}. Its last lines:")
         for line in part.last_lines().splitlines() or ["(none)"]:
             self.say(_OWN_NAME, f"    {line}")
-        pause_s = restart_pause_s(crashes, now=crashes[-1])
-        if pause_s is None:
-            raise PartKeepsCrashing(part=part.name, crashes=_RESTARTS_MAX + 1, window_s=_WINDOW_S)
-        self.say(_OWN_NAME, f"Starting {part.name} again in {pause_s:g} s; Ctrl-C stops everything.")
+        self._note(self._status[part.name].crashed(how))
+        status = self._status[part.name]
+        if status.state is PartState.DOWN:
+            self.say(_OWN_NAME, f"{part.name} is down: it crashed {status.crashes} times in a row.")
+        pause_s = restart_pause_s(status.crashes)
+        self.say(_OWN_NAME, f"Starting {part.name} again in {pause_s:g} s; the other parts keep running.")
         await asyncio.sleep(pause_s)
+
+    def _note(self, status: PartStatus) -> None:
+        self._status[status.name] = status
+        self._on_change(self.parts())
 
     def _spawn(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
@@ -140,7 +164,10 @@ class Supervisor:
         def finish() -> None:
             if not end.done():
                 self.say(_OWN_NAME, "Stopping everything")
-                end.set_result(0)
+                failing = [part for part in self.parts() if part.keeps_crashing]
+                for part in failing:
+                    self.say(_OWN_NAME, str(part))
+                end.set_result(1 if failing else 0)
 
         loop = asyncio.get_running_loop()
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -151,14 +178,3 @@ class Supervisor:
         finally:
             for number in numbers:
                 loop.remove_signal_handler(number)
-
-
-def restart_pause_s(crashes: Sequence[float], *, now: float) -> float | None:
-    """Decide how long to wait before the next start: 0.25 s, doubling; None after five starts in a minute.
-
-    *crashes* are the times of all crashes so far, in seconds of the same clock as *now*.
-    """
-    recent = sum(1 for crash in crashes if now - crash < _WINDOW_S)
-    if recent > _RESTARTS_MAX:
-        return None
-    return _BACKOFF_S * 2 ** max(0, recent - 1)

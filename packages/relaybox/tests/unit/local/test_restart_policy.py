@@ -1,24 +1,46 @@
-"""When a crashed part is started again, decided without a process."""
+"""When a crashed part is started again, and what is said of it, decided without a process."""
 
 import pytest
+from relaybox.local import PartState, PartStatus
 from relaybox.local._parts import describe_exit
-from relaybox.local._supervisor import restart_pause_s
+from relaybox.local._restarts import restart_pause_s
+
+FRESH = PartStatus(name="agent")
+
+
+def crashed(times: int) -> PartStatus:
+    status = FRESH
+    for _ in range(times):
+        status = status.ready().crashed("ended with exit code 1")
+    return status
 
 
 @pytest.mark.parametrize(
-    ("crashes", "pause_s"),
-    [([100.0], 0.25), ([99.0, 100.0], 0.5), ([96.0, 97.0, 98.0, 99.0, 100.0], 4.0)],
+    ("crashes", "pause_s"), [(1, 0.25), (2, 0.5), (5, 4.0), (8, 30.0), (9, 30.0), (1_000_000, 30.0)]
 )
-def test_each_crash_doubles_the_pause(crashes: list[float], pause_s: float) -> None:
-    assert restart_pause_s(crashes, now=100.0) == pause_s
+def test_each_crash_in_a_row_doubles_the_pause_up_to_30_s(crashes: int, pause_s: float) -> None:
+    assert restart_pause_s(crashes) == pause_s
 
 
-def test_the_sixth_crash_within_a_minute_is_the_last() -> None:
-    assert restart_pause_s([50.0, 60.0, 70.0, 80.0, 90.0, 100.0], now=100.0) is None
+def test_part_is_down_from_its_third_crash_in_a_row() -> None:
+    states = [crashed(times).state for times in range(1, 5)]
+    assert states == [PartState.STARTING, PartState.STARTING, PartState.DOWN, PartState.DOWN]
 
 
-def test_crashes_older_than_a_minute_are_forgotten() -> None:
-    assert restart_pause_s([1.0, 2.0, 3.0, 4.0, 5.0, 100.0], now=100.0) == 0.25
+def test_part_that_is_ready_again_still_counts_as_crashing() -> None:
+    again = crashed(3).ready()
+    assert (again.state, again.keeps_crashing) == (PartState.READY, True)
+
+
+def test_crashes_of_a_part_that_was_ready_for_a_minute_are_forgotten() -> None:
+    steady = crashed(3).ready().steady()
+    assert (steady.keeps_crashing, steady.crashed("again").crashes) == (False, 1)
+
+
+def test_status_in_words_names_the_crashes_and_the_last_end() -> None:
+    assert str(FRESH.ready()) == "agent: ready"
+    assert str(crashed(1)) == "agent: starting, crashed once, ended with exit code 1"
+    assert str(crashed(3)) == "agent: down, crashed 3 times in a row, ended with exit code 1"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,50 @@
+"""A part of the product that cannot run: the others do their work, and the product says what is down."""
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+from relaybox.settings import KafkaSettings
+
+from tests.fixtures.product import BACKEND, WAIT_S, Product, wait_for
+
+AGENT = "concept-agent"
+
+
+@pytest.fixture
+def poisoned(server_dir: Path) -> Iterator[Product]:
+    """A product whose agent ends at a record that is no envelope, again at every start."""
+    product = Product(server_dir / "poisoned")
+    product.start()
+    known = product.environment
+    settings = KafkaSettings(host=known["KAFKA_HOST"], port=int(known["KAFKA_PORT"]))
+    producer = Producer(settings.client())
+    producer.produce("domain-events", b"not an envelope", b"key")
+    assert producer.flush(WAIT_S) == 0
+    wait_for("a crashing agent", lambda: f"{AGENT} is down" in product.log_text() or None)
+    yield product
+    product.stop()
+
+
+def test_product_keeps_running_while_its_agent_is_down(poisoned: Product) -> None:
+    with poisoned.writer() as writer:
+        session = writer.create()
+        assert writer.command(session, "RequestConceptGeneration").status_code == 202
+        with writer.follow(session) as events:
+            assert [next(events).type for _ in range(2)][1].endswith("ConceptGenerationRequested")
+
+    told = poisoned.run(BACKEND, "status")
+    assert told.returncode == 1, told.stderr
+    states = dict(line.split(": ", 1) for line in told.stdout.splitlines())
+    assert states.pop(AGENT).endswith("times in a row, ended with exit code 1")
+    assert states == dict.fromkeys(
+        ("postgres", "kafka", "api-gateway", "message-relay", "workspace-worker"), "ready"
+    )
+    listed = [json.loads(line) for line in poisoned.run(BACKEND, "status", "--json").stdout.splitlines()]
+    assert [part["name"] for part in listed if part["crashes"]] == [AGENT]
+
+    assert poisoned.stop(signal.SIGINT) == 1
+    assert f"{AGENT}: " in poisoned.log_text().rpartition("Stopping everything")[2]
