@@ -19,7 +19,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo demo-workspace env test test-parts test-servers test-whole test-all test-postgres-16 test-kafka-3.7 test-lowest-parts test-lowest-whole lint types lock bench bench-compare chaos mutants sql clean
+.PHONY: help setup run demo demo-workspace env test test-parts test-servers test-whole test-all test-postgres-16 test-kafka-3.7 test-lowest-parts test-lowest-whole lint types lock bench bench-compare chaos image mutants sql clean
 
 help: ## List the wishes
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -111,6 +111,9 @@ bench-compare: $(STAMP) ## Run the short benchmarks of another revision and of t
 
 chaos: $(STAMP) ## Relays under faults on real servers, 2 minutes (MINUTES=, SEED=, DELIVERY=)
 	@exec python -m tests.faults.chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(if $(DELIVERY),--delivery $(DELIVERY))
+
+image: $(STAMP) ## Build the image and tell both stories to its services (root, buildah, debootstrap)
+	@pytest -m long -rs tests/packaging/test_image.py $(ARGS)
 
 mutants: $(STAMP) ## Seed defects into copies of the sources; the suite must notice each (NAMES=)
 	@exec python -m tests.mutants $(NAMES)

@@ -1,74 +1,30 @@
 """The init files of the database image, run as that image runs them, on a real PostgreSQL."""
 
-import subprocess
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import asyncpg
 import pytest
 from backend.cli import app
 from backend.genesis import genesis
-from pydantic import SecretStr
 from relaybox.commands import Caller, CommandService, Request
 from relaybox.db import Database
 from relaybox.local import LocalPostgres
-from relaybox.local._postgres_programs import programs
 from relaybox.outbox import Notifier
 from relaybox.settings import PostgresSettings
 from typer.testing import CliRunner
 
+from tests.fixtures.container_database import container_database as made_by_the_init_files
 from tests.fixtures.servers import run_apart
 
-INIT = Path(__file__).parents[2] / "infrastructure/docker/init/postgres"
 WRITER = Caller(actor="writer", source_service="api-gateway")
-
-
-def psql(server: LocalPostgres, *words: str, database: str = "postgres", **environment: str) -> None:
-    subprocess.run(
-        [programs(server.version, None) / "psql", "-v", "ON_ERROR_STOP=1", "--no-psqlrc", "--quiet", *words],
-        env={
-            "PGHOST": server.host,
-            "PGPORT": str(server.port),
-            "PGUSER": server.superuser,
-            "PGPASSWORD": server.superuser_password,
-            "PGDATABASE": database,
-            **environment,
-        },
-        check=True,
-        capture_output=True,
-    )
 
 
 @pytest.fixture
 def container_database(postgres_server: LocalPostgres) -> Iterator[PostgresSettings]:
-    """What the services of the compose file find: roles and database of this test's own."""
-    mark = uuid.uuid4().hex[:8]
-    settings = PostgresSettings(
-        host=postgres_server.host,
-        port=postgres_server.port,
-        db=f"container_{mark}",
-        user=f"service_{mark}",
-        password=SecretStr("it's a 'secret'"),
-        owner_user=f"owner_{mark}",
-        owner_password=SecretStr("another $secret"),
-    )
-    psql(postgres_server, "--command", f"CREATE DATABASE {settings.db}")
-    owner = settings.as_owner()
-    for script in sorted(INIT.iterdir()):
-        psql(
-            postgres_server,
-            "--file",
-            str(script),
-            database=settings.db,
-            OWNER_USER=owner.user,
-            OWNER_PASSWORD=owner.password.get_secret_value(),
-            SERVICE_USER=settings.user,
-            SERVICE_PASSWORD=settings.password.get_secret_value(),
-        )
-    yield settings
-    psql(postgres_server, "--command", f"DROP DATABASE {settings.db} WITH (FORCE)")
-    psql(postgres_server, "--command", f"DROP ROLE {settings.user}, {owner.user}")
+    """What the services of the compose file find."""
+    with made_by_the_init_files(postgres_server) as settings:
+        yield settings
 
 
 def migrate(settings: PostgresSettings, word: str) -> str:
