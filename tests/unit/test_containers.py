@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
-from backend import services
 from backend.api import create_api
+from backend.services import run_service
 from backend.settings import ApiSettings, RoleSettings, ServiceType
 from pydantic_settings import BaseSettings
 from relaybox.local import free_port
@@ -96,8 +96,8 @@ def read_by(
     async def end_at_once(*_services: object) -> None:
         return
 
-    monkeypatch.setattr(services, "run_until_signal", end_at_once)
-    services.run_service(service_type)
+    monkeypatch.setattr("relaybox.service.run_until_signal", end_at_once)
+    run_service(service_type)
 
 
 @pytest.mark.parametrize("name", [name for name, one in OURS.items() if "SERVICE_TYPE" in one["environment"]])
