@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -169,7 +170,22 @@ def test_the_tutorials_command_works_with_the_example_it_continues(
     assert all(block.startswith("# continues examples/orders/app.py") for block in blocks)
     names: dict[str, object] = {"__name__": "tutorial"}
     exec(compile("\n".join([example, *blocks]), "tutorial", "exec", dont_inherit=True), names)
-    assert "CancelOrder" in getattr(names["orders"], "handlers")  # noqa: B009 - its type is not known here
+    document: dict[str, Any] = getattr(names["app"], "openapi")()  # noqa: B009 - its type is not known here
+    sent = document["paths"]["/orders/{order_id}/commands"]["post"]
+    schemas = document["components"]["schemas"]
+    assert sent["requestBody"]["content"]["application/json"]["schema"] == {
+        "oneOf": [{"$ref": "#/components/schemas/CancelOrderCommand"}],
+        "discriminator": {
+            "propertyName": "command_type",
+            "mapping": {"CancelOrder": "#/components/schemas/CancelOrderCommand"},
+        },
+    }
+    assert schemas["CancelOrderCommand"]["properties"]["payload"] == {
+        "$ref": "#/components/schemas/CancelOrder"
+    }
+    assert list(schemas["CancelOrder"]["properties"]) == ["reason"]
+    assert "TOO_LATE" in schemas["CancelOrderCommand"]["description"]
+    assert "TOO_LATE" in sent["responses"]["422"]["description"]
 
 
 def error_codes() -> set[str]:

@@ -1,13 +1,14 @@
 """The naming rules of events, checked where a name is declared (contract, section 3; G09).
 
-:func:`check_event_name` is the default; a domain may declare another, such as :func:`check_dotted_name`.
+:func:`check_past_name` is the default. A domain may declare another: :func:`check_event_name` takes the
+official verbs alone, :func:`check_dotted_name` names in lower case.
 """
 
 import re
 from enum import StrEnum
 from typing import Final
 
-__all__ = ("EventNameInvalid", "OfficialVerb", "check_dotted_name", "check_event_name")
+__all__ = ("EventNameInvalid", "OfficialVerb", "check_dotted_name", "check_event_name", "check_past_name")
 
 _PART: Final = re.compile(r"[A-Z][A-Za-z0-9]*")
 _PARTS_MIN: Final = 3
@@ -36,6 +37,26 @@ _RULE: Final = (
     "<Domain>.<AggregateRoot>[.<SubAggregate>].<ActionInPastTense>, each part PascalCase, "
     f"the last ending in one of {', '.join(OfficialVerb)}"
 )
+#: Past participles that do not end in "ed"; also after a prefix (Withdrawn, Rebuilt).
+_IRREGULAR: Final = frozenset(
+    {"beaten", "become", "begun", "bent", "bet", "bitten", "blown", "born", "borne", "bought", "bound"}
+    | {"bred", "broken", "brought", "built", "burnt", "cast", "caught", "chosen", "come", "cut", "dealt"}
+    | {"done", "drawn", "driven", "drunk", "eaten", "fallen", "felt", "flown", "forbidden"}
+    | {"forgotten", "fought", "found", "frozen", "given", "gone", "got", "gotten", "ground", "grown"}
+    | {"had", "heard", "held", "hidden", "hit", "hung", "hurt", "kept", "known", "laid", "learnt", "led"}
+    | {"left", "lent", "let", "lit", "lost", "made", "meant", "met", "paid", "proven", "put", "quit", "read"}
+    | {"ridden", "risen", "run", "seen", "sent", "set", "shaken", "shed", "shot", "shown", "shut", "sold"}
+    | {"spent", "split", "spoken", "spread", "stolen", "stood", "struck", "stuck", "sung", "sunk"}
+    | {"sworn", "swept", "taken", "taught", "thrown", "told", "torn", "understood", "won", "worn"}
+    | {"woken", "written"}
+)
+_PREFIX: Final = re.compile(r"(?:fore|inter|mis|out|over|pre|re|un|under|up|with)(?=[a-z]{2})")
+_LAST_WORD: Final = re.compile(r"[A-Z][a-z0-9]*\Z")
+_PAST_RULE: Final = (
+    "<Domain>.<AggregateRoot>[.<SubAggregate>].<ActionInPastTense>, each part PascalCase, the last word a "
+    'past participle: one that ends in "ed", or an irregular one such as Sent or Withdrawn; for names by '
+    "another rule declare it: Domain(..., naming=...) and subscribe(..., naming=...)"
+)
 _DOTTED_RULE: Final = (
     "<aggregate>[.<part>[.<part>]].<action_in_past_tense>, each part of a to z, 0 to 9 and _, a letter first"
 )
@@ -58,14 +79,24 @@ def check_event_name(name: str) -> str:
         EventNameInvalid: a part is not PascalCase, there are not three or four of them, the
             last does not end in an official verb, or the whole is over 200 characters.
     """
-    parts = _parts_of(name, _RULE)
-    if not _PARTS_MIN <= len(parts) <= _PARTS_MAX:
-        raise EventNameInvalid(name, f"has {len(parts)} parts instead of {_PARTS_MIN} or {_PARTS_MAX}", _RULE)
-    for part in parts:
-        if not _PART.fullmatch(part):
-            raise EventNameInvalid(name, f"has a part {part!r} that is not PascalCase", _RULE)
-    if not parts[-1].endswith(tuple(OfficialVerb)):
+    *_, action = _pascal_parts_of(name, _RULE)
+    if not action.endswith(tuple(OfficialVerb)):
         raise EventNameInvalid(name, "does not end in an official verb", _RULE)
+    return name
+
+
+def check_past_name(name: str) -> str:
+    """Return *name* if its action ends in a past participle, as ``Shop.Order.Shipped`` does.
+
+    Raises:
+        EventNameInvalid: a part is not PascalCase, there are not three or four of them, the last word neither
+            ends in "ed" nor is a known irregular participle, or the whole is over 200 characters.
+    """
+    *_, action = _pascal_parts_of(name, _PAST_RULE)
+    found = _LAST_WORD.search(action)
+    word = found[0].lower() if found else ""
+    if not (word.endswith("ed") or word in _IRREGULAR or _PREFIX.sub("", word, count=1) in _IRREGULAR):
+        raise EventNameInvalid(name, "does not end in a past participle", _PAST_RULE)
     return name
 
 
@@ -86,6 +117,16 @@ def check_dotted_name(name: str) -> str:
         if not _DOTTED_PART.fullmatch(part):
             raise EventNameInvalid(name, f"has a part {part!r} that is not in lower case", _DOTTED_RULE)
     return name
+
+
+def _pascal_parts_of(name: str, rule: str) -> list[str]:
+    parts = _parts_of(name, rule)
+    if not _PARTS_MIN <= len(parts) <= _PARTS_MAX:
+        raise EventNameInvalid(name, f"has {len(parts)} parts instead of {_PARTS_MIN} or {_PARTS_MAX}", rule)
+    for part in parts:
+        if not _PART.fullmatch(part):
+            raise EventNameInvalid(name, f"has a part {part!r} that is not PascalCase", rule)
+    return parts
 
 
 def _parts_of(name: str, rule: str) -> list[str]:

@@ -4,7 +4,13 @@ import subprocess
 import sys
 
 import pytest
-from relaybox_types.naming import EventNameInvalid, OfficialVerb, check_dotted_name, check_event_name
+from relaybox_types.naming import (
+    EventNameInvalid,
+    OfficialVerb,
+    check_dotted_name,
+    check_event_name,
+    check_past_name,
+)
 
 
 @pytest.mark.parametrize(
@@ -101,3 +107,33 @@ def test_g09_a_module_that_declares_a_bad_name_cannot_be_imported(action: str, t
     )
     assert done.returncode == 1
     assert f"EventNameInvalid: event name 'Suite.Thing.{action}'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        "Shipped",
+        "ReservationConfirmed",
+        "Sent",
+        "OfferWithdrawn",
+        "ReceiptResent",
+        "Begun",
+        "Unpaid",
+        "Deleted",
+    ],
+)
+def test_default_rule_takes_any_past_participle(action: str) -> None:
+    assert check_past_name(f"Shop.Order.{action}") == f"Shop.Order.{action}"
+
+
+@pytest.mark.parametrize("action", ["Ship", "Shipping", "Resend", "SentMail", "Untold1", "OrderIs", "Re"])
+def test_default_rule_names_the_setting_for_another_one(action: str) -> None:
+    with pytest.raises(EventNameInvalid, match=r"past participle.*naming=") as refused:
+        check_past_name(f"Shop.Order.{action}")
+    assert f"Shop.Order.{action}" in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["Order.Shipped", "shop.Order.Shipped", "Shop.Order.was_shipped"])
+def test_default_rule_takes_three_or_four_pascal_case_parts(name: str) -> None:
+    with pytest.raises(EventNameInvalid):
+        check_past_name(name)

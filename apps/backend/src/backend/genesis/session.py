@@ -32,6 +32,7 @@ from relaybox_types.genesis import (
     RequestStageProposal,
     SubmitFeedback,
 )
+from relaybox_types.naming import check_event_name
 from relaybox_types.text import Remark, Word
 
 from backend.genesis._errors import (
@@ -56,6 +57,8 @@ genesis: Final = Domain(
     aggregate_type="GENESIS_SESSION",
     target_type=EventTarget.GENESIS_SESSION,
     snapshots=SnapshotQueries.from_mapping(SQL),
+    # The official verbs (contract, section 3).
+    naming=check_event_name,
 )
 
 CREATED: Final = genesis.event("Created")
@@ -122,7 +125,7 @@ def create_session(session: GenesisSession, command: CreateSession) -> Events:
     return [CREATED({"session_id": str(session.id), "user_id": session.owner, "novel_id": novel_id})]
 
 
-@genesis.command(pending=True)
+@genesis.command(pending=True, refuses=[SessionErased, SessionClosed, WrongStage, ProposalPending])
 def request_concept_generation(
     session: GenesisSession, command: RequestConceptGeneration, command_id: UUID
 ) -> Events:
@@ -141,7 +144,7 @@ def request_concept_generation(
     return [CONCEPT_GENERATION_REQUESTED(_request(session, command_id, params))]
 
 
-@genesis.command(pending=True)
+@genesis.command(pending=True, refuses=[SessionErased, SessionClosed, WrongStage, ProposalPending])
 def request_stage_proposal(
     session: GenesisSession, command: RequestStageProposal, command_id: UUID
 ) -> Events:
@@ -162,7 +165,7 @@ def request_stage_proposal(
     return [STAGE_PROPOSAL_REQUESTED(_request(session, command_id, params))]
 
 
-@genesis.command
+@genesis.command(refuses=[SessionErased, SessionClosed, ProposalPending, NoProposal])
 def submit_feedback(session: GenesisSession, command: SubmitFeedback) -> Events:
     """Keep what the writer says about the last proposal for the next request.
 
@@ -177,7 +180,17 @@ def submit_feedback(session: GenesisSession, command: SubmitFeedback) -> Events:
     return [FEEDBACK_SUBMITTED({"session_id": str(session.id), "stage": stage, **remark})]
 
 
-@genesis.command
+@genesis.command(
+    refuses=[
+        SessionErased,
+        SessionClosed,
+        ProposalPending,
+        WrongStage,
+        NoProposal,
+        ChoiceInvalid,
+        StageContentInvalid,
+    ]
+)
 def confirm_stage(session: GenesisSession, command: ConfirmStage) -> Events:
     """Settle the current stage and go on to the next; the last one finishes the session.
 
@@ -208,7 +221,7 @@ def confirm_stage(session: GenesisSession, command: ConfirmStage) -> Events:
     return [confirmed, FINISHED({"session_id": str(session.id)})]
 
 
-@genesis.command
+@genesis.command(refuses=[SessionErased, SessionClosed])
 def abandon_session(session: GenesisSession, command: AbandonSession) -> Events:
     """End the session for good; a pending request fails and its task is cancelled.
 
@@ -230,7 +243,7 @@ def abandon_session(session: GenesisSession, command: AbandonSession) -> Events:
     return [UPDATED(payload, settles=end)]
 
 
-@genesis.command(internal=True)
+@genesis.command(internal=True, refuses=[ReportSuperseded, WrongStage])
 def report_proposal(session: GenesisSession, command: ReportProposal) -> Events:
     """Take an agent's proposal for the pending request, and settle that request.
 
@@ -256,7 +269,7 @@ def report_proposal(session: GenesisSession, command: ReportProposal) -> Events:
     return [proposed({**_answer(session, command.command_id), "proposal": proposal}, settles=end)]
 
 
-@genesis.command(internal=True)
+@genesis.command(internal=True, refuses=[ReportSuperseded])
 def report_failure(session: GenesisSession, command: ReportFailure) -> Events:
     """Take an agent's word that the pending request failed; the session is usable again.
 

@@ -1,7 +1,7 @@
 """Commands: declared by a domain, decided by pure functions, taken in one transaction."""
 
 from relaybox.commands._decide import Caller, CommandResult, Keyed, Request, metadata_of
-from relaybox.commands._domain import Aggregate, Domain, SnapshotQueries
+from relaybox.commands._domain import Aggregate, Domain, Handler, SnapshotQueries
 from relaybox.commands._errors import (
     AggregateNotFound,
     CommandError,
@@ -32,6 +32,7 @@ __all__ = (
     "EventType",
     "Events",
     "Fact",
+    "Handler",
     "Keyed",
     "PayloadInvalid",
     "Request",

@@ -1,6 +1,7 @@
 """Declaring a domain: its aggregate, its events, its commands."""
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any, ClassVar, Final, Generic, Self, TypeVar, get_type_hints, overload
@@ -8,14 +9,18 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 from relaybox_types.envelope import EventTarget
-from relaybox_types.naming import check_event_name
+from relaybox_types.naming import check_past_name
 
-from relaybox.commands._errors import UnknownCommand
+from relaybox.commands._errors import CommandRefused, UnknownCommand
 from relaybox.commands._facts import Events, EventType, Fact
 from relaybox.db import load_queries
 
 __all__ = ("Aggregate", "Domain", "Handler", "SnapshotQueries")
 
+#: Between the words of a PascalCase name.
+_WORD_BREAK: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+#: Other ids in the paths of a domain's routes.
+_TAKEN_PARAMETERS: Final = frozenset({"command_id", "task_id"})
 _SQL: Final = load_queries(__package__ or "relaybox.commands", "snapshots.sql")
 
 
@@ -85,6 +90,8 @@ class Handler(Generic[A]):
     creates: bool = False
     #: For agents alone, never over HTTP.
     internal: bool = False
+    #: What the decider may raise; shown in the OpenAPI document.
+    refuses: tuple[type[CommandRefused], ...] = ()
 
 
 class Domain(Generic[A]):
@@ -105,7 +112,7 @@ class Domain(Generic[A]):
         topic: str = "domain-events",
         target_type: EventTarget = EventTarget.OTHER,
         snapshots: SnapshotQueries | None = None,
-        naming: Callable[[str], str] = check_event_name,
+        naming: Callable[[str], str] = check_past_name,
     ) -> None:
         """*naming*: what the domain's event names must keep, which raises ``EventNameInvalid``."""
         self.name = name
@@ -117,9 +124,21 @@ class Domain(Generic[A]):
         #: Aggregates without a table of their own live in ``aggregate_snapshots``.
         self.snapshots = snapshots or self.LIBRARY_SNAPSHOTS
         self.handlers: dict[str, Handler[A]] = {}
+        self._listeners: list[Callable[[], None]] = []
 
     def __repr__(self) -> str:
         return f"<Domain {self.name} [{', '.join(self.handlers) or 'no commands'}]>"
+
+    @property
+    def id_parameter(self) -> str:
+        """What paths call an aggregate's id: ``order_id`` in the domain ``Shop.Order``."""
+        *_, aggregate = self.name.split(".")
+        name = f"{_snake_case(aggregate)}_id"
+        return f"{_snake_case(self.name)}_id" if name in _TAKEN_PARAMETERS else name
+
+    def on_declaration(self, action: Callable[[], None]) -> None:
+        """Call *action* after each command that is declared from now on."""
+        self._listeners.append(action)
 
     def event(self, action: str, *, version: int = 1) -> EventType:
         """Declare an event ``<domain name>.<action>``.
@@ -133,7 +152,13 @@ class Domain(Generic[A]):
     def command(self, decide: Decider[A, C], /) -> Decider[A, C]: ...
     @overload
     def command(
-        self, /, *, pending: bool = False, creates: bool = False, internal: bool = False
+        self,
+        /,
+        *,
+        pending: bool = False,
+        creates: bool = False,
+        internal: bool = False,
+        refuses: Sequence[type[CommandRefused]] = (),
     ) -> Callable[[Decider[A, C]], Decider[A, C]]: ...
     def command(
         self,
@@ -143,6 +168,7 @@ class Domain(Generic[A]):
         pending: bool = False,
         creates: bool = False,
         internal: bool = False,
+        refuses: Sequence[type[CommandRefused]] = (),
     ) -> Any:
         """Declare a command by its decider ``(aggregate, command) -> events``.
 
@@ -150,6 +176,9 @@ class Domain(Generic[A]):
         decider is pure; it raises a :class:`CommandRefused` to say no. One that declares a third
         parameter, a ``UUID``, gets the command's id there: an aggregate that remembers it can
         tell later which pending command a report settles.
+
+        *refuses* names the refusals that the decider may raise, for the OpenAPI document. One that it does
+        not name is answered alike, and logged as a warning.
 
         Raises:
             TypeError: the second parameter is not annotated with a Pydantic model, the third not
@@ -167,7 +196,10 @@ class Domain(Generic[A]):
                 pending=pending,
                 creates=creates,
                 internal=internal,
+                refuses=tuple(refuses),
             )
+            for listener in self._listeners:
+                listener()
             return decider
 
         return declare if decide is None else declare(decide)
@@ -186,6 +218,10 @@ class Domain(Generic[A]):
         if found is None or not fits(found):
             raise UnknownCommand(command_type, [name for name, one in self.handlers.items() if fits(one)])
         return found
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"\W+", "_", _WORD_BREAK.sub("_", name)).lower()
 
 
 def _signature_of(

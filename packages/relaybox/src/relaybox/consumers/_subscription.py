@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from relaybox_types.envelope import EventEnvelope
-from relaybox_types.naming import check_event_name
+from relaybox_types.naming import check_past_name
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from relaybox.consumers._errors import SubscriptionInvalid
@@ -60,7 +60,7 @@ class Subscription:
 
 
 def subscribe(
-    *event_types: str, group: str, naming: Callable[[str], str] = check_event_name
+    *event_types: str, group: str, naming: Callable[[str], str] = check_past_name
 ) -> Callable[[Handler], Subscription]:
     """Declare the decorated function as *group*'s handler of *event_types*, whose domain declares *naming*.
 

@@ -4,10 +4,9 @@ from typing import Annotated, Any, TypeVar
 from uuid import uuid4
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel
 from starlette.responses import Response
 
-from relaybox.commands import Aggregate, AggregateNotFound, CommandResult, Domain
+from relaybox.commands import Aggregate, AggregateNotFound, CommandResult, Domain, Handler
 from relaybox.commands import Request as Command
 from relaybox.http._answers import error_responses
 from relaybox.http._auth import AUTH_ERRORS, bearer
@@ -16,12 +15,12 @@ from relaybox.http._body import BODY_ERRORS, json_body, read_model
 from relaybox.http._routes import (
     COMMAND_ERRORS,
     DATABASE_ERRORS,
-    Id,
     answer_once,
     caller_of,
     command_router,
     id_of,
     json_answer,
+    path_id_of,
 )
 from relaybox.http._tokens import Principal
 from relaybox.idempotency import Answer
@@ -35,7 +34,7 @@ def aggregate_router(backbone: Backbone, domain: Domain[A]) -> APIRouter:
     """Every route of a domain whose aggregates clients may see as they are stored.
 
     ``POST ""`` takes the payload of the domain's one creating command and answers 201 with the new
-    aggregate; ``GET /{id}/state`` shows one to its owner; the rest is :func:`command_router`, which
+    aggregate; ``GET /{…_id}/state`` shows one to its owner; the rest is :func:`command_router`, which
     an application with shapes of its own takes alone.
 
     Raises:
@@ -48,17 +47,18 @@ def aggregate_router(backbone: Backbone, domain: Domain[A]) -> APIRouter:
     return router
 
 
-def _creating(domain: Domain[Any]) -> type[BaseModel]:
-    models = [one.model for one in domain.handlers.values() if one.creates and not one.internal]
-    if len(models) != 1:
+def _creating(domain: Domain[Any]) -> Handler[Any]:
+    creating = [one for one in domain.handlers.values() if one.creates and not one.internal]
+    if len(creating) != 1:
         raise TypeError(
-            f"{domain.name} declares {len(models)} creating commands instead of one; "
+            f"{domain.name} declares {len(creating)} creating commands instead of one; "
             "write the routes that create, and take command_router for the others"
         )
-    return models[0]
+    return creating[0]
 
 
-def _add_create(router: APIRouter, backbone: Backbone, domain: Domain[A], model: type[BaseModel]) -> None:
+def _add_create(router: APIRouter, backbone: Backbone, domain: Domain[A], handler: Handler[Any]) -> None:
+    model = handler.model
     authenticated = Depends(bearer(backbone.verifier))
 
     @router.post(
@@ -68,7 +68,7 @@ def _add_create(router: APIRouter, backbone: Backbone, domain: Domain[A], model:
         openapi_extra=json_body(model),
         responses={
             201: {"model": domain.aggregate, "headers": {"Location": {"schema": {"type": "string"}}}},
-            **error_responses(*AUTH_ERRORS, *BODY_ERRORS, *COMMAND_ERRORS),
+            **error_responses(*AUTH_ERRORS, *BODY_ERRORS, *COMMAND_ERRORS, *handler.refuses),
         },
     )
     async def create(request: Request, principal: Annotated[Principal, authenticated]) -> Response:
@@ -95,15 +95,17 @@ def _add_state(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> None
     authenticated = Depends(bearer(backbone.verifier))
 
     @router.get(
-        "/{session_id}/state",
+        f"/{{{domain.id_parameter}}}/state",
         summary="Where it stands",
         responses={
             200: {"model": domain.aggregate},
             **error_responses(*AUTH_ERRORS, AggregateNotFound, *DATABASE_ERRORS),
         },
     )
-    async def state(session_id: Id, principal: Annotated[Principal, authenticated]) -> Response:
-        view = await backbone.commands.read(domain, id_of(session_id), actor=principal.subject)
+    async def state(
+        principal: Annotated[Principal, authenticated], one: str = path_id_of(domain)
+    ) -> Response:
+        view = await backbone.commands.read(domain, id_of(one), actor=principal.subject)
         return Response(view.aggregate.model_dump_json(), media_type="application/json")
 
     _ = state

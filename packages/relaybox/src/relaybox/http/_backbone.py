@@ -10,11 +10,12 @@ from functools import cached_property
 from types import FrameType
 from typing import Any, Final, Self
 
+import structlog
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from pydantic_settings import BaseSettings
 
-from relaybox.commands import CommandResult, CommandService, Domain
+from relaybox.commands import CommandRefused, CommandResult, CommandService, Domain
 from relaybox.commands import Request as Command
 from relaybox.db import Database
 from relaybox.errors import RelayboxError
@@ -36,6 +37,7 @@ __all__ = ("Backbone",)
 
 #: Objects between collections of the youngest generation, then collections between those of the older ones.
 _GC_THRESHOLDS: Final = (10_000, 10, 10)
+_log: Final = structlog.get_logger(__name__)
 
 
 class Backbone:
@@ -119,6 +121,7 @@ class Backbone:
         try:
             result = await self.commands.submit(command, domain=domain)
         except RelayboxError as error:
+            _check_declared(domain, command, error)
             self._metrics.decided(command_type=known, outcome=error.error_code)
             raise
         except Replay:
@@ -160,6 +163,18 @@ class Backbone:
             self._is_watching = True
             self.notifier.attach(self.database.sessions)
             self._database_metrics.watch(self.database)
+
+
+def _check_declared(domain: Domain[Any], command: Command, error: RelayboxError) -> None:
+    """Warn of a refusal that the command's declaration does not name: the OpenAPI document lacks it."""
+    handler = domain.handlers.get(command.command_type)
+    is_known = not isinstance(error, CommandRefused) or type(error) is CommandRefused
+    if handler is not None and not is_known and not isinstance(error, handler.refuses):
+        _log.warning(
+            "refusal not declared; add it to refuses= of the command",
+            command_type=command.command_type,
+            error_code=error.error_code,
+        )
 
 
 @contextmanager

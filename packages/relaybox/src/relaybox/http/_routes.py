@@ -32,7 +32,8 @@ from relaybox.errors import RelayboxError
 from relaybox.http._answers import error_responses
 from relaybox.http._auth import AUTH_ERRORS, BEARER_SCHEME, bearer
 from relaybox.http._backbone import Backbone
-from relaybox.http._body import BODY_ERRORS, json_body, read_model
+from relaybox.http._body import BODY_ERRORS, read_model
+from relaybox.http._command_docs import document_commands
 from relaybox.http._errors import BadHeader, TokenMissing, ValidationFailed
 from relaybox.http._exchange import claim_of, leave_to_middleware
 from relaybox.http._requests import request_id_of
@@ -69,6 +70,7 @@ __all__ = (
     "command_router",
     "id_of",
     "json_answer",
+    "path_id_of",
 )
 
 A = TypeVar("A", bound=Aggregate)
@@ -93,7 +95,13 @@ COMMAND_ERRORS: Final[tuple[type[RelayboxError], ...]] = (
 )
 _READ_ERRORS: Final = (*AUTH_ERRORS, AggregateNotFound, *DATABASE_ERRORS)
 #: An id in a path; one that is no UUID names nothing, so it is answered like one that does not exist.
-Id = Annotated[str, Path(json_schema_extra={"format": "uuid"})]
+_UUID: Final[dict[str, Any]] = {"format": "uuid"}
+Id = Annotated[str, Path(json_schema_extra=_UUID)]
+
+
+def path_id_of(domain: Domain[Any]) -> Any:
+    """The default of a parameter that takes an aggregate's id from the path, under the domain's own name."""
+    return Path(alias=domain.id_parameter, json_schema_extra=_UUID)
 
 
 def id_of(text: str) -> UUID:
@@ -167,25 +175,27 @@ def command_router(backbone: Backbone, domain: Domain[A]) -> APIRouter:
 
 def _add_commands(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> None:
     authenticated = Depends(bearer(backbone.verifier))
+    path_id = path_id_of(domain)
+    responses: dict[int | str, dict[str, Any]] = {
+        200: {"model": CommandAccepted, "description": "Done"},
+        202: {
+            "model": CommandAccepted,
+            "description": "Accepted; an agent works on it",
+            "headers": {"Location": {"schema": {"type": "string"}, "description": "The command's state"}},
+        },
+    }
+    body = document_commands(domain, responses, *AUTH_ERRORS, *BODY_ERRORS, *COMMAND_ERRORS)
 
     @router.post(
-        "/{session_id}/commands",
+        f"/{{{domain.id_parameter}}}/commands",
         summary="Send a command",
-        openapi_extra=json_body(CommandRequest),
-        responses={
-            200: {"model": CommandAccepted, "description": "Done"},
-            202: {
-                "model": CommandAccepted,
-                "description": "Accepted; an agent works on it",
-                "headers": {"Location": {"schema": {"type": "string"}, "description": "The command's state"}},
-            },
-            **error_responses(*AUTH_ERRORS, *BODY_ERRORS, *COMMAND_ERRORS),
-        },
+        openapi_extra=body,
+        responses=responses,
     )
     async def send(
-        request: Request, session_id: Id, principal: Annotated[Principal, authenticated]
+        request: Request, principal: Annotated[Principal, authenticated], one: str = path_id
     ) -> Response:
-        aggregate_id = id_of(session_id)
+        aggregate_id = id_of(one)
         try:
             body = await read_model(request, CommandRequest)
         except ValidationFailed:
@@ -207,20 +217,22 @@ def _add_commands(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> N
 def _add_lookups(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> None:
     authenticated = Depends(bearer(backbone.verifier))
 
-    async def owned(session_id: str, principal: Principal) -> UUID:
-        aggregate_id = id_of(session_id)
+    path_id = path_id_of(domain)
+
+    async def owned(one: str, principal: Principal) -> UUID:
+        aggregate_id = id_of(one)
         await backbone.commands.read(domain, aggregate_id, actor=principal.subject)
         return aggregate_id
 
     @router.get(
-        "/{session_id}/commands/{command_id}",
+        f"/{{{domain.id_parameter}}}/commands/{{command_id}}",
         summary="Where a command stands",
         responses=error_responses(*_READ_ERRORS),
     )
     async def command_state(
-        session_id: Id, command_id: Id, principal: Annotated[Principal, authenticated]
+        command_id: Id, principal: Annotated[Principal, authenticated], one: str = path_id
     ) -> CommandState:
-        one_id, aggregate_id = id_of(command_id), await owned(session_id, principal)
+        one_id, aggregate_id = id_of(command_id), await owned(one, principal)
         async with backbone.database.connection() as connection:
             rows = await connection.fetch(_SQL["command"], one_id, aggregate_id)
         if not rows:
@@ -236,14 +248,14 @@ def _add_lookups(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> No
         )
 
     @router.get(
-        "/{session_id}/tasks/{task_id}",
+        f"/{{{domain.id_parameter}}}/tasks/{{task_id}}",
         summary="Where a task stands",
         responses=error_responses(*_READ_ERRORS),
     )
     async def task_state(
-        session_id: Id, task_id: Id, principal: Annotated[Principal, authenticated]
+        task_id: Id, principal: Annotated[Principal, authenticated], one: str = path_id
     ) -> TaskState:
-        one_id, aggregate_id = id_of(task_id), await owned(session_id, principal)
+        one_id, aggregate_id = id_of(task_id), await owned(one, principal)
         async with backbone.database.connection() as connection:
             task = await fetch_task(connection, one_id)
         if task is None or task.aggregate_id != aggregate_id:
@@ -265,43 +277,47 @@ def _add_lookups(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> No
 def _add_stream(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> None:
     authenticated = Depends(bearer(backbone.verifier))
 
+    path_id = path_id_of(domain)
+
     @router.post(
-        "/{session_id}/stream-ticket",
+        f"/{{{domain.id_parameter}}}/stream-ticket",
         status_code=201,
         summary="A ticket for the event stream",
         description="For browsers, whose EventSource cannot send a token: single use, 60 seconds.",
         responses=error_responses(*_READ_ERRORS),
     )
-    async def stream_ticket(session_id: Id, principal: Annotated[Principal, authenticated]) -> StreamTicket:
-        aggregate_id = id_of(session_id)
+    async def stream_ticket(
+        principal: Annotated[Principal, authenticated], one: str = path_id
+    ) -> StreamTicket:
+        aggregate_id = id_of(one)
         await backbone.commands.read(domain, aggregate_id, actor=principal.subject)
         return await issue_ticket(backbone.database, aggregate_id, principal.subject)
 
     async def follower(
-        session_id: Id,
         credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER_SCHEME)],
+        one: str = path_id,
         ticket: Ticket = None,
     ) -> str:
         if ticket is not None:
-            return await redeem_ticket(backbone.database, ticket, id_of(session_id))
+            return await redeem_ticket(backbone.database, ticket, id_of(one))
         if credentials is None:
             raise TokenMissing
         return (await backbone.verifier.verify(credentials.credentials)).subject
 
     @router.get(
-        "/{session_id}/events",
+        f"/{{{domain.id_parameter}}}/events",
         summary="What happens to it, live",
         description="Server-Sent Events; `id` is the aggregate's version, resume with `Last-Event-ID`.",
         response_class=Response,
         responses={**STREAM_ANSWER, **error_responses(*_READ_ERRORS, ValidationFailed)},
     )
     async def events(
-        session_id: Id,
         subject: Annotated[str, Depends(follower)],
+        one: str = path_id,
         last_event_id: LastEventId = None,
         after: After = 0,
     ) -> Response:
-        view = await backbone.commands.read(domain, id_of(session_id), actor=subject)
+        view = await backbone.commands.read(domain, id_of(one), actor=subject)
         stream = backbone.live.follow(
             domain.aggregate_type,
             view.aggregate.id,

@@ -71,7 +71,7 @@ async def test_a_payload_that_does_not_fit_names_its_fields(http: httpx.AsyncCli
 async def test_both_routes_are_documented_with_the_aggregate(http: httpx.AsyncClient) -> None:
     paths = (await http.get("/openapi.json")).json()["paths"]
     created = paths["/counters"]["post"]["responses"]["201"]["content"]["application/json"]["schema"]
-    shown = paths["/counters/{session_id}/state"]["get"]["responses"]["200"]["content"]
+    shown = paths["/counters/{counter_id}/state"]["get"]["responses"]["200"]["content"]
     assert created == shown["application/json"]["schema"] == {"$ref": "#/components/schemas/Counter"}
 
 

@@ -1,0 +1,68 @@
+"""The commands of a domain in the OpenAPI document, derived from its declarations."""
+
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, create_model
+from pydantic.json_schema import models_json_schema
+from relaybox_types.api import CommandRequest
+
+from relaybox.commands import Domain, Handler
+from relaybox.errors import RelayboxError
+from relaybox.http._answers import error_responses
+from relaybox.http._body import json_body
+
+__all__ = ("document_commands",)
+
+_REF: Final = "#/components/schemas/{model}"
+
+
+def document_commands(
+    domain: Domain[Any], responses: dict[int | str, dict[str, Any]], *errors: type[RelayboxError]
+) -> dict[str, Any]:
+    """Return ``openapi_extra`` of the route that takes *domain*'s commands, and complete its *responses*.
+
+    The body is one schema per command that clients may send, discriminated by ``command_type``; each names
+    the error codes of its refusals, and the responses name those of all commands. *errors* are the others
+    that the route raises. A command that is declared later, below the line that includes the router, is added
+    to both.
+    """
+    extra = json_body(CommandRequest)
+    responses |= error_responses(*errors)
+
+    def update() -> None:
+        public = [one for one in domain.handlers.values() if not (one.internal or one.creates)]
+        if public:
+            extra["requestBody"]["content"]["application/json"]["schema"] = _schema_of(public)
+        refusals = [refusal for one in public for refusal in one.refuses]
+        for status, documented in error_responses(*errors, *refusals).items():
+            # In place: the framework has kept these dictionaries.
+            responses.setdefault(status, {}).update(documented)
+
+    update()
+    domain.on_declaration(update)
+    return extra
+
+
+def _schema_of(handlers: list[Handler[Any]]) -> dict[str, Any]:
+    models = [_body_of(one) for one in handlers]
+    named, definitions = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
+    bodies = [named[model, "validation"] for model in models]
+    mapping = {one.command_type: body["$ref"] for one, body in zip(handlers, bodies, strict=True)}
+    return {
+        "oneOf": bodies,
+        "discriminator": {"propertyName": "command_type", "mapping": mapping},
+        "$defs": definitions["$defs"],
+    }
+
+
+def _body_of(handler: Handler[Any]) -> type[BaseModel]:
+    """The request's model with this one command's type and payload."""
+    needs_payload = any(field.is_required() for field in handler.model.model_fields.values())
+    payload: Any = (handler.model, ...) if needs_payload else (handler.model, {})
+    outcome = "Accepted with 202: an agent works on it." if handler.pending else "Done with 200."
+    codes = sorted(refusal.error_code for refusal in handler.refuses)
+    refused = f" Refused with {', '.join(codes)}." if codes else ""
+    # Types that are made at run time are beyond the checker.
+    fields: dict[str, Any] = {"command_type": (Literal[handler.command_type], ...), "payload": payload}  # pyright: ignore
+    name = f"{handler.command_type}Command"
+    return create_model(name, __base__=CommandRequest, __doc__=outcome + refused, **fields)
