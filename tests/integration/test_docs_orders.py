@@ -81,3 +81,13 @@ async def test_order_that_is_reserved_refuses_cancelling(shop: Names, client: ht
     refused = await client.post(f"/orders/{order}/commands", json=CANCEL)
     assert (refused.status_code, refused.json()["error_code"]) == (422, "TOO_LATE")
     assert await state(client, order) == (3, 3)
+
+
+async def test_repeated_key_places_one_order(client: httpx.AsyncClient) -> None:
+    responses = [
+        await client.post("/orders", json={"item": "tea", "ordered": 3}, headers={"Idempotency-Key": "k"})
+        for _ in range(2)
+    ]
+    assert [one.status_code for one in responses] == [201, 201]
+    assert responses[0].json()["id"] == responses[1].json()["id"]
+    assert responses[1].headers["Idempotent-Replayed"] == "true"

@@ -4,7 +4,7 @@ from importlib.metadata import version
 from typing import Final
 
 from fastapi import FastAPI
-from relaybox.http import Backbone, IdempotencyMiddleware, create_app
+from relaybox.http import Backbone, create_app
 from relaybox.service import ServiceSettings
 from relaybox.settings import JwtSettings, KafkaSettings, load_settings
 from relaybox.telemetry import HealthState, check_kafka, check_postgres, configure_logging
@@ -47,7 +47,6 @@ def create_api() -> FastAPI:
         cors_headers=[SHARE_HEADER],
         answers=WORKSPACE_ANSWERS,
     )
-    app.add_middleware(IdempotencyMiddleware, registry=backbone.registry)
     app.include_router(genesis_router(backbone), prefix=PREFIX)
     app.include_router(workspace_router(backbone, load_settings(JwtSettings)), prefix=WORKSPACE_PREFIX)
     return app

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from relaybox.http._answers import ANSWERS, ErrorAnswers, install_error_handlers, internal_error
 from relaybox.http._body import BODY_BYTES_MAX, BodyLimitMiddleware
 from relaybox.http._docs import GET_AND_HEAD, install_docs
+from relaybox.http._idempotency import IdempotencyMiddleware
 from relaybox.http._openapi import Application
 from relaybox.http._requests import RequestMiddleware
 from relaybox.settings import HttpSettings, load_settings
@@ -72,7 +73,9 @@ def create_app(
     are served. Paths are taken as written: a missing or superfluous slash at the end is a 404, never a
     redirect, which would lose the token of some clients.
 
-    Middlewares that the application adds run inside of all this, so that what they answer has it too.
+    Idempotency keys are honoured. Middlewares that the application adds run inside of all this, so that what
+    they answer has it too, and around the :class:`IdempotencyMiddleware`, unless they are added before one of
+    the application's own, which replaces it.
 
     Run it with ``log_config=None, access_log=False``: the log line per request is written here. A server has
     no time limit for a request's head unless it is run with :class:`relaybox.serving.HeadTimeoutProtocol`.
@@ -91,13 +94,14 @@ def create_app(
     install_error_handlers(app, answers)
     install_docs(app)
     app.include_router(_health_routes(checks, registry))
+    app.add_middleware(IdempotencyMiddleware, registry=registry)
     # Each one added goes around those before it.
     app.add_middleware(BodyLimitMiddleware, limit_bytes=body_bytes_max, settings=known)
     app.add_middleware(_UnexpectedErrorMiddleware)
     if cors_origins:
         _add_cors(app, cors_origins, cors_headers)
     app.add_middleware(RequestMiddleware, metrics=HttpMetrics(registry))
-    app.outer = len(app.user_middleware)
+    app.outer = len(app.user_middleware) - 1
     return app
 
 

@@ -19,6 +19,7 @@ from relaybox.commands import CommandRefused, CommandResult, CommandService, Dom
 from relaybox.commands import Request as Command
 from relaybox.db import Database
 from relaybox.errors import RelayboxError
+from relaybox.http._keyed_routes import check_keyed_routes
 from relaybox.http._live import LiveStreams
 from relaybox.http._tokens import SharedSecretVerifier, TokenVerifier
 from relaybox.idempotency import Replay, Sweeper
@@ -131,7 +132,7 @@ class Backbone:
         return result
 
     @asynccontextmanager
-    async def lifespan(self, _app: FastAPI) -> AsyncGenerator[None]:
+    async def lifespan(self, app: FastAPI) -> AsyncGenerator[None]:
         """Run with the application: ``create_app(lifespan=backbone.lifespan, …)``.
 
         Configures logging by ``LOG_LEVEL`` and ``LOG_JSON`` unless the application has configured its own,
@@ -139,8 +140,10 @@ class Backbone:
 
         Raises:
             SettingsError, TopicUndeclared, TypeError: see :meth:`check_settings`; nothing has begun.
+            KeysIgnored: a route that takes idempotency keys could not honour them; nothing has begun.
         """
         self.check_settings()
+        check_keyed_routes(app)
         logs = load_settings(ServiceSettings)
         ensure_logging(self.service, logs.log_level, logs.log_json)
         self._watch_database()

@@ -11,6 +11,8 @@
         ├── UnsupportedMediaType                       415
         ├── JsonTooDeep, JsonTooManyValues, JsonNotStorable, ValidationFailed   422
         └── AnswerUnkeepable                       500
+    RelayboxError
+    └── KeysIgnored                                stops the start
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,6 +31,7 @@ __all__ = (
     "JsonNotStorable",
     "JsonTooDeep",
     "JsonTooManyValues",
+    "KeysIgnored",
     "MalformedJson",
     "TokenExpired",
     "TokenInvalid",
@@ -186,3 +189,16 @@ def validation_details(error: ValidationError, *, within: str = "body") -> list[
     """
     problems = error.errors(include_url=False, include_context=False, include_input=False)
     return described(problems, within)
+
+
+class KeysIgnored(RelayboxError):
+    """Raised at start-up when routes that take idempotency keys could not honour them."""
+
+    error_code = "KEYS_IGNORED"
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        """*paths* are those of the routes."""
+        super().__init__(
+            f"Idempotency keys would be ignored by {', '.join(paths)}: make the application by "
+            "relaybox.http.create_app, or call app.add_middleware(IdempotencyMiddleware)"
+        )

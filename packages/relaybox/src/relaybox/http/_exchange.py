@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from time import time
 from typing import Any, Final
 
+from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-from relaybox.http._errors import BodyTooLarge
 from relaybox.http._held import HeldAnswer
 from relaybox.http._tokens import Principal
+from relaybox.http._watched import WatchedBody
 from relaybox.idempotency import (
     KEY_HEADERS,
     Claim,
@@ -40,6 +41,8 @@ _PLACE: Final = "relaybox.exchange"
 _CACHE: Final = "cache:"
 #: A generated key is the request's own digest: nothing else can be under it.
 _GENERATED: Final = "generated"
+#: Of a file in a form, read at once.
+_CHUNK_BYTES: Final = 64 * 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,9 +68,9 @@ class Caching:
 
 
 class Exchange:
-    """Knows the client's key and watches the body go by; finds out whether the key was answered already.
+    """Knows the client's key, if there is one; finds out whether the key was answered already.
 
-    *covered*: cache mode applies here although the endpoint is not marked.
+    The body of a request with a key is watched as it goes by.
     """
 
     def __init__(
@@ -77,37 +80,36 @@ class Exchange:
         send: Send,
         *,
         settings: IdempotencySettings,
-        covered: bool,
         caching: Caching | None,
     ) -> None:
         self.scope = scope
-        self._receive = receive
         self._settings = settings
-        self._covered = covered
         self._caching = caching
         self._given = [value for name, value in scope["headers"] if name in KEY_HEADERS]
-        self._digest = hashlib.sha256()
-        self._whole = False
-        self._ahead: list[Message] = []
         self.answer = HeldAnswer(scope, receive, send, settings.body_bytes_max)
+        #: What the application is to receive by: the server's ``receive``, watched if there is a key.
+        self.receive = receive
         if self._given:
+            self._body = WatchedBody(receive)
+            self.receive = self._body.receive
             self.answer.outcome = "ignored"
         scope[_PLACE] = self
 
-    async def receive(self) -> Message:
-        """The server's ``receive``, watched."""
-        if self._ahead:
-            return self._ahead.pop(0)
-        message = await self._receive()
-        if message["type"] == "http.request":
-            self._digest.update(message.get("body", b""))
-            self._whole = not message.get("more_body", False)
-        return message
+    @property
+    def keyed(self) -> bool:
+        """Whether the client sent a key, valid or not."""
+        return bool(self._given)
 
     async def read_body(self, request: Request) -> None:
         """Wait for the whole body, which can be read afterwards unless it was consumed."""
-        if not self._whole:
+        if self.keyed and self._body.whole:
+            return
+        try:
             await request.body()
+        except RuntimeError:
+            # Consumed, and so received, before. With a key, all of it must have been watched.
+            if self.keyed:
+                raise
 
     async def claim(
         self, request: Request, who: Principal | str, policy: Policy | None = None, *, space: str = ""
@@ -126,11 +128,13 @@ class Exchange:
             return None
         await self.read_body(request)
         ttl_s = seconds_of(policy.ttl, self._settings)
-        fingerprint = _GENERATED if key is None else self._fingerprint(request, secret=policy.secret)
+        if key is None:
+            key, fingerprint = await _generated(request, scope), _GENERATED
+        else:
+            fingerprint = self._fingerprint(request, secret=policy.secret)
         self.answer.outcome = "refused"
         # Before the store's own clock is asked: it is remembered at least until then.
         self.answer.expires_at_s = time() + ttl_s
-        key = key or await self._generated(request, scope)
         scope = space + scope
         self.answer.claim = Claim(
             key=key,
@@ -167,12 +171,12 @@ class Exchange:
             await self._decide(store, claim)
 
     async def cache_ahead(self) -> None:
-        """Decide in cache mode before the application sees the request, if its key counts; see :meth:`cache`.
+        """Decide in cache mode before the application sees the request, which has a key; see :meth:`cache`.
 
         Raises:
             BodyTooLarge: the body, which is compared, is larger than what is kept of an answer.
         """
-        if self._caching is not None and self._given and self._covered and await self._read_ahead():
+        if self._caching is not None and await self._body.read_ahead(self._settings.body_bytes_max):
             await self.cache(Request(self.scope))
 
     async def cache(self, request: Request, policy: Policy | None = None) -> None:
@@ -225,35 +229,11 @@ class Exchange:
             raise replay_of(stored, claim.fingerprint)
         self.answer.claim = claim
 
-    async def _read_ahead(self) -> bool:
-        """Read the body, which the application gets afterwards; False if the client has gone."""
-        read: list[Message] = []
-        taken_bytes = 0
-        while not self._whole:
-            message = await self.receive()
-            read.append(message)
-            if message["type"] != "http.request":
-                break
-            taken_bytes += len(message.get("body", b""))
-            if taken_bytes > self._settings.body_bytes_max:
-                raise BodyTooLarge(self._settings.body_bytes_max)
-        self._ahead = read
-        return self._whole
-
     def _fingerprint(self, request: Request, *, secret: bool) -> str:
         content_type = request.headers.get("content-type", "")
         where = (self.scope["method"], self.scope["path"], self.scope["query_string"], content_type)
         # A short secret in the body could be found by trying which one has this digest.
-        return fingerprint_of(*where, b"" if secret else self._digest.digest())
-
-    async def _generated(self, request: Request, scope: str) -> str:
-        """A key made of the request; a body that is no JSON may be consumed, and counts by its bytes."""
-        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        is_json = media_type == "application/json" or media_type.endswith("+json")
-        body: Any = await request.body() if is_json else self._digest.hexdigest()
-        query = sorted_query(self.scope["query_string"])
-        path = f"{self.scope['path']}?{query}" if query else self.scope["path"]
-        return generate_key_from_request(self.scope["method"], path, body, scope)
+        return fingerprint_of(*where, b"" if secret else self._body.digest())
 
 
 def is_watched(scope: Scope) -> bool:
@@ -269,19 +249,21 @@ def exchange_of(request: Request) -> Exchange:
     """
     exchange: Exchange | None = request.scope.get(_PLACE)
     if exchange is None:
-        raise RuntimeError("a unit of work needs app.add_middleware(IdempotencyMiddleware)")
+        raise RuntimeError(
+            f"{request.url.path} honours idempotency keys, which its application does not: make it by "
+            "relaybox.http.create_app, or call app.add_middleware(IdempotencyMiddleware)"
+        )
     return exchange
 
 
 async def claim_of(request: Request, who: Principal) -> Claim | None:
-    """*who*'s claim for *request*, whose body has been read; None without a key, or without the middleware.
+    """*who*'s claim for *request*, whose body has been read; None without a key.
 
     Raises:
         KeyInvalid: the header is not one key.
+        RuntimeError: no :class:`IdempotencyMiddleware` is installed.
     """
-    exchange: Exchange | None = request.scope.get(_PLACE)
-    if exchange is None:
-        return None
+    exchange = exchange_of(request)
     await exchange.leave_cache(request)
     return await exchange.claim(request, who)
 
@@ -293,6 +275,39 @@ def leave_to_middleware(request: Request, instead: Replay | IdempotencyError) ->
     """
     exchange_of(request).answer.instead = instead
     return Response()
+
+
+async def _generated(request: Request, scope: str) -> str:
+    """A key made of the request; JSON counts by its content, another body by its bytes or as a form."""
+    body: Any = await request.body() if _is_json(request) else await _digest_of(request)
+    query = sorted_query(request.scope["query_string"])
+    path = f"{request.scope['path']}?{query}" if query else request.scope["path"]
+    return generate_key_from_request(request.method, path, body, scope)
+
+
+def _is_json(request: Request) -> bool:
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return media_type == "application/json" or media_type.endswith("+json")
+
+
+async def _digest_of(request: Request) -> Any:
+    try:
+        return hashlib.sha256(await request.body()).hexdigest()
+    except RuntimeError:
+        # The framework has read it as a form, which it keeps.
+        form = await request.form()
+    return [(name, await _digest_of_field(value)) for name, value in form.multi_items()]
+
+
+async def _digest_of_field(value: UploadFile | str) -> str:
+    if isinstance(value, str):
+        return value
+    digest = hashlib.sha256()
+    await value.seek(0)
+    while chunk := await value.read(_CHUNK_BYTES):
+        digest.update(chunk)
+    await value.seek(0)
+    return digest.hexdigest()
 
 
 def _scope_of(who: Principal | str) -> str:

@@ -175,13 +175,17 @@ class HeldAnswer:
     async def _forward(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.begun = True
-            if self.outcome == "ignored" and message["status"] >= 400:
-                self.outcome = "refused"
-            elif self.outcome == "refused" and self.claim is not None and message["status"] < 400:
-                self.outcome = "executed"
-            own = self._own_headers(message["status"])
-            message = {**message, "headers": [*message.get("headers", ()), *own]}
+            if self.outcome is not None:
+                self._settle_outcome(message["status"])
+                own = self._own_headers(message["status"])
+                message = {**message, "headers": [*message.get("headers", ()), *own]}
         await self._send(message)
+
+    def _settle_outcome(self, status: int) -> None:
+        if self.outcome == "ignored" and status >= 400:
+            self.outcome = "refused"
+        elif self.outcome == "refused" and self.claim is not None and status < 400:
+            self.outcome = "executed"
 
     def _own_headers(self, status: int) -> Iterable[tuple[bytes, bytes]]:
         refusal = self._scope.get(REFUSAL)

@@ -30,7 +30,7 @@ from relaybox.telemetry import IdempotencyMetrics
 __all__ = ("IdempotencyMiddleware",)
 
 _METHODS: Final = ("POST", "PUT", "PATCH")
-_OUTCOMES: Final[dict[type[RelayboxError], str]] = {
+_OUTCOMES: Final[dict[type, str]] = {
     KeyInvalid: "malformed",
     KeyMissing: "missing",
     RequestInFlight: "in_flight",
@@ -49,7 +49,8 @@ class IdempotencyMiddleware:
     again.
 
     *methods* and *prefixes* say where cache mode applies, beside endpoints that are marked; no prefix means
-    every path. A unit of work and a command ask for keys themselves, and ignore none. Where no key counts the
+    every path. A unit of work and a command ask for keys themselves, and ignore none. A request without a key
+    passes unread; its response is held only where a unit of work asks for it. Where no key counts the
     answer has ``Idempotency-Status: ignored``. Figures go to *registry*.
 
     Raises:
@@ -83,14 +84,7 @@ class IdempotencyMiddleware:
         if scope["type"] != "http" or is_watched(scope):
             await self._app(scope, receive, send)
             return
-        exchange = Exchange(
-            scope,
-            receive,
-            send,
-            settings=self._settings,
-            covered=self._covers(scope),
-            caching=self._caching,
-        )
+        exchange = Exchange(scope, receive, send, settings=self._settings, caching=self._caching)
         answer = exchange.answer
         try:
             await self._answer(exchange)
@@ -108,7 +102,8 @@ class IdempotencyMiddleware:
     async def _answer(self, exchange: Exchange) -> None:
         answer = exchange.answer
         try:
-            await exchange.cache_ahead()
+            if exchange.keyed and self._covers(exchange.scope):
+                await exchange.cache_ahead()
             await self._app(exchange.scope, exchange.receive, answer.send)
         except Exception:
             if answer.instead is None:
@@ -129,8 +124,7 @@ class IdempotencyMiddleware:
         )
 
     def _count(self, scope: Scope, outcome: str | None) -> None:
-        refusal = scope.get(REFUSAL)
-        known = (name for kind, name in _OUTCOMES.items() if isinstance(refusal, kind))
-        ended = next(known, outcome)
+        refusal: object = scope.get(REFUSAL)
+        ended = _OUTCOMES.get(type(refusal), outcome)
         if ended is not None:
             self._metrics.ended(route=route_of(scope), outcome=ended)

@@ -10,12 +10,12 @@ from relaybox_types.api import ErrorBody
 from starlette.types import Message, Receive, Scope, Send
 
 from relaybox.errors import RelayboxError
-from relaybox.idempotency import ResponseNotKept
+from relaybox.http._idempotency import IdempotencyMiddleware
+from relaybox.http._keyed_routes import promises_keys
 
 __all__ = ("Application",)
 
 _REF: Final = "#/components/schemas/{model}"
-_KEPT: Final = ResponseNotKept.error_code
 _KEY: Final = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -44,7 +44,12 @@ class Application(FastAPI):
             await super().__call__(scope, receive, send)
 
     def add_middleware(self, middleware_class: Any, *args: Any, **kwargs: Any) -> None:
-        """Add a middleware around those added before it, and inside of the library's own."""
+        """Add a middleware around those added before it, and inside of the library's own.
+
+        An :class:`IdempotencyMiddleware` replaces the one that :func:`create_app` has added.
+        """
+        if middleware_class is IdempotencyMiddleware:
+            self.user_middleware = [one for one in self.user_middleware if one.cls is not middleware_class]
         super().add_middleware(middleware_class, *args, **kwargs)
         self.user_middleware.insert(self.outer, self.user_middleware.pop(0))
 
@@ -87,9 +92,7 @@ def _name_parameters(path: str, operation: dict[str, Any]) -> None:
         for name in re.findall(r"{(\w+)}", path)
         if ("path", name.lower()) not in known
     ]
-    # Whoever answers so keeps answers under keys.
-    keeps = _KEPT in operation.get("responses", {}).get("410", {}).get("description", "")
-    if keeps and ("header", "idempotency-key") not in known:
+    if promises_keys(operation.get("responses", {})) and ("header", "idempotency-key") not in known:
         unseen.append(_KEY)
     if unseen:
         operation["parameters"] = [*unseen, *named]

@@ -18,10 +18,11 @@ from relaybox.http._tokens import Principal
 from relaybox.idempotency import IdempotencyService
 from relaybox.settings import IdempotencySettings, load_settings
 
-__all__ = ("UnitOfWork", "unit_of_work", "was_answered")
+__all__ = ("UnitOfWork", "is_unit", "unit_of_work", "was_answered")
 
 P = TypeVar("P", bound=Principal | str)
 _ENDED: Final = "relaybox.unit_ended"
+_UNIT: Final = "relaybox_unit"
 
 
 class _UnitStore(IdempotencyService):
@@ -107,7 +108,13 @@ def unit_of_work(
                 db=db, principal=who, key=claim and claim.key, _note_targets=exchange.answer.note_targets
             )
 
+    vars(begin)[_UNIT] = True
     return begin
+
+
+def is_unit(dependency: object) -> bool:
+    """Whether *dependency* is what :func:`unit_of_work` returns."""
+    return hasattr(dependency, _UNIT)
 
 
 async def was_answered(

@@ -1,0 +1,75 @@
+"""Which routes honour idempotency keys, and whether their application lets them."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute, Mount
+
+from relaybox.http._errors import KeysIgnored
+from relaybox.http._idempotency import IdempotencyMiddleware
+from relaybox.http._idempotent import policy_of
+from relaybox.http._unit import is_unit
+from relaybox.idempotency import ResponseNotKept
+
+__all__ = ("check_keyed_routes", "promises_keys")
+
+_KEPT: Final = ResponseNotKept.error_code
+
+
+def check_keyed_routes(app: Starlette) -> None:
+    """Check that every route of *app*, mounted applications included, that takes keys can honour them.
+
+    Routes take keys that are marked :func:`idempotent`, have a :func:`unit_of_work`, or document the errors
+    of keys, as those of :func:`command_router` do.
+
+    Raises:
+        KeysIgnored: one cannot, as neither its application nor one around it has an IdempotencyMiddleware.
+    """
+    ignored = list(_ignored(app))
+    if ignored:
+        raise KeysIgnored(ignored)
+
+
+def promises_keys(responses: Mapping[Any, Any]) -> bool:
+    """Whether an operation with these documented *responses* keeps its answers under keys."""
+    gone: Mapping[str, Any] = responses.get(410) or responses.get("410") or {}
+    return _KEPT in gone.get("description", "")
+
+
+def _ignored(app: Starlette) -> Iterator[str]:
+    """Names of the endpoints that take keys and could not honour them."""
+    if any(one.cls is IdempotencyMiddleware for one in app.user_middleware):
+        return
+    yield from _ignored_among(app.routes)
+
+
+def _ignored_among(routes: Iterable[BaseRoute]) -> Iterator[str]:
+    for route in routes:
+        if isinstance(route, Mount):
+            mounted = route.app
+            yield from _ignored(mounted) if isinstance(mounted, Starlette) else _ignored_among(route.routes)
+            continue
+        # FastAPI since about 0.140 keeps an included router whole; before, it copied the routes.
+        included = getattr(route, "original_router", None)
+        if included is not None:
+            yield from _ignored_among(included.routes)
+        elif _takes_keys(route):
+            yield getattr(route, "path", repr(route))
+
+
+def _takes_keys(route: BaseRoute) -> bool:
+    marked = policy_of(getattr(route, "endpoint", None)) is not None
+    return marked or promises_keys(getattr(route, "responses", {})) or _has_unit(route)
+
+
+def _has_unit(route: BaseRoute) -> bool:
+    waiting: list[Any] = [getattr(route, "dependant", None)]
+    while waiting:
+        dependant = waiting.pop()
+        if dependant is None:
+            continue
+        if is_unit(dependant.call):
+            return True
+        waiting.extend(dependant.dependencies)
+    return False
