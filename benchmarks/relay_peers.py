@@ -1,5 +1,8 @@
 """The same backlog and the same single events by the relay, by Debezium and by faststream-outbox.
 
+The relay runs with both deliveries. Debezium delivers at least once: like for like, it is compared with the
+relay at least once; beside that with the relay exactly once, which is what the relay does by default.
+
 Side by side on one machine, one at a time, in turns: Debezium's JVM stays up and warm while its
 connector is stopped. Each has a table of its own in the one PostgreSQL (``wal_level=logical``), and
 the settings that its documentation recommends for speed; README.md has them. A backlog counts as
@@ -11,8 +14,9 @@ import asyncio
 import os
 import statistics
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
@@ -25,7 +29,7 @@ from _process import resident_mb
 from _stage import servers, show
 from _watch import Watcher, empty_topic, records_in
 from pydantic_core import to_json
-from relay_latency import WARM_UP, Writer, envelope_of, single_ms
+from relay_latency import DELIVERIES, WARM_UP, Writer, envelope_of, single_ms
 from relaybox.db import load_queries
 from relaybox.local import LocalPostgres
 from relaybox.relay import ensure_topics
@@ -59,7 +63,7 @@ async def until_holds(topic: str, records: int) -> None:
 
 
 class Peers:
-    """The three, each started, measured and stopped again."""
+    """The relay with each delivery and the two others, each started, measured and stopped again."""
 
     def __init__(self, postgres: LocalPostgres, backlog: Backlog, connect: Connect, admin: Any) -> None:
         self._postgres = postgres
@@ -69,12 +73,12 @@ class Peers:
         #: Resident MB after a backlog; the last one counts.
         self.resident: dict[str, float] = {}
 
-    async def relaybox(self) -> float:
-        """Exactly once; from the commit to the last row's mark."""
-        with relays(1, "exactly-once") as running:
+    async def relaybox(self, name: str) -> float:
+        """Drain by the delivery *name*; from the commit to the last row's mark."""
+        with relays(1, DELIVERIES[name]) as running:
             await self._backlog.shared_by(1)
             drained = await self._backlog.drain(running)
-            self.resident["relaybox"] = resident_mb(running[0].pid)
+            self.resident[name] = resident_mb(running[0].pid)
         return drained.per_s
 
     async def debezium(self) -> float:
@@ -168,10 +172,10 @@ def faststream_python(*, fetch: bool) -> Path | None:
     return None if home is None else home / "bin" / "python"
 
 
-async def ours_ms(events: int) -> list[float]:
-    """Milliseconds of single events, exactly once."""
+async def ours_ms(delivery: str, events: int) -> list[float]:
+    """Milliseconds of single events by a relay with *delivery*."""
     async with Writer.started() as writer:
-        with relays(1, "exactly-once"):
+        with relays(1, delivery):
             watcher = Watcher()
             watcher.start()
             await single_ms(writer, watcher, WARM_UP)
@@ -195,16 +199,21 @@ async def main(jars: list[Path], rounds: int, events: int, singles: int) -> None
             await backlog.warm_broker()
             peers = Peers(postgres, backlog, connect, admin)
             rates = await peer_rates(peers, rounds)
-            figures = figures_of(rates) | latencies(await ours_ms(singles), await peers.debezium_ms(singles))
-    figures["rss_mb"] = round(peers.resident["relaybox"])
-    figures["debezium_rss_mb"] = round(peers.resident["debezium"])
+            waits_ms = {name: await ours_ms(delivery, singles) for name, delivery in DELIVERIES.items()}
+            waits_ms["debezium"] = await peers.debezium_ms(singles)
+    figures = figures_of(rates) | latencies(waits_ms)
+    figures |= {f"{name}_rss_mb": round(resident) for name, resident in peers.resident.items()}
     rows = [(name, str(value)) for name, value in figures.items()]
     show(f"{events:,} events, and {singles} single ones", rows, figures)
 
 
 async def peer_rates(peers: Peers, rounds: int) -> dict[str, list[float]]:
-    """All three in turns; the first round warms up and does not count."""
-    works = {"relaybox": peers.relaybox, "debezium": peers.debezium, "faststream": peers.faststream}
+    """All in turns; the first round warms up and does not count."""
+    works: dict[str, Callable[[], Awaitable[float]]] = {
+        **{name: partial(peers.relaybox, name) for name in DELIVERIES},
+        "debezium": peers.debezium,
+        "faststream": peers.faststream,
+    }
     rates: dict[str, list[float]] = {name: [] for name in works}
     for number in range(-1, rounds):
         for name in list(works)[:: 1 if number % 2 else -1]:
@@ -215,21 +224,20 @@ async def peer_rates(peers: Peers, rounds: int) -> dict[str, list[float]]:
 
 
 def figures_of(rates: dict[str, list[float]]) -> dict[str, Any]:
-    """The medians of the rounds, and of the ratios within a round."""
-    figures: dict[str, Any] = {
-        f"{name}_per_s": round(statistics.median(values)) for name, values in rates.items()
-    }
-    for peer in ("debezium", "faststream"):
-        ratios = [ours / other for ours, other in zip(rates["relaybox"], rates[peer], strict=True)]
-        figures[f"ratio_{peer}"] = round(statistics.median(ratios), 2)
-    return figures
+    """The medians of the ratios within a round, and of the rounds."""
+    figures: dict[str, Any] = {}
+    for name in DELIVERIES:
+        for peer in ("debezium", "faststream"):
+            ratios = [ours / other for ours, other in zip(rates[name], rates[peer], strict=True)]
+            figures[f"{name}_ratio_{peer}"] = round(statistics.median(ratios), 2)
+    return figures | {f"{name}_per_s": round(statistics.median(values)) for name, values in rates.items()}
 
 
-def latencies(ours: Sequence[float], debezium: Sequence[float]) -> dict[str, float]:
-    """p50 and p99 in milliseconds."""
+def latencies(waits_ms: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """p50 and p99 in milliseconds, by contestant."""
     return {
-        f"{prefix}p{percent}_ms": round(percentile(waits_ms, percent), 1)
-        for prefix, waits_ms in (("", ours), ("debezium_", debezium))
+        f"{name}_p{percent}_ms": round(percentile(waits, percent), 1)
+        for name, waits in waits_ms.items()
         for percent in (50, 99)
     }
 
