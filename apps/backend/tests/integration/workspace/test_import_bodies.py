@@ -1,10 +1,14 @@
 """What a file may come as: bytes in any encoding, a form, JSON; and what is refused."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 from backend.workspace.pgn._body import PGN_BYTES_MAX
+from backend.workspace.pgn._uploads import UPLOADS_MAX, UPLOADS_OF_ONE_MAX
 
-from tests.fixtures.pgn import NEW, NOTHING, counts, game, games, imported, refused, send_pgn
+from tests.fixtures.pgn import NEW, NOTHING, PGN, counts, game, games, imported, refused, send_pgn
 from tests.fixtures.studio import Studio
 
 NAMED = '[White "Müller"]\n[Black "Kovač"]\n[Result "*"]\n\n1. e4 *\n'
@@ -129,3 +133,46 @@ async def test_an_answer_is_kept_for_a_key_whatever_the_file_came_as(studio: Stu
     assert (first.status_code, again.content) == (201, first.content)
     assert again.headers["idempotent-replayed"] == "true"
     assert (await send_pgn(studio.teacher, game(1), headers={"Idempotency-Key": "once"})).status_code == 422
+
+
+async def test_a_key_does_not_make_the_limit_of_a_file_smaller(studio: Studio) -> None:
+    study = await studio.teacher.done("POST", "/studies", {"title": "Endgames"})
+    into, large = f"/studies/{study['id']}/import-pgn", game(1) + "\n" * (2 * 1024 * 1024)
+    for path in (NEW, into):
+        first, again = [
+            await send_pgn(studio.teacher, large, path, headers={"Idempotency-Key": path}) for _ in range(2)
+        ]
+        assert (first.status_code, again.status_code) == (201, 201), first.text
+        assert again.content == first.content
+
+
+async def test_only_so_many_large_files_are_received_at_a_time(studio: Studio) -> None:
+    study = await studio.teacher.done("POST", "/studies", {"title": "Endgames"})
+    into, rest = f"/studies/{study['id']}/import-pgn", asyncio.Event()
+    taken = asyncio.Queue[None]()
+
+    async def unfinished() -> AsyncIterator[bytes]:
+        taken.put_nowait(None)
+        await rest.wait()
+        yield game(1).encode()
+
+    async def send(name: str) -> httpx.Response:
+        headers = {"Content-Type": PGN}
+        return await studio.person(name).send("POST", NEW, content=unfinished(), headers=headers)
+
+    async with asyncio.TaskGroup() as group:
+        sending: list[asyncio.Task[httpx.Response]] = []
+        for number in range(UPLOADS_MAX):
+            sending.append(group.create_task(send(f"person {number // UPLOADS_OF_ONE_MAX}")))
+            await taken.get()
+        for name in ("person 0", "another"):
+            refused_now = await studio.person(name).send(
+                "POST", NEW, content=b" " * (1024 * 1024 + 1), headers={"Content-Type": PGN}
+            )
+            assert (refused_now.status_code, refused_now.json()["error_code"]) == (429, "TOO_MANY_UPLOADS")
+            assert int(refused_now.headers["retry-after"]) > 0
+        # A small one takes no place.
+        await imported(studio.teacher, game(2), into)
+        rest.set()
+    assert [one.result().status_code for one in sending] == [201] * UPLOADS_MAX
+    await imported(studio.person("person 0"), game(1) + "\n" * (2 * 1024 * 1024))

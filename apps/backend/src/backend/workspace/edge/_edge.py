@@ -123,7 +123,8 @@ class Edge:
     def __init__(self, backbone: Backbone, tickets: Tickets) -> None:
         self.backbone = backbone
         self.tickets = tickets
-        self._bearer = bearer(backbone.verifier)
+        #: The dependency that says who sends a request with a bearer token.
+        self.authenticated = bearer(backbone.verifier)
 
     async def viewer(
         self,
@@ -140,7 +141,7 @@ class Edge:
         link_id = await self._link_of(ticket)
         if "authorization" not in request.headers:
             return Viewer(subject=None, link_id=link_id)
-        principal = await self._bearer(request)
+        principal = await self.authenticated(request)
         return Viewer(subject=principal.subject, link_id=link_id)
 
     async def _link_of(self, ticket: str | None) -> UUID | None:
@@ -253,7 +254,7 @@ class Edge:
 
         It is asked before a key is answered again (G68); whoever writes asks again under a lock.
         """
-        authenticated = self._bearer
+        authenticated = self.authenticated
 
         async def entitled(
             request: Request, principal: Annotated[Principal, Depends(authenticated)]

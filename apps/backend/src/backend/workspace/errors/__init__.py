@@ -33,6 +33,7 @@ from backend.workspace.errors._pgn import (
     TaskGaveUp,
     TooManyExports,
     TooManyImports,
+    TooManyUploads,
 )
 from backend.workspace.errors._workspace import (
     AlreadyShared,
@@ -114,6 +115,7 @@ __all__ = (
     "TitleTaken",
     "TooManyExports",
     "TooManyImports",
+    "TooManyUploads",
     "TreeCycle",
     "TreeRefused",
     "TreeTooDeep",

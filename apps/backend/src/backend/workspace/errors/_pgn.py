@@ -13,6 +13,7 @@ Apart from the errors of nodes, which these have nothing to do with.
         ├── FormMalformed         400
         ├── ResultNotReady        409, with the task's status
         ├── TooManyImports        429
+        ├── TooManyUploads        429
         ├── TooManyExports        429
         ├── NodeExportsBusy       429
         ├── ExportSpaceFull       429, and of an export's task
@@ -39,6 +40,7 @@ __all__ = (
     "TaskGaveUp",
     "TooManyExports",
     "TooManyImports",
+    "TooManyUploads",
 )
 
 
@@ -161,6 +163,15 @@ class ExportSpaceFull(PgnError):
             "send the request again when old files have been removed"
         )
         self.retry_after_s = retry_after_s
+
+
+class TooManyUploads(PgnError):
+    """Raised when a process, or one person, has as many large files under way as they may have."""
+
+    error_code = "TOO_MANY_UPLOADS"
+
+    def __init__(self) -> None:
+        super().__init__("Too many large files are being received; send it again in a moment")
 
 
 class ArchiveTooLarge(PgnError):

@@ -1,6 +1,6 @@
 """Imports over HTTP: a PGN file becomes chapters of a study, or studies of a folder."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, Final, TypeVar
 from uuid import UUID, uuid4
 
@@ -21,6 +21,7 @@ from backend.workspace.errors import (
     StudyFull,
     TitleTaken,
     TooManyImports,
+    TooManyUploads,
     TreeRefused,
 )
 from backend.workspace.pgn._body import Upload, pgn_body, read_upload
@@ -29,6 +30,7 @@ from backend.workspace.pgn._imports import COMMAND, import_into_study, import_ne
 from backend.workspace.pgn._reading import LargeFile, Reading
 from backend.workspace.pgn._task_routes import TASK_STARTED, task_started
 from backend.workspace.pgn._tasks import IMPORT_TASK, TASKS, Asker, ImportInput, begin_task
+from backend.workspace.pgn._uploads import upload_place
 
 __all__ = ("add_import_routes",)
 
@@ -37,7 +39,7 @@ Read = TypeVar("Read")
 #: Files of one person that wait for a worker, or are read by one: each takes up to 20 MiB meanwhile.
 _IMPORTS_MAX: Final = 3
 
-_ERRORS = (*WRITE_ERRORS, FormMalformed, PgnRefused, ChessNotInstalled)
+_ERRORS = (*WRITE_ERRORS, FormMalformed, PgnRefused, ChessNotInstalled, TooManyUploads)
 _STRICT = "Refuse the whole file for the first game that cannot be imported, instead of leaving it out."
 _DESCRIPTION = """The file's bytes in any of their encodings, a form with the file, or JSON.
 
@@ -48,9 +50,11 @@ refused."""
 def add_import_routes(router: APIRouter, edge: Edge) -> None:
     """The routes that end in ``/import-pgn``."""
     reading = Reading(load_settings(OutboxSettings).message_bytes_max)
+    # Before the unit of work, which reads the body. One for both routes, which share the places.
+    ahead = [Depends(upload_place(edge)), Depends(_keep_strict)]
     # First, as the other one's path would match this one's too.
-    _add_new(router, edge, reading)
-    _add_into_study(router, edge, reading)
+    _add_new(router, edge, reading, ahead)
+    _add_into_study(router, edge, reading, ahead)
 
 
 async def _keep_strict(request: Request, strict: Annotated[bool, Query(description=_STRICT)] = False) -> None:
@@ -81,7 +85,7 @@ async def _once(request: Request, read: Callable[[Request], Awaitable[Read]]) ->
     return held
 
 
-def _add_new(router: APIRouter, edge: Edge, reading: Reading) -> None:
+def _add_new(router: APIRouter, edge: Edge, reading: Reading, dependencies: Sequence[Any]) -> None:
     async def parent_of(request: Request) -> UUID | None:
         request.state.upload = upload = await read_upload(request, ImportPgn)
         return upload.parent_id
@@ -94,7 +98,7 @@ def _add_new(router: APIRouter, edge: Edge, reading: Reading) -> None:
     @router.post(
         "/studies/import-pgn",
         status_code=201,
-        dependencies=[Depends(_keep_strict)],
+        dependencies=dependencies,
         summary="Make a study of a PGN file, or a folder of studies",
         description=f"{_DESCRIPTION} More than 64 games become a folder of studies, more than 200 a task.",
         openapi_extra=pgn_body(ImportPgn),
@@ -122,7 +126,7 @@ def _add_new(router: APIRouter, edge: Edge, reading: Reading) -> None:
     _ = import_pgn
 
 
-def _add_into_study(router: APIRouter, edge: Edge, reading: Reading) -> None:
+def _add_into_study(router: APIRouter, edge: Edge, reading: Reading, dependencies: Sequence[Any]) -> None:
     async def read(request: Request) -> tuple[FileMark, ReadFile]:
         upload = await read_upload(request, ImportIntoStudy)
         return await reading.read_for_study(upload.data, strict=_strict(request))
@@ -133,7 +137,7 @@ def _add_into_study(router: APIRouter, edge: Edge, reading: Reading) -> None:
     @router.post(
         "/studies/{study_id}/import-pgn",
         status_code=201,
-        dependencies=[Depends(_keep_strict)],
+        dependencies=dependencies,
         summary="Add the games of a PGN file to a study",
         description=f"{_DESCRIPTION} A study has at most 64 chapters; a file with more games is refused.",
         openapi_extra=pgn_body(ImportIntoStudy),
