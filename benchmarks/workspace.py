@@ -17,7 +17,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import chess.pgn
-import httpx
+import httpx2
 from _games import moves_in, pgn_file
 from _stage import WRITER, running, servers, show, token
 from backend.api import WORKSPACE_PREFIX
@@ -69,7 +69,7 @@ def parse(subject: Subject) -> float:
     return time.perf_counter() - began
 
 
-async def import_file(client: httpx.AsyncClient, subject: Subject) -> float:
+async def import_file(client: httpx2.AsyncClient, subject: Subject) -> float:
     """Seconds from the request to the report, of a task where it is one."""
     began = time.perf_counter()
     answer = await client.post("/studies/import-pgn", content=subject.text.encode(), headers=_PGN)
@@ -160,7 +160,7 @@ async def measure_tree(times: int) -> dict[str, Any]:
     }
 
 
-async def _timed(client: httpx.AsyncClient, method: str, path: str, **options: Any) -> tuple[float, bytes]:
+async def _timed(client: httpx2.AsyncClient, method: str, path: str, **options: Any) -> tuple[float, bytes]:
     began = time.perf_counter()
     answer = await client.request(method, path, **options)
     took_ms = (time.perf_counter() - began) * 1_000
@@ -168,9 +168,9 @@ async def _timed(client: httpx.AsyncClient, method: str, path: str, **options: A
     return took_ms, answer.content
 
 
-def client_of(port: int) -> httpx.AsyncClient:
+def client_of(port: int) -> httpx2.AsyncClient:
     """A client with the writer's token."""
-    return httpx.AsyncClient(
+    return httpx2.AsyncClient(
         base_url=f"http://127.0.0.1:{port}{WORKSPACE_PREFIX}",
         headers={"Authorization": f"Bearer {token()}"},
         timeout=120,

@@ -8,7 +8,7 @@ from typing import Any, Final
 from urllib.parse import quote
 from uuid import uuid4
 
-import httpx
+import httpx2 as httpx
 import pytest
 from relaybox_types.workspace import Role
 

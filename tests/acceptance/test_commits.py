@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import asyncpg
-import httpx
+import httpx2 as httpx
 import pytest
 
 from tests.fixtures.product import SESSIONS, WAIT_S, Product, Writer

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from itertools import islice
 
-import httpx
+import httpx2 as httpx
 import pytest
 
 from tests.fixtures.product import SESSIONS, Product, Writer

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 import jwt
 import pytest
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 import pytest
 
 from tests.fixtures.gates import Gate, closed

@@ -3,7 +3,7 @@
 import asyncio
 
 import asyncpg
-import httpx
+import httpx2 as httpx
 import pytest
 
 from tests.fixtures.gates import Gate, closed

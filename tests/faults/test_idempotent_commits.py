@@ -6,7 +6,7 @@ import signal
 from uuid import uuid4
 
 import asyncpg
-import httpx
+import httpx2 as httpx
 import pytest
 from relaybox.settings import PostgresSettings
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from uuid import uuid4
 
 import asyncpg
-import httpx
+import httpx2 as httpx
 import pytest
 
 from tests.fixtures.gates import Gate, closed

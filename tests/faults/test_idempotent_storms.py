@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from uuid import uuid4
 
 import asyncpg
-import httpx
+import httpx2 as httpx
 import pytest
 
 from tests.fixtures.keyed import EVERYTHING, Keyed, bearer_of

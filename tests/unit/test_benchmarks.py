@@ -5,7 +5,7 @@ from collections.abc import Generator
 from pathlib import Path
 from uuid import uuid4
 
-import httpx
+import httpx2 as httpx
 import pytest
 from relaybox.http import make_token
 from relaybox.settings import JwtSettings, load_settings

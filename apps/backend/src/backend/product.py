@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
-import httpx
+import httpx2
 from relaybox.db import migrate_up
 from relaybox.http import make_token
 from relaybox.local import (
@@ -198,12 +198,12 @@ def _protection(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 async def _until_ready(url: str) -> None:
-    async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+    async with httpx2.AsyncClient(base_url=url, trust_env=False) as client:
         while True:
             try:
                 if (await client.get("/readyz")).is_success:
                     return
-            except httpx.TransportError:
+            except httpx2.TransportError:
                 pass
             await asyncio.sleep(_READY_PAUSE_S)
 

@@ -27,7 +27,7 @@ _STOP_S: Final = 5
 #: on a busy machine: it was killed just when it had begun to answer.
 _WORKER_SILENT_S: Final = 30
 #: How long an idle connection is kept: longer than callers do, proxies commonly 60 s. uvicorn's 5 s are also
-#: httpx's. A request sent in the moment in which the server lets go meets an end instead of an answer.
+#: httpx2's. A request sent in the moment in which the server lets go meets an end instead of an answer.
 _IDLE_S: Final = 75
 _FIGURES: Final = "PROMETHEUS_MULTIPROC_DIR"
 #: What `ps` shows: all roles are one program, which SERVICE_TYPE alone tells apart.

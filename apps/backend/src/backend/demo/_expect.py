@@ -1,6 +1,6 @@
 """What happened is what the story says, or the story breaks off."""
 
-import httpx
+import httpx2
 
 from backend.demo._timeline import StepMissed
 
@@ -19,7 +19,7 @@ def require(happened: bool, what: str) -> None:
         raise StepMissed(what)
 
 
-def expect(answer: httpx.Response, what: str, *statuses: int) -> httpx.Response:
+def expect(answer: httpx2.Response, what: str, *statuses: int) -> httpx2.Response:
     """*answer*, which has one of *statuses*.
 
     Raises:
@@ -31,7 +31,7 @@ def expect(answer: httpx.Response, what: str, *statuses: int) -> httpx.Response:
     return answer
 
 
-def _told_by(answer: httpx.Response) -> str:
+def _told_by(answer: httpx2.Response) -> str:
     """An error by its code and message; anything else as it is, cut short."""
     try:
         body = answer.json()

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 from uuid import uuid4
 
-import httpx
+import httpx2
 from relaybox.http import make_token
 from relaybox.settings import JwtSettings, KafkaSettings, TaskSettings, load_settings
 from rich.console import Console
@@ -105,10 +105,10 @@ class _Api:
     def __init__(self, url: str, stack: AsyncExitStack) -> None:
         self._url, self._stack = url, stack
 
-    async def client(self, token: str | None) -> httpx.AsyncClient:
+    async def client(self, token: str | None) -> httpx2.AsyncClient:
         """A client for whoever has *token*."""
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        client = httpx.AsyncClient(base_url=self._url, headers=headers, timeout=_REQUEST_S, trust_env=False)
+        client = httpx2.AsyncClient(base_url=self._url, headers=headers, timeout=_REQUEST_S, trust_env=False)
         return await self._stack.enter_async_context(client)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
-import httpx
+import httpx2
 from relaybox_types.genesis import GenesisStage, GenesisStatus
 
 from backend.demo._journal import Journal, Published, place_of
@@ -30,7 +30,7 @@ class Story:
     """
 
     def __init__(
-        self, timeline: Timeline, client: httpx.AsyncClient, topic: Topic, *, agent_s: float
+        self, timeline: Timeline, client: httpx2.AsyncClient, topic: Topic, *, agent_s: float
     ) -> None:
         self._say = timeline.say
         self._console = timeline.console

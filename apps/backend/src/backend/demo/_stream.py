@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
-import httpx
+import httpx2
 from pydantic_core import from_json
 
 from backend.demo._journal import Journal
@@ -16,19 +16,19 @@ _PAUSE_S: Final = 0.2
 _SILENCE_S: Final = 40.0
 
 
-async def follow(client: httpx.AsyncClient, path: str, journal: Journal) -> None:
+async def follow(client: httpx2.AsyncClient, path: str, journal: Journal) -> None:
     """Write the stream at *path* to *journal* until cancelled; every end is followed by a resumption."""
     last: int | None = None
     while True:
         headers = {} if last is None else {"Last-Event-ID": str(last)}
-        timeout = httpx.Timeout(10.0, read=_SILENCE_S)
+        timeout = httpx2.Timeout(10.0, read=_SILENCE_S)
         try:
             async with client.stream("GET", path, headers=headers, timeout=timeout) as response:
                 if response.is_success:
                     async for version, kind, data in _events(response.aiter_lines()):
                         last = version or last
                         _note(journal, version, kind, data)
-        except httpx.TransportError:
+        except httpx2.TransportError:
             pass  # the API is being started again; nothing is lost, the next connection resumes
         await asyncio.sleep(_PAUSE_S)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-import httpx
+import httpx2
 
 from backend.demo._expect import expect
 from backend.demo._timeline import StepMissed
@@ -37,7 +37,7 @@ class Writer:
     All commands carry one correlation id, so that the whole story is one chain of events.
     """
 
-    def __init__(self, client: httpx.AsyncClient, sessions: str, *, patience_s: float) -> None:
+    def __init__(self, client: httpx2.AsyncClient, sessions: str, *, patience_s: float) -> None:
         self._client = client
         self._sessions = sessions
         self._patience_s = patience_s
@@ -118,7 +118,7 @@ class Writer:
                 raise StepMissed(f"{what}: still pending after {self._patience_s:g} s")
             await asyncio.sleep(_PAUSE_S)
 
-    async def _until_answered(self, what: str, method: str, path: str, body: Any = None) -> httpx.Response:
+    async def _until_answered(self, what: str, method: str, path: str, body: Any = None) -> httpx2.Response:
         async for answer in self._answers(what, method, path, body):
             if answer is not None:
                 return answer
@@ -126,7 +126,7 @@ class Writer:
 
     async def _answers(
         self, what: str, method: str, path: str, body: Any = None
-    ) -> AsyncIterator[httpx.Response | None]:
+    ) -> AsyncIterator[httpx2.Response | None]:
         """Send again and again, until the caller is content; null for an answer that never came."""
         deadline = time.monotonic() + self._patience_s
         while time.monotonic() < deadline:
@@ -135,10 +135,10 @@ class Writer:
             await asyncio.sleep(_PAUSE_S)
         raise StepMissed(f"{what}: the API gave no answer within {self._patience_s:g} s")
 
-    async def _once(self, method: str, path: str, body: Any) -> httpx.Response | None:
+    async def _once(self, method: str, path: str, body: Any) -> httpx2.Response | None:
         headers = {"X-Correlation-ID": str(self.correlation_id)}
         try:
             answer = await self._client.request(method, path, json=body, headers=headers)
-        except httpx.TransportError:
+        except httpx2.TransportError:
             return None
         return None if answer.status_code in _NOT_NOW else answer

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
 
-import httpx
+import httpx2 as httpx
 import pytest
 from backend.genesis import RebuildReport, genesis, rebuild_sessions
 from backend.genesis.agent import ConceptAgent

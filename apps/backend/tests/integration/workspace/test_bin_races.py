@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import asyncpg
-import httpx
+import httpx2 as httpx
 
 from tests.fixtures.gates import Gate, closed, waits_for_a_row
 from tests.fixtures.studio import Studio

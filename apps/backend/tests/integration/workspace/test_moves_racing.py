@@ -4,7 +4,7 @@ import asyncio
 import random
 from typing import Any, Final
 
-import httpx
+import httpx2 as httpx
 import pytest
 from relaybox.db import Database
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-import httpx
+import httpx2 as httpx
 import pytest
 from relaybox.db import Database
 from relaybox.settings import HttpSettings, PostgresSettings

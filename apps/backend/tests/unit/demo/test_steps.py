@@ -2,7 +2,7 @@
 
 import asyncio
 
-import httpx
+import httpx2 as httpx
 import pytest
 from backend.demo import StepMissed, _run, run_demo
 from backend.demo._expect import expect, require

@@ -22,7 +22,7 @@ LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 _ACCESS_LOG: Final = "uvicorn.access"
 #: Loggers that repeat what we say ourselves, or that tell at INFO of every statement.
-_QUIET: Final = (_ACCESS_LOG, "uvicorn.error", "sqlalchemy", "httpx", "httpcore", "alembic")
+_QUIET: Final = (_ACCESS_LOG, "uvicorn.error", "sqlalchemy", "httpx2", "httpcore2", "alembic")
 #: Libraries that may have brought handlers of their own; their lines would appear twice.
 _FOREIGN: Final = ("uvicorn", "uvicorn.error", _ACCESS_LOG, "alembic", "sqlalchemy")
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 
 import asyncpg
-import httpx
+import httpx2 as httpx
 import pytest
 from relaybox.db import Database
 

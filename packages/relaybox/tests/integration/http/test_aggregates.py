@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
 
-import httpx
+import httpx2 as httpx
 import pytest
 from pydantic import BaseModel, SecretStr
 from relaybox.commands import Aggregate, Domain, Events

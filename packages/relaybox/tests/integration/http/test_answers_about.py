@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from uuid import UUID, uuid4
 
 import asyncpg
-import httpx
+import httpx2 as httpx
 import pytest
 from fastapi import Depends, FastAPI
 from relaybox.db import Database

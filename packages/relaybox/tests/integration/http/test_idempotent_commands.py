@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from uuid import UUID
 
 import asyncpg
-import httpx
+import httpx2 as httpx
 import pytest
 from pydantic import SecretStr
 from relaybox.db import Database

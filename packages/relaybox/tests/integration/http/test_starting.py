@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import httpx
+import httpx2 as httpx
 import pytest
 from pydantic import SecretStr
 from relaybox.errors import SettingsError

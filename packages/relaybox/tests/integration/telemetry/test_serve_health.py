@@ -4,7 +4,7 @@ import asyncio
 import signal
 import socket
 
-import httpx
+import httpx2 as httpx
 import pytest
 from prometheus_client import CollectorRegistry
 from relaybox.telemetry import CheckResult, HealthAddressUnusable, HealthState, health_app, serve_health

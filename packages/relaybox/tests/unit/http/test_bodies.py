@@ -5,7 +5,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 import pytest
 from pydantic import BaseModel, field_validator
 from relaybox.http import BodyLimitMiddleware, BodyTimeout, BodyTooLarge, read_bytes, read_json, read_model

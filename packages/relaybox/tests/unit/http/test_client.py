@@ -7,7 +7,7 @@ from io import BytesIO, UnsupportedOperation
 from typing import Any, TypeAlias
 from uuid import UUID
 
-import httpx
+import httpx2 as httpx
 import pytest
 from fastapi import FastAPI, Request, Response
 from hypothesis import given

@@ -4,7 +4,7 @@ import json
 import re
 from typing import Annotated, Any
 
-import httpx
+import httpx2 as httpx
 import pytest
 from fastapi import FastAPI, Header, Request
 from relaybox.http import KEY_ERRORS, error_responses

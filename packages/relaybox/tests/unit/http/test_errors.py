@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-import httpx
+import httpx2 as httpx
 import pytest
 from fastapi import FastAPI
 from relaybox.errors import RelayboxError

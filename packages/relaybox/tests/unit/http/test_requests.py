@@ -1,6 +1,6 @@
 """Ids, log lines and figures of requests."""
 
-import httpx
+import httpx2 as httpx
 import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable
 
-import httpx
+import httpx2 as httpx
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 from relaybox.telemetry import Check, CheckResult, HealthReport, HealthState, examine, health_app

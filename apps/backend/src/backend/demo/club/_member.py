@@ -3,7 +3,7 @@
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-import httpx
+import httpx2
 from relaybox.http.client import AnswerUnknown, IdempotentClient
 
 from backend.demo._expect import expect, require
@@ -23,7 +23,7 @@ class Member:
     """
 
     def __init__(
-        self, client: httpx.AsyncClient, name: str, *, correlation_id: UUID, patience_s: float
+        self, client: httpx2.AsyncClient, name: str, *, correlation_id: UUID, patience_s: float
     ) -> None:
         """*client* has their token; *patience_s* is for each answer, while the API is away."""
         self.client = client
@@ -45,7 +45,7 @@ class Member:
         *,
         match: int | None = None,
         key: str | None = None,
-    ) -> httpx.Response:
+    ) -> httpx2.Response:
         """The answer, which has *status*.
 
         *body* is JSON, or a PGN file's bytes; *match* the version that a change is meant for.

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import uuid4
 
-import httpx
+import httpx2
 from relaybox_types.envelope import EventEnvelope
 from relaybox_types.workspace import WorkspaceEvent
 
@@ -73,7 +73,7 @@ class ClubStory:
         return root_id
 
     async def _import(self, root_id: str, pgn: str) -> Mapping[str, Any]:
-        wish = httpx.QueryParams(title="Club match", parent_id=root_id)
+        wish = httpx2.QueryParams(title="Club match", parent_id=root_id)
         what, path, key = f"import {GAMES} games", f"/studies/import-pgn?{wish}", str(uuid4())
         first = await self._teacher.ask(what, "POST", path, 201, pgn.encode(), key=key)
         report = first.json()

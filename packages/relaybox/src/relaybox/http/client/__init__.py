@@ -1,8 +1,7 @@
 """For who calls such an API: keys sent and requests repeated by the rules it keeps.
 
-It stands on httpx, which the caller brings, as it is their client that sends: ``pip install httpx``. No
-extra of ours names it, since it brings certifi (MPL-2.0). Importing this package imports
-:mod:`relaybox.http` and with it FastAPI: ``relaybox[http]``.
+It uses httpx2, which the caller installs, because the caller's client sends: ``pip install httpx2``.
+Importing this package imports :mod:`relaybox.http` and with it FastAPI: ``relaybox[http]``.
 """
 
 from relaybox.http.client._client import IdempotentClient

@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any, Final, assert_never
 from uuid import uuid4
 
-import httpx
+import httpx2
 
 from relaybox.http.client._decisions import (
     GiveUp,
@@ -37,7 +37,7 @@ class IdempotentClient:
     """
 
     def __init__(
-        self, client: httpx.AsyncClient, *, attempts_max: int = 8, total_s_max: float = 60.0
+        self, client: httpx2.AsyncClient, *, attempts_max: int = 8, total_s_max: float = 60.0
     ) -> None:
         assert attempts_max >= 1
         assert total_s_max > 0
@@ -46,12 +46,12 @@ class IdempotentClient:
         self._total_s_max = total_s_max
 
     async def request(
-        self, method: str, url: httpx.URL | str, *, key: str | None = None, **parts: Any
-    ) -> httpx.Response:
+        self, method: str, url: httpx2.URL | str, *, key: str | None = None, **parts: Any
+    ) -> httpx2.Response:
         """Send a wish, and return its answer: any 2xx, 3xx or 4xx, replayed or not.
 
         *key* names the wish; a new one is made if there is none, which does for as long as this call lasts.
-        *parts* are those of ``httpx.AsyncClient.build_request``: ``json``, ``content``, ``files``,
+        *parts* are those of ``httpx2.AsyncClient.build_request``: ``json``, ``content``, ``files``,
         ``params``, ``headers`` and others. The body is encoded once and kept in memory, files included; each
         call gives multipart a boundary of its own unless the header ``Content-Type`` has one.
 
@@ -72,7 +72,7 @@ class IdempotentClient:
         while True:
             attempts += 1
             outcome = await self._attempt(request, until_s - monotonic())
-            if isinstance(outcome, httpx.Response) and not worth_repeating(
+            if isinstance(outcome, httpx2.Response) and not worth_repeating(
                 outcome.status_code, outcome.content
             ):
                 return outcome
@@ -80,22 +80,22 @@ class IdempotentClient:
                 attempts,
                 attempts_max=self._attempts_max,
                 left_s=until_s - monotonic(),
-                told_s=_told_s(outcome) if isinstance(outcome, httpx.Response) else None,
+                told_s=_told_s(outcome) if isinstance(outcome, httpx2.Response) else None,
                 chance=random(),  # noqa: S311 - jitter
             )
             match step:
                 case Retry(after_s=after_s):
                     await sleep(after_s)
                 case GiveUp():
-                    if isinstance(outcome, httpx.Response):
+                    if isinstance(outcome, httpx2.Response):
                         return outcome
                     raise AnswerUnknown(key, attempts) from outcome
                 case _:
                     assert_never(step)
 
     async def _built(
-        self, key: str, method: str, url: httpx.URL | str, parts: dict[str, Any]
-    ) -> httpx.Request:
+        self, key: str, method: str, url: httpx2.URL | str, parts: dict[str, Any]
+    ) -> httpx2.Request:
         value = quoted(key)
         if value is None:
             raise KeyUnusable(
@@ -106,27 +106,27 @@ class IdempotentClient:
             raise KeyUnusable("give the key as an argument, not as a header of the request or the client")
         # What is in memory can be read both ways; what a generator or a file gives, one way and once.
         if not (
-            isinstance(request.stream, httpx.SyncByteStream)
-            and isinstance(request.stream, httpx.AsyncByteStream)
+            isinstance(request.stream, httpx2.SyncByteStream)
+            and isinstance(request.stream, httpx2.AsyncByteStream)
         ):
             raise BodyNotRepeatable
         await request.aread()
         request.headers["Idempotency-Key"] = value
         return request
 
-    async def _attempt(self, request: httpx.Request, left_s: float) -> httpx.Response | Exception:
+    async def _attempt(self, request: httpx2.Request, left_s: float) -> httpx2.Response | Exception:
         """One attempt: its answer, or why there is none."""
         try:
             # The client's own time-outs begin anew with every chunk; this one does not.
             async with asyncio.timeout(left_s):
                 return await self._client.send(request)
-        except httpx.UnsupportedProtocol:  # an address of the wrong form: never sent, and never will be
+        except httpx2.UnsupportedProtocol:  # an address of the wrong form: never sent, and never will be
             raise
-        except (httpx.TransportError, TimeoutError) as error:
+        except (httpx2.TransportError, TimeoutError) as error:
             return error
 
 
-def _told_s(answer: httpx.Response) -> float | None:
+def _told_s(answer: httpx2.Response) -> float | None:
     """What its ``Retry-After`` asks for; a date counts from the server's own, so that clocks may differ."""
     text = answer.headers.get("Retry-After")
     if text is None:
