@@ -17,6 +17,7 @@ _PRODUCT = (
     "API_",
     "MUSE",
     "OUTBOX_",
+    "RETENTION_",
     "IDEMPOTENCY_",
     "LOG_",
     "HEALTH_",

@@ -13,7 +13,7 @@ from backend.settings import ApiSettings, RoleSettings, ServiceType
 from pydantic_settings import BaseSettings
 from relaybox.local import free_port
 from relaybox.outbox import OutboxSettings
-from relaybox.settings import KafkaSettings, PostgresSettings
+from relaybox.settings import KafkaSettings, PostgresSettings, RetentionSettings
 
 from tests.unit.test_settings_pages import names_of, settings
 
@@ -89,7 +89,8 @@ def read_by(
         monkeypatch.setenv(name, value)
     loaded |= {RoleSettings}
     if service_type is ServiceType.API_GATEWAY:
-        loaded |= {ApiSettings}
+        # Its lifespan makes the sweeper.
+        loaded |= {ApiSettings, RetentionSettings}
         create_api()
         return
 

@@ -700,11 +700,17 @@ CREATE INDEX idx_async_tasks_claim ON async_tasks (coalesce(claim_order_at, crea
 CREATE INDEX idx_async_tasks_fairness ON async_tasks (fairness_key, coalesce(claim_order_at, created_at))
     WHERE fairness_key IS NOT NULL AND status IN ('PENDING', 'RUNNING');
 
+-- How the sweeper finds what is old enough to be removed, without a look at what stays.
+CREATE INDEX idx_command_inbox_ended ON command_inbox (created_at) WHERE status IN ('COMPLETED', 'FAILED');
+CREATE INDEX idx_command_inbox_keyed ON command_inbox (created_at) WHERE idempotency_key IS NOT NULL;
+CREATE INDEX idx_async_tasks_ended ON async_tasks (updated_at) WHERE status IN ('COMPLETED', 'FAILED', 'CANCELLED');
+CREATE INDEX idx_consumed_events_consumed ON consumed_events (consumed_at);
+
 CREATE TABLE relaybox_alembic_version (
     version_num VARCHAR(32) NOT NULL,
     CONSTRAINT relaybox_alembic_version_pkc PRIMARY KEY (version_num)
 );
-INSERT INTO relaybox_alembic_version (version_num) VALUES ('0004_fair_tasks');
+INSERT INTO relaybox_alembic_version (version_num) VALUES ('0005_retention');
 
 CREATE TYPE genesis_status AS ENUM ('IN_PROGRESS', 'COMPLETED', 'ABANDONED');
 CREATE TYPE genesis_stage AS ENUM

@@ -21,6 +21,7 @@ __all__ = (
     "KafkaSettings",
     "PostgresSettings",
     "RelaySettings",
+    "RetentionSettings",
     "TaskSettings",
     "check_settings",
     "load_settings",
@@ -283,6 +284,22 @@ class IdempotencySettings(BaseSettings):
     body_bytes_max: Annotated[int, Field(ge=0, le=64 * 1024 * 1024)] = 1024 * 1024
     #: Seconds between two removals of what has expired.
     sweep_s: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+
+
+class RetentionSettings(BaseSettings):
+    """How long rows are kept that nothing works on any more; 0 hours for ever."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="RETENTION_", frozen=True, extra="ignore", env_ignore_empty=True
+    )
+
+    #: Hours a command is kept in ``command_inbox`` after it came; afterwards its status is 404.
+    commands_h: Annotated[float, Field(ge=0, le=1_000_000)] = 720.0
+    #: Hours a task is kept in ``async_tasks`` after it ended.
+    tasks_h: Annotated[float, Field(ge=0, le=1_000_000)] = 720.0
+    #: Hours the record that a group has consumed an event is kept. It must outlive the event on its topic
+    #: (``retention.ms``, 168 hours by default): else a group that reads its topic again handles it again.
+    consumed_events_h: Annotated[float, Field(ge=0, le=1_000_000)] = 2_160.0
 
 
 class JwtSettings(BaseSettings):

@@ -1,31 +1,43 @@
-"""``relaybox sweep``: remove the answers to keyed requests that have expired, now."""
+"""``relaybox sweep``: remove the answers to keyed requests that have expired, and old rows, now."""
 
 from dataclasses import asdict
-from functools import partial
 
 import typer
 
 from relaybox.cli._looks import ask_database, print_json
 from relaybox.cli._select import AsJson
-from relaybox.idempotency import sweep
-from relaybox.settings import IdempotencySettings, load_settings
+from relaybox.db import Executor
+from relaybox.idempotency import Swept, sweep
+from relaybox.retention import Removed, remove_old_records
+from relaybox.settings import IdempotencySettings, RetentionSettings, load_settings
 
 __all__ = ("sweep_expired",)
 
 
 def sweep_expired(as_json: AsJson = False) -> None:
-    """Remove the answers to keyed requests that have expired; services do so by themselves.
+    """Remove the answers to keyed requests that have expired, and old rows; services do so by themselves.
 
+    Old rows are ended commands and tasks, records of consumed events (RETENTION_*), and the keys that clients
+    gave to commands.
     POSTGRES_* says where. May run while everything else does, as often and as many times at once as you like.
 
     Raises:
         DatabaseUnavailable: PostgreSQL is away.
         TablesUnreadable: the database has no schema of ours, or no rights on it.
     """
-    swept = ask_database(partial(sweep, settings=load_settings(IdempotencySettings)))
+    swept, removed = ask_database(_sweep)
     if as_json:
-        print_json(asdict(swept))
+        print_json(asdict(swept) | asdict(removed))
         return
     typer.echo(f"{swept.claims} expired keys removed, {swept.slots} slots of bodies emptied")
+    typer.echo(
+        f"{removed.commands} commands, {removed.tasks} tasks and {removed.consumed_events} records of "
+        f"consumed events removed, {removed.keys} client keys removed from commands"
+    )
     if swept.busy:
         typer.echo("A slot that is due is in use; it is emptied the next time.")
+
+
+async def _sweep(db: Executor) -> tuple[Swept, Removed]:
+    keys, retention = load_settings(IdempotencySettings), load_settings(RetentionSettings)
+    return await sweep(db, keys), await remove_old_records(db, retention, key_ttl_h=keys.ttl_h)

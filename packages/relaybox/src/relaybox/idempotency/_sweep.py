@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from relaybox.db import TRANSIENT_ERRORS, Database, Executor
 from relaybox.idempotency._service import QUERIES
-from relaybox.settings import IdempotencySettings, load_settings
+from relaybox.retention import remove_old_records
+from relaybox.settings import IdempotencySettings, RetentionSettings, load_settings
 from relaybox.telemetry import traceback_of
 
 __all__ = ("Sweeper", "Swept", "sweep")
@@ -76,20 +77,36 @@ async def _removed(db: Executor) -> int:
 
 
 class Sweeper:
-    """Sweeps now and then; a part of every service, of which any number may run."""
+    """Sweeps now and then; a part of every service, of which any number may run.
+
+    It removes expired answers (:func:`sweep`), and old rows of the inbox, the tasks and the consumers
+    (:func:`relaybox.retention.remove_old_records`).
+    """
 
     def __init__(
-        self, database: Database, registry: CollectorRegistry, settings: IdempotencySettings | None = None
+        self,
+        database: Database,
+        registry: CollectorRegistry,
+        settings: IdempotencySettings | None = None,
+        *,
+        retention: RetentionSettings | None = None,
     ) -> None:
-        """*settings* is read from ``IDEMPOTENCY_*`` if left out; figures go to *registry*."""
+        """Show figures in *registry*; read settings that are left out from the environment."""
         self._database = database
         self._settings = settings or load_settings(IdempotencySettings)
+        self._retention = retention or load_settings(RetentionSettings)
         self._stopping = asyncio.Event()
         self._records = Gauge(
             "relaybox_idempotency_records",
             "Answers kept, as PostgreSQL's statistics know.",
             registry=registry,
             multiprocess_mode="mostrecent",
+        )
+        self._removed = Counter(
+            "relaybox_records_removed",
+            "Old rows removed, by table; of idempotency_key: client keys removed from commands.",
+            ["table"],
+            registry=registry,
         )
         self._lag = Gauge(
             "relaybox_idempotency_expiry_lag_seconds",
@@ -125,3 +142,22 @@ class Sweeper:
         self._lag.set(standing["lag_s"] or 0.0)
         if swept.claims or swept.slots:
             _log.debug("expired answers removed", claims=swept.claims, slots=swept.slots)
+        await self._remove_old(connection)
+
+    async def _remove_old(self, connection: Executor) -> None:
+        removed = await remove_old_records(
+            connection,
+            self._retention,
+            key_ttl_h=self._settings.ttl_h,
+            go_on=lambda: not self._stopping.is_set(),
+        )
+        counts = {
+            "command_inbox": removed.commands,
+            "async_tasks": removed.tasks,
+            "consumed_events": removed.consumed_events,
+            "idempotency_key": removed.keys,
+        }
+        for table, count in counts.items():
+            self._removed.labels(table=table).inc(count)
+        if any(counts.values()):
+            _log.debug("old rows removed", **counts)

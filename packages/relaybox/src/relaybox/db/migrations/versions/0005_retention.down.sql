@@ -1,0 +1,1 @@
+DROP INDEX idx_command_inbox_ended, idx_command_inbox_keyed, idx_async_tasks_ended, idx_consumed_events_consumed;

@@ -1,0 +1,5 @@
+-- How the sweeper finds what is old enough to be removed, without a look at what stays.
+CREATE INDEX idx_command_inbox_ended ON command_inbox (created_at) WHERE status IN ('COMPLETED', 'FAILED');
+CREATE INDEX idx_command_inbox_keyed ON command_inbox (created_at) WHERE idempotency_key IS NOT NULL;
+CREATE INDEX idx_async_tasks_ended ON async_tasks (updated_at) WHERE status IN ('COMPLETED', 'FAILED', 'CANCELLED');
+CREATE INDEX idx_consumed_events_consumed ON consumed_events (consumed_at);

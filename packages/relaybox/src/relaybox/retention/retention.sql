@@ -1,0 +1,59 @@
+-- name: remove_commands
+-- Remove at most $2 commands that have ended and came more than $1 hours ago, the oldest first. One session at a time.
+WITH turn AS MATERIALIZED (
+    SELECT pg_try_advisory_xact_lock(hashtext('relaybox'), hashtext('remove_commands')) AS mine
+),
+gone AS (
+    DELETE FROM command_inbox
+    WHERE (SELECT mine FROM turn) AND ctid = ANY(ARRAY(
+        SELECT ctid FROM command_inbox
+        WHERE status IN ('COMPLETED', 'FAILED') AND created_at < statement_timestamp() - make_interval(secs => $1 * 3600)
+        ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED))
+    RETURNING 1
+)
+SELECT count(*) AS removed FROM gone
+
+-- name: remove_tasks
+-- Remove at most $2 tasks that ended more than $1 hours ago, the oldest first. One session at a time.
+WITH turn AS MATERIALIZED (
+    SELECT pg_try_advisory_xact_lock(hashtext('relaybox'), hashtext('remove_tasks')) AS mine
+),
+gone AS (
+    DELETE FROM async_tasks
+    WHERE (SELECT mine FROM turn) AND ctid = ANY(ARRAY(
+        SELECT ctid FROM async_tasks
+        WHERE status IN ('COMPLETED', 'FAILED', 'CANCELLED') AND updated_at < statement_timestamp() - make_interval(secs => $1 * 3600)
+        ORDER BY updated_at LIMIT $2 FOR UPDATE SKIP LOCKED))
+    RETURNING 1
+)
+SELECT count(*) AS removed FROM gone
+
+-- name: remove_consumed_events
+-- Remove at most $2 records of events that were consumed more than $1 hours ago, the oldest first. One session at a time.
+WITH turn AS MATERIALIZED (
+    SELECT pg_try_advisory_xact_lock(hashtext('relaybox'), hashtext('remove_consumed_events')) AS mine
+),
+gone AS (
+    DELETE FROM consumed_events
+    WHERE (SELECT mine FROM turn) AND ctid = ANY(ARRAY(
+        SELECT ctid FROM consumed_events
+        WHERE consumed_at < statement_timestamp() - make_interval(secs => $1 * 3600)
+        ORDER BY consumed_at LIMIT $2 FOR UPDATE SKIP LOCKED))
+    RETURNING 1
+)
+SELECT count(*) AS removed FROM gone
+
+-- name: forget_keys
+-- Remove the clients' keys from at most $2 commands that came more than $1 hours ago, the oldest first. One session at a time.
+WITH turn AS MATERIALIZED (
+    SELECT pg_try_advisory_xact_lock(hashtext('relaybox'), hashtext('forget_keys')) AS mine
+),
+changed AS (
+    UPDATE command_inbox SET idempotency_key = NULL
+    WHERE (SELECT mine FROM turn) AND ctid = ANY(ARRAY(
+        SELECT ctid FROM command_inbox
+        WHERE idempotency_key IS NOT NULL AND created_at < statement_timestamp() - make_interval(secs => $1 * 3600)
+        ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED))
+    RETURNING 1
+)
+SELECT count(*) AS removed FROM changed
