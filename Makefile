@@ -1,10 +1,14 @@
-# Every wish is one command; `make help` lists them. Each sets up what it needs by itself.
+# Run `make help` for all targets. Each target sets up what it needs.
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 LOWEST := .venv-lowest
-SERVER_TESTS := $(addprefix packages/relaybox/tests/integration/,cli consumers local relay telemetry) tests/integration tests/packaging
+PYTHONS := 3.12 3.13 3.14
+# Tests wait for servers most of their time: each of these processes has servers of its own.
+WORKERS ?= 3
+PYTEST := python -m pytest --numprocesses $(WORKERS) --dist loadgroup
+UNIT_TESTS := $(wildcard packages/*/tests/unit apps/*/tests/unit) tests/unit
 STAMP := $(VENV)/.synced
 PACKAGES := packages/shared-types packages/relaybox apps/backend
 # A home that cannot be written (su -m, a service account) must not stop the set-up.
@@ -19,12 +23,12 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo demo-workspace env test test-parts test-servers test-whole test-all test-postgres-16 test-kafka-3.7 test-lowest-parts test-lowest-whole lint types lock bench bench-compare chaos image mutants sql clean
+.PHONY: help setup run demo demo-workspace env check unit test test-slow test-all test-versions test-postgres-16 test-kafka-3.7 test-lowest test-pythons lint types lock bench bench-compare chaos image mutants sql clean
 
-help: ## List the wishes
+help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-setup: $(STAMP) ## Install everything into .venv (every other wish does this by itself)
+setup: $(STAMP) ## Install everything into .venv (every other target does this by itself)
 
 $(STAMP): requirements.lock $(PACKAGES:%=%/pyproject.toml)
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Relaybox needs Python 3.11 or newer; found $$("$(PYTHON)" --version). Set PYTHON=/path/to/python3.11."; exit 1; }
@@ -59,39 +63,45 @@ lint: $(STAMP) types ## Check style, types and who imports whom
 types: $(STAMP) ## Check the types (basedpyright, strict)
 	@basedpyright
 
-test: lint ## Check everything and run all tests but the long ones; takes ARGS for pytest
+check: $(STAMP) ## Check format, types and imports, and run the unit tests (under a minute)
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint unit
+
+unit: $(STAMP)
+	@$(PYTEST) --quiet $(UNIT_TESTS) $(ARGS)
+
+test: lint ## Check everything and run all tests but the slow ones (under ten minutes; ARGS= for pytest)
 	@rm -f .coverage .coverage.*
-	@$(MAKE) --no-print-directory --jobs 3 --output-sync=target test-parts test-servers test-whole
+	@coverage run -m pytest --numprocesses $(WORKERS) --dist loadgroup -m "not slow and not long" $(ARGS)
 	@coverage combine --quiet
 	@coverage report --include='packages/*' --skip-covered --fail-under=90
 	@coverage report --include='apps/*' --skip-covered --fail-under=85
 
-# Most of a test is waiting for a server: three runs beside each other, each with servers of its own.
-test-parts:
-	@coverage run -m pytest -m "not long" packages apps $(SERVER_TESTS:%=--ignore=%) $(ARGS)
+test-slow: $(STAMP) ## Run the slow tests (faults, packaging, TLS, alert rules) and the short benchmarks
+	@$(PYTEST) -m "slow and not long" $(ARGS)
+	@$(MAKE) --no-print-directory bench
 
-test-servers:
-	@coverage run -m pytest -m "not long" $(SERVER_TESTS) $(ARGS)
-
-test-whole:
-	@coverage run -m pytest -m "not long" tests $(SERVER_TESTS:%=--ignore=%) $(ARGS)
-
-test-all: test $(LOWEST)/.synced ## The same, on other versions too, and the long runs (about an hour)
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-postgres-16 test-kafka-3.7
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-lowest-parts test-lowest-whole
+test-all: test test-slow test-versions image ## Run everything: other versions too, and the long runs (hours)
 	@echo "The long runs" && pytest -m long $(ARGS)
 
-test-postgres-16:
-	@echo "PostgreSQL 16" && PG_VERSION=16 pytest -m "not long" packages apps $(ARGS)
+test-versions: test-postgres-16 test-kafka-3.7 test-lowest test-pythons ## Run the tests on other versions
 
-test-kafka-3.7:
-	@echo "Kafka 3.7.0" && KAFKA_VERSION=3.7.0 pytest -m "not long" packages apps $(ARGS)
+test-postgres-16: $(STAMP)
+	@echo "PostgreSQL 16" && PG_VERSION=16 $(PYTEST) -m "not long" packages apps $(ARGS)
 
-test-lowest-parts:
-	@echo "FastAPI 0.115, Pydantic 2.11" && $(LOWEST)/bin/python -m pytest -m "not long" packages apps $(ARGS)
+test-kafka-3.7: $(STAMP)
+	@echo "Kafka 3.7.0" && KAFKA_VERSION=3.7.0 $(PYTEST) -m "not long" packages apps $(ARGS)
 
-test-lowest-whole:
-	@$(LOWEST)/bin/python -m pytest -m "not long" tests $(ARGS)
+test-lowest: $(LOWEST)/.synced
+	@echo "FastAPI 0.115, Pydantic 2.11" && $(LOWEST)/bin/$(PYTEST) -m "not long" $(ARGS)
+
+# Those newer interpreters that this machine has.
+test-pythons: $(foreach version,$(PYTHONS),$(if $(shell command -v python$(version)),test-python-$(version)))
+
+test-python-%: $(STAMP)
+	@echo "Python $*" && uv venv --quiet --clear --python "$$(command -v python$*)" .venv-$* \
+	  && uv pip sync --quiet --python .venv-$*/bin/python --require-hashes requirements.lock \
+	  && uv pip install --quiet --python .venv-$*/bin/python --no-deps --no-build-isolation $(PACKAGES:%=--editable %) \
+	  && .venv-$*/bin/$(PYTEST) -m "not slow and not long" $(ARGS)
 
 # The lowest versions that users may have of what they share with us; all else is resolved to fit.
 $(LOWEST)/.synced: requirements.in $(PACKAGES:%=%/pyproject.toml) | $(STAMP)
@@ -130,4 +140,4 @@ lock: ## Resolve the dependencies anew into requirements.lock
 clean: ## Remove the environment and the product's data
 	@for pointer in $(wildcard .relaybox/data/*/moved-to); do \
 	  case "$$(cat $$pointer)" in */relaybox-*) echo "rm -rf $$(cat $$pointer)"; rm -rf "$$(cat $$pointer)";; esac; done
-	rm -rf $(VENV) $(LOWEST) .relaybox
+	rm -rf $(VENV) $(LOWEST) $(PYTHONS:%=.venv-%) .relaybox

@@ -1,7 +1,9 @@
 """What every test of the workspace starts from: a clean environment, and servers on demand."""
 
 import os
+import signal
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -35,8 +37,39 @@ for _name in [name for name in os.environ if name.startswith(_PRODUCT) and name 
 for _name in ("SERVICE_TYPE", "CORS_ORIGINS", "MAKEFLAGS", "MFLAGS", "MAKELEVEL"):
     os.environ.pop(_name, None)
 
+# A shell starts a background job with SIGINT ignored, and children inherit that: tests that send it need it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # Brokers of tests live for minutes: the time that compiling for speed takes never comes back.
 os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
+
+
+_ROOT = Path(__file__).parent
+#: What `make test-slow` runs instead of `make test`: killed processes, TLS, packages, outages.
+_SLOW = (
+    "tests/faults/",
+    "tests/packaging/",
+    "tests/acceptance/test_running.py",
+    "tests/acceptance/test_tutorial.py",
+    "tests/integration/test_alert_rules.py",
+    "packages/relaybox/tests/integration/consumers/test_outages.py",
+    "packages/relaybox/tests/integration/consumers/test_secured_link.py",
+    "packages/relaybox/tests/integration/db/test_tls.py",
+    "packages/relaybox/tests/integration/relay/test_secured_link.py",
+)
+#: Files of one of these folders share a product that is started once: one test process runs all of them.
+_TOGETHER = ("tests/acceptance/", "tests/packaging/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark slow tests, and let one test process run all tests of a file or of a folder in `_TOGETHER`."""
+    for item in items:
+        path = item.path.relative_to(_ROOT).as_posix()
+        if path.startswith(_SLOW):
+            item.add_marker(pytest.mark.slow)
+        folder = next((each for each in _TOGETHER if path.startswith(each)), None)
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(folder or path))
 
 
 def _log_as_at_first() -> None:

@@ -198,7 +198,7 @@ def test_a_result_with_a_name_of_ours_is_refused(name: str, body: bytes | None) 
 
 
 @pytest.mark.parametrize(
-    "one", [float("nan"), [float("-inf")], {"a": "\x00"}, {"\x00": 1}, object()], ids=repr
+    "one", [float("nan"), [float("-inf")], {"a": "\x00"}, {"\x00": 1}, object], ids=repr
 )
 @pytest.mark.parametrize("body", [b"", None])
 def test_what_is_no_json_is_refused(one: Any, body: bytes | None) -> None:
