@@ -22,7 +22,11 @@ from typer.main import get_command
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(
-    [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md")] + list(DOCS.rglob("*.md"))
+    [
+        ROOT / name
+        for name in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
+    ]
+    + list(DOCS.rglob("*.md"))
 )
 #: Their longer snippets have tests of their own.
 OTHER_PAGES = [
@@ -120,11 +124,11 @@ def test_every_command_that_a_page_names_exists(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES + OTHER_PAGES, ids=name_of)
-def test_every_wish_that_a_page_names_exists(page: Path) -> None:
-    wishes = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+def test_every_make_target_that_a_page_names_exists(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
     text = "\n".join([*fences(page, "sh", "bash"), *re.findall(r"`([^`\n]+)`", prose(page))])
     named = set(re.findall(r"\bmake (?:-s )?([a-z-]+)", text))
-    assert named <= wishes
+    assert named <= targets
 
 
 def test_the_page_of_commands_lists_every_command() -> None:
