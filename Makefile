@@ -80,7 +80,7 @@ test-slow: $(STAMP) ## Run the slow tests (faults, packaging, TLS, alert rules) 
 	@$(PYTEST) -m "slow and not long" $(ARGS)
 	@$(MAKE) --no-print-directory bench
 
-test-all: test test-slow test-versions image ## Run everything: other versions too, and the long runs (hours)
+test-all: test test-slow test-versions ## Run everything: other versions too, and the long runs (hours)
 	@echo "The long runs" && pytest -m long $(ARGS)
 
 test-versions: test-postgres-16 test-kafka-3.7 test-lowest test-pythons ## Run the tests on other versions
