@@ -197,9 +197,7 @@ def test_a_result_with_a_name_of_ours_is_refused(name: str, body: bytes | None) 
         parted({name: "x", "body": body})
 
 
-@pytest.mark.parametrize(
-    "one", [float("nan"), [float("-inf")], {"a": "\x00"}, {"\x00": 1}, object], ids=repr
-)
+@pytest.mark.parametrize("one", [float("nan"), [float("-inf")], {"a": "\x00"}, {"\x00": 1}, object], ids=repr)
 @pytest.mark.parametrize("body", [b"", None])
 def test_what_is_no_json_is_refused(one: Any, body: bytes | None) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - whoever writes the text says it in other words
