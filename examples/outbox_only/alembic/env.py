@@ -5,17 +5,13 @@ import os
 
 from alembic import context
 from models import Base
+from relaybox.db import include_name
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
 
-def ours(_object: object, _name: str | None, kind: str, reflected: bool, model: object) -> bool:
-    """Tables that no model describes belong to Relaybox: autogenerate must not drop them."""
-    return not (kind == "table" and reflected and model is None)
-
-
 def migrate(connection: Connection) -> None:
-    context.configure(connection=connection, target_metadata=Base.metadata, include_object=ours)
+    context.configure(connection=connection, target_metadata=Base.metadata, include_name=include_name)
     with context.begin_transaction():
         context.run_migrations()
 

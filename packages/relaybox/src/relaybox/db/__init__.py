@@ -24,9 +24,11 @@ from relaybox.db._migrations import (
     schema_script,
 )
 from relaybox.db._queries import Queries, load_queries
+from relaybox.db._tables import TABLES, include_name
 
 __all__ = (
     "BACKBONE",
+    "TABLES",
     "TRANSIENT_ERRORS",
     "Database",
     "DatabaseBusy",
@@ -43,6 +45,7 @@ __all__ = (
     "constraint_of",
     "executor_of",
     "holds_nul",
+    "include_name",
     "load_queries",
     "map_database_errors",
     "migrate_down",

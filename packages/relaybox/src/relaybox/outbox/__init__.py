@@ -1,6 +1,12 @@
 """The outbox: events written with their cause, the hint that there are some, and how old ones leave."""
 
-from relaybox.outbox._append import EventIncomplete, admit_envelope, admit_event, save_to_outbox
+from relaybox.outbox._append import (
+    EventIncomplete,
+    SessionNotAsync,
+    admit_envelope,
+    admit_event,
+    save_to_outbox,
+)
 from relaybox.outbox._listener import Listener
 from relaybox.outbox._notifier import OUTBOX_CHANNEL, Notifier, note_for_commit
 from relaybox.outbox._retention import RetentionStep, retain
@@ -21,6 +27,7 @@ __all__ = (
     "OutboxError",
     "OutboxSettings",
     "RetentionStep",
+    "SessionNotAsync",
     "TopicUndeclared",
     "admit_envelope",
     "admit_event",

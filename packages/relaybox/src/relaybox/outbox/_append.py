@@ -9,13 +9,21 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 from relaybox_types.envelope import EventEnvelope
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session, scoped_session
 
 from relaybox.db import executor_of, holds_nul, load_queries
 from relaybox.outbox._notifier import note_for_commit
 from relaybox.outbox._rules import OutboxError, OutboxSettings, fits_attribute
 from relaybox.settings import load_settings
 
-__all__ = ("EventIncomplete", "admit_envelope", "admit_event", "rules_of_environment", "save_to_outbox")
+__all__ = (
+    "EventIncomplete",
+    "SessionNotAsync",
+    "admit_envelope",
+    "admit_event",
+    "rules_of_environment",
+    "save_to_outbox",
+)
 
 _SQL: Final = load_queries(__package__ or "relaybox.outbox", "outbox.sql")
 _REQUIRED: Final = ("event_id", "event_type", "aggregate_type", "aggregate_id", "correlation_id")
@@ -25,6 +33,18 @@ class EventIncomplete(OutboxError):
     """Raised when an event lacks what a reader needs to place it."""
 
     error_code = "EVENT_INCOMPLETE"
+
+
+class SessionNotAsync(OutboxError):
+    """Raised when an event is saved with a synchronous session, whose statements cannot be awaited."""
+
+    error_code = "SESSION_NOT_ASYNC"
+
+    def __init__(self, session: object) -> None:
+        super().__init__(
+            f"save_to_outbox needs an AsyncSession on postgresql+asyncpg, not a synchronous "
+            f"{type(session).__name__}; make sessions by sqlalchemy.ext.asyncio.async_sessionmaker"
+        )
 
 
 @cache
@@ -41,11 +61,15 @@ async def save_to_outbox(topic: str, key: str, payload: Mapping[str, Any], db: A
     goes where ``OUTBOX_ROUTES`` sends the event's domain. Returns the outbox row's id.
 
     Raises:
+        SessionNotAsync: *db* is a synchronous session.
         EventIncomplete: a required field is missing or malformed, ``causation_id`` is not
             present (null is allowed for a first event), or a text holds NUL.
         TopicUndeclared: see :meth:`OutboxSettings.check`.
         MessageTooLarge: see :meth:`OutboxSettings.check`.
     """
+    given: object = db
+    if isinstance(given, Session | scoped_session):
+        raise SessionNotAsync(given)
     topic, value = admit_event(topic, key, payload)
     rows = await executor_of(db).fetch(_SQL["append"], topic, key, value)
     note_for_commit(db, key)

@@ -6,10 +6,17 @@ from uuid import uuid4
 
 import pytest
 from relaybox.db import Database
-from relaybox.outbox import EventIncomplete, MessageTooLarge, TopicUndeclared, save_to_outbox
+from relaybox.outbox import (
+    EventIncomplete,
+    MessageTooLarge,
+    SessionNotAsync,
+    TopicUndeclared,
+    save_to_outbox,
+)
 from relaybox.outbox import _append as append
 from relaybox_types.envelope import EventEnvelope, build_event_envelope
 from sqlalchemy import text
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 
 @pytest.fixture(autouse=True)
@@ -162,3 +169,9 @@ async def test_g34_what_is_taken_fits_the_limit_with_key_and_headers_as_the_brok
     async with database.sessions() as db:
         largest = await db.scalar(text("SELECT max(octet_length(payload::text)) FROM event_outbox"))
     assert limit / 2 < largest + 3 * 100 + 6_144 <= limit
+
+
+@pytest.mark.parametrize("session", [Session(), scoped_session(sessionmaker())], ids=["session", "scoped"])
+async def test_synchronous_session_is_refused_with_the_remedy(session: Any) -> None:
+    with pytest.raises(SessionNotAsync, match=r"needs an AsyncSession .*, not a synchronous"):
+        await save_to_outbox("domain-events", "c-1", an_event(), session)
