@@ -211,7 +211,7 @@ def _settled(request: Request, found: Found | None) -> Loaded | None:
     if found is not None and found.answered is not None and request.keyed is not None:
         if not request.creates:
             check_owner(request, found.owner)
-        raise replay_of(found.answered, request.keyed.claim.fingerprint)
+        raise replay_of(found.answered, request.keyed.claim)
     loaded = found.aggregate if found else None
     if loaded is None and not request.creates:
         raise AggregateNotFound(request.aggregate_id)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from time import time
 from typing import Any, Final
 
-from starlette.datastructures import UploadFile
+from starlette.datastructures import Headers, UploadFile
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -90,7 +90,7 @@ class Exchange:
         #: What the application is to receive by: the server's ``receive``, watched if there is a key.
         self.receive = receive
         if self._given:
-            self._body = WatchedBody(receive)
+            self._body = WatchedBody(receive, is_json=_is_json(Headers(scope=scope)))
             self.receive = self._body.receive
             self.answer.outcome = "ignored"
         scope[_PLACE] = self
@@ -129,9 +129,9 @@ class Exchange:
         await self.read_body(request)
         ttl_s = seconds_of(policy.ttl, self._settings)
         if key is None:
-            key, fingerprint = await _generated(request, scope), _GENERATED
+            key, fingerprint, by_bytes = await _generated(request, scope), _GENERATED, None
         else:
-            fingerprint = self._fingerprint(request, secret=policy.secret)
+            fingerprint, by_bytes = await self._fingerprints(request, secret=policy.secret)
         self.answer.outcome = "refused"
         # Before the store's own clock is asked: it is remembered at least until then.
         self.answer.expires_at_s = time() + ttl_s
@@ -141,6 +141,7 @@ class Exchange:
             scope=scope,
             stored_key=stored_key(scope, key, self._settings.secret),
             fingerprint=fingerprint,
+            fingerprint_by_bytes=by_bytes,
             ttl_s=ttl_s,
             body_bytes_max=self._settings.body_bytes_max,
             secret=policy.secret,
@@ -226,14 +227,19 @@ class Exchange:
         self.answer.claim = None
         stored = await store.claim(claim.key, scope=claim.scope)
         if stored is not None:
-            raise replay_of(stored, claim.fingerprint)
+            raise replay_of(stored, claim)
         self.answer.claim = claim
 
-    def _fingerprint(self, request: Request, *, secret: bool) -> str:
+    async def _fingerprints(self, request: Request, *, secret: bool) -> tuple[str, str | None]:
+        """The request's fingerprint, and the one by bytes if that is another."""
         content_type = request.headers.get("content-type", "")
         where = (self.scope["method"], self.scope["path"], self.scope["query_string"], content_type)
         # A short secret in the body could be found by trying which one has this digest.
-        return fingerprint_of(*where, b"" if secret else self._body.digest())
+        by_bytes = fingerprint_of(*where, b"" if secret else self._body.digest())
+        by_value = None if secret else await self._body.digest_by_value()
+        if by_value is None:
+            return by_bytes, None
+        return fingerprint_of(*where, by_value, by_value=True), by_bytes
 
 
 def is_watched(scope: Scope) -> bool:
@@ -279,14 +285,14 @@ def leave_to_middleware(request: Request, instead: Replay | IdempotencyError) ->
 
 async def _generated(request: Request, scope: str) -> str:
     """A key made of the request; JSON counts by its content, another body by its bytes or as a form."""
-    body: Any = await request.body() if _is_json(request) else await _digest_of(request)
+    body: Any = await request.body() if _is_json(request.headers) else await _digest_of(request)
     query = sorted_query(request.scope["query_string"])
     path = f"{request.scope['path']}?{query}" if query else request.scope["path"]
     return generate_key_from_request(request.method, path, body, scope)
 
 
-def _is_json(request: Request) -> bool:
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+def _is_json(headers: Headers) -> bool:
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     return media_type == "application/json" or media_type.endswith("+json")
 
 

@@ -22,6 +22,7 @@ from relaybox.idempotency._errors import (
 )
 from relaybox.idempotency._keys import (
     KEY_HEADERS,
+    canonical_json,
     fingerprint_of,
     generate_key,
     generate_key_from_request,
@@ -60,6 +61,7 @@ __all__ = (
     "Sweeper",
     "Swept",
     "Ttl",
+    "canonical_json",
     "fingerprint_of",
     "generate_key",
     "generate_key_from_request",

@@ -74,6 +74,8 @@ class Claim:
     body_bytes_max: int
     #: No body is kept.
     secret: bool = False
+    #: The fingerprint by bytes, if :attr:`fingerprint` is by value: answers kept by version 0.1 have it.
+    fingerprint_by_bytes: str | None = None
     #: What the answer is about: ids whose erasure is its own.
     targets: tuple[str, ...] = ()
 
@@ -170,15 +172,16 @@ def result_of(answer: Answer, claim: Claim) -> dict[str, Any]:
     return {**result, "body": answer.body or "empty"}
 
 
-def replay_of(stored: Stored, fingerprint: str) -> Replay:
-    """What gives the answer again.
+def replay_of(stored: Stored, claim: Claim) -> Replay:
+    """What gives the answer again to *claim*.
 
     Raises:
         KeyReused: it was the answer to another request.
         ResponseNotKept: its body was too large to keep, or secret, or what it was about is erased.
     """
     result = stored.result
-    if result.get("fingerprint") != fingerprint:
+    known = result.get("fingerprint")
+    if known is None or known not in (claim.fingerprint, claim.fingerprint_by_bytes):
         raise KeyReused
     headers: Mapping[str, str] = result.get("headers", _USUAL)
     if stored.body is None and result.get("body") != "empty":

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import math
 import re
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import Any, Final
 
 from pydantic import SecretStr
@@ -13,6 +15,7 @@ from relaybox.idempotency._errors import KeyInvalid
 
 __all__ = (
     "KEY_HEADERS",
+    "canonical_json",
     "fingerprint_of",
     "generate_key",
     "generate_key_from_request",
@@ -37,7 +40,10 @@ _STORED_BYTES: Final = 16
 _SALT_BYTES_MAX: Final = 64
 _FINGERPRINT_BYTES: Final = 16
 #: Goes with every fingerprint, so that a change of what counts does not turn retries into refusals.
-_FINGERPRINT_VERSION: Final = "1"
+_BY_BYTES: Final = "1"
+_BY_VALUE: Final = "2"
+#: Doubles below it that are whole are exact.
+_INTEGER_MAX: Final = 2**53
 
 
 def parse_key(values: Sequence[bytes]) -> str | None:
@@ -98,14 +104,48 @@ def sorted_query(query: bytes) -> str:
     return b"&".join(sorted(query.split(b"&"))).decode("latin-1")
 
 
-def fingerprint_of(method: str, path: str, query: bytes, content_type: str, body_digest: bytes) -> str:
+def fingerprint_of(
+    method: str, path: str, query: bytes, content_type: str, body_digest: bytes, *, by_value: bool = False
+) -> str:
     """What a request is, for telling a retry from another request under the same key (G62).
 
-    Method, path, sorted query, content type without its parameters, and the exact bytes of the body.
+    Method, path, sorted query, content type without its parameters, and the exact bytes of the body, or its
+    :func:`canonical_json` if *by_value*.
     """
     media_type = content_type.partition(";")[0].strip().lower()
     parts = _joined((method, path, sorted_query(query), media_type)) + body_digest
-    return f"{_FINGERPRINT_VERSION}.{_text(hashlib.sha256(parts).digest()[:_FINGERPRINT_BYTES])}"
+    version = _BY_VALUE if by_value else _BY_BYTES
+    return f"{version}.{_text(hashlib.sha256(parts).digest()[:_FINGERPRINT_BYTES])}"
+
+
+def canonical_json(body: bytes) -> bytes | None:
+    """Return the one form of all JSON texts with the value of *body*; None if it must count by its bytes.
+
+    The order of members, white space and escapes make no difference, and 1, 1.0 and 1e0 are one number. What
+    is no JSON, nests too deep, has two members of one name, or holds a number that a double does not carry
+    exactly counts by its bytes: programs that read it may see different values.
+    """
+    try:
+        value = json.loads(
+            body, object_pairs_hook=_unique_members, parse_float=_exact_number, parse_constant=_exact_number
+        )
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    except (ValueError, ArithmeticError, RecursionError):
+        return None
+
+
+def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("two members have one name")
+    return members
+
+
+def _exact_number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number) or Decimal(text) != Decimal(repr(number)):
+        raise ValueError("a double does not carry this number")
+    return int(number) if number.is_integer() and abs(number) < _INTEGER_MAX else number
 
 
 def _canonical(body: Any) -> str:

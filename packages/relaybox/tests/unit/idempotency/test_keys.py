@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from relaybox.idempotency import (
     KeyInvalid,
+    canonical_json,
     fingerprint_of,
     generate_key,
     generate_key_from_request,
@@ -327,3 +328,49 @@ def test_rule_15_a_fingerprint_says_of_which_version_it_is() -> None:
     """A new version must not be compared with this one; while it is "1", this value stays."""
     assert re.fullmatch(r"1\.[A-Za-z0-9_-]{22}", fingerprint_of(**LIKE))
     assert fingerprint_of(**LIKE) == "1.HqKw54jJ-Hvdnsu7Ld5i6A"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (b'{"a": 1, "b": [true, null]}', b'{"b":[true,null],"a":1}'),
+        (b'{"a": 1}', b'{"a": 1.0}'),
+        (b"[100, 0, 0.5]", b"[1e2, -0.0, 5e-1]"),
+        ('"é"'.encode(), b'"\\u00e9"'),
+    ],
+)
+def test_canonical_json_is_one_for_equal_values(one: bytes, other: bytes) -> None:
+    assert canonical_json(one) == canonical_json(other) is not None
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (b"[1, 2]", b"[2, 1]"),
+        (b'{"a": 1}', b'{"a": "1"}'),
+        (b"1", b"true"),
+        (b"9007199254740992", b"9007199254740993"),
+        (b"0.1", b"0.2"),
+    ],
+)
+def test_canonical_json_differs_for_other_values(one: bytes, other: bytes) -> None:
+    assert canonical_json(one) != canonical_json(other)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b'{"a": 1, "a": 2}',
+        b"NaN",
+        b"1e400",
+        b"1e-9999999999999999999999",
+        b"0.10000000000000001",
+        b"[" * 100_000,
+        b"1" * 5_000,
+    ],
+)
+def test_canonical_json_leaves_ambiguous_bodies_to_their_bytes(body: bytes) -> None:
+    assert canonical_json(body) is None
