@@ -1,11 +1,14 @@
 """The root of every error Relaybox raises on purpose."""
 
+import re
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final, TypedDict
 
 __all__ = ("Detail", "RelayboxError", "SettingsError", "described")
 
 _DETAILS_MAX: Final = 20
+#: A member of an enum as Pydantic shows it where a ``Literal`` names it.
+_MEMBER: Final = re.compile(r"<\w+\.\w+: ([^<>]{1,100})>")
 #: A place may be named by a client's own words, which may be long.
 _FIELD_CHARS_MAX: Final = 200
 
@@ -43,5 +46,7 @@ def described(problems: Sequence[Any], within: str | None = None) -> list[Detail
     details: list[Detail] = []
     for problem in problems[:_DETAILS_MAX]:
         path = [*([] if within is None else [within]), *map(str, problem["loc"])]
-        details.append({"field": ".".join(path)[:_FIELD_CHARS_MAX], "message": str(problem["msg"])})
+        details.append(
+            {"field": ".".join(path)[:_FIELD_CHARS_MAX], "message": _MEMBER.sub(r"\1", str(problem["msg"]))}
+        )
     return details

@@ -1,13 +1,15 @@
 """Requests and answers of the workspace's nodes; what a body leaves out keeps its value."""
 
-from typing import Annotated, Any
+import re
+from typing import Annotated, Any, Final
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from relaybox_types.workspace import NodeKind, Role, Visibility
 
 __all__ = (
+    "UNPRINTABLE",
     "CreateNode",
     "Layout",
     "MoveNode",
@@ -16,11 +18,35 @@ __all__ = (
     "NodePlace",
     "NodeTree",
     "NodeView",
+    "OneLine",
     "TreeNode",
     "UpdateNode",
+    "printable",
 )
 
-Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+#: Controls, separators of lines, and what overrides or isolates the direction of a text (Unicode UAX 9).
+UNPRINTABLE: Final = "\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069"
+"""Characters that a title does not have, for a character class."""
+_UNPRINTABLE: Final = re.compile(f"[{UNPRINTABLE}]")
+
+
+def printable(text: str) -> str:
+    """Return *text* if it has no character of `UNPRINTABLE`.
+
+    Raises:
+        ValueError: It has one; the message names it.
+    """
+    if found := _UNPRINTABLE.search(text):
+        raise ValueError(
+            f"the character U+{ord(found[0]):04X} is not allowed: a title is one line, without control "
+            "characters and without overrides of the direction of text; remove it"
+        )
+    return text
+
+
+OneLine = AfterValidator(printable)
+"""A text that is shown in one line, in the direction that its letters have."""
+Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), OneLine]
 Description = Annotated[str, StringConstraints(max_length=10_000)]
 #: Fits PostgreSQL's integer with room behind it.
 Position = Annotated[int, Field(ge=0, le=1_000_000_000)]

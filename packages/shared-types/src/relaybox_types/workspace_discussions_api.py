@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from relaybox_types.workspace import ThreadKind
+from relaybox_types.workspace_api import OneLine
 
 __all__ = (
     "CreateReply",
@@ -37,7 +38,7 @@ def _not_blank(text: str) -> str:
 
 Body = Annotated[str, StringConstraints(min_length=1, max_length=10_000), AfterValidator(_not_blank)]
 """Markdown, as it was written."""
-ThreadTitle = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200)]
+ThreadTitle = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200), OneLine]
 MovePath = Annotated[str, StringConstraints(min_length=4, max_length=10_000)]
 """UCI moves from the start of the chapter, joined by dots."""
 

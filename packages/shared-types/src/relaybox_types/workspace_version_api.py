@@ -5,6 +5,8 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
+from relaybox_types.workspace_api import OneLine
+
 __all__ = (
     "ChapterChanges",
     "ChapterRefView",
@@ -22,7 +24,7 @@ __all__ = (
 
 #: Fits PostgreSQL's integer.
 VersionNumber = Annotated[int, Field(ge=1, le=1_000_000_000)]
-_Label = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200)]
+_Label = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200), OneLine]
 
 
 class _Request(BaseModel):

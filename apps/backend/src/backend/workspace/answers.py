@@ -11,7 +11,9 @@ from backend.workspace.errors import (
     ExportSpaceFull,
     FormMalformed,
     GrantRefused,
+    IfMatchMalformed,
     IfMatchMissing,
+    IfMatchWeak,
     LinkNotFound,
     LinkPasswordWrong,
     LinkTriesExceeded,
@@ -70,6 +72,8 @@ WORKSPACE_ANSWERS: ErrorAnswers = {
     RoleMissing: ErrorAnswer(status=403),
     NotTheAuthor: ErrorAnswer(status=403),
     IfMatchMissing: ErrorAnswer(status=428),
+    IfMatchMalformed: ErrorAnswer(status=400),
+    IfMatchWeak: ErrorAnswer(status=412),
     VersionStale: ErrorAnswer(status=412, fields=lambda error: {"current_version": error.current}),
     TitleTaken: ErrorAnswer(
         status=409, fields=lambda error: {"blocking_id": error.blocking_id and str(error.blocking_id)}

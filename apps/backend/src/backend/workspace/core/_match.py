@@ -4,12 +4,16 @@ import re
 from dataclasses import dataclass
 from typing import Final, Self
 
-from backend.workspace.errors import IfMatchMissing, VersionStale
+from backend.workspace.errors import IfMatchMalformed, IfMatchMissing, IfMatchWeak, VersionStale
 
 __all__ = ("IfMatch", "etag")
 
-#: A strong tag of ours; a weak one never matches, as the comparison is strong.
-_TAG: Final = re.compile(r'(?<![^\s,])"(\d{1,10})"')
+#: An entity tag, weak or strong (RFC 9110, section 8.8.3), and a list of them.
+_ENTITY_TAG: Final = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
+_TAGS: Final = re.compile(rf"[ \t,]*{_ENTITY_TAG}(?:[ \t]*,[ \t,]*{_ENTITY_TAG})*[ \t,]*")
+_STRONG: Final = re.compile(r'(W/)?"([^"]*)"')
+#: A tag of ours.
+_VERSION: Final = re.compile(r"\d{1,10}")
 
 
 def etag(version: int) -> str:
@@ -29,12 +33,19 @@ class IfMatch:
 
         Raises:
             IfMatchMissing: there is none.
+            IfMatchMalformed: it is neither ``*`` nor a list of entity tags.
+            IfMatchWeak: all tags are weak, which never match (RFC 9110, section 13.1.1).
         """
         if header is None:
             raise IfMatchMissing
         if header.strip() == "*":
             return cls(None)
-        return cls(frozenset(int(tag) for tag in _TAG.findall(header)))
+        if _TAGS.fullmatch(header) is None:
+            raise IfMatchMalformed
+        strong = [tag for weak, tag in _STRONG.findall(header) if not weak]
+        if not strong:
+            raise IfMatchWeak
+        return cls(frozenset(int(tag) for tag in strong if _VERSION.fullmatch(tag)))
 
     def check(self, current: int) -> None:
         """Let a change pass that is meant for *current*.

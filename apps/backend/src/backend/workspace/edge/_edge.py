@@ -39,7 +39,9 @@ from backend.workspace.answers import WORKSPACE_ANSWERS
 from backend.workspace.core import ACCESS, Work, etag, read_chain
 from backend.workspace.edge._tickets import Tickets
 from backend.workspace.errors import (
+    IfMatchMalformed,
     IfMatchMissing,
+    IfMatchWeak,
     NodeNotFound,
     RoleMissing,
     ShareTokenInvalid,
@@ -70,7 +72,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 _INTEGER_MAX: Final = 2_147_483_647
 READ_ERRORS: Final = (*AUTH_ERRORS, ShareTokenInvalid, NodeNotFound, RoleMissing, *DATABASE_ERRORS)
-MATCH_ERRORS: Final = (IfMatchMissing, VersionStale)
+MATCH_ERRORS: Final = (IfMatchMissing, IfMatchMalformed, IfMatchWeak, VersionStale)
 WRITE_ERRORS: Final = (*READ_ERRORS, *BODY_ERRORS, BadHeader, *KEY_ERRORS)
 SHARE_HEADER: Final = "X-Share-Token"
 """The header of a ticket."""

@@ -47,7 +47,9 @@ __all__ = (
     "DiscussionRefused",
     "EmojiInvalid",
     "GrantRefused",
+    "IfMatchMalformed",
     "IfMatchMissing",
+    "IfMatchWeak",
     "LinkNotFound",
     "LinkPasswordWrong",
     "LinkTriesExceeded",
@@ -125,6 +127,29 @@ class IfMatchMissing(WorkspaceError):
 
     def __init__(self) -> None:
         super().__init__("this needs the header If-Match with the ETag of what you have read")
+
+
+class IfMatchMalformed(WorkspaceError):
+    """Raised when ``If-Match`` is neither ``*`` nor a list of entity tags (RFC 9110, section 13.1.1)."""
+
+    error_code = "IF_MATCH_INVALID"
+
+    def __init__(self) -> None:
+        super().__init__(
+            'If-Match is * or the ETag of what you have read, with its quotation marks ("3"); correct it'
+        )
+
+
+class IfMatchWeak(WorkspaceError):
+    """Raised when ``If-Match`` has weak tags alone, which never match (RFC 9110, section 13.1.1)."""
+
+    error_code = "IF_MATCH_WEAK"
+
+    def __init__(self) -> None:
+        super().__init__(
+            'If-Match compares strongly, so that a weak tag (W/"3") matches nothing; send the ETag as it was '
+            'answered ("3"), and check whether a proxy has weakened it'
+        )
 
 
 class VersionStale(WorkspaceError):

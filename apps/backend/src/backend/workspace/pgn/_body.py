@@ -1,6 +1,7 @@
 """A PGN file in a request: its bytes, a form with the file, or JSON."""
 
 import asyncio
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -9,6 +10,7 @@ from uuid import UUID
 from pydantic import BaseModel, ValidationError
 from relaybox.errors import Detail
 from relaybox.http import UnsupportedMediaType, ValidationFailed, read_bytes, read_model, validation_details
+from relaybox_types.workspace_api import UNPRINTABLE
 from relaybox_types.workspace_pgn_api import ImportIntoStudy, ImportPgn
 from starlette.requests import Request
 
@@ -25,6 +27,7 @@ _PGN_TYPES: Final = ("application/vnd.chess-pgn", "application/x-chess-pgn", "te
 _WANTED: Final = f"one of {', '.join(_PGN_TYPES)}, multipart/form-data or application/json, not compressed"
 _UNTITLED: Final = "Imported games"
 _TITLE_CHARS_MAX: Final = 200
+_UNPRINTABLE: Final = re.compile(f"[{UNPRINTABLE}]")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,7 +88,7 @@ def _upload(data: bytes, placed: ImportPgn | ImportIntoStudy, file_name: str | N
 
 def _title_of(file_name: str | None) -> str:
     """A file's name without its directory and its ending, as a title."""
-    name = (file_name or "").replace("\0", "").replace("\\", "/").rpartition("/")[2].strip()
+    name = _UNPRINTABLE.sub(" ", file_name or "").replace("\\", "/").rpartition("/")[2].strip()
     return name.removesuffix(".pgn").removesuffix(".PGN").strip()[:_TITLE_CHARS_MAX]
 
 

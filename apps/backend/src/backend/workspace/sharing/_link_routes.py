@@ -97,18 +97,25 @@ def _add_open(router: APIRouter, door: Door) -> None:
     @router.post(
         "/links/{token}/open",
         summary="Open a link: a share token for further requests",
-        openapi_extra=json_body(OpenLink),
+        openapi_extra={"requestBody": {**json_body(OpenLink)["requestBody"], "required": False}},
         responses={
             200: {"model": LinkOpened},
             **documented(LinkNotFound, LinkPasswordWrong, LinkTriesExceeded, *BODY_ERRORS, *DATABASE_ERRORS),
         },
     )
     async def open_link(request: Request, token: Token) -> Response:
-        link, body = await door.find(token), await read_model(request, OpenLink)
+        link = await door.find(token)
+        body = await read_model(request, OpenLink) if _has_body(request) else OpenLink()
         password = None if body.password is None else body.password.get_secret_value()
         return _unstored(json_answer(200, await door.open(link, password)))
 
     _ = open_link
+
+
+def _has_body(request: Request) -> bool:
+    """Whether a body comes with *request* (RFC 9112, section 6.3)."""
+    headers = request.headers
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
 
 def _unstored(answer: Response) -> Response:

@@ -1,0 +1,92 @@
+"""Requests that are refused say what is wrong with them, and with which code."""
+
+import pytest
+
+from tests.fixtures.pgn import NEW, imported, send_pgn
+from tests.fixtures.studio import Studio
+
+
+async def test_role_that_cannot_be_granted_is_named_as_json_has_it(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace")
+    body = {"user_id": "pupil", "role": "owner"}
+    answer = await studio.teacher.send("POST", f"/share/{root['id']}/users", body)
+    assert answer.status_code == 422
+    [detail] = answer.json()["details"]
+    assert detail["message"] == "Input should be 'viewer', 'commenter', 'editor' or 'admin'"
+    link = await studio.teacher.send("POST", f"/share/{root['id']}/links", {"role": "admin"})
+    assert "<" not in link.text
+
+
+async def test_link_without_a_password_is_opened_without_a_body(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace")
+    link = await studio.teacher.link(root, "viewer")
+    path = f"/links/{link['token']}/open"
+    for options in {}, {"content": b"", "headers": {"Content-Type": "application/json"}}, {"json": {}}:
+        answer = await studio.anybody.send("POST", path, **options)
+        assert (answer.status_code, answer.json()["node_id"]) == (200, root["id"])
+    locked = await studio.teacher.link(root, "viewer", password="secret word")
+    path = f"/links/{locked['token']}/open"
+    assert await studio.anybody.refused(403, "POST", path) == "LINK_PASSWORD_WRONG"
+    assert await studio.anybody.refused(415, "POST", path, content=b"x") == "UNSUPPORTED_MEDIA_TYPE"
+
+
+@pytest.mark.parametrize("character", ["\n", "\t", "\x1b", "\x7f", "\x85", "\u2028", "\u202e", "\u2066"])
+async def test_title_of_more_than_one_line_is_refused(studio: Studio, character: str) -> None:
+    root = await studio.teacher.node("workspace")
+    title = f"a{character}b"
+    thread = {"target_id": root["id"], "kind": "note", "body": "x"}
+    for method, path, body, match in (
+        ("POST", "/nodes", {"kind": "folder", "title": title}, None),
+        ("POST", "/studies", {"title": title}, None),
+        ("PATCH", f"/nodes/{root['id']}", {"title": title}, 1),
+        ("POST", "/discussions", {**thread, "title": title}, None),
+        ("POST", NEW, {"pgn": "1. e4 *", "title": title}, None),
+    ):
+        answer = await studio.teacher.send(method, path, body, match=match)
+        assert (answer.status_code, answer.json()["error_code"]) == (422, "VALIDATION_ERROR"), path
+        [detail] = [one for one in answer.json()["details"] if one["field"] == "body.title"]
+        assert f"U+{ord(character):04X}" in detail["message"]
+    answer = await studio.teacher.send("POST", "/nodes", {"kind": "folder", "title": " שלום 👍\u200d \n"})
+    assert answer.json()["title"] == "שלום 👍\u200d"
+
+
+async def test_title_from_a_file_is_one_line(studio: Studio) -> None:
+    report = await imported(studio.teacher, '[White "A\u202eB"]\n[Black "C\tD"]\n\n1. e4 *')
+    study = await studio.teacher.done("GET", f"/studies/{report['studies'][0]['id']}")
+    [chapter] = study["chapters"]
+    assert (chapter["title"], chapter["headers"]["White"]) == ("A B – C D", "A\u202eB")
+    answer = await studio.teacher.send(
+        "POST", NEW, files={"file": ("a\u202eb.pgn", b"1. e4 *", "application/x-chess-pgn")}
+    )
+    assert answer.json()["studies"][0]["title"] == "a b"
+    assert (await send_pgn(studio.teacher, "1. e4 *", f"{NEW}?title=a%0Ab")).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("header", "status", "code"),
+    [
+        ("1", 400, "IF_MATCH_INVALID"),
+        ("", 400, "IF_MATCH_INVALID"),
+        ("'1'", 400, "IF_MATCH_INVALID"),
+        ('"1" "2"', 400, "IF_MATCH_INVALID"),
+        ('*, "1"', 400, "IF_MATCH_INVALID"),
+        ('w/"1"', 400, "IF_MATCH_INVALID"),
+        ('W/"1"', 412, "IF_MATCH_WEAK"),
+        ('W/"1", W/"2"', 412, "IF_MATCH_WEAK"),
+        ('"2"', 412, "VERSION_STALE"),
+        ('"other", W/"1"', 412, "VERSION_STALE"),
+    ],
+)
+async def test_if_match_that_cannot_match_says_why(
+    studio: Studio, header: str, status: int, code: str
+) -> None:
+    root = await studio.teacher.node("workspace")
+    answer = await studio.teacher.send("PATCH", f"/nodes/{root['id']}", {"title": "x"}, match=header)
+    assert (answer.status_code, answer.json()["error_code"]) == (status, code)
+
+
+@pytest.mark.parametrize("header", ['"1"', ' "1" ', '"7" , "1"', 'W/"1", "1"', ',"1",', "*"])
+async def test_if_match_with_the_tag_among_others_matches(studio: Studio, header: str) -> None:
+    root = await studio.teacher.node("workspace")
+    changed = await studio.teacher.done("PATCH", f"/nodes/{root['id']}", {"title": "x"}, match=header)
+    assert changed["version"] == 2
