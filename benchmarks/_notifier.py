@@ -23,10 +23,9 @@ _SESSIONS: Final = 2_000
 _SLICE_S: Final = 1.5
 #: Slices are short, so that on and off meet the same machine, and stand so that what drifts meets both.
 _TURNS: Final = (_ON, _OFF, _OFF, _ON)
-_TURNS_PER_ROUND: Final = 4
 
 
-async def notifier_figures(rounds: int) -> dict[str, Any]:
+async def notifier_figures(turns: int) -> dict[str, Any]:
     """Commands per second with and without the notifier, in one and the same API at full speed."""
     ids = await seed_sessions(_SESSIONS)
     with tempfile.NamedTemporaryFile() as file:
@@ -40,7 +39,7 @@ async def notifier_figures(rounds: int) -> dict[str, Any]:
             await _require_switch(port, switch, ids)
             ratios: list[float] = []
             on_per_s: list[float] = []
-            for number in range(rounds * _TURNS_PER_ROUND):
+            for number in range(turns):
                 rate = {_ON: 0.0, _OFF: 0.0}
                 for position in _TURNS:
                     switch[:1] = position

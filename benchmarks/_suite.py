@@ -24,8 +24,8 @@ __all__ = (
     "run_benchmarks",
 )
 
-#: A short form takes up to a minute on two idle cores; the limit only ends one that hangs.
-SHORT_RUN_S_MAX: Final = 300.0
+#: A short form takes up to two minutes on two idle cores; the limit only ends one that hangs.
+SHORT_RUN_S_MAX: Final = 600.0
 FULL_RUN_S_MAX: Final = 7_200.0
 _STOP_S: Final = 20.0
 #: Parts of names of figures that depend little on the machine: counted, or divided by a turn of the same run.

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 from backend.workspace.pgn._body import PGN_BYTES_MAX
 from backend.workspace.pgn._uploads import UPLOADS_MAX, UPLOADS_OF_ONE_MAX
 
