@@ -14,7 +14,7 @@ from backend.genesis.session import genesis
 from backend.migrations import ALL
 from backend.settings import ApiSettings, ServiceType
 from backend.workspace import WORKSPACE_ANSWERS
-from backend.workspace.edge import SHARE_HEADER
+from backend.workspace.edge import SHARE_HEADER, ShareTokenCaching
 from backend.workspace.routes import workspace_router
 
 __all__ = ("PREFIX", "WORKSPACE_PREFIX", "create_api")
@@ -48,5 +48,6 @@ def create_api() -> FastAPI:
         answers=WORKSPACE_ANSWERS,
     )
     app.include_router(genesis_router(backbone), prefix=PREFIX)
+    app.add_middleware(ShareTokenCaching)
     app.include_router(workspace_router(backbone, load_settings(JwtSettings)), prefix=WORKSPACE_PREFIX)
     return app

@@ -244,7 +244,7 @@ async def test_no_number_of_tries_at_once_gets_past_the_count_in_the_database(
 
     async def begin() -> int:
         async with database.connection() as connection:
-            return len(await connection.fetch(links.LINKS["begin_try"], link["id"], 5, 30.0, 3_600.0))
+            return len(await connection.fetch(links.LINKS["begin_try"], link["id"], 5, 30.0, 3_600.0, 600.0))
 
     assert sum(await asyncio.gather(*(begin() for _ in range(50)))) == 5
 
@@ -296,3 +296,41 @@ async def test_neither_token_nor_password_is_logged(
     for secret in (link["token"], guest.ticket, "correct horse", "battery staple"):
         assert str(secret) not in shown
     assert b"battery" not in to_json([one.payload for one in await studio.stream(node["id"])])
+
+
+async def test_wrong_passwords_are_forgotten_with_time(studio: Studio, database: Database) -> None:
+    node = await studio.teacher.node("workspace")
+    link = await studio.teacher.link(node, "viewer", password="correct horse")
+    path, wrong = f"/links/{link['token']}/open", {"password": "a wrong one"}
+    async with database.connection() as connection:
+        await connection.fetch(
+            "UPDATE workspace_link_secrets SET failures = 40, refused_until = now() - interval '1 day'"
+        )
+    for _ in range(link_door.TRIES_FREE - 1):
+        assert await studio.anybody.refused(403, "POST", path, wrong) == "LINK_PASSWORD_WRONG"
+    await studio.anybody.opened(link, password="correct horse")
+
+
+async def test_links_with_passwords_made_together_hold_no_connection(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free: list[int] = []
+
+    async def hashed(_password: str) -> str:
+        free.append(database.engine.pool.checkedout())  # pyright: ignore[reportAttributeAccessIssue]
+        return "scrypt$4$1$AA==$AA=="
+
+    monkeypatch.setattr("backend.workspace.sharing._link_routes.hash_password", hashed)
+    async with open_studio(database) as studio:
+        node = await studio.teacher.node("workspace")
+        await studio.teacher.link(node, "viewer", password="correct horse")
+    assert free == [0]
+
+
+async def test_no_shared_cache_keeps_what_a_link_shows(studio: Studio) -> None:
+    node = await studio.teacher.node("workspace")
+    guest = await studio.anybody.opened(await studio.teacher.link(node, "viewer"))
+    for path in (f"/nodes/{node['id']}", f"/nodes/{node['id']}/children", "/nodes/x"):
+        seen = await guest.send("GET", path)
+        assert seen.headers["cache-control"] == "private, no-cache"
+        assert "X-Share-Token" in seen.headers["vary"]

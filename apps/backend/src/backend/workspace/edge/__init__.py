@@ -1,5 +1,6 @@
 """Where HTTP meets a workspace: who asks, what is read of a request, how it is answered."""
 
+from backend.workspace.edge._caching import ShareTokenCaching
 from backend.workspace.edge._edge import (
     MATCH_ERRORS,
     READ_ERRORS,
@@ -27,6 +28,7 @@ __all__ = (
     "WRITE_ERRORS",
     "Edge",
     "IfMatchHeader",
+    "ShareTokenCaching",
     "Tickets",
     "Viewer",
     "body_of",

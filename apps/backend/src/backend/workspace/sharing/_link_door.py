@@ -26,6 +26,8 @@ __all__ = ("TRIES_FREE", "Door", "FoundLink")
 TRIES_FREE: Final = 5
 _PAUSE_S: Final = 30.0
 _PAUSE_S_MAX: Final = 3_600.0
+#: One wrong password is forgotten after so long without another.
+_FORGET_S: Final = 600.0
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
@@ -105,7 +107,7 @@ class Door:
 
     async def _try(self, link_id: UUID, password: str) -> None:
         async with self._database.connection() as connection:
-            limits = (TRIES_FREE, _PAUSE_S, _PAUSE_S_MAX)
+            limits = (TRIES_FREE, _PAUSE_S, _PAUSE_S_MAX, _FORGET_S)
             begun = await connection.fetch(LINKS["begin_try"], link_id, *limits)
             left = () if begun else await connection.fetch(LINKS["pause_left"], link_id)
         if not begun:

@@ -22,6 +22,7 @@ from backend.workspace.edge import WRITE_ERRORS, Edge, body_of, documented, id_i
 from backend.workspace.errors import LinkNotFound, LinkPasswordWrong, LinkTriesExceeded, ShareLimitReached
 from backend.workspace.sharing._link_door import Door
 from backend.workspace.sharing._links import LINKS, create_link, revoke_link
+from backend.workspace.sharing._passwords import hash_password
 
 __all__ = ("add_link_routes",)
 
@@ -39,7 +40,13 @@ def add_link_routes(router: APIRouter, edge: Edge) -> None:
 
 
 def _add_create(router: APIRouter, edge: Edge) -> None:
-    begun = Depends(edge.writing(Role.ADMIN))
+    async def hash_ahead(request: Request) -> None:
+        """Hash a password before the transaction begins, which must not wait for it."""
+        body = await body_of(request, CreateLink)
+        if body.password is not None and not await edge.answered(request):
+            request.state.password_hash = await hash_password(body.password.get_secret_value())
+
+    begun = Depends(edge.writing(Role.ADMIN, ahead=hash_ahead))
 
     @router.post(
         "/share/{node_id}/links",
@@ -51,7 +58,11 @@ def _add_create(router: APIRouter, edge: Edge) -> None:
     @idempotent(secret=True)
     async def create(request: Request, unit: Annotated[UnitOfWork[Principal], begun]) -> Response:
         node_id, body = id_in(request), await body_of(request, CreateLink)
-        link, token = await create_link(edge.work(request, unit), node_id, body)
+        hashed: str | None = getattr(request.state, "password_hash", None)
+        if hashed is None and body.password is not None:
+            # The key was answered before, and has expired since.
+            hashed = await hash_password(body.password.get_secret_value())
+        link, token = await create_link(edge.work(request, unit), node_id, body, hashed)
         made = LinkMade(**link.model_dump(), token=token)
         location = f"{request.url.path.rsplit('/', 2)[0]}/links/{link.id}"
         return _unstored(json_answer(201, made, location=location))

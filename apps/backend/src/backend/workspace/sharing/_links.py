@@ -15,7 +15,6 @@ from relaybox_types.workspace_sharing_api import CreateLink
 
 from backend.workspace.core import Work
 from backend.workspace.errors import NodeNotFound, ShareLimitReached
-from backend.workspace.sharing._passwords import hash_password
 
 __all__ = ("LINKS", "LINKS_MAX", "create_link", "revoke_link", "token_hash")
 
@@ -27,7 +26,9 @@ _TOKEN_BYTES: Final = 32
 _AHEAD_MAX: Final = timedelta(days=3_653)
 
 
-async def create_link(work: Work, node_id: UUID, request: CreateLink) -> tuple[WorkspaceLink, str]:
+async def create_link(
+    work: Work, node_id: UUID, request: CreateLink, password_hash: str | None
+) -> tuple[WorkspaceLink, str]:
     """Make a link to a node; with it its token, which is stored nowhere and cannot be had again.
 
     Token and password are in no event and no command: only their hashes stay, apart from the link.
@@ -37,8 +38,6 @@ async def create_link(work: Work, node_id: UUID, request: CreateLink) -> tuple[W
         ValidationFailed: it would expire before it is made, or in more than ten years.
         ShareLimitReached: the node has too many.
     """
-    # Before anything is locked, as it takes a while.
-    password_hash = await hash_password(request.password.get_secret_value()) if request.password else None
     await work.hold(node_id, Role.ADMIN)
     expires_at = _checked(request.expires_at, await work.now())
     [row] = await work.executor.fetch(LINKS["count_links"], node_id)

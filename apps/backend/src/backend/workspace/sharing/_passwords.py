@@ -6,6 +6,7 @@ import hmac
 import os
 import unicodedata
 from base64 import b64decode, b64encode
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +17,10 @@ _HASH_BYTES: Final = 32
 _R: Final = 8
 #: scrypt takes 128 N r bytes, and a little more.
 _MEMORY_BYTES_MAX: Final = 2**28
+
+
+#: Apart from the threads of everything else, which would wait behind a quarter of a second each.
+_THREADS: Final = ThreadPoolExecutor(max_workers=2, thread_name_prefix="passwords")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +38,7 @@ COST: Final = Cost(log_n=14, p=5)
 async def hash_password(password: str, cost: Cost = COST) -> str:
     """What to keep of *password*; computed in a thread."""
     salt = os.urandom(_SALT_BYTES)
-    digest = await asyncio.to_thread(_scrypt, password, salt, cost)
+    digest = await asyncio.get_running_loop().run_in_executor(_THREADS, _scrypt, password, salt, cost)
     return f"scrypt${cost.log_n}${cost.p}${b64encode(salt).decode()}${b64encode(digest).decode()}"
 
 
@@ -41,7 +46,8 @@ async def is_password(password: str, kept: str) -> bool:
     """Whether *kept* was made of *password*; computed in a thread, and no faster for a near miss."""
     _, log_n, p, salt, digest = kept.split("$")
     cost = Cost(log_n=int(log_n), p=int(p))
-    tried = await asyncio.to_thread(_scrypt, password, b64decode(salt), cost)
+    loop = asyncio.get_running_loop()
+    tried = await loop.run_in_executor(_THREADS, _scrypt, password, b64decode(salt), cost)
     return hmac.compare_digest(tried, b64decode(digest))
 
 

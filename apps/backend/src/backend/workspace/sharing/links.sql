@@ -26,11 +26,18 @@ WHERE secret.token_hash = $1 AND (link.expires_at IS NULL OR link.expires_at > c
 -- name: begin_try
 -- A try counts as a wrong one before its password is looked at, so that no number of tries at once, in whatever
 -- processes, are more than they may be. $2: wrong ones in a row that are free; from then on each is followed by a
--- pause, of $3 seconds first and twice as long each time, up to $4.
+-- pause, of $3 seconds first and twice as long each time, up to $4. One is forgotten for each $5 seconds since the
+-- last pause has ended, so that nobody locks a link for ever.
 UPDATE workspace_link_secrets SET
-    failures = failures + 1,
-    refused_until = CASE WHEN failures + 1 >= $2::int THEN clock_timestamp()
-        + least($3::float8 * 2 ^ least(failures + 1 - $2::int, 30), $4::float8) * interval '1 second' END
+    failures = greatest(failures - coalesce(
+        floor(extract(epoch FROM clock_timestamp() - refused_until) / $5::float8), 0), 0)::int + 1,
+    refused_until = clock_timestamp() + interval '1 second' * CASE
+        WHEN greatest(failures - coalesce(
+            floor(extract(epoch FROM clock_timestamp() - refused_until) / $5::float8), 0), 0)::int + 1 >= $2::int
+        THEN least($3::float8 * 2 ^ least(greatest(failures - coalesce(
+            floor(extract(epoch FROM clock_timestamp() - refused_until) / $5::float8), 0), 0)::int + 1 - $2::int, 30),
+            $4::float8)
+        ELSE 0 END
 WHERE link_id = $1 AND (refused_until IS NULL OR refused_until <= clock_timestamp())
 RETURNING password_hash
 
