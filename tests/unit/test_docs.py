@@ -192,6 +192,11 @@ def test_the_tutorials_command_works_with_the_example_it_continues(
     assert "TOO_LATE" in sent["responses"]["422"]["description"]
 
 
+def test_snippets_of_the_samples_page_run() -> None:
+    for block in fences(DOCS / "reference/samples.md", "python"):
+        exec(compile(block, "samples", "exec", dont_inherit=True), {"__name__": "samples"})
+
+
 def error_codes() -> set[str]:
     """Every code that the source defines or writes."""
     found = set[str]()
