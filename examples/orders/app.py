@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, PositiveInt
 from relaybox.commands import Aggregate, Caller, Domain, Events, Fact
-from relaybox.consumers import UnitOfWork, subscribe
+from relaybox.consumers import EventTransaction, subscribe
 from relaybox.db import BACKBONE
 from relaybox.http import Backbone, aggregate_router, create_app
 from relaybox.telemetry import check_postgres
@@ -54,7 +54,7 @@ app.include_router(aggregate_router(backbone, orders), prefix="/orders")
 
 
 @subscribe(CREATED.name, group="warehouse")
-async def reserve(event: EventEnvelope, unit: UnitOfWork) -> None:
+async def reserve(event: EventEnvelope, unit: EventTransaction) -> None:
     order_id, answer = UUID(event.aggregate_id), {"reserved": event.payload["ordered"]}
     caller = Caller.following(event, service="warehouse")
     await backbone.commands.process_command(order_id, "ConfirmReservation", answer, unit.db, caller=caller)

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
-from relaybox.consumers import UnitOfWork
+from relaybox.consumers import EventTransaction
 from relaybox.http import make_token
 from relaybox.settings import JwtSettings, PostgresSettings, load_settings
 from relaybox_types.envelope import EventEnvelope
@@ -57,7 +57,7 @@ async def warehouse_reads(shop: Names) -> None:
         )
     event = EventEnvelope.model_validate_json(row["event"])
     async with database.sessions.begin() as db:
-        await shop["reserve"](event, UnitOfWork(db=db, event=event))
+        await shop["reserve"](event, EventTransaction(db=db, event=event))
 
 
 async def state(client: httpx.AsyncClient, order: str) -> tuple[int, int]:

@@ -13,7 +13,7 @@ import pytest
 from backend.migrations import ALL
 from pydantic import BaseModel, SecretStr
 from relaybox.commands import Aggregate, Caller, CommandRefused, Domain, Events
-from relaybox.consumers import UnitOfWork, subscribe
+from relaybox.consumers import EventTransaction, subscribe
 from relaybox.db import Database, Migrations, migrate_up, pending_migrations
 from relaybox.local import LocalPostgres
 from relaybox.settings import PostgresSettings
@@ -262,7 +262,7 @@ class AlreadyConfirmed(CommandRefused):
 
 async def test_the_readmes_command_and_consumer_do_what_it_says() -> None:
     text, _ = fences(DOCS.parent / "README.md", "python")
-    ours = (AlreadyConfirmed, ConfirmOrder, Domain, EventEnvelope, Order, UnitOfWork, subscribe)
+    ours = (AlreadyConfirmed, ConfirmOrder, Domain, EventEnvelope, Order, EventTransaction, subscribe)
     names: dict[str, Any] = {one.__name__: one for one in ours} | {
         "Events": Events,
         "Parcel": SimpleNamespace,

@@ -12,7 +12,7 @@ from uuid import UUID
 import structlog
 from relaybox.commands import Caller, CommandService
 from relaybox.commands import Request as Command
-from relaybox.consumers import Subscription, UnitOfWork, subscribe
+from relaybox.consumers import EventTransaction, Subscription, subscribe
 from relaybox.db import Database, executor_of
 from relaybox.errors import RelayboxError
 from relaybox.outbox import Notifier
@@ -74,7 +74,7 @@ class ConceptAgent:
         """What the agent hears."""
 
         @subscribe(CONCEPT_GENERATION_REQUESTED.name, STAGE_PROPOSAL_REQUESTED.name, group=AGENT)
-        async def take_request(event: EventEnvelope, unit: UnitOfWork) -> None:
+        async def take_request(event: EventEnvelope, unit: EventTransaction) -> None:
             if event.erased:
                 _log.info("request erased; no task created", session_id=event.aggregate_id)
                 return

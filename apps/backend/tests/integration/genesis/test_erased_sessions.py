@@ -13,7 +13,7 @@ from backend.genesis.routes import genesis_router
 from backend.genesis.session import SQL
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
-from relaybox.consumers import UnitOfWork
+from relaybox.consumers import EventTransaction
 from relaybox.db import Database
 from relaybox.events import erase, fetch_stream
 from relaybox.http import Backbone, SharedSecretVerifier, create_app, make_token
@@ -186,7 +186,7 @@ async def test_agent_passes_over_a_request_that_was_erased(database: Database) -
     )
 
     async def handle(db: AsyncSession) -> None:
-        await agent.subscription().handler(event, UnitOfWork(db=db, event=event))
+        await agent.subscription().handler(event, EventTransaction(db=db, event=event))
 
     await database.run_in_transaction(handle)
     assert await execute(database, "SELECT id FROM async_tasks") == []

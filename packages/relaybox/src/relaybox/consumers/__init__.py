@@ -14,7 +14,7 @@ from relaybox.consumers._errors import (
 from relaybox.consumers._handling import ConsumerMoment, GiveUp, Retry, WaitForDatabase, next_step
 from relaybox.consumers._message import read_event
 from relaybox.consumers._statistics import ConsumerStatistics
-from relaybox.consumers._subscription import Handler, Subscription, UnitOfWork, subscribe
+from relaybox.consumers._subscription import EventTransaction, Handler, Subscription, subscribe
 
 __all__ = (
     "Consumer",
@@ -22,6 +22,7 @@ __all__ = (
     "ConsumerMoment",
     "ConsumerStatistics",
     "EnvelopeInvalid",
+    "EventTransaction",
     "GiveUp",
     "Handler",
     "HandlerFailed",
@@ -29,7 +30,6 @@ __all__ = (
     "Retry",
     "Subscription",
     "SubscriptionInvalid",
-    "UnitOfWork",
     "WaitForDatabase",
     "next_step",
     "read_event",

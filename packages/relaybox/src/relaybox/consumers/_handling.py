@@ -14,7 +14,7 @@ from structlog.contextvars import bound_contextvars
 from relaybox.consumers._errors import HandlerFailed
 from relaybox.consumers._lane import Lane
 from relaybox.consumers._message import Message, parse_event
-from relaybox.consumers._subscription import Subscription, UnitOfWork
+from relaybox.consumers._subscription import EventTransaction, Subscription
 from relaybox.db import TRANSIENT_ERRORS, Database, executor_of, load_queries
 from relaybox.telemetry import traceback_of
 
@@ -142,12 +142,12 @@ class Handling:
         self._announce(ConsumerMoment.COMMITTED)
         unit.announce_commit()
 
-    async def _effect(self, event: EventEnvelope, db: AsyncSession) -> UnitOfWork | None:
+    async def _effect(self, event: EventEnvelope, db: AsyncSession) -> EventTransaction | None:
         # First, so that a second consumer of the group waits here for the first one's outcome.
         claimed = await executor_of(db).fetch(_SQL["claim_event"], self._group, event.event_id)
         if not claimed:
             return None
-        unit = UnitOfWork(db=db, event=event)
+        unit = EventTransaction(db=db, event=event)
         await self._by_type[event.event_type](event, unit)
         return unit
 

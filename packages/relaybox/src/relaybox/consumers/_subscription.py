@@ -10,13 +10,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from relaybox.consumers._errors import SubscriptionInvalid
 
-__all__ = ("Handler", "Subscription", "UnitOfWork", "subscribe")
+__all__ = ("EventTransaction", "Handler", "Subscription", "subscribe")
 
 _GROUP_CHARACTERS_MAX: Final = 200
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnitOfWork:
+class EventTransaction:
     """The transaction of one event: everything a handler writes through ``db`` counts once, or not at all.
 
     The record that this consumer has seen the event is in it already (G40). The transaction is
@@ -39,7 +39,7 @@ class UnitOfWork:
 
 #: Handles one event. It may run again after a failure, and must do nothing but read and write
 #: through the unit's session: what it does elsewhere is not undone.
-Handler = Callable[[EventEnvelope, UnitOfWork], Awaitable[None]]
+Handler = Callable[[EventEnvelope, EventTransaction], Awaitable[None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class Subscription:
     group: str
     handler: Handler
 
-    async def __call__(self, event: EventEnvelope, unit: UnitOfWork) -> None:
+    async def __call__(self, event: EventEnvelope, unit: EventTransaction) -> None:
         """Call the handler, as if the decorator were not there."""
         await self.handler(event, unit)
 

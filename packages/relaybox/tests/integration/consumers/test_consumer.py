@@ -8,7 +8,7 @@ import pytest
 import structlog
 from confluent_kafka import Consumer as KafkaConsumer
 from confluent_kafka import TopicPartition
-from relaybox.consumers import ConsumerMoment, EnvelopeInvalid, HandlerFailed, UnitOfWork
+from relaybox.consumers import ConsumerMoment, EnvelopeInvalid, EventTransaction, HandlerFailed
 from relaybox.consumers._handling import _SQL
 from relaybox.db import Database, executor_of
 from relaybox.settings import KafkaSettings
@@ -63,7 +63,7 @@ async def test_g40_an_offset_is_never_committed_before_the_effect(
     held, others = make_event(aggregate_id="a"), [make_event(aggregate_id="b") for _ in range(5)]
     in_hand = asyncio.Event()
 
-    async def handler(event: EventEnvelope, unit: UnitOfWork) -> None:
+    async def handler(event: EventEnvelope, unit: EventTransaction) -> None:
         await record_effect(event, unit)
         if event == held:
             in_hand.set()
@@ -106,7 +106,7 @@ async def test_g40_an_effect_that_fails_leaves_no_record(database: Database, sen
     event = make_event()
     failures = iter([RuntimeError("once")])
 
-    async def handler(event: EventEnvelope, unit: UnitOfWork) -> None:
+    async def handler(event: EventEnvelope, unit: EventTransaction) -> None:
         await record_effect(event, unit)
         for failure in failures:
             raise failure
@@ -132,7 +132,7 @@ async def test_g40_two_consumers_racing_for_one_event_have_one_effect(
     event = make_event()
     in_hand, go_on = asyncio.Event(), asyncio.Event()
 
-    async def slow(event: EventEnvelope, unit: UnitOfWork) -> None:
+    async def slow(event: EventEnvelope, unit: EventTransaction) -> None:
         await record_effect(event, unit)
         in_hand.set()
         await go_on.wait()
@@ -178,7 +178,7 @@ async def test_order_holds_while_an_event_is_retried_and_other_partitions_go_on(
     others = [make_event() for _ in range(20)]
     failures = iter([RuntimeError("once")])
 
-    async def handler(event: EventEnvelope, unit: UnitOfWork) -> None:
+    async def handler(event: EventEnvelope, unit: EventTransaction) -> None:
         if event == blocked[0]:
             for failure in failures:
                 raise failure
@@ -233,7 +233,7 @@ async def test_a_handler_that_fails_every_time_stops_the_consumer_with_its_offse
 ) -> None:
     good, bad = make_event(aggregate_id="a"), make_event(aggregate_id="a", version=2)
 
-    async def handler(event: EventEnvelope, unit: UnitOfWork) -> None:
+    async def handler(event: EventEnvelope, unit: EventTransaction) -> None:
         if event.event_id == bad.event_id:
             raise RuntimeError("always")
         await record_effect(event, unit)
@@ -257,7 +257,7 @@ async def test_a_graceful_stop_finishes_the_event_in_hand_and_no_other(
     first, second = make_event(aggregate_id="a"), make_event(aggregate_id="a", version=2)
     in_hand, go_on = asyncio.Event(), asyncio.Event()
 
-    async def handler(event: EventEnvelope, unit: UnitOfWork) -> None:
+    async def handler(event: EventEnvelope, unit: EventTransaction) -> None:
         in_hand.set()
         await go_on.wait()
         await record_effect(event, unit)
@@ -293,7 +293,7 @@ async def test_what_a_handler_asked_for_happens_after_its_commit(
 ) -> None:
     seen: list[int] = []
 
-    async def handler(event: EventEnvelope, unit: UnitOfWork) -> None:
+    async def handler(event: EventEnvelope, unit: EventTransaction) -> None:
         await record_effect(event, unit)
         unit.after_commit(lambda: seen.append(running.moments.counts[COMMITTED]))
         assert seen == []
@@ -310,7 +310,7 @@ async def test_log_lines_of_a_handler_carry_the_ids_of_its_event(
     event = make_event()
     bound: list[dict[str, object]] = []
 
-    async def handler(event: EventEnvelope, unit: UnitOfWork) -> None:
+    async def handler(event: EventEnvelope, unit: EventTransaction) -> None:
         bound.append(dict(structlog.contextvars.get_contextvars()))
 
     async with start_consumer(handler) as running:
@@ -326,7 +326,7 @@ async def test_a_partition_with_too_much_in_hand_is_paused_and_read_on_later(
     events = [make_event(aggregate_id="a", version=version) for version in range(1, 1_301)]
     go_on = asyncio.Event()
 
-    async def handler(event: EventEnvelope, unit: UnitOfWork) -> None:
+    async def handler(event: EventEnvelope, unit: EventTransaction) -> None:
         await go_on.wait()
         await record_effect(event, unit)
 

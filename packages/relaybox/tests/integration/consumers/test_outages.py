@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
-from relaybox.consumers import Consumer, ConsumerMoment, UnitOfWork, subscribe
+from relaybox.consumers import Consumer, ConsumerMoment, EventTransaction, subscribe
 from relaybox.db import Database, executor_of
 from relaybox.local import LocalKafka, LocalPostgres
 from relaybox.settings import KafkaSettings
@@ -47,7 +47,7 @@ async def test_a_connection_that_breaks_under_a_handler_is_charged_to_nobody(
     event = make_event()
     first = iter([True])
 
-    async def handler(event: EventEnvelope, unit: UnitOfWork) -> None:
+    async def handler(event: EventEnvelope, unit: EventTransaction) -> None:
         await record_effect(event, unit)
         if next(first, False):
             await executor_of(unit.db).fetch("SELECT pg_terminate_backend(pg_backend_pid())")
@@ -127,7 +127,7 @@ async def test_a_consumer_whose_handler_hangs_at_a_frozen_postgresql_stops_when_
 ) -> None:
     in_hand = asyncio.Event()
 
-    async def handler(event: EventEnvelope, unit: UnitOfWork) -> None:
+    async def handler(event: EventEnvelope, unit: EventTransaction) -> None:
         with frozen(postgres_server):
             in_hand.set()
             await record_effect(event, unit)

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 import pytest
 from cloudevents.core.bindings.kafka import KafkaMessage, from_kafka_event
-from relaybox.consumers import Consumer, UnitOfWork, read_event, subscribe
+from relaybox.consumers import Consumer, EventTransaction, read_event, subscribe
 from relaybox.db import Database
 from relaybox.local import LocalKafka, free_port
 from relaybox.relay import Relay, Signal, _link
@@ -73,7 +73,7 @@ async def test_g30_a_structured_message_is_read_by_the_official_parser_and_by_ou
     heard: asyncio.Queue[EventEnvelope] = asyncio.Queue()
 
     @subscribe(event.get_type(), group=topic)
-    async def hear(envelope: EventEnvelope, unit: UnitOfWork) -> None:
+    async def hear(envelope: EventEnvelope, unit: EventTransaction) -> None:
         heard.put_nowait(envelope)
 
     consumer = Consumer(database, kafka_settings, [hear], topics=[topic])

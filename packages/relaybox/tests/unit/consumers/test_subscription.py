@@ -1,7 +1,9 @@
 """What can be declared, and what a consumer can be composed of."""
 
 import pytest
-from relaybox.consumers import Consumer, Subscription, SubscriptionInvalid, UnitOfWork, subscribe
+import relaybox.consumers
+import relaybox.http
+from relaybox.consumers import Consumer, EventTransaction, Subscription, SubscriptionInvalid, subscribe
 from relaybox.db import Database
 from relaybox.settings import KafkaSettings, PostgresSettings
 from relaybox_types.envelope import EventEnvelope
@@ -11,7 +13,7 @@ REQUESTED = "Genesis.Session.ConceptGenerationRequested"
 CREATED = "Genesis.Session.Created"
 
 
-async def handler(event: EventEnvelope, unit: UnitOfWork) -> None: ...
+async def handler(event: EventEnvelope, unit: EventTransaction) -> None: ...
 
 
 def compose(*subscriptions: Subscription) -> Consumer:
@@ -20,7 +22,7 @@ def compose(*subscriptions: Subscription) -> Consumer:
 
 def test_a_new_consumer_is_one_function() -> None:
     @subscribe(REQUESTED, CREATED, group="concept-agent")
-    async def propose(event: EventEnvelope, unit: UnitOfWork) -> None: ...
+    async def propose(event: EventEnvelope, unit: EventTransaction) -> None: ...
 
     assert propose.event_types == {REQUESTED, CREATED}
     assert repr(compose(propose)) == "<Consumer 'concept-agent' [0 partitions | 0 waiting | running]>"
@@ -55,3 +57,7 @@ def test_a_consumer_has_subscriptions_of_exactly_one_group() -> None:
 def test_an_event_type_has_one_handler_in_a_group() -> None:
     with pytest.raises(SubscriptionInvalid, match=CREATED):
         compose(subscribe(CREATED, group="a")(handler), subscribe(CREATED, REQUESTED, group="a")(handler))
+
+
+def test_public_names_of_consumers_and_http_are_distinct() -> None:
+    assert set(relaybox.consumers.__all__).isdisjoint(relaybox.http.__all__)
