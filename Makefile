@@ -58,7 +58,7 @@ env: ## Print the running product's settings: eval "$$(make -s env)"
 lint: $(STAMP) types ## Check style, types and who imports whom
 	@ruff check --quiet .
 	@ruff format --check --quiet . || { echo "Not formatted; run: $(BIN)/ruff format"; exit 1; }
-	@lint-imports --no-cache | tail -n 3
+	@contracts="$$(lint-imports --no-cache)" || { echo "$$contracts"; exit 1; }
 
 types: $(STAMP) ## Check the types (basedpyright, strict)
 	@basedpyright

@@ -5,9 +5,9 @@ from typing import Final
 
 from fastapi import FastAPI
 from relaybox.http import Backbone, create_app
-from relaybox.service import ServiceSettings
+from relaybox.service import ServiceSettings, check_kafka
 from relaybox.settings import JwtSettings, KafkaSettings, load_settings
-from relaybox.telemetry import HealthState, check_kafka, check_postgres, configure_logging
+from relaybox.telemetry import HealthState, check_postgres, configure_logging
 
 from backend.genesis.routes import genesis_router
 from backend.genesis.session import genesis

@@ -6,26 +6,33 @@ import signal
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 
 import structlog
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
 from prometheus_client import CollectorRegistry
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from relaybox.db import Database, Migrations
+from relaybox.kafka import Complaints
 from relaybox.settings import HttpSettings, KafkaSettings, PostgresSettings, load_settings
 from relaybox.telemetry import (
+    CHECK_LIMIT_S,
+    Check,
+    CheckResult,
     DatabaseMetrics,
+    HealthState,
     LogLevel,
-    check_kafka,
+    SharedCheck,
     check_postgres,
     configure_logging,
     health_app,
     serve_health,
 )
 
-__all__ = ("Footing", "Service", "ServiceSettings", "footing", "run_until_signal")
+__all__ = ("Footing", "Service", "ServiceSettings", "check_kafka", "footing", "run_until_signal")
 
 _log = structlog.get_logger(__name__)
 
@@ -88,6 +95,52 @@ async def footing(name: str, *schema: Migrations) -> AsyncGenerator[Footing]:
             yield Footing(database=database, kafka=kafka, registry=registry)
     finally:
         await database.close()
+
+
+def check_kafka(settings: KafkaSettings, *, away: HealthState = HealthState.FAILED) -> Check:
+    """Check that a Kafka broker answers; *away* says what it means for this process when none does.
+
+    The API does its work without Kafka (``HealthState.DEGRADED``), relay and agents do not. Answers
+    within 2 s; results are shared for 1 s; the event loop is never blocked.
+    """
+    late = CheckResult(state=away, detail=Complaints(settings.bootstrap_servers).sentence())
+    return SharedCheck(_Broker(settings, away).examine, late)
+
+
+class _Broker:
+    """Asks for the cluster's metadata with one client, made at the first check."""
+
+    def __init__(self, settings: KafkaSettings, away: HealthState) -> None:
+        self._settings = settings
+        self._away = away
+        self._client: AdminClient | None = None
+        self._complaints = Complaints(settings.bootstrap_servers)
+
+    async def examine(self) -> CheckResult:
+        # librdkafka waits in C without the interpreter lock; a thread keeps the loop free.
+        return await asyncio.to_thread(self._ask)
+
+    def _ask(self) -> CheckResult:
+        try:
+            client = self._client = self._client or self._new_client()
+            client.list_topics(timeout=CHECK_LIMIT_S * 0.9)
+        except KafkaException as error:
+            if self._client is not None:
+                self._client.poll(0)
+            return CheckResult(state=self._away, detail=self._complaints.sentence(error.args[0]))
+        self._complaints.forget()
+        return CheckResult(state=HealthState.OK)
+
+    def _new_client(self) -> AdminClient:
+        conf: dict[str, Any] = {
+            **self._settings.client(),
+            # Noticed within a second when the broker is back.
+            "reconnect.backoff.max.ms": 1_000,
+            # The result tells it; librdkafka would write to standard error by itself.
+            "log_level": 0,
+            "error_cb": self._complaints.note,
+        }
+        return AdminClient(conf)
 
 
 async def run_until_signal(*services: Service) -> None:

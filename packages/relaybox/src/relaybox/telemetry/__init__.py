@@ -1,7 +1,7 @@
 """What operators see: logs, metrics, health, trace context."""
 
 from relaybox.telemetry._address import AddressUnusable, open_address
-from relaybox.telemetry._checks import check_kafka, check_postgres
+from relaybox.telemetry._checks import CHECK_LIMIT_S, SharedCheck, check_postgres
 from relaybox.telemetry._health import Check, CheckResult, Checks, HealthReport, HealthState, examine
 from relaybox.telemetry._health_app import HealthAddressUnusable, health_app, serve_health
 from relaybox.telemetry._logging import (
@@ -22,6 +22,7 @@ from relaybox.telemetry._redaction import REDACTED, redact
 from relaybox.telemetry._tracing import continue_trace, current_traceparent
 
 __all__ = (
+    "CHECK_LIMIT_S",
     "REDACTED",
     "AddressUnusable",
     "Check",
@@ -35,7 +36,7 @@ __all__ = (
     "HttpMetrics",
     "IdempotencyMetrics",
     "LogLevel",
-    "check_kafka",
+    "SharedCheck",
     "check_postgres",
     "configure_logging",
     "continue_trace",

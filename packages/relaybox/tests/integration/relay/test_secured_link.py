@@ -8,8 +8,9 @@ import pytest
 from pydantic import SecretStr
 from relaybox.db import Database
 from relaybox.relay import Relay, Signal, TopicsNotReady, ensure_topics
+from relaybox.service import check_kafka
 from relaybox.settings import KafkaSettings, RelaySettings
-from relaybox.telemetry import HealthState, check_kafka
+from relaybox.telemetry import HealthState
 from structlog.testing import capture_logs
 
 from tests.fixtures.certificates import KEY_PASSWORD, Certificates

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client import CollectorRegistry
 from relaybox.db import BACKBONE, Database
+from relaybox.service import check_kafka
 from relaybox.settings import KafkaSettings, PostgresSettings
-from relaybox.telemetry import DatabaseMetrics, HealthState, check_kafka, check_postgres
+from relaybox.telemetry import DatabaseMetrics, HealthState, check_postgres
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ async def test_postgresql_that_went_away_after_a_good_look_fails(
 async def test_a_postgresql_that_never_answers_is_given_up(
     postgres_settings: PostgresSettings, silent_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relaybox.telemetry._checks._LIMIT_S", 0.05)
+    monkeypatch.setattr("relaybox.telemetry._checks.CHECK_LIMIT_S", 0.05)
     database = Database(postgres_settings.model_copy(update={"port": silent_port}))
     result = await check_postgres(database, BACKBONE)()
     await database.close()
@@ -82,14 +83,16 @@ async def test_a_broker_that_answers_is_well(kafka_settings: KafkaSettings) -> N
 async def test_kafka_away_means_what_the_process_says(
     closed_port: int, away: HealthState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relaybox.telemetry._checks._LIMIT_S", 0.2)
+    monkeypatch.setattr("relaybox.telemetry._checks.CHECK_LIMIT_S", 0.2)
+    monkeypatch.setattr("relaybox.service.CHECK_LIMIT_S", 0.2)
     result = await check_kafka(KafkaSettings(host="127.0.0.1", port=closed_port), away=away)()
     assert result.state is away
     assert f"127.0.0.1:{closed_port}" in (result.detail or "")
 
 
 async def test_the_loop_turns_while_kafka_is_asked(silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relaybox.telemetry._checks._LIMIT_S", 0.3)
+    monkeypatch.setattr("relaybox.telemetry._checks.CHECK_LIMIT_S", 0.3)
+    monkeypatch.setattr("relaybox.service.CHECK_LIMIT_S", 0.3)
     asking = asyncio.create_task(check_kafka(KafkaSettings(host="127.0.0.1", port=silent_port))())
     turns = 0
     while not asking.done():

@@ -7,8 +7,7 @@ from collections.abc import Callable
 import httpx2 as httpx
 import pytest
 from prometheus_client import CollectorRegistry, Counter
-from relaybox.telemetry import Check, CheckResult, HealthReport, HealthState, examine, health_app
-from relaybox.telemetry._checks import Shared
+from relaybox.telemetry import Check, CheckResult, HealthReport, HealthState, SharedCheck, examine, health_app
 
 OK, DEGRADED, FAILED = HealthState.OK, HealthState.DEGRADED, HealthState.FAILED
 
@@ -103,7 +102,7 @@ async def test_probes_that_come_together_share_one_run(late: CheckResult) -> Non
         await asyncio.sleep(0)
         return CheckResult(state=OK)
 
-    shared = Shared(count, late)
+    shared = SharedCheck(count, late)
     await asyncio.gather(*(shared() for _ in range(20)))
     assert runs == 1
 
@@ -114,7 +113,7 @@ async def test_a_result_is_fresh_for_a_second(late: CheckResult, clock: Callable
     async def changing() -> CheckResult:
         return next(results)
 
-    shared = Shared(changing, late)
+    shared = SharedCheck(changing, late)
     assert (await shared()).state is OK
     clock(0.9)
     assert (await shared()).state is OK
@@ -123,13 +122,13 @@ async def test_a_result_is_fresh_for_a_second(late: CheckResult, clock: Callable
 
 
 async def test_a_check_that_hangs_counts_as_late(late: CheckResult, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relaybox.telemetry._checks._LIMIT_S", 0.001)
+    monkeypatch.setattr("relaybox.telemetry._checks.CHECK_LIMIT_S", 0.001)
 
     async def hang() -> CheckResult:
         await asyncio.Event().wait()
         raise AssertionError
 
-    assert await Shared(hang, late)() is late
+    assert await SharedCheck(hang, late)() is late
 
 
 @pytest.fixture
