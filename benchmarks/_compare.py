@@ -1,7 +1,6 @@
 """Compare the short benchmarks of two revisions in turns on one machine."""
 
 import os
-import shutil
 import statistics
 import subprocess
 import tempfile
@@ -65,16 +64,15 @@ def checked_out(root: Path, revision: str) -> Generator[Checkout]:
     Raises:
         RevisionNotUsable: It is not in the repository, or its ``make setup`` failed.
     """
-    place = Path(tempfile.mkdtemp(prefix="relaybox-compare-"))
-    tree = place / "tree"
-    _call(["git", "worktree", "add", "--quiet", "--detach", str(tree), revision], cwd=root)
-    try:
-        _call(["make", "setup"], cwd=tree)
-        label = _call(["git", "rev-parse", "--short", "HEAD"], cwd=tree).strip()
-        yield Checkout(label=label, root=tree, python=tree / ".venv" / "bin" / "python")
-    finally:
-        _call(["git", "worktree", "remove", "--force", str(tree)], cwd=root)
-        shutil.rmtree(place, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="relaybox-compare-", ignore_cleanup_errors=True) as place:
+        tree = Path(place) / "tree"
+        _call(["git", "worktree", "add", "--quiet", "--detach", str(tree), revision], cwd=root)
+        try:
+            _call(["make", "setup"], cwd=tree)
+            label = _call(["git", "rev-parse", "--short", "HEAD"], cwd=tree).strip()
+            yield Checkout(label=label, root=tree, python=tree / ".venv" / "bin" / "python")
+        finally:
+            _call(["git", "worktree", "remove", "--force", str(tree)], cwd=root)
 
 
 def _call(command: Sequence[str], *, cwd: Path) -> str:

@@ -129,13 +129,18 @@ def test_compare_stops_a_benchmark_that_hangs(repository: Repository) -> None:
     assert re.search(r"^relay: not compared: \w+: still running after 1 s$", done.stdout, re.M)
 
 
-def test_compare_says_why_a_revision_cannot_be_used(repository: Repository) -> None:
+def test_compare_says_why_a_revision_cannot_be_used(
+    repository: Repository, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path_factory.mktemp("temporary")
+    monkeypatch.setenv("TMPDIR", str(temporary))
     repository.write(relay=prints(ratio_loop=0.8))
     repository.commit()
     done = repository.tool("compare", "no-such-revision")
     assert done.returncode == 3
     assert "no-such-revision" in done.stderr
     assert "Traceback" not in done.stderr
+    assert not list(temporary.iterdir())
 
 
 def test_run_goes_on_after_a_failure_and_names_it(repository: Repository) -> None:
