@@ -9,11 +9,11 @@ import pytest
 import yaml
 from backend.api import create_api
 from backend.services import run_service
-from backend.settings import ApiSettings, RoleSettings, ServiceType
+from backend.settings import RoleSettings, ServiceType
 from pydantic_settings import BaseSettings
 from relaybox.local import free_port
 from relaybox.outbox import OutboxSettings
-from relaybox.settings import KafkaSettings, PostgresSettings, RetentionSettings
+from relaybox.settings import KafkaSettings, PostgresSettings
 
 from tests.unit.test_settings_pages import names_of, settings
 
@@ -89,8 +89,6 @@ def read_by(
         monkeypatch.setenv(name, value)
     loaded |= {RoleSettings}
     if service_type is ServiceType.API_GATEWAY:
-        # Its lifespan makes the sweeper.
-        loaded |= {ApiSettings, RetentionSettings}
         create_api()
         return
 

@@ -29,6 +29,7 @@ from relaybox.settings import (
     IdempotencySettings,
     JwtSettings,
     PostgresSettings,
+    RetentionSettings,
     check_settings,
     load_settings,
 )
@@ -61,6 +62,7 @@ class Backbone:
             ServiceSettings,
             OutboxSettings,
             IdempotencySettings,
+            RetentionSettings,
         )
         self.database = database
         self.verifier = verifier

@@ -38,10 +38,18 @@ class Application(FastAPI):
 
         The framework reports a traceback of 40 lines, below which the name of a missing setting is not seen.
         """
-        if scope["type"] == "lifespan":
-            await super().__call__(scope, receive, _without_traceback(send))
-        else:
+        if scope["type"] != "lifespan":
             await super().__call__(scope, receive, send)
+            return
+        try:
+            self.middleware_stack = self.middleware_stack or self.build_middleware_stack()
+        except RelayboxError as error:
+            # uvicorn takes an exception that comes before any message for an application without a lifespan:
+            # it would start, and answer every request with 500.
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            raise
+        await super().__call__(scope, receive, _without_traceback(send))
 
     def add_middleware(self, middleware_class: Any, *args: Any, **kwargs: Any) -> None:
         """Add a middleware around those added before it, and inside of the library's own.

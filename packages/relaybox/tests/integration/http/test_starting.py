@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from relaybox.errors import SettingsError
 from relaybox.http import make_token
 from relaybox.settings import JwtSettings, PostgresSettings
+from starlette.types import Message
 
 from tests.fixtures.processes import server_environment
 
@@ -33,7 +34,7 @@ def imported() -> ModuleType:
 
 @pytest.fixture
 def malformed(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("POSTGRES_PORT", "OUTBOX_MESSAGE_BYTES_MAX", "IDEMPOTENCY_TTL_H"):
+    for name in ("POSTGRES_PORT", "OUTBOX_MESSAGE_BYTES_MAX", "IDEMPOTENCY_TTL_H", "RETENTION_TASKS_H"):
         monkeypatch.setenv(name, "many")
     monkeypatch.delenv("JWT_SECRET", raising=False)
 
@@ -49,7 +50,32 @@ async def test_start_names_every_setting_that_is_wrong_on_a_line() -> None:
     with pytest.raises(SettingsError) as raised:
         await app.router.lifespan_context(app).__aenter__()
     names = [line.partition(":")[0] for line in str(raised.value).splitlines()]
-    assert names == ["POSTGRES_PORT", "JWT_SECRET", "OUTBOX_MESSAGE_BYTES_MAX", "IDEMPOTENCY_TTL_H"]
+    assert names == [
+        "POSTGRES_PORT",
+        "JWT_SECRET",
+        "OUTBOX_MESSAGE_BYTES_MAX",
+        "IDEMPOTENCY_TTL_H",
+        "RETENTION_TASKS_H",
+    ]
+
+
+async def test_wrong_setting_of_a_middleware_is_reported_to_the_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("IDEMPOTENCY_TTL_H", "many")
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    with pytest.raises(SettingsError):
+        await imported().app({"type": "lifespan"}, receive, send)
+    [failed] = sent
+    assert failed["type"] == "lifespan.startup.failed"
+    assert failed["message"].startswith("IDEMPOTENCY_TTL_H: ")
 
 
 async def test_settings_made_after_the_import_are_used(
