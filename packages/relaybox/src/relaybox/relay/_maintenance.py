@@ -13,6 +13,7 @@ from relaybox.relay._ask import connected
 from relaybox.relay._floor import Floor
 from relaybox.relay._rows import measure_backlog, plan_for_backlogs
 from relaybox.relay._statistics import Counters
+from relaybox.telemetry import traceback_of
 
 __all__ = ("Maintenance",)
 
@@ -20,6 +21,7 @@ __all__ = ("Maintenance",)
 _RETENTION_PAUSE_S: Final = 60.0
 #: With a short retention steps are more frequent: so many in the life of a slot.
 _STEPS_PER_SLOT: Final = 50
+_FAILED: Final = "relay maintenance failed, trying again"
 _log = structlog.get_logger(__name__)
 
 
@@ -71,7 +73,9 @@ class Maintenance:
     async def _attempt(self, task: str, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
+        except RelayboxError as error:
+            self._counters.maintenance_failures_total += 1
+            _log.warning(_FAILED, task=task, error_code=error.error_code, reason=str(error))
         except Exception as error:  # noqa: BLE001 - publishing does not depend on this work
             self._counters.maintenance_failures_total += 1
-            code = error.error_code if isinstance(error, RelayboxError) else type(error).__name__
-            _log.warning("relay maintenance failed, trying again", task=task, error_code=code)
+            _log.error(_FAILED, task=task, traceback=traceback_of(error))

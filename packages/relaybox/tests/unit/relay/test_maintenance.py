@@ -1,0 +1,58 @@
+"""What the log says when a task beside publishing fails."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import pytest
+from pydantic import SecretStr
+from relaybox.db import Database, Executor
+from relaybox.relay._floor import Floor
+from relaybox.relay._maintenance import Maintenance
+from relaybox.relay._statistics import Counters
+from relaybox.settings import PostgresSettings
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
+
+from tests.fixtures.waiting import eventually
+
+#: A look for old rows every 0.07 ms.
+KEEP_H = 1e-6
+
+
+class Broken(Database):
+    """A database whose connections raise what PostgreSQL never raises."""
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncGenerator[Executor]:
+        raise RuntimeError("broken on purpose")
+        yield
+
+
+async def first_failure(database: Database) -> EventDict:
+    counters = Counters()
+    maintenance = Maintenance(database, counters, Floor(), keep_h=KEEP_H, measure_s=1.0)
+
+    async def failed() -> bool:
+        return counters.maintenance_failures_total > 0
+
+    with capture_logs() as lines:
+        running = asyncio.create_task(maintenance.remove_old_rows())
+        await eventually("the first failure", failed)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    await database.close()
+    return lines[0]
+
+
+async def test_unexpected_failure_of_maintenance_is_logged_with_its_traceback() -> None:
+    line = await first_failure(Broken())
+    assert (line["log_level"], line["task"]) == ("error", "retention")
+    assert "RuntimeError: broken on purpose" in line["traceback"]
+
+
+async def test_maintenance_without_postgresql_is_logged_with_the_reason() -> None:
+    line = await first_failure(Database(PostgresSettings(port=1, password=SecretStr("unused"))))
+    assert (line["log_level"], line["error_code"]) == ("warning", "DATABASE_UNAVAILABLE")
+    assert line["reason"]
