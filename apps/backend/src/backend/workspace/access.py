@@ -73,8 +73,13 @@ class Access:
     @property
     def parent_id(self) -> UUID | None:
         """The parent, if it may be read; null for a root as well."""
-        parent_id = self.node.parent_id
-        return parent_id if any(one.id == parent_id for one in self.readable_above) else None
+        return self.node.parent_id if self.may_read_above(str(self.node.parent_id)) else None
+
+    def may_read_above(self, node_id: str) -> bool:
+        """Whether *node_id* is the id of an ancestor that may be read."""
+        above = self.chain[1:]
+        place = next((place for place, one in enumerate(above) if str(one.id) == node_id), None)
+        return place is not None and access_of(above[place:], self.subject).role is not None
 
     @property
     def owner(self) -> str:

@@ -94,7 +94,7 @@ def for_reader(event: RecordedEvent, access: Access) -> RecordedEvent:
     """*event* with the payload that somebody with *access* is told; never what people wrote.
 
     ``changed`` has the names of what a change was about, where its type does not say so. With whom a node is
-    shared is told to admins, and where it stands to readers of that place. An erased event stays as it is.
+    shared is told to admins, and its parent to readers of the parent. An erased event stays as it is.
     """
     if event.erased:
         return event
@@ -109,8 +109,8 @@ def for_reader(event: RecordedEvent, access: Access) -> RecordedEvent:
 
 
 def _parent_told(parent_id: Any, access: Access) -> Any:
-    """Return *parent_id* where it may be read; of a former parent only the owner of the tree is sure."""
-    told = access.role is Role.OWNER or any(str(one.id) == parent_id for one in access.readable_above)
+    """Return *parent_id* for readers of that node, else null; a former parent for the tree's owner alone."""
+    told = access.role is Role.OWNER or access.may_read_above(parent_id)
     return parent_id if told else None
 
 
