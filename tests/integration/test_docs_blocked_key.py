@@ -66,7 +66,7 @@ async def blocked(
 async def found(database: Database, where: str) -> None:
     """Wait until a row of the outbox meets the condition."""
     async with asyncio.timeout(WAIT_S):
-        while not await rows_of(database, where):  # noqa: ASYNC110 - nobody announces it
+        while not await rows_of(database, where):  # noqa: ASYNC110 - the database announces no change
             await asyncio.sleep(0.02)
 
 

@@ -264,7 +264,7 @@ class HttpSettings(BaseSettings):
     head_timeout_s: Annotated[float, Field(gt=0, le=600)] = 15.0
     #: Seconds that the server waits for a body.
     body_timeout_s: Annotated[float, Field(gt=0, le=3_600)] = 20.0
-    #: It waits a second longer for each so many bytes that have arrived: 20 MiB may take 11 minutes.
+    #: Bytes per second: after each so many bytes the server waits 1 s longer, so 20 MiB may take 11 minutes.
     body_rate_min_bytes_s: Annotated[int, Field(ge=1_024, le=2**30)] = 32 * 1024
 
 

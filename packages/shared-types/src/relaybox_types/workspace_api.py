@@ -104,7 +104,7 @@ class NodeView(BaseModel):
 
     id: UUID
     kind: NodeKind
-    #: Null for a root, and where the parent is not to be read by who asks.
+    #: Null for a root, and where the caller may not read the parent.
     parent_id: UUID | None
     title: str
     description: str

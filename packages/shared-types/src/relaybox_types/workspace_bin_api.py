@@ -13,7 +13,7 @@ __all__ = ("FormerPlace", "PurgeCounts", "RestoredNode", "TrashItem", "TrashPage
 class FormerPlace(BaseModel):
     """Where something stood when it was trashed."""
 
-    #: Null if it is not to be read by who asks.
+    #: Null if the caller may not read it.
     id: UUID | None
     #: Null if it was purged since, or is not to be read by who asks.
     title: str | None
@@ -50,7 +50,7 @@ class TrashPage(BaseModel):
 class RestoredNode(NodeView):
     """A node that came back, and where to."""
 
-    #: Its parent now; null: it is a root, or the parent is not to be read by who asks.
+    #: Its parent now; null: it is a root, or the caller may not read the parent.
     restored_to: UUID | None
     #: Whether that is another place than its former one, which is gone or in the bin itself.
     fallback: bool

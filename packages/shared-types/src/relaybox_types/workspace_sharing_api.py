@@ -78,7 +78,7 @@ class OpenLink(_Request):
 class GrantView(BaseModel):
     """What somebody may do on a node and below it."""
 
-    #: Where it was granted: the node that was asked for, or an ancestor; null for one that may not be read.
+    #: Where it was granted: the requested node or an ancestor; null for an ancestor that may not be read.
     node_id: UUID | None
     user_id: str
     role: Role
@@ -91,7 +91,7 @@ class LinkView(BaseModel):
     """A link, without what opens it."""
 
     id: UUID
-    #: Where it leads: the node that was asked for, or an ancestor; null for one that may not be read.
+    #: Where it leads: the requested node or an ancestor; null for an ancestor that may not be read.
     node_id: UUID | None
     role: Role
     has_password: bool

@@ -311,7 +311,7 @@ async def test_wrong_passwords_are_forgotten_with_time(studio: Studio, database:
     await studio.anybody.opened(link, password="correct horse")
 
 
-async def test_links_with_passwords_made_together_hold_no_connection(
+async def test_link_holds_no_connection_while_its_password_is_hashed(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free: list[int] = []

@@ -20,8 +20,8 @@ _KEPT: Final = ResponseNotKept.error_code
 def check_keyed_routes(app: Starlette) -> None:
     """Check that every route of *app*, mounted applications included, that takes keys can honour them.
 
-    Routes take keys that are marked :func:`idempotent`, have a :func:`unit_of_work`, or document the errors
-    of keys, as those of :func:`command_router` do.
+    A route takes keys if it is marked :func:`idempotent`, depends on a :func:`unit_of_work`, or documents the
+    errors of keys, as the routes of :func:`command_router` do.
 
     Raises:
         KeysIgnored: one cannot, as neither its application nor one around it has an IdempotencyMiddleware.
@@ -38,7 +38,7 @@ def promises_keys(responses: Mapping[Any, Any]) -> bool:
 
 
 def _ignored(app: Starlette) -> Iterator[str]:
-    """Names of the endpoints that take keys and could not honour them."""
+    """Yield the paths of the routes that take keys and could not honour them."""
     if any(one.cls is IdempotencyMiddleware for one in app.user_middleware):
         return
     yield from _ignored_among(app.routes)

@@ -122,9 +122,9 @@ class Sweeper:
                 async with self._database.connection() as connection:
                     await self._sweep(connection)
             except TRANSIENT_ERRORS as error:
-                _log.warning("expired answers stay for now", reason=str(error))
-            except Exception as error:  # noqa: BLE001 - a janitor must not end the service; the schema may come later
-                _log.error("expired answers stay until this is mended", traceback=traceback_of(error))
+                _log.warning("sweep failed, trying again", reason=str(error))
+            except Exception as error:  # noqa: BLE001 - it must not end the service; the schema may come later
+                _log.error("sweep failed unexpectedly, trying again", traceback=traceback_of(error))
             try:
                 async with asyncio.timeout(self._settings.sweep_s):
                     await self._stopping.wait()

@@ -29,8 +29,8 @@ _log = structlog.get_logger(__name__)
 class TopicLimits:
     """``max.message.bytes`` of the topics that exist, asked once per topic and connection.
 
-    A topic that does not exist is asked for again each time: it may have been created. So is, by
-    :meth:`refresh`, one whose limit a record exceeds: it may have been raised.
+    A topic that does not exist is asked for again each time: it may have been created. :meth:`refresh` asks
+    again for a topic whose limit a record exceeds: the limit may have been raised.
     Blocking: belongs to the publisher's thread.
     """
 

@@ -96,7 +96,7 @@ async def serve_health(
     class Protocol(HeadTimeoutProtocol):
         pass
 
-    # Else so many silent connections as are allowed would keep probes out for ever.
+    # Without a time limit, as many silent connections as limit_concurrency would block every probe.
     Protocol.head_timeout_s = head_timeout_s
     listener = open_address(host, port, backlog=64, refused=HealthAddressUnusable)
     config = uvicorn.Config(

@@ -56,7 +56,7 @@ def refused(*words: str, cwd: Path, env: dict[str, str]) -> str:
 
 
 @pytest.mark.parametrize("words", [("relay", "run"), ("consumer", "run", "handlers:hear")])
-def test_a_service_shows_its_health_closes_silent_clients_and_ends_on_sigterm(
+def test_service_shows_health_closes_silent_clients_and_ends_on_sigterm(
     words: tuple[str, ...], variables: dict[str, str], app_dir: Path, topic: str
 ) -> None:
     service = [*RELAYBOX, *words, *(["--topic", topic] if "consumer" in words else [])]

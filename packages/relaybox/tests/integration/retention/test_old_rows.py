@@ -44,9 +44,7 @@ async def filled(superuser: asyncpg.Connection) -> None:
         await superuser.execute(statement)
 
 
-async def remove(
-    database: Database, settings: RetentionSettings = TWO_DAYS, key_ttl_h: float = 24
-) -> Removed:
+async def remove(database: Database, settings: RetentionSettings = TWO_DAYS) -> Removed:
     async with database.connection() as connection:
         return await remove_old_records(connection, settings, key_ttl_h=24)
 
@@ -96,7 +94,7 @@ async def test_row_that_a_transaction_holds_is_removed_later(
 
 
 async def test_many_rows_are_removed_in_batches_of_a_thousand(
-    database: Database, superuser: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    database: Database, superuser: asyncpg.Connection
 ) -> None:
     await superuser.execute(
         "INSERT INTO consumed_events (consumer, event_id, consumed_at)"

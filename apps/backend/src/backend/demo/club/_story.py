@@ -73,8 +73,8 @@ class ClubStory:
         return root_id
 
     async def _import(self, root_id: str, pgn: str) -> Mapping[str, Any]:
-        wish = httpx2.QueryParams(title="Club match", parent_id=root_id)
-        what, path, key = f"import {GAMES} games", f"/studies/import-pgn?{wish}", str(uuid4())
+        query = httpx2.QueryParams(title="Club match", parent_id=root_id)
+        what, path, key = f"import {GAMES} games", f"/studies/import-pgn?{query}", str(uuid4())
         first = await self._teacher.ask(what, "POST", path, 201, pgn.encode(), key=key)
         report = first.json()
         sizes = [one["chapters"] for one in report["studies"]]

@@ -51,7 +51,8 @@ LIMIT $4
 -- name: tree
 -- A node and what is live below it and may be read, to a depth, as the JSON text of its answer: parents before
 -- their children, siblings in their order. $3: visibility of the root, $4: who asks owns it, $5: has a grant or a
--- link on the way up, $6: who asks, $7: with which link, $8: the root's parent, if it may be read. What may not be read hides what is below it. A study has no nodes
+-- link on the way up, $6: who asks, $7: with which link,
+-- $8: the root's parent, if it may be read. What may not be read hides what is below it. A study has no nodes
 -- below it, so that the index is not asked. Enums are text, as row_to_json would look up their type for each value.
 WITH RECURSIVE below AS (
     SELECT node, 0 AS level, $3::workspace_visibility AS visibility, $5::boolean AS granted

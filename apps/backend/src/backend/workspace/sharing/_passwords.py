@@ -19,7 +19,7 @@ _R: Final = 8
 _MEMORY_BYTES_MAX: Final = 2**28
 
 
-#: Apart from the threads of everything else, which would wait behind a quarter of a second each.
+#: Not asyncio's own threads: a hash takes a quarter of a second, and other work would wait for it.
 _THREADS: Final = ThreadPoolExecutor(max_workers=2, thread_name_prefix="passwords")
 
 

@@ -198,7 +198,7 @@ def _user(part: object) -> str:
 
 
 def _grant_view(grant: WorkspaceGrant, shown: Set[UUID]) -> GrantView:
-    """Show a grant, with the node that it is on if that is among those *shown* to who asks."""
+    """Show a grant; its node is null unless it is among those *shown*, which the caller may read."""
     view = GrantView.model_validate(grant, from_attributes=True)
     return view if view.node_id in shown else view.model_copy(update={"node_id": None})
 

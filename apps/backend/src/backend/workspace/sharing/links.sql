@@ -27,7 +27,7 @@ WHERE secret.token_hash = $1 AND (link.expires_at IS NULL OR link.expires_at > c
 -- A try counts as a wrong one before its password is looked at, so that no number of tries at once, in whatever
 -- processes, are more than they may be. $2: wrong ones in a row that are free; from then on each is followed by a
 -- pause, of $3 seconds first and twice as long each time, up to $4. One is forgotten for each $5 seconds since the
--- last pause has ended, so that nobody locks a link for ever.
+-- last pause has ended, so that wrong passwords do not lock a link for ever.
 UPDATE workspace_link_secrets SET
     failures = greatest(failures - coalesce(
         floor(extract(epoch FROM clock_timestamp() - refused_until) / $5::float8), 0), 0)::int + 1,

@@ -37,7 +37,7 @@ ORDER BY link.created_at, link.id
 
 -- name: shared_page
 -- Nodes on which a user has a grant that counts: live, in somebody else's tree, not private; a page of them, the
--- newest grant first, after a place. What their parent is only for a reader of that.
+-- newest grant first, after a place. parent_seen: whether the user may read the parent.
 SELECT to_jsonb(node)::text AS row, place.visibility,
     place.above = 'public' OR (place.above = 'shared' AND place.granted_above) AS parent_seen, granted.role::text AS role, granted.granted_by,
     granted.created_at AS granted_at

@@ -37,8 +37,8 @@ LIMIT 1
 -- name: trash_page
 -- What somebody sees in the bin, last trashed first: what was trashed in their own trees, and what they trashed
 -- themselves in others' and could read if it were live; a page after a place. Down their own trees, which are
--- theirs alone; up from what they trashed, where $5 is the link that they came with. What the former
--- parent is only for a reader of that.
+-- theirs alone; up from what they trashed, where $5 is the link that they came with. The former
+-- parent is shown only to users who may read it.
 WITH RECURSIVE mine AS (
     SELECT id, trashed_at FROM workspace_nodes WHERE owner_id = $1 AND parent_id IS NULL
     UNION ALL
