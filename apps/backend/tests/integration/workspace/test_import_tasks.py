@@ -231,6 +231,7 @@ async def test_two_large_imports_into_one_folder_do_not_stand_in_each_others_way
 
 async def test_a_worker_hears_of_a_new_task_at_once(database: Database) -> None:
     async with open_studio(database) as studio:
+        studio.backbone.notifier.attach(database.sessions)
         await studio.backbone.notifier.start()
         try:
             async with working(studio, poll_s=60) as worker:

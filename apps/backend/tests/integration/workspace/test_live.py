@@ -91,6 +91,7 @@ async def broadcast(club: Club, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     for name in ("_PING_S", "_POLL_S"):
         monkeypatch.setattr(_live, name, 1_000.0)
     backbone = club.studio.backbone
+    backbone.notifier.attach(backbone.database.sessions)
     await backbone.notifier.start()
     await backbone.live.start()
     async with asyncio.timeout(WAIT_S):

@@ -75,7 +75,7 @@ async def test_a_change_names_the_version_it_is_meant_for(studio: Studio) -> Non
     assert await studio.teacher.refused(428, "PATCH", path, change) == "IF_MATCH_MISSING"
     stale = await studio.teacher.send("PATCH", path, change, match=7)
     assert (stale.status_code, stale.json()["current_version"]) == (412, 1)
-    assert await studio.teacher.refused(412, "PATCH", path, change, match='W/"1"') == "VERSION_STALE"
+    assert await studio.teacher.refused(412, "PATCH", path, change, match='W/"1"') == "IF_MATCH_WEAK"
     changed = await studio.teacher.done("PATCH", path, change, match=1)
     assert (changed["title"], changed["layout"], changed["version"]) == ("after", {"view_mode": "grid"}, 3)
     types = [event.type for event in await studio.stream(node["id"])]

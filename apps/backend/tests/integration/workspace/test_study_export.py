@@ -1,5 +1,7 @@
 """A study as PGN: whole, without comments, the main line, or a clip of it."""
 
+from uuid import UUID
+
 from backend.workspace.chess import ReadGame, read_games
 
 from tests.fixtures.studies import Chapter, Library
@@ -63,8 +65,15 @@ async def test_one_chapter_is_exported_alone_and_an_empty_study_is_an_empty_file
 
 
 async def test_the_file_is_named_after_the_study_and_safely(studio: Studio, library: Library) -> None:
-    study = await library.study(title='../../Größe "x"\r\nSet-Cookie: a; \u202egnp.exe')
+    study = await library.study()
     chapter = await library.chapter(PGN, study=study)
+    # Titles of this form are refused today; rows of an earlier version may have them.
+    async with studio.backbone.database.connection() as connection:
+        await connection.fetch(
+            "UPDATE workspace_nodes SET title = $2 WHERE id = $1",
+            UUID(study["id"]),
+            '../../Größe "x"\r\nSet-Cookie: a; \u202egnp.exe',
+        )
     answer = await studio.teacher.send("GET", f"{chapter.study_path}/export?chapter_id={chapter.id}")
     plain, _, encoded = answer.headers["content-disposition"].partition("; filename*=")
     assert plain == 'attachment; filename="Gr_e x Set-Cookie a_ gnp.exe - Anna _ Boris.pgn"'
