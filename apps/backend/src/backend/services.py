@@ -165,6 +165,7 @@ async def _run_worker() -> None:
     from relaybox.idempotency import Sweeper
     from relaybox.outbox import Notifier, OutboxSettings
     from relaybox.service import footing, run_until_signal
+    from relaybox.telemetry import CommandMetrics
 
     from backend.migrations import ALL
     from backend.workspace.pgn import FileKeeper, WorkspaceWorker
@@ -173,14 +174,16 @@ async def _run_worker() -> None:
     async with footing(ServiceType.WORKSPACE_WORKER.value, *ALL) as on:
         notifier = Notifier(on.database)
         notifier.attach(on.database.sessions)
+        metrics = CommandMetrics(on.registry)
         worker = WorkspaceWorker(
             on.database,
             settings=load_settings(TaskSettings),
             event_bytes_max=load_settings(OutboxSettings).message_bytes_max,
+            metrics=metrics,
         )
         await notifier.start()
         try:
-            keepers = (BinKeeper(on.database), FileKeeper(on.database))
+            keepers = (BinKeeper(on.database, metrics=metrics), FileKeeper(on.database))
             await run_until_signal(worker, *keepers, Sweeper(on.database, on.registry))
         finally:
             await notifier.stop()

@@ -8,7 +8,9 @@ import pytest
 import structlog
 from backend.settings import WorkspaceSettings
 from backend.workspace.trash import BinKeeper
+from prometheus_client import CollectorRegistry
 from relaybox.db import Database, DatabaseUnavailable
+from relaybox.telemetry import CommandMetrics
 
 from tests.fixtures.gates import Gate, closed
 from tests.fixtures.studio import Studio
@@ -23,7 +25,8 @@ _STUCK = """
 
 
 def keeper_of(database: Database, days: int = 30) -> BinKeeper:
-    return BinKeeper(database, WorkspaceSettings(trash_keep_days=days))
+    metrics = CommandMetrics(CollectorRegistry())
+    return BinKeeper(database, WorkspaceSettings(trash_keep_days=days), metrics=metrics)
 
 
 async def aged(studio: Studio, superuser: asyncpg.Connection, days: int, *nodes: Any) -> None:

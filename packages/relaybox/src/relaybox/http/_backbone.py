@@ -14,11 +14,15 @@ import structlog
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from pydantic_settings import BaseSettings
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from relaybox.commands import CommandRefused, CommandResult, CommandService, Domain
 from relaybox.commands import Request as Command
 from relaybox.db import Database
 from relaybox.errors import RelayboxError
+from relaybox.http._held import Stopped
 from relaybox.http._keyed_routes import check_keyed_routes
 from relaybox.http._live import LiveStreams
 from relaybox.http._tokens import SharedSecretVerifier, TokenVerifier
@@ -121,17 +125,44 @@ class Backbone:
     async def take(self, domain: Domain[Any], command: Command) -> CommandResult:
         """Take one command, see :meth:`relaybox.commands.CommandService.submit`, and count how it ended."""
         known = command.command_type if command.command_type in domain.handlers else "unknown"
-        try:
-            result = await self.commands.submit(command, domain=domain)
-        except RelayboxError as error:
-            _check_declared(domain, command, error)
-            self._metrics.decided(command_type=known, outcome=error.error_code)
-            raise
-        except Replay:
-            self._metrics.decided(command_type=known, outcome="REPLAYED")
-            raise
+        with self.count_refusals(known):
+            try:
+                result = await self.commands.submit(command, domain=domain)
+            except RelayboxError as error:
+                _check_declared(domain, command, error)
+                raise
         self._metrics.decided(command_type=known, outcome=result.status)
         return result
+
+    @contextmanager
+    def count_refusals(self, command_type: str) -> Generator[None]:
+        """Count the error that ends the block as the outcome of a command.
+
+        For a command that the application decides itself (:func:`relaybox.commands.record_facts`). Put it
+        around the unit of work, so that it also sees a replay and a COMMIT that fails.
+        """
+        try:
+            yield
+        except RelayboxError as error:
+            self._metrics.decided(command_type=command_type, outcome=error.error_code)
+            raise
+        except Replay:
+            self._metrics.decided(command_type=command_type, outcome="REPLAYED")
+            raise
+        except Stopped as stopped:
+            if isinstance(stopped.__cause__, RelayboxError):
+                self._metrics.decided(command_type=command_type, outcome=stopped.__cause__.error_code)
+            raise
+
+    def count_after_commit(self, db: AsyncSession, command_type: str, outcome: str) -> None:
+        """Count a command that the application has decided itself when the transaction of *db* commits."""
+
+        def count(session: Session) -> None:
+            # SQLAlchemy sends the event for savepoints too.
+            if not session.in_nested_transaction():
+                self._metrics.decided(command_type=command_type, outcome=outcome)
+
+        event.listen(db.sync_session, "after_commit", count)
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncGenerator[None]:

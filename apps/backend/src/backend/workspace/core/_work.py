@@ -59,11 +59,13 @@ class Work:
         link_id: UUID | None = None,
         taken: UUID | None = None,
         about: Callable[..., None] | None = None,
+        on_recorded: Callable[[TakenCommand], None] | None = None,
     ) -> None:
         """*key* is the client's idempotency key, *link_id* the link that the request came with.
 
         *taken* is the id of a command that stands in the inbox already and is carried out now. *about* is
         told which nodes the answer is about, so that it is erased with any of them (``UnitOfWork.about``).
+        *on_recorded* is called with the command when :meth:`record` has written it, before the COMMIT.
         """
         self.db = db
         self.executor = executor_of(db)
@@ -71,6 +73,7 @@ class Work:
         self.command_id = taken or uuid4()
         self._taken = taken is not None
         self._about = about
+        self._on_recorded = on_recorded
         self._made: list[UUID] = []
         self._key = key
         self.link_id = link_id
@@ -298,6 +301,8 @@ class Work:
             key=self._key,
         )
         await self._write(None if self._taken else command)
+        if self._on_recorded is not None:
+            self._on_recorded(command)
         self._before = {node_id: state.copy() for node_id, state in self._states.items()}
 
     async def _write(self, command: TakenCommand | None) -> None:

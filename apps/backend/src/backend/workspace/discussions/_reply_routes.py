@@ -1,6 +1,6 @@
 """Replies and reactions over HTTP."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from relaybox.http import Principal, UnitOfWork, json_body
@@ -57,9 +57,14 @@ def add_reply_routes(router: APIRouter, edge: Edge) -> None:
     _add_reactions(router, edge)
 
 
+def _writing(edge: Edge, command_type: str) -> Any:
+    reply_node = edge.node_of(DISCUSSIONS["reply_node"], "reply_id")
+    return Depends(edge.writing(command_type, Role.COMMENTER, node=reply_node))
+
+
 def _add_create(router: APIRouter, edge: Edge) -> None:
     thread_node = edge.node_of(DISCUSSIONS["thread_node"], "thread_id")
-    begun = Depends(edge.writing(Role.COMMENTER, node=thread_node))
+    begun = Depends(edge.writing("AddReply", Role.COMMENTER, node=thread_node))
 
     @router.post(
         "/discussions/{thread_id}/replies",
@@ -80,7 +85,7 @@ def _add_create(router: APIRouter, edge: Edge) -> None:
 
 
 def _add_update(router: APIRouter, edge: Edge) -> None:
-    begun = Depends(edge.writing(Role.COMMENTER, node=edge.node_of(DISCUSSIONS["reply_node"], "reply_id")))
+    begun = _writing(edge, "EditReply")
 
     @router.patch(
         "/replies/{reply_id}",
@@ -101,7 +106,7 @@ def _add_update(router: APIRouter, edge: Edge) -> None:
 
 
 def _add_delete(router: APIRouter, edge: Edge) -> None:
-    begun = Depends(edge.writing(Role.COMMENTER, node=edge.node_of(DISCUSSIONS["reply_node"], "reply_id")))
+    begun = _writing(edge, "DeleteReply")
 
     @router.delete(
         "/replies/{reply_id}",
@@ -138,7 +143,7 @@ def _add_history(router: APIRouter, edge: Edge) -> None:
 
 
 def _add_reactions(router: APIRouter, edge: Edge) -> None:
-    begun = Depends(edge.writing(Role.COMMENTER, node=edge.node_of(DISCUSSIONS["reply_node"], "reply_id")))
+    adding, removing = _writing(edge, "AddReaction"), _writing(edge, "RemoveReaction")
 
     @router.put(
         "/replies/{reply_id}/reactions/{emoji}",
@@ -146,7 +151,7 @@ def _add_reactions(router: APIRouter, edge: Edge) -> None:
         summary="React to a reply",
         responses=documented(*WRITE_ERRORS, EmojiInvalid, ReactionsFull),
     )
-    async def react(request: Request, emoji: str, unit: Annotated[UnitOfWork[Principal], begun]) -> Response:
+    async def react(request: Request, emoji: str, unit: Annotated[UnitOfWork[Principal], adding]) -> Response:
         await add_reaction(edge.work(request, unit), id_in(request, "reply_id"), emoji_of(emoji))
         return Response(status_code=204)
 
@@ -157,7 +162,7 @@ def _add_reactions(router: APIRouter, edge: Edge) -> None:
         responses=documented(*WRITE_ERRORS, EmojiInvalid),
     )
     async def unreact(
-        request: Request, emoji: str, unit: Annotated[UnitOfWork[Principal], begun]
+        request: Request, emoji: str, unit: Annotated[UnitOfWork[Principal], removing]
     ) -> Response:
         await remove_reaction(edge.work(request, unit), id_in(request, "reply_id"), emoji_of(emoji))
         return Response(status_code=204)

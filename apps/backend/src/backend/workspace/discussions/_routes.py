@@ -67,7 +67,7 @@ async def _target_of(request: Request) -> UUID:
 
 
 def _add_create(router: APIRouter, edge: Edge) -> None:
-    begun = Depends(edge.writing(Role.COMMENTER, node=_target_of))
+    begun = Depends(edge.writing("CreateThread", Role.COMMENTER, node=_target_of))
 
     @router.post(
         "/discussions",
@@ -161,7 +161,7 @@ def _add_get(router: APIRouter, edge: Edge) -> None:
 
 def _add_update(router: APIRouter, edge: Edge) -> None:
     thread_node = edge.node_of(DISCUSSIONS["thread_node"], "thread_id")
-    begun = Depends(edge.writing(Role.COMMENTER, node=thread_node))
+    begun = Depends(edge.writing("UpdateThread", Role.COMMENTER, node=thread_node))
 
     @router.patch(
         "/discussions/{thread_id}",
@@ -188,7 +188,7 @@ def _add_update(router: APIRouter, edge: Edge) -> None:
 
 def _add_delete(router: APIRouter, edge: Edge) -> None:
     thread_node = edge.node_of(DISCUSSIONS["thread_node"], "thread_id")
-    begun = Depends(edge.writing(Role.COMMENTER, node=thread_node))
+    begun = Depends(edge.writing("DeleteThread", Role.COMMENTER, node=thread_node))
 
     @router.delete(
         "/discussions/{thread_id}",

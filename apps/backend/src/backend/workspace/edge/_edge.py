@@ -11,6 +11,7 @@ from fastapi import Depends, Header, Request
 from fastapi.security import APIKeyHeader
 from pydantic import BaseModel
 from pydantic_core import from_json, to_json
+from relaybox.commands import TakenCommand
 from relaybox.errors import Detail
 from relaybox.http import (
     AUTH_ERRORS,
@@ -127,6 +128,7 @@ class Edge:
         self.tickets = tickets
         #: The dependency that says who sends a request with a bearer token.
         self.authenticated = bearer(backbone.verifier)
+        self._counting: dict[str, Callable[..., AsyncGenerator[None]]] = {}
 
     async def viewer(
         self,
@@ -219,8 +221,22 @@ class Edge:
 
         return look
 
+    def counting(self, command_type: str) -> Callable[..., AsyncGenerator[None]]:
+        """A dependency: count the error that a request ends with as the outcome of a command.
+
+        The same function for the same type, so that FastAPI runs it once for each request.
+        """
+
+        async def counted(request: Request) -> AsyncGenerator[None]:
+            request.state.command_type = command_type
+            with self.backbone.count_refusals(command_type):
+                yield
+
+        return self._counting.setdefault(command_type, counted)
+
     def writing(
         self,
+        command_type: str,
         needed: Role | None = None,
         *,
         node: NodeOf | str = "node_id",
@@ -230,10 +246,10 @@ class Edge:
     ) -> Callable[..., AsyncGenerator[UnitOfWork[Principal]]]:
         """A dependency: the unit of work, for who may do what *needed* may to a node; null for anybody.
 
-        *node* is the name of its id in the path, or says which one it is. It is looked at before a key is
-        answered again (G68); whoever writes looks again under a lock. *kind*: which it must be; null for any.
-        *live*: the node is not in the bin. *ahead* is done for who may, before the transaction begins, which
-        must not wait for it.
+        *command_type* is what the route records, for the metrics. *node* is the name of its id in the path,
+        or says which one it is. It is looked at before a key is answered again (G68); whoever writes looks
+        again under a lock. *kind*: which it must be; null for any. *live*: the node is not in the bin.
+        *ahead* is done for who may, before the transaction begins, which must not wait for it.
         """
 
         async def admit(request: Request, viewer: Viewer) -> None:
@@ -247,19 +263,22 @@ class Edge:
             if ahead is not None:
                 await ahead(request)
 
-        return self.admitting(admit)
+        return self.admitting(command_type, admit)
 
     def admitting(
-        self, admit: Callable[[Request, Viewer], Awaitable[None]]
+        self, command_type: str, admit: Callable[[Request, Viewer], Awaitable[None]]
     ) -> Callable[..., AsyncGenerator[UnitOfWork[Principal]]]:
         """A dependency: the unit of work, for whom *admit* lets pass.
 
-        It is asked before a key is answered again (G68); whoever writes asks again under a lock.
+        It is asked before a key is answered again (G68); whoever writes asks again under a lock. What the
+        request comes to is counted as the outcome of a *command_type*.
         """
-        authenticated = self.authenticated
+        authenticated, counted = self.authenticated, self.counting(command_type)
 
         async def entitled(
-            request: Request, principal: Annotated[Principal, Depends(authenticated)]
+            request: Request,
+            principal: Annotated[Principal, Depends(authenticated)],
+            _counted: Annotated[None, Depends(counted)],
         ) -> Principal:
             # Kept for the command's own look, see :meth:`work`.
             link_id = request.state.link_id = await self._link_of(request.headers.get(SHARE_HEADER))
@@ -276,7 +295,19 @@ class Edge:
     def work(self, request: Request, unit: UnitOfWork[Principal]) -> Work:
         """A command of this request, which passed :meth:`writing`, in its unit of work."""
         caller = caller_of(request, unit.principal, self.backbone.service)
-        return Work(unit.db, caller, key=unit.key, link_id=request.state.link_id, about=unit.about)
+
+        def count(command: TakenCommand) -> None:
+            assert command.command_type == request.state.command_type, "the route names another command"
+            self.backbone.count_after_commit(unit.db, command.command_type, command.status.value)
+
+        return Work(
+            unit.db,
+            caller,
+            key=unit.key,
+            link_id=request.state.link_id,
+            about=unit.about,
+            on_recorded=count,
+        )
 
 
 async def body_of(request: Request, model: type[Model]) -> Model:

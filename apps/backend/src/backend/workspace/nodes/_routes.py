@@ -70,7 +70,7 @@ async def _parent_of(request: Request) -> UUID | None:
 
 
 def _add_create(router: APIRouter, edge: Edge) -> None:
-    begun = Depends(edge.writing(Role.EDITOR, node=_parent_of))
+    begun = Depends(edge.writing("CreateNode", Role.EDITOR, node=_parent_of))
 
     @router.post(
         "/nodes",
@@ -172,7 +172,7 @@ async def fetch_detail(executor: Executor, access: Access) -> NodeDetail:
 
 
 def _add_update(router: APIRouter, edge: Edge) -> None:
-    begun = Depends(edge.writing(Role.EDITOR))
+    begun = Depends(edge.writing("UpdateNode", Role.EDITOR))
 
     @router.patch(
         "/nodes/{node_id}",
@@ -198,7 +198,7 @@ def _add_update(router: APIRouter, edge: Edge) -> None:
 
 
 def _add_move(router: APIRouter, edge: Edge) -> None:
-    begun = Depends(edge.writing(Role.EDITOR))
+    begun = Depends(edge.writing("MoveNode", Role.EDITOR))
 
     @router.post(
         "/nodes/{node_id}/move",

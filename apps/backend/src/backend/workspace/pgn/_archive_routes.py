@@ -29,7 +29,7 @@ __all__ = ("add_archive_routes",)
 
 def add_archive_routes(router: APIRouter, edge: Edge) -> None:
     """``POST /export``."""
-    begun = Depends(edge.writing(Role.VIEWER, node=_node_of))
+    begun = Depends(edge.writing(EXPORT_COMMAND, Role.VIEWER, node=_node_of))
     limits = load_settings(WorkspaceSettings)
     refusals = (ChessNotInstalled, TooManyExports, NodeExportsBusy, ExportSpaceFull)
 

@@ -93,7 +93,7 @@ def _add_new(router: APIRouter, edge: Edge, reading: Reading, dependencies: Sequ
     async def read(request: Request) -> tuple[FileMark, ReadFile | LargeFile]:
         return await reading.read(request.state.upload.data, strict=_strict(request))
 
-    begun = Depends(edge.writing(Role.EDITOR, node=parent_of, ahead=_ahead(edge, read)))
+    begun = Depends(edge.writing(COMMAND, Role.EDITOR, node=parent_of, ahead=_ahead(edge, read)))
 
     @router.post(
         "/studies/import-pgn",
@@ -132,7 +132,7 @@ def _add_into_study(router: APIRouter, edge: Edge, reading: Reading, dependencie
         return await reading.read_for_study(upload.data, strict=_strict(request))
 
     ahead = _ahead(edge, read)
-    begun = Depends(edge.writing(Role.EDITOR, node="study_id", kind=NodeKind.STUDY, ahead=ahead))
+    begun = Depends(edge.writing(COMMAND, Role.EDITOR, node="study_id", kind=NodeKind.STUDY, ahead=ahead))
 
     @router.post(
         "/studies/{study_id}/import-pgn",

@@ -11,6 +11,7 @@ from relaybox.http import BODY_BYTES_MAX, Principal, announced_bytes, limit_body
 from backend.workspace.edge import Edge
 from backend.workspace.errors import TooManyUploads
 from backend.workspace.pgn._body import PGN_BYTES_MAX
+from backend.workspace.pgn._imports import COMMAND
 
 __all__ = ("UPLOADS_MAX", "UPLOADS_OF_ONE_MAX", "upload_place")
 
@@ -53,10 +54,12 @@ def upload_place(edge: Edge) -> Callable[..., AsyncGenerator[None]]:
         BodyTooLarge: the client has announced more than 20 MiB.
         TooManyUploads: see :data:`UPLOADS_MAX`, :data:`UPLOADS_OF_ONE_MAX`.
     """
-    places = _Places()
+    places, counted = _Places(), edge.counting(COMMAND)
 
     async def place(
-        request: Request, principal: Annotated[Principal, Depends(edge.authenticated)]
+        request: Request,
+        principal: Annotated[Principal, Depends(edge.authenticated)],
+        _counted: Annotated[None, Depends(counted)],
     ) -> AsyncGenerator[None]:
         limit_body(request, PGN_BYTES_MAX)
         announced = announced_bytes(request)

@@ -16,6 +16,7 @@ from relaybox.errors import RelayboxError
 from relaybox.outbox import Listener
 from relaybox.settings import TaskSettings, load_settings
 from relaybox.tasks import Progress, Task, TaskRunner, complete_task, fail_task
+from relaybox.telemetry import CommandMetrics
 from relaybox_types.enums import CommandStatus
 from relaybox_types.workspace import Role, WorkspaceEvent
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -34,7 +35,7 @@ from backend.workspace.errors import (
 )
 from backend.workspace.nodes import fetch_tree
 from backend.workspace.pgn._files import FileMark, ReadFile, unpacked
-from backend.workspace.pgn._imports import import_new
+from backend.workspace.pgn._imports import COMMAND, import_new
 from backend.workspace.pgn._tasks import (
     EXPORT_COMMAND,
     EXPORT_TASK,
@@ -59,6 +60,7 @@ _BATCH_GAMES: Final = 50
 _READ_PERCENT: Final = 80
 #: Begun anew in one attempt because something was purged meanwhile.
 _EXPORTS_MAX: Final = 3
+_COMMAND_TYPES: Final = {IMPORT_TASK: COMMAND, EXPORT_TASK: EXPORT_COMMAND}
 _log: Final = structlog.get_logger(__name__)
 
 _Work = Callable[[Task, Progress], Awaitable[None]]
@@ -77,9 +79,11 @@ class WorkspaceWorker:
         *,
         settings: TaskSettings,
         event_bytes_max: int,
+        metrics: CommandMetrics,
         limits: WorkspaceSettings | None = None,
     ) -> None:
         self._database = database
+        self._metrics = metrics
         self._limits = limits or load_settings(WorkspaceSettings)
         self._event_bytes_max = event_bytes_max
         self.runner = TaskRunner(
@@ -135,6 +139,7 @@ class WorkspaceWorker:
             await _complete(work, task, report.model_dump(mode="json") | made, asked.asker)
 
         await self._database.run_in_transaction(write, isolation="READ COMMITTED")
+        self._count(task, CommandStatus.COMPLETED)
 
     async def _read(self, asked: ImportInput, progress: Progress) -> ReadFile:
         require_chess()
@@ -155,6 +160,7 @@ class WorkspaceWorker:
             content = await asyncio.to_thread(filed, await self._tree(node_id, asked.asker))
             file = await self._archive(content.studies, progress)
             if await self._end_export(task, asked.asker, content, file):
+                self._count(task, CommandStatus.COMPLETED)
                 return
         raise RetryTransaction("something is purged whenever this is exported; it is tried again later")
 
@@ -210,6 +216,10 @@ class WorkspaceWorker:
             await settle_command(executor, _command_of(task), CommandStatus.FAILED, document)
 
         await self._database.run_in_transaction(write, isolation="READ COMMITTED")
+        self._count(task, error.error_code)
+
+    def _count(self, task: Task, outcome: str) -> None:
+        self._metrics.decided(command_type=_COMMAND_TYPES[task.task_type], outcome=outcome)
 
 
 async def _hold_named(work: Work, node_id: UUID, named: Set[UUID]) -> bool:

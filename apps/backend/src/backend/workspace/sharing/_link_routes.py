@@ -46,7 +46,7 @@ def _add_create(router: APIRouter, edge: Edge) -> None:
         if body.password is not None and not await edge.answered(request):
             request.state.password_hash = await hash_password(body.password.get_secret_value())
 
-    begun = Depends(edge.writing(Role.ADMIN, ahead=hash_ahead))
+    begun = Depends(edge.writing("CreateLink", Role.ADMIN, ahead=hash_ahead))
 
     @router.post(
         "/share/{node_id}/links",
@@ -77,7 +77,7 @@ def _add_revoke(router: APIRouter, edge: Edge) -> None:
             rows = await connection.fetch(LINKS["node_of_link"], id_in(request, "link_id"))
         return rows[0]["node_id"] if rows else None
 
-    begun = Depends(edge.writing(Role.ADMIN, node=node_of))
+    begun = Depends(edge.writing("RevokeLink", Role.ADMIN, node=node_of))
 
     @router.delete(
         "/share/links/{link_id}",

@@ -89,7 +89,7 @@ def _add_view(router: APIRouter, edge: Edge) -> None:
 
 
 def _add_share(router: APIRouter, edge: Edge) -> None:
-    begun = Depends(edge.writing(Role.ADMIN))
+    begun = Depends(edge.writing("ShareNode", Role.ADMIN))
 
     @router.post(
         "/share/{node_id}/users",
@@ -111,7 +111,7 @@ def _add_share(router: APIRouter, edge: Edge) -> None:
 
 
 def _add_change(router: APIRouter, edge: Edge) -> None:
-    begun = Depends(edge.writing(Role.ADMIN))
+    begun = Depends(edge.writing("ChangeRole", Role.ADMIN))
 
     @router.put(
         _USER_PATH,
@@ -130,7 +130,7 @@ def _add_change(router: APIRouter, edge: Edge) -> None:
 
 
 def _add_revoke(router: APIRouter, edge: Edge) -> None:
-    begun = Depends(edge.writing(Role.VIEWER))
+    begun = Depends(edge.writing("RevokeGrant", Role.VIEWER))
 
     @router.delete(
         _USER_PATH,

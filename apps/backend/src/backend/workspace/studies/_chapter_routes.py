@@ -1,7 +1,7 @@
 """Chapters over HTTP: read one, and change its moves. ``If-Match`` is the chapter's version."""
 
 import asyncio
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request
@@ -81,8 +81,12 @@ def _add_get(router: APIRouter, edge: Edge) -> None:
     _ = get
 
 
+def _writing(edge: Edge, command_type: str) -> Any:
+    return Depends(edge.writing(command_type, Role.EDITOR, node="study_id", kind=NodeKind.STUDY))
+
+
 def _add_moves(router: APIRouter, edge: Edge) -> None:
-    begun = Depends(edge.writing(Role.EDITOR, node="study_id", kind=NodeKind.STUDY))
+    adding, deleting = _writing(edge, "AddMove"), _writing(edge, "DeleteMove")
 
     @router.post(
         f"{_CHAPTER}/moves",
@@ -96,7 +100,7 @@ def _add_moves(router: APIRouter, edge: Edge) -> None:
     )
     async def add(
         request: Request,
-        unit: Annotated[UnitOfWork[Principal], begun],
+        unit: Annotated[UnitOfWork[Principal], adding],
         study_id: UUID,
         chapter_id: Id,
         if_match: IfMatchHeader = None,
@@ -114,7 +118,7 @@ def _add_moves(router: APIRouter, edge: Edge) -> None:
     )
     async def delete(
         request: Request,
-        unit: Annotated[UnitOfWork[Principal], begun],
+        unit: Annotated[UnitOfWork[Principal], deleting],
         study_id: UUID,
         chapter_id: Id,
         move_path: str,
@@ -128,7 +132,7 @@ def _add_moves(router: APIRouter, edge: Edge) -> None:
 
 
 def _add_steps(router: APIRouter, edge: Edge) -> None:
-    begun = Depends(edge.writing(Role.EDITOR, node="study_id", kind=NodeKind.STUDY))
+    promoting, demoting = _writing(edge, "PromoteVariation"), _writing(edge, "DemoteVariation")
 
     async def step(
         request: Request, unit: UnitOfWork[Principal], place: tuple[UUID, str, str], to: Step, match: IfMatch
@@ -145,7 +149,7 @@ def _add_steps(router: APIRouter, edge: Edge) -> None:
     )
     async def promote(
         request: Request,
-        unit: Annotated[UnitOfWork[Principal], begun],
+        unit: Annotated[UnitOfWork[Principal], promoting],
         study_id: UUID,
         chapter_id: Id,
         move_path: str,
@@ -161,7 +165,7 @@ def _add_steps(router: APIRouter, edge: Edge) -> None:
     )
     async def demote(
         request: Request,
-        unit: Annotated[UnitOfWork[Principal], begun],
+        unit: Annotated[UnitOfWork[Principal], demoting],
         study_id: UUID,
         chapter_id: Id,
         move_path: str,
@@ -174,7 +178,7 @@ def _add_steps(router: APIRouter, edge: Edge) -> None:
 
 
 def _add_annotations(router: APIRouter, edge: Edge) -> None:
-    begun = Depends(edge.writing(Role.EDITOR, node="study_id", kind=NodeKind.STUDY))
+    begun = _writing(edge, "AnnotateMove")
 
     @router.put(
         f"{_CHAPTER}/moves/{{move_path}}/annotation",

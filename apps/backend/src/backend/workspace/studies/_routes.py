@@ -51,7 +51,7 @@ async def _parent_of(request: Request) -> UUID | None:
 
 
 def _add_create(router: APIRouter, edge: Edge) -> None:
-    begun = Depends(edge.writing(Role.EDITOR, node=_parent_of))
+    begun = Depends(edge.writing("CreateNode", Role.EDITOR, node=_parent_of))
 
     @router.post(
         "/studies",
@@ -93,7 +93,7 @@ def _add_get(router: APIRouter, edge: Edge) -> None:
 
 
 def _add_update(router: APIRouter, edge: Edge) -> None:
-    begun = Depends(edge.writing(Role.EDITOR, node="study_id", kind=NodeKind.STUDY))
+    begun = Depends(edge.writing("UpdateNode", Role.EDITOR, node="study_id", kind=NodeKind.STUDY))
 
     @router.patch(
         "/studies/{study_id}",

@@ -57,7 +57,7 @@ def add_version_routes(router: APIRouter, edge: Edge) -> None:
 
 
 def _add_take(router: APIRouter, edge: Edge) -> None:
-    begun = Depends(edge.writing(Role.EDITOR, node="study_id", kind=NodeKind.STUDY))
+    begun = Depends(edge.writing("TakeVersion", Role.EDITOR, node="study_id", kind=NodeKind.STUDY))
 
     @router.post(
         "/studies/{study_id}/versions",
@@ -139,7 +139,7 @@ def _add_diff(router: APIRouter, edge: Edge) -> None:
 
 
 def _add_roll_back(router: APIRouter, edge: Edge) -> None:
-    begun = Depends(edge.writing(Role.EDITOR, node="study_id", kind=NodeKind.STUDY))
+    begun = Depends(edge.writing("RollBack", Role.EDITOR, node="study_id", kind=NodeKind.STUDY))
 
     @router.post(
         "/studies/{study_id}/rollback",

@@ -9,11 +9,13 @@ import structlog
 from relaybox.commands import Caller
 from relaybox.db import TRANSIENT_ERRORS, Database, DatabaseUnavailable, RetryTransaction, executor_of
 from relaybox.settings import load_settings
+from relaybox.telemetry import CommandMetrics
+from relaybox_types.enums import CommandStatus
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.settings import ServiceType, WorkspaceSettings
 from backend.workspace.core import Work
-from backend.workspace.trash._purge import PURGE, purge_batch
+from backend.workspace.trash._purge import PURGE, PURGE_COMMAND, purge_batch
 
 __all__ = ("BinKeeper",)
 
@@ -36,9 +38,12 @@ class BinKeeper:
     passes over those that somebody works on.
     """
 
-    def __init__(self, database: Database, settings: WorkspaceSettings | None = None) -> None:
+    def __init__(
+        self, database: Database, settings: WorkspaceSettings | None = None, *, metrics: CommandMetrics
+    ) -> None:
         """*settings* is read from ``WORKSPACE_*`` if left out."""
         self._database = database
+        self._metrics = metrics
         self._keep_days = (settings or load_settings(WorkspaceSettings)).trash_keep_days
         self._stopping = asyncio.Event()
         #: Batches that could not be purged, the one whose turn was last at the end.
@@ -125,7 +130,10 @@ class BinKeeper:
             return True
 
         # Not another isolation: what is erased must be all that is there by now.
-        return await self._database.run_in_transaction(purge, isolation="READ COMMITTED")
+        is_purged = await self._database.run_in_transaction(purge, isolation="READ COMMITTED")
+        if is_purged:
+            self._metrics.decided(command_type=PURGE_COMMAND, outcome=CommandStatus.COMPLETED)
+        return is_purged
 
 
 def _reason(error: Exception) -> dict[str, Any]:

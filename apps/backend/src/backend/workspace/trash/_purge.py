@@ -17,9 +17,10 @@ from backend.workspace.core import Work
 from backend.workspace.history import AGGREGATE_TYPE
 from backend.workspace.trash._bin import carried_visibility
 
-__all__ = ("PURGE", "count_purge", "purge_batch", "purge_node")
+__all__ = ("PURGE", "PURGE_COMMAND", "count_purge", "purge_batch", "purge_node")
 
 PURGE: Final = load_queries(__package__ or "backend.workspace.trash", "purge.sql")
+PURGE_COMMAND: Final = "PurgeNode"
 #: Nodes of one statement, so that a batch of any size stays below the time that one may take.
 _NODES_MAX: Final = 100
 _ASKED: Final = "purged from the bin"
@@ -73,7 +74,7 @@ async def purge_batch(work: Work, access: Access, *, reason: str) -> PurgeCounts
     await work.lock(*batch.apart)
     for node_id, visibility in batch.apart.items():
         await _move_up(work, node_id, visibility, access, purged)
-    await work.record("PurgeNode", root.id, {})
+    await work.record(PURGE_COMMAND, root.id, {})
     return counts
 
 

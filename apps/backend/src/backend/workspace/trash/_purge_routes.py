@@ -11,7 +11,7 @@ from starlette.responses import Response
 from backend.workspace.edge import Edge, Viewer, documented, id_in, json_answer
 from backend.workspace.errors import NodeNotFound, NodeNotTrashed, NodeTrashedWithAncestor
 from backend.workspace.history import AGGREGATE_TYPE
-from backend.workspace.trash._purge import PURGE, count_purge, purge_node
+from backend.workspace.trash._purge import PURGE, PURGE_COMMAND, count_purge, purge_node
 from backend.workspace.trash._routes import KEYED_ERRORS
 
 __all__ = ("add_purge_routes",)
@@ -50,7 +50,7 @@ def add_purge_routes(router: APIRouter, edge: Edge) -> None:
     )
     async def purge(
         request: Request,
-        unit: Annotated[UnitOfWork[Principal], Depends(edge.admitting(admit))],
+        unit: Annotated[UnitOfWork[Principal], Depends(edge.admitting(PURGE_COMMAND, admit))],
         dry_run: bool = False,
     ) -> Response:
         work, node_id = edge.work(request, unit), id_in(request)

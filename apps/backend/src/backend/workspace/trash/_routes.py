@@ -76,17 +76,17 @@ def _item(row: Any, keep_days: int) -> TrashItem:
     )
 
 
-def _admitting(edge: Edge, require: Callable[[Access], None]) -> Any:
+def _admitting(edge: Edge, command_type: str, require: Callable[[Access], None]) -> Any:
     """The unit of work, for whom *require* lets pass to the node in the path."""
 
     async def admit(request: Request, viewer: Viewer) -> None:
         require(await edge.access(id_in(request), viewer))
 
-    return Depends(edge.admitting(admit))
+    return Depends(edge.admitting(command_type, admit))
 
 
 def _add_trash(router: APIRouter, edge: Edge) -> None:
-    begun = _admitting(edge, Access.require_trashing)
+    begun = _admitting(edge, "TrashNode", Access.require_trashing)
 
     @router.delete(
         "/nodes/{node_id}",
@@ -133,7 +133,7 @@ def _add_list(router: APIRouter, edge: Edge, keep_days: int) -> None:
 
 
 def _add_restore(router: APIRouter, edge: Edge) -> None:
-    begun = _admitting(edge, Access.require_restoring)
+    begun = _admitting(edge, "RestoreNode", Access.require_restoring)
 
     @router.post(
         "/nodes/{node_id}/restore",
