@@ -103,10 +103,10 @@ async def test_an_export_is_for_who_may_read_and_its_file_for_who_asked(studio: 
     async with working(studio):
         await asyncio.gather(ended(studio.pupil, path), ended(studio.teacher, others))
     assert names((await studio.pupil.send("GET", f"{path}/result")).content) == []
-    assert await studio.teacher.refused(404, "GET", f"{path}/result") == "NODE_NOT_FOUND"
+    assert await studio.teacher.refused(404, "GET", f"{path}/result") == "NOT_FOUND_IN_NODE"
     assert await studio.anybody.refused(401, "GET", f"{path}/result") == "TOKEN_MISSING"
     await studio.teacher.done("DELETE", f"/share/{root['id']}/users/pupil")
-    assert await studio.pupil.refused(404, "GET", f"{path}/result") == "NODE_NOT_FOUND"
+    assert await studio.pupil.refused(404, "GET", f"{path}/result") == "NOT_FOUND_IN_NODE"
 
 
 async def test_who_may_no_longer_read_when_it_is_made_gets_nothing(studio: Studio) -> None:

@@ -183,7 +183,7 @@ async def test_a_thread_is_deleted_with_its_replies_by_its_author_or_an_editor(
     await club.commenter.done("DELETE", f"/discussions/{threads[0]['id']}")
     await club.editor.done("DELETE", f"/discussions/{threads[1]['id']}")
     assert (await club.types())[-2:] == ["discussion.thread.deleted"] * 2
-    assert await club.viewer.refused(404, "GET", f"/discussions/{threads[0]['id']}") == "NODE_NOT_FOUND"
+    assert await club.viewer.refused(404, "GET", f"/discussions/{threads[0]['id']}") == "NOT_FOUND_IN_NODE"
     async with database.connection() as connection:
         left = "SELECT id FROM workspace_threads UNION ALL SELECT id FROM workspace_replies"
         assert await connection.fetch(left) == []
@@ -213,7 +213,7 @@ async def test_a_link_to_commenters_lets_somebody_with_a_token_talk(club: Club) 
     await guest.done("PUT", f"/replies/{reply['id']}/reactions/♟")
     assert (await thread_of(club, thread, await club.anybody.opened(link)))["author_id"] == "stranger"
     await club.owner.done("DELETE", f"/share/links/{link['id']}")
-    assert await guest.refused(404, "GET", f"/discussions/{thread['id']}") == "NODE_NOT_FOUND"
+    assert await guest.refused(404, "GET", f"/discussions/{thread['id']}") == "NOT_FOUND_IN_NODE"
 
 
 async def test_g81_a_thread_of_a_node_one_may_not_read_is_answered_like_a_missing_one(club: Club) -> None:
@@ -235,6 +235,8 @@ async def test_g81_a_thread_of_a_node_one_may_not_read_is_answered_like_a_missin
         missing = await club.stranger.send(method, path.format(uuid4()), body)
         nothing = await club.stranger.send(method, path.format("no-id"), body)
         assert theirs.status_code == missing.status_code == nothing.status_code == 404, path
+        thing = "reply" if path.startswith("/replies") else "thread"
+        assert missing.json()["message"] == f"there is no such {thing}; check the id"
         bodies = [one.json() | {"request_id": ""} for one in (theirs, missing, nothing)]
         assert bodies[0] == bodies[1] == bodies[2]
         for one in (there, uuid4(), "no-id"):
@@ -248,9 +250,9 @@ async def test_g81_a_thread_of_a_node_one_may_not_read_is_answered_like_a_missin
 async def test_discussions_of_a_trashed_node_are_not_there(club: Club) -> None:
     thread = await club.thread()
     await club.trash(club.root["id"])
-    assert await club.owner.refused(404, "GET", f"/discussions/{thread['id']}") == "NODE_NOT_FOUND"
+    assert await club.owner.refused(404, "GET", f"/discussions/{thread['id']}") == "NOT_FOUND_IN_NODE"
     path = f"/discussions/{thread['id']}/replies"
-    assert await club.owner.refused(404, "POST", path, {"body": "x"}) == "NODE_NOT_FOUND"
+    assert await club.owner.refused(404, "POST", path, {"body": "x"}) == "NOT_FOUND_IN_NODE"
 
 
 async def test_a_replay_of_a_thread_begins_no_second_one(club: Club) -> None:

@@ -205,9 +205,9 @@ async def test_a_task_is_seen_by_who_started_it_and_by_who_may_read_its_node(stu
     async with working(studio):
         await ended(studio.teacher, path)
     assert (await studio.pupil.done("GET", path))["status"] == "COMPLETED"
-    assert await studio.stranger.refused(404, "GET", path) == "NODE_NOT_FOUND"
-    assert await studio.teacher.refused(404, "GET", f"{path}/result") == "NODE_NOT_FOUND"
-    assert await studio.teacher.refused(404, "GET", "/tasks/none") == "NODE_NOT_FOUND"
+    assert await studio.stranger.refused(404, "GET", path) == "NOT_FOUND_IN_NODE"
+    assert await studio.teacher.refused(404, "GET", f"{path}/result") == "NOT_FOUND_IN_NODE"
+    assert await studio.teacher.refused(404, "GET", "/tasks/none") == "NOT_FOUND_IN_NODE"
 
 
 async def test_the_same_key_again_is_answered_with_the_same_task(studio: Studio) -> None:

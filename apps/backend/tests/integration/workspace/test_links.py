@@ -142,7 +142,7 @@ async def test_a_revoked_link_leaves_no_secret_and_is_revoked_once(
     for _ in range(2):
         done = await studio.teacher.send("DELETE", path, headers={"Idempotency-Key": "gone"})
         assert done.status_code == 204
-    assert await studio.teacher.refused(404, "DELETE", path) == "NODE_NOT_FOUND"
+    assert await studio.teacher.refused(404, "DELETE", path) == "NOT_FOUND_IN_NODE"
     assert (await studio.stream(node["id"]))[-1].type == "acl.link_revoked"
     async with database.connection() as connection:
         assert await connection.fetch("SELECT FROM workspace_link_secrets") == []

@@ -60,7 +60,7 @@ async def test_nothing_is_left_of_an_import_that_failed_below_what_was_purged(
     assert (await tables_with(superuser, SECRET)).keys() >= {"async_tasks", "command_inbox"}
     await purge(studio, folder)
     assert await tables_with(superuser, SECRET) == {}
-    assert await studio.teacher.refused(404, "GET", path) == "NODE_NOT_FOUND"
+    assert await studio.teacher.refused(404, "GET", path) == "NOT_FOUND_IN_NODE"
     [task], [command] = await rows(studio, _TASK), await rows(studio, _COMMAND)
     assert tuple(task) == (*command, None) == ("FAILED", None, None, None, None)
 
@@ -78,7 +78,7 @@ async def test_an_import_that_waits_is_cancelled_when_its_place_is_purged(
     [task], [command] = await rows(studio, _TASK), await rows(studio, _COMMAND)
     assert tuple(task) == ("CANCELLED", None, None, None, None)
     assert tuple(command) == ("FAILED", None, None, None)
-    assert await studio.teacher.refused(404, "GET", path) == "NODE_NOT_FOUND"
+    assert await studio.teacher.refused(404, "GET", path) == "NOT_FOUND_IN_NODE"
 
 
 async def test_an_import_into_another_folder_goes_on(studio: Studio, folder: Any) -> None:

@@ -111,7 +111,7 @@ async def test_a_reply_is_changed_by_its_author_or_an_admin(club: Club) -> None:
         assert await who.refused(403, "PATCH", path, {"body": "x"}, match=1) == "ROLE_MISSING"
         assert await who.refused(403, "DELETE", path) == "ROLE_MISSING"
     await club.admin.done("DELETE", path)
-    assert await club.admin.refused(404, "DELETE", path) == "NODE_NOT_FOUND"
+    assert await club.admin.refused(404, "DELETE", path) == "NOT_FOUND_IN_NODE"
 
 
 async def test_an_author_who_may_only_read_by_now_changes_nothing(club: Club) -> None:
@@ -149,9 +149,9 @@ async def test_a_deleted_reply_takes_no_edit_and_no_reaction_and_shows_no_histor
     path = f"/replies/{reply['id']}"
     await club.commenter.done("PATCH", path, {"body": "edited"}, match=1)
     await club.commenter.done("DELETE", path)
-    assert await club.commenter.refused(404, "PATCH", path, {"body": "x"}, match=3) == "NODE_NOT_FOUND"
-    assert await club.commenter.refused(404, "PUT", f"{path}/reactions/👍") == "NODE_NOT_FOUND"
-    assert await club.commenter.refused(404, "GET", f"{path}/history") == "NODE_NOT_FOUND"
+    assert await club.commenter.refused(404, "PATCH", path, {"body": "x"}, match=3) == "NOT_FOUND_IN_NODE"
+    assert await club.commenter.refused(404, "PUT", f"{path}/reactions/👍") == "NOT_FOUND_IN_NODE"
+    assert await club.commenter.refused(404, "GET", f"{path}/history") == "NOT_FOUND_IN_NODE"
 
 
 async def reactions(club: Club, reply: Any) -> Any:

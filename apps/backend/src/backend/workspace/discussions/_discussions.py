@@ -13,7 +13,7 @@ from relaybox_types.workspace_discussions_api import CreateThread, UpdateThread
 from backend.workspace.access import Access
 from backend.workspace.core import IfMatch, Work
 from backend.workspace.discussions._mentions import mentions_in
-from backend.workspace.errors import MoveNotFound, NodeNotFound, NotTheAuthor, RoleMissing
+from backend.workspace.errors import MoveNotFound, NotTheAuthor, RoleMissing, ThingNotFound, missing
 from backend.workspace.history import has_move
 from backend.workspace.studies import fetch_chapter
 
@@ -47,17 +47,18 @@ async def hold_thread(work: Work, thread_id: UUID) -> HeldThread:
     """Lock the node of a thread, load the thread, and let only commenters pass.
 
     Raises:
-        NodeNotFound: there is no such thread, or it is not for who asks.
+        ThingNotFound: there is no such thread, or it is not for who asks.
         RoleMissing: who asks may only read.
     """
     rows = await work.executor.fetch(DISCUSSIONS["thread_node"], thread_id)
     if not rows:
-        raise NodeNotFound
+        raise ThingNotFound("thread")
     node_id = rows[0]["node_id"]
-    access = await work.hold(node_id, Role.COMMENTER)
+    with missing("thread"):
+        access = await work.hold(node_id, Role.COMMENTER)
     rows = await work.executor.fetch(DISCUSSIONS["thread"], thread_id)
     if not rows:
-        raise NodeNotFound
+        raise ThingNotFound("thread")
     thread = WorkspaceThread.model_validate_json(rows[0]["row"])
     work.holds(node_id, "threads", {thread_id: thread})
     return HeldThread(thread=thread, access=access, replies=rows[0]["replies"], places=rows[0]["places"])
@@ -102,7 +103,7 @@ async def update_thread(work: Work, thread_id: UUID, request: UpdateThread, matc
     """Give a thread what *request* names, each change an event of its own; what is so already stays so.
 
     Raises:
-        NodeNotFound: there is no such thread, or it is not for who asks.
+        ThingNotFound: there is no such thread, or it is not for who asks.
         RoleMissing: who asks is neither its author nor an editor, or resolves or pins and is no editor.
         NotTheAuthor: the words are somebody else's.
         VersionStale: it has changed since.
@@ -142,7 +143,7 @@ async def delete_thread(work: Work, thread_id: UUID) -> None:
     """Delete a thread with its replies.
 
     Raises:
-        NodeNotFound: there is no such thread, or it is not for who asks.
+        ThingNotFound: there is no such thread, or it is not for who asks.
         RoleMissing: who asks is neither its author nor an editor.
     """
     held = await hold_thread(work, thread_id)

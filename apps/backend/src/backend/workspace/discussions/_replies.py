@@ -12,7 +12,7 @@ from backend.workspace.access import Access
 from backend.workspace.core import IfMatch, Work
 from backend.workspace.discussions._discussions import DISCUSSIONS, hold_thread, require_author_or
 from backend.workspace.discussions._mentions import mentions_in
-from backend.workspace.errors import DiscussionFull, NodeNotFound, ReactionsFull, ReplyTooDeep, ThingNotFound
+from backend.workspace.errors import DiscussionFull, ReactionsFull, ReplyTooDeep, ThingNotFound, missing
 
 __all__ = ("REPLIES_MAX", "add_reaction", "add_reply", "delete_reply", "edit_reply", "remove_reaction")
 
@@ -27,9 +27,9 @@ async def add_reply(work: Work, thread_id: UUID, request: CreateReply) -> Worksp
     """Answer a thread, or one of its replies.
 
     Raises:
-        NodeNotFound: there is no such thread, or it is not for who asks.
+        ThingNotFound: there is no such thread, or it is not for who asks; or the reply that is answered is
+            not there, or deleted.
         RoleMissing: who asks may only read.
-        ThingNotFound: the reply that is answered is not there, or deleted.
         ReplyTooDeep, DiscussionFull: there is no room for it.
     """
     held = await hold_thread(work, thread_id)
@@ -56,7 +56,7 @@ async def edit_reply(work: Work, reply_id: UUID, request: UpdateReply, match: If
     """Give a reply another body; the one before stays in its history.
 
     Raises:
-        NodeNotFound: there is no such reply, or it is not for who asks.
+        ThingNotFound: there is no such reply, or it is not for who asks.
         RoleMissing: who asks is neither its author nor an admin.
         VersionStale: it has changed since.
     """
@@ -74,7 +74,7 @@ async def delete_reply(work: Work, reply_id: UUID) -> None:
     """Delete a reply; where it was answered its place stays, until the last answer is deleted.
 
     Raises:
-        NodeNotFound: there is no such reply, or it is not for who asks.
+        ThingNotFound: there is no such reply, or it is not for who asks.
         RoleMissing: who asks is neither its author nor an admin.
     """
     access, reply, answered = await _hold(work, reply_id)
@@ -93,7 +93,7 @@ async def add_reaction(work: Work, reply_id: UUID, emoji: str) -> None:
     """React to a reply with an emoji; a second time is no second reaction.
 
     Raises:
-        NodeNotFound: there is no such reply, or it is not for who asks.
+        ThingNotFound: there is no such reply, or it is not for who asks.
         RoleMissing: who asks may only read.
         ReactionsFull: it has as many as it may have.
     """
@@ -112,7 +112,7 @@ async def remove_reaction(work: Work, reply_id: UUID, emoji: str) -> None:
     """Take one's reaction back; one that is not there is gone already.
 
     Raises:
-        NodeNotFound: there is no such reply, or it is not for who asks.
+        ThingNotFound: there is no such reply, or it is not for who asks.
         RoleMissing: who asks may only read.
     """
     _, reply, _ = await _hold(work, reply_id)
@@ -126,12 +126,13 @@ async def _hold(work: Work, reply_id: UUID) -> tuple[Access, WorkspaceReply, boo
     """A reply whose node is locked, for commenters; and whether it was answered."""
     rows = await work.executor.fetch(DISCUSSIONS["reply_node"], reply_id)
     if not rows:
-        raise NodeNotFound
+        raise ThingNotFound("reply")
     node_id = rows[0]["node_id"]
-    access = await work.hold(node_id, Role.COMMENTER)
+    with missing("reply"):
+        access = await work.hold(node_id, Role.COMMENTER)
     reply, answered = await _fetch(work, reply_id)
     if reply is None:
-        raise NodeNotFound
+        raise ThingNotFound("reply")
     work.holds(node_id, "replies", {reply_id: reply})
     return access, reply, answered
 

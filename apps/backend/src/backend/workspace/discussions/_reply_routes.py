@@ -27,8 +27,8 @@ from backend.workspace.discussions._replies import (
 from backend.workspace.discussions._routes import reply_view
 from backend.workspace.edge import (
     MATCH_ERRORS,
-    READ_ERRORS,
-    WRITE_ERRORS,
+    THING_READ_ERRORS,
+    THING_WRITE_ERRORS,
     Edge,
     IfMatchHeader,
     body_of,
@@ -39,7 +39,6 @@ from backend.workspace.edge import (
 from backend.workspace.errors import (
     DiscussionFull,
     EmojiInvalid,
-    NodeNotFound,
     ReactionsFull,
     ReplyTooDeep,
     ThingNotFound,
@@ -59,12 +58,12 @@ def add_reply_routes(router: APIRouter, edge: Edge) -> None:
 
 def _writing(edge: Edge, command_type: str) -> Any:
     reply_node = edge.node_of(DISCUSSIONS["reply_node"], "reply_id")
-    return Depends(edge.writing(command_type, Role.COMMENTER, node=reply_node))
+    return Depends(edge.writing(command_type, Role.COMMENTER, node=reply_node, thing="reply"))
 
 
 def _add_create(router: APIRouter, edge: Edge) -> None:
     thread_node = edge.node_of(DISCUSSIONS["thread_node"], "thread_id")
-    begun = Depends(edge.writing("AddReply", Role.COMMENTER, node=thread_node))
+    begun = Depends(edge.writing("AddReply", Role.COMMENTER, node=thread_node, thing="thread"))
 
     @router.post(
         "/discussions/{thread_id}/replies",
@@ -73,7 +72,7 @@ def _add_create(router: APIRouter, edge: Edge) -> None:
         openapi_extra=json_body(CreateReply),
         responses={
             201: {"model": ReplyView},
-            **documented(*WRITE_ERRORS, ThingNotFound, ReplyTooDeep, DiscussionFull),
+            **documented(*THING_WRITE_ERRORS, ReplyTooDeep, DiscussionFull),
         },
     )
     async def create(request: Request, unit: Annotated[UnitOfWork[Principal], begun]) -> Response:
@@ -91,7 +90,7 @@ def _add_update(router: APIRouter, edge: Edge) -> None:
         "/replies/{reply_id}",
         summary="Say it better; what was said before stays in the history",
         openapi_extra=json_body(UpdateReply),
-        responses={200: {"model": ReplyView}, **documented(*WRITE_ERRORS, *MATCH_ERRORS)},
+        responses={200: {"model": ReplyView}, **documented(*THING_WRITE_ERRORS, *MATCH_ERRORS)},
     )
     async def update(
         request: Request,
@@ -112,7 +111,7 @@ def _add_delete(router: APIRouter, edge: Edge) -> None:
         "/replies/{reply_id}",
         status_code=204,
         summary="Delete a reply; answers to it stay",
-        responses=documented(*WRITE_ERRORS),
+        responses=documented(*THING_WRITE_ERRORS),
     )
     async def delete(request: Request, unit: Annotated[UnitOfWork[Principal], begun]) -> Response:
         await delete_reply(edge.work(request, unit), id_in(request, "reply_id"))
@@ -127,14 +126,14 @@ def _add_history(router: APIRouter, edge: Edge) -> None:
     @router.get(
         "/replies/{reply_id}/history",
         summary="What a reply said before",
-        responses={200: {"model": ReplyHistory}, **documented(*READ_ERRORS)},
-        dependencies=[Depends(edge.reading(node=reply_node))],
+        responses={200: {"model": ReplyHistory}, **documented(*THING_READ_ERRORS)},
+        dependencies=[Depends(edge.reading(node=reply_node, thing="reply"))],
     )
     async def history(request: Request) -> Response:
         async with edge.backbone.database.connection() as connection:
             rows = await connection.fetch(DISCUSSIONS["reply"], id_in(request, "reply_id"))
         if not rows:
-            raise NodeNotFound
+            raise ThingNotFound("reply")
         reply = WorkspaceReply.model_validate_json(rows[0]["row"])
         items = [EarlierBody.model_validate(one) for one in reply.history]
         return json_answer(200, ReplyHistory(items=items), version=reply.version)
@@ -149,7 +148,7 @@ def _add_reactions(router: APIRouter, edge: Edge) -> None:
         "/replies/{reply_id}/reactions/{emoji}",
         status_code=204,
         summary="React to a reply",
-        responses=documented(*WRITE_ERRORS, EmojiInvalid, ReactionsFull),
+        responses=documented(*THING_WRITE_ERRORS, EmojiInvalid, ReactionsFull),
     )
     async def react(request: Request, emoji: str, unit: Annotated[UnitOfWork[Principal], adding]) -> Response:
         await add_reaction(edge.work(request, unit), id_in(request, "reply_id"), emoji_of(emoji))
@@ -159,7 +158,7 @@ def _add_reactions(router: APIRouter, edge: Edge) -> None:
         "/replies/{reply_id}/reactions/{emoji}",
         status_code=204,
         summary="Take a reaction back",
-        responses=documented(*WRITE_ERRORS, EmojiInvalid),
+        responses=documented(*THING_WRITE_ERRORS, EmojiInvalid),
     )
     async def unreact(
         request: Request, emoji: str, unit: Annotated[UnitOfWork[Principal], removing]

@@ -27,6 +27,8 @@ from backend.workspace.discussions._discussions import (
 from backend.workspace.edge import (
     MATCH_ERRORS,
     READ_ERRORS,
+    THING_READ_ERRORS,
+    THING_WRITE_ERRORS,
     WRITE_ERRORS,
     Edge,
     IfMatchHeader,
@@ -39,7 +41,7 @@ from backend.workspace.edge import (
     json_answer,
     place_of,
 )
-from backend.workspace.errors import MoveNotFound, NodeNotFound, NotTheAuthor, ThingNotFound
+from backend.workspace.errors import MoveNotFound, NotTheAuthor, ThingNotFound
 
 __all__ = ("add_discussion_routes", "reply_view")
 
@@ -142,8 +144,8 @@ def _add_get(router: APIRouter, edge: Edge) -> None:
     @router.get(
         "/discussions/{thread_id}",
         summary="A discussion with its replies",
-        responses={200: {"model": ThreadDetail}, **documented(*READ_ERRORS)},
-        dependencies=[Depends(edge.reading(node=thread_node))],
+        responses={200: {"model": ThreadDetail}, **documented(*THING_READ_ERRORS)},
+        dependencies=[Depends(edge.reading(node=thread_node, thing="thread"))],
     )
     async def get(request: Request) -> Response:
         thread_id = id_in(request, "thread_id")
@@ -151,7 +153,7 @@ def _add_get(router: APIRouter, edge: Edge) -> None:
             rows = await connection.fetch(DISCUSSIONS["thread"], thread_id)
             replies = await connection.fetch(DISCUSSIONS["replies"], thread_id)
         if not rows:
-            raise NodeNotFound
+            raise ThingNotFound("thread")
         thread = _view(WorkspaceThread.model_validate_json(rows[0]["row"]), rows[0]["replies"])
         nested = _nested([WorkspaceReply.model_validate_json(row["row"]) for row in replies])
         return json_answer(200, ThreadDetail(**thread.model_dump(), replies=nested), version=thread.version)
@@ -161,7 +163,7 @@ def _add_get(router: APIRouter, edge: Edge) -> None:
 
 def _add_update(router: APIRouter, edge: Edge) -> None:
     thread_node = edge.node_of(DISCUSSIONS["thread_node"], "thread_id")
-    begun = Depends(edge.writing("UpdateThread", Role.COMMENTER, node=thread_node))
+    begun = Depends(edge.writing("UpdateThread", Role.COMMENTER, node=thread_node, thing="thread"))
 
     @router.patch(
         "/discussions/{thread_id}",
@@ -170,7 +172,7 @@ def _add_update(router: APIRouter, edge: Edge) -> None:
         openapi_extra=json_body(UpdateThread),
         responses={
             200: {"model": ThreadView},
-            **documented(*WRITE_ERRORS, *MATCH_ERRORS, NotTheAuthor),
+            **documented(*THING_WRITE_ERRORS, *MATCH_ERRORS, NotTheAuthor),
         },
     )
     async def update(
@@ -188,13 +190,13 @@ def _add_update(router: APIRouter, edge: Edge) -> None:
 
 def _add_delete(router: APIRouter, edge: Edge) -> None:
     thread_node = edge.node_of(DISCUSSIONS["thread_node"], "thread_id")
-    begun = Depends(edge.writing("DeleteThread", Role.COMMENTER, node=thread_node))
+    begun = Depends(edge.writing("DeleteThread", Role.COMMENTER, node=thread_node, thing="thread"))
 
     @router.delete(
         "/discussions/{thread_id}",
         status_code=204,
         summary="Delete a discussion with its replies",
-        responses=documented(*WRITE_ERRORS),
+        responses=documented(*THING_WRITE_ERRORS),
     )
     async def delete(request: Request, unit: Annotated[UnitOfWork[Principal], begun]) -> Response:
         await delete_thread(edge.work(request, unit), id_in(request, "thread_id"))

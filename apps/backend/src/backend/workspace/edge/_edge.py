@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, TypeVar
@@ -46,13 +47,17 @@ from backend.workspace.errors import (
     NodeNotFound,
     RoleMissing,
     ShareTokenInvalid,
+    ThingNotFound,
     VersionStale,
+    missing,
 )
 
 __all__ = (
     "MATCH_ERRORS",
     "READ_ERRORS",
     "SHARE_HEADER",
+    "THING_READ_ERRORS",
+    "THING_WRITE_ERRORS",
     "WRITE_ERRORS",
     "Edge",
     "IfMatchHeader",
@@ -75,6 +80,8 @@ _INTEGER_MAX: Final = 2_147_483_647
 READ_ERRORS: Final = (*AUTH_ERRORS, ShareTokenInvalid, NodeNotFound, RoleMissing, *DATABASE_ERRORS)
 MATCH_ERRORS: Final = (IfMatchMissing, IfMatchMalformed, IfMatchWeak, VersionStale)
 WRITE_ERRORS: Final = (*READ_ERRORS, *BODY_ERRORS, BadHeader, *KEY_ERRORS)
+THING_READ_ERRORS: Final = tuple(ThingNotFound if one is NodeNotFound else one for one in READ_ERRORS)
+THING_WRITE_ERRORS: Final = tuple(ThingNotFound if one is NodeNotFound else one for one in WRITE_ERRORS)
 SHARE_HEADER: Final = "X-Share-Token"
 """The header of a ticket."""
 _SHARE_SCHEME: Final = APIKeyHeader(
@@ -169,20 +176,26 @@ class Edge:
         return access
 
     def reading(
-        self, needed: Role = Role.VIEWER, *, node: NodeThere | str = "node_id", kind: NodeKind | None = None
+        self,
+        needed: Role = Role.VIEWER,
+        *,
+        node: NodeThere | str = "node_id",
+        kind: NodeKind | None = None,
+        thing: str | None = None,
     ) -> Callable[..., Awaitable[Access]]:
         """A dependency: access to the live node that *node* names, for who may what *needed* may.
 
         *node* is the name of its id in the path, or says which one it is. *kind*: which it must be; null for
-        any.
+        any. *thing* is what the path names, if it is no node: a hidden one is reported like a missing one.
         """
 
         async def look(request: Request, viewer: Annotated[Viewer, Depends(self.viewer)]) -> Access:
-            access = await self.access(await self.known(request, viewer, node), viewer)
-            if kind is not None:
-                access.require_kind(kind)
             try:
-                access.require(needed)
+                with missing(thing) if thing else nullcontext():
+                    access = await self.access(await self.known(request, viewer, node), viewer)
+                    if kind is not None:
+                        access.require_kind(kind)
+                    access.require(needed)
             except RoleMissing:
                 if viewer.subject is None:
                     # It is public, or open by a link; who this is may do more.
@@ -209,7 +222,7 @@ class Edge:
     def node_of(self, query: str, name: str) -> NodeThere:
         """Which node has the thing whose id stands under *name* in the path; *query* finds it as ``node_id``.
 
-        What does not exist is answered like a node that does not, and so like a node one may not read.
+        It raises NodeNotFound if there is none; ``thing=`` beside ``node=`` names the thing instead.
         """
 
         async def look(request: Request) -> UUID:
@@ -242,6 +255,7 @@ class Edge:
         node: NodeOf | str = "node_id",
         kind: NodeKind | None = None,
         live: bool = True,
+        thing: str | None = None,
         ahead: Ahead | None = None,
     ) -> Callable[..., AsyncGenerator[UnitOfWork[Principal]]]:
         """A dependency: the unit of work, for who may do what *needed* may to a node; null for anybody.
@@ -249,17 +263,19 @@ class Edge:
         *command_type* is what the route records, for the metrics. *node* is the name of its id in the path,
         or says which one it is. It is looked at before a key is answered again (G68); whoever writes looks
         again under a lock. *kind*: which it must be; null for any. *live*: the node is not in the bin.
+        *thing*: see :meth:`reading`.
         *ahead* is done for who may, before the transaction begins, which must not wait for it.
         """
 
         async def admit(request: Request, viewer: Viewer) -> None:
             if needed is not None:
-                node_id = id_in(request, node) if isinstance(node, str) else await node(request)
-                if node_id is not None:
-                    access = await self.access(node_id, viewer)
-                    if kind is not None:
-                        access.require_kind(kind)
-                    (access.require if live else access.require_role)(needed)
+                with missing(thing) if thing else nullcontext():
+                    node_id = id_in(request, node) if isinstance(node, str) else await node(request)
+                    if node_id is not None:
+                        access = await self.access(node_id, viewer)
+                        if kind is not None:
+                            access.require_kind(kind)
+                        (access.require if live else access.require_role)(needed)
             if ahead is not None:
                 await ahead(request)
 

@@ -69,6 +69,7 @@ from backend.workspace.errors._workspace import (
     VersionStale,
     VersionTooLarge,
     WorkspaceError,
+    missing,
 )
 
 __all__ = (
@@ -131,6 +132,7 @@ __all__ = (
     "VersionTooLarge",
     "VersionsFull",
     "WorkspaceError",
+    "missing",
     "quoted",
     "require_chess",
 )

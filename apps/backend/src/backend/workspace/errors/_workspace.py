@@ -4,7 +4,7 @@
 
     WorkspaceError
     ├── NodeNotFound              404: it does not exist, or who asks may not read it
-    ├── ThingNotFound             404: a chapter, thread, reply, … of a node that may be read
+    ├── ThingNotFound             404: a chapter, thread, reply, …; of a hidden node too
     ├── RoleMissing               403
     ├── NotTheAuthor              403: the words of somebody else
     ├── IfMatchMissing            428
@@ -35,6 +35,8 @@
         └── TreeTooDeep
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from uuid import UUID
 
 from relaybox.errors import RelayboxError
@@ -74,6 +76,7 @@ __all__ = (
     "VersionTooLarge",
     "VersionsFull",
     "WorkspaceError",
+    "missing",
 )
 
 
@@ -94,12 +97,21 @@ class NodeNotFound(WorkspaceError):
 
 
 class ThingNotFound(WorkspaceError):
-    """Raised when a node has no such chapter, thread, reply, version, grant, link or task."""
+    """Raised for a missing or hidden chapter, thread, reply, version, grant, link or task (G81)."""
 
     error_code = "NOT_FOUND_IN_NODE"
 
     def __init__(self, what: str) -> None:
         super().__init__(f"there is no such {what}; check the id")
+
+
+@contextmanager
+def missing(thing: str) -> Generator[None]:
+    """Raise ThingNotFound for a *thing* whose node is not found, or is hidden from the caller."""
+    try:
+        yield
+    except NodeNotFound:
+        raise ThingNotFound(thing) from None
 
 
 class RoleMissing(WorkspaceError):

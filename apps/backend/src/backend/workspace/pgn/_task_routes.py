@@ -13,14 +13,14 @@ from relaybox_types.workspace_pgn_api import WorkspaceTask, WorkspaceTaskStarted
 from starlette.responses import Response
 
 from backend.workspace.edge import Edge, Viewer, documented, json_answer
-from backend.workspace.errors import NodeNotFound, ResultNotReady
+from backend.workspace.errors import ResultNotReady, ThingNotFound, missing
 from backend.workspace.pgn._tasks import EXPORT_TASK, TASKS
 
 __all__ = ("TASK_STARTED", "add_task_routes", "task_started")
 
 #: One that is no UUID is no task's, and answered as such.
 Id = Annotated[str, Path(json_schema_extra={"format": "uuid"})]
-_READ_ERRORS = (*AUTH_ERRORS, NodeNotFound, *DATABASE_ERRORS)
+_READ_ERRORS = (*AUTH_ERRORS, ThingNotFound, *DATABASE_ERRORS)
 _STATE = "workspace_task"
 TASK_STARTED: dict[int | str, dict[str, Any]] = {
     202: {
@@ -61,7 +61,8 @@ def _add_state(router: APIRouter, edge: Edge) -> None:
             await _require_node(edge, row, viewer)
         elif row["refused_at"] is not None:
             # So does the refusal of its parent, as by what is there already.
-            (await edge.access(row["refused_at"], viewer)).require_role(Role.VIEWER)
+            with missing("task"):
+                (await edge.access(row["refused_at"], viewer)).require_role(Role.VIEWER)
         return WorkspaceTask(
             task_id=row["id"],
             task_type=row["task_type"],
@@ -118,9 +119,10 @@ async def _task(edge: Edge, text: str, viewer: Viewer) -> Mapping[str, Any]:
 
 async def _require_node(edge: Edge, row: Mapping[str, Any], viewer: Viewer) -> None:
     """Let only those pass who may read the node of a task; for others it does not exist."""
-    (await edge.access(row["aggregate_id"], viewer)).require(Role.VIEWER)
+    with missing("task"):
+        (await edge.access(row["aggregate_id"], viewer)).require(Role.VIEWER)
 
 
 def _missing(viewer: Viewer) -> Exception:
-    """The same as for a node that is not there, or not for who asks."""
-    return TokenMissing() if viewer.subject is None and viewer.link_id is None else NodeNotFound()
+    """The error for a task that does not exist, or is hidden from *viewer*."""
+    return TokenMissing() if viewer.subject is None and viewer.link_id is None else ThingNotFound("task")

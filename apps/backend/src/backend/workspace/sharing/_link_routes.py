@@ -18,7 +18,15 @@ from relaybox_types.workspace import Role
 from relaybox_types.workspace_sharing_api import CreateLink, LinkMade, LinkOpened, LinkSeen, OpenLink
 from starlette.responses import Response
 
-from backend.workspace.edge import WRITE_ERRORS, Edge, body_of, documented, id_in, json_answer
+from backend.workspace.edge import (
+    THING_WRITE_ERRORS,
+    WRITE_ERRORS,
+    Edge,
+    body_of,
+    documented,
+    id_in,
+    json_answer,
+)
 from backend.workspace.errors import LinkNotFound, LinkPasswordWrong, LinkTriesExceeded, ShareLimitReached
 from backend.workspace.sharing._link_door import Door
 from backend.workspace.sharing._links import LINKS, create_link, revoke_link
@@ -77,13 +85,13 @@ def _add_revoke(router: APIRouter, edge: Edge) -> None:
             rows = await connection.fetch(LINKS["node_of_link"], id_in(request, "link_id"))
         return rows[0]["node_id"] if rows else None
 
-    begun = Depends(edge.writing("RevokeLink", Role.ADMIN, node=node_of))
+    begun = Depends(edge.writing("RevokeLink", Role.ADMIN, node=node_of, thing="link"))
 
     @router.delete(
         "/share/links/{link_id}",
         status_code=204,
         summary="Revoke a link",
-        responses=documented(*WRITE_ERRORS),
+        responses=documented(*THING_WRITE_ERRORS),
     )
     async def revoke(request: Request, unit: Annotated[UnitOfWork[Principal], begun]) -> Response:
         await revoke_link(edge.work(request, unit), id_in(request, "link_id"))

@@ -14,7 +14,7 @@ from relaybox_types.workspace import Role, WorkspaceEvent, WorkspaceLink
 from relaybox_types.workspace_sharing_api import CreateLink
 
 from backend.workspace.core import Work
-from backend.workspace.errors import NodeNotFound, ShareLimitReached
+from backend.workspace.errors import ShareLimitReached, ThingNotFound, missing
 
 __all__ = ("LINKS", "LINKS_MAX", "create_link", "revoke_link", "token_hash")
 
@@ -60,11 +60,12 @@ async def revoke_link(work: Work, link_id: UUID) -> None:
     """Make a link lead nowhere, from now on and for those who have opened it too.
 
     Raises:
-        NodeNotFound: there is no such link, or who asks may not read its node.
+        ThingNotFound: there is no such link, or who asks may not read its node.
         RoleMissing: who asks is no admin.
     """
     node_id = (await _link(work, link_id)).node_id
-    await work.hold(node_id, Role.ADMIN)
+    with missing("link"):
+        await work.hold(node_id, Role.ADMIN)
     # Again, as another may have revoked it meanwhile.
     work.holds(node_id, "links", {link_id: await _link(work, link_id)})
     payload = {"link_id": str(link_id)}
@@ -81,7 +82,7 @@ def token_hash(token: str) -> bytes:
 async def _link(work: Work, link_id: UUID) -> WorkspaceLink:
     rows = await work.executor.fetch(LINKS["link"], link_id)
     if not rows:
-        raise NodeNotFound
+        raise ThingNotFound("link")
     return WorkspaceLink.model_validate_json(rows[0]["row"])
 
 
