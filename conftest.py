@@ -40,6 +40,11 @@ for _name in ("SERVICE_TYPE", "CORS_ORIGINS", "MAKEFLAGS", "MFLAGS", "MAKELEVEL"
 # A shell starts a background job with SIGINT ignored, and children inherit that: tests that send it need it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Coverage measures the test processes alone: the 400 processes that tests start would start a
+# third slower.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+
 # Brokers of tests live for minutes: the time that compiling for speed takes never comes back.
 os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 
