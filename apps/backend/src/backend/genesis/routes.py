@@ -42,11 +42,11 @@ __all__ = ("genesis_router",)
 
 def genesis_router(backbone: Backbone) -> APIRouter:
     """All routes under ``/api/v1/genesis/sessions`` (contract, section 2)."""
-    router = APIRouter(tags=[genesis.name])
+    # Not included in a router of its own: FastAPI matches the routes of a nested router once more per level.
+    router = command_router(backbone, genesis)
     _add_create(router, backbone)
     _add_list(router, backbone)
     _add_state(router, backbone)
-    router.include_router(command_router(backbone, genesis))
     return router
 
 

@@ -40,10 +40,10 @@ def aggregate_router(backbone: Backbone, domain: Domain[A]) -> APIRouter:
     Raises:
         TypeError: the domain declares no creating command, or several.
     """
-    router = APIRouter(tags=[domain.name])
+    # Not included in a router of its own: FastAPI matches the routes of a nested router once more per level.
+    router = command_router(backbone, domain)
     _add_create(router, backbone, domain, _creating(domain))
     _add_state(router, backbone, domain)
-    router.include_router(command_router(backbone, domain))
     return router
 
 

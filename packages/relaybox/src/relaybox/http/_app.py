@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 import structlog
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import FastAPI, Request
 from prometheus_client import CollectorRegistry
 from pydantic_core import to_json
 from starlette.middleware.cors import CORSMiddleware
@@ -93,7 +93,7 @@ def create_app(
     )
     install_error_handlers(app, answers)
     install_docs(app)
-    app.include_router(_health_routes(checks, registry))
+    _add_health_routes(app, checks, registry)
     app.add_middleware(IdempotencyMiddleware, registry=registry)
     # Each one added goes around those before it.
     app.add_middleware(BodyLimitMiddleware, limit_bytes=body_bytes_max, settings=known)
@@ -147,25 +147,22 @@ class _UnexpectedErrorMiddleware:
             await internal_error(Request(scope), error)(scope, receive, send)
 
 
-def _health_routes(checks: Checks, registry: CollectorRegistry) -> APIRouter:
-    router = APIRouter(include_in_schema=False)
-
-    @router.api_route("/healthz", methods=GET_AND_HEAD)
+def _add_health_routes(app: FastAPI, checks: Checks, registry: CollectorRegistry) -> None:
+    @app.api_route("/healthz", methods=GET_AND_HEAD, include_in_schema=False)
     async def healthz() -> Response:
         return _json(200, {"status": "ok"})
 
-    @router.api_route("/readyz", methods=GET_AND_HEAD)
+    @app.api_route("/readyz", methods=GET_AND_HEAD, include_in_schema=False)
     async def readyz() -> Response:
         report = await examine(checks)
         return _json(report.http_status, report.body())
 
-    @router.api_route("/metrics", methods=GET_AND_HEAD)
+    @app.api_route("/metrics", methods=GET_AND_HEAD, include_in_schema=False)
     def metrics() -> Response:
         return Response(exposition(registry), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     # Registered by their decorators.
     _ = healthz, readyz, metrics
-    return router
 
 
 def _json(status: int, body: object) -> Response:
