@@ -271,7 +271,7 @@ async def claim_of(request: Request, who: Principal) -> Claim | None:
     """
     exchange = exchange_of(request)
     await exchange.leave_cache(request)
-    return await exchange.claim(request, who)
+    return await exchange.claim(request, who) if exchange.keyed else None
 
 
 def leave_to_middleware(request: Request, instead: Replay | IdempotencyError) -> Response:

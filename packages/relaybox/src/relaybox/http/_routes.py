@@ -148,8 +148,9 @@ async def answer_once(
     """
     try:
         claim = await claim_of(request, principal)
-        keyed = None if claim is None else Keyed(claim=claim, answer=answer)
-        given = answer(await backbone.take(domain, replace(command, keyed=keyed)))
+        if claim is not None:
+            command = replace(command, keyed=Keyed(claim=claim, answer=answer))
+        given = answer(await backbone.take(domain, command))
     except (Replay, IdempotencyError) as instead:
         return leave_to_middleware(request, instead)
     return Response(given.body, given.status, given.headers)
