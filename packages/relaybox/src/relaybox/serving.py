@@ -1,14 +1,25 @@
-"""Time limits that uvicorn does not have."""
+"""Limits of time and size that uvicorn does not have."""
 
 import asyncio
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from relaybox.settings import HttpSettings, load_settings
 
 __all__ = ("HeadTimeoutProtocol",)
+
+#: Bytes of the head of a request, with its first line; h11 has the same limit of its own.
+_HEAD_BYTES_MAX: Final = 65_536
+_TOO_LARGE_BODY: Final = (
+    b'{"error_code": "HEAD_TOO_LARGE", "message": "the first line and the headers of a request must not be'
+    b' larger than 65536 bytes; send fewer or shorter headers"}'
+)
+_TOO_LARGE: Final = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    b"Content-Length: %d\r\n\r\n%b"
+) % (len(_TOO_LARGE_BODY), _TOO_LARGE_BODY)
 
 if TYPE_CHECKING:
 
@@ -18,6 +29,12 @@ if TYPE_CHECKING:
         transport: asyncio.Transport
         #: The request that was begun last; None before the first one's head is complete.
         cycle: Any
+
+        def on_message_begin(self) -> None:
+            """Begin a head; called by httptools alone."""
+
+        def on_headers_complete(self) -> None:
+            """End a head; called by httptools alone."""
 else:
     _Protocol = AutoHTTPProtocol
 
@@ -28,11 +45,13 @@ def _configured_s() -> float:
 
 
 class HeadTimeoutProtocol(_Protocol):
-    """Uvicorn's HTTP protocol with a time limit for the head of a request.
+    """Uvicorn's HTTP protocol with limits for the time and the size of a request's head.
 
     Uvicorn itself waits for ever for a client that connects and sends nothing, or a part of a head. This
     protocol closes such a connection after ``HTTP_HEAD_TIMEOUT_S``, and one on which a client keeps sending
-    the rest of a body whose request was answered. An idle connection between two requests has uvicorn's own
+    the rest of a body whose request was answered. A head over 64 KiB is answered 431 ``HEAD_TOO_LARGE``
+    (RFC 6585, section 5): with httptools uvicorn collects a head of any size, and one of 60 MB stopped the
+    event loop for seconds. An idle connection between two requests has uvicorn's own
     ``timeout_keep_alive``; a body has the time limit of :class:`relaybox.http.BodyLimitMiddleware`.
 
     Run it as ``uvicorn.Config(app, http=HeadTimeoutProtocol)``, from a shell as
@@ -42,6 +61,8 @@ class HeadTimeoutProtocol(_Protocol):
     #: Seconds; None: ``HTTP_HEAD_TIMEOUT_S`` of the environment.
     head_timeout_s: ClassVar[float | None] = None
     _closing: asyncio.TimerHandle | None = None
+    #: Received of a head that is not complete; None outside of heads.
+    _head_bytes: int | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for the first request's head."""
@@ -50,11 +71,28 @@ class HeadTimeoutProtocol(_Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; wait on unless they complete a head."""
+        # What follows the end of a body in one chunk is not counted: most of the chunk is that body.
+        counts = self._head_bytes is not None or self.cycle is None or self.cycle.response_complete
         super().data_received(data)
+        if counts and self._head_bytes is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > _HEAD_BYTES_MAX and not self.transport.is_closing():
+                self.transport.write(_TOO_LARGE)
+                self.transport.close()
         if self.cycle is None or self.cycle.response_complete:
             self._wait_for_head()
         elif self._closing is not None:
             self._stop_waiting()
+
+    def on_message_begin(self) -> None:
+        """Begin to count the bytes of a head."""
+        self._head_bytes = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Stop counting: the head is complete."""
+        self._head_bytes = None
+        super().on_headers_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""

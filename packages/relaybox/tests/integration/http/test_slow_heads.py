@@ -81,3 +81,21 @@ async def test_a_body_may_take_longer_than_a_head(port: int) -> None:
         assert await silent.rest() == b""
         await slow.send("x")
         assert await slow.status() == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/early"])
+async def test_head_over_64_kib_is_refused_and_the_connection_closed(port: int, path: str) -> None:
+    async with connected(port) as client:
+        await client.send(head("GET", path, X_Large="x" * 60_000))
+        assert await client.status() == 200
+    async with connected(port) as client:
+        await client.send(f"GET {path} HTTP/1.1\r\nHost: test\r\nX-Large: {'x' * 66_000}")
+        assert await client.status() == 431
+        assert b"HEAD_TOO_LARGE" in await client.rest()
+
+
+async def test_large_body_is_not_counted_as_a_head(port: int) -> None:
+    body = "x" * 300_000
+    async with connected(port) as client:
+        await client.send(head("POST", "/", Content_Length=str(len(body))) + body)
+        assert await client.status() == 200
