@@ -130,6 +130,16 @@ async def test_the_facts_stay_and_the_purge_is_one(studio: Studio, database: Dat
     assert (row["actor"], row["reason"]) == ("teacher", "purged from the bin")
 
 
+@pytest.mark.parametrize("query", ["dryrun=true", "dry_run=true&dry_run=false", "dry_run=true&force=true"])
+async def test_purge_with_an_unknown_or_repeated_parameter_is_refused(
+    studio: Studio, database: Database, superuser: asyncpg.Connection, query: str
+) -> None:
+    _, folder = await secret_batch(studio, database)
+    path, before = f"/nodes/{folder['id']}/purge?{query}", await snapshot(superuser)
+    assert await studio.teacher.refused(422, "DELETE", path) == "VALIDATION_ERROR"
+    assert await snapshot(superuser) == before
+
+
 async def test_a_dry_run_counts_what_a_purge_takes_and_writes_nothing(
     studio: Studio, database: Database, superuser: asyncpg.Connection
 ) -> None:
