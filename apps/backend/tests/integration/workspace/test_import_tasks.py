@@ -291,7 +291,7 @@ async def test_who_lost_the_node_learns_nothing_of_what_was_made_there(studio: S
     async with working(studio):
         await ended(studio.pupil, path)
     await studio.teacher.done("DELETE", f"/share/{root['id']}/users/pupil")
-    assert await studio.pupil.refused(404, "GET", path) == "NODE_NOT_FOUND"
+    assert await studio.pupil.refused(404, "GET", path) == "NOT_FOUND_IN_NODE"
     assert (await studio.teacher.done("GET", path))["status"] == "COMPLETED"
 
 
@@ -303,7 +303,7 @@ async def test_who_lost_the_parent_learns_nothing_of_a_refusal_there(studio: Stu
     async with working(studio):
         assert (await ended(studio.pupil, path))["error"]["error_code"] == "ROLE_MISSING"
     await studio.teacher.done("DELETE", f"/share/{root['id']}/users/pupil")
-    assert await studio.pupil.refused(404, "GET", path) == "NODE_NOT_FOUND"
+    assert await studio.pupil.refused(404, "GET", path) == "NOT_FOUND_IN_NODE"
 
 
 async def begun_by(who: Person, parent_id: str | None = None) -> str:
