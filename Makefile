@@ -7,7 +7,7 @@ LOWEST := .venv-lowest
 PYTHONS := 3.12 3.13 3.14
 # Tests wait for servers most of their time: each of these processes has servers of its own.
 WORKERS ?= 3
-PYTEST := python -m pytest --numprocesses $(WORKERS) --dist loadgroup
+PYTEST := python -m pytest --numprocesses $(WORKERS)
 UNIT_TESTS := $(wildcard packages/*/tests/unit apps/*/tests/unit) tests/unit
 STAMP := $(VENV)/.synced
 PACKAGES := packages/shared-types packages/relaybox apps/backend
@@ -71,7 +71,7 @@ unit: $(STAMP)
 
 test: lint ## Check everything and run all tests but the slow ones (under ten minutes; ARGS= for pytest)
 	@rm -f .coverage .coverage.*
-	@coverage run -m pytest --numprocesses $(WORKERS) --dist loadgroup -m "not slow and not long" $(ARGS)
+	@coverage run -m pytest --numprocesses $(WORKERS) -m "not slow and not long" $(ARGS)
 	@coverage combine --quiet
 	@coverage report --include='packages/*' --skip-covered --fail-under=90
 	@coverage report --include='apps/*' --skip-covered --fail-under=85

@@ -4,9 +4,11 @@ import os
 import signal
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
+from xdist.scheduler import LoadScopeScheduling
 
 pytest_plugins = ["tests.fixtures.servers", "tests.fixtures.secured", "tests.fixtures.redis_server"]
 
@@ -67,14 +69,23 @@ _TOGETHER = ("tests/acceptance/", "tests/packaging/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark slow tests, and let one test process run all tests of a file or of a folder in `_TOGETHER`."""
+    """Mark the tests of `_SLOW`."""
     for item in items:
-        path = item.path.relative_to(_ROOT).as_posix()
-        if path.startswith(_SLOW):
+        if item.path.relative_to(_ROOT).as_posix().startswith(_SLOW):
             item.add_marker(pytest.mark.slow)
-        folder = next((each for each in _TOGETHER if path.startswith(each)), None)
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(folder or path))
+
+
+class FileScheduling(LoadScopeScheduling):
+    """Let one test process run all tests of a file, or of a folder in `_TOGETHER`."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        folder = next((each for each in _TOGETHER if nodeid.startswith(each)), None)
+        return folder or nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduling:
+    """Share the tests out among the processes of `pytest --numprocesses`."""
+    return FileScheduling(config, log)
 
 
 def _log_as_at_first() -> None:

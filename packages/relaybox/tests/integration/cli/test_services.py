@@ -13,7 +13,7 @@ from relaybox.local import free_port
 from relaybox.settings import KafkaSettings, PostgresSettings
 
 RELAYBOX = (sys.executable, "-c", "from relaybox.cli import app; app()")
-_WAIT_S = 30
+_WAIT_S = 120
 HANDLER = """
 from relaybox.consumers import subscribe
 
