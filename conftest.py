@@ -56,6 +56,8 @@ _ROOT = Path(__file__).parent
 _SLOW = (
     "tests/faults/",
     "tests/packaging/",
+    "tests/acceptance/test_answers.py",
+    "tests/acceptance/test_part_down.py",
     "tests/acceptance/test_running.py",
     "tests/acceptance/test_tutorial.py",
     "tests/integration/test_alert_rules.py",
