@@ -261,7 +261,7 @@ class Edge:
         """A dependency: the unit of work, for who may do what *needed* may to a node; null for anybody.
 
         *command_type* is what the route records, for the metrics. *node* is the name of its id in the path,
-        or says which one it is. It is looked at before a key is answered again (G68); whoever writes looks
+        or returns the id. Access is checked before a stored response is replayed (G68); the write checks it
         again under a lock. *kind*: which it must be; null for any. *live*: the node is not in the bin.
         *thing*: see :meth:`reading`.
         *ahead* is done for who may, before the transaction begins, which must not wait for it.
@@ -286,8 +286,8 @@ class Edge:
     ) -> Callable[..., AsyncGenerator[UnitOfWork[Principal]]]:
         """A dependency: the unit of work, for whom *admit* lets pass.
 
-        It is asked before a key is answered again (G68); whoever writes asks again under a lock. What the
-        request comes to is counted as the outcome of a *command_type*.
+        *admit* runs before a stored response is replayed (G68); the write checks again under a lock. The
+        outcome of the request is counted for *command_type*.
         """
         authenticated, counted = self.authenticated, self.counting(command_type)
 
