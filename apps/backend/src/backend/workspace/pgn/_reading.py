@@ -1,7 +1,9 @@
 """Reading a file's games for a request: in a thread, few at a time, before its transaction begins."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from backend.workspace.errors import PgnTooManyGames, StudyFull, require_chess
@@ -29,7 +31,7 @@ class Reading:
 
     def __init__(self, event_bytes_max: int) -> None:
         self._event_bytes_max = event_bytes_max
-        self._free = asyncio.Semaphore(_FILES_MAX)
+        self._threads = ThreadPoolExecutor(_FILES_MAX, thread_name_prefix="pgn")
 
     async def read(self, data: bytes, *, strict: bool) -> tuple[FileMark, ReadFile | LargeFile]:
         """The games of a file, or, where they are too many for a request, the file itself.
@@ -40,8 +42,8 @@ class Reading:
             PgnTooManyGames: they are too many for any import.
         """
         require_chess()
-        async with self._free:
-            return await asyncio.to_thread(self._read, data, strict=strict)
+        task = partial(self._read, data, strict=strict)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, task)
 
     async def read_for_study(self, data: bytes, *, strict: bool) -> tuple[FileMark, ReadFile]:
         """The games of a file, if one study can hold them.
@@ -51,8 +53,8 @@ class Reading:
             ChessNotInstalled, PgnInvalid: as for :meth:`read`.
         """
         require_chess()
-        async with self._free:
-            return await asyncio.to_thread(self._read_for_study, data, strict=strict)
+        task = partial(self._read_for_study, data, strict=strict)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, task)
 
     def _read(self, data: bytes, *, strict: bool) -> tuple[FileMark, ReadFile | LargeFile]:
         from backend.workspace.chess import count_games

@@ -1,0 +1,17 @@
+"""Files that several requests read at a time."""
+
+import asyncio
+
+from backend.workspace.pgn._reading import Reading
+
+_GAMES = b'[Event "one"]\n\n1. e4 e5 2. Nf3 *\n'
+
+
+def test_more_files_than_threads_are_read_in_one_event_loop_after_another() -> None:
+    reading = Reading(event_bytes_max=1_000_000)
+
+    async def read_four() -> int:
+        results = await asyncio.gather(*(reading.read(_GAMES, strict=True) for _ in range(4)))
+        return len(results)
+
+    assert [asyncio.run(read_four()) for _ in range(2)] == [4, 4]
