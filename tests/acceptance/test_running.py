@@ -41,8 +41,8 @@ def test_it_says_where_it_is_and_the_curl_it_prints_works(own: Product) -> None:
         *("api-gateway", "message-relay", "concept-agent", "workspace-worker"),
     ):
         assert re.search(rf"^{part} +│ ready in \d+ ms", text, re.MULTILINE)
-    first = next(number for number, line in enumerate(lines) if line.startswith("curl "))
-    command = shlex.split(" ".join(line.rstrip("\\") for line in lines[first : first + 2]))
+    [command] = [shlex.split(line) for line in lines if line.startswith("curl ")]
+    # All of it is on that line: a second one would be copied with "relaybox │" before it.
     created = own.run(*command, "--silent", "--noproxy", "*")
     assert '"current_stage":"CONCEPT_SELECTION"' in created.stdout, created.stderr
 

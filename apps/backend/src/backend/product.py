@@ -136,8 +136,9 @@ class _Product:
             f"  token  {token}",
             "",
             "Try it:",
-            f"  curl -X POST {url}{PREFIX} -H 'Content-Type: application/json' \\",
-            f"    -H 'Authorization: Bearer {token}' -d '{{}}'",
+            # One line: the second of two would be copied with the part's name before it.
+            f"  curl -X POST {url}{PREFIX} -H 'Content-Type: application/json' "
+            f"-H 'Authorization: Bearer {token}' -d '{{}}'",
             "",
             "`make demo` and `make demo-workspace` tell whole stories; Ctrl-C stops everything.",
         ):
