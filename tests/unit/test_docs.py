@@ -2,7 +2,9 @@
 
 import ast
 import re
+import shlex
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -12,9 +14,12 @@ import pytest
 import typer
 from backend.cli import app as backend_app
 from backend.genesis import session
+from backend.workspace.errors import ChessNotInstalled
 from relaybox.cli import LazyGroup
 from relaybox.cli import app as relaybox_app
+from relaybox.cli._extras import ExtraMissing, needs_extra
 from relaybox.commands import EventType
+from relaybox.local._errors import INSTALL_LOCAL
 from relaybox.relay import BreakerState, RelayCollector
 from relaybox.relay._statistics import Counters
 from typer.main import get_command
@@ -299,3 +304,17 @@ def test_every_test_that_carries_a_promise_exists(rule: str, tests: str) -> None
     named = re.findall(r"`(test_\w+)`", tests)
     assert named, rule
     assert set(named) <= names_of_all_tests()
+
+
+def missing_extra() -> str:
+    with pytest.raises(ExtraMissing) as caught, needs_extra("http"):
+        raise ModuleNotFoundError(name="jwt")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("message", [missing_extra(), INSTALL_LOCAL, str(ChessNotInstalled())])
+def test_install_line_of_an_error_works_in_a_clone(message: str) -> None:
+    for requirement in shlex.split(message.partition("pip install ")[2].rstrip(".")):
+        directory, _, extra = requirement.partition("[")
+        project = tomllib.loads((ROOT / directory / "pyproject.toml").read_text())["project"]
+        assert extra.rstrip("]") in {"", *project.get("optional-dependencies", {})}

@@ -262,7 +262,7 @@ def test_a_language_model_without_a_name_is_refused_at_the_start() -> None:
 def test_a_missing_library_is_named_with_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "backend.genesis.muse._language_model", raising=False)
     monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(MuseNotInstalled, match=r"pip install 'relaybox-backend\[llm\]'"):
+    with pytest.raises(MuseNotInstalled, match=r"pip install .*'\./apps/backend\[llm\]'"):
         muse_at("http://127.0.0.1:1/v1")
 
 

@@ -27,7 +27,7 @@ def test_without_chess_the_backend_starts_and_says_what_to_install() -> None:
         [sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=True, timeout=60
     )
     assert told.stdout.startswith("CHESS_NOT_INSTALLED ")
-    assert "relaybox-backend[chess]" in told.stdout
+    assert "'./apps/backend[chess]'" in told.stdout
 
 
 def test_with_chess_nothing_is_said() -> None:

