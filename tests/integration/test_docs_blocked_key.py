@@ -13,7 +13,6 @@ from relaybox.db import Database
 from relaybox.relay import Relay
 from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings
 
-from tests.fixtures.limits import limit_records
 from tests.fixtures.moments import WAIT_S
 from tests.fixtures.pages import run_section
 from tests.fixtures.planting import producer
@@ -78,10 +77,9 @@ async def test_blocked_key_page_repairs_a_record_too_large(
     assert "1 failed" in status
     assert KEY in blocked
     assert "an operator" in blocked
-    [shown] = await section("2. See why")
+    shown, raised = await section("2. See why")
     assert "RecordTooLarge" in shown
-
-    limit_records(kafka_settings, narrow_topic, 10 * LIMIT_BYTES)
+    assert raised == f"{narrow_topic} takes messages of 2000000 bytes, {LIMIT_BYTES} before\n"
     preview, retried = await section("3. Retry it")
     assert "dry run: 1 would be put back to PENDING" in preview
     assert retried == "1 put back to PENDING\n"

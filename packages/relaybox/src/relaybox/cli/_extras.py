@@ -26,6 +26,6 @@ def needs_extra(extra: str) -> Generator[None]:
     except ModuleNotFoundError as error:
         # Nothing is published: the name alone would be looked for in an index that does not have it.
         raise ExtraMissing(
-            f"the module {error.name!r} is missing, which the extra {extra!r} installs; in a clone of Relaybox, "
-            f"run: pip install ./packages/shared-types './packages/relaybox[{extra}]'"
+            f"the module {error.name!r} is missing, which the extra {extra!r} installs; in a clone of "
+            f"Relaybox, run: pip install ./packages/shared-types './packages/relaybox[{extra}]'"
         ) from error

@@ -1,17 +1,20 @@
-"""``relaybox topics create``: the topics that events go to."""
+"""``relaybox topics create`` and ``raise-limit``: the topics that events go to."""
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from pydantic_core import to_json
 
 from relaybox.cli._report import ErrorsAsLines
 from relaybox.outbox import OutboxSettings
-from relaybox.relay import ensure_topics
+from relaybox.relay import ensure_topics, raise_message_limit
 from relaybox.settings import KafkaSettings, load_settings
 
 __all__ = ("topics_commands",)
+
+#: What a relay's producer takes at most.
+_LIMIT_BYTES_MAX: Final = 104_857_600
 
 topics_commands = typer.Typer(cls=ErrorsAsLines, no_args_is_help=True, help="The topics that events go to.")
 
@@ -41,3 +44,28 @@ def create(
         return
     for line in [f"created {topic}" for topic in created] or ["nothing to create: every topic exists"]:
         typer.echo(line)
+
+
+@topics_commands.command("raise-limit")
+def raise_limit(
+    topic: Annotated[str, typer.Argument(help="The topic's name.")],
+    bytes_max: Annotated[
+        int, typer.Argument(metavar="BYTES", min=1_024, max=_LIMIT_BYTES_MAX, help="Of a message, at most.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a line.")] = False,
+) -> None:
+    """Raise a topic's max.message.bytes; a limit that is as high already stays as it is.
+
+    Relays ask for the limit before each attempt; none is restarted.
+
+    Raises:
+        SettingsError: KAFKA_* is malformed.
+        TopicsNotReady: The broker does not answer or refuses, or the topic does not exist.
+    """
+    before = asyncio.run(raise_message_limit(load_settings(KafkaSettings), topic, bytes_max))
+    if as_json:
+        typer.echo(to_json({"bytes_before": before, "bytes_max": max(before, bytes_max)}).decode())
+    elif before >= bytes_max:
+        typer.echo(f"nothing to raise: {topic} takes messages of {before} bytes")
+    else:
+        typer.echo(f"{topic} takes messages of {bytes_max} bytes, {before} before")

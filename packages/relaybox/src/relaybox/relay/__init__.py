@@ -2,7 +2,7 @@
 
 from relaybox.relay._backoff import GiveUp, Retry, next_step
 from relaybox.relay._breaker import BreakerState
-from relaybox.relay._ensure import BrokerAway, TopicsNotReady, ensure_topics
+from relaybox.relay._ensure import BrokerAway, TopicsNotReady, ensure_topics, raise_message_limit
 from relaybox.relay._errors import (
     EnvelopeIncomplete,
     LinkDown,
@@ -44,4 +44,5 @@ __all__ = (
     "TopicsNotReady",
     "ensure_topics",
     "next_step",
+    "raise_message_limit",
 )

@@ -1,4 +1,4 @@
-"""Making the topics that events go to."""
+"""Create the topics that events go to, and raise the limit of their messages."""
 
 import asyncio
 import time
@@ -9,17 +9,22 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (
     AdminClient,
-    NewTopic,  # pyright: ignore[reportPrivateImportUsage] - documented there
+    AlterConfigOpType,  # pyright: ignore[reportPrivateImportUsage] - documented there
+    ConfigEntry,  # pyright: ignore[reportPrivateImportUsage]
+    ConfigResource,  # pyright: ignore[reportPrivateImportUsage]
+    NewTopic,  # pyright: ignore[reportPrivateImportUsage]
+    ResourceType,  # pyright: ignore[reportPrivateImportUsage]
 )
 
 from relaybox.kafka import Complaints, wait_until_led
 from relaybox.relay._errors import RelayError
 from relaybox.settings import KafkaSettings
 
-__all__ = ("BrokerAway", "TopicsNotReady", "ensure_topics")
+__all__ = ("BrokerAway", "TopicsNotReady", "ensure_topics", "raise_message_limit")
 
 #: A relay that is told to stop meanwhile still ends within 10 s (G27).
 _ANSWER_S: Final = 8.0
+_MESSAGE_LIMIT: Final = "max.message.bytes"
 #: What the client says when nobody answers, one of them in the words "waiting for controller".
 _AWAY: Final = frozenset(
     {
@@ -32,7 +37,7 @@ _AWAY: Final = frozenset(
 
 
 class TopicsNotReady(RelayError):
-    """Raised when a topic could be neither found nor created."""
+    """Raised when a topic could be neither found nor created, or its limit not raised."""
 
     error_code = "TOPICS_NOT_READY"
 
@@ -57,13 +62,53 @@ async def ensure_topics(settings: KafkaSettings, topics: Iterable[str], *, parti
     return await asyncio.to_thread(_ensure, settings, sorted(set(topics)), partitions)
 
 
-def _ensure(settings: KafkaSettings, topics: list[str], partitions: int) -> list[str]:
+async def raise_message_limit(settings: KafkaSettings, topic: str, bytes_max: int) -> int:
+    """Raise ``max.message.bytes`` of *topic* to *bytes_max*; return the limit before.
+
+    A limit that is as high or higher stays: rows of the outbox may need it.
+
+    Raises:
+        BrokerAway: The broker does not answer.
+        TopicsNotReady: The topic does not exist, or the broker refuses.
+    """
+    return await asyncio.to_thread(_raise_limit, settings, topic, bytes_max)
+
+
+def _raise_limit(settings: KafkaSettings, topic: str, bytes_max: int) -> int:
     complaints = Complaints(settings.bootstrap_servers)
+    admin, resource = _admin(settings, complaints), ConfigResource(ResourceType.TOPIC, topic)
+    entry = ConfigEntry(_MESSAGE_LIMIT, str(bytes_max), incremental_operation=AlterConfigOpType.SET)
+    change = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    try:
+        [described] = admin.describe_configs([resource], request_timeout=_ANSWER_S).values()
+        before = int(described.result(_ANSWER_S + 1)[_MESSAGE_LIMIT].value)
+        if bytes_max > before:
+            [changed] = admin.incremental_alter_configs([change], request_timeout=_ANSWER_S).values()
+            changed.result(_ANSWER_S + 1)
+    except (KafkaException, TimeoutError) as error:
+        admin.poll(0)
+        reason = error.args[0] if isinstance(error, KafkaException) else None
+        if reason is None or reason.code() in _AWAY:
+            raise BrokerAway(complaints.sentence(reason)) from error
+        raise TopicsNotReady(
+            f"{_MESSAGE_LIMIT} of topic {topic!r} cannot be raised: {reason.str()}; "
+            "check the topic's name and the rights of KAFKA_SASL_USERNAME"
+        ) from error
+    return before
+
+
+def _admin(settings: KafkaSettings, complaints: Complaints) -> Any:
+    """Return a client whose stubs do not say what its futures hold."""
     conf: dict[str, Any] = {**settings.client(), "log_level": 0, "error_cb": complaints.note}
     try:
-        admin: Any = AdminClient(conf)
+        return AdminClient(conf)
     except KafkaException as error:
         raise TopicsNotReady(complaints.sentence(error.args[0])) from error
+
+
+def _ensure(settings: KafkaSettings, topics: list[str], partitions: int) -> list[str]:
+    complaints = Complaints(settings.bootstrap_servers)
+    admin = _admin(settings, complaints)
     created: list[str] = []
     until_s = time.monotonic() + _ANSWER_S
     wanted = [NewTopic(name, num_partitions=partitions) for name in topics]

@@ -1,10 +1,11 @@
-"""``relaybox topics create`` as an operator runs it, against a real Kafka."""
+"""``relaybox topics`` as an operator runs it, against a real Kafka."""
 
 import json
 import os
 import subprocess
 import sys
 import uuid
+from collections.abc import Callable
 
 from confluent_kafka.admin import AdminClient
 from relaybox.local import free_port
@@ -12,12 +13,16 @@ from relaybox.settings import KafkaSettings
 
 
 def create(kafka: KafkaSettings, topics: str, *words: str) -> subprocess.CompletedProcess[str]:
+    return run(kafka, topics, "create", *words)
+
+
+def run(kafka: KafkaSettings, topics: str, *words: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {
         "KAFKA_HOST": kafka.host,
         "KAFKA_PORT": str(kafka.port),
         "OUTBOX_TOPICS": topics,
     }
-    program = [sys.executable, "-c", "from relaybox.cli import app; app()", "topics", "create", *words]
+    program = [sys.executable, "-c", "from relaybox.cli import app; app()", "topics", *words]
     return subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -44,3 +49,20 @@ def test_a_broker_that_is_away_is_one_line() -> None:
     (line,) = away.stderr.splitlines()
     assert line.startswith("error: ")
     assert "Kafka cannot be reached at 127.0.0.1:" in line
+
+
+def test_raise_limit_changes_a_lower_limit_alone(
+    kafka_settings: KafkaSettings, make_topic: Callable[..., str]
+) -> None:
+    topic = make_topic(max_message_bytes="4000")
+    raised = run(kafka_settings, topic, "raise-limit", topic, "40000")
+    assert (raised.returncode, raised.stdout) == (0, f"{topic} takes messages of 40000 bytes, 4000 before\n")
+    again = run(kafka_settings, topic, "raise-limit", topic, "5000", "--json")
+    assert json.loads(again.stdout) == {"bytes_before": 40_000, "bytes_max": 40_000}
+
+
+def test_raise_limit_names_a_topic_that_does_not_exist(kafka_settings: KafkaSettings) -> None:
+    refused = run(kafka_settings, "domain-events", "raise-limit", "no-such-topic", "40000")
+    assert refused.returncode == 1
+    (line,) = refused.stderr.splitlines()
+    assert "'no-such-topic' cannot be raised" in line

@@ -59,8 +59,8 @@ def _language_model(settings: MuseSettings) -> Muse:
         from backend.genesis.muse._language_model import LanguageModelMuse
     except ModuleNotFoundError as error:
         raise MuseNotInstalled(
-            f"MUSE=llm needs the module {error.name!r}, which the extra 'llm' installs; in a clone of Relaybox, "
-            "run: pip install ./packages/shared-types ./packages/relaybox './apps/backend[llm]'"
+            f"MUSE=llm needs the module {error.name!r}, which the extra 'llm' installs; in a clone of "
+            "Relaybox, run: pip install ./packages/shared-types ./packages/relaybox './apps/backend[llm]'"
         ) from None
     return LanguageModelMuse(
         base_url=str(settings.muse_base_url),
