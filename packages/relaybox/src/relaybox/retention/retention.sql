@@ -1,14 +1,25 @@
 -- name: remove_commands
--- Remove at most $2 commands that have ended and came more than $1 hours ago, the oldest first. One session at a time.
+-- Remove at most $2 commands that have ended and came more than $1 hours ago, the oldest first of those
+-- without and then of those with a client's key. One session at a time.
 WITH turn AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock(hashtext('relaybox'), hashtext('remove_commands')) AS mine
 ),
+-- Each kind by its own index; those with a client's key are few here, as keys of that age have been removed.
+keyless AS MATERIALIZED (
+    SELECT ctid FROM command_inbox
+    WHERE status IN ('COMPLETED', 'FAILED') AND idempotency_key IS NULL
+        AND created_at < statement_timestamp() - make_interval(secs => $1 * 3600)
+    ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED
+),
+keyed AS MATERIALIZED (
+    SELECT ctid FROM command_inbox
+    WHERE status IN ('COMPLETED', 'FAILED') AND idempotency_key IS NOT NULL
+        AND created_at < statement_timestamp() - make_interval(secs => $1 * 3600)
+    ORDER BY created_at LIMIT $2 - (SELECT count(*) FROM keyless) FOR UPDATE SKIP LOCKED
+),
 gone AS (
     DELETE FROM command_inbox
-    WHERE (SELECT mine FROM turn) AND ctid = ANY(ARRAY(
-        SELECT ctid FROM command_inbox
-        WHERE status IN ('COMPLETED', 'FAILED') AND created_at < statement_timestamp() - make_interval(secs => $1 * 3600)
-        ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED))
+    WHERE (SELECT mine FROM turn) AND ctid = ANY(ARRAY(SELECT ctid FROM keyless UNION ALL SELECT ctid FROM keyed))
     RETURNING 1
 )
 SELECT count(*) AS removed FROM gone

@@ -35,6 +35,11 @@ _CONSUMED = """
     SELECT 'group', gen_random_uuid(), now() - make_interval(hours => age)
     FROM unnest('{100,0}'::int[]) AS age
 """
+#: An ended command, with a client's key or without.
+_ENDED = """
+    INSERT INTO command_inbox (session_id, command_type, status, idempotency_key, created_at)
+    SELECT gen_random_uuid(), 'Do', 'COMPLETED', $1, now() - interval '100 h' FROM generate_series(1, $2)
+"""
 TWO_DAYS = RetentionSettings(commands_h=48, tasks_h=48, consumed_events_h=48)
 
 
@@ -110,6 +115,25 @@ async def test_many_rows_are_removed_in_batches_of_a_thousand(
     assert (await remove(database)).consumed_events == 2_500
     rows = await superuser.fetch("SELECT rows FROM removed ORDER BY rows")
     assert [row["rows"] for row in rows] == [500, 1_000, 1_000]
+
+
+async def test_old_commands_are_removed_before_their_client_keys_are(
+    database: Database, superuser: asyncpg.Connection
+) -> None:
+    for key in (None, "a client's"):
+        await superuser.execute(_ENDED, key, 600)
+    async with database.connection() as connection:
+        removed = await remove_old_records(connection, TWO_DAYS, key_ttl_h=8_760)
+    assert removed == Removed(commands=1_200, tasks=0, consumed_events=0, keys=0)
+
+
+async def test_command_with_a_client_key_writes_no_more_index_entries(superuser: asyncpg.Connection) -> None:
+    written: list[int] = []
+    # Both once before: the first entry of an index writes its root too.
+    for key in (None, "a client's") * 2:
+        [row] = await superuser.fetch("EXPLAIN (ANALYZE, WAL, FORMAT JSON) " + _ENDED, key, 1)
+        written.append(from_json(row[0])[0]["Plan"]["WAL Records"])
+    assert written[2] == written[3]
 
 
 async def test_sweeper_of_a_service_removes_old_rows_and_counts_them(
