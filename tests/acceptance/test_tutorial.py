@@ -52,6 +52,19 @@ def test_what_the_tutorial_sends_is_answered_as_it_says(product: Product, tmp_pa
 
 
 @needs_curl
+def test_first_study_page_runs_as_it_is_written(product: Product, tmp_path: Path) -> None:
+    settings, *steps = fences(DOCS / "how-to/first-study.md", "sh")
+    # The settings of the running product are in this shell's environment already.
+    _, found, rest = settings.partition('eval "$(make -s env)"\n')
+    assert found
+    shown = shell(product, "\n".join([rest, *steps]), tmp_path)
+    assert "Spanish" in shown
+    assert '"role":"commenter"' in shown
+    assert '"error_code"' not in shown
+    assert "well known" in shown.rpartition("[Event ")[2]
+
+
+@needs_curl
 def test_a_shell_with_the_products_settings_can_ask_it(product: Product, tmp_path: Path) -> None:
     [ask] = [text for text in fences(DOCS / "how-to/run-services-by-hand.md", "sh") if "curl" in text]
     told = shell(

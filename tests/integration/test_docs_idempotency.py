@@ -1,5 +1,9 @@
 """The page about idempotent requests, and the README's endpoint, do what they say."""
 
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +16,13 @@ from pydantic import BaseModel
 from relaybox.db import Database
 from relaybox.http import IdempotencyMiddleware, idempotent
 from relaybox.idempotency import IdempotencyService
+from relaybox.local import free_port
 from relaybox.settings import PostgresSettings
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tests.fixtures.marks import needs_curl
+from tests.fixtures.processes import server_environment
 from tests.unit.test_docs import fences
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +73,31 @@ async def test_the_twenty_lines_of_the_page_make_an_endpoint_idempotent(
     first, again = await ordered_twice(page["app"])
     assert (first.status_code, first.json()) == (201, {"id": 1})
     assert (again.content, again.headers["idempotent-replayed"]) == (first.content, "true")
+    assert await superuser.fetchval("SELECT count(*) FROM orders") == 1
+
+
+@needs_curl
+async def test_shell_of_the_page_installs_and_orders_once(
+    postgres_settings: PostgresSettings, superuser: asyncpg.Connection, tmp_path: Path
+) -> None:
+    page, owner = ROOT / "docs/how-to/idempotent-requests.md", postgres_settings.as_owner()
+    (tmp_path / "shop.py").write_text(fences_of("docs/how-to/idempotent-requests.md")[0], encoding="utf-8")
+    port = str(free_port())
+    script = (
+        "\n".join(fences(page, "sh")).replace("8000", port).replace("shop:app", f"shop:app --port {port}")
+    )
+    environment = server_environment(postgres_settings) | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "POSTGRES_OWNER_USER": owner.user,
+        "POSTGRES_OWNER_PASSWORD": owner.password.get_secret_value(),
+    }
+    # Jobs have numbers in a shell that a reader types in.
+    shell = await asyncio.create_subprocess_exec(
+        *("bash", "-em"), stdin=PIPE, stdout=PIPE, env=environment, cwd=tmp_path
+    )
+    async with asyncio.timeout(60):
+        shown, _ = await shell.communicate(script.encode())
+    assert shown.decode().splitlines()[-2:] == ['{"id":1}'] * 2
     assert await superuser.fetchval("SELECT count(*) FROM orders") == 1
 
 

@@ -1,5 +1,6 @@
 """README and docs work: their SQL runs on a migrated PostgreSQL, their Python does what it says."""
 
+import asyncio
 import re
 import uuid
 from pathlib import Path
@@ -15,6 +16,7 @@ from pydantic import BaseModel, SecretStr
 from relaybox.commands import Aggregate, Caller, CommandRefused, Domain, Events
 from relaybox.consumers import EventTransaction, subscribe
 from relaybox.db import Database, Migrations, migrate_up, pending_migrations
+from relaybox.errors import SettingsError
 from relaybox.local import LocalPostgres
 from relaybox.settings import PostgresSettings
 from relaybox.tasks import RunnerMoment, TaskRunner
@@ -22,6 +24,8 @@ from relaybox_types.envelope import EventEnvelope
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tests.fixtures.moments import WAIT_S
+from tests.fixtures.processes import server_environment
 from tests.fixtures.publishing import an_event, counts
 from tests.unit.test_docs import PAGES, fences, name_of
 
@@ -82,7 +86,7 @@ async def test_the_roles_and_the_database_of_the_docs_are_all_that_is_needed(
 
 
 async def test_the_outbox_is_adopted_as_the_page_says(database: Database) -> None:
-    [text] = fences(DOCS / "how-to/adopt-the-outbox.md", "python")
+    text, _ = fences(DOCS / "how-to/adopt-the-outbox.md", "python")
     names: dict[str, Any] = {}
     exec(compile(text, "page", "exec", dont_inherit=True), names)
     async with database.sessions() as db:
@@ -91,6 +95,55 @@ async def test_the_outbox_is_adopted_as_the_page_says(database: Database) -> Non
     async with database.connection() as connection:
         [row] = await connection.fetch("SELECT payload -> 'payload' ->> 'number' AS number FROM event_outbox")
     assert row["number"] == "2026-1"
+
+
+@pytest.fixture
+def adopting(postgres_settings: PostgresSettings, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The names of both blocks of the page, run on the test's own database."""
+    for name, value in server_environment(postgres_settings).items():
+        monkeypatch.setenv(name, value)
+    at, password = postgres_settings, postgres_settings.password.get_secret_value()
+    monkeypatch.setenv(
+        "DATABASE_URL", f"postgresql+asyncpg://{at.user}:{password}@{at.host}:{at.port}/{at.db}"
+    )
+    names: dict[str, Any] = {}
+    for text in fences(DOCS / "how-to/adopt-the-outbox.md", "python"):
+        exec(compile(text, "page", "exec", dont_inherit=True), names)
+    return names
+
+
+async def test_application_of_the_adoption_page_notifies_after_a_commit(
+    adopting: dict[str, Any], superuser: asyncpg.Connection
+) -> None:
+    told = asyncio.Queue[str]()
+    await superuser.add_listener("relaybox_outbox", lambda *words: told.put_nowait(str(words[-1])))
+    invoice, app = uuid.uuid4(), adopting["app"]
+    async with app.router.lifespan_context(app):
+        async with adopting["sessions"].begin() as db:
+            await adopting["tell_invoice_created"](db, invoice, "2026-1")
+        async with asyncio.timeout(WAIT_S):
+            assert await told.get() == str(invoice)
+    await adopting["sessions"].kw["bind"].dispose()
+
+
+async def test_application_of_the_adoption_page_refuses_large_events(
+    adopting: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = adopting["app"]
+
+    @app.post("/invoices")
+    async def create(number: str) -> None:
+        async with adopting["sessions"].begin() as db:
+            await adopting["tell_invoice_created"](db, uuid.uuid4(), number * 1_000_000)
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client:
+        refused = await client.post("/invoices?number=1")
+    assert (refused.status_code, refused.json()["error_code"]) == (422, "MESSAGE_TOO_LARGE")
+    monkeypatch.setenv("OUTBOX_TOPICS", "other")
+    with pytest.raises(SettingsError, match="add domain-events"):
+        await app.router.lifespan_context(app).__aenter__()
+    await adopting["sessions"].kw["bind"].dispose()
+    _ = create
 
 
 SHELVES = DOCS / "how-to/decide-over-several-rows.md"
