@@ -25,9 +25,8 @@ __all__ = (
 )
 
 #: Controls, separators of lines, and what overrides or isolates the direction of a text (Unicode UAX 9).
-UNPRINTABLE: Final = "\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069"
-"""Characters that a title does not have, for a character class."""
-_UNPRINTABLE: Final = re.compile(f"[{UNPRINTABLE}]")
+UNPRINTABLE: Final = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069]")
+"""A character that a title does not have."""
 
 
 def printable(text: str) -> str:
@@ -36,7 +35,7 @@ def printable(text: str) -> str:
     Raises:
         ValueError: It has one; the message names it.
     """
-    if found := _UNPRINTABLE.search(text):
+    if found := UNPRINTABLE.search(text):
         raise ValueError(
             f"the character U+{ord(found[0]):04X} is not allowed: a title is one line, without control "
             "characters and without overrides of the direction of text; remove it"

@@ -1,6 +1,5 @@
 """The tag pairs of a chapter: which there are, and the position they begin at."""
 
-import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -39,7 +38,6 @@ RESULTS: Final = frozenset({"1-0", "0-1", "1/2-1/2", "*"})
 
 _FEN_CHARS_MAX: Final = 100
 _FEN_COUNT_MAX: Final = 9_999
-_UNPRINTABLE: Final = re.compile(f"[{UNPRINTABLE}]")
 #: What others call the rules of chess, and those of Chess960, in the tag ``Variant``.
 _STANDARD: Final = frozenset({"", "?", "standard", "chess", "classical", "normal", "from position"})
 _CHESS960: Final = frozenset({"chess960", "chess 960", "fischerandom", "fischerrandom", "fischer random"})
@@ -97,7 +95,7 @@ def start_board(headers: Mapping[str, str]) -> chess.Board:
 
 def title_of(headers: Mapping[str, str]) -> str | None:
     """What a game is called: its ``ChapterName``, else the players, else the event; null without any."""
-    stripped = {name: _UNPRINTABLE.sub(" ", value).strip() for name, value in headers.items()}
+    stripped = {name: UNPRINTABLE.sub(" ", value).strip() for name, value in headers.items()}
     known = {name: value for name, value in stripped.items() if value not in {"", "?"}}
     if "ChapterName" in known:
         return known["ChapterName"][:TITLE_CHARS_MAX]

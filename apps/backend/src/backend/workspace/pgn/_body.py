@@ -1,7 +1,6 @@
 """A PGN file in a request: its bytes, a form with the file, or JSON."""
 
 import asyncio
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -27,7 +26,6 @@ _PGN_TYPES: Final = ("application/vnd.chess-pgn", "application/x-chess-pgn", "te
 _WANTED: Final = f"one of {', '.join(_PGN_TYPES)}, multipart/form-data or application/json, not compressed"
 _UNTITLED: Final = "Imported games"
 _TITLE_CHARS_MAX: Final = 200
-_UNPRINTABLE: Final = re.compile(f"[{UNPRINTABLE}]")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,7 +86,7 @@ def _upload(data: bytes, placed: ImportPgn | ImportIntoStudy, file_name: str | N
 
 def _title_of(file_name: str | None) -> str:
     """A file's name without its directory and its ending, as a title."""
-    name = _UNPRINTABLE.sub(" ", file_name or "").replace("\\", "/").rpartition("/")[2].strip()
+    name = UNPRINTABLE.sub(" ", file_name or "").replace("\\", "/").rpartition("/")[2].strip()
     return name.removesuffix(".pgn").removesuffix(".PGN").strip()[:_TITLE_CHARS_MAX]
 
 
