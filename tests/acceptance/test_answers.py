@@ -118,6 +118,25 @@ def test_every_error_documented_for_a_route_has_a_body_with_a_code(document: Jso
     assert all("application/json" in answer["content"] for answer in errors)
 
 
+def test_every_operation_has_each_tag_and_parameter_once(document: Json) -> None:
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            parameters = [(one["in"], one["name"].lower()) for one in operation.get("parameters", [])]
+            for named in operation["tags"], parameters:
+                assert len(set(named)) == len(named), path
+
+
+def test_unknown_query_parameter_is_refused_by_every_operation(document: Json, writer: Writer) -> None:
+    operations = [(method, path) for path, methods in document["paths"].items() for method in methods]
+    for method, path in operations:
+        answer = writer.request(method, re.sub(r"{\w+}", NOBODYS, path), params={"undeclared": "1"})
+        if answer.status_code in (404, 415):
+            # Of no node and no session, or with a parent that is in the body: rights come first.
+            continue
+        assert answer.status_code == 422, path
+        assert "query.undeclared" in {one["field"] for one in answer.json()["details"]}, path
+
+
 def test_the_docs_need_no_other_host(writer: Writer) -> None:
     page = writer.get("/docs")
     assert page.status_code == 200

@@ -71,6 +71,40 @@ async def test_a_form_brings_title_and_parent_beside_the_file(studio: Studio) ->
     assert (study["title"], study["parent_id"]) == ("Spring", root["id"])
 
 
+async def test_import_with_unknown_parameters_is_refused(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace", "Club")
+    for query, wrong in (
+        (f"stric=true&parent={root['id']}", ["query.stric", "query.parent"]),
+        ("strict=true&strict=false", ["query.strict"]),
+    ):
+        refusal = await refused(studio.teacher, 422, game(1), f"{NEW}?{query}")
+        assert [one["field"] for one in refusal["details"]] == wrong
+    assert await counts(studio) == NOTHING
+
+
+async def test_title_and_parent_in_the_query_count_for_every_body(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace", "Club")
+    for title, options in (
+        ("JSON", {"body": {"pgn": game(1)}}),
+        ("form", {"files": {"file": ("a.pgn", game(1))}}),
+        ("bytes", {"content": game(1), "headers": {"Content-Type": PGN}}),
+    ):
+        path = f"{NEW}?title={title}&parent_id={root['id']}"
+        report = await studio.teacher.done("POST", path, **options)
+        study = await studio.teacher.done("GET", f"/studies/{report['studies'][0]['id']}")
+        assert (study["title"], study["parent_id"]) == (title, root["id"])
+
+
+async def test_field_in_the_query_and_in_the_body_is_refused(studio: Studio) -> None:
+    for options in (
+        {"body": {"pgn": game(1), "title": "Autumn"}},
+        {"data": {"title": "Autumn"}, "files": {"file": ("a.pgn", game(1))}},
+    ):
+        answer = await studio.teacher.send("POST", f"{NEW}?title=Spring", **options)
+        assert (answer.status_code, answer.json()["details"][0]["field"]) == (422, "query.title")
+    assert await counts(studio) == NOTHING
+
+
 async def test_a_field_of_the_wrong_form_is_named(studio: Studio) -> None:
     for field, value in (("title", "x" * 201), ("title", "%00"), ("parent_id", "here")):
         refusal = await refused(studio.teacher, 422, game(1), f"{NEW}?{field}={value}")

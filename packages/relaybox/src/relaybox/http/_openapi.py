@@ -3,15 +3,18 @@
 import re
 import sys
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import FastAPI
 from relaybox_types.api import ErrorBody
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relaybox.errors import RelayboxError
+from relaybox.http._errors import BadHeader, ValidationFailed
 from relaybox.http._idempotency import IdempotencyMiddleware
 from relaybox.http._keyed_routes import promises_keys
+from relaybox.http._query import refuse_undeclared_query
 
 __all__ = ("Application",)
 
@@ -22,6 +25,13 @@ _KEY: Final = {
     "required": False,
     "schema": {"type": "string"},
     "description": "the same request under the same key gets the same answer (also X-Idempotency-Key)",
+}
+_CORRELATION: Final = {
+    "name": "X-Correlation-Id",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "format": "uuid"},
+    "description": "of the business process that the command belongs to; by default the command's own id",
 }
 #: FastAPI documents its own 422 body on every route with a parameter; ours is another one.
 _FASTAPI_ERRORS: Final = ("HTTPValidationError", "ValidationError")
@@ -50,6 +60,11 @@ class Application(FastAPI):
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             raise
         await super().__call__(scope, receive, _without_traceback(send))
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Build what serves requests; all routes are there by now."""
+        refuse_undeclared_query(self.routes)
+        return super().build_middleware_stack()
 
     def add_middleware(self, middleware_class: Any, *args: Any, **kwargs: Any) -> None:
         """Add a middleware around those added before it, and inside of the library's own.
@@ -92,7 +107,7 @@ def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
 
 
 def _name_parameters(path: str, operation: dict[str, Any]) -> None:
-    """Name what FastAPI does not see: ids that a route reads from its path itself, and keys."""
+    """Name what FastAPI does not see: ids that a route reads from its path itself, headers of commands."""
     named: list[dict[str, Any]] = operation.get("parameters", [])
     known = {(one["in"], one["name"].lower()) for one in named}
     unseen = [
@@ -100,8 +115,12 @@ def _name_parameters(path: str, operation: dict[str, Any]) -> None:
         for name in re.findall(r"{(\w+)}", path)
         if ("path", name.lower()) not in known
     ]
-    if promises_keys(operation.get("responses", {})) and ("header", "idempotency-key") not in known:
+    responses: dict[str, Any] = operation.get("responses", {})
+    if promises_keys(responses) and ("header", "idempotency-key") not in known:
         unseen.append(_KEY)
+    reads_correlation = BadHeader.error_code in responses.get("400", {}).get("description", "")
+    if reads_correlation and ("header", "x-correlation-id") not in known:
+        unseen.append(_CORRELATION)
     if unseen:
         operation["parameters"] = [*unseen, *named]
 
@@ -112,11 +131,15 @@ def _hoist_models(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
 
 
 def _name_our_422(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
-    answer = operation.get("responses", {}).get("422", {})
-    content = answer.get("content", {}).get("application/json", {})
-    if content.get("schema", {}).get("$ref", "").endswith("/HTTPValidationError"):
+    """Name our refusal of the form: every operation refuses query parameters that it does not declare."""
+    answer: dict[str, Any] = operation.setdefault("responses", {}).setdefault("422", {"description": ""})
+    schema = answer.get("content", {}).get("application/json", {}).get("schema", {})
+    if not schema or schema.get("$ref", "").endswith("/HTTPValidationError"):
         model = ErrorBody.model_json_schema(ref_template=_REF)
         for name, schema in {**model.pop("$defs"), "ErrorBody": model}.items():
             schemas.setdefault(name, schema)
-        content["schema"] = {"$ref": _REF.format(model="ErrorBody")}
-        answer["description"] = "Unprocessable Content: VALIDATION_ERROR"
+        answer["content"] = {"application/json": {"schema": {"$ref": _REF.format(model="ErrorBody")}}}
+        answer["description"] = ""
+    described, _, codes = answer["description"].partition(": ")
+    named = {code for code in codes.split(", ") if code} | {ValidationFailed.error_code}
+    answer["description"] = f"{described or HTTPStatus(422).phrase}: {', '.join(sorted(named))}"

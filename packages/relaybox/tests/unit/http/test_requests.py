@@ -30,7 +30,7 @@ async def test_any_other_request_id_is_replaced(http: httpx.AsyncClient, offered
 async def test_the_log_line_has_the_template_and_neither_path_nor_query(http: httpx.AsyncClient) -> None:
     line = await line_of(http, "GET", "/api/shop/private-shop/raise/teapot?ticket=hidden")
     assert line["route"] == "/api/shop/{shop}/raise/{name}"
-    assert (line["method"], line["status"], line["log_level"]) == ("GET", 418, "info")
+    assert (line["method"], line["status"], line["log_level"]) == ("GET", 422, "info")
     assert float(str(line["ms"])) > 0
     assert "private-shop" not in str(line)
     assert "hidden" not in str(line)

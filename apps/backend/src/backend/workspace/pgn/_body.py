@@ -38,43 +38,58 @@ class Upload:
     parent_id: UUID | None = None
 
 
-async def read_upload(request: Request, model: type[Fields]) -> Upload:
-    """The file that *request* brings, and the fields of *model* beside it: of the form, else of the query.
+async def read_upload(request: Request, model: type[Fields], query: Mapping[str, Any]) -> Upload:
+    """Read the file that *request* brings, and the fields of *model* beside it.
+
+    Args:
+        request: Its body is the file, a form or JSON.
+        model: The fields that a form or JSON may have.
+        query: The fields that stand in the query, checked.
 
     Raises:
         UnsupportedMediaType: it is declared as something else, or compressed.
         BodyTooLarge: the body has more than `PGN_BYTES_MAX`.
         FormMalformed: it is no form, or one without a file.
-        ValidationFailed: a field is not what it must be.
+        ValidationFailed: a field is not what it must be, or is in the body and in the query.
         HttpError: see :func:`relaybox.http.read_json`.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type == "application/json":
         body = await read_model(request, model, PGN_BYTES_MAX)
-        return _upload(body.pgn.encode(), body)
+        return _upload(body.pgn.encode(), _merged(body, query))
     if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise UnsupportedMediaType(_WANTED)
     if media_type == "multipart/form-data":
         data = await read_bytes(request, PGN_BYTES_MAX)
         # Aside: a form with little in it and many boundaries takes long.
         form = await asyncio.to_thread(read_form, data, request.headers["content-type"])
-        return _upload(form.file, _placed(model, form.fields, "body"), form.file_name)
+        return _upload(form.file, _merged(_placed(model, form.fields), query), form.file_name)
     if media_type not in _PGN_TYPES:
         raise UnsupportedMediaType(_WANTED)
-    given = {name: value for name, value in request.query_params.items() if name in model.model_fields}
-    placed = _placed(model, given, "query")
-    return _upload(await read_bytes(request, PGN_BYTES_MAX), placed)
+    return _upload(await read_bytes(request, PGN_BYTES_MAX), _merged(model(pgn=""), query))
 
 
-def _placed(model: type[Fields], given: Mapping[str, str], within: str) -> Fields:
-    """The fields beside the file, which are text."""
-    if nul := [name for name, value in given.items() if "\0" in value]:
+def _placed(model: type[Fields], fields: Mapping[str, str]) -> Fields:
+    """The fields of a form beside the file, which are text."""
+    if nul := [name for name, value in fields.items() if "\0" in value]:
         message = "NUL cannot be stored"
-        raise ValidationFailed([Detail(field=f"{within}.{name}", message=message) for name in nul])
+        raise ValidationFailed([Detail(field=f"body.{name}", message=message) for name in nul])
     try:
-        return model.model_validate({**given, "pgn": ""})
+        return model.model_validate({**fields, "pgn": ""})
     except ValidationError as error:
-        raise ValidationFailed(validation_details(error, within=within)) from None
+        raise ValidationFailed(validation_details(error)) from None
+
+
+def _merged(body: Fields, query: Mapping[str, Any]) -> Fields:
+    """Return *body* with the fields that stand in the query instead.
+
+    Raises:
+        ValidationFailed: A field is in both: none of them is preferred silently.
+    """
+    if twice := sorted(query.keys() & body.model_fields_set):
+        message = "also in the body; give it once"
+        raise ValidationFailed([Detail(field=f"query.{name}", message=message) for name in twice])
+    return body.model_copy(update=query)
 
 
 def _upload(data: bytes, placed: ImportPgn | ImportIntoStudy, file_name: str | None = None) -> Upload:

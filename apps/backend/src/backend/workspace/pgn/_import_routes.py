@@ -1,6 +1,6 @@
 """Imports over HTTP: a PGN file becomes chapters of a study, or studies of a folder."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any, Final, TypeVar
 from uuid import UUID, uuid4
 
@@ -9,6 +9,7 @@ from relaybox.http import Principal, UnitOfWork, ValidationFailed
 from relaybox.outbox import OutboxSettings
 from relaybox.settings import load_settings
 from relaybox_types.workspace import NodeKind, Role
+from relaybox_types.workspace_api import Title
 from relaybox_types.workspace_pgn_api import ImportIntoStudy, ImportPgn, ImportReport
 from starlette.responses import Response
 
@@ -53,13 +54,28 @@ def add_import_routes(router: APIRouter, edge: Edge) -> None:
     # Before the unit of work, which reads the body. One for both routes, which share the places.
     ahead = [Depends(upload_place(edge)), Depends(_keep_strict)]
     # First, as the other one's path would match this one's too.
-    _add_new(router, edge, reading, ahead)
+    _add_new(router, edge, reading, [*ahead, Depends(_keep_place)])
     _add_into_study(router, edge, reading, ahead)
 
 
 async def _keep_strict(request: Request, strict: Annotated[bool, Query(description=_STRICT)] = False) -> None:
     """For what is read ahead, which is no dependency of its own."""
     request.state.strict = strict
+
+
+async def _keep_place(
+    request: Request,
+    title: Annotated[Title | None, Query(description="Instead of a title in the form or the JSON.")] = None,
+    parent_id: Annotated[UUID | None, Query(description="Instead of one in the form or the JSON.")] = None,
+) -> None:
+    """Keep where a new study is to go, for what is read ahead."""
+    given = {"title": title, "parent_id": parent_id}
+    request.state.place = {name: value for name, value in given.items() if value is not None}
+
+
+def _place(request: Request) -> Mapping[str, Any]:
+    # Not there for a request that is refused for it afterwards.
+    return getattr(request.state, "place", {})
 
 
 def _strict(request: Request) -> bool:
@@ -87,7 +103,7 @@ async def _once(request: Request, read: Callable[[Request], Awaitable[Read]]) ->
 
 def _add_new(router: APIRouter, edge: Edge, reading: Reading, dependencies: Sequence[Any]) -> None:
     async def parent_of(request: Request) -> UUID | None:
-        request.state.upload = upload = await read_upload(request, ImportPgn)
+        request.state.upload = upload = await read_upload(request, ImportPgn, _place(request))
         return upload.parent_id
 
     async def read(request: Request) -> tuple[FileMark, ReadFile | LargeFile]:
@@ -128,7 +144,7 @@ def _add_new(router: APIRouter, edge: Edge, reading: Reading, dependencies: Sequ
 
 def _add_into_study(router: APIRouter, edge: Edge, reading: Reading, dependencies: Sequence[Any]) -> None:
     async def read(request: Request) -> tuple[FileMark, ReadFile]:
-        upload = await read_upload(request, ImportIntoStudy)
+        upload = await read_upload(request, ImportIntoStudy, {})
         return await reading.read_for_study(upload.data, strict=_strict(request))
 
     ahead = _ahead(edge, read)
