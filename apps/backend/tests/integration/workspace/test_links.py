@@ -1,6 +1,7 @@
 """Links: made once, opened by anybody, wrong passwords counted, and dead when they are revoked."""
 
 import asyncio
+import threading
 from collections import Counter
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from backend.workspace.sharing import _link_door as link_door
 from backend.workspace.sharing import _links as links
 from backend.workspace.sharing import _passwords as passwords
-from backend.workspace.sharing._passwords import Cost
+from backend.workspace.sharing._passwords import HASHES_OF_ONE_MAX, Cost, PasswordThreads
 from pydantic_core import to_json
 from relaybox.db import Database
 
@@ -249,6 +250,48 @@ async def test_no_number_of_tries_at_once_gets_past_the_count_in_the_database(
     assert sum(await asyncio.gather(*(begin() for _ in range(50)))) == 5
 
 
+async def test_passwords_beyond_the_places_are_refused_at_once(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    going_on, compute = threading.Event(), passwords._scrypt
+
+    def waiting(*args: Any) -> bytes:
+        going_on.wait()
+        return compute(*args)
+
+    async with open_studio(database) as studio:
+        node = await studio.teacher.node("workspace")
+        link = await studio.teacher.link(node, "viewer", password="right")
+        monkeypatch.setattr(passwords, "_scrypt", waiting)
+        opening = [
+            asyncio.create_task(
+                studio.anybody.send("POST", f"/links/{link['token']}/open", {"password": "right"})
+            )
+            for _ in range(HASHES_OF_ONE_MAX + 1)
+        ]
+        try:
+            # All others wait for the first one's hash.
+            [refused], _ = await asyncio.wait(opening, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            going_on.set()
+        answers = await asyncio.gather(*opening)
+    answer = refused.result()
+    assert (answer.status_code, answer.json()["error_code"]) == (429, "TOO_MANY_PASSWORDS")
+    assert int(answer.headers["retry-after"]) > 0
+    assert Counter(one.status_code for one in answers) == {200: HASHES_OF_ONE_MAX, 429: 1}
+
+
+async def test_threads_for_passwords_end_with_the_application(database: Database) -> None:
+    def threads() -> set[threading.Thread]:
+        return {one for one in threading.enumerate() if one.name.startswith("passwords")}
+
+    before = threads()
+    async with open_studio(database) as studio, studio.app.router.lifespan_context(studio.app):
+        await studio.teacher.link(await studio.teacher.node("workspace"), "viewer", password="right")
+        assert threads() - before
+    assert not threads() - before
+
+
 async def test_a_class_that_opens_a_link_at_once_is_let_in(studio: Studio) -> None:
     node = await studio.teacher.node("workspace")
     link = await studio.teacher.link(node, "viewer", password="right")
@@ -316,11 +359,11 @@ async def test_link_holds_no_connection_while_its_password_is_hashed(
 ) -> None:
     free: list[int] = []
 
-    async def hashed(_password: str) -> str:
+    async def hashed(_self: PasswordThreads, _password: str) -> str:
         free.append(database.engine.pool.checkedout())  # pyright: ignore[reportAttributeAccessIssue]
         return "scrypt$4$1$AA==$AA=="
 
-    monkeypatch.setattr("backend.workspace.sharing._link_routes.hash_password", hashed)
+    monkeypatch.setattr(PasswordThreads, "hash", hashed)
     async with open_studio(database) as studio:
         node = await studio.teacher.node("workspace")
         await studio.teacher.link(node, "viewer", password="correct horse")

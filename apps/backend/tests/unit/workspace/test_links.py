@@ -14,26 +14,26 @@ SETTINGS = JwtSettings(secret=SecretStr("a secret of 32 bytes at the least"))
 CHEAP = Cost(log_n=4, p=1)
 
 
-async def test_a_password_is_known_again_and_no_other_is() -> None:
-    kept = await hash_password("correct horse", CHEAP)
-    assert await is_password("correct horse", kept)
+def test_a_password_is_known_again_and_no_other_is() -> None:
+    kept = hash_password("correct horse", CHEAP)
+    assert is_password("correct horse", kept)
     for wrong in ("correct horsf", "Correct horse", "", "correct horse "):
-        assert not await is_password(wrong, kept)
+        assert not is_password(wrong, kept)
 
 
-async def test_the_same_password_is_kept_otherwise_each_time() -> None:
-    first, second = [await hash_password("correct horse", CHEAP) for _ in range(2)]
+def test_the_same_password_is_kept_otherwise_each_time() -> None:
+    first, second = [hash_password("correct horse", CHEAP) for _ in range(2)]
     assert first != second
     assert "correct" not in first
 
 
-async def test_a_kept_password_outlives_a_higher_price() -> None:
-    assert (await hash_password("x")).startswith(f"scrypt${COST.log_n}${COST.p}$")
-    assert await is_password("x", await hash_password("x", Cost(log_n=5, p=2)))
+def test_a_kept_password_outlives_a_higher_price() -> None:
+    assert (hash_password("x")).startswith(f"scrypt${COST.log_n}${COST.p}$")
+    assert is_password("x", hash_password("x", Cost(log_n=5, p=2)))
 
 
-async def test_letters_count_however_they_are_composed() -> None:
-    assert await is_password("Zoe\u0308", await hash_password("Zo\u00eb", CHEAP))
+def test_letters_count_however_they_are_composed() -> None:
+    assert is_password("Zoe\u0308", hash_password("Zo\u00eb", CHEAP))
 
 
 async def test_a_ticket_names_its_link_until_it_is_too_old() -> None:

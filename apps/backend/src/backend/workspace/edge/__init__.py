@@ -20,6 +20,7 @@ from backend.workspace.edge._edge import (
     place_of,
     whole,
 )
+from backend.workspace.edge._places import Places
 from backend.workspace.edge._tickets import TICKET_S, Tickets
 
 __all__ = (
@@ -32,6 +33,7 @@ __all__ = (
     "WRITE_ERRORS",
     "Edge",
     "IfMatchHeader",
+    "Places",
     "ShareTokenCaching",
     "Tickets",
     "Viewer",

@@ -24,6 +24,7 @@
     ├── LinkNotFound              404: unknown, expired, revoked, or where it leads is not to be read
     ├── LinkPasswordWrong         403
     ├── LinkTriesExceeded         429, with when to try again
+    ├── TooManyPasswords          429
     ├── DiscussionRefused         422: what a discussion cannot take
     │   ├── ReplyTooDeep
     │   ├── DiscussionFull
@@ -68,6 +69,7 @@ __all__ = (
     "ShareTokenInvalid",
     "ThingNotFound",
     "TitleTaken",
+    "TooManyPasswords",
     "TreeCycle",
     "TreeRefused",
     "TreeTooDeep",
@@ -312,6 +314,15 @@ class LinkTriesExceeded(WorkspaceError):
     def __init__(self, retry_after_s: int) -> None:
         super().__init__(f"too many wrong passwords; try again in {retry_after_s} s")
         self.retry_after_s = retry_after_s
+
+
+class TooManyPasswords(WorkspaceError):
+    """Raised when a process has as many passwords to hash as it may have, or those of one link or person."""
+
+    error_code = "TOO_MANY_PASSWORDS"
+
+    def __init__(self) -> None:
+        super().__init__("Too many passwords are being checked; send it again in a moment")
 
 
 class DiscussionRefused(WorkspaceError):

@@ -1,14 +1,12 @@
 """Places for large uploads: each may take 20 MiB of memory, several times over while it is read."""
 
-from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable
 from typing import Annotated, Final
 
 from fastapi import Depends, Request
 from relaybox.http import BODY_BYTES_MAX, Principal, announced_bytes, limit_body
 
-from backend.workspace.edge import Edge
+from backend.workspace.edge import Edge, Places
 from backend.workspace.errors import TooManyUploads
 from backend.workspace.pgn._body import PGN_BYTES_MAX
 from backend.workspace.pgn._imports import COMMAND
@@ -18,31 +16,7 @@ __all__ = ("UPLOADS_MAX", "UPLOADS_OF_ONE_MAX", "upload_place")
 UPLOADS_MAX: Final = 6
 """Large uploads that a process takes at a time."""
 UPLOADS_OF_ONE_MAX: Final = 2
-"""Of them, those of one person."""
-
-
-class _Places:
-    """Counts the large uploads of a process."""
-
-    def __init__(self) -> None:
-        self._taken: Counter[str] = Counter()
-
-    @contextmanager
-    def taken(self, person: str) -> Generator[None]:
-        """Take a place for the length of a block.
-
-        Raises:
-            TooManyUploads: all are taken, or *person* has too many.
-        """
-        if self._taken.total() >= UPLOADS_MAX or self._taken[person] >= UPLOADS_OF_ONE_MAX:
-            raise TooManyUploads
-        self._taken[person] += 1
-        try:
-            yield
-        finally:
-            self._taken[person] -= 1
-            # Else there would be an entry for each person who ever sent a file.
-            self._taken += Counter()
+"""Of them, those of one person; the second one only while fewer than half of all are taken."""
 
 
 def upload_place(edge: Edge) -> Callable[..., AsyncGenerator[None]]:
@@ -54,7 +28,8 @@ def upload_place(edge: Edge) -> Callable[..., AsyncGenerator[None]]:
         BodyTooLarge: the client has announced more than 20 MiB.
         TooManyUploads: see :data:`UPLOADS_MAX`, :data:`UPLOADS_OF_ONE_MAX`.
     """
-    places, counted = _Places(), edge.counting(COMMAND)
+    places = Places(places_max=UPLOADS_MAX, of_one_max=UPLOADS_OF_ONE_MAX, refusal=TooManyUploads)
+    counted = edge.counting(COMMAND)
 
     async def place(
         request: Request,

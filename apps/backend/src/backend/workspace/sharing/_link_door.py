@@ -18,7 +18,7 @@ from backend.workspace.core import ACCESS, read_chain
 from backend.workspace.edge import TICKET_S, Tickets
 from backend.workspace.errors import LinkNotFound, LinkPasswordWrong, LinkTriesExceeded
 from backend.workspace.sharing._links import LINKS, token_hash
-from backend.workspace.sharing._passwords import is_password
+from backend.workspace.sharing._passwords import PasswordThreads
 
 __all__ = ("TRIES_FREE", "Door", "FoundLink")
 
@@ -61,9 +61,10 @@ class Door:
     link at once, rightly, is never taken for somebody who guesses.
     """
 
-    def __init__(self, database: Database, tickets: Tickets) -> None:
+    def __init__(self, database: Database, tickets: Tickets, passwords: PasswordThreads) -> None:
         self._database = database
         self._tickets = tickets
+        self._passwords = passwords
         self._trying: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
     async def find(self, token: str) -> FoundLink:
@@ -91,12 +92,14 @@ class Door:
         Raises:
             LinkPasswordWrong: this is not the password; nobody has tried if there was none.
             LinkTriesExceeded: there were too many wrong ones; whether this one is right is not looked at.
+            TooManyPasswords: too many are under way; the try does not count.
         """
         if link.has_password:
             if password is None:
                 raise LinkPasswordWrong
-            async with self._trying.setdefault(link.id, asyncio.Lock()):
-                await self._try(link.id, password)
+            with self._passwords.places.taken(str(link.id)):
+                async with self._trying.setdefault(link.id, asyncio.Lock()):
+                    await self._try(link.id, password)
         now = datetime.now(UTC)
         ends_at = now + timedelta(seconds=TICKET_S)
         if link.expires_at is not None:
@@ -114,7 +117,7 @@ class Door:
             # A pause that has just ended is over for the next request; that one finds no link which is gone.
             raise LinkTriesExceeded(max(1, left[0]["pause_s"]) if left else 1)
         # No connection is held while a thread works.
-        if not await is_password(password, begun[0]["password_hash"]):
+        if not await self._passwords.is_password(password, begun[0]["password_hash"]):
             raise LinkPasswordWrong
         async with self._database.connection() as connection:
             await connection.fetch(LINKS["end_tries"], link_id)

@@ -27,10 +27,16 @@ from backend.workspace.edge import (
     id_in,
     json_answer,
 )
-from backend.workspace.errors import LinkNotFound, LinkPasswordWrong, LinkTriesExceeded, ShareLimitReached
+from backend.workspace.errors import (
+    LinkNotFound,
+    LinkPasswordWrong,
+    LinkTriesExceeded,
+    ShareLimitReached,
+    TooManyPasswords,
+)
 from backend.workspace.sharing._link_door import Door
 from backend.workspace.sharing._links import LINKS, create_link, revoke_link
-from backend.workspace.sharing._passwords import hash_password
+from backend.workspace.sharing._passwords import PasswordThreads
 
 __all__ = ("add_link_routes",)
 
@@ -38,21 +44,27 @@ __all__ = ("add_link_routes",)
 Token = Annotated[str, Path(description="As it was shown when the link was made")]
 
 
-def add_link_routes(router: APIRouter, edge: Edge) -> None:
-    """The routes of links."""
-    door = Door(edge.backbone.database, edge.tickets)
-    _add_create(router, edge)
+def add_link_routes(router: APIRouter, edge: Edge, passwords: PasswordThreads) -> None:
+    """The routes of links, whose passwords are hashed by *passwords*."""
+    door = Door(edge.backbone.database, edge.tickets, passwords)
+    _add_create(router, edge, passwords)
     _add_revoke(router, edge)
     _add_find(router, door)
     _add_open(router, door)
 
 
-def _add_create(router: APIRouter, edge: Edge) -> None:
+def _add_create(router: APIRouter, edge: Edge, passwords: PasswordThreads) -> None:
+    async def hashed(body: CreateLink, person: Principal) -> str | None:
+        if body.password is None:
+            return None
+        with passwords.places.taken(person.subject):
+            return await passwords.hash(body.password.get_secret_value())
+
     async def hash_ahead(request: Request) -> None:
         """Hash a password before the transaction begins, which must not wait for it."""
         body = await body_of(request, CreateLink)
         if body.password is not None and not await edge.answered(request):
-            request.state.password_hash = await hash_password(body.password.get_secret_value())
+            request.state.password_hash = await hashed(body, request.state.principal)
 
     begun = Depends(edge.writing("CreateLink", Role.ADMIN, ahead=hash_ahead))
 
@@ -61,16 +73,19 @@ def _add_create(router: APIRouter, edge: Edge) -> None:
         status_code=201,
         summary="Make a link; its token is shown this once",
         openapi_extra=json_body(CreateLink),
-        responses={201: {"model": LinkMade}, **documented(*WRITE_ERRORS, ShareLimitReached)},
+        responses={
+            201: {"model": LinkMade},
+            **documented(*WRITE_ERRORS, ShareLimitReached, TooManyPasswords),
+        },
     )
     @idempotent(secret=True)
     async def create(request: Request, unit: Annotated[UnitOfWork[Principal], begun]) -> Response:
         node_id, body = id_in(request), await body_of(request, CreateLink)
-        hashed: str | None = getattr(request.state, "password_hash", None)
-        if hashed is None and body.password is not None:
-            # The key was answered before, and has expired since.
-            hashed = await hash_password(body.password.get_secret_value())
-        link, token = await create_link(edge.work(request, unit), node_id, body, hashed)
+        kept: str | None = getattr(request.state, "password_hash", None)
+        if kept is None:
+            # The key was answered before, and has expired since; or there is no password.
+            kept = await hashed(body, unit.principal)
+        link, token = await create_link(edge.work(request, unit), node_id, body, kept)
         made = LinkMade(**link.model_dump(), token=token)
         location = f"{request.url.path.rsplit('/', 2)[0]}/links/{link.id}"
         return _unstored(json_answer(201, made, location=location))
@@ -119,7 +134,14 @@ def _add_open(router: APIRouter, door: Door) -> None:
         openapi_extra={"requestBody": {**json_body(OpenLink)["requestBody"], "required": False}},
         responses={
             200: {"model": LinkOpened},
-            **documented(LinkNotFound, LinkPasswordWrong, LinkTriesExceeded, *BODY_ERRORS, *DATABASE_ERRORS),
+            **documented(
+                LinkNotFound,
+                LinkPasswordWrong,
+                LinkTriesExceeded,
+                TooManyPasswords,
+                *BODY_ERRORS,
+                *DATABASE_ERRORS,
+            ),
         },
     )
     async def open_link(request: Request, token: Token) -> Response:

@@ -6,21 +6,38 @@ import hmac
 import os
 import unicodedata
 from base64 import b64decode, b64encode
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
-__all__ = ("COST", "Cost", "hash_password", "is_password")
+from backend.workspace.edge import Places
+from backend.workspace.errors import TooManyPasswords
+
+__all__ = (
+    "COST",
+    "HASHES_MAX",
+    "HASHES_OF_ONE_MAX",
+    "Cost",
+    "PasswordThreads",
+    "hash_password",
+    "is_password",
+)
+
+Result = TypeVar("Result")
+
+HASHES_MAX: Final = 128
+"""Passwords that a process has under way: the last of them waits for 16 s."""
+HASHES_OF_ONE_MAX: Final = 64
+"""Of them, those of one link that is opened, or of one person who makes links: a class fits."""
+_THREADS_MAX: Final = 2
 
 _SALT_BYTES: Final = 16
 _HASH_BYTES: Final = 32
 _R: Final = 8
 #: scrypt takes 128 N r bytes, and a little more.
 _MEMORY_BYTES_MAX: Final = 2**28
-
-
-#: Not asyncio's own threads: a hash takes a quarter of a second, and other work would wait for it.
-_THREADS: Final = ThreadPoolExecutor(max_workers=2, thread_name_prefix="passwords")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,20 +52,53 @@ class Cost:
 COST: Final = Cost(log_n=14, p=5)
 
 
-async def hash_password(password: str, cost: Cost = COST) -> str:
-    """What to keep of *password*; computed in a thread."""
+def hash_password(password: str, cost: Cost = COST) -> str:
+    """What to keep of *password*."""
     salt = os.urandom(_SALT_BYTES)
-    digest = await asyncio.get_running_loop().run_in_executor(_THREADS, _scrypt, password, salt, cost)
+    digest = _scrypt(password, salt, cost)
     return f"scrypt${cost.log_n}${cost.p}${b64encode(salt).decode()}${b64encode(digest).decode()}"
 
 
-async def is_password(password: str, kept: str) -> bool:
-    """Whether *kept* was made of *password*; computed in a thread, and no faster for a near miss."""
+def is_password(password: str, kept: str) -> bool:
+    """Whether *kept* was made of *password*; no faster for a near miss."""
     _, log_n, p, salt, digest = kept.split("$")
-    cost = Cost(log_n=int(log_n), p=int(p))
-    loop = asyncio.get_running_loop()
-    tried = await loop.run_in_executor(_THREADS, _scrypt, password, b64decode(salt), cost)
+    tried = _scrypt(password, b64decode(salt), Cost(log_n=int(log_n), p=int(p)))
     return hmac.compare_digest(tried, b64decode(digest))
+
+
+class PasswordThreads:
+    """Hashes passwords for the requests of one process, on two threads of its own.
+
+    Not on asyncio's threads: a hash takes a quarter of a second, and other work would wait for it.
+    """
+
+    def __init__(self) -> None:
+        #: Requests that have a password hashed, or wait for that; held from before a try is counted.
+        self.places = Places(places_max=HASHES_MAX, of_one_max=HASHES_OF_ONE_MAX, refusal=TooManyPasswords)
+        self._threads: ThreadPoolExecutor | None = None
+
+    @asynccontextmanager
+    async def lifespan(self, _app: object) -> AsyncGenerator[None]:
+        """Run with the application; ends the threads."""
+        try:
+            yield
+        finally:
+            threads, self._threads = self._threads, None
+            if threads is not None:
+                await asyncio.to_thread(threads.shutdown, cancel_futures=True)
+
+    async def hash(self, password: str) -> str:
+        """What to keep of *password*."""
+        return await self._run(hash_password, password)
+
+    async def is_password(self, password: str, kept: str) -> bool:
+        """Whether *kept* was made of *password*."""
+        return await self._run(is_password, password, kept)
+
+    async def _run(self, work: Callable[..., Result], *args: str) -> Result:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(max_workers=_THREADS_MAX, thread_name_prefix="passwords")
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
 
 
 def _scrypt(password: str, salt: bytes, cost: Cost) -> bytes:
