@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from time import time
 from typing import Any, Final
 
@@ -230,15 +231,15 @@ class Exchange:
             raise replay_of(stored, claim)
         self.answer.claim = claim
 
-    async def _fingerprints(self, request: Request, *, secret: bool) -> tuple[str, str | None]:
-        """The request's fingerprint, and the one by bytes if that is another."""
+    async def _fingerprints(self, request: Request, *, secret: bool) -> tuple[str, Callable[[], str] | None]:
+        """Return the request's fingerprint, and what makes the one by bytes if that is another."""
         content_type = request.headers.get("content-type", "")
         where = (self.scope["method"], self.scope["path"], self.scope["query_string"], content_type)
         # A short secret in the body could be found by trying which one has this digest.
-        by_bytes = fingerprint_of(*where, b"" if secret else self._body.digest())
+        by_bytes = partial(fingerprint_of, *where, b"" if secret else self._body.digest())
         by_value = None if secret else await self._body.digest_by_value()
         if by_value is None:
-            return by_bytes, None
+            return by_bytes(), None
         return fingerprint_of(*where, by_value, by_value=True), by_bytes
 
 

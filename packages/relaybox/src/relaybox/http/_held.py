@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Iterable
 from dataclasses import replace
 from email.utils import formatdate
+from functools import lru_cache
 from typing import Final
 
 import structlog
@@ -106,7 +107,7 @@ class HeldAnswer:
         headers = {
             **replay.answer.headers,
             "Idempotent-Replayed": "true",
-            "Idempotency-Expires": formatdate(replay.stored.expires_at.timestamp(), usegmt=True),
+            "Idempotency-Expires": _http_date(int(replay.stored.expires_at.timestamp())),
         }
         response = Response(replay.answer.body, replay.answer.status, headers)
         await response(self._scope, self._receive, self._forward)
@@ -198,7 +199,13 @@ class HeldAnswer:
         if self.outcome == "ignored":
             yield b"idempotency-status", b"ignored"
         elif self.outcome == "executed":
-            yield b"idempotency-expires", formatdate(self.expires_at_s, usegmt=True).encode()
+            yield b"idempotency-expires", _http_date(int(self.expires_at_s)).encode()
+
+
+@lru_cache(maxsize=64)
+def _http_date(at_s: int) -> str:
+    """Return the IMF-fixdate (RFC 9110, section 5.6.7) of *at_s* seconds since 1970."""
+    return formatdate(at_s, usegmt=True)
 
 
 def _response_to(request: Request, error: Exception) -> Response:

@@ -1,6 +1,6 @@
 """What is remembered of an answer: enough to give it again, and nothing that belongs to one exchange."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Self
@@ -74,8 +74,8 @@ class Claim:
     body_bytes_max: int
     #: No body is kept.
     secret: bool = False
-    #: The fingerprint by bytes, if :attr:`fingerprint` is by value: answers kept by version 0.1 have it.
-    fingerprint_by_bytes: str | None = None
+    #: Returns the fingerprint by bytes, if the other is by value: answers kept by version 0.1 have it.
+    fingerprint_by_bytes: Callable[[], str] | None = None
     #: What the answer is about: ids whose erasure is its own.
     targets: tuple[str, ...] = ()
 
@@ -180,14 +180,19 @@ def replay_of(stored: Stored, claim: Claim) -> Replay:
         ResponseNotKept: its body was too large to keep, or secret, or what it was about is erased.
     """
     result = stored.result
-    known = result.get("fingerprint")
-    if known is None or known not in (claim.fingerprint, claim.fingerprint_by_bytes):
+    if not _is_same_request(result.get("fingerprint"), claim):
         raise KeyReused
     headers: Mapping[str, str] = result.get("headers", _USUAL)
     if stored.body is None and result.get("body") != "empty":
         raise ResponseNotKept(result["status"], headers, why=result.get("body"))
     answer = Answer(status=result["status"], headers=headers, body=stored.body or b"")
     return Replay(answer, stored)
+
+
+def _is_same_request(known: str | None, claim: Claim) -> bool:
+    if known == claim.fingerprint:
+        return True
+    return claim.fingerprint_by_bytes is not None and known == claim.fingerprint_by_bytes()
 
 
 def kept_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
