@@ -29,6 +29,7 @@ from tests.fixtures.story import content
 _JWT = JwtSettings(secret=SecretStr("erased-secret-that-is-long-enough-for-hs256"))
 _PATH = "/api/v1/genesis/sessions"
 SECRET = "雾港来信"
+_VERSIONS = "SELECT id, version FROM genesis_sessions"
 
 
 class Writer:
@@ -158,13 +159,15 @@ async def test_rebuild_clears_a_row_that_kept_its_content(database: Database, wr
 
 
 async def test_command_that_raced_an_erasure_is_decided_again(database: Database, writer: Writer) -> None:
-    session_id = await confirmed(writer)
-    [before] = await execute(database, "SELECT version FROM genesis_sessions")
-    await erase_session(database, session_id)
-    # What a command that was decided before the erasure committed would write.
-    document = '[{"id": "%s", "expected_version": %d, "version": 3, "feedback": [{"feedback": "late"}]}]'
-    advanced = await execute(database, SQL["advance"], document % (session_id, before["version"]))
-    assert advanced == []
+    erased, kept = await confirmed(writer), await confirmed(writer)
+    await erase_session(database, erased)
+    # What commands that were decided before the erasure committed would write, with the versions of today:
+    # nothing but the erasure refuses the first.
+    versions = {str(row["id"]): row["version"] for row in await execute(database, _VERSIONS)}
+    document = '{"id": "%s", "expected_version": %d, "version": 9, "feedback": [{"feedback": "late"}]}'
+    documents = [document % (one, versions[one]) for one in (erased, kept)]
+    advanced = await execute(database, SQL["advance"], f"[{', '.join(documents)}]")
+    assert [str(row["id"]) for row in advanced] == [kept]
 
 
 async def test_agent_passes_over_a_request_that_was_erased(database: Database) -> None:

@@ -162,8 +162,12 @@ def test_file_as_the_standard_has_it_has_no_notes(text: str) -> None:
 
 @pytest.mark.parametrize("word", ["ep" * 2_000, "e4" + "." * 3_000, "□" * 5_000, "‑" * 5_000, "h4,"])
 def test_odd_word_is_refused_and_nothing_else(word: str) -> None:
-    [game] = read_games(f"1. e4 {word} *".encode())
-    assert isinstance(game, SkippedGame) or game.tree.moves[0].uci == "e2e4"
+    refused, game = read_games(f"1. e4 {word} *\n\n1. d4 d5 *".encode())
+    assert isinstance(refused, SkippedGame)
+    assert refused.reason.startswith(f'"{word[:50]}')
+    assert "at 1... is not a" in refused.reason
+    assert isinstance(game, ReadGame)
+    assert [one.uci for one in game.tree.moves] == ["d2d4", "d7d5"]
 
 
 def test_eleventh_variation_with_an_odd_word_is_refused() -> None:
