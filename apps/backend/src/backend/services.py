@@ -14,7 +14,7 @@ from relaybox.settings import RelaySettings, TaskSettings, load_settings
 from relaybox.telemetry import AddressUnusable, open_address
 from setproctitle import setproctitle
 
-from backend.settings import ApiSettings, ServiceType
+from backend.settings import ApiSettings, ServiceType, WorkspaceSettings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -120,7 +120,7 @@ async def _run_relay() -> None:
 
     from backend.migrations import ALL
 
-    async with footing(ServiceType.MESSAGE_RELAY.value, *ALL) as on:
+    async with footing(ServiceType.MESSAGE_RELAY.value, *ALL, settings=(RelaySettings, OutboxSettings)) as on:
         settings = load_settings(RelaySettings)
         relay = Relay(on.database, on.kafka, settings)
         on.registry.register(RelayCollector(relay.statistics))
@@ -132,7 +132,7 @@ async def _run_agent() -> None:
     from relaybox.commands import CommandService
     from relaybox.consumers import Consumer
     from relaybox.idempotency import Sweeper
-    from relaybox.outbox import Notifier
+    from relaybox.outbox import Notifier, OutboxSettings
     from relaybox.service import footing, run_until_signal
     from relaybox.telemetry import CommandMetrics
 
@@ -141,7 +141,8 @@ async def _run_agent() -> None:
     from backend.genesis.session import genesis
     from backend.migrations import ALL
 
-    async with footing(ServiceType.CONCEPT_AGENT.value, *ALL) as on:
+    needed = (TaskSettings, MuseSettings, OutboxSettings)
+    async with footing(ServiceType.CONCEPT_AGENT.value, *ALL, settings=needed) as on:
         notifier = Notifier(on.database)
         commands = CommandService(on.database, [genesis], notifier=notifier, source_service=AGENT)
         agent = ConceptAgent(
@@ -171,7 +172,8 @@ async def _run_worker() -> None:
     from backend.workspace.pgn import FileKeeper, WorkspaceWorker
     from backend.workspace.trash import BinKeeper
 
-    async with footing(ServiceType.WORKSPACE_WORKER.value, *ALL) as on:
+    needed = (TaskSettings, OutboxSettings, WorkspaceSettings)
+    async with footing(ServiceType.WORKSPACE_WORKER.value, *ALL, settings=needed) as on:
         notifier = Notifier(on.database)
         notifier.attach(on.database.sessions)
         metrics = CommandMetrics(on.registry)

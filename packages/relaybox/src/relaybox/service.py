@@ -3,10 +3,10 @@
 import asyncio
 import gc
 import signal
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Final, Protocol
 
 import structlog
 from confluent_kafka import KafkaException
@@ -17,7 +17,15 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from relaybox.db import Database, Migrations
 from relaybox.kafka import Complaints
-from relaybox.settings import HttpSettings, KafkaSettings, PostgresSettings, load_settings
+from relaybox.settings import (
+    HttpSettings,
+    IdempotencySettings,
+    KafkaSettings,
+    PostgresSettings,
+    RetentionSettings,
+    check_settings,
+    load_settings,
+)
 from relaybox.telemetry import (
     CHECK_LIMIT_S,
     Check,
@@ -50,6 +58,13 @@ class ServiceSettings(BaseSettings):
     health_port: Annotated[int, Field(ge=1, le=65_535)] = 8001
 
 
+#: What every service reads; the last two for its sweeper.
+_SETTINGS: Final = (
+    *(ServiceSettings, KafkaSettings, HttpSettings, PostgresSettings),
+    *(IdempotencySettings, RetentionSettings),
+)
+
+
 class Service(Protocol):
     """What works until it is told to stop: a relay, a consumer, a task runner."""
 
@@ -73,24 +88,32 @@ class Footing:
 
 
 @asynccontextmanager
-async def footing(name: str, *schema: Migrations) -> AsyncGenerator[Footing]:
+async def footing(
+    name: str, *schema: Migrations, settings: Sequence[type[BaseSettings]] = ()
+) -> AsyncGenerator[Footing]:
     """Log, connections and health pages of a service called *name*, for an ``async with`` block.
 
     It is ready when PostgreSQL has all of *schema* and Kafka answers; it starts without either.
+
+    Args:
+        name: The service's name in logs and in PostgreSQL.
+        schema: The migrations that it needs.
+        settings: Classes of settings that the service reads itself, checked with those read here.
 
     Raises:
         SettingsError: one line per setting that is missing or malformed.
         HealthAddressUnusable: ``HEALTH_HOST``, ``HEALTH_PORT`` cannot be opened.
     """
-    settings, kafka = load_settings(ServiceSettings), load_settings(KafkaSettings)
+    check_settings(*_SETTINGS, *settings)
+    own, kafka = load_settings(ServiceSettings), load_settings(KafkaSettings)
     head_timeout_s = load_settings(HttpSettings).head_timeout_s
-    configure_logging(name, settings.log_level, settings.log_json)
+    configure_logging(name, own.log_level, own.log_json)
     database, registry = Database(load_settings(PostgresSettings), application_name=name), CollectorRegistry()
     DatabaseMetrics(registry).watch(database)
     pages = health_app({"postgres": check_postgres(database, *schema), "kafka": check_kafka(kafka)}, registry)
     try:
         async with serve_health(
-            pages, host=settings.health_host, port=settings.health_port, head_timeout_s=head_timeout_s
+            pages, host=own.health_host, port=own.health_port, head_timeout_s=head_timeout_s
         ):
             yield Footing(database=database, kafka=kafka, registry=registry)
     finally:

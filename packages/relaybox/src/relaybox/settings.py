@@ -298,8 +298,9 @@ class RetentionSettings(BaseSettings):
     #: Hours a task is kept in ``async_tasks`` after it ended.
     tasks_h: Annotated[float, Field(ge=0, le=1_000_000)] = 720.0
     #: Hours the record that a group has consumed an event is kept. It must outlive the event on its topic
-    #: (``retention.ms``, 168 hours by default): else a group that reads its topic again handles it again.
-    consumed_events_h: Annotated[float, Field(ge=0, le=1_000_000)] = 2_160.0
+    #: (``retention.ms``): else a group that reads its topic again handles it again (G40). How long that is,
+    #: only the broker knows, so the default keeps the records for ever.
+    consumed_events_h: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
 
 
 class JwtSettings(BaseSettings):

@@ -5,7 +5,9 @@ import os
 import signal
 
 import pytest
-from relaybox.service import run_until_signal
+from relaybox.errors import SettingsError
+from relaybox.service import footing, run_until_signal
+from relaybox.settings import RelaySettings
 
 
 class Worker:
@@ -65,3 +67,13 @@ async def test_its_signal_handlers_are_gone_afterwards() -> None:
     worker.stop()
     await running
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+async def test_start_names_every_malformed_setting_of_a_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("HEALTH_PORT", "KAFKA_PORT", "POSTGRES_PORT", "RETENTION_TASKS_H", "RELAY_BATCH_SIZE")
+    for name in names:
+        monkeypatch.setenv(name, "many")
+    with pytest.raises(SettingsError) as raised:
+        async with footing("test", settings=(RelaySettings,)):
+            pass
+    assert tuple(line.partition(":")[0] for line in str(raised.value).splitlines()) == names

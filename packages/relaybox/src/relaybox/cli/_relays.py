@@ -13,6 +13,7 @@ from rich.table import Table
 from relaybox.cli._looks import age_of, ask_database, plain, print_json, print_table, seconds, table
 from relaybox.cli._select import AsJson, By, who
 from relaybox.db import Database
+from relaybox.errors import SettingsError
 from relaybox.operations import (
     BACKLOG_ROWS_MAX,
     LANES_MAX,
@@ -22,7 +23,8 @@ from relaybox.operations import (
     relay_status,
     want_lanes,
 )
-from relaybox.settings import PostgresSettings, load_settings
+from relaybox.outbox import OutboxSettings
+from relaybox.settings import PostgresSettings, RelaySettings, check_settings, load_settings
 
 __all__ = ("accept", "lanes", "status")
 
@@ -38,8 +40,14 @@ def status(
 ) -> None:
     """Show relays, lanes and what waits; while watching, how much is published per second too.
 
-    With --json one object per look and line.
+    With --json one object per look and line. Settings with which a relay does not start are named on standard
+    error.
     """
+    try:
+        check_settings(RelaySettings, OutboxSettings)
+    except SettingsError as error:
+        for line in str(error).splitlines():
+            typer.echo(f"a relay with these settings does not start: {line}", err=True)
     if watch:
         with suppress(KeyboardInterrupt):
             asyncio.run(_watch(load_settings(PostgresSettings), interval_s, as_json))

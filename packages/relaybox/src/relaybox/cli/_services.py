@@ -16,7 +16,7 @@ from relaybox.idempotency import Sweeper
 from relaybox.outbox import Notifier, OutboxSettings
 from relaybox.relay import Relay, RelayCollector, TopicsFirst
 from relaybox.service import footing, run_until_signal
-from relaybox.settings import RelaySettings, check_settings, load_settings
+from relaybox.settings import RelaySettings, load_settings
 
 __all__ = ("consumer_commands", "relay_commands")
 
@@ -78,7 +78,7 @@ def _named(name: str) -> Subscription:
 
 
 async def _relay() -> None:
-    async with footing("message-relay", BACKBONE) as on:
+    async with footing("message-relay", BACKBONE, settings=(RelaySettings, OutboxSettings)) as on:
         settings = load_settings(RelaySettings)
         relay = Relay(on.database, on.kafka, settings)
         on.registry.register(RelayCollector(relay.statistics))
@@ -88,8 +88,7 @@ async def _relay() -> None:
 
 async def _consumer(subscriptions: Sequence[Subscription], topics: Sequence[str]) -> None:
     # Handlers write to the outbox; what is set wrong must stop the start, not the first event.
-    check_settings(OutboxSettings)
-    async with footing(subscriptions[0].group, BACKBONE) as on:
+    async with footing(subscriptions[0].group, BACKBONE, settings=(OutboxSettings,)) as on:
         notifier = Notifier(on.database)
         notifier.attach(on.database.sessions)
         await notifier.start()

@@ -91,6 +91,13 @@ async def test_without_a_relay_the_status_says_so(database: Database, relay: Rel
     assert "no relay is running" in (await relay("status")).stdout
 
 
+async def test_status_names_settings_with_which_no_relay_starts(relay: Relay) -> None:
+    shown = await relay("status", OUTBOX_ROUTES="no route")
+    assert shown.exit_code == 0
+    assert "no relay is running" in shown.stdout
+    assert "does not start: OUTBOX_ROUTES: 'no route' is no route" in shown.stderr
+
+
 def test_a_watch_tells_the_rate_and_ends_with_ctrl_c(variables: dict[str, str]) -> None:
     words = [*RELAYBOX, "relay", "status", "--watch", "--interval-s", "0.2", "--json"]
     with subprocess.Popen(words, env=os.environ | variables, stdout=subprocess.PIPE) as process:

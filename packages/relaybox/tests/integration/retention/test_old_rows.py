@@ -176,3 +176,11 @@ async def test_sweep_command_removes_old_rows_and_reports_them(
     )
     swept = {"claims": 0, "slots": 0, "busy": False}
     assert from_json(done.stdout) == swept | {"commands": 2, "tasks": 0, "consumed_events": 0, "keys": 4}
+
+
+async def test_records_of_consumed_events_are_kept_by_default(
+    database: Database, superuser: asyncpg.Connection, filled: None
+) -> None:
+    await superuser.execute("UPDATE consumed_events SET consumed_at = now() - interval '100 years'")
+    assert (await remove(database, RetentionSettings())).consumed_events == 0
+    assert await superuser.fetchval("SELECT count(*) FROM consumed_events") == 2
