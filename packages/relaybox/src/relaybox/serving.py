@@ -20,6 +20,14 @@ _TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Type: application/json\r\n"
     b"Content-Length: %d\r\n\r\n%b"
 ) % (len(_TOO_LARGE_BODY), _TOO_LARGE_BODY)
+_MALFORMED_BODY: Final = (
+    b'{"error_code": "BAD_REQUEST", "message": "this is no HTTP request: the first line or a header is'
+    b' malformed; correct it"}'
+)
+_MALFORMED: Final = (
+    b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    b"Content-Length: %d\r\n\r\n%b"
+) % (len(_MALFORMED_BODY), _MALFORMED_BODY)
 
 if TYPE_CHECKING:
 
@@ -83,6 +91,11 @@ class HeadTimeoutProtocol(_Protocol):
             self._wait_for_head()
         elif self._closing is not None:
             self._stop_waiting()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words, in plain text
+        """Respond to what is no HTTP as to other errors; called by uvicorn."""
+        self.transport.write(_MALFORMED)
+        self.transport.close()
 
     def on_message_begin(self) -> None:
         """Begin to count the bytes of a head."""

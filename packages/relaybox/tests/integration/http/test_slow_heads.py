@@ -1,5 +1,6 @@
 """Connections on which no request's head arrives are closed, whatever else the client sends."""
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any, ClassVar
 
@@ -99,3 +100,13 @@ async def test_large_body_is_not_counted_as_a_head(port: int) -> None:
     async with connected(port) as client:
         await client.send(head("POST", "/", Content_Length=str(len(body))) + body)
         assert await client.status() == 200
+
+
+@pytest.mark.parametrize("sent", ["nonsense\r\n\r\n", "GET / HTTP/1.1\r\nA b: 1\r\n\r\n"])
+async def test_malformed_head_is_refused_with_an_error_body(port: int, sent: str) -> None:
+    async with connected(port) as client:
+        await client.send(sent)
+        head_part, _, body = (await client.rest()).partition(b"\r\n\r\n")
+    assert head_part.startswith(b"HTTP/1.1 400 ")
+    assert b"application/json" in head_part
+    assert json.loads(body)["error_code"] == "BAD_REQUEST"

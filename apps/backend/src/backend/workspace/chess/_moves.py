@@ -6,6 +6,7 @@ from typing import Final
 
 import chess
 
+from backend.workspace.chess._spelling import respelled
 from backend.workspace.errors import MoveIllegal
 
 __all__ = ("parse_move", "play_san")
@@ -26,13 +27,18 @@ Wanted = tuple[chess.PieceType, chess.Bitboard, chess.Square]
 def parse_move(board: chess.Board, word: str) -> chess.Move:
     """The move that *word* says in the position of *board*: UCI (g1f3) or SAN (Nf3), ``0000`` to pass.
 
+    Castling and hyphens may be written as in files (``o-o``, ``O–O``).
+
     Raises:
-        MoveIllegal: the rules forbid it, it means several moves, or it is no move.
+        MoveIllegal: the rules forbid it, it means several moves, it is no move, or a glyph is behind it.
     """
     if len(word) > _WORD_CHARS_MAX:
         raise MoveIllegal(word, board.fen())
+    plain = respelled(word)
+    if plain.nags:
+        raise MoveIllegal(word, board.fen())
     try:
-        move = board.parse_uci(word) if _UCI.fullmatch(word) else board.parse_san(word.rstrip("!?"))
+        move = board.parse_uci(word) if _UCI.fullmatch(word) else board.parse_san(plain.word)
     except ValueError:
         raise MoveIllegal(word, board.fen()) from None
     if not move and board.is_check():

@@ -78,7 +78,8 @@ class MoveIllegal(ChessError):
     error_code = "MOVE_ILLEGAL"
 
     def __init__(self, move: str, fen: str) -> None:
-        super().__init__(f"{quoted(move)} is not a legal move in {fen}; send SAN (Nf3) or UCI (g1f3)")
+        form = "send SAN (Nf3) or UCI (g1f3), and glyphs in annotation.nags"
+        super().__init__(f"{quoted(move)} is not a legal move in {fen}; {form}")
 
 
 class MoveExists(ChessError):
