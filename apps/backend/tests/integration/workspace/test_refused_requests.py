@@ -90,3 +90,20 @@ async def test_if_match_with_the_tag_among_others_matches(studio: Studio, header
     root = await studio.teacher.node("workspace")
     changed = await studio.teacher.done("PATCH", f"/nodes/{root['id']}", {"title": "x"}, match=header)
     assert changed["version"] == 2
+
+
+async def test_several_if_match_headers_are_one_list(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace")
+    path = f"/api/v1/nodes/{root['id']}"
+    for lines, status in ((['"1"', "*"], 400), (["*", '"1"'], 400), (['"7"', '"1"'], 200)):
+        headers = [*studio.teacher.headers().items(), *(("If-Match", one) for one in lines)]
+        answer = await studio.http.patch(path, json={"title": "x"}, headers=headers)
+        assert answer.status_code == status, lines
+
+
+async def test_several_authorization_headers_are_refused(studio: Studio) -> None:
+    root = await studio.teacher.node("workspace")
+    both = [*studio.teacher.headers().items(), *studio.stranger.headers().items()]
+    for path in (f"/api/v1/nodes/{root['id']}", "/api/v1/nodes", f"/api/v1/nodes/{root['id']}/events"):
+        answer = await studio.http.get(path, headers=both)
+        assert (answer.status_code, answer.json()["error_code"]) == (401, "TOKEN_INVALID"), path

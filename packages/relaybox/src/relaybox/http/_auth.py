@@ -42,7 +42,17 @@ class _Bearer(SecurityBase):
         self._verifier = verifier
 
     async def __call__(self, request: Request) -> Principal:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        """Return the sender.
+
+        Raises:
+            TokenMissing: No bearer token was sent.
+            TokenInvalid: It is not valid, or there is more than one header (RFC 9110, section 5.3).
+            TokenExpired: It has expired.
+        """
+        given = request.headers.getlist("authorization")
+        if len(given) > 1:
+            raise TokenInvalid("There are several headers 'Authorization'; send one")
+        scheme, _, token = (given[0] if given else "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise TokenMissing
         return await self._verifier.verify(token.strip())

@@ -43,6 +43,8 @@ __all__ = ("Backbone",)
 
 #: Objects between collections of the youngest generation, then collections between those of the older ones.
 _GC_THRESHOLDS: Final = (10_000, 10, 10)
+#: Undeclared refusals that are warned of in the life of a process.
+_UNDECLARED_MAX: Final = 100
 _log: Final = structlog.get_logger(__name__)
 
 
@@ -78,6 +80,8 @@ class Backbone:
         self._metrics = CommandMetrics(self.registry)
         self._database_metrics = DatabaseMetrics(self.registry)
         self._is_watching = False
+        #: Command types and error codes that were warned of.
+        self._undeclared: set[tuple[str, str]] = set()
 
     @classmethod
     def from_environment(cls, domains: Sequence[Domain[Any]], *, service: str) -> Self:
@@ -129,10 +133,25 @@ class Backbone:
             try:
                 result = await self.commands.submit(command, domain=domain)
             except RelayboxError as error:
-                _check_declared(domain, command, error)
+                self._check_declared(domain, command, error)
                 raise
         self._metrics.decided(command_type=known, outcome=result.status)
         return result
+
+    def _check_declared(self, domain: Domain[Any], command: Command, error: RelayboxError) -> None:
+        """Warn once of a refusal that the command does not declare: the OpenAPI document lacks it."""
+        handler = domain.handlers.get(command.command_type)
+        is_known = not isinstance(error, CommandRefused) or type(error) is CommandRefused
+        if handler is None or is_known or isinstance(error, handler.refuses):
+            return
+        refusal = (command.command_type, error.error_code)
+        if refusal not in self._undeclared and len(self._undeclared) < _UNDECLARED_MAX:
+            self._undeclared.add(refusal)
+            _log.warning(
+                "refusal not declared; add it to refuses= of the command",
+                command_type=command.command_type,
+                error_code=error.error_code,
+            )
 
     @contextmanager
     def count_refusals(self, command_type: str) -> Generator[None]:
@@ -199,18 +218,6 @@ class Backbone:
             self._is_watching = True
             self.notifier.attach(self.database.sessions)
             self._database_metrics.watch(self.database)
-
-
-def _check_declared(domain: Domain[Any], command: Command, error: RelayboxError) -> None:
-    """Warn of a refusal that the command's declaration does not name: the OpenAPI document lacks it."""
-    handler = domain.handlers.get(command.command_type)
-    is_known = not isinstance(error, CommandRefused) or type(error) is CommandRefused
-    if handler is not None and not is_known and not isinstance(error, handler.refuses):
-        _log.warning(
-            "refusal not declared; add it to refuses= of the command",
-            command_type=command.command_type,
-            error_code=error.error_code,
-        )
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from relaybox.http._auth import AUTH_ERRORS, BEARER_SCHEME, bearer
 from relaybox.http._backbone import Backbone
 from relaybox.http._body import BODY_ERRORS, read_model
 from relaybox.http._command_docs import document_commands
-from relaybox.http._errors import BadHeader, TokenMissing, ValidationFailed
+from relaybox.http._errors import BadHeader, ValidationFailed
 from relaybox.http._exchange import claim_of, leave_to_middleware
 from relaybox.http._requests import request_id_of
 from relaybox.http._sse import EventStreamResponse
@@ -276,7 +276,8 @@ def _add_lookups(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> No
 
 
 def _add_stream(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> None:
-    authenticated = Depends(bearer(backbone.verifier))
+    authenticate = bearer(backbone.verifier)
+    authenticated = Depends(authenticate)
 
     path_id = path_id_of(domain)
 
@@ -295,15 +296,15 @@ def _add_stream(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> Non
         return await issue_ticket(backbone.database, aggregate_id, principal.subject)
 
     async def follower(
-        credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER_SCHEME)],
+        request: Request,
+        # Only for the document: a ticket may be sent instead.
+        _bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER_SCHEME)],
         one: str = path_id,
         ticket: Ticket = None,
     ) -> str:
         if ticket is not None:
             return await redeem_ticket(backbone.database, ticket, id_of(one))
-        if credentials is None:
-            raise TokenMissing
-        return (await backbone.verifier.verify(credentials.credentials)).subject
+        return (await authenticate(request)).subject
 
     @router.get(
         f"/{{{domain.id_parameter}}}/events",

@@ -10,6 +10,7 @@ from relaybox.commands import Aggregate, Domain, Events
 from relaybox.db import Database
 from relaybox.http import Backbone, SharedSecretVerifier, aggregate_router, create_app, make_token
 from relaybox.settings import JwtSettings, PostgresSettings
+from structlog.testing import capture_logs
 
 from tests.fixtures.counters import counters
 
@@ -111,3 +112,14 @@ async def test_a_backbone_is_made_of_the_environment(
     backbone = Backbone.from_environment([counters], service="suite")
     assert backbone.database.settings.db == postgres_settings.db
     assert (await backbone.verifier.verify(make_token(JWT, "ada"))).subject == "ada"
+
+
+async def test_undeclared_refusal_is_warned_of_once(http: httpx.AsyncClient) -> None:
+    created = await http.post("/counters", json={})
+    where = created.headers["location"].removesuffix("/state")
+    with capture_logs() as logs:
+        for _ in range(3):
+            body = {"command_type": "Increase", "payload": {"by": 1_000}}
+            assert (await http.post(f"{where}/commands", json=body)).status_code == 422
+    warnings = [one for one in logs if one["event"].startswith("refusal not declared")]
+    assert [one["command_type"] for one in warnings] == ["Increase"]

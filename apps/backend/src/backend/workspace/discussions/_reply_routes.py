@@ -95,7 +95,7 @@ def _add_update(router: APIRouter, edge: Edge) -> None:
     async def update(
         request: Request,
         unit: Annotated[UnitOfWork[Principal], begun],
-        if_match: IfMatchHeader = None,
+        if_match: IfMatchHeader,
     ) -> Response:
         match, body = IfMatch.parse(if_match), await body_of(request, UpdateReply)
         reply = await edit_reply(edge.work(request, unit), id_in(request, "reply_id"), body, match)

@@ -178,7 +178,7 @@ def _add_update(router: APIRouter, edge: Edge) -> None:
     async def update(
         request: Request,
         unit: Annotated[UnitOfWork[Principal], begun],
-        if_match: IfMatchHeader = None,
+        if_match: IfMatchHeader,
     ) -> Response:
         match, body = IfMatch.parse(if_match), await body_of(request, UpdateThread)
         work = edge.work(request, unit)

@@ -91,7 +91,20 @@ _SHARE_SCHEME: Final = APIKeyHeader(
     description="What POST /links/{token}/open has answered; beside a bearer token or, to read, alone.",
 )
 
-IfMatchHeader = Annotated[str | None, Header(alias="If-Match", description="the ETag of what you have read")]
+
+async def _if_match(
+    request: Request,
+    # Only for the document: the framework reads one line of several.
+    _documented: Annotated[
+        str | None, Header(alias="If-Match", description="the ETag of what you have read")
+    ] = None,
+) -> str | None:
+    lines = request.headers.getlist("if-match")
+    # As one list (RFC 9110, section 5.3).
+    return ", ".join(lines) if lines else None
+
+
+IfMatchHeader = Annotated[str | None, Depends(_if_match)]
 """For :meth:`IfMatch.parse`, by the route itself: a key is answered again before a version is asked for."""
 NodeOf = Callable[[Request], Awaitable[UUID | None]]
 """Which node a request is about, before its unit of work begins; null for none."""

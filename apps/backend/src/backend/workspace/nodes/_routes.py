@@ -186,7 +186,7 @@ def _add_update(router: APIRouter, edge: Edge) -> None:
     async def update(
         request: Request,
         unit: Annotated[UnitOfWork[Principal], begun],
-        if_match: IfMatchHeader = None,
+        if_match: IfMatchHeader,
     ) -> Response:
         node_id, match, body = id_in(request), IfMatch.parse(if_match), await body_of(request, UpdateNode)
         work = edge.work(request, unit)
@@ -209,7 +209,7 @@ def _add_move(router: APIRouter, edge: Edge) -> None:
     async def move(
         request: Request,
         unit: Annotated[UnitOfWork[Principal], begun],
-        if_match: IfMatchHeader = None,
+        if_match: IfMatchHeader,
     ) -> Response:
         node_id, match, body = id_in(request), IfMatch.parse(if_match), await body_of(request, MoveNode)
         work = edge.work(request, unit)

@@ -103,7 +103,7 @@ def _add_moves(router: APIRouter, edge: Edge) -> None:
         unit: Annotated[UnitOfWork[Principal], adding],
         study_id: UUID,
         chapter_id: Id,
-        if_match: IfMatchHeader = None,
+        if_match: IfMatchHeader,
     ) -> Response:
         match, body = IfMatch.parse(if_match), await body_of(request, AddMove)
         work = edge.work(request, unit)
@@ -122,7 +122,7 @@ def _add_moves(router: APIRouter, edge: Edge) -> None:
         study_id: UUID,
         chapter_id: Id,
         move_path: str,
-        if_match: IfMatchHeader = None,
+        if_match: IfMatchHeader,
     ) -> Response:
         match, work = IfMatch.parse(if_match), edge.work(request, unit)
         version = await delete_move(work, study_id, id_of_chapter(chapter_id), move_path, match)
@@ -153,7 +153,7 @@ def _add_steps(router: APIRouter, edge: Edge) -> None:
         study_id: UUID,
         chapter_id: Id,
         move_path: str,
-        if_match: IfMatchHeader = None,
+        if_match: IfMatchHeader,
     ) -> Response:
         place = study_id, chapter_id, move_path
         return await step(request, unit, place, Step.UP, IfMatch.parse(if_match))
@@ -169,7 +169,7 @@ def _add_steps(router: APIRouter, edge: Edge) -> None:
         study_id: UUID,
         chapter_id: Id,
         move_path: str,
-        if_match: IfMatchHeader = None,
+        if_match: IfMatchHeader,
     ) -> Response:
         place = study_id, chapter_id, move_path
         return await step(request, unit, place, Step.DOWN, IfMatch.parse(if_match))
@@ -195,7 +195,7 @@ def _add_annotations(router: APIRouter, edge: Edge) -> None:
         study_id: UUID,
         chapter_id: Id,
         move_path: str,
-        if_match: IfMatchHeader = None,
+        if_match: IfMatchHeader,
     ) -> Response:
         match, body = IfMatch.parse(if_match), await body_of(request, SetAnnotation)
         path = "" if move_path == _START else move_path

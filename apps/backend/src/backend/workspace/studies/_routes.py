@@ -105,7 +105,7 @@ def _add_update(router: APIRouter, edge: Edge) -> None:
         request: Request,
         unit: Annotated[UnitOfWork[Principal], begun],
         study_id: UUID,
-        if_match: IfMatchHeader = None,
+        if_match: IfMatchHeader,
     ) -> Response:
         match, body = IfMatch.parse(if_match), await body_of(request, UpdateStudy)
         work = edge.work(request, unit)

@@ -152,7 +152,7 @@ def _add_roll_back(router: APIRouter, edge: Edge) -> None:
         request: Request,
         unit: Annotated[UnitOfWork[Principal], begun],
         study_id: UUID,
-        if_match: IfMatchHeader = None,
+        if_match: IfMatchHeader,
     ) -> Response:
         match, body = IfMatch.parse(if_match), await body_of(request, RollBack)
         work = edge.work(request, unit)

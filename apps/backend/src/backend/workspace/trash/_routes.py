@@ -97,8 +97,8 @@ def _add_trash(router: APIRouter, edge: Edge) -> None:
     async def trash(
         request: Request,
         unit: Annotated[UnitOfWork[Principal], begun],
+        if_match: IfMatchHeader,
         reason: Reason | None = None,
-        if_match: IfMatchHeader = None,
     ) -> Response:
         work = edge.work(request, unit)
         await trash_node(work, id_in(request), IfMatch.parse(if_match), reason)
