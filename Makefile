@@ -8,6 +8,7 @@ PYTHONS := 3.12 3.13 3.14
 # Tests wait for servers most of their time: each of these processes has servers of its own.
 WORKERS ?= 3
 PYTEST := python -m pytest --numprocesses $(WORKERS)
+COVERAGE := $(CURDIR)/.relaybox/coverage
 UNIT_TESTS := $(wildcard packages/*/tests/unit apps/*/tests/unit) tests/unit
 STAMP := $(VENV)/.synced
 PACKAGES := packages/shared-types packages/relaybox apps/backend
@@ -23,7 +24,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo demo-workspace env check unit test test-slow test-all test-versions test-postgres-16 test-kafka-3.7 test-lowest test-pythons lint types lock bench bench-compare chaos image mutants sql clean
+.PHONY: help setup run demo demo-workspace env check unit test measured test-slow test-all test-versions test-postgres-16 test-kafka-3.7 test-lowest test-pythons lint types lock bench bench-compare chaos image mutants sql clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -69,12 +70,14 @@ check: $(STAMP) ## Check format, types and imports, and run the unit tests (unde
 unit: $(STAMP)
 	@$(PYTEST) --quiet $(UNIT_TESTS) $(ARGS)
 
-test: lint ## Check everything and run all tests but the slow ones (under ten minutes; ARGS= for pytest)
-	@rm -f .coverage .coverage.*
-	@coverage run -m pytest --numprocesses $(WORKERS) -m "not slow and not long" $(ARGS)
-	@coverage combine --quiet
-	@coverage report --include='packages/*' --skip-covered --fail-under=90
-	@coverage report --include='apps/*' --skip-covered --fail-under=85
+test: $(STAMP) ## Check everything and run all tests but the slow ones (under ten minutes; ARGS= for pytest)
+	@$(MAKE) --no-print-directory --jobs 2 lint measured
+	@for part in packages:90 apps:85; do name=$(COVERAGE)/$${part%:*}; \
+	  slipcover --branch --skip-covered --fail-under $${part#*:} --out $$name.json --merge $$name.gw*.json || exit 1; done
+
+measured: $(STAMP)
+	@rm -rf $(COVERAGE) && mkdir -p $(COVERAGE)
+	@COVERAGE_DIR=$(COVERAGE) $(PYTEST) -m "not slow and not long" $(ARGS)
 
 test-slow: $(STAMP) ## Run the slow tests (faults, packaging, TLS, alert rules) and the short benchmarks
 	@$(PYTEST) -m "slow and not long" $(ARGS)

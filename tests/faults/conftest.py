@@ -21,14 +21,6 @@ from tests.fixtures.servers import run_apart
 from tests.fixtures.world import TOPIC, World
 
 
-@pytest.fixture(scope="package", autouse=True)
-def _processes_that_are_killed_are_not_measured() -> Iterator[None]:
-    """A killed process loses its coverage anyway, and measuring makes each one's start slower."""
-    with pytest.MonkeyPatch.context() as environment:
-        environment.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
-        yield
-
-
 @pytest.fixture(scope="module")
 def world(
     postgres_server: LocalPostgres, kafka_server: LocalKafka, tmp_path_factory: pytest.TempPathFactory
