@@ -21,8 +21,8 @@ _TOO_LARGE: Final = (
     b"Content-Length: %d\r\n\r\n%b"
 ) % (len(_TOO_LARGE_BODY), _TOO_LARGE_BODY)
 _MALFORMED_BODY: Final = (
-    b'{"error_code": "BAD_REQUEST", "message": "this is no HTTP request: the first line or a header is'
-    b' malformed; correct it"}'
+    b'{"error_code": "BAD_REQUEST", "message": "this is not an HTTP request: the first line, a header or the'
+    b' chunking of the body is malformed; correct it"}'
 )
 _MALFORMED: Final = (
     b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: application/json\r\n"
@@ -93,7 +93,7 @@ class HeadTimeoutProtocol(_Protocol):
             self._stop_waiting()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words, in plain text
-        """Respond to what is no HTTP as to other errors; called by uvicorn."""
+        """Respond to malformed HTTP with an error body in JSON; called by uvicorn."""
         self.transport.write(_MALFORMED)
         self.transport.close()
 

@@ -110,3 +110,10 @@ async def test_malformed_head_is_refused_with_an_error_body(port: int, sent: str
     assert head_part.startswith(b"HTTP/1.1 400 ")
     assert b"application/json" in head_part
     assert json.loads(body)["error_code"] == "BAD_REQUEST"
+
+
+async def test_malformed_chunk_of_a_body_is_named_in_the_error(port: int) -> None:
+    async with connected(port) as client:
+        await client.send(head("POST", "/", Transfer_Encoding="chunked") + "zz\r\n")
+        body = (await client.rest()).partition(b"\r\n\r\n")[2]
+    assert "chunking of the body" in json.loads(body)["message"]
