@@ -33,6 +33,8 @@ _CORRELATION: Final = {
     "schema": {"type": "string", "format": "uuid"},
     "description": "of the business process that the command belongs to; by default the command's own id",
 }
+#: What :func:`relaybox.http.error_responses` writes: a phrase and error codes.
+_PHRASE_AND_CODES: Final = re.compile(r"(?P<phrase>[^:]+): (?P<codes>[A-Z0-9_]+(?:, [A-Z0-9_]+)*)")
 #: FastAPI documents its own 422 body on every route with a parameter; ours is another one.
 _FASTAPI_ERRORS: Final = ("HTTPValidationError", "ValidationError")
 
@@ -131,15 +133,26 @@ def _hoist_models(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
 
 
 def _name_our_422(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
-    """Name our refusal of the form: every operation refuses query parameters that it does not declare."""
-    answer: dict[str, Any] = operation.setdefault("responses", {}).setdefault("422", {"description": ""})
-    schema = answer.get("content", {}).get("application/json", {}).get("schema", {})
-    if not schema or schema.get("$ref", "").endswith("/HTTPValidationError"):
+    """Name our refusal of the form: every operation refuses query parameters that it does not declare.
+
+    A description or a content of the application's own stays.
+    """
+    answer: dict[str, Any] = operation.setdefault("responses", {}).setdefault("422", {})
+    content: dict[str, Any] = answer.setdefault("content", {})
+    schema = content.get("application/json", {}).get("schema", {})
+    if schema.get("$ref", "").endswith("/HTTPValidationError"):
+        content.clear()
+        answer["description"] = ""
+    if not content:
         model = ErrorBody.model_json_schema(ref_template=_REF)
         for name, schema in {**model.pop("$defs"), "ErrorBody": model}.items():
             schemas.setdefault(name, schema)
-        answer["content"] = {"application/json": {"schema": {"$ref": _REF.format(model="ErrorBody")}}}
-        answer["description"] = ""
-    described, _, codes = answer["description"].partition(": ")
-    named = {code for code in codes.split(", ") if code} | {ValidationFailed.error_code}
-    answer["description"] = f"{described or HTTPStatus(422).phrase}: {', '.join(sorted(named))}"
+        content["application/json"] = {"schema": {"$ref": _REF.format(model="ErrorBody")}}
+    answer["description"] = _with_our_code(answer.get("description") or HTTPStatus(422).phrase)
+
+
+def _with_our_code(description: str) -> str:
+    codes = {ValidationFailed.error_code}
+    if known := _PHRASE_AND_CODES.fullmatch(description):
+        description, codes = known["phrase"], codes | {*known["codes"].split(", ")}
+    return f"{description}: {', '.join(sorted(codes))}"

@@ -173,6 +173,25 @@ async def test_documented_headers_of_a_command_name_its_correlation(api: FastAPI
     assert (parameter["name"], parameter["in"]) == ("X-Correlation-Id", "header")
 
 
+@pytest.mark.parametrize(
+    ("own", "description", "media_type"),
+    [
+        ({"description": "Late: it is sold, or gone"}, "Late: it is sold, or gone", "application/json"),
+        ({"content": {"application/problem+json": {}}}, "Unprocessable", "application/problem+json"),
+    ],
+)
+async def test_documented_422_of_an_application_is_kept(
+    api: FastAPI, own: dict[str, Any], description: str, media_type: str
+) -> None:
+    async def send() -> None: ...
+
+    api.add_api_route("/send", send, methods=["POST"], responses={422: own})
+    refused = api.openapi()["paths"]["/send"]["post"]["responses"]["422"]
+    assert refused["description"].startswith(description)
+    assert refused["description"].endswith(": VALIDATION_ERROR")
+    assert list(refused["content"]) == [media_type]
+
+
 async def test_every_operation_documents_its_refusal_of_parameters(api: FastAPI) -> None:
     for methods in api.openapi()["paths"].values():
         for operation in methods.values():
