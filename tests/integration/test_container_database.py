@@ -20,10 +20,12 @@ from tests.fixtures.servers import run_apart
 WRITER = Caller(actor="writer", source_service="api-gateway")
 
 
-@pytest.fixture
-def container_database(postgres_server: LocalPostgres) -> Iterator[PostgresSettings]:
-    """What the services of the compose file find."""
-    with made_by_the_init_files(postgres_server) as settings:
+@pytest.fixture(params=["public", "shop"])
+def container_database(
+    postgres_server: LocalPostgres, request: pytest.FixtureRequest
+) -> Iterator[PostgresSettings]:
+    """What the services of the compose file find, by POSTGRES_SCHEMA."""
+    with made_by_the_init_files(postgres_server, request.param) as settings:
         yield settings
 
 
@@ -33,6 +35,7 @@ def migrate(settings: PostgresSettings, word: str) -> str:
         "POSTGRES_HOST": settings.host,
         "POSTGRES_PORT": str(settings.port),
         "POSTGRES_DB": settings.db,
+        "POSTGRES_SCHEMA": settings.schema_name,
         "POSTGRES_USER": settings.user,
         "POSTGRES_PASSWORD": settings.password.get_secret_value(),
         "POSTGRES_OWNER_USER": owner.user,
@@ -89,4 +92,5 @@ async def test_the_superuser_is_itself_again(
         database=container_database.db,
     )
     assert await connection.fetchval("SELECT current_user") == postgres_server.superuser
+    assert await connection.fetchval("SHOW search_path") == '"$user", public'
     await connection.close()

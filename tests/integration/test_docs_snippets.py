@@ -15,12 +15,14 @@ from backend.migrations import ALL
 from pydantic import BaseModel, SecretStr
 from relaybox.commands import Aggregate, Caller, CommandRefused, Domain, Events
 from relaybox.consumers import EventTransaction, subscribe
-from relaybox.db import Database, Migrations, migrate_up, pending_migrations
+from relaybox.db import BACKBONE, Database, Migrations, migrate_up, pending_migrations
 from relaybox.errors import SettingsError
 from relaybox.local import LocalPostgres
 from relaybox.settings import PostgresSettings
 from relaybox.tasks import RunnerMoment, TaskRunner
 from relaybox_types.envelope import EventEnvelope
+from sqlalchemy import URL
+from sqlalchemy import text as sql
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -86,7 +88,7 @@ async def test_the_roles_and_the_database_of_the_docs_are_all_that_is_needed(
 
 
 async def test_the_outbox_is_adopted_as_the_page_says(database: Database) -> None:
-    text, _ = fences(DOCS / "how-to/adopt-the-outbox.md", "python")
+    text, *_ = fences(DOCS / "how-to/adopt-the-outbox.md", "python")
     names: dict[str, Any] = {}
     exec(compile(text, "page", "exec", dont_inherit=True), names)
     async with database.sessions() as db:
@@ -99,7 +101,7 @@ async def test_the_outbox_is_adopted_as_the_page_says(database: Database) -> Non
 
 @pytest.fixture
 def adopting(postgres_settings: PostgresSettings, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The names of both blocks of the page, run on the test's own database."""
+    """The names of the first two blocks of the page, run on the test's own database."""
     for name, value in server_environment(postgres_settings).items():
         monkeypatch.setenv(name, value)
     at, password = postgres_settings, postgres_settings.password.get_secret_value()
@@ -107,7 +109,8 @@ def adopting(postgres_settings: PostgresSettings, monkeypatch: pytest.MonkeyPatc
         "DATABASE_URL", f"postgresql+asyncpg://{at.user}:{password}@{at.host}:{at.port}/{at.db}"
     )
     names: dict[str, Any] = {}
-    for text in fences(DOCS / "how-to/adopt-the-outbox.md", "python"):
+    event, app, _ = fences(DOCS / "how-to/adopt-the-outbox.md", "python")
+    for text in (event, app):
         exec(compile(text, "page", "exec", dont_inherit=True), names)
     return names
 
@@ -144,6 +147,35 @@ async def test_application_of_the_adoption_page_refuses_large_events(
         await app.router.lifespan_context(app).__aenter__()
     await adopting["sessions"].kw["bind"].dispose()
     _ = create
+
+
+async def test_an_engine_of_the_page_writes_to_the_outbox_of_the_schema(
+    empty_postgres_settings: PostgresSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = empty_postgres_settings.model_copy(update={"schema_name": "relaybox"})
+    await migrate_up(settings, BACKBONE)
+    owner = settings.as_owner()
+    url = URL.create(
+        "postgresql+asyncpg",
+        username=owner.user,
+        password=owner.password.get_secret_value(),
+        host=owner.host,
+        port=owner.port,
+        database=owner.db,
+    )
+    monkeypatch.setenv("DATABASE_URL", url.render_as_string(hide_password=False))
+    names: dict[str, Any] = {}
+    event, _, engine = fences(DOCS / "how-to/adopt-the-outbox.md", "python")
+    for text in (event, engine):
+        exec(compile(text, "page", "exec", dont_inherit=True), names)
+    async with AsyncSession(names["engine"]) as db:
+        await db.execute(sql("CREATE TABLE public.event_outbox (LIKE event_outbox INCLUDING ALL)"))
+        await names["tell_invoice_created"](db, uuid.uuid4(), "2026-1")
+        written = sql(
+            "SELECT (SELECT count(*) FROM relaybox.event_outbox), (SELECT count(*) FROM public.event_outbox)"
+        )
+        assert (await db.execute(written)).one() == (1, 0)
+    await names["engine"].dispose()
 
 
 SHELVES = DOCS / "how-to/decide-over-several-rows.md"

@@ -48,7 +48,8 @@ def shown(default: object) -> str:
 def names_of(kind: type[BaseSettings]) -> Iterator[str]:
     """The environment names that *kind* reads, in the order of its fields."""
     prefix = kind.model_config.get("env_prefix", "")
-    return (f"{prefix}{name}".upper() for name in kind.model_fields)
+    fields = kind.model_fields.items()
+    return (str(field.validation_alias or f"{prefix}{name}".upper()) for name, field in fields)
 
 
 @cache

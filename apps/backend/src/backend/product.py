@@ -180,6 +180,7 @@ def _shared_settings() -> dict[str, str]:
         "POSTGRES_HOST": postgres.host,
         "POSTGRES_PORT": str(postgres.port),
         "POSTGRES_DB": postgres.db,
+        "POSTGRES_SCHEMA": postgres.schema_name,
         "POSTGRES_USER": postgres.user,
         "POSTGRES_PASSWORD": postgres.password.get_secret_value(),
         "POSTGRES_OWNER_USER": owner.user,

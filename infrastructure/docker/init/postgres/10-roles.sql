@@ -4,6 +4,7 @@
 \getenv owner_password OWNER_PASSWORD
 \getenv service_user SERVICE_USER
 \getenv service_password SERVICE_PASSWORD
+\getenv schema SCHEMA
 
 -- Migrations connect as the owner, services as the other one, which owns nothing.
 SELECT format('CREATE ROLE %I LOGIN PASSWORD %L', :'owner_user', :'owner_password')
@@ -11,6 +12,11 @@ SELECT format('CREATE ROLE %I LOGIN PASSWORD %L', :'owner_user', :'owner_passwor
 SELECT format('CREATE ROLE %I LOGIN PASSWORD %L', :'service_user', :'service_password')
 \gexec
 SELECT format('ALTER DATABASE %I OWNER TO %I', current_database(), :'owner_user')
+\gexec
+-- Each file connects again: in them, unqualified names mean this schema. 30-rights.sql takes it back.
+SELECT format('CREATE SCHEMA IF NOT EXISTS %I AUTHORIZATION %I', :'schema', :'owner_user')
+\gexec
+SELECT format('ALTER ROLE %I IN DATABASE %I SET search_path TO %I', session_user, current_database(), :'schema')
 \gexec
 -- The next file connects anew; by this it makes everything as the owner, so that later migrations may
 -- change it. 30-rights.sql takes it back.

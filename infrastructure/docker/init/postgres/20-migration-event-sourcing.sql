@@ -712,11 +712,27 @@ DROP INDEX idx_command_inbox_ended;
 CREATE INDEX idx_command_inbox_ended ON command_inbox (created_at)
     WHERE status IN ('COMPLETED', 'FAILED') AND idempotency_key IS NULL;
 
+-- Advisory locks belong to a database, not to a schema: the two retention functions take theirs by their own table, so
+-- that the outboxes of two schemas do not wait for each other. Nothing else of the functions changes.
+DO $$
+DECLARE
+    retention RECORD;
+BEGIN
+    FOR retention IN
+        SELECT * FROM (VALUES ('relaybox_retain_outbox(interval)', 'event_outbox'),
+                              ('relaybox_retain_bodies(interval)', 'idempotency_bodies')) AS functions (name, locked)
+    LOOP
+        EXECUTE replace(pg_get_functiondef(retention.name::regprocedure),
+            '(hashtext(''relaybox''), ', format('(%L::regclass::int, ', retention.locked));
+    END LOOP;
+END
+$$;
+
 CREATE TABLE relaybox_alembic_version (
     version_num VARCHAR(32) NOT NULL,
     CONSTRAINT relaybox_alembic_version_pkc PRIMARY KEY (version_num)
 );
-INSERT INTO relaybox_alembic_version (version_num) VALUES ('0006_one_index_of_ages');
+INSERT INTO relaybox_alembic_version (version_num) VALUES ('0007_locks_per_schema');
 
 CREATE TYPE genesis_status AS ENUM ('IN_PROGRESS', 'COMPLETED', 'ABANDONED');
 CREATE TYPE genesis_stage AS ENUM

@@ -7,3 +7,5 @@ SELECT relaybox_grant(:'service_user'), backend_grant(:'service_user');
 SET ROLE NONE;
 SELECT format('ALTER ROLE %I IN DATABASE %I RESET role', session_user, current_database())
 \gexec
+SELECT format('ALTER ROLE %I IN DATABASE %I RESET search_path', session_user, current_database())
+\gexec

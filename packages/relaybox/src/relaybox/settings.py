@@ -3,8 +3,9 @@
 Every name is public (contract, section 7) and documented in ``.env.example``.
 """
 
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -46,6 +47,17 @@ def _refuse_unused(given: object, remedy: str) -> None:
         raise _wrong(f"nothing uses it; {remedy}")
 
 
+def _plain_schema(name: str) -> str:
+    if not _SCHEMA.fullmatch(name) or name == "information_schema":
+        raise _wrong(
+            "must be a plain name: a-z, 0-9 and _, at most 63 characters, "
+            "beginning with neither a digit nor pg_, and not information_schema"
+        )
+    return name
+
+
+#: Plain, so that the name is the same with and without quotes, wherever PostgreSQL reads it.
+_SCHEMA: Final = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
 Port = Annotated[int, Field(ge=1, le=65_535)]
 ReadableFile = Annotated[Path, AfterValidator(_readable)]
 #: How a CloudEvent becomes a Kafka message: attributes as headers, or all in one JSON object.
@@ -63,12 +75,17 @@ class PostgresSettings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="POSTGRES_", frozen=True, extra="ignore", env_ignore_empty=True
+        env_prefix="POSTGRES_", frozen=True, extra="ignore", env_ignore_empty=True, populate_by_name=True
     )
 
     host: str = "localhost"
     port: Port = 5432
     db: str = "infinite_scribe"
+    #: Schema of all tables, types and functions of the library and its applications: the search_path of every
+    #: connection. Alias: a field ``schema`` would hide a method of Pydantic's.
+    schema_name: Annotated[str, AfterValidator(_plain_schema)] = Field(
+        default="public", validation_alias="POSTGRES_SCHEMA"
+    )
     user: str = "relaybox"
     password: SecretStr = SecretStr("")
     owner_user: str | None = None
@@ -329,7 +346,8 @@ def load_settings(kind: type[Settings]) -> Settings:
     except ValidationError as error:
         prefix = kind.model_config.get("env_prefix", "")
         lines = [
-            f"{prefix}{'_'.join(map(str, problem['loc']))}".upper() + f": {problem['msg']}"
+            # An alias is the whole name already.
+            f"{prefix}{'_'.join(map(str, problem['loc'])).upper().removeprefix(prefix)}: {problem['msg']}"
             for problem in error.errors(include_input=False, include_url=False)
         ]
         raise SettingsError("\n".join(lines)) from None

@@ -47,6 +47,40 @@ def test_an_empty_value_means_that_nothing_is_set(
     assert load_settings(kind) == kind.model_construct()
 
 
+@pytest.mark.parametrize("name", ["relaybox", "_1", "user", "a" * 63])
+def test_a_plain_name_is_a_schema(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTGRES_SCHEMA", name)
+    assert load_settings(PostgresSettings).schema_name == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "Shop",
+            '"shop"',
+            "sh'op",
+            "shop, public",
+            "$user",
+            "my shop",
+            "1st",
+            "schön",
+            "a" * 64,
+            "shop\n",
+            " ",
+        ),
+        *("pg_shop", "pg_catalog", "information_schema"),
+    ],
+)
+def test_a_schema_that_is_no_plain_name_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTGRES_SCHEMA", name)
+    with pytest.raises(
+        SettingsError, match=r"^POSTGRES_SCHEMA: must be a plain name: a-z, 0-9 and _"
+    ) as refused:
+        load_settings(PostgresSettings)
+    assert len(str(refused.value).splitlines()) == 1
+
+
 def test_an_empty_secret_is_a_missing_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JWT_SECRET", "")
     with pytest.raises(SettingsError, match=r"^JWT_SECRET: Field required$"):

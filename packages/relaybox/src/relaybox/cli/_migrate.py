@@ -61,7 +61,8 @@ def migrate_commands(*lines: Migrations) -> typer.Typer:
     @group.command()
     def sql() -> None:
         """Print the whole schema as one SQL text, for the first start of a container."""
-        typer.echo(schema_script(*lines), nl=False)
+        schema = load_settings(PostgresSettings).schema_name
+        typer.echo(schema_script(*lines, schema=schema), nl=False)
 
     _ = up, down, check, sql
     return group

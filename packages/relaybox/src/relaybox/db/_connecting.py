@@ -103,6 +103,8 @@ async def _attempt(settings: PostgresSettings, application_name: str, *, tls: ss
         timeout=settings.connect_timeout_s,
         server_settings={
             "application_name": application_name,
+            # This schema alone: a missing table must not be found among an application's own.
+            "search_path": settings.schema_name,
             "lock_timeout": str(settings.lock_timeout_ms),
             "statement_timeout": str(settings.statement_timeout_ms),
             "idle_in_transaction_session_timeout": str(settings.idle_in_transaction_timeout_ms),

@@ -73,6 +73,8 @@ BACKBONE: Final = Migrations(
 async def migrate_up(settings: PostgresSettings, *lines: Migrations) -> list[str]:
     """Bring every line to its newest revision, as the owner, and renew the services' rights.
 
+    Creates ``POSTGRES_SCHEMA`` when it is missing.
+
     Returns the revisions applied; running it again applies none. Two runs at once wait for
     each other. Each line is one transaction.
 
@@ -120,11 +122,18 @@ async def pending_migrations(database: Database, *lines: Migrations) -> list[str
     return missing
 
 
-def schema_script(*lines: Migrations) -> str:
-    """All migrations as one SQL text for a container's first start, stamping the version tables."""
+def schema_script(*lines: Migrations, schema: str = "public") -> str:
+    """All migrations as one SQL text for a container's first start, stamping the version tables.
+
+    Args:
+        lines: the lines of migrations, in the order in which they must be applied.
+        schema: where it makes everything, a plain name; in the session's own schema if ``public``.
+    """
     parts: list[str] = [
         "-- Generated from the Alembic migrations; a test compares it with them. Do not edit."
     ]
+    if schema != "public":
+        parts.append(f'CREATE SCHEMA IF NOT EXISTS "{schema}";\nSET search_path TO "{schema}";')
     for line in lines:
         revisions = [revision.revision for revision in line.script().walk_revisions()][::-1]
         parts += [_up_file(line, revision).read_text(encoding="utf-8").strip() for revision in revisions]
@@ -182,6 +191,10 @@ async def _run(engine: AsyncEngine, line: Migrations, action: Any, revision: str
     try:
         async with _connected(engine) as connection, connection.begin():
             await connection.exec_driver_sql(_SQL["one_migration_at_a_time"])
+            if not (await connection.exec_driver_sql(_SQL["has_schema"])).scalar_one():
+                if action is command.downgrade:
+                    return []
+                await connection.exec_driver_sql(_SQL["create_schema"])
             return await connection.run_sync(run)
     except DatabaseUnavailable:
         raise

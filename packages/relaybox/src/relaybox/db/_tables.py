@@ -3,6 +3,10 @@
 from collections.abc import Mapping
 from typing import Final
 
+from alembic import context
+
+from relaybox.settings import PostgresSettings, load_settings
+
 __all__ = ("TABLES", "include_name")
 
 #: Every table that the library's migrations make, its partitions and its version table included.
@@ -16,10 +20,24 @@ TABLES: Final = frozenset(
 )
 
 
-def include_name(name: str | None, kind: str, _parents: Mapping[str, str | None]) -> bool:
+def include_name(name: str | None, kind: str, parents: Mapping[str, str | None]) -> bool:
     """Hide the library's tables from Alembic's autogenerate, as ``context.configure(include_name=…)``.
 
-    It hides nothing else, so a table of the application that no model describes any more is still proposed
-    to be dropped.
+    It hides tables in ``POSTGRES_SCHEMA`` only, and nothing else there, so a table of the application that no
+    model describes any more is still proposed to be dropped.
+
+    Raises:
+        SettingsError: ``POSTGRES_…`` is malformed.
     """
-    return not (kind == "table" and name in TABLES)
+    if kind != "table" or name not in TABLES:
+        return True
+    schema = parents.get("schema_name") or _default_schema()
+    return schema != load_settings(PostgresSettings).schema_name
+
+
+def _default_schema() -> str | None:
+    """Return the schema that Alembic shows as None: the first one of the application's search_path."""
+    try:
+        return context.get_bind().dialect.default_schema_name
+    except (AttributeError, NameError):  # not in an env.py: Alembic's context stands for no environment
+        return "public"

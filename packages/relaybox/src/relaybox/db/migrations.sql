@@ -1,6 +1,14 @@
 -- name: one_migration_at_a_time
--- Two runs at once wait for each other; the lock ends with the transaction.
-SELECT pg_advisory_xact_lock(hashtextextended('relaybox.migrate', 0))
+-- Two runs at once in one schema wait for each other; the lock ends with the transaction.
+SELECT pg_advisory_xact_lock(hashtextextended('relaybox.migrate ' || current_setting('search_path'), 0))
+
+-- name: has_schema
+-- Whether the schema that this connection works in exists.
+SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = current_setting('search_path')) AS present
+
+-- name: create_schema
+-- Create the schema that this connection works in. The search_path is one plain name, see PostgresSettings.
+DO $$ BEGIN EXECUTE format('CREATE SCHEMA %I', current_setting('search_path')); END $$
 
 -- name: grant_service
 -- Give the services' role what it needs on the backbone's tables, and no more.

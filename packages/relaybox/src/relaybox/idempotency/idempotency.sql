@@ -1,11 +1,12 @@
 -- name: lock
 -- Whether nobody else works under this key; until the transaction ends. In a statement of its own, so that the
--- next one reads what the last holder has committed.
-SELECT pg_try_advisory_xact_lock($1) AS mine
+-- next one reads what the last holder has committed. Of this schema's keys: locks belong to the whole database.
+SELECT pg_try_advisory_xact_lock($1 # 'idempotency_cache'::regclass::bigint) AS mine
 
 -- name: claim
--- Lock a key and say what is kept under it, in one round-trip; see the function.
-SELECT mine, result, created_at, expires_at, age_s FROM relaybox_claim_key($1, $2)
+-- Lock a key of this schema and say what is kept under it, in one round-trip; see the function.
+SELECT mine, result, created_at, expires_at, age_s
+FROM relaybox_claim_key($1 # 'idempotency_cache'::regclass::bigint, $2)
 
 -- name: find
 -- What is kept under a key. Bodies are read by who needs one: whoever looks at them holds up the emptying of slots.
@@ -54,7 +55,7 @@ RETURNING key
 -- Which ones are expired is asked once, where they are locked. Asked of the DELETE as well, a planner whose statistics
 -- know of few goes through all of them by the index instead (1,000 of 50,000: 1.6 -> 285 ms).
 WITH turn AS MATERIALIZED (
-    SELECT pg_try_advisory_xact_lock(hashtext('relaybox'), hashtext('expire_claims')) AS mine
+    SELECT pg_try_advisory_xact_lock('idempotency_cache'::regclass::int, hashtext('expire_claims')) AS mine
 ),
 gone AS (
     DELETE FROM idempotency_cache

@@ -148,7 +148,7 @@ WITH chosen AS MATERIALIZED (
     RETURNING id
 )
 SELECT (SELECT max(seq) FROM chosen) AS last_seq, (SELECT count(*) FROM changed) AS rows,
-       (SELECT pg_notify($12, '') FROM recorded) AS woken
+       (SELECT pg_notify(left($12 || coalesce('_' || nullif(current_schema(), 'public'), ''), 63), '') FROM recorded) AS woken
 
 -- name: skip
 -- Decide for the first $8 selected FAILED rows after seq $7 that they are never published, recorded like retry. Only
@@ -182,7 +182,7 @@ WITH chosen AS MATERIALIZED (
     RETURNING id
 )
 SELECT (SELECT max(seq) FROM chosen) AS last_seq, (SELECT count(*) FROM changed) AS rows,
-       (SELECT pg_notify($12, '') FROM recorded) AS woken
+       (SELECT pg_notify(left($12 || coalesce('_' || nullif(current_schema(), 'public'), ''), 63), '') FROM recorded) AS woken
 
 -- name: purge
 -- Remove at most $8 selected rows after seq $7 that are SENT or skipped, and no other, recorded as the act of $9 for

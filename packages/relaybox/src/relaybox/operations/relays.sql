@@ -50,7 +50,7 @@ WITH changed AS (
     SELECT $3, 'lanes', $4::text, jsonb_build_object('lanes_before', $1::int, 'lanes_wanted', lanes_wanted) FROM changed
     RETURNING id
 )
-SELECT pg_notify($5, '') FROM recorded
+SELECT pg_notify(left($5 || coalesce('_' || nullif(current_schema(), 'public'), ''), 63), '') FROM recorded
 
 -- name: fault_of_lane
 -- Why nobody publishes from lane $1.
@@ -67,4 +67,4 @@ WITH changed AS (
     SELECT $4, 'accept', $5::text, jsonb_build_object('lane', lane, 'marker', $3::uuid, 'fault', $2::text) FROM changed
     RETURNING id
 )
-SELECT pg_notify(channel, '') FROM recorded, unnest($6::text[]) AS channel
+SELECT pg_notify(left(channel || coalesce('_' || nullif(current_schema(), 'public'), ''), 63), '') FROM recorded, unnest($6::text[]) AS channel

@@ -8,7 +8,7 @@ from relaybox.outbox._append import (
     save_to_outbox,
 )
 from relaybox.outbox._listener import Listener
-from relaybox.outbox._notifier import OUTBOX_CHANNEL, Notifier, note_for_commit
+from relaybox.outbox._notifier import OUTBOX_CHANNEL, Notifier, channel_of, note_for_commit
 from relaybox.outbox._retention import RetentionStep, retain
 from relaybox.outbox._rules import (
     MessageTooLarge,
@@ -31,6 +31,7 @@ __all__ = (
     "TopicUndeclared",
     "admit_envelope",
     "admit_event",
+    "channel_of",
     "fits_attribute",
     "note_for_commit",
     "retain",

@@ -7,7 +7,7 @@ from typing import Any, Final
 import structlog
 
 from relaybox.db import Database, DatabaseError, map_database_errors
-from relaybox.outbox._notifier import OUTBOX_CHANNEL
+from relaybox.outbox._notifier import OUTBOX_CHANNEL, channel_of
 
 __all__ = ("Listener",)
 
@@ -61,7 +61,8 @@ class Listener:
         try:
             connection.add_termination_listener(lambda _connection: ended.set())
             with map_database_errors():
-                await connection.add_listener(OUTBOX_CHANNEL, self._on_notification)
+                channel = channel_of(OUTBOX_CHANNEL, self._database.settings.schema_name)
+                await connection.add_listener(channel, self._on_notification)
             self.listening.set()
             self._heard(frozenset())
             await ended.wait()

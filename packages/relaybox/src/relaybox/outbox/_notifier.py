@@ -18,12 +18,14 @@ from sqlalchemy.orm import Session, SessionTransaction
 
 from relaybox.db import Database, Executor, load_queries
 
-__all__ = ("OUTBOX_CHANNEL", "Notifier", "note_for_commit")
+__all__ = ("OUTBOX_CHANNEL", "Notifier", "channel_of", "note_for_commit")
 
 OUTBOX_CHANNEL: Final = "relaybox_outbox"
 _SQL: Final = load_queries(__package__ or "relaybox.outbox", "outbox.sql")
 _NOTIFIER: Final = "relaybox.outbox.notifier"
 _KEYS: Final = "relaybox.outbox.keys"
+#: PostgreSQL refuses longer names of channels.
+_CHANNEL_BYTES_MAX: Final = 63
 #: PostgreSQL refuses payloads of 8,000 bytes; an empty one means "anything may have changed".
 _PAYLOAD_BYTES_MAX: Final = 7_900
 #: So many do not fit anyway: with a comma each they take more than the payload may.
@@ -34,6 +36,15 @@ _PAUSE_S_MIN: Final = 0.002
 _PAUSES_PER_SEND: Final = 3
 _PAUSE_S_MAX: Final = 0.05
 _log = structlog.get_logger(__name__)
+
+
+def channel_of(name: str, schema: str) -> str:
+    """Return the channel to LISTEN on for *name*: channels belong to a database, and each schema has its own.
+
+    The notifying statements name it by the same rule. Two long names may meet in one channel, which costs
+    needless polls only: a notification is a hint.
+    """
+    return name if schema == "public" else f"{name}_{schema}"[:_CHANNEL_BYTES_MAX]
 
 
 def note_for_commit(db: AsyncSession, key: str) -> None:

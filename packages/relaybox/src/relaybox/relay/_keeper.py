@@ -7,7 +7,7 @@ from typing import Any, Final
 import structlog
 
 from relaybox.db import Database, DatabaseError, DedicatedConnection, map_database_errors
-from relaybox.outbox import OUTBOX_CHANNEL
+from relaybox.outbox import OUTBOX_CHANNEL, channel_of
 from relaybox.relay._ask import connected
 from relaybox.relay._backoff import link_pause_s
 from relaybox.relay._floor import Floor
@@ -85,7 +85,11 @@ class Keeper:
             await wait_at_most(self.beat_now, self._settings.lease_s / _BEATS_PER_LEASE)
 
     async def _listen(self, connection: DedicatedConnection) -> None:
-        channels = {OUTBOX_CHANNEL: self.news, LANES_CHANNEL: self.beat_now}
+        schema = self._database.settings.schema_name
+        channels = {
+            channel_of(OUTBOX_CHANNEL, schema): self.news,
+            channel_of(LANES_CHANNEL, schema): self.beat_now,
+        }
 
         def hear(_connection: Any, _pid: int, channel: str, _payload: object) -> None:
             channels[channel].set()

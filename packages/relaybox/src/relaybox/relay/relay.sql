@@ -47,7 +47,7 @@ WITH released AS (
     WHERE l.lane = held.lane AND l.epoch = held.epoch AND l.owner = $1
     RETURNING l.lane
 )
-SELECT pg_notify($4, string_agg(lane::text, ',')) FROM released HAVING count(*) > 0
+SELECT pg_notify(left($4 || coalesce('_' || nullif(current_schema(), 'public'), ''), 63), string_agg(lane::text, ',')) FROM released HAVING count(*) > 0
 
 -- name: split_lanes
 -- Halve the slices of lanes $1 at epochs $2, as far as more lanes are wanted; the upper halves become new lanes, which
@@ -64,7 +64,7 @@ WITH halved AS (
     SELECT lane + 4294967296 / (2 * width), hash_max + 1, hash_max + width FROM halved
     RETURNING lane
 )
-SELECT lane, pg_notify($3, lane::text) FROM made ORDER BY lane
+SELECT lane, pg_notify(left($3 || coalesce('_' || nullif(current_schema(), 'public'), ''), 63), lane::text) FROM made ORDER BY lane
 
 -- name: fetch_batch
 -- At most $3 rows, and about $4 bytes, of the lanes $1 at epochs $2 that may be published now, oldest first,
@@ -206,4 +206,4 @@ SELECT set_config('enable_sort', 'off', false), set_config('enable_bitmapscan', 
 
 -- name: call_members
 -- A relay has joined: the others give their surplus back at once instead of at their next heartbeat.
-SELECT pg_notify($1, '')
+SELECT pg_notify(left($1 || coalesce('_' || nullif(current_schema(), 'public'), ''), 63), '')

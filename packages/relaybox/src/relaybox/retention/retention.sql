@@ -2,7 +2,7 @@
 -- Remove at most $2 commands that have ended and came more than $1 hours ago, the oldest first of those
 -- without and then of those with a client's key. One session at a time.
 WITH turn AS MATERIALIZED (
-    SELECT pg_try_advisory_xact_lock(hashtext('relaybox'), hashtext('remove_commands')) AS mine
+    SELECT pg_try_advisory_xact_lock('command_inbox'::regclass::int, hashtext('remove_commands')) AS mine
 ),
 -- Each kind by its own index; those with a client's key are few here, as keys of that age have been removed.
 keyless AS MATERIALIZED (
@@ -27,7 +27,7 @@ SELECT count(*) AS removed FROM gone
 -- name: remove_tasks
 -- Remove at most $2 tasks that ended more than $1 hours ago, the oldest first. One session at a time.
 WITH turn AS MATERIALIZED (
-    SELECT pg_try_advisory_xact_lock(hashtext('relaybox'), hashtext('remove_tasks')) AS mine
+    SELECT pg_try_advisory_xact_lock('async_tasks'::regclass::int, hashtext('remove_tasks')) AS mine
 ),
 gone AS (
     DELETE FROM async_tasks
@@ -42,7 +42,7 @@ SELECT count(*) AS removed FROM gone
 -- name: remove_consumed_events
 -- Remove at most $2 records of events that were consumed more than $1 hours ago, the oldest first. One session at a time.
 WITH turn AS MATERIALIZED (
-    SELECT pg_try_advisory_xact_lock(hashtext('relaybox'), hashtext('remove_consumed_events')) AS mine
+    SELECT pg_try_advisory_xact_lock('consumed_events'::regclass::int, hashtext('remove_consumed_events')) AS mine
 ),
 gone AS (
     DELETE FROM consumed_events
@@ -57,7 +57,7 @@ SELECT count(*) AS removed FROM gone
 -- name: forget_keys
 -- Remove the clients' keys from at most $2 commands that came more than $1 hours ago, the oldest first. One session at a time.
 WITH turn AS MATERIALIZED (
-    SELECT pg_try_advisory_xact_lock(hashtext('relaybox'), hashtext('forget_keys')) AS mine
+    SELECT pg_try_advisory_xact_lock('command_inbox'::regclass::int, hashtext('forget_keys')) AS mine
 ),
 changed AS (
     UPDATE command_inbox SET idempotency_key = NULL

@@ -146,8 +146,8 @@ async def test_g70_several_sweep_at_once_and_each_claim_is_counted_once(
 
 async def test_g70_one_of_several_acts(database: Database, superuser: asyncpg.Connection) -> None:
     await keep_expired(superuser, 10)
-    for turn in ("expire_claims", "retain_bodies"):
-        await superuser.execute("SELECT pg_advisory_lock(hashtext('relaybox'), hashtext($1))", turn)
+    for table, turn in (("idempotency_cache", "expire_claims"), ("idempotency_bodies", "retain_bodies")):
+        await superuser.execute("SELECT pg_advisory_lock($1::text::regclass::int, hashtext($2))", table, turn)
     assert await swept(database) == Swept(claims=0, slots=0, busy=False)
     await superuser.execute("SELECT pg_advisory_unlock_all()")
     assert await swept(database) == Swept(claims=10, slots=1, busy=False)

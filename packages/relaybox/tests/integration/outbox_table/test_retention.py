@@ -21,7 +21,7 @@ SEND = """
         SELECT seq FROM event_outbox WHERE key = 'key' AND status = 'PENDING' ORDER BY seq LIMIT $1)
 """
 FAIL = "UPDATE event_outbox SET status = 'FAILED', error_data = '{}', skipped_at = $2 WHERE seq = $1"
-LOCKER = "SELECT pg_advisory_lock(hashtext('relaybox'), hashtext('retain_outbox'))"
+LOCKER = "SELECT pg_advisory_lock('event_outbox'::regclass::int, hashtext('retain_outbox'))"
 
 
 async def fill(database: Database, *, sent: int, pending: int = 0) -> None:

@@ -110,5 +110,5 @@ def test_the_schema_is_printed_as_it_is() -> None:
 
 
 def test_a_mistake_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relaybox.cli._migrate.schema_script", lambda *_lines: 1 // 0)
+    monkeypatch.setattr("relaybox.cli._migrate.schema_script", lambda *_lines, **_: 1 // 0)
     assert isinstance(run("migrate", "sql").exception, ZeroDivisionError)

@@ -1,7 +1,7 @@
 -- name: imports_one_at_a_time
 -- Nobody else takes an import of $1 until the end of the transaction. In a statement of its own, so that the next one
 -- sees what was taken meanwhile.
-SELECT pg_advisory_xact_lock(hashtextextended('workspace.import-pgn ' || $1::text, 0))
+SELECT pg_advisory_xact_lock(hashtextextended('workspace.import-pgn ' || $1::text, 'async_tasks'::regclass::bigint))
 
 -- name: imports_waiting
 -- How many imports of $1 wait or run. By their commands: the task has the file, and would be read whole.
@@ -28,8 +28,8 @@ WHERE id = $1 AND task_type IN ('workspace.import-pgn', 'workspace.export')
 -- name: exports_one_at_a_time
 -- No other transaction takes or ends an export of the person $1, or takes one of the node $2 (null: any), until this
 -- one ends. In a statement of its own, so that the next one reads what was committed meanwhile.
-SELECT pg_advisory_xact_lock(hashtextextended('workspace.export ' || $1::text, 0)),
-    pg_advisory_xact_lock(hashtextextended('workspace.export of ' || $2::text, 0))
+SELECT pg_advisory_xact_lock(hashtextextended('workspace.export ' || $1::text, 'async_tasks'::regclass::bigint)),
+    pg_advisory_xact_lock(hashtextextended('workspace.export of ' || $2::text, 'async_tasks'::regclass::bigint))
 
 -- name: exports_open
 -- How many exports of the person $1 and of the node $2 wait or run, the bytes of the files that are kept for the person,

@@ -1,0 +1,314 @@
+"""A schema of the library's own (``POSTGRES_SCHEMA``) beside an application's tables of the same names."""
+
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+
+import asyncpg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from relaybox.commands import CommandService
+from relaybox.db import (
+    BACKBONE,
+    TABLES,
+    Database,
+    Executor,
+    executor_of,
+    include_name,
+    migrate_down,
+    migrate_up,
+    pending_migrations,
+    schema_script,
+)
+from relaybox.idempotency import IdempotencyService, sweep
+from relaybox.local import LocalPostgres
+from relaybox.operations import relay_status, want_lanes
+from relaybox.outbox import Listener, Notifier, retain
+from relaybox.relay import Relay
+from relaybox.retention import remove_old_records
+from relaybox.settings import (
+    IdempotencySettings,
+    KafkaSettings,
+    PostgresSettings,
+    RelaySettings,
+    RetentionSettings,
+)
+from relaybox.verify import Kind, verify
+from sqlalchemy import Connection, MetaData
+
+from tests.fixtures.both_postgres import dumped_schema
+from tests.fixtures.counters import counters, submit
+from tests.fixtures.databases import superuser_of
+from tests.fixtures.relays import all_sent, put_events, read_topic, rows_of, running
+from tests.fixtures.waiting import eventually
+
+REVISIONS = [one.revision for one in BACKBONE.script().walk_revisions()][::-1]
+#: Tables of an application, each with one row; most have the name of one of the library's.
+OWN_TABLES = sorted({"users", "tasks", *TABLES})
+#: One row for each kind of clean-up.
+OLD_ROWS = (
+    "INSERT INTO event_outbox (topic, payload, status, sent_at) VALUES ('t', '{}', 'SENT', 'epoch')",
+    "UPDATE event_outbox_slots SET opened_at = 'epoch' WHERE slot = 0",
+    "INSERT INTO idempotency_cache (key, result, expires_at) VALUES ('k', '{}', 'epoch')",
+    "INSERT INTO idempotency_bodies (key, body, expires_at, slot) VALUES ('k', '', 'epoch', 3)",
+    "INSERT INTO command_inbox (session_id, command_type, status, created_at)"
+    " VALUES (gen_random_uuid(), 'Old', 'COMPLETED', 'epoch')",
+    "INSERT INTO command_inbox (session_id, command_type, idempotency_key, created_at)"
+    " VALUES (gen_random_uuid(), 'Keyed', 'k', 'epoch')",
+    "INSERT INTO async_tasks (task_type, status, updated_at) VALUES ('t', 'COMPLETED', 'epoch')",
+    "INSERT INTO consumed_events (consumer, event_id, consumed_at) VALUES ('c', gen_random_uuid(), 'epoch')",
+)
+Connect = Callable[[PostgresSettings], Database]
+
+
+@pytest.fixture
+def shop(empty_postgres_settings: PostgresSettings) -> PostgresSettings:
+    """The settings of a product in the schema ``shop``, which does not exist yet."""
+    return empty_postgres_settings.model_copy(update={"schema_name": "shop"})
+
+
+@pytest.fixture
+def club(empty_postgres_settings: PostgresSettings) -> PostgresSettings:
+    """Another product in the same database; its schema is named by a reserved word."""
+    return empty_postgres_settings.model_copy(update={"schema_name": "user"})
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Connect]:
+    """``connect(settings)``: connections that are closed at the end."""
+    async with AsyncExitStack() as stack:
+
+        def to(settings: PostgresSettings) -> Database:
+            database = Database(settings, application_name="test")
+            stack.push_async_callback(database.close)
+            return database
+
+        yield to
+
+
+@pytest.fixture
+async def admin(
+    postgres_server: LocalPostgres, empty_postgres_settings: PostgresSettings
+) -> AsyncIterator[asyncpg.Connection]:
+    """The application's own connection, whose search_path is PostgreSQL's default."""
+    connection = await superuser_of(postgres_server, empty_postgres_settings.db)
+    await connection.execute(f"SET ROLE {postgres_server.owner_user}")
+    yield connection
+    await connection.close()
+
+
+def public_part(server: LocalPostgres, settings: PostgresSettings) -> list[str]:
+    """What pg_dump says about the schema public."""
+    return [line for line in dumped_schema(server, settings).splitlines() if "public." in line]
+
+
+async def rows_in_public(admin: asyncpg.Connection) -> list[str]:
+    return [await admin.fetchval(f"SELECT owned FROM public.{name}") for name in OWN_TABLES]
+
+
+async def test_a_schema_beside_an_applications_tables_leaves_public_untouched(
+    shop: PostgresSettings,
+    admin: asyncpg.Connection,
+    connect: Connect,
+    postgres_server: LocalPostgres,
+    kafka_settings: KafkaSettings,
+    topic: str,
+) -> None:
+    for name in OWN_TABLES:
+        await admin.execute(
+            f"CREATE TABLE public.{name} (owned TEXT); INSERT INTO public.{name} VALUES ('{name}')"
+        )
+    before = public_part(postgres_server, shop)
+
+    assert await migrate_up(shop, BACKBONE) == REVISIONS
+    database = connect(shop)
+    assert await pending_migrations(database, BACKBONE) == []
+    service = CommandService(database, [counters], notifier=Notifier(database), source_service="suite")
+    created = await submit(service, "CreateCounter")
+    await submit(service, "Increase", created.aggregate_id)
+    await service.close()
+    await admin.execute("UPDATE shop.event_outbox SET topic = $1", topic)
+    async with running(Relay(database, kafka_settings, RelaySettings(poll_interval=3_600))):
+        await all_sent(database)
+        async with database.connection() as connection:
+            [relay] = (await relay_status(connection)).relays
+            assert relay.lanes == 8
+    assert [record.version for record in read_topic(kafka_settings.bootstrap_servers, topic)] == [1, 2]
+    report = await verify(shop, kafka_settings, topics=[topic])
+    assert {kind for kind, tally in report.tallies.items() if tally.events} == set[Kind]()
+    assert report.events == 2
+
+    assert await migrate_down(shop, BACKBONE) == REVISIONS
+    assert await migrate_up(shop, BACKBONE) == REVISIONS
+    assert public_part(postgres_server, shop) == before
+    assert await rows_in_public(admin) == OWN_TABLES
+
+
+async def test_two_schemas_of_one_database_do_not_see_each_other(
+    shop: PostgresSettings, club: PostgresSettings, connect: Connect, topic: str
+) -> None:
+    await migrate_up(shop, BACKBONE)
+    of_shop, of_club = connect(shop), connect(club)
+    assert await pending_migrations(of_club, BACKBONE) == REVISIONS
+    await migrate_up(club, BACKBONE)
+    await put_events(of_shop, topic, ["a"])
+    assert len(await rows_of(of_shop)) == 1
+    assert await rows_of(of_club) == []
+    async with of_shop.sessions() as first, of_club.sessions() as second:
+        assert await IdempotencyService(first).try_lock("k")
+        assert await IdempotencyService(second).try_lock("k"), "the keys of two products are two locks"
+
+
+async def test_a_notification_is_heard_in_its_schema_alone(
+    shop: PostgresSettings, club: PostgresSettings, connect: Connect
+) -> None:
+    for settings in (shop, club):
+        await migrate_up(settings, BACKBONE)
+    heard: dict[str, set[str]] = {"shop": set(), "user": set()}
+    listeners = [Listener(connect(settings), heard[settings.schema_name].update) for settings in (shop, club)]
+    notifiers = [Notifier(connect(settings)) for settings in (shop, club)]
+    for one in (*listeners, *notifiers):
+        await one.start()
+    for one in listeners:
+        await one.listening.wait()
+
+    async def all_heard() -> bool:
+        return all(heard.values())
+
+    notifiers[0].notify(["of shop"])
+    notifiers[1].notify(["of club"])
+    await eventually("both notifications", all_heard)
+    for one in (*listeners, *notifiers):
+        await one.stop()
+    assert heard == {"shop": {"of shop"}, "user": {"of club"}}
+
+
+async def test_relays_wake_by_the_channels_of_their_schema(
+    shop: PostgresSettings, connect: Connect, kafka_settings: KafkaSettings, topic: str
+) -> None:
+    await migrate_up(shop, BACKBONE)
+    database = connect(shop)
+    # Neither polls nor heartbeats come within the test.
+    settings = RelaySettings(poll_interval=3_600, lease_s=3_600)
+    async with running(Relay(database, kafka_settings, settings)):
+        await eventually("all lanes", lambda: has_lanes(database, 8))
+        await put_events(database, topic, ["a"])
+        notifier = Notifier(database)
+        await notifier.start()
+        notifier.notify(["a"])
+        await all_sent(database)
+        await notifier.stop()
+        async with database.connection() as connection:
+            await want_lanes(connection, 16, by="suite")
+        await eventually("more lanes", lambda: has_lanes(database, 16))
+
+
+async def has_lanes(database: Database, lanes: int) -> bool:
+    async with database.connection() as connection:
+        status = await relay_status(connection)
+    return sum(relay.lanes for relay in status.relays) == lanes
+
+
+async def test_clean_up_of_one_schema_does_not_stop_that_of_another(
+    shop: PostgresSettings, club: PostgresSettings, connect: Connect
+) -> None:
+    for settings in (shop, club):
+        await migrate_up(settings, BACKBONE)
+    async with connect(shop).sessions() as busy, connect(club).connection() as connection:
+        # What it locks in one schema stays locked until this transaction ends.
+        await clean_up(executor_of(busy))
+        async with connect(club.as_owner()).connection() as owner:
+            for statement in OLD_ROWS:
+                await owner.fetch(statement)
+        assert await clean_up(connection) == (True, 1, True, 1, 1, 1, 1)
+
+
+async def clean_up(db: Executor) -> tuple[object, ...]:
+    """Remove everything that may be removed, and say what was."""
+    steps = await retain(db, keep_h=0)
+    swept = await sweep(db, IdempotencySettings(ttl_h=1e-9))
+    kept = RetentionSettings(commands_h=10, tasks_h=10, consumed_events_h=10)
+    removed = await remove_old_records(db, kept, key_ttl_h=1)
+    return (
+        bool(steps),
+        swept.claims,
+        swept.slots > 0,
+        removed.commands,
+        removed.tasks,
+        removed.consumed_events,
+        removed.keys,
+    )
+
+
+async def test_the_script_makes_the_same_schema_as_the_migrations(
+    shop: PostgresSettings, postgres_server: LocalPostgres, admin: asyncpg.Connection
+) -> None:
+    printed = relaybox(shop, "migrate", "sql")
+    assert printed.stdout == schema_script(BACKBONE, schema="shop")
+    await admin.execute(printed.stdout)
+    # Nothing is left to apply; the rights are granted.
+    assert await migrate_up(shop, BACKBONE) == []
+    made = dumped_schema(postgres_server, shop)
+    await admin.execute("DROP SCHEMA shop CASCADE")
+    await migrate_up(shop, BACKBONE)
+    assert dumped_schema(postgres_server, shop) == made
+    assert public_part(postgres_server, shop) == []
+
+
+async def test_down_in_a_schema_that_does_not_exist_removes_nothing(shop: PostgresSettings) -> None:
+    assert await migrate_down(shop, BACKBONE) == []
+
+
+def test_a_schema_that_is_no_plain_name_is_refused_in_one_line(
+    empty_postgres_settings: PostgresSettings,
+) -> None:
+    odd = empty_postgres_settings.model_copy(update={"schema_name": 'My "Shop"'})
+    refused = relaybox(odd, "migrate", "up")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    (line,) = refused.stderr.splitlines()
+    assert line.startswith("error: POSTGRES_SCHEMA: must be a plain name")
+
+
+def relaybox(settings: PostgresSettings, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {
+        "POSTGRES_HOST": settings.host,
+        "POSTGRES_PORT": str(settings.port),
+        "POSTGRES_DB": settings.db,
+        "POSTGRES_SCHEMA": settings.schema_name,
+    }
+    program = [sys.executable, "-c", "from relaybox.cli import app; app()", *words]
+    return subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("search_path", ["public", "shop"])
+async def test_autogenerate_hides_tables_of_the_librarys_schema_alone(
+    shop: PostgresSettings,
+    admin: asyncpg.Connection,
+    connect: Connect,
+    monkeypatch: pytest.MonkeyPatch,
+    search_path: str,
+) -> None:
+    await migrate_up(shop, BACKBONE)
+    for schema in ("public", "shop"):
+        await admin.execute(f"CREATE TABLE {schema}.forgotten (id INT)")
+    await admin.execute("CREATE TABLE public.domain_events (id INT)")
+    await admin.execute("GRANT USAGE ON SCHEMA shop TO PUBLIC")
+    monkeypatch.setenv("POSTGRES_SCHEMA", "shop")
+
+    application = connect(shop.as_owner().model_copy(update={"schema_name": search_path}))
+    async with application.engine.connect() as connection:
+        found = await connection.run_sync(proposed)
+    assert found == {("shop", "forgotten"), ("public", "forgotten"), ("public", "domain_events")}
+
+
+def proposed(connection: Connection) -> set[tuple[str, str]]:
+    """Schema and name of the tables that an application without a model would drop."""
+    with EnvironmentContext(Config(), None) as env:  # pyright: ignore[reportArgumentType] - of no script
+        env.configure(connection=connection, include_name=include_name, include_schemas=True)
+        differences = compare_metadata(env.get_context(), MetaData())
+    default = connection.dialect.default_schema_name
+    return {(one.schema or default, one.name) for kind, one, *_ in differences if kind == "remove_table"}
