@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from backend.settings import ProductPostgresSettings
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
@@ -19,6 +20,8 @@ ENV_FILE = ROOT / ".env.example"
 PAGE = ROOT / "docs/reference/settings.md"
 ENV_ENTRY = re.compile(r"^# ([A-Z_]+)=(.*)\n#   (\S.*)$", re.MULTILINE)
 PAGE_ENTRY = re.compile(r"^\| `([A-Z_]+)` \| (?:`([^`]*)`|(required)|) \| (\S.*) \|$", re.MULTILINE)
+#: What the product has by default instead of the library's default.
+PRODUCT = {"POSTGRES_DB": ProductPostgresSettings.model_fields["db"].default}
 #: Read where no settings class can stand, each with its default: the cache is looked up in several places.
 READ_ELSEWHERE = {"RELAYBOX_CACHE_DIR": ""}
 
@@ -60,7 +63,7 @@ def settings() -> dict[str, str]:
         for entry, field in zip(names_of(kind), kind.model_fields.values(), strict=True):
             default = shown(field.default)
             assert found.setdefault(entry, default) == default, f"{entry} has two defaults"
-    return found
+    return found | PRODUCT
 
 
 def test_the_settings_classes_are_found() -> None:

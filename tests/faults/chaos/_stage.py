@@ -13,7 +13,6 @@ from confluent_kafka.cimpl import NewTopic
 from pydantic import SecretStr
 from relaybox.db import BACKBONE, migrate_up
 from relaybox.local import LocalKafka, LocalPostgres, free_port
-from relaybox.local._postgres import DATABASE
 from relaybox.settings import PostgresSettings
 
 from tests.faults.chaos._proxy import Proxy
@@ -79,7 +78,7 @@ class Stage:
         return PostgresSettings(
             host=server.host,
             port=server.port,
-            db=DATABASE,
+            db=self.postgres.database,
             user=server.service_user,
             password=SecretStr(server.service_password),
             owner_user=server.owner_user,
@@ -106,7 +105,7 @@ class Stage:
         return await driver.connect(
             host=server.host,
             port=self.postgres_proxy.port if proxied else server.port,
-            database=DATABASE,
+            database=self.postgres.database,
             user=server.superuser if superuser else server.service_user,
             password=server.superuser_password if superuser else server.service_password,
             ssl=False,

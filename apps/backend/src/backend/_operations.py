@@ -14,13 +14,14 @@ from relaybox.settings import PostgresSettings, load_settings
 
 from backend.genesis import Difference, rebuild_sessions
 from backend.migrations import ALL
+from backend.settings import ProductPostgresSettings
 from backend.workspace import NodeDifference, rebuild_workspace
 
 __all__ = ("migrate", "rebuild")
 
 T = TypeVar("T")
 
-migrate = migrate_commands(*ALL)
+migrate = migrate_commands(*ALL, postgres=ProductPostgresSettings)
 rebuild = typer.Typer(
     cls=ErrorsAsLines, no_args_is_help=True, help="Compare snapshots with domain_events, or repair them."
 )
@@ -40,7 +41,7 @@ def genesis(
         typer.echo(to_json(asdict(difference)).decode() if as_json else line)
 
     work = partial(rebuild_sessions, write=write, on_difference=show)
-    report = asyncio.run(_on_database(load_settings(PostgresSettings), work))
+    report = asyncio.run(_on_database(load_settings(ProductPostgresSettings), work))
     summary = f"{report.sessions} sessions: {report.differences} differ, {report.repaired} repaired"
     typer.echo(to_json(asdict(report)).decode() if as_json else summary)
     if report.differences > report.repaired:
@@ -60,7 +61,7 @@ def workspace(
         typer.echo(to_json(asdict(difference)).decode() if as_json else line)
 
     work = partial(rebuild_workspace, write=write, on_difference=show)
-    report = asyncio.run(_on_database(load_settings(PostgresSettings), work))
+    report = asyncio.run(_on_database(load_settings(ProductPostgresSettings), work))
     summary = (
         f"{report.nodes} nodes, {report.events} events: "
         f"{report.differences} differ, {report.repaired} repaired"

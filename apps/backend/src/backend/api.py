@@ -12,7 +12,7 @@ from relaybox.telemetry import HealthState, check_postgres, configure_logging
 from backend.genesis.routes import genesis_router
 from backend.genesis.session import genesis
 from backend.migrations import ALL
-from backend.settings import ApiSettings, ServiceType
+from backend.settings import ApiSettings, ProductPostgresSettings, ServiceType
 from backend.workspace import WORKSPACE_ANSWERS
 from backend.workspace.edge import SHARE_HEADER, ShareTokenCaching
 from backend.workspace.routes import workspace_router
@@ -31,7 +31,9 @@ def create_api() -> FastAPI:
     """
     service, api = load_settings(ServiceSettings), load_settings(ApiSettings)
     configure_logging(ServiceType.API_GATEWAY.value, service.log_level, service.log_json)
-    backbone = Backbone.from_environment([genesis], service=ServiceType.API_GATEWAY.value)
+    backbone = Backbone.from_environment(
+        [genesis], service=ServiceType.API_GATEWAY.value, postgres=ProductPostgresSettings
+    )
     # Not only in the lifespan: of several workers the parent calls this too, and a wrong setting ends it.
     backbone.check_settings()
     app = create_app(

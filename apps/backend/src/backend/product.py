@@ -32,7 +32,6 @@ from relaybox.relay import ensure_topics
 from relaybox.settings import (
     JwtSettings,
     KafkaSettings,
-    PostgresSettings,
     RelaySettings,
     TaskSettings,
     load_settings,
@@ -42,7 +41,7 @@ from backend.api import PREFIX
 from backend.genesis.muse import MuseSettings
 from backend.migrations import ALL
 from backend.running import DataDirectoryUnusable, ProductSettings, Running, claim, write_private
-from backend.settings import ApiSettings, ServiceType
+from backend.settings import DATABASE, ApiSettings, ProductPostgresSettings, ServiceType
 
 __all__ = ("run_product",)
 
@@ -81,7 +80,7 @@ class _Product:
         if self.environment.get("POSTGRES_HOST"):
             self.supervisor.say("postgres", f"using {self.environment['POSTGRES_HOST']} from the environment")
             return
-        server = LocalPostgres(self.settings.data_dir / "postgres")
+        server = LocalPostgres(self.settings.data_dir / "postgres", database=DATABASE)
         await start(ServerPart(name="postgres", server=server))
         self.environment |= server.settings()
 
@@ -96,7 +95,7 @@ class _Product:
     async def _prepare(self) -> None:
         """Bring the schema and the topics to what the code needs."""
         os.environ.update(self.environment)
-        for revision in await migrate_up(load_settings(PostgresSettings), *ALL):
+        for revision in await migrate_up(load_settings(ProductPostgresSettings), *ALL):
             self.supervisor.say("postgres", f"migrated to {revision}")
         topics = load_settings(OutboxSettings).declared()
         for topic in await ensure_topics(load_settings(KafkaSettings), topics):
@@ -174,8 +173,8 @@ def _url(api: ApiSettings) -> str:
 
 def _shared_settings() -> dict[str, str]:
     """What another program on this machine needs to reach the same servers and to make tokens."""
-    postgres, kafka = load_settings(PostgresSettings), load_settings(KafkaSettings)
-    jwt, owner = load_settings(JwtSettings), load_settings(PostgresSettings).as_owner()
+    postgres, kafka = load_settings(ProductPostgresSettings), load_settings(KafkaSettings)
+    jwt, owner = load_settings(JwtSettings), load_settings(ProductPostgresSettings).as_owner()
     return {
         "POSTGRES_HOST": postgres.host,
         "POSTGRES_PORT": str(postgres.port),

@@ -14,7 +14,7 @@ from relaybox.settings import RelaySettings, TaskSettings, load_settings
 from relaybox.telemetry import AddressUnusable, open_address
 from setproctitle import setproctitle
 
-from backend.settings import ApiSettings, ServiceType, WorkspaceSettings
+from backend.settings import ApiSettings, ProductPostgresSettings, ServiceType, WorkspaceSettings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -120,7 +120,12 @@ async def _run_relay() -> None:
 
     from backend.migrations import ALL
 
-    async with footing(ServiceType.MESSAGE_RELAY.value, *ALL, settings=(RelaySettings, OutboxSettings)) as on:
+    async with footing(
+        ServiceType.MESSAGE_RELAY.value,
+        *ALL,
+        settings=(RelaySettings, OutboxSettings),
+        postgres=ProductPostgresSettings,
+    ) as on:
         settings = load_settings(RelaySettings)
         relay = Relay(on.database, on.kafka, settings)
         on.registry.register(RelayCollector(relay.statistics))
@@ -142,7 +147,9 @@ async def _run_agent() -> None:
     from backend.migrations import ALL
 
     needed = (TaskSettings, MuseSettings, OutboxSettings)
-    async with footing(ServiceType.CONCEPT_AGENT.value, *ALL, settings=needed) as on:
+    async with footing(
+        ServiceType.CONCEPT_AGENT.value, *ALL, settings=needed, postgres=ProductPostgresSettings
+    ) as on:
         notifier = Notifier(on.database)
         commands = CommandService(on.database, [genesis], notifier=notifier, source_service=AGENT)
         agent = ConceptAgent(
@@ -173,7 +180,9 @@ async def _run_worker() -> None:
     from backend.workspace.trash import BinKeeper
 
     needed = (TaskSettings, OutboxSettings, WorkspaceSettings)
-    async with footing(ServiceType.WORKSPACE_WORKER.value, *ALL, settings=needed) as on:
+    async with footing(
+        ServiceType.WORKSPACE_WORKER.value, *ALL, settings=needed, postgres=ProductPostgresSettings
+    ) as on:
         notifier = Notifier(on.database)
         notifier.attach(on.database.sessions)
         metrics = CommandMetrics(on.registry)

@@ -1,13 +1,23 @@
 """What every service of the backend reads from the environment beside its neighbours' settings."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from relaybox.settings import PostgresSettings
 
-__all__ = ("ApiSettings", "RoleSettings", "ServiceType", "WorkspaceSettings")
+__all__ = (
+    "DATABASE",
+    "ApiSettings",
+    "ProductPostgresSettings",
+    "RoleSettings",
+    "ServiceType",
+    "WorkspaceSettings",
+)
 
+#: The contract's name of the product's database.
+DATABASE: Final = "infinite_scribe"
 Port = Annotated[int, Field(ge=1, le=65_535)]
 
 
@@ -26,6 +36,12 @@ class RoleSettings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
     service_type: ServiceType
+
+
+class ProductPostgresSettings(PostgresSettings):
+    """Where the product's PostgreSQL is: the library's settings, with the product's database by default."""
+
+    db: str = DATABASE
 
 
 class ApiSettings(BaseSettings):

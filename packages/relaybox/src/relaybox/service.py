@@ -89,7 +89,10 @@ class Footing:
 
 @asynccontextmanager
 async def footing(
-    name: str, *schema: Migrations, settings: Sequence[type[BaseSettings]] = ()
+    name: str,
+    *schema: Migrations,
+    settings: Sequence[type[BaseSettings]] = (),
+    postgres: type[PostgresSettings] = PostgresSettings,
 ) -> AsyncGenerator[Footing]:
     """Log, connections and health pages of a service called *name*, for an ``async with`` block.
 
@@ -99,6 +102,7 @@ async def footing(
         name: The service's name in logs and in PostgreSQL.
         schema: The migrations that it needs.
         settings: Classes of settings that the service reads itself, checked with those read here.
+        postgres: The class that ``POSTGRES_*`` are read as; it may have other defaults.
 
     Raises:
         SettingsError: one line per setting that is missing or malformed.
@@ -108,7 +112,7 @@ async def footing(
     own, kafka = load_settings(ServiceSettings), load_settings(KafkaSettings)
     head_timeout_s = load_settings(HttpSettings).head_timeout_s
     configure_logging(name, own.log_level, own.log_json)
-    database, registry = Database(load_settings(PostgresSettings), application_name=name), CollectorRegistry()
+    database, registry = Database(load_settings(postgres), application_name=name), CollectorRegistry()
     DatabaseMetrics(registry).watch(database)
     pages = health_app({"postgres": check_postgres(database, *schema), "kafka": check_kafka(kafka)}, registry)
     try:

@@ -80,7 +80,7 @@ class PostgresSettings(BaseSettings):
 
     host: str = "localhost"
     port: Port = 5432
-    db: str = "infinite_scribe"
+    db: str = "relaybox"
     #: Schema of all tables, types and functions of the library and its applications: the search_path of every
     #: connection. Alias: a field ``schema`` would hide a method of Pydantic's.
     schema_name: Annotated[str, AfterValidator(_plain_schema)] = Field(

@@ -22,7 +22,7 @@ def test_the_defaults_are_the_contracts() -> None:
     postgres, kafka, relay = (
         load_settings(kind) for kind in (PostgresSettings, KafkaSettings, RelaySettings)
     )
-    assert (postgres.host, postgres.port, postgres.db) == ("localhost", 5432, "infinite_scribe")
+    assert (postgres.host, postgres.port, postgres.db) == ("localhost", 5432, "relaybox")
     assert kafka.bootstrap_servers == "localhost:9092"
     assert (relay.poll_interval, relay.batch_size) == (5.0, 100)
 

@@ -23,18 +23,19 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 Yes = Annotated[bool, typer.Option("--yes", help="Really remove the tables and all their data.")]
 
 
-def migrate_commands(*lines: Migrations) -> typer.Typer:
+def migrate_commands(*lines: Migrations, postgres: type[PostgresSettings] = PostgresSettings) -> typer.Typer:
     """Make the commands for *lines*, which are applied in this order and removed in the other.
 
-    ``app.add_typer(migrate_commands(BACKBONE), name="migrate")``. They read ``POSTGRES_*`` and
-    connect as the owner, ``check`` as the services do; it ends with 1 when something is pending.
+    ``app.add_typer(migrate_commands(BACKBONE), name="migrate")``. They read ``POSTGRES_*`` as
+    *postgres*, which may have other defaults, and connect as the owner, ``check`` as the services do; it ends
+    with 1 when something is pending.
     """
     group = typer.Typer(cls=ErrorsAsLines, no_args_is_help=True, help="Bring the tables to this version.")
 
     @group.command()
     def up(as_json: Json = False) -> None:
         """Apply what is missing."""
-        settings = load_settings(PostgresSettings)
+        settings = load_settings(postgres)
         applied = asyncio.run(migrate_up(settings, *lines))
         _print("applied", applied, "nothing to apply: the schema is up to date", as_json)
         if settings.owner_user in (None, settings.user):
@@ -43,7 +44,7 @@ def migrate_commands(*lines: Migrations) -> typer.Typer:
     @group.command()
     def down(yes: Yes = False, as_json: Json = False) -> None:
         """Remove the tables and all their data."""
-        settings = load_settings(PostgresSettings)
+        settings = load_settings(postgres)
         if not yes:
             where = f"{settings.db} at {settings.host}:{settings.port}"
             typer.echo(f"error: this removes every table and its data from {where}; add --yes", err=True)
@@ -53,7 +54,7 @@ def migrate_commands(*lines: Migrations) -> typer.Typer:
     @group.command()
     def check(as_json: Json = False) -> None:
         """List what is missing; exit code 1 if anything is."""
-        pending = asyncio.run(_pending(load_settings(PostgresSettings), lines))
+        pending = asyncio.run(_pending(load_settings(postgres), lines))
         _print("pending", pending, "the schema is up to date", as_json)
         if pending:
             raise typer.Exit(1)
@@ -61,7 +62,7 @@ def migrate_commands(*lines: Migrations) -> typer.Typer:
     @group.command()
     def sql() -> None:
         """Print the whole schema as one SQL text, for the first start of a container."""
-        schema = load_settings(PostgresSettings).schema_name
+        schema = load_settings(postgres).schema_name
         typer.echo(schema_script(*lines, schema=schema), nl=False)
 
     _ = up, down, check, sql

@@ -77,19 +77,24 @@ class Database:
     """
 
     def __init__(
-        self, settings: PostgresSettings | None = None, *, application_name: str = "relaybox"
+        self,
+        settings: PostgresSettings | None = None,
+        *,
+        application_name: str = "relaybox",
+        settings_class: type[PostgresSettings] = PostgresSettings,
     ) -> None:
-        """*settings* is read from ``POSTGRES_*`` at the first use if left out.
+        """Describe the connections; *settings*, if left out, are read as *settings_class* at the first use.
 
         Then everything but this constructor may raise a ``SettingsError``.
         """
         self._given_settings = settings
+        self._settings_class = settings_class
         self._application_name = application_name
 
     @cached_property
     def settings(self) -> PostgresSettings:
         """Where PostgreSQL is, and the limits of each connection."""
-        return self._given_settings or load_settings(PostgresSettings)
+        return self._given_settings or load_settings(self._settings_class)
 
     @cached_property
     def engine(self) -> AsyncEngine:

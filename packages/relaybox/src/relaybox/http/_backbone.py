@@ -84,15 +84,21 @@ class Backbone:
         self._undeclared: set[tuple[str, str]] = set()
 
     @classmethod
-    def from_environment(cls, domains: Sequence[Domain[Any]], *, service: str) -> Self:
+    def from_environment(
+        cls,
+        domains: Sequence[Domain[Any]],
+        *,
+        service: str,
+        postgres: type[PostgresSettings] = PostgresSettings,
+    ) -> Self:
         """Made of ``POSTGRES_*`` and ``JWT_*``, which is all that *domains* need.
 
         They are read by :meth:`lifespan` or at the first use, not here: tests, Alembic and what writes the
-        OpenAPI document import the application where no setting is known.
+        OpenAPI document import the application where no setting is known. *postgres* may have other defaults.
         """
-        database = Database(application_name=service)
+        database = Database(application_name=service, settings_class=postgres)
         backbone = cls(database, domains, verifier=SharedSecretVerifier(), service=service)
-        backbone._settings = (PostgresSettings, JwtSettings, *backbone._settings)
+        backbone._settings = (postgres, JwtSettings, *backbone._settings)
         return backbone
 
     def __repr__(self) -> str:

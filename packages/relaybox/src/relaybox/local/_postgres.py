@@ -19,7 +19,6 @@ from relaybox.local._ports import LOOPBACK, free_port, require_free_port
 from relaybox.local._postgres_programs import programs
 from relaybox.local._process import ServerProcess, end_orphans, processes_in
 
-DATABASE = "infinite_scribe"
 _ROLES = Path(__file__).with_name("roles.psql")
 _STATUS_LINE = 7
 _BUILTIN_LOCALE_SINCE = 17
@@ -44,7 +43,7 @@ class Passwords(BaseModel, frozen=True):
 class LocalPostgres:
     """One PostgreSQL server on a data directory.
 
-    The first start makes the cluster, a database ``infinite_scribe``, the role ``relaybox_owner`` that owns
+    The first start makes the cluster, the database *database*, the role ``relaybox_owner`` that owns
     it and may create databases, and the role ``relaybox`` that owns nothing. Both log in by password
     (scram) over TCP on 127.0.0.1; nothing else is listened on.
 
@@ -61,6 +60,7 @@ class LocalPostgres:
         self,
         data_dir: Path,
         *,
+        database: str = "relaybox",
         version: int = 18,
         port: int | None = None,
         durable: bool = True,
@@ -76,6 +76,7 @@ class LocalPostgres:
         further settings of the server.
         """
         self.data_dir = data_dir.resolve()
+        self.database = database
         self.version = version
         self.durable = durable
         self.port = port or 0
@@ -177,7 +178,7 @@ class LocalPostgres:
         return {
             "POSTGRES_HOST": self.host,
             "POSTGRES_PORT": str(self.port),
-            "POSTGRES_DB": DATABASE,
+            "POSTGRES_DB": self.database,
             "POSTGRES_USER": self.service_user,
             "POSTGRES_PASSWORD": self.service_password,
             "POSTGRES_OWNER_USER": self.owner_user,
@@ -317,7 +318,7 @@ class LocalPostgres:
             "OWNER_PASSWORD": self.owner_password,
             "SERVICE_USER": self.service_user,
             "SERVICE_PASSWORD": self.service_password,
-            "DATABASE": DATABASE,
+            "DATABASE": self.database,
         }
         psql = ServerProcess(
             [str(bin_dir / "psql"), "--quiet", "--no-psqlrc", "--file", str(_ROLES)],

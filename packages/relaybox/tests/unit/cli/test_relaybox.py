@@ -101,7 +101,7 @@ def test_tables_are_not_removed_without_being_sure(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("POSTGRES_PORT", "1")
     result = run("migrate", "down")
     assert result.exit_code == 1
-    assert "infinite_scribe at 127.0.0.1:1" in result.stderr
+    assert "relaybox at 127.0.0.1:1" in result.stderr
     assert "--yes" in result.stderr
 
 
