@@ -1,6 +1,7 @@
 """Where HTTP meets a workspace: who asks, what is read of a request, how it is answered."""
 
 from backend.workspace.edge._caching import ShareTokenCaching
+from backend.workspace.edge._cursors import cursor_of, instant, place_of, whole
 from backend.workspace.edge._edge import (
     MATCH_ERRORS,
     READ_ERRORS,
@@ -12,13 +13,9 @@ from backend.workspace.edge._edge import (
     IfMatchHeader,
     Viewer,
     body_of,
-    cursor_of,
     documented,
     id_in,
-    instant,
     json_answer,
-    place_of,
-    whole,
 )
 from backend.workspace.edge._places import Places
 from backend.workspace.edge._tickets import TICKET_S, Tickets

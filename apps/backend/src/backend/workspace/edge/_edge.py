@@ -1,19 +1,16 @@
 """What every route of a workspace begins with: who asks, what they may do, and the unit of work."""
 
-import base64
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Annotated, Any, Final, TypeVar
 from uuid import UUID
 
 from fastapi import Depends, Header, Request
 from fastapi.security import APIKeyHeader
 from pydantic import BaseModel
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 from relaybox.commands import TakenCommand
-from relaybox.errors import Detail
 from relaybox.http import (
     AUTH_ERRORS,
     BEARER_SCHEME,
@@ -25,7 +22,6 @@ from relaybox.http import (
     Principal,
     TokenMissing,
     UnitOfWork,
-    ValidationFailed,
     bearer,
     caller_of,
     error_responses,
@@ -65,18 +61,13 @@ __all__ = (
     "NodeThere",
     "Viewer",
     "body_of",
-    "cursor_of",
     "documented",
     "id_in",
-    "instant",
     "json_answer",
-    "place_of",
-    "whole",
 )
 
 Model = TypeVar("Model", bound=BaseModel)
 
-_INTEGER_MAX: Final = 2_147_483_647
 READ_ERRORS: Final = (*AUTH_ERRORS, ShareTokenInvalid, NodeNotFound, RoleMissing, *DATABASE_ERRORS)
 MATCH_ERRORS: Final = (IfMatchMissing, IfMatchMalformed, IfMatchWeak, VersionStale)
 WRITE_ERRORS: Final = (*READ_ERRORS, *BODY_ERRORS, BadHeader, *KEY_ERRORS)
@@ -360,44 +351,3 @@ def json_answer(
         headers["Location"] = location
     content = body if isinstance(body, bytes) else to_json(body)
     return Response(content, status, headers, media_type="application/json")
-
-
-def cursor_of(*place: object) -> str:
-    """Where a page ended, for its client to give back."""
-    return base64.urlsafe_b64encode(to_json(place)).decode()
-
-
-def instant(text: str) -> datetime:
-    """A time of a cursor's, for :func:`place_of`.
-
-    Raises:
-        ValueError, TypeError, OverflowError: it is none that PostgreSQL takes.
-    """
-    return datetime.fromisoformat(text).astimezone(UTC)
-
-
-def whole(number: object) -> int:
-    """A number of a cursor's, for :func:`place_of`; what PostgreSQL calls an integer.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if isinstance(number, bool) or not isinstance(number, int) or abs(number) > _INTEGER_MAX:
-        raise ValueError
-    return number
-
-
-def place_of(cursor: str | None, *types: Callable[[Any], Any]) -> Sequence[Any]:
-    """What :func:`cursor_of` was given, each part read by its type; as many nulls for the first page.
-
-    Raises:
-        ValidationFailed: the cursor is none of ours.
-    """
-    if cursor is None:
-        return [None] * len(types)
-    try:
-        parts = from_json(base64.urlsafe_b64decode(cursor))
-        return [read(part) for read, part in zip(types, parts, strict=True)]
-    except (ValueError, TypeError, AttributeError, OverflowError):
-        detail = Detail(field="query.cursor", message="take it from next_cursor of the page before")
-        raise ValidationFailed([detail]) from None
