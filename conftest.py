@@ -54,7 +54,7 @@ _COVERAGE_DIR = os.environ.pop("COVERAGE_DIR", None) if _WORKER else None
 #: Each of these has a bound of its own, see the Makefile.
 _MEASURED = ("packages", "apps")
 _EXCLUDED = [r"assert_never\(", r"\.\.\.$"]
-#: The probes stay where they are. To remove those that were reached replaces functions while they run.
+#: SlipCover never removes a probe that was reached: that replaces functions while they run.
 _NEVER = -1
 
 

@@ -60,8 +60,12 @@ class ServiceSettings(BaseSettings):
 
 #: What every service reads; the last two for its sweeper.
 _SETTINGS: Final = (
-    *(ServiceSettings, KafkaSettings, HttpSettings, PostgresSettings),
-    *(IdempotencySettings, RetentionSettings),
+    ServiceSettings,
+    KafkaSettings,
+    HttpSettings,
+    PostgresSettings,
+    IdempotencySettings,
+    RetentionSettings,
 )
 
 

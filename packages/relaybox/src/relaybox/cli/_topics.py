@@ -13,7 +13,7 @@ from relaybox.settings import KafkaSettings, load_settings
 
 __all__ = ("topics_commands",)
 
-#: What a relay's producer takes at most.
+#: The largest message that a relay's producer sends.
 _LIMIT_BYTES_MAX: Final = 104_857_600
 
 topics_commands = typer.Typer(cls=ErrorsAsLines, no_args_is_help=True, help="The topics that events go to.")
@@ -50,13 +50,13 @@ def create(
 def raise_limit(
     topic: Annotated[str, typer.Argument(help="The topic's name.")],
     bytes_max: Annotated[
-        int, typer.Argument(metavar="BYTES", min=1_024, max=_LIMIT_BYTES_MAX, help="Of a message, at most.")
+        int, typer.Argument(metavar="BYTES", min=1_024, max=_LIMIT_BYTES_MAX, help="The largest message.")
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a line.")] = False,
 ) -> None:
-    """Raise a topic's max.message.bytes; a limit that is as high already stays as it is.
+    """Raise a topic's max.message.bytes; a limit that is already as high is not changed.
 
-    Relays ask for the limit before each attempt; none is restarted.
+    Relays read the limit before each attempt and need no restart.
 
     Raises:
         SettingsError: KAFKA_* is malformed.

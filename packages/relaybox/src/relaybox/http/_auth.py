@@ -46,8 +46,9 @@ class _Bearer(SecurityBase):
 
         Raises:
             TokenMissing: No bearer token was sent.
-            TokenInvalid: It is not valid, or there is more than one header (RFC 9110, section 5.3).
-            TokenExpired: It has expired.
+            TokenInvalid: The token is not valid, or the request has several ``Authorization`` headers
+                (RFC 9110, section 5.3).
+            TokenExpired: The token has expired.
         """
         given = request.headers.getlist("authorization")
         if len(given) > 1:

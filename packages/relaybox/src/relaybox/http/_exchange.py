@@ -232,7 +232,7 @@ class Exchange:
         self.answer.claim = claim
 
     async def _fingerprints(self, request: Request, *, secret: bool) -> tuple[str, Callable[[], str] | None]:
-        """Return the request's fingerprint, and what makes the one by bytes if that is another."""
+        """Return the request's fingerprint and, if that is by value, a function for the one by bytes."""
         content_type = request.headers.get("content-type", "")
         where = (self.scope["method"], self.scope["path"], self.scope["query_string"], content_type)
         # A short secret in the body could be found by trying which one has this digest.

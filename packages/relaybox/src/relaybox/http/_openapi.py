@@ -64,7 +64,7 @@ class Application(FastAPI):
         await super().__call__(scope, receive, _without_traceback(send))
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Build what serves requests; all routes are there by now."""
+        """Build the middleware stack, and check query parameters: all routes are known by now."""
         refuse_undeclared_query(self.routes)
         return super().build_middleware_stack()
 

@@ -75,7 +75,7 @@ def refuse_undeclared_query(routes: Iterable[BaseRoute]) -> None:
 
 
 def _operations(routes: Iterable[BaseRoute]) -> Iterator[Any]:
-    """Yield what FastAPI calls for each of its routes: has ``dependant``, ``include_in_schema``."""
+    """Yield an object with ``dependant`` and ``include_in_schema`` for each route of FastAPI's."""
     for route in routes:
         # FastAPI since about 0.140 keeps an included router whole, with an operation for each of its routes;
         # before, it copied the routes.
@@ -113,7 +113,7 @@ def _declared_by(operation: Any) -> _Declared:
             _add(declared, one)
         if isinstance(dependant.call, APIKeyQuery):
             declared.repeatable[dependant.call.model.name] = False
-    # What an endpoint reads by itself is documented there.
+    # Parameters that an endpoint reads from request.query_params by itself.
     extra: Mapping[str, Any] = operation.openapi_extra or {}
     for documented in extra.get("parameters", ()):
         if documented.get("in") == "query":
@@ -136,7 +136,7 @@ def _add(declared: _Declared, parameter: Any) -> None:
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The model that *annotation* is, or is beside None."""
+    """Return the model that *annotation* is, also if it is optional; None if it is no model."""
     if get_origin(annotation) in (Union, UnionType):
         found = [one for one in map(_model_in, get_args(annotation)) if one is not None]
         return found[0] if found else None

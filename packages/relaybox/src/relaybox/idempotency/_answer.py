@@ -74,7 +74,8 @@ class Claim:
     body_bytes_max: int
     #: No body is kept.
     secret: bool = False
-    #: Returns the fingerprint by bytes, if the other is by value: answers kept by version 0.1 have it.
+    #: Returns the fingerprint by bytes, which responses stored by version 0.1 have; None if the other is by
+    #: bytes.
     fingerprint_by_bytes: Callable[[], str] | None = None
     #: What the answer is about: ids whose erasure is its own.
     targets: tuple[str, ...] = ()

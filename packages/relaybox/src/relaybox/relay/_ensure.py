@@ -98,7 +98,7 @@ def _raise_limit(settings: KafkaSettings, topic: str, bytes_max: int) -> int:
 
 
 def _admin(settings: KafkaSettings, complaints: Complaints) -> Any:
-    """Return a client whose stubs do not say what its futures hold."""
+    """Create an admin client; untyped, because its stubs do not name the results of its futures."""
     conf: dict[str, Any] = {**settings.client(), "log_level": 0, "error_cb": complaints.note}
     try:
         return AdminClient(conf)

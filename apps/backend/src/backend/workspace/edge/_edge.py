@@ -85,7 +85,7 @@ _SHARE_SCHEME: Final = APIKeyHeader(
 
 async def _if_match(
     request: Request,
-    # Only for the document: the framework reads one line of several.
+    # Only for the OpenAPI document: FastAPI reads one line of several.
     _documented: Annotated[
         str | None, Header(alias="If-Match", description="the ETag of what you have read")
     ] = None,

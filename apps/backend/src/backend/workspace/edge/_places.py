@@ -1,4 +1,4 @@
-"""Places: how much of something costly a process has under way, in all and for each holder."""
+"""Limits on costly work that a process does at a time: in total, and for each holder."""
 
 from collections import Counter
 from collections.abc import Generator
@@ -10,10 +10,10 @@ __all__ = ("Places",)
 
 
 class Places:
-    """Counts the places that are taken in a process.
+    """Counts the places that are taken in a process; each piece of costly work takes one.
 
-    A holder gets a first place while one is free, and further ones only while fewer than half of all are
-    taken. So a few holders cannot take all of them: in the second half each gets one place.
+    A holder gets a first place while any is free, and further ones only while fewer than half of all are
+    taken. The second half is thus left to holders that have none, so that a few cannot take all places.
     """
 
     def __init__(self, *, places_max: int, of_one_max: int, refusal: type[RelayboxError]) -> None:
@@ -21,8 +21,8 @@ class Places:
 
         Args:
             places_max: Places of the process.
-            of_one_max: Of them, those of one holder.
-            refusal: The error for who gets none; takes no arguments.
+            of_one_max: Places that one holder may have.
+            refusal: The error to raise when no place is given; its class takes no arguments.
         """
         self._places_max = places_max
         self._of_one_max = of_one_max
@@ -31,7 +31,7 @@ class Places:
 
     @contextmanager
     def taken(self, holder: str) -> Generator[None]:
-        """Take a place of *holder* for the length of a block.
+        """Take a place for *holder* until the block ends.
 
         Raises:
             RelayboxError: The refusal: no place is free, or none for this holder.
@@ -43,7 +43,7 @@ class Places:
             yield
         finally:
             self._taken[holder] -= 1
-            # Else there would be an entry for each holder of the past.
+            # Removes counts of 0: else each holder of the past would keep an entry.
             self._taken += Counter()
 
     def _is_free_for(self, holder: str) -> bool:

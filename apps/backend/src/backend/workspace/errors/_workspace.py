@@ -317,12 +317,12 @@ class LinkTriesExceeded(WorkspaceError):
 
 
 class TooManyPasswords(WorkspaceError):
-    """Raised when a process has as many passwords to hash as it may have, or those of one link or person."""
+    """Raised when the process, one link or one person has too many passwords to hash at a time."""
 
     error_code = "TOO_MANY_PASSWORDS"
 
     def __init__(self) -> None:
-        super().__init__("Too many passwords are being checked; send it again in a moment")
+        super().__init__("Too many passwords are being hashed; send the request again in a moment")
 
 
 class DiscussionRefused(WorkspaceError):

@@ -68,18 +68,18 @@ async def _keep_place(
     title: Annotated[Title | None, Query(description="Instead of a title in the form or the JSON.")] = None,
     parent_id: Annotated[UUID | None, Query(description="Instead of one in the form or the JSON.")] = None,
 ) -> None:
-    """Keep where a new study is to go, for what is read ahead."""
+    """Store the title and the parent that the query names, for the dependency that reads the body."""
     given = {"title": title, "parent_id": parent_id}
     request.state.place = {name: value for name, value in given.items() if value is not None}
 
 
 def _place(request: Request) -> Mapping[str, Any]:
-    # Not there for a request that is refused for it afterwards.
+    # Missing if the query is malformed: FastAPI refuses that only after all dependencies have run.
     return getattr(request.state, "place", {})
 
 
 def _strict(request: Request) -> bool:
-    # Not there for a request that is refused for it afterwards.
+    # Missing if the query is malformed: FastAPI refuses that only after all dependencies have run.
     return getattr(request.state, "strict", False)
 
 

@@ -30,7 +30,7 @@ Result = TypeVar("Result")
 HASHES_MAX: Final = 128
 """Passwords that a process has under way: the last of them waits for 16 s."""
 HASHES_OF_ONE_MAX: Final = 64
-"""Of them, those of one link that is opened, or of one person who makes links: a class fits."""
+"""Of them, those of one link, or of one person who creates links; a school class may open a link at once."""
 _THREADS_MAX: Final = 2
 
 _SALT_BYTES: Final = 16
@@ -73,7 +73,7 @@ class PasswordThreads:
     """
 
     def __init__(self) -> None:
-        #: Requests that have a password hashed, or wait for that; held from before a try is counted.
+        #: Requests whose password is hashed or waits for a thread; taken before a try is counted.
         self.places = Places(places_max=HASHES_MAX, of_one_max=HASHES_OF_ONE_MAX, refusal=TooManyPasswords)
         self._threads: ThreadPoolExecutor | None = None
 
