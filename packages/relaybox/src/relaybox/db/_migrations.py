@@ -80,12 +80,15 @@ async def migrate_up(settings: PostgresSettings, *lines: Migrations) -> list[str
 
     Raises:
         DatabaseUnavailable: PostgreSQL is away.
-        MigrationFailed: a statement was refused, or the services' role does not exist.
+        MigrationFailed: a statement was refused, the services' role does not exist, or the tables are in
+            another schema and ``POSTGRES_SCHEMA`` is not set.
     """
     applied: list[str] = []
     engine = _owner(settings)
     try:
         for line in lines:
+            if "schema_name" not in settings.model_fields_set:
+                await _refuse_tables_elsewhere(engine, line, settings.schema_name)
             applied += await _run(engine, line, command.upgrade, "head")
             await _grant(engine, line, settings)
     finally:
@@ -200,6 +203,17 @@ async def _run(engine: AsyncEngine, line: Migrations, action: Any, revision: str
         raise
     except Exception as error:
         raise MigrationFailed(f"{line.version_table}: {error}") from error
+
+
+async def _refuse_tables_elsewhere(engine: AsyncEngine, line: Migrations, schema: str) -> None:
+    """Refuse to create empty tables beside those that an earlier version made by a role's search_path."""
+    async with _connected(engine) as connection:
+        found = await connection.exec_driver_sql(_SQL["schemas_with"], (line.version_table,))
+        if elsewhere := found.scalar():
+            raise MigrationFailed(
+                f"{line.version_table}: the tables are in another schema ({elsewhere}); set POSTGRES_SCHEMA "
+                f"to it, or to {schema} to create new, empty tables there"
+            )
 
 
 async def _grant(engine: AsyncEngine, line: Migrations, settings: PostgresSettings) -> None:

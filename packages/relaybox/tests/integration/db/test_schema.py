@@ -17,6 +17,7 @@ from relaybox.db import (
     TABLES,
     Database,
     Executor,
+    MigrationFailed,
     executor_of,
     include_name,
     migrate_down,
@@ -257,6 +258,19 @@ async def test_the_script_makes_the_same_schema_as_the_migrations(
     await migrate_up(shop, BACKBONE)
     assert dumped_schema(postgres_server, shop) == made
     assert public_part(postgres_server, shop) == []
+
+
+async def test_tables_in_another_schema_are_not_left_behind_by_accident(
+    empty_postgres_settings: PostgresSettings, shop: PostgresSettings
+) -> None:
+    await migrate_up(shop, BACKBONE)
+    chosen = {"schema_name", *empty_postgres_settings.model_fields_set}
+    unset = PostgresSettings.model_construct(chosen - {"schema_name"}, **empty_postgres_settings.model_dump())
+    with pytest.raises(MigrationFailed, match=r"another schema \(shop\); set POSTGRES_SCHEMA"):
+        await migrate_up(unset, BACKBONE)
+    # A second installation on purpose, and its own upgrade afterwards.
+    assert await migrate_up(unset.model_copy(update={"schema_name": "public"}), BACKBONE) == REVISIONS
+    assert await migrate_up(unset, BACKBONE) == []
 
 
 async def test_down_in_a_schema_that_does_not_exist_removes_nothing(shop: PostgresSettings) -> None:
