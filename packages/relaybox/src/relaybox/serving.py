@@ -1,6 +1,7 @@
 """Limits of time and size that uvicorn does not have."""
 
 import asyncio
+import sys
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -37,12 +38,21 @@ if TYPE_CHECKING:
         transport: asyncio.Transport
         #: The request that was begun last; None before the first one's head is complete.
         cycle: Any
+        #: Of the head that is complete.
+        parser: Any
+        url: bytes
+        headers: list[tuple[bytes, bytes]]
 
         def on_message_begin(self) -> None:
             """Begin a head; called by httptools alone."""
 
         def on_headers_complete(self) -> None:
             """End a head; called by httptools alone."""
+
+        def on_message_complete(self) -> None:
+            """End a body; called by httptools alone."""
+
+        def _should_upgrade(self) -> bool: ...
 else:
     _Protocol = AutoHTTPProtocol
 
@@ -59,7 +69,8 @@ class HeadTimeoutProtocol(_Protocol):
     protocol closes such a connection after ``HTTP_HEAD_TIMEOUT_S``, and one on which a client keeps sending
     the rest of a body whose request was answered. A head over 64 KiB is answered 431 ``HEAD_TOO_LARGE``
     (RFC 6585, section 5): with httptools uvicorn collects a head of any size, and one of 60 MB stopped the
-    event loop for seconds. An idle connection between two requests has uvicorn's own
+    event loop for seconds. A request that asks to continue in HTTP/2 (``Upgrade: h2c``, as clients in Java do) is
+    answered in HTTP/1.1 (RFC 9110, section 7.8): with httptools uvicorn loses its body. An idle connection between two requests has uvicorn's own
     ``timeout_keep_alive``; a body has the time limit of :class:`relaybox.http.BodyLimitMiddleware`.
 
     Run it as ``uvicorn.Config(app, http=HeadTimeoutProtocol)``, from a shell as
@@ -71,6 +82,10 @@ class HeadTimeoutProtocol(_Protocol):
     _closing: asyncio.TimerHandle | None = None
     #: Received of a head that is not complete; None outside of heads.
     _head_bytes: int | None = None
+    #: The bytes being parsed, for the part that follows a head with an upgrade that is ignored.
+    _received = b""
+    #: That head without its upgrade.
+    _plain_head: bytes | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for the first request's head."""
@@ -81,7 +96,9 @@ class HeadTimeoutProtocol(_Protocol):
         """Take bytes; wait on unless they complete a head."""
         # What follows the end of a body in one chunk is not counted: most of the chunk is that body.
         counts = self._head_bytes is not None or self.cycle is None or self.cycle.response_complete
+        self._received = data
         super().data_received(data)
+        self._received = b""
         if counts and self._head_bytes is not None:
             self._head_bytes += len(data)
             if self._head_bytes > _HEAD_BYTES_MAX and not self.transport.is_closing():
@@ -105,7 +122,33 @@ class HeadTimeoutProtocol(_Protocol):
     def on_headers_complete(self) -> None:
         """Stop counting: the head is complete."""
         self._head_bytes = None
-        super().on_headers_complete()
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            self._plain_head = self._without_upgrade()
+        else:
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """End the body; there is none yet where an upgrade is ignored."""
+        if self._plain_head is None:
+            super().on_message_complete()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        # Uvicorn calls this while it handles the exception with which httptools stops after the head.
+        head, stopped = self._plain_head, sys.exc_info()[1]
+        if head is not None and stopped is not None:
+            self._plain_head = None
+            self.data_received(head + self._received[stopped.args[0] :])
+
+    def _without_upgrade(self) -> bytes:
+        lines = [b"%b %b HTTP/1.1" % (self.parser.get_method(), self.url)]
+        for name, value in self.headers:
+            if name == b"connection":
+                options = [one.strip() for one in value.split(b",")]
+                kept = [one for one in options if one.lower() not in {b"upgrade", b"http2-settings"}]
+                lines += [b"connection: " + b", ".join(kept)] if kept else []
+            elif name not in {b"upgrade", b"http2-settings"}:
+                lines.append(name + b": " + value)
+        return b"\r\n".join([*lines, b"", b""])
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""

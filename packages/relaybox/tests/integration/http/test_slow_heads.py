@@ -117,3 +117,25 @@ async def test_malformed_chunk_of_a_body_is_named_in_the_error(port: int) -> Non
         await client.send(head("POST", "/", Transfer_Encoding="chunked") + "zz\r\n")
         body = (await client.rest()).partition(b"\r\n\r\n")[2]
     assert "chunking of the body" in json.loads(body)["message"]
+
+
+HTTP2_OFFERED = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2_Settings": "AAMAAABk"}
+
+
+async def test_body_of_a_request_that_offers_http2_is_received(port: int) -> None:
+    last = head("GET", "/", Connection="close")
+    async with connected(port) as client:
+        await client.send(head("POST", "/", Content_Length="7", **HTTP2_OFFERED) + "1234567" + last)
+        received = await client.rest()
+    assert received.count(b"HTTP/1.1 200 ") == 2
+    assert received.partition(b"\r\n\r\n")[2].startswith(b"7")
+
+
+async def test_body_after_the_head_that_offers_http2_is_received(port: int) -> None:
+    async with connected(port) as client:
+        await client.send(head("POST", "/", Content_Length="7", Expect="100-continue", **HTTP2_OFFERED))
+        assert await client.status() == 100
+        await client.send("1234567" + head("GET", "/", Connection="close"))
+        received = await client.rest()
+    assert received.count(b"HTTP/1.1 200 ") == 2
+    assert received.partition(b"\r\n\r\n")[2].startswith(b"7")
