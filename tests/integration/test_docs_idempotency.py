@@ -83,9 +83,7 @@ async def test_shell_of_the_page_installs_and_orders_once(
     page, owner = ROOT / "docs/how-to/idempotent-requests.md", postgres_settings.as_owner()
     (tmp_path / "shop.py").write_text(fences_of("docs/how-to/idempotent-requests.md")[0], encoding="utf-8")
     port = str(free_port())
-    script = (
-        "\n".join(fences(page, "sh")).replace("8000", port).replace("shop:app", f"shop:app --port {port}")
-    )
+    script = "\n".join(fences(page, "sh")).replace("8030", port)
     environment = server_environment(postgres_settings) | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "POSTGRES_OWNER_USER": owner.user,

@@ -69,9 +69,11 @@ class HeadTimeoutProtocol(_Protocol):
     protocol closes such a connection after ``HTTP_HEAD_TIMEOUT_S``, and one on which a client keeps sending
     the rest of a body whose request was answered. A head over 64 KiB is answered 431 ``HEAD_TOO_LARGE``
     (RFC 6585, section 5): with httptools uvicorn collects a head of any size, and one of 60 MB stopped the
-    event loop for seconds. A request that asks to continue in HTTP/2 (``Upgrade: h2c``, as clients in Java do) is
-    answered in HTTP/1.1 (RFC 9110, section 7.8): with httptools uvicorn loses its body. An idle connection between two requests has uvicorn's own
+    event loop for seconds. An idle connection between two requests has uvicorn's own
     ``timeout_keep_alive``; a body has the time limit of :class:`relaybox.http.BodyLimitMiddleware`.
+
+    A request that offers to continue in HTTP/2 (``Upgrade: h2c``, as clients in Java do) is answered in
+    HTTP/1.1 (RFC 9110, section 7.8): with httptools uvicorn loses the body of such a request.
 
     Run it as ``uvicorn.Config(app, http=HeadTimeoutProtocol)``, from a shell as
     ``uvicorn --http relaybox.serving:HeadTimeoutProtocol app:app``.
