@@ -90,6 +90,8 @@ def create_app(
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,
+        # Spans alone: the metrics are the library's own, and FastAPI's logs hold exceptions' messages (G71).
+        telemetry={"metrics": False, "logs": False},
     )
     install_error_handlers(app, answers)
     install_docs(app)

@@ -8,7 +8,8 @@ import asyncio
 import math
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from types import coroutine
 from typing import Any, Final, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
@@ -128,8 +129,7 @@ class _Body:
         allowed_s = self._timeout_s + self._taken_bytes / self._rate_bytes_s
         began_s = time.monotonic()
         try:
-            async with asyncio.timeout(allowed_s - self._waited_s):
-                message = await self._receive()
+            message = await _within(allowed_s - self._waited_s, self._receive())
         except TimeoutError:
             raise BodyTimeout(allowed_s) from None
         self._waited_s += time.monotonic() - began_s
@@ -137,6 +137,38 @@ class _Body:
         self._taken_bytes += len(message.get("body", b""))
         _refuse_above(self._scope[_LIMIT_KEY], self._taken_bytes)
         return message
+
+
+async def _within(seconds: float, message: Awaitable[Message]) -> Message:
+    """Wait at most *seconds* for *message*.
+
+    A timer costs several microseconds, and most messages are there already: none is set for those.
+
+    Raises:
+        TimeoutError: it did not come in time.
+    """
+    steps = message.__await__()
+    try:
+        waits_for = next(steps)
+    except StopIteration as ended:
+        return ended.value
+    async with asyncio.timeout(seconds):
+        return await _rest_of(steps, waits_for)
+
+
+@coroutine
+def _rest_of(steps: Generator[Any, Any, Message], waits_for: Any) -> Generator[Any, Any, Message]:
+    """Continue *steps*, which wait for *waits_for*, to their end."""
+    while True:
+        try:
+            try:
+                given = yield waits_for
+            except BaseException as error:  # noqa: BLE001 - it belongs to what waits
+                waits_for = steps.throw(error)
+            else:
+                waits_for = steps.send(given)
+        except StopIteration as ended:
+            return ended.value
 
 
 def limit_body(request: Request, limit_bytes: int) -> None:
