@@ -717,13 +717,19 @@ CREATE INDEX idx_command_inbox_ended ON command_inbox (created_at)
 DO $$
 DECLARE
     retention RECORD;
+    before TEXT;
+    after TEXT;
 BEGIN
     FOR retention IN
         SELECT * FROM (VALUES ('relaybox_retain_outbox(interval)', 'event_outbox'),
                               ('relaybox_retain_bodies(interval)', 'idempotency_bodies')) AS functions (name, locked)
     LOOP
-        EXECUTE replace(pg_get_functiondef(retention.name::regprocedure),
-            '(hashtext(''relaybox''), ', format('(%L::regclass::int, ', retention.locked));
+        before := pg_get_functiondef(retention.name::regprocedure);
+        after := replace(before, '(hashtext(''relaybox''), ', format('(%L::regclass::int, ', retention.locked));
+        IF after = before THEN
+            RAISE EXCEPTION 'function % does not take its lock as it was created; restore it and migrate again', retention.name;
+        END IF;
+        EXECUTE after;
     END LOOP;
 END
 $$;

@@ -273,6 +273,18 @@ async def test_tables_in_another_schema_are_not_left_behind_by_accident(
     assert await migrate_up(unset, BACKBONE) == []
 
 
+@pytest.mark.parametrize("kind", ["up", "down"])
+async def test_migration_of_locks_refuses_a_function_that_lacks_its_lock(
+    empty_postgres_settings: PostgresSettings, admin: asyncpg.Connection, kind: str
+) -> None:
+    await migrate_up(empty_postgres_settings, BACKBONE)
+    statement = (BACKBONE.location / f"versions/0007_locks_per_schema.{kind}.sql").read_text(encoding="utf-8")
+    if kind == "down":
+        await admin.execute(statement)
+    with pytest.raises(asyncpg.RaiseError, match="does not take its lock as it was created"):
+        await admin.execute(statement)
+
+
 async def test_down_in_a_schema_that_does_not_exist_removes_nothing(shop: PostgresSettings) -> None:
     assert await migrate_down(shop, BACKBONE) == []
 
