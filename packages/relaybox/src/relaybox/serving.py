@@ -1,9 +1,10 @@
 """Limits of time and size that uvicorn does not have."""
 
 import asyncio
+import logging
 import sys
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
         """What uvicorn's two protocols have in common."""
 
         transport: asyncio.Transport
+        access_log: bool
+        access_logger: logging.Logger
         #: The request that was begun last; None before the first one's head is complete.
         cycle: Any
         #: Of the head that is complete.
@@ -60,6 +63,38 @@ else:
 @cache
 def _configured_s() -> float:
     return load_settings(HttpSettings).head_timeout_s
+
+
+class _JoiningTransport:
+    """A transport that sends the head and the body of a response by one system call.
+
+    Uvicorn writes them apart, and each write is a system call, a packet, and a wake-up of the client. Here a
+    write waits for the next one, no longer than the event loop needs for the callbacks that are ready. One
+    write waits at the most; every other method sends it first.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+        self._waiting = b""
+
+    def __getattr__(self, name: str) -> Any:
+        self._flush()
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send *data* after what waits, or let it wait."""
+        if self._waiting:
+            data, self._waiting = self._waiting + data, b""
+            self._transport.write(data)
+        elif data:
+            self._waiting = data
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if self._waiting:
+            data, self._waiting = self._waiting, b""
+            self._transport.write(data)
 
 
 class HeadTimeoutProtocol(_Protocol):
@@ -91,7 +126,10 @@ class HeadTimeoutProtocol(_Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for the first request's head."""
-        super().connection_made(transport)
+        joining = _JoiningTransport(cast("asyncio.Transport", transport))
+        super().connection_made(cast("asyncio.Transport", joining))
+        # Uvicorn asks only whether there is a handler, and composes lines that the logger's level drops.
+        self.access_log = self.access_log and self.access_logger.isEnabledFor(logging.INFO)
         self._wait_for_head()
 
     def data_received(self, data: bytes) -> None:

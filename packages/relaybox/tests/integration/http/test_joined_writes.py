@@ -1,0 +1,71 @@
+"""Responses are written to the connection as a whole, and streams without delay."""
+
+import asyncio
+from typing import Any, cast
+
+from relaybox.serving import HeadTimeoutProtocol
+
+from tests.fixtures.serving import connected, head, served
+
+GET = head("GET", "/")
+
+
+WRITTEN: list[bytes] = []
+
+
+class Noting:
+    """The server's transport; what is written to it is noted."""
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Note *data* and send it."""
+        WRITTEN.append(data)
+        self._transport.write(data)
+
+
+class Recording(HeadTimeoutProtocol):
+    """The protocol on a transport that notes what is written."""
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin with nothing written."""
+        WRITTEN.clear()
+        super().connection_made(cast("asyncio.BaseTransport", Noting(transport)))
+
+
+async def whole(scope: Any, receive: Any, send: Any) -> None:
+    """Answer with a body of known length."""
+    length = (b"content-length", b"5")
+    await send({"type": "http.response.start", "status": 200, "headers": [length]})
+    await send({"type": "http.response.body", "body": b"whole"})
+
+
+async def test_head_and_body_are_one_write() -> None:
+    async with served(whole, http=Recording) as port, connected(port) as client:
+        for _ in range(2):
+            await client.send(GET)
+            assert await client.status() == 200
+    assert [one.partition(b"\r\n\r\n")[2] for one in WRITTEN] == [b"whole", b"whole"]
+
+
+async def test_head_of_a_stream_does_not_wait_for_its_body() -> None:
+    has_head = asyncio.Event()
+
+    async def stream(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await has_head.wait()
+        await send({"type": "http.response.body", "body": b"first", "more_body": True})
+        await send({"type": "http.response.body", "body": b"second", "more_body": True})
+        await send({"type": "http.response.body", "body": b"third"})
+
+    async with served(stream, http=HeadTimeoutProtocol) as port, connected(port) as client:
+        await client.send(head("GET", "/", Connection="close"))
+        assert await client.status() == 200
+        has_head.set()
+        received = await client.rest()
+    assert received.index(b"first") < received.index(b"second") < received.index(b"third")
+    assert received.endswith(b"0\r\n\r\n")
