@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relaybox.http._answers import ANSWERS, ErrorAnswers, install_error_handlers, internal_error
 from relaybox.http._body import BODY_BYTES_MAX, BodyLimitMiddleware
-from relaybox.http._docs import GET_AND_HEAD, install_docs
+from relaybox.http._docs import add_plain_route, install_docs
 from relaybox.http._idempotency import IdempotencyMiddleware
 from relaybox.http._openapi import Application
 from relaybox.http._requests import RequestMiddleware
@@ -150,21 +150,19 @@ class _UnexpectedErrorMiddleware:
 
 
 def _add_health_routes(app: FastAPI, checks: Checks, registry: CollectorRegistry) -> None:
-    @app.api_route("/healthz", methods=GET_AND_HEAD, include_in_schema=False)
     async def healthz() -> Response:
         return _json(200, {"status": "ok"})
 
-    @app.api_route("/readyz", methods=GET_AND_HEAD, include_in_schema=False)
     async def readyz() -> Response:
         report = await examine(checks)
         return _json(report.http_status, report.body())
 
-    @app.api_route("/metrics", methods=GET_AND_HEAD, include_in_schema=False)
     def metrics() -> Response:
         return Response(exposition(registry), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    # Registered by their decorators.
-    _ = healthz, readyz, metrics
+    add_plain_route(app, "/healthz", healthz)
+    add_plain_route(app, "/readyz", readyz)
+    add_plain_route(app, "/metrics", metrics)
 
 
 def _json(status: int, body: object) -> Response:

@@ -1,18 +1,23 @@
 """The documentation pages, complete without internet: Swagger UI from a wheel, nothing from elsewhere."""
 
+from collections.abc import Callable
+from functools import cached_property
 from html import escape
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import Scope
 
-__all__ = ("GET_AND_HEAD", "install_docs")
+__all__ = ("add_plain_route", "install_docs")
 
 #: Load balancers look with HEAD; the server leaves out the body.
-GET_AND_HEAD: Final = ["GET", "HEAD"]
+_GET_AND_HEAD: Final = ["GET", "HEAD"]
 _MEDIA_TYPES: Final = {"js": "text/javascript", "css": "text/css", "png": "image/png"}
 _FROM_WHEEL: Final = frozenset({"swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png"})
 #: Keeps the promise even if an asset wants more: the browser loads nothing from another host.
@@ -58,9 +63,34 @@ def install_docs(app: FastAPI) -> None:
     async def docs() -> Response:
         return Response(page, media_type="text/html", headers={"Content-Security-Policy": _POLICY})
 
-    app.add_api_route("/openapi.json", openapi, methods=GET_AND_HEAD, include_in_schema=False)
-    app.add_api_route("/docs", docs, methods=GET_AND_HEAD, include_in_schema=False)
-    app.add_api_route("/docs/assets/{name}", _asset, methods=GET_AND_HEAD, include_in_schema=False)
+    add_plain_route(app, "/openapi.json", openapi)
+    add_plain_route(app, "/docs", docs)
+    add_plain_route(app, "/docs/assets/{name}", _asset)
+
+
+class _PlainRoute(APIRoute):
+    """A route that needs one comparison to pass on a request for another path.
+
+    The routes of health and documentation come before those of the application: as routes of FastAPI they
+    took 2.5 % of the CPU time of a command.
+    """
+
+    @cached_property
+    def _fixed_part(self) -> str:
+        return self.path.partition("{")[0]
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match as FastAPI does, but only if the path contains the part of the route's before a parameter."""
+        if self._fixed_part not in scope["path"]:
+            return Match.NONE, {}
+        return super().matches(scope)
+
+
+def add_plain_route(app: FastAPI, path: str, endpoint: Callable[..., Any]) -> None:
+    """Serve *endpoint* at *path* for GET and HEAD; the OpenAPI document does not contain it."""
+    app.router.add_api_route(
+        path, endpoint, methods=_GET_AND_HEAD, include_in_schema=False, route_class_override=_PlainRoute
+    )
 
 
 def _asset(name: str) -> Response:
