@@ -14,6 +14,7 @@ from relaybox.cli._outbox_looks import (
     print_done,
     print_preview,
     print_rows,
+    print_skipped,
 )
 from relaybox.cli._report import ErrorsAsLines
 from relaybox.cli._select import SEQ_MAX, AsJson, By, Yes, selecting, who
@@ -40,6 +41,7 @@ outbox_commands = typer.Typer(
 _LIMIT_MAX: Final = 10_000
 _PREVIEW_ROWS: Final = 20
 _UNSENT: Final = (State.PENDING, State.RETRYING, State.FAILED, State.SKIPPED)
+_UNSKIPPED: Final = (State.PENDING, State.RETRYING, State.FAILED, State.SENT)
 
 Limit = Annotated[int, typer.Option("--limit", min=1, max=_LIMIT_MAX, help="Show at most so many.")]
 All = Annotated[bool, typer.Option("--all", help="Mean every row, where no option names any.")]
@@ -133,7 +135,10 @@ def skip_(
         raise typer.BadParameter("say why", param_hint="--reason")
     if yes:
         done = ask_database(lambda db: skip(db, selection, by=who(by), reason=reason))
-        print_done(Act.SKIP, done, as_json)
+        # A key or an error class also means rows that were never to be skipped; a number or an id does not.
+        states = _UNSKIPPED if selection.names_rows() else (State.FAILED,)
+        left = ask_database(lambda db: list_rows(db, selection, states, rows_max=_PREVIEW_ROWS))
+        print_skipped(done, left, as_json)
     else:
         _dry_run(Act.SKIP, selection, as_json)
 

@@ -8,10 +8,18 @@ import typer
 from pydantic_core import to_json
 from rich.pretty import pprint
 
-from relaybox.cli._looks import age_of, plain, print_table, table
+from relaybox.cli._looks import age_of, plain, print_json, print_table, table
 from relaybox.operations import Act, BlockedKey, BlockedKeys, Preview, Recorded, Row, RowDetails, State
 
-__all__ = ("print_acts", "print_blocked", "print_details", "print_done", "print_preview", "print_rows")
+__all__ = (
+    "print_acts",
+    "print_blocked",
+    "print_details",
+    "print_done",
+    "print_preview",
+    "print_rows",
+    "print_skipped",
+)
 
 _DONE: Final = {Act.RETRY: "put back to PENDING", Act.SKIP: "skipped", Act.PURGE: "removed"}
 _SEQS_SHOWN_MAX: Final = 20
@@ -130,6 +138,18 @@ def print_done(act: Act, rows: int, as_json: bool) -> None:
         typer.echo(to_json({"act": act, "done": True, "rows_total": rows}).decode())
     else:
         typer.echo(f"{rows} {_DONE[act]}" if rows else "no such row; nothing done")
+
+
+def print_skipped(rows: int, left: Sequence[Row], as_json: bool) -> None:
+    """Print how many rows were skipped, and which of the selected rows were not."""
+    if as_json:
+        rows_left = [{"seq": row.seq, "state": row.state} for row in left]
+        print_json({"act": Act.SKIP, "done": True, "rows_total": rows, "rows_left": rows_left})
+        return
+    print_done(Act.SKIP, rows, as_json)
+    if left:
+        named = ", ".join(f"{row.seq} ({row.state})" for row in left)
+        typer.echo(f"not skipped: {named}; only FAILED rows can be, the first of a key first")
 
 
 def print_acts(found: Sequence[Recorded]) -> None:

@@ -173,7 +173,7 @@ async def test_g32_skip_needs_a_reason_and_is_on_record_with_who_when_and_why(
     done = told(
         await outbox("skip", "--seq", "1", "--reason", "not needed", "--by", "ann", "--yes", "--json")
     )
-    assert done == {"act": "skip", "done": True, "rows_total": 1}
+    assert done == {"act": "skip", "done": True, "rows_total": 1, "rows_left": []}
 
     acts = await outbox("acts")
     assert "ann" in acts.stdout
@@ -182,6 +182,17 @@ async def test_g32_skip_needs_a_reason_and_is_on_record_with_who_when_and_why(
     assert (act["actor"], act["act"], act["reason"]) == ("ann", "skip", "not needed")
     assert [row["seq"] for row in act["target"]["rows"]] == [1]
     assert "skip by ann" in (await outbox("show", "1")).stdout
+
+
+async def test_skip_names_the_rows_that_it_left(filled: Database, outbox: Outbox) -> None:
+    await fail_rows(filled, 2, 3)
+    words = ("skip", "--seq", "1", "--seq", "3", "--seq", "4", "--reason", "not needed", "--yes")
+    assert (await outbox(*words)).stdout == (
+        "1 skipped\nnot skipped: 3 (failed), 4 (sent); only FAILED rows can be, the first of a key first\n"
+    )
+    second = ("skip", "--seq", "2", "--seq", "5", "--reason", "not needed", "--yes", "--json")
+    assert told(await outbox(*second))["rows_left"] == [{"seq": 5, "state": "retrying"}]
+    assert (await outbox("skip", "--key", "a", "--reason", "not needed", "--yes")).stdout == "1 skipped\n"
 
 
 async def test_g32_a_row_behind_another_failed_one_is_told_before_it_is_retried(
