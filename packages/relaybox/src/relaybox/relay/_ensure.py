@@ -76,24 +76,29 @@ async def raise_message_limit(settings: KafkaSettings, topic: str, bytes_max: in
 
 def _raise_limit(settings: KafkaSettings, topic: str, bytes_max: int) -> int:
     complaints = Complaints(settings.bootstrap_servers)
-    admin, resource = _admin(settings, complaints), ConfigResource(ResourceType.TOPIC, topic)
+    with _admin(settings, complaints) as admin:
+        try:
+            return _raise_limit_by(admin, topic, bytes_max)
+        except (KafkaException, TimeoutError) as error:
+            admin.poll(0)
+            reason = error.args[0] if isinstance(error, KafkaException) else None
+            if reason is None or reason.code() in _AWAY:
+                raise BrokerAway(complaints.sentence(reason)) from error
+            raise TopicsNotReady(
+                f"{_MESSAGE_LIMIT} of topic {topic!r} cannot be raised: {reason.str()}; "
+                "check the topic's name and the rights of KAFKA_SASL_USERNAME"
+            ) from error
+
+
+def _raise_limit_by(admin: Any, topic: str, bytes_max: int) -> int:
+    resource = ConfigResource(ResourceType.TOPIC, topic)
     entry = ConfigEntry(_MESSAGE_LIMIT, str(bytes_max), incremental_operation=AlterConfigOpType.SET)
     change = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
-    try:
-        [described] = admin.describe_configs([resource], request_timeout=_ANSWER_S).values()
-        before = int(described.result(_ANSWER_S + 1)[_MESSAGE_LIMIT].value)
-        if bytes_max > before:
-            [changed] = admin.incremental_alter_configs([change], request_timeout=_ANSWER_S).values()
-            changed.result(_ANSWER_S + 1)
-    except (KafkaException, TimeoutError) as error:
-        admin.poll(0)
-        reason = error.args[0] if isinstance(error, KafkaException) else None
-        if reason is None or reason.code() in _AWAY:
-            raise BrokerAway(complaints.sentence(reason)) from error
-        raise TopicsNotReady(
-            f"{_MESSAGE_LIMIT} of topic {topic!r} cannot be raised: {reason.str()}; "
-            "check the topic's name and the rights of KAFKA_SASL_USERNAME"
-        ) from error
+    [described] = admin.describe_configs([resource], request_timeout=_ANSWER_S).values()
+    before = int(described.result(_ANSWER_S + 1)[_MESSAGE_LIMIT].value)
+    if bytes_max > before:
+        [changed] = admin.incremental_alter_configs([change], request_timeout=_ANSWER_S).values()
+        changed.result(_ANSWER_S + 1)
     return before
 
 
@@ -108,7 +113,11 @@ def _admin(settings: KafkaSettings, complaints: Complaints) -> Any:
 
 def _ensure(settings: KafkaSettings, topics: list[str], partitions: int) -> list[str]:
     complaints = Complaints(settings.bootstrap_servers)
-    admin = _admin(settings, complaints)
+    with _admin(settings, complaints) as admin:
+        return _ensure_by(admin, complaints, topics, partitions)
+
+
+def _ensure_by(admin: Any, complaints: Complaints, topics: list[str], partitions: int) -> list[str]:
     created: list[str] = []
     until_s = time.monotonic() + _ANSWER_S
     wanted = [NewTopic(name, num_partitions=partitions) for name in topics]

@@ -70,18 +70,19 @@ class Markers:
         wanted = max(_PARTITIONS, max(lanes) + 1)
         if wanted <= self._partitions:
             return
-        with link_faults():
-            admin: Any = AdminClient(dict(self._connection))
-            held = admin.list_topics(timeout=self._answer_s()).topics.get(self.topic)
-        answers: dict[str, Any] = {}
+        with link_faults(), AdminClient(dict(self._connection)) as admin:
+            for answer in self._asked_for(admin, wanted).values():
+                self._created(answer, wanted)
+        self._partitions = wanted
+
+    def _asked_for(self, admin: Any, wanted: int) -> dict[str, Any]:
+        held = admin.list_topics(timeout=self._answer_s()).topics.get(self.topic)
         if held is None:
             config = {"cleanup.policy": "compact"}
-            answers = admin.create_topics([NewTopic(self.topic, num_partitions=wanted, config=config)])
-        elif len(held.partitions) < wanted:
-            answers = admin.create_partitions([NewPartitions(self.topic, wanted)])
-        for answer in answers.values():
-            self._created(answer, wanted)
-        self._partitions = wanted
+            return admin.create_topics([NewTopic(self.topic, num_partitions=wanted, config=config)])
+        if len(held.partitions) < wanted:
+            return admin.create_partitions([NewPartitions(self.topic, wanted)])
+        return {}
 
     def _created(self, answer: Any, wanted: int) -> None:
         try:

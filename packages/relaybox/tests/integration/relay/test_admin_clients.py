@@ -1,0 +1,41 @@
+"""Clients that create topics end with their call, also while a caller keeps the error."""
+
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from relaybox.relay import TopicsNotReady, ensure_topics, raise_message_limit
+from relaybox.relay._errors import LinkDown  # the markers have no public name
+from relaybox.relay._link import link_settings
+from relaybox.relay._markers import Markers
+from relaybox.settings import KafkaSettings
+
+
+def client_threads() -> set[int]:
+    """Return the ids of this process' threads that belong to a client of librdkafka."""
+    tasks = Path("/proc/self/task")
+    return {int(task.name) for task in tasks.iterdir() if (task / "comm").read_text().startswith("rdk:")}
+
+
+async def test_refused_topic_leaves_no_client_behind(kafka_settings: KafkaSettings) -> None:
+    before = client_threads()
+    with pytest.raises(TopicsNotReady) as refused:
+        await ensure_topics(kafka_settings, ["a name with blanks"])
+    assert client_threads() <= before
+    assert "cannot be created" in str(refused.value)
+
+
+async def test_refused_limit_leaves_no_client_behind(kafka_settings: KafkaSettings) -> None:
+    before = client_threads()
+    with pytest.raises(TopicsNotReady) as refused:
+        await raise_message_limit(kafka_settings, "no-such-topic", 40_000)
+    assert client_threads() <= before
+    assert "cannot be raised" in str(refused.value)
+
+
+def test_refused_control_topic_leaves_no_client_behind(kafka_settings: KafkaSettings) -> None:
+    before = client_threads()
+    with pytest.raises(LinkDown) as refused:
+        Markers(link_settings(kafka_settings), uuid4()).ensure([50_000])
+    assert client_threads() <= before
+    assert "cannot be created" in str(refused.value)
