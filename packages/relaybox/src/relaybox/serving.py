@@ -23,8 +23,8 @@ _TOO_LARGE: Final = (
     b"Content-Length: %d\r\n\r\n%b"
 ) % (len(_TOO_LARGE_BODY), _TOO_LARGE_BODY)
 _MALFORMED_BODY: Final = (
-    b'{"error_code": "BAD_REQUEST", "message": "this is not an HTTP request: the first line, a header or the'
-    b' chunking of the body is malformed; correct it"}'
+    b'{"error_code": "BAD_REQUEST", "message": "this is not an HTTP request: the first line, a header'
+    b' (HTTP/1.1 requires one Host) or the chunking of the body is malformed; correct it"}'
 )
 _MALFORMED: Final = (
     b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: application/json\r\n"
@@ -58,6 +58,10 @@ if TYPE_CHECKING:
         def _should_upgrade(self) -> bool: ...
 else:
     _Protocol = AutoHTTPProtocol
+
+
+class _HostRefused(Exception):
+    """Raised for HTTP/1.1 without exactly one ``Host``; httptools wraps it, and uvicorn responds 400."""
 
 
 @cache
@@ -106,6 +110,8 @@ class HeadTimeoutProtocol(_Protocol):
     (RFC 6585, section 5): with httptools uvicorn collects a head of any size, and one of 60 MB stopped the
     event loop for seconds. An idle connection between two requests has uvicorn's own
     ``timeout_keep_alive``; a body has the time limit of :class:`relaybox.http.BodyLimitMiddleware`.
+
+    An HTTP/1.1 request without a ``Host``, or with several, is answered 400 (RFC 9112, section 3.2).
 
     A request that offers to continue in HTTP/2 (``Upgrade: h2c``, as clients in Java do) is answered in
     HTTP/1.1 (RFC 9110, section 7.8): with httptools uvicorn loses the body of such a request.
@@ -162,6 +168,8 @@ class HeadTimeoutProtocol(_Protocol):
     def on_headers_complete(self) -> None:
         """Stop counting: the head is complete."""
         self._head_bytes = None
+        if [name for name, _ in self.headers].count(b"host") != 1 and self.parser.get_http_version() != "1.0":
+            raise _HostRefused
         if self.parser.should_upgrade() and not self._should_upgrade():
             self._plain_head = self._without_upgrade()
         else:

@@ -112,6 +112,21 @@ async def test_malformed_head_is_refused_with_an_error_body(port: int, sent: str
     assert json.loads(body)["error_code"] == "BAD_REQUEST"
 
 
+@pytest.mark.parametrize("hosts", ["", "Host: a\r\nHost: a\r\n"], ids=["none", "two"])
+async def test_http_1_1_without_one_host_is_refused(port: int, hosts: str) -> None:
+    async with connected(port) as client:
+        await client.send(f"GET / HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n")
+        received = await client.rest()
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert "requires one Host" in json.loads(received.partition(b"\r\n\r\n")[2])["message"]
+
+
+async def test_http_1_0_without_a_host_is_served(port: int) -> None:
+    async with connected(port) as client:
+        await client.send("GET / HTTP/1.0\r\n\r\n")
+        assert await client.status() == 200
+
+
 async def test_malformed_chunk_of_a_body_is_named_in_the_error(port: int) -> None:
     async with connected(port) as client:
         await client.send(head("POST", "/", Transfer_Encoding="chunked") + "zz\r\n")
