@@ -1,9 +1,12 @@
 """The page for a blocked key repairs one: its commands run verbatim beside a running relay."""
 
 import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
@@ -14,8 +17,9 @@ from relaybox.relay import Relay
 from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings
 
 from tests.fixtures.moments import WAIT_S
-from tests.fixtures.pages import run_section
+from tests.fixtures.pages import run_section, shell_blocks
 from tests.fixtures.planting import producer
+from tests.fixtures.processes import server_environment
 from tests.fixtures.relays import all_sent, first_appearances, put_events, read_topic, rows_of, running
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/blocked-key.md"
@@ -101,6 +105,40 @@ async def test_blocked_key_page_skips_a_row(
     assert "INC-17" in acts
     records = read_topic(kafka_settings.bootstrap_servers, narrow_topic)
     assert first_appearances(records) == {KEY: [2], "another": [2]}
+
+
+async def test_blocked_key_page_rehearses_a_repair(
+    database: Database,
+    postgres_settings: PostgresSettings,
+    kafka_settings: KafkaSettings,
+    superuser: asyncpg.Connection,
+    topic: str,
+) -> None:
+    # Other tests of the session may have created the page's topic.
+    missing = f"rehearsal-{uuid4().hex}"
+    writing, repairing = [
+        block.replace("rehearsal", missing).replace("domain-events", topic).encode()
+        for block in shell_blocks(PAGE, "Rehearse it")
+    ]
+    environment = server_environment(postgres_settings, kafka_settings) | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    }
+    shell = await asyncio.create_subprocess_exec("bash", "-e", stdin=PIPE, stdout=PIPE, env=environment)
+    assert shell.stdin is not None
+    assert shell.stdout is not None
+    async with asyncio.timeout(WAIT_S):
+        shell.stdin.write(writing + b"echo written\n")
+        assert await shell.stdout.readline() == b"written\n"
+        # Three attempts were made before: the next one is the last.
+        await superuser.execute("UPDATE event_outbox SET attempts = 3 WHERE topic = $1", missing)
+        async with running(Relay(database, kafka_settings, RelaySettings(poll_interval=3_600))):
+            await found(database, "status = 'FAILED'")
+            printed, _ = await shell.communicate(repairing)
+            await all_sent(database)
+    before, created = printed.decode().split("\ncreated ")
+    assert "TopicUnknown" in before
+    assert "an operator" in before
+    assert created.splitlines() == [missing, "1 put back to PENDING", "no key is blocked"]
 
 
 async def test_blocked_key_page_lets_a_stopped_lane_go_on(
