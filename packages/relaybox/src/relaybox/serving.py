@@ -96,7 +96,8 @@ class _JoiningTransport:
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        if self._waiting:
+        # uvloop raises for a write to a connection that has ended meanwhile.
+        if self._waiting and not self._transport.is_closing():
             data, self._waiting = self._waiting, b""
             self._transport.write(data)
 

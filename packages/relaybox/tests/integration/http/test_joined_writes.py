@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any, cast
 
+import uvloop
 from relaybox.serving import HeadTimeoutProtocol
 
 from tests.fixtures.serving import connected, head, served
@@ -11,6 +12,7 @@ GET = head("GET", "/")
 
 
 WRITTEN: list[bytes] = []
+TRANSPORTS: list[Any] = []
 
 
 class Noting:
@@ -32,9 +34,14 @@ class Recording(HeadTimeoutProtocol):
     """The protocol on a transport that notes what is written."""
 
     def connection_made(self, transport: Any) -> None:
-        """Begin with nothing written."""
+        """Begin with nothing written, and keep *transport*."""
         WRITTEN.clear()
+        TRANSPORTS[:] = [transport]
         super().connection_made(cast("asyncio.BaseTransport", Noting(transport)))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End as a connection that the client has reset."""
+        super().connection_lost(exc or ConnectionResetError())
 
 
 async def whole(scope: Any, receive: Any, send: Any) -> None:
@@ -69,3 +76,23 @@ async def test_head_of_a_stream_does_not_wait_for_its_body() -> None:
         received = await client.rest()
     assert received.index(b"first") < received.index(b"second") < received.index(b"third")
     assert received.endswith(b"0\r\n\r\n")
+
+
+def test_write_that_waits_when_the_connection_ends_is_dropped() -> None:
+    # uvloop, which the API runs on, raises for a write to a closed transport; asyncio's own loop ignores it.
+    failures: list[Any] = []
+
+    async def gone(scope: Any, receive: Any, send: Any) -> None:
+        TRANSPORTS[0].abort()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+        async with served(gone, http=Recording) as port, connected(port) as client:
+            await client.send(GET)
+            assert await client.rest() == b""
+
+    uvloop.run(main())
+    assert failures == []
