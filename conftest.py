@@ -1,5 +1,6 @@
 """What every test of the workspace starts from: a clean environment, and servers on demand."""
 
+import gc
 import json
 import os
 import signal
@@ -112,6 +113,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.relative_to(_ROOT).as_posix().startswith(_SLOW):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """Exempt what was imported and collected from later garbage collections, which would walk all of it."""
+    gc.collect()
+    gc.freeze()
 
 
 class FileScheduling(LoadScopeScheduling):

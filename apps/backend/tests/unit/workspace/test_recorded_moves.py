@@ -1,8 +1,6 @@
 """What was decided about a chapter's moves, and what history makes of the record, are the same tree."""
 
 import random
-import subprocess
-import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -195,10 +193,3 @@ def test_paths_of_a_line_that_goes_on_for_ever_are_left_to_the_reader(
     assert [one.move_path for one in chapter_moves.view_of(recorded.chapter).moves] == ["d2d4"]
     monkeypatch.setattr(chapter_moves, "PATHS_CHARS_MAX", 3)
     assert [one.move_path for one in chapter_moves.view_of(recorded.chapter).moves] == [None]
-
-
-def test_routes_and_history_can_be_imported_without_chess() -> None:
-    program = (
-        "import sys; sys.modules['chess'] = None; import backend.workspace.routes, backend.workspace.history"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True)
