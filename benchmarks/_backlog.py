@@ -17,7 +17,7 @@ from relaybox.local import LocalPostgres
 from relaybox.outbox import OUTBOX_CHANNEL
 from relaybox.settings import PostgresSettings, load_settings
 
-__all__ = ("SQL", "TOPIC", "Backlog", "Drained", "connected", "relays")
+__all__ = ("SHORT_DRAINS", "SQL", "TOPIC", "Backlog", "Drained", "connected", "relays")
 
 SQL: Final = load_queries("statements", "backlog.sql")
 TOPIC: Final = "domain-events"
@@ -28,6 +28,8 @@ _LOOK_S: Final = 0.2
 _READY_S: Final = 30.0
 _DRAIN_S: Final = 300.0
 _WARM_UP_DRAINS: Final = 12
+#: Drains that warm the broker up in a short form, whose figures are compared with short ones only.
+SHORT_DRAINS: Final = 4
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -53,6 +53,7 @@ WRITER: Final = "writer"
 FEEDBACK: Final = "Make the second concept darker, and let the lighthouse keeper lie from the first page on."
 #: Memory for all that a benchmark moves: else whoever needs a page first writes out another that is dirty.
 _OPTIONS: Final = {"shared_buffers": "512MB"}
+_LOOK_S: Final = 0.02
 _PENDING: Final = (Path(__file__).parent / "pending.sql").read_text()
 
 
@@ -62,21 +63,27 @@ async def servers(*, kafka: bool, **options: str) -> AsyncGenerator[LocalPostgre
     place = _directory()
     postgres = LocalPostgres(place / "postgres", options={**_OPTIONS, **options})
     broker = LocalKafka(place / "kafka")
-    await postgres.start()
-    os.environ.update(postgres.settings())
-    os.environ.update(JWT_SECRET=secrets.token_urlsafe(48), LOG_LEVEL="WARNING")
     try:
-        await migrate_up(load_settings(PostgresSettings), *ALL)
+        async with asyncio.TaskGroup() as starting:
+            starting.create_task(_start_with_schema(postgres))
+            if kafka:
+                starting.create_task(broker.start())
         if kafka:
-            await broker.start()
             os.environ.update(broker.settings())
             await ensure_topics(load_settings(KafkaSettings), ["domain-events"])
         yield postgres
     finally:
-        if kafka:
-            await broker.stop()
+        broker.kill()  # its directory is removed: an orderly stop would only take time
         await postgres.stop("immediate")
         shutil.rmtree(place, ignore_errors=True)
+
+
+async def _start_with_schema(postgres: LocalPostgres) -> None:
+    """Start *postgres*, point the environment at it and create the product's schema."""
+    await postgres.start()
+    os.environ.update(postgres.settings())
+    os.environ.update(JWT_SECRET=secrets.token_urlsafe(48), LOG_LEVEL="WARNING")
+    await migrate_up(load_settings(PostgresSettings), *ALL)
 
 
 def _directory() -> Path:
@@ -122,6 +129,9 @@ def wait_for_port(process: subprocess.Popen[bytes], port: int) -> None:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
+        # Without a pause this loop takes a core from the process that it waits for.
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_LOOK_S)
     raise SystemExit(f"{process.args!r} ended with {process.returncode}")
 
 

@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
-from _backlog import TOPIC, Backlog, Drained, relays
+from _backlog import SHORT_DRAINS, TOPIC, Backlog, Drained, relays
 from _bare import run_contestant
 from _notifier import notifier_figures
 from _process import counting_proxy, peak_mb
@@ -27,8 +27,6 @@ DELIVERIES: Final = {"exactly_once": "exactly-once", "at_least_once": "at-least-
 #: Less, and the bare loop is a straw man: nothing is shown by being as fast as it.
 VALID_RATIO: Final = 0.35
 RELAYS: Final = (1, 2, 4)
-#: Drains that warm the broker up in a short form, whose figures are compared with short ones only.
-_SHORT_DRAINS: Final = 4
 #: How often the notifier goes through on, off, off, on.
 _TURNS_PER_ROUND: Final = 4
 _SHORT_TURNS: Final = 2
@@ -135,7 +133,7 @@ async def main(parts: Sequence[str], rounds: int, events: int, memory_events: in
         }
         async with Backlog.made(postgres, events=events) as backlog:
             if works.keys() & set(parts):
-                await (backlog.warm_broker(_SHORT_DRAINS) if short else backlog.warm_broker())
+                await (backlog.warm_broker(SHORT_DRAINS) if short else backlog.warm_broker())
             for part in works.keys() & set(parts):
                 figures |= await works[part](backlog)
         if "memory" in parts:

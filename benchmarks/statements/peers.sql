@@ -31,9 +31,11 @@ FROM bench_events ORDER BY number
 -- What its publish() would say once per transaction.
 SELECT pg_notify('outbox_bench_faststream', 'events')
 
--- name: has_faststream
--- Has the relay made its table?
-SELECT to_regclass('bench_faststream') IS NOT NULL AS made
+-- name: listens_faststream
+-- Whether its relay listens, which it does once its table exists and Kafka is connected.
+SELECT EXISTS (
+    SELECT FROM pg_stat_activity WHERE query ILIKE 'LISTEN%outbox_bench_faststream%'
+) AS listens
 
 -- name: empty_faststream
 -- It deletes what it has passed on; this is for the statistics.
