@@ -24,6 +24,7 @@ from relaybox.relay._messages import Message, screen, topics_exceeded
 from relaybox.relay._suspects import Suspects
 from relaybox.relay._takeover import take_over
 from relaybox.relay._transaction import Fate, Landing, LaneProducer
+from relaybox.relay._transaction_pause import TransactionPause
 from relaybox.settings import Compression, KafkaSettings
 
 __all__ = ("ExactlyOnce",)
@@ -31,11 +32,6 @@ __all__ = ("ExactlyOnce",)
 T = TypeVar("T")
 #: Lanes whose transactions run beside each other; waiting for the brokers takes most of their time.
 _THREADS: Final = 16
-#: A lane that took off with a few rows does not do so again before this, so that more come together. A
-#: transaction costs the brokers the same whatever is in it: at 600 events a second, one for each of them
-#: keeps them too busy to be quick. In a backlog nobody rests.
-_FEW_ROWS: Final = 8
-_REST_S: Final = 0.025
 #: A faulty lane is looked at again this often: an operator may have accepted its marker.
 _FAULTY_PAUSE_S: Final = 5.0
 _log = structlog.get_logger(__name__)
@@ -50,7 +46,7 @@ class _OpenLane:
     #: The batch published last.
     last_id: UUID | None
     flying: bool = False
-    rests_until_s: float = 0.0
+    pause: TransactionPause = field(default_factory=TransactionPause)
     #: Number of the newest claim that is recorded, and of the newest that claims were trimmed before.
     settled: int = 0
     trimmed: int = 0
@@ -132,9 +128,9 @@ class ExactlyOnce:
         return [lane for lane in lanes if self._is_open(lane)]
 
     def resting(self) -> frozenset[int]:
-        """Lanes that took off with a few rows just now."""
-        now = time.monotonic()
-        return frozenset(number for number, each in self._open.items() if now < each.rests_until_s)
+        """Return the lanes whose next transaction may not start yet."""
+        now_s = time.monotonic()
+        return frozenset(number for number, each in self._open.items() if each.pause.left_s(now_s) > 0)
 
     async def prepare(self, messages: Sequence[Message]) -> Prepared:
         """A batch for each lane."""
@@ -169,8 +165,8 @@ class ExactlyOnce:
         assert isinstance(batch, LaneBatch)
         open_lane = self._open[batch.lane]
         open_lane.flying = True
-        if len(batch.messages) <= _FEW_ROWS and not self._suspects.tries_alone(batch.lane):
-            open_lane.rests_until_s = time.monotonic() + _REST_S
+        if not self._suspects.tries_alone(batch.lane):
+            open_lane.pause.note_start(time.monotonic(), rows=len(batch.messages))
         flight = self._in_thread(partial(open_lane.producer.publish, batch))
         return asyncio.create_task(self._fly(batch, open_lane, flight))
 
@@ -276,8 +272,8 @@ class ExactlyOnce:
     async def _fly(self, batch: LaneBatch, open_lane: _OpenLane, flight: asyncio.Future[Landing]) -> Outcome:
         landing = await flight
         open_lane.flying = False
-        if (left_s := open_lane.rests_until_s - time.monotonic()) > 0:
-            asyncio.get_running_loop().call_later(left_s, self._wake)
+        open_lane.pause.note_end(time.monotonic())
+        asyncio.get_running_loop().call_later(open_lane.pause.left_s(time.monotonic()), self._wake)
         if landing.fate is Fate.COMMITTED:
             open_lane.last_id = batch.batch_id
             self._pauses.end(batch.lane)
