@@ -75,12 +75,13 @@ class Keeper:
     async def _beats(self, connection: DedicatedConnection) -> AsyncGenerator[None]:
         while True:
             self.beat_now.clear()
+            late = self._lanes.is_late()
             if await self._lanes.beat(connection, self.breaker, self._counters.published_total):
                 _log.info("relay lanes changed", lanes=self._lanes.owned(), members=self._lanes.members)
                 self.news.set()
                 self._signal(Signal.LANES_CHANGED)
-            if self._lanes.to_split:
-                self.news.set()
+            if late or self._lanes.to_split:
+                self.news.set()  # rows may wait for the lanes that were renewed
             yield
             await wait_at_most(self.beat_now, self._settings.lease_s / _BEATS_PER_LEASE)
 

@@ -77,6 +77,11 @@ class Lanes:
         """Numbers of all owned lanes, those to be given back included."""
         return tuple(sorted(self._owned))
 
+    def is_late(self) -> bool:
+        """Return whether a lease has ended: its lane is not usable before :meth:`beat` has renewed it."""
+        now = time.monotonic()
+        return any(now >= lane.valid_until_s for lane in self._owned.values())
+
     def to_release(self) -> bool:
         """Whether a surplus lane has become quiet: :meth:`beat` would give it back now."""
         return bool(self._surplus & self._owned.keys() - self.busy)

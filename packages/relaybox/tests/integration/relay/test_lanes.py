@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any, Literal
 
+import asyncpg
 import pytest
 from relaybox.db import Database
 from relaybox.relay import Relay, Signal
@@ -22,8 +23,11 @@ from tests.fixtures.relays import (
     rows_of,
     running,
 )
+from tests.fixtures.waiting import eventually
 
 NO_POLL = RelaySettings(poll_interval=3_600)
+#: The relay asks for the next retry just before it waits.
+_WAITS = "SELECT FROM pg_stat_activity WHERE query LIKE '%AS due_s%' AND state = 'idle' AND query_start > $1"
 KEYS = [f"key-{number}" for number in range(40)]
 
 
@@ -51,6 +55,33 @@ async def test_g26_relays_that_come_and_go_share_the_lanes_without_configuration
                 await shared(moments, [first, second, third], [2, 3, 3])
             await shared(moments, [first, second], [4, 4])
         await shared(moments, [first], [8])
+
+
+async def test_g26_relay_publishes_after_a_late_heartbeat_has_renewed_its_lanes(
+    database: Database, kafka_settings: KafkaSettings, topic: str, superuser: asyncpg.Connection
+) -> None:
+    settings, moments = RelaySettings(poll_interval=3_600, lease_s=0.6), Moments()
+    async with running(Relay(database, kafka_settings, settings, on_signal=moments)):
+        await moments.reached(Signal.IDLE)
+        async with superuser.transaction():
+            await superuser.execute("LOCK TABLE relay_members IN EXCLUSIVE MODE")
+
+            async def expired() -> bool:
+                return await superuser.fetchval(
+                    "SELECT max(lease_until) < clock_timestamp() FROM relay_lanes"
+                )
+
+            await eventually("the leases have ended", expired)
+            before = await superuser.fetchval("SELECT clock_timestamp()")
+            await put_events(database, topic, ["a"])
+            await notify(database)
+
+            async def looked() -> bool:
+                async with database.connection() as connection:
+                    return bool(await connection.fetch(_WAITS, before))
+
+            await eventually("the relay has found no lane to publish from, and waits", looked)
+        await moments.reached(Signal.BATCH_MARKED)
 
 
 async def test_g21_three_relays_keep_every_keys_order_while_lanes_change_hands(
