@@ -70,6 +70,11 @@ class Proxy:
             connection.abort()
         return len(wanted)
 
+    def lead_to(self, server_port: int) -> None:
+        """Break every connection off; new ones go to another server."""
+        self._server_port = server_port
+        self.cut(1.0)
+
     def delay(self, seconds: float) -> None:
         """Hold every piece back for *seconds* from now on; 0 ends it."""
         self._delay_s = seconds

@@ -142,6 +142,47 @@ class LocalPostgres:
         """Return the server's exit code once it has ended by itself."""
         return await self._running().wait()
 
+    async def make_standby(self, data_dir: Path) -> "LocalPostgres":
+        """Copy this running server into *data_dir* as a streaming standby of it, which is not started yet.
+
+        Raises:
+            ServerDidNotStart: the copy failed, with the last lines of its log.
+        """
+        account = server_account()
+        standby = LocalPostgres(
+            data_dir,
+            database=self.database,
+            version=self.version,
+            durable=self.durable,
+            bin_dir=self._bin_dir,
+            options=self._server_options,
+        )
+        standby._place = enterable_place(standby.data_dir, account)
+        make_directory(standby.place, mode=0o755)
+        make_directory(standby._cluster, mode=0o700)
+        if account is not None:
+            os.chown(standby._cluster, account.uid, account.gid)
+        _write_secret(standby.place / "passwords.json", self._known_passwords().model_dump_json())
+        copying = standby._launch(
+            [
+                str((self._bin_dir or programs(self.version, account)) / "pg_basebackup"),
+                *("--pgdata", str(standby._cluster), "--write-recovery-conf", "--checkpoint=fast"),
+                *("--host", self.host, "--port", str(self.port), "--username", self.superuser),
+                *([] if self.durable else ["--no-sync"]),
+            ],
+            account,
+            PGPASSWORD=self.superuser_password,
+        )
+        await copying.finish("pg_basebackup", within_s=_START_S)
+        return standby
+
+    async def promote(self) -> None:
+        """Make a running standby a primary and return when it takes writes, within 60 s."""
+        account = server_account()
+        program = str((self._bin_dir or programs(self.version, account)) / "pg_ctl")
+        promoting = self._launch([program, "promote", "--wait", "--pgdata", str(self._cluster)], account)
+        await promoting.finish("pg_ctl", within_s=_START_S)
+
     def remove(self) -> None:
         """Delete the data for good, also where it lies outside *data_dir*; the server must be stopped."""
         assert self._process is None, "the server runs"
@@ -219,7 +260,8 @@ class LocalPostgres:
             await self._process.until_ready(
                 "PostgreSQL", self._is_ready, start_s=_START_S, pause_s=_READY_PAUSE_S
             )
-            await self._ensure_database(bin_dir)
+            if not (self._cluster / "standby.signal").exists():
+                await self._ensure_database(bin_dir)
         except ServerDidNotStart as error:
             raise disk_full_or(error, self.place) from None
 
@@ -272,9 +314,14 @@ class LocalPostgres:
             password_file.unlink()
         building.rename(self._cluster)
 
-    def _launch(self, argv: list[str], account: Account | None) -> ServerProcess:
+    def _launch(self, argv: list[str], account: Account | None, **environment: str) -> ServerProcess:
         return ServerProcess(
-            argv, log=self.log, env=_ENVIRONMENT, cwd=Path("/"), parent_death=signal.SIGINT, account=account
+            argv,
+            log=self.log,
+            env={**_ENVIRONMENT, **environment},
+            cwd=Path("/"),
+            parent_death=signal.SIGINT,
+            account=account,
         )
 
     def _options(self) -> list[str]:
@@ -299,12 +346,12 @@ class LocalPostgres:
             raise DataDirectoryNotUsable(path=self.place, reason=reason) from error
 
     async def _is_ready(self) -> bool:
-        """Look where ``pg_ctl --wait`` looks: line 8 of the pid file says "ready" once clients are let in."""
+        """Look where ``pg_ctl --wait`` looks: line 8 of the pid file says "ready" or "standby"."""
         try:
             lines = (self._cluster / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
             return False
-        return len(lines) > _STATUS_LINE and lines[_STATUS_LINE].strip() == "ready"
+        return len(lines) > _STATUS_LINE and lines[_STATUS_LINE].strip() in ("ready", "standby")
 
     async def _ensure_database(self, bin_dir: Path) -> None:
         environment = {
