@@ -4,7 +4,9 @@
 
     RelayboxError
     └── RelayError
+        ├── HistoryChanged PostgreSQL failed over or was restored; the relay starts over
         ├── LaneFaulty Kafka and the database disagree about a lane; it stops until an operator decides
+        ├── PublishedUnknown the topics do not reach back to a failover; the lane stops as a faulty one
         ├── LinkDown   the broker's or the network's fault; no row is charged for it
         └── RowFault   this row's own fault; its key waits, every other key flows on
             ├── EnvelopeIncomplete
@@ -15,8 +17,10 @@
 
 __all__ = (
     "EnvelopeIncomplete",
+    "HistoryChanged",
     "LaneFaulty",
     "LinkDown",
+    "PublishedUnknown",
     "RecordRefused",
     "RecordTooLarge",
     "RelayError",
@@ -74,6 +78,21 @@ class RecordRefused(RowFault):
     def by(cls, error: KafkaError) -> "RecordRefused":
         """With what the broker said."""
         return cls(f"the broker refused the record: {error.name()}: {error.str()}")
+
+
+class HistoryChanged(RelayError):
+    """Raised when PostgreSQL is in another history than before: it failed over or was restored (G35).
+
+    What the relay knows may be wrong then. It starts over: new lanes, and Kafka is asked what was published.
+    """
+
+    error_code = "RELAY_HISTORY_CHANGED"
+
+
+class PublishedUnknown(RelayError):
+    """Raised when a topic does not reach back far enough to tell what a lost history published (G35)."""
+
+    error_code = "RELAY_PUBLISHED_UNKNOWN"
 
 
 class LaneFaulty(RelayError):

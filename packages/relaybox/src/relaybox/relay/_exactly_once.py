@@ -11,16 +11,17 @@ from uuid import UUID
 
 import structlog
 
-from relaybox.db import Database, DatabaseError, DedicatedConnection
-from relaybox.relay._ask import connected
+from relaybox.db import DatabaseError, DedicatedConnection
 from relaybox.relay._backoff import link_pause_s
 from relaybox.relay._delivery import Batch, LaneBatch, Outcome, Prepared
 from relaybox.relay._errors import LinkDown
+from relaybox.relay._history import Connections
 from relaybox.relay._lane_claims import claim, origin_of, trim
 from relaybox.relay._lanes import Lane
 from relaybox.relay._link import BATCH_BYTES_MAX, CallThreads, Link, batch_bytes_for, link_settings
 from relaybox.relay._markers import Markers
 from relaybox.relay._messages import Message, screen, topics_exceeded
+from relaybox.relay._reconcile import Reconciler
 from relaybox.relay._suspects import Suspects
 from relaybox.relay._takeover import take_over
 from relaybox.relay._transaction import Fate, Landing, LaneProducer
@@ -85,14 +86,15 @@ class ExactlyOnce:
 
     def __init__(
         self,
-        database: Database,
+        connections: Connections,
         settings: KafkaSettings,
         *,
         compression: Compression,
         wake: Callable[[], None],
     ) -> None:
         """*wake* is called whenever there may be something to do again."""
-        self._database = database
+        self._connections = connections
+        self._settings = settings
         self._connection = link_settings(settings)
         self._producing = {**self._connection, "compression.type": compression}
         self._wake = wake
@@ -219,6 +221,7 @@ class ExactlyOnce:
         self.give_up_at(0.0)
         if self._opening is not None:
             self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
         producers = [open_lane.producer for open_lane in self._open.values()]
         self._open.clear()
         await asyncio.gather(*(self._in_thread(producer.close) for producer in producers))
@@ -230,7 +233,7 @@ class ExactlyOnce:
         opened: set[int] = set()
         faulty: list[Lane] = []
         try:
-            async with connected(self._database) as connection:
+            async with self._connections.connected() as connection:
                 if self._markers is None:
                     self._markers = Markers(
                         self._connection,
@@ -238,7 +241,12 @@ class ExactlyOnce:
                         deadline=lambda: self._give_up_at_s,
                     )
                 takeover = await take_over(
-                    connection, lanes, self._markers, self._new_producer, self._threads
+                    connection,
+                    lanes,
+                    self._markers,
+                    self._new_producer,
+                    self._threads,
+                    Reconciler(self._settings, self._connections.history_id),
                 )
             for each in takeover.opened:
                 self._suspects.judge(each.lane.lane, each.last_id)

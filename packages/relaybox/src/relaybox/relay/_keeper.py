@@ -6,11 +6,11 @@ from typing import Any, Final
 
 import structlog
 
-from relaybox.db import Database, DatabaseError, DedicatedConnection, map_database_errors
+from relaybox.db import DatabaseError, DedicatedConnection, map_database_errors
 from relaybox.outbox import OUTBOX_CHANNEL, channel_of
-from relaybox.relay._ask import connected
 from relaybox.relay._backoff import link_pause_s
 from relaybox.relay._floor import Floor
+from relaybox.relay._history import Connections
 from relaybox.relay._lanes import LANES_CHANNEL, Lanes
 from relaybox.relay._rows import plan_for_backlogs
 from relaybox.relay._signals import OnSignal, Signal
@@ -33,13 +33,13 @@ class Keeper:
 
     def __init__(
         self,
-        database: Database,
+        connections: Connections,
         settings: RelaySettings,
         lanes: Lanes,
         counters: Counters,
         on_signal: OnSignal,
     ) -> None:
-        self._database = database
+        self._connections = connections
         self._settings = settings
         self._lanes = lanes
         self._counters = counters
@@ -58,7 +58,7 @@ class Keeper:
         failures = 0
         while True:
             try:
-                async with connected(self._database) as connection:
+                async with self._connections.connected() as connection:
                     await plan_for_backlogs(connection)
                     await self._listen(connection)
                     self.news.set()  # what was notified before LISTEN is not told again
@@ -86,7 +86,7 @@ class Keeper:
             await wait_at_most(self.beat_now, self._settings.lease_s / _BEATS_PER_LEASE)
 
     async def _listen(self, connection: DedicatedConnection) -> None:
-        schema = self._database.settings.schema_name
+        schema = self._connections.schema_name
         channels = {
             channel_of(OUTBOX_CHANNEL, schema): self.news,
             channel_of(LANES_CHANNEL, schema): self.beat_now,

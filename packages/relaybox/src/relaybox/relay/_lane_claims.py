@@ -1,7 +1,7 @@
 """What a lane's owners wrote down about their Kafka transactions, in PostgreSQL."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from relaybox.db import DedicatedConnection, load_queries
@@ -10,7 +10,7 @@ from relaybox.relay._delivery import LaneBatch
 from relaybox.relay._lanes import Lane
 from relaybox.relay._verdict import Claim, Verdict
 
-__all__ = ("accepted_markers", "claim", "claims_of", "origin_of", "recover", "report_fault", "trim")
+__all__ = ("HeldLane", "claim", "claims_of", "held_lanes", "origin_of", "recover", "report_fault", "trim")
 
 _SQL: Final = load_queries(__package__ or "relaybox.relay", "batches.sql")
 
@@ -21,11 +21,20 @@ async def origin_of(connection: DedicatedConnection) -> UUID:
     return rows[0]["id"]
 
 
-async def accepted_markers(connection: DedicatedConnection, lanes: Sequence[Lane]) -> dict[int, UUID | None]:
-    """Those of *lanes* that are still held, each with the marker an operator has accepted for it."""
+class HeldLane(NamedTuple):
+    """A lane that is about to be opened."""
+
+    #: Which marker, unknown to the claims, is accepted.
+    accepted_marker: UUID | None
+    #: In which history of PostgreSQL the lane was last compared with Kafka; None: not known.
+    history_id: UUID | None
+
+
+async def held_lanes(connection: DedicatedConnection, lanes: Sequence[Lane]) -> dict[int, HeldLane]:
+    """Return those of *lanes* that are still held."""
     numbers, epochs = _fences(lanes)
     rows = await ask(connection, _SQL["held_lanes"], numbers, epochs)
-    return {row["lane"]: row["accepted_marker"] for row in rows}
+    return {row["lane"]: HeldLane(row["accepted_marker"], row["history_id"]) for row in rows}
 
 
 async def claim(
@@ -65,8 +74,8 @@ async def claims_of(connection: DedicatedConnection, lanes: Sequence[int]) -> di
     return found
 
 
-async def recover(connection: DedicatedConnection, lane: Lane, verdict: Verdict) -> bool:
-    """Carry *verdict* out; whether *lane* was still held."""
+async def recover(connection: DedicatedConnection, lane: Lane, verdict: Verdict, history_id: UUID) -> bool:
+    """Carry *verdict* out, in history *history_id*; whether *lane* was still held."""
     [row] = await ask(
         connection,
         _SQL["recover_lane"],
@@ -74,6 +83,8 @@ async def recover(connection: DedicatedConnection, lane: Lane, verdict: Verdict)
         lane.epoch,
         list(verdict.published_seqs),
         list(verdict.forgotten),
+        history_id,
+        verdict.accepted_marker,
     )
     return row["held"]
 

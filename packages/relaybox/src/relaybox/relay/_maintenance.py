@@ -9,8 +9,9 @@ import structlog
 from relaybox.db import Database
 from relaybox.errors import RelayboxError
 from relaybox.outbox import RetentionStep, retain
-from relaybox.relay._ask import connected
+from relaybox.relay._errors import HistoryChanged
 from relaybox.relay._floor import Floor
+from relaybox.relay._history import Connections
 from relaybox.relay._rows import measure_backlog, plan_for_backlogs
 from relaybox.relay._statistics import Counters
 from relaybox.telemetry import traceback_of
@@ -33,10 +34,18 @@ class Maintenance:
     """
 
     def __init__(
-        self, database: Database, counters: Counters, floor: Floor, *, keep_h: float, measure_s: float
+        self,
+        database: Database,
+        connections: Connections,
+        counters: Counters,
+        floor: Floor,
+        *,
+        keep_h: float,
+        measure_s: float,
     ) -> None:
         """Keep SENT rows for *keep_h* hours, and measure the backlog every *measure_s* seconds."""
         self._database = database
+        self._connections = connections
         self._counters = counters
         self._floor = floor
         self._keep_h = keep_h
@@ -64,7 +73,7 @@ class Maintenance:
             _log.debug("relay prepared the removal of old rows", steps=steps)
 
     async def _measure_while_connected(self) -> None:
-        async with connected(self._database) as connection:
+        async with self._connections.connected() as connection:
             await plan_for_backlogs(connection)
             while True:
                 await measure_backlog(connection, self._counters, self._floor.seq)
@@ -73,6 +82,8 @@ class Maintenance:
     async def _attempt(self, task: str, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
+        except HistoryChanged:
+            raise  # the whole relay starts over
         except RelayboxError as error:
             self._counters.maintenance_failures_total += 1
             _log.warning(_FAILED, task=task, error_code=error.error_code, reason=str(error))

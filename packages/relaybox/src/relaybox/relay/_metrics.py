@@ -45,6 +45,10 @@ _GAUGES: Final[dict[str, tuple[str, Callable[[Statistics], float]]]] = {
         "Lanes that nobody publishes from until an operator decides.",
         lambda look: look.backlog.lanes_faulty,
     ),
+    "history_changed_timestamp_seconds": (
+        "When PostgreSQL was found to have failed over, or to be restored; 0 for never.",
+        lambda look: look.backlog.history_changed_at_s,
+    ),
     "members": ("Living relays, this one included.", lambda look: look.members),
     "in_flight_rows": ("Rows sent and not yet acknowledged.", lambda look: look.in_flight),
     "pending_rows": ("PENDING rows of all lanes, counted up to 100,000.", lambda look: look.backlog.pending),

@@ -7,14 +7,14 @@ from typing import Final
 
 import structlog
 
-from relaybox.db import Database, DatabaseError, DedicatedConnection
-from relaybox.relay._ask import connected
+from relaybox.db import DatabaseError, DedicatedConnection
 from relaybox.relay._backoff import link_pause_s, next_batch_rows
 from relaybox.relay._breaker import Breaker, BreakerState
 from relaybox.relay._delivery import Batch, Delivery, Outcome
 from relaybox.relay._errors import LinkDown
 from relaybox.relay._fetches import Fetch, Fetches
 from relaybox.relay._flights import Flights
+from relaybox.relay._history import Connections
 from relaybox.relay._keeper import Keeper, wait_at_most
 from relaybox.relay._lanes import Lane, Lanes
 from relaybox.relay._messages import Message
@@ -53,7 +53,7 @@ class Pump:
 
     def __init__(
         self,
-        database: Database,
+        connections: Connections,
         delivery: Delivery,
         settings: RelaySettings,
         lanes: Lanes,
@@ -61,7 +61,7 @@ class Pump:
         counters: Counters,
         on_signal: OnSignal,
     ) -> None:
-        self._database = database
+        self._connections = connections
         self._delivery = delivery
         self._settings = settings
         self._lanes = lanes
@@ -85,7 +85,7 @@ class Pump:
         self.breaker = Breaker()
         #: To be run beside :meth:`run`.
         self.recorder = Recorder(
-            database, counters, on_signal, settled=delivery.settle, changed=self._recorded
+            connections, counters, on_signal, settled=delivery.settle, changed=self._recorded
         )
 
     def stop(self) -> None:
@@ -102,7 +102,10 @@ class Pump:
             self._trip(down, [])
         while not self._stopping.is_set():
             try:
-                async with connected(self._database) as reading, connected(self._database) as connection:
+                async with (
+                    self._connections.connected() as reading,
+                    self._connections.connected() as connection,
+                ):
                     await plan_for_backlogs(reading)
                     await plan_for_backlogs(connection)
                     await self._work(reading, connection)

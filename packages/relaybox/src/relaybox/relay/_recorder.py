@@ -4,14 +4,15 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
+from uuid import UUID
 
 import structlog
 
-from relaybox.db import Database, DatabaseError, DedicatedConnection
-from relaybox.relay._ask import connected
+from relaybox.db import DatabaseError, DedicatedConnection
 from relaybox.relay._backoff import Retry, link_pause_s
 from relaybox.relay._delivery import Batch, Outcome
 from relaybox.relay._errors import LinkDown, RowFault
+from relaybox.relay._history import Connections
 from relaybox.relay._messages import Message
 from relaybox.relay._order import OrderWatch
 from relaybox.relay._rows import charge_for, charge_rows, mark_sent, plan_for_backlogs
@@ -33,6 +34,7 @@ class _Held:
     batch: Batch | None
     #: Published rows, and the fences of their lanes.
     seqs: Sequence[int]
+    row_ids: Sequence[UUID]
     fences: set[tuple[int, int]]
     faulty: Sequence[tuple[Message, RowFault | LinkDown]]
 
@@ -41,6 +43,7 @@ class _Held:
         return cls(
             batch=None if batch is None else replace(batch, messages=()),
             seqs=[message.seq for message in outcome.sent],
+            row_ids=[message.row_id for message in outcome.sent],
             fences={(message.lane, message.epoch) for message in outcome.sent},
             faulty=outcome.faulty,
         )
@@ -57,7 +60,7 @@ class Recorder:
 
     def __init__(
         self,
-        database: Database,
+        connections: Connections,
         counters: Counters,
         on_signal: OnSignal,
         *,
@@ -65,7 +68,7 @@ class Recorder:
         changed: Callable[[], None],
     ) -> None:
         """*settled* hears of every batch of which PostgreSQL knows; *changed* that less is held."""
-        self._database = database
+        self._connections = connections
         self._counters = counters
         self._signal = on_signal
         self._settled = settled
@@ -115,7 +118,7 @@ class Recorder:
         failures = 0
         while True:
             try:
-                async with connected(self._database) as connection:
+                async with self._connections.connected() as connection:
                     await plan_for_backlogs(connection)
                     while True:
                         await self._some.wait()
@@ -163,7 +166,8 @@ class Recorder:
     async def _mark(self, connection: DedicatedConnection, held: Sequence[_Held]) -> None:
         seqs = [seq for one in held for seq in one.seqs]
         fences = {fence for one in held for fence in one.fences}
-        fenced = len(seqs) - await mark_sent(connection, seqs, fences, self._counters)
+        row_ids = [row_id for one in held if one.seqs for row_id in one.row_ids]
+        fenced = len(seqs) - await mark_sent(connection, seqs, row_ids, fences, self._counters)
         if fenced:
             self._counters.fenced_total += fenced
             _log.warning(

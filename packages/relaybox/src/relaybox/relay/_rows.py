@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
+from uuid import UUID
 
 from pydantic_core import to_json
 
@@ -65,16 +66,17 @@ async def fetch_batch(
 async def mark_sent(
     connection: DedicatedConnection,
     seqs: Sequence[int],
+    row_ids: Sequence[UUID],
     fences: Iterable[tuple[int, int]],
     counters: Counters,
 ) -> int:
-    """Mark acknowledged rows SENT, count their delays; how many this relay was still entitled to mark.
+    """Mark acknowledged rows, *seqs* with *row_ids*, SENT, and count their delays; how many could be marked.
 
     *fences* are the rows' lanes, each with the epoch at which they were fetched.
     """
     lanes, epochs = _columns(fences)
     marked = 0
-    for row in await ask(connection, _SQL["mark_sent"], seqs, lanes, epochs, list(DELAY_BOUNDS_S)):
+    for row in await ask(connection, _SQL["mark_sent"], seqs, lanes, epochs, list(DELAY_BOUNDS_S), row_ids):
         counters.count_published(bucket=row["bucket"], rows=row["rows"], delay_s=row["delay_s"])
         marked += row["rows"]
     return marked
@@ -97,6 +99,7 @@ async def charge_rows(connection: DedicatedConnection, charges: Sequence[Charge]
         [message.attempts + 1 for message, _, _ in charges],
         [_error_data(message, fault) for message, fault, _ in charges],
         [step.after_s if isinstance(step, Retry) else None for _, _, step in charges],
+        [message.row_id for message, _, _ in charges],
     )
 
 
@@ -133,6 +136,7 @@ async def measure_backlog(connection: DedicatedConnection, counters: Counters, f
         oldest_due_s=unknown_s if row["oldest_due_s"] is None else row["oldest_due_s"],
         lanes=row["lanes"],
         lanes_faulty=row["lanes_faulty"],
+        history_changed_at_s=row["history_changed_at_s"],
     )
 
 

@@ -18,6 +18,7 @@ class Signal(StrEnum):
     IDLE = "idle"  # nothing left to publish; waits for a notification, a retry or the poll
     LINK_DOWN = "link_down"
     LINK_UP = "link_up"
+    HISTORY_CHANGED = "history_changed"  # PostgreSQL failed over or was restored; the relay starts over
     STOPPED = "stopped"
 
 

@@ -39,6 +39,8 @@ class Backlog:
     #: Lanes there are, whoever owns them, and those that wait for an operator.
     lanes: int = 0
     lanes_faulty: int = 0
+    #: When PostgreSQL was last found in another history, in seconds since 1970; 0: never (G35).
+    history_changed_at_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

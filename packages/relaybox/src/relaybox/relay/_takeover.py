@@ -1,7 +1,7 @@
 """Taking a lane over: shut its former owner out, learn what it published, settle it (G31)."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -9,14 +9,15 @@ from uuid import UUID
 import structlog
 
 from relaybox.db import DedicatedConnection
-from relaybox.relay._errors import LaneFaulty, LinkDown
-from relaybox.relay._lane_claims import accepted_markers, claims_of, recover, report_fault
+from relaybox.relay._errors import LaneFaulty, LinkDown, PublishedUnknown
+from relaybox.relay._lane_claims import HeldLane, claims_of, held_lanes, recover, report_fault
 from relaybox.relay._lanes import Lane
 from relaybox.relay._link import link_faults
 from relaybox.relay._markers import Markers
+from relaybox.relay._reconcile import Reconciler
 from relaybox.relay._rows import plan_for_backlogs
 from relaybox.relay._transaction import LaneProducer
-from relaybox.relay._verdict import judge
+from relaybox.relay._verdict import NO_MARKER, judge, start_over
 
 __all__ = ("Opened", "Takeover", "take_over")
 
@@ -49,6 +50,7 @@ async def take_over(
     markers: Markers,
     new_producer: Callable[[int], LaneProducer],
     threads: Executor,
+    reconciler: Reconciler,
 ) -> Takeover:
     """Open *lanes*, in the only order that is safe: epoch, producer, marker, then what was claimed.
 
@@ -57,12 +59,12 @@ async def take_over(
     fails and the lane is taken over again.
 
     Raises:
-        LinkDown: the control topic cannot be reached or made.
+        LinkDown: the control topic cannot be reached or made, or the topics cannot be read after a failover.
         DatabaseError: PostgreSQL did not answer.
     """
     await plan_for_backlogs(connection)
-    accepted = await accepted_markers(connection, lanes)
-    held = [lane for lane in lanes if lane.lane in accepted]
+    known = await held_lanes(connection, lanes)
+    held = [lane for lane in lanes if lane.lane in known]
     if not held:
         return Takeover()
     in_thread = asyncio.get_running_loop().run_in_executor
@@ -71,18 +73,8 @@ async def take_over(
     producers = {lane: producer for lane, producer in zip(held, opening, strict=True) if producer is not None}
     takeover = Takeover(failed=[lane for lane in held if lane not in producers])
     try:
-        numbers = [lane.lane for lane in producers]
-        found = await in_thread(threads, markers.read, numbers)
-        claims = await claims_of(connection, numbers)
-        for lane, producer in producers.items():
-            try:
-                verdict = judge(lane.lane, found.get(lane.lane), accepted[lane.lane], claims[lane.lane])
-            except LaneFaulty as fault:
-                await _stop_lane(connection, lane, fault)
-                takeover.faulty.append(lane)
-                continue
-            if await recover(connection, lane, verdict):
-                takeover.opened.append(Opened(lane=lane, producer=producer, last_id=verdict.last_id))
+        found = await in_thread(threads, markers.read, [lane.lane for lane in producers])
+        await _settle(connection, producers, found, known, threads, reconciler, takeover)
     finally:
         kept = [each.lane for each in takeover.opened]
         for lane, producer in producers.items():
@@ -91,7 +83,47 @@ async def take_over(
     return takeover
 
 
-async def _stop_lane(connection: DedicatedConnection, lane: Lane, fault: LaneFaulty) -> None:
+async def _settle(
+    connection: DedicatedConnection,
+    producers: Mapping[Lane, LaneProducer],
+    found: Mapping[int, UUID],
+    known: Mapping[int, HeldLane],
+    threads: Executor,
+    reconciler: Reconciler,
+    takeover: Takeover,
+) -> None:
+    """Find out what the former owners of lanes published, whose markers are *found*, and open the lanes."""
+    unsettled = {lane for lane in producers if reconciler.is_needed(known[lane.lane])}
+    try:
+        await reconciler.settle(connection, unsettled, threads)
+    except PublishedUnknown as unknown:
+        producers = {lane: producer for lane, producer in producers.items() if lane not in unsettled}
+        for lane in unsettled:
+            marker = found.get(lane.lane, NO_MARKER)
+            await _stop_lane(
+                connection, lane, LaneFaulty(f"lane {lane.lane}: Kafka's marker is {marker}; {unknown}")
+            )
+        takeover.faulty.extend(unsettled)
+    claims = await claims_of(connection, [lane.lane for lane in producers])
+    for lane, producer in producers.items():
+        marker, claimed = found.get(lane.lane), claims[lane.lane]
+        try:
+            verdict = (
+                start_over(marker, claimed)
+                if lane in unsettled
+                else judge(lane.lane, marker, known[lane.lane].accepted_marker, claimed)
+            )
+        except LaneFaulty as fault:
+            await _stop_lane(connection, lane, fault)
+            takeover.faulty.append(lane)
+            continue
+        if await recover(connection, lane, verdict, reconciler.history_id):
+            takeover.opened.append(Opened(lane=lane, producer=producer, last_id=verdict.last_id))
+
+
+async def _stop_lane(
+    connection: DedicatedConnection, lane: Lane, fault: LaneFaulty | PublishedUnknown
+) -> None:
     _log.error("relay stops a lane", lane=lane.lane, error_code=fault.error_code, reason=str(fault))
     await report_fault(connection, lane, str(fault))
 

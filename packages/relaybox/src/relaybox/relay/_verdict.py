@@ -7,7 +7,7 @@ from uuid import UUID
 
 from relaybox.relay._errors import LaneFaulty
 
-__all__ = ("NO_MARKER", "Claim", "Verdict", "judge")
+__all__ = ("NO_MARKER", "Claim", "Verdict", "judge", "start_over")
 
 #: What an operator accepts when the marker is missing.
 NO_MARKER: Final = UUID(int=0)
@@ -34,6 +34,8 @@ class Verdict:
     forgotten: Sequence[int]
     #: The last published batch.
     last_id: UUID | None
+    #: The same, where no claim is of it: accepted until the claim that follows it.
+    accepted_marker: UUID | None = None
 
 
 def judge(lane: int, marker: UUID | None, accepted: UUID | None, claims: Sequence[Claim]) -> Verdict:
@@ -61,6 +63,16 @@ def judge(lane: int, marker: UUID | None, accepted: UUID | None, claims: Sequenc
         published_seqs=[seq for claim in published for seq in claim.seqs],
         forgotten=[claim.number for claim in (*known.values(), *published[1:])],
         last_id=marker,
+    )
+
+
+def start_over(marker: UUID | None, claims: Sequence[Claim]) -> Verdict:
+    """Return what to do once every published row of the lane is marked, whatever the *claims* say."""
+    return Verdict(
+        published_seqs=(),
+        forgotten=[claim.number for claim in claims],
+        last_id=marker,
+        accepted_marker=marker,
     )
 
 

@@ -7,8 +7,9 @@ UPDATE relay_origin SET id = gen_random_uuid() WHERE id IS NULL RETURNING id
 SELECT id FROM relay_origin WHERE id IS NOT NULL
 
 -- name: held_lanes
--- Which of lanes $1 at epochs $2 nobody has taken over, and what an operator has accepted for them.
-SELECT l.lane, l.accepted_marker
+-- Which of lanes $1 at epochs $2 nobody has taken over, what an operator has accepted for them, and in which history they
+-- were last compared with Kafka.
+SELECT l.lane, l.accepted_marker, l.history_id
 FROM relay_lanes AS l
 JOIN unnest($1::int[], $2::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch
 
@@ -32,11 +33,13 @@ SELECT lane, number, batch_id, previous_id, seqs FROM relay_batches WHERE lane =
 
 -- name: recover_lane
 -- Lane $1 at epoch $2: rows $3 were found published, claims $4 are not needed any more, and it is published from
--- again. Says whether the lane is still held.
+-- again. It was compared with Kafka in history $5; marker $6, if any, is accepted though no claim is of it. Says whether
+-- the lane is still held.
 WITH held AS (
     -- That a marker is missing is accepted once; a marker, until the claim that follows it is known.
     UPDATE relay_lanes AS l SET fault = NULL,
-        accepted_marker = nullif(l.accepted_marker, '00000000-0000-0000-0000-000000000000')
+        accepted_marker = coalesce($6::uuid, nullif(l.accepted_marker, '00000000-0000-0000-0000-000000000000')),
+        history_id = $5::uuid
     WHERE l.lane = $1::int AND l.epoch = $2::bigint
     RETURNING l.hash_min, l.hash_max
 ), sent AS (
@@ -47,6 +50,47 @@ WITH held AS (
     DELETE FROM relay_batches AS b USING held WHERE b.number = ANY ($4::bigint[])
 )
 SELECT count(*) = 1 AS held FROM held
+
+-- name: unsettled_topics
+-- The topics of those rows of lanes $1 at epochs $2 that are not SENT, and the time since which one of them may have been
+-- published without this database knowing: not before it was written, nor before its lane's first claim that is still
+-- known, because claims are removed only after later ones were settled.
+WITH held AS (
+    SELECT l.hash_min, l.hash_max,
+           (SELECT min(b.claimed_at) FROM relay_batches AS b WHERE b.lane = l.lane) AS claimed_at
+    FROM relay_lanes AS l
+    JOIN unnest($1::int[], $2::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch
+)
+SELECT o.topic, min(greatest(o.created_at, held.claimed_at)) AS since
+FROM event_outbox AS o JOIN held ON o.key_hash BETWEEN held.hash_min AND held.hash_max
+WHERE o.status = 'PENDING' OR (o.status = 'FAILED' AND o.skipped_at IS NULL)
+GROUP BY o.topic
+
+-- name: create_found
+-- The events that are on the topics; gone with the connection.
+CREATE TEMPORARY TABLE relay_found (event_id TEXT COLLATE "C" NOT NULL)
+
+-- name: add_found
+-- More of them.
+INSERT INTO relay_found SELECT unnest($1::text[])
+
+-- name: mark_found
+-- Rows of lanes $1 at epochs $2 whose events are on the topics.
+WITH held AS (
+    SELECT l.hash_min, l.hash_max FROM relay_lanes AS l
+    JOIN unnest($1::int[], $2::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch
+    FOR SHARE OF l
+)
+UPDATE event_outbox AS o SET status = 'SENT', sent_at = clock_timestamp(), next_attempt_at = NULL
+FROM held
+WHERE (o.status = 'PENDING' OR (o.status = 'FAILED' AND o.skipped_at IS NULL))
+  AND o.key_hash BETWEEN held.hash_min AND held.hash_max
+  AND o.payload ->> 'event_id' IN (SELECT event_id FROM relay_found)
+RETURNING o.seq
+
+-- name: drop_found
+-- They were looked at.
+DROP TABLE relay_found
 
 -- name: fault_lane
 -- Lane $1 at epoch $2 is not published from, for the reason $3.

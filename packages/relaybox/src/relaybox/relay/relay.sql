@@ -1,3 +1,24 @@
+-- name: confirm_history
+-- Which history this server is in, noted for all relays when it is another than before. A server that takes no writes
+-- refuses this. The id is null where another relay notes it at this moment.
+WITH server AS (
+    SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) AS history
+    FROM pg_control_system()
+), noted AS (
+    UPDATE relay_origin AS o SET history = server.history, history_id = gen_random_uuid(),
+                                 history_changed_at = CASE WHEN o.history IS NOT NULL THEN clock_timestamp() END
+    FROM server
+    WHERE o.history IS DISTINCT FROM server.history
+    RETURNING o.history_id
+), forgotten AS (
+    -- Another server, restored from a dump or copied: what its lanes published cannot be found out by its clock.
+    UPDATE relay_lanes SET history_id = NULL FROM server, relay_origin AS o
+    WHERE split_part(o.history, '/', 1) <> split_part(server.history, '/', 1)
+)
+SELECT server.history,
+       CASE WHEN o.history = server.history THEN o.history_id ELSE (SELECT history_id FROM noted) END AS history_id
+FROM server, relay_origin AS o
+
 -- name: leave_members
 -- Relay $1 is gone; the others' shares grow at their next heartbeat.
 DELETE FROM relay_members WHERE name = $1
@@ -19,7 +40,8 @@ WITH me AS (
 ), kept AS (
     UPDATE relay_lanes AS l SET lease_until = clock_timestamp() + make_interval(secs => $2::float8)
     FROM unnest($3::int[], $4::bigint[]) AS held (lane, epoch)
-    WHERE l.lane = held.lane AND l.epoch = held.epoch AND l.owner = $1
+    -- Not once the lease has ended: somebody may have held it meanwhile in a history that was lost.
+    WHERE l.lane = held.lane AND l.epoch = held.epoch AND l.owner = $1 AND l.lease_until >= clock_timestamp()
     RETURNING l.lane
 )
 SELECT (SELECT coalesce(array_agg(lane), '{}') FROM kept) AS kept,
@@ -58,10 +80,10 @@ WITH halved AS (
     FROM unnest($1::int[], $2::bigint[]) AS held (lane, epoch), relay_origin
     WHERE l.lane = held.lane AND l.epoch = held.epoch
       AND 4294967296 / (l.hash_max::bigint - l.hash_min + 1) < relay_origin.lanes_wanted
-    RETURNING l.lane, l.hash_max::bigint AS hash_max, l.hash_max::bigint - l.hash_min + 1 AS width
+    RETURNING l.lane, l.hash_max::bigint AS hash_max, l.hash_max::bigint - l.hash_min + 1 AS width, l.history_id
 ), made AS (
-    INSERT INTO relay_lanes (lane, hash_min, hash_max)
-    SELECT lane + 4294967296 / (2 * width), hash_max + 1, hash_max + width FROM halved
+    INSERT INTO relay_lanes (lane, hash_min, hash_max, history_id)
+    SELECT lane + 4294967296 / (2 * width), hash_max + 1, hash_max + width, history_id FROM halved
     RETURNING lane
 )
 SELECT lane, pg_notify(left($3 || coalesce('_' || nullif(current_schema(), 'public'), ''), 63), lane::text) FROM made ORDER BY lane
@@ -76,7 +98,7 @@ WITH held AS MATERIALIZED (
     SELECT l.lane, l.epoch, l.hash_min, l.hash_max FROM relay_lanes AS l
     JOIN unnest($1::int[], $2::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch
 ), due AS (
-    SELECT o.seq, held.lane, held.epoch, o.topic, o.key, o.attempts, o.payload, pg_column_size(o.payload) AS bytes
+    SELECT o.seq, o.id AS row_id, held.lane, held.epoch, o.topic, o.key, o.attempts, o.payload, pg_column_size(o.payload) AS bytes
     FROM event_outbox AS o
     JOIN held ON o.key_hash BETWEEN held.hash_min AND held.hash_max
     WHERE o.status = 'PENDING'
@@ -97,7 +119,7 @@ WITH held AS MATERIALIZED (
     SELECT *, sum(bytes) OVER (ORDER BY seq ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS bytes_so_far
     FROM due
 )
-SELECT seq, lane, epoch, topic, key, attempts, convert_to(payload::text, 'UTF8') AS value,
+SELECT seq, lane, epoch, topic, key, attempts, convert_to(payload::text, 'UTF8') AS value, row_id,
        payload ->> 'event_id' AS id,
        payload ->> 'event_type' AS type,
        payload ->> 'timestamp' AS time,
@@ -125,7 +147,7 @@ SELECT least(
 ) AS seq
 
 -- name: mark_sent
--- The broker has acknowledged rows $1 of lanes $2 at epochs $3: mark them, where the lane has not been taken by
+-- The broker has acknowledged rows $1, with ids $5, of lanes $2 at epochs $3: mark them, where the lane has not been taken by
 -- somebody else (G26). FOR SHARE makes a take-over wait for this statement, or this statement see the take-over.
 -- Says how many rows went into each bucket of $4, seconds from insert to acknowledgement, and their sum.
 -- The key is set to itself so that key_hash depends on what is set: of a generated column that does not, PostgreSQL
@@ -136,7 +158,7 @@ WITH held AS MATERIALIZED (
     FOR SHARE OF l
 ), sent AS (
     UPDATE event_outbox AS o SET status = 'SENT', sent_at = clock_timestamp(), key = o.key
-    WHERE o.seq = ANY ($1::bigint[]) AND o.status = 'PENDING'
+    WHERE o.seq = ANY ($1::bigint[]) AND o.id = ANY ($5::uuid[]) AND o.status = 'PENDING'
       -- All lanes' slices at once: one pass over the rows, whatever their number.
       AND o.key_hash::bigint <@ (SELECT range_agg(int8range(hash_min, hash_max, '[]')) FROM held)
     RETURNING extract(epoch FROM o.sent_at - o.created_at)::float8 AS delay_s
@@ -145,7 +167,7 @@ SELECT width_bucket(delay_s, $4::float8[]) AS bucket, count(*) AS rows, sum(dela
 FROM sent GROUP BY 1
 
 -- name: charge_rows
--- Rows $1 of lanes $2 at epochs $3 failed through their own fault: count attempts $4 and keep errors $5. Each is
+-- Rows $1, with ids $7, of lanes $2 at epochs $3 failed through their own fault: count attempts $4 and keep errors $5. Each is
 -- tried again after $6 seconds, or, where that is null, FAILED for an operator to decide on. Fenced like mark_sent.
 WITH held AS MATERIALIZED (
     SELECT l.hash_min, l.hash_max FROM relay_lanes AS l
@@ -158,7 +180,7 @@ UPDATE event_outbox AS o SET
     next_attempt_at = clock_timestamp() + make_interval(secs => charge.after_s),
     error_data = charge.error || jsonb_build_object('at', clock_timestamp())
 FROM unnest($1::bigint[], $4::int[], $5::text[]::jsonb[], $6::float8[]) AS charge (seq, attempts, error, after_s)
-WHERE o.seq = charge.seq AND o.status = 'PENDING'
+WHERE o.seq = charge.seq AND o.id = ANY ($7::uuid[]) AND o.status = 'PENDING'
   AND o.key_hash::bigint <@ (SELECT range_agg(int8range(hash_min, hash_max, '[]')) FROM held)
 RETURNING o.seq
 
@@ -171,8 +193,8 @@ FROM event_outbox WHERE status = 'PENDING' AND next_attempt_at > now() - make_in
 -- name: measure_backlog
 -- How many rows are PENDING, wait for a retry, or FAILED (of both: because of the link), or are skipped, and how many
 -- keys a FAILED row holds back, each counted among $1 rows; for how many seconds the first PENDING one has been, and
--- the first, among $3, that no FAILED one holds back, from seq $2 on, the floor; and how many lanes there are, and wait
--- for an operator.
+-- the first, among $3, that no FAILED one holds back, from seq $2 on, the floor; how many lanes there are, and wait
+-- for an operator; and when, in seconds since 1970, the server was found in another history, 0 for never.
 SELECT (SELECT count(*) FROM (SELECT FROM event_outbox
                               WHERE status = 'PENDING' AND seq >= $2::bigint LIMIT $1::int) AS rows) AS pending,
        retrying.rows AS retrying, retrying.by_link AS retrying_link,
@@ -188,7 +210,8 @@ SELECT (SELECT count(*) FROM (SELECT FROM event_outbox
                           WHERE head.key = o.key AND head.seq < o.seq
                             AND head.status = 'FAILED' AND head.skipped_at IS NULL)
         ORDER BY o.seq LIMIT 1) AS oldest_due_s,
-       lanes.rows AS lanes, lanes.faulty AS lanes_faulty
+       lanes.rows AS lanes, lanes.faulty AS lanes_faulty,
+       (SELECT coalesce(extract(epoch FROM history_changed_at), 0)::float8 FROM relay_origin) AS history_changed_at_s
 FROM (SELECT count(*) AS rows, count(*) FILTER (WHERE error_data ->> 'reason' = 'link') AS by_link
       FROM (SELECT error_data FROM event_outbox
             WHERE status = 'PENDING' AND next_attempt_at IS NOT NULL LIMIT $1::int) AS rows) AS retrying,

@@ -9,6 +9,7 @@ from relaybox.verify._errors import (
 )
 from relaybox.verify._report import VIOLATIONS, Example, Finding, Kind, Report, Tally
 from relaybox.verify._tables import tables_needed
+from relaybox.verify._topics import Reader, Topics
 from relaybox.verify._verify import verify
 
 __all__ = (
@@ -16,12 +17,14 @@ __all__ = (
     "Example",
     "Finding",
     "Kind",
+    "Reader",
     "Report",
     "TablesUnreadable",
     "Tally",
     "TopicHeldBack",
     "TopicMissing",
     "TopicUnreadable",
+    "Topics",
     "VerifyError",
     "tables_needed",
     "verify",

@@ -3,12 +3,14 @@
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
-    OffsetSpec,  # pyright: ignore[reportPrivateImportUsage] - documented there
+    ConfigResource,  # pyright: ignore[reportPrivateImportUsage] - documented there
+    OffsetSpec,  # pyright: ignore[reportPrivateImportUsage]
+    ResourceType,  # pyright: ignore[reportPrivateImportUsage]
 )
 
 from relaybox.kafka import Complaints
@@ -17,7 +19,7 @@ from relaybox.verify._errors import TopicHeldBack, TopicMissing, TopicUnreadable
 from relaybox.verify._records import Partition, Seen, seen
 from relaybox.verify._report import Isolation
 
-__all__ = ("Reader", "Topics")
+__all__ = ("Reader", "Retention", "Topics")
 
 _ANSWER_S: Final = 10.0
 _BATCH_RECORDS_MAX: Final = 5_000
@@ -43,6 +45,15 @@ _FORBIDDEN: Final = frozenset(
 _GONE: Final = frozenset(
     {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}  # noqa: SLF001
 )
+
+
+class Retention(NamedTuple):
+    """What may remove records of a topic."""
+
+    #: Seconds for which they are kept; infinite without a limit.
+    kept_s: float
+    #: Whether the size of a partition is limited too.
+    by_size: bool
 
 
 class Topics:
@@ -96,6 +107,22 @@ class Topics:
         found = self._offsets(topics, OffsetSpec.for_timestamp(int(since.timestamp() * 1_000)))
         ends = self.ends(topics) if any(offset < 0 for offset in found.values()) else {}
         return {place: ends[place] if offset < 0 else offset for place, offset in found.items()}
+
+    def retention(self, topics: Iterable[str]) -> dict[str, Retention]:
+        """Return what may remove records of each topic.
+
+        Raises:
+            TopicUnreadable: Kafka is away or refuses us.
+        """
+        asked = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
+        try:
+            answers = self._admin.describe_configs(asked, request_timeout=_ANSWER_S)
+            entries = {str(one.name): each.result(_ANSWER_S + 1) for one, each in answers.items()}
+        except KafkaException as error:
+            raise _unreadable(self._complaints, error.args[0]) from error
+        except TimeoutError as error:
+            raise _unreadable(self._complaints) from error
+        return {topic: _retention(entry) for topic, entry in entries.items()}
 
     def ends(self, topics: Mapping[str, int]) -> dict[Partition, int]:
         """The offset after the last record of each partition, committed or not.
@@ -242,6 +269,14 @@ class Reader:
                 )
         elif silent_s > _SILENCE_S:
             raise _unreadable(self._complaints)
+
+
+def _retention(config: Any) -> Retention:
+    kept_ms = int(config["retention.ms"].value)
+    return Retention(
+        kept_s=float("inf") if kept_ms < 0 else kept_ms / 1_000,
+        by_size=int(config["retention.bytes"].value) >= 0,
+    )
 
 
 def _connection(settings: KafkaSettings) -> dict[str, Any]:

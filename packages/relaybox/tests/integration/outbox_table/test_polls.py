@@ -50,7 +50,13 @@ async def fetch(connection: DedicatedConnection, lanes: Lanes, *, floor: int = 0
 
 async def mark(connection: DedicatedConnection, messages: list[Message]) -> int:
     fences = {(message.lane, message.epoch) for message in messages}
-    return await mark_sent(connection, [message.seq for message in messages], fences, Counters())
+    return await mark_sent(
+        connection,
+        [message.seq for message in messages],
+        [message.row_id for message in messages],
+        fences,
+        Counters(),
+    )
 
 
 async def relay(connection: DedicatedConnection, lanes: Lanes, floor: Floor) -> list[str]:

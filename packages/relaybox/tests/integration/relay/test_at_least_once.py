@@ -1,6 +1,7 @@
 """What at-least-once delivery says became of a batch."""
 
 import json
+from uuid import UUID
 
 import pytest
 from confluent_kafka import Producer
@@ -27,7 +28,16 @@ async def test_g23_rows_whose_failure_was_not_heard_of_are_not_taken_for_acknowl
     delivery = AtLeastOnce(kafka_settings, compression="none")
     messages = [
         Message(
-            seq, 0, 1, topic, f"key-{seq}", 0, json.dumps({"event_id": seq}).encode(), ATTRIBUTES, "binary"
+            seq,
+            0,
+            1,
+            topic,
+            f"key-{seq}",
+            0,
+            json.dumps({"event_id": seq}).encode(),
+            ATTRIBUTES,
+            "binary",
+            UUID(int=seq),
         )
         for seq in range(5)
     ]

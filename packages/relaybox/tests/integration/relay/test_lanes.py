@@ -153,7 +153,12 @@ async def test_g26_a_relay_that_lost_its_lane_can_neither_mark_nor_charge(
 
         assert await fetch_batch(connection, lanes, rows_max=10, in_flight=()) == []
         fences = {(each.lane, each.epoch) for each in batch}
-        assert await mark_sent(connection, [each.seq for each in batch], fences, counters) == 0
+        assert (
+            await mark_sent(
+                connection, [each.seq for each in batch], [each.row_id for each in batch], fences, counters
+            )
+            == 0
+        )
         await charge_rows(connection, [charge_for(each, TopicUnknown("no")) for each in batch])
 
     assert [(row["status"], row["attempts"]) for row in await rows_of(database)] == [("PENDING", 0)] * 2
@@ -201,10 +206,10 @@ async def test_g21_a_lane_is_busy_until_its_rows_are_marked(
 
     def note(moment: Signal) -> None:
         if moment in {Signal.BATCH_PUBLISHED, Signal.BATCH_MARKED}:
-            busy.append(relay._lanes.busy)
+            busy.append(relay._session._lanes.busy)
 
     await put_events(database, topic, KEYS)
     async with running(relay):
         await all_sent(database)
     assert busy == [frozenset(range(8))] * 2
-    assert relay._lanes.busy == frozenset()
+    assert relay._session._lanes.busy == frozenset()

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -17,6 +18,7 @@ from relaybox.relay._lane_claims import claim, claims_of, origin_of
 from relaybox.relay._lanes import Lane, Lanes
 from relaybox.relay._link import BATCH_BYTES_MAX, link_settings
 from relaybox.relay._markers import Markers
+from relaybox.relay._reconcile import Reconciler
 from relaybox.relay._rows import fetch_batch
 from relaybox.relay._takeover import take_over
 from relaybox.relay._transaction import Fate, LaneProducer
@@ -66,6 +68,12 @@ def threads() -> Iterator[ThreadPoolExecutor]:
         yield threads
 
 
+@pytest.fixture
+def reconciler(kafka_settings: KafkaSettings) -> Reconciler:
+    """The lanes of a new database were in no other history."""
+    return Reconciler(kafka_settings, uuid4())
+
+
 async def owned(connection: DedicatedConnection, topic: str) -> Lane:
     """The lane that three rows are in."""
     lanes = Lanes(lease_s=600)
@@ -100,6 +108,7 @@ async def test_g31_what_a_former_owner_publishes_until_it_is_shut_out_is_known(
     markers: Markers,
     new_producer: NewProducer,
     threads: ThreadPoolExecutor,
+    reconciler: Reconciler,
 ) -> None:
     lane = await owned(connection, topic)
     former = await opened(lane, markers, new_producer)
@@ -112,7 +121,7 @@ async def test_g31_what_a_former_owner_publishes_until_it_is_shut_out_is_known(
         assert former.publish(last).fate is Fate.COMMITTED
         return new_producer(number)
 
-    takeover = await take_over(connection, [lane], markers, late, threads)
+    takeover = await take_over(connection, [lane], markers, late, threads, reconciler)
     assert [each.last_id for each in takeover.opened] == [last.batch_id]
     assert [row["status"] for row in await rows_of(database)] == ["SENT", "SENT", "PENDING"]
     [left] = (await claims_of(connection, [lane.lane]))[lane.lane]
@@ -127,11 +136,12 @@ async def test_g31_a_former_owner_is_shut_out_by_the_takeover(
     markers: Markers,
     new_producer: NewProducer,
     threads: ThreadPoolExecutor,
+    reconciler: Reconciler,
 ) -> None:
     lane = await owned(connection, topic)
     former = await opened(lane, markers, new_producer)
     batch = await taken(connection, lane)
-    await take_over(connection, [lane], markers, new_producer, threads)
+    await take_over(connection, [lane], markers, new_producer, threads, reconciler)
     landing = await asyncio.to_thread(former.publish, batch)
     assert landing.fate is not Fate.COMMITTED
     assert {row["status"] for row in await rows_of(database)} == {"PENDING"}
@@ -145,12 +155,15 @@ async def test_g29_a_takeover_does_not_read_the_outbox_from_end_to_end(
     markers: Markers,
     new_producer: NewProducer,
     threads: ThreadPoolExecutor,
+    reconciler: Reconciler,
 ) -> None:
     lane = await owned(connection, topic)
     await superuser.execute("ANALYZE event_outbox")  # there is one page of it
-    await take_over(connection, [lane], markers, new_producer, threads)
+    await take_over(connection, [lane], markers, new_producer, threads, reconciler)
     recover = "EXPLAIN " + _lane_claims._SQL["recover_lane"]
-    plan = [row[0] for row in await connection.fetch(recover, lane.lane, lane.epoch, [1, 2, 3], [])]
+    plan = [
+        row[0] for row in await connection.fetch(recover, lane.lane, lane.epoch, [1, 2, 3], [], uuid4(), None)
+    ]
     assert not [line for line in plan if "Seq Scan on event_outbox" in line]
 
 
@@ -180,6 +193,7 @@ async def test_g31_nothing_is_committed_that_is_not_claimed(
     markers: Markers,
     new_producer: NewProducer,
     threads: ThreadPoolExecutor,
+    reconciler: Reconciler,
 ) -> None:
     lane = await owned(connection, topic)
     owner = await opened(lane, markers, new_producer)
@@ -188,5 +202,5 @@ async def test_g31_nothing_is_committed_that_is_not_claimed(
     batch.number.set_result(None)
     assert (await asyncio.to_thread(owner.publish, batch)).fate is Fate.UNCLAIMED
     assert await asyncio.to_thread(read_topic, kafka_settings.bootstrap_servers, topic) == []
-    takeover = await take_over(connection, [lane], markers, new_producer, threads)
+    takeover = await take_over(connection, [lane], markers, new_producer, threads, reconciler)
     assert [each.last_id for each in takeover.opened] == [None]

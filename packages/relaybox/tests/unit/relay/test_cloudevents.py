@@ -29,6 +29,7 @@ ROW: dict[str, Any] = {
     "key": ENVELOPE["aggregate_id"],
     "attempts": 0,
     "value": to_json(ENVELOPE),
+    "row_id": uuid4(),
     "id": ENVELOPE["event_id"],
     "type": ENVELOPE["event_type"],
     "time": "2026-01-31T23:59:59.123456Z",

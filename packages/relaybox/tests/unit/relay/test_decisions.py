@@ -1,6 +1,7 @@
 """What a relay decides, without a server."""
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 from confluent_kafka import KafkaError
@@ -22,6 +23,7 @@ ROW = {
     "key": "a",
     "attempts": 0,
     "value": b"{}",
+    "row_id": UUID(int=1),
     "id": "e1",
     "type": "Genesis.Session.Created",
     "time": "2026-01-01T00:00:00Z",

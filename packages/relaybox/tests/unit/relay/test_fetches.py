@@ -1,6 +1,7 @@
 """Who may take off of what was read ahead."""
 
 import asyncio
+from uuid import UUID
 
 from relaybox.relay._delivery import Batch
 from relaybox.relay._fetches import Fetches
@@ -12,7 +13,7 @@ ATTRIBUTES = ("1", "T", None, None, None, None, None, None)
 
 
 def message(seq: int, lane: int) -> Message:
-    return Message(seq, lane, 1, "t", "a", 0, b"{}", ATTRIBUTES, "binary")
+    return Message(seq, lane, 1, "t", "a", 0, b"{}", ATTRIBUTES, "binary", UUID(int=seq))
 
 
 async def nothing() -> list[Message]:

@@ -1,12 +1,15 @@
 """Batches in flight, and the lanes that wait for them."""
 
 import asyncio
+from uuid import UUID
 
 from relaybox.relay._delivery import Batch, Outcome
 from relaybox.relay._flights import Flights
 from relaybox.relay._messages import Message
 
-MESSAGE = Message(1, 0, 1, "t", "key", 0, b"{}", ("1", "T", None, None, None, None, None, None), "binary")
+MESSAGE = Message(
+    1, 0, 1, "t", "key", 0, b"{}", ("1", "T", None, None, None, None, None, None), "binary", UUID(int=1)
+)
 
 
 async def landing(at: asyncio.Event) -> Outcome:

@@ -8,6 +8,7 @@ import pytest
 from pydantic import SecretStr
 from relaybox.db import Database, Executor
 from relaybox.relay._floor import Floor
+from relaybox.relay._history import Connections
 from relaybox.relay._maintenance import Maintenance
 from relaybox.relay._statistics import Counters
 from relaybox.settings import PostgresSettings
@@ -31,7 +32,9 @@ class Broken(Database):
 
 async def first_failure(database: Database) -> EventDict:
     counters = Counters()
-    maintenance = Maintenance(database, counters, Floor(), keep_h=KEEP_H, measure_s=1.0)
+    maintenance = Maintenance(
+        database, Connections(database), counters, Floor(), keep_h=KEEP_H, measure_s=1.0
+    )
 
     async def failed() -> bool:
         return counters.maintenance_failures_total > 0

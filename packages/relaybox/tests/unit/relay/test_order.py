@@ -1,5 +1,7 @@
 """The watch over the order of what is published: silent unless order is broken."""
 
+from uuid import UUID
+
 from relaybox.relay._messages import Message
 from relaybox.relay._order import Disorder, OrderWatch
 
@@ -7,7 +9,7 @@ ATTRIBUTES = ("1", "T", None, None, None, None, None, None)
 
 
 def row(seq: int, key: str | None = "a", *, lane: int = 0, epoch: int = 1) -> Message:
-    return Message(seq, lane, epoch, "domain-events", key, 0, b"", ATTRIBUTES, "binary")
+    return Message(seq, lane, epoch, "domain-events", key, 0, b"", ATTRIBUTES, "binary", UUID(int=seq))
 
 
 def rows(*seqs: int, epoch: int = 1) -> tuple[Message, ...]:

@@ -22,7 +22,7 @@ def claim(number: int, batch_id: UUID, previous_id: UUID | None, *seqs: int) -> 
 
 
 def message(seq: int, key: str = "a", attempts: int = 0) -> Message:
-    return Message(seq, 0, 1, "t", key, attempts, b"{}", ATTRIBUTES, "binary")
+    return Message(seq, 0, 1, "t", key, attempts, b"{}", ATTRIBUTES, "binary", UUID(int=seq))
 
 
 def batch(*messages: Message) -> LaneBatch:

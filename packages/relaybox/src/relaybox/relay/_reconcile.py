@@ -1,0 +1,111 @@
+"""Finding out what was published in a history of PostgreSQL that was lost (G35)."""
+
+import asyncio
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import Executor
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from relaybox.db import DedicatedConnection, load_queries
+from relaybox.relay._ask import ask
+from relaybox.relay._errors import LinkDown, PublishedUnknown
+from relaybox.relay._lane_claims import HeldLane
+from relaybox.relay._lanes import Lane
+from relaybox.settings import KafkaSettings
+from relaybox.verify import Reader, TopicHeldBack, Topics, TopicUnreadable
+
+__all__ = ("Reconciler",)
+
+_SQL: Final = load_queries(__package__ or "relaybox.relay", "batches.sql")
+#: A record may be older than its claim, and clocks differ: records carry the time of a relay's host, claims
+#: that of the database's.
+_OLDER_S_MAX: Final = 300.0
+_log = structlog.get_logger(__name__)
+
+
+class Reconciler:
+    """Marks rows that are on their topics although the database does not know of it.
+
+    A failover can lose marks and claims of batches that Kafka has. Their rows look as if they had never been
+    published, and the marker names a batch that the database does not know. So the topics are read, from
+    the time of the lanes' first known claim to their end, and every row whose event is found is marked SENT.
+    """
+
+    def __init__(self, kafka: KafkaSettings, history_id: UUID) -> None:
+        self._kafka = kafka
+        self.history_id = history_id
+
+    def is_needed(self, lane: HeldLane) -> bool:
+        """Return whether *lane* was compared with Kafka in another history last, and nothing is accepted."""
+        return lane.history_id not in (None, self.history_id) and lane.accepted_marker is None
+
+    async def settle(
+        self, connection: DedicatedConnection, lanes: Collection[Lane], threads: Executor
+    ) -> None:
+        """Mark what *lanes* published; their former owners must be fenced before.
+
+        Raises:
+            LinkDown: The topics cannot be read at this moment.
+            PublishedUnknown: The topics do not reach back far enough.
+            DatabaseError: PostgreSQL did not answer.
+        """
+        if not lanes:
+            return
+        numbers, epochs = [lane.lane for lane in lanes], [lane.epoch for lane in lanes]
+        rows = await ask(connection, _SQL["unsettled_topics"], numbers, epochs)
+        if not rows:
+            return
+        since = {row["topic"]: row["since"] - timedelta(seconds=_OLDER_S_MAX) for row in rows}
+        _log.warning(
+            "relay reads what a lost history of PostgreSQL published", lanes=numbers, topics=sorted(since)
+        )
+        await ask(connection, _SQL["create_found"])
+        chunks = self._event_ids(since)
+        in_thread = asyncio.get_running_loop().run_in_executor
+        found = 0
+        while (ids := await in_thread(threads, next, chunks, None)) is not None:
+            await ask(connection, _SQL["add_found"], ids)
+            found += len(ids)
+        marked = await ask(connection, _SQL["mark_found"], numbers, epochs)
+        await ask(connection, _SQL["drop_found"])
+        _log.warning("relay has marked rows that were published", rows=len(marked), records=found)
+
+    def _event_ids(self, since: Mapping[str, datetime]) -> Iterator[list[str]]:
+        """Yield the ids of the events on each topic since a time; blocking."""
+        try:
+            topics = Topics(self._kafka)
+            partitions = topics.partitions(since)
+            starts = _starts(topics, partitions, since)
+            with closing(Reader(self._kafka, starts, topics.ends(partitions), "read_committed")) as reader:
+                while not reader.done:
+                    if ids := [record.event_id for record in reader.read() if record.event_id is not None]:
+                        yield ids
+        except (TopicUnreadable, TopicHeldBack) as error:
+            raise LinkDown(f"the topics cannot be read after a failover: {error}") from error
+
+
+def _starts(
+    topics: Topics, partitions: Mapping[str, int], since: Mapping[str, datetime]
+) -> dict[tuple[str, int], int]:
+    """Return where each partition has its first record since the time of its topic.
+
+    Raises:
+        PublishedUnknown: Some of the records since then may have been removed.
+    """
+    starts: dict[tuple[str, int], int] = {}
+    for topic, retention in topics.retention(partitions).items():
+        count = {topic: partitions[topic]}
+        first, found = topics.beginnings(count), topics.beginnings(count, since[topic])
+        age_s = (datetime.now(UTC) - since[topic]).total_seconds()
+        cut = retention.by_size and any(found[place] == offset > 0 for place, offset in first.items())
+        if cut or age_s > retention.kept_s:
+            raise PublishedUnknown(
+                f"retention may have removed records of topic {topic} from after {since[topic]:%F %T %Z}, so "
+                "that published rows cannot be told; see relaybox verify, then relaybox relay accept"
+            )
+        starts |= found
+    return starts

@@ -1,0 +1,147 @@
+"""A relay's work in one history of PostgreSQL."""
+
+import asyncio
+import os
+from typing import Final
+
+import structlog
+
+from relaybox.db import Database, DatabaseError
+from relaybox.relay._at_least_once import AtLeastOnce
+from relaybox.relay._delivery import Delivery
+from relaybox.relay._errors import HistoryChanged
+from relaybox.relay._exactly_once import ExactlyOnce
+from relaybox.relay._history import Connections
+from relaybox.relay._keeper import Keeper
+from relaybox.relay._lanes import Lanes
+from relaybox.relay._maintenance import Maintenance
+from relaybox.relay._pump import Pump
+from relaybox.relay._signals import OnSignal
+from relaybox.relay._statistics import Counters, Statistics
+from relaybox.settings import KafkaSettings, RelaySettings
+
+__all__ = ("Session",)
+
+#: From SIGTERM to the end are 10 s at the most (G27): what is in flight gets 6 of them, recording it 2,
+#: giving the lanes back 1.
+_STOP_PUMP_S: Final = 6.0
+_STOP_RECORD_S: Final = 2.0
+_STOP_LEAVE_S: Final = 1.0
+_WATCH_S: Final = 1.0
+#: EX_SOFTWARE of sysexits.h.
+_HUNG_STATUS: Final = 70
+_log = structlog.get_logger(__name__)
+
+
+class Session:
+    """Everything that a relay knows of the outbox and Kafka: connections, lanes, marks, watermark, producers.
+
+    Invariant (G35): all of it is about one history of PostgreSQL. In another one nothing of it may be used,
+    so the relay drops the session and begins another, as another owner of lanes.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        kafka: KafkaSettings,
+        settings: RelaySettings,
+        counters: Counters,
+        on_signal: OnSignal,
+    ) -> None:
+        self._counters = counters
+        self._connections = Connections(database)
+        self._lanes = Lanes(lease_s=settings.lease_s, delivery=settings.delivery)
+        self._keeper = Keeper(self._connections, settings, self._lanes, counters, on_signal)
+        self._maintenance = Maintenance(
+            database,
+            self._connections,
+            counters,
+            self._keeper.floor,
+            keep_h=settings.retention_h,
+            measure_s=settings.poll_interval,
+        )
+        delivery: Delivery = (
+            ExactlyOnce(
+                self._connections,
+                kafka,
+                compression=settings.compression,
+                wake=self._keeper.news.set,
+            )
+            if settings.delivery == "exactly-once"
+            else AtLeastOnce(kafka, compression=settings.compression)
+        )
+        self._delivery = delivery
+        self._pump = Pump(
+            self._connections, delivery, settings, self._lanes, self._keeper, counters, on_signal
+        )
+
+    def statistics(self) -> Statistics:
+        """Return what was done and is held."""
+        return self._counters.look(
+            lanes=self._lanes.owned(),
+            members=self._lanes.members,
+            in_flight=len(self._pump.flights.messages()),
+            breaker=self._pump.breaker.state,
+        )
+
+    def stop(self) -> None:
+        """Fetch nothing more, and wait for acknowledgements for 5 s at the most."""
+        self._pump.stop()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Work until *stopping* is set, then return within 10 s: nothing half-marked, no lane kept (G27).
+
+        Raises:
+            ExceptionGroup: Of :class:`HistoryChanged` if PostgreSQL is in another history; else of a defect,
+                or a database without the schema.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                pump = group.create_task(self._pump.run(), name="relay-pump")
+                keeper = group.create_task(self._keeper.run(), name="relay-keeper")
+                watchdog = group.create_task(self._watch(), name="relay-watchdog")
+                recorder = group.create_task(self._pump.recorder.run(), name="relay-recorder")
+                retention = group.create_task(self._maintenance.remove_old_rows(), name="relay-retention")
+                backlog = group.create_task(self._maintenance.measure(), name="relay-backlog")
+                await stopping.wait()
+                retention.cancel()
+                backlog.cancel()
+                await asyncio.wait({pump}, timeout=_STOP_PUMP_S)
+                pump.cancel()
+                await self._settle()
+                recorder.cancel()
+                keeper.cancel()
+                watchdog.cancel()
+            await self._leave()
+        finally:
+            await self._pump.close()
+
+    async def _watch(self) -> None:
+        """End the process if a call to Kafka hangs: the heartbeats would keep its lanes for ever.
+
+        Every call counts: a batch, a takeover, a question. Nothing is lost by that: the next owner of the
+        lanes settles what is undecided. The thread that hangs cannot be ended, and would keep the interpreter
+        from ending in order.
+        """
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            if self._delivery.hung():
+                _log.critical("relay ends: a call to Kafka does not come back; start it again")
+                os._exit(_HUNG_STATUS)
+
+    async def _settle(self) -> None:
+        """Record the last batch while the keeper still keeps its lanes."""
+        try:
+            async with asyncio.timeout(_STOP_RECORD_S):
+                await self._pump.recorder.done()
+        except TimeoutError:
+            _log.warning(
+                "relay stopped without PostgreSQL: the next owner of its lanes settles its last batch"
+            )
+
+    async def _leave(self) -> None:
+        try:
+            async with asyncio.timeout(_STOP_LEAVE_S), self._connections.connected() as connection:
+                await self._lanes.leave(connection)
+        except (DatabaseError, HistoryChanged, TimeoutError):
+            _log.warning("relay stopped without PostgreSQL: its lanes go to others when their leases end")

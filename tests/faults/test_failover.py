@@ -1,0 +1,189 @@
+"""A standby that lacked the last commits is promoted while relays run (G35)."""
+
+import os
+import re
+import signal
+from collections import Counter
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+from relaybox.db import BACKBONE, Database, migrate_up
+from relaybox.local import LocalPostgres
+from relaybox.operations import accept_marker
+from relaybox.relay import Relay
+from relaybox.settings import KafkaSettings, RelaySettings
+
+from tests.faults.chaos._proxy import Proxy
+from tests.fixtures.databases import create_database, settings_for
+from tests.fixtures.limits import configure
+from tests.fixtures.relays import Record, all_sent, notify, put_events, read_topic, rows_of, running
+from tests.fixtures.waiting import eventually
+
+pytestmark = pytest.mark.slow
+
+KEYS = [f"key-{number}" for number in range(20)]
+SETTINGS = RelaySettings(poll_interval=3_600, lease_s=1)
+_REPLICA = "SELECT pid, replay_lsn >= pg_current_wal_lsn() AS caught_up FROM pg_stat_replication"
+
+
+@dataclass(kw_only=True)
+class Pair:
+    """A primary and its standby behind one address."""
+
+    primary: LocalPostgres
+    standby: LocalPostgres
+    address: Proxy
+    database: Database
+    _sender_pid: int = 0
+
+    async def catch_up(self) -> None:
+        """Wait until the standby has everything."""
+
+        async def caught_up() -> bool:
+            return bool((await self._replica()).get("caught_up"))
+
+        await eventually("the standby has caught up", caught_up)
+
+    async def hold_replication(self) -> None:
+        """Let the standby lag from now on."""
+        await self.catch_up()
+        self._sender_pid = (await self._replica())["pid"]
+        os.kill(self._sender_pid, signal.SIGSTOP)
+
+    async def fail_over(self) -> None:
+        """Kill the primary, promote the standby and have the address lead to it."""
+        self.primary.kill()
+        with suppress(ProcessLookupError):
+            os.kill(self._sender_pid, signal.SIGKILL)
+        await self.standby.promote()
+        self.address.lead_to(self.standby.port)
+
+    async def _replica(self) -> Mapping[str, Any]:
+        driver: Any = asyncpg
+        admin = await driver.connect(
+            host=self.primary.host,
+            port=self.primary.port,
+            user=self.primary.superuser,
+            password=self.primary.superuser_password,
+            database="postgres",
+        )
+        try:
+            return dict(await admin.fetchrow(_REPLICA) or {})
+        finally:
+            await admin.close()
+
+
+@pytest.fixture
+async def pair(server_dir: Path) -> AsyncGenerator[Pair]:
+    """Two servers of the test's own."""
+    primary = LocalPostgres(server_dir / "primary", durable=False)
+    await primary.start()
+    await create_database(primary, "failover")
+    settings = settings_for(primary, "failover")
+    await migrate_up(settings, BACKBONE)
+    standby = await primary.make_standby(server_dir / "standby")
+    await standby.start()
+    address = Proxy(primary.port)
+    await address.start()
+    database = Database(settings.model_copy(update={"port": address.port}))
+    try:
+        yield Pair(primary=primary, standby=standby, address=address, database=database)
+    finally:
+        await database.close()
+        await address.close()
+        for server in (primary, standby):
+            server.kill()
+            server.remove()
+
+
+def published(kafka: KafkaSettings, topic: str) -> list[Record]:
+    return read_topic(kafka.bootstrap_servers, topic)
+
+
+async def publish_and_fail_over(pair: Pair, kafka: KafkaSettings, topic: str) -> set[str]:
+    """Publish events that the standby has, with their marks and without, and events that it lacks.
+
+    Returns:
+        The ids of all events on the topic.
+    """
+    await put_events(pair.database, topic, KEYS, count=2)
+    await publish(pair.database)
+    await put_events(pair.database, topic, KEYS, first=3, count=3)
+    await pair.hold_replication()
+    await publish(pair.database)
+    await put_events(pair.database, topic, KEYS, first=6, count=4)
+    await publish(pair.database)
+    before = {record.event_id for record in published(kafka, topic)}
+    await pair.fail_over()
+    await put_events(pair.database, topic, KEYS, first=6, count=2)
+    return before
+
+
+async def publish(database: Database) -> None:
+    await notify(database)
+    await all_sent(database)
+
+
+async def require_each_row_once(pair: Pair, kafka: KafkaSettings, topic: str, before: set[str]) -> None:
+    """Every row is on the topic once and in order, and nothing that was there before is there twice."""
+    records, rows = published(kafka, topic), await rows_of(pair.database)
+    times = Counter(record.event_id for record in records)
+    assert [row["seq"] for row in rows if times[row["payload"]["event_id"]] != 1] == []
+    assert len(records) == len(before) + 2 * len(KEYS)
+    seqs = {row["payload"]["event_id"]: row["seq"] for row in rows}
+    for key in KEYS:
+        in_order = [seqs[r.event_id] for r in records if r.key == key and r.event_id in seqs]
+        assert in_order == sorted(in_order)
+
+
+async def lanes_with_fault(database: Database) -> list[Mapping[str, Any]]:
+    async with database.connection() as connection:
+        return list(await connection.fetch("SELECT lane, fault FROM relay_lanes WHERE fault IS NOT NULL"))
+
+
+@pytest.mark.parametrize("relays", [1, 2])
+async def test_g35_survivors_of_a_lossy_failover_publish_each_row_once(
+    pair: Pair, kafka_settings: KafkaSettings, topic: str, relays: int
+) -> None:
+    survivors = [Relay(pair.database, kafka_settings, SETTINGS) for _ in range(relays)]
+    async with running(*survivors):
+        before = await publish_and_fail_over(pair, kafka_settings, topic)
+        await publish(pair.database)
+    await require_each_row_once(pair, kafka_settings, topic, before)
+
+
+async def test_g35_restarted_relays_publish_each_row_once_after_a_failover(
+    pair: Pair, kafka_settings: KafkaSettings, topic: str
+) -> None:
+    async with running(Relay(pair.database, kafka_settings, SETTINGS)):
+        before = await publish_and_fail_over(pair, kafka_settings, topic)
+    async with running(Relay(pair.database, kafka_settings, SETTINGS)):
+        await all_sent(pair.database)
+    await require_each_row_once(pair, kafka_settings, topic, before)
+
+
+async def test_g35_lane_stops_where_retention_has_removed_the_topic(
+    pair: Pair, kafka_settings: KafkaSettings, topic: str
+) -> None:
+    """The topic keeps records for less time than clocks may differ."""
+    relay = Relay(pair.database, kafka_settings, RelaySettings(poll_interval=0.2, lease_s=1))
+    configure(kafka_settings, topic, "retention.ms", "60000")
+
+    async def stopped() -> bool:
+        return relay.statistics().backlog.lanes_faulty > 0
+
+    async with running(relay):
+        before = await publish_and_fail_over(pair, kafka_settings, topic)
+        await eventually("lanes have stopped", stopped)
+        assert {record.event_id for record in published(kafka_settings, topic)} == before
+        for lane in await lanes_with_fault(pair.database):
+            marker = UUID(re.findall("marker is ([0-9a-f-]+)", lane["fault"])[0])
+            async with pair.database.connection() as connection:
+                await accept_marker(connection, lane["lane"], marker, by="operator", reason="tested")
+        await all_sent(pair.database)
