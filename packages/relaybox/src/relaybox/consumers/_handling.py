@@ -15,13 +15,22 @@ from relaybox.consumers._errors import HandlerFailed
 from relaybox.consumers._lane import Lane
 from relaybox.consumers._message import Message, parse_event
 from relaybox.consumers._subscription import EventTransaction, Subscription
-from relaybox.db import TRANSIENT_ERRORS, Database, executor_of, load_queries
+from relaybox.db import (
+    TRANSIENT_ERRORS,
+    Database,
+    DatabaseRefused,
+    executor_of,
+    load_queries,
+    map_service_errors,
+)
 from relaybox.telemetry import traceback_of
 
 __all__ = ("ConsumerMoment", "GiveUp", "Handling", "Retry", "WaitForDatabase", "next_step")
 
 _SQL: Final = load_queries(__package__ or "relaybox.consumers", "consumers.sql")
 _log: Final = structlog.stdlib.get_logger(__name__)
+#: Charged to no event.
+_DATABASE_TROUBLE: Final = (*TRANSIENT_ERRORS, DatabaseRefused)
 #: Pauses before the second, third and fourth attempt.
 _RETRY_PAUSES_S: Final = (1.0, 2.0, 4.0)
 _DATABASE_PAUSE_S: Final = 0.1
@@ -69,9 +78,10 @@ def next_step(
     """What follows *failure*, counted in the figure of its own kind.
 
     A handler gets four attempts, 1 s, 2 s and 4 s apart. A database that is away or overloaded is
-    waited for without end, in pauses that double up to 5 s.
+    waited for without end, in pauses that double up to 5 s, and so is one that refuses the consumer's own
+    statement.
     """
-    if isinstance(failure, TRANSIENT_ERRORS):
+    if isinstance(failure, _DATABASE_TROUBLE):
         pause_s = _DATABASE_PAUSE_S * 2.0 ** min(database_failures - 1, 10)
         return WaitForDatabase(pause_s=min(pause_s, _DATABASE_PAUSE_S_MAX))
     if failures > len(_RETRY_PAUSES_S):
@@ -125,7 +135,7 @@ class Handling:
                 failure = error
             else:
                 return True
-            charged = not isinstance(failure, TRANSIENT_ERRORS)
+            charged = not isinstance(failure, _DATABASE_TROUBLE)
             failures, database_failures = failures + charged, database_failures + (not charged)
             step = next_step(failure, failures=failures, database_failures=database_failures)
             if isinstance(step, GiveUp):
@@ -144,7 +154,8 @@ class Handling:
 
     async def _effect(self, event: EventEnvelope, db: AsyncSession) -> EventTransaction | None:
         # First, so that a second consumer of the group waits here for the first one's outcome.
-        claimed = await executor_of(db).fetch(_SQL["claim_event"], self._group, event.event_id)
+        with map_service_errors():
+            claimed = await executor_of(db).fetch(_SQL["claim_event"], self._group, event.event_id)
         if not claimed:
             return None
         unit = EventTransaction(db=db, event=event)

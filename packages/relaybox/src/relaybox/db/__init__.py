@@ -3,14 +3,17 @@
 from relaybox.db._database import Database, DedicatedConnection, Executor, Isolation, executor_of
 from relaybox.db._documents import holds_nul
 from relaybox.db._errors import (
+    READ_ONLY,
     TRANSIENT_ERRORS,
     DatabaseBusy,
     DatabaseError,
+    DatabaseRefused,
     DatabaseUnavailable,
     RetryTransaction,
     TransactionAborted,
     constraint_of,
     map_database_errors,
+    map_service_errors,
     sqlstate_of,
 )
 from relaybox.db._migrations import (
@@ -28,11 +31,13 @@ from relaybox.db._tables import TABLES, include_name
 
 __all__ = (
     "BACKBONE",
+    "READ_ONLY",
     "TABLES",
     "TRANSIENT_ERRORS",
     "Database",
     "DatabaseBusy",
     "DatabaseError",
+    "DatabaseRefused",
     "DatabaseUnavailable",
     "DedicatedConnection",
     "Executor",
@@ -48,6 +53,7 @@ __all__ = (
     "include_name",
     "load_queries",
     "map_database_errors",
+    "map_service_errors",
     "migrate_down",
     "migrate_up",
     "pending_migrations",

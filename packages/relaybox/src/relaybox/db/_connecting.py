@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -15,12 +15,13 @@ from relaybox.db._errors import (
     NOT_ADMITTED,
     DatabaseUnavailable,
     TransactionAborted,
+    is_read_only,
     sqlstate_of,
     unreachable,
 )
 from relaybox.settings import PostgresSettings
 
-__all__ = ("connect", "reached")
+__all__ = ("Connector", "reached")
 
 T = TypeVar("T")
 #: How fast the server notices that a client died while its statement runs.
@@ -32,8 +33,12 @@ _SILENCE_S: Final = 5.0
 class _Connection(asyncpg.Connection):
     """The driver's connection; a server that has fallen silent costs it, not the waiting of whoever asked."""
 
-    #: Null waits for ever, as the server's statement_timeout of 0 does.
+    #: None waits for ever, as the server's statement_timeout of 0 does.
     answer_s: float | None = None
+    #: Called when the server turns out to be read-only.
+    found_read_only: Callable[[], None] | None = None
+    #: The value of the connector's counter when this connection was made.
+    generation: int = 0
 
     async def fetch(self, query: str, *args: Any, **options: Any) -> list[Any]:
         driver: Any = super()
@@ -54,9 +59,40 @@ class _Connection(asyncpg.Connection):
         except TimeoutError as error:
             self.terminate()
             raise DatabaseUnavailable(AWAY) from error
+        except asyncpg.PostgresError as error:
+            if is_read_only(error):
+                self.terminate()
+                if self.found_read_only is not None:
+                    self.found_read_only()
+            raise
 
 
-async def connect(settings: PostgresSettings, application_name: str) -> Any:
+class Connector:
+    """Makes the connections of one :class:`relaybox.db.Database` and knows which of them are still of use."""
+
+    def __init__(self, settings: PostgresSettings, application_name: str) -> None:
+        self._settings = settings
+        self._application_name = application_name
+        self._generation = 0
+
+    async def connect(self) -> Any:
+        """Connect as the settings say; for errors see :func:`_connect`."""
+        generation = self._generation
+        connection = await _connect(self._settings, self._application_name)
+        connection.generation = generation
+        connection.found_read_only = self.forget_connections
+        return connection
+
+    def forget_connections(self) -> None:
+        """Regard every connection made so far as unusable: a new one may reach the new primary."""
+        self._generation += 1
+
+    def is_usable(self, connection: _Connection) -> bool:
+        """Whether *connection* is open and its server was not found read-only since it was made."""
+        return not connection.is_closed() and connection.generation == self._generation
+
+
+async def _connect(settings: PostgresSettings, application_name: str) -> Any:
     """Connect as *settings* say; certificates are read anew each time, so that renewed ones count at once.
 
     The driver's own way to TLS would look for certificates in HOME, whatever it is told, and fail where

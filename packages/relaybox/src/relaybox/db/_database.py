@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager, suppress
 from functools import cached_property, partial
 from typing import Any, Final, Literal, Protocol, TypeVar
 
-from sqlalchemy import URL, event, exc
+from sqlalchemy import URL, ExceptionContext, event, exc
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
-from relaybox.db._connecting import connect, reached
-from relaybox.db._errors import RetryTransaction, map_database_errors
+from relaybox.db._connecting import Connector, reached
+from relaybox.db._errors import RetryTransaction, is_read_only, map_database_errors, map_service_errors
 from relaybox.settings import PostgresSettings, load_settings
 
 __all__ = ("Database", "DedicatedConnection", "Executor", "Isolation", "executor_of")
@@ -99,7 +99,11 @@ class Database:
     @cached_property
     def engine(self) -> AsyncEngine:
         """SQLAlchemy's engine; it owns the pool."""
-        return _create_engine(self.settings, self._application_name)
+        return _create_engine(self.settings, self._connector)
+
+    @cached_property
+    def _connector(self) -> Connector:
+        return Connector(self.settings, self._application_name)
 
     @cached_property
     def sessions(self) -> async_sessionmaker[AsyncSession]:
@@ -129,6 +133,22 @@ class Database:
                 yield raw.driver_connection
             finally:
                 await connection.close()
+
+    @asynccontextmanager
+    async def service_connection(self) -> AsyncGenerator[Executor]:
+        """As :meth:`connection`, for a service's own statements: no SQLSTATE may end a service.
+
+        Raises:
+            DatabaseRefused: what :meth:`connection` would let pass, a missing right for instance.
+            DatabaseUnavailable, DatabaseBusy, RetryTransaction: as :meth:`connection`.
+        """
+        with map_service_errors():
+            async with self.connection() as connection:
+                yield connection
+
+    def replace_connections(self) -> None:
+        """Close each pooled connection before its next use: their server is no longer the primary."""
+        self._connector.forget_connections()
 
     async def begin(self) -> AsyncSession:
         """A session whose transaction, READ COMMITTED, has begun; the caller commits and closes it.
@@ -193,7 +213,7 @@ class Database:
             DatabaseUnavailable: PostgreSQL is away.
         """
         with map_database_errors():
-            return await reached(connect(self.settings, self._application_name), self.engine.url)
+            return await reached(self._connector.connect(), self.engine.url)
 
     async def close(self) -> None:
         """Close every connection; a server that has fallen silent is left without a word after 2 s."""
@@ -204,22 +224,29 @@ class Database:
                 await self.engine.dispose()
 
 
-def _create_engine(settings: PostgresSettings, application_name: str) -> AsyncEngine:
+def _create_engine(settings: PostgresSettings, connector: Connector) -> AsyncEngine:
     engine = create_async_engine(
         # For people alone; what connects knows the rest.
         URL.create("postgresql+asyncpg", host=settings.host, port=settings.port, database=settings.db),
-        async_creator=partial(connect, settings, application_name),
+        async_creator=connector.connect,
         pool_size=settings.pool_size,
         max_overflow=0,
         pool_timeout=settings.connect_timeout_s,
         # Errors are logged; what a user wrote is not.
         hide_parameters=True,
     )
-    event.listen(engine.sync_engine, "checkout", _refuse_dead_connection)
+    event.listen(engine.sync_engine, "checkout", partial(_refuse_unusable, connector))
+    event.listen(engine.sync_engine, "handle_error", _drop_read_only)
     return engine
 
 
-def _refuse_dead_connection(dbapi_connection: Any, _record: Any, _proxy: Any) -> None:
-    """Tell the pool to replace a connection that the server has closed while it lay idle."""
-    if dbapi_connection.driver_connection.is_closed():
-        raise exc.DisconnectionError("the server closed this connection")
+def _refuse_unusable(connector: Connector, dbapi_connection: Any, _record: Any, _proxy: Any) -> None:
+    """Tell the pool to replace a connection that the server has closed, or whose server takes no writes."""
+    if not connector.is_usable(dbapi_connection.driver_connection):
+        raise exc.DisconnectionError("the connection is closed, or its server takes no writes")
+
+
+def _drop_read_only(context: ExceptionContext) -> None:
+    """Drop the whole pool when a session meets a read-only server: its other connections lead there too."""
+    if is_read_only(context.original_exception):
+        context.is_disconnect = True

@@ -4,8 +4,9 @@
 
     RelayboxError
     └── DatabaseError
-        ├── DatabaseUnavailable   no connection, or it broke
+        ├── DatabaseUnavailable   no connection, it broke, or the server takes no writes
         ├── DatabaseBusy          a lock or a connection was not to be had in time
+        ├── DatabaseRefused       a service's own statement was refused, for want of a migration or of rights
         ├── RetryTransaction      lost a race; the whole transaction may be run again
         └── TransactionAborted    it had failed before, and somebody wanted to commit it
 """
@@ -22,14 +23,18 @@ import sqlalchemy.exc
 from relaybox.errors import RelayboxError
 
 __all__ = (
+    "READ_ONLY",
     "TRANSIENT_ERRORS",
     "DatabaseBusy",
     "DatabaseError",
+    "DatabaseRefused",
     "DatabaseUnavailable",
     "RetryTransaction",
     "TransactionAborted",
     "constraint_of",
+    "is_read_only",
     "map_database_errors",
+    "map_service_errors",
     "sqlstate_of",
     "unreachable",
 )
@@ -48,14 +53,29 @@ _ABORTED: Final = "25P02"
 _SERIALIZATION: Final = frozenset({"40001", "40P01"})
 #: lock_not_available, query_canceled, and the server's own limits (class 53).
 _BUSY: Final = frozenset({"55P03", "57014", "53000", "53100", "53200", "53300", "53400"})
-#: Connection exceptions (class 08), shutdown, crash, start-up, idle session ended.
+#: Connection exceptions (class 08; PgBouncer sends 08P01 for a server that it cannot reach), system
+#: errors (class 58), shutdown, crash, start-up, database dropped, idle session ended.
 _AWAY: Final = frozenset(
-    {"08000", "08001", "08003", "08004", "08006", "08007", "57P01", "57P02", "57P03", "57P05", "25P03"}
+    {"08000", "08001", "08003", "08004", "08006", "08007", "08P01", "58000", "58030"}
+    | {"57P01", "57P02", "57P03", "57P04", "57P05", "25P03"}
+)
+#: read_only_sql_transaction: a standby, or a primary that was demoted.
+_READ_ONLY: Final = "25006"
+#: object_not_in_prerequisite_state has many reasons; a standby gives this one for functions of its log.
+_NOT_READY: Final = "55000"
+_STANDBY: Final = "recovery is in progress"
+READ_ONLY: Final = (
+    "PostgreSQL is read-only (a standby, or default_transaction_read_only is on); "
+    "check which server POSTGRES_HOST leads to"
 )
 #: No such role, or none that may come in this way: unencrypted, or without a certificate.
 NOT_ADMITTED: Final = "28000"
-#: Wrong password (an unknown role's is wrong too), no such database.
-_REFUSED: Final = frozenset({"28P01", "3D000"})
+_CREDENTIALS: Final = "POSTGRES_USER, POSTGRES_PASSWORD and POSTGRES_DB"
+_REMEDIES: Final = {
+    NOT_ADMITTED: "POSTGRES_USER, POSTGRES_SSL_MODE, POSTGRES_SSL_CERT_FILE and the server's pg_hba.conf",
+    "28P01": _CREDENTIALS,  # a wrong password; an unknown role's is wrong too
+    "3D000": _CREDENTIALS,  # no such database
+}
 _BROKEN: Final = (
     OSError,
     asyncpg.InterfaceError,
@@ -71,7 +91,7 @@ class DatabaseError(RelayboxError):
 
 
 class DatabaseUnavailable(DatabaseError):
-    """Raised when PostgreSQL cannot be reached or the connection broke; try again later.
+    """Raised when PostgreSQL cannot be reached, takes no writes, or the connection broke; try again later.
 
     Whether a statement in flight took effect is unknown.
     """
@@ -83,6 +103,16 @@ class DatabaseBusy(DatabaseError):
     """Raised when a lock, a connection or the end of a statement did not come within its limit."""
 
     error_code = "DATABASE_BUSY"
+
+
+class DatabaseRefused(DatabaseError):
+    """Raised when PostgreSQL refuses a service's own statement with an SQLSTATE that has no other class.
+
+    A migration or a right is missing, as a rule. The service tries again, because an operator may repair
+    that while it runs.
+    """
+
+    error_code = "DATABASE_REFUSED"
 
 
 class RetryTransaction(DatabaseError):
@@ -152,10 +182,7 @@ def sqlstate_of(error: BaseException) -> str | None:
 
 def constraint_of(error: BaseException) -> str | None:
     """The name of the constraint that *error* tripped over, through SQLAlchemy's wrapping."""
-    cause: BaseException | None = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
-    while cause is not None and not isinstance(cause, asyncpg.PostgresError):
-        cause = cause.__cause__
-    return getattr(cause, "constraint_name", None)
+    return getattr(_server_error(error), "constraint_name", None)
 
 
 @contextmanager
@@ -174,8 +201,43 @@ def map_database_errors() -> Generator[None]:
         raise known from error
 
 
+@contextmanager
+def map_service_errors() -> Generator[None]:
+    """Turn errors of a service's own statements into this package's, every SQLSTATE included.
+
+    For loops of services only: no SQLSTATE may end a service, so what :func:`map_database_errors` lets pass
+    is raised as :class:`DatabaseRefused`, which the loop logs and waits out. Python's own errors pass
+    unchanged.
+    """
+    try:
+        with map_database_errors():
+            yield
+    except (asyncpg.PostgresError, sqlalchemy.exc.DBAPIError) as error:
+        cause = _server_error(error)
+        raise DatabaseRefused(
+            f"PostgreSQL refuses a statement of this service ({sqlstate_of(error)} {type(cause).__name__}); "
+            "check its log, the migrations (relaybox migrate up) and the rights of POSTGRES_USER"
+        ) from error
+
+
+def is_read_only(error: BaseException) -> bool:
+    """Whether *error* says that its server is a standby or takes no writes for another reason."""
+    state = sqlstate_of(error)
+    return state == _READ_ONLY or (state == _NOT_READY and _STANDBY in str(error))
+
+
+def _server_error(error: BaseException) -> BaseException:
+    """What the driver raised, through SQLAlchemy's wrapping; *error* itself if it was not the driver."""
+    cause: BaseException | None = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
+    while cause is not None and not isinstance(cause, asyncpg.PostgresError):
+        cause = cause.__cause__
+    return cause or error
+
+
 def _translate(error: Exception) -> DatabaseError | None:
     state = sqlstate_of(error)
+    if is_read_only(error):
+        return DatabaseUnavailable(READ_ONLY)
     if state in _SERIALIZATION:
         return RetryTransaction(f"PostgreSQL refused the transaction ({state}); run it again")
     if state == _ABORTED:
@@ -186,16 +248,8 @@ def _translate(error: Exception) -> DatabaseError | None:
         return DatabaseBusy(
             "no database connection became free in time; raise POSTGRES_POOL_SIZE or lower the load"
         )
-    if state == NOT_ADMITTED:
-        return DatabaseUnavailable(
-            f"PostgreSQL refuses the connection ({state}); check POSTGRES_USER, POSTGRES_SSL_MODE, "
-            "POSTGRES_SSL_CERT_FILE and the server's pg_hba.conf"
-        )
-    if state in _REFUSED:
-        return DatabaseUnavailable(
-            f"PostgreSQL refuses the connection ({state}); check "
-            "POSTGRES_USER, POSTGRES_PASSWORD and POSTGRES_DB"
-        )
+    if state is not None and (remedy := _REMEDIES.get(state)):
+        return DatabaseUnavailable(f"PostgreSQL refuses the connection ({state}); check {remedy}")
     wrapped = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else None
     broken = any(isinstance(one, _BROKEN) for one in (error, wrapped, wrapped and wrapped.__cause__))
     if state in _AWAY or broken or isinstance(error, sqlalchemy.exc.InterfaceError):

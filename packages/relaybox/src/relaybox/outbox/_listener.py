@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import structlog
 
-from relaybox.db import Database, DatabaseError, map_database_errors
+from relaybox.db import Database, DatabaseError, map_service_errors
 from relaybox.outbox._notifier import OUTBOX_CHANNEL, channel_of
 
 __all__ = ("Listener",)
@@ -60,7 +60,7 @@ class Listener:
         connection = await self._database.dedicated()
         try:
             connection.add_termination_listener(lambda _connection: ended.set())
-            with map_database_errors():
+            with map_service_errors():
                 channel = channel_of(OUTBOX_CHANNEL, self._database.settings.schema_name)
                 await connection.add_listener(channel, self._on_notification)
             self.listening.set()

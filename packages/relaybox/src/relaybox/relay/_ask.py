@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from relaybox.db import Database, DatabaseUnavailable, DedicatedConnection, map_database_errors
+from relaybox.db import Database, DatabaseUnavailable, DedicatedConnection, map_service_errors
 
 __all__ = ("ask", "connected")
 
@@ -30,9 +30,10 @@ async def ask(connection: DedicatedConnection, query: str, *args: Any) -> Sequen
         DatabaseUnavailable: no answer in time, or the connection broke.
         DatabaseBusy: the server cancelled it, for a lock or its own limits.
         RetryTransaction: it lost a race; ask again.
+        DatabaseRefused: the server refuses it for another reason.
     """
     try:
-        with map_database_errors():
+        with map_service_errors():
             return await connection.fetch(query, *args)
     except OSError as error:
         raise DatabaseUnavailable("PostgreSQL does not answer; check the server and the network") from error

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import structlog
 
-from relaybox.db import DatabaseError, DedicatedConnection, map_database_errors
+from relaybox.db import DatabaseError, DedicatedConnection, map_service_errors
 from relaybox.outbox import OUTBOX_CHANNEL, channel_of
 from relaybox.relay._backoff import link_pause_s
 from relaybox.relay._floor import Floor
@@ -95,7 +95,7 @@ class Keeper:
         def hear(_connection: Any, _pid: int, channel: str, _payload: object) -> None:
             channels[channel].set()
 
-        with map_database_errors():
+        with map_service_errors():
             for channel in channels:
                 await connection.add_listener(channel, hear)
 

@@ -112,7 +112,11 @@ class Pump:
             except DatabaseError as error:
                 self._database_failures += 1
                 if self._database_failures == 1:
-                    _log.warning("relay cannot use the outbox, trying again", error_code=error.error_code)
+                    _log.warning(
+                        "relay cannot use the outbox, trying again",
+                        error_code=error.error_code,
+                        reason=str(error),
+                    )
                 await wait_at_most(self._stopping, link_pause_s(self._database_failures))
         await self.flights.all_landed()
         self._land()

@@ -66,8 +66,8 @@ class Relay:
     async def run(self) -> None:
         """Relay until :meth:`stop`, then return within 10 s: nothing half-marked, the lanes given back (G27).
 
-        PostgreSQL or Kafka away is waited out, at any time, and so is a failover (G35). What is raised here,
-        in an exception group, is a defect or a database without the schema.
+        PostgreSQL or Kafka away is waited out, at any time, and so are a failover (G35) and a statement that
+        PostgreSQL refuses. What is raised here, in an exception group, is a defect.
         """
         _log.info("relay started", relay=self._name)
         while not await self._run_session():

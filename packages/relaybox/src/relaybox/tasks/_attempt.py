@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 
-from relaybox.db import TRANSIENT_ERRORS, Database
+from relaybox.db import Database, DatabaseError
 from relaybox.errors import RelayboxError
 from relaybox.tasks._errors import TaskLost, TaskUnfinished
 from relaybox.tasks._progress import ProgressReport
@@ -67,11 +67,11 @@ class Attempt:
         """Also tells a worker that ended its task from one that only returned: there, nothing is held."""
         pause_s = pause_s_after(self.task.attempts)
         try:
-            async with self.database.connection() as connection:
+            async with self.database.service_connection() as connection:
                 still_open = await postpone_task(
                     connection, self.task.fence, pause_s=pause_s, error=_describe(failure)
                 )
-        except TRANSIENT_ERRORS as error:
+        except DatabaseError as error:
             _log.warning(
                 "task cannot be postponed; it is taken over when its lease runs out",
                 error_code=error.error_code,

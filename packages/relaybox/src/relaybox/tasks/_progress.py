@@ -6,7 +6,7 @@ from typing import Final
 
 import structlog
 
-from relaybox.db import TRANSIENT_ERRORS, Database
+from relaybox.db import Database, DatabaseError
 from relaybox.tasks._store import report_progress
 from relaybox.tasks._task import OnProgress, Task
 
@@ -56,9 +56,9 @@ class ProgressReport:
         if not worth_writing(self._last, exact, monotonic() - self._written_at_s):
             return
         try:
-            async with self._database.connection() as connection:
+            async with self._database.service_connection() as connection:
                 self._last = await report_progress(connection, self._task.fence, exact)
-        except TRANSIENT_ERRORS as error:
+        except DatabaseError as error:
             _log.warning("progress not recorded", task_id=str(self._task.id), error_code=error.error_code)
             return
         self._written_at_s = monotonic()

@@ -9,7 +9,7 @@ from uuid import UUID
 import structlog
 from structlog.contextvars import bound_contextvars
 
-from relaybox.db import TRANSIENT_ERRORS, Database
+from relaybox.db import Database, DatabaseError
 from relaybox.settings import TaskSettings
 from relaybox.tasks._attempt import Attempt, Ending
 from relaybox.tasks._statistics import RunnerStatistics
@@ -68,6 +68,8 @@ class TaskRunner:
         self._woken = asyncio.Event()
         self._stopping = asyncio.Event()
         self._fault: BaseException | None = None
+        #: The last claim failed, and the log says so.
+        self._claims_fail = False
         self._counts = dict.fromkeys(Ending, 0)
 
     def __repr__(self) -> str:
@@ -99,11 +101,7 @@ class TaskRunner:
     async def run(self) -> None:
         """Work until :meth:`stop`; returns with no task held, within ``TASK_STOP_GRACE_S`` and a few seconds.
 
-        PostgreSQL away is waited for, without end.
-
-        Raises:
-            sqlalchemy.exc.DBAPIError, asyncpg.PostgresError: PostgreSQL refuses the runner's own
-                statements, for want of a migration or of rights.
+        PostgreSQL away, read-only, or refusing the runner's own statements is waited for, without end.
         """
         claiming = asyncio.create_task(self._claim_until_stopped(), name="task-claims")
         heartbeat = asyncio.create_task(self._keep_leases(), name="task-leases")
@@ -134,14 +132,19 @@ class TaskRunner:
         if free <= 0:
             return
         try:
-            async with self._database.connection() as connection:
+            async with self._database.service_connection() as connection:
                 tasks = await claim_tasks(
                     connection, list(self._workers), tasks_max=free, lease_s=self._settings.lease_s
                 )
-        except TRANSIENT_ERRORS as error:
-            _log.warning("tasks cannot be claimed; trying again", error_code=error.error_code)
+        except DatabaseError as error:
+            if not self._claims_fail:
+                self._claims_fail = True
+                _log.warning(
+                    "tasks cannot be claimed; trying again", error_code=error.error_code, reason=str(error)
+                )
             self._announce(RunnerMoment.WAITING_FOR_DATABASE)
             return
+        self._claims_fail = False
         for task in tasks:
             self._start(task)
         self._announce(RunnerMoment.CLAIMED if tasks else RunnerMoment.IDLE)
@@ -194,10 +197,10 @@ class TaskRunner:
                 continue
             asked = [task for task, _ in self._held.values()]
             try:
-                async with self._database.connection() as connection:
+                async with self._database.service_connection() as connection:
                     fences = [task.fence for task in asked]
                     lost = await renew_leases(connection, fences, lease_s=self._settings.lease_s)
-            except TRANSIENT_ERRORS as error:
+            except DatabaseError as error:
                 # The work goes on: while PostgreSQL is away nobody else can take it, and the fence
                 # decides about the result.
                 _log.warning("leases cannot be renewed; trying again", error_code=error.error_code)
@@ -231,9 +234,9 @@ class TaskRunner:
 
     async def _release(self, task: Task) -> None:
         try:
-            async with self._database.connection() as connection:
+            async with self._database.service_connection() as connection:
                 released = await release_task(connection, task.fence)
-        except TRANSIENT_ERRORS as error:
+        except DatabaseError as error:
             _log.warning(
                 "task not released; it is taken over when its lease runs out",
                 task_id=str(task.id),

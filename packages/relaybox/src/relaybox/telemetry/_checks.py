@@ -6,10 +6,12 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from relaybox.db import (
+    READ_ONLY,
     Database,
     DatabaseError,
     Migrations,
     load_queries,
+    map_service_errors,
     pending_migrations,
 )
 from relaybox.telemetry._health import Check, CheckResult, HealthState
@@ -69,13 +71,21 @@ class _Schema:
 
     async def examine(self) -> CheckResult:
         try:
-            if time.monotonic() < self._complete_until_s:
-                async with self._database.connection() as connection:
-                    await connection.fetch(_SQL["ping"])
-                return _OK
-            return await self._compare()
+            with map_service_errors():
+                if time.monotonic() < self._complete_until_s:
+                    return await self._ping()
+                return await self._compare()
         except DatabaseError as error:
             return CheckResult(state=HealthState.FAILED, detail=str(error))
+
+    async def _ping(self) -> CheckResult:
+        async with self._database.connection() as connection:
+            [row] = await connection.fetch(_SQL["ping"])
+        if row["read_only"]:
+            # Reads would go on at a server that is no longer the primary.
+            self._database.replace_connections()
+            return CheckResult(state=HealthState.FAILED, detail=READ_ONLY)
+        return _OK
 
     async def _compare(self) -> CheckResult:
         pending = await pending_migrations(self._database, *self._migrations)
@@ -86,4 +96,4 @@ class _Schema:
                 detail=f"the schema lacks {missing}; run the migrations (relaybox migrate up)",
             )
         self._complete_until_s = time.monotonic() + _SCHEMA_FRESH_S
-        return _OK
+        return await self._ping()

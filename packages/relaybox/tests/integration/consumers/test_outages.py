@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import AsyncExitStack
 
+import asyncpg
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from relaybox.consumers import Consumer, ConsumerMoment, EventTransaction, subscribe
@@ -13,7 +14,7 @@ from relaybox_types.envelope import EventEnvelope
 
 from tests.fixtures.events import REQUESTED, effects, make_event, publish, record_effect
 from tests.fixtures.moments import WAIT_S, Moments
-from tests.fixtures.outages import away, frozen
+from tests.fixtures.outages import away, frozen, read_only
 
 COMMITTED = ConsumerMoment.COMMITTED
 #: What stop() promises, and what it may take at the worst (contract, section 4; G27).
@@ -158,3 +159,36 @@ async def test_a_topic_that_is_made_later_is_found(
     consumer.stop()
     await asyncio.wait_for(work, _STOP_S)
     client.delete_topics([topic])[topic].result(WAIT_S)
+
+
+async def test_g35_consumer_waits_while_postgresql_is_read_only(
+    database: Database,
+    kafka_settings: KafkaSettings,
+    topic: str,
+    postgres_server: LocalPostgres,
+    start_consumer,
+) -> None:
+    event = make_event()
+    async with start_consumer(record_effect) as running:
+        async with read_only(postgres_server):
+            publish(kafka_settings, topic, [event])
+            await running.moments.reached(ConsumerMoment.WAITING_FOR_DATABASE, 2)
+        await running.moments.reached(COMMITTED)
+    assert await effects(database) == [event.event_id]
+
+
+async def test_consumer_waits_while_its_own_statement_is_refused(
+    database: Database,
+    kafka_settings: KafkaSettings,
+    topic: str,
+    superuser: asyncpg.Connection,
+    start_consumer,
+) -> None:
+    event = make_event()
+    async with start_consumer(record_effect) as running:
+        await superuser.execute("REVOKE INSERT ON consumed_events FROM relaybox")
+        publish(kafka_settings, topic, [event])
+        await running.moments.reached(ConsumerMoment.WAITING_FOR_DATABASE, 2)
+        await superuser.execute("GRANT INSERT ON consumed_events TO relaybox")
+        await running.moments.reached(COMMITTED)
+    assert await effects(database) == [event.event_id]

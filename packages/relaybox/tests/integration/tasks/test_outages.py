@@ -2,12 +2,13 @@
 
 import asyncio
 
+import asyncpg
 from relaybox.db import Database
 from relaybox.local import LocalPostgres
-from relaybox.tasks import Progress, RunnerMoment, Task, complete_task
+from relaybox.tasks import Progress, RunnerMoment, Task, Worker, complete_task
 
 from tests.fixtures.moments import WAIT_S
-from tests.fixtures.outages import away, frozen
+from tests.fixtures.outages import away, frozen, read_only
 from tests.fixtures.task_rows import add_task, task_row
 
 _STOP_S = 10.0
@@ -70,3 +71,34 @@ async def test_a_frozen_postgresql_does_not_hold_up_a_stop(
         with frozen(postgres_server):
             running.runner.stop()
             await asyncio.wait_for(running.ended(), _STOP_S)
+
+
+async def test_g35_runner_waits_while_postgresql_is_read_only(
+    database: Database, postgres_server: LocalPostgres, start_runner
+) -> None:
+    async with start_runner(_complete(database)) as running:
+        await running.moments.reached(RunnerMoment.IDLE)
+        async with read_only(postgres_server):
+            await running.moments.again(RunnerMoment.WAITING_FOR_DATABASE)
+        await add_task(database)
+        await running.moments.reached(RunnerMoment.ENDED)
+
+
+async def test_runner_outlives_a_refused_statement(
+    database: Database, superuser: asyncpg.Connection, start_runner
+) -> None:
+    async with start_runner(_complete(database)) as running:
+        await running.moments.reached(RunnerMoment.IDLE)
+        await superuser.execute("REVOKE UPDATE ON async_tasks FROM relaybox")
+        await running.moments.again(RunnerMoment.WAITING_FOR_DATABASE)
+        await superuser.execute("GRANT UPDATE ON async_tasks TO relaybox")
+        await add_task(database)
+        await running.moments.reached(RunnerMoment.ENDED)
+
+
+def _complete(database: Database) -> Worker:
+    async def worker(task: Task, _progress: Progress) -> None:
+        async with database.connection() as connection:
+            await complete_task(connection, task.fence, result={})
+
+    return worker

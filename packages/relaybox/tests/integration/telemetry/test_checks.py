@@ -7,9 +7,12 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client import CollectorRegistry
 from relaybox.db import BACKBONE, Database
+from relaybox.local import LocalPostgres
 from relaybox.service import check_kafka
 from relaybox.settings import KafkaSettings, PostgresSettings
 from relaybox.telemetry import DatabaseMetrics, HealthState, check_postgres
+
+from tests.fixtures.outages import read_only
 
 
 @pytest.fixture
@@ -32,6 +35,18 @@ async def test_a_migrated_postgresql_is_well_at_the_first_look_and_later(
     monkeypatch.setattr("relaybox.telemetry._checks._FRESH_S", -1.0)
     check = check_postgres(database, BACKBONE)
     assert [(await check()).state for _ in range(3)] == [HealthState.OK] * 3
+
+
+async def test_g35_read_only_postgresql_fails_until_it_takes_writes(
+    database: Database, postgres_server: LocalPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relaybox.telemetry._checks._FRESH_S", -1.0)
+    check = check_postgres(database, BACKBONE)
+    async with read_only(postgres_server):
+        result = await check()
+    assert result.state is HealthState.FAILED
+    assert "read-only" in (result.detail or "")
+    assert (await check()).state is HealthState.OK
 
 
 async def test_a_schema_that_lacks_a_migration_fails_and_says_what_to_run(

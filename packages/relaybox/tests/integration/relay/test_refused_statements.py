@@ -1,0 +1,50 @@
+"""A relay whose statements PostgreSQL refuses for a while."""
+
+import asyncio
+
+import asyncpg
+from relaybox.db import Database
+from relaybox.local import LocalPostgres
+from relaybox.relay import Relay
+from relaybox.settings import KafkaSettings, RelaySettings
+from structlog.testing import capture_logs
+
+from tests.fixtures.moments import WAIT_S
+from tests.fixtures.outages import read_only
+from tests.fixtures.relays import all_sent, put_events, running
+
+FAST = RelaySettings(poll_interval=0.05, lease_s=0.3)
+_LOST = "relay has lost PostgreSQL, trying again"
+
+
+async def _logged(logs: list, event: str) -> dict:
+    async with asyncio.timeout(WAIT_S):
+        while not (found := [entry for entry in logs if entry["event"] == event]):  # noqa: ASYNC110 - a log line
+            await asyncio.sleep(0.05)
+    return found[0]
+
+
+async def test_g35_relay_waits_while_postgresql_is_read_only(
+    database: Database, kafka_settings: KafkaSettings, topic: str, postgres_server: LocalPostgres
+) -> None:
+    with capture_logs() as logs:
+        async with running(Relay(database, kafka_settings, FAST)):
+            async with read_only(postgres_server):
+                entry = await _logged(logs, _LOST)
+            await put_events(database, topic, ["a"])
+            await all_sent(database)
+    assert entry["error_code"] == "DATABASE_UNAVAILABLE"
+
+
+async def test_relay_outlives_refused_statements(
+    database: Database, kafka_settings: KafkaSettings, topic: str, superuser: asyncpg.Connection
+) -> None:
+    with capture_logs() as logs:
+        async with running(Relay(database, kafka_settings, FAST)):
+            await superuser.execute("REVOKE SELECT ON event_outbox FROM relaybox")
+            entry = await _logged(logs, "relay cannot use the outbox, trying again")
+            await superuser.execute("GRANT SELECT ON event_outbox TO relaybox")
+            await put_events(database, topic, ["a"])
+            await all_sent(database)
+    assert entry["error_code"] == "DATABASE_REFUSED"
+    assert "42501" in entry["reason"]

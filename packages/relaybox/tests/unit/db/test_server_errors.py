@@ -1,0 +1,42 @@
+"""What errors of PostgreSQL mean to a service."""
+
+import asyncpg
+import pytest
+from relaybox.db import DatabaseRefused, DatabaseUnavailable, map_database_errors, map_service_errors
+
+
+def server_error(sqlstate: str, message: str) -> asyncpg.PostgresError:
+    return asyncpg.PostgresError.new({"C": sqlstate, "M": message})
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "message"),
+    [
+        ("25006", "cannot execute INSERT in a read-only transaction"),
+        ("55000", "recovery is in progress"),
+        ("57P03", "the database system is starting up"),
+        ("57P04", "terminating connection because the database was dropped"),
+        ("58030", "could not read block 0"),
+        ("08P01", "server login has been failing, try again later"),
+    ],
+)
+def test_server_that_cannot_work_is_unavailable(sqlstate: str, message: str) -> None:
+    with pytest.raises(DatabaseUnavailable), map_database_errors():
+        raise server_error(sqlstate, message)
+
+
+def test_55000_of_another_reason_is_no_outage() -> None:
+    with pytest.raises(asyncpg.PostgresError), map_database_errors():
+        raise server_error("55000", "currval of sequence is not yet defined in this session")
+
+
+@pytest.mark.parametrize("sqlstate", ["42501", "42P01", "XX000", "22012", "0A000"])
+def test_every_other_sqlstate_is_refused_in_a_service(sqlstate: str) -> None:
+    with pytest.raises(DatabaseRefused, match=sqlstate) as refused, map_service_errors():
+        raise server_error(sqlstate, "with what a user wrote")
+    assert "user wrote" not in str(refused.value)
+
+
+def test_programming_error_in_a_service_passes_unchanged() -> None:
+    with pytest.raises(ZeroDivisionError), map_service_errors():
+        raise ZeroDivisionError
