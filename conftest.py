@@ -12,7 +12,12 @@ import pytest
 import structlog
 from xdist.scheduler import LoadScopeScheduling
 
-pytest_plugins = ["tests.fixtures.servers", "tests.fixtures.secured", "tests.fixtures.redis_server"]
+pytest_plugins = [
+    "tests.fixtures.servers",
+    "tests.fixtures.secured",
+    "tests.fixtures.redis_server",
+    "tests.fixtures.pgbouncer",
+]
 
 _PRODUCT = (
     "POSTGRES_",

@@ -154,3 +154,45 @@ def test_a_file_that_cannot_be_read_is_refused_at_the_start(
     assert refusal(kind) == [f"{name}: the file cannot be read: No such file or directory"]
     monkeypatch.setenv(name, str(tmp_path))
     assert refusal(kind) == [f"{name}: the file cannot be read: Is a directory"]
+
+
+@pytest.mark.parametrize(
+    ("host", "addresses"),
+    [
+        ("a", [("a", 5432)]),
+        (" a:5433 , b,", [("a", 5433), ("b", 5432)]),
+        ("[::1]:1,[::1],::1", [("::1", 1), ("::1", 5432), ("::1", 5432)]),
+        ("/var/run/postgresql", [("/var/run/postgresql", 5432)]),
+    ],
+)
+def test_several_postgresql_hosts_may_have_ports(host: str, addresses: list[tuple[str, int]]) -> None:
+    assert PostgresSettings(host=host).addresses == addresses
+
+
+@pytest.mark.parametrize("host", [",", "a:0", "a,b:65536"])
+def test_host_without_a_name_or_port_is_refused(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTGRES_HOST", host)
+    (line,) = refusal(PostgresSettings)
+    assert line.startswith("POSTGRES_HOST: must be host names, comma-separated")
+
+
+def test_transaction_pooler_needs_a_direct_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTGRES_POOLER", "transaction")
+    (line,) = refusal(PostgresSettings)
+    assert line.startswith("POSTGRES_DIRECT_HOST: needed with POSTGRES_POOLER=transaction")
+
+
+def test_direct_address_without_a_pooler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTGRES_DIRECT_HOST", "db")
+    assert refusal(PostgresSettings) == [
+        "POSTGRES_DIRECT_HOST: nothing uses it; set POSTGRES_POOLER to session or transaction"
+    ]
+
+
+def test_direct_settings_lead_past_the_pooler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTGRES_POOLER", "session")
+    assert load_settings(PostgresSettings).direct().address == "localhost:5432"
+    monkeypatch.setenv("POSTGRES_DIRECT_HOST", "db")
+    monkeypatch.setenv("POSTGRES_DIRECT_PORT", "5433")
+    direct = load_settings(PostgresSettings).direct()
+    assert (direct.address, direct.pooler, direct.direct()) == ("db:5433", "none", direct)

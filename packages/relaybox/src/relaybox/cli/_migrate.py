@@ -46,7 +46,7 @@ def migrate_commands(*lines: Migrations, postgres: type[PostgresSettings] = Post
         """Remove the tables and all their data."""
         settings = load_settings(postgres)
         if not yes:
-            where = f"{settings.db} at {settings.host}:{settings.port}"
+            where = f"{settings.db} at {settings.direct().address}"
             typer.echo(f"error: this removes every table and its data from {where}; add --yes", err=True)
             raise typer.Exit(1)
         _print("removed", asyncio.run(_down(settings, lines)), "nothing to remove", as_json)

@@ -110,10 +110,14 @@ class Database:
         """Makes sessions on the pool."""
         return async_sessionmaker(self.engine, expire_on_commit=False)
 
+    @cached_property
+    def _direct_connector(self) -> Connector:
+        return Connector(self.settings.direct(), self._application_name)
+
     def __repr__(self) -> str:
         if "engine" not in self.__dict__:
             return "<Database [not used yet]>"
-        where = f"{self.settings.user}@{self.settings.host}:{self.settings.port}/{self.settings.db}"
+        where = f"{self.settings.user}@{self.settings.address}/{self.settings.db}"
         return f"<Database {where} [{self.engine.pool.status()}]>"
 
     @asynccontextmanager
@@ -207,13 +211,15 @@ class Database:
         await reached(db.connection(execution_options={"isolation_level": isolation}), self.engine.url)
 
     async def dedicated(self) -> DedicatedConnection:
-        """A connection outside the pool, for whoever must keep one: LISTEN. The caller closes it.
+        """A connection outside the pool whose session is the caller's, for LISTEN. The caller closes it.
+
+        It goes to ``POSTGRES_DIRECT_HOST`` where that is set.
 
         Raises:
             DatabaseUnavailable: PostgreSQL is away.
         """
         with map_database_errors():
-            return await reached(self._connector.connect(), self.engine.url)
+            return await reached(self._direct_connector.connect(), self.engine.url)
 
     async def close(self) -> None:
         """Close every connection; a server that has fallen silent is left without a word after 2 s."""
@@ -225,10 +231,19 @@ class Database:
 
 
 def _create_engine(settings: PostgresSettings, connector: Connector) -> AsyncEngine:
+    # The pooler's next server connection knows no statement by the name that it has on this one.
+    unnamed = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": str}
+    options = unnamed if settings.pooler == "transaction" else {}
+
+    def create() -> Any:
+        # Not async_creator: with that one these options cannot be given.
+        driver: Any = engine.dialect.dbapi
+        return driver.connect(async_creator_fn=connector.connect, **options)
+
     engine = create_async_engine(
         # For people alone; what connects knows the rest.
         URL.create("postgresql+asyncpg", host=settings.host, port=settings.port, database=settings.db),
-        async_creator=connector.connect,
+        creator=create,
         pool_size=settings.pool_size,
         max_overflow=0,
         pool_timeout=settings.connect_timeout_s,

@@ -12,6 +12,7 @@
 """
 
 import os
+import re
 import ssl
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -31,8 +32,10 @@ __all__ = (
     "DatabaseUnavailable",
     "RetryTransaction",
     "TransactionAborted",
+    "connection_error",
     "constraint_of",
     "is_read_only",
+    "is_server_away",
     "map_database_errors",
     "map_service_errors",
     "sqlstate_of",
@@ -59,6 +62,9 @@ _AWAY: Final = frozenset(
     {"08000", "08001", "08003", "08004", "08006", "08007", "08P01", "58000", "58030"}
     | {"57P01", "57P02", "57P03", "57P04", "57P05", "25P03"}
 )
+#: invalid_sql_statement_name, duplicate_prepared_statement: of what the driver has prepared itself.
+_STATEMENT_NAMES: Final = frozenset({"26000", "42P05"})
+_STARTUP_PARAMETER: Final = re.compile(r"unsupported startup parameter(?: in options)?: (\w+)")
 #: read_only_sql_transaction: a standby, or a primary that was demoted.
 _READ_ONLY: Final = "25006"
 #: object_not_in_prerequisite_state has many reasons; a standby gives this one for functions of its log.
@@ -141,10 +147,40 @@ class TransactionAborted(DatabaseError):
         )
 
 
-def unreachable(host: str, port: int, error: OSError) -> DatabaseUnavailable:
+def unreachable(address: str, error: OSError) -> DatabaseUnavailable:
     """The error for a connection that could not be made: where to, the true reason, and what to check."""
     reason, remedy = _reason_and_remedy(error)
-    return DatabaseUnavailable(f"PostgreSQL cannot be reached at {host}:{port}: {reason}; {remedy}")
+    return DatabaseUnavailable(f"PostgreSQL cannot be reached at {address}: {reason}; {remedy}")
+
+
+def connection_error(address: str, error: Exception) -> DatabaseError:
+    """What *error*, met while connecting to *address*, means; a server's refusal is always one of ours."""
+    state = sqlstate_of(error)
+    if isinstance(error, OSError) and state is None:
+        return unreachable(address, error)
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return DatabaseUnavailable(
+            f"PostgreSQL at {address} is read-only or a standby; check POSTGRES_HOST, or set "
+            "POSTGRES_TARGET_SESSION_ATTRS to any to use it all the same"
+        )
+    if parameter := _STARTUP_PARAMETER.search(str(error)):
+        return DatabaseUnavailable(
+            f"the server at {address} refuses the startup parameter {parameter[1]}, as PgBouncer does; "
+            "set POSTGRES_POOLER to its pool_mode, session or transaction"
+        )
+    if state in _AWAY:
+        return DatabaseUnavailable(f"PostgreSQL at {address} takes no connections ({state}): {error}")
+    return _translate(error) or DatabaseUnavailable(
+        f"PostgreSQL at {address} refuses the connection ({state} {type(error).__name__}); check its log"
+    )
+
+
+def is_server_away(error: Exception) -> bool:
+    """Whether another server of the list may do what this one, which failed with *error*, cannot."""
+    if _STARTUP_PARAMETER.search(str(error)):
+        return False
+    other = isinstance(error, OSError | asyncpg.TargetServerAttributeNotMatched)
+    return other or sqlstate_of(error) in _AWAY
 
 
 def _reason_and_remedy(error: OSError) -> tuple[str, str]:
@@ -247,6 +283,11 @@ def _translate(error: Exception) -> DatabaseError | None:
     if isinstance(error, sqlalchemy.exc.TimeoutError):
         return DatabaseBusy(
             "no database connection became free in time; raise POSTGRES_POOL_SIZE or lower the load"
+        )
+    if state in _STATEMENT_NAMES:
+        return DatabaseUnavailable(
+            f"the server does not know its prepared statement ({state}), as behind a pooler that works by "
+            "transaction; set POSTGRES_POOLER to its pool_mode"
         )
     if state is not None and (remedy := _REMEDIES.get(state)):
         return DatabaseUnavailable(f"PostgreSQL refuses the connection ({state}); check {remedy}")

@@ -165,7 +165,9 @@ def _up_file(line: Migrations, revision: str) -> Path:
 
 
 def _owner(settings: PostgresSettings) -> AsyncEngine:
-    owner = settings.as_owner().model_copy(update={"statement_timeout_ms": 0, "lock_timeout_ms": 60_000})
+    owner = (
+        settings.direct().as_owner().model_copy(update={"statement_timeout_ms": 0, "lock_timeout_ms": 60_000})
+    )
     return Database(owner, application_name="relaybox-migrate").engine
 
 

@@ -73,6 +73,18 @@ async def test_pool_listener_and_migrations_come_in_by_tls_that_knows_the_server
     await database.close()
 
 
+async def test_verify_full_checks_each_host_by_its_own_name(
+    make_database, certificates: Certificates
+) -> None:
+    settings = await make_database(ssl_mode="verify-full", ssl_ca_file=certificates.ca)
+    # The certificate is of 127.0.0.1 alone.
+    hosts = f"localhost:{settings.port},127.0.0.1:{settings.port}"
+    assert await is_encrypted(settings.model_copy(update={"host": hosts}))
+    wrong = f"localhost:{settings.port},localhost:{settings.port}"
+    told = await refusal(settings.model_copy(update={"host": wrong}))
+    assert told.count("its certificate is not accepted") == 2
+
+
 @pytest.mark.parametrize("mode", ["prefer", "require"])
 async def test_a_link_may_be_encrypted_to_whomever_it_leads(make_database, mode: str) -> None:
     assert await is_encrypted(await make_database(ssl_mode=mode))

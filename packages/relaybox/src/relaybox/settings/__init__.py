@@ -3,15 +3,15 @@
 Every name is public (contract, section 7) and documented in ``.env.example``.
 """
 
-import re
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from relaybox.errors import SettingsError
+from relaybox.settings._postgres import PostgresSettings
+from relaybox.settings._values import Port, ReadableFile, key_of, refuse_unused, with_port, wrong
 
 __all__ = (
     "CloudEventsMode",
@@ -29,111 +29,10 @@ __all__ = (
 )
 
 
-def _wrong(message: str) -> PydanticCustomError:
-    return PydanticCustomError("setting", "{message}", {"message": message})
-
-
-def _readable(path: Path) -> Path:
-    try:
-        path.open("rb").close()
-    except OSError as error:
-        raise _wrong(f"the file cannot be read: {error.strerror}") from error
-    return path
-
-
-def _refuse_unused(given: object, remedy: str) -> None:
-    """What would be ignored in silence is refused: a link that only looks protected is the worst kind."""
-    if given is not None:
-        raise _wrong(f"nothing uses it; {remedy}")
-
-
-def _plain_schema(name: str) -> str:
-    if not _SCHEMA.fullmatch(name) or name == "information_schema":
-        raise _wrong(
-            "must be a plain name: a-z, 0-9 and _, at most 63 characters, "
-            "beginning with neither a digit nor pg_, and not information_schema"
-        )
-    return name
-
-
-#: Plain, so that the name is the same with and without quotes, wherever PostgreSQL reads it.
-_SCHEMA: Final = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
-Port = Annotated[int, Field(ge=1, le=65_535)]
-ReadableFile = Annotated[Path, AfterValidator(_readable)]
 #: How a CloudEvent becomes a Kafka message: attributes as headers, or all in one JSON object.
 CloudEventsMode = Literal["binary", "structured"]
 Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 Settings = TypeVar("Settings", bound=BaseSettings)
-
-
-class PostgresSettings(BaseSettings):
-    """Where PostgreSQL is, and as whom services and migrations connect.
-
-    Services connect as ``user``, which owns no table, so that the database itself can refuse
-    what the application must never do (G07). Migrations connect as ``owner_user``; left out,
-    both are the same role and the append-only rule rests on a trigger alone.
-    """
-
-    model_config = SettingsConfigDict(
-        env_prefix="POSTGRES_", frozen=True, extra="ignore", env_ignore_empty=True, populate_by_name=True
-    )
-
-    host: str = "localhost"
-    port: Port = 5432
-    db: str = "relaybox"
-    #: Schema of all tables, types and functions of the library and its applications: the search_path of every
-    #: connection. Alias: a field ``schema`` would hide a method of Pydantic's.
-    schema_name: Annotated[str, AfterValidator(_plain_schema)] = Field(
-        default="public", validation_alias="POSTGRES_SCHEMA"
-    )
-    user: str = "relaybox"
-    password: SecretStr = SecretStr("")
-    owner_user: str | None = None
-    owner_password: SecretStr | None = None
-    #: Connections a process keeps at the most.
-    pool_size: Annotated[int, Field(ge=1, le=200)] = 10
-    #: A statement that waits longer for a row lock fails; the API answers 503.
-    lock_timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = 3_000
-    #: A statement that runs longer is cancelled by the server.
-    statement_timeout_ms: Annotated[int, Field(ge=1, le=3_600_000)] = 15_000
-    #: A transaction whose client falls silent for longer is taken back, and with it every lock it held (G69).
-    idle_in_transaction_timeout_ms: Annotated[int, Field(ge=100, le=3_600_000)] = 30_000
-    #: Seconds to wait for a new connection before PostgreSQL counts as away.
-    connect_timeout_s: Annotated[float, Field(gt=0, le=60)] = 5.0
-    #: As libpq's sslmode: ``prefer`` encrypts where the server can, only ``verify-…`` knows who it is.
-    ssl_mode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
-    #: Certificates of the authorities that may vouch for the server; None: those the system trusts.
-    ssl_ca_file: ReadableFile | None = None
-    #: The client's own certificate, for servers that ask for one.
-    ssl_cert_file: ReadableFile | None = None
-    #: Its private key, not encrypted.
-    ssl_key_file: ReadableFile | None = None
-
-    @field_validator("ssl_ca_file")
-    @classmethod
-    def _authorities_are_asked(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        if info.data.get("ssl_mode") in ("disable", "prefer", "require"):
-            _refuse_unused(value, "set POSTGRES_SSL_MODE to verify-full or verify-ca")
-        return value
-
-    @field_validator("ssl_cert_file")
-    @classmethod
-    def _certificate_is_shown(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        if info.data.get("ssl_mode") == "disable":
-            _refuse_unused(value, "set POSTGRES_SSL_MODE to verify-full, verify-ca or require")
-        return value
-
-    @field_validator("ssl_key_file")
-    @classmethod
-    def _key_has_its_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        return _key_of(value, info, "POSTGRES_SSL_CERT_FILE")
-
-    def as_owner(self) -> "PostgresSettings":
-        """The same server and database, connecting as the owner of the tables."""
-        if self.owner_user is None:
-            return self
-        password = self.password if self.owner_password is None else self.owner_password
-        return self.model_copy(update={"user": self.owner_user, "password": password})
 
 
 class KafkaSettings(BaseSettings):
@@ -161,34 +60,34 @@ class KafkaSettings(BaseSettings):
     def _credentials_go_with_sasl(cls, value: Any, info: ValidationInfo) -> Any:
         protocol = info.data.get("security_protocol")
         if protocol in ("PLAINTEXT", "SSL"):
-            _refuse_unused(value, "set KAFKA_SECURITY_PROTOCOL to SASL_SSL or SASL_PLAINTEXT")
+            refuse_unused(value, "set KAFKA_SECURITY_PROTOCOL to SASL_SSL or SASL_PLAINTEXT")
         elif protocol is not None and value is None:
-            raise _wrong(f"needed with KAFKA_SECURITY_PROTOCOL={protocol}")
+            raise wrong(f"needed with KAFKA_SECURITY_PROTOCOL={protocol}")
         return value
 
     @field_validator("ssl_ca_file", "ssl_cert_file")
     @classmethod
     def _certificates_go_with_tls(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         if info.data.get("security_protocol") in ("PLAINTEXT", "SASL_PLAINTEXT"):
-            _refuse_unused(value, "set KAFKA_SECURITY_PROTOCOL to SASL_SSL or SSL")
+            refuse_unused(value, "set KAFKA_SECURITY_PROTOCOL to SASL_SSL or SSL")
         return value
 
     @field_validator("ssl_key_file")
     @classmethod
     def _key_has_its_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        return _key_of(value, info, "KAFKA_SSL_CERT_FILE")
+        return key_of(value, info, "KAFKA_SSL_CERT_FILE")
 
     @field_validator("ssl_key_password")
     @classmethod
     def _password_has_its_key(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if info.data.get("ssl_key_file", ...) is None:
-            _refuse_unused(value, "set KAFKA_SSL_KEY_FILE")
+            refuse_unused(value, "set KAFKA_SSL_KEY_FILE")
         return value
 
     @property
     def bootstrap_servers(self) -> str:
         """``host:port``, comma-separated, as Kafka clients want it and people read it."""
-        return ",".join(_with_port(one.strip(), self.port) for one in self.host.split(",") if one.strip())
+        return ",".join(with_port(one.strip(), self.port) for one in self.host.split(",") if one.strip())
 
     def client(self) -> dict[str, Any]:
         """How every client reaches the brokers, in librdkafka's names; the one place that knows.
@@ -207,22 +106,6 @@ class KafkaSettings(BaseSettings):
             "ssl.key.password": self.ssl_key_password,
         }
         return {name: _plain(value) for name, value in values.items() if value is not None}
-
-
-def _key_of(value: Path | None, info: ValidationInfo, certificate: str) -> Path | None:
-    # A certificate that was itself refused is not in the data: one line is enough.
-    given = info.data.get("ssl_cert_file", ...)
-    if given is None:
-        _refuse_unused(value, f"set {certificate}")
-    elif given is not ... and value is None:
-        raise _wrong(f"needed with {certificate}")
-    return value
-
-
-def _with_port(host: str, port: int) -> str:
-    name, _, own_port = host.rpartition(":")
-    has_port = own_port.isdecimal() and (":" not in name or name.endswith("]")) and bool(name)
-    return host if has_port else f"{host}:{port}"
 
 
 def _plain(value: str | Path | SecretStr) -> str:
