@@ -95,7 +95,7 @@ def pytest_sessionfinish() -> None:
         Path(_COVERAGE_DIR, f"{part}.{_WORKER}.json").write_text(json.dumps(measured))
 
 
-#: What `make test-slow` runs instead of `make test`: killed processes, TLS, packages, outages.
+#: What `make test-slow` runs instead of `make test`: killed processes, TLS, packages, outages, clusters.
 _SLOW = (
     "tests/faults/",
     "tests/packaging/",
@@ -107,6 +107,8 @@ _SLOW = (
     "packages/relaybox/tests/integration/consumers/test_outages.py",
     "packages/relaybox/tests/integration/consumers/test_secured_link.py",
     "packages/relaybox/tests/integration/db/test_tls.py",
+    "packages/relaybox/tests/integration/local/test_local_kafka_cluster.py",
+    "packages/relaybox/tests/integration/relay/test_kafka_cluster.py",
     "packages/relaybox/tests/integration/relay/test_secured_link.py",
 )
 #: Files of one of these folders share a product that is started once: one test process runs all of them.

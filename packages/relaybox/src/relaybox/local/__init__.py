@@ -12,6 +12,7 @@ from relaybox.local._errors import (
     ServerNotAvailable,
 )
 from relaybox.local._kafka import LocalKafka
+from relaybox.local._kafka_cluster import LocalKafkaCluster
 from relaybox.local._parts import Part, Server, ServerPart
 from relaybox.local._ports import free_port, port_owner, require_free_port
 from relaybox.local._postgres import LocalPostgres
@@ -26,6 +27,7 @@ __all__ = (
     "DiskFull",
     "LocalError",
     "LocalKafka",
+    "LocalKafkaCluster",
     "LocalPostgres",
     "Part",
     "PartState",

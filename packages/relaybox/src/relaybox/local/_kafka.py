@@ -1,4 +1,4 @@
-"""A real Kafka broker of one's own: KRaft, one node, kept in a directory, reached over 127.0.0.1."""
+"""A real Kafka broker of one's own: KRaft, kept in a directory, reached over 127.0.0.1."""
 
 import asyncio
 import base64
@@ -6,6 +6,7 @@ import os
 import signal
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -26,7 +27,6 @@ _READY_PAUSE_S = 0.05
 _LOG_BYTES_MAX = 32 * 2**20
 _JVM = (
     "-Xms128m",
-    "-Xmx400m",
     "-XX:+UseG1GC",
     "-XX:MaxGCPauseMillis=20",
     "-XX:+ExitOnOutOfMemoryError",
@@ -41,7 +41,6 @@ _JAVA_OPTIONS = "JDK_JAVA_OPTIONS"
 #: One node: nothing to replicate to. A few partitions of the internal topics keep start and stop short.
 _SETTINGS = {
     "process.roles": "broker,controller",
-    "node.id": "1",
     "controller.listener.names": "CONTROLLER",
     "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL",
     "auto.create.topics.enable": "false",
@@ -69,6 +68,18 @@ _SETTINGS = {
 }
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClusterMember:
+    """The place of one broker in a cluster; every node is a broker and a controller that votes."""
+
+    #: From 1 up.
+    node_id: int
+    #: Port of each node's controller by its id; the same for all members.
+    controller_ports: Mapping[int, int]
+    #: Kafka's form: 16 bytes in URL-safe base64 without padding.
+    cluster_id: str
+
+
 class LocalKafka:
     """One Kafka broker on a data directory; topics and messages survive a restart.
 
@@ -86,12 +97,14 @@ class LocalKafka:
         port: int | None = None,
         listeners: Mapping[str, int] = MappingProxyType({}),
         properties: Mapping[str, str] = MappingProxyType({}),
+        member: ClusterMember | None = None,
+        heap_mib: int = 400,
     ) -> None:
         """Describe the broker; nothing happens before :meth:`start`.
 
         *port* None takes a free one at the first start and keeps it as long as this object lives.
         *listeners* are further ones, ``SSL`` or ``SASL_SSL`` with a port; *properties* the broker's settings
-        that these need.
+        that these need. *member* None is a cluster of this broker alone; *heap_mib* the JVM's largest heap.
         """
         self.data_dir = data_dir.resolve()
         self.version = version
@@ -99,6 +112,8 @@ class LocalKafka:
         self._port_is_given = port is not None
         self.listeners = listeners
         self._properties = properties
+        self._member = member
+        self._heap_mib = heap_mib
         self._lock: DirectoryLock | None = None
         self._process: ServerProcess | None = None
 
@@ -154,6 +169,11 @@ class LocalKafka:
     async def wait(self) -> int:
         """Return the broker's exit code once it has ended by itself."""
         return await self._running().wait()
+
+    @property
+    def is_started(self) -> bool:
+        """Whether :meth:`start` has returned, and neither :meth:`stop` nor :meth:`kill` was called since."""
+        return self._lock is not None
 
     @property
     def place(self) -> Path:
@@ -222,9 +242,13 @@ class LocalKafka:
                 remedy=f"run Kafka {found} or newer, or set KAFKA_HOST to a broker of your own",
             )
 
+    @property
+    def _node_id(self) -> int:
+        return self._member.node_id if self._member else 1
+
     def _write_properties(self) -> Path:
-        # A static quorum of itself, for 3.7 and 4.1 alike: the controller may then move to another port.
-        controller = free_port()
+        # A static quorum, for 3.7 and 4.1 alike: the controllers may then move to other ports.
+        controllers = self._member.controller_ports if self._member else {self._node_id: free_port()}
         advertised = ",".join(
             f"{name}://{self.host}:{port}"
             for name, port in {"PLAINTEXT": self.port, **self.listeners}.items()
@@ -232,9 +256,12 @@ class LocalKafka:
         values = {
             **_SETTINGS,
             **self._properties,
-            "listeners": f"{advertised},CONTROLLER://{self.host}:{controller}",
+            "node.id": str(self._node_id),
+            "listeners": f"{advertised},CONTROLLER://{self.host}:{controllers[self._node_id]}",
             "advertised.listeners": advertised,
-            "controller.quorum.voters": f"1@{self.host}:{controller}",
+            "controller.quorum.voters": ",".join(
+                f"{node}@{self.host}:{port}" for node, port in controllers.items()
+            ),
             "log.dirs": str(self._home / "data"),
         }
         path = self.data_dir / "server.properties"
@@ -242,8 +269,7 @@ class LocalKafka:
         return path
 
     async def _format(self, java: Path, jars: Sequence[Path], properties: Path) -> None:
-        # Kafka's own ids are 16 bytes in URL-safe base64 without padding.
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        cluster_id = self._member.cluster_id if self._member else new_cluster_id()
         tool = [
             "kafka.tools.StorageTool",
             "format",
@@ -256,7 +282,7 @@ class LocalKafka:
     def _launch(self, java: Path, jars: Sequence[Path], command: Sequence[str]) -> ServerProcess:
         class_path = os.pathsep.join(map(str, jars))
         return ServerProcess(
-            [str(java), *_JVM, "-cp", class_path, *command],
+            [str(java), *_JVM, f"-Xmx{self._heap_mib}m", "-cp", class_path, *command],
             log=self.log,
             env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", **_options_given()},
             cwd=self._home,
@@ -270,7 +296,13 @@ class LocalKafka:
             metadata = await asyncio.to_thread(client.list_topics, timeout=_METADATA_S)
         except KafkaException:
             return False
-        return bool(metadata.brokers)
+        # In a cluster the others may be there before this one is.
+        return self._node_id in metadata.brokers
+
+
+def new_cluster_id() -> str:
+    """Return a cluster id in Kafka's form: 16 bytes in URL-safe base64 without padding."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
 
 def _options_given() -> dict[str, str]:

@@ -1,0 +1,56 @@
+"""A cluster of one's own: what goes on without one of its brokers, and that it comes back."""
+
+import uuid
+from pathlib import Path
+
+from relaybox.local import LocalKafkaCluster
+
+from tests.fixtures.clusters import admin_of, create_topic, in_sync, settings_of, write
+
+
+async def test_cluster_takes_writes_without_one_broker_which_rejoins(
+    kafka_cluster: LocalKafkaCluster,
+) -> None:
+    settings, topic = settings_of(kafka_cluster), f"kept-{uuid.uuid4().hex}"
+    create_topic(settings, topic, replicas=3, min_isr=2)
+    write(settings, topic, "with three")
+    kafka_cluster.brokers[0].kill()
+    write(settings, topic, "with two")
+    await in_sync(settings, topic, 2)
+
+    await kafka_cluster.start()
+    await in_sync(settings, topic, 3)
+    assert len(admin_of(settings).list_topics(timeout=10).brokers) == 3
+
+
+async def test_paused_broker_is_left_out_and_resumes(kafka_cluster: LocalKafkaCluster) -> None:
+    settings, topic = settings_of(kafka_cluster), f"kept-{uuid.uuid4().hex}"
+    create_topic(settings, topic, replicas=3, min_isr=2)
+    kafka_cluster.brokers[1].pause()
+    try:
+        write(settings, topic, "with two")
+        await in_sync(settings, topic, 2)
+    finally:
+        kafka_cluster.brokers[1].resume()
+    await in_sync(settings, topic, 3)
+
+
+async def test_stopped_cluster_keeps_its_id_ports_and_records(kafka_cluster: LocalKafkaCluster) -> None:
+    settings, topic = settings_of(kafka_cluster), f"kept-{uuid.uuid4().hex}"
+    create_topic(settings, topic, replicas=3, min_isr=2)
+    await kafka_cluster.stop()
+    assert not any(broker.is_started for broker in kafka_cluster.brokers)
+
+    await kafka_cluster.start()
+    assert topic in admin_of(settings).list_topics(timeout=10).topics
+    assert settings_of(kafka_cluster) == settings
+
+
+def test_each_broker_has_a_directory_and_ports_of_its_own(tmp_path: Path) -> None:
+    cluster = LocalKafkaCluster(3, tmp_path)
+
+    assert [broker.log.parent.name for broker in cluster.brokers] == ["broker-1", "broker-2", "broker-3"]
+    hosts = cluster.settings()["KAFKA_HOST"].split(",")
+    assert hosts == [f"127.0.0.1:{broker.port}" for broker in cluster.brokers]
+    assert len(set(hosts)) == 3
+    assert list(tmp_path.iterdir()) == []
