@@ -13,7 +13,7 @@ from backend.settings import RoleSettings, ServiceType
 from pydantic_settings import BaseSettings
 from relaybox.local import free_port
 from relaybox.outbox import OutboxSettings
-from relaybox.settings import KafkaSettings, PostgresSettings
+from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings
 
 from tests.unit.test_settings_pages import names_of, settings
 
@@ -109,7 +109,8 @@ def test_service_gets_the_settings_that_it_reads_and_no_others(
 
 
 @pytest.mark.parametrize(
-    ("name", "kinds"), [("migrate", {PostgresSettings}), ("topics", {KafkaSettings, OutboxSettings})]
+    ("name", "kinds"),
+    [("migrate", {PostgresSettings}), ("topics", {KafkaSettings, OutboxSettings, RelaySettings})],
 )
 def test_task_gets_the_settings_that_it_reads_and_no_others(
     name: str, kinds: set[type[BaseSettings]]

@@ -28,7 +28,7 @@ from relaybox.local import (
     require_free_port,
 )
 from relaybox.outbox import OutboxSettings
-from relaybox.relay import ensure_topics
+from relaybox.relay import Replication, ensure_topics
 from relaybox.settings import (
     JwtSettings,
     KafkaSettings,
@@ -98,7 +98,8 @@ class _Product:
         for revision in await migrate_up(load_settings(ProductPostgresSettings), *ALL):
             self.supervisor.say("postgres", f"migrated to {revision}")
         topics = load_settings(OutboxSettings).declared()
-        for topic in await ensure_topics(load_settings(KafkaSettings), topics):
+        replication = Replication.of(load_settings(RelaySettings))
+        for topic in await ensure_topics(load_settings(KafkaSettings), topics, replication=replication):
             self.supervisor.say("kafka", f"created the topic {topic}")
 
     def _addresses(self, api: ApiSettings) -> Mapping[ServiceType, str]:

@@ -115,6 +115,7 @@ def test_a_missing_setting_is_named() -> None:
         (KafkaSettings, "KAFKA_PORT", "0"),
         (RelaySettings, "RELAY_POLL_INTERVAL", "-1"),
         (RelaySettings, "RELAY_DELIVERY", "maybe-once"),
+        (RelaySettings, "RELAY_TOPIC_REPLICATION", "0"),
         (OutboxSettings, "OUTBOX_MESSAGE_BYTES_MAX", "12"),
     ],
 )
@@ -128,6 +129,15 @@ def test_a_value_out_of_bounds_is_refused_without_being_shown(
     assert f"'{value}'" not in str(refused.value)
     assert refused.value.__cause__ is None
     assert refused.value.__suppress_context__
+
+
+def test_min_isr_above_the_replication_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELAY_TOPIC_REPLICATION", "2")
+    monkeypatch.setenv("RELAY_TOPIC_MIN_ISR", "3")
+    with pytest.raises(
+        SettingsError, match=r"^RELAY_TOPIC_MIN_ISR: must be at most RELAY_TOPIC_REPLICATION, 2"
+    ):
+        load_settings(RelaySettings)
 
 
 def test_no_secret_stands_in_a_repr(monkeypatch: pytest.MonkeyPatch) -> None:

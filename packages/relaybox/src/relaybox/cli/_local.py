@@ -13,8 +13,8 @@ import typer
 from relaybox.cli._extras import needs_extra
 from relaybox.db import BACKBONE, migrate_up
 from relaybox.outbox import OutboxSettings
-from relaybox.relay import ensure_topics
-from relaybox.settings import KafkaSettings, PostgresSettings, load_settings
+from relaybox.relay import Replication, ensure_topics
+from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings, load_settings
 
 __all__ = ("run_beside_servers",)
 
@@ -34,7 +34,11 @@ async def run_beside_servers(command: Sequence[str], data_dir: Path) -> int:
     async with AsyncExitStack() as servers:
         await _start_servers(servers, data_dir)
         await migrate_up(load_settings(PostgresSettings), BACKBONE)
-        await ensure_topics(load_settings(KafkaSettings), load_settings(OutboxSettings).declared())
+        await ensure_topics(
+            load_settings(KafkaSettings),
+            load_settings(OutboxSettings).declared(),
+            replication=Replication.of(load_settings(RelaySettings)),
+        )
         os.environ["JWT_SECRET"] = os.environ.get("JWT_SECRET") or secrets.token_urlsafe(_SECRET_BYTES)
         return await _run(command)
 

@@ -8,8 +8,8 @@ from pydantic_core import to_json
 
 from relaybox.cli._report import ErrorsAsLines
 from relaybox.outbox import OutboxSettings
-from relaybox.relay import ensure_topics, raise_message_limit
-from relaybox.settings import KafkaSettings, load_settings
+from relaybox.relay import Replication, ensure_topics, raise_message_limit
+from relaybox.settings import KafkaSettings, RelaySettings, load_settings
 
 __all__ = ("topics_commands",)
 
@@ -33,12 +33,17 @@ def create(
 ) -> None:
     """Create those of OUTBOX_TOPICS that do not exist; the others stay as they are.
 
+    RELAY_TOPIC_REPLICATION and RELAY_TOPIC_MIN_ISR say how they are replicated.
+
     Raises:
-        SettingsError: KAFKA_* or OUTBOX_TOPICS is malformed.
+        SettingsError: KAFKA_*, RELAY_* or OUTBOX_TOPICS is malformed.
         TopicsNotReady: the broker does not answer, or refuses.
     """
     topics = load_settings(OutboxSettings).declared()
-    created = asyncio.run(ensure_topics(load_settings(KafkaSettings), topics, partitions=partitions))
+    replication = Replication.of(load_settings(RelaySettings))
+    created = asyncio.run(
+        ensure_topics(load_settings(KafkaSettings), topics, partitions=partitions, replication=replication)
+    )
     if as_json:
         typer.echo(to_json({"created": created}).decode())
         return

@@ -15,6 +15,7 @@ from relaybox.relay._errors import (
 from relaybox.relay._lanes import LANES_CHANNEL
 from relaybox.relay._metrics import RelayCollector
 from relaybox.relay._relay import Relay
+from relaybox.relay._replication import Replication
 from relaybox.relay._signals import OnSignal, Signal
 from relaybox.relay._statistics import BATCH_ROWS_BOUNDS, DELAY_BOUNDS_S, Backlog, Statistics
 from relaybox.relay._topics_first import TopicsFirst
@@ -35,6 +36,7 @@ __all__ = (
     "Relay",
     "RelayCollector",
     "RelayError",
+    "Replication",
     "Retry",
     "RowFault",
     "Signal",

@@ -12,21 +12,41 @@ from confluent_kafka.admin import (
     AlterConfigOpType,  # pyright: ignore[reportPrivateImportUsage] - documented there
     ConfigEntry,  # pyright: ignore[reportPrivateImportUsage]
     ConfigResource,  # pyright: ignore[reportPrivateImportUsage]
-    NewTopic,  # pyright: ignore[reportPrivateImportUsage]
     ResourceType,  # pyright: ignore[reportPrivateImportUsage]
 )
+from confluent_kafka.cimpl import NewTopic
 
 from relaybox.kafka import Complaints, wait_until_led
-from relaybox.relay._errors import RelayError
+from relaybox.relay._errors import RelayError, ReplicationImpossible
+from relaybox.relay._replication import (
+    AS_THE_CLUSTER_ALLOWS,
+    Brokers,
+    Plan,
+    Replication,
+    new_topic,
+    plan_replication,
+    warn_of_few_brokers,
+    warn_of_single_replicas,
+)
 from relaybox.settings import KafkaSettings
 
-__all__ = ("BrokerAway", "TopicsNotReady", "ensure_topics", "raise_message_limit")
+__all__ = (
+    "AWAY",
+    "BrokerAway",
+    "TopicsNotReady",
+    "admin_client",
+    "check_replicas",
+    "ensure_topics",
+    "metadata_of",
+    "raise_message_limit",
+)
 
 #: A relay that is told to stop meanwhile still ends within 10 s (G27).
 _ANSWER_S: Final = 8.0
+_ANSWER_S_MIN: Final = 0.5
 _MESSAGE_LIMIT: Final = "max.message.bytes"
 #: What the client says when nobody answers, one of them in the words "waiting for controller".
-_AWAY: Final = frozenset(
+AWAY: Final = frozenset(
     {
         KafkaError._TIMED_OUT,  # noqa: SLF001 - librdkafka's local codes are spelled so
         KafkaError._TRANSPORT,  # noqa: SLF001
@@ -46,20 +66,37 @@ class BrokerAway(TopicsNotReady):
     """Raised when no broker answers: what exists there is not known."""
 
 
-async def ensure_topics(settings: KafkaSettings, topics: Iterable[str], *, partitions: int = 8) -> list[str]:
-    """Create those of *topics* that do not exist, with *partitions*; returns the created ones.
+async def ensure_topics(
+    settings: KafkaSettings,
+    topics: Iterable[str],
+    *,
+    partitions: int = 8,
+    replication: Replication = AS_THE_CLUSTER_ALLOWS,
+) -> list[str]:
+    """Create those of *topics* that do not exist, replicated as *replication* says; return the created ones.
 
     The brokers know of them then, as far as time allows: a row for a topic that they do not show yet
-    would be charged an attempt.
+    would be charged an attempt. While brokers are down, a topic is assigned to them all the same: they
+    catch up later.
 
     One that exists stays as it is: raising its number of partitions would send later events of a
-    key elsewhere and break its order. Replication is the broker's default.
+    key elsewhere and break its order.
 
     Raises:
         BrokerAway: the broker does not answer.
-        TopicsNotReady: it refuses.
+        TopicsNotReady: it refuses, or the cluster has fewer brokers than *replication* demands.
     """
-    return await asyncio.to_thread(_ensure, settings, sorted(set(topics)), partitions)
+    return await asyncio.to_thread(_ensure, settings, sorted(set(topics)), partitions, replication)
+
+
+async def check_replicas(settings: KafkaSettings, topics: Iterable[str]) -> None:
+    """Log a warning for each of *topics* that only one broker of several holds.
+
+    Raises:
+        BrokerAway: The broker does not answer.
+        TopicsNotReady: It refuses.
+    """
+    await asyncio.to_thread(_check_replicas, settings, sorted(set(topics)))
 
 
 async def raise_message_limit(settings: KafkaSettings, topic: str, bytes_max: int) -> int:
@@ -76,13 +113,13 @@ async def raise_message_limit(settings: KafkaSettings, topic: str, bytes_max: in
 
 def _raise_limit(settings: KafkaSettings, topic: str, bytes_max: int) -> int:
     complaints = Complaints(settings.bootstrap_servers)
-    with _admin(settings, complaints) as admin:
+    with admin_client(settings, complaints) as admin:
         try:
             return _raise_limit_by(admin, topic, bytes_max)
         except (KafkaException, TimeoutError) as error:
             admin.poll(0)
             reason = error.args[0] if isinstance(error, KafkaException) else None
-            if reason is None or reason.code() in _AWAY:
+            if reason is None or reason.code() in AWAY:
                 raise BrokerAway(complaints.sentence(reason)) from error
             raise TopicsNotReady(
                 f"{_MESSAGE_LIMIT} of topic {topic!r} cannot be raised: {reason.str()}; "
@@ -102,7 +139,7 @@ def _raise_limit_by(admin: Any, topic: str, bytes_max: int) -> int:
     return before
 
 
-def _admin(settings: KafkaSettings, complaints: Complaints) -> Any:
+def admin_client(settings: KafkaSettings, complaints: Complaints) -> Any:
     """Create an admin client; untyped, because its stubs do not name the results of its futures."""
     conf: dict[str, Any] = {**settings.client(), "log_level": 0, "error_cb": complaints.note}
     try:
@@ -111,36 +148,70 @@ def _admin(settings: KafkaSettings, complaints: Complaints) -> Any:
         raise TopicsNotReady(complaints.sentence(error.args[0])) from error
 
 
-def _ensure(settings: KafkaSettings, topics: list[str], partitions: int) -> list[str]:
+def _check_replicas(settings: KafkaSettings, topics: list[str]) -> None:
     complaints = Complaints(settings.bootstrap_servers)
-    with _admin(settings, complaints) as admin:
-        return _ensure_by(admin, complaints, topics, partitions)
+    with admin_client(settings, complaints) as admin:
+        warn_of_single_replicas(metadata_of(admin, complaints), topics)
 
 
-def _ensure_by(admin: Any, complaints: Complaints, topics: list[str], partitions: int) -> list[str]:
-    created: list[str] = []
+def _ensure(
+    settings: KafkaSettings, topics: list[str], partitions: int, replication: Replication
+) -> list[str]:
+    complaints = Complaints(settings.bootstrap_servers)
     until_s = time.monotonic() + _ANSWER_S
-    wanted = [NewTopic(name, num_partitions=partitions) for name in topics]
-    for name, answer in admin.create_topics(wanted, request_timeout=_ANSWER_S).items():
+    with admin_client(settings, complaints) as admin:
+        metadata = metadata_of(admin, complaints)
+        missing = [name for name in topics if name not in metadata.topics]
+        if not missing:
+            return []
         try:
-            answer.result(_ANSWER_S + 1)
+            plan = plan_replication(replication, Brokers.of(metadata))
+        except ReplicationImpossible as error:
+            raise TopicsNotReady(f"topic {missing[0]!r} cannot be created: {error}") from error
+        warn_of_few_brokers(settings.bootstrap_servers, missing, plan, replication)
+        wanted = [new_topic(name, partitions, plan) for name in missing]
+        created = _created(admin, complaints, wanted, plan, until_s)
+        # An account that may create topics but not describe them has created them all the same.
+        with suppress(KafkaException, TimeoutError):
+            wait_until_led(admin, dict.fromkeys(created, partitions), until_s)
+        return created
+
+
+def metadata_of(admin: Any, complaints: Complaints) -> Any:
+    """Return the metadata of all topics that this account may see, and of the brokers that are up.
+
+    Raises:
+        BrokerAway: No broker answers.
+    """
+    try:
+        return admin.list_topics(timeout=_ANSWER_S)
+    except KafkaException as error:
+        admin.poll(0)
+        raise BrokerAway(complaints.sentence(error.args[0])) from error
+
+
+def _created(
+    admin: Any, complaints: Complaints, wanted: list[NewTopic], plan: Plan, until_s: float
+) -> list[str]:
+    created: list[str] = []
+    answer_s = max(_ANSWER_S_MIN, until_s - time.monotonic())
+    for name, answer in admin.create_topics(wanted, request_timeout=answer_s).items():
+        try:
+            answer.result(answer_s + 1)
         except KafkaException as error:
             reason: KafkaError = error.args[0]
             if reason.code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 admin.poll(0)
-                raise _not_ready(complaints, name, reason) from error
+                raise _not_ready(complaints, name, reason, plan) from error
         except TimeoutError as error:
             admin.poll(0)
-            raise _not_ready(complaints, name, None) from error
+            raise _not_ready(complaints, name, None, plan) from error
         else:
             created.append(name)
-    # Whoever may create topics but not look at them has created them; what is late is told when it is used.
-    with suppress(KafkaException, TimeoutError):
-        wait_until_led(admin, dict.fromkeys(created, partitions), until_s)
     return created
 
 
-def _not_ready(complaints: Complaints, name: str, reason: KafkaError | None) -> TopicsNotReady:
-    if reason is None or reason.code() in _AWAY:
+def _not_ready(complaints: Complaints, name: str, reason: KafkaError | None, plan: Plan) -> TopicsNotReady:
+    if reason is None or reason.code() in AWAY:
         return BrokerAway(complaints.sentence(reason))
-    return TopicsNotReady(f"topic {name!r} cannot be created: {reason.str()}; create it by hand")
+    return TopicsNotReady(f"topic {name!r} cannot be created: {reason.str()}; {plan.remedy}create it by hand")

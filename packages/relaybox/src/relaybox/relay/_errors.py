@@ -8,6 +8,7 @@
         ├── LaneFaulty Kafka and the database disagree about a lane; it stops until an operator decides
         ├── PublishedUnknown the topics do not reach back to a failover; the lane stops as a faulty one
         ├── LinkDown   the broker's or the network's fault; no row is charged for it
+        ├── ReplicationImpossible  the settings demand more replicas than there are brokers
         └── RowFault   this row's own fault; its key waits, every other key flows on
             ├── EnvelopeIncomplete
             ├── TopicUnknown
@@ -24,6 +25,7 @@ __all__ = (
     "RecordRefused",
     "RecordTooLarge",
     "RelayError",
+    "ReplicationImpossible",
     "RowFault",
     "TopicUnknown",
 )
@@ -43,6 +45,12 @@ class LinkDown(RelayError):
     """Raised when no broker acknowledges in time or refuses the relay; publishing resumes by itself."""
 
     error_code = "RELAY_LINK_DOWN"
+
+
+class ReplicationImpossible(RelayError):
+    """Raised when a topic cannot get the replicas that the settings demand."""
+
+    error_code = "RELAY_REPLICATION_IMPOSSIBLE"
 
 
 class RowFault(RelayError):

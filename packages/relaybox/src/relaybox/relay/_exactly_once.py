@@ -22,6 +22,7 @@ from relaybox.relay._link import BATCH_BYTES_MAX, CallThreads, Link, batch_bytes
 from relaybox.relay._markers import Markers
 from relaybox.relay._messages import Message, screen, topics_exceeded
 from relaybox.relay._reconcile import Reconciler
+from relaybox.relay._replication import Replication
 from relaybox.relay._suspects import Suspects
 from relaybox.relay._takeover import take_over
 from relaybox.relay._transaction import Fate, Landing, LaneProducer
@@ -90,11 +91,13 @@ class ExactlyOnce:
         settings: KafkaSettings,
         *,
         compression: Compression,
+        replication: Replication,
         wake: Callable[[], None],
     ) -> None:
-        """*wake* is called whenever there may be something to do again."""
+        """*wake* is called whenever there may be something to do again; *replication* is for the markers."""
         self._connections = connections
         self._settings = settings
+        self._replication = replication
         self._connection = link_settings(settings)
         self._producing = {**self._connection, "compression.type": compression}
         self._wake = wake
@@ -238,6 +241,7 @@ class ExactlyOnce:
                     self._markers = Markers(
                         self._connection,
                         await origin_of(connection),
+                        replication=self._replication,
                         deadline=lambda: self._give_up_at_s,
                     )
                 takeover = await take_over(

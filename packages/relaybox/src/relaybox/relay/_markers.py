@@ -7,11 +7,21 @@ from uuid import UUID, uuid4
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewPartitions, NewTopic
+from confluent_kafka.cimpl import NewTopic
 
 from relaybox.kafka import once_settled
-from relaybox.relay._errors import LinkDown
+from relaybox.relay._errors import LinkDown, ReplicationImpossible
 from relaybox.relay._link import Report, link_faults
+from relaybox.relay._replication import (
+    AS_THE_CLUSTER_ALLOWS,
+    Brokers,
+    Replication,
+    new_partitions,
+    new_topic,
+    plan_replication,
+    warn_of_few_brokers,
+    warn_of_single_replicas,
+)
 
 __all__ = ("Markers",)
 
@@ -38,10 +48,12 @@ class Markers:
         connection: Mapping[str, Any],
         origin: UUID,
         *,
+        replication: Replication = AS_THE_CLUSTER_ALLOWS,
         deadline: Callable[[], float] = lambda: float("inf"),
     ) -> None:
-        """Nobody answers past *deadline*, which may change at any time."""
+        """Nobody answers past *deadline*, which may change at any time; *replication* is for a new topic."""
         self._connection = connection
+        self._replication = replication
         self._deadline = deadline
         self._origin = origin.hex
         self.topic = f"relaybox-markers-{self._origin}"
@@ -76,13 +88,22 @@ class Markers:
         self._partitions = wanted
 
     def _asked_for(self, admin: Any, wanted: int) -> dict[str, Any]:
-        held = admin.list_topics(timeout=self._answer_s()).topics.get(self.topic)
+        metadata = admin.list_topics(timeout=self._answer_s())
+        held, brokers = metadata.topics.get(self.topic), Brokers.of(metadata)
         if held is None:
-            config = {"cleanup.policy": "compact"}
-            return admin.create_topics([NewTopic(self.topic, num_partitions=wanted, config=config)])
+            return admin.create_topics([self._described(wanted, brokers)])
+        warn_of_single_replicas(metadata, [self.topic])
         if len(held.partitions) < wanted:
-            return admin.create_partitions([NewPartitions(self.topic, wanted)])
+            return admin.create_partitions([new_partitions(self.topic, held, wanted, brokers)])
         return {}
+
+    def _described(self, partitions: int, brokers: Brokers) -> NewTopic:
+        try:
+            plan = plan_replication(self._replication, brokers)
+        except ReplicationImpossible as error:
+            raise LinkDown(f"the control topic {self.topic} cannot be created: {error}") from error
+        warn_of_few_brokers(self._connection["bootstrap.servers"], [self.topic], plan, self._replication)
+        return new_topic(self.topic, partitions, plan, {"cleanup.policy": "compact"})
 
     def _created(self, answer: Any, wanted: int) -> None:
         try:
@@ -93,7 +114,8 @@ class Markers:
                 return
             raise LinkDown(
                 f"the control topic {self.topic} with {wanted} partitions cannot be created ({reason}); "
-                "allow the relay to create it, or create it with cleanup.policy=compact"
+                "allow the relay to create it, or create it with cleanup.policy=compact, "
+                "replicated as the topics of events are"
             ) from error
 
     def read(self, lanes: Sequence[int]) -> dict[int, UUID]:

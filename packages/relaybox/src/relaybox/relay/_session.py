@@ -16,6 +16,7 @@ from relaybox.relay._keeper import Keeper
 from relaybox.relay._lanes import Lanes
 from relaybox.relay._maintenance import Maintenance
 from relaybox.relay._pump import Pump
+from relaybox.relay._replication import Replication
 from relaybox.relay._signals import OnSignal
 from relaybox.relay._statistics import Counters, Statistics
 from relaybox.settings import KafkaSettings, RelaySettings
@@ -65,6 +66,7 @@ class Session:
                 self._connections,
                 kafka,
                 compression=settings.compression,
+                replication=Replication.of(settings),
                 wake=self._keeper.news.set,
             )
             if settings.delivery == "exactly-once"

@@ -8,11 +8,12 @@ import structlog
 
 from relaybox.outbox import OutboxSettings
 from relaybox.relay._backoff import link_pause_s
-from relaybox.relay._ensure import BrokerAway, TopicsNotReady, ensure_topics
+from relaybox.relay._ensure import BrokerAway, TopicsNotReady, check_replicas, ensure_topics
 from relaybox.relay._errors import LinkDown
 from relaybox.relay._keeper import wait_at_most
 from relaybox.relay._link import Link, link_settings
 from relaybox.relay._relay import Relay
+from relaybox.relay._replication import Replication
 from relaybox.settings import KafkaSettings, RelaySettings
 
 __all__ = ("TopicsFirst",)
@@ -51,6 +52,7 @@ class TopicsFirst:
         while not self._stopping.is_set():
             try:
                 limits = await self._prepared()
+                await check_replicas(self._kafka, self._outbox.declared())
             except (LinkDown, BrokerAway) as away:
                 failures += 1
                 if failures == 1:
@@ -73,7 +75,10 @@ class TopicsFirst:
                 "with `relaybox topics create`, or set RELAY_CREATE_TOPICS=true"
             )
         partitions = self._settings.topic_partitions
-        for topic in await ensure_topics(self._kafka, missing, partitions=partitions):
+        replication = Replication.of(self._settings)
+        for topic in await ensure_topics(
+            self._kafka, missing, partitions=partitions, replication=replication
+        ):
             _log.info("relay created a topic", topic=topic, partitions=partitions)
         return await asyncio.to_thread(self._ask)
 

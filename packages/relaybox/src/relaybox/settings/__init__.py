@@ -131,11 +131,23 @@ class RelaySettings(BaseSettings):
     create_topics: bool = True
     #: Partitions of a created topic; fixed for ever, or the order of keys breaks.
     topic_partitions: Annotated[int, Field(ge=1, le=10_000)] = 8
+    #: Replicas of a created topic and of the relay's markers; None: three, or as many as there are brokers.
+    topic_replication: Annotated[int, Field(ge=1, le=100)] | None = None
+    #: Replicas that must have a record before it counts as published; None: one less than all, two at most.
+    topic_min_isr: Annotated[int, Field(ge=1, le=100)] | None = None
     #: Seconds a relay may be silent before its lanes go to another one.
     lease_s: Annotated[float, Field(gt=0, le=3_600)] = 3.0
     #: Hours a SENT row stays in the outbox; it is gone after half as long again. As long as Kafka keeps
     #: messages by default, so that both can be compared. PENDING and FAILED rows stay for ever.
     retention_h: Annotated[float, Field(gt=0, le=100_000)] = 168.0
+
+    @field_validator("topic_min_isr")
+    @classmethod
+    def _can_be_reached(cls, value: int | None, info: ValidationInfo) -> int | None:
+        replicas = info.data.get("topic_replication")
+        if value is not None and replicas is not None and value > replicas:
+            raise _wrong(f"must be at most RELAY_TOPIC_REPLICATION, {replicas}: no record could be published")
+        return value
 
 
 class TaskSettings(BaseSettings):

@@ -1,0 +1,199 @@
+"""How many replicas a topic gets: as the settings demand, else as the cluster allows (G37)."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final, Self
+
+import structlog
+from confluent_kafka.cimpl import NewPartitions, NewTopic
+
+from relaybox.relay._errors import ReplicationImpossible
+from relaybox.settings import RelaySettings
+
+__all__ = (
+    "AS_THE_CLUSTER_ALLOWS",
+    "Brokers",
+    "Plan",
+    "Replication",
+    "min_isr_for",
+    "new_partitions",
+    "new_topic",
+    "plan_replication",
+    "replicas_for",
+    "warn_of_few_brokers",
+    "warn_of_single_replicas",
+)
+
+_REPLICAS_MAX: Final = 3
+_MIN_ISR_MAX: Final = 2
+_MIN_ISR: Final = "min.insync.replicas"
+_NO_CONFIG: Final[Mapping[str, str]] = MappingProxyType({})
+_log: Final = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Replication:
+    """What new topics are to have."""
+
+    #: Copies of each partition; None: three, or as many as there are brokers.
+    replicas: int | None = None
+    #: Copies that must have a record before it counts as written; None: one less than replicas, two at most.
+    min_isr: int | None = None
+
+    @classmethod
+    def of(cls, settings: RelaySettings) -> Self:
+        """Return what ``RELAY_TOPIC_REPLICATION`` and ``RELAY_TOPIC_MIN_ISR`` demand."""
+        return cls(replicas=settings.topic_replication, min_isr=settings.topic_min_isr)
+
+
+AS_THE_CLUSTER_ALLOWS: Final = Replication()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Brokers:
+    """The brokers of a cluster by their ids, as its metadata shows them."""
+
+    #: Those that are up.
+    live: frozenset[int]
+    #: Those, and the ones that are down but hold a replica of some topic: metadata names them nowhere else.
+    known: frozenset[int]
+
+    @classmethod
+    def of(cls, metadata: Any) -> Self:
+        """Read them from what ``list_topics()`` of a client returned for all topics."""
+        live = frozenset(metadata.brokers)
+        partitions = (each for topic in metadata.topics.values() for each in topic.partitions.values())
+        return cls(live=live, known=live.union(*(each.replicas for each in partitions)))
+
+    @property
+    def absent(self) -> frozenset[int]:
+        """Those that are down."""
+        return self.known - self.live
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """How a topic is created on a cluster."""
+
+    replicas: int
+    min_isr: int
+    brokers: Brokers
+
+    @property
+    def remedy(self) -> str:
+        """What helps if Kafka refuses the plan; empty unless brokers are down."""
+        if self.replicas <= len(self.brokers.live):
+            return ""
+        absent = ", ".join(map(str, sorted(self.brokers.absent)))
+        live = len(self.brokers.live)
+        return f"start the brokers {absent}; or set RELAY_TOPIC_REPLICATION={live} if they are removed; or "
+
+
+def replicas_for(brokers: int) -> int:
+    """Return how many replicas a topic should have on so many brokers."""
+    return min(_REPLICAS_MAX, brokers)
+
+
+def min_isr_for(replicas: int) -> int:
+    """Return the ``min.insync.replicas`` with which so many replicas survive the loss of one of them."""
+    return min(_MIN_ISR_MAX, max(1, replicas - 1))
+
+
+def plan_replication(wanted: Replication, brokers: Brokers) -> Plan:
+    """Decide how many replicas a topic gets.
+
+    Raises:
+        ReplicationImpossible: The cluster has fewer brokers than the settings demand replicas.
+    """
+    replicas = wanted.replicas or replicas_for(len(brokers.known))
+    min_isr = wanted.min_isr or min_isr_for(replicas)
+    shown = ", ".join(map(str, sorted(brokers.live)))
+    if replicas > len(brokers.known):
+        raise ReplicationImpossible(
+            f"RELAY_TOPIC_REPLICATION={replicas}, but only the brokers {shown} are known; "
+            "start the others, or lower it"
+        )
+    if min_isr > replicas:
+        raise ReplicationImpossible(
+            f"RELAY_TOPIC_MIN_ISR={min_isr}, but a topic gets {replicas} replicas on the brokers {shown}; "
+            "start the others, or lower it"
+        )
+    return Plan(replicas=replicas, min_isr=min_isr, brokers=brokers)
+
+
+def new_topic(name: str, partitions: int, plan: Plan, config: Mapping[str, str] = _NO_CONFIG) -> NewTopic:
+    """Describe a topic to create.
+
+    Where brokers are down, Kafka refuses a number of replicas above that of the others, but takes an
+    assignment that names the absent ones: they catch up when they are back.
+    """
+    configured = {_MIN_ISR: str(plan.min_isr), **config}
+    if plan.replicas <= len(plan.brokers.live):
+        return NewTopic(name, num_partitions=partitions, replication_factor=plan.replicas, config=configured)
+    assignment = [_assigned(plan.brokers, plan.replicas, number) for number in range(partitions)]
+    return NewTopic(name, num_partitions=partitions, replica_assignment=assignment, config=configured)
+
+
+def new_partitions(name: str, held: Any, total: int, brokers: Brokers) -> NewPartitions:
+    """Describe the growth of a topic to *total* partitions, with as many replicas as the first one has.
+
+    Args:
+        name: The topic.
+        held: Its metadata.
+        total: How many partitions it is to have.
+        brokers: Those of the cluster.
+    """
+    replicas = len(held.partitions[0].replicas)
+    if replicas <= len(brokers.live):
+        return NewPartitions(name, total)
+    added = range(len(held.partitions), total)
+    assignment = [_assigned(brokers, replicas, number) for number in added]
+    return NewPartitions(name, total, replica_assignment=assignment)
+
+
+def _assigned(brokers: Brokers, replicas: int, partition: int) -> list[int]:
+    """Return the brokers of a partition: live ones in turns, the first of which leads, then absent ones."""
+    live = sorted(brokers.live)
+    turn = partition % len(live)
+    return [*live[turn:], *live[:turn], *sorted(brokers.absent)][:replicas]
+
+
+def warn_of_few_brokers(
+    bootstrap_servers: str, topics: Iterable[str], plan: Plan, wanted: Replication
+) -> None:
+    """Log that topics get fewer replicas than they could, because brokers that are down are not known.
+
+    Only an address of KAFKA_HOST tells of them on a cluster without replicated topics.
+    """
+    addresses = len(set(bootstrap_servers.split(",")))
+    if wanted.replicas is None and plan.replicas < replicas_for(addresses):
+        _log.warning(
+            "topics get fewer replicas than KAFKA_HOST has brokers: start all brokers before topics are "
+            "created, or raise the replication of these afterwards",
+            topics=sorted(topics),
+            replicas=plan.replicas,
+            brokers=sorted(plan.brokers.live),
+            addresses=addresses,
+        )
+
+
+def warn_of_single_replicas(metadata: Any, topics: Iterable[str]) -> None:
+    """Log each of *topics* that only one broker of several holds.
+
+    Args:
+        metadata: What ``list_topics()`` of a client returned for all topics.
+        topics: Names of topics; those that do not exist are left out.
+    """
+    brokers = Brokers.of(metadata)
+    for name in sorted(topics):
+        held = metadata.topics.get(name)
+        if held is None or len(brokers.known) == 1:
+            continue
+        if any(len(partition.replicas) == 1 for partition in held.partitions.values()):
+            _log.warning(
+                "a topic has one replica on a cluster of several brokers: its keys wait while that broker is "
+                "away, and its events are lost with its disk; see `relaybox topics check`",
+                topic=name,
+                brokers=len(brokers.known),
+            )

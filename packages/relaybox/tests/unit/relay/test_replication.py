@@ -1,0 +1,59 @@
+"""How many replicas a topic gets, by the settings and by the brokers that are there."""
+
+import pytest
+from relaybox.relay import RelayError
+from relaybox.relay._replication import Brokers, Replication, new_topic, plan_replication
+from relaybox.settings import RelaySettings
+
+
+def brokers(live: int, known: int | None = None) -> Brokers:
+    return Brokers(live=frozenset(range(1, live + 1)), known=frozenset(range(1, (known or live) + 1)))
+
+
+@pytest.mark.parametrize(
+    ("live", "known", "replicas", "min_isr"),
+    [(1, 1, 1, 1), (2, 2, 2, 1), (3, 3, 3, 2), (9, 9, 3, 2), (2, 3, 3, 2), (1, 2, 2, 1)],
+)
+def test_defaults_follow_the_number_of_brokers(live: int, known: int, replicas: int, min_isr: int) -> None:
+    plan = plan_replication(Replication(), brokers(live, known))
+    assert (plan.replicas, plan.min_isr) == (replicas, min_isr)
+
+
+def test_settings_win_over_the_number_of_brokers() -> None:
+    wanted = Replication.of(RelaySettings(topic_replication=5, topic_min_isr=3))
+    plan = plan_replication(wanted, brokers(9))
+    assert (plan.replicas, plan.min_isr) == (5, 3)
+    assert plan_replication(Replication(replicas=2), brokers(3)).min_isr == 1
+    assert plan_replication(Replication(min_isr=1), brokers(3)).replicas == 3
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        (Replication(replicas=3), "RELAY_TOPIC_REPLICATION=3, but only the brokers 1, 2 are known"),
+        (Replication(min_isr=3), "RELAY_TOPIC_MIN_ISR=3, but a topic gets 2 replicas on the brokers 1, 2"),
+    ],
+)
+def test_settings_that_cannot_be_met_are_refused_by_name(wanted: Replication, words: str) -> None:
+    with pytest.raises(RelayError, match=words):
+        plan_replication(wanted, brokers(2))
+
+
+def test_topic_is_assigned_to_absent_brokers_behind_live_ones() -> None:
+    plan = plan_replication(Replication(), brokers(2, 3))
+    topic = new_topic("events", 3, plan)
+    assert topic.replica_assignment == [[1, 2, 3], [2, 1, 3], [1, 2, 3]]
+    assert topic.config == {"min.insync.replicas": "2"}
+
+
+def test_topic_is_left_to_kafka_to_spread_where_enough_brokers_live() -> None:
+    topic = new_topic(
+        "markers", 8, plan_replication(Replication(), brokers(4)), {"cleanup.policy": "compact"}
+    )
+    assert (topic.num_partitions, topic.replication_factor) == (8, 3)
+    assert topic.config == {"min.insync.replicas": "2", "cleanup.policy": "compact"}
+
+
+def test_remedy_names_the_brokers_that_are_down() -> None:
+    assert "start the brokers 3;" in plan_replication(Replication(), brokers(2, 3)).remedy
+    assert plan_replication(Replication(), brokers(3)).remedy == ""
