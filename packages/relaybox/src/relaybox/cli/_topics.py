@@ -1,12 +1,16 @@
-"""``relaybox topics create`` and ``raise-limit``: the topics that events go to."""
+"""``relaybox topics create``, ``check`` and ``raise-limit``: the topics that events go to."""
 
 import asyncio
+from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Annotated, Final
 
 import typer
 from pydantic_core import to_json
 
+from relaybox.cli._looks import ask_database, plain, print_json, print_table, table
 from relaybox.cli._report import ErrorsAsLines
+from relaybox.operations import CheckedTopic, TopicsCheck, check_topics
 from relaybox.outbox import OutboxSettings
 from relaybox.relay import Replication, ensure_topics, raise_message_limit
 from relaybox.settings import KafkaSettings, RelaySettings, load_settings
@@ -51,6 +55,30 @@ def create(
         typer.echo(line)
 
 
+@topics_commands.command()
+def check(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead of a table.")
+    ] = False,
+) -> None:
+    """Show each topic that the product uses, and what is wrong with it; exit code 1 if anything is.
+
+    Raises:
+        SettingsError: POSTGRES_*, KAFKA_*, RELAY_* or OUTBOX_* is malformed.
+        BrokerAway: No broker answers.
+        DatabaseError: PostgreSQL is away, or too busy.
+    """
+    kafka, relay = load_settings(KafkaSettings), load_settings(RelaySettings)
+    outbox = load_settings(OutboxSettings)
+    found = ask_database(lambda db: check_topics(db, kafka, relay, outbox))
+    if as_json:
+        print_json({"ok": found.ok} | asdict(found))
+    else:
+        _print_check(found)
+    if not found.ok:
+        raise typer.Exit(1)
+
+
 @topics_commands.command("raise-limit")
 def raise_limit(
     topic: Annotated[str, typer.Argument(help="The topic's name.")],
@@ -74,3 +102,29 @@ def raise_limit(
         typer.echo(f"nothing to raise: {topic} takes messages of {before} bytes")
     else:
         typer.echo(f"{topic} takes messages of {bytes_max} bytes, {before} before")
+
+
+def _print_check(found: TopicsCheck) -> None:
+    absent = f", {_numbers(found.brokers_absent)} are down" if found.brokers_absent else ""
+    typer.echo(f"brokers {_numbers(found.brokers)} are up{absent}\n")
+    figures = ("partitions", "replicas", "min ISR", "offline", "not written", "not in sync", "max bytes")
+    shown = table("topic", "use", *figures, "state", right=figures)
+    for topic in found.topics:
+        shown.add_row(*map(plain, _cells(topic)))
+    print_table(shown)
+    for topic in found.topics:
+        for fault in topic.faults:
+            typer.echo(f"\n{topic.name}: {fault.what}\n  {fault.code}; {fault.remedy}")
+
+
+def _cells(topic: CheckedTopic) -> list[object]:
+    state, faulty = topic.state, "wrong" if topic.faults else "ok"
+    if state is None:
+        return [topic.name, topic.use, *[None] * 7, "missing" if topic.faults else "not created yet"]
+    counts = (state.partitions, state.replicas, state.min_isr)
+    away = (len(state.offline), len(state.below_min_isr), len(state.under_replicated))
+    return [topic.name, topic.use, *counts, *away, state.bytes_max, faulty]
+
+
+def _numbers(ids: Iterable[int]) -> str:
+    return ", ".join(map(str, ids))

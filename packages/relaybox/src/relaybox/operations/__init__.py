@@ -1,4 +1,4 @@
-"""What operators see and do: rows of the outbox, keys that wait, relays and lanes (G32)."""
+"""What operators see and do: rows of the outbox, keys that wait, relays and lanes (G32), topics (G37)."""
 
 from relaybox.operations._acts import Act, Preview, Recorded, list_acts, preview, purge, retry, skip
 from relaybox.operations._errors import LanesRefused, MarkerRefused, OperationError, SelectionEmpty
@@ -25,6 +25,8 @@ from relaybox.operations._rows import (
     show_row,
 )
 from relaybox.operations._selection import Fault, Selection, State
+from relaybox.operations._topic_faults import TopicFault, TopicUse
+from relaybox.operations._topics import CheckedTopic, TopicsCheck, check_topics
 
 __all__ = (
     "BACKLOG_ROWS_MAX",
@@ -33,6 +35,7 @@ __all__ = (
     "BlockedKey",
     "BlockedKeys",
     "BlockedLane",
+    "CheckedTopic",
     "Fault",
     "LaneStatus",
     "LanesRefused",
@@ -47,9 +50,13 @@ __all__ = (
     "SelectionEmpty",
     "State",
     "Status",
+    "TopicFault",
+    "TopicUse",
+    "TopicsCheck",
     "accept_marker",
     "blocked_keys",
     "check_growth",
+    "check_topics",
     "list_acts",
     "list_rows",
     "preview",

@@ -13,11 +13,13 @@ from relaybox.relay._errors import (
     TopicUnknown,
 )
 from relaybox.relay._lanes import LANES_CHANNEL
+from relaybox.relay._markers import markers_topic
 from relaybox.relay._metrics import RelayCollector
 from relaybox.relay._relay import Relay
-from relaybox.relay._replication import Replication
+from relaybox.relay._replication import Brokers, Replication, min_isr_for, replicas_for
 from relaybox.relay._signals import OnSignal, Signal
 from relaybox.relay._statistics import BATCH_ROWS_BOUNDS, DELAY_BOUNDS_S, Backlog, Statistics
+from relaybox.relay._topic_states import ClusterState, TopicState, cluster_state
 from relaybox.relay._topics_first import TopicsFirst
 
 __all__ = (
@@ -27,6 +29,8 @@ __all__ = (
     "Backlog",
     "BreakerState",
     "BrokerAway",
+    "Brokers",
+    "ClusterState",
     "EnvelopeIncomplete",
     "GiveUp",
     "LinkDown",
@@ -41,10 +45,15 @@ __all__ = (
     "RowFault",
     "Signal",
     "Statistics",
+    "TopicState",
     "TopicUnknown",
     "TopicsFirst",
     "TopicsNotReady",
+    "cluster_state",
     "ensure_topics",
+    "markers_topic",
+    "min_isr_for",
     "next_step",
     "raise_message_limit",
+    "replicas_for",
 )

@@ -23,7 +23,7 @@ from relaybox.relay._replication import (
     warn_of_single_replicas,
 )
 
-__all__ = ("Markers",)
+__all__ = ("Markers", "markers_topic")
 
 #: Less than what is left to a relay that stops (G27): whoever waits cannot be told.
 _ANSWER_S: Final = 4.0
@@ -33,6 +33,11 @@ _ANSWER_S_MIN: Final = 0.1
 _LOOK_BACK: Final = 64
 #: Lanes that a topic is made for; growing beyond adds partitions.
 _PARTITIONS: Final = 8
+
+
+def markers_topic(origin: UUID) -> str:
+    """Return the name of the topic that holds the markers of the outbox named *origin*."""
+    return f"relaybox-markers-{origin.hex}"
 
 
 class Markers:
@@ -56,7 +61,7 @@ class Markers:
         self._replication = replication
         self._deadline = deadline
         self._origin = origin.hex
-        self.topic = f"relaybox-markers-{self._origin}"
+        self.topic = markers_topic(origin)
         self._partitions = 0
 
     def transactional_id(self, lane: int) -> str:

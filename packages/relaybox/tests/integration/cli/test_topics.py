@@ -1,5 +1,6 @@
 """``relaybox topics`` as an operator runs it, against a real Kafka."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -7,9 +8,27 @@ import sys
 import uuid
 from collections.abc import Callable
 
+import pytest
 from confluent_kafka.admin import AdminClient
+from relaybox.cli import app
+from relaybox.db import Database
 from relaybox.local import free_port
-from relaybox.settings import KafkaSettings
+from relaybox.settings import KafkaSettings, PostgresSettings
+from typer.testing import CliRunner, Result
+
+from tests.fixtures.clusters import variables_of
+from tests.fixtures.relays import put_events
+
+Check = Callable[..., Result]
+
+
+@pytest.fixture
+def check(postgres_settings: PostgresSettings, kafka_settings: KafkaSettings) -> Check:
+    def run_check(topics: str, *words: str, **more: str) -> Result:
+        variables = variables_of(postgres_settings, kafka_settings) | {"OUTBOX_TOPICS": topics} | more
+        return CliRunner().invoke(app, ["topics", "check", *words], env=variables)
+
+    return run_check
 
 
 def create(kafka: KafkaSettings, topics: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -66,3 +85,40 @@ def test_raise_limit_names_a_topic_that_does_not_exist(kafka_settings: KafkaSett
     assert refused.returncode == 1
     (line,) = refused.stderr.splitlines()
     assert "'no-such-topic' cannot be raised" in line
+
+
+def test_check_of_sound_topics_on_one_broker_ends_with_zero(check: Check, topic: str) -> None:
+    checked = check(topic)
+    assert (checked.exit_code, checked.stderr) == (0, "")
+    [line] = [line for line in checked.stdout.splitlines() if line.startswith(topic)]
+    assert line.split()[1:] == ["events", "4", "1", "1", "0", "0", "0", "1048588", "ok"]
+
+
+async def test_check_names_missing_topics_those_of_waiting_rows_included(
+    check: Check, database: Database, topic: str
+) -> None:
+    await put_events(database, "forgotten", ["a"])
+    checked = await asyncio.to_thread(check, f"{topic},declared", "--json")
+    assert checked.exit_code == 1
+    found = json.loads(checked.stdout)
+    assert found["ok"] is False
+    codes = {each["name"]: [fault["code"] for fault in each["faults"]] for each in found["topics"]}
+    events = {name: codes[name] for name in (topic, "declared", "forgotten")}
+    assert events == {topic: [], "declared": ["TOPIC_MISSING"], "forgotten": ["TOPIC_MISSING"]}
+
+
+def test_check_names_a_limit_below_the_outbox_with_the_command(
+    check: Check, make_topic: Callable[..., str]
+) -> None:
+    narrow = make_topic(max_message_bytes="4000")
+    checked = check(narrow)
+    assert checked.exit_code == 1
+    assert f"{narrow}: max.message.bytes=4000, but OUTBOX_MESSAGE_BYTES_MAX=1000000" in checked.stdout
+    assert f"TOPIC_LOW_LIMIT; run `relaybox topics raise-limit {narrow} 1000000`" in checked.stdout
+
+
+def test_check_without_a_broker_is_one_line(check: Check) -> None:
+    away = check("domain-events", KAFKA_HOST="127.0.0.1", KAFKA_PORT=str(free_port()))
+    assert away.exit_code == 1
+    [line] = away.stderr.splitlines()
+    assert line.startswith("error: Kafka cannot be reached at 127.0.0.1:")

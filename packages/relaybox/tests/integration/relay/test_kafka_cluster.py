@@ -1,17 +1,25 @@
 """A relay on three brokers: what it creates is replicated, and it publishes while one of them is away."""
 
 import asyncio
+import json
+from collections.abc import Callable
 from uuid import uuid4
 
 import pytest
+from relaybox.cli import app
 from relaybox.db import Database
 from relaybox.local import LocalKafkaCluster
 from relaybox.outbox import OutboxSettings
 from relaybox.relay import Relay, TopicsFirst
-from relaybox.settings import KafkaSettings, RelaySettings
+from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings
+from structlog.testing import capture_logs
+from typer.testing import CliRunner, Result
 
-from tests.fixtures.clusters import created_as, in_sync, settings_of
+from tests.fixtures.clusters import create_topic, created_as, in_sync, settings_of, variables_of
+from tests.fixtures.moments import WAIT_S
 from tests.fixtures.relays import all_sent, first_appearances, notify, put_events, read_topic, running
+
+Check = Callable[..., Result]
 
 
 @pytest.fixture
@@ -30,6 +38,23 @@ async def markers(database: Database) -> str:
     return f"relaybox-markers-{origin['id'].hex}"
 
 
+@pytest.fixture
+def check(postgres_settings: PostgresSettings, kafka: KafkaSettings) -> Check:
+    def run_check(topic: str, *words: str) -> Result:
+        variables = variables_of(postgres_settings, kafka) | {"OUTBOX_TOPICS": topic}
+        return CliRunner().invoke(app, ["topics", "check", *words], env=variables)
+
+    return run_check
+
+
+async def faults(check: Check, topic: str) -> dict[str, list[str]]:
+    """Return the codes of what `topics check` reports of each topic."""
+    checked = await asyncio.to_thread(check, topic, "--json")
+    found = json.loads(checked.stdout)
+    assert checked.exit_code == (0 if found["ok"] else 1)
+    return {each["name"]: [fault["code"] for fault in each["faults"]] for each in found["topics"]}
+
+
 def relay_of(database: Database, kafka: KafkaSettings, topic: str, **settings: object) -> TopicsFirst:
     chosen = RelaySettings.model_validate({"poll_interval": 3_600, "topic_partitions": 3, **settings})
     return TopicsFirst(Relay(database, kafka, chosen), kafka, chosen, OutboxSettings(topics=topic))
@@ -42,12 +67,19 @@ async def publish(database: Database, topic: str, *, first: int) -> None:
 
 
 async def test_topics_and_markers_get_three_replicas_and_min_isr_two(
-    database: Database, kafka: KafkaSettings, markers: str
+    database: Database, kafka: KafkaSettings, markers: str, check: Check
 ) -> None:
     topic = f"events-{uuid4().hex}"
     async with running(relay_of(database, kafka, topic)):
         await publish(database, topic, first=1)
     assert {name: created_as(kafka, name) for name in (topic, markers)} == {topic: (3, 2), markers: (3, 2)}
+    async with asyncio.timeout(WAIT_S):
+        while (codes := await faults(check, topic))[topic]:  # replicas of a new topic catch up  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    assert {name: codes[name] for name in (markers, "__transaction_state")} == {
+        markers: [],
+        "__transaction_state": [],
+    }
 
 
 async def test_relay_publishes_on_after_one_of_three_brokers_dies(
@@ -78,3 +110,42 @@ async def test_relay_that_starts_without_a_broker_creates_replicas_on_it(
     await kafka_cluster.start()
     for name in (topic, markers):
         await in_sync(kafka, name, 3)
+
+
+async def test_check_and_relay_name_a_topic_with_one_replica_on_three_brokers(
+    database: Database, kafka: KafkaSettings, check: Check
+) -> None:
+    topic = f"events-{uuid4().hex}"
+    create_topic(kafka, topic, replicas=1, min_isr=1)
+    assert (await faults(check, topic))[topic] == ["TOPIC_FEW_REPLICAS"]
+    with capture_logs() as logs:
+        async with running(relay_of(database, kafka, topic)):
+            await publish(database, topic, first=1)
+    warnings = [(line["topic"], line["brokers"]) for line in logs if "one replica" in line["event"]]
+    assert warnings == [(topic, 3)]
+
+
+async def test_check_names_replicas_on_a_broker_that_is_down_and_the_broker(
+    kafka: KafkaSettings, kafka_cluster: LocalKafkaCluster, check: Check
+) -> None:
+    topic = f"events-{uuid4().hex}"
+    create_topic(kafka, topic, replicas=3, min_isr=2)
+    kafka_cluster.brokers[1].kill()
+    await in_sync(kafka, topic, 2)
+    checked = await asyncio.to_thread(check, topic)
+    assert checked.exit_code == 1
+    assert "2 are down" in checked.stdout
+    assert f"{topic}: 2 partitions (0, 1) with a replica that is not in sync" in checked.stdout
+    assert "TOPIC_UNDER_REPLICATED; start the brokers 2;" in checked.stdout
+
+
+async def test_create_refuses_more_replicas_than_there_are_brokers(
+    postgres_settings: PostgresSettings, kafka: KafkaSettings
+) -> None:
+    variables = variables_of(postgres_settings, kafka) | {
+        "OUTBOX_TOPICS": f"events-{uuid4().hex}",
+        "RELAY_TOPIC_REPLICATION": "4",
+    }
+    refused = await asyncio.to_thread(CliRunner().invoke, app, ["topics", "create"], env=variables)
+    assert refused.exit_code == 1
+    assert "RELAY_TOPIC_REPLICATION=4, but only the brokers 1, 2, 3 are known" in refused.stderr

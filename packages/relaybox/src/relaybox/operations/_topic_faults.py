@@ -1,0 +1,163 @@
+"""What can be wrong with a topic on a cluster of so many brokers; pure."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from relaybox.relay import Brokers, Replication, TopicState, min_isr_for, replicas_for
+
+__all__ = ("Expected", "TopicFault", "TopicUse", "faults_of")
+
+#: Of the partitions of a fault, so many are named.
+_NAMED_MAX: Final = 10
+
+
+class TopicUse(StrEnum):
+    """What a topic is for."""
+
+    EVENTS = "events"
+    #: Which batch of each lane was published last; written in the transactions of the relay.
+    MARKERS = "markers"
+    #: ``__transaction_state``, without which exactly-once relays publish nothing.
+    TRANSACTIONS = "transactions"
+    #: ``__consumer_offsets``; what a lost offset repeats, consumers know by its id.
+    OFFSETS = "offsets"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TopicFault:
+    """One thing that is wrong with a topic."""
+
+    #: Stable, for scripts: ``TOPIC_OFFLINE``, …
+    code: str
+    #: What is wrong, with the figures.
+    what: str
+    remedy: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Expected:
+    """What a topic is held against."""
+
+    brokers: Brokers
+    #: What the settings demand of topics.
+    replication: Replication
+    #: The largest message that the outbox takes.
+    message_bytes_max: int
+
+    def replication_of(self, use: TopicUse) -> Replication:
+        """Return what the settings demand of a topic: Kafka creates its own topics without them."""
+        return self.replication if use in {TopicUse.EVENTS, TopicUse.MARKERS} else Replication()
+
+
+def faults_of(name: str, use: TopicUse, state: TopicState | None, expected: Expected) -> list[TopicFault]:
+    """Return what is wrong with a topic, the worst first.
+
+    Args:
+        name: Of the topic.
+        use: What it is for; events need a topic that exists, the others are created when they are first used.
+        state: None if it does not exist.
+        expected: The cluster and the settings.
+    """
+    if state is None:
+        return [_MISSING] if use is TopicUse.EVENTS else []
+    return [
+        *_availability(state, expected.brokers),
+        *_replication(name, use, state, expected),
+        *(_limit(name, state, expected.message_bytes_max) if use is TopicUse.EVENTS else ()),
+    ]
+
+
+_MISSING: Final = TopicFault(
+    code="TOPIC_MISSING",
+    what="it does not exist; its events are not published",
+    remedy="run `relaybox topics create`",
+)
+
+
+def _availability(state: TopicState, brokers: Brokers) -> Iterator[TopicFault]:
+    absent = ", ".join(map(str, sorted(brokers.absent)))
+    start = f"start the brokers {absent}" if absent else "look for what slows the brokers down in their logs"
+    if state.offline:
+        yield TopicFault(
+            code="TOPIC_OFFLINE",
+            what=f"{_partitions(state.offline)} without a leader: neither written nor read",
+            remedy=start,
+        )
+    if state.below_min_isr:
+        yield TopicFault(
+            code="TOPIC_BELOW_MIN_ISR",
+            what=f"{_partitions(state.below_min_isr)} with fewer replicas in sync than "
+            f"min.insync.replicas={state.min_isr}: not written",
+            remedy=start,
+        )
+    if state.under_replicated:
+        yield TopicFault(
+            code="TOPIC_UNDER_REPLICATED",
+            what=f"{_partitions(state.under_replicated)} with a replica that is not in sync",
+            remedy=f"{start}; replicas catch up by themselves",
+        )
+
+
+def _replication(name: str, use: TopicUse, state: TopicState, expected: Expected) -> Iterator[TopicFault]:
+    demanded, known = expected.replication_of(use), len(expected.brokers.known)
+    replicas = demanded.replicas or replicas_for(known)
+    if state.replicas < replicas:
+        lost = "its keys wait while a broker is away, and its records are lost with a disk"
+        yield TopicFault(
+            code="TOPIC_FEW_REPLICAS",
+            what=f"replication {state.replicas} on {known} broker{'s' if known > 1 else ''}: "
+            + (lost if state.replicas == 1 else f"{replicas} are expected"),
+            remedy=f"assign {replicas} replicas to each partition with kafka-reassign-partitions.sh",
+        )
+    if state.min_isr is not None:
+        yield from _min_isr(name, use, state.min_isr, state.replicas, demanded)
+
+
+def _min_isr(
+    name: str, use: TopicUse, min_isr: int, replicas: int, demanded: Replication
+) -> Iterator[TopicFault]:
+    safe = min_isr_for(replicas)
+    wanted = min(demanded.min_isr or safe, replicas)
+    if min_isr > max(wanted, safe):
+        yield TopicFault(
+            code="TOPIC_HIGH_MIN_ISR",
+            what=f"min.insync.replicas={min_isr} of {_replicas(replicas)}: "
+            + ("never written" if min_isr > replicas else "not written while one broker is away"),
+            remedy=_set_min_isr(name, safe),
+        )
+    elif min_isr < wanted and use is not TopicUse.OFFSETS:
+        yield TopicFault(
+            code="TOPIC_LOW_MIN_ISR",
+            what=f"min.insync.replicas={min_isr} of {_replicas(replicas)}: "
+            "a record that counts as written is lost if one broker is",
+            remedy=_set_min_isr(name, wanted),
+        )
+
+
+def _replicas(count: int) -> str:
+    return f"{count} replica{'s' if count > 1 else ''}"
+
+
+def _limit(name: str, state: TopicState, message_bytes_max: int) -> Iterator[TopicFault]:
+    if state.bytes_max is not None and state.bytes_max < message_bytes_max:
+        yield TopicFault(
+            code="TOPIC_LOW_LIMIT",
+            what=f"max.message.bytes={state.bytes_max}, but OUTBOX_MESSAGE_BYTES_MAX={message_bytes_max}: "
+            "larger events fail",
+            remedy=f"run `relaybox topics raise-limit {name} {message_bytes_max}`",
+        )
+
+
+def _set_min_isr(name: str, value: int) -> str:
+    return (
+        f"run kafka-configs.sh --alter --entity-type topics --entity-name {name} "
+        f"--add-config min.insync.replicas={value}"
+    )
+
+
+def _partitions(numbers: Iterable[int]) -> str:
+    listed = list(numbers)
+    shown = ", ".join(map(str, listed[:_NAMED_MAX])) + (", …" if len(listed) > _NAMED_MAX else "")
+    return f"{len(listed)} partition{'s' if len(listed) > 1 else ''} ({shown})"

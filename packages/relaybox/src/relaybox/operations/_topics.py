@@ -1,0 +1,79 @@
+"""The topics that the product uses, and what is wrong with them on this cluster (G37)."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from relaybox.db import Executor, load_queries
+from relaybox.operations._topic_faults import Expected, TopicFault, TopicUse, faults_of
+from relaybox.outbox import OutboxSettings
+from relaybox.relay import Replication, TopicState, cluster_state, markers_topic
+from relaybox.settings import KafkaSettings, RelaySettings
+
+__all__ = ("CheckedTopic", "TopicsCheck", "check_topics")
+
+#: Rows of each state whose topics are looked up.
+_ROWS_MAX: Final = 10_000
+_TRANSACTIONS: Final = "__transaction_state"
+_OFFSETS: Final = "__consumer_offsets"
+_SQL: Final = load_queries(__package__ or "relaybox.operations", "topics.sql")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckedTopic:
+    """One topic, and what is wrong with it."""
+
+    name: str
+    use: TopicUse
+    #: None if it does not exist.
+    state: TopicState | None
+    faults: tuple[TopicFault, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TopicsCheck:
+    """One look at the topics that the product uses."""
+
+    #: Ids of the brokers that are up.
+    brokers: tuple[int, ...]
+    #: Ids of those that are down, as far as they have replicas of a topic.
+    brokers_absent: tuple[int, ...]
+    topics: tuple[CheckedTopic, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong with any topic."""
+        return not any(topic.faults for topic in self.topics)
+
+
+async def check_topics(
+    db: Executor, kafka: KafkaSettings, relay: RelaySettings, outbox: OutboxSettings
+) -> TopicsCheck:
+    """Look at each topic that the product uses.
+
+    These are the declared topics, those of rows that wait in the outbox, the relay's markers, and the two
+    in which Kafka keeps transactions and offsets.
+
+    Raises:
+        BrokerAway: No broker answers.
+        DatabaseError: PostgreSQL is away or too busy.
+    """
+    [row] = await db.fetch(_SQL["topics_in_use"], _ROWS_MAX)
+    uses = dict.fromkeys(sorted(outbox.declared() | set(row["topics"] or ())), TopicUse.EVENTS)
+    if row["origin"] is not None:
+        uses[markers_topic(row["origin"])] = TopicUse.MARKERS
+    uses |= {_TRANSACTIONS: TopicUse.TRANSACTIONS, _OFFSETS: TopicUse.OFFSETS}
+    cluster = await cluster_state(kafka, uses)
+    expected = Expected(
+        brokers=cluster.brokers,
+        replication=Replication.of(relay),
+        message_bytes_max=outbox.message_bytes_max,
+    )
+    return TopicsCheck(
+        brokers=tuple(sorted(cluster.brokers.live)),
+        brokers_absent=tuple(sorted(cluster.brokers.absent)),
+        topics=tuple(_checked(name, use, cluster.topics.get(name), expected) for name, use in uses.items()),
+    )
+
+
+def _checked(name: str, use: TopicUse, state: TopicState | None, expected: Expected) -> CheckedTopic:
+    return CheckedTopic(name=name, use=use, state=state, faults=tuple(faults_of(name, use, state, expected)))

@@ -1,0 +1,107 @@
+"""Topics as the brokers describe them now: replicas, leaders, limits."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import (
+    ConfigResource,  # pyright: ignore[reportPrivateImportUsage] - documented there
+    ResourceType,  # pyright: ignore[reportPrivateImportUsage]
+)
+
+from relaybox.kafka import Complaints
+from relaybox.relay._ensure import AWAY, BrokerAway, admin_client, metadata_of
+from relaybox.relay._replication import Brokers
+from relaybox.settings import KafkaSettings
+
+__all__ = ("ClusterState", "TopicState", "cluster_state")
+
+_ANSWER_S: Final = 8.0
+_BYTES_MAX: Final = "max.message.bytes"
+_MIN_ISR: Final = "min.insync.replicas"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TopicState:
+    """One topic."""
+
+    partitions: int
+    #: Of the partition that has the fewest.
+    replicas: int
+    #: ``min.insync.replicas``; None if this account may not read the topic's configuration.
+    min_isr: int | None
+    #: ``max.message.bytes``; None likewise.
+    bytes_max: int | None
+    #: Partitions without a leader, which can be neither written nor read.
+    offline: tuple[int, ...]
+    #: Other partitions with fewer replicas in sync than ``min_isr``, which cannot be written.
+    below_min_isr: tuple[int, ...]
+    #: Other partitions with a replica that is not in sync.
+    under_replicated: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClusterState:
+    """The brokers, and those of the topics asked for that exist."""
+
+    brokers: Brokers
+    topics: Mapping[str, TopicState]
+
+
+async def cluster_state(settings: KafkaSettings, topics: Iterable[str]) -> ClusterState:
+    """Ask the brokers for themselves and for *topics*; those that do not exist are left out.
+
+    Raises:
+        BrokerAway: No broker answers.
+    """
+    return await asyncio.to_thread(_cluster_state, settings, sorted(set(topics)))
+
+
+def _cluster_state(settings: KafkaSettings, topics: list[str]) -> ClusterState:
+    complaints = Complaints(settings.bootstrap_servers)
+    with admin_client(settings, complaints) as admin:
+        metadata = metadata_of(admin, complaints)
+        held = {name: metadata.topics[name] for name in topics if name in metadata.topics}
+        configs = _configs(admin, complaints, list(held))
+    states = {name: _state(topic.partitions, configs[name]) for name, topic in held.items()}
+    return ClusterState(brokers=Brokers.of(metadata), topics=states)
+
+
+def _configs(admin: Any, complaints: Complaints, topics: list[str]) -> dict[str, Mapping[str, int]]:
+    """Return the numbers in the configuration of each topic; none where this account may not read it."""
+    if not topics:
+        return {}
+    resources = [ConfigResource(ResourceType.TOPIC, name) for name in topics]
+    found: dict[str, Mapping[str, int]] = {}
+    for resource, answer in admin.describe_configs(resources, request_timeout=_ANSWER_S).items():
+        entries: Any = {}
+        try:
+            entries = answer.result(_ANSWER_S + 1)
+        except TimeoutError as error:
+            raise BrokerAway(complaints.sentence()) from error
+        except KafkaException as error:
+            if error.args[0].code() in AWAY:
+                admin.poll(0)
+                raise BrokerAway(complaints.sentence(error.args[0])) from error
+        found[str(resource.name)] = {
+            name: int(entries[name].value) for name in (_BYTES_MAX, _MIN_ISR) if name in entries
+        }
+    return found
+
+
+def _state(partitions: Mapping[int, Any], config: Mapping[str, int]) -> TopicState:
+    min_isr = config.get(_MIN_ISR)
+    offline = {number for number, each in partitions.items() if each.leader < 0}
+    below = {number for number, each in partitions.items() if len(each.isrs) < (min_isr or 1)} - offline
+    behind = {number for number, each in partitions.items() if len(each.isrs) < len(each.replicas)}
+    return TopicState(
+        partitions=len(partitions),
+        replicas=min(len(each.replicas) for each in partitions.values()),
+        min_isr=min_isr,
+        bytes_max=config.get(_BYTES_MAX),
+        offline=tuple(sorted(offline)),
+        below_min_isr=tuple(sorted(below)),
+        under_replicated=tuple(sorted(behind - below - offline)),
+    )

@@ -1,0 +1,83 @@
+"""What is reported of a topic, by its replicas, its limits and the brokers that are there."""
+
+from dataclasses import replace
+
+import pytest
+from relaybox.operations import TopicUse
+from relaybox.operations._topic_faults import Expected, faults_of
+from relaybox.relay import Brokers, Replication, TopicState
+
+THREE = Expected(
+    brokers=Brokers(live=frozenset({1, 2, 3}), known=frozenset({1, 2, 3})),
+    replication=Replication(),
+    message_bytes_max=1_000_000,
+)
+ONE = replace(THREE, brokers=Brokers(live=frozenset({1}), known=frozenset({1})))
+SOUND = TopicState(
+    partitions=8,
+    replicas=3,
+    min_isr=2,
+    bytes_max=1_048_588,
+    offline=(),
+    below_min_isr=(),
+    under_replicated=(),
+)
+
+
+def codes(state: TopicState | None, expected: Expected = THREE, use: TopicUse = TopicUse.EVENTS) -> list[str]:
+    return [fault.code.removeprefix("TOPIC_") for fault in faults_of("events", use, state, expected)]
+
+
+@pytest.mark.parametrize("use", TopicUse)
+def test_sound_topic_has_no_fault(use: TopicUse) -> None:
+    assert codes(SOUND, use=use) == []
+    assert codes(replace(SOUND, replicas=1, min_isr=1), ONE, use) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "found"),
+    [
+        ({"replicas": 1, "min_isr": 1}, ["FEW_REPLICAS"]),
+        ({"replicas": 2, "min_isr": 1}, ["FEW_REPLICAS"]),
+        ({"replicas": 1, "min_isr": 2}, ["FEW_REPLICAS", "HIGH_MIN_ISR"]),
+        ({"min_isr": 1}, ["LOW_MIN_ISR"]),
+        ({"min_isr": 3}, ["HIGH_MIN_ISR"]),
+        ({"min_isr": None, "bytes_max": None}, []),
+        ({"bytes_max": 999_999}, ["LOW_LIMIT"]),
+        ({"offline": (1,)}, ["OFFLINE"]),
+        ({"below_min_isr": (2,), "under_replicated": (3,)}, ["BELOW_MIN_ISR", "UNDER_REPLICATED"]),
+    ],
+)
+def test_each_fault_of_a_topic_has_its_code(changed: dict[str, object], found: list[str]) -> None:
+    assert codes(replace(SOUND, **changed)) == found  # type: ignore[arg-type]
+
+
+def test_only_topics_of_events_have_to_exist() -> None:
+    assert codes(None) == ["MISSING"]
+    assert codes(None, use=TopicUse.MARKERS) == []
+
+
+def test_only_topics_of_events_take_the_messages_of_the_outbox() -> None:
+    assert codes(replace(SOUND, bytes_max=1), use=TopicUse.MARKERS) == []
+
+
+def test_offsets_may_be_in_sync_on_one_broker_alone() -> None:
+    assert codes(replace(SOUND, min_isr=1), use=TopicUse.OFFSETS) == []
+    assert codes(replace(SOUND, min_isr=1), use=TopicUse.TRANSACTIONS) == ["LOW_MIN_ISR"]
+
+
+def test_settings_decide_over_the_topics_that_relaybox_creates() -> None:
+    single = replace(THREE, replication=Replication(replicas=1))
+    assert codes(replace(SOUND, replicas=1, min_isr=1), single) == []
+    assert codes(replace(SOUND, replicas=1, min_isr=1), single, TopicUse.TRANSACTIONS) == ["FEW_REPLICAS"]
+    strict = replace(THREE, replication=Replication(min_isr=3))
+    assert (codes(SOUND, strict), codes(replace(SOUND, min_isr=3), strict)) == (["LOW_MIN_ISR"], [])
+
+
+def test_remedy_names_absent_brokers_and_the_command() -> None:
+    absent = replace(THREE, brokers=Brokers(live=frozenset({1, 2}), known=frozenset({1, 2, 3})))
+    [behind] = faults_of("events", TopicUse.EVENTS, replace(SOUND, under_replicated=tuple(range(12))), absent)
+    assert behind.remedy.startswith("start the brokers 3;")
+    assert behind.what == "12 partitions (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, …) with a replica that is not in sync"
+    [low] = faults_of("events", TopicUse.EVENTS, replace(SOUND, bytes_max=4_000), THREE)
+    assert low.remedy == "run `relaybox topics raise-limit events 1000000`"
