@@ -107,12 +107,10 @@ _SLOW = (
     "packages/relaybox/tests/integration/consumers/test_outages.py",
     "packages/relaybox/tests/integration/consumers/test_secured_link.py",
     "packages/relaybox/tests/integration/db/test_tls.py",
-    "packages/relaybox/tests/integration/local/test_local_kafka_cluster.py",
-    "packages/relaybox/tests/integration/relay/test_kafka_cluster.py",
     "packages/relaybox/tests/integration/relay/test_secured_link.py",
 )
-#: Files of one of these folders share a product that is started once: one test process runs all of them.
-_TOGETHER = ("tests/acceptance/", "tests/packaging/")
+#: Files of one of these folders share a product, or brokers, started once: one test process runs all of them.
+_TOGETHER = ("tests/acceptance/", "tests/faults/cluster/", "tests/packaging/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

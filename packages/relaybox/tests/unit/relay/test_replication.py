@@ -1,9 +1,19 @@
 """How many replicas a topic gets, by the settings and by the brokers that are there."""
 
+from types import SimpleNamespace
+
 import pytest
 from relaybox.relay import RelayError
-from relaybox.relay._replication import Brokers, Replication, new_topic, plan_replication
+from relaybox.relay._replication import (
+    Brokers,
+    Replication,
+    new_partitions,
+    new_topic,
+    plan_replication,
+    warn_of_few_brokers,
+)
 from relaybox.settings import RelaySettings
+from structlog.testing import capture_logs
 
 
 def brokers(live: int, known: int | None = None) -> Brokers:
@@ -57,3 +67,24 @@ def test_topic_is_left_to_kafka_to_spread_where_enough_brokers_live() -> None:
 def test_remedy_names_the_brokers_that_are_down() -> None:
     assert "start the brokers 3;" in plan_replication(Replication(), brokers(2, 3)).remedy
     assert plan_replication(Replication(), brokers(3)).remedy == ""
+
+
+@pytest.mark.parametrize(("live", "assigned"), [(3, None), (2, [[1, 2, 3], [2, 1, 3]])])
+def test_growing_topic_keeps_its_replication_without_a_broker(
+    live: int, assigned: list[list[int]] | None
+) -> None:
+    held = SimpleNamespace(partitions={number: SimpleNamespace(replicas=[3, 1, 2]) for number in range(8)})
+    grown = new_partitions("markers", held, 10, brokers(live, 3))
+    assert grown.new_total_count == 10
+    assert (grown.replica_assignment or None) == assigned
+
+
+@pytest.mark.parametrize(
+    ("addresses", "wanted", "warned"),
+    [("a:1,b:1,c:1", None, 1), ("a:1,b:1", None, 0), ("a:1,b:1,c:1", 2, 0)],
+)
+def test_fewer_brokers_than_addresses_are_warned_of(addresses: str, wanted: int | None, warned: int) -> None:
+    replication = Replication(replicas=wanted)
+    with capture_logs() as logs:
+        warn_of_few_brokers(addresses, ["events"], plan_replication(replication, brokers(2)), replication)
+    assert [line["log_level"] for line in logs] == ["warning"] * warned

@@ -1,7 +1,6 @@
 """A cluster of one's own: what goes on without one of its brokers, and that it comes back."""
 
 import uuid
-from pathlib import Path
 
 from relaybox.local import LocalKafkaCluster
 
@@ -44,13 +43,3 @@ async def test_stopped_cluster_keeps_its_id_ports_and_records(kafka_cluster: Loc
     await kafka_cluster.start()
     assert topic in admin_of(settings).list_topics(timeout=10).topics
     assert settings_of(kafka_cluster) == settings
-
-
-def test_each_broker_has_a_directory_and_ports_of_its_own(tmp_path: Path) -> None:
-    cluster = LocalKafkaCluster(3, tmp_path)
-
-    assert [broker.log.parent.name for broker in cluster.brokers] == ["broker-1", "broker-2", "broker-3"]
-    hosts = cluster.settings()["KAFKA_HOST"].split(",")
-    assert hosts == [f"127.0.0.1:{broker.port}" for broker in cluster.brokers]
-    assert len(set(hosts)) == 3
-    assert list(tmp_path.iterdir()) == []
