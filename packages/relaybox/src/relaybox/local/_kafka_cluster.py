@@ -21,7 +21,7 @@ class LocalKafkaCluster:
 
     Every node is a broker and a controller that votes, so three brokers work on without one of them, and no
     two without a third. New topics and the internal ones have as many replicas as there are brokers, three at
-    most, and ``min.insync.replicas`` of one less. A broker takes about 300 MiB.
+    most, and ``min.insync.replicas`` of one less. An idle broker takes about 180 MiB.
 
     :attr:`brokers` are started, stopped, killed, paused and resumed one by one; the methods of the cluster
     do so with all of them.
