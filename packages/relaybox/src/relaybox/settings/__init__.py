@@ -146,7 +146,7 @@ class RelaySettings(BaseSettings):
     def _can_be_reached(cls, value: int | None, info: ValidationInfo) -> int | None:
         replicas = info.data.get("topic_replication")
         if value is not None and replicas is not None and value > replicas:
-            raise _wrong(f"must be at most RELAY_TOPIC_REPLICATION, {replicas}: no record could be published")
+            raise wrong(f"must be at most RELAY_TOPIC_REPLICATION, {replicas}: no record could be published")
         return value
 
 
