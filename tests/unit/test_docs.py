@@ -48,7 +48,7 @@ SOURCES = [ROOT / "packages/relaybox/src", ROOT / "packages/shared-types/src", R
 PROMISED = {
     *(f"G0{number}" for number in range(1, 10)),
     *(f"G2{number}" for number in (0, 1, 2, 3, 4, 5, 7, 9)),
-    *("G30", "G31", "G32", "G33", "G34", "G35", "G40"),
+    *("G30", "G31", "G32", "G33", "G34", "G35", "G37", "G40"),
     *(f"G6{number}" for number in range(10)),
     *("G70", "G71"),
     *(f"G8{number}" for number in range(6)),
