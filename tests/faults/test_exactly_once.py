@@ -145,7 +145,7 @@ async def test_g26_a_relay_whose_call_to_kafka_hangs_ends_so_that_others_take_it
         ended.set()
 
     monkeypatch.setattr("relaybox.relay._link._HUNG_S", 0.5)
-    monkeypatch.setattr("relaybox.relay._relay.os._exit", end)
+    monkeypatch.setattr("relaybox.relay._session.os._exit", end)
     moments = Moments()
     async with running(Relay(database, kafka_settings, NO_POLL, on_signal=moments)):
         await moments.reached(Signal.IDLE)
@@ -168,7 +168,7 @@ async def test_g26_relay_whose_takeover_hangs_ends(
 ) -> None:
     ended = asyncio.Event()
     monkeypatch.setattr("relaybox.relay._link._HUNG_S", 0.5)
-    monkeypatch.setattr("relaybox.relay._relay.os._exit", lambda _status: ended.set())
+    monkeypatch.setattr("relaybox.relay._session.os._exit", lambda _status: ended.set())
     moments = Moments()
     async with running(Relay(database, kafka_settings, NO_POLL, on_signal=moments)):
         await moments.reached(Signal.IDLE)
