@@ -6,7 +6,7 @@ import signal
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -40,6 +40,8 @@ class Pair:
     standby: LocalPostgres
     address: Proxy
     database: Database
+    #: Former primaries.
+    retired: list[LocalPostgres] = field(default_factory=list[LocalPostgres])
     _sender_pid: int = 0
 
     async def catch_up(self) -> None:
@@ -63,6 +65,12 @@ class Pair:
             os.kill(self._sender_pid, signal.SIGKILL)
         await self.standby.promote()
         self.address.lead_to(self.standby.port)
+
+    async def add_standby(self, data_dir: Path) -> None:
+        """Regard the promoted server as the primary, and start a standby of it."""
+        self.retired.append(self.primary)
+        self.primary, self.standby = self.standby, await self.standby.make_standby(data_dir)
+        await self.standby.start()
 
     async def _replica(self) -> Mapping[str, Any]:
         driver: Any = asyncpg
@@ -92,12 +100,13 @@ async def pair(server_dir: Path) -> AsyncGenerator[Pair]:
     address = Proxy(primary.port)
     await address.start()
     database = Database(settings.model_copy(update={"port": address.port}))
+    pair = Pair(primary=primary, standby=standby, address=address, database=database)
     try:
-        yield Pair(primary=primary, standby=standby, address=address, database=database)
+        yield pair
     finally:
         await database.close()
         await address.close()
-        for server in (primary, standby):
+        for server in (*pair.retired, pair.primary, pair.standby):
             server.kill()
             server.remove()
 
@@ -153,6 +162,18 @@ async def test_g35_survivors_of_a_lossy_failover_publish_each_row_once(
 ) -> None:
     survivors = [Relay(pair.database, kafka_settings, SETTINGS) for _ in range(relays)]
     async with running(*survivors):
+        before = await publish_and_fail_over(pair, kafka_settings, topic)
+        await publish(pair.database)
+    await require_each_row_once(pair, kafka_settings, topic, before)
+
+
+async def test_g35_survivor_of_two_lossy_failovers_publishes_each_row_once(
+    pair: Pair, server_dir: Path, kafka_settings: KafkaSettings, topic: str
+) -> None:
+    async with running(Relay(pair.database, kafka_settings, SETTINGS)):
+        await publish_and_fail_over(pair, kafka_settings, topic)
+        await publish(pair.database)
+        await pair.add_standby(server_dir / "second-standby")
         before = await publish_and_fail_over(pair, kafka_settings, topic)
         await publish(pair.database)
     await require_each_row_once(pair, kafka_settings, topic, before)

@@ -15,6 +15,7 @@ from relaybox.relay._ask import ask
 from relaybox.relay._errors import LinkDown, PublishedUnknown
 from relaybox.relay._lane_claims import HeldLane
 from relaybox.relay._lanes import Lane
+from relaybox.relay._verdict import NO_MARKER
 from relaybox.settings import KafkaSettings
 from relaybox.verify import Reader, TopicHeldBack, Topics, TopicUnreadable
 
@@ -39,9 +40,10 @@ class Reconciler:
         self._kafka = kafka
         self.history_id = history_id
 
-    def is_needed(self, lane: HeldLane) -> bool:
-        """Return whether *lane* was compared with Kafka in another history last, and nothing is accepted."""
-        return lane.history_id not in (None, self.history_id) and lane.accepted_marker is None
+    def is_needed(self, lane: HeldLane, marker: UUID | None) -> bool:
+        """Return whether *lane* comes from another history, and its *marker* is not an accepted one."""
+        changed = lane.history_id not in (None, self.history_id)
+        return changed and lane.accepted_marker != (marker or NO_MARKER)
 
     async def settle(
         self, connection: DedicatedConnection, lanes: Collection[Lane], threads: Executor

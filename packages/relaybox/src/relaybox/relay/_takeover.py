@@ -93,7 +93,7 @@ async def _settle(
     takeover: Takeover,
 ) -> None:
     """Find out what the former owners of lanes published, whose markers are *found*, and open the lanes."""
-    unsettled = {lane for lane in producers if reconciler.is_needed(known[lane.lane])}
+    unsettled = {lane for lane in producers if reconciler.is_needed(known[lane.lane], found.get(lane.lane))}
     try:
         await reconciler.settle(connection, unsettled, threads)
     except PublishedUnknown as unknown:
