@@ -56,7 +56,7 @@ class Markers:
         replication: Replication = AS_THE_CLUSTER_ALLOWS,
         deadline: Callable[[], float] = lambda: float("inf"),
     ) -> None:
-        """Nobody answers past *deadline*, which may change at any time; *replication* is for a new topic."""
+        """Wait for no broker past *deadline*, which may change; *replication* is for a new topic."""
         self._connection = connection
         self._replication = replication
         self._deadline = deadline

@@ -121,9 +121,7 @@ async def _settle(
             takeover.opened.append(Opened(lane=lane, producer=producer, last_id=verdict.last_id))
 
 
-async def _stop_lane(
-    connection: DedicatedConnection, lane: Lane, fault: LaneFaulty | PublishedUnknown
-) -> None:
+async def _stop_lane(connection: DedicatedConnection, lane: Lane, fault: LaneFaulty) -> None:
     _log.error("relay stops a lane", lane=lane.lane, error_code=fault.error_code, reason=str(fault))
     await report_fault(connection, lane, str(fault))
 

@@ -7,7 +7,7 @@ UPDATE relay_origin SET id = gen_random_uuid() WHERE id IS NULL RETURNING id
 SELECT id FROM relay_origin WHERE id IS NOT NULL
 
 -- name: held_lanes
--- Which of lanes $1 at epochs $2 nobody has taken over, what an operator has accepted for them, and in which history they
+-- Which of lanes $1 at epochs $2 have no other owner, what an operator has accepted for them, and in which history they
 -- were last compared with Kafka.
 SELECT l.lane, l.accepted_marker, l.history_id
 FROM relay_lanes AS l

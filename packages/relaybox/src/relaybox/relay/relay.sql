@@ -40,7 +40,7 @@ WITH me AS (
 ), kept AS (
     UPDATE relay_lanes AS l SET lease_until = clock_timestamp() + make_interval(secs => $2::float8)
     FROM unnest($3::int[], $4::bigint[]) AS held (lane, epoch)
-    -- Not once the lease has ended: somebody may have held it meanwhile in a history that was lost.
+    -- Not once the lease has ended: another relay may have held the lane since, in a history that was lost.
     WHERE l.lane = held.lane AND l.epoch = held.epoch AND l.owner = $1 AND l.lease_until >= clock_timestamp()
     RETURNING l.lane
 )
