@@ -1,17 +1,13 @@
 """A standby that lacked the last commits is promoted while relays run (G35)."""
 
-import os
 import re
-import signal
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import pytest
 from relaybox.db import BACKBONE, Database, migrate_up
 from relaybox.local import LocalPostgres
@@ -21,6 +17,7 @@ from relaybox.settings import KafkaSettings, RelaySettings
 
 from tests.faults.chaos._proxy import Proxy
 from tests.fixtures.databases import create_database, settings_for
+from tests.fixtures.failover import ServerPair
 from tests.fixtures.limits import configure
 from tests.fixtures.relays import Record, all_sent, notify, put_events, read_topic, rows_of, running
 from tests.fixtures.waiting import eventually
@@ -29,62 +26,13 @@ pytestmark = pytest.mark.slow
 
 KEYS = [f"key-{number}" for number in range(20)]
 SETTINGS = RelaySettings(poll_interval=3_600, lease_s=1)
-_REPLICA = "SELECT pid, replay_lsn >= pg_current_wal_lsn() AS caught_up FROM pg_stat_replication"
 
 
 @dataclass(kw_only=True)
-class Pair:
-    """A primary and its standby behind one address."""
+class Pair(ServerPair):
+    """Two servers, and the database that the tests use behind their address."""
 
-    primary: LocalPostgres
-    standby: LocalPostgres
-    address: Proxy
     database: Database
-    #: Former primaries.
-    retired: list[LocalPostgres] = field(default_factory=list[LocalPostgres])
-    _sender_pid: int = 0
-
-    async def catch_up(self) -> None:
-        """Wait until the standby has everything."""
-
-        async def caught_up() -> bool:
-            return bool((await self._replica()).get("caught_up"))
-
-        await eventually("the standby has caught up", caught_up)
-
-    async def hold_replication(self) -> None:
-        """Let the standby lag from now on."""
-        await self.catch_up()
-        self._sender_pid = (await self._replica())["pid"]
-        os.kill(self._sender_pid, signal.SIGSTOP)
-
-    async def fail_over(self) -> None:
-        """Kill the primary, promote the standby and have the address lead to it."""
-        self.primary.kill()
-        with suppress(ProcessLookupError):
-            os.kill(self._sender_pid, signal.SIGKILL)
-        await self.standby.promote()
-        self.address.lead_to(self.standby.port)
-
-    async def add_standby(self, data_dir: Path) -> None:
-        """Regard the promoted server as the primary, and start a standby of it."""
-        self.retired.append(self.primary)
-        self.primary, self.standby = self.standby, await self.standby.make_standby(data_dir)
-        await self.standby.start()
-
-    async def _replica(self) -> Mapping[str, Any]:
-        driver: Any = asyncpg
-        admin = await driver.connect(
-            host=self.primary.host,
-            port=self.primary.port,
-            user=self.primary.superuser,
-            password=self.primary.superuser_password,
-            database="postgres",
-        )
-        try:
-            return dict(await admin.fetchrow(_REPLICA) or {})
-        finally:
-            await admin.close()
 
 
 @pytest.fixture
