@@ -122,8 +122,8 @@ bench-compare: $(STAMP) ## Run the short benchmarks of another revision and of t
 	@test -n "$(REV)" || { echo "Name a revision: make bench-compare REV=main" >&2; exit 3; }
 	@exec python benchmarks compare $(REV) $(NAMES) $(if $(TURNS),--turns $(TURNS))
 
-chaos: $(STAMP) ## Relays under faults on real servers, 2 minutes (MINUTES=, SEED=, DELIVERY=)
-	@exec python -m tests.faults.chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(if $(DELIVERY),--delivery $(DELIVERY))
+chaos: $(STAMP) ## Relays under faults on real servers, 2 minutes (CLUSTER=1, MINUTES=, SEED=, DELIVERY=)
+	@exec python -m tests.faults.chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(if $(DELIVERY),--delivery $(DELIVERY)) $(if $(CLUSTER),--cluster)
 
 image: $(STAMP) ## Build the image and tell both stories to its services (root, buildah, debootstrap)
 	@pytest -m long -rs tests/packaging/test_image.py $(ARGS)

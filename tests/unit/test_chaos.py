@@ -1,6 +1,7 @@
 """The judge of `make chaos` sees every violation, and its schedule is a function of the seed."""
 
 from collections import Counter
+from collections.abc import Mapping
 from itertools import pairwise
 from uuid import UUID
 
@@ -8,8 +9,24 @@ import pytest
 
 from tests.faults.chaos._journal import Answer
 from tests.faults.chaos._report import BROKER_FAULTS, share_of
-from tests.faults.chaos._schedule import Kind, Target, schedule
-from tests.faults.chaos._verdict import Reading, Record, Row, check_tables, publishable, read
+from tests.faults.chaos._schedule import (
+    CLUSTER,
+    SINGLE_SERVERS,
+    Kind,
+    Rhythm,
+    Target,
+    kinds_of,
+    schedule,
+)
+from tests.faults.chaos._verdict import (
+    Reading,
+    Record,
+    Row,
+    check_tables,
+    lost_by_failovers,
+    publishable,
+    read,
+)
 
 HOUR_S = 3_600
 IDS = [UUID(int=number) for number in range(1, 10)]
@@ -54,13 +71,28 @@ def test_an_hour_brings_200_relay_kills_50_broker_faults_50_crashes_and_every_ki
     assert kinds[Kind.RELAY_KILL] >= 200
     assert sum(kinds[kind] for kind in BROKER_FAULTS) >= 50
     assert kinds[Kind.POSTGRES_CRASH] >= 50
-    assert set(kinds) == set(Kind)
+    assert set(kinds) == set(kinds_of(SINGLE_SERVERS))
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_faults_of_one_target_follow_one_another_and_end_within_the_run(seed: int) -> None:
-    faults = schedule(seed, HOUR_S)
-    assert set(faults) == set(Target)
+def test_hour_on_a_cluster_has_the_faults_that_are_promised(seed: int) -> None:
+    faults = schedule(seed, HOUR_S, CLUSTER)
+    kinds = Counter(fault.kind for of_target in faults.values() for fault in of_target)
+    assert kinds[Kind.RELAY_KILL] >= 100
+    assert kinds[Kind.BROKER_KILL] >= 60
+    assert kinds[Kind.BROKER_FREEZE] >= 30
+    assert kinds[Kind.LOSSY_PROMOTION] >= 10
+    assert kinds[Kind.PROMOTION] >= 10
+    assert set(kinds) == set(kinds_of(CLUSTER))
+
+
+@pytest.mark.parametrize("rhythms", [SINGLE_SERVERS, CLUSTER], ids=["single", "cluster"])
+@pytest.mark.parametrize("seed", range(20))
+def test_faults_of_one_target_follow_one_another_and_end_within_the_run(
+    seed: int, rhythms: Mapping[Target, Rhythm]
+) -> None:
+    faults = schedule(seed, HOUR_S, rhythms)
+    assert set(faults) == set(rhythms)
     for of_target in faults.values():
         assert all(fault.at_s + fault.lasts_s < HOUR_S for fault in of_target)
         assert all(one.at_s + one.lasts_s < after.at_s for one, after in pairwise(of_target))
@@ -135,6 +167,22 @@ def test_tables_that_hold_something_else_are_found(
 def test_published_poison_is_found() -> None:
     assert check_tables(ROWS, ACKNOWLEDGED, {IDS[1]}).counts == {"not as it must be at the end": 1}
     assert read(publishable(ROWS, {IDS[1]}), ALL).findings.counts
+
+
+def test_event_that_a_lagging_standby_lacked_is_lost_by_postgresql() -> None:
+    answers = {**ACKNOWLEDGED, IDS[4]: Answer.ACKNOWLEDGED, IDS[5]: Answer.REFUSED, IDS[6]: Answer.UNKNOWN}
+    times = {IDS[3]: 5.0, IDS[4]: 5.0, IDS[5]: 5.0, IDS[6]: 6.0}
+    lost = lost_by_failovers(ROWS, answers, times, [(1.0, 2.0), (4.0, 7.0)])
+    assert lost == {IDS[4], IDS[6]}
+    assert check_tables(ROWS, answers, set(), lost).counts == {}
+    found = read(EXPECTED, [*ALL, record(4), record(4)], lost)
+    assert (found.published_and_lost, found.events, found.duplicates, found.findings.counts) == (1, 4, 1, {})
+
+
+def test_event_that_is_gone_outside_of_a_lossy_promotion_is_a_violation() -> None:
+    answers = {**ACKNOWLEDGED, IDS[4]: Answer.ACKNOWLEDGED}
+    assert lost_by_failovers(ROWS, answers, {IDS[4]: 3.0}, [(1.0, 2.0), (4.0, 7.0)]) == set()
+    assert check_tables(ROWS, answers, set()).counts == {"acknowledged by PostgreSQL and not there": 1}
 
 
 def test_shares_of_few_values_are_values() -> None:

@@ -4,6 +4,7 @@
 
     _schedule    which faults come when: a pure function of the seed
     _stage       servers of the run's own, with a proxy (_proxy) between them and the relays
+    _cluster     or three brokers, a primary with a standby and PgBouncer, with faults of their own
     _relays      relay processes, killed and frozen
     _writers     events for hundreds of keys; what was sent and answered stands in the _journal
     _injector    carries the schedule out; after every fault the _probes ask when events flow again

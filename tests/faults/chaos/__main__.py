@@ -13,6 +13,7 @@ from pydantic_core import to_json
 from relaybox.settings import RelaySettings
 from rich.console import Console
 
+from tests.faults.chaos._cluster import cluster_staged
 from tests.faults.chaos._evidence import keep_evidence
 from tests.faults.chaos._report import HONESTY, show
 from tests.faults.chaos._run import RELAYS, Plan, run
@@ -30,6 +31,9 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=2.0, help="how long faults come (2)")
     parser.add_argument("--seed", type=int, help="replay this schedule of faults (random)")
     parser.add_argument("--delivery", choices=get_args(known.annotation), default=known.default)
+    parser.add_argument(
+        "--cluster", action="store_true", help="three brokers, a primary with a standby, PgBouncer"
+    )
     parser.add_argument("--keep", action="store_true", help="keep logs and data, also without a violation")
     arguments = parser.parse_args()
     seed = random.randrange(_SEED_MAX) if arguments.seed is None else arguments.seed
@@ -38,13 +42,13 @@ def main() -> int:
     console.print(f"Seed {seed}: {RELAYS} relays, {plan.delivery}, {plan.minutes:g} minutes of faults")
     directory = Path(tempfile.mkdtemp(prefix="relaybox-chaos-"))
     directory.chmod(0o711)  # as root PostgreSQL runs under another account, which must find its cluster
-    return asyncio.run(_run(plan, directory, console, keep_always=arguments.keep))
+    return asyncio.run(_run(plan, directory, console, cluster=arguments.cluster, keep_always=arguments.keep))
 
 
-async def _run(plan: Plan, directory: Path, console: Console, *, keep_always: bool) -> int:
+async def _run(plan: Plan, directory: Path, console: Console, *, cluster: bool, keep_always: bool) -> int:
     keep = True
     try:
-        async with staged(directory) as stage:
+        async with cluster_staged(directory) if cluster else staged(directory) as stage:
             account = await run(plan, stage)
             show(account, console)
             violated = bool(account.violations())

@@ -1,6 +1,5 @@
 """What `relaybox verify` says of the same tables and topic: it must be what the judge says (G33)."""
 
-from relaybox.settings import KafkaSettings
 from relaybox.verify import Kind, verify
 
 from tests.faults.chaos._stage import TOPIC, Stage
@@ -9,18 +8,19 @@ from tests.faults.chaos._verdict import Reading
 
 async def contradiction(stage: Stage, ours: Reading) -> str | None:
     """How the product's own verification differs from *ours*, read as committed; None if it agrees."""
-    kafka = KafkaSettings(host=stage.kafka.host, port=stage.kafka.port)
-    report = await verify(stage.settings(), kafka, topics=[TOPIC])
+    report = await verify(stage.settings(), stage.kafka_settings(), topics=[TOPIC])
     theirs = {
         "published": report.published,
         "duplicates": report.duplicates,
         "lost": report.tallies[Kind.LOST].events,
+        "unknown": report.tallies[Kind.UNKNOWN].events,
         "reordered": report.tallies[Kind.REORDERED].events > 0,
     }
     judged = {
         "published": ours.events,
         "duplicates": ours.duplicates,
         "lost": ours.findings.counts["lost"],
+        "unknown": ours.published_and_lost,
         "reordered": ours.findings.counts["reordered"] > 0,
     }
     return None if theirs == judged else f"relaybox verify differs: {theirs}, the judge: {judged}"

@@ -42,6 +42,8 @@ class Journal:
         self._file = path.open("wb", buffering=0)
         #: By the event's id; UNKNOWN until the answer comes.
         self.answers: dict[UUID, Answer] = {}
+        #: ``time.monotonic()`` of each answer, by the event's id.
+        self.answered_s: dict[UUID, float] = {}
         #: Ids of the events that are not publishable.
         self.poison: set[UUID] = set()
 
@@ -57,8 +59,10 @@ class Journal:
     def answered(self, events: Sequence[Event], answer: Answer) -> None:
         """Note what became of *events*, as far as the writer knows."""
         self._file.write(to_json({answer: [str(one.event_id) for one in events]}) + _NEWLINE)
+        now_s = time.monotonic()
         for one in events:
             self.answers[one.event_id] = answer
+            self.answered_s[one.event_id] = now_s
 
     def counts(self) -> Counter[Answer]:
         """How many events got which answer."""

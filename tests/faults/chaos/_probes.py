@@ -15,19 +15,19 @@ PROBE_PREFIX: Final = "probe-"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Probe:
-    """Events, one per lane, that were written after a fault had ended."""
+    """Events, one per lane, that were written after a fault."""
 
     kind: Kind
-    #: ``time.monotonic()``.
-    ended_s: float
+    #: From when recovery counts, ``time.monotonic()``.
+    from_s: float
     event_ids: frozenset[UUID]
 
     def recovery_s(self, seen_s: Mapping[UUID, float]) -> float | None:
-        """Seconds from the fault's end until the last of its events had been seen; None if one was not."""
+        """Seconds until the last of its events had been seen; None if one was not."""
         times = [seen_s.get(event_id) for event_id in self.event_ids]
         if None in times:
             return None
-        return max(time for time in times if time is not None) - self.ended_s
+        return max(time for time in times if time is not None) - self.from_s
 
 
 class Prober:
@@ -37,15 +37,15 @@ class Prober:
         """*writer* has one key per lane and no other task."""
         self._writer = writer
         self._asked: asyncio.Queue[tuple[Kind, float]] = asyncio.Queue()
-        #: Of the faults that have ended so far.
+        #: Of the faults so far.
         self.probes: list[Probe] = []
 
-    def fault_ended(self, kind: Kind) -> None:
-        """A fault of *kind* has ended right now."""
+    def count_from_now(self, kind: Kind) -> None:
+        """Measure the recovery from a fault of *kind* from this moment."""
         self._asked.put_nowait((kind, time.monotonic()))
 
     async def run(self) -> None:
-        """Write a probe for every fault that ends, until cancelled."""
+        """Write a probe for every fault, until cancelled."""
         while True:
             waiting = [await self._asked.get()]
             while not self._asked.empty():
@@ -54,10 +54,10 @@ class Prober:
             while (events := await self._writer.write(one_each)) is None:
                 pass  # the writer itself waits when PostgreSQL is away
             ids = frozenset(one.event_id for one in events)
-            self.probes += [Probe(kind=kind, ended_s=ended_s, event_ids=ids) for kind, ended_s in waiting]
+            self.probes += [Probe(kind=kind, from_s=from_s, event_ids=ids) for kind, from_s in waiting]
             for _ in waiting:
                 self._asked.task_done()
 
     async def settled(self) -> None:
-        """Return once every fault that has ended has its probe."""
+        """Return once every fault has its probe."""
         await self._asked.join()

@@ -34,15 +34,20 @@ class Account:
     seed: int
     minutes: float
     delivery: str
+    #: The kinds of faults that may come.
+    kinds: Sequence[Kind]
     injected: Mapping[Kind, int]
     answers: Mapping[Answer, int]
     committed: int
     poison: int
+    #: Acknowledged events that PostgreSQL lost in promotions of a lagging standby: no violation.
+    lost_by_postgres: int
     read_committed: Reading
     read_uncommitted: Reading
     tables: Findings
     #: Violations that are no record's: a drain without end, an open transaction, a stop that was refused.
     others: Sequence[str]
+    #: Without those that a failover of PostgreSQL lost.
     probes: Sequence[Probe]
     seen_s: Mapping[UUID, float]
     #: Seconds until everything was published after the last fault; None if it never was.
@@ -64,7 +69,7 @@ class Account:
         return +found
 
     def recoveries(self) -> list[tuple[Kind, float]]:
-        """Seconds from each fault's end until its probe had been seen, in all lanes."""
+        """Seconds from each fault until its probe had been seen, in all lanes."""
         times = [(probe.kind, probe.recovery_s(self.seen_s)) for probe in self.probes]
         return [(kind, seconds) for kind, seconds in times if seconds is not None]
 
@@ -80,10 +85,13 @@ class Account:
             "broker_faults": sum(self.injected.get(kind, 0) for kind in BROKER_FAULTS),
             "postgres_crashes": self.injected.get(Kind.POSTGRES_CRASH, 0),
             "faults": sum(self.injected.values()),
+            "by_kind": {kind: self.injected.get(kind, 0) for kind in self.kinds},
             "sent": sum(self.answers.values()),
             **{answer.value: self.answers.get(answer, 0) for answer in Answer},
             "committed": self.committed,
             "poison": self.poison,
+            "lost_by_postgres": self.lost_by_postgres,
+            "published_and_lost_by_postgres": self.read_committed.published_and_lost,
             "on_topic": self.read_committed.events,
             "lost": lost,
             "duplicated_on_the_wire": self.read_uncommitted.duplicates,
@@ -119,7 +127,7 @@ def _faults(account: Account) -> Table:
     for kind, seconds in account.recoveries():
         by_kind[kind].append(seconds)
     table = Table("fault", "injected", "recovery p50 s", "p99 s", "max s", title="Faults")
-    for kind in Kind:
+    for kind in account.kinds:
         table.add_row(kind, f"{account.injected.get(kind, 0):,}", *_times(by_kind[kind]))
     every = [seconds for one in by_kind.values() for seconds in one]
     table.add_section()
@@ -144,6 +152,8 @@ def _events(account: Account) -> Table:
         "unknown": "unknown to the writer",
         "committed": "committed",
         "poison": "of these poison: FAILED, skipped, its key alone waited",
+        "lost_by_postgres": "acknowledged, lost by PostgreSQL in promotions of a lagging standby",
+        "published_and_lost_by_postgres": "lost by PostgreSQL, found on the topic",
         "on_topic": "found on the topic",
         "lost": "lost",
         "duplicated_on_the_wire": "duplicated on the wire (read_uncommitted)",

@@ -2,23 +2,24 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+from tests.faults.chaos._cluster import ClusterFaults, ClusterStage
 from tests.faults.chaos._cross_check import contradiction
 from tests.faults.chaos._drain import all_rows, drained, persistently, skip, unpublished
-from tests.faults.chaos._injector import Injector
-from tests.faults.chaos._journal import Journal, Timeline
+from tests.faults.chaos._injector import Act, Injector, RelayFaults, SingleServerFaults
+from tests.faults.chaos._journal import Answer, Journal, Timeline
 from tests.faults.chaos._probes import PROBE_PREFIX, Prober
 from tests.faults.chaos._relays import RelaySlot
 from tests.faults.chaos._report import Account
-from tests.faults.chaos._schedule import schedule
-from tests.faults.chaos._stage import Stage
+from tests.faults.chaos._schedule import CLUSTER, SINGLE_SERVERS, Kind, Rhythm, Target, kinds_of, schedule
+from tests.faults.chaos._stage import SingleStage, Stage
 from tests.faults.chaos._topic import Follower, Isolation, read_all, wait_until_settled
-from tests.faults.chaos._verdict import check_tables, publishable, read
+from tests.faults.chaos._verdict import check_tables, lost_by_failovers, publishable, read
 from tests.faults.chaos._writers import Writer
 
 RELAYS: Final = 3
@@ -113,8 +114,27 @@ async def _cast(plan: Plan, stage: Stage) -> AsyncGenerator[_Cast]:
             poisoned=poisoned,
             prober=prober,
             follower=follower,
-            injector=Injector(stage, relays, poisoned, prober, timeline),
+            injector=Injector(
+                {**RelayFaults(relays, timeline).acts, **_server_acts(stage, poisoned, timeline)},
+                prober,
+                timeline,
+                recovery_from_strike=isinstance(stage, ClusterStage),
+            ),
         )
+
+
+def _server_acts(stage: Stage, poisoned: Writer, timeline: Timeline) -> Mapping[Kind, Act]:
+    match stage:
+        case SingleStage():
+            return SingleServerFaults(stage, poisoned).acts
+        case ClusterStage():
+            return ClusterFaults(stage, timeline).acts
+        case _:
+            raise TypeError(f"no faults are known for {stage!r}")
+
+
+def _rhythms(stage: Stage) -> Mapping[Target, Rhythm]:
+    return CLUSTER if isinstance(stage, ClusterStage) else SINGLE_SERVERS
 
 
 def _relay(plan: Plan, stage: Stage, number: int, timeline: Timeline) -> RelaySlot:
@@ -130,7 +150,7 @@ def _relay(plan: Plan, stage: Stage, number: int, timeline: Timeline) -> RelaySl
 
 def _writer(make: Callable[..., Writer], stage: Stage, number: int) -> Writer:
     keys = [f"writer-{number}-{key}" for key in range(_KEYS_PER_WRITER)]
-    # Half of them behind the proxy: the answer to a COMMIT is lost there too.
+    # Half of them as services do: the answer to a COMMIT is lost behind a proxy or a pooler too.
     return make(f"writer-{number}", keys, partial(stage.connect, proxied=number % 2 == 1))
 
 
@@ -144,7 +164,7 @@ async def _play(plan: Plan, stage: Stage, cast: _Cast) -> None:
             group.create_task(_skip_some(stage, cast)),
             group.create_task(_tell(plan, stage, cast)),
         ]
-        await cast.injector.run(schedule(plan.seed, plan.minutes * 60))
+        await cast.injector.run(schedule(plan.seed, plan.minutes * 60, _rhythms(stage)))
         await asyncio.sleep(max(0.0, plan.minutes * 60 - cast.timeline.now_s()))
         ended.set()
         await asyncio.gather(*writing)
@@ -190,10 +210,12 @@ async def _account(plan: Plan, stage: Stage, cast: _Cast, drain_s: float | None)
     unsettled = await asyncio.to_thread(wait_until_settled, stage.bootstrap_servers, _SETTLE_S)
     cast.others += ["transaction still open, readers of committed messages wait" for _ in unsettled]
     rows = await all_rows(stage)
-    poison = cast.journal.poison
+    journal, poison = cast.journal, cast.journal.poison
+    windows = stage.lossy_windows if isinstance(stage, ClusterStage) else []
+    gone = lost_by_failovers(rows, journal.answers, journal.answered_s, windows)
     expected = publishable(rows, poison)
     committed, uncommitted = [
-        await asyncio.to_thread(read, expected, read_all(stage.bootstrap_servers, isolation))
+        await asyncio.to_thread(read, expected, read_all(stage.bootstrap_servers, isolation), gone)
         for isolation in (Isolation.COMMITTED, Isolation.UNCOMMITTED)
     ]
     if difference := await contradiction(stage, committed):
@@ -202,15 +224,17 @@ async def _account(plan: Plan, stage: Stage, cast: _Cast, drain_s: float | None)
         seed=plan.seed,
         minutes=plan.minutes,
         delivery=plan.delivery,
+        kinds=kinds_of(_rhythms(stage)),
         injected=cast.injector.injected,
-        answers=cast.journal.counts(),
+        answers=journal.counts(),
         committed=len(rows),
         poison=sum(row.event_id in poison for row in rows),
         read_committed=committed,
         read_uncommitted=uncommitted,
-        tables=check_tables(rows, cast.journal.answers, poison),
+        lost_by_postgres=sum(journal.answers[each] is Answer.ACKNOWLEDGED for each in gone),
+        tables=check_tables(rows, journal.answers, poison, gone),
         others=cast.others,
-        probes=cast.prober.probes,
+        probes=[probe for probe in cast.prober.probes if probe.event_ids.isdisjoint(gone)],
         seen_s=cast.follower.seen_s,
         drain_s=drain_s,
         ended_by_themselves=sum((relay.ended_by_themselves for relay in cast.relays), Counter[int]()),

@@ -1,7 +1,7 @@
 """Which faults come when. Pure: the same seed and length give the same schedule."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -17,7 +17,11 @@ class Kind(StrEnum):
     BROKER_RESTART = "broker restarted"
     BROKER_FREEZE = "broker frozen past a stall"
     BROKER_LONG_FREEZE = "broker frozen past the delivery timeout"
+    BROKERS_ROLL = "brokers restarted one after the other"
     POSTGRES_CRASH = "PostgreSQL stopped immediately"
+    PROMOTION = "synchronous standby promoted"
+    LOSSY_PROMOTION = "lagging standby promoted"
+    POOLER_RESTART = "PgBouncer killed and started"
     BACKENDS_END = "relays' backends terminated"
     KAFKA_CUT = "Kafka link cut"
     KAFKA_DELAY = "Kafka link delayed"
@@ -35,6 +39,7 @@ class Target(StrEnum):
     RELAYS = "relays"
     BROKER = "broker"
     POSTGRES = "postgres"
+    POOLER = "pooler"
     BACKENDS = "backends"
     KAFKA_LINK = "kafka_link"
     POSTGRES_LINK = "postgres_link"
@@ -56,7 +61,7 @@ class Fault:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Rhythm:
+class Rhythm:
     """How often a target is hit, and by what."""
 
     #: Seconds from the end of one fault to the start of the next.
@@ -65,18 +70,19 @@ class _Rhythm:
     deck: tuple[tuple[Kind, float, float], ...]
 
 
-#: An hour of it: about 250 relay kills, 90 broker faults, 90 crashes of PostgreSQL.
-_RHYTHMS: Final = {
-    Target.RELAYS: _Rhythm(
-        pause_s=(3, 12),
-        deck=(
-            *((Kind.RELAY_KILL, 0.1, 3.0),) * 7,
-            (Kind.RELAY_FREEZE, 4.0, 9.0),
-            (Kind.RELAY_FREEZE, 6.0, 14.0),
-            (Kind.RELAY_RESTART, 0.1, 1.0),
-        ),
+_RELAYS: Final = Rhythm(
+    pause_s=(3, 12),
+    deck=(
+        *((Kind.RELAY_KILL, 0.1, 3.0),) * 7,
+        (Kind.RELAY_FREEZE, 4.0, 9.0),
+        (Kind.RELAY_FREEZE, 6.0, 14.0),
+        (Kind.RELAY_RESTART, 0.1, 1.0),
     ),
-    Target.BROKER: _Rhythm(
+)
+#: One PostgreSQL and one broker. An hour: about 250 relay kills, 90 broker faults, 90 crashes of PostgreSQL.
+SINGLE_SERVERS: Final[Mapping[Target, Rhythm]] = {
+    Target.RELAYS: _RELAYS,
+    Target.BROKER: Rhythm(
         pause_s=(14, 38),
         deck=(
             *((Kind.BROKER_KILL, 0.1, 4.0),) * 3,
@@ -85,9 +91,9 @@ _RHYTHMS: Final = {
             (Kind.BROKER_LONG_FREEZE, 46.0, 52.0),
         ),
     ),
-    Target.POSTGRES: _Rhythm(pause_s=(18, 52), deck=((Kind.POSTGRES_CRASH, 0.1, 3.0),)),
-    Target.BACKENDS: _Rhythm(pause_s=(8, 30), deck=((Kind.BACKENDS_END, 0.0, 0.0),)),
-    Target.KAFKA_LINK: _Rhythm(
+    Target.POSTGRES: Rhythm(pause_s=(18, 52), deck=((Kind.POSTGRES_CRASH, 0.1, 3.0),)),
+    Target.BACKENDS: Rhythm(pause_s=(8, 30), deck=((Kind.BACKENDS_END, 0.0, 0.0),)),
+    Target.KAFKA_LINK: Rhythm(
         pause_s=(6, 24),
         deck=(
             *((Kind.KAFKA_CUT, 0.0, 0.0),) * 3,
@@ -96,7 +102,7 @@ _RHYTHMS: Final = {
             (Kind.KAFKA_SWALLOW, 10.0, 14.0),
         ),
     ),
-    Target.POSTGRES_LINK: _Rhythm(
+    Target.POSTGRES_LINK: Rhythm(
         pause_s=(6, 24),
         deck=(
             *((Kind.POSTGRES_CUT, 0.0, 0.0),) * 3,
@@ -104,23 +110,43 @@ _RHYTHMS: Final = {
             *((Kind.POSTGRES_SWALLOW, 1.0, 7.0),) * 2,
         ),
     ),
-    Target.OUTBOX: _Rhythm(pause_s=(4, 16), deck=((Kind.POISON, 0.0, 0.0),)),
-    Target.LANES: _Rhythm(pause_s=(30, 60), deck=((Kind.MORE_LANES, 0.0, 0.0),)),
+    Target.OUTBOX: Rhythm(pause_s=(4, 16), deck=((Kind.POISON, 0.0, 0.0),)),
+    Target.LANES: Rhythm(pause_s=(30, 60), deck=((Kind.MORE_LANES, 0.0, 0.0),)),
+}
+#: Three brokers, a primary with a standby, PgBouncer. An hour: about 240 relay kills, 75 broker kills,
+#: 45 broker freezes, 60 promotions (30 of a lagging standby), 90 kills of PgBouncer.
+CLUSTER: Final[Mapping[Target, Rhythm]] = {
+    Target.RELAYS: _RELAYS,
+    Target.BROKER: Rhythm(
+        pause_s=(8, 24),
+        deck=(
+            *((Kind.BROKER_KILL, 0.1, 20.0),) * 5,
+            *((Kind.BROKER_FREEZE, 1.0, 6.0), (Kind.BROKER_FREEZE, 6.0, 15.0)),
+            (Kind.BROKER_FREEZE, 10.0, 30.0),
+            (Kind.BROKERS_ROLL, 0.1, 2.0),
+        ),
+    ),
+    Target.POSTGRES: Rhythm(
+        pause_s=(20, 100), deck=((Kind.PROMOTION, 0.0, 0.0), (Kind.LOSSY_PROMOTION, 0.1, 6.0))
+    ),
+    Target.POOLER: Rhythm(pause_s=(15, 60), deck=((Kind.POOLER_RESTART, 0.1, 3.0),)),
 }
 #: Seconds at the start without any fault.
 _CALM_S: Final = 3.0
 
 
-def schedule(seed: int, seconds: float) -> dict[Target, list[Fault]]:
+def schedule(
+    seed: int, seconds: float, rhythms: Mapping[Target, Rhythm] = SINGLE_SERVERS
+) -> dict[Target, list[Fault]]:
     """The faults of a run of *seconds* seconds, by what they hit, each list in the order of time.
 
     Every fault ends within the run. It is the schedule that a seed replays; what the processes
     make of it is theirs, and never twice the same.
     """
-    return {target: list(_faults(target, rhythm, seed, seconds)) for target, rhythm in _RHYTHMS.items()}
+    return {target: list(_faults(target, rhythm, seed, seconds)) for target, rhythm in rhythms.items()}
 
 
-def _faults(target: Target, rhythm: _Rhythm, seed: int, seconds: float) -> Iterator[Fault]:
+def _faults(target: Target, rhythm: Rhythm, seed: int, seconds: float) -> Iterator[Fault]:
     dice = random.Random(f"{seed} {target}")
     at_s = _CALM_S
     while True:
@@ -132,3 +158,9 @@ def _faults(target: Target, rhythm: _Rhythm, seed: int, seconds: float) -> Itera
             if at_s + lasts_s < seconds:  # a shorter one of the deck may still fit
                 yield Fault(at_s=at_s, kind=kind, lasts_s=lasts_s, pick=pick)
                 at_s += lasts_s
+
+
+def kinds_of(rhythms: Mapping[Target, Rhythm]) -> list[Kind]:
+    """The kinds of faults that *rhythms* have, in the order of the enumeration."""
+    dealt = {kind for rhythm in rhythms.values() for kind, _, _ in rhythm.deck}
+    return [kind for kind in Kind if kind in dealt]

@@ -1,6 +1,7 @@
-"""Servers of the run's own: PostgreSQL, a broker, and a proxy before each of them for the relays."""
+"""Servers of the run's own. Here: PostgreSQL, a broker, and a proxy before each of them for the relays."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from confluent_kafka.cimpl import NewTopic
 from pydantic import SecretStr
 from relaybox.db import BACKBONE, migrate_up
 from relaybox.local import LocalKafka, LocalPostgres, free_port
-from relaybox.settings import PostgresSettings
+from relaybox.settings import KafkaSettings, PostgresSettings
 
 from tests.faults.chaos._proxy import Proxy
 
@@ -56,43 +57,53 @@ class ProxiedKafka(LocalKafka):
         return path
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stage:
+@dataclass(frozen=True, kw_only=True)
+class Stage(ABC):
     """What a run happens on."""
 
     #: Logs, journal and time line; kept when something was violated.
     directory: Path
-    postgres: LocalPostgres
-    kafka: ProxiedKafka
-    postgres_proxy: Proxy
-    kafka_proxy: Proxy
+
+    @property
+    @abstractmethod
+    def server(self) -> LocalPostgres:
+        """A server with the passwords of the one that takes writes."""
+
+    @property
+    @abstractmethod
+    def port(self) -> int:
+        """Where PostgreSQL takes writes: past everything that stands before it, for the harness."""
+
+    @property
+    @abstractmethod
+    def services_port(self) -> int:
+        """Where services reach PostgreSQL."""
+
+    @abstractmethod
+    def kafka_settings(self) -> KafkaSettings:
+        """Kafka past the proxy, for the harness."""
+
+    @abstractmethod
+    def relay_environment(self) -> dict[str, str]:
+        """Both servers as relays see them."""
 
     @property
     def bootstrap_servers(self) -> str:
-        """The broker past the proxy, for the harness."""
-        return f"{self.kafka.host}:{self.kafka.port}"
+        """Kafka past the proxy, for the harness."""
+        return self.kafka_settings().bootstrap_servers
 
     def settings(self) -> PostgresSettings:
-        """The database past the proxy, as the services' role."""
-        server = self.postgres
+        """The database past everything that stands before it, as the services' role."""
+        server = self.server
         return PostgresSettings(
             host=server.host,
-            port=server.port,
-            db=self.postgres.database,
+            port=self.port,
+            db=server.database,
             user=server.service_user,
             password=SecretStr(server.service_password),
             owner_user=server.owner_user,
             owner_password=SecretStr(server.owner_password),
         )
-
-    def relay_environment(self) -> dict[str, str]:
-        """Both servers as relays see them: behind the proxies."""
-        return {
-            **self.postgres.settings(),
-            "POSTGRES_PORT": str(self.postgres_proxy.port),
-            "KAFKA_HOST": self.kafka.host,
-            "KAFKA_PORT": str(self.kafka_proxy.port),
-        }
 
     async def connect(self, *, proxied: bool = False, superuser: bool = False) -> Connection:
         """A connection of the harness's own, as the services' role unless *superuser*.
@@ -100,12 +111,12 @@ class Stage:
         Raises:
             OSError: or another of :data:`AWAY`; the server is away, as it often is.
         """
-        server = self.postgres
+        server = self.server
         driver: Any = asyncpg
         return await driver.connect(
             host=server.host,
-            port=self.postgres_proxy.port if proxied else server.port,
-            database=self.postgres.database,
+            port=self.services_port if proxied else self.port,
+            database=server.database,
             user=server.superuser if superuser else server.service_user,
             password=server.superuser_password if superuser else server.service_password,
             ssl=False,
@@ -115,8 +126,41 @@ class Stage:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class SingleStage(Stage):
+    """One PostgreSQL and one broker, each behind a proxy."""
+
+    postgres: LocalPostgres
+    kafka: ProxiedKafka
+    postgres_proxy: Proxy
+    kafka_proxy: Proxy
+
+    @property
+    def server(self) -> LocalPostgres:
+        return self.postgres
+
+    @property
+    def port(self) -> int:
+        return self.postgres.port
+
+    @property
+    def services_port(self) -> int:
+        return self.postgres_proxy.port
+
+    def kafka_settings(self) -> KafkaSettings:
+        return KafkaSettings(host=self.kafka.host, port=self.kafka.port)
+
+    def relay_environment(self) -> dict[str, str]:
+        return {
+            **self.postgres.settings(),
+            "POSTGRES_PORT": str(self.postgres_proxy.port),
+            "KAFKA_HOST": self.kafka.host,
+            "KAFKA_PORT": str(self.kafka_proxy.port),
+        }
+
+
 @asynccontextmanager
-async def staged(directory: Path) -> AsyncGenerator[Stage]:
+async def staged(directory: Path) -> AsyncGenerator[SingleStage]:
     """Start the servers in *directory*, make schema and topic, and leave nothing running."""
     # Nothing waits for the disk: no fault here is a power cut, and two cores have other things to do.
     postgres = LocalPostgres(directory / "postgres", durable=False)
@@ -128,7 +172,7 @@ async def staged(directory: Path) -> AsyncGenerator[Stage]:
         await asyncio.gather(postgres.start(), kafka.start())
         postgres_proxy = Proxy(postgres.port)
         await postgres_proxy.start()
-        stage = Stage(
+        stage = SingleStage(
             directory=directory,
             postgres=postgres,
             kafka=kafka,

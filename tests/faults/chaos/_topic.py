@@ -103,7 +103,13 @@ class Follower:
         self._thread.join()
 
     def _follow(self) -> None:
-        quick = {"reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 250, "fetch.wait.max.ms": 100}
+        quick = {
+            "reconnect.backoff.ms": 50,
+            "reconnect.backoff.max.ms": 250,
+            "fetch.wait.max.ms": 100,
+            # A frozen broker answers nothing: the new leaders of its partitions are asked for all the same.
+            "topic.metadata.refresh.interval.ms": 500,
+        }
         consumer = _consumer(self._bootstrap_servers, Isolation.COMMITTED, quick)
         try:
             consumer.assign([TopicPartition(TOPIC, number, 0) for number in range(PARTITIONS)])

@@ -1,7 +1,7 @@
 """Journal, tables and topic compared. Pure: this is the judge, and it shares nothing with the product."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -61,6 +61,8 @@ class Reading:
     records: int = 0
     #: Events of the tables that are there, each counted once.
     events: int = 0
+    #: Events that are there, and that a failover of PostgreSQL lost; each counted once.
+    published_and_lost: int = 0
     #: Records beyond the first of their event.
     duplicates: int = 0
     #: Lost, reordered and what else must never be.
@@ -69,9 +71,14 @@ class Reading:
     duplicate_records: list[Record] = field(default_factory=list[Record])
 
 
-def read(expected: Mapping[UUID, tuple[str, int]], records: Iterable[Record]) -> Reading:
+def read(
+    expected: Mapping[UUID, tuple[str, int]],
+    records: Iterable[Record],
+    lost_by_postgres: Set[UUID] = frozenset(),
+) -> Reading:
     """Compare *records* with the events that must be on the topic: id to key and version.
 
+    Those *lost_by_postgres* may be there, or not.
     Per key, first appearances must come by version; a later copy of an earlier one is a duplicate, not a
     disorder.
     """
@@ -80,6 +87,11 @@ def read(expected: Mapping[UUID, tuple[str, int]], records: Iterable[Record]) ->
     for record in records:
         found.records += 1
         place = expected.get(record.event_id)
+        if place is None and record.event_id in lost_by_postgres:
+            found.duplicates += record.event_id in seen
+            found.published_and_lost += record.event_id not in seen
+            seen.add(record.event_id)
+            continue
         if place is None:
             found.findings.add("never committed, or not to be published", record)
             continue
@@ -97,7 +109,7 @@ def read(expected: Mapping[UUID, tuple[str, int]], records: Iterable[Record]) ->
         if record.partition != partition:
             found.findings.add("of a key in two partitions", f"{record}, before in {partition}")
         last[record.key] = (max(version, record.version), record.partition)
-    found.events = len(seen)
+    found.events = len(seen) - found.published_and_lost
     for event_id in expected.keys() - seen:
         found.findings.add("lost", (event_id, *expected[event_id]))
     return found
@@ -108,7 +120,32 @@ def publishable(rows: Iterable[Row], poison: set[UUID]) -> dict[UUID, tuple[str,
     return {row.event_id: (row.key, row.version) for row in rows if row.event_id not in poison}
 
 
-def check_tables(rows: Iterable[Row], answers: Mapping[UUID, Answer], poison: set[UUID]) -> Findings:
+def lost_by_failovers(
+    rows: Iterable[Row],
+    answers: Mapping[UUID, Answer],
+    answered_s: Mapping[UUID, float],
+    windows: Sequence[tuple[float, float]],
+) -> set[UUID]:
+    """The events that PostgreSQL lost: answered while a standby lagged that was promoted then, and not there.
+
+    Each of *windows* is from the last moment when the standby had everything until the address led to it.
+    """
+    present = {row.event_id for row in rows}
+    return {
+        event_id
+        for event_id, at_s in answered_s.items()
+        if event_id not in present
+        and answers[event_id] is not Answer.REFUSED
+        and any(began_s <= at_s <= ended_s for began_s, ended_s in windows)
+    }
+
+
+def check_tables(
+    rows: Iterable[Row],
+    answers: Mapping[UUID, Answer],
+    poison: set[UUID],
+    lost_by_postgres: Set[UUID] = frozenset(),
+) -> Findings:
     """Compare what is committed (by key and version) with what writers were told, and each row's end."""
     findings, present = Findings(), set[UUID]()
     before: Row | None = None
@@ -122,6 +159,7 @@ def check_tables(rows: Iterable[Row], answers: Mapping[UUID, Answer], poison: se
         if before is not None and before.key == row.key and row.seq <= before.seq:
             findings.add("committed out of order", (before, row))
         before = row
+    present |= lost_by_postgres
     for event_id, answer in answers.items():
         if answer is Answer.ACKNOWLEDGED and event_id not in present:
             findings.add("acknowledged by PostgreSQL and not there", event_id)

@@ -1,0 +1,174 @@
+"""Three brokers, a primary with a standby, and PgBouncer before them; what is done to these servers."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+from relaybox.db import BACKBONE, migrate_up
+from relaybox.local import LocalKafkaCluster, LocalPostgres
+from relaybox.relay import ensure_topics
+from relaybox.settings import KafkaSettings
+
+from tests.faults.chaos._injector import Act
+from tests.faults.chaos._journal import Timeline
+from tests.faults.chaos._proxy import Proxy
+from tests.faults.chaos._schedule import Fault, Kind
+from tests.faults.chaos._stage import PARTITIONS, TOPIC, Stage
+from tests.fixtures.failover import ServerPair
+from tests.fixtures.pgbouncer import PgBouncer, pgbouncer
+
+BROKERS: Final = 3
+#: Kafka's own defaults: that topics and markers have three replicas is the product's work (G37).
+_PROPERTIES: Final = {"default.replication.factor": "1", "min.insync.replicas": "1"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterStage(Stage):
+    """Services reach PostgreSQL through PgBouncer, which reaches the address that follows the primary."""
+
+    pair: ServerPair
+    kafka: LocalKafkaCluster
+    pooler: PgBouncer
+    #: ``time.monotonic()`` of each promotion of a lagging standby: when the lag began, and when the address
+    #: led to that standby.
+    lossy_windows: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
+
+    @property
+    def server(self) -> LocalPostgres:
+        return self.pair.primary
+
+    @property
+    def port(self) -> int:
+        return self.pair.address.port
+
+    @property
+    def services_port(self) -> int:
+        return self.pooler.port
+
+    def kafka_settings(self) -> KafkaSettings:
+        return KafkaSettings(host=self.kafka.settings()["KAFKA_HOST"])
+
+    def relay_environment(self) -> dict[str, str]:
+        return {
+            **self.pair.primary.settings(),
+            "POSTGRES_PORT": str(self.pooler.port),
+            "POSTGRES_POOLER": self.pooler.mode,
+            **self.kafka.settings(),
+        }
+
+
+@asynccontextmanager
+async def cluster_staged(directory: Path) -> AsyncGenerator[ClusterStage]:
+    """Start the servers in *directory*, make schema and topic, and leave nothing running."""
+    primary = LocalPostgres(directory / "postgres", durable=False)
+    kafka = LocalKafkaCluster(BROKERS, directory / "kafka", properties=_PROPERTIES)
+    address, pooler, pair = None, None, None
+    try:
+        await asyncio.gather(primary.start(), kafka.start())
+        address = Proxy(primary.port)
+        await address.start()
+        standby = await primary.make_standby(directory / "standby")
+        await standby.start()
+        pair = ServerPair(primary=primary, standby=standby, address=address)
+        await pair.require_standby(required=True)
+        pooler = PgBouncer(pgbouncer(), directory / "pgbouncer", primary, "session", address.port)
+        await pooler.start()
+        stage = ClusterStage(directory=directory, pair=pair, kafka=kafka, pooler=pooler)
+        await migrate_up(stage.settings(), BACKBONE)
+        await ensure_topics(stage.kafka_settings(), [TOPIC], partitions=PARTITIONS)
+        yield stage
+    finally:
+        if pooler is not None:
+            pooler.kill()
+        if address is not None:
+            await address.close()
+        for server in (pair.primary, pair.standby) if pair is not None else (primary,):
+            server.kill()
+        kafka.kill()
+
+
+class ClusterFaults:
+    """What is done to brokers, the pair of servers and PgBouncer."""
+
+    def __init__(self, stage: ClusterStage, timeline: Timeline) -> None:
+        self._stage = stage
+        self._timeline = timeline
+        self._standbys = count(1)
+        self.acts: Mapping[Kind, Act] = {
+            Kind.BROKER_KILL: self._kill_broker,
+            Kind.BROKER_FREEZE: self._freeze_broker,
+            Kind.BROKERS_ROLL: self._roll_brokers,
+            Kind.PROMOTION: self._promote,
+            Kind.LOSSY_PROMOTION: self._promote_lagging,
+            Kind.POOLER_RESTART: self._restart_pooler,
+        }
+
+    async def _kill_broker(self, fault: Fault) -> AsyncIterator[None]:
+        number = int(fault.pick * BROKERS)
+        broker = self._stage.kafka.brokers[number]
+        broker.kill()
+        self._timeline.note(f"broker {number + 1} killed")
+        yield
+        await asyncio.sleep(fault.lasts_s)
+        await broker.start()
+
+    async def _freeze_broker(self, fault: Fault) -> AsyncIterator[None]:
+        number = int(fault.pick * BROKERS)
+        broker = self._stage.kafka.brokers[number]
+        broker.pause()
+        self._timeline.note(f"broker {number + 1} frozen")
+        yield
+        await asyncio.sleep(fault.lasts_s)
+        broker.resume()
+
+    async def _roll_brokers(self, fault: Fault) -> AsyncIterator[None]:
+        yield
+        for number, broker in enumerate(self._stage.kafka.brokers, start=1):
+            self._timeline.note(f"broker {number} told to stop")
+            await broker.stop()
+            await asyncio.sleep(fault.lasts_s)
+            await broker.start()
+
+    async def _promote(self, _fault: Fault) -> AsyncIterator[None]:
+        yield
+        await self._fail_over()
+        await self._add_standby()
+
+    async def _promote_lagging(self, fault: Fault) -> AsyncIterator[None]:
+        pair = self._stage.pair
+        await pair.require_standby(required=False)
+        began_s = time.monotonic()
+        await pair.hold_replication()
+        self._timeline.note("the standby lags from now on")
+        await asyncio.sleep(fault.lasts_s)
+        yield
+        await self._fail_over()
+        self._stage.lossy_windows.append((began_s, time.monotonic()))
+        await self._add_standby()
+
+    async def _fail_over(self) -> None:
+        pair = self._stage.pair
+        self._timeline.note(f"primary on port {pair.primary.port} killed")
+        await pair.fail_over()
+        self._timeline.note(f"standby on port {pair.standby.port} promoted")
+
+    async def _add_standby(self) -> None:
+        """Make a standby of the new primary, and have commits wait for it."""
+        pair = self._stage.pair
+        await pair.add_standby(self._stage.directory / f"standby-{next(self._standbys)}")
+        for retired in pair.retired:
+            retired.remove()
+        pair.retired.clear()
+        await pair.require_standby(required=True)
+        self._timeline.note(f"standby on port {pair.standby.port} follows")
+
+    async def _restart_pooler(self, fault: Fault) -> AsyncIterator[None]:
+        self._stage.pooler.kill()
+        yield
+        await asyncio.sleep(fault.lasts_s)
+        await self._stage.pooler.start()
