@@ -6,6 +6,7 @@ import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -15,12 +16,15 @@ from confluent_kafka.cimpl import NewTopic
 from relaybox.db import Database
 from relaybox.relay import Relay
 from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings
+from relaybox_types.envelope import EventEnvelope
+from sqlalchemy import text as sql
 
 from tests.fixtures.moments import WAIT_S
 from tests.fixtures.pages import run_section, shell_blocks
-from tests.fixtures.planting import producer
+from tests.fixtures.planting import change, producer
 from tests.fixtures.processes import server_environment
 from tests.fixtures.relays import all_sent, first_appearances, put_events, read_topic, rows_of, running
+from tests.unit.test_docs import fences
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/blocked-key.md"
 #: The row, the key, the lane and the marker that the page's commands name.
@@ -29,6 +33,7 @@ KEY = "6c1f1c1e-0000-0000-0000-000000000000"
 LANE = 3
 MARKER = UUID("0b8f7c66-0000-0000-0000-000000000000")
 LIMIT_BYTES = 4_000
+WRITTEN_EARLIER = '{"timestamp": "2026-01-31T11:00:00+00:00"}'
 Section = Callable[[str], Awaitable[list[str]]]
 
 
@@ -167,6 +172,45 @@ async def test_blocked_key_page_lets_a_stopped_lane_go_on(
         await all_sent(database)
     records = read_topic(kafka_settings.bootstrap_servers, narrow_topic)
     assert first_appearances(records) == {key: [1] for key in keys}
+
+
+async def test_blocked_key_page_leads_out_of_a_lossy_failover(
+    database: Database, postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, topic: str
+) -> None:
+    async def follow() -> tuple[str, str]:
+        heading, codes = "After a failover", (0, 1)
+        everything, later = await run_section(PAGE, heading, postgres_settings, kafka_settings, topic, codes)
+        return everything, later
+
+    await put_events(database, topic, ["kept", "lost"])
+    # Before the time that the page's command names.
+    await change(database, f"UPDATE event_outbox SET payload = payload || '{WRITTEN_EARLIER}'")
+    async with running(Relay(database, kafka_settings, RelaySettings(poll_interval=0.1))):
+        await all_sent(database)
+        [lost] = await rows_of(database, "key = 'lost'")
+        await change(database, "DELETE FROM event_outbox WHERE key = 'lost'")
+        await change(database, "UPDATE relay_origin SET history_changed_at = now()")
+
+        everything, later = await follow()
+        assert "not-in-database" in everything
+        assert lost["payload"]["event_id"] in everything
+        assert everything.endswith("docs/how-to/blocked-key.md, After a failover.\n")
+        assert "Nothing is lost" in later
+
+        names: dict[str, Any] = {}
+        [snippet] = fences(PAGE, "python")
+        exec(compile(snippet, "page", "exec", dont_inherit=True), names)
+        async with database.sessions() as db:
+            await names["write_again"]("domain-events", EventEnvelope.model_validate(lost["payload"]), 1, db)
+            await db.execute(
+                sql("UPDATE event_outbox SET topic = :topic WHERE status = 'PENDING'"), {"topic": topic}
+            )
+            await db.commit()
+        await all_sent(database)
+    _, later = await follow()
+    assert "Nothing is lost" in later
+    records = [one for one in read_topic(kafka_settings.bootstrap_servers, topic) if one.key == "lost"]
+    assert [one.headers.get("ce_causationid") for one in records] == [None, lost["payload"]["event_id"]]
 
 
 def publish_marker(kafka: KafkaSettings, control_topic: str) -> None:

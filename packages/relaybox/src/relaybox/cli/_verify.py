@@ -26,6 +26,7 @@ _MEANINGS: Final = {
     Kind.PENDING: "still to be published",
     Kind.FAILED: "its key waits for an operator",
     Kind.SKIPPED: "by an operator",
+    Kind.NOT_IN_DATABASE: "published, and lost by PostgreSQL since",
     Kind.UNKNOWN: "records of no event in the tables",
     Kind.BEYOND_RETENTION: "older than what the topic keeps",
 }
@@ -51,6 +52,8 @@ def verify_promises(
 ) -> None:
     """Compare tables with topics; exit code 0 only if nothing is lost, duplicated, reordered or spread.
 
+    That includes what a failover of PostgreSQL lost: events that are published and not in the database.
+
     POSTGRES_*, KAFKA_* and OUTBOX_TOPICS say where. Changes nothing, and may run while everything else does.
 
     Raises:
@@ -70,9 +73,9 @@ def verify_promises(
     )
     holds = report.holds(allow_duplicates=allow_duplicates)
     if as_json:
-        typer.echo(to_json({"holds": holds, **dataclasses.asdict(report)}).decode())
+        typer.echo(to_json({"holds": holds, "remedy": report.remedy, **dataclasses.asdict(report)}).decode())
     else:
-        _show(report, holds)
+        _show(report, allow_duplicates=allow_duplicates)
     if not holds:
         raise typer.Exit(1)
 
@@ -87,17 +90,25 @@ def _moment(text: str, now: datetime) -> datetime:
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
-def _show(report: Report, holds: bool) -> None:
+def _show(report: Report, *, allow_duplicates: bool) -> None:
     print_table(_summary(report))
     if report.findings:
         typer.echo()
         print_table(_findings(report))
     typer.echo()
-    if not holds:
+    holds = report.holds(allow_duplicates=allow_duplicates)
+    if report.remedy is not None:
+        lost = report.tallies[Kind.NOT_IN_DATABASE].events
+        typer.secho(
+            f"PostgreSQL has lost {lost:,} published event{'s' * (lost > 1)}: see {report.remedy}.",
+            fg="red",
+            bold=True,
+        )
+    if not report.keeps_promises(allow_duplicates=allow_duplicates):
         typer.secho("The promises are broken.", fg="red", bold=True)
-    elif report.duplicates:
+    elif holds and report.duplicates:
         typer.secho("Nothing is lost, reordered or spread; duplicates are allowed.", fg="green")
-    else:
+    elif holds:
         typer.secho("Nothing is lost, duplicated, reordered or spread.", fg="green")
 
 
@@ -117,17 +128,17 @@ def _summary(report: Report) -> Table:
 def _findings(report: Report) -> Table:
     made = table("finding", "key", "events", "the first of them", right=("events",))
     for finding in report.findings:
-        examples = Text("\n").join(plain(_one_line(one)) for one in finding.examples)
+        examples = Text("\n").join(plain(_one_line(finding.topic, one)) for one in finding.examples)
         made.add_row(finding.kind.value, plain(finding.key), f"{finding.events:,}", examples)
     return made
 
 
-def _one_line(example: Example) -> str:
+def _one_line(topic: str | None, example: Example) -> str:
     parts = [example.event_id or "no event id"]
     if example.version is not None:
         parts.append(f"version {example.version}")
     if example.seq is not None:
         parts.append(f"seq {example.seq}")
     if example.offset is not None:
-        parts.append(f"partition {example.partition}, offset {example.offset}")
+        parts.append(f"{topic}, partition {example.partition}, offset {example.offset}")
     return ", ".join(parts)

@@ -16,6 +16,7 @@ from relaybox.outbox._rules import (
     OutboxSettings,
     TopicUndeclared,
     fits_attribute,
+    source_of,
 )
 
 __all__ = (
@@ -36,4 +37,5 @@ __all__ = (
     "note_for_commit",
     "retain",
     "save_to_outbox",
+    "source_of",
 )

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, ClassVar, Final
+from urllib.parse import quote
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -11,7 +12,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from relaybox.errors import RelayboxError
 
-__all__ = ("MessageTooLarge", "OutboxError", "OutboxSettings", "TopicUndeclared", "fits_attribute")
+__all__ = (
+    "MessageTooLarge",
+    "OutboxError",
+    "OutboxSettings",
+    "TopicUndeclared",
+    "fits_attribute",
+    "source_of",
+)
 
 #: Events meant for this topic are routed by their domain.
 _DEFAULT_TOPIC: Final = "domain-events"
@@ -27,6 +35,10 @@ _ATTRIBUTES_BYTES_MAX: Final = 6_144
 #: The key stands in the record itself and among the attributes, there escaped in structured mode.
 _KEY_COPIES_MAX: Final = 3
 _NONCHARACTERS: Final = "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
+#: The source of an event whose metadata name no service.
+_SERVICE_UNKNOWN: Final = "relaybox"
+#: Bounded, so that the size of a record can be foreseen (G34).
+_SERVICE_CHARS_MAX: Final = 255
 _FORBIDDEN: Final = re.compile(f"[\x00-\x1f\x7f-\x9f\ufdd0-\ufdef{_NONCHARACTERS}]")
 
 
@@ -131,6 +143,13 @@ class OutboxSettings(BaseSettings):
 def fits_attribute(text: str) -> bool:
     """Whether a CloudEvent may have *text* as an attribute: not empty, no control or noncharacter."""
     return bool(text) and (text.isprintable() or not _FORBIDDEN.search(text))
+
+
+def source_of(service: str | None) -> str:
+    """Return the ``ce_source`` of events whose metadata name *service* as their ``source_service``."""
+    # ce_source is a URI-reference: the name of the service as a path.
+    path = quote((service or "")[:_SERVICE_CHARS_MAX] or _SERVICE_UNKNOWN, safe="/").lstrip("/")
+    return f"/{path}"
 
 
 def _split(text: str) -> list[str]:

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any, Final
-from urllib.parse import quote
 
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
-from relaybox.outbox import fits_attribute
+from relaybox.outbox import fits_attribute, source_of
 
 __all__ = ("STRUCTURED_HEADERS", "Attributes", "Header", "headers_of", "is_event", "structured")
 
@@ -41,8 +40,6 @@ _ATTRIBUTES: Final = {
         )
     },
 }
-#: What an event is said to come from when its metadata does not tell.
-_SOURCE_UNKNOWN: Final = "relaybox"
 #: Free text of the metadata; bounded, so that the outbox can foresee a record's size (G34).
 _TEXT_CHARS_MAX: Final = 255
 #: RFC 3339, section 5.6.
@@ -104,9 +101,7 @@ def _is_type(text: str) -> bool:
 @lru_cache(maxsize=_KINDS_MAX)
 def _headers_of_kind(event_type: str, service: str) -> tuple[Header, ...]:
     """What all events of a type and a service have in common."""
-    # ce_source is a URI-reference: the name of the service as a path.
-    path = quote(service or _SOURCE_UNKNOWN, safe="/").lstrip("/")
-    return (*_FIXED, ("ce_type", event_type), ("ce_source", f"/{path}"))
+    return (*_FIXED, ("ce_type", event_type), ("ce_source", source_of(service)))
 
 
 @lru_cache(maxsize=_KEYS_MAX)

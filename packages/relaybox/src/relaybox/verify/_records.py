@@ -1,6 +1,7 @@
 """Records of a topic, as far as they are compared. Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
 from typing import Any, Final, NamedTuple, cast
 
 from pydantic_core import from_json
@@ -10,6 +11,8 @@ __all__ = ("Partition", "Seen", "partition_of", "seen")
 #: Topic and number.
 Partition = tuple[str, int]
 _ID_HEADER: Final = "ce_id"
+_SOURCE_HEADER: Final = "ce_source"
+_TIME_HEADER: Final = "ce_time"
 _STRUCTURED: Final = b"application/cloudevents"
 _MASK: Final = 0xFFFFFFFF
 
@@ -23,10 +26,17 @@ class Seen(NamedTuple):
     #: The event's; null for a record that is no CloudEvent.
     event_id: str | None
     key: str | None
+    #: The event's time, if it comes from a service of this database; null for every other record.
+    own_event_at: datetime | None = None
 
 
-def seen(message: Any) -> Seen:
-    """What of a consumer's *message* is compared; whatever anybody may have put on the topic."""
+def seen(message: Any, sources: Collection[str] = ()) -> Seen:
+    """Return what of a consumer's *message* is compared, whatever its producer may have put there.
+
+    Args:
+        message: As the client hands it out.
+        sources: The ``ce_source`` of events of this database; without any, no event is taken for such.
+    """
     key = message.key()
     return Seen(
         message.topic(),
@@ -34,6 +44,7 @@ def seen(message: Any) -> Seen:
         message.offset(),
         _event_id(message.headers() or (), message),
         None if key is None else _storable(key),
+        _own_event_at(message, sources) if sources else None,
     )
 
 
@@ -49,17 +60,35 @@ def _event_id(headers: Iterable[tuple[str, bytes | str | None]], message: Any) -
             return _storable(value.encode() if isinstance(value, str) else value)
         if name == "content-type" and isinstance(value, bytes):
             structured = value.startswith(_STRUCTURED)
-    return _id_within(message.value()) if structured else None
+    found = _attributes_within(message.value()).get("id") if structured else None
+    return _storable(found.encode()) if isinstance(found, str) else None
 
 
-def _id_within(value: bytes | None) -> str | None:
-    """The id of a CloudEvent in structured mode, whose attributes stand in the value."""
+def _own_event_at(message: Any, sources: Collection[str]) -> datetime | None:
+    headers = {
+        name: value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        for name, value in message.headers() or ()
+    }
+    source, time = headers.get(_SOURCE_HEADER), headers.get(_TIME_HEADER)
+    if source is None and (headers.get("content-type") or "").startswith(_STRUCTURED.decode()):
+        attributes = _attributes_within(message.value())
+        source, time = attributes.get("source"), attributes.get("time")
+    if not isinstance(source, str) or source not in sources or not isinstance(time, str):
+        return None
+    try:
+        at = datetime.fromisoformat(time)
+    except ValueError:
+        return None
+    return None if at.tzinfo is None else at
+
+
+def _attributes_within(value: bytes | None) -> dict[str, Any]:
+    """Return the attributes of a CloudEvent in structured mode, which are in its value; of others none."""
     try:
         document = from_json(value or b"")
     except ValueError:
-        return None
-    found = cast("dict[str, Any]", document).get("id") if isinstance(document, dict) else None
-    return _storable(found.encode()) if isinstance(found, str) else None
+        return {}
+    return cast("dict[str, Any]", document) if isinstance(document, dict) else {}
 
 
 def _storable(raw: bytes) -> str:

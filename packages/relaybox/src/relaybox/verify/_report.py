@@ -28,14 +28,17 @@ class Kind(StrEnum):
     FAILED = "failed"
     #: An operator decided that it is not published.
     SKIPPED = "skipped"
+    #: Published, and not in the database any more: a failover or a restore of PostgreSQL lost it (G35).
+    NOT_IN_DATABASE = "not-in-database"
     #: A record of no event that the tables know: another writer's, or its outbox row was removed.
     UNKNOWN = "unknown"
     #: Published before the first record that its partition still holds.
     BEYOND_RETENTION = "beyond-retention"
 
 
-VIOLATIONS: Final = (Kind.LOST, Kind.DUPLICATED, Kind.REORDERED, Kind.SPREAD)
-"""What breaks a promise; every other kind is told, and allowed."""
+VIOLATIONS: Final = (Kind.LOST, Kind.DUPLICATED, Kind.REORDERED, Kind.SPREAD, Kind.NOT_IN_DATABASE)
+"""Kinds that a report must not have: what breaks a promise, and what PostgreSQL lost."""
+_AFTER_A_LOSS: Final = "docs/how-to/blocked-key.md, After a failover"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +83,7 @@ class Report:
     """What a verification found; :meth:`holds` is the verdict.
 
     Invariant: every event of the tables is published, or lost, pending, failed, skipped or beyond
-    retention, and only one of these. Duplicated, reordered, spread and unknown are said of records.
+    retention, and only one of these. The other kinds are about records.
     """
 
     topics: tuple[str, ...]
@@ -102,9 +105,16 @@ class Report:
     findings: tuple[Finding, ...]
 
     def holds(self, *, allow_duplicates: bool = False) -> bool:
-        """Whether nothing is lost, duplicated, reordered or spread; at least once, duplicates are allowed."""
-        return not any(
-            self.tallies[kind].events
-            for kind in VIOLATIONS
-            if not (allow_duplicates and kind is Kind.DUPLICATED)
-        )
+        """Return whether there are no :data:`VIOLATIONS`; at least once, duplicates are allowed."""
+        lost_by_postgresql = self.tallies[Kind.NOT_IN_DATABASE].events > 0
+        return self.keeps_promises(allow_duplicates=allow_duplicates) and not lost_by_postgresql
+
+    def keeps_promises(self, *, allow_duplicates: bool = False) -> bool:
+        """Return whether nothing is lost, duplicated, reordered or spread on the way to Kafka."""
+        allowed = {Kind.NOT_IN_DATABASE, *([Kind.DUPLICATED] if allow_duplicates else [])}
+        return not any(self.tallies[kind].events for kind in VIOLATIONS if kind not in allowed)
+
+    @property
+    def remedy(self) -> str | None:
+        """The page for events that PostgreSQL lost; None if it lost none."""
+        return _AFTER_A_LOSS if self.tallies[Kind.NOT_IN_DATABASE].events else None

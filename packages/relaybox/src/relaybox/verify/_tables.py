@@ -3,25 +3,28 @@
 from collections.abc import AsyncGenerator, Generator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import asyncpg
 from pydantic_core import from_json
 
 from relaybox.db import Database, DatabaseUnavailable, load_queries, map_database_errors, sqlstate_of
+from relaybox.outbox import source_of
 from relaybox.settings import PostgresSettings
 from relaybox.verify._errors import TablesUnreadable
 from relaybox.verify._records import Partition, Seen
 from relaybox.verify._report import Example, Finding, Kind, Tally
 
-__all__ = ("Horizon", "Snapshot", "Tables", "tables_needed")
+__all__ = ("CLOCKS_DIFFER", "Horizon", "PossibleLoss", "Snapshot", "Tables", "tables_needed")
 
 _SQL: Final = load_queries(__package__ or "relaybox.verify", "verify.sql")
 #: One statement reads or sorts everything there is; the services' limit is for single rows.
 _STATEMENT_MS: Final = 3_600_000
 _KEYS_PAGE: Final = 50_000
 _EXAMPLES_MAX: Final = 3
+CLOCKS_DIFFER: Final = timedelta(minutes=5)
+"""The clock of a process that writes or publishes events may differ from PostgreSQL's by this much."""
 #: No right to something; no such table or column; a server that only reads.
 _NO_RIGHT: Final = "42501"
 _NO_SCHEMA: Final = frozenset({"42P01", "42703"})
@@ -39,6 +42,18 @@ class Snapshot:
     topics: frozenset[str]
     #: Events that are to be found.
     events: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PossibleLoss:
+    """Which events PostgreSQL has lost if it does not know them: it was found in another history."""
+
+    #: The ``ce_source`` of this database's events.
+    sources: frozenset[str]
+    #: The time since which no event was removed from the outbox on purpose; None if none ever was.
+    since: datetime | None
+    #: The time until which events may have been lost.
+    until: datetime
 
 
 class Tables:
@@ -82,19 +97,36 @@ class Tables:
         [row] = await self._ask("describe_snapshot")
         return Snapshot(topics=frozenset(row["topics"]), events=row["events"])
 
+    async def possible_loss(self, since: datetime | None) -> PossibleLoss | None:
+        """Return which events *since* a time a failover may have lost; None if there was no failover.
+
+        To be called after :meth:`take_snapshot`: what is removed in between is not taken for lost.
+        """
+        rows = await self._ask("possible_loss")
+        if not rows:
+            return None
+        [row] = rows
+        kept_since = None if row["since"] is None else row["since"] + CLOCKS_DIFFER
+        return PossibleLoss(
+            sources=frozenset(source_of(service) for service in row["services"] or ()),
+            since=max((at for at in (kept_since, since) if at is not None), default=None),
+            until=row["until"] + CLOCKS_DIFFER,
+        )
+
     async def add(self, records: Sequence[Seen]) -> None:
         """Note what was read of the topics."""
         with tables_needed():
             await self._connection.copy_records_to_table("verify_records", records=records)
 
-    async def judge(self, ends: Mapping[Partition, int]) -> None:
-        """Compare; *ends* are the offsets at which the snapshot was taken."""
+    async def judge(self, ends: Mapping[Partition, int], loss: PossibleLoss | None) -> None:
+        """Compare the records with the snapshot, which was taken at offsets *ends* and may lack *loss*."""
         await self._ask("analyze_records")
         topics = [topic for topic, _ in ends]
         partitions = [partition for _, partition in ends]
+        since, until = (loss.since, loss.until) if loss is not None else (None, None)
         await self._ask("judge_repetitions")
         await self._ask("judge_partitions")
-        await self._ask("judge_records", topics, partitions, list(ends.values()))
+        await self._ask("judge_records", topics, partitions, list(ends.values()), since, until)
         await self._ask("judge_events")
 
     async def keys_of_lost(self) -> AsyncGenerator[list[str]]:

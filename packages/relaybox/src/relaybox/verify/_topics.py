@@ -1,6 +1,6 @@
 """What Kafka says of the topics, and reading them to a given end. Every call blocks."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from time import monotonic
 from typing import Any, Final, NamedTuple
@@ -162,7 +162,10 @@ class Reader:
         starts: Mapping[Partition, int],
         ends: Mapping[Partition, int],
         isolation: Isolation,
+        sources: Collection[str] = (),
     ) -> None:
+        """Read each partition from *starts* to *ends*; *sources* are those of this database's events."""
+        self._sources = sources
         self._left = {place: end for place, end in ends.items() if starts[place] < end}
         #: When the first record of each partition was written, in milliseconds since 1970.
         self.first_at_ms: dict[Partition, int] = {}
@@ -221,7 +224,7 @@ class Reader:
         self._kafka.close()
 
     def _take(self, message: Any, found: list[Seen]) -> None:
-        record = seen(message)
+        record = seen(message, self._sources)
         place = record[:2]
         end = self._left.get(place)
         if end is None or record.offset >= end:

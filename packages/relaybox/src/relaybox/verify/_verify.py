@@ -2,21 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
 from contextlib import aclosing
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 
 from relaybox.settings import KafkaSettings, PostgresSettings
 from relaybox.verify._records import Partition, Seen, partition_of
 from relaybox.verify._report import Isolation, Kind, Report
-from relaybox.verify._tables import Horizon, Snapshot, Tables
+from relaybox.verify._tables import CLOCKS_DIFFER, Horizon, Snapshot, Tables
 from relaybox.verify._topics import Reader, Topics
 
 __all__ = ("verify",)
 
-#: The clock of whoever publishes may lag behind PostgreSQL's by this much.
-_CLOCKS_DIFFER: Final = timedelta(minutes=5)
 _MISSING: Final = (Kind.LOST, Kind.PENDING, Kind.FAILED, Kind.SKIPPED, Kind.BEYOND_RETENTION)
 
 
@@ -52,13 +50,15 @@ async def verify(
         # knew or never will; a row that was SENT by then has its record before the second.
         known = await asyncio.to_thread(log.ends, declared)
         snapshot = await tables.take_snapshot(key, since)
-        reading = await asyncio.to_thread(_Reading, kafka, log, declared, snapshot, since, isolation)
+        loss = await tables.possible_loss(since)
+        sources = loss.sources if loss is not None else frozenset[str]()
+        reading = await asyncio.to_thread(_Reading, kafka, log, declared, snapshot, since, isolation, sources)
         records = 0
         async with aclosing(_batches(reading.reader)) as batches:
             async for batch in batches:
                 records += len(batch)
                 await tables.add(batch if key is None else [one for one in batch if one.key == key])
-        await tables.judge(known)
+        await tables.judge(known, loss)
         await _excuse(tables, reading)
         tallies, duplicates = await tables.tallies()
         return Report(
@@ -86,13 +86,14 @@ class _Reading:
         snapshot: Snapshot,
         since: datetime | None,
         isolation: Isolation,
+        sources: Collection[str],
     ) -> None:
         self.began_at = datetime.now(UTC)
         self.topics = {**declared, **log.partitions(snapshot.topics)}
         ends = log.ends(self.topics)
         first = log.beginnings(self.topics)
-        starts = first if since is None else log.beginnings(self.topics, since - _CLOCKS_DIFFER)
-        self.reader = Reader(kafka, starts, ends, isolation)
+        starts = first if since is None else log.beginnings(self.topics, since - CLOCKS_DIFFER)
+        self.reader = Reader(kafka, starts, ends, isolation, sources)
         self._shortened = {place for place, offset in first.items() if 0 < offset == starts[place]}
 
     def horizons(self) -> dict[Partition, datetime]:

@@ -24,7 +24,8 @@ CREATE TEMPORARY TABLE verify_records (
     partition INT NOT NULL,
     "offset" BIGINT NOT NULL,
     event_id TEXT COLLATE "C",
-    key TEXT COLLATE "C"
+    key TEXT COLLATE "C",
+    own_event_at TIMESTAMPTZ
 )
 
 -- name: create_findings
@@ -80,6 +81,28 @@ SELECT coalesce(array_agg(DISTINCT topic) FILTER (WHERE topic IS NOT NULL), '{}'
        count(*) FILTER (WHERE wanted) AS events
 FROM verify_events
 
+-- name: possible_loss
+-- The time until which PostgreSQL may have lost events, when a relay found it in another history, or now if no relay
+-- has found that yet; the time since which no event has been removed from the outbox, by retention (which empties the
+-- oldest slot) or by an operator, null for ever; and the services that events come from. No row if the history is the
+-- same as ever.
+WITH server AS (
+    SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) AS history
+    FROM pg_control_system()
+), changed AS (
+    SELECT CASE WHEN o.history <> server.history THEN clock_timestamp() ELSE o.history_changed_at END AS at
+    FROM relay_origin AS o, server
+)
+SELECT changed.at AS until,
+       greatest(
+           (SELECT min(s.opened_at) FROM event_outbox_slots AS s, event_outbox_turn AS turn WHERE turn.is_called),
+           (SELECT max(a.at) FROM operator_acts AS a
+            WHERE a.act = 'purge' AND (a.target ->> 'count')::bigint > jsonb_array_length(a.target -> 'rows'))) AS since,
+       (SELECT array_agg(DISTINCT named.service)
+        FROM (SELECT payload -> 'metadata' ->> 'source_service' FROM event_outbox
+              UNION ALL SELECT metadata ->> 'source_service' FROM domain_events) AS named (service)) AS services
+FROM changed WHERE changed.at IS NOT NULL
+
 -- name: analyze_events
 -- Nobody else counts a temporary table for the planner.
 ANALYZE verify_events
@@ -125,10 +148,13 @@ ORDER BY topic, event_id, partition, "offset"
 -- name: judge_records
 -- Records behind later events of their key, by seq within the key or by version within the aggregate, and records
 -- that no table knows. What was said of repeated events stands: only their first records count. Those of partitions
--- $1, $2 from offsets $3 on are younger than the snapshot: that it does not know them means nothing.
+-- $1, $2 from offsets $3 on are younger than the snapshot: that it does not know them means nothing. Events of this
+-- database's services that were written between $4 (null: since ever) and $5 (null: there are none) must be in the
+-- tables, unless PostgreSQL lost them.
 -- Sorted by a hash of place and key: sorting by the keys themselves takes three times as long.
 WITH compared AS (
-    SELECT r.topic, r.partition, r."offset", r.event_id, r.key, e.row_id, e.seq, e.stream, e.version, e.state,
+    SELECT r.topic, r.partition, r."offset", r.event_id, r.key, r.own_event_at, e.row_id, e.seq, e.stream,
+           e.version, e.state,
            max(e.seq) OVER (PARTITION BY hashtextextended(r.topic || '/' || r.key, r.partition) ORDER BY r."offset"
                             ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS seq_before,
            max(e.version) OVER (PARTITION BY hashtextextended(r.topic || '/' || r.key, r.partition), e.stream
@@ -137,7 +163,10 @@ WITH compared AS (
     FROM verify_records AS r
     LEFT JOIN verify_events AS e ON e.event_id = r.event_id AND coalesce(e.topic, r.topic) = r.topic
 ), suspect AS (
-    SELECT *, CASE WHEN state IS NULL THEN 'unknown' ELSE 'reordered' END AS kind FROM compared
+    SELECT *, CASE WHEN state IS NOT NULL THEN 'reordered'
+                   WHEN own_event_at BETWEEN coalesce($4::timestamptz, '-infinity') AND $5::timestamptz THEN 'not-in-database'
+                   ELSE 'unknown' END AS kind
+    FROM compared
     WHERE state IS NULL OR (key IS NOT NULL AND (seq < seq_before OR version < version_before))
 )
 INSERT INTO verify_findings

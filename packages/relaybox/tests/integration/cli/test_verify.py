@@ -12,9 +12,11 @@ import asyncpg
 import pytest
 from relaybox.db import Database
 from relaybox.local import free_port
-from relaybox.settings import KafkaSettings, PostgresSettings
+from relaybox.relay import Relay
+from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings
 
-from tests.fixtures.planting import add_partitions, mark_sent, produce, producer, publish, written
+from tests.fixtures.planting import add_partitions, change, mark_sent, produce, producer, publish, written
+from tests.fixtures.relays import all_sent, put_events, rows_of, running
 
 Done = subprocess.CompletedProcess[str]
 
@@ -111,6 +113,34 @@ async def test_g33_scripts_get_the_whole_report_as_one_object(
     assert [one["event_id"] for one in finding["examples"]] == [
         row["payload"]["event_id"] for row in rows if row["key"] == "a"
     ]
+
+
+async def test_g35_what_a_failover_lost_is_named_with_a_remedy(
+    database: Database, postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, topic: str
+) -> None:
+    await put_events(database, topic, ["kept", "lost"])
+    async with running(Relay(database, kafka_settings, RelaySettings(poll_interval=3_600))):
+        await all_sent(database)
+    [lost] = await rows_of(database, "key = 'lost'")
+    await change(database, "DELETE FROM event_outbox WHERE key = 'lost'")
+    await change(database, "UPDATE relay_origin SET history_changed_at = now()")
+
+    done = await run(postgres_settings, kafka_settings, topic, "--allow-duplicates")
+    assert (done.returncode, done.stderr) == (1, "")
+    verdict = "PostgreSQL has lost 1 published event: see docs/how-to/blocked-key.md, After a failover."
+    assert done.stdout.splitlines()[-1] == verdict
+    (line,) = [line for line in done.stdout.splitlines() if lost["payload"]["event_id"] in line]
+    assert line.split()[:3] == ["not-in-database", "lost", "1"]
+    assert f"{topic}, partition " in line
+
+    told = json.loads((await run(postgres_settings, kafka_settings, topic, "--json")).stdout)
+    assert (told["holds"], told["remedy"]) == (False, "docs/how-to/blocked-key.md, After a failover")
+    assert told["tallies"]["not-in-database"] == {"events": 1, "keys": 1}
+    [finding] = told["findings"]
+    assert (finding["kind"], finding["topic"], finding["key"]) == ("not-in-database", topic, "lost")
+    [event] = finding["examples"]
+    assert event["event_id"] == lost["payload"]["event_id"]
+    assert event["offset"] is not None
 
 
 async def test_a_time_is_told_as_an_age_or_in_iso_8601(

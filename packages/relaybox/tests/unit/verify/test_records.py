@@ -1,5 +1,7 @@
 """What of a record is compared, and where a key belongs."""
 
+import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -63,3 +65,46 @@ def test_what_postgresql_cannot_store_is_replaced_and_nothing_else_is() -> None:
     assert (record.event_id, record.key) == ("\ufffd\ufffd", "学\ufffd")
     assert seen(Message([], key=None)).key is None
     assert seen(Message([], key=b"")).key == ""
+
+
+OWN = frozenset({"/shop"})
+AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("time", ["2026-01-31T12:00:00Z", "2026-01-31T13:00:00.000000000+01:00"])
+@pytest.mark.parametrize("mode", ["binary", "structured"])
+def test_event_of_an_own_source_has_its_time(mode: str, time: str) -> None:
+    headers, value = event_in(mode, source="/shop", time=time)
+    assert seen(Message(headers, value=value), OWN).own_event_at == AT
+    assert seen(Message(headers, value=value)).own_event_at is None
+
+
+@pytest.mark.parametrize(
+    ("source", "time"),
+    [
+        ("/another", "2026-01-31T12:00:00Z"),
+        (None, "2026-01-31T12:00:00Z"),
+        ("/shop", None),
+        ("/shop", "yesterday"),
+        ("/shop", "2026-01-31T12:00:00"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["binary", "structured"])
+def test_event_without_own_source_or_time_has_no_time(
+    mode: str, source: str | None, time: str | None
+) -> None:
+    headers, value = event_in(mode, source=source, time=time)
+    assert seen(Message(headers, value=value), OWN).own_event_at is None
+
+
+@pytest.mark.parametrize("value", [None, b"[1]", b"no json", b'{"source": ["/shop"], "time": 1}'])
+def test_malformed_structured_event_has_no_time(value: bytes | None) -> None:
+    message = Message([("content-type", b"application/cloudevents+json")], value=value)
+    assert seen(message, OWN).own_event_at is None
+
+
+def event_in(mode: str, **attributes: str | None) -> tuple[list[tuple[str, bytes | None]], bytes]:
+    """Return headers and value of an event in one of the two modes."""
+    if mode == "structured":
+        return [("content-type", b"application/cloudevents+json")], json.dumps(attributes).encode()
+    return [(f"ce_{name}", text and text.encode()) for name, text in attributes.items()], b"{}"

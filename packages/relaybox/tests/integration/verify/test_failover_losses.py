@@ -1,0 +1,188 @@
+"""Check what `relaybox verify` says about events that PostgreSQL lost after they were published."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+from relaybox.db import Database
+from relaybox.operations import Selection, purge
+from relaybox.outbox import RetentionStep, retain
+from relaybox.relay import Relay
+from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings
+from relaybox.verify import Kind, Report, verify
+
+from tests.fixtures.planting import change, produce, producer, record_events, some_id
+from tests.fixtures.relays import all_sent, put_events, rows_of, running
+
+SOURCE = "/api-gateway"
+Verify = Callable[..., Any]
+
+
+@pytest.fixture
+def verified(postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, topic: str) -> Verify:
+    async def run(**options: Any) -> Report:
+        return await verify(postgres_settings, kafka_settings, topics=[topic], **options)
+
+    return run
+
+
+@pytest.fixture
+async def published(database: Database, kafka_settings: KafkaSettings, topic: str) -> list[dict[str, Any]]:
+    """Rows of two keys, which a relay has published."""
+    await put_events(database, topic, ["kept", "lost"], count=2)
+    async with running(Relay(database, kafka_settings, RelaySettings(poll_interval=3_600))):
+        await all_sent(database)
+    return await rows_of(database)
+
+
+async def lose(database: Database, where: str = "key = 'lost'") -> None:
+    """Take rows away as a standby that lagged does."""
+    await change(database, f"DELETE FROM event_outbox WHERE {where}")
+
+
+async def note_failover(database: Database, ago: timedelta = timedelta()) -> None:
+    """Note that a relay found the server in another history some time *ago*."""
+    await change(
+        database, "UPDATE relay_origin SET history_changed_at = clock_timestamp() - $1::interval", ago
+    )
+
+
+def found(report: Report) -> dict[Kind, int]:
+    return {kind: tally.events for kind, tally in report.tallies.items() if tally.events}
+
+
+def put_record(
+    kafka: KafkaSettings, topic: str, *, source: str, at: str | None = None, structured: bool = False
+) -> None:
+    """Publish an event that no table knows."""
+    time = at or datetime.now(UTC).isoformat()
+    event = {"specversion": "1.0", "id": some_id(), "type": "A.B.C", "source": source, "time": time}
+    headers = (
+        [("content-type", "application/cloudevents+json; charset=UTF-8")]
+        if structured
+        else [(f"ce_{name}", value) for name, value in event.items()]
+    )
+    to = producer(kafka)
+    to.produce(topic, json.dumps(event), "another", headers=headers)
+    produce(to, [])
+
+
+async def test_g35_event_that_a_failover_lost_is_not_in_the_database(
+    database: Database, published: list[dict[str, Any]], topic: str, verified: Verify
+) -> None:
+    lost = [row["payload"]["event_id"] for row in published if row["key"] == "lost"]
+    await lose(database)
+    await note_failover(database)
+
+    report = await verified()
+    assert found(report) == {Kind.NOT_IN_DATABASE: 2}
+    assert not report.holds(allow_duplicates=True)
+    assert report.keeps_promises()
+    assert report.remedy == "docs/how-to/blocked-key.md, After a failover"
+    [finding] = report.findings
+    assert (finding.kind, finding.topic, finding.key) == (Kind.NOT_IN_DATABASE, topic, "lost")
+    assert [one.event_id for one in finding.examples] == lost
+    assert {one.partition for one in finding.examples} != {None}
+    assert [one.offset for one in finding.examples if one.offset is None] == []
+
+
+async def test_g35_loss_is_found_by_key_and_in_domain_events_too(
+    database: Database, published: list[dict[str, Any]], verified: Verify
+) -> None:
+    await lose(database)
+    await record_events(database)
+    await lose(database, "key = 'kept'")
+    await note_failover(database)
+    assert found(await verified()) == {Kind.NOT_IN_DATABASE: 2}
+    assert found(await verified(key="lost")) == {Kind.NOT_IN_DATABASE: 2}
+    assert found(await verified(key="kept")) == {}
+
+
+async def test_g35_loss_is_found_before_a_relay_has_noted_the_failover(
+    database: Database, published: list[dict[str, Any]], verified: Verify
+) -> None:
+    await lose(database)
+    await change(database, "UPDATE relay_origin SET history = '1/00000001'")
+    assert found(await verified()) == {Kind.NOT_IN_DATABASE: 2}
+
+
+async def test_g35_without_a_failover_no_record_counts_as_a_loss(
+    database: Database, published: list[dict[str, Any]], verified: Verify
+) -> None:
+    await lose(database)
+    report = await verified()
+    assert found(report) == {Kind.UNKNOWN: 2}
+    assert report.holds()
+    assert report.remedy is None
+
+
+async def test_g35_event_written_after_the_failover_is_no_loss_of_it(
+    database: Database, published: list[dict[str, Any]], verified: Verify
+) -> None:
+    await lose(database)
+    await note_failover(database, timedelta(hours=1))
+    assert found(await verified()) == {Kind.UNKNOWN: 2}
+
+
+@pytest.mark.usefixtures("published")
+@pytest.mark.parametrize("structured", [False, True])
+async def test_g35_record_of_another_producer_is_counted_as_unknown(
+    database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify, structured: bool
+) -> None:
+    await note_failover(database)
+    put_record(kafka_settings, topic, source="/another", structured=structured)
+    put_record(kafka_settings, topic, source=SOURCE, at="yesterday", structured=structured)
+    put_record(kafka_settings, topic, source=SOURCE, at="2026-01-01T00:00:00", structured=structured)
+    report = await verified()
+    assert (found(report), report.holds()) == ({Kind.UNKNOWN: 3}, True)
+    put_record(kafka_settings, topic, source=SOURCE, structured=structured)
+    report = await verified()
+    assert found(report) == {Kind.UNKNOWN: 3, Kind.NOT_IN_DATABASE: 1}
+    assert not report.holds()
+
+
+async def test_g35_event_that_retention_removed_is_no_loss(
+    database: Database, published: list[dict[str, Any]], topic: str, verified: Verify
+) -> None:
+    await put_events(database, topic, ["waits"])
+    steps: list[RetentionStep] = []
+    while RetentionStep.EMPTIED not in steps:
+        async with database.connection() as connection:
+            steps += await retain(connection, keep_h=0)
+    await note_failover(database)
+    report = await verified()
+    assert (found(report), report.holds()) == ({Kind.UNKNOWN: 4, Kind.PENDING: 1}, True)
+
+
+async def test_g35_event_that_an_operator_purged_is_no_loss(
+    database: Database, published: list[dict[str, Any]], verified: Verify
+) -> None:
+    async with database.connection() as connection:
+        await purge(connection, Selection(keys=("lost",)), by="ann")
+    await note_failover(database)
+    report = await verified()
+    assert (found(report), report.holds()) == ({Kind.UNKNOWN: 2}, True)
+
+
+async def test_g35_loss_before_the_time_that_is_asked_for_is_accepted(
+    database: Database, published: list[dict[str, Any]], verified: Verify
+) -> None:
+    await lose(database)
+    await note_failover(database)
+    assert (await verified(since=datetime.now(UTC))).holds()
+    assert found(await verified(since=datetime.now(UTC) - timedelta(hours=1))) == {Kind.NOT_IN_DATABASE: 2}
+
+
+async def test_g35_skipped_gap_that_is_purged_hides_no_loss(
+    database: Database, published: list[dict[str, Any]], superuser: asyncpg.Connection, verified: Verify
+) -> None:
+    await lose(database)
+    await note_failover(database)
+    target = json.dumps({"count": 1, "rows": [{"seq": 1}]})
+    await superuser.execute(
+        "INSERT INTO operator_acts (actor, act, target) VALUES ('ann', 'purge', $1::jsonb)", target
+    )
+    assert found(await verified()) == {Kind.NOT_IN_DATABASE: 2}
