@@ -12,6 +12,8 @@ import pytest
 import structlog
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.fixtures.bounds import CONNECT_S
+
 pytest_plugins = [
     "tests.fixtures.servers",
     "tests.fixtures.secured",
@@ -45,6 +47,9 @@ for _name in [name for name in os.environ if name.startswith(_PRODUCT) and name 
 # Nor is what `make test` tells its own children any business of a `make` that a test starts.
 for _name in ("SERVICE_TYPE", "CORS_ORIGINS", "MAKEFLAGS", "MFLAGS", "MAKELEVEL"):
     os.environ.pop(_name, None)
+
+# Read by the tests' own connections, and inherited by the processes that tests start.
+os.environ["POSTGRES_CONNECT_TIMEOUT_S"] = str(CONNECT_S)
 
 # A shell starts a background job with SIGINT ignored, and children inherit that: tests that send it need it.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -17,6 +17,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.product import SESSIONS, Json, Product, Writer
 
 NOBODYS = "5f0c3c0e-9a4c-4b8e-8f52-0d1df3a5affe"
@@ -95,7 +96,7 @@ def test_g82_no_input_finds_an_undocumented_answer(
             # A stream of a session that exists does not end; for all others every second one exists.
             if "session_id" in case.path_parameters and tried % 2 and not case.path.endswith("/events"):
                 case.path_parameters["session_id"] = session
-            answer = case.call(headers=headers, timeout=30)
+            answer = case.call(headers=headers, timeout=WAIT_S)
             case.validate_response(answer, checks=CHECKS)
 
         try:

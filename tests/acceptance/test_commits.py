@@ -7,7 +7,8 @@ import asyncpg
 import httpx2 as httpx
 import pytest
 
-from tests.fixtures.product import SESSIONS, WAIT_S, Product, Writer
+from tests.fixtures.bounds import WAIT_S
+from tests.fixtures.product import SESSIONS, Product, Writer
 
 _LOCK = 20_202
 #: Runs inside of COMMIT, after every statement of the transaction, and waits there for the test.

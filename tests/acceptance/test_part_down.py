@@ -9,7 +9,8 @@ import pytest
 from confluent_kafka import Producer
 from relaybox.settings import KafkaSettings
 
-from tests.fixtures.product import BACKEND, WAIT_S, Product, wait_for
+from tests.fixtures.bounds import WAIT_S
+from tests.fixtures.product import BACKEND, Product, wait_for
 
 AGENT = "concept-agent"
 

@@ -13,8 +13,9 @@ import pytest
 from backend.running import NotRunning
 from relaybox.local import free_port
 
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.marks import needs_curl
-from tests.fixtures.product import BACKEND, SESSIONS, WAIT_S, Product, Writer, wait_for
+from tests.fixtures.product import BACKEND, SESSIONS, Product, Writer, wait_for
 
 #: Promised for Ctrl-C.
 STOP_S = 10.0

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.marks import needs_curl
 from tests.fixtures.product import Product
 from tests.unit.test_docs import fences
@@ -24,7 +25,7 @@ def shell(product: Product, script: str, directory: Path) -> str:
         cwd=directory,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=WAIT_S,
         check=True,
     )
     return ran.stdout

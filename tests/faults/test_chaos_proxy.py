@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from tests.faults.chaos._proxy import Proxy, Way
+from tests.fixtures.bounds import WAIT_S
 
 HELD_S = 0.2
 
@@ -40,12 +41,12 @@ async def connect(proxy: Proxy) -> tuple[asyncio.StreamReader, asyncio.StreamWri
 
 async def asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
     writer.write(b"ping")
-    return await asyncio.wait_for(reader.read(100), 10)
+    return await asyncio.wait_for(reader.read(100), WAIT_S)
 
 
 async def end_of(reader: asyncio.StreamReader) -> bytes:
     try:
-        return await asyncio.wait_for(reader.read(), 10)
+        return await asyncio.wait_for(reader.read(), WAIT_S)
     except ConnectionResetError:
         return b""
 

@@ -12,8 +12,9 @@ from relaybox.db import Database
 from relaybox.settings import KafkaSettings, PostgresSettings, TaskSettings
 from relaybox.tasks import Progress, RunnerMoment, Task, TaskRunner, complete_task
 
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.events import REQUESTED, effects, make_effects_table, make_event, publish, record_effect
-from tests.fixtures.moments import WAIT_S, Moments
+from tests.fixtures.moments import Moments
 from tests.fixtures.processes import PythonProcess, python_process, server_environment
 from tests.fixtures.task_rows import TASK_TYPE, add_task, task_row
 

@@ -12,7 +12,8 @@ from relaybox.local import LocalKafka
 from relaybox.relay import Relay, Signal, _exactly_once, _transaction
 from relaybox.settings import KafkaSettings, RelaySettings
 
-from tests.fixtures.moments import WAIT_S, Moments
+from tests.fixtures.bounds import WAIT_S
+from tests.fixtures.moments import Moments
 from tests.fixtures.relays import (
     StartRelay,
     all_sent,

@@ -9,10 +9,10 @@ import asyncpg
 import httpx2 as httpx
 import pytest
 
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.keyed import EVERYTHING, Keyed, bearer_of
 from tests.fixtures.parts import API
 from tests.fixtures.storms import AT_ONCE, Kind, Shot, send, storm, storm_of
-from tests.fixtures.waiting import WAIT_S
 from tests.fixtures.world import World
 from tests.fixtures.writers import SESSIONS, created
 

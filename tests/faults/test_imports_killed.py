@@ -13,9 +13,10 @@ import asyncpg
 import httpx2 as httpx
 import pytest
 
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.parts import API, WORKER
 from tests.fixtures.pgn import games
-from tests.fixtures.waiting import WAIT_S, eventually
+from tests.fixtures.waiting import eventually
 from tests.fixtures.world import World
 
 CHAPTERS_MAX = 64

@@ -19,7 +19,7 @@ from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings
 from relaybox_types.envelope import EventEnvelope
 from sqlalchemy import text as sql
 
-from tests.fixtures.moments import WAIT_S
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.pages import run_section, shell_blocks
 from tests.fixtures.planting import change, producer
 from tests.fixtures.processes import server_environment

@@ -21,6 +21,7 @@ from relaybox.settings import PostgresSettings
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.marks import needs_curl
 from tests.fixtures.processes import server_environment
 from tests.unit.test_docs import fences
@@ -93,7 +94,7 @@ async def test_shell_of_the_page_installs_and_orders_once(
     shell = await asyncio.create_subprocess_exec(
         *("bash", "-em"), stdin=PIPE, stdout=PIPE, env=environment, cwd=tmp_path
     )
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(WAIT_S):
         shown, _ = await shell.communicate(script.encode())
     assert shown.decode().splitlines()[-2:] == ['{"id":1}'] * 2
     assert await superuser.fetchval("SELECT count(*) FROM orders") == 1

@@ -26,7 +26,7 @@ from sqlalchemy import text as sql
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tests.fixtures.moments import WAIT_S
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.processes import server_environment
 from tests.fixtures.publishing import an_event, counts
 from tests.unit.test_docs import PAGES, fences, name_of

@@ -27,6 +27,7 @@ from relaybox.db import Database
 from relaybox.local import free_port
 from relaybox.settings import KafkaSettings, PostgresSettings
 
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.marks import needs_curl
 from tests.packaging.conftest import ROOT, Environment
 
@@ -34,7 +35,6 @@ EXAMPLES = ROOT / "examples"
 APP_LINES_MAX = 60
 DOMAIN_EVENTS = "domain-events"
 _SCRIPT_S = 60
-_WAIT_S = 30
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -113,9 +113,9 @@ def messages(settings: KafkaSettings, topic: str) -> Iterator[Message]:
         }
     )
     try:
-        for number in consumer.list_topics(topic, timeout=_WAIT_S).topics[topic].partitions:
+        for number in consumer.list_topics(topic, timeout=WAIT_S).topics[topic].partitions:
             consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING)])
-            while (message := consumer.poll(_WAIT_S)) is not None and message.error() is None:
+            while (message := consumer.poll(WAIT_S)) is not None and message.error() is None:
                 yield message
             assert message is not None
             assert message.error().code() == KafkaError._PARTITION_EOF
@@ -140,17 +140,17 @@ def running(*words: str, cwd: Path, env: dict[str, str]) -> Iterator[None]:
     with subprocess.Popen(words, cwd=cwd, env=env, stdout=subprocess.DEVNULL) as process:
         yield
         process.send_signal(signal.SIGTERM)
-        assert process.wait(_WAIT_S) == 0
+        assert process.wait(WAIT_S) == 0
 
 
 def wait_until_read(settings: KafkaSettings, group: str, message: Message) -> None:
     """Return once *group* has committed that it is done with *message*."""
     admin = AdminClient({"bootstrap.servers": settings.bootstrap_servers})
-    deadline = time.monotonic() + _WAIT_S
+    deadline = time.monotonic() + WAIT_S
     while time.monotonic() < deadline:
         asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
         done = {
-            (one.topic, one.partition): one.offset for one in asked[group].result(_WAIT_S).topic_partitions
+            (one.topic, one.partition): one.offset for one in asked[group].result(WAIT_S).topic_partitions
         }
         if done.get((message.topic(), message.partition()), -1) > message.offset():
             return
@@ -168,7 +168,7 @@ def publish_again(settings: KafkaSettings, message: Message) -> Message:
         headers=message.headers(),
         on_delivery=lambda _error, copy: copies.append(copy),
     )
-    assert producer.flush(_WAIT_S) == 0
+    assert producer.flush(WAIT_S) == 0
     return copies[0]
 
 

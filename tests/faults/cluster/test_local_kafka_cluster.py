@@ -4,6 +4,7 @@ import uuid
 
 from relaybox.local import LocalKafkaCluster
 
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.clusters import admin_of, create_topic, in_sync, settings_of, write
 
 
@@ -19,7 +20,7 @@ async def test_cluster_takes_writes_without_one_broker_which_rejoins(
 
     await kafka_cluster.start()
     await in_sync(settings, topic, 3)
-    assert len(admin_of(settings).list_topics(timeout=10).brokers) == 3
+    assert len(admin_of(settings).list_topics(timeout=WAIT_S).brokers) == 3
 
 
 async def test_paused_broker_is_left_out_and_resumes(kafka_cluster: LocalKafkaCluster) -> None:
@@ -41,5 +42,5 @@ async def test_stopped_cluster_keeps_its_id_ports_and_records(kafka_cluster: Loc
     assert not any(broker.is_started for broker in kafka_cluster.brokers)
 
     await kafka_cluster.start()
-    assert topic in admin_of(settings).list_topics(timeout=10).topics
+    assert topic in admin_of(settings).list_topics(timeout=WAIT_S).topics
     assert settings_of(kafka_cluster) == settings

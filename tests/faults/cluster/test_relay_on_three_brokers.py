@@ -15,8 +15,9 @@ from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings
 from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
 
-from tests.fixtures.clusters import create_topic, created_as, in_sync, settings_of, variables_of
-from tests.fixtures.moments import WAIT_S
+from tests.fixtures.bounds import WAIT_S
+from tests.fixtures.clusters import create_topic, created_as, in_sync, settings_of
+from tests.fixtures.processes import command_environment
 from tests.fixtures.relays import all_sent, first_appearances, notify, put_events, read_topic, running
 
 Check = Callable[..., Result]
@@ -41,7 +42,7 @@ async def markers(database: Database) -> str:
 @pytest.fixture
 def check(postgres_settings: PostgresSettings, kafka: KafkaSettings) -> Check:
     def run_check(topic: str, *words: str) -> Result:
-        variables = variables_of(postgres_settings, kafka) | {"OUTBOX_TOPICS": topic}
+        variables = command_environment(postgres_settings, kafka) | {"OUTBOX_TOPICS": topic}
         return CliRunner().invoke(app, ["topics", "check", *words], env=variables)
 
     return run_check
@@ -142,7 +143,7 @@ async def test_check_names_replicas_on_a_broker_that_is_down_and_the_broker(
 async def test_create_refuses_more_replicas_than_there_are_brokers(
     postgres_settings: PostgresSettings, kafka: KafkaSettings
 ) -> None:
-    variables = variables_of(postgres_settings, kafka) | {
+    variables = command_environment(postgres_settings, kafka) | {
         "OUTBOX_TOPICS": f"events-{uuid4().hex}",
         "RELAY_TOPIC_REPLICATION": "4",
     }

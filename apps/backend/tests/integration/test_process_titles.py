@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from relaybox.local import free_port
 
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.waiting import eventually
 
 CHILDREN = "/proc/{pid}/task/{pid}/children"
@@ -35,7 +36,7 @@ def service(service_type: str, **environment: str) -> Iterator[int]:
         yield process.pid
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        process.wait(WAIT_S)
 
 
 def children(pid: int) -> list[str]:

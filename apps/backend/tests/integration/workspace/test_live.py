@@ -13,10 +13,9 @@ from relaybox.db import Database
 from relaybox.http import _live
 from relaybox.telemetry import serve_health
 
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.club import Club
 from tests.fixtures.studio import PREFIX, Person, Studio, open_studio
-
-WAIT_S = 30.0
 
 
 class Ear:

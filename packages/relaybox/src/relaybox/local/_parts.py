@@ -35,7 +35,7 @@ class Part:
     #: Returns once the part can be used; None counts it as ready at once.
     ready: Callable[[], Awaitable[None]] | None = None
     #: A part that is not ready in that many seconds counts as crashed.
-    ready_s: float = 60.0
+    ready_s: float = 120.0
 
 
 class Server(Protocol):

@@ -15,11 +15,11 @@ from relaybox.db import Database
 from relaybox.settings import PostgresSettings
 from typer.testing import CliRunner, Result
 
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.failures import acts_of, fail_rows
 from tests.fixtures.relays import put_events
 
 RELAYBOX = (sys.executable, "-c", "from relaybox.cli import app; app()")
-_WAIT_S = 30
 JOIN = """
     INSERT INTO relay_members (name, lease_until, place, delivery, breaker, published_total)
     VALUES ($1, clock_timestamp() + interval '1 hour', 'host-1 4711', 'at-least-once', 'half-open', 42)
@@ -104,7 +104,7 @@ def test_a_watch_tells_the_rate_and_ends_with_ctrl_c(variables: dict[str, str]) 
         assert process.stdout is not None
         first, second = (json.loads(process.stdout.readline()) for _ in range(2))
         process.send_signal(signal.SIGINT)
-        assert process.wait(_WAIT_S) == 0
+        assert process.wait(WAIT_S) == 0
     assert (first["published_per_s"], second["published_per_s"]) == (None, 0)
 
 

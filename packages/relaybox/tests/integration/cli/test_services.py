@@ -12,10 +12,12 @@ import pytest
 from relaybox.local import free_port
 from relaybox.settings import KafkaSettings, PostgresSettings
 
+from tests.fixtures.bounds import WAIT_S
+
 RELAYBOX = (sys.executable, "-c", "from relaybox.cli import app; app()")
-_WAIT_S = 120
 HANDLER = """
 from relaybox.consumers import subscribe
+
 
 @subscribe("Suite.Counter.Created", group="suite")
 async def hear(event, unit):
@@ -49,7 +51,7 @@ def app_dir(tmp_path: Path) -> Path:
 
 def refused(*words: str, cwd: Path, env: dict[str, str]) -> str:
     done = subprocess.run(
-        [*RELAYBOX, *words], cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=_WAIT_S
+        [*RELAYBOX, *words], cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=WAIT_S
     )
     assert done.returncode != 0
     return done.stderr
@@ -67,7 +69,7 @@ def test_service_shows_health_closes_silent_clients_and_ends_on_sigterm(
                 break
         with urllib.request.urlopen(f"http://127.0.0.1:{variables['HEALTH_PORT']}/readyz") as answer:
             assert answer.status == 200
-        with socket.create_connection(("127.0.0.1", int(variables["HEALTH_PORT"])), _WAIT_S) as silent:
+        with socket.create_connection(("127.0.0.1", int(variables["HEALTH_PORT"])), WAIT_S) as silent:
             assert silent.recv(1) == b""
         for line in process.stderr:
             # What it serves comes before its own work and its handling of signals.
@@ -75,7 +77,7 @@ def test_service_shows_health_closes_silent_clients_and_ends_on_sigterm(
                 break
         process.send_signal(signal.SIGTERM)
         process.stderr.read()
-        assert process.wait(_WAIT_S) == 0
+        assert process.wait(WAIT_S) == 0
 
 
 def test_a_taken_health_port_is_one_line(
@@ -133,4 +135,4 @@ def test_a_signal_reaches_the_command_whose_end_is_ours(
         assert process.stdout is not None
         assert process.stdout.readline() == b"here\n"
         process.send_signal(number)
-        assert process.wait(_WAIT_S) == 128 + number
+        assert process.wait(WAIT_S) == 128 + number

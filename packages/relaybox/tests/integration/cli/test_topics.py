@@ -16,7 +16,8 @@ from relaybox.local import free_port
 from relaybox.settings import KafkaSettings, PostgresSettings
 from typer.testing import CliRunner, Result
 
-from tests.fixtures.clusters import variables_of
+from tests.fixtures.bounds import WAIT_S
+from tests.fixtures.processes import command_environment
 from tests.fixtures.relays import put_events
 
 Check = Callable[..., Result]
@@ -25,7 +26,7 @@ Check = Callable[..., Result]
 @pytest.fixture
 def check(postgres_settings: PostgresSettings, kafka_settings: KafkaSettings) -> Check:
     def run_check(topics: str, *words: str, **more: str) -> Result:
-        variables = variables_of(postgres_settings, kafka_settings) | {"OUTBOX_TOPICS": topics} | more
+        variables = command_environment(postgres_settings, kafka_settings) | {"OUTBOX_TOPICS": topics} | more
         return CliRunner().invoke(app, ["topics", "check", *words], env=variables)
 
     return run_check
@@ -56,7 +57,7 @@ def test_missing_topics_are_made_and_existing_ones_left_alone(kafka_settings: Ka
     assert (again.returncode, again.stdout) == (0, "nothing to create: every topic exists\n")
 
     client = AdminClient({"bootstrap.servers": kafka_settings.bootstrap_servers})
-    topics = client.list_topics(timeout=10).topics
+    topics = client.list_topics(timeout=WAIT_S).topics
     assert (len(topics[old].partitions), len(topics[new].partitions)) == (3, 8)
     client.delete_topics([old, new])
     client.poll(0)

@@ -16,23 +16,14 @@ from relaybox.relay import Relay
 from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings
 
 from tests.fixtures.planting import add_partitions, change, mark_sent, produce, producer, publish, written
+from tests.fixtures.processes import command_environment
 from tests.fixtures.relays import all_sent, put_events, rows_of, running
 
 Done = subprocess.CompletedProcess[str]
 
 
 async def run(postgres: PostgresSettings, kafka: KafkaSettings, topic: str, *words: str) -> Done:
-    environment = os.environ | {
-        "POSTGRES_HOST": postgres.host,
-        "POSTGRES_PORT": str(postgres.port),
-        "POSTGRES_DB": postgres.db,
-        "POSTGRES_USER": postgres.user,
-        "POSTGRES_PASSWORD": postgres.password.get_secret_value(),
-        "KAFKA_HOST": kafka.host,
-        "KAFKA_PORT": str(kafka.port),
-        "OUTBOX_TOPICS": topic,
-        "COLUMNS": "200",
-    }
+    environment = os.environ | command_environment(postgres, kafka) | {"OUTBOX_TOPICS": topic}
     program = [sys.executable, "-c", "from relaybox.cli import app; app()", "verify", *words]
     return await asyncio.to_thread(
         subprocess.run, program, env=environment, capture_output=True, text=True, check=False

@@ -14,6 +14,7 @@ from relaybox.db import Database
 from relaybox.outbox import Notifier
 from relaybox.settings import PostgresSettings
 
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.counters import counters, submit
 
 ServiceFactory = Callable[..., CommandService]
@@ -94,7 +95,7 @@ def until_blocked(superuser: asyncpg.Connection) -> Callable[..., Awaitable[None
     """``await until_blocked(n)``: return when *n* statements of services wait for a lock."""
 
     async def wait(statements: int = 1) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_S):
             while await superuser.fetchval(_BLOCKED) < statements:
                 pass
 

@@ -14,6 +14,7 @@ from relaybox.commands import CommandService
 from relaybox.db import DatabaseBusy, DatabaseUnavailable
 from relaybox.settings import PostgresSettings
 
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.counters import submit
 
 POINTS = ("aggregate_snapshots", "command_inbox", "domain_events", "event_outbox")
@@ -88,7 +89,7 @@ async def test_g01_a_killed_process_leaves_all_of_it_or_none(
     await process.wait()
     if released:
         await superuser.execute("SELECT pg_advisory_unlock(7)")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(WAIT_S):
         while await superuser.fetchval(_ALIVE):
             pass
 

@@ -17,6 +17,7 @@ from relaybox.commands import (
 from relaybox.db import DatabaseBusy
 from relaybox.outbox import MessageTooLarge
 
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.counters import TooMuch, counters, request, submit
 
 NEIGHBOURS = 8
@@ -161,7 +162,7 @@ async def test_a_caller_that_sends_the_next_command_on_an_answer_is_not_forgotte
     # With one worker it is certain that the answer comes while the worker ends.
     monkeypatch.setattr(_gather, "_WORKERS_MAX", 1)
     (one,) = await counters_of(service, 1)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(WAIT_S):
         for _ in range(10):
             last = await submit(service, "Increase", one)
     assert last.version == 11

@@ -10,8 +10,9 @@ from relaybox.consumers import Consumer, ConsumerMoment, Handler, Subscription, 
 from relaybox.db import Database
 from relaybox.settings import KafkaSettings, PostgresSettings
 
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.events import REQUESTED, make_effects_table
-from tests.fixtures.moments import WAIT_S, Moments
+from tests.fixtures.moments import Moments
 
 
 class Running:

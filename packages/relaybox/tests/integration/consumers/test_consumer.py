@@ -15,8 +15,8 @@ from relaybox.settings import KafkaSettings
 from relaybox_types.envelope import EventEnvelope
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.events import CREATED, REQUESTED, effects, make_event, publish, publish_raw, record_effect
-from tests.fixtures.moments import WAIT_S
 
 COMMITTED = ConsumerMoment.COMMITTED
 
@@ -26,7 +26,7 @@ def committed_offsets(settings: KafkaSettings, topic: str, group: str) -> int:
     client = KafkaConsumer(
         {"bootstrap.servers": settings.bootstrap_servers, "group.id": group, "log_level": 0}
     )
-    found = client.committed([TopicPartition(topic, number) for number in range(4)], timeout=30)
+    found = client.committed([TopicPartition(topic, number) for number in range(4)], timeout=WAIT_S)
     client.close()
     return sum(max(one.offset, 0) for one in found)
 

@@ -12,8 +12,9 @@ from relaybox.local import LocalKafka, LocalPostgres
 from relaybox.settings import KafkaSettings
 from relaybox_types.envelope import EventEnvelope
 
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.events import REQUESTED, effects, make_event, publish, record_effect
-from tests.fixtures.moments import WAIT_S, Moments
+from tests.fixtures.moments import Moments
 from tests.fixtures.outages import away, frozen, read_only
 
 COMMITTED = ConsumerMoment.COMMITTED

@@ -10,6 +10,7 @@ from relaybox.relay import Relay
 from relaybox.settings import KafkaSettings, RelaySettings
 from structlog.testing import capture_logs
 
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.certificates import Certificates
 from tests.fixtures.events import CREATED, effects, record_effect
 from tests.fixtures.relays import put_events, rows_of, running
@@ -65,4 +66,4 @@ async def test_a_consumer_whose_certificate_cannot_be_used_does_not_start(
     wrong = kafka_settings.model_copy(update={"ssl_ca_file": certificates.server_key})
     async with start_consumer(record_effect, settings=wrong, assigned=False) as consumer:
         with pytest.raises(KafkaRefused, match="check KAFKA_SSL_CA_FILE"):
-            await asyncio.wait_for(consumer.ended(), 30)
+            await asyncio.wait_for(consumer.ended(), WAIT_S)

@@ -9,6 +9,8 @@ from relaybox.db import Database, DatabaseUnavailable
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tests.fixtures.bounds import WAIT_S
+
 
 async def one(db: AsyncSession) -> int:
     return (await db.execute(text("SELECT 1"))).scalar_one()
@@ -61,7 +63,7 @@ async def test_a_dead_connection_in_the_pool_is_replaced_without_an_error(
 ) -> None:
     driver = await driver_of(database)
     await superuser.fetchval("SELECT pg_terminate_backend($1, 20000)", driver.get_server_pid())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(WAIT_S):
         while not driver.is_closed():
             await superuser.fetchval("SELECT 1")
     assert await driver_of(database) is not driver

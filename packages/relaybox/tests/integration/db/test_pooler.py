@@ -10,7 +10,7 @@ from relaybox.settings import PostgresSettings
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tests.fixtures.moments import WAIT_S
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.pgbouncer import PgBouncer, PoolMode, StartPgBouncer, follow_the_remedy
 
 MODES = ("session", "transaction")

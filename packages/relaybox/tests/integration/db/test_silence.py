@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from relaybox.db import Database, DatabaseUnavailable
 
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.outages import frozen
 
 
@@ -15,10 +16,10 @@ async def test_g85_a_statement_at_a_silent_server_ends_as_unavailable_and_so_doe
     async with database.connection() as connection:
         await connection.fetch("SELECT 1")
         with frozen(postgres_server), pytest.raises(DatabaseUnavailable):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(WAIT_S):
                 await connection.fetch("SELECT 1")
     async with database.connection() as connection:
         assert await connection.fetch("SELECT 1") == [(1,)]
     with frozen(postgres_server):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_S):
             await database.close()

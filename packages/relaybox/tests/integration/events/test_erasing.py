@@ -18,6 +18,7 @@ from relaybox_types.envelope import EventEnvelope
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.counters import ADA
 from tests.fixtures.gates import waits_for_a_row
 from tests.fixtures.publishing import an_event
@@ -307,7 +308,7 @@ async def test_what_a_relay_marks_meanwhile_is_found_and_the_mark_counts(
         await superuser.execute("UPDATE event_outbox SET status = 'SENT', sent_at = now()")
         erasing = asyncio.create_task(erased(database, "c-1"))
         waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-        async with asyncio.timeout(20), database.connection() as other:
+        async with asyncio.timeout(WAIT_S), database.connection() as other:
             while not (await other.fetch(waiting))[0]["count"]:
                 pass
     assert (await erasing).outbox_rows == 1

@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 from structlog.testing import capture_logs
 
-from tests.fixtures.waiting import WAIT_S
+from tests.fixtures.bounds import WAIT_S
 
 KEY = {"Idempotency-Key": "k"}
 Connect = Callable[..., Any]

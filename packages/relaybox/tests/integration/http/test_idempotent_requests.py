@@ -11,8 +11,8 @@ import pytest
 from relaybox.http import make_token
 from structlog.testing import capture_logs
 
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.shop import JWT, Shop
-from tests.fixtures.waiting import WAIT_S
 
 TEA = {"article": "tea"}
 WRONG_KEYS = ["", '""', "a b", "a,b", '"open', "x" * 256, '"' + "x" * 256 + '"', "k\u00e9y", "a\tb", 'a"b']

@@ -15,9 +15,8 @@ from relaybox.http import Admitted, _live
 from relaybox.http._live import LiveStreams, ServerSentEvent
 from relaybox.outbox import Notifier
 
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.counters import counters, submit
-
-WAIT_S = 20.0
 
 
 class Door:

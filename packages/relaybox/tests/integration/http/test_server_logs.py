@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from relaybox.http import make_token
 from relaybox.settings import JwtSettings, PostgresSettings
 
-from tests.fixtures.moments import WAIT_S
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.processes import server_environment
 
 _EXAMPLE = Path(__file__).parents[5] / "examples/orders/app.py"

@@ -13,6 +13,7 @@ from relaybox.local import LocalPostgres
 from relaybox.settings import IdempotencySettings, PostgresSettings
 from structlog.testing import capture_logs
 
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.kept import BODY, SETTINGS, found, keep, keep_expired, later, standing, swept
 from tests.fixtures.outages import away
 from tests.fixtures.waiting import eventually
@@ -186,7 +187,7 @@ async def test_a_stopped_sweeper_does_not_wait_for_its_next_turn(
 
     await eventually("the first sweep", gone)
     sweeper.stop()
-    await asyncio.wait_for(running, 30)
+    await asyncio.wait_for(running, WAIT_S)
 
 
 async def test_the_sweeper_outlives_postgresql(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from relaybox.local import LocalPostgres
 
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.servers import server_place
 
 
@@ -41,7 +42,7 @@ def until_frozen() -> Callable[[Iterable[int]], Awaitable[None]]:
     """Return once the processes have stopped or ended; the kernel tells nobody but a parent."""
 
     async def wait(pids: Iterable[int]) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WAIT_S):
             while not {_state(pid) for pid in pids} <= {"T", "Z"}:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 

@@ -4,6 +4,8 @@ from confluent_kafka.admin import AdminClient
 from relaybox.db import Database
 from relaybox.settings import KafkaSettings, PostgresSettings
 
+from tests.fixtures.bounds import WAIT_S
+
 
 async def test_every_test_has_an_empty_migrated_database_of_its_own(database: Database) -> None:
     async with database.connection() as connection:
@@ -20,4 +22,4 @@ def test_a_topic_has_the_partitions_asked_for(make_topic, kafka_settings: KafkaS
     name = make_topic(partitions=3, max_message_bytes="2000")
 
     client = AdminClient({"bootstrap.servers": kafka_settings.bootstrap_servers})
-    assert len(client.list_topics(name, timeout=10).topics[name].partitions) == 3
+    assert len(client.list_topics(name, timeout=WAIT_S).topics[name].partitions) == 3

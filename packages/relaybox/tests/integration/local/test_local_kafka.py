@@ -19,6 +19,7 @@ from relaybox.local import (
     free_port,
 )
 
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.repository import serving, write_maven_settings
 
 
@@ -28,10 +29,10 @@ def client_settings(broker: LocalKafka) -> dict[str, str | int]:
 
 def write(broker: LocalKafka, topic: str, value: str) -> None:
     admin = AdminClient(client_settings(broker))
-    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(30)
+    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(WAIT_S)
     producer = Producer({**client_settings(broker), "acks": "all"})
     producer.produce(topic, value)
-    assert producer.flush(30) == 0
+    assert producer.flush(WAIT_S) == 0
 
 
 def read(broker: LocalKafka, topic: str) -> str:
@@ -40,7 +41,7 @@ def read(broker: LocalKafka, topic: str) -> str:
     )
     consumer.subscribe([topic])
     try:
-        message = consumer.poll(30)
+        message = consumer.poll(WAIT_S)
         assert message is not None
         assert message.error() is None
         return message.value().decode()
@@ -85,7 +86,7 @@ async def test_topics_are_never_made_by_asking_for_them(kafka_server: LocalKafka
     name = f"unknown-{uuid.uuid4().hex}"
     Producer({**client_settings(kafka_server), "message.timeout.ms": 500}).produce(name, "lost")
 
-    assert name not in AdminClient(client_settings(kafka_server)).list_topics(timeout=10).topics
+    assert name not in AdminClient(client_settings(kafka_server)).list_topics(timeout=WAIT_S).topics
 
 
 async def test_pause_freezes_the_broker_and_resume_thaws_it(kafka_server, topic, until_frozen) -> None:
@@ -93,7 +94,7 @@ async def test_pause_freezes_the_broker_and_resume_thaws_it(kafka_server, topic,
     await until_frozen([kafka_server._running().pid])
 
     kafka_server.resume()
-    assert topic in AdminClient(client_settings(kafka_server)).list_topics(timeout=30).topics
+    assert topic in AdminClient(client_settings(kafka_server)).list_topics(timeout=WAIT_S).topics
 
 
 async def test_a_taken_port_is_named_with_its_owner_and_the_setting(place: Path, kafka_version: str) -> None:

@@ -25,6 +25,8 @@ from relaybox.local import (
 from relaybox.local._process import descendants, is_alive, wait_for_exit
 from rich.console import Console
 
+from tests.fixtures.bounds import WAIT_S
+
 STARTER = """
 import asyncio, signal, sys
 from pathlib import Path
@@ -196,12 +198,12 @@ async def test_the_server_dies_with_its_starter(place: Path, postgres_version: i
         stdout=asyncio.subprocess.PIPE,
     )
     assert starter.stdout is not None
-    pid = int(await asyncio.wait_for(starter.stdout.readline(), 60))
+    pid = int(await asyncio.wait_for(starter.stdout.readline(), WAIT_S))
 
     starter.kill()
     await starter.wait()
 
-    await asyncio.wait_for(wait_for_exit(pid), 30)
+    await asyncio.wait_for(wait_for_exit(pid), WAIT_S)
 
 
 async def test_pause_freezes_every_process_of_the_server_and_resume_thaws_it(postgres, until_frozen) -> None:
@@ -255,7 +257,7 @@ async def test_a_server_that_crashes_under_a_supervisor_is_started_again(
         os.kill(os.getpid(), signal.SIGTERM)
 
     with log.open("w") as file:
-        exit_code = await asyncio.wait_for(Supervisor(Console(file=file)).run(compose), 60)
+        exit_code = await asyncio.wait_for(Supervisor(Console(file=file)).run(compose), WAIT_S)
 
     assert exit_code == 0
     assert "postgresql was ended by SIGKILL" in log.read_text()

@@ -8,6 +8,7 @@ import pytest
 from relaybox.local._errors import ServerNotAvailable
 from relaybox.local._maven import PinnedFile, fetch_pinned, read_manifest, repository_url
 
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.repository import Respond, serving, write_maven_settings
 
 CONTENT = {f"org/example/part-{number}/1.0/part-{number}-1.0.jar": b"%d" % number for number in range(8)}
@@ -87,7 +88,7 @@ async def test_download_uses_at_most_four_connections(download: Download) -> Non
             now, most = now + 1, max(most, now + 1)
             if now == 4:
                 four_are_here.set()
-        four_are_here.wait(30)
+        four_are_here.wait(WAIT_S)
         with lock:
             now -= 1
         return body_of(path)

@@ -12,6 +12,8 @@ import pytest
 from relaybox.local import ServerPart, Start, Supervisor
 from relaybox.local._process import is_alive, wait_for_exit
 
+from tests.fixtures.bounds import WAIT_S
+
 SCRIPT = Path(__file__).with_name("supervised.py")
 SERVE = "import os, signal; print('pid', os.getpid()); signal.pause()"
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SERVE}"
@@ -50,7 +52,7 @@ class Supervised:
 
     async def _read_line(self) -> None:
         assert self.process.stdout is not None
-        line = await asyncio.wait_for(self.process.stdout.readline(), 60)
+        line = await asyncio.wait_for(self.process.stdout.readline(), WAIT_S)
         if not line:
             raise EOFError("\n".join(self.lines))
         self.lines.append(line.decode().rstrip("\n"))
@@ -203,7 +205,7 @@ async def test_the_children_of_a_crashed_part_do_not_outlive_it(supervise) -> No
 
     os.kill(parent, signal.SIGKILL)
 
-    await asyncio.wait_for(wait_for_exit(orphan), 30)
+    await asyncio.wait_for(wait_for_exit(orphan), WAIT_S)
 
 
 @pytest.mark.parametrize("code", [SERVE, STUBBORN, WITH_A_CHILD], ids=["meek", "stubborn", "with a child"])
@@ -213,7 +215,7 @@ async def test_parts_die_with_a_supervisor_that_is_killed(supervise, code) -> No
 
     product.process.kill()
 
-    await asyncio.wait_for(wait_for_exit(pid), 30)
+    await asyncio.wait_for(wait_for_exit(pid), WAIT_S)
 
 
 async def test_a_part_does_not_get_the_terminals_ctrl_c(supervise) -> None:

@@ -6,6 +6,8 @@ import pytest
 from relaybox.db import Database, DedicatedConnection
 from relaybox.outbox import Listener
 
+from tests.fixtures.bounds import WAIT_S
+
 
 async def test_a_connection_that_breaks_before_it_listens_is_replaced(
     database: Database, monkeypatch: pytest.MonkeyPatch
@@ -24,7 +26,7 @@ async def test_a_connection_that_breaks_before_it_listens_is_replaced(
     heard: list[frozenset[str]] = []
     listener = Listener(database, heard.append)
     await listener.start()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(WAIT_S):
         await listener.listening.wait()
     await listener.stop()
     assert (len(broken), heard) == (1, [frozenset()])

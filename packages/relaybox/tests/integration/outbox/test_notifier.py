@@ -14,6 +14,7 @@ from relaybox.settings import PostgresSettings
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.counters import counters
 
 LAST = "the-last-one"
@@ -31,7 +32,7 @@ class Ear:
     async def until(self, key: str) -> list[str]:
         """Every payload up to the one that holds *key*."""
         payloads: list[str] = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_S):
             while not payloads or key not in payloads[-1].split(","):
                 payloads.append(await self.heard.get())
         return payloads
@@ -127,7 +128,7 @@ async def test_more_keys_than_a_hint_holds_mean_anything_may_have_changed(
     notifier: Notifier, ear: Ear
 ) -> None:
     notifier.notify(str(uuid4()) for _ in range(1_000))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(WAIT_S):
         assert await ear.heard.get() == ""
     notifier.notify([LAST])
     assert await ear.until(LAST) == [LAST]
@@ -155,7 +156,7 @@ async def test_a_lost_connection_costs_a_hint_and_not_the_notifier(
     assert await superuser.fetchval(
         "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE application_name = 'test'"
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(WAIT_S):
         while ear.heard.empty():
             notifier.notify(["after"])
             await asyncio.sleep(0.01)

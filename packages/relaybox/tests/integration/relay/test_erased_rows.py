@@ -10,8 +10,8 @@ from relaybox.relay import Relay
 from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings
 from relaybox.verify import verify
 
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.failures import fail_rows
-from tests.fixtures.moments import WAIT_S
 from tests.fixtures.planting import written
 from tests.fixtures.relays import all_sent, rows_of, running
 

@@ -13,7 +13,8 @@ from relaybox.relay._rows import charge_for, charge_rows, fetch_batch, mark_sent
 from relaybox.relay._statistics import Counters
 from relaybox.settings import KafkaSettings, RelaySettings
 
-from tests.fixtures.moments import WAIT_S, Moments
+from tests.fixtures.bounds import WAIT_S
+from tests.fixtures.moments import Moments
 from tests.fixtures.relays import (
     all_sent,
     first_appearances,

@@ -9,7 +9,7 @@ from relaybox.relay import Relay
 from relaybox.settings import KafkaSettings, RelaySettings
 from structlog.testing import capture_logs
 
-from tests.fixtures.moments import WAIT_S
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.outages import read_only
 from tests.fixtures.relays import all_sent, put_events, running
 

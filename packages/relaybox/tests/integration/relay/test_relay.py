@@ -13,7 +13,8 @@ from relaybox.relay import Relay, Signal, _link
 from relaybox.settings import Compression, KafkaSettings, RelaySettings
 from relaybox_types.envelope import EventEnvelope
 
-from tests.fixtures.moments import WAIT_S, Moments
+from tests.fixtures.bounds import WAIT_S
+from tests.fixtures.moments import Moments
 from tests.fixtures.relays import (
     all_sent,
     first_appearances,

@@ -12,8 +12,9 @@ from relaybox.relay import Relay, Signal
 from relaybox.relay._messages import record_bytes
 from relaybox.settings import KafkaSettings, RelaySettings
 
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.limits import limit_records
-from tests.fixtures.moments import WAIT_S, Moments
+from tests.fixtures.moments import Moments
 from tests.fixtures.relays import (
     all_sent,
     first_appearances,
@@ -190,7 +191,7 @@ def test_g34_the_size_the_relay_counts_is_the_size_the_broker_counts(
         topic = make_topic(max_message_bytes=str(limit))
         note: Any = lambda error, _: reports.append(error)  # noqa: E731
         producer.produce(topic, value, key, headers=headers, on_delivery=note)
-        producer.flush(30)
+        producer.flush(WAIT_S)
         [error] = reports
         assert error is None or error.code() == KafkaError.MSG_SIZE_TOO_LARGE
         return error is None

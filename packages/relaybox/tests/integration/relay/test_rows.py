@@ -8,7 +8,7 @@ from relaybox.relay._ask import connected
 from relaybox.relay._rows import seconds_until_due
 from relaybox.settings import KafkaSettings, RelaySettings
 
-from tests.fixtures.moments import WAIT_S
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.relays import first_appearances, put_events, read_topic, rows_of, running
 
 

@@ -13,8 +13,9 @@ from relaybox.settings import KafkaSettings, RelaySettings
 from relaybox.telemetry import HealthState
 from structlog.testing import capture_logs
 
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.certificates import KEY_PASSWORD, Certificates
-from tests.fixtures.moments import WAIT_S, Moments
+from tests.fixtures.moments import Moments
 from tests.fixtures.relays import all_sent, put_events, rows_of, running
 
 _NO_POLL = RelaySettings(poll_interval=3_600)

@@ -14,7 +14,8 @@ from relaybox.relay._link import Link, link_settings
 from relaybox.settings import KafkaSettings, RelaySettings
 from structlog.testing import capture_logs
 
-from tests.fixtures.moments import WAIT_S, Moments
+from tests.fixtures.bounds import WAIT_S
+from tests.fixtures.moments import Moments
 from tests.fixtures.relays import all_sent, put_events, rows_of, running
 
 
@@ -49,7 +50,7 @@ async def test_g34_a_broker_without_topics_gets_them_and_no_row_is_charged(
     async with running(relay):
         await all_sent(database)
     assert {row["attempts"] for row in await rows_of(database)} == {0}
-    topics = AdminClient({**kafka_settings.client(), "log_level": 0}).list_topics(timeout=10).topics
+    topics = AdminClient({**kafka_settings.client(), "log_level": 0}).list_topics(timeout=WAIT_S).topics
     assert (len(topics[absent].partitions), len(topics[topic].partitions)) == (3, 4)
 
 
@@ -100,7 +101,7 @@ async def test_kafka_away_at_the_start_is_waited_for_and_stopping_does_not_wait_
                 await asyncio.sleep(0.05)
         assert not running.done()
         relay.stop()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_S):
             await running
     assert [line["event"] for line in logs] == ["relay waits for Kafka"]
 

@@ -10,7 +10,8 @@ from relaybox.db import Database
 from relaybox.settings import TaskSettings
 from relaybox.tasks import Task, TaskRunner, Worker
 
-from tests.fixtures.moments import WAIT_S, Moments
+from tests.fixtures.bounds import WAIT_S
+from tests.fixtures.moments import Moments
 from tests.fixtures.task_rows import TASK_TYPE
 
 

@@ -7,7 +7,7 @@ from relaybox.db import Database
 from relaybox.local import LocalPostgres
 from relaybox.tasks import Progress, RunnerMoment, Task, Worker, complete_task
 
-from tests.fixtures.moments import WAIT_S
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.outages import away, frozen, read_only
 from tests.fixtures.task_rows import add_task, task_row
 

@@ -7,7 +7,7 @@ import pytest
 from relaybox.db import Database
 from relaybox.tasks import Progress, RunnerMoment, Task, TaskLost, complete_task
 
-from tests.fixtures.moments import WAIT_S
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.task_rows import add_task, cancel, fail, let_lease_run_out, task_row
 
 
@@ -215,7 +215,7 @@ async def test_a_worker_that_returns_without_ending_its_task_does_not_leave_it_h
 
 async def test_a_graceful_stop_lets_a_worker_finish(database: Database, held: Held, start_runner) -> None:
     task_id = await add_task(database)
-    async with start_runner(held, stop_grace_s=WAIT_S) as running:
+    async with start_runner(held, stop_grace_s=60) as running:
         await held.has_started()
         running.runner.stop()
         held.go_on.set()

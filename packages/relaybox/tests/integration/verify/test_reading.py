@@ -11,7 +11,7 @@ from relaybox.verify import TopicHeldBack, TopicUnreadable, verify
 from relaybox.verify import _topics as topics_module
 from relaybox.verify._topics import Reader
 
-from tests.fixtures.moments import WAIT_S
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.planting import delete_records, produce, producer, publish, some_id, written
 
 
