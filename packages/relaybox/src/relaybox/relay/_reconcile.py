@@ -1,10 +1,10 @@
 """Finding out what was published in a history of PostgreSQL that was lost (G35)."""
 
 import asyncio
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Executor
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from threading import Lock
 from typing import Final
 from uuid import UUID
 
@@ -19,7 +19,7 @@ from relaybox.relay._verdict import NO_MARKER
 from relaybox.settings import KafkaSettings
 from relaybox.verify import Reader, TopicHeldBack, Topics, TopicUnreadable
 
-__all__ = ("Reconciler",)
+__all__ = ("PublishedEvents", "Reconciler")
 
 _SQL: Final = load_queries(__package__ or "relaybox.relay", "batches.sql")
 #: A record may be older than its claim, and clocks differ: records carry the time of a relay's host, claims
@@ -66,28 +66,62 @@ class Reconciler:
             "relay reads what a lost history of PostgreSQL published", lanes=numbers, topics=sorted(since)
         )
         await ask(connection, _SQL["create_found"])
-        chunks = self._event_ids(since)
         in_thread = asyncio.get_running_loop().run_in_executor
+        events = PublishedEvents(self._kafka, since)
         found = 0
-        while (ids := await in_thread(threads, next, chunks, None)) is not None:
-            await ask(connection, _SQL["add_found"], ids)
-            found += len(ids)
+        try:
+            while (ids := await in_thread(threads, events.next_ids)) is not None:
+                if ids:
+                    await ask(connection, _SQL["add_found"], ids)
+                    found += len(ids)
+        finally:
+            threads.submit(events.close)
         marked = await ask(connection, _SQL["mark_found"], numbers, epochs)
         await ask(connection, _SQL["drop_found"])
         _log.warning("relay has marked rows that were published", rows=len(marked), records=found)
 
-    def _event_ids(self, since: Mapping[str, datetime]) -> Iterator[list[str]]:
-        """Yield the ids of the events on each topic since a time; blocking."""
-        try:
-            topics = Topics(self._kafka)
-            partitions = topics.partitions(since)
-            starts = _starts(topics, partitions, since)
-            with closing(Reader(self._kafka, starts, topics.ends(partitions), "read_committed")) as reader:
-                while not reader.done:
-                    if ids := [record.event_id for record in reader.read() if record.event_id is not None]:
-                        yield ids
-        except (TopicUnreadable, TopicHeldBack) as error:
-            raise LinkDown(f"the topics cannot be read after a failover: {error}") from error
+
+class PublishedEvents:
+    """The ids of the events that topics hold since a time, read in steps. Every call blocks."""
+
+    def __init__(self, kafka: KafkaSettings, since: Mapping[str, datetime]) -> None:
+        self._kafka = kafka
+        self._since = since
+        self._reader: Reader | None = None
+        #: One call at a time: :meth:`close` may be called while the step of a cancelled caller runs.
+        self._one_call = Lock()
+
+    def next_ids(self) -> list[str] | None:
+        """Return the next ids, none where nothing could be read for a moment, or None after the last.
+
+        A step ends after seconds even if an open transaction hides what follows: a relay whose call to Kafka
+        lasts for a minute is taken to hang, and ends.
+
+        Raises:
+            LinkDown: The topics cannot be read at this moment.
+            PublishedUnknown: The topics do not reach back far enough.
+        """
+        with self._one_call:
+            try:
+                if self._reader is None:
+                    self._reader = self._opened()
+                if self._reader.done:
+                    return None
+                return [record.event_id for record in self._reader.read() if record.event_id is not None]
+            except (TopicUnreadable, TopicHeldBack) as error:
+                raise LinkDown(f"the topics cannot be read after a failover: {error}") from error
+
+    def close(self) -> None:
+        """Close the connections to Kafka."""
+        with self._one_call:
+            if self._reader is not None:
+                self._reader.close()
+
+    def _opened(self) -> Reader:
+        with Topics(self._kafka) as topics:
+            partitions = topics.partitions(self._since)
+            starts = _starts(topics, partitions, self._since)
+            return Reader(self._kafka, starts, topics.ends(partitions), "read_committed")
 
 
 def _starts(
@@ -103,6 +137,11 @@ def _starts(
         count = {topic: partitions[topic]}
         first, found = topics.beginnings(count), topics.beginnings(count, since[topic])
         age_s = (datetime.now(UTC) - since[topic]).total_seconds()
+        if retention.compacted:
+            raise PublishedUnknown(
+                f"topic {topic} is compacted (cleanup.policy), so that records of published rows may have "
+                "been removed; see relaybox verify, then relaybox relay accept"
+            )
         cut = retention.by_size and any(found[place] == offset > 0 for place, offset in first.items())
         if cut or age_s > retention.kept_s:
             raise PublishedUnknown(

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from time import monotonic
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (
@@ -54,6 +54,8 @@ class Retention(NamedTuple):
     kept_s: float
     #: Whether the size of a partition is limited too.
     by_size: bool
+    #: Whether a record goes once a later one has its key.
+    compacted: bool
 
 
 class Topics:
@@ -64,6 +66,13 @@ class Topics:
         self._complaints = Complaints(self._where)
         conf: Any = {**_connection(settings), "error_cb": self._complaints.note}
         self._admin: Any = AdminClient(conf)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connections: a client that is collected as garbage by its own thread ends the process."""
+        self._admin.__exit__(None, None, None)
 
     def partitions(self, topics: Iterable[str]) -> dict[str, int]:
         """How many partitions each of *topics* has; those that do not exist are left out.
@@ -279,6 +288,7 @@ def _retention(config: Any) -> Retention:
     return Retention(
         kept_s=float("inf") if kept_ms < 0 else kept_ms / 1_000,
         by_size=int(config["retention.bytes"].value) >= 0,
+        compacted="compact" in config["cleanup.policy"].value.split(","),
     )
 
 

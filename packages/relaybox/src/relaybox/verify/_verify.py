@@ -43,36 +43,38 @@ async def verify(
         DatabaseUnavailable: PostgreSQL is away.
     """
     began_s = time.monotonic()
-    log = Topics(kafka)
-    declared = await asyncio.to_thread(log.existing, topics)
-    async with Tables.opened(postgres) as tables:
-        # Offsets before and after the snapshot: a record before the first is of an event that the tables
-        # knew or never will; a row that was SENT by then has its record before the second.
-        known = await asyncio.to_thread(log.ends, declared)
-        snapshot = await tables.take_snapshot(key, since)
-        loss = await tables.possible_loss(since)
-        sources = loss.sources if loss is not None else frozenset[str]()
-        reading = await asyncio.to_thread(_Reading, kafka, log, declared, snapshot, since, isolation, sources)
-        records = 0
-        async with aclosing(_batches(reading.reader)) as batches:
-            async for batch in batches:
-                records += len(batch)
-                await tables.add(batch if key is None else [one for one in batch if one.key == key])
-        await tables.judge(known, loss)
-        await _excuse(tables, reading)
-        tallies, duplicates = await tables.tallies()
-        return Report(
-            topics=tuple(sorted(reading.topics)),
-            isolation=isolation,
-            snapshot_at=tables.started_at,
-            elapsed_s=time.monotonic() - began_s,
-            events=snapshot.events,
-            published=snapshot.events - sum(tallies[kind].events for kind in _MISSING),
-            records=records,
-            duplicates=duplicates,
-            tallies=tallies,
-            findings=await tables.findings(keys_max),
-        )
+    with Topics(kafka) as log:
+        declared = await asyncio.to_thread(log.existing, topics)
+        async with Tables.opened(postgres) as tables:
+            # Offsets before and after the snapshot: a record before the first is of an event that the tables
+            # knew or never will; a row that was SENT by then has its record before the second.
+            known = await asyncio.to_thread(log.ends, declared)
+            snapshot = await tables.take_snapshot(key, since)
+            loss = await tables.possible_loss(since)
+            sources = loss.sources if loss is not None else frozenset[str]()
+            reading = await asyncio.to_thread(
+                _Reading, kafka, log, declared, snapshot, since, isolation, sources
+            )
+            records = 0
+            async with aclosing(_batches(reading.reader)) as batches:
+                async for batch in batches:
+                    records += len(batch)
+                    await tables.add(batch if key is None else [one for one in batch if one.key == key])
+            await tables.judge(known, loss)
+            await _excuse(tables, reading)
+            tallies, duplicates = await tables.tallies()
+            return Report(
+                topics=tuple(sorted(reading.topics)),
+                isolation=isolation,
+                snapshot_at=tables.started_at,
+                elapsed_s=time.monotonic() - began_s,
+                events=snapshot.events,
+                published=snapshot.events - sum(tallies[kind].events for kind in _MISSING),
+                records=records,
+                duplicates=duplicates,
+                tallies=tallies,
+                findings=await tables.findings(keys_max),
+            )
 
 
 class _Reading:
