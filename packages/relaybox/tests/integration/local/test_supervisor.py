@@ -152,7 +152,7 @@ async def test_a_part_that_ignores_sigterm_is_killed(supervise) -> None:
 
     product.process.send_signal(signal.SIGINT)
 
-    async with asyncio.timeout(10):  # the promise, not a measurement
+    async with asyncio.timeout(WAIT_S):
         assert await product.end() == 0
     assert not any(is_alive(pid) for pid in pids)
 
