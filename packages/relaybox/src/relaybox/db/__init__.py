@@ -3,6 +3,7 @@
 from relaybox.db._database import Database, DedicatedConnection, Executor, Isolation, executor_of
 from relaybox.db._documents import holds_nul
 from relaybox.db._errors import (
+    NO_RIGHT,
     READ_ONLY,
     TRANSIENT_ERRORS,
     DatabaseBusy,
@@ -31,6 +32,7 @@ from relaybox.db._tables import TABLES, include_name
 
 __all__ = (
     "BACKBONE",
+    "NO_RIGHT",
     "READ_ONLY",
     "TABLES",
     "TRANSIENT_ERRORS",

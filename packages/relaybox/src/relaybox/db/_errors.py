@@ -24,6 +24,7 @@ import sqlalchemy.exc
 from relaybox.errors import RelayboxError
 
 __all__ = (
+    "NO_RIGHT",
     "READ_ONLY",
     "TRANSIENT_ERRORS",
     "DatabaseBusy",
@@ -74,6 +75,8 @@ READ_ONLY: Final = (
     "PostgreSQL is read-only (a standby, or default_transaction_read_only is on); "
     "check which server POSTGRES_HOST leads to"
 )
+#: insufficient_privilege.
+NO_RIGHT: Final = "42501"
 #: No such role, or none that may come in this way: unencrypted, or without a certificate.
 NOT_ADMITTED: Final = "28000"
 _CREDENTIALS: Final = "POSTGRES_USER, POSTGRES_PASSWORD and POSTGRES_DB"
@@ -249,9 +252,11 @@ def map_service_errors() -> Generator[None]:
         with map_database_errors():
             yield
     except (asyncpg.PostgresError, sqlalchemy.exc.DBAPIError) as error:
-        cause = _server_error(error)
+        cause, state = _server_error(error), sqlstate_of(error)
+        # Which object it is about. Messages of other states may contain what a user wrote.
+        message = f": {getattr(cause, 'message', '')}" if state == NO_RIGHT else ""
         raise DatabaseRefused(
-            f"PostgreSQL refuses a statement of this service ({sqlstate_of(error)} {type(cause).__name__}); "
+            f"PostgreSQL refuses a statement of this service ({state} {type(cause).__name__}{message}); "
             "check its log, the migrations (relaybox migrate up) and the rights of POSTGRES_USER"
         ) from error
 

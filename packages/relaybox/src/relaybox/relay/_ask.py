@@ -1,12 +1,20 @@
 """The relay's own connections to PostgreSQL, and questions to it."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from relaybox.db import Database, DatabaseUnavailable, DedicatedConnection, map_service_errors
+from relaybox.db import (
+    NO_RIGHT,
+    Database,
+    DatabaseRefused,
+    DatabaseUnavailable,
+    DedicatedConnection,
+    map_service_errors,
+    sqlstate_of,
+)
 
-__all__ = ("ask", "connected")
+__all__ = ("ask", "connected", "needing")
 
 
 @asynccontextmanager
@@ -37,3 +45,18 @@ async def ask(connection: DedicatedConnection, query: str, *args: Any) -> Sequen
             return await connection.fetch(query, *args)
     except OSError as error:
         raise DatabaseUnavailable("PostgreSQL does not answer; check the server and the network") from error
+
+
+@contextmanager
+def needing(right: str) -> Generator[None]:
+    """Name *right*, which migrations cannot grant, if PostgreSQL refuses a statement for want of a right.
+
+    Raises:
+        DatabaseRefused: The server refused; the message says what a superuser has to grant.
+    """
+    try:
+        yield
+    except DatabaseRefused as refused:
+        if refused.__cause__ is None or sqlstate_of(refused.__cause__) != NO_RIGHT:
+            raise
+        raise DatabaseRefused(f"{refused}; a relay needs {right}") from refused.__cause__

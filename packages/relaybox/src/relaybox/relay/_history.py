@@ -6,12 +6,16 @@ from typing import Final
 from uuid import UUID
 
 from relaybox.db import Database, DedicatedConnection, load_queries
-from relaybox.relay._ask import ask, connected
+from relaybox.relay._ask import ask, connected, needing
 from relaybox.relay._errors import HistoryChanged
 
 __all__ = ("Connections",)
 
 _SQL: Final = load_queries(__package__ or "relaybox.relay", "relay.sql")
+#: Every role has it unless it was revoked.
+_RIGHT: Final = (
+    "EXECUTE on the functions pg_control_system(), pg_current_wal_lsn() and pg_walfile_name(pg_lsn)"
+)
 
 
 class Connections:
@@ -45,6 +49,7 @@ class Connections:
 
         Raises:
             DatabaseUnavailable: PostgreSQL is away, or takes no writes.
+            DatabaseRefused: A right or a migration is missing.
             HistoryChanged: The server is in another history.
         """
         async with connected(self._database) as connection:
@@ -52,9 +57,10 @@ class Connections:
             yield connection
 
     async def _confirm(self, connection: DedicatedConnection) -> None:
-        [row] = await ask(connection, _SQL["confirm_history"])
-        if row["history_id"] is None:  # another relay noted the history meanwhile
+        with needing(_RIGHT):
             [row] = await ask(connection, _SQL["confirm_history"])
+            if row["history_id"] is None:  # another relay noted the history meanwhile
+                [row] = await ask(connection, _SQL["confirm_history"])
         history = (row["history"], row["history_id"])
         if self._history is None:
             self._history = history

@@ -69,7 +69,11 @@ class Keeper:
             except DatabaseError as error:
                 failures += 1
                 if failures == 1:
-                    _log.warning("relay has lost PostgreSQL, trying again", error_code=error.error_code)
+                    _log.warning(
+                        "relay has lost PostgreSQL, trying again",
+                        error_code=error.error_code,
+                        reason=str(error),
+                    )
                 await asyncio.sleep(link_pause_s(failures))
 
     async def _beats(self, connection: DedicatedConnection) -> AsyncGenerator[None]:

@@ -11,7 +11,7 @@ from uuid import UUID
 import structlog
 
 from relaybox.db import DedicatedConnection, load_queries
-from relaybox.relay._ask import ask
+from relaybox.relay._ask import ask, needing
 from relaybox.relay._errors import LinkDown, PublishedUnknown
 from relaybox.relay._lane_claims import HeldLane
 from relaybox.relay._lanes import Lane
@@ -53,7 +53,7 @@ class Reconciler:
         Raises:
             LinkDown: The topics cannot be read at this moment.
             PublishedUnknown: The topics do not reach back far enough.
-            DatabaseError: PostgreSQL did not answer.
+            DatabaseError: PostgreSQL did not answer, or refused for want of a right.
         """
         if not lanes:
             return
@@ -65,7 +65,8 @@ class Reconciler:
         _log.warning(
             "relay reads what a lost history of PostgreSQL published", lanes=numbers, topics=sorted(since)
         )
-        await ask(connection, _SQL["create_found"])
+        with needing("TEMPORARY on the database"):
+            await ask(connection, _SQL["create_found"])
         in_thread = asyncio.get_running_loop().run_in_executor
         events = PublishedEvents(self._kafka, since)
         found = 0

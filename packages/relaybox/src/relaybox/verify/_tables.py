@@ -195,7 +195,10 @@ def tables_needed() -> Generator[None]:
 def _unreadable(error: asyncpg.PostgresError) -> Exception:
     state = sqlstate_of(error)
     if state == _NO_RIGHT:
-        remedy = "connect as the services' role, or GRANT SELECT on the tables and TEMPORARY on the database"
+        remedy = (
+            "connect as the services' role, or GRANT SELECT on the tables, TEMPORARY on the database and "
+            "EXECUTE on pg_control_system(), pg_current_wal_lsn() and pg_walfile_name(pg_lsn)"
+        )
     elif state in _NO_SCHEMA:
         remedy = "run relaybox migrate up, or check POSTGRES_DB"
     elif state == _READ_ONLY:

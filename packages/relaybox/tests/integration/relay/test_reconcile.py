@@ -2,16 +2,22 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+import asyncpg
 import pytest
 from confluent_kafka import Producer
+from relaybox.db import Database, DatabaseRefused
+from relaybox.relay._ask import connected
 from relaybox.relay._errors import PublishedUnknown
-from relaybox.relay._reconcile import PublishedEvents
+from relaybox.relay._lanes import Lanes
+from relaybox.relay._reconcile import PublishedEvents, Reconciler
 from relaybox.settings import KafkaSettings
 
 from tests.fixtures.bounds import WAIT_S
+from tests.fixtures.relays import put_events
 
 Read = Callable[[str], PublishedEvents]
 
@@ -53,6 +59,20 @@ async def test_reading_behind_an_open_transaction_goes_on_in_steps(
     while (ids := await asyncio.to_thread(events.next_ids)) is not None:
         found += ids
     assert found == ["held back"]
+
+
+async def test_reconciler_names_the_right_to_create_temporary_tables(
+    database: Database, kafka_settings: KafkaSettings, topic: str, superuser: asyncpg.Connection
+) -> None:
+    await superuser.execute(f'REVOKE TEMPORARY ON DATABASE "{database.settings.db}" FROM PUBLIC')
+    lanes = Lanes(lease_s=600)
+    async with connected(database) as connection:
+        await lanes.beat(connection)
+        await put_events(connection, topic, ["key"])
+        with ThreadPoolExecutor(1) as threads, pytest.raises(DatabaseRefused) as refused:
+            await Reconciler(kafka_settings, uuid4()).settle(connection, lanes.usable(), threads)
+    assert "permission denied to create temporary tables" in str(refused.value)
+    assert "a relay needs TEMPORARY on the database" in str(refused.value)
 
 
 async def test_a_compacted_topic_cannot_tell_what_was_published(

@@ -47,4 +47,23 @@ async def test_relay_outlives_refused_statements(
             await put_events(database, topic, ["a"])
             await all_sent(database)
     assert entry["error_code"] == "DATABASE_REFUSED"
-    assert "42501" in entry["reason"]
+    assert "permission denied for table event_outbox" in entry["reason"]
+
+
+async def test_relay_names_the_functions_that_its_role_may_not_execute(
+    database: Database, kafka_settings: KafkaSettings, topic: str, superuser: asyncpg.Connection
+) -> None:
+    await put_events(database, topic, ["a"])
+    with capture_logs() as logs:
+        await superuser.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
+        try:
+            async with running(Relay(database, kafka_settings, FAST)):
+                entry = await _logged(logs, _LOST)
+                await superuser.execute("GRANT EXECUTE ON FUNCTION pg_control_system() TO relaybox")
+                await all_sent(database)
+        finally:
+            await superuser.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM relaybox")
+            await superuser.execute("GRANT EXECUTE ON FUNCTION pg_control_system() TO PUBLIC")
+    assert entry["error_code"] == "DATABASE_REFUSED"
+    assert "permission denied for function pg_control_system" in entry["reason"]
+    assert "a relay needs EXECUTE on the functions pg_control_system()" in entry["reason"]

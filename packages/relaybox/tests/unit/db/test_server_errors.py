@@ -30,7 +30,12 @@ def test_55000_of_another_reason_is_no_outage() -> None:
         raise server_error("55000", "currval of sequence is not yet defined in this session")
 
 
-@pytest.mark.parametrize("sqlstate", ["42501", "42P01", "XX000", "22012", "0A000"])
+def test_missing_right_is_named_with_its_object() -> None:
+    with pytest.raises(DatabaseRefused, match="permission denied for function f"), map_service_errors():
+        raise server_error("42501", "permission denied for function f")
+
+
+@pytest.mark.parametrize("sqlstate", ["42P01", "XX000", "22012", "0A000"])
 def test_every_other_sqlstate_is_refused_in_a_service(sqlstate: str) -> None:
     with pytest.raises(DatabaseRefused, match=sqlstate) as refused, map_service_errors():
         raise server_error(sqlstate, "with what a user wrote")
