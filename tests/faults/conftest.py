@@ -7,12 +7,14 @@ from pathlib import Path
 import asyncpg
 import pytest
 from backend.migrations import ALL
-from relaybox.db import migrate_up
+from relaybox.db import BACKBONE, Database, migrate_up
 from relaybox.local import LocalKafka, LocalPostgres
 from relaybox.relay import ensure_topics
 from relaybox.settings import KafkaSettings, PostgresSettings
 
+from tests.faults.chaos._proxy import Proxy
 from tests.fixtures.databases import create_database, drop_database, settings_for
+from tests.fixtures.failover import Pair
 from tests.fixtures.keyed import Forks, Keyed
 from tests.fixtures.keyed_app import TABLE
 from tests.fixtures.parts import Parts
@@ -89,3 +91,27 @@ async def keyed(
     yield keyed
     await keyed.end()
     assert "http.unexpected" not in forks.log_text()
+
+
+@pytest.fixture
+async def pair(server_dir: Path) -> AsyncGenerator[Pair]:
+    """Two servers of the test's own."""
+    primary = LocalPostgres(server_dir / "primary", durable=False)
+    await primary.start()
+    await create_database(primary, "failover")
+    settings = settings_for(primary, "failover")
+    await migrate_up(settings, BACKBONE)
+    standby = await primary.make_standby(server_dir / "standby")
+    await standby.start()
+    address = Proxy(primary.port)
+    await address.start()
+    database = Database(settings.model_copy(update={"port": address.port}))
+    pair = Pair(primary=primary, standby=standby, address=address, database=database)
+    try:
+        yield pair
+    finally:
+        await database.close()
+        await address.close()
+        for server in (*pair.retired, pair.primary, pair.standby):
+            server.kill()
+            server.remove()

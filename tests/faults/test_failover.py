@@ -2,22 +2,18 @@
 
 import re
 from collections import Counter
-from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
-from relaybox.db import BACKBONE, Database, migrate_up
-from relaybox.local import LocalPostgres
+from relaybox.db import Database
 from relaybox.operations import accept_marker
 from relaybox.relay import Relay
 from relaybox.settings import KafkaSettings, RelaySettings
 
-from tests.faults.chaos._proxy import Proxy
-from tests.fixtures.databases import create_database, settings_for
-from tests.fixtures.failover import ServerPair
+from tests.fixtures.failover import Pair
 from tests.fixtures.limits import configure
 from tests.fixtures.relays import Record, all_sent, notify, put_events, read_topic, rows_of, running
 from tests.fixtures.waiting import eventually
@@ -26,37 +22,6 @@ pytestmark = pytest.mark.slow
 
 KEYS = [f"key-{number}" for number in range(20)]
 SETTINGS = RelaySettings(poll_interval=3_600, lease_s=1)
-
-
-@dataclass(kw_only=True)
-class Pair(ServerPair):
-    """Two servers, and the database that the tests use behind their address."""
-
-    database: Database
-
-
-@pytest.fixture
-async def pair(server_dir: Path) -> AsyncGenerator[Pair]:
-    """Two servers of the test's own."""
-    primary = LocalPostgres(server_dir / "primary", durable=False)
-    await primary.start()
-    await create_database(primary, "failover")
-    settings = settings_for(primary, "failover")
-    await migrate_up(settings, BACKBONE)
-    standby = await primary.make_standby(server_dir / "standby")
-    await standby.start()
-    address = Proxy(primary.port)
-    await address.start()
-    database = Database(settings.model_copy(update={"port": address.port}))
-    pair = Pair(primary=primary, standby=standby, address=address, database=database)
-    try:
-        yield pair
-    finally:
-        await database.close()
-        await address.close()
-        for server in (*pair.retired, pair.primary, pair.standby):
-            server.kill()
-            server.remove()
 
 
 def published(kafka: KafkaSettings, topic: str) -> list[Record]:

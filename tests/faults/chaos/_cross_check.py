@@ -13,6 +13,7 @@ async def contradiction(stage: Stage, ours: Reading) -> str | None:
         "published": report.published,
         "duplicates": report.duplicates,
         "lost": report.tallies[Kind.LOST].events,
+        "not in the database": report.tallies[Kind.NOT_IN_DATABASE].events,
         "unknown": report.tallies[Kind.UNKNOWN].events,
         "reordered": report.tallies[Kind.REORDERED].events > 0,
     }
@@ -20,7 +21,8 @@ async def contradiction(stage: Stage, ours: Reading) -> str | None:
         "published": ours.events,
         "duplicates": ours.duplicates,
         "lost": ours.findings.counts["lost"],
-        "unknown": ours.published_and_lost,
+        "not in the database": ours.published_and_lost,
+        "unknown": 0,
         "reordered": ours.findings.counts["reordered"] > 0,
     }
     return None if theirs == judged else f"relaybox verify differs: {theirs}, the judge: {judged}"
