@@ -13,12 +13,14 @@ ROOT = Path(__file__).parents[2]
 #: Three relay kills, a broker kill, a crash of PostgreSQL, backends ended, both links hit, two poison rows.
 SEED, MINUTES = "5901", "0.45"
 DELIVERY = RelaySettings.model_fields["delivery"]
+#: On a cluster: two relay kills, a relay freeze, a broker kill, a broker freeze, a kill of PgBouncer, and the
+#: promotion of a standby that lagged by 5 s.
+CLUSTER_SEED, CLUSTER_MINUTES = "31137", "0.6"
 OTHERS = [each for each in get_args(DELIVERY.annotation) if each != DELIVERY.default]
 
 
-async def chaos(delivery: str) -> dict[str, Any]:
+async def chaos(*options: str) -> dict[str, Any]:
     """The account of a run, which held every guarantee."""
-    options = ["--seed", SEED, "--minutes", MINUTES, "--delivery", delivery]
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.faults.chaos", *options, cwd=ROOT, stdout=asyncio.subprocess.PIPE
     )
@@ -33,7 +35,7 @@ async def chaos(delivery: str) -> dict[str, Any]:
 
 
 async def test_g20_g21_half_a_minute_of_faults_loses_and_reorders_nothing() -> None:
-    account = await chaos(DELIVERY.default)
+    account = await chaos("--seed", SEED, "--minutes", MINUTES)
     assert account["relay_kills"] == 3
     assert (account["broker_faults"], account["postgres_crashes"]) == (1, 1)
     assert account["on_topic"] == account["committed"] - account["poison"] > 0
@@ -45,5 +47,14 @@ async def test_g20_g21_half_a_minute_of_faults_loses_and_reorders_nothing() -> N
 async def test_g20_g21_half_a_minute_of_faults_in_the_other_mode_loses_and_reorders_nothing(
     delivery: str,
 ) -> None:
-    account = await chaos(delivery)
+    account = await chaos("--seed", SEED, "--minutes", MINUTES, "--delivery", delivery)
+    assert (account["lost"], account["reordered"], account["violations"]) == (0, 0, {})
+
+
+@pytest.mark.usefixtures("pgbouncer_programs")
+async def test_g35_cluster_under_faults_loses_and_reorders_nothing() -> None:
+    account = await chaos("--cluster", "--seed", CLUSTER_SEED, "--minutes", CLUSTER_MINUTES)
+    assert account["by_kind"]["lagging standby promoted"] == 1
+    assert account["lost_by_postgres"] > 0
+    assert account["on_topic"] == account["committed"] > 0
     assert (account["lost"], account["reordered"], account["violations"]) == (0, 0, {})

@@ -3,11 +3,12 @@
 from collections import Counter
 from collections.abc import Mapping
 from itertools import pairwise
+from pathlib import Path
 from uuid import UUID
 
 import pytest
 
-from tests.faults.chaos._journal import Answer
+from tests.faults.chaos._journal import Answer, Event, Journal
 from tests.faults.chaos._report import BROKER_FAULTS, share_of
 from tests.faults.chaos._schedule import (
     CLUSTER,
@@ -171,8 +172,7 @@ def test_published_poison_is_found() -> None:
 
 def test_event_that_a_lagging_standby_lacked_is_lost_by_postgresql() -> None:
     answers = {**ACKNOWLEDGED, IDS[4]: Answer.ACKNOWLEDGED, IDS[5]: Answer.REFUSED, IDS[6]: Answer.UNKNOWN}
-    times = {IDS[3]: 5.0, IDS[4]: 5.0, IDS[5]: 5.0, IDS[6]: 6.0}
-    lost = lost_by_failovers(ROWS, answers, times, [(1.0, 2.0), (4.0, 7.0)])
+    lost = lost_by_failovers(ROWS, answers, IDS[3:7])
     assert lost == {IDS[4], IDS[6]}
     assert check_tables(ROWS, answers, set(), lost).counts == {}
     found = read(EXPECTED, [*ALL, record(4), record(4)], lost)
@@ -181,8 +181,25 @@ def test_event_that_a_lagging_standby_lacked_is_lost_by_postgresql() -> None:
 
 def test_event_that_is_gone_outside_of_a_lossy_promotion_is_a_violation() -> None:
     answers = {**ACKNOWLEDGED, IDS[4]: Answer.ACKNOWLEDGED}
-    assert lost_by_failovers(ROWS, answers, {IDS[4]: 3.0}, [(1.0, 2.0), (4.0, 7.0)]) == set()
-    assert check_tables(ROWS, answers, set()).counts == {"acknowledged by PostgreSQL and not there": 1}
+    assert check_tables(ROWS, answers, set(), lost_by_failovers(ROWS, answers, IDS[:4])).counts == {
+        "acknowledged by PostgreSQL and not there": 1
+    }
+
+
+def test_journal_knows_the_events_without_an_answer_at_some_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer of a primary that was killed may be read after the promotion."""
+    journal = Journal(tmp_path / "journal")
+    for number, (sent_s, answered_s) in enumerate([(1, 2), (1, 4), (4, 5), (4, 9), (7, 8), (6, None)]):
+        event = Event(event_id=IDS[number], key="key", version=1)
+        monkeypatch.setattr("time.monotonic", lambda at_s=sent_s: at_s)
+        journal.sending([event])
+        monkeypatch.setattr("time.monotonic", lambda at_s=answered_s: at_s)
+        if answered_s is not None:
+            journal.answered([event], Answer.ACKNOWLEDGED)
+    journal.close()
+    assert list(journal.open_between(3, 6)) == [IDS[1], IDS[2], IDS[3], IDS[5]]
 
 
 def test_shares_of_few_values_are_values() -> None:

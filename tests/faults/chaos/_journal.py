@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -42,7 +42,8 @@ class Journal:
         self._file = path.open("wb", buffering=0)
         #: By the event's id; UNKNOWN until the answer comes.
         self.answers: dict[UUID, Answer] = {}
-        #: ``time.monotonic()`` of each answer, by the event's id.
+        #: ``time.monotonic()`` by the event's id.
+        self.sent_s: dict[UUID, float] = {}
         self.answered_s: dict[UUID, float] = {}
         #: Ids of the events that are not publishable.
         self.poison: set[UUID] = set()
@@ -51,8 +52,10 @@ class Journal:
         """Note that *events* are about to be sent, in one transaction."""
         rows = [(str(one.event_id), one.key, one.version, one.poison) for one in events]
         self._file.write(to_json({"sending": rows}) + _NEWLINE)
+        now_s = time.monotonic()
         for one in events:
             self.answers[one.event_id] = Answer.UNKNOWN
+            self.sent_s[one.event_id] = now_s
             if one.poison:
                 self.poison.add(one.event_id)
 
@@ -63,6 +66,12 @@ class Journal:
         for one in events:
             self.answers[one.event_id] = answer
             self.answered_s[one.event_id] = now_s
+
+    def open_between(self, began_s: float, ended_s: float) -> Iterator[UUID]:
+        """Yield the events that were sent before *ended_s* and answered after *began_s*, or not yet."""
+        for event_id, sent_s in self.sent_s.items():
+            if sent_s <= ended_s and self.answered_s.get(event_id, ended_s) >= began_s:
+                yield event_id
 
     def counts(self) -> Counter[Answer]:
         """How many events got which answer."""

@@ -212,7 +212,8 @@ async def _account(plan: Plan, stage: Stage, cast: _Cast, drain_s: float | None)
     rows = await all_rows(stage)
     journal, poison = cast.journal, cast.journal.poison
     windows = stage.lossy_windows if isinstance(stage, ClusterStage) else []
-    gone = lost_by_failovers(rows, journal.answers, journal.answered_s, windows)
+    at_risk = [each for window in windows for each in journal.open_between(*window)]
+    gone = lost_by_failovers(rows, journal.answers, at_risk)
     expected = publishable(rows, poison)
     committed, uncommitted = [
         await asyncio.to_thread(read, expected, read_all(stage.bootstrap_servers, isolation), gone)

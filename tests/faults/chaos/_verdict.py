@@ -1,7 +1,7 @@
 """Journal, tables and topic compared. Pure: this is the judge, and it shares nothing with the product."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -121,23 +121,18 @@ def publishable(rows: Iterable[Row], poison: set[UUID]) -> dict[UUID, tuple[str,
 
 
 def lost_by_failovers(
-    rows: Iterable[Row],
-    answers: Mapping[UUID, Answer],
-    answered_s: Mapping[UUID, float],
-    windows: Sequence[tuple[float, float]],
+    rows: Iterable[Row], answers: Mapping[UUID, Answer], at_risk: Iterable[UUID]
 ) -> set[UUID]:
-    """The events that PostgreSQL lost: answered while a standby lagged that was promoted then, and not there.
+    """The events that PostgreSQL lost.
 
-    Each of *windows* is from the last moment when the standby had everything until the address led to it.
+    Args:
+        rows: What is committed.
+        answers: What writers were told.
+        at_risk: Events without an answer at some moment between the last one when the standby had everything,
+            and the one when the address led to that standby.
     """
     present = {row.event_id for row in rows}
-    return {
-        event_id
-        for event_id, at_s in answered_s.items()
-        if event_id not in present
-        and answers[event_id] is not Answer.REFUSED
-        and any(began_s <= at_s <= ended_s for began_s, ended_s in windows)
-    }
+    return {each for each in at_risk if each not in present and answers[each] is not Answer.REFUSED}
 
 
 def check_tables(

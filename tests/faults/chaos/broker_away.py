@@ -1,0 +1,172 @@
+"""``python -m tests.faults.chaos.broker_away``: how long events wait while one of three brokers is away.
+
+Two relays have their defaults. Nothing is asserted: the figures are of the longest time from the COMMIT of an
+event until a ``read_committed`` reader had it, by key.
+"""
+
+import argparse
+import asyncio
+import shutil
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, get_args
+from uuid import UUID
+
+from pydantic_core import to_json
+from relaybox.local import LocalKafka
+from relaybox.settings import RelaySettings
+
+from tests.faults.chaos._cluster import BROKERS, ClusterStage, cluster_staged
+from tests.faults.chaos._journal import Journal, Timeline
+from tests.faults.chaos._relays import RelaySlot
+from tests.faults.chaos._report import share_of
+from tests.faults.chaos._stage import TOPIC
+from tests.faults.chaos._topic import Follower
+from tests.faults.chaos._writers import Writer
+from tests.fixtures.clusters import in_sync
+
+_RELAYS: Final = 2
+_KEYS: Final = 200
+_PREFIX: Final = "key-"
+#: Between two events of each key.
+_EVERY_S: Final = 1.0
+_CALM_S: Final = 10.0
+_DRAIN_S: Final = 120.0
+_PAUSE_S: Final = 0.1
+_NOTIFY: Final = "SELECT pg_notify('relaybox_outbox', '')"
+_FAULTS: Final = ("kill", "freeze")
+
+
+@dataclass(kw_only=True)
+class _Play:
+    """Who takes part."""
+
+    stage: ClusterStage
+    journal: Journal
+    writer: Writer
+    follower: Follower
+    #: Key of each event that was acknowledged.
+    keys: dict[UUID, str] = field(default_factory=dict[UUID, str])
+
+    async def write(self, seconds: float) -> None:
+        """Write an event of each key again and again for *seconds*."""
+        connection = await self.stage.connect()
+        try:
+            until_s = time.monotonic() + seconds
+            while (began_s := time.monotonic()) < until_s:
+                events = await self.writer.write([(key, 1) for key in self.writer.keys])
+                await connection.execute(_NOTIFY)
+                self.keys |= {each.event_id: each.key for each in events or []}
+                await asyncio.sleep(max(0.0, began_s + _EVERY_S - time.monotonic()))
+        finally:
+            connection.terminate()
+
+    async def drained(self) -> None:
+        """Wait until a reader has every event.
+
+        Raises:
+            TimeoutError: Not within two minutes.
+        """
+        async with asyncio.timeout(_DRAIN_S):
+            while self.keys.keys() - self.follower.seen_s.keys():  # noqa: ASYNC110 - a thread reads them
+                await asyncio.sleep(_PAUSE_S)
+
+    def worst_waits(self, from_s: float, until_s: float) -> dict[str, float]:
+        """Return the longest wait of each key's events that were committed in this time."""
+        worst: dict[str, float] = defaultdict(float)
+        seen_s: Mapping[UUID, float] = self.follower.seen_s
+        for event_id, key in self.keys.items():
+            at_s = self.journal.answered_s[event_id]
+            if from_s <= at_s < until_s:
+                worst[key] = max(worst[key], seen_s[event_id] - at_s)
+        return worst
+
+
+def main() -> int:
+    """Measure as the arguments say, and print a line of JSON for each outage."""
+    known = RelaySettings.model_fields["delivery"]
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.chaos.broker_away", description=__doc__)
+    parser.add_argument("--delivery", choices=get_args(known.annotation), default=known.default)
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long a broker is away (60)")
+    parser.add_argument("--faults", nargs="+", choices=_FAULTS, default=_FAULTS)
+    parser.add_argument("--brokers", nargs="+", type=int, choices=range(1, BROKERS + 1), default=[1, 2, 3])
+    arguments = parser.parse_args()
+    directory = Path(tempfile.mkdtemp(prefix="relaybox-away-"))
+    directory.chmod(0o711)
+    try:
+        asyncio.run(_measure(arguments, directory))
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    return 0
+
+
+async def _measure(arguments: argparse.Namespace, directory: Path) -> None:
+    async with cluster_staged(directory) as stage, _play(stage, arguments.delivery) as play:
+        await play.write(_CALM_S)
+        await play.drained()
+        for fault in arguments.faults:
+            for number in arguments.brokers:
+                waits = await _one_outage(play, fault, stage.kafka.brokers[number - 1], arguments.seconds)
+                line = {"delivery": arguments.delivery, "fault": fault, "broker": number, **waits}
+                sys.stdout.write(to_json(line).decode() + "\n")
+                sys.stdout.flush()
+
+
+@asynccontextmanager
+async def _play(stage: ClusterStage, delivery: str) -> AsyncGenerator[_Play]:
+    async with AsyncExitStack() as stack:
+        journal = Journal(stage.directory / "journal.jsonl")
+        timeline = Timeline(stage.directory / "timeline.log")
+        stack.callback(journal.close)
+        stack.callback(timeline.close)
+        for number in range(_RELAYS):
+            environment = {**stage.relay_environment(), "RELAY_DELIVERY": delivery, "LOG_JSON": "true"}
+            name = f"relay-{number}"
+            relay = RelaySlot(name, environment, stage.directory / f"{name}.log", timeline)
+            relay.start()
+            stack.push_async_callback(relay.stop)
+        follower = Follower(stage.bootstrap_servers, _PREFIX)
+        follower.start()
+        stack.callback(follower.stop)
+        keys = [f"{_PREFIX}{number}" for number in range(_KEYS)]
+        writer = Writer("writer", keys, stage.connect, journal=journal, timeline=timeline, seed=0)
+        stack.push_async_callback(writer.close)
+        yield _Play(stage=stage, journal=journal, writer=writer, follower=follower)
+
+
+async def _one_outage(play: _Play, fault: str, broker: LocalKafka, seconds: float) -> dict[str, float]:
+    """Take *broker* away for *seconds*; return shares of the worst waits of the keys."""
+    began_s = time.monotonic()
+    if fault == "kill":
+        broker.kill()
+    else:
+        broker.pause()
+    await play.write(seconds)
+    back_s = time.monotonic()
+    if fault == "kill":
+        starting = asyncio.create_task(broker.start())
+    else:
+        broker.resume()
+        starting = asyncio.create_task(asyncio.sleep(0))
+    await play.write(_CALM_S)
+    await starting
+    await play.drained()
+    await in_sync(play.stage.kafka_settings(), TOPIC, BROKERS)
+    away = sorted(play.worst_waits(began_s - _EVERY_S, back_s).values())
+    returning = play.worst_waits(back_s, float("inf")).values()
+    shares = {"p50_s": 0.5, "p99_s": 0.99, "max_s": 1.0}
+    return {
+        "keys": len(away),
+        **{name: round(share_of(away, share), 2) for name, share in shares.items()},
+        "max_s_as_it_returns": round(max(returning), 2),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
