@@ -47,6 +47,16 @@ __all__ = ("run_product",)
 
 _READY_PAUSE_S: Final = 0.05
 _TOKEN_S: Final = 30 * 86_400
+#: Names of settings, or how they begin.
+_LINKS: Final = (
+    "KAFKA_SASL_",
+    "KAFKA_SECURITY_",
+    "KAFKA_SSL_",
+    "POSTGRES_DIRECT_",
+    "POSTGRES_POOLER",
+    "POSTGRES_SSL_",
+    "POSTGRES_TARGET_SESSION_ATTRS",
+)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -123,7 +133,7 @@ class _Product:
         url = _url(api)
         token = make_token(load_settings(JwtSettings), "writer", _TOKEN_S)
         self.running.announce(
-            {"API_URL": url, "DEV_TOKEN": token, **_shared_settings(), **_protection(self.environment)}
+            {"API_URL": url, "DEV_TOKEN": token, **_shared_settings(), **_links(self.environment)}
         )
         down = [part.name for part in self.supervisor.parts() if part.keeps_crashing]
         for line in (
@@ -193,10 +203,9 @@ def _shared_settings() -> dict[str, str]:
     }
 
 
-def _protection(environment: Mapping[str, str]) -> dict[str, str]:
-    """How the links to servers of the user's own are protected, as the environment has it."""
-    names = ("KAFKA_SECURITY_", "KAFKA_SASL_", "KAFKA_SSL_", "POSTGRES_SSL_")
-    return {name: value for name, value in environment.items() if name.startswith(names) and value}
+def _links(environment: Mapping[str, str]) -> dict[str, str]:
+    """How servers of the user's own are reached: protection, pooler, and which of several servers."""
+    return {name: value for name, value in environment.items() if name.startswith(_LINKS) and value}
 
 
 async def _until_ready(url: str) -> None:

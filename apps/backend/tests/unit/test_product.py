@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from backend.product import _Product
+from backend.product import _links, _Product
 from backend.running import ProductSettings
 from relaybox.errors import SettingsError
 
@@ -33,3 +33,16 @@ async def test_a_wrong_setting_of_any_part_is_told_before_a_server_is_started(
     product = _Product(settings=ProductSettings(data_dir=tmp_path), running=nobody, supervisor=nobody)
     with pytest.raises(SettingsError, match=rf"^{name}: [^\n]+$"):
         await product.compose(never)
+
+
+def test_links_to_servers_are_shared_as_the_environment_has_them() -> None:
+    """Through a pooler that is not named, a process that follows `backend env` would be refused."""
+    links = {
+        "POSTGRES_POOLER": "transaction",
+        "POSTGRES_DIRECT_HOST": "db.example",
+        "POSTGRES_DIRECT_PORT": "5433",
+        "POSTGRES_TARGET_SESSION_ATTRS": "primary",
+        "POSTGRES_SSL_MODE": "verify-full",
+        "KAFKA_SECURITY_PROTOCOL": "SSL",
+    }
+    assert _links({**links, "POSTGRES_POOL_SIZE": "5", "KAFKA_SSL_CA_FILE": ""}) == links
