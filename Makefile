@@ -24,7 +24,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo demo-workspace env check unit test measured test-slow test-all test-versions test-postgres-16 test-kafka-3.7 test-lowest test-pythons lint types lock bench bench-compare chaos image mutants sql clean
+.PHONY: help setup run demo demo-workspace env check unit test measured test-slow test-all test-pgbouncer test-versions test-postgres-16 test-kafka-3.7 test-lowest test-pythons lint types lock bench bench-compare chaos image mutants sql clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -83,8 +83,11 @@ test-slow: $(STAMP) ## Run the slow tests (faults, packaging, TLS, alert rules) 
 	@$(PYTEST) -m "slow and not long" $(ARGS)
 	@$(MAKE) --no-print-directory bench
 
-test-all: test test-slow test-versions ## Run everything: other versions too, and the long runs (hours)
+test-all: test test-slow test-pgbouncer test-versions ## Run everything: other versions too, and the long runs (hours)
 	@echo "The long runs" && pytest -m long $(ARGS)
+
+test-pgbouncer: $(STAMP) ## Run the acceptance tests with the product behind a real PgBouncer (pool_mode = session)
+	@$(PYTEST) --pgbouncer tests/acceptance $(ARGS)
 
 test-versions: test-postgres-16 test-kafka-3.7 test-lowest test-pythons ## Run the tests on other versions
 

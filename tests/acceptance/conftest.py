@@ -8,13 +8,46 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.databases import create_database
+from tests.fixtures.pgbouncer import PgBouncer
 from tests.fixtures.product import Product, Writer
+from tests.fixtures.servers import run_apart
+
+MakeProduct = Callable[..., Product]
 
 
 @pytest.fixture(scope="session")
-def product(server_dir: Path) -> Iterator[Product]:
+def behind_pgbouncer(request: pytest.FixtureRequest) -> bool:
+    """Whether products use a PostgreSQL behind a PgBouncer instead of starting one of their own."""
+    return request.config.getoption("--pgbouncer")
+
+
+@pytest.fixture(scope="session")
+def make_product(
+    request: pytest.FixtureRequest, server_dir: Path, behind_pgbouncer: bool
+) -> Iterator[MakeProduct]:
+    """``make_product("name", API_WORKERS="2")``: a product with data of its own, which is not started."""
+    if not behind_pgbouncer:
+        yield lambda name, **changes: Product(server_dir / name, **changes)
+        return
+    server = request.getfixturevalue("postgres_server")
+    programs = request.getfixturevalue("pgbouncer_programs")
+    pooler = PgBouncer(programs, server_dir / "pgbouncer", server, "session")
+    run_apart(pooler.start())
+
+    def make(name: str, **changes: str) -> Product:
+        run_apart(create_database(server, name))
+        address = {"POSTGRES_PORT": str(pooler.port), "POSTGRES_DB": name, "POSTGRES_POOLER": pooler.mode}
+        return Product(server_dir / name, **server.settings() | address | changes)
+
+    yield make
+    pooler.kill()
+
+
+@pytest.fixture(scope="session")
+def product(make_product: MakeProduct) -> Iterator[Product]:
     """One product for all tests that do not stop it."""
-    running = Product(server_dir / "product", CORS_ORIGINS="https://app.example")
+    running = make_product("product", CORS_ORIGINS="https://app.example")
     running.start()
     yield running
     assert running.stop() == 0, running.log_text()

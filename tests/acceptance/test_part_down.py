@@ -3,12 +3,12 @@
 import json
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
 from relaybox.settings import KafkaSettings
 
+from tests.acceptance.conftest import MakeProduct
 from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.product import BACKEND, Product, wait_for
 
@@ -16,9 +16,9 @@ AGENT = "concept-agent"
 
 
 @pytest.fixture
-def poisoned(server_dir: Path) -> Iterator[Product]:
+def poisoned(make_product: MakeProduct) -> Iterator[Product]:
     """A product whose agent ends at a record that is no envelope, again at every start."""
-    product = Product(server_dir / "poisoned")
+    product = make_product("poisoned")
     product.start()
     known = product.environment
     settings = KafkaSettings(host=known["KAFKA_HOST"], port=int(known["KAFKA_PORT"]))
@@ -30,7 +30,7 @@ def poisoned(server_dir: Path) -> Iterator[Product]:
     product.stop()
 
 
-def test_product_keeps_running_while_its_agent_is_down(poisoned: Product) -> None:
+def test_product_keeps_running_while_its_agent_is_down(poisoned: Product, behind_pgbouncer: bool) -> None:
     with poisoned.writer() as writer:
         session = writer.create()
         assert writer.command(session, "RequestConceptGeneration").status_code == 202
@@ -41,9 +41,8 @@ def test_product_keeps_running_while_its_agent_is_down(poisoned: Product) -> Non
     assert told.returncode == 1, told.stderr
     states = dict(line.split(": ", 1) for line in told.stdout.splitlines())
     assert states.pop(AGENT).endswith("times in a row, ended with exit code 1")
-    assert states == dict.fromkeys(
-        ("postgres", "kafka", "api-gateway", "message-relay", "workspace-worker"), "ready"
-    )
+    servers = ("kafka",) if behind_pgbouncer else ("postgres", "kafka")
+    assert states == dict.fromkeys((*servers, "api-gateway", "message-relay", "workspace-worker"), "ready")
     listed = [json.loads(line) for line in poisoned.run(BACKEND, "status", "--json").stdout.splitlines()]
     assert [part["name"] for part in listed if part["crashes"]] == [AGENT]
 

@@ -13,6 +13,7 @@ import pytest
 from backend.running import NotRunning
 from relaybox.local import free_port
 
+from tests.acceptance.conftest import MakeProduct
 from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.marks import needs_curl
 from tests.fixtures.product import BACKEND, SESSIONS, Product, Writer, wait_for
@@ -22,23 +23,23 @@ STOP_S = 10.0
 
 
 @pytest.fixture(scope="module")
-def own(server_dir: Path) -> Iterator[Product]:
+def own(make_product: MakeProduct) -> Iterator[Product]:
     """A product that the tests of this file stop and start, in their order."""
-    product = Product(server_dir / "own")
+    product = make_product("own")
     product.start("make", "run")
     yield product
     product.stop()
 
 
 @needs_curl
-def test_it_says_where_it_is_and_the_curl_it_prints_works(own: Product) -> None:
+def test_it_says_where_it_is_and_the_curl_it_prints_works(own: Product, behind_pgbouncer: bool) -> None:
     text = wait_for("the last line", lambda: own.log_text() if "Ctrl-C" in own.log_text() else None)
     url = own.environment["API_URL"]
     lines = [line.partition("│ ")[2].strip() for line in text.splitlines()]
     assert f"API    {url}{SESSIONS}" in lines
     assert f"docs   {url}/docs" in lines
     for part in (
-        *("postgres", "kafka"),
+        *(("kafka",) if behind_pgbouncer else ("postgres", "kafka")),
         *("api-gateway", "message-relay", "concept-agent", "workspace-worker"),
     ):
         assert re.search(rf"^{part} +│ ready in \d+ ms", text, re.MULTILINE)
