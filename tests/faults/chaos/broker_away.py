@@ -49,6 +49,7 @@ class _Play:
 
     stage: ClusterStage
     journal: Journal
+    timeline: Timeline
     writer: Writer
     follower: Follower
     #: Key of each event that was acknowledged.
@@ -96,13 +97,17 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="how long a broker is away (60)")
     parser.add_argument("--faults", nargs="+", choices=_FAULTS, default=_FAULTS)
     parser.add_argument("--brokers", nargs="+", type=int, choices=range(1, BROKERS + 1), default=[1, 2, 3])
+    parser.add_argument("--keep", action="store_true", help="keep the logs of the relays")
     arguments = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="relaybox-away-"))
     directory.chmod(0o711)
     try:
         asyncio.run(_measure(arguments, directory))
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        if arguments.keep:
+            sys.stdout.write(f"Logs and data are kept in {directory}\n")
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
     return 0
 
 
@@ -112,6 +117,7 @@ async def _measure(arguments: argparse.Namespace, directory: Path) -> None:
         await play.drained()
         for fault in arguments.faults:
             for number in arguments.brokers:
+                play.timeline.note(f"{fault} of broker {number} begins")
                 waits = await _one_outage(play, fault, stage.kafka.brokers[number - 1], arguments.seconds)
                 line = {"delivery": arguments.delivery, "fault": fault, "broker": number, **waits}
                 sys.stdout.write(to_json(line).decode() + "\n")
@@ -137,7 +143,7 @@ async def _play(stage: ClusterStage, delivery: str) -> AsyncGenerator[_Play]:
         keys = [f"{_PREFIX}{number}" for number in range(_KEYS)]
         writer = Writer("writer", keys, stage.connect, journal=journal, timeline=timeline, seed=0)
         stack.push_async_callback(writer.close)
-        yield _Play(stage=stage, journal=journal, writer=writer, follower=follower)
+        yield _Play(stage=stage, journal=journal, timeline=timeline, writer=writer, follower=follower)
 
 
 async def _one_outage(play: _Play, fault: str, broker: LocalKafka, seconds: float) -> dict[str, float]:
