@@ -33,13 +33,13 @@ from tests.unit.test_docs import PAGES, fences, name_of
 
 DOCS = Path(__file__).parents[2] / "docs"
 SETUP = DOCS / "how-to/use-your-own-servers.md"
-#: Its statements are for a database of another name: test_docs_cluster.py runs them.
-CLUSTER = DOCS / "how-to/run-on-a-cluster.md"
+#: Their statements are for a database of another name: test_docs_cluster.py runs them.
+CLUSTER, ROLES = DOCS / "how-to/run-on-a-cluster.md", DOCS / "how-to/roles-and-migrations.md"
 #: As an operator runs them: with the services' role, on a database with the whole schema.
 QUERIES = [
     pytest.param(text, id=f"{name_of(page)}:{number}")
     for page in PAGES
-    if page not in (SETUP, CLUSTER)
+    if page not in (SETUP, CLUSTER, ROLES)
     for number, text in enumerate(fences(page, "sql"))
 ]
 

@@ -135,9 +135,9 @@ async def test_check_names_replicas_on_a_broker_that_is_down_and_the_broker(
     await in_sync(kafka, topic, 2)
     checked = await asyncio.to_thread(check, topic)
     assert checked.exit_code == 1
-    assert "2 are down" in checked.stdout
+    assert "down: 2" in checked.stdout
     assert f"{topic}: 2 partitions (0, 1) with a replica that is not in sync" in checked.stdout
-    assert "TOPIC_UNDER_REPLICATED; start the brokers 2;" in checked.stdout
+    assert "TOPIC_UNDER_REPLICATED; start broker 2;" in checked.stdout
 
 
 async def test_create_refuses_more_replicas_than_there_are_brokers(

@@ -105,8 +105,8 @@ def raise_limit(
 
 
 def _print_check(found: TopicsCheck) -> None:
-    absent = f", {_numbers(found.brokers_absent)} are down" if found.brokers_absent else ""
-    typer.echo(f"brokers {_numbers(found.brokers)} are up{absent}\n")
+    absent = f"; down: {_numbers(found.brokers_absent)}" if found.brokers_absent else ""
+    typer.echo(f"brokers up: {_numbers(found.brokers)}{absent}\n")
     figures = ("partitions", "replicas", "min ISR", "offline", "not written", "not in sync", "max bytes")
     shown = table("topic", "use", *figures, "state", right=figures)
     for topic in found.topics:

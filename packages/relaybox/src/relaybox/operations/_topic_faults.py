@@ -77,8 +77,8 @@ _MISSING: Final = TopicFault(
 
 
 def _availability(state: TopicState, brokers: Brokers) -> Iterator[TopicFault]:
-    absent = ", ".join(map(str, sorted(brokers.absent)))
-    start = f"start the brokers {absent}" if absent else "look for what slows the brokers down in their logs"
+    slow = "look for what slows the brokers down in their logs"
+    start = f"start {brokers.absent_named}" if brokers.absent else slow
     if state.offline:
         yield TopicFault(
             code="TOPIC_OFFLINE",

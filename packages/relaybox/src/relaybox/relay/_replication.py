@@ -71,6 +71,11 @@ class Brokers:
         """Those that are down."""
         return self.known - self.live
 
+    @property
+    def absent_named(self) -> str:
+        """Those that are down, for a message: ``broker 3``, ``brokers 2, 3``."""
+        return f"broker{'s' if len(self.absent) > 1 else ''} {', '.join(map(str, sorted(self.absent)))}"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
@@ -85,9 +90,9 @@ class Plan:
         """What helps if Kafka refuses the plan; empty unless brokers are down."""
         if self.replicas <= len(self.brokers.live):
             return ""
-        absent = ", ".join(map(str, sorted(self.brokers.absent)))
         live = len(self.brokers.live)
-        return f"start the brokers {absent}; or set RELAY_TOPIC_REPLICATION={live} if they are removed; or "
+        absent = self.brokers.absent_named
+        return f"start {absent}; or set RELAY_TOPIC_REPLICATION={live} if removed for good; or "
 
 
 def replicas_for(brokers: int) -> int:

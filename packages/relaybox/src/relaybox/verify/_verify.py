@@ -55,11 +55,7 @@ async def verify(
             reading = await asyncio.to_thread(
                 _Reading, kafka, log, declared, snapshot, since, isolation, sources
             )
-            records = 0
-            async with aclosing(_batches(reading.reader)) as batches:
-                async for batch in batches:
-                    records += len(batch)
-                    await tables.add(batch if key is None else [one for one in batch if one.key == key])
+            records = await _add_records(tables, reading.reader, key)
             await tables.judge(known, loss)
             await _excuse(tables, reading)
             tallies, duplicates = await tables.tallies()
@@ -106,6 +102,16 @@ class _Reading:
             place: datetime.fromtimestamp(first_at_ms.get(place, now_ms) / 1_000, UTC)
             for place in self._shortened
         }
+
+
+async def _add_records(tables: Tables, reader: Reader, key: str | None) -> int:
+    """Add what *reader* finds to *tables*, records of *key* alone if given; return how many were read."""
+    records = 0
+    async with aclosing(_batches(reader)) as batches:
+        async for batch in batches:
+            records += len(batch)
+            await tables.add(batch if key is None else [one for one in batch if one.key == key])
+    return records
 
 
 async def _batches(reader: Reader) -> AsyncGenerator[list[Seen]]:

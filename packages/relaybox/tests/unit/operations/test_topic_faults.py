@@ -77,7 +77,7 @@ def test_settings_decide_over_the_topics_that_relaybox_creates() -> None:
 def test_remedy_names_absent_brokers_and_the_command() -> None:
     absent = replace(THREE, brokers=Brokers(live=frozenset({1, 2}), known=frozenset({1, 2, 3})))
     [behind] = faults_of("events", TopicUse.EVENTS, replace(SOUND, under_replicated=tuple(range(12))), absent)
-    assert behind.remedy.startswith("start the brokers 3;")
+    assert behind.remedy.startswith("start broker 3;")
     assert behind.what == "12 partitions (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, …) with a replica that is not in sync"
     [low] = faults_of("events", TopicUse.EVENTS, replace(SOUND, bytes_max=4_000), THREE)
     assert low.remedy == "run `relaybox topics raise-limit events 1000000`"

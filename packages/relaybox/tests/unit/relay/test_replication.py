@@ -65,7 +65,7 @@ def test_topic_is_left_to_kafka_to_spread_where_enough_brokers_live() -> None:
 
 
 def test_remedy_names_the_brokers_that_are_down() -> None:
-    assert "start the brokers 3;" in plan_replication(Replication(), brokers(2, 3)).remedy
+    assert "start broker 3;" in plan_replication(Replication(), brokers(2, 3)).remedy
     assert plan_replication(Replication(), brokers(3)).remedy == ""
 
 
