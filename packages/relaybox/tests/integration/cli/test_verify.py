@@ -183,4 +183,4 @@ async def test_a_right_that_is_missing_is_one_line(
     )
     line = line_of(await run(postgres_settings, kafka_settings, topic))
     assert "permission denied" in line
-    assert "GRANT SELECT on the tables and TEMPORARY on the database" in line
+    assert "GRANT SELECT on the tables, TEMPORARY on the database and EXECUTE on pg_control_system()" in line
