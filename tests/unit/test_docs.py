@@ -48,7 +48,7 @@ SOURCES = [ROOT / "packages/relaybox/src", ROOT / "packages/shared-types/src", R
 PROMISED = {
     *(f"G0{number}" for number in range(1, 10)),
     *(f"G2{number}" for number in (0, 1, 2, 3, 4, 5, 7, 9)),
-    *("G30", "G31", "G32", "G33", "G34", "G35", "G37", "G40"),
+    *("G30", "G31", "G32", "G33", "G34", "G35", "G36", "G37", "G40"),
     *(f"G6{number}" for number in range(10)),
     *("G70", "G71"),
     *(f"G8{number}" for number in range(6)),
@@ -269,7 +269,14 @@ def figures() -> frozenset[str]:
     """Every metric's name, without what Prometheus adds to it."""
     modules = ("telemetry/_metrics.py", "idempotency/_sweep.py")
     source = "".join((ROOT / "packages/relaybox/src/relaybox" / one).read_text() for one in modules)
-    look = Counters().look(lanes=(), members=1, in_flight=0, breaker=BreakerState.CLOSED)
+    look = Counters().look(
+        lanes=(),
+        members=1,
+        in_flight=0,
+        breaker=BreakerState.CLOSED,
+        partitions_unavailable=(),
+        lanes_stuck=(),
+    )
     of_the_relay = {metric.name for metric in RelayCollector(lambda: look).collect()}
     return frozenset(of_the_relay | set(re.findall(r'"(relaybox_[a-z_]+)"', source)))
 

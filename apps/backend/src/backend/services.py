@@ -115,7 +115,7 @@ def _shared_figures() -> Generator[None]:
 async def _run_relay() -> None:
     from relaybox.idempotency import Sweeper
     from relaybox.outbox import OutboxSettings
-    from relaybox.relay import Relay, RelayCollector, TopicsFirst
+    from relaybox.relay import Relay, RelayCollector, TopicsFirst, check_relay
     from relaybox.service import footing, run_until_signal
 
     from backend.migrations import ALL
@@ -129,6 +129,7 @@ async def _run_relay() -> None:
         settings = load_settings(RelaySettings)
         relay = Relay(on.database, on.kafka, settings)
         on.registry.register(RelayCollector(relay.statistics))
+        on.checks["relay"] = check_relay(relay.statistics)
         first = TopicsFirst(relay, on.kafka, settings, load_settings(OutboxSettings))
         await run_until_signal(first, Sweeper(on.database, on.registry))
 

@@ -743,11 +743,17 @@ ALTER TABLE relay_origin ADD COLUMN history TEXT, ADD COLUMN history_id UUID,
 -- In which of them the lane was last compared with Kafka; null: never since this column exists.
 ALTER TABLE relay_lanes ADD COLUMN history_id UUID;
 
+-- Which of the lane's transactional.ids its owner publishes with. A transaction cannot end while one of its partitions
+-- takes no writes, and neither can another one of the same id begin: the owner then goes on with the next id.
+ALTER TABLE relay_lanes ADD COLUMN producer_number INT NOT NULL DEFAULT 0;
+-- For operators: why the relay publishes only some of its rows, a sentence for each partition and lane, 20 at the most.
+ALTER TABLE relay_members ADD COLUMN troubles TEXT[] NOT NULL DEFAULT '{}';
+
 CREATE TABLE relaybox_alembic_version (
     version_num VARCHAR(32) NOT NULL,
     CONSTRAINT relaybox_alembic_version_pkc PRIMARY KEY (version_num)
 );
-INSERT INTO relaybox_alembic_version (version_num) VALUES ('0008_histories');
+INSERT INTO relaybox_alembic_version (version_num) VALUES ('0009_partitions');
 
 CREATE TYPE genesis_status AS ENUM ('IN_PROGRESS', 'COMPLETED', 'ABANDONED');
 CREATE TYPE genesis_stage AS ENUM

@@ -89,6 +89,8 @@ class Footing:
     kafka: KafkaSettings
     #: Shown at ``/metrics``.
     registry: CollectorRegistry
+    #: Shown at ``/readyz``; the service may add its own.
+    checks: dict[str, Check]
 
 
 @asynccontextmanager
@@ -118,12 +120,13 @@ async def footing(
     configure_logging(name, own.log_level, own.log_json)
     database, registry = Database(load_settings(postgres), application_name=name), CollectorRegistry()
     DatabaseMetrics(registry).watch(database)
-    pages = health_app({"postgres": check_postgres(database, *schema), "kafka": check_kafka(kafka)}, registry)
+    checks = {"postgres": check_postgres(database, *schema), "kafka": check_kafka(kafka)}
+    pages = health_app(checks, registry)
     try:
         async with serve_health(
             pages, host=own.health_host, port=own.health_port, head_timeout_s=head_timeout_s
         ):
-            yield Footing(database=database, kafka=kafka, registry=registry)
+            yield Footing(database=database, kafka=kafka, registry=registry, checks=checks)
     finally:
         await database.close()
 

@@ -121,6 +121,8 @@ def _print_status(look: Status, per_s: float | None, as_json: bool) -> None:
     if look.relays:
         print_table(_relays(look))
         typer.echo()
+    for trouble in sorted({trouble for one in look.relays for trouble in one.troubles}):
+        typer.echo(f"degraded: {plain(trouble)}")
     print_table(_lanes(look))
     for one in look.lanes:
         if one.fault is not None:

@@ -14,7 +14,7 @@ from relaybox.consumers import Consumer, Subscription
 from relaybox.db import BACKBONE
 from relaybox.idempotency import Sweeper
 from relaybox.outbox import Notifier, OutboxSettings
-from relaybox.relay import Relay, RelayCollector, TopicsFirst
+from relaybox.relay import Relay, RelayCollector, TopicsFirst, check_relay
 from relaybox.service import footing, run_until_signal
 from relaybox.settings import RelaySettings, load_settings
 
@@ -82,6 +82,7 @@ async def _relay() -> None:
         settings = load_settings(RelaySettings)
         relay = Relay(on.database, on.kafka, settings)
         on.registry.register(RelayCollector(relay.statistics))
+        on.checks["relay"] = check_relay(relay.statistics)
         first = TopicsFirst(relay, on.kafka, settings, load_settings(OutboxSettings))
         await run_until_signal(first, Sweeper(on.database, on.registry))
 

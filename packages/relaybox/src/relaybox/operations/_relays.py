@@ -49,6 +49,8 @@ class RelayStatus:
     lease_s: float
     #: How many lanes it holds.
     lanes: int
+    #: Why it publishes only some of its rows: a sentence for each partition and lane, 20 at the most.
+    troubles: Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,6 +12,7 @@ from relaybox.relay._errors import (
     RowFault,
     TopicUnknown,
 )
+from relaybox.relay._health import check_relay
 from relaybox.relay._lanes import LANES_CHANNEL
 from relaybox.relay._markers import markers_topic
 from relaybox.relay._metrics import RelayCollector
@@ -49,6 +50,7 @@ __all__ = (
     "TopicUnknown",
     "TopicsFirst",
     "TopicsNotReady",
+    "check_relay",
     "cluster_state",
     "ensure_topics",
     "markers_topic",

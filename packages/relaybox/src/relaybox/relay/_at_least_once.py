@@ -27,6 +27,7 @@ from relaybox.relay._link import (
     warm_up,
 )
 from relaybox.relay._messages import Message, screen, topics_exceeded
+from relaybox.relay._partitions import PartitionWatch, withhold
 from relaybox.settings import Compression, KafkaSettings
 
 __all__ = ("AtLeastOnce", "acknowledged_in_order")
@@ -52,7 +53,10 @@ class AtLeastOnce:
 
     one_at_a_time = True
 
-    def __init__(self, settings: KafkaSettings, *, compression: Compression) -> None:
+    def __init__(
+        self, settings: KafkaSettings, *, compression: Compression, partitions: PartitionWatch
+    ) -> None:
+        self._partitions = partitions
         self._connection = link_settings(settings)
         self._producing = {**self._connection, "compression.type": compression}
         self._link = Link(self._connection)
@@ -75,12 +79,17 @@ class AtLeastOnce:
 
     async def prepare(self, messages: Sequence[Message]) -> Prepared:
         """One batch; the publishing thread checks it."""
+        outcome = Outcome()
+        self._partitions.add({message.topic for message in messages})
+        if self._partitions.unavailable:
+            messages, held = withhold(messages, self._partitions.unavailable)
+            outcome.faulty += held
         batch = Batch(messages=messages, lanes=frozenset(message.lane for message in messages))
-        return Prepared(batches=[batch] if messages else [], outcome=Outcome())
+        return Prepared(batches=[batch] if messages else [], outcome=outcome)
 
     def launch(self, batch: Batch) -> asyncio.Task[Outcome]:
         """Publish it, and wait until each row is acknowledged or known not to be."""
-        return asyncio.create_task(self._in_thread(partial(self._publish, batch.messages)))
+        return asyncio.create_task(self._run(batch.messages))
 
     async def claim(self, connection: DedicatedConnection, batches: Sequence[Batch]) -> None:
         """Nobody asks what was tried."""
@@ -94,6 +103,10 @@ class AtLeastOnce:
     def trouble(self) -> LinkDown | None:
         """None: whatever fails is a batch."""
         return None
+
+    def stuck_lanes(self) -> dict[int, str]:
+        """Return none: lanes share one producer, and the breaker tells of its failures."""
+        return {}
 
     def hung(self) -> bool:
         """Whether the call of the publishing thread hangs."""
@@ -112,6 +125,12 @@ class AtLeastOnce:
         self._give_up_at_s = 0.0
         await self._in_thread(self._close)
         self._thread.shutdown(wait=False)
+
+    async def _run(self, messages: Sequence[Message]) -> Outcome:
+        outcome = await self._in_thread(partial(self._publish, messages))
+        if outcome.link is not None:
+            self._partitions.look_now()
+        return outcome
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

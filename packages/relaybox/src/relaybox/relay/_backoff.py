@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ("GiveUp", "Retry", "link_pause_s", "next_batch_rows", "next_step")
+__all__ = ("GiveUp", "Postpone", "Retry", "link_pause_s", "next_batch_rows", "next_step")
 
 #: Contract, section 4: a row is retried after 1 s, 2 s, 4 s, and FAILED after the third retry.
 _RETRIES_S: Final = (1.0, 2.0, 4.0)
@@ -26,6 +26,13 @@ class Retry:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GiveUp:
     """Mark the row FAILED; its key waits for an operator."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Postpone:
+    """Try the row again after *after_s* seconds and charge no attempt; its key waits until then."""
+
+    after_s: float
 
 
 def next_step(attempts: int) -> Retry | GiveUp:

@@ -1,7 +1,7 @@
 """What a way of delivering to Kafka is, and what it answers."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -110,6 +110,10 @@ class Delivery(Protocol):
 
     def trouble(self) -> LinkDown | None:
         """The link's failure that was met outside of batches since this was last asked."""
+        ...
+
+    def stuck_lanes(self) -> Mapping[int, str]:
+        """Return the owned lanes that have published nothing for a while although they tried, and why."""
         ...
 
     def hung(self) -> bool:

@@ -8,6 +8,8 @@
         ├── LaneFaulty Kafka and the database disagree about a lane; it stops until an operator decides
         ├── PublishedUnknown the topics do not reach back to a failover; the lane stops as a faulty one
         ├── LinkDown   the broker's or the network's fault; no row is charged for it
+        │   ├── PartitionUnavailable  one partition takes no writes; its keys wait
+        │   └── TransactionUnfinished  a lane's producer waits for a transaction to end
         ├── ReplicationImpossible  the settings demand more replicas than there are brokers
         └── RowFault   this row's own fault; its key waits, every other key flows on
             ├── EnvelopeIncomplete
@@ -21,6 +23,7 @@ __all__ = (
     "HistoryChanged",
     "LaneFaulty",
     "LinkDown",
+    "PartitionUnavailable",
     "PublishedUnknown",
     "RecordRefused",
     "RecordTooLarge",
@@ -28,6 +31,7 @@ __all__ = (
     "ReplicationImpossible",
     "RowFault",
     "TopicUnknown",
+    "TransactionUnfinished",
 )
 
 from confluent_kafka import KafkaError
@@ -45,6 +49,18 @@ class LinkDown(RelayError):
     """Raised when no broker acknowledges in time or refuses the relay; publishing resumes by itself."""
 
     error_code = "RELAY_LINK_DOWN"
+
+
+class PartitionUnavailable(LinkDown):
+    """Raised when one partition takes no writes: its keys wait for it, all others are published (G36)."""
+
+    error_code = "RELAY_PARTITION_UNAVAILABLE"
+
+
+class TransactionUnfinished(LinkDown):
+    """Raised when a producer cannot open, because the last transaction of its id has not ended yet."""
+
+    error_code = "RELAY_TRANSACTION_UNFINISHED"
 
 
 class ReplicationImpossible(RelayError):

@@ -12,15 +12,16 @@ from uuid import UUID
 import structlog
 
 from relaybox.db import DatabaseError, DedicatedConnection
-from relaybox.relay._backoff import link_pause_s
 from relaybox.relay._delivery import Batch, LaneBatch, Outcome, Prepared
 from relaybox.relay._errors import LinkDown
 from relaybox.relay._history import Connections
 from relaybox.relay._lane_claims import claim, origin_of, trim
+from relaybox.relay._lane_troubles import LaneTroubles
 from relaybox.relay._lanes import Lane
 from relaybox.relay._link import BATCH_BYTES_MAX, CallThreads, Link, batch_bytes_for, link_settings
 from relaybox.relay._markers import Markers
 from relaybox.relay._messages import Message, screen, topics_exceeded
+from relaybox.relay._partitions import PartitionWatch, withhold
 from relaybox.relay._reconcile import Reconciler
 from relaybox.relay._replication import Replication
 from relaybox.relay._suspects import Suspects
@@ -36,6 +37,7 @@ T = TypeVar("T")
 _THREADS: Final = 16
 #: A faulty lane is looked at again this often: an operator may have accepted its marker.
 _FAULTY_PAUSE_S: Final = 5.0
+_UNKNOWN: Final = "the takeover did not end"
 _log = structlog.get_logger(__name__)
 
 
@@ -52,27 +54,6 @@ class _OpenLane:
     #: Number of the newest claim that is recorded, and of the newest that claims were trimmed before.
     settled: int = 0
     trimmed: int = 0
-
-
-@dataclass(kw_only=True, slots=True)
-class _Pauses:
-    """Lanes that could not be opened: again after a while, longer each time."""
-
-    failures: dict[int, int] = field(default_factory=dict[int, int])
-    until_s: dict[int, float] = field(default_factory=dict[int, float])
-
-    def over(self, lane: int) -> bool:
-        return time.monotonic() >= self.until_s.get(lane, 0.0)
-
-    def begin(self, lane: int, *, at_least_s: float = 0.0) -> float:
-        self.failures[lane] = self.failures.get(lane, 0) + 1
-        pause_s = max(link_pause_s(self.failures[lane]), at_least_s)
-        self.until_s[lane] = time.monotonic() + pause_s
-        return pause_s
-
-    def end(self, lane: int) -> None:
-        self.failures.pop(lane, None)
-        self.until_s.pop(lane, None)
 
 
 class ExactlyOnce:
@@ -92,6 +73,7 @@ class ExactlyOnce:
         *,
         compression: Compression,
         replication: Replication,
+        partitions: PartitionWatch,
         wake: Callable[[], None],
     ) -> None:
         """*wake* is called whenever there may be something to do again; *replication* is for the markers."""
@@ -100,11 +82,14 @@ class ExactlyOnce:
         self._replication = replication
         self._connection = link_settings(settings)
         self._producing = {**self._connection, "compression.type": compression}
+        self._partitions = partitions
         self._wake = wake
         self._link = Link(self._connection)
         self._markers: Markers | None = None
         self._open: dict[int, _OpenLane] = {}
-        self._pauses = _Pauses()
+        self._troubles = LaneTroubles(time.monotonic)
+        #: Lanes, with their epochs, whose last producer was this relay's and commits nothing any more.
+        self._dropped: dict[int, int] = {}
         self._suspects = Suspects()
         self._opening: asyncio.Task[None] | None = None
         self._trouble: LinkDown | None = None
@@ -121,10 +106,11 @@ class ExactlyOnce:
     def ready(self, lanes: Sequence[Lane]) -> list[Lane]:
         """Those of *lanes* that are open; the others are being taken over."""
         epochs = {lane.lane: lane.epoch for lane in lanes}
+        self._troubles.keep(epochs)
         for number, open_lane in list(self._open.items()):
             if epochs.get(number) != open_lane.epoch and not open_lane.flying:
                 self._drop(number)
-        closed = [lane for lane in lanes if lane.lane not in self._open and self._pauses.over(lane.lane)]
+        closed = [lane for lane in lanes if lane.lane not in self._open and self._troubles.may_try(lane.lane)]
         if self._opening is not None and self._opening.done():
             opening, self._opening = self._opening, None
             opening.result()  # what it did not expect is a defect, and ends the relay
@@ -144,6 +130,7 @@ class ExactlyOnce:
         if not messages:
             return Prepared(batches=[], outcome=outcome)
         topics = {message.topic for message in messages}
+        self._partitions.add(topics)
         try:
             limits = self._link.known(topics) or await self._ask_link(lambda: self._link.limits(topics))
             screened = screen(messages, limits)
@@ -154,9 +141,13 @@ class ExactlyOnce:
             outcome.link = down
             return Prepared(batches=[], outcome=outcome)
         outcome.faulty += screened.faulty
+        publishable: Sequence[Message] = screened.publishable
+        if self._partitions.unavailable:
+            publishable, held = withhold(publishable, self._partitions.unavailable)
+            outcome.faulty += held
         self._keep_batches_below(batch_bytes_for(topics, limits))
         by_lane: dict[int, list[Message]] = defaultdict(list)
-        for message in self._suspects.one_by_one(screened.publishable):
+        for message in self._suspects.one_by_one(publishable):
             by_lane[message.lane].append(message)
         batches = [
             LaneBatch(messages=rows, lanes=frozenset({lane}))
@@ -207,6 +198,10 @@ class ExactlyOnce:
         trouble, self._trouble = self._trouble, None
         return trouble
 
+    def stuck_lanes(self) -> dict[int, str]:
+        """Return why each lane that has published nothing for a while could not."""
+        return self._troubles.stuck(self._open)
+
     def hung(self) -> bool:
         """Whether a call to Kafka hangs: of a batch, of a takeover, or a question."""
         return self._threads.hung() or self._link_thread.hung()
@@ -234,6 +229,7 @@ class ExactlyOnce:
 
     async def _open_lanes(self, lanes: Sequence[Lane]) -> None:
         opened: set[int] = set()
+        reasons: dict[Lane, str] = {}
         faulty: list[Lane] = []
         try:
             async with self._connections.connected() as connection:
@@ -244,6 +240,7 @@ class ExactlyOnce:
                         replication=self._replication,
                         deadline=lambda: self._give_up_at_s,
                     )
+                    self._partitions.add([self._markers.topic])
                 takeover = await take_over(
                     connection,
                     lanes,
@@ -251,6 +248,7 @@ class ExactlyOnce:
                     self._new_producer,
                     self._threads,
                     Reconciler(self._settings, self._connections.history_id),
+                    renewable=[lane for lane in lanes if self._dropped.get(lane.lane) == lane.epoch],
                 )
             for each in takeover.opened:
                 self._suspects.judge(each.lane.lane, each.last_id)
@@ -260,15 +258,19 @@ class ExactlyOnce:
                 opened.add(each.lane.lane)
             faulty = takeover.faulty
             if takeover.failed:
+                reasons = {lane: str(down) for lane, down in takeover.failed.items()}
                 await self._meet_trouble(None)
         except LinkDown as down:
+            reasons = dict.fromkeys(lanes, str(down))
             await self._meet_trouble(down)
         except DatabaseError as error:
+            reasons = dict.fromkeys(lanes, str(error))
             _log.info("relay cannot take lanes over, trying again", error_code=error.error_code)
         finally:
             for lane in lanes:
                 if lane.lane not in opened:
-                    self._pause(lane.lane, at_least_s=_FAULTY_PAUSE_S if lane in faulty else 0.0)
+                    pause_s = _FAULTY_PAUSE_S if lane in faulty else 0.0
+                    self._pause(lane.lane, reasons.get(lane, _UNKNOWN), at_least_s=pause_s)
             self._wake()
 
     async def _meet_trouble(self, down: LinkDown | None) -> None:
@@ -288,20 +290,23 @@ class ExactlyOnce:
         asyncio.get_running_loop().call_later(open_lane.pause.left_s(time.monotonic()), self._wake)
         if landing.fate is Fate.COMMITTED:
             open_lane.last_id = batch.batch_id
-            self._pauses.end(batch.lane)
+            self._troubles.end(batch.lane)
             self._suspects.cleared(batch)
             return Outcome(sent=list(batch.messages))
         if self._open.get(batch.lane) is not open_lane:
             return Outcome()  # the relay was closed meanwhile
         if landing.fate is Fate.UNCLAIMED:
             self._drop(batch.lane)
-            self._pause(batch.lane)
+            self._pause(batch.lane, "PostgreSQL did not confirm the claim of a batch")
             return Outcome()
         _log.info(
             "relay opens a lane anew", lane=batch.lane, fate=landing.fate.value, reason=str(landing.error)
         )
         self._drop(batch.lane)
-        self._pause(batch.lane)
+        if landing.fate is Fate.UNDECIDED:
+            del self._dropped[batch.lane]
+        self._pause(batch.lane, f"a batch failed: {landing.error}")
+        self._partitions.look_now()
         # What the brokers accept may have changed: a limit was lowered, a topic is gone.
         await self._ask_link(self._link.forget_limits)
         if landing.refused:
@@ -331,22 +336,26 @@ class ExactlyOnce:
             if open_lane.producer.batch_bytes > self._batch_bytes and not open_lane.flying:
                 self._drop(number)
 
-    def _new_producer(self, lane: int) -> LaneProducer:
+    def _new_producer(self, lane: int, number: int) -> LaneProducer:
         assert self._markers is not None
         return LaneProducer(
             self._producing,
             self._markers,
             lane,
+            number,
             batch_bytes=self._batch_bytes,
             deadline=lambda: self._give_up_at_s,
         )
 
-    def _pause(self, number: int, *, at_least_s: float = 0.0) -> None:
-        pause_s = self._pauses.begin(number, at_least_s=at_least_s)
+    def _pause(self, number: int, reason: str, *, at_least_s: float = 0.0) -> None:
+        pause_s = self._troubles.begin(number, reason, at_least_s=at_least_s)
         asyncio.get_running_loop().call_later(pause_s, self._wake)
 
     def _drop(self, number: int) -> None:
-        self._threads.submit(self._open.pop(number).producer.close)
+        """Give the lane's producer up, which has no batch in flight."""
+        open_lane = self._open.pop(number)
+        self._dropped[number] = open_lane.epoch
+        self._threads.submit(open_lane.producer.close)
         self._wake()
 
     async def _check_link(self) -> None:

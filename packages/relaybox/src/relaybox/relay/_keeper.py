@@ -1,7 +1,7 @@
 """The relay's second connection: heartbeats for its lanes, and an ear for notifications."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Final
 
 import structlog
@@ -11,7 +11,7 @@ from relaybox.outbox import OUTBOX_CHANNEL, channel_of
 from relaybox.relay._backoff import link_pause_s
 from relaybox.relay._floor import Floor
 from relaybox.relay._history import Connections
-from relaybox.relay._lanes import LANES_CHANNEL, Lanes
+from relaybox.relay._lanes import LANES_CHANNEL, Lanes, Report
 from relaybox.relay._rows import plan_for_backlogs
 from relaybox.relay._signals import OnSignal, Signal
 from relaybox.relay._statistics import Counters
@@ -38,7 +38,10 @@ class Keeper:
         lanes: Lanes,
         counters: Counters,
         on_signal: OnSignal,
+        troubles: Callable[[], Sequence[str]],
     ) -> None:
+        """*troubles* returns why some rows are not published, for operators."""
+        self._troubles = troubles
         self._connections = connections
         self._settings = settings
         self._lanes = lanes
@@ -80,7 +83,12 @@ class Keeper:
         while True:
             self.beat_now.clear()
             late = self._lanes.is_late()
-            if await self._lanes.beat(connection, self.breaker, self._counters.published_total):
+            report = Report(
+                breaker=self.breaker,
+                published_total=self._counters.published_total,
+                troubles=self._troubles(),
+            )
+            if await self._lanes.beat(connection, report):
                 _log.info("relay lanes changed", lanes=self._lanes.owned(), members=self._lanes.members)
                 self.news.set()
                 self._signal(Signal.LANES_CHANGED)

@@ -10,7 +10,17 @@ from relaybox.relay._delivery import LaneBatch
 from relaybox.relay._lanes import Lane
 from relaybox.relay._verdict import Claim, Verdict
 
-__all__ = ("HeldLane", "claim", "claims_of", "held_lanes", "origin_of", "recover", "report_fault", "trim")
+__all__ = (
+    "HeldLane",
+    "claim",
+    "claims_of",
+    "held_lanes",
+    "number_producers",
+    "origin_of",
+    "recover",
+    "report_fault",
+    "trim",
+)
 
 _SQL: Final = load_queries(__package__ or "relaybox.relay", "batches.sql")
 
@@ -28,13 +38,25 @@ class HeldLane(NamedTuple):
     accepted_marker: UUID | None
     #: In which history of PostgreSQL the lane was last compared with Kafka; None: not known.
     history_id: UUID | None
+    #: Which of the lane's producers is in use.
+    producer_number: int
 
 
 async def held_lanes(connection: DedicatedConnection, lanes: Sequence[Lane]) -> dict[int, HeldLane]:
     """Return those of *lanes* that are still held."""
     numbers, epochs = _fences(lanes)
     rows = await ask(connection, _SQL["held_lanes"], numbers, epochs)
-    return {row["lane"]: HeldLane(row["accepted_marker"], row["history_id"]) for row in rows}
+    return {
+        row["lane"]: HeldLane(row["accepted_marker"], row["history_id"], row["producer_number"])
+        for row in rows
+    }
+
+
+async def number_producers(connection: DedicatedConnection, lanes: Sequence[Lane]) -> dict[int, int]:
+    """Give each of *lanes* that is still held another producer; return their numbers by lane."""
+    numbers, epochs = _fences(lanes)
+    rows = await ask(connection, _SQL["number_producers"], numbers, epochs)
+    return {row["lane"]: row["producer_number"] for row in rows}
 
 
 async def claim(

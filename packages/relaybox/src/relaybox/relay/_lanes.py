@@ -11,7 +11,7 @@ from typing import Any, Final
 from relaybox.db import DedicatedConnection, load_queries
 from relaybox.relay._ask import ask
 
-__all__ = ("LANES_CHANNEL", "Lane", "Lanes", "fair_share", "surplus_of")
+__all__ = ("LANES_CHANNEL", "Lane", "Lanes", "Report", "fair_share", "surplus_of")
 
 #: Told when a lane was given back or a relay joined: whoever hears it need not wait for its next heartbeat.
 LANES_CHANNEL: Final = "relaybox_lanes"
@@ -27,6 +27,22 @@ class Lane:
     epoch: int
     #: ``time.monotonic()`` of the last renewal's *sending*, plus the lease: never later than the server's.
     valid_until_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """What a relay tells operators with each heartbeat."""
+
+    #: The state of its circuit breaker.
+    breaker: str
+    #: Rows that it has marked SENT.
+    published_total: int
+    #: Why it publishes only some of its rows: a sentence for each partition and lane.
+    troubles: Sequence[str]
+
+
+#: Of a relay that has just started.
+NOTHING_TO_REPORT: Final = Report(breaker="closed", published_total=0, troubles=())
 
 
 def fair_share(lanes: int, relays: int) -> int:
@@ -86,15 +102,10 @@ class Lanes:
         """Whether a surplus lane has become quiet: :meth:`beat` would give it back now."""
         return bool(self._surplus & self._owned.keys() - self.busy)
 
-    async def beat(
-        self, connection: DedicatedConnection, breaker: str = "closed", published_total: int = 0
-    ) -> bool:
-        """Renew, give back and take lanes; returns whether the owned lanes changed.
-
-        *breaker* and *published_total* are told to operators, with the rest of what is known of this relay.
-        """
+    async def beat(self, connection: DedicatedConnection, report: Report = NOTHING_TO_REPORT) -> bool:
+        """Renew, release and take lanes; return whether the owned ones changed. *report* is for operators."""
         before = {lane.lane: lane.epoch for lane in self._owned.values()}
-        counts = await self._renew(connection, breaker, published_total)
+        counts = await self._renew(connection, report)
         self.members = counts["others"] + 1
         self.to_split = counts["lanes"] < counts["wanted"]
         share = fair_share(counts["lanes"], self.members)
@@ -126,9 +137,7 @@ class Lanes:
         if self._owned:
             await self._release(connection, list(self._owned.values()))
 
-    async def _renew(
-        self, connection: DedicatedConnection, breaker: str, published_total: int
-    ) -> Mapping[str, Any]:
+    async def _renew(self, connection: DedicatedConnection, report: Report) -> Mapping[str, Any]:
         """Say that this relay lives, and keep its lanes, in one statement: an idle relay does little else."""
         # In the order in which marks lock them, or one would wait for the other.
         owned = sorted(self._owned.values(), key=lambda lane: lane.lane)
@@ -139,7 +148,7 @@ class Lanes:
             connection,
             _SQL["renew_lanes"],
             *(self.owner, self._lease_s, numbers, epochs),
-            *(place, self._delivery, breaker, published_total),
+            *(place, self._delivery, report.breaker, report.published_total, report.troubles),
         )
         self._owned = {
             lane: Lane(lane=lane, epoch=self._owned[lane].epoch, valid_until_s=valid_until_s)

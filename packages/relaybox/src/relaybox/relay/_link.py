@@ -246,7 +246,9 @@ def produce(producer: Producer, message: Message, report: Report, give_up_at_s: 
     wanted: Any = headers
     while True:
         try:
-            producer.produce(message.topic, value, message.key, on_delivery=report, headers=wanted)
+            producer.produce(
+                message.topic, value, message.key, message.partition, on_delivery=report, headers=wanted
+            )
         except BufferError:  # wait for acknowledgements
             now = time.monotonic()
             stalled_at = min(stalled_at, now + STALL_S)

@@ -64,9 +64,9 @@ class Markers:
         self.topic = markers_topic(origin)
         self._partitions = 0
 
-    def transactional_id(self, lane: int) -> str:
-        """The id under which *lane* publishes, whoever owns it."""
-        return f"relaybox-{self._origin}-{lane}"
+    def transactional_id(self, lane: int, number: int) -> str:
+        """Return the id of the producer with *number* of *lane*; every owner of the lane uses the same."""
+        return f"relaybox-{self._origin}-{lane}" + (f"-{number}" if number else "")
 
     def produce(self, producer: Producer, lane: int, batch_id: UUID, report: Report) -> None:
         """Add to *producer*'s transaction that batch *batch_id* of *lane* is part of it.

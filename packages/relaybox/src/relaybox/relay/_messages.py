@@ -54,6 +54,8 @@ class Message(NamedTuple):
     cloudevents: CloudEventsMode
     #: The row's own: after a failover another row may have its ``seq``.
     row_id: UUID
+    #: Where to publish a row without a key; -1: where librdkafka chooses, as for all that have one.
+    partition: int = -1
 
 
 class Screened(NamedTuple):
@@ -66,7 +68,7 @@ class Screened(NamedTuple):
 def message_of(row: Sequence[Any], cloudevents: CloudEventsMode = "binary") -> Message:
     """The message of one row of the query ``fetch_batch``, its columns in order."""
     # By position: names take twice as long.
-    return Message._make((*row[:7], row[8:], cloudevents, row[7]))
+    return Message._make((*row[:7], row[8:], cloudevents, row[7], -1))
 
 
 def record_of(message: Message) -> tuple[bytes, list[Header]]:
@@ -74,7 +76,7 @@ def record_of(message: Message) -> tuple[bytes, list[Header]]:
 
     Made by the thread that hands them to Kafka: the fetching one has the most to do in a backlog.
     """
-    _, _, _, _, key, _, envelope, attributes, cloudevents, _ = message
+    _, _, _, _, key, _, envelope, attributes, cloudevents, _, _ = message
     headers = headers_of(key, attributes)
     if cloudevents == "structured":
         return structured(headers, envelope), [*STRUCTURED_HEADERS]
@@ -92,7 +94,7 @@ def screen(messages: Iterable[Message], limits: Mapping[str, int]) -> Screened:
     waiting: set[str] = set()
     room = {topic: (limit - _OVERHEAD_BYTES_MAX) // _COPIES_MAX for topic, limit in limits.items()}
     for message in messages:
-        _, _, _, topic, key, _, envelope, attributes, _, _ = message
+        _, _, _, topic, key, _, envelope, attributes, _, _, _ = message
         if waiting and key in waiting:
             continue
         fits = len(envelope) + _CHAR_BYTES_MAX * len(key or "") <= room.get(topic, -1)

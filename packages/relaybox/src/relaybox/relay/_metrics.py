@@ -45,6 +45,14 @@ _GAUGES: Final[dict[str, tuple[str, Callable[[Statistics], float]]]] = {
         "Lanes that nobody publishes from until an operator decides.",
         lambda look: look.backlog.lanes_faulty,
     ),
+    "lanes_stuck": (
+        "Lanes this relay owns and could publish nothing from for 10 s.",
+        lambda look: len(look.lanes_stuck),
+    ),
+    "partitions_unavailable": (
+        "Partitions that take no writes; their keys wait.",
+        lambda look: len(look.partitions_unavailable),
+    ),
     "history_changed_timestamp_seconds": (
         "When PostgreSQL was found to have failed over, or to be restored; 0 for never.",
         lambda look: look.backlog.history_changed_at_s,

@@ -88,6 +88,12 @@ class Pump:
             connections, counters, on_signal, settled=delivery.settle, changed=self._recorded
         )
 
+    def take_up_soon(self) -> None:
+        """Take up again, at the next cycle, the rows that waited for a partition or for the link."""
+        self._taken_up.clear()
+        self._fetches.bar_all()  # what is taken up again comes before what is read now
+        self._keeper.news.set()
+
     def stop(self) -> None:
         """Have :meth:`run` return: nothing more is fetched, acknowledgements are awaited 5 s at the most."""
         self._stopping.set()

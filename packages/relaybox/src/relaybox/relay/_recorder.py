@@ -9,7 +9,7 @@ from uuid import UUID
 import structlog
 
 from relaybox.db import DatabaseError, DedicatedConnection
-from relaybox.relay._backoff import Retry, link_pause_s
+from relaybox.relay._backoff import Postpone, Retry, link_pause_s
 from relaybox.relay._delivery import Batch, Outcome
 from relaybox.relay._errors import LinkDown, RowFault
 from relaybox.relay._history import Connections
@@ -181,6 +181,8 @@ class Recorder:
         charges = [charge_for(message, fault) for message, fault in faulty]
         await charge_rows(connection, charges)
         for message, fault, step in charges:
+            if isinstance(step, Postpone):
+                continue  # the partition is named once, and not for each row that waits for it
             told = {"seq": message.seq, "error_code": fault.error_code, "reason": str(fault)}
             if isinstance(step, Retry):
                 self._counters.retried_total += 1

@@ -8,8 +8,8 @@ from pydantic_core import to_json
 
 from relaybox.db import DedicatedConnection, load_queries
 from relaybox.relay._ask import ask
-from relaybox.relay._backoff import GiveUp, Retry, next_step
-from relaybox.relay._errors import LinkDown, RelayError
+from relaybox.relay._backoff import GiveUp, Postpone, Retry, next_step
+from relaybox.relay._errors import LinkDown, PartitionUnavailable, RelayError
 from relaybox.relay._lanes import Lane
 from relaybox.relay._messages import Message, message_of
 from relaybox.relay._statistics import DELAY_BOUNDS_S, Backlog, Counters
@@ -37,7 +37,10 @@ _BACKLOG_ROWS_MAX: Final = 100_000
 #: So many rows from the first PENDING one on are asked whether a FAILED one holds them back.
 _DUE_ROWS_MAX: Final = 10_000
 
-Charge = tuple[Message, RelayError, Retry | GiveUp]
+#: A row that waits for a partition is taken up again when that takes writes; should a relay miss that, then.
+_PARTITION_PAUSE_S: Final = 60.0
+
+Charge = tuple[Message, RelayError, Retry | Postpone | GiveUp]
 
 
 async def fetch_batch(
@@ -84,6 +87,8 @@ async def mark_sent(
 
 def charge_for(message: Message, fault: RelayError) -> Charge:
     """What follows from *message* failing once more through *fault*."""
+    if isinstance(fault, PartitionUnavailable):
+        return message, fault, Postpone(after_s=_PARTITION_PAUSE_S)
     return message, fault, next_step(message.attempts + 1)
 
 
@@ -96,9 +101,9 @@ async def charge_rows(connection: DedicatedConnection, charges: Sequence[Charge]
         [message.seq for message, _, _ in charges],
         lanes,
         epochs,
-        [message.attempts + 1 for message, _, _ in charges],
-        [_error_data(message, fault) for message, fault, _ in charges],
-        [step.after_s if isinstance(step, Retry) else None for _, _, step in charges],
+        [_attempts(charge) for charge in charges],
+        [_error_data(charge) for charge in charges],
+        [None if isinstance(step, GiveUp) else step.after_s for _, _, step in charges],
         [message.row_id for message, _, _ in charges],
     )
 
@@ -166,12 +171,18 @@ def _columns(fences: Iterable[tuple[int, int]]) -> tuple[list[int], list[int]]:
     return [lane for lane, _ in pairs], [epoch for _, epoch in pairs]
 
 
-def _error_data(message: Message, fault: RelayError) -> str:
+def _attempts(charge: Charge) -> int:
+    message, _, step = charge
+    return message.attempts if isinstance(step, Postpone) else message.attempts + 1
+
+
+def _error_data(charge: Charge) -> str:
+    _, fault, _ = charge
     return to_json(
         {
             "reason": "link" if isinstance(fault, LinkDown) else "row",
             "class": type(fault).__name__,
             "message": str(fault)[:_MESSAGE_CHARS_MAX],
-            "attempts": message.attempts + 1,
+            "attempts": _attempts(charge),
         }
     ).decode()

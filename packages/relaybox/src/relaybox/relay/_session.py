@@ -15,6 +15,7 @@ from relaybox.relay._history import Connections
 from relaybox.relay._keeper import Keeper
 from relaybox.relay._lanes import Lanes
 from relaybox.relay._maintenance import Maintenance
+from relaybox.relay._partitions import PartitionWatch
 from relaybox.relay._pump import Pump
 from relaybox.relay._replication import Replication
 from relaybox.relay._signals import OnSignal
@@ -52,7 +53,15 @@ class Session:
         self._counters = counters
         self._connections = Connections(database)
         self._lanes = Lanes(lease_s=settings.lease_s, delivery=settings.delivery)
-        self._keeper = Keeper(self._connections, settings, self._lanes, counters, on_signal)
+        self._keeper = Keeper(
+            self._connections,
+            settings,
+            self._lanes,
+            counters,
+            on_signal,
+            troubles=lambda: self.statistics().troubles,
+        )
+        self._partitions = PartitionWatch(kafka)
         self._maintenance = Maintenance(
             database,
             self._connections,
@@ -67,15 +76,17 @@ class Session:
                 kafka,
                 compression=settings.compression,
                 replication=Replication.of(settings),
+                partitions=self._partitions,
                 wake=self._keeper.news.set,
             )
             if settings.delivery == "exactly-once"
-            else AtLeastOnce(kafka, compression=settings.compression)
+            else AtLeastOnce(kafka, compression=settings.compression, partitions=self._partitions)
         )
         self._delivery = delivery
         self._pump = Pump(
             self._connections, delivery, settings, self._lanes, self._keeper, counters, on_signal
         )
+        self._partitions.changed = self._pump.take_up_soon
 
     def statistics(self) -> Statistics:
         """Return what was done and is held."""
@@ -84,6 +95,11 @@ class Session:
             members=self._lanes.members,
             in_flight=len(self._pump.flights.messages()),
             breaker=self._pump.breaker.state,
+            partitions_unavailable=tuple(self._partitions.reasons()),
+            lanes_stuck=tuple(
+                f"lane {lane} has published nothing for 10 s: {reason}"
+                for lane, reason in self._delivery.stuck_lanes().items()
+            ),
         )
 
     def stop(self) -> None:
@@ -105,9 +121,11 @@ class Session:
                 recorder = group.create_task(self._pump.recorder.run(), name="relay-recorder")
                 retention = group.create_task(self._maintenance.remove_old_rows(), name="relay-retention")
                 backlog = group.create_task(self._maintenance.measure(), name="relay-backlog")
+                partitions = group.create_task(self._partitions.run(), name="relay-partitions")
                 await stopping.wait()
                 retention.cancel()
                 backlog.cancel()
+                partitions.cancel()
                 await asyncio.wait({pump}, timeout=_STOP_PUMP_S)
                 pump.cancel()
                 await self._settle()

@@ -11,6 +11,9 @@ __all__ = ("BATCH_ROWS_BOUNDS", "DELAY_BOUNDS_S", "Backlog", "Counters", "Statis
 #: Upper bounds of the histogram of seconds from insert to acknowledgement; the last bucket has none.
 DELAY_BOUNDS_S: Final = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
+#: More troubles than these are not listed.
+TROUBLES_MAX: Final = 20
+
 #: Upper bounds of the histogram of rows per published batch; the last bucket has none.
 BATCH_ROWS_BOUNDS: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000)
 
@@ -78,6 +81,15 @@ class Statistics:
     in_flight: int
     backlog: Backlog
     breaker: BreakerState
+    #: A sentence for each partition that takes no writes; its keys wait (G36).
+    partitions_unavailable: tuple[str, ...]
+    #: A sentence for each owned lane that has tried to publish for 10 s and could not.
+    lanes_stuck: tuple[str, ...]
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """Why some of the rows are not published, 20 sentences at the most."""
+        return (*self.partitions_unavailable, *self.lanes_stuck)[:TROUBLES_MAX]
 
     @property
     def link_up(self) -> bool:
@@ -116,7 +128,14 @@ class Counters:
         self.batch_rows_sum += rows
 
     def look(
-        self, *, lanes: tuple[int, ...], members: int, in_flight: int, breaker: BreakerState
+        self,
+        *,
+        lanes: tuple[int, ...],
+        members: int,
+        in_flight: int,
+        breaker: BreakerState,
+        partitions_unavailable: tuple[str, ...],
+        lanes_stuck: tuple[str, ...],
     ) -> Statistics:
         """These counts, and what the caller holds, as of now."""
         return Statistics(
@@ -138,4 +157,6 @@ class Counters:
             in_flight=in_flight,
             backlog=self.backlog,
             breaker=breaker,
+            partitions_unavailable=partitions_unavailable,
+            lanes_stuck=lanes_stuck,
         )

@@ -1,7 +1,7 @@
 """Taking a lane over: shut its former owner out, learn what it published, settle it (G31)."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -9,8 +9,15 @@ from uuid import UUID
 import structlog
 
 from relaybox.db import DedicatedConnection
-from relaybox.relay._errors import LaneFaulty, LinkDown, PublishedUnknown
-from relaybox.relay._lane_claims import HeldLane, claims_of, held_lanes, recover, report_fault
+from relaybox.relay._errors import LaneFaulty, LinkDown, PublishedUnknown, TransactionUnfinished
+from relaybox.relay._lane_claims import (
+    HeldLane,
+    claims_of,
+    held_lanes,
+    number_producers,
+    recover,
+    report_fault,
+)
 from relaybox.relay._lanes import Lane
 from relaybox.relay._link import link_faults
 from relaybox.relay._markers import Markers
@@ -20,6 +27,9 @@ from relaybox.relay._transaction import LaneProducer
 from relaybox.relay._verdict import NO_MARKER, judge, start_over
 
 __all__ = ("Opened", "Takeover", "take_over")
+
+NewProducer = Callable[[int, int], LaneProducer]
+"""Make, and do not open, the producer of a lane with a number."""
 
 _log = structlog.get_logger(__name__)
 
@@ -39,7 +49,8 @@ class Takeover:
     """What became of the lanes that were to be taken over; those in no list have another owner."""
 
     opened: list[Opened] = field(default_factory=list[Opened])
-    failed: list[Lane] = field(default_factory=list[Lane])
+    #: Why the brokers did not open them.
+    failed: dict[Lane, LinkDown] = field(default_factory=dict[Lane, LinkDown])
     #: Kafka and the database disagree about them; an operator decides.
     faulty: list[Lane] = field(default_factory=list[Lane])
 
@@ -48,15 +59,21 @@ async def take_over(
     connection: DedicatedConnection,
     lanes: Sequence[Lane],
     markers: Markers,
-    new_producer: Callable[[int], LaneProducer],
+    new_producer: NewProducer,
     threads: Executor,
     reconciler: Reconciler,
+    *,
+    renewable: Collection[Lane] = (),
 ) -> Takeover:
     """Open *lanes*, in the only order that is safe: epoch, producer, marker, then what was claimed.
 
     A former owner that wakes up between our look at the epoch and our opening is shut out by it; one
     that opens after us shuts us out, sees that its epoch is gone, and stops; our next transaction
     fails and the lane is taken over again.
+
+    Of a *renewable* lane the caller was the last to open a producer, and that producer commits nothing any
+    more. If its transaction cannot end, because one of its partitions takes no writes, the lane gets the next
+    producer. Of any other lane a former owner could still commit, so the lane waits for that end.
 
     Raises:
         LinkDown: the control topic cannot be reached or made, or the topics cannot be read after a failover.
@@ -69,9 +86,20 @@ async def take_over(
         return Takeover()
     in_thread = asyncio.get_running_loop().run_in_executor
     await in_thread(threads, markers.ensure, [lane.lane for lane in held])
-    opening = await asyncio.gather(*(in_thread(threads, _open, new_producer, lane.lane) for lane in held))
-    producers = {lane: producer for lane, producer in zip(held, opening, strict=True) if producer is not None}
-    takeover = Takeover(failed=[lane for lane in held if lane not in producers])
+    numbers = {lane: known[lane.lane].producer_number for lane in held}
+    producers, failed = await _open_all(new_producer, numbers, threads)
+    renewed = [
+        lane for lane, down in failed.items() if isinstance(down, TransactionUnfinished) and lane in renewable
+    ]
+    if renewed:
+        by_lane = await number_producers(connection, renewed)
+        numbers = {lane: by_lane[lane.lane] for lane in renewed if lane.lane in by_lane}
+        more, failed_again = await _open_all(new_producer, numbers, threads)
+        producers |= more
+        failed = {lane: down for lane, down in failed.items() if lane not in more} | failed_again
+    for lane, down in failed.items():
+        _log.info("relay could not open a lane, trying again", lane=lane.lane, reason=str(down))
+    takeover = Takeover(failed=failed)
     try:
         found = await in_thread(threads, markers.read, [lane.lane for lane in producers])
         await _settle(connection, producers, found, known, threads, reconciler, takeover)
@@ -126,16 +154,30 @@ async def _stop_lane(connection: DedicatedConnection, lane: Lane, fault: LaneFau
     await report_fault(connection, lane, str(fault))
 
 
-def _open(new_producer: Callable[[int], LaneProducer], lane: int) -> LaneProducer | None:
-    """The lane's producer, or None if the brokers did not manage in time."""
+async def _open_all(
+    new_producer: NewProducer, numbers: Mapping[Lane, int], threads: Executor
+) -> tuple[dict[Lane, LaneProducer], dict[Lane, LinkDown]]:
+    """Open the producer with each lane's number; return the producers, and why lanes have none."""
+    in_thread = asyncio.get_running_loop().run_in_executor
+    opening = await asyncio.gather(
+        *(in_thread(threads, _open, new_producer, lane.lane, number) for lane, number in numbers.items())
+    )
+    opened = dict(zip(numbers, opening, strict=True))
+    return (
+        {lane: one for lane, one in opened.items() if not isinstance(one, LinkDown)},
+        {lane: one for lane, one in opened.items() if isinstance(one, LinkDown)},
+    )
+
+
+def _open(new_producer: NewProducer, lane: int, number: int) -> LaneProducer | LinkDown:
+    """Return the lane's producer, or why the brokers did not open it."""
     producer: LaneProducer | None = None
     try:
         with link_faults():
-            producer = new_producer(lane)
+            producer = new_producer(lane, number)
         producer.open()
     except LinkDown as error:
-        _log.info("relay could not open a lane, trying again", lane=lane, reason=str(error))
         if producer is not None:
             producer.close()
-        return None
+        return error
     return producer

@@ -11,7 +11,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from relaybox.relay._delivery import LaneBatch
-from relaybox.relay._errors import LinkDown
+from relaybox.relay._errors import LinkDown, TransactionUnfinished
 from relaybox.relay._link import PRODUCER, ROW_CODES, UNDELIVERED, discard, flush, produce
 from relaybox.relay._markers import Markers
 
@@ -63,7 +63,7 @@ class Landing:
 
 
 class LaneProducer:
-    """The producer with a lane's ``transactional.id``; whoever opens it last shuts out all others.
+    """The producer with one of a lane's ``transactional.id``; opening it fences all others with that id.
 
     Invariant: nothing is inferred from an error of the commit, whose answer may have been lost.
     Blocking; to be used by one thread at a time.
@@ -74,6 +74,7 @@ class LaneProducer:
         connection: Mapping[str, Any],
         markers: Markers,
         lane: int,
+        number: int,
         *,
         batch_bytes: int,
         deadline: Callable[[], float],
@@ -86,16 +87,17 @@ class LaneProducer:
             {
                 **connection,
                 **_PRODUCER,
-                "transactional.id": markers.transactional_id(lane),
+                "transactional.id": markers.transactional_id(lane, number),
                 "batch.size": batch_bytes,
             }
         )
 
     def open(self) -> None:
-        """End the former owner's transaction and shut it out.
+        """End the former owner's transaction and fence that owner.
 
         Raises:
-            LinkDown: the brokers did not manage in time; to be tried with a new producer.
+            TransactionUnfinished: A transaction of this id has not ended, although its end is decided.
+            LinkDown: The brokers did not manage in time; to be tried with a new producer.
         """
         until_s = time.monotonic() + _INIT_S_MAX
         while True:
@@ -103,6 +105,10 @@ class LaneProducer:
                 self._producer.init_transactions(_INIT_S)
             except KafkaException as error:
                 reason: KafkaError = error.args[0]
+                if reason.code() == KafkaError.CONCURRENT_TRANSACTIONS:
+                    raise TransactionUnfinished(
+                        "the lane's last transaction has not ended: one of its partitions takes no writes"
+                    ) from error
                 if not reason.retriable() or time.monotonic() > min(until_s, self._deadline()):
                     raise LinkDown(f"the lane's producer cannot start: {reason.str()}") from error
             else:

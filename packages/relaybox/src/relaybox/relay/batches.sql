@@ -7,11 +7,18 @@ UPDATE relay_origin SET id = gen_random_uuid() WHERE id IS NULL RETURNING id
 SELECT id FROM relay_origin WHERE id IS NOT NULL
 
 -- name: held_lanes
--- Which of lanes $1 at epochs $2 have no other owner, what an operator has accepted for them, and in which history they
--- were last compared with Kafka.
-SELECT l.lane, l.accepted_marker, l.history_id
+-- Which of lanes $1 at epochs $2 have no other owner, what an operator has accepted for them, in which history they were
+-- last compared with Kafka, and which of their producers is in use.
+SELECT l.lane, l.accepted_marker, l.history_id, l.producer_number
 FROM relay_lanes AS l
 JOIN unnest($1::int[], $2::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch
+
+-- name: number_producers
+-- Lanes $1, while they are held at epochs $2, are published from with another producer than before.
+UPDATE relay_lanes AS l SET producer_number = l.producer_number + 1
+FROM unnest($1::int[], $2::bigint[]) AS held (lane, epoch)
+WHERE l.lane = held.lane AND l.epoch = held.epoch
+RETURNING l.lane, l.producer_number
 
 -- name: claim_batches
 -- Lanes $1 at epochs $2 are publishing batches $3, each after the published one $4, with rows $5 (arrays as

@@ -24,14 +24,14 @@ FROM server, relay_origin AS o
 DELETE FROM relay_members WHERE name = $1
 
 -- name: renew_lanes
--- Relay $1 lives for $2 more seconds, at $5, delivers $6, its breaker is $7, and it has published $8 rows; it keeps
--- those of lanes $3 that it still holds at epochs $4. Forgets the dead. Says which lanes it kept, how many other
--- relays live, how many lanes there are and shall be.
+-- Relay $1 lives for $2 more seconds, at $5, delivers $6, its breaker is $7, it has published $8 rows, and $9 keep some
+-- rows from being published; it keeps those of lanes $3 that it still holds at epochs $4. Forgets the dead. Says which
+-- lanes it kept, how many other relays live, how many lanes there are and shall be.
 WITH me AS (
-    INSERT INTO relay_members (name, lease_until, place, delivery, breaker, published_total)
-    VALUES ($1, clock_timestamp() + make_interval(secs => $2::float8), $5, $6, $7, $8)
+    INSERT INTO relay_members (name, lease_until, place, delivery, breaker, published_total, troubles)
+    VALUES ($1, clock_timestamp() + make_interval(secs => $2::float8), $5, $6, $7, $8, $9)
     ON CONFLICT (name) DO UPDATE SET lease_until = excluded.lease_until, breaker = excluded.breaker,
-                                     published_total = excluded.published_total
+                                     published_total = excluded.published_total, troubles = excluded.troubles
 ), dead AS (
     -- Two relays that forget the dead in another order would wait for each other.
     DELETE FROM relay_members WHERE name IN (

@@ -7,6 +7,7 @@ from relaybox.verify._errors import (
     TopicUnreadable,
     VerifyError,
 )
+from relaybox.verify._records import partition_of
 from relaybox.verify._report import VIOLATIONS, Example, Finding, Kind, Report, Tally
 from relaybox.verify._tables import tables_needed
 from relaybox.verify._topics import Reader, Topics
@@ -26,6 +27,7 @@ __all__ = (
     "TopicUnreadable",
     "Topics",
     "VerifyError",
+    "partition_of",
     "tables_needed",
     "verify",
 )

@@ -9,7 +9,14 @@ from relaybox.relay._statistics import Counters, Statistics
 
 
 def look(counters: Counters, breaker: BreakerState = BreakerState.CLOSED) -> Statistics:
-    return counters.look(lanes=(0, 1, 2), members=2, in_flight=5, breaker=breaker)
+    return counters.look(
+        lanes=(0, 1, 2),
+        members=2,
+        in_flight=5,
+        breaker=breaker,
+        partitions_unavailable=("partition 3 of topic events has no leader; start one of the brokers 1",),
+        lanes_stuck=("lane 1 has published nothing for 10 s: x", "lane 2 has published nothing for 10 s: x"),
+    )
 
 
 def scraped(read: Callable[[], Statistics]) -> Callable[..., float | None]:
@@ -68,6 +75,7 @@ def test_a_scrape_tells_what_waits_and_for_whom() -> None:
     assert (value("skipped_rows"), value("keys_blocked")) == (9, 5)
     assert (value("oldest_pending_seconds"), value("oldest_due_seconds")) == (70.5, 0.5)
     assert (value("lanes"), value("lanes_faulty")) == (8, 1)
+    assert (value("lanes_stuck"), value("partitions_unavailable")) == (2, 1)
     totals = [value(f"{name}_total") for name in ("polled_rows", "late_rows", "order_violations")]
     assert totals == [4, 5, 6]
 

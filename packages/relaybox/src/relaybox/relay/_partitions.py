@@ -1,0 +1,217 @@
+"""Which partitions take no writes, as the brokers say (G36)."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from itertools import cycle
+from typing import Any, Final
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import (
+    AdminClient,
+    ConfigResource,  # pyright: ignore[reportPrivateImportUsage] - documented there
+    ResourceType,  # pyright: ignore[reportPrivateImportUsage]
+)
+
+from relaybox.relay._ensure import AWAY
+from relaybox.relay._errors import PartitionUnavailable
+from relaybox.relay._keeper import wait_at_most
+from relaybox.relay._link import CallThreads, link_settings
+from relaybox.relay._messages import Message
+from relaybox.settings import KafkaSettings
+from relaybox.verify import partition_of
+
+__all__ = ("PartitionWatch", "Unavailable", "withhold")
+
+#: How often the brokers are asked: while all partitions take writes, and while one does not.
+_PAUSE_S: Final = 5.0
+_PAUSE_UNAVAILABLE_S: Final = 1.0
+_ANSWER_S: Final = 2.0
+_MIN_ISR: Final = "min.insync.replicas"
+_GONE: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_EXCEPTION})
+_log: Final = structlog.get_logger(__name__)
+
+
+class Unavailable:
+    """The partitions of one topic, of which at least one takes no writes."""
+
+    def __init__(self, partitions: int, reasons: Mapping[int, str]) -> None:
+        """*reasons* has a sentence for each of the *partitions* that takes no writes."""
+        self.reasons = reasons
+        self._partitions = partitions
+        self._available = cycle(number for number in range(partitions) if number not in reasons)
+
+    def reason(self, key: str) -> str | None:
+        """Return why records of *key* cannot be written; None if they can."""
+        return self.reasons.get(partition_of(key, self._partitions))
+
+    def another(self) -> int | None:
+        """Return a partition that takes writes, another one each time; None if there is none."""
+        return next(self._available, None)
+
+
+def withhold(
+    messages: Sequence[Message], unavailable: Mapping[str, Unavailable]
+) -> tuple[list[Message], list[tuple[Message, PartitionUnavailable]]]:
+    """Divide *messages* into those that can be written now and the first of each key that cannot.
+
+    Later messages of such a key are in neither part: they stay PENDING behind the first. A message without a
+    key goes to a partition that takes writes.
+    """
+    free: list[Message] = []
+    held: list[tuple[Message, PartitionUnavailable]] = []
+    reasons: dict[tuple[str, str], str | None] = {}
+    for message in messages:
+        topic = unavailable.get(message.topic)
+        if topic is None:
+            free.append(message)
+        elif message.key is None:
+            partition = topic.another()
+            if partition is None:
+                held.append((message, PartitionUnavailable(next(iter(topic.reasons.values())))))
+            else:
+                free.append(message._replace(partition=partition))
+        else:
+            place = (message.topic, message.key)
+            known = place in reasons
+            reason = reasons[place] if known else reasons.setdefault(place, topic.reason(message.key))
+            if reason is None:
+                free.append(message)
+            elif not known:
+                held.append((message, PartitionUnavailable(reason)))
+    return free, held
+
+
+class PartitionWatch:
+    """Asks the brokers which partitions of the topics in use take no writes.
+
+    Every 5 s, every second while there is such a partition, and at once after :meth:`look_now`. While no
+    broker responds, what was known last counts.
+    """
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        #: By topic; a topic all of whose partitions take writes is not in here.
+        self.unavailable: Mapping[str, Unavailable] = {}
+        #: Called whenever that changes.
+        self.changed: Callable[[], None] = lambda: None
+        self._topics: set[str] = set()
+        self._wanted = asyncio.Event()
+        self._admin: Any = None
+        #: Closes it.
+        self._clients = ExitStack()
+        self._thread = CallThreads(1, "relay-partitions")
+
+    def add(self, topics: Iterable[str]) -> None:
+        """Ask about *topics* too, at once about those that are new."""
+        before = len(self._topics)
+        self._topics.update(topics)
+        if len(self._topics) > before:
+            self.look_now()
+
+    def look_now(self) -> None:
+        """Ask at once: a batch or a lane has failed."""
+        self._wanted.set()
+
+    def reasons(self) -> list[str]:
+        """Return a sentence for each partition that takes no writes."""
+        return [reason for _, topic in sorted(self.unavailable.items()) for reason in topic.reasons.values()]
+
+    async def run(self) -> None:
+        """Ask until cancelled."""
+        in_thread = asyncio.get_running_loop().run_in_executor
+        try:
+            while True:
+                pause_s = _PAUSE_UNAVAILABLE_S if self.unavailable else _PAUSE_S
+                await wait_at_most(self._wanted, pause_s)
+                self._wanted.clear()
+                found = await in_thread(self._thread, self._look, sorted(self._topics))
+                if found is not None:
+                    self._note(found)
+        finally:
+            self._thread.submit(self._close)
+            self._thread.shutdown(wait=False)
+
+    def _note(self, found: Mapping[str, Unavailable]) -> None:
+        before, self.unavailable = set(self.reasons()), found
+        now = set(self.reasons())
+        for reason in sorted(now - before):
+            _log.error(
+                "partition takes no writes; its keys wait",
+                error_code=PartitionUnavailable.error_code,
+                reason=reason,
+            )
+        if before - now:
+            _log.info("partitions take writes again", partitions=len(before - now), unavailable=len(now))
+        if before != now:
+            self.changed()
+
+    def _look(self, topics: Sequence[str]) -> Mapping[str, Unavailable] | None:
+        """Ask about *topics*; None if the brokers do not respond."""
+        if not topics:
+            return {}
+        try:
+            if self._admin is None:
+                self._admin = self._clients.enter_context(AdminClient(link_settings(self._settings)))
+            min_isr = self._min_isr(topics)
+            described = self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=_ANSWER_S)
+            found: dict[str, Unavailable] = {}
+            for name, answer in described.items():
+                partitions = _partitions(answer)
+                if reasons := _reasons(name, partitions, min_isr.get(name, 1)):
+                    found[name] = Unavailable(len(partitions), reasons)
+        except (KafkaException, TimeoutError):
+            # The relay's breaker reports brokers that do not respond. The next client starts from all
+            # addresses: this one may wait for a controller that is dead.
+            self._close()
+            return None
+        return found
+
+    def _min_isr(self, topics: Sequence[str]) -> dict[str, int]:
+        """Return ``min.insync.replicas`` of those of *topics* whose configuration this account may read."""
+        resources = [ConfigResource(ResourceType.TOPIC, name) for name in topics]
+        found: dict[str, int] = {}
+        for resource, answer in self._admin.describe_configs(resources, request_timeout=_ANSWER_S).items():
+            try:
+                found[str(resource.name)] = int(answer.result(_ANSWER_S + 1)[_MIN_ISR].value)
+            except KafkaException as error:
+                if _may_pass(error):
+                    raise
+        return found
+
+    def _close(self) -> None:
+        self._admin = None
+        self._clients.close()
+
+
+def _partitions(answer: Any) -> Sequence[Any]:
+    """Return the partitions of a described topic; none if it is missing or may not be described."""
+    try:
+        return answer.result(_ANSWER_S + 1).partitions
+    except KafkaException as error:
+        if _may_pass(error):
+            raise
+        return ()
+
+
+def _may_pass(error: KafkaException) -> bool:
+    """Return whether *error* is about the brokers, not about a topic that is missing or may not be read."""
+    code = error.args[0].code()
+    return code not in _GONE and (error.args[0].retriable() or code in AWAY)
+
+
+def _reasons(topic: str, partitions: Sequence[Any], min_isr: int) -> dict[int, str]:
+    reasons: dict[int, str] = {}
+    for each in partitions:
+        brokers = ", ".join(str(replica.id) for replica in each.replicas)
+        if each.leader is None or each.leader.id < 0:
+            reasons[each.id] = (
+                f"partition {each.id} of topic {topic} has no leader; start one of the brokers {brokers}"
+            )
+        elif len(each.isr) < min_isr:
+            reasons[each.id] = (
+                f"partition {each.id} of topic {topic} has {len(each.isr)} replicas in sync, and "
+                f"min.insync.replicas is {min_isr}; start the missing ones of the brokers {brokers}"
+            )
+    return reasons

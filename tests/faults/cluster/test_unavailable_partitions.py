@@ -1,0 +1,127 @@
+"""A partition that takes no writes holds back its own keys only (G36)."""
+
+import asyncio
+from collections.abc import Collection, Sequence
+from uuid import uuid4
+
+import pytest
+from relaybox.db import Database
+from relaybox.local import LocalKafkaCluster
+from relaybox.operations import relay_status
+from relaybox.relay import Relay, Statistics, check_relay
+from relaybox.settings import KafkaSettings, RelaySettings
+from relaybox.telemetry import HealthState
+from relaybox.verify import partition_of
+
+from tests.fixtures.clusters import create_topic, holders_of, settings_of
+from tests.fixtures.relays import (
+    all_sent,
+    first_appearances,
+    notify,
+    put_events,
+    read_topic,
+    rows_of,
+    running,
+)
+from tests.fixtures.waiting import eventually
+
+PARTITIONS = 6
+KEYS = [f"key-{number}" for number in range(40)]
+
+
+class Case:
+    """A topic some of whose partitions depend on one broker."""
+
+    def __init__(self, database: Database, cluster: LocalKafkaCluster, delivery: str) -> None:
+        self.database = database
+        self.cluster = cluster
+        self.kafka: KafkaSettings = settings_of(cluster)
+        self.topic = f"events-{uuid4().hex}"
+        self.settings = RelaySettings.model_validate({"poll_interval": 3_600, "delivery": delivery})
+        self._versions = 0
+
+    def relay(self) -> Relay:
+        return Relay(self.database, self.kafka, self.settings)
+
+    async def put(self) -> None:
+        """Write two more events of each key."""
+        await put_events(self.database, self.topic, KEYS, first=self._versions + 1, count=2)
+        self._versions += 2
+        await notify(self.database)
+
+    async def only_pending(self, keys: Collection[str]) -> None:
+        """Wait until exactly the rows of *keys* are PENDING."""
+
+        async def reached() -> bool:
+            return {row["key"] for row in await rows_of(self.database, "status = 'PENDING'")} == set(keys)
+
+        await eventually(f"only {len(keys)} keys wait", reached)
+
+    async def status_names(self, reasons: Sequence[str]) -> None:
+        """Wait until ``relaybox relay status`` shows *reasons*: the relay reports them with its heartbeat."""
+
+        async def shown() -> bool:
+            async with self.database.connection() as connection:
+                [relay] = (await relay_status(connection)).relays
+            return list(relay.troubles) == list(reasons)
+
+        await eventually("the status names the partitions", shown)
+
+    async def check_topic(self) -> None:
+        """Each event is on the topic once, in order."""
+        records = await asyncio.to_thread(read_topic, self.kafka.bootstrap_servers, self.topic)
+        expected = list(range(1, self._versions + 1))
+        assert first_appearances(records) == dict.fromkeys(KEYS, expected)
+        assert len(records) == len(KEYS) * self._versions or self.settings.delivery == "at-least-once"
+
+
+async def unavailable(relay: Relay, partitions: Collection[int]) -> Statistics:
+    """Wait until *relay* names exactly *partitions*; return its figures."""
+
+    async def named() -> bool:
+        reasons = relay.statistics().partitions_unavailable
+        return {int(reason.split()[1]) for reason in reasons} == set(partitions)
+
+    await eventually(f"the partitions {partitions} are named", named)
+    return relay.statistics()
+
+
+def keys_in(partitions: Collection[int]) -> set[str]:
+    return {key for key in KEYS if partition_of(key, PARTITIONS) in partitions}
+
+
+@pytest.mark.parametrize(
+    ("delivery", "replicas"),
+    [("exactly-once", 1), ("exactly-once", 2), ("at-least-once", 1)],
+    ids=["no leader", "too few in sync", "no leader, at least once"],
+)
+async def test_g36_keys_of_other_partitions_flow_while_one_takes_no_writes(
+    database: Database, kafka_cluster: LocalKafkaCluster, delivery: str, replicas: int
+) -> None:
+    case = Case(database, kafka_cluster, delivery)
+    create_topic(case.kafka, case.topic, replicas=replicas, min_isr=replicas, partitions=PARTITIONS)
+    broker = case.cluster.brokers[0]
+    lost = [number for number, ids in holders_of(case.kafka, case.topic).items() if 1 in ids]
+    assert 0 < len(lost) < PARTITIONS
+    relay = case.relay()
+    async with running(relay):
+        await case.put()
+        await all_sent(case.database)
+        broker.kill()
+        for _ in range(3):
+            await case.put()
+            await case.only_pending(keys_in(lost))
+        figures = await unavailable(relay, lost)
+        assert case.topic in figures.partitions_unavailable[0]
+        assert (await check_relay(relay.statistics)()).state is HealthState.DEGRADED
+        await case.status_names(figures.partitions_unavailable)
+    again = case.relay()
+    async with running(again):  # a relay that starts in the midst of the outage
+        await case.put()
+        await case.only_pending(keys_in(lost))
+        await case.cluster.start()
+        await all_sent(case.database)
+        await unavailable(again, [])
+        await case.put()
+        await all_sent(case.database)
+    await case.check_topic()
