@@ -233,18 +233,10 @@ class ExactlyOnce:
         faulty: list[Lane] = []
         try:
             async with self._connections.connected() as connection:
-                if self._markers is None:
-                    self._markers = Markers(
-                        self._connection,
-                        await origin_of(connection),
-                        replication=self._replication,
-                        deadline=lambda: self._give_up_at_s,
-                    )
-                    self._partitions.add([self._markers.topic])
                 takeover = await take_over(
                     connection,
                     lanes,
-                    self._markers,
+                    await self._known_markers(connection),
                     self._new_producer,
                     self._threads,
                     Reconciler(self._settings, self._connections.history_id),
@@ -272,6 +264,17 @@ class ExactlyOnce:
                     pause_s = _FAULTY_PAUSE_S if lane in faulty else 0.0
                     self._pause(lane.lane, reasons.get(lane, _UNKNOWN), at_least_s=pause_s)
             self._wake()
+
+    async def _known_markers(self, connection: DedicatedConnection) -> Markers:
+        if self._markers is None:
+            self._markers = Markers(
+                self._connection,
+                await origin_of(connection),
+                replication=self._replication,
+                deadline=lambda: self._give_up_at_s,
+            )
+            self._partitions.add([self._markers.topic])
+        return self._markers
 
     async def _meet_trouble(self, down: LinkDown | None) -> None:
         """Lanes could not be opened: either no broker answers at all, or they are tried again."""

@@ -70,23 +70,23 @@ class Session:
             keep_h=settings.retention_h,
             measure_s=settings.poll_interval,
         )
-        delivery: Delivery = (
-            ExactlyOnce(
-                self._connections,
-                kafka,
-                compression=settings.compression,
-                replication=Replication.of(settings),
-                partitions=self._partitions,
-                wake=self._keeper.news.set,
-            )
-            if settings.delivery == "exactly-once"
-            else AtLeastOnce(kafka, compression=settings.compression, partitions=self._partitions)
-        )
-        self._delivery = delivery
+        self._delivery = self._new_delivery(kafka, settings)
         self._pump = Pump(
-            self._connections, delivery, settings, self._lanes, self._keeper, counters, on_signal
+            self._connections, self._delivery, settings, self._lanes, self._keeper, counters, on_signal
         )
         self._partitions.changed = self._pump.take_up_soon
+
+    def _new_delivery(self, kafka: KafkaSettings, settings: RelaySettings) -> Delivery:
+        if settings.delivery == "at-least-once":
+            return AtLeastOnce(kafka, compression=settings.compression, partitions=self._partitions)
+        return ExactlyOnce(
+            self._connections,
+            kafka,
+            compression=settings.compression,
+            replication=Replication.of(settings),
+            partitions=self._partitions,
+            wake=self._keeper.news.set,
+        )
 
     def statistics(self) -> Statistics:
         """Return what was done and is held."""

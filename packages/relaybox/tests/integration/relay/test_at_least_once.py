@@ -10,6 +10,7 @@ from relaybox.relay import _at_least_once, _link
 from relaybox.relay._at_least_once import AtLeastOnce
 from relaybox.relay._delivery import Batch
 from relaybox.relay._messages import Message
+from relaybox.relay._partitions import PartitionWatch
 from relaybox.settings import KafkaSettings
 
 ATTRIBUTES = ("1", "T", None, None, None, None, None, None)
@@ -25,7 +26,7 @@ async def test_g23_rows_whose_failure_was_not_heard_of_are_not_taken_for_acknowl
 ) -> None:
     monkeypatch.setattr(_link, "STALL_S", 0.5)
     monkeypatch.setattr(_at_least_once, "discard", purge_unheard)
-    delivery = AtLeastOnce(kafka_settings, compression="none")
+    delivery = AtLeastOnce(kafka_settings, compression="none", partitions=PartitionWatch(kafka_settings))
     messages = [
         Message(
             seq,

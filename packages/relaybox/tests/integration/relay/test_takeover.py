@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
@@ -13,20 +13,18 @@ from relaybox.local import LocalKafka
 from relaybox.relay import _lane_claims, _markers
 from relaybox.relay._ask import connected
 from relaybox.relay._delivery import LaneBatch
-from relaybox.relay._errors import LinkDown
+from relaybox.relay._errors import LinkDown, TransactionUnfinished
 from relaybox.relay._lane_claims import claim, claims_of, origin_of
 from relaybox.relay._lanes import Lane, Lanes
 from relaybox.relay._link import BATCH_BYTES_MAX, link_settings
 from relaybox.relay._markers import Markers
 from relaybox.relay._reconcile import Reconciler
 from relaybox.relay._rows import fetch_batch
-from relaybox.relay._takeover import take_over
+from relaybox.relay._takeover import NewProducer, take_over
 from relaybox.relay._transaction import Fate, LaneProducer
 from relaybox.settings import KafkaSettings
 
 from tests.fixtures.relays import put_events, read_topic, rows_of
-
-NewProducer = Callable[[int], LaneProducer]
 
 
 @pytest.fixture
@@ -45,12 +43,13 @@ async def markers(connection: DedicatedConnection, kafka_settings: KafkaSettings
 def new_producer(kafka_settings: KafkaSettings, markers: Markers) -> Iterator[NewProducer]:
     made: list[LaneProducer] = []
 
-    def make(lane: int) -> LaneProducer:
+    def make(lane: int, number: int) -> LaneProducer:
         made.append(
             LaneProducer(
                 link_settings(kafka_settings),
                 markers,
                 lane,
+                number,
                 batch_bytes=BATCH_BYTES_MAX,
                 deadline=lambda: float("inf"),
             )
@@ -86,7 +85,7 @@ async def owned(connection: DedicatedConnection, topic: str) -> Lane:
 async def opened(lane: Lane, markers: Markers, new_producer: NewProducer) -> LaneProducer:
     """The producer of the lane's owner."""
     await asyncio.to_thread(markers.ensure, [lane.lane])
-    producer = new_producer(lane.lane)
+    producer = new_producer(lane.lane, 0)
     await asyncio.to_thread(producer.open)
     return producer
 
@@ -116,10 +115,10 @@ async def test_g31_what_a_former_owner_publishes_until_it_is_shut_out_is_known(
     assert (await asyncio.to_thread(former.publish, first)).fate is Fate.COMMITTED
     last = await taken(connection, lane, first)
 
-    def late(number: int) -> LaneProducer:
+    def late(lane_number: int, number: int) -> LaneProducer:
         """The former owner's transaction ends at the last moment at which it can."""
         assert former.publish(last).fate is Fate.COMMITTED
-        return new_producer(number)
+        return new_producer(lane_number, number)
 
     takeover = await take_over(connection, [lane], markers, late, threads, reconciler)
     assert [each.last_id for each in takeover.opened] == [last.batch_id]
@@ -204,3 +203,73 @@ async def test_g31_nothing_is_committed_that_is_not_claimed(
     assert await asyncio.to_thread(read_topic, kafka_settings.bootstrap_servers, topic) == []
     takeover = await take_over(connection, [lane], markers, new_producer, threads, reconciler)
     assert [each.last_id for each in takeover.opened] == [None]
+
+
+class Unfinished(LaneProducer):
+    """A producer whose id has a transaction that cannot end: one of its partitions takes no writes."""
+
+    def open(self) -> None:
+        raise TransactionUnfinished("the lane's last transaction has not ended")
+
+
+@pytest.fixture
+def first_is_unfinished(
+    kafka_settings: KafkaSettings, markers: Markers, new_producer: NewProducer
+) -> NewProducer:
+    """Make producers of which the ones with number 0 cannot open."""
+
+    def make(lane: int, number: int) -> LaneProducer:
+        if number > 0:
+            return new_producer(lane, number)
+        return Unfinished(
+            link_settings(kafka_settings), markers, lane, 0, batch_bytes=1_000, deadline=lambda: float("inf")
+        )
+
+    return make
+
+
+async def test_g36_lane_whose_transaction_cannot_end_gets_the_next_producer(
+    connection: DedicatedConnection,
+    markers: Markers,
+    topic: str,
+    new_producer: NewProducer,
+    first_is_unfinished: NewProducer,
+    threads: ThreadPoolExecutor,
+    reconciler: Reconciler,
+) -> None:
+    lane = await owned(connection, topic)
+    former = await opened(lane, markers, new_producer)
+    batch = await taken(connection, lane)
+    assert (await asyncio.to_thread(former.publish, batch)).fate is Fate.COMMITTED
+    takeover = await take_over(
+        connection, [lane], markers, first_is_unfinished, threads, reconciler, renewable=[lane]
+    )
+    [each] = takeover.opened
+    assert each.last_id == batch.batch_id
+    assert await producer_number(connection, lane) == 1
+    following = await taken(connection, lane, batch)
+    assert (await asyncio.to_thread(each.producer.publish, following)).fate is Fate.COMMITTED
+    again = await take_over(connection, [lane], markers, first_is_unfinished, threads, reconciler)
+    assert [each.last_id for each in again.opened] == [following.batch_id]
+
+
+async def test_g36_lane_of_another_owner_waits_for_the_transaction_to_end(
+    connection: DedicatedConnection,
+    markers: Markers,
+    topic: str,
+    first_is_unfinished: NewProducer,
+    threads: ThreadPoolExecutor,
+    reconciler: Reconciler,
+) -> None:
+    lane = await owned(connection, topic)
+    takeover = await take_over(connection, [lane], markers, first_is_unfinished, threads, reconciler)
+    assert takeover.opened == []
+    assert isinstance(takeover.failed[lane], TransactionUnfinished)
+    assert await producer_number(connection, lane) == 0
+
+
+async def producer_number(connection: DedicatedConnection, lane: Lane) -> int:
+    """Return which of its producers *lane* uses."""
+    query = "SELECT producer_number FROM relay_lanes WHERE lane = $1"
+    [row] = await connection.fetch(query, lane.lane)
+    return row["producer_number"]

@@ -72,6 +72,7 @@ def relay(name: str, published_total: int) -> RelayStatus:
         published_total=published_total,
         lease_s=3,
         lanes=4,
+        troubles=(),
     )
 
 
