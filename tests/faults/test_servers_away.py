@@ -1,16 +1,25 @@
-"""Kafka and PostgreSQL stopped under a product that works: no part has to be started again."""
+"""Kafka and PostgreSQL away or read-only under a product that works: no part has to be started again."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx2 as httpx
 import pytest
+from backend.migrations import ALL
+from relaybox.db import migrate_up
+from relaybox.local import LocalKafka
+from relaybox.relay import ensure_topics
+from relaybox.settings import KafkaSettings
 
-from tests.fixtures.outages import away
-from tests.fixtures.parts import AGENT, API, RELAY
+from tests.fixtures.failover import Pair
+from tests.fixtures.outages import away, read_only
+from tests.fixtures.parts import AGENT, API, RELAY, WORKER, Parts
+from tests.fixtures.pgn import PGN, games
+from tests.fixtures.servers import run_apart
 from tests.fixtures.waiting import eventually
-from tests.fixtures.world import World
+from tests.fixtures.world import TOPIC, World
 from tests.fixtures.writers import SESSIONS, command, idle, requested
 
 WRITERS = 8
@@ -19,6 +28,19 @@ PACE_S = 0.08
 #: The same for new sessions with a request to the agent.
 BEGIN_S = 0.25
 POSTGRES_AWAY_S = 2
+WorldOfAPair = tuple[World, Pair]
+
+
+@pytest.fixture
+def world_of_a_pair(pair: Pair, kafka_server: LocalKafka, server_dir: Path) -> Iterator[WorldOfAPair]:
+    """A product whose address leads to a primary, which has a standby; no part runs yet."""
+    settings = pair.database.settings
+    kafka = KafkaSettings(host=kafka_server.host, port=kafka_server.port)
+    run_apart(migrate_up(settings.model_copy(update={"port": pair.primary.port}), *ALL))
+    run_apart(ensure_topics(kafka, [TOPIC]))
+    parts = Parts(settings, kafka, server_dir, TASK_POLL_S="0.2", RELAY_LEASE_S="1", RELAY_POLL_INTERVAL="1")
+    yield World(pair.primary, kafka_server, settings, parts), pair
+    parts.kill_all()
 
 
 @pytest.mark.parametrize(
@@ -68,6 +90,58 @@ async def test_g85_postgresql_away_gives_503_with_retry_after_and_heals_without_
     assert {sent.status for sent in world.sent.commands} == {200, 202, 503, 409}
 
 
+@pytest.mark.parametrize("outage", ["read-only", "standby"])
+@pytest.mark.parametrize(
+    "outage_s", [0, pytest.param(60, marks=[pytest.mark.long, pytest.mark.timeout(600)])]
+)
+async def test_g35_server_without_writes_gives_503_and_heals_without_a_restart(
+    world_of_a_pair: WorldOfAPair, outage: str, outage_s: float
+) -> None:
+    """*outage_s* is counted from the moment when each part has met the outage."""
+    world, pair = world_of_a_pair
+    await world.parts.ensure(API, RELAY, AGENT, WORKER)
+    parts = world.parts.running()
+    async with world.client() as client:
+        sessions = [await proposed(client) for _ in range(WRITERS)]
+        async with under_load(client, sessions, refused=503):
+            async with read_only(pair.primary) if outage == "read-only" else demoted(pair):
+                for name in parts:
+                    await eventually(f"{name} not ready", lambda name=name: unready(world.parts.url(name)))
+                await asyncio.sleep(outage_s)
+                refused = await command(client, sessions[0], "SubmitFeedback", feedback="no")
+                assert (refused.status_code, refused.json()["error_code"]) == (503, "DATABASE_UNAVAILABLE")
+                assert int(refused.headers["retry-after"]) >= 1
+            for name in parts:
+                await eventually(f"{name} ready", lambda name=name: ready(world.parts.url(name)))
+        await world.tell_story()
+        await world.check()
+        await import_games(client)
+    assert world.parts.running() == parts
+    assert {sent.status for sent in world.sent.commands} <= {200, 202, 503, 409}
+
+
+@asynccontextmanager
+async def demoted(pair: Pair) -> AsyncGenerator[None]:
+    """The address leads to the standby inside."""
+    pair.address.lead_to(pair.standby.port)
+    yield
+    pair.address.lead_to(pair.primary.port)
+
+
+async def import_games(client: httpx.AsyncClient) -> None:
+    """Import a file that the API leaves to the worker."""
+    headers = {"Content-Type": PGN}
+    answer = await client.post("/api/v1/studies/import-pgn?title=after", content=games(300), headers=headers)
+    assert answer.status_code == 202, answer.text
+
+    async def look() -> bool:
+        state = (await client.get(answer.headers["location"])).json()
+        assert state["status"] not in {"FAILED", "CANCELLED"}, state
+        return bool(state["result"])
+
+    await eventually("the end of the import", look)
+
+
 @asynccontextmanager
 async def under_load(
     client: httpx.AsyncClient, sessions: list[str], *, refused: int = 200
@@ -110,6 +184,12 @@ async def unready(url: str) -> bool:
     """Whether the part at *url* says that it cannot work."""
     async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
         return (await client.get("/readyz")).status_code == 503
+
+
+async def ready(url: str) -> bool:
+    """Whether the part at *url* says that it works."""
+    async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        return (await client.get("/readyz")).status_code == 200
 
 
 async def readiness(client: httpx.AsyncClient, status: str) -> bool:
