@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from relaybox.db import Database
+from relaybox.db import Database, DatabaseUnavailable
 from relaybox.operations import accept_marker
 from relaybox.relay import Relay
 from relaybox.settings import KafkaSettings, RelaySettings
@@ -67,6 +67,15 @@ async def require_each_row_once(pair: Pair, kafka: KafkaSettings, topic: str, be
 async def lanes_with_fault(database: Database) -> list[Mapping[str, Any]]:
     async with database.connection() as connection:
         return list(await connection.fetch("SELECT lane, fault FROM relay_lanes WHERE fault IS NOT NULL"))
+
+
+async def test_g35_log_function_on_a_standby_is_an_outage(pair: Pair) -> None:
+    at_standby = {"port": pair.standby.port, "target_session_attrs": "any"}
+    database = Database(pair.database.settings.model_copy(update=at_standby))
+    with pytest.raises(DatabaseUnavailable, match="PostgreSQL is read-only"):
+        async with database.connection() as connection:
+            await connection.fetch("SELECT pg_current_wal_lsn()")
+    await database.close()
 
 
 @pytest.mark.parametrize("relays", [1, 2])

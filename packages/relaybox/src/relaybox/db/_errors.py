@@ -68,9 +68,10 @@ _STATEMENT_NAMES: Final = frozenset({"26000", "42P05"})
 _STARTUP_PARAMETER: Final = re.compile(r"unsupported startup parameter(?: in options)?: (\w+)")
 #: read_only_sql_transaction: a standby, or a primary that was demoted.
 _READ_ONLY: Final = "25006"
-#: object_not_in_prerequisite_state has many reasons; a standby gives this one for functions of its log.
+#: object_not_in_prerequisite_state has many reasons. A standby gives it for functions about
+#: the write-ahead log: its message depends on lc_messages, the name of their source file does not.
 _NOT_READY: Final = "55000"
-_STANDBY: Final = "recovery is in progress"
+_LOG_FUNCTIONS: Final = "xlogfuncs.c"
 READ_ONLY: Final = (
     "PostgreSQL is read-only (a standby, or default_transaction_read_only is on); "
     "check which server POSTGRES_HOST leads to"
@@ -264,7 +265,8 @@ def map_service_errors() -> Generator[None]:
 def is_read_only(error: BaseException) -> bool:
     """Whether *error* says that its server is a standby or takes no writes for another reason."""
     state = sqlstate_of(error)
-    return state == _READ_ONLY or (state == _NOT_READY and _STANDBY in str(error))
+    raised_by = getattr(_server_error(error), "server_source_filename", None)
+    return state == _READ_ONLY or (state == _NOT_READY and raised_by == _LOG_FUNCTIONS)
 
 
 def _server_error(error: BaseException) -> BaseException:

@@ -5,15 +5,14 @@ import pytest
 from relaybox.db import DatabaseRefused, DatabaseUnavailable, map_database_errors, map_service_errors
 
 
-def server_error(sqlstate: str, message: str) -> asyncpg.PostgresError:
-    return asyncpg.PostgresError.new({"C": sqlstate, "M": message})
+def server_error(sqlstate: str, message: str, file: str = "") -> asyncpg.PostgresError:
+    return asyncpg.PostgresError.new({"C": sqlstate, "M": message, "F": file})
 
 
 @pytest.mark.parametrize(
     ("sqlstate", "message"),
     [
         ("25006", "cannot execute INSERT in a read-only transaction"),
-        ("55000", "recovery is in progress"),
         ("57P03", "the database system is starting up"),
         ("57P04", "terminating connection because the database was dropped"),
         ("58030", "could not read block 0"),
@@ -25,9 +24,15 @@ def test_server_that_cannot_work_is_unavailable(sqlstate: str, message: str) -> 
         raise server_error(sqlstate, message)
 
 
+@pytest.mark.parametrize("message", ["recovery is in progress", "Wiederherstellung läuft"])
+def test_log_function_on_a_standby_is_an_outage_in_any_language(message: str) -> None:
+    with pytest.raises(DatabaseUnavailable), map_database_errors():
+        raise server_error("55000", message, "xlogfuncs.c")
+
+
 def test_55000_of_another_reason_is_no_outage() -> None:
     with pytest.raises(asyncpg.PostgresError), map_database_errors():
-        raise server_error("55000", "currval of sequence is not yet defined in this session")
+        raise server_error("55000", "currval of sequence is not yet defined in this session", "sequence.c")
 
 
 def test_missing_right_is_named_with_its_object() -> None:
