@@ -1,17 +1,19 @@
-"""What Kafka says: complaints in a sentence that names the setting to check, and answers come too early."""
+"""What several packages ask Kafka, and its complaints as sentences that name the setting to check."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from threading import Event
 from typing import Any, Final, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
-    OffsetSpec,  # pyright: ignore[reportPrivateImportUsage] - documented there
+    ConfigResource,  # pyright: ignore[reportPrivateImportUsage] - documented there
+    OffsetSpec,  # pyright: ignore[reportPrivateImportUsage]
+    ResourceType,  # pyright: ignore[reportPrivateImportUsage]
 )
 
-__all__ = ("Complaints", "once_settled", "settings_to_check", "wait_until_led")
+__all__ = ("Complaints", "once_settled", "settings_to_check", "topic_configs", "wait_until_led")
 
 T = TypeVar("T")
 #: A topic that was made is there before every broker has heard of it, and before its leaders know that they
@@ -123,6 +125,31 @@ def wait_until_led(admin: AdminClient, topics: Mapping[str, int], until_s: float
             answer.result(answer_s + 1)
 
     once_settled(ask, lambda: until_s)
+
+
+def topic_configs(
+    admin: AdminClient, topics: Iterable[str], answer_s: float
+) -> dict[str, Mapping[str, str | None] | KafkaError]:
+    """Return the configuration of each of *topics*, or the error by which the brokers refuse it.
+
+    Blocking. Asking for the configuration never creates a topic, as asking for metadata may.
+
+    Raises:
+        TimeoutError: No response came within *answer_s* seconds and one more.
+    """
+    resources = [ConfigResource(ResourceType.TOPIC, name) for name in topics]
+    if not resources:
+        return {}
+    asking: Any = admin  # its stubs do not name the results of futures
+    found: dict[str, Mapping[str, str | None] | KafkaError] = {}
+    for resource, answer in asking.describe_configs(resources, request_timeout=answer_s).items():
+        try:
+            entries = answer.result(answer_s + 1)
+        except KafkaException as error:
+            found[str(resource.name)] = error.args[0]
+        else:
+            found[str(resource.name)] = {name: entry.value for name, entry in entries.items()}
+    return found
 
 
 def settings_to_check(reason: str) -> str:

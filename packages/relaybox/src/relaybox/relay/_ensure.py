@@ -16,7 +16,7 @@ from confluent_kafka.admin import (
 )
 from confluent_kafka.cimpl import NewTopic
 
-from relaybox.kafka import Complaints, wait_until_led
+from relaybox.kafka import Complaints, topic_configs, wait_until_led
 from relaybox.relay._errors import RelayError, ReplicationImpossible
 from relaybox.relay._replication import (
     AS_THE_CLUSTER_ALLOWS,
@@ -128,11 +128,12 @@ def _raise_limit(settings: KafkaSettings, topic: str, bytes_max: int) -> int:
 
 
 def _raise_limit_by(admin: Any, topic: str, bytes_max: int) -> int:
-    resource = ConfigResource(ResourceType.TOPIC, topic)
+    config = topic_configs(admin, [topic], _ANSWER_S)[topic]
+    if isinstance(config, KafkaError):
+        raise KafkaException(config)
+    before = int(config[_MESSAGE_LIMIT] or 0)
     entry = ConfigEntry(_MESSAGE_LIMIT, str(bytes_max), incremental_operation=AlterConfigOpType.SET)
     change = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
-    [described] = admin.describe_configs([resource], request_timeout=_ANSWER_S).values()
-    before = int(described.result(_ANSWER_S + 1)[_MESSAGE_LIMIT].value)
     if bytes_max > before:
         [changed] = admin.incremental_alter_configs([change], request_timeout=_ANSWER_S).values()
         changed.result(_ANSWER_S + 1)

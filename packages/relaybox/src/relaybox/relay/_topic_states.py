@@ -5,13 +5,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import (
-    ConfigResource,  # pyright: ignore[reportPrivateImportUsage] - documented there
-    ResourceType,  # pyright: ignore[reportPrivateImportUsage]
-)
+from confluent_kafka import KafkaError
 
-from relaybox.kafka import Complaints
+from relaybox.kafka import Complaints, topic_configs
 from relaybox.relay._ensure import AWAY, BrokerAway, admin_client, metadata_of
 from relaybox.relay._replication import Brokers
 from relaybox.settings import KafkaSettings
@@ -71,23 +67,19 @@ def _cluster_state(settings: KafkaSettings, topics: list[str]) -> ClusterState:
 
 def _configs(admin: Any, complaints: Complaints, topics: list[str]) -> dict[str, Mapping[str, int]]:
     """Return the numbers in the configuration of each topic; none where this account may not read it."""
-    if not topics:
-        return {}
-    resources = [ConfigResource(ResourceType.TOPIC, name) for name in topics]
     found: dict[str, Mapping[str, int]] = {}
-    for resource, answer in admin.describe_configs(resources, request_timeout=_ANSWER_S).items():
-        entries: Any = {}
-        try:
-            entries = answer.result(_ANSWER_S + 1)
-        except TimeoutError as error:
-            raise BrokerAway(complaints.sentence()) from error
-        except KafkaException as error:
-            if error.args[0].code() in AWAY:
+    try:
+        configs = topic_configs(admin, topics, _ANSWER_S)
+    except TimeoutError as error:
+        raise BrokerAway(complaints.sentence()) from error
+    for topic, config in configs.items():
+        if isinstance(config, KafkaError):
+            if config.code() in AWAY:
                 admin.poll(0)
-                raise BrokerAway(complaints.sentence(error.args[0])) from error
-        found[str(resource.name)] = {
-            name: int(entries[name].value) for name in (_BYTES_MAX, _MIN_ISR) if name in entries
-        }
+                raise BrokerAway(complaints.sentence(config))
+            found[topic] = {}
+        else:
+            found[topic] = {name: int(config[name] or 0) for name in (_BYTES_MAX, _MIN_ISR)}
     return found
 
 

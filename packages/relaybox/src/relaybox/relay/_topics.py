@@ -1,16 +1,13 @@
 """What the broker will take: which topics exist, and how large their records may be (G34)."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Final
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import (
-    AdminClient,
-    ConfigResource,  # pyright: ignore[reportPrivateImportUsage] - documented there
-    ResourceType,  # pyright: ignore[reportPrivateImportUsage]
-)
+from confluent_kafka import KafkaError
+from confluent_kafka.admin import AdminClient
 
+from relaybox.kafka import topic_configs
 from relaybox.relay._errors import LinkDown
 
 __all__ = ("TopicLimits",)
@@ -45,25 +42,19 @@ class TopicLimits:
     def of(self, topics: Iterable[str]) -> Mapping[str, int]:
         """The limits of all topics known so far; those of *topics* that are missing do not exist.
 
-        Asking for the configuration never creates a topic, as asking for metadata may.
-
         Raises:
             LinkDown: the broker does not answer.
         """
         unknown = sorted(set(topics) - self._bytes_max.keys())
-        if unknown:
-            resources = [ConfigResource(ResourceType.TOPIC, name) for name in unknown]
-            admin: Any = self._admin  # its stubs do not say what the futures hold
-            answers = admin.describe_configs(resources, request_timeout=_ANSWER_S)
-            for resource, answer in answers.items():
-                try:
-                    entries = answer.result(_ANSWER_S)
-                except KafkaException as error:
-                    self._understand(str(resource.name), error.args[0])
-                except TimeoutError as error:
-                    raise LinkDown("the broker did not answer what it accepts; check KAFKA_HOST") from error
-                else:
-                    self._bytes_max[str(resource.name)] = int(entries[_LIMIT].value or _LIMIT_BYTES)
+        try:
+            configs = topic_configs(self._admin, unknown, _ANSWER_S)
+        except TimeoutError as error:
+            raise LinkDown("the broker did not answer what it accepts; check KAFKA_HOST") from error
+        for topic, config in configs.items():
+            if isinstance(config, KafkaError):
+                self._understand(topic, config)
+            else:
+                self._bytes_max[topic] = int(config[_LIMIT] or _LIMIT_BYTES)
         return self._bytes_max
 
     def refresh(self, topics: Iterable[str]) -> Mapping[str, int]:

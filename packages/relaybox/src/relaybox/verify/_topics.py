@@ -8,12 +8,10 @@ from typing import Any, Final, NamedTuple, Self
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
-    ConfigResource,  # pyright: ignore[reportPrivateImportUsage] - documented there
-    OffsetSpec,  # pyright: ignore[reportPrivateImportUsage]
-    ResourceType,  # pyright: ignore[reportPrivateImportUsage]
+    OffsetSpec,  # pyright: ignore[reportPrivateImportUsage] - documented there
 )
 
-from relaybox.kafka import Complaints
+from relaybox.kafka import Complaints, topic_configs
 from relaybox.settings import KafkaSettings
 from relaybox.verify._errors import TopicHeldBack, TopicMissing, TopicUnreadable
 from relaybox.verify._records import Partition, Seen, seen
@@ -123,15 +121,16 @@ class Topics:
         Raises:
             TopicUnreadable: Kafka is away or refuses us.
         """
-        asked = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
         try:
-            answers = self._admin.describe_configs(asked, request_timeout=_ANSWER_S)
-            entries = {str(one.name): each.result(_ANSWER_S + 1) for one, each in answers.items()}
-        except KafkaException as error:
-            raise _unreadable(self._complaints, error.args[0]) from error
+            configs = topic_configs(self._admin, topics, _ANSWER_S)
         except TimeoutError as error:
             raise _unreadable(self._complaints) from error
-        return {topic: _retention(entry) for topic, entry in entries.items()}
+        found: dict[str, Retention] = {}
+        for topic, config in configs.items():
+            if isinstance(config, KafkaError):
+                raise _unreadable(self._complaints, config)
+            found[topic] = _retention(config)
+        return found
 
     def ends(self, topics: Mapping[str, int]) -> dict[Partition, int]:
         """The offset after the last record of each partition, committed or not.
@@ -283,12 +282,12 @@ class Reader:
             raise _unreadable(self._complaints)
 
 
-def _retention(config: Any) -> Retention:
-    kept_ms = int(config["retention.ms"].value)
+def _retention(config: Mapping[str, str | None]) -> Retention:
+    kept_ms = int(config["retention.ms"] or -1)
     return Retention(
         kept_s=float("inf") if kept_ms < 0 else kept_ms / 1_000,
-        by_size=int(config["retention.bytes"].value) >= 0,
-        compacted="compact" in config["cleanup.policy"].value.split(","),
+        by_size=int(config["retention.bytes"] or -1) >= 0,
+        compacted="compact" in (config["cleanup.policy"] or "").split(","),
     )
 
 
