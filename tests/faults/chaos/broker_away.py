@@ -75,7 +75,7 @@ class _Play:
             TimeoutError: Not within two minutes.
         """
         async with asyncio.timeout(_DRAIN_S):
-            while self.keys.keys() - self.follower.seen_s.keys():  # noqa: ASYNC110 - a thread reads them
+            while any(each not in self.follower.seen_s for each in self.keys):  # noqa: ASYNC110 - a thread reads
                 await asyncio.sleep(_PAUSE_S)
 
     def worst_waits(self, from_s: float, until_s: float) -> dict[str, float]:
