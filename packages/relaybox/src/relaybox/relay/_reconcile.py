@@ -147,7 +147,7 @@ def _starts(
         if cut or age_s > retention.kept_s:
             raise PublishedUnknown(
                 f"retention may have removed records of topic {topic} from after {since[topic]:%F %T %Z}, so "
-                "that published rows cannot be told; see relaybox verify, then relaybox relay accept"
+                "that published rows cannot be recognised; see relaybox verify, then relaybox relay accept"
             )
         starts |= found
     return starts

@@ -50,7 +50,7 @@ class PostgresSettings(BaseSettings):
     port: Port = 5432
     #: Which of the servers is used: ``read-write`` one that takes writes, ``primary`` one that is no standby.
     target_session_attrs: Literal["any", "primary", "read-write"] = "read-write"
-    #: What stands between: nothing, or a pooler that lends a server connection for a ``session`` or for each
+    #: The pooler at ``host``: ``none``, or one that lends a server connection for a ``session`` or for each
     #: ``transaction`` (pool_mode of PgBouncer).
     pooler: Literal["none", "session", "transaction"] = "none"
     #: The server past the pooler, as ``host``: for LISTEN, the relay and migrations.

@@ -52,7 +52,7 @@ class Retention(NamedTuple):
     kept_s: float
     #: Whether the size of a partition is limited too.
     by_size: bool
-    #: Whether a record goes once a later one has its key.
+    #: Whether a record is removed once a later one has its key.
     compacted: bool
 
 

@@ -162,6 +162,7 @@ async def test_migrations_go_past_the_pooler(
     start_pgbouncer: StartPgBouncer, empty_postgres_settings: PostgresSettings, mode: PoolMode
 ) -> None:
     pooler = await start_pgbouncer(mode)
+    await pooler.stop()
     assert await migrate_up(pooler.settings(empty_postgres_settings), BACKBONE)
 
 
