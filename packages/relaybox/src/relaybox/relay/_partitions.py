@@ -8,12 +8,9 @@ from typing import Any, Final
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import (
-    AdminClient,
-    ConfigResource,  # pyright: ignore[reportPrivateImportUsage] - documented there
-    ResourceType,  # pyright: ignore[reportPrivateImportUsage]
-)
+from confluent_kafka.admin import AdminClient
 
+from relaybox.kafka import topic_configs
 from relaybox.relay._ensure import AWAY
 from relaybox.relay._errors import PartitionUnavailable
 from relaybox.relay._keeper import wait_at_most
@@ -27,6 +24,8 @@ __all__ = ("PartitionWatch", "Unavailable", "withhold")
 #: How often the brokers are asked: while all partitions take writes, and while one does not.
 _PAUSE_S: Final = 5.0
 _PAUSE_UNAVAILABLE_S: Final = 1.0
+#: However often batches fail.
+_PAUSE_S_MIN: Final = 0.5
 _ANSWER_S: Final = 2.0
 _MIN_ISR: Final = "min.insync.replicas"
 _GONE: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_EXCEPTION})
@@ -96,6 +95,7 @@ class PartitionWatch:
         self.unavailable: Mapping[str, Unavailable] = {}
         #: Called whenever that changes.
         self.changed: Callable[[], None] = lambda: None
+        #: Without those that the brokers do not know: rows may name any number of them.
         self._topics: set[str] = set()
         self._wanted = asyncio.Event()
         self._admin: Any = None
@@ -129,6 +129,7 @@ class PartitionWatch:
                 found = await in_thread(self._thread, self._look, sorted(self._topics))
                 if found is not None:
                     self._note(found)
+                await asyncio.sleep(_PAUSE_S_MIN)
         finally:
             self._thread.submit(self._close)
             self._thread.shutdown(wait=False)
@@ -159,6 +160,8 @@ class PartitionWatch:
             found: dict[str, Unavailable] = {}
             for name, answer in described.items():
                 partitions = _partitions(answer)
+                if not partitions:
+                    self._topics.discard(name)
                 if reasons := _reasons(name, partitions, min_isr.get(name, 1)):
                     found[name] = Unavailable(len(partitions), reasons)
         except (KafkaException, TimeoutError):
@@ -170,14 +173,12 @@ class PartitionWatch:
 
     def _min_isr(self, topics: Sequence[str]) -> dict[str, int]:
         """Return ``min.insync.replicas`` of those of *topics* whose configuration this account may read."""
-        resources = [ConfigResource(ResourceType.TOPIC, name) for name in topics]
         found: dict[str, int] = {}
-        for resource, answer in self._admin.describe_configs(resources, request_timeout=_ANSWER_S).items():
-            try:
-                found[str(resource.name)] = int(answer.result(_ANSWER_S + 1)[_MIN_ISR].value)
-            except KafkaException as error:
-                if _may_pass(error):
-                    raise
+        for topic, config in topic_configs(self._admin, topics, _ANSWER_S).items():
+            if not isinstance(config, KafkaError):
+                found[topic] = int(config[_MIN_ISR] or 1)
+            elif _may_pass(config):
+                raise KafkaException(config)
         return found
 
     def _close(self) -> None:
@@ -190,15 +191,14 @@ def _partitions(answer: Any) -> Sequence[Any]:
     try:
         return answer.result(_ANSWER_S + 1).partitions
     except KafkaException as error:
-        if _may_pass(error):
+        if _may_pass(error.args[0]):
             raise
         return ()
 
 
-def _may_pass(error: KafkaException) -> bool:
+def _may_pass(error: KafkaError) -> bool:
     """Return whether *error* is about the brokers, not about a topic that is missing or may not be read."""
-    code = error.args[0].code()
-    return code not in _GONE and (error.args[0].retriable() or code in AWAY)
+    return error.code() not in _GONE and (error.retriable() or error.code() in AWAY)
 
 
 def _reasons(topic: str, partitions: Sequence[Any], min_isr: int) -> dict[int, str]:
