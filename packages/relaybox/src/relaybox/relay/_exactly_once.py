@@ -257,7 +257,9 @@ class ExactlyOnce:
             await self._meet_trouble(down)
         except DatabaseError as error:
             reasons = dict.fromkeys(lanes, str(error))
-            _log.info("relay cannot take lanes over, trying again", error_code=error.error_code)
+            _log.info(
+                "relay cannot take lanes over, trying again", error_code=error.error_code, reason=str(error)
+            )
         finally:
             for lane in lanes:
                 if lane.lane not in opened:

@@ -2,11 +2,13 @@
 
 import asyncio
 from functools import partial
+from typing import Final
 
 import structlog
 
 from relaybox.db import Database
 from relaybox.relay._errors import HistoryChanged
+from relaybox.relay._keeper import wait_at_most
 from relaybox.relay._session import Session
 from relaybox.relay._signals import OnSignal, Signal
 from relaybox.relay._statistics import Counters, Statistics
@@ -14,6 +16,8 @@ from relaybox.settings import KafkaSettings, RelaySettings
 
 __all__ = ("Relay",)
 
+#: Two servers behind one address that both take writes must not make a relay start over without end.
+_START_OVER_PAUSE_S: Final = 0.5
 _log = structlog.get_logger(__name__)
 
 
@@ -70,13 +74,15 @@ class Relay:
         PostgreSQL refuses. What is raised here, in an exception group, is a defect.
         """
         _log.info("relay started", relay=self._name)
-        while not await self._run_session():
+        await self._run_session()
+        while not self._stopping.is_set():
             self._session = self._new_session()
+            await self._run_session()
         self._signal(Signal.STOPPED)
         _log.info("relay stopped", relay=self._name)
 
-    async def _run_session(self) -> bool:
-        """Relay in one history of PostgreSQL; return whether the relay was stopped."""
+    async def _run_session(self) -> None:
+        """Relay in one history of PostgreSQL, until it changes or the relay is stopped."""
         try:
             await self._session.run(self._stopping)
         except* HistoryChanged as changed:
@@ -86,4 +92,4 @@ class Relay:
                 reason=str(changed.exceptions[0]),
             )
             self._signal(Signal.HISTORY_CHANGED)
-        return self._stopping.is_set()
+            await wait_at_most(self._stopping, _START_OVER_PAUSE_S)
