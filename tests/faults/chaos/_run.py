@@ -164,9 +164,11 @@ async def _play(plan: Plan, stage: Stage, cast: _Cast) -> None:
             group.create_task(_skip_some(stage, cast)),
             group.create_task(_tell(plan, stage, cast)),
         ]
-        await cast.injector.run(schedule(plan.seed, plan.minutes * 60, _rhythms(stage)))
-        await asyncio.sleep(max(0.0, plan.minutes * 60 - cast.timeline.now_s()))
-        ended.set()
+        try:
+            await cast.injector.run(schedule(plan.seed, plan.minutes * 60, _rhythms(stage)))
+            await asyncio.sleep(max(0.0, plan.minutes * 60 - cast.timeline.now_s()))
+        finally:
+            ended.set()  # also when a task failed: the driver may swallow a writer's cancellation
         await asyncio.gather(*writing)
         await cast.prober.settled()
         for helper in helpers:

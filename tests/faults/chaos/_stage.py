@@ -26,8 +26,9 @@ TOPIC_BYTES_MAX: Final = 65_536
 PARTITIONS: Final = 8
 #: A connection of asyncpg, which ships no types.
 Connection = Any
-#: What a statement or a connection ends with when PostgreSQL is away, or was; time-outs are OSErrors.
-AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+#: What a statement or a connection ends with when PostgreSQL is away, or was; time-outs are OSErrors. The
+#: last is of a statement on a connection that breaks at this moment.
+AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _ADMIN_S: Final = 30.0
 _CONNECT_S: Final = 3.0
 _STATEMENT_S: Final = 5.0

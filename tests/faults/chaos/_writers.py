@@ -180,7 +180,7 @@ class Writer:
             answer = Answer.UNKNOWN if _sqlstate(error).startswith(_OPEN) else Answer.REFUSED
             self._timeline.note(f"{self.name}: {answer}, {type(error).__name__}")
             return answer
-        except (OSError, asyncpg.InterfaceError) as error:
+        except AWAY as error:
             await self._lose_connection()
             self._timeline.note(f"{self.name}: {Answer.UNKNOWN}, {type(error).__name__}")
             return Answer.UNKNOWN
