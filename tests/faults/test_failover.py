@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 from relaybox.db import Database, DatabaseUnavailable
+from relaybox.local import free_port
 from relaybox.operations import accept_marker
 from relaybox.relay import Relay
 from relaybox.settings import KafkaSettings, RelaySettings
@@ -108,6 +109,30 @@ async def test_g35_restarted_relays_publish_each_row_once_after_a_failover(
         before = await publish_and_fail_over(pair, kafka_settings, topic)
     async with running(Relay(pair.database, kafka_settings, SETTINGS)):
         await all_sent(pair.database)
+    await require_each_row_once(pair, kafka_settings, topic, before)
+
+
+async def test_g35_lane_first_settled_while_the_standby_lagged_goes_on(
+    pair: Pair, kafka_settings: KafkaSettings, topic: str
+) -> None:
+    """The standby has the first history, and no lane that was compared with Kafka in that history."""
+
+    async def noted() -> bool:
+        async with pair.database.connection() as connection:
+            [row] = await connection.fetch("SELECT history IS NOT NULL AS noted FROM relay_origin")
+        return row["noted"]
+
+    without_kafka = KafkaSettings(host="127.0.0.1", port=free_port())
+    async with running(Relay(pair.database, without_kafka, SETTINGS)):
+        await eventually("a relay has noted the history", noted)
+    await put_events(pair.database, topic, KEYS, count=2)
+    await pair.hold_replication()
+    async with running(Relay(pair.database, kafka_settings, SETTINGS)):
+        await publish(pair.database)
+        before = {record.event_id for record in published(kafka_settings, topic)}
+        await pair.fail_over()
+        await put_events(pair.database, topic, KEYS, first=3, count=2)
+        await publish(pair.database)
     await require_each_row_once(pair, kafka_settings, topic, before)
 
 

@@ -10,6 +10,11 @@ WITH server AS (
     FROM server
     WHERE o.history IS DISTINCT FROM server.history
     RETURNING o.history_id
+), begun AS (
+    -- The first history that is noted. A lane whose first comparison with Kafka a failover loses must look as if it
+    -- came from this history, and not from another server.
+    UPDATE relay_lanes AS l SET history_id = noted.history_id FROM noted, relay_origin AS o
+    WHERE o.history IS NULL AND l.history_id IS NULL
 ), forgotten AS (
     -- Another server, restored from a dump or copied: what its lanes published cannot be found out by its clock.
     UPDATE relay_lanes SET history_id = NULL FROM server, relay_origin AS o
