@@ -8,7 +8,7 @@ import pytest
 from relaybox.db import Database
 from relaybox.local import LocalKafkaCluster
 from relaybox.operations import relay_status
-from relaybox.relay import Relay, Statistics, check_relay
+from relaybox.relay import Relay, Statistics, check_relay, markers_topic
 from relaybox.settings import KafkaSettings, RelaySettings
 from relaybox.telemetry import HealthState
 from relaybox.verify import partition_of
@@ -125,3 +125,42 @@ async def test_g36_keys_of_other_partitions_flow_while_one_takes_no_writes(
         await case.put()
         await all_sent(case.database)
     await case.check_topic()
+
+
+async def test_g36_lanes_of_other_markers_flow_while_one_marker_takes_no_writes(
+    database: Database, kafka_cluster: LocalKafkaCluster
+) -> None:
+    """The partitions of the markers are the lanes."""
+    case = Case(database, kafka_cluster, "exactly-once")
+    async with database.connection() as connection:
+        [origin] = await connection.fetch(
+            "UPDATE relay_origin SET id = coalesce(id, gen_random_uuid()) RETURNING id"
+        )
+    markers = markers_topic(origin["id"])
+    create_topic(case.kafka, markers, replicas=1, min_isr=1, partitions=8)
+    create_topic(case.kafka, case.topic, replicas=3, min_isr=2, partitions=PARTITIONS)
+    lost = [number for number, ids in holders_of(case.kafka, markers).items() if 1 in ids]
+    assert 0 < len(lost) < 8
+    async with running(case.relay()):
+        await case.put()
+        await all_sent(database)
+    keys = await keys_of_lanes(database, lost)
+    kafka_cluster.brokers[0].kill()
+    relay = case.relay()
+    async with running(relay):
+        await case.put()
+        await case.only_pending(keys)
+        await unavailable(relay, lost)
+        await kafka_cluster.start()
+        await all_sent(database)
+    await case.check_topic()
+
+
+async def keys_of_lanes(database: Database, lanes: Collection[int]) -> set[str]:
+    """Return the keys whose rows belong to *lanes*."""
+    query = """
+        SELECT DISTINCT o.key FROM event_outbox AS o
+        JOIN relay_lanes AS l ON o.key_hash BETWEEN l.hash_min AND l.hash_max WHERE l.lane = ANY ($1::int[])
+    """
+    async with database.connection() as connection:
+        return {row["key"] for row in await connection.fetch(query, list(lanes))}

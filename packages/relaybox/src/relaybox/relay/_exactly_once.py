@@ -110,7 +110,7 @@ class ExactlyOnce:
         for number, open_lane in list(self._open.items()):
             if epochs.get(number) != open_lane.epoch and not open_lane.flying:
                 self._drop(number)
-        closed = [lane for lane in lanes if lane.lane not in self._open and self._troubles.may_try(lane.lane)]
+        closed = [lane for lane in lanes if lane.lane not in self._open and self._may_open(lane.lane)]
         if self._opening is not None and self._opening.done():
             opening, self._opening = self._opening, None
             opening.result()  # what it did not expect is a defect, and ends the relay
@@ -280,6 +280,7 @@ class ExactlyOnce:
 
     async def _meet_trouble(self, down: LinkDown | None) -> None:
         """Lanes could not be opened: either no broker answers at all, or they are tried again."""
+        self._partitions.look_now()
         try:
             await self._check_link()
         except LinkDown as link:
@@ -333,6 +334,16 @@ class ExactlyOnce:
     def _is_open(self, lane: Lane) -> bool:
         open_lane = self._open.get(lane.lane)
         return open_lane is not None and open_lane.epoch == lane.epoch
+
+    def _may_open(self, number: int) -> bool:
+        """Return whether to open a lane now: one marker that cannot be read would keep all from opening."""
+        if not self._troubles.may_try(number):
+            return False
+        topic = None if self._markers is None else self._partitions.unavailable.get(self._markers.topic)
+        reason = None if topic is None else topic.reasons.get(number)
+        if reason is not None:
+            self._pause(number, reason)
+        return reason is None
 
     def _keep_batches_below(self, batch_bytes: int) -> None:
         """A topic with a lower limit has come up: larger batches would fail rows that are small."""
