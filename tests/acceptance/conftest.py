@@ -2,10 +2,11 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from tests.fixtures.databases import create_database
@@ -65,6 +66,21 @@ def stranger(product: Product) -> Iterator[Writer]:
     """Somebody else with a token."""
     with product.writer("stranger") as client:
         yield client
+
+
+@pytest.fixture
+async def owner(product: Product) -> AsyncIterator[asyncpg.Connection]:
+    """The owner's connection to the product's database."""
+    known = product.environment
+    connection = await asyncpg.connect(
+        host=known["POSTGRES_HOST"],
+        port=int(known["POSTGRES_PORT"]),
+        database=known["POSTGRES_DB"],
+        user=known["POSTGRES_OWNER_USER"],
+        password=known["POSTGRES_OWNER_PASSWORD"],
+    )
+    yield connection
+    await connection.close()
 
 
 @pytest.fixture

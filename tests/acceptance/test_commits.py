@@ -8,7 +8,7 @@ import httpx2 as httpx
 import pytest
 
 from tests.fixtures.bounds import WAIT_S
-from tests.fixtures.product import SESSIONS, Product, Writer
+from tests.fixtures.product import SESSIONS, Writer
 
 _LOCK = 20_202
 #: Runs inside of COMMIT, after every statement of the transaction, and waits there for the test.
@@ -22,40 +22,31 @@ _WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid 
 
 
 @pytest.fixture
-async def owner(product: Product) -> AsyncIterator[asyncpg.Connection]:
-    """The owner's connection to the product's database, in which commits can be held back."""
-    known = product.environment
-    connection = await asyncpg.connect(
-        host=known["POSTGRES_HOST"],
-        port=int(known["POSTGRES_PORT"]),
-        database=known["POSTGRES_DB"],
-        user=known["POSTGRES_OWNER_USER"],
-        password=known["POSTGRES_OWNER_PASSWORD"],
-    )
-    await connection.execute(_HOLD_COMMIT)
-    yield connection
-    await connection.execute("SELECT pg_advisory_unlock_all(); DROP FUNCTION hold_commit() CASCADE")
-    await connection.close()
+async def holder(owner: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
+    """The owner's connection, by which commits can be held back."""
+    await owner.execute(_HOLD_COMMIT)
+    yield owner
+    await owner.execute("SELECT pg_advisory_unlock_all(); DROP FUNCTION hold_commit() CASCADE")
 
 
 async def test_g02_no_answer_leaves_before_commit_has_returned(
-    product: Product, writer: Writer, owner: asyncpg.Connection
+    writer: Writer, holder: asyncpg.Connection
 ) -> None:
     session = writer.create()
-    await owner.execute("SELECT pg_advisory_lock($1)", _LOCK)
+    await holder.execute("SELECT pg_advisory_lock($1)", _LOCK)
     async with httpx.AsyncClient(
         base_url=str(writer.base_url), headers=writer.headers, timeout=WAIT_S, trust_env=False
     ) as client:
         command = client.post(f"{SESSIONS}/{session}/commands", json={"command_type": "AbandonSession"})
         answer = asyncio.create_task(command)
         async with asyncio.timeout(WAIT_S):
-            while not await owner.fetchval(_WAITING, _LOCK):  # noqa: ASYNC110 - PostgreSQL does not tell
+            while not await holder.fetchval(_WAITING, _LOCK):  # noqa: ASYNC110 - PostgreSQL does not tell
                 await asyncio.sleep(0.01)
         # An answer that did not wait for the commit would have been sent before this one.
         state = await client.get(f"{SESSIONS}/{session}/state")
         assert state.json()["status"] == "IN_PROGRESS"
         assert not answer.done()
-        await owner.execute("SELECT pg_advisory_unlock($1)", _LOCK)
+        await holder.execute("SELECT pg_advisory_unlock($1)", _LOCK)
         assert (await answer).status_code == 200
         state = await client.get(f"{SESSIONS}/{session}/state")
         assert state.json()["status"] == "ABANDONED"

@@ -5,7 +5,9 @@ import signal
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from itertools import islice
+from uuid import UUID
 
+import asyncpg
 import httpx2 as httpx
 import pytest
 
@@ -62,18 +64,23 @@ def test_g84_a_cursor_of_another_history_is_reset(writer: Writer, session: str, 
     assert [(event.id, event.type, event.data) for event in told] == [(None, "reset", {"version": 3})]
 
 
-def test_g84_progress_has_no_id_so_that_the_cursor_stays(
-    product: Product, writer: Writer, agent_paused: Callable[[], AbstractContextManager[None]]
+async def test_g84_progress_has_no_id_so_that_the_cursor_stays(
+    writer: Writer, owner: asyncpg.Connection, agent_paused: Callable[[], AbstractContextManager[None]]
 ) -> None:
     session = writer.create()
     with writer.follow(session) as events:
         assert next(events).id == 1
-        writer.command(session, "RequestConceptGeneration")
-        told = [next(events)]
+        # A stream shows the progress that it finds when it looks: the agent must not end before that.
+        async with owner.transaction():
+            with agent_paused():
+                writer.command(session, "RequestConceptGeneration")
+                await owner.execute("SELECT FROM genesis_sessions WHERE id = $1 FOR UPDATE", UUID(session))
+            told = [next(events)]
+            while told[-1].type != "task.progress":
+                told.append(next(events))
         while told[-1].id != 3:
             told.append(next(events))
     progress = [event for event in told if event.type == "task.progress"]
-    assert progress
     assert all(event.id is None for event in progress)
     percents = [event.data["progress"] for event in progress]
     assert percents == sorted(percents)
