@@ -32,8 +32,12 @@ WorldOfAPair = tuple[World, Pair]
 
 
 @pytest.fixture
-def world_of_a_pair(pair: Pair, kafka_server: LocalKafka, server_dir: Path) -> Iterator[WorldOfAPair]:
+def world_of_a_pair(
+    world: World, pair: Pair, kafka_server: LocalKafka, server_dir: Path
+) -> Iterator[WorldOfAPair]:
     """A product whose address leads to a primary, which has a standby; no part runs yet."""
+    # Its agent is in the same consumer group, and would receive the events of this product.
+    world.parts.kill_all()
     settings = pair.database.settings
     kafka = KafkaSettings(host=kafka_server.host, port=kafka_server.port)
     run_apart(migrate_up(settings.model_copy(update={"port": pair.primary.port}), *ALL))

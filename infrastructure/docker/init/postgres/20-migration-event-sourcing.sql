@@ -747,7 +747,8 @@ ALTER TABLE relay_lanes ADD COLUMN history_id UUID;
 -- takes no writes, and neither can another one of the same id begin: the owner then goes on with the next id.
 ALTER TABLE relay_lanes ADD COLUMN producer_number INT NOT NULL DEFAULT 0;
 -- For operators: why the relay publishes only some of its rows, a sentence for each partition and lane, 20 at the most.
-ALTER TABLE relay_members ADD COLUMN troubles TEXT[] NOT NULL DEFAULT '{}';
+-- Null: the relay is of a version that knows one transactional.id for each lane, and could not fence the next one.
+ALTER TABLE relay_members ADD COLUMN troubles TEXT[];
 
 CREATE TABLE relaybox_alembic_version (
     version_num VARCHAR(32) NOT NULL,

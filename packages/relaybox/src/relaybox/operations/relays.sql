@@ -1,6 +1,6 @@
 -- name: relays
 -- The relays that are alive, or were at their last heartbeat, and what each says about itself.
-SELECT m.name, m.place, m.delivery, m.breaker, m.started_at, m.published_total, m.troubles,
+SELECT m.name, m.place, m.delivery, m.breaker, m.started_at, m.published_total, coalesce(m.troubles, '{}') AS troubles,
        extract(epoch FROM m.lease_until - clock_timestamp())::float8 AS lease_s,
        (SELECT count(*) FROM relay_lanes AS l WHERE l.owner = m.name) AS lanes
 FROM relay_members AS m ORDER BY m.started_at, m.name

@@ -88,7 +88,7 @@ class ExactlyOnce:
         self._markers: Markers | None = None
         self._open: dict[int, _OpenLane] = {}
         self._troubles = LaneTroubles(time.monotonic)
-        #: Lanes, with their epochs, whose last producer was this relay's and commits nothing any more.
+        #: Lanes, with their epochs, whose last producer was this relay's and has no commit in doubt.
         self._dropped: dict[int, int] = {}
         self._suspects = Suspects()
         self._opening: asyncio.Task[None] | None = None
@@ -129,8 +129,10 @@ class ExactlyOnce:
         messages = self._suspects.without_convicted_keys(messages, outcome.faulty)
         if not messages:
             return Prepared(batches=[], outcome=outcome)
+        if self._partitions.unavailable:
+            messages, held = withhold(messages, self._partitions.unavailable)
+            outcome.faulty += held
         topics = {message.topic for message in messages}
-        self._partitions.add(topics)
         try:
             limits = self._link.known(topics) or await self._ask_link(lambda: self._link.limits(topics))
             screened = screen(messages, limits)
@@ -141,13 +143,10 @@ class ExactlyOnce:
             outcome.link = down
             return Prepared(batches=[], outcome=outcome)
         outcome.faulty += screened.faulty
-        publishable: Sequence[Message] = screened.publishable
-        if self._partitions.unavailable:
-            publishable, held = withhold(publishable, self._partitions.unavailable)
-            outcome.faulty += held
+        self._partitions.add(topics & limits.keys())
         self._keep_batches_below(batch_bytes_for(topics, limits))
         by_lane: dict[int, list[Message]] = defaultdict(list)
-        for message in self._suspects.one_by_one(publishable):
+        for message in self._suspects.one_by_one(screened.publishable):
             by_lane[message.lane].append(message)
         batches = [
             LaneBatch(messages=rows, lanes=frozenset({lane}))
@@ -240,7 +239,7 @@ class ExactlyOnce:
                     self._new_producer,
                     self._threads,
                     Reconciler(self._settings, self._connections.history_id),
-                    renewable=[lane for lane in lanes if self._dropped.get(lane.lane) == lane.epoch],
+                    renewable=self._renewable(lanes),
                 )
             for each in takeover.opened:
                 self._suspects.judge(each.lane.lane, each.last_id)
@@ -308,9 +307,7 @@ class ExactlyOnce:
         _log.info(
             "relay opens a lane anew", lane=batch.lane, fate=landing.fate.value, reason=str(landing.error)
         )
-        self._drop(batch.lane)
-        if landing.fate is Fate.UNDECIDED:
-            del self._dropped[batch.lane]
+        self._drop(batch.lane, in_doubt=landing.fate is Fate.UNDECIDED)
         self._pause(batch.lane, f"a batch failed: {landing.error}")
         self._partitions.look_now()
         # What the brokers accept may have changed: a limit was lowered, a topic is gone.
@@ -334,6 +331,12 @@ class ExactlyOnce:
     def _is_open(self, lane: Lane) -> bool:
         open_lane = self._open.get(lane.lane)
         return open_lane is not None and open_lane.epoch == lane.epoch
+
+    def _renewable(self, lanes: Sequence[Lane]) -> list[Lane]:
+        """Return those of *lanes* that may get another producer: while a partition takes no writes."""
+        if not self._partitions.unavailable:
+            return []
+        return [lane for lane in lanes if self._dropped.get(lane.lane) == lane.epoch]
 
     def _may_open(self, number: int) -> bool:
         """Return whether to open a lane now: one marker that cannot be read would keep all from opening."""
@@ -367,10 +370,12 @@ class ExactlyOnce:
         pause_s = self._troubles.begin(number, reason, at_least_s=at_least_s)
         asyncio.get_running_loop().call_later(pause_s, self._wake)
 
-    def _drop(self, number: int) -> None:
-        """Give the lane's producer up, which has no batch in flight."""
+    def _drop(self, number: int, *, in_doubt: bool = False) -> None:
+        """Give up the lane's idle producer; *in_doubt*: it may have committed a batch."""
         open_lane = self._open.pop(number)
-        self._dropped[number] = open_lane.epoch
+        self._dropped.pop(number, None)
+        if not in_doubt:
+            self._dropped[number] = open_lane.epoch
         self._threads.submit(open_lane.producer.close)
         self._wake()
 

@@ -22,6 +22,9 @@ class _Trouble:
     failures: int = 0
     pause_until_s: float = 0.0
 
+    def failed_again_lately(self, now_s: float) -> bool:
+        return self.last_s - self.since_s >= _STUCK_S and now_s - self.last_s < _QUIET_S
+
 
 class LaneTroubles:
     """What keeps each lane of a relay from publishing; a lane is tried again after pauses that grow."""
@@ -56,11 +59,11 @@ class LaneTroubles:
         return trouble is None or self._clock() >= trouble.pause_until_s
 
     def stuck(self, open_lanes: Collection[int]) -> dict[int, str]:
-        """Return why each lane that has published nothing for 10 s could not, of those in trouble."""
+        """Return the last failure of each lane that has failed for 10 s."""
         now_s = self._clock()
         return {
             lane: trouble.reason
             for lane, trouble in sorted(self._lanes.items())
             if now_s - trouble.since_s >= _STUCK_S
-            and not (lane in open_lanes and now_s - trouble.last_s >= _QUIET_S)
+            and (lane not in open_lanes or trouble.failed_again_lately(now_s))
         }

@@ -1,7 +1,8 @@
 """The control topic: which batch of each lane was published last, written in the batch's own transaction."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 from uuid import UUID, uuid4
 
@@ -23,7 +24,7 @@ from relaybox.relay._replication import (
     warn_of_single_replicas,
 )
 
-__all__ = ("Markers", "markers_topic")
+__all__ = ("PRODUCERS", "Markers", "markers_topic")
 
 #: Less than what is left to a relay that stops (G27): whoever waits cannot be told.
 _ANSWER_S: Final = 4.0
@@ -31,6 +32,8 @@ _ANSWER_S_MIN: Final = 0.1
 #: How many records from the end are read first; most hold a lane's last marker behind the remains of
 #: transactions that were taken back.
 _LOOK_BACK: Final = 64
+#: How many transactional.ids a lane has; its producers use them in turn.
+PRODUCERS: Final = 4
 #: Lanes that a topic is made for; growing beyond adds partitions.
 _PARTITIONS: Final = 8
 
@@ -66,7 +69,8 @@ class Markers:
 
     def transactional_id(self, lane: int, number: int) -> str:
         """Return the id of the producer with *number* of *lane*; every owner of the lane uses the same."""
-        return f"relaybox-{self._origin}-{lane}" + (f"-{number}" if number else "")
+        place = number % PRODUCERS
+        return f"relaybox-{self._origin}-{lane}" + (f"-{place}" if place else "")
 
     def produce(self, producer: Producer, lane: int, batch_id: UUID, report: Report) -> None:
         """Add to *producer*'s transaction that batch *batch_id* of *lane* is part of it.
@@ -126,16 +130,35 @@ class Markers:
     def read(self, lanes: Sequence[int]) -> dict[int, UUID]:
         """The last published batch of each of *lanes* that has one.
 
-        To be called only after the lanes were opened: before, a pending transaction would hide the end.
+        To be called only after the lanes were opened, and of lanes that :meth:`hidden` does not return: a
+        pending transaction would hide the end.
 
         Raises:
             LinkDown: the broker did not answer in time.
         """
+        with self._consumer("read_committed") as consumer:
+            return self._read(consumer, lanes)
+
+    def hidden(self, lanes: Sequence[int]) -> set[int]:
+        """Return those of *lanes* whose last marker may be hidden behind a transaction that has not ended.
+
+        Opening a producer ends the transactions of its own id only. To be called after the lanes were opened.
+
+        Raises:
+            LinkDown: The broker did not respond in time.
+        """
+        with self._consumer("read_committed") as committed, self._consumer("read_uncommitted") as all_of_it:
+            return {
+                lane for lane in lanes if self._bounds(committed, lane)[1] < self._bounds(all_of_it, lane)[1]
+            }
+
+    @contextmanager
+    def _consumer(self, isolation: str) -> Generator[Consumer]:
         consumer = Consumer(
             {
                 **self._connection,
                 "group.id": f"relaybox-markers-{uuid4()}",
-                "isolation.level": "read_committed",
+                "isolation.level": isolation,
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
                 "fetch.wait.max.ms": 10,
@@ -143,7 +166,7 @@ class Markers:
         )
         try:
             with link_faults():
-                return self._read(consumer, lanes)
+                yield consumer
         except LinkDown:
             self._partitions = 0  # the topic itself may be gone
             raise

@@ -24,7 +24,7 @@ __all__ = ("PartitionWatch", "Unavailable", "withhold")
 #: How often the brokers are asked: while all partitions take writes, and while one does not.
 _PAUSE_S: Final = 5.0
 _PAUSE_UNAVAILABLE_S: Final = 1.0
-#: However often batches fail.
+#: The shortest time between two requests, even if every batch fails.
 _PAUSE_S_MIN: Final = 0.5
 _ANSWER_S: Final = 2.0
 _MIN_ISR: Final = "min.insync.replicas"
@@ -55,30 +55,28 @@ def withhold(
 ) -> tuple[list[Message], list[tuple[Message, PartitionUnavailable]]]:
     """Divide *messages* into those that can be written now and the first of each key that cannot.
 
-    Later messages of such a key are in neither part: they stay PENDING behind the first. A message without a
-    key goes to a partition that takes writes.
+    Later messages of such a key, on any topic, are in neither part: they stay PENDING behind the first. A
+    message without a key goes to a partition that takes writes.
     """
     free: list[Message] = []
     held: list[tuple[Message, PartitionUnavailable]] = []
-    reasons: dict[tuple[str, str], str | None] = {}
+    waiting: set[str] = set()
     for message in messages:
         topic = unavailable.get(message.topic)
+        if message.key in waiting:
+            continue
         if topic is None:
             free.append(message)
-        elif message.key is None:
-            partition = topic.another()
-            if partition is None:
-                held.append((message, PartitionUnavailable(next(iter(topic.reasons.values())))))
-            else:
-                free.append(message._replace(partition=partition))
-        else:
-            place = (message.topic, message.key)
-            known = place in reasons
-            reason = reasons[place] if known else reasons.setdefault(place, topic.reason(message.key))
-            if reason is None:
+        elif message.key is not None:
+            if (reason := topic.reason(message.key)) is None:
                 free.append(message)
-            elif not known:
+            else:
+                waiting.add(message.key)
                 held.append((message, PartitionUnavailable(reason)))
+        elif (partition := topic.another()) is not None:
+            free.append(message._replace(partition=partition))
+        else:
+            held.append((message, PartitionUnavailable(next(iter(topic.reasons.values())))))
     return free, held
 
 
@@ -93,8 +91,8 @@ class PartitionWatch:
         self._settings = settings
         #: By topic; a topic all of whose partitions take writes is not in here.
         self.unavailable: Mapping[str, Unavailable] = {}
-        #: Called whenever that changes.
-        self.changed: Callable[[], None] = lambda: None
+        #: Called whenever a partition takes writes again.
+        self.available: Callable[[], None] = lambda: None
         #: Without those that the brokers do not know: rows may name any number of them.
         self._topics: set[str] = set()
         self._wanted = asyncio.Event()
@@ -113,6 +111,10 @@ class PartitionWatch:
     def look_now(self) -> None:
         """Ask at once: a batch or a lane has failed."""
         self._wanted.set()
+
+    def hung(self) -> bool:
+        """Return whether a call to Kafka hangs."""
+        return self._thread.hung()
 
     def reasons(self) -> list[str]:
         """Return a sentence for each partition that takes no writes."""
@@ -135,18 +137,17 @@ class PartitionWatch:
             self._thread.shutdown(wait=False)
 
     def _note(self, found: Mapping[str, Unavailable]) -> None:
-        before, self.unavailable = set(self.reasons()), found
-        now = set(self.reasons())
-        for reason in sorted(now - before):
+        before, self.unavailable = _places(self.unavailable), found
+        now = _places(found)
+        for topic, number in sorted(now - before):
             _log.error(
                 "partition takes no writes; its keys wait",
                 error_code=PartitionUnavailable.error_code,
-                reason=reason,
+                reason=found[topic].reasons[number],
             )
         if before - now:
             _log.info("partitions take writes again", partitions=len(before - now), unavailable=len(now))
-        if before != now:
-            self.changed()
+            self.available()
 
     def _look(self, topics: Sequence[str]) -> Mapping[str, Unavailable] | None:
         """Ask about *topics*; None if the brokers do not respond."""
@@ -186,6 +187,10 @@ class PartitionWatch:
         self._clients.close()
 
 
+def _places(unavailable: Mapping[str, Unavailable]) -> set[tuple[str, int]]:
+    return {(topic, number) for topic, each in unavailable.items() for number in each.reasons}
+
+
 def _partitions(answer: Any) -> Sequence[Any]:
     """Return the partitions of a described topic; none if it is missing or may not be described."""
     try:
@@ -211,7 +216,7 @@ def _reasons(topic: str, partitions: Sequence[Any], min_isr: int) -> dict[int, s
             )
         elif len(each.isr) < min_isr:
             reasons[each.id] = (
-                f"partition {each.id} of topic {topic} has {len(each.isr)} replicas in sync, and "
-                f"min.insync.replicas is {min_isr}; start the missing ones of the brokers {brokers}"
+                f"partition {each.id} of topic {topic} has {len(each.isr)} of {min_isr} required replicas "
+                f"in sync (min.insync.replicas); start the missing ones of the brokers {brokers}"
             )
     return reasons

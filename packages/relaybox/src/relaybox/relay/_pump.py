@@ -82,6 +82,8 @@ class Pump:
         self._polled = False
         #: Lanes whose rows that failed in an outage were taken up again, by epoch.
         self._taken_up: set[tuple[int, int]] = set()
+        #: Rows of a lane are taken up only when the recorder has charged those that it holds.
+        self._take_up_waits = False
         self.breaker = Breaker()
         #: To be run beside :meth:`run`.
         self.recorder = Recorder(
@@ -308,7 +310,7 @@ class Pump:
     def _recorded(self) -> None:
         """Less is held by the recorder; what waited for that may be fetched again."""
         self._note_busy()
-        if self._held_back:
+        if self._held_back or self._take_up_waits:
             self._keeper.news.set()
 
     def _note_busy(self) -> None:
@@ -325,6 +327,7 @@ class Pump:
         """Rows that failed because of the link, in lanes that can be published from, are as they were."""
         # A charge of the outage that is not written down yet would come after it.
         charging = self.recorder.charging_lanes()
+        self._take_up_waits = bool(charging)
         new = [
             lane
             for lane in lanes

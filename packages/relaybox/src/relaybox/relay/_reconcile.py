@@ -40,10 +40,13 @@ class Reconciler:
         self._kafka = kafka
         self.history_id = history_id
 
+    def is_from_another_history(self, lane: HeldLane) -> bool:
+        """Return whether *lane* was last compared with Kafka in another history of this server."""
+        return lane.history_id not in (None, self.history_id)
+
     def is_needed(self, lane: HeldLane, marker: UUID | None) -> bool:
         """Return whether *lane* comes from another history, and its *marker* is not an accepted one."""
-        changed = lane.history_id not in (None, self.history_id)
-        return changed and lane.accepted_marker != (marker or NO_MARKER)
+        return self.is_from_another_history(lane) and lane.accepted_marker != (marker or NO_MARKER)
 
     async def settle(
         self, connection: DedicatedConnection, lanes: Collection[Lane], threads: Executor

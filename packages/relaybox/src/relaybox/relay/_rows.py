@@ -37,8 +37,8 @@ _BACKLOG_ROWS_MAX: Final = 100_000
 #: So many rows from the first PENDING one on are asked whether a FAILED one holds them back.
 _DUE_ROWS_MAX: Final = 10_000
 
-#: A row that waits for a partition is taken up again when that takes writes; should a relay miss that, then.
-_PARTITION_PAUSE_S: Final = 60.0
+#: Postponed rows are published as soon as their partition takes writes; the fallback if a relay misses that.
+_PARTITION_PAUSE_S: Final = 600.0
 
 Charge = tuple[Message, RelayError, Retry | Postpone | GiveUp]
 

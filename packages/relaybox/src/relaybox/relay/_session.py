@@ -74,7 +74,7 @@ class Session:
         self._pump = Pump(
             self._connections, self._delivery, settings, self._lanes, self._keeper, counters, on_signal
         )
-        self._partitions.changed = self._pump.take_up_soon
+        self._partitions.available = self._pump.take_up_soon
 
     def _new_delivery(self, kafka: KafkaSettings, settings: RelaySettings) -> Delivery:
         if settings.delivery == "at-least-once":
@@ -145,7 +145,7 @@ class Session:
         """
         while True:
             await asyncio.sleep(_WATCH_S)
-            if self._delivery.hung():
+            if self._delivery.hung() or self._partitions.hung():
                 _log.critical("relay ends: a call to Kafka does not come back; start it again")
                 os._exit(_HUNG_STATUS)
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from typing import Final
 from uuid import UUID
 
 import structlog
@@ -20,10 +21,10 @@ from relaybox.relay._lane_claims import (
 )
 from relaybox.relay._lanes import Lane
 from relaybox.relay._link import link_faults
-from relaybox.relay._markers import Markers
+from relaybox.relay._markers import PRODUCERS, Markers
 from relaybox.relay._reconcile import Reconciler
 from relaybox.relay._rows import plan_for_backlogs
-from relaybox.relay._transaction import LaneProducer
+from relaybox.relay._transaction import INIT_S_MAX, LaneProducer
 from relaybox.relay._verdict import NO_MARKER, judge, start_over
 
 __all__ = ("Opened", "Takeover", "take_over")
@@ -31,6 +32,8 @@ __all__ = ("Opened", "Takeover", "take_over")
 NewProducer = Callable[[int, int], LaneProducer]
 """Make, and do not open, the producer of a lane with a number."""
 
+#: A lane that can get another producer does not wait longer for the end of a transaction.
+_RENEWABLE_S: Final = 2.0
 _log = structlog.get_logger(__name__)
 
 
@@ -71,8 +74,8 @@ async def take_over(
     that opens after us shuts us out, sees that its epoch is gone, and stops; our next transaction
     fails and the lane is taken over again.
 
-    Of a *renewable* lane the caller was the last to open a producer, and that producer commits nothing any
-    more. If its transaction cannot end, because one of its partitions takes no writes, the lane gets the next
+    Of a *renewable* lane the caller opened the last producer and knows the outcome of each of its commits. If
+    its transaction does not end, because one of its partitions takes no writes, the lane gets the next
     producer. Of any other lane a former owner could still commit, so the lane waits for that end.
 
     Raises:
@@ -86,17 +89,14 @@ async def take_over(
         return Takeover()
     in_thread = asyncio.get_running_loop().run_in_executor
     await in_thread(threads, markers.ensure, [lane.lane for lane in held])
-    numbers = {lane: known[lane.lane].producer_number for lane in held}
-    producers, failed = await _open_all(new_producer, numbers, threads)
-    renewed = [
-        lane for lane, down in failed.items() if isinstance(down, TransactionUnfinished) and lane in renewable
-    ]
-    if renewed:
-        by_lane = await number_producers(connection, renewed)
-        numbers = {lane: by_lane[lane.lane] for lane in renewed if lane.lane in by_lane}
-        more, failed_again = await _open_all(new_producer, numbers, threads)
-        producers |= more
-        failed = {lane: down for lane, down in failed.items() if lane not in more} | failed_again
+    producers, failed = await _open_lanes(
+        connection, known, held, new_producer, threads, reconciler, renewable=renewable
+    )
+    numbered = {lane.lane: lane for lane in producers if producers[lane].number > 0}
+    for number in await in_thread(threads, markers.hidden, list(numbered)):
+        lane = numbered[number]
+        failed[lane] = TransactionUnfinished(f"a transaction hides the last marker of lane {number}")
+        threads.submit(producers.pop(lane).close)
     for lane, down in failed.items():
         _log.info("relay could not open a lane, trying again", lane=lane.lane, reason=str(down))
     takeover = Takeover(failed=failed)
@@ -154,13 +154,55 @@ async def _stop_lane(connection: DedicatedConnection, lane: Lane, fault: LaneFau
     await report_fault(connection, lane, str(fault))
 
 
-async def _open_all(
-    new_producer: NewProducer, numbers: Mapping[Lane, int], threads: Executor
+async def _open_lanes(
+    connection: DedicatedConnection,
+    known: Mapping[int, HeldLane],
+    lanes: Sequence[Lane],
+    new_producer: NewProducer,
+    threads: Executor,
+    reconciler: Reconciler,
+    *,
+    renewable: Collection[Lane],
 ) -> tuple[dict[Lane, LaneProducer], dict[Lane, LinkDown]]:
-    """Open the producer with each lane's number; return the producers, and why lanes have none."""
+    """Open a producer for each of *lanes*, the next one where :func:`take_over` allows that."""
+    numbers = {lane: _numbers(known[lane.lane], reconciler) for lane in lanes}
+    limits_s = {lane: _RENEWABLE_S if lane in renewable else INIT_S_MAX for lane in lanes}
+    producers, failed = await _open_all(new_producer, numbers, limits_s, threads)
+    stuck = [
+        lane for lane, down in failed.items() if isinstance(down, TransactionUnfinished) and lane in renewable
+    ]
+    if stuck:
+        renewed = await number_producers(connection, stuck)
+        numbers = {lane: [renewed[lane.lane]] for lane in stuck if lane.lane in renewed}
+        more, failed_again = await _open_all(new_producer, numbers, limits_s, threads)
+        producers |= more
+        failed = {lane: down for lane, down in failed.items() if lane not in more} | failed_again
+    return producers, failed
+
+
+def _numbers(lane: HeldLane, reconciler: Reconciler) -> list[int]:
+    """Return the numbers of the producers to open, the one to use last.
+
+    In another history the number may be lost: a producer with any of the lane's ids could commit still.
+    """
+    if not reconciler.is_from_another_history(lane):
+        return [lane.producer_number]
+    return [lane.producer_number + place for place in (*range(1, PRODUCERS), 0)]
+
+
+async def _open_all(
+    new_producer: NewProducer,
+    numbers: Mapping[Lane, Sequence[int]],
+    limits_s: Mapping[Lane, float],
+    threads: Executor,
+) -> tuple[dict[Lane, LaneProducer], dict[Lane, LinkDown]]:
+    """Open the producers with each lane's *numbers*; return the last of each, and why lanes have none."""
     in_thread = asyncio.get_running_loop().run_in_executor
     opening = await asyncio.gather(
-        *(in_thread(threads, _open, new_producer, lane.lane, number) for lane, number in numbers.items())
+        *(
+            in_thread(threads, _open_in_turn, new_producer, lane.lane, each, limits_s[lane])
+            for lane, each in numbers.items()
+        )
     )
     opened = dict(zip(numbers, opening, strict=True))
     return (
@@ -169,13 +211,28 @@ async def _open_all(
     )
 
 
-def _open(new_producer: NewProducer, lane: int, number: int) -> LaneProducer | LinkDown:
+def _open_in_turn(
+    new_producer: NewProducer, lane: int, numbers: Sequence[int], limit_s: float
+) -> LaneProducer | LinkDown:
+    """Open the lane's producers with *numbers*, and close all but the last; that, or why it is not open."""
+    opened: LaneProducer | LinkDown | None = None
+    for number in numbers:
+        if isinstance(opened, LaneProducer):
+            opened.close()
+        opened = _open(new_producer, lane, number, limit_s)
+        if isinstance(opened, LinkDown):
+            break
+    assert opened is not None
+    return opened
+
+
+def _open(new_producer: NewProducer, lane: int, number: int, limit_s: float) -> LaneProducer | LinkDown:
     """Return the lane's producer, or why the brokers did not open it."""
     producer: LaneProducer | None = None
     try:
         with link_faults():
             producer = new_producer(lane, number)
-        producer.open()
+        producer.open(limit_s)
     except LinkDown as error:
         if producer is not None:
             producer.close()

@@ -15,10 +15,10 @@ from relaybox.relay._errors import LinkDown, TransactionUnfinished
 from relaybox.relay._link import PRODUCER, ROW_CODES, UNDELIVERED, discard, flush, produce
 from relaybox.relay._markers import Markers
 
-__all__ = ("Fate", "Landing", "LaneProducer")
+__all__ = ("INIT_S_MAX", "Fate", "Landing", "LaneProducer")
 
 #: Opening a lane takes half a second if a transaction has to be ended, seconds while a broker starts.
-_INIT_S_MAX: Final = 10.0
+INIT_S_MAX: Final = 10.0
 _INIT_S: Final = 2.0
 _COMMIT_S: Final = 5.0
 _COMMIT_S_MIN: Final = 0.1
@@ -83,33 +83,36 @@ class LaneProducer:
         self._deadline = deadline
         self._markers = markers
         self._lane = lane
+        #: Which of the lane's producers this one is.
+        self.number = number
+        self._id = markers.transactional_id(lane, number)
         self._producer = Producer(
             {
                 **connection,
                 **_PRODUCER,
-                "transactional.id": markers.transactional_id(lane, number),
+                "transactional.id": self._id,
                 "batch.size": batch_bytes,
             }
         )
 
-    def open(self) -> None:
-        """End the former owner's transaction and fence that owner.
+    def open(self, limit_s: float = INIT_S_MAX) -> None:
+        """End the last transaction of this ``transactional.id`` and fence its other producers.
 
         Raises:
-            TransactionUnfinished: A transaction of this id has not ended, although its end is decided.
+            TransactionUnfinished: That transaction has not ended within *limit_s*.
             LinkDown: The brokers did not manage in time; to be tried with a new producer.
         """
-        until_s = time.monotonic() + _INIT_S_MAX
+        until_s = time.monotonic() + limit_s
         while True:
             try:
                 self._producer.init_transactions(_INIT_S)
             except KafkaException as error:
                 reason: KafkaError = error.args[0]
-                if reason.code() == KafkaError.CONCURRENT_TRANSACTIONS:
-                    raise TransactionUnfinished(
-                        "the lane's last transaction has not ended: one of its partitions takes no writes"
-                    ) from error
                 if not reason.retriable() or time.monotonic() > min(until_s, self._deadline()):
+                    if reason.code() == KafkaError.CONCURRENT_TRANSACTIONS:
+                        raise TransactionUnfinished(
+                            f"the last transaction of {self._id} has not ended"
+                        ) from error
                     raise LinkDown(f"the lane's producer cannot start: {reason.str()}") from error
             else:
                 return

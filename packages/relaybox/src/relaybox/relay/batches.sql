@@ -14,10 +14,12 @@ FROM relay_lanes AS l
 JOIN unnest($1::int[], $2::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch
 
 -- name: number_producers
--- Lanes $1, while they are held at epochs $2, are published from with another producer than before.
+-- Give lanes $1 the next transactional.id while they are held at epochs $2; not while a relay of a version lives that knows
+-- only the first one: that relay could not fence the next.
 UPDATE relay_lanes AS l SET producer_number = l.producer_number + 1
 FROM unnest($1::int[], $2::bigint[]) AS held (lane, epoch)
 WHERE l.lane = held.lane AND l.epoch = held.epoch
+  AND NOT EXISTS (SELECT FROM relay_members WHERE troubles IS NULL AND lease_until >= clock_timestamp())
 RETURNING l.lane, l.producer_number
 
 -- name: claim_batches
@@ -121,7 +123,9 @@ WITH held AS (
     JOIN unnest($1::int[], $2::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch
     FOR SHARE OF l
 )
-UPDATE event_outbox AS o SET status = 'PENDING', attempts = 0, next_attempt_at = NULL, error_data = NULL
+UPDATE event_outbox AS o SET status = 'PENDING', next_attempt_at = NULL, error_data = NULL,
+    -- Waiting for a partition charged no attempt.
+    attempts = CASE WHEN o.error_data ->> 'class' = 'PartitionUnavailable' THEN o.attempts ELSE 0 END
 FROM held
 WHERE ((o.status = 'FAILED' AND o.skipped_at IS NULL) OR (o.status = 'PENDING' AND o.next_attempt_at IS NOT NULL))
   AND o.error_data ->> 'reason' = 'link' AND o.key_hash BETWEEN held.hash_min AND held.hash_max

@@ -29,8 +29,8 @@ FROM server, relay_origin AS o
 DELETE FROM relay_members WHERE name = $1
 
 -- name: renew_lanes
--- Relay $1 lives for $2 more seconds, at $5, delivers $6, its breaker is $7, it has published $8 rows, and $9 keep some
--- rows from being published; it keeps those of lanes $3 that it still holds at epochs $4. Forgets the dead. Says which
+-- Relay $1 lives for $2 more seconds, at $5, delivers $6, its breaker is $7, it has published $8 rows, and it reports
+-- troubles $9; it keeps those of lanes $3 that it still holds at epochs $4. Forgets the dead. Says which
 -- lanes it kept, how many other relays live, how many lanes there are and shall be.
 WITH me AS (
     INSERT INTO relay_members (name, lease_until, place, delivery, breaker, published_total, troubles)

@@ -24,6 +24,7 @@ from relaybox.relay._takeover import NewProducer, take_over
 from relaybox.relay._transaction import Fate, LaneProducer
 from relaybox.settings import KafkaSettings
 
+from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.relays import put_events, read_topic, rows_of
 
 
@@ -208,7 +209,7 @@ async def test_g31_nothing_is_committed_that_is_not_claimed(
 class Unfinished(LaneProducer):
     """A producer whose id has a transaction that cannot end: one of its partitions takes no writes."""
 
-    def open(self) -> None:
+    def open(self, limit_s: float = 0.0) -> None:
         raise TransactionUnfinished("the lane's last transaction has not ended")
 
 
@@ -251,6 +252,35 @@ async def test_g36_lane_whose_transaction_cannot_end_gets_the_next_producer(
     assert (await asyncio.to_thread(each.producer.publish, following)).fate is Fate.COMMITTED
     again = await take_over(connection, [lane], markers, first_is_unfinished, threads, reconciler)
     assert [each.last_id for each in again.opened] == [following.batch_id]
+
+
+async def test_g36_lane_waits_while_an_open_transaction_hides_its_marker(
+    connection: DedicatedConnection,
+    markers: Markers,
+    topic: str,
+    new_producer: NewProducer,
+    first_is_unfinished: NewProducer,
+    threads: ThreadPoolExecutor,
+    reconciler: Reconciler,
+) -> None:
+    """A producer with the next id ends no transaction of the former one."""
+    lane = await owned(connection, topic)
+    former = await opened(lane, markers, new_producer)
+    messages = await fetch_batch(connection, [lane], rows_max=1, in_flight=())
+    unclaimed = LaneBatch(messages=messages, lanes=frozenset({lane.lane}))
+    publishing = asyncio.create_task(asyncio.to_thread(former.publish, unclaimed))
+    async with asyncio.timeout(WAIT_S):
+        while not await asyncio.to_thread(markers.hidden, [lane.lane]):  # noqa: ASYNC110 - Kafka announces nothing
+            await asyncio.sleep(0.01)
+    takeover = await take_over(
+        connection, [lane], markers, first_is_unfinished, threads, reconciler, renewable=[lane]
+    )
+    assert takeover.opened == []
+    assert isinstance(takeover.failed[lane], TransactionUnfinished)
+    unclaimed.number.set_result(None)
+    assert (await publishing).fate is Fate.UNCLAIMED
+    takeover = await take_over(connection, [lane], markers, first_is_unfinished, threads, reconciler)
+    assert [each.last_id for each in takeover.opened] == [None]
 
 
 async def test_g36_lane_of_another_owner_waits_for_the_transaction_to_end(

@@ -32,7 +32,9 @@ def test_g36_lane_that_fails_for_ten_seconds_is_stuck_until_it_publishes() -> No
     assert troubles.stuck(()) == {}
     clock.now_s += 0.1
     assert troubles.stuck(()) == {3: "last"}
-    assert troubles.stuck({3}) == {3: "last"}  # open, and a batch failed just now
+    assert troubles.stuck({3}) == {}  # open, and has not failed for 10 s
+    troubles.begin(3, "again")
+    assert troubles.stuck({3}) == {3: "again"}
     troubles.end(3)
     assert troubles.stuck(()) == {}
 

@@ -46,3 +46,11 @@ def test_g36_row_without_a_key_waits_if_no_partition_takes_writes() -> None:
     free, held = withhold([message(1, None)], {"events": Unavailable(1, {0: "no leader"})})
     assert free == []
     assert [str(fault) for _, fault in held] == ["no leader"]
+
+
+def test_g36_row_on_another_topic_waits_behind_a_held_row_of_its_key() -> None:
+    lost = next(key for key in KEYS if partition_of(key, PARTITIONS) in LOST)
+    rows = [message(1, lost), message(2, lost, "others"), message(3, None, "others")]
+    free, held = withhold(rows, {"events": Unavailable(PARTITIONS, REASONS)})
+    assert [row.seq for row in free] == [3]
+    assert [row.seq for row, _ in held] == [1]
