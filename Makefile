@@ -24,7 +24,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo demo-workspace env check unit test measured test-slow test-all test-pgbouncer test-versions test-postgres-16 test-kafka-3.7 test-lowest test-pythons lint types lock bench bench-compare chaos image mutants sql clean
+.PHONY: help setup run demo demo-workspace env check unit test measured test-slow test-all test-pgbouncer test-versions test-postgres-16 test-kafka-3.7 test-lowest test-pythons lint types lock bench bench-compare chaos image mutants sql guarantees clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -136,6 +136,9 @@ mutants: $(STAMP) ## Seed defects into copies of the sources; the suite must not
 
 sql: $(STAMP) ## Generate infrastructure/docker/init/postgres/20-migration-event-sourcing.sql
 	@backend migrate sql > infrastructure/docker/init/postgres/20-migration-event-sourcing.sql
+
+guarantees: $(STAMP) ## Generate docs/reference/guarantees.md from its rules and the tests' markers
+	@python -m tests.guarantees
 
 lock: ## Resolve the dependencies anew into requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade \

@@ -217,10 +217,9 @@ def test_every_route_of_the_document_has_its_row(product: Product) -> None:
     assert routes == set(ROWS)
 
 
+@pytest.mark.guarantee("G81")
 @pytest.mark.parametrize("route", ROWS)
-def test_g81_everybody_is_answered_by_the_contract(
-    answers: Mapping[str, Mapping[Who, int]], route: str
-) -> None:
+def test_everybody_is_answered_by_the_contract(answers: Mapping[str, Mapping[Who, int]], route: str) -> None:
     assert answers[route] == {who: by_contract(route, ROWS[route], who) for who in Who}
 
 

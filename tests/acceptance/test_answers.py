@@ -42,7 +42,8 @@ def routes_of_one_session(document: Json) -> Iterator[tuple[str, str]]:
                 yield method, path
 
 
-def test_g81_another_writers_session_is_like_one_that_does_not_exist(
+@pytest.mark.guarantee("G81")
+def test_another_writers_session_is_like_one_that_does_not_exist(
     document: Json, product: Product, writer: Writer, stranger: Writer
 ) -> None:
     session = writer.create()
@@ -68,10 +69,11 @@ def _anonymous(answer: httpx.Response, ids: Any) -> tuple[Json, set[str]]:
     return body | {"request_id": ""}, set(answer.headers)
 
 
+@pytest.mark.guarantee("G82")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("mode", list(GenerationMode))
 @pytest.mark.parametrize("examples", [6, pytest.param(40, marks=pytest.mark.long)])
-def test_g82_no_input_finds_an_undocumented_answer(
+def test_no_input_finds_an_undocumented_answer(
     product: Product, writer: Writer, mode: GenerationMode, examples: int
 ) -> None:
     url = product.environment["API_URL"]

@@ -29,7 +29,8 @@ async def holder(owner: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]
     await owner.execute("SELECT pg_advisory_unlock_all(); DROP FUNCTION hold_commit() CASCADE")
 
 
-async def test_g02_no_answer_leaves_before_commit_has_returned(
+@pytest.mark.guarantee("G02")
+async def test_no_answer_leaves_before_commit_has_returned(
     writer: Writer, holder: asyncpg.Connection
 ) -> None:
     session = writer.create()

@@ -45,6 +45,7 @@ def test_a_session_passes_all_stages_and_is_finished(writer: Writer) -> None:
     assert last["confirmed_data"]["CONCEPT_SELECTION"] == concepts[1]
 
 
+@pytest.mark.guarantee("G05")
 def test_the_same_command_again_is_refused_with_the_pending_ones_id(
     writer: Writer, agent_paused: Callable[[], AbstractContextManager[None]]
 ) -> None:
@@ -124,7 +125,8 @@ def test_the_demo_tells_its_story_to_a_running_product(product: Product, languag
     assert told.stdout.rstrip().endswith("Every step happened.")
 
 
-def test_g08_the_demo_of_the_workspace_follows_100_games_through_one_chain(product: Product) -> None:
+@pytest.mark.guarantee("G08")
+def test_the_demo_of_the_workspace_follows_100_games_through_one_chain(product: Product) -> None:
     told = product.run(BACKEND, "demo", "workspace")
     assert told.returncode == 0, told.stdout + told.stderr
     for line in (
@@ -143,6 +145,7 @@ def test_g08_the_demo_of_the_workspace_follows_100_games_through_one_chain(produ
     assert told.stdout.rstrip().endswith("Every step happened.")
 
 
+@pytest.mark.guarantee("G08")
 def test_every_event_of_the_story_is_in_one_chain(writer: Writer) -> None:
     chain = UUID("5f0c3c0e-9a4c-4b8e-8f52-0d1df3a5a002")
     writer.headers["X-Correlation-ID"] = str(chain)

@@ -30,7 +30,8 @@ def session(writer: Writer) -> str:
     return session
 
 
-def test_g84_a_stream_tells_history_first_and_then_what_happens(writer: Writer, session: str) -> None:
+@pytest.mark.guarantee("G84")
+def test_a_stream_tells_history_first_and_then_what_happens(writer: Writer, session: str) -> None:
     with writer.follow(session) as events:
         assert [(event.id, event.type) for event in islice(events, 3)] == FIRST
         writer.command(session, "SubmitFeedback", feedback="darker")
@@ -39,7 +40,8 @@ def test_g84_a_stream_tells_history_first_and_then_what_happens(writer: Writer, 
         assert live.data["payload"]["feedback"] == "darker"
 
 
-def test_g84_a_stream_cut_anywhere_is_resumed_without_gap_or_duplicate(writer: Writer, session: str) -> None:
+@pytest.mark.guarantee("G84")
+def test_a_stream_cut_anywhere_is_resumed_without_gap_or_duplicate(writer: Writer, session: str) -> None:
     seen: list[int | None] = []
     last: int | None = None
     for _ in range(5):
@@ -52,19 +54,22 @@ def test_g84_a_stream_cut_anywhere_is_resumed_without_gap_or_duplicate(writer: W
     assert seen == [1, 2, 3, 4, 5]
 
 
-def test_g84_a_client_without_headers_resumes_by_the_query(writer: Writer, session: str) -> None:
+@pytest.mark.guarantee("G84")
+def test_a_client_without_headers_resumes_by_the_query(writer: Writer, session: str) -> None:
     with writer.follow(session, after=2) as events:
         assert next(events).id == 3
 
 
+@pytest.mark.guarantee("G84")
 @pytest.mark.parametrize("cursor", [99, "2147483648", "nonsense", "-1", "9" * 20])
-def test_g84_a_cursor_of_another_history_is_reset(writer: Writer, session: str, cursor: object) -> None:
+def test_a_cursor_of_another_history_is_reset(writer: Writer, session: str, cursor: object) -> None:
     with writer.follow(session, cursor) as events:
         told = list(events)
     assert [(event.id, event.type, event.data) for event in told] == [(None, "reset", {"version": 3})]
 
 
-async def test_g84_progress_has_no_id_so_that_the_cursor_stays(
+@pytest.mark.guarantee("G84")
+async def test_progress_has_no_id_so_that_the_cursor_stays(
     writer: Writer, owner: asyncpg.Connection, agent_paused: Callable[[], AbstractContextManager[None]]
 ) -> None:
     session = writer.create()
@@ -109,7 +114,8 @@ def test_a_ticket_is_for_its_own_session_only(product: Product, writer: Writer, 
     assert (answer.status_code, answer.json()["error_code"]) == (401, "TOKEN_MISSING")
 
 
-def test_g84_streams_resume_where_they_were_after_the_api_was_killed(
+@pytest.mark.guarantee("G84")
+def test_streams_resume_where_they_were_after_the_api_was_killed(
     product: Product, writer: Writer, session: str
 ) -> None:
     with writer.follow(session) as events:

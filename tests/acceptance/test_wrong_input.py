@@ -68,6 +68,7 @@ WRONG_COMMANDS: dict[str, tuple[bytes, int, str]] = {
 }
 
 
+@pytest.mark.guarantee("G82")
 @pytest.mark.parametrize("wrong", WRONG_COMMANDS)
 def test_each_wrong_command_has_its_status_and_code(
     writer: Writer, session: str, commands: str, wrong: str
@@ -88,6 +89,7 @@ def test_anything_but_json_is_an_unsupported_media_type(
     assert outcome(answer) == (415, "UNSUPPORTED_MEDIA_TYPE")
 
 
+@pytest.mark.guarantee("G80")
 def test_each_wrong_token_is_refused_with_its_code(product: Product) -> None:
     now = int(time.time())
     claims = {"iss": "relaybox", "aud": "relaybox-api", "sub": "writer", "iat": now, "exp": now + 60}

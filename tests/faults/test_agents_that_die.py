@@ -27,7 +27,8 @@ async def client(world: World) -> AsyncGenerator[httpx.AsyncClient]:
         world.parts.stop(name)
 
 
-async def test_g43_an_agent_whose_session_is_abandoned_at_its_last_step_reports_in_vain(
+@pytest.mark.guarantee("G43")
+async def test_an_agent_whose_session_is_abandoned_at_its_last_step_reports_in_vain(
     world: World, client: httpx.AsyncClient
 ) -> None:
     """It sleeps while the session is abandoned; its lease, which would tell it, is not due when it wakes."""
@@ -53,7 +54,8 @@ async def test_g43_an_agent_whose_session_is_abandoned_at_its_last_step_reports_
     await world.check()
 
 
-async def test_g06_another_agent_takes_the_task_of_a_killed_one_over_and_it_ends_once(
+@pytest.mark.guarantee("G06")
+async def test_another_agent_takes_the_task_of_a_killed_one_over_and_it_ends_once(
     world: World, client: httpx.AsyncClient
 ) -> None:
     await world.parts.start(AGENT)
@@ -72,7 +74,8 @@ async def test_g06_another_agent_takes_the_task_of_a_killed_one_over_and_it_ends
     await world.check()
 
 
-async def test_g06_a_request_that_kills_every_agent_is_given_up_and_the_session_is_usable(
+@pytest.mark.guarantee("G06")
+async def test_a_request_that_kills_every_agent_is_given_up_and_the_session_is_usable(
     world: World, client: httpx.AsyncClient
 ) -> None:
     async with world.superuser() as connection, closed(connection, AT_WORK) as gate:

@@ -20,9 +20,10 @@ OF_SESSION = """
 """
 
 
+@pytest.mark.guarantee("G01")
 @pytest.mark.parametrize("done", [False, True], ids=["undone", "done"])
 @pytest.mark.parametrize("table", ["command_inbox", "domain_events", "event_outbox"])
-async def test_g01_an_api_killed_at_its_statement_leaves_all_or_nothing_and_a_resend_completes(
+async def test_an_api_killed_at_its_statement_leaves_all_or_nothing_and_a_resend_completes(
     world: World, table: str, done: bool
 ) -> None:
     """*undone*: PostgreSQL never ends the statement; *done*: it does, and nobody is there to hear."""

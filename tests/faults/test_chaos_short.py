@@ -34,7 +34,8 @@ async def chaos(*options: str) -> dict[str, Any]:
     return from_json(text.splitlines()[-1])
 
 
-async def test_g20_g21_half_a_minute_of_faults_loses_and_reorders_nothing() -> None:
+@pytest.mark.guarantee("G20", "G21")
+async def test_half_a_minute_of_faults_loses_and_reorders_nothing() -> None:
     account = await chaos("--seed", SEED, "--minutes", MINUTES)
     assert account["relay_kills"] == 3
     assert (account["broker_faults"], account["postgres_crashes"]) == (1, 1)
@@ -42,17 +43,19 @@ async def test_g20_g21_half_a_minute_of_faults_loses_and_reorders_nothing() -> N
     assert (account["lost"], account["reordered"], account["violations"]) == (0, 0, {})
 
 
+@pytest.mark.guarantee("G20", "G21")
 @pytest.mark.long
 @pytest.mark.parametrize("delivery", OTHERS)
-async def test_g20_g21_half_a_minute_of_faults_in_the_other_mode_loses_and_reorders_nothing(
+async def test_half_a_minute_of_faults_in_the_other_mode_loses_and_reorders_nothing(
     delivery: str,
 ) -> None:
     account = await chaos("--seed", SEED, "--minutes", MINUTES, "--delivery", delivery)
     assert (account["lost"], account["reordered"], account["violations"]) == (0, 0, {})
 
 
+@pytest.mark.guarantee("G35")
 @pytest.mark.usefixtures("pgbouncer_programs")
-async def test_g35_cluster_under_faults_loses_and_reorders_nothing() -> None:
+async def test_cluster_under_faults_loses_and_reorders_nothing() -> None:
     account = await chaos("--cluster", "--seed", CLUSTER_SEED, "--minutes", CLUSTER_MINUTES)
     assert account["by_kind"]["lagging standby promoted"] == 1
     assert account["lost_by_postgres"] > 0

@@ -41,8 +41,9 @@ async def consumer_process(
     return start
 
 
+@pytest.mark.guarantee("G40")
 @pytest.mark.parametrize("die_at", [ConsumerMoment.COMMITTED, ConsumerMoment.OFFSETS_COMMITTED])
-async def test_g40_a_consumer_killed_after_the_effect_has_no_second_one(
+async def test_a_consumer_killed_after_the_effect_has_no_second_one(
     database: Database,
     kafka_settings: KafkaSettings,
     topic: str,
@@ -84,8 +85,9 @@ async def test_a_consumer_told_to_stop_exits_0_and_its_partitions_are_free_at_on
     assert await effects(database) == [event.event_id for event in events]
 
 
+@pytest.mark.guarantee("G06")
 @pytest.mark.parametrize(("number", "attempts"), [(signal.SIGKILL, 2), (signal.SIGTERM, 1)])
-async def test_g06_a_task_of_a_runner_that_ended_is_taken_over(
+async def test_a_task_of_a_runner_that_ended_is_taken_over(
     database: Database, postgres_settings: PostgresSettings, number: signal.Signals, attempts: int
 ) -> None:
     """Killed: when its lease runs out, and the attempt counts. Told to stop: at once, uncharged."""

@@ -37,10 +37,11 @@ def once_in_order(kafka: KafkaSettings, topic: str, count: int) -> None:
     assert len(records) == len(KEYS) * count
 
 
+@pytest.mark.guarantee("G31")
 @pytest.mark.parametrize(
     "moment", ["batch_taken:2", "batch_claimed:2", "batch_published:1", "batch_published:4", "batch_marked:2"]
 )
-async def test_g31_a_killed_relays_heir_publishes_nothing_twice(
+async def test_a_killed_relays_heir_publishes_nothing_twice(
     database: Database, kafka_settings: KafkaSettings, topic: str, make_relay: StartRelay, moment: str
 ) -> None:
     await put_events(database, topic, KEYS, count=COUNT)
@@ -54,7 +55,8 @@ async def test_g31_a_killed_relays_heir_publishes_nothing_twice(
     once_in_order(kafka_settings, topic, COUNT)
 
 
-async def test_g31_a_relay_that_wakes_up_after_its_lanes_were_taken_is_rejected_by_the_broker(
+@pytest.mark.guarantee("G31")
+async def test_a_relay_that_wakes_up_after_its_lanes_were_taken_is_rejected_by_the_broker(
     database: Database, kafka_settings: KafkaSettings, topic: str, make_relay: StartRelay
 ) -> None:
     await put_events(database, topic, KEYS, count=COUNT)
@@ -72,7 +74,8 @@ async def test_g31_a_relay_that_wakes_up_after_its_lanes_were_taken_is_rejected_
     once_in_order(kafka_settings, topic, COUNT + 1)
 
 
-async def test_g31_what_could_not_be_claimed_is_taken_back_and_published_once(
+@pytest.mark.guarantee("G31")
+async def test_what_could_not_be_claimed_is_taken_back_and_published_once(
     database: Database, kafka_settings: KafkaSettings, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claim, refused = _exactly_once.claim, [DatabaseUnavailable("away"), DatabaseUnavailable("still away")]
@@ -90,7 +93,8 @@ async def test_g31_what_could_not_be_claimed_is_taken_back_and_published_once(
     once_in_order(kafka_settings, topic, COUNT)
 
 
-async def test_g31_a_lane_about_which_kafka_and_the_database_disagree_stops_until_an_operator_accepts(
+@pytest.mark.guarantee("G31")
+async def test_a_lane_about_which_kafka_and_the_database_disagree_stops_until_an_operator_accepts(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     await put_events(database, topic, KEYS)
@@ -131,7 +135,8 @@ async def _pending_only_in_lane_0(database: Database) -> None:
     assert await rows_of(database, "status = 'PENDING'"), "no key was in lane 0"
 
 
-async def test_g26_a_relay_whose_call_to_kafka_hangs_ends_so_that_others_take_its_lanes(
+@pytest.mark.guarantee("G26")
+async def test_a_relay_whose_call_to_kafka_hangs_ends_so_that_others_take_its_lanes(
     database: Database,
     kafka_settings: KafkaSettings,
     kafka_server: LocalKafka,
@@ -161,7 +166,8 @@ async def test_g26_a_relay_whose_call_to_kafka_hangs_ends_so_that_others_take_it
     assert set(statuses) == {70}
 
 
-async def test_g26_relay_whose_takeover_hangs_ends(
+@pytest.mark.guarantee("G26")
+async def test_relay_whose_takeover_hangs_ends(
     database: Database,
     kafka_settings: KafkaSettings,
     kafka_server: LocalKafka,
@@ -184,10 +190,11 @@ async def test_g26_relay_whose_takeover_hangs_ends(
             kafka_server.resume()
 
 
+@pytest.mark.guarantee("G25")
 @pytest.mark.parametrize(
     "delivery", [pytest.param("exactly-once"), pytest.param("at-least-once", marks=pytest.mark.long)]
 )
-async def test_g25_an_outage_fails_the_rows_in_flight_and_no_other_and_heals_by_itself(
+async def test_an_outage_fails_the_rows_in_flight_and_no_other_and_heals_by_itself(
     database: Database,
     kafka_settings: KafkaSettings,
     kafka_server: LocalKafka,
@@ -228,7 +235,8 @@ async def test_g25_an_outage_fails_the_rows_in_flight_and_no_other_and_heals_by_
     assert {row["attempts"] for row in await rows_of(database)} == {0}
 
 
-async def test_g25_rows_of_a_commit_without_an_answer_are_charged_to_nobody(
+@pytest.mark.guarantee("G25")
+async def test_rows_of_a_commit_without_an_answer_are_charged_to_nobody(
     database: Database,
     kafka_settings: KafkaSettings,
     kafka_server: LocalKafka,

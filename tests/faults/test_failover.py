@@ -70,7 +70,8 @@ async def lanes_with_fault(database: Database) -> list[Mapping[str, Any]]:
         return list(await connection.fetch("SELECT lane, fault FROM relay_lanes WHERE fault IS NOT NULL"))
 
 
-async def test_g35_log_function_on_a_standby_is_an_outage(pair: Pair) -> None:
+@pytest.mark.guarantee("G35")
+async def test_log_function_on_a_standby_is_an_outage(pair: Pair) -> None:
     at_standby = {"port": pair.standby.port, "target_session_attrs": "any"}
     database = Database(pair.database.settings.model_copy(update=at_standby))
     with pytest.raises(DatabaseUnavailable, match="PostgreSQL is read-only"):
@@ -79,8 +80,9 @@ async def test_g35_log_function_on_a_standby_is_an_outage(pair: Pair) -> None:
     await database.close()
 
 
+@pytest.mark.guarantee("G35")
 @pytest.mark.parametrize("relays", [1, 2])
-async def test_g35_survivors_of_a_lossy_failover_publish_each_row_once(
+async def test_survivors_of_a_lossy_failover_publish_each_row_once(
     pair: Pair, kafka_settings: KafkaSettings, topic: str, relays: int
 ) -> None:
     survivors = [Relay(pair.database, kafka_settings, SETTINGS) for _ in range(relays)]
@@ -90,7 +92,8 @@ async def test_g35_survivors_of_a_lossy_failover_publish_each_row_once(
     await require_each_row_once(pair, kafka_settings, topic, before)
 
 
-async def test_g35_survivor_of_two_lossy_failovers_publishes_each_row_once(
+@pytest.mark.guarantee("G35")
+async def test_survivor_of_two_lossy_failovers_publishes_each_row_once(
     pair: Pair, server_dir: Path, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     async with running(Relay(pair.database, kafka_settings, SETTINGS)):
@@ -102,7 +105,8 @@ async def test_g35_survivor_of_two_lossy_failovers_publishes_each_row_once(
     await require_each_row_once(pair, kafka_settings, topic, before)
 
 
-async def test_g35_restarted_relays_publish_each_row_once_after_a_failover(
+@pytest.mark.guarantee("G35")
+async def test_restarted_relays_publish_each_row_once_after_a_failover(
     pair: Pair, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     async with running(Relay(pair.database, kafka_settings, SETTINGS)):
@@ -112,7 +116,8 @@ async def test_g35_restarted_relays_publish_each_row_once_after_a_failover(
     await require_each_row_once(pair, kafka_settings, topic, before)
 
 
-async def test_g35_lane_first_settled_while_the_standby_lagged_goes_on(
+@pytest.mark.guarantee("G35")
+async def test_lane_first_settled_while_the_standby_lagged_goes_on(
     pair: Pair, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     """The standby has the first history, and no lane that was compared with Kafka in that history."""
@@ -136,7 +141,8 @@ async def test_g35_lane_first_settled_while_the_standby_lagged_goes_on(
     await require_each_row_once(pair, kafka_settings, topic, before)
 
 
-async def test_g35_lane_stops_where_retention_has_removed_the_topic(
+@pytest.mark.guarantee("G35")
+async def test_lane_stops_where_retention_has_removed_the_topic(
     pair: Pair, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     """The topic keeps records for less time than clocks may differ."""

@@ -266,6 +266,7 @@ async def verified(stage: Stage) -> tuple[int, dict[str, Any]]:
     return done.exit_code, json.loads(done.stdout)
 
 
+@pytest.mark.guarantee("G35")
 @pytest.mark.parametrize(
     ("cell", "rounds"),
     [
@@ -276,7 +277,7 @@ async def verified(stage: Stage) -> tuple[int, dict[str, Any]]:
         ),
     ],
 )
-async def test_g35_failover_loses_repeats_and_reorders_nothing(
+async def test_failover_loses_repeats_and_reorders_nothing(
     stage: Stage, server_dir: Path, cell: Cell, rounds: int
 ) -> None:
     writing = [asyncio.create_task(writer.run()) for writer in stage.writers]

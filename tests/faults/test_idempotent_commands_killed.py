@@ -28,6 +28,7 @@ OF_KEY = """
 ROWS = 4
 
 
+@pytest.mark.guarantee("G63")
 @pytest.mark.parametrize("done", [False, True], ids=["undone", "done"])
 @pytest.mark.parametrize(
     ("table", "times"),
@@ -37,7 +38,7 @@ ROWS = 4
         pytest.param("command_inbox", 10, marks=[pytest.mark.long, pytest.mark.timeout(900)]),
     ],
 )
-async def test_g63_rule_6_an_api_killed_at_a_keyed_command_leaves_all_or_nothing_and_a_free_key(
+async def test_an_api_killed_at_a_keyed_command_leaves_all_or_nothing_and_a_free_key(
     world: World, table: str, done: bool, times: int
 ) -> None:
     """*undone*: PostgreSQL never ends the statement; *done*: it does, and nobody is there to hear.
@@ -50,7 +51,8 @@ async def test_g63_rule_6_an_api_killed_at_a_keyed_command_leaves_all_or_nothing
             await one_round(world, connection, client, Gate("INSERT", table), done=done)
 
 
-async def test_g05_rule_8_a_keyed_command_whose_answer_was_lost_is_told_by_its_row(world: World) -> None:
+@pytest.mark.guarantee("G05")
+async def test_a_keyed_command_whose_answer_was_lost_is_told_by_its_row(world: World) -> None:
     """The network ends after the statement took effect and before its answer came back."""
     proxy = Proxy(world.postgres.port)
     await proxy.start()

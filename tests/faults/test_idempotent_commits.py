@@ -24,7 +24,8 @@ OF_MARK = """
 """
 
 
-async def test_g63_rule_5_effect_event_claim_and_answer_are_of_one_transaction(
+@pytest.mark.guarantee("G63")
+async def test_effect_event_claim_and_answer_are_of_one_transaction(
     keyed: Keyed, superuser: asyncpg.Connection
 ) -> None:
     mark = uuid4().hex
@@ -37,8 +38,9 @@ async def test_g63_rule_5_effect_event_claim_and_answer_are_of_one_transaction(
     assert len(set(transactions)) == 1
 
 
+@pytest.mark.guarantee("G63")
 @pytest.mark.parametrize("done", [False, True], ids=["undone", "done"])
-async def test_g63_rule_5_nothing_of_an_answer_leaves_before_its_commit_has_returned(
+async def test_nothing_of_an_answer_leaves_before_its_commit_has_returned(
     keyed: Keyed, superuser: asyncpg.Connection, done: bool
 ) -> None:
     """The process ends while its COMMIT is on the way: whatever it had sent before would arrive."""
@@ -60,9 +62,10 @@ async def test_g63_rule_5_nothing_of_an_answer_leaves_before_its_commit_has_retu
         await check_retry(keyed, client, mark, committed=done)
 
 
+@pytest.mark.guarantee("G64")
 @pytest.mark.parametrize("gives_up", ["never", "once", "again and again"])
 @pytest.mark.parametrize("gate", [AT_WORK, AT_COMMIT], ids=["at work", "at commit"])
-async def test_g64_rule_14_a_client_that_goes_away_cannot_separate_effect_from_record(
+async def test_a_client_that_goes_away_cannot_separate_effect_from_record(
     keyed: Keyed, superuser: asyncpg.Connection, gate: Gate, gives_up: str
 ) -> None:
     """Whether the server then goes on or cancels the request; a COMMIT on its way is not taken back.
@@ -83,7 +86,8 @@ async def test_g64_rule_14_a_client_that_goes_away_cannot_separate_effect_from_r
         await check_retry(keyed, client, mark, committed=committed)
 
 
-async def test_g05_rule_8_a_commit_that_never_took_place_is_carried_out_by_the_retry(
+@pytest.mark.guarantee("G05")
+async def test_a_commit_that_never_took_place_is_carried_out_by_the_retry(
     keyed: Keyed, superuser: asyncpg.Connection
 ) -> None:
     """PostgreSQL ends the connection in the middle of COMMIT."""
@@ -97,7 +101,8 @@ async def test_g05_rule_8_a_commit_that_never_took_place_is_carried_out_by_the_r
         await check_retry(keyed, client, mark, committed=False)
 
 
-async def test_g05_rule_8_a_commit_whose_answer_was_lost_is_told_by_its_row(
+@pytest.mark.guarantee("G05")
+async def test_a_commit_whose_answer_was_lost_is_told_by_its_row(
     keyed: Keyed, superuser: asyncpg.Connection, postgres_settings: PostgresSettings
 ) -> None:
     """The network ends after COMMIT took effect and before its answer came back."""

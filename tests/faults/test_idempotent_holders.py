@@ -16,8 +16,9 @@ from tests.fixtures.keyed_app import Moment
 from tests.fixtures.waiting import eventually
 
 
+@pytest.mark.guarantee("G69")
 @pytest.mark.parametrize("moment", [Moment.CLAIMED, Moment.EFFECT_DONE, Moment.ANSWER_STORED])
-async def test_g69_rule_7_a_frozen_holder_that_lost_its_key_cannot_commit(
+async def test_a_frozen_holder_that_lost_its_key_cannot_commit(
     keyed: Keyed, superuser: asyncpg.Connection, moment: Moment
 ) -> None:
     """PostgreSQL takes its transaction back; another process carries the request out."""
@@ -41,7 +42,8 @@ async def test_g69_rule_7_a_frozen_holder_that_lost_its_key_cannot_commit(
     assert await superuser.fetchval("SELECT process FROM orders") == other
 
 
-async def test_g69_rule_7_a_holder_frozen_after_its_commit_tells_what_its_row_has_told_meanwhile(
+@pytest.mark.guarantee("G69")
+async def test_a_holder_frozen_after_its_commit_tells_what_its_row_has_told_meanwhile(
     keyed: Keyed,
 ) -> None:
     mark = uuid4().hex
@@ -58,7 +60,8 @@ async def test_g69_rule_7_a_holder_frozen_after_its_commit_tells_what_its_row_ha
     assert await keyed.counts(mark) == EVERYTHING
 
 
-async def test_g69_rule_6_the_key_of_a_process_killed_while_its_statement_runs_is_free_before_that_ends(
+@pytest.mark.guarantee("G69")
+async def test_the_key_of_a_process_killed_while_its_statement_runs_is_free_before_that_ends(
     keyed: Keyed, superuser: asyncpg.Connection
 ) -> None:
     """The statement waits at a gate that stays closed: only the server's look at its client ends it."""

@@ -13,9 +13,10 @@ COMMITTED = {moment: list(Moment).index(moment) > list(Moment).index(Moment.COMM
 TIMES = [2, pytest.param(50, marks=[pytest.mark.long, pytest.mark.timeout(600)])]
 
 
+@pytest.mark.guarantee("G63")
 @pytest.mark.parametrize("times", TIMES)
 @pytest.mark.parametrize("moment", Moment)
-async def test_g63_rule_6_an_api_killed_at_any_moment_leaves_all_or_nothing_and_a_free_key(
+async def test_an_api_killed_at_any_moment_leaves_all_or_nothing_and_a_free_key(
     keyed: Keyed, moment: Moment, times: int
 ) -> None:
     """The same request at a restarted API: one effect, and the answer that was stored or has been seen."""

@@ -39,9 +39,10 @@ OF_CREATE = """
 """
 
 
+@pytest.mark.guarantee("G62")
 @pytest.mark.parametrize("rounds", ROUNDS)
 @pytest.mark.parametrize("kind", Kind)
-async def test_g62_rule_3_of_64_requests_with_one_key_one_is_executed_in_a_unit_of_work(
+async def test_of_64_requests_with_one_key_one_is_executed_in_a_unit_of_work(
     keyed: Keyed, kind: Kind, rounds: int
 ) -> None:
     """Each user's one (G61, rule 4): one row, one event, one claim, one answer."""
@@ -66,11 +67,10 @@ async def test_g62_rule_3_of_64_requests_with_one_key_one_is_executed_in_a_unit_
     assert served == processes
 
 
+@pytest.mark.guarantee("G62")
 @pytest.mark.parametrize("rounds", ROUNDS)
 @pytest.mark.parametrize("kind", Kind)
-async def test_g62_rule_3_of_64_commands_with_one_key_one_is_taken(
-    world: World, kind: Kind, rounds: int
-) -> None:
+async def test_of_64_commands_with_one_key_one_is_taken(world: World, kind: Kind, rounds: int) -> None:
     """Of a command that may come again and again, so that only the key holds a second one back."""
     if API not in world.parts.running():
         await world.parts.start(API, API_WORKERS="2")
@@ -91,11 +91,10 @@ async def test_g62_rule_3_of_64_commands_with_one_key_one_is_taken(
             assert sorted(row["session"] for row in rows) == sorted(taken)
 
 
+@pytest.mark.guarantee("G62")
 @pytest.mark.parametrize("rounds", [1, pytest.param(100, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
 @pytest.mark.parametrize("kind", [Kind.SAME, Kind.BODY, Kind.USER])
-async def test_g62_rule_3_of_64_sessions_begun_with_one_key_one_is_there(
-    world: World, kind: Kind, rounds: int
-) -> None:
+async def test_of_64_sessions_begun_with_one_key_one_is_there(world: World, kind: Kind, rounds: int) -> None:
     """Each try would have a session of its own: nothing but the key brings them together."""
     if API not in world.parts.running():
         await world.parts.start(API, API_WORKERS="2")
@@ -112,7 +111,8 @@ async def test_g62_rule_3_of_64_sessions_begun_with_one_key_one_is_there(
             assert [(row["events"], row["outbox"]) for row in rows] == [(1, 1)] * len(begun)
 
 
-async def test_g61_rule_4_a_key_is_the_principals_and_a_refreshed_token_is_the_same_principal(
+@pytest.mark.guarantee("G61")
+async def test_a_key_is_the_principals_and_a_refreshed_token_is_the_same_principal(
     keyed: Keyed,
 ) -> None:
     """Issuer and subject: the same name at another issuer is somebody else."""

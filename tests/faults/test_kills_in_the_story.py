@@ -131,31 +131,35 @@ LONG = {
 }
 
 
+@pytest.mark.guarantee("G05")
 @pytest.mark.parametrize("name", API_MOMENTS)
-async def test_g05_the_story_completes_and_nothing_happens_twice_when_the_api_is_killed(
+async def test_the_story_completes_and_nothing_happens_twice_when_the_api_is_killed(
     world: World, name: str
 ) -> None:
     """Its client sends again what was not answered, with the version it expects."""
     await tell_and_kill(world, API_MOMENTS[name])
 
 
+@pytest.mark.guarantee("G20")
 @pytest.mark.parametrize("name", RELAY_MOMENTS)
-async def test_g20_the_story_completes_and_nothing_happens_twice_when_the_relay_is_killed(
+async def test_the_story_completes_and_nothing_happens_twice_when_the_relay_is_killed(
     world: World, name: str
 ) -> None:
     await tell_and_kill(world, RELAY_MOMENTS[name])
 
 
+@pytest.mark.guarantee("G06")
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.long) if name in LONG else name for name in AGENT_MOMENTS]
 )
-async def test_g06_the_story_completes_and_nothing_happens_twice_when_the_agent_is_killed(
+async def test_the_story_completes_and_nothing_happens_twice_when_the_agent_is_killed(
     world: World, name: str
 ) -> None:
     await tell_and_kill(world, AGENT_MOMENTS[name])
 
 
-async def test_g20_a_relay_killed_with_events_it_has_taken_and_not_produced(world: World) -> None:
+@pytest.mark.guarantee("G20")
+async def test_a_relay_killed_with_events_it_has_taken_and_not_produced(world: World) -> None:
     """Kafka is frozen, then killed, so that nothing is taken; the events are with the relay alone."""
 
     async def strike(world: World, gate: ClosedGate, connection: asyncpg.Connection) -> None:
@@ -183,7 +187,8 @@ async def test_g20_a_relay_killed_with_events_it_has_taken_and_not_produced(worl
     await tell_and_kill(world, Moment(RELAY, gate, Fate.HEARD), strike)
 
 
-async def test_g40_an_agent_killed_between_its_commit_and_that_of_the_offset(world: World) -> None:
+@pytest.mark.guarantee("G40")
+async def test_an_agent_killed_between_its_commit_and_that_of_the_offset(world: World) -> None:
     """Kafka is frozen when the handler commits, so the offset cannot follow: the event comes again."""
 
     async def strike(world: World, gate: ClosedGate, connection: asyncpg.Connection) -> None:

@@ -29,8 +29,9 @@ EXPECTED = {key: list(range(1, COUNT + 1)) for key in KEYS}
 NO_POLL = RelaySettings(poll_interval=3_600)
 
 
+@pytest.mark.guarantee("G20")
 @pytest.mark.parametrize("moment", ["batch_taken:3", "batch_published:3", "batch_marked:2"])
-async def test_g20_a_relay_killed_mid_batch_loses_and_reorders_nothing(
+async def test_a_relay_killed_mid_batch_loses_and_reorders_nothing(
     database: Database, kafka_settings: KafkaSettings, topic: str, make_relay: StartRelay, moment: str
 ) -> None:
     await put_events(database, topic, KEYS, count=COUNT)
@@ -44,7 +45,8 @@ async def test_g20_a_relay_killed_mid_batch_loses_and_reorders_nothing(
     assert first_appearances(read_topic(kafka_settings.bootstrap_servers, topic)) == EXPECTED
 
 
-async def test_g21_three_relays_of_which_two_are_killed_reorder_nothing(
+@pytest.mark.guarantee("G21")
+async def test_three_relays_of_which_two_are_killed_reorder_nothing(
     database: Database, kafka_settings: KafkaSettings, topic: str, make_relay: StartRelay
 ) -> None:
     await put_events(database, topic, KEYS, count=COUNT // 2)
@@ -56,7 +58,8 @@ async def test_g21_three_relays_of_which_two_are_killed_reorder_nothing(
     assert first_appearances(read_topic(kafka_settings.bootstrap_servers, topic)) == EXPECTED
 
 
-async def test_g26_a_killed_relays_lanes_are_taken_over_within_5_s(
+@pytest.mark.guarantee("G26")
+async def test_a_killed_relays_lanes_are_taken_over_within_5_s(
     database: Database, topic: str, make_relay: StartRelay
 ) -> None:
     victim, heir = make_relay(), make_relay()
@@ -69,7 +72,8 @@ async def test_g26_a_killed_relays_lanes_are_taken_over_within_5_s(
     await asyncio.wait_for(all_sent(database), 5)
 
 
-async def test_g26_a_relay_frozen_after_its_batch_was_acknowledged_cannot_mark_when_it_wakes(
+@pytest.mark.guarantee("G26")
+async def test_a_relay_frozen_after_its_batch_was_acknowledged_cannot_mark_when_it_wakes(
     database: Database, kafka_settings: KafkaSettings, topic: str, make_relay: StartRelay
 ) -> None:
     await put_events(database, topic, KEYS, count=COUNT)
@@ -90,7 +94,8 @@ async def test_g26_a_relay_frozen_after_its_batch_was_acknowledged_cannot_mark_w
     assert first_appearances(records) == {key: list(range(1, COUNT + 2)) for key in KEYS}
 
 
-async def test_g27_sigterm_settles_what_is_in_flight_and_gives_the_lanes_back(
+@pytest.mark.guarantee("G27")
+async def test_sigterm_settles_what_is_in_flight_and_gives_the_lanes_back(
     database: Database, kafka_settings: KafkaSettings, topic: str, make_relay: StartRelay
 ) -> None:
     await put_events(database, topic, KEYS, count=COUNT)
@@ -108,7 +113,8 @@ async def test_g27_sigterm_settles_what_is_in_flight_and_gives_the_lanes_back(
     assert len(published) == len(sent), "an acknowledged row was left unmarked"
 
 
-async def test_g27_sigterm_ends_a_relay_without_servers_within_10_s(
+@pytest.mark.guarantee("G27")
+async def test_sigterm_ends_a_relay_without_servers_within_10_s(
     database: Database, topic: str, make_relay: StartRelay, kafka_server: LocalKafka
 ) -> None:
     relay = make_relay()
@@ -126,7 +132,8 @@ async def test_g27_sigterm_ends_a_relay_without_servers_within_10_s(
     assert {row["status"] for row in await rows_of(database)} == {"PENDING"}
 
 
-async def test_g23_nothing_is_marked_before_the_broker_has_acknowledged_it(
+@pytest.mark.guarantee("G23")
+async def test_nothing_is_marked_before_the_broker_has_acknowledged_it(
     database: Database, kafka_settings: KafkaSettings, kafka_server: LocalKafka, topic: str
 ) -> None:
     moments = Moments()
@@ -150,7 +157,8 @@ async def test_g23_nothing_is_marked_before_the_broker_has_acknowledged_it(
     assert first_appearances(records) == {key: [1, 2] for key in KEYS}
 
 
-async def test_g20_a_broker_killed_under_load_loses_and_reorders_nothing_and_charges_nobody(
+@pytest.mark.guarantee("G20")
+async def test_a_broker_killed_under_load_loses_and_reorders_nothing_and_charges_nobody(
     database: Database, kafka_settings: KafkaSettings, kafka_server: LocalKafka, topic: str
 ) -> None:
     moments = Moments()
@@ -174,10 +182,11 @@ async def test_g20_a_broker_killed_under_load_loses_and_reorders_nothing_and_cha
 
 
 # The driver leaves the socket of a connection that is cut in its handshake to the garbage collector.
+@pytest.mark.guarantee("G20")
 @pytest.mark.filterwarnings(
     r"ignore:Exception ignored in. <socket\.socket:pytest.PytestUnraisableExceptionWarning"
 )
-async def test_g20_connections_cut_by_postgresql_lose_and_reorder_nothing(
+async def test_connections_cut_by_postgresql_lose_and_reorder_nothing(
     database: Database,
     postgres_server: LocalPostgres,
     kafka_settings: KafkaSettings,

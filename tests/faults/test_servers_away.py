@@ -47,10 +47,11 @@ def world_of_a_pair(
     parts.kill_all()
 
 
+@pytest.mark.guarantee("G85")
 @pytest.mark.parametrize(
     "outage_s", [6, pytest.param(60, marks=[pytest.mark.long, pytest.mark.timeout(600)])]
 )
-async def test_g85_kafka_away_under_load_every_command_is_accepted_and_arrives(
+async def test_kafka_away_under_load_every_command_is_accepted_and_arrives(
     world: World, outage_s: float
 ) -> None:
     await world.parts.ensure(API, RELAY, AGENT)
@@ -71,7 +72,8 @@ async def test_g85_kafka_away_under_load_every_command_is_accepted_and_arrives(
     assert {sent.status for sent in world.sent.commands} <= {200, 202}
 
 
-async def test_g85_postgresql_away_gives_503_with_retry_after_and_heals_without_a_restart(
+@pytest.mark.guarantee("G85")
+async def test_postgresql_away_gives_503_with_retry_after_and_heals_without_a_restart(
     world: World,
 ) -> None:
     """What was acknowledged is there afterwards; what got a 503 is there at most once."""
@@ -94,11 +96,12 @@ async def test_g85_postgresql_away_gives_503_with_retry_after_and_heals_without_
     assert {sent.status for sent in world.sent.commands} == {200, 202, 503, 409}
 
 
+@pytest.mark.guarantee("G35")
 @pytest.mark.parametrize("outage", ["read-only", "standby"])
 @pytest.mark.parametrize(
     "outage_s", [0, pytest.param(60, marks=[pytest.mark.long, pytest.mark.timeout(600)])]
 )
-async def test_g35_server_without_writes_gives_503_and_heals_without_a_restart(
+async def test_server_without_writes_gives_503_and_heals_without_a_restart(
     world_of_a_pair: WorldOfAPair, outage: str, outage_s: float
 ) -> None:
     """*outage_s* is counted from the moment when each part has met the outage."""

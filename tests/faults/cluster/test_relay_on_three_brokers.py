@@ -67,6 +67,7 @@ async def publish(database: Database, topic: str, *, first: int) -> None:
     await all_sent(database)
 
 
+@pytest.mark.guarantee("G37")
 async def test_topics_and_markers_get_three_replicas_and_min_isr_two(
     database: Database, kafka: KafkaSettings, markers: str, check: Check
 ) -> None:
@@ -96,6 +97,7 @@ async def test_relay_publishes_on_after_one_of_three_brokers_dies(
     assert len(records) == 80
 
 
+@pytest.mark.guarantee("G37")
 async def test_relay_that_starts_without_a_broker_creates_replicas_on_it(
     database: Database, kafka: KafkaSettings, kafka_cluster: LocalKafkaCluster, markers: str
 ) -> None:
@@ -140,6 +142,7 @@ async def test_check_names_replicas_on_a_broker_that_is_down_and_the_broker(
     assert "TOPIC_UNDER_REPLICATED; start broker 2;" in checked.stdout
 
 
+@pytest.mark.guarantee("G37")
 async def test_create_refuses_more_replicas_than_there_are_brokers(
     postgres_settings: PostgresSettings, kafka: KafkaSettings
 ) -> None:

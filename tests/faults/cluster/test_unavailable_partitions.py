@@ -90,12 +90,13 @@ def keys_in(partitions: Collection[int]) -> set[str]:
     return {key for key in KEYS if partition_of(key, PARTITIONS) in partitions}
 
 
+@pytest.mark.guarantee("G36")
 @pytest.mark.parametrize(
     ("delivery", "replicas"),
     [("exactly-once", 1), ("exactly-once", 2), ("at-least-once", 1)],
     ids=["no leader", "too few in sync", "no leader, at least once"],
 )
-async def test_g36_keys_of_other_partitions_flow_while_one_takes_no_writes(
+async def test_keys_of_other_partitions_flow_while_one_takes_no_writes(
     database: Database, kafka_cluster: LocalKafkaCluster, delivery: str, replicas: int
 ) -> None:
     case = Case(database, kafka_cluster, delivery)
@@ -127,7 +128,8 @@ async def test_g36_keys_of_other_partitions_flow_while_one_takes_no_writes(
     await case.check_topic()
 
 
-async def test_g36_lanes_of_other_markers_flow_while_one_marker_takes_no_writes(
+@pytest.mark.guarantee("G36")
+async def test_lanes_of_other_markers_flow_while_one_marker_takes_no_writes(
     database: Database, kafka_cluster: LocalKafkaCluster
 ) -> None:
     """The partitions of the markers are the lanes."""

@@ -7,6 +7,7 @@ from backend.genesis.agent import _reportable
 from backend.genesis.session import ReportFailure
 
 
+@pytest.mark.guarantee("G06")
 @pytest.mark.parametrize(
     ("message", "reported"),
     [
@@ -32,7 +33,7 @@ from backend.genesis.session import ReportFailure
         "surrogate",
     ],
 )
-def test_g06_whatever_a_muse_says_its_failure_can_be_reported(message: str, reported: str) -> None:
+def test_whatever_a_muse_says_its_failure_can_be_reported(message: str, reported: str) -> None:
     assert _reportable(message) == reported
     report = ReportFailure(command_id=uuid4(), error_code="MUSE_FAILED", message=_reportable(message))
     assert report.message == reported.strip()

@@ -20,9 +20,10 @@ def test_a_cursor_of_ours_says_where_the_page_ended() -> None:
     assert found == (datetime(2026, 11, 21, 9, tzinfo=UTC), last)
 
 
+@pytest.mark.guarantee("G82")
 @pytest.mark.parametrize(
     "at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "yesterday", 5, None]
 )
-def test_g82_a_cursor_that_is_none_of_ours_is_refused(at: object) -> None:
+def test_a_cursor_that_is_none_of_ours_is_refused(at: object) -> None:
     with pytest.raises(ValidationFailed):
         _position(cursor_of(at, str(uuid4())))

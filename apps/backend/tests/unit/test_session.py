@@ -298,7 +298,8 @@ def test_every_refusal_has_its_own_code(refusal: type[CommandRefused], code: str
     assert refusal.error_code == code
 
 
-def test_g81_another_writers_session_looks_like_none(story: Story) -> None:
+@pytest.mark.guarantee("G81")
+def test_another_writers_session_looks_like_none(story: Story) -> None:
     request = Request(
         aggregate_id=story.id,
         command_type="NoSuchCommand",

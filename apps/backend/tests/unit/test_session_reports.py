@@ -90,16 +90,18 @@ def test_a_proposal_outlives_a_later_failure(story: Story) -> None:
     assert (story.session.confirmed_data or {})[CONCEPT] == options[2]
 
 
+@pytest.mark.guarantee("G06")
 @both
-def test_g06_a_second_report_for_one_request_is_superseded(story: Story, report: Report) -> None:
+def test_a_second_report_for_one_request_is_superseded(story: Story, report: Report) -> None:
     command_id = story.request()
     failure(story, command_id)
     with pytest.raises(ReportSuperseded, match=str(command_id)):
         report(story, command_id)
 
 
+@pytest.mark.guarantee("G06")
 @both
-def test_g06_a_late_report_never_answers_a_later_request(story: Story, report: Report) -> None:
+def test_a_late_report_never_answers_a_later_request(story: Story, report: Report) -> None:
     earlier = story.request()
     failure(story, earlier)
     later = story.request()

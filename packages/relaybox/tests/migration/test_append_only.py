@@ -93,29 +93,35 @@ async def all_refused(
         assert re.search(says, complaint), complaint
 
 
-async def test_g07_the_services_role_cannot_change_an_event(service: Executor) -> None:
+@pytest.mark.guarantee("G07")
+async def test_the_services_role_cannot_change_an_event(service: Executor) -> None:
     await all_refused(service, CHANGES, asyncpg.InsufficientPrivilegeError, "permission denied")
 
 
-async def test_g07_the_services_role_has_no_way_around(service: Executor) -> None:
+@pytest.mark.guarantee("G07")
+async def test_the_services_role_has_no_way_around(service: Executor) -> None:
     await all_refused(service, WAYS_AROUND, asyncpg.InsufficientPrivilegeError, "permission denied|must be")
 
 
-async def test_g07_the_services_role_cannot_grant_itself_more(service: Executor) -> None:
+@pytest.mark.guarantee("G07")
+async def test_the_services_role_cannot_grant_itself_more(service: Executor) -> None:
     await service.fetch("GRANT ALL ON domain_events TO CURRENT_USER")  # a warning, and no effect
     await all_refused(service, CHANGES, asyncpg.InsufficientPrivilegeError, "permission denied")
 
 
-async def test_g07_the_owner_cannot_change_an_event_by_a_slip(owner: Executor) -> None:
+@pytest.mark.guarantee("G07")
+async def test_the_owner_cannot_change_an_event_by_a_slip(owner: Executor) -> None:
     await all_refused(owner, CHANGES, asyncpg.RestrictViolationError, "append-only")
 
 
-async def test_g07_no_session_setting_switches_the_rule_off(superuser: Executor) -> None:
+@pytest.mark.guarantee("G07")
+async def test_no_session_setting_switches_the_rule_off(superuser: Executor) -> None:
     await superuser.fetch("SET session_replication_role = replica")
     await all_refused(superuser, CHANGES, asyncpg.RestrictViolationError, "append-only")
 
 
-async def test_g07_the_owner_may_not_even_try_that_setting(owner: Executor) -> None:
+@pytest.mark.guarantee("G07")
+async def test_the_owner_may_not_even_try_that_setting(owner: Executor) -> None:
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await owner.fetch("SET session_replication_role = replica")
 

@@ -87,7 +87,8 @@ async def test_nothing_is_erased_without_a_name_and_a_reason(service: Executor, 
         await service.fetch(statement)
 
 
-async def test_g07_the_services_role_erases_by_the_function_alone(database: Database) -> None:
+@pytest.mark.guarantee("G07")
+async def test_the_services_role_erases_by_the_function_alone(database: Database) -> None:
     async with database.connection() as connection:
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match="permission denied"):
             await connection.fetch(FORGED)
@@ -98,7 +99,8 @@ async def test_g07_the_services_role_erases_by_the_function_alone(database: Data
                     await connection.fetch(FORGED)
 
 
-async def test_g07_the_owner_erases_nothing_without_a_record(owner: asyncpg.Connection) -> None:
+@pytest.mark.guarantee("G07")
+async def test_the_owner_erases_nothing_without_a_record(owner: asyncpg.Connection) -> None:
     with pytest.raises(asyncpg.RestrictViolationError, match="append-only"):
         await owner.fetch(FORGED)
     await owner.fetch(ERASE, [str(THING)])
@@ -106,7 +108,8 @@ async def test_g07_the_owner_erases_nothing_without_a_record(owner: asyncpg.Conn
         await owner.fetch(f"{FORGED} WHERE aggregate_id = '{OTHER}'")
 
 
-async def test_g07_a_record_of_one_transaction_is_worth_nothing_in_another(
+@pytest.mark.guarantee("G07")
+async def test_a_record_of_one_transaction_is_worth_nothing_in_another(
     owner: asyncpg.Connection, database: Database
 ) -> None:
     """Also while the first is still open, and where somebody has made up the time."""
@@ -124,7 +127,8 @@ async def test_g07_a_record_of_one_transaction_is_worth_nothing_in_another(
                 await owner.fetch(f"{FORGED} WHERE aggregate_id = '{OTHER}'")
 
 
-async def test_g07_a_temporary_table_does_not_stand_in_for_the_record(owner: asyncpg.Connection) -> None:
+@pytest.mark.guarantee("G07")
+async def test_a_temporary_table_does_not_stand_in_for_the_record(owner: asyncpg.Connection) -> None:
     await owner.fetch("CREATE TEMPORARY TABLE event_erasures (LIKE public.event_erasures INCLUDING ALL)")
     async with owner.transaction():
         await owner.fetch(MADE_UP)
@@ -133,6 +137,7 @@ async def test_g07_a_temporary_table_does_not_stand_in_for_the_record(owner: asy
                 await owner.fetch(FORGED)
 
 
+@pytest.mark.guarantee("G07")
 @pytest.mark.parametrize(
     "change",
     [
@@ -145,7 +150,7 @@ async def test_g07_a_temporary_table_does_not_stand_in_for_the_record(owner: asy
         f"{FORGED.split('SET')[1]}, event_id = gen_random_uuid()",
     ],
 )
-async def test_g07_with_a_record_nothing_else_can_be_changed(owner: asyncpg.Connection, change: str) -> None:
+async def test_with_a_record_nothing_else_can_be_changed(owner: asyncpg.Connection, change: str) -> None:
     async with owner.transaction():
         await owner.fetch(ERASE, [str(THING)])
         for statement in (f"UPDATE domain_events SET {change}", "DELETE FROM domain_events"):

@@ -51,15 +51,15 @@ async def steps(executor: Executor) -> list[str | None]:
     return done
 
 
-async def test_g70_the_services_role_has_no_right_of_its_own_on_slots(service: Executor) -> None:
+@pytest.mark.guarantee("G70")
+async def test_the_services_role_has_no_right_of_its_own_on_slots(service: Executor) -> None:
     for statement in FORBIDDEN:
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match=r"permission denied|must be owner"):
             await service.fetch(statement)
 
 
-async def test_g70_the_function_closes_and_empties_in_the_owners_name(
-    service: Executor, owner: Executor
-) -> None:
+@pytest.mark.guarantee("G70")
+async def test_the_function_closes_and_empties_in_the_owners_name(service: Executor, owner: Executor) -> None:
     await service.fetch(EXPIRED)
     assert await steps(service) == [None], "the slot has just been opened"
     await owner.fetch("UPDATE idempotency_slots SET opened_at = now() - interval '13 h'")
@@ -69,7 +69,8 @@ async def test_g70_the_function_closes_and_empties_in_the_owners_name(
     assert await service.fetch("SELECT FROM idempotency_bodies") == []
 
 
-async def test_g70_a_temporary_table_does_not_stand_in_for_the_slots(service: Executor) -> None:
+@pytest.mark.guarantee("G70")
+async def test_a_temporary_table_does_not_stand_in_for_the_slots(service: Executor) -> None:
     await service.fetch(EXPIRED)
     await service.fetch("CREATE TEMPORARY TABLE idempotency_slots (opened_at TIMESTAMPTZ)")
     await service.fetch("INSERT INTO idempotency_slots VALUES ('2001-01-01')")
@@ -78,7 +79,8 @@ async def test_g70_a_temporary_table_does_not_stand_in_for_the_slots(service: Ex
     assert row["untouched"]
 
 
-async def test_g70_there_is_one_open_slot(owner: Executor) -> None:
+@pytest.mark.guarantee("G70")
+async def test_there_is_one_open_slot(owner: Executor) -> None:
     for statement, refusal in (
         ("INSERT INTO idempotency_slots DEFAULT VALUES", asyncpg.UniqueViolationError),
         ("INSERT INTO idempotency_slots VALUES (false)", asyncpg.CheckViolationError),

@@ -85,7 +85,8 @@ def test_a_field_out_of_its_bounds_is_refused_by_name(field: str, value: Any) ->
         built(**{field: value})
 
 
-def test_g08_an_event_cannot_be_its_own_cause() -> None:
+@pytest.mark.guarantee("G08")
+def test_an_event_cannot_be_its_own_cause() -> None:
     same = UUID(int=7)
     with pytest.raises(ValidationError, match="its own cause"):
         built(event_id=same, causation_id=same)

@@ -97,8 +97,9 @@ def test_a_dotted_name_that_breaks_its_rule_is_refused_with_the_reason_and_the_r
     assert "<aggregate>[.<part>[.<part>]].<action_in_past_tense>" in str(refused.value)
 
 
+@pytest.mark.guarantee("G09")
 @pytest.mark.parametrize("action", ["Delete", "stageCreated", "Too.Many.Created"])
-def test_g09_a_module_that_declares_a_bad_name_cannot_be_imported(
+def test_a_module_that_declares_a_bad_name_cannot_be_imported(
     action: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "declaring.py").write_text(

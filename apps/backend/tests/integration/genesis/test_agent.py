@@ -88,7 +88,8 @@ def counted(figures: CollectorRegistry) -> dict[tuple[str, str], float]:
     }
 
 
-async def test_g06_a_task_that_a_withdrawal_did_not_see_ends_with_its_report(
+@pytest.mark.guarantee("G06")
+async def test_a_task_that_a_withdrawal_did_not_see_ends_with_its_report(
     database: Database, commands: CommandService, agent: ConceptAgent, figures: CollectorRegistry
 ) -> None:
     session_id, _ = await session_after(commands, "AbandonSession")

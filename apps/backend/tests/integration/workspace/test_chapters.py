@@ -110,7 +110,8 @@ REFUSED_MOVES = [
 ]
 
 
-async def test_g82_a_move_that_cannot_be_is_refused(studio: Studio, library: Library) -> None:
+@pytest.mark.guarantee("G82")
+async def test_a_move_that_cannot_be_is_refused(studio: Studio, library: Library) -> None:
     chapter = await library.chapter()
     for status, code, body in REFUSED_MOVES:
         assert await studio.teacher.refused(status, "POST", f"{chapter.path}/moves", body, match=1) == code
@@ -204,7 +205,8 @@ REFUSED_ANNOTATIONS = [
 ]
 
 
-async def test_g82_an_annotation_that_cannot_be_is_refused(studio: Studio, library: Library) -> None:
+@pytest.mark.guarantee("G82")
+async def test_an_annotation_that_cannot_be_is_refused(studio: Studio, library: Library) -> None:
     chapter = await library.chapter()
     path = f"{chapter.path}/moves/e2e4/annotation"
     for code, body in REFUSED_ANNOTATIONS:

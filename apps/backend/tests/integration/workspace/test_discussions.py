@@ -216,7 +216,8 @@ async def test_a_link_to_commenters_lets_somebody_with_a_token_talk(club: Club) 
     assert await guest.refused(404, "GET", f"/discussions/{thread['id']}") == "NOT_FOUND_IN_NODE"
 
 
-async def test_g81_a_thread_of_a_node_one_may_not_read_is_answered_like_a_missing_one(club: Club) -> None:
+@pytest.mark.guarantee("G81")
+async def test_a_thread_of_a_node_one_may_not_read_is_answered_like_a_missing_one(club: Club) -> None:
     thread = await club.thread()
     reply = await club.reply(thread)
     for method, path, body in [

@@ -143,7 +143,8 @@ async def test_progress_goes_forward_while_a_file_is_read(studio: Studio) -> Non
     assert 79 < seen[-1] <= 80
 
 
-async def test_g43_a_worker_that_lost_its_task_writes_nothing(studio: Studio) -> None:
+@pytest.mark.guarantee("G43")
+async def test_a_worker_that_lost_its_task_writes_nothing(studio: Studio) -> None:
     await begun(studio)
     async with studio.backbone.database.connection() as connection:
         [task] = await claim_tasks(connection, [IMPORT_TASK], tasks_max=1, lease_s=60)

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from tests.fixtures.studio import Person, Studio
 
 
@@ -37,7 +39,8 @@ async def _askers(studio: Studio, linked: dict[str, Any]) -> list[Person]:
     return people + guests
 
 
-async def test_g81_lists_have_what_can_be_read_by_itself_and_nothing_else(studio: Studio) -> None:
+@pytest.mark.guarantee("G81")
+async def test_lists_have_what_can_be_read_by_itself_and_nothing_else(studio: Studio) -> None:
     nodes, linked = await _forest(studio)
     for asker in await _askers(studio, linked):
         read = {one for one in nodes if (await asker.send("GET", f"/nodes/{one}")).is_success}

@@ -105,9 +105,8 @@ async def broadcast(club: Club, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 FIRST = ["study.created", "study.chapter.created"]
 
 
-async def test_g84_a_nodes_stream_tells_history_and_then_what_happens(
-    club: Club, broadcast: Broadcast
-) -> None:
+@pytest.mark.guarantee("G84")
+async def test_a_nodes_stream_tells_history_and_then_what_happens(club: Club, broadcast: Broadcast) -> None:
     async with broadcast.follow(club.viewer) as ear:
         assert await ear.types(2) == FIRST
         thread = await club.thread(chapter_id=str(club.chapter.id), move_path="e2e4")
@@ -132,7 +131,8 @@ async def test_a_nodes_stream_does_not_bring_back_what_was_changed_since(
     assert told == [{"chapter_id": str(club.chapter.id), "move_path": "e2e4"}] * 2
 
 
-async def test_g84_a_nodes_stream_cut_anywhere_is_resumed_without_gap_or_duplicate(
+@pytest.mark.guarantee("G84")
+async def test_a_nodes_stream_cut_anywhere_is_resumed_without_gap_or_duplicate(
     club: Club, broadcast: Broadcast
 ) -> None:
     thread, seen = await club.thread(), []
@@ -167,7 +167,8 @@ async def test_a_public_node_is_heard_without_a_token(club: Club, broadcast: Bro
         assert await ear.types(2) == FIRST
 
 
-async def test_g81_a_stream_one_may_not_hear_is_answered_like_a_missing_one(
+@pytest.mark.guarantee("G81")
+async def test_a_stream_one_may_not_hear_is_answered_like_a_missing_one(
     club: Club, broadcast: Broadcast
 ) -> None:
     for node_id in (club.study, uuid4(), "no-id"):
@@ -213,8 +214,9 @@ async def take_away(club: Club) -> None:
     await club.owner.done("POST", path, {"parent_id": None}, match=version)
 
 
+@pytest.mark.guarantee("G84")
 @pytest.mark.parametrize("lose", [revoke, make_private, take_away])
-async def test_g84_who_may_not_read_a_node_any_more_is_told_no_more(
+async def test_who_may_not_read_a_node_any_more_is_told_no_more(
     club: Club, broadcast: Broadcast, lose: Any
 ) -> None:
     async with broadcast.follow(club.viewer) as ear, broadcast.follow(club.owner) as owners:
@@ -226,7 +228,8 @@ async def test_g84_who_may_not_read_a_node_any_more_is_told_no_more(
             pass
 
 
-async def test_g84_a_stream_without_a_token_ends_when_the_node_is_public_no_more(
+@pytest.mark.guarantee("G84")
+async def test_a_stream_without_a_token_ends_when_the_node_is_public_no_more(
     club: Club, broadcast: Broadcast
 ) -> None:
     await club.open_to("public")
@@ -236,7 +239,8 @@ async def test_g84_a_stream_without_a_token_ends_when_the_node_is_public_no_more
         assert await ear.rest() == []
 
 
-async def test_g84_a_link_that_is_revoked_ends_its_streams(club: Club, broadcast: Broadcast) -> None:
+@pytest.mark.guarantee("G84")
+async def test_a_link_that_is_revoked_ends_its_streams(club: Club, broadcast: Broadcast) -> None:
     link = await club.owner.link(club.chapter.study, "viewer")
     async with broadcast.follow(await club.anybody.opened(link)) as ear:
         assert await ear.types(3) == [*FIRST, "acl.link_created"]
@@ -244,9 +248,8 @@ async def test_g84_a_link_that_is_revoked_ends_its_streams(club: Club, broadcast
         assert await ear.rest() == []
 
 
-async def test_g84_bin_and_back_stand_in_the_order_of_everything_else(
-    club: Club, broadcast: Broadcast
-) -> None:
+@pytest.mark.guarantee("G84")
+async def test_bin_and_back_stand_in_the_order_of_everything_else(club: Club, broadcast: Broadcast) -> None:
     async with broadcast.follow(club.viewer) as ear:
         assert await ear.types(2) == FIRST
         await club.trash(club.study)
@@ -259,14 +262,16 @@ async def test_g84_bin_and_back_stand_in_the_order_of_everything_else(
         assert await ear.types(2) == ["node.restored", "discussion.thread.created"]
 
 
-async def test_g84_streams_below_end_with_what_is_trashed_above(club: Club, broadcast: Broadcast) -> None:
+@pytest.mark.guarantee("G84")
+async def test_streams_below_end_with_what_is_trashed_above(club: Club, broadcast: Broadcast) -> None:
     async with broadcast.follow(club.viewer) as ear:
         assert await ear.types(2) == FIRST
         await club.trash(club.root["id"])
         assert await ear.rest() == []
 
 
-async def test_g84_a_right_that_is_lost_without_any_news_ends_a_stream_at_the_next_ping(
+@pytest.mark.guarantee("G84")
+async def test_a_right_that_is_lost_without_any_news_ends_a_stream_at_the_next_ping(
     club: Club, broadcast: Broadcast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_live, "_PING_S", 0.05)

@@ -3,6 +3,7 @@
 from typing import Any
 from uuid import uuid4
 
+import pytest
 from backend.workspace.access import LEVELS_MAX
 from backend.workspace.edge import cursor_of
 from relaybox.db import Database
@@ -158,7 +159,8 @@ async def test_a_cursor_that_no_page_gave_is_refused(studio: Studio) -> None:
         assert await studio.teacher.refused(422, "GET", path + cursor_of(*place)) == "VALIDATION_ERROR"
 
 
-async def test_g81_a_strangers_node_is_answered_like_a_missing_one(studio: Studio) -> None:
+@pytest.mark.guarantee("G81")
+async def test_a_strangers_node_is_answered_like_a_missing_one(studio: Studio) -> None:
     node = await studio.teacher.node("folder")
     theirs = await studio.stranger.send("GET", f"/nodes/{node['id']}")
     missing = await studio.stranger.send("GET", f"/nodes/{uuid4()}")

@@ -260,7 +260,8 @@ async def test_what_was_shared_and_is_in_the_bin_or_ones_own_by_now_is_on_no_lis
     await studio.pupil.done("DELETE", f"/share/{given['id']}/users/pupil")
 
 
-async def test_g81_sharing_tells_strangers_nothing(studio: Studio) -> None:
+@pytest.mark.guarantee("G81")
+async def test_sharing_tells_strangers_nothing(studio: Studio) -> None:
     node, missing = await studio.teacher.node("workspace"), str(uuid4())
     link = await studio.teacher.link(node, "viewer")
     body: dict[str, Any] = {"user_id": "eve", "role": "viewer"}

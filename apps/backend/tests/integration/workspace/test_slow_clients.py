@@ -48,6 +48,7 @@ def unfinished(studio: Studio, method: str, path: str, **headers: str) -> str:
     return head(method, PREFIX + path, **told, **sender, **headers)
 
 
+@pytest.mark.guarantee("G83")
 @KEYS
 async def test_clients_without_their_body_hold_no_connection(
     postgres_settings: PostgresSettings, key: dict[str, str]
@@ -68,6 +69,7 @@ async def test_clients_without_their_body_hold_no_connection(
             await other.done("POST", "/nodes", {"kind": "folder", "title": "Meanwhile"})
 
 
+@pytest.mark.guarantee("G83")
 @KEYS
 async def test_a_body_that_does_not_arrive_is_408(
     postgres_settings: PostgresSettings, key: dict[str, str]

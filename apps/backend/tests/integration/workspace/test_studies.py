@@ -76,7 +76,8 @@ REFUSED = [
 ]
 
 
-async def test_g82_a_study_of_the_wrong_form_is_refused(studio: Studio, library: Library) -> None:
+@pytest.mark.guarantee("G82")
+async def test_a_study_of_the_wrong_form_is_refused(studio: Studio, library: Library) -> None:
     there = f"/studies/{(await library.study())['id']}"
     for method, body in REFUSED:
         path = "/studies" if method == "POST" else there
@@ -94,7 +95,8 @@ async def test_what_is_no_study_is_not_found_under_studies(studio: Studio, libra
     assert await studio.teacher.refused(404, "GET", "/studies/none") == "NODE_NOT_FOUND"
 
 
-async def test_g81_a_strangers_study_is_answered_like_a_missing_one(studio: Studio, library: Library) -> None:
+@pytest.mark.guarantee("G81")
+async def test_a_strangers_study_is_answered_like_a_missing_one(studio: Studio, library: Library) -> None:
     chapter = await library.chapter()
     there = chapter.path.removeprefix(chapter.study_path)
     writes = [

@@ -2,6 +2,7 @@
 
 from uuid import UUID
 
+import pytest
 from backend.workspace.chess import ReadGame, read_games
 
 from tests.fixtures.studies import Chapter, Library
@@ -88,7 +89,8 @@ async def test_anybody_exports_what_is_public(studio: Studio, library: Library) 
     assert "Anna" in await exported(studio.stranger, chapter)
 
 
-async def test_g82_an_export_that_cannot_be_is_refused(studio: Studio, library: Library) -> None:
+@pytest.mark.guarantee("G82")
+async def test_an_export_that_cannot_be_is_refused(studio: Studio, library: Library) -> None:
     chapter = await library.chapter(PGN)
     clip = f"mode=clip&chapter_id={chapter.id}"
     for status, code, query in [

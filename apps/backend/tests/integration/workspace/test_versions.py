@@ -175,7 +175,8 @@ async def test_a_version_under_a_key_is_made_once(studio: Studio, library: Libra
     assert [one["number"] for one in page["items"]] == [2, 1]
 
 
-async def test_g82_a_version_that_cannot_be_is_refused(studio: Studio, library: Library) -> None:
+@pytest.mark.guarantee("G82")
+async def test_a_version_that_cannot_be_is_refused(studio: Studio, library: Library) -> None:
     chapter = await library.chapter()
     await kept(studio, chapter)
     big = 10**12

@@ -53,7 +53,8 @@ def told(result: Result) -> Any:
     return json.loads(result.stdout)
 
 
-async def test_g32_blocked_says_why_a_key_waits_since_when_its_head_and_how_many_rows_behind(
+@pytest.mark.guarantee("G32")
+async def test_blocked_says_why_a_key_waits_since_when_its_head_and_how_many_rows_behind(
     filled: Database, outbox: Outbox
 ) -> None:
     table = await outbox("blocked")
@@ -141,7 +142,8 @@ async def test_a_row_is_shown_by_id_or_number_with_its_payload_only_on_request(
     assert told(by_id)["payload"] is None
 
 
-async def test_g32_retry_is_a_dry_run_until_yes_is_said(filled: Database, outbox: Outbox) -> None:
+@pytest.mark.guarantee("G32")
+async def test_retry_is_a_dry_run_until_yes_is_said(filled: Database, outbox: Outbox) -> None:
     dry = await outbox("retry", "--key", "a")
     assert dry.exit_code == 0
     assert dry.stdout.endswith("dry run: 1 would be put back to PENDING; add --yes to do it\n")
@@ -162,7 +164,8 @@ async def test_g32_retry_is_a_dry_run_until_yes_is_said(filled: Database, outbox
     assert (act["actor"], act["act"], act["reason"]) == ("night-shift", "retry", "the limit is higher now")
 
 
-async def test_g32_skip_needs_a_reason_and_is_on_record_with_who_when_and_why(
+@pytest.mark.guarantee("G32")
+async def test_skip_needs_a_reason_and_is_on_record_with_who_when_and_why(
     filled: Database, outbox: Outbox
 ) -> None:
     unsaid = await outbox("skip", "--seq", "1", "--yes")
@@ -195,7 +198,8 @@ async def test_skip_names_the_rows_that_it_left(filled: Database, outbox: Outbox
     assert (await outbox("skip", "--key", "a", "--reason", "not needed", "--yes")).stdout == "1 skipped\n"
 
 
-async def test_g32_a_row_behind_another_failed_one_is_told_before_it_is_retried(
+@pytest.mark.guarantee("G32")
+async def test_a_row_behind_another_failed_one_is_told_before_it_is_retried(
     filled: Database, outbox: Outbox
 ) -> None:
     await fail_rows(filled, 2)

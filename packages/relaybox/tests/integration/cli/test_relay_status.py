@@ -108,7 +108,8 @@ def test_a_watch_tells_the_rate_and_ends_with_ctrl_c(variables: dict[str, str]) 
     assert (first["published_per_s"], second["published_per_s"]) == (None, 0)
 
 
-async def test_g32_more_lanes_are_wished_for_on_record(database: Database, relay: Relay) -> None:
+@pytest.mark.guarantee("G32")
+async def test_more_lanes_are_wished_for_on_record(database: Database, relay: Relay) -> None:
     grown = await relay("lanes", "16", "--by", "ann", "--reason", "more relays")
     assert grown.stdout.startswith("there shall be 16 lanes instead of 8")
     assert (await relay("lanes", "16")).stdout == "there shall be 16 lanes already\n"
@@ -122,7 +123,8 @@ async def test_g32_more_lanes_are_wished_for_on_record(database: Database, relay
     assert (await relay("lanes", "2048")).exit_code == 2
 
 
-async def test_g32_a_marker_is_accepted_on_record(database: Database, relay: Relay) -> None:
+@pytest.mark.guarantee("G32")
+async def test_a_marker_is_accepted_on_record(database: Database, relay: Relay) -> None:
     marker = str(uuid.uuid4())
     async with database.connection() as connection:
         await connection.fetch(

@@ -38,7 +38,8 @@ def line_of(done: Done) -> str:
     return line
 
 
-async def test_g33_the_exit_code_is_0_only_if_nothing_is_lost_duplicated_or_reordered(
+@pytest.mark.guarantee("G33")
+async def test_the_exit_code_is_0_only_if_nothing_is_lost_duplicated_or_reordered(
     database: Database, postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     rows = await written(database, topic, ["a", "[red]b"], 2)
@@ -62,7 +63,8 @@ async def test_g33_the_exit_code_is_0_only_if_nothing_is_lost_duplicated_or_reor
     assert "[red]b" in line, "a key is no markup"
 
 
-async def test_g33_keys_over_two_partitions_end_with_exit_code_1(
+@pytest.mark.guarantee("G33")
+async def test_keys_over_two_partitions_end_with_exit_code_1(
     database: Database,
     postgres_settings: PostgresSettings,
     kafka_settings: KafkaSettings,
@@ -83,7 +85,8 @@ async def test_g33_keys_over_two_partitions_end_with_exit_code_1(
     assert (told["holds"], told["tallies"]["spread"]) == (False, {"events": 1, "keys": 1})
 
 
-async def test_g33_scripts_get_the_whole_report_as_one_object(
+@pytest.mark.guarantee("G33")
+async def test_scripts_get_the_whole_report_as_one_object(
     database: Database, postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     rows = await written(database, topic, ["a", "b"], 2)
@@ -106,7 +109,8 @@ async def test_g33_scripts_get_the_whole_report_as_one_object(
     ]
 
 
-async def test_g35_what_a_failover_lost_is_named_with_a_remedy(
+@pytest.mark.guarantee("G35")
+async def test_what_a_failover_lost_is_named_with_a_remedy(
     database: Database, postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     await put_events(database, topic, ["kept", "lost"])

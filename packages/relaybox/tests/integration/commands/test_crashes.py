@@ -40,7 +40,8 @@ async def held_at(
     await superuser.execute("SELECT pg_advisory_unlock_all()")
 
 
-async def test_g01_a_connection_that_dies_in_the_statement_leaves_nothing_and_the_service_goes_on(
+@pytest.mark.guarantee("G01")
+async def test_a_connection_that_dies_in_the_statement_leaves_nothing_and_the_service_goes_on(
     service: CommandService, counter_id: UUID, superuser, held_at: str, until_blocked, written
 ) -> None:
     command = asyncio.create_task(submit(service, "Increase", counter_id, steps=3))
@@ -71,8 +72,9 @@ async def start_committer(settings: PostgresSettings, counter_id: UUID) -> async
     )
 
 
+@pytest.mark.guarantee("G01")
 @pytest.mark.parametrize("released", [False, True], ids=["noticed by the server", "not noticed in time"])
-async def test_g01_a_killed_process_leaves_all_of_it_or_none(
+async def test_a_killed_process_leaves_all_of_it_or_none(
     postgres_settings: PostgresSettings,
     service: CommandService,
     counter_id: UUID,
@@ -99,7 +101,8 @@ async def test_g01_a_killed_process_leaves_all_of_it_or_none(
     assert (look.version, look.commands) in ((whole, nothing) if released else (nothing,))
 
 
-async def test_g04_a_lock_that_is_not_given_back_in_time_is_answered_busy_and_nothing_is_written(
+@pytest.mark.guarantee("G04")
+async def test_a_lock_that_is_not_given_back_in_time_is_answered_busy_and_nothing_is_written(
     make_service, counter_id: UUID, superuser: asyncpg.Connection, written
 ) -> None:
     impatient = make_service(lock_timeout_ms=50)
@@ -111,7 +114,8 @@ async def test_g04_a_lock_that_is_not_given_back_in_time_is_answered_busy_and_no
     assert (await submit(impatient, "Increase", counter_id)).version == 2
 
 
-async def test_g01_what_was_acknowledged_is_there_however_often_connections_die(
+@pytest.mark.guarantee("G01", "G02")
+async def test_what_was_acknowledged_is_there_however_often_connections_die(
     service: CommandService, counter_id: UUID, superuser: asyncpg.Connection, written
 ) -> None:
     acknowledged: list[int] = []

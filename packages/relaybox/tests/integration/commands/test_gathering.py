@@ -120,7 +120,8 @@ async def test_a_command_that_waited_too_long_is_answered_busy_and_not_written(
     assert (await written(counter_id)).version == 1
 
 
-async def test_g64_a_caller_that_is_cancelled_in_flight_leaves_a_whole_command(
+@pytest.mark.guarantee("G64")
+async def test_a_caller_that_is_cancelled_in_flight_leaves_a_whole_command(
     service: CommandService, counter_id: UUID, superuser: asyncpg.Connection, until_blocked, written
 ) -> None:
     async with superuser.transaction():

@@ -25,8 +25,9 @@ async def begun(db: AsyncSession, isolation: Isolation) -> None:
     await db.execute(text("SELECT 1"))
 
 
+@pytest.mark.guarantee("G01")
 @pytest.mark.parametrize("isolation", ISOLATIONS)
-async def test_g01_the_command_is_taken_if_the_caller_commits(
+async def test_the_command_is_taken_if_the_caller_commits(
     service: CommandService, database: Database, counter_id: UUID, written, isolation: Isolation
 ) -> None:
     async with database.sessions() as db:
@@ -38,8 +39,9 @@ async def test_g01_the_command_is_taken_if_the_caller_commits(
     assert (await written(counter_id)).total == 5
 
 
+@pytest.mark.guarantee("G01")
 @pytest.mark.parametrize("isolation", ISOLATIONS)
-async def test_g01_nothing_of_it_remains_if_the_caller_rolls_back(
+async def test_nothing_of_it_remains_if_the_caller_rolls_back(
     service: CommandService, database: Database, counter_id: UUID, written, isolation: Isolation
 ) -> None:
     before = await written(counter_id)
@@ -80,8 +82,9 @@ async def test_it_can_make_an_aggregate(service: CommandService, database: Datab
     assert (await written(new)).total == 4
 
 
+@pytest.mark.guarantee("G03")
 @pytest.mark.parametrize("isolation", ISOLATIONS)
-async def test_g03_a_pending_command_is_a_duplicate_with_its_id(
+async def test_a_pending_command_is_a_duplicate_with_its_id(
     service: CommandService, database: Database, counter_id: UUID, isolation: Isolation
 ) -> None:
     pending = await submit(service, "RequestCount", counter_id)
@@ -93,8 +96,9 @@ async def test_g03_a_pending_command_is_a_duplicate_with_its_id(
     assert refused.value.duplicate_command_id == pending.command_id
 
 
+@pytest.mark.guarantee("G04")
 @pytest.mark.parametrize("isolation", ISOLATIONS[1:])
-async def test_g04_a_lost_race_is_told_and_never_retried_in_the_callers_transaction(
+async def test_a_lost_race_is_told_and_never_retried_in_the_callers_transaction(
     service: CommandService, database: Database, counter_id: UUID, written, isolation: Isolation
 ) -> None:
     async with database.sessions() as db:
@@ -106,7 +110,8 @@ async def test_g04_a_lost_race_is_told_and_never_retried_in_the_callers_transact
     assert (await written(counter_id)).version == 2
 
 
-async def test_g03_who_loses_the_race_for_a_pending_command_learns_the_winners_id_on_the_next_attempt(
+@pytest.mark.guarantee("G03")
+async def test_who_loses_the_race_for_a_pending_command_learns_the_winners_id_on_the_next_attempt(
     service: CommandService, database: Database, counter_id: UUID, written
 ) -> None:
     attempts: list[CommandResult] = []
@@ -123,7 +128,8 @@ async def test_g03_who_loses_the_race_for_a_pending_command_learns_the_winners_i
     assert (await written(counter_id)).commands == 2
 
 
-async def test_g03_the_unique_index_is_recognised_by_its_name(
+@pytest.mark.guarantee("G03")
+async def test_the_unique_index_is_recognised_by_its_name(
     service: CommandService, database: Database, counter_id: UUID, superuser
 ) -> None:
     """The backstop: somebody wrote the inbox without moving the version, behind a snapshot's back."""
@@ -136,7 +142,8 @@ async def test_g03_the_unique_index_is_recognised_by_its_name(
             await service.process_command(counter_id, "RequestCount", {}, db)
 
 
-async def test_g81_it_keeps_others_out_when_told_who_asks(
+@pytest.mark.guarantee("G81")
+async def test_it_keeps_others_out_when_told_who_asks(
     service: CommandService, database: Database, counter_id: UUID
 ) -> None:
     async with database.sessions() as db:

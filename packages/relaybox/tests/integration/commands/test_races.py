@@ -26,7 +26,8 @@ async def all_at_once(services: list[CommandService], counter_id: UUID, count: i
     )
 
 
-async def test_g03_of_64_identical_pending_commands_one_is_taken_and_the_others_get_its_id(
+@pytest.mark.guarantee("G03")
+async def test_of_64_identical_pending_commands_one_is_taken_and_the_others_get_its_id(
     services: list[CommandService], written
 ) -> None:
     for _ in range(ROUNDS):
@@ -40,7 +41,8 @@ async def test_g03_of_64_identical_pending_commands_one_is_taken_and_the_others_
         assert (await written(counter_id)).version == 2
 
 
-async def test_g03_a_settlement_in_the_middle_of_the_race_lets_exactly_one_more_in(
+@pytest.mark.guarantee("G03")
+async def test_a_settlement_in_the_middle_of_the_race_lets_exactly_one_more_in(
     services: list[CommandService], written
 ) -> None:
     for _ in range(ROUNDS):
@@ -67,7 +69,8 @@ async def test_g03_a_settlement_in_the_middle_of_the_race_lets_exactly_one_more_
         assert (await written(counter_id)).version == 3 + len(taken)
 
 
-async def test_g04_commands_on_one_aggregate_from_three_services_all_count_and_none_is_lost(
+@pytest.mark.guarantee("G04")
+async def test_commands_on_one_aggregate_from_three_services_all_count_and_none_is_lost(
     services: list[CommandService], make_service, counter_id: UUID, written
 ) -> None:
     services = [*services, make_service()]
@@ -84,7 +87,8 @@ async def test_g04_commands_on_one_aggregate_from_three_services_all_count_and_n
     assert (look.version, look.total, look.commands) == (241, 240, 241)
 
 
-async def test_g04_a_batch_locks_in_the_order_of_ids_so_that_two_of_them_cannot_deadlock(
+@pytest.mark.guarantee("G04")
+async def test_a_batch_locks_in_the_order_of_ids_so_that_two_of_them_cannot_deadlock(
     services: list[CommandService], superuser: asyncpg.Connection, until_blocked
 ) -> None:
     made = await asyncio.gather(*(submit(services[0], "CreateCounter") for _ in range(2)))

@@ -71,8 +71,9 @@ async def everything(superuser: asyncpg.Connection) -> tuple[int, int, int]:
     return tuple(row)
 
 
+@pytest.mark.guarantee("G01")
 @pytest.mark.parametrize("isolation", ISOLATIONS)
-async def test_g01_a_command_and_the_facts_of_several_aggregates_commit_together(
+async def test_a_command_and_the_facts_of_several_aggregates_commit_together(
     database: Database, superuser: asyncpg.Connection, isolation: Isolation
 ) -> None:
     command = a_command(key="the client's")
@@ -110,7 +111,8 @@ async def test_g01_a_command_and_the_facts_of_several_aggregates_commit_together
     ]
 
 
-async def test_g01_nothing_of_it_remains_if_the_caller_rolls_back(
+@pytest.mark.guarantee("G01")
+async def test_nothing_of_it_remains_if_the_caller_rolls_back(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     async with database.sessions() as db:
@@ -160,8 +162,9 @@ async def test_there_is_nothing_to_record_without_facts_of_a_command_that_is_don
             await recorded(database, nothing, [])
 
 
+@pytest.mark.guarantee("G03")
 @pytest.mark.parametrize("isolation", ISOLATIONS)
-async def test_g03_a_second_pending_command_of_the_type_is_a_duplicate(
+async def test_a_second_pending_command_of_the_type_is_a_duplicate(
     database: Database, superuser: asyncpg.Connection, isolation: Isolation
 ) -> None:
     first = a_command(status=CommandStatus.RECEIVED)
@@ -182,7 +185,8 @@ async def test_one_that_is_done_at_once_may_pass_a_pending_one(database: Databas
     assert await everything(superuser) == (3, 1, 1)
 
 
-async def test_g03_the_one_who_is_too_late_to_see_the_pending_one_runs_again_and_sees_it(
+@pytest.mark.guarantee("G03")
+async def test_the_one_who_is_too_late_to_see_the_pending_one_runs_again_and_sees_it(
     database: Database,
 ) -> None:
     first = a_command(status=CommandStatus.RECEIVED)
@@ -201,8 +205,9 @@ async def test_g03_the_one_who_is_too_late_to_see_the_pending_one_runs_again_and
     assert len(attempts) == 2
 
 
+@pytest.mark.guarantee("G04")
 @pytest.mark.parametrize("isolation", ISOLATIONS)
-async def test_g04_a_version_that_is_taken_is_a_lost_race(
+async def test_a_version_that_is_taken_is_a_lost_race(
     database: Database, superuser: asyncpg.Connection, isolation: Isolation
 ) -> None:
     await recorded(database, a_command(), [an_event(), an_event(version=2)])
@@ -292,11 +297,12 @@ async def test_relays_are_told_of_each_aggregate_once_after_the_commit(database:
     assert sorted(notifier.told) == ["a", "b"]
 
 
+@pytest.mark.guarantee("G06")
 @pytest.mark.parametrize(
     ("status", "error"),
     [(CommandStatus.COMPLETED, None), (CommandStatus.FAILED, {"error_code": "PGN_INVALID"})],
 )
-async def test_g06_a_worker_ends_the_command_once(
+async def test_a_worker_ends_the_command_once(
     database: Database, superuser: asyncpg.Connection, status: CommandStatus, error: Any
 ) -> None:
     command = a_command(status=CommandStatus.RECEIVED)

@@ -23,7 +23,8 @@ from relaybox_types.rows import CommandInbox, EventOutbox
 from tests.fixtures.counters import ADA, AGENT, BOB, TooMuch, counters, submit
 
 
-async def test_g01_a_command_writes_inbox_events_outbox_and_snapshot(
+@pytest.mark.guarantee("G01")
+async def test_a_command_writes_inbox_events_outbox_and_snapshot(
     service: CommandService, counter_id: UUID, database: Database, superuser: asyncpg.Connection, written
 ) -> None:
     result = await submit(service, "Increase", counter_id, by=2, steps=2)
@@ -137,7 +138,8 @@ async def test_a_refused_command_leaves_no_trace(
     assert await written(counter_id) == before
 
 
-async def test_g81_a_foreign_counter_looks_like_one_that_does_not_exist(
+@pytest.mark.guarantee("G81")
+async def test_a_foreign_counter_looks_like_one_that_does_not_exist(
     service: CommandService, counter_id: UUID, written
 ) -> None:
     missing = uuid4()

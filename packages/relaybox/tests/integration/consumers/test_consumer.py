@@ -56,7 +56,8 @@ async def test_offsets_are_committed_while_the_consumer_runs(send, start_consume
         assert running.moments.counts[COMMITTED] == 1
 
 
-async def test_g40_an_offset_is_never_committed_before_the_effect(
+@pytest.mark.guarantee("G40")
+async def test_an_offset_is_never_committed_before_the_effect(
     database: Database, kafka_settings: KafkaSettings, topic: str, group: str, start_consumer
 ) -> None:
     """Also not at a stop: an event that takes too long is rolled back, and comes again."""
@@ -79,7 +80,8 @@ async def test_g40_an_offset_is_never_committed_before_the_effect(
     assert committed_offsets(kafka_settings, topic, group) == len(others)
 
 
-async def test_g40_redelivery_has_no_second_effect(database: Database, send, start_consumer) -> None:
+@pytest.mark.guarantee("G40")
+async def test_redelivery_has_no_second_effect(database: Database, send, start_consumer) -> None:
     event = make_event()
     async with start_consumer(record_effect) as running:
         send(event, event)
@@ -88,9 +90,8 @@ async def test_g40_redelivery_has_no_second_effect(database: Database, send, sta
     assert await effects(database) == [event.event_id]
 
 
-async def test_g40_the_record_is_kept_per_consumer(
-    database: Database, group: str, send, start_consumer
-) -> None:
+@pytest.mark.guarantee("G40")
+async def test_the_record_is_kept_per_consumer(database: Database, group: str, send, start_consumer) -> None:
     event = make_event()
     async with (
         start_consumer(record_effect) as one,
@@ -102,7 +103,8 @@ async def test_g40_the_record_is_kept_per_consumer(
     assert await effects(database) == [event.event_id, event.event_id]
 
 
-async def test_g40_an_effect_that_fails_leaves_no_record(database: Database, send, start_consumer) -> None:
+@pytest.mark.guarantee("G40")
+async def test_an_effect_that_fails_leaves_no_record(database: Database, send, start_consumer) -> None:
     event = make_event()
     failures = iter([RuntimeError("once")])
 
@@ -119,7 +121,8 @@ async def test_g40_an_effect_that_fails_leaves_no_record(database: Database, sen
     assert await effects(database) == [event.event_id]
 
 
-async def test_g40_two_consumers_racing_for_one_event_have_one_effect(
+@pytest.mark.guarantee("G40")
+async def test_two_consumers_racing_for_one_event_have_one_effect(
     database: Database,
     group: str,
     kafka_settings: KafkaSettings,

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import AsyncExitStack
 
 import asyncpg
+import pytest
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from relaybox.consumers import Consumer, ConsumerMoment, EventTransaction, subscribe
@@ -162,7 +163,8 @@ async def test_a_topic_that_is_made_later_is_found(
     client.delete_topics([topic])[topic].result(WAIT_S)
 
 
-async def test_g35_consumer_waits_while_postgresql_is_read_only(
+@pytest.mark.guarantee("G35")
+async def test_consumer_waits_while_postgresql_is_read_only(
     database: Database,
     kafka_settings: KafkaSettings,
     topic: str,

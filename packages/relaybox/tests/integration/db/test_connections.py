@@ -70,7 +70,8 @@ async def test_a_dead_connection_in_the_pool_is_replaced_without_an_error(
     assert await database.run_in_transaction(one) == 1
 
 
-async def test_g85_a_server_that_comes_back_is_used_again_without_a_new_process(
+@pytest.mark.guarantee("G85")
+async def test_a_server_that_comes_back_is_used_again_without_a_new_process(
     postgres_server, database: Database
 ) -> None:
     assert await database.run_in_transaction(one) == 1

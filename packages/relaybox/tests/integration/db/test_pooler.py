@@ -73,6 +73,7 @@ async def test_transaction_pooler_taken_for_a_session_pooler_is_named(
     await database.close()
 
 
+@pytest.mark.guarantee("G69")
 async def test_every_limit_is_in_force_through_the_pooler(pooled: Database) -> None:
     async with pooled.connection() as connection:
         rows = await connection.fetch(
@@ -93,7 +94,8 @@ async def test_lock_and_statement_timeouts_cancel_through_the_pooler(
             await connection.fetch("SELECT pg_sleep(600)")
 
 
-async def test_g69_idle_transaction_is_taken_back_through_the_pooler(
+@pytest.mark.guarantee("G69")
+async def test_idle_transaction_is_taken_back_through_the_pooler(
     pooled: Database, superuser: asyncpg.Connection
 ) -> None:
     db = await pooled.begin()

@@ -28,9 +28,8 @@ async def process_ids(database: Database) -> set[int]:
         return {one.get_server_pid(), two.get_server_pid()}
 
 
-async def test_g35_read_only_server_is_unavailable(
-    database: Database, postgres_server: LocalPostgres
-) -> None:
+@pytest.mark.guarantee("G35")
+async def test_read_only_server_is_unavailable(database: Database, postgres_server: LocalPostgres) -> None:
     await database.run_in_transaction(write)
     async with read_only(postgres_server):
         with pytest.raises(DatabaseUnavailable, match="read-only"):
@@ -41,8 +40,9 @@ async def test_g35_read_only_server_is_unavailable(
     await write_by_driver(database)
 
 
+@pytest.mark.guarantee("G35")
 @pytest.mark.parametrize("by_driver", [True, False])
-async def test_g35_read_only_server_loses_all_pooled_connections(
+async def test_read_only_server_loses_all_pooled_connections(
     database: Database, postgres_server: LocalPostgres, by_driver: bool
 ) -> None:
     before = await process_ids(database)

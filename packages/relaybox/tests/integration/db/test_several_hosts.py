@@ -61,7 +61,8 @@ async def test_error_names_every_host_that_was_tried(
     await database.close()
 
 
-async def test_g35_read_only_server_is_passed_over_unless_any_is_asked_for(
+@pytest.mark.guarantee("G35")
+async def test_read_only_server_is_passed_over_unless_any_is_asked_for(
     postgres_settings: PostgresSettings, postgres_server: LocalPostgres
 ) -> None:
     strict = Database(postgres_settings)

@@ -9,7 +9,8 @@ from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.outages import frozen
 
 
-async def test_g85_a_statement_at_a_silent_server_ends_as_unavailable_and_so_does_a_close(
+@pytest.mark.guarantee("G85")
+async def test_a_statement_at_a_silent_server_ends_as_unavailable_and_so_does_a_close(
     postgres_server, postgres_settings
 ) -> None:
     database = Database(postgres_settings.model_copy(update={"statement_timeout_ms": 100}))

@@ -31,6 +31,7 @@ async def n_of(database: Database, row: UUID) -> int:
         return (await db.execute(READ, {"id": row})).scalar_one()
 
 
+@pytest.mark.guarantee("G02")
 async def test_the_result_comes_after_the_commit(database: Database, rows: list[UUID]) -> None:
     async def work(db: AsyncSession) -> str:
         await db.execute(WRITE, {"id": rows[0], "n": 5})
@@ -74,7 +75,8 @@ async def test_data_that_postgresql_refuses_are_no_outage_either(database: Datab
     assert (sqlstate_of(refused.value), isinstance(refused.value, DatabaseError)) == ("22P02", False)
 
 
-async def test_g04_a_real_serialization_failure_is_run_again_in_a_new_snapshot(
+@pytest.mark.guarantee("G04")
+async def test_a_real_serialization_failure_is_run_again_in_a_new_snapshot(
     database: Database, rows: list[UUID]
 ) -> None:
     attempts: list[int] = []
@@ -94,7 +96,8 @@ async def test_g04_a_real_serialization_failure_is_run_again_in_a_new_snapshot(
     assert await n_of(database, rows[0]) == 11
 
 
-async def test_g04_a_real_deadlock_ends_with_both_done(database: Database, rows: list[UUID]) -> None:
+@pytest.mark.guarantee("G04")
+async def test_a_real_deadlock_ends_with_both_done(database: Database, rows: list[UUID]) -> None:
     both_hold_one = asyncio.Barrier(2)
     attempts: list[int] = []
 
@@ -118,8 +121,9 @@ async def test_g04_a_real_deadlock_ends_with_both_done(database: Database, rows:
         assert versions.all() == [3, 3]
 
 
+@pytest.mark.guarantee("G04")
 @pytest.mark.parametrize("attempts_max", [1, 3])
-async def test_g04_the_attempts_are_bounded(database: Database, attempts_max: int) -> None:
+async def test_the_attempts_are_bounded(database: Database, attempts_max: int) -> None:
     attempts: list[int] = []
 
     async def always_lose(db: AsyncSession) -> None:

@@ -157,6 +157,7 @@ async def test_a_rollback_leaves_nothing_and_the_id_is_free_again(database: Data
     assert (await published(database, "evt_123", payload={"other": 1})).payload == {"other": 1}
 
 
+@pytest.mark.guarantee("G34")
 @pytest.mark.parametrize(
     ("changes", "topic", "error"),
     [
@@ -168,7 +169,7 @@ async def test_a_rollback_leaves_nothing_and_the_id_is_free_again(database: Data
         ({}, "undeclared", TopicUndeclared),
     ],
 )
-async def test_g34_what_the_outbox_refuses_is_not_recorded_and_the_transaction_stays_usable(
+async def test_what_the_outbox_refuses_is_not_recorded_and_the_transaction_stays_usable(
     database: Database, changes: dict[str, Any], topic: str, error: type[Exception]
 ) -> None:
     async with database.sessions() as db:
@@ -207,7 +208,8 @@ async def test_an_event_goes_where_its_domain_is_routed(
     assert list(rows) == ["suite-events", "chosen"]
 
 
-async def test_g28_a_new_event_is_told_at_its_commit_and_a_repeated_one_is_not(database: Database) -> None:
+@pytest.mark.guarantee("G28")
+async def test_a_new_event_is_told_at_its_commit_and_a_repeated_one_is_not(database: Database) -> None:
     told: list[set[str]] = []
 
     class Ears(Notifier):

@@ -46,7 +46,8 @@ async def test_the_newest_events_come_first_page_by_page(database: Database, ser
     assert {event.aggregate_id for event in page + rest} == {str(one)}
 
 
-async def test_g08_a_chain_is_everything_that_followed_from_one_command_causes_first(
+@pytest.mark.guarantee("G08")
+async def test_a_chain_is_everything_that_followed_from_one_command_causes_first(
     database: Database, service: CommandService
 ) -> None:
     one = await a_counter(service, 1)

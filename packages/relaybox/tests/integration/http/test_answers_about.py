@@ -105,7 +105,8 @@ async def test_the_erasers_own_answer_is_given_again(ann: httpx.AsyncClient) -> 
     assert again.headers["idempotent-replayed"] == "true"
 
 
-async def test_g62_another_request_under_the_key_of_an_erased_answer_is_still_refused(
+@pytest.mark.guarantee("G62")
+async def test_another_request_under_the_key_of_an_erased_answer_is_still_refused(
     superuser: asyncpg.Connection, ann: httpx.AsyncClient
 ) -> None:
     await create(ann)

@@ -147,7 +147,8 @@ async def test_a_starlette_application_is_served_too(connect: Connect, work: Wor
     assert again.content == first.content
 
 
-async def test_g62_while_the_first_runs_the_same_key_is_refused_at_once(connect: Connect, work: Work) -> None:
+@pytest.mark.guarantee("G62")
+async def test_while_the_first_runs_the_same_key_is_refused_at_once(connect: Connect, work: Work) -> None:
     work.go_on.clear()
     async with connect(fastapi_app(work)) as ann:
         running = asyncio.create_task(ann.post("/work", headers=KEY))
@@ -158,15 +159,17 @@ async def test_g62_while_the_first_runs_the_same_key_is_refused_at_once(connect:
     assert (refused.status_code, refused.headers["retry-after"], work.done) == (409, "1", 1)
 
 
+@pytest.mark.guarantee("G65")
 @pytest.mark.parametrize("status", [400, 401, 404, 422, 429, 500, 503])
-async def test_g65_an_error_is_not_kept(connect: Connect, work: Work, status: int) -> None:
+async def test_an_error_is_not_kept(connect: Connect, work: Work, status: int) -> None:
     async with connect(fastapi_app(work)) as ann:
         for _ in range(2):
             assert (await ann.post(f"/status/{status}", headers=KEY)).status_code == status
     assert work.done == 2
 
 
-async def test_g67_a_large_answer_and_a_stream_leave_tombstones(connect: Connect, work: Work) -> None:
+@pytest.mark.guarantee("G67")
+async def test_a_large_answer_and_a_stream_leave_tombstones(connect: Connect, work: Work) -> None:
     async with connect(fastapi_app(work)) as ann:
         large = await ann.post("/large", headers=KEY)
         stream = await ann.post("/stream", headers={"Idempotency-Key": "s"})
@@ -315,7 +318,8 @@ async def test_a_marked_endpoint_without_anywhere_to_keep_its_answers_says_what_
             await client.post("/marked/work", json={}, headers=KEY)
 
 
-def test_g67_what_cannot_be_kept_is_refused_when_it_is_declared() -> None:
+@pytest.mark.guarantee("G67")
+def test_what_cannot_be_kept_is_refused_when_it_is_declared() -> None:
     with pytest.raises(TypeError, match="async def"):
 
         @idempotent  # pyright: ignore[reportArgumentType]

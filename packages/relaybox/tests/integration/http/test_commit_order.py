@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import asyncpg
+import pytest
 from relaybox.db import Database
 from relaybox.http import make_token
 from sqlalchemy import event
@@ -40,9 +41,8 @@ async def receive() -> dict[str, Any]:
     return {"type": "http.request", "body": _BODY, "more_body": False}
 
 
-async def test_g63_rule_5_the_first_byte_leaves_after_commit_has_returned(
-    shop: Shop, database: Database
-) -> None:
+@pytest.mark.guarantee("G63")
+async def test_the_first_byte_leaves_after_commit_has_returned(shop: Shop, database: Database) -> None:
     steps: list[str] = []
 
     def committed(_session: object) -> None:
@@ -62,7 +62,8 @@ async def test_g63_rule_5_the_first_byte_leaves_after_commit_has_returned(
     assert steps == [*start, "http.response.body"]
 
 
-async def test_g64_rule_14_a_request_given_up_before_commit_leaves_nothing(shop: Shop) -> None:
+@pytest.mark.guarantee("G64")
+async def test_a_request_given_up_before_commit_leaves_nothing(shop: Shop) -> None:
     reached = asyncio.Event()
 
     async def pause() -> None:
@@ -80,7 +81,8 @@ async def test_g64_rule_14_a_request_given_up_before_commit_leaves_nothing(shop:
     assert await shop.counts() == (1, 1, 1)
 
 
-async def test_g64_rule_14_a_request_given_up_during_commit_is_carried_out_whole(
+@pytest.mark.guarantee("G64")
+async def test_a_request_given_up_during_commit_is_carried_out_whole(
     shop: Shop, superuser: asyncpg.Connection
 ) -> None:
     """A deferred trigger holds COMMIT up until the request has been cancelled."""

@@ -105,9 +105,8 @@ async def test_creating_under_a_key_makes_one_aggregate(
     assert await superuser.fetchval("SELECT count(*) FROM aggregate_snapshots") == 1
 
 
-async def test_g62_another_command_under_the_same_key_is_refused(
-    ada: httpx.AsyncClient, counter: str
-) -> None:
+@pytest.mark.guarantee("G62")
+async def test_another_command_under_the_same_key_is_refused(ada: httpx.AsyncClient, counter: str) -> None:
     path = f"{counter}/commands"
     await ada.post(path, json=INCREASE, headers=keyed("k"))
     other = await ada.post(path, json={"command_type": "Increase", "payload": {"by": 6}}, headers=keyed("k"))
@@ -119,7 +118,8 @@ async def test_g62_another_command_under_the_same_key_is_refused(
     assert (await ada.get(f"{second}/state")).json()["total"] == 0
 
 
-async def test_g65_a_refused_command_leaves_its_key_free(ada: httpx.AsyncClient, counter: str) -> None:
+@pytest.mark.guarantee("G65")
+async def test_a_refused_command_leaves_its_key_free(ada: httpx.AsyncClient, counter: str) -> None:
     path = f"{counter}/commands"
     refused = await ada.post(
         path, json={"command_type": "Increase", "payload": {"by": 101}}, headers=keyed("k")
@@ -128,7 +128,8 @@ async def test_g65_a_refused_command_leaves_its_key_free(ada: httpx.AsyncClient,
     assert (await ada.post(path, json=INCREASE, headers=keyed("k"))).status_code == 200
 
 
-async def test_g68_a_key_opens_nobody_elses_aggregate(
+@pytest.mark.guarantee("G68")
+async def test_a_key_opens_nobody_elses_aggregate(
     ada: httpx.AsyncClient, counter: str, superuser: asyncpg.Connection
 ) -> None:
     path = f"{counter}/commands"
@@ -140,7 +141,8 @@ async def test_g68_a_key_opens_nobody_elses_aggregate(
     assert (await ada.post(path, json=INCREASE, headers=keyed("k"))).status_code == 404
 
 
-async def test_g70_an_expired_key_is_a_new_command(
+@pytest.mark.guarantee("G70")
+async def test_an_expired_key_is_a_new_command(
     ada: httpx.AsyncClient, counter: str, superuser: asyncpg.Connection
 ) -> None:
     path = f"{counter}/commands"
@@ -157,7 +159,8 @@ async def test_a_malformed_key_is_refused(ada: httpx.AsyncClient, counter: str) 
     assert (refused.status_code, refused.json()["error_code"]) == (400, "IDEMPOTENCY_KEY_INVALID")
 
 
-async def test_g05_a_synchronous_command_whose_answer_was_lost_is_resolved_by_its_key(
+@pytest.mark.guarantee("G05")
+async def test_a_synchronous_command_whose_answer_was_lost_is_resolved_by_its_key(
     ada: httpx.AsyncClient, counter: str
 ) -> None:
     path = f"{counter}/commands"

@@ -44,7 +44,8 @@ async def test_without_a_key_every_request_runs(shop: Shop, ann: httpx.AsyncClie
     assert await shop.counts() == (2, 2, 0)
 
 
-async def test_g60_rule_1_quoted_and_bare_keys_in_either_header_are_the_same_key(
+@pytest.mark.guarantee("G60")
+async def test_quoted_and_bare_keys_in_either_header_are_the_same_key(
     shop: Shop, ann: httpx.AsyncClient
 ) -> None:
     first = await order(ann, "k-1")
@@ -54,8 +55,9 @@ async def test_g60_rule_1_quoted_and_bare_keys_in_either_header_are_the_same_key
     assert await shop.counts() == (1, 1, 1)
 
 
+@pytest.mark.guarantee("G60")
 @pytest.mark.parametrize("key", WRONG_KEYS)
-async def test_g60_rule_1_a_malformed_key_is_refused_before_anything_is_written(
+async def test_a_malformed_key_is_refused_before_anything_is_written(
     shop: Shop, ann: httpx.AsyncClient, key: str
 ) -> None:
     raw = [(b"Idempotency-Key", key.encode())]
@@ -66,15 +68,14 @@ async def test_g60_rule_1_a_malformed_key_is_refused_before_anything_is_written(
     assert shop.figure("malformed") == 1
 
 
+@pytest.mark.guarantee("G60")
 @pytest.mark.parametrize("names", [("Idempotency-Key",) * 2, ("Idempotency-Key", "X-Idempotency-Key")])
-async def test_g60_rule_1_several_keys_are_refused(
-    shop: Shop, ann: httpx.AsyncClient, names: tuple[str, str]
-) -> None:
+async def test_several_keys_are_refused(shop: Shop, ann: httpx.AsyncClient, names: tuple[str, str]) -> None:
     refused = await ann.post("/orders", json=TEA, headers=[(name, "k") for name in names])
     assert refused.json()["error_code"] == "IDEMPOTENCY_KEY_INVALID"
 
 
-async def test_rule_2_an_endpoint_that_wants_a_key_refuses_before_any_work(
+async def test_an_endpoint_that_wants_a_key_refuses_before_any_work(
     shop: Shop, ann: httpx.AsyncClient
 ) -> None:
     refused = await ann.post("/required", json=TEA)
@@ -84,14 +85,15 @@ async def test_rule_2_an_endpoint_that_wants_a_key_refuses_before_any_work(
     assert taken.status_code == 201
 
 
-async def test_rule_2_an_endpoint_that_knows_no_keys_says_so(ann: httpx.AsyncClient) -> None:
+async def test_an_endpoint_that_knows_no_keys_says_so(ann: httpx.AsyncClient) -> None:
     answer = await ann.post("/plain", json=TEA, headers=keyed("k"))
     assert answer.headers["idempotency-status"] == "ignored"
     assert "idempotency-status" not in (await ann.post("/plain", json=TEA)).headers
     assert "idempotency-status" not in (await order(ann, "k")).headers
 
 
-async def test_g62_rule_3_while_the_first_runs_the_same_key_is_refused_at_once(
+@pytest.mark.guarantee("G62")
+async def test_while_the_first_runs_the_same_key_is_refused_at_once(
     shop: Shop, ann: httpx.AsyncClient
 ) -> None:
     reached, go_on = asyncio.Event(), asyncio.Event()
@@ -117,6 +119,7 @@ async def test_g62_rule_3_while_the_first_runs_the_same_key_is_refused_at_once(
     assert (shop.figure("executed"), shop.figure("in_flight"), shop.figure("replayed")) == (1, 1, 1)
 
 
+@pytest.mark.guarantee("G62")
 @pytest.mark.parametrize(
     "other",
     [
@@ -127,7 +130,7 @@ async def test_g62_rule_3_while_the_first_runs_the_same_key_is_refused_at_once(
     ],
     ids=["body", "query", "method", "route"],
 )
-async def test_g62_rule_3_another_request_under_the_same_key_is_refused(
+async def test_another_request_under_the_same_key_is_refused(
     shop: Shop, ann: httpx.AsyncClient, other: dict[str, Any]
 ) -> None:
     first = await ann.post("/orders", content=b'{"article": "tea"}', headers=_json("k"))
@@ -146,7 +149,8 @@ def _json(key: str) -> dict[str, str]:
     return {**keyed(key), "Content-Type": "application/json; charset=utf-8"}
 
 
-async def test_g62_rule_3_the_order_of_a_query_and_parameters_of_the_content_type_make_no_other_request(
+@pytest.mark.guarantee("G62")
+async def test_the_order_of_a_query_and_parameters_of_the_content_type_make_no_other_request(
     shop: Shop, ann: httpx.AsyncClient
 ) -> None:
     body = b'{"article": "tea"}'
@@ -156,7 +160,8 @@ async def test_g62_rule_3_the_order_of_a_query_and_parameters_of_the_content_typ
     assert (again.status_code, again.content) == (201, first.content)
 
 
-async def test_g61_rule_4_a_refreshed_token_is_the_same_principal_and_another_one_never_is(
+@pytest.mark.guarantee("G61")
+async def test_a_refreshed_token_is_the_same_principal_and_another_one_never_is(
     shop: Shop, ann: httpx.AsyncClient
 ) -> None:
     first = await order(ann, "k")
@@ -170,10 +175,11 @@ async def test_g61_rule_4_a_refreshed_token_is_the_same_principal_and_another_on
     assert await shop.counts() == (2, 2, 2)
 
 
+@pytest.mark.guarantee("G65")
 @pytest.mark.parametrize(
     "then", ["400", "401", "403", "404", "409", "413", "415", "422", "429", "500", "503"]
 )
-async def test_g65_rule_9_an_error_is_not_kept_and_its_effect_is_taken_back(
+async def test_an_error_is_not_kept_and_its_effect_is_taken_back(
     shop: Shop, ann: httpx.AsyncClient, then: str
 ) -> None:
     refused = await order(ann, "k", then=then)
@@ -184,7 +190,8 @@ async def test_g65_rule_9_an_error_is_not_kept_and_its_effect_is_taken_back(
     assert await shop.counts() == (1, 1, 1)
 
 
-async def test_g65_rule_9_what_raises_or_does_not_fit_leaves_nothing_and_the_key_is_free(
+@pytest.mark.guarantee("G65")
+async def test_what_raises_or_does_not_fit_leaves_nothing_and_the_key_is_free(
     shop: Shop, ann: httpx.AsyncClient
 ) -> None:
     assert (await order(ann, "k", then="raise")).status_code == 500
@@ -193,8 +200,9 @@ async def test_g65_rule_9_what_raises_or_does_not_fit_leaves_nothing_and_the_key
     assert (await order(ann, "k")).status_code == 201
 
 
+@pytest.mark.guarantee("G67")
 @pytest.mark.parametrize("then", ["text", "bytes", "see-other", "headers"])
-async def test_g67_rule_11_an_answer_of_any_type_is_given_again_to_the_byte(
+async def test_an_answer_of_any_type_is_given_again_to_the_byte(
     shop: Shop, ann: httpx.AsyncClient, then: str
 ) -> None:
     first, again = await order(ann, "k", then=then), await order(ann, "k", then=then)
@@ -204,16 +212,16 @@ async def test_g67_rule_11_an_answer_of_any_type_is_given_again_to_the_byte(
     assert await shop.counts() == (1, 1, 1)
 
 
-async def test_g67_rule_11_an_answer_without_a_body_is_given_again(
-    shop: Shop, ann: httpx.AsyncClient
-) -> None:
+@pytest.mark.guarantee("G67")
+async def test_an_answer_without_a_body_is_given_again(shop: Shop, ann: httpx.AsyncClient) -> None:
     first, again = [await ann.post("/no-body", headers=keyed("k")) for _ in range(2)]
     assert (first.status_code, again.status_code, again.content) == (204, 204, b"")
     assert again.headers["idempotent-replayed"] == "true"
     assert await shop.counts() == (1, 1, 1)
 
 
-async def test_g67_rule_11_a_body_that_was_read_as_a_stream_counts_like_any_other(
+@pytest.mark.guarantee("G67")
+async def test_a_body_that_was_read_as_a_stream_counts_like_any_other(
     shop: Shop, ann: httpx.AsyncClient
 ) -> None:
     first, again = [await ann.post("/upload", content=b"tea", headers=keyed("k")) for _ in range(2)]
@@ -222,7 +230,8 @@ async def test_g67_rule_11_a_body_that_was_read_as_a_stream_counts_like_any_othe
     assert refused.json()["error_code"] == "IDEMPOTENCY_KEY_REUSED"
 
 
-async def test_g66_rule_10_a_replay_repeats_the_headers_of_the_list_and_no_other(
+@pytest.mark.guarantee("G66")
+async def test_a_replay_repeats_the_headers_of_the_list_and_no_other(
     shop: Shop, ann: httpx.AsyncClient
 ) -> None:
     first = await order(ann, "k", then="headers")
@@ -236,7 +245,8 @@ async def test_g66_rule_10_a_replay_repeats_the_headers_of_the_list_and_no_other
     assert len(again.headers.get_list("x-request-id")) == 1
 
 
-async def test_g67_rule_11_an_answer_over_the_limit_leaves_a_tombstone_and_never_runs_again(
+@pytest.mark.guarantee("G67")
+async def test_an_answer_over_the_limit_leaves_a_tombstone_and_never_runs_again(
     shop: Shop, ann: httpx.AsyncClient
 ) -> None:
     first = await order(ann, "k", then="large")
@@ -250,7 +260,8 @@ async def test_g67_rule_11_an_answer_over_the_limit_leaves_a_tombstone_and_never
     assert shop.figure("tombstone") == 1
 
 
-async def test_g67_rule_11_an_answer_that_streams_is_refused_clearly_and_its_effect_taken_back(
+@pytest.mark.guarantee("G67")
+async def test_an_answer_that_streams_is_refused_clearly_and_its_effect_taken_back(
     shop: Shop, ann: httpx.AsyncClient
 ) -> None:
     for key in ("k", None):
@@ -260,9 +271,8 @@ async def test_g67_rule_11_an_answer_that_streams_is_refused_clearly_and_its_eff
     assert await shop.counts() == (0, 0, 0)
 
 
-async def test_g68_rule_12_who_may_not_ask_any_more_gets_no_replay(
-    shop: Shop, ann: httpx.AsyncClient
-) -> None:
+@pytest.mark.guarantee("G68")
+async def test_who_may_not_ask_any_more_gets_no_replay(shop: Shop, ann: httpx.AsyncClient) -> None:
     first = await order(ann, "k")
     shop.banned.add("ann")
     refused = await order(ann, "k")
@@ -272,7 +282,8 @@ async def test_g68_rule_12_who_may_not_ask_any_more_gets_no_replay(
     assert nobody.status_code == 401
 
 
-async def test_g70_rule_13_expiry_is_published_and_an_expired_key_is_a_new_request(
+@pytest.mark.guarantee("G70")
+async def test_expiry_is_published_and_an_expired_key_is_a_new_request(
     shop: Shop, ann: httpx.AsyncClient
 ) -> None:
     first = await order(ann, "k")
@@ -289,15 +300,14 @@ async def test_g70_rule_13_expiry_is_published_and_an_expired_key_is_a_new_reque
     assert await shop.counts() == (2, 2, 1)
 
 
-async def test_rule_13_an_endpoint_has_a_time_of_its_own(shop: Shop, ann: httpx.AsyncClient) -> None:
+async def test_an_endpoint_has_a_time_of_its_own(shop: Shop, ann: httpx.AsyncClient) -> None:
     await ann.post("/required", json=TEA, headers=keyed("k"))
     kept = "SELECT extract(epoch FROM expires_at - created_at) FROM idempotency_cache"
     assert 3_599 < await shop.superuser.fetchval(kept) < 3_601
 
 
-async def test_rule_15_keys_are_nowhere_in_logs_and_hashed_in_the_table(
-    shop: Shop, ann: httpx.AsyncClient
-) -> None:
+@pytest.mark.guarantee("G71")
+async def test_keys_are_nowhere_in_logs_and_hashed_in_the_table(shop: Shop, ann: httpx.AsyncClient) -> None:
     key = "a-key-that-must-not-be-seen"
     with capture_logs() as lines:
         for then in ("answer", "answer", "raise"):
@@ -310,7 +320,8 @@ async def test_rule_15_keys_are_nowhere_in_logs_and_hashed_in_the_table(
     assert '"fingerprint": "2.' in row["result"]
 
 
-async def test_g71_rule_16_every_outcome_is_counted_by_route_with_the_age_of_replays(
+@pytest.mark.guarantee("G71")
+async def test_every_outcome_is_counted_by_route_with_the_age_of_replays(
     shop: Shop, ann: httpx.AsyncClient
 ) -> None:
     for key in ("a", "a", None):
@@ -354,7 +365,8 @@ async def test_a_unit_of_work_without_a_key_commits_before_its_answer_leaves(
     assert await shop.counts() == (1, 1, 0)
 
 
-async def test_g67_rule_11_an_answer_that_is_compressed_inside_is_refused_clearly(
+@pytest.mark.guarantee("G67")
+async def test_an_answer_that_is_compressed_inside_is_refused_clearly(
     shop: Shop, ann: httpx.AsyncClient
 ) -> None:
     refused = await order(ann, "k", then="compressed")
@@ -372,12 +384,8 @@ async def test_an_error_may_stream_and_its_effect_is_taken_back_before(
     assert await shop.counts() == (0, 0, 0)
 
 
-async def test_a_request_has_one_unit_of_work(shop: Shop, ann: httpx.AsyncClient) -> None:
-    assert (await ann.post("/two-units", json=TEA)).status_code == 500
-    assert await shop.counts() == (0, 0, 0)
-
-
-async def test_g63_what_postgresql_refuses_in_the_endpoint_is_answered_in_its_words(
+@pytest.mark.guarantee("G63")
+async def test_what_postgresql_refuses_in_the_endpoint_is_answered_in_its_words(
     shop: Shop, ann: httpx.AsyncClient, superuser: asyncpg.Connection
 ) -> None:
     async with superuser.transaction():

@@ -85,7 +85,8 @@ async def following(
         await stream.aclose()
 
 
-async def test_g84_what_a_reader_may_not_know_is_left_out_and_the_cursor_goes_on(stand: Stand) -> None:
+@pytest.mark.guarantee("G84")
+async def test_what_a_reader_may_not_know_is_left_out_and_the_cursor_goes_on(stand: Stand) -> None:
     one, door = await stand.counter(), Door()
     async with following(stand, one, door) as stream:
         told = [await anext(stream), await anext(stream)]
@@ -95,7 +96,8 @@ async def test_g84_what_a_reader_may_not_know_is_left_out_and_the_cursor_goes_on
     assert [from_json(event.data)["payload"] for event in told] == [{}, {}, {}]
 
 
-async def test_g84_who_lost_the_right_is_told_no_more_than_is_admitted(stand: Stand) -> None:
+@pytest.mark.guarantee("G84")
+async def test_who_lost_the_right_is_told_no_more_than_is_admitted(stand: Stand) -> None:
     one, door = await stand.counter(), Door()
     async with following(stand, one, door) as stream:
         assert [(await anext(stream)).id, (await anext(stream)).id] == [1, 2]
@@ -106,7 +108,8 @@ async def test_g84_who_lost_the_right_is_told_no_more_than_is_admitted(stand: St
     assert "0 clients on 0 aggregates" in repr(stand.live)
 
 
-async def test_g84_news_of_another_aggregate_can_end_a_stream(stand: Stand) -> None:
+@pytest.mark.guarantee("G84")
+async def test_news_of_another_aggregate_can_end_a_stream(stand: Stand) -> None:
     one, above, door = await stand.counter(), await stand.counter(), Door()
     async with following(stand, one, door, woken_by=[above]) as stream:
         assert [(await anext(stream)).id, (await anext(stream)).id] == [1, 2]
@@ -120,7 +123,8 @@ async def test_g84_news_of_another_aggregate_can_end_a_stream(stand: Stand) -> N
     assert "0 clients on 0 aggregates" in repr(stand.live)
 
 
-async def test_g84_a_silent_stream_asks_again_as_often_as_it_pings(
+@pytest.mark.guarantee("G84")
+async def test_a_silent_stream_asks_again_as_often_as_it_pings(
     stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_live, "_PING_S", 0.01)

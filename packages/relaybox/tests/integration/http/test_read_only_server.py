@@ -8,8 +8,9 @@ from tests.fixtures.outages import read_only
 from tests.fixtures.shop import Shop
 
 
+@pytest.mark.guarantee("G35")
 @pytest.mark.parametrize("headers", [{"Idempotency-Key": "k"}, None], ids=["keyed", "without a key"])
-async def test_g35_write_on_a_read_only_server_is_503_with_retry_after(
+async def test_write_on_a_read_only_server_is_503_with_retry_after(
     shop: Shop, ann: httpx.AsyncClient, postgres_server: LocalPostgres, headers: dict[str, str] | None
 ) -> None:
     async with read_only(postgres_server):

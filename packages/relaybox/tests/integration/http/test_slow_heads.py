@@ -46,6 +46,7 @@ HEAD = head("GET", "/", Accept="*/*")
 UNFINISHED = {"nothing": "", "a part of the first line": "GET /", "a part of a head": HEAD[:-2]}
 
 
+@pytest.mark.guarantee("G83")
 @pytest.mark.parametrize("sent", UNFINISHED.values(), ids=UNFINISHED)
 async def test_a_connection_without_a_whole_head_is_closed(port: int, sent: str) -> None:
     Timed.head_timeout_s = 0.1

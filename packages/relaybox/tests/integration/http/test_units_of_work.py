@@ -60,8 +60,9 @@ async def test_of_a_secret_only_that_it_was_told_is_kept(shop: Shop, ann: httpx.
     assert await shop.counts() == (1, 1, 1)
 
 
+@pytest.mark.guarantee("G61")
 @pytest.mark.parametrize("kind", ["none", "empty", "object"])
-async def test_g61_what_names_nobody_is_no_principal(shop: Shop, ann: httpx.AsyncClient, kind: str) -> None:
+async def test_what_names_nobody_is_no_principal(shop: Shop, ann: httpx.AsyncClient, kind: str) -> None:
     refused = await ann.post("/unnamed", headers={**KEY, "X-Kind": kind})
     assert refused.status_code == 500
     assert await shop.counts() == (0, 0, 0)
@@ -180,3 +181,8 @@ async def test_the_clients_key_is_the_units(database: Database) -> None:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         assert (await client.post("/key", headers={"Idempotency-Key": '"k"'})).json() == "k"
         assert (await client.post("/key")).json() is None
+
+
+async def test_a_request_has_one_unit_of_work(shop: Shop, ann: httpx.AsyncClient) -> None:
+    assert (await ann.post("/two-units", json={"article": "tea"})).status_code == 500
+    assert await shop.counts() == (0, 0, 0)

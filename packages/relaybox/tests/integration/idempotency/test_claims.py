@@ -33,14 +33,16 @@ async def claimed(stores: Stores, **options: Any) -> Stored | None:
         await store.close()
 
 
-async def test_g62_a_new_key_is_locked_and_nothing_is_kept_under_it(stores: Stores) -> None:
+@pytest.mark.guarantee("G62")
+async def test_a_new_key_is_locked_and_nothing_is_kept_under_it(stores: Stores) -> None:
     holder = stores.one()
     assert await holder.claim("k") is None
     assert await stores.one().try_lock("k") is False
     assert await stores.one().try_lock("another") is True
 
 
-async def test_g62_a_kept_key_is_locked_and_its_answer_told(stores: Stores) -> None:
+@pytest.mark.guarantee("G62")
+async def test_a_kept_key_is_locked_and_its_answer_told(stores: Stores) -> None:
     await keep(stores, {**RESULT, "body": b"made"}, ttl=100)
     holder = stores.one()
     stored = await holder.claim("k")
@@ -54,7 +56,8 @@ async def test_g62_a_kept_key_is_locked_and_its_answer_told(stores: Stores) -> N
     assert (found.created_at, found.expires_at) == (stored.created_at, stored.expires_at)
 
 
-async def test_g62_rule_3_a_key_that_somebody_has_is_in_flight(stores: Stores) -> None:
+@pytest.mark.guarantee("G62")
+async def test_a_key_that_somebody_has_is_in_flight(stores: Stores) -> None:
     holder = stores.one()
     assert await holder.claim("k") is None
     with pytest.raises(RequestInFlight):
@@ -67,7 +70,8 @@ async def test_g62_rule_3_a_key_that_somebody_has_is_in_flight(stores: Stores) -
     assert stored is not None
 
 
-async def test_g62_who_only_locked_a_key_has_it_too(stores: Stores) -> None:
+@pytest.mark.guarantee("G62")
+async def test_who_only_locked_a_key_has_it_too(stores: Stores) -> None:
     holder = stores.one()
     assert await holder.try_lock("k")
     with pytest.raises(RequestInFlight):
@@ -77,7 +81,8 @@ async def test_g62_who_only_locked_a_key_has_it_too(stores: Stores) -> None:
     assert await claimed(stores) is None
 
 
-async def test_g62_a_refused_one_does_not_free_the_key_and_may_ask_again(stores: Stores) -> None:
+@pytest.mark.guarantee("G62")
+async def test_a_refused_one_does_not_free_the_key_and_may_ask_again(stores: Stores) -> None:
     holder, late = stores.one(), stores.one()
     assert await holder.claim("k") is None
     for _ in range(2):
@@ -90,7 +95,8 @@ async def test_g62_a_refused_one_does_not_free_the_key_and_may_ask_again(stores:
     assert await late.claim("k") is None
 
 
-async def test_g62_rule_3_of_64_at_once_one_claims_the_key(stores: Stores) -> None:
+@pytest.mark.guarantee("G62")
+async def test_of_64_at_once_one_claims_the_key(stores: Stores) -> None:
     begin = asyncio.Event()
 
     async def come(store: IdempotencyStore) -> str:
@@ -107,8 +113,9 @@ async def test_g62_rule_3_of_64_at_once_one_claims_the_key(stores: Stores) -> No
     assert sorted(comer.result() for comer in comers) == ["in flight"] * 63 + ["new"]
 
 
+@pytest.mark.guarantee("G63")
 @pytest.mark.parametrize("tries", range(20))
-async def test_g63_who_gets_the_key_after_another_one_sees_its_answer(stores: Stores, tries: int) -> None:
+async def test_who_gets_the_key_after_another_one_sees_its_answer(stores: Stores, tries: int) -> None:
     """The look is younger than the lock: a claim that meets COMMIT is in flight or a replay, never new."""
     first, second = stores.one(), stores.one()
     assert await first.claim("k") is None
@@ -127,15 +134,17 @@ async def test_g63_who_gets_the_key_after_another_one_sees_its_answer(stores: St
     assert stored.result == {"n": tries}
 
 
-async def test_g61_rule_4_a_claim_is_its_scopes(stores: Stores) -> None:
+@pytest.mark.guarantee("G61")
+async def test_a_claim_is_its_scopes(stores: Stores) -> None:
     assert await stores.one().claim("k", scope="anna") is None
     assert await claimed(stores, scope="bert") is None
     with pytest.raises(RequestInFlight):
         await claimed(stores, scope="anna")
 
 
+@pytest.mark.guarantee("G70")
 @pytest.mark.parametrize("body", [b"first", APART], ids=["inside", "apart"])
-async def test_g70_rule_13_an_expired_key_is_claimed_as_a_new_one(stores: Stores, body: bytes) -> None:
+async def test_an_expired_key_is_claimed_as_a_new_one(stores: Stores, body: bytes) -> None:
     await keep(stores, {"n": 1, "body": body}, ttl=AT_ONCE_S)
 
     async def expired() -> bool:
@@ -175,8 +184,9 @@ BODIES = {
 }
 
 
+@pytest.mark.guarantee("G66")
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
-async def test_g66_rule_10_every_body_is_claimed_and_found_byte_by_byte(stores: Stores, body: bytes) -> None:
+async def test_every_body_is_claimed_and_found_byte_by_byte(stores: Stores, body: bytes) -> None:
     await keep(stores, {**RESULT, "body": body})
     claim, found = await claimed(stores), await stores.one().find("k")
     assert claim is not None
@@ -185,6 +195,7 @@ async def test_g66_rule_10_every_body_is_claimed_and_found_byte_by_byte(stores: 
     assert claim.result == found.result == RESULT, "no name of ours is left"
 
 
+@pytest.mark.guarantee("G66")
 @pytest.mark.parametrize(
     "result",
     [
@@ -195,7 +206,7 @@ async def test_g66_rule_10_every_body_is_claimed_and_found_byte_by_byte(stores: 
     ],
     ids=["a value", "deep", "beside a text", "beside bytes"],
 )
-async def test_g66_our_marks_are_words_like_any_other(stores: Stores, result: dict[str, Any]) -> None:
+async def test_our_marks_are_words_like_any_other(stores: Stores, result: dict[str, Any]) -> None:
     await keep(stores, result)
     stored = await claimed(stores)
     assert stored is not None
@@ -208,7 +219,8 @@ async def test_a_result_that_uses_a_name_of_ours_is_refused(stores: Stores) -> N
     assert await claimed(stores) is None
 
 
-async def test_g63_rule_6_what_postgresql_did_not_commit_is_claimed_as_new(
+@pytest.mark.guarantee("G63")
+async def test_what_postgresql_did_not_commit_is_claimed_as_new(
     postgres_stores: PostgresStores,
 ) -> None:
     holder = postgres_stores.one()

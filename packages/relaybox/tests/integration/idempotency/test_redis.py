@@ -45,7 +45,7 @@ async def test_a_lease_has_an_end(redis_client: Redis, lease_s: float) -> None:
         RedisIdempotencyService(redis_client, settings=SETTINGS, lease_s=lease_s)
 
 
-async def test_rule_15_keys_and_principals_are_stored_hashed_and_all_expire(
+async def test_keys_and_principals_are_stored_hashed_and_all_expire(
     store: RedisIdempotencyService, redis_client: Redis, redis_prefix: str
 ) -> None:
     assert await store.try_lock("a-clients-key", scope="anna")
@@ -63,7 +63,8 @@ async def test_rule_15_keys_and_principals_are_stored_hashed_and_all_expire(
     assert await names(redis_client, redis_prefix) == [answer]
 
 
-async def test_g69_rule_7_a_holder_whose_lease_ended_keeps_nothing_over_the_next_one(
+@pytest.mark.guarantee("G69")
+async def test_a_holder_whose_lease_ended_keeps_nothing_over_the_next_one(
     redis_stores: RedisStores,
 ) -> None:
     """Its effect has happened all the same: Redis cannot take that back, PostgreSQL would."""
@@ -79,7 +80,8 @@ async def test_g69_rule_7_a_holder_whose_lease_ended_keeps_nothing_over_the_next
     assert await frozen_one.check_idempotency_key("k") == {"n": 2}
 
 
-async def test_g69_rule_7_a_holder_whose_lease_ended_does_not_free_the_lock_of_the_next_one(
+@pytest.mark.guarantee("G69")
+async def test_a_holder_whose_lease_ended_does_not_free_the_lock_of_the_next_one(
     redis_stores: RedisStores,
 ) -> None:
     redis_stores.lease_s = 0.05

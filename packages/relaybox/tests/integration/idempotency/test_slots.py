@@ -11,14 +11,16 @@ from relaybox.idempotency import IdempotencyService, Swept
 from tests.fixtures.kept import BODY, OPEN_SLOT, SETTINGS, found, keep, keep_expired, later, standing, swept
 
 
-async def test_g70_bodies_leave_without_a_dead_row(database: Database, superuser: asyncpg.Connection) -> None:
+@pytest.mark.guarantee("G70")
+async def test_bodies_leave_without_a_dead_row(database: Database, superuser: asyncpg.Connection) -> None:
     await keep_expired(superuser, 1_000)
     assert (await swept(database)).slots == 1
     size = "SELECT sum(pg_relation_size(relid)) FROM pg_partition_tree('idempotency_bodies') WHERE isleaf"
     assert await superuser.fetchval(size) == 0
 
 
-async def test_g70_a_slot_closes_when_it_has_been_open_for_half_a_life(
+@pytest.mark.guarantee("G70")
+async def test_a_slot_closes_when_it_has_been_open_for_half_a_life(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     await later(superuser, hours=100)
@@ -39,7 +41,8 @@ async def test_g70_a_slot_closes_when_it_has_been_open_for_half_a_life(
     assert await found(database, "new") == {"of": "new", "body": BODY}
 
 
-async def test_g70_a_long_life_holds_back_its_own_slot_only(
+@pytest.mark.guarantee("G70")
+async def test_a_long_life_holds_back_its_own_slot_only(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     await keep(database, "long", ttl_h=1_000)
@@ -57,9 +60,8 @@ async def test_g70_a_long_life_holds_back_its_own_slot_only(
     assert await standing(superuser) == (0, 0)
 
 
-async def test_g70_bodies_go_round_all_slots_for_ever(
-    database: Database, superuser: asyncpg.Connection
-) -> None:
+@pytest.mark.guarantee("G70")
+async def test_bodies_go_round_all_slots_for_ever(database: Database, superuser: asyncpg.Connection) -> None:
     for number in range(9):
         await keep(database, f"k-{number}", ttl_h=1)
         await later(superuser, hours=13)
@@ -67,9 +69,8 @@ async def test_g70_bodies_go_round_all_slots_for_ever(
     assert await standing(superuser) == (0, 0)
 
 
-async def test_g70_rule_13_nobody_waits_for_a_reader(
-    database: Database, superuser: asyncpg.Connection
-) -> None:
+@pytest.mark.guarantee("G70")
+async def test_nobody_waits_for_a_reader(database: Database, superuser: asyncpg.Connection) -> None:
     await keep_expired(superuser, 10)
     async with superuser.transaction():
         await superuser.fetch("SELECT FROM idempotency_bodies")
@@ -81,7 +82,8 @@ async def test_g70_rule_13_nobody_waits_for_a_reader(
     assert await standing(superuser) == (1, 1)
 
 
-async def test_g70_who_reads_a_short_text_holds_up_no_slot(
+@pytest.mark.guarantee("G70")
+async def test_who_reads_a_short_text_holds_up_no_slot(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     await keep_expired(superuser, 10)
@@ -93,9 +95,8 @@ async def test_g70_who_reads_a_short_text_holds_up_no_slot(
         assert await swept(database) == Swept(claims=10, slots=1, busy=False)
 
 
-async def test_g70_short_lives_do_not_use_up_the_slots(
-    database: Database, superuser: asyncpg.Connection
-) -> None:
+@pytest.mark.guarantee("G70")
+async def test_short_lives_do_not_use_up_the_slots(database: Database, superuser: asyncpg.Connection) -> None:
     """An endpoint that keeps its answers for six minutes, beside one that keeps them for a day."""
     turns: list[int] = []
     for third in range(3 * 13):
@@ -109,12 +110,13 @@ async def test_g70_short_lives_do_not_use_up_the_slots(
     assert turns[35:] == turns[35:36] * 4
 
 
+@pytest.mark.guarantee("G70")
 @pytest.mark.parametrize(
     ("lives_h", "stands_h_max"),
     [((24,), 36), ((0.1,), 12.1), ((0.1, 24), 36), ((24, 36), 48), ((0.1, 24, 168), 312)],
     ids=["the usual", "short", "short and usual", "half as long again", "a week"],
 )
-async def test_g70_a_body_stands_for_the_longest_life_in_use_and_half_the_usual_one_at_the_most(
+async def test_a_body_stands_for_the_longest_life_in_use_and_half_the_usual_one_at_the_most(
     database: Database, superuser: asyncpg.Connection, lives_h: tuple[float, ...], stands_h_max: float
 ) -> None:
     """Slots wait for a life over one and a half usual ones: twice that life, less a usual one."""
@@ -134,7 +136,8 @@ async def test_g70_a_body_stands_for_the_longest_life_in_use_and_half_the_usual_
     assert stood_h >= stands_h_max - 3 * step_h, "the bound is no larger than it must be"
 
 
-async def test_g70_a_body_that_comes_late_into_a_closed_slot_stays(
+@pytest.mark.guarantee("G70")
+async def test_a_body_that_comes_late_into_a_closed_slot_stays(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     """As by a request that has read the open slot's number and was then held up."""
@@ -148,10 +151,11 @@ async def test_g70_a_body_that_comes_late_into_a_closed_slot_stays(
     assert await standing(superuser) == (0, 0)
 
 
+@pytest.mark.guarantee("G70")
 @pytest.mark.parametrize(
     "body", [BODY, b"text", b"", None], ids=["one that lies apart", "a text", "an empty one", "none"]
 )
-async def test_g70_a_body_of_an_earlier_use_is_not_given_for_the_new_one(
+async def test_a_body_of_an_earlier_use_is_not_given_for_the_new_one(
     database: Database, superuser: asyncpg.Connection, body: bytes | None
 ) -> None:
     await keep(database, "beside it")
@@ -164,7 +168,8 @@ async def test_g70_a_body_of_an_earlier_use_is_not_given_for_the_new_one(
     assert await found(database, "k") == ({"of": "k"} if body is None else {"of": "k", "body": body})
 
 
-async def test_g70_the_services_role_cannot_empty_a_slot_by_itself(database: Database) -> None:
+@pytest.mark.guarantee("G70")
+async def test_the_services_role_cannot_empty_a_slot_by_itself(database: Database) -> None:
     async with database.connection() as connection:
         for forbidden in ("TRUNCATE idempotency_bodies_0", "SELECT setval('idempotency_turn', 1)"):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
@@ -219,8 +224,9 @@ class Story:
         self._live.pop(key, None)
 
 
+@pytest.mark.guarantee("G70")
 @pytest.mark.parametrize("seed", range(4))
-async def test_g70_whatever_is_kept_passes_and_is_swept_every_live_answer_is_found_whole(
+async def test_whatever_is_kept_passes_and_is_swept_every_live_answer_is_found_whole(
     database: Database, superuser: asyncpg.Connection, seed: int
 ) -> None:
     story = Story(database, superuser, seed)

@@ -52,16 +52,18 @@ async def test_a_new_key_has_no_result(stores: Stores) -> None:
     assert await store.find("k") is None
 
 
+@pytest.mark.guarantee("G66")
 @pytest.mark.parametrize(
     "body",
     [b"", b"\x00", b"a\x00b\xff\xfe", bytes(range(256)), "科幻 🚀".encode(), bytes(range(256)) * 4_096],
     ids=["empty", "NUL", "no text", "every byte", "unicode", "1 MiB"],
 )
-async def test_g66_rule_10_a_body_comes_back_byte_by_byte(stores: Stores, body: bytes) -> None:
+async def test_a_body_comes_back_byte_by_byte(stores: Stores, body: bytes) -> None:
     assert await keep(stores, result={**RESULT, "body": body})
     assert await kept(stores) == {**RESULT, "body": body}
 
 
+@pytest.mark.guarantee("G66")
 @pytest.mark.parametrize(
     "result",
     [
@@ -73,7 +75,7 @@ async def test_g66_rule_10_a_body_comes_back_byte_by_byte(stores: Stores, body: 
     ],
     ids=["no body", "nothing", "a text is no body", "unicode", "numbers"],
 )
-async def test_g66_a_result_of_json_comes_back_equal(stores: Stores, result: dict[str, Any]) -> None:
+async def test_a_result_of_json_comes_back_equal(stores: Stores, result: dict[str, Any]) -> None:
     assert await stores.one().cache_idempotency_result("other", RESULT)
     store = stores.one()
     assert await store.cache_idempotency_result("k", result)
@@ -95,7 +97,8 @@ async def test_what_is_no_json_is_refused_before_it_is_kept(stores: Stores, one:
     assert await keep(stores)
 
 
-async def test_g70_what_is_kept_says_since_when_and_until_when(stores: Stores) -> None:
+@pytest.mark.guarantee("G70")
+async def test_what_is_kept_says_since_when_and_until_when(stores: Stores) -> None:
     before = datetime.now(UTC)
     await keep(stores, ttl=100)
     after = datetime.now(UTC)
@@ -109,7 +112,8 @@ async def test_g70_what_is_kept_says_since_when_and_until_when(stores: Stores) -
     assert 0 <= stored.age_s <= (datetime.now(UTC) - before).total_seconds()
 
 
-async def test_g62_rule_3_the_first_answer_stays(stores: Stores) -> None:
+@pytest.mark.guarantee("G62")
+async def test_the_first_answer_stays(stores: Stores) -> None:
     assert await keep(stores, result={"n": 1, "body": b"first"}) is True
     assert await keep(stores, result={"n": 2, "body": b"second"}) is False
     assert await keep(stores, result={"n": 3}) is False
@@ -124,6 +128,7 @@ async def test_the_same_request_keeps_one_answer_only(stores: Stores) -> None:
     assert await store.check_idempotency_key("k") == {"n": 1}
 
 
+@pytest.mark.guarantee("G70")
 @pytest.mark.parametrize(
     ("ttl", "seconds"),
     [
@@ -135,7 +140,7 @@ async def test_the_same_request_keeps_one_answer_only(stores: Stores) -> None:
     ],
     ids=["by default 24 h", "number", "part of a second", "timedelta", "a year"],
 )
-async def test_g70_rule_13_a_key_is_remembered_for_its_time(stores: Stores, ttl: Any, seconds: float) -> None:
+async def test_a_key_is_remembered_for_its_time(stores: Stores, ttl: Any, seconds: float) -> None:
     store = stores.one()
     assert await store.cache_idempotency_result("k", RESULT, ttl)
     stored = await store.find("k")
@@ -145,7 +150,8 @@ async def test_g70_rule_13_a_key_is_remembered_for_its_time(stores: Stores, ttl:
     assert timedelta(seconds=seconds) <= life < timedelta(seconds=seconds + 9)
 
 
-async def test_g70_the_settings_say_how_long_by_default(stores: Stores) -> None:
+@pytest.mark.guarantee("G70")
+async def test_the_settings_say_how_long_by_default(stores: Stores) -> None:
     store = stores.one(IdempotencySettings(ttl_h=0.5))
     assert await store.cache_idempotency_result("k", RESULT)
     stored = await store.find("k")
@@ -163,21 +169,24 @@ async def test_a_time_that_is_none_or_over_a_year_is_refused(stores: Stores, ttl
         await stores.one().cache_idempotency_result("k", RESULT, ttl)
 
 
-async def test_g70_rule_13_an_expired_key_is_a_new_one(stores: Stores) -> None:
+@pytest.mark.guarantee("G70")
+async def test_an_expired_key_is_a_new_one(stores: Stores) -> None:
     await keep(stores, result={"n": 1, "body": b"first"}, ttl=AT_ONCE_S)
     await eventually("expiry", lambda: expired(stores))
     assert await keep(stores, result={"n": 2, "body": b"second"})
     assert await kept(stores) == {"n": 2, "body": b"second"}
 
 
-async def test_g70_nothing_of_an_expired_answer_is_in_the_next(stores: Stores) -> None:
+@pytest.mark.guarantee("G70")
+async def test_nothing_of_an_expired_answer_is_in_the_next(stores: Stores) -> None:
     await keep(stores, result={"n": 1, "body": b"first"}, ttl=AT_ONCE_S)
     await eventually("expiry", lambda: expired(stores))
     assert await keep(stores, result={"n": 2})
     assert await kept(stores) == {"n": 2}
 
 
-async def test_g61_rule_4_scopes_do_not_see_each_other(stores: Stores) -> None:
+@pytest.mark.guarantee("G61")
+async def test_scopes_do_not_see_each_other(stores: Stores) -> None:
     await keep(stores, result={"n": 1}, scope="anna")
     assert await kept(stores, scope="anna") == {"n": 1}
     assert await kept(stores, scope="bert") is None
@@ -187,12 +196,14 @@ async def test_g61_rule_4_scopes_do_not_see_each_other(stores: Stores) -> None:
     assert await kept(stores, scope="anna") == {"n": 1}
 
 
-async def test_g61_a_border_between_scope_and_key_does_not_move(stores: Stores) -> None:
+@pytest.mark.guarantee("G61")
+async def test_a_border_between_scope_and_key_does_not_move(stores: Stores) -> None:
     await keep(stores, key="bc", scope="a")
     assert await kept(stores, key="c", scope="ab") is None
 
 
-async def test_g61_scopes_do_not_lock_each_other(stores: Stores) -> None:
+@pytest.mark.guarantee("G61")
+async def test_scopes_do_not_lock_each_other(stores: Stores) -> None:
     assert await stores.one().try_lock("k", scope="anna")
     assert await locks(stores, scope="bert")
     assert not await locks(stores, scope="anna")
@@ -215,7 +226,8 @@ async def test_a_key_that_is_forgotten_is_a_new_one(stores: Stores) -> None:
     assert await kept(stores) == {"n": 2}
 
 
-async def test_g62_rule_3_one_at_a_time_has_a_key(stores: Stores) -> None:
+@pytest.mark.guarantee("G62")
+async def test_one_at_a_time_has_a_key(stores: Stores) -> None:
     holder = stores.one()
     assert await holder.try_lock("k") is True
     assert await locks(stores) is False
@@ -223,7 +235,8 @@ async def test_g62_rule_3_one_at_a_time_has_a_key(stores: Stores) -> None:
     assert await holder.try_lock("k") is True, "it is still its own"
 
 
-async def test_g62_a_key_is_free_after_commit(stores: Stores) -> None:
+@pytest.mark.guarantee("G62")
+async def test_a_key_is_free_after_commit(stores: Stores) -> None:
     holder = stores.one()
     assert await holder.try_lock("k")
     await holder.cache_idempotency_result("k", RESULT)
@@ -231,7 +244,8 @@ async def test_g62_a_key_is_free_after_commit(stores: Stores) -> None:
     assert await locks(stores)
 
 
-async def test_g62_a_key_is_free_after_close(stores: Stores) -> None:
+@pytest.mark.guarantee("G62")
+async def test_a_key_is_free_after_close(stores: Stores) -> None:
     holder = stores.one()
     assert await holder.try_lock("k")
     assert await holder.try_lock("another")
@@ -258,7 +272,8 @@ async def test_a_lock_does_not_stop_who_never_asked_for_it(stores: Stores) -> No
     assert await kept(stores) == {"n": 1}
 
 
-async def test_g62_rule_3_of_64_at_once_one_gets_the_key(stores: Stores) -> None:
+@pytest.mark.guarantee("G62")
+async def test_of_64_at_once_one_gets_the_key(stores: Stores) -> None:
     begin = asyncio.Event()
 
     async def come(store: IdempotencyStore) -> bool:
@@ -272,7 +287,8 @@ async def test_g62_rule_3_of_64_at_once_one_gets_the_key(stores: Stores) -> None
     assert sorted(comer.result() for comer in comers) == [False] * 63 + [True]
 
 
-async def test_g63_rule_5_an_answer_is_there_for_others_when_its_effect_is(stores: Stores) -> None:
+@pytest.mark.guarantee("G63")
+async def test_an_answer_is_there_for_others_when_its_effect_is(stores: Stores) -> None:
     """In Redis it is there at once: there is no transaction that both could wait for."""
     holder = stores.one()
     await holder.try_lock("k")
@@ -283,7 +299,8 @@ async def test_g63_rule_5_an_answer_is_there_for_others_when_its_effect_is(store
     assert await kept(stores) == RESULT
 
 
-async def test_g63_rule_6_what_was_not_committed_is_as_if_it_had_never_been(stores: Stores) -> None:
+@pytest.mark.guarantee("G63")
+async def test_what_was_not_committed_is_as_if_it_had_never_been(stores: Stores) -> None:
     """Not in Redis: it stays; if the effect was rolled back, its answer is given all the same."""
     holder = stores.one()
     await holder.cache_idempotency_result("k", RESULT)
@@ -291,7 +308,8 @@ async def test_g63_rule_6_what_was_not_committed_is_as_if_it_had_never_been(stor
     assert await kept(stores) == (None if stores.transactional else RESULT)
 
 
-async def test_g63_rule_6_postgresql_frees_the_key_of_a_dead_holder_at_once(
+@pytest.mark.guarantee("G63")
+async def test_postgresql_frees_the_key_of_a_dead_holder_at_once(
     postgres_stores: PostgresStores,
 ) -> None:
     holder = postgres_stores.one()
@@ -304,7 +322,7 @@ async def test_g63_rule_6_postgresql_frees_the_key_of_a_dead_holder_at_once(
     assert postgres_stores.in_use() == 0, "a broken connection does not stay out of the pool for ever"
 
 
-async def test_rule_6_redis_keeps_the_key_of_a_dead_holder_until_its_lease_ends(
+async def test_redis_keeps_the_key_of_a_dead_holder_until_its_lease_ends(
     redis_stores: RedisStores,
 ) -> None:
     """A lock belongs to a token: Redis cannot know that nobody has it any more."""

@@ -33,10 +33,11 @@ def parts(plan: dict[str, Any]) -> list[dict[str, Any]]:
     return [plan, *(part for child in plan.get("Plans", ()) for part in parts(child))]
 
 
+@pytest.mark.guarantee("G70")
 @both_plans
 @statistics
 @pytest.mark.parametrize("expired", [3_000, 500], ids=["more than a batch", "less"])
-async def test_g70_rule_13_expiring_claims_reads_those_that_go_and_no_live_one(
+async def test_expiring_claims_reads_those_that_go_and_no_live_one(
     database: Database, superuser: asyncpg.Connection, plan: str, analysed: bool, expired: int
 ) -> None:
     """Also where the statistics know of none that has expired: as after a night without a sweeper."""
@@ -58,9 +59,10 @@ async def test_g70_rule_13_expiring_claims_reads_those_that_go_and_no_live_one(
     assert {one.get("Rows Removed by Filter", 0) for one in read} == {0}
 
 
+@pytest.mark.guarantee("G70")
 @both_plans
 @statistics
-async def test_g70_rule_13_a_look_at_all_slots_reads_their_last_bodies_only(
+async def test_a_look_at_all_slots_reads_their_last_bodies_only(
     database: Database, superuser: asyncpg.Connection, plan: str, analysed: bool
 ) -> None:
     await superuser.execute(_BODIES, LIVE // 4)
@@ -84,7 +86,8 @@ async def test_g70_rule_13_a_look_at_all_slots_reads_their_last_bodies_only(
     assert [one["by_index"] for one in read] == [4, 3, 3]
 
 
-async def test_g70_rule_13_a_look_that_was_planned_when_slots_were_small_reads_no_slot_from_end_to_end(
+@pytest.mark.guarantee("G70")
+async def test_a_look_that_was_planned_when_slots_were_small_reads_no_slot_from_end_to_end(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     for slot in range(4):

@@ -19,7 +19,8 @@ from tests.fixtures.outages import away
 from tests.fixtures.waiting import eventually
 
 
-async def test_g70_rule_13_what_has_expired_leaves_and_nothing_else(
+@pytest.mark.guarantee("G70")
+async def test_what_has_expired_leaves_and_nothing_else(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     await keep(database, "short", ttl_h=1)
@@ -54,9 +55,8 @@ class Watched:
         return rows
 
 
-async def test_g70_rule_13_claims_leave_a_thousand_at_a_time(
-    database: Database, superuser: asyncpg.Connection
-) -> None:
+@pytest.mark.guarantee("G70")
+async def test_claims_leave_a_thousand_at_a_time(database: Database, superuser: asyncpg.Connection) -> None:
     await keep_expired(superuser, 2_500)
     await keep(database, "live")
     async with database.connection() as connection:
@@ -65,7 +65,8 @@ async def test_g70_rule_13_claims_leave_a_thousand_at_a_time(
     assert watched.did == [1_000, 1_000, 500, "closed", None]
 
 
-async def test_g70_rule_13_a_sweep_rests_after_each_step(
+@pytest.mark.guarantee("G70")
+async def test_a_sweep_rests_after_each_step(
     database: Database, superuser: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rests: list[float] = []
@@ -83,7 +84,8 @@ async def test_g70_rule_13_a_sweep_rests_after_each_step(
     assert min(rests) >= 0.02
 
 
-async def test_g70_rule_13_a_busy_slot_is_tried_again_within_the_sweep(
+@pytest.mark.guarantee("G70")
+async def test_a_busy_slot_is_tried_again_within_the_sweep(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     await keep_expired(superuser, 10)
@@ -97,7 +99,8 @@ async def test_g70_rule_13_a_busy_slot_is_tried_again_within_the_sweep(
     assert watched.did == [10, "closed", "busy", "emptied", None]
 
 
-async def test_g70_rule_13_a_slot_that_stays_busy_ends_the_sweep_and_not_the_removal_of_claims(
+@pytest.mark.guarantee("G70")
+async def test_a_slot_that_stays_busy_ends_the_sweep_and_not_the_removal_of_claims(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     await keep_expired(superuser, 10)
@@ -108,9 +111,8 @@ async def test_g70_rule_13_a_slot_that_stays_busy_ends_the_sweep_and_not_the_rem
     assert watched.did == [10, "closed", *["busy"] * 20]
 
 
-async def test_g70_rule_13_no_live_row_is_waited_for(
-    database: Database, superuser: asyncpg.Connection
-) -> None:
+@pytest.mark.guarantee("G70")
+async def test_no_live_row_is_waited_for(database: Database, superuser: asyncpg.Connection) -> None:
     await keep_expired(superuser, 10)
     await keep(database, "live")
     async with superuser.transaction():
@@ -118,7 +120,8 @@ async def test_g70_rule_13_no_live_row_is_waited_for(
         assert (await swept(database)).claims == 10
 
 
-async def test_g70_rule_13_no_request_is_waited_for_that_uses_an_expired_key_again(
+@pytest.mark.guarantee("G70")
+async def test_no_request_is_waited_for_that_uses_an_expired_key_again(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     """Whoever waits holds 1,000 rows meanwhile, and with them other requests."""
@@ -133,7 +136,8 @@ async def test_g70_rule_13_no_request_is_waited_for_that_uses_an_expired_key_aga
     assert await found(database, "k-5") == {"of": "k-5", "body": BODY}
 
 
-async def test_g70_several_sweep_at_once_and_each_claim_is_counted_once(
+@pytest.mark.guarantee("G70")
+async def test_several_sweep_at_once_and_each_claim_is_counted_once(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     await keep_expired(superuser, 3_000)
@@ -145,7 +149,8 @@ async def test_g70_several_sweep_at_once_and_each_claim_is_counted_once(
     assert await found(database, "live") == {"of": "live", "body": BODY}
 
 
-async def test_g70_one_of_several_acts(database: Database, superuser: asyncpg.Connection) -> None:
+@pytest.mark.guarantee("G70")
+async def test_one_of_several_acts(database: Database, superuser: asyncpg.Connection) -> None:
     await keep_expired(superuser, 10)
     for table, turn in (("idempotency_cache", "expire_claims"), ("idempotency_bodies", "retain_bodies")):
         await superuser.execute("SELECT pg_advisory_lock($1::text::regclass::int, hashtext($2))", table, turn)

@@ -46,7 +46,8 @@ async def states_of(database: Database) -> list[tuple[str, bool]]:
     return [(row["status"], row["skipped_at"] is not None) for row in await rows_of(database)]
 
 
-async def test_g32_a_retried_row_is_published_before_the_rows_that_waited_behind_it(
+@pytest.mark.guarantee("G32")
+async def test_a_retried_row_is_published_before_the_rows_that_waited_behind_it(
     database: Database, kafka_settings: KafkaSettings, make_topic: Callable[..., str]
 ) -> None:
     narrow, wide = make_topic(max_message_bytes="2000"), make_topic()
@@ -72,7 +73,8 @@ async def test_g32_a_retried_row_is_published_before_the_rows_that_waited_behind
     assert (row["status"], row["attempts"], row["error_data"]) == ("SENT", 0, None)
 
 
-async def test_g32_a_row_retried_behind_a_failed_one_of_its_key_waits_for_that(
+@pytest.mark.guarantee("G32")
+async def test_a_row_retried_behind_a_failed_one_of_its_key_waits_for_that(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     await put_in_order(database, topic, "a", "b")
@@ -97,7 +99,8 @@ async def test_g32_a_row_retried_behind_a_failed_one_of_its_key_waits_for_that(
     assert first_appearances(records) == {"a": [1, 2, 3], "b": [1, 2, 3], "c": [1]}
 
 
-async def test_g32_a_skipped_row_lets_its_key_go_on_and_the_gap_is_on_record(
+@pytest.mark.guarantee("G32")
+async def test_a_skipped_row_lets_its_key_go_on_and_the_gap_is_on_record(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     await put_in_order(database, topic, "a")
@@ -125,7 +128,8 @@ async def test_g32_a_skipped_row_lets_its_key_go_on_and_the_gap_is_on_record(
     assert (row["error_class"], row["attempts"]) == ("RecordTooLarge", 4)
 
 
-async def test_g32_only_the_first_failed_row_of_a_key_can_be_skipped(database: Database) -> None:
+@pytest.mark.guarantee("G32")
+async def test_only_the_first_failed_row_of_a_key_can_be_skipped(database: Database) -> None:
     await put_in_order(database, "domain-events", "a", "b")
     await fail_rows(database, 1, 2, 4)
     async with database.connection() as connection:
@@ -138,7 +142,8 @@ async def test_g32_only_the_first_failed_row_of_a_key_can_be_skipped(database: D
         assert await skip(connection, Selection(seqs=[1, 2]), by="ann", reason="test") == 2
 
 
-async def test_g32_what_is_not_failed_is_neither_retried_nor_skipped(database: Database) -> None:
+@pytest.mark.guarantee("G32")
+async def test_what_is_not_failed_is_neither_retried_nor_skipped(database: Database) -> None:
     await put_in_order(database, "domain-events", "a", "b")
     await send_rows(database, 1)
     await delay_row(database, 2)
@@ -153,7 +158,8 @@ async def test_g32_what_is_not_failed_is_neither_retried_nor_skipped(database: D
     assert len(await acts_of(database)) == 1
 
 
-async def test_g32_purge_removes_what_is_sent_or_skipped_and_never_others(database: Database) -> None:
+@pytest.mark.guarantee("G32")
+async def test_purge_removes_what_is_sent_or_skipped_and_never_others(database: Database) -> None:
     await put_in_order(database, "domain-events", "a", "b")
     await send_rows(database, 1)
     await delay_row(database, 2)
@@ -172,10 +178,9 @@ async def test_g32_purge_removes_what_is_sent_or_skipped_and_never_others(databa
     assert [row["seq"] for row in target["rows"]] == [4]  # its gap is told of here alone from now on
 
 
+@pytest.mark.guarantee("G32")
 @pytest.mark.parametrize("act", list(Act))
-async def test_g32_no_act_without_its_record(
-    database: Database, superuser: asyncpg.Connection, act: Act
-) -> None:
+async def test_no_act_without_its_record(database: Database, superuser: asyncpg.Connection, act: Act) -> None:
     await put_in_order(database, "domain-events", "a")
     await send_rows(database, 1)
     await fail_rows(database, 2)
@@ -202,7 +207,8 @@ async def test_an_act_in_a_transaction_of_ones_own_ends_with_it(database: Databa
     assert await acts_of(database) == []
 
 
-async def test_g32_of_two_operators_at_once_each_row_is_recorded_for_one(
+@pytest.mark.guarantee("G32")
+async def test_of_two_operators_at_once_each_row_is_recorded_for_one(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     await put_in_order(database, "domain-events", "a")

@@ -99,7 +99,8 @@ async def test_lanes_are_counted_right_while_some_are_split_already(database: Da
     assert [(lane.lane, lane.pending) for lane in look.lanes] == [tuple(row.values()) for row in expected]
 
 
-async def test_g32_a_wish_for_more_lanes_is_recorded_and_told_to_the_relays(database: Database) -> None:
+@pytest.mark.guarantee("G32")
+async def test_a_wish_for_more_lanes_is_recorded_and_told_to_the_relays(database: Database) -> None:
     heard: list[str] = []
     ear = await database.dedicated()
     await ear.add_listener(LANES_CHANNEL, lambda _connection, _pid, channel, _payload: heard.append(channel))
@@ -117,7 +118,8 @@ async def test_g32_a_wish_for_more_lanes_is_recorded_and_told_to_the_relays(data
     assert act["target"] == {"lanes_before": 8, "lanes_wanted": 32}
 
 
-async def test_g32_a_lane_goes_on_from_the_marker_that_its_fault_names_and_from_no_other(
+@pytest.mark.guarantee("G32")
+async def test_a_lane_goes_on_from_the_marker_that_its_fault_names_and_from_no_other(
     database: Database,
 ) -> None:
     marker, fault = uuid.uuid4(), "Kafka holds marker {}, which the database does not know"

@@ -39,7 +39,8 @@ async def seqs(database: Database, selection: Selection, *states: State) -> list
         ]
 
 
-async def test_g32_an_operator_sees_why_a_key_waits_since_when_and_how_many_rows_behind(
+@pytest.mark.guarantee("G32")
+async def test_an_operator_sees_why_a_key_waits_since_when_and_how_many_rows_behind(
     two_keys: Database,
 ) -> None:
     await send_rows(two_keys, 1)
@@ -59,7 +60,8 @@ async def test_g32_an_operator_sees_why_a_key_waits_since_when_and_how_many_rows
     assert blocked.lane in range(8)
 
 
-async def test_g32_a_key_that_waits_for_its_next_attempt_is_told_with_the_time(two_keys: Database) -> None:
+@pytest.mark.guarantee("G32")
+async def test_a_key_that_waits_for_its_next_attempt_is_told_with_the_time(two_keys: Database) -> None:
     await delay_row(two_keys, 5)
     async with two_keys.connection() as connection:
         [blocked] = (await blocked_keys(connection, EVERY, keys_max=10)).keys
@@ -68,7 +70,8 @@ async def test_g32_a_key_that_waits_for_its_next_attempt_is_told_with_the_time(t
     assert blocked.head.next_attempt_at > datetime.now(UTC)
 
 
-async def test_g32_the_longest_waiting_keys_come_first_and_the_others_are_counted(two_keys: Database) -> None:
+@pytest.mark.guarantee("G32")
+async def test_the_longest_waiting_keys_come_first_and_the_others_are_counted(two_keys: Database) -> None:
     await delay_row(two_keys, 1)
     await fail_rows(two_keys, 5)
     async with two_keys.connection() as connection:
@@ -76,7 +79,8 @@ async def test_g32_the_longest_waiting_keys_come_first_and_the_others_are_counte
     assert ([one.head.key for one in found.keys], found.keys_total) == (["b"], 2)
 
 
-async def test_g32_a_key_whose_head_was_skipped_does_not_wait_for_it(two_keys: Database) -> None:
+@pytest.mark.guarantee("G32")
+async def test_a_key_whose_head_was_skipped_does_not_wait_for_it(two_keys: Database) -> None:
     await fail_rows(two_keys, 1)
     async with two_keys.connection() as connection:
         await skip(connection, Selection(seqs=[1]), by="ann", reason="test data")
@@ -92,7 +96,8 @@ async def test_a_failed_row_without_a_key_is_shown_and_holds_back_nobody(databas
     assert [(one.head.key, one.behind) for one in found.keys] == [(None, 0), (None, 0)]
 
 
-async def test_g32_a_lane_with_a_fault_is_told_with_the_rows_that_wait_there(two_keys: Database) -> None:
+@pytest.mark.guarantee("G32")
+async def test_a_lane_with_a_fault_is_told_with_the_rows_that_wait_there(two_keys: Database) -> None:
     async with two_keys.connection() as connection:
         await connection.fetch(
             "UPDATE relay_lanes SET fault = 'an unknown marker' WHERE"
@@ -123,7 +128,8 @@ async def test_rows_are_listed_by_state(two_keys: Database) -> None:
     }
 
 
-async def test_g32_rows_are_selected_by_id_key_error_class_fault_and_age(two_keys: Database) -> None:
+@pytest.mark.guarantee("G32")
+async def test_rows_are_selected_by_id_key_error_class_fault_and_age(two_keys: Database) -> None:
     await fail_rows(two_keys, 1)
     await fail_rows(two_keys, 5, fault="link", error_class="LinkDown")
     async with two_keys.connection() as connection:
@@ -168,7 +174,8 @@ async def test_one_row_is_shown_without_its_payload_unless_that_is_asked_for(two
     assert whole.row == details.row
 
 
-async def test_g32_a_row_tells_what_operators_did_to_it(two_keys: Database) -> None:
+@pytest.mark.guarantee("G32")
+async def test_a_row_tells_what_operators_did_to_it(two_keys: Database) -> None:
     await fail_rows(two_keys, 1)
     async with two_keys.connection() as connection:
         await retry(connection, Selection(seqs=[1]), by="ann", reason="the topic is wider now")

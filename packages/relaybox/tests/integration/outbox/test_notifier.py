@@ -62,7 +62,8 @@ async def notifier(database: Database) -> AsyncIterator[Notifier]:
     await notifier.stop()
 
 
-async def test_g28_a_commit_is_told_afterwards(database: Database, notifier: Notifier, ear: Ear) -> None:
+@pytest.mark.guarantee("G28")
+async def test_a_commit_is_told_afterwards(database: Database, notifier: Notifier, ear: Ear) -> None:
     async with database.sessions() as db:
         note_for_commit(db, "a")
         note_for_commit(db, "b")
@@ -115,7 +116,8 @@ async def test_a_session_tells_each_commit_and_only_its_own_keys(
             assert (await ear.until(key))[-1] == key
 
 
-async def test_g28_many_commits_are_one_hint(notifier: Notifier, ear: Ear) -> None:
+@pytest.mark.guarantee("G28")
+async def test_many_commits_are_one_hint(notifier: Notifier, ear: Ear) -> None:
     keys = {str(uuid4()) for _ in range(100)}
     for key in keys:
         notifier.notify([key])
@@ -163,7 +165,8 @@ async def test_a_lost_connection_costs_a_hint_and_not_the_notifier(
     assert "after" in await ear.heard.get()
 
 
-async def test_g28_the_transaction_of_a_command_itself_holds_no_notify(
+@pytest.mark.guarantee("G28")
+async def test_the_transaction_of_a_command_itself_holds_no_notify(
     database: Database, ear: Ear, superuser: asyncpg.Connection
 ) -> None:
     """Without a notifier on its sessions nobody hears of a command: no trigger, no statement of ours."""

@@ -113,9 +113,8 @@ async def test_a_malformed_event_is_refused_and_the_transaction_stays_usable(
     assert len(await rows(database)) == 1
 
 
-async def test_g34_an_undeclared_topic_is_refused(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.guarantee("G34")
+async def test_an_undeclared_topic_is_refused(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OUTBOX_TOPICS", "one, two")
     async with database.sessions() as db:
         assert await save_to_outbox("two", "c-1", an_event(), db)
@@ -136,7 +135,8 @@ async def test_events_meant_for_domain_events_go_where_their_domain_is_routed(
     assert [row["topic"] for row in await rows(database)] == ["suite-events", "domain-events", "chosen"]
 
 
-async def test_g34_a_number_is_counted_as_long_as_it_is_stored(
+@pytest.mark.guarantee("G34")
+async def test_a_number_is_counted_as_long_as_it_is_stored(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """JSON writes 1e308 in 5 characters; JSONB, and so the message, in 309."""
@@ -151,7 +151,8 @@ async def test_g34_a_number_is_counted_as_long_as_it_is_stored(
     assert 18_000 < stored <= 50_000 - 6_144
 
 
-async def test_g34_what_is_taken_fits_the_limit_with_key_and_headers_as_the_broker_counts(
+@pytest.mark.guarantee("G34")
+async def test_what_is_taken_fits_the_limit_with_key_and_headers_as_the_broker_counts(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = 20_000

@@ -87,7 +87,8 @@ def parts(plan: dict[str, Any]) -> list[dict[str, Any]]:
     return [plan, *(part for child in plan.get("Plans", ()) for part in parts(child))]
 
 
-async def test_g29_a_poll_does_not_pass_marked_rows_that_an_old_snapshot_keeps(
+@pytest.mark.guarantee("G29")
+async def test_a_poll_does_not_pass_marked_rows_that_an_old_snapshot_keeps(
     database: Database, superuser: asyncpg.Connection, connection: DedicatedConnection, lanes: Lanes
 ) -> None:
     floor = Floor()
@@ -104,7 +105,8 @@ async def test_g29_a_poll_does_not_pass_marked_rows_that_an_old_snapshot_keeps(
     assert await relay(connection, lanes, floor) == ["last"]
 
 
-async def test_g29_a_plan_made_on_an_empty_table_never_reads_it_from_end_to_end(
+@pytest.mark.guarantee("G29")
+async def test_a_plan_made_on_an_empty_table_never_reads_it_from_end_to_end(
     superuser: asyncpg.Connection, connection: DedicatedConnection, lanes: Lanes
 ) -> None:
     await superuser.execute("VACUUM ANALYZE event_outbox")
@@ -115,7 +117,8 @@ async def test_g29_a_plan_made_on_an_empty_table_never_reads_it_from_end_to_end(
     assert "Sort" not in {part["Node Type"] for part in parts(plan)}
 
 
-async def test_g22_polls_begin_no_later_than_a_row_that_has_not_committed(
+@pytest.mark.guarantee("G22")
+async def test_polls_begin_no_later_than_a_row_that_has_not_committed(
     database: Database, superuser: asyncpg.Connection, connection: DedicatedConnection, lanes: Lanes
 ) -> None:
     floor = Floor()
@@ -130,7 +133,8 @@ async def test_g22_polls_begin_no_later_than_a_row_that_has_not_committed(
     assert await relay(connection, lanes, floor) == ["late"]
 
 
-async def test_g22_polls_begin_no_later_than_a_number_that_was_only_taken(
+@pytest.mark.guarantee("G22")
+async def test_polls_begin_no_later_than_a_number_that_was_only_taken(
     database: Database, superuser: asyncpg.Connection, connection: DedicatedConnection, lanes: Lanes
 ) -> None:
     # An INSERT has no transaction id yet when it takes its number; what it has is its lock. (The first number
@@ -149,7 +153,8 @@ async def test_g22_polls_begin_no_later_than_a_number_that_was_only_taken(
     await late.commit()
 
 
-async def test_g24_rows_behind_a_failed_one_of_their_key_are_not_fetched(
+@pytest.mark.guarantee("G24")
+async def test_rows_behind_a_failed_one_of_their_key_are_not_fetched(
     database: Database, superuser: asyncpg.Connection, connection: DedicatedConnection, lanes: Lanes
 ) -> None:
     await put_events(database, "domain-events", ["blocked", "free"], count=2)
@@ -159,7 +164,8 @@ async def test_g24_rows_behind_a_failed_one_of_their_key_are_not_fetched(
     assert {message.key for message in await fetch(connection, lanes)} == {"blocked", "free"}
 
 
-async def test_g24_polls_begin_no_later_than_a_row_that_waits_for_an_operator(
+@pytest.mark.guarantee("G24")
+async def test_polls_begin_no_later_than_a_row_that_waits_for_an_operator(
     database: Database, superuser: asyncpg.Connection, connection: DedicatedConnection, lanes: Lanes
 ) -> None:
     floor = Floor()
@@ -183,7 +189,8 @@ async def test_a_poll_begins_at_the_very_first_row_now_and_then(monkeypatch: pyt
     assert [floor.start(), floor.start()] == [0, 0]
 
 
-async def test_g29_rows_that_retention_moves_keep_their_order_and_are_marked_where_they_are(
+@pytest.mark.guarantee("G29")
+async def test_rows_that_retention_moves_keep_their_order_and_are_marked_where_they_are(
     database: Database, connection: DedicatedConnection, lanes: Lanes
 ) -> None:
     await put_events(database, "domain-events", ["sent"])

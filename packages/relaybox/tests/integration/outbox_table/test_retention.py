@@ -52,7 +52,8 @@ def what_stays(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-async def test_g29_retention_removes_old_sent_rows_and_leaves_all_others_as_they_are(
+@pytest.mark.guarantee("G29")
+async def test_retention_removes_old_sent_rows_and_leaves_all_others_as_they_are(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     await fill(database, sent=50, pending=4)
@@ -68,7 +69,8 @@ async def test_g29_retention_removes_old_sent_rows_and_leaves_all_others_as_they
     assert what_stays(after) == what_stays(before)
 
 
-async def test_g29_a_sent_row_stays_for_the_whole_of_its_time(
+@pytest.mark.guarantee("G29")
+async def test_a_sent_row_stays_for_the_whole_of_its_time(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     await fill(database, sent=10)
@@ -87,21 +89,24 @@ async def test_g29_a_sent_row_stays_for_the_whole_of_its_time(
     assert await rows_of(database) == []
 
 
-async def test_g29_retention_leaves_no_dead_rows(database: Database, superuser: asyncpg.Connection) -> None:
+@pytest.mark.guarantee("G29")
+async def test_retention_leaves_no_dead_rows(database: Database, superuser: asyncpg.Connection) -> None:
     await fill(database, sent=1_000)
     await step(database, 0)
     size = "SELECT sum(pg_relation_size(relid)) FROM pg_partition_tree('event_outbox') WHERE isleaf"
     assert await superuser.fetchval(size) == 0
 
 
-async def test_g29_rows_of_every_slot_are_taken_in_turn_for_ever(database: Database) -> None:
+@pytest.mark.guarantee("G29")
+async def test_rows_of_every_slot_are_taken_in_turn_for_ever(database: Database) -> None:
     for _ in range(9):
         await fill(database, sent=10)
         assert await step(database, 0) == [CLOSED, SEALED, EMPTIED]
     assert await rows_of(database) == []
 
 
-async def test_g22_a_row_that_commits_late_into_an_old_slot_stays(
+@pytest.mark.guarantee("G22")
+async def test_a_row_that_commits_late_into_an_old_slot_stays(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     late = superuser.transaction()
@@ -115,7 +120,8 @@ async def test_g22_a_row_that_commits_late_into_an_old_slot_stays(
     assert [row["key"] for row in await rows_of(database)] == ["late"]
 
 
-async def test_g29_a_row_written_into_a_sealed_slot_is_moved_before_it_is_emptied(
+@pytest.mark.guarantee("G29")
+async def test_a_row_written_into_a_sealed_slot_is_moved_before_it_is_emptied(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     await fill(database, sent=10)
@@ -130,7 +136,8 @@ async def test_g29_a_row_written_into_a_sealed_slot_is_moved_before_it_is_emptie
     assert [(row["key"], row["slot"] > 0) for row in await rows_of(database)] == [("late", True)]
 
 
-async def test_g29_retention_gives_up_where_it_would_have_to_wait(
+@pytest.mark.guarantee("G29")
+async def test_retention_gives_up_where_it_would_have_to_wait(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     await fill(database, sent=10)
@@ -143,7 +150,8 @@ async def test_g29_retention_gives_up_where_it_would_have_to_wait(
     assert EMPTIED in await step(database, 0)
 
 
-async def test_g29_one_of_several_acts(database: Database, superuser: asyncpg.Connection) -> None:
+@pytest.mark.guarantee("G29")
+async def test_one_of_several_acts(database: Database, superuser: asyncpg.Connection) -> None:
     await fill(database, sent=10)
     await superuser.fetch(LOCKER)
     assert await step(database, 0) == []
@@ -151,7 +159,8 @@ async def test_g29_one_of_several_acts(database: Database, superuser: asyncpg.Co
     assert EMPTIED in await step(database, 0)
 
 
-async def test_g29_a_backlog_is_not_moved_before_it_had_time_to_drain(
+@pytest.mark.guarantee("G29")
+async def test_a_backlog_is_not_moved_before_it_had_time_to_drain(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     await fill(database, sent=10, pending=1_500)
@@ -162,7 +171,8 @@ async def test_g29_a_backlog_is_not_moved_before_it_had_time_to_drain(
     assert len(what_stays(await rows_of(database))) == 1_500
 
 
-async def test_g29_retention_refuses_a_snapshot_that_may_lack_rows(database: Database) -> None:
+@pytest.mark.guarantee("G29")
+async def test_retention_refuses_a_snapshot_that_may_lack_rows(database: Database) -> None:
     async with database.connection() as connection:
         await connection.fetch("SELECT set_config('default_transaction_isolation', 'repeatable read', false)")
         try:
@@ -174,7 +184,8 @@ async def test_g29_retention_refuses_a_snapshot_that_may_lack_rows(database: Dat
             )
 
 
-async def test_g29_the_services_role_cannot_empty_a_slot_by_itself(database: Database) -> None:
+@pytest.mark.guarantee("G29")
+async def test_the_services_role_cannot_empty_a_slot_by_itself(database: Database) -> None:
     async with database.connection() as connection:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await connection.fetch("TRUNCATE event_outbox_0")

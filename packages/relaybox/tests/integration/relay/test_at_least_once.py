@@ -21,7 +21,8 @@ def purge_unheard(producer: Producer) -> None:
     producer.purge(in_queue=True, in_flight=True, blocking=True)
 
 
-async def test_g23_rows_whose_failure_was_not_heard_of_are_not_taken_for_acknowledged(
+@pytest.mark.guarantee("G23")
+async def test_rows_whose_failure_was_not_heard_of_are_not_taken_for_acknowledged(
     kafka_settings: KafkaSettings, kafka_server: LocalKafka, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_link, "STALL_S", 0.5)

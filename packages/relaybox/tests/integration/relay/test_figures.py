@@ -1,5 +1,6 @@
 """The relay's figures move with what happens, on a real PostgreSQL and a real Kafka."""
 
+import pytest
 from prometheus_client import CollectorRegistry
 from relaybox.db import Database
 from relaybox.relay import Backlog, BreakerState, Relay, RelayCollector, Signal
@@ -105,7 +106,8 @@ async def test_a_relay_tells_what_it_published_and_what_it_gave_up(
         assert told("order_violations_total") == told("late_rows_total") == 0
 
 
-async def test_g28_rows_that_no_notification_told_of_are_counted(
+@pytest.mark.guarantee("G28")
+async def test_rows_that_no_notification_told_of_are_counted(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     moments = Moments()

@@ -43,7 +43,8 @@ async def shared(moments: list[Moments], relays: list[Relay], lanes: list[int]) 
                 wait.cancel()
 
 
-async def test_g26_relays_that_come_and_go_share_the_lanes_without_configuration(
+@pytest.mark.guarantee("G26")
+async def test_relays_that_come_and_go_share_the_lanes_without_configuration(
     database: Database, kafka_settings: KafkaSettings
 ) -> None:
     moments = [Moments(), Moments(), Moments()]
@@ -58,7 +59,8 @@ async def test_g26_relays_that_come_and_go_share_the_lanes_without_configuration
         await shared(moments, [first], [8])
 
 
-async def test_g26_relay_publishes_after_a_late_heartbeat_has_renewed_its_lanes(
+@pytest.mark.guarantee("G26")
+async def test_relay_publishes_after_a_late_heartbeat_has_renewed_its_lanes(
     database: Database, kafka_settings: KafkaSettings, topic: str, superuser: asyncpg.Connection
 ) -> None:
     settings, moments = RelaySettings(poll_interval=3_600, lease_s=0.6), Moments()
@@ -85,7 +87,8 @@ async def test_g26_relay_publishes_after_a_late_heartbeat_has_renewed_its_lanes(
         await moments.reached(Signal.BATCH_MARKED)
 
 
-async def test_g21_three_relays_keep_every_keys_order_while_lanes_change_hands(
+@pytest.mark.guarantee("G21")
+async def test_three_relays_keep_every_keys_order_while_lanes_change_hands(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     moments = [Moments(), Moments(), Moments()]
@@ -105,8 +108,9 @@ async def test_g21_three_relays_keep_every_keys_order_while_lanes_change_hands(
     assert len(records) == len(KEYS) * 150, "lanes given back in order need no duplicates"
 
 
+@pytest.mark.guarantee("G21")
 @pytest.mark.parametrize("delivery", ["exactly-once", "at-least-once"])
-async def test_g21_growing_the_lanes_of_running_relays_loses_reorders_and_repeats_nothing(
+async def test_growing_the_lanes_of_running_relays_loses_reorders_and_repeats_nothing(
     database: Database,
     kafka_settings: KafkaSettings,
     topic: str,
@@ -135,9 +139,8 @@ async def test_g21_growing_the_lanes_of_running_relays_loses_reorders_and_repeat
     assert len(records) == len(KEYS) * 100
 
 
-async def test_g26_a_relay_that_lost_its_lane_can_neither_mark_nor_charge(
-    database: Database, topic: str
-) -> None:
+@pytest.mark.guarantee("G26")
+async def test_a_relay_that_lost_its_lane_can_neither_mark_nor_charge(database: Database, topic: str) -> None:
     await put_events(database, topic, ["a", "b"])
     counters = Counters()
     async with database.connection() as pooled:
@@ -179,7 +182,8 @@ async def test_rows_in_flight_are_not_fetched_twice(database: Database, topic: s
     assert [each.seq for each in first + second] == seqs
 
 
-async def test_g21_a_lane_with_unsettled_rows_is_not_given_back(database: Database) -> None:
+@pytest.mark.guarantee("G21")
+async def test_a_lane_with_unsettled_rows_is_not_given_back(database: Database) -> None:
     async with database.connection() as pooled:
         connection: Any = pooled
         first, second = Lanes(lease_s=60), Lanes(lease_s=60)
@@ -198,7 +202,8 @@ async def test_g21_a_lane_with_unsettled_rows_is_not_given_back(database: Databa
     assert (first.owned(), second.owned()) == ((0, 1, 2, 3), (4, 5, 6, 7))
 
 
-async def test_g21_a_lane_is_busy_until_its_rows_are_marked(
+@pytest.mark.guarantee("G21")
+async def test_a_lane_is_busy_until_its_rows_are_marked(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     busy: list[frozenset[int]] = []

@@ -3,6 +3,7 @@
 import asyncio
 
 import asyncpg
+import pytest
 from relaybox.db import Database
 from relaybox.local import LocalPostgres
 from relaybox.relay import Relay
@@ -24,7 +25,8 @@ async def _logged(logs: list, event: str) -> dict:
     return found[0]
 
 
-async def test_g35_relay_waits_while_postgresql_is_read_only(
+@pytest.mark.guarantee("G35")
+async def test_relay_waits_while_postgresql_is_read_only(
     database: Database, kafka_settings: KafkaSettings, topic: str, postgres_server: LocalPostgres
 ) -> None:
     with capture_logs() as logs:

@@ -30,7 +30,8 @@ from tests.fixtures.relays import (
 NO_POLL = RelaySettings(poll_interval=3_600)
 
 
-async def test_g30_a_message_is_a_cloud_event_in_binary_mode(
+@pytest.mark.guarantee("G30")
+async def test_a_message_is_a_cloud_event_in_binary_mode(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     await put_events(database, topic, ["a"])
@@ -54,7 +55,8 @@ async def test_g30_a_message_is_a_cloud_event_in_binary_mode(
     }
 
 
-async def test_g30_a_structured_message_is_read_by_the_official_parser_and_by_our_consumers(
+@pytest.mark.guarantee("G30")
+async def test_a_structured_message_is_read_by_the_official_parser_and_by_our_consumers(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     structured = RelaySettings(poll_interval=3_600, cloudevents="structured")
@@ -104,7 +106,8 @@ async def test_every_compression_carries_the_same_events(
     assert (stored > 60_000) == (compression == "none"), "600 times the same letter, 100 times"
 
 
-async def test_g28_a_notification_wakes_an_idle_relay(
+@pytest.mark.guarantee("G28")
+async def test_a_notification_wakes_an_idle_relay(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     moments = Moments()
@@ -116,7 +119,8 @@ async def test_g28_a_notification_wakes_an_idle_relay(
         await moments.reached(Signal.BATCH_MARKED)
 
 
-async def test_g28_polling_alone_publishes_everything(
+@pytest.mark.guarantee("G28")
+async def test_polling_alone_publishes_everything(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     moments = Moments()
@@ -128,7 +132,8 @@ async def test_g28_polling_alone_publishes_everything(
         await moments.reached(Signal.BATCH_MARKED)
 
 
-async def test_g22_a_row_that_commits_late_is_published(
+@pytest.mark.guarantee("G22")
+async def test_a_row_that_commits_late_is_published(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     moments = Moments()
@@ -151,8 +156,9 @@ async def test_g22_a_row_that_commits_late_is_published(
     assert len(read_topic(kafka_settings.bootstrap_servers, topic)) == 2
 
 
+@pytest.mark.guarantee("G25")
 @pytest.mark.parametrize("delivery", ["exactly-once", "at-least-once"])
-async def test_g25_an_outage_charges_no_row_that_was_not_in_flight(
+async def test_an_outage_charges_no_row_that_was_not_in_flight(
     database: Database, delivery: Literal["exactly-once", "at-least-once"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_link, "_CONNECT_S", 0.2)

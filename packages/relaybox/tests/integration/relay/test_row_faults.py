@@ -35,7 +35,8 @@ def narrow_topic(make_topic: Callable[..., str]) -> str:
     return make_topic(max_message_bytes=str(LIMIT_BYTES))
 
 
-async def test_g24_a_row_without_a_topic_is_retried_after_1_2_4_s_then_failed_while_its_key_waits(
+@pytest.mark.guarantee("G24")
+async def test_a_row_without_a_topic_is_retried_after_1_2_4_s_then_failed_while_its_key_waits(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     await put_events(database, "no-such-topic", ["bad"])
@@ -67,7 +68,8 @@ async def test_g24_a_row_without_a_topic_is_retried_after_1_2_4_s_then_failed_wh
     assert (look.published_total, look.retried_total, look.failed_total) == (3, 3, 1)
 
 
-async def test_g24_a_row_that_becomes_publishable_goes_out_before_the_rows_behind_it(
+@pytest.mark.guarantee("G24")
+async def test_a_row_that_becomes_publishable_goes_out_before_the_rows_behind_it(
     database: Database, kafka_settings: KafkaSettings, narrow_topic: str
 ) -> None:
     await put_events(database, narrow_topic, ["a"], first=1)
@@ -86,8 +88,9 @@ async def test_g24_a_row_that_becomes_publishable_goes_out_before_the_rows_behin
     assert {row["attempts"] for row in await rows_of(database)} == {0, 1}
 
 
+@pytest.mark.guarantee("G34")
 @pytest.mark.parametrize("delivery", ["exactly-once", "at-least-once"])
-async def test_g34_raised_limit_is_used_at_the_next_attempt(
+async def test_raised_limit_is_used_at_the_next_attempt(
     database: Database,
     kafka_settings: KafkaSettings,
     narrow_topic: str,
@@ -106,7 +109,8 @@ async def test_g34_raised_limit_is_used_at_the_next_attempt(
     assert first_appearances(read_topic(kafka_settings.bootstrap_servers, narrow_topic)) == {"a": [1, 2]}
 
 
-async def test_g34_a_row_too_large_is_known_before_anything_behind_it_is_sent(
+@pytest.mark.guarantee("G34")
+async def test_a_row_too_large_is_known_before_anything_behind_it_is_sent(
     database: Database, kafka_settings: KafkaSettings, narrow_topic: str
 ) -> None:
     await put_events(database, narrow_topic, ["a", "b"], first=1, size=1_000)
@@ -123,7 +127,8 @@ async def test_g34_a_row_too_large_is_known_before_anything_behind_it_is_sent(
     assert large["error_data"]["class"] == "RecordTooLarge"
 
 
-async def test_g34_a_limit_lowered_under_way_charges_the_large_row_alone(
+@pytest.mark.guarantee("G34")
+async def test_a_limit_lowered_under_way_charges_the_large_row_alone(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     moments = Moments()
@@ -151,8 +156,9 @@ async def test_g34_a_limit_lowered_under_way_charges_the_large_row_alone(
     assert relay.statistics().link_outages_total == 0
 
 
+@pytest.mark.guarantee("G21")
 @pytest.mark.parametrize("delivery", ["exactly-once", "at-least-once"])
-async def test_g21_in_a_backlog_nothing_that_was_read_ahead_overtakes_a_refused_row(
+async def test_in_a_backlog_nothing_that_was_read_ahead_overtakes_a_refused_row(
     database: Database,
     kafka_settings: KafkaSettings,
     topic: str,
@@ -177,9 +183,10 @@ async def test_g21_in_a_backlog_nothing_that_was_read_ahead_overtakes_a_refused_
     }
 
 
+@pytest.mark.guarantee("G34")
 @pytest.mark.parametrize("key", [None, b"", "学".encode()])
 @pytest.mark.parametrize("value_bytes", [40, 1_000])
-def test_g34_the_size_the_relay_counts_is_the_size_the_broker_counts(
+def test_the_size_the_relay_counts_is_the_size_the_broker_counts(
     kafka_settings: KafkaSettings, make_topic: Callable[..., str], key: bytes | None, value_bytes: int
 ) -> None:
     value, headers = b"x" * value_bytes, [("ce_id", "学" * 30), ("content-type", "application/json")]

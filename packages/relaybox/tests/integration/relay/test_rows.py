@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from relaybox.db import Database
 from relaybox.relay import Relay
 from relaybox.relay._ask import connected
@@ -12,7 +13,8 @@ from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.relays import first_appearances, put_events, read_topic, rows_of, running
 
 
-async def test_g24_a_row_that_became_due_after_the_last_fetch_is_not_slept_over(database: Database) -> None:
+@pytest.mark.guarantee("G24")
+async def test_a_row_that_became_due_after_the_last_fetch_is_not_slept_over(database: Database) -> None:
     await put_events(database, "domain-events", ["key"])
     async with connected(database) as connection:
         assert await seconds_until_due(connection, fetched_s=60) is None
@@ -27,7 +29,8 @@ async def test_g24_a_row_that_became_due_after_the_last_fetch_is_not_slept_over(
         assert 0 < due_s <= 60
 
 
-async def test_g29_relays_remove_what_they_sent_long_ago_and_lose_nothing_by_it(
+@pytest.mark.guarantee("G29")
+async def test_relays_remove_what_they_sent_long_ago_and_lose_nothing_by_it(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     # 0.4 s are long ago: slots are closed, sealed and emptied while rows are fetched and marked.

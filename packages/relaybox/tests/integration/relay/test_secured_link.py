@@ -110,8 +110,9 @@ async def test_topics_that_cannot_be_made_for_want_of_a_password_say_so(
     assert _WRONG_PASSWORD not in str(refused.value)
 
 
+@pytest.mark.guarantee("G25")
 @pytest.mark.parametrize("what", ["password", "authority", "no authority"])
-async def test_g25_a_relay_that_is_not_let_in_charges_no_row_and_says_why(
+async def test_a_relay_that_is_not_let_in_charges_no_row_and_says_why(
     database: Database, scram_settings: KafkaSettings, certificates: Certificates, what: str
 ) -> None:
     change, hint = _WRONG_SCRAM[what]
@@ -129,7 +130,8 @@ async def test_g25_a_relay_that_is_not_let_in_charges_no_row_and_says_why(
     assert {(row["status"], row["attempts"]) for row in rows} == {("PENDING", 0)}
 
 
-async def test_g25_what_waited_for_a_renewed_certificate_goes_out_without_a_restart(
+@pytest.mark.guarantee("G25")
+async def test_what_waited_for_a_renewed_certificate_goes_out_without_a_restart(
     database: Database, scram_settings: KafkaSettings, certificates: Certificates, make_topic, tmp_path: Path
 ) -> None:
     trusted = tmp_path / "ca.pem"

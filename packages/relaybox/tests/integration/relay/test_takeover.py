@@ -101,7 +101,8 @@ async def taken(connection: DedicatedConnection, lane: Lane, after: LaneBatch | 
     return batch
 
 
-async def test_g31_what_a_former_owner_publishes_until_it_is_shut_out_is_known(
+@pytest.mark.guarantee("G31")
+async def test_what_a_former_owner_publishes_until_it_is_shut_out_is_known(
     database: Database,
     connection: DedicatedConnection,
     topic: str,
@@ -128,7 +129,8 @@ async def test_g31_what_a_former_owner_publishes_until_it_is_shut_out_is_known(
     assert left.batch_id == last.batch_id, "what was settled is not looked at again"
 
 
-async def test_g31_a_former_owner_is_shut_out_by_the_takeover(
+@pytest.mark.guarantee("G31")
+async def test_a_former_owner_is_shut_out_by_the_takeover(
     database: Database,
     connection: DedicatedConnection,
     kafka_settings: KafkaSettings,
@@ -148,7 +150,8 @@ async def test_g31_a_former_owner_is_shut_out_by_the_takeover(
     assert await asyncio.to_thread(read_topic, kafka_settings.bootstrap_servers, topic) == []
 
 
-async def test_g29_a_takeover_does_not_read_the_outbox_from_end_to_end(
+@pytest.mark.guarantee("G29")
+async def test_a_takeover_does_not_read_the_outbox_from_end_to_end(
     superuser: asyncpg.Connection,
     connection: DedicatedConnection,
     topic: str,
@@ -167,7 +170,8 @@ async def test_g29_a_takeover_does_not_read_the_outbox_from_end_to_end(
     assert not [line for line in plan if "Seq Scan on event_outbox" in line]
 
 
-async def test_g27_a_relay_that_stops_waits_for_no_marker(
+@pytest.mark.guarantee("G27")
+async def test_a_relay_that_stops_waits_for_no_marker(
     connection: DedicatedConnection, kafka_settings: KafkaSettings, kafka_server: LocalKafka
 ) -> None:
     gone = link_settings(kafka_settings), await origin_of(connection)
@@ -186,7 +190,8 @@ async def test_a_control_topic_that_is_only_being_made_is_no_broker_that_is_away
     assert await reading == {}
 
 
-async def test_g31_nothing_is_committed_that_is_not_claimed(
+@pytest.mark.guarantee("G31")
+async def test_nothing_is_committed_that_is_not_claimed(
     connection: DedicatedConnection,
     kafka_settings: KafkaSettings,
     topic: str,
@@ -229,7 +234,8 @@ def first_is_unfinished(
     return make
 
 
-async def test_g36_lane_whose_transaction_cannot_end_gets_the_next_producer(
+@pytest.mark.guarantee("G36")
+async def test_lane_whose_transaction_cannot_end_gets_the_next_producer(
     connection: DedicatedConnection,
     markers: Markers,
     topic: str,
@@ -254,7 +260,8 @@ async def test_g36_lane_whose_transaction_cannot_end_gets_the_next_producer(
     assert [each.last_id for each in again.opened] == [following.batch_id]
 
 
-async def test_g36_lane_waits_while_an_open_transaction_hides_its_marker(
+@pytest.mark.guarantee("G36")
+async def test_lane_waits_while_an_open_transaction_hides_its_marker(
     connection: DedicatedConnection,
     markers: Markers,
     topic: str,
@@ -283,7 +290,8 @@ async def test_g36_lane_waits_while_an_open_transaction_hides_its_marker(
     assert [each.last_id for each in takeover.opened] == [None]
 
 
-async def test_g36_lane_of_another_owner_waits_for_the_transaction_to_end(
+@pytest.mark.guarantee("G36")
+async def test_lane_of_another_owner_waits_for_the_transaction_to_end(
     connection: DedicatedConnection,
     markers: Markers,
     topic: str,

@@ -42,7 +42,8 @@ def a_relay(
     return TopicsFirst(relay, kafka, chosen, OutboxSettings(topics=topics))
 
 
-async def test_g34_a_broker_without_topics_gets_them_and_no_row_is_charged(
+@pytest.mark.guarantee("G34")
+async def test_a_broker_without_topics_gets_them_and_no_row_is_charged(
     database: Database, kafka_settings: KafkaSettings, topic: str, absent: str
 ) -> None:
     await put_events(database, absent, ["a", "b"], count=3)
@@ -54,7 +55,8 @@ async def test_g34_a_broker_without_topics_gets_them_and_no_row_is_charged(
     assert (len(topics[absent].partitions), len(topics[topic].partitions)) == (3, 4)
 
 
-async def test_g34_a_topic_that_was_just_made_is_not_taken_for_a_missing_one(
+@pytest.mark.guarantee("G34")
+async def test_a_topic_that_was_just_made_is_not_taken_for_a_missing_one(
     kafka_settings: KafkaSettings, absent: str
 ) -> None:
     """Brokers show one a moment after they say that it was made: of 20, some would be missing."""
@@ -66,7 +68,8 @@ async def test_g34_a_topic_that_was_just_made_is_not_taken_for_a_missing_one(
     link.close()
 
 
-async def test_g34_a_missing_topic_that_may_not_be_created_ends_the_relay_before_it_touches_a_row(
+@pytest.mark.guarantee("G34")
+async def test_a_missing_topic_that_may_not_be_created_ends_the_relay_before_it_touches_a_row(
     database: Database, kafka_settings: KafkaSettings, topic: str, absent: str
 ) -> None:
     await put_events(database, absent, ["a"])

@@ -3,6 +3,7 @@
 import asyncio
 
 import asyncpg
+import pytest
 from relaybox.db import Database
 from relaybox.local import LocalPostgres
 from relaybox.tasks import Progress, RunnerMoment, Task, Worker, complete_task
@@ -73,7 +74,8 @@ async def test_a_frozen_postgresql_does_not_hold_up_a_stop(
             await asyncio.wait_for(running.ended(), _STOP_S)
 
 
-async def test_g35_runner_waits_while_postgresql_is_read_only(
+@pytest.mark.guarantee("G35")
+async def test_runner_waits_while_postgresql_is_read_only(
     database: Database, postgres_server: LocalPostgres, start_runner
 ) -> None:
     async with start_runner(_complete(database)) as running:

@@ -75,7 +75,8 @@ async def test_a_runner_holds_at_most_its_concurrency(database: Database, held: 
     assert running.runner.statistics().ended == 5
 
 
-async def test_g06_a_task_whose_lease_ran_out_is_taken_over_and_the_late_result_refused(
+@pytest.mark.guarantee("G06")
+async def test_a_task_whose_lease_ran_out_is_taken_over_and_the_late_result_refused(
     database: Database, held: Held, start_runner
 ) -> None:
     task_id = await add_task(database)
@@ -106,7 +107,8 @@ async def test_a_lease_is_renewed_while_its_worker_works(
         assert row["attempts"] == 1
 
 
-async def test_g43_a_cancelled_task_cancels_its_worker_at_the_next_heartbeat(
+@pytest.mark.guarantee("G43")
+async def test_a_cancelled_task_cancels_its_worker_at_the_next_heartbeat(
     database: Database, held: Held, start_runner
 ) -> None:
     task_id = await add_task(database)
@@ -118,7 +120,8 @@ async def test_g43_a_cancelled_task_cancels_its_worker_at_the_next_heartbeat(
     assert (await task_row(database, task_id))["status"] == "CANCELLED"
 
 
-async def test_g43_a_cancelled_task_stops_its_worker_at_the_next_progress(
+@pytest.mark.guarantee("G43")
+async def test_a_cancelled_task_stops_its_worker_at_the_next_progress(
     database: Database, start_runner
 ) -> None:
     task_id = await add_task(database)
@@ -140,7 +143,8 @@ async def test_g43_a_cancelled_task_stops_its_worker_at_the_next_progress(
     assert (row["status"], row["progress"]) == ("CANCELLED", 10)
 
 
-async def test_g43_progress_of_a_successor_starts_where_the_former_worker_was(
+@pytest.mark.guarantee("G43")
+async def test_progress_of_a_successor_starts_where_the_former_worker_was(
     database: Database, start_runner
 ) -> None:
     task_id = await add_task(database)
@@ -177,7 +181,8 @@ async def test_progress_outside_of_0_to_100_is_refused(database: Database, start
     assert error == '{"message": "the worker raised ValueError", "error_code": "TASK_ATTEMPT_FAILED"}'
 
 
-async def test_g06_a_task_that_fails_again_and_again_is_handed_over_as_exhausted(
+@pytest.mark.guarantee("G06")
+async def test_a_task_that_fails_again_and_again_is_handed_over_as_exhausted(
     database: Database, start_runner
 ) -> None:
     task_id = await add_task(database)

@@ -75,7 +75,8 @@ async def test_the_input_comes_back_as_it_was_given(database: Database) -> None:
     assert task.attempts == 1
 
 
-async def test_g43_a_result_of_a_worker_that_lost_its_task_is_refused(database: Database) -> None:
+@pytest.mark.guarantee("G43")
+async def test_a_result_of_a_worker_that_lost_its_task_is_refused(database: Database) -> None:
     task_id = await add_task(database)
     former = await claim_one(database)
     await let_lease_run_out(database, task_id)
@@ -92,7 +93,8 @@ async def test_g43_a_result_of_a_worker_that_lost_its_task_is_refused(database: 
     assert (row["status"], row["progress"], row["result_data"]) == ("COMPLETED", 100, '{"by": "present"}')
 
 
-async def test_g43_cancel_wins_over_a_late_result(database: Database) -> None:
+@pytest.mark.guarantee("G43")
+async def test_cancel_wins_over_a_late_result(database: Database) -> None:
     task_id = await add_task(database)
     fence = await claim_one(database)
     await cancel(database, task_id)
@@ -102,7 +104,8 @@ async def test_g43_cancel_wins_over_a_late_result(database: Database) -> None:
     assert (await task_row(database, task_id))["status"] == "CANCELLED"
 
 
-async def test_g43_progress_never_goes_back(database: Database) -> None:
+@pytest.mark.guarantee("G43")
+async def test_progress_never_goes_back(database: Database) -> None:
     task_id = await add_task(database)
     fence = await claim_one(database)
     async with database.connection() as connection:
@@ -111,7 +114,8 @@ async def test_g43_progress_never_goes_back(database: Database) -> None:
     assert (await task_row(database, task_id))["progress"] == 60
 
 
-async def test_g43_a_task_that_ended_is_never_taken_again(database: Database) -> None:
+@pytest.mark.guarantee("G43")
+async def test_a_task_that_ended_is_never_taken_again(database: Database) -> None:
     task_id = await add_task(database)
     fence = await claim_one(database)
     async with database.connection() as connection:
@@ -185,7 +189,8 @@ async def test_a_result_that_is_refused_takes_the_transaction_with_it(database: 
     assert status == "RECEIVED"
 
 
-async def test_g43_a_cancelled_task_is_taken_by_nobody_and_its_worker_is_refused(database: Database) -> None:
+@pytest.mark.guarantee("G43")
+async def test_a_cancelled_task_is_taken_by_nobody_and_its_worker_is_refused(database: Database) -> None:
     waiting, running = await add_task(database), await add_task(database)
     async with database.connection() as connection:
         assert await cancel_task(connection, waiting)

@@ -37,7 +37,8 @@ async def test_a_migrated_postgresql_is_well_at_the_first_look_and_later(
     assert [(await check()).state for _ in range(3)] == [HealthState.OK] * 3
 
 
-async def test_g35_read_only_postgresql_fails_until_it_takes_writes(
+@pytest.mark.guarantee("G35")
+async def test_read_only_postgresql_fails_until_it_takes_writes(
     database: Database, postgres_server: LocalPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relaybox.telemetry._checks._FRESH_S", -1.0)

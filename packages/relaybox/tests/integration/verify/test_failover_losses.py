@@ -70,7 +70,8 @@ def put_record(
     produce(to, [])
 
 
-async def test_g35_event_that_a_failover_lost_is_not_in_the_database(
+@pytest.mark.guarantee("G35")
+async def test_event_that_a_failover_lost_is_not_in_the_database(
     database: Database, published: list[dict[str, Any]], topic: str, verified: Verify
 ) -> None:
     lost = [row["payload"]["event_id"] for row in published if row["key"] == "lost"]
@@ -89,7 +90,8 @@ async def test_g35_event_that_a_failover_lost_is_not_in_the_database(
     assert [one.offset for one in finding.examples if one.offset is None] == []
 
 
-async def test_g35_loss_is_found_by_key_and_in_domain_events_too(
+@pytest.mark.guarantee("G35")
+async def test_loss_is_found_by_key_and_in_domain_events_too(
     database: Database, published: list[dict[str, Any]], verified: Verify
 ) -> None:
     await lose(database)
@@ -101,7 +103,8 @@ async def test_g35_loss_is_found_by_key_and_in_domain_events_too(
     assert found(await verified(key="kept")) == {}
 
 
-async def test_g35_loss_is_found_before_a_relay_has_noted_the_failover(
+@pytest.mark.guarantee("G35")
+async def test_loss_is_found_before_a_relay_has_noted_the_failover(
     database: Database, published: list[dict[str, Any]], verified: Verify
 ) -> None:
     await lose(database)
@@ -109,7 +112,8 @@ async def test_g35_loss_is_found_before_a_relay_has_noted_the_failover(
     assert found(await verified()) == {Kind.NOT_IN_DATABASE: 2}
 
 
-async def test_g35_without_a_failover_no_record_counts_as_a_loss(
+@pytest.mark.guarantee("G35")
+async def test_without_a_failover_no_record_counts_as_a_loss(
     database: Database, published: list[dict[str, Any]], verified: Verify
 ) -> None:
     await lose(database)
@@ -119,7 +123,8 @@ async def test_g35_without_a_failover_no_record_counts_as_a_loss(
     assert report.remedy is None
 
 
-async def test_g35_event_written_after_the_failover_is_no_loss_of_it(
+@pytest.mark.guarantee("G35")
+async def test_event_written_after_the_failover_is_no_loss_of_it(
     database: Database, published: list[dict[str, Any]], verified: Verify
 ) -> None:
     await lose(database)
@@ -127,9 +132,10 @@ async def test_g35_event_written_after_the_failover_is_no_loss_of_it(
     assert found(await verified()) == {Kind.UNKNOWN: 2}
 
 
+@pytest.mark.guarantee("G35")
 @pytest.mark.usefixtures("published")
 @pytest.mark.parametrize("structured", [False, True])
-async def test_g35_record_of_another_producer_is_counted_as_unknown(
+async def test_record_of_another_producer_is_counted_as_unknown(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify, structured: bool
 ) -> None:
     await note_failover(database)
@@ -144,7 +150,8 @@ async def test_g35_record_of_another_producer_is_counted_as_unknown(
     assert not report.holds()
 
 
-async def test_g35_event_that_retention_removed_is_no_loss(
+@pytest.mark.guarantee("G35")
+async def test_event_that_retention_removed_is_no_loss(
     database: Database, published: list[dict[str, Any]], topic: str, verified: Verify
 ) -> None:
     await put_events(database, topic, ["waits"])
@@ -157,7 +164,8 @@ async def test_g35_event_that_retention_removed_is_no_loss(
     assert (found(report), report.holds()) == ({Kind.UNKNOWN: 4, Kind.PENDING: 1}, True)
 
 
-async def test_g35_event_that_an_operator_purged_is_no_loss(
+@pytest.mark.guarantee("G35")
+async def test_event_that_an_operator_purged_is_no_loss(
     database: Database, published: list[dict[str, Any]], verified: Verify
 ) -> None:
     async with database.connection() as connection:
@@ -167,7 +175,8 @@ async def test_g35_event_that_an_operator_purged_is_no_loss(
     assert (found(report), report.holds()) == ({Kind.UNKNOWN: 2}, True)
 
 
-async def test_g35_loss_before_the_time_that_is_asked_for_is_accepted(
+@pytest.mark.guarantee("G35")
+async def test_loss_before_the_time_that_is_asked_for_is_accepted(
     database: Database, published: list[dict[str, Any]], verified: Verify
 ) -> None:
     await lose(database)
@@ -176,7 +185,8 @@ async def test_g35_loss_before_the_time_that_is_asked_for_is_accepted(
     assert found(await verified(since=datetime.now(UTC) - timedelta(hours=1))) == {Kind.NOT_IN_DATABASE: 2}
 
 
-async def test_g35_skipped_gap_that_is_purged_hides_no_loss(
+@pytest.mark.guarantee("G35")
+async def test_skipped_gap_that_is_purged_hides_no_loss(
     database: Database, published: list[dict[str, Any]], superuser: asyncpg.Connection, verified: Verify
 ) -> None:
     await lose(database)

@@ -13,8 +13,9 @@ from tests.fixtures.planting import add_partitions, change, publish, record_even
 from tests.fixtures.relays import put_events, rows_of
 
 
+@pytest.mark.guarantee("G33")
 @pytest.mark.parametrize("reference", ["outbox", "events"])
-async def test_g33_keys_over_two_partitions_are_spread(
+async def test_keys_over_two_partitions_are_spread(
     database: Database,
     kafka_settings: KafkaSettings,
     make_topic: Callable[..., str],

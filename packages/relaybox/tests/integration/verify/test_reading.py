@@ -7,12 +7,12 @@ import pytest
 from relaybox.db import Database
 from relaybox.local import free_port
 from relaybox.settings import KafkaSettings, PostgresSettings
-from relaybox.verify import TopicHeldBack, TopicUnreadable, verify
+from relaybox.verify import Kind, TopicHeldBack, TopicUnreadable, verify
 from relaybox.verify import _topics as topics_module
 from relaybox.verify._topics import Reader
 
 from tests.fixtures.bounds import WAIT_S
-from tests.fixtures.planting import delete_records, produce, producer, publish, some_id, written
+from tests.fixtures.planting import delete_records, mark_sent, produce, producer, publish, some_id, written
 
 
 @pytest.fixture
@@ -21,7 +21,8 @@ def topic(make_topic: Any) -> str:
     return make_topic(partitions=1)
 
 
-async def test_g33_what_an_open_transaction_hides_is_waited_for(
+@pytest.mark.guarantee("G33")
+async def test_what_an_open_transaction_hides_is_waited_for(
     database: Database,
     postgres_settings: PostgresSettings,
     kafka_settings: KafkaSettings,
@@ -53,7 +54,8 @@ async def test_g33_what_an_open_transaction_hides_is_waited_for(
     assert (report.events, report.published, report.records) == (2, 2, 2)
 
 
-async def test_g33_a_transaction_that_never_ends_is_an_error_and_no_loss(
+@pytest.mark.guarantee("G33")
+async def test_a_transaction_that_never_ends_is_an_error_and_no_loss(
     database: Database,
     postgres_settings: PostgresSettings,
     kafka_settings: KafkaSettings,
@@ -72,7 +74,8 @@ async def test_g33_a_transaction_that_never_ends_is_an_error_and_no_loss(
     to.abort_transaction(30)
 
 
-async def test_g33_records_removed_before_they_were_read_are_an_error_and_no_loss(
+@pytest.mark.guarantee("G33")
+async def test_records_removed_before_they_were_read_are_an_error_and_no_loss(
     database: Database,
     postgres_settings: PostgresSettings,
     kafka_settings: KafkaSettings,
@@ -103,3 +106,18 @@ def test_a_broker_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch)
 def read_to_the_end(reader: Reader) -> None:
     while not reader.done:
         reader.read()
+
+
+@pytest.mark.guarantee("G33")
+async def test_report_shows_as_many_keys_as_asked_for_and_counts_all(
+    database: Database, postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, topic: str
+) -> None:
+    await mark_sent(database, await written(database, topic, ["a", "b", "c"], 5))
+    report = await verify(postgres_settings, kafka_settings, topics=[topic], keys_max=2)
+    tally = report.tallies[Kind.LOST]
+    assert (tally.events, tally.keys) == (15, 3)
+    assert [(each.key, each.events, len(each.examples)) for each in report.findings] == [
+        ("a", 5, 3),
+        ("b", 5, 3),
+    ]
+    assert [one.version for one in report.findings[0].examples] == [1, 2, 3]

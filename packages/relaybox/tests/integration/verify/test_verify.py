@@ -52,7 +52,8 @@ def ids_of(report: Report, kind: Kind) -> list[str | None]:
     return [one.event_id for each in report.findings if each.kind is kind for one in each.examples]
 
 
-async def test_g33_what_a_relay_published_is_found_whole_and_in_order(
+@pytest.mark.guarantee("G33")
+async def test_what_a_relay_published_is_found_whole_and_in_order(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
     await written(database, topic, KEYS, 40)
@@ -65,7 +66,8 @@ async def test_g33_what_a_relay_published_is_found_whole_and_in_order(
     assert (report.events, report.published, report.records, report.duplicates) == (120, 120, 120, 0)
 
 
-async def test_g33_an_event_that_is_sent_but_on_no_topic_is_lost(
+@pytest.mark.guarantee("G33")
+async def test_an_event_that_is_sent_but_on_no_topic_is_lost(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
     rows = await written(database, topic, KEYS, 3)
@@ -85,7 +87,8 @@ async def test_g33_an_event_that_is_sent_but_on_no_topic_is_lost(
     assert (event.partition, event.offset) == (None, None)
 
 
-async def test_g33_events_whose_rows_were_removed_must_be_on_the_topic_still(
+@pytest.mark.guarantee("G33")
+async def test_events_whose_rows_were_removed_must_be_on_the_topic_still(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
     rows = await written(database, topic, KEYS, 3)
@@ -100,7 +103,8 @@ async def test_g33_events_whose_rows_were_removed_must_be_on_the_topic_still(
     assert ids_of(report, Kind.LOST) == [gone["payload"]["event_id"]]
 
 
-async def test_g33_a_gap_that_an_operator_made_is_told_as_such_after_its_row_is_purged(
+@pytest.mark.guarantee("G33")
+async def test_a_gap_that_an_operator_made_is_told_as_such_after_its_row_is_purged(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
     rows = await written(database, topic, KEYS, 3)
@@ -118,7 +122,8 @@ async def test_g33_a_gap_that_an_operator_made_is_told_as_such_after_its_row_is_
     assert ids_of(report, Kind.SKIPPED) == [gap["payload"]["event_id"]]
 
 
-async def test_g33_a_topic_that_was_removed_has_lost_what_was_sent_to_it(
+@pytest.mark.guarantee("G33")
+async def test_a_topic_that_was_removed_has_lost_what_was_sent_to_it(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
     await put_events(database, "removed-since", ["a"], count=2)
@@ -126,7 +131,8 @@ async def test_g33_a_topic_that_was_removed_has_lost_what_was_sent_to_it(
     assert found(await verified()) == {Kind.LOST: 1, Kind.PENDING: 1}
 
 
-async def test_g33_a_second_record_of_an_event_is_a_duplicate(
+@pytest.mark.guarantee("G33")
+async def test_a_second_record_of_an_event_is_a_duplicate(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
     rows = await written(database, topic, KEYS, 3)
@@ -143,7 +149,8 @@ async def test_g33_a_second_record_of_an_event_is_a_duplicate(
     assert report.holds(allow_duplicates=True)
 
 
-async def test_g33_duplicates_of_events_that_no_table_knows_any_more_count(
+@pytest.mark.guarantee("G33")
+async def test_duplicates_of_events_that_no_table_knows_any_more_count(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
     await put_events(database, topic, ["a"], count=2)
@@ -154,8 +161,9 @@ async def test_g33_duplicates_of_events_that_no_table_knows_any_more_count(
     assert found(report) == {Kind.DUPLICATED: 1, Kind.UNKNOWN: 2}
 
 
+@pytest.mark.guarantee("G33")
 @pytest.mark.parametrize("reference", ["outbox", "events"])
-async def test_g33_a_later_event_that_comes_first_is_reordered(
+async def test_a_later_event_that_comes_first_is_reordered(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify, reference: str
 ) -> None:
     if reference == "outbox":
@@ -176,7 +184,8 @@ async def test_g33_a_later_event_that_comes_first_is_reordered(
     assert ids_of(report, Kind.REORDERED) == [second["payload"]["event_id"]]
 
 
-async def test_g33_what_is_not_published_yet_is_told_apart_from_what_is_lost(
+@pytest.mark.guarantee("G33")
+async def test_what_is_not_published_yet_is_told_apart_from_what_is_lost(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
     rows = await written(database, topic, KEYS, 2)
@@ -200,7 +209,8 @@ async def test_g33_what_is_not_published_yet_is_told_apart_from_what_is_lost(
     }
 
 
-async def test_g33_records_that_nobody_wrote_here_are_unknown(
+@pytest.mark.guarantee("G33")
+async def test_records_that_nobody_wrote_here_are_unknown(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
     await publish(database, kafka_settings, await written(database, topic, KEYS))
@@ -216,7 +226,8 @@ async def test_g33_records_that_nobody_wrote_here_are_unknown(
     assert {each.key for each in report.findings} == {"of others", "��", None}
 
 
-async def test_g33_an_event_in_structured_mode_is_recognised_by_its_value(
+@pytest.mark.guarantee("G33")
+async def test_an_event_in_structured_mode_is_recognised_by_its_value(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
     [row] = await written(database, topic, ["a"])
@@ -229,7 +240,8 @@ async def test_g33_an_event_in_structured_mode_is_recognised_by_its_value(
     assert (found(report), report.published) == ({}, 1)
 
 
-async def test_g33_what_retention_removed_is_not_lost_and_what_it_cannot_have_removed_is(
+@pytest.mark.guarantee("G33")
+async def test_what_retention_removed_is_not_lost_and_what_it_cannot_have_removed_is(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
     keys = [f"key-{number}" for number in range(12)]
@@ -252,7 +264,8 @@ async def test_g33_what_retention_removed_is_not_lost_and_what_it_cannot_have_re
     assert report.published == len(rows) - removed - 1
 
 
-async def test_g33_an_emptied_partition_excuses_its_own_keys_only(
+@pytest.mark.guarantee("G33")
+async def test_an_emptied_partition_excuses_its_own_keys_only(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
     keys = [f"key-{number}" for number in range(8)]
@@ -269,7 +282,8 @@ async def test_g33_an_emptied_partition_excuses_its_own_keys_only(
     assert ids_of(report, Kind.LOST) == [lost["payload"]["event_id"]]
 
 
-async def test_g33_an_event_written_after_the_first_record_that_is_left_was_not_removed_with_those_before(
+@pytest.mark.guarantee("G33")
+async def test_an_event_written_after_the_first_record_that_is_left_was_not_removed_with_those_before(
     database: Database, kafka_settings: KafkaSettings, make_topic: Callable[..., str], postgres_settings: Any
 ) -> None:
     topic = make_topic(partitions=1)
@@ -287,7 +301,8 @@ async def test_g33_an_event_written_after_the_first_record_that_is_left_was_not_
     assert [each.key for each in report.findings] == ["b", "a"]
 
 
-async def test_g33_nothing_of_a_running_system_is_taken_for_lost_or_unknown(
+@pytest.mark.guarantee("G33")
+async def test_nothing_of_a_running_system_is_taken_for_lost_or_unknown(
     database: Database,
     kafka_settings: KafkaSettings,
     topic: str,
@@ -313,7 +328,8 @@ async def test_g33_nothing_of_a_running_system_is_taken_for_lost_or_unknown(
     assert (report.events, report.published, report.records) == (6, 5, 6)
 
 
-async def test_g33_aborted_records_are_seen_by_readers_of_uncommitted_ones_only(
+@pytest.mark.guarantee("G33")
+async def test_aborted_records_are_seen_by_readers_of_uncommitted_ones_only(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
     rows = await written(database, topic, KEYS)
@@ -334,7 +350,8 @@ async def test_g33_aborted_records_are_seen_by_readers_of_uncommitted_ones_only(
     assert everything.isolation == "read_uncommitted"
 
 
-async def test_g33_one_key_is_judged_alone(
+@pytest.mark.guarantee("G33")
+async def test_one_key_is_judged_alone(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
     rows = await written(database, topic, KEYS, 2)
@@ -346,7 +363,8 @@ async def test_g33_one_key_is_judged_alone(
     assert found(await verified(key="b")) == {Kind.LOST: 2}
 
 
-async def test_g33_since_a_time_older_events_are_not_asked_for_and_their_records_not_unknown(
+@pytest.mark.guarantee("G33")
+async def test_since_a_time_older_events_are_not_asked_for_and_their_records_not_unknown(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
     rows = await written(database, topic, KEYS, 2)
@@ -365,7 +383,8 @@ async def test_g33_since_a_time_older_events_are_not_asked_for_and_their_records
     assert (found(later), later.events, later.records) == ({}, 0, 0)
 
 
-async def test_g33_a_publishers_clock_may_lag_behind_the_databases(
+@pytest.mark.guarantee("G33")
+async def test_a_publishers_clock_may_lag_behind_the_databases(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
     [row] = await written(database, topic, ["a"])
@@ -376,18 +395,3 @@ async def test_g33_a_publishers_clock_may_lag_behind_the_databases(
     await mark_sent(database, [row])
     report = await verified(since=datetime.now(UTC) - timedelta(minutes=1))
     assert (found(report), report.published) == ({}, 1)
-
-
-async def test_g33_as_many_keys_are_shown_as_asked_for_and_all_are_counted(
-    database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
-) -> None:
-    rows = await written(database, topic, KEYS, 5)
-    await mark_sent(database, rows)
-    report = await verified(keys_max=2)
-    tally = report.tallies[Kind.LOST]
-    assert (tally.events, tally.keys) == (15, 3)
-    assert [(each.key, each.events, len(each.examples)) for each in report.findings] == [
-        ("a", 5, 3),
-        ("b", 5, 3),
-    ]
-    assert [one.version for one in report.findings[0].examples] == [1, 2, 3]

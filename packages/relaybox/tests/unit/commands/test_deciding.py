@@ -99,7 +99,8 @@ def test_what_is_not_known_of_the_caller_is_left_out_of_the_metadata() -> None:
 # Chains
 
 
-def test_g08_a_clients_command_begins_a_chain_with_its_own_id() -> None:
+@pytest.mark.guarantee("G08")
+def test_a_clients_command_begins_a_chain_with_its_own_id() -> None:
     request = asking("Increase", {"steps": 3})
     first, second, third = envelopes(decide(counters, request, loaded()))
     assert {first.correlation_id, second.correlation_id, third.correlation_id} == {request.command_id}
@@ -108,7 +109,8 @@ def test_g08_a_clients_command_begins_a_chain_with_its_own_id() -> None:
     assert third.causation_id == second.event_id
 
 
-def test_g08_what_follows_from_an_event_keeps_its_chain_and_names_it_as_the_cause() -> None:
+@pytest.mark.guarantee("G08")
+def test_what_follows_from_an_event_keeps_its_chain_and_names_it_as_the_cause() -> None:
     chain, cause = uuid4(), uuid4()
     caller = replace(AGENT, correlation_id=chain, causation_id=cause)
     events = envelopes(decide(counters, asking("Increase", {"steps": 2}, caller=caller), loaded()))
@@ -116,7 +118,8 @@ def test_g08_what_follows_from_an_event_keeps_its_chain_and_names_it_as_the_caus
     assert [one.causation_id for one in events] == [cause, cause]
 
 
-def test_g08_a_failure_is_part_of_the_chain_too() -> None:
+@pytest.mark.guarantee("G08")
+def test_a_failure_is_part_of_the_chain_too() -> None:
     caller = replace(AGENT, correlation_id=uuid4(), causation_id=uuid4())
     decision = decide(counters, asking("ReportCount", {"command_id": str(PENDING)}, caller=caller), loaded())
     (event,) = envelopes(decision)
@@ -148,7 +151,8 @@ def test_of_several_reasons_the_contracts_first_is_given(
         decide(counters, request_, state)
 
 
-def test_g03_a_duplicate_carries_the_pending_ones_id() -> None:
+@pytest.mark.guarantee("G03")
+def test_a_duplicate_carries_the_pending_ones_id() -> None:
     with pytest.raises(DuplicateCommand) as refused:
         decide(counters, asking("RequestCount"), loaded(pending=WAITING))
     assert refused.value.duplicate_command_id == PENDING
@@ -159,7 +163,8 @@ def test_another_type_is_not_held_up_by_a_pending_one() -> None:
     assert decide(counters, asking("Increase"), loaded(pending=WAITING))
 
 
-def test_g81_a_foreign_aggregate_reads_like_a_missing_one() -> None:
+@pytest.mark.guarantee("G81")
+def test_a_foreign_aggregate_reads_like_a_missing_one() -> None:
     with pytest.raises(AggregateNotFound) as refused:
         decide(counters, asking("Increase", caller=BOB), loaded())
     assert str(refused.value) == str(AggregateNotFound(ID))
@@ -211,14 +216,16 @@ def test_a_decider_that_returns_no_fact_or_too_many_is_our_mistake(steps: int) -
         decide(counters, asking("Increase", {"steps": steps}), loaded())
 
 
-def test_g34_an_event_too_large_for_the_broker_is_refused_before_it_is_written() -> None:
+@pytest.mark.guarantee("G34")
+def test_an_event_too_large_for_the_broker_is_refused_before_it_is_written() -> None:
     outbox = OutboxSettings(message_bytes_max=12_000)
     assert decide(counters, asking("Increase", {"note_bytes": 5_000}), loaded(), outbox)
     with pytest.raises(MessageTooLarge, match="the limit is 12000"):
         decide(counters, asking("Increase", {"note_bytes": 6_000}), loaded(), outbox)
 
 
-def test_g34_an_undeclared_topic_is_refused_before_anything_is_written() -> None:
+@pytest.mark.guarantee("G34")
+def test_an_undeclared_topic_is_refused_before_anything_is_written() -> None:
     outbox = OutboxSettings(topics="one, two")
     with pytest.raises(TopicUndeclared, match=r"'domain-events' is not declared.*OUTBOX_TOPICS \(one, two\)"):
         decide(counters, asking("Increase"), loaded(), outbox)

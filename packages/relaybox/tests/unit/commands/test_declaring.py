@@ -39,15 +39,17 @@ def test_an_event_is_called_like_its_domain_and_makes_facts_with_its_version() -
     assert changed().payload == {}
 
 
+@pytest.mark.guarantee("G09")
 @pytest.mark.parametrize(
     ("name", "action"), [("Suite.Thing", "Change"), ("suite", "Updated"), ("S", "Created")]
 )
-def test_g09_a_bad_event_name_is_refused_where_it_is_declared(name: str, action: str) -> None:
+def test_a_bad_event_name_is_refused_where_it_is_declared(name: str, action: str) -> None:
     with pytest.raises(EventNameInvalid):
         a_domain(name).event(action)
 
 
-def test_g09_a_domain_may_keep_another_rule_and_no_other_then() -> None:
+@pytest.mark.guarantee("G09")
+def test_a_domain_may_keep_another_rule_and_no_other_then() -> None:
     domain = Domain("study", aggregate=Aggregate, aggregate_type="STUDY", naming=check_dotted_name)
     assert domain.event("chapter.created")().type == "study.chapter.created"
     with pytest.raises(EventNameInvalid):
@@ -139,7 +141,8 @@ def test_two_domains_cannot_share_a_name_or_a_command() -> None:
             CommandService(database, pair, notifier=Notifier(database), source_service="suite")
 
 
-def test_g34_a_domain_whose_topic_is_undeclared_stops_the_start_and_a_route_counts() -> None:
+@pytest.mark.guarantee("G34")
+def test_a_domain_whose_topic_is_undeclared_stops_the_start_and_a_route_counts() -> None:
     database = Database(PostgresSettings())
 
     def start(**settings: str) -> CommandService:

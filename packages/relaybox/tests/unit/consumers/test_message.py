@@ -63,8 +63,9 @@ def test_what_is_no_event_is_named_by_its_place_and_never_shown(
     assert "secret" not in str(refused.value)
 
 
+@pytest.mark.guarantee("G30")
 @pytest.mark.parametrize("content_type", [STRUCTURED, "Application/CloudEvents+JSON"])
-def test_g30_an_event_comes_out_of_structured_mode_as_it_was_put_in(content_type: str) -> None:
+def test_an_event_comes_out_of_structured_mode_as_it_was_put_in(content_type: str) -> None:
     event = make_event(REQUESTED)
     value = structured(event.model_dump(mode="json"))
     sent = message(value, content_type=content_type)
@@ -72,6 +73,7 @@ def test_g30_an_event_comes_out_of_structured_mode_as_it_was_put_in(content_type
     assert parse_event(sent, group="g", event_types=frozenset({CREATED})) is None
 
 
+@pytest.mark.guarantee("G30")
 @pytest.mark.parametrize(
     ("value", "content_type", "reason"),
     [
@@ -82,9 +84,7 @@ def test_g30_an_event_comes_out_of_structured_mode_as_it_was_put_in(content_type
         (structured({"event_type": REQUESTED}), STRUCTURED, "malformed aggregate_id"),
     ],
 )
-def test_g30_what_is_no_event_in_structured_mode_is_named(
-    value: bytes, content_type: str, reason: str
-) -> None:
+def test_what_is_no_event_in_structured_mode_is_named(value: bytes, content_type: str, reason: str) -> None:
     sent = message(value, content_type=content_type)
     with pytest.raises(EnvelopeInvalid, match=reason) as refused:
         parse_event(sent, group="g", event_types=frozenset({REQUESTED}))

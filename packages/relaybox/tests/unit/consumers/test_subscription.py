@@ -28,12 +28,14 @@ def test_a_new_consumer_is_one_function() -> None:
     assert repr(compose(propose)) == "<Consumer 'concept-agent' [0 partitions | 0 waiting | running]>"
 
 
-def test_g09_an_event_name_that_breaks_the_rule_is_refused_where_it_is_declared() -> None:
+@pytest.mark.guarantee("G09")
+def test_an_event_name_that_breaks_the_rule_is_refused_where_it_is_declared() -> None:
     with pytest.raises(EventNameInvalid):
         subscribe("Genesis.Session.Requesting", group="concept-agent")
 
 
-def test_g09_a_subscription_hears_names_by_the_rule_of_their_domain() -> None:
+@pytest.mark.guarantee("G09")
+def test_a_subscription_hears_names_by_the_rule_of_their_domain() -> None:
     assert subscribe("node.created", group="g", naming=check_dotted_name)(handler).event_types == {
         "node.created"
     }

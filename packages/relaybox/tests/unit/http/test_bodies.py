@@ -36,6 +36,7 @@ async def test_a_body_announced_too_large_is_refused(post: Post, path: str) -> N
     assert (answer.status_code, answer.json()["error_code"]) == (413, "BODY_TOO_LARGE")
 
 
+@pytest.mark.guarantee("G83")
 @pytest.mark.parametrize("path", ["/anything", "/raw", "/framework"])
 async def test_a_body_without_an_announced_length_is_read_to_the_limit_only(post: Post, path: str) -> None:
     taken: list[int] = []

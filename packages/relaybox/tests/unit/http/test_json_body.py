@@ -64,6 +64,7 @@ def test_objects_and_arrays_count_alike() -> None:
         parse_json(b'{"a":[' * 33 + b"]}" * 33)
 
 
+@pytest.mark.guarantee("G83")
 @pytest.mark.parametrize("depth", [150, 250, 10_000, 500_000])
 @pytest.mark.parametrize("closed", [True, False])
 def test_any_depth_is_survived(depth: int, closed: bool) -> None:

@@ -24,7 +24,8 @@ class Broken(Database):
         raise ZeroDivisionError("a mistake of ours")
 
 
-async def test_g84_a_poll_that_fails_for_a_reason_nobody_knows_is_logged_and_repeated(
+@pytest.mark.guarantee("G84")
+async def test_a_poll_that_fails_for_a_reason_nobody_knows_is_logged_and_repeated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(_live, "_POLL_S", 0.0)

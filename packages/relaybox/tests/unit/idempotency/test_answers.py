@@ -45,6 +45,7 @@ def found(document: str, apart: bytes | None) -> Stored:
     return Stored.from_row(row, apart)
 
 
+@pytest.mark.guarantee("G66")
 @given(
     st.integers(200, 399),
     st.dictionaries(
@@ -52,22 +53,24 @@ def found(document: str, apart: bytes | None) -> Stored:
     ),
     st.binary(max_size=1024),
 )
-def test_g66_rule_10_a_replay_is_the_same_status_body_and_headers(
+def test_a_replay_is_the_same_status_body_and_headers(
     status: int, headers: dict[str, str], body: bytes
 ) -> None:
     answer = Answer(status=status, headers=headers, body=body)
     assert again(answer) == answer
 
 
+@pytest.mark.guarantee("G67")
 @pytest.mark.parametrize("body", [b"", b"empty", b"too large", b"\x00", b"{}"], ids=repr)
 @pytest.mark.parametrize(
     "headers", [JSON, {}, {"content-type": "text/csv"}, {**JSON, "location": "/a"}], ids=str
 )
-def test_g67_rule_11_no_body_and_no_type_is_taken_for_another(body: bytes, headers: dict[str, str]) -> None:
+def test_no_body_and_no_type_is_taken_for_another(body: bytes, headers: dict[str, str]) -> None:
     answer = Answer(status=200, headers=headers, body=body)
     assert again(answer) == answer
 
 
+@pytest.mark.guarantee("G66")
 @pytest.mark.parametrize(
     "name",
     [
@@ -82,18 +85,20 @@ def test_g67_rule_11_no_body_and_no_type_is_taken_for_another(body: bytes, heade
         "x-own",
     ],
 )
-def test_g66_rule_10_what_belongs_to_one_exchange_is_not_kept(name: str) -> None:
+def test_what_belongs_to_one_exchange_is_not_kept(name: str) -> None:
     answer = Answer(status=200, headers={**JSON, name: "secret"}, body=b"{}")
     assert "secret" not in str(result_of(answer, claim()))
     assert kept_headers([(name.encode(), b"secret")]) == {}
 
 
-def test_g66_rule_10_these_headers_are_repeated_and_no_others() -> None:
+@pytest.mark.guarantee("G66")
+def test_these_headers_are_repeated_and_no_others() -> None:
     allowed = "Content-Type, Content-Language, Location, Content-Location, ETag, Last-Modified, Link"
     assert set(allowed.lower().split(", ")) == REPLAYED_HEADERS
 
 
-def test_g66_headers_are_kept_whatever_their_case_and_number() -> None:
+@pytest.mark.guarantee("G66")
+def test_headers_are_kept_whatever_their_case_and_number() -> None:
     raw = [(b"Content-Type", b"text/plain"), (b"LINK", b"</a>"), (b"link", b"</b>"), (b"ETag", b'"\xe9"')]
     assert kept_headers(raw) == {"content-type": "text/plain", "link": "</a>, </b>", "etag": '"é"'}
 
@@ -103,16 +108,18 @@ def test_the_headers_of_nearly_all_answers_take_no_space() -> None:
     assert result_of(Answer(status=200, headers={}), claim())["headers"] == {}
 
 
-def test_g67_rule_11_a_body_of_the_limit_is_kept_and_a_larger_one_is_not() -> None:
+@pytest.mark.guarantee("G67")
+def test_a_body_of_the_limit_is_kept_and_a_larger_one_is_not() -> None:
     fits, larger = (Answer(status=200, body=b"x" * length) for length in (1024, 1025))
     assert again(fits) == fits
     with pytest.raises(ResponseNotKept):
         again(larger)
 
 
+@pytest.mark.guarantee("G67")
 @pytest.mark.parametrize("body", [b"x", None], ids=["over the limit", "a stream"])
 @pytest.mark.parametrize("headers", [{}, {"location": "/orders/1"}], ids=["no location", "location"])
-def test_g67_rule_11_a_tombstone_says_what_was_answered_and_where_to_look(
+def test_a_tombstone_says_what_was_answered_and_where_to_look(
     body: bytes | None, headers: dict[str, str]
 ) -> None:
     with pytest.raises(ResponseNotKept) as told:
@@ -122,12 +129,14 @@ def test_g67_rule_11_a_tombstone_says_what_was_answered_and_where_to_look(
     assert told.value.error_code == "RESPONSE_NOT_KEPT"
 
 
-def test_g67_an_empty_body_is_kept_where_none_other_is() -> None:
+@pytest.mark.guarantee("G67")
+def test_an_empty_body_is_kept_where_none_other_is() -> None:
     nothing = Answer(status=204, headers={}, body=b"")
     assert again(nothing, body_bytes_max=0) == nothing
 
 
-def test_g67_rule_11_a_body_that_is_missing_is_not_taken_for_an_empty_one() -> None:
+@pytest.mark.guarantee("G67")
+def test_a_body_that_is_missing_is_not_taken_for_an_empty_one() -> None:
     """It may have been emptied before its claim by a clock that went back: nothing runs twice."""
     result = result_of(Answer(status=200, body=b"{}"), claim())
     document = {name: one for name, one in result.items() if name != "body"}
@@ -135,15 +144,17 @@ def test_g67_rule_11_a_body_that_is_missing_is_not_taken_for_an_empty_one() -> N
         replay_of(stored(document), claim())
 
 
+@pytest.mark.guarantee("G62")
 @pytest.mark.parametrize("body", [b"{}", b"", None], ids=["kept", "empty", "too large"])
-def test_g62_rule_3_the_answer_to_another_request_is_not_given(body: bytes | None) -> None:
+def test_the_answer_to_another_request_is_not_given(body: bytes | None) -> None:
     result = result_of(Answer(status=200, body=body), claim(fingerprint="1.other"))
     with pytest.raises(KeyReused) as refused:
         replay_of(stored(result, body), claim())
     assert refused.value.error_code == "IDEMPOTENCY_KEY_REUSED"
 
 
-def test_g62_a_result_without_a_fingerprint_is_nobodys_answer() -> None:
+@pytest.mark.guarantee("G62")
+def test_a_result_without_a_fingerprint_is_nobodys_answer() -> None:
     with pytest.raises(KeyReused):
         replay_of(stored({"status": 200, "body": "empty"}), claim())
 
@@ -151,6 +162,7 @@ def test_g62_a_result_without_a_fingerprint_is_nobodys_answer() -> None:
 TEXTS = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]))
 
 
+@pytest.mark.guarantee("G66")
 @given(
     st.dictionaries(
         TEXTS.filter(lambda name: not name.startswith("~")),
@@ -158,7 +170,7 @@ TEXTS = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs
     ),
     st.none() | st.binary(max_size=600) | TEXTS.map(str.encode) | st.just(b"~b"),
 )
-def test_g66_a_result_of_json_is_the_same_document_again(result: dict[str, Any], body: bytes | None) -> None:
+def test_a_result_of_json_is_the_same_document_again(result: dict[str, Any], body: bytes | None) -> None:
     result = result if body is None else {**result, "body": body}
     document, apart = parted(result)
     assert found(document, apart).document() == result

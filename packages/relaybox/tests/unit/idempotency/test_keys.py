@@ -38,24 +38,29 @@ def quoted(key: str) -> bytes:
     return b'"' + key.replace("\\", "\\\\").replace('"', '\\"').encode() + b'"'
 
 
+@pytest.mark.guarantee("G60")
 @given(BARE)
-def test_g60_rule_1_quoted_and_bare_are_the_same_key(key: str) -> None:
+def test_quoted_and_bare_are_the_same_key(key: str) -> None:
     assert parse_key([key.encode()]) == parse_key([quoted(key)]) == key
 
 
+@pytest.mark.guarantee("G60")
 @given(PRINTABLE)
-def test_g60_rule_1_every_printable_key_can_be_quoted(key: str) -> None:
+def test_every_printable_key_can_be_quoted(key: str) -> None:
     assert parse_key([quoted(key)]) == key
 
 
-def test_g60_rule_1_no_header_is_no_key() -> None:
+@pytest.mark.guarantee("G60")
+def test_no_header_is_no_key() -> None:
     assert parse_key([]) is None
 
 
-def test_g60_rule_1_blanks_around_a_key_do_not_count() -> None:
+@pytest.mark.guarantee("G60")
+def test_blanks_around_a_key_do_not_count() -> None:
     assert parse_key([b' \t"k" ']) == parse_key([b"\t k\t"]) == "k"
 
 
+@pytest.mark.guarantee("G60")
 @pytest.mark.parametrize(
     ("value", "key"),
     [
@@ -68,11 +73,12 @@ def test_g60_rule_1_blanks_around_a_key_do_not_count() -> None:
         (b"key=a;b", "key=a;b"),
     ],
 )
-def test_g60_rule_1_escapes_and_marks_are_read(value: bytes, key: str) -> None:
+def test_escapes_and_marks_are_read(value: bytes, key: str) -> None:
     assert parse_key([value]) == key
 
 
-def test_g60_rule_1_255_bytes_are_a_key_and_256_are_not() -> None:
+@pytest.mark.guarantee("G60")
+def test_255_bytes_are_a_key_and_256_are_not() -> None:
     assert parse_key([b"k" * 255]) == parse_key([quoted("k" * 255)]) == "k" * 255
     assert parse_key([quoted("\\" * 255)]) == "\\" * 255
     for value in (b"k" * 256, quoted("k" * 256)):
@@ -80,18 +86,21 @@ def test_g60_rule_1_255_bytes_are_a_key_and_256_are_not() -> None:
             parse_key([value])
 
 
+@pytest.mark.guarantee("G60")
 @pytest.mark.parametrize("values", [[b"a", b"b"], [b"a", b"a"], [b"a", b""], [b'"a"', b"a", b"a"]], ids=repr)
-def test_g60_rule_1_several_headers_are_no_key(values: list[bytes]) -> None:
+def test_several_headers_are_no_key(values: list[bytes]) -> None:
     with pytest.raises(KeyInvalid, match="several headers"):
         parse_key(values)
 
 
+@pytest.mark.guarantee("G60")
 @pytest.mark.parametrize("value", [b"", b" ", b"\t", b'""', b' "" '], ids=repr)
-def test_g60_rule_1_an_empty_header_is_no_key(value: bytes) -> None:
+def test_an_empty_header_is_no_key(value: bytes) -> None:
     with pytest.raises(KeyInvalid, match="is empty"):
         parse_key([value])
 
 
+@pytest.mark.guarantee("G60")
 @pytest.mark.parametrize(
     "value",
     [
@@ -102,13 +111,14 @@ def test_g60_rule_1_an_empty_header_is_no_key(value: bytes) -> None:
     ],
     ids=repr,
 )
-def test_g60_rule_1_several_in_one_header_or_not_printable_is_no_key(value: bytes) -> None:
+def test_several_in_one_header_or_not_printable_is_no_key(value: bytes) -> None:
     with pytest.raises(KeyInvalid):
         parse_key([value])
 
 
+@pytest.mark.guarantee("G60")
 @given(st.binary(max_size=300))
-def test_g60_rule_1_whatever_comes_is_a_good_key_or_refused(value: bytes) -> None:
+def test_whatever_comes_is_a_good_key_or_refused(value: bytes) -> None:
     try:
         key = parse_key([value])
     except KeyInvalid:
@@ -119,7 +129,7 @@ def test_g60_rule_1_whatever_comes_is_a_good_key_or_refused(value: bytes) -> Non
     assert key.isprintable()
 
 
-def test_rule_15_a_refusal_does_not_repeat_what_was_sent() -> None:
+def test_a_refusal_does_not_repeat_what_was_sent() -> None:
     with pytest.raises(KeyInvalid) as refused:
         parse_key([b"a secret of mine, badly written"])
     assert "secret" not in str(refused.value)
@@ -215,24 +225,27 @@ def test_a_body_that_is_no_json_counts_as_it_is(body: Any) -> None:
     assert key != generate_key_from_request("POST", "/orders", body[:-1])
 
 
+@pytest.mark.guarantee("G61")
 @pytest.mark.parametrize(
     "name", ["anna", "x" * 127, "x" * 128, "x" * 70_000, "题", chr(0xD800), chr(0xDC80), ""]
 )
-def test_g61_rule_4_every_issuer_and_subject_make_a_scope(name: str) -> None:
+def test_every_issuer_and_subject_make_a_scope(name: str) -> None:
     """A token's claims are JSON text of any length, halves of surrogate pairs included."""
     found = {stored_key(scope_of(*who), "k", SECRET) for who in ((name, "a"), ("a", name), (name, name))}
     assert len(found) == 3
 
 
+@pytest.mark.guarantee("G61")
 @given(st.text(), st.text(), st.text(), st.text())
-def test_g61_rule_4_another_issuer_or_subject_is_another_scope(
+def test_another_issuer_or_subject_is_another_scope(
     issuer: str, subject: str, issuer_2: str, subject_2: str
 ) -> None:
     same = (issuer, subject) == (issuer_2, subject_2)
     assert (scope_of(issuer, subject) == scope_of(issuer_2, subject_2)) == same
 
 
-def test_g61_rule_4_a_border_between_issuer_and_subject_does_not_move() -> None:
+@pytest.mark.guarantee("G61")
+def test_a_border_between_issuer_and_subject_does_not_move() -> None:
     names = [
         ("a", "bc"),
         ("ab", "c"),
@@ -246,14 +259,16 @@ def test_g61_rule_4_a_border_between_issuer_and_subject_does_not_move() -> None:
     assert len({scope_of(*who) for who in names}) == len(names)
 
 
+@pytest.mark.guarantee("G71")
 @pytest.mark.parametrize("secret", [None, SECRET])
-def test_g71_rule_15_a_stored_key_tells_neither_key_nor_principal(secret: SecretStr | None) -> None:
+def test_a_stored_key_tells_neither_key_nor_principal(secret: SecretStr | None) -> None:
     stored = stored_key("anna", "a-clients-key", secret)
     assert re.fullmatch(r"[A-Za-z0-9_-]{22}", stored)
     assert stored == stored_key("anna", "a-clients-key", secret)
 
 
-def test_g61_other_principals_keys_and_secrets_are_stored_apart() -> None:
+@pytest.mark.guarantee("G61")
+def test_other_principals_keys_and_secrets_are_stored_apart() -> None:
     found = {
         stored_key(scope, key, secret)
         for scope in ("a", "ab", "")
@@ -284,6 +299,7 @@ LIKE = {
 }
 
 
+@pytest.mark.guarantee("G62")
 @pytest.mark.parametrize(
     "change",
     [
@@ -295,7 +311,7 @@ LIKE = {
     ],
     ids=str,
 )
-def test_g62_rule_3_a_retry_has_the_same_fingerprint(change: dict[str, Any]) -> None:
+def test_a_retry_has_the_same_fingerprint(change: dict[str, Any]) -> None:
     assert fingerprint_of(**(LIKE | change)) == fingerprint_of(**LIKE)
 
 
@@ -317,14 +333,13 @@ CHANGES: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.guarantee("G62")
 @pytest.mark.parametrize(("one", "other"), list(combinations(CHANGES, 2)), ids=str)
-def test_g62_rule_3_another_request_has_another_fingerprint(
-    one: dict[str, Any], other: dict[str, Any]
-) -> None:
+def test_another_request_has_another_fingerprint(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert fingerprint_of(**(LIKE | one)) != fingerprint_of(**(LIKE | other))
 
 
-def test_rule_15_a_fingerprint_says_of_which_version_it_is() -> None:
+def test_a_fingerprint_says_of_which_version_it_is() -> None:
     """A new version must not be compared with this one; while it is "1", this value stays."""
     assert re.fullmatch(r"1\.[A-Za-z0-9_-]{22}", fingerprint_of(**LIKE))
     assert fingerprint_of(**LIKE) == "1.HqKw54jJ-Hvdnsu7Ld5i6A"

@@ -80,41 +80,47 @@ def the_same_event(row: dict[str, Any]) -> CloudEvent:
     return CloudEvent({name: one for name, one in attributes.items() if one is not None}, ENVELOPE)
 
 
+@pytest.mark.guarantee("G30")
 @pytest.mark.parametrize("row", ROWS)
 @pytest.mark.parametrize("mode", MODES)
-def test_g30_the_official_parser_reads_our_message(mode: CloudEventsMode, row: dict[str, Any]) -> None:
+def test_the_official_parser_reads_our_message(mode: CloudEventsMode, row: dict[str, Any]) -> None:
     read = kafka.from_kafka_event(in_kafka(made(row, mode)))
     same = the_same_event(row)
     assert read.get_attributes() == same.get_attributes()
     assert read.get_data() == ENVELOPE
 
 
+@pytest.mark.guarantee("G30")
 @pytest.mark.parametrize("row", ROWS)
-def test_g30_what_the_official_package_makes_in_binary_mode_is_our_message(row: dict[str, Any]) -> None:
+def test_what_the_official_package_makes_in_binary_mode_is_our_message(row: dict[str, Any]) -> None:
     theirs, ours = kafka.to_binary_event(the_same_event(row)), in_kafka(made(row))
     assert theirs.headers == ours.headers
     assert theirs.key == (ours.key or b"").decode()
     assert from_json(theirs.value) == from_json(ours.value)
 
 
+@pytest.mark.guarantee("G30")
 @pytest.mark.parametrize("row", ROWS)
-def test_g30_what_the_official_package_makes_in_structured_mode_is_our_message(row: dict[str, Any]) -> None:
+def test_what_the_official_package_makes_in_structured_mode_is_our_message(row: dict[str, Any]) -> None:
     theirs, ours = kafka.to_structured_event(the_same_event(row)), in_kafka(made(row, "structured"))
     assert ours.headers == {"content-type": b"application/cloudevents+json; charset=UTF-8"}
     assert ours.headers["content-type"].startswith(theirs.headers["content-type"])
     assert from_json(theirs.value) == from_json(ours.value)
 
 
+@pytest.mark.guarantee("G30")
 @pytest.mark.parametrize("mode", MODES)
-def test_g30_names_of_attributes_are_those_the_specification_allows(mode: CloudEventsMode) -> None:
+def test_names_of_attributes_are_those_the_specification_allows(mode: CloudEventsMode) -> None:
     event = kafka.from_kafka_event(in_kafka(made(ROW, mode)))
     assert all(re.fullmatch("[a-z0-9]{1,20}", name) for name in event.get_attributes())
 
 
-def test_g30_the_data_of_structured_mode_is_the_envelope_to_the_byte() -> None:
+@pytest.mark.guarantee("G30")
+def test_the_data_of_structured_mode_is_the_envelope_to_the_byte() -> None:
     assert b'"data":' + ROW["value"] + b"}" in record_of(made(ROW, "structured"))[0]
 
 
+@pytest.mark.guarantee("G30")
 @pytest.mark.parametrize(
     ("written", "told"),
     [
@@ -130,13 +136,14 @@ def test_g30_the_data_of_structured_mode_is_the_envelope_to_the_byte() -> None:
         (None, None),
     ],
 )
-def test_g30_a_time_is_told_as_rfc_3339_or_not_at_all(written: str | None, told: str | None) -> None:
+def test_a_time_is_told_as_rfc_3339_or_not_at_all(written: str | None, told: str | None) -> None:
     assert headers_of(ROW | {"time": written}).get("ce_time") == told
 
 
+@pytest.mark.guarantee("G30")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("text", ["", "a\nb", "\x85", "\ufffe", "\U0010ffff"])
-def test_g30_a_text_that_no_attribute_may_have_is_left_out(text: str, mode: CloudEventsMode) -> None:
+def test_a_text_that_no_attribute_may_have_is_left_out(text: str, mode: CloudEventsMode) -> None:
     message = made(ROW | {"subject": text, "key": text, "traceparent": text}, mode)
     sent = in_kafka(message)
     event = kafka.from_kafka_event(kafka.KafkaMessage(sent.headers, None, sent.value))
@@ -144,14 +151,16 @@ def test_g30_a_text_that_no_attribute_may_have_is_left_out(text: str, mode: Clou
     assert message.key == text
 
 
+@pytest.mark.guarantee("G30")
 @pytest.mark.parametrize("text", ["a\u00a0b", "\u2028", "学🐉"])
-def test_g30_other_texts_stay_whether_they_can_be_printed_or_not(text: str) -> None:
+def test_other_texts_stay_whether_they_can_be_printed_or_not(text: str) -> None:
     assert headers_of(ROW | {"subject": text})["ce_subject"] == text
 
 
+@pytest.mark.guarantee("G30")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("changes", [{"type": "a\nb"}, {"type": ""}, {"type": None}, {"id": None}])
-def test_g30_an_event_that_cannot_be_a_cloud_event_is_a_row_fault(
+def test_an_event_that_cannot_be_a_cloud_event_is_a_row_fault(
     changes: dict[str, Any], mode: CloudEventsMode
 ) -> None:
     [(_, fault)] = screen([made(ROW | changes, mode)], {"t": 1_000_000}).faulty
@@ -162,9 +171,10 @@ def test_a_source_of_any_length_has_a_bounded_attribute() -> None:
     assert len(headers_of(ROW | {"source": "🐉" * 10_000})["ce_source"]) == 1 + 255 * 12
 
 
+@pytest.mark.guarantee("G34")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("key", ["k", '"' * 4_000, "🐉" * 4_000])
-def test_g34_what_the_outbox_counts_covers_the_longest_attributes(mode: CloudEventsMode, key: str) -> None:
+def test_what_the_outbox_counts_covers_the_longest_attributes(mode: CloudEventsMode, key: str) -> None:
     long = "🐉" * 255
     changes = {"type": long, "subject": long, "source": long, "traceparent": "-" * 255, "key": key}
     message = made(ROW | changes, mode)

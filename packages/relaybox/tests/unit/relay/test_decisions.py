@@ -51,7 +51,8 @@ def seqs(messages: list[Message]) -> list[int]:
     return [each.seq for each in messages]
 
 
-def test_g24_a_row_is_retried_after_1_2_4_s_and_then_given_up() -> None:
+@pytest.mark.guarantee("G24")
+def test_a_row_is_retried_after_1_2_4_s_and_then_given_up() -> None:
     assert [next_step(attempts) for attempts in range(1, 6)] == [
         Retry(after_s=1.0),
         Retry(after_s=2.0),
@@ -84,19 +85,22 @@ def test_batches_grow_while_there_is_a_backlog(
     assert next_batch_rows(limit, fetched, batch_size) == expected
 
 
+@pytest.mark.guarantee("G26")
 @pytest.mark.parametrize("lanes", [1, 8, 13])
 @pytest.mark.parametrize("relays", [1, 2, 3, 8, 20])
-def test_g26_fair_shares_cover_every_lane(lanes: int, relays: int) -> None:
+def test_fair_shares_cover_every_lane(lanes: int, relays: int) -> None:
     assert fair_share(lanes, relays) * relays >= lanes
     assert (fair_share(lanes, relays) - 1) * relays < lanes
 
 
-def test_g26_only_what_is_above_the_share_is_given_back() -> None:
+@pytest.mark.guarantee("G26")
+def test_only_what_is_above_the_share_is_given_back() -> None:
     assert surplus_of([5, 1, 3], 2) == {5}
     assert surplus_of([1, 3], 2) == frozenset()
 
 
-def test_g30_headers_without_a_value_are_left_out() -> None:
+@pytest.mark.guarantee("G30")
+def test_headers_without_a_value_are_left_out() -> None:
     bare = headers_of(ROW | {"causation_id": None, "traceparent": None, "key": None, "source": None})
     names = [name for name, _ in bare]
     assert not {"ce_causationid", "ce_traceparent", "ce_partitionkey"} & set(names)
@@ -105,18 +109,21 @@ def test_g30_headers_without_a_value_are_left_out() -> None:
     assert (full["ce_causationid"], full["ce_traceparent"]) == ("e0", "00-1-2-01")
 
 
-def test_g30_a_source_is_a_uri_reference_whatever_the_service_is_called() -> None:
+@pytest.mark.guarantee("G30")
+def test_a_source_is_a_uri_reference_whatever_the_service_is_called() -> None:
     assert ("ce_source", "/my%20service") in headers_of(ROW | {"source": "my service"})
 
 
-def test_g34_rows_behind_a_faulty_one_of_their_key_are_withheld() -> None:
+@pytest.mark.guarantee("G34")
+def test_rows_behind_a_faulty_one_of_their_key_are_withheld() -> None:
     batch = [message(1), message(2, size=2_000), message(3), message(4, "b"), message(5, topic="none")]
     screened = screen(batch, LIMITS)
     assert seqs(screened.publishable) == [1, 4]
     assert [(each.seq, type(fault)) for each, fault in screened.faulty] == [(2, RecordTooLarge)]
 
 
-def test_g34_rows_without_a_key_wait_for_nobody() -> None:
+@pytest.mark.guarantee("G34")
+def test_rows_without_a_key_wait_for_nobody() -> None:
     screened = screen([message(1, None, topic="none"), message(2, None)], LIMITS)
     assert seqs(screened.publishable) == [2]
     assert isinstance(screened.faulty[0][1], TopicUnknown)
@@ -127,15 +134,17 @@ def test_a_payload_that_cannot_be_a_cloud_event_is_a_row_fault() -> None:
     assert isinstance(screened.faulty[0][1], EnvelopeIncomplete)
 
 
+@pytest.mark.guarantee("G34")
 @pytest.mark.parametrize("mode", ["binary", "structured"])
-def test_g34_the_limit_itself_is_still_publishable(mode: CloudEventsMode) -> None:
+def test_the_limit_itself_is_still_publishable(mode: CloudEventsMode) -> None:
     large = made(ROW | {"value": b"x" * 600}, mode)
     size = record_bytes(b"a", *record_of(large))
     assert screen([large], {"t": size}).faulty == []
     assert isinstance(screen([large], {"t": size - 1}).faulty[0][1], RecordTooLarge)
 
 
-def test_g21_what_landed_before_its_predecessor_is_not_taken_as_sent() -> None:
+@pytest.mark.guarantee("G21")
+def test_what_landed_before_its_predecessor_is_not_taken_as_sent() -> None:
     batch = [message(1), message(2), message(3), message(4, "b"), message(5, None), message(6, None)]
     results = [None, REFUSED, None, None, REFUSED, None]
     assert seqs(acknowledged_in_order(batch, results)) == [1, 4, 6]

@@ -3,6 +3,7 @@
 import asyncio
 from uuid import UUID
 
+import pytest
 from relaybox.relay._delivery import Batch
 from relaybox.relay._fetches import Fetches
 from relaybox.relay._lanes import Lane
@@ -25,7 +26,8 @@ async def never() -> list[Message]:
     return []
 
 
-async def test_g21_lanes_of_rows_that_stay_behind_are_barred_to_what_was_read_ahead() -> None:
+@pytest.mark.guarantee("G21")
+async def test_lanes_of_rows_that_stay_behind_are_barred_to_what_was_read_ahead() -> None:
     fetches = Fetches()
     fetches.begin(nothing(), LANES, set())
     ahead = fetches.first()
@@ -37,7 +39,8 @@ async def test_g21_lanes_of_rows_that_stay_behind_are_barred_to_what_was_read_ah
     await fetches.drop()
 
 
-async def test_g21_a_lane_whose_batch_was_not_published_is_barred_to_all_that_is_being_read() -> None:
+@pytest.mark.guarantee("G21")
+async def test_a_lane_whose_batch_was_not_published_is_barred_to_all_that_is_being_read() -> None:
     fetches = Fetches()
     fetches.begin(nothing(), LANES, set())
     fetches.begin(nothing(), LANES, set())

@@ -1,5 +1,6 @@
 """When a lane that failed is tried again, and when it counts as stuck (G36)."""
 
+import pytest
 from relaybox.relay._lane_troubles import LaneTroubles
 
 
@@ -23,7 +24,8 @@ def test_lane_is_tried_again_after_pauses_that_grow_to_two_seconds() -> None:
     assert troubles.begin(3, "x", at_least_s=5.0) == 5.0
 
 
-def test_g36_lane_that_fails_for_ten_seconds_is_stuck_until_it_publishes() -> None:
+@pytest.mark.guarantee("G36")
+def test_lane_that_fails_for_ten_seconds_is_stuck_until_it_publishes() -> None:
     clock = Clock()
     troubles = LaneTroubles(clock)
     troubles.begin(3, "first")

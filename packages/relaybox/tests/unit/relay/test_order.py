@@ -2,6 +2,7 @@
 
 from uuid import UUID
 
+import pytest
 from relaybox.relay._messages import Message
 from relaybox.relay._order import Disorder, OrderWatch
 
@@ -22,11 +23,13 @@ def test_rows_in_order_are_no_news() -> None:
     assert watch.published([row(4, "b"), row(5)]) is None
 
 
-def test_g21_two_rows_of_one_batch_in_the_wrong_order_are_a_violation() -> None:
+@pytest.mark.guarantee("G21")
+def test_two_rows_of_one_batch_in_the_wrong_order_are_a_violation() -> None:
     assert OrderWatch().published(rows(1, 3, 2)) == Disorder(violations=rows(2))
 
 
-def test_g21_a_row_that_was_tried_before_a_later_one_of_its_key_was_published_is_a_violation() -> None:
+@pytest.mark.guarantee("G21")
+def test_a_row_that_was_tried_before_a_later_one_of_its_key_was_published_is_a_violation() -> None:
     watch = OrderWatch()
     watch.not_published(rows(2))
     assert watch.published(rows(3)) is None
@@ -41,7 +44,8 @@ def test_a_row_that_was_tried_again_in_its_turn_is_no_news() -> None:
     assert watch.published(rows(4)) is None
 
 
-def test_g22_a_row_that_appears_only_after_a_later_one_was_published_is_late_and_no_violation() -> None:
+@pytest.mark.guarantee("G22")
+def test_a_row_that_appears_only_after_a_later_one_was_published_is_late_and_no_violation() -> None:
     watch = OrderWatch()
     watch.published(rows(3))
     assert watch.published(rows(2)) == Disorder(late=rows(2))

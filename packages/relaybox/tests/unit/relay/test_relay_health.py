@@ -1,5 +1,6 @@
 """What ``/readyz`` says of a relay (G36)."""
 
+import pytest
 from relaybox.relay import BreakerState, Statistics, check_relay
 from relaybox.relay._statistics import Counters
 from relaybox.telemetry import HealthState
@@ -21,7 +22,8 @@ async def test_relay_that_publishes_everything_is_ready() -> None:
     assert (result.state, result.detail) == (HealthState.OK, None)
 
 
-async def test_g36_relay_is_degraded_and_names_partitions_and_lanes() -> None:
+@pytest.mark.guarantee("G36")
+async def test_relay_is_degraded_and_names_partitions_and_lanes() -> None:
     result = await check_relay(lambda: figures(("partition 3 has no leader",), ("lane 1 is stuck",)))()
     assert result.state is HealthState.DEGRADED
     assert result.detail == "partition 3 has no leader; lane 1 is stuck"

@@ -29,34 +29,40 @@ def batch(*messages: Message) -> LaneBatch:
     return LaneBatch(messages=messages, lanes=frozenset({0}), batch_id=A)
 
 
-def test_g31_a_batch_whose_marker_is_there_was_published() -> None:
+@pytest.mark.guarantee("G31")
+def test_a_batch_whose_marker_is_there_was_published() -> None:
     verdict = judge(0, B, None, [claim(1, A, None, 1, 2), claim(2, B, A, 3)])
     assert sorted(verdict.published_seqs) == [1, 2, 3]
     assert (list(verdict.forgotten), verdict.last_id) == ([1], B), "the last one says all there is to say"
 
 
-def test_g31_a_batch_whose_predecessor_is_marked_was_not_published() -> None:
+@pytest.mark.guarantee("G31")
+def test_a_batch_whose_predecessor_is_marked_was_not_published() -> None:
     verdict = judge(0, A, None, [claim(1, A, None, 1, 2), claim(2, B, A, 3)])
     assert list(verdict.published_seqs) == [1, 2]
     assert (list(verdict.forgotten), verdict.last_id) == ([2], A)
 
 
-def test_g31_the_first_batch_of_a_lane_without_a_marker_was_not_published() -> None:
+@pytest.mark.guarantee("G31")
+def test_the_first_batch_of_a_lane_without_a_marker_was_not_published() -> None:
     verdict = judge(0, None, None, [claim(1, A, None, 1)])
     assert (list(verdict.published_seqs), list(verdict.forgotten), verdict.last_id) == ([], [1], None)
 
 
-def test_g31_a_claim_that_its_owner_gave_up_is_not_taken_for_published() -> None:
+@pytest.mark.guarantee("G31")
+def test_a_claim_that_its_owner_gave_up_is_not_taken_for_published() -> None:
     """PostgreSQL did not answer when A was claimed; B followed the same batch, and was published."""
     verdict = judge(0, B, None, [claim(1, A, None, 1), claim(2, B, None, 2)])
     assert (list(verdict.published_seqs), list(verdict.forgotten)) == ([2], [1])
 
 
-def test_g31_a_marker_whose_claim_was_trimmed_is_known_by_its_successor() -> None:
+@pytest.mark.guarantee("G31")
+def test_a_marker_whose_claim_was_trimmed_is_known_by_its_successor() -> None:
     verdict = judge(0, A, None, [claim(2, B, A, 3)])
     assert (list(verdict.published_seqs), list(verdict.forgotten), verdict.last_id) == ([], [2], A)
 
 
+@pytest.mark.guarantee("G31")
 @pytest.mark.parametrize(
     ("marker", "claims"),
     [
@@ -65,17 +71,19 @@ def test_g31_a_marker_whose_claim_was_trimmed_is_known_by_its_successor() -> Non
         (None, [claim(2, B, A, 1)]),  # the control topic was lost
     ],
 )
-def test_g31_what_does_not_fit_stops_the_lane(marker: UUID | None, claims: list[Claim]) -> None:
+def test_what_does_not_fit_stops_the_lane(marker: UUID | None, claims: list[Claim]) -> None:
     with pytest.raises(LaneFaulty, match=str(marker or NO_MARKER)):
         judge(3, marker, None, claims)
 
 
-def test_g31_an_operator_may_accept_a_marker_that_is_not_known_or_missing() -> None:
+@pytest.mark.guarantee("G31")
+def test_an_operator_may_accept_a_marker_that_is_not_known_or_missing() -> None:
     assert judge(0, C, C, [claim(1, A, None, 1)]).last_id == C
     assert judge(0, None, NO_MARKER, [claim(2, B, A, 1)]).last_id is None
 
 
-def test_g25_the_breaker_charges_what_the_outage_caught_after_1_2_4_s_and_then_no_more() -> None:
+@pytest.mark.guarantee("G25")
+def test_the_breaker_charges_what_the_outage_caught_after_1_2_4_s_and_then_no_more() -> None:
     breaker, down = Breaker(), LinkDown("away")
     assert breaker.trip(down, [message(1)], 100.0)
     assert breaker.state is BreakerState.OPEN
@@ -85,7 +93,8 @@ def test_g25_the_breaker_charges_what_the_outage_caught_after_1_2_4_s_and_then_n
     assert charged == [(100.0, 0), (101.0, 1), (103.0, 2), (107.0, 3)]
 
 
-def test_g25_the_breaker_closes_with_the_first_row_that_is_published() -> None:
+@pytest.mark.guarantee("G25")
+def test_the_breaker_closes_with_the_first_row_that_is_published() -> None:
     breaker = Breaker()
     breaker.trip(LinkDown("away"), [], 0.0)
     assert not breaker.published(), "an acknowledgement that was under way says nothing about now"
@@ -96,14 +105,16 @@ def test_g25_the_breaker_closes_with_the_first_row_that_is_published() -> None:
     assert not breaker.published()
 
 
-def test_g25_an_error_of_the_link_is_no_verdict_about_a_row() -> None:
+@pytest.mark.guarantee("G25")
+def test_an_error_of_the_link_is_no_verdict_about_a_row() -> None:
     away, refused = KafkaError(KafkaError._ALL_BROKERS_DOWN), KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
     assert not Landing(fate=Fate.UNPUBLISHED, error=away).refused
     assert Landing(fate=Fate.UNPUBLISHED, error=refused).refused
     assert not Landing(fate=Fate.COMMITTED).refused
 
 
-def test_g34_rows_of_a_refused_transaction_are_tried_alone_until_one_fails_alone() -> None:
+@pytest.mark.guarantee("G34")
+def test_rows_of_a_refused_transaction_are_tried_alone_until_one_fails_alone() -> None:
     suspects, refused = Suspects(), KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
     rows = [message(1), message(2), message(3, "b")]
     suspects.suspect(batch(*rows), refused)
@@ -117,7 +128,8 @@ def test_g34_rows_of_a_refused_transaction_are_tried_alone_until_one_fails_alone
     assert suspects.convicted() == []
 
 
-def test_g31_a_row_that_seemed_refused_and_was_published_after_all_is_innocent() -> None:
+@pytest.mark.guarantee("G31")
+def test_a_row_that_seemed_refused_and_was_published_after_all_is_innocent() -> None:
     suspects = Suspects()
     suspects.suspect(batch(message(1)), KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
     suspects.judge(0, last_id=A)

@@ -6,8 +6,9 @@ import pytest
 from relaybox.tasks import worth_writing
 
 
+@pytest.mark.guarantee("G43")
 @pytest.mark.parametrize("percent", [0, 39, 40])
-def test_g43_what_does_not_move_forward_is_not_written(percent: int) -> None:
+def test_what_does_not_move_forward_is_not_written(percent: int) -> None:
     assert not worth_writing(Decimal(40), Decimal(percent), elapsed_s=60)
 
 
