@@ -64,7 +64,7 @@ def event_of(row: Sequence[Any]) -> Event:
 
 def new_producer() -> Producer:
     """A producer that has met its broker."""
-    client = load_settings(KafkaSettings).client()
+    client = load_settings(KafkaSettings).client_config()
     compression = load_settings(RelaySettings).compression
     producer = Producer({**PRODUCER, **client, "compression.type": compression, "log_level": 0})
     producer.list_topics(timeout=10)

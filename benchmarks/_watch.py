@@ -20,7 +20,7 @@ _END: Final = -1
 
 
 def _servers() -> dict[str, Any]:
-    return {**load_settings(KafkaSettings).client(), "log_level": 0}
+    return {**load_settings(KafkaSettings).client_config(), "log_level": 0}
 
 
 def places_of(topic: str) -> list[TopicPartition]:

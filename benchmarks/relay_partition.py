@@ -70,7 +70,7 @@ class Load:
 
 def partitions_of(broker: int) -> set[int]:
     """Return the partitions of the topic that only *broker* holds."""
-    with AdminClient({**load_settings(KafkaSettings).client(), "log_level": 0}) as admin:
+    with AdminClient({**load_settings(KafkaSettings).client_config(), "log_level": 0}) as admin:
         found = admin.list_topics(TOPIC, timeout=10).topics[TOPIC].partitions
     return {number for number, each in found.items() if list(each.replicas) == [broker]}
 

@@ -22,7 +22,7 @@ def poisoned(make_product: MakeProduct) -> Iterator[Product]:
     product.start()
     known = product.environment
     settings = KafkaSettings(host=known["KAFKA_HOST"], port=int(known["KAFKA_PORT"]))
-    producer = Producer(settings.client())
+    producer = Producer(settings.client_config())
     producer.produce("domain-events", b"not an envelope", b"key")
     assert producer.flush(WAIT_S) == 0
     wait_for("a crashing agent", lambda: f"{AGENT} is down" in product.log_text() or None)

@@ -7,15 +7,15 @@ from contextlib import AbstractAsyncContextManager
 from uuid import uuid4
 
 import pytest
-from relaybox.consumers import Consumer, ConsumerMoment, subscribe
+from relaybox.consumers import Consumer, ConsumerSignal, subscribe
 from relaybox.db import Database
 from relaybox.settings import KafkaSettings, PostgresSettings, TaskSettings
-from relaybox.tasks import Progress, RunnerMoment, Task, TaskRunner, complete_task
+from relaybox.tasks import Progress, Task, TaskRunner, TaskSignal, complete_task
 
 from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.events import REQUESTED, effects, make_effects_table, make_event, publish, record_effect
-from tests.fixtures.moments import Moments
 from tests.fixtures.processes import PythonProcess, python_process, server_environment
+from tests.fixtures.signal_recorder import SignalRecorder
 from tests.fixtures.task_rows import TASK_TYPE, add_task, task_row
 
 StartProcess = Callable[..., AbstractAsyncContextManager[PythonProcess]]
@@ -34,7 +34,7 @@ async def consumer_process(
     await make_effects_table(postgres_settings)
     environment = server_environment(postgres_settings, kafka_settings)
 
-    def start(*die_at: ConsumerMoment) -> AbstractAsyncContextManager[PythonProcess]:
+    def start(*die_at: ConsumerSignal) -> AbstractAsyncContextManager[PythonProcess]:
         module = "tests.fixtures.consumer_process"
         return python_process(module, group, topic, *die_at, environment=environment)
 
@@ -42,14 +42,14 @@ async def consumer_process(
 
 
 @pytest.mark.guarantee("G40")
-@pytest.mark.parametrize("die_at", [ConsumerMoment.COMMITTED, ConsumerMoment.OFFSETS_COMMITTED])
+@pytest.mark.parametrize("die_at", [ConsumerSignal.COMMITTED, ConsumerSignal.OFFSETS_COMMITTED])
 async def test_a_consumer_killed_after_the_effect_has_no_second_one(
     database: Database,
     kafka_settings: KafkaSettings,
     topic: str,
     group: str,
     consumer_process: StartProcess,
-    die_at: ConsumerMoment,
+    die_at: ConsumerSignal,
 ) -> None:
     """Killed before its offset is committed, it gets the event again; killed after, it does not."""
     first, second = make_event(aggregate_id="a"), make_event(aggregate_id="a", version=2)
@@ -58,16 +58,16 @@ async def test_a_consumer_killed_after_the_effect_has_no_second_one(
         assert await process.exit_code() == -signal.SIGKILL
     assert await effects(database) == [first.event_id]
     publish(kafka_settings, topic, [second])
-    moments = Moments()
+    signals = SignalRecorder()
     handler = subscribe(REQUESTED, group=group)(record_effect)
-    successor = Consumer(database, kafka_settings, [handler], topics=[topic], on_moment=moments)
+    successor = Consumer(database, kafka_settings, [handler], topics=[topic], on_signal=signals)
     work = asyncio.create_task(successor.run())
-    await moments.reached(ConsumerMoment.COMMITTED)
+    await signals.wait_for(ConsumerSignal.COMMITTED)
     successor.stop()
     await asyncio.wait_for(work, WAIT_S)
     assert await effects(database) == [first.event_id, second.event_id]
-    again = 1 if die_at is ConsumerMoment.COMMITTED else 0
-    assert moments.counts[ConsumerMoment.ALREADY_DONE] == again
+    again = 1 if die_at is ConsumerSignal.COMMITTED else 0
+    assert signals.counts[ConsumerSignal.ALREADY_DONE] == again
 
 
 async def test_a_consumer_told_to_stop_exits_0_and_its_partitions_are_free_at_once(
@@ -76,12 +76,12 @@ async def test_a_consumer_told_to_stop_exits_0_and_its_partitions_are_free_at_on
     events = [make_event(), make_event()]
     async with consumer_process() as process:
         publish(kafka_settings, topic, events[:1])
-        await process.said(ConsumerMoment.COMMITTED)
+        await process.said(ConsumerSignal.COMMITTED)
         process.signal(signal.SIGTERM)
         assert await process.exit_code() == 0
     async with consumer_process() as successor:
         publish(kafka_settings, topic, events[1:])
-        await successor.said(ConsumerMoment.COMMITTED)
+        await successor.said(ConsumerSignal.COMMITTED)
     assert await effects(database) == [event.event_id for event in events]
 
 
@@ -107,13 +107,13 @@ async def test_a_task_of_a_runner_that_ended_is_taken_over(
     async def give_up(task: Task) -> None:
         raise AssertionError("never exhausted here")
 
-    moments = Moments()
+    signals = SignalRecorder()
     settings = TaskSettings(poll_s=0.05)
     runner = TaskRunner(
-        database, {TASK_TYPE: work}, on_exhausted=give_up, settings=settings, on_moment=moments
+        database, {TASK_TYPE: work}, on_exhausted=give_up, settings=settings, on_signal=signals
     )
     running = asyncio.create_task(runner.run())
-    await moments.reached(RunnerMoment.ENDED)
+    await signals.wait_for(TaskSignal.ENDED)
     runner.stop()
     await asyncio.wait_for(running, WAIT_S)
     row = await task_row(database, task_id)

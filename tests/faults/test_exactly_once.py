@@ -13,7 +13,6 @@ from relaybox.relay import Relay, Signal, _exactly_once, _transaction
 from relaybox.settings import KafkaSettings, RelaySettings
 
 from tests.fixtures.bounds import WAIT_S
-from tests.fixtures.moments import Moments
 from tests.fixtures.relays import (
     StartRelay,
     all_sent,
@@ -24,6 +23,7 @@ from tests.fixtures.relays import (
     rows_of,
     running,
 )
+from tests.fixtures.signal_recorder import SignalRecorder
 
 KEYS = [f"key-{number}" for number in range(30)]
 COUNT = 40
@@ -67,7 +67,7 @@ async def test_a_relay_that_wakes_up_after_its_lanes_were_taken_is_rejected_by_t
     await all_sent(database)
 
     frozen.send(signal.SIGCONT)
-    await frozen.reached(Signal.LANES_CHANGED)
+    await frozen.wait_for(Signal.LANES_CHANGED)
     await put_events(database, topic, KEYS, first=COUNT + 1)
     await notify(database)
     await all_sent(database)
@@ -152,9 +152,9 @@ async def test_a_relay_whose_call_to_kafka_hangs_ends_so_that_others_take_its_la
 
     monkeypatch.setattr("relaybox.relay._link._HUNG_S", 0.5)
     monkeypatch.setattr("relaybox.relay._session.os._exit", end)
-    moments = Moments()
-    async with running(Relay(database, kafka_settings, NO_POLL, on_signal=moments)):
-        await moments.reached(Signal.IDLE)
+    signals = SignalRecorder()
+    async with running(Relay(database, kafka_settings, NO_POLL, on_signal=signals)):
+        await signals.wait_for(Signal.IDLE)
         kafka_server.pause()
         try:
             await put_events(database, topic, KEYS)
@@ -176,10 +176,10 @@ async def test_relay_whose_takeover_hangs_ends(
     ended = asyncio.Event()
     monkeypatch.setattr("relaybox.relay._link._HUNG_S", 0.5)
     monkeypatch.setattr("relaybox.relay._session.os._exit", lambda _status: ended.set())
-    moments = Moments()
-    async with running(Relay(database, kafka_settings, NO_POLL, on_signal=moments)):
-        await moments.reached(Signal.IDLE)
-        lanes_taken = moments.again(Signal.LANES_CHANGED)
+    signals = SignalRecorder()
+    async with running(Relay(database, kafka_settings, NO_POLL, on_signal=signals)):
+        await signals.wait_for(Signal.IDLE)
+        lanes_taken = signals.wait_for_next(Signal.LANES_CHANGED)
         kafka_server.pause()
         try:
             async with database.connection() as connection:
@@ -201,14 +201,14 @@ async def test_an_outage_fails_the_rows_in_flight_and_no_other_and_heals_by_itse
     topic: str,
     delivery: Literal["exactly-once", "at-least-once"],
 ) -> None:
-    moments = Moments()
+    signals = SignalRecorder()
     settings = RelaySettings(poll_interval=3_600, delivery=delivery)
-    relay = Relay(database, kafka_settings, settings, on_signal=moments)
+    relay = Relay(database, kafka_settings, settings, on_signal=signals)
     async with running(relay):
         await put_events(database, topic, KEYS)
         await notify(database)
         await all_sent(database)
-        down, charges = moments.again(Signal.LINK_DOWN), 0
+        down, charges = signals.wait_for_next(Signal.LINK_DOWN), 0
         kafka_server.pause()
         try:
             await put_events(database, topic, KEYS[:5], first=2)
@@ -218,7 +218,7 @@ async def test_an_outage_fails_the_rows_in_flight_and_no_other_and_heals_by_itse
             await notify(database)
             while not await rows_of(database, "status = 'FAILED'"):
                 charges += 1
-                await moments.reached(Signal.ROWS_CHARGED, charges)
+                await signals.wait_for(Signal.ROWS_CHARGED, charges)
             failed = await rows_of(database, "status = 'FAILED'")
             assert {row["error_data"]["reason"] for row in failed} == {"link"}
             assert {row["attempts"] for row in failed} == {4}
@@ -227,7 +227,7 @@ async def test_an_outage_fails_the_rows_in_flight_and_no_other_and_heals_by_itse
             assert {(row["status"], row["attempts"]) for row in others} == {("PENDING", 0)}
         finally:
             kafka_server.resume()
-        await moments.reached(Signal.LINK_UP)
+        await signals.wait_for(Signal.LINK_UP)
         await _all_of(database, "SENT")
     records = read_topic(kafka_settings.bootstrap_servers, topic)
     expected = {key: [1, 2, 3] if key in KEYS[:5] else [1, 3] for key in KEYS}
@@ -243,8 +243,8 @@ async def test_rows_of_a_commit_without_an_answer_are_charged_to_nobody(
     topic: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    moments = Moments()
-    relay = Relay(database, kafka_settings, NO_POLL, on_signal=moments)
+    signals = SignalRecorder()
+    relay = Relay(database, kafka_settings, NO_POLL, on_signal=signals)
     flush = _transaction.flush
 
     def flush_and_freeze(producer: Producer, give_up_at_s: Callable[[], float]) -> bool:
@@ -257,7 +257,7 @@ async def test_rows_of_a_commit_without_an_answer_are_charged_to_nobody(
         await put_events(database, topic, KEYS)
         await notify(database)
         await all_sent(database)
-        down = moments.again(Signal.LINK_DOWN)  # a slow machine may have had one before
+        down = signals.wait_for_next(Signal.LINK_DOWN)  # a slow machine may have had one before
         monkeypatch.setattr(_transaction, "_COMMIT_S", 0.5)
         monkeypatch.setattr(_transaction, "_COMMIT_S_MAX", 0.5)
         monkeypatch.setattr(_transaction, "flush", flush_and_freeze)

@@ -11,7 +11,6 @@ from relaybox.local import LocalKafka, LocalPostgres
 from relaybox.relay import Relay, Signal
 from relaybox.settings import KafkaSettings, RelaySettings
 
-from tests.fixtures.moments import Moments
 from tests.fixtures.relays import (
     StartRelay,
     all_sent,
@@ -22,6 +21,7 @@ from tests.fixtures.relays import (
     rows_of,
     running,
 )
+from tests.fixtures.signal_recorder import SignalRecorder
 
 KEYS = [f"key-{number}" for number in range(30)]
 COUNT = 60
@@ -86,7 +86,7 @@ async def test_a_relay_frozen_after_its_batch_was_acknowledged_cannot_mark_when_
 
     await put_events(database, topic, KEYS, first=COUNT + 1)
     frozen.send(signal.SIGCONT)
-    await frozen.reached(Signal.LANES_CHANGED)
+    await frozen.wait_for(Signal.LANES_CHANGED)
     await notify(database)
     await all_sent(database)
     assert (await rows_of(database))[: len(before)] == before, "the woken relay wrote over marks"
@@ -101,7 +101,7 @@ async def test_sigterm_settles_what_is_in_flight_and_gives_the_lanes_back(
     await put_events(database, topic, KEYS, count=COUNT)
     relay = make_relay()
     await relay.start()
-    await relay.reached(Signal.BATCH_MARKED)
+    await relay.wait_for(Signal.BATCH_MARKED)
     relay.send(signal.SIGTERM)
     assert await asyncio.wait_for(relay.ended(), 10) == 0
 
@@ -119,12 +119,12 @@ async def test_sigterm_ends_a_relay_without_servers_within_10_s(
 ) -> None:
     relay = make_relay()
     await relay.start()
-    await relay.reached(Signal.IDLE)
+    await relay.wait_for(Signal.IDLE)
     kafka_server.pause()
     try:
         await put_events(database, topic, KEYS)
         await notify(database)
-        await relay.reached(Signal.BATCH_TAKEN)
+        await relay.wait_for(Signal.BATCH_TAKEN)
         relay.send(signal.SIGTERM)
         assert await asyncio.wait_for(relay.ended(), 10) == 0
     finally:
@@ -136,12 +136,12 @@ async def test_sigterm_ends_a_relay_without_servers_within_10_s(
 async def test_nothing_is_marked_before_the_broker_has_acknowledged_it(
     database: Database, kafka_settings: KafkaSettings, kafka_server: LocalKafka, topic: str
 ) -> None:
-    moments = Moments()
-    async with running(Relay(database, kafka_settings, NO_POLL, on_signal=moments)):
+    signals = SignalRecorder()
+    async with running(Relay(database, kafka_settings, NO_POLL, on_signal=signals)):
         await put_events(database, topic, KEYS)
         await notify(database)
         await all_sent(database)
-        down = moments.again(Signal.LINK_DOWN)
+        down = signals.wait_for_next(Signal.LINK_DOWN)
         kafka_server.pause()
         try:
             await put_events(database, topic, KEYS, first=2)
@@ -161,13 +161,13 @@ async def test_nothing_is_marked_before_the_broker_has_acknowledged_it(
 async def test_a_broker_killed_under_load_loses_and_reorders_nothing_and_charges_nobody(
     database: Database, kafka_settings: KafkaSettings, kafka_server: LocalKafka, topic: str
 ) -> None:
-    moments = Moments()
+    signals = SignalRecorder()
     settings = RelaySettings(poll_interval=3_600, batch_size=5)
     await put_events(database, topic, KEYS, count=COUNT)
-    relay = Relay(database, kafka_settings, settings, on_signal=moments)
+    relay = Relay(database, kafka_settings, settings, on_signal=signals)
     async with running(relay):
-        await moments.reached(Signal.BATCH_MARKED, 3)
-        down, up = moments.again(Signal.LINK_DOWN), moments.again(Signal.LINK_UP)
+        await signals.wait_for(Signal.BATCH_MARKED, 3)
+        down, up = signals.wait_for_next(Signal.LINK_DOWN), signals.wait_for_next(Signal.LINK_UP)
         kafka_server.kill()
         try:
             await down
@@ -192,12 +192,12 @@ async def test_connections_cut_by_postgresql_lose_and_reorder_nothing(
     kafka_settings: KafkaSettings,
     topic: str,
 ) -> None:
-    moments = Moments()
+    signals = SignalRecorder()
     settings = RelaySettings(poll_interval=3_600, batch_size=5)
     await put_events(database, topic, KEYS, count=COUNT)
-    async with running(Relay(database, kafka_settings, settings, on_signal=moments)):
+    async with running(Relay(database, kafka_settings, settings, on_signal=signals)):
         for cut in range(1, 6):
-            await moments.reached(Signal.BATCH_PUBLISHED, 2 * cut)
+            await signals.wait_for(Signal.BATCH_PUBLISHED, 2 * cut)
             await cut_connections(postgres_server, database)
         await all_sent(database)
 

@@ -215,7 +215,7 @@ async def test_blocked_key_page_leads_out_of_a_lossy_failover(
 
 def publish_marker(kafka: KafkaSettings, control_topic: str) -> None:
     """Have Kafka hold a batch of the lane which PostgreSQL does not know."""
-    admin = AdminClient({**kafka.client(), "log_level": 0})
+    admin = AdminClient({**kafka.client_config(), "log_level": 0})
     created = admin.create_topics(
         [NewTopic(control_topic, num_partitions=8, config={"cleanup.policy": "compact"})]
     )

@@ -19,7 +19,7 @@ from relaybox.db import BACKBONE, Database, Migrations, migrate_up, pending_migr
 from relaybox.errors import SettingsError
 from relaybox.local import LocalPostgres
 from relaybox.settings import PostgresSettings
-from relaybox.tasks import RunnerMoment, TaskRunner
+from relaybox.tasks import TaskRunner, TaskSignal
 from relaybox_types.envelope import EventEnvelope
 from sqlalchemy import URL
 from sqlalchemy import text as sql
@@ -231,7 +231,7 @@ async def test_an_import_is_taken_and_ended_as_the_page_says(
         database,
         {"shelf.import": shelf_blocks["importing"](database, lambda task: [an_event(version=1)])},
         on_exhausted=AsyncMock(),
-        on_moment=lambda moment: runner.stop() if moment is RunnerMoment.ENDED else None,
+        on_signal=lambda signal: runner.stop() if signal is TaskSignal.ENDED else None,
     )
     assert await database.run_in_transaction(
         lambda db: shelf_blocks["take_import"](db, shelves[0], "books.csv")

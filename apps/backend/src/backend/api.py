@@ -42,7 +42,7 @@ def create_api() -> FastAPI:
         lifespan=backbone.lifespan,
         checks={
             "postgres": check_postgres(backbone.database, *ALL),
-            "kafka": check_kafka(load_settings(KafkaSettings), away=HealthState.DEGRADED),
+            "kafka": check_kafka(load_settings(KafkaSettings), when_unavailable=HealthState.DEGRADED),
         },
         registry=backbone.registry,
         cors_origins=api.origins(),

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from relaybox.settings import RelaySettings, TaskSettings, load_settings
-from relaybox.telemetry import AddressUnusable, open_address
+from relaybox.telemetry import AddressUnusable, open_listener
 from setproctitle import setproctitle
 
 from backend.settings import ApiSettings, ProductPostgresSettings, ServiceType, WorkspaceSettings
@@ -81,7 +81,7 @@ def _serve_api(api: ApiSettings) -> None:
         timeout_worker_healthcheck=_WORKER_SILENT_S,
         timeout_keep_alive=_IDLE_S,
     )
-    with open_address(api.api_host, api.api_port, backlog=2_048, refused=ApiAddressUnusable) as listener:
+    with open_listener(api.api_host, api.api_port, backlog=2_048, error_class=ApiAddressUnusable) as listener:
         if api.api_workers > 1:
             with _shared_figures():
                 Multiprocess(config, sockets=[listener]).run()
@@ -116,22 +116,22 @@ async def _run_relay() -> None:
     from relaybox.idempotency import Sweeper
     from relaybox.outbox import OutboxSettings
     from relaybox.relay import Relay, RelayCollector, TopicsFirst, check_relay
-    from relaybox.service import footing, run_until_signal
+    from relaybox.service import run_until_signal, service_resources
 
     from backend.migrations import ALL
 
-    async with footing(
+    async with service_resources(
         ServiceType.MESSAGE_RELAY.value,
         *ALL,
         settings=(RelaySettings, OutboxSettings),
         postgres=ProductPostgresSettings,
-    ) as on:
+    ) as resources:
         settings = load_settings(RelaySettings)
-        relay = Relay(on.database, on.kafka, settings)
-        on.registry.register(RelayCollector(relay.statistics))
-        on.checks["relay"] = check_relay(relay.statistics)
-        first = TopicsFirst(relay, on.kafka, settings, load_settings(OutboxSettings))
-        await run_until_signal(first, Sweeper(on.database, on.registry))
+        relay = Relay(resources.database, resources.kafka, settings)
+        resources.registry.register(RelayCollector(relay.statistics))
+        resources.checks["relay"] = check_relay(relay.statistics)
+        first = TopicsFirst(relay, resources.kafka, settings, load_settings(OutboxSettings))
+        await run_until_signal(first, Sweeper(resources.database, resources.registry))
 
 
 async def _run_agent() -> None:
@@ -139,7 +139,7 @@ async def _run_agent() -> None:
     from relaybox.consumers import Consumer
     from relaybox.idempotency import Sweeper
     from relaybox.outbox import Notifier, OutboxSettings
-    from relaybox.service import footing, run_until_signal
+    from relaybox.service import run_until_signal, service_resources
     from relaybox.telemetry import CommandMetrics
 
     from backend.genesis.agent import AGENT, ConceptAgent
@@ -148,23 +148,23 @@ async def _run_agent() -> None:
     from backend.migrations import ALL
 
     needed = (TaskSettings, MuseSettings, OutboxSettings)
-    async with footing(
+    async with service_resources(
         ServiceType.CONCEPT_AGENT.value, *ALL, settings=needed, postgres=ProductPostgresSettings
-    ) as on:
-        notifier = Notifier(on.database)
-        commands = CommandService(on.database, [genesis], notifier=notifier, source_service=AGENT)
+    ) as resources:
+        notifier = Notifier(resources.database)
+        commands = CommandService(resources.database, [genesis], notifier=notifier, source_service=AGENT)
         agent = ConceptAgent(
             muse_from_settings(load_settings(MuseSettings)),
-            database=on.database,
+            database=resources.database,
             commands=commands,
             notifier=notifier,
             settings=load_settings(TaskSettings),
-            metrics=CommandMetrics(on.registry),
+            metrics=CommandMetrics(resources.registry),
         )
         await notifier.start()
         try:
-            consumer = Consumer(on.database, on.kafka, [agent.subscription()])
-            await run_until_signal(consumer, agent.runner, Sweeper(on.database, on.registry))
+            consumer = Consumer(resources.database, resources.kafka, [agent.subscription()])
+            await run_until_signal(consumer, agent.runner, Sweeper(resources.database, resources.registry))
         finally:
             await commands.close()
             await notifier.stop()
@@ -173,29 +173,32 @@ async def _run_agent() -> None:
 async def _run_worker() -> None:
     from relaybox.idempotency import Sweeper
     from relaybox.outbox import Notifier, OutboxSettings
-    from relaybox.service import footing, run_until_signal
+    from relaybox.service import run_until_signal, service_resources
     from relaybox.telemetry import CommandMetrics
 
     from backend.migrations import ALL
-    from backend.workspace.pgn import FileKeeper, WorkspaceWorker
-    from backend.workspace.trash import BinKeeper
+    from backend.workspace.pgn import ExportFileCleaner, WorkspaceWorker
+    from backend.workspace.trash import TrashPurger
 
     needed = (TaskSettings, OutboxSettings, WorkspaceSettings)
-    async with footing(
+    async with service_resources(
         ServiceType.WORKSPACE_WORKER.value, *ALL, settings=needed, postgres=ProductPostgresSettings
-    ) as on:
-        notifier = Notifier(on.database)
-        notifier.attach(on.database.sessions)
-        metrics = CommandMetrics(on.registry)
+    ) as resources:
+        notifier = Notifier(resources.database)
+        notifier.attach(resources.database.sessions)
+        metrics = CommandMetrics(resources.registry)
         worker = WorkspaceWorker(
-            on.database,
+            resources.database,
             settings=load_settings(TaskSettings),
             event_bytes_max=load_settings(OutboxSettings).message_bytes_max,
             metrics=metrics,
         )
         await notifier.start()
         try:
-            keepers = (BinKeeper(on.database, metrics=metrics), FileKeeper(on.database))
-            await run_until_signal(worker, *keepers, Sweeper(on.database, on.registry))
+            cleaners = (
+                TrashPurger(resources.database, metrics=metrics),
+                ExportFileCleaner(resources.database),
+            )
+            await run_until_signal(worker, *cleaners, Sweeper(resources.database, resources.registry))
         finally:
             await notifier.stop()

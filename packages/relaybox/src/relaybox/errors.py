@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final, TypedDict
 
-__all__ = ("Detail", "RelayboxError", "SettingsError", "described")
+__all__ = ("Detail", "RelayboxError", "SettingsError", "error_details")
 
 _DETAILS_MAX: Final = 20
 #: A member of an enum as Pydantic shows it where a ``Literal`` names it.
@@ -38,7 +38,7 @@ class Detail(TypedDict):
     message: str
 
 
-def described(problems: Sequence[Any], within: str | None = None) -> list[Detail]:
+def error_details(problems: Sequence[Any], within: str | None = None) -> list[Detail]:
     """Where and why Pydantic refused its input, from its ``errors()``: at most 20 entries, never the input.
 
     *within* is what was refused as a whole, and the path's beginning.

@@ -1,4 +1,4 @@
-"""What several packages ask Kafka, and its complaints as sentences that name the setting to check."""
+"""What several packages ask Kafka, and its diagnosis as sentences that name the setting to check."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -13,12 +13,18 @@ from confluent_kafka.admin import (
     ResourceType,  # pyright: ignore[reportPrivateImportUsage]
 )
 
-__all__ = ("Complaints", "once_settled", "settings_to_check", "topic_configs", "wait_until_led")
+__all__ = (
+    "ConnectionDiagnosis",
+    "retry_on_stale_metadata",
+    "settings_to_check",
+    "topic_configs",
+    "wait_for_leaders",
+)
 
 T = TypeVar("T")
 #: A topic that was made is there before every broker has heard of it, and before its leaders know that they
 #: are; a leader that has changed looks the same.
-_UNSETTLED: Final = frozenset(
+STALE_METADATA: Final = frozenset(
     {
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -38,7 +44,7 @@ _ANSWER_S_MIN: Final = 0.1
 _ANSWER_S_MAX: Final = 5.0
 
 #: What stands in librdkafka's words, and which settings that is about; the first that fits counts.
-_SIGNS: Final = (
+_SETTINGS_BY_TEXT: Final = (
     ("certificate verify failed", "KAFKA_SSL_CA_FILE, and that the broker's certificate has its KAFKA_HOST"),
     ("ssl.key.location", "KAFKA_SSL_KEY_FILE and KAFKA_SSL_KEY_PASSWORD"),
     ("ssl.certificate.location", "KAFKA_SSL_CERT_FILE"),
@@ -51,42 +57,43 @@ _SIGNS: Final = (
 _ADDRESS: Final = "KAFKA_HOST, KAFKA_PORT and KAFKA_SECURITY_PROTOCOL"
 
 
-class Complaints:
-    """The most telling of what one client complained of; its ``error_cb`` is :meth:`note`.
+class ConnectionDiagnosis:
+    """The most telling of what one client complained of; its ``error_cb`` is :meth:`record`.
 
     A call that fails says "transport failure" and no more, be it a broker that is down, a wrong password or
     a certificate nobody trusts. Which one it is comes by the callback, before or after.
     """
 
     def __init__(self, bootstrap_servers: str) -> None:
-        self._where = bootstrap_servers
-        self._told: KafkaError | None = None
+        self._servers = bootstrap_servers
+        self._error: KafkaError | None = None
 
-    def note(self, error: KafkaError) -> None:
+    def record(self, error: KafkaError) -> None:
         """Keep *error* unless one that says more is known."""
-        if self._told is None or _about(error.str()) or not _about(self._told.str()):
-            self._told = error
+        if self._error is None or _setting_named_in(error.str()) or not _setting_named_in(self._error.str()):
+            self._error = error
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Start anew: the client has had an answer."""
-        self._told = None
+        self._error = None
 
     @property
     def reason(self) -> str:
         """The client's own words."""
-        return "no answer in time" if self._told is None else self._told.str()
+        return "no answer in time" if self._error is None else self._error.str()
 
-    def sentence(self, error: KafkaError | None = None) -> str:
+    def message(self, error: KafkaError | None = None) -> str:
         """Where to, why not, and what to check; *error* is what a call ended with, if any did."""
         if error is not None and (
-            self._told is None or (_about(error.str()) and not _about(self._told.str()))
+            self._error is None
+            or (_setting_named_in(error.str()) and not _setting_named_in(self._error.str()))
         ):
-            self._told = error
+            self._error = error
         what = settings_to_check(self.reason)
-        return f"Kafka cannot be reached at {self._where}: {self.reason}; check {what}"
+        return f"Kafka cannot be reached at {self._servers}: {self.reason}; check {what}"
 
 
-def once_settled(ask: Callable[[], T], give_up_at_s: Callable[[], float]) -> T:
+def retry_on_stale_metadata(ask: Callable[[], T], give_up_at_s: Callable[[], float]) -> T:
     """What *ask* answers, asked again while the brokers have yet to hear of a topic that was just made.
 
     Blocking. *give_up_at_s* is a time of ``time.monotonic()``, which may change meanwhile.
@@ -98,12 +105,12 @@ def once_settled(ask: Callable[[], T], give_up_at_s: Callable[[], float]) -> T:
         try:
             return ask()
         except KafkaException as error:
-            if error.args[0].code() not in _UNSETTLED or time.monotonic() >= give_up_at_s():
+            if error.args[0].code() not in STALE_METADATA or time.monotonic() >= give_up_at_s():
                 raise
         Event().wait(_SETTLE_PAUSE_S)
 
 
-def wait_until_led(admin: AdminClient, topics: Mapping[str, int], until_s: float) -> None:
+def wait_for_leaders(admin: AdminClient, topics: Mapping[str, int], until_s: float) -> None:
     """Return once each partition of *topics*, which says how many a topic has, is led by a broker that knows.
 
     Blocking. To be called by whoever made them: until then others are told that there are none.
@@ -124,7 +131,7 @@ def wait_until_led(admin: AdminClient, topics: Mapping[str, int], until_s: float
         for answer in asking.list_offsets(ends, request_timeout=answer_s).values():
             answer.result(answer_s + 1)
 
-    once_settled(ask, lambda: until_s)
+    retry_on_stale_metadata(ask, lambda: until_s)
 
 
 def topic_configs(
@@ -154,8 +161,8 @@ def topic_configs(
 
 def settings_to_check(reason: str) -> str:
     """Which settings *reason*, a client's own words, is about; where Kafka is if it does not say."""
-    return _about(reason) or _ADDRESS
+    return _setting_named_in(reason) or _ADDRESS
 
 
-def _about(reason: str) -> str | None:
-    return next((settings for sign, settings in _SIGNS if sign in reason), None)
+def _setting_named_in(reason: str) -> str | None:
+    return next((settings for sign, settings in _SETTINGS_BY_TEXT if sign in reason), None)

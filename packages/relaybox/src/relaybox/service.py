@@ -16,7 +16,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from relaybox.db import Database, Migrations
-from relaybox.kafka import Complaints
+from relaybox.kafka import ConnectionDiagnosis
 from relaybox.settings import (
     HttpSettings,
     IdempotencySettings,
@@ -40,7 +40,14 @@ from relaybox.telemetry import (
     serve_health,
 )
 
-__all__ = ("Footing", "Service", "ServiceSettings", "check_kafka", "footing", "run_until_signal")
+__all__ = (
+    "Service",
+    "ServiceResources",
+    "ServiceSettings",
+    "check_kafka",
+    "run_until_signal",
+    "service_resources",
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -82,7 +89,7 @@ class Service(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Footing:
+class ServiceResources:
     """What a service stands on."""
 
     database: Database
@@ -94,12 +101,12 @@ class Footing:
 
 
 @asynccontextmanager
-async def footing(
+async def service_resources(
     name: str,
     *schema: Migrations,
     settings: Sequence[type[BaseSettings]] = (),
     postgres: type[PostgresSettings] = PostgresSettings,
-) -> AsyncGenerator[Footing]:
+) -> AsyncGenerator[ServiceResources]:
     """Log, connections and health pages of a service called *name*, for an ``async with`` block.
 
     It is ready when PostgreSQL has all of *schema* and Kafka answers; it starts without either.
@@ -126,31 +133,33 @@ async def footing(
         async with serve_health(
             pages, host=own.health_host, port=own.health_port, head_timeout_s=head_timeout_s
         ):
-            yield Footing(database=database, kafka=kafka, registry=registry, checks=checks)
+            yield ServiceResources(database=database, kafka=kafka, registry=registry, checks=checks)
     finally:
         await database.close()
 
 
-def check_kafka(settings: KafkaSettings, *, away: HealthState = HealthState.FAILED) -> Check:
-    """Check that a Kafka broker answers; *away* says what it means for this process when none does.
+def check_kafka(settings: KafkaSettings, *, when_unavailable: HealthState = HealthState.FAILED) -> Check:
+    """Check that a Kafka broker answers; *when_unavailable* is the state when none does.
 
     The API does its work without Kafka (``HealthState.DEGRADED``), relay and agents do not. Answers
     within 2 s; results are shared for 1 s; the event loop is never blocked.
     """
-    late = CheckResult(state=away, detail=Complaints(settings.bootstrap_servers).sentence())
-    return SharedCheck(_Broker(settings, away).examine, late)
+    late = CheckResult(
+        state=when_unavailable, detail=ConnectionDiagnosis(settings.bootstrap_servers).message()
+    )
+    return SharedCheck(_BrokerCheck(settings, when_unavailable).run, late)
 
 
-class _Broker:
+class _BrokerCheck:
     """Asks for the cluster's metadata with one client, made at the first check."""
 
-    def __init__(self, settings: KafkaSettings, away: HealthState) -> None:
+    def __init__(self, settings: KafkaSettings, when_unavailable: HealthState) -> None:
         self._settings = settings
-        self._away = away
+        self._when_unavailable = when_unavailable
         self._client: AdminClient | None = None
-        self._complaints = Complaints(settings.bootstrap_servers)
+        self._diagnosis = ConnectionDiagnosis(settings.bootstrap_servers)
 
-    async def examine(self) -> CheckResult:
+    async def run(self) -> CheckResult:
         # librdkafka waits in C without the interpreter lock; a thread keeps the loop free.
         return await asyncio.to_thread(self._ask)
 
@@ -161,18 +170,18 @@ class _Broker:
         except KafkaException as error:
             if self._client is not None:
                 self._client.poll(0)
-            return CheckResult(state=self._away, detail=self._complaints.sentence(error.args[0]))
-        self._complaints.forget()
+            return CheckResult(state=self._when_unavailable, detail=self._diagnosis.message(error.args[0]))
+        self._diagnosis.reset()
         return CheckResult(state=HealthState.OK)
 
     def _new_client(self) -> AdminClient:
         conf: dict[str, Any] = {
-            **self._settings.client(),
+            **self._settings.client_config(),
             # Noticed within a second when the broker is back.
             "reconnect.backoff.max.ms": 1_000,
             # The result tells it; librdkafka would write to standard error by itself.
             "log_level": 0,
-            "error_cb": self._complaints.note,
+            "error_cb": self._diagnosis.record,
         }
         return AdminClient(conf)
 
@@ -190,7 +199,7 @@ async def run_until_signal(*services: Service) -> None:
         for service in services:
             service.stop()
 
-    _collect_less()
+    _reduce_garbage_collection()
     with _on_signal(stop):
         running = [asyncio.create_task(service.run()) for service in services]
         await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -201,7 +210,7 @@ async def run_until_signal(*services: Service) -> None:
             raise outcome
 
 
-def _collect_less() -> None:
+def _reduce_garbage_collection() -> None:
     """Look for cycles less often: loops make none, and looking took a quarter of a relay's time.
 
     Not once per wave of a backlog, whose rows it would walk through for nothing.

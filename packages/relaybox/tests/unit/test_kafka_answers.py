@@ -6,7 +6,7 @@ from concurrent.futures import Future
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
-from relaybox.kafka import once_settled, wait_until_led
+from relaybox.kafka import retry_on_stale_metadata, wait_for_leaders
 
 NOT_YET = [
     KafkaError.LEADER_NOT_AVAILABLE,
@@ -32,21 +32,21 @@ def answering(*codes: int, asked: list[int]) -> Callable[[], str]:
 
 def test_what_brokers_do_not_know_yet_is_asked_again() -> None:
     asked: list[int] = []
-    assert once_settled(answering(*NOT_YET, asked=asked), lambda: float("inf")) == "answer"
+    assert retry_on_stale_metadata(answering(*NOT_YET, asked=asked), lambda: float("inf")) == "answer"
     assert asked == NOT_YET
 
 
 def test_nobody_waits_for_a_broker_that_is_away() -> None:
     asked: list[int] = []
     with pytest.raises(KafkaException):
-        once_settled(answering(KafkaError._TRANSPORT, asked=asked), lambda: float("inf"))
+        retry_on_stale_metadata(answering(KafkaError._TRANSPORT, asked=asked), lambda: float("inf"))
     assert asked == [KafkaError._TRANSPORT]
 
 
 def test_a_topic_that_never_settles_ends_when_the_time_is_over() -> None:
     asked: list[int] = []
     with pytest.raises(KafkaException):
-        once_settled(answering(*NOT_YET, asked=asked), lambda: float("-inf"))
+        retry_on_stale_metadata(answering(*NOT_YET, asked=asked), lambda: float("-inf"))
     assert asked == NOT_YET[:1]
 
 
@@ -72,6 +72,6 @@ class Asked:
 def test_a_question_for_leaders_that_has_no_answer_is_put_anew_before_the_time_is_over() -> None:
     """One of librdkafka's looked for leaders for 30 s that were there since long."""
     client = Asked()
-    wait_until_led(client, {"topic": 2}, time.monotonic() + 60)
+    wait_for_leaders(client, {"topic": 2}, time.monotonic() + 60)
     assert len(client.waited_s) == 2
     assert max(client.waited_s) <= 5

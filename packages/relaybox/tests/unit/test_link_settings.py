@@ -25,7 +25,7 @@ def refusal(kind: type[BaseSettings]) -> list[str]:
 
 
 def test_a_broker_without_protection_needs_its_address_only() -> None:
-    assert KafkaSettings().client() == {
+    assert KafkaSettings().client_config() == {
         "bootstrap.servers": "localhost:9092",
         "security.protocol": "PLAINTEXT",
     }
@@ -41,7 +41,7 @@ def test_a_broker_without_protection_needs_its_address_only() -> None:
     ],
 )
 def test_several_brokers_may_be_named_each_with_its_port(host: str, servers: str) -> None:
-    assert KafkaSettings(host=host).client()["bootstrap.servers"] == servers
+    assert KafkaSettings(host=host).client_config()["bootstrap.servers"] == servers
 
 
 def test_a_client_gets_what_is_set_in_librdkafkas_names(pem: str) -> None:
@@ -55,7 +55,7 @@ def test_a_client_gets_what_is_set_in_librdkafkas_names(pem: str) -> None:
         ssl_key_file=Path(pem),
         ssl_key_password=SecretStr("opens the key"),
     )
-    assert settings.client() == {
+    assert settings.client_config() == {
         "bootstrap.servers": "localhost:9092",
         "security.protocol": "SASL_SSL",
         "sasl.mechanism": "SCRAM-SHA-512",

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 from relaybox.errors import SettingsError
-from relaybox.service import footing, run_until_signal
+from relaybox.service import run_until_signal, service_resources
 from relaybox.settings import RelaySettings
 
 
@@ -74,6 +74,6 @@ async def test_start_names_every_malformed_setting_of_a_service(monkeypatch: pyt
     for name in names:
         monkeypatch.setenv(name, "many")
     with pytest.raises(SettingsError) as raised:
-        async with footing("test", settings=(RelaySettings,)):
+        async with service_resources("test", settings=(RelaySettings,)):
             pass
     assert tuple(line.partition(":")[0] for line in str(raised.value).splitlines()) == names

@@ -35,7 +35,7 @@ class Topic:
             StepMissed: no broker answers.
         """
         settings = {
-            **kafka.client(),
+            **kafka.client_config(),
             "group.id": "backend-demo",
             "isolation.level": "read_committed",
             "enable.auto.commit": False,

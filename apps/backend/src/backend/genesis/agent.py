@@ -160,9 +160,9 @@ class ConceptAgent:
         try:
             result = await self._commands.submit(command, domain=genesis)
         except RelayboxError as error:
-            self._metrics.decided(command_type=command.command_type, outcome=error.error_code)
+            self._metrics.record_command(command_type=command.command_type, outcome=error.error_code)
             raise
-        self._metrics.decided(command_type=command.command_type, outcome=result.status)
+        self._metrics.record_command(command_type=command.command_type, outcome=result.status)
 
     def _tell_progress(self, task: Task, _percent: Decimal) -> None:
         self._notifier.notify([str(task.aggregate_id)])

@@ -15,7 +15,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, ValidationError
 from relaybox.commands import Domain, Events, EventType, Settlement, SnapshotQueries
 from relaybox.db import load_queries
-from relaybox.errors import described
+from relaybox.errors import error_details
 from relaybox_types.enums import CommandStatus, TaskStatus
 from relaybox_types.envelope import EventTarget
 from relaybox_types.genesis import (
@@ -347,4 +347,4 @@ def _own_content(stage: GenesisStage, content: Mapping[str, Any]) -> Mapping[str
         return STAGE_CONTENT[stage].model_validate(content).model_dump(mode="json")
     except ValidationError as error:
         problems = error.errors(include_input=False, include_url=False, include_context=False)
-        raise StageContentInvalid(stage, described(problems, "payload.content")) from None
+        raise StageContentInvalid(stage, error_details(problems, "payload.content")) from None

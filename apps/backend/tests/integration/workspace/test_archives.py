@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from backend.settings import WorkspaceSettings
 from backend.workspace.chess import ReadGame, read_games
-from backend.workspace.pgn import FileKeeper
+from backend.workspace.pgn import ExportFileCleaner
 from backend.workspace.pgn._tasks import EXPORT_TASK
 from pydantic_core import from_json
 from relaybox.db import RetryTransaction
@@ -231,8 +231,8 @@ async def test_the_file_of_an_export_goes_after_a_while(studio: Studio) -> None:
     async with working(studio):
         await ended(studio.teacher, path)
     database = studio.backbone.database
-    assert await FileKeeper(database, WorkspaceSettings(export_keep_h=1)).look() == 0
+    assert await ExportFileCleaner(database, WorkspaceSettings(export_keep_h=1)).look() == 0
     assert (await studio.teacher.send("GET", f"{path}/result")).status_code == 200
-    assert await FileKeeper(database, WorkspaceSettings(export_keep_h=1e-9)).look() == 1
+    assert await ExportFileCleaner(database, WorkspaceSettings(export_keep_h=1e-9)).look() == 1
     assert await studio.teacher.refused(409, "GET", f"{path}/result") == "RESULT_NOT_READY"
     assert (await studio.teacher.done("GET", path))["result"]["studies"] == 1

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 import structlog
 from backend.settings import WorkspaceSettings
-from backend.workspace.trash import BinKeeper
+from backend.workspace.trash import TrashPurger
 from prometheus_client import CollectorRegistry
 from relaybox.db import Database, DatabaseUnavailable
 from relaybox.telemetry import CommandMetrics
@@ -24,9 +24,9 @@ _STUCK = """
 """
 
 
-def keeper_of(database: Database, days: int = 30) -> BinKeeper:
+def keeper_of(database: Database, days: int = 30) -> TrashPurger:
     metrics = CommandMetrics(CollectorRegistry())
-    return BinKeeper(database, WorkspaceSettings(trash_keep_days=days), metrics=metrics)
+    return TrashPurger(database, WorkspaceSettings(trash_keep_days=days), metrics=metrics)
 
 
 async def aged(studio: Studio, superuser: asyncpg.Connection, days: int, *nodes: Any) -> None:

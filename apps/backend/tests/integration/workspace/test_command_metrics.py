@@ -5,7 +5,7 @@ from typing import Any
 
 import asyncpg
 from backend.settings import WorkspaceSettings
-from backend.workspace.trash import BinKeeper
+from backend.workspace.trash import TrashPurger
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 from relaybox.db import Database
@@ -132,6 +132,6 @@ async def test_metrics_count_purges_of_the_bin_keeper(
     node, registry = await studio.teacher.node("folder", "Club"), CollectorRegistry()
     await studio.teacher.done("DELETE", f"/nodes/{node['id']}", match=1)
     await superuser.execute(_TRASHED_LONG_AGO, node["id"])
-    keeper = BinKeeper(database, WorkspaceSettings(trash_keep_days=30), metrics=CommandMetrics(registry))
+    keeper = TrashPurger(database, WorkspaceSettings(trash_keep_days=30), metrics=CommandMetrics(registry))
     assert await keeper.look() == 1
     assert counts_of(exposition(registry).decode()) == {("PurgeNode", "COMPLETED"): 1}

@@ -6,7 +6,7 @@ from typing import Any
 import asyncpg
 import pytest
 from backend.settings import WorkspaceSettings
-from backend.workspace.pgn import FileKeeper
+from backend.workspace.pgn import ExportFileCleaner
 from backend.workspace.pgn._tasks import EXPORT_TASK, IMPORT_TASK
 from relaybox.tasks._store import claim_tasks
 
@@ -108,7 +108,7 @@ async def test_old_files_are_removed_in_batches_and_busy_ones_later(
         " INSERT INTO workspace_archives (task_id, node_id, owner_id, file, created_at)"
         " SELECT id, gen_random_uuid(), 'teacher', 'zip', now() - interval '2 h' FROM task"
     )
-    keeper = FileKeeper(studio.backbone.database, WorkspaceSettings(export_keep_h=1))
+    keeper = ExportFileCleaner(studio.backbone.database, WorkspaceSettings(export_keep_h=1))
     async with superuser.transaction():
         await superuser.execute("SELECT FROM workspace_archives LIMIT 1 FOR UPDATE")
         assert await keeper.look() == 24

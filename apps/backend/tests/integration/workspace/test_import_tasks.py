@@ -173,7 +173,7 @@ async def test_a_worker_that_stops_gives_the_task_back_and_another_ends_it(
 
 
 async def test_an_import_that_never_ends_is_given_up(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relaybox.tasks._attempt.pause_s_after", lambda _attempts: 0.0)
+    monkeypatch.setattr("relaybox.tasks._attempt.retry_pause_s", lambda _attempts: 0.0)
     monkeypatch.setattr("backend.workspace.pgn._worker.unpacked", lambda _text: 1 / 0)
     path = await begun(studio)
     async with working(studio, attempts_max=2):

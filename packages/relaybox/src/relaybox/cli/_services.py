@@ -15,7 +15,7 @@ from relaybox.db import BACKBONE
 from relaybox.idempotency import Sweeper
 from relaybox.outbox import Notifier, OutboxSettings
 from relaybox.relay import Relay, RelayCollector, TopicsFirst, check_relay
-from relaybox.service import footing, run_until_signal
+from relaybox.service import run_until_signal, service_resources
 from relaybox.settings import RelaySettings, load_settings
 
 __all__ = ("consumer_commands", "relay_commands")
@@ -78,23 +78,25 @@ def _named(name: str) -> Subscription:
 
 
 async def _relay() -> None:
-    async with footing("message-relay", BACKBONE, settings=(RelaySettings, OutboxSettings)) as on:
+    async with service_resources(
+        "message-relay", BACKBONE, settings=(RelaySettings, OutboxSettings)
+    ) as resources:
         settings = load_settings(RelaySettings)
-        relay = Relay(on.database, on.kafka, settings)
-        on.registry.register(RelayCollector(relay.statistics))
-        on.checks["relay"] = check_relay(relay.statistics)
-        first = TopicsFirst(relay, on.kafka, settings, load_settings(OutboxSettings))
-        await run_until_signal(first, Sweeper(on.database, on.registry))
+        relay = Relay(resources.database, resources.kafka, settings)
+        resources.registry.register(RelayCollector(relay.statistics))
+        resources.checks["relay"] = check_relay(relay.statistics)
+        first = TopicsFirst(relay, resources.kafka, settings, load_settings(OutboxSettings))
+        await run_until_signal(first, Sweeper(resources.database, resources.registry))
 
 
 async def _consumer(subscriptions: Sequence[Subscription], topics: Sequence[str]) -> None:
     # Handlers write to the outbox; what is set wrong must stop the start, not the first event.
-    async with footing(subscriptions[0].group, BACKBONE, settings=(OutboxSettings,)) as on:
-        notifier = Notifier(on.database)
-        notifier.attach(on.database.sessions)
+    async with service_resources(subscriptions[0].group, BACKBONE, settings=(OutboxSettings,)) as resources:
+        notifier = Notifier(resources.database)
+        notifier.attach(resources.database.sessions)
         await notifier.start()
         try:
-            consumer = Consumer(on.database, on.kafka, subscriptions, topics=topics)
-            await run_until_signal(consumer, Sweeper(on.database, on.registry))
+            consumer = Consumer(resources.database, resources.kafka, subscriptions, topics=topics)
+            await run_until_signal(consumer, Sweeper(resources.database, resources.registry))
         finally:
             await notifier.stop()

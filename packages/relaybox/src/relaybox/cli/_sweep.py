@@ -8,7 +8,7 @@ from relaybox.cli._looks import ask_database, print_json
 from relaybox.cli._select import AsJson
 from relaybox.db import Executor
 from relaybox.idempotency import Swept, sweep
-from relaybox.retention import Removed, remove_old_records
+from relaybox.retention import RemovalCounts, remove_old_records
 from relaybox.settings import IdempotencySettings, RetentionSettings, load_settings
 
 __all__ = ("sweep_expired",)
@@ -38,6 +38,6 @@ def sweep_expired(as_json: AsJson = False) -> None:
         typer.echo("A slot that is due is in use; it is emptied the next time.")
 
 
-async def _sweep(db: Executor) -> tuple[Swept, Removed]:
+async def _sweep(db: Executor) -> tuple[Swept, RemovalCounts]:
     keys, retention = load_settings(IdempotencySettings), load_settings(RetentionSettings)
     return await sweep(db, keys), await remove_old_records(db, retention, key_ttl_h=keys.ttl_h)

@@ -14,8 +14,8 @@ from relaybox_types.envelope import EventEnvelope, build_event_envelope
 from relaybox.commands._domain import Aggregate, Domain, Handler
 from relaybox.commands._errors import AggregateNotFound, DuplicateCommand, PayloadInvalid, StaleVersion
 from relaybox.commands._facts import Events, Fact, Settlement
-from relaybox.db import holds_nul
-from relaybox.errors import Detail, described
+from relaybox.db import contains_nul
+from relaybox.errors import Detail, error_details
 from relaybox.idempotency import Answer, Claim
 from relaybox.outbox import OutboxSettings
 
@@ -196,7 +196,7 @@ def _parse(handler: Handler[Any], request: Request) -> BaseModel:
         return handler.model.model_validate(request.payload)
     except ValidationError as error:
         problems = error.errors(include_input=False, include_url=False, include_context=False)
-        raise PayloadInvalid(request.command_type, described(problems, "payload")) from None
+        raise PayloadInvalid(request.command_type, error_details(problems, "payload")) from None
 
 
 def document_of(command_type: str, payload: Mapping[str, Any]) -> str:
@@ -212,7 +212,7 @@ def document_of(command_type: str, payload: Mapping[str, Any]) -> str:
     except ValueError:
         detail = Detail(field="payload", message="is not JSON, or too deep")
         raise PayloadInvalid(command_type, [detail]) from None
-    if holds_nul(document):
+    if contains_nul(document):
         detail = Detail(field="payload", message="must not contain the NUL character (U+0000)")
         raise PayloadInvalid(command_type, [detail])
     return document.decode()

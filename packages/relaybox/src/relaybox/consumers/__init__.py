@@ -11,7 +11,13 @@ from relaybox.consumers._errors import (
     KafkaRefused,
     SubscriptionInvalid,
 )
-from relaybox.consumers._handling import ConsumerMoment, GiveUp, Retry, WaitForDatabase, next_step
+from relaybox.consumers._event_processor import (
+    ConsumerSignal,
+    GiveUp,
+    Retry,
+    WaitForDatabase,
+    decide_after_failure,
+)
 from relaybox.consumers._message import read_event
 from relaybox.consumers._statistics import ConsumerStatistics
 from relaybox.consumers._subscription import EventTransaction, Handler, Subscription, subscribe
@@ -19,7 +25,7 @@ from relaybox.consumers._subscription import EventTransaction, Handler, Subscrip
 __all__ = (
     "Consumer",
     "ConsumerError",
-    "ConsumerMoment",
+    "ConsumerSignal",
     "ConsumerStatistics",
     "EnvelopeInvalid",
     "EventTransaction",
@@ -31,7 +37,7 @@ __all__ = (
     "Subscription",
     "SubscriptionInvalid",
     "WaitForDatabase",
-    "next_step",
+    "decide_after_failure",
     "read_event",
     "subscribe",
 )

@@ -7,14 +7,14 @@ from typing import Final, assert_never
 
 import structlog
 
+from relaybox.consumers._daemon_executor import DaemonExecutor
 from relaybox.consumers._errors import SubscriptionInvalid
-from relaybox.consumers._handling import ConsumerMoment, Handling
-from relaybox.consumers._lane import Lane
-from relaybox.consumers._link import Assigned, Link, Orders, Reading, Revoked
+from relaybox.consumers._event_processor import ConsumerSignal, EventProcessor
+from relaybox.consumers._group_member import Assigned, GroupMember, PollRequest, PollResult, Revoked
 from relaybox.consumers._message import Partition
+from relaybox.consumers._partition_queue import PartitionQueue
 from relaybox.consumers._statistics import ConsumerStatistics
 from relaybox.consumers._subscription import Subscription
-from relaybox.consumers._thread import CallingThread
 from relaybox.db import Database
 from relaybox.settings import KafkaSettings
 
@@ -26,7 +26,7 @@ _IDLE_S: Final = 0.5
 #: The same while messages are in hand: a partition that was paused wants to be read on.
 _BUSY_S: Final = 0.1
 #: A partition with this many unfinished messages is read no further until half of them are done.
-_LANE_MESSAGES_MAX: Final = 500
+_QUEUE_MESSAGES_MAX: Final = 500
 #: How long events in hand may take once the consumer stops; then their transactions are rolled back.
 _STOP_GRACE_S: Final = 5.0
 #: How long leaving may take; a broker that does not answer finds out by the session's time-out.
@@ -51,51 +51,51 @@ class Consumer:
         *,
         topics: Sequence[str] = ("domain-events",),
         concurrency: int = 4,
-        on_moment: Callable[[ConsumerMoment], None] | None = None,
+        on_signal: Callable[[ConsumerSignal], None] | None = None,
     ) -> None:
         declared = tuple(subscriptions)
         self.group = _one_group(declared)
         self._settings = settings
         self._topics = tuple(topics)
-        self._on_moment = on_moment
-        self._counts: Counter[ConsumerMoment] = Counter()
-        self._handling = Handling(
+        self._on_signal = on_signal
+        self._counts: Counter[ConsumerSignal] = Counter()
+        self._processor = EventProcessor(
             database, declared, group=self.group, concurrency=concurrency, announce=self._announce
         )
-        self._lanes: dict[Partition, Lane] = {}
+        self._queues: dict[Partition, PartitionQueue] = {}
         self._work: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
         self._paused: set[Partition] = set()
         self._committed: dict[Partition, int] = {}
         self._skipped = 0
-        self._kafka_away = False
+        self._kafka_unavailable = False
         self._stopping = asyncio.Event()
 
     def __repr__(self) -> str:
-        held, state = len(self._lanes), "stopping" if self._stopping.is_set() else "running"
-        waiting = sum(lane.waiting for lane in self._lanes.values())
+        held, state = len(self._queues), "stopping" if self._stopping.is_set() else "running"
+        waiting = sum(queue.waiting for queue in self._queues.values())
         return f"<Consumer {self.group!r} [{held} partitions | {waiting} waiting | {state}]>"
 
     def statistics(self) -> ConsumerStatistics:
         """What was done since the start, and what is in hand now."""
-        lanes = self._lanes.values()
+        queues = self._queues.values()
         return ConsumerStatistics(
-            partitions=len(lanes),
-            buffered=sum(len(lane) for lane in lanes),
-            waiting=sum(lane.waiting for lane in lanes),
-            handled=self._counts[ConsumerMoment.COMMITTED],
-            already_done=self._counts[ConsumerMoment.ALREADY_DONE],
-            skipped=self._skipped + self._counts[ConsumerMoment.OTHER_TYPE],
-            retries=self._counts[ConsumerMoment.RETRYING],
-            database_waits=self._counts[ConsumerMoment.WAITING_FOR_DATABASE],
-            kafka_away=self._kafka_away,
+            partitions=len(queues),
+            buffered=sum(len(queue) for queue in queues),
+            waiting=sum(queue.waiting for queue in queues),
+            handled=self._counts[ConsumerSignal.COMMITTED],
+            already_done=self._counts[ConsumerSignal.ALREADY_DONE],
+            skipped=self._skipped + self._counts[ConsumerSignal.TYPE_NOT_SUBSCRIBED],
+            retries=self._counts[ConsumerSignal.RETRYING],
+            database_waits=self._counts[ConsumerSignal.WAITING_FOR_DATABASE],
+            kafka_unavailable=self._kafka_unavailable,
         )
 
     def stop(self) -> None:
         """Let :meth:`run` finish the events in hand, commit their offsets, leave the group and return."""
         self._stopping.set()
-        for lane in self._lanes.values():
-            lane.close()
+        for queue in self._queues.values():
+            queue.close()
 
     async def run(self) -> None:
         """Consume until :meth:`stop`, which takes effect in under 10 s. A consumer runs once.
@@ -105,42 +105,42 @@ class Consumer:
             EnvelopeInvalid: a message is no event.
             KafkaRefused: Kafka refuses this consumer for good.
         """
-        thread = CallingThread(f"kafka-{self.group}")
-        link = await thread.call(self._open)
+        executor = DaemonExecutor(f"kafka-{self.group}")
+        member = await executor.submit(self._open)
         try:
-            await self._consume(thread, link)
+            await self._consume(executor, member)
         finally:
             await self._finish_in_hand()
-            await self._leave(thread, link)
+            await self._leave(executor, member)
         if self._failure is not None:
             raise self._failure
 
-    def _open(self) -> Link:
-        return Link(
+    def _open(self) -> GroupMember:
+        return GroupMember(
             self._settings,
             group=self.group,
             topics=self._topics,
-            event_types=self._handling.event_types,
+            event_types=self._processor.event_types,
             position_of=self._position_of,
         )
 
     def _position_of(self, partition: Partition) -> int | None:
-        lane = self._lanes.get(partition)
-        return None if lane is None else lane.position
+        queue = self._queues.get(partition)
+        return None if queue is None else queue.position
 
-    async def _consume(self, thread: CallingThread, link: Link) -> None:
+    async def _consume(self, executor: DaemonExecutor, member: GroupMember) -> None:
         told_to_stop = asyncio.create_task(self._stopping.wait())
         while not self._stopping.is_set():
-            wait_s = _BUSY_S if any(lane.busy for lane in self._lanes.values()) else _IDLE_S
-            reading = thread.call(link.read, self._orders(), wait_s)
-            await asyncio.wait({reading, told_to_stop}, return_when=asyncio.FIRST_COMPLETED)
-            if not reading.done():
-                reading.cancel()
+            wait_s = _BUSY_S if any(queue.busy for queue in self._queues.values()) else _IDLE_S
+            result = executor.submit(member.poll, self._request(), wait_s)
+            await asyncio.wait({result, told_to_stop}, return_when=asyncio.FIRST_COMPLETED)
+            if not result.done():
+                result.cancel()
                 break
-            self._take_in(reading.result())
-            if link.away and not self._kafka_away:
-                self._announce(ConsumerMoment.KAFKA_AWAY)
-            self._kafka_away = link.away
+            self._take_in(result.result())
+            if member.away and not self._kafka_unavailable:
+                self._announce(ConsumerSignal.KAFKA_UNAVAILABLE)
+            self._kafka_unavailable = member.away
         told_to_stop.cancel()
 
     async def _finish_in_hand(self) -> None:
@@ -154,79 +154,79 @@ class Consumer:
             _log.warning("events in hand took too long; they come again", group=self.group, events=len(late))
             await asyncio.wait(late, timeout=1.0)
 
-    async def _leave(self, thread: CallingThread, link: Link) -> None:
+    async def _leave(self, executor: DaemonExecutor, member: GroupMember) -> None:
         """Offsets are committed by the last revocation, which closing brings about."""
-        closing = thread.call(link.close)
-        thread.end()
+        closing = executor.submit(member.close)
+        executor.shutdown()
         done, _ = await asyncio.wait({closing}, timeout=_CLOSE_S)
         if not done:
             _log.warning("Kafka does not answer; the group was left without a word", group=self.group)
             closing.cancel()
         else:
             closing.result()
-        self._lanes.clear()
+        self._queues.clear()
 
-    def _orders(self) -> Orders:
-        full = {at for at, lane in self._lanes.items() if len(lane) >= _LANE_MESSAGES_MAX}
+    def _request(self) -> PollRequest:
+        full = {at for at, queue in self._queues.items() if len(queue) >= _QUEUE_MESSAGES_MAX}
         pause = full - self._paused
-        resume = {at for at in self._paused if len(self._lanes[at]) <= _LANE_MESSAGES_MAX // 2}
+        resume = {at for at in self._paused if len(self._queues[at]) <= _QUEUE_MESSAGES_MAX // 2}
         self._paused = (self._paused | pause) - resume
         if pause:
-            self._announce(ConsumerMoment.PAUSED)
+            self._announce(ConsumerSignal.PAUSED)
         if resume:
-            self._announce(ConsumerMoment.RESUMED)
+            self._announce(ConsumerSignal.RESUMED)
         positions = {
-            at: lane.position
-            for at, lane in self._lanes.items()
-            if lane.position is not None and lane.position != self._committed.get(at)
+            at: queue.position
+            for at, queue in self._queues.items()
+            if queue.position is not None and queue.position != self._committed.get(at)
         }
-        return Orders(positions=positions, pause=tuple(pause), resume=tuple(resume))
+        return PollRequest(positions=positions, pause=tuple(pause), resume=tuple(resume))
 
-    def _take_in(self, reading: Reading) -> None:
-        for change in reading.changes:
+    def _take_in(self, result: PollResult) -> None:
+        for change in result.changes:
             match change:
                 case Assigned():
-                    self._open_lanes(change.partitions)
+                    self._open_queues(change.partitions)
                 case Revoked():
-                    self._close_lanes(change.partitions)
+                    self._close_queues(change.partitions)
                 case _:
                     assert_never(change)
-        for message in reading.messages:
-            self._lanes[message.partition].put(message)
-        for at, offset in reading.read_to.items():
-            self._lanes[at].read_to(offset)
-        self._skipped += reading.skipped
-        if reading.committed:
-            self._committed.update(reading.committed)
-            self._announce(ConsumerMoment.OFFSETS_COMMITTED)
+        for message in result.messages:
+            self._queues[message.partition].put(message)
+        for at, offset in result.read_to.items():
+            self._queues[at].read_to(offset)
+        self._skipped += result.skipped
+        if result.committed:
+            self._committed.update(result.committed)
+            self._announce(ConsumerSignal.OFFSETS_COMMITTED)
 
-    def _open_lanes(self, partitions: Iterable[Partition]) -> None:
+    def _open_queues(self, partitions: Iterable[Partition]) -> None:
         for partition in partitions:
-            lane = self._lanes[partition] = Lane(partition)
-            work = asyncio.create_task(lane.run(self._handling.handle), name=f"lane {partition}")
-            work.add_done_callback(self._lane_ended)
+            queue = self._queues[partition] = PartitionQueue(partition)
+            work = asyncio.create_task(queue.run(self._processor.process), name=f"queue {partition}")
+            work.add_done_callback(self._queue_ended)
             self._work.add(work)
-        _log.info("partitions assigned", group=self.group, held=len(self._lanes))
-        self._announce(ConsumerMoment.ASSIGNED)
+        _log.info("partitions assigned", group=self.group, held=len(self._queues))
+        self._announce(ConsumerSignal.ASSIGNED)
 
-    def _close_lanes(self, partitions: Iterable[Partition]) -> None:
+    def _close_queues(self, partitions: Iterable[Partition]) -> None:
         for partition in partitions:
-            self._lanes.pop(partition).close()
+            self._queues.pop(partition).close()
             self._paused.discard(partition)
             self._committed.pop(partition, None)
-        _log.info("partitions revoked", group=self.group, held=len(self._lanes))
-        self._announce(ConsumerMoment.REVOKED)
+        _log.info("partitions revoked", group=self.group, held=len(self._queues))
+        self._announce(ConsumerSignal.REVOKED)
 
-    def _lane_ended(self, work: asyncio.Task[None]) -> None:
+    def _queue_ended(self, work: asyncio.Task[None]) -> None:
         self._work.discard(work)
         if not work.cancelled() and (error := work.exception()) is not None:
             self._failure = self._failure or error
             self.stop()
 
-    def _announce(self, moment: ConsumerMoment) -> None:
-        self._counts[moment] += 1
-        if self._on_moment is not None:
-            self._on_moment(moment)
+    def _announce(self, signal: ConsumerSignal) -> None:
+        self._counts[signal] += 1
+        if self._on_signal is not None:
+            self._on_signal(signal)
 
 
 def _one_group(subscriptions: Sequence[Subscription]) -> str:

@@ -9,7 +9,7 @@ from relaybox_types.envelope import EventEnvelope
 
 from relaybox.consumers._errors import EnvelopeInvalid
 
-__all__ = ("Message", "Partition", "header", "parse_event", "read_event", "taken_from")
+__all__ = ("Message", "Partition", "header_value", "message_from_kafka", "parse_event", "read_event")
 
 #: Topic and number.
 Partition = tuple[str, int]
@@ -34,7 +34,7 @@ class Message:
     value: bytes | None = field(repr=False)
 
 
-def header(headers: Any, name: str) -> str | None:
+def header_value(headers: Any, name: str) -> str | None:
     """The header called *name* (G30); None without one, or with one that is not text."""
     for one, value in headers or ():
         if one == name:
@@ -42,14 +42,14 @@ def header(headers: Any, name: str) -> str | None:
     return None
 
 
-def taken_from(message: Any) -> Message:
+def message_from_kafka(message: Any) -> Message:
     """The message that a ``confluent_kafka.Consumer`` has read."""
     headers = message.headers()
     return Message(
         partition=(message.topic(), message.partition()),
         offset=message.offset(),
-        header_type=header(headers, _TYPE_HEADER),
-        content_type=header(headers, _CONTENT_TYPE_HEADER),
+        header_type=header_value(headers, _TYPE_HEADER),
+        content_type=header_value(headers, _CONTENT_TYPE_HEADER),
         value=message.value(),
     )
 
@@ -62,7 +62,7 @@ def read_event(message: Any, *, reader: str) -> EventEnvelope:
     Raises:
         EnvelopeInvalid: it is no event, or not the one its CloudEvent tells of.
     """
-    taken = taken_from(message)
+    taken = message_from_kafka(message)
     return _event(taken, reader, _envelope(taken, reader))
 
 

@@ -26,4 +26,4 @@ class ConsumerStatistics:
     #: Attempts that PostgreSQL could not serve and that were made again.
     database_waits: int
     #: Whether no broker answers.
-    kafka_away: bool
+    kafka_unavailable: bool

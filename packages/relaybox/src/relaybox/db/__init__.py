@@ -1,10 +1,9 @@
 """PostgreSQL: connections, transactions, SQL files, the schema."""
 
 from relaybox.db._database import Database, DedicatedConnection, Executor, Isolation, executor_of
-from relaybox.db._documents import holds_nul
 from relaybox.db._errors import (
-    NO_RIGHT,
-    READ_ONLY,
+    INSUFFICIENT_PRIVILEGE,
+    READ_ONLY_MESSAGE,
     TRANSIENT_ERRORS,
     DatabaseBusy,
     DatabaseError,
@@ -17,6 +16,7 @@ from relaybox.db._errors import (
     map_service_errors,
     sqlstate_of,
 )
+from relaybox.db._json import contains_nul
 from relaybox.db._migrations import (
     BACKBONE,
     MigrationFailed,
@@ -32,8 +32,8 @@ from relaybox.db._tables import TABLES, include_name
 
 __all__ = (
     "BACKBONE",
-    "NO_RIGHT",
-    "READ_ONLY",
+    "INSUFFICIENT_PRIVILEGE",
+    "READ_ONLY_MESSAGE",
     "TABLES",
     "TRANSIENT_ERRORS",
     "Database",
@@ -50,8 +50,8 @@ __all__ = (
     "RetryTransaction",
     "TransactionAborted",
     "constraint_of",
+    "contains_nul",
     "executor_of",
-    "holds_nul",
     "include_name",
     "load_queries",
     "map_database_errors",

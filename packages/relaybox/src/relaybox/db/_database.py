@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, Protocol, TypeVar
 from sqlalchemy import URL, ExceptionContext, event, exc
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
-from relaybox.db._connecting import Connector, reached
+from relaybox.db._connector import Connector, await_connection
 from relaybox.db._errors import RetryTransaction, is_read_only, map_database_errors, map_service_errors
 from relaybox.settings import PostgresSettings, load_settings
 
@@ -130,7 +130,7 @@ class Database:
             RetryTransaction: 40001 or 40P01.
         """
         with map_database_errors():
-            connection = await reached(self.engine.connect().start(), self.engine.url)
+            connection = await await_connection(self.engine.connect().start(), self.engine.url)
             try:
                 raw = await connection.get_raw_connection()
                 assert raw.driver_connection is not None
@@ -152,7 +152,7 @@ class Database:
 
     def replace_connections(self) -> None:
         """Close each pooled connection before its next use: their server is no longer the primary."""
-        self._connector.forget_connections()
+        self._connector.invalidate_connections()
 
     async def begin(self) -> AsyncSession:
         """A session whose transaction, READ COMMITTED, has begun; the caller commits and closes it.
@@ -208,7 +208,9 @@ class Database:
                 return result
 
     async def _connect(self, db: AsyncSession, isolation: Isolation) -> None:
-        await reached(db.connection(execution_options={"isolation_level": isolation}), self.engine.url)
+        await await_connection(
+            db.connection(execution_options={"isolation_level": isolation}), self.engine.url
+        )
 
     async def dedicated(self) -> DedicatedConnection:
         """A connection outside the pool whose session is the caller's, for LISTEN. The caller closes it.
@@ -219,7 +221,7 @@ class Database:
             DatabaseUnavailable: PostgreSQL is away.
         """
         with map_database_errors():
-            return await reached(self._direct_connector.connect(), self.engine.url)
+            return await await_connection(self._direct_connector.connect(), self.engine.url)
 
     async def close(self) -> None:
         """Close every connection; a server that has fallen silent is left without a word after 2 s."""

@@ -24,8 +24,8 @@ import sqlalchemy.exc
 from relaybox.errors import RelayboxError
 
 __all__ = (
-    "NO_RIGHT",
-    "READ_ONLY",
+    "INSUFFICIENT_PRIVILEGE",
+    "READ_ONLY_MESSAGE",
     "TRANSIENT_ERRORS",
     "DatabaseBusy",
     "DatabaseError",
@@ -43,7 +43,7 @@ __all__ = (
     "unreachable",
 )
 
-AWAY: Final = "PostgreSQL cannot be reached; check POSTGRES_HOST, POSTGRES_PORT and the server"
+UNREACHABLE_MESSAGE: Final = "PostgreSQL cannot be reached; check POSTGRES_HOST, POSTGRES_PORT and the server"
 #: OpenSSL's numbers for a name, and for an address, that the certificate does not have.
 _ANOTHER_NAME: Final = frozenset({62, 64})
 #: InternalClientError: the driver was told that its connection ends just when it wanted to use it.
@@ -72,17 +72,19 @@ _READ_ONLY: Final = "25006"
 #: the write-ahead log: its message depends on lc_messages, the name of their source file does not.
 _NOT_READY: Final = "55000"
 _LOG_FUNCTIONS: Final = "xlogfuncs.c"
-READ_ONLY: Final = (
+READ_ONLY_MESSAGE: Final = (
     "PostgreSQL is read-only (a standby, or default_transaction_read_only is on); "
     "check which server POSTGRES_HOST leads to"
 )
 #: insufficient_privilege.
-NO_RIGHT: Final = "42501"
+INSUFFICIENT_PRIVILEGE: Final = "42501"
 #: No such role, or none that may come in this way: unencrypted, or without a certificate.
-NOT_ADMITTED: Final = "28000"
+INVALID_AUTHORIZATION: Final = "28000"
 _CREDENTIALS: Final = "POSTGRES_USER, POSTGRES_PASSWORD and POSTGRES_DB"
 _REMEDIES: Final = {
-    NOT_ADMITTED: "POSTGRES_USER, POSTGRES_SSL_MODE, POSTGRES_SSL_CERT_FILE and the server's pg_hba.conf",
+    INVALID_AUTHORIZATION: (
+        "POSTGRES_USER, POSTGRES_SSL_MODE, POSTGRES_SSL_CERT_FILE and the server's pg_hba.conf"
+    ),
     "28P01": _CREDENTIALS,  # a wrong password; an unknown role's is wrong too
     "3D000": _CREDENTIALS,  # no such database
 }
@@ -255,7 +257,7 @@ def map_service_errors() -> Generator[None]:
     except (asyncpg.PostgresError, sqlalchemy.exc.DBAPIError) as error:
         cause, state = _server_error(error), sqlstate_of(error)
         # Which object it is about. Messages of other states may contain what a user wrote.
-        message = f": {getattr(cause, 'message', '')}" if state == NO_RIGHT else ""
+        message = f": {getattr(cause, 'message', '')}" if state == INSUFFICIENT_PRIVILEGE else ""
         raise DatabaseRefused(
             f"PostgreSQL refuses a statement of this service ({state} {type(cause).__name__}{message}); "
             "check its log, the migrations (relaybox migrate up) and the rights of POSTGRES_USER"
@@ -280,7 +282,7 @@ def _server_error(error: BaseException) -> BaseException:
 def _translate(error: Exception) -> DatabaseError | None:
     state = sqlstate_of(error)
     if is_read_only(error):
-        return DatabaseUnavailable(READ_ONLY)
+        return DatabaseUnavailable(READ_ONLY_MESSAGE)
     if state in _SERIALIZATION:
         return RetryTransaction(f"PostgreSQL refused the transaction ({state}); run it again")
     if state == _ABORTED:
@@ -301,5 +303,5 @@ def _translate(error: Exception) -> DatabaseError | None:
     wrapped = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else None
     broken = any(isinstance(one, _BROKEN) for one in (error, wrapped, wrapped and wrapped.__cause__))
     if state in _AWAY or broken or isinstance(error, sqlalchemy.exc.InterfaceError):
-        return DatabaseUnavailable(AWAY)
+        return DatabaseUnavailable(UNREACHABLE_MESSAGE)
     return None

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from relaybox.db._connecting import reached
+from relaybox.db._connector import await_connection
 from relaybox.db._database import Database
 from relaybox.db._errors import DatabaseError, DatabaseUnavailable, map_database_errors
 from relaybox.db._queries import load_queries
@@ -174,7 +174,7 @@ def _owner(settings: PostgresSettings) -> AsyncEngine:
 @asynccontextmanager
 async def _connected(engine: AsyncEngine) -> AsyncGenerator[AsyncConnection]:
     with map_database_errors():
-        connection = await reached(engine.connect().start(), engine.url)
+        connection = await await_connection(engine.connect().start(), engine.url)
         try:
             yield connection
         finally:
@@ -195,7 +195,7 @@ async def _run(engine: AsyncEngine, line: Migrations, action: Any, revision: str
 
     try:
         async with _connected(engine) as connection, connection.begin():
-            await connection.exec_driver_sql(_SQL["one_migration_at_a_time"])
+            await connection.exec_driver_sql(_SQL["lock_migrations"])
             if not (await connection.exec_driver_sql(_SQL["has_schema"])).scalar_one():
                 if action is command.downgrade:
                     return []
@@ -210,7 +210,7 @@ async def _run(engine: AsyncEngine, line: Migrations, action: Any, revision: str
 async def _refuse_tables_elsewhere(engine: AsyncEngine, line: Migrations, schema: str) -> None:
     """Refuse to create empty tables beside those that an earlier version made by a role's search_path."""
     async with _connected(engine) as connection:
-        found = await connection.exec_driver_sql(_SQL["schemas_with"], (line.version_table,))
+        found = await connection.exec_driver_sql(_SQL["schemas_with_table"], (line.version_table,))
         if elsewhere := found.scalar():
             raise MigrationFailed(
                 f"{line.version_table}: the tables are in another schema ({elsewhere}); set POSTGRES_SCHEMA "

@@ -1,4 +1,4 @@
--- name: one_migration_at_a_time
+-- name: lock_migrations
 -- Two runs at once in one schema wait for each other; the lock ends with the transaction.
 SELECT pg_advisory_xact_lock(hashtextextended('relaybox.migrate ' || current_setting('search_path'), 0))
 
@@ -6,7 +6,7 @@ SELECT pg_advisory_xact_lock(hashtextextended('relaybox.migrate ' || current_set
 -- Whether the schema that this connection works in exists.
 SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = current_setting('search_path')) AS present
 
--- name: schemas_with
+-- name: schemas_with_table
 -- The schemas that have a table named $1, as one text; null when the schema that this connection works in has it, or none.
 SELECT string_agg(schemaname, ', ' ORDER BY schemaname) AS schemas FROM pg_tables
 WHERE tablename = $1

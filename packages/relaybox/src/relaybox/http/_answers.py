@@ -28,7 +28,7 @@ from relaybox.commands import (
     UnknownCommand,
 )
 from relaybox.db import DatabaseBusy, DatabaseUnavailable, RetryTransaction
-from relaybox.errors import RelayboxError, described
+from relaybox.errors import RelayboxError, error_details
 from relaybox.http._errors import BodyTooLarge, HttpError, UnsupportedMediaType, ValidationFailed
 from relaybox.http._requests import request_id_of
 from relaybox.idempotency import (
@@ -175,7 +175,7 @@ def install_error_handlers(app: FastAPI, answers: ErrorAnswers) -> None:
 
     def invalid(request: Request, error: Exception) -> Response:
         problems = cast("RequestValidationError", error).errors()
-        return error_response(request, ValidationFailed(described(problems)), answers)
+        return error_response(request, ValidationFailed(error_details(problems)), answers)
 
     def framework(request: Request, error: Exception) -> Response:
         # FastAPI wraps what reading a body raises into an HTTPException of its own.

@@ -20,7 +20,7 @@ from relaybox.http._idempotency import IdempotencyMiddleware
 from relaybox.http._openapi import Application
 from relaybox.http._requests import RequestMiddleware
 from relaybox.settings import HttpSettings, load_settings
-from relaybox.telemetry import Checks, HttpMetrics, examine, exposition
+from relaybox.telemetry import Checks, HttpMetrics, exposition, run_checks
 
 __all__ = ("create_app",)
 
@@ -154,7 +154,7 @@ def _add_health_routes(app: FastAPI, checks: Checks, registry: CollectorRegistry
         return _json(200, {"status": "ok"})
 
     async def readyz() -> Response:
-        report = await examine(checks)
+        report = await run_checks(checks)
         return _json(report.http_status, report.body())
 
     def metrics() -> Response:

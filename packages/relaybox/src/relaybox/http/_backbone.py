@@ -141,7 +141,7 @@ class Backbone:
             except RelayboxError as error:
                 self._check_declared(domain, command, error)
                 raise
-        self._metrics.decided(command_type=known, outcome=result.status)
+        self._metrics.record_command(command_type=known, outcome=result.status)
         return result
 
     def _check_declared(self, domain: Domain[Any], command: Command, error: RelayboxError) -> None:
@@ -169,14 +169,14 @@ class Backbone:
         try:
             yield
         except RelayboxError as error:
-            self._metrics.decided(command_type=command_type, outcome=error.error_code)
+            self._metrics.record_command(command_type=command_type, outcome=error.error_code)
             raise
         except Replay:
-            self._metrics.decided(command_type=command_type, outcome="REPLAYED")
+            self._metrics.record_command(command_type=command_type, outcome="REPLAYED")
             raise
         except Stopped as stopped:
             if isinstance(stopped.__cause__, RelayboxError):
-                self._metrics.decided(command_type=command_type, outcome=stopped.__cause__.error_code)
+                self._metrics.record_command(command_type=command_type, outcome=stopped.__cause__.error_code)
             raise
 
     def count_after_commit(self, db: AsyncSession, command_type: str, outcome: str) -> None:
@@ -185,7 +185,7 @@ class Backbone:
         def count(session: Session) -> None:
             # SQLAlchemy sends the event for savepoints too.
             if not session.in_nested_transaction():
-                self._metrics.decided(command_type=command_type, outcome=outcome)
+                self._metrics.record_command(command_type=command_type, outcome=outcome)
 
         event.listen(db.sync_session, "after_commit", count)
 

@@ -20,7 +20,7 @@ from typing import ClassVar
 
 from pydantic import ValidationError
 
-from relaybox.errors import Detail, RelayboxError, described
+from relaybox.errors import Detail, RelayboxError, error_details
 
 __all__ = (
     "AnswerUnkeepable",
@@ -188,7 +188,7 @@ def validation_details(error: ValidationError, *, within: str = "body") -> list[
     Never holds the input itself, which may be private. At most 20 entries.
     """
     problems = error.errors(include_url=False, include_context=False, include_input=False)
-    return described(problems, within)
+    return error_details(problems, within)
 
 
 class KeysIgnored(RelayboxError):

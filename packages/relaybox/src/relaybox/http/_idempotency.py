@@ -110,7 +110,7 @@ class IdempotencyMiddleware:
                 raise
         match answer.instead:
             case Replay() as replay:
-                self._metrics.replayed(replay.stored.age_s)
+                self._metrics.record_replay(replay.stored.age_s)
                 await answer.replay(replay)
             case IdempotencyError() as refusal:
                 await answer.refuse(refusal)
@@ -127,4 +127,4 @@ class IdempotencyMiddleware:
         refusal: object = scope.get(REFUSAL)
         ended = _OUTCOMES.get(type(refusal), outcome)
         if ended is not None:
-            self._metrics.ended(route=route_of(scope), outcome=ended)
+            self._metrics.record_request(route=route_of(scope), outcome=ended)

@@ -71,7 +71,7 @@ class RequestMiddleware:
 
     def _tell(self, scope: Scope, status: int, duration_s: float) -> None:
         route, method = route_of(scope), scope["method"]
-        self._metrics.answered(route=route, method=method, status=status, duration_s=duration_s)
+        self._metrics.record_response(route=route, method=method, status=status, duration_s=duration_s)
         level = _log.debug if route in _PROBES and status < 500 else _log.info
         level("http.request", method=method, route=route, status=status, ms=round(duration_s * 1000, 3))
 

@@ -7,7 +7,7 @@ from typing import Any, Final, Self
 
 from pydantic_core import from_json, to_json
 
-from relaybox.db import holds_nul
+from relaybox.db import contains_nul
 from relaybox.idempotency._errors import KeyReused, ResponseNotKept
 
 __all__ = (
@@ -139,7 +139,7 @@ def _document(result: Mapping[str, Any]) -> str:
     document = to_json(result)
     # NaN is written without a word, and read by nobody.
     from_json(document, allow_inf_nan=False)
-    if holds_nul(document):
+    if contains_nul(document):
         raise ValueError("a result cannot hold the character NUL")
     return document.decode()
 

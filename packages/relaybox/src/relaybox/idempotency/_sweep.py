@@ -149,7 +149,7 @@ class Sweeper:
             connection,
             self._retention,
             key_ttl_h=self._settings.ttl_h,
-            go_on=lambda: not self._stopping.is_set(),
+            should_continue=lambda: not self._stopping.is_set(),
         )
         counts = {
             "command_inbox": removed.commands,

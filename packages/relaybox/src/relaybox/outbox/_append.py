@@ -11,7 +11,7 @@ from relaybox_types.envelope import EventEnvelope
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, scoped_session
 
-from relaybox.db import executor_of, holds_nul, load_queries
+from relaybox.db import contains_nul, executor_of, load_queries
 from relaybox.outbox._notifier import note_for_commit
 from relaybox.outbox._rules import OutboxError, OutboxSettings, fits_attribute
 from relaybox.settings import load_settings
@@ -117,7 +117,7 @@ def admit_envelope(topic: str, envelope: EventEnvelope) -> tuple[str, str]:
 def _admitted(topic: str, key: str, event_type: str, value: bytes) -> tuple[str, str]:
     if not fits_attribute(event_type):
         raise EventIncomplete("event_type holds a control character, which no CloudEvent may have")
-    if holds_nul(value):
+    if contains_nul(value):
         raise EventIncomplete("the event holds the NUL character (U+0000), which PostgreSQL cannot store")
     rules = rules_of_environment()
     topic = rules.topic_for(event_type, topic)

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from relaybox.db import (
-    NO_RIGHT,
+    INSUFFICIENT_PRIVILEGE,
     Database,
     DatabaseRefused,
     DatabaseUnavailable,
@@ -57,6 +57,6 @@ def needing(right: str) -> Generator[None]:
     try:
         yield
     except DatabaseRefused as refused:
-        if refused.__cause__ is None or sqlstate_of(refused.__cause__) != NO_RIGHT:
+        if refused.__cause__ is None or sqlstate_of(refused.__cause__) != INSUFFICIENT_PRIVILEGE:
             raise
         raise DatabaseRefused(f"{refused}; a relay needs {right}") from refused.__cause__

@@ -16,7 +16,7 @@ from confluent_kafka.admin import (
 )
 from confluent_kafka.cimpl import NewTopic
 
-from relaybox.kafka import Complaints, topic_configs, wait_until_led
+from relaybox.kafka import ConnectionDiagnosis, topic_configs, wait_for_leaders
 from relaybox.relay._errors import RelayError, ReplicationImpossible
 from relaybox.relay._replication import (
     AS_THE_CLUSTER_ALLOWS,
@@ -112,15 +112,15 @@ async def raise_message_limit(settings: KafkaSettings, topic: str, bytes_max: in
 
 
 def _raise_limit(settings: KafkaSettings, topic: str, bytes_max: int) -> int:
-    complaints = Complaints(settings.bootstrap_servers)
-    with admin_client(settings, complaints) as admin:
+    diagnosis = ConnectionDiagnosis(settings.bootstrap_servers)
+    with admin_client(settings, diagnosis) as admin:
         try:
             return _raise_limit_by(admin, topic, bytes_max)
         except (KafkaException, TimeoutError) as error:
             admin.poll(0)
             reason = error.args[0] if isinstance(error, KafkaException) else None
             if reason is None or reason.code() in AWAY:
-                raise BrokerAway(complaints.sentence(reason)) from error
+                raise BrokerAway(diagnosis.message(reason)) from error
             raise TopicsNotReady(
                 f"{_MESSAGE_LIMIT} of topic {topic!r} cannot be raised: {reason.str()}; "
                 "check the topic's name and the rights of KAFKA_SASL_USERNAME"
@@ -140,28 +140,28 @@ def _raise_limit_by(admin: Any, topic: str, bytes_max: int) -> int:
     return before
 
 
-def admin_client(settings: KafkaSettings, complaints: Complaints) -> Any:
+def admin_client(settings: KafkaSettings, diagnosis: ConnectionDiagnosis) -> Any:
     """Create an admin client; untyped, because its stubs do not name the results of its futures."""
-    conf: dict[str, Any] = {**settings.client(), "log_level": 0, "error_cb": complaints.note}
+    conf: dict[str, Any] = {**settings.client_config(), "log_level": 0, "error_cb": diagnosis.record}
     try:
         return AdminClient(conf)
     except KafkaException as error:
-        raise TopicsNotReady(complaints.sentence(error.args[0])) from error
+        raise TopicsNotReady(diagnosis.message(error.args[0])) from error
 
 
 def _check_replicas(settings: KafkaSettings, topics: list[str]) -> None:
-    complaints = Complaints(settings.bootstrap_servers)
-    with admin_client(settings, complaints) as admin:
-        warn_of_single_replicas(metadata_of(admin, complaints), topics)
+    diagnosis = ConnectionDiagnosis(settings.bootstrap_servers)
+    with admin_client(settings, diagnosis) as admin:
+        warn_of_single_replicas(metadata_of(admin, diagnosis), topics)
 
 
 def _ensure(
     settings: KafkaSettings, topics: list[str], partitions: int, replication: Replication
 ) -> list[str]:
-    complaints = Complaints(settings.bootstrap_servers)
+    diagnosis = ConnectionDiagnosis(settings.bootstrap_servers)
     until_s = time.monotonic() + _ANSWER_S
-    with admin_client(settings, complaints) as admin:
-        metadata = metadata_of(admin, complaints)
+    with admin_client(settings, diagnosis) as admin:
+        metadata = metadata_of(admin, diagnosis)
         missing = [name for name in topics if name not in metadata.topics]
         if not missing:
             return []
@@ -171,14 +171,14 @@ def _ensure(
             raise TopicsNotReady(f"topic {missing[0]!r} cannot be created: {error}") from error
         warn_of_few_brokers(settings.bootstrap_servers, missing, plan, replication)
         wanted = [new_topic(name, partitions, plan) for name in missing]
-        created = _created(admin, complaints, wanted, plan, until_s)
+        created = _created(admin, diagnosis, wanted, plan, until_s)
         # An account that may create topics but not describe them has created them all the same.
         with suppress(KafkaException, TimeoutError):
-            wait_until_led(admin, dict.fromkeys(created, partitions), until_s)
+            wait_for_leaders(admin, dict.fromkeys(created, partitions), until_s)
         return created
 
 
-def metadata_of(admin: Any, complaints: Complaints) -> Any:
+def metadata_of(admin: Any, diagnosis: ConnectionDiagnosis) -> Any:
     """Return the metadata of all topics that this account may see, and of the brokers that are up.
 
     Raises:
@@ -188,11 +188,11 @@ def metadata_of(admin: Any, complaints: Complaints) -> Any:
         return admin.list_topics(timeout=_ANSWER_S)
     except KafkaException as error:
         admin.poll(0)
-        raise BrokerAway(complaints.sentence(error.args[0])) from error
+        raise BrokerAway(diagnosis.message(error.args[0])) from error
 
 
 def _created(
-    admin: Any, complaints: Complaints, wanted: list[NewTopic], plan: Plan, until_s: float
+    admin: Any, diagnosis: ConnectionDiagnosis, wanted: list[NewTopic], plan: Plan, until_s: float
 ) -> list[str]:
     created: list[str] = []
     answer_s = max(_ANSWER_S_MIN, until_s - time.monotonic())
@@ -203,16 +203,18 @@ def _created(
             reason: KafkaError = error.args[0]
             if reason.code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 admin.poll(0)
-                raise _not_ready(complaints, name, reason, plan) from error
+                raise _not_ready(diagnosis, name, reason, plan) from error
         except TimeoutError as error:
             admin.poll(0)
-            raise _not_ready(complaints, name, None, plan) from error
+            raise _not_ready(diagnosis, name, None, plan) from error
         else:
             created.append(name)
     return created
 
 
-def _not_ready(complaints: Complaints, name: str, reason: KafkaError | None, plan: Plan) -> TopicsNotReady:
+def _not_ready(
+    diagnosis: ConnectionDiagnosis, name: str, reason: KafkaError | None, plan: Plan
+) -> TopicsNotReady:
     if reason is None or reason.code() in AWAY:
-        return BrokerAway(complaints.sentence(reason))
+        return BrokerAway(diagnosis.message(reason))
     return TopicsNotReady(f"topic {name!r} cannot be created: {reason.str()}; {plan.remedy}create it by hand")

@@ -11,7 +11,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
-from relaybox.kafka import Complaints, settings_to_check
+from relaybox.kafka import ConnectionDiagnosis, settings_to_check
 from relaybox.relay._errors import LinkDown
 from relaybox.relay._messages import Message, record_of
 from relaybox.relay._topics import TopicLimits
@@ -105,7 +105,7 @@ Report = Callable[[KafkaError | None, object], None]
 
 def link_settings(settings: KafkaSettings) -> dict[str, Any]:
     """How every client of the relay connects."""
-    return {**_CONNECTION, **settings.client()}
+    return {**_CONNECTION, **settings.client_config()}
 
 
 class CallThreads(ThreadPoolExecutor):
@@ -143,7 +143,7 @@ class Link:
         self._connection = connection
         self._admin: AdminClient | None = None
         self._topics: TopicLimits | None = None
-        self._complaints = Complaints(connection["bootstrap.servers"])
+        self._diagnosis = ConnectionDiagnosis(connection["bootstrap.servers"])
 
     def connect(self) -> None:
         """Reach a broker and learn anew what it accepts.
@@ -166,13 +166,13 @@ class Link:
         """
         try:
             if self._admin is None:
-                conf: dict[str, Any] = {**self._connection, "error_cb": self._complaints.note}
+                conf: dict[str, Any] = {**self._connection, "error_cb": self._diagnosis.record}
                 self._admin = AdminClient(conf)
             topics = sorted(self._admin.list_topics(timeout=_CONNECT_S).topics)
         except KafkaException as error:
             self.serve()  # hands out what it complained of
-            raise LinkDown(self._complaints.sentence(error.args[0])) from error
-        self._complaints.forget()
+            raise LinkDown(self._diagnosis.message(error.args[0])) from error
+        self._diagnosis.reset()
         return topics
 
     def limits(self, topics: Iterable[str]) -> Mapping[str, int]:
@@ -213,12 +213,12 @@ class Link:
     def close(self) -> None:
         """Drop the connection and what was learnt over it."""
         self._topics = self._admin = None
-        self._complaints.forget()
+        self._diagnosis.reset()
 
     def down(self, failures: Sequence[KafkaError]) -> LinkDown:
         """The link's fault that made records fail with *failures*."""
         told = [error.str() for error in failures if error.code() not in _PURGED]
-        why = told[0] if told else f"no acknowledgement in time, {self._complaints.reason}"
+        why = told[0] if told else f"no acknowledgement in time, {self._diagnosis.reason}"
         return LinkDown(f"Kafka takes no records: {why}; check the brokers")
 
 

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from relaybox.kafka import once_settled
+from relaybox.kafka import retry_on_stale_metadata
 from relaybox.relay._errors import LinkDown, ReplicationImpossible
 from relaybox.relay._link import Report, link_faults
 from relaybox.relay._replication import (
@@ -192,7 +192,7 @@ class Markers:
         """The first offset of *lane*'s partition, which may be a moment old, and the one after its last."""
         place = TopicPartition(self.topic, lane)
         until_s = time.monotonic() + self._answer_s()
-        return once_settled(
+        return retry_on_stale_metadata(
             lambda: consumer.get_watermark_offsets(place, timeout=self._answer_s()),
             lambda: min(until_s, self._deadline()),
         )

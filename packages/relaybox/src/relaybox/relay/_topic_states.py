@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError
 
-from relaybox.kafka import Complaints, topic_configs
+from relaybox.kafka import ConnectionDiagnosis, topic_configs
 from relaybox.relay._ensure import AWAY, BrokerAway, admin_client, metadata_of
 from relaybox.relay._replication import Brokers
 from relaybox.settings import KafkaSettings
@@ -56,27 +56,27 @@ async def cluster_state(settings: KafkaSettings, topics: Iterable[str]) -> Clust
 
 
 def _cluster_state(settings: KafkaSettings, topics: list[str]) -> ClusterState:
-    complaints = Complaints(settings.bootstrap_servers)
-    with admin_client(settings, complaints) as admin:
-        metadata = metadata_of(admin, complaints)
+    diagnosis = ConnectionDiagnosis(settings.bootstrap_servers)
+    with admin_client(settings, diagnosis) as admin:
+        metadata = metadata_of(admin, diagnosis)
         held = {name: metadata.topics[name] for name in topics if name in metadata.topics}
-        configs = _configs(admin, complaints, list(held))
+        configs = _configs(admin, diagnosis, list(held))
     states = {name: _state(topic.partitions, configs[name]) for name, topic in held.items()}
     return ClusterState(brokers=Brokers.of(metadata), topics=states)
 
 
-def _configs(admin: Any, complaints: Complaints, topics: list[str]) -> dict[str, Mapping[str, int]]:
+def _configs(admin: Any, diagnosis: ConnectionDiagnosis, topics: list[str]) -> dict[str, Mapping[str, int]]:
     """Return the numbers in the configuration of each topic; none where this account may not read it."""
     found: dict[str, Mapping[str, int]] = {}
     try:
         configs = topic_configs(admin, topics, _ANSWER_S)
     except TimeoutError as error:
-        raise BrokerAway(complaints.sentence()) from error
+        raise BrokerAway(diagnosis.message()) from error
     for topic, config in configs.items():
         if isinstance(config, KafkaError):
             if config.code() in AWAY:
                 admin.poll(0)
-                raise BrokerAway(complaints.sentence(config))
+                raise BrokerAway(diagnosis.message(config))
             found[topic] = {}
         else:
             found[topic] = {name: int(config[name] or 0) for name in (_BYTES_MAX, _MIN_ISR)}

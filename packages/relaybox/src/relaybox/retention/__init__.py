@@ -1,5 +1,5 @@
 """Removal of old rows that nothing needs any more: ended commands and tasks, records of consumed events."""
 
-from relaybox.retention._remove import Removed, remove_old_records
+from relaybox.retention._remove import RemovalCounts, remove_old_records
 
-__all__ = ("Removed", "remove_old_records")
+__all__ = ("RemovalCounts", "remove_old_records")

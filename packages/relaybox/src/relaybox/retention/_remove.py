@@ -9,7 +9,7 @@ from typing import Final
 from relaybox.db import Executor, load_queries
 from relaybox.settings import RetentionSettings
 
-__all__ = ("Removed", "remove_old_records")
+__all__ = ("RemovalCounts", "remove_old_records")
 
 _SQL: Final = load_queries(__package__ or "relaybox.retention", "retention.sql")
 #: Rows of one statement; a row that another transaction holds is left for later.
@@ -21,7 +21,7 @@ _RESTS_PER_STEP: Final = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Removed:
+class RemovalCounts:
     """How many rows a call has removed, or changed."""
 
     #: Commands that have ended, from ``command_inbox``.
@@ -39,8 +39,8 @@ async def remove_old_records(
     settings: RetentionSettings,
     *,
     key_ttl_h: float,
-    go_on: Callable[[], bool] = lambda: True,
-) -> Removed:
+    should_continue: Callable[[], bool] = lambda: True,
+) -> RemovalCounts:
     """Remove the rows that are older than *settings* say, and client keys that are older than *key_ttl_h*.
 
     Any number of processes may call it at any time: one acts on a table, the others leave it out. *db* must
@@ -51,24 +51,26 @@ async def remove_old_records(
         db: a connection outside a transaction.
         settings: how long each kind of row is kept.
         key_ttl_h: hours for which a client's idempotency key is stored in clear.
-        go_on: asked before each step; false ends the call.
+        should_continue: asked before each step; false ends the call.
 
     Raises:
         DatabaseUnavailable: PostgreSQL is away.
         DatabaseBusy: the server cancelled a statement for its own limits.
     """
-    return Removed(
-        keys=await _in_batches(db, "forget_keys", go_on, key_ttl_h),
-        commands=await _in_batches(db, "remove_commands", go_on, settings.commands_h),
-        tasks=await _in_batches(db, "remove_tasks", go_on, settings.tasks_h),
-        consumed_events=await _in_batches(db, "remove_consumed_events", go_on, settings.consumed_events_h),
+    return RemovalCounts(
+        keys=await _in_batches(db, "clear_idempotency_keys", should_continue, key_ttl_h),
+        commands=await _in_batches(db, "remove_commands", should_continue, settings.commands_h),
+        tasks=await _in_batches(db, "remove_tasks", should_continue, settings.tasks_h),
+        consumed_events=await _in_batches(
+            db, "remove_consumed_events", should_continue, settings.consumed_events_h
+        ),
     )
 
 
-async def _in_batches(db: Executor, query: str, go_on: Callable[[], bool], age_h: float) -> int:
+async def _in_batches(db: Executor, query: str, should_continue: Callable[[], bool], age_h: float) -> int:
     total = 0
     for _ in range(_BATCHES_MAX if age_h else 0):
-        if not go_on():
+        if not should_continue():
             break
         began_s = time.monotonic()
         [row] = await db.fetch(_SQL[query], age_h, _ROWS_MAX)

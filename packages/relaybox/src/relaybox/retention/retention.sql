@@ -54,10 +54,10 @@ gone AS (
 )
 SELECT count(*) AS removed FROM gone
 
--- name: forget_keys
+-- name: clear_idempotency_keys
 -- Remove the clients' keys from at most $2 commands that came more than $1 hours ago, the oldest first. One session at a time.
 WITH turn AS MATERIALIZED (
-    SELECT pg_try_advisory_xact_lock('command_inbox'::regclass::int, hashtext('forget_keys')) AS mine
+    SELECT pg_try_advisory_xact_lock('command_inbox'::regclass::int, hashtext('clear_idempotency_keys')) AS mine
 ),
 changed AS (
     UPDATE command_inbox SET idempotency_key = NULL

@@ -11,7 +11,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from relaybox.errors import SettingsError
 from relaybox.settings._postgres import PostgresSettings
-from relaybox.settings._values import Port, ReadableFile, key_of, refuse_unused, with_port, wrong
+from relaybox.settings._values import (
+    Port,
+    ReadableFile,
+    address_with_port,
+    invalid_setting,
+    refuse_unused,
+    require_key_file,
+)
 
 __all__ = (
     "CloudEventsMode",
@@ -62,7 +69,7 @@ class KafkaSettings(BaseSettings):
         if protocol in ("PLAINTEXT", "SSL"):
             refuse_unused(value, "set KAFKA_SECURITY_PROTOCOL to SASL_SSL or SASL_PLAINTEXT")
         elif protocol is not None and value is None:
-            raise wrong(f"needed with KAFKA_SECURITY_PROTOCOL={protocol}")
+            raise invalid_setting(f"needed with KAFKA_SECURITY_PROTOCOL={protocol}")
         return value
 
     @field_validator("ssl_ca_file", "ssl_cert_file")
@@ -75,7 +82,7 @@ class KafkaSettings(BaseSettings):
     @field_validator("ssl_key_file")
     @classmethod
     def _key_has_its_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        return key_of(value, info, "KAFKA_SSL_CERT_FILE")
+        return require_key_file(value, info, "KAFKA_SSL_CERT_FILE")
 
     @field_validator("ssl_key_password")
     @classmethod
@@ -87,9 +94,11 @@ class KafkaSettings(BaseSettings):
     @property
     def bootstrap_servers(self) -> str:
         """``host:port``, comma-separated, as Kafka clients want it and people read it."""
-        return ",".join(with_port(one.strip(), self.port) for one in self.host.split(",") if one.strip())
+        return ",".join(
+            address_with_port(one.strip(), self.port) for one in self.host.split(",") if one.strip()
+        )
 
-    def client(self) -> dict[str, Any]:
+    def client_config(self) -> dict[str, Any]:
         """How every client reaches the brokers, in librdkafka's names; the one place that knows.
 
         It holds passwords in clear: for a client's constructor, never for a log.
@@ -146,7 +155,9 @@ class RelaySettings(BaseSettings):
     def _can_be_reached(cls, value: int | None, info: ValidationInfo) -> int | None:
         replicas = info.data.get("topic_replication")
         if value is not None and replicas is not None and value > replicas:
-            raise wrong(f"must be at most RELAY_TOPIC_REPLICATION, {replicas}: no record could be published")
+            raise invalid_setting(
+                f"must be at most RELAY_TOPIC_REPLICATION, {replicas}: no record could be published"
+            )
         return value
 
 

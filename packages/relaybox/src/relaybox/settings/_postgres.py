@@ -10,11 +10,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from relaybox.settings._values import (
     Port,
     ReadableFile,
-    addresses_of,
-    addresses_text,
-    key_of,
+    invalid_setting,
+    parse_addresses,
     refuse_unused,
-    wrong,
+    require_key_file,
+    validate_addresses,
 )
 
 __all__ = ("PostgresSettings",)
@@ -22,7 +22,7 @@ __all__ = ("PostgresSettings",)
 
 def _plain_schema(name: str) -> str:
     if not _SCHEMA.fullmatch(name) or name == "information_schema":
-        raise wrong(
+        raise invalid_setting(
             "must be a plain name: a-z, 0-9 and _, at most 63 characters, "
             "beginning with neither a digit nor pg_, and not information_schema"
         )
@@ -46,7 +46,7 @@ class PostgresSettings(BaseSettings):
     )
 
     #: One server or several, comma-separated; each may have a port of its own (``name:5433``).
-    host: Annotated[str, AfterValidator(addresses_text)] = "localhost"
+    host: Annotated[str, AfterValidator(validate_addresses)] = "localhost"
     port: Port = 5432
     #: Which of the servers is used: ``read-write`` one that takes writes, ``primary`` one that is no standby.
     target_session_attrs: Literal["any", "primary", "read-write"] = "read-write"
@@ -54,7 +54,7 @@ class PostgresSettings(BaseSettings):
     #: ``transaction`` (pool_mode of PgBouncer).
     pooler: Literal["none", "session", "transaction"] = "none"
     #: The server past the pooler, as ``host``: for LISTEN, the relay and migrations.
-    direct_host: Annotated[str, AfterValidator(addresses_text)] | None = None
+    direct_host: Annotated[str, AfterValidator(validate_addresses)] | None = None
     direct_port: Port = 5432
     db: str = "relaybox"
     #: Schema of all tables, types and functions of the library and its applications: the search_path of every
@@ -92,7 +92,7 @@ class PostgresSettings(BaseSettings):
         if pooler == "none":
             refuse_unused(value, "set POSTGRES_POOLER to session or transaction")
         elif pooler == "transaction" and value is None:
-            raise wrong(
+            raise invalid_setting(
                 "needed with POSTGRES_POOLER=transaction: LISTEN, relays and migrations need whole sessions"
             )
         return value
@@ -114,7 +114,7 @@ class PostgresSettings(BaseSettings):
     @field_validator("ssl_key_file")
     @classmethod
     def _key_has_its_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        return key_of(value, info, "POSTGRES_SSL_CERT_FILE")
+        return require_key_file(value, info, "POSTGRES_SSL_CERT_FILE")
 
     def as_owner(self) -> "PostgresSettings":
         """The same server and database, connecting as the owner of the tables."""
@@ -126,7 +126,7 @@ class PostgresSettings(BaseSettings):
     @property
     def addresses(self) -> list[tuple[str, int]]:
         """Host and port of each server, in the order given."""
-        return addresses_of(self.host, self.port)
+        return parse_addresses(self.host, self.port)
 
     @property
     def address(self) -> str:

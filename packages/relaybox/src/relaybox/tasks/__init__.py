@@ -5,25 +5,25 @@ that of its command; a :class:`TaskRunner` gives it to a worker, which ends it (
 :func:`fail_task`) in the transaction that holds the result.
 """
 
-from relaybox.tasks._attempt import Ending, pause_s_after
+from relaybox.tasks._attempt import AttemptOutcome, retry_pause_s
 from relaybox.tasks._errors import TaskError, TaskLost, TaskUnfinished
-from relaybox.tasks._progress import worth_writing
-from relaybox.tasks._runner import RunnerMoment, TaskRunner
+from relaybox.tasks._progress import should_record_progress
+from relaybox.tasks._runner import TaskRunner, TaskSignal
 from relaybox.tasks._statistics import RunnerStatistics
 from relaybox.tasks._store import cancel_task, complete_task, create_task, fail_task, fetch_task
 from relaybox.tasks._task import Fence, OnProgress, Progress, Task, Worker
 
 __all__ = (
-    "Ending",
+    "AttemptOutcome",
     "Fence",
     "OnProgress",
     "Progress",
-    "RunnerMoment",
     "RunnerStatistics",
     "Task",
     "TaskError",
     "TaskLost",
     "TaskRunner",
+    "TaskSignal",
     "TaskUnfinished",
     "Worker",
     "cancel_task",
@@ -31,6 +31,6 @@ __all__ = (
     "create_task",
     "fail_task",
     "fetch_task",
-    "pause_s_after",
-    "worth_writing",
+    "retry_pause_s",
+    "should_record_progress",
 )

@@ -15,13 +15,13 @@ from relaybox.tasks._store import postpone_task
 from relaybox.tasks._task import OnProgress, Task, Worker
 from relaybox.telemetry import traceback_of
 
-__all__ = ("Attempt", "Ending", "pause_s_after")
+__all__ = ("Attempt", "AttemptOutcome", "retry_pause_s")
 
 _log: Final = structlog.stdlib.get_logger(__name__)
 _PAUSE_S_MAX: Final = 30.0
 
 
-class Ending(StrEnum):
+class AttemptOutcome(StrEnum):
     """How a runner came to hold a task no longer."""
 
     ENDED = auto()  # its worker ended it
@@ -30,7 +30,7 @@ class Ending(StrEnum):
     RELEASED = auto()  # the runner stopped; whoever comes next has it at once
 
 
-def pause_s_after(attempts: int) -> float:
+def retry_pause_s(attempts: int) -> float:
     """Seconds a task rests after its *attempts*-th failed attempt: 1, 2, 4, … at most 30."""
     return min(2.0 ** (attempts - 1), _PAUSE_S_MAX)
 
@@ -46,7 +46,7 @@ class Attempt:
     attempts_max: int
     on_progress: OnProgress | None
 
-    async def run(self) -> Ending:
+    async def run(self) -> AttemptOutcome:
         """Let the worker do its work; a task that is still open afterwards is taken again later."""
         try:
             if self.task.attempts > self.attempts_max:
@@ -54,18 +54,18 @@ class Attempt:
             else:
                 await self.worker(self.task, ProgressReport(self.database, self.task, self.on_progress))
             failure: Exception = TaskUnfinished(
-                f"the worker of {self.task.task_type} returned without ending it"
+                f"the worker of {self.task.task_type} returned without outcome it"
             )
         except TaskLost:
             _log.info("task lost; its late result is refused")
-            return Ending.LOST
+            return AttemptOutcome.LOST
         except Exception as error:  # noqa: BLE001 - whatever a worker raises, the task must not hang
             failure = error
         return await self._postpone(failure)
 
-    async def _postpone(self, failure: Exception) -> Ending:
+    async def _postpone(self, failure: Exception) -> AttemptOutcome:
         """Also tells a worker that ended its task from one that only returned: there, nothing is held."""
-        pause_s = pause_s_after(self.task.attempts)
+        pause_s = retry_pause_s(self.task.attempts)
         try:
             async with self.database.service_connection() as connection:
                 still_open = await postpone_task(
@@ -76,16 +76,16 @@ class Attempt:
                 "task cannot be postponed; it is taken over when its lease runs out",
                 error_code=error.error_code,
             )
-            return Ending.LOST
+            return AttemptOutcome.LOST
         if not still_open:
-            return Ending.ENDED if isinstance(failure, TaskUnfinished) else Ending.LOST
+            return AttemptOutcome.ENDED if isinstance(failure, TaskUnfinished) else AttemptOutcome.LOST
         _log.error(
             "attempt at the task failed",
             attempts=self.task.attempts,
             pause_s=pause_s,
             traceback=traceback_of(failure),
         )
-        return Ending.POSTPONED
+        return AttemptOutcome.POSTPONED
 
 
 def _describe(failure: Exception) -> dict[str, str]:

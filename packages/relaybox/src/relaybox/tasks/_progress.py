@@ -10,7 +10,7 @@ from relaybox.db import Database, DatabaseError
 from relaybox.tasks._store import report_progress
 from relaybox.tasks._task import OnProgress, Task
 
-__all__ = ("ProgressReport", "worth_writing")
+__all__ = ("ProgressReport", "should_record_progress")
 
 _log: Final = structlog.stdlib.get_logger(__name__)
 _STEP_PERCENT: Final = Decimal(5)
@@ -18,7 +18,7 @@ _PAUSE_S: Final = 0.25
 _CENT: Final = Decimal("0.01")
 
 
-def worth_writing(last: Decimal, percent: Decimal, elapsed_s: float) -> bool:
+def should_record_progress(last: Decimal, percent: Decimal, elapsed_s: float) -> bool:
     """Whether *percent* is written, *elapsed_s* after *last* was.
 
     A worker that reports every token of an answer costs at most 20 writes plus 4 a second; one
@@ -53,7 +53,7 @@ class ProgressReport:
                 f"progress of task {self._task.id} is {percent}; report percent between 0 and 100"
             )
         exact = Decimal(str(percent)).quantize(_CENT, rounding=ROUND_DOWN)
-        if not worth_writing(self._last, exact, monotonic() - self._written_at_s):
+        if not should_record_progress(self._last, exact, monotonic() - self._written_at_s):
             return
         try:
             async with self._database.service_connection() as connection:

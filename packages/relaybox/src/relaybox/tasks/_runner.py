@@ -11,12 +11,12 @@ from structlog.contextvars import bound_contextvars
 
 from relaybox.db import Database, DatabaseError
 from relaybox.settings import TaskSettings
-from relaybox.tasks._attempt import Attempt, Ending
+from relaybox.tasks._attempt import Attempt, AttemptOutcome
 from relaybox.tasks._statistics import RunnerStatistics
 from relaybox.tasks._store import claim_tasks, release_task, renew_leases
 from relaybox.tasks._task import OnProgress, Task, Worker
 
-__all__ = ("RunnerMoment", "TaskRunner")
+__all__ = ("TaskRunner", "TaskSignal")
 
 _log: Final = structlog.stdlib.get_logger(__name__)
 #: How long a cancelled worker may take to clean up before its task goes to a successor anyway.
@@ -26,7 +26,7 @@ _CLAIM_S: Final = 0.5
 _RELEASE_S: Final = 1.0
 
 
-class RunnerMoment(StrEnum):
+class TaskSignal(StrEnum):
     """What a runner has just done; announced for tests, which wait for it instead of for time."""
 
     CLAIMED = auto()
@@ -56,21 +56,21 @@ class TaskRunner:
         on_exhausted: Callable[[Task], Awaitable[None]],
         settings: TaskSettings | None = None,
         on_progress: OnProgress | None = None,
-        on_moment: Callable[[RunnerMoment], None] | None = None,
+        on_signal: Callable[[TaskSignal], None] | None = None,
     ) -> None:
         self._database = database
         self._workers = dict(workers)
         self._on_exhausted = on_exhausted
         self._settings = settings or TaskSettings()
         self._on_progress = on_progress
-        self._on_moment = on_moment
+        self._on_signal = on_signal
         self._held: dict[UUID, tuple[Task, asyncio.Task[None]]] = {}
         self._woken = asyncio.Event()
         self._stopping = asyncio.Event()
         self._fault: BaseException | None = None
         #: The last claim failed, and the log says so.
         self._claims_fail = False
-        self._counts = dict.fromkeys(Ending, 0)
+        self._counts = dict.fromkeys(AttemptOutcome, 0)
 
     def __repr__(self) -> str:
         types = ", ".join(sorted(self._workers))
@@ -80,10 +80,10 @@ class TaskRunner:
         """What was done since the start, and what is held now."""
         return RunnerStatistics(
             running=len(self._held),
-            ended=self._counts[Ending.ENDED],
-            lost=self._counts[Ending.LOST],
-            postponed=self._counts[Ending.POSTPONED],
-            released=self._counts[Ending.RELEASED],
+            ended=self._counts[AttemptOutcome.ENDED],
+            lost=self._counts[AttemptOutcome.LOST],
+            postponed=self._counts[AttemptOutcome.POSTPONED],
+            released=self._counts[AttemptOutcome.RELEASED],
         )
 
     def wake(self) -> None:
@@ -142,12 +142,12 @@ class TaskRunner:
                 _log.warning(
                     "tasks cannot be claimed; trying again", error_code=error.error_code, reason=str(error)
                 )
-            self._announce(RunnerMoment.WAITING_FOR_DATABASE)
+            self._announce(TaskSignal.WAITING_FOR_DATABASE)
             return
         self._claims_fail = False
         for task in tasks:
             self._start(task)
-        self._announce(RunnerMoment.CLAIMED if tasks else RunnerMoment.IDLE)
+        self._announce(TaskSignal.CLAIMED if tasks else TaskSignal.IDLE)
 
     def _start(self, task: Task) -> None:
         attempt = Attempt(
@@ -165,8 +165,8 @@ class TaskRunner:
     async def _work(self, task: Task, attempt: Attempt) -> None:
         names = {"task_id": str(task.id), "task_type": task.task_type, "command_id": str(task.command_id)}
         with bound_contextvars(**names):
-            ending = await attempt.run()
-        self._let_go(task, ending)
+            outcome = await attempt.run()
+        self._let_go(task, outcome)
 
     def _notice_fault(self, done: asyncio.Task[None]) -> None:
         """What escapes here is the runner's own fault, not a worker's: a lease kept by it would never end."""
@@ -174,14 +174,14 @@ class TaskRunner:
             self._fault = error
             self.stop()
 
-    def _let_go(self, task: Task, ending: Ending) -> None:
+    def _let_go(self, task: Task, outcome: AttemptOutcome) -> None:
         held = self._held.get(task.id)
         # A task that was lost may have come back to this very runner under a new token.
         if held is None or held[0].lease_token != task.lease_token:
             return
         del self._held[task.id]
-        self._counts[ending] += 1
-        self._announce(RunnerMoment[ending.name])
+        self._counts[outcome] += 1
+        self._announce(TaskSignal[outcome.name])
         self.wake()
 
     async def _rest(self) -> None:
@@ -206,7 +206,7 @@ class TaskRunner:
                 _log.warning("leases cannot be renewed; trying again", error_code=error.error_code)
                 continue
             self._drop([task for task in asked if task.id in lost])
-            self._announce(RunnerMoment.RENEWED)
+            self._announce(TaskSignal.RENEWED)
 
     def _drop(self, lost: list[Task]) -> None:
         for task in lost:
@@ -214,7 +214,7 @@ class TaskRunner:
             if held is not None and held[0] is task:
                 held[1].cancel()
                 _log.info("task lost; its worker is cancelled", task_id=str(task.id))
-                self._let_go(task, Ending.LOST)
+                self._let_go(task, AttemptOutcome.LOST)
 
     async def _finish_running(self) -> None:
         running = [work for _, work in self._held.values()]
@@ -243,8 +243,8 @@ class TaskRunner:
                 error_code=error.error_code,
             )
             released = False
-        self._let_go(task, Ending.RELEASED if released else Ending.LOST)
+        self._let_go(task, AttemptOutcome.RELEASED if released else AttemptOutcome.LOST)
 
-    def _announce(self, moment: RunnerMoment) -> None:
-        if self._on_moment is not None:
-            self._on_moment(moment)
+    def _announce(self, signal: TaskSignal) -> None:
+        if self._on_signal is not None:
+            self._on_signal(signal)

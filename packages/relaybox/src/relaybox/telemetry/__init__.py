@@ -1,8 +1,8 @@
 """What operators see: logs, metrics, health, trace context."""
 
-from relaybox.telemetry._address import AddressUnusable, open_address
+from relaybox.telemetry._address import AddressUnusable, open_listener
 from relaybox.telemetry._checks import CHECK_LIMIT_S, SharedCheck, check_postgres
-from relaybox.telemetry._health import Check, CheckResult, Checks, HealthReport, HealthState, examine
+from relaybox.telemetry._health import Check, CheckResult, Checks, HealthReport, HealthState, run_checks
 from relaybox.telemetry._health_app import HealthAddressUnusable, health_app, serve_health
 from relaybox.telemetry._logging import (
     LogLevel,
@@ -42,12 +42,12 @@ __all__ = (
     "continue_trace",
     "current_traceparent",
     "ensure_logging",
-    "examine",
     "exposition",
     "health_app",
     "log_context",
-    "open_address",
+    "open_listener",
     "redact",
+    "run_checks",
     "serve_health",
     "traceback_of",
 )

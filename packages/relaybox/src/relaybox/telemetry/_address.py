@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from relaybox.errors import RelayboxError
 
-__all__ = ("AddressUnusable", "open_address")
+__all__ = ("AddressUnusable", "open_listener")
 
 
 class AddressUnusable(RelayboxError):
@@ -33,17 +33,17 @@ class AddressUnusable(RelayboxError):
         return f"set {host} to an address of this machine"
 
 
-def open_address(host: str, port: int, *, backlog: int, refused: type[AddressUnusable]) -> socket.socket:
+def open_listener(host: str, port: int, *, backlog: int, error_class: type[AddressUnusable]) -> socket.socket:
     """Listen at *host*:*port*, IPv4 or IPv6.
 
     Opened by us because uvicorn ends the whole process when it cannot open a port, without a word to
     do about it.
 
     Raises:
-        AddressUnusable: as *refused*; the address is taken, unknown or not this machine's.
+        AddressUnusable: as *error_class*; the address is taken, unknown or not this machine's.
     """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=backlog)
     except OSError as error:
-        raise refused(host, port, error) from error
+        raise error_class(host, port, error) from error

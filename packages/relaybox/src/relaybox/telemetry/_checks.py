@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from relaybox.db import (
-    READ_ONLY,
+    READ_ONLY_MESSAGE,
     Database,
     DatabaseError,
     Migrations,
@@ -34,9 +34,9 @@ def check_postgres(database: Database, *migrations: Migrations) -> Check:
     Answers within 2 s; results are shared for 1 s. It takes a connection of *database*'s pool, so
     a pool that is used up counts as PostgreSQL being too busy.
     """
-    schema = _Schema(database, migrations)
+    schema = _SchemaCheck(database, migrations)
     late = CheckResult(state=HealthState.FAILED, detail="PostgreSQL did not answer within 2 s")
-    return SharedCheck(schema.examine, late)
+    return SharedCheck(schema.run, late)
 
 
 class SharedCheck:
@@ -61,7 +61,7 @@ class SharedCheck:
             return self._last
 
 
-class _Schema:
+class _SchemaCheck:
     """Asks for pending migrations, which reads files, only until none was pending; then pings."""
 
     def __init__(self, database: Database, migrations: tuple[Migrations, ...]) -> None:
@@ -69,7 +69,7 @@ class _Schema:
         self._migrations = migrations
         self._complete_until_s = float("-inf")
 
-    async def examine(self) -> CheckResult:
+    async def run(self) -> CheckResult:
         try:
             with map_service_errors():
                 if time.monotonic() < self._complete_until_s:
@@ -84,7 +84,7 @@ class _Schema:
         if row["read_only"]:
             # Reads would go on at a server that is no longer the primary.
             self._database.replace_connections()
-            return CheckResult(state=HealthState.FAILED, detail=READ_ONLY)
+            return CheckResult(state=HealthState.FAILED, detail=READ_ONLY_MESSAGE)
         return _OK
 
     async def _compare(self) -> CheckResult:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
-__all__ = ("Check", "CheckResult", "Checks", "HealthReport", "HealthState", "examine")
+__all__ = ("Check", "CheckResult", "Checks", "HealthReport", "HealthState", "run_checks")
 
 
 class HealthState(StrEnum):
@@ -60,7 +60,7 @@ class HealthReport:
         return {"status": str(self.state), "checks": checks}
 
 
-async def examine(checks: Checks) -> HealthReport:
+async def run_checks(checks: Checks) -> HealthReport:
     """Run all *checks* at once."""
     found = await asyncio.gather(*(check() for check in checks.values()))
     return HealthReport(results=dict(zip(checks, found, strict=True)))

@@ -9,8 +9,8 @@ import structlog
 from prometheus_client import CollectorRegistry
 from pydantic_core import to_json
 
-from relaybox.telemetry._address import AddressUnusable, open_address
-from relaybox.telemetry._health import Checks, examine
+from relaybox.telemetry._address import AddressUnusable, open_listener
+from relaybox.telemetry._health import Checks, run_checks
 from relaybox.telemetry._metrics import exposition
 
 __all__ = ("HealthAddressUnusable", "health_app", "serve_health")
@@ -63,7 +63,7 @@ async def _page(scope: _Scope, checks: Checks, registry: CollectorRegistry) -> t
         case "/healthz":
             return 200, _JSON, to_json({"status": "ok"})
         case "/readyz":
-            report = await examine(checks)
+            report = await run_checks(checks)
             return report.http_status, _JSON, to_json(report.body())
         case "/metrics":
             return 200, _TEXT, await asyncio.to_thread(exposition, registry)
@@ -98,7 +98,7 @@ async def serve_health(
 
     # Without a time limit, as many silent connections as limit_concurrency would block every probe.
     Protocol.head_timeout_s = head_timeout_s
-    listener = open_address(host, port, backlog=64, refused=HealthAddressUnusable)
+    listener = open_listener(host, port, backlog=64, error_class=HealthAddressUnusable)
     config = uvicorn.Config(
         app,
         http=Protocol,

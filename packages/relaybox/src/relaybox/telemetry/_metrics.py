@@ -55,7 +55,7 @@ class HttpMetrics:
         #: Routes, methods and classes of status are few; looking a series up costs more than counting.
         self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
-    def answered(self, *, route: str, method: str, status: int, duration_s: float) -> None:
+    def record_response(self, *, route: str, method: str, status: int, duration_s: float) -> None:
         """Count one request; *route* is its template, never the path, which would be a series per id."""
         key = (route, method if method in _METHODS else "OTHER", status // 100)
         series = self._series.get(key)
@@ -74,7 +74,7 @@ class CommandMetrics:
             "relaybox_commands", "Commands decided.", ("command_type", "outcome"), registry=registry
         )
 
-    def decided(self, *, command_type: str, outcome: str) -> None:
+    def record_command(self, *, command_type: str, outcome: str) -> None:
         """Count one command; *command_type* is a registered one, never what a client sent."""
         self._commands.labels(command_type, outcome).inc()
 
@@ -103,14 +103,14 @@ class IdempotencyMetrics:
 
         self._series: dict[tuple[str, str], Counter] = {}
 
-    def ended(self, *, route: str, outcome: str) -> None:
+    def record_request(self, *, route: str, outcome: str) -> None:
         """Count one request; *route* is its template."""
         series = self._series.get((route, outcome))
         if series is None:
             series = self._series[route, outcome] = self._requests.labels(route, outcome)
         series.inc()
 
-    def replayed(self, age_s: float) -> None:
+    def record_replay(self, age_s: float) -> None:
         """Note how old the answer was."""
         self._age.observe(age_s)
 

@@ -26,7 +26,7 @@ _EXAMPLES_MAX: Final = 3
 CLOCKS_DIFFER: Final = timedelta(minutes=5)
 """The clock of a process that writes or publishes events may differ from PostgreSQL's by this much."""
 #: No right to something; no such table or column; a server that only reads.
-_NO_RIGHT: Final = "42501"
+_INSUFFICIENT_PRIVILEGE: Final = "42501"
 _NO_SCHEMA: Final = frozenset({"42P01", "42703"})
 _READ_ONLY: Final = "25006"
 
@@ -194,7 +194,7 @@ def tables_needed() -> Generator[None]:
 
 def _unreadable(error: asyncpg.PostgresError) -> Exception:
     state = sqlstate_of(error)
-    if state == _NO_RIGHT:
+    if state == _INSUFFICIENT_PRIVILEGE:
         remedy = (
             "connect as the services' role, or GRANT SELECT on the tables, TEMPORARY on the database and "
             "EXECUTE on pg_control_system(), pg_current_wal_lsn() and pg_walfile_name(pg_lsn)"

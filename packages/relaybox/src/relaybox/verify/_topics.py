@@ -11,7 +11,7 @@ from confluent_kafka.admin import (
     OffsetSpec,  # pyright: ignore[reportPrivateImportUsage] - documented there
 )
 
-from relaybox.kafka import Complaints, topic_configs
+from relaybox.kafka import ConnectionDiagnosis, topic_configs
 from relaybox.settings import KafkaSettings
 from relaybox.verify._errors import TopicHeldBack, TopicMissing, TopicUnreadable
 from relaybox.verify._records import Partition, Seen, seen
@@ -61,8 +61,8 @@ class Topics:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._where = settings.bootstrap_servers
-        self._complaints = Complaints(self._where)
-        conf: Any = {**_connection(settings), "error_cb": self._complaints.note}
+        self._diagnosis = ConnectionDiagnosis(self._where)
+        conf: Any = {**_connection(settings), "error_cb": self._diagnosis.record}
         self._admin: Any = AdminClient(conf)
 
     def __enter__(self) -> Self:
@@ -83,7 +83,7 @@ class Topics:
             known = self._admin.list_topics(timeout=_ANSWER_S).topics
         except KafkaException as error:
             self._admin.poll(0)  # why a connection failed is told here, and only here
-            raise _unreadable(self._complaints, error.args[0]) from error
+            raise _unreadable(self._diagnosis, error.args[0]) from error
         return {name: len(known[name].partitions) for name in topics if name in known}
 
     def existing(self, topics: Iterable[str]) -> dict[str, int]:
@@ -124,11 +124,11 @@ class Topics:
         try:
             configs = topic_configs(self._admin, topics, _ANSWER_S)
         except TimeoutError as error:
-            raise _unreadable(self._complaints) from error
+            raise _unreadable(self._diagnosis) from error
         found: dict[str, Retention] = {}
         for topic, config in configs.items():
             if isinstance(config, KafkaError):
-                raise _unreadable(self._complaints, config)
+                raise _unreadable(self._diagnosis, config)
             found[topic] = _retention(config)
         return found
 
@@ -152,9 +152,9 @@ class Topics:
                 (one.topic, one.partition): each.result(_ANSWER_S + 1).offset for one, each in answers.items()
             }
         except KafkaException as error:
-            raise _unreadable(self._complaints, error.args[0]) from error
+            raise _unreadable(self._diagnosis, error.args[0]) from error
         except TimeoutError as error:
-            raise _unreadable(self._complaints) from error
+            raise _unreadable(self._diagnosis) from error
 
 
 class Reader:
@@ -179,7 +179,7 @@ class Reader:
         self.first_at_ms: dict[Partition, int] = {}
         #: Partitions that were read to the end of what is committed, but no further.
         self._held_back = set[Partition]()
-        self._complaints = Complaints(settings.bootstrap_servers)
+        self._diagnosis = ConnectionDiagnosis(settings.bootstrap_servers)
         self._heard_at_s = monotonic()
         self._kafka: Any = Consumer(
             {
@@ -194,7 +194,7 @@ class Reader:
                 "auto.offset.reset": "error",
                 "queued.max.messages.kbytes": _AHEAD_KIB,
                 "fetch.max.bytes": _ANSWER_BYTES,
-                "error_cb": self._complaints.note,
+                "error_cb": self._diagnosis.record,
             }
         )
         self._kafka.assign(
@@ -255,13 +255,13 @@ class Reader:
             else:
                 self._held_back.add(place)
         elif error.fatal() or code in _FORBIDDEN | _GONE:
-            raise _unreadable(self._complaints, error)
+            raise _unreadable(self._diagnosis, error)
         elif code == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
             raise TopicUnreadable(
                 f"{place[0]}, partition {place[1]}: records were removed before they were read; run it again"
             )
         else:
-            self._complaints.note(error)
+            self._diagnosis.record(error)
 
     def _finish(self, place: Partition) -> None:
         if self._left.pop(place, None) is not None:
@@ -279,7 +279,7 @@ class Reader:
                     "hides what follows from readers; try again later, or abort it (kafka-transactions.sh)"
                 )
         elif silent_s > _SILENCE_S:
-            raise _unreadable(self._complaints)
+            raise _unreadable(self._diagnosis)
 
 
 def _retention(config: Mapping[str, str | None]) -> Retention:
@@ -293,7 +293,7 @@ def _retention(config: Mapping[str, str | None]) -> Retention:
 
 def _connection(settings: KafkaSettings) -> dict[str, Any]:
     return {
-        **settings.client(),
+        **settings.client_config(),
         "client.id": "relaybox-verify",
         # librdkafka would write to stderr; what matters reaches people through our errors.
         "log_level": 0,
@@ -302,11 +302,11 @@ def _connection(settings: KafkaSettings) -> dict[str, Any]:
     }
 
 
-def _unreadable(complaints: Complaints, error: KafkaError | None = None) -> TopicUnreadable:
+def _unreadable(diagnosis: ConnectionDiagnosis, error: KafkaError | None = None) -> TopicUnreadable:
     if error is not None and error.code() in _FORBIDDEN:
         return TopicUnreadable(
             f"Kafka refuses: {error.str()}; this user needs DESCRIBE and READ on the topics"
         )
     if error is not None and error.code() in _GONE:
         return TopicUnreadable(f"Kafka has no such topic or partition any more: {error.str()}; run it again")
-    return TopicUnreadable(complaints.sentence(error))
+    return TopicUnreadable(diagnosis.message(error))

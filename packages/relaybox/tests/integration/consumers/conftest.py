@@ -1,4 +1,4 @@
-"""A consumer at work, whose moments a test can wait for."""
+"""A consumer at work, whose signals a test can wait for."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -6,20 +6,20 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from uuid import uuid4
 
 import pytest
-from relaybox.consumers import Consumer, ConsumerMoment, Handler, Subscription, subscribe
+from relaybox.consumers import Consumer, ConsumerSignal, Handler, Subscription, subscribe
 from relaybox.db import Database
 from relaybox.settings import KafkaSettings, PostgresSettings
 
 from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.events import REQUESTED, make_effects_table
-from tests.fixtures.moments import Moments
+from tests.fixtures.signal_recorder import SignalRecorder
 
 
 class Running:
     """A consumer at work and what it announced."""
 
-    def __init__(self, consumer: Consumer, moments: Moments) -> None:
-        self.consumer, self.moments = consumer, moments
+    def __init__(self, consumer: Consumer, signals: SignalRecorder) -> None:
+        self.consumer, self.signals = consumer, signals
         self.work = asyncio.create_task(consumer.run())
 
     async def ended(self) -> None:
@@ -61,13 +61,13 @@ def start_consumer(
         declared = (
             handler if isinstance(handler, Subscription) else subscribe(REQUESTED, group=group)(handler)
         )
-        moments = Moments()
+        signals = SignalRecorder()
         running = Running(
-            Consumer(database, settings, [declared], topics=[topic], on_moment=moments), moments
+            Consumer(database, settings, [declared], topics=[topic], on_signal=signals), signals
         )
         try:
             if assigned:
-                await moments.reached(ConsumerMoment.ASSIGNED)
+                await signals.wait_for(ConsumerSignal.ASSIGNED)
             yield running
         finally:
             running.consumer.stop()

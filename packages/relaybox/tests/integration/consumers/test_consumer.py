@@ -8,8 +8,8 @@ import pytest
 import structlog
 from confluent_kafka import Consumer as KafkaConsumer
 from confluent_kafka import TopicPartition
-from relaybox.consumers import ConsumerMoment, EnvelopeInvalid, EventTransaction, HandlerFailed
-from relaybox.consumers._handling import _SQL
+from relaybox.consumers import ConsumerSignal, EnvelopeInvalid, EventTransaction, HandlerFailed
+from relaybox.consumers._event_processor import _SQL
 from relaybox.db import Database, executor_of
 from relaybox.settings import KafkaSettings
 from relaybox_types.envelope import EventEnvelope
@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.events import CREATED, REQUESTED, effects, make_event, publish, publish_raw, record_effect
 
-COMMITTED = ConsumerMoment.COMMITTED
+COMMITTED = ConsumerSignal.COMMITTED
 
 
 def committed_offsets(settings: KafkaSettings, topic: str, group: str) -> int:
@@ -42,7 +42,7 @@ async def test_an_event_takes_effect_and_its_offset_is_committed(
     event = make_event()
     async with start_consumer(record_effect) as running:
         send(event)
-        await running.moments.reached(COMMITTED)
+        await running.signals.wait_for(COMMITTED)
         await running.stopped()
         assert running.consumer.statistics().handled == 1
     assert await effects(database) == [event.event_id]
@@ -52,8 +52,8 @@ async def test_an_event_takes_effect_and_its_offset_is_committed(
 async def test_offsets_are_committed_while_the_consumer_runs(send, start_consumer) -> None:
     async with start_consumer(record_effect) as running:
         send(make_event())
-        await running.moments.reached(ConsumerMoment.OFFSETS_COMMITTED)
-        assert running.moments.counts[COMMITTED] == 1
+        await running.signals.wait_for(ConsumerSignal.OFFSETS_COMMITTED)
+        assert running.signals.counts[COMMITTED] == 1
 
 
 @pytest.mark.guarantee("G40")
@@ -74,7 +74,7 @@ async def test_an_offset_is_never_committed_before_the_effect(
         publish(kafka_settings, topic, [held])
         await asyncio.wait_for(in_hand.wait(), WAIT_S)
         publish(kafka_settings, topic, others)
-        await running.moments.reached(COMMITTED, len(others))
+        await running.signals.wait_for(COMMITTED, len(others))
         await running.stopped()
     assert await effects(database) == [event.event_id for event in others]
     assert committed_offsets(kafka_settings, topic, group) == len(others)
@@ -85,7 +85,7 @@ async def test_redelivery_has_no_second_effect(database: Database, send, start_c
     event = make_event()
     async with start_consumer(record_effect) as running:
         send(event, event)
-        await running.moments.reached(ConsumerMoment.ALREADY_DONE)
+        await running.signals.wait_for(ConsumerSignal.ALREADY_DONE)
         assert running.consumer.statistics().already_done == 1
     assert await effects(database) == [event.event_id]
 
@@ -98,8 +98,8 @@ async def test_the_record_is_kept_per_consumer(database: Database, group: str, s
         start_consumer(record_effect, group=f"{group}-b") as other,
     ):
         send(event)
-        await one.moments.reached(COMMITTED)
-        await other.moments.reached(COMMITTED)
+        await one.signals.wait_for(COMMITTED)
+        await other.signals.wait_for(COMMITTED)
     assert await effects(database) == [event.event_id, event.event_id]
 
 
@@ -115,9 +115,9 @@ async def test_an_effect_that_fails_leaves_no_record(database: Database, send, s
 
     async with start_consumer(handler) as running:
         send(event)
-        await running.moments.reached(ConsumerMoment.RETRYING)
+        await running.signals.wait_for(ConsumerSignal.RETRYING)
         assert await effects(database) == []
-        await running.moments.reached(COMMITTED)
+        await running.signals.wait_for(COMMITTED)
     assert await effects(database) == [event.event_id]
 
 
@@ -170,7 +170,7 @@ async def test_events_of_one_aggregate_are_handled_in_order(database: Database, 
     events = [make_event(aggregate_id="one", version=version) for version in range(1, 101)]
     async with start_consumer(record_effect) as running:
         send(*events)
-        await running.moments.reached(COMMITTED, len(events))
+        await running.signals.wait_for(COMMITTED, len(events))
     assert await effects(database) == [event.event_id for event in events]
 
 
@@ -189,7 +189,7 @@ async def test_order_holds_while_an_event_is_retried_and_other_partitions_go_on(
 
     async with start_consumer(handler) as running:
         publish(kafka_settings, topic, blocked + others)
-        await running.moments.reached(COMMITTED, 22)
+        await running.signals.wait_for(COMMITTED, 22)
     done = await effects(database)
     assert done.index(blocked[0].event_id) < done.index(blocked[1].event_id)
     assert done.index(blocked[0].event_id) > 5
@@ -200,9 +200,9 @@ async def test_other_types_are_skipped_by_their_header_without_being_parsed(
 ) -> None:
     async with start_consumer(record_effect) as running:
         publish_raw(kafka_settings, topic, [("key", b"not even json", CREATED)])
-        await running.moments.reached(ConsumerMoment.OFFSETS_COMMITTED)
+        await running.signals.wait_for(ConsumerSignal.OFFSETS_COMMITTED)
         assert running.consumer.statistics().skipped == 1
-        assert running.moments.counts[ConsumerMoment.OTHER_TYPE] == 0
+        assert running.signals.counts[ConsumerSignal.TYPE_NOT_SUBSCRIBED] == 0
 
 
 async def test_without_a_header_the_type_stands_in_the_envelope(
@@ -212,8 +212,8 @@ async def test_without_a_header_the_type_stands_in_the_envelope(
     async with start_consumer(record_effect) as running:
         raw = [("a", event.model_dump_json().encode(), None) for event in (other, wanted)]
         publish_raw(kafka_settings, topic, raw)
-        await running.moments.reached(COMMITTED)
-        assert running.moments.counts[ConsumerMoment.OTHER_TYPE] == 1
+        await running.signals.wait_for(COMMITTED)
+        assert running.signals.counts[ConsumerSignal.TYPE_NOT_SUBSCRIBED] == 1
     assert await effects(database) == [wanted.event_id]
 
 
@@ -247,10 +247,10 @@ async def test_a_handler_that_fails_every_time_stops_the_consumer_with_its_offse
             await running.ended()
     assert (stopped.value.event_id, stopped.value.offset) == (bad.event_id, 1)
     assert isinstance(stopped.value.__cause__, RuntimeError)
-    assert running.moments.counts[ConsumerMoment.RETRYING] == 3
+    assert running.signals.counts[ConsumerSignal.RETRYING] == 3
     assert committed_offsets(kafka_settings, topic, group) == 1
     async with start_consumer(record_effect) as restarted:
-        await restarted.moments.reached(COMMITTED)
+        await restarted.signals.wait_for(COMMITTED)
     assert await effects(database) == [good.event_id, bad.event_id]
 
 
@@ -281,13 +281,13 @@ async def test_a_stopped_member_hands_its_partitions_to_the_others_at_once(
 ) -> None:
     async with start_consumer(record_effect) as staying:
         async with start_consumer(record_effect):
-            await staying.moments.reached(ConsumerMoment.REVOKED)
+            await staying.signals.wait_for(ConsumerSignal.REVOKED)
             assert staying.consumer.statistics().partitions < 4
         while staying.consumer.statistics().partitions < 4:
-            await staying.moments.again(ConsumerMoment.ASSIGNED)
+            await staying.signals.wait_for_next(ConsumerSignal.ASSIGNED)
         events = [make_event() for _ in range(20)]
         publish(kafka_settings, topic, events)
-        await staying.moments.reached(COMMITTED, 20)
+        await staying.signals.wait_for(COMMITTED, 20)
     assert sorted(await effects(database)) == sorted(event.event_id for event in events)
 
 
@@ -298,12 +298,12 @@ async def test_what_a_handler_asked_for_happens_after_its_commit(
 
     async def handler(event: EventEnvelope, unit: EventTransaction) -> None:
         await record_effect(event, unit)
-        unit.after_commit(lambda: seen.append(running.moments.counts[COMMITTED]))
+        unit.after_commit(lambda: seen.append(running.signals.counts[COMMITTED]))
         assert seen == []
 
     async with start_consumer(handler) as running:
         publish(kafka_settings, topic, [make_event()])
-        await running.moments.reached(ConsumerMoment.OFFSETS_COMMITTED)
+        await running.signals.wait_for(ConsumerSignal.OFFSETS_COMMITTED)
     assert seen == [1]
 
 
@@ -318,7 +318,7 @@ async def test_log_lines_of_a_handler_carry_the_ids_of_its_event(
 
     async with start_consumer(handler) as running:
         publish(kafka_settings, topic, [event])
-        await running.moments.reached(COMMITTED)
+        await running.signals.wait_for(COMMITTED)
     assert bound[0]["event_id"] == str(event.event_id)
     assert bound[0]["correlation_id"] == str(event.correlation_id)
 
@@ -335,9 +335,9 @@ async def test_a_partition_with_too_much_in_hand_is_paused_and_read_on_later(
 
     async with start_consumer(handler) as running:
         publish(kafka_settings, topic, events)
-        await running.moments.reached(ConsumerMoment.PAUSED)
+        await running.signals.wait_for(ConsumerSignal.PAUSED)
         assert running.consumer.statistics().buffered < len(events)
         go_on.set()
-        await running.moments.reached(ConsumerMoment.RESUMED)
-        await running.moments.reached(COMMITTED, len(events))
+        await running.signals.wait_for(ConsumerSignal.RESUMED)
+        await running.signals.wait_for(COMMITTED, len(events))
     assert await effects(database) == [event.event_id for event in events]

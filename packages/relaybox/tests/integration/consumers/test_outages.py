@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
-from relaybox.consumers import Consumer, ConsumerMoment, EventTransaction, subscribe
+from relaybox.consumers import Consumer, ConsumerSignal, EventTransaction, subscribe
 from relaybox.db import Database, executor_of
 from relaybox.local import LocalKafka, LocalPostgres
 from relaybox.settings import KafkaSettings
@@ -15,10 +15,10 @@ from relaybox_types.envelope import EventEnvelope
 
 from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.events import REQUESTED, effects, make_event, publish, record_effect
-from tests.fixtures.moments import Moments
 from tests.fixtures.outages import away, frozen, read_only
+from tests.fixtures.signal_recorder import SignalRecorder
 
-COMMITTED = ConsumerMoment.COMMITTED
+COMMITTED = ConsumerSignal.COMMITTED
 #: What stop() promises, and what it may take at the worst (contract, section 4; G27).
 _STOP_S = 10.0
 
@@ -33,14 +33,14 @@ async def test_postgresql_away_is_waited_for_and_nothing_is_lost_or_done_twice(
     events = [make_event(aggregate_id="a", version=version) for version in range(1, 21)]
     async with start_consumer(record_effect) as running:
         publish(kafka_settings, topic, events[:10])
-        await running.moments.reached(COMMITTED, 10)
+        await running.signals.wait_for(COMMITTED, 10)
         async with away(postgres_server):
             publish(kafka_settings, topic, events[10:])
-            await running.moments.reached(ConsumerMoment.WAITING_FOR_DATABASE, 3)
+            await running.signals.wait_for(ConsumerSignal.WAITING_FOR_DATABASE, 3)
             assert running.consumer.statistics().waiting == 1
             assert running.consumer.statistics().partitions == 4
-        await running.moments.reached(COMMITTED, 20)
-        assert running.moments.counts[ConsumerMoment.REVOKED] == 0
+        await running.signals.wait_for(COMMITTED, 20)
+        assert running.signals.counts[ConsumerSignal.REVOKED] == 0
     assert await effects(database) == [event.event_id for event in events]
 
 
@@ -57,7 +57,7 @@ async def test_a_connection_that_breaks_under_a_handler_is_charged_to_nobody(
 
     async with start_consumer(handler) as running:
         publish(kafka_settings, topic, [event])
-        await running.moments.reached(COMMITTED)
+        await running.signals.wait_for(COMMITTED)
         assert running.consumer.statistics().retries == 0
         assert running.consumer.statistics().database_waits == 1
     assert await effects(database) == [event.event_id]
@@ -68,7 +68,7 @@ async def test_a_consumer_that_waits_for_postgresql_stops_when_told_to(
 ) -> None:
     async with start_consumer(record_effect) as running, away(postgres_server):
         publish(kafka_settings, topic, [make_event()])
-        await running.moments.reached(ConsumerMoment.WAITING_FOR_DATABASE)
+        await running.signals.wait_for(ConsumerSignal.WAITING_FOR_DATABASE)
         running.consumer.stop()
         await asyncio.wait_for(running.ended(), _STOP_S)
 
@@ -79,13 +79,13 @@ async def test_a_broker_that_restarts_is_waited_for_and_nothing_is_lost_or_done_
     events = [make_event(aggregate_id="a", version=version) for version in range(1, 21)]
     async with start_consumer(record_effect) as running:
         publish(kafka_settings, topic, events[:10])
-        await running.moments.reached(COMMITTED, 10)
+        await running.signals.wait_for(COMMITTED, 10)
         async with away(kafka_server):
-            await running.moments.reached(ConsumerMoment.KAFKA_AWAY)
+            await running.signals.wait_for(ConsumerSignal.KAFKA_UNAVAILABLE)
         publish(kafka_settings, topic, events[10:])
-        await running.moments.reached(COMMITTED, 20)
-        assert not running.consumer.statistics().kafka_away
-        await running.moments.again(ConsumerMoment.OFFSETS_COMMITTED)
+        await running.signals.wait_for(COMMITTED, 20)
+        assert not running.consumer.statistics().kafka_unavailable
+        await running.signals.wait_for_next(ConsumerSignal.OFFSETS_COMMITTED)
     assert await effects(database) == [event.event_id for event in events]
 
 
@@ -97,8 +97,8 @@ async def test_kafka_away_at_the_start_is_waited_for(
     async with AsyncExitStack() as consumer:
         async with away(kafka_server):
             running = await consumer.enter_async_context(start_consumer(record_effect, assigned=False))
-            await running.moments.reached(ConsumerMoment.KAFKA_AWAY)
-        await running.moments.reached(COMMITTED)
+            await running.signals.wait_for(ConsumerSignal.KAFKA_UNAVAILABLE)
+        await running.signals.wait_for(COMMITTED)
     assert await effects(database) == [event.event_id]
 
 
@@ -107,9 +107,9 @@ async def test_a_consumer_without_a_broker_stops_when_told_to(
 ) -> None:
     async with start_consumer(record_effect) as running:
         publish(kafka_settings, topic, [make_event()])
-        await running.moments.reached(COMMITTED)
+        await running.signals.wait_for(COMMITTED)
         async with away(kafka_server):
-            await running.moments.reached(ConsumerMoment.KAFKA_AWAY)
+            await running.signals.wait_for(ConsumerSignal.KAFKA_UNAVAILABLE)
             running.consumer.stop()
             await asyncio.wait_for(running.ended(), _STOP_S)
 
@@ -119,7 +119,7 @@ async def test_a_frozen_broker_does_not_hold_up_a_stop(
 ) -> None:
     async with start_consumer(record_effect) as running:
         publish(kafka_settings, topic, [make_event()])
-        await running.moments.reached(COMMITTED)
+        await running.signals.wait_for(COMMITTED)
         with frozen(kafka_server):
             running.consumer.stop()
             await asyncio.wait_for(running.ended(), _STOP_S)
@@ -145,19 +145,19 @@ async def test_a_consumer_whose_handler_hangs_at_a_frozen_postgresql_stops_when_
 async def test_a_topic_that_is_made_later_is_found(
     database: Database, kafka_settings: KafkaSettings, group: str, effects_table: None
 ) -> None:
-    topic, moments = f"late-{group}", Moments()
+    topic, signals = f"late-{group}", SignalRecorder()
     consumer = Consumer(
         database,
         kafka_settings,
         [subscribe(REQUESTED, group=group)(record_effect)],
         topics=[topic],
-        on_moment=moments,
+        on_signal=signals,
     )
     work = asyncio.create_task(consumer.run())
     client = AdminClient({"bootstrap.servers": kafka_settings.bootstrap_servers})
     client.create_topics([NewTopic(topic, 1, 1)])[topic].result(WAIT_S)
     publish(kafka_settings, topic, [make_event()])
-    await moments.reached(COMMITTED)
+    await signals.wait_for(COMMITTED)
     consumer.stop()
     await asyncio.wait_for(work, _STOP_S)
     client.delete_topics([topic])[topic].result(WAIT_S)
@@ -175,8 +175,8 @@ async def test_consumer_waits_while_postgresql_is_read_only(
     async with start_consumer(record_effect) as running:
         async with read_only(postgres_server):
             publish(kafka_settings, topic, [event])
-            await running.moments.reached(ConsumerMoment.WAITING_FOR_DATABASE, 2)
-        await running.moments.reached(COMMITTED)
+            await running.signals.wait_for(ConsumerSignal.WAITING_FOR_DATABASE, 2)
+        await running.signals.wait_for(COMMITTED)
     assert await effects(database) == [event.event_id]
 
 
@@ -191,7 +191,7 @@ async def test_consumer_waits_while_its_own_statement_is_refused(
     async with start_consumer(record_effect) as running:
         await superuser.execute("REVOKE INSERT ON consumed_events FROM relaybox")
         publish(kafka_settings, topic, [event])
-        await running.moments.reached(ConsumerMoment.WAITING_FOR_DATABASE, 2)
+        await running.signals.wait_for(ConsumerSignal.WAITING_FOR_DATABASE, 2)
         await superuser.execute("GRANT INSERT ON consumed_events TO relaybox")
-        await running.moments.reached(COMMITTED)
+        await running.signals.wait_for(COMMITTED)
     assert await effects(database) == [event.event_id]

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from pydantic import SecretStr
-from relaybox.consumers import ConsumerMoment, KafkaRefused, subscribe
+from relaybox.consumers import ConsumerSignal, KafkaRefused, subscribe
 from relaybox.db import Database
 from relaybox.relay import Relay
 from relaybox.settings import KafkaSettings, RelaySettings
@@ -29,7 +29,7 @@ async def test_events_come_from_the_outbox_to_a_handler_by_scram_over_tls(
     await put_events(database, topic, ["a"], count=3)
     handler = subscribe(CREATED, group=group)(record_effect)
     async with running(Relay(database, kafka_settings, RelaySettings())), start_consumer(handler) as consumer:
-        await consumer.moments.reached(ConsumerMoment.COMMITTED, 3)
+        await consumer.signals.wait_for(ConsumerSignal.COMMITTED, 3)
     written = [row["payload"]["event_id"] for row in await rows_of(database)]
     assert [str(event) for event in await effects(database)] == written
 

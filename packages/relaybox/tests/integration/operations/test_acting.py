@@ -20,7 +20,6 @@ from relaybox.relay import Relay, Signal
 from relaybox.settings import KafkaSettings, RelaySettings
 
 from tests.fixtures.failures import acts_of, delay_row, fail_rows, send_rows
-from tests.fixtures.moments import Moments
 from tests.fixtures.relays import (
     all_sent,
     first_appearances,
@@ -30,6 +29,7 @@ from tests.fixtures.relays import (
     rows_of,
     running,
 )
+from tests.fixtures.signal_recorder import SignalRecorder
 from tests.fixtures.waiting import eventually
 
 NO_POLL = RelaySettings(poll_interval=3_600)
@@ -57,10 +57,10 @@ async def test_a_retried_row_is_published_before_the_rows_that_waited_behind_it(
     async with database.connection() as connection:
         # It was tried three times already: the next failure is the last.
         await connection.fetch("UPDATE event_outbox SET attempts = 3 WHERE seq = 1")
-        moments = Moments()
-        async with running(Relay(database, kafka_settings, NO_POLL, on_signal=moments)):
-            await moments.reached(Signal.ROWS_CHARGED)
-            await moments.reached(Signal.BATCH_MARKED)
+        signals = SignalRecorder()
+        async with running(Relay(database, kafka_settings, NO_POLL, on_signal=signals)):
+            await signals.wait_for(Signal.ROWS_CHARGED)
+            await signals.wait_for(Signal.BATCH_MARKED)
             assert [row["seq"] for row in await rows_of(database, "status = 'FAILED'")] == [1]
             # What made it fail is mended, and the operator says so.
             await connection.fetch("UPDATE event_outbox SET topic = $1 WHERE seq = 1", wide)
@@ -79,18 +79,18 @@ async def test_a_row_retried_behind_a_failed_one_of_its_key_waits_for_that(
 ) -> None:
     await put_in_order(database, topic, "a", "b")
     await fail_rows(database, 1, 2)
-    moments = Moments()
+    signals = SignalRecorder()
     async with (
         database.connection() as connection,
-        running(Relay(database, kafka_settings, NO_POLL, on_signal=moments)),
+        running(Relay(database, kafka_settings, NO_POLL, on_signal=signals)),
     ):
-        await moments.reached(Signal.BATCH_MARKED)
+        await signals.wait_for(Signal.BATCH_MARKED)
         look = await preview(connection, Act.RETRY, Selection(seqs=[2]), rows_max=10)
         assert (look.rows_total, look.rows_behind_another) == (1, 1)
         assert await retry(connection, Selection(seqs=[2]), by="ann") == 1
         await put_events(connection, topic, ["c"])
         await notify(database)
-        await moments.reached(Signal.BATCH_MARKED, 2)  # it has looked again, and taken this one only
+        await signals.wait_for(Signal.BATCH_MARKED, 2)  # it has looked again, and taken this one only
         assert [status for status, _ in await states_of(database)][:3] == ["FAILED", "PENDING", "PENDING"]
         await retry(connection, Selection(seqs=[1]), by="ann")
         await all_sent(database)
@@ -105,13 +105,13 @@ async def test_a_skipped_row_lets_its_key_go_on_and_the_gap_is_on_record(
 ) -> None:
     await put_in_order(database, topic, "a")
     await fail_rows(database, 1)
-    moments = Moments()
+    signals = SignalRecorder()
     async with (
         database.connection() as connection,
-        running(Relay(database, kafka_settings, NO_POLL, on_signal=moments)),
+        running(Relay(database, kafka_settings, NO_POLL, on_signal=signals)),
     ):
-        await moments.reached(Signal.LANES_CHANGED)
-        await moments.reached(Signal.IDLE)
+        await signals.wait_for(Signal.LANES_CHANGED)
+        await signals.wait_for(Signal.IDLE)
         assert await skip(connection, Selection(keys=["a"]), by="ann", reason="nobody needs it") == 1
         await all_sent(database)
 

@@ -19,8 +19,8 @@ from relaybox.relay import LANES_CHANNEL, Relay, Signal
 from relaybox.settings import KafkaSettings, RelaySettings
 
 from tests.fixtures.failures import acts_of, delay_row, fail_rows
-from tests.fixtures.moments import Moments
 from tests.fixtures.relays import all_sent, put_events, running
+from tests.fixtures.signal_recorder import SignalRecorder
 from tests.fixtures.waiting import eventually
 
 NO_POLL = RelaySettings(poll_interval=3_600)
@@ -30,11 +30,11 @@ KEYS = [f"key-{number}" for number in range(40)]
 async def test_a_look_shows_each_relay_its_lanes_and_what_waits(
     database: Database, kafka_settings: KafkaSettings
 ) -> None:
-    moments = [Moments(), Moments()]
-    first, second = (Relay(database, kafka_settings, NO_POLL, on_signal=each) for each in moments)
+    signals = [SignalRecorder(), SignalRecorder()]
+    first, second = (Relay(database, kafka_settings, NO_POLL, on_signal=each) for each in signals)
     async with database.connection() as connection, running(first, second):
-        for each in moments:
-            await each.reached(Signal.LANES_CHANGED)
+        for each in signals:
+            await each.wait_for(Signal.LANES_CHANGED)
         look = await relay_status(connection)
 
     assert len(look.relays) == 2

@@ -18,7 +18,7 @@ from tests.fixtures.relays import all_sent, rows_of, running
 
 def payloads(kafka: KafkaSettings, topic: str, count: int) -> dict[tuple[str, int], object]:
     """The payload of each message, by key and version."""
-    consumer = Consumer({**kafka.client(), "group.id": "reader", "auto.offset.reset": "earliest"})
+    consumer = Consumer({**kafka.client_config(), "group.id": "reader", "auto.offset.reset": "earliest"})
     try:
         consumer.subscribe([topic])
         values = [json.loads(message.value()) for message in consumer.consume(count, WAIT_S)]

@@ -9,8 +9,8 @@ from relaybox.relay._rows import measure_backlog
 from relaybox.relay._statistics import Counters
 from relaybox.settings import KafkaSettings, RelaySettings
 
-from tests.fixtures.moments import Moments
 from tests.fixtures.relays import all_sent, notify, put_events, running
+from tests.fixtures.signal_recorder import SignalRecorder
 from tests.fixtures.waiting import eventually
 
 _FAIL = """
@@ -110,18 +110,18 @@ async def test_a_relay_tells_what_it_published_and_what_it_gave_up(
 async def test_rows_that_no_notification_told_of_are_counted(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
-    moments = Moments()
-    relay = Relay(database, kafka_settings, RelaySettings(poll_interval=0.2), on_signal=moments)
+    signals = SignalRecorder()
+    relay = Relay(database, kafka_settings, RelaySettings(poll_interval=0.2), on_signal=signals)
     async with running(relay):
-        await moments.reached(Signal.LANES_CHANGED)
-        await moments.again(Signal.IDLE)
+        await signals.wait_for(Signal.LANES_CHANGED)
+        await signals.wait_for_next(Signal.IDLE)
         await put_events(database, topic, ["a", "b"])
         await all_sent(database)
         assert relay.statistics().polled_total == 2
-    relay = Relay(database, kafka_settings, RelaySettings(poll_interval=3_600), on_signal=moments)
+    relay = Relay(database, kafka_settings, RelaySettings(poll_interval=3_600), on_signal=signals)
     async with running(relay):
-        await moments.again(Signal.LANES_CHANGED)
-        await moments.again(Signal.IDLE)
+        await signals.wait_for_next(Signal.LANES_CHANGED)
+        await signals.wait_for_next(Signal.IDLE)
         await put_events(database, topic, ["a", "b"], first=2)
         await notify(database)
         await all_sent(database)

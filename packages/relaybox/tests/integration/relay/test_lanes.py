@@ -14,7 +14,6 @@ from relaybox.relay._statistics import Counters
 from relaybox.settings import KafkaSettings, RelaySettings
 
 from tests.fixtures.bounds import WAIT_S
-from tests.fixtures.moments import Moments
 from tests.fixtures.relays import (
     all_sent,
     first_appearances,
@@ -24,6 +23,7 @@ from tests.fixtures.relays import (
     rows_of,
     running,
 )
+from tests.fixtures.signal_recorder import SignalRecorder
 from tests.fixtures.waiting import eventually
 
 NO_POLL = RelaySettings(poll_interval=3_600)
@@ -32,12 +32,14 @@ _WAITS = "SELECT FROM pg_stat_activity WHERE query LIKE '%AS due_s%' AND state =
 KEYS = [f"key-{number}" for number in range(40)]
 
 
-async def shared(moments: list[Moments], relays: list[Relay], lanes: list[int]) -> None:
+async def shared(signals: list[SignalRecorder], relays: list[Relay], lanes: list[int]) -> None:
     """Wait until the relays own so many lanes each."""
     async with asyncio.timeout(WAIT_S):
         while sorted(len(relay.statistics().lanes) for relay in relays) != sorted(lanes):
             changed = Signal.LANES_CHANGED
-            waits = [asyncio.create_task(each.reached(changed, each.counts[changed] + 1)) for each in moments]
+            waits = [
+                asyncio.create_task(each.wait_for(changed, each.counts[changed] + 1)) for each in signals
+            ]
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             for wait in waits:
                 wait.cancel()
@@ -47,25 +49,25 @@ async def shared(moments: list[Moments], relays: list[Relay], lanes: list[int]) 
 async def test_relays_that_come_and_go_share_the_lanes_without_configuration(
     database: Database, kafka_settings: KafkaSettings
 ) -> None:
-    moments = [Moments(), Moments(), Moments()]
-    first, second, third = (Relay(database, kafka_settings, NO_POLL, on_signal=each) for each in moments)
+    signals = [SignalRecorder(), SignalRecorder(), SignalRecorder()]
+    first, second, third = (Relay(database, kafka_settings, NO_POLL, on_signal=each) for each in signals)
     async with running(first):
-        await shared(moments, [first], [8])
+        await shared(signals, [first], [8])
         async with running(second):
-            await shared(moments, [first, second], [4, 4])
+            await shared(signals, [first, second], [4, 4])
             async with running(third):
-                await shared(moments, [first, second, third], [2, 3, 3])
-            await shared(moments, [first, second], [4, 4])
-        await shared(moments, [first], [8])
+                await shared(signals, [first, second, third], [2, 3, 3])
+            await shared(signals, [first, second], [4, 4])
+        await shared(signals, [first], [8])
 
 
 @pytest.mark.guarantee("G26")
 async def test_relay_publishes_after_a_late_heartbeat_has_renewed_its_lanes(
     database: Database, kafka_settings: KafkaSettings, topic: str, superuser: asyncpg.Connection
 ) -> None:
-    settings, moments = RelaySettings(poll_interval=3_600, lease_s=0.6), Moments()
-    async with running(Relay(database, kafka_settings, settings, on_signal=moments)):
-        await moments.reached(Signal.IDLE)
+    settings, signals = RelaySettings(poll_interval=3_600, lease_s=0.6), SignalRecorder()
+    async with running(Relay(database, kafka_settings, settings, on_signal=signals)):
+        await signals.wait_for(Signal.IDLE)
         async with superuser.transaction():
             await superuser.execute("LOCK TABLE relay_members IN EXCLUSIVE MODE")
 
@@ -84,23 +86,23 @@ async def test_relay_publishes_after_a_late_heartbeat_has_renewed_its_lanes(
                     return bool(await connection.fetch(_WAITS, before))
 
             await eventually("the relay has found no lane to publish from, and waits", looked)
-        await moments.reached(Signal.BATCH_MARKED)
+        await signals.wait_for(Signal.BATCH_MARKED)
 
 
 @pytest.mark.guarantee("G21")
 async def test_three_relays_keep_every_keys_order_while_lanes_change_hands(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
-    moments = [Moments(), Moments(), Moments()]
+    signals = [SignalRecorder(), SignalRecorder(), SignalRecorder()]
     settings = RelaySettings(poll_interval=3_600, batch_size=5)
-    first, second, third = (Relay(database, kafka_settings, settings, on_signal=each) for each in moments)
+    first, second, third = (Relay(database, kafka_settings, settings, on_signal=each) for each in signals)
     await put_events(database, topic, KEYS, count=100)
     async with running(first):
-        await moments[0].reached(Signal.BATCH_MARKED)
+        await signals[0].wait_for(Signal.BATCH_MARKED)
         async with running(second, third):
             await put_events(database, topic, KEYS, first=101, count=50)
             await notify(database)
-            await shared(moments, [first, second, third], [2, 3, 3])
+            await shared(signals, [first, second, third], [2, 3, 3])
         await all_sent(database)
 
     records = read_topic(kafka_settings.bootstrap_servers, topic)
@@ -116,15 +118,15 @@ async def test_growing_the_lanes_of_running_relays_loses_reorders_and_repeats_no
     topic: str,
     delivery: Literal["exactly-once", "at-least-once"],
 ) -> None:
-    moments = [Moments(), Moments()]
+    signals = [SignalRecorder(), SignalRecorder()]
     settings = RelaySettings(poll_interval=3_600, batch_size=5, delivery=delivery)
-    first, second = (Relay(database, kafka_settings, settings, on_signal=each) for each in moments)
+    first, second = (Relay(database, kafka_settings, settings, on_signal=each) for each in signals)
     await put_events(database, topic, KEYS, count=50)
     async with running(first, second):
-        await moments[0].reached(Signal.BATCH_MARKED)
+        await signals[0].wait_for(Signal.BATCH_MARKED)
         async with database.connection() as connection:
             await connection.fetch("UPDATE relay_origin SET lanes_wanted = 32")
-        await shared(moments, [first, second], [16, 16])
+        await shared(signals, [first, second], [16, 16])
         await put_events(database, topic, KEYS, first=51, count=50)
         await notify(database)
         await all_sent(database)

@@ -5,8 +5,8 @@ from relaybox.db import Database
 from relaybox.relay import Relay, Signal
 from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings
 
-from tests.fixtures.moments import Moments
 from tests.fixtures.relays import all_sent, notify, put_events, running
+from tests.fixtures.signal_recorder import SignalRecorder
 from tests.fixtures.waiting import eventually
 
 #: A look for old rows every 0.07 s.
@@ -40,11 +40,11 @@ async def test_relay_keeps_its_lanes_while_the_backlog_cannot_be_counted(
     patient = postgres_settings.model_copy(
         update={"lock_timeout_ms": PATIENT_MS, "statement_timeout_ms": PATIENT_MS}
     )
-    database, moments = Database(patient), Moments()
+    database, signals = Database(patient), SignalRecorder()
     # The backlog is measured at every heartbeat.
-    relay = Relay(database, kafka_settings, RelaySettings(poll_interval=0.01), on_signal=moments)
+    relay = Relay(database, kafka_settings, RelaySettings(poll_interval=0.01), on_signal=signals)
     async with running(relay):
-        await moments.reached(Signal.IDLE)
+        await signals.wait_for(Signal.IDLE)
         async with superuser.transaction():
             await superuser.execute("LOCK TABLE event_outbox IN ACCESS EXCLUSIVE MODE")
             leases: set[object] = set()

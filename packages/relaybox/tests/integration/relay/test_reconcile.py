@@ -38,7 +38,7 @@ async def read(kafka_settings: KafkaSettings) -> AsyncIterator[Read]:
 
 def transactional(settings: KafkaSettings) -> Producer:
     """A producer whose first transaction can begin."""
-    producer = Producer({**settings.client(), "log_level": 0, "transactional.id": f"test-{uuid4()}"})
+    producer = Producer({**settings.client_config(), "log_level": 0, "transactional.id": f"test-{uuid4()}"})
     producer.init_transactions(WAIT_S)
     return producer
 

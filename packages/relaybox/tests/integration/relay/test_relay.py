@@ -14,7 +14,6 @@ from relaybox.settings import Compression, KafkaSettings, RelaySettings
 from relaybox_types.envelope import EventEnvelope
 
 from tests.fixtures.bounds import WAIT_S
-from tests.fixtures.moments import Moments
 from tests.fixtures.relays import (
     all_sent,
     first_appearances,
@@ -25,6 +24,7 @@ from tests.fixtures.relays import (
     rows_of,
     running,
 )
+from tests.fixtures.signal_recorder import SignalRecorder
 
 #: Nobody polls within a test.
 NO_POLL = RelaySettings(poll_interval=3_600)
@@ -110,34 +110,34 @@ async def test_every_compression_carries_the_same_events(
 async def test_a_notification_wakes_an_idle_relay(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
-    moments = Moments()
-    async with running(Relay(database, kafka_settings, NO_POLL, on_signal=moments)):
-        await moments.reached(Signal.LANES_CHANGED)
-        await moments.again(Signal.IDLE)
+    signals = SignalRecorder()
+    async with running(Relay(database, kafka_settings, NO_POLL, on_signal=signals)):
+        await signals.wait_for(Signal.LANES_CHANGED)
+        await signals.wait_for_next(Signal.IDLE)
         await put_events(database, topic, ["a"])
         await notify(database)
-        await moments.reached(Signal.BATCH_MARKED)
+        await signals.wait_for(Signal.BATCH_MARKED)
 
 
 @pytest.mark.guarantee("G28")
 async def test_polling_alone_publishes_everything(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
-    moments = Moments()
-    relay = Relay(database, kafka_settings, RelaySettings(poll_interval=0.2), on_signal=moments)
+    signals = SignalRecorder()
+    relay = Relay(database, kafka_settings, RelaySettings(poll_interval=0.2), on_signal=signals)
     async with running(relay):
-        await moments.reached(Signal.LANES_CHANGED)
-        await moments.again(Signal.IDLE)
+        await signals.wait_for(Signal.LANES_CHANGED)
+        await signals.wait_for_next(Signal.IDLE)
         await put_events(database, topic, ["a"])
-        await moments.reached(Signal.BATCH_MARKED)
+        await signals.wait_for(Signal.BATCH_MARKED)
 
 
 @pytest.mark.guarantee("G22")
 async def test_a_row_that_commits_late_is_published(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
-    moments = Moments()
-    async with running(Relay(database, kafka_settings, NO_POLL, on_signal=moments)):
+    signals = SignalRecorder()
+    async with running(Relay(database, kafka_settings, NO_POLL, on_signal=signals)):
         async with database.sessions() as session:
             late = (await (await session.connection()).get_raw_connection()).driver_connection
             assert late is not None
@@ -146,7 +146,7 @@ async def test_a_row_that_commits_late_is_published(
             await put_events(late, topic, ["late"])
             await put_events(database, topic, ["early"])
             await notify(database)
-            await moments.reached(Signal.BATCH_MARKED)
+            await signals.wait_for(Signal.BATCH_MARKED)
             await transaction.commit()
         await notify(database)
         await all_sent(database)

@@ -15,8 +15,8 @@ from structlog.testing import capture_logs
 
 from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.certificates import KEY_PASSWORD, Certificates
-from tests.fixtures.moments import Moments
 from tests.fixtures.relays import all_sent, put_events, rows_of, running
+from tests.fixtures.signal_recorder import SignalRecorder
 
 _NO_POLL = RelaySettings(poll_interval=3_600)
 _WRONG_PASSWORD = "a-password-nobody-may-see"
@@ -117,11 +117,11 @@ async def test_a_relay_that_is_not_let_in_charges_no_row_and_says_why(
 ) -> None:
     change, hint = _WRONG_SCRAM[what]
     await put_events(database, "domain-events", ["a"], count=3)
-    moments = Moments()
-    relay = Relay(database, changed(scram_settings, change, certificates), _NO_POLL, on_signal=moments)
+    signals = SignalRecorder()
+    relay = Relay(database, changed(scram_settings, change, certificates), _NO_POLL, on_signal=signals)
     with capture_logs() as lines:
         async with running(relay):
-            await moments.reached(Signal.LINK_DOWN)
+            await signals.wait_for(Signal.LINK_DOWN)
             assert "link down" in repr(relay)
     [told] = [line for line in lines if line["log_level"] == "warning"]
     assert hint in told["reason"].rpartition("; check ")[2]
@@ -137,9 +137,9 @@ async def test_what_waited_for_a_renewed_certificate_goes_out_without_a_restart(
     trusted = tmp_path / "ca.pem"
     trusted.write_bytes(certificates.other_ca.read_bytes())
     await put_events(database, make_topic(), ["a"], count=3)
-    moments = Moments()
+    signals = SignalRecorder()
     settings = scram_settings.model_copy(update={"ssl_ca_file": trusted})
-    async with running(Relay(database, settings, _NO_POLL, on_signal=moments)):
-        await moments.reached(Signal.LINK_DOWN)
+    async with running(Relay(database, settings, _NO_POLL, on_signal=signals)):
+        await signals.wait_for(Signal.LINK_DOWN)
         trusted.write_bytes(certificates.ca.read_bytes())
         await all_sent(database)

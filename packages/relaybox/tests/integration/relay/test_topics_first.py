@@ -15,8 +15,8 @@ from relaybox.settings import KafkaSettings, RelaySettings
 from structlog.testing import capture_logs
 
 from tests.fixtures.bounds import WAIT_S
-from tests.fixtures.moments import Moments
 from tests.fixtures.relays import all_sent, put_events, rows_of, running
+from tests.fixtures.signal_recorder import SignalRecorder
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def absent(kafka_settings: KafkaSettings) -> Iterator[str]:
     """The name of a topic that does not exist yet."""
     name = f"absent-{uuid4().hex}"
     yield name
-    client = AdminClient({**kafka_settings.client(), "log_level": 0})
+    client = AdminClient({**kafka_settings.client_config(), "log_level": 0})
     client.delete_topics([name])
     client.poll(0)
 
@@ -34,11 +34,11 @@ def a_relay(
     kafka: KafkaSettings,
     topics: str,
     *,
-    moments: Moments | None = None,
+    signals: SignalRecorder | None = None,
     **settings: object,
 ) -> TopicsFirst:
     chosen = RelaySettings.model_validate({"poll_interval": 3_600, **settings})
-    relay = Relay(database, kafka, chosen, on_signal=moments or Moments())
+    relay = Relay(database, kafka, chosen, on_signal=signals or SignalRecorder())
     return TopicsFirst(relay, kafka, chosen, OutboxSettings(topics=topics))
 
 
@@ -51,7 +51,9 @@ async def test_a_broker_without_topics_gets_them_and_no_row_is_charged(
     async with running(relay):
         await all_sent(database)
     assert {row["attempts"] for row in await rows_of(database)} == {0}
-    topics = AdminClient({**kafka_settings.client(), "log_level": 0}).list_topics(timeout=WAIT_S).topics
+    topics = (
+        AdminClient({**kafka_settings.client_config(), "log_level": 0}).list_topics(timeout=WAIT_S).topics
+    )
     assert (len(topics[absent].partitions), len(topics[topic].partitions)) == (3, 4)
 
 
@@ -113,10 +115,10 @@ async def test_a_topic_that_takes_less_than_the_outbox_is_warned_of(
     database: Database, kafka_settings: KafkaSettings, topic: str, make_topic: Callable[..., str]
 ) -> None:
     narrow = make_topic(max_message_bytes="4000")
-    moments = Moments()
-    relay = a_relay(database, kafka_settings, f"{topic},{narrow}", moments=moments)
+    signals = SignalRecorder()
+    relay = a_relay(database, kafka_settings, f"{topic},{narrow}", signals=signals)
     with capture_logs() as logs:
         async with running(relay):
-            await moments.reached(Signal.LANES_CHANGED)
+            await signals.wait_for(Signal.LANES_CHANGED)
     [warning] = [line for line in logs if "OUTBOX_MESSAGE_BYTES_MAX" in line["event"]]
     assert (warning["topic"], warning["topic_bytes_max"], warning["log_level"]) == (narrow, 4_000, "warning")

@@ -1,4 +1,4 @@
-"""A runner whose moments a test can wait for."""
+"""A runner whose signals a test can wait for."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,15 +11,15 @@ from relaybox.settings import TaskSettings
 from relaybox.tasks import Task, TaskRunner, Worker
 
 from tests.fixtures.bounds import WAIT_S
-from tests.fixtures.moments import Moments
+from tests.fixtures.signal_recorder import SignalRecorder
 from tests.fixtures.task_rows import TASK_TYPE
 
 
 class Running:
     """A runner at work and what it announced."""
 
-    def __init__(self, runner: TaskRunner, moments: Moments, work: asyncio.Task[None]) -> None:
-        self.runner, self.moments, self.work = runner, moments, work
+    def __init__(self, runner: TaskRunner, signals: SignalRecorder, work: asyncio.Task[None]) -> None:
+        self.runner, self.signals, self.work = runner, signals, work
 
     async def ended(self) -> None:
         await asyncio.wait_for(asyncio.shield(self.work), WAIT_S)
@@ -44,16 +44,16 @@ def start_runner(database: Database) -> StartRunner:
         on_progress: Any = None,
         **settings: Any,
     ) -> AsyncIterator[Running]:
-        moments = Moments()
+        signals = SignalRecorder()
         runner = TaskRunner(
             database,
             {TASK_TYPE: worker},
             on_exhausted=on_exhausted,
             settings=TaskSettings(**{"poll_s": 0.05, "stop_grace_s": 0.0, **settings}),
             on_progress=on_progress,
-            on_moment=moments,
+            on_signal=signals,
         )
-        running = Running(runner, moments, asyncio.create_task(runner.run()))
+        running = Running(runner, signals, asyncio.create_task(runner.run()))
         try:
             yield running
         finally:

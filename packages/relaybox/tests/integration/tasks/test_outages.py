@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 from relaybox.db import Database
 from relaybox.local import LocalPostgres
-from relaybox.tasks import Progress, RunnerMoment, Task, Worker, complete_task
+from relaybox.tasks import Progress, Task, TaskSignal, Worker, complete_task
 
 from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.outages import away, frozen, read_only
@@ -32,9 +32,9 @@ async def test_work_goes_on_while_postgresql_is_away_and_its_result_counts(
     async with start_runner(worker, lease_s=WAIT_S) as running:
         await asyncio.wait_for(started.wait(), WAIT_S)
         async with away(postgres_server):
-            await running.moments.again(RunnerMoment.WAITING_FOR_DATABASE)
+            await running.signals.wait_for_next(TaskSignal.WAITING_FOR_DATABASE)
         go_on.set()
-        await running.moments.reached(RunnerMoment.ENDED)
+        await running.signals.wait_for(TaskSignal.ENDED)
     row = await task_row(database, task_id)
     assert (row["status"], row["attempts"]) == ("COMPLETED", 1)
 
@@ -54,7 +54,7 @@ async def test_progress_that_postgresql_cannot_take_does_not_end_the_work(
 
     async with start_runner(worker, lease_s=3600) as running:
         await asyncio.wait_for(done.wait(), WAIT_S)
-        await running.moments.reached(RunnerMoment.ENDED)
+        await running.signals.wait_for(TaskSignal.ENDED)
 
 
 async def test_a_frozen_postgresql_does_not_hold_up_a_stop(
@@ -79,23 +79,23 @@ async def test_runner_waits_while_postgresql_is_read_only(
     database: Database, postgres_server: LocalPostgres, start_runner
 ) -> None:
     async with start_runner(_complete(database)) as running:
-        await running.moments.reached(RunnerMoment.IDLE)
+        await running.signals.wait_for(TaskSignal.IDLE)
         async with read_only(postgres_server):
-            await running.moments.again(RunnerMoment.WAITING_FOR_DATABASE)
+            await running.signals.wait_for_next(TaskSignal.WAITING_FOR_DATABASE)
         await add_task(database)
-        await running.moments.reached(RunnerMoment.ENDED)
+        await running.signals.wait_for(TaskSignal.ENDED)
 
 
 async def test_runner_outlives_a_refused_statement(
     database: Database, superuser: asyncpg.Connection, start_runner
 ) -> None:
     async with start_runner(_complete(database)) as running:
-        await running.moments.reached(RunnerMoment.IDLE)
+        await running.signals.wait_for(TaskSignal.IDLE)
         await superuser.execute("REVOKE UPDATE ON async_tasks FROM relaybox")
-        await running.moments.again(RunnerMoment.WAITING_FOR_DATABASE)
+        await running.signals.wait_for_next(TaskSignal.WAITING_FOR_DATABASE)
         await superuser.execute("GRANT UPDATE ON async_tasks TO relaybox")
         await add_task(database)
-        await running.moments.reached(RunnerMoment.ENDED)
+        await running.signals.wait_for(TaskSignal.ENDED)
 
 
 def _complete(database: Database) -> Worker:

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 from relaybox.db import Database
-from relaybox.tasks import Progress, RunnerMoment, Task, TaskLost, complete_task
+from relaybox.tasks import Progress, Task, TaskLost, TaskSignal, complete_task
 
 from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.task_rows import add_task, cancel, fail, let_lease_run_out, task_row
@@ -44,10 +44,10 @@ async def test_a_waking_call_starts_a_task_without_waiting_for_the_poll(
 ) -> None:
     held.go_on.set()
     async with start_runner(held, poll_s=60) as running:
-        await running.moments.reached(RunnerMoment.IDLE)
+        await running.signals.wait_for(TaskSignal.IDLE)
         task_id = await add_task(database)
         running.runner.wake()
-        await running.moments.reached(RunnerMoment.ENDED)
+        await running.signals.wait_for(TaskSignal.ENDED)
     assert (await task_row(database, task_id))["status"] == "COMPLETED"
 
 
@@ -56,9 +56,9 @@ async def test_polling_alone_finds_a_task_nobody_told_of(
 ) -> None:
     held.go_on.set()
     async with start_runner(held) as running:
-        await running.moments.reached(RunnerMoment.IDLE)
+        await running.signals.wait_for(TaskSignal.IDLE)
         task_id = await add_task(database)
-        await running.moments.reached(RunnerMoment.ENDED)
+        await running.signals.wait_for(TaskSignal.ENDED)
     assert (await task_row(database, task_id))["status"] == "COMPLETED"
 
 
@@ -71,7 +71,7 @@ async def test_a_runner_holds_at_most_its_concurrency(database: Database, held: 
         assert running.runner.statistics().running == 2
         assert repr(running.runner) == "<TaskRunner compose_proposal [2 of 2 running]>"
         held.go_on.set()
-        await running.moments.reached(RunnerMoment.ENDED, 5)
+        await running.signals.wait_for(TaskSignal.ENDED, 5)
     assert running.runner.statistics().ended == 5
 
 
@@ -86,9 +86,9 @@ async def test_a_task_whose_lease_ran_out_is_taken_over_and_the_late_result_refu
         await held.has_started()
         await let_lease_run_out(database, task_id)
         async with start_runner(successor) as other:
-            await other.moments.reached(RunnerMoment.ENDED)
+            await other.signals.wait_for(TaskSignal.ENDED)
         held.go_on.set()
-        await frozen.moments.reached(RunnerMoment.LOST)
+        await frozen.signals.wait_for(TaskSignal.LOST)
     assert len(held.refused) == 1
     row = await task_row(database, task_id)
     assert (row["status"], row["attempts"], row["result_data"]) == ("COMPLETED", 2, '{"attempt": 2}')
@@ -101,7 +101,7 @@ async def test_a_lease_is_renewed_while_its_worker_works(
     async with start_runner(held, lease_s=0.4) as running:
         await held.has_started()
         before = (await task_row(database, task_id))["lease_until"]
-        await running.moments.reached(RunnerMoment.RENEWED, 4)
+        await running.signals.wait_for(TaskSignal.RENEWED, 4)
         row = await task_row(database, task_id)
         assert row["lease_until"] > before
         assert row["attempts"] == 1
@@ -115,7 +115,7 @@ async def test_a_cancelled_task_cancels_its_worker_at_the_next_heartbeat(
     async with start_runner(held, lease_s=0.4) as running:
         await held.has_started()
         await cancel(database, task_id)
-        await running.moments.reached(RunnerMoment.LOST)
+        await running.signals.wait_for(TaskSignal.LOST)
         assert running.runner.statistics().running == 0
     assert (await task_row(database, task_id))["status"] == "CANCELLED"
 
@@ -137,7 +137,7 @@ async def test_a_cancelled_task_stops_its_worker_at_the_next_progress(
             raise
 
     async with start_runner(worker, lease_s=3600) as running:
-        await running.moments.reached(RunnerMoment.LOST)
+        await running.signals.wait_for(TaskSignal.LOST)
     assert refused.is_set()
     row = await task_row(database, task_id)
     assert (row["status"], row["progress"]) == ("CANCELLED", 10)
@@ -163,9 +163,9 @@ async def test_progress_of_a_successor_starts_where_the_former_worker_was(
     async with start_runner(
         worker, lease_s=3600, on_progress=lambda _, percent: heard.append(percent)
     ) as running:
-        await running.moments.reached(RunnerMoment.POSTPONED)
+        await running.signals.wait_for(TaskSignal.POSTPONED)
         await let_lease_run_out(database, task_id)
-        await running.moments.reached(RunnerMoment.ENDED)
+        await running.signals.wait_for(TaskSignal.ENDED)
     assert heard == [60, 80]
 
 
@@ -176,7 +176,7 @@ async def test_progress_outside_of_0_to_100_is_refused(database: Database, start
         await progress(101)
 
     async with start_runner(worker) as running:
-        await running.moments.reached(RunnerMoment.POSTPONED)
+        await running.signals.wait_for(TaskSignal.POSTPONED)
     error = (await task_row(database, task_id))["error_data"]
     assert error == '{"message": "the worker raised ValueError", "error_code": "TASK_ATTEMPT_FAILED"}'
 
@@ -197,9 +197,9 @@ async def test_a_task_that_fails_again_and_again_is_handed_over_as_exhausted(
 
     async with start_runner(worker, on_exhausted=on_exhausted, attempts_max=2) as running:
         for times in (1, 2):
-            await running.moments.reached(RunnerMoment.POSTPONED, times)
+            await running.signals.wait_for(TaskSignal.POSTPONED, times)
             await let_lease_run_out(database, task_id)
-        await running.moments.reached(RunnerMoment.ENDED)
+        await running.signals.wait_for(TaskSignal.ENDED)
     assert attempts == [1, 2]
     row = await task_row(database, task_id)
     assert (row["status"], row["attempts"]) == ("FAILED", 3)
@@ -214,7 +214,7 @@ async def test_a_worker_that_returns_without_ending_its_task_does_not_leave_it_h
         return
 
     async with start_runner(worker) as running:
-        await running.moments.reached(RunnerMoment.POSTPONED)
+        await running.signals.wait_for(TaskSignal.POSTPONED)
     assert "TASK_UNFINISHED" in (await task_row(database, task_id))["error_data"]
 
 
@@ -249,10 +249,8 @@ async def test_two_runners_share_the_tasks_and_run_each_once(database: Database,
             await complete_task(connection, task.fence, result={})
 
     async with start_runner(worker) as one, start_runner(worker) as other:
-        while one.moments.counts[RunnerMoment.ENDED] + other.moments.counts[RunnerMoment.ENDED] < len(
-            task_ids
-        ):
-            await one.moments.again(RunnerMoment.IDLE)
+        while one.signals.counts[TaskSignal.ENDED] + other.signals.counts[TaskSignal.ENDED] < len(task_ids):
+            await one.signals.wait_for_next(TaskSignal.IDLE)
     for task_id in task_ids:
         row = await task_row(database, task_id)
         assert (row["status"], row["attempts"]) == ("COMPLETED", 1)

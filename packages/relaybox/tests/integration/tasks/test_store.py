@@ -9,9 +9,9 @@ from relaybox.db import Database, executor_of
 from relaybox.tasks import (
     Fence,
     Progress,
-    RunnerMoment,
     Task,
     TaskLost,
+    TaskSignal,
     cancel_task,
     complete_task,
     create_task,
@@ -258,7 +258,7 @@ async def test_a_command_its_task_and_its_end_are_one_transaction_each(
 
     async with start_runner(work) as running:
         await database.run_in_transaction(take)
-        await running.moments.reached(RunnerMoment.ENDED)
+        await running.signals.wait_for(TaskSignal.ENDED)
     async with database.connection() as connection:
         [row] = await connection.fetch(
             "SELECT inbox.status AS command, task.status, (SELECT count(*) FROM domain_events) AS facts"

@@ -101,7 +101,7 @@ async def test_kafka_away_means_what_the_process_says(
 ) -> None:
     monkeypatch.setattr("relaybox.telemetry._checks.CHECK_LIMIT_S", 0.2)
     monkeypatch.setattr("relaybox.service.CHECK_LIMIT_S", 0.2)
-    result = await check_kafka(KafkaSettings(host="127.0.0.1", port=closed_port), away=away)()
+    result = await check_kafka(KafkaSettings(host="127.0.0.1", port=closed_port), when_unavailable=away)()
     assert result.state is away
     assert f"127.0.0.1:{closed_port}" in (result.detail or "")
 

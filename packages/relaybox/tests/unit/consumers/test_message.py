@@ -5,7 +5,7 @@ from uuid import uuid4
 import pytest
 from pydantic_core import from_json, to_json
 from relaybox.consumers import EnvelopeInvalid
-from relaybox.consumers._message import Message, header, parse_event
+from relaybox.consumers._message import Message, header_value, parse_event
 
 from tests.fixtures.events import CREATED, REQUESTED, make_event
 
@@ -109,4 +109,4 @@ def test_an_event_that_is_its_own_cause_is_refused() -> None:
     ],
 )
 def test_the_type_is_read_from_the_header(headers: object, found: str | None) -> None:
-    assert header(headers, "ce_type") == found
+    assert header_value(headers, "ce_type") == found

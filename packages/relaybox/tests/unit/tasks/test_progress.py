@@ -3,28 +3,28 @@
 from decimal import Decimal
 
 import pytest
-from relaybox.tasks import worth_writing
+from relaybox.tasks import should_record_progress
 
 
 @pytest.mark.guarantee("G43")
 @pytest.mark.parametrize("percent", [0, 39, 40])
 def test_what_does_not_move_forward_is_not_written(percent: int) -> None:
-    assert not worth_writing(Decimal(40), Decimal(percent), elapsed_s=60)
+    assert not should_record_progress(Decimal(40), Decimal(percent), elapsed_s=60)
 
 
 def test_a_milestone_is_written_at_once() -> None:
-    assert worth_writing(Decimal(40), Decimal(45), elapsed_s=0)
+    assert should_record_progress(Decimal(40), Decimal(45), elapsed_s=0)
 
 
 def test_a_small_step_is_written_once_some_time_has_passed() -> None:
-    assert not worth_writing(Decimal(40), Decimal(41), elapsed_s=0.1)
-    assert worth_writing(Decimal(40), Decimal(41), elapsed_s=0.25)
+    assert not should_record_progress(Decimal(40), Decimal(41), elapsed_s=0.1)
+    assert should_record_progress(Decimal(40), Decimal(41), elapsed_s=0.25)
 
 
 def test_a_report_for_every_hundredth_of_a_percent_costs_few_writes() -> None:
     last, written = Decimal(0), 0
     for hundredths in range(1, 10_001):
         percent = Decimal(hundredths) / 100
-        if worth_writing(last, percent, elapsed_s=0):
+        if should_record_progress(last, percent, elapsed_s=0):
             last, written = percent, written + 1
     assert written == 20

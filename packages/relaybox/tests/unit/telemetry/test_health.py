@@ -7,7 +7,15 @@ from collections.abc import Callable
 import httpx2 as httpx
 import pytest
 from prometheus_client import CollectorRegistry, Counter
-from relaybox.telemetry import Check, CheckResult, HealthReport, HealthState, SharedCheck, examine, health_app
+from relaybox.telemetry import (
+    Check,
+    CheckResult,
+    HealthReport,
+    HealthState,
+    SharedCheck,
+    health_app,
+    run_checks,
+)
 
 OK, DEGRADED, FAILED = HealthState.OK, HealthState.DEGRADED, HealthState.FAILED
 
@@ -49,7 +57,7 @@ async def test_all_checks_run_at_once() -> None:
         await meeting.wait()
         return CheckResult(state=OK)
 
-    report = await examine({"a": waits_for_the_other, "b": waits_for_the_other})
+    report = await run_checks({"a": waits_for_the_other, "b": waits_for_the_other})
     assert report.state is OK
 
 

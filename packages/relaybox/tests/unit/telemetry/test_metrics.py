@@ -12,7 +12,7 @@ from relaybox.telemetry import CommandMetrics, HttpMetrics, exposition
 def test_requests_are_counted_by_route_method_and_class_of_status() -> None:
     registry = CollectorRegistry()
     metrics = HttpMetrics(registry)
-    metrics.answered(route="/a/{id}", method="GET", status=404, duration_s=0.003)
+    metrics.record_response(route="/a/{id}", method="GET", status=404, duration_s=0.003)
     labels = {"route": "/a/{id}", "method": "GET"}
     assert registry.get_sample_value("relaybox_http_requests_total", labels | {"status_class": "4xx"}) == 1
     bucket = "relaybox_http_request_duration_seconds_bucket"
@@ -22,13 +22,13 @@ def test_requests_are_counted_by_route_method_and_class_of_status() -> None:
 
 def test_a_method_that_a_client_made_up_makes_no_series_of_its_own() -> None:
     registry = CollectorRegistry()
-    HttpMetrics(registry).answered(route="unmatched", method="MADEUP", status=405, duration_s=0)
+    HttpMetrics(registry).record_response(route="unmatched", method="MADEUP", status=405, duration_s=0)
     assert "MADEUP" not in exposition(registry).decode()
 
 
 def test_two_applications_in_one_process_share_no_figures() -> None:
     one, other = CollectorRegistry(), CollectorRegistry()
-    CommandMetrics(one).decided(command_type="ConfirmStage", outcome="COMPLETED")
+    CommandMetrics(one).record_command(command_type="ConfirmStage", outcome="COMPLETED")
     CommandMetrics(other)
     labels = {"command_type": "ConfirmStage", "outcome": "COMPLETED"}
     assert one.get_sample_value("relaybox_commands_total", labels) == 1
@@ -39,7 +39,7 @@ _WORKER = """
 from prometheus_client import CollectorRegistry
 from relaybox.telemetry import HttpMetrics, exposition
 registry = CollectorRegistry()
-HttpMetrics(registry).answered(route="/a", method="GET", status=200, duration_s=0.1)
+HttpMetrics(registry).record_response(route="/a", method="GET", status=200, duration_s=0.1)
 print(exposition(registry).decode())
 """
 

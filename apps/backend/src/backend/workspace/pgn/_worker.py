@@ -219,7 +219,7 @@ class WorkspaceWorker:
         self._count(task, error.error_code)
 
     def _count(self, task: Task, outcome: str) -> None:
-        self._metrics.decided(command_type=_COMMAND_TYPES[task.task_type], outcome=outcome)
+        self._metrics.record_command(command_type=_COMMAND_TYPES[task.task_type], outcome=outcome)
 
 
 async def _hold_named(work: Work, node_id: UUID, named: Set[UUID]) -> bool:

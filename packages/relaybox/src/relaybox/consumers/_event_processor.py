@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.contextvars import bound_contextvars
 
 from relaybox.consumers._errors import HandlerFailed
-from relaybox.consumers._lane import Lane
 from relaybox.consumers._message import Message, parse_event
+from relaybox.consumers._partition_queue import PartitionQueue
 from relaybox.consumers._subscription import EventTransaction, Subscription
 from relaybox.db import (
     TRANSIENT_ERRORS,
@@ -25,7 +25,7 @@ from relaybox.db import (
 )
 from relaybox.telemetry import traceback_of
 
-__all__ = ("ConsumerMoment", "GiveUp", "Handling", "Retry", "WaitForDatabase", "next_step")
+__all__ = ("ConsumerSignal", "EventProcessor", "GiveUp", "Retry", "WaitForDatabase", "decide_after_failure")
 
 _SQL: Final = load_queries(__package__ or "relaybox.consumers", "consumers.sql")
 _log: Final = structlog.stdlib.get_logger(__name__)
@@ -37,20 +37,20 @@ _DATABASE_PAUSE_S: Final = 0.1
 _DATABASE_PAUSE_S_MAX: Final = 5.0
 
 
-class ConsumerMoment(StrEnum):
+class ConsumerSignal(StrEnum):
     """What a consumer has just done; announced for tests, which wait for it instead of for time."""
 
     ASSIGNED = auto()
     REVOKED = auto()
     COMMITTED = auto()  # a handler's transaction
     ALREADY_DONE = auto()
-    OTHER_TYPE = auto()
+    TYPE_NOT_SUBSCRIBED = auto()
     RETRYING = auto()
     WAITING_FOR_DATABASE = auto()
     OFFSETS_COMMITTED = auto()
     PAUSED = auto()
     RESUMED = auto()
-    KAFKA_AWAY = auto()
+    KAFKA_UNAVAILABLE = auto()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class GiveUp:
     """Stop the consumer in front of this event."""
 
 
-def next_step(
+def decide_after_failure(
     failure: Exception, *, failures: int, database_failures: int
 ) -> Retry | WaitForDatabase | GiveUp:
     """What follows *failure*, counted in the figure of its own kind.
@@ -89,7 +89,7 @@ def next_step(
     return Retry(pause_s=_RETRY_PAUSES_S[failures - 1])
 
 
-class Handling:
+class EventProcessor:
     """Runs the handlers of one group, one transaction per event."""
 
     def __init__(
@@ -99,7 +99,7 @@ class Handling:
         *,
         group: str,
         concurrency: int,
-        announce: Callable[[ConsumerMoment], None],
+        announce: Callable[[ConsumerSignal], None],
     ) -> None:
         self._database = database
         self._by_type = {name: one for one in subscriptions for name in one.event_types}
@@ -108,8 +108,8 @@ class Handling:
         self._announce = announce
         self.event_types = frozenset(self._by_type)
 
-    async def handle(self, message: Message, lane: Lane) -> bool:
-        """Bring *message* to its end; False when *lane* was closed before that.
+    async def process(self, message: Message, queue: PartitionQueue) -> bool:
+        """Bring *message* to its end; False when *queue* was closed before that.
 
         Raises:
             EnvelopeInvalid: the message is no event.
@@ -117,39 +117,39 @@ class Handling:
         """
         event = parse_event(message, group=self._group, event_types=self.event_types)
         if event is None:
-            self._announce(ConsumerMoment.OTHER_TYPE)
+            self._announce(ConsumerSignal.TYPE_NOT_SUBSCRIBED)
             return True
         names = {"event_id": str(event.event_id), "correlation_id": str(event.correlation_id)}
         with bound_contextvars(**names, event_type=event.event_type):
-            return await self._until_done(event, message, lane)
+            return await self._until_done(event, message, queue)
 
-    async def _until_done(self, event: EventEnvelope, message: Message, lane: Lane) -> bool:
+    async def _until_done(self, event: EventEnvelope, message: Message, queue: PartitionQueue) -> bool:
         failures = database_failures = 0
         while True:
             try:
                 async with self._slots:
-                    if lane.closing.is_set():
+                    if queue.closing.is_set():
                         return False
                     await self._once(event)
-            except Exception as error:  # noqa: BLE001 - a handler may raise anything; next_step decides
+            except Exception as error:  # noqa: BLE001 - a handler may raise anything; decide_after_failure decides
                 failure = error
             else:
                 return True
             charged = not isinstance(failure, _DATABASE_TROUBLE)
             failures, database_failures = failures + charged, database_failures + (not charged)
-            step = next_step(failure, failures=failures, database_failures=database_failures)
+            step = decide_after_failure(failure, failures=failures, database_failures=database_failures)
             if isinstance(step, GiveUp):
                 raise self._failed(event, message, failures) from failure
             self._tell(step, failure)
-            if not await lane.pause(step.pause_s):
+            if not await queue.pause(step.pause_s):
                 return False
 
     async def _once(self, event: EventEnvelope) -> None:
         unit = await self._database.run_in_transaction(lambda db: self._effect(event, db))
         if unit is None:
-            self._announce(ConsumerMoment.ALREADY_DONE)
+            self._announce(ConsumerSignal.ALREADY_DONE)
             return
-        self._announce(ConsumerMoment.COMMITTED)
+        self._announce(ConsumerSignal.COMMITTED)
         unit.announce_commit()
 
     async def _effect(self, event: EventEnvelope, db: AsyncSession) -> EventTransaction | None:
@@ -168,10 +168,10 @@ class Handling:
                 _log.warning(
                     "handler failed; trying again", pause_s=step.pause_s, traceback=traceback_of(failure)
                 )
-                self._announce(ConsumerMoment.RETRYING)
+                self._announce(ConsumerSignal.RETRYING)
             case WaitForDatabase():
                 _log.warning("waiting for PostgreSQL", pause_s=step.pause_s, reason=str(failure))
-                self._announce(ConsumerMoment.WAITING_FOR_DATABASE)
+                self._announce(ConsumerSignal.WAITING_FOR_DATABASE)
             case _:
                 assert_never(step)
 

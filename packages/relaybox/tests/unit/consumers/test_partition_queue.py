@@ -2,8 +2,8 @@
 
 import asyncio
 
-from relaybox.consumers._lane import Lane
 from relaybox.consumers._message import Message
+from relaybox.consumers._partition_queue import PartitionQueue
 
 
 def message(offset: int) -> Message:
@@ -17,52 +17,52 @@ class Hand:
         self.taken: asyncio.Queue[int] = asyncio.Queue()
         self.outcomes: asyncio.Queue[bool] = asyncio.Queue()
 
-    async def __call__(self, message: Message, lane: Lane) -> bool:
+    async def __call__(self, message: Message, queue: PartitionQueue) -> bool:
         self.taken.put_nowait(message.offset)
         return await self.outcomes.get()
 
 
 async def test_the_position_is_the_oldest_message_that_is_not_done() -> None:
-    lane, hand = Lane(("domain-events", 0)), Hand()
-    work = asyncio.create_task(lane.run(hand))
-    lane.put(message(5))
-    lane.put(message(8))
-    lane.read_to(12)
+    queue, hand = PartitionQueue(("domain-events", 0)), Hand()
+    work = asyncio.create_task(queue.run(hand))
+    queue.put(message(5))
+    queue.put(message(8))
+    queue.read_to(12)
     assert await hand.taken.get() == 5
-    assert lane.position is None
+    assert queue.position is None
     hand.outcomes.put_nowait(True)
     assert await hand.taken.get() == 8
-    assert lane.position == 8
-    lane.close()
+    assert queue.position == 8
+    queue.close()
     hand.outcomes.put_nowait(True)
     await work
-    assert lane.position == 12
+    assert queue.position == 12
 
 
 async def test_messages_for_others_move_the_position_when_nothing_is_in_hand() -> None:
-    lane = Lane(("domain-events", 0))
-    lane.read_to(40)
-    assert lane.position == 40
-    lane.put(message(41))
-    lane.read_to(50)
-    assert lane.position == 40
+    queue = PartitionQueue(("domain-events", 0))
+    queue.read_to(40)
+    assert queue.position == 40
+    queue.put(message(41))
+    queue.read_to(50)
+    assert queue.position == 40
 
 
 async def test_a_message_that_was_given_back_is_not_done() -> None:
-    lane, hand = Lane(("domain-events", 0)), Hand()
-    work = asyncio.create_task(lane.run(hand))
-    lane.put(message(5))
+    queue, hand = PartitionQueue(("domain-events", 0)), Hand()
+    work = asyncio.create_task(queue.run(hand))
+    queue.put(message(5))
     await hand.taken.get()
-    lane.close()
+    queue.close()
     hand.outcomes.put_nowait(False)
     await work
-    assert lane.position is None
-    assert len(lane) == 1
+    assert queue.position is None
+    assert len(queue) == 1
 
 
 async def test_a_pause_ends_at_once_when_the_lane_is_closed() -> None:
-    lane = Lane(("domain-events", 0))
-    pause = asyncio.create_task(lane.pause(3_600))
-    lane.close()
+    queue = PartitionQueue(("domain-events", 0))
+    pause = asyncio.create_task(queue.pause(3_600))
+    queue.close()
     assert await pause is False
-    assert await Lane(("domain-events", 1)).pause(0) is True
+    assert await PartitionQueue(("domain-events", 1)).pause(0) is True

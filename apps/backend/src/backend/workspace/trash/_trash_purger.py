@@ -17,7 +17,7 @@ from backend.settings import ServiceType, WorkspaceSettings
 from backend.workspace.core import Work
 from backend.workspace.trash._purge import PURGE, PURGE_COMMAND, purge_batch
 
-__all__ = ("BinKeeper",)
+__all__ = ("TrashPurger",)
 
 _log: Final = structlog.get_logger(__name__)
 #: Who purges what nobody has asked to.
@@ -31,7 +31,7 @@ _FAILED_MAX: Final = 10
 _AGAIN_MAX: Final = 5
 
 
-class BinKeeper:
+class TrashPurger:
     """Purges what has been in the bin for too long; a part of a service, of which any number may run.
 
     Each batch is a transaction of its own. Two keepers never take the same one: each locks the tree, and
@@ -50,7 +50,7 @@ class BinKeeper:
         self._failed: dict[UUID, None] = {}
 
     def __repr__(self) -> str:
-        return f"<BinKeeper [keeps {self._keep_days or 'all'} days]>"
+        return f"<TrashPurger [keeps {self._keep_days or 'all'} days]>"
 
     async def run(self) -> None:
         """Look once a minute until :meth:`stop`; PostgreSQL may be away meanwhile."""
@@ -132,7 +132,7 @@ class BinKeeper:
         # Not another isolation: what is erased must be all that is there by now.
         is_purged = await self._database.run_in_transaction(purge, isolation="READ COMMITTED")
         if is_purged:
-            self._metrics.decided(command_type=PURGE_COMMAND, outcome=CommandStatus.COMPLETED)
+            self._metrics.record_command(command_type=PURGE_COMMAND, outcome=CommandStatus.COMPLETED)
         return is_purged
 
 

@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable
 
 from relaybox.consumers._message import Message, Partition
 
-__all__ = ("Lane",)
+__all__ = ("PartitionQueue",)
 
 
-class Lane:
+class PartitionQueue:
     """Messages of one partition that were read and are not done, oldest first.
 
     Invariant: everything before ``position`` is done or not for us, so that whoever starts there misses
@@ -21,7 +21,7 @@ class Lane:
         self.partition = partition
         #: Null until something is done.
         self.position: int | None = None
-        #: Set when the lane must take no further message: the partition was revoked, or the consumer stops.
+        #: Set when the queue must take no further message: the partition was revoked, or the consumer stops.
         self.closing = asyncio.Event()
         #: True while the head waits: for its next attempt, or for PostgreSQL.
         self.waiting = False
@@ -53,7 +53,7 @@ class Lane:
         self.closing.set()
         self._arrived.set()
 
-    async def run(self, handle: Callable[[Message, "Lane"], Awaitable[bool]]) -> None:
+    async def run(self, handle: Callable[[Message, "PartitionQueue"], Awaitable[bool]]) -> None:
         """Hand one message after the other to *handle* until closed; False means: not done, keep it."""
         while not self.closing.is_set():
             if not self._messages:
@@ -64,7 +64,7 @@ class Lane:
                 self.position = self._messages[0].offset if self._messages else self._read_to
 
     async def pause(self, pause_s: float) -> bool:
-        """Wait *pause_s* seconds; False at once when the lane is closed."""
+        """Wait *pause_s* seconds; False at once when the queue is closed."""
         self.waiting = True
         try:
             await asyncio.wait_for(self.closing.wait(), pause_s)

@@ -10,7 +10,7 @@ from relaybox.settings import load_settings
 from backend.settings import WorkspaceSettings
 from backend.workspace.pgn._tasks import TASKS
 
-__all__ = ("FileKeeper",)
+__all__ = ("ExportFileCleaner",)
 
 _log: Final = structlog.get_logger(__name__)
 _LOOK_S: Final = 600.0
@@ -18,7 +18,7 @@ _LOOK_S: Final = 600.0
 _FILES_MAX: Final = 10
 
 
-class FileKeeper:
+class ExportFileCleaner:
     """Drops the files of exports that ended long ago; a part of a service, of which any number may run."""
 
     def __init__(self, database: Database, settings: WorkspaceSettings | None = None) -> None:
@@ -28,7 +28,7 @@ class FileKeeper:
         self._stopping = asyncio.Event()
 
     def __repr__(self) -> str:
-        return f"<FileKeeper [keeps {self._keep_h:g} h]>"
+        return f"<ExportFileCleaner [keeps {self._keep_h:g} h]>"
 
     async def run(self) -> None:
         """Look now and every ten minutes until :meth:`stop`; PostgreSQL may be away meanwhile."""

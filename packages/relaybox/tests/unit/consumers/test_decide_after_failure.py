@@ -1,16 +1,22 @@
 """What follows a failed attempt."""
 
 import pytest
-from relaybox.consumers import GiveUp, Retry, WaitForDatabase, next_step
+from relaybox.consumers import GiveUp, Retry, WaitForDatabase, decide_after_failure
 from relaybox.db import DatabaseBusy, DatabaseUnavailable, RetryTransaction
 
 
 def test_a_handler_is_run_again_after_1_2_and_4_seconds_and_then_given_up() -> None:
-    steps = [next_step(RuntimeError(), failures=failures, database_failures=0) for failures in range(1, 5)]
+    steps = [
+        decide_after_failure(RuntimeError(), failures=failures, database_failures=0)
+        for failures in range(1, 5)
+    ]
     assert steps == [Retry(pause_s=1), Retry(pause_s=2), Retry(pause_s=4), GiveUp()]
 
 
 @pytest.mark.parametrize("error", [DatabaseUnavailable, DatabaseBusy, RetryTransaction])
 def test_a_database_in_trouble_is_waited_for_without_end_in_bounded_pauses(error: type[Exception]) -> None:
-    steps = [next_step(error(), failures=3, database_failures=times) for times in (1, 2, 3, 6, 7, 10_000)]
+    steps = [
+        decide_after_failure(error(), failures=3, database_failures=times)
+        for times in (1, 2, 3, 6, 7, 10_000)
+    ]
     assert steps == [WaitForDatabase(pause_s=pause_s) for pause_s in (0.1, 0.2, 0.4, 3.2, 5, 5)]

@@ -11,8 +11,8 @@ import asyncpg
 from sqlalchemy import URL
 
 from relaybox.db._errors import (
-    AWAY,
-    NOT_ADMITTED,
+    INVALID_AUTHORIZATION,
+    UNREACHABLE_MESSAGE,
     DatabaseError,
     DatabaseUnavailable,
     TransactionAborted,
@@ -25,7 +25,7 @@ from relaybox.db._errors import (
 from relaybox.db._queries import load_queries
 from relaybox.settings import PostgresSettings
 
-__all__ = ("Connector", "reached")
+__all__ = ("Connector", "await_connection")
 
 T = TypeVar("T")
 _SQL: Final = load_queries(__package__ or "relaybox.db", "connections.sql")
@@ -41,36 +41,36 @@ class _Connection(asyncpg.Connection):
     """The driver's connection; a server that has fallen silent costs it, not the waiting of whoever asked."""
 
     #: None waits for ever, as the server's statement_timeout of 0 does.
-    answer_s: float | None = None
+    response_timeout_s: float | None = None
     #: Called when the server turns out to be read-only.
-    found_read_only: Callable[[], None] | None = None
+    on_read_only: Callable[[], None] | None = None
     #: The value of the connector's counter when this connection was made.
     generation: int = 0
 
     async def fetch(self, query: str, *args: Any, **options: Any) -> list[Any]:
         driver: Any = super()
-        return await self._answered(driver.fetch(query, *args, **options))
+        return await self._await_response(driver.fetch(query, *args, **options))
 
     async def execute(self, query: str, *args: Any, **options: Any) -> str:
         driver: Any = super()
-        done: str = await self._answered(driver.execute(query, *args, **options))
+        done: str = await self._await_response(driver.execute(query, *args, **options))
         if done == "ROLLBACK" and query.startswith("COMMIT"):
             raise TransactionAborted
         return done
 
-    async def _answered(self, answer: Awaitable[T]) -> T:
+    async def _await_response(self, answer: Awaitable[T]) -> T:
         try:
             # Not the driver's own time-out: that begins only after a cancelled statement before has ended.
-            async with asyncio.timeout(self.answer_s):
+            async with asyncio.timeout(self.response_timeout_s):
                 return await answer
         except TimeoutError as error:
             self.terminate()
-            raise DatabaseUnavailable(AWAY) from error
+            raise DatabaseUnavailable(UNREACHABLE_MESSAGE) from error
         except asyncpg.PostgresError as error:
             if is_read_only(error):
                 self.terminate()
-                if self.found_read_only is not None:
-                    self.found_read_only()
+                if self.on_read_only is not None:
+                    self.on_read_only()
             raise
 
 
@@ -105,12 +105,12 @@ class Connector:
         generation = self._generation
         connection = await self._connect_to_any()
         timeout_ms = self._settings.statement_timeout_ms
-        connection.answer_s = timeout_ms / 1_000 + _SILENCE_S if timeout_ms else None
+        connection.response_timeout_s = timeout_ms / 1_000 + _SILENCE_S if timeout_ms else None
         connection.generation = generation
-        connection.found_read_only = self.forget_connections
+        connection.on_read_only = self.invalidate_connections
         return connection
 
-    def forget_connections(self) -> None:
+    def invalidate_connections(self) -> None:
         """Regard every connection made so far as unusable: a new one may reach the new primary."""
         self._generation += 1
 
@@ -153,7 +153,7 @@ async def _connect(settings: PostgresSettings, address: tuple[str, int], applica
     return await _attempt(settings, address, application_name, tls=None)
 
 
-async def reached(connecting: Awaitable[T], url: URL) -> T:
+async def await_connection(connecting: Awaitable[T], url: URL) -> T:
     """Await a connection to *url* that is being made; here, and only here, an ``OSError`` is PostgreSQL's.
 
     Raises:
@@ -222,7 +222,7 @@ async def _require_limits(connection: Any, settings: PostgresSettings, limits: d
     Raises:
         DatabaseUnavailable: one of *limits* is not in force; the message has the statement that sets it.
     """
-    rows = await connection.fetch(_SQL["limits"], list(limits))
+    rows = await connection.fetch(_SQL["fetch_limits"], list(limits))
     found = {row["name"]: row["setting"] for row in rows}
     if wrong := [name for name in limits if found.get(name) != limits[name]]:
         told = ", ".join(f"{name} is {found.get(name)} instead of {limits[name]}" for name in wrong)
@@ -262,7 +262,7 @@ def _named(setting: str, file: Path) -> Generator[None]:
 
 def _is_about_tls(error: Exception) -> bool:
     """Whether another attempt without TLS may end otherwise: an answer came, and it was no to that."""
-    if isinstance(error, ssl.SSLError) or sqlstate_of(error) == NOT_ADMITTED:
+    if isinstance(error, ssl.SSLError) or sqlstate_of(error) == INVALID_AUTHORIZATION:
         return True
     # The driver's words for a server without TLS; what the operating system says has a number.
     return isinstance(error, ConnectionError) and error.errno is None

@@ -6,13 +6,13 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = ("CallingThread",)
+__all__ = ("DaemonExecutor",)
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class CallingThread:
+class DaemonExecutor:
     """Carries out blocking calls in order, one at a time.
 
     Not a ``ThreadPoolExecutor``: the interpreter waits for that one's threads when it ends, and a
@@ -25,7 +25,7 @@ class CallingThread:
         self._thread = Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
-    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
+    def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
         """Carry out *function* when its turn comes; the future of what it returns or raises."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
@@ -41,7 +41,7 @@ class CallingThread:
         self._calls.put(carry_out)
         return future
 
-    def end(self) -> None:
+    def shutdown(self) -> None:
         """Let the thread end after the calls it has; does not wait for it."""
         self._calls.put(None)
 

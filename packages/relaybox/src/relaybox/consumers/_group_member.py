@@ -10,11 +10,11 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from relaybox.consumers._errors import KafkaRefused
-from relaybox.consumers._message import Message, Partition, taken_from
-from relaybox.kafka import Complaints
+from relaybox.consumers._message import Message, Partition, message_from_kafka
+from relaybox.kafka import ConnectionDiagnosis
 from relaybox.settings import KafkaSettings
 
-__all__ = ("Assigned", "Link", "Orders", "Reading", "Revoked")
+__all__ = ("Assigned", "GroupMember", "PollRequest", "PollResult", "Revoked")
 
 _log: Final = structlog.stdlib.get_logger(__name__)
 _BATCH_MESSAGES_MAX: Final = 500
@@ -59,7 +59,7 @@ class Revoked:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Orders:
+class PollRequest:
     """What to tell Kafka before the next read."""
 
     #: Offsets to commit: where a successor would start.
@@ -69,7 +69,7 @@ class Orders:
 
 
 @dataclass(kw_only=True)
-class Reading:
+class PollResult:
     """What one read brought, changes of the assignment before messages."""
 
     changes: list[Assigned | Revoked] = field(default_factory=list[Assigned | Revoked])
@@ -87,7 +87,7 @@ class Reading:
             self.read_to.pop(partition, None)
 
 
-class Link:
+class GroupMember:
     """A member of a consumer group. Every method is called by one and the same thread.
 
     librdkafka keeps the membership alive and fetches in threads of its own; ``read`` must be called
@@ -111,11 +111,11 @@ class Link:
         self._event_types = event_types
         self._topics = tuple(topics)
         self._position_of = position_of
-        self._reading = Reading()
+        self._result = PollResult()
         self._committing = False
         self._commit_at_s = 0.0
         self._fatal: KafkaError | None = None
-        self._complaints = Complaints(settings.bootstrap_servers)
+        self._diagnosis = ConnectionDiagnosis(settings.bootstrap_servers)
         self._told_at_s: dict[int, float] = {}
         #: True while no broker answers.
         self.away = False
@@ -128,39 +128,39 @@ class Link:
                 }
             )
         except KafkaException as error:
-            raise KafkaRefused(self._complaints.sentence(error.args[0])) from error
+            raise KafkaRefused(self._diagnosis.message(error.args[0])) from error
         self._kafka.subscribe(
             list(self._topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
 
-    def read(self, orders: Orders, wait_s: float) -> Reading:
-        """Carry out *orders*, then wait up to *wait_s* seconds for a message and take all that are there.
+    def poll(self, request: PollRequest, wait_s: float) -> PollResult:
+        """Carry out *request*, then wait up to *wait_s* seconds for a message and take all that are there.
 
         Raises:
             KafkaRefused: Kafka refuses this consumer for good.
         """
-        self._reading = reading = Reading()
+        self._result = result = PollResult()
         try:
-            self._carry_out(orders)
+            self._carry_out(request)
             self._fetch(wait_s)
         except KafkaException as error:
             raise KafkaRefused(f"Kafka's client gave up: {error}; look at the broker, start again") from error
         if self._fatal is not None:
-            raise KafkaRefused(_refusal(self._fatal, self._complaints))
-        return reading
+            raise KafkaRefused(_refusal(self._fatal, self._diagnosis))
+        return result
 
     def close(self) -> None:
         """Commit what is done, leave the group and close; partitions go to other members at once."""
         self._kafka.close()
 
-    def _carry_out(self, orders: Orders) -> None:
-        if orders.pause:
-            self._kafka.pause(_topic_partitions(orders.pause))
-        if orders.resume:
-            self._kafka.resume(_topic_partitions(orders.resume))
+    def _carry_out(self, request: PollRequest) -> None:
+        if request.pause:
+            self._kafka.pause(_topic_partitions(request.pause))
+        if request.resume:
+            self._kafka.resume(_topic_partitions(request.resume))
         now_s = monotonic()
-        if orders.positions and not self._committing and now_s >= self._commit_at_s:
-            self._kafka.commit(offsets=_offsets(orders.positions), asynchronous=True)
+        if request.positions and not self._committing and now_s >= self._commit_at_s:
+            self._kafka.commit(offsets=_offsets(request.positions), asynchronous=True)
             self._committing, self._commit_at_s = True, now_s + _COMMIT_S
 
     def _fetch(self, wait_s: float) -> None:
@@ -188,16 +188,16 @@ class Link:
             self._on_error(error)
             return
         self.away = False
-        taken = taken_from(message)
-        self._reading.read_to[taken.partition] = taken.offset + 1
+        taken = message_from_kafka(message)
+        self._result.read_to[taken.partition] = taken.offset + 1
         if taken.header_type is not None and taken.header_type not in self._event_types:
-            self._reading.skipped += 1
+            self._result.skipped += 1
             return
-        self._reading.messages.append(taken)
+        self._result.messages.append(taken)
 
     def _on_assign(self, _kafka: Any, partitions: list[TopicPartition]) -> None:
         self.away = False
-        self._reading.changes.append(Assigned(partitions=_pairs(partitions)))
+        self._result.changes.append(Assigned(partitions=_pairs(partitions)))
 
     def _on_revoke(self, kafka: Any, partitions: list[TopicPartition]) -> None:
         pairs = _pairs(partitions)
@@ -215,8 +215,8 @@ class Link:
         self._revoked(_pairs(partitions))
 
     def _revoked(self, partitions: tuple[Partition, ...]) -> None:
-        self._reading.forget(partitions)
-        self._reading.changes.append(Revoked(partitions=partitions))
+        self._result.forget(partitions)
+        self._result.changes.append(Revoked(partitions=partitions))
 
     def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
         self._committing = False
@@ -225,7 +225,7 @@ class Link:
             return
         for one in partitions:
             if one.error is None:
-                self._reading.committed[one.topic, one.partition] = one.offset
+                self._result.committed[one.topic, one.partition] = one.offset
 
     def _on_error(self, error: KafkaError) -> None:
         code = error.code()
@@ -236,21 +236,21 @@ class Link:
         now_s = monotonic()
         if now_s - self._told_at_s.get(code, float("-inf")) > _NOTICE_S:
             self._told_at_s[code] = now_s
-            self._complaints.forget()
-            reason = self._complaints.sentence(error) if code in _AWAY else error.str()
+            self._diagnosis.reset()
+            reason = self._diagnosis.message(error) if code in _AWAY else error.str()
             _log.warning("trouble with Kafka; trying again", reason=reason, code=error.name())
 
 
-def _refusal(error: KafkaError, complaints: Complaints) -> str:
+def _refusal(error: KafkaError, diagnosis: ConnectionDiagnosis) -> str:
     if error.code() == KafkaError._AUTHENTICATION:  # noqa: SLF001 - public name
-        complaints.forget()
-        return complaints.sentence(error)
+        diagnosis.reset()
+        return diagnosis.message(error)
     return f"Kafka refuses the consumer: {error.str()}; check its rights and group"
 
 
 def _configuration(settings: KafkaSettings, group: str) -> dict[str, Any]:
     return {
-        **settings.client(),
+        **settings.client_config(),
         "group.id": group,
         "client.id": f"relaybox-{group}",
         "isolation.level": "read_committed",

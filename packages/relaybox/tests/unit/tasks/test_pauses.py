@@ -1,7 +1,0 @@
-"""How long a task rests after a failed attempt."""
-
-from relaybox.tasks import pause_s_after
-
-
-def test_the_pause_doubles_from_one_second_and_is_bounded() -> None:
-    assert [pause_s_after(attempts) for attempts in range(1, 8)] == [1, 2, 4, 8, 16, 30, 30]
