@@ -11,7 +11,7 @@ PYTEST := python -m pytest --numprocesses $(WORKERS)
 COVERAGE := $(CURDIR)/.relaybox/coverage
 UNIT_TESTS := $(wildcard packages/*/tests/unit apps/*/tests/unit) tests/unit
 STAMP := $(VENV)/.synced
-PACKAGES := packages/shared-types packages/relaybox apps/backend
+PACKAGES := packages/types packages/relaybox packages/shared-types apps/backend
 # A home that cannot be written (su -m, a service account) must not stop the set-up.
 ifeq ($(shell test -w "$$HOME" && echo yes),)
 export UV_CACHE_DIR := $(CURDIR)/.relaybox/cache/uv
@@ -115,7 +115,7 @@ $(LOWEST)/.synced: requirements.in $(PACKAGES:%=%/pyproject.toml) | $(STAMP)
 	@uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
 	@printf 'fastapi==0.115.*\npydantic==2.11.*\n' > $(LOWEST)/lowest.txt
 	@uv pip install --quiet --python $(LOWEST)/bin/python --constraint $(LOWEST)/lowest.txt --requirement requirements.in \
-	  --editable packages/shared-types --editable 'packages/relaybox[http,local,redis]' --editable 'apps/backend[local,llm,chess]'
+	  --editable packages/types --editable packages/shared-types --editable 'packages/relaybox[http,local,redis]' --editable 'apps/backend[local,llm,chess]'
 	@touch $@
 
 bench: $(STAMP) ## Run the short form of every benchmark, or of some (NAMES=)
@@ -143,7 +143,7 @@ guarantees: $(STAMP) ## Generate docs/reference/guarantees.md from its rules and
 lock: ## Resolve the dependencies anew into requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade \
 	  --all-extras $(PACKAGES:%=%/pyproject.toml) requirements.in \
-	  --no-emit-package relaybox --no-emit-package relaybox-types --output-file requirements.lock
+	  --no-emit-package relaybox --no-emit-package relaybox-types --no-emit-package relaybox-shared-types --output-file requirements.lock
 
 # As root from a closed home the servers keep theirs elsewhere; moved-to names the place.
 clean: ## Remove the environment and the product's data

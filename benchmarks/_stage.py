@@ -31,9 +31,9 @@ from relaybox.local import LocalKafka, LocalPostgres, free_port
 from relaybox.outbox import Notifier
 from relaybox.relay import ensure_topics
 from relaybox.settings import JwtSettings, KafkaSettings, PostgresSettings, load_settings
-from relaybox_types.genesis import GenesisStage, Preferences, RequestConceptGeneration
 from rich.console import Console
 from rich.table import Table
+from shared_types.genesis import GenesisStage, Preferences, RequestConceptGeneration
 
 __all__ = (
     "WRITER",

@@ -26,8 +26,8 @@ from backend.workspace.nodes import add_node
 from relaybox.commands import Caller
 from relaybox.db import Database
 from relaybox.settings import PostgresSettings, load_settings
-from relaybox_types.workspace import NodeKind, Role
-from relaybox_types.workspace_api import CreateNode
+from shared_types.workspace import NodeKind, Role
+from shared_types.workspace_api import CreateNode
 from sqlalchemy.ext.asyncio import AsyncSession
 
 PARTS: Final = ("import", "tree")

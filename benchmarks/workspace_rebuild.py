@@ -21,8 +21,8 @@ from relaybox.commands import Caller
 from relaybox.db import Database
 from relaybox.local import LocalPostgres
 from relaybox.settings import PostgresSettings, load_settings
-from relaybox_types.envelope import EventTarget
-from relaybox_types.workspace import NodeKind, WorkspaceEvent
+from shared_types.events import EventTarget
+from shared_types.workspace import NodeKind, WorkspaceEvent
 from sqlalchemy.ext.asyncio import AsyncSession
 
 TABLES: Final = ("nodes", "chapters", "versions", "threads", "replies", "grants", "links")

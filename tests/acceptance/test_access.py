@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import httpx2 as httpx
 import pytest
-from relaybox_types.workspace import Role
+from shared_types.workspace import Role
 
 from tests.fixtures.access import PGN, PREFIX, Cast, Place, Who
 from tests.fixtures.product import Product

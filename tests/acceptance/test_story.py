@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from uuid import UUID
 
 import pytest
-from relaybox_types.genesis import GenesisStage
+from shared_types.genesis import GenesisStage
 
 from tests.fixtures.product import BACKEND, SESSIONS, Product, Writer
 

@@ -21,7 +21,12 @@ __all__ = ("ROOT", "Outcome", "Trial", "judge", "run")
 
 ROOT = Path(__file__).parents[2]
 #: Where the copy's own packages are; they come before those installed.
-_SOURCES = ("packages/relaybox/src", "packages/shared-types/src", "apps/backend/src")
+_SOURCES = (
+    "packages/types/src",
+    "packages/relaybox/src",
+    "packages/shared-types/src",
+    "apps/backend/src",
+)
 #: Longer than any test may take (pyproject.toml), and the start of the servers.
 _RUN_S_MAX = 600.0
 #: How a failure begins that says something about behaviour. Any other exception may come of an edit that does

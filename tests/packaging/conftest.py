@@ -13,8 +13,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PROJECTS = {
-    "relaybox-types": ROOT / "packages/shared-types",
+    "relaybox-types": ROOT / "packages/types",
     "relaybox": ROOT / "packages/relaybox",
+    "relaybox-shared-types": ROOT / "packages/shared-types",
     "relaybox-backend": ROOT / "apps/backend",
 }
 #: What a build or an installation may take; on a machine that is busy with other things.
@@ -71,7 +72,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def environment(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """The three wheels with the dependencies of the lock, and nothing else."""
+    """The four wheels with the dependencies of the lock, and nothing else."""
     made = Environment(directory=tmp_path_factory.mktemp("stranger") / "venv")
     # Beside this interpreter, or beside the one that `make` puts first.
     uv = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
@@ -82,6 +83,7 @@ def environment(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
     wanted = [
         str(wheels["relaybox-types"]),
         f"{wheels['relaybox']}[http]",
+        str(wheels["relaybox-shared-types"]),
         str(wheels["relaybox-backend"]),
     ]
     command([*install, *constraints, *wanted], cwd=made.directory)

@@ -2,6 +2,7 @@
 
 import email
 import email.message
+import re
 import subprocess
 import zipfile
 from pathlib import Path
@@ -15,13 +16,21 @@ VERSION = "0.1.0.dev0"
 EXTRAS = {
     "relaybox-types": set[str](),
     "relaybox": {"http", "local", "redis"},
+    "relaybox-shared-types": set[str](),
     "relaybox-backend": {"local", "llm", "chess"},
 }
 SOURCES = {
     "relaybox-types": "relaybox_types",
     "relaybox": "relaybox",
+    "relaybox-shared-types": "shared_types",
     "relaybox-backend": "backend",
 }
+
+
+#: What only the applications on the library may name.
+APPLICATION_WORDS = re.compile(
+    r"\b(backend|shared_types|genesis|novels?|muse|chess|pgn|chapters?)\b", re.IGNORECASE
+)
 
 
 def metadata_of(wheel: Path) -> email.message.Message:
@@ -94,6 +103,24 @@ def test_the_packages_ask_for_each_other_in_their_own_version(wheels: dict[str, 
         wanted = [Requirement(text) for text in metadata_of(wheel).get_all("Requires-Dist") or []]
         own = [one for one in wanted if one.name in PROJECTS]
         assert all(str(one.specifier) == f"=={VERSION}" for one in own)
+
+
+def test_library_installs_no_novel_or_chess_types(wheels: dict[str, Path]) -> None:
+    wanted, found = ["relaybox"], set[str]()
+    while wanted:
+        found.add(name := wanted.pop())
+        required = {
+            Requirement(text).name for text in metadata_of(wheels[name]).get_all("Requires-Dist") or []
+        }
+        assert "chess" not in required
+        wanted += sorted(required & PROJECTS.keys() - found)
+    assert found == {"relaybox", "relaybox-types"}
+    for name in found:
+        with zipfile.ZipFile(wheels[name]) as archive:
+            for file in archive.namelist():
+                if file.endswith((".py", ".sql")):
+                    words = APPLICATION_WORDS.findall(archive.read(file).decode())
+                    assert not words, f"{file} names {sorted(set(words))}"
 
 
 def test_the_installed_packages_are_the_wheels(environment: Environment) -> None:

@@ -36,13 +36,16 @@ PAGES = sorted(
 OTHER_PAGES = [
     ROOT / name / "README.md"
     for name in (
-        *("apps/backend", "packages/relaybox", "packages/shared-types"),
+        *("apps/backend", "packages/relaybox", "packages/shared-types", "packages/types"),
         *("benchmarks", "examples/orders", "examples/outbox_only"),
     )
 ]
 LINK = re.compile(r"\[[^\]\[]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^( *)```([a-z]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-SOURCES = [ROOT / "packages/relaybox/src", ROOT / "packages/shared-types/src", ROOT / "apps/backend/src"]
+SOURCES = [
+    ROOT / name / "src"
+    for name in ("packages/types", "packages/relaybox", "packages/shared-types", "apps/backend")
+]
 
 
 def name_of(page: Path) -> str:

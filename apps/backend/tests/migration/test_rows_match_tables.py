@@ -1,4 +1,4 @@
-"""Every model of ``relaybox_types.rows`` says what its table says, column by column."""
+"""Every model of ``shared_types.rows`` says what its table says, column by column."""
 
 import types
 from decimal import Decimal
@@ -11,9 +11,9 @@ from pydantic import AwareDatetime, BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import to_json
 from relaybox.db import Database
-from relaybox_types import rows, workspace
 from relaybox_types.enums import CommandStatus, HandleStatus, OutboxStatus, TaskStatus
-from relaybox_types.genesis import GenesisStage, GenesisStatus
+from shared_types import rows, workspace
+from shared_types.genesis import GenesisStage, GenesisStatus
 
 TABLES: dict[type[BaseModel], str] = {
     rows.DomainEvent: "domain_events",

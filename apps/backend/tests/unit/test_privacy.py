@@ -4,8 +4,8 @@ import pytest
 from backend.genesis._state import Draft, GenesisSession
 from backend.genesis.session import CreateSession, ProposalRequest, ReportFailure, ReportProposal
 from pydantic import BaseModel, ValidationError
-from relaybox_types.workspace import WorkspaceReply, WorkspaceThread
-from relaybox_types.workspace_discussions_api import CreateReply, CreateThread, UpdateReply, UpdateThread
+from shared_types.workspace import WorkspaceReply, WorkspaceThread
+from shared_types.workspace_discussions_api import CreateReply, CreateThread, UpdateReply, UpdateThread
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from relaybox.commands import (
 from relaybox.commands._decide import Loaded, decide
 from relaybox.outbox import OutboxSettings
 from relaybox_types.enums import CommandStatus, TaskStatus
-from relaybox_types.genesis import GenesisStage, GenesisStatus
+from shared_types.genesis import GenesisStage, GenesisStatus
 
 from tests.fixtures.story import STAGES, Story, content
 

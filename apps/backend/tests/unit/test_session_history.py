@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from relaybox.commands import CommandError, EventType, Fact
-from relaybox_types.genesis import GenesisStage, GenesisStatus
+from shared_types.genesis import GenesisStage, GenesisStatus
 
 from tests.fixtures.story import STAGES, Story, content, proposal
 

@@ -10,7 +10,7 @@ from relaybox.commands import PayloadInvalid, Request, UnknownCommand
 from relaybox.commands._decide import Loaded, decide
 from relaybox.outbox import OutboxSettings
 from relaybox_types.enums import CommandStatus, TaskStatus
-from relaybox_types.genesis import GenesisStage
+from shared_types.genesis import GenesisStage
 
 from tests.fixtures.story import STAGES, WRITER, Story, content, genesis, proposal
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
-from relaybox_types.genesis import (
+from shared_types.genesis import (
     CONTENT_BYTES_MAX,
     STAGE_CONTENT,
     AbandonSession,

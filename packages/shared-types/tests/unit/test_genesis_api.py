@@ -7,8 +7,8 @@ import pytest
 from pydantic import ValidationError
 from relaybox_types.api import CommandAccepted, CommandRequest, ErrorBody, TaskState
 from relaybox_types.enums import CommandStatus, TaskStatus
-from relaybox_types.genesis import GenesisStage, GenesisStatus
-from relaybox_types.genesis_api import CreateSessionRequest, SessionState
+from shared_types.genesis import GenesisStage, GenesisStatus
+from shared_types.genesis_api import CreateSessionRequest, SessionState
 
 
 def test_a_session_can_be_created_with_nothing() -> None:

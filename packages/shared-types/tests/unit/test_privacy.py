@@ -2,11 +2,13 @@
 
 import pytest
 from pydantic import BaseModel, ValidationError
-from relaybox_types import api, envelope, genesis, genesis_api, rows
+from relaybox_types import api, envelope
+from relaybox_types import rows as backbone_rows
+from shared_types import genesis, genesis_api, rows
 
 MODELS = [
     model
-    for module in (api, envelope, genesis, genesis_api, rows)
+    for module in (api, envelope, backbone_rows, genesis, genesis_api, rows)
     for model in vars(module).values()
     if isinstance(model, type) and issubclass(model, BaseModel) and model.__module__ == module.__name__
 ]

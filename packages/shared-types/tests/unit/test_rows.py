@@ -7,8 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from pydantic import BaseModel, ValidationError
-from relaybox_types import rows
-from relaybox_types.enums import CommandStatus, HandleStatus, OutboxStatus, TaskStatus
+from shared_types import CommandStatus, HandleStatus, OutboxStatus, TaskStatus, rows
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 ID = uuid4()

@@ -5,7 +5,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import httpx2
-from relaybox_types.genesis import GenesisStage, GenesisStatus
+from shared_types.genesis import GenesisStage, GenesisStatus
 
 from backend.demo._journal import Journal, Published, place_of
 from backend.demo._listening import listening

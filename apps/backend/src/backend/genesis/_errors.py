@@ -18,7 +18,7 @@ from uuid import UUID
 
 from relaybox.commands import CommandRefused
 from relaybox.errors import Detail
-from relaybox_types.genesis import GenesisStage, GenesisStatus
+from shared_types.genesis import GenesisStage, GenesisStatus
 
 __all__ = (
     "ChoiceInvalid",

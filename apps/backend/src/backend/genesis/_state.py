@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 from relaybox.commands import Aggregate, Fact
-from relaybox_types.genesis import GenesisStage, GenesisStatus
+from shared_types.genesis import GenesisStage, GenesisStatus
 
 __all__ = ("CHANGES", "FEEDBACK_MAX", "NAME", "Draft", "Failure", "GenesisSession", "PendingRequest")
 

@@ -31,7 +31,7 @@ from relaybox.http import (
     read_model,
 )
 from relaybox.idempotency import Answer
-from relaybox_types.genesis_api import CreateSessionRequest, SessionList, SessionState, SessionSummary
+from shared_types.genesis_api import CreateSessionRequest, SessionList, SessionState, SessionSummary
 from starlette.responses import Response
 
 from backend.genesis._state import GenesisSession

@@ -17,8 +17,10 @@ from relaybox.commands import Domain, Events, EventType, Settlement, SnapshotQue
 from relaybox.db import load_queries
 from relaybox.errors import error_details
 from relaybox_types.enums import CommandStatus, TaskStatus
-from relaybox_types.envelope import EventTarget
-from relaybox_types.genesis import (
+from relaybox_types.naming import check_event_name
+from relaybox_types.text import Remark, Word
+from shared_types.events import EventTarget
+from shared_types.genesis import (
     STAGE_CONTENT,
     AbandonSession,
     AnyContent,
@@ -32,8 +34,6 @@ from relaybox_types.genesis import (
     RequestStageProposal,
     SubmitFeedback,
 )
-from relaybox_types.naming import check_event_name
-from relaybox_types.text import Remark, Word
 
 from backend.genesis._errors import (
     ChoiceInvalid,

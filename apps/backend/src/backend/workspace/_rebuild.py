@@ -10,7 +10,7 @@ from uuid import UUID
 from pydantic import BaseModel
 from relaybox.db import Database, Executor, executor_of, load_queries
 from relaybox.events import RecordedEvent, fetch_stream, iterate_streams
-from relaybox_types.workspace import (
+from shared_types.workspace import (
     WorkspaceChapter,
     WorkspaceEvent,
     WorkspaceGrant,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from relaybox_types.workspace import NodeKind, Role, Visibility
+from shared_types.workspace import NodeKind, Role, Visibility
 
 from backend.workspace.errors import (
     NodeNotFound,

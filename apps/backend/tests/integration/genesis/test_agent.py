@@ -15,7 +15,7 @@ from relaybox.settings import TaskSettings
 from relaybox.tasks import Task, TaskLost
 from relaybox.tasks._store import claim_tasks
 from relaybox.telemetry import CommandMetrics
-from relaybox_types.genesis import Preferences
+from shared_types.genesis import Preferences
 
 _TASK = """
 INSERT INTO async_tasks (task_type, triggered_by_command_id, aggregate_id, input_data)

@@ -21,7 +21,7 @@ from relaybox.outbox import Notifier
 from relaybox.settings import JwtSettings, TaskSettings
 from relaybox.telemetry import CommandMetrics
 from relaybox_types.envelope import build_event_envelope
-from relaybox_types.genesis import GenesisStage
+from shared_types.genesis import GenesisStage
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tests.fixtures.story import content

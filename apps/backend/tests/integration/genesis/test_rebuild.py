@@ -22,7 +22,7 @@ from relaybox.commands import CommandService, Request
 from relaybox.db import Database
 from relaybox.outbox import Notifier
 from relaybox.settings import PostgresSettings
-from relaybox_types.genesis import GenesisStage
+from shared_types.genesis import GenesisStage
 
 from tests.fixtures.story import AGENT, STAGES, WRITER, content, proposal
 

@@ -23,7 +23,7 @@ from backend.genesis.muse import (
 )
 from pydantic import HttpUrl, SecretStr
 from relaybox.errors import SettingsError
-from relaybox_types.genesis import Concept, Feedback, GenesisStage, Preferences, Proposal
+from shared_types.genesis import Concept, Feedback, GenesisStage, Preferences, Proposal
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from apps.backend.tests.integration.muse.endpoint import Endpoint, fails, json_of, running_endpoint, says

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 from pydantic_core import from_json
 from relaybox.db import Database
-from relaybox_types.workspace import WorkspaceEvent
+from shared_types.workspace import WorkspaceEvent
 
 from tests.fixtures.every_table import snapshot, tables_with
 from tests.fixtures.gates import Gate, closed, waits_for_a_row

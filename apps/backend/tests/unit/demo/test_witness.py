@@ -7,7 +7,7 @@ from backend.demo import StepMissed
 from backend.demo._journal import Published
 from backend.demo.club import Witness
 from relaybox_types.envelope import build_event_envelope
-from relaybox_types.workspace import WorkspaceEvent
+from shared_types.workspace import WorkspaceEvent
 
 NODE = "7f0d5b0e-7c63-4f6e-8f4a-1f2d0c9a4b11"
 

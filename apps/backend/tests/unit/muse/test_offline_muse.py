@@ -8,7 +8,7 @@ import pytest
 from backend.genesis.muse import Brief, MuseBriefIncomplete, OfflineMuse
 from backend.genesis.muse._phrases import Bank
 from pydantic import BaseModel
-from relaybox_types.genesis import (
+from shared_types.genesis import (
     STAGE_CONTENT,
     AnyContent,
     CharacterRole,

@@ -5,7 +5,7 @@ import string
 import pytest
 from backend.genesis.muse._language import Language
 from backend.genesis.muse._phrases import Bank, Motif, World
-from relaybox_types.genesis import Character, CharacterRole
+from shared_types.genesis import Character, CharacterRole
 
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
 STORY = {"hero", "object", "role", "where", "world", "thing", "force"}

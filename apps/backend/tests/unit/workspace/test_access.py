@@ -16,7 +16,7 @@ from backend.workspace.errors import (
 from backend.workspace.sharing._sharing import check_change
 from hypothesis import given
 from hypothesis import strategies as st
-from relaybox_types.workspace import NodeKind, Role, Visibility
+from shared_types.workspace import NodeKind, Role, Visibility
 
 VIEWER, COMMENTER, EDITOR, ADMIN, OWNER = Role
 PRIVATE, SHARED, PUBLIC = Visibility

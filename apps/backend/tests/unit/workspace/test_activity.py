@@ -9,8 +9,8 @@ import pytest
 from backend.workspace.access import Ancestor, access_of
 from backend.workspace.activity._activity import activity_of, for_reader
 from relaybox.events import RecordedEvent
-from relaybox_types.envelope import EventTarget
-from relaybox_types.workspace import NodeKind, Role, Visibility, WorkspaceEvent
+from shared_types.events import EventTarget
+from shared_types.workspace import NodeKind, Role, Visibility, WorkspaceEvent
 
 NODE = uuid4()
 #: Of every event, what is nobody's business but those who may have it by a route of its own.

@@ -22,7 +22,7 @@ from backend.workspace.chess import (
 from backend.workspace.errors import ClipPathMissing
 from hypothesis import given
 from pydantic_core import from_json, to_json
-from relaybox_types.workspace_study_api import ExportMode
+from shared_types.workspace_study_api import ExportMode
 
 from tests.fixtures.chess_trees import TRIED, chapters, said_nothing
 

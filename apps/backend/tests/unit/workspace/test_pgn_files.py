@@ -5,7 +5,7 @@ from backend.workspace.errors import PgnInvalid, PgnTooManyGames
 from backend.workspace.pgn._files import CHAPTERS_MAX, GAMES_MAX, Game, ReadFile, packed, parts_of, unpacked
 from backend.workspace.pgn._games import GameReader
 from pydantic_core import from_json
-from relaybox_types.workspace_pgn_api import SkippedPgn
+from shared_types.workspace_pgn_api import SkippedPgn
 
 
 def file_of(marks: str) -> ReadFile:

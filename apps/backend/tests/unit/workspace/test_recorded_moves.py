@@ -22,8 +22,8 @@ from backend.workspace.errors import ChessError
 from backend.workspace.history import Happened, NodeState, Step, apply
 from backend.workspace.studies import _chapter_moves as chapter_moves
 from pydantic_core import from_json, to_json
-from relaybox_types.workspace import NodeKind, WorkspaceChapter, WorkspaceEvent, WorkspaceNode
-from relaybox_types.workspace_study_api import AddMove, SetAnnotation
+from shared_types.workspace import NodeKind, WorkspaceChapter, WorkspaceEvent, WorkspaceNode
+from shared_types.workspace_study_api import AddMove, SetAnnotation
 
 NODE = uuid4()
 AT = datetime(2026, 11, 21, tzinfo=UTC)

@@ -27,5 +27,5 @@ def needs_extra(extra: str) -> Generator[None]:
         # Nothing is published: the name alone would be looked for in an index that does not have it.
         raise ExtraMissing(
             f"the module {error.name!r} is missing, which the extra {extra!r} installs; in a clone of "
-            f"Relaybox, run: pip install ./packages/shared-types './packages/relaybox[{extra}]'"
+            f"Relaybox, run: pip install ./packages/types './packages/relaybox[{extra}]'"
         ) from error

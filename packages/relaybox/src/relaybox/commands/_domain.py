@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Final, Generic, Self, TypeVar, get_type_hints,
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
-from relaybox_types.envelope import EventTarget
 from relaybox_types.naming import check_past_name
 
 from relaybox.commands._errors import CommandRefused, UnknownCommand
@@ -110,7 +109,7 @@ class Domain(Generic[A]):
         aggregate: type[A],
         aggregate_type: str,
         topic: str = "domain-events",
-        target_type: EventTarget = EventTarget.OTHER,
+        target_type: str = "OTHER",
         snapshots: SnapshotQueries | None = None,
         naming: Callable[[str], str] = check_past_name,
     ) -> None:

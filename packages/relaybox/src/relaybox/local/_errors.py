@@ -7,7 +7,7 @@ from relaybox.errors import RelayboxError
 
 #: What to do where a part of this package is missing.
 INSTALL_LOCAL: Final = (
-    "In a clone of Relaybox, run: pip install ./packages/shared-types './packages/relaybox[local]'."
+    "In a clone of Relaybox, run: pip install ./packages/types './packages/relaybox[local]'."
 )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from relaybox_types.workspace import WorkspaceEvent
+from shared_types.workspace import WorkspaceEvent
 
 from backend.demo.club._member import Member
 from backend.demo.club._witness import Witness

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import httpx2
 from relaybox_types.envelope import EventEnvelope
-from relaybox_types.workspace import WorkspaceEvent
+from shared_types.workspace import WorkspaceEvent
 
 from backend.demo._expect import require
 from backend.demo._journal import place_of

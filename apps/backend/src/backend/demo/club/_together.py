@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from relaybox_types.workspace import WorkspaceEvent
+from shared_types.workspace import WorkspaceEvent
 
 from backend.demo._expect import require
 from backend.demo.club._member import Member

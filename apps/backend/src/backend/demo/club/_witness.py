@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from relaybox_types.workspace import WorkspaceEvent
+from shared_types.workspace import WorkspaceEvent
 
 from backend.demo._expect import require
 from backend.demo._journal import Journal, Published

@@ -6,7 +6,7 @@ from random import Random
 from typing import TypeVar
 
 from pydantic_core import to_json
-from relaybox_types.genesis import (
+from shared_types.genesis import (
     CONCEPT_OPTIONS,
     AnyContent,
     Chapter,

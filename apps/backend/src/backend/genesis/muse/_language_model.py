@@ -16,8 +16,8 @@ from openai.types.chat import (
 )
 from pydantic import BaseModel, Field, JsonValue, SecretStr, ValidationError
 from pydantic_core import from_json
-from relaybox_types.genesis import PROPOSAL_OPTIONS_MAX, STAGE_CONTENT, GenesisStage, Proposal
 from relaybox_types.text import Paragraph
+from shared_types.genesis import PROPOSAL_OPTIONS_MAX, STAGE_CONTENT, GenesisStage, Proposal
 
 from backend.genesis.muse import _prompts
 from backend.genesis.muse._errors import (

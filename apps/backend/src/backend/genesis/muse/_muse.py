@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from relaybox_types.genesis import AnyContent, Feedback, GenesisStage, Preferences, Proposal
+from shared_types.genesis import AnyContent, Feedback, GenesisStage, Preferences, Proposal
 
 from backend.genesis.muse._errors import MuseBriefIncomplete
 

@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
-from relaybox_types.genesis import Proposal
+from shared_types.genesis import Proposal
 
 from backend.genesis.muse._compose import compose
 from backend.genesis.muse._muse import Brief, Progress

@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
-from relaybox_types.genesis import GenesisStage, Place
+from shared_types.genesis import GenesisStage, Place
 
 from backend.genesis.muse._language import Language
 

@@ -5,7 +5,7 @@ from functools import cache
 from importlib.resources import files
 
 from pydantic_core import to_json
-from relaybox_types.genesis import STAGE_CONTENT
+from shared_types.genesis import STAGE_CONTENT
 
 from backend.genesis.muse._muse import Brief
 

@@ -60,7 +60,8 @@ def _language_model(settings: MuseSettings) -> Muse:
     except ModuleNotFoundError as error:
         raise MuseNotInstalled(
             f"MUSE=llm needs the module {error.name!r}, which the extra 'llm' installs; in a clone of "
-            "Relaybox, run: pip install ./packages/shared-types ./packages/relaybox './apps/backend[llm]'"
+            "Relaybox, run: pip install ./packages/types ./packages/relaybox ./packages/shared-types "
+            "'./apps/backend[llm]'"
         ) from None
     return LanguageModelMuse(
         base_url=str(settings.muse_base_url),

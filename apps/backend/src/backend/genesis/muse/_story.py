@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 
-from relaybox_types.genesis import Worldview
+from shared_types.genesis import Worldview
 
 from backend.genesis.muse._language import texts_of
 from backend.genesis.muse._muse import Brief

@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import Any, Final
 
 from relaybox.events import RecordedEvent
-from relaybox_types.envelope import EventTarget
-from relaybox_types.workspace import Role, WorkspaceEvent
-from relaybox_types.workspace_activity_api import Activity, ActivityTarget
+from shared_types.events import EventTarget
+from shared_types.workspace import Role, WorkspaceEvent
+from shared_types.workspace_activity_api import Activity, ActivityTarget
 
 from backend.workspace.access import Access
 

@@ -22,8 +22,8 @@ from relaybox.http import (
     stream_cursor,
 )
 from relaybox_types.api import StreamTicket
-from relaybox_types.workspace import Role
-from relaybox_types.workspace_activity_api import ActivityPage
+from shared_types.workspace import Role
+from shared_types.workspace_activity_api import ActivityPage
 from starlette.responses import Response
 
 from backend.workspace.access import Access

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 import chess
-from relaybox_types.workspace_api import UNPRINTABLE
+from shared_types.workspace_api import UNPRINTABLE
 
 from backend.workspace.errors import PositionInvalid, quoted
 

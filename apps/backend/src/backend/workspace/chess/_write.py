@@ -6,7 +6,7 @@ from enum import Enum, auto
 from typing import Final, assert_never
 
 import chess
-from relaybox_types.workspace_study_api import ExportMode
+from shared_types.workspace_study_api import ExportMode
 
 from backend.workspace.chess._chapter import ChapterContent
 from backend.workspace.chess._comments import comment_of, escaped, folded

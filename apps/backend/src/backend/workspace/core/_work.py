@@ -8,8 +8,9 @@ from uuid import UUID, uuid4
 from relaybox.commands import Caller, TakenCommand, metadata_of, record_facts
 from relaybox.db import executor_of, load_queries
 from relaybox_types.enums import CommandStatus
-from relaybox_types.envelope import EventEnvelope, EventTarget, build_event_envelope
-from relaybox_types.workspace import NodeKind, Role, Visibility, WorkspaceEvent, WorkspaceNode
+from relaybox_types.envelope import EventEnvelope, build_event_envelope
+from shared_types.events import EventTarget
+from shared_types.workspace import NodeKind, Role, Visibility, WorkspaceEvent, WorkspaceNode
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.workspace.access import Access, Ancestor, access_of

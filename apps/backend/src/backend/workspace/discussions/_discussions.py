@@ -6,9 +6,9 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 from relaybox.db import load_queries
-from relaybox_types.envelope import EventTarget
-from relaybox_types.workspace import Role, WorkspaceEvent, WorkspaceReply, WorkspaceThread
-from relaybox_types.workspace_discussions_api import CreateThread, UpdateThread
+from shared_types.events import EventTarget
+from shared_types.workspace import Role, WorkspaceEvent, WorkspaceReply, WorkspaceThread
+from shared_types.workspace_discussions_api import CreateThread, UpdateThread
 
 from backend.workspace.access import Access
 from backend.workspace.core import IfMatch, Work

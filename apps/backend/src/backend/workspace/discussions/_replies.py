@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from relaybox_types.envelope import EventTarget
-from relaybox_types.workspace import Role, WorkspaceEvent, WorkspaceReply
-from relaybox_types.workspace_discussions_api import CreateReply, UpdateReply
+from shared_types.events import EventTarget
+from shared_types.workspace import Role, WorkspaceEvent, WorkspaceReply
+from shared_types.workspace_discussions_api import CreateReply, UpdateReply
 
 from backend.workspace.access import Access
 from backend.workspace.core import IfMatch, Work

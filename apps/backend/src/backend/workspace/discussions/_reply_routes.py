@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from relaybox.http import Principal, UnitOfWork, json_body
-from relaybox_types.workspace import Role, WorkspaceReply
-from relaybox_types.workspace_discussions_api import (
+from shared_types.workspace import Role, WorkspaceReply
+from shared_types.workspace_discussions_api import (
     CreateReply,
     EarlierBody,
     ReplyHistory,

@@ -5,8 +5,8 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
 from relaybox.http import Principal, UnitOfWork, ValidationFailed, json_body
-from relaybox_types.workspace import Role, WorkspaceReply, WorkspaceThread
-from relaybox_types.workspace_discussions_api import (
+from shared_types.workspace import Role, WorkspaceReply, WorkspaceThread
+from shared_types.workspace_discussions_api import (
     CreateThread,
     ReplyView,
     ThreadDetail,

@@ -29,7 +29,7 @@ from relaybox.http import (
     unit_of_work,
     was_answered,
 )
-from relaybox_types.workspace import NodeKind, Role
+from shared_types.workspace import NodeKind, Role
 from starlette.responses import Response
 
 from backend.workspace.access import Access, access_of

@@ -53,7 +53,8 @@ class ChessNotInstalled(RelayboxError):
     def __init__(self) -> None:
         super().__init__(
             "studies need the package chess, which the extra 'chess' installs; in a clone of Relaybox, "
-            "run: pip install ./packages/shared-types ./packages/relaybox './apps/backend[chess]'"
+            "run: pip install ./packages/types ./packages/relaybox ./packages/shared-types "
+            "'./apps/backend[chess]'"
         )
 
 

@@ -24,7 +24,7 @@ Apart from the errors of nodes, which these have nothing to do with.
 from collections.abc import Sequence
 
 from relaybox.errors import RelayboxError
-from relaybox_types.workspace_pgn_api import SkippedPgn
+from shared_types.workspace_pgn_api import SkippedPgn
 
 __all__ = (
     "ArchiveTooLarge",

@@ -41,7 +41,7 @@ from contextlib import contextmanager
 from uuid import UUID
 
 from relaybox.errors import RelayboxError
-from relaybox_types.workspace import Role
+from shared_types.workspace import Role
 
 __all__ = (
     "AlreadyShared",

@@ -1,6 +1,6 @@
 """Chapters and their trees of moves."""
 
-from relaybox_types.workspace import WorkspaceChapter, WorkspaceEvent
+from shared_types.workspace import WorkspaceChapter, WorkspaceEvent
 
 from backend.workspace.history._moves import Document, Step, annotated, stepped, with_move, without_move
 from backend.workspace.history._state import Happened, NodeState, applies

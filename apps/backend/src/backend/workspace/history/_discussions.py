@@ -4,7 +4,7 @@ from datetime import UTC
 from typing import Any, Final
 from uuid import UUID
 
-from relaybox_types.workspace import ThreadKind, WorkspaceEvent, WorkspaceReply, WorkspaceThread
+from shared_types.workspace import ThreadKind, WorkspaceEvent, WorkspaceReply, WorkspaceThread
 
 from backend.workspace.history._state import Happened, NodeState, applies
 

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from relaybox_types.workspace import NodeKind, Visibility, WorkspaceEvent, WorkspaceNode
+from shared_types.workspace import NodeKind, Visibility, WorkspaceEvent, WorkspaceNode
 
 from backend.workspace.history._state import Happened, NodeState, applies
 

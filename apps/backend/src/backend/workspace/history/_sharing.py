@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from relaybox_types.workspace import Role, WorkspaceEvent, WorkspaceGrant, WorkspaceLink
+from shared_types.workspace import Role, WorkspaceEvent, WorkspaceGrant, WorkspaceLink
 
 from backend.workspace.history._state import Happened, NodeState, applies
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from relaybox_types.workspace import (
+from shared_types.workspace import (
     WorkspaceChapter,
     WorkspaceEvent,
     WorkspaceGrant,

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
-from relaybox_types.workspace import WorkspaceChapter, WorkspaceEvent, WorkspaceVersion
+from shared_types.workspace import WorkspaceChapter, WorkspaceEvent, WorkspaceVersion
 
 from backend.workspace.history._state import Happened, NodeState, applies
 

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from relaybox.db import Executor
-from relaybox_types.workspace import Role
+from shared_types.workspace import Role
 
 from backend.workspace.access import LEVELS_MAX, Access
 from backend.workspace.nodes._nodes import NODES

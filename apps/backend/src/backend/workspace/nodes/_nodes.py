@@ -5,8 +5,8 @@ from uuid import UUID, uuid4
 
 from relaybox.db import RetryTransaction, load_queries
 from relaybox_types.envelope import EventEnvelope
-from relaybox_types.workspace import NodeKind, Role, Visibility, WorkspaceEvent
-from relaybox_types.workspace_api import CreateNode, MoveNode, UpdateNode
+from shared_types.workspace import NodeKind, Role, Visibility, WorkspaceEvent
+from shared_types.workspace_api import CreateNode, MoveNode, UpdateNode
 
 from backend.workspace.access import LEVELS_MAX, Access, access_of
 from backend.workspace.core import IfMatch, Work

@@ -7,8 +7,8 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request
 from relaybox.db import Executor
 from relaybox.http import Principal, TokenMissing, UnitOfWork, ValidationFailed, json_body
-from relaybox_types.workspace import Role, Visibility, WorkspaceNode
-from relaybox_types.workspace_api import (
+from shared_types.workspace import Role, Visibility, WorkspaceNode
+from shared_types.workspace_api import (
     CreateNode,
     MoveNode,
     NodeDetail,

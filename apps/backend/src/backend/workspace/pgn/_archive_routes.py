@@ -7,8 +7,8 @@ from uuid import UUID, uuid4
 from fastapi import APIRouter, Depends, Request
 from relaybox.http import Principal, UnitOfWork, json_body
 from relaybox.settings import load_settings
-from relaybox_types.workspace import Role
-from relaybox_types.workspace_pgn_api import ExportNode
+from shared_types.workspace import Role
+from shared_types.workspace_pgn_api import ExportNode
 from starlette.responses import Response
 
 from backend.settings import WorkspaceSettings

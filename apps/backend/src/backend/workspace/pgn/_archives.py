@@ -11,8 +11,8 @@ from uuid import UUID
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from pydantic import TypeAdapter
-from relaybox_types.workspace import NodeKind, WorkspaceChapter
-from relaybox_types.workspace_api import TreeNode
+from shared_types.workspace import NodeKind, WorkspaceChapter
+from shared_types.workspace_api import TreeNode
 
 from backend.workspace.chess import ChapterContent, MoveTree, write_file
 from backend.workspace.errors import ArchiveTooLarge

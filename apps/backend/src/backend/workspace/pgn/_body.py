@@ -9,8 +9,8 @@ from uuid import UUID
 from pydantic import BaseModel, ValidationError
 from relaybox.errors import Detail
 from relaybox.http import UnsupportedMediaType, ValidationFailed, read_bytes, read_model, validation_details
-from relaybox_types.workspace_api import UNPRINTABLE
-from relaybox_types.workspace_pgn_api import ImportIntoStudy, ImportPgn
+from shared_types.workspace_api import UNPRINTABLE
+from shared_types.workspace_pgn_api import ImportIntoStudy, ImportPgn
 from starlette.requests import Request
 
 from backend.workspace.pgn._form import read_form

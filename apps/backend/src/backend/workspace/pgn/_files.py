@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-from relaybox_types.workspace_pgn_api import PgnNote, SkippedPgn
+from shared_types.workspace_pgn_api import PgnNote, SkippedPgn
 
 __all__ = (
     "CHAPTERS_MAX",

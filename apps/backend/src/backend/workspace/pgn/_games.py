@@ -5,7 +5,7 @@ from itertools import islice
 from typing import Final
 
 from pydantic_core import to_json
-from relaybox_types.workspace_pgn_api import PgnNote, SkippedPgn
+from shared_types.workspace_pgn_api import PgnNote, SkippedPgn
 
 from backend.workspace.chess import ReadGame, SkippedGame, read_games
 from backend.workspace.errors import PgnInvalid, PgnTooManyGames

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Depends, Query, Request
 from relaybox.http import Principal, UnitOfWork, ValidationFailed
 from relaybox.outbox import OutboxSettings
 from relaybox.settings import load_settings
-from relaybox_types.workspace import NodeKind, Role
-from relaybox_types.workspace_api import Title
-from relaybox_types.workspace_pgn_api import ImportIntoStudy, ImportPgn, ImportReport
+from shared_types.workspace import NodeKind, Role
+from shared_types.workspace_api import Title
+from shared_types.workspace_pgn_api import ImportIntoStudy, ImportPgn, ImportReport
 from starlette.responses import Response
 
 from backend.workspace.core import Work

@@ -6,10 +6,11 @@ from uuid import UUID, uuid4
 
 from pydantic_core import from_json
 from relaybox.db import load_queries
-from relaybox_types.envelope import EventEnvelope, EventTarget
-from relaybox_types.workspace import NodeKind, Role, WorkspaceEvent
-from relaybox_types.workspace_api import CreateNode
-from relaybox_types.workspace_pgn_api import ImportedStudy, ImportReport
+from relaybox_types.envelope import EventEnvelope
+from shared_types.events import EventTarget
+from shared_types.workspace import NodeKind, Role, WorkspaceEvent
+from shared_types.workspace_api import CreateNode
+from shared_types.workspace_pgn_api import ImportedStudy, ImportReport
 
 from backend.workspace.access import LEVELS_MAX, Access, Ancestor, access_of
 from backend.workspace.core import Work

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Depends, Path, Request
 from pydantic_core import from_json
 from relaybox.http import AUTH_ERRORS, DATABASE_ERRORS, TokenMissing
 from relaybox_types.enums import TaskStatus
-from relaybox_types.workspace import Role
-from relaybox_types.workspace_pgn_api import WorkspaceTask, WorkspaceTaskStarted
+from shared_types.workspace import Role
+from shared_types.workspace_pgn_api import WorkspaceTask, WorkspaceTaskStarted
 from starlette.responses import Response
 
 from backend.workspace.edge import Edge, Viewer, documented, json_answer

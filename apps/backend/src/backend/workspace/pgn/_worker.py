@@ -18,7 +18,7 @@ from relaybox.settings import TaskSettings, load_settings
 from relaybox.tasks import Progress, Task, TaskRunner, complete_task, fail_task
 from relaybox.telemetry import CommandMetrics
 from relaybox_types.enums import CommandStatus
-from relaybox_types.workspace import Role, WorkspaceEvent
+from shared_types.workspace import Role, WorkspaceEvent
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.settings import WorkspaceSettings

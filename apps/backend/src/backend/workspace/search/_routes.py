@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query
 from relaybox.db import load_queries
 from relaybox.http import TokenMissing, ValidationFailed
-from relaybox_types.workspace_search_api import FoundIn, SearchHit, SearchPage
+from shared_types.workspace_search_api import FoundIn, SearchHit, SearchPage
 
 from backend.workspace.edge import READ_ERRORS, Edge, Viewer, cursor_of, documented, instant, place_of, whole
 

@@ -10,8 +10,8 @@ from uuid import UUID
 from weakref import WeakValueDictionary
 
 from relaybox.db import Database
-from relaybox_types.workspace import NodeKind, Role
-from relaybox_types.workspace_sharing_api import LinkOpened, LinkSeen
+from shared_types.workspace import NodeKind, Role
+from shared_types.workspace_sharing_api import LinkOpened, LinkSeen
 
 from backend.workspace.access import access_of
 from backend.workspace.core import ACCESS, read_chain

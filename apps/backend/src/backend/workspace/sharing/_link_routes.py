@@ -14,8 +14,8 @@ from relaybox.http import (
     json_body,
     read_model,
 )
-from relaybox_types.workspace import Role
-from relaybox_types.workspace_sharing_api import CreateLink, LinkMade, LinkOpened, LinkSeen, OpenLink
+from shared_types.workspace import Role
+from shared_types.workspace_sharing_api import CreateLink, LinkMade, LinkOpened, LinkSeen, OpenLink
 from starlette.responses import Response
 
 from backend.workspace.edge import (

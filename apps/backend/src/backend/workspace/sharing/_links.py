@@ -9,9 +9,9 @@ from uuid import UUID, uuid4
 from relaybox.db import load_queries
 from relaybox.errors import Detail
 from relaybox.http import ValidationFailed
-from relaybox_types.envelope import EventTarget
-from relaybox_types.workspace import Role, WorkspaceEvent, WorkspaceLink
-from relaybox_types.workspace_sharing_api import CreateLink
+from shared_types.events import EventTarget
+from shared_types.workspace import Role, WorkspaceEvent, WorkspaceLink
+from shared_types.workspace_sharing_api import CreateLink
 
 from backend.workspace.core import Work
 from backend.workspace.errors import ShareLimitReached, ThingNotFound, missing

@@ -7,9 +7,9 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from relaybox.http import Principal, TokenMissing, UnitOfWork, ValidationFailed, json_body
-from relaybox_types.workspace import Role, Visibility, WorkspaceGrant, WorkspaceLink, WorkspaceNode
-from relaybox_types.workspace_api import NodeView
-from relaybox_types.workspace_sharing_api import (
+from shared_types.workspace import Role, Visibility, WorkspaceGrant, WorkspaceLink, WorkspaceNode
+from shared_types.workspace_api import NodeView
+from shared_types.workspace_sharing_api import (
     ChangeRole,
     GrantView,
     LinkView,

@@ -4,9 +4,9 @@ from typing import Final
 from uuid import UUID
 
 from relaybox.db import load_queries
-from relaybox_types.envelope import EventTarget
-from relaybox_types.workspace import Role, WorkspaceEvent, WorkspaceGrant
-from relaybox_types.workspace_sharing_api import ChangeRole, ShareNode
+from shared_types.events import EventTarget
+from shared_types.workspace import Role, WorkspaceEvent, WorkspaceGrant
+from shared_types.workspace_sharing_api import ChangeRole, ShareNode
 
 from backend.workspace.access import Access
 from backend.workspace.core import ACCESS, Work, read_chain

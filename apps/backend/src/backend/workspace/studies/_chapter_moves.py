@@ -7,8 +7,8 @@ repeated without chess (:mod:`backend.workspace.history`).
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from relaybox_types.workspace import WorkspaceChapter
-from relaybox_types.workspace_study_api import AddMove, AnnotationView, ChapterView, MoveView, SetAnnotation
+from shared_types.workspace import WorkspaceChapter
+from shared_types.workspace_study_api import AddMove, AnnotationView, ChapterView, MoveView, SetAnnotation
 
 from backend.workspace.chess import (
     START,

@@ -11,9 +11,9 @@ from uuid import UUID
 
 from pydantic_core import to_json
 from relaybox.db import Executor, load_queries
-from relaybox_types.envelope import EventTarget
-from relaybox_types.workspace import Role, WorkspaceChapter, WorkspaceEvent
-from relaybox_types.workspace_study_api import (
+from shared_types.events import EventTarget
+from shared_types.workspace import Role, WorkspaceChapter, WorkspaceEvent
+from shared_types.workspace_study_api import (
     AddedMoveView,
     AddMove,
     AnnotatedMoveView,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from relaybox_types.workspace_version_api import VersionDiff
+from shared_types.workspace_version_api import VersionDiff
 
 from backend.workspace.chess import ChapterContent, MoveTree, diff
 from backend.workspace.studies._versions import StudyContent

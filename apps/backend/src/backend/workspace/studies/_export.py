@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Final
 from urllib.parse import quote
 
-from relaybox_types.workspace import WorkspaceChapter
-from relaybox_types.workspace_study_api import ExportMode
+from shared_types.workspace import WorkspaceChapter
+from shared_types.workspace_study_api import ExportMode
 
 from backend.workspace.chess import ChapterContent, MoveTree, write_file, write_game
 

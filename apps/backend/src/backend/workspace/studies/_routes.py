@@ -8,9 +8,9 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request
 from relaybox.errors import Detail
 from relaybox.http import Principal, UnitOfWork, ValidationFailed, json_body
-from relaybox_types.workspace import NodeKind, Role, WorkspaceChapter
-from relaybox_types.workspace_api import NodeView
-from relaybox_types.workspace_study_api import CreateStudy, ExportMode, StudyDetail, UpdateStudy
+from shared_types.workspace import NodeKind, Role, WorkspaceChapter
+from shared_types.workspace_api import NodeView
+from shared_types.workspace_study_api import CreateStudy, ExportMode, StudyDetail, UpdateStudy
 from starlette.responses import Response
 
 from backend.workspace.access import Access

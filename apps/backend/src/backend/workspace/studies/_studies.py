@@ -4,9 +4,9 @@ from uuid import UUID
 
 from pydantic_core import from_json
 from relaybox.db import Executor
-from relaybox_types.workspace import NodeKind
-from relaybox_types.workspace_api import CreateNode, UpdateNode
-from relaybox_types.workspace_study_api import ChapterEntry, CreateStudy, UpdateStudy
+from shared_types.workspace import NodeKind
+from shared_types.workspace_api import CreateNode, UpdateNode
+from shared_types.workspace_study_api import ChapterEntry, CreateStudy, UpdateStudy
 
 from backend.workspace.core import IfMatch, Work
 from backend.workspace.nodes import create_node, update_node

@@ -6,8 +6,8 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from relaybox.http import Principal, UnitOfWork, json_body
-from relaybox_types.workspace import NodeKind, Role
-from relaybox_types.workspace_version_api import (
+from shared_types.workspace import NodeKind, Role
+from shared_types.workspace_version_api import (
     CreateVersion,
     RollBack,
     VersionDetail,

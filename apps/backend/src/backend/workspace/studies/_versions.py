@@ -6,15 +6,15 @@ from typing import Any, Final
 from uuid import UUID
 
 from relaybox.db import Executor, load_queries
-from relaybox_types.envelope import EventTarget
-from relaybox_types.workspace import (
+from shared_types.events import EventTarget
+from shared_types.workspace import (
     Role,
     WorkspaceChapter,
     WorkspaceEvent,
     WorkspaceNode,
     WorkspaceVersion,
 )
-from relaybox_types.workspace_version_api import CreateVersion, RollBack, VersionView
+from shared_types.workspace_version_api import CreateVersion, RollBack, VersionView
 
 from backend.workspace.core import IfMatch, Work
 from backend.workspace.errors import NodeNotFound, ThingNotFound, VersionsFull, VersionTooLarge

@@ -6,7 +6,7 @@ from typing import Final
 from uuid import UUID, uuid4
 
 from relaybox.db import RetryTransaction, load_queries
-from relaybox_types.workspace import Visibility, WorkspaceEvent
+from shared_types.workspace import Visibility, WorkspaceEvent
 
 from backend.workspace.access import Access
 from backend.workspace.core import IfMatch, Work

@@ -9,8 +9,8 @@ from uuid import UUID
 from relaybox.db import load_queries
 from relaybox.events import erase
 from relaybox_types.envelope import EventEnvelope
-from relaybox_types.workspace import Visibility, WorkspaceEvent
-from relaybox_types.workspace_bin_api import PurgeCounts
+from shared_types.workspace import Visibility, WorkspaceEvent
+from shared_types.workspace_bin_api import PurgeCounts
 
 from backend.workspace.access import Access, access_of
 from backend.workspace.core import Work

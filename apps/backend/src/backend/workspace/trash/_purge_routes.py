@@ -4,8 +4,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 from relaybox.http import Principal, UnitOfWork, ValidationFailed
-from relaybox_types.workspace import WorkspaceEvent
-from relaybox_types.workspace_bin_api import PurgeCounts
+from shared_types.workspace import WorkspaceEvent
+from shared_types.workspace_bin_api import PurgeCounts
 from starlette.responses import Response
 
 from backend.workspace.edge import Edge, Viewer, documented, id_in, json_answer

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import StringConstraints
 from relaybox.http import KEY_ERRORS, BadHeader, Principal, TokenMissing, UnitOfWork, ValidationFailed
 from relaybox.settings import load_settings
-from relaybox_types.workspace import WorkspaceNode
-from relaybox_types.workspace_bin_api import FormerPlace, RestoredNode, TrashItem, TrashPage
+from shared_types.workspace import WorkspaceNode
+from shared_types.workspace_bin_api import FormerPlace, RestoredNode, TrashItem, TrashPage
 from starlette.responses import Response
 
 from backend.settings import WorkspaceSettings

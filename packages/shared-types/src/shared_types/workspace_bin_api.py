@@ -4,8 +4,8 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel
 
-from relaybox_types.workspace import NodeKind
-from relaybox_types.workspace_api import NodeView
+from shared_types.workspace import NodeKind
+from shared_types.workspace_api import NodeView
 
 __all__ = ("FormerPlace", "PurgeCounts", "RestoredNode", "TrashItem", "TrashPage")
 

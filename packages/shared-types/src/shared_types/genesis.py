@@ -11,7 +11,6 @@ from types import MappingProxyType
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
-
 from relaybox_types.text import Line, Paragraph, Remark, Word
 
 __all__ = [

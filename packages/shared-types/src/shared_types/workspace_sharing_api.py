@@ -5,8 +5,8 @@ from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, StringConstraints
 
-from relaybox_types.workspace import NodeKind, Role, Visibility
-from relaybox_types.workspace_api import NodeView
+from shared_types.workspace import NodeKind, Role, Visibility
+from shared_types.workspace_api import NodeView
 
 __all__ = (
     "ChangeRole",

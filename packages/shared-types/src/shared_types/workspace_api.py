@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from relaybox_types.workspace import NodeKind, Role, Visibility
+from shared_types.workspace import NodeKind, Role, Visibility
 
 __all__ = (
     "UNPRINTABLE",

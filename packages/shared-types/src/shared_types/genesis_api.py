@@ -4,9 +4,9 @@ from datetime import datetime
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, JsonValue
-
 from relaybox_types.api import Version
-from relaybox_types.genesis import GenesisStage, GenesisStatus
+
+from shared_types.genesis import GenesisStage, GenesisStatus
 
 __all__ = [
     "CreateSessionRequest",

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from relaybox_types.workspace_api import OneLine
+from shared_types.workspace_api import OneLine
 
 __all__ = (
     "ChapterChanges",

@@ -1,27 +1,14 @@
 """The event envelope: what ``event_outbox.payload`` holds and Kafka carries (contract, section 3)."""
 
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Annotated, Any, Self
 from uuid import UUID, uuid4
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ("EventEnvelope", "EventTarget", "build_event_envelope")
+__all__ = ("EventEnvelope", "build_event_envelope")
 
 Name = Annotated[str, Field(min_length=1, max_length=255)]
-
-
-class EventTarget(StrEnum):
-    """What kind of thing an event is about."""
-
-    GENESIS_SESSION = "GENESIS_SESSION"
-    NODE = "NODE"
-    STUDY = "STUDY"
-    CHAPTER = "CHAPTER"
-    DISCUSSION = "DISCUSSION"
-    SHARE = "SHARE"
-    OTHER = "OTHER"
 
 
 class EventEnvelope(BaseModel):
@@ -44,7 +31,8 @@ class EventEnvelope(BaseModel):
     #: Who did it: the token's ``sub``, or the name of a service.
     actor_id: str | None = None
     target_id: str | None = None
-    target_type: EventTarget = EventTarget.OTHER
+    #: What kind of thing ``target_id`` names; an application has its own words for it.
+    target_type: Name = "OTHER"
     timestamp: AwareDatetime
     #: The aggregate's version after this event; gapless per aggregate.
     version: Annotated[int, Field(ge=1)]
@@ -75,7 +63,7 @@ def build_event_envelope(
     metadata: dict[str, Any] | None = None,
     actor_id: str | None = None,
     target_id: str | None = None,
-    target_type: EventTarget = EventTarget.OTHER,
+    target_type: str = "OTHER",
     event_version: int = 1,
     event_id: UUID | None = None,
     timestamp: datetime | None = None,

@@ -4,9 +4,9 @@ from datetime import datetime
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
-
 from relaybox_types.enums import TaskStatus
-from relaybox_types.workspace_api import Title
+
+from shared_types.workspace_api import Title
 
 __all__ = (
     "ExportNode",

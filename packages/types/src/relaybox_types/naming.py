@@ -101,7 +101,7 @@ def check_past_name(name: str) -> str:
 
 
 def check_dotted_name(name: str) -> str:
-    """Return *name* if it is of two to four parts in lower case: ``node.created``, ``study.chapter.created``.
+    """Return *name* if it is of two to four parts in lower case: ``order.created``, ``order.line.added``.
 
     Any verb will do: the official ones are those of the other rule.
 

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from relaybox_types.workspace import NodeKind
+from shared_types.workspace import NodeKind
 
 __all__ = ("FoundIn", "SearchHit", "SearchPage")
 

@@ -5,8 +5,8 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, Field
 
-from relaybox_types.envelope import EventTarget
-from relaybox_types.workspace import WorkspaceEvent
+from shared_types.events import EventTarget
+from shared_types.workspace import WorkspaceEvent
 
 __all__ = ("Activity", "ActivityPage", "ActivityTarget")
 

@@ -13,8 +13,8 @@ from pydantic import (
     model_validator,
 )
 
-from relaybox_types.workspace import ThreadKind
-from relaybox_types.workspace_api import OneLine
+from shared_types.workspace import ThreadKind
+from shared_types.workspace_api import OneLine
 
 __all__ = (
     "CreateReply",

@@ -1,7 +1,7 @@
-"""One model per table, field for column (contract, section 1).
+"""One model per table of the backbone, with one field per column.
 
-A test compares every model with its table in a migrated PostgreSQL: name, type, nullability,
-default and enum labels. A field without a default here has none there.
+A test compares each model with its table in a migrated PostgreSQL: name, type, nullability,
+default and enum labels. A field without a default has no column default either.
 """
 
 from decimal import Decimal
@@ -11,7 +11,6 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from relaybox_types.enums import CommandStatus, HandleStatus, OutboxStatus, TaskStatus
-from relaybox_types.genesis import GenesisStage, GenesisStatus
 
 __all__ = (
     "AsyncTask",
@@ -19,19 +18,21 @@ __all__ = (
     "DomainEvent",
     "EventOutbox",
     "FlowResumeHandle",
-    "GenesisSession",
     "IdempotencyCache",
+    "Row",
 )
 
 Document = dict[str, Any]
 Progress = Annotated[Decimal, Field(ge=0, le=100, max_digits=5, decimal_places=2)]
 
 
-class _Row(BaseModel):
+class Row(BaseModel):
+    """Base of all row models: frozen, and readable from an object with the columns as attributes."""
+
     model_config = ConfigDict(frozen=True, from_attributes=True, hide_input_in_errors=True)
 
 
-class DomainEvent(_Row):
+class DomainEvent(Row):
     """A fact. Append-only: the database refuses every change but the erasure of its content (G07)."""
 
     #: Insertion order. Not commit order, so never a cursor (G22).
@@ -50,7 +51,7 @@ class DomainEvent(_Row):
     created_at: AwareDatetime
 
 
-class CommandInbox(_Row):
+class CommandInbox(Row):
     """A command that was taken; at most one pending per session and type."""
 
     id: UUID
@@ -64,7 +65,7 @@ class CommandInbox(_Row):
     created_at: AwareDatetime
 
 
-class AsyncTask(_Row):
+class AsyncTask(Row):
     """Work that outlives its request. Its worker holds a lease; an expired one is taken over (G06)."""
 
     id: UUID
@@ -92,7 +93,7 @@ class AsyncTask(_Row):
     updated_at: AwareDatetime
 
 
-class EventOutbox(_Row):
+class EventOutbox(Row):
     """An event on its way to Kafka; ``payload`` is the message's value."""
 
     id: UUID
@@ -118,7 +119,7 @@ class EventOutbox(_Row):
     slot: int = 0
 
 
-class FlowResumeHandle(_Row):
+class FlowResumeHandle(Row):
     """A paused flow and what resumes it; at most one waiting per correlation."""
 
     id: UUID
@@ -131,27 +132,7 @@ class FlowResumeHandle(_Row):
     updated_at: AwareDatetime
 
 
-class GenesisSession(_Row):
-    """Snapshot of a genesis session; can be rebuilt from ``domain_events``."""
-
-    id: UUID
-    novel_id: UUID | None = None
-    user_id: str
-    status: GenesisStatus = GenesisStatus.IN_PROGRESS
-    current_stage: GenesisStage = GenesisStage.CONCEPT_SELECTION
-    confirmed_data: Document | None = None
-    #: What the current stage holds before it is confirmed: preferences, request, proposal.
-    draft: Document | None = None
-    #: The writer's remarks in the current stage, oldest first.
-    feedback: list[Document] = []
-    #: Its events have lost their content; it takes no command any more.
-    erased: bool = False
-    version: int = 1
-    created_at: AwareDatetime
-    updated_at: AwareDatetime
-
-
-class IdempotencyCache(_Row):
+class IdempotencyCache(Row):
     """A stored answer; ``key`` is a keyed hash of principal and key, never the key itself."""
 
     key: str

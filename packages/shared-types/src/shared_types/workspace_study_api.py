@@ -10,8 +10,8 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from relaybox_types.workspace import Visibility
-from relaybox_types.workspace_api import Description, Layout, NodeDetail, Position, Title
+from shared_types.workspace import Visibility
+from shared_types.workspace_api import Description, Layout, NodeDetail, Position, Title
 
 __all__ = (
     "AddMove",

@@ -1,0 +1,53 @@
+"""One model per table: the backbone's, re-exported, and Genesis' own.
+
+A test compares each model with its table in a migrated PostgreSQL: name, type, nullability,
+default and enum labels.
+"""
+
+from typing import Any
+from uuid import UUID
+
+from pydantic import AwareDatetime, Field
+from relaybox_types.rows import (
+    AsyncTask,
+    CommandInbox,
+    DomainEvent,
+    EventOutbox,
+    FlowResumeHandle,
+    IdempotencyCache,
+    Row,
+)
+
+from shared_types.genesis import GenesisStage, GenesisStatus
+
+__all__ = (
+    "AsyncTask",
+    "CommandInbox",
+    "DomainEvent",
+    "EventOutbox",
+    "FlowResumeHandle",
+    "GenesisSession",
+    "IdempotencyCache",
+)
+
+Document = dict[str, Any]
+
+
+class GenesisSession(Row):
+    """Snapshot of a genesis session; can be rebuilt from ``domain_events``."""
+
+    id: UUID
+    novel_id: UUID | None = None
+    user_id: str
+    status: GenesisStatus = GenesisStatus.IN_PROGRESS
+    current_stage: GenesisStage = GenesisStage.CONCEPT_SELECTION
+    confirmed_data: Document | None = None
+    #: What the current stage holds before it is confirmed: preferences, request, proposal.
+    draft: Document | None = None
+    #: The writer's remarks in the current stage, oldest first.
+    feedback: list[Document] = Field(default_factory=list[Document])
+    #: Its events have lost their content; it takes no command any more.
+    erased: bool = False
+    version: int = 1
+    created_at: AwareDatetime
+    updated_at: AwareDatetime

@@ -1,0 +1,6 @@
+"""The backbone's types that cross a wire or a table; depends on Pydantic alone.
+
+:mod:`~relaybox_types.rows` and :mod:`~relaybox_types.enums` describe the tables,
+:mod:`~relaybox_types.envelope` the value of a Kafka message, :mod:`~relaybox_types.naming` the names of
+events, :mod:`~relaybox_types.api` the command API.
+"""
