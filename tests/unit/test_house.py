@@ -22,7 +22,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 EXCEPTIONS: dict[str, str] = {
     "file infrastructure/docker/init/postgres/20-migration-event-sourcing.sql": "generated: all migrations",
     "create_async_engine packages/relaybox/src/relaybox/db/_database.py": "it is that one place",
-    "time.sleep packages/relaybox/src/relaybox/local/_guard.py": "a process of its own without a loop",
+    "time.sleep packages/relaybox/src/relaybox/local/_watchdog.py": "a process of its own without a loop",
     "time.sleep tests/fixtures/product.py": "waits for what another process does and does not announce",
     "sql packages/relaybox/src/relaybox/db/_migrations.py": "the version table's name is part of a file",
 }

@@ -36,7 +36,7 @@ class _Program(LazyGroup):
                 target="relaybox.cli._services:consumer_commands", help="Hand events to handlers."
             ),
             "verify": LazyCommand(
-                target="relaybox.cli._verify:verify_promises",
+                target="relaybox.cli._verify:verify_command",
                 help="Compare the tables with the topics; "
                 "exit code 0 only if nothing is lost, duplicated, reordered or spread.",
             ),
@@ -106,7 +106,7 @@ def local(
 
     Servers that POSTGRES_HOST and KAFKA_HOST name are used; for others, local ones are started.
     """
-    from relaybox.cli._local import run_beside_servers
+    from relaybox.cli._local import run_with_servers
 
     words = command or [os.environ.get("SHELL", "/bin/sh")]
-    raise typer.Exit(asyncio.run(run_beside_servers(words, data_dir)))
+    raise typer.Exit(asyncio.run(run_with_servers(words, data_dir)))

@@ -16,12 +16,12 @@ from relaybox.outbox import OutboxSettings
 from relaybox.relay import Replication, ensure_topics
 from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings, load_settings
 
-__all__ = ("run_beside_servers",)
+__all__ = ("run_with_servers",)
 
 _SECRET_BYTES = 48
 
 
-async def run_beside_servers(command: Sequence[str], data_dir: Path) -> int:
+async def run_with_servers(command: Sequence[str], data_dir: Path) -> int:
     """Run *command* with the servers' settings in its environment; returns its exit code.
 
     A server that ``POSTGRES_HOST`` or ``KAFKA_HOST`` names is used; else a local one runs as long as
@@ -77,12 +77,12 @@ async def _run(command: Sequence[str]) -> int:
         child = await asyncio.create_subprocess_exec(*command)
     except OSError as error:
         raise typer.BadParameter(f"{command[0]}: {error.strerror}", param_hint="COMMAND") from error
-    passing_on = asyncio.create_task(_pass_on(received, child))
+    passing_on = asyncio.create_task(_forward_signals(received, child))
     exit_code = await child.wait()
     passing_on.cancel()
     return exit_code if exit_code >= 0 else 128 - exit_code
 
 
-async def _pass_on(signals: asyncio.Queue[int], child: asyncio.subprocess.Process) -> None:
+async def _forward_signals(signals: asyncio.Queue[int], child: asyncio.subprocess.Process) -> None:
     while True:
         child.send_signal(await signals.get())

@@ -6,8 +6,8 @@ from uuid import UUID
 
 import typer
 
-from relaybox.cli._looks import ask_database, print_json
-from relaybox.cli._outbox_looks import (
+from relaybox.cli._options import SEQ_MAX, AsJson, By, Yes, actor_name, with_selection_options
+from relaybox.cli._outbox_output import (
     print_acts,
     print_blocked,
     print_details,
@@ -16,15 +16,15 @@ from relaybox.cli._outbox_looks import (
     print_rows,
     print_skipped,
 )
+from relaybox.cli._output import print_json, run_on_database
 from relaybox.cli._report import ErrorsAsLines
-from relaybox.cli._select import SEQ_MAX, AsJson, By, Yes, selecting, who
 from relaybox.operations import (
-    Act,
+    Action,
     Selection,
     SelectionEmpty,
     State,
     blocked_keys,
-    list_acts,
+    list_actions,
     list_rows,
     preview,
     purge,
@@ -49,7 +49,7 @@ Reason = Annotated[str | None, typer.Option("--reason", help="Why, for the recor
 
 
 @outbox_commands.command("list")
-@selecting
+@with_selection_options
 def list_(
     selection: Selection,
     states: Annotated[
@@ -60,7 +60,7 @@ def list_(
 ) -> None:
     """List rows in order, without their payloads; all but the sent ones unless rows or states are named."""
     wanted = states or (tuple(State) if selection.names_rows() else _UNSENT)
-    rows = ask_database(lambda db: list_rows(db, selection, wanted, rows_max=limit))
+    rows = run_on_database(lambda db: list_rows(db, selection, wanted, rows_max=limit))
     if as_json:
         print_json([asdict(row) for row in rows])
     else:
@@ -78,8 +78,8 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show one row: its envelope, its error, and what operators did to it."""
-    number = _row_named(which)
-    details = ask_database(lambda db: show_row(db, number, with_payload=with_payload))
+    number = _parse_row_reference(which)
+    details = run_on_database(lambda db: show_row(db, number, with_payload=with_payload))
     if as_json:
         print_json(asdict(details))
     else:
@@ -87,10 +87,10 @@ def show(
 
 
 @outbox_commands.command()
-@selecting
+@with_selection_options
 def blocked(selection: Selection, limit: Limit = 50, as_json: AsJson = False) -> None:
     """Tell which keys wait, for which row, why, since when, and how many rows wait behind it."""
-    found = ask_database(lambda db: blocked_keys(db, selection, keys_max=limit))
+    found = run_on_database(lambda db: blocked_keys(db, selection, keys_max=limit))
     if as_json:
         print_json(asdict(found))
     else:
@@ -98,7 +98,7 @@ def blocked(selection: Selection, limit: Limit = 50, as_json: AsJson = False) ->
 
 
 @outbox_commands.command("retry")
-@selecting
+@with_selection_options
 def retry_(
     selection: Selection,
     every: All = False,
@@ -108,16 +108,16 @@ def retry_(
     as_json: AsJson = False,
 ) -> None:
     """Put FAILED rows back, to be published in order. Shows what it would do unless --yes is given."""
-    _refuse_everything(selection, every)
+    _require_selection(selection, every)
     if yes:
-        done = ask_database(lambda db: retry(db, selection, by=who(by), reason=reason))
-        print_done(Act.RETRY, done, as_json)
+        done = run_on_database(lambda db: retry(db, selection, by=actor_name(by), reason=reason))
+        print_done(Action.RETRY, done, as_json)
     else:
-        _dry_run(Act.RETRY, selection, as_json)
+        _dry_run(Action.RETRY, selection, as_json)
 
 
 @outbox_commands.command("skip")
-@selecting
+@with_selection_options
 def skip_(
     selection: Selection,
     reason: Annotated[str, typer.Option("--reason", help="Why these are never published, for the record.")],
@@ -130,21 +130,21 @@ def skip_(
 
     Readers of the topic never see these events. The rows stay, marked as skipped, until they are purged.
     """
-    _refuse_everything(selection, every)
+    _require_selection(selection, every)
     if not reason.strip():
         raise typer.BadParameter("say why", param_hint="--reason")
     if yes:
-        done = ask_database(lambda db: skip(db, selection, by=who(by), reason=reason))
+        done = run_on_database(lambda db: skip(db, selection, by=actor_name(by), reason=reason))
         # A key or an error class also means rows that were never to be skipped; a number or an id does not.
         states = _UNSKIPPED if selection.names_rows() else (State.FAILED,)
-        left = ask_database(lambda db: list_rows(db, selection, states, rows_max=_PREVIEW_ROWS))
+        left = run_on_database(lambda db: list_rows(db, selection, states, rows_max=_PREVIEW_ROWS))
         print_skipped(done, left, as_json)
     else:
-        _dry_run(Act.SKIP, selection, as_json)
+        _dry_run(Action.SKIP, selection, as_json)
 
 
 @outbox_commands.command("purge")
-@selecting
+@with_selection_options
 def purge_(
     selection: Selection,
     every: All = False,
@@ -154,40 +154,40 @@ def purge_(
     as_json: AsJson = False,
 ) -> None:
     """Remove rows that are SENT or skipped, never others. Shows what it would do unless --yes is given."""
-    _refuse_everything(selection, every)
+    _require_selection(selection, every)
     if yes:
-        done = ask_database(lambda db: purge(db, selection, by=who(by), reason=reason))
-        print_done(Act.PURGE, done, as_json)
+        done = run_on_database(lambda db: purge(db, selection, by=actor_name(by), reason=reason))
+        print_done(Action.PURGE, done, as_json)
     else:
-        _dry_run(Act.PURGE, selection, as_json)
+        _dry_run(Action.PURGE, selection, as_json)
 
 
 @outbox_commands.command()
 def acts(limit: Limit = 50, as_json: AsJson = False) -> None:
     """List what operators did to the outbox and the lanes, the newest first."""
-    found = ask_database(lambda db: list_acts(db, acts_max=limit))
+    found = run_on_database(lambda db: list_actions(db, actions_max=limit))
     if as_json:
         print_json([asdict(one) for one in found])
     else:
         print_acts(found)
 
 
-def _row_named(which: str) -> UUID | int:
+def _parse_row_reference(which: str) -> UUID | int:
     try:
         return int(which) if which.isdecimal() and int(which) <= SEQ_MAX else UUID(which)
     except ValueError as error:
         raise typer.BadParameter(f"{which!r} is neither an id nor a number", param_hint="ID|SEQ") from error
 
 
-def _refuse_everything(selection: Selection, every: bool) -> None:
-    if selection.is_everything() and not every:
+def _require_selection(selection: Selection, every: bool) -> None:
+    if selection.selects_every_row() and not every:
         raise SelectionEmpty(
             "say which rows: --id, --seq, --key, --error-class, --fault, --older-than, or --all"
         )
 
 
-def _dry_run(act: Act, selection: Selection, as_json: bool) -> None:
-    found = ask_database(lambda db: preview(db, act, selection, rows_max=_PREVIEW_ROWS))
+def _dry_run(act: Action, selection: Selection, as_json: bool) -> None:
+    found = run_on_database(lambda db: preview(db, act, selection, rows_max=_PREVIEW_ROWS))
     if as_json:
         print_json({"act": act, "done": False, **asdict(found)})
     else:

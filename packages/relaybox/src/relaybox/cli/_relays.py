@@ -10,8 +10,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from relaybox.cli._looks import age_of, ask_database, plain, print_json, print_table, seconds, table
-from relaybox.cli._select import AsJson, By, who
+from relaybox.cli._options import AsJson, By, actor_name
+from relaybox.cli._output import (
+    cell_text,
+    format_age,
+    format_duration,
+    new_table,
+    print_json,
+    print_table,
+    run_on_database,
+)
 from relaybox.db import Database
 from relaybox.errors import SettingsError
 from relaybox.operations import (
@@ -21,7 +29,7 @@ from relaybox.operations import (
     accept_marker,
     published_per_s,
     relay_status,
-    want_lanes,
+    request_lanes,
 )
 from relaybox.outbox import OutboxSettings
 from relaybox.settings import PostgresSettings, RelaySettings, check_settings, load_settings
@@ -52,7 +60,7 @@ def status(
         with suppress(KeyboardInterrupt):
             asyncio.run(_watch(load_settings(PostgresSettings), interval_s, as_json))
     else:
-        _print_status(ask_database(relay_status), None, as_json)
+        _print_status(run_on_database(relay_status), None, as_json)
 
 
 def lanes(
@@ -67,7 +75,7 @@ def lanes(
 
     Relays split the lanes they hold one by one; nothing is restarted, lost or reordered.
     """
-    before = ask_database(lambda db: want_lanes(db, wanted, by=who(by), reason=reason))
+    before = run_on_database(lambda db: request_lanes(db, wanted, by=actor_name(by), reason=reason))
     if as_json:
         print_json({"lanes_before": before, "lanes_wanted": wanted})
     elif before == wanted:
@@ -91,7 +99,7 @@ def accept(
     """
     if not reason.strip():
         raise typer.BadParameter("say why", param_hint="--reason")
-    ask_database(lambda db: accept_marker(db, lane, marker, by=who(by), reason=reason))
+    run_on_database(lambda db: accept_marker(db, lane, marker, by=actor_name(by), reason=reason))
     if as_json:
         print_json({"lane": lane, "marker": marker})
     else:
@@ -122,17 +130,17 @@ def _print_status(look: Status, per_s: float | None, as_json: bool) -> None:
         print_table(_relays(look))
         typer.echo()
     for trouble in sorted({trouble for one in look.relays for trouble in one.troubles}):
-        typer.echo(f"degraded: {plain(trouble)}")
+        typer.echo(f"degraded: {cell_text(trouble)}")
     print_table(_lanes(look))
     for one in look.lanes:
         if one.fault is not None:
-            typer.echo(f"lane {one.lane} publishes nothing: {plain(one.fault)}")
+            typer.echo(f"lane {one.lane} publishes nothing: {cell_text(one.fault)}")
 
 
 def _backlog(look: Status, per_s: float | None) -> str:
     parts = [f"{_counted(look.pending)} pending"]
     if look.oldest_pending_s is not None:
-        parts.append(f"the oldest for {seconds(look.oldest_pending_s)}")
+        parts.append(f"the oldest for {format_duration(look.oldest_pending_s)}")
     parts += [f"{_counted(look.retrying)} retrying", f"{_counted(look.failed)} failed"]
     parts += [f"{_counted(look.skipped)} skipped", f"{len(look.lanes)} lanes"]
     if look.lanes_wanted != len(look.lanes):
@@ -148,22 +156,32 @@ def _counted(rows: int) -> str:
 
 def _relays(look: Status) -> Table:
     columns = ("relay", "place", "delivery", "breaker", "lanes", "published", "since", "lease")
-    made = table(*columns, right=("lanes", "published", "since", "lease"))
+    made = new_table(*columns, right=("lanes", "published", "since", "lease"))
     for one in look.relays:
-        lease = seconds(one.lease_s) if one.lease_s >= 0 else f"ended {seconds(-one.lease_s)} ago"
+        lease = (
+            format_duration(one.lease_s) if one.lease_s >= 0 else f"ended {format_duration(-one.lease_s)} ago"
+        )
         cells = (_short(one.name), one.place, one.delivery, one.breaker, one.lanes, one.published_total)
-        made.add_row(*map(plain, (*cells, age_of(one.started_at), lease)))
+        made.add_row(*map(cell_text, (*cells, format_age(one.started_at), lease)))
     return made
 
 
 def _lanes(look: Status) -> Table:
     columns = ("lane", "hashes", "owner", "epoch", "lease", "pending", "oldest")
-    made = table(*columns, right=("lane", "epoch", "lease", "pending", "oldest"))
+    made = new_table(*columns, right=("lane", "epoch", "lease", "pending", "oldest"))
     for one in look.lanes:
-        lease = "ended" if one.lease_s is not None and one.lease_s < 0 else seconds(one.lease_s)
+        lease = "ended" if one.lease_s is not None and one.lease_s < 0 else format_duration(one.lease_s)
         hashes = f"{one.hash_min}…{one.hash_max}"
-        cells = (one.lane, hashes, _short(one.owner), one.epoch, lease, one.pending, seconds(one.oldest_s))
-        made.add_row(*map(plain, cells))
+        cells = (
+            one.lane,
+            hashes,
+            _short(one.owner),
+            one.epoch,
+            lease,
+            one.pending,
+            format_duration(one.oldest_s),
+        )
+        made.add_row(*map(cell_text, cells))
     return made
 
 

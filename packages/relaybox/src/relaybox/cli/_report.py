@@ -22,12 +22,12 @@ class ErrorsAsLines(TyperGroup):
         try:
             return super().invoke(ctx)
         except RelayboxError as error:
-            for line in lines_of(error):
+            for line in error_lines(error):
                 typer.echo(f"error: {line}", err=True)
             raise typer.Exit(1) from error
 
 
-def lines_of(error: RelayboxError) -> list[str]:
+def error_lines(error: RelayboxError) -> list[str]:
     """One line per setting that is wrong; any other error is one line, however its message is set."""
     if isinstance(error, SettingsError):
         return str(error).splitlines()

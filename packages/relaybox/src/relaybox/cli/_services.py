@@ -57,11 +57,11 @@ def run_consumer(
 
     POSTGRES_* and KAFKA_* say where; /healthz, /readyz and /metrics are at HEALTH_PORT.
     """
-    subscriptions = [_named(name) for name in names]
+    subscriptions = [_load_subscription(name) for name in names]
     asyncio.run(_consumer(subscriptions, topics or ["domain-events"]))
 
 
-def _named(name: str) -> Subscription:
+def _load_subscription(name: str) -> Subscription:
     """The subscription that *name* stands for; modules of the working directory are found too."""
     module, _, attribute = name.partition(":")
     if "" not in sys.path:

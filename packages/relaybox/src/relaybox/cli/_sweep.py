@@ -4,8 +4,8 @@ from dataclasses import asdict
 
 import typer
 
-from relaybox.cli._looks import ask_database, print_json
-from relaybox.cli._select import AsJson
+from relaybox.cli._options import AsJson
+from relaybox.cli._output import print_json, run_on_database
 from relaybox.db import Executor
 from relaybox.idempotency import Swept, sweep
 from relaybox.retention import RemovalCounts, remove_old_records
@@ -25,7 +25,7 @@ def sweep_expired(as_json: AsJson = False) -> None:
         DatabaseUnavailable: PostgreSQL is away.
         TablesUnreadable: the database has no schema of ours, or no rights on it.
     """
-    swept, removed = ask_database(_sweep)
+    swept, removed = run_on_database(_sweep)
     if as_json:
         print_json(asdict(swept) | asdict(removed))
         return

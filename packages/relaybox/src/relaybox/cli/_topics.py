@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import typer
 from pydantic_core import to_json
 
-from relaybox.cli._looks import ask_database, plain, print_json, print_table, table
+from relaybox.cli._output import cell_text, new_table, print_json, print_table, run_on_database
 from relaybox.cli._report import ErrorsAsLines
 from relaybox.operations import CheckedTopic, TopicsCheck, check_topics
 from relaybox.outbox import OutboxSettings
@@ -70,7 +70,7 @@ def check(
     """
     kafka, relay = load_settings(KafkaSettings), load_settings(RelaySettings)
     outbox = load_settings(OutboxSettings)
-    found = ask_database(lambda db: check_topics(db, kafka, relay, outbox))
+    found = run_on_database(lambda db: check_topics(db, kafka, relay, outbox))
     if as_json:
         print_json({"ok": found.ok} | asdict(found))
     else:
@@ -108,9 +108,9 @@ def _print_check(found: TopicsCheck) -> None:
     absent = f"; down: {_numbers(found.brokers_absent)}" if found.brokers_absent else ""
     typer.echo(f"brokers up: {_numbers(found.brokers)}{absent}\n")
     figures = ("partitions", "replicas", "min ISR", "offline", "not written", "not in sync", "max bytes")
-    shown = table("topic", "use", *figures, "state", right=figures)
+    shown = new_table("topic", "use", *figures, "state", right=figures)
     for topic in found.topics:
-        shown.add_row(*map(plain, _cells(topic)))
+        shown.add_row(*map(cell_text, _cells(topic)))
     print_table(shown)
     for topic in found.topics:
         for fault in topic.faults:

@@ -10,13 +10,13 @@ from pydantic_core import to_json
 from rich.table import Table
 from rich.text import Text
 
-from relaybox.cli._looks import plain, print_table, table
-from relaybox.cli._select import age_s
+from relaybox.cli._options import parse_age_s
+from relaybox.cli._output import cell_text, new_table, print_table
 from relaybox.outbox import OutboxSettings
 from relaybox.settings import KafkaSettings, PostgresSettings, load_settings
 from relaybox.verify import VIOLATIONS, Example, Kind, Report, verify
 
-__all__ = ("verify_promises",)
+__all__ = ("verify_command",)
 
 _MEANINGS: Final = {
     Kind.LOST: "sent, or its row removed, and on no topic",
@@ -32,7 +32,7 @@ _MEANINGS: Final = {
 }
 
 
-def verify_promises(
+def verify_command(
     topics: Annotated[
         list[str] | None, typer.Option("--topic", help="Instead of OUTBOX_TOPICS; may be repeated.")
     ] = None,
@@ -66,7 +66,7 @@ def verify_promises(
             load_settings(KafkaSettings),
             topics=topics or load_settings(OutboxSettings).declared(),
             key=key,
-            since=None if since is None else _moment(since, datetime.now(UTC)),
+            since=None if since is None else _parse_since(since, datetime.now(UTC)),
             isolation="read_uncommitted" if read_uncommitted else "read_committed",
             keys_max=limit,
         )
@@ -80,9 +80,9 @@ def verify_promises(
         raise typer.Exit(1)
 
 
-def _moment(text: str, now: datetime) -> datetime:
+def _parse_since(text: str, now: datetime) -> datetime:
     if text[-1:] in {"s", "m", "h", "d"}:
-        return now - timedelta(seconds=age_s(text))
+        return now - timedelta(seconds=parse_age_s(text))
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
@@ -104,7 +104,7 @@ def _show(report: Report, *, allow_duplicates: bool) -> None:
             fg="red",
             bold=True,
         )
-    if not report.keeps_promises(allow_duplicates=allow_duplicates):
+    if not report.delivery_holds(allow_duplicates=allow_duplicates):
         typer.secho("The promises are broken.", fg="red", bold=True)
     elif holds and report.duplicates:
         typer.secho("Nothing is lost, reordered or spread; duplicates are allowed.", fg="green")
@@ -113,7 +113,7 @@ def _show(report: Report, *, allow_duplicates: bool) -> None:
 
 
 def _summary(report: Report) -> Table:
-    made = table("events", "keys", "", "which means", right=("events", "keys"))
+    made = new_table("events", "keys", "", "which means", right=("events", "keys"))
     made.title = f"{', '.join(report.topics)}: {report.records:,} records, {report.isolation}"
     made.caption = f"tables as of {report.snapshot_at:%Y-%m-%d %H:%M:%S} UTC, {report.elapsed_s:.1f} s"
     made.add_row(f"{report.events:,}", "", "in the tables")
@@ -126,14 +126,16 @@ def _summary(report: Report) -> Table:
 
 
 def _findings(report: Report) -> Table:
-    made = table("finding", "key", "events", "the first of them", right=("events",))
+    made = new_table("finding", "key", "events", "the first of them", right=("events",))
     for finding in report.findings:
-        examples = Text("\n").join(plain(_one_line(finding.topic, one)) for one in finding.examples)
-        made.add_row(finding.kind.value, plain(finding.key), f"{finding.events:,}", examples)
+        examples = Text("\n").join(
+            cell_text(_describe_example(finding.topic, one)) for one in finding.examples
+        )
+        made.add_row(finding.kind.value, cell_text(finding.key), f"{finding.events:,}", examples)
     return made
 
 
-def _one_line(topic: str | None, example: Example) -> str:
+def _describe_example(topic: str | None, example: Example) -> str:
     parts = [example.event_id or "no event id"]
     if example.version is not None:
         parts.append(f"version {example.version}")

@@ -81,7 +81,7 @@ def make_directory(path: Path, *, mode: int) -> None:
         raise DataDirectoryNotUsable(path=path, reason="no permission to write")
 
 
-def enterable_place(data_dir: Path, account: Account | None) -> Path:
+def resolve_data_dir(data_dir: Path, account: Account | None) -> Path:
     """Find where the data of *data_dir* really is: itself, unless *account* cannot get there.
 
     Then a directory of ours under ``/var/tmp``, remembered in ``data_dir/moved-to``: the name is random, so
@@ -99,7 +99,7 @@ def enterable_place(data_dir: Path, account: Account | None) -> Path:
         place = shared_temp_dir() / f"relaybox-{secrets.token_hex(8)}"
         pointer.write_text(f"{place}\n")
     make_directory(place, mode=0o755)
-    require_ours(place)
+    require_owned_directory(place)
     _log.info(
         "%s cannot be entered by the account %s, which runs PostgreSQL for root: the data is in %s",
         data_dir,
@@ -115,7 +115,7 @@ def shared_temp_dir() -> Path:
     return kept if os.access(kept, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
 
 
-def require_ours(path: Path) -> None:
+def require_owned_directory(path: Path) -> None:
     """Check that *path* is a directory of this user, not a link, and closed to the writing of others.
 
     Raises:
@@ -126,7 +126,7 @@ def require_ours(path: Path) -> None:
         raise DataDirectoryNotUsable(path=path, reason="it belongs to, or can be written by, somebody else")
 
 
-def copy_for_everyone(source: Path, target: Path) -> None:
+def copy_world_readable(source: Path, target: Path) -> None:
     """Copy a tree so that any account can read and run it; *target* must not exist.
 
     A copy, not links: the modes are widened, and those of the installed package are not ours to change.

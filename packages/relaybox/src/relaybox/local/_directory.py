@@ -20,7 +20,7 @@ class DirectoryLock:
         self._path = directory / _LOCK
         self._handle: int | None = None
 
-    def take(self) -> None:
+    def acquire(self) -> None:
         """Take the lock.
 
         Raises:
@@ -44,7 +44,7 @@ class DirectoryLock:
             self._handle = None
 
 
-def require_room(path: Path) -> None:
+def require_free_space(path: Path) -> None:
     """Check that the disk of *path* has the 64 MiB a server needs to start.
 
     Raises:

@@ -14,7 +14,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from relaybox.local._account import make_directory
-from relaybox.local._directory import DirectoryLock, disk_full_or, require_room
+from relaybox.local._directory import DirectoryLock, disk_full_or, require_free_space
 from relaybox.local._errors import DataDirectoryOfAnotherVersion, ServerDidNotStart
 from relaybox.local._kafka_programs import cache_dir, java_program, kafka_jars
 from relaybox.local._ports import LOOPBACK, free_port, require_free_port
@@ -135,7 +135,7 @@ class LocalKafka:
         """
         make_directory(self.data_dir, mode=0o755)
         lock = DirectoryLock(self.data_dir)
-        lock.take()
+        lock.acquire()
         try:
             await self._start()
         except BaseException:
@@ -211,7 +211,7 @@ class LocalKafka:
         if self._port_is_given:
             require_free_port(self.port, setting="KAFKA_PORT")
         self.port = self.port or free_port()
-        require_room(self.data_dir)
+        require_free_space(self.data_dir)
         if self.log.exists() and self.log.stat().st_size > _LOG_BYTES_MAX:
             self.log.unlink()
         jars = await kafka_jars(self.version, cache_dir(self.data_dir))
@@ -221,7 +221,7 @@ class LocalKafka:
             if not (self._home / "data" / "meta.properties").exists():
                 await self._format(java, jars, properties)
             self._process = self._launch(java, jars, ["kafka.Kafka", str(properties)])
-            await self._process.until_ready("Kafka", self._answers, start_s=_START_S, pause_s=_READY_PAUSE_S)
+            await self._process.until_ready("Kafka", self._is_ready, start_s=_START_S, pause_s=_READY_PAUSE_S)
         except ServerDidNotStart as error:
             raise disk_full_or(error, self.data_dir) from None
         self._version_file.write_text(f"{self.version}\n")
@@ -284,12 +284,12 @@ class LocalKafka:
         return ServerProcess(
             [str(java), *_JVM, f"-Xmx{self._heap_mib}m", "-cp", class_path, *command],
             log=self.log,
-            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", **_options_given()},
+            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", **_inherited_java_options()},
             cwd=self._home,
             parent_death=signal.SIGTERM,
         )
 
-    async def _answers(self) -> bool:
+    async def _is_ready(self) -> bool:
         # librdkafka writes refused connections to stderr unless told otherwise.
         client = AdminClient({"bootstrap.servers": f"{self.host}:{self.port}", "log_level": 0})
         try:
@@ -305,7 +305,7 @@ def new_cluster_id() -> str:
     return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
 
-def _options_given() -> dict[str, str]:
+def _inherited_java_options() -> dict[str, str]:
     """What the java launcher adds by itself, if somebody has set it."""
     return {_JAVA_OPTIONS: given} if (given := os.environ.get(_JAVA_OPTIONS)) else {}
 

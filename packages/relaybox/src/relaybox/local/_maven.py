@@ -103,7 +103,7 @@ async def fetch_pinned(
 
         async def one(file: PinnedFile) -> None:
             async with limit:
-                await _in_abandonable_thread(lambda: _download(file, base, home))
+                await _run_in_daemon_thread(lambda: _download(file, base, home))
             on_file()
 
         downloads = [asyncio.create_task(one(file)) for file in missing]
@@ -141,7 +141,7 @@ def _download(file: PinnedFile, base: str, home: Path) -> None:
             _remove_left_over(target)
             return _download_once(file, base, target)
         except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-            if pause_s is None or not _may_pass(error):
+            if pause_s is None or not _is_transient(error):
                 where = urlsplit(base).hostname or base
                 raise ServerNotAvailable(
                     f"{file.path} cannot be downloaded from {where} to {home}: {error}"
@@ -150,7 +150,7 @@ def _download(file: PinnedFile, base: str, home: Path) -> None:
     raise AssertionError("the last attempt returns or raises")
 
 
-def _may_pass(error: Exception) -> bool:
+def _is_transient(error: Exception) -> bool:
     """Whether another attempt may help: not for a file that the repository does not have."""
     if isinstance(error, urllib.error.HTTPError):
         error.close()  # it holds the connection
@@ -199,7 +199,7 @@ def _remove_left_over(target: Path) -> None:
                 part.unlink()
 
 
-async def _in_abandonable_thread(work: Callable[[], None]) -> None:
+async def _run_in_daemon_thread(work: Callable[[], None]) -> None:
     """Run *work* in a thread that Ctrl-C need not wait for, which those of ``asyncio.to_thread`` are not."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Protocol
 
 from relaybox.local._errors import LocalError
-from relaybox.local._guard import Guard
 from relaybox.local._process import DetachedProcess, tail
+from relaybox.local._watchdog import Watchdog
 
 _LAST_LINES_MAX = 10
 _CHUNK_BYTES = 65_536
@@ -20,7 +20,7 @@ _CHUNK_BYTES = 65_536
 _LINE_BYTES_MAX = 65_536
 _OUTPUT_ENDS_S = 1.0
 
-Tell = Callable[[str, str], None]
+WriteLine = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,14 +109,14 @@ class Supervised(Protocol):
 class SupervisedProgram:
     """A :class:`Part` with its process; its lines go to *tell* as they come."""
 
-    def __init__(self, part: Part, tell: Tell, guard: Guard) -> None:
+    def __init__(self, part: Part, tell: WriteLine, watchdog: Watchdog) -> None:
         self.name = part.name
-        self._guard = guard
+        self._watchdog = watchdog
         self._part = part
         self._tell = tell
         self._lines: deque[str] = deque(maxlen=_LAST_LINES_MAX)
         self._process: DetachedProcess | None = None
-        self._relaying: asyncio.Task[None] | None = None
+        self._output_task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Start the program and wait until it is ready.
@@ -136,8 +136,8 @@ class SupervisedProgram:
             )
         finally:
             os.close(writer)
-        self._guard.watch(self._process.pid)
-        self._relaying = asyncio.create_task(self._relay(reader))
+        self._watchdog.watch(self._process.pid)
+        self._output_task = asyncio.create_task(self._relay_output(reader))
         if self._part.ready is not None:
             await self._until_ready(self._part.ready)
 
@@ -145,14 +145,14 @@ class SupervisedProgram:
         """Return how the program ended, once it has and its last lines were relayed."""
         assert self._process is not None
         exit_code = await self._process.wait()
-        await self._clear_up()
+        await self._end_children()
         return describe_exit(exit_code)
 
     async def stop(self, within_s: float) -> None:
         """SIGTERM, and SIGKILL for what is left of it after *within_s* seconds."""
         if self._process is not None:
             await self._process.stop(signal.SIGTERM, stop_s=within_s)
-            await self._clear_up()
+            await self._end_children()
 
     def last_lines(self) -> str:
         """Return its last 10 lines."""
@@ -179,17 +179,17 @@ class SupervisedProgram:
             waiting.cancel()
             ending.cancel()
 
-    async def _clear_up(self) -> None:
+    async def _end_children(self) -> None:
         """End processes the program left behind: they hold its ports, and its output open."""
         assert self._process is not None
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._guard.forget(self._process.pid)
-        if self._relaying is not None:
-            await asyncio.wait({self._relaying}, timeout=_OUTPUT_ENDS_S)
-            self._relaying.cancel()
+        self._watchdog.forget(self._process.pid)
+        if self._output_task is not None:
+            await asyncio.wait({self._output_task}, timeout=_OUTPUT_ENDS_S)
+            self._output_task.cancel()
 
-    async def _relay(self, reader: int) -> None:
+    async def _relay_output(self, reader: int) -> None:
         stream = asyncio.StreamReader()
         loop = asyncio.get_running_loop()
         transport, _ = await loop.connect_read_pipe(

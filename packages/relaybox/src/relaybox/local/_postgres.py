@@ -12,8 +12,8 @@ from typing import Literal
 from pydantic import BaseModel
 from pydantic_core import from_json
 
-from relaybox.local._account import Account, enterable_place, make_directory, server_account
-from relaybox.local._directory import DirectoryLock, disk_full_or, require_room
+from relaybox.local._account import Account, make_directory, resolve_data_dir, server_account
+from relaybox.local._directory import DirectoryLock, disk_full_or, require_free_space
 from relaybox.local._errors import DataDirectoryNotUsable, DataDirectoryOfAnotherVersion, ServerDidNotStart
 from relaybox.local._ports import LOOPBACK, free_port, require_free_port
 from relaybox.local._postgres_programs import programs
@@ -105,9 +105,9 @@ class LocalPostgres:
             ServerDidNotStart: anything else, with the last lines of the server's log.
         """
         account = server_account()
-        self._place = enterable_place(self.data_dir, account)
+        self._place = resolve_data_dir(self.data_dir, account)
         lock = DirectoryLock(self.place)
-        lock.take()
+        lock.acquire()
         try:
             await self._start(account)
         except BaseException:
@@ -157,7 +157,7 @@ class LocalPostgres:
             bin_dir=self._bin_dir,
             options=self._server_options,
         )
-        standby._place = enterable_place(standby.data_dir, account)
+        standby._place = resolve_data_dir(standby.data_dir, account)
         make_directory(standby.place, mode=0o755)
         make_directory(standby._cluster, mode=0o700)
         if account is not None:
@@ -186,7 +186,7 @@ class LocalPostgres:
     def remove(self) -> None:
         """Delete the data for good, also where it lies outside *data_dir*; the server must be stopped."""
         assert self._process is None, "the server runs"
-        for directory in {enterable_place(self.data_dir, server_account()), self.data_dir}:
+        for directory in {resolve_data_dir(self.data_dir, server_account()), self.data_dir}:
             shutil.rmtree(directory)
 
     @property
@@ -251,7 +251,7 @@ class LocalPostgres:
         if self._port_is_given:
             require_free_port(self.port, setting="POSTGRES_PORT")
         self.port = self.port or free_port()
-        require_room(self.place)
+        require_free_space(self.place)
         self._shorten_log()
         try:
             await self._make_cluster(bin_dir, account)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from relaybox.local._account import (
     Account,
-    copy_for_everyone,
+    copy_world_readable,
     make_directory,
-    require_ours,
+    require_owned_directory,
     shared_temp_dir,
 )
 from relaybox.local._errors import INSTALL_LOCAL, LocalError, ServerNotAvailable
@@ -54,14 +54,14 @@ def _copied(wheel: Path, version: int) -> Path:
         # Beside its final name, then renamed: whoever sees it sees all of it.
         building = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
         make_directory(building / _WHEEL, mode=0o755)
-        copy_for_everyone(wheel / _TREES[version], building / _WHEEL / _TREES[version])
+        copy_world_readable(wheel / _TREES[version], building / _WHEEL / _TREES[version])
         libraries = wheel.parent / _LIBRARIES
         if libraries.exists():  # the programs look for it beside the package's directory
-            copy_for_everyone(libraries, building / _LIBRARIES)
+            copy_world_readable(libraries, building / _LIBRARIES)
         building.chmod(0o755)
         try:
             building.rename(target)
         except OSError:  # another start was faster
             shutil.rmtree(building)
-    require_ours(target)
+    require_owned_directory(target)
     return target

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from relaybox.local._guard import Guard
 from relaybox.local._parts import Part, PartEnded, ServerPart, Supervised, SupervisedProgram, SupervisedServer
 from relaybox.local._restarts import STEADY_S, PartState, PartStatus, restart_pause_s
+from relaybox.local._watchdog import Watchdog
 
 #: Stopping everything is promised within 10 s; the rest is for the interpreter's own end.
 _STOP_S = 9.4
@@ -62,9 +62,9 @@ class Supervisor:
             LocalError: a server could not be started for the first time. Whatever *compose* raises is raised.
         """
         self._end = asyncio.get_running_loop().create_future()
-        with Guard() as guard, self._signals(self._end):
+        with Watchdog() as watchdog, self._signals(self._end):
             try:
-                self._spawn(compose(lambda part: self._start(part, guard)))
+                self._spawn(compose(lambda part: self._start(part, watchdog)))
                 return await self._end
             finally:
                 await self._stop()
@@ -80,24 +80,24 @@ class Supervisor:
         text = Text.assemble((f"{name:<{_NAME_WIDTH}} │ ", style), Text.from_ansi(line))
         self._console.print(text, soft_wrap=True, highlight=False)
 
-    async def _start(self, part: Part | ServerPart, guard: Guard) -> None:
+    async def _start(self, part: Part | ServerPart, watchdog: Watchdog) -> None:
         supervised: Supervised
         match part:
             case Part():
-                supervised = SupervisedProgram(part, self.say, guard)
+                supervised = SupervisedProgram(part, self.say, watchdog)
             case ServerPart():
                 supervised = SupervisedServer(part)
         self._parts.append(supervised)
         self._note(PartStatus(name=part.name))
         while self._status[part.name].state is PartState.STARTING:
-            await self._bring_up(supervised)
-        self._spawn(self._keep_up(supervised))
+            await self._start_once(supervised)
+        self._spawn(self._supervise(supervised))
 
-    async def _keep_up(self, part: Supervised) -> None:
+    async def _supervise(self, part: Supervised) -> None:
         while True:
             if self._status[part.name].state is PartState.READY:
-                await self._after_crash(part, await self._ended(part))
-            await self._bring_up(part)
+                await self._handle_crash(part, await self._ended(part))
+            await self._start_once(part)
 
     async def _ended(self, part: Supervised) -> str:
         ending = asyncio.ensure_future(part.ended())
@@ -109,19 +109,19 @@ class Supervisor:
         finally:
             ending.cancel()
 
-    async def _bring_up(self, part: Supervised) -> None:
+    async def _start_once(self, part: Supervised) -> None:
         """Start a part once; pause if it crashed."""
         began = time.monotonic()
         try:
             await part.start()
         except PartEnded as ended:
-            await self._after_crash(part, str(ended))
+            await self._handle_crash(part, str(ended))
             return
         self._note(self._status[part.name].ready())
         ready_ms = (time.monotonic() - began) * 1000
         self.say(part.name, f"ready in {ready_ms:.0f} ms{part.note()}")
 
-    async def _after_crash(self, part: Supervised, how: str) -> None:
+    async def _handle_crash(self, part: Supervised, how: str) -> None:
         self.say(_OWN_NAME, f"{part.name} {how}. Its last lines:")
         for line in part.last_lines().splitlines() or ["(none)"]:
             self.say(_OWN_NAME, f"    {line}")

@@ -1,6 +1,15 @@
 """What operators see and do: rows of the outbox, keys that wait, relays and lanes (G32), topics (G37)."""
 
-from relaybox.operations._acts import Act, Preview, Recorded, list_acts, preview, purge, retry, skip
+from relaybox.operations._actions import (
+    Action,
+    Preview,
+    RecordedAction,
+    list_actions,
+    preview,
+    purge,
+    retry,
+    skip,
+)
 from relaybox.operations._errors import LanesRefused, MarkerRefused, OperationError, SelectionEmpty
 from relaybox.operations._relays import (
     BACKLOG_ROWS_MAX,
@@ -9,10 +18,10 @@ from relaybox.operations._relays import (
     RelayStatus,
     Status,
     accept_marker,
-    check_growth,
+    check_lane_count,
     published_per_s,
     relay_status,
-    want_lanes,
+    request_lanes,
 )
 from relaybox.operations._rows import (
     BlockedKey,
@@ -31,7 +40,7 @@ from relaybox.operations._topics import CheckedTopic, TopicsCheck, check_topics
 __all__ = (
     "BACKLOG_ROWS_MAX",
     "LANES_MAX",
-    "Act",
+    "Action",
     "BlockedKey",
     "BlockedKeys",
     "BlockedLane",
@@ -42,7 +51,7 @@ __all__ = (
     "MarkerRefused",
     "OperationError",
     "Preview",
-    "Recorded",
+    "RecordedAction",
     "RelayStatus",
     "Row",
     "RowDetails",
@@ -55,16 +64,16 @@ __all__ = (
     "TopicsCheck",
     "accept_marker",
     "blocked_keys",
-    "check_growth",
+    "check_lane_count",
     "check_topics",
-    "list_acts",
+    "list_actions",
     "list_rows",
     "preview",
     "published_per_s",
     "purge",
     "relay_status",
+    "request_lanes",
     "retry",
     "show_row",
     "skip",
-    "want_lanes",
 )

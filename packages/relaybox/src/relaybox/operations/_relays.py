@@ -18,10 +18,10 @@ __all__ = (
     "RelayStatus",
     "Status",
     "accept_marker",
-    "check_growth",
+    "check_lane_count",
     "published_per_s",
     "relay_status",
-    "want_lanes",
+    "request_lanes",
 )
 
 #: More are refused by the table as well.
@@ -119,7 +119,7 @@ def published_per_s(before: Status, after: Status) -> float:
     return max(rows, 0) / elapsed_s if elapsed_s > 0 else 0.0
 
 
-def check_growth(lanes: int, wanted: int) -> None:
+def check_lane_count(lanes: int, wanted: int) -> None:
     """Whether *lanes* can become *wanted*: each is split in two, all of them equally often.
 
     Raises:
@@ -135,21 +135,23 @@ def check_growth(lanes: int, wanted: int) -> None:
         )
 
 
-async def want_lanes(db: Executor, wanted: int, *, by: str, reason: str | None = None) -> int:
+async def request_lanes(db: Executor, wanted: int, *, by: str, reason: str | None = None) -> int:
     """Have relays split their lanes until there are *wanted*; returns how many there should be before.
 
     Nothing is restarted, lost or reordered. The same number again changes nothing.
 
     Raises:
         LanesRefused: not by doubling, fewer than now, or more than 1,024.
-        RetryTransaction: somebody else has changed it at the same time.
+        RetryTransaction: another operator changed it at the same time.
         DatabaseError: PostgreSQL is away or too busy.
     """
     [origin] = await db.fetch(_SQL["lanes_wanted"])
     before: int = origin["lanes_wanted"]
-    check_growth(before, wanted)
-    if before != wanted and not await db.fetch(_SQL["want_lanes"], before, wanted, by, reason, LANES_CHANNEL):
-        raise RetryTransaction("somebody else has changed the number of lanes; look again")
+    check_lane_count(before, wanted)
+    if before != wanted and not await db.fetch(
+        _SQL["request_lanes"], before, wanted, by, reason, LANES_CHANNEL
+    ):
+        raise RetryTransaction("another operator changed the number of lanes; look again")
     return before
 
 
@@ -163,7 +165,7 @@ async def accept_marker(db: Executor, lane: int, marker: UUID, *, by: str, reaso
         MarkerRefused: the lane has no fault, or its fault names another marker.
         DatabaseError: PostgreSQL is away or too busy.
     """
-    found = await db.fetch(_SQL["fault_of_lane"], lane)
+    found = await db.fetch(_SQL["lane_fault"], lane)
     fault: str | None = found[0]["fault"] if found else None
     if fault is None:
         raise MarkerRefused(f"lane {lane} has no fault; `relaybox relay status` lists the lanes that do")

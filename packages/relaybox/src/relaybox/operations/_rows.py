@@ -18,7 +18,7 @@ __all__ = (
     "RowDetails",
     "blocked_keys",
     "list_rows",
-    "row_of",
+    "row_from_record",
     "show_row",
 )
 
@@ -107,7 +107,7 @@ class BlockedKeys:
     lanes: Sequence[BlockedLane]
 
 
-def row_of(found: Mapping[str, Any]) -> Row:
+def row_from_record(found: Mapping[str, Any]) -> Row:
     """The row in what a query of ``all_rows`` has found."""
     values: dict[str, Any] = {one.name: found[one.name] for one in fields(Row)}
     values["state"] = State(found["state"])
@@ -123,7 +123,7 @@ async def list_rows(
         DatabaseError: PostgreSQL is away or too busy.
     """
     rows = await db.fetch(_LIST, *selection.arguments(), [str(state) for state in states], rows_max)
-    return [row_of(row) for row in rows]
+    return [row_from_record(row) for row in rows]
 
 
 async def show_row(db: Executor, which: UUID | int, *, with_payload: bool = False) -> RowDetails:
@@ -139,7 +139,7 @@ async def show_row(db: Executor, which: UUID | int, *, with_payload: bool = Fals
         raise SelectionEmpty(f"the outbox has no row {which}; `relaybox outbox list` shows what it has")
     [row] = found
     envelope = {name: row["envelope"][name] for name in _ENVELOPE_FIELDS if name in row["envelope"]}
-    return RowDetails(row=row_of(row), envelope=envelope, payload=row["payload"], acts=row["acts"])
+    return RowDetails(row=row_from_record(row), envelope=envelope, payload=row["payload"], acts=row["acts"])
 
 
 async def blocked_keys(db: Executor, selection: Selection, *, keys_max: int) -> BlockedKeys:
@@ -151,7 +151,7 @@ async def blocked_keys(db: Executor, selection: Selection, *, keys_max: int) -> 
     keys = await db.fetch(_BLOCKED, *selection.arguments(), keys_max)
     lanes = await db.fetch(_SQL["blocked_lanes"])
     return BlockedKeys(
-        keys=[BlockedKey(head=row_of(row), behind=row["behind"], lane=row["lane"]) for row in keys],
+        keys=[BlockedKey(head=row_from_record(row), behind=row["behind"], lane=row["lane"]) for row in keys],
         keys_total=keys[0]["total"] if keys else 0,
         lanes=[BlockedLane(**row) for row in lanes],
     )

@@ -50,7 +50,7 @@ class Selection:
         """Whether single rows are named, so that finding none is a mistake."""
         return bool(self.ids or self.seqs)
 
-    def is_everything(self) -> bool:
+    def selects_every_row(self) -> bool:
         """Whether no condition is left that could spare a row."""
         return not (self.names_rows() or self.keys or self.error_classes or self.fault or self.older_than_s)
 
@@ -59,7 +59,7 @@ class Selection:
         lists = (self.ids, self.seqs, self.keys, self.error_classes)
         return (*(list(one) or None for one in lists), self.fault, self.older_than_s)
 
-    def described(self) -> str:
+    def as_json(self) -> str:
         """The conditions that ask something, as JSON: for the record of an act."""
         return to_json(
             {name: value for name, value in asdict(self).items() if value not in (None, ())}

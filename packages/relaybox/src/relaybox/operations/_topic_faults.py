@@ -7,7 +7,7 @@ from typing import Final
 
 from relaybox.relay import Brokers, Replication, TopicState, min_isr_for, replicas_for
 
-__all__ = ("Expected", "TopicFault", "TopicUse", "faults_of")
+__all__ = ("Expected", "TopicFault", "TopicUse", "find_faults")
 
 #: Of the partitions of a fault, so many are named.
 _NAMED_MAX: Final = 10
@@ -51,7 +51,7 @@ class Expected:
         return self.replication if use in {TopicUse.EVENTS, TopicUse.MARKERS} else Replication()
 
 
-def faults_of(name: str, use: TopicUse, state: TopicState | None, expected: Expected) -> list[TopicFault]:
+def find_faults(name: str, use: TopicUse, state: TopicState | None, expected: Expected) -> list[TopicFault]:
     """Return what is wrong with a topic, the worst first.
 
     Args:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from relaybox.db import Executor, load_queries
-from relaybox.operations._topic_faults import Expected, TopicFault, TopicUse, faults_of
+from relaybox.operations._topic_faults import Expected, TopicFault, TopicUse, find_faults
 from relaybox.outbox import OutboxSettings
 from relaybox.relay import Replication, TopicState, cluster_state, markers_topic
 from relaybox.settings import KafkaSettings, RelaySettings
@@ -76,4 +76,6 @@ async def check_topics(
 
 
 def _checked(name: str, use: TopicUse, state: TopicState | None, expected: Expected) -> CheckedTopic:
-    return CheckedTopic(name=name, use=use, state=state, faults=tuple(faults_of(name, use, state, expected)))
+    return CheckedTopic(
+        name=name, use=use, state=state, faults=tuple(find_faults(name, use, state, expected))
+    )

@@ -213,6 +213,6 @@ WITH chosen AS MATERIALIZED (
 )
 SELECT (SELECT max(seq) FROM chosen) AS last_seq, (SELECT count(*) FROM changed) AS rows
 
--- name: list_acts
+-- name: list_actions
 -- The last $1 acts of operators, the newest first.
 SELECT id, at, actor, act, reason, target FROM operator_acts ORDER BY id DESC LIMIT $1::int

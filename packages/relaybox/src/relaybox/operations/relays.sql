@@ -40,7 +40,7 @@ SELECT clock_timestamp() AS at, (SELECT lanes_wanted FROM relay_origin) AS lanes
 -- How many lanes there shall be.
 SELECT lanes_wanted FROM relay_origin
 
--- name: want_lanes
+-- name: request_lanes
 -- Have $2 lanes instead of $1, which the owners split theirs for; recorded as the act of $3 for reason $4, told on
 -- channel $5. No row where somebody else has changed it meanwhile.
 WITH changed AS (
@@ -52,7 +52,7 @@ WITH changed AS (
 )
 SELECT pg_notify(left($5 || coalesce('_' || nullif(current_schema(), 'public'), ''), 63), '') FROM recorded
 
--- name: fault_of_lane
+-- name: lane_fault
 -- Why nobody publishes from lane $1.
 SELECT fault FROM relay_lanes WHERE lane = $1
 

@@ -17,7 +17,7 @@ from relaybox.relay._lane_claims import HeldLane
 from relaybox.relay._lanes import Lane
 from relaybox.relay._verdict import NO_MARKER
 from relaybox.settings import KafkaSettings
-from relaybox.verify import Reader, TopicHeldBack, Topics, TopicUnreadable
+from relaybox.verify import Reader, TopicHeldBack, TopicMetadata, TopicUnreadable
 
 __all__ = ("PublishedEvents", "Reconciler")
 
@@ -122,14 +122,14 @@ class PublishedEvents:
                 self._reader.close()
 
     def _opened(self) -> Reader:
-        with Topics(self._kafka) as topics:
+        with TopicMetadata(self._kafka) as topics:
             partitions = topics.partitions(self._since)
             starts = _starts(topics, partitions, self._since)
             return Reader(self._kafka, starts, topics.ends(partitions), "read_committed")
 
 
 def _starts(
-    topics: Topics, partitions: Mapping[str, int], since: Mapping[str, datetime]
+    topics: TopicMetadata, partitions: Mapping[str, int], since: Mapping[str, datetime]
 ) -> dict[tuple[str, int], int]:
     """Return where each partition has its first record since the time of its topic.
 

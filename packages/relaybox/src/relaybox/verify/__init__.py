@@ -9,8 +9,8 @@ from relaybox.verify._errors import (
 )
 from relaybox.verify._records import partition_of
 from relaybox.verify._report import VIOLATIONS, Example, Finding, Kind, Report, Tally
-from relaybox.verify._tables import tables_needed
-from relaybox.verify._topics import Reader, Topics
+from relaybox.verify._tables import map_table_errors
+from relaybox.verify._topics import Reader, TopicMetadata
 from relaybox.verify._verify import verify
 
 __all__ = (
@@ -23,11 +23,11 @@ __all__ = (
     "TablesUnreadable",
     "Tally",
     "TopicHeldBack",
+    "TopicMetadata",
     "TopicMissing",
     "TopicUnreadable",
-    "Topics",
     "VerifyError",
+    "map_table_errors",
     "partition_of",
-    "tables_needed",
     "verify",
 )

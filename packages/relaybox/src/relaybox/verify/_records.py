@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple, cast
 
 from pydantic_core import from_json
 
-__all__ = ("Partition", "Seen", "partition_of", "seen")
+__all__ = ("Partition", "TopicRecord", "partition_of", "record_of")
 
 #: Topic and number.
 Partition = tuple[str, int]
@@ -17,7 +17,7 @@ _STRUCTURED: Final = b"application/cloudevents"
 _MASK: Final = 0xFFFFFFFF
 
 
-class Seen(NamedTuple):
+class TopicRecord(NamedTuple):
     """One record. A tuple, because a topic makes 100,000 of them a second."""
 
     topic: str
@@ -30,7 +30,7 @@ class Seen(NamedTuple):
     own_event_at: datetime | None = None
 
 
-def seen(message: Any, sources: Collection[str] = ()) -> Seen:
+def record_of(message: Any, sources: Collection[str] = ()) -> TopicRecord:
     """Return what of a consumer's *message* is compared, whatever its producer may have put there.
 
     Args:
@@ -38,7 +38,7 @@ def seen(message: Any, sources: Collection[str] = ()) -> Seen:
         sources: The ``ce_source`` of events of this database; without any, no event is taken for such.
     """
     key = message.key()
-    return Seen(
+    return TopicRecord(
         message.topic(),
         message.partition(),
         message.offset(),

@@ -38,7 +38,7 @@ class Kind(StrEnum):
 
 VIOLATIONS: Final = (Kind.LOST, Kind.DUPLICATED, Kind.REORDERED, Kind.SPREAD, Kind.NOT_IN_DATABASE)
 """Kinds that a report must not have: what breaks a promise, and what PostgreSQL lost."""
-_AFTER_A_LOSS: Final = "docs/how-to/blocked-key.md, After a failover"
+_FAILOVER_REMEDY: Final = "docs/how-to/blocked-key.md, After a failover"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,9 +107,9 @@ class Report:
     def holds(self, *, allow_duplicates: bool = False) -> bool:
         """Return whether there are no :data:`VIOLATIONS`; at least once, duplicates are allowed."""
         lost_by_postgresql = self.tallies[Kind.NOT_IN_DATABASE].events > 0
-        return self.keeps_promises(allow_duplicates=allow_duplicates) and not lost_by_postgresql
+        return self.delivery_holds(allow_duplicates=allow_duplicates) and not lost_by_postgresql
 
-    def keeps_promises(self, *, allow_duplicates: bool = False) -> bool:
+    def delivery_holds(self, *, allow_duplicates: bool = False) -> bool:
         """Return whether nothing is lost, duplicated, reordered or spread on the way to Kafka."""
         allowed = {Kind.NOT_IN_DATABASE, *([Kind.DUPLICATED] if allow_duplicates else [])}
         return not any(self.tallies[kind].events for kind in VIOLATIONS if kind not in allowed)
@@ -117,4 +117,4 @@ class Report:
     @property
     def remedy(self) -> str | None:
         """The page for events that PostgreSQL lost; None if it lost none."""
-        return _AFTER_A_LOSS if self.tallies[Kind.NOT_IN_DATABASE].events else None
+        return _FAILOVER_REMEDY if self.tallies[Kind.NOT_IN_DATABASE].events else None

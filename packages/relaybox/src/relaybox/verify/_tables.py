@@ -13,10 +13,10 @@ from relaybox.db import Database, DatabaseUnavailable, load_queries, map_databas
 from relaybox.outbox import source_of
 from relaybox.settings import PostgresSettings
 from relaybox.verify._errors import TablesUnreadable
-from relaybox.verify._records import Partition, Seen
+from relaybox.verify._records import Partition, TopicRecord
 from relaybox.verify._report import Example, Finding, Kind, Tally
 
-__all__ = ("CLOCKS_DIFFER", "Horizon", "PossibleLoss", "Snapshot", "Tables", "tables_needed")
+__all__ = ("CLOCKS_DIFFER", "Horizon", "PossibleLoss", "Snapshot", "Tables", "map_table_errors")
 
 _SQL: Final = load_queries(__package__ or "relaybox.verify", "verify.sql")
 #: One statement reads or sorts everything there is; the services' limit is for single rows.
@@ -66,7 +66,7 @@ class Tables:
 
     @classmethod
     @asynccontextmanager
-    async def opened(cls, settings: PostgresSettings) -> AsyncGenerator["Tables"]:
+    async def open(cls, settings: PostgresSettings) -> AsyncGenerator["Tables"]:
         """Connect and make the temporary tables.
 
         Raises:
@@ -77,8 +77,8 @@ class Tables:
         database = Database(patient, application_name="relaybox-verify")
         connection: Any = await database.dedicated()
         try:
-            with tables_needed():
-                [settled] = await connection.fetch(_SQL["settle_in"])
+            with map_table_errors():
+                [settled] = await connection.fetch(_SQL["configure_session"])
                 for name in ("create_events", "create_records", "create_findings", "create_horizons"):
                     await connection.fetch(_SQL[name])
             yield cls(connection, settled["at"])
@@ -113,37 +113,37 @@ class Tables:
             until=row["until"] + CLOCKS_DIFFER,
         )
 
-    async def add(self, records: Sequence[Seen]) -> None:
+    async def add(self, records: Sequence[TopicRecord]) -> None:
         """Note what was read of the topics."""
-        with tables_needed():
+        with map_table_errors():
             await self._connection.copy_records_to_table("verify_records", records=records)
 
-    async def judge(self, ends: Mapping[Partition, int], loss: PossibleLoss | None) -> None:
+    async def compare(self, ends: Mapping[Partition, int], loss: PossibleLoss | None) -> None:
         """Compare the records with the snapshot, which was taken at offsets *ends* and may lack *loss*."""
         await self._ask("analyze_records")
         topics = [topic for topic, _ in ends]
         partitions = [partition for _, partition in ends]
         since, until = (loss.since, loss.until) if loss is not None else (None, None)
-        await self._ask("judge_repetitions")
-        await self._ask("judge_partitions")
-        await self._ask("judge_records", topics, partitions, list(ends.values()), since, until)
-        await self._ask("judge_events")
+        await self._ask("find_duplicated")
+        await self._ask("find_spread")
+        await self._ask("find_reordered_and_unknown", topics, partitions, list(ends.values()), since, until)
+        await self._ask("find_missing")
 
-    async def keys_of_lost(self) -> AsyncGenerator[list[str]]:
+    async def keys_with_lost_events(self) -> AsyncGenerator[list[str]]:
         """Keys that miss events, page by page."""
         last: str | None = None
-        while page := [row["key"] for row in await self._ask("keys_of_lost", last, _KEYS_PAGE)]:
+        while page := [row["key"] for row in await self._ask("keys_with_lost_events", last, _KEYS_PAGE)]:
             yield page
             last = page[-1]
 
-    async def note_horizons(self, horizons: Iterable[Horizon]) -> None:
+    async def add_horizons(self, horizons: Iterable[Horizon]) -> None:
         """Say how far back the partitions of some keys still reach."""
-        with tables_needed():
+        with map_table_errors():
             await self._connection.copy_records_to_table("verify_horizons", records=list(horizons))
 
-    async def excuse_expired(self) -> None:
+    async def set_aside_expired(self) -> None:
         """Take back that events are lost which their topic no longer reaches back to."""
-        await self._ask("excuse_expired")
+        await self._ask("set_aside_expired")
 
     async def tallies(self) -> tuple[dict[Kind, Tally], int]:
         """How much of each kind was found; and the records beyond the first of their event."""
@@ -161,7 +161,7 @@ class Tables:
         return tuple(_finding(row) for row in sorted(rows, key=lambda row: order[row["kind"]]))
 
     async def _ask(self, name: str, *args: Any) -> Sequence[Mapping[str, Any]]:
-        with tables_needed():
+        with map_table_errors():
             return await self._connection.fetch(_SQL[name], *args)
 
 
@@ -176,7 +176,7 @@ def _finding(row: Mapping[str, Any]) -> Finding:
 
 
 @contextmanager
-def tables_needed() -> Generator[None]:
+def map_table_errors() -> Generator[None]:
     """PostgreSQL's refusals in our words.
 
     Raises:

@@ -14,24 +14,24 @@ from confluent_kafka.admin import (
 from relaybox.kafka import ConnectionDiagnosis, topic_configs
 from relaybox.settings import KafkaSettings
 from relaybox.verify._errors import TopicHeldBack, TopicMissing, TopicUnreadable
-from relaybox.verify._records import Partition, Seen, seen
+from relaybox.verify._records import Partition, TopicRecord, record_of
 from relaybox.verify._report import Isolation
 
-__all__ = ("Reader", "Retention", "Topics")
+__all__ = ("Reader", "Retention", "TopicMetadata")
 
-_ANSWER_S: Final = 10.0
+_RESPONSE_TIMEOUT_S: Final = 10.0
 _BATCH_RECORDS_MAX: Final = 5_000
 #: Messages in hand at once. With ten times as many the collector of garbage looks at so many headers that
 #: reading takes nearly twice as long.
-_IN_HAND_MAX: Final = 500
+_MESSAGES_PER_CALL_MAX: Final = 500
 #: What is read ahead, and what one answer of the broker may bring: most of this process's memory.
-_AHEAD_KIB: Final = 8_192
-_ANSWER_BYTES: Final = 8_388_608
+_PREFETCH_KIB: Final = 8_192
+_FETCH_BYTES_MAX: Final = 8_388_608
 _POLL_S: Final = 0.25
 #: Without a record or the news that there is none for this long, Kafka counts as away.
-_SILENCE_S: Final = 30.0
+_SILENCE_MAX_S: Final = 30.0
 #: A relay's transaction ends after 45 s at the latest, and the broker looks for such every 10 s.
-_HELD_BACK_S: Final = 75.0
+_HELD_BACK_MAX_S: Final = 75.0
 _FORBIDDEN: Final = frozenset(
     {
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
@@ -56,12 +56,12 @@ class Retention(NamedTuple):
     compacted: bool
 
 
-class Topics:
+class TopicMetadata:
     """Which partitions there are, and where they begin and end."""
 
     def __init__(self, settings: KafkaSettings) -> None:
-        self._where = settings.bootstrap_servers
-        self._diagnosis = ConnectionDiagnosis(self._where)
+        self._bootstrap_servers = settings.bootstrap_servers
+        self._diagnosis = ConnectionDiagnosis(self._bootstrap_servers)
         conf: Any = {**_connection(settings), "error_cb": self._diagnosis.record}
         self._admin: Any = AdminClient(conf)
 
@@ -80,7 +80,7 @@ class Topics:
         """
         try:
             # All topics: asking for one by name may create it.
-            known = self._admin.list_topics(timeout=_ANSWER_S).topics
+            known = self._admin.list_topics(timeout=_RESPONSE_TIMEOUT_S).topics
         except KafkaException as error:
             self._admin.poll(0)  # why a connection failed is told here, and only here
             raise _unreadable(self._diagnosis, error.args[0]) from error
@@ -98,7 +98,7 @@ class Topics:
         missing = [name for name in wanted if name not in found]
         if missing:
             raise TopicMissing(
-                f"Kafka at {self._where} shows no topic {', '.join(missing)}; "
+                f"Kafka at {self._bootstrap_servers} shows no topic {', '.join(missing)}; "
                 "check its name, its rights, or run relaybox topics create"
             )
         return found
@@ -122,7 +122,7 @@ class Topics:
             TopicUnreadable: Kafka is away or refuses us.
         """
         try:
-            configs = topic_configs(self._admin, topics, _ANSWER_S)
+            configs = topic_configs(self._admin, topics, _RESPONSE_TIMEOUT_S)
         except TimeoutError as error:
             raise _unreadable(self._diagnosis) from error
         found: dict[str, Retention] = {}
@@ -147,9 +147,10 @@ class Topics:
         if not asked:
             return {}
         try:
-            answers = self._admin.list_offsets(asked, request_timeout=_ANSWER_S)
+            answers = self._admin.list_offsets(asked, request_timeout=_RESPONSE_TIMEOUT_S)
             return {
-                (one.topic, one.partition): each.result(_ANSWER_S + 1).offset for one, each in answers.items()
+                (one.topic, one.partition): each.result(_RESPONSE_TIMEOUT_S + 1).offset
+                for one, each in answers.items()
             }
         except KafkaException as error:
             raise _unreadable(self._diagnosis, error.args[0]) from error
@@ -174,13 +175,13 @@ class Reader:
     ) -> None:
         """Read each partition from *starts* to *ends*; *sources* are those of this database's events."""
         self._sources = sources
-        self._left = {place: end for place, end in ends.items() if starts[place] < end}
+        self._unread = {place: end for place, end in ends.items() if starts[place] < end}
         #: When the first record of each partition was written, in milliseconds since 1970.
         self.first_at_ms: dict[Partition, int] = {}
         #: Partitions that were read to the end of what is committed, but no further.
-        self._held_back = set[Partition]()
+        self._held_back_partitions = set[Partition]()
         self._diagnosis = ConnectionDiagnosis(settings.bootstrap_servers)
-        self._heard_at_s = monotonic()
+        self._progress_at_s = monotonic()
         self._kafka: Any = Consumer(
             {
                 **_connection(settings),
@@ -192,68 +193,68 @@ class Reader:
                 "enable.partition.eof": True,
                 # Records removed before they were read must not look like lost ones.
                 "auto.offset.reset": "error",
-                "queued.max.messages.kbytes": _AHEAD_KIB,
-                "fetch.max.bytes": _ANSWER_BYTES,
+                "queued.max.messages.kbytes": _PREFETCH_KIB,
+                "fetch.max.bytes": _FETCH_BYTES_MAX,
                 "error_cb": self._diagnosis.record,
             }
         )
         self._kafka.assign(
-            [TopicPartition(topic, number, starts[topic, number]) for topic, number in self._left]
+            [TopicPartition(topic, number, starts[topic, number]) for topic, number in self._unread]
         )
 
     @property
     def done(self) -> bool:
         """Whether everything up to the ends was read."""
-        return not self._left
+        return not self._unread
 
-    def read(self) -> list[Seen]:
+    def read(self) -> list[TopicRecord]:
         """The next records, in the order of each partition; none when there was nothing for a moment.
 
         Raises:
             TopicHeldBack: an open transaction hides the rest for too long.
             TopicUnreadable: Kafka is away, refuses, or removed records that were to be read.
         """
-        found: list[Seen] = []
-        while self._left and len(found) < _BATCH_RECORDS_MAX:
-            messages = self._kafka.consume(_IN_HAND_MAX, 0 if found else _POLL_S)
+        found: list[TopicRecord] = []
+        while self._unread and len(found) < _BATCH_RECORDS_MAX:
+            messages = self._kafka.consume(_MESSAGES_PER_CALL_MAX, 0 if found else _POLL_S)
             if not messages:
                 break
             for message in messages:
                 error = message.error()
                 if error is None:
-                    self._take(message, found)
+                    self._add_record(message, found)
                 else:
-                    self._understand(message, error)
-        self._check_patience()
+                    self._handle_error(message, error)
+        self._check_timeouts()
         return found
 
     def close(self) -> None:
         """Give the connections back."""
         self._kafka.close()
 
-    def _take(self, message: Any, found: list[Seen]) -> None:
-        record = seen(message, self._sources)
+    def _add_record(self, message: Any, found: list[TopicRecord]) -> None:
+        record = record_of(message, self._sources)
         place = record[:2]
-        end = self._left.get(place)
+        end = self._unread.get(place)
         if end is None or record.offset >= end:
-            self._finish(place)
+            self._finish_partition(place)
             return
-        self._heard_at_s = monotonic()
+        self._progress_at_s = monotonic()
         if place not in self.first_at_ms:
             self.first_at_ms[place] = message.timestamp()[1]
         found.append(record)
         if record.offset + 1 >= end:
-            self._finish(place)
+            self._finish_partition(place)
 
-    def _understand(self, message: Any, error: KafkaError) -> None:
+    def _handle_error(self, message: Any, error: KafkaError) -> None:
         place = (message.topic(), message.partition())
         code = error.code()
         if code == KafkaError._PARTITION_EOF:  # noqa: SLF001
             # Its offset counts what readers never see: ends of transactions, and aborted records.
-            if message.offset() >= self._left.get(place, 0):
-                self._finish(place)
+            if message.offset() >= self._unread.get(place, 0):
+                self._finish_partition(place)
             else:
-                self._held_back.add(place)
+                self._held_back_partitions.add(place)
         elif error.fatal() or code in _FORBIDDEN | _GONE:
             raise _unreadable(self._diagnosis, error)
         elif code == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
@@ -263,22 +264,22 @@ class Reader:
         else:
             self._diagnosis.record(error)
 
-    def _finish(self, place: Partition) -> None:
-        if self._left.pop(place, None) is not None:
-            self._heard_at_s = monotonic()
-            self._held_back.discard(place)
+    def _finish_partition(self, place: Partition) -> None:
+        if self._unread.pop(place, None) is not None:
+            self._progress_at_s = monotonic()
+            self._held_back_partitions.discard(place)
             self._kafka.pause([TopicPartition(*place)])
 
-    def _check_patience(self) -> None:
-        silent_s = monotonic() - self._heard_at_s
-        if self._left.keys() <= self._held_back:
-            if self._left and silent_s > _HELD_BACK_S:
-                topic, number = min(self._left)
+    def _check_timeouts(self) -> None:
+        silent_s = monotonic() - self._progress_at_s
+        if self._unread.keys() <= self._held_back_partitions:
+            if self._unread and silent_s > _HELD_BACK_MAX_S:
+                topic, number = min(self._unread)
                 raise TopicHeldBack(
-                    f"{topic}, partition {number}: a transaction is open for over {_HELD_BACK_S:.0f} s and "
-                    "hides what follows from readers; try again later, or abort it (kafka-transactions.sh)"
+                    f"{topic}, partition {number}: a transaction is open for over {_HELD_BACK_MAX_S:.0f} s "
+                    "and hides the records behind it; try again later, or abort it with kafka-transactions.sh"
                 )
-        elif silent_s > _SILENCE_S:
+        elif silent_s > _SILENCE_MAX_S:
             raise _unreadable(self._diagnosis)
 
 

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from typing import Final
 
 from relaybox.settings import KafkaSettings, PostgresSettings
-from relaybox.verify._records import Partition, Seen, partition_of
+from relaybox.verify._records import Partition, TopicRecord, partition_of
 from relaybox.verify._report import Isolation, Kind, Report
 from relaybox.verify._tables import CLOCKS_DIFFER, Horizon, Snapshot, Tables
-from relaybox.verify._topics import Reader, Topics
+from relaybox.verify._topics import Reader, TopicMetadata
 
 __all__ = ("verify",)
 
@@ -43,9 +43,9 @@ async def verify(
         DatabaseUnavailable: PostgreSQL is away.
     """
     began_s = time.monotonic()
-    with Topics(kafka) as log:
+    with TopicMetadata(kafka) as log:
         declared = await asyncio.to_thread(log.existing, topics)
-        async with Tables.opened(postgres) as tables:
+        async with Tables.open(postgres) as tables:
             # Offsets before and after the snapshot: a record before the first is of an event that the tables
             # knew or never will; a row that was SENT by then has its record before the second.
             known = await asyncio.to_thread(log.ends, declared)
@@ -53,11 +53,11 @@ async def verify(
             loss = await tables.possible_loss(since)
             sources = loss.sources if loss is not None else frozenset[str]()
             reading = await asyncio.to_thread(
-                _Reading, kafka, log, declared, snapshot, since, isolation, sources
+                _TopicScan, kafka, log, declared, snapshot, since, isolation, sources
             )
             records = await _add_records(tables, reading.reader, key)
-            await tables.judge(known, loss)
-            await _excuse(tables, reading)
+            await tables.compare(known, loss)
+            await _set_aside_expired(tables, reading)
             tallies, duplicates = await tables.tallies()
             return Report(
                 topics=tuple(sorted(reading.topics)),
@@ -73,13 +73,13 @@ async def verify(
             )
 
 
-class _Reading:
+class _TopicScan:
     """What is read: from where, to where, and which partitions have lost their beginning."""
 
     def __init__(
         self,
         kafka: KafkaSettings,
-        log: Topics,
+        log: TopicMetadata,
         declared: Mapping[str, int],
         snapshot: Snapshot,
         since: datetime | None,
@@ -92,7 +92,7 @@ class _Reading:
         first = log.beginnings(self.topics)
         starts = first if since is None else log.beginnings(self.topics, since - CLOCKS_DIFFER)
         self.reader = Reader(kafka, starts, ends, isolation, sources)
-        self._shortened = {place for place, offset in first.items() if 0 < offset == starts[place]}
+        self._truncated = {place for place, offset in first.items() if 0 < offset == starts[place]}
 
     def horizons(self) -> dict[Partition, datetime]:
         """How far back each partition reaches that has lost its beginning."""
@@ -100,7 +100,7 @@ class _Reading:
         first_at_ms = self.reader.first_at_ms
         return {
             place: datetime.fromtimestamp(first_at_ms.get(place, now_ms) / 1_000, UTC)
-            for place in self._shortened
+            for place in self._truncated
         }
 
 
@@ -114,7 +114,7 @@ async def _add_records(tables: Tables, reader: Reader, key: str | None) -> int:
     return records
 
 
-async def _batches(reader: Reader) -> AsyncGenerator[list[Seen]]:
+async def _batches(reader: Reader) -> AsyncGenerator[list[TopicRecord]]:
     """What *reader* finds; it reads on while whoever asked is busy with the last batch."""
     ahead = asyncio.create_task(asyncio.to_thread(reader.read))
     try:
@@ -130,19 +130,19 @@ async def _batches(reader: Reader) -> AsyncGenerator[list[Seen]]:
         await asyncio.to_thread(reader.close)
 
 
-async def _excuse(tables: Tables, reading: _Reading) -> None:
+async def _set_aside_expired(tables: Tables, reading: _TopicScan) -> None:
     """Tell what is older than the topics' retention from what is lost."""
     horizons = reading.horizons()
     if not horizons:
         return
-    async with aclosing(tables.keys_of_lost()) as pages:
+    async with aclosing(tables.keys_with_lost_events()) as pages:
         async for page in pages:
-            await tables.note_horizons(_horizons_of(page, reading.topics, horizons))
+            await tables.add_horizons(_horizons_of(page, reading.topics, horizons))
     for topic in reading.topics:
         of_topic = [at for (name, _), at in horizons.items() if name == topic]
         if of_topic:
-            await tables.note_horizons([(topic, "", max(of_topic))])
-    await tables.excuse_expired()
+            await tables.add_horizons([(topic, "", max(of_topic))])
+    await tables.set_aside_expired()
 
 
 def _horizons_of(

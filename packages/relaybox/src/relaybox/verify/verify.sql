@@ -1,4 +1,4 @@
--- name: settle_in
+-- name: configure_session
 -- This connection sorts and hashes whole topics, and keeps temporary tables; nobody else pays for that. Says the time.
 SELECT set_config('work_mem', '64MB', false), set_config('temp_buffers', '32MB', false), now() AS at
 
@@ -111,7 +111,7 @@ ANALYZE verify_events
 -- The same for what was read.
 ANALYZE verify_records
 
--- name: judge_repetitions
+-- name: find_duplicated
 -- Events of which a topic has more than one record, each with the place of its first.
 WITH repeated AS (
     SELECT topic, event_id, count(*) AS appearances FROM verify_records
@@ -125,7 +125,7 @@ JOIN verify_records AS r ON r.event_id = repeated.event_id AND r.topic = repeate
 LEFT JOIN verify_events AS e ON e.event_id = r.event_id AND coalesce(e.topic, r.topic) = r.topic
 ORDER BY r.topic, r.event_id, r.partition, r."offset"
 
--- name: judge_partitions
+-- name: find_spread
 -- Events in another partition than the first event of their key: order is kept within a partition only. Keys of which
 -- no table knows an event are not judged. Hashing finds the few keys that are in two; only those are sorted.
 WITH spread AS (
@@ -145,7 +145,7 @@ SELECT DISTINCT ON (topic, event_id) 'spread', topic, key, event_id, row_id, seq
 FROM placed WHERE partition <> first_partition
 ORDER BY topic, event_id, partition, "offset"
 
--- name: judge_records
+-- name: find_reordered_and_unknown
 -- Records behind later events of their key, by seq within the key or by version within the aggregate, and records
 -- that no table knows. What was said of repeated events stands: only their first records count. Those of partitions
 -- $1, $2 from offsets $3 on are younger than the snapshot: that it does not know them means nothing. Events of this
@@ -178,7 +178,7 @@ LEFT JOIN verify_findings AS d ON d.kind = 'duplicated' AND d.event_id = s.event
 WHERE (s.kind = 'reordered' OR s."offset" < until."offset")
   AND (d.event_id IS NULL OR (d.partition = s.partition AND d."offset" = s."offset"))
 
--- name: judge_events
+-- name: find_missing
 -- Events that no record is of: on their way, held up, or, as far as the tables know, published and not there.
 INSERT INTO verify_findings
 SELECT CASE WHEN e.state = 'sent' THEN 'lost' ELSE e.state END, e.topic, e.key, e.event_id, e.row_id, e.seq,
@@ -188,12 +188,12 @@ WHERE e.wanted AND NOT EXISTS (
     SELECT FROM verify_records AS r WHERE r.event_id = e.event_id AND coalesce(e.topic, r.topic) = r.topic
 )
 
--- name: keys_of_lost
+-- name: keys_with_lost_events
 -- The next $2 keys after $1 that miss events.
 SELECT DISTINCT key FROM verify_findings
 WHERE kind = 'lost' AND key IS NOT NULL AND ($1::text IS NULL OR key > $1) ORDER BY key LIMIT $2
 
--- name: excuse_expired
+-- name: set_aside_expired
 -- Events older than what their partition still holds are not lost, unless the topic still holds an earlier event
 -- of their key: retention takes the beginning of a partition, never something out of its midst.
 WITH retained AS (

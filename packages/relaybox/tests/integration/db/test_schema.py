@@ -27,7 +27,7 @@ from relaybox.db import (
 )
 from relaybox.idempotency import IdempotencyService, sweep
 from relaybox.local import LocalPostgres
-from relaybox.operations import relay_status, want_lanes
+from relaybox.operations import relay_status, request_lanes
 from relaybox.outbox import Listener, Notifier, retain
 from relaybox.relay import Relay
 from relaybox.retention import remove_old_records
@@ -204,7 +204,7 @@ async def test_relays_wake_by_the_channels_of_their_schema(
         await all_sent(database)
         await notifier.stop()
         async with database.connection() as connection:
-            await want_lanes(connection, 16, by="suite")
+            await request_lanes(connection, 16, by="suite")
         await eventually("more lanes", lambda: has_lanes(database, 16))
 
 

@@ -7,10 +7,10 @@ import asyncpg
 import pytest
 from relaybox.db import Database, executor_of
 from relaybox.operations import (
-    Act,
+    Action,
     Selection,
     SelectionEmpty,
-    list_acts,
+    list_actions,
     preview,
     purge,
     retry,
@@ -85,7 +85,7 @@ async def test_a_row_retried_behind_a_failed_one_of_its_key_waits_for_that(
         running(Relay(database, kafka_settings, NO_POLL, on_signal=signals)),
     ):
         await signals.wait_for(Signal.BATCH_MARKED)
-        look = await preview(connection, Act.RETRY, Selection(seqs=[2]), rows_max=10)
+        look = await preview(connection, Action.RETRY, Selection(seqs=[2]), rows_max=10)
         assert (look.rows_total, look.rows_behind_another) == (1, 1)
         assert await retry(connection, Selection(seqs=[2]), by="ann") == 1
         await put_events(connection, topic, ["c"])
@@ -133,7 +133,7 @@ async def test_only_the_first_failed_row_of_a_key_can_be_skipped(database: Datab
     await put_in_order(database, "domain-events", "a", "b")
     await fail_rows(database, 1, 2, 4)
     async with database.connection() as connection:
-        look = await preview(connection, Act.SKIP, Selection(seqs=[2, 4]), rows_max=10)
+        look = await preview(connection, Action.SKIP, Selection(seqs=[2, 4]), rows_max=10)
         assert (look.rows_total, look.rows_behind_another) == (2, 1)
         assert await skip(connection, Selection(seqs=[2, 4]), by="ann", reason="test") == 1
         with pytest.raises(SelectionEmpty, match="head of its key"):
@@ -166,7 +166,7 @@ async def test_purge_removes_what_is_sent_or_skipped_and_never_others(database: 
     await fail_rows(database, 4, 5)
     async with database.connection() as connection:
         await skip(connection, Selection(seqs=[4]), by="ann", reason="test")
-        look = await preview(connection, Act.PURGE, EVERY, rows_max=1)
+        look = await preview(connection, Action.PURGE, EVERY, rows_max=1)
         assert ([row.seq for row in look.rows], look.rows_total) == ([1], 2)
         with pytest.raises(SelectionEmpty):
             await purge(connection, Selection(seqs=[2, 3, 5]), by="ann")
@@ -179,17 +179,19 @@ async def test_purge_removes_what_is_sent_or_skipped_and_never_others(database: 
 
 
 @pytest.mark.guarantee("G32")
-@pytest.mark.parametrize("act", list(Act))
-async def test_no_act_without_its_record(database: Database, superuser: asyncpg.Connection, act: Act) -> None:
+@pytest.mark.parametrize("act", list(Action))
+async def test_no_act_without_its_record(
+    database: Database, superuser: asyncpg.Connection, act: Action
+) -> None:
     await put_in_order(database, "domain-events", "a")
     await send_rows(database, 1)
     await fail_rows(database, 2)
     await superuser.execute("ALTER TABLE operator_acts ADD CONSTRAINT full_disk CHECK (actor <> 'ann')")
     before = await rows_of(database)
     acts = {
-        Act.RETRY: lambda db: retry(db, EVERY, by="ann"),
-        Act.SKIP: lambda db: skip(db, EVERY, by="ann", reason="test"),
-        Act.PURGE: lambda db: purge(db, EVERY, by="ann"),
+        Action.RETRY: lambda db: retry(db, EVERY, by="ann"),
+        Action.SKIP: lambda db: skip(db, EVERY, by="ann", reason="test"),
+        Action.PURGE: lambda db: purge(db, EVERY, by="ann"),
     }
     async with database.connection() as connection:
         with pytest.raises(asyncpg.CheckViolationError):
@@ -230,19 +232,19 @@ async def test_of_two_operators_at_once_each_row_is_recorded_for_one(
     assert acts == [("ann", [1]), ("ben", [2])]
 
 
-@pytest.mark.parametrize("act", [Act.RETRY, Act.SKIP])
+@pytest.mark.parametrize("act", [Action.RETRY, Action.SKIP])
 async def test_many_rows_are_acted_on_in_statements_of_a_bounded_size(
-    database: Database, monkeypatch: pytest.MonkeyPatch, act: Act
+    database: Database, monkeypatch: pytest.MonkeyPatch, act: Action
 ) -> None:
-    monkeypatch.setattr("relaybox.operations._acts._STATEMENT_ROWS_MAX", 2)
+    monkeypatch.setattr("relaybox.operations._actions._STATEMENT_ROWS_MAX", 2)
     await put_in_order(database, "domain-events", "a", "b", count=4)
     await fail_rows(database, 1, 2, 3, 5, 7)
     async with database.connection() as connection:
-        if act is Act.RETRY:
+        if act is Action.RETRY:
             assert await retry(connection, EVERY, by="ann") == 5
         else:
             assert await skip(connection, EVERY, by="ann", reason="test") == 5
-        acts = await list_acts(connection, acts_max=10)
+        acts = await list_actions(connection, actions_max=10)
     assert [[row["seq"] for row in one.target["rows"]] for one in acts] == [[7], [3, 5], [1, 2]]
 
 
@@ -251,10 +253,10 @@ async def test_a_preview_lists_the_first_counts_all_and_changes_nothing(database
     await fail_rows(database, 1, 2, 4)
     before = await rows_of(database)
     async with database.connection() as connection:
-        look = await preview(connection, Act.RETRY, EVERY, rows_max=2)
-        nothing = await preview(connection, Act.RETRY, Selection(keys=["c"]), rows_max=2)
+        look = await preview(connection, Action.RETRY, EVERY, rows_max=2)
+        nothing = await preview(connection, Action.RETRY, Selection(keys=["c"]), rows_max=2)
         with pytest.raises(SelectionEmpty):
-            await preview(connection, Act.RETRY, Selection(seqs=[3]), rows_max=2)
+            await preview(connection, Action.RETRY, Selection(seqs=[3]), rows_max=2)
     assert ([row.seq for row in look.rows], look.rows_total, look.rows_behind_another) == ([1, 2], 3, 0)
     assert nothing.rows_total == 0
     assert await rows_of(database) == before

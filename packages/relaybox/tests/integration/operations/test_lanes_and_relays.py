@@ -11,8 +11,8 @@ from relaybox.operations import (
     RelayStatus,
     accept_marker,
     relay_status,
+    request_lanes,
     skip,
-    want_lanes,
 )
 from relaybox.operations import Selection as Rows
 from relaybox.relay import LANES_CHANNEL, Relay, Signal
@@ -105,10 +105,10 @@ async def test_a_wish_for_more_lanes_is_recorded_and_told_to_the_relays(database
     ear = await database.dedicated()
     await ear.add_listener(LANES_CHANNEL, lambda _connection, _pid, channel, _payload: heard.append(channel))
     async with database.connection() as connection:
-        assert await want_lanes(connection, 32, by="ann", reason="more relays") == 8
-        assert await want_lanes(connection, 32, by="ann") == 32
+        assert await request_lanes(connection, 32, by="ann", reason="more relays") == 8
+        assert await request_lanes(connection, 32, by="ann") == 32
         with pytest.raises(LanesRefused):
-            await want_lanes(connection, 48, by="ann")
+            await request_lanes(connection, 48, by="ann")
         assert (await relay_status(connection)).lanes_wanted == 32
     await ear.fetch("SELECT 1")  # what was notified before comes with this answer
     ear.terminate()

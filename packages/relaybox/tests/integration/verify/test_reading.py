@@ -37,14 +37,14 @@ async def test_what_an_open_transaction_hides_is_waited_for(
     await publish(database, kafka_settings, [behind])
 
     loop, held_back = asyncio.get_running_loop(), asyncio.Event()
-    check = Reader._check_patience
+    check = Reader._check_timeouts
 
     def tell(reader: Reader) -> None:
-        if reader._held_back:
+        if reader._held_back_partitions:
             loop.call_soon_threadsafe(held_back.set)
         check(reader)
 
-    monkeypatch.setattr(Reader, "_check_patience", tell)
+    monkeypatch.setattr(Reader, "_check_timeouts", tell)
     verifying = asyncio.create_task(verify(postgres_settings, kafka_settings, topics=[topic]))
     async with asyncio.timeout(WAIT_S):
         await held_back.wait()
@@ -62,7 +62,7 @@ async def test_a_transaction_that_never_ends_is_an_error_and_no_loss(
     topic: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(topics_module, "_HELD_BACK_S", 0)
+    monkeypatch.setattr(topics_module, "_HELD_BACK_MAX_S", 0)
     in_flight, behind = await written(database, topic, ["a", "b"])
     to = producer(kafka_settings, transactional_id=some_id())
     to.init_transactions(30)
@@ -95,7 +95,7 @@ async def test_records_removed_before_they_were_read_are_an_error_and_no_loss(
 
 
 def test_a_broker_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(topics_module, "_SILENCE_S", 0.5)
+    monkeypatch.setattr(topics_module, "_SILENCE_MAX_S", 0.5)
     away = KafkaSettings(host="127.0.0.1", port=free_port())
     reader = Reader(away, {("topic", 0): 0}, {("topic", 0): 1}, "read_committed")
     with pytest.raises(TopicUnreadable, match=f"at 127.0.0.1:{away.port}: .*(refused|down)"):

@@ -11,7 +11,7 @@ from relaybox.operations import (
     RelayStatus,
     Selection,
     Status,
-    check_growth,
+    check_lane_count,
     published_per_s,
 )
 
@@ -20,7 +20,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 @pytest.mark.parametrize(("lanes", "wanted"), [(8, 8), (8, 16), (8, 1_024), (512, 1_024), (1_024, 1_024)])
 def test_lanes_double(lanes: int, wanted: int) -> None:
-    check_growth(lanes, wanted)
+    check_lane_count(lanes, wanted)
 
 
 @pytest.mark.parametrize(
@@ -35,11 +35,11 @@ def test_lanes_double(lanes: int, wanted: int) -> None:
 )
 def test_lanes_become_nothing_else(lanes: int, wanted: int, told: str) -> None:
     with pytest.raises(LanesRefused, match=told):
-        check_growth(lanes, wanted)
+        check_lane_count(lanes, wanted)
 
 
 def test_a_selection_without_a_condition_is_everything() -> None:
-    assert Selection().is_everything()
+    assert Selection().selects_every_row()
     conditions = [
         Selection(ids=[UUID(int=1)]),
         Selection(seqs=[1]),
@@ -48,18 +48,18 @@ def test_a_selection_without_a_condition_is_everything() -> None:
         Selection(fault=Fault.ROW),
         Selection(older_than_s=1),
     ]
-    assert not any(one.is_everything() for one in conditions)
+    assert not any(one.selects_every_row() for one in conditions)
     assert [one.names_rows() for one in conditions] == [True, True, False, False, False, False]
 
 
 def test_a_record_tells_the_conditions_that_were_asked_for() -> None:
     selection = Selection(ids=[UUID(int=1)], fault=Fault.LINK, older_than_s=60)
-    assert json.loads(selection.described()) == {
+    assert json.loads(selection.as_json()) == {
         "ids": ["00000000-0000-0000-0000-000000000001"],
         "fault": "link",
         "older_than_s": 60,
     }
-    assert json.loads(Selection().described()) == {}
+    assert json.loads(Selection().as_json()) == {}
 
 
 def relay(name: str, published_total: int) -> RelayStatus:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from relaybox.operations import TopicUse
-from relaybox.operations._topic_faults import Expected, faults_of
+from relaybox.operations._topic_faults import Expected, find_faults
 from relaybox.relay import Brokers, Replication, TopicState
 
 THREE = Expected(
@@ -25,7 +25,7 @@ SOUND = TopicState(
 
 
 def codes(state: TopicState | None, expected: Expected = THREE, use: TopicUse = TopicUse.EVENTS) -> list[str]:
-    return [fault.code.removeprefix("TOPIC_") for fault in faults_of("events", use, state, expected)]
+    return [fault.code.removeprefix("TOPIC_") for fault in find_faults("events", use, state, expected)]
 
 
 @pytest.mark.parametrize("use", TopicUse)
@@ -76,8 +76,10 @@ def test_settings_decide_over_the_topics_that_relaybox_creates() -> None:
 
 def test_remedy_names_absent_brokers_and_the_command() -> None:
     absent = replace(THREE, brokers=Brokers(live=frozenset({1, 2}), known=frozenset({1, 2, 3})))
-    [behind] = faults_of("events", TopicUse.EVENTS, replace(SOUND, under_replicated=tuple(range(12))), absent)
+    [behind] = find_faults(
+        "events", TopicUse.EVENTS, replace(SOUND, under_replicated=tuple(range(12))), absent
+    )
     assert behind.remedy.startswith("start broker 3;")
     assert behind.what == "12 partitions (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, …) with a replica that is not in sync"
-    [low] = faults_of("events", TopicUse.EVENTS, replace(SOUND, bytes_max=4_000), THREE)
+    [low] = find_faults("events", TopicUse.EVENTS, replace(SOUND, bytes_max=4_000), THREE)
     assert low.remedy == "run `relaybox topics raise-limit events 1000000`"

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from relaybox.verify._records import Seen, partition_of, seen
+from relaybox.verify._records import TopicRecord, partition_of, record_of
 
 #: From Kafka's own tests (UtilsTest.testMurmur2), as toPositive(hash) % 1000.
 MURMUR2 = {"21": -973932308, "foobar": -790332482, "a-little-bit-long-string": -985981536}
@@ -27,10 +27,10 @@ def test_a_keys_partition_is_the_one_that_kafkas_own_clients_choose(key: str, ha
 
 
 def test_an_event_is_known_by_its_header() -> None:
-    record = seen(
+    record = record_of(
         Message([("ce_type", b"A"), ("ce_id", b"x"), ("content-type", b"application/cloudevents+json")])
     )
-    assert record == Seen("t", 3, 7, "x", "a")
+    assert record == TopicRecord("t", 3, 7, "x", "a")
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_an_event_is_known_by_its_header() -> None:
 )
 def test_an_event_in_structured_mode_is_known_by_its_value(content_type: bytes) -> None:
     headers = [("content-type", content_type)]
-    assert seen(Message(headers, value=b'{"id": "x", "data": {"id": "y"}}')).event_id == "x"
+    assert record_of(Message(headers, value=b'{"id": "x", "data": {"id": "y"}}')).event_id == "x"
 
 
 @pytest.mark.parametrize(
@@ -57,14 +57,14 @@ def test_an_event_in_structured_mode_is_known_by_its_value(content_type: bytes) 
     ],
 )
 def test_what_is_no_event_has_no_id(headers: Any, value: bytes | None) -> None:
-    assert seen(Message(headers, value=value)).event_id is None
+    assert record_of(Message(headers, value=value)).event_id is None
 
 
 def test_what_postgresql_cannot_store_is_replaced_and_nothing_else_is() -> None:
-    record = seen(Message([("ce_id", b"\xff\0")], key="学\0".encode()))
+    record = record_of(Message([("ce_id", b"\xff\0")], key="学\0".encode()))
     assert (record.event_id, record.key) == ("\ufffd\ufffd", "学\ufffd")
-    assert seen(Message([], key=None)).key is None
-    assert seen(Message([], key=b"")).key == ""
+    assert record_of(Message([], key=None)).key is None
+    assert record_of(Message([], key=b"")).key == ""
 
 
 OWN = frozenset({"/shop"})
@@ -75,8 +75,8 @@ AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
 @pytest.mark.parametrize("mode", ["binary", "structured"])
 def test_event_of_an_own_source_has_its_time(mode: str, time: str) -> None:
     headers, value = event_in(mode, source="/shop", time=time)
-    assert seen(Message(headers, value=value), OWN).own_event_at == AT
-    assert seen(Message(headers, value=value)).own_event_at is None
+    assert record_of(Message(headers, value=value), OWN).own_event_at == AT
+    assert record_of(Message(headers, value=value)).own_event_at is None
 
 
 @pytest.mark.parametrize(
@@ -94,13 +94,13 @@ def test_event_without_own_source_or_time_has_no_time(
     mode: str, source: str | None, time: str | None
 ) -> None:
     headers, value = event_in(mode, source=source, time=time)
-    assert seen(Message(headers, value=value), OWN).own_event_at is None
+    assert record_of(Message(headers, value=value), OWN).own_event_at is None
 
 
 @pytest.mark.parametrize("value", [None, b"[1]", b"no json", b'{"source": ["/shop"], "time": 1}'])
 def test_malformed_structured_event_has_no_time(value: bytes | None) -> None:
     message = Message([("content-type", b"application/cloudevents+json")], value=value)
-    assert seen(message, OWN).own_event_at is None
+    assert record_of(message, OWN).own_event_at is None
 
 
 def event_in(mode: str, **attributes: str | None) -> tuple[list[tuple[str, bytes | None]], bytes]:

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from relaybox.db import Executor, load_queries
 from relaybox.operations._errors import SelectionEmpty
-from relaybox.operations._rows import Row, row_of
+from relaybox.operations._rows import Row, row_from_record
 from relaybox.operations._selection import Selection
 from relaybox.outbox import OUTBOX_CHANNEL
 
-__all__ = ("Act", "Preview", "Recorded", "list_acts", "preview", "purge", "retry", "skip")
+__all__ = ("Action", "Preview", "RecordedAction", "list_actions", "preview", "purge", "retry", "skip")
 
 _SQL: Final = load_queries(__package__ or "relaybox.operations", "outbox.sql")
 _SELECTED: Final = _SQL.including("selected", all_rows=_SQL["all_rows"])
@@ -22,7 +22,7 @@ _STATEMENT_ROWS_MAX: Final = 1_000
 _PURGED_ROWS_MAX: Final = 20_000
 
 
-class Act(StrEnum):
+class Action(StrEnum):
     """What an operator can do to rows."""
 
     RETRY = "retry"
@@ -31,9 +31,9 @@ class Act(StrEnum):
 
 
 _PREVIEWS: Final = {
-    Act.RETRY: _SQL.including("preview_failed", selected=_SELECTED),
-    Act.SKIP: _SQL.including("preview_failed", selected=_SELECTED),
-    Act.PURGE: _SQL.including("preview_done", selected=_SELECTED, all_rows=_SQL["all_rows"]),
+    Action.RETRY: _SQL.including("preview_failed", selected=_SELECTED),
+    Action.SKIP: _SQL.including("preview_failed", selected=_SELECTED),
+    Action.PURGE: _SQL.including("preview_done", selected=_SELECTED, all_rows=_SQL["all_rows"]),
 }
 _RETRY: Final = _SQL.including("retry", selected=_SELECTED)
 _SKIP: Final = _SQL.including("skip", selected=_SELECTED)
@@ -54,7 +54,7 @@ class Preview:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Recorded:
+class RecordedAction:
     """An act on record."""
 
     id: int
@@ -67,7 +67,7 @@ class Recorded:
     target: Mapping[str, Any]
 
 
-async def preview(db: Executor, act: Act, selection: Selection, *, rows_max: int) -> Preview:
+async def preview(db: Executor, act: Action, selection: Selection, *, rows_max: int) -> Preview:
     """What *act* would do to *selection*, of which at most *rows_max* rows are listed; changes nothing.
 
     Raises:
@@ -76,10 +76,10 @@ async def preview(db: Executor, act: Act, selection: Selection, *, rows_max: int
     """
     found = await db.fetch(_PREVIEWS[act], *selection.arguments(), rows_max)
     if not found:
-        _refuse_unknown(act, selection)
+        _require_known_rows(act, selection)
         return Preview(rows=(), rows_total=0, rows_behind_another=0)
     return Preview(
-        rows=[row_of(row) for row in found],
+        rows=[row_from_record(row) for row in found],
         rows_total=found[0]["total"],
         rows_behind_another=found[0]["total_behind_another"],
     )
@@ -95,8 +95,8 @@ async def retry(db: Executor, selection: Selection, *, by: str, reason: str | No
         SelectionEmpty: rows are named by id or seq, and none of them is FAILED.
         DatabaseError: PostgreSQL is away or too busy; what is on record is done.
     """
-    arguments = (by, reason, selection.described(), OUTBOX_CHANNEL)
-    return await _repeat(db, Act.RETRY, _RETRY, selection, _STATEMENT_ROWS_MAX, *arguments)
+    arguments = (by, reason, selection.as_json(), OUTBOX_CHANNEL)
+    return await _run_in_steps(db, Action.RETRY, _RETRY, selection, _STATEMENT_ROWS_MAX, *arguments)
 
 
 async def skip(db: Executor, selection: Selection, *, by: str, reason: str) -> int:
@@ -109,8 +109,8 @@ async def skip(db: Executor, selection: Selection, *, by: str, reason: str) -> i
         SelectionEmpty: rows are named by id or seq, and none of them is a FAILED head of its key.
         DatabaseError: PostgreSQL is away or too busy; what is on record is done.
     """
-    arguments = (by, reason, selection.described(), OUTBOX_CHANNEL)
-    return await _repeat(db, Act.SKIP, _SKIP, selection, _STATEMENT_ROWS_MAX, *arguments)
+    arguments = (by, reason, selection.as_json(), OUTBOX_CHANNEL)
+    return await _run_in_steps(db, Action.SKIP, _SKIP, selection, _STATEMENT_ROWS_MAX, *arguments)
 
 
 async def purge(db: Executor, selection: Selection, *, by: str, reason: str | None = None) -> int:
@@ -120,21 +120,21 @@ async def purge(db: Executor, selection: Selection, *, by: str, reason: str | No
         SelectionEmpty: rows are named by id or seq, and none of them is SENT or skipped.
         DatabaseError: PostgreSQL is away or too busy; what is on record is done.
     """
-    arguments = (by, reason, selection.described())
-    return await _repeat(db, Act.PURGE, _PURGE, selection, _PURGED_ROWS_MAX, *arguments)
+    arguments = (by, reason, selection.as_json())
+    return await _run_in_steps(db, Action.PURGE, _PURGE, selection, _PURGED_ROWS_MAX, *arguments)
 
 
-async def list_acts(db: Executor, *, acts_max: int) -> list[Recorded]:
-    """The last *acts_max* acts of operators, the newest first.
+async def list_actions(db: Executor, *, actions_max: int) -> list[RecordedAction]:
+    """The last *actions_max* acts of operators, the newest first.
 
     Raises:
         DatabaseError: PostgreSQL is away or too busy.
     """
-    return [Recorded(**row) for row in await db.fetch(_SQL["list_acts"], acts_max)]
+    return [RecordedAction(**row) for row in await db.fetch(_SQL["list_actions"], actions_max)]
 
 
-async def _repeat(
-    db: Executor, act: Act, statement: str, selection: Selection, rows_max: int, *arguments: str | None
+async def _run_in_steps(
+    db: Executor, act: Action, statement: str, selection: Selection, rows_max: int, *arguments: str | None
 ) -> int:
     """Run *statement* over the selection, *rows_max* rows at a time by ``seq``."""
     rows_total, after_seq = 0, -1
@@ -145,16 +145,16 @@ async def _repeat(
             break
         after_seq = done["last_seq"]
     if not rows_total:
-        _refuse_unknown(act, selection)
+        _require_known_rows(act, selection)
     return rows_total
 
 
-def _refuse_unknown(act: Act, selection: Selection) -> None:
+def _require_known_rows(act: Action, selection: Selection) -> None:
     if selection.names_rows():
         wanted = {
-            Act.RETRY: "FAILED",
-            Act.SKIP: "the FAILED head of its key",
-            Act.PURGE: "SENT or skipped",
+            Action.RETRY: "FAILED",
+            Action.SKIP: "the FAILED head of its key",
+            Action.PURGE: "SENT or skipped",
         }[act]
         raise SelectionEmpty(
             f"none of the named rows is {wanted}; `relaybox outbox show` tells what they are"

@@ -2,7 +2,7 @@
 
 The kernel tells a part of its supervisor's death, once and politely: a part that ignores SIGTERM, and
 the children of one that does not, would live on and hold ports. So a small process waits at the other end
-of a pipe, which the kernel closes with the supervisor. Run as ``python -I -S _guard.py``, hence no imports
+of a pipe, which the kernel closes with the supervisor. Run as ``python -I -S _watchdog.py``, hence no imports
 of ours.
 """
 
@@ -20,10 +20,10 @@ _POLL_S = 0.05
 _STOPPING_S = 2.0
 
 
-class Guard:
+class Watchdog:
     """The supervisor's end: knows which process groups are under guard while the context lasts."""
 
-    def __enter__(self) -> "Guard":
+    def __enter__(self) -> "Watchdog":
         self._popen = subprocess.Popen(  # noqa: S603 – argv is ours
             [sys.executable, "-I", "-S", str(Path(__file__))], stdin=subprocess.PIPE, start_new_session=True
         )
@@ -46,7 +46,7 @@ class Guard:
 
     def _write(self, number: int) -> None:
         assert self._popen.stdin is not None
-        with suppress(BrokenPipeError):  # somebody killed the guard; the kernel's word to the parts remains
+        with suppress(BrokenPipeError):  # the watchdog was killed; parts still get the kernel's signal
             self._popen.stdin.write(f"{number}\n".encode())
             self._popen.stdin.flush()
 

@@ -13,12 +13,20 @@ from rich.text import Text
 
 from relaybox.db import Database, Executor
 from relaybox.settings import PostgresSettings, load_settings
-from relaybox.verify import tables_needed
+from relaybox.verify import map_table_errors
 
-__all__ = ("age_of", "ask_database", "plain", "print_json", "print_table", "seconds", "table")
+__all__ = (
+    "cell_text",
+    "format_age",
+    "format_duration",
+    "new_table",
+    "print_json",
+    "print_table",
+    "run_on_database",
+)
 
 T = TypeVar("T")
-_NOTHING: Final = "–"
+_EMPTY: Final = "–"
 #: Wider than any table: to measure one that does not fit.
 _WIDTH_MAX: Final = 100_000
 _MINUTE_S: Final = 60
@@ -26,7 +34,7 @@ _UUID_CHARS: Final = 36
 _UNITS: Final = ((86_400, "d"), (3_600, "h"), (_MINUTE_S, "m"))
 
 
-def ask_database(work: Callable[[Executor], Awaitable[T]]) -> T:
+def run_on_database(work: Callable[[Executor], Awaitable[T]]) -> T:
     """Run *work* on one connection, in autocommit: every statement is a transaction.
 
     Raises:
@@ -40,7 +48,7 @@ def ask_database(work: Callable[[Executor], Awaitable[T]]) -> T:
 async def _ask(settings: PostgresSettings, work: Callable[[Executor], Awaitable[T]]) -> T:
     database = Database(settings, application_name="relaybox-operator")
     try:
-        with tables_needed():
+        with map_table_errors():
             async with database.connection() as connection:
                 return await work(connection)
     finally:
@@ -52,7 +60,7 @@ def print_json(told: object) -> None:
     typer.echo(to_json(told).decode())
 
 
-def table(*columns: str, right: Sequence[str] = (), keys: Iterable[str | None] = ()) -> Table:
+def new_table(*columns: str, right: Sequence[str] = (), keys: Iterable[str | None] = ()) -> Table:
     """An empty table; the columns *right* hold figures, a column ``key`` has room for the *keys*.
 
     A key that is folded cannot be copied: up to the length of a UUID it gets a line of its own.
@@ -76,10 +84,10 @@ def print_table(made: Table) -> None:
     console = Console()
     unbounded = console.options.update(max_width=_WIDTH_MAX)
     fits = console.measure(made, options=unbounded).maximum <= console.width
-    console.print(made if fits or not made.show_header else _blocks(made))
+    console.print(made if fits or not made.show_header else _expanded(made))
 
 
-def _blocks(made: Table) -> Table:
+def _expanded(made: Table) -> Table:
     blocks = Table(box=None, pad_edge=False, show_header=False)
     blocks.add_column(style="bold", no_wrap=True)
     blocks.add_column(overflow="fold")
@@ -90,28 +98,28 @@ def _blocks(made: Table) -> Table:
         if number:
             blocks.add_row()
         for name, cell in zip(names, cells, strict=True):
-            if str(cell) not in {"", _NOTHING}:
+            if str(cell) not in {"", _EMPTY}:
                 blocks.add_row(name, cell, style=row.style)
     return blocks
 
 
-def plain(value: object) -> Text:
+def cell_text(value: object) -> Text:
     """*value* as a cell: nothing in it is taken for markup or for a command to the terminal."""
-    text = _NOTHING if value is None or value == "" else str(value)
+    text = _EMPTY if value is None or value == "" else str(value)
     return Text("".join(one if one.isprintable() else "�" for one in text))
 
 
-def age_of(moment: datetime | None) -> str:
+def format_age(moment: datetime | None) -> str:
     """How long ago *moment* was, or is to come."""
-    return _NOTHING if moment is None else seconds((datetime.now(UTC) - moment).total_seconds())
+    return _EMPTY if moment is None else format_duration((datetime.now(UTC) - moment).total_seconds())
 
 
-def seconds(duration_s: float | None) -> str:
+def format_duration(duration_s: float | None) -> str:
     """A duration for people: ``0.4 s``, ``12 s``, ``3 m``, ``2 h``, ``5 d``; negative ones as ``in 3 s``."""
     if duration_s is None:
-        return _NOTHING
+        return _EMPTY
     if duration_s < 0:
-        return f"in {seconds(-duration_s)}"
+        return f"in {format_duration(-duration_s)}"
     for unit_s, name in _UNITS:
         if duration_s >= 2 * unit_s:
             return f"{duration_s / unit_s:.0f} {name}"

@@ -13,20 +13,29 @@ import typer
 from relaybox.errors import RelayboxError
 from relaybox.operations import Fault, Selection
 
-__all__ = ("SEQ_MAX", "AsJson", "By", "NobodyNamed", "Yes", "age_s", "selecting", "who")
+__all__ = (
+    "SEQ_MAX",
+    "ActorMissing",
+    "AsJson",
+    "By",
+    "Yes",
+    "actor_name",
+    "parse_age_s",
+    "with_selection_options",
+)
 
 SEQ_MAX: Final = 2**63 - 1
 _AGE: Final = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhd])")
 _UNIT_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
-class NobodyNamed(RelayboxError):
+class ActorMissing(RelayboxError):
     """Raised when an act has nobody to be recorded for: this account has no name, and ``--by`` is missing."""
 
     error_code = "NOBODY_NAMED"
 
 
-def age_s(text: str) -> float:
+def parse_age_s(text: str) -> float:
     """Seconds in ``90s``, ``15m``, ``2h``, ``7d``."""
     found = _AGE.fullmatch(text)
     if found is None:
@@ -63,7 +72,7 @@ def _options(
         float | None,
         typer.Option(
             "--older-than",
-            parser=age_s,
+            parser=parse_age_s,
             metavar="AGE",
             help="Sent or skipped, or else written, longer ago: 90s, 15m, 2h, 7d.",
         ),
@@ -79,7 +88,7 @@ def _options(
     )
 
 
-def selecting(command: Callable[..., None]) -> Callable[..., None]:
+def with_selection_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give *command*, whose first parameter is a :class:`Selection`, the options that make one.
 
     The same six stand in five commands; typer reads them off the signature.
@@ -101,11 +110,11 @@ def selecting(command: Callable[..., None]) -> Callable[..., None]:
     return selected
 
 
-def who(by: str | None) -> str:
+def actor_name(by: str | None) -> str:
     """Whom an act is recorded for: *by*, else the name of the account that runs this.
 
     Raises:
-        NobodyNamed: there is neither.
+        ActorMissing: there is neither.
     """
     name = (by or "").strip()
     if by is None:
@@ -114,5 +123,5 @@ def who(by: str | None) -> str:
         except (KeyError, OSError):  # an account without a name, as containers have
             name = ""
     if not name:
-        raise NobodyNamed("say who does this: --by NAME")
+        raise ActorMissing("say who does this: --by NAME")
     return name
