@@ -15,7 +15,7 @@ _COLOURS = {Outcome.CAUGHT: "green", Outcome.SURVIVED: "red", Outcome.BROKEN: "r
 
 
 def main() -> int:
-    """Try what the arguments name, or all; 0 if each is caught."""
+    """Try the mutants that the arguments name, or all; return 0 if each is caught."""
     known = {mutant.name: mutant for mutant in mutants()}
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(known))
@@ -24,27 +24,27 @@ def main() -> int:
         parser.error(f"no such mutant: {', '.join(unknown)}; there are {', '.join(known)}")
     chosen = [known[name] for name in names]
     console = Console(highlight=False)
-    if lost := [complaint for mutant in chosen for complaint in _lost(mutant)]:
-        console.print("\n".join(lost), style="red")
+    if unusable := [message for mutant in chosen for message in _unusable_edits(mutant)]:
+        console.print("\n".join(unusable), style="red")
         return 1
     return 0 if _unchanged_passes(chosen, console) and _try_all(chosen, console) else 1
 
 
-def _lost(mutant: Mutant) -> list[str]:
+def _unusable_edits(mutant: Mutant) -> list[str]:
     return [
-        f"{mutant.name}: its text stands {edit.times_found(ROOT)} times in {edit.file}, not once"
+        f"{mutant.name}: the pattern matches {len(edit.matches(ROOT))} times in {edit.name}, not once"
         for edit in mutant.edits
-        if edit.times_found(ROOT) != 1
+        if len(edit.matches(ROOT)) != 1
     ]
 
 
 def _unchanged_passes(chosen: Iterable[Mutant], console: Console) -> bool:
-    """Whether the tests pass where nothing is wrong; else their failing says nothing."""
+    """Return whether the tests pass on unchanged sources; a failure would prove nothing otherwise."""
     tests = list(dict.fromkeys(test for mutant in chosen for test in mutant.tests))
     trial = run(tests, [])
     passes = trial.outcome is Outcome.SURVIVED
-    said = "[green]pass[/]" if passes else f"[red]fail[/] ({escape(trial.by)})"
-    console.print(f"Without a defect the {len(tests)} tests {said} in {trial.duration_s:.0f} s")
+    result = "[green]pass[/]" if passes else f"[red]fail[/] ({escape(trial.by)})"
+    console.print(f"Without a defect the {len(tests)} tests {result} in {trial.duration_s:.0f} s")
     return passes
 
 

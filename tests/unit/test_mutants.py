@@ -1,11 +1,11 @@
-"""`make mutants` tries what it says, and takes no other failure for a defect that was noticed."""
+"""Each seeded defect can be put into today's sources, and only a failed assertion counts as noticed."""
 
 import ast
 from pathlib import Path
 
 import pytest
 
-from tests.mutants._mutants import Mutant, mutants
+from tests.mutants._mutants import Edit, Mutant, Target, mutants
 from tests.mutants._trial import ROOT, Outcome, judge
 
 ALL = mutants()
@@ -13,17 +13,16 @@ REPORT = '<testsuite><testcase name="test_a"/><testcase name="test_b">{}</testca
 
 
 def names_in(path: Path) -> set[str]:
-    """Tests that *path* has."""
+    """Return the names of all functions in *path*."""
     found = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
     return {node.name for node in found if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))}
 
 
 @pytest.mark.parametrize("mutant", ALL, ids=lambda mutant: mutant.name)
-def test_a_mutants_text_is_there_once_and_its_tests_exist(mutant: Mutant) -> None:
+def test_mutant_matches_the_sources_once_and_its_tests_exist(mutant: Mutant) -> None:
     assert mutant.edits
     for edit in mutant.edits:
-        assert edit.times_found(ROOT) == 1, f"{edit.file}: {edit.find}"
-        assert edit.find != edit.replacement
+        assert len(edit.matches(ROOT)) == 1, f"{edit.name}: {edit.pattern}"
     assert mutant.tests
     for test in mutant.tests:
         file, _, name = test.partition("::")
@@ -34,14 +33,43 @@ def test_no_two_mutants_have_one_name() -> None:
     assert len({mutant.name for mutant in ALL}) == len(ALL)
 
 
-def test_an_edit_changes_its_text_and_nothing_else(tmp_path: Path) -> None:
-    for edit in ALL[0].edits:
-        place = tmp_path / edit.file
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text((ROOT / edit.file).read_text(encoding="utf-8"), encoding="utf-8")
-        edit.apply(tmp_path)
-        was, now = (ROOT / edit.file).read_text(encoding="utf-8"), place.read_text(encoding="utf-8")
-        assert now.replace(edit.replacement, edit.find) == was != now
+PYTHON = """
+class Loop:
+    def run(self) -> None:
+        self.poll(1)
+
+    def stop(self) -> None:
+        self.poll(1)
+"""
+SQL = "-- name: take\nSELECT 1;\n-- name: give\nSELECT 1;\n"
+STOPPED = "    def stop(self) -> None:\n        pass"
+STOP = "    def stop(self) -> None:\n        self.poll(1)"
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "pattern", "before", "after"),
+    [
+        (
+            Target.SYMBOL,
+            "Loop.stop",
+            "self.poll(1)",
+            PYTHON,
+            PYTHON.removesuffix("self.poll(1)\n") + "pass\n",
+        ),
+        (Target.SYMBOL, "Loop.stop", "def … poll(1)", PYTHON, PYTHON.replace(STOP, "    pass")),
+        (Target.QUERY, "give", "SELECT\n 1;", SQL, SQL.removesuffix("SELECT 1;\n") + "pass\n"),
+    ],
+    ids=["symbol", "gap", "query"],
+)
+def test_edit_replaces_the_match_within_its_target_only(
+    target: Target, name: str, pattern: str, before: str, after: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"packages/relaybox/src/relaybox/relay/code.{'sql' if before is SQL else 'py'}"
+    path.parent.mkdir(parents=True)
+    path.write_text(before, encoding="utf-8")
+    edit = Edit(target=target, name=f"relaybox.relay:{name}", pattern=pattern, replacement="pass")
+    assert edit.apply(tmp_path) == path
+    assert path.read_text(encoding="utf-8") == after
 
 
 @pytest.mark.parametrize(
