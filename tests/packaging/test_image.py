@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 import yaml
-from backend.running import ProductSettings, claim
+from backend.running import ProductSettings, lock_data_directory
 from relaybox.http import make_token
 from relaybox.local import LocalKafka, LocalPostgres, free_port
 from relaybox.settings import JwtSettings
@@ -158,7 +158,7 @@ def ready(url: str) -> bool | None:
 def tell(story: str, product: Deployed, data_dir: Path) -> str:
     """Run the demo beside the product, as in a shell that knows it."""
     settings = ProductSettings(data_dir=data_dir)
-    with claim(settings) as running:
+    with lock_data_directory(settings) as running:
         running.announce(product.shown())
         told = subprocess.run(
             [BACKEND, "demo", story],

@@ -40,7 +40,13 @@ from relaybox.settings import (
 from backend.api import PREFIX
 from backend.genesis.muse import MuseSettings
 from backend.migrations import ALL
-from backend.running import DataDirectoryUnusable, ProductSettings, Running, claim, write_private
+from backend.running import (
+    DataDirectoryUnusable,
+    ProductSettings,
+    RunningProduct,
+    lock_data_directory,
+    write_private,
+)
 from backend.settings import DATABASE, ApiSettings, ProductPostgresSettings, ServiceType
 
 __all__ = ("run_product",)
@@ -48,7 +54,7 @@ __all__ = ("run_product",)
 _READY_PAUSE_S: Final = 0.05
 _TOKEN_S: Final = 30 * 86_400
 #: Names of settings, or how they begin.
-_LINKS: Final = (
+_CONNECTION_SETTINGS: Final = (
     "KAFKA_SASL_",
     "KAFKA_SECURITY_",
     "KAFKA_SSL_",
@@ -64,14 +70,14 @@ class _Product:
     """What is being started, and the environment that grows with it."""
 
     settings: ProductSettings
-    running: Running
+    running: RunningProduct
     supervisor: Supervisor
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
 
     async def compose(self, start: Start) -> None:
         """Start everything in order; each part sees what those before it became."""
         api = load_settings(ApiSettings)
-        self.environment["JWT_SECRET"] = self.environment.get("JWT_SECRET") or _kept_secret(
+        self.environment["JWT_SECRET"] = self.environment.get("JWT_SECRET") or _stored_secret(
             self.settings.data_dir
         )
         # Where a part would fall over a wrong setting, it would be started again and again.
@@ -133,7 +139,12 @@ class _Product:
         url = _url(api)
         token = make_token(load_settings(JwtSettings), "writer", _TOKEN_S)
         self.running.announce(
-            {"API_URL": url, "DEV_TOKEN": token, **_shared_settings(), **_links(self.environment)}
+            {
+                "API_URL": url,
+                "DEV_TOKEN": token,
+                **_shared_settings(),
+                **_connection_settings(self.environment),
+            }
         )
         down = [part.name for part in self.supervisor.parts() if part.keeps_crashing]
         for line in (
@@ -161,7 +172,7 @@ async def run_product(settings: ProductSettings) -> int:
     Raises:
         RelayboxError: a server, a port, the schema or a topic is not to be had; says what to do.
     """
-    with claim(settings) as running:
+    with lock_data_directory(settings) as running:
 
         def report(parts: tuple[PartStatus, ...]) -> None:
             try:
@@ -203,9 +214,11 @@ def _shared_settings() -> dict[str, str]:
     }
 
 
-def _links(environment: Mapping[str, str]) -> dict[str, str]:
+def _connection_settings(environment: Mapping[str, str]) -> dict[str, str]:
     """How servers of the user's own are reached: protection, pooler, and which of several servers."""
-    return {name: value for name, value in environment.items() if name.startswith(_LINKS) and value}
+    return {
+        name: value for name, value in environment.items() if name.startswith(_CONNECTION_SETTINGS) and value
+    }
 
 
 async def _until_ready(url: str) -> None:
@@ -219,7 +232,7 @@ async def _until_ready(url: str) -> None:
             await asyncio.sleep(_READY_PAUSE_S)
 
 
-def _kept_secret(data_dir: Path) -> str:
+def _stored_secret(data_dir: Path) -> str:
     """A secret for development tokens, made once, so that a token outlives a restart.
 
     Raises:

@@ -17,8 +17,8 @@ __all__ = (
     "DataDirectoryUnusable",
     "NotRunning",
     "ProductSettings",
-    "Running",
-    "claim",
+    "RunningProduct",
+    "lock_data_directory",
     "running_environment",
     "running_parts",
     "write_private",
@@ -52,7 +52,7 @@ class DataDirectoryUnusable(RelayboxError):
         super().__init__(f"the product's data cannot be kept in {path}: {error.strerror}; {remedy}")
 
 
-def _clone() -> Path:
+def _default_root() -> Path:
     """The clone this code is run from; the working directory where it was installed from a wheel."""
     root = Path(__file__).resolve().parents[_LEVELS_UP]
     return root if (root / "Makefile").exists() else Path.cwd()
@@ -66,7 +66,7 @@ class ProductSettings(BaseSettings):
     )
 
     #: Outlives the product; one product at a time uses it.
-    data_dir: Path = _clone() / ".relaybox" / "data"
+    data_dir: Path = _default_root() / ".relaybox" / "data"
 
     @property
     def state_file(self) -> Path:
@@ -79,7 +79,7 @@ class ProductSettings(BaseSettings):
         return self.data_dir / "parts.json"
 
 
-class Running:
+class RunningProduct:
     """The hold of a running product on its data directory."""
 
     def __init__(self, handle: int, parts_file: Path) -> None:
@@ -99,7 +99,7 @@ class Running:
 
 
 @contextmanager
-def claim(settings: ProductSettings) -> Generator[Running]:
+def lock_data_directory(settings: ProductSettings) -> Generator[RunningProduct]:
     """Hold the data directory, which is made if need be, for the time of the context.
 
     A lock of the kernel's, which ends with the process however that ends: a file that a killed
@@ -125,7 +125,7 @@ def claim(settings: ProductSettings) -> Generator[Running]:
     try:
         os.ftruncate(handle, 0)
         settings.parts_file.unlink(missing_ok=True)
-        yield Running(handle, settings.parts_file)
+        yield RunningProduct(handle, settings.parts_file)
     finally:
         # Emptied, not removed: somebody who has just opened it must not lock a file without a name.
         os.ftruncate(handle, 0)
@@ -138,7 +138,7 @@ def running_environment(settings: ProductSettings) -> dict[str, str]:
     Raises:
         NotRunning: none runs on this data directory, or it is not ready yet.
     """
-    text = _announced(settings)
+    text = _read_state(settings)
     if not text:
         raise NotRunning("the product is still starting; ask again when it says that it is ready")
     return json.loads(text)["environment"]
@@ -150,15 +150,15 @@ def running_parts(settings: ProductSettings) -> list[dict[str, Any]]:
     Raises:
         NotRunning: none runs on this data directory.
     """
-    _announced(settings)
+    _read_state(settings)
     return json.loads(settings.parts_file.read_text()) if settings.parts_file.exists() else []
 
 
-def _announced(settings: ProductSettings) -> str:
+def _read_state(settings: ProductSettings) -> str:
     """Return what the product that runs has announced; empty while it starts."""
     try:
         with settings.state_file.open() as file:
-            if not _is_held(file.fileno()):
+            if not _is_locked(file.fileno()):
                 raise NotRunning("the product does not run; start it with `make run`")
             return file.read()
     except FileNotFoundError:
@@ -167,7 +167,7 @@ def _announced(settings: ProductSettings) -> str:
         raise NotRunning(f"{settings.state_file} belongs to another user; ask as that user") from None
 
 
-def _is_held(handle: int) -> bool:
+def _is_locked(handle: int) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -29,7 +29,7 @@ _WORKER_SILENT_S: Final = 30
 #: How long an idle connection is kept: longer than callers do, proxies commonly 60 s. uvicorn's 5 s are also
 #: httpx2's. A request sent in the moment in which the server lets go meets an end instead of an answer.
 _IDLE_S: Final = 75
-_FIGURES: Final = "PROMETHEUS_MULTIPROC_DIR"
+_METRICS_DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
 #: What `ps` shows: all roles are one program, which SERVICE_TYPE alone tells apart.
 _TITLE: Final = "python -m backend {role}"
 
@@ -83,7 +83,7 @@ def _serve_api(api: ApiSettings) -> None:
     )
     with open_listener(api.api_host, api.api_port, backlog=2_048, error_class=ApiAddressUnusable) as listener:
         if api.api_workers > 1:
-            with _shared_figures():
+            with _shared_metrics_directory():
                 Multiprocess(config, sockets=[listener]).run()
         else:
             uvicorn.Server(config).run(sockets=[listener])
@@ -98,18 +98,18 @@ def create_worker() -> "FastAPI":
 
 
 @contextmanager
-def _shared_figures() -> Generator[None]:
+def _shared_metrics_directory() -> Generator[None]:
     """A directory in which workers add up their figures, for as long as they run; a given one is kept."""
-    if os.environ.get(_FIGURES):
+    if os.environ.get(_METRICS_DIRECTORY):
         yield
         return
     with tempfile.TemporaryDirectory(prefix="relaybox-metrics-", ignore_cleanup_errors=True) as made:
         # Read by prometheus_client when it is imported, in the workers that uvicorn starts.
-        os.environ[_FIGURES] = made
+        os.environ[_METRICS_DIRECTORY] = made
         try:
             yield
         finally:
-            del os.environ[_FIGURES]
+            del os.environ[_METRICS_DIRECTORY]
 
 
 async def _run_relay() -> None:

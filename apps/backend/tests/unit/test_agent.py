@@ -3,7 +3,7 @@
 from uuid import uuid4
 
 import pytest
-from backend.genesis.agent import _reportable
+from backend.genesis.agent import _storable_message
 from backend.genesis.session import ReportFailure
 
 
@@ -34,6 +34,6 @@ from backend.genesis.session import ReportFailure
     ],
 )
 def test_whatever_a_muse_says_its_failure_can_be_reported(message: str, reported: str) -> None:
-    assert _reportable(message) == reported
-    report = ReportFailure(command_id=uuid4(), error_code="MUSE_FAILED", message=_reportable(message))
+    assert _storable_message(message) == reported
+    report = ReportFailure(command_id=uuid4(), error_code="MUSE_FAILED", message=_storable_message(message))
     assert report.message == reported.strip()

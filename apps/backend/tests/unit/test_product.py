@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from backend.product import _links, _Product
+from backend.product import _connection_settings, _Product
 from backend.running import ProductSettings
 from relaybox.errors import SettingsError
 
@@ -45,4 +45,4 @@ def test_links_to_servers_are_shared_as_the_environment_has_them() -> None:
         "POSTGRES_SSL_MODE": "verify-full",
         "KAFKA_SECURITY_PROTOCOL": "SSL",
     }
-    assert _links({**links, "POSTGRES_POOL_SIZE": "5", "KAFKA_SSL_CA_FILE": ""}) == links
+    assert _connection_settings({**links, "POSTGRES_POOL_SIZE": "5", "KAFKA_SSL_CA_FILE": ""}) == links

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 from backend.genesis import GenesisSession, genesis
 from backend.genesis import session as declared
-from backend.genesis._state import CHANGES
+from backend.genesis._state import TRANSITIONS
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -21,7 +21,7 @@ remarks = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\
 
 def test_every_declared_event_changes_something_and_every_change_has_its_event() -> None:
     events = {one.name for one in vars(declared).values() if isinstance(one, EventType)}
-    assert events == set(CHANGES)
+    assert events == set(TRANSITIONS)
 
 
 def test_an_event_nobody_declared_is_an_error_and_never_skipped() -> None:

@@ -80,7 +80,7 @@ class StageContent(_Strict):
     """What one stage holds. As JSON never larger than `CONTENT_BYTES_MAX`."""
 
     @model_validator(mode="after")
-    def _fits_into_an_event(self) -> Self:
+    def _check_size(self) -> Self:
         size = len(self.model_dump_json().encode())
         if size > CONTENT_BYTES_MAX:
             raise ValueError(f"takes {size} bytes, more than the {CONTENT_BYTES_MAX} allowed; shorten it")
@@ -124,8 +124,8 @@ class Worldview(StageContent):
     rules: Annotated[tuple[Paragraph, ...], Field(min_length=1, max_length=12)]
 
     @model_validator(mode="after")
-    def _places_differ(self) -> Self:
-        _refuse_twins("places", (place.name for place in self.places))
+    def _has_distinct_places(self) -> Self:
+        _require_distinct_names("places", (place.name for place in self.places))
         return self
 
 
@@ -156,8 +156,8 @@ class Characters(StageContent):
     characters: Annotated[tuple[Character, ...], Field(min_length=1, max_length=16)]
 
     @model_validator(mode="after")
-    def _someone_leads_and_names_differ(self) -> Self:
-        _refuse_twins("characters", (character.name for character in self.characters))
+    def _has_protagonist_and_distinct_names(self) -> Self:
+        _require_distinct_names("characters", (character.name for character in self.characters))
         if all(character.role is not CharacterRole.PROTAGONIST for character in self.characters):
             raise ValueError("needs at least one character whose role is PROTAGONIST")
         return self
@@ -178,7 +178,7 @@ class PlotOutline(StageContent):
     chapters: Annotated[tuple[Chapter, ...], Field(min_length=3, max_length=60)]
 
     @model_validator(mode="after")
-    def _in_reading_order(self) -> Self:
+    def _check_reading_order(self) -> Self:
         if [chapter.number for chapter in self.chapters] != list(range(1, len(self.chapters) + 1)):
             raise ValueError("chapters must be numbered 1, 2, 3 … in the order in which they are listed")
         acts = [chapter.act for chapter in self.chapters]
@@ -187,7 +187,7 @@ class PlotOutline(StageContent):
         return self
 
 
-def _refuse_twins(what: str, names: Iterable[str]) -> None:
+def _require_distinct_names(what: str, names: Iterable[str]) -> None:
     """Raise ValueError when two names differ in nothing but case."""
     seen: set[str] = set()
     for name in names:
@@ -222,7 +222,7 @@ class Proposal(_Strict):
     remark: Paragraph | None = None
 
     @model_validator(mode="after")
-    def _options_belong_to_the_stage(self) -> Self:
+    def _check_options(self) -> Self:
         model = STAGE_CONTENT.get(self.stage)
         if model is None:
             raise ValueError(f"nothing can be proposed for the stage {self.stage}")
@@ -233,7 +233,7 @@ class Proposal(_Strict):
         return self
 
 
-_Wishes = Annotated[tuple[Word, ...], Field(max_length=12)]
+_Words = Annotated[tuple[Word, ...], Field(max_length=12)]
 
 
 class Preferences(_Strict):
@@ -242,8 +242,8 @@ class Preferences(_Strict):
     `language` is a BCP 47 tag (`en`, `zh-Hans`); null means that the muse goes by the writer's own words.
     """
 
-    theme_preferences: _Wishes = ()
-    style_preferences: _Wishes = ()
+    theme_preferences: _Words = ()
+    style_preferences: _Words = ()
     language: (
         Annotated[str, StringConstraints(max_length=35, pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
         | None
@@ -284,7 +284,7 @@ class ConfirmStage(_Strict):
     content: Annotated[dict[str, JsonValue], Field(max_length=32)] | None = None
 
     @model_validator(mode="after")
-    def _one_way_or_the_other(self) -> Self:
+    def _has_choice_or_content(self) -> Self:
         if (self.choice is None) == (self.content is None):
             raise ValueError(
                 "give exactly one of `choice` (an option of the last proposal) and `content` (your own)"

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from relaybox.commands import Aggregate, Fact
 from shared_types.genesis import GenesisStage, GenesisStatus
 
-__all__ = ("CHANGES", "FEEDBACK_MAX", "NAME", "Draft", "Failure", "GenesisSession", "PendingRequest")
+__all__ = ("FEEDBACK_MAX", "NAME", "TRANSITIONS", "Draft", "Failure", "GenesisSession", "PendingRequest")
 
 Document = dict[str, Any]
 
@@ -110,17 +110,17 @@ class GenesisSession(Aggregate):
         Raises:
             ValueError: no event of this name was ever recorded for a session.
         """
-        change = CHANGES.get(fact.type)
+        change = TRANSITIONS.get(fact.type)
         if change is None:
             raise ValueError(
-                f"{fact.type} is not an event of a genesis session; known are {', '.join(CHANGES)}"
+                f"{fact.type} is not an event of a genesis session; known are {', '.join(TRANSITIONS)}"
             )
         after = self.model_copy(update=dict(change(self, fact.payload)))
         after.check()
         return after
 
 
-Change = Callable[[GenesisSession, Mapping[str, Any]], Mapping[str, Any]]
+Transition = Callable[[GenesisSession, Mapping[str, Any]], Mapping[str, Any]]
 
 
 def _created(_session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -128,33 +128,33 @@ def _created(_session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[st
     return {"owner": payload["user_id"], "novel_id": UUID(novel_id) if novel_id else None}
 
 
-def _concept_requested(session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+def _concept_generation_requested(session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[str, Any]:
     request = PendingRequest(command_id=payload["command_id"], command_type="RequestConceptGeneration")
-    return _drafted(session, preferences=payload["request_params"], request=request, failure=None)
+    return _with_draft(session, preferences=payload["request_params"], request=request, failure=None)
 
 
-def _stage_requested(session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+def _stage_proposal_requested(session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[str, Any]:
     request = PendingRequest(command_id=payload["command_id"], command_type="RequestStageProposal")
-    return _drafted(session, request=request, failure=None)
+    return _with_draft(session, request=request, failure=None)
 
 
 def _proposed(session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[str, Any]:
     proposal = {"command_id": payload["command_id"], "proposal": payload["proposal"]}
-    return _drafted(session, request=None, proposal=proposal, failure=None)
+    return _with_draft(session, request=None, proposal=proposal, failure=None)
 
 
 def _failed(session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[str, Any]:
-    return _drafted(
+    return _with_draft(
         session, request=None, failure=Failure(command_id=payload["command_id"], **payload["reason"])
     )
 
 
-def _remarked(session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+def _feedback_submitted(session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[str, Any]:
     remark = {"feedback": payload["feedback"], "rating": payload["rating"]}
     return {"feedback": (*session.feedback, remark)[-FEEDBACK_MAX:]}
 
 
-def _confirmed(session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+def _stage_confirmed(session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[str, Any]:
     preferences = session.draft.preferences if session.draft else {}
     return {
         "confirmed_data": {**(session.confirmed_data or {}), payload["stage"]: payload["content"]},
@@ -173,20 +173,20 @@ def _updated(session: GenesisSession, payload: Mapping[str, Any]) -> Mapping[str
     return {"status": GenesisStatus(payload["status"]), "draft": draft}
 
 
-def _drafted(session: GenesisSession, **changes: Any) -> Mapping[str, Any]:
+def _with_draft(session: GenesisSession, **changes: Any) -> Mapping[str, Any]:
     return {"draft": (session.draft or Draft()).model_copy(update=changes)}
 
 
-CHANGES: Final[Mapping[str, Change]] = {
+TRANSITIONS: Final[Mapping[str, Transition]] = {
     f"{NAME}.Created": _created,
-    f"{NAME}.ConceptGenerationRequested": _concept_requested,
+    f"{NAME}.ConceptGenerationRequested": _concept_generation_requested,
     f"{NAME}.ConceptProposed": _proposed,
     f"{NAME}.ConceptGenerationFailed": _failed,
-    f"{NAME}.StageProposalRequested": _stage_requested,
+    f"{NAME}.StageProposalRequested": _stage_proposal_requested,
     f"{NAME}.StageProposed": _proposed,
     f"{NAME}.StageProposalFailed": _failed,
-    f"{NAME}.FeedbackSubmitted": _remarked,
-    f"{NAME}.StageConfirmed": _confirmed,
+    f"{NAME}.FeedbackSubmitted": _feedback_submitted,
+    f"{NAME}.StageConfirmed": _stage_confirmed,
     f"{NAME}.Finished": _finished,
     f"{NAME}.Updated": _updated,
 }

@@ -62,8 +62,8 @@ class ConceptAgent:
         self.runner = TaskRunner(
             database,
             {_TASK_TYPE: self._propose},
-            on_exhausted=self._give_up,
-            on_progress=self._tell_progress,
+            on_exhausted=self._report_exhausted,
+            on_progress=self._notify_progress,
             settings=settings,
         )
 
@@ -115,7 +115,7 @@ class ConceptAgent:
         payload = {"command_id": str(request.command_id), "proposal": proposal.model_dump(mode="json")}
         await self._report(task, ReportProposal.__name__, payload)
 
-    async def _give_up(self, task: Task) -> None:
+    async def _report_exhausted(self, task: Task) -> None:
         message = f"the request was tried {task.attempts - 1} times and never ended; request it again"
         await self._report_failure(task, "AGENT_GAVE_UP", message)
 
@@ -123,7 +123,7 @@ class ConceptAgent:
         payload = {
             "command_id": str(task.command_id),
             "error_code": error_code,
-            "message": _reportable(message),
+            "message": _storable_message(message),
         }
         await self._report(task, ReportFailure.__name__, payload)
 
@@ -164,11 +164,11 @@ class ConceptAgent:
             raise
         self._metrics.record_command(command_type=command.command_type, outcome=result.status)
 
-    def _tell_progress(self, task: Task, _percent: Decimal) -> None:
+    def _notify_progress(self, task: Task, _percent: Decimal) -> None:
         self._notifier.notify([str(task.aggregate_id)])
 
 
-def _reportable(message: str) -> str:
+def _storable_message(message: str) -> str:
     """*message* as ReportFailure takes it; a report that is refused would leave the session waiting.
 
     An endpoint's words may be part of it: too long, nothing but blanks, or with characters that

@@ -134,14 +134,14 @@ def request_concept_generation(
     Raises:
         SessionErased, SessionClosed, WrongStage, ProposalPending: not now.
     """
-    draft = _idle(session)
+    draft = _require_idle(session)
     if session.current_stage is not GenesisStage.CONCEPT_SELECTION:
         raise WrongStage(
             "concepts are generated in CONCEPT_SELECTION", session.current_stage, "send RequestStageProposal"
         )
     known = draft.preferences or Preferences().model_dump(mode="json")
     params = {**known, **command.model_dump(mode="json", exclude_unset=True)}
-    return [CONCEPT_GENERATION_REQUESTED(_request(session, command_id, params))]
+    return [CONCEPT_GENERATION_REQUESTED(_request_payload(session, command_id, params))]
 
 
 @genesis.command(pending=True, refuses=[SessionErased, SessionClosed, WrongStage, ProposalPending])
@@ -153,7 +153,7 @@ def request_stage_proposal(
     Raises:
         SessionErased, SessionClosed, WrongStage, ProposalPending: not now.
     """
-    draft = _idle(session)
+    draft = _require_idle(session)
     if session.current_stage is GenesisStage.CONCEPT_SELECTION:
         raise WrongStage(
             "RequestStageProposal is for the later stages",
@@ -162,7 +162,7 @@ def request_stage_proposal(
         )
     known = draft.preferences or Preferences().model_dump(mode="json")
     params = {**known, **command.model_dump(mode="json", exclude_unset=True)}
-    return [STAGE_PROPOSAL_REQUESTED(_request(session, command_id, params))]
+    return [STAGE_PROPOSAL_REQUESTED(_request_payload(session, command_id, params))]
 
 
 @genesis.command(refuses=[SessionErased, SessionClosed, ProposalPending, NoProposal])
@@ -173,7 +173,7 @@ def submit_feedback(session: GenesisSession, command: SubmitFeedback) -> Events:
         SessionErased, SessionClosed, ProposalPending: not now.
         NoProposal: there is nothing to say anything about.
     """
-    if _idle(session).proposal is None:
+    if _require_idle(session).proposal is None:
         raise NoProposal(session.current_stage, "request a proposal first")
     stage = session.current_stage.value
     remark = command.model_dump(mode="json")
@@ -200,7 +200,7 @@ def confirm_stage(session: GenesisSession, command: ConfirmStage) -> Events:
         NoProposal, ChoiceInvalid: there is no such option.
         StageContentInvalid: the writer's own content lacks what the stage must hold.
     """
-    draft = _idle(session)
+    draft = _require_idle(session)
     stage = session.current_stage
     if command.stage not in (None, stage):
         raise WrongStage(
@@ -212,7 +212,7 @@ def confirm_stage(session: GenesisSession, command: ConfirmStage) -> Events:
             "session_id": str(session.id),
             "stage": stage.value,
             "choice": command.choice,
-            "content": _content(stage, draft, command),
+            "content": _chosen_content(stage, draft, command),
             "next_stage": following.value,
         }
     )
@@ -228,7 +228,7 @@ def abandon_session(session: GenesisSession, command: AbandonSession) -> Events:
     Raises:
         SessionErased, SessionClosed: it has ended already.
     """
-    _open(session)
+    _require_open(session)
     payload = {
         "session_id": str(session.id),
         "status": GenesisStatus.ABANDONED.value,
@@ -251,7 +251,7 @@ def report_proposal(session: GenesisSession, command: ReportProposal) -> Events:
         ReportSuperseded: nobody waits for it any more.
         WrongStage: it proposes another stage than was asked for.
     """
-    _awaited(session, command.command_id)
+    _require_pending(session, command.command_id)
     if command.proposal.stage is not session.current_stage:
         raise WrongStage(
             f"the proposal is for {command.proposal.stage}",
@@ -265,8 +265,8 @@ def report_proposal(session: GenesisSession, command: ReportProposal) -> Events:
         task_status=TaskStatus.COMPLETED,
         result=proposal,
     )
-    proposed = _by_stage(session, CONCEPT_PROPOSED, STAGE_PROPOSED)
-    return [proposed({**_answer(session, command.command_id), "proposal": proposal}, settles=end)]
+    proposed = _event_for_stage(session, CONCEPT_PROPOSED, STAGE_PROPOSED)
+    return [proposed({**_request_reference(session, command.command_id), "proposal": proposal}, settles=end)]
 
 
 @genesis.command(internal=True, refuses=[ReportSuperseded])
@@ -276,7 +276,7 @@ def report_failure(session: GenesisSession, command: ReportFailure) -> Events:
     Raises:
         ReportSuperseded: nobody waits for it any more.
     """
-    _awaited(session, command.command_id)
+    _require_pending(session, command.command_id)
     reason = {"error_code": command.error_code, "message": command.message}
     end = Settlement(
         command_id=command.command_id,
@@ -284,42 +284,44 @@ def report_failure(session: GenesisSession, command: ReportFailure) -> Events:
         task_status=TaskStatus.FAILED,
         error=reason,
     )
-    failed = _by_stage(session, CONCEPT_GENERATION_FAILED, STAGE_PROPOSAL_FAILED)
-    return [failed({**_answer(session, command.command_id), "reason": reason}, settles=end)]
+    failed = _event_for_stage(session, CONCEPT_GENERATION_FAILED, STAGE_PROPOSAL_FAILED)
+    return [failed({**_request_reference(session, command.command_id), "reason": reason}, settles=end)]
 
 
-def _open(session: GenesisSession) -> None:
+def _require_open(session: GenesisSession) -> None:
     if session.erased:
         raise SessionErased
     if session.status is not GenesisStatus.IN_PROGRESS:
         raise SessionClosed(session.status)
 
 
-def _idle(session: GenesisSession) -> Draft:
+def _require_idle(session: GenesisSession) -> Draft:
     """The draft of an open session that no agent works for."""
-    _open(session)
+    _require_open(session)
     if session.pending:
         raise ProposalPending(session.pending.command_id)
     return session.draft or Draft()
 
 
-def _awaited(session: GenesisSession, command_id: UUID) -> PendingRequest:
+def _require_pending(session: GenesisSession, command_id: UUID) -> PendingRequest:
     # A report on an abandoned session is superseded like any other, so that its agent drops it.
     if session.pending is None or session.pending.command_id != command_id:
         raise ReportSuperseded(command_id)
     return session.pending
 
 
-def _request(session: GenesisSession, command_id: UUID, params: Mapping[str, Any]) -> Mapping[str, Any]:
+def _request_payload(
+    session: GenesisSession, command_id: UUID, params: Mapping[str, Any]
+) -> Mapping[str, Any]:
     return {
-        **_answer(session, command_id),
+        **_request_reference(session, command_id),
         "request_params": params,
         "confirmed_data": session.confirmed_data or {},
         "feedback": list(session.feedback),
     }
 
 
-def _answer(session: GenesisSession, command_id: UUID) -> Mapping[str, Any]:
+def _request_reference(session: GenesisSession, command_id: UUID) -> Mapping[str, Any]:
     return {
         "session_id": str(session.id),
         "command_id": str(command_id),
@@ -327,13 +329,13 @@ def _answer(session: GenesisSession, command_id: UUID) -> Mapping[str, Any]:
     }
 
 
-def _by_stage(session: GenesisSession, concept: EventType, later: EventType) -> EventType:
+def _event_for_stage(session: GenesisSession, concept: EventType, later: EventType) -> EventType:
     return concept if session.current_stage is GenesisStage.CONCEPT_SELECTION else later
 
 
-def _content(stage: GenesisStage, draft: Draft, command: ConfirmStage) -> Mapping[str, Any]:
+def _chosen_content(stage: GenesisStage, draft: Draft, command: ConfirmStage) -> Mapping[str, Any]:
     if command.choice is None:
-        return _own_content(stage, command.content or {})
+        return _checked_content(stage, command.content or {})
     if draft.proposal is None:
         raise NoProposal(stage, "request a proposal, or confirm with `content` of your own")
     options = draft.proposal["proposal"]["options"]
@@ -342,7 +344,7 @@ def _content(stage: GenesisStage, draft: Draft, command: ConfirmStage) -> Mappin
     return options[command.choice]
 
 
-def _own_content(stage: GenesisStage, content: Mapping[str, Any]) -> Mapping[str, Any]:
+def _checked_content(stage: GenesisStage, content: Mapping[str, Any]) -> Mapping[str, Any]:
     try:
         return STAGE_CONTENT[stage].model_validate(content).model_dump(mode="json")
     except ValidationError as error:

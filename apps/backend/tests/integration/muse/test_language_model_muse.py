@@ -204,9 +204,9 @@ BROKEN = {
 async def test_a_broken_answer_is_asked_for_once_more(endpoint: Endpoint, broken: str | None) -> None:
     proposal = await ask(endpoint, says(broken), says(json_of(GOOD)))
     assert len(proposal.options) == 3
-    *_, said, asked_again = endpoint.asked[1]["messages"]
+    *_, said, retry_request = endpoint.asked[1]["messages"]
     assert said == {"role": "assistant", "content": broken or ""}
-    assert "cannot be used" in asked_again["content"]
+    assert "cannot be used" in retry_request["content"]
 
 
 async def test_the_model_is_told_what_was_wrong(endpoint: Endpoint) -> None:

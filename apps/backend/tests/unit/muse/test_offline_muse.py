@@ -298,7 +298,7 @@ async def test_a_stage_without_the_ones_before_it_is_not_proposed(stage: Genesis
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize(
-    ("feedback", "turn"),
+    ("feedback", "phrases"),
     [
         ("Too predictable.", ("the one thing everyone took for granted", "who has been telling all this")),
         ("Please make it less gloomy!", ("left a light on", "Kindness turns up")),
@@ -308,7 +308,7 @@ async def test_a_stage_without_the_ones_before_it_is_not_proposed(stage: Genesis
     ],
 )
 async def test_a_wish_in_the_feedback_shows_in_the_story_and_in_the_remark(
-    stage: GenesisStage, feedback: str, turn: tuple[str, str]
+    stage: GenesisStage, feedback: str, phrases: tuple[str, str]
 ) -> None:
     preferences = CHINESE if HAN.search(feedback) else ENGLISH
     before = await whole_story(preferences=preferences)
@@ -316,8 +316,8 @@ async def test_a_wish_in_the_feedback_shows_in_the_story_and_in_the_remark(
     brief = {"preferences": preferences, "confirmed": confirmed}
     proposal = await propose(stage, feedback=(Feedback(feedback=feedback),), **brief)
     assert feedback in (proposal.remark or "")
-    assert all(any(one in text_of(option) for one in turn) for option in proposal.options)
-    assert not any(one in text_of(before[stage]) for one in turn)
+    assert all(any(one in text_of(option) for one in phrases) for option in proposal.options)
+    assert not any(one in text_of(before[stage]) for one in phrases)
 
 
 @pytest.mark.parametrize("feedback", ["Not too dark please.", "I don't want it darker", "别太黑暗"])
@@ -331,8 +331,8 @@ async def test_what_the_writer_wants_less_of_is_not_given(feedback: str) -> None
 async def test_a_wish_is_not_answered_with_the_same_sentence_twice(seed: str) -> None:
     story = await whole_story(preferences=Preferences(notes="Please: a twist!"), seed=seed)
     contents = [story[stage].options[0] for stage in STAGES[:4]]
-    for turn in ("the one thing everyone took for granted", "who has been telling all this"):
-        assert sum(turn in text_of(content) for content in contents) == 1
+    for phrase in ("the one thing everyone took for granted", "who has been telling all this"):
+        assert sum(phrase in text_of(content) for content in contents) == 1
 
 
 async def test_progress_rises_to_a_hundred_percent() -> None:

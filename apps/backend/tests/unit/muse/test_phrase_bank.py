@@ -44,13 +44,13 @@ def test_phrases_ask_only_for_slots_that_are_filled(language: Language) -> None:
 
 
 @languages
-def test_what_marks_an_entry_marks_no_other(language: Language) -> None:
+def test_markers_of_the_phrase_bank_are_unique(language: Language) -> None:
     bank = Bank.load(language)
-    marks = [item.mark for items in (bank.worlds, bank.motifs) for item in items]
+    markers = [item.marker for items in (bank.worlds, bank.motifs) for item in items]
     for world in bank.worlds:
-        marks += [item.mark for items in (world.heroes, world.antagonists) for item in items]
-    marks += [*bank.names, *bank.companions, *bank.elders]
-    assert len(marks) == len(set(marks))
+        markers += [item.marker for items in (world.heroes, world.antagonists) for item in items]
+    markers += [*bank.names, *bank.companions, *bank.elders]
+    assert len(markers) == len(set(markers))
     everything = bank.model_dump_json(include={"worlds", "motifs", "allies", "mentors", "beats"})
     assert [name for name in (*bank.names, *bank.companions, *bank.elders) if name in everything] == []
 
@@ -69,11 +69,11 @@ def test_every_world_and_motif_can_be_asked_for(language: Language) -> None:
     bank = Bank.load(language)
     items: list[World | Motif] = [*bank.worlds, *bank.motifs]
     for item in items:
-        assert any(bank.leaning(keyword, item.keywords) > 0 for keyword in item.keywords), item.mark
+        assert any(bank.keyword_score(keyword, item.keywords) > 0 for keyword in item.keywords), item.marker
 
 
 @pytest.mark.parametrize(
-    ("language", "text", "leaning"),
+    ("language", "text", "keyword_score"),
     [
         ("en", "dark", 1),
         ("en", "DARK, please", 1),
@@ -92,5 +92,5 @@ def test_every_world_and_motif_can_be_asked_for(language: Language) -> None:
         ("zh", "光", 0),
     ],
 )
-def test_a_text_leans_towards_a_keyword_or_away_from_it(language: Language, text: str, leaning: int) -> None:
-    assert Bank.load(language).leaning(text, ("dark", "黑暗")) == leaning
+def test_keyword_score_respects_negations(language: Language, text: str, keyword_score: int) -> None:
+    assert Bank.load(language).keyword_score(text, ("dark", "黑暗")) == keyword_score

@@ -23,15 +23,15 @@ from shared_types.genesis import (
 
 from backend.genesis.muse._language import language_of, texts_of
 from backend.genesis.muse._muse import Brief
-from backend.genesis.muse._phrases import Bank, Companion, Motif, Wish, World
+from backend.genesis.muse._phrases import Bank, Companion, Motif, StyleRequest, World
 from backend.genesis.muse._story import Story
-from backend.genesis.muse._telling import clip, fill, join, paragraph, ranked, sentence
+from backend.genesis.muse._text import clip, fill, join, paragraph, ranked, sentence
 
 __all__ = ["compose"]
 
 _TITLE_CHARS_MAX = 200
 _THEMES_MAX = 12
-_WISHES_MAX = 2
+_STYLE_REQUESTS_MAX = 2
 
 Phrase = TypeVar("Phrase")
 
@@ -52,8 +52,8 @@ class _Composer:
         self._brief = brief
         self._bank = Bank.load(language_of(brief))
         self._rng = Random(_fingerprint(brief))  # noqa: S311 – chance that must be repeatable
-        notes = (brief.preferences.notes or "", *(said.feedback for said in brief.feedback))
-        self._wishes = self._wishes_in("\n".join(notes))
+        notes = (brief.preferences.notes or "", *(one.feedback for one in brief.feedback))
+        self._style_requests = self._style_requests_in("\n".join(notes))
 
     def proposal(self) -> Proposal:
         match self._brief.stage:
@@ -90,34 +90,39 @@ class _Composer:
         return concepts
 
     def _worlds_for(self, requests: Sequence[str]) -> list[World]:
-        """The worlds that the first request to name any points to, else all that no request turns away."""
+        """The worlds that the first request to name any points to, else all that no request rejects."""
         worlds = self._rng.sample(self._bank.worlds, len(self._bank.worlds))
         for text in requests:
-            meant = [world for world in worlds if self._bank.leaning(text, world.keywords) > 0]
+            meant = [world for world in worlds if self._bank.keyword_score(text, world.keywords) > 0]
             if meant:
                 return meant
         text = "\n".join(requests)
-        return [world for world in worlds if self._bank.leaning(text, world.keywords) == 0] or worlds
+        return [world for world in worlds if self._bank.keyword_score(text, world.keywords) == 0] or worlds
 
     def _concept(self, world: World, motif: Motif, slots: Mapping[str, str]) -> Concept:
         wished = self._brief.preferences.theme_preferences
         told = (*world.keywords, *motif.keywords)
-        untold = [theme for theme in wished if self._bank.leaning(theme, told) == 0][:3]
-        slots = {**slots, **_beginning(motif, slots)}
+        missing_themes = [theme for theme in wished if self._bank.keyword_score(theme, told) == 0][:3]
+        slots = {**slots, **_opening_slots(motif, slots)}
         words = self._bank.words
-        undertone = fill(words.undertone, {"themes": join(self._bank, untold)}) if untold else ""
+        undertone = (
+            fill(words.undertone, {"themes": join(self._bank, missing_themes)}) if missing_themes else ""
+        )
         themes = dict.fromkeys((*wished[: _THEMES_MAX - 1], motif.theme))
         return Concept(
             title=fill(self._rng.choice(motif.titles), slots),
             logline=fill(self._rng.choice(words.loglines), slots),
-            hook=paragraph(self._bank, motif.question, undertone, *self._turns()),
+            hook=paragraph(self._bank, motif.question, undertone, *self._request_sentences()),
             themes=tuple(themes),
             tone=self._tone(world),
         )
 
     def _tone(self, world: World) -> str:
         """The world's tone and the writer's wishes for the style, as many as fit."""
-        styles = [*self._brief.preferences.style_preferences, *(wish.tone for wish in self._wishes)]
+        styles = [
+            *self._brief.preferences.style_preferences,
+            *(request.tone for request in self._style_requests),
+        ]
         if not styles:
             return world.tone
         listed = self._bank.words.comma.join(styles)
@@ -132,14 +137,14 @@ class _Composer:
         concept = self._brief.content(Concept)
         story = self._story()
         motif, slots = story.motif, story.slots
-        bridge = self._bank.words.bridge if story.own_idea else ""
-        bridge = fill(bridge, {**slots, **_beginning(motif, slots)})
+        bridge = self._bank.words.bridge if story.motif_is_guessed else ""
+        bridge = fill(bridge, {**slots, **_opening_slots(motif, slots)})
         perspectives = ranked(self._bank, self._bank.perspectives, story.text, self._rng)
         premise = paragraph(self._bank, clip(concept.logline, 500), bridge, fill(motif.premise, slots))
         return [
             StoryConception(
                 premise=premise,
-                conflict=paragraph(self._bank, fill(motif.conflict, slots), *self._turns()),
+                conflict=paragraph(self._bank, fill(motif.conflict, slots), *self._request_sentences()),
                 stakes=fill(motif.stakes, slots),
                 ending=fill(ending, slots),
                 perspective=fill(perspective.text, slots),
@@ -158,7 +163,7 @@ class _Composer:
             Worldview(
                 era=world.era,
                 setting=world.setting,
-                society=paragraph(self._bank, society, *self._turns()),
+                society=paragraph(self._bank, society, *self._request_sentences()),
                 places=(home, *places[number : number + 2]),
                 rules=(*rules[number : number + 2], motif.rule),
             )
@@ -183,7 +188,7 @@ class _Composer:
             description=fill(self._bank.words.protagonist, slots),
             desire=story.hero.desire,
             flaw=story.hero.flaw,
-            arc=paragraph(self._bank, story.motif.arc, *self._turns()),
+            arc=paragraph(self._bank, story.motif.arc, *self._request_sentences()),
         )
         rival = story.antagonist
         against = Character(role=CharacterRole.ANTAGONIST, **rival.model_dump(exclude={"keywords"}))
@@ -192,8 +197,8 @@ class _Composer:
                 characters=(
                     lead,
                     against,
-                    _named(companions[number], CharacterRole.ALLY, allies[number], slots),
-                    _named(elders[number], CharacterRole.MENTOR, mentors[number], slots),
+                    _character(companions[number], CharacterRole.ALLY, allies[number], slots),
+                    _character(elders[number], CharacterRole.MENTOR, mentors[number], slots),
                 )
             )
             for number in range(2)
@@ -216,7 +221,7 @@ class _Composer:
                         summary=paragraph(
                             self._bank,
                             fill(beat.summaries[way ^ option], slots),
-                            *(self._turns() if number == middle else ()),
+                            *(self._request_sentences() if number == middle else ()),
                         ),
                     )
                     for number, (beat, way) in enumerate(zip(self._bank.beats, ways, strict=True), start=1)
@@ -263,24 +268,24 @@ class _Composer:
     def _requests(self) -> list[str]:
         """All that the writer asks for in words of their own; what weighs most comes first."""
         preferences = self._brief.preferences
-        newest_first = [said.feedback for said in reversed(self._brief.feedback)]
+        newest_first = [one.feedback for one in reversed(self._brief.feedback)]
         notes = [] if preferences.notes is None else [preferences.notes]
         return [*newest_first, *notes, *preferences.theme_preferences, *preferences.style_preferences]
 
-    def _wishes_in(self, text: str) -> list[Wish]:
+    def _style_requests_in(self, text: str) -> list[StyleRequest]:
         """The wishes this text utters; no more than a page can grant."""
-        leaning = self._bank.leaning
+        keyword_score = self._bank.keyword_score
         return [
-            wish
-            for wish in self._bank.wishes
-            if leaning(text, wish.keywords) > 0 or leaning(text, wish.complaints) < 0
-        ][:_WISHES_MAX]
+            request
+            for request in self._bank.style_requests
+            if keyword_score(text, request.keywords) > 0 or keyword_score(text, request.complaints) < 0
+        ][:_STYLE_REQUESTS_MAX]
 
-    def _turns(self) -> list[str]:
+    def _request_sentences(self) -> list[str]:
         """A sentence for each wish, none that the story holds already."""
         told = texts_of(self._brief.confirmed.values())
-        fresh = [[turn for turn in wish.turns if turn not in told] for wish in self._wishes]
-        return [self._rng.choice(turns) for turns in fresh if turns]
+        fresh = [[text for text in request.sentences if text not in told] for request in self._style_requests]
+        return [self._rng.choice(sentences) for sentences in fresh if sentences]
 
     def _remark(self, options: Sequence[AnyContent]) -> str:
         """What this proposal stands on and, where the writer gave feedback, what came of it."""
@@ -302,24 +307,24 @@ class _Composer:
         if not self._brief.feedback:
             return said
         feedback = sentence(self._bank, clip(self._brief.feedback[-1].feedback, 300))
-        wishes = self._wishes_in(self._brief.feedback[-1].feedback)
-        frame = remarks.answered if wishes else remarks.heard
-        answer = self._bank.words.and_then.join(wish.answer for wish in wishes)
+        requests = self._style_requests_in(self._brief.feedback[-1].feedback)
+        frame = remarks.answered if requests else remarks.heard
+        answer = self._bank.words.and_then.join(request.answer for request in requests)
         return paragraph(self._bank, frame.format_map({"feedback": feedback, "answer": answer}), said)
 
     def _story(self) -> Story:
-        return Story.recall(self._bank, self._brief, self._rng)
+        return Story.from_brief(self._bank, self._brief, self._rng)
 
     def _shuffled(self, phrases: Sequence[Phrase]) -> list[Phrase]:
         return self._rng.sample(phrases, len(phrases))
 
 
-def _beginning(motif: Motif, slots: Mapping[str, str]) -> dict[str, str]:
+def _opening_slots(motif: Motif, slots: Mapping[str, str]) -> dict[str, str]:
     """How a story with this motif begins, as slots for a frame."""
     return {"discovery": motif.discovery.format_map(slots), "pressure": fill(motif.pressure, slots)}
 
 
-def _named(name: str, role: CharacterRole, one: Companion, slots: Mapping[str, str]) -> Character:
+def _character(name: str, role: CharacterRole, one: Companion, slots: Mapping[str, str]) -> Character:
     return Character(
         name=name,
         role=role,

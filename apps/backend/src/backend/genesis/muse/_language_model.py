@@ -74,13 +74,13 @@ class LanguageModelMuse:
             await progress(70.0)
             try:
                 proposal = _read(brief.stage, answer)
-            except _Unusable as unusable:
+            except _InvalidAnswer as invalid:
                 messages.append(ChatCompletionAssistantMessageParam(role="assistant", content=answer))
-                asked_again = _prompts.again(unusable.problems)
-                messages.append(ChatCompletionUserMessageParam(role="user", content=asked_again))
+                retry_request = _prompts.retry(invalid.problems)
+                messages.append(ChatCompletionUserMessageParam(role="user", content=retry_request))
                 answer = await self._ask(client, messages, deadline)
                 await progress(90.0)
-                proposal = self._read_at_last(brief.stage, answer)
+                proposal = self._read_retried(brief.stage, answer)
         await progress(100.0)
         return proposal
 
@@ -96,7 +96,7 @@ class LanguageModelMuse:
     async def _ask(
         self, client: openai.AsyncOpenAI, messages: list[ChatCompletionMessageParam], deadline: float
     ) -> str:
-        async with self._foreign_errors_named(), asyncio.timeout_at(deadline):
+        async with self._mapped_errors(), asyncio.timeout_at(deadline):
             completion = await client.chat.completions.create(model=self.model, messages=messages)
         # The library hands on whatever came with 200, a page of HTML included.
         answered = cast("object", completion)
@@ -104,17 +104,17 @@ class LanguageModelMuse:
             raise MuseAnswerBroken(_NO_ENDPOINT)
         return (answered.choices[0].message.content or "")[:_ANSWER_CHARS_MAX]
 
-    def _read_at_last(self, stage: GenesisStage, answer: str) -> Proposal:
+    def _read_retried(self, stage: GenesisStage, answer: str) -> Proposal:
         try:
             return _read(stage, answer)
-        except _Unusable as unusable:
+        except _InvalidAnswer as invalid:
             raise MuseAnswerBroken(
                 f"the model {self.model!r} gave no valid proposal for {stage}, not even when told why "
-                f"({unusable.kinds}); ask again, or choose another MUSE_MODEL"
+                f"({invalid.kinds}); ask again, or choose another MUSE_MODEL"
             ) from None
 
     @asynccontextmanager
-    async def _foreign_errors_named(self) -> AsyncGenerator[None, None]:
+    async def _mapped_errors(self) -> AsyncGenerator[None, None]:
         """The library's errors as ours.
 
         `from None`, without the response's text and without the address: endpoints repeat the key they
@@ -155,7 +155,7 @@ class _Answer(BaseModel):
     remark: Paragraph | None = None
 
 
-class _Unusable(Exception):
+class _InvalidAnswer(Exception):
     """Raised within this module when an answer is no proposal.
 
     `problems` tells the model what is wrong and may quote it; `kinds` is for the error, and quotes nothing.
@@ -177,10 +177,10 @@ def _read(stage: GenesisStage, answer: str) -> Proposal:
     except ValidationError as error:
         raise _invalid(error) from None
     except ValueError as error:
-        raise _Unusable(f"it is not JSON: {error}", "json_invalid") from None
+        raise _InvalidAnswer(f"it is not JSON: {error}", "json_invalid") from None
 
 
-def _invalid(error: ValidationError) -> _Unusable:
+def _invalid(error: ValidationError) -> _InvalidAnswer:
     found = error.errors(include_url=False, include_input=False, include_context=False)[:_PROBLEMS_MAX]
     problems = [f"- {error.title}.{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found]
-    return _Unusable("\n".join(problems), ", ".join(sorted({one["type"] for one in found})))
+    return _InvalidAnswer("\n".join(problems), ", ".join(sorted({one["type"] for one in found})))

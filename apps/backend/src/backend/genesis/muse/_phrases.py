@@ -12,7 +12,18 @@ from shared_types.genesis import GenesisStage, Place
 
 from backend.genesis.muse._language import Language
 
-__all__ = ["Antagonist", "Bank", "Beat", "Companion", "Hero", "Item", "Motif", "Perspective", "Wish", "World"]
+__all__ = [
+    "Antagonist",
+    "Bank",
+    "Beat",
+    "Companion",
+    "Hero",
+    "Item",
+    "Motif",
+    "Perspective",
+    "StyleRequest",
+    "World",
+]
 
 Pair = Annotated[tuple[str, ...], Field(min_length=2, max_length=2)]
 """Two ways of saying it: one for each option of a proposal."""
@@ -28,7 +39,7 @@ class Item(_Entry):
     keywords: tuple[str, ...] = ()
 
     @property
-    def mark(self) -> str | None:
+    def marker(self) -> str | None:
         """What stands verbatim in every text made from this entry; None where nothing does."""
         return None
 
@@ -42,7 +53,7 @@ class Hero(Item):
     flaw: str
 
     @property
-    def mark(self) -> str:
+    def marker(self) -> str:
         return self.role
 
 
@@ -56,7 +67,7 @@ class Antagonist(Item):
     arc: str
 
     @property
-    def mark(self) -> str:
+    def marker(self) -> str:
         return self.name
 
 
@@ -76,7 +87,7 @@ class World(Item):
     antagonists: Annotated[tuple[Antagonist, ...], Field(min_length=1)]
 
     @property
-    def mark(self) -> str:
+    def marker(self) -> str:
         return self.name
 
 
@@ -96,7 +107,7 @@ class Motif(Item):
     rule: str
 
     @property
-    def mark(self) -> str:
+    def marker(self) -> str:
         return self.question
 
 
@@ -115,13 +126,13 @@ class Perspective(Item):
     text: str
 
 
-class Wish(Item):
+class StyleRequest(Item):
     """What writers ask for, directly or by complaining, and how a text answers."""
 
     complaints: tuple[str, ...]
     tone: str
     answer: str
-    turns: Pair
+    sentences: Pair
 
 
 class Beat(_Entry):
@@ -177,7 +188,7 @@ class Bank(_Entry):
     allies: Annotated[tuple[Companion, ...], Field(min_length=2)]
     mentors: Annotated[tuple[Companion, ...], Field(min_length=2)]
     perspectives: Annotated[tuple[Perspective, ...], Field(min_length=2)]
-    wishes: tuple[Wish, ...]
+    style_requests: tuple[StyleRequest, ...]
     beats: Annotated[tuple[Beat, ...], Field(min_length=3)]
 
     @staticmethod
@@ -190,11 +201,11 @@ class Bank(_Entry):
         )
         return Bank.model_validate({key: value for table in tables for key, value in table.items()})
 
-    def leaning(self, text: str, keywords: Iterable[str]) -> int:
+    def keyword_score(self, text: str, keywords: Iterable[str]) -> int:
         """How many of the keywords *text* asks for, less those that it wants less of ("not too dark")."""
-        return sum(self._lean(text, keyword) for keyword in keywords)
+        return sum(self._score(text, keyword) for keyword in keywords)
 
-    def _lean(self, text: str, keyword: str) -> int:
+    def _score(self, text: str, keyword: str) -> int:
         found = _pattern(keyword).search(text)
         if found is None:
             return 0

@@ -9,7 +9,7 @@ from shared_types.genesis import STAGE_CONTENT
 
 from backend.genesis.muse._muse import Brief
 
-__all__ = ["again", "opening", "system"]
+__all__ = ["opening", "retry", "system"]
 
 
 def system() -> str:
@@ -29,9 +29,9 @@ def opening(brief: Brief) -> str:
     )
 
 
-def again(problems: str) -> str:
+def retry(problems: str) -> str:
     """Why the last answer was no use, and the request for another."""
-    return _read("again.md").format(problems=problems)
+    return _read("retry.md").format(problems=problems)
 
 
 def _shown(value: object) -> str:

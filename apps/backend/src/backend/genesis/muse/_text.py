@@ -49,10 +49,10 @@ def join(bank: Bank, names: Sequence[str]) -> str:
 def ranked(bank: Bank, items: Sequence[AnyItem], text: str, rng: Random) -> list[AnyItem]:
     """The items by how well they go with *text*, best first; ties fall by chance.
 
-    An item whose mark stands in the text was used to make it, and outweighs every keyword.
+    An item whose marker stands in the text was used to make it, and outweighs every keyword.
     """
 
     def fit(item: AnyItem) -> tuple[bool, int]:
-        return item.mark is not None and item.mark in text, bank.leaning(text, item.keywords)
+        return item.marker is not None and item.marker in text, bank.keyword_score(text, item.keywords)
 
     return sorted(rng.sample(items, len(items)), key=fit, reverse=True)
