@@ -21,7 +21,7 @@ import httpx2
 from _games import moves_in, pgn_file
 from _stage import WRITER, running, servers, show, token
 from backend.api import WORKSPACE_PREFIX
-from backend.workspace.core import Work
+from backend.workspace.core import CommandTransaction
 from backend.workspace.nodes import add_node
 from relaybox.commands import Caller
 from relaybox.db import Database
@@ -121,8 +121,8 @@ async def _add(
     database: Database, parent_id: UUID | None, kind: NodeKind, titles: Sequence[str]
 ) -> list[UUID]:
     async def add(db: AsyncSession) -> list[UUID]:
-        work = Work(db, Caller(actor=WRITER, source_service="bench"))
-        parent = None if parent_id is None else await work.hold_parent(parent_id, Role.EDITOR)
+        work = CommandTransaction(db, Caller(actor=WRITER, source_service="bench"))
+        parent = None if parent_id is None else await work.lock_parent(parent_id, Role.EDITOR)
         wishes = [
             CreateNode(kind=kind, title=title, parent_id=parent_id, position=position)
             for position, title in enumerate(titles)

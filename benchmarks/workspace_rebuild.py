@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 from _stage import servers, show
-from backend.workspace.core import Work
+from backend.workspace.core import CommandTransaction
 from relaybox.commands import Caller
 from relaybox.db import Database
 from relaybox.local import LocalPostgres
@@ -27,7 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 TABLES: Final = ("nodes", "chapters", "versions", "threads", "replies", "grants", "links")
 CHECKSUM: Final = "SELECT md5(string_agg(md5(one::text), '' ORDER BY one::text)) FROM workspace_{} AS one"
-CHAPTERS: Final = 8
+CHAPTERS_SQL: Final = 8
 MOVES: Final = 28
 _SQUARES: Final = [f"{file}{rank}" for file in "abcdefgh" for rank in range(1, 9)]
 
@@ -45,7 +45,7 @@ async def fill(database: Database, events: int) -> int:
             written += 1
 
         async def make(db: AsyncSession, within: UUID | None = parent, name: int = number) -> int:
-            work = Work(db, caller)
+            work = CommandTransaction(db, caller)
             await _study(work, within, name)
             await work.record("BenchStudy", uuid4(), {})
             return len(work.said)
@@ -58,7 +58,7 @@ async def _made(database: Database, caller: Caller, kind: NodeKind, parent: UUID
     node_id = uuid4()
 
     async def make(db: AsyncSession) -> None:
-        work = Work(db, caller)
+        work = CommandTransaction(db, caller)
         await work.say(WorkspaceEvent.NODE_CREATED, node_id, _node(kind, "Folder", parent))
         await work.record("BenchFolder", node_id, {})
 
@@ -77,11 +77,11 @@ def _node(kind: NodeKind, title: str, parent: UUID | None) -> dict[str, Any]:
     }
 
 
-async def _study(work: Work, parent: UUID | None, number: int) -> None:
+async def _study(work: CommandTransaction, parent: UUID | None, number: int) -> None:
     study = uuid4()
     await work.say(WorkspaceEvent.STUDY_CREATED, study, _node(NodeKind.STUDY, f"Study {number}", parent))
-    told = await work.say(WorkspaceEvent.PGN_IMPORTED, study, {"chapters": CHAPTERS, "skipped": []})
-    chapters = [str(uuid4()) for _ in range(CHAPTERS)]
+    told = await work.say(WorkspaceEvent.PGN_IMPORTED, study, {"chapters": CHAPTERS_SQL, "skipped": []})
+    chapters = [str(uuid4()) for _ in range(CHAPTERS_SQL)]
     for position, chapter in enumerate(chapters):
         payload = {"chapter_id": chapter, "position": position, "title": "A – B", "headers": {"White": "A"}}
         moves = {"moves": _line(60)}
@@ -97,7 +97,7 @@ async def _study(work: Work, parent: UUID | None, number: int) -> None:
     await work.say(WorkspaceEvent.ACL_SHARED, study, {"user_id": f"pupil-{number}", "role": "editor"})
 
 
-async def _talk(work: Work, study: UUID) -> None:
+async def _talk(work: CommandTransaction, study: UUID) -> None:
     for _ in range(2):
         thread = str(uuid4())
         said = {"thread_id": thread, "kind": "question", "body": "Why not 24. Rd7?"}

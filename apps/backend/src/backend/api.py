@@ -13,8 +13,8 @@ from backend.genesis.routes import genesis_router
 from backend.genesis.session import genesis
 from backend.migrations import ALL
 from backend.settings import ApiSettings, ProductPostgresSettings, ServiceType
-from backend.workspace import WORKSPACE_ANSWERS
-from backend.workspace.edge import SHARE_HEADER, ShareTokenCaching
+from backend.workspace import WORKSPACE_ERROR_RESPONSES
+from backend.workspace.http import SHARE_HEADER, ShareTokenCaching
 from backend.workspace.routes import workspace_router
 
 __all__ = ("PREFIX", "WORKSPACE_PREFIX", "create_api")
@@ -47,7 +47,7 @@ def create_api() -> FastAPI:
         registry=backbone.registry,
         cors_origins=api.origins(),
         cors_headers=[SHARE_HEADER],
-        answers=WORKSPACE_ANSWERS,
+        answers=WORKSPACE_ERROR_RESPONSES,
     )
     app.include_router(genesis_router(backbone), prefix=PREFIX)
     app.add_middleware(ShareTokenCaching)

@@ -23,8 +23,8 @@ from shared_types.workspace import (
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.rebuilding import DifferenceKind, HistoryUnreadable
-from backend.workspace.core import ACCESS, NODES, TABLES, Rows, changes, write_rows
-from backend.workspace.history import AGGREGATE_TYPE, Happened, NodeState, apply
+from backend.workspace.core import ACCESS_SQL, NODES, TABLES, Rows, collect_changes, write_rows
+from backend.workspace.projection import AGGREGATE_TYPE, NodeEvent, NodeState, apply_event
 
 __all__ = ("NodeDifference", "WorkspaceReport", "rebuild_workspace")
 
@@ -144,7 +144,7 @@ class _Fold:
             self.state = NodeState()
             return
         try:
-            apply(self.state, _happened(event))
+            apply_event(self.state, _node_event(event))
         except (AssertionError, KeyError, TypeError, ValueError) as error:
             raise HistoryUnreadable(
                 f"node {event.aggregate_id} cannot be read at version {event.version} ({event.type}, "
@@ -152,8 +152,8 @@ class _Fold:
             ) from error
 
 
-def _happened(event: RecordedEvent) -> Happened:
-    return Happened(
+def _node_event(event: RecordedEvent) -> NodeEvent:
+    return NodeEvent(
         type=WorkspaceEvent(event.type),
         node_id=UUID(event.aggregate_id),
         payload=event.payload,
@@ -178,7 +178,7 @@ async def _live(executor: Executor, node_ids: Sequence[UUID]) -> dict[UUID, Node
 
 async def _without_events(executor: Executor) -> AsyncGenerator[list[UUID]]:
     after = UUID(int=0)
-    while rows := await executor.fetch(_SQL["without_events_page"], after, _BATCH_NODES_MAX):
+    while rows := await executor.fetch(_SQL["nodes_without_events_page"], after, _BATCH_NODES_MAX):
         yield [row["node_id"] for row in rows]
         after = rows[-1]["node_id"]
 
@@ -186,7 +186,7 @@ async def _without_events(executor: Executor) -> AsyncGenerator[list[UUID]]:
 async def _settle(db: AsyncSession, *, node_ids: Sequence[UUID], write: bool) -> list[NodeDifference]:
     executor = executor_of(db)
     # Whoever changes a node holds this lock: between the two readings nothing moves.
-    await executor.fetch(ACCESS["lock_nodes"], list(node_ids))
+    await executor.fetch(ACCESS_SQL["lock_nodes"], list(node_ids))
     live = await _live(executor, node_ids)
     written: Rows = {}
     gone: Rows = {}
@@ -195,10 +195,10 @@ async def _settle(db: AsyncSession, *, node_ids: Sequence[UUID], write: bool) ->
         rebuilt = await _rebuilt(executor, node_id)
         if live[node_id] == rebuilt:
             continue
-        changes(_as_far_as_equal(live[node_id], rebuilt), rebuilt, written=written, gone=gone)
+        collect_changes(_as_far_as_equal(live[node_id], rebuilt), rebuilt, written=written, deleted=gone)
         found.append(_difference(node_id, live[node_id], rebuilt, repaired=write))
     if write:
-        await write_rows(executor, written=written, gone=gone)
+        await write_rows(executor, written=written, deleted=gone)
     return found
 
 

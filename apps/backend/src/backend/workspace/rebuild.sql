@@ -15,7 +15,7 @@ FROM workspace_grants AS granted WHERE granted.node_id = ANY($1::uuid[])
 UNION ALL SELECT 'links', link.node_id, to_jsonb(link)::text
 FROM workspace_links AS link WHERE link.node_id = ANY($1::uuid[])
 
--- name: without_events_page
+-- name: nodes_without_events_page
 -- Nodes that have rows and no event, in the order of their ids; a page after an id.
 SELECT held.node_id
 FROM (

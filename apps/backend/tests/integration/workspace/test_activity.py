@@ -3,7 +3,7 @@
 from functools import partial
 from uuid import uuid4
 
-from backend.workspace.edge import cursor_of
+from backend.workspace.http import encode_cursor
 from relaybox.events import erase
 
 from tests.fixtures.club import Club
@@ -87,5 +87,5 @@ async def test_what_was_erased_says_so(club: Club) -> None:
 
 async def test_a_cursor_that_no_page_gave_is_refused(club: Club) -> None:
     for place in [(2**31,), ("1",), (1, 2)]:
-        path = f"/nodes/{club.study}/activity?cursor={cursor_of(*place)}"
+        path = f"/nodes/{club.study}/activity?cursor={encode_cursor(*place)}"
         assert await club.viewer.refused(422, "GET", path) == "VALIDATION_ERROR"

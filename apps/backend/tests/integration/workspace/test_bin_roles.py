@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import uuid4
 
-from backend.workspace.edge import cursor_of
+from backend.workspace.http import encode_cursor
 
 from tests.fixtures.happenings import grant, revoke
 from tests.fixtures.studio import Person, Studio
@@ -121,6 +121,6 @@ async def test_an_editor_cannot_make_a_node_their_own_by_moving_it(studio: Studi
 
 
 async def test_a_made_up_cursor_of_the_bin_is_refused_as_one(studio: Studio) -> None:
-    cursor = cursor_of("0001-01-01T00:00:00+14:00", uuid4())
+    cursor = encode_cursor("0001-01-01T00:00:00+14:00", uuid4())
     code = await studio.teacher.refused(422, "GET", f"/trash?cursor={cursor}")
     assert code == "VALIDATION_ERROR"

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from backend.workspace.edge import cursor_of
+from backend.workspace.http import encode_cursor
 from relaybox.db import Database
 
 from tests.fixtures.club import Club
@@ -105,7 +105,7 @@ async def test_resolved_threads_are_listed_apart(club: Club) -> None:
 
 async def test_a_cursor_that_no_page_gave_is_refused(club: Club) -> None:
     for place in [(1, "2026-01-01T00:00:00Z", uuid4()), (True, "9999-12-31T23:59:59-12:00", uuid4())]:
-        path = f"/discussions?target_id={club.study}&cursor={cursor_of(*place)}"
+        path = f"/discussions?target_id={club.study}&cursor={encode_cursor(*place)}"
         assert await club.viewer.refused(422, "GET", path) == "VALIDATION_ERROR"
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from backend.workspace.pgn._files import unpacked
+from backend.workspace.pgn._parsed_file import unpacked
 from backend.workspace.pgn._tasks import IMPORT_TASK
 from pydantic_core import from_json
 from relaybox.db import Database
@@ -270,7 +270,7 @@ def counts_of(report: Any) -> dict[str, int]:
 async def test_nobody_has_any_number_of_large_files_waiting(
     studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("backend.workspace.pgn._reading._GAMES_AT_ONCE_MAX", 1)
+    monkeypatch.setattr("backend.workspace.pgn._file_reader._GAMES_AT_ONCE_MAX", 1)
     # Those that come at once are counted too.
     answers = await asyncio.gather(*(send_pgn(studio.teacher, games(2)) for _ in range(5)))
     assert sorted(one.status_code for one in answers) == [202] * 3 + [429] * 2

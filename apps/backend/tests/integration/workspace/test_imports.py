@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from backend.workspace.pgn._files import GAMES_MAX
+from backend.workspace.pgn._parsed_file import GAMES_MAX
 
 from tests.fixtures.gates import Gate, closed
 from tests.fixtures.pgn import (
@@ -22,7 +22,7 @@ from tests.fixtures.pgn import (
 )
 from tests.fixtures.studio import Studio
 
-CHAPTERS = "SELECT * FROM workspace_chapters WHERE node_id = $1::uuid ORDER BY position"
+CHAPTERS_SQL = "SELECT * FROM workspace_chapters WHERE node_id = $1::uuid ORDER BY position"
 COMMAND = "SELECT payload::text, status::text FROM command_inbox WHERE command_type = 'ImportPgn'"
 #: The correlation ids of what was said of imports, and how often.
 CHAINS = "SELECT DISTINCT correlation_id FROM domain_events WHERE event_type LIKE 'study.%'"
@@ -40,7 +40,7 @@ async def test_a_file_becomes_a_study_with_a_chapter_for_each_game(studio: Studi
     detail = await studio.teacher.done("GET", f"/studies/{study['id']}")
     assert [one["title"] for one in detail["chapters"]] == ["W1 – B", "W2 – B"]
     assert (detail["parent_id"], detail["version"]) == (root["id"], 3)
-    first, second = await rows(studio, CHAPTERS, study["id"])
+    first, second = await rows(studio, CHAPTERS_SQL, study["id"])
     assert (first["position"], second["position"], first["version"]) == (0, 1, 1)
     moves = await studio.teacher.done("GET", f"/studies/{study['id']}/chapters/{first['id']}")
     assert [one["uci"] for one in moves["moves"]] == ["e2e4", "e7e5", "g1f3"]
@@ -119,7 +119,7 @@ async def test_games_are_added_to_a_study_behind_its_chapters(studio: Studio) ->
     answer = await send_pgn(studio.teacher, game(3), path)
     assert (answer.status_code, answer.headers["etag"]) == (201, '"4"')
     assert answer.json()["studies"] == [{"id": study["id"], "title": "Club", "chapters": 1}]
-    chapters = await rows(studio, CHAPTERS, study["id"])
+    chapters = await rows(studio, CHAPTERS_SQL, study["id"])
     assert [(one["position"], one["title"]) for one in chapters] == [
         (0, "W1 – B"),
         (1, "W2 – B"),
@@ -325,8 +325,8 @@ async def test_an_import_that_was_answered_is_answered_again_without_reading_the
     def unread(*_: Any, **__: Any) -> Any:
         raise AssertionError("the file is read again")
 
-    monkeypatch.setattr("backend.workspace.pgn._reading.Reading._read", unread)
-    monkeypatch.setattr("backend.workspace.pgn._reading.Reading._read_for_study", unread)
+    monkeypatch.setattr("backend.workspace.pgn._file_reader.Reading._read", unread)
+    monkeypatch.setattr("backend.workspace.pgn._file_reader.Reading._read_for_study", unread)
     again = await send_pgn(studio.teacher, games(2), path, headers=headers)
     assert (again.status_code, again.json()) == (201, report)
     assert again.headers["idempotent-replayed"] == "true"

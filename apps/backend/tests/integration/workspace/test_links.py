@@ -10,7 +10,7 @@ import pytest
 from backend.workspace.sharing import _link_door as link_door
 from backend.workspace.sharing import _links as links
 from backend.workspace.sharing import _passwords as passwords
-from backend.workspace.sharing._passwords import HASHES_OF_ONE_MAX, Cost, PasswordThreads
+from backend.workspace.sharing._passwords import HASHES_PER_HOLDER_MAX, Cost, PasswordHasher
 from pydantic_core import to_json
 from relaybox.db import Database
 
@@ -245,7 +245,11 @@ async def test_no_number_of_tries_at_once_gets_past_the_count_in_the_database(
 
     async def begin() -> int:
         async with database.connection() as connection:
-            return len(await connection.fetch(links.LINKS["begin_try"], link["id"], 5, 30.0, 3_600.0, 600.0))
+            return len(
+                await connection.fetch(
+                    links.LINKS_SQL["begin_password_try"], link["id"], 5, 30.0, 3_600.0, 600.0
+                )
+            )
 
     assert sum(await asyncio.gather(*(begin() for _ in range(50)))) == 5
 
@@ -267,7 +271,7 @@ async def test_passwords_beyond_the_places_are_refused_at_once(
             asyncio.create_task(
                 studio.anybody.send("POST", f"/links/{link['token']}/open", {"password": "right"})
             )
-            for _ in range(HASHES_OF_ONE_MAX + 1)
+            for _ in range(HASHES_PER_HOLDER_MAX + 1)
         ]
         try:
             # All others wait for the first one's hash.
@@ -278,7 +282,7 @@ async def test_passwords_beyond_the_places_are_refused_at_once(
     answer = refused.result()
     assert (answer.status_code, answer.json()["error_code"]) == (429, "TOO_MANY_PASSWORDS")
     assert int(answer.headers["retry-after"]) > 0
-    assert Counter(one.status_code for one in answers) == {200: HASHES_OF_ONE_MAX, 429: 1}
+    assert Counter(one.status_code for one in answers) == {200: HASHES_PER_HOLDER_MAX, 429: 1}
 
 
 async def test_threads_for_passwords_end_with_the_application(database: Database) -> None:
@@ -359,11 +363,11 @@ async def test_link_holds_no_connection_while_its_password_is_hashed(
 ) -> None:
     free: list[int] = []
 
-    async def hashed(_self: PasswordThreads, _password: str) -> str:
+    async def hashed(_self: PasswordHasher, _password: str) -> str:
         free.append(database.engine.pool.checkedout())  # pyright: ignore[reportAttributeAccessIssue]
         return "scrypt$4$1$AA==$AA=="
 
-    monkeypatch.setattr(PasswordThreads, "hash", hashed)
+    monkeypatch.setattr(PasswordHasher, "hash", hashed)
     async with open_studio(database) as studio:
         node = await studio.teacher.node("workspace")
         await studio.teacher.link(node, "viewer", password="correct horse")

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 from backend.workspace.access import LEVELS_MAX
-from backend.workspace.edge import cursor_of
+from backend.workspace.http import encode_cursor
 from relaybox.db import Database
 
 from tests.fixtures.studio import Studio
@@ -156,7 +156,7 @@ async def test_a_cursor_that_no_page_gave_is_refused(studio: Studio) -> None:
         (own, ("9999-12-31T23:59:59-12:00", uuid4())),
         (own, ("yesterday", uuid4())),
     ]:
-        assert await studio.teacher.refused(422, "GET", path + cursor_of(*place)) == "VALIDATION_ERROR"
+        assert await studio.teacher.refused(422, "GET", path + encode_cursor(*place)) == "VALIDATION_ERROR"
 
 
 @pytest.mark.guarantee("G81")

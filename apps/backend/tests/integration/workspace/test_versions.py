@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from backend.workspace import rebuild_workspace
-from backend.workspace.edge import cursor_of
+from backend.workspace.http import encode_cursor
 from relaybox.db import Database
 
 from tests.fixtures.studies import Chapter, Library
@@ -189,7 +189,7 @@ async def test_a_version_that_cannot_be_is_refused(studio: Studio, library: Libr
         ("POST", "/rollback", {"version": "last"}),
         ("POST", "/rollback", {"version": big}),
         ("GET", "/versions?limit=0", None),
-        ("GET", f"/versions?cursor={cursor_of(big)}", None),
+        ("GET", f"/versions?cursor={encode_cursor(big)}", None),
         ("GET", "/versions?cursor=x", None),
         ("GET", "/versions/0", None),
         ("GET", "/versions/last", None),

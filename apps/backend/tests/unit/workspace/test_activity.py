@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 from backend.workspace.access import Ancestor, access_of
-from backend.workspace.activity._activity import activity_of, for_reader
+from backend.workspace.activity._activity import activity_entry, redact_for_reader
 from relaybox.events import RecordedEvent
 from shared_types.events import EventTarget
 from shared_types.workspace import NodeKind, Role, Visibility, WorkspaceEvent
@@ -30,7 +30,7 @@ PRIVATE = {
     "annotation": {"text": "private"},
     "annotations": {"e2e4": {"text": "private"}},
 }
-SHARING = {"user_id": "pupil", "role": "viewer", "has_password": False, "expires_at": None}
+SHARING_SQL = {"user_id": "pupil", "role": "viewer", "has_password": False, "expires_at": None}
 FACTS = {
     "kind": "question",
     "chapter_id": "c",
@@ -80,10 +80,10 @@ def access(role: Role) -> Any:
 
 @pytest.mark.parametrize("type_", WorkspaceEvent)
 def test_readers_are_told_every_fact_and_nothing_that_people_wrote(type_: WorkspaceEvent) -> None:
-    one = event(type_, **FACTS, **SHARING, **PRIVATE)
+    one = event(type_, **FACTS, **SHARING_SQL, **PRIVATE)
     for role in (Role.VIEWER, Role.ADMIN):
-        assert "private" not in str(for_reader(one, access(role)))
-        told = activity_of(one, access(role))
+        assert "private" not in str(redact_for_reader(one, access(role)))
+        told = activity_entry(one, access(role))
         assert (told.version, told.actor, told.at) == (7, "anna", one.created_at)
         assert told.summary
         assert "private" not in str(told)
@@ -91,11 +91,11 @@ def test_readers_are_told_every_fact_and_nothing_that_people_wrote(type_: Worksp
 
 @pytest.mark.parametrize("type_", [one for one in WorkspaceEvent if one.startswith("acl.")])
 def test_with_whom_a_node_is_shared_is_told_to_admins(type_: WorkspaceEvent) -> None:
-    one = event(type_, **SHARING)
-    assert for_reader(one, access(Role.EDITOR)).payload == {}
-    assert activity_of(one, access(Role.EDITOR)).target.type is EventTarget.NODE
-    assert for_reader(one, access(Role.ADMIN)).payload == SHARING
-    assert activity_of(one, access(Role.ADMIN)).target.id == "pupil"
+    one = event(type_, **SHARING_SQL)
+    assert redact_for_reader(one, access(Role.EDITOR)).payload == {}
+    assert activity_entry(one, access(Role.EDITOR)).target.type is EventTarget.NODE
+    assert redact_for_reader(one, access(Role.ADMIN)).payload == SHARING_SQL
+    assert activity_entry(one, access(Role.ADMIN)).target.id == "pupil"
 
 
 @pytest.mark.parametrize(
@@ -138,21 +138,21 @@ def test_with_whom_a_node_is_shared_is_told_to_admins(type_: WorkspaceEvent) -> 
 def test_an_activity_names_the_finest_thing_and_says_what_was_done(
     type_: WorkspaceEvent, payload: dict[str, Any], target: tuple[str, str], summary: str
 ) -> None:
-    told = activity_of(event(type_, **payload), access(Role.VIEWER))
+    told = activity_entry(event(type_, **payload), access(Role.VIEWER))
     assert ((told.target.type, told.target.id), told.summary) == (target, summary)
 
 
 def test_a_change_names_what_has_changed_and_not_to_what() -> None:
     one = event(WorkspaceEvent.NODE_UPDATED, title="new", description="", visibility="public")
     told = {"visibility": "public", "changed": ["title", "description", "visibility"]}
-    assert for_reader(one, access(Role.VIEWER)).payload == told
+    assert redact_for_reader(one, access(Role.VIEWER)).payload == told
     one = event(WorkspaceEvent.DISCUSSION_THREAD_UPDATED, thread_id="t", body="new", mentions=[])
-    assert for_reader(one, access(Role.VIEWER)).payload == {"thread_id": "t", "changed": ["body"]}
+    assert redact_for_reader(one, access(Role.VIEWER)).payload == {"thread_id": "t", "changed": ["body"]}
 
 
 @pytest.mark.parametrize("type_", WorkspaceEvent)
 def test_an_erased_event_says_that_it_was_erased(type_: WorkspaceEvent) -> None:
-    told = activity_of(event(type_, erased=True), access(Role.VIEWER))
+    told = activity_entry(event(type_, erased=True), access(Role.VIEWER))
     assert (told.erased, told.summary) == (True, "did something that was erased")
 
 
@@ -169,8 +169,8 @@ def test_parent_in_an_event_is_told_to_its_readers(type_: WorkspaceEvent) -> Non
     )
     owner = access_of((node, above), "owner")
     for who, told in (guest, None), (reader, str(parent)), (owner, str(parent)):
-        assert for_reader(event(type_, parent_id=str(parent)), who).payload["parent_id"] == told
+        assert redact_for_reader(event(type_, parent_id=str(parent)), who).payload["parent_id"] == told
     for who, told in (guest, None), (reader, None), (owner, str(former)):
-        assert for_reader(event(type_, parent_id=str(former)), who).payload["parent_id"] == told
+        assert redact_for_reader(event(type_, parent_id=str(former)), who).payload["parent_id"] == told
     for who in guest, reader, owner:
-        assert for_reader(event(type_, parent_id=None), who).payload["parent_id"] is None
+        assert redact_for_reader(event(type_, parent_id=None), who).payload["parent_id"] is None

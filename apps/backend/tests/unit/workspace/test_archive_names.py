@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from backend.workspace.pgn._archives import _free, filed, safe_name
+from backend.workspace.pgn._archives import _free, plan_archive, safe_name
 from pydantic_core import to_json
 
 
@@ -41,7 +41,7 @@ def node(number: int, kind: str, title: str, parent: int | None, depth: int) -> 
 
 
 def paths(*nodes: dict[str, Any]) -> list[str]:
-    return [one.path for one in filed(to_json(nodes).decode()).studies]
+    return [one.path for one in plan_archive(to_json(nodes).decode()).studies]
 
 
 def test_a_study_stands_in_the_folders_above_it() -> None:
@@ -81,9 +81,9 @@ def test_every_node_that_a_path_names_is_known_and_no_other() -> None:
         node(4, "folder", "b", 2, 2),
         node(5, "study", "t", 4, 3),
     )
-    assert filed(to_json(tree).decode()).named == {UUID(int=number) for number in (1, 2, 4, 5)}
+    assert plan_archive(to_json(tree).decode()).named == {UUID(int=number) for number in (1, 2, 4, 5)}
     below = (node(2, "folder", "a", 1, 0), node(5, "study", "t", 2, 1))
-    assert filed(to_json(below).decode()).named == {UUID(int=2), UUID(int=5)}
+    assert plan_archive(to_json(below).decode()).named == {UUID(int=2), UUID(int=5)}
 
 
 def test_equal_names_do_not_make_a_large_folder_slow() -> None:

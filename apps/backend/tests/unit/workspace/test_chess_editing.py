@@ -18,8 +18,8 @@ from backend.workspace.chess import (
     delete_move,
     demote,
     promote,
+    render_moves,
     title_of,
-    with_san,
 )
 from backend.workspace.chess._headers import start_board
 from backend.workspace.chess._moves import play_san
@@ -74,7 +74,7 @@ def test_moves_are_added_by_san_and_by_uci_and_named_by_their_path() -> None:
     second = add_move(first.tree, {}, first.path, "e7e5")
     assert (second.path, second.uci) == ("e2e4.e7e5", "e7e5")
     assert second.tree == MoveTree((Move(-1, "e2e4"), Move(0, "e7e5")))
-    assert second.shown == with_san(second.tree, {})[1]
+    assert second.shown == render_moves(second.tree, {})[1]
     assert add_move(second.tree, {}, second.path, "Nf3").path == "e2e4.e7e5.g1f3"
     assert add_move(second.tree, {}, second.path, "--").path == "e2e4.e7e5.0000"
 
@@ -273,7 +273,7 @@ def test_whatever_is_done_the_tree_keeps_its_invariants(chapter: Chapter, rng: r
         act = rng.choice([promote, demote, delete_move])
         try:
             if rng.random() < 0.5:
-                shown = with_san(tree, headers)
+                shown = render_moves(tree, headers)
                 board = chess.Board(shown[tree.find(path)].fen) if path else None
                 move = rng.choice([one.uci() for one in board.legal_moves]) if board else "e2e4"
                 tree = add_move(tree, headers, path, move).tree
@@ -334,11 +334,11 @@ SANS = {
 
 def test_with_san_a_board_can_be_drawn() -> None:
     tree = grown("e4 e5 Nf3", "e4 c5", "d4")
-    shown = with_san(tree, {})
+    shown = render_moves(tree, {})
     assert [(one.san, one.ply) for one in shown] == [("e4", 1), ("e5", 2), ("Nf3", 3), ("c5", 2), ("d4", 1)]
     assert shown[3].fen == "rnbqkbnr/pp1ppppp/8/2p5/4P3/8/PPPP1PPP/RNBQKBNR w KQkq - 0 2"
     endgame = {"FEN": "8/8/8/3k4/8/3K4/3P4/8 b - - 12 57"}
-    (only,) = with_san(MoveTree((Move(-1, "d5e5"),)), endgame)
+    (only,) = render_moves(MoveTree((Move(-1, "d5e5"),)), endgame)
     assert (only.san, only.ply) == ("Ke5", 114)
 
 

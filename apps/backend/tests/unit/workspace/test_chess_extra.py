@@ -13,7 +13,7 @@ IMPORT = re.compile(r"^\s*(import|from) chess\b", re.MULTILINE)
 WITHOUT = """
 import sys
 sys.modules["chess"] = None  # an import of it fails
-import backend.api, backend.workspace.history, backend.workspace.routes
+import backend.api, backend.workspace.projection, backend.workspace.routes
 from backend.workspace.errors import ChessNotInstalled, require_chess
 try:
     require_chess()

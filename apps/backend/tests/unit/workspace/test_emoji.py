@@ -1,7 +1,7 @@
 """What may be a reaction."""
 
 import pytest
-from backend.workspace.discussions._emoji import emoji_of
+from backend.workspace.discussions._emoji import parse_emoji
 from backend.workspace.errors import EmojiInvalid
 
 
@@ -21,7 +21,7 @@ from backend.workspace.errors import EmojiInvalid
     ],
 )
 def test_one_emoji_is_a_reaction(emoji: str) -> None:
-    assert emoji_of(emoji) == emoji
+    assert parse_emoji(emoji) == emoji
 
 
 @pytest.mark.parametrize(
@@ -46,4 +46,4 @@ def test_one_emoji_is_a_reaction(emoji: str) -> None:
 )
 def test_anything_else_is_none(text: str) -> None:
     with pytest.raises(EmojiInvalid):
-        emoji_of(text)
+        parse_emoji(text)

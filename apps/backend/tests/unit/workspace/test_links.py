@@ -3,8 +3,8 @@
 from uuid import uuid4
 
 import pytest
-from backend.workspace.edge import Tickets
 from backend.workspace.errors import ShareTokenInvalid
+from backend.workspace.http import ShareTokens
 from backend.workspace.sharing._passwords import COST, Cost, hash_password, is_password
 from pydantic import SecretStr
 from relaybox.http import SharedSecretVerifier, TokenInvalid, make_token
@@ -37,22 +37,22 @@ def test_letters_count_however_they_are_composed() -> None:
 
 
 async def test_a_ticket_names_its_link_until_it_is_too_old() -> None:
-    tickets, link_id = Tickets(SETTINGS), uuid4()
-    assert await tickets.link_of(tickets.issue(link_id)) == link_id
+    tickets, link_id = ShareTokens(SETTINGS), uuid4()
+    assert await tickets.read_link_id(tickets.issue(link_id)) == link_id
     with pytest.raises(ShareTokenInvalid):
-        await tickets.link_of(tickets.issue(link_id, -SETTINGS.leeway_s - 1))
+        await tickets.read_link_id(tickets.issue(link_id, -SETTINGS.leeway_s - 1))
 
 
 async def test_a_ticket_and_a_bearer_token_are_never_taken_for_each_other() -> None:
-    tickets, verifier = Tickets(SETTINGS), SharedSecretVerifier(SETTINGS)
+    tickets, verifier = ShareTokens(SETTINGS), SharedSecretVerifier(SETTINGS)
     with pytest.raises(TokenInvalid):
         await verifier.verify(tickets.issue(uuid4()))
     for token in (make_token(SETTINGS, str(uuid4())), make_token(SETTINGS, "teacher"), "", "a.b.c"):
         with pytest.raises(ShareTokenInvalid):
-            await tickets.link_of(token)
+            await tickets.read_link_id(token)
 
 
 async def test_a_ticket_of_another_secret_is_none() -> None:
     other = SETTINGS.model_copy(update={"secret": SecretStr("another secret of 32 bytes or more")})
     with pytest.raises(ShareTokenInvalid):
-        await Tickets(SETTINGS).link_of(Tickets(other).issue(uuid4()))
+        await ShareTokens(SETTINGS).read_link_id(ShareTokens(other).issue(uuid4()))

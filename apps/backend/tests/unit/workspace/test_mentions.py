@@ -1,7 +1,7 @@
 """Who is named in a text."""
 
 import pytest
-from backend.workspace.discussions._mentions import MENTIONS_MAX, mentions_in
+from backend.workspace.discussions._mentions import MENTIONS_MAX, find_mentions
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ from backend.workspace.discussions._mentions import MENTIONS_MAX, mentions_in
     ],
 )
 def test_a_name_is_a_word_behind_an_at(markdown: str, names: list[str]) -> None:
-    assert mentions_in(markdown) == names
+    assert find_mentions(markdown) == names
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_a_name_is_a_word_behind_an_at(markdown: str, names: list[str]) -> None:
     ],
 )
 def test_nobody_is_named_in_code(code: str) -> None:
-    assert mentions_in(f"@first\n\n{code}") == ["first"]
+    assert find_mentions(f"@first\n\n{code}") == ["first"]
 
 
 @pytest.mark.parametrize(
@@ -50,14 +50,14 @@ def test_nobody_is_named_in_code(code: str) -> None:
     ],
 )
 def test_what_only_looks_like_code_is_read(prose: str) -> None:
-    assert mentions_in(prose) == ["yes"]
+    assert find_mentions(prose) == ["yes"]
 
 
 def test_so_many_names_are_kept_and_none_that_no_token_has() -> None:
-    assert len(mentions_in(" ".join(f"@user{number}" for number in range(60)))) == MENTIONS_MAX
-    assert mentions_in(f"@{'x' * 255} @{'y' * 256}") == ["x" * 255]
+    assert len(find_mentions(" ".join(f"@user{number}" for number in range(60)))) == MENTIONS_MAX
+    assert find_mentions(f"@{'x' * 255} @{'y' * 256}") == ["x" * 255]
 
 
 def test_runs_of_backticks_that_nothing_ends_are_no_code() -> None:
     runs = " ".join("`" * length for length in range(1, 140))
-    assert mentions_in(f"{runs} @yes") == ["yes"]
+    assert find_mentions(f"{runs} @yes") == ["yes"]

@@ -2,18 +2,26 @@
 
 import pytest
 from backend.workspace.errors import PgnInvalid, PgnTooManyGames
-from backend.workspace.pgn._files import CHAPTERS_MAX, GAMES_MAX, Game, ReadFile, packed, parts_of, unpacked
 from backend.workspace.pgn._games import GameReader
+from backend.workspace.pgn._parsed_file import (
+    CHAPTERS_MAX,
+    GAMES_MAX,
+    Game,
+    ParsedFile,
+    decode_file,
+    encode_file,
+    split_into_studies,
+)
 from pydantic_core import from_json
 from shared_types.workspace_pgn_api import SkippedPgn
 
 
-def file_of(marks: str) -> ReadFile:
+def file_of(marks: str) -> ParsedFile:
     """A file whose games are imported (``.``) or left out (``x``)."""
     numbered = list(enumerate(marks, 1))
     games = [Game(number=n, title="", headers={}, moves=b"{}") for n, mark in numbered if mark == "."]
     skipped = [SkippedPgn(game=n, line=n, reason="") for n, mark in numbered if mark == "x"]
-    return ReadFile(games=games, skipped=skipped)
+    return ParsedFile(games=games, skipped=skipped)
 
 
 def reader(text: str, *, strict: bool = False, event_bytes_max: int = 1_000_000) -> GameReader:
@@ -22,7 +30,7 @@ def reader(text: str, *, strict: bool = False, event_bytes_max: int = 1_000_000)
 
 @pytest.mark.parametrize(("games", "studies"), [(1, 1), (64, 1), (65, 2), (128, 2), (129, 3)])
 def test_a_study_has_64_chapters_and_the_last_what_is_left(games: int, studies: int) -> None:
-    parts = parts_of(file_of("." * games))
+    parts = split_into_studies(file_of("." * games))
     assert len(parts) == studies
     assert [game.number for part in parts for game in part.games] == list(range(1, games + 1))
     assert all(len(part.games) == CHAPTERS_MAX for part in parts[:-1])
@@ -30,15 +38,15 @@ def test_a_study_has_64_chapters_and_the_last_what_is_left(games: int, studies: 
 
 
 def test_each_left_out_game_goes_with_the_study_that_was_being_filled() -> None:
-    first, second = parts_of(file_of("x" + "." * 64 + "xx" + "." + "x"))
+    first, second = split_into_studies(file_of("x" + "." * 64 + "xx" + "." + "x"))
     assert [one.game for one in first.skipped] == [1, 66, 67]
     assert [one.game for one in second.skipped] == [69]
 
 
 def test_a_file_is_packed_whatever_its_bytes() -> None:
     data = bytes(range(256)) * 100
-    assert unpacked(packed(data)) == data
-    assert len(packed(b"1. e4 e5 " * 10_000)) < 5_000
+    assert decode_file(encode_file(data)) == data
+    assert len(encode_file(b"1. e4 e5 " * 10_000)) < 5_000
 
 
 def test_a_file_is_read_batch_by_batch() -> None:

@@ -2,13 +2,13 @@
 
 import asyncio
 
-from backend.workspace.pgn._reading import Reading
+from backend.workspace.pgn._file_reader import PgnFileReader
 
 _GAMES = b'[Event "one"]\n\n1. e4 e5 2. Nf3 *\n'
 
 
 def test_more_files_than_threads_are_read_in_one_event_loop_after_another() -> None:
-    reading = Reading(event_bytes_max=1_000_000)
+    reading = PgnFileReader(event_bytes_max=1_000_000)
 
     async def read_four() -> int:
         results = await asyncio.gather(*(reading.read(_GAMES, strict=True) for _ in range(4)))

@@ -19,7 +19,7 @@ from backend.workspace.chess import (
     promote,
 )
 from backend.workspace.errors import ChessError
-from backend.workspace.history import Happened, NodeState, Step, apply
+from backend.workspace.projection import Direction, NodeEvent, NodeState, apply_event
 from backend.workspace.studies import _chapter_moves as chapter_moves
 from pydantic_core import from_json, to_json
 from shared_types.workspace import NodeKind, WorkspaceChapter, WorkspaceEvent, WorkspaceNode
@@ -65,9 +65,9 @@ class Recorded:
     def happen(self, type_: WorkspaceEvent, payload: Mapping[str, Any]) -> None:
         version = self.state.present.stream_version + 1
         recorded = from_json(to_json(payload))
-        apply(
+        apply_event(
             self.state,
-            Happened(type=type_, node_id=NODE, payload=recorded, actor="teacher", at=AT, version=version),
+            NodeEvent(type=type_, node_id=NODE, payload=recorded, actor="teacher", at=AT, version=version),
         )
 
 
@@ -103,26 +103,26 @@ def changed(dice: random.Random, recorded: Recorded) -> MoveTree | None:
             move, words = some_move(dice, tree, path), said(dice)
             request = AddMove(after=path, move=move, annotation=words)
             added = add_move(tree, {}, path, move)
-            recorded.happen(WorkspaceEvent.MOVE_ADDED, chapter_moves.added(chapter, request))
+            recorded.happen(WorkspaceEvent.MOVE_ADDED, chapter_moves.decide_add_move(chapter, request))
             return annotate(added.tree, added.path, annotation_of(words))
         case "delete" if dice.random() < 0.3:
             wanted = delete_move(tree, path)
-            recorded.happen(WorkspaceEvent.MOVE_DELETED, chapter_moves.deleted(chapter, path))
+            recorded.happen(WorkspaceEvent.MOVE_DELETED, chapter_moves.decide_delete_move(chapter, path))
             return wanted
         case "up":
             wanted = promote(tree, path)
-            payload = chapter_moves.stepped(chapter, path, Step.UP)
+            payload = chapter_moves.decide_move_variation(chapter, path, Direction.UP)
             recorded.happen(WorkspaceEvent.VARIATION_PROMOTED, payload)
             return wanted
         case "down":
             wanted = demote(tree, path)
-            payload = chapter_moves.stepped(chapter, path, Step.DOWN)
+            payload = chapter_moves.decide_move_variation(chapter, path, Direction.DOWN)
             recorded.happen(WorkspaceEvent.VARIATION_DEMOTED, payload)
             return wanted
         case _:
             words = said(dice)
             wanted = annotate(tree, path, annotation_of(words))
-            payload, differs = chapter_moves.annotated(chapter, path, words)
+            payload, differs = chapter_moves.decide_annotate_move(chapter, path, words)
             assert differs == (wanted != tree)
             recorded.happen(WorkspaceEvent.ANNOTATION_UPDATED, payload)
             return wanted
@@ -148,8 +148,8 @@ def test_a_variation_that_becomes_the_main_line_takes_its_words_along() -> None:
     recorded = Recorded()
     for move, words in [("e4", {}), ("d4", {"before": "or", "text": "sharper"})]:
         request = AddMove(after="", move=move, annotation=SetAnnotation(**words))
-        recorded.happen(WorkspaceEvent.MOVE_ADDED, chapter_moves.added(recorded.chapter, request))
-    payload = chapter_moves.stepped(recorded.chapter, "d2d4", Step.UP)
+        recorded.happen(WorkspaceEvent.MOVE_ADDED, chapter_moves.decide_add_move(recorded.chapter, request))
+    payload = chapter_moves.decide_move_variation(recorded.chapter, "d2d4", Direction.UP)
     assert payload["annotations"] == {"d2d4": {"text": "or\nsharper"}}
     recorded.happen(WorkspaceEvent.VARIATION_PROMOTED, payload)
     assert recorded.chapter.moves["moves"][0] == {"parent": START, "uci": "d2d4", "text": "or\nsharper"}
@@ -159,10 +159,10 @@ def test_moves_are_shared_with_the_document_before() -> None:
     recorded = Recorded()
     for after, move in [("", "e4"), ("e2e4", "e5"), ("", "d4")]:
         request = AddMove(after=after, move=move)
-        recorded.happen(WorkspaceEvent.MOVE_ADDED, chapter_moves.added(recorded.chapter, request))
+        recorded.happen(WorkspaceEvent.MOVE_ADDED, chapter_moves.decide_add_move(recorded.chapter, request))
     before = recorded.chapter.moves
     request = AddMove(after="e2e4", move="c5")
-    recorded.happen(WorkspaceEvent.MOVE_ADDED, chapter_moves.added(recorded.chapter, request))
+    recorded.happen(WorkspaceEvent.MOVE_ADDED, chapter_moves.decide_add_move(recorded.chapter, request))
     assert [one["uci"] for one in before["moves"]] == ["e2e4", "e7e5", "d2d4"]
     assert recorded.chapter.moves["moves"][0] is before["moves"][0]
 
@@ -190,6 +190,6 @@ def test_paths_of_a_line_that_goes_on_for_ever_are_left_to_the_reader(
 ) -> None:
     recorded = Recorded(add_move(MoveTree(), {}, "", "d4").tree)
     monkeypatch.setattr(chapter_moves, "PATHS_CHARS_MAX", 4)
-    assert [one.move_path for one in chapter_moves.view_of(recorded.chapter).moves] == ["d2d4"]
+    assert [one.move_path for one in chapter_moves.chapter_view(recorded.chapter).moves] == ["d2d4"]
     monkeypatch.setattr(chapter_moves, "PATHS_CHARS_MAX", 3)
-    assert [one.move_path for one in chapter_moves.view_of(recorded.chapter).moves] == [None]
+    assert [one.move_path for one in chapter_moves.chapter_view(recorded.chapter).moves] == [None]

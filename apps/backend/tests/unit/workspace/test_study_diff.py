@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from backend.workspace.chess import _diff
-from backend.workspace.studies._diff import differences
+from backend.workspace.studies._diff import diff_versions
 from backend.workspace.studies._versions import StudyContent
 
 FIRST, SECOND = uuid4(), uuid4()
@@ -35,7 +35,7 @@ def study(number: int | None, *chapters: dict[str, Any], title: str = "Study") -
 def test_a_difference_names_what_came_and_went() -> None:
     before = study(1, chapter(FIRST, line(), title="Old"), chapter(SECOND, []))
     after = study(None, chapter(FIRST, line()[:2], headers={"White": "Boris"}), title="Other")
-    found = differences(before, after)
+    found = diff_versions(before, after)
     assert (found.version, found.against, found.title_changed) == (1, "current", True)
     assert [one.chapter_id for one in found.removed] == [SECOND]
     assert [(one.before, one.after) for one in found.renamed] == [("Old", "Chapter")]
@@ -48,6 +48,6 @@ def test_paths_are_listed_while_there_is_room_and_all_are_counted(monkeypatch: p
     monkeypatch.setattr(_diff, "PATHS_CHARS_MAX", 4 + 9 + 4)
     before = study(1, chapter(FIRST, line()), chapter(SECOND, line()))
     after = study(2, chapter(FIRST, line(text="x")), chapter(SECOND, line(text="x")))
-    found = differences(before, after)
+    found = diff_versions(before, after)
     assert [one.annotated for one in found.changed] == [["g1f3", "g1f3.g8f6"], ["g1f3"]]
     assert [one.annotated_count for one in found.changed] == [4, 4]

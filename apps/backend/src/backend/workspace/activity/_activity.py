@@ -16,7 +16,7 @@ from shared_types.workspace_activity_api import Activity, ActivityTarget
 
 from backend.workspace.access import Access
 
-__all__ = ("activity_of", "for_reader")
+__all__ = ("activity_entry", "redact_for_reader")
 
 _NODE: Final = frozenset(
     {
@@ -90,7 +90,7 @@ _SUMMARIES: Final[Mapping[WorkspaceEvent, str]] = {
 _ERASED: Final = "did something that was erased"
 
 
-def for_reader(event: RecordedEvent, access: Access) -> RecordedEvent:
+def redact_for_reader(event: RecordedEvent, access: Access) -> RecordedEvent:
     """*event* with the payload that somebody with *access* is told; never what people wrote.
 
     ``changed`` has the names of what a change was about, where its type does not say so. With whom a node is
@@ -114,9 +114,9 @@ def _parent_told(parent_id: Any, access: Access) -> Any:
     return parent_id if told else None
 
 
-def activity_of(event: RecordedEvent, access: Access) -> Activity:
+def activity_entry(event: RecordedEvent, access: Access) -> Activity:
     """*event* as a line of the activity that somebody with *access* reads."""
-    type_, payload = WorkspaceEvent(event.type), for_reader(event, access).payload
+    type_, payload = WorkspaceEvent(event.type), redact_for_reader(event, access).payload
     return Activity(
         event_id=event.event_id,
         version=event.version,

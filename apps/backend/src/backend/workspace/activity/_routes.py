@@ -27,10 +27,19 @@ from shared_types.workspace_activity_api import ActivityPage
 from starlette.responses import Response
 
 from backend.workspace.access import Access
-from backend.workspace.activity._activity import activity_of, for_reader
-from backend.workspace.edge import READ_ERRORS, Edge, Viewer, cursor_of, documented, id_in, place_of, whole
+from backend.workspace.activity._activity import activity_entry, redact_for_reader
 from backend.workspace.errors import NodeNotFound
-from backend.workspace.history import AGGREGATE_TYPE
+from backend.workspace.http import (
+    READ_ERRORS,
+    Requester,
+    RouteDependencies,
+    cursor_int,
+    decode_cursor,
+    documented_errors,
+    encode_cursor,
+    path_id,
+)
+from backend.workspace.projection import AGGREGATE_TYPE
 
 __all__ = ("add_activity_routes",)
 
@@ -39,69 +48,69 @@ Limit = Annotated[int, Query(ge=1, le=200)]
 Cursor = Annotated[str | None, Query(max_length=200)]
 
 
-def add_activity_routes(router: APIRouter, edge: Edge) -> None:
+def add_activity_routes(router: APIRouter, deps: RouteDependencies) -> None:
     """Activity and live stream of a node."""
-    _add_activity(router, edge)
-    _add_ticket(router, edge)
-    _add_stream(router, edge)
+    _add_activity(router, deps)
+    _add_ticket(router, deps)
+    _add_stream(router, deps)
 
 
-def _add_activity(router: APIRouter, edge: Edge) -> None:
+def _add_activity(router: APIRouter, deps: RouteDependencies) -> None:
     @router.get(
         "/nodes/{node_id}/activity",
         summary="What has happened to a node, newest first",
         description="To the node itself, its chapters, discussions and grants; not to what is below it.",
-        responses=documented(*READ_ERRORS, ValidationFailed),
+        responses=documented_errors(*READ_ERRORS, ValidationFailed),
     )
     async def activity(
-        access: Annotated[Access, Depends(edge.reading())], limit: Limit = 50, cursor: Cursor = None
+        access: Annotated[Access, Depends(deps.reading())], limit: Limit = 50, cursor: Cursor = None
     ) -> ActivityPage:
-        [before] = place_of(cursor, whole)
-        async with edge.backbone.database.connection() as connection:
+        [before] = decode_cursor(cursor, cursor_int)
+        async with deps.backbone.database.connection() as connection:
             events = await fetch_recent(
                 connection, AGGREGATE_TYPE, str(access.node.id), before_version=before, limit=limit + 1
             )
-        items = [activity_of(event, access) for event in events[:limit]]
+        items = [activity_entry(event, access) for event in events[:limit]]
         return ActivityPage(
-            items=items, next_cursor=cursor_of(items[-1].version) if len(events) > limit else None
+            items=items, next_cursor=encode_cursor(items[-1].version) if len(events) > limit else None
         )
 
     _ = activity
 
 
-def _add_ticket(router: APIRouter, edge: Edge) -> None:
+def _add_ticket(router: APIRouter, deps: RouteDependencies) -> None:
     @router.post(
         "/nodes/{node_id}/stream-ticket",
         status_code=201,
         summary="A ticket for a node's live stream",
         description="For browsers, whose EventSource cannot send a token: single use, 60 seconds.",
-        responses=documented(*READ_ERRORS),
+        responses=documented_errors(*READ_ERRORS),
     )
     async def stream_ticket(
-        request: Request, viewer: Annotated[Viewer, Depends(edge.viewer)]
+        request: Request, requester: Annotated[Requester, Depends(deps.requester)]
     ) -> StreamTicket:
-        node_id = await edge.known(request, viewer)
-        if viewer.subject is None:
+        node_id = await deps.known(request, requester)
+        if requester.subject is None:
             raise TokenMissing
         # A ticket is a person's: it does not stand for a link that they have opened.
-        access = await edge.access(node_id, Viewer(subject=viewer.subject))
+        access = await deps.access(node_id, Requester(subject=requester.subject))
         access.require(Role.VIEWER)
-        return await issue_ticket(edge.backbone.database, node_id, viewer.subject)
+        return await issue_ticket(deps.backbone.database, node_id, requester.subject)
 
     _ = stream_ticket
 
 
-def _add_stream(router: APIRouter, edge: Edge) -> None:
+def _add_stream(router: APIRouter, deps: RouteDependencies) -> None:
     async def follower(
-        request: Request, viewer: Annotated[Viewer, Depends(edge.viewer)], ticket: Ticket = None
-    ) -> Viewer:
+        request: Request, requester: Annotated[Requester, Depends(deps.requester)], ticket: Ticket = None
+    ) -> Requester:
         if ticket is None:
-            return viewer
+            return requester
         try:
-            node_id = id_in(request)
+            node_id = path_id(request)
         except NodeNotFound:
             raise TokenMissing from None
-        return Viewer(subject=await redeem_ticket(edge.backbone.database, ticket, node_id))
+        return Requester(subject=await redeem_ticket(deps.backbone.database, ticket, node_id))
 
     @router.get(
         "/nodes/{node_id}/events",
@@ -109,22 +118,22 @@ def _add_stream(router: APIRouter, edge: Edge) -> None:
         description="Server-Sent Events; `id` is the version of the node's stream, resume with "
         "`Last-Event-ID`. Ends when you may not read the node any more.",
         response_class=Response,
-        responses={**STREAM_ANSWER, **documented(*READ_ERRORS, ValidationFailed)},
+        responses={**STREAM_ANSWER, **documented_errors(*READ_ERRORS, ValidationFailed)},
     )
     async def events(
         request: Request,
-        viewer: Annotated[Viewer, Depends(follower)],
+        requester: Annotated[Requester, Depends(follower)],
         last_event_id: LastEventId = None,
         after: After = 0,
     ) -> Response:
-        access = await edge.access(await edge.known(request, viewer), viewer)
+        access = await deps.access(await deps.known(request, requester), requester)
         access.require(Role.VIEWER)
-        stream = edge.backbone.live.follow(
+        stream = deps.backbone.live.follow(
             AGGREGATE_TYPE,
             access.node.id,
             after_version=stream_cursor(last_event_id, after),
-            current_version=await _stream_version(edge, access.node.id),
-            admit=_admission(edge, access.node.id, viewer),
+            current_version=await _stream_version(deps, access.node.id),
+            admit=_admission(deps, access.node.id, requester),
             # A grant, a visibility or the bin further up decides about this node too.
             woken_by=[one.id for one in access.chain[1:]],
         )
@@ -133,27 +142,27 @@ def _add_stream(router: APIRouter, edge: Edge) -> None:
     _ = events
 
 
-async def _stream_version(edge: Edge, node_id: UUID) -> int:
-    async with edge.backbone.database.connection() as connection:
+async def _stream_version(deps: RouteDependencies, node_id: UUID) -> int:
+    async with deps.backbone.database.connection() as connection:
         rows = await connection.fetch(_SQL["stream_version"], node_id)
     if not rows:
         raise NodeNotFound
     return rows[0]["stream_version"]
 
 
-def _admission(edge: Edge, node_id: UUID, viewer: Viewer) -> Admit:
+def _admission(deps: RouteDependencies, node_id: UUID, requester: Requester) -> Admit:
     """Asks anew, before each page, what *viewer* may read."""
 
     async def admit(events: Sequence[RecordedEvent]) -> Admitted:
         try:
-            access = await edge.access(node_id, viewer)
+            access = await deps.access(node_id, requester)
         except (NodeNotFound, TokenMissing):
             return Admitted(ends=True)
         if access.role is None:
             return Admitted(ends=True)
         # Who could read it until then is told that it went into the bin, and then no more.
         return Admitted(
-            events=[for_reader(event, access) for event in events], ends=access.trashed is not None
+            events=[redact_for_reader(event, access) for event in events], ends=access.trashed is not None
         )
 
     return admit

@@ -19,7 +19,7 @@ from backend.workspace.chess._edit import AddedMove, add_move, annotate, delete_
 from backend.workspace.chess._headers import completed, title_of
 from backend.workspace.chess._notes import Note
 from backend.workspace.chess._read import ReadGame, SkippedGame, count_games, read_games
-from backend.workspace.chess._shown import ShownMove, with_san
+from backend.workspace.chess._render import RenderedMove, render_moves
 from backend.workspace.chess._tree import MOVES_MAX, START, VARIATIONS_MAX, Annotation, Move, MoveTree
 from backend.workspace.chess._write import write_file, write_game
 
@@ -41,7 +41,7 @@ __all__ = (
     "MoveTree",
     "Note",
     "ReadGame",
-    "ShownMove",
+    "RenderedMove",
     "SkippedGame",
     "StudyDiff",
     "add_move",
@@ -54,8 +54,8 @@ __all__ = (
     "diff",
     "promote",
     "read_games",
+    "render_moves",
     "title_of",
-    "with_san",
     "write_file",
     "write_game",
 )

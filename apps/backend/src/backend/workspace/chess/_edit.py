@@ -9,7 +9,7 @@ import chess
 from backend.workspace.chess._comments import canonical, folded
 from backend.workspace.chess._headers import start_board
 from backend.workspace.chess._moves import parse_move
-from backend.workspace.chess._shown import ShownMove
+from backend.workspace.chess._render import RenderedMove
 from backend.workspace.chess._tree import MOVES_MAX, START, VARIATIONS_MAX, Annotation, Move, MoveTree
 from backend.workspace.errors import (
     AnnotationInvalid,
@@ -37,7 +37,7 @@ class AddedMove:
     #: The new move, canonical: a castling king goes to its square (Chess960: onto its rook).
     uci: str
     #: How a board shows it.
-    shown: ShownMove
+    shown: RenderedMove
 
 
 def add_move(tree: MoveTree, headers: Mapping[str, str], path: str, move: str) -> AddedMove:
@@ -72,7 +72,7 @@ def add_move(tree: MoveTree, headers: Mapping[str, str], path: str, move: str) -
     at = tree.end_of(parent) if parent != START else len(tree.moves)
     grown = _inserted(tree, at, Move(parent, uci))
     san = board.san_and_push(wanted)
-    return AddedMove(tree=grown, path=new_path, uci=uci, shown=ShownMove(san, board.fen(), board.ply()))
+    return AddedMove(tree=grown, path=new_path, uci=uci, shown=RenderedMove(san, board.fen(), board.ply()))
 
 
 def delete_move(tree: MoveTree, path: str) -> MoveTree:

@@ -11,7 +11,7 @@ from shared_types.workspace_study_api import ExportMode
 from backend.workspace.chess._chapter import ChapterContent
 from backend.workspace.chess._comments import comment_of, escaped, folded
 from backend.workspace.chess._headers import HEADERS_MAX, RESULTS, ROSTER, start_board, title_of
-from backend.workspace.chess._shown import positions
+from backend.workspace.chess._render import positions
 from backend.workspace.chess._tags import written_tag
 from backend.workspace.chess._tree import START, Annotation, Move, MoveTree
 from backend.workspace.errors import ClipPathMissing

@@ -7,9 +7,9 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 from relaybox.db import Executor, load_queries
 
-from backend.workspace.history import NodeState
+from backend.workspace.projection import NodeState
 
-__all__ = ("NODES", "TABLES", "Rows", "changes", "write_rows")
+__all__ = ("NODES", "TABLES", "Rows", "collect_changes", "write_rows")
 
 _SQL: Final = load_queries(__package__ or "backend.workspace.core", "rows.sql")
 NODES: Final = "nodes"
@@ -26,19 +26,19 @@ TABLES: Final[Mapping[str, tuple[str, ...]]] = {
 Rows = dict[str, list[BaseModel]]
 
 
-def changes(before: NodeState, after: NodeState, *, written: Rows, gone: Rows) -> None:
-    """Add to *written* and *gone* what makes *after* of *before*; a row that is the same object stays."""
+def collect_changes(before: NodeState, after: NodeState, *, written: Rows, deleted: Rows) -> None:
+    """Add to *written* and *deleted* what makes *after* of *before*; a row that is the same object stays."""
     if after.node is not before.node:
         row = after.node or before.node
         assert row is not None
-        (written if after.node else gone).setdefault(NODES, []).append(row)
+        (written if after.node else deleted).setdefault(NODES, []).append(row)
     for table in TABLES:
         old: Mapping[Any, BaseModel] = getattr(before, table)
         new: Mapping[Any, BaseModel] = getattr(after, table)
         if rows := [row for key, row in new.items() if old.get(key) is not row]:
             written.setdefault(table, []).extend(rows)
         if rows := [row for key, row in old.items() if key not in new]:
-            gone.setdefault(table, []).extend(rows)
+            deleted.setdefault(table, []).extend(rows)
 
 
 _WRITE: Final[Mapping[str, str]] = {
@@ -61,13 +61,13 @@ _DELETE: Final[Mapping[str, str]] = {
 }
 
 
-async def write_rows(executor: Executor, *, written: Rows, gone: Rows) -> None:
+async def write_rows(executor: Executor, *, written: Rows, deleted: Rows) -> None:
     """Write and delete rows; one round-trip for each table that has any.
 
     Raises:
         asyncpg.IntegrityConstraintViolationError: a constraint refuses one of them.
     """
-    for table, rows in gone.items():
+    for table, rows in deleted.items():
         keys = TABLES.get(table, ("id",))
         documents = [{key: getattr(row, key) for key in keys} for row in rows]
         await executor.fetch(_DELETE[table], to_json(documents).decode())

@@ -1,4 +1,4 @@
--- name: chain
+-- name: ancestors
 -- A node and its ancestors up to the root, with what is granted there to $2 and by the link $3.
 WITH RECURSIVE up AS (
     SELECT node.*, 0 AS level FROM workspace_nodes AS node WHERE node.id = $1
@@ -25,11 +25,11 @@ SELECT now() AS now
 SELECT to_jsonb(node)::text AS row FROM workspace_nodes AS node
 WHERE node.id = ANY($1::uuid[]) ORDER BY node.id FOR UPDATE
 
--- name: hold_places
+-- name: lock_in_trees
 -- Nobody moves, trashes or purges in the trees of $1 until the end of the transaction, or changes the nodes $2 of
 -- them; $3: nobody keeps anything there either. See the function.
 SELECT to_jsonb(node)::text AS row FROM workspace_hold($1::uuid[], $2::uuid[], $3) AS node
 
--- name: share_nodes
+-- name: share_lock_nodes
 -- Nobody moves, trashes or purges these nodes until the end of the transaction; others may share them.
 SELECT node.id FROM workspace_nodes AS node WHERE node.id = ANY($1::uuid[]) ORDER BY node.id FOR SHARE

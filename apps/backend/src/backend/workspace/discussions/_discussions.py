@@ -11,28 +11,34 @@ from shared_types.workspace import Role, WorkspaceEvent, WorkspaceReply, Workspa
 from shared_types.workspace_discussions_api import CreateThread, UpdateThread
 
 from backend.workspace.access import Access
-from backend.workspace.core import IfMatch, Work
-from backend.workspace.discussions._mentions import mentions_in
-from backend.workspace.errors import MoveNotFound, NotTheAuthor, RoleMissing, ThingNotFound, missing
-from backend.workspace.history import has_move
+from backend.workspace.core import CommandTransaction, IfMatch
+from backend.workspace.discussions._mentions import find_mentions
+from backend.workspace.errors import (
+    MoveNotFound,
+    NotTheAuthor,
+    ResourceNotFound,
+    RoleMissing,
+    as_resource_not_found,
+)
+from backend.workspace.projection import has_move
 from backend.workspace.studies import fetch_chapter
 
 __all__ = (
-    "DISCUSSIONS",
-    "HeldThread",
+    "DISCUSSIONS_SQL",
+    "LockedThread",
     "create_thread",
     "delete_thread",
-    "hold_thread",
+    "lock_thread",
     "require_author_or",
     "update_thread",
 )
 
-DISCUSSIONS: Final = load_queries(__package__ or "backend.workspace.discussions", "discussions.sql")
+DISCUSSIONS_SQL: Final = load_queries(__package__ or "backend.workspace.discussions", "discussions.sql")
 _WORDS: Final = ("kind", "title", "body")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class HeldThread:
+class LockedThread:
     """A thread whose node is locked, as it was when that began."""
 
     thread: WorkspaceThread
@@ -43,25 +49,25 @@ class HeldThread:
     places: int
 
 
-async def hold_thread(work: Work, thread_id: UUID) -> HeldThread:
+async def lock_thread(tx: CommandTransaction, thread_id: UUID) -> LockedThread:
     """Lock the node of a thread, load the thread, and let only commenters pass.
 
     Raises:
-        ThingNotFound: there is no such thread, or it is not for who asks.
+        ResourceNotFound: there is no such thread, or it is not for who asks.
         RoleMissing: who asks may only read.
     """
-    rows = await work.executor.fetch(DISCUSSIONS["thread_node"], thread_id)
+    rows = await tx.executor.fetch(DISCUSSIONS_SQL["thread_node"], thread_id)
     if not rows:
-        raise ThingNotFound("thread")
+        raise ResourceNotFound("thread")
     node_id = rows[0]["node_id"]
-    with missing("thread"):
-        access = await work.hold(node_id, Role.COMMENTER)
-    rows = await work.executor.fetch(DISCUSSIONS["thread"], thread_id)
+    with as_resource_not_found("thread"):
+        access = await tx.lock_node(node_id, Role.COMMENTER)
+    rows = await tx.executor.fetch(DISCUSSIONS_SQL["thread"], thread_id)
     if not rows:
-        raise ThingNotFound("thread")
+        raise ResourceNotFound("thread")
     thread = WorkspaceThread.model_validate_json(rows[0]["row"])
-    work.holds(node_id, "threads", {thread_id: thread})
-    return HeldThread(thread=thread, access=access, replies=rows[0]["replies"], places=rows[0]["places"])
+    tx.load_rows(node_id, "threads", {thread_id: thread})
+    return LockedThread(thread=thread, access=access, replies=rows[0]["replies"], places=rows[0]["places"])
 
 
 def require_author_or(needed: Role, access: Access, author_id: str) -> None:
@@ -74,41 +80,45 @@ def require_author_or(needed: Role, access: Access, author_id: str) -> None:
         raise RoleMissing(needed)
 
 
-async def create_thread(work: Work, request: CreateThread) -> WorkspaceThread:
+async def create_thread(tx: CommandTransaction, request: CreateThread) -> WorkspaceThread:
     """Begin a thread.
 
     Raises:
         NodeNotFound, RoleMissing: the node is not for who asks, or only to be read.
-        ThingNotFound: it has no such chapter.
+        ResourceNotFound: it has no such chapter.
         MoveNotFound: the chapter has no such move.
     """
     node_id, thread_id = request.target, uuid4()
-    await work.hold(node_id, Role.COMMENTER)
+    await tx.lock_node(node_id, Role.COMMENTER)
     if request.chapter_id is not None:
-        await _check_place(work, node_id, request.chapter_id, request.move_path)
+        await _check_place(tx, node_id, request.chapter_id, request.move_path)
     command = request.model_dump(mode="json", exclude={"target"}, exclude_none=True)
-    payload = {"thread_id": str(thread_id), **command, "mentions": mentions_in(request.body)}
-    await _say(work, WorkspaceEvent.DISCUSSION_THREAD_CREATED, node_id, thread_id, payload)
-    await work.record("CreateThread", node_id, {"thread_id": str(thread_id), **command})
-    return work.state(node_id).threads[thread_id]
+    payload = {"thread_id": str(thread_id), **command, "mentions": find_mentions(request.body)}
+    await _emit(tx, WorkspaceEvent.DISCUSSION_THREAD_CREATED, node_id, thread_id, payload)
+    await tx.record("CreateThread", node_id, {"thread_id": str(thread_id), **command})
+    return tx.state(node_id).threads[thread_id]
 
 
-async def _check_place(work: Work, node_id: UUID, chapter_id: UUID, move_path: str | None) -> None:
-    chapter = await fetch_chapter(work.executor, node_id, chapter_id)
+async def _check_place(
+    tx: CommandTransaction, node_id: UUID, chapter_id: UUID, move_path: str | None
+) -> None:
+    chapter = await fetch_chapter(tx.executor, node_id, chapter_id)
     if move_path is not None and not has_move(chapter.moves, move_path):
         raise MoveNotFound(move_path)
 
 
-async def update_thread(work: Work, thread_id: UUID, request: UpdateThread, match: IfMatch) -> HeldThread:
+async def update_thread(
+    tx: CommandTransaction, thread_id: UUID, request: UpdateThread, match: IfMatch
+) -> LockedThread:
     """Give a thread what *request* names, each change an event of its own; what is so already stays so.
 
     Raises:
-        ThingNotFound: there is no such thread, or it is not for who asks.
+        ResourceNotFound: there is no such thread, or it is not for who asks.
         RoleMissing: who asks is neither its author nor an editor, or resolves or pins and is no editor.
         NotTheAuthor: the words are somebody else's.
         VersionStale: it has changed since.
     """
-    held = await hold_thread(work, thread_id)
+    held = await lock_thread(tx, thread_id)
     thread, given = held.thread, request.model_dump(mode="json", exclude_none=True)
     require_author_or(Role.EDITOR, held.access, thread.author_id)
     if given.keys() & set(_WORDS) and held.access.subject != thread.author_id:
@@ -120,50 +130,55 @@ async def update_thread(work: Work, thread_id: UUID, request: UpdateThread, matc
         name: given[name] for name in _WORDS if name in given and given[name] != getattr(thread, name)
     }:
         if "body" in words:
-            words["mentions"] = mentions_in(words["body"])
-        await _say_of(work, thread, WorkspaceEvent.DISCUSSION_THREAD_UPDATED, words)
+            words["mentions"] = find_mentions(words["body"])
+        await _emit_for_thread(tx, thread, WorkspaceEvent.DISCUSSION_THREAD_UPDATED, words)
     if given.get("resolved", thread.resolved_at is not None) != (thread.resolved_at is not None):
         resolved = WorkspaceEvent.DISCUSSION_THREAD_RESOLVED
-        await _say_of(
-            work, thread, resolved if given["resolved"] else WorkspaceEvent.DISCUSSION_THREAD_REOPENED
+        await _emit_for_thread(
+            tx, thread, resolved if given["resolved"] else WorkspaceEvent.DISCUSSION_THREAD_REOPENED
         )
     if given.get("pinned", thread.pinned) != thread.pinned:
         pinned = WorkspaceEvent.DISCUSSION_THREAD_PINNED
-        await _say_of(work, thread, pinned if given["pinned"] else WorkspaceEvent.DISCUSSION_THREAD_UNPINNED)
-    await work.record("UpdateThread", thread.node_id, {"thread_id": str(thread_id), **given})
-    return HeldThread(
-        thread=work.state(thread.node_id).threads[thread_id],
+        await _emit_for_thread(
+            tx, thread, pinned if given["pinned"] else WorkspaceEvent.DISCUSSION_THREAD_UNPINNED
+        )
+    await tx.record("UpdateThread", thread.node_id, {"thread_id": str(thread_id), **given})
+    return LockedThread(
+        thread=tx.state(thread.node_id).threads[thread_id],
         access=held.access,
         replies=held.replies,
         places=held.places,
     )
 
 
-async def delete_thread(work: Work, thread_id: UUID) -> None:
+async def delete_thread(tx: CommandTransaction, thread_id: UUID) -> None:
     """Delete a thread with its replies.
 
     Raises:
-        ThingNotFound: there is no such thread, or it is not for who asks.
+        ResourceNotFound: there is no such thread, or it is not for who asks.
         RoleMissing: who asks is neither its author nor an editor.
     """
-    held = await hold_thread(work, thread_id)
+    held = await lock_thread(tx, thread_id)
     thread = held.thread
     require_author_or(Role.EDITOR, held.access, thread.author_id)
-    rows = await work.executor.fetch(DISCUSSIONS["replies_that_go"], thread_id)
+    rows = await tx.executor.fetch(DISCUSSIONS_SQL["replies_to_delete"], thread_id)
     replies = [WorkspaceReply.model_validate_json(row["row"]) for row in rows]
-    work.holds(thread.node_id, "replies", {reply.id: reply for reply in replies})
-    await _say_of(work, thread, WorkspaceEvent.DISCUSSION_THREAD_DELETED, {"replies": held.replies})
-    await work.record("DeleteThread", thread.node_id, {"thread_id": str(thread_id)})
+    tx.load_rows(thread.node_id, "replies", {reply.id: reply for reply in replies})
+    await _emit_for_thread(tx, thread, WorkspaceEvent.DISCUSSION_THREAD_DELETED, {"replies": held.replies})
+    await tx.record("DeleteThread", thread.node_id, {"thread_id": str(thread_id)})
 
 
-async def _say_of(
-    work: Work, thread: WorkspaceThread, type_: WorkspaceEvent, fields: Mapping[str, Any] | None = None
+async def _emit_for_thread(
+    tx: CommandTransaction,
+    thread: WorkspaceThread,
+    type_: WorkspaceEvent,
+    fields: Mapping[str, Any] | None = None,
 ) -> None:
     payload = {"thread_id": str(thread.id), **(fields or {})}
-    await _say(work, type_, thread.node_id, thread.id, payload)
+    await _emit(tx, type_, thread.node_id, thread.id, payload)
 
 
-async def _say(
-    work: Work, type_: WorkspaceEvent, node_id: UUID, thread_id: UUID, payload: Mapping[str, Any]
+async def _emit(
+    tx: CommandTransaction, type_: WorkspaceEvent, node_id: UUID, thread_id: UUID, payload: Mapping[str, Any]
 ) -> None:
-    await work.say(type_, node_id, payload, target=(EventTarget.DISCUSSION, thread_id))
+    await tx.emit(type_, node_id, payload, target=(EventTarget.DISCUSSION, thread_id))

@@ -5,7 +5,7 @@ from typing import Final
 
 from backend.workspace.errors import EmojiInvalid
 
-__all__ = ("emoji_of",)
+__all__ = ("parse_emoji",)
 
 _BYTES_MAX: Final = 40
 #: Blocks of pictures and of symbols that have a coloured form; chess pieces are among them.
@@ -21,7 +21,7 @@ _ELEMENT: Final = f"(?:(?!{_LETTER}){_BASE}(?:\ufe0f|{_SKIN})?(?:[\U000e0020-\U0
 _EMOJI: Final = re.compile(f"(?:{_LETTER}{{2}}|{_KEYCAP}|{_ELEMENT}(?:\u200d{_ELEMENT})*)")
 
 
-def emoji_of(text: str) -> str:
+def parse_emoji(text: str) -> str:
     """*text*, which is one emoji.
 
     Raises:

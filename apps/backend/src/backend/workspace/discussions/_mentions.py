@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-__all__ = ("MENTIONS_MAX", "mentions_in")
+__all__ = ("MENTIONS_MAX", "find_mentions")
 
 MENTIONS_MAX: Final = 50
 """Different names of one text; those after them are not kept."""
@@ -24,7 +24,7 @@ _SPAN: Final = re.compile(r"(?<![\\`])(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
 _NAME: Final = re.compile(r"(?<![\w\\@/.])@(\w[\w.:|+-]*)")
 
 
-def mentions_in(markdown: str) -> list[str]:
+def find_mentions(markdown: str) -> list[str]:
     """The names in *markdown*, each once, in the order in which they come."""
     paragraphs = _PARAGRAPHS.split("\n".join(_without_blocks(markdown)))
     prose = "\n\n".join(_SPAN.sub(" ", one) for one in paragraphs)

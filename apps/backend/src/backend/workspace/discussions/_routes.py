@@ -19,29 +19,29 @@ from starlette.responses import Response
 from backend.workspace.access import Access
 from backend.workspace.core import IfMatch
 from backend.workspace.discussions._discussions import (
-    DISCUSSIONS,
+    DISCUSSIONS_SQL,
     create_thread,
     delete_thread,
     update_thread,
 )
-from backend.workspace.edge import (
+from backend.workspace.errors import MoveNotFound, NotTheAuthor, ResourceNotFound
+from backend.workspace.http import (
     MATCH_ERRORS,
     READ_ERRORS,
-    THING_READ_ERRORS,
-    THING_WRITE_ERRORS,
+    RESOURCE_READ_ERRORS,
+    RESOURCE_WRITE_ERRORS,
     WRITE_ERRORS,
-    Edge,
     IfMatchHeader,
-    Viewer,
-    body_of,
-    cursor_of,
-    documented,
-    id_in,
-    instant,
-    json_answer,
-    place_of,
+    Requester,
+    RouteDependencies,
+    cursor_time,
+    decode_cursor,
+    documented_errors,
+    encode_cursor,
+    json_response,
+    parse_body,
+    path_id,
 )
-from backend.workspace.errors import MoveNotFound, NotTheAuthor, ThingNotFound
 
 __all__ = ("add_discussion_routes", "reply_view")
 
@@ -55,21 +55,21 @@ def reply_view(reply: WorkspaceReply) -> ReplyView:
     return ReplyView.model_validate(shown | ({"author_id": None} if reply.deleted_at else {}))
 
 
-def add_discussion_routes(router: APIRouter, edge: Edge) -> None:
+def add_discussion_routes(router: APIRouter, deps: RouteDependencies) -> None:
     """The routes under ``/discussions`` but the one that adds a reply."""
-    _add_create(router, edge)
-    _add_list(router, edge)
-    _add_get(router, edge)
-    _add_update(router, edge)
-    _add_delete(router, edge)
+    _add_create(router, deps)
+    _add_list(router, deps)
+    _add_get(router, deps)
+    _add_update(router, deps)
+    _add_delete(router, deps)
 
 
 async def _target_of(request: Request) -> UUID:
-    return (await body_of(request, CreateThread)).target
+    return (await parse_body(request, CreateThread)).target
 
 
-def _add_create(router: APIRouter, edge: Edge) -> None:
-    begun = Depends(edge.writing("CreateThread", Role.COMMENTER, node=_target_of))
+def _add_create(router: APIRouter, deps: RouteDependencies) -> None:
+    begun = Depends(deps.writing("CreateThread", Role.COMMENTER, node=_target_of))
 
     @router.post(
         "/discussions",
@@ -78,49 +78,53 @@ def _add_create(router: APIRouter, edge: Edge) -> None:
         openapi_extra=json_body(CreateThread),
         responses={
             201: {"model": ThreadView},
-            **documented(*WRITE_ERRORS, ThingNotFound, MoveNotFound),
+            **documented_errors(*WRITE_ERRORS, ResourceNotFound, MoveNotFound),
         },
     )
     async def create(request: Request, unit: Annotated[UnitOfWork[Principal], begun]) -> Response:
-        thread = await create_thread(edge.work(request, unit), await body_of(request, CreateThread))
+        thread = await create_thread(
+            deps.begin_command(request, unit), await parse_body(request, CreateThread)
+        )
         location = f"{request.url.path}/{thread.id}"
-        return json_answer(201, _view(thread, 0), version=thread.version, location=location)
+        return json_response(201, _view(thread, 0), version=thread.version, location=location)
 
     _ = create
 
 
-def _add_list(router: APIRouter, edge: Edge) -> None:
+def _add_list(router: APIRouter, deps: RouteDependencies) -> None:
     @router.get(
         "/discussions",
         summary="The discussions on a node, or on one of its chapters",
         description="Of a node also those on its chapters and moves. Pinned ones first, then the newest.",
-        responses=documented(*READ_ERRORS, ValidationFailed),
+        responses=documented_errors(*READ_ERRORS, ValidationFailed),
     )
     async def threads(
-        viewer: Annotated[Viewer, Depends(edge.viewer)],
+        requester: Annotated[Requester, Depends(deps.requester)],
         target_id: UUID,
         resolved: bool | None = None,
         limit: Limit = 50,
         cursor: Cursor = None,
     ) -> ThreadPage:
-        access, chapter_id = await _target(edge, viewer, target_id)
+        access, chapter_id = await _target(deps, requester, target_id)
         access.require(Role.VIEWER)
-        place = place_of(cursor, _flag, instant, UUID)
-        async with edge.backbone.database.connection() as connection:
+        place = decode_cursor(cursor, _flag, cursor_time, UUID)
+        async with deps.backbone.database.connection() as connection:
             rows = await connection.fetch(
-                DISCUSSIONS["threads_page"], access.node.id, chapter_id, resolved, *place, limit + 1
+                DISCUSSIONS_SQL["threads_page"], access.node.id, chapter_id, resolved, *place, limit + 1
             )
         return _page(rows, limit)
 
     _ = threads
 
 
-async def _target(edge: Edge, viewer: Viewer, target_id: UUID) -> tuple[Access, UUID | None]:
-    async with edge.backbone.database.connection() as connection:
-        rows = await connection.fetch(DISCUSSIONS["target"], target_id)
+async def _target(
+    deps: RouteDependencies, requester: Requester, target_id: UUID
+) -> tuple[Access, UUID | None]:
+    async with deps.backbone.database.connection() as connection:
+        rows = await connection.fetch(DISCUSSIONS_SQL["target"], target_id)
     # What is neither is looked for as a node, and answered like one.
     node_id, chapter_id = (rows[0]["node_id"], rows[0]["chapter_id"]) if rows else (target_id, None)
-    return await edge.access(node_id, viewer), chapter_id
+    return await deps.access(node_id, requester), chapter_id
 
 
 def _flag(value: object) -> bool:
@@ -135,35 +139,35 @@ def _page(rows: Any, limit: int) -> ThreadPage:
     if len(threads) <= limit:
         return ThreadPage(items=items)
     last = items[-1]
-    return ThreadPage(items=items, next_cursor=cursor_of(last.pinned, last.created_at, last.id))
+    return ThreadPage(items=items, next_cursor=encode_cursor(last.pinned, last.created_at, last.id))
 
 
-def _add_get(router: APIRouter, edge: Edge) -> None:
-    thread_node = edge.node_of(DISCUSSIONS["thread_node"], "thread_id")
+def _add_get(router: APIRouter, deps: RouteDependencies) -> None:
+    thread_node = deps.node_of(DISCUSSIONS_SQL["thread_node"], "thread_id")
 
     @router.get(
         "/discussions/{thread_id}",
         summary="A discussion with its replies",
-        responses={200: {"model": ThreadDetail}, **documented(*THING_READ_ERRORS)},
-        dependencies=[Depends(edge.reading(node=thread_node, thing="thread"))],
+        responses={200: {"model": ThreadDetail}, **documented_errors(*RESOURCE_READ_ERRORS)},
+        dependencies=[Depends(deps.reading(node=thread_node, resource="thread"))],
     )
     async def get(request: Request) -> Response:
-        thread_id = id_in(request, "thread_id")
-        async with edge.backbone.database.connection() as connection:
-            rows = await connection.fetch(DISCUSSIONS["thread"], thread_id)
-            replies = await connection.fetch(DISCUSSIONS["replies"], thread_id)
+        thread_id = path_id(request, "thread_id")
+        async with deps.backbone.database.connection() as connection:
+            rows = await connection.fetch(DISCUSSIONS_SQL["thread"], thread_id)
+            replies = await connection.fetch(DISCUSSIONS_SQL["replies"], thread_id)
         if not rows:
-            raise ThingNotFound("thread")
+            raise ResourceNotFound("thread")
         thread = _view(WorkspaceThread.model_validate_json(rows[0]["row"]), rows[0]["replies"])
         nested = _nested([WorkspaceReply.model_validate_json(row["row"]) for row in replies])
-        return json_answer(200, ThreadDetail(**thread.model_dump(), replies=nested), version=thread.version)
+        return json_response(200, ThreadDetail(**thread.model_dump(), replies=nested), version=thread.version)
 
     _ = get
 
 
-def _add_update(router: APIRouter, edge: Edge) -> None:
-    thread_node = edge.node_of(DISCUSSIONS["thread_node"], "thread_id")
-    begun = Depends(edge.writing("UpdateThread", Role.COMMENTER, node=thread_node, thing="thread"))
+def _add_update(router: APIRouter, deps: RouteDependencies) -> None:
+    thread_node = deps.node_of(DISCUSSIONS_SQL["thread_node"], "thread_id")
+    begun = Depends(deps.writing("UpdateThread", Role.COMMENTER, node=thread_node, resource="thread"))
 
     @router.patch(
         "/discussions/{thread_id}",
@@ -172,7 +176,7 @@ def _add_update(router: APIRouter, edge: Edge) -> None:
         openapi_extra=json_body(UpdateThread),
         responses={
             200: {"model": ThreadView},
-            **documented(*THING_WRITE_ERRORS, *MATCH_ERRORS, NotTheAuthor),
+            **documented_errors(*RESOURCE_WRITE_ERRORS, *MATCH_ERRORS, NotTheAuthor),
         },
     )
     async def update(
@@ -180,26 +184,26 @@ def _add_update(router: APIRouter, edge: Edge) -> None:
         unit: Annotated[UnitOfWork[Principal], begun],
         if_match: IfMatchHeader,
     ) -> Response:
-        match, body = IfMatch.parse(if_match), await body_of(request, UpdateThread)
-        work = edge.work(request, unit)
-        held = await update_thread(work, id_in(request, "thread_id"), body, match)
-        return json_answer(200, _view(held.thread, held.replies), version=held.thread.version)
+        match, body = IfMatch.parse(if_match), await parse_body(request, UpdateThread)
+        tx = deps.begin_command(request, unit)
+        held = await update_thread(tx, path_id(request, "thread_id"), body, match)
+        return json_response(200, _view(held.thread, held.replies), version=held.thread.version)
 
     _ = update
 
 
-def _add_delete(router: APIRouter, edge: Edge) -> None:
-    thread_node = edge.node_of(DISCUSSIONS["thread_node"], "thread_id")
-    begun = Depends(edge.writing("DeleteThread", Role.COMMENTER, node=thread_node, thing="thread"))
+def _add_delete(router: APIRouter, deps: RouteDependencies) -> None:
+    thread_node = deps.node_of(DISCUSSIONS_SQL["thread_node"], "thread_id")
+    begun = Depends(deps.writing("DeleteThread", Role.COMMENTER, node=thread_node, resource="thread"))
 
     @router.delete(
         "/discussions/{thread_id}",
         status_code=204,
         summary="Delete a discussion with its replies",
-        responses=documented(*THING_WRITE_ERRORS),
+        responses=documented_errors(*RESOURCE_WRITE_ERRORS),
     )
     async def delete(request: Request, unit: Annotated[UnitOfWork[Principal], begun]) -> Response:
-        await delete_thread(edge.work(request, unit), id_in(request, "thread_id"))
+        await delete_thread(deps.begin_command(request, unit), path_id(request, "thread_id"))
         return Response(status_code=204)
 
     _ = delete

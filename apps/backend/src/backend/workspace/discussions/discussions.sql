@@ -37,7 +37,7 @@ SELECT (to_jsonb(reply) - 'history')::text AS row FROM workspace_replies AS repl
 WHERE reply.thread_id = $1
 ORDER BY reply.created_at, reply.id
 
--- name: replies_that_go
+-- name: replies_to_delete
 -- The replies of a thread that is deleted; of rows that go, only what names them is read.
 SELECT jsonb_build_object(
     'id', reply.id, 'node_id', reply.node_id, 'thread_id', reply.thread_id, 'author_id', reply.author_id,
@@ -58,7 +58,7 @@ SELECT to_jsonb(reply)::text AS row, EXISTS (
 FROM workspace_replies AS reply
 WHERE reply.id = $1 AND reply.deleted_at IS NULL
 
--- name: emptied
+-- name: find_emptied_parents
 -- The deleted replies above a reply that are there for its sake alone.
 WITH RECURSIVE up AS (
     SELECT reply.id, reply.thread_id, reply.parent_id FROM workspace_replies AS reply WHERE reply.id = $1

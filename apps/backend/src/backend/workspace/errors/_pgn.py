@@ -18,7 +18,7 @@ Apart from the errors of nodes, which these have nothing to do with.
         ├── NodeExportsBusy       429
         ├── ExportSpaceFull       429, and of an export's task
         ├── ArchiveTooLarge       of an export's task
-        └── TaskGaveUp            of a task
+        └── TaskAttemptsExhausted            of a task
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ __all__ = (
     "PgnTooManyGames",
     "ResultNotReady",
     "StudyFull",
-    "TaskGaveUp",
+    "TaskAttemptsExhausted",
     "TooManyExports",
     "TooManyImports",
     "TooManyUploads",
@@ -184,7 +184,7 @@ class ArchiveTooLarge(PgnError):
         super().__init__(f"the file would have more than {mebibytes} MiB; export smaller folders one by one")
 
 
-class TaskGaveUp(PgnError):
+class TaskAttemptsExhausted(PgnError):
     """Raised when a task was tried as often as it may be and never ended."""
 
     error_code = "TASK_GAVE_UP"

@@ -4,7 +4,7 @@
 
     WorkspaceError
     ├── NodeNotFound              404: it does not exist, or who asks may not read it
-    ├── ThingNotFound             404: a chapter, thread, reply, …; of a hidden node too
+    ├── ResourceNotFound             404: a chapter, thread, reply, …; of a hidden node too
     ├── RoleMissing               403
     ├── NotTheAuthor              403: the words of somebody else
     ├── IfMatchMissing            428
@@ -64,10 +64,10 @@ __all__ = (
     "ParentInvalid",
     "ReactionsFull",
     "ReplyTooDeep",
+    "ResourceNotFound",
     "RoleMissing",
     "ShareLimitReached",
     "ShareTokenInvalid",
-    "ThingNotFound",
     "TitleTaken",
     "TooManyPasswords",
     "TreeCycle",
@@ -78,7 +78,7 @@ __all__ = (
     "VersionTooLarge",
     "VersionsFull",
     "WorkspaceError",
-    "missing",
+    "as_resource_not_found",
 )
 
 
@@ -98,7 +98,7 @@ class NodeNotFound(WorkspaceError):
         super().__init__("there is no such node; check the id, and that it is shared with you")
 
 
-class ThingNotFound(WorkspaceError):
+class ResourceNotFound(WorkspaceError):
     """Raised for a missing or hidden chapter, thread, reply, version, grant, link or task (G81)."""
 
     error_code = "NOT_FOUND_IN_NODE"
@@ -108,12 +108,12 @@ class ThingNotFound(WorkspaceError):
 
 
 @contextmanager
-def missing(thing: str) -> Generator[None]:
-    """Raise ThingNotFound for a *thing* whose node is not found, or is hidden from the caller."""
+def as_resource_not_found(thing: str) -> Generator[None]:
+    """Raise ResourceNotFound for a *thing* whose node is not found, or is hidden from the caller."""
     try:
         yield
     except NodeNotFound:
-        raise ThingNotFound(thing) from None
+        raise ResourceNotFound(thing) from None
 
 
 class RoleMissing(WorkspaceError):

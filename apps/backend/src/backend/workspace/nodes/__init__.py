@@ -2,9 +2,9 @@
 
 from backend.workspace.nodes._lists import fetch_tree
 from backend.workspace.nodes._nodes import (
-    NODES,
+    NODES_SQL,
     add_node,
-    check_place,
+    check_placement,
     create_node,
     next_position,
     update_node,
@@ -12,10 +12,10 @@ from backend.workspace.nodes._nodes import (
 from backend.workspace.nodes._routes import add_node_routes, fetch_detail, node_view
 
 __all__ = (
-    "NODES",
+    "NODES_SQL",
     "add_node",
     "add_node_routes",
-    "check_place",
+    "check_placement",
     "create_node",
     "fetch_detail",
     "fetch_tree",

@@ -8,7 +8,7 @@ from relaybox.db import Executor
 from shared_types.workspace import Role
 
 from backend.workspace.access import LEVELS_MAX, Access
-from backend.workspace.nodes._nodes import NODES
+from backend.workspace.nodes._nodes import NODES_SQL
 
 __all__ = ("fetch_children", "fetch_tree")
 
@@ -26,7 +26,7 @@ async def fetch_children(
     *link_id* is the link that who asks came with: it may lead to a child.
     """
     return await executor.fetch(
-        NODES["children_page"],
+        NODES_SQL["children_page"],
         access.node.id,
         *after,
         rows_max,
@@ -47,7 +47,7 @@ async def fetch_tree(
     link that who asks came with: it may lead to a node further down.
     """
     [row] = await executor.fetch(
-        NODES["tree"],
+        NODES_SQL["tree"],
         access.node.id,
         depth,
         access.visibility,

@@ -9,13 +9,13 @@ from shared_types.workspace import NodeKind, Role, Visibility, WorkspaceEvent
 from shared_types.workspace_api import CreateNode, MoveNode, UpdateNode
 
 from backend.workspace.access import LEVELS_MAX, Access, access_of
-from backend.workspace.core import IfMatch, Work
+from backend.workspace.core import CommandTransaction, IfMatch
 from backend.workspace.errors import ParentInvalid, TitleTaken, TreeCycle, TreeTooDeep
 
 __all__ = (
-    "NODES",
+    "NODES_SQL",
     "add_node",
-    "check_place",
+    "check_placement",
     "check_title",
     "create_node",
     "move_node",
@@ -23,10 +23,10 @@ __all__ = (
     "update_node",
 )
 
-NODES: Final = load_queries(__package__ or "backend.workspace.nodes", "nodes.sql")
+NODES_SQL: Final = load_queries(__package__ or "backend.workspace.nodes", "nodes.sql")
 
 
-async def create_node(work: Work, request: CreateNode) -> UUID:
+async def create_node(tx: CommandTransaction, request: CreateNode) -> UUID:
     """Make a node below a parent, or a root of who asks; its id.
 
     Raises:
@@ -34,14 +34,14 @@ async def create_node(work: Work, request: CreateNode) -> UUID:
         TreeRefused: it cannot stand there.
         TitleTaken: another study of the folder has the title.
     """
-    parent = None if request.parent_id is None else await work.hold_parent(request.parent_id, Role.EDITOR)
-    node_id = await add_node(work, request, parent)
-    await work.record("CreateNode", node_id, request.model_dump(mode="json"))
+    parent = None if request.parent_id is None else await tx.lock_parent(request.parent_id, Role.EDITOR)
+    node_id = await add_node(tx, request, parent)
+    await tx.record("CreateNode", node_id, request.model_dump(mode="json"))
     return node_id
 
 
 async def add_node(
-    work: Work,
+    tx: CommandTransaction,
     request: CreateNode,
     parent: Access | None,
     *,
@@ -50,7 +50,7 @@ async def add_node(
 ) -> UUID:
     """Say that a node is there, below a held *parent* or as a root; what it lacks is recorded by who asked.
 
-    *node_id* is its id, if somebody was told of it before; *cause* as for :meth:`Work.say`.
+    *node_id* is its id, if somebody was told of it before; *cause* as for :meth:`CommandTransaction.say`.
 
     Raises:
         RoleMissing, TreeRefused, TitleTaken: as for :func:`create_node`.
@@ -63,26 +63,26 @@ async def add_node(
         if len(parent.chain) >= LEVELS_MAX:
             raise TreeTooDeep(LEVELS_MAX)
         if request.kind is NodeKind.STUDY:
-            await check_title(work, parent.node.id, request.title)
+            await check_title(tx, parent.node.id, request.title)
     visibility = request.visibility or (Visibility.SHARED if parent is None else None)
     payload: dict[str, Any] = {
         "kind": request.kind,
         "parent_id": None if parent is None else str(parent.node.id),
-        "owner_id": work.caller.actor if parent is None else parent.owner,
+        "owner_id": tx.caller.actor if parent is None else parent.owner,
         "title": request.title,
         "description": request.description,
-        "position": await _position(work, parent, request.position),
+        "position": await _position(tx, parent, request.position),
         "visibility": visibility,
     }
     if request.layout is not None:
         payload["layout"] = request.layout.model_dump(mode="json", exclude_none=True)
     study = request.kind is NodeKind.STUDY
     type_ = WorkspaceEvent.STUDY_CREATED if study else WorkspaceEvent.NODE_CREATED
-    await work.say(type_, node_id, payload, cause=cause)
+    await tx.emit(type_, node_id, payload, cause=cause)
     return node_id
 
 
-async def update_node(work: Work, node_id: UUID, request: UpdateNode, match: IfMatch) -> None:
+async def update_node(tx: CommandTransaction, node_id: UUID, request: UpdateNode, match: IfMatch) -> None:
     """Give a node what *request* names; its version is the one that *match* allows.
 
     Raises:
@@ -94,37 +94,35 @@ async def update_node(work: Work, node_id: UUID, request: UpdateNode, match: IfM
     given = request.model_dump(mode="json", include=request.model_fields_set)
     layout = given.pop("layout", None)
     given = {name: value for name, value in given.items() if value is not None or name == "visibility"}
-    access = await _hold_with_folder(work, node_id, titled="title" in given)
-    match.check(work.node(node_id).version)
+    access = await _lock_with_folder(tx, node_id, titled="title" in given)
+    match.check(tx.node(node_id).version)
     if "visibility" in given:
         access.require(Role.ADMIN)
         if given["visibility"] is None and access.node.parent_id is None:
             raise ParentInvalid("a root inherits no visibility; choose private, shared or public")
     if request.title and access.node.kind is NodeKind.STUDY and access.node.parent_id is not None:
-        await check_title(work, access.node.parent_id, request.title, other_than=node_id)
+        await check_title(tx, access.node.parent_id, request.title, other_than=node_id)
     if given:
-        await work.say(WorkspaceEvent.NODE_UPDATED, node_id, given)
+        await tx.emit(WorkspaceEvent.NODE_UPDATED, node_id, given)
     if layout is not None:
         kept = {name: value for name, value in layout.items() if value is not None}
-        await work.say(WorkspaceEvent.LAYOUT_UPDATED, node_id, {"layout": kept})
-    await work.record(
-        "UpdateNode", node_id, request.model_dump(mode="json", include=request.model_fields_set)
-    )
+        await tx.emit(WorkspaceEvent.LAYOUT_UPDATED, node_id, {"layout": kept})
+    await tx.record("UpdateNode", node_id, request.model_dump(mode="json", include=request.model_fields_set))
 
 
-async def _hold_with_folder(work: Work, node_id: UUID, *, titled: bool) -> Access:
+async def _lock_with_folder(tx: CommandTransaction, node_id: UUID, *, titled: bool) -> Access:
     """Hold a node, and for a new title its folder too, which keeps others from taking the title meanwhile."""
     if not titled:
-        return await work.hold(node_id, Role.EDITOR)
-    parent_id = (await work.access(node_id)).node.parent_id
-    access = await work.hold_place(node_id, *([parent_id] if parent_id else []))
+        return await tx.lock_node(node_id, Role.EDITOR)
+    parent_id = (await tx.access(node_id)).node.parent_id
+    access = await tx.lock_in_place(node_id, *([parent_id] if parent_id else []))
     if access.node.parent_id != parent_id:
         raise RetryTransaction(f"node {node_id} was moved meanwhile; try again")
     access.require(Role.EDITOR)
     return access
 
 
-async def move_node(work: Work, node_id: UUID, request: MoveNode, match: IfMatch) -> None:
+async def move_node(tx: CommandTransaction, node_id: UUID, request: MoveNode, match: IfMatch) -> None:
     """Put a node below another parent, whole: one row changes, however much is below it.
 
     Both trees are held, which is what keeps two moves that race from making a cycle.
@@ -137,34 +135,34 @@ async def move_node(work: Work, node_id: UUID, request: MoveNode, match: IfMatch
         TitleTaken: another study of the folder has the title.
     """
     wanted = [node_id, *([request.parent_id] if request.parent_id else [])]
-    access, *parents = await work.hold_trees(*wanted)
+    access, *parents = await tx.lock_trees(*wanted)
     parent = parents[0] if parents else None
-    _require_leave(access)
-    _require_arrival(access, parent)
-    match.check(work.node(node_id).version)
+    _require_removal(access)
+    _require_insertion(access, parent)
+    match.check(tx.node(node_id).version)
     if parent is not None:
-        await check_place(work, access, parent)
-    node = work.node(node_id)
+        await check_placement(tx, access, parent)
+    node = tx.node(node_id)
     payload = {
         "parent_id": None if parent is None else str(parent.node.id),
         "former_parent_id": str(node.parent_id) if node.parent_id else None,
         "owner_id": access.owner if parent is None else parent.owner,
-        "position": await _position(work, parent, request.position),
+        "position": await _position(tx, parent, request.position),
         # A root has nothing to inherit it from.
         "visibility": node.visibility or (access.visibility if parent is None else None),
     }
-    await work.say(WorkspaceEvent.NODE_MOVED, node_id, payload)
-    await work.record("MoveNode", node_id, request.model_dump(mode="json"))
+    await tx.emit(WorkspaceEvent.NODE_MOVED, node_id, payload)
+    await tx.record("MoveNode", node_id, request.model_dump(mode="json"))
 
 
-def _require_leave(access: Access) -> None:
+def _require_removal(access: Access) -> None:
     """Who takes a node away must be an editor where it stands; a root's place is its owner's."""
     access.require(Role.EDITOR if access.node.parent_id else Role.OWNER)
     if access.node.parent_id:
         access_of(access.chain[1:], access.subject).require(Role.EDITOR)
 
 
-def _require_arrival(access: Access, parent: Access | None) -> None:
+def _require_insertion(access: Access, parent: Access | None) -> None:
     """Who puts a node below *parent* must be an editor there, and more where that decides who may do what."""
     if parent is not None:
         parent.require(Role.EDITOR)
@@ -176,22 +174,22 @@ def _require_arrival(access: Access, parent: Access | None) -> None:
         access.require(Role.ADMIN)
 
 
-async def check_place(work: Work, access: Access, parent: Access) -> None:
+async def check_placement(tx: CommandTransaction, access: Access, parent: Access) -> None:
     """Let a held node pass that can stand below a held *parent*, with all that is below it.
 
     Raises:
         TreeRefused: it cannot.
         TitleTaken: another study of the folder has its title.
     """
-    node = work.node(access.node.id)
+    node = tx.node(access.node.id)
     if any(one.id == node.id for one in parent.chain):
         raise TreeCycle
     _check_parent(node.kind, parent)
-    [row] = await work.executor.fetch(NODES["height"], node.id)
+    [row] = await tx.executor.fetch(NODES_SQL["subtree_height"], node.id)
     if len(parent.chain) + row["levels"] > LEVELS_MAX:
         raise TreeTooDeep(LEVELS_MAX)
     if node.kind is NodeKind.STUDY:
-        await check_title(work, parent.node.id, node.title, other_than=node.id)
+        await check_title(tx, parent.node.id, node.title, other_than=node.id)
 
 
 def _check_parent(kind: NodeKind, parent: Access) -> None:
@@ -201,26 +199,28 @@ def _check_parent(kind: NodeKind, parent: Access) -> None:
         raise ParentInvalid("a study holds chapters, no nodes; choose a folder or a workspace")
 
 
-async def check_title(work: Work, parent_id: UUID, title: str, *, other_than: UUID | None = None) -> None:
+async def check_title(
+    tx: CommandTransaction, parent_id: UUID, title: str, *, other_than: UUID | None = None
+) -> None:
     """Let a title pass that no other live study of a held folder has.
 
     Raises:
         TitleTaken: there is one; it is named to those who may read it.
     """
-    rows = await work.executor.fetch(NODES["title_taken"], parent_id, title, other_than)
+    rows = await tx.executor.fetch(NODES_SQL["title_taken"], parent_id, title, other_than)
     if rows:
         blocking_id: UUID = rows[0]["id"]
-        readable = (await work.access(blocking_id)).may(Role.VIEWER)
+        readable = (await tx.access(blocking_id)).may(Role.VIEWER)
         raise TitleTaken(blocking_id if readable else None)
 
 
-async def next_position(work: Work, parent_id: UUID) -> int:
+async def next_position(tx: CommandTransaction, parent_id: UUID) -> int:
     """Behind the last child of a held parent."""
-    [row] = await work.executor.fetch(NODES["next_position"], parent_id)
+    [row] = await tx.executor.fetch(NODES_SQL["next_position"], parent_id)
     return row["position"]
 
 
-async def _position(work: Work, parent: Access | None, wished: int | None) -> int:
-    if wished is not None or parent is None:
-        return wished or 0
-    return await next_position(work, parent.node.id)
+async def _position(tx: CommandTransaction, parent: Access | None, requested: int | None) -> int:
+    if requested is not None or parent is None:
+        return requested or 0
+    return await next_position(tx, parent.node.id)

@@ -22,25 +22,25 @@ from starlette.responses import Response
 
 from backend.workspace.access import LEVELS_MAX, Access, access_of
 from backend.workspace.core import IfMatch
-from backend.workspace.edge import (
+from backend.workspace.errors import ParentInvalid, TitleTaken, TreeRefused
+from backend.workspace.http import (
     MATCH_ERRORS,
     READ_ERRORS,
     WRITE_ERRORS,
-    Edge,
     IfMatchHeader,
-    Viewer,
-    body_of,
-    cursor_of,
-    documented,
-    id_in,
-    instant,
-    json_answer,
-    place_of,
-    whole,
+    Requester,
+    RouteDependencies,
+    cursor_int,
+    cursor_time,
+    decode_cursor,
+    documented_errors,
+    encode_cursor,
+    json_response,
+    parse_body,
+    path_id,
 )
-from backend.workspace.errors import ParentInvalid, TitleTaken, TreeRefused
 from backend.workspace.nodes._lists import fetch_children, fetch_tree
-from backend.workspace.nodes._nodes import NODES, create_node, move_node, update_node
+from backend.workspace.nodes._nodes import NODES_SQL, create_node, move_node, update_node
 
 __all__ = ("add_node_routes", "fetch_detail", "node_view")
 
@@ -55,106 +55,106 @@ def node_view(node: WorkspaceNode, visibility: Visibility, parent_id: UUID | Non
     return NodeView.model_validate(shown | {"visibility": visibility, "parent_id": parent_id})
 
 
-def add_node_routes(router: APIRouter, edge: Edge) -> None:
+def add_node_routes(router: APIRouter, deps: RouteDependencies) -> None:
     """The routes under ``/nodes`` that are not about the bin."""
-    _add_create(router, edge)
-    _add_lists(router, edge)
-    _add_tree(router, edge)
-    _add_get(router, edge)
-    _add_update(router, edge)
-    _add_move(router, edge)
+    _add_create(router, deps)
+    _add_lists(router, deps)
+    _add_tree(router, deps)
+    _add_get(router, deps)
+    _add_update(router, deps)
+    _add_move(router, deps)
 
 
 async def _parent_of(request: Request) -> UUID | None:
-    return (await body_of(request, CreateNode)).parent_id
+    return (await parse_body(request, CreateNode)).parent_id
 
 
-def _add_create(router: APIRouter, edge: Edge) -> None:
-    begun = Depends(edge.writing("CreateNode", Role.EDITOR, node=_parent_of))
+def _add_create(router: APIRouter, deps: RouteDependencies) -> None:
+    begun = Depends(deps.writing("CreateNode", Role.EDITOR, node=_parent_of))
 
     @router.post(
         "/nodes",
         status_code=201,
         summary="Make a workspace, a folder or a study",
         openapi_extra=json_body(CreateNode),
-        responses={201: {"model": NodeView}, **documented(*WRITE_ERRORS, *_PLACE_ERRORS)},
+        responses={201: {"model": NodeView}, **documented_errors(*WRITE_ERRORS, *_PLACE_ERRORS)},
     )
     async def create(request: Request, unit: Annotated[UnitOfWork[Principal], begun]) -> Response:
-        body = await body_of(request, CreateNode)
-        work = edge.work(request, unit)
-        node_id = await create_node(work, body)
-        view = _shown(work.node(node_id), await work.access(node_id))
-        return json_answer(201, view, version=view.version, location=f"{request.url.path}/{node_id}")
+        body = await parse_body(request, CreateNode)
+        tx = deps.begin_command(request, unit)
+        node_id = await create_node(tx, body)
+        view = _shown(tx.node(node_id), await tx.access(node_id))
+        return json_response(201, view, version=view.version, location=f"{request.url.path}/{node_id}")
 
     _ = create
 
 
-def _add_lists(router: APIRouter, edge: Edge) -> None:
-    authenticated = Depends(edge.viewer)
+def _add_lists(router: APIRouter, deps: RouteDependencies) -> None:
+    authenticated = Depends(deps.requester)
 
     @router.get(
         "/nodes",
         summary="The children of a node, or your own trees",
-        responses=documented(*READ_ERRORS, ValidationFailed),
+        responses=documented_errors(*READ_ERRORS, ValidationFailed),
     )
     async def nodes(
-        viewer: Annotated[Viewer, authenticated],
+        requester: Annotated[Requester, authenticated],
         parent_id: UUID | None = None,
         limit: Limit = 50,
         cursor: Cursor = None,
     ) -> NodePage:
         if parent_id is None:
-            return await _roots(edge, viewer, limit, cursor)
-        access = await edge.access(parent_id, viewer)
+            return await _roots(deps, requester, limit, cursor)
+        access = await deps.access(parent_id, requester)
         access.require(Role.VIEWER)
-        return await _children(edge, access, viewer, limit, cursor)
+        return await _children(deps, access, requester, limit, cursor)
 
     @router.get(
         "/nodes/{node_id}/children",
         summary="The children of a node",
-        responses=documented(*READ_ERRORS, ValidationFailed),
+        responses=documented_errors(*READ_ERRORS, ValidationFailed),
     )
     async def children(
-        access: Annotated[Access, Depends(edge.reading())],
-        viewer: Annotated[Viewer, authenticated],
+        access: Annotated[Access, Depends(deps.reading())],
+        requester: Annotated[Requester, authenticated],
         limit: Limit = 50,
         cursor: Cursor = None,
     ) -> NodePage:
-        return await _children(edge, access, viewer, limit, cursor)
+        return await _children(deps, access, requester, limit, cursor)
 
     _ = nodes, children
 
 
-def _add_tree(router: APIRouter, edge: Edge) -> None:
+def _add_tree(router: APIRouter, deps: RouteDependencies) -> None:
     @router.get(
         "/nodes/tree",
         summary="A node and everything below it",
-        responses={200: {"model": NodeTree}, **documented(*READ_ERRORS, ValidationFailed)},
+        responses={200: {"model": NodeTree}, **documented_errors(*READ_ERRORS, ValidationFailed)},
     )
     async def tree(
-        viewer: Annotated[Viewer, Depends(edge.viewer)],
+        requester: Annotated[Requester, Depends(deps.requester)],
         root_id: UUID,
         depth: Annotated[int, Query(ge=0, le=LEVELS_MAX)] = LEVELS_MAX,
     ) -> Response:
-        access = await edge.access(root_id, viewer)
+        access = await deps.access(root_id, requester)
         access.require(Role.VIEWER)
-        async with edge.backbone.database.connection() as connection:
-            items = await fetch_tree(connection, access, viewer.link_id, depth=depth)
-        return json_answer(200, b'{"items":' + items.encode() + b"}")
+        async with deps.backbone.database.connection() as connection:
+            items = await fetch_tree(connection, access, requester.link_id, depth=depth)
+        return json_response(200, b'{"items":' + items.encode() + b"}")
 
     _ = tree
 
 
-def _add_get(router: APIRouter, edge: Edge) -> None:
+def _add_get(router: APIRouter, deps: RouteDependencies) -> None:
     @router.get(
         "/nodes/{node_id}",
         summary="A node, its place, and what you may do there",
-        responses={200: {"model": NodeDetail}, **documented(*READ_ERRORS)},
+        responses={200: {"model": NodeDetail}, **documented_errors(*READ_ERRORS)},
     )
-    async def get(access: Annotated[Access, Depends(edge.reading())]) -> Response:
-        async with edge.backbone.database.connection() as connection:
+    async def get(access: Annotated[Access, Depends(deps.reading())]) -> Response:
+        async with deps.backbone.database.connection() as connection:
             detail = await fetch_detail(connection, access)
-        return json_answer(200, detail, version=detail.version)
+        return json_response(200, detail, version=detail.version)
 
     _ = get
 
@@ -165,14 +165,14 @@ async def fetch_detail(executor: Executor, access: Access) -> NodeDetail:
     Raises:
         NodeNotFound: it has gone since *access* was looked at.
     """
-    rows = await executor.fetch(NODES["get"], access.node.id)
+    rows = await executor.fetch(NODES_SQL["node"], access.node.id)
     access_of(access.chain if rows else (), access.subject)
     view = node_view(WorkspaceNode.model_validate_json(rows[0]["row"]), access.visibility, access.parent_id)
     return NodeDetail(**view.model_dump(), role=access.role or Role.VIEWER, path=_path(access))
 
 
-def _add_update(router: APIRouter, edge: Edge) -> None:
-    begun = Depends(edge.writing("UpdateNode", Role.EDITOR))
+def _add_update(router: APIRouter, deps: RouteDependencies) -> None:
+    begun = Depends(deps.writing("UpdateNode", Role.EDITOR))
 
     @router.patch(
         "/nodes/{node_id}",
@@ -180,7 +180,7 @@ def _add_update(router: APIRouter, edge: Edge) -> None:
         openapi_extra=json_body(UpdateNode),
         responses={
             200: {"model": NodeView},
-            **documented(*WRITE_ERRORS, *MATCH_ERRORS, TitleTaken, ParentInvalid),
+            **documented_errors(*WRITE_ERRORS, *MATCH_ERRORS, TitleTaken, ParentInvalid),
         },
     )
     async def update(
@@ -188,34 +188,41 @@ def _add_update(router: APIRouter, edge: Edge) -> None:
         unit: Annotated[UnitOfWork[Principal], begun],
         if_match: IfMatchHeader,
     ) -> Response:
-        node_id, match, body = id_in(request), IfMatch.parse(if_match), await body_of(request, UpdateNode)
-        work = edge.work(request, unit)
-        await update_node(work, node_id, body, match)
-        view = _shown(work.node(node_id), await work.access(node_id))
-        return json_answer(200, view, version=view.version)
+        node_id, match, body = (
+            path_id(request),
+            IfMatch.parse(if_match),
+            await parse_body(request, UpdateNode),
+        )
+        tx = deps.begin_command(request, unit)
+        await update_node(tx, node_id, body, match)
+        view = _shown(tx.node(node_id), await tx.access(node_id))
+        return json_response(200, view, version=view.version)
 
     _ = update
 
 
-def _add_move(router: APIRouter, edge: Edge) -> None:
-    begun = Depends(edge.writing("MoveNode", Role.EDITOR))
+def _add_move(router: APIRouter, deps: RouteDependencies) -> None:
+    begun = Depends(deps.writing("MoveNode", Role.EDITOR))
 
     @router.post(
         "/nodes/{node_id}/move",
         summary="Put a node below another parent, with all that is below it",
         openapi_extra=json_body(MoveNode),
-        responses={200: {"model": NodeView}, **documented(*WRITE_ERRORS, *MATCH_ERRORS, *_PLACE_ERRORS)},
+        responses={
+            200: {"model": NodeView},
+            **documented_errors(*WRITE_ERRORS, *MATCH_ERRORS, *_PLACE_ERRORS),
+        },
     )
     async def move(
         request: Request,
         unit: Annotated[UnitOfWork[Principal], begun],
         if_match: IfMatchHeader,
     ) -> Response:
-        node_id, match, body = id_in(request), IfMatch.parse(if_match), await body_of(request, MoveNode)
-        work = edge.work(request, unit)
-        await move_node(work, node_id, body, match)
-        view = _shown(work.node(node_id), await work.access(node_id))
-        return json_answer(200, view, version=view.version)
+        node_id, match, body = path_id(request), IfMatch.parse(if_match), await parse_body(request, MoveNode)
+        tx = deps.begin_command(request, unit)
+        await move_node(tx, node_id, body, match)
+        view = _shown(tx.node(node_id), await tx.access(node_id))
+        return json_response(200, view, version=view.version)
 
     _ = move
 
@@ -224,20 +231,24 @@ def _shown(node: WorkspaceNode, access: Access) -> NodeView:
     return node_view(node, access.visibility, access.parent_id)
 
 
-async def _roots(edge: Edge, viewer: Viewer, limit: int, cursor: str | None) -> NodePage:
-    if viewer.subject is None:
+async def _roots(deps: RouteDependencies, requester: Requester, limit: int, cursor: str | None) -> NodePage:
+    if requester.subject is None:
         raise TokenMissing
-    created_at, last_id = place_of(cursor, instant, UUID)
-    async with edge.backbone.database.connection() as connection:
-        rows = await connection.fetch(NODES["roots_page"], viewer.subject, created_at, last_id, limit + 1)
-    return _page(rows, limit, lambda node: cursor_of(node.created_at, node.id))
+    created_at, last_id = decode_cursor(cursor, cursor_time, UUID)
+    async with deps.backbone.database.connection() as connection:
+        rows = await connection.fetch(
+            NODES_SQL["roots_page"], requester.subject, created_at, last_id, limit + 1
+        )
+    return _page(rows, limit, lambda node: encode_cursor(node.created_at, node.id))
 
 
-async def _children(edge: Edge, access: Access, viewer: Viewer, limit: int, cursor: str | None) -> NodePage:
-    after = place_of(cursor, whole, UUID)
-    async with edge.backbone.database.connection() as connection:
-        rows = await fetch_children(connection, access, viewer.link_id, after=after, rows_max=limit + 1)
-    return _page(rows, limit, lambda node: cursor_of(node.position, node.id))
+async def _children(
+    deps: RouteDependencies, access: Access, requester: Requester, limit: int, cursor: str | None
+) -> NodePage:
+    after = decode_cursor(cursor, cursor_int, UUID)
+    async with deps.backbone.database.connection() as connection:
+        rows = await fetch_children(connection, access, requester.link_id, after=after, rows_max=limit + 1)
+    return _page(rows, limit, lambda node: encode_cursor(node.position, node.id))
 
 
 def _page(rows: Any, limit: int, cursor: Callable[[WorkspaceNode], str]) -> NodePage:

@@ -8,7 +8,7 @@ WHERE node.parent_id = $1 AND node.title = $2 AND node.kind = 'study' AND node.t
 -- Behind the last child of a node.
 SELECT coalesce(max(position) + 1, 0) AS position FROM workspace_nodes WHERE parent_id = $1
 
--- name: height
+-- name: subtree_height
 -- Levels of the subtree of a node, itself included.
 WITH RECURSIVE below AS (
     SELECT id, 1 AS level FROM workspace_nodes WHERE id = $1
@@ -17,7 +17,7 @@ WITH RECURSIVE below AS (
 )
 SELECT max(level) AS levels FROM below
 
--- name: get
+-- name: node
 -- One node.
 SELECT to_jsonb(node)::text AS row FROM workspace_nodes AS node WHERE node.id = $1
 

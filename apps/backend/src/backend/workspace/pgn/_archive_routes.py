@@ -12,8 +12,7 @@ from shared_types.workspace_pgn_api import ExportNode
 from starlette.responses import Response
 
 from backend.settings import WorkspaceSettings
-from backend.workspace.core import Work
-from backend.workspace.edge import WRITE_ERRORS, Edge, body_of, documented
+from backend.workspace.core import CommandTransaction
 from backend.workspace.errors import (
     ChessNotInstalled,
     ExportSpaceFull,
@@ -21,15 +20,23 @@ from backend.workspace.errors import (
     TooManyExports,
     require_chess,
 )
+from backend.workspace.http import WRITE_ERRORS, RouteDependencies, documented_errors, parse_body
 from backend.workspace.pgn._task_routes import TASK_STARTED, task_started
-from backend.workspace.pgn._tasks import EXPORT_COMMAND, EXPORT_TASK, TASKS, Asker, ExportInput, begin_task
+from backend.workspace.pgn._tasks import (
+    EXPORT_COMMAND,
+    EXPORT_TASK,
+    TASKS_SQL,
+    ExportInput,
+    TaskRequester,
+    start_task,
+)
 
 __all__ = ("add_archive_routes",)
 
 
-def add_archive_routes(router: APIRouter, edge: Edge) -> None:
+def add_archive_routes(router: APIRouter, deps: RouteDependencies) -> None:
     """``POST /export``."""
-    begun = Depends(edge.writing(EXPORT_COMMAND, Role.VIEWER, node=_node_of))
+    begun = Depends(deps.writing(EXPORT_COMMAND, Role.VIEWER, node=_node_of))
     limits = load_settings(WorkspaceSettings)
     refusals = (ChessNotInstalled, TooManyExports, NodeExportsBusy, ExportSpaceFull)
 
@@ -39,26 +46,26 @@ def add_archive_routes(router: APIRouter, edge: Edge) -> None:
         summary="Export a workspace, a folder or a study as a zip of PGN files",
         description="Of what you may read there; the task's result is the file.",
         openapi_extra=json_body(ExportNode),
-        responses={**TASK_STARTED, **documented(*WRITE_ERRORS, *refusals)},
+        responses={**TASK_STARTED, **documented_errors(*WRITE_ERRORS, *refusals)},
     )
     async def export(request: Request, unit: Annotated[UnitOfWork[Principal], begun]) -> Response:
         require_chess()
-        node_id, work = (await body_of(request, ExportNode)).node_id, edge.work(request, unit)
-        await _require_room(work, node_id, limits)
-        task_id = await begin_task(
-            work,
+        node_id, tx = (await parse_body(request, ExportNode)).node_id, deps.begin_command(request, unit)
+        await _require_room(tx, node_id, limits)
+        task_id = await start_task(
+            tx,
             EXPORT_TASK,
             # About itself: others may export the same node at the same time, and get something else.
             command=(EXPORT_COMMAND, uuid4(), {"node_id": str(node_id)}),
             node_id=node_id,
-            input_data=ExportInput(asker=Asker.of(work)),
+            input_data=ExportInput(asker=TaskRequester.from_command(tx)),
         )
         return task_started(request, task_id)
 
     _ = export
 
 
-async def _require_room(work: Work, node_id: UUID, limits: WorkspaceSettings) -> None:
+async def _require_room(tx: CommandTransaction, node_id: UUID, limits: WorkspaceSettings) -> None:
     """Check the bounds on exports, and keep them until the end of the transaction.
 
     People who may edit the node are not refused for the exports of others: readers cannot lock them out.
@@ -68,17 +75,17 @@ async def _require_room(work: Work, node_id: UUID, limits: WorkspaceSettings) ->
         NodeExportsBusy: as many exports of the node wait or run, and the person may not edit the node.
         ExportSpaceFull: the files of the person's exports take as many bytes.
     """
-    person = work.caller.actor
-    await work.executor.fetch(TASKS["exports_one_at_a_time"], person, str(node_id))
-    [open_] = await work.executor.fetch(TASKS["exports_open"], person, node_id, limits.export_keep_h)
+    person = tx.caller.actor
+    await tx.executor.fetch(TASKS_SQL["lock_exports"], person, str(node_id))
+    [open_] = await tx.executor.fetch(TASKS_SQL["count_open_exports"], person, node_id, limits.export_keep_h)
     if open_["of_person"] >= limits.export_open_max:
         raise TooManyExports(limits.export_open_max)
     if open_["kept_bytes"] >= limits.export_kept_bytes_max:
         retry_after_s = max(1, ceil(open_["free_in_s"]))
         raise ExportSpaceFull(limits.export_kept_bytes_max, retry_after_s=retry_after_s)
-    if open_["of_node"] >= limits.export_node_open_max and not (await work.access(node_id)).may(Role.EDITOR):
+    if open_["of_node"] >= limits.export_node_open_max and not (await tx.access(node_id)).may(Role.EDITOR):
         raise NodeExportsBusy(limits.export_node_open_max)
 
 
 async def _node_of(request: Request) -> UUID:
-    return (await body_of(request, ExportNode)).node_id
+    return (await parse_body(request, ExportNode)).node_id

@@ -17,7 +17,7 @@ from shared_types.workspace_api import TreeNode
 from backend.workspace.chess import ChapterContent, MoveTree, write_file
 from backend.workspace.errors import ArchiveTooLarge
 
-__all__ = ("Archive", "Filed", "FiledStudy", "filed")
+__all__ = ("Archive", "ArchivePlan", "ArchivedStudy", "plan_archive")
 
 #: Of one step of a path, so that paths of some levels fit everywhere.
 _NAME_CHARS_MAX: Final = 80
@@ -30,7 +30,7 @@ _TREE: Final = TypeAdapter(list[TreeNode])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FiledStudy:
+class ArchivedStudy:
     """A study and its place in the archive."""
 
     study_id: UUID
@@ -39,14 +39,14 @@ class FiledStudy:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Filed:
+class ArchivePlan:
     """The studies of an archive, and every node whose title stands in one of their paths, themselves too."""
 
-    studies: Sequence[FiledStudy]
+    studies: Sequence[ArchivedStudy]
     named: Set[UUID]
 
 
-def filed(tree: str) -> Filed:
+def plan_archive(tree: str) -> ArchivePlan:
     """Where each study of a tree goes, by its folders; no two names of a folder are equal, in any case.
 
     *tree* is the JSON that the query ``tree`` answers: parents before their children.
@@ -57,19 +57,19 @@ def filed(tree: str) -> Filed:
     for node in reversed(nodes):
         if node.id in named and node.parent_id and node.depth:
             named.add(node.parent_id)
-    return Filed(studies=studies, named=named)
+    return ArchivePlan(studies=studies, named=named)
 
 
-def _placed(nodes: Iterable[TreeNode]) -> list[FiledStudy]:
+def _placed(nodes: Iterable[TreeNode]) -> list[ArchivedStudy]:
     paths: dict[UUID, str] = {}
     taken: dict[str, int] = {}
-    studies: list[FiledStudy] = []
+    studies: list[ArchivedStudy] = []
     for node in nodes:
         above = paths.get(node.parent_id, "") if node.parent_id and node.depth else ""
         ending = ".pgn" if node.kind is NodeKind.STUDY else ""
         path = _free(above, safe_name(node.title), ending, taken)
         if node.kind is NodeKind.STUDY:
-            studies.append(FiledStudy(study_id=node.id, path=path, changed_at=node.changed_at))
+            studies.append(ArchivedStudy(study_id=node.id, path=path, changed_at=node.changed_at))
         else:
             paths[node.id] = f"{path}/"
     return studies
@@ -103,7 +103,7 @@ class Archive:
         self._buffer = BytesIO()
         self._zip = ZipFile(self._buffer, "w", ZIP_DEFLATED)
 
-    def add(self, study: FiledStudy, chapters: Sequence[str]) -> None:
+    def add(self, study: ArchivedStudy, chapters: Sequence[str]) -> None:
         """Write a study's *chapters*, JSON of their rows, in their order.
 
         Raises:

@@ -8,7 +8,7 @@ from relaybox.db import TRANSIENT_ERRORS, Database
 from relaybox.settings import load_settings
 
 from backend.settings import WorkspaceSettings
-from backend.workspace.pgn._tasks import TASKS
+from backend.workspace.pgn._tasks import TASKS_SQL
 
 __all__ = ("ExportFileCleaner",)
 
@@ -58,7 +58,7 @@ class ExportFileCleaner:
         dropped = 0
         async with self._database.connection() as connection:
             while not self._stopping.is_set():
-                files = await connection.fetch(TASKS["drop_old_files"], self._keep_h, _FILES_MAX)
+                files = await connection.fetch(TASKS_SQL["delete_expired_archives"], self._keep_h, _FILES_MAX)
                 dropped += len(files)
                 if len(files) < _FILES_MAX:
                     break

@@ -9,7 +9,7 @@ from shared_types.workspace_pgn_api import PgnNote, SkippedPgn
 
 from backend.workspace.chess import ReadGame, SkippedGame, read_games
 from backend.workspace.errors import PgnInvalid, PgnTooManyGames
-from backend.workspace.pgn._files import GAMES_MAX, REPORTED_MAX, Game, NoteList, ReadFile
+from backend.workspace.pgn._parsed_file import GAMES_MAX, REPORTED_MAX, Game, NoteList, ParsedFile
 
 __all__ = ("GameReader",)
 
@@ -63,7 +63,7 @@ class GameReader:
             raise PgnTooManyGames(GAMES_MAX)
         return self.seen - before == games_max
 
-    def file(self) -> ReadFile:
+    def file(self) -> ParsedFile:
         """All that was read.
 
         Raises:
@@ -76,7 +76,7 @@ class GameReader:
         dropped, normalised = (
             NoteList(count=self._notes_count[kind], first=self._notes[kind]) for kind in (True, False)
         )
-        return ReadFile(games=self._read, skipped=self._skipped, dropped=dropped, normalised=normalised)
+        return ParsedFile(games=self._read, skipped=self._skipped, dropped=dropped, normalised=normalised)
 
     def _next(self, games_max: int) -> Iterator[Game | SkippedPgn]:
         for one in islice(self._games, games_max):

@@ -13,8 +13,7 @@ from shared_types.workspace_api import Title
 from shared_types.workspace_pgn_api import ImportIntoStudy, ImportPgn, ImportReport
 from starlette.responses import Response
 
-from backend.workspace.core import Work
-from backend.workspace.edge import WRITE_ERRORS, Edge, documented, id_in, json_answer
+from backend.workspace.core import CommandTransaction
 from backend.workspace.errors import (
     ChessNotInstalled,
     FormMalformed,
@@ -25,13 +24,14 @@ from backend.workspace.errors import (
     TooManyUploads,
     TreeRefused,
 )
+from backend.workspace.http import WRITE_ERRORS, RouteDependencies, documented_errors, json_response, path_id
 from backend.workspace.pgn._body import Upload, pgn_body, read_upload
-from backend.workspace.pgn._files import FileMark, ReadFile
+from backend.workspace.pgn._file_reader import LargeFile, PgnFileReader
 from backend.workspace.pgn._imports import COMMAND, import_into_study, import_new
-from backend.workspace.pgn._reading import LargeFile, Reading
+from backend.workspace.pgn._parsed_file import FileDigest, ParsedFile
 from backend.workspace.pgn._task_routes import TASK_STARTED, task_started
-from backend.workspace.pgn._tasks import IMPORT_TASK, TASKS, Asker, ImportInput, begin_task
-from backend.workspace.pgn._uploads import upload_place
+from backend.workspace.pgn._tasks import IMPORT_TASK, TASKS_SQL, ImportInput, TaskRequester, start_task
+from backend.workspace.pgn._uploads import upload_slot
 
 __all__ = ("add_import_routes",)
 
@@ -48,14 +48,14 @@ A game that cannot be read whole is left out and reported with its line; a file 
 refused."""
 
 
-def add_import_routes(router: APIRouter, edge: Edge) -> None:
+def add_import_routes(router: APIRouter, deps: RouteDependencies) -> None:
     """The routes that end in ``/import-pgn``."""
-    reading = Reading(load_settings(OutboxSettings).message_bytes_max)
+    reading = PgnFileReader(load_settings(OutboxSettings).message_bytes_max)
     # Before the unit of work, which reads the body. One for both routes, which share the places.
-    ahead = [Depends(upload_place(edge)), Depends(_keep_strict)]
+    ahead = [Depends(upload_slot(deps)), Depends(_keep_strict)]
     # First, as the other one's path would match this one's too.
-    _add_new(router, edge, reading, [*ahead, Depends(_keep_place)])
-    _add_into_study(router, edge, reading, ahead)
+    _add_new(router, deps, reading, [*ahead, Depends(_keep_place)])
+    _add_into_study(router, deps, reading, ahead)
 
 
 async def _keep_strict(request: Request, strict: Annotated[bool, Query(description=_STRICT)] = False) -> None:
@@ -83,11 +83,13 @@ def _strict(request: Request) -> bool:
     return getattr(request.state, "strict", False)
 
 
-def _ahead(edge: Edge, read: Callable[[Request], Awaitable[object]]) -> Callable[[Request], Awaitable[None]]:
+def _ahead(
+    deps: RouteDependencies, read: Callable[[Request], Awaitable[object]]
+) -> Callable[[Request], Awaitable[None]]:
     """Read a file before the transaction, unless its key was answered before: then nobody needs its games."""
 
     async def ahead(request: Request) -> None:
-        if not await edge.answered(request):
+        if not await deps.answered(request):
             await _once(request, read)
 
     return ahead
@@ -101,15 +103,17 @@ async def _once(request: Request, read: Callable[[Request], Awaitable[Read]]) ->
     return held
 
 
-def _add_new(router: APIRouter, edge: Edge, reading: Reading, dependencies: Sequence[Any]) -> None:
+def _add_new(
+    router: APIRouter, deps: RouteDependencies, reading: PgnFileReader, dependencies: Sequence[Any]
+) -> None:
     async def parent_of(request: Request) -> UUID | None:
         request.state.upload = upload = await read_upload(request, ImportPgn, _place(request))
         return upload.parent_id
 
-    async def read(request: Request) -> tuple[FileMark, ReadFile | LargeFile]:
+    async def read(request: Request) -> tuple[FileDigest, ParsedFile | LargeFile]:
         return await reading.read(request.state.upload.data, strict=_strict(request))
 
-    begun = Depends(edge.writing(COMMAND, Role.EDITOR, node=parent_of, ahead=_ahead(edge, read)))
+    begun = Depends(deps.writing(COMMAND, Role.EDITOR, node=parent_of, ahead=_ahead(deps, read)))
 
     @router.post(
         "/studies/import-pgn",
@@ -121,34 +125,36 @@ def _add_new(router: APIRouter, edge: Edge, reading: Reading, dependencies: Sequ
         responses={
             201: {"model": ImportReport},
             **TASK_STARTED,
-            **documented(*_ERRORS, TreeRefused, TitleTaken, TooManyImports, ValidationFailed),
+            **documented_errors(*_ERRORS, TreeRefused, TitleTaken, TooManyImports, ValidationFailed),
         },
     )
     async def import_pgn(request: Request, unit: Annotated[UnitOfWork[Principal], begun]) -> Response:
         upload: Upload = request.state.upload
-        mark, file = await _once(request, read)
-        work, root_id = edge.work(request, unit), uuid4()
+        digest, file = await _once(request, read)
+        tx, root_id = deps.begin_command(request, unit), uuid4()
         if isinstance(file, LargeFile):
-            task_id = await _begin(work, upload, file, mark, root_id=root_id, strict=_strict(request))
+            task_id = await _begin(tx, upload, file, digest, root_id=root_id, strict=_strict(request))
             return task_started(request, task_id)
         report = await import_new(
-            work, file, mark, root_id=root_id, parent_id=upload.parent_id, title=upload.title
+            tx, file, digest, root_id=root_id, parent_id=upload.parent_id, title=upload.title
         )
         unit.about(root_id, *(one.id for one in report.studies))
         where = "studies" if report.folder_id is None else "nodes"
         above = request.url.path.removesuffix("/studies/import-pgn")
-        return json_answer(201, report, location=f"{above}/{where}/{root_id}")
+        return json_response(201, report, location=f"{above}/{where}/{root_id}")
 
     _ = import_pgn
 
 
-def _add_into_study(router: APIRouter, edge: Edge, reading: Reading, dependencies: Sequence[Any]) -> None:
-    async def read(request: Request) -> tuple[FileMark, ReadFile]:
+def _add_into_study(
+    router: APIRouter, deps: RouteDependencies, reading: PgnFileReader, dependencies: Sequence[Any]
+) -> None:
+    async def read(request: Request) -> tuple[FileDigest, ParsedFile]:
         upload = await read_upload(request, ImportIntoStudy, {})
         return await reading.read_for_study(upload.data, strict=_strict(request))
 
-    ahead = _ahead(edge, read)
-    begun = Depends(edge.writing(COMMAND, Role.EDITOR, node="study_id", kind=NodeKind.STUDY, ahead=ahead))
+    ahead = _ahead(deps, read)
+    begun = Depends(deps.writing(COMMAND, Role.EDITOR, node="study_id", kind=NodeKind.STUDY, ahead=ahead))
 
     @router.post(
         "/studies/{study_id}/import-pgn",
@@ -159,42 +165,48 @@ def _add_into_study(router: APIRouter, edge: Edge, reading: Reading, dependencie
         openapi_extra=pgn_body(ImportIntoStudy),
         responses={
             201: {"model": ImportReport},
-            **documented(*_ERRORS, StudyFull, ValidationFailed),
+            **documented_errors(*_ERRORS, StudyFull, ValidationFailed),
         },
     )
     async def import_into(request: Request, unit: Annotated[UnitOfWork[Principal], begun]) -> Response:
-        mark, file = await _once(request, read)
-        study_id, work = id_in(request, "study_id"), edge.work(request, unit)
-        report = await import_into_study(work, study_id, file, mark)
-        return json_answer(201, report, version=work.node(study_id).version)
+        digest, file = await _once(request, read)
+        study_id, tx = path_id(request, "study_id"), deps.begin_command(request, unit)
+        report = await import_into_study(tx, study_id, file, digest)
+        return json_response(201, report, version=tx.node(study_id).version)
 
     _ = import_into
 
 
 async def _begin(
-    work: Work, upload: Upload, file: LargeFile, mark: FileMark, *, root_id: UUID, strict: bool
+    tx: CommandTransaction,
+    upload: Upload,
+    file: LargeFile,
+    digest: FileDigest,
+    *,
+    root_id: UUID,
+    strict: bool,
 ) -> UUID:
-    await work.executor.fetch(TASKS["imports_one_at_a_time"], work.caller.actor)
-    [waiting] = await work.executor.fetch(TASKS["imports_waiting"], work.caller.actor)
+    await tx.executor.fetch(TASKS_SQL["lock_imports_of_user"], tx.caller.actor)
+    [waiting] = await tx.executor.fetch(TASKS_SQL["count_open_imports"], tx.caller.actor)
     if waiting["imports"] >= _IMPORTS_MAX:
         raise TooManyImports(_IMPORTS_MAX)
     if upload.parent_id is not None:
         # A purge either finds the task or lets none begin.
-        await work.hold_parent(upload.parent_id, Role.EDITOR)
-    payload: dict[str, Any] = mark.payload() | {"asker": work.caller.actor}
+        await tx.lock_parent(upload.parent_id, Role.EDITOR)
+    payload: dict[str, Any] = digest.payload() | {"asker": tx.caller.actor}
     payload["parent_id"] = None if upload.parent_id is None else str(upload.parent_id)
     given = ImportInput(
-        asker=Asker.of(work),
+        asker=TaskRequester.from_command(tx),
         parent_id=upload.parent_id,
         title=upload.title,
         strict=strict,
-        size_bytes=mark.size_bytes,
-        sha256=mark.sha256,
+        size_bytes=digest.size_bytes,
+        sha256=digest.sha256,
         games=file.games,
         pgn=file.pgn,
     )
-    return await begin_task(
-        work,
+    return await start_task(
+        tx,
         IMPORT_TASK,
         command=(COMMAND, root_id, payload),
         node_id=root_id,

@@ -13,22 +13,22 @@ from shared_types.workspace_api import CreateNode
 from shared_types.workspace_pgn_api import ImportedStudy, ImportReport
 
 from backend.workspace.access import LEVELS_MAX, Access, Ancestor, access_of
-from backend.workspace.core import Work
+from backend.workspace.core import CommandTransaction
 from backend.workspace.errors import StudyFull, TreeTooDeep
 from backend.workspace.nodes import add_node
-from backend.workspace.pgn._files import (
+from backend.workspace.pgn._parsed_file import (
     CHAPTERS_MAX,
     REPORTED_MAX,
-    FileMark,
+    FileDigest,
     Game,
+    ParsedFile,
     Part,
-    ReadFile,
-    parts_of,
+    split_into_studies,
 )
 
 __all__ = ("COMMAND", "import_into_study", "import_new")
 
-IMPORTS: Final = load_queries(__package__ or "backend.workspace.pgn", "imports.sql")
+IMPORTS_SQL: Final = load_queries(__package__ or "backend.workspace.pgn", "imports.sql")
 COMMAND: Final = "ImportPgn"
 """The type of the command, however it is carried out."""
 #: JSON of moves that is held as objects at a time, which take eight times as much.
@@ -36,27 +36,35 @@ _HELD_BYTES_MAX: Final = 4_000_000
 _TITLE_CHARS_MAX: Final = 200
 
 
-async def import_into_study(work: Work, study_id: UUID, file: ReadFile, mark: FileMark) -> ImportReport:
+async def import_into_study(
+    tx: CommandTransaction, study_id: UUID, file: ParsedFile, digest: FileDigest
+) -> ImportReport:
     """Add a file's games to a study, behind its chapters.
 
     Raises:
         NodeNotFound, RoleMissing: it is no study, or not for who asks to change.
         StudyFull: it would have more chapters than a study may have.
     """
-    access = await work.hold(study_id, Role.EDITOR)
+    access = await tx.lock_node(study_id, Role.EDITOR)
     access.require_kind(NodeKind.STUDY)
-    [there] = await work.executor.fetch(IMPORTS["there"], study_id)
+    [there] = await tx.executor.fetch(IMPORTS_SQL["study_size"], study_id)
     if there["chapters"] + len(file.games) > CHAPTERS_MAX:
         raise StudyFull(CHAPTERS_MAX)
-    [part] = parts_of(file)
-    saying = _Import(work, study_id, mark.payload())
-    await saying.chapters(study_id, part, first_position=there["next_position"])
-    await saying.end()
+    [part] = split_into_studies(file)
+    recorder = _ImportRecorder(tx, study_id, digest.payload())
+    await recorder.chapters(study_id, part, first_position=there["next_position"])
+    await recorder.end()
     return _report(file, [ImportedStudy(id=study_id, title=access.node.title, chapters=len(file.games))])
 
 
 async def import_new(
-    work: Work, file: ReadFile, mark: FileMark, *, root_id: UUID, parent_id: UUID | None, title: str
+    tx: CommandTransaction,
+    file: ParsedFile,
+    digest: FileDigest,
+    *,
+    root_id: UUID,
+    parent_id: UUID | None,
+    title: str,
 ) -> ImportReport:
     """Make a study of a file's games, or, where it would not hold them, a folder of studies: *root_id*.
 
@@ -65,58 +73,58 @@ async def import_new(
         TreeRefused: the study or the folder cannot stand there.
         TitleTaken: another study below the parent has the title.
     """
-    parts = parts_of(file)
-    payload = {**mark.payload(), "parent_id": None if parent_id is None else str(parent_id)}
-    saying = _Import(work, root_id, payload)
+    parts = split_into_studies(file)
+    payload = {**digest.payload(), "parent_id": None if parent_id is None else str(parent_id)}
+    recorder = _ImportRecorder(tx, root_id, payload)
     if len(parts) > 1:
-        return _report(file, await _add_folder(saying, parts, parent_id, title), folder_id=root_id)
-    parent = None if parent_id is None else await work.hold_parent(parent_id, Role.EDITOR)
-    wish = CreateNode(kind=NodeKind.STUDY, title=title, parent_id=parent_id)
-    await add_node(work, wish, parent, node_id=root_id)
-    await saying.chapters(root_id, parts[0])
-    await saying.end()
+        return _report(file, await _add_folder(recorder, parts, parent_id, title), folder_id=root_id)
+    parent = None if parent_id is None else await tx.lock_parent(parent_id, Role.EDITOR)
+    request = CreateNode(kind=NodeKind.STUDY, title=title, parent_id=parent_id)
+    await add_node(tx, request, parent, node_id=root_id)
+    await recorder.chapters(root_id, parts[0])
+    await recorder.end()
     return _report(file, [ImportedStudy(id=root_id, title=title, chapters=len(file.games))])
 
 
 async def _add_folder(
-    saying: "_Import", parts: Sequence[Part], parent_id: UUID | None, title: str
+    recorder: "_ImportRecorder", parts: Sequence[Part], parent_id: UUID | None, title: str
 ) -> list[ImportedStudy]:
     """Write the folder and its studies. The parent is held only at the end, however many they are.
 
     Nobody sees the new nodes before the commit, so nobody else need wait meanwhile. Until the parent is held
     it may move or leave; that is looked at then.
     """
-    work, folder_id = saying.work, saying.root_id
-    parent = None if parent_id is None else await work.access(parent_id)
+    tx, folder_id = recorder.tx, recorder.root_id
+    parent = None if parent_id is None else await tx.access(parent_id)
     if parent is not None:
         parent.require(Role.EDITOR)
-    wish = CreateNode(kind=NodeKind.FOLDER, title=title, parent_id=parent_id)
-    await add_node(work, wish, parent, node_id=folder_id)
-    [created] = work.said
-    inside = _inside(work, folder_id, title, parent)
+    request = CreateNode(kind=NodeKind.FOLDER, title=title, parent_id=parent_id)
+    await add_node(tx, request, parent, node_id=folder_id)
+    [created] = tx.events
+    inside = _inside(tx, folder_id, title, parent)
     studies: list[ImportedStudy] = []
     for place, part in enumerate(parts):
         range_ = f" {part.first}–{part.last}"
         name = title[: _TITLE_CHARS_MAX - len(range_)].rstrip() + range_
-        wish = CreateNode(kind=NodeKind.STUDY, title=name, parent_id=folder_id, position=place)
-        study_id = await add_node(work, wish, inside, cause=created)
-        await saying.chapters(study_id, part)
+        request = CreateNode(kind=NodeKind.STUDY, title=name, parent_id=folder_id, position=place)
+        study_id = await add_node(tx, request, inside, cause=created)
+        await recorder.chapters(study_id, part)
         studies.append(ImportedStudy(id=study_id, title=name, chapters=len(part.games)))
-    await saying.end()
+    await recorder.end()
     if parent_id is not None:
-        held = await work.hold_parent(parent_id, Role.EDITOR)
+        held = await tx.lock_parent(parent_id, Role.EDITOR)
         if len(held.chain) + 2 > LEVELS_MAX:
             raise TreeTooDeep(LEVELS_MAX)
     return studies
 
 
-def _inside(work: Work, folder_id: UUID, title: str, parent: Access | None) -> Access:
+def _inside(tx: CommandTransaction, folder_id: UUID, title: str, parent: Access | None) -> Access:
     """A folder that is new, as a parent: who made it may do there what they may where it stands."""
     folder = Ancestor(
         id=folder_id,
         kind=NodeKind.FOLDER,
         parent_id=None if parent is None else parent.node.id,
-        owner_id=work.caller.actor if parent is None else parent.owner,
+        owner_id=tx.caller.actor if parent is None else parent.owner,
         title=title,
         visibility=None,
         trashed=False,
@@ -124,14 +132,14 @@ def _inside(work: Work, folder_id: UUID, title: str, parent: Access | None) -> A
         granted=None,
         linked=None,
     )
-    return access_of((folder, *(() if parent is None else parent.chain)), work.caller.actor)
+    return access_of((folder, *(() if parent is None else parent.chain)), tx.caller.actor)
 
 
-class _Import:
+class _ImportRecorder:
     """Says what an import does, and writes it whenever it has become much; about *root_id*."""
 
-    def __init__(self, work: Work, root_id: UUID, payload: Mapping[str, Any]) -> None:
-        self.work = work
+    def __init__(self, tx: CommandTransaction, root_id: UUID, payload: Mapping[str, Any]) -> None:
+        self.tx = tx
         self.root_id = root_id
         self._payload = payload
         self._recorded = False
@@ -146,16 +154,16 @@ class _Import:
             "skipped": [one.model_dump() for one in part.skipped[:REPORTED_MAX]],
         }
         told = EventTarget.STUDY, study_id
-        imported = await self.work.say(WorkspaceEvent.PGN_IMPORTED, study_id, payload, target=told)
+        imported = await self.tx.emit(WorkspaceEvent.PGN_IMPORTED, study_id, payload, target=told)
         for position, game in enumerate(part.games, first_position):
             await self._chapter(study_id, game, position, imported)
 
     async def end(self) -> None:
         """Write what is left."""
         if self._recorded:
-            await self.work.go_on()
+            await self.tx.flush()
         else:
-            await self.work.record(COMMAND, self.root_id, self._payload)
+            await self.tx.record(COMMAND, self.root_id, self._payload)
         self._recorded, self._held_bytes = True, 0
 
     async def _chapter(self, study_id: UUID, game: Game, position: int, imported: EventEnvelope) -> None:
@@ -171,10 +179,10 @@ class _Import:
             "moves": from_json(game.moves),
         }
         told = EventTarget.CHAPTER, chapter_id
-        await self.work.say(WorkspaceEvent.CHAPTER_CREATED, study_id, payload, target=told, cause=imported)
+        await self.tx.emit(WorkspaceEvent.CHAPTER_CREATED, study_id, payload, target=told, cause=imported)
 
 
-def _report(file: ReadFile, studies: list[ImportedStudy], *, folder_id: UUID | None = None) -> ImportReport:
+def _report(file: ParsedFile, studies: list[ImportedStudy], *, folder_id: UUID | None = None) -> ImportReport:
     return ImportReport(
         folder_id=folder_id,
         studies=studies,

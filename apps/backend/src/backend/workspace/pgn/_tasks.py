@@ -12,25 +12,25 @@ from relaybox.tasks import create_task
 from relaybox_types.enums import CommandStatus
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from backend.workspace.core import Work
+from backend.workspace.core import CommandTransaction
 
 __all__ = (
     "EXPORT_COMMAND",
     "EXPORT_TASK",
     "IMPORT_TASK",
-    "TASKS",
-    "TASK_NEWS",
-    "Asker",
+    "TASKS_SQL",
+    "TASK_CREATED_KEY",
     "ExportInput",
     "ImportInput",
-    "begin_task",
+    "TaskRequester",
+    "start_task",
 )
 
-TASKS: Final = load_queries(__package__ or "backend.workspace.pgn", "tasks.sql")
+TASKS_SQL: Final = load_queries(__package__ or "backend.workspace.pgn", "tasks.sql")
 IMPORT_TASK: Final = "workspace.import-pgn"
 EXPORT_TASK: Final = "workspace.export"
 EXPORT_COMMAND: Final = "ExportNode"
-TASK_NEWS: Final = "workspace.tasks"
+TASK_CREATED_KEY: Final = "workspace.tasks"
 """What is told when a task was made, where otherwise keys of events are."""
 
 
@@ -38,7 +38,7 @@ class _Input(BaseModel):
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
 
-class Asker(_Input):
+class TaskRequester(_Input):
     """Who asked for a task, and in which chain; all that stays of its input when it has ended."""
 
     actor: str
@@ -49,20 +49,20 @@ class Asker(_Input):
     link_id: UUID | None = None
 
     @classmethod
-    def of(cls, work: Work) -> Self:
+    def from_command(cls, tx: CommandTransaction) -> Self:
         """Who sends this command."""
         return cls(
-            actor=work.caller.actor,
-            request_id=work.caller.request_id,
-            correlation_id=work.caller.correlation_id,
-            traceparent=work.caller.traceparent,
-            link_id=work.link_id,
+            actor=tx.caller.actor,
+            request_id=tx.caller.request_id,
+            correlation_id=tx.caller.correlation_id,
+            traceparent=tx.caller.traceparent,
+            link_id=tx.link_id,
         )
 
-    def work(self, db: AsyncSession, command_id: UUID, *, service: str) -> Work:
+    def begin_command(self, db: AsyncSession, command_id: UUID, *, service: str) -> CommandTransaction:
         """The same command, when *service* carries it out in the transaction of *db*."""
         caller = Caller(source_service=service, **self.model_dump(exclude={"link_id"}))
-        return Work(db, caller, link_id=self.link_id, taken=command_id)
+        return CommandTransaction(db, caller, link_id=self.link_id, recorded_command_id=command_id)
 
     def kept(self) -> dict[str, Any]:
         """What stays in the task."""
@@ -72,7 +72,7 @@ class Asker(_Input):
 class ImportInput(_Input):
     """A file that waits to be imported; the task's aggregate is the node that it becomes."""
 
-    asker: Asker
+    asker: TaskRequester
     parent_id: UUID | None
     title: str
     strict: bool
@@ -80,18 +80,18 @@ class ImportInput(_Input):
     sha256: str
     #: About how many, for the progress.
     games: int
-    #: See :func:`backend.workspace.pgn._files.packed`.
+    #: See :func:`backend.workspace.pgn._parsed_file.packed`.
     pgn: str
 
 
 class ExportInput(_Input):
     """A node, the task's aggregate, that waits to be exported."""
 
-    asker: Asker
+    asker: TaskRequester
 
 
-async def begin_task(
-    work: Work,
+async def start_task(
+    tx: CommandTransaction,
     task_type: str,
     *,
     command: tuple[str, UUID, Mapping[str, Any]],
@@ -107,17 +107,17 @@ async def begin_task(
     Raises:
         DuplicateCommand: there is one.
     """
-    await work.record(*command, status=CommandStatus.RECEIVED)
+    await tx.record(*command, status=CommandStatus.RECEIVED)
     task_id = await create_task(
-        work.executor,
+        tx.executor,
         task_type=task_type,
-        command_id=work.command_id,
+        command_id=tx.command_id,
         aggregate_id=node_id,
         input_data=input_data.model_dump(mode="json"),
-        fairness_key=work.caller.actor,
+        fairness_key=tx.caller.actor,
     )
     assert task_id is not None, "the command has just been received"
     if parent_id is not None:
-        await work.executor.fetch(TASKS["place_below"], task_id, str(parent_id))
-    note_for_commit(work.db, TASK_NEWS)
+        await tx.executor.fetch(TASKS_SQL["link_task_to_parent"], task_id, str(parent_id))
+    note_for_commit(tx.db, TASK_CREATED_KEY)
     return task_id

@@ -23,33 +23,33 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.settings import WorkspaceSettings
 from backend.workspace.access import access_of
-from backend.workspace.answers import WORKSPACE_ANSWERS
-from backend.workspace.core import ACCESS, Work, read_chain
+from backend.workspace.core import ACCESS_SQL, CommandTransaction, ancestors_from_rows
 from backend.workspace.errors import (
     ChessNotInstalled,
     ExportSpaceFull,
     PgnError,
-    TaskGaveUp,
+    TaskAttemptsExhausted,
     WorkspaceError,
     require_chess,
 )
 from backend.workspace.nodes import fetch_tree
-from backend.workspace.pgn._files import FileMark, ReadFile, unpacked
 from backend.workspace.pgn._imports import COMMAND, import_new
+from backend.workspace.pgn._parsed_file import FileDigest, ParsedFile, decode_file
 from backend.workspace.pgn._tasks import (
     EXPORT_COMMAND,
     EXPORT_TASK,
     IMPORT_TASK,
-    TASK_NEWS,
-    TASKS,
-    Asker,
+    TASK_CREATED_KEY,
+    TASKS_SQL,
     ExportInput,
     ImportInput,
+    TaskRequester,
 )
-from backend.workspace.studies import CHAPTERS
+from backend.workspace.responses import WORKSPACE_ERROR_RESPONSES
+from backend.workspace.studies import CHAPTERS_SQL
 
 if TYPE_CHECKING:
-    from backend.workspace.pgn._archives import Filed, FiledStudy
+    from backend.workspace.pgn._archives import ArchivedStudy, ArchivePlan
 
 __all__ = ("WORKER", "WorkspaceWorker")
 
@@ -110,7 +110,7 @@ class WorkspaceWorker:
         self.runner.stop()
 
     def _hear(self, keys: frozenset[str]) -> None:
-        if not keys or TASK_NEWS in keys:
+        if not keys or TASK_CREATED_KEY in keys:
             self.runner.wake()
 
     def _ending(self, work: _Work) -> _Work:
@@ -126,92 +126,97 @@ class WorkspaceWorker:
         return ended
 
     async def _import(self, task: Task, progress: Progress) -> None:
-        asked = ImportInput.model_validate(task.input_data)
-        file = await self._read(asked, progress)
-        mark, root_id = FileMark(size_bytes=asked.size_bytes, sha256=asked.sha256), _node_of(task)
+        task_input = ImportInput.model_validate(task.input_data)
+        file = await self._read(task_input, progress)
+        digest, root_id = (
+            FileDigest(size_bytes=task_input.size_bytes, sha256=task_input.sha256),
+            _node_of(task),
+        )
 
         async def write(db: AsyncSession) -> None:
-            work = asked.asker.work(db, _command_of(task), service=WORKER)
+            tx = task_input.asker.begin_command(db, _command_of(task), service=WORKER)
             report = await import_new(
-                work, file, mark, root_id=root_id, parent_id=asked.parent_id, title=asked.title
+                tx, file, digest, root_id=root_id, parent_id=task_input.parent_id, title=task_input.title
             )
             made = {"nodes": [root_id, *(one.id for one in report.studies)]}
-            await _complete(work, task, report.model_dump(mode="json") | made, asked.asker)
+            await _complete(tx, task, report.model_dump(mode="json") | made, task_input.asker)
 
         await self._database.run_in_transaction(write, isolation="READ COMMITTED")
         self._count(task, CommandStatus.COMPLETED)
 
-    async def _read(self, asked: ImportInput, progress: Progress) -> ReadFile:
+    async def _read(self, task_input: ImportInput, progress: Progress) -> ParsedFile:
         require_chess()
         from backend.workspace.pgn._games import GameReader
 
-        data = await asyncio.to_thread(unpacked, asked.pgn)
-        reader = GameReader(data, strict=asked.strict, event_bytes_max=self._event_bytes_max)
+        data = await asyncio.to_thread(decode_file, task_input.pgn)
+        reader = GameReader(data, strict=task_input.strict, event_bytes_max=self._event_bytes_max)
         while await asyncio.to_thread(reader.read, _BATCH_GAMES):
-            await progress(_READ_PERCENT * min(1.0, reader.seen / asked.games))
+            await progress(_READ_PERCENT * min(1.0, reader.seen / task_input.games))
         return reader.file()
 
     async def _export(self, task: Task, progress: Progress) -> None:
         require_chess()
-        from backend.workspace.pgn._archives import filed
+        from backend.workspace.pgn._archives import plan_archive
 
-        asked, node_id = ExportInput.model_validate(task.input_data), _node_of(task)
+        task_input, node_id = ExportInput.model_validate(task.input_data), _node_of(task)
         for _ in range(_EXPORTS_MAX):
-            content = await asyncio.to_thread(filed, await self._tree(node_id, asked.asker))
+            content = await asyncio.to_thread(plan_archive, await self._tree(node_id, task_input.asker))
             file = await self._archive(content.studies, progress)
-            if await self._end_export(task, asked.asker, content, file):
+            if await self._end_export(task, task_input.asker, content, file):
                 self._count(task, CommandStatus.COMPLETED)
                 return
         raise RetryTransaction("something is purged whenever this is exported; it is tried again later")
 
-    async def _archive(self, studies: Sequence["FiledStudy"], progress: Progress) -> bytes:
+    async def _archive(self, studies: Sequence["ArchivedStudy"], progress: Progress) -> bytes:
         from backend.workspace.pgn._archives import Archive
 
         archive = Archive(bytes_max=self._limits.export_bytes_max)
         for number, study in enumerate(studies):
             async with self._database.connection() as connection:
-                rows = await connection.fetch(CHAPTERS["chapters"], study.study_id)
+                rows = await connection.fetch(CHAPTERS_SQL["chapters"], study.study_id)
             await asyncio.to_thread(archive.add, study, [row["row"] for row in rows])
             await progress(_READ_PERCENT * (number + 1) / len(studies))
         return await asyncio.to_thread(archive.close)
 
-    async def _end_export(self, task: Task, asker: Asker, content: "Filed", file: bytes) -> bool:
+    async def _end_export(
+        self, task: Task, asker: TaskRequester, content: "ArchivePlan", file: bytes
+    ) -> bool:
         """Write that *file* was made; false, and nothing, if what it names was purged meanwhile."""
         node_id, told = _node_of(task), {"studies": len(content.studies), "bytes": len(file)}
         bytes_max = self._limits.export_kept_bytes_max
 
         async def write(db: AsyncSession) -> bool:
-            work = asker.work(db, _command_of(task), service=WORKER)
+            tx = asker.begin_command(db, _command_of(task), service=WORKER)
             # What was purged meanwhile must not be in the file; from here on a purge waits, and finds it.
-            if not await _hold_named(work, node_id, content.named):
+            if not await _lock_exported_nodes(tx, node_id, content.named):
                 return False
-            await work.say(WorkspaceEvent.PGN_EXPORTED, node_id, told)
-            await work.record(EXPORT_COMMAND, node_id, {})
-            await _complete(work, task, {**told, "nodes": sorted(content.named)}, asker)
-            await work.executor.fetch(TASKS["exports_one_at_a_time"], asker.actor, None)
+            await tx.emit(WorkspaceEvent.PGN_EXPORTED, node_id, told)
+            await tx.record(EXPORT_COMMAND, node_id, {})
+            await _complete(tx, task, {**told, "nodes": sorted(content.named)}, asker)
+            await tx.executor.fetch(TASKS_SQL["lock_exports"], asker.actor, None)
             archive = (task.id, node_id, asker.actor, file, bytes_max)
-            if not await work.executor.fetch(TASKS["keep_archive"], *archive):
+            if not await tx.executor.fetch(TASKS_SQL["insert_archive"], *archive):
                 raise ExportSpaceFull(bytes_max)
             return True
 
         return await self._database.run_in_transaction(write, isolation="READ COMMITTED")
 
-    async def _tree(self, node_id: UUID, asker: Asker) -> str:
+    async def _tree(self, node_id: UUID, asker: TaskRequester) -> str:
         """What *asker* may read there now."""
         async with self._database.connection() as connection:
-            chain = await connection.fetch(ACCESS["chain"], node_id, asker.actor, asker.link_id)
-            access = access_of(read_chain(chain), asker.actor)
+            chain = await connection.fetch(ACCESS_SQL["ancestors"], node_id, asker.actor, asker.link_id)
+            access = access_of(ancestors_from_rows(chain), asker.actor)
             access.require(Role.VIEWER)
             return await fetch_tree(connection, access, asker.link_id)
 
     async def _give_up(self, task: Task) -> None:
-        await self._refuse(task, TaskGaveUp(task.attempts - 1))
+        await self._refuse(task, TaskAttemptsExhausted(task.attempts - 1))
 
     async def _refuse(self, task: Task, error: RelayboxError) -> None:
-        kept = Asker.model_validate(task.input_data["asker"]).kept()
+        kept = TaskRequester.model_validate(task.input_data["asker"]).kept()
 
         async def write(db: AsyncSession) -> None:
-            executor, document = executor_of(db), document_of(error)
+            executor, document = executor_of(db), error_document(error)
             await fail_task(executor, task.fence, error=document, input_data=kept)
             await settle_command(executor, _command_of(task), CommandStatus.FAILED, document)
 
@@ -222,24 +227,26 @@ class WorkspaceWorker:
         self._metrics.record_command(command_type=_COMMAND_TYPES[task.task_type], outcome=outcome)
 
 
-async def _hold_named(work: Work, node_id: UUID, named: Set[UUID]) -> bool:
+async def _lock_exported_nodes(tx: CommandTransaction, node_id: UUID, named: Set[UUID]) -> bool:
     """Hold *node_id*, and keep all of *named* from being purged; false if one of them was.
 
     In the order of everybody who locks several nodes, so that nobody waits for each other: a root, then ids.
     """
-    root = (await work.access(node_id)).node.parent_id is None
+    root = (await tx.access(node_id)).node.parent_id is None
     others = sorted(named - {node_id})
     before = [] if root else [one for one in others if one < node_id]
-    first = await work.share(before)
-    await work.hold(node_id, Role.VIEWER)
-    then = await work.share(others[len(before) :])
+    first = await tx.share_lock_nodes(before)
+    await tx.lock_node(node_id, Role.VIEWER)
+    then = await tx.share_lock_nodes(others[len(before) :])
     return first + then == len(others)
 
 
-async def _complete(work: Work, task: Task, result: Mapping[str, Any], asker: Asker) -> None:
+async def _complete(
+    tx: CommandTransaction, task: Task, result: Mapping[str, Any], asker: TaskRequester
+) -> None:
     """End a task in the transaction of its effect; what it was given goes, as it has become something."""
-    await complete_task(work.executor, task.fence, result=result, input_data=asker.kept())
-    await settle_command(work.executor, work.command_id, CommandStatus.COMPLETED)
+    await complete_task(tx.executor, task.fence, result=result, input_data=asker.kept())
+    await settle_command(tx.executor, tx.command_id, CommandStatus.COMPLETED)
 
 
 def _node_of(task: Task) -> UUID:
@@ -252,8 +259,8 @@ def _command_of(task: Task) -> UUID:
     return task.command_id
 
 
-def document_of(error: RelayboxError) -> dict[str, Any]:
+def error_document(error: RelayboxError) -> dict[str, Any]:
     """What a task keeps of *error*: the same as the body of the same refusal over HTTP."""
-    known = next((one for one in type(error).__mro__ if one in WORKSPACE_ANSWERS), None)
+    known = next((one for one in type(error).__mro__ if one in WORKSPACE_ERROR_RESPONSES), None)
     document = {"error_code": error.error_code, "message": str(error)}
-    return document if known is None else {**document, **WORKSPACE_ANSWERS[known].fields(error)}
+    return document if known is None else {**document, **WORKSPACE_ERROR_RESPONSES[known].fields(error)}

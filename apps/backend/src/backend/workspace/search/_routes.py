@@ -10,7 +10,16 @@ from relaybox.db import load_queries
 from relaybox.http import TokenMissing, ValidationFailed
 from shared_types.workspace_search_api import FoundIn, SearchHit, SearchPage
 
-from backend.workspace.edge import READ_ERRORS, Edge, Viewer, cursor_of, documented, instant, place_of, whole
+from backend.workspace.http import (
+    READ_ERRORS,
+    Requester,
+    RouteDependencies,
+    cursor_int,
+    cursor_time,
+    decode_cursor,
+    documented_errors,
+    encode_cursor,
+)
 
 __all__ = ("add_search_routes",)
 
@@ -25,29 +34,29 @@ Words = Annotated[
 ]
 
 
-def add_search_routes(router: APIRouter, edge: Edge) -> None:
+def add_search_routes(router: APIRouter, deps: RouteDependencies) -> None:
     """``GET /search``."""
 
     @router.get(
         "/search",
         summary="Find words in titles, descriptions and names of players",
-        responses=documented(*READ_ERRORS, ValidationFailed),
+        responses=documented_errors(*READ_ERRORS, ValidationFailed),
     )
     async def search(
-        viewer: Annotated[Viewer, Depends(edge.viewer)],
+        requester: Annotated[Requester, Depends(deps.requester)],
         q: Words,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
         cursor: Annotated[str | None, Query(max_length=200)] = None,
     ) -> SearchPage:
-        if viewer == Viewer(subject=None):
+        if requester == Requester(subject=None):
             raise TokenMissing
-        place = place_of(cursor, whole, instant, UUID)
-        async with edge.backbone.database.connection() as connection:
+        place = decode_cursor(cursor, cursor_int, cursor_time, UUID)
+        async with deps.backbone.database.connection() as connection:
             rows = await connection.fetch(
-                _SQL["search"], viewer.subject, viewer.link_id, _pattern(q), *place, limit + 1
+                _SQL["search"], requester.subject, requester.link_id, _pattern(q), *place, limit + 1
             )
         last = rows[limit - 1] if len(rows) > limit else None
-        following = cursor_of(last["rank"], last["created_at"], last["hit_id"]) if last else None
+        following = encode_cursor(last["rank"], last["created_at"], last["hit_id"]) if last else None
         return SearchPage(items=[_hit(row) for row in rows[:limit]], next_cursor=following)
 
     _ = search

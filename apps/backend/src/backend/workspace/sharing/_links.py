@@ -13,12 +13,12 @@ from shared_types.events import EventTarget
 from shared_types.workspace import Role, WorkspaceEvent, WorkspaceLink
 from shared_types.workspace_sharing_api import CreateLink
 
-from backend.workspace.core import Work
-from backend.workspace.errors import ShareLimitReached, ThingNotFound, missing
+from backend.workspace.core import CommandTransaction
+from backend.workspace.errors import ResourceNotFound, ShareLimitReached, as_resource_not_found
 
-__all__ = ("LINKS", "LINKS_MAX", "create_link", "revoke_link", "token_hash")
+__all__ = ("LINKS_MAX", "LINKS_SQL", "create_link", "hash_token", "revoke_link")
 
-LINKS: Final = load_queries(__package__ or "backend.workspace.sharing", "links.sql")
+LINKS_SQL: Final = load_queries(__package__ or "backend.workspace.sharing", "links.sql")
 #: Of one node, expired ones included until they are revoked.
 LINKS_MAX: Final = 50
 #: 256 bits: nobody finds one by trying, so a plain hash keeps it.
@@ -27,7 +27,7 @@ _AHEAD_MAX: Final = timedelta(days=3_653)
 
 
 async def create_link(
-    work: Work, node_id: UUID, request: CreateLink, password_hash: str | None
+    tx: CommandTransaction, node_id: UUID, request: CreateLink, password_hash: str | None
 ) -> tuple[WorkspaceLink, str]:
     """Make a link to a node; with it its token, which is stored nowhere and cannot be had again.
 
@@ -38,9 +38,9 @@ async def create_link(
         ValidationFailed: it would expire before it is made, or in more than ten years.
         ShareLimitReached: the node has too many.
     """
-    await work.hold(node_id, Role.ADMIN)
-    expires_at = _checked(request.expires_at, await work.now())
-    [row] = await work.executor.fetch(LINKS["count_links"], node_id)
+    await tx.lock_node(node_id, Role.ADMIN)
+    expires_at = _check_expiry(request.expires_at, await tx.now())
+    [row] = await tx.executor.fetch(LINKS_SQL["count_links"], node_id)
     if row["links"] >= LINKS_MAX:
         raise ShareLimitReached("links", LINKS_MAX)
     link_id, token = uuid4(), secrets.token_urlsafe(_TOKEN_BYTES)
@@ -50,43 +50,45 @@ async def create_link(
         "has_password": request.password is not None,
         "expires_at": expires_at.isoformat() if expires_at else None,
     }
-    await work.say(WorkspaceEvent.ACL_LINK_CREATED, node_id, payload, target=(EventTarget.SHARE, link_id))
-    await work.record("CreateLink", node_id, payload)
-    await work.executor.fetch(LINKS["keep_secret"], link_id, node_id, token_hash(token), password_hash)
-    return work.state(node_id).links[link_id], token
+    await tx.emit(WorkspaceEvent.ACL_LINK_CREATED, node_id, payload, target=(EventTarget.SHARE, link_id))
+    await tx.record("CreateLink", node_id, payload)
+    await tx.executor.fetch(
+        LINKS_SQL["insert_link_secret"], link_id, node_id, hash_token(token), password_hash
+    )
+    return tx.state(node_id).links[link_id], token
 
 
-async def revoke_link(work: Work, link_id: UUID) -> None:
+async def revoke_link(tx: CommandTransaction, link_id: UUID) -> None:
     """Make a link lead nowhere, from now on and for those who have opened it too.
 
     Raises:
-        ThingNotFound: there is no such link, or who asks may not read its node.
+        ResourceNotFound: there is no such link, or who asks may not read its node.
         RoleMissing: who asks is no admin.
     """
-    node_id = (await _link(work, link_id)).node_id
-    with missing("link"):
-        await work.hold(node_id, Role.ADMIN)
+    node_id = (await _link(tx, link_id)).node_id
+    with as_resource_not_found("link"):
+        await tx.lock_node(node_id, Role.ADMIN)
     # Again, as another may have revoked it meanwhile.
-    work.holds(node_id, "links", {link_id: await _link(work, link_id)})
+    tx.load_rows(node_id, "links", {link_id: await _link(tx, link_id)})
     payload = {"link_id": str(link_id)}
-    await work.say(WorkspaceEvent.ACL_LINK_REVOKED, node_id, payload, target=(EventTarget.SHARE, link_id))
-    await work.record("RevokeLink", node_id, payload)
-    await work.executor.fetch(LINKS["forget_secret"], link_id)
+    await tx.emit(WorkspaceEvent.ACL_LINK_REVOKED, node_id, payload, target=(EventTarget.SHARE, link_id))
+    await tx.record("RevokeLink", node_id, payload)
+    await tx.executor.fetch(LINKS_SQL["delete_link_secret"], link_id)
 
 
-def token_hash(token: str) -> bytes:
+def hash_token(token: str) -> bytes:
     """What is stored of a token: its SHA-256."""
     return hashlib.sha256(token.encode()).digest()
 
 
-async def _link(work: Work, link_id: UUID) -> WorkspaceLink:
-    rows = await work.executor.fetch(LINKS["link"], link_id)
+async def _link(tx: CommandTransaction, link_id: UUID) -> WorkspaceLink:
+    rows = await tx.executor.fetch(LINKS_SQL["link"], link_id)
     if not rows:
-        raise ThingNotFound("link")
+        raise ResourceNotFound("link")
     return WorkspaceLink.model_validate_json(rows[0]["row"])
 
 
-def _checked(expires_at: datetime | None, now: datetime) -> datetime | None:
+def _check_expiry(expires_at: datetime | None, now: datetime) -> datetime | None:
     if expires_at is None:
         return None
     if not now < expires_at <= now + _AHEAD_MAX:

@@ -1,4 +1,4 @@
-"""Passwords of links: kept as scrypt makes them (RFC 7914), each with its salt and its price."""
+"""Passwords of links: stored_hash as scrypt makes them (RFC 7914), each with its salt and its price."""
 
 import asyncio
 import hashlib
@@ -12,15 +12,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from backend.workspace.edge import Places
 from backend.workspace.errors import TooManyPasswords
+from backend.workspace.http import ConcurrencyLimit
 
 __all__ = (
     "COST",
     "HASHES_MAX",
-    "HASHES_OF_ONE_MAX",
+    "HASHES_PER_HOLDER_MAX",
     "Cost",
-    "PasswordThreads",
+    "PasswordHasher",
     "hash_password",
     "is_password",
 )
@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 
 HASHES_MAX: Final = 128
 """Passwords that a process has under way: the last of them waits for 16 s."""
-HASHES_OF_ONE_MAX: Final = 64
+HASHES_PER_HOLDER_MAX: Final = 64
 """Of them, those of one link, or of one person who creates links; a school class may open a link at once."""
 _THREADS_MAX: Final = 2
 
@@ -59,14 +59,14 @@ def hash_password(password: str, cost: Cost = COST) -> str:
     return f"scrypt${cost.log_n}${cost.p}${b64encode(salt).decode()}${b64encode(digest).decode()}"
 
 
-def is_password(password: str, kept: str) -> bool:
-    """Whether *kept* was made of *password*; no faster for a near miss."""
-    _, log_n, p, salt, digest = kept.split("$")
+def is_password(password: str, stored_hash: str) -> bool:
+    """Whether *stored_hash* was made of *password*; no faster for a near miss."""
+    _, log_n, p, salt, digest = stored_hash.split("$")
     tried = _scrypt(password, b64decode(salt), Cost(log_n=int(log_n), p=int(p)))
     return hmac.compare_digest(tried, b64decode(digest))
 
 
-class PasswordThreads:
+class PasswordHasher:
     """Hashes passwords for the requests of one process, on two threads of its own.
 
     Not on asyncio's threads: a hash takes a quarter of a second, and other work would wait for it.
@@ -74,7 +74,9 @@ class PasswordThreads:
 
     def __init__(self) -> None:
         #: Requests whose password is hashed or waits for a thread; taken before a try is counted.
-        self.places = Places(places_max=HASHES_MAX, of_one_max=HASHES_OF_ONE_MAX, refusal=TooManyPasswords)
+        self.limit = ConcurrencyLimit(
+            total_max=HASHES_MAX, per_holder_max=HASHES_PER_HOLDER_MAX, error=TooManyPasswords
+        )
         self._threads: ThreadPoolExecutor | None = None
 
     @asynccontextmanager
@@ -91,9 +93,9 @@ class PasswordThreads:
         """What to keep of *password*."""
         return await self._run(hash_password, password)
 
-    async def is_password(self, password: str, kept: str) -> bool:
-        """Whether *kept* was made of *password*."""
-        return await self._run(is_password, password, kept)
+    async def is_password(self, password: str, stored_hash: str) -> bool:
+        """Whether *stored_hash* was made of *password*."""
+        return await self._run(is_password, password, stored_hash)
 
     async def _run(self, work: Callable[..., Result], *args: str) -> Result:
         if self._threads is None:

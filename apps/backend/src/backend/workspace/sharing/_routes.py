@@ -21,22 +21,22 @@ from shared_types.workspace_sharing_api import (
 from starlette.responses import Response
 
 from backend.workspace.access import Access
-from backend.workspace.edge import (
+from backend.workspace.errors import AlreadyShared, GrantRefused, ResourceNotFound, ShareLimitReached
+from backend.workspace.http import (
     READ_ERRORS,
     WRITE_ERRORS,
-    Edge,
-    Viewer,
-    body_of,
-    cursor_of,
-    documented,
-    id_in,
-    instant,
-    json_answer,
-    place_of,
+    Requester,
+    RouteDependencies,
+    cursor_time,
+    decode_cursor,
+    documented_errors,
+    encode_cursor,
+    json_response,
+    parse_body,
+    path_id,
 )
-from backend.workspace.errors import AlreadyShared, GrantRefused, ShareLimitReached, ThingNotFound
 from backend.workspace.nodes import node_view
-from backend.workspace.sharing._sharing import SHARING, change_role, revoke_grant, share_node
+from backend.workspace.sharing._sharing import SHARING_SQL, change_role, revoke_grant, share_node
 
 __all__ = ("add_sharing_routes",)
 
@@ -49,31 +49,33 @@ UserId = Annotated[str, Path(max_length=_USER_CHARS_MAX)]
 _USER_PATH = "/share/{node_id}/users/{user_id:path}"
 
 
-def add_sharing_routes(router: APIRouter, edge: Edge) -> None:
+def add_sharing_routes(router: APIRouter, deps: RouteDependencies) -> None:
     """The routes of grants, and ``GET /share/{node_id}`` and ``/shared-with-me``."""
-    _add_view(router, edge)
-    _add_share(router, edge)
-    _add_change(router, edge)
-    _add_revoke(router, edge)
-    _add_shared(router, edge)
+    _add_view(router, deps)
+    _add_share(router, deps)
+    _add_change(router, deps)
+    _add_revoke(router, deps)
+    _add_shared(router, deps)
 
 
-def _add_view(router: APIRouter, edge: Edge) -> None:
+def _add_view(router: APIRouter, deps: RouteDependencies) -> None:
     @router.get(
         "/share/{node_id}",
         summary="Who may do what on a node, and its links",
-        responses=documented(*READ_ERRORS, ValidationFailed),
+        responses=documented_errors(*READ_ERRORS, ValidationFailed),
     )
     async def view(
-        access: Annotated[Access, Depends(edge.reading(Role.ADMIN))],
+        access: Annotated[Access, Depends(deps.reading(Role.ADMIN))],
         limit: Limit = 100,
         cursor: Annotated[str | None, Query(max_length=_CURSOR_CHARS_MAX)] = None,
     ) -> ShareView:
-        [last_user] = place_of(cursor, _user)
-        async with edge.backbone.database.connection() as connection:
-            granted = await connection.fetch(SHARING["grants_page"], access.node.id, last_user, limit + 1)
+        [last_user] = decode_cursor(cursor, _user)
+        async with deps.backbone.database.connection() as connection:
+            granted = await connection.fetch(SHARING_SQL["grants_page"], access.node.id, last_user, limit + 1)
             linked = (
-                await connection.fetch(SHARING["links_on_the_way"], access.node.id) if cursor is None else ()
+                await connection.fetch(SHARING_SQL["links_of_ancestors"], access.node.id)
+                if cursor is None
+                else ()
             )
         shown = {one.id for one in (access.node, *access.readable_above)}
         grants = [_grant_view(WorkspaceGrant.model_validate_json(row["row"]), shown) for row in granted]
@@ -82,14 +84,14 @@ def _add_view(router: APIRouter, edge: Edge) -> None:
             visibility=access.visibility,
             grants=grants[:limit],
             links=[_link_view(WorkspaceLink.model_validate_json(row["row"]), shown) for row in linked],
-            next_cursor=cursor_of(grants[limit - 1].user_id) if len(grants) > limit else None,
+            next_cursor=encode_cursor(grants[limit - 1].user_id) if len(grants) > limit else None,
         )
 
     _ = view
 
 
-def _add_share(router: APIRouter, edge: Edge) -> None:
-    begun = Depends(edge.writing("ShareNode", Role.ADMIN))
+def _add_share(router: APIRouter, deps: RouteDependencies) -> None:
+    begun = Depends(deps.writing("ShareNode", Role.ADMIN))
 
     @router.post(
         "/share/{node_id}/users",
@@ -98,72 +100,75 @@ def _add_share(router: APIRouter, edge: Edge) -> None:
         openapi_extra=json_body(ShareNode),
         responses={
             201: {"model": GrantView},
-            **documented(*WRITE_ERRORS, AlreadyShared, ShareLimitReached, GrantRefused),
+            **documented_errors(*WRITE_ERRORS, AlreadyShared, ShareLimitReached, GrantRefused),
         },
     )
     async def share(request: Request, unit: Annotated[UnitOfWork[Principal], begun]) -> Response:
-        node_id, body = id_in(request), await body_of(request, ShareNode)
-        grant = await share_node(edge.work(request, unit), node_id, body)
+        node_id, body = path_id(request), await parse_body(request, ShareNode)
+        grant = await share_node(deps.begin_command(request, unit), node_id, body)
         location = f"{request.url.path}/{quote(grant.user_id, safe='')}"
-        return json_answer(201, _grant_view(grant, {grant.node_id}), location=location)
+        return json_response(201, _grant_view(grant, {grant.node_id}), location=location)
 
     _ = share
 
 
-def _add_change(router: APIRouter, edge: Edge) -> None:
-    begun = Depends(edge.writing("ChangeRole", Role.ADMIN))
+def _add_change(router: APIRouter, deps: RouteDependencies) -> None:
+    begun = Depends(deps.writing("ChangeRole", Role.ADMIN))
 
     @router.put(
         _USER_PATH,
         summary="Change what is granted to somebody",
         openapi_extra=json_body(ChangeRole),
-        responses={200: {"model": GrantView}, **documented(*WRITE_ERRORS, ThingNotFound, GrantRefused)},
+        responses={
+            200: {"model": GrantView},
+            **documented_errors(*WRITE_ERRORS, ResourceNotFound, GrantRefused),
+        },
     )
     async def change(
         request: Request, user_id: UserId, unit: Annotated[UnitOfWork[Principal], begun]
     ) -> Response:
-        node_id, body = id_in(request), await body_of(request, ChangeRole)
-        grant = await change_role(edge.work(request, unit), node_id, _known(user_id), body)
-        return json_answer(200, _grant_view(grant, {grant.node_id}))
+        node_id, body = path_id(request), await parse_body(request, ChangeRole)
+        grant = await change_role(deps.begin_command(request, unit), node_id, _known(user_id), body)
+        return json_response(200, _grant_view(grant, {grant.node_id}))
 
     _ = change
 
 
-def _add_revoke(router: APIRouter, edge: Edge) -> None:
-    begun = Depends(edge.writing("RevokeGrant", Role.VIEWER))
+def _add_revoke(router: APIRouter, deps: RouteDependencies) -> None:
+    begun = Depends(deps.writing("RevokeGrant", Role.VIEWER))
 
     @router.delete(
         _USER_PATH,
         status_code=204,
         summary="Take away what is granted to somebody, or leave",
-        responses=documented(*WRITE_ERRORS, ThingNotFound, GrantRefused),
+        responses=documented_errors(*WRITE_ERRORS, ResourceNotFound, GrantRefused),
     )
     async def revoke(
         request: Request, user_id: UserId, unit: Annotated[UnitOfWork[Principal], begun]
     ) -> Response:
-        await revoke_grant(edge.work(request, unit), id_in(request), _known(user_id))
+        await revoke_grant(deps.begin_command(request, unit), path_id(request), _known(user_id))
         return Response(status_code=204)
 
     _ = revoke
 
 
-def _add_shared(router: APIRouter, edge: Edge) -> None:
+def _add_shared(router: APIRouter, deps: RouteDependencies) -> None:
     @router.get(
         "/shared-with-me",
         summary="What others have granted to you",
-        responses=documented(*READ_ERRORS, ValidationFailed),
+        responses=documented_errors(*READ_ERRORS, ValidationFailed),
     )
     async def shared(
-        viewer: Annotated[Viewer, Depends(edge.viewer)],
+        requester: Annotated[Requester, Depends(deps.requester)],
         limit: Limit = 50,
         cursor: Annotated[str | None, Query(max_length=200)] = None,
     ) -> SharedPage:
-        if viewer.subject is None:
+        if requester.subject is None:
             raise TokenMissing
-        granted_at, last_id = place_of(cursor, instant, UUID)
-        async with edge.backbone.database.connection() as connection:
+        granted_at, last_id = decode_cursor(cursor, cursor_time, UUID)
+        async with deps.backbone.database.connection() as connection:
             rows = await connection.fetch(
-                SHARING["shared_page"], viewer.subject, granted_at, last_id, limit + 1
+                SHARING_SQL["shared_page"], requester.subject, granted_at, last_id, limit + 1
             )
         items = [
             SharedNode(
@@ -175,7 +180,7 @@ def _add_shared(router: APIRouter, edge: Edge) -> None:
             for row in rows[:limit]
         ]
         last = items[-1] if len(rows) > limit else None
-        return SharedPage(items=items, next_cursor=cursor_of(last.shared_at, last.id) if last else None)
+        return SharedPage(items=items, next_cursor=encode_cursor(last.shared_at, last.id) if last else None)
 
     _ = shared
 
@@ -184,10 +189,10 @@ def _known(user_id: str) -> str:
     """A user who can have a grant; nobody else needs to be looked for, nor could be (NUL).
 
     Raises:
-        ThingNotFound: it is none.
+        ResourceNotFound: it is none.
     """
     if not (user_id and user_id.isprintable()):
-        raise ThingNotFound("grant")
+        raise ResourceNotFound("grant")
     return user_id
 
 

@@ -6,11 +6,11 @@ SELECT to_jsonb(link)::text AS row FROM workspace_links AS link WHERE link.id = 
 -- How many links a node has, expired ones too.
 SELECT count(*) AS links FROM workspace_links WHERE node_id = $1
 
--- name: keep_secret
+-- name: insert_link_secret
 -- What opens a link: the SHA-256 of its token, and its password as scrypt makes it.
 INSERT INTO workspace_link_secrets (link_id, node_id, token_hash, password_hash) VALUES ($1, $2, $3, $4)
 
--- name: forget_secret
+-- name: delete_link_secret
 -- The link is revoked.
 DELETE FROM workspace_link_secrets WHERE link_id = $1
 
@@ -23,7 +23,7 @@ JOIN workspace_links AS link ON link.id = secret.link_id
 JOIN workspace_nodes AS node ON node.id = link.node_id
 WHERE secret.token_hash = $1 AND (link.expires_at IS NULL OR link.expires_at > clock_timestamp())
 
--- name: begin_try
+-- name: begin_password_try
 -- A try counts as a wrong one before its password is looked at, so that no number of tries at once, in whatever
 -- processes, are more than they may be. $2: wrong ones in a row that are free; from then on each is followed by a
 -- pause, of $3 seconds first and twice as long each time, up to $4. One is forgotten for each $5 seconds since the
@@ -41,12 +41,12 @@ UPDATE workspace_link_secrets SET
 WHERE link_id = $1 AND (refused_until IS NULL OR refused_until <= clock_timestamp())
 RETURNING password_hash
 
--- name: pause_left
+-- name: remaining_pause
 -- For how many seconds tries are refused.
 SELECT coalesce(ceil(extract(epoch FROM refused_until - clock_timestamp())), 0)::int AS pause_s
 FROM workspace_link_secrets WHERE link_id = $1
 
--- name: end_tries
+-- name: reset_password_tries
 -- The password was right.
 UPDATE workspace_link_secrets SET failures = 0, refused_until = NULL WHERE link_id = $1
 

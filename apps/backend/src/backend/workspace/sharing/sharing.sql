@@ -22,7 +22,7 @@ WHERE $2::text IS NULL OR granted.user_id > $2
 ORDER BY granted.user_id, up.level
 LIMIT $3
 
--- name: links_on_the_way
+-- name: links_of_ancestors
 -- The links of a node and of its ancestors, oldest first; those that have expired too.
 WITH RECURSIVE up AS (
     SELECT node.id, node.parent_id, 0 AS level FROM workspace_nodes AS node WHERE node.id = $1

@@ -3,11 +3,11 @@
 What needs the package ``chess`` is imported where it is used, and not by this door.
 """
 
-from backend.workspace.studies._chapters import CHAPTERS, fetch_chapter
+from backend.workspace.studies._chapters import CHAPTERS_SQL, fetch_chapter
 from backend.workspace.studies._routes import add_study_routes
 
 __all__ = (
-    "CHAPTERS",
+    "CHAPTERS_SQL",
     "add_study_routes",
     "fetch_chapter",
 )

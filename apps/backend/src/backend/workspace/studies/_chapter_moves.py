@@ -1,7 +1,7 @@
 """What a change of a chapter's moves comes to, and how a chapter is shown: pure; needs the package ``chess``.
 
 Each decision is the payload of the event that records it. It says all that changes, so that history is
-repeated without chess (:mod:`backend.workspace.history`).
+repeated without chess (:mod:`backend.workspace.projection`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,11 +19,18 @@ from backend.workspace.chess import (
     delete_move,
     demote,
     promote,
-    with_san,
+    render_moves,
 )
-from backend.workspace.history import Step
+from backend.workspace.projection import Direction
 
-__all__ = ("PATHS_CHARS_MAX", "added", "annotated", "deleted", "stepped", "view_of")
+__all__ = (
+    "PATHS_CHARS_MAX",
+    "chapter_view",
+    "decide_add_move",
+    "decide_annotate_move",
+    "decide_delete_move",
+    "decide_move_variation",
+)
 
 Payload = dict[str, Any]
 
@@ -34,16 +41,18 @@ A game of 1,200 half-moves has as many; one of 20,000 would have a billion.
 """
 
 
-def added(chapter: WorkspaceChapter, request: AddMove) -> Payload:
+def decide_add_move(chapter: WorkspaceChapter, request: AddMove) -> Payload:
     """What a new move comes to; ``fen`` is the position after it.
 
     Raises:
         ChessError: the rules, PGN or a limit refuse it; see :func:`backend.workspace.chess.add_move`.
     """
     move = add_move(_tree(chapter), chapter.headers, request.after, request.move)
-    said = {}
+    annotation = {}
     if request.annotation is not None:
-        said = _said(annotate(move.tree, move.path, _annotation(request.annotation)), move.path)
+        annotation = _annotation_document(
+            annotate(move.tree, move.path, _annotation(request.annotation)), move.path
+        )
     return {
         "chapter_id": str(chapter.id),
         "move_path": move.path,
@@ -51,11 +60,11 @@ def added(chapter: WorkspaceChapter, request: AddMove) -> Payload:
         "san": move.shown.san,
         "ply": move.shown.ply,
         "fen": move.shown.fen,
-        "annotation": said,
+        "annotation": annotation,
     }
 
 
-def deleted(chapter: WorkspaceChapter, path: str) -> Payload:
+def decide_delete_move(chapter: WorkspaceChapter, path: str) -> Payload:
     """What it comes to when a move goes with all that follows; ``moves`` tells how many that are.
 
     Raises:
@@ -67,37 +76,47 @@ def deleted(chapter: WorkspaceChapter, path: str) -> Payload:
         "chapter_id": str(chapter.id),
         "move_path": path,
         "moves": len(tree.moves) - len(left.moves),
-        "annotations": _folded(tree, left, path),
+        "annotations": _changed_annotations(tree, left, path),
     }
 
 
-def stepped(chapter: WorkspaceChapter, path: str, step: Step) -> Payload:
+def decide_move_variation(chapter: WorkspaceChapter, path: str, direction: Direction) -> Payload:
     """What it comes to when a variation changes places with its neighbour.
 
     Raises:
         MoveNotFound, VariationFirst, VariationLast: see :func:`backend.workspace.chess.promote`.
     """
     tree = _tree(chapter)
-    made = (promote if step is Step.UP else demote)(tree, path)
-    return {"chapter_id": str(chapter.id), "move_path": path, "annotations": _folded(tree, made, path)}
+    made = (promote if direction is Direction.UP else demote)(tree, path)
+    return {
+        "chapter_id": str(chapter.id),
+        "move_path": path,
+        "annotations": _changed_annotations(tree, made, path),
+    }
 
 
-def annotated(chapter: WorkspaceChapter, path: str, annotation: SetAnnotation) -> tuple[Payload, bool]:
-    """What it comes to when this is said at a move, or at the start; and whether it differs from before.
+def decide_annotate_move(
+    chapter: WorkspaceChapter, path: str, annotation: SetAnnotation
+) -> tuple[Payload, bool]:
+    """Decide on the annotation of a move, or of the start; the second value: whether it changes anything.
 
     Raises:
         MoveNotFound, AnnotationInvalid: see :func:`backend.workspace.chess.annotate`.
     """
     tree = _tree(chapter)
     made = annotate(tree, path, _annotation(annotation))
-    payload = {"chapter_id": str(chapter.id), "move_path": path, "annotation": _said(made, path)}
+    payload = {
+        "chapter_id": str(chapter.id),
+        "move_path": path,
+        "annotation": _annotation_document(made, path),
+    }
     return payload, made != tree
 
 
-def view_of(chapter: WorkspaceChapter) -> ChapterView:
+def chapter_view(chapter: WorkspaceChapter) -> ChapterView:
     """A chapter as it is shown."""
     tree = _tree(chapter)
-    shown = with_san(tree, chapter.headers)
+    shown = render_moves(tree, chapter.headers)
     paths = _paths(tree)
     moves = [
         MoveView(
@@ -136,15 +155,15 @@ def _at(tree: MoveTree, path: str) -> Annotation:
     return tree.start if index == START else tree.moves[index].annotation
 
 
-def _said(tree: MoveTree, path: str) -> Mapping[str, Any]:
+def _annotation_document(tree: MoveTree, path: str) -> Mapping[str, Any]:
     return _at(tree, path).document()
 
 
-def _folded(before: MoveTree, after: MoveTree, path: str) -> Mapping[str, Any]:
+def _changed_annotations(before: MoveTree, after: MoveTree, path: str) -> Mapping[str, Any]:
     """The annotation that changed because its move has become the main one beside *path*; by its path."""
     parent = after.find(path.rpartition(".")[0])
     first = [after.path_of(one) for one in after.children()[parent][:1]]
-    return {one: _said(after, one) for one in first if _at(after, one) != _at(before, one)}
+    return {one: _annotation_document(after, one) for one in first if _at(after, one) != _at(before, one)}
 
 
 def _paths(tree: MoveTree) -> Sequence[str | None]:

@@ -19,7 +19,6 @@ from starlette.responses import Response
 
 from backend.workspace.access import Access
 from backend.workspace.core import IfMatch, etag
-from backend.workspace.edge import Edge, IfMatchHeader, body_of, documented, json_answer
 from backend.workspace.errors import (
     AnnotationInvalid,
     ChapterFull,
@@ -31,7 +30,14 @@ from backend.workspace.errors import (
     VariationLast,
     VariationsFull,
 )
-from backend.workspace.history import Step
+from backend.workspace.http import (
+    IfMatchHeader,
+    RouteDependencies,
+    documented_errors,
+    json_response,
+    parse_body,
+)
+from backend.workspace.projection import Direction
 from backend.workspace.studies._chapters import (
     add_move,
     delete_move,
@@ -39,7 +45,7 @@ from backend.workspace.studies._chapters import (
     set_annotation,
     step_variation,
 )
-from backend.workspace.studies._edge import (
+from backend.workspace.studies._dependencies import (
     STUDY_CHANGE_ERRORS,
     STUDY_READ_ERRORS,
     Id,
@@ -54,39 +60,39 @@ _START: Final = "start"
 _ADD_ERRORS: Final = (MoveExists, MoveIllegal, MoveNotFound, MovesFull, VariationsFull)
 
 
-def add_chapter_routes(router: APIRouter, edge: Edge) -> None:
+def add_chapter_routes(router: APIRouter, deps: RouteDependencies) -> None:
     """The routes under ``/studies/{id}/chapters``."""
-    _add_get(router, edge)
-    _add_moves(router, edge)
-    _add_steps(router, edge)
-    _add_annotations(router, edge)
+    _add_get(router, deps)
+    _add_moves(router, deps)
+    _add_steps(router, deps)
+    _add_annotations(router, deps)
 
 
-def _add_get(router: APIRouter, edge: Edge) -> None:
-    looked = Depends(edge.reading(node="study_id", kind=NodeKind.STUDY))
+def _add_get(router: APIRouter, deps: RouteDependencies) -> None:
+    looked = Depends(deps.reading(node="study_id", kind=NodeKind.STUDY))
 
     @router.get(
         _CHAPTER,
         summary="A chapter with its moves",
-        responses={200: {"model": ChapterView}, **documented(*STUDY_READ_ERRORS)},
+        responses={200: {"model": ChapterView}, **documented_errors(*STUDY_READ_ERRORS)},
     )
     async def get(_access: Annotated[Access, looked], study_id: UUID, chapter_id: Id) -> Response:
-        from backend.workspace.studies._chapter_moves import view_of
+        from backend.workspace.studies._chapter_moves import chapter_view
 
-        async with edge.backbone.database.connection() as connection:
+        async with deps.backbone.database.connection() as connection:
             chapter = await fetch_chapter(connection, study_id, id_of_chapter(chapter_id))
-        view = await asyncio.to_thread(view_of, chapter)
-        return json_answer(200, view, version=view.version)
+        view = await asyncio.to_thread(chapter_view, chapter)
+        return json_response(200, view, version=view.version)
 
     _ = get
 
 
-def _writing(edge: Edge, command_type: str) -> Any:
-    return Depends(edge.writing(command_type, Role.EDITOR, node="study_id", kind=NodeKind.STUDY))
+def _writing(deps: RouteDependencies, command_type: str) -> Any:
+    return Depends(deps.writing(command_type, Role.EDITOR, node="study_id", kind=NodeKind.STUDY))
 
 
-def _add_moves(router: APIRouter, edge: Edge) -> None:
-    adding, deleting = _writing(edge, "AddMove"), _writing(edge, "DeleteMove")
+def _add_moves(router: APIRouter, deps: RouteDependencies) -> None:
+    adding, deleting = _writing(deps, "AddMove"), _writing(deps, "DeleteMove")
 
     @router.post(
         f"{_CHAPTER}/moves",
@@ -95,7 +101,7 @@ def _add_moves(router: APIRouter, edge: Edge) -> None:
         openapi_extra=json_body(AddMove),
         responses={
             201: {"model": AddedMoveView},
-            **documented(*STUDY_CHANGE_ERRORS, *_ADD_ERRORS, AnnotationInvalid, ChapterFull),
+            **documented_errors(*STUDY_CHANGE_ERRORS, *_ADD_ERRORS, AnnotationInvalid, ChapterFull),
         },
     )
     async def add(
@@ -105,16 +111,16 @@ def _add_moves(router: APIRouter, edge: Edge) -> None:
         chapter_id: Id,
         if_match: IfMatchHeader,
     ) -> Response:
-        match, body = IfMatch.parse(if_match), await body_of(request, AddMove)
-        work = edge.work(request, unit)
-        added = await add_move(work, study_id, id_of_chapter(chapter_id), body, match)
-        return json_answer(201, added, version=added.version)
+        match, body = IfMatch.parse(if_match), await parse_body(request, AddMove)
+        tx = deps.begin_command(request, unit)
+        added = await add_move(tx, study_id, id_of_chapter(chapter_id), body, match)
+        return json_response(201, added, version=added.version)
 
     @router.delete(
         f"{_CHAPTER}/moves/{{move_path}}",
         status_code=204,
         summary="Remove a move and all that follows it",
-        responses=documented(*STUDY_CHANGE_ERRORS),
+        responses=documented_errors(*STUDY_CHANGE_ERRORS),
     )
     async def delete(
         request: Request,
@@ -124,28 +130,32 @@ def _add_moves(router: APIRouter, edge: Edge) -> None:
         move_path: str,
         if_match: IfMatchHeader,
     ) -> Response:
-        match, work = IfMatch.parse(if_match), edge.work(request, unit)
-        version = await delete_move(work, study_id, id_of_chapter(chapter_id), move_path, match)
+        match, tx = IfMatch.parse(if_match), deps.begin_command(request, unit)
+        version = await delete_move(tx, study_id, id_of_chapter(chapter_id), move_path, match)
         return Response(status_code=204, headers={"ETag": etag(version)})
 
     _ = add, delete
 
 
-def _add_steps(router: APIRouter, edge: Edge) -> None:
-    promoting, demoting = _writing(edge, "PromoteVariation"), _writing(edge, "DemoteVariation")
+def _add_steps(router: APIRouter, deps: RouteDependencies) -> None:
+    promoting, demoting = _writing(deps, "PromoteVariation"), _writing(deps, "DemoteVariation")
 
     async def step(
-        request: Request, unit: UnitOfWork[Principal], place: tuple[UUID, str, str], to: Step, match: IfMatch
+        request: Request,
+        unit: UnitOfWork[Principal],
+        place: tuple[UUID, str, str],
+        to: Direction,
+        match: IfMatch,
     ) -> Response:
         study_id, chapter_id, path = place
-        work = edge.work(request, unit)
-        change = await step_variation(work, study_id, id_of_chapter(chapter_id), path, to, match)
-        return json_answer(200, change, version=change.version)
+        tx = deps.begin_command(request, unit)
+        change = await step_variation(tx, study_id, id_of_chapter(chapter_id), path, to, match)
+        return json_response(200, change, version=change.version)
 
     @router.post(
         f"{_CHAPTER}/variations/{{move_path}}/promote",
         summary="Put a variation before the one above it; the first is the main line",
-        responses={200: {"model": ChapterChange}, **documented(*STUDY_CHANGE_ERRORS, VariationFirst)},
+        responses={200: {"model": ChapterChange}, **documented_errors(*STUDY_CHANGE_ERRORS, VariationFirst)},
     )
     async def promote(
         request: Request,
@@ -156,12 +166,12 @@ def _add_steps(router: APIRouter, edge: Edge) -> None:
         if_match: IfMatchHeader,
     ) -> Response:
         place = study_id, chapter_id, move_path
-        return await step(request, unit, place, Step.UP, IfMatch.parse(if_match))
+        return await step(request, unit, place, Direction.UP, IfMatch.parse(if_match))
 
     @router.post(
         f"{_CHAPTER}/variations/{{move_path}}/demote",
         summary="Put a variation behind the one below it",
-        responses={200: {"model": ChapterChange}, **documented(*STUDY_CHANGE_ERRORS, VariationLast)},
+        responses={200: {"model": ChapterChange}, **documented_errors(*STUDY_CHANGE_ERRORS, VariationLast)},
     )
     async def demote(
         request: Request,
@@ -172,13 +182,13 @@ def _add_steps(router: APIRouter, edge: Edge) -> None:
         if_match: IfMatchHeader,
     ) -> Response:
         place = study_id, chapter_id, move_path
-        return await step(request, unit, place, Step.DOWN, IfMatch.parse(if_match))
+        return await step(request, unit, place, Direction.DOWN, IfMatch.parse(if_match))
 
     _ = promote, demote
 
 
-def _add_annotations(router: APIRouter, edge: Edge) -> None:
-    begun = _writing(edge, "AnnotateMove")
+def _add_annotations(router: APIRouter, deps: RouteDependencies) -> None:
+    begun = _writing(deps, "AnnotateMove")
 
     @router.put(
         f"{_CHAPTER}/moves/{{move_path}}/annotation",
@@ -186,7 +196,7 @@ def _add_annotations(router: APIRouter, edge: Edge) -> None:
         openapi_extra=json_body(SetAnnotation),
         responses={
             200: {"model": AnnotatedMoveView},
-            **documented(*STUDY_CHANGE_ERRORS, AnnotationInvalid, ChapterFull),
+            **documented_errors(*STUDY_CHANGE_ERRORS, AnnotationInvalid, ChapterFull),
         },
     )
     async def annotate(
@@ -197,10 +207,10 @@ def _add_annotations(router: APIRouter, edge: Edge) -> None:
         move_path: str,
         if_match: IfMatchHeader,
     ) -> Response:
-        match, body = IfMatch.parse(if_match), await body_of(request, SetAnnotation)
+        match, body = IfMatch.parse(if_match), await parse_body(request, SetAnnotation)
         path = "" if move_path == _START else move_path
-        work = edge.work(request, unit)
-        said = await set_annotation(work, study_id, id_of_chapter(chapter_id), path, body, match)
-        return json_answer(200, said, version=said.version)
+        tx = deps.begin_command(request, unit)
+        said = await set_annotation(tx, study_id, id_of_chapter(chapter_id), path, body, match)
+        return json_response(200, said, version=said.version)
 
     _ = annotate

@@ -9,10 +9,10 @@ from shared_types.workspace_version_api import VersionDiff
 from backend.workspace.chess import ChapterContent, MoveTree, diff
 from backend.workspace.studies._versions import StudyContent
 
-__all__ = ("differences",)
+__all__ = ("diff_versions",)
 
 
-def differences(before: StudyContent, after: StudyContent) -> VersionDiff:
+def diff_versions(before: StudyContent, after: StudyContent) -> VersionDiff:
     """What changed from *before*, which is a version, to *after*."""
     found = diff([*map(_content_of, before.chapters)], [*map(_content_of, after.chapters)])
     fields = {

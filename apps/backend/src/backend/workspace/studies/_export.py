@@ -10,7 +10,7 @@ from shared_types.workspace_study_api import ExportMode
 
 from backend.workspace.chess import ChapterContent, MoveTree, write_file, write_game
 
-__all__ = ("attachment", "content_of", "written")
+__all__ = ("chapter_content", "content_disposition", "export_pgn")
 
 _NAME_CHARS_MAX: Final = 100
 #: What file systems refuse, or take for a part of a path.
@@ -18,7 +18,7 @@ _UNSAFE: Final = re.compile(r'[\x00-\x1f\x7f-\x9f/\\:*?"<>|\u202a-\u202e\u2066-\
 _NOT_PLAIN: Final = re.compile(r"[^A-Za-z0-9 ._()-]+")
 
 
-def content_of(chapter: WorkspaceChapter) -> ChapterContent:
+def chapter_content(chapter: WorkspaceChapter) -> ChapterContent:
     """What a chapter holds."""
     return ChapterContent(
         chapter_id=chapter.id,
@@ -28,19 +28,19 @@ def content_of(chapter: WorkspaceChapter) -> ChapterContent:
     )
 
 
-def written(chapters: Sequence[WorkspaceChapter], mode: ExportMode, path: str | None) -> bytes:
+def export_pgn(chapters: Sequence[WorkspaceChapter], mode: ExportMode, path: str | None) -> bytes:
     """*chapters* as one file in UTF-8; a clip is of the only one, from the move at *path* on.
 
     Raises:
         ClipPathMissing, MoveNotFound: a clip without a move to begin at.
     """
     if mode is not ExportMode.CLIP:
-        return write_file(map(content_of, chapters), mode=mode).encode()
-    [chapter] = map(content_of, chapters)
+        return write_file(map(chapter_content, chapters), mode=mode).encode()
+    [chapter] = map(chapter_content, chapters)
     return write_game(chapter.headers, chapter.tree, mode=mode, path=path).encode()
 
 
-def attachment(name: str) -> str:
+def content_disposition(name: str) -> str:
     """``Content-Disposition`` of the file *name* (RFC 6266), without what a file system might take amiss.
 
     Programs that know only ASCII get a name without the other characters.

@@ -15,18 +15,24 @@ from starlette.responses import Response
 
 from backend.workspace.access import Access
 from backend.workspace.core import IfMatch
-from backend.workspace.edge import Edge, IfMatchHeader, body_of, documented, json_answer
 from backend.workspace.errors import ClipPathMissing, MoveNotFound, TitleTaken, TreeRefused
+from backend.workspace.http import (
+    IfMatchHeader,
+    RouteDependencies,
+    documented_errors,
+    json_response,
+    parse_body,
+)
 from backend.workspace.nodes import fetch_detail, node_view
 from backend.workspace.studies._chapter_routes import add_chapter_routes
 from backend.workspace.studies._chapters import fetch_chapter, fetch_chapters
-from backend.workspace.studies._edge import (
+from backend.workspace.studies._dependencies import (
     STUDY_CHANGE_ERRORS,
     STUDY_READ_ERRORS,
     STUDY_WRITE_ERRORS,
     chess_installed,
 )
-from backend.workspace.studies._studies import create_study, fetch_entries, update_study
+from backend.workspace.studies._studies import create_study, fetch_chapter_entries, update_study
 from backend.workspace.studies._version_routes import add_version_routes
 
 __all__ = ("add_study_routes",)
@@ -34,24 +40,24 @@ __all__ = ("add_study_routes",)
 _PGN: Final = "application/x-chess-pgn"
 
 
-def add_study_routes(router: APIRouter, edge: Edge) -> None:
+def add_study_routes(router: APIRouter, deps: RouteDependencies) -> None:
     """The routes under ``/studies`` but those of imports."""
     studies = APIRouter(dependencies=[Depends(chess_installed)])
-    _add_create(studies, edge)
-    _add_get(studies, edge)
-    _add_update(studies, edge)
-    _add_export(studies, edge)
-    add_chapter_routes(studies, edge)
-    add_version_routes(studies, edge)
+    _add_create(studies, deps)
+    _add_get(studies, deps)
+    _add_update(studies, deps)
+    _add_export(studies, deps)
+    add_chapter_routes(studies, deps)
+    add_version_routes(studies, deps)
     router.include_router(studies)
 
 
 async def _parent_of(request: Request) -> UUID | None:
-    return (await body_of(request, CreateStudy)).parent_id
+    return (await parse_body(request, CreateStudy)).parent_id
 
 
-def _add_create(router: APIRouter, edge: Edge) -> None:
-    begun = Depends(edge.writing("CreateNode", Role.EDITOR, node=_parent_of))
+def _add_create(router: APIRouter, deps: RouteDependencies) -> None:
+    begun = Depends(deps.writing("CreateNode", Role.EDITOR, node=_parent_of))
 
     @router.post(
         "/studies",
@@ -60,46 +66,46 @@ def _add_create(router: APIRouter, edge: Edge) -> None:
         openapi_extra=json_body(CreateStudy),
         responses={
             201: {"model": NodeView},
-            **documented(*STUDY_WRITE_ERRORS, TreeRefused, TitleTaken),
+            **documented_errors(*STUDY_WRITE_ERRORS, TreeRefused, TitleTaken),
         },
     )
     async def create(request: Request, unit: Annotated[UnitOfWork[Principal], begun]) -> Response:
-        work = edge.work(request, unit)
-        study_id = await create_study(work, await body_of(request, CreateStudy))
-        access = await work.access(study_id)
-        view = node_view(work.node(study_id), access.visibility, access.parent_id)
-        return json_answer(201, view, version=view.version, location=f"{request.url.path}/{study_id}")
+        tx = deps.begin_command(request, unit)
+        study_id = await create_study(tx, await parse_body(request, CreateStudy))
+        access = await tx.access(study_id)
+        view = node_view(tx.node(study_id), access.visibility, access.parent_id)
+        return json_response(201, view, version=view.version, location=f"{request.url.path}/{study_id}")
 
     _ = create
 
 
-def _add_get(router: APIRouter, edge: Edge) -> None:
-    looked = Depends(edge.reading(node="study_id", kind=NodeKind.STUDY))
+def _add_get(router: APIRouter, deps: RouteDependencies) -> None:
+    looked = Depends(deps.reading(node="study_id", kind=NodeKind.STUDY))
 
     @router.get(
         "/studies/{study_id}",
         summary="A study, its place, and its chapters",
-        responses={200: {"model": StudyDetail}, **documented(*STUDY_READ_ERRORS)},
+        responses={200: {"model": StudyDetail}, **documented_errors(*STUDY_READ_ERRORS)},
     )
     async def get(access: Annotated[Access, looked], study_id: UUID) -> Response:
-        async with edge.backbone.database.connection() as connection:
+        async with deps.backbone.database.connection() as connection:
             # In this order: should a chapter come in between, the ETag is the one from before it.
             detail = await fetch_detail(connection, access)
-            chapters = await fetch_entries(connection, study_id)
+            chapters = await fetch_chapter_entries(connection, study_id)
         study = StudyDetail(**dict(detail), chapters=chapters)
-        return json_answer(200, study, version=study.version)
+        return json_response(200, study, version=study.version)
 
     _ = get
 
 
-def _add_update(router: APIRouter, edge: Edge) -> None:
-    begun = Depends(edge.writing("UpdateNode", Role.EDITOR, node="study_id", kind=NodeKind.STUDY))
+def _add_update(router: APIRouter, deps: RouteDependencies) -> None:
+    begun = Depends(deps.writing("UpdateNode", Role.EDITOR, node="study_id", kind=NodeKind.STUDY))
 
     @router.patch(
         "/studies/{study_id}",
         summary="Change title or description",
         openapi_extra=json_body(UpdateStudy),
-        responses={200: {"model": NodeView}, **documented(*STUDY_CHANGE_ERRORS, TitleTaken)},
+        responses={200: {"model": NodeView}, **documented_errors(*STUDY_CHANGE_ERRORS, TitleTaken)},
     )
     async def update(
         request: Request,
@@ -107,18 +113,18 @@ def _add_update(router: APIRouter, edge: Edge) -> None:
         study_id: UUID,
         if_match: IfMatchHeader,
     ) -> Response:
-        match, body = IfMatch.parse(if_match), await body_of(request, UpdateStudy)
-        work = edge.work(request, unit)
-        await update_study(work, study_id, body, match)
-        access = await work.access(study_id)
-        view = node_view(work.node(study_id), access.visibility, access.parent_id)
-        return json_answer(200, view, version=view.version)
+        match, body = IfMatch.parse(if_match), await parse_body(request, UpdateStudy)
+        tx = deps.begin_command(request, unit)
+        await update_study(tx, study_id, body, match)
+        access = await tx.access(study_id)
+        view = node_view(tx.node(study_id), access.visibility, access.parent_id)
+        return json_response(200, view, version=view.version)
 
     _ = update
 
 
-def _add_export(router: APIRouter, edge: Edge) -> None:
-    looked = Depends(edge.reading(node="study_id", kind=NodeKind.STUDY))
+def _add_export(router: APIRouter, deps: RouteDependencies) -> None:
+    looked = Depends(deps.reading(node="study_id", kind=NodeKind.STUDY))
 
     @router.get(
         "/studies/{study_id}/export",
@@ -126,7 +132,7 @@ def _add_export(router: APIRouter, edge: Edge) -> None:
         response_class=Response,
         responses={
             200: {"content": {_PGN: {"schema": {"type": "string"}}}, "description": "The file, in UTF-8"},
-            **documented(*STUDY_READ_ERRORS, ClipPathMissing, MoveNotFound),
+            **documented_errors(*STUDY_READ_ERRORS, ClipPathMissing, MoveNotFound),
         },
     )
     async def export(
@@ -136,13 +142,13 @@ def _add_export(router: APIRouter, edge: Edge) -> None:
         chapter_id: UUID | None = None,
         move_path: Annotated[str | None, Query(max_length=4_000)] = None,
     ) -> Response:
-        from backend.workspace.studies._export import attachment, written
+        from backend.workspace.studies._export import content_disposition, export_pgn
 
         _check_parts(mode, chapter_id, move_path)
-        chapters = await _exported(edge, study_id, chapter_id)
-        file = await asyncio.to_thread(written, chapters, mode, move_path)
+        chapters = await _exported(deps, study_id, chapter_id)
+        file = await asyncio.to_thread(export_pgn, chapters, mode, move_path)
         names = [access.node.title] if chapter_id is None else [access.node.title, chapters[0].title]
-        headers = {"Content-Disposition": attachment(" - ".join(names))}
+        headers = {"Content-Disposition": content_disposition(" - ".join(names))}
         return Response(file, headers=headers, media_type=f"{_PGN}; charset=utf-8")
 
     _ = export
@@ -159,8 +165,10 @@ def _check_parts(mode: ExportMode, chapter_id: UUID | None, move_path: str | Non
         raise ValidationFailed([Detail(field="query.move_path", message=message)])
 
 
-async def _exported(edge: Edge, study_id: UUID, chapter_id: UUID | None) -> Sequence[WorkspaceChapter]:
-    async with edge.backbone.database.connection() as connection:
+async def _exported(
+    deps: RouteDependencies, study_id: UUID, chapter_id: UUID | None
+) -> Sequence[WorkspaceChapter]:
+    async with deps.backbone.database.connection() as connection:
         if chapter_id is None:
             return await fetch_chapters(connection, study_id)
         return [await fetch_chapter(connection, study_id, chapter_id)]

@@ -16,15 +16,15 @@ from shared_types.workspace import (
 )
 from shared_types.workspace_version_api import CreateVersion, RollBack, VersionView
 
-from backend.workspace.core import IfMatch, Work
-from backend.workspace.errors import NodeNotFound, ThingNotFound, VersionsFull, VersionTooLarge
-from backend.workspace.history import contents
-from backend.workspace.nodes import NODES
+from backend.workspace.core import CommandTransaction, IfMatch
+from backend.workspace.errors import NodeNotFound, ResourceNotFound, VersionsFull, VersionTooLarge
+from backend.workspace.nodes import NODES_SQL
+from backend.workspace.projection import version_chapters
 from backend.workspace.studies._chapters import fetch_chapters
 
-__all__ = ("VERSIONS", "StudyContent", "fetch_content", "roll_back", "take_version")
+__all__ = ("VERSIONS_SQL", "StudyContent", "create_version", "fetch_content", "roll_back")
 
-VERSIONS: Final = load_queries(__package__ or "backend.workspace.studies", "versions.sql")
+VERSIONS_SQL: Final = load_queries(__package__ or "backend.workspace.studies", "versions.sql")
 #: Of one study, those that going back makes among them.
 _VERSIONS_MAX: Final = 200
 #: Of a version's chapters as JSON text, which takes 3 s to keep. 64 full chapters would be 128 MiB, and eight
@@ -48,7 +48,7 @@ async def fetch_content(executor: Executor, study_id: UUID, number: int | None) 
     """What a version holds; without a number, the study as it is now.
 
     Raises:
-        ThingNotFound: there is no such version.
+        ResourceNotFound: there is no such version.
         NodeNotFound: the study is gone.
     """
     if number is not None:
@@ -56,31 +56,31 @@ async def fetch_content(executor: Executor, study_id: UUID, number: int | None) 
         return StudyContent(
             number=number, title=version.title, description=version.description, chapters=version.chapters
         )
-    rows = await executor.fetch(NODES["get"], study_id)
+    rows = await executor.fetch(NODES_SQL["node"], study_id)
     if not rows:
         raise NodeNotFound
     node = WorkspaceNode.model_validate_json(rows[0]["row"])
-    chapters = contents(await fetch_chapters(executor, study_id))
+    chapters = version_chapters(await fetch_chapters(executor, study_id))
     return StudyContent(number=None, title=node.title, description=node.description, chapters=chapters)
 
 
-async def take_version(work: Work, study_id: UUID, request: CreateVersion) -> VersionView:
+async def create_version(tx: CommandTransaction, study_id: UUID, request: CreateVersion) -> VersionView:
     """Keep a study as it is now.
 
     Raises:
         NodeNotFound, RoleMissing: who asks is no editor of the study.
         VersionsFull, VersionTooLarge: it has as many as it may have, or is larger than one may be.
     """
-    await work.hold(study_id, Role.EDITOR)
-    number = await _last_number(work, study_id) + 1
+    await tx.lock_node(study_id, Role.EDITOR)
+    number = await _last_number(tx, study_id) + 1
     _require_room(number)
-    await _hold_chapters(work, study_id)
-    await _say(work, WorkspaceEvent.STUDY_SNAPSHOT_CREATED, study_id, number=number, label=request.label)
-    await work.record("TakeVersion", study_id, request.model_dump())
-    return _view(work.state(study_id).versions[number])
+    await _lock_chapters(tx, study_id)
+    await _emit(tx, WorkspaceEvent.STUDY_SNAPSHOT_CREATED, study_id, number=number, label=request.label)
+    await tx.record("TakeVersion", study_id, request.model_dump())
+    return _view(tx.state(study_id).versions[number])
 
 
-async def roll_back(work: Work, study_id: UUID, request: RollBack, match: IfMatch) -> VersionView:
+async def roll_back(tx: CommandTransaction, study_id: UUID, request: RollBack, match: IfMatch) -> VersionView:
     """Bring chapters and description of a version back, as a new version; the title stays.
 
     What the study holds and its latest version does not is kept first, as a version of its own: to go back is
@@ -89,31 +89,31 @@ async def roll_back(work: Work, study_id: UUID, request: RollBack, match: IfMatc
     Raises:
         NodeNotFound, RoleMissing: who asks is no editor of the study.
         VersionStale: it has changed since.
-        ThingNotFound: there is no such version.
+        ResourceNotFound: there is no such version.
         VersionsFull, VersionTooLarge: it has as many as it may have, or is larger than one may be.
     """
-    await work.hold(study_id, Role.EDITOR)
-    match.check(work.node(study_id).version)
-    target = await _fetch_version(work.executor, study_id, request.version)
-    last = await _last_number(work, study_id)
-    latest = target if last == target.number else await _fetch_version(work.executor, study_id, last)
-    chapters = await _hold_chapters(work, study_id)
-    work.holds(study_id, "versions", {target.number: target})
+    await tx.lock_node(study_id, Role.EDITOR)
+    match.check(tx.node(study_id).version)
+    target = await _fetch_version(tx.executor, study_id, request.version)
+    last = await _last_number(tx, study_id)
+    latest = target if last == target.number else await _fetch_version(tx.executor, study_id, last)
+    chapters = await _lock_chapters(tx, study_id)
+    tx.load_rows(study_id, "versions", {target.number: target})
     number = last + 1
-    if _kept(latest) != (work.node(study_id).description, contents(chapters)):
+    if _kept(latest) != (tx.node(study_id).description, version_chapters(chapters)):
         label = f"before going back to version {target.number}"
-        await _say(work, WorkspaceEvent.STUDY_SNAPSHOT_CREATED, study_id, number=number, label=label)
+        await _emit(tx, WorkspaceEvent.STUDY_SNAPSHOT_CREATED, study_id, number=number, label=label)
         number += 1
     _require_room(number)
-    await _say(work, WorkspaceEvent.STUDY_ROLLED_BACK, study_id, number=number, restored_from=target.number)
-    await work.record("RollBack", study_id, request.model_dump())
-    return _view(work.state(study_id).versions[number])
+    await _emit(tx, WorkspaceEvent.STUDY_ROLLED_BACK, study_id, number=number, restored_from=target.number)
+    await tx.record("RollBack", study_id, request.model_dump())
+    return _view(tx.state(study_id).versions[number])
 
 
 async def _fetch_version(executor: Executor, study_id: UUID, number: int) -> WorkspaceVersion:
-    rows = await executor.fetch(VERSIONS["version"], study_id, number)
+    rows = await executor.fetch(VERSIONS_SQL["version"], study_id, number)
     if not rows:
-        raise ThingNotFound("version")
+        raise ResourceNotFound("version")
     return WorkspaceVersion.model_validate_json(rows[0]["row"])
 
 
@@ -123,22 +123,22 @@ def _require_room(number: int) -> None:
         raise VersionsFull(_VERSIONS_MAX)
 
 
-async def _hold_chapters(work: Work, study_id: UUID) -> Sequence[WorkspaceChapter]:
-    [size] = await work.executor.fetch(VERSIONS["study_bytes"], study_id)
+async def _lock_chapters(tx: CommandTransaction, study_id: UUID) -> Sequence[WorkspaceChapter]:
+    [size] = await tx.executor.fetch(VERSIONS_SQL["study_bytes"], study_id)
     if size["bytes"] > _VERSION_BYTES_MAX:
         raise VersionTooLarge(_VERSION_BYTES_MAX)
-    chapters = await fetch_chapters(work.executor, study_id)
-    work.holds(study_id, "chapters", {one.id: one for one in chapters})
+    chapters = await fetch_chapters(tx.executor, study_id)
+    tx.load_rows(study_id, "chapters", {one.id: one for one in chapters})
     return chapters
 
 
-async def _last_number(work: Work, study_id: UUID) -> int:
-    [row] = await work.executor.fetch(VERSIONS["last_number"], study_id)
+async def _last_number(tx: CommandTransaction, study_id: UUID) -> int:
+    [row] = await tx.executor.fetch(VERSIONS_SQL["last_number"], study_id)
     return row["number"]
 
 
-async def _say(work: Work, event: WorkspaceEvent, study_id: UUID, **payload: object) -> None:
-    await work.say(event, study_id, payload, target=(EventTarget.STUDY, study_id))
+async def _emit(tx: CommandTransaction, event: WorkspaceEvent, study_id: UUID, **payload: object) -> None:
+    await tx.emit(event, study_id, payload, target=(EventTarget.STUDY, study_id))
 
 
 def _kept(version: WorkspaceVersion) -> tuple[str, list[dict[str, Any]]]:

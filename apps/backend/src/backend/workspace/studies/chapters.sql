@@ -8,7 +8,7 @@ WHERE chapter.id = $2 AND chapter.node_id = $1
 SELECT to_jsonb(chapter)::text AS row FROM workspace_chapters AS chapter
 WHERE chapter.node_id = $1 ORDER BY chapter.position, chapter.id
 
--- name: entries
+-- name: chapter_entries
 -- The chapters of a study, in their order, without their moves.
 SELECT id, position, title, headers::text, version, changed_at FROM workspace_chapters
 WHERE node_id = $1 ORDER BY position, id

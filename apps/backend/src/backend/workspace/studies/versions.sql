@@ -15,7 +15,7 @@ WHERE node_id = $1 AND ($2::int IS NULL OR number < $2)
 ORDER BY number DESC
 LIMIT $3
 
--- name: detail
+-- name: version_detail
 -- One version of a study, as the JSON text of its answer.
 SELECT json_build_object(
         'number', number, 'label', label, 'restored_from', restored_from, 'title', title,

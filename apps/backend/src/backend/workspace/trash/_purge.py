@@ -13,13 +13,13 @@ from shared_types.workspace import Visibility, WorkspaceEvent
 from shared_types.workspace_bin_api import PurgeCounts
 
 from backend.workspace.access import Access, access_of
-from backend.workspace.core import Work
-from backend.workspace.history import AGGREGATE_TYPE
-from backend.workspace.trash._bin import carried_visibility
+from backend.workspace.core import CommandTransaction
+from backend.workspace.projection import AGGREGATE_TYPE
+from backend.workspace.trash._bin import visibility_after_move
 
-__all__ = ("PURGE", "PURGE_COMMAND", "count_purge", "purge_batch", "purge_node")
+__all__ = ("PURGE_COMMAND", "PURGE_SQL", "count_purge", "purge_batch", "purge_node")
 
-PURGE: Final = load_queries(__package__ or "backend.workspace.trash", "purge.sql")
+PURGE_SQL: Final = load_queries(__package__ or "backend.workspace.trash", "purge.sql")
 PURGE_COMMAND: Final = "PurgeNode"
 #: Nodes of one statement, so that a batch of any size stays below the time that one may take.
 _NODES_MAX: Final = 100
@@ -36,61 +36,61 @@ class _Batch:
     apart: dict[UUID, Visibility]
 
 
-async def purge_node(work: Work, node_id: UUID) -> PurgeCounts:
+async def purge_node(tx: CommandTransaction, node_id: UUID) -> PurgeCounts:
     """Purge what was trashed with a node, for good, if its owner asks for it.
 
     Raises:
         NodeNotFound, RoleMissing: who asks does not own the tree.
         NodeNotTrashed, NodeTrashedWithAncestor: it is no root of what was trashed together.
     """
-    return await purge_batch(work, await _hold(work, node_id), reason=_ASKED)
+    return await purge_batch(tx, await _lock(tx, node_id), reason=_ASKED)
 
 
-async def count_purge(work: Work, node_id: UUID) -> PurgeCounts:
+async def count_purge(tx: CommandTransaction, node_id: UUID) -> PurgeCounts:
     """What :func:`purge_node` would do: it is done, counted and undone, and nothing is written.
 
     Raises:
         NodeNotFound, RoleMissing, NodeNotTrashed, NodeTrashedWithAncestor: as for :func:`purge_node`.
     """
-    batch = await _hold_batch(work, await _hold(work, node_id))
-    async with work.db.begin_nested() as attempt:
-        counts = await _erase(work, batch, reason=_ASKED)
+    batch = await _lock_batch(tx, await _lock(tx, node_id))
+    async with tx.db.begin_nested() as attempt:
+        counts = await _erase(tx, batch, reason=_ASKED)
         await attempt.rollback()
     return counts
 
 
-async def purge_batch(work: Work, access: Access, *, reason: str) -> PurgeCounts:
+async def purge_batch(tx: CommandTransaction, access: Access, *, reason: str) -> PurgeCounts:
     """Purge the batch of a held root of one, whoever asks; *reason* goes on record and says nothing of it.
 
     First all is erased, then the purge is recorded, so that of the events this one keeps its content. What
     was trashed before below it moves up to the former parent, in the bin as it was: an event of its own,
     caused by the purge, so that its row stays what its own events make of it.
     """
-    batch = await _hold_batch(work, access)
-    root = work.node(access.node.id)
-    counts = await _erase(work, batch, reason=reason)
+    batch = await _lock_batch(tx, access)
+    root = tx.node(access.node.id)
+    counts = await _erase(tx, batch, reason=reason)
     payload = {"batch_id": str(root.trash_batch_id), "count": counts.nodes}
-    purged = await work.say(WorkspaceEvent.NODE_PERMANENTLY_DELETED, root.id, payload)
-    await work.lock(*batch.apart)
+    purged = await tx.emit(WorkspaceEvent.NODE_PERMANENTLY_DELETED, root.id, payload)
+    await tx.lock_nodes(*batch.apart)
     for node_id, visibility in batch.apart.items():
-        await _move_up(work, node_id, visibility, access, purged)
-    await work.record(PURGE_COMMAND, root.id, {})
+        await _move_up(tx, node_id, visibility, access, purged)
+    await tx.record(PURGE_COMMAND, root.id, {})
     return counts
 
 
-async def _hold(work: Work, node_id: UUID) -> Access:
-    access = await work.hold_root(node_id)
+async def _lock(tx: CommandTransaction, node_id: UUID) -> Access:
+    access = await tx.lock_roots(node_id)
     access.require_purging()
     access.require_trashed()
     return access
 
 
-async def _hold_batch(work: Work, access: Access) -> _Batch:
-    rows = await work.executor.fetch(PURGE["batch"], access.node.id, access.visibility)
+async def _lock_batch(tx: CommandTransaction, access: Access) -> _Batch:
+    rows = await tx.executor.fetch(PURGE_SQL["trashed_batch"], access.node.id, access.visibility)
     # In their order, as everybody locks several nodes.
     for some in _pieces([row["id"] for row in rows]):
-        await work.executor.fetch(PURGE["lock_some"], some)
-    await work.lock(access.node.id)
+        await tx.executor.fetch(PURGE_SQL["lock_batch_nodes"], some)
+    await tx.lock_nodes(access.node.id)
     return _Batch(
         node_ids=[row["id"] for row in rows if not row["apart"]],
         apart={row["id"]: Visibility(row["visibility"]) for row in rows if row["apart"]},
@@ -101,46 +101,48 @@ def _pieces(node_ids: Sequence[UUID]) -> Iterator[Sequence[UUID]]:
     return (node_ids[start : start + _NODES_MAX] for start in range(0, len(node_ids), _NODES_MAX))
 
 
-async def _erase(work: Work, batch: _Batch, *, reason: str) -> PurgeCounts:
-    counts = await _drop_from_tasks(work, batch)
+async def _erase(tx: CommandTransaction, batch: _Batch, *, reason: str) -> PurgeCounts:
+    counts = await _drop_from_tasks(tx, batch)
     for some in _pieces(batch.node_ids):
-        [rows] = await work.executor.fetch(PURGE["delete_some"], some)
+        [rows] = await tx.executor.fetch(PURGE_SQL["delete_batch_nodes"], some)
         counts.update(**rows)
     # Last, and in one: relays wait for the rows of the outbox that it holds.
-    erased = await erase(work.db, AGGREGATE_TYPE, batch.node_ids, actor=work.caller.actor, reason=reason)
+    erased = await erase(tx.db, AGGREGATE_TYPE, batch.node_ids, actor=tx.caller.actor, reason=reason)
     counts.update(
         events=erased.events, commands=erased.commands, tasks=erased.tasks, stored_answers=erased.answers
     )
     return PurgeCounts(**counts)
 
 
-async def _drop_from_tasks(work: Work, batch: _Batch) -> Counter[str]:
+async def _drop_from_tasks(tx: CommandTransaction, batch: _Batch) -> Counter[str]:
     """Take away what tasks of other nodes have of the batch; those of its own are erased with their nodes."""
-    fetch = work.executor.fetch
+    fetch = tx.executor.fetch
     # None comes meanwhile: an export shares what it names, and an import holds where it is to stand.
     found = [
         row["id"]
         for some in _pieces(batch.node_ids)
-        for row in await fetch(PURGE["tasks_about"], [str(one) for one in some])
+        for row in await fetch(PURGE_SQL["find_tasks_of_nodes"], [str(one) for one in some])
     ]
-    await fetch(PURGE["lock_tasks"], found)
-    [ended] = await fetch(PURGE["end_imports"], found)
+    await fetch(PURGE_SQL["lock_tasks"], found)
+    [ended] = await fetch(PURGE_SQL["end_imports"], found)
     own = frozenset(batch.node_ids)
-    files = [row for row in await fetch(PURGE["drop_files"], found) if row["aggregate_id"] not in own]
+    files = [
+        row for row in await fetch(PURGE_SQL["drop_task_files"], found) if row["aggregate_id"] not in own
+    ]
     return Counter(tasks=ended["tasks"] + len(files), commands=ended["commands"])
 
 
 async def _move_up(
-    work: Work, node_id: UUID, visibility: Visibility, access: Access, purged: EventEnvelope
+    tx: CommandTransaction, node_id: UUID, visibility: Visibility, access: Access, purged: EventEnvelope
 ) -> None:
     """Put *node_id* where the purged node of *access* stood."""
-    node, parent_id = work.node(node_id), access.node.parent_id
+    node, parent_id = tx.node(node_id), access.node.parent_id
     above = access_of(access.chain[1:], None).visibility if parent_id else None
     payload = {
         "parent_id": str(parent_id) if parent_id else None,
         "former_parent_id": str(node.parent_id),
         "owner_id": access.owner,
         "position": node.position,
-        "visibility": carried_visibility(node.visibility, visibility, above),
+        "visibility": visibility_after_move(node.visibility, visibility, above),
     }
-    await work.say(WorkspaceEvent.NODE_MOVED, node_id, payload, cause=purged)
+    await tx.emit(WorkspaceEvent.NODE_MOVED, node_id, payload, cause=purged)

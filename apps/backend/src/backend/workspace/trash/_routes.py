@@ -16,19 +16,6 @@ from starlette.responses import Response
 from backend.settings import WorkspaceSettings
 from backend.workspace.access import Access
 from backend.workspace.core import IfMatch
-from backend.workspace.edge import (
-    MATCH_ERRORS,
-    READ_ERRORS,
-    Edge,
-    IfMatchHeader,
-    Viewer,
-    cursor_of,
-    documented,
-    id_in,
-    instant,
-    json_answer,
-    place_of,
-)
 from backend.workspace.errors import (
     NodeNotTrashed,
     NodeTrashed,
@@ -36,8 +23,21 @@ from backend.workspace.errors import (
     TitleTaken,
     TreeTooDeep,
 )
+from backend.workspace.http import (
+    MATCH_ERRORS,
+    READ_ERRORS,
+    IfMatchHeader,
+    Requester,
+    RouteDependencies,
+    cursor_time,
+    decode_cursor,
+    documented_errors,
+    encode_cursor,
+    json_response,
+    path_id,
+)
 from backend.workspace.nodes import node_view
-from backend.workspace.trash._bin import BIN, restore_node, trash_node
+from backend.workspace.trash._bin import BIN_SQL, restore_node, trash_node
 
 __all__ = ("KEYED_ERRORS", "add_bin_routes")
 
@@ -47,11 +47,11 @@ KEYED_ERRORS = (*READ_ERRORS, BadHeader, *KEY_ERRORS)
 Reason = Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00]*$")]
 
 
-def add_bin_routes(router: APIRouter, edge: Edge) -> None:
+def add_bin_routes(router: APIRouter, deps: RouteDependencies) -> None:
     """The routes of the recycle bin that erase nothing."""
-    _add_trash(router, edge)
-    _add_list(router, edge, load_settings(WorkspaceSettings).trash_keep_days)
-    _add_restore(router, edge)
+    _add_trash(router, deps)
+    _add_list(router, deps, load_settings(WorkspaceSettings).trash_keep_days)
+    _add_restore(router, deps)
 
 
 def _item(row: Any, keep_days: int) -> TrashItem:
@@ -76,23 +76,23 @@ def _item(row: Any, keep_days: int) -> TrashItem:
     )
 
 
-def _admitting(edge: Edge, command_type: str, require: Callable[[Access], None]) -> Any:
+def _admitting(deps: RouteDependencies, command_type: str, require: Callable[[Access], None]) -> Any:
     """The unit of work, for whom *require* lets pass to the node in the path."""
 
-    async def admit(request: Request, viewer: Viewer) -> None:
-        require(await edge.access(id_in(request), viewer))
+    async def admit(request: Request, requester: Requester) -> None:
+        require(await deps.access(path_id(request), requester))
 
-    return Depends(edge.admitting(command_type, admit))
+    return Depends(deps.admitting(command_type, admit))
 
 
-def _add_trash(router: APIRouter, edge: Edge) -> None:
-    begun = _admitting(edge, "TrashNode", Access.require_trashing)
+def _add_trash(router: APIRouter, deps: RouteDependencies) -> None:
+    begun = _admitting(deps, "TrashNode", Access.require_trashing)
 
     @router.delete(
         "/nodes/{node_id}",
         status_code=204,
         summary="Put a node into the bin, with all that is below it",
-        responses=documented(*KEYED_ERRORS, *MATCH_ERRORS, NodeTrashed, ValidationFailed),
+        responses=documented_errors(*KEYED_ERRORS, *MATCH_ERRORS, NodeTrashed, ValidationFailed),
     )
     async def trash(
         request: Request,
@@ -100,60 +100,62 @@ def _add_trash(router: APIRouter, edge: Edge) -> None:
         if_match: IfMatchHeader,
         reason: Reason | None = None,
     ) -> Response:
-        work = edge.work(request, unit)
-        await trash_node(work, id_in(request), IfMatch.parse(if_match), reason)
+        tx = deps.begin_command(request, unit)
+        await trash_node(tx, path_id(request), IfMatch.parse(if_match), reason)
         return Response(status_code=204)
 
     _ = trash
 
 
-def _add_list(router: APIRouter, edge: Edge, keep_days: int) -> None:
+def _add_list(router: APIRouter, deps: RouteDependencies, keep_days: int) -> None:
     @router.get(
         "/trash",
         summary="What you may take out of the bin, last trashed first",
-        responses=documented(*READ_ERRORS, ValidationFailed),
+        responses=documented_errors(*READ_ERRORS, ValidationFailed),
     )
     async def trash(
-        viewer: Annotated[Viewer, Depends(edge.viewer)],
+        requester: Annotated[Requester, Depends(deps.requester)],
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
         cursor: Annotated[str | None, Query(max_length=200)] = None,
     ) -> TrashPage:
-        if viewer.subject is None:
+        if requester.subject is None:
             raise TokenMissing
-        place = place_of(cursor, instant, UUID)
-        async with edge.backbone.database.connection() as connection:
+        place = decode_cursor(cursor, cursor_time, UUID)
+        async with deps.backbone.database.connection() as connection:
             rows = await connection.fetch(
-                BIN["trash_page"], viewer.subject, *place, limit + 1, viewer.link_id
+                BIN_SQL["trash_page"], requester.subject, *place, limit + 1, requester.link_id
             )
         items = [_item(row, keep_days) for row in rows[:limit]]
         last = items[-1] if len(rows) > limit else None
-        return TrashPage(items=items, next_cursor=cursor_of(last.trashed_at, last.id) if last else None)
+        return TrashPage(items=items, next_cursor=encode_cursor(last.trashed_at, last.id) if last else None)
 
     _ = trash
 
 
-def _add_restore(router: APIRouter, edge: Edge) -> None:
-    begun = _admitting(edge, "RestoreNode", Access.require_restoring)
+def _add_restore(router: APIRouter, deps: RouteDependencies) -> None:
+    begun = _admitting(deps, "RestoreNode", Access.require_restoring)
 
     @router.post(
         "/nodes/{node_id}/restore",
         summary="Take what was trashed together out of the bin",
         responses={
             200: {"model": RestoredNode},
-            **documented(*KEYED_ERRORS, NodeNotTrashed, NodeTrashedWithAncestor, TitleTaken, TreeTooDeep),
+            **documented_errors(
+                *KEYED_ERRORS, NodeNotTrashed, NodeTrashedWithAncestor, TitleTaken, TreeTooDeep
+            ),
         },
     )
     async def restore(request: Request, unit: Annotated[UnitOfWork[Principal], begun]) -> Response:
-        work, node_id = edge.work(request, unit), id_in(request)
-        restored = await restore_node(work, node_id)
-        access = await work.access(node_id)
-        view = node_view(work.node(node_id), access.visibility, access.parent_id)
+        tx, node_id = deps.begin_command(request, unit), path_id(request)
+        restored = await restore_node(tx, node_id)
+        access = await tx.access(node_id)
+        view = node_view(tx.node(node_id), access.visibility, access.parent_id)
         body = RestoredNode(
             **view.model_dump(),
             restored_to=access.parent_id,
             fallback=restored.fallback,
             count=restored.count,
         )
-        return json_answer(200, body, version=body.version)
+        return json_response(200, body, version=body.version)
 
     _ = restore

@@ -14,8 +14,8 @@ from relaybox_types.enums import CommandStatus
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.settings import ServiceType, WorkspaceSettings
-from backend.workspace.core import Work
-from backend.workspace.trash._purge import PURGE, PURGE_COMMAND, purge_batch
+from backend.workspace.core import CommandTransaction
+from backend.workspace.trash._purge import PURGE_COMMAND, PURGE_SQL, purge_batch
 
 __all__ = ("TrashPurger",)
 
@@ -114,7 +114,8 @@ class TrashPurger:
         async def purge(db: AsyncSession) -> bool:
             # Twice: the first look may be older than the lock that it took; what comes back unchanged is so.
             due, again = [
-                await executor_of(db).fetch(PURGE["take_due"], self._keep_days, passed_over) for _ in range(2)
+                await executor_of(db).fetch(PURGE_SQL["lock_next_due"], self._keep_days, passed_over)
+                for _ in range(2)
             ]
             if due != again:
                 raise RetryTransaction("the bin has changed meanwhile; look again")
@@ -122,10 +123,10 @@ class TrashPurger:
                 return False
             node_id: UUID = due[0]["id"]
             taken.append(node_id)
-            work = Work(db, Caller(actor=_WORKER, source_service=_WORKER, internal=True))
-            access = await work.hold_root(node_id)
+            tx = CommandTransaction(db, Caller(actor=_WORKER, source_service=_WORKER, internal=True))
+            access = await tx.lock_roots(node_id)
             access.require_trashed()
-            counts = await purge_batch(work, access, reason=f"in the bin for over {self._keep_days} days")
+            counts = await purge_batch(tx, access, reason=f"in the bin for over {self._keep_days} days")
             _log.info("purged from the bin", node_id=str(node_id), nodes=counts.nodes)
             return True
 

@@ -1,4 +1,4 @@
--- name: going
+-- name: count_nodes_to_trash
 -- How many nodes go into the bin with $1: those below it without what is there already.
 WITH RECURSIVE below AS (
     SELECT id FROM workspace_nodes WHERE id = $1
@@ -8,7 +8,7 @@ WITH RECURSIVE below AS (
 )
 SELECT count(*) AS nodes FROM below
 
--- name: living_place
+-- name: find_restore_parent
 -- Where a trashed node can go back to: the nearest of its former ancestors that is live, in a tree of the same
 -- owner. No row: nowhere.
 WITH RECURSIVE own AS (

@@ -1,4 +1,4 @@
--- name: batch
+-- name: trashed_batch
 -- The nodes that are in the bin with $1, and the topmost of those below that were trashed before it, on their own,
 -- each with the visibility that holds there; $2 is that of $1. The tree is held, so that none comes or goes.
 WITH RECURSIVE below AS (
@@ -10,11 +10,11 @@ WITH RECURSIVE below AS (
 )
 SELECT id, apart, visibility::text FROM below ORDER BY id
 
--- name: lock_some
+-- name: lock_batch_nodes
 -- Nobody writes to these nodes, or keeps them from leaving, until the end of the transaction.
 SELECT id FROM workspace_nodes WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE
 
--- name: delete_some
+-- name: delete_batch_nodes
 -- Every row of these nodes leaves, the secrets of their links too; how many there were of each kind.
 WITH gone AS MATERIALIZED (SELECT unnest($1::uuid[]) AS node_id),
 chapters AS (
@@ -49,7 +49,7 @@ SELECT (SELECT count(*) FROM nodes) AS nodes, (SELECT count(*) FROM chapters) AS
     (SELECT count(*) FROM replies) AS replies, (SELECT count(*) FROM grants) AS grants,
     (SELECT count(*) FROM links) AS links
 
--- name: tasks_about
+-- name: find_tasks_of_nodes
 -- Tasks whose results name one of these nodes, whatever node they are of; and imports that are to stand in one.
 SELECT id FROM async_tasks
 WHERE task_type IN ('workspace.export', 'workspace.import-pgn') AND result_data -> 'nodes' ?| $1::text[]
@@ -76,7 +76,7 @@ commands AS (
 )
 SELECT (SELECT count(*) FROM ended) AS tasks, (SELECT count(*) FROM commands) AS commands
 
--- name: drop_files
+-- name: drop_task_files
 -- Of these tasks, exports lose their file; imports what their report says of studies and games. Their nodes.
 WITH archives AS (
     DELETE FROM workspace_archives WHERE task_id = ANY ($1::uuid[]) RETURNING node_id
@@ -88,7 +88,7 @@ imports AS (
 )
 SELECT node_id AS aggregate_id FROM archives UNION ALL SELECT aggregate_id FROM imports
 
--- name: take_due
+-- name: lock_next_due
 -- What has been in the bin longest, for more than $1 days, but for $2: with the root of its tree locked. Trees that
 -- somebody works on are left for later, so that two who look take different ones.
 WITH RECURSIVE due AS (
@@ -109,7 +109,7 @@ ORDER BY up.trashed_at, up.trashed_id
 LIMIT 1
 FOR UPDATE OF root SKIP LOCKED
 
--- name: purged
+-- name: find_purge_event
 -- Whether somebody has purged a node, by its own event; that one keeps its content.
 SELECT event.event_id FROM domain_events AS event
 WHERE event.aggregate_type = $1 AND event.aggregate_id = $2 AND event.event_type = $3

@@ -7,9 +7,9 @@ from functools import partial
 from typing import Final
 
 from backend.workspace.errors import PgnTooManyGames, StudyFull, require_chess
-from backend.workspace.pgn._files import CHAPTERS_MAX, GAMES_MAX, FileMark, ReadFile, packed
+from backend.workspace.pgn._parsed_file import CHAPTERS_MAX, GAMES_MAX, FileDigest, ParsedFile, encode_file
 
-__all__ = ("LargeFile", "Reading")
+__all__ = ("LargeFile", "PgnFileReader")
 
 #: Files of more games are left to a worker (workspace.md, Routes).
 _GAMES_AT_ONCE_MAX: Final = 200
@@ -26,14 +26,14 @@ class LargeFile:
     pgn: str
 
 
-class Reading:
+class PgnFileReader:
     """Reads files for the requests of one process. *event_bytes_max* is what an event may take."""
 
     def __init__(self, event_bytes_max: int) -> None:
         self._event_bytes_max = event_bytes_max
         self._threads = ThreadPoolExecutor(_FILES_MAX, thread_name_prefix="pgn")
 
-    async def read(self, data: bytes, *, strict: bool) -> tuple[FileMark, ReadFile | LargeFile]:
+    async def read(self, data: bytes, *, strict: bool) -> tuple[FileDigest, ParsedFile | LargeFile]:
         """The games of a file, or, where they are too many for a request, the file itself.
 
         Raises:
@@ -45,7 +45,7 @@ class Reading:
         task = partial(self._read, data, strict=strict)
         return await asyncio.get_running_loop().run_in_executor(self._threads, task)
 
-    async def read_for_study(self, data: bytes, *, strict: bool) -> tuple[FileMark, ReadFile]:
+    async def read_for_study(self, data: bytes, *, strict: bool) -> tuple[FileDigest, ParsedFile]:
         """The games of a file, if one study can hold them.
 
         Raises:
@@ -56,20 +56,20 @@ class Reading:
         task = partial(self._read_for_study, data, strict=strict)
         return await asyncio.get_running_loop().run_in_executor(self._threads, task)
 
-    def _read(self, data: bytes, *, strict: bool) -> tuple[FileMark, ReadFile | LargeFile]:
+    def _read(self, data: bytes, *, strict: bool) -> tuple[FileDigest, ParsedFile | LargeFile]:
         from backend.workspace.chess import count_games
         from backend.workspace.pgn._games import GameReader
 
-        mark, about = FileMark.of(data), count_games(data)
+        digest, about = FileDigest.of(data), count_games(data)
         if about > GAMES_MAX:
             raise PgnTooManyGames(GAMES_MAX)
         reader = GameReader(data, strict=strict, event_bytes_max=self._event_bytes_max)
         # Counting is a guess that comments can mislead, also to too few.
         if about > _GAMES_AT_ONCE_MAX or reader.read(_GAMES_AT_ONCE_MAX + 1):
-            return mark, LargeFile(games=max(about, _GAMES_AT_ONCE_MAX), pgn=packed(data))
-        return mark, reader.file()
+            return digest, LargeFile(games=max(about, _GAMES_AT_ONCE_MAX), pgn=encode_file(data))
+        return digest, reader.file()
 
-    def _read_for_study(self, data: bytes, *, strict: bool) -> tuple[FileMark, ReadFile]:
+    def _read_for_study(self, data: bytes, *, strict: bool) -> tuple[FileDigest, ParsedFile]:
         from backend.workspace.pgn._games import GameReader
 
         reader = GameReader(data, strict=strict, event_bytes_max=self._event_bytes_max)
@@ -78,4 +78,4 @@ class Reading:
             goes_on = reader.read(CHAPTERS_MAX + 1)
             if reader.games > CHAPTERS_MAX:
                 raise StudyFull(CHAPTERS_MAX)
-        return FileMark.of(data), reader.file()
+        return FileDigest.of(data), reader.file()

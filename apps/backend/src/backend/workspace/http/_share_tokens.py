@@ -8,13 +8,13 @@ from relaybox.settings import JwtSettings
 
 from backend.workspace.errors import ShareTokenInvalid
 
-__all__ = ("TICKET_S", "Tickets")
+__all__ = ("SHARE_TOKEN_TTL_S", "ShareTokens")
 
 #: Twelve hours: a day's lessons. What the link is worth is looked up each time.
-TICKET_S: Final = 12 * 3_600
+SHARE_TOKEN_TTL_S: Final = 12 * 3_600
 
 
-class Tickets:
+class ShareTokens:
     """Signs and reads tickets, JWTs by the secret of bearer tokens and for an audience of their own.
 
     So a ticket is refused where a bearer token is asked for, and a bearer token where a ticket is (RFC 8725,
@@ -25,11 +25,11 @@ class Tickets:
         self._settings = settings.model_copy(update={"audience": f"{settings.audience}/links"})
         self._verifier = SharedSecretVerifier(self._settings)
 
-    def issue(self, link_id: UUID, ttl_s: int = TICKET_S) -> str:
+    def issue(self, link_id: UUID, ttl_s: int = SHARE_TOKEN_TTL_S) -> str:
         """A ticket for *link_id* that holds for *ttl_s* seconds."""
         return make_token(self._settings, str(link_id), ttl_s)
 
-    async def link_of(self, ticket: str) -> UUID:
+    async def read_link_id(self, ticket: str) -> UUID:
         """The link that *ticket* names; no I/O.
 
         Raises:

@@ -6,8 +6,8 @@ from uuid import UUID
 from fastapi import Path
 from relaybox.http import ValidationFailed
 
-from backend.workspace.edge import MATCH_ERRORS, READ_ERRORS, WRITE_ERRORS
-from backend.workspace.errors import ChessNotInstalled, ThingNotFound, require_chess
+from backend.workspace.errors import ChessNotInstalled, ResourceNotFound, require_chess
+from backend.workspace.http import MATCH_ERRORS, READ_ERRORS, WRITE_ERRORS
 
 __all__ = (
     "STUDY_CHANGE_ERRORS",
@@ -18,8 +18,8 @@ __all__ = (
     "id_of_chapter",
 )
 
-STUDY_READ_ERRORS: Final = (*READ_ERRORS, ThingNotFound, ValidationFailed, ChessNotInstalled)
-STUDY_WRITE_ERRORS: Final = (*WRITE_ERRORS, ThingNotFound, ChessNotInstalled)
+STUDY_READ_ERRORS: Final = (*READ_ERRORS, ResourceNotFound, ValidationFailed, ChessNotInstalled)
+STUDY_WRITE_ERRORS: Final = (*WRITE_ERRORS, ResourceNotFound, ChessNotInstalled)
 STUDY_CHANGE_ERRORS: Final = (*STUDY_WRITE_ERRORS, *MATCH_ERRORS)
 
 Id = Annotated[str, Path(json_schema_extra={"format": "uuid"})]
@@ -40,9 +40,9 @@ def id_of_chapter(text: str) -> UUID:
     """The id of a chapter in a path.
 
     Raises:
-        ThingNotFound: it is no UUID.
+        ResourceNotFound: it is no UUID.
     """
     try:
         return UUID(text)
     except ValueError:
-        raise ThingNotFound("chapter") from None
+        raise ResourceNotFound("chapter") from None

@@ -6,14 +6,14 @@ from uuid import UUID
 
 from shared_types.workspace import ThreadKind, WorkspaceEvent, WorkspaceReply, WorkspaceThread
 
-from backend.workspace.history._state import Happened, NodeState, applies
+from backend.workspace.projection._state import NodeEvent, NodeState, handles
 
 #: Earlier bodies that a reply keeps; those before them are in its events alone.
 _HISTORY_MAX: Final = 50
 
 
-@applies(WorkspaceEvent.DISCUSSION_THREAD_CREATED)
-def _thread_created(state: NodeState, event: Happened) -> None:
+@handles(WorkspaceEvent.DISCUSSION_THREAD_CREATED)
+def _thread_created(state: NodeState, event: NodeEvent) -> None:
     payload = event.payload
     chapter_id = payload.get("chapter_id")
     thread = WorkspaceThread(
@@ -32,8 +32,8 @@ def _thread_created(state: NodeState, event: Happened) -> None:
     state.threads[thread.id] = thread
 
 
-@applies(WorkspaceEvent.DISCUSSION_THREAD_UPDATED)
-def _thread_updated(state: NodeState, event: Happened) -> None:
+@handles(WorkspaceEvent.DISCUSSION_THREAD_UPDATED)
+def _thread_updated(state: NodeState, event: NodeEvent) -> None:
     names = ("title", "body", "mentions")
     fields = {name: event.payload[name] for name in names if name in event.payload}
     if "kind" in event.payload:
@@ -41,36 +41,36 @@ def _thread_updated(state: NodeState, event: Happened) -> None:
     _change_thread(state, event, **fields)
 
 
-@applies(WorkspaceEvent.DISCUSSION_THREAD_RESOLVED)
-def _resolved(state: NodeState, event: Happened) -> None:
+@handles(WorkspaceEvent.DISCUSSION_THREAD_RESOLVED)
+def _resolved(state: NodeState, event: NodeEvent) -> None:
     _change_thread(state, event, resolved_at=event.at, resolved_by=event.actor)
 
 
-@applies(WorkspaceEvent.DISCUSSION_THREAD_REOPENED)
-def _reopened(state: NodeState, event: Happened) -> None:
+@handles(WorkspaceEvent.DISCUSSION_THREAD_REOPENED)
+def _reopened(state: NodeState, event: NodeEvent) -> None:
     _change_thread(state, event, resolved_at=None, resolved_by=None)
 
 
-@applies(WorkspaceEvent.DISCUSSION_THREAD_PINNED)
-def _pinned(state: NodeState, event: Happened) -> None:
+@handles(WorkspaceEvent.DISCUSSION_THREAD_PINNED)
+def _pinned(state: NodeState, event: NodeEvent) -> None:
     _change_thread(state, event, pinned=True)
 
 
-@applies(WorkspaceEvent.DISCUSSION_THREAD_UNPINNED)
-def _unpinned(state: NodeState, event: Happened) -> None:
+@handles(WorkspaceEvent.DISCUSSION_THREAD_UNPINNED)
+def _unpinned(state: NodeState, event: NodeEvent) -> None:
     _change_thread(state, event, pinned=False)
 
 
-@applies(WorkspaceEvent.DISCUSSION_THREAD_DELETED)
-def _thread_deleted(state: NodeState, event: Happened) -> None:
+@handles(WorkspaceEvent.DISCUSSION_THREAD_DELETED)
+def _thread_deleted(state: NodeState, event: NodeEvent) -> None:
     thread_id = event.id("thread_id")
     del state.threads[thread_id]
     for reply in [one for one in state.replies.values() if one.thread_id == thread_id]:
         del state.replies[reply.id]
 
 
-@applies(WorkspaceEvent.DISCUSSION_REPLY_ADDED)
-def _reply_added(state: NodeState, event: Happened) -> None:
+@handles(WorkspaceEvent.DISCUSSION_REPLY_ADDED)
+def _reply_added(state: NodeState, event: NodeEvent) -> None:
     payload = event.payload
     parent_id = payload.get("parent_id")
     reply = WorkspaceReply(
@@ -88,8 +88,8 @@ def _reply_added(state: NodeState, event: Happened) -> None:
     state.replies[reply.id] = reply
 
 
-@applies(WorkspaceEvent.DISCUSSION_REPLY_EDITED)
-def _reply_edited(state: NodeState, event: Happened) -> None:
+@handles(WorkspaceEvent.DISCUSSION_REPLY_EDITED)
+def _reply_edited(state: NodeState, event: NodeEvent) -> None:
     reply = state.replies[event.id("reply_id")]
     before = {
         "body": reply.body,
@@ -107,8 +107,8 @@ def _reply_edited(state: NodeState, event: Happened) -> None:
     )
 
 
-@applies(WorkspaceEvent.DISCUSSION_REPLY_DELETED)
-def _reply_deleted(state: NodeState, event: Happened) -> None:
+@handles(WorkspaceEvent.DISCUSSION_REPLY_DELETED)
+def _reply_deleted(state: NodeState, event: NodeEvent) -> None:
     """Its words go, its earlier ones too; the place stays until the last answer to it goes."""
     if event.payload["answered"]:
         gone: dict[str, Any] = {"body": "", "mentions": [], "edited_by": None, "history": [], "reactions": {}}
@@ -118,15 +118,15 @@ def _reply_deleted(state: NodeState, event: Happened) -> None:
         del state.replies[UUID(reply_id)]
 
 
-@applies(WorkspaceEvent.DISCUSSION_REACTION_ADDED)
-def _reacted(state: NodeState, event: Happened) -> None:
+@handles(WorkspaceEvent.DISCUSSION_REACTION_ADDED)
+def _reacted(state: NodeState, event: NodeEvent) -> None:
     reply, emoji = state.replies[event.id("reply_id")], event.payload["emoji"]
     people = [*reply.reactions.get(emoji, []), event.actor]
     state.replies[reply.id] = reply.model_copy(update={"reactions": {**reply.reactions, emoji: people}})
 
 
-@applies(WorkspaceEvent.DISCUSSION_REACTION_REMOVED)
-def _reaction_removed(state: NodeState, event: Happened) -> None:
+@handles(WorkspaceEvent.DISCUSSION_REACTION_REMOVED)
+def _reaction_removed(state: NodeState, event: NodeEvent) -> None:
     reply, emoji = state.replies[event.id("reply_id")], event.payload["emoji"]
     rest = {name: people for name, people in reply.reactions.items() if name != emoji}
     if people := [one for one in reply.reactions[emoji] if one != event.actor]:
@@ -134,13 +134,13 @@ def _reaction_removed(state: NodeState, event: Happened) -> None:
     state.replies[reply.id] = reply.model_copy(update={"reactions": rest})
 
 
-def _change_thread(state: NodeState, event: Happened, **fields: Any) -> None:
+def _change_thread(state: NodeState, event: NodeEvent, **fields: Any) -> None:
     thread = state.threads[event.id("thread_id")]
     update = {**fields, "version": thread.version + 1, "changed_at": event.at}
     state.threads[thread.id] = thread.model_copy(update=update)
 
 
-def _change_reply(state: NodeState, event: Happened, **fields: Any) -> None:
+def _change_reply(state: NodeState, event: NodeEvent, **fields: Any) -> None:
     reply = state.replies[event.id("reply_id")]
     update = {**fields, "version": reply.version + 1, "changed_at": event.at}
     state.replies[reply.id] = reply.model_copy(update=update)

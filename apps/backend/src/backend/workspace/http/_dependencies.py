@@ -33,37 +33,37 @@ from shared_types.workspace import NodeKind, Role
 from starlette.responses import Response
 
 from backend.workspace.access import Access, access_of
-from backend.workspace.answers import WORKSPACE_ANSWERS
-from backend.workspace.core import ACCESS, Work, etag, read_chain
-from backend.workspace.edge._tickets import Tickets
+from backend.workspace.core import ACCESS_SQL, CommandTransaction, ancestors_from_rows, etag
 from backend.workspace.errors import (
     IfMatchMalformed,
     IfMatchMissing,
     IfMatchWeak,
     NodeNotFound,
+    ResourceNotFound,
     RoleMissing,
     ShareTokenInvalid,
-    ThingNotFound,
     VersionStale,
-    missing,
+    as_resource_not_found,
 )
+from backend.workspace.http._share_tokens import ShareTokens
+from backend.workspace.responses import WORKSPACE_ERROR_RESPONSES
 
 __all__ = (
     "MATCH_ERRORS",
     "READ_ERRORS",
+    "RESOURCE_READ_ERRORS",
+    "RESOURCE_WRITE_ERRORS",
     "SHARE_HEADER",
-    "THING_READ_ERRORS",
-    "THING_WRITE_ERRORS",
     "WRITE_ERRORS",
-    "Edge",
     "IfMatchHeader",
-    "NodeOf",
-    "NodeThere",
-    "Viewer",
-    "body_of",
-    "documented",
-    "id_in",
-    "json_answer",
+    "NodeFinder",
+    "OptionalNodeFinder",
+    "Requester",
+    "RouteDependencies",
+    "documented_errors",
+    "json_response",
+    "parse_body",
+    "path_id",
 )
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -71,8 +71,8 @@ Model = TypeVar("Model", bound=BaseModel)
 READ_ERRORS: Final = (*AUTH_ERRORS, ShareTokenInvalid, NodeNotFound, RoleMissing, *DATABASE_ERRORS)
 MATCH_ERRORS: Final = (IfMatchMissing, IfMatchMalformed, IfMatchWeak, VersionStale)
 WRITE_ERRORS: Final = (*READ_ERRORS, *BODY_ERRORS, BadHeader, *KEY_ERRORS)
-THING_READ_ERRORS: Final = tuple(ThingNotFound if one is NodeNotFound else one for one in READ_ERRORS)
-THING_WRITE_ERRORS: Final = tuple(ThingNotFound if one is NodeNotFound else one for one in WRITE_ERRORS)
+RESOURCE_READ_ERRORS: Final = tuple(ResourceNotFound if one is NodeNotFound else one for one in READ_ERRORS)
+RESOURCE_WRITE_ERRORS: Final = tuple(ResourceNotFound if one is NodeNotFound else one for one in WRITE_ERRORS)
 SHARE_HEADER: Final = "X-Share-Token"
 """The header of a ticket."""
 _SHARE_SCHEME: Final = APIKeyHeader(
@@ -97,16 +97,16 @@ async def _if_match(
 
 IfMatchHeader = Annotated[str | None, Depends(_if_match)]
 """For :meth:`IfMatch.parse`, by the route itself: a key is answered again before a version is asked for."""
-NodeOf = Callable[[Request], Awaitable[UUID | None]]
+OptionalNodeFinder = Callable[[Request], Awaitable[UUID | None]]
 """Which node a request is about, before its unit of work begins; null for none."""
-NodeThere = Callable[[Request], Awaitable[UUID]]
+NodeFinder = Callable[[Request], Awaitable[UUID]]
 """The same where there must be one; raises NodeNotFound."""
-Ahead = Callable[[Request], Awaitable[None]]
+BeforeTransaction = Callable[[Request], Awaitable[None]]
 """What takes long and needs no transaction."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Viewer:
+class Requester:
     """Who reads; nobody in particular without a token."""
 
     subject: str | None
@@ -114,12 +114,12 @@ class Viewer:
     link_id: UUID | None = None
 
 
-def documented(*errors: Any) -> dict[int | str, dict[str, Any]]:
+def documented_errors(*errors: Any) -> dict[int | str, dict[str, Any]]:
     """``responses=`` of a route that may raise *errors*."""
-    return error_responses(*errors, answers=WORKSPACE_ANSWERS)
+    return error_responses(*errors, answers=WORKSPACE_ERROR_RESPONSES)
 
 
-def id_in(request: Request, name: str = "node_id") -> UUID:
+def path_id(request: Request, name: str = "node_id") -> UUID:
     """The id under *name* in the path.
 
     Raises:
@@ -131,38 +131,38 @@ def id_in(request: Request, name: str = "node_id") -> UUID:
         raise NodeNotFound from None
 
 
-class Edge:
+class RouteDependencies:
     """Dependencies of the routes, on one backbone."""
 
-    def __init__(self, backbone: Backbone, tickets: Tickets) -> None:
+    def __init__(self, backbone: Backbone, share_tokens: ShareTokens) -> None:
         self.backbone = backbone
-        self.tickets = tickets
+        self.share_tokens = share_tokens
         #: The dependency that says who sends a request with a bearer token.
         self.authenticated = bearer(backbone.verifier)
         self._counting: dict[str, Callable[..., AsyncGenerator[None]]] = {}
 
-    async def viewer(
+    async def requester(
         self,
         request: Request,
         # Only for the document: who reads may have either, both or none.
         _bearer: Annotated[Any, Depends(BEARER_SCHEME)],
         ticket: Annotated[str | None, Depends(_SHARE_SCHEME)],
-    ) -> Viewer:
+    ) -> Requester:
         """Who reads, for a route that is open to everybody; a token that is sent must be good.
 
         Raises:
             TokenInvalid, TokenExpired, ShareTokenInvalid: it is not.
         """
-        link_id = await self._link_of(ticket)
+        link_id = await self._link_id(ticket)
         if "authorization" not in request.headers:
-            return Viewer(subject=None, link_id=link_id)
+            return Requester(subject=None, link_id=link_id)
         principal = await self.authenticated(request)
-        return Viewer(subject=principal.subject, link_id=link_id)
+        return Requester(subject=principal.subject, link_id=link_id)
 
-    async def _link_of(self, ticket: str | None) -> UUID | None:
-        return await self.tickets.link_of(ticket) if ticket else None
+    async def _link_id(self, ticket: str | None) -> UUID | None:
+        return await self.share_tokens.read_link_id(ticket) if ticket else None
 
-    async def access(self, node_id: UUID, viewer: Viewer) -> Access:
+    async def access(self, node_id: UUID, requester: Requester) -> Access:
         """What *viewer* may do on a node, live or not.
 
         Raises:
@@ -170,12 +170,14 @@ class Edge:
             NodeNotFound: there is no such node.
         """
         async with self.backbone.database.connection() as connection:
-            rows = await connection.fetch(ACCESS["chain"], node_id, viewer.subject, viewer.link_id)
-        if not rows and viewer == Viewer(subject=None):
+            rows = await connection.fetch(
+                ACCESS_SQL["ancestors"], node_id, requester.subject, requester.link_id
+            )
+        if not rows and requester == Requester(subject=None):
             raise TokenMissing
-        access = access_of(read_chain(rows), viewer.subject)
+        access = access_of(ancestors_from_rows(rows), requester.subject)
         # A public node in the bin too: else its answer would tell that it was there.
-        if viewer == Viewer(subject=None) and (access.role is None or access.trashed is not None):
+        if requester == Requester(subject=None) and (access.role is None or access.trashed is not None):
             raise TokenMissing
         return access
 
@@ -183,9 +185,9 @@ class Edge:
         self,
         needed: Role = Role.VIEWER,
         *,
-        node: NodeThere | str = "node_id",
+        node: NodeFinder | str = "node_id",
         kind: NodeKind | None = None,
-        thing: str | None = None,
+        resource: str | None = None,
     ) -> Callable[..., Awaitable[Access]]:
         """A dependency: access to the live node that *node* names, for who may what *needed* may.
 
@@ -193,15 +195,15 @@ class Edge:
         any. *thing* is what the path names, if it is no node: a hidden one is reported like a missing one.
         """
 
-        async def look(request: Request, viewer: Annotated[Viewer, Depends(self.viewer)]) -> Access:
+        async def look(request: Request, requester: Annotated[Requester, Depends(self.requester)]) -> Access:
             try:
-                with missing(thing) if thing else nullcontext():
-                    access = await self.access(await self.known(request, viewer, node), viewer)
+                with as_resource_not_found(resource) if resource else nullcontext():
+                    access = await self.access(await self.known(request, requester, node), requester)
                     if kind is not None:
                         access.require_kind(kind)
                     access.require(needed)
             except RoleMissing:
-                if viewer.subject is None:
+                if requester.subject is None:
                     # It is public, or open by a link; who this is may do more.
                     raise TokenMissing from None
                 raise
@@ -209,7 +211,7 @@ class Edge:
 
         return look
 
-    async def known(self, request: Request, viewer: Viewer, node: NodeThere | str = "node_id") -> UUID:
+    async def known(self, request: Request, requester: Requester, node: NodeFinder | str = "node_id") -> UUID:
         """The id of the node that *node* names, see :meth:`reading`.
 
         Raises:
@@ -217,13 +219,13 @@ class Edge:
             NodeNotFound: there is none.
         """
         try:
-            return id_in(request, node) if isinstance(node, str) else await node(request)
+            return path_id(request, node) if isinstance(node, str) else await node(request)
         except NodeNotFound:
-            if viewer.subject is None and viewer.link_id is None:
+            if requester.subject is None and requester.link_id is None:
                 raise TokenMissing from None
             raise
 
-    def node_of(self, query: str, name: str) -> NodeThere:
+    def node_of(self, query: str, name: str) -> NodeFinder:
         """Which node has the thing whose id stands under *name* in the path; *query* finds it as ``node_id``.
 
         It raises NodeNotFound if there is none; ``thing=`` beside ``node=`` names the thing instead.
@@ -231,7 +233,7 @@ class Edge:
 
         async def look(request: Request) -> UUID:
             async with self.backbone.database.connection() as connection:
-                rows = await connection.fetch(query, id_in(request, name))
+                rows = await connection.fetch(query, path_id(request, name))
             if not rows:
                 raise NodeNotFound
             return rows[0]["node_id"]
@@ -256,11 +258,11 @@ class Edge:
         command_type: str,
         needed: Role | None = None,
         *,
-        node: NodeOf | str = "node_id",
+        node: OptionalNodeFinder | str = "node_id",
         kind: NodeKind | None = None,
         live: bool = True,
-        thing: str | None = None,
-        ahead: Ahead | None = None,
+        resource: str | None = None,
+        ahead: BeforeTransaction | None = None,
     ) -> Callable[..., AsyncGenerator[UnitOfWork[Principal]]]:
         """A dependency: the unit of work, for who may do what *needed* may to a node; null for anybody.
 
@@ -271,12 +273,12 @@ class Edge:
         *ahead* is done for who may, before the transaction begins, which must not wait for it.
         """
 
-        async def admit(request: Request, viewer: Viewer) -> None:
+        async def admit(request: Request, requester: Requester) -> None:
             if needed is not None:
-                with missing(thing) if thing else nullcontext():
-                    node_id = id_in(request, node) if isinstance(node, str) else await node(request)
+                with as_resource_not_found(resource) if resource else nullcontext():
+                    node_id = path_id(request, node) if isinstance(node, str) else await node(request)
                     if node_id is not None:
-                        access = await self.access(node_id, viewer)
+                        access = await self.access(node_id, requester)
                         if kind is not None:
                             access.require_kind(kind)
                         (access.require if live else access.require_role)(needed)
@@ -286,7 +288,7 @@ class Edge:
         return self.admitting(command_type, admit)
 
     def admitting(
-        self, command_type: str, admit: Callable[[Request, Viewer], Awaitable[None]]
+        self, command_type: str, admit: Callable[[Request, Requester], Awaitable[None]]
     ) -> Callable[..., AsyncGenerator[UnitOfWork[Principal]]]:
         """A dependency: the unit of work, for whom *admit* lets pass.
 
@@ -301,9 +303,9 @@ class Edge:
             _counted: Annotated[None, Depends(counted)],
         ) -> Principal:
             # Kept for the command's own look, see :meth:`work`.
-            link_id = request.state.link_id = await self._link_of(request.headers.get(SHARE_HEADER))
+            link_id = request.state.link_id = await self._link_id(request.headers.get(SHARE_HEADER))
             request.state.principal = principal
-            await admit(request, Viewer(subject=principal.subject, link_id=link_id))
+            await admit(request, Requester(subject=principal.subject, link_id=link_id))
             return principal
 
         return unit_of_work(self.backbone.database, entitled)
@@ -312,7 +314,7 @@ class Edge:
         """Whether a request whose sender may pass was answered before, under its key."""
         return await was_answered(request, self.backbone.database, request.state.principal)
 
-    def work(self, request: Request, unit: UnitOfWork[Principal]) -> Work:
+    def begin_command(self, request: Request, unit: UnitOfWork[Principal]) -> CommandTransaction:
         """A command of this request, which passed :meth:`writing`, in its unit of work."""
         caller = caller_of(request, unit.principal, self.backbone.service)
 
@@ -320,17 +322,17 @@ class Edge:
             assert command.command_type == request.state.command_type, "the route names another command"
             self.backbone.count_after_commit(unit.db, command.command_type, command.status.value)
 
-        return Work(
+        return CommandTransaction(
             unit.db,
             caller,
             key=unit.key,
             link_id=request.state.link_id,
-            about=unit.about,
+            tag_response=unit.about,
             on_recorded=count,
         )
 
 
-async def body_of(request: Request, model: type[Model]) -> Model:
+async def parse_body(request: Request, model: type[Model]) -> Model:
     """The request's body as a *model*; read once, however many ask: who may pass can depend on it.
 
     Raises:
@@ -342,7 +344,7 @@ async def body_of(request: Request, model: type[Model]) -> Model:
     return held
 
 
-def json_answer(
+def json_response(
     status: int, body: bytes | object, *, version: int | None = None, location: str | None = None
 ) -> Response:
     """*body* as JSON, with the ETag of *version*; bytes are taken as JSON already."""

@@ -26,11 +26,11 @@ from backend.workspace.errors import (
     NotTheAuthor,
     PgnInvalid,
     PgnRefused,
+    ResourceNotFound,
     ResultNotReady,
     RoleMissing,
     ShareLimitReached,
     ShareTokenInvalid,
-    ThingNotFound,
     TitleTaken,
     TooManyExports,
     TooManyImports,
@@ -41,9 +41,9 @@ from backend.workspace.errors import (
     VersionStale,
 )
 
-__all__ = ("WORKSPACE_ANSWERS",)
+__all__ = ("WORKSPACE_ERROR_RESPONSES",)
 
-WORKSPACE_ANSWERS: ErrorAnswers = {
+WORKSPACE_ERROR_RESPONSES: ErrorAnswers = {
     **ANSWERS,
     PgnRefused: ErrorAnswer(status=422),
     PgnInvalid: ErrorAnswer(
@@ -70,7 +70,7 @@ WORKSPACE_ANSWERS: ErrorAnswers = {
     ResultNotReady: ErrorAnswer(status=409, fields=lambda error: {"status": error.status}),
     ChessNotInstalled: ErrorAnswer(status=501),
     NodeNotFound: ErrorAnswer(status=404),
-    ThingNotFound: ErrorAnswer(status=404),
+    ResourceNotFound: ErrorAnswer(status=404),
     RoleMissing: ErrorAnswer(status=403),
     NotTheAuthor: ErrorAnswer(status=403),
     IfMatchMissing: ErrorAnswer(status=428),

@@ -13,14 +13,14 @@ from typing import Any, Final
 
 __all__ = (
     "START",
+    "Direction",
     "Document",
-    "Step",
-    "annotated",
     "has_move",
+    "insert_move",
     "moves_of",
-    "stepped",
-    "with_move",
-    "without_move",
+    "remove_move",
+    "set_annotations",
+    "swap_variations",
 )
 
 Document = dict[str, Any]
@@ -30,7 +30,7 @@ START: Final = -1
 """The index of the position before the first move; its path is empty."""
 
 
-class Step(IntEnum):
+class Direction(IntEnum):
     """Where a variation goes among its siblings."""
 
     UP = -1
@@ -50,7 +50,7 @@ def has_move(document: Mapping[str, Any], path: str) -> bool:
         return False
 
 
-def with_move(document: Document, path: str, annotation: Document) -> Document:
+def insert_move(document: Document, path: str, annotation: Document) -> Document:
     """The move with this path is there, the last variation after the move before it.
 
     Raises:
@@ -64,7 +64,7 @@ def with_move(document: Document, path: str, annotation: Document) -> Document:
     return {**document, "moves": [*moves[:at], new, *_shifted(moves[at:], at, 1)]}
 
 
-def without_move(document: Document, path: str) -> Document:
+def remove_move(document: Document, path: str) -> Document:
     """The move with this path is gone, and all that followed it.
 
     Raises:
@@ -76,7 +76,7 @@ def without_move(document: Document, path: str) -> Document:
     return {**document, "moves": [*moves[:at], *_shifted(moves[end:], end, at - end)]}
 
 
-def stepped(document: Document, path: str, step: Step) -> Document:
+def swap_variations(document: Document, path: str, direction: Direction) -> Document:
     """The variation that begins with this path has changed places with its neighbour.
 
     Raises:
@@ -84,7 +84,7 @@ def stepped(document: Document, path: str, step: Step) -> Document:
     """
     moves = moves_of(document)
     index = _find(moves, path)
-    above = _above(moves, index) if step is Step.UP else index
+    above = _above(moves, index) if direction is Direction.UP else index
     middle = _end(moves, above)
     if middle == len(moves) or moves[middle]["parent"] != moves[index]["parent"]:
         raise KeyError(path)
@@ -95,7 +95,7 @@ def stepped(document: Document, path: str, step: Step) -> Document:
     return {**document, "moves": [*moves[:above], *up, *down, *moves[end:]]}
 
 
-def annotated(document: Document, annotations: Mapping[str, Document]) -> Document:
+def set_annotations(document: Document, annotations: Mapping[str, Document]) -> Document:
     """Other annotations at the moves with these paths; the empty path is the start.
 
     Raises:

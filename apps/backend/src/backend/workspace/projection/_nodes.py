@@ -4,7 +4,7 @@ from uuid import UUID
 
 from shared_types.workspace import NodeKind, Visibility, WorkspaceEvent, WorkspaceNode
 
-from backend.workspace.history._state import Happened, NodeState, applies
+from backend.workspace.projection._state import NodeEvent, NodeState, handles
 
 #: A node that is not in the bin.
 _NOT_TRASHED = dict.fromkeys(
@@ -12,8 +12,8 @@ _NOT_TRASHED = dict.fromkeys(
 )
 
 
-@applies(WorkspaceEvent.NODE_CREATED, WorkspaceEvent.STUDY_CREATED)
-def _created(state: NodeState, event: Happened) -> None:
+@handles(WorkspaceEvent.NODE_CREATED, WorkspaceEvent.STUDY_CREATED)
+def _created(state: NodeState, event: NodeEvent) -> None:
     payload = event.payload
     state.node = WorkspaceNode(
         id=event.node_id,
@@ -31,21 +31,21 @@ def _created(state: NodeState, event: Happened) -> None:
     )
 
 
-@applies(WorkspaceEvent.NODE_UPDATED)
-def _updated(state: NodeState, event: Happened) -> None:
+@handles(WorkspaceEvent.NODE_UPDATED)
+def _updated(state: NodeState, event: NodeEvent) -> None:
     fields = {name: event.payload[name] for name in ("title", "description") if name in event.payload}
     if "visibility" in event.payload:
         fields["visibility"] = _visibility(event.payload["visibility"])
     state.change_node(event, **fields)
 
 
-@applies(WorkspaceEvent.LAYOUT_UPDATED)
-def _laid_out(state: NodeState, event: Happened) -> None:
+@handles(WorkspaceEvent.LAYOUT_UPDATED)
+def _layout_updated(state: NodeState, event: NodeEvent) -> None:
     state.change_node(event, layout=event.payload["layout"])
 
 
-@applies(WorkspaceEvent.NODE_MOVED)
-def _moved(state: NodeState, event: Happened) -> None:
+@handles(WorkspaceEvent.NODE_MOVED)
+def _moved(state: NodeState, event: NodeEvent) -> None:
     state.change_node(
         event,
         parent_id=_id(event.payload["parent_id"]),
@@ -55,8 +55,8 @@ def _moved(state: NodeState, event: Happened) -> None:
     )
 
 
-@applies(WorkspaceEvent.NODE_SOFT_DELETED)
-def _trashed(state: NodeState, event: Happened) -> None:
+@handles(WorkspaceEvent.NODE_SOFT_DELETED)
+def _trashed(state: NodeState, event: NodeEvent) -> None:
     state.change_node(
         event,
         trashed_at=event.at,
@@ -68,8 +68,8 @@ def _trashed(state: NodeState, event: Happened) -> None:
     )
 
 
-@applies(WorkspaceEvent.NODE_RESTORED)
-def _restored(state: NodeState, event: Happened) -> None:
+@handles(WorkspaceEvent.NODE_RESTORED)
+def _restored(state: NodeState, event: NodeEvent) -> None:
     state.change_node(
         event,
         **_NOT_TRASHED,
@@ -80,8 +80,8 @@ def _restored(state: NodeState, event: Happened) -> None:
     )
 
 
-@applies(WorkspaceEvent.NODE_PERMANENTLY_DELETED)
-def _purged(state: NodeState, _event: Happened) -> None:
+@handles(WorkspaceEvent.NODE_PERMANENTLY_DELETED)
+def _purged(state: NodeState, _event: NodeEvent) -> None:
     state.node = None
     for rows in (state.chapters, state.versions, state.threads, state.replies, state.grants, state.links):
         rows.clear()

@@ -13,14 +13,14 @@ __all__ = (
     "CHAPTERS_MAX",
     "GAMES_MAX",
     "REPORTED_MAX",
-    "FileMark",
+    "FileDigest",
     "Game",
     "NoteList",
+    "ParsedFile",
     "Part",
-    "ReadFile",
-    "packed",
-    "parts_of",
-    "unpacked",
+    "decode_file",
+    "encode_file",
+    "split_into_studies",
 )
 
 CHAPTERS_MAX: Final = 64
@@ -54,7 +54,7 @@ class NoteList:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ReadFile:
+class ParsedFile:
     """The games of a file, at least one, and what was left out, both in its order."""
 
     games: Sequence[Game]
@@ -66,7 +66,7 @@ class ReadFile:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FileMark:
+class FileDigest:
     """What the inbox keeps of a file: enough to know it again, and nothing of what it says."""
 
     size_bytes: int
@@ -93,7 +93,7 @@ class Part:
     skipped: Sequence[SkippedPgn]
 
 
-def parts_of(file: ReadFile) -> list[Part]:
+def split_into_studies(file: ParsedFile) -> list[Part]:
     """The studies that hold a file, 64 chapters each but the last; at least one."""
     starts = range(0, len(file.games), CHAPTERS_MAX)
     numbers = [0, *(file.games[start].number for start in starts[1:]), GAMES_MAX + 1]
@@ -112,11 +112,11 @@ def _between(skipped: Sequence[SkippedPgn], first: int, end: int) -> Iterator[Sk
     return (one for one in skipped if first <= one.game < end)
 
 
-def packed(data: bytes) -> str:
+def encode_file(data: bytes) -> str:
     """A file as text that JSON can hold."""
     return base64.b64encode(zlib.compress(data, _COMPRESSION)).decode()
 
 
-def unpacked(text: str) -> bytes:
+def decode_file(text: str) -> bytes:
     """The file that :func:`packed` was given."""
     return zlib.decompress(base64.b64decode(text))

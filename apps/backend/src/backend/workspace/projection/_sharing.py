@@ -4,11 +4,11 @@ from datetime import datetime
 
 from shared_types.workspace import Role, WorkspaceEvent, WorkspaceGrant, WorkspaceLink
 
-from backend.workspace.history._state import Happened, NodeState, applies
+from backend.workspace.projection._state import NodeEvent, NodeState, handles
 
 
-@applies(WorkspaceEvent.ACL_SHARED)
-def _shared(state: NodeState, event: Happened) -> None:
+@handles(WorkspaceEvent.ACL_SHARED)
+def _shared(state: NodeState, event: NodeEvent) -> None:
     user_id = event.payload["user_id"]
     state.grants[user_id] = WorkspaceGrant(
         node_id=event.node_id,
@@ -20,20 +20,20 @@ def _shared(state: NodeState, event: Happened) -> None:
     )
 
 
-@applies(WorkspaceEvent.ACL_ROLE_CHANGED)
-def _role_changed(state: NodeState, event: Happened) -> None:
+@handles(WorkspaceEvent.ACL_ROLE_CHANGED)
+def _role_changed(state: NodeState, event: NodeEvent) -> None:
     user_id = event.payload["user_id"]
     update = {"role": Role(event.payload["role"]), "granted_by": event.actor, "changed_at": event.at}
     state.grants[user_id] = state.grants[user_id].model_copy(update=update)
 
 
-@applies(WorkspaceEvent.ACL_REVOKED)
-def _revoked(state: NodeState, event: Happened) -> None:
+@handles(WorkspaceEvent.ACL_REVOKED)
+def _revoked(state: NodeState, event: NodeEvent) -> None:
     del state.grants[event.payload["user_id"]]
 
 
-@applies(WorkspaceEvent.ACL_LINK_CREATED)
-def _link_created(state: NodeState, event: Happened) -> None:
+@handles(WorkspaceEvent.ACL_LINK_CREATED)
+def _link_created(state: NodeState, event: NodeEvent) -> None:
     expires_at = event.payload.get("expires_at")
     link = WorkspaceLink(
         id=event.id("link_id"),
@@ -47,6 +47,6 @@ def _link_created(state: NodeState, event: Happened) -> None:
     state.links[link.id] = link
 
 
-@applies(WorkspaceEvent.ACL_LINK_REVOKED)
-def _link_revoked(state: NodeState, event: Happened) -> None:
+@handles(WorkspaceEvent.ACL_LINK_REVOKED)
+def _link_revoked(state: NodeState, event: NodeEvent) -> None:
     del state.links[event.id("link_id")]

@@ -9,17 +9,17 @@ from pydantic_core import from_json, to_json
 from relaybox.errors import Detail
 from relaybox.http import ValidationFailed
 
-__all__ = ("cursor_of", "instant", "place_of", "whole")
+__all__ = ("cursor_int", "cursor_time", "decode_cursor", "encode_cursor")
 
 _INTEGER_MAX: Final = 2_147_483_647
 
 
-def cursor_of(*place: object) -> str:
+def encode_cursor(*place: object) -> str:
     """Where a page ended, for its client to give back."""
     return base64.urlsafe_b64encode(to_json(place)).decode()
 
 
-def instant(text: str) -> datetime:
+def cursor_time(text: str) -> datetime:
     """A time of a cursor's, for :func:`place_of`.
 
     Raises:
@@ -28,7 +28,7 @@ def instant(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
-def whole(number: object) -> int:
+def cursor_int(number: object) -> int:
     """A number of a cursor's, for :func:`place_of`; what PostgreSQL calls an integer.
 
     Raises:
@@ -39,7 +39,7 @@ def whole(number: object) -> int:
     return number
 
 
-def place_of(cursor: str | None, *types: Callable[[Any], Any]) -> Sequence[Any]:
+def decode_cursor(cursor: str | None, *types: Callable[[Any], Any]) -> Sequence[Any]:
     """What :func:`cursor_of` was given, each part read by its type; as many nulls for the first page.
 
     Raises:

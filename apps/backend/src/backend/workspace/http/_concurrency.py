@@ -6,38 +6,38 @@ from contextlib import contextmanager
 
 from relaybox.errors import RelayboxError
 
-__all__ = ("Places",)
+__all__ = ("ConcurrencyLimit",)
 
 
-class Places:
+class ConcurrencyLimit:
     """Counts the places that are taken in a process; each piece of costly work takes one.
 
     A holder gets a first place while any is free, and further ones only while fewer than half of all are
     taken. The second half is thus left to holders that have none, so that a few cannot take all places.
     """
 
-    def __init__(self, *, places_max: int, of_one_max: int, refusal: type[RelayboxError]) -> None:
+    def __init__(self, *, total_max: int, per_holder_max: int, error: type[RelayboxError]) -> None:
         """Create places that are all free.
 
         Args:
-            places_max: Places of the process.
-            of_one_max: Places that one holder may have.
-            refusal: The error to raise when no place is given; its class takes no arguments.
+            total_max: Places of the process.
+            per_holder_max: Places that one holder may have.
+            error: The error to raise when no place is given; its class takes no arguments.
         """
-        self._places_max = places_max
-        self._of_one_max = of_one_max
-        self._refusal = refusal
+        self._places_max = total_max
+        self._of_one_max = per_holder_max
+        self._error = error
         self._taken: Counter[str] = Counter()
 
     @contextmanager
-    def taken(self, holder: str) -> Generator[None]:
+    def slot(self, holder: str) -> Generator[None]:
         """Take a place for *holder* until the block ends.
 
         Raises:
-            RelayboxError: The refusal: no place is free, or none for this holder.
+            RelayboxError: The error: no place is free, or none for this holder.
         """
         if not self._is_free_for(holder):
-            raise self._refusal
+            raise self._error
         self._taken[holder] += 1
         try:
             yield

@@ -6,26 +6,26 @@ from uuid import UUID
 
 from shared_types.workspace import WorkspaceChapter, WorkspaceEvent, WorkspaceVersion
 
-from backend.workspace.history._state import Happened, NodeState, applies
+from backend.workspace.projection._state import NodeEvent, NodeState, handles
 
-__all__ = ("contents",)
+__all__ = ("version_chapters",)
 
 _CONTENT = ("id", "position", "title", "headers", "moves")
 
 
-def contents(chapters: Iterable[WorkspaceChapter]) -> list[dict[str, Any]]:
+def version_chapters(chapters: Iterable[WorkspaceChapter]) -> list[dict[str, Any]]:
     """*chapters* as a version keeps them, in their order."""
     return [_content(one) for one in sorted(chapters, key=lambda one: (one.position, one.id))]
 
 
-@applies(WorkspaceEvent.STUDY_SNAPSHOT_CREATED)
-def _taken(state: NodeState, event: Happened) -> None:
+@handles(WorkspaceEvent.STUDY_SNAPSHOT_CREATED)
+def _snapshot_created(state: NodeState, event: NodeEvent) -> None:
     """The study as it is now; all its chapters must be there."""
     _add_version(state, event, event.payload["number"], restored_from=None)
 
 
-@applies(WorkspaceEvent.STUDY_ROLLED_BACK)
-def _rolled_back(state: NodeState, event: Happened) -> None:
+@handles(WorkspaceEvent.STUDY_ROLLED_BACK)
+def _rolled_back(state: NodeState, event: NodeEvent) -> None:
     """The chapters of an earlier version come back, each with a new ETag; the title stays."""
     back_to = state.versions[event.payload["restored_from"]]
     before = dict(state.chapters)
@@ -45,7 +45,7 @@ def _rolled_back(state: NodeState, event: Happened) -> None:
     _add_version(state, event, event.payload["number"], restored_from=back_to.number)
 
 
-def _add_version(state: NodeState, event: Happened, number: int, *, restored_from: int | None) -> None:
+def _add_version(state: NodeState, event: NodeEvent, number: int, *, restored_from: int | None) -> None:
     node = state.present
     state.versions[number] = WorkspaceVersion(
         node_id=event.node_id,
@@ -54,7 +54,7 @@ def _add_version(state: NodeState, event: Happened, number: int, *, restored_fro
         restored_from=restored_from,
         title=node.title,
         description=node.description,
-        chapters=contents(state.chapters.values()),
+        chapters=version_chapters(state.chapters.values()),
         created_by=event.actor,
         created_at=event.at,
     )

@@ -8,11 +8,11 @@ import chess
 from backend.workspace.chess._headers import start_board
 from backend.workspace.chess._tree import START, MoveTree
 
-__all__ = ("ShownMove", "positions", "with_san")
+__all__ = ("RenderedMove", "positions", "render_moves")
 
 
 @dataclass(frozen=True, slots=True)
-class ShownMove:
+class RenderedMove:
     """What a tree does not store of a move, because it follows."""
 
     #: The move in standard algebraic notation; passing is ``--``.
@@ -23,7 +23,7 @@ class ShownMove:
     ply: int
 
 
-def with_san(tree: MoveTree, headers: Mapping[str, str]) -> list[ShownMove]:
+def render_moves(tree: MoveTree, headers: Mapping[str, str]) -> list[RenderedMove]:
     """For each move of *tree*, in its order, what a board shows.
 
     The headers are those that the tree was made with: whether its moves are legal is not asked again.
@@ -31,10 +31,10 @@ def with_san(tree: MoveTree, headers: Mapping[str, str]) -> list[ShownMove]:
     Raises:
         PositionInvalid: the headers name no position.
     """
-    shown: list[ShownMove] = []
+    shown: list[RenderedMove] = []
     for board, move in positions(tree, start_board(headers)):
         san = board.san_and_push(move)
-        shown.append(ShownMove(san, board.fen(), board.ply()))
+        shown.append(RenderedMove(san, board.fen(), board.ply()))
     return shown
 
 

@@ -17,14 +17,14 @@ from shared_types.workspace import (
     WorkspaceVersion,
 )
 
-__all__ = ("AGGREGATE_TYPE", "Applier", "Happened", "NodeState", "applies", "apply")
+__all__ = ("AGGREGATE_TYPE", "EventHandler", "NodeEvent", "NodeState", "apply_event", "handles")
 
 #: A node with everything attached to it is one aggregate.
 AGGREGATE_TYPE: Final = "WORKSPACE_NODE"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Happened:
+class NodeEvent:
     """One event of a node, as far as rows depend on it."""
 
     type: WorkspaceEvent
@@ -74,35 +74,35 @@ class NodeState:
         assert self.node is not None, "an event before the node was created"
         return self.node
 
-    def change_node(self, event: Happened, **fields: Any) -> None:
+    def change_node(self, event: NodeEvent, **fields: Any) -> None:
         """Give the node *fields*, and a new version: what its ETag stands for has changed."""
         node = self.present
         update = {**fields, "version": node.version + 1, "changed_at": event.at}
         self.node = node.model_copy(update=update)
 
 
-Applier = Callable[[NodeState, Happened], None]
-_APPLIERS: Final[dict[WorkspaceEvent, Applier]] = {}
+EventHandler = Callable[[NodeState, NodeEvent], None]
+_HANDLERS: Final[dict[WorkspaceEvent, EventHandler]] = {}
 
 
-def applies(*types: WorkspaceEvent) -> Callable[[Applier], Applier]:
+def handles(*types: WorkspaceEvent) -> Callable[[EventHandler], EventHandler]:
     """Declare what events of *types* change."""
 
-    def declare(applier: Applier) -> Applier:
+    def declare(handler: EventHandler) -> EventHandler:
         for one in types:
-            assert one not in _APPLIERS, f"{one} is applied twice"
-            _APPLIERS[one] = applier
-        return applier
+            assert one not in _HANDLERS, f"{one} is applied twice"
+            _HANDLERS[one] = handler
+        return handler
 
     return declare
 
 
-def apply(state: NodeState, event: Happened) -> None:
+def apply_event(state: NodeState, event: NodeEvent) -> None:
     """Change *state* by *event*, its next one; the node's ``stream_version`` follows.
 
     Raises:
         KeyError: a row that the event is about is not there, or nobody applies this type.
     """
-    _APPLIERS[event.type](state, event)
+    _HANDLERS[event.type](state, event)
     if state.node is not None:
         state.node = state.node.model_copy(update={"stream_version": event.version})
