@@ -19,9 +19,8 @@ from backend.api import create_api
 from backend.genesis.session import genesis
 from fastapi import Depends, FastAPI, HTTPException
 from pydantic_core import from_json, to_json
-from relaybox.commands import Caller, CommandResult
-from relaybox.commands import Request as Command
-from relaybox.commands._decide import Loaded, decide
+from relaybox.commands import Caller, Command, CommandResult
+from relaybox.commands._decide import LoadedAggregate, decide
 from relaybox.db import Database
 from relaybox.http import Backbone, Principal, SharedSecretVerifier, bearer, command_router, create_app
 from relaybox.outbox import Notifier, OutboxSettings
@@ -142,14 +141,14 @@ async def _take(db: Any, command: Command) -> Any:
         Inbox.session_id == command.aggregate_id, Inbox.status == "RECEIVED"
     )
     waiting = {name: str(one) for name, one in (await db.execute(pending)).all()}
-    loaded = Loaded(owner=session.user_id, state=_state(session), pending=waiting)
+    loaded = LoadedAggregate(owner=session.user_id, state=_state(session), pending=waiting)
     decision = decide(genesis, command, loaded, _OUTBOX)
     await _insert(db, session, decision)
     return decision.status
 
 
 async def _insert(db: Any, session: Session, decision: Any) -> None:
-    command = decision.request
+    command = decision.command
     db.add(
         Inbox(
             id=command.command_id,
@@ -160,7 +159,7 @@ async def _insert(db: Any, session: Session, decision: Any) -> None:
         )
     )
     await db.flush()
-    for event_id, text in decision.facts:
+    for event_id, text in decision.events:
         envelope = from_json(text)
         names = ("correlation_id", "causation_id", "event_type", "aggregate_type", "aggregate_id", "payload")
         db.add(
@@ -189,7 +188,7 @@ def _state(session: Session) -> str:
 class WithoutDatabase(Backbone):
     """Takes every command at once and writes nothing."""
 
-    async def take(self, domain: Any, command: Command) -> CommandResult:
+    async def submit(self, domain: Any, command: Command) -> CommandResult:
         """Answer like a command that is done."""
         del domain
         return CommandResult(

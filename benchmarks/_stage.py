@@ -23,8 +23,7 @@ from backend.api import PREFIX
 from backend.genesis.muse import Brief, OfflineMuse
 from backend.genesis.session import CreateSession, ReportProposal, genesis
 from backend.migrations import ALL
-from relaybox.commands import Caller, CommandService
-from relaybox.commands import Request as Command
+from relaybox.commands import Caller, Command, CommandService
 from relaybox.db import Database, migrate_up
 from relaybox.http import make_token
 from relaybox.local import LocalKafka, LocalPostgres, free_port

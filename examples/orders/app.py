@@ -4,7 +4,7 @@ from typing import Self
 from uuid import UUID
 
 from pydantic import BaseModel, PositiveInt
-from relaybox.commands import Aggregate, Caller, Domain, Events, Fact
+from relaybox.commands import Aggregate, Caller, Domain, Event, Events
 from relaybox.consumers import EventTransaction, subscribe
 from relaybox.db import BACKBONE
 from relaybox.http import Backbone, aggregate_router, create_app
@@ -17,8 +17,8 @@ class Order(Aggregate):
     ordered: int = 0
     reserved: int = 0
 
-    def apply(self, fact: Fact) -> Self:
-        return self.model_copy(update=fact.payload)
+    def apply(self, event: Event) -> Self:
+        return self.model_copy(update=event.payload)
 
 
 class PlaceOrder(BaseModel):

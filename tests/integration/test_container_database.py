@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 from backend.cli import app
 from backend.genesis import genesis
-from relaybox.commands import Caller, CommandService, Request
+from relaybox.commands import Caller, Command, CommandService
 from relaybox.db import Database
 from relaybox.local import LocalPostgres
 from relaybox.outbox import Notifier
@@ -67,7 +67,7 @@ async def test_the_services_role_takes_commands_and_cannot_change_events(
 ) -> None:
     database = Database(container_database)
     commands = CommandService(database, [genesis], notifier=Notifier(database), source_service="api-gateway")
-    request = Request(
+    request = Command(
         aggregate_id=uuid.uuid4(), command_type="CreateSession", payload={}, creates=True, caller=WRITER
     )
     assert (await commands.submit(request, domain=genesis)).status == "COMPLETED"

@@ -47,7 +47,7 @@ def create_api() -> FastAPI:
         registry=backbone.registry,
         cors_origins=api.origins(),
         cors_headers=[SHARE_HEADER],
-        answers=WORKSPACE_ERROR_RESPONSES,
+        error_table=WORKSPACE_ERROR_RESPONSES,
     )
     app.include_router(genesis_router(backbone), prefix=PREFIX)
     app.add_middleware(ShareTokenCaching)

@@ -18,13 +18,13 @@ from pydantic_core import to_json
 from relaybox.commands import (
     AggregateNotFound,
     Caller,
+    Command,
     CommandRefused,
     DuplicateCommand,
     PayloadInvalid,
-    Request,
     UnknownCommand,
 )
-from relaybox.commands._decide import Loaded, decide
+from relaybox.commands._decide import LoadedAggregate, decide
 from relaybox.outbox import OutboxSettings
 from relaybox_types.enums import CommandStatus, TaskStatus
 from shared_types.genesis import GenesisStage, GenesisStatus
@@ -41,7 +41,7 @@ def story() -> Story:
 
 
 def names(story: Story) -> list[str]:
-    return [fact["event_type"].removeprefix("Genesis.Session.") for fact in story.facts]
+    return [event["event_type"].removeprefix("Genesis.Session.") for event in story.events]
 
 
 def test_a_new_session_belongs_to_its_writer_and_stands_at_the_first_stage(story: Story) -> None:
@@ -55,7 +55,7 @@ def test_a_new_session_belongs_to_its_writer_and_stands_at_the_first_stage(story
 def test_a_session_may_belong_to_a_novel() -> None:
     novel_id = uuid4()
     story = Story.__new__(Story)
-    story.__dict__.update(id=uuid4(), facts=[], pending={}, settled={}, _state=None)
+    story.__dict__.update(id=uuid4(), events=[], pending={}, settled={}, _state=None)
     story.send("CreateSession", {"novel_id": str(novel_id)}, creates=True)
     assert story.session.novel_id == novel_id == story.replayed().novel_id
 
@@ -66,7 +66,7 @@ def test_a_request_carries_all_an_agent_needs(story: Story) -> None:
     story.propose()
     story.send("SubmitFeedback", {"feedback": "darker", "rating": 2})
     command_id = story.request({"notes": "an island"})
-    payload = story.facts[-1]["payload"]
+    payload = story.events[-1]["payload"]
     assert payload["session_id"] == str(story.id)
     assert payload["command_id"] == str(command_id)
     assert payload["stage"] == "WORLDVIEW"
@@ -82,7 +82,7 @@ def test_preferences_are_said_once_and_known_in_every_later_request(story: Story
     story.propose()
     story.advance_to(GenesisStage.CHARACTERS)
     story.request()
-    params = story.facts[-1]["payload"]["request_params"]
+    params = story.events[-1]["payload"]["request_params"]
     assert (params["theme_preferences"], params["notes"]) == (["科幻"], None)
 
 
@@ -91,7 +91,7 @@ def test_notes_of_a_stage_proposal_count_for_that_request_alone(story: Story) ->
     story.request({"notes": "an island"})
     story.propose()
     story.request()
-    assert story.facts[-1]["payload"]["request_params"]["notes"] is None
+    assert story.events[-1]["payload"]["request_params"]["notes"] is None
 
 
 @pytest.mark.parametrize("stage", LATER_STAGES)
@@ -166,7 +166,7 @@ def test_the_fullest_request_and_proposal_still_fit_into_one_event(story: Story)
     for _ in range(FEEDBACK_MAX):
         story.send("SubmitFeedback", {"feedback": "\x01" * 4000})
     story.request({"notes": "\x01" * 4000})
-    assert len(to_json(story.facts[-1])) > 400_000
+    assert len(to_json(story.events[-1])) > 400_000
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -246,7 +246,7 @@ def test_the_last_confirmation_finishes_the_session(story: Story) -> None:
 def test_abandoning_fails_the_pending_command_and_cancels_its_task(story: Story) -> None:
     command_id = story.request()
     story.send("AbandonSession", {"reason": "another idea"})
-    assert story.facts[-1]["payload"] == {
+    assert story.events[-1]["payload"] == {
         "session_id": str(story.id),
         "status": "ABANDONED",
         "reason": "another idea",
@@ -300,15 +300,15 @@ def test_every_refusal_has_its_own_code(refusal: type[CommandRefused], code: str
 
 @pytest.mark.guarantee("G81")
 def test_another_writers_session_looks_like_none(story: Story) -> None:
-    request = Request(
+    command = Command(
         aggregate_id=story.id,
         command_type="NoSuchCommand",
         payload={},
         caller=Caller(actor="stranger", source_service="api-gateway"),
     )
-    loaded = Loaded(owner="writer", state=story.session.model_dump_json(), pending={})
+    loaded = LoadedAggregate(owner="writer", state=story.session.model_dump_json(), pending={})
     with pytest.raises(AggregateNotFound):
-        decide(genesis, request, loaded, OutboxSettings())
+        decide(genesis, command, loaded, OutboxSettings())
 
 
 def test_a_payload_that_does_not_fit_its_command_is_refused(story: Story) -> None:

@@ -10,7 +10,7 @@ from backend.genesis._state import TRANSITIONS
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from relaybox.commands import CommandError, EventType, Fact
+from relaybox.commands import CommandError, Event, EventType
 from shared_types.genesis import GenesisStage, GenesisStatus
 
 from tests.fixtures.story import STAGES, Story, content, proposal
@@ -27,7 +27,7 @@ def test_every_declared_event_changes_something_and_every_change_has_its_event()
 def test_an_event_nobody_declared_is_an_error_and_never_skipped() -> None:
     session = GenesisSession(id=uuid4(), owner="writer")
     with pytest.raises(ValueError, match="not an event of a genesis session"):
-        session.apply(Fact(type="Genesis.Session.Deleted", event_version=1, payload={}))
+        session.apply(Event(type="Genesis.Session.Deleted", event_version=1, payload={}))
 
 
 def test_every_fact_names_its_session() -> None:
@@ -37,9 +37,9 @@ def test_every_fact_names_its_session() -> None:
         story.propose()
         story.send("SubmitFeedback", {"feedback": "more"})
         story.send("ConfirmStage", {"stage": stage.value, "choice": 0})
-    assert {fact["payload"]["session_id"] for fact in story.facts} == {str(story.id)}
-    assert [fact["version"] for fact in story.facts] == list(range(1, len(story.facts) + 1))
-    assert story.facts[-1]["event_type"] == f"{genesis.name}.Finished"
+    assert {event["payload"]["session_id"] for event in story.events} == {str(story.id)}
+    assert [event["version"] for event in story.events] == list(range(1, len(story.events) + 1))
+    assert story.events[-1]["event_type"] == f"{genesis.name}.Finished"
 
 
 class AnyHistory(RuleBasedStateMachine):
@@ -51,11 +51,11 @@ class AnyHistory(RuleBasedStateMachine):
         self.asked = [uuid4()]
 
     def _try(self, command_type: str, payload: dict[str, Any]) -> None:
-        before = (self.story.session, len(self.story.facts))
+        before = (self.story.session, len(self.story.events))
         try:
             command_id = self.story.send(command_type, payload)
         except CommandError:
-            assert (self.story.session, len(self.story.facts)) == before
+            assert (self.story.session, len(self.story.events)) == before
         else:
             assert self.story.session.version > before[0].version
             if command_type.startswith("Request"):

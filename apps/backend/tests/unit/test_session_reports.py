@@ -6,8 +6,8 @@ from uuid import UUID, uuid4
 
 import pytest
 from backend.genesis import ProposalRequest, ReportSuperseded, WrongStage
-from relaybox.commands import PayloadInvalid, Request, UnknownCommand
-from relaybox.commands._decide import Loaded, decide
+from relaybox.commands import Command, PayloadInvalid, UnknownCommand
+from relaybox.commands._decide import LoadedAggregate, decide
 from relaybox.outbox import OutboxSettings
 from relaybox_types.enums import CommandStatus, TaskStatus
 from shared_types.genesis import GenesisStage
@@ -37,14 +37,14 @@ def story() -> Story:
 
 
 def last_name(story: Story) -> str:
-    return story.facts[-1]["event_type"]
+    return story.events[-1]["event_type"]
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_an_agent_can_work_from_the_request_alone(story: Story, stage: GenesisStage) -> None:
     story.advance_to(stage)
     command_id = story.request({"notes": "an island"})
-    wanted = ProposalRequest.model_validate(story.facts[-1]["payload"])
+    wanted = ProposalRequest.model_validate(story.events[-1]["payload"])
     assert (wanted.session_id, wanted.command_id, wanted.stage) == (story.id, command_id, stage)
     assert wanted.request_params.notes == "an island"
     assert list(wanted.confirmed_data) == STAGES[: STAGES.index(stage)]
@@ -74,7 +74,7 @@ def test_a_failure_settles_its_command_and_leaves_the_session_usable(
     named = "ConceptGenerationFailed" if stage is CONCEPT else "StageProposalFailed"
     reason = {"error_code": "MUSE_TIMED_OUT", "message": "no answer in time"}
     assert last_name(story) == f"Genesis.Session.{named}"
-    assert story.facts[-1]["payload"]["reason"] == reason
+    assert story.events[-1]["payload"]["reason"] == reason
     end = story.settled[command_id]
     assert (end.command_status, end.task_status) == (CommandStatus.FAILED, TaskStatus.FAILED)
     assert end.error == reason
@@ -141,10 +141,10 @@ def test_a_proposal_that_breaks_its_stages_model_is_refused(story: Story) -> Non
 
 @pytest.mark.parametrize("command_type", ["ReportProposal", "ReportFailure"])
 def test_a_writer_cannot_send_an_agents_report(story: Story, command_type: str) -> None:
-    request = Request(aggregate_id=story.id, command_type=command_type, payload={}, caller=WRITER)
-    loaded = Loaded(owner="writer", state=story.session.model_dump_json(), pending={})
+    command = Command(aggregate_id=story.id, command_type=command_type, payload={}, caller=WRITER)
+    loaded = LoadedAggregate(owner="writer", state=story.session.model_dump_json(), pending={})
     with pytest.raises(UnknownCommand):
-        decide(genesis, request, loaded, OutboxSettings())
+        decide(genesis, command, loaded, OutboxSettings())
 
 
 def test_the_last_result_tells_how_the_last_request_ended(story: Story) -> None:

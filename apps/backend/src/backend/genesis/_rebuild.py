@@ -10,7 +10,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
-from relaybox.commands import Fact
+from relaybox.commands import Event
 from relaybox.db import Database, Executor, RetryTransaction, executor_of
 from relaybox.events import RecordedEvent, fetch_stream, iterate_streams
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -71,9 +71,9 @@ class _Rebuilt:
             return _Rebuilt(
                 self.state.without_content().model_copy(update={"version": event.version}), self.created_at
             )
-        fact = Fact(type=event.type, event_version=event.event_version, payload=event.payload)
+        past = Event(type=event.type, event_version=event.event_version, payload=event.payload)
         try:
-            after = self.state.apply(fact).model_copy(update={"version": event.version})
+            after = self.state.apply(past).model_copy(update={"version": event.version})
         except (AssertionError, KeyError, TypeError, ValueError) as error:
             raise HistoryUnreadable(
                 f"session {event.aggregate_id} cannot be read at version {event.version} ({event.type}, "

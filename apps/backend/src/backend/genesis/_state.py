@@ -5,7 +5,7 @@ from typing import Any, Final, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
-from relaybox.commands import Aggregate, Fact
+from relaybox.commands import Aggregate, Event
 from shared_types.genesis import GenesisStage, GenesisStatus
 
 __all__ = ("FEEDBACK_MAX", "NAME", "TRANSITIONS", "Draft", "Failure", "GenesisSession", "PendingRequest")
@@ -104,18 +104,18 @@ class GenesisSession(Aggregate):
         empty = type(self)(id=self.id, owner=self.owner, version=self.version)
         return empty.model_copy(update={"status": GenesisStatus.ABANDONED, "erased": True})
 
-    def apply(self, fact: Fact) -> Self:
-        """The state after *fact*.
+    def apply(self, event: Event) -> Self:
+        """The state after *event*.
 
         Raises:
             ValueError: no event of this name was ever recorded for a session.
         """
-        change = TRANSITIONS.get(fact.type)
+        change = TRANSITIONS.get(event.type)
         if change is None:
             raise ValueError(
-                f"{fact.type} is not an event of a genesis session; known are {', '.join(TRANSITIONS)}"
+                f"{event.type} is not an event of a genesis session; known are {', '.join(TRANSITIONS)}"
             )
-        after = self.model_copy(update=dict(change(self, fact.payload)))
+        after = self.model_copy(update=dict(change(self, event.payload)))
         after.check()
         return after
 

@@ -10,8 +10,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import structlog
-from relaybox.commands import Caller, CommandService
-from relaybox.commands import Request as Command
+from relaybox.commands import Caller, Command, CommandService
 from relaybox.consumers import EventTransaction, Subscription, subscribe
 from relaybox.db import Database, executor_of
 from relaybox.errors import RelayboxError

@@ -8,8 +8,7 @@ from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic_core import from_json, to_json
-from relaybox.commands import AggregateNotFound, CommandResult
-from relaybox.commands import Request as Command
+from relaybox.commands import AggregateNotFound, Command, CommandResult
 from relaybox.errors import Detail
 from relaybox.http import (
     AUTH_ERRORS,
@@ -20,17 +19,17 @@ from relaybox.http import (
     BadHeader,
     Principal,
     ValidationFailed,
-    answer_once,
     bearer,
     caller_of,
     command_router,
     error_responses,
     id_of,
-    json_answer,
     json_body,
+    json_response,
     read_model,
+    respond_to_command,
 )
-from relaybox.idempotency import Answer
+from relaybox.idempotency import ResponseParts
 from shared_types.genesis_api import CreateSessionRequest, SessionList, SessionState, SessionSummary
 from starlette.responses import Response
 
@@ -74,11 +73,11 @@ def _add_create(router: APIRouter, backbone: Backbone) -> None:
             caller=caller_of(request, principal, backbone.service),
         )
 
-        def created(result: CommandResult) -> Answer:
+        def created(result: CommandResult) -> ResponseParts:
             location = f"{request.url.path.rstrip('/')}/{result.aggregate_id}/state"
-            return json_answer(201, _state(result.aggregate, {}), location=location)
+            return json_response(201, _state(result.aggregate, {}), location=location)
 
-        return await answer_once(request, principal, command, backbone, genesis, created)
+        return await respond_to_command(request, principal, command, backbone, genesis, created)
 
     _ = create
 

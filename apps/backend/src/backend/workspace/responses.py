@@ -1,6 +1,6 @@
 """How the errors of a workspace are answered over HTTP."""
 
-from relaybox.http import ANSWERS, ErrorAnswer, ErrorAnswers
+from relaybox.http import ERROR_TABLE, ErrorResponse, ErrorTable
 
 from backend.workspace.errors import (
     AlreadyShared,
@@ -43,10 +43,10 @@ from backend.workspace.errors import (
 
 __all__ = ("WORKSPACE_ERROR_RESPONSES",)
 
-WORKSPACE_ERROR_RESPONSES: ErrorAnswers = {
-    **ANSWERS,
-    PgnRefused: ErrorAnswer(status=422),
-    PgnInvalid: ErrorAnswer(
+WORKSPACE_ERROR_RESPONSES: ErrorTable = {
+    **ERROR_TABLE,
+    PgnRefused: ErrorResponse(status=422),
+    PgnInvalid: ErrorResponse(
         status=422,
         fields=lambda error: {
             "game": error.game,
@@ -56,52 +56,52 @@ WORKSPACE_ERROR_RESPONSES: ErrorAnswers = {
             "skipped": [one.model_dump() for one in error.refused],
         },
     ),
-    FormMalformed: ErrorAnswer(status=400),
-    TooManyImports: ErrorAnswer(status=429, headers={"Retry-After": "30"}),
-    TooManyExports: ErrorAnswer(status=429, headers={"Retry-After": "30"}),
-    NodeExportsBusy: ErrorAnswer(status=429, headers={"Retry-After": "30"}),
-    ExportSpaceFull: ErrorAnswer(
+    FormMalformed: ErrorResponse(status=400),
+    TooManyImports: ErrorResponse(status=429, headers={"Retry-After": "30"}),
+    TooManyExports: ErrorResponse(status=429, headers={"Retry-After": "30"}),
+    NodeExportsBusy: ErrorResponse(status=429, headers={"Retry-After": "30"}),
+    ExportSpaceFull: ErrorResponse(
         status=429,
         headers={"Retry-After": "60"},
         headers_of=lambda error: {"Retry-After": str(error.retry_after_s)},
     ),
-    TooManyUploads: ErrorAnswer(status=429, headers={"Retry-After": "5"}),
-    TooManyPasswords: ErrorAnswer(status=429, headers={"Retry-After": "5"}),
-    ResultNotReady: ErrorAnswer(status=409, fields=lambda error: {"status": error.status}),
-    ChessNotInstalled: ErrorAnswer(status=501),
-    NodeNotFound: ErrorAnswer(status=404),
-    ResourceNotFound: ErrorAnswer(status=404),
-    RoleMissing: ErrorAnswer(status=403),
-    NotTheAuthor: ErrorAnswer(status=403),
-    IfMatchMissing: ErrorAnswer(status=428),
-    IfMatchMalformed: ErrorAnswer(status=400),
-    IfMatchWeak: ErrorAnswer(status=412),
-    VersionStale: ErrorAnswer(status=412, fields=lambda error: {"current_version": error.current}),
-    TitleTaken: ErrorAnswer(
+    TooManyUploads: ErrorResponse(status=429, headers={"Retry-After": "5"}),
+    TooManyPasswords: ErrorResponse(status=429, headers={"Retry-After": "5"}),
+    ResultNotReady: ErrorResponse(status=409, fields=lambda error: {"status": error.status}),
+    ChessNotInstalled: ErrorResponse(status=501),
+    NodeNotFound: ErrorResponse(status=404),
+    ResourceNotFound: ErrorResponse(status=404),
+    RoleMissing: ErrorResponse(status=403),
+    NotTheAuthor: ErrorResponse(status=403),
+    IfMatchMissing: ErrorResponse(status=428),
+    IfMatchMalformed: ErrorResponse(status=400),
+    IfMatchWeak: ErrorResponse(status=412),
+    VersionStale: ErrorResponse(status=412, fields=lambda error: {"current_version": error.current}),
+    TitleTaken: ErrorResponse(
         status=409, fields=lambda error: {"blocking_id": error.blocking_id and str(error.blocking_id)}
     ),
-    NodeTrashed: ErrorAnswer(status=409),
-    NodeNotTrashed: ErrorAnswer(status=409),
-    NodeTrashedWithAncestor: ErrorAnswer(
+    NodeTrashed: ErrorResponse(status=409),
+    NodeNotTrashed: ErrorResponse(status=409),
+    NodeTrashedWithAncestor: ErrorResponse(
         status=409, fields=lambda error: {"batch_root_id": str(error.batch_root)}
     ),
-    AlreadyShared: ErrorAnswer(status=409),
-    ShareLimitReached: ErrorAnswer(status=409),
-    GrantRefused: ErrorAnswer(status=422),
+    AlreadyShared: ErrorResponse(status=409),
+    ShareLimitReached: ErrorResponse(status=409),
+    GrantRefused: ErrorResponse(status=422),
     # As a bearer token's (RFC 9110, section 15.5.2): whoever sends one may do without a share token.
-    ShareTokenInvalid: ErrorAnswer(status=401, headers={"WWW-Authenticate": "Bearer"}),
-    LinkNotFound: ErrorAnswer(status=404),
-    LinkPasswordWrong: ErrorAnswer(status=403),
-    LinkTriesExceeded: ErrorAnswer(
+    ShareTokenInvalid: ErrorResponse(status=401, headers={"WWW-Authenticate": "Bearer"}),
+    LinkNotFound: ErrorResponse(status=404),
+    LinkPasswordWrong: ErrorResponse(status=403),
+    LinkTriesExceeded: ErrorResponse(
         status=429,
         headers={"Retry-After": "1"},
         headers_of=lambda error: {"Retry-After": str(error.retry_after_s)},
     ),
-    DiscussionRefused: ErrorAnswer(status=422),
-    TreeRefused: ErrorAnswer(status=422),
-    VersionRefused: ErrorAnswer(status=409),
-    ChapterFull: ErrorAnswer(status=422),
-    ChessError: ErrorAnswer(status=422),
-    MoveExists: ErrorAnswer(status=409),
+    DiscussionRefused: ErrorResponse(status=422),
+    TreeRefused: ErrorResponse(status=422),
+    VersionRefused: ErrorResponse(status=409),
+    ChapterFull: ErrorResponse(status=422),
+    ChessError: ErrorResponse(status=422),
+    MoveExists: ErrorResponse(status=409),
 }
 """How the errors of a workspace are answered, beside the library's."""

@@ -8,7 +8,7 @@ from backend.genesis.agent import AGENT, ConceptAgent
 from backend.genesis.muse import OfflineMuse
 from backend.genesis.session import genesis
 from prometheus_client import CollectorRegistry
-from relaybox.commands import Caller, CommandService, Request
+from relaybox.commands import Caller, Command, CommandService
 from relaybox.db import Database
 from relaybox.outbox import Notifier
 from relaybox.settings import TaskSettings
@@ -55,7 +55,7 @@ async def session_after(commands: CommandService, command_type: str) -> tuple[UU
     session_id, writer = uuid4(), Caller(actor="writer", source_service="test")
     command_id = uuid4()
     for each in ("CreateSession", command_type):
-        command = Request(
+        command = Command(
             aggregate_id=session_id,
             command_type=each,
             payload={},

@@ -18,7 +18,7 @@ from backend.genesis import (
 from backend.genesis.session import SQL
 from backend.rebuilding import DifferenceKind, HistoryUnreadable
 from pydantic_core import from_json, to_json
-from relaybox.commands import CommandService, Request
+from relaybox.commands import Command, CommandService
 from relaybox.db import Database
 from relaybox.outbox import Notifier
 from relaybox.settings import PostgresSettings
@@ -37,7 +37,7 @@ class Writer:
         self._commands = CommandService(database, [genesis], notifier=notifier, source_service="suite")
 
     async def send(self, session_id: UUID, command_type: str, payload: dict[str, Any] | None = None) -> UUID:
-        request = Request(
+        request = Command(
             aggregate_id=session_id,
             command_type=command_type,
             payload=payload or {},

@@ -7,7 +7,7 @@ import typer
 from relaybox.cli._options import AsJson
 from relaybox.cli._output import print_json, run_on_database
 from relaybox.db import Executor
-from relaybox.idempotency import Swept, sweep
+from relaybox.idempotency import SweepResult, sweep
 from relaybox.retention import RemovalCounts, remove_old_records
 from relaybox.settings import IdempotencySettings, RetentionSettings, load_settings
 
@@ -38,6 +38,6 @@ def sweep_expired(as_json: AsJson = False) -> None:
         typer.echo("A slot that is due is in use; it is emptied the next time.")
 
 
-async def _sweep(db: Executor) -> tuple[Swept, RemovalCounts]:
+async def _sweep(db: Executor) -> tuple[SweepResult, RemovalCounts]:
     keys, retention = load_settings(IdempotencySettings), load_settings(RetentionSettings)
     return await sweep(db, keys), await remove_old_records(db, retention, key_ttl_h=keys.ttl_h)

@@ -1,6 +1,7 @@
 """Commands: declared by a domain, decided by pure functions, taken in one transaction."""
 
-from relaybox.commands._decide import Caller, CommandResult, Keyed, Request, metadata_of
+from relaybox.commands._append_events import InboxCommand, append_events, settle_command
+from relaybox.commands._decide import Caller, Command, CommandResult, KeyedResponse, metadata_of
 from relaybox.commands._domain import Aggregate, Domain, Handler, SnapshotQueries
 from relaybox.commands._errors import (
     AggregateNotFound,
@@ -13,8 +14,7 @@ from relaybox.commands._errors import (
     UnknownCommand,
     VersionGap,
 )
-from relaybox.commands._facts import Events, EventType, Fact, Settlement
-from relaybox.commands._record_facts import TakenCommand, record_facts, settle_command
+from relaybox.commands._events import Event, Events, EventType, Settlement
 from relaybox.commands._service import AggregateView, CommandService
 
 __all__ = (
@@ -22,6 +22,7 @@ __all__ = (
     "AggregateNotFound",
     "AggregateView",
     "Caller",
+    "Command",
     "CommandError",
     "CommandRefused",
     "CommandResult",
@@ -29,20 +30,19 @@ __all__ = (
     "ConstraintViolated",
     "Domain",
     "DuplicateCommand",
+    "Event",
     "EventType",
     "Events",
-    "Fact",
     "Handler",
-    "Keyed",
+    "InboxCommand",
+    "KeyedResponse",
     "PayloadInvalid",
-    "Request",
     "Settlement",
     "SnapshotQueries",
     "StaleVersion",
-    "TakenCommand",
     "UnknownCommand",
     "VersionGap",
+    "append_events",
     "metadata_of",
-    "record_facts",
     "settle_command",
 )

@@ -13,23 +13,23 @@ from relaybox_types.envelope import EventEnvelope, build_event_envelope
 
 from relaybox.commands._domain import Aggregate, Domain, Handler
 from relaybox.commands._errors import AggregateNotFound, DuplicateCommand, PayloadInvalid, StaleVersion
-from relaybox.commands._facts import Events, Fact, Settlement
+from relaybox.commands._events import Event, Events, Settlement
 from relaybox.db import contains_nul
 from relaybox.errors import Detail, error_details
-from relaybox.idempotency import Answer, Claim
+from relaybox.idempotency import Claim, ResponseParts
 from relaybox.outbox import OutboxSettings
 
 __all__ = (
     "Caller",
+    "Command",
     "CommandResult",
     "Decision",
-    "Keyed",
-    "Loaded",
-    "Request",
+    "KeyedResponse",
+    "LoadedAggregate",
     "check_owner",
     "decide",
     "document_of",
-    "loaded_from_row",
+    "loaded_aggregate_from_row",
     "metadata_of",
 )
 
@@ -67,7 +67,7 @@ class Caller:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
+class Command:
     """A command on its way to a decision."""
 
     aggregate_id: UUID
@@ -80,15 +80,15 @@ class Request:
     creates: bool = False
     command_id: UUID = field(default_factory=uuid4)
     #: Under which key of the client's; null for a command without one.
-    keyed: "Keyed | None" = None
+    keyed_response: "KeyedResponse | None" = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Keyed:
+class KeyedResponse:
     """A client's key, and what the same key is answered with again."""
 
     claim: Claim
-    answer: "Callable[[CommandResult], Answer]"
+    build_response: "Callable[[CommandResult], ResponseParts]"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,7 +107,7 @@ class CommandResult:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Loaded:
+class LoadedAggregate:
     """An aggregate as it was read, with the commands pending for it."""
 
     owner: str
@@ -118,9 +118,9 @@ class Loaded:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decision:
-    """What one command writes: inbox row, snapshot, facts, settlements."""
+    """What one command writes: inbox row, snapshot, events, settlements."""
 
-    request: Request
+    command: Command
     status: CommandStatus
     payload: str
     #: JSON object of the new aggregate, less the fields the command left alone, with
@@ -129,7 +129,7 @@ class Decision:
     version: int
     topic: str
     #: Event id and envelope as JSON, in order.
-    facts: tuple[tuple[UUID, str], ...]
+    events: tuple[tuple[UUID, str], ...]
     settlements: tuple[Settlement, ...]
     #: The aggregate after the command.
     aggregate: Aggregate
@@ -138,22 +138,26 @@ class Decision:
         """What to tell the sender once this is committed."""
         done = self.status is CommandStatus.COMPLETED
         return CommandResult(
-            command_id=self.request.command_id,
+            command_id=self.command.command_id,
             status=self.status.value,
             message="Command processed successfully" if done else "Command accepted; an agent works on it",
-            aggregate_id=self.request.aggregate_id,
+            aggregate_id=self.command.aggregate_id,
             version=self.version,
             aggregate=self.aggregate,
         )
 
 
-def loaded_from_row(row: Mapping[str, Any]) -> Loaded:
+def loaded_aggregate_from_row(row: Mapping[str, Any]) -> LoadedAggregate:
     """Read one row of the query ``load``."""
     commands: str | None = row["commands"]
-    return Loaded(owner=row["owner"], state=row["state"], pending=from_json(commands) if commands else {})
+    return LoadedAggregate(
+        owner=row["owner"], state=row["state"], pending=from_json(commands) if commands else {}
+    )
 
 
-def decide(domain: Domain[Any], request: Request, loaded: Loaded | None, outbox: OutboxSettings) -> Decision:
+def decide(
+    domain: Domain[Any], command: Command, loaded: LoadedAggregate | None, outbox: OutboxSettings
+) -> Decision:
     """Let the domain decide, in the contract's order: 404, 422 schema, 409 pending, 422 rules.
 
     *loaded* is null for a command that makes a new aggregate; *outbox* says where its events go.
@@ -166,37 +170,37 @@ def decide(domain: Domain[Any], request: Request, loaded: Loaded | None, outbox:
         StaleVersion: the caller expected another version.
         CommandRefused: the aggregate's rules say no.
     """
-    caller = request.caller
+    caller = command.caller
     if loaded is not None:
-        check_owner(request, loaded.owner)
-    handler = domain.handler(request.command_type, internal=caller.internal, creates=request.creates)
-    command = _parse(handler, request)
-    document = document_of(request.command_type, request.payload)
-    state = _state(domain, request, loaded)
-    if loaded is not None and (pending := loaded.pending.get(request.command_type)):
+        check_owner(command, loaded.owner)
+    handler = domain.handler(command.command_type, internal=caller.internal, creates=command.creates)
+    payload = _parse(handler, command)
+    document = document_of(command.command_type, command.payload)
+    state = _state(domain, command, loaded)
+    if loaded is not None and (pending := loaded.pending.get(command.command_type)):
         raise DuplicateCommand(UUID(pending))
-    if request.expected_version not in (None, state.version):
-        raise StaleVersion(request.expected_version, state.version)
-    events = handler.decide(state, command, request.command_id)
-    return _decision(domain, handler, request, document, state, events, outbox)
+    if command.expected_version not in (None, state.version):
+        raise StaleVersion(command.expected_version, state.version)
+    events = handler.decide(state, payload, command.command_id)
+    return _decision(domain, handler, command, document, state, events, outbox)
 
 
-def check_owner(request: Request, owner: str | None) -> None:
+def check_owner(command: Command, owner: str | None) -> None:
     """Agents act on anybody's aggregate, everybody else on their own.
 
     Raises:
         AggregateNotFound: it belongs to another principal.
     """
-    if not request.caller.internal and owner != request.caller.actor:
-        raise AggregateNotFound(request.aggregate_id)
+    if not command.caller.internal and owner != command.caller.actor:
+        raise AggregateNotFound(command.aggregate_id)
 
 
-def _parse(handler: Handler[Any], request: Request) -> BaseModel:
+def _parse(handler: Handler[Any], command: Command) -> BaseModel:
     try:
-        return handler.model.model_validate(request.payload)
+        return handler.model.model_validate(command.payload)
     except ValidationError as error:
         problems = error.errors(include_input=False, include_url=False, include_context=False)
-        raise PayloadInvalid(request.command_type, error_details(problems, "payload")) from None
+        raise PayloadInvalid(command.command_type, error_details(problems, "payload")) from None
 
 
 def document_of(command_type: str, payload: Mapping[str, Any]) -> str:
@@ -218,16 +222,16 @@ def document_of(command_type: str, payload: Mapping[str, Any]) -> str:
     return document.decode()
 
 
-def _state(domain: Domain[Any], request: Request, loaded: Loaded | None) -> Aggregate:
+def _state(domain: Domain[Any], command: Command, loaded: LoadedAggregate | None) -> Aggregate:
     if loaded is None:
-        return domain.aggregate(id=request.aggregate_id, owner=request.caller.actor)
+        return domain.aggregate(id=command.aggregate_id, owner=command.caller.actor)
     return domain.aggregate.model_validate_json(loaded.state)
 
 
 def _decision(
     domain: Domain[Any],
     handler: Handler[Any],
-    request: Request,
+    command: Command,
     document: str,
     before: Aggregate,
     events: Events,
@@ -238,25 +242,25 @@ def _decision(
             f"{handler.command_type} returned {len(events)} events; 1 to {_EVENTS_MAX} are allowed"
         )
     after, topic = before, outbox.topic_for(domain.name, domain.topic)
-    facts: list[tuple[UUID, str]] = []
-    for fact in events:
-        after = after.apply(fact).model_copy(update={"version": after.version + 1})
-        cause = request.caller.causation_id or (facts[-1][0] if facts else None)
-        envelope = _envelope(domain, request, fact, version=after.version, cause=cause)
+    envelopes: list[tuple[UUID, str]] = []
+    for event in events:
+        after = after.apply(event).model_copy(update={"version": after.version + 1})
+        cause = command.caller.causation_id or (envelopes[-1][0] if envelopes else None)
+        envelope = _envelope(domain, command, event, version=after.version, cause=cause)
         text = envelope.model_dump_json()
         outbox.check(topic, envelope.aggregate_id, text.encode())
-        facts.append((envelope.event_id, text))
-    snapshot = after.model_dump(mode="json", include=None if request.creates else _changed(before, after))
+        envelopes.append((envelope.event_id, text))
+    snapshot = after.model_dump(mode="json", include=None if command.creates else _changed(before, after))
     snapshot |= {"expected_version": before.version, "aggregate_type": domain.aggregate_type}
     return Decision(
-        request=request,
+        command=command,
         status=CommandStatus.RECEIVED if handler.pending else CommandStatus.COMPLETED,
         payload=document,
         snapshot=to_json(snapshot).decode(),
         version=after.version,
         topic=topic,
-        facts=tuple(facts),
-        settlements=tuple(fact.settles for fact in events if fact.settles),
+        events=tuple(envelopes),
+        settlements=tuple(event.settles for event in events if event.settles),
         aggregate=after,
     )
 
@@ -268,19 +272,19 @@ def _changed(before: Aggregate, after: Aggregate) -> set[str]:
 
 
 def _envelope(
-    domain: Domain[Any], request: Request, fact: Fact, *, version: int, cause: UUID | None
+    domain: Domain[Any], command: Command, event: Event, *, version: int, cause: UUID | None
 ) -> EventEnvelope:
     return build_event_envelope(
-        event_type=fact.type,
-        event_version=fact.event_version,
+        event_type=event.type,
+        event_version=event.event_version,
         aggregate_type=domain.aggregate_type,
-        aggregate_id=str(request.aggregate_id),
+        aggregate_id=str(command.aggregate_id),
         version=version,
-        correlation_id=request.caller.correlation_id or request.command_id,
+        correlation_id=command.caller.correlation_id or command.command_id,
         causation_id=cause,
-        payload=dict(fact.payload),
-        metadata=metadata_of(request.caller, request.command_id),
-        actor_id=request.caller.actor,
+        payload=dict(event.payload),
+        metadata=metadata_of(command.caller, command.command_id),
+        actor_id=command.caller.actor,
         target_type=domain.target_type,
     )
 

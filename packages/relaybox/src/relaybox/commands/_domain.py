@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from relaybox_types.naming import check_past_name
 
 from relaybox.commands._errors import CommandRefused, UnknownCommand
-from relaybox.commands._facts import Events, EventType, Fact
+from relaybox.commands._events import Event, Events, EventType
 from relaybox.db import load_queries
 
 __all__ = ("Aggregate", "Domain", "Handler", "SnapshotQueries")
@@ -38,13 +38,13 @@ class Aggregate(BaseModel):
     #: Events so far; 0 before the first.
     version: int = 0
 
-    def apply(self, fact: Fact) -> Self:
-        """The state after *fact*; the library counts the version.
+    def apply(self, event: Event) -> Self:
+        """The state after *event*; the library counts the version.
 
         A field that changes must be a new object, never a list or a dictionary changed in place: fields that
         are the same object as before are not written to the snapshot again.
         """
-        raise NotImplementedError(f"{type(self).__name__} must say what {fact.type} changes")
+        raise NotImplementedError(f"{type(self).__name__} must say what {event.type} changes")
 
 
 A = TypeVar("A", bound=Aggregate)

@@ -9,7 +9,7 @@
         ├── PayloadInvalid       the payload does not fit the command
         ├── DuplicateCommand     the same command is still pending; has the pending one's id
         ├── StaleVersion         the aggregate has moved on from ``expected_version``
-        ├── VersionGap           facts are not the next of their aggregate
+        ├── VersionGap           events are not the next of their aggregate
         ├── ConstraintViolated   a constraint of the domain's own table says no
         └── CommandRefused       the aggregate's rules say no; domains derive from it
 """
@@ -89,7 +89,7 @@ class StaleVersion(CommandError):
 
 
 class VersionGap(CommandError):
-    """Raised when facts would leave a hole in the stream of an aggregate: a mistake of who counted."""
+    """Raised when events would leave a hole in the stream of an aggregate: a mistake of who counted."""
 
     error_code = "VERSION_GAP"
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic_core import to_json
 
-from relaybox.commands._decide import Decision, Loaded, loaded_from_row
+from relaybox.commands._decide import Decision, LoadedAggregate, loaded_aggregate_from_row
 from relaybox.commands._domain import Domain
 from relaybox.commands._errors import AggregateNotFound, ConstraintViolated, PayloadInvalid
 from relaybox.db import (
@@ -20,9 +20,15 @@ from relaybox.db import (
     sqlstate_of,
 )
 from relaybox.errors import Detail
-from relaybox.idempotency import Stored, make_room, parted, result_of, stored_from
+from relaybox.idempotency import (
+    StoredResponse,
+    delete_expired,
+    load_stored_response,
+    split_body,
+    stored_result,
+)
 
-__all__ = ("Found", "Statements", "named_refusals")
+__all__ = ("CommandLookup", "Statements", "map_constraint_errors")
 
 #: Indexes on which two commands meet that raced for one aggregate; any other belongs to the domain.
 _RACE_CONSTRAINTS: Final = frozenset(
@@ -39,15 +45,15 @@ _SQL: Final = load_queries(__package__ or "relaybox.commands", "commands.sql")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
+class CommandLookup:
     """What is there for a command."""
 
     #: Who owns the aggregate; null if there is none of this domain.
     owner: str | None
-    #: Null if there is none, or if the command's key was answered.
-    aggregate: Loaded | None
-    #: What the command's key was answered with.
-    answered: Stored | None
+    #: Null if there is none, or if the command's key has a stored response.
+    aggregate: LoadedAggregate | None
+    #: The response stored under the command's key; None without one.
+    stored_response: StoredResponse | None
 
 
 class Statements:
@@ -61,7 +67,7 @@ class Statements:
 
     async def load(
         self, executor: Executor, asked: Sequence[tuple[UUID, str | None]]
-    ) -> Mapping[UUID, Found]:
+    ) -> Mapping[UUID, CommandLookup]:
         """What is there for commands, by aggregate; *asked* are these, each with its stored key or None.
 
         One round-trip; more where a kept body is large, or an expired answer has to make room.
@@ -69,21 +75,21 @@ class Statements:
         ids, keys = [aggregate_id for aggregate_id, _ in asked], [key for _, key in asked]
         rows = await executor.fetch(self.load_text, ids, keys)
         if any(row["expired"] for row in rows):
-            await make_room(executor, [key for key in keys if key is not None])
+            await delete_expired(executor, [key for key in keys if key is not None])
         return {row["id"]: await self._found(executor, row) for row in rows}
 
-    async def _found(self, executor: Executor, row: Mapping[str, Any]) -> Found:
+    async def _found(self, executor: Executor, row: Mapping[str, Any]) -> CommandLookup:
         ours = row["aggregate_type"] == self._aggregate_type
-        answered = None
+        stored_response = None
         if row["expired"] is False:
-            answered = await stored_from(executor, row["key"], row)
-        return Found(
+            stored_response = await load_stored_response(executor, row["key"], row)
+        return CommandLookup(
             owner=row["owner"] if ours else None,
-            aggregate=loaded_from_row(row) if ours and answered is None else None,
-            answered=answered,
+            aggregate=loaded_aggregate_from_row(row) if ours and stored_response is None else None,
+            stored_response=stored_response,
         )
 
-    async def load_one(self, executor: Executor, aggregate_id: UUID) -> Loaded:
+    async def load_one(self, executor: Executor, aggregate_id: UUID) -> LoadedAggregate:
         """One aggregate.
 
         Raises:
@@ -105,17 +111,23 @@ class Statements:
             PayloadInvalid: one of them holds what PostgreSQL cannot store.
         """
         text = self.create_text if creates else self.advance_text
-        with map_database_errors(), named_refusals(decisions[0].request.command_type):
+        with map_database_errors(), map_constraint_errors(decisions[0].command.command_type):
             rows = await executor.fetch(text, *_arguments(decisions), *self._claims(decisions))
         return {row["id"] for row in rows}
 
     @staticmethod
     def _claims(decisions: Sequence[Decision]) -> tuple[Any, ...]:
-        keyed = [(d, d.request.keyed) for d in decisions if d.request.keyed is not None]
-        kept = [parted(result_of(one.answer(decision.result()), one.claim)) for decision, one in keyed]
+        keyed = [(d, d.command.keyed_response) for d in decisions if d.command.keyed_response is not None]
+        kept = [
+            split_body(stored_result(one.build_response(decision.result()), one.claim))
+            for decision, one in keyed
+        ]
         return (
-            [decision.request.keyed and decision.request.keyed.claim.key for decision in decisions],
-            [decision.request.aggregate_id for decision, _ in keyed],
+            [
+                decision.command.keyed_response and decision.command.keyed_response.claim.key
+                for decision in decisions
+            ],
+            [decision.command.aggregate_id for decision, _ in keyed],
             [one.claim.stored_key for _, one in keyed],
             [document for document, _ in kept],
             [one.claim.ttl_s for _, one in keyed],
@@ -124,7 +136,7 @@ class Statements:
 
 
 @contextmanager
-def named_refusals(command_type: str) -> Generator[None]:
+def map_constraint_errors(command_type: str) -> Generator[None]:
     """Turn what PostgreSQL refuses of *command_type* into the errors of this package."""
     try:
         yield
@@ -141,20 +153,20 @@ def named_refusals(command_type: str) -> Generator[None]:
 
 
 def _arguments(decisions: Sequence[Decision]) -> tuple[Any, ...]:
-    requests = [decision.request for decision in decisions]
-    facts = [(d, event_id, envelope) for d in decisions for event_id, envelope in d.facts]
-    ends = [(d.request.aggregate_id, settlement) for d in decisions for settlement in d.settlements]
+    commands = [decision.command for decision in decisions]
+    events = [(d, event_id, envelope) for d in decisions for event_id, envelope in d.events]
+    ends = [(d.command.aggregate_id, settlement) for d in decisions for settlement in d.settlements]
     return (
         f"[{','.join(decision.snapshot for decision in decisions)}]",
-        [request.command_id for request in requests],
-        [request.aggregate_id for request in requests],
-        [request.command_type for request in requests],
+        [command.command_id for command in commands],
+        [command.aggregate_id for command in commands],
+        [command.command_type for command in commands],
         [decision.payload for decision in decisions],
         [decision.status.value for decision in decisions],
-        [event_id for _, event_id, _ in facts],
-        [decision.request.aggregate_id for decision, _, _ in facts],
-        [decision.topic for decision, _, _ in facts],
-        [envelope for _, _, envelope in facts],
+        [event_id for _, event_id, _ in events],
+        [decision.command.aggregate_id for decision, _, _ in events],
+        [decision.topic for decision, _, _ in events],
+        [envelope for _, _, envelope in events],
         [aggregate_id for aggregate_id, _ in ends],
         [end.command_id for _, end in ends],
         [end.command_status.value for _, end in ends],

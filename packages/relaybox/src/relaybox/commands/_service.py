@@ -7,13 +7,13 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from relaybox.commands._decide import Caller, CommandResult, Request, decide
+from relaybox.commands._batcher import CommandBatcher
+from relaybox.commands._decide import Caller, Command, CommandResult, decide
 from relaybox.commands._domain import Aggregate, Domain
 from relaybox.commands._errors import AggregateNotFound, UnknownCommand
-from relaybox.commands._gather import Gatherer
 from relaybox.commands._record import Statements
 from relaybox.db import Database, RetryTransaction, executor_of, map_database_errors
-from relaybox.outbox import Notifier, OutboxSettings, note_for_commit
+from relaybox.outbox import Notifier, OutboxSettings, notify_on_commit
 from relaybox.settings import load_settings
 
 __all__ = ("AggregateView", "CommandService")
@@ -55,7 +55,7 @@ class CommandService:
         self._outbox = outbox or load_settings(OutboxSettings)
         self._source_service = source_service
         self._domains: dict[str, Domain[Any]] = {}
-        self._gatherers: dict[str, Gatherer] = {}
+        self._batchers: dict[str, CommandBatcher] = {}
         self._statements: dict[str, Statements] = {}
         for domain in domains:
             # Here, not at the first command: what is set wrong must stop the start.
@@ -69,14 +69,14 @@ class CommandService:
             if domain.name in self._statements:
                 raise TypeError(f"two domains are called {domain.name}")
             self._statements[domain.name] = Statements(domain)
-            self._gatherers[domain.name] = Gatherer(
+            self._batchers[domain.name] = CommandBatcher(
                 database, domain, self._statements[domain.name], notifier, self._outbox
             )
 
     def __repr__(self) -> str:
         return f"<CommandService {self._source_service} [{len(self._domains)} command types]>"
 
-    async def submit(self, request: Request, *, domain: Domain[Any]) -> CommandResult:
+    async def submit(self, command: Command, *, domain: Domain[Any]) -> CommandResult:
         """Take one command in a transaction of its own; returns after COMMIT has returned (G02).
 
         Commands that arrive together travel together: two round-trips for all of them. A lost
@@ -85,12 +85,12 @@ class CommandService:
         Raises:
             CommandError: it was not taken; nothing was written.
             Replay: its key was answered already; this is the answer (G62, G66).
-            IdempotencyError: its key is in use, or was used for another request; nothing was written.
+            IdempotencyError: its key is in use, or was used for another command; nothing was written.
             DatabaseUnavailable: PostgreSQL is away; whether a write in flight took effect is
                 unknown (G05).
             DatabaseBusy: a lock or the command's turn did not come in time; nothing was written.
         """
-        return await self._gatherers[domain.name].submit(request)
+        return await self._batchers[domain.name].submit(command)
 
     async def read(self, domain: Domain[A], aggregate_id: UUID, *, actor: str) -> AggregateView[A]:
         """The aggregate as its owner sees it, with what is pending for it; one round-trip.
@@ -132,7 +132,7 @@ class CommandService:
             raise UnknownCommand(command_type, list(self._domains))
         statements = self._statements[domain.name]
         executor = executor_of(db)
-        request = Request(
+        command = Command(
             aggregate_id=session_id,
             command_type=command_type,
             payload=payload,
@@ -141,15 +141,15 @@ class CommandService:
             or Caller(actor=self._source_service, source_service=self._source_service, internal=True),
         )
         with map_database_errors():
-            loaded = None if request.creates else await statements.load_one(executor, session_id)
-            decision = decide(domain, request, loaded, self._outbox)
-            written = await statements.record(executor, [decision], creates=request.creates)
+            loaded = None if command.creates else await statements.load_one(executor, session_id)
+            decision = decide(domain, command, loaded, self._outbox)
+            written = await statements.record(executor, [decision], creates=command.creates)
         if session_id not in written:
             raise RetryTransaction(f"{session_id} has moved on; run the whole transaction again")
-        note_for_commit(db, str(session_id))
+        notify_on_commit(db, str(session_id))
         return decision.result()
 
     async def close(self) -> None:
         """Wait for the commands in flight."""
-        for gatherer in self._gatherers.values():
-            await gatherer.close()
+        for batcher in self._batchers.values():
+            await batcher.close()

@@ -19,7 +19,7 @@ LEFT JOIN LATERAL (
 ) AS pending ON true
 
 -- name: record
--- Commands, their facts, the outbox rows and the snapshots: all of it or none, in one statement.
+-- Commands, their events, the outbox rows and the snapshots: all of it or none, in one statement.
 -- The snapshot's version check comes first and everything hangs on the rows it returns; inbox first
 -- would leave an orphan when the version is stale. ON CONFLICT stands nowhere: it waits for the
 -- other transaction and then cannot see its row.
@@ -41,7 +41,7 @@ claim AS (
     JOIN advanced ON advanced.id = claim.aggregate_id
     RETURNING key, expires_at
 ),
-answer AS (
+response AS (
     INSERT INTO idempotency_bodies (key, body, expires_at)
     SELECT claim.key, body.body, claim.expires_at
     FROM unnest($19::text[], $22::bytea[]) AS body (key, body)
@@ -49,11 +49,11 @@ answer AS (
     WHERE body.body IS NOT NULL
     ON CONFLICT (key, slot) DO UPDATE SET body = excluded.body, expires_at = excluded.expires_at
 ),
-fact AS (
+event AS (
     SELECT event_id, aggregate_id, topic, envelope::jsonb AS envelope, position
     FROM unnest($7::uuid[], $8::uuid[], $9::text[], $10::text[])
-        WITH ORDINALITY AS fact (event_id, aggregate_id, topic, envelope, position)
-    JOIN advanced ON advanced.id = fact.aggregate_id
+        WITH ORDINALITY AS event (event_id, aggregate_id, topic, envelope, position)
+    JOIN advanced ON advanced.id = event.aggregate_id
 ),
 events AS (
     INSERT INTO domain_events (event_id, correlation_id, causation_id, event_type, event_version,
@@ -62,11 +62,11 @@ events AS (
         envelope ->> 'event_type', (envelope ->> 'event_version')::int,
         envelope ->> 'aggregate_type', envelope ->> 'aggregate_id', (envelope ->> 'version')::int,
         envelope -> 'payload', envelope -> 'metadata'
-    FROM fact ORDER BY position
+    FROM event ORDER BY position
 ),
 outbox AS (
     INSERT INTO event_outbox (topic, key, payload)
-    SELECT topic, envelope ->> 'aggregate_id', envelope FROM fact ORDER BY position
+    SELECT topic, envelope ->> 'aggregate_id', envelope FROM event ORDER BY position
 ),
 settlement AS (
     SELECT settlement.*

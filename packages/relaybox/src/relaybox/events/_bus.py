@@ -12,7 +12,7 @@ from relaybox.db import RetryTransaction, executor_of, load_queries, map_databas
 from relaybox.events._errors import EventIdReused
 from relaybox.events._ids import event_uuid
 from relaybox.events._record import RecordedEvent
-from relaybox.outbox import EventIncomplete, admit_event, note_for_commit
+from relaybox.outbox import EventIncomplete, notify_on_commit, validate_event
 
 __all__ = ("EventBus",)
 
@@ -74,12 +74,12 @@ class EventBus:
         given = {"event_id": event_id, "correlation_id": correlation_id, "causation_id": causation_id}
         ids = {name: event_uuid(one) for name, one in given.items() if one is not None}
         event = event.model_copy(update=ids)
-        topic, value = admit_event(self._topic, event.aggregate_id, event.model_dump())
+        topic, value = validate_event(self._topic, event.aggregate_id, event.model_dump())
         executor = executor_of(self._db)
         with map_database_errors(), _named_refusal():
             rows = await executor.fetch(_SQL["publish"], topic, event.aggregate_id, value)
             if rows:
-                note_for_commit(self._db, event.aggregate_id)
+                notify_on_commit(self._db, event.aggregate_id)
                 return RecordedEvent.from_row(rows[0])
             rows = await executor.fetch(_SQL["published"], event.event_id, value)
         if not rows:

@@ -1,7 +1,6 @@
 """FastAPI glue: errors, limits, bearer tokens, request ids, documentation, composition."""
 
 from relaybox.http._aggregates import aggregate_router
-from relaybox.http._answers import ANSWERS, ErrorAnswer, ErrorAnswers, error_response, error_responses
 from relaybox.http._app import create_app
 from relaybox.http._auth import AUTH_ERRORS, BEARER_SCHEME, Authenticate, bearer
 from relaybox.http._backbone import Backbone
@@ -9,15 +8,21 @@ from relaybox.http._body import (
     BODY_BYTES_MAX,
     BODY_ERRORS,
     BodyLimitMiddleware,
-    announced_bytes,
+    content_length,
     json_body,
     limit_body,
     read_bytes,
     read_json,
     read_model,
 )
+from relaybox.http._error_responses import (
+    ERROR_TABLE,
+    ErrorResponse,
+    ErrorTable,
+    error_response,
+    error_responses,
+)
 from relaybox.http._errors import (
-    AnswerUnkeepable,
     BadHeader,
     BodyTimeout,
     BodyTooLarge,
@@ -27,6 +32,7 @@ from relaybox.http._errors import (
     JsonTooManyValues,
     KeysIgnored,
     MalformedJson,
+    ResponseNotStorable,
     TokenExpired,
     TokenInvalid,
     TokenMissing,
@@ -36,21 +42,21 @@ from relaybox.http._errors import (
 )
 from relaybox.http._idempotency import IdempotencyMiddleware
 from relaybox.http._idempotent import idempotent
-from relaybox.http._live import Admit, Admitted
+from relaybox.http._live import EventFilter, VisibleEvents
 from relaybox.http._requests import RequestMiddleware, request_id_of
 from relaybox.http._routes import (
     COMMAND_ERRORS,
     DATABASE_ERRORS,
     KEY_ERRORS,
-    answer_once,
     caller_of,
     command_router,
     id_of,
-    json_answer,
+    json_response,
+    respond_to_command,
 )
 from relaybox.http._sse import EventStreamResponse
 from relaybox.http._streams import (
-    STREAM_ANSWER,
+    STREAM_RESPONSE,
     After,
     LastEventId,
     Ticket,
@@ -59,30 +65,28 @@ from relaybox.http._streams import (
     stream_cursor,
 )
 from relaybox.http._tokens import Principal, SharedSecretVerifier, TokenVerifier, make_token
-from relaybox.http._unit import UnitOfWork, unit_of_work, was_answered
+from relaybox.http._unit import UnitOfWork, has_stored_response, unit_of_work
 
 __all__ = (
-    "ANSWERS",
     "AUTH_ERRORS",
     "BEARER_SCHEME",
     "BODY_BYTES_MAX",
     "BODY_ERRORS",
     "COMMAND_ERRORS",
     "DATABASE_ERRORS",
+    "ERROR_TABLE",
     "KEY_ERRORS",
-    "STREAM_ANSWER",
-    "Admit",
-    "Admitted",
+    "STREAM_RESPONSE",
     "After",
-    "AnswerUnkeepable",
     "Authenticate",
     "Backbone",
     "BadHeader",
     "BodyLimitMiddleware",
     "BodyTimeout",
     "BodyTooLarge",
-    "ErrorAnswer",
-    "ErrorAnswers",
+    "ErrorResponse",
+    "ErrorTable",
+    "EventFilter",
     "EventStreamResponse",
     "HttpError",
     "IdempotencyMiddleware",
@@ -94,6 +98,7 @@ __all__ = (
     "MalformedJson",
     "Principal",
     "RequestMiddleware",
+    "ResponseNotStorable",
     "SharedSecretVerifier",
     "Ticket",
     "TokenExpired",
@@ -103,20 +108,21 @@ __all__ = (
     "UnitOfWork",
     "UnsupportedMediaType",
     "ValidationFailed",
+    "VisibleEvents",
     "aggregate_router",
-    "announced_bytes",
-    "answer_once",
     "bearer",
     "caller_of",
     "command_router",
+    "content_length",
     "create_app",
     "error_response",
     "error_responses",
+    "has_stored_response",
     "id_of",
     "idempotent",
     "issue_ticket",
-    "json_answer",
     "json_body",
+    "json_response",
     "limit_body",
     "make_token",
     "read_bytes",
@@ -124,8 +130,8 @@ __all__ = (
     "read_model",
     "redeem_ticket",
     "request_id_of",
+    "respond_to_command",
     "stream_cursor",
     "unit_of_work",
     "validation_details",
-    "was_answered",
 )

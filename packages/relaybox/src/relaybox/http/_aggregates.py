@@ -6,24 +6,23 @@ from uuid import uuid4
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from relaybox.commands import Aggregate, AggregateNotFound, CommandResult, Domain, Handler
-from relaybox.commands import Request as Command
-from relaybox.http._answers import error_responses
+from relaybox.commands import Aggregate, AggregateNotFound, Command, CommandResult, Domain, Handler
 from relaybox.http._auth import AUTH_ERRORS, bearer
 from relaybox.http._backbone import Backbone
 from relaybox.http._body import BODY_ERRORS, json_body, read_model
+from relaybox.http._error_responses import error_responses
 from relaybox.http._routes import (
     COMMAND_ERRORS,
     DATABASE_ERRORS,
-    answer_once,
     caller_of,
     command_router,
     id_of,
-    json_answer,
+    json_response,
     path_id_of,
+    respond_to_command,
 )
 from relaybox.http._tokens import Principal
-from relaybox.idempotency import Answer
+from relaybox.idempotency import ResponseParts
 
 __all__ = ("aggregate_router",)
 
@@ -81,12 +80,12 @@ def _add_create(router: APIRouter, backbone: Backbone, domain: Domain[A], handle
             caller=caller_of(request, principal, backbone.service),
         )
 
-        def created(result: CommandResult) -> Answer:
+        def created(result: CommandResult) -> ResponseParts:
             location = f"{request.url.path}/{result.aggregate_id}/state"
             # As its state is shown, which is by the names of its fields.
-            return json_answer(201, result.aggregate.model_dump(mode="json"), location=location)
+            return json_response(201, result.aggregate.model_dump(mode="json"), location=location)
 
-        return await answer_once(request, principal, command, backbone, domain, created)
+        return await respond_to_command(request, principal, command, backbone, domain, created)
 
     _ = create
 

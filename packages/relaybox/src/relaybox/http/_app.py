@@ -13,9 +13,9 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from relaybox.http._answers import ANSWERS, ErrorAnswers, install_error_handlers, internal_error
 from relaybox.http._body import BODY_BYTES_MAX, BodyLimitMiddleware
 from relaybox.http._docs import add_plain_route, install_docs
+from relaybox.http._error_responses import ERROR_TABLE, ErrorTable, install_error_handlers, internal_error
 from relaybox.http._idempotency import IdempotencyMiddleware
 from relaybox.http._openapi import Application
 from relaybox.http._requests import RequestMiddleware
@@ -60,13 +60,13 @@ def create_app(
     registry: CollectorRegistry,
     cors_origins: Sequence[str] = (),
     cors_headers: Sequence[str] = (),
-    answers: ErrorAnswers = ANSWERS,
+    error_table: ErrorTable = ERROR_TABLE,
     body_bytes_max: int = BODY_BYTES_MAX,
     settings: HttpSettings | None = None,
 ) -> FastAPI:
     """An application with everything of this package and no route of its own yet.
 
-    Every answer carries ``X-Request-Id``; every error is one of our bodies, by *answers*; bodies
+    Every answer carries ``X-Request-Id``; every error is one of our bodies, by *error_table*; bodies
     end at *body_bytes_max* and at the time limits of *settings*, by default those of ``HTTP_*``; browsers on
     *cors_origins* may call it, with headers of the application's own if *cors_headers* names them;
     ``/healthz``, ``/readyz`` (by *checks*), ``/metrics`` (of *registry*), ``/docs`` and ``/openapi.json``
@@ -93,7 +93,7 @@ def create_app(
         # Spans alone: the metrics are the library's own, and FastAPI's logs hold exceptions' messages (G71).
         telemetry={"metrics": False, "logs": False},
     )
-    install_error_handlers(app, answers)
+    install_error_handlers(app, error_table)
     install_docs(app)
     _add_health_routes(app, checks, registry)
     app.add_middleware(IdempotencyMiddleware, registry=registry)

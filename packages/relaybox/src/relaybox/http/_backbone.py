@@ -18,8 +18,7 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from relaybox.commands import CommandRefused, CommandResult, CommandService, Domain
-from relaybox.commands import Request as Command
+from relaybox.commands import Command, CommandRefused, CommandResult, CommandService, Domain
 from relaybox.db import Database
 from relaybox.errors import RelayboxError
 from relaybox.http._held import Stopped
@@ -132,7 +131,7 @@ class Backbone:
         check_settings(*self._settings)
         _ = self.commands
 
-    async def take(self, domain: Domain[Any], command: Command) -> CommandResult:
+    async def submit(self, domain: Domain[Any], command: Command) -> CommandResult:
         """Take one command, see :meth:`relaybox.commands.CommandService.submit`, and count how it ended."""
         known = command.command_type if command.command_type in domain.handlers else "unknown"
         with self.count_refusals(known):
@@ -163,7 +162,7 @@ class Backbone:
     def count_refusals(self, command_type: str) -> Generator[None]:
         """Count the error that ends the block as the outcome of a command.
 
-        For a command that the application decides itself (:func:`relaybox.commands.record_facts`). Put it
+        For a command that the application decides itself (:func:`relaybox.commands.append_events`). Put it
         around the unit of work, so that it also sees a replay and a COMMIT that fails.
         """
         try:

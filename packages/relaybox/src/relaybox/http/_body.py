@@ -36,7 +36,7 @@ __all__ = (
     "BODY_BYTES_MAX",
     "BODY_ERRORS",
     "BodyLimitMiddleware",
-    "announced_bytes",
+    "content_length",
     "json_body",
     "limit_body",
     "parse_json",
@@ -178,10 +178,10 @@ def limit_body(request: Request, limit_bytes: int) -> None:
         BodyTooLarge: the client has announced more.
     """
     request.scope[_LIMIT_KEY] = limit_bytes
-    _refuse_above(limit_bytes, announced_bytes(request) or 0)
+    _refuse_above(limit_bytes, content_length(request) or 0)
 
 
-def announced_bytes(request: Request) -> int | None:
+def content_length(request: Request) -> int | None:
     """Return the ``Content-Length`` of *request*; None for a request without one, or with a malformed one."""
     announced = request.headers.get("content-length", "")
     if not announced.isascii() or not announced.isdigit():

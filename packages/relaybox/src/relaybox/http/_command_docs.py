@@ -8,8 +8,8 @@ from relaybox_types.api import CommandRequest
 
 from relaybox.commands import Domain, Handler
 from relaybox.errors import RelayboxError
-from relaybox.http._answers import error_responses
 from relaybox.http._body import json_body
+from relaybox.http._error_responses import error_responses
 
 __all__ = ("document_commands",)
 

@@ -10,7 +10,7 @@
         ├── BodyTooLarge                               413
         ├── UnsupportedMediaType                       415
         ├── JsonTooDeep, JsonTooManyValues, JsonNotStorable, ValidationFailed   422
-        └── AnswerUnkeepable                       500
+        └── ResponseNotStorable                       500
     RelayboxError
     └── KeysIgnored                                stops the start
 """
@@ -23,7 +23,6 @@ from pydantic import ValidationError
 from relaybox.errors import Detail, RelayboxError, error_details
 
 __all__ = (
-    "AnswerUnkeepable",
     "BadHeader",
     "BodyTimeout",
     "BodyTooLarge",
@@ -33,6 +32,7 @@ __all__ = (
     "JsonTooManyValues",
     "KeysIgnored",
     "MalformedJson",
+    "ResponseNotStorable",
     "TokenExpired",
     "TokenInvalid",
     "TokenMissing",
@@ -172,7 +172,7 @@ class ValidationFailed(HttpError):
         self.details = details
 
 
-class AnswerUnkeepable(HttpError):
+class ResponseNotStorable(HttpError):
     """Raised when an answer cannot be kept as it is: it has no end, or is compressed (G67)."""
 
     error_code = "ANSWER_UNKEEPABLE"

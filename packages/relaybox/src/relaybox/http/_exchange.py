@@ -29,9 +29,9 @@ from relaybox.idempotency import (
     parse_key,
     replay_of,
     scope_of,
-    seconds_of,
     sorted_query,
     stored_key,
+    ttl_seconds,
 )
 from relaybox.settings import IdempotencySettings
 
@@ -128,7 +128,7 @@ class Exchange:
                 raise KeyMissing
             return None
         await self.read_body(request)
-        ttl_s = seconds_of(policy.ttl, self._settings)
+        ttl_s = ttl_seconds(policy.ttl, self._settings)
         if key is None:
             key, fingerprint, by_bytes = await _generated(request, scope), _GENERATED, None
         else:
@@ -196,7 +196,7 @@ class Exchange:
             raise RuntimeError(f"{request.url.path} is marked secret, for which it needs a unit of work")
         if self.answer.store is not None:
             if self.answer.claim is not None and policy is not None:
-                ttl_s = seconds_of(policy.ttl, self._settings)
+                ttl_s = ttl_seconds(policy.ttl, self._settings)
                 self.answer.claim = replace(self.answer.claim, ttl_s=ttl_s)
             return
         if self._caching is None:

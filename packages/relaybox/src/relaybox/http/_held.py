@@ -15,18 +15,18 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from relaybox.errors import RelayboxError
-from relaybox.http._answers import REFUSAL, error_response, framework_response, internal_error
-from relaybox.http._errors import AnswerUnkeepable
+from relaybox.http._error_responses import REFUSAL, error_response, framework_response, internal_error
+from relaybox.http._errors import ResponseNotStorable
 from relaybox.idempotency import (
-    Answer,
     Claim,
     IdempotencyError,
     IdempotencyStore,
     Replay,
     RequestInFlight,
     ResponseNotKept,
-    kept_headers,
-    result_of,
+    ResponseParts,
+    replayable_headers,
+    stored_result,
 )
 
 __all__ = ("HeldAnswer", "Stopped")
@@ -105,11 +105,11 @@ class HeldAnswer:
         await self.close()
         self.outcome = "replayed"
         headers = {
-            **replay.answer.headers,
+            **replay.response.headers,
             "Idempotent-Replayed": "true",
             "Idempotency-Expires": _http_date(int(replay.stored.expires_at.timestamp())),
         }
-        response = Response(replay.answer.body, replay.answer.status, headers)
+        response = Response(replay.response.body, replay.response.status, headers)
         await response(self._scope, self._receive, self._forward)
 
     async def refuse(self, error: Exception) -> None:
@@ -130,7 +130,7 @@ class HeldAnswer:
         if unkeepable := _why_unkeepable(
             Headers(raw=start["headers"]), message, keyed=self.claim is not None
         ):
-            await self._refuse(start, AnswerUnkeepable(self._scope["path"], unkeepable))
+            await self._refuse(start, ResponseNotStorable(self._scope["path"], unkeepable))
         elif not more or len(self._body) > self._body_bytes_max:
             await self._complete(start, bytes(self._body), more=more)
 
@@ -150,15 +150,17 @@ class HeldAnswer:
         """Commit what the answer speaks of, and the answer with it."""
         assert self.store is not None, "nothing to settle"
         if self.claim is not None:
-            answer = Answer(status=start["status"], headers=kept_headers(start["headers"]), body=body)
+            answer = ResponseParts(
+                status=start["status"], headers=replayable_headers(start["headers"]), body=body
+            )
             key, scope, ttl_s = self.claim.key, self.claim.scope, self.claim.ttl_s
-            result = result_of(answer, self.claim)
+            result = stored_result(answer, self.claim)
             if not await self.store.cache_idempotency_result(key, result, ttl_s, scope=scope):
                 # A command, which takes no lock, was first under this key.
                 raise RequestInFlight
         await _to_its_end(self.store.commit())
 
-    async def _refuse(self, start: Message, refused: AnswerUnkeepable) -> None:
+    async def _refuse(self, start: Message, refused: ResponseNotStorable) -> None:
         if not self.in_unit:
             # What the endpoint did elsewhere stays done: it leaves a tombstone.
             try:

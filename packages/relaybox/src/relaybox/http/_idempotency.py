@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from relaybox.errors import RelayboxError
-from relaybox.http._answers import REFUSAL
+from relaybox.http._error_responses import REFUSAL
 from relaybox.http._exchange import Caching, Exchange, is_watched
 from relaybox.http._held import Stopped
 from relaybox.http._requests import route_of

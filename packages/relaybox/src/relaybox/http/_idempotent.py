@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
 from relaybox.http._exchange import Policy, exchange_of
-from relaybox.idempotency import Ttl, seconds_of
+from relaybox.idempotency import Ttl, ttl_seconds
 from relaybox.settings import IdempotencySettings
 
 __all__ = ("idempotent", "policy_of")
@@ -50,7 +50,7 @@ def idempotent(
             the body.
     """
     # Here, not at the first request: what is declared wrong must stop the start.
-    seconds_of(ttl, IdempotencySettings.model_construct())
+    ttl_seconds(ttl, IdempotencySettings.model_construct())
     if auto and secret:
         raise ValueError("a key made of a body with a secret would tell it; ask for one: required=True")
     policy = Policy(required=required, ttl=ttl, auto=auto, secret=secret)

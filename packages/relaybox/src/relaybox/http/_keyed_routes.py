@@ -12,7 +12,7 @@ from relaybox.http._idempotent import policy_of
 from relaybox.http._unit import is_unit
 from relaybox.idempotency import ResponseNotKept
 
-__all__ = ("check_keyed_routes", "promises_keys")
+__all__ = ("check_keyed_routes", "documents_keys")
 
 _KEPT: Final = ResponseNotKept.error_code
 
@@ -31,7 +31,7 @@ def check_keyed_routes(app: Starlette) -> None:
         raise KeysIgnored(ignored)
 
 
-def promises_keys(responses: Mapping[Any, Any]) -> bool:
+def documents_keys(responses: Mapping[Any, Any]) -> bool:
     """Whether an operation with these documented *responses* keeps its answers under keys."""
     gone: Mapping[str, Any] = responses.get(410) or responses.get("410") or {}
     return _KEPT in gone.get("description", "")
@@ -60,7 +60,7 @@ def _ignored_among(routes: Iterable[BaseRoute]) -> Iterator[str]:
 
 def _takes_keys(route: BaseRoute) -> bool:
     marked = policy_of(getattr(route, "endpoint", None)) is not None
-    return marked or promises_keys(getattr(route, "responses", {})) or _has_unit(route)
+    return marked or documents_keys(getattr(route, "responses", {})) or _has_unit(route)
 
 
 def _has_unit(route: BaseRoute) -> bool:

@@ -22,7 +22,7 @@ from relaybox.events import RecordedEvent, fetch_stream
 from relaybox.outbox import Listener
 from relaybox.telemetry import traceback_of
 
-__all__ = ("Admit", "Admitted", "LiveStreams", "ServerSentEvent")
+__all__ = ("EventFilter", "LiveStreams", "ServerSentEvent", "VisibleEvents")
 
 _SQL: Final = load_queries(__package__ or "relaybox.http", "http.sql")
 _POLL_S: Final = 5.0
@@ -58,7 +58,7 @@ class ServerSentEvent:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Admitted:
+class VisibleEvents:
     """What of a page may be told to who follows, as things stand now."""
 
     #: Those of the page in their order, from its first on; a payload may be less than what is recorded.
@@ -67,23 +67,23 @@ class Admitted:
     ends: bool = False
 
 
-Admit = Callable[[Sequence[RecordedEvent]], Awaitable[Admitted]]
+EventFilter = Callable[[Sequence[RecordedEvent]], Awaitable[VisibleEvents]]
 """Asked with every page before it is told, and with an empty one when there was news without events or a
 silence: whoever lost the right to read is told nothing that was recorded since."""
 
 
 @dataclass(eq=False, slots=True)
-class _Follower:
+class _Subscriber:
     aggregate_type: str
     aggregate_id: str
     #: Whose news wake it: its own aggregate's, and others'.
     keys: frozenset[str]
-    admit: Admit
+    event_filter: EventFilter
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(eq=False, slots=True)
-class _Place:
+class _StreamPosition:
     """How far a stream has told its client."""
 
     version: int
@@ -92,8 +92,8 @@ class _Place:
     ends: bool = False
 
 
-async def _admit_all(events: Sequence[RecordedEvent]) -> Admitted:
-    return Admitted(events=events)
+async def _show_all(events: Sequence[RecordedEvent]) -> VisibleEvents:
+    return VisibleEvents(events=events)
 
 
 class LiveStreams:
@@ -101,15 +101,17 @@ class LiveStreams:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._listener = Listener(database, self._heard)
-        self._followers: dict[str, set[_Follower]] = {}
+        self._listener = Listener(database, self._on_keys)
+        self._subscribers: dict[str, set[_Subscriber]] = {}
         self._positions: dict[str, tuple[Any, Any]] = {}
         self._ending = asyncio.Event()
         self._poller: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
-        clients = len({one for followers in self._followers.values() for one in followers})
-        return f"<LiveStreams [{clients} clients on {len(self._followers)} aggregates | {self._listener!r}]>"
+        clients = len({one for subscribers in self._subscribers.values() for one in subscribers})
+        return (
+            f"<LiveStreams [{clients} clients on {len(self._subscribers)} aggregates | {self._listener!r}]>"
+        )
 
     async def start(self) -> None:
         """Begin to listen; PostgreSQL may still be away."""
@@ -119,7 +121,7 @@ class LiveStreams:
     def end(self) -> None:
         """Ask every stream to end soon; its client comes back, to another process if need be."""
         self._ending.set()
-        self._heard(frozenset())
+        self._on_keys(frozenset())
 
     async def stop(self) -> None:
         """End every stream and stop listening."""
@@ -136,7 +138,7 @@ class LiveStreams:
         *,
         after_version: int,
         current_version: int,
-        admit: Admit = _admit_all,
+        event_filter: EventFilter = _show_all,
         woken_by: Sequence[UUID] = (),
     ) -> AsyncGenerator[ServerSentEvent]:
         """Everything after *after_version*, then what comes, until the stream ends.
@@ -144,7 +146,7 @@ class LiveStreams:
         A cursor beyond *current_version* belongs to another history: ``reset`` is sent and the
         stream ends; the client reads the state anew.
 
-        *admit* says, each time anew, what may be told and whether the stream goes on. News of other
+        *event_filter* says, each time anew, what may be told and whether the stream goes on. News of other
         aggregates of the type, *woken_by*, have it asked at once; without news it is asked every 15 seconds.
         """
         yield ServerSentEvent(retry_ms=1_000 + random.randrange(1_000))  # noqa: S311 - jitter
@@ -152,74 +154,76 @@ class LiveStreams:
             yield ServerSentEvent(type="reset", data=to_json({"version": current_version}))
             return
         keys = frozenset(map(str, (aggregate_id, *woken_by)))
-        follower = _Follower(aggregate_type, str(aggregate_id), keys, admit)
+        subscriber = _Subscriber(aggregate_type, str(aggregate_id), keys, event_filter)
         # Attached before history is read, so that nothing falls between the two.
         for key in keys:
-            self._followers.setdefault(key, set()).add(follower)
+            self._subscribers.setdefault(key, set()).add(subscriber)
         try:
-            async for one in self._tell(follower, _Place(version=after_version)):
+            async for one in self._stream(subscriber, _StreamPosition(version=after_version)):
                 yield one
         finally:
-            self._leave(follower)
+            self._leave(subscriber)
 
-    async def _tell(self, follower: _Follower, place: _Place) -> AsyncGenerator[ServerSentEvent]:
+    async def _stream(
+        self, subscriber: _Subscriber, position: _StreamPosition
+    ) -> AsyncGenerator[ServerSentEvent]:
         ends_at = asyncio.get_running_loop().time() + _AGE_S_MAX * random.uniform(0.8, 1)  # noqa: S311 - jitter
         while not self._ending.is_set() and asyncio.get_running_loop().time() < ends_at:
-            follower.news.clear()
+            subscriber.news.clear()
             try:
-                page = await self._read(follower, place)
+                page = await self._read(subscriber, position)
             except DatabaseError as error:
                 _log.warning("stream.cut_short", error_code=error.error_code)
                 return
             for one in page:
                 yield one
-            if place.ends:
+            if position.ends:
                 return
-            if not page and not await _comes(follower.news, _PING_S):
+            if not page and not await _wait_for_news(subscriber.news, _PING_S):
                 yield ServerSentEvent()
 
-    async def _read(self, follower: _Follower, place: _Place) -> list[ServerSentEvent]:
+    async def _read(self, subscriber: _Subscriber, position: _StreamPosition) -> list[ServerSentEvent]:
         async with self._database.connection() as connection:
             events = await fetch_stream(
                 connection,
-                follower.aggregate_type,
-                follower.aggregate_id,
-                after_version=place.version,
+                subscriber.aggregate_type,
+                subscriber.aggregate_id,
+                after_version=position.version,
                 limit=_PAGE_EVENTS,
             )
-            tasks = await connection.fetch(_SQL["open_tasks"], UUID(follower.aggregate_id))
+            tasks = await connection.fetch(_SQL["open_tasks"], UUID(subscriber.aggregate_id))
         # After the page is read: what it holds was recorded while the reader still had the right.
-        admitted = await follower.admit(events)
-        page = [_event(event) for event in admitted.events]
-        place.version = events[-1].version if events else place.version
-        place.ends = admitted.ends
-        if admitted.ends:
+        visible = await subscriber.event_filter(events)
+        page = [_event(event) for event in visible.events]
+        position.version = events[-1].version if events else position.version
+        position.ends = visible.ends
+        if visible.ends:
             return page
         seen = {row["id"]: (row["status"], row["progress"]) for row in tasks}
-        page += [_progress(row) for row in tasks if place.tasks.get(row["id"]) != seen[row["id"]]]
-        place.tasks = seen
+        page += [_progress(row) for row in tasks if position.tasks.get(row["id"]) != seen[row["id"]]]
+        position.tasks = seen
         return page
 
-    def _leave(self, follower: _Follower) -> None:
-        for key in follower.keys:
-            rest = self._followers[key]
-            rest.discard(follower)
+    def _leave(self, subscriber: _Subscriber) -> None:
+        for key in subscriber.keys:
+            rest = self._subscribers[key]
+            rest.discard(subscriber)
             if not rest:
-                del self._followers[key]
+                del self._subscribers[key]
                 self._positions.pop(key, None)
 
-    def _heard(self, keys: frozenset[str]) -> None:
-        for key in keys or self._followers:
-            for follower in self._followers.get(key, ()):
-                follower.news.set()
+    def _on_keys(self, keys: frozenset[str]) -> None:
+        for key in keys or self._subscribers:
+            for subscriber in self._subscribers.get(key, ()):
+                subscriber.news.set()
 
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(_POLL_S)
-            if not self._followers:
+            if not self._subscribers:
                 continue
-            types = [next(iter(followers)).aggregate_type for followers in self._followers.values()]
-            ids = list(self._followers)
+            types = [next(iter(subscribers)).aggregate_type for subscribers in self._subscribers.values()]
+            ids = list(self._subscribers)
             try:
                 async with self._database.connection() as connection:
                     rows = await connection.fetch(_SQL["positions"], types, ids)
@@ -233,7 +237,7 @@ class LiveStreams:
             moved = frozenset(key for key, position in now.items() if self._positions.get(key) != position)
             self._positions = now
             if moved:
-                self._heard(moved)
+                self._on_keys(moved)
 
 
 def _event(event: RecordedEvent) -> ServerSentEvent:
@@ -259,7 +263,7 @@ def _progress(row: Any) -> ServerSentEvent:
     return ServerSentEvent(type="task.progress", data=to_json(data))
 
 
-async def _comes(news: asyncio.Event, limit_s: float) -> bool:
+async def _wait_for_news(news: asyncio.Event, limit_s: float) -> bool:
     try:
         await asyncio.wait_for(news.wait(), limit_s)
     except TimeoutError:

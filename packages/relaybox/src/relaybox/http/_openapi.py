@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from relaybox.errors import RelayboxError
 from relaybox.http._errors import BadHeader, ValidationFailed
 from relaybox.http._idempotency import IdempotencyMiddleware
-from relaybox.http._keyed_routes import promises_keys
+from relaybox.http._keyed_routes import documents_keys
 from relaybox.http._query import refuse_undeclared_query
 
 __all__ = ("Application",)
@@ -118,7 +118,7 @@ def _name_parameters(path: str, operation: dict[str, Any]) -> None:
         if ("path", name.lower()) not in known
     ]
     responses: dict[str, Any] = operation.get("responses", {})
-    if promises_keys(responses) and ("header", "idempotency-key") not in known:
+    if documents_keys(responses) and ("header", "idempotency-key") not in known:
         unseen.append(_KEY)
     reads_correlation = BadHeader.error_code in responses.get("400", {}).get("description", "")
     if reads_correlation and ("header", "x-correlation-id") not in known:

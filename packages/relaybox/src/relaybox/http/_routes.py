@@ -16,30 +16,30 @@ from relaybox.commands import (
     Aggregate,
     AggregateNotFound,
     Caller,
+    Command,
     CommandRefused,
     CommandResult,
     ConstraintViolated,
     Domain,
     DuplicateCommand,
-    Keyed,
+    KeyedResponse,
     PayloadInvalid,
     StaleVersion,
     UnknownCommand,
 )
-from relaybox.commands import Request as Command
 from relaybox.db import DatabaseBusy, DatabaseUnavailable, load_queries
 from relaybox.errors import RelayboxError
-from relaybox.http._answers import error_responses
 from relaybox.http._auth import AUTH_ERRORS, BEARER_SCHEME, bearer
 from relaybox.http._backbone import Backbone
 from relaybox.http._body import BODY_ERRORS, read_model
 from relaybox.http._command_docs import document_commands
+from relaybox.http._error_responses import error_responses
 from relaybox.http._errors import BadHeader, ValidationFailed
 from relaybox.http._exchange import claim_of, leave_to_middleware
 from relaybox.http._requests import request_id_of
 from relaybox.http._sse import EventStreamResponse
 from relaybox.http._streams import (
-    STREAM_ANSWER,
+    STREAM_RESPONSE,
     After,
     LastEventId,
     Ticket,
@@ -49,13 +49,13 @@ from relaybox.http._streams import (
 )
 from relaybox.http._tokens import Principal
 from relaybox.idempotency import (
-    Answer,
     IdempotencyError,
     KeyInvalid,
     KeyReused,
     Replay,
     RequestInFlight,
     ResponseNotKept,
+    ResponseParts,
 )
 from relaybox.outbox import MessageTooLarge
 from relaybox.tasks import fetch_task
@@ -65,12 +65,12 @@ __all__ = (
     "COMMAND_ERRORS",
     "DATABASE_ERRORS",
     "KEY_ERRORS",
-    "answer_once",
     "caller_of",
     "command_router",
     "id_of",
-    "json_answer",
+    "json_response",
     "path_id_of",
+    "respond_to_command",
 )
 
 A = TypeVar("A", bound=Aggregate)
@@ -131,35 +131,37 @@ def caller_of(request: Request, principal: Principal, service: str) -> Caller:
     )
 
 
-async def answer_once(
+async def respond_to_command(
     request: Request,
     principal: Principal,
     command: Command,
     backbone: Backbone,
     domain: Domain[Any],
-    answer: Callable[[CommandResult], Answer],
+    build_response: Callable[[CommandResult], ResponseParts],
 ) -> Response:
     """Take *command* and answer by its result; with an idempotency key, what was answered the first time.
 
-    *answer* is pure: it is asked for what is kept, and for what is sent.
+    *build_response* is pure: it is asked for what is kept, and for what is sent.
 
     Raises:
-        RelayboxError: see :meth:`Backbone.take`.
+        RelayboxError: see :meth:`Backbone.submit`.
     """
     try:
         claim = await claim_of(request, principal)
         if claim is not None:
-            command = replace(command, keyed=Keyed(claim=claim, answer=answer))
-        given = answer(await backbone.take(domain, command))
+            command = replace(
+                command, keyed_response=KeyedResponse(claim=claim, build_response=build_response)
+            )
+        response = build_response(await backbone.submit(domain, command))
     except (Replay, IdempotencyError) as instead:
         return leave_to_middleware(request, instead)
-    return Response(given.body, given.status, given.headers)
+    return Response(response.body, response.status, response.headers)
 
 
-def json_answer(status: int, body: object, *, location: str | None = None) -> Answer:
+def json_response(status: int, body: object, *, location: str | None = None) -> ResponseParts:
     """An answer with *body* as JSON, and a ``Location``."""
     headers = {"content-type": "application/json"} | ({} if location is None else {"location": location})
-    return Answer(status=status, headers=headers, body=to_json(body))
+    return ResponseParts(status=status, headers=headers, body=to_json(body))
 
 
 def command_router(backbone: Backbone, domain: Domain[A]) -> APIRouter:
@@ -211,7 +213,9 @@ def _add_commands(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> N
             expected_version=body.expected_version,
             caller=caller_of(request, principal, backbone.service),
         )
-        return await answer_once(request, principal, command, backbone, domain, partial(_accepted, request))
+        return await respond_to_command(
+            request, principal, command, backbone, domain, partial(_accepted, request)
+        )
 
     _ = send
 
@@ -312,7 +316,7 @@ def _add_stream(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> Non
         summary="What happens to it, live",
         description="Server-Sent Events; `id` is the aggregate's version, resume with `Last-Event-ID`.",
         response_class=Response,
-        responses={**STREAM_ANSWER, **error_responses(*_READ_ERRORS, ValidationFailed)},
+        responses={**STREAM_RESPONSE, **error_responses(*_READ_ERRORS, ValidationFailed)},
     )
     async def events(
         subject: Annotated[str, Depends(follower)],
@@ -332,11 +336,11 @@ def _add_stream(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> Non
     _ = stream_ticket, events
 
 
-def _accepted(request: Request, result: CommandResult) -> Answer:
+def _accepted(request: Request, result: CommandResult) -> ResponseParts:
     body = {"command_id": result.command_id, "status": result.status, "message": result.message}
     if result.status == "COMPLETED":
-        return json_answer(200, body)
-    return json_answer(202, body, location=f"{request.url.path}/{result.command_id}")
+        return json_response(200, body)
+    return json_response(202, body, location=f"{request.url.path}/{result.command_id}")
 
 
 def _correlation_of(request: Request) -> UUID | None:

@@ -12,7 +12,7 @@ from relaybox.db import Database, load_queries
 from relaybox.http._errors import TokenMissing
 
 __all__ = (
-    "STREAM_ANSWER",
+    "STREAM_RESPONSE",
     "After",
     "LastEventId",
     "Ticket",
@@ -33,7 +33,7 @@ Ticket = Annotated[str | None, Query(max_length=100, description="Instead of a t
 """What :func:`issue_ticket` gave."""
 
 #: Not the stream's own class as ``response_class``: its media type would be documented for the errors too.
-STREAM_ANSWER: Final[dict[int | str, dict[str, Any]]] = {
+STREAM_RESPONSE: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "The stream"}
 }
 """``responses=`` of a route that answers with an ``EventStreamResponse``, beside those of its errors."""

@@ -18,7 +18,7 @@ from relaybox.http._tokens import Principal
 from relaybox.idempotency import IdempotencyService
 from relaybox.settings import IdempotencySettings, load_settings
 
-__all__ = ("UnitOfWork", "is_unit", "unit_of_work", "was_answered")
+__all__ = ("UnitOfWork", "has_stored_response", "is_unit", "unit_of_work")
 
 P = TypeVar("P", bound=Principal | str)
 _ENDED: Final = "relaybox.unit_ended"
@@ -51,7 +51,7 @@ class UnitOfWork(Generic[P]):
 
     db: AsyncSession
     principal: P
-    #: The client's idempotency key, as :class:`relaybox.commands.TakenCommand` takes it; null without one.
+    #: The client's idempotency key, as :class:`relaybox.commands.InboxCommand` takes it; null without one.
     key: str | None = None
     _note_targets: Callable[[Iterable[str]], None] = field(repr=False)
 
@@ -117,7 +117,7 @@ def is_unit(dependency: object) -> bool:
     return hasattr(dependency, _UNIT)
 
 
-async def was_answered(
+async def has_stored_response(
     request: Request,
     database: Database,
     who: Principal | str,

@@ -1,16 +1,5 @@
 """Idempotent requests: the same key, one effect, the same answer."""
 
-from relaybox.idempotency._answer import (
-    REPLAYED_HEADERS,
-    Answer,
-    Claim,
-    Replay,
-    Stored,
-    kept_headers,
-    parted,
-    replay_of,
-    result_of,
-)
 from relaybox.idempotency._errors import (
     IdempotencyError,
     KeyInvalid,
@@ -32,20 +21,30 @@ from relaybox.idempotency._keys import (
     sorted_query,
     stored_key,
 )
+from relaybox.idempotency._response import (
+    REPLAYED_HEADERS,
+    Claim,
+    Replay,
+    ResponseParts,
+    StoredResponse,
+    replay_of,
+    replayable_headers,
+    split_body,
+    stored_result,
+)
 from relaybox.idempotency._service import (
     IdempotencyService,
     IdempotencyStore,
     Ttl,
-    make_room,
-    seconds_of,
-    stored_from,
+    delete_expired,
+    load_stored_response,
+    ttl_seconds,
 )
-from relaybox.idempotency._sweep import Sweeper, Swept, sweep
+from relaybox.idempotency._sweep import Sweeper, SweepResult, sweep
 
 __all__ = (
     "KEY_HEADERS",
     "REPLAYED_HEADERS",
-    "Answer",
     "Claim",
     "IdempotencyError",
     "IdempotencyService",
@@ -56,26 +55,27 @@ __all__ = (
     "Replay",
     "RequestInFlight",
     "ResponseNotKept",
+    "ResponseParts",
     "StoreUnavailable",
-    "Stored",
+    "StoredResponse",
+    "SweepResult",
     "Sweeper",
-    "Swept",
     "Ttl",
     "canonical_json",
+    "delete_expired",
     "fingerprint_of",
     "generate_key",
     "generate_key_from_request",
-    "kept_headers",
+    "load_stored_response",
     "lock_number",
-    "make_room",
     "parse_key",
-    "parted",
     "replay_of",
-    "result_of",
+    "replayable_headers",
     "scope_of",
-    "seconds_of",
     "sorted_query",
-    "stored_from",
+    "split_body",
     "stored_key",
+    "stored_result",
     "sweep",
+    "ttl_seconds",
 )

@@ -14,9 +14,9 @@ from relaybox.db import (
     load_queries,
     map_database_errors,
 )
-from relaybox.idempotency._answer import Stored, lies_apart, parted
 from relaybox.idempotency._errors import RequestInFlight
 from relaybox.idempotency._keys import generate_key, generate_key_from_request, lock_number, stored_key
+from relaybox.idempotency._response import StoredResponse, has_separate_body, split_body
 from relaybox.settings import IdempotencySettings, load_settings
 
 __all__ = (
@@ -24,9 +24,9 @@ __all__ = (
     "IdempotencyService",
     "IdempotencyStore",
     "Ttl",
-    "make_room",
-    "seconds_of",
-    "stored_from",
+    "delete_expired",
+    "load_stored_response",
+    "ttl_seconds",
 )
 
 QUERIES: Final = load_queries(__package__ or "relaybox.idempotency", "idempotency.sql")
@@ -47,11 +47,11 @@ class IdempotencyStore(Protocol):
         """Whether nobody else works under *key*; held until :meth:`commit` or :meth:`close`."""
         ...
 
-    async def claim(self, key: str, *, scope: str = "") -> Stored | None:
+    async def claim(self, key: str, *, scope: str = "") -> StoredResponse | None:
         """Lock *key* and say what is kept under it; RequestInFlight if somebody else works under it."""
         ...
 
-    async def find(self, key: str, *, scope: str = "") -> Stored | None:
+    async def find(self, key: str, *, scope: str = "") -> StoredResponse | None:
         """What is kept under *key*; None when there is nothing, or it has expired."""
         ...
 
@@ -110,7 +110,7 @@ class IdempotencyService:
             [row] = await self._db.fetch(QUERIES["lock"], lock_number(self._row_key(key, scope)))
         return row["mine"]
 
-    async def claim(self, key: str, *, scope: str = "") -> Stored | None:
+    async def claim(self, key: str, *, scope: str = "") -> StoredResponse | None:
         """Lock *key* as :meth:`try_lock` does, and say what is kept under it; one round-trip.
 
         Raises:
@@ -122,9 +122,9 @@ class IdempotencyService:
             [row] = await self._db.fetch(QUERIES["claim"], lock_number(row_key), row_key)
             if not row["mine"]:
                 raise RequestInFlight
-            return None if row["result"] is None else await stored_from(self._db, row_key, row)
+            return None if row["result"] is None else await load_stored_response(self._db, row_key, row)
 
-    async def find(self, key: str, *, scope: str = "") -> Stored | None:
+    async def find(self, key: str, *, scope: str = "") -> StoredResponse | None:
         """What is kept under *key*; None when there is nothing, or it has expired.
 
         Raises:
@@ -133,7 +133,7 @@ class IdempotencyService:
         row_key = self._row_key(key, scope)
         with map_database_errors():
             rows = await self._db.fetch(QUERIES["find"], row_key)
-            return await stored_from(self._db, row_key, rows[0]) if rows else None
+            return await load_stored_response(self._db, row_key, rows[0]) if rows else None
 
     async def check_idempotency_key(self, key: str, *, scope: str = "") -> dict[str, Any] | None:
         """The result kept under *key*, with its body as bytes if it has one; None for a new key.
@@ -154,8 +154,8 @@ class IdempotencyService:
             DatabaseUnavailable: PostgreSQL is away.
             DatabaseBusy: another transaction, not yet ended, is keeping one under this key.
         """
-        document, body = parted(result)
-        ttl_s = seconds_of(ttl, self._settings)
+        document, body = split_body(result)
+        ttl_s = ttl_seconds(ttl, self._settings)
         with map_database_errors():
             rows = await self._db.fetch(QUERIES["keep"], self._row_key(key, scope), document, body, ttl_s)
         return bool(rows)
@@ -204,20 +204,20 @@ class IdempotencyService:
         return stored_key(scope, key, self._settings.secret)
 
 
-async def stored_from(db: Executor, key: str, row: Mapping[str, Any]) -> Stored:
+async def load_stored_response(db: Executor, key: str, row: Mapping[str, Any]) -> StoredResponse:
     """What *row* says is kept under *key*, a stored one, with its body from wherever it lies."""
-    if not lies_apart(row["result"]):
-        return Stored.from_row(row)
+    if not has_separate_body(row["result"]):
+        return StoredResponse.from_row(row)
     bodies = await db.fetch(QUERIES["body"], key, row["expires_at"])
-    return Stored.from_row(row, bodies[0]["body"] if bodies else None)
+    return StoredResponse.from_row(row, bodies[0]["body"] if bodies else None)
 
 
-async def make_room(db: Executor, keys: Sequence[str]) -> None:
+async def delete_expired(db: Executor, keys: Sequence[str]) -> None:
     """Remove what has expired under *keys*, stored ones, so that claims can be inserted."""
-    await db.fetch(QUERIES["forget_expired"], keys)
+    await db.fetch(QUERIES["delete_expired"], keys)
 
 
-def seconds_of(ttl: Ttl, settings: IdempotencySettings) -> float:
+def ttl_seconds(ttl: Ttl, settings: IdempotencySettings) -> float:
     """Seconds that an answer is kept.
 
     Raises:

@@ -14,7 +14,7 @@ from relaybox.retention import remove_old_records
 from relaybox.settings import IdempotencySettings, RetentionSettings, load_settings
 from relaybox.telemetry import traceback_of
 
-__all__ = ("Sweeper", "Swept", "sweep")
+__all__ = ("SweepResult", "Sweeper", "sweep")
 
 _log: Final = structlog.get_logger(__name__)
 #: Claims of one statement: 5 ms of work, and never a lock on a live row.
@@ -30,7 +30,7 @@ _SLOT_SHARE: Final = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Swept:
+class SweepResult:
     """What a sweep has done."""
 
     claims: int
@@ -40,7 +40,7 @@ class Swept:
     busy: bool
 
 
-async def sweep(db: Executor, settings: IdempotencySettings) -> Swept:
+async def sweep(db: Executor, settings: IdempotencySettings) -> SweepResult:
     """Remove every claim that has expired, and the bodies of slots in which all have.
 
     Any number of processes may call it at any time: one acts, the others return at once. *db* must not be in
@@ -65,7 +65,7 @@ async def sweep(db: Executor, settings: IdempotencySettings) -> Swept:
         if step is None or tries == _TRIES_MAX:
             break
         await asyncio.sleep(_REST_S_MIN)
-    return Swept(claims=claims, slots=slots, busy=step == "busy")
+    return SweepResult(claims=claims, slots=slots, busy=step == "busy")
 
 
 async def _removed(db: Executor) -> int:

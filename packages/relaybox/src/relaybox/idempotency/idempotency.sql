@@ -19,7 +19,7 @@ WHERE key = $1 AND expires_at > clock_timestamp()
 -- The body that lies apart from its claim. One with another time of expiry belongs to an earlier use of the key.
 SELECT body FROM idempotency_bodies WHERE key = $1 AND expires_at = $2
 
--- name: forget_expired
+-- name: delete_expired
 -- Make room for new claims under keys whose old ones have expired.
 DELETE FROM idempotency_cache WHERE key = ANY($1::text[]) AND expires_at <= clock_timestamp()
 

@@ -3,19 +3,19 @@
 from relaybox.outbox._append import (
     EventIncomplete,
     SessionNotAsync,
-    admit_envelope,
-    admit_event,
     save_to_outbox,
+    validate_envelope,
+    validate_event,
 )
 from relaybox.outbox._listener import Listener
-from relaybox.outbox._notifier import OUTBOX_CHANNEL, Notifier, channel_of, note_for_commit
+from relaybox.outbox._notifier import OUTBOX_CHANNEL, Notifier, channel_of, notify_on_commit
 from relaybox.outbox._retention import RetentionStep, retain
 from relaybox.outbox._rules import (
     MessageTooLarge,
     OutboxError,
     OutboxSettings,
     TopicUndeclared,
-    fits_attribute,
+    is_cloudevent_attribute,
     source_of,
 )
 
@@ -30,12 +30,12 @@ __all__ = (
     "RetentionStep",
     "SessionNotAsync",
     "TopicUndeclared",
-    "admit_envelope",
-    "admit_event",
     "channel_of",
-    "fits_attribute",
-    "note_for_commit",
+    "is_cloudevent_attribute",
+    "notify_on_commit",
     "retain",
     "save_to_outbox",
     "source_of",
+    "validate_envelope",
+    "validate_event",
 )

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 
 from relaybox.db import Database, Executor, load_queries
 
-__all__ = ("OUTBOX_CHANNEL", "Notifier", "channel_of", "note_for_commit")
+__all__ = ("OUTBOX_CHANNEL", "Notifier", "channel_of", "notify_on_commit")
 
 OUTBOX_CHANNEL: Final = "relaybox_outbox"
 _SQL: Final = load_queries(__package__ or "relaybox.outbox", "outbox.sql")
@@ -47,7 +47,7 @@ def channel_of(name: str, schema: str) -> str:
     return name if schema == "public" else f"{name}_{schema}"[:_CHANNEL_BYTES_MAX]
 
 
-def note_for_commit(db: AsyncSession, key: str) -> None:
+def notify_on_commit(db: AsyncSession, key: str) -> None:
     """Have the session's notifier, if it has one, tell *key* when *db* commits."""
     if _NOTIFIER not in db.info:
         return

@@ -17,7 +17,7 @@ __all__ = (
     "OutboxError",
     "OutboxSettings",
     "TopicUndeclared",
-    "fits_attribute",
+    "is_cloudevent_attribute",
     "source_of",
 )
 
@@ -140,7 +140,7 @@ class OutboxSettings(BaseSettings):
         return {domain.strip(): topic.strip() for domain, _, topic in pairs}
 
 
-def fits_attribute(text: str) -> bool:
+def is_cloudevent_attribute(text: str) -> bool:
     """Whether a CloudEvent may have *text* as an attribute: not empty, no control or noncharacter."""
     return bool(text) and (text.isprintable() or not _FORBIDDEN.search(text))
 

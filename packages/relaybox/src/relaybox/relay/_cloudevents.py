@@ -14,7 +14,7 @@ from typing import Any, Final
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
-from relaybox.outbox import fits_attribute, source_of
+from relaybox.outbox import is_cloudevent_attribute, source_of
 
 __all__ = ("STRUCTURED_HEADERS", "Attributes", "Header", "headers_of", "is_event", "structured")
 
@@ -61,7 +61,7 @@ def is_event(attributes: Attributes) -> bool:
     if attributes[0] is None or event_type is None:
         return False
     short = len(event_type) <= _REMEMBERED_CHARS_MAX
-    return _is_type(event_type) if short else fits_attribute(event_type)
+    return _is_type(event_type) if short else is_cloudevent_attribute(event_type)
 
 
 def headers_of(key: str | None, attributes: Attributes) -> list[Header]:
@@ -95,7 +95,7 @@ def structured(headers: Sequence[Header], data: bytes) -> bytes:
 
 @lru_cache(maxsize=_KINDS_MAX)
 def _is_type(text: str) -> bool:
-    return fits_attribute(text)
+    return is_cloudevent_attribute(text)
 
 
 @lru_cache(maxsize=_KINDS_MAX)
@@ -108,7 +108,7 @@ def _headers_of_kind(event_type: str, service: str) -> tuple[Header, ...]:
 def _headers_of_key(subject: str | None, key: str | None) -> tuple[Header, ...]:
     """What all events of a key have in common."""
     found = (("ce_subject", subject), ("ce_partitionkey", key))
-    return tuple((name, text) for name, text in found if text is not None and fits_attribute(text))
+    return tuple((name, text) for name, text in found if text is not None and is_cloudevent_attribute(text))
 
 
 def _is_trace(text: str) -> bool:

@@ -7,11 +7,11 @@ import asyncpg
 import pytest
 from relaybox.commands import (
     AggregateNotFound,
+    Command,
     CommandService,
     ConstraintViolated,
     DuplicateCommand,
     PayloadInvalid,
-    Request,
     StaleVersion,
     UnknownCommand,
 )
@@ -163,8 +163,8 @@ async def test_an_aggregate_of_another_domain_does_not_exist_here(
 async def test_an_expected_version_that_has_passed_is_refused(
     service: CommandService, counter_id: UUID, written
 ) -> None:
-    def at(version: int) -> Request:
-        return Request(
+    def at(version: int) -> Command:
+        return Command(
             aggregate_id=counter_id, command_type="Increase", payload={}, caller=ADA, expected_version=version
         )
 
@@ -178,7 +178,7 @@ async def test_an_expected_version_that_has_passed_is_refused(
 async def test_an_id_that_is_taken_is_refused_with_the_constraints_name(
     service: CommandService, counter_id: UUID, written
 ) -> None:
-    taken = Request(
+    taken = Command(
         aggregate_id=counter_id, command_type="CreateCounter", payload={"start": 9}, caller=BOB, creates=True
     )
     with pytest.raises(ConstraintViolated) as refused:
@@ -215,8 +215,8 @@ async def test_a_command_alone_costs_two_statements(make_service, counter_id: UU
     service = make_service(pool_size=1)
     await submit(service, "Increase", counter_id)
     calls: list[str] = []
-    gatherer = service._gatherers["Suite.Counter"]
-    async with gatherer._database.connection() as connection:
+    batcher = service._batchers["Suite.Counter"]
+    async with batcher._database.connection() as connection:
         connection.add_query_logger(lambda record: calls.append(record.query))
     await submit(service, "Increase", counter_id)
     assert len(calls) == 2

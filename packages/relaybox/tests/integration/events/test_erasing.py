@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 from pydantic_core import from_json
-from relaybox.commands import TakenCommand, metadata_of, record_facts
+from relaybox.commands import InboxCommand, append_events, metadata_of
 from relaybox.db import Database, DatabaseError, executor_of
 from relaybox.events import Erasure, EventBus, erase, fetch_stream
 from relaybox.idempotency import IdempotencyService
@@ -59,16 +59,16 @@ def a_fact(aggregate_id: UUID | str, version: int = 1, **changes: Any) -> EventE
     )
 
 
-def a_command(aggregate_id: UUID, **changes: Any) -> TakenCommand:
+def a_command(aggregate_id: UUID, **changes: Any) -> InboxCommand:
     fields = {"command_id": uuid4(), "command_type": "ImportPgn", "aggregate_id": aggregate_id}
-    return TakenCommand(**fields, payload={"pgn": SECRET}, key=SECRET, **changes)
+    return InboxCommand(**fields, payload={"pgn": SECRET}, key=SECRET, **changes)
 
 
 async def fill(db: AsyncSession, aggregate_id: UUID) -> UUID:
     """Everything that can be about an aggregate; its open task."""
     pending = a_command(aggregate_id, status=CommandStatus.RECEIVED)
-    await record_facts(db, a_command(aggregate_id), [a_fact(aggregate_id)])
-    await record_facts(db, pending, [a_fact(aggregate_id, 2)])
+    await append_events(db, a_command(aggregate_id), [a_fact(aggregate_id)])
+    await append_events(db, pending, [a_fact(aggregate_id, 2)])
     task = await create_task(
         executor_of(db),
         task_type=TASK_TYPE,
@@ -163,7 +163,7 @@ async def test_a_task_that_knows_its_command_alone_is_found_too(database: Databa
     command = a_command(uuid4(), status=CommandStatus.RECEIVED)
 
     async def take(db: AsyncSession) -> UUID | None:
-        await record_facts(db, command, [])
+        await append_events(db, command, [])
         input_data = {"pgn": SECRET}
         return await create_task(
             executor_of(db),
@@ -243,7 +243,7 @@ async def test_erasing_again_finds_nothing_and_is_on_record_too(
 
 async def test_many_are_erased_a_hundred_at_a_time(database: Database, superuser: asyncpg.Connection) -> None:
     facts = [a_fact(f"c-{number}") for number in range(101)]
-    await database.run_in_transaction(lambda db: record_facts(db, None, facts))
+    await database.run_in_transaction(lambda db: append_events(db, None, facts))
     done = await erased(database, *(fact.aggregate_id for fact in facts))
     assert (done.events, done.outbox_rows) == (101, 101)
     assert await places(superuser) == []
@@ -286,7 +286,7 @@ async def test_an_aggregate_goes_on_after_its_erasure(database: Database, superu
 
     async def purge(db: AsyncSession) -> None:
         await erase(db, "COUNTER", ["c-1"], actor="ann", reason="purged")
-        await record_facts(db, None, [an_event(version=2, payload={"mode": "purge"})])
+        await append_events(db, None, [an_event(version=2, payload={"mode": "purge"})])
 
     await database.run_in_transaction(lambda db: EventBus(db).publish(a_fact("c-1")))
     await database.run_in_transaction(purge, isolation="READ COMMITTED")

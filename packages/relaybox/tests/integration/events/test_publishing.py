@@ -19,9 +19,9 @@ from tests.fixtures.publishing import an_event, counts, published
 
 @pytest.fixture(autouse=True)
 def _fresh_limits() -> Iterator[None]:
-    append.rules_of_environment.cache_clear()
+    append.outbox_settings.cache_clear()
     yield
-    append.rules_of_environment.cache_clear()
+    append.outbox_settings.cache_clear()
 
 
 async def test_an_event_is_recorded_and_on_its_way_as_it_was_given(database: Database) -> None:

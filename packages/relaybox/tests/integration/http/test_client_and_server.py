@@ -11,7 +11,7 @@ from fastapi import Depends, FastAPI
 from prometheus_client import CollectorRegistry
 from relaybox.db import Database
 from relaybox.http import IdempotencyMiddleware, UnitOfWork, create_app, unit_of_work
-from relaybox.http.client import AnswerUnknown, IdempotentClient
+from relaybox.http.client import IdempotentClient, ResponseUnknown
 from relaybox.outbox import save_to_outbox
 
 from tests.fixtures.events import make_event
@@ -88,7 +88,7 @@ async def test_a_caller_goes_on_with_the_key_of_an_unknown_answer(
     database: Database, line: Lossy, client: IdempotentClient
 ) -> None:
     line.loses = 3
-    with pytest.raises(AnswerUnknown) as unknown:
+    with pytest.raises(ResponseUnknown) as unknown:
         await client.request("POST", PATH, json={"n": 1})
     key = unknown.value.key
     assert (await client.request("POST", PATH, key=key, json={"n": 2})).status_code == 422

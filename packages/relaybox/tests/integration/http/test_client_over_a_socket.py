@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import httpx2 as httpx
 import pytest
-from relaybox.http.client import AnswerUnknown, IdempotentClient
+from relaybox.http.client import IdempotentClient, ResponseUnknown
 
 ANSWER = b"HTTP/1.1 201 Created\r\nContent-Length: 4\r\n\r\ndone"
 
@@ -55,7 +55,7 @@ async def test_a_server_that_never_answers_leaves_the_key_with_the_caller(
     server: Server, client: IdempotentClient
 ) -> None:
     server.sends = [b""] * 4
-    with pytest.raises(AnswerUnknown) as unknown:
+    with pytest.raises(ResponseUnknown) as unknown:
         await client.request("POST", "/orders", json={"n": 1})
     assert f'"{unknown.value.key}"'.encode() in server.received[0]
     assert (await client.request("POST", "/orders", key=unknown.value.key, json={"n": 1})).content == b"done"

@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from relaybox.commands import CommandService
 from relaybox.db import Database
 from relaybox.events import RecordedEvent
-from relaybox.http import Admitted, _live
+from relaybox.http import VisibleEvents, _live
 from relaybox.http._live import LiveStreams, ServerSentEvent
 from relaybox.outbox import Notifier
 
@@ -35,12 +35,12 @@ class Door:
             await self._asked.wait()
         self.pages.append([0])
 
-    async def __call__(self, events: Sequence[RecordedEvent]) -> Admitted:
+    async def __call__(self, events: Sequence[RecordedEvent]) -> VisibleEvents:
         self.pages.append([event.version for event in events])
         self._asked.set()
         if not self.open:
-            return Admitted(events=events[: self.shows], ends=True)
-        return Admitted(events=[replace(event, payload={}) for event in events])
+            return VisibleEvents(events=events[: self.shows], ends=True)
+        return VisibleEvents(events=[replace(event, payload={}) for event in events])
 
 
 class Stand:
@@ -75,7 +75,7 @@ async def following(
     stand: Stand, one: UUID, door: Door, *, woken_by: Sequence[UUID] = ()
 ) -> AsyncIterator[AsyncGenerator[ServerSentEvent]]:
     stream = stand.live.follow(
-        "COUNTER", one, after_version=0, current_version=2, admit=door, woken_by=woken_by
+        "COUNTER", one, after_version=0, current_version=2, event_filter=door, woken_by=woken_by
     )
     try:
         assert (await anext(stream)).retry_ms

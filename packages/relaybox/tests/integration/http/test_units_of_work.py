@@ -8,7 +8,7 @@ import pytest
 from fastapi import Depends, FastAPI, HTTPException
 from pydantic import SecretStr
 from relaybox.db import Database
-from relaybox.http import IdempotencyMiddleware, UnitOfWork, unit_of_work, was_answered
+from relaybox.http import IdempotencyMiddleware, UnitOfWork, has_stored_response, unit_of_work
 from relaybox.settings import IdempotencySettings
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
@@ -106,7 +106,7 @@ async def test_whether_a_key_was_answered_is_known_ahead_of_the_unit(
 
     async def ahead(request: Request) -> str:
         name = request.headers.get("x-user", "ann")
-        told.setdefault(name, []).append(await was_answered(request, database, name, settings=known))
+        told.setdefault(name, []).append(await has_stored_response(request, database, name, settings=known))
         return name
 
     app, unit_of_anybody = FastAPI(), unit_of_work(database, ahead, settings=known)

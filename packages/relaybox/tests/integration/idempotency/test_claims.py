@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from relaybox.idempotency import IdempotencyStore, RequestInFlight, Stored
+from relaybox.idempotency import IdempotencyStore, RequestInFlight, StoredResponse
 
 from tests.fixtures.stores import PostgresStores, Stores
 from tests.fixtures.waiting import eventually
@@ -24,7 +24,7 @@ async def keep(stores: Stores, result: dict[str, Any], **options: Any) -> None:
     await store.close()
 
 
-async def claimed(stores: Stores, **options: Any) -> Stored | None:
+async def claimed(stores: Stores, **options: Any) -> StoredResponse | None:
     """What another request finds, which lets go of the key again."""
     store = stores.one()
     try:
@@ -122,7 +122,7 @@ async def test_who_gets_the_key_after_another_one_sees_its_answer(stores: Stores
     await first.cache_idempotency_result("k", {"n": tries})
     await second.find("warm")
 
-    async def come() -> Stored | None:
+    async def come() -> StoredResponse | None:
         while True:
             try:
                 return await second.claim("k")

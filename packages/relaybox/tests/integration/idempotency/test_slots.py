@@ -6,7 +6,7 @@ from typing import Any
 import asyncpg
 import pytest
 from relaybox.db import Database
-from relaybox.idempotency import IdempotencyService, Swept
+from relaybox.idempotency import IdempotencyService, SweepResult
 
 from tests.fixtures.kept import BODY, OPEN_SLOT, SETTINGS, found, keep, keep_expired, later, standing, swept
 
@@ -36,7 +36,7 @@ async def test_a_slot_closes_when_it_has_been_open_for_half_a_life(
     assert await superuser.fetchval(OPEN_SLOT) != 0
     await keep(database, "new")
     await later(superuser, hours=12)
-    assert await swept(database) == Swept(claims=1, slots=1, busy=False)
+    assert await swept(database) == SweepResult(claims=1, slots=1, busy=False)
     assert await standing(superuser) == (1, 1)
     assert await found(database, "new") == {"of": "new", "body": BODY}
 
@@ -65,7 +65,7 @@ async def test_bodies_go_round_all_slots_for_ever(database: Database, superuser:
     for number in range(9):
         await keep(database, f"k-{number}", ttl_h=1)
         await later(superuser, hours=13)
-        assert await swept(database) == Swept(claims=1, slots=1, busy=False)
+        assert await swept(database) == SweepResult(claims=1, slots=1, busy=False)
     assert await standing(superuser) == (0, 0)
 
 
@@ -74,11 +74,11 @@ async def test_nobody_waits_for_a_reader(database: Database, superuser: asyncpg.
     await keep_expired(superuser, 10)
     async with superuser.transaction():
         await superuser.fetch("SELECT FROM idempotency_bodies")
-        assert await swept(database) == Swept(claims=10, slots=0, busy=True)
+        assert await swept(database) == SweepResult(claims=10, slots=0, busy=True)
         # Behind nothing: neither writers nor readers.
         await keep(database, "k")
         assert await found(database, "k") == {"of": "k", "body": BODY}
-    assert await swept(database) == Swept(claims=0, slots=1, busy=False)
+    assert await swept(database) == SweepResult(claims=0, slots=1, busy=False)
     assert await standing(superuser) == (1, 1)
 
 
@@ -92,7 +92,7 @@ async def test_who_reads_a_short_text_holds_up_no_slot(
         service = IdempotencyService(session, settings=SETTINGS)
         assert await service.claim("k") is not None
         assert await service.claim("another") is None
-        assert await swept(database) == Swept(claims=10, slots=1, busy=False)
+        assert await swept(database) == SweepResult(claims=10, slots=1, busy=False)
 
 
 @pytest.mark.guarantee("G70")
@@ -144,7 +144,7 @@ async def test_a_body_that_comes_late_into_a_closed_slot_stays(
     await keep_expired(superuser, 10)
     await keep(database, "late")
     await superuser.execute("SELECT setval('idempotency_turn', 1)")
-    assert await swept(database) == Swept(claims=10, slots=0, busy=False)
+    assert await swept(database) == SweepResult(claims=10, slots=0, busy=False)
     assert await found(database, "late") == {"of": "late", "body": BODY}
     await later(superuser, hours=25)
     await swept(database)

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 from prometheus_client import CollectorRegistry
 from relaybox.db import BACKBONE, Database, Executor, migrate_up
-from relaybox.idempotency import IdempotencyService, Sweeper, Swept, sweep
+from relaybox.idempotency import IdempotencyService, Sweeper, SweepResult, sweep
 from relaybox.local import LocalPostgres
 from relaybox.settings import IdempotencySettings, PostgresSettings
 from structlog.testing import capture_logs
@@ -25,14 +25,14 @@ async def test_what_has_expired_leaves_and_nothing_else(
 ) -> None:
     await keep(database, "short", ttl_h=1)
     await keep(database, "short without", None, ttl_h=1)
-    assert await swept(database) == Swept(claims=0, slots=0, busy=False)
+    assert await swept(database) == SweepResult(claims=0, slots=0, busy=False)
     await keep(database, "short text", b"text", ttl_h=1)
     await later(superuser, hours=13)
     await superuser.execute("SELECT setval('idempotency_turn', 1)")
     await keep(database, "long")
     await keep(database, "long text", b"text")
     await keep(database, "long without", None)
-    assert await swept(database) == Swept(claims=3, slots=1, busy=False)
+    assert await swept(database) == SweepResult(claims=3, slots=1, busy=False)
     assert await standing(superuser) == (3, 1)
     assert await found(database, "long") == {"of": "long", "body": BODY}
     assert await found(database, "long text") == {"of": "long text", "body": b"text"}
@@ -95,7 +95,7 @@ async def test_a_busy_slot_is_tried_again_within_the_sweep(
     async with database.connection() as connection:
         watched = Watched(connection)
         watched.at_busy = reading.commit
-        assert await sweep(watched, SETTINGS) == Swept(claims=10, slots=1, busy=False)
+        assert await sweep(watched, SETTINGS) == SweepResult(claims=10, slots=1, busy=False)
     assert watched.did == [10, "closed", "busy", "emptied", None]
 
 
@@ -107,7 +107,7 @@ async def test_a_slot_that_stays_busy_ends_the_sweep_and_not_the_removal_of_clai
     async with superuser.transaction(), database.connection() as connection:
         await superuser.fetch("SELECT FROM idempotency_bodies")
         watched = Watched(connection)
-        assert await sweep(watched, SETTINGS) == Swept(claims=10, slots=0, busy=True)
+        assert await sweep(watched, SETTINGS) == SweepResult(claims=10, slots=0, busy=True)
     assert watched.did == [10, "closed", *["busy"] * 20]
 
 
@@ -154,9 +154,9 @@ async def test_one_of_several_acts(database: Database, superuser: asyncpg.Connec
     await keep_expired(superuser, 10)
     for table, turn in (("idempotency_cache", "expire_claims"), ("idempotency_bodies", "retain_bodies")):
         await superuser.execute("SELECT pg_advisory_lock($1::text::regclass::int, hashtext($2))", table, turn)
-    assert await swept(database) == Swept(claims=0, slots=0, busy=False)
+    assert await swept(database) == SweepResult(claims=0, slots=0, busy=False)
     await superuser.execute("SELECT pg_advisory_unlock_all()")
-    assert await swept(database) == Swept(claims=10, slots=1, busy=False)
+    assert await swept(database) == SweepResult(claims=10, slots=1, busy=False)
 
 
 async def test_the_sweeper_sweeps_and_says_what_stands_until_it_is_stopped(

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from relaybox.commands import CommandResult, CommandService
 from relaybox.db import Database
-from relaybox.outbox import OUTBOX_CHANNEL, Notifier, note_for_commit
+from relaybox.outbox import OUTBOX_CHANNEL, Notifier, notify_on_commit
 from relaybox.settings import PostgresSettings
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -65,8 +65,8 @@ async def notifier(database: Database) -> AsyncIterator[Notifier]:
 @pytest.mark.guarantee("G28")
 async def test_a_commit_is_told_afterwards(database: Database, notifier: Notifier, ear: Ear) -> None:
     async with database.sessions() as db:
-        note_for_commit(db, "a")
-        note_for_commit(db, "b")
+        notify_on_commit(db, "a")
+        notify_on_commit(db, "b")
         await db.execute(text("SELECT 1"))
         assert repr(notifier) == "<Notifier [running | 0 keys to tell]>"
         await db.commit()
@@ -80,10 +80,10 @@ async def test_a_session_that_rolls_back_tells_nothing_not_even_later(
     async with database.sessions() as db:
         for ending in (db.rollback, db.close):
             await db.execute(text("SELECT 1"))
-            note_for_commit(db, "never")
+            notify_on_commit(db, "never")
             await ending()
         await db.execute(text("SELECT 1"))
-        note_for_commit(db, LAST)
+        notify_on_commit(db, LAST)
         await db.commit()
     assert await ear.until(LAST) == [LAST]
 
@@ -94,13 +94,13 @@ async def test_a_savepoint_is_told_with_the_whole_and_not_before(
     async with database.sessions() as db:
         async with db.begin_nested():
             await db.execute(text("SELECT 1"))
-            note_for_commit(db, "inner")
+            notify_on_commit(db, "inner")
         assert "0 keys" in repr(notifier)
         await db.rollback()
 
         async with db.begin_nested():
             await db.execute(text("SELECT 1"))
-            note_for_commit(db, LAST)
+            notify_on_commit(db, LAST)
         await db.commit()
     assert await ear.until(LAST) == [LAST]
 
@@ -111,7 +111,7 @@ async def test_a_session_tells_each_commit_and_only_its_own_keys(
     async with database.sessions() as db:
         for key in ("one", "two"):
             await db.execute(text("SELECT 1"))
-            note_for_commit(db, key)
+            notify_on_commit(db, key)
             await db.commit()
             assert (await ear.until(key))[-1] == key
 

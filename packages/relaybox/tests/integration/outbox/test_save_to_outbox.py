@@ -21,9 +21,9 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 @pytest.fixture(autouse=True)
 def _fresh_limits() -> Iterator[None]:
-    append.rules_of_environment.cache_clear()
+    append.outbox_settings.cache_clear()
     yield
-    append.rules_of_environment.cache_clear()
+    append.outbox_settings.cache_clear()
 
 
 def an_event(**changes: Any) -> dict[str, Any]:

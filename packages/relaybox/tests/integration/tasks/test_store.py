@@ -4,7 +4,7 @@ from decimal import Decimal
 from uuid import UUID, uuid4
 
 import pytest
-from relaybox.commands import TakenCommand, record_facts, settle_command
+from relaybox.commands import InboxCommand, append_events, settle_command
 from relaybox.db import Database, executor_of
 from relaybox.tasks import (
     Fence,
@@ -227,7 +227,7 @@ async def test_a_command_its_task_and_its_end_are_one_transaction_each(
     database: Database, start_runner
 ) -> None:
     """From an endpoint to a worker elsewhere: taken with its task; its facts and the end of both together."""
-    command = TakenCommand(
+    command = InboxCommand(
         command_id=uuid4(),
         command_type="ImportPgn",
         aggregate_id=uuid4(),
@@ -236,7 +236,7 @@ async def test_a_command_its_task_and_its_end_are_one_transaction_each(
     )
 
     async def take(db: AsyncSession) -> None:
-        await record_facts(db, command, [])
+        await append_events(db, command, [])
         assert await create_task(
             executor_of(db),
             task_type=TASK_TYPE,
@@ -250,7 +250,7 @@ async def test_a_command_its_task_and_its_end_are_one_transaction_each(
         assert (task.aggregate_id, task.input_data) == (command.aggregate_id, {"games": 500})
 
         async def end(db: AsyncSession) -> None:
-            await record_facts(db, None, [an_event()])
+            await append_events(db, None, [an_event()])
             await complete_task(executor_of(db), task.fence, result={"studies": 8})
             assert await settle_command(executor_of(db), command.command_id, CommandStatus.COMPLETED)
 

@@ -9,16 +9,16 @@ from pydantic_core import from_json
 from relaybox.commands import (
     AggregateNotFound,
     Caller,
+    Command,
     CommandError,
     Domain,
     DuplicateCommand,
     PayloadInvalid,
-    Request,
     StaleVersion,
     UnknownCommand,
     _decide,
 )
-from relaybox.commands._decide import Decision, Loaded
+from relaybox.commands._decide import Decision, LoadedAggregate
 from relaybox.outbox import MessageTooLarge, OutboxSettings, TopicUndeclared
 from relaybox_types.envelope import EventEnvelope
 
@@ -28,23 +28,23 @@ ID = uuid4()
 PENDING = uuid4()
 
 
-def loaded(*, total: int = 0, version: int = 3, pending: dict[str, str] | None = None) -> Loaded:
+def loaded(*, total: int = 0, version: int = 3, pending: dict[str, str] | None = None) -> LoadedAggregate:
     state = Counter(id=ID, owner="ada", version=version, total=total)
-    return Loaded(owner="ada", state=state.model_dump_json(), pending=pending or {})
+    return LoadedAggregate(owner="ada", state=state.model_dump_json(), pending=pending or {})
 
 
-def asking(command_type: str, payload: Any = None, *, caller: Caller = ADA, **more: Any) -> Request:
-    return Request(aggregate_id=ID, command_type=command_type, payload=payload or {}, caller=caller, **more)
+def asking(command_type: str, payload: Any = None, *, caller: Caller = ADA, **more: Any) -> Command:
+    return Command(aggregate_id=ID, command_type=command_type, payload=payload or {}, caller=caller, **more)
 
 
 def decide(
-    domain: Domain[Any], request: Request, found: Loaded | None, outbox: OutboxSettings | None = None
+    domain: Domain[Any], request: Command, found: LoadedAggregate | None, outbox: OutboxSettings | None = None
 ) -> Decision:
     return _decide.decide(domain, request, found, outbox or OutboxSettings())
 
 
 def envelopes(decision: Decision) -> list[EventEnvelope]:
-    return [EventEnvelope.model_validate_json(text) for _, text in decision.facts]
+    return [EventEnvelope.model_validate_json(text) for _, text in decision.events]
 
 
 def test_a_command_moves_the_version_by_its_facts() -> None:
@@ -145,7 +145,7 @@ WAITING = {"RequestCount": str(PENDING)}
     ],
 )
 def test_of_several_reasons_the_contracts_first_is_given(
-    request_: Request, state: Loaded, error: type[CommandError]
+    request_: Command, state: LoadedAggregate, error: type[CommandError]
 ) -> None:
     with pytest.raises(error):
         decide(counters, request_, state)

@@ -34,8 +34,8 @@ def test_a_command_is_called_like_its_model_and_its_decider_stays_a_plain_functi
 
 def test_an_event_is_called_like_its_domain_and_makes_facts_with_its_version() -> None:
     changed = a_domain().event("Updated", version=3)
-    fact = changed({"a": 1})
-    assert (fact.type, fact.event_version, fact.payload) == ("Suite.Thing.Updated", 3, {"a": 1})
+    event = changed({"a": 1})
+    assert (event.type, event.event_version, event.payload) == ("Suite.Thing.Updated", 3, {"a": 1})
     assert changed().payload == {}
 
 

@@ -14,10 +14,10 @@ from relaybox.commands import CommandRefused, PayloadInvalid
 from relaybox.db import DatabaseBusy, DatabaseUnavailable
 from relaybox.errors import Detail, RelayboxError
 from relaybox.http import (
-    ANSWERS,
     AUTH_ERRORS,
     BODY_ERRORS,
-    ErrorAnswer,
+    ERROR_TABLE,
+    ErrorResponse,
     Principal,
     SharedSecretVerifier,
     bearer,
@@ -105,9 +105,9 @@ class Unlisted(RelayboxError):
 
 
 TABLE = {
-    **ANSWERS,
-    Taken: ErrorAnswer(status=409, fields=lambda error: {"taken_by": error.by}),
-    Tired: ErrorAnswer(
+    **ERROR_TABLE,
+    Taken: ErrorResponse(status=409, fields=lambda error: {"taken_by": error.by}),
+    Tired: ErrorResponse(
         status=429,
         headers={"Retry-After": "1"},
         headers_of=lambda error: {"Retry-After": str(error.rest_s)},
@@ -204,7 +204,7 @@ def api(registry: CollectorRegistry) -> FastAPI:
         registry=registry,
         cors_origins=["https://shop.example"],
         cors_headers=["X-Basket"],
-        answers=TABLE,
+        error_table=TABLE,
         body_bytes_max=LIMIT_BYTES,
     )
     outer = APIRouter()

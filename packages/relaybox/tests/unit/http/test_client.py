@@ -12,15 +12,15 @@ import pytest
 from fastapi import FastAPI, Request, Response
 from hypothesis import given
 from hypothesis import strategies as st
-from relaybox.http.client import AnswerUnknown, BodyNotRepeatable, IdempotentClient, KeyUnusable
+from relaybox.http.client import BodyNotRepeatable, IdempotentClient, KeyUnusable, ResponseUnknown
 from relaybox.http.client._decisions import (
     GiveUp,
     Retry,
     http_date,
+    is_retryable,
     next_step,
     quoted,
     retry_after_s,
-    worth_repeating,
 )
 from structlog.testing import capture_logs
 
@@ -30,12 +30,12 @@ IN_FLIGHT = b'{"error_code": "REQUEST_IN_FLIGHT"}'
 
 @pytest.mark.parametrize("status", [200, 201, 202, 303, 400, 401, 404, 410, 412, 422, 501])
 def test_an_answer_that_settles_the_wish_is_not_asked_for_again(status: int) -> None:
-    assert not worth_repeating(status, IN_FLIGHT)
+    assert not is_retryable(status, IN_FLIGHT)
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 def test_an_answer_that_records_nothing_is_asked_for_again(status: int) -> None:
-    assert worth_repeating(status, b"")
+    assert is_retryable(status, b"")
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_an_answer_that_records_nothing_is_asked_for_again(status: int) -> None:
     ],
 )
 def test_a_409_is_repeated_only_while_the_first_request_runs(body: bytes, repeated: bool) -> None:
-    assert worth_repeating(409, body) is repeated
+    assert is_retryable(409, body) is repeated
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ async def test_when_no_answer_came_the_caller_can_go_on_with_the_key(
     line: Line, client: IdempotentClient
 ) -> None:
     line.first = [Lost] * 4
-    with capture_logs() as lines, pytest.raises(AnswerUnknown) as unknown:
+    with capture_logs() as lines, pytest.raises(ResponseUnknown) as unknown:
         await client.request("POST", "/orders", content=b"1")
     error = unknown.value
     assert (error.attempts, isinstance(error.__cause__, httpx.ReadError)) == (4, True)
@@ -304,7 +304,7 @@ async def test_an_attempt_ends_with_the_whole_time() -> None:
         raise AssertionError
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(hang)) as http:
-        with pytest.raises(AnswerUnknown) as unknown:
+        with pytest.raises(ResponseUnknown) as unknown:
             await IdempotentClient(http, total_s_max=0.01).request("POST", "http://test/orders")
     assert unknown.value.attempts == 1
 

@@ -6,7 +6,7 @@ import httpx2 as httpx
 import pytest
 from fastapi import FastAPI
 from relaybox.errors import RelayboxError
-from relaybox.http import ANSWERS, AUTH_ERRORS, BODY_ERRORS, TokenMissing, error_responses
+from relaybox.http import AUTH_ERRORS, BODY_ERRORS, ERROR_TABLE, TokenMissing, error_responses
 from relaybox_types.api import ErrorBody
 from structlog.testing import capture_logs
 
@@ -135,4 +135,4 @@ def test_documented_errors_stand_under_their_status_with_all_codes() -> None:
 
 def test_an_error_without_an_answer_cannot_be_documented() -> None:
     with pytest.raises(LookupError, match="RelayboxError"):
-        error_responses(TokenMissing, RelayboxError, answers=ANSWERS)
+        error_responses(TokenMissing, RelayboxError, error_table=ERROR_TABLE)

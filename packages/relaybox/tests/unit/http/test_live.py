@@ -31,8 +31,8 @@ async def test_a_poll_that_fails_for_a_reason_nobody_knows_is_logged_and_repeate
     monkeypatch.setattr(_live, "_POLL_S", 0.0)
     database = Broken()
     streams = _live.LiveStreams(database)
-    streams._followers["a shop"] = {
-        _live._Follower("Shop", "a shop", frozenset({"a shop"}), _live._admit_all)
+    streams._subscribers["a shop"] = {
+        _live._Subscriber("Shop", "a shop", frozenset({"a shop"}), _live._show_all)
     }
     with capture_logs() as lines:
         polling = asyncio.create_task(streams._poll())

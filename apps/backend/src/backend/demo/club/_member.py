@@ -4,7 +4,7 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 import httpx2
-from relaybox.http.client import AnswerUnknown, IdempotentClient
+from relaybox.http.client import IdempotentClient, ResponseUnknown
 
 from backend.demo._expect import expect, require
 from backend.demo._timeline import StepMissed
@@ -64,7 +64,7 @@ class Member:
             answer = await self._sender.request(
                 method, PREFIX + path, key=key or str(uuid4()), headers=headers, **parts
             )
-        except AnswerUnknown as error:
+        except ResponseUnknown as error:
             raise StepMissed(f"{what}: {error}") from error
         return expect(answer, what, status)
 

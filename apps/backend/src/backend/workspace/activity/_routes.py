@@ -8,15 +8,15 @@ from fastapi import APIRouter, Depends, Query, Request
 from relaybox.db import load_queries
 from relaybox.events import RecordedEvent, fetch_recent
 from relaybox.http import (
-    STREAM_ANSWER,
-    Admit,
-    Admitted,
+    STREAM_RESPONSE,
     After,
+    EventFilter,
     EventStreamResponse,
     LastEventId,
     Ticket,
     TokenMissing,
     ValidationFailed,
+    VisibleEvents,
     issue_ticket,
     redeem_ticket,
     stream_cursor,
@@ -118,7 +118,7 @@ def _add_stream(router: APIRouter, deps: RouteDependencies) -> None:
         description="Server-Sent Events; `id` is the version of the node's stream, resume with "
         "`Last-Event-ID`. Ends when you may not read the node any more.",
         response_class=Response,
-        responses={**STREAM_ANSWER, **documented_errors(*READ_ERRORS, ValidationFailed)},
+        responses={**STREAM_RESPONSE, **documented_errors(*READ_ERRORS, ValidationFailed)},
     )
     async def events(
         request: Request,
@@ -133,7 +133,7 @@ def _add_stream(router: APIRouter, deps: RouteDependencies) -> None:
             access.node.id,
             after_version=stream_cursor(last_event_id, after),
             current_version=await _stream_version(deps, access.node.id),
-            admit=_admission(deps, access.node.id, requester),
+            event_filter=_admission(deps, access.node.id, requester),
             # A grant, a visibility or the bin further up decides about this node too.
             woken_by=[one.id for one in access.chain[1:]],
         )
@@ -150,18 +150,18 @@ async def _stream_version(deps: RouteDependencies, node_id: UUID) -> int:
     return rows[0]["stream_version"]
 
 
-def _admission(deps: RouteDependencies, node_id: UUID, requester: Requester) -> Admit:
+def _admission(deps: RouteDependencies, node_id: UUID, requester: Requester) -> EventFilter:
     """Asks anew, before each page, what *viewer* may read."""
 
-    async def admit(events: Sequence[RecordedEvent]) -> Admitted:
+    async def admit(events: Sequence[RecordedEvent]) -> VisibleEvents:
         try:
             access = await deps.access(node_id, requester)
         except (NodeNotFound, TokenMissing):
-            return Admitted(ends=True)
+            return VisibleEvents(ends=True)
         if access.role is None:
-            return Admitted(ends=True)
+            return VisibleEvents(ends=True)
         # Who could read it until then is told that it went into the bin, and then no more.
-        return Admitted(
+        return VisibleEvents(
             events=[redact_for_reader(event, access) for event in events], ends=access.trashed is not None
         )
 

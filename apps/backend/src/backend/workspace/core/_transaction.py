@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from relaybox.commands import Caller, TakenCommand, metadata_of, record_facts
+from relaybox.commands import Caller, InboxCommand, append_events, metadata_of
 from relaybox.db import executor_of, load_queries
 from relaybox_types.enums import CommandStatus
 from relaybox_types.envelope import EventEnvelope, build_event_envelope
@@ -60,7 +60,7 @@ class CommandTransaction:
         link_id: UUID | None = None,
         recorded_command_id: UUID | None = None,
         tag_response: Callable[..., None] | None = None,
-        on_recorded: Callable[[TakenCommand], None] | None = None,
+        on_recorded: Callable[[InboxCommand], None] | None = None,
     ) -> None:
         """*key* is the client's idempotency key, *link_id* the link that the request came with.
 
@@ -293,7 +293,7 @@ class CommandTransaction:
             self._tag_response(node_id, *self._created_ids[:_TAGGED_NODES_MAX])
         if not self._events and status is CommandStatus.COMPLETED:
             return
-        command = TakenCommand(
+        command = InboxCommand(
             command_id=self.command_id,
             command_type=command_type,
             aggregate_id=node_id,
@@ -306,8 +306,8 @@ class CommandTransaction:
             self._on_recorded(command)
         self._before = {node_id: state.copy() for node_id, state in self._states.items()}
 
-    async def _write(self, command: TakenCommand | None) -> None:
-        await record_facts(self.db, command, self._events[self._written_count :])
+    async def _write(self, command: InboxCommand | None) -> None:
+        await append_events(self.db, command, self._events[self._written_count :])
         await self.write_rows()
         self._written_count = len(self._events)
 

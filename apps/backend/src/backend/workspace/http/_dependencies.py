@@ -10,7 +10,7 @@ from fastapi import Depends, Header, Request
 from fastapi.security import APIKeyHeader
 from pydantic import BaseModel
 from pydantic_core import to_json
-from relaybox.commands import TakenCommand
+from relaybox.commands import InboxCommand
 from relaybox.http import (
     AUTH_ERRORS,
     BEARER_SCHEME,
@@ -25,9 +25,9 @@ from relaybox.http import (
     bearer,
     caller_of,
     error_responses,
+    has_stored_response,
     read_model,
     unit_of_work,
-    was_answered,
 )
 from shared_types.workspace import NodeKind, Role
 from starlette.responses import Response
@@ -116,7 +116,7 @@ class Requester:
 
 def documented_errors(*errors: Any) -> dict[int | str, dict[str, Any]]:
     """``responses=`` of a route that may raise *errors*."""
-    return error_responses(*errors, answers=WORKSPACE_ERROR_RESPONSES)
+    return error_responses(*errors, error_table=WORKSPACE_ERROR_RESPONSES)
 
 
 def path_id(request: Request, name: str = "node_id") -> UUID:
@@ -312,13 +312,13 @@ class RouteDependencies:
 
     async def answered(self, request: Request) -> bool:
         """Whether a request whose sender may pass was answered before, under its key."""
-        return await was_answered(request, self.backbone.database, request.state.principal)
+        return await has_stored_response(request, self.backbone.database, request.state.principal)
 
     def begin_command(self, request: Request, unit: UnitOfWork[Principal]) -> CommandTransaction:
         """A command of this request, which passed :meth:`writing`, in its unit of work."""
         caller = caller_of(request, unit.principal, self.backbone.service)
 
-        def count(command: TakenCommand) -> None:
+        def count(command: InboxCommand) -> None:
             assert command.command_type == request.state.command_type, "the route names another command"
             self.backbone.count_after_commit(unit.db, command.command_type, command.status.value)
 

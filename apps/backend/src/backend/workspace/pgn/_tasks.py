@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict
 from relaybox.commands import Caller
 from relaybox.db import load_queries
-from relaybox.outbox import note_for_commit
+from relaybox.outbox import notify_on_commit
 from relaybox.tasks import create_task
 from relaybox_types.enums import CommandStatus
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -119,5 +119,5 @@ async def start_task(
     assert task_id is not None, "the command has just been received"
     if parent_id is not None:
         await tx.executor.fetch(TASKS_SQL["link_task_to_parent"], task_id, str(parent_id))
-    note_for_commit(tx.db, TASK_CREATED_KEY)
+    notify_on_commit(tx.db, TASK_CREATED_KEY)
     return task_id

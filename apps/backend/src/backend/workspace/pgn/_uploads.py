@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Annotated, Final
 
 from fastapi import Depends, Request
-from relaybox.http import BODY_BYTES_MAX, Principal, announced_bytes, limit_body
+from relaybox.http import BODY_BYTES_MAX, Principal, content_length, limit_body
 
 from backend.workspace.errors import TooManyUploads
 from backend.workspace.http import ConcurrencyLimit, RouteDependencies
@@ -37,7 +37,7 @@ def upload_slot(deps: RouteDependencies) -> Callable[..., AsyncGenerator[None]]:
         _counted: Annotated[None, Depends(counted)],
     ) -> AsyncGenerator[None]:
         limit_body(request, PGN_BYTES_MAX)
-        announced = announced_bytes(request)
+        announced = content_length(request)
         if announced is not None and announced <= BODY_BYTES_MAX:
             yield
             return

@@ -5,6 +5,6 @@ Importing this package imports :mod:`relaybox.http` and with it FastAPI: ``relay
 """
 
 from relaybox.http.client._client import IdempotentClient
-from relaybox.http.client._errors import AnswerUnknown, BodyNotRepeatable, ClientError, KeyUnusable
+from relaybox.http.client._errors import BodyNotRepeatable, ClientError, KeyUnusable, ResponseUnknown
 
-__all__ = ("AnswerUnknown", "BodyNotRepeatable", "ClientError", "IdempotentClient", "KeyUnusable")
+__all__ = ("BodyNotRepeatable", "ClientError", "IdempotentClient", "KeyUnusable", "ResponseUnknown")

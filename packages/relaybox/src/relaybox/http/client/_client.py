@@ -14,12 +14,12 @@ from relaybox.http.client._decisions import (
     GiveUp,
     Retry,
     http_date,
+    is_retryable,
     next_step,
     quoted,
     retry_after_s,
-    worth_repeating,
 )
-from relaybox.http.client._errors import AnswerUnknown, BodyNotRepeatable, KeyUnusable
+from relaybox.http.client._errors import BodyNotRepeatable, KeyUnusable, ResponseUnknown
 
 __all__ = ("IdempotentClient",)
 
@@ -60,7 +60,7 @@ class IdempotentClient:
         or time run out such an answer is returned as it is: the wish is still open then, under the same key.
 
         Raises:
-            AnswerUnknown: the last attempt brought no answer.
+            ResponseUnknown: the last attempt brought no answer.
             BodyNotRepeatable: the body comes from a generator or a file.
             KeyUnusable: the key is not 1 to 255 printable ASCII characters without quotes and backslashes,
                 or a header has one too.
@@ -72,7 +72,7 @@ class IdempotentClient:
         while True:
             attempts += 1
             outcome = await self._attempt(request, until_s - monotonic())
-            if isinstance(outcome, httpx2.Response) and not worth_repeating(
+            if isinstance(outcome, httpx2.Response) and not is_retryable(
                 outcome.status_code, outcome.content
             ):
                 return outcome
@@ -89,7 +89,7 @@ class IdempotentClient:
                 case GiveUp():
                     if isinstance(outcome, httpx2.Response):
                         return outcome
-                    raise AnswerUnknown(key, attempts) from outcome
+                    raise ResponseUnknown(key, attempts) from outcome
                 case _:
                     assert_never(step)
 

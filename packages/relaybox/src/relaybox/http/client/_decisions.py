@@ -8,7 +8,7 @@ from typing import Final, cast
 
 from pydantic_core import from_json
 
-__all__ = ("GiveUp", "Retry", "http_date", "next_step", "quoted", "retry_after_s", "worth_repeating")
+__all__ = ("GiveUp", "Retry", "http_date", "is_retryable", "next_step", "quoted", "retry_after_s")
 
 #: None of these is recorded, and a gateway may say some of them when only the answer got lost.
 _REPEATED: Final = frozenset({429, 500, 502, 503, 504})
@@ -40,7 +40,7 @@ def quoted(key: str) -> str | None:
     return f'"{key}"' if _KEY.fullmatch(key) else None
 
 
-def worth_repeating(status: int, body: bytes) -> bool:
+def is_retryable(status: int, body: bytes) -> bool:
     """Whether an answer leaves the wish open.
 
     A 409 does while the first request still runs; any other 409 is the application's own conflict, which

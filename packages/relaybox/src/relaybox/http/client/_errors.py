@@ -4,14 +4,14 @@
 
     RelayboxError
     └── ClientError
-        ├── AnswerUnknown       sent, and nobody knows what became of it
+        ├── ResponseUnknown       sent, and nobody knows what became of it
         ├── BodyNotRepeatable   refused before it was sent
         └── KeyUnusable         refused before it was sent
 """
 
 from relaybox.errors import RelayboxError
 
-__all__ = ("AnswerUnknown", "BodyNotRepeatable", "ClientError", "KeyUnusable")
+__all__ = ("BodyNotRepeatable", "ClientError", "KeyUnusable", "ResponseUnknown")
 
 
 class ClientError(RelayboxError):
@@ -20,7 +20,7 @@ class ClientError(RelayboxError):
     error_code = "CLIENT_ERROR"
 
 
-class AnswerUnknown(ClientError):
+class ResponseUnknown(ClientError):
     """Raised when the last attempt brought no answer: the request may have been executed, or not.
 
     Send the same body again with :attr:`key`, later or after a restart, while the server still remembers

@@ -10,10 +10,10 @@ from typing import Any, Final
 import structlog
 from redis.asyncio import Redis
 
-from relaybox.idempotency._answer import Stored, parted
 from relaybox.idempotency._errors import RequestInFlight, StoreUnavailable
 from relaybox.idempotency._keys import generate_key, generate_key_from_request, stored_key
-from relaybox.idempotency._service import Ttl, seconds_of
+from relaybox.idempotency._response import StoredResponse, split_body
+from relaybox.idempotency._service import Ttl, ttl_seconds
 from relaybox.idempotency.redis._errors import map_redis_errors
 from relaybox.settings import IdempotencySettings, load_settings
 
@@ -81,7 +81,7 @@ class RedisIdempotencyService:
         self._taken.discard(lock)
         return False
 
-    async def claim(self, key: str, *, scope: str = "") -> Stored | None:
+    async def claim(self, key: str, *, scope: str = "") -> StoredResponse | None:
         """Lock *key* as :meth:`try_lock` does, and say what is kept under it.
 
         Raises:
@@ -92,7 +92,7 @@ class RedisIdempotencyService:
             raise RequestInFlight
         return await self.find(key, scope=scope)
 
-    async def find(self, key: str, *, scope: str = "") -> Stored | None:
+    async def find(self, key: str, *, scope: str = "") -> StoredResponse | None:
         """What is kept under *key*, with its age by Redis' clock; None when there is nothing.
 
         Raises:
@@ -109,7 +109,7 @@ class RedisIdempotencyService:
             "expires_at": _EPOCH + timedelta(microseconds=expires_us),
             "age_s": (now_s * 1_000_000 + now_us - created_us) / 1_000_000,
         }
-        return Stored.from_row(row, body)
+        return StoredResponse.from_row(row, body)
 
     async def check_idempotency_key(self, key: str, *, scope: str = "") -> dict[str, Any] | None:
         """The result kept under *key*, with its body as bytes if it has one; None for a new key.
@@ -132,8 +132,8 @@ class RedisIdempotencyService:
             ValueError: *ttl* is not more than nothing or over a year, or *result* is no JSON.
             StoreUnavailable: Redis is away; whether it was kept, the key answers when it is back.
         """
-        document, body = parted(result)
-        ttl_us = math.ceil(seconds_of(ttl, self._settings) * 1_000_000)
+        document, body = split_body(result)
+        ttl_us = math.ceil(ttl_seconds(ttl, self._settings) * 1_000_000)
         answer, lock = self._names(key, scope)
         token = self._token if lock in self._taken else ""
         values = [secrets.token_hex(_TOKEN_BYTES), token, document, ttl_us, *([] if body is None else [body])]

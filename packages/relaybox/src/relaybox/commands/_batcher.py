@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from relaybox.commands._decide import CommandResult, Decision, Loaded, Request, check_owner, decide
+from relaybox.commands._decide import Command, CommandResult, Decision, LoadedAggregate, check_owner, decide
 from relaybox.commands._domain import Domain
 from relaybox.commands._errors import AggregateNotFound
-from relaybox.commands._record import Found, Statements
+from relaybox.commands._record import CommandLookup, Statements
 from relaybox.db import Database, DatabaseBusy, DatabaseUnavailable, Executor, RetryTransaction
 from relaybox.errors import RelayboxError
 from relaybox.idempotency import Replay, RequestInFlight, replay_of
 from relaybox.outbox import Notifier, OutboxSettings
 
-__all__ = ("Gatherer",)
+__all__ = ("CommandBatcher",)
 
 #: Statements in flight per domain and process; two, so that one travels while the other is prepared.
 _WORKERS_MAX: Final = 2
@@ -32,14 +32,14 @@ _WAIT_S_MAX: Final = 10.0
 
 
 @dataclass(eq=False, slots=True)
-class _Ticket:
-    request: Request
-    answer: asyncio.Future[CommandResult]
+class PendingCommand:
+    command: Command
+    result: asyncio.Future[CommandResult]
     #: On the loop's clock.
     give_up_at: float
 
 
-class Gatherer:
+class CommandBatcher:
     """Gathers the commands of one domain in one process.
 
     Invariant: at most one command per aggregate is in flight here, so that commands of this
@@ -59,13 +59,13 @@ class Gatherer:
         self._statements = statements
         self._notifier = notifier
         self._outbox = outbox
-        self._waiting: deque[_Ticket] = deque()
+        self._waiting: deque[PendingCommand] = deque()
         #: Stored keys of commands that wait or are in flight here.
         self._claimed: set[str] = set()
         self._busy: set[UUID] = set()
         self._workers: set[asyncio.Task[None]] = set()
 
-    async def submit(self, request: Request) -> CommandResult:
+    async def submit(self, command: Command) -> CommandResult:
         """Take one command. A caller that is cancelled takes it back only while it still waits its turn.
 
         Raises:
@@ -76,53 +76,53 @@ class Gatherer:
         if len(self._waiting) >= _WAITING_COMMANDS_MAX:
             raise DatabaseBusy(f"{_WAITING_COMMANDS_MAX} commands wait already; try again later")
         loop = asyncio.get_running_loop()
-        ticket = _Ticket(request, loop.create_future(), loop.time() + _WAIT_S_MAX)
-        if request.keyed is not None:
-            self._claim(ticket, request.keyed.claim.stored_key)
-        self._waiting.append(ticket)
+        pending = PendingCommand(command, loop.create_future(), loop.time() + _WAIT_S_MAX)
+        if command.keyed_response is not None:
+            self._claim(pending, command.keyed_response.claim.stored_key)
+        self._waiting.append(pending)
         if len(self._workers) < _WORKERS_MAX:
-            self._workers.add(asyncio.create_task(self._work(), name=f"commands-{self._domain.name}"))
-        return await ticket.answer
+            self._workers.add(asyncio.create_task(self._run_worker(), name=f"commands-{self._domain.name}"))
+        return await pending.result
 
-    def _claim(self, ticket: _Ticket, key: str) -> None:
+    def _claim(self, pending: PendingCommand, key: str) -> None:
         if key in self._claimed:
             raise RequestInFlight
         self._claimed.add(key)
-        ticket.answer.add_done_callback(lambda _: self._claimed.discard(key))
+        pending.result.add_done_callback(lambda _: self._claimed.discard(key))
 
     async def close(self) -> None:
         """Wait until nothing is in flight."""
         while self._workers:
             await asyncio.wait(self._workers)
 
-    async def _work(self) -> None:
+    async def _run_worker(self) -> None:
         try:
-            while batch := self._take():
+            while batch := self._next_batch():
                 try:
                     await self._process(batch)
                 finally:
-                    self._busy.difference_update(ticket.request.aggregate_id for ticket in batch)
-                self._waiting.extendleft(ticket for ticket in reversed(batch) if not ticket.answer.done())
+                    self._busy.difference_update(pending.command.aggregate_id for pending in batch)
+                self._waiting.extendleft(pending for pending in reversed(batch) if not pending.result.done())
         finally:
             # Not in a callback of the task: a command submitted before it ran would count on a worker
             # that has already looked for work in vain, and wait for ever.
             self._workers.difference_update({asyncio.current_task()})
 
-    def _take(self) -> list[_Ticket]:
-        """The next tickets, at most one per aggregate and none of a busy one; the others keep their turn."""
-        batch: list[_Ticket] = []
-        passed: list[_Ticket] = []
+    def _next_batch(self) -> list[PendingCommand]:
+        """Take the next batch: at most one command per aggregate, none of a busy aggregate."""
+        batch: list[PendingCommand] = []
+        passed: list[PendingCommand] = []
         while self._waiting and len(batch) < _BATCH_COMMANDS_MAX:
-            ticket = self._waiting.popleft()
-            if ticket.request.aggregate_id in self._busy:
-                passed.append(ticket)
+            pending = self._waiting.popleft()
+            if pending.command.aggregate_id in self._busy:
+                passed.append(pending)
             else:
-                self._busy.add(ticket.request.aggregate_id)
-                batch.append(ticket)
+                self._busy.add(pending.command.aggregate_id)
+                batch.append(pending)
         self._waiting.extendleft(reversed(passed))
         return batch
 
-    async def _process(self, batch: Sequence[_Ticket]) -> None:
+    async def _process(self, batch: Sequence[PendingCommand]) -> None:
         """Decide and write *batch*; a failure of the whole statement is looked into one by one."""
         try:
             await self._decide_and_write(batch)
@@ -130,57 +130,61 @@ class Gatherer:
             if len(batch) == 1 or isinstance(error, DatabaseUnavailable):
                 self._fail(batch, error)
                 return
-            for ticket in batch:
-                if not ticket.answer.done():
-                    await self._process([ticket])
+            for pending in batch:
+                if not pending.result.done():
+                    await self._process([pending])
 
-    async def _decide_and_write(self, batch: Sequence[_Ticket]) -> None:
+    async def _decide_and_write(self, batch: Sequence[PendingCommand]) -> None:
         """One attempt at *batch*. Who loses a race stays open and leaves with the next batch.
 
         Without a pause: of two that race for a version one has won, so there is progress.
         """
-        tickets = [ticket for ticket in batch if self._is_open(ticket)]
-        if not tickets:
+        waiting = [pending for pending in batch if self._is_open(pending)]
+        if not waiting:
             return
         async with self._database.connection() as connection:
-            decided = self._decide(tickets, await self._load(connection, tickets))
+            decided = self._decide(waiting, await self._load(connection, waiting))
             for creates in (False, True):
-                part = [pair for pair in decided if pair[0].request.creates == creates]
+                part = [pair for pair in decided if pair[0].command.creates == creates]
                 if part:
                     await self._write(connection, part)
 
-    def _is_open(self, ticket: _Ticket) -> bool:
-        if not ticket.answer.done() and asyncio.get_running_loop().time() > ticket.give_up_at:
-            waited = f"{ticket.request.aggregate_id}: not written within {_WAIT_S_MAX:.0f} s"
-            self._fail([ticket], DatabaseBusy(f"{waited}; try again later"))
-        return not ticket.answer.done()
+    def _is_open(self, pending: PendingCommand) -> bool:
+        if not pending.result.done() and asyncio.get_running_loop().time() > pending.give_up_at:
+            waited = f"{pending.command.aggregate_id}: not written within {_WAIT_S_MAX:.0f} s"
+            self._fail([pending], DatabaseBusy(f"{waited}; try again later"))
+        return not pending.result.done()
 
-    async def _load(self, connection: Executor, tickets: Sequence[_Ticket]) -> Mapping[UUID, Found]:
-        requests = [ticket.request for ticket in tickets]
-        asked = [(one.aggregate_id, one.keyed and one.keyed.claim.stored_key) for one in requests]
+    async def _load(
+        self, connection: Executor, waiting: Sequence[PendingCommand]
+    ) -> Mapping[UUID, CommandLookup]:
+        commands = [pending.command for pending in waiting]
+        asked = [
+            (one.aggregate_id, one.keyed_response and one.keyed_response.claim.stored_key) for one in commands
+        ]
         # Nothing is there yet for what a command makes, unless it has a key.
-        wanted = [(one, key) for (one, key), of in zip(asked, requests, strict=True) if key or not of.creates]
+        wanted = [(one, key) for (one, key), of in zip(asked, commands, strict=True) if key or not of.creates]
         return await self._statements.load(connection, wanted) if wanted else {}
 
     def _decide(
-        self, tickets: Sequence[_Ticket], found: Mapping[UUID, Found]
-    ) -> list[tuple[_Ticket, Decision]]:
-        decided: list[tuple[_Ticket, Decision]] = []
-        for ticket in tickets:
-            request = ticket.request
+        self, waiting: Sequence[PendingCommand], found: Mapping[UUID, CommandLookup]
+    ) -> list[tuple[PendingCommand, Decision]]:
+        decided: list[tuple[PendingCommand, Decision]] = []
+        for pending in waiting:
+            command = pending.command
             try:
-                loaded = _settled(request, found.get(request.aggregate_id))
-                decided.append((ticket, decide(self._domain, request, loaded, self._outbox)))
+                loaded = _aggregate_to_decide_on(command, found.get(command.aggregate_id))
+                decided.append((pending, decide(self._domain, command, loaded, self._outbox)))
             except (RelayboxError, Replay) as outcome:
-                self._fail([ticket], outcome)
+                self._fail([pending], outcome)
         return decided
 
-    async def _write(self, connection: Executor, part: Sequence[tuple[_Ticket, Decision]]) -> None:
+    async def _write(self, connection: Executor, part: Sequence[tuple[PendingCommand, Decision]]) -> None:
         """Write and answer at once, so that a later failure cannot make a written command run again.
 
         A single command that has lost its race stays open; among several it cannot be told.
         """
-        creates = part[0][0].request.creates
+        creates = part[0][0].command.creates
         decisions = [decision for _, decision in part]
         try:
             written = await self._statements.record(connection, decisions, creates=creates)
@@ -188,19 +192,19 @@ class Gatherer:
             if len(part) > 1:
                 raise
             return
-        for ticket, decision in part:
-            if ticket.request.aggregate_id in written and not ticket.answer.done():
-                ticket.answer.set_result(decision.result())
+        for pending, decision in part:
+            if pending.command.aggregate_id in written and not pending.result.done():
+                pending.result.set_result(decision.result())
         self._notifier.notify(str(one) for one in written)
 
     @staticmethod
-    def _fail(batch: Sequence[_Ticket], error: Exception) -> None:
-        for ticket in batch:
-            if not ticket.answer.done():
-                ticket.answer.set_exception(error)
+    def _fail(batch: Sequence[PendingCommand], error: Exception) -> None:
+        for pending in batch:
+            if not pending.result.done():
+                pending.result.set_exception(error)
 
 
-def _settled(request: Request, found: Found | None) -> Loaded | None:
+def _aggregate_to_decide_on(command: Command, found: CommandLookup | None) -> LoadedAggregate | None:
     """The aggregate to decide on; null for one that the command makes.
 
     Raises:
@@ -208,11 +212,11 @@ def _settled(request: Request, found: Found | None) -> Loaded | None:
         Replay: the command's key was answered already; only to who may still see the aggregate (G68).
         KeyReused, ResponseNotKept: as their docstrings say.
     """
-    if found is not None and found.answered is not None and request.keyed is not None:
-        if not request.creates:
-            check_owner(request, found.owner)
-        raise replay_of(found.answered, request.keyed.claim)
+    if found is not None and found.stored_response is not None and command.keyed_response is not None:
+        if not command.creates:
+            check_owner(command, found.owner)
+        raise replay_of(found.stored_response, command.keyed_response.claim)
     loaded = found.aggregate if found else None
-    if loaded is None and not request.creates:
-        raise AggregateNotFound(request.aggregate_id)
-    return None if request.creates else loaded
+    if loaded is None and not command.creates:
+        raise AggregateNotFound(command.aggregate_id)
+    return None if command.creates else loaded

@@ -1,4 +1,4 @@
-"""Recording a command that the application has decided itself, with its facts, in its own transaction."""
+"""Recording a command that the application has decided itself, with its events, in its own transaction."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,20 +12,20 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from relaybox.commands._decide import document_of
 from relaybox.commands._errors import DuplicateCommand, VersionGap
-from relaybox.commands._record import named_refusals
+from relaybox.commands._record import map_constraint_errors
 from relaybox.db import Executor, executor_of, load_queries, map_database_errors
-from relaybox.outbox import admit_envelope, note_for_commit
+from relaybox.outbox import notify_on_commit, validate_envelope
 
-__all__ = ("TakenCommand", "record_facts", "settle_command")
+__all__ = ("InboxCommand", "append_events", "settle_command")
 
-_SQL: Final = load_queries(__package__ or "relaybox.commands", "facts.sql")
+_SQL: Final = load_queries(__package__ or "relaybox.commands", "append_events.sql")
 #: Of one statement. Some MB are a moment on any link, and what a server takes apart in one piece.
-_FACTS_MAX: Final = 1_000
+_EVENTS_MAX: Final = 1_000
 _CHARACTERS_MAX: Final = 4_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TakenCommand:
+class InboxCommand:
     """A command as it goes into the inbox, decided by the application itself."""
 
     command_id: UUID
@@ -39,47 +39,47 @@ class TakenCommand:
     key: str | None = None
 
 
-#: Event id, topic and JSON of a fact, beside the fact itself.
+#: Event id, topic and JSON of an event, beside the event itself.
 _Row = tuple[EventEnvelope, str, str]
 
 
-async def record_facts(
+async def append_events(
     db: AsyncSession,
-    command: TakenCommand | None,
-    facts: Sequence[EventEnvelope],
+    command: InboxCommand | None,
+    events: Sequence[EventEnvelope],
     *,
     topic: str = "domain-events",
 ) -> None:
-    """Record *command* and its *facts*, on their way to Kafka, if, and only if, *db* commits; one round-trip.
+    """Write *command* and its *events* to inbox, event table and outbox in the transaction of *db*.
 
     For a decision that spans several rows: the application locks them, decides, writes them, and tells here
-    what has happened. Each fact carries its ``version``, the next of its aggregate, of which there may be
+    what has happened. Each event carries its ``version``, the next of its aggregate, of which there may be
     several. A *command* of None means that it stands in the inbox already, as for a worker that ends a task.
 
-    *topic* as for :class:`relaybox.events.EventBus`. Each 1,000 facts or 4 MB more take a round-trip more.
+    *topic* as for :class:`relaybox.events.EventBus`. Each 1,000 events or 4 MB more take a round-trip more.
 
     Raises:
         DuplicateCommand: a command of the type is pending for the aggregate, and this one would be too.
         RetryTransaction: somebody else was faster, and a version is taken: roll back and decide again.
         VersionGap: a version is not the next of its aggregate; nothing was written.
-        ValueError: there is nothing to record: no facts, and no command that waits for some.
-        PayloadInvalid: the command's payload is no JSON, or PostgreSQL cannot store it, or that of a fact.
-        ConstraintViolated: the id of the command, or of a fact, stands there already.
+        ValueError: there is nothing to record: no events, and no command that waits for some.
+        PayloadInvalid: the command's payload is no JSON, or PostgreSQL cannot store it, or that of an event.
+        ConstraintViolated: the id of the command, or of an event, stands there already.
         EventIncomplete, TopicUndeclared, MessageTooLarge: see :func:`relaybox.outbox.save_to_outbox`.
         DatabaseUnavailable, DatabaseBusy: PostgreSQL is away, or a lock did not come in time.
     """
-    if not facts and (command is None or command.status is not CommandStatus.RECEIVED):
-        raise ValueError("there are no facts; only a command that is RECEIVED may have none yet")
-    check_versions(facts)
-    rows = [(fact, *admit_envelope(topic, fact)) for fact in facts]
+    if not events and (command is None or command.status is not CommandStatus.RECEIVED):
+        raise ValueError("there are no events; only a command that is RECEIVED may have none yet")
+    check_versions(events)
+    rows = [(event, *validate_envelope(topic, event)) for event in events]
     inbox = _inbox_arguments(command)
-    executor, name = executor_of(db), command.command_type if command else facts[0].event_type
-    with map_database_errors(), named_refusals(name):
+    executor, name = executor_of(db), command.command_type if command else events[0].event_type
+    with map_database_errors(), map_constraint_errors(name):
         for chunk in chunks_of(rows):
-            _refuse(await executor.fetch(_SQL["record_facts"], *inbox, *_fact_arguments(chunk)))
+            _refuse(await executor.fetch(_SQL["append_events"], *inbox, *_event_arguments(chunk)))
             inbox = _inbox_arguments(None)
-    for key in {fact.aggregate_id for fact in facts}:
-        note_for_commit(db, key)
+    for key in {event.aggregate_id for event in events}:
+        notify_on_commit(db, key)
 
 
 async def settle_command(
@@ -96,18 +96,18 @@ async def settle_command(
     return bool(await executor.fetch(_SQL["settle_command"], command_id, status.value, document))
 
 
-def check_versions(facts: Sequence[EventEnvelope]) -> None:
-    """Each fact follows the one before it of its aggregate.
+def check_versions(events: Sequence[EventEnvelope]) -> None:
+    """Each event follows the one before it of its aggregate.
 
     Raises:
         VersionGap: one does not.
     """
     last: dict[tuple[str, str], int] = {}
-    for fact in facts:
-        aggregate = (fact.aggregate_type, fact.aggregate_id)
-        if fact.version != last.get(aggregate, fact.version - 1) + 1:
-            raise VersionGap(*aggregate, fact.version)
-        last[aggregate] = fact.version
+    for event in events:
+        aggregate = (event.aggregate_type, event.aggregate_id)
+        if event.version != last.get(aggregate, event.version - 1) + 1:
+            raise VersionGap(*aggregate, event.version)
+        last[aggregate] = event.version
 
 
 def chunks_of(rows: Sequence[_Row]) -> Iterator[list[_Row]]:
@@ -115,7 +115,7 @@ def chunks_of(rows: Sequence[_Row]) -> Iterator[list[_Row]]:
     chunk: list[_Row] = []
     characters = 0
     for row in rows:
-        if chunk and (len(chunk) == _FACTS_MAX or characters + len(row[2]) > _CHARACTERS_MAX):
+        if chunk and (len(chunk) == _EVENTS_MAX or characters + len(row[2]) > _CHARACTERS_MAX):
             yield chunk
             chunk, characters = [], 0
         chunk.append(row)
@@ -123,7 +123,7 @@ def chunks_of(rows: Sequence[_Row]) -> Iterator[list[_Row]]:
     yield chunk
 
 
-def _inbox_arguments(command: TakenCommand | None) -> tuple[Any, ...]:
+def _inbox_arguments(command: InboxCommand | None) -> tuple[Any, ...]:
     if command is None:
         return (None,) * 6
     return (
@@ -136,12 +136,12 @@ def _inbox_arguments(command: TakenCommand | None) -> tuple[Any, ...]:
     )
 
 
-def _fact_arguments(rows: Sequence[_Row]) -> tuple[Any, ...]:
+def _event_arguments(rows: Sequence[_Row]) -> tuple[Any, ...]:
     firsts: dict[tuple[str, str], int] = {}
-    for fact, _, _ in rows:
-        firsts.setdefault((fact.aggregate_type, fact.aggregate_id), fact.version)
+    for event, _, _ in rows:
+        firsts.setdefault((event.aggregate_type, event.aggregate_id), event.version)
     return (
-        [fact.event_id for fact, _, _ in rows],
+        [event.event_id for event, _, _ in rows],
         [topic for _, topic, _ in rows],
         [envelope for _, _, envelope in rows],
         [aggregate_type for aggregate_type, _ in firsts],

@@ -1,4 +1,4 @@
-"""What a decider returns: facts, and what they settle."""
+"""What a decider returns: events, and what they settle."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from uuid import UUID
 
 from relaybox_types.enums import CommandStatus, TaskStatus
 
-__all__ = ("EventType", "Events", "Fact", "Settlement")
+__all__ = ("Event", "EventType", "Events", "Settlement")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settlement:
-    """The end of a pending command, recorded with the fact that ends it; its tasks end with it."""
+    """The end of a pending command, recorded with the event that ends it; its tasks end with it."""
 
     command_id: UUID
     command_status: CommandStatus
@@ -24,7 +24,7 @@ class Settlement:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Fact:
+class Event:
     """Something that happened, not yet recorded."""
 
     type: str
@@ -33,18 +33,18 @@ class Fact:
     settles: Settlement | None = None
 
 
-Events = Sequence[Fact]
+Events = Sequence[Event]
 
 
 @dataclass(frozen=True, slots=True)
 class EventType:
-    """A declared event: its full name and the version of its payload's shape. Calling it makes a fact."""
+    """A declared event: its full name and the version of its payload's shape. Calling it makes an event."""
 
     name: str
     version: int = 1
 
     def __call__(
         self, payload: Mapping[str, Any] | None = None, *, settles: Settlement | None = None
-    ) -> Fact:
+    ) -> Event:
         """This has happened, with this *payload*; *settles* ends a pending command along with it."""
-        return Fact(type=self.name, event_version=self.version, payload=payload or {}, settles=settles)
+        return Event(type=self.name, event_version=self.version, payload=payload or {}, settles=settles)

@@ -1,4 +1,4 @@
-"""A command that the application has decided by itself, with its facts, in the application's transaction."""
+"""A command that the application has decided by itself, with its events, in the application's transaction."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,11 +9,11 @@ import pytest
 from relaybox.commands import (
     ConstraintViolated,
     DuplicateCommand,
+    InboxCommand,
     PayloadInvalid,
-    TakenCommand,
     VersionGap,
+    append_events,
     metadata_of,
-    record_facts,
     settle_command,
 )
 from relaybox.db import Database, Isolation, RetryTransaction, executor_of
@@ -34,31 +34,31 @@ ISOLATIONS: tuple[Isolation, ...] = ("READ COMMITTED", "REPEATABLE READ", "SERIA
 
 @pytest.fixture(autouse=True)
 def _fresh_limits() -> Iterator[None]:
-    append.rules_of_environment.cache_clear()
+    append.outbox_settings.cache_clear()
     yield
-    append.rules_of_environment.cache_clear()
+    append.outbox_settings.cache_clear()
 
 
-def a_command(aggregate_id: UUID | None = None, **changes: Any) -> TakenCommand:
+def a_command(aggregate_id: UUID | None = None, **changes: Any) -> InboxCommand:
     fields: dict[str, Any] = {
         "command_id": uuid4(),
         "command_type": "MoveNode",
         "aggregate_id": aggregate_id or uuid4(),
         "payload": {"to": "b"},
     }
-    return TakenCommand(**(fields | changes))
+    return InboxCommand(**(fields | changes))
 
 
 async def recorded(
     database: Database,
-    command: TakenCommand | None,
-    facts: Sequence[EventEnvelope],
+    command: InboxCommand | None,
+    events: Sequence[EventEnvelope],
     isolation: Isolation = "READ COMMITTED",
     **options: Any,
 ) -> None:
     """In a transaction of its own, once."""
     await database.run_in_transaction(
-        lambda db: record_facts(db, command, facts, **options), isolation=isolation, attempts_max=1
+        lambda db: append_events(db, command, events, **options), isolation=isolation, attempts_max=1
     )
 
 
@@ -78,13 +78,13 @@ async def test_a_command_and_the_facts_of_several_aggregates_commit_together(
 ) -> None:
     command = a_command(key="the client's")
     metadata = metadata_of(ADA, command.command_id)
-    facts = [
+    events = [
         an_event(aggregate_id=one, version=version, metadata=metadata, correlation_id=command.command_id)
         for one, version in (("a", 1), ("b", 1), ("a", 2))
     ]
     async with database.sessions() as db:
         await db.connection(execution_options={"isolation_level": isolation})
-        await record_facts(db, command, facts)
+        await append_events(db, command, events)
         assert await everything(superuser) == (0, 0, 0)
         await db.commit()
 
@@ -103,11 +103,11 @@ async def test_a_command_and_the_facts_of_several_aggregates_commit_together(
         stream = await fetch_stream(connection, "COUNTER", "a")
         sent = await connection.fetch("SELECT key, topic, payload::text FROM event_outbox ORDER BY seq")
     assert [(one.event_id, one.version, one.metadata) for one in stream] == [
-        (facts[0].event_id, 1, metadata),
-        (facts[2].event_id, 2, metadata),
+        (events[0].event_id, 1, metadata),
+        (events[2].event_id, 2, metadata),
     ]
     assert [(row["key"], EventEnvelope.model_validate_json(row["payload"])) for row in sent] == [
-        (fact.aggregate_id, fact) for fact in facts
+        (event.aggregate_id, event) for event in events
     ]
 
 
@@ -116,7 +116,7 @@ async def test_nothing_of_it_remains_if_the_caller_rolls_back(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     async with database.sessions() as db:
-        await record_facts(db, a_command(), [an_event()])
+        await append_events(db, a_command(), [an_event()])
         await db.rollback()
     assert await everything(superuser) == (0, 0, 0)
 
@@ -131,9 +131,9 @@ async def test_all_of_it_is_one_round_trip_and_a_thousand_facts_more_take_one_mo
 
     sqlalchemy_event.listen(database.engine.sync_engine, "before_cursor_execute", note)
     async with database.sessions() as db:
-        await record_facts(db, a_command(), [an_event(version=n) for n in range(1, 1_001)])
+        await append_events(db, a_command(), [an_event(version=n) for n in range(1, 1_001)])
         assert len(statements) == 1
-        await record_facts(db, a_command(), [an_event(version=n) for n in range(1_001, 2_002)])
+        await append_events(db, a_command(), [an_event(version=n) for n in range(1_001, 2_002)])
         assert len(statements) == 3
         await db.commit()
     assert await everything(superuser) == (2, 2_001, 2_001)
@@ -142,7 +142,7 @@ async def test_all_of_it_is_one_round_trip_and_a_thousand_facts_more_take_one_mo
 async def test_the_time_of_an_event_is_that_of_the_transaction(database: Database) -> None:
     async with database.sessions() as db:
         now = await db.scalar(text("SELECT now()"))
-        await record_facts(db, a_command(), [an_event()])
+        await append_events(db, a_command(), [an_event()])
         [event] = await fetch_stream(executor_of(db), "COUNTER", "c-1")
     assert event.created_at == now
 
@@ -158,7 +158,7 @@ async def test_a_worker_records_facts_of_a_command_that_stands_in_the_inbox(
 
 async def test_there_is_nothing_to_record_without_facts_of_a_command_that_is_done(database: Database) -> None:
     for nothing in (a_command(), None):
-        with pytest.raises(ValueError, match="no facts"):
+        with pytest.raises(ValueError, match="no events"):
             await recorded(database, nothing, [])
 
 
@@ -197,7 +197,7 @@ async def test_the_one_who_is_too_late_to_see_the_pending_one_runs_again_and_see
         if not attempts:
             await recorded(database, first, [])
         attempts.append(1)
-        await record_facts(db, a_command(first.aggregate_id, status=CommandStatus.RECEIVED), [])
+        await append_events(db, a_command(first.aggregate_id, status=CommandStatus.RECEIVED), [])
 
     with pytest.raises(DuplicateCommand) as refused:
         await database.run_in_transaction(late)
@@ -223,7 +223,7 @@ async def test_a_gap_is_refused_and_nothing_is_written(
     await recorded(database, None, [an_event()])
     async with database.sessions() as db:
         with pytest.raises(VersionGap, match="no version 2 of COUNTER 'c-1' before 3"):
-            await record_facts(db, a_command(), [an_event(aggregate_id="new"), an_event(version=3)])
+            await append_events(db, a_command(), [an_event(aggregate_id="new"), an_event(version=3)])
         await db.commit()
     assert await everything(superuser) == (0, 1, 1)
 
@@ -238,7 +238,7 @@ async def test_an_id_that_stands_there_already_is_named(database: Database) -> N
 
 
 @pytest.mark.parametrize(
-    ("fact", "refusal"),
+    ("event", "refusal"),
     [
         (an_event(payload={"note": "nul\0"}), EventIncomplete),
         (an_event(payload={"note": object()}), EventIncomplete),
@@ -247,11 +247,11 @@ async def test_an_id_that_stands_there_already_is_named(database: Database) -> N
     ],
 )
 async def test_what_no_relay_could_publish_is_refused_before_anything_is_written(
-    database: Database, superuser: asyncpg.Connection, fact: EventEnvelope, refusal: type[Exception]
+    database: Database, superuser: asyncpg.Connection, event: EventEnvelope, refusal: type[Exception]
 ) -> None:
     async with database.sessions() as db:
         with pytest.raises(refusal):
-            await record_facts(db, a_command(), [an_event(aggregate_id="good"), fact])
+            await append_events(db, a_command(), [an_event(aggregate_id="good"), event])
         await db.commit()
     assert await everything(superuser) == (0, 0, 0)
 
@@ -261,7 +261,7 @@ async def test_a_topic_must_be_declared_and_routes_count(
 ) -> None:
     with pytest.raises(TopicUndeclared, match="elsewhere"):
         await recorded(database, a_command(), [an_event()], topic="elsewhere")
-    append.rules_of_environment.cache_clear()
+    append.outbox_settings.cache_clear()
     monkeypatch.setenv("OUTBOX_TOPICS", "domain-events,elsewhere")
     monkeypatch.setenv("OUTBOX_ROUTES", "Suite=elsewhere")
     await recorded(database, a_command(), [an_event()])
@@ -289,9 +289,9 @@ class _Told(Notifier):
 async def test_relays_are_told_of_each_aggregate_once_after_the_commit(database: Database) -> None:
     notifier = _Told(database)
     notifier.attach(database.sessions)
-    facts = [an_event(aggregate_id=one, version=v) for one in ("a", "b") for v in (1, 2)]
+    events = [an_event(aggregate_id=one, version=v) for one in ("a", "b") for v in (1, 2)]
     async with database.sessions() as db:
-        await record_facts(db, a_command(), facts)
+        await append_events(db, a_command(), events)
         assert notifier.told == []
         await db.commit()
     assert sorted(notifier.told) == ["a", "b"]

@@ -43,10 +43,10 @@ from relaybox.outbox import MessageTooLarge
 from relaybox.telemetry import traceback_of
 
 __all__ = (
-    "ANSWERS",
+    "ERROR_TABLE",
     "REFUSAL",
-    "ErrorAnswer",
-    "ErrorAnswers",
+    "ErrorResponse",
+    "ErrorTable",
     "error_response",
     "error_responses",
     "framework_response",
@@ -69,7 +69,7 @@ def _no_fields(_error: Any) -> Mapping[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ErrorAnswer:
+class ErrorResponse:
     """How one class of errors, and those derived from it, is answered."""
 
     status: int
@@ -80,60 +80,60 @@ class ErrorAnswer:
     fields: Callable[[Any], Mapping[str, Any]] = _no_fields
 
 
-ErrorAnswers: TypeAlias = Mapping[type[RelayboxError], ErrorAnswer]
-"""Answers by class; the nearest base decides. Applications extend :data:`ANSWERS` with theirs."""
+ErrorTable: TypeAlias = Mapping[type[RelayboxError], ErrorResponse]
+"""Answers by class; the nearest base decides. Applications extend :data:`ERROR_TABLE` with theirs."""
 
-ANSWERS: Final[ErrorAnswers] = {
+ERROR_TABLE: Final[ErrorTable] = {
     # Where PostgreSQL is, and why it is not to be had, is for logs and /readyz.
-    DatabaseUnavailable: ErrorAnswer(
+    DatabaseUnavailable: ErrorResponse(
         status=503,
         headers={"Retry-After": "5"},
         fields=lambda _error: {"message": "PostgreSQL cannot be reached at the moment; try again later"},
     ),
-    DatabaseBusy: ErrorAnswer(status=503, headers={"Retry-After": "1"}),
-    RetryTransaction: ErrorAnswer(status=503, headers={"Retry-After": "1"}),
-    ValidationFailed: ErrorAnswer(status=422, fields=lambda error: {"details": error.details}),
-    AggregateNotFound: ErrorAnswer(status=404),
-    UnknownCommand: ErrorAnswer(status=422),
-    PayloadInvalid: ErrorAnswer(status=422, fields=lambda error: {"details": error.details}),
-    DuplicateCommand: ErrorAnswer(
+    DatabaseBusy: ErrorResponse(status=503, headers={"Retry-After": "1"}),
+    RetryTransaction: ErrorResponse(status=503, headers={"Retry-After": "1"}),
+    ValidationFailed: ErrorResponse(status=422, fields=lambda error: {"details": error.details}),
+    AggregateNotFound: ErrorResponse(status=404),
+    UnknownCommand: ErrorResponse(status=422),
+    PayloadInvalid: ErrorResponse(status=422, fields=lambda error: {"details": error.details}),
+    DuplicateCommand: ErrorResponse(
         status=409, fields=lambda error: {"duplicate_command_id": str(error.duplicate_command_id)}
     ),
-    StaleVersion: ErrorAnswer(status=409, fields=lambda error: {"version": error.actual}),
-    CommandRefused: ErrorAnswer(
+    StaleVersion: ErrorResponse(status=409, fields=lambda error: {"version": error.actual}),
+    CommandRefused: ErrorResponse(
         status=422, fields=lambda error: {"details": error.details} if error.details else {}
     ),
-    ConstraintViolated: ErrorAnswer(status=409),
-    KeyInvalid: ErrorAnswer(status=400),
-    KeyMissing: ErrorAnswer(status=400),
-    RequestInFlight: ErrorAnswer(status=409, headers={"Retry-After": "1"}),
-    KeyReused: ErrorAnswer(status=422),
-    ResponseNotKept: ErrorAnswer(
+    ConstraintViolated: ErrorResponse(status=409),
+    KeyInvalid: ErrorResponse(status=400),
+    KeyMissing: ErrorResponse(status=400),
+    RequestInFlight: ErrorResponse(status=409, headers={"Retry-After": "1"}),
+    KeyReused: ErrorResponse(status=422),
+    ResponseNotKept: ErrorResponse(
         status=410,
         fields=lambda error: {"original_status": error.original_status, "location": error.location},
     ),
-    StoreUnavailable: ErrorAnswer(
+    StoreUnavailable: ErrorResponse(
         status=503,
         headers={"Retry-After": "5"},
         fields=lambda _error: {"message": "Answers cannot be kept at the moment; try again later"},
     ),
     # The other refusals of the outbox are mistakes of ours.
-    MessageTooLarge: ErrorAnswer(status=422),
+    MessageTooLarge: ErrorResponse(status=422),
 }
 
 
 def error_responses(
-    *errors: type[RelayboxError], answers: ErrorAnswers = ANSWERS
+    *errors: type[RelayboxError], error_table: ErrorTable = ERROR_TABLE
 ) -> dict[int | str, dict[str, Any]]:
     """Document *errors* in a route's ``responses=``: one entry per status with all its error codes.
 
     Raises:
-        LookupError: an error has no answer in *answers*; it would be a 500.
+        LookupError: an error has no answer in *error_table*; it would be a 500.
     """
     codes: dict[int, list[str]] = {}
     headers: dict[int, dict[str, Any]] = {}
     for error in errors:
-        answer = _answer_of(error, answers)
+        answer = _response_spec_of(error, error_table)
         if answer is None:
             raise LookupError(f"{error.__name__} has no answer; add it to the table of errors")
         codes.setdefault(answer.status, []).append(error.error_code)
@@ -149,9 +149,9 @@ def error_responses(
     }
 
 
-def error_response(request: Request, error: RelayboxError, answers: ErrorAnswers = ANSWERS) -> Response:
+def error_response(request: Request, error: RelayboxError, error_table: ErrorTable = ERROR_TABLE) -> Response:
     """The answer to *error*; 500 for one that the table does not know, logged with its traceback."""
-    answer = _answer_of(type(error), answers)
+    answer = _response_spec_of(type(error), error_table)
     if answer is None:
         return internal_error(request, error)
     request.scope[REFUSAL] = error
@@ -167,20 +167,20 @@ def internal_error(request: Request, error: Exception) -> Response:
     return _response(request, 500, fields, {})
 
 
-def install_error_handlers(app: FastAPI, answers: ErrorAnswers) -> None:
+def install_error_handlers(app: FastAPI, error_table: ErrorTable) -> None:
     """Make every error that *app* raises or that its framework raises for it one of our bodies."""
 
     def ours(request: Request, error: Exception) -> Response:
-        return error_response(request, cast("RelayboxError", error), answers)
+        return error_response(request, cast("RelayboxError", error), error_table)
 
     def invalid(request: Request, error: Exception) -> Response:
         problems = cast("RequestValidationError", error).errors()
-        return error_response(request, ValidationFailed(error_details(problems)), answers)
+        return error_response(request, ValidationFailed(error_details(problems)), error_table)
 
     def framework(request: Request, error: Exception) -> Response:
         # FastAPI wraps what reading a body raises into an HTTPException of its own.
         if isinstance(error.__cause__, RelayboxError):
-            return error_response(request, error.__cause__, answers)
+            return error_response(request, error.__cause__, error_table)
         return framework_response(request, cast("HTTPException", error))
 
     app.add_exception_handler(RelayboxError, ours)
@@ -199,12 +199,12 @@ def framework_response(request: Request, error: StarletteHTTPException) -> Respo
     return _response(request, error.status_code, fields, error.headers or {})
 
 
-def _answer_of(error: type[RelayboxError], answers: ErrorAnswers) -> ErrorAnswer | None:
+def _response_spec_of(error: type[RelayboxError], error_table: ErrorTable) -> ErrorResponse | None:
     for base in error.__mro__:
-        if base in answers:
-            return answers[base]
+        if base in error_table:
+            return error_table[base]
         if issubclass(base, HttpError):
-            return ErrorAnswer(status=base.status, headers=base.headers)
+            return ErrorResponse(status=base.status, headers=base.headers)
     return None
 
 

@@ -12,15 +12,15 @@ from relaybox.idempotency._errors import KeyReused, ResponseNotKept
 
 __all__ = (
     "REPLAYED_HEADERS",
-    "Answer",
     "Claim",
     "Replay",
-    "Stored",
-    "kept_headers",
-    "lies_apart",
-    "parted",
+    "ResponseParts",
+    "StoredResponse",
+    "has_separate_body",
     "replay_of",
-    "result_of",
+    "replayable_headers",
+    "split_body",
+    "stored_result",
 )
 
 #: All that a replay repeats of an answer's headers (G66), in lower case: no cookie, no date, no request id.
@@ -47,7 +47,7 @@ _TEXT_BYTES_MAX: Final = 512
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
+class ResponseParts:
     """An answer as it goes to a client, less what belongs to one exchange."""
 
     status: int
@@ -82,7 +82,7 @@ class Claim:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Stored:
+class StoredResponse:
     """What is kept under a key."""
 
     #: As it was given, less the body.
@@ -113,7 +113,7 @@ class Stored:
         return {**self.result, "body": self.body} if self.body is not None else dict(self.result)
 
 
-def parted(result: Mapping[str, Any]) -> tuple[str, bytes | None]:
+def split_body(result: Mapping[str, Any]) -> tuple[str, bytes | None]:
     """*result* as it is stored: its document as JSON, and the bytes that lie apart from it.
 
     A short text, as most answers are, is part of the document: a row less to write, to read and to forget.
@@ -144,7 +144,7 @@ def _document(result: Mapping[str, Any]) -> str:
     return document.decode()
 
 
-def lies_apart(document: str) -> bool:
+def has_separate_body(document: str) -> bool:
     """Whether the body of a stored *document* has to be read from where it lies."""
     return _APART_MARK in document
 
@@ -152,28 +152,28 @@ def lies_apart(document: str) -> bool:
 class Replay(Exception):
     """Raised where a request turns out to be answered already; the middleware answers it again (G66)."""
 
-    def __init__(self, answer: Answer, stored: Stored) -> None:
+    def __init__(self, response: ResponseParts, stored: StoredResponse) -> None:
         super().__init__("answered before")
-        self.answer = answer
+        self.response = response
         self.stored = stored
 
 
-def result_of(answer: Answer, claim: Claim) -> dict[str, Any]:
-    """What to keep of *answer* under *claim*: a result whose ``body`` is bytes, or a word."""
-    result: dict[str, Any] = {"status": answer.status, "fingerprint": claim.fingerprint}
-    kept = {name: value for name, value in answer.headers.items() if name in REPLAYED_HEADERS}
+def stored_result(response: ResponseParts, claim: Claim) -> dict[str, Any]:
+    """What to keep of *response* under *claim*: a result whose ``body`` is bytes, or a word."""
+    result: dict[str, Any] = {"status": response.status, "fingerprint": claim.fingerprint}
+    kept = {name: value for name, value in response.headers.items() if name in REPLAYED_HEADERS}
     if kept != _USUAL:
         result["headers"] = kept
     if claim.targets:
         result["targets"] = claim.targets
-    if claim.secret and answer.body:
+    if claim.secret and response.body:
         return {**result, "body": "secret"}
-    if answer.body is None or len(answer.body) > claim.body_bytes_max:
+    if response.body is None or len(response.body) > claim.body_bytes_max:
         return {**result, "body": "too large"}
-    return {**result, "body": answer.body or "empty"}
+    return {**result, "body": response.body or "empty"}
 
 
-def replay_of(stored: Stored, claim: Claim) -> Replay:
+def replay_of(stored: StoredResponse, claim: Claim) -> Replay:
     """What gives the answer again to *claim*.
 
     Raises:
@@ -186,8 +186,8 @@ def replay_of(stored: Stored, claim: Claim) -> Replay:
     headers: Mapping[str, str] = result.get("headers", _USUAL)
     if stored.body is None and result.get("body") != "empty":
         raise ResponseNotKept(result["status"], headers, why=result.get("body"))
-    answer = Answer(status=result["status"], headers=headers, body=stored.body or b"")
-    return Replay(answer, stored)
+    response = ResponseParts(status=result["status"], headers=headers, body=stored.body or b"")
+    return Replay(response, stored)
 
 
 def _is_same_request(known: str | None, claim: Claim) -> bool:
@@ -196,7 +196,7 @@ def _is_same_request(known: str | None, claim: Claim) -> bool:
     return claim.fingerprint_by_bytes is not None and known == claim.fingerprint_by_bytes()
 
 
-def kept_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+def replayable_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """Those of an answer's raw *headers* that a replay repeats; several of one name become one list."""
     kept: dict[str, str] = {}
     for raw_name, raw_value in headers:

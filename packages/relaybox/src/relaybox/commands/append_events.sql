@@ -1,11 +1,11 @@
--- name: record_facts
--- A command, if there is one, its facts and their outbox rows: all of it or none, in one statement. It comes back
+-- name: append_events
+-- A command, if there is one, its events and their outbox rows: all of it or none, in one statement. It comes back
 -- with what stands in the way: the same command, pending, or an aggregate whose version before the first one given is
 -- missing; then nothing was written. A version that is taken fails by the constraint. The scalar subquery keeps the
 -- planner, which takes every function for 100 rows, from reading all events for a join.
-WITH fact AS (
+WITH event AS (
     SELECT event_id, topic, envelope::jsonb AS envelope, position
-    FROM unnest($7::uuid[], $8::text[], $9::text[]) WITH ORDINALITY AS fact (event_id, topic, envelope, position)
+    FROM unnest($7::uuid[], $8::text[], $9::text[]) WITH ORDINALITY AS event (event_id, topic, envelope, position)
 ),
 pending AS (
     SELECT inbox.id FROM command_inbox AS inbox
@@ -36,11 +36,11 @@ events AS (
         envelope ->> 'event_type', (envelope ->> 'event_version')::int,
         envelope ->> 'aggregate_type', envelope ->> 'aggregate_id', (envelope ->> 'version')::int,
         envelope -> 'payload', envelope -> 'metadata'
-    FROM fact, free ORDER BY position
+    FROM event, free ORDER BY position
 ),
 outbox AS (
     INSERT INTO event_outbox (topic, key, payload)
-    SELECT topic, envelope ->> 'aggregate_id', envelope FROM fact, free ORDER BY position
+    SELECT topic, envelope ->> 'aggregate_id', envelope FROM event, free ORDER BY position
 )
 SELECT id AS duplicate_id, NULL AS aggregate_type, NULL AS aggregate_id, NULL AS version FROM pending
 UNION ALL

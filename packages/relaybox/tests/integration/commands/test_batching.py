@@ -12,7 +12,7 @@ from relaybox.commands import (
     CommandService,
     ConstraintViolated,
     PayloadInvalid,
-    _gather,
+    _batcher,
 )
 from relaybox.db import DatabaseBusy
 from relaybox.outbox import MessageTooLarge
@@ -114,7 +114,7 @@ async def test_more_than_may_wait_are_answered_busy_and_the_others_are_served(
 async def test_a_command_that_waited_too_long_is_answered_busy_and_not_written(
     service: CommandService, counter_id: UUID, written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_gather, "_WAIT_S_MAX", -1)
+    monkeypatch.setattr(_batcher, "_WAIT_S_MAX", -1)
     with pytest.raises(DatabaseBusy, match="not written within"):
         await submit(service, "Increase", counter_id)
     assert (await written(counter_id)).version == 1
@@ -161,7 +161,7 @@ async def test_a_caller_that_sends_the_next_command_on_an_answer_is_not_forgotte
     service: CommandService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # With one worker it is certain that the answer comes while the worker ends.
-    monkeypatch.setattr(_gather, "_WORKERS_MAX", 1)
+    monkeypatch.setattr(_batcher, "_WORKERS_MAX", 1)
     (one,) = await counters_of(service, 1)
     async with asyncio.timeout(WAIT_S):
         for _ in range(10):

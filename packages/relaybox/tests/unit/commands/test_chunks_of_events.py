@@ -2,7 +2,7 @@
 
 import pytest
 from relaybox.commands import VersionGap
-from relaybox.commands import _record_facts as recording
+from relaybox.commands import _append_events as recording
 
 from tests.fixtures.publishing import an_event
 

@@ -8,17 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from relaybox.idempotency import (
     REPLAYED_HEADERS,
-    Answer,
     Claim,
     KeyReused,
     ResponseNotKept,
-    Stored,
-    kept_headers,
-    parted,
+    ResponseParts,
+    StoredResponse,
     replay_of,
-    result_of,
+    replayable_headers,
+    split_body,
+    stored_result,
 )
-from relaybox.idempotency._answer import lies_apart
+from relaybox.idempotency._response import has_separate_body
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 JSON = {"content-type": "application/json"}
@@ -29,20 +29,22 @@ def claim(**changes: Any) -> Claim:
     return Claim(**{**terms, "stored_key": "stored", "body_bytes_max": 1024, **changes})
 
 
-def stored(result: dict[str, Any], body: bytes | None = None) -> Stored:
+def stored(result: dict[str, Any], body: bytes | None = None) -> StoredResponse:
     """As a store gives it back."""
-    return Stored(result=result, body=body, created_at=NOW, expires_at=NOW + timedelta(days=1), age_s=0.0)
+    return StoredResponse(
+        result=result, body=body, created_at=NOW, expires_at=NOW + timedelta(days=1), age_s=0.0
+    )
 
 
-def again(answer: Answer, **changes: Any) -> Answer:
+def again(answer: ResponseParts, **changes: Any) -> ResponseParts:
     """*answer* after it was kept, stored in two parts, and found."""
-    return replay_of(found(*parted(result_of(answer, claim(**changes)))), claim()).answer
+    return replay_of(found(*split_body(stored_result(answer, claim(**changes)))), claim()).response
 
 
-def found(document: str, apart: bytes | None) -> Stored:
-    """As a store finds what was parted."""
+def found(document: str, apart: bytes | None) -> StoredResponse:
+    """As a store finds what was split_body."""
     row = {"result": document, "created_at": NOW, "expires_at": NOW, "age_s": 1.0}
-    return Stored.from_row(row, apart)
+    return StoredResponse.from_row(row, apart)
 
 
 @pytest.mark.guarantee("G66")
@@ -56,7 +58,7 @@ def found(document: str, apart: bytes | None) -> Stored:
 def test_a_replay_is_the_same_status_body_and_headers(
     status: int, headers: dict[str, str], body: bytes
 ) -> None:
-    answer = Answer(status=status, headers=headers, body=body)
+    answer = ResponseParts(status=status, headers=headers, body=body)
     assert again(answer) == answer
 
 
@@ -66,7 +68,7 @@ def test_a_replay_is_the_same_status_body_and_headers(
     "headers", [JSON, {}, {"content-type": "text/csv"}, {**JSON, "location": "/a"}], ids=str
 )
 def test_no_body_and_no_type_is_taken_for_another(body: bytes, headers: dict[str, str]) -> None:
-    answer = Answer(status=200, headers=headers, body=body)
+    answer = ResponseParts(status=200, headers=headers, body=body)
     assert again(answer) == answer
 
 
@@ -86,9 +88,9 @@ def test_no_body_and_no_type_is_taken_for_another(body: bytes, headers: dict[str
     ],
 )
 def test_what_belongs_to_one_exchange_is_not_kept(name: str) -> None:
-    answer = Answer(status=200, headers={**JSON, name: "secret"}, body=b"{}")
-    assert "secret" not in str(result_of(answer, claim()))
-    assert kept_headers([(name.encode(), b"secret")]) == {}
+    answer = ResponseParts(status=200, headers={**JSON, name: "secret"}, body=b"{}")
+    assert "secret" not in str(stored_result(answer, claim()))
+    assert replayable_headers([(name.encode(), b"secret")]) == {}
 
 
 @pytest.mark.guarantee("G66")
@@ -100,17 +102,17 @@ def test_these_headers_are_repeated_and_no_others() -> None:
 @pytest.mark.guarantee("G66")
 def test_headers_are_kept_whatever_their_case_and_number() -> None:
     raw = [(b"Content-Type", b"text/plain"), (b"LINK", b"</a>"), (b"link", b"</b>"), (b"ETag", b'"\xe9"')]
-    assert kept_headers(raw) == {"content-type": "text/plain", "link": "</a>, </b>", "etag": '"é"'}
+    assert replayable_headers(raw) == {"content-type": "text/plain", "link": "</a>, </b>", "etag": '"é"'}
 
 
 def test_the_headers_of_nearly_all_answers_take_no_space() -> None:
-    assert "headers" not in result_of(Answer(status=200, body=b"{}"), claim())
-    assert result_of(Answer(status=200, headers={}), claim())["headers"] == {}
+    assert "headers" not in stored_result(ResponseParts(status=200, body=b"{}"), claim())
+    assert stored_result(ResponseParts(status=200, headers={}), claim())["headers"] == {}
 
 
 @pytest.mark.guarantee("G67")
 def test_a_body_of_the_limit_is_kept_and_a_larger_one_is_not() -> None:
-    fits, larger = (Answer(status=200, body=b"x" * length) for length in (1024, 1025))
+    fits, larger = (ResponseParts(status=200, body=b"x" * length) for length in (1024, 1025))
     assert again(fits) == fits
     with pytest.raises(ResponseNotKept):
         again(larger)
@@ -123,7 +125,7 @@ def test_a_tombstone_says_what_was_answered_and_where_to_look(
     body: bytes | None, headers: dict[str, str]
 ) -> None:
     with pytest.raises(ResponseNotKept) as told:
-        again(Answer(status=201, headers=headers, body=body), body_bytes_max=0)
+        again(ResponseParts(status=201, headers=headers, body=body), body_bytes_max=0)
     assert told.value.original_status == 201
     assert told.value.location == headers.get("location")
     assert told.value.error_code == "RESPONSE_NOT_KEPT"
@@ -131,14 +133,14 @@ def test_a_tombstone_says_what_was_answered_and_where_to_look(
 
 @pytest.mark.guarantee("G67")
 def test_an_empty_body_is_kept_where_none_other_is() -> None:
-    nothing = Answer(status=204, headers={}, body=b"")
+    nothing = ResponseParts(status=204, headers={}, body=b"")
     assert again(nothing, body_bytes_max=0) == nothing
 
 
 @pytest.mark.guarantee("G67")
 def test_a_body_that_is_missing_is_not_taken_for_an_empty_one() -> None:
     """It may have been emptied before its claim by a clock that went back: nothing runs twice."""
-    result = result_of(Answer(status=200, body=b"{}"), claim())
+    result = stored_result(ResponseParts(status=200, body=b"{}"), claim())
     document = {name: one for name, one in result.items() if name != "body"}
     with pytest.raises(ResponseNotKept):
         replay_of(stored(document), claim())
@@ -147,7 +149,7 @@ def test_a_body_that_is_missing_is_not_taken_for_an_empty_one() -> None:
 @pytest.mark.guarantee("G62")
 @pytest.mark.parametrize("body", [b"{}", b"", None], ids=["kept", "empty", "too large"])
 def test_the_answer_to_another_request_is_not_given(body: bytes | None) -> None:
-    result = result_of(Answer(status=200, body=body), claim(fingerprint="1.other"))
+    result = stored_result(ResponseParts(status=200, body=body), claim(fingerprint="1.other"))
     with pytest.raises(KeyReused) as refused:
         replay_of(stored(result, body), claim())
     assert refused.value.error_code == "IDEMPOTENCY_KEY_REUSED"
@@ -172,9 +174,9 @@ TEXTS = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs
 )
 def test_a_result_of_json_is_the_same_document_again(result: dict[str, Any], body: bytes | None) -> None:
     result = result if body is None else {**result, "body": body}
-    document, apart = parted(result)
+    document, apart = split_body(result)
     assert found(document, apart).document() == result
-    assert apart is None or lies_apart(document), "who does not look would not find it"
+    assert apart is None or has_separate_body(document), "who does not look would not find it"
 
 
 @pytest.mark.parametrize(
@@ -183,9 +185,9 @@ def test_a_result_of_json_is_the_same_document_again(result: dict[str, Any], bod
     ids=["empty", "JSON", "512 bytes", "512 bytes of 256 letters", "a backslash", "control", "our mark"],
 )
 def test_a_short_text_is_part_of_its_document_and_not_looked_for_elsewhere(body: bytes) -> None:
-    document, apart = parted({"status": 200, "body": body})
+    document, apart = split_body({"status": 200, "body": body})
     assert apart is None
-    assert not lies_apart(document)
+    assert not has_separate_body(document)
     assert found(document, None).body == body
 
 
@@ -195,9 +197,9 @@ def test_a_short_text_is_part_of_its_document_and_not_looked_for_elsewhere(body:
     ids=["513 bytes", "513 bytes of 257 letters", "NUL", "no text", "half a pair", "half a letter"],
 )
 def test_any_other_body_lies_apart(body: bytes) -> None:
-    document, apart = parted({"status": 200, "body": body})
+    document, apart = split_body({"status": 200, "body": body})
     assert apart == body
-    assert lies_apart(document)
+    assert has_separate_body(document)
     assert found(document, body).document() == {"status": 200, "body": body}
 
 
@@ -206,19 +208,19 @@ def test_any_other_body_lies_apart(body: bytes) -> None:
 def test_a_result_with_a_name_of_ours_is_refused(name: str, body: bytes | None) -> None:
     """It would come back as a body, or without one."""
     with pytest.raises(ValueError, match=name):
-        parted({name: "x", "body": body})
+        split_body({name: "x", "body": body})
 
 
 @pytest.mark.parametrize("one", [float("nan"), [float("-inf")], {"a": "\x00"}, {"\x00": 1}, object], ids=repr)
 @pytest.mark.parametrize("body", [b"", None])
 def test_what_is_no_json_is_refused(one: Any, body: bytes | None) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - whoever writes the text says it in other words
-        parted({"one": one, "body": body})
+        split_body({"one": one, "body": body})
 
 
 def test_a_secret_that_is_not_kept_is_not_called_too_large() -> None:
     with pytest.raises(ResponseNotKept, match="held a secret") as told:
-        again(Answer(status=201, headers=JSON, body=b"{}"), secret=True)
+        again(ResponseParts(status=201, headers=JSON, body=b"{}"), secret=True)
     assert "too large" not in str(told.value)
-    nothing = Answer(status=204, headers={}, body=b"")
+    nothing = ResponseParts(status=204, headers={}, body=b"")
     assert again(nothing, secret=True) == nothing
