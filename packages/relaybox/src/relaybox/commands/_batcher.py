@@ -33,6 +33,8 @@ _WAIT_S_MAX: Final = 10.0
 
 @dataclass(eq=False, slots=True)
 class PendingCommand:
+    """A command that waits in a :class:`CommandBatcher`, and the future of its result."""
+
     command: Command
     result: asyncio.Future[CommandResult]
     #: On the loop's clock.

@@ -126,9 +126,8 @@ async def test_plain_uvicorn_keeps_an_application_s_own_logging(
         await provoke(server)
         output = await server.stop()
     check_nothing_leaked(output)
-    failures = re.findall(
-        r"^mine ERROR relaybox\.http\._error_responses http\.unexpected", output, re.MULTILINE
-    )
+    logger = r"relaybox\.http\._error_responses"
+    failures = re.findall(rf"^mine ERROR {logger} http\.unexpected", output, re.MULTILINE)
     assert len(failures) == _REQUESTS
     assert re.search(
         r"^mine INFO relaybox\.http\._requests http\.request .*route=/orders ", output, re.MULTILINE
