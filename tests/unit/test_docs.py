@@ -262,7 +262,7 @@ def figures() -> frozenset[str]:
     """Every metric's name, without what Prometheus adds to it."""
     modules = ("telemetry/_metrics.py", "idempotency/_sweep.py")
     source = "".join((ROOT / "packages/relaybox/src/relaybox" / one).read_text() for one in modules)
-    look = Counters().look(
+    look = Counters().snapshot(
         lanes=(),
         members=1,
         in_flight=0,

@@ -14,7 +14,7 @@ from relaybox.db import (
     sqlstate_of,
 )
 
-__all__ = ("ask", "connected", "needing")
+__all__ = ("connected", "explain_missing_right", "fetch_rows")
 
 
 @asynccontextmanager
@@ -31,7 +31,7 @@ async def connected(database: Database) -> AsyncGenerator[DedicatedConnection]:
         connection.terminate()
 
 
-async def ask(connection: DedicatedConnection, query: str, *args: Any) -> Sequence[Mapping[str, Any]]:
+async def fetch_rows(connection: DedicatedConnection, query: str, *args: Any) -> Sequence[Mapping[str, Any]]:
     """Run *query*, which ends within the connection's own limits.
 
     Raises:
@@ -48,7 +48,7 @@ async def ask(connection: DedicatedConnection, query: str, *args: Any) -> Sequen
 
 
 @contextmanager
-def needing(right: str) -> Generator[None]:
+def explain_missing_right(right: str) -> Generator[None]:
     """Name *right*, which migrations cannot grant, if PostgreSQL refuses a statement for want of a right.
 
     Raises:

@@ -16,13 +16,13 @@ from relaybox.relay._link import (
     PRODUCER,
     ROW_CODES,
     UNDELIVERED,
+    BrokerClient,
     CallThreads,
-    Link,
     batch_bytes_for,
+    client_settings,
     discard,
     flush,
-    link_faults,
-    link_settings,
+    map_link_errors,
     produce,
     warm_up,
 )
@@ -51,15 +51,15 @@ class AtLeastOnce:
     is not known to be publishable (G34).
     """
 
-    one_at_a_time = True
+    one_batch_at_a_time = True
 
     def __init__(
         self, settings: KafkaSettings, *, compression: Compression, partitions: PartitionWatch
     ) -> None:
         self._partitions = partitions
-        self._connection = link_settings(settings)
+        self._connection = client_settings(settings)
         self._producing = {**self._connection, "compression.type": compression}
-        self._link = Link(self._connection)
+        self._link = BrokerClient(self._connection)
         self._producer: Producer | None = None
         self._batch_bytes = BATCH_BYTES_MAX
         self._give_up_at_s = float("inf")
@@ -73,7 +73,7 @@ class AtLeastOnce:
         """All of them: nothing has to be known of what a former owner published."""
         return list(lanes)
 
-    def resting(self) -> frozenset[int]:
+    def paused_lanes(self) -> frozenset[int]:
         """None: a batch costs what is in it."""
         return frozenset()
 
@@ -87,20 +87,20 @@ class AtLeastOnce:
         batch = Batch(messages=messages, lanes=frozenset(message.lane for message in messages))
         return Prepared(batches=[batch] if messages else [], outcome=outcome)
 
-    def launch(self, batch: Batch) -> asyncio.Task[Outcome]:
+    def publish(self, batch: Batch) -> asyncio.Task[Outcome]:
         """Publish it, and wait until each row is acknowledged or known not to be."""
         return asyncio.create_task(self._run(batch.messages))
 
     async def claim(self, connection: DedicatedConnection, batches: Sequence[Batch]) -> None:
         """Nobody asks what was tried."""
 
-    def settle(self, batch: Batch) -> None:
+    def note_recorded(self, batch: Batch) -> None:
         """Nothing was kept for it."""
 
-    async def tidy(self, connection: DedicatedConnection) -> None:
+    async def trim_claims(self, connection: DedicatedConnection) -> None:
         """Nothing is kept."""
 
-    def trouble(self) -> LinkDown | None:
+    def take_link_failure(self) -> LinkDown | None:
         """None: whatever fails is a batch."""
         return None
 
@@ -112,13 +112,13 @@ class AtLeastOnce:
         """Whether the call of the publishing thread hangs."""
         return self._thread.hung()
 
-    def give_up_at(self, monotonic_s: float) -> None:
+    def set_deadline(self, monotonic_s: float) -> None:
         """Wait for no acknowledgement past this time."""
         self._give_up_at_s = monotonic_s
 
-    async def serve(self) -> None:
+    async def serve_callbacks(self) -> None:
         """Let the connection for questions breathe."""
-        await self._in_thread(self._link.serve)
+        await self._in_thread(self._link.serve_callbacks)
 
     async def close(self) -> None:
         """Drop everything."""
@@ -129,7 +129,7 @@ class AtLeastOnce:
     async def _run(self, messages: Sequence[Message]) -> Outcome:
         outcome = await self._in_thread(partial(self._publish, messages))
         if outcome.link is not None:
-            self._partitions.look_now()
+            self._partitions.check_now()
         return outcome
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
@@ -149,16 +149,16 @@ class AtLeastOnce:
         try:
             screened = screen(messages, self._limits(messages))
             if exceeded := topics_exceeded(screened):
-                self._link.refreshed_limits(exceeded)
+                self._link.refresh_limits(exceeded)
                 screened = screen(messages, self._limits(messages))
             outcome.faulty += screened.faulty
             self._publish_all(screened.publishable, outcome)
         except LinkDown as down:
             self._close()
             outcome.link = down
-            landed = {message.seq for message in outcome.sent}
+            sent = {message.seq for message in outcome.sent}
             faulty = {message.seq for message, _ in outcome.faulty}
-            outcome.stranded = [m for m in messages if m.seq not in landed and m.seq not in faulty]
+            outcome.interrupted = [m for m in messages if m.seq not in sent and m.seq not in faulty]
         return outcome
 
     def _limits(self, messages: Sequence[Message]) -> dict[str, int]:
@@ -172,7 +172,7 @@ class AtLeastOnce:
         return limits
 
     def _new_producer(self) -> Producer:
-        with link_faults():
+        with map_link_errors():
             producer = Producer({**self._producing, **_PRODUCER, "batch.size": self._batch_bytes})
         warm_up(producer)
         return producer
@@ -184,7 +184,7 @@ class AtLeastOnce:
             return
         failures = [error for error in results if error is not None]
         if all(error.code() not in ROW_CODES for error in failures):
-            raise self._link.down(failures)
+            raise self._link.link_down(failures)
         # The limits have changed since they were read. The broker refuses a request as a whole, so its
         # verdict tells nothing about a row: ask for each alone, from the first that is not there.
         self._drop_producer()
@@ -205,7 +205,7 @@ class AtLeastOnce:
                 outcome.sent.append(message)
                 continue
             if error.code() not in ROW_CODES:
-                raise self._link.down([error])
+                raise self._link.link_down([error])
             outcome.faulty.append((message, RecordRefused.by(error)))
             if message.key is not None:
                 waiting.add(message.key)

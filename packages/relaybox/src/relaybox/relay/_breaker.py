@@ -33,14 +33,14 @@ class Breaker:
         self.reason: LinkDown | None = None
         self._failures = 0
         #: When each of them fails the next time, and what it is.
-        self._stranded: list[tuple[float, Message]] = []
+        self._interrupted: list[tuple[float, Message]] = []
 
-    def trip(self, reason: LinkDown, stranded: Sequence[Message], now_s: float) -> bool:
-        """The link failed with *stranded* in flight; whether this is news."""
+    def trip(self, reason: LinkDown, interrupted: Sequence[Message], now_s: float) -> bool:
+        """The link failed with *interrupted* in flight; whether this is news."""
         news = self.state is BreakerState.CLOSED
         self.state, self.reason = BreakerState.OPEN, reason
         self._failures += 1
-        self._stranded += [(now_s, message) for message in stranded]
+        self._interrupted += [(now_s, message) for message in interrupted]
         return news
 
     def failed_again(self) -> None:
@@ -54,7 +54,7 @@ class Breaker:
     def answered(self) -> None:
         """A broker answers: the next row is the probe."""
         self.state = BreakerState.HALF_OPEN
-        self._stranded.clear()
+        self._interrupted.clear()
 
     def published(self) -> bool:
         """A row was published; whether that closed the breaker."""
@@ -67,12 +67,12 @@ class Breaker:
         """The rows that fail once more now."""
         if self.reason is None:
             return []
-        due = [message for at_s, message in self._stranded if now_s >= at_s]
-        self._stranded = [(at_s, message) for at_s, message in self._stranded if now_s < at_s]
+        due = [message for at_s, message in self._interrupted if now_s >= at_s]
+        self._interrupted = [(at_s, message) for at_s, message in self._interrupted if now_s < at_s]
         for message in due:
             step = next_step(message.attempts + 1)
             if isinstance(step, Retry):
                 again = message._replace(attempts=message.attempts + 1)
-                self._stranded.append((now_s + step.after_s, again))
+                self._interrupted.append((now_s + step.after_s, again))
         reason: RowFault | LinkDown = self.reason
         return [(message, reason) for message in due]

@@ -51,7 +51,7 @@ class Outcome:
     #: Set when the link failed: nothing may be published before :meth:`Delivery.connect` succeeds.
     link: LinkDown | None = None
     #: Caught in flight by the link's failure, and no later acknowledgement can publish them.
-    stranded: list[Message] = field(default_factory=list[Message])
+    interrupted: list[Message] = field(default_factory=list[Message])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +66,7 @@ class Delivery(Protocol):
     """How rows reach Kafka. To be used in one event loop; blocking calls run in threads of its own."""
 
     #: Whether a batch may take off only after the one before has landed, whatever its lanes.
-    one_at_a_time: bool
+    one_batch_at_a_time: bool
 
     async def connect(self) -> None:
         """Reach a broker, learn anew what it accepts, and warm up.
@@ -80,7 +80,7 @@ class Delivery(Protocol):
         """Those of the owned *lanes* that rows may be fetched of now; the others are made ready."""
         ...
 
-    def resting(self) -> frozenset[int]:
+    def paused_lanes(self) -> frozenset[int]:
         """Lanes of those that are ready that should not take off yet, unless there is a backlog."""
         ...
 
@@ -88,7 +88,7 @@ class Delivery(Protocol):
         """Divide *messages* by what the brokers accept."""
         ...
 
-    def launch(self, batch: Batch) -> asyncio.Task[Outcome]:
+    def publish(self, batch: Batch) -> asyncio.Task[Outcome]:
         """Publish *batch*, in order; the task never fails and is not to be cancelled."""
         ...
 
@@ -100,15 +100,15 @@ class Delivery(Protocol):
         """
         ...
 
-    def settle(self, batch: Batch) -> None:
+    def note_recorded(self, batch: Batch) -> None:
         """PostgreSQL has recorded what became of *batch*."""
         ...
 
-    async def tidy(self, connection: DedicatedConnection) -> None:
+    async def trim_claims(self, connection: DedicatedConnection) -> None:
         """Remove what was needed until now only; called now and then."""
         ...
 
-    def trouble(self) -> LinkDown | None:
+    def take_link_failure(self) -> LinkDown | None:
         """The link's failure that was met outside of batches since this was last asked."""
         ...
 
@@ -120,11 +120,11 @@ class Delivery(Protocol):
         """Whether a call to Kafka lasts longer than all limits of such a call."""
         ...
 
-    def give_up_at(self, monotonic_s: float) -> None:
+    def set_deadline(self, monotonic_s: float) -> None:
         """Wait for no acknowledgement past this time; called when the relay stops."""
         ...
 
-    async def serve(self) -> None:
+    async def serve_callbacks(self) -> None:
         """Let the clients do what they have to do while nothing is published."""
         ...
 

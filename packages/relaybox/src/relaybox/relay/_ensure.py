@@ -19,19 +19,19 @@ from confluent_kafka.cimpl import NewTopic
 from relaybox.kafka import ConnectionDiagnosis, topic_configs, wait_for_leaders
 from relaybox.relay._errors import RelayError, ReplicationImpossible
 from relaybox.relay._replication import (
-    AS_THE_CLUSTER_ALLOWS,
+    DEFAULT_REPLICATION,
     Brokers,
     Plan,
     Replication,
     new_topic,
     plan_replication,
-    warn_of_few_brokers,
-    warn_of_single_replicas,
+    warn_about_few_brokers,
+    warn_about_single_replicas,
 )
 from relaybox.settings import KafkaSettings
 
 __all__ = (
-    "AWAY",
+    "UNREACHABLE_CODES",
     "BrokerAway",
     "TopicsNotReady",
     "admin_client",
@@ -46,7 +46,7 @@ _ANSWER_S: Final = 8.0
 _ANSWER_S_MIN: Final = 0.5
 _MESSAGE_LIMIT: Final = "max.message.bytes"
 #: What the client says when nobody answers, one of them in the words "waiting for controller".
-AWAY: Final = frozenset(
+UNREACHABLE_CODES: Final = frozenset(
     {
         KafkaError._TIMED_OUT,  # noqa: SLF001 - librdkafka's local codes are spelled so
         KafkaError._TRANSPORT,  # noqa: SLF001
@@ -71,7 +71,7 @@ async def ensure_topics(
     topics: Iterable[str],
     *,
     partitions: int = 8,
-    replication: Replication = AS_THE_CLUSTER_ALLOWS,
+    replication: Replication = DEFAULT_REPLICATION,
 ) -> list[str]:
     """Create those of *topics* that do not exist, replicated as *replication* says; return the created ones.
 
@@ -119,7 +119,7 @@ def _raise_limit(settings: KafkaSettings, topic: str, bytes_max: int) -> int:
         except (KafkaException, TimeoutError) as error:
             admin.poll(0)
             reason = error.args[0] if isinstance(error, KafkaException) else None
-            if reason is None or reason.code() in AWAY:
+            if reason is None or reason.code() in UNREACHABLE_CODES:
                 raise BrokerAway(diagnosis.message(reason)) from error
             raise TopicsNotReady(
                 f"{_MESSAGE_LIMIT} of topic {topic!r} cannot be raised: {reason.str()}; "
@@ -152,7 +152,7 @@ def admin_client(settings: KafkaSettings, diagnosis: ConnectionDiagnosis) -> Any
 def _check_replicas(settings: KafkaSettings, topics: list[str]) -> None:
     diagnosis = ConnectionDiagnosis(settings.bootstrap_servers)
     with admin_client(settings, diagnosis) as admin:
-        warn_of_single_replicas(metadata_of(admin, diagnosis), topics)
+        warn_about_single_replicas(metadata_of(admin, diagnosis), topics)
 
 
 def _ensure(
@@ -169,7 +169,7 @@ def _ensure(
             plan = plan_replication(replication, Brokers.of(metadata))
         except ReplicationImpossible as error:
             raise TopicsNotReady(f"topic {missing[0]!r} cannot be created: {error}") from error
-        warn_of_few_brokers(settings.bootstrap_servers, missing, plan, replication)
+        warn_about_few_brokers(settings.bootstrap_servers, missing, plan, replication)
         wanted = [new_topic(name, partitions, plan) for name in missing]
         created = _created(admin, diagnosis, wanted, plan, until_s)
         # An account that may create topics but not describe them has created them all the same.
@@ -215,6 +215,6 @@ def _created(
 def _not_ready(
     diagnosis: ConnectionDiagnosis, name: str, reason: KafkaError | None, plan: Plan
 ) -> TopicsNotReady:
-    if reason is None or reason.code() in AWAY:
+    if reason is None or reason.code() in UNREACHABLE_CODES:
         return BrokerAway(diagnosis.message(reason))
     return TopicsNotReady(f"topic {name!r} cannot be created: {reason.str()}; {plan.remedy}create it by hand")

@@ -16,17 +16,17 @@ from relaybox.relay._delivery import Batch, LaneBatch, Outcome, Prepared
 from relaybox.relay._errors import LinkDown
 from relaybox.relay._history import Connections
 from relaybox.relay._lane_claims import claim, origin_of, trim
-from relaybox.relay._lane_troubles import LaneTroubles
+from relaybox.relay._lane_troubles import LaneFailures
 from relaybox.relay._lanes import Lane
-from relaybox.relay._link import BATCH_BYTES_MAX, CallThreads, Link, batch_bytes_for, link_settings
+from relaybox.relay._link import BATCH_BYTES_MAX, BrokerClient, CallThreads, batch_bytes_for, client_settings
 from relaybox.relay._markers import Markers
 from relaybox.relay._messages import Message, screen, topics_exceeded
 from relaybox.relay._partitions import PartitionWatch, withhold
 from relaybox.relay._reconcile import Reconciler
 from relaybox.relay._replication import Replication
-from relaybox.relay._suspects import Suspects
+from relaybox.relay._suspects import RejectionIsolator
 from relaybox.relay._takeover import take_over
-from relaybox.relay._transaction import Fate, Landing, LaneProducer
+from relaybox.relay._transaction import LaneProducer, TransactionResult, TransactionState
 from relaybox.relay._transaction_pause import TransactionPause
 from relaybox.settings import Compression, KafkaSettings
 
@@ -49,7 +49,7 @@ class _OpenLane:
     producer: LaneProducer
     #: The batch published last.
     last_id: UUID | None
-    flying: bool = False
+    in_flight: bool = False
     pause: TransactionPause = field(default_factory=TransactionPause)
     #: Number of the newest claim that is recorded, and of the newest that claims were trimmed before.
     settled: int = 0
@@ -64,7 +64,7 @@ class ExactlyOnce:
     only after its outcome is known. Any error of a transaction ends its producer; the marker decides.
     """
 
-    one_at_a_time = False
+    one_batch_at_a_time = False
 
     def __init__(
         self,
@@ -80,19 +80,19 @@ class ExactlyOnce:
         self._connections = connections
         self._settings = settings
         self._replication = replication
-        self._connection = link_settings(settings)
+        self._connection = client_settings(settings)
         self._producing = {**self._connection, "compression.type": compression}
         self._partitions = partitions
         self._wake = wake
-        self._link = Link(self._connection)
+        self._link = BrokerClient(self._connection)
         self._markers: Markers | None = None
         self._open: dict[int, _OpenLane] = {}
-        self._troubles = LaneTroubles(time.monotonic)
+        self._failures = LaneFailures(time.monotonic)
         #: Lanes, with their epochs, whose last producer was this relay's and has no commit in doubt.
-        self._dropped: dict[int, int] = {}
-        self._suspects = Suspects()
+        self._closed_without_doubt: dict[int, int] = {}
+        self._isolator = RejectionIsolator()
         self._opening: asyncio.Task[None] | None = None
-        self._trouble: LinkDown | None = None
+        self._link_failure: LinkDown | None = None
         self._checking: asyncio.Task[list[str]] | None = None
         self._batch_bytes = BATCH_BYTES_MAX
         self._give_up_at_s = float("inf")
@@ -106,9 +106,9 @@ class ExactlyOnce:
     def ready(self, lanes: Sequence[Lane]) -> list[Lane]:
         """Those of *lanes* that are open; the others are being taken over."""
         epochs = {lane.lane: lane.epoch for lane in lanes}
-        self._troubles.keep(epochs)
+        self._failures.forget_others(epochs)
         for number, open_lane in list(self._open.items()):
-            if epochs.get(number) != open_lane.epoch and not open_lane.flying:
+            if epochs.get(number) != open_lane.epoch and not open_lane.in_flight:
                 self._drop(number)
         closed = [lane for lane in lanes if lane.lane not in self._open and self._may_open(lane.lane)]
         if self._opening is not None and self._opening.done():
@@ -118,15 +118,15 @@ class ExactlyOnce:
             self._opening = asyncio.create_task(self._open_lanes(closed))
         return [lane for lane in lanes if self._is_open(lane)]
 
-    def resting(self) -> frozenset[int]:
+    def paused_lanes(self) -> frozenset[int]:
         """Return the lanes whose next transaction may not start yet."""
         now_s = time.monotonic()
-        return frozenset(number for number, each in self._open.items() if each.pause.left_s(now_s) > 0)
+        return frozenset(number for number, each in self._open.items() if each.pause.remaining_s(now_s) > 0)
 
     async def prepare(self, messages: Sequence[Message]) -> Prepared:
         """A batch for each lane."""
-        outcome = Outcome(faulty=self._suspects.convicted())
-        messages = self._suspects.without_convicted_keys(messages, outcome.faulty)
+        outcome = Outcome(faulty=self._isolator.take_confirmed())
+        messages = self._isolator.without_keys_of(messages, outcome.faulty)
         if not messages:
             return Prepared(batches=[], outcome=outcome)
         if self._partitions.unavailable:
@@ -134,19 +134,21 @@ class ExactlyOnce:
             outcome.faulty += held
         topics = {message.topic for message in messages}
         try:
-            limits = self._link.known(topics) or await self._ask_link(lambda: self._link.limits(topics))
+            limits = self._link.cached_limits(topics) or await self._ask_link(
+                lambda: self._link.limits(topics)
+            )
             screened = screen(messages, limits)
             if exceeded := topics_exceeded(screened):
-                limits = await self._ask_link(lambda: self._link.refreshed_limits(exceeded))
+                limits = await self._ask_link(lambda: self._link.refresh_limits(exceeded))
                 screened = screen(messages, limits)
         except LinkDown as down:
             outcome.link = down
             return Prepared(batches=[], outcome=outcome)
         outcome.faulty += screened.faulty
         self._partitions.add(topics & limits.keys())
-        self._keep_batches_below(batch_bytes_for(topics, limits))
+        self._limit_batch_bytes(batch_bytes_for(topics, limits))
         by_lane: dict[int, list[Message]] = defaultdict(list)
-        for message in self._suspects.one_by_one(screened.publishable):
+        for message in self._isolator.one_per_lane(screened.publishable):
             by_lane[message.lane].append(message)
         batches = [
             LaneBatch(messages=rows, lanes=frozenset({lane}))
@@ -155,15 +157,15 @@ class ExactlyOnce:
         ]
         return Prepared(batches=batches, outcome=outcome)
 
-    def launch(self, batch: Batch) -> asyncio.Task[Outcome]:
+    def publish(self, batch: Batch) -> asyncio.Task[Outcome]:
         """Run the batch's transaction."""
         assert isinstance(batch, LaneBatch)
         open_lane = self._open[batch.lane]
-        open_lane.flying = True
-        if not self._suspects.tries_alone(batch.lane):
+        open_lane.in_flight = True
+        if not self._isolator.is_isolating(batch.lane):
             open_lane.pause.note_start(time.monotonic(), rows=len(batch.messages))
-        flight = self._in_thread(partial(open_lane.producer.publish, batch))
-        return asyncio.create_task(self._fly(batch, open_lane, flight))
+        transaction = self._in_thread(partial(open_lane.producer.publish, batch))
+        return asyncio.create_task(self._finish(batch, open_lane, transaction))
 
     async def claim(self, connection: DedicatedConnection, batches: Sequence[Batch]) -> None:
         """Claim them while their records are on their way: both take as long."""
@@ -176,14 +178,14 @@ class ExactlyOnce:
             for batch in claimed:
                 batch.number.set_result(numbers.get(batch.lane))
 
-    def settle(self, batch: Batch) -> None:
+    def note_recorded(self, batch: Batch) -> None:
         """Claims before this one are not needed any more."""
         assert isinstance(batch, LaneBatch)
         open_lane = self._open.get(batch.lane)
         if open_lane is not None and open_lane.last_id == batch.batch_id:
             open_lane.settled = batch.number.result() or 0
 
-    async def tidy(self, connection: DedicatedConnection) -> None:
+    async def trim_claims(self, connection: DedicatedConnection) -> None:
         """Forget claims that no takeover will ask for."""
         due = {number: each for number, each in self._open.items() if each.settled > each.trimmed}
         if due:
@@ -192,30 +194,30 @@ class ExactlyOnce:
             for number, each in due.items():
                 each.trimmed = settled[number, each.epoch]
 
-    def trouble(self) -> LinkDown | None:
+    def take_link_failure(self) -> LinkDown | None:
         """What made a takeover fail, if no broker answered it."""
-        trouble, self._trouble = self._trouble, None
-        return trouble
+        link_failure, self._link_failure = self._link_failure, None
+        return link_failure
 
     def stuck_lanes(self) -> dict[int, str]:
         """Return why each lane that has published nothing for a while could not."""
-        return self._troubles.stuck(self._open)
+        return self._failures.stuck(self._open)
 
     def hung(self) -> bool:
         """Whether a call to Kafka hangs: of a batch, of a takeover, or a question."""
         return self._threads.hung() or self._link_thread.hung()
 
-    def give_up_at(self, monotonic_s: float) -> None:
+    def set_deadline(self, monotonic_s: float) -> None:
         """Wait for no acknowledgement past this time; what is then undecided, the next owner settles."""
         self._give_up_at_s = monotonic_s
 
-    async def serve(self) -> None:
+    async def serve_callbacks(self) -> None:
         """Let the connection for questions breathe."""
-        await self._ask_link(self._link.serve)
+        await self._ask_link(self._link.serve_callbacks)
 
     async def close(self) -> None:
         """Drop all lanes."""
-        self.give_up_at(0.0)
+        self.set_deadline(0.0)
         if self._opening is not None:
             self._opening.cancel()
             await asyncio.gather(self._opening, return_exceptions=True)
@@ -239,10 +241,10 @@ class ExactlyOnce:
                     self._new_producer,
                     self._threads,
                     Reconciler(self._settings, self._connections.history_id),
-                    renewable=self._renewable(lanes),
+                    replaceable=self._replaceable(lanes),
                 )
             for each in takeover.opened:
-                self._suspects.judge(each.lane.lane, each.last_id)
+                self._isolator.confirm(each.lane.lane, each.last_id)
                 self._open[each.lane.lane] = _OpenLane(
                     epoch=each.lane.epoch, producer=each.producer, last_id=each.last_id
                 )
@@ -250,10 +252,10 @@ class ExactlyOnce:
             faulty = takeover.faulty
             if takeover.failed:
                 reasons = {lane: str(down) for lane, down in takeover.failed.items()}
-                await self._meet_trouble(None)
+                await self._handle_open_failure(None)
         except LinkDown as down:
             reasons = dict.fromkeys(lanes, str(down))
-            await self._meet_trouble(down)
+            await self._handle_open_failure(down)
         except DatabaseError as error:
             reasons = dict.fromkeys(lanes, str(error))
             _log.info(
@@ -277,70 +279,72 @@ class ExactlyOnce:
             self._partitions.add([self._markers.topic])
         return self._markers
 
-    async def _meet_trouble(self, down: LinkDown | None) -> None:
+    async def _handle_open_failure(self, down: LinkDown | None) -> None:
         """Lanes could not be opened: either no broker answers at all, or they are tried again."""
-        self._partitions.look_now()
+        self._partitions.check_now()
         try:
             await self._check_link()
         except LinkDown as link:
-            self._trouble = link
+            self._link_failure = link
         else:
             if down is not None:
                 _log.info("relay could not open lanes, trying again", reason=str(down))
 
-    async def _fly(self, batch: LaneBatch, open_lane: _OpenLane, flight: asyncio.Future[Landing]) -> Outcome:
-        landing = await flight
-        open_lane.flying = False
+    async def _finish(
+        self, batch: LaneBatch, open_lane: _OpenLane, transaction: asyncio.Future[TransactionResult]
+    ) -> Outcome:
+        result = await transaction
+        open_lane.in_flight = False
         open_lane.pause.note_end(time.monotonic())
-        asyncio.get_running_loop().call_later(open_lane.pause.left_s(time.monotonic()), self._wake)
-        if landing.fate is Fate.COMMITTED:
+        asyncio.get_running_loop().call_later(open_lane.pause.remaining_s(time.monotonic()), self._wake)
+        if result.state is TransactionState.COMMITTED:
             open_lane.last_id = batch.batch_id
-            self._troubles.end(batch.lane)
-            self._suspects.cleared(batch)
+            self._failures.clear(batch.lane)
+            self._isolator.note_published(batch)
             return Outcome(sent=list(batch.messages))
         if self._open.get(batch.lane) is not open_lane:
             return Outcome()  # the relay was closed meanwhile
-        if landing.fate is Fate.UNCLAIMED:
+        if result.state is TransactionState.UNCLAIMED:
             self._drop(batch.lane)
             self._pause(batch.lane, "PostgreSQL did not confirm the claim of a batch")
             return Outcome()
         _log.info(
-            "relay opens a lane anew", lane=batch.lane, fate=landing.fate.value, reason=str(landing.error)
+            "relay opens a lane anew", lane=batch.lane, state=result.state.value, reason=str(result.error)
         )
-        self._drop(batch.lane, in_doubt=landing.fate is Fate.UNDECIDED)
-        self._pause(batch.lane, f"a batch failed: {landing.error}")
-        self._partitions.look_now()
+        self._drop(batch.lane, in_doubt=result.state is TransactionState.IN_DOUBT)
+        self._pause(batch.lane, f"a batch failed: {result.error}")
+        self._partitions.check_now()
         # What the brokers accept may have changed: a limit was lowered, a topic is gone.
         await self._ask_link(self._link.forget_limits)
-        if landing.refused:
-            assert landing.error is not None
-            self._suspects.suspect(batch, landing.error)
+        if result.refused:
+            assert result.error is not None
+            self._isolator.note_rejected(batch, result.error)
             return Outcome()
-        return await self._blame_link(batch, landing)
+        return await self._check_link_after_failure(batch, result)
 
-    async def _blame_link(self, batch: LaneBatch, landing: Landing) -> Outcome:
+    async def _check_link_after_failure(self, batch: LaneBatch, result: TransactionResult) -> Outcome:
         if self._give_up_at_s < float("inf"):
             return Outcome()  # the relay stops; whose fault it was, the next owner finds out
         try:
             await self._check_link()
         except LinkDown as down:
-            stranded = list(batch.messages) if landing.fate is Fate.UNPUBLISHED else []
-            return Outcome(link=down, stranded=stranded)
+            interrupted = list(batch.messages) if result.state is TransactionState.UNPUBLISHED else []
+            return Outcome(link=down, interrupted=interrupted)
         return Outcome()
 
     def _is_open(self, lane: Lane) -> bool:
         open_lane = self._open.get(lane.lane)
         return open_lane is not None and open_lane.epoch == lane.epoch
 
-    def _renewable(self, lanes: Sequence[Lane]) -> list[Lane]:
+    def _replaceable(self, lanes: Sequence[Lane]) -> list[Lane]:
         """Return those of *lanes* that may get another producer: while a partition takes no writes."""
         if not self._partitions.unavailable:
             return []
-        return [lane for lane in lanes if self._dropped.get(lane.lane) == lane.epoch]
+        return [lane for lane in lanes if self._closed_without_doubt.get(lane.lane) == lane.epoch]
 
     def _may_open(self, number: int) -> bool:
         """Return whether to open a lane now: one marker that cannot be read would keep all from opening."""
-        if not self._troubles.may_try(number):
+        if not self._failures.may_retry(number):
             return False
         topic = None if self._markers is None else self._partitions.unavailable.get(self._markers.topic)
         reason = None if topic is None else topic.reasons.get(number)
@@ -348,11 +352,11 @@ class ExactlyOnce:
             self._pause(number, reason)
         return reason is None
 
-    def _keep_batches_below(self, batch_bytes: int) -> None:
+    def _limit_batch_bytes(self, batch_bytes: int) -> None:
         """A topic with a lower limit has come up: larger batches would fail rows that are small."""
         self._batch_bytes = min(self._batch_bytes, batch_bytes)
         for number, open_lane in list(self._open.items()):
-            if open_lane.producer.batch_bytes > self._batch_bytes and not open_lane.flying:
+            if open_lane.producer.batch_bytes > self._batch_bytes and not open_lane.in_flight:
                 self._drop(number)
 
     def _new_producer(self, lane: int, number: int) -> LaneProducer:
@@ -367,15 +371,15 @@ class ExactlyOnce:
         )
 
     def _pause(self, number: int, reason: str, *, at_least_s: float = 0.0) -> None:
-        pause_s = self._troubles.begin(number, reason, at_least_s=at_least_s)
+        pause_s = self._failures.record(number, reason, at_least_s=at_least_s)
         asyncio.get_running_loop().call_later(pause_s, self._wake)
 
     def _drop(self, number: int, *, in_doubt: bool = False) -> None:
         """Give up the lane's idle producer; *in_doubt*: it may have committed a batch."""
         open_lane = self._open.pop(number)
-        self._dropped.pop(number, None)
+        self._closed_without_doubt.pop(number, None)
         if not in_doubt:
-            self._dropped[number] = open_lane.epoch
+            self._closed_without_doubt[number] = open_lane.epoch
         self._threads.submit(open_lane.producer.close)
         self._wake()
 

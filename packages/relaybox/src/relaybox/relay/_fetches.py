@@ -22,7 +22,7 @@ class Fetch:
     #: Keys that waited for a faulty row then: its charge may be newer than what is read.
     waiting: set[str]
     #: Lanes in which rows were known then that have not been published: those come first (G21).
-    barred: set[int] = field(default_factory=set[int])
+    stale_lanes: set[int] = field(default_factory=set[int])
 
 
 class Fetches:
@@ -38,7 +38,7 @@ class Fetches:
     def __bool__(self) -> bool:
         return bool(self._begun)
 
-    def begin(
+    def start(
         self, reading: Coroutine[Any, Any, list[Message]], lanes: Iterable[Lane], waiting: set[str]
     ) -> None:
         """Read; the last one must have ended, for all go over one connection."""
@@ -49,28 +49,28 @@ class Fetches:
         """The one whose rows take off next; it stays the first until :meth:`done`."""
         return self._begun[0]
 
-    def done(self) -> None:
+    def remove_first(self) -> None:
         """The first one's rows take off now, or never."""
         del self._begun[0]
 
-    def bar(self, lanes: Iterable[int]) -> None:
+    def invalidate(self, lanes: Iterable[int]) -> None:
         """Something of *lanes* has not been published."""
-        barred = set(lanes)
+        stale = set(lanes)
         for fetch in self._begun:
-            fetch.barred |= barred
+            fetch.stale_lanes |= stale
 
-    def bar_all(self) -> None:
+    def invalidate_all(self) -> None:
         """Whatever is being read is to be read anew."""
         for fetch in self._begun:
-            fetch.barred.update(lane for lane, _ in fetch.fences)
+            fetch.stale_lanes.update(lane for lane, _ in fetch.fences)
 
-    def bar_left_behind(self, fetched: Sequence[Message], started: Sequence[Batch]) -> None:
+    def invalidate_not_started(self, fetched: Sequence[Message], started: Sequence[Batch]) -> None:
         """Of *fetched* only *started* took off."""
         if self._begun and sum(len(batch.messages) for batch in started) < len(fetched):
             flying = {message.seq for batch in started for message in batch.messages}
-            self.bar(message.lane for message in fetched if message.seq not in flying)
+            self.invalidate(message.lane for message in fetched if message.seq not in flying)
 
-    async def drop(self) -> None:
+    async def cancel(self) -> None:
         """Read no further."""
         reading = [fetch.reading for fetch in self._begun]
         self._begun.clear()

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from relaybox.relay._delivery import Batch, Outcome
 from relaybox.relay._messages import Message
 
-__all__ = ("Flight", "Flights")
+__all__ = ("InFlightBatch", "InFlightBatches")
 
 
 @dataclass(kw_only=True, slots=True)
-class Flight:
+class InFlightBatch:
     """A batch on its way."""
 
     batch: Batch
@@ -20,49 +20,49 @@ class Flight:
     late: bool = False
 
 
-class Flights:
+class InFlightBatches:
     """What took off and has not been taken in yet."""
 
     def __init__(self) -> None:
-        self._flights: list[Flight] = []
+        self._batches: list[InFlightBatch] = []
 
-    def __iter__(self) -> Iterator[Flight]:
-        return iter(self._flights)
+    def __iter__(self) -> Iterator[InFlightBatch]:
+        return iter(self._batches)
 
     def __len__(self) -> int:
-        return len(self._flights)
+        return len(self._batches)
 
     def messages(self) -> list[Message]:
         """Rows handed to Kafka whose fate is not known."""
-        return [message for flight in self._flights for message in flight.batch.messages]
+        return [message for each in self._batches for message in each.batch.messages]
 
     def lanes(self) -> set[int]:
         """Lanes that have something on its way."""
-        return {lane for flight in self._flights for lane in flight.batch.lanes}
+        return {lane for each in self._batches for lane in each.batch.lanes}
 
     def late_rows(self) -> int:
         """Rows of those that others do not wait for."""
-        return sum(len(flight.batch.messages) for flight in self._flights if flight.late)
+        return sum(len(each.batch.messages) for each in self._batches if each.late)
 
-    def begin(self, batch: Batch, outcome: asyncio.Task[Outcome]) -> None:
+    def add(self, batch: Batch, outcome: asyncio.Task[Outcome]) -> None:
         """*batch* took off."""
-        self._flights.append(Flight(batch=batch, outcome=outcome))
+        self._batches.append(InFlightBatch(batch=batch, outcome=outcome))
 
-    def landed(self) -> list[Flight]:
+    def take_finished(self) -> list[InFlightBatch]:
         """Those whose outcome is known, which are none of these any more."""
-        landed = [flight for flight in self._flights if flight.outcome.done()]
-        self._flights = [flight for flight in self._flights if not flight.outcome.done()]
-        return landed
+        finished = [each for each in self._batches if each.outcome.done()]
+        self._batches = [each for each in self._batches if not each.outcome.done()]
+        return finished
 
-    async def all_landed(self) -> None:
+    async def wait_for_all(self) -> None:
         """Wait until the outcome of each is known."""
-        if self._flights:
-            await asyncio.wait([flight.outcome for flight in self._flights])
+        if self._batches:
+            await asyncio.wait([each.outcome for each in self._batches])
 
-    async def wave_landed(self, limit_s: float | None) -> None:
+    async def wait_for_prompt(self, limit_s: float | None) -> None:
         """Wait for all that are not late; who takes longer than *limit_s* is."""
-        awaited = [flight for flight in self._flights if not flight.late]
+        awaited = [each for each in self._batches if not each.late]
         if awaited:
-            await asyncio.wait([flight.outcome for flight in awaited], timeout=limit_s)
-            for flight in awaited:
-                flight.late = not flight.outcome.done()
+            await asyncio.wait([each.outcome for each in awaited], timeout=limit_s)
+            for each in awaited:
+                each.late = not each.outcome.done()

@@ -4,18 +4,18 @@ import time
 from typing import Final
 
 from relaybox.db import DedicatedConnection, load_queries
-from relaybox.relay._ask import ask
+from relaybox.relay._ask import fetch_rows
 
-__all__ = ("Floor",)
+__all__ = ("LowWatermark",)
 
 _SQL: Final = load_queries(__package__ or "relaybox.relay", "relay.sql")
 #: Between two steps up, while rows are published.
-_STEP_S: Final = 0.25
+_ADVANCE_S: Final = 0.25
 #: So often a poll begins at the very first row: a row that somebody made PENDING again by SQL is found then.
-_WHOLE_LOOK_S: Final = 10.0
+_FULL_SCAN_S: Final = 10.0
 
 
-class Floor:
+class LowWatermark:
     """The ``seq`` below which no row is PENDING, or can become so by itself.
 
     A mark leaves a dead entry in the index of PENDING rows. Usually the next poll removes it; while
@@ -30,32 +30,32 @@ class Floor:
 
     def __init__(self) -> None:
         self.seq = 0
-        self._met = 0
+        self._seen_seq = 0
         self._writers: frozenset[str] = frozenset()
-        self._step_at_s = 0.0
-        self._whole_look_at_s = 0.0
+        self._advance_at_s = 0.0
+        self._full_scan_at_s = 0.0
 
     def __repr__(self) -> str:
-        return f"<Floor {self.seq} [{len(self._writers)} writers to end before {self._met}]>"
+        return f"<LowWatermark {self.seq} [{len(self._writers)} writers to end before {self._seen_seq}]>"
 
-    def start(self) -> int:
+    def poll_start(self) -> int:
         """Where the next poll begins: at :attr:`seq`, every 10 s at the very beginning."""
         now = time.monotonic()
-        if now < self._whole_look_at_s:
+        if now < self._full_scan_at_s:
             return self.seq
-        self._whole_look_at_s = now + _WHOLE_LOOK_S
+        self._full_scan_at_s = now + _FULL_SCAN_S
         return 0
 
-    async def step(self, connection: DedicatedConnection, met: int) -> None:
+    async def advance(self, connection: DedicatedConnection, fetched_seq: int) -> None:
         """Rise, if it is time; *met* is the highest ``seq`` of the rows that were fetched."""
-        if met <= self._met or time.monotonic() < self._step_at_s:
+        if fetched_seq <= self._seen_seq or time.monotonic() < self._advance_at_s:
             return
-        self._step_at_s = time.monotonic() + _STEP_S
-        rows = await ask(connection, _SQL["list_writers"])
+        self._advance_at_s = time.monotonic() + _ADVANCE_S
+        rows = await fetch_rows(connection, _SQL["list_writers"])
         writers = frozenset(row["writer"] for row in rows)
         if writers & self._writers:
             return
         # A statement of its own, after the other: its snapshot has what those writers committed.
-        [row] = await ask(connection, _SQL["first_unsettled"], self.seq)
-        self.seq = max(self.seq, min(self._met + 1, row["seq"] or self._met + 1))
-        self._met, self._writers = met, writers
+        [row] = await fetch_rows(connection, _SQL["first_unsettled"], self.seq)
+        self.seq = max(self.seq, min(self._seen_seq + 1, row["seq"] or self._seen_seq + 1))
+        self._seen_seq, self._writers = fetched_seq, writers

@@ -6,7 +6,7 @@ from typing import Final
 from uuid import UUID
 
 from relaybox.db import Database, DedicatedConnection, load_queries
-from relaybox.relay._ask import ask, connected, needing
+from relaybox.relay._ask import connected, explain_missing_right, fetch_rows
 from relaybox.relay._errors import HistoryChanged
 
 __all__ = ("Connections",)
@@ -57,10 +57,10 @@ class Connections:
             yield connection
 
     async def _confirm(self, connection: DedicatedConnection) -> None:
-        with needing(_RIGHT):
-            [row] = await ask(connection, _SQL["confirm_history"])
+        with explain_missing_right(_RIGHT):
+            [row] = await fetch_rows(connection, _SQL["confirm_history"])
             if row["history_id"] is None:  # another relay noted the history meanwhile
-                [row] = await ask(connection, _SQL["confirm_history"])
+                [row] = await fetch_rows(connection, _SQL["confirm_history"])
         history = (row["history"], row["history_id"])
         if self._history is None:
             self._history = history

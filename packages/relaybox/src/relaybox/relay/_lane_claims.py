@@ -5,19 +5,19 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from relaybox.db import DedicatedConnection, load_queries
-from relaybox.relay._ask import ask
+from relaybox.relay._ask import fetch_rows
 from relaybox.relay._delivery import LaneBatch
 from relaybox.relay._lanes import Lane
-from relaybox.relay._verdict import Claim, Verdict
+from relaybox.relay._verdict import Claim, RecoveryPlan
 
 __all__ = (
-    "HeldLane",
+    "OwnedLane",
+    "assign_next_producers",
     "claim",
-    "claims_of",
-    "held_lanes",
-    "number_producers",
+    "list_claims",
     "origin_of",
-    "recover",
+    "owned_lanes",
+    "record_recovery",
     "report_fault",
     "trim",
 )
@@ -27,11 +27,11 @@ _SQL: Final = load_queries(__package__ or "relaybox.relay", "batches.sql")
 
 async def origin_of(connection: DedicatedConnection) -> UUID:
     """This outbox's name among others on the same Kafka; named when first asked for."""
-    rows = await ask(connection, _SQL["origin"]) or await ask(connection, _SQL["known_origin"])
+    rows = await fetch_rows(connection, _SQL["origin"]) or await fetch_rows(connection, _SQL["known_origin"])
     return rows[0]["id"]
 
 
-class HeldLane(NamedTuple):
+class OwnedLane(NamedTuple):
     """A lane that is about to be opened."""
 
     #: Which marker, unknown to the claims, is accepted.
@@ -42,20 +42,20 @@ class HeldLane(NamedTuple):
     producer_number: int
 
 
-async def held_lanes(connection: DedicatedConnection, lanes: Sequence[Lane]) -> dict[int, HeldLane]:
+async def owned_lanes(connection: DedicatedConnection, lanes: Sequence[Lane]) -> dict[int, OwnedLane]:
     """Return those of *lanes* that are still held."""
     numbers, epochs = _fences(lanes)
-    rows = await ask(connection, _SQL["held_lanes"], numbers, epochs)
+    rows = await fetch_rows(connection, _SQL["owned_lanes"], numbers, epochs)
     return {
-        row["lane"]: HeldLane(row["accepted_marker"], row["history_id"], row["producer_number"])
+        row["lane"]: OwnedLane(row["accepted_marker"], row["history_id"], row["producer_number"])
         for row in rows
     }
 
 
-async def number_producers(connection: DedicatedConnection, lanes: Sequence[Lane]) -> dict[int, int]:
+async def assign_next_producers(connection: DedicatedConnection, lanes: Sequence[Lane]) -> dict[int, int]:
     """Give each of *lanes* that is still held another producer; return their numbers by lane."""
     numbers, epochs = _fences(lanes)
-    rows = await ask(connection, _SQL["number_producers"], numbers, epochs)
+    rows = await fetch_rows(connection, _SQL["assign_next_producers"], numbers, epochs)
     return {row["lane"]: row["producer_number"] for row in rows}
 
 
@@ -69,7 +69,7 @@ async def claim(
     *previous* has the last published batch of each lane. A lane that is not held any more is left out.
     Once this has returned, and not before, the batches may be committed.
     """
-    rows = await ask(
+    rows = await fetch_rows(
         connection,
         _SQL["claim_batches"],
         [batch.lane for batch in batches],
@@ -81,10 +81,10 @@ async def claim(
     return {row["lane"]: row["number"] for row in rows}
 
 
-async def claims_of(connection: DedicatedConnection, lanes: Sequence[int]) -> dict[int, list[Claim]]:
+async def list_claims(connection: DedicatedConnection, lanes: Sequence[int]) -> dict[int, list[Claim]]:
     """What was claimed for *lanes*, oldest first."""
     found: dict[int, list[Claim]] = {lane: [] for lane in lanes}
-    for row in await ask(connection, _SQL["claims_of"], list(lanes)):
+    for row in await fetch_rows(connection, _SQL["list_claims"], list(lanes)):
         found[row["lane"]].append(
             Claim(
                 number=row["number"],
@@ -96,30 +96,32 @@ async def claims_of(connection: DedicatedConnection, lanes: Sequence[int]) -> di
     return found
 
 
-async def recover(connection: DedicatedConnection, lane: Lane, verdict: Verdict, history_id: UUID) -> bool:
+async def record_recovery(
+    connection: DedicatedConnection, lane: Lane, plan: RecoveryPlan, history_id: UUID
+) -> bool:
     """Carry *verdict* out, in history *history_id*; whether *lane* was still held."""
-    [row] = await ask(
+    [row] = await fetch_rows(
         connection,
         _SQL["recover_lane"],
         lane.lane,
         lane.epoch,
-        list(verdict.published_seqs),
-        list(verdict.forgotten),
+        list(plan.published_seqs),
+        list(plan.obsolete),
         history_id,
-        verdict.accepted_marker,
+        plan.accepted_marker,
     )
     return row["held"]
 
 
 async def report_fault(connection: DedicatedConnection, lane: Lane, fault: str) -> None:
     """Tell operators why *lane* is not published from."""
-    await ask(connection, _SQL["fault_lane"], lane.lane, lane.epoch, fault)
+    await fetch_rows(connection, _SQL["report_lane_fault"], lane.lane, lane.epoch, fault)
 
 
 async def trim(connection: DedicatedConnection, settled: Mapping[tuple[int, int], int]) -> None:
     """Forget claims older than the last settled one, by lane and epoch."""
     lanes, epochs = [lane for lane, _ in settled], [epoch for _, epoch in settled]
-    await ask(connection, _SQL["trim_batches"], lanes, epochs, list(settled.values()))
+    await fetch_rows(connection, _SQL["trim_batches"], lanes, epochs, list(settled.values()))
 
 
 def _fences(lanes: Sequence[Lane]) -> tuple[list[int], list[int]]:

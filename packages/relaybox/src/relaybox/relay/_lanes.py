@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from relaybox.db import DedicatedConnection, load_queries
-from relaybox.relay._ask import ask
+from relaybox.relay._ask import fetch_rows
 
 __all__ = ("LANES_CHANNEL", "Lane", "Lanes", "Report", "fair_share", "surplus_of")
 
@@ -57,7 +57,7 @@ def surplus_of(owned: list[int], share: int) -> frozenset[int]:
 
 
 class Lanes:
-    """The lanes of one relay, kept by :meth:`beat`, three times per lease.
+    """The lanes of one relay, kept by :meth:`renew`, three times per lease.
 
     Invariant: a lane is published from only while its lease is valid by this process's own
     clock, and it is given back only when none of its rows is in flight. So two relays publish
@@ -76,7 +76,7 @@ class Lanes:
         #: Lanes with rows in flight; set by the publishing loop.
         self.busy: frozenset[int] = frozenset()
         #: More lanes are wanted; the publishing loop splits the owned ones when nothing is in flight.
-        self.to_split = False
+        self.split_wanted = False
         self._joined = False
 
     def usable(self) -> list[Lane]:
@@ -93,21 +93,21 @@ class Lanes:
         """Numbers of all owned lanes, those to be given back included."""
         return tuple(sorted(self._owned))
 
-    def is_late(self) -> bool:
-        """Return whether a lease has ended: its lane is not usable before :meth:`beat` has renewed it."""
+    def has_expired_lease(self) -> bool:
+        """Return whether a lease has ended: its lane is not usable before :meth:`renew` has assigned it."""
         now = time.monotonic()
         return any(now >= lane.valid_until_s for lane in self._owned.values())
 
-    def to_release(self) -> bool:
-        """Whether a surplus lane has become quiet: :meth:`beat` would give it back now."""
+    def has_idle_surplus(self) -> bool:
+        """Whether a surplus lane has become quiet: :meth:`renew` would give it back now."""
         return bool(self._surplus & self._owned.keys() - self.busy)
 
-    async def beat(self, connection: DedicatedConnection, report: Report = NOTHING_TO_REPORT) -> bool:
+    async def renew(self, connection: DedicatedConnection, report: Report = NOTHING_TO_REPORT) -> bool:
         """Renew, release and take lanes; return whether the owned ones changed. *report* is for operators."""
         before = {lane.lane: lane.epoch for lane in self._owned.values()}
-        counts = await self._renew(connection, report)
+        counts = await self._renew_leases(connection, report)
         self.members = counts["others"] + 1
-        self.to_split = counts["lanes"] < counts["wanted"]
+        self.split_wanted = counts["lanes"] < counts["wanted"]
         share = fair_share(counts["lanes"], self.members)
         self._surplus = surplus_of(list(self._owned), share)
         quiet = [self._owned[lane] for lane in self._surplus - self.busy]
@@ -116,7 +116,7 @@ class Lanes:
         if len(self._owned) < share:
             await self._take(connection, share - len(self._owned))
         if not self._joined:
-            await ask(connection, _SQL["call_members"], LANES_CHANNEL)
+            await fetch_rows(connection, _SQL["notify_relays"], LANES_CHANNEL)
             self._joined = True
         return before != {lane.lane: lane.epoch for lane in self._owned.values()}
 
@@ -126,25 +126,25 @@ class Lanes:
         An owner alone can do this on a running system: it knows that nothing of the half it gives
         away was published without being marked, so whoever takes that begins behind it (G21).
         """
-        self.to_split = False
+        self.split_wanted = False
         numbers, epochs = [lane.lane for lane in lanes], [lane.epoch for lane in lanes]
-        rows = await ask(connection, _SQL["split_lanes"], numbers, epochs, LANES_CHANNEL)
+        rows = await fetch_rows(connection, _SQL["split_lanes"], numbers, epochs, LANES_CHANNEL)
         return [row["lane"] for row in rows]
 
-    async def leave(self, connection: DedicatedConnection) -> None:
+    async def release_all(self, connection: DedicatedConnection) -> None:
         """Give everything back, so that the others need not wait for the leases to end."""
-        await ask(connection, _SQL["leave_members"], self.owner)
+        await fetch_rows(connection, _SQL["remove_member"], self.owner)
         if self._owned:
             await self._release(connection, list(self._owned.values()))
 
-    async def _renew(self, connection: DedicatedConnection, report: Report) -> Mapping[str, Any]:
+    async def _renew_leases(self, connection: DedicatedConnection, report: Report) -> Mapping[str, Any]:
         """Say that this relay lives, and keep its lanes, in one statement: an idle relay does little else."""
         # In the order in which marks lock them, or one would wait for the other.
         owned = sorted(self._owned.values(), key=lambda lane: lane.lane)
         valid_until_s = time.monotonic() + self._lease_s
         numbers, epochs = [lane.lane for lane in owned], [lane.epoch for lane in owned]
         place = f"{socket.gethostname()}:{os.getpid()}"
-        [counts] = await ask(
+        [counts] = await fetch_rows(
             connection,
             _SQL["renew_lanes"],
             *(self.owner, self._lease_s, numbers, epochs),
@@ -158,11 +158,11 @@ class Lanes:
 
     async def _take(self, connection: DedicatedConnection, wanted: int) -> None:
         valid_until_s = time.monotonic() + self._lease_s
-        for row in await ask(connection, _SQL["take_lanes"], self.owner, wanted, self._lease_s):
+        for row in await fetch_rows(connection, _SQL["take_lanes"], self.owner, wanted, self._lease_s):
             self._owned[row["lane"]] = Lane(lane=row["lane"], epoch=row["epoch"], valid_until_s=valid_until_s)
 
     async def _release(self, connection: DedicatedConnection, lanes: list[Lane]) -> None:
         for lane in lanes:
             del self._owned[lane.lane]
         numbers, epochs = [lane.lane for lane in lanes], [lane.epoch for lane in lanes]
-        await ask(connection, _SQL["release_lanes"], self.owner, numbers, epochs, LANES_CHANNEL)
+        await fetch_rows(connection, _SQL["release_lanes"], self.owner, numbers, epochs, LANES_CHANNEL)

@@ -23,14 +23,14 @@ __all__ = (
     "ROW_CODES",
     "STALL_S",
     "UNDELIVERED",
+    "BrokerClient",
     "CallThreads",
-    "Link",
     "Report",
     "batch_bytes_for",
+    "client_settings",
     "discard",
     "flush",
-    "link_faults",
-    "link_settings",
+    "map_link_errors",
     "produce",
     "warm_up",
 )
@@ -103,7 +103,7 @@ UNDELIVERED: Final = KafkaError(KafkaError._PURGE_QUEUE)  # noqa: SLF001
 Report = Callable[[KafkaError | None, object], None]
 
 
-def link_settings(settings: KafkaSettings) -> dict[str, Any]:
+def client_settings(settings: KafkaSettings) -> dict[str, Any]:
     """How every client of the relay connects."""
     return {**_CONNECTION, **settings.client_config()}
 
@@ -136,7 +136,7 @@ class CallThreads(ThreadPoolExecutor):
             del self._began_s[thread]
 
 
-class Link:
+class BrokerClient:
     """One connection for questions to the brokers. Blocking: belongs to one thread."""
 
     def __init__(self, connection: Mapping[str, Any]) -> None:
@@ -170,7 +170,7 @@ class Link:
                 self._admin = AdminClient(conf)
             topics = sorted(self._admin.list_topics(timeout=_CONNECT_S).topics)
         except KafkaException as error:
-            self.serve()  # hands out what it complained of
+            self.serve_callbacks()  # hands out what it complained of
             raise LinkDown(self._diagnosis.message(error.args[0])) from error
         self._diagnosis.reset()
         return topics
@@ -186,7 +186,7 @@ class Link:
         assert self._topics is not None
         return self._topics.of(topics)
 
-    def refreshed_limits(self, topics: Iterable[str]) -> Mapping[str, int]:
+    def refresh_limits(self, topics: Iterable[str]) -> Mapping[str, int]:
         """Return :meth:`limits` after asking the brokers again for those of *topics*.
 
         Raises:
@@ -196,16 +196,16 @@ class Link:
             return self.limits(topics)
         return self._topics.refresh(topics)
 
-    def known(self, topics: Iterable[str]) -> Mapping[str, int] | None:
+    def cached_limits(self, topics: Iterable[str]) -> Mapping[str, int] | None:
         """What :meth:`limits` would say if it had to ask nobody; None if it had to. For any thread."""
         limits = self._topics
-        return None if limits is None else limits.known(topics)
+        return None if limits is None else limits.cached(topics)
 
     def forget_limits(self) -> None:
         """Have the limits asked for again: one of them has changed since."""
         self._topics = None
 
-    def serve(self) -> None:
+    def serve_callbacks(self) -> None:
         """Let librdkafka hand out what it noted while nothing was asked."""
         if self._admin is not None:
             self._admin.poll(0)
@@ -215,7 +215,7 @@ class Link:
         self._topics = self._admin = None
         self._diagnosis.reset()
 
-    def down(self, failures: Sequence[KafkaError]) -> LinkDown:
+    def link_down(self, failures: Sequence[KafkaError]) -> LinkDown:
         """The link's fault that made records fail with *failures*."""
         told = [error.str() for error in failures if error.code() not in _PURGED]
         why = told[0] if told else f"no acknowledgement in time, {self._diagnosis.reason}"
@@ -234,7 +234,7 @@ def warm_up(producer: Producer) -> None:
     Raises:
         LinkDown: no broker answered in time.
     """
-    with link_faults():
+    with map_link_errors():
         producer.list_topics(timeout=_CONNECT_S)
 
 
@@ -296,7 +296,7 @@ def _flush_once(producer: Producer) -> int:
 
 
 @contextmanager
-def link_faults() -> Generator[None]:
+def map_link_errors() -> Generator[None]:
     """Whatever Kafka raises inside means that no broker can be reached."""
     try:
         yield

@@ -10,9 +10,9 @@ from relaybox.db import Database
 from relaybox.errors import RelayboxError
 from relaybox.outbox import RetentionStep, retain
 from relaybox.relay._errors import HistoryChanged
-from relaybox.relay._floor import Floor
+from relaybox.relay._floor import LowWatermark
 from relaybox.relay._history import Connections
-from relaybox.relay._rows import measure_backlog, plan_for_backlogs
+from relaybox.relay._rows import measure_backlog, use_partial_indexes
 from relaybox.relay._statistics import Counters
 from relaybox.telemetry import traceback_of
 
@@ -38,7 +38,7 @@ class Maintenance:
         database: Database,
         connections: Connections,
         counters: Counters,
-        floor: Floor,
+        low_watermark: LowWatermark,
         *,
         keep_h: float,
         measure_s: float,
@@ -47,7 +47,7 @@ class Maintenance:
         self._database = database
         self._connections = connections
         self._counters = counters
-        self._floor = floor
+        self._low_watermark = low_watermark
         self._keep_h = keep_h
         self._measure_s = measure_s
 
@@ -74,9 +74,9 @@ class Maintenance:
 
     async def _measure_while_connected(self) -> None:
         async with self._connections.connected() as connection:
-            await plan_for_backlogs(connection)
+            await use_partial_indexes(connection)
             while True:
-                await measure_backlog(connection, self._counters, self._floor.seq)
+                await measure_backlog(connection, self._counters, self._low_watermark.seq)
                 await asyncio.sleep(self._measure_s)
 
     async def _attempt(self, task: str, work: Callable[[], Awaitable[None]]) -> None:

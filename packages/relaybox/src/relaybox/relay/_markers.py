@@ -12,19 +12,19 @@ from confluent_kafka.cimpl import NewTopic
 
 from relaybox.kafka import retry_on_stale_metadata
 from relaybox.relay._errors import LinkDown, ReplicationImpossible
-from relaybox.relay._link import Report, link_faults
+from relaybox.relay._link import Report, map_link_errors
 from relaybox.relay._replication import (
-    AS_THE_CLUSTER_ALLOWS,
+    DEFAULT_REPLICATION,
     Brokers,
     Replication,
     new_partitions,
     new_topic,
     plan_replication,
-    warn_of_few_brokers,
-    warn_of_single_replicas,
+    warn_about_few_brokers,
+    warn_about_single_replicas,
 )
 
-__all__ = ("PRODUCERS", "Markers", "markers_topic")
+__all__ = ("PRODUCERS_PER_LANE", "Markers", "markers_topic")
 
 #: Less than what is left to a relay that stops (G27): whoever waits cannot be told.
 _ANSWER_S: Final = 4.0
@@ -33,7 +33,7 @@ _ANSWER_S_MIN: Final = 0.1
 #: transactions that were taken back.
 _LOOK_BACK: Final = 64
 #: How many transactional.ids a lane has; its producers use them in turn.
-PRODUCERS: Final = 4
+PRODUCERS_PER_LANE: Final = 4
 #: Lanes that a topic is made for; growing beyond adds partitions.
 _PARTITIONS: Final = 8
 
@@ -56,7 +56,7 @@ class Markers:
         connection: Mapping[str, Any],
         origin: UUID,
         *,
-        replication: Replication = AS_THE_CLUSTER_ALLOWS,
+        replication: Replication = DEFAULT_REPLICATION,
         deadline: Callable[[], float] = lambda: float("inf"),
     ) -> None:
         """Wait for no broker past *deadline*, which may change; *replication* is for a new topic."""
@@ -69,7 +69,7 @@ class Markers:
 
     def transactional_id(self, lane: int, number: int) -> str:
         """Return the id of the producer with *number* of *lane*; every owner of the lane uses the same."""
-        place = number % PRODUCERS
+        place = number % PRODUCERS_PER_LANE
         return f"relaybox-{self._origin}-{lane}" + (f"-{place}" if place else "")
 
     def produce(self, producer: Producer, lane: int, batch_id: UUID, report: Report) -> None:
@@ -82,7 +82,7 @@ class Markers:
             self.topic, batch_id.bytes, f"lane-{lane}".encode(), partition=lane, on_delivery=report
         )
 
-    def ensure(self, lanes: Sequence[int]) -> None:
+    def ensure_partitions(self, lanes: Sequence[int]) -> None:
         """Have a partition for each of *lanes*.
 
         Raises:
@@ -91,7 +91,7 @@ class Markers:
         wanted = max(_PARTITIONS, max(lanes) + 1)
         if wanted <= self._partitions:
             return
-        with link_faults(), AdminClient(dict(self._connection)) as admin:
+        with map_link_errors(), AdminClient(dict(self._connection)) as admin:
             for answer in self._asked_for(admin, wanted).values():
                 self._created(answer, wanted)
         self._partitions = wanted
@@ -101,7 +101,7 @@ class Markers:
         held, brokers = metadata.topics.get(self.topic), Brokers.of(metadata)
         if held is None:
             return admin.create_topics([self._described(wanted, brokers)])
-        warn_of_single_replicas(metadata, [self.topic])
+        warn_about_single_replicas(metadata, [self.topic])
         if len(held.partitions) < wanted:
             return admin.create_partitions([new_partitions(self.topic, held, wanted, brokers)])
         return {}
@@ -111,7 +111,7 @@ class Markers:
             plan = plan_replication(self._replication, brokers)
         except ReplicationImpossible as error:
             raise LinkDown(f"the control topic {self.topic} cannot be created: {error}") from error
-        warn_of_few_brokers(self._connection["bootstrap.servers"], [self.topic], plan, self._replication)
+        warn_about_few_brokers(self._connection["bootstrap.servers"], [self.topic], plan, self._replication)
         return new_topic(self.topic, partitions, plan, {"cleanup.policy": "compact"})
 
     def _created(self, answer: Any, wanted: int) -> None:
@@ -127,11 +127,11 @@ class Markers:
                 "replicated as the topics of events are"
             ) from error
 
-    def read(self, lanes: Sequence[int]) -> dict[int, UUID]:
+    def read_last(self, lanes: Sequence[int]) -> dict[int, UUID]:
         """The last published batch of each of *lanes* that has one.
 
-        To be called only after the lanes were opened, and of lanes that :meth:`hidden` does not return: a
-        pending transaction would hide the end.
+        Call it only after the lanes were opened, and not for lanes that
+        :meth:`lanes_with_open_transaction` returns: a pending transaction would hide the end.
 
         Raises:
             LinkDown: the broker did not answer in time.
@@ -139,7 +139,7 @@ class Markers:
         with self._consumer("read_committed") as consumer:
             return self._read(consumer, lanes)
 
-    def hidden(self, lanes: Sequence[int]) -> set[int]:
+    def lanes_with_open_transaction(self, lanes: Sequence[int]) -> set[int]:
         """Return those of *lanes* whose last marker may be hidden behind a transaction that has not ended.
 
         Opening a producer ends the transactions of its own id only. To be called after the lanes were opened.
@@ -165,7 +165,7 @@ class Markers:
             }
         )
         try:
-            with link_faults():
+            with map_link_errors():
                 yield consumer
         except LinkDown:
             self._partitions = 0  # the topic itself may be gone

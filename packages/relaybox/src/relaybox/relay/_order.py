@@ -42,7 +42,7 @@ class OrderWatch:
         # Seq, lane and epoch. Two generations instead of a list by last use: bounded, and 0.2 us a row.
         self._recent: dict[str, tuple[int, int, int]] = {}
         self._older: dict[str, tuple[int, int, int]] = {}
-        self._in_vain: dict[int, None] = {}
+        self._unpublished: dict[int, None] = {}
 
     def published(self, sent: Sequence[Message]) -> Disorder | None:
         """Kafka has *sent*, rows of one batch in this order; None as long as all is well."""
@@ -59,20 +59,20 @@ class OrderWatch:
                 recent[key] = message[:3]
         if len(recent) > _KEYS_MAX // 2:
             self._older, self._recent = recent, {}
-        found = self._judge(disordered, sent) if disordered else None
-        if self._in_vain:
+        found = self._classify(disordered, sent) if disordered else None
+        if self._unpublished:
             for message in sent:
-                self._in_vain.pop(message.seq, None)
+                self._unpublished.pop(message.seq, None)
         return found
 
     def not_published(self, tried: Iterable[Message]) -> None:
         """Kafka does not have *tried*, as far as is known: nothing later of their keys may precede them."""
-        self._in_vain.update((message.seq, None) for message in tried)
-        while len(self._in_vain) > _HELD_ROWS_MAX:
-            del self._in_vain[next(iter(self._in_vain))]
+        self._unpublished.update((message.seq, None) for message in tried)
+        while len(self._unpublished) > _HELD_ROWS_MAX:
+            del self._unpublished[next(iter(self._unpublished))]
 
-    def _judge(self, disordered: Sequence[tuple[int, Message]], sent: Sequence[Message]) -> Disorder:
+    def _classify(self, disordered: Sequence[tuple[int, Message]], sent: Sequence[Message]) -> Disorder:
         together = {message.seq for message in sent}
-        known = [m.seq in self._in_vain or last in together for last, m in disordered]
+        known = [m.seq in self._unpublished or last in together for last, m in disordered]
         rows = [message for _, message in disordered]
         return Disorder(violations=tuple(compress(rows, known)), late=tuple(compress(rows, map(not_, known))))

@@ -11,15 +11,15 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from relaybox.kafka import topic_configs
-from relaybox.relay._ensure import AWAY
+from relaybox.relay._ensure import UNREACHABLE_CODES
 from relaybox.relay._errors import PartitionUnavailable
 from relaybox.relay._keeper import wait_at_most
-from relaybox.relay._link import CallThreads, link_settings
+from relaybox.relay._link import CallThreads, client_settings
 from relaybox.relay._messages import Message
 from relaybox.settings import KafkaSettings
 from relaybox.verify import partition_of
 
-__all__ = ("PartitionWatch", "Unavailable", "withhold")
+__all__ = ("PartitionWatch", "UnavailablePartitions", "withhold")
 
 #: How often the brokers are asked: while all partitions take writes, and while one does not.
 _PAUSE_S: Final = 5.0
@@ -32,7 +32,7 @@ _GONE: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_EXC
 _log: Final = structlog.get_logger(__name__)
 
 
-class Unavailable:
+class UnavailablePartitions:
     """The partitions of one topic, of which at least one takes no writes."""
 
     def __init__(self, partitions: int, reasons: Mapping[int, str]) -> None:
@@ -45,13 +45,13 @@ class Unavailable:
         """Return why records of *key* cannot be written; None if they can."""
         return self.reasons.get(partition_of(key, self._partitions))
 
-    def another(self) -> int | None:
+    def next_available(self) -> int | None:
         """Return a partition that takes writes, another one each time; None if there is none."""
         return next(self._available, None)
 
 
 def withhold(
-    messages: Sequence[Message], unavailable: Mapping[str, Unavailable]
+    messages: Sequence[Message], unavailable: Mapping[str, UnavailablePartitions]
 ) -> tuple[list[Message], list[tuple[Message, PartitionUnavailable]]]:
     """Divide *messages* into those that can be written now and the first of each key that cannot.
 
@@ -73,7 +73,7 @@ def withhold(
             else:
                 waiting.add(message.key)
                 held.append((message, PartitionUnavailable(reason)))
-        elif (partition := topic.another()) is not None:
+        elif (partition := topic.next_available()) is not None:
             free.append(message._replace(partition=partition))
         else:
             held.append((message, PartitionUnavailable(next(iter(topic.reasons.values())))))
@@ -90,7 +90,7 @@ class PartitionWatch:
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
         #: By topic; a topic all of whose partitions take writes is not in here.
-        self.unavailable: Mapping[str, Unavailable] = {}
+        self.unavailable: Mapping[str, UnavailablePartitions] = {}
         #: Called whenever a partition takes writes again.
         self.available: Callable[[], None] = lambda: None
         #: Without those that the brokers do not know: rows may name any number of them.
@@ -106,9 +106,9 @@ class PartitionWatch:
         before = len(self._topics)
         self._topics.update(topics)
         if len(self._topics) > before:
-            self.look_now()
+            self.check_now()
 
-    def look_now(self) -> None:
+    def check_now(self) -> None:
         """Ask at once: a batch or a lane has failed."""
         self._wanted.set()
 
@@ -136,7 +136,7 @@ class PartitionWatch:
             self._thread.submit(self._close)
             self._thread.shutdown(wait=False)
 
-    def _note(self, found: Mapping[str, Unavailable]) -> None:
+    def _note(self, found: Mapping[str, UnavailablePartitions]) -> None:
         before, self.unavailable = _places(self.unavailable), found
         now = _places(found)
         for topic, number in sorted(now - before):
@@ -149,22 +149,22 @@ class PartitionWatch:
             _log.info("partitions take writes again", partitions=len(before - now), unavailable=len(now))
             self.available()
 
-    def _look(self, topics: Sequence[str]) -> Mapping[str, Unavailable] | None:
+    def _look(self, topics: Sequence[str]) -> Mapping[str, UnavailablePartitions] | None:
         """Ask about *topics*; None if the brokers do not respond."""
         if not topics:
             return {}
         try:
             if self._admin is None:
-                self._admin = self._clients.enter_context(AdminClient(link_settings(self._settings)))
+                self._admin = self._clients.enter_context(AdminClient(client_settings(self._settings)))
             min_isr = self._min_isr(topics)
             described = self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=_ANSWER_S)
-            found: dict[str, Unavailable] = {}
+            found: dict[str, UnavailablePartitions] = {}
             for name, answer in described.items():
                 partitions = _partitions(answer)
                 if not partitions:
                     self._topics.discard(name)
                 if reasons := _reasons(name, partitions, min_isr.get(name, 1)):
-                    found[name] = Unavailable(len(partitions), reasons)
+                    found[name] = UnavailablePartitions(len(partitions), reasons)
         except (KafkaException, TimeoutError):
             # The relay's breaker reports brokers that do not respond. The next client starts from all
             # addresses: this one may wait for a controller that is dead.
@@ -187,7 +187,7 @@ class PartitionWatch:
         self._clients.close()
 
 
-def _places(unavailable: Mapping[str, Unavailable]) -> set[tuple[str, int]]:
+def _places(unavailable: Mapping[str, UnavailablePartitions]) -> set[tuple[str, int]]:
     return {(topic, number) for topic, each in unavailable.items() for number in each.reasons}
 
 
@@ -203,7 +203,7 @@ def _partitions(answer: Any) -> Sequence[Any]:
 
 def _may_pass(error: KafkaError) -> bool:
     """Return whether *error* is about the brokers, not about a topic that is missing or may not be read."""
-    return error.code() not in _GONE and (error.retriable() or error.code() in AWAY)
+    return error.code() not in _GONE and (error.retriable() or error.code() in UNREACHABLE_CODES)
 
 
 def _reasons(topic: str, partitions: Sequence[Any], min_isr: int) -> dict[int, str]:

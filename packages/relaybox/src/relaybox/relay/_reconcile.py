@@ -11,9 +11,9 @@ from uuid import UUID
 import structlog
 
 from relaybox.db import DedicatedConnection, load_queries
-from relaybox.relay._ask import ask, needing
+from relaybox.relay._ask import explain_missing_right, fetch_rows
 from relaybox.relay._errors import LinkDown, PublishedUnknown
-from relaybox.relay._lane_claims import HeldLane
+from relaybox.relay._lane_claims import OwnedLane
 from relaybox.relay._lanes import Lane
 from relaybox.relay._verdict import NO_MARKER
 from relaybox.settings import KafkaSettings
@@ -40,11 +40,11 @@ class Reconciler:
         self._kafka = kafka
         self.history_id = history_id
 
-    def is_from_another_history(self, lane: HeldLane) -> bool:
+    def is_from_another_history(self, lane: OwnedLane) -> bool:
         """Return whether *lane* was last compared with Kafka in another history of this server."""
         return lane.history_id not in (None, self.history_id)
 
-    def is_needed(self, lane: HeldLane, marker: UUID | None) -> bool:
+    def is_needed(self, lane: OwnedLane, marker: UUID | None) -> bool:
         """Return whether *lane* comes from another history, and its *marker* is not an accepted one."""
         return self.is_from_another_history(lane) and lane.accepted_marker != (marker or NO_MARKER)
 
@@ -61,27 +61,27 @@ class Reconciler:
         if not lanes:
             return
         numbers, epochs = [lane.lane for lane in lanes], [lane.epoch for lane in lanes]
-        rows = await ask(connection, _SQL["unsettled_topics"], numbers, epochs)
+        rows = await fetch_rows(connection, _SQL["unsettled_topics"], numbers, epochs)
         if not rows:
             return
         since = {row["topic"]: row["since"] - timedelta(seconds=_OLDER_S_MAX) for row in rows}
         _log.warning(
             "relay reads what a lost history of PostgreSQL published", lanes=numbers, topics=sorted(since)
         )
-        with needing("TEMPORARY on the database"):
-            await ask(connection, _SQL["create_found"])
+        with explain_missing_right("TEMPORARY on the database"):
+            await fetch_rows(connection, _SQL["create_found"])
         in_thread = asyncio.get_running_loop().run_in_executor
         events = PublishedEvents(self._kafka, since)
         found = 0
         try:
             while (ids := await in_thread(threads, events.next_ids)) is not None:
                 if ids:
-                    await ask(connection, _SQL["add_found"], ids)
+                    await fetch_rows(connection, _SQL["add_found"], ids)
                     found += len(ids)
         finally:
             threads.submit(events.close)
-        marked = await ask(connection, _SQL["mark_found"], numbers, epochs)
-        await ask(connection, _SQL["drop_found"])
+        marked = await fetch_rows(connection, _SQL["mark_found"], numbers, epochs)
+        await fetch_rows(connection, _SQL["drop_found"])
         _log.warning("relay has marked rows that were published", rows=len(marked), records=found)
 
 

@@ -15,7 +15,7 @@ from relaybox.relay._errors import LinkDown, RowFault
 from relaybox.relay._history import Connections
 from relaybox.relay._messages import Message
 from relaybox.relay._order import OrderWatch
-from relaybox.relay._rows import charge_for, charge_rows, mark_sent, plan_for_backlogs
+from relaybox.relay._rows import charge_for, charge_rows, mark_sent, use_partial_indexes
 from relaybox.relay._signals import OnSignal, Signal
 from relaybox.relay._statistics import Counters
 
@@ -27,7 +27,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(kw_only=True, slots=True)
-class _Held:
+class _PendingOutcome:
     """An outcome, without what only its publishing needed: envelopes are most of a relay's memory."""
 
     #: Without its messages.
@@ -39,7 +39,7 @@ class _Held:
     faulty: Sequence[tuple[Message, RowFault | LinkDown]]
 
     @classmethod
-    def of(cls, batch: Batch | None, outcome: Outcome) -> "_Held":
+    def of(cls, batch: Batch | None, outcome: Outcome) -> "_PendingOutcome":
         return cls(
             batch=None if batch is None else replace(batch, messages=()),
             seqs=[message.seq for message in outcome.sent],
@@ -73,18 +73,18 @@ class Recorder:
         self._signal = on_signal
         self._settled = settled
         self._changed = changed
-        self._held: list[_Held] = []
+        self._held: list[_PendingOutcome] = []
         self._order = OrderWatch()
-        self._some = asyncio.Event()
-        self._none = asyncio.Event()
-        self._none.set()
+        self._not_empty = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
 
-    def take(self, batch: Batch | None, outcome: Outcome) -> None:
+    def add(self, batch: Batch | None, outcome: Outcome) -> None:
         """Write *outcome* down as soon as possible."""
-        self._look_at(batch, outcome)
-        self._held.append(_Held.of(batch, outcome))
-        self._none.clear()
-        self._some.set()
+        self._count(batch, outcome)
+        self._held.append(_PendingOutcome.of(batch, outcome))
+        self._empty.clear()
+        self._not_empty.set()
 
     def seqs(self) -> list[int]:
         """Rows that PostgreSQL does not know the fate of yet: none of them may be fetched."""
@@ -104,14 +104,14 @@ class Recorder:
         """Lanes of faulty rows that are not charged yet."""
         return {message.lane for held in self._held for message, _ in held.faulty}
 
-    async def room(self) -> None:
+    async def wait_for_room(self) -> None:
         """Wait while too much is held."""
         if len(self.seqs()) > _ROWS_MAX:
-            await self._none.wait()
+            await self._empty.wait()
 
-    async def done(self) -> None:
+    async def wait_until_empty(self) -> None:
         """Wait until nothing is held."""
-        await self._none.wait()
+        await self._empty.wait()
 
     async def run(self) -> None:
         """Record for ever; PostgreSQL away is waited out."""
@@ -119,9 +119,9 @@ class Recorder:
         while True:
             try:
                 async with self._connections.connected() as connection:
-                    await plan_for_backlogs(connection)
+                    await use_partial_indexes(connection)
                     while True:
-                        await self._some.wait()
+                        await self._not_empty.wait()
                         await self._record(connection)
                         failures = 0
             except DatabaseError as error:
@@ -130,7 +130,7 @@ class Recorder:
                     _log.warning("relay cannot mark rows, trying again", error_code=error.error_code)
                 await asyncio.sleep(link_pause_s(failures))
 
-    def _look_at(self, batch: Batch | None, outcome: Outcome) -> None:
+    def _count(self, batch: Batch | None, outcome: Outcome) -> None:
         """Count what became of *batch*, and watch that the order held."""
         if outcome.sent:
             self._counters.count_batch(rows=len(outcome.sent))
@@ -148,25 +148,25 @@ class Recorder:
     async def _record(self, connection: DedicatedConnection) -> None:
         """Write down what is held now, all of it in one statement each."""
         held = list(self._held)
-        if any(one.seqs for one in held):
+        if any(each.seqs for each in held):
             await self._mark(connection, held)
-            for one in held:
-                one.seqs = ()  # should the next statement fail, this one is not repeated
-                if one.batch is not None:
-                    self._settled(one.batch)
-        faulty = [fault for one in held for fault in one.faulty]
+            for each in held:
+                each.seqs = ()  # should the next statement fail, this one is not repeated
+                if each.batch is not None:
+                    self._settled(each.batch)
+        faulty = [fault for each in held for fault in each.faulty]
         if faulty:
             await self._charge(connection, faulty)
         del self._held[: len(held)]
         if not self._held:
-            self._some.clear()
-            self._none.set()
+            self._not_empty.clear()
+            self._empty.set()
         self._changed()
 
-    async def _mark(self, connection: DedicatedConnection, held: Sequence[_Held]) -> None:
-        seqs = [seq for one in held for seq in one.seqs]
-        fences = {fence for one in held for fence in one.fences}
-        row_ids = [row_id for one in held if one.seqs for row_id in one.row_ids]
+    async def _mark(self, connection: DedicatedConnection, held: Sequence[_PendingOutcome]) -> None:
+        seqs = [seq for each in held for seq in each.seqs]
+        fences = {fence for each in held for fence in each.fences}
+        row_ids = [row_id for each in held if each.seqs for row_id in each.row_ids]
         fenced = len(seqs) - await mark_sent(connection, seqs, row_ids, fences, self._counters)
         if fenced:
             self._counters.fenced_total += fenced

@@ -12,7 +12,7 @@ from relaybox.relay._errors import ReplicationImpossible
 from relaybox.settings import RelaySettings
 
 __all__ = (
-    "AS_THE_CLUSTER_ALLOWS",
+    "DEFAULT_REPLICATION",
     "Brokers",
     "Plan",
     "Replication",
@@ -21,8 +21,8 @@ __all__ = (
     "new_topic",
     "plan_replication",
     "replicas_for",
-    "warn_of_few_brokers",
-    "warn_of_single_replicas",
+    "warn_about_few_brokers",
+    "warn_about_single_replicas",
 )
 
 _REPLICAS_MAX: Final = 3
@@ -47,7 +47,7 @@ class Replication:
         return cls(replicas=settings.topic_replication, min_isr=settings.topic_min_isr)
 
 
-AS_THE_CLUSTER_ALLOWS: Final = Replication()
+DEFAULT_REPLICATION: Final = Replication()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,7 +136,7 @@ def new_topic(name: str, partitions: int, plan: Plan, config: Mapping[str, str] 
     configured = {_MIN_ISR: str(plan.min_isr), **config}
     if plan.replicas <= len(plan.brokers.live):
         return NewTopic(name, num_partitions=partitions, replication_factor=plan.replicas, config=configured)
-    assignment = [_assigned(plan.brokers, plan.replicas, number) for number in range(partitions)]
+    assignment = [_assignment(plan.brokers, plan.replicas, number) for number in range(partitions)]
     return NewTopic(name, num_partitions=partitions, replica_assignment=assignment, config=configured)
 
 
@@ -153,18 +153,18 @@ def new_partitions(name: str, held: Any, total: int, brokers: Brokers) -> NewPar
     if replicas <= len(brokers.live):
         return NewPartitions(name, total)
     added = range(len(held.partitions), total)
-    assignment = [_assigned(brokers, replicas, number) for number in added]
+    assignment = [_assignment(brokers, replicas, number) for number in added]
     return NewPartitions(name, total, replica_assignment=assignment)
 
 
-def _assigned(brokers: Brokers, replicas: int, partition: int) -> list[int]:
+def _assignment(brokers: Brokers, replicas: int, partition: int) -> list[int]:
     """Return the brokers of a partition: live ones in turns, the first of which leads, then absent ones."""
     live = sorted(brokers.live)
     turn = partition % len(live)
     return [*live[turn:], *live[:turn], *sorted(brokers.absent)][:replicas]
 
 
-def warn_of_few_brokers(
+def warn_about_few_brokers(
     bootstrap_servers: str, topics: Iterable[str], plan: Plan, wanted: Replication
 ) -> None:
     """Log that topics get fewer replicas than they could, because brokers that are down are not known.
@@ -183,7 +183,7 @@ def warn_of_few_brokers(
         )
 
 
-def warn_of_single_replicas(metadata: Any, topics: Iterable[str]) -> None:
+def warn_about_single_replicas(metadata: Any, topics: Iterable[str]) -> None:
     """Log each of *topics* that only one broker of several holds.
 
     Args:

@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic_core import to_json
 
 from relaybox.db import DedicatedConnection, load_queries
-from relaybox.relay._ask import ask
+from relaybox.relay._ask import fetch_rows
 from relaybox.relay._backoff import GiveUp, Postpone, Retry, next_step
 from relaybox.relay._errors import LinkDown, PartitionUnavailable, RelayError
 from relaybox.relay._lanes import Lane
@@ -22,10 +22,10 @@ __all__ = (
     "fetch_batch",
     "mark_sent",
     "measure_backlog",
-    "plan_for_backlogs",
-    "ranges_of",
+    "multirange_of",
+    "requeue_after_outage",
     "seconds_until_due",
-    "take_up_again",
+    "use_partial_indexes",
 )
 
 _SQL: Final = load_queries(__package__ or "relaybox.relay", "relay.sql")
@@ -49,19 +49,19 @@ async def fetch_batch(
     *,
     rows_max: int,
     in_flight: Collection[int],
-    floor: int = 0,
+    start_seq: int = 0,
     cloudevents: CloudEventsMode = "binary",
 ) -> list[Message]:
     """At most *rows_max* publishable rows of *lanes* by ``seq``, from *floor* on, not *in_flight*."""
-    rows: Sequence[Any] = await ask(
+    rows: Sequence[Any] = await fetch_rows(
         connection,
         _SQL["fetch_batch"],
         [lane.lane for lane in lanes],
         [lane.epoch for lane in lanes],
         rows_max,
         _BATCH_BYTES_MAX,
-        ranges_of(in_flight),
-        floor,
+        multirange_of(in_flight),
+        start_seq,
     )
     return [message_of(row, cloudevents) for row in rows]
 
@@ -79,7 +79,9 @@ async def mark_sent(
     """
     lanes, epochs = _columns(fences)
     marked = 0
-    for row in await ask(connection, _SQL["mark_sent"], seqs, lanes, epochs, list(DELAY_BOUNDS_S), row_ids):
+    for row in await fetch_rows(
+        connection, _SQL["mark_sent"], seqs, lanes, epochs, list(DELAY_BOUNDS_S), row_ids
+    ):
         counters.count_published(bucket=row["bucket"], rows=row["rows"], delay_s=row["delay_s"])
         marked += row["rows"]
     return marked
@@ -95,7 +97,7 @@ def charge_for(message: Message, fault: RelayError) -> Charge:
 async def charge_rows(connection: DedicatedConnection, charges: Sequence[Charge]) -> None:
     """Record row faults: attempts, when to try again or FAILED, and why (G24)."""
     lanes, epochs = _columns({(message.lane, message.epoch) for message, _, _ in charges})
-    await ask(
+    await fetch_rows(
         connection,
         _SQL["charge_rows"],
         [message.seq for message, _, _ in charges],
@@ -108,10 +110,10 @@ async def charge_rows(connection: DedicatedConnection, charges: Sequence[Charge]
     )
 
 
-async def take_up_again(connection: DedicatedConnection, lanes: Sequence[Lane]) -> int:
+async def requeue_after_outage(connection: DedicatedConnection, lanes: Sequence[Lane]) -> int:
     """Make rows of *lanes* that failed because no broker answered as they were; how many (G25)."""
     numbers, epochs = [lane.lane for lane in lanes], [lane.epoch for lane in lanes]
-    return len(await ask(connection, _BATCHES["take_up_again"], numbers, epochs))
+    return len(await fetch_rows(connection, _BATCHES["requeue_after_outage"], numbers, epochs))
 
 
 async def seconds_until_due(connection: DedicatedConnection, *, fetched_s: float) -> float | None:
@@ -119,13 +121,13 @@ async def seconds_until_due(connection: DedicatedConnection, *, fetched_s: float
 
     *fetched_s* seconds ago was the last fetch, which did not see the rows that became due since.
     """
-    [row] = await ask(connection, _SQL["next_due"], fetched_s)
+    [row] = await fetch_rows(connection, _SQL["next_due"], fetched_s)
     return row["due_s"]
 
 
-async def measure_backlog(connection: DedicatedConnection, counters: Counters, floor: int = 0) -> None:
+async def measure_backlog(connection: DedicatedConnection, counters: Counters, start_seq: int = 0) -> None:
     """Count what waits, of all lanes; nothing below *floor* does."""
-    [row] = await ask(connection, _SQL["measure_backlog"], _BACKLOG_ROWS_MAX, floor, _DUE_ROWS_MAX)
+    [row] = await fetch_rows(connection, _SQL["measure_backlog"], _BACKLOG_ROWS_MAX, start_seq, _DUE_ROWS_MAX)
     oldest_s = row["oldest_s"] or 0.0
     # Where all that were asked are held back nobody knows of the next; to be called late is the safe side.
     unknown_s = oldest_s if row["pending"] > _DUE_ROWS_MAX else 0.0
@@ -145,12 +147,12 @@ async def measure_backlog(connection: DedicatedConnection, counters: Counters, f
     )
 
 
-async def plan_for_backlogs(connection: DedicatedConnection) -> None:
+async def use_partial_indexes(connection: DedicatedConnection) -> None:
     """Keep the plans of this connection on the outbox's partial indexes."""
-    await ask(connection, _SQL["plan_for_backlogs"])
+    await fetch_rows(connection, _SQL["use_partial_indexes"])
 
 
-def ranges_of(seqs: Collection[int]) -> str:
+def multirange_of(seqs: Collection[int]) -> str:
     """*seqs* as the text of an ``int8multirange``: a backlog's rows are a few runs, not 10,000 numbers."""
     if not seqs:
         return "{}"

@@ -12,11 +12,11 @@ from relaybox.relay._delivery import Delivery
 from relaybox.relay._errors import HistoryChanged
 from relaybox.relay._exactly_once import ExactlyOnce
 from relaybox.relay._history import Connections
-from relaybox.relay._keeper import Keeper
+from relaybox.relay._keeper import LeaseHeartbeat
 from relaybox.relay._lanes import Lanes
 from relaybox.relay._maintenance import Maintenance
 from relaybox.relay._partitions import PartitionWatch
-from relaybox.relay._pump import Pump
+from relaybox.relay._publish_loop import PublishLoop
 from relaybox.relay._replication import Replication
 from relaybox.relay._signals import OnSignal
 from relaybox.relay._statistics import Counters, Statistics
@@ -26,7 +26,7 @@ __all__ = ("Session",)
 
 #: From SIGTERM to the end are 10 s at the most (G27): what is in flight gets 6 of them, recording it 2,
 #: giving the lanes back 1.
-_STOP_PUMP_S: Final = 6.0
+_STOP_PUBLISHING_S: Final = 6.0
 _STOP_RECORD_S: Final = 2.0
 _STOP_LEAVE_S: Final = 1.0
 _WATCH_S: Final = 1.0
@@ -53,7 +53,7 @@ class Session:
         self._counters = counters
         self._connections = Connections(database)
         self._lanes = Lanes(lease_s=settings.lease_s, delivery=settings.delivery)
-        self._keeper = Keeper(
+        self._heartbeat = LeaseHeartbeat(
             self._connections,
             settings,
             self._lanes,
@@ -66,15 +66,15 @@ class Session:
             database,
             self._connections,
             counters,
-            self._keeper.floor,
+            self._heartbeat.low_watermark,
             keep_h=settings.retention_h,
             measure_s=settings.poll_interval,
         )
         self._delivery = self._new_delivery(kafka, settings)
-        self._pump = Pump(
-            self._connections, self._delivery, settings, self._lanes, self._keeper, counters, on_signal
+        self._publish_loop = PublishLoop(
+            self._connections, self._delivery, settings, self._lanes, self._heartbeat, counters, on_signal
         )
-        self._partitions.available = self._pump.take_up_soon
+        self._partitions.available = self._publish_loop.requeue_soon
 
     def _new_delivery(self, kafka: KafkaSettings, settings: RelaySettings) -> Delivery:
         if settings.delivery == "at-least-once":
@@ -85,16 +85,16 @@ class Session:
             compression=settings.compression,
             replication=Replication.of(settings),
             partitions=self._partitions,
-            wake=self._keeper.news.set,
+            wake=self._heartbeat.work_available.set,
         )
 
     def statistics(self) -> Statistics:
         """Return what was done and is held."""
-        return self._counters.look(
+        return self._counters.snapshot(
             lanes=self._lanes.owned(),
             members=self._lanes.members,
-            in_flight=len(self._pump.flights.messages()),
-            breaker=self._pump.breaker.state,
+            in_flight=len(self._publish_loop.in_flight.messages()),
+            breaker=self._publish_loop.breaker.state,
             partitions_unavailable=tuple(self._partitions.reasons()),
             lanes_stuck=tuple(
                 f"lane {lane} has published nothing for 10 s: {reason}"
@@ -104,7 +104,7 @@ class Session:
 
     def stop(self) -> None:
         """Fetch nothing more, and wait for acknowledgements for 5 s at the most."""
-        self._pump.stop()
+        self._publish_loop.stop()
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until *stopping* is set, then return within 10 s: nothing half-marked, no lane kept (G27).
@@ -115,10 +115,10 @@ class Session:
         """
         try:
             async with asyncio.TaskGroup() as group:
-                pump = group.create_task(self._pump.run(), name="relay-pump")
-                keeper = group.create_task(self._keeper.run(), name="relay-keeper")
+                publish_loop = group.create_task(self._publish_loop.run(), name="relay-publish-loop")
+                heartbeat = group.create_task(self._heartbeat.run(), name="relay-lease-heartbeat")
                 watchdog = group.create_task(self._watch(), name="relay-watchdog")
-                recorder = group.create_task(self._pump.recorder.run(), name="relay-recorder")
+                recorder = group.create_task(self._publish_loop.recorder.run(), name="relay-recorder")
                 retention = group.create_task(self._maintenance.remove_old_rows(), name="relay-retention")
                 backlog = group.create_task(self._maintenance.measure(), name="relay-backlog")
                 partitions = group.create_task(self._partitions.run(), name="relay-partitions")
@@ -126,15 +126,15 @@ class Session:
                 retention.cancel()
                 backlog.cancel()
                 partitions.cancel()
-                await asyncio.wait({pump}, timeout=_STOP_PUMP_S)
-                pump.cancel()
+                await asyncio.wait({publish_loop}, timeout=_STOP_PUBLISHING_S)
+                publish_loop.cancel()
                 await self._settle()
                 recorder.cancel()
-                keeper.cancel()
+                heartbeat.cancel()
                 watchdog.cancel()
-            await self._leave()
+            await self._release_lanes()
         finally:
-            await self._pump.close()
+            await self._publish_loop.close()
 
     async def _watch(self) -> None:
         """End the process if a call to Kafka hangs: the heartbeats would keep its lanes for ever.
@@ -153,15 +153,15 @@ class Session:
         """Record the last batch while the keeper still keeps its lanes."""
         try:
             async with asyncio.timeout(_STOP_RECORD_S):
-                await self._pump.recorder.done()
+                await self._publish_loop.recorder.wait_until_empty()
         except TimeoutError:
             _log.warning(
                 "relay stopped without PostgreSQL: the next owner of its lanes settles its last batch"
             )
 
-    async def _leave(self) -> None:
+    async def _release_lanes(self) -> None:
         try:
             async with asyncio.timeout(_STOP_LEAVE_S), self._connections.connected() as connection:
-                await self._lanes.leave(connection)
+                await self._lanes.release_all(connection)
         except (DatabaseError, HistoryChanged, TimeoutError):
             _log.warning("relay stopped without PostgreSQL: its lanes go to others when their leases end")

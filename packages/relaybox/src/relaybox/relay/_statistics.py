@@ -127,7 +127,7 @@ class Counters:
         self.batch_counts[bisect_left(BATCH_ROWS_BOUNDS, rows)] += 1
         self.batch_rows_sum += rows
 
-    def look(
+    def snapshot(
         self,
         *,
         lanes: tuple[int, ...],

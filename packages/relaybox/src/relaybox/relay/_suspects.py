@@ -9,12 +9,12 @@ from relaybox.relay._delivery import LaneBatch
 from relaybox.relay._errors import LinkDown, RecordRefused, RowFault
 from relaybox.relay._messages import Message
 
-__all__ = ("Suspects",)
+__all__ = ("RejectionIsolator",)
 
 Fault = tuple[Message, RowFault | LinkDown]
 
 
-class Suspects:
+class RejectionIsolator:
     """The broker refuses a request as a whole, so its verdict tells nothing about a row: try one by one.
 
     That happens only when a limit was lowered since it was read. Limits read anew convict most
@@ -25,39 +25,39 @@ class Suspects:
     def __init__(self) -> None:
         #: Rows of a lane still to be tried alone.
         self._alone: dict[int, int] = {}
-        self._accused: dict[int, tuple[UUID, Fault]] = {}
-        self._convicted: list[Fault] = []
+        self._rejected_alone: dict[int, tuple[UUID, Fault]] = {}
+        self._confirmed: list[Fault] = []
 
-    def suspect(self, batch: LaneBatch, error: KafkaError) -> None:
+    def note_rejected(self, batch: LaneBatch, error: KafkaError) -> None:
         """*batch* was refused."""
         if len(batch.messages) > 1:
             self._alone[batch.lane] = len(batch.messages)
         else:
-            self._accused[batch.lane] = (batch.batch_id, (batch.messages[0], RecordRefused.by(error)))
+            self._rejected_alone[batch.lane] = (batch.batch_id, (batch.messages[0], RecordRefused.by(error)))
 
-    def judge(self, lane: int, last_id: UUID | None) -> None:
+    def confirm(self, lane: int, last_id: UUID | None) -> None:
         """*lane* was taken over anew; *last_id* was published last."""
-        batch_id, fault = self._accused.pop(lane, (None, None))
+        batch_id, fault = self._rejected_alone.pop(lane, (None, None))
         if fault is not None and batch_id != last_id:
-            self._convicted.append(fault)
+            self._confirmed.append(fault)
             self._alone.pop(lane, None)
 
-    def cleared(self, batch: LaneBatch) -> None:
+    def note_published(self, batch: LaneBatch) -> None:
         """*batch* was published."""
         left = self._alone.pop(batch.lane, 0) - len(batch.messages)
         if left > 0:
             self._alone[batch.lane] = left
 
-    def convicted(self) -> list[Fault]:
+    def take_confirmed(self) -> list[Fault]:
         """Those found guilty since this was last asked."""
-        convicted, self._convicted = self._convicted, []
-        return convicted
+        confirmed, self._confirmed = self._confirmed, []
+        return confirmed
 
-    def tries_alone(self, lane: int) -> bool:
+    def is_isolating(self, lane: int) -> bool:
         """Whether rows of *lane* take off one by one."""
         return lane in self._alone
 
-    def one_by_one(self, messages: Sequence[Message]) -> Sequence[Message]:
+    def one_per_lane(self, messages: Sequence[Message]) -> Sequence[Message]:
         """*messages* with at most one of each lane under suspicion."""
         if not self._alone:
             return messages
@@ -72,7 +72,7 @@ class Suspects:
         return taken
 
     @staticmethod
-    def without_convicted_keys(messages: Sequence[Message], faulty: Sequence[Fault]) -> Sequence[Message]:
+    def without_keys_of(messages: Sequence[Message], faulty: Sequence[Fault]) -> Sequence[Message]:
         """*messages* without those that must wait for one in *faulty*."""
         if not faulty:
             return messages

@@ -12,33 +12,33 @@ import structlog
 from relaybox.db import DedicatedConnection
 from relaybox.relay._errors import LaneFaulty, LinkDown, PublishedUnknown, TransactionUnfinished
 from relaybox.relay._lane_claims import (
-    HeldLane,
-    claims_of,
-    held_lanes,
-    number_producers,
-    recover,
+    OwnedLane,
+    assign_next_producers,
+    list_claims,
+    owned_lanes,
+    record_recovery,
     report_fault,
 )
 from relaybox.relay._lanes import Lane
-from relaybox.relay._link import link_faults
-from relaybox.relay._markers import PRODUCERS, Markers
+from relaybox.relay._link import map_link_errors
+from relaybox.relay._markers import PRODUCERS_PER_LANE, Markers
 from relaybox.relay._reconcile import Reconciler
-from relaybox.relay._rows import plan_for_backlogs
+from relaybox.relay._rows import use_partial_indexes
 from relaybox.relay._transaction import INIT_S_MAX, LaneProducer
-from relaybox.relay._verdict import NO_MARKER, judge, start_over
+from relaybox.relay._verdict import NO_MARKER, plan_recovery, plan_recovery_after_history_change
 
-__all__ = ("Opened", "Takeover", "take_over")
+__all__ = ("OpenedLane", "Takeover", "take_over")
 
 NewProducer = Callable[[int, int], LaneProducer]
 """Make, and do not open, the producer of a lane with a number."""
 
 #: A lane that can get another producer does not wait longer for the end of a transaction.
-_RENEWABLE_S: Final = 2.0
+_REPLACEABLE_S: Final = 2.0
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Opened:
+class OpenedLane:
     """A lane that may be published from."""
 
     lane: Lane
@@ -51,7 +51,7 @@ class Opened:
 class Takeover:
     """What became of the lanes that were to be taken over; those in no list have another owner."""
 
-    opened: list[Opened] = field(default_factory=list[Opened])
+    opened: list[OpenedLane] = field(default_factory=list[OpenedLane])
     #: Why the brokers did not open them.
     failed: dict[Lane, LinkDown] = field(default_factory=dict[Lane, LinkDown])
     #: Kafka and the database disagree about them; an operator decides.
@@ -66,7 +66,7 @@ async def take_over(
     threads: Executor,
     reconciler: Reconciler,
     *,
-    renewable: Collection[Lane] = (),
+    replaceable: Collection[Lane] = (),
 ) -> Takeover:
     """Open *lanes*, in the only order that is safe: epoch, producer, marker, then what was claimed.
 
@@ -74,26 +74,26 @@ async def take_over(
     that opens after us shuts us out, sees that its epoch is gone, and stops; our next transaction
     fails and the lane is taken over again.
 
-    Of a *renewable* lane the caller opened the last producer and knows the outcome of each of its commits. If
-    its transaction does not end, because one of its partitions takes no writes, the lane gets the next
+    Of a *replaceable* lane the caller opened the last producer and knows the outcome of each of its commits.
+    If     its transaction does not end, because one of its partitions takes no writes, the lane gets the next
     producer. Of any other lane a former owner could still commit, so the lane waits for that end.
 
     Raises:
         LinkDown: the control topic cannot be reached or made, or the topics cannot be read after a failover.
         DatabaseError: PostgreSQL did not answer.
     """
-    await plan_for_backlogs(connection)
-    known = await held_lanes(connection, lanes)
+    await use_partial_indexes(connection)
+    known = await owned_lanes(connection, lanes)
     held = [lane for lane in lanes if lane.lane in known]
     if not held:
         return Takeover()
     in_thread = asyncio.get_running_loop().run_in_executor
-    await in_thread(threads, markers.ensure, [lane.lane for lane in held])
+    await in_thread(threads, markers.ensure_partitions, [lane.lane for lane in held])
     producers, failed = await _open_lanes(
-        connection, known, held, new_producer, threads, reconciler, renewable=renewable
+        connection, known, held, new_producer, threads, reconciler, replaceable=replaceable
     )
     numbered = {lane.lane: lane for lane in producers if producers[lane].number > 0}
-    for number in await in_thread(threads, markers.hidden, list(numbered)):
+    for number in await in_thread(threads, markers.lanes_with_open_transaction, list(numbered)):
         lane = numbered[number]
         failed[lane] = TransactionUnfinished(f"a transaction hides the last marker of lane {number}")
         threads.submit(producers.pop(lane).close)
@@ -101,7 +101,7 @@ async def take_over(
         _log.info("relay could not open a lane, trying again", lane=lane.lane, reason=str(down))
     takeover = Takeover(failed=failed)
     try:
-        found = await in_thread(threads, markers.read, [lane.lane for lane in producers])
+        found = await in_thread(threads, markers.read_last, [lane.lane for lane in producers])
         await _settle(connection, producers, found, known, threads, reconciler, takeover)
     finally:
         kept = [each.lane for each in takeover.opened]
@@ -115,7 +115,7 @@ async def _settle(
     connection: DedicatedConnection,
     producers: Mapping[Lane, LaneProducer],
     found: Mapping[int, UUID],
-    known: Mapping[int, HeldLane],
+    known: Mapping[int, OwnedLane],
     threads: Executor,
     reconciler: Reconciler,
     takeover: Takeover,
@@ -132,21 +132,21 @@ async def _settle(
                 connection, lane, LaneFaulty(f"lane {lane.lane}: Kafka's marker is {marker}; {unknown}")
             )
         takeover.faulty.extend(unsettled)
-    claims = await claims_of(connection, [lane.lane for lane in producers])
+    claims = await list_claims(connection, [lane.lane for lane in producers])
     for lane, producer in producers.items():
         marker, claimed = found.get(lane.lane), claims[lane.lane]
         try:
-            verdict = (
-                start_over(marker, claimed)
+            plan = (
+                plan_recovery_after_history_change(marker, claimed)
                 if lane in unsettled
-                else judge(lane.lane, marker, known[lane.lane].accepted_marker, claimed)
+                else plan_recovery(lane.lane, marker, known[lane.lane].accepted_marker, claimed)
             )
         except LaneFaulty as fault:
             await _stop_lane(connection, lane, fault)
             takeover.faulty.append(lane)
             continue
-        if await recover(connection, lane, verdict, reconciler.history_id):
-            takeover.opened.append(Opened(lane=lane, producer=producer, last_id=verdict.last_id))
+        if await record_recovery(connection, lane, plan, reconciler.history_id):
+            takeover.opened.append(OpenedLane(lane=lane, producer=producer, last_id=plan.last_id))
 
 
 async def _stop_lane(connection: DedicatedConnection, lane: Lane, fault: LaneFaulty) -> None:
@@ -156,38 +156,40 @@ async def _stop_lane(connection: DedicatedConnection, lane: Lane, fault: LaneFau
 
 async def _open_lanes(
     connection: DedicatedConnection,
-    known: Mapping[int, HeldLane],
+    known: Mapping[int, OwnedLane],
     lanes: Sequence[Lane],
     new_producer: NewProducer,
     threads: Executor,
     reconciler: Reconciler,
     *,
-    renewable: Collection[Lane],
+    replaceable: Collection[Lane],
 ) -> tuple[dict[Lane, LaneProducer], dict[Lane, LinkDown]]:
     """Open a producer for each of *lanes*, the next one where :func:`take_over` allows that."""
     numbers = {lane: _numbers(known[lane.lane], reconciler) for lane in lanes}
-    limits_s = {lane: _RENEWABLE_S if lane in renewable else INIT_S_MAX for lane in lanes}
+    limits_s = {lane: _REPLACEABLE_S if lane in replaceable else INIT_S_MAX for lane in lanes}
     producers, failed = await _open_all(new_producer, numbers, limits_s, threads)
     stuck = [
-        lane for lane, down in failed.items() if isinstance(down, TransactionUnfinished) and lane in renewable
+        lane
+        for lane, down in failed.items()
+        if isinstance(down, TransactionUnfinished) and lane in replaceable
     ]
     if stuck:
-        renewed = await number_producers(connection, stuck)
-        numbers = {lane: [renewed[lane.lane]] for lane in stuck if lane.lane in renewed}
+        assigned = await assign_next_producers(connection, stuck)
+        numbers = {lane: [assigned[lane.lane]] for lane in stuck if lane.lane in assigned}
         more, failed_again = await _open_all(new_producer, numbers, limits_s, threads)
         producers |= more
         failed = {lane: down for lane, down in failed.items() if lane not in more} | failed_again
     return producers, failed
 
 
-def _numbers(lane: HeldLane, reconciler: Reconciler) -> list[int]:
+def _numbers(lane: OwnedLane, reconciler: Reconciler) -> list[int]:
     """Return the numbers of the producers to open, the one to use last.
 
     In another history the number may be lost: a producer with any of the lane's ids could commit still.
     """
     if not reconciler.is_from_another_history(lane):
         return [lane.producer_number]
-    return [lane.producer_number + place for place in (*range(1, PRODUCERS), 0)]
+    return [lane.producer_number + place for place in (*range(1, PRODUCERS_PER_LANE), 0)]
 
 
 async def _open_all(
@@ -230,7 +232,7 @@ def _open(new_producer: NewProducer, lane: int, number: int, limit_s: float) -> 
     """Return the lane's producer, or why the brokers did not open it."""
     producer: LaneProducer | None = None
     try:
-        with link_faults():
+        with map_link_errors():
             producer = new_producer(lane, number)
         producer.open(limit_s)
     except LinkDown as error:

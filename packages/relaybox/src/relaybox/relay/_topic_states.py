@@ -8,7 +8,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaError
 
 from relaybox.kafka import ConnectionDiagnosis, topic_configs
-from relaybox.relay._ensure import AWAY, BrokerAway, admin_client, metadata_of
+from relaybox.relay._ensure import UNREACHABLE_CODES, BrokerAway, admin_client, metadata_of
 from relaybox.relay._replication import Brokers
 from relaybox.settings import KafkaSettings
 
@@ -74,7 +74,7 @@ def _configs(admin: Any, diagnosis: ConnectionDiagnosis, topics: list[str]) -> d
         raise BrokerAway(diagnosis.message()) from error
     for topic, config in configs.items():
         if isinstance(config, KafkaError):
-            if config.code() in AWAY:
+            if config.code() in UNREACHABLE_CODES:
                 admin.poll(0)
                 raise BrokerAway(diagnosis.message(config))
             found[topic] = {}

@@ -35,7 +35,7 @@ class TopicLimits:
         self._admin = admin
         self._bytes_max: dict[str, int] = {}
 
-    def known(self, topics: Iterable[str]) -> Mapping[str, int] | None:
+    def cached(self, topics: Iterable[str]) -> Mapping[str, int] | None:
         """The limits, if all of *topics* are known to exist."""
         return self._bytes_max if self._bytes_max.keys() >= set(topics) else None
 
@@ -52,7 +52,7 @@ class TopicLimits:
             raise LinkDown("the broker did not answer what it accepts; check KAFKA_HOST") from error
         for topic, config in configs.items():
             if isinstance(config, KafkaError):
-                self._understand(topic, config)
+                self._note_error(topic, config)
             else:
                 self._bytes_max[topic] = int(config[_LIMIT] or _LIMIT_BYTES)
         return self._bytes_max
@@ -67,7 +67,7 @@ class TopicLimits:
             self._bytes_max.pop(topic, None)
         return self.of(topics)
 
-    def _understand(self, topic: str, error: KafkaError) -> None:
+    def _note_error(self, topic: str, error: KafkaError) -> None:
         if error.code() in _UNKNOWN:
             return
         if error.code() not in _FORBIDDEN:

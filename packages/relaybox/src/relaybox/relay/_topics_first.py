@@ -11,7 +11,7 @@ from relaybox.relay._backoff import link_pause_s
 from relaybox.relay._ensure import BrokerAway, TopicsNotReady, check_replicas, ensure_topics
 from relaybox.relay._errors import LinkDown
 from relaybox.relay._keeper import wait_at_most
-from relaybox.relay._link import Link, link_settings
+from relaybox.relay._link import BrokerClient, client_settings
 from relaybox.relay._relay import Relay
 from relaybox.relay._replication import Replication
 from relaybox.settings import KafkaSettings, RelaySettings
@@ -59,7 +59,7 @@ class TopicsFirst:
                     _log.warning("relay waits for Kafka", error_code=away.error_code, reason=str(away))
                 await wait_at_most(self._stopping, link_pause_s(failures))
             else:
-                self._warn_of_small(limits)
+                self._warn_about_small_limits(limits)
                 await self._relay.run()
                 return
 
@@ -83,12 +83,12 @@ class TopicsFirst:
         return await asyncio.to_thread(self._ask)
 
     def _ask(self) -> Mapping[str, int]:
-        link, declared = Link(link_settings(self._kafka)), self._outbox.declared()
+        link, declared = BrokerClient(client_settings(self._kafka)), self._outbox.declared()
         limits = link.limits(declared)
         link.close()
         return {topic: limits[topic] for topic in declared if topic in limits}
 
-    def _warn_of_small(self, limits: Mapping[str, int]) -> None:
+    def _warn_about_small_limits(self, limits: Mapping[str, int]) -> None:
         """What the outbox takes and the topic does not would be FAILED: told before it happens (G34)."""
         for topic, bytes_max in sorted(limits.items()):
             if bytes_max < self._outbox.message_bytes_max:

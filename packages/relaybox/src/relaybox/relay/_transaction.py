@@ -15,7 +15,7 @@ from relaybox.relay._errors import LinkDown, TransactionUnfinished
 from relaybox.relay._link import PRODUCER, ROW_CODES, UNDELIVERED, discard, flush, produce
 from relaybox.relay._markers import Markers
 
-__all__ = ("INIT_S_MAX", "Fate", "Landing", "LaneProducer")
+__all__ = ("INIT_S_MAX", "LaneProducer", "TransactionResult", "TransactionState")
 
 #: Opening a lane takes half a second if a transaction has to be ended, seconds while a broker starts.
 INIT_S_MAX: Final = 10.0
@@ -36,7 +36,7 @@ _PRODUCER: Final[dict[str, Any]] = {
 }
 
 
-class Fate(Enum):
+class TransactionState(Enum):
     """What is known of a transaction after :meth:`LaneProducer.publish`."""
 
     COMMITTED = "committed"
@@ -45,14 +45,14 @@ class Fate(Enum):
     #: Taken back: PostgreSQL has not confirmed the claim, or the lane has another owner.
     UNCLAIMED = "unclaimed"
     #: Only the marker knows.
-    UNDECIDED = "undecided"
+    IN_DOUBT = "in-doubt"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Landing:
+class TransactionResult:
     """How a transaction ended. Unless it was committed, the producer is of no more use."""
 
-    fate: Fate
+    state: TransactionState
     #: Why it failed; a verdict about a record comes first.
     error: KafkaError | None = None
 
@@ -117,7 +117,7 @@ class LaneProducer:
             else:
                 return
 
-    def publish(self, batch: LaneBatch) -> Landing:
+    def publish(self, batch: LaneBatch) -> TransactionResult:
         """Publish *batch* and the marker that says so, all or nothing; committed only when it is claimed."""
         failures: list[KafkaError] = []
         note = partial(_note_failure, failures)
@@ -132,19 +132,19 @@ class LaneProducer:
         except KafkaException as error:
             failures.append(error.args[0])
         if failures:
-            return Landing(fate=Fate.UNPUBLISHED, error=_worst(failures))
+            return TransactionResult(state=TransactionState.UNPUBLISHED, error=_worst(failures))
         return self._commit() if _is_claimed(batch) else self._take_back()
 
     def close(self) -> None:
         """Take back what is not acknowledged; its transaction ends when the lane is next opened."""
         discard(self._producer)
 
-    def _take_back(self) -> Landing:
+    def _take_back(self) -> TransactionResult:
         with suppress(KafkaException):  # whoever opens the lane next ends it; until then its readers wait
             self._producer.abort_transaction(self._commit_s())
-        return Landing(fate=Fate.UNCLAIMED)
+        return TransactionResult(state=TransactionState.UNCLAIMED)
 
-    def _commit(self) -> Landing:
+    def _commit(self) -> TransactionResult:
         until_s = time.monotonic() + _COMMIT_S_MAX
         while True:
             try:
@@ -152,9 +152,9 @@ class LaneProducer:
             except KafkaException as error:
                 reason: KafkaError = error.args[0]
                 if not reason.retriable() or time.monotonic() > min(until_s, self._deadline()):
-                    return Landing(fate=Fate.UNDECIDED, error=reason)
+                    return TransactionResult(state=TransactionState.IN_DOUBT, error=reason)
             else:
-                return Landing(fate=Fate.COMMITTED)
+                return TransactionResult(state=TransactionState.COMMITTED)
 
     def _commit_s(self) -> float:
         return max(_COMMIT_S_MIN, min(_COMMIT_S, self._deadline() - time.monotonic()))

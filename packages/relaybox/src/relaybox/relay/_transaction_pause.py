@@ -32,6 +32,6 @@ class TransactionPause:
         """Note that the transaction has ended."""
         self.until_s = max(self.until_s, now_s + _END_TO_START_S)
 
-    def left_s(self, now_s: float) -> float:
+    def remaining_s(self, now_s: float) -> float:
         """Return the seconds until the next transaction may start, 0 if it may start now."""
         return max(0.0, self.until_s - now_s)

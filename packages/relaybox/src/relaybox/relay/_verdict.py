@@ -7,7 +7,7 @@ from uuid import UUID
 
 from relaybox.relay._errors import LaneFaulty
 
-__all__ = ("NO_MARKER", "Claim", "Verdict", "judge", "start_over")
+__all__ = ("NO_MARKER", "Claim", "RecoveryPlan", "plan_recovery", "plan_recovery_after_history_change")
 
 #: What an operator accepts when the marker is missing.
 NO_MARKER: Final = UUID(int=0)
@@ -24,21 +24,23 @@ class Claim:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Verdict:
+class RecoveryPlan:
     """What is to be done before anything new is published from the lane."""
 
     #: Rows that are on the topic: to be marked.
     published_seqs: Sequence[int]
     #: Claims that nobody will ask for again: those never published, whose rows are PENDING and stay so, and
     #: those published before the last one.
-    forgotten: Sequence[int]
+    obsolete: Sequence[int]
     #: The last published batch.
     last_id: UUID | None
     #: The same, where no claim is of it: accepted until the claim that follows it.
     accepted_marker: UUID | None = None
 
 
-def judge(lane: int, marker: UUID | None, accepted: UUID | None, claims: Sequence[Claim]) -> Verdict:
+def plan_recovery(
+    lane: int, marker: UUID | None, accepted: UUID | None, claims: Sequence[Claim]
+) -> RecoveryPlan:
     """What Kafka's *marker*, the id of the last batch published from *lane*, says about *claims*.
 
     Published are the marker's batch and those it follows, by their ``previous_id``; of any other claim
@@ -59,18 +61,18 @@ def judge(lane: int, marker: UUID | None, accepted: UUID | None, claims: Sequenc
             f"lane {lane}: Kafka's marker is {marker or NO_MARKER}, which this database does not know; "
             "was one of them restored? See `relaybox verify`, then `relaybox relay accept`"
         )
-    return Verdict(
+    return RecoveryPlan(
         published_seqs=[seq for claim in published for seq in claim.seqs],
-        forgotten=[claim.number for claim in (*known.values(), *published[1:])],
+        obsolete=[claim.number for claim in (*known.values(), *published[1:])],
         last_id=marker,
     )
 
 
-def start_over(marker: UUID | None, claims: Sequence[Claim]) -> Verdict:
+def plan_recovery_after_history_change(marker: UUID | None, claims: Sequence[Claim]) -> RecoveryPlan:
     """Return what to do once every published row of the lane is marked, whatever the *claims* say."""
-    return Verdict(
+    return RecoveryPlan(
         published_seqs=(),
-        forgotten=[claim.number for claim in claims],
+        obsolete=[claim.number for claim in claims],
         last_id=marker,
         accepted_marker=marker,
     )

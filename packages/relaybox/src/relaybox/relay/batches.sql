@@ -6,14 +6,14 @@ UPDATE relay_origin SET id = gen_random_uuid() WHERE id IS NULL RETURNING id
 -- What it was named.
 SELECT id FROM relay_origin WHERE id IS NOT NULL
 
--- name: held_lanes
+-- name: owned_lanes
 -- Which of lanes $1 at epochs $2 have no other owner, what an operator has accepted for them, in which history they were
 -- last compared with Kafka, and which of their producers is in use.
 SELECT l.lane, l.accepted_marker, l.history_id, l.producer_number
 FROM relay_lanes AS l
 JOIN unnest($1::int[], $2::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch
 
--- name: number_producers
+-- name: assign_next_producers
 -- Give lanes $1 the next transactional.id while they are held at epochs $2; not while a relay of a version lives that knows
 -- only the first one: that relay could not fence the next.
 UPDATE relay_lanes AS l SET producer_number = l.producer_number + 1
@@ -36,7 +36,7 @@ FROM unnest($1::int[], $3::uuid[], $4::uuid[], $5::text[]) AS claim (lane, batch
 JOIN held ON held.lane = claim.lane
 RETURNING lane, number
 
--- name: claims_of
+-- name: list_claims
 -- What the owners of lanes $1 claimed and is not settled, or was settled last.
 SELECT lane, number, batch_id, previous_id, seqs FROM relay_batches WHERE lane = ANY ($1::int[]) ORDER BY lane, number
 
@@ -101,7 +101,7 @@ RETURNING o.seq
 -- They were looked at.
 DROP TABLE relay_found
 
--- name: fault_lane
+-- name: report_lane_fault
 -- Lane $1 at epoch $2 is not published from, for the reason $3.
 UPDATE relay_lanes SET fault = $3 WHERE lane = $1 AND epoch = $2 AND fault IS DISTINCT FROM $3
 
@@ -116,7 +116,7 @@ WITH held AS (
 )
 DELETE FROM relay_batches AS b USING held WHERE b.lane = held.lane AND b.number < held.number
 
--- name: take_up_again
+-- name: requeue_after_outage
 -- Rows of lanes $1 at epochs $2 that an outage of Kafka made fail: the link is back, they are as they were (G25).
 WITH held AS (
     SELECT l.hash_min, l.hash_max FROM relay_lanes AS l

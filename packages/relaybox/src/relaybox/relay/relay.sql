@@ -24,7 +24,7 @@ SELECT server.history,
        CASE WHEN o.history = server.history THEN o.history_id ELSE (SELECT history_id FROM noted) END AS history_id
 FROM server, relay_origin AS o
 
--- name: leave_members
+-- name: remove_member
 -- Relay $1 is gone; the others' shares grow at their next heartbeat.
 DELETE FROM relay_members WHERE name = $1
 
@@ -225,13 +225,13 @@ FROM (SELECT count(*) AS rows, count(*) FILTER (WHERE error_data ->> 'reason' = 
             WHERE status = 'FAILED' AND skipped_at IS NULL LIMIT $1::int) AS rows) AS failed,
      (SELECT count(*) AS rows, count(fault) AS faulty FROM relay_lanes) AS lanes
 
--- name: plan_for_backlogs
+-- name: use_partial_indexes
 -- This connection's plans follow the outbox's partial indexes whatever the statistics say: of a table that was never
 -- analysed PostgreSQL thinks that three rows are PENDING, and sorts a hundred thousand for every batch (350 ms
 -- instead of 9); of a slot that was empty when it planned, that it can as well be read from end to end.
 SELECT set_config('enable_sort', 'off', false), set_config('enable_bitmapscan', 'off', false),
        set_config('enable_seqscan', 'off', false), set_config('plan_cache_mode', 'force_generic_plan', false)
 
--- name: call_members
+-- name: notify_relays
 -- A relay has joined: the others give their surplus back at once instead of at their next heartbeat.
 SELECT pg_notify(left($1 || coalesce('_' || nullif(current_schema(), 'public'), ''), 63), '')

@@ -8,12 +8,12 @@ import asyncpg
 import pytest
 from relaybox.db import Database, DedicatedConnection, load_queries
 from relaybox.outbox import retain
-from relaybox.relay import _floor as floors
+from relaybox.relay import _floor
 from relaybox.relay._ask import connected
-from relaybox.relay._floor import Floor
+from relaybox.relay._floor import LowWatermark
 from relaybox.relay._lanes import Lanes
 from relaybox.relay._messages import Message
-from relaybox.relay._rows import fetch_batch, mark_sent, plan_for_backlogs
+from relaybox.relay._rows import fetch_batch, mark_sent, use_partial_indexes
 from relaybox.relay._statistics import Counters
 
 from tests.fixtures.relays import put_events, rows_of
@@ -24,15 +24,15 @@ ROWS = 1_000
 
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every step of a floor is due."""
-    monkeypatch.setattr(floors, "_STEP_S", 0.0)
+    """Every step of a low watermark is due."""
+    monkeypatch.setattr(_floor, "_ADVANCE_S", 0.0)
 
 
 @pytest.fixture
 async def connection(database: Database) -> AsyncIterator[DedicatedConnection]:
     """A relay's own."""
     async with connected(database) as connection:
-        await plan_for_backlogs(connection)
+        await use_partial_indexes(connection)
         yield connection
 
 
@@ -40,12 +40,12 @@ async def connection(database: Database) -> AsyncIterator[DedicatedConnection]:
 async def lanes(connection: DedicatedConnection) -> Lanes:
     """All of them, owned."""
     lanes = Lanes(lease_s=600)
-    await lanes.beat(connection)
+    await lanes.renew(connection)
     return lanes
 
 
-async def fetch(connection: DedicatedConnection, lanes: Lanes, *, floor: int = 0) -> list[Message]:
-    return await fetch_batch(connection, lanes.usable(), rows_max=ROWS, in_flight=(), floor=floor)
+async def fetch(connection: DedicatedConnection, lanes: Lanes, *, start_seq: int = 0) -> list[Message]:
+    return await fetch_batch(connection, lanes.usable(), rows_max=ROWS, in_flight=(), start_seq=start_seq)
 
 
 async def mark(connection: DedicatedConnection, messages: list[Message]) -> int:
@@ -59,21 +59,21 @@ async def mark(connection: DedicatedConnection, messages: list[Message]) -> int:
     )
 
 
-async def relay(connection: DedicatedConnection, lanes: Lanes, floor: Floor) -> list[str]:
+async def relay(connection: DedicatedConnection, lanes: Lanes, low_watermark: LowWatermark) -> list[str]:
     """What a relay does, without Kafka; the keys of the rows it would publish."""
-    messages = await fetch(connection, lanes, floor=floor.seq)
+    messages = await fetch(connection, lanes, start_seq=low_watermark.seq)
     if messages:
-        await floor.step(connection, messages[-1].seq)
+        await low_watermark.advance(connection, messages[-1].seq)
         await mark(connection, messages)
     return [str(message.key) for message in messages]
 
 
-async def plan_of(connection: DedicatedConnection, lanes: Lanes, *, floor: int) -> dict[str, Any]:
-    """How a fetch from *floor* on runs."""
+async def plan_of(connection: DedicatedConnection, lanes: Lanes, *, start_seq: int) -> dict[str, Any]:
+    """How a fetch from *start_seq* on runs."""
     owned = lanes.usable()
     numbers, epochs = [lane.lane for lane in owned], [lane.epoch for lane in owned]
     explain = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + SQL["fetch_batch"]
-    [row] = await connection.fetch(explain, numbers, epochs, ROWS, 2**24, "{}", floor)
+    [row] = await connection.fetch(explain, numbers, epochs, ROWS, 2**24, "{}", start_seq)
     return json.loads(row[0])[0]["Plan"]
 
 
@@ -91,18 +91,18 @@ def parts(plan: dict[str, Any]) -> list[dict[str, Any]]:
 async def test_a_poll_does_not_pass_marked_rows_that_an_old_snapshot_keeps(
     database: Database, superuser: asyncpg.Connection, connection: DedicatedConnection, lanes: Lanes
 ) -> None:
-    floor = Floor()
+    low_watermark = LowWatermark()
     async with superuser.transaction(isolation="repeatable_read"):
         await superuser.fetch("SELECT pg_current_snapshot()")
         for _ in range(5):
             await put_events(database, "domain-events", ["key"], count=ROWS)
-            assert len(await relay(connection, lanes, floor)) == ROWS
+            assert len(await relay(connection, lanes, low_watermark)) == ROWS
         await put_events(database, "domain-events", ["last"])
-        assert floor.seq > 3 * ROWS
-        from_floor = await plan_of(connection, lanes, floor=floor.seq)
-        from_beginning = await plan_of(connection, lanes, floor=0)
-    assert pages(from_floor) * 2 < pages(from_beginning)
-    assert await relay(connection, lanes, floor) == ["last"]
+        assert low_watermark.seq > 3 * ROWS
+        from_watermark = await plan_of(connection, lanes, start_seq=low_watermark.seq)
+        from_beginning = await plan_of(connection, lanes, start_seq=0)
+    assert pages(from_watermark) * 2 < pages(from_beginning)
+    assert await relay(connection, lanes, low_watermark) == ["last"]
 
 
 @pytest.mark.guarantee("G29")
@@ -110,7 +110,7 @@ async def test_a_plan_made_on_an_empty_table_never_reads_it_from_end_to_end(
     superuser: asyncpg.Connection, connection: DedicatedConnection, lanes: Lanes
 ) -> None:
     await superuser.execute("VACUUM ANALYZE event_outbox")
-    plan = await plan_of(connection, lanes, floor=0)
+    plan = await plan_of(connection, lanes, start_seq=0)
     outbox = [part for part in parts(plan) if part.get("Relation Name", "").startswith("event_outbox")]
     assert len(outbox) >= 4
     assert {part["Node Type"] for part in outbox} <= {"Index Scan", "Index Only Scan"}
@@ -121,16 +121,16 @@ async def test_a_plan_made_on_an_empty_table_never_reads_it_from_end_to_end(
 async def test_polls_begin_no_later_than_a_row_that_has_not_committed(
     database: Database, superuser: asyncpg.Connection, connection: DedicatedConnection, lanes: Lanes
 ) -> None:
-    floor = Floor()
+    low_watermark = LowWatermark()
     late = superuser.transaction()
     await late.start()
     await put_events(superuser, "domain-events", ["late"])
     for _ in range(4):
         await put_events(database, "domain-events", ["early"])
-        assert await relay(connection, lanes, floor) == ["early"]
-    assert floor.seq <= 1
+        assert await relay(connection, lanes, low_watermark) == ["early"]
+    assert low_watermark.seq <= 1
     await late.commit()
-    assert await relay(connection, lanes, floor) == ["late"]
+    assert await relay(connection, lanes, low_watermark) == ["late"]
 
 
 @pytest.mark.guarantee("G22")
@@ -139,17 +139,17 @@ async def test_polls_begin_no_later_than_a_number_that_was_only_taken(
 ) -> None:
     # An INSERT has no transaction id yet when it takes its number; what it has is its lock. (The first number
     # of 32 gives it one.)
-    floor = Floor()
+    low_watermark = LowWatermark()
     await put_events(database, "domain-events", ["early"])
-    await relay(connection, lanes, floor)
+    await relay(connection, lanes, low_watermark)
     late = superuser.transaction()
     await late.start()
     await superuser.execute("LOCK TABLE event_outbox IN ROW EXCLUSIVE MODE")
     [taken] = await superuser.fetch("SELECT nextval('event_outbox_seq_seq') AS seq")
     for _ in range(4):
         await put_events(database, "domain-events", ["early"])
-        assert await relay(connection, lanes, floor) == ["early"]
-    assert floor.seq <= taken["seq"]
+        assert await relay(connection, lanes, low_watermark) == ["early"]
+    assert low_watermark.seq <= taken["seq"]
     await late.commit()
 
 
@@ -168,25 +168,25 @@ async def test_rows_behind_a_failed_one_of_their_key_are_not_fetched(
 async def test_polls_begin_no_later_than_a_row_that_waits_for_an_operator(
     database: Database, superuser: asyncpg.Connection, connection: DedicatedConnection, lanes: Lanes
 ) -> None:
-    floor = Floor()
+    low_watermark = LowWatermark()
     await put_events(database, "domain-events", ["failed"])
     await superuser.execute("UPDATE event_outbox SET status = 'FAILED', error_data = '{}'")
     for _ in range(4):
         await put_events(database, "domain-events", ["well"])
-        assert await relay(connection, lanes, floor) == ["well"]
-    assert floor.seq == 1
+        assert await relay(connection, lanes, low_watermark) == ["well"]
+    assert low_watermark.seq == 1
     await superuser.execute("UPDATE event_outbox SET status = 'PENDING' WHERE status = 'FAILED'")
-    assert await relay(connection, lanes, floor) == ["failed"]
+    assert await relay(connection, lanes, low_watermark) == ["failed"]
 
 
 async def test_a_poll_begins_at_the_very_first_row_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    floor = Floor()
-    floor.seq = 7
-    assert [floor.start(), floor.start()] == [0, 7]
-    monkeypatch.setattr(floors, "_WHOLE_LOOK_S", 0.0)
-    floor = Floor()
-    floor.seq = 7
-    assert [floor.start(), floor.start()] == [0, 0]
+    low_watermark = LowWatermark()
+    low_watermark.seq = 7
+    assert [low_watermark.poll_start(), low_watermark.poll_start()] == [0, 7]
+    monkeypatch.setattr(_floor, "_FULL_SCAN_S", 0.0)
+    low_watermark = LowWatermark()
+    low_watermark.seq = 7
+    assert [low_watermark.poll_start(), low_watermark.poll_start()] == [0, 0]
 
 
 @pytest.mark.guarantee("G29")

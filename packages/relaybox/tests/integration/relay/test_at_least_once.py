@@ -52,4 +52,4 @@ async def test_rows_whose_failure_was_not_heard_of_are_not_taken_for_acknowledge
         await delivery.close()
     assert outcome.sent == []
     assert outcome.link is not None
-    assert outcome.stranded == messages
+    assert outcome.interrupted == messages

@@ -149,12 +149,12 @@ async def test_a_relay_that_lost_its_lane_can_neither_mark_nor_charge(database: 
         # What it needs of the connection every connection has.
         connection: Any = pooled
         loser, winner = Lanes(lease_s=0.001), Lanes(lease_s=60)
-        await loser.beat(connection)
+        await loser.renew(connection)
         lanes = [Lane(lane=number, epoch=1, valid_until_s=0) for number in range(8)]
         batch = await fetch_batch(connection, lanes, rows_max=10, in_flight=())
         assert len(batch) == 2
-        await winner.beat(connection)
-        await winner.beat(connection)
+        await winner.renew(connection)
+        await winner.renew(connection)
         assert winner.owned() == tuple(range(8))
 
         assert await fetch_batch(connection, lanes, rows_max=10, in_flight=()) == []
@@ -176,7 +176,7 @@ async def test_rows_in_flight_are_not_fetched_twice(database: Database, topic: s
     async with database.connection() as pooled:
         connection: Any = pooled
         lanes = Lanes(lease_s=60)
-        await lanes.beat(connection)
+        await lanes.renew(connection)
         first = await fetch_batch(connection, lanes.usable(), rows_max=30, in_flight=())
         in_flight = [each.seq for each in first]
         second = await fetch_batch(connection, lanes.usable(), rows_max=100, in_flight=in_flight)
@@ -189,18 +189,18 @@ async def test_a_lane_with_unsettled_rows_is_not_given_back(database: Database) 
     async with database.connection() as pooled:
         connection: Any = pooled
         first, second = Lanes(lease_s=60), Lanes(lease_s=60)
-        await first.beat(connection)
-        await second.beat(connection)
+        await first.renew(connection)
+        await second.renew(connection)
         first.busy = frozenset({7})
-        await first.beat(connection)
+        await first.renew(connection)
         assert first.owned() == (0, 1, 2, 3, 7)
         assert [lane.lane for lane in first.usable()] == [0, 1, 2, 3], "nothing new is taken from it"
 
-        assert not first.to_release()
+        assert not first.has_idle_surplus()
         first.busy = frozenset()
-        assert first.to_release()
-        await first.beat(connection)
-        await second.beat(connection)
+        assert first.has_idle_surplus()
+        await first.renew(connection)
+        await second.renew(connection)
     assert (first.owned(), second.owned()) == ((0, 1, 2, 3), (4, 5, 6, 7))
 
 

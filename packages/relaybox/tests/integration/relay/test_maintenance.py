@@ -49,9 +49,9 @@ async def test_relay_keeps_its_lanes_while_the_backlog_cannot_be_counted(
             await superuser.execute("LOCK TABLE event_outbox IN ACCESS EXCLUSIVE MODE")
             leases: set[object] = set()
 
-            async def renewed() -> bool:
+            async def assigned() -> bool:
                 leases.add(await superuser.fetchval("SELECT min(lease_until) FROM relay_lanes"))
                 return len(leases) > 3
 
-            await eventually("the leases were renewed three times", renewed)
+            await eventually("the leases were assigned three times", assigned)
     await database.close()

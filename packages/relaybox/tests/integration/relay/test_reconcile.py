@@ -67,7 +67,7 @@ async def test_reconciler_names_the_right_to_create_temporary_tables(
     await superuser.execute(f'REVOKE TEMPORARY ON DATABASE "{database.settings.db}" FROM PUBLIC')
     lanes = Lanes(lease_s=600)
     async with connected(database) as connection:
-        await lanes.beat(connection)
+        await lanes.renew(connection)
         await put_events(connection, topic, ["key"])
         with ThreadPoolExecutor(1) as threads, pytest.raises(DatabaseRefused) as refused:
             await Reconciler(kafka_settings, uuid4()).settle(connection, lanes.usable(), threads)

@@ -167,7 +167,7 @@ async def test_an_outage_charges_no_row_that_was_not_in_flight(
     relay = Relay(database, nobody, RelaySettings(poll_interval=0.1, delivery=delivery))
     async with running(relay):
         async with asyncio.timeout(WAIT_S):
-            while relay._session._pump.breaker._failures < 7:  # noqa: ASYNC110 - no signal announces it
+            while relay._session._publish_loop.breaker._failures < 7:  # noqa: ASYNC110 - no signal announces it
                 await asyncio.sleep(0.05)
         look = relay.statistics()
     assert look.lanes == tuple(range(8))

@@ -14,14 +14,14 @@ from relaybox.relay import _lane_claims, _markers
 from relaybox.relay._ask import connected
 from relaybox.relay._delivery import LaneBatch
 from relaybox.relay._errors import LinkDown, TransactionUnfinished
-from relaybox.relay._lane_claims import claim, claims_of, origin_of
+from relaybox.relay._lane_claims import claim, list_claims, origin_of
 from relaybox.relay._lanes import Lane, Lanes
-from relaybox.relay._link import BATCH_BYTES_MAX, link_settings
+from relaybox.relay._link import BATCH_BYTES_MAX, client_settings
 from relaybox.relay._markers import Markers
 from relaybox.relay._reconcile import Reconciler
 from relaybox.relay._rows import fetch_batch
 from relaybox.relay._takeover import NewProducer, take_over
-from relaybox.relay._transaction import Fate, LaneProducer
+from relaybox.relay._transaction import LaneProducer, TransactionState
 from relaybox.settings import KafkaSettings
 
 from tests.fixtures.bounds import WAIT_S
@@ -37,7 +37,7 @@ async def connection(database: Database) -> AsyncIterator[DedicatedConnection]:
 
 @pytest.fixture
 async def markers(connection: DedicatedConnection, kafka_settings: KafkaSettings) -> Markers:
-    return Markers(link_settings(kafka_settings), await origin_of(connection))
+    return Markers(client_settings(kafka_settings), await origin_of(connection))
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def new_producer(kafka_settings: KafkaSettings, markers: Markers) -> Iterator[Ne
     def make(lane: int, number: int) -> LaneProducer:
         made.append(
             LaneProducer(
-                link_settings(kafka_settings),
+                client_settings(kafka_settings),
                 markers,
                 lane,
                 number,
@@ -77,7 +77,7 @@ def reconciler(kafka_settings: KafkaSettings) -> Reconciler:
 async def owned(connection: DedicatedConnection, topic: str) -> Lane:
     """The lane that three rows are in."""
     lanes = Lanes(lease_s=600)
-    await lanes.beat(connection)
+    await lanes.renew(connection)
     await put_events(connection, topic, ["key"], count=3)
     [first] = await fetch_batch(connection, lanes.usable(), rows_max=1, in_flight=())
     return next(lane for lane in lanes.usable() if lane.lane == first.lane)
@@ -85,7 +85,7 @@ async def owned(connection: DedicatedConnection, topic: str) -> Lane:
 
 async def opened(lane: Lane, markers: Markers, new_producer: NewProducer) -> LaneProducer:
     """The producer of the lane's owner."""
-    await asyncio.to_thread(markers.ensure, [lane.lane])
+    await asyncio.to_thread(markers.ensure_partitions, [lane.lane])
     producer = new_producer(lane.lane, 0)
     await asyncio.to_thread(producer.open)
     return producer
@@ -114,18 +114,18 @@ async def test_what_a_former_owner_publishes_until_it_is_shut_out_is_known(
     lane = await owned(connection, topic)
     former = await opened(lane, markers, new_producer)
     first = await taken(connection, lane)
-    assert (await asyncio.to_thread(former.publish, first)).fate is Fate.COMMITTED
+    assert (await asyncio.to_thread(former.publish, first)).state is TransactionState.COMMITTED
     last = await taken(connection, lane, first)
 
     def late(lane_number: int, number: int) -> LaneProducer:
         """The former owner's transaction ends at the last moment at which it can."""
-        assert former.publish(last).fate is Fate.COMMITTED
+        assert former.publish(last).state is TransactionState.COMMITTED
         return new_producer(lane_number, number)
 
     takeover = await take_over(connection, [lane], markers, late, threads, reconciler)
     assert [each.last_id for each in takeover.opened] == [last.batch_id]
     assert [row["status"] for row in await rows_of(database)] == ["SENT", "SENT", "PENDING"]
-    [left] = (await claims_of(connection, [lane.lane]))[lane.lane]
+    [left] = (await list_claims(connection, [lane.lane]))[lane.lane]
     assert left.batch_id == last.batch_id, "what was settled is not looked at again"
 
 
@@ -144,8 +144,8 @@ async def test_a_former_owner_is_shut_out_by_the_takeover(
     former = await opened(lane, markers, new_producer)
     batch = await taken(connection, lane)
     await take_over(connection, [lane], markers, new_producer, threads, reconciler)
-    landing = await asyncio.to_thread(former.publish, batch)
-    assert landing.fate is not Fate.COMMITTED
+    result = await asyncio.to_thread(former.publish, batch)
+    assert result.state is not TransactionState.COMMITTED
     assert {row["status"] for row in await rows_of(database)} == {"PENDING"}
     assert await asyncio.to_thread(read_topic, kafka_settings.bootstrap_servers, topic) == []
 
@@ -174,19 +174,19 @@ async def test_a_takeover_does_not_read_the_outbox_from_end_to_end(
 async def test_a_relay_that_stops_waits_for_no_marker(
     connection: DedicatedConnection, kafka_settings: KafkaSettings, kafka_server: LocalKafka
 ) -> None:
-    gone = link_settings(kafka_settings), await origin_of(connection)
+    gone = client_settings(kafka_settings), await origin_of(connection)
     markers = Markers(*gone, deadline=time.monotonic)
     kafka_server.pause()
     try:
         with pytest.raises(LinkDown):
-            await asyncio.wait_for(asyncio.to_thread(markers.read, range(8)), _markers._ANSWER_S)
+            await asyncio.wait_for(asyncio.to_thread(markers.read_last, range(8)), _markers._ANSWER_S)
     finally:
         kafka_server.resume()
 
 
 async def test_a_control_topic_that_is_only_being_made_is_no_broker_that_is_away(markers: Markers) -> None:
-    reading = asyncio.create_task(asyncio.to_thread(markers.read, range(8)))
-    await asyncio.to_thread(markers.ensure, range(8))
+    reading = asyncio.create_task(asyncio.to_thread(markers.read_last, range(8)))
+    await asyncio.to_thread(markers.ensure_partitions, range(8))
     assert await reading == {}
 
 
@@ -205,7 +205,7 @@ async def test_nothing_is_committed_that_is_not_claimed(
     messages = await fetch_batch(connection, [lane], rows_max=1, in_flight=())
     batch = LaneBatch(messages=messages, lanes=frozenset({lane.lane}))
     batch.number.set_result(None)
-    assert (await asyncio.to_thread(owner.publish, batch)).fate is Fate.UNCLAIMED
+    assert (await asyncio.to_thread(owner.publish, batch)).state is TransactionState.UNCLAIMED
     assert await asyncio.to_thread(read_topic, kafka_settings.bootstrap_servers, topic) == []
     takeover = await take_over(connection, [lane], markers, new_producer, threads, reconciler)
     assert [each.last_id for each in takeover.opened] == [None]
@@ -228,7 +228,12 @@ def first_is_unfinished(
         if number > 0:
             return new_producer(lane, number)
         return Unfinished(
-            link_settings(kafka_settings), markers, lane, 0, batch_bytes=1_000, deadline=lambda: float("inf")
+            client_settings(kafka_settings),
+            markers,
+            lane,
+            0,
+            batch_bytes=1_000,
+            deadline=lambda: float("inf"),
         )
 
     return make
@@ -247,15 +252,15 @@ async def test_lane_whose_transaction_cannot_end_gets_the_next_producer(
     lane = await owned(connection, topic)
     former = await opened(lane, markers, new_producer)
     batch = await taken(connection, lane)
-    assert (await asyncio.to_thread(former.publish, batch)).fate is Fate.COMMITTED
+    assert (await asyncio.to_thread(former.publish, batch)).state is TransactionState.COMMITTED
     takeover = await take_over(
-        connection, [lane], markers, first_is_unfinished, threads, reconciler, renewable=[lane]
+        connection, [lane], markers, first_is_unfinished, threads, reconciler, replaceable=[lane]
     )
     [each] = takeover.opened
     assert each.last_id == batch.batch_id
     assert await producer_number(connection, lane) == 1
     following = await taken(connection, lane, batch)
-    assert (await asyncio.to_thread(each.producer.publish, following)).fate is Fate.COMMITTED
+    assert (await asyncio.to_thread(each.producer.publish, following)).state is TransactionState.COMMITTED
     again = await take_over(connection, [lane], markers, first_is_unfinished, threads, reconciler)
     assert [each.last_id for each in again.opened] == [following.batch_id]
 
@@ -277,15 +282,15 @@ async def test_lane_waits_while_an_open_transaction_hides_its_marker(
     unclaimed = LaneBatch(messages=messages, lanes=frozenset({lane.lane}))
     publishing = asyncio.create_task(asyncio.to_thread(former.publish, unclaimed))
     async with asyncio.timeout(WAIT_S):
-        while not await asyncio.to_thread(markers.hidden, [lane.lane]):  # noqa: ASYNC110 - Kafka announces nothing
+        while not await asyncio.to_thread(markers.lanes_with_open_transaction, [lane.lane]):  # noqa: ASYNC110 - Kafka announces nothing
             await asyncio.sleep(0.01)
     takeover = await take_over(
-        connection, [lane], markers, first_is_unfinished, threads, reconciler, renewable=[lane]
+        connection, [lane], markers, first_is_unfinished, threads, reconciler, replaceable=[lane]
     )
     assert takeover.opened == []
     assert isinstance(takeover.failed[lane], TransactionUnfinished)
     unclaimed.number.set_result(None)
-    assert (await publishing).fate is Fate.UNCLAIMED
+    assert (await publishing).state is TransactionState.UNCLAIMED
     takeover = await take_over(connection, [lane], markers, first_is_unfinished, threads, reconciler)
     assert [each.last_id for each in takeover.opened] == [None]
 

@@ -10,7 +10,7 @@ from relaybox.db import Database
 from relaybox.local import free_port
 from relaybox.outbox import OutboxSettings
 from relaybox.relay import Relay, Signal, TopicsFirst, TopicsNotReady, ensure_topics
-from relaybox.relay._link import Link, link_settings
+from relaybox.relay._link import BrokerClient, client_settings
 from relaybox.settings import KafkaSettings, RelaySettings
 from structlog.testing import capture_logs
 
@@ -62,7 +62,7 @@ async def test_a_topic_that_was_just_made_is_not_taken_for_a_missing_one(
     kafka_settings: KafkaSettings, absent: str
 ) -> None:
     """Brokers show one a moment after they say that it was made: of 20, some would be missing."""
-    link = Link(link_settings(kafka_settings))
+    link = BrokerClient(client_settings(kafka_settings))
     names = [f"{absent}-{number}" for number in range(20)]
     for name in names:
         assert await ensure_topics(kafka_settings, [name]) == [name]

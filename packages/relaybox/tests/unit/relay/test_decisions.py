@@ -10,7 +10,7 @@ from relaybox.relay._at_least_once import acknowledged_in_order
 from relaybox.relay._backoff import link_pause_s, next_batch_rows
 from relaybox.relay._lanes import fair_share, surplus_of
 from relaybox.relay._messages import Message, message_of, record_bytes, record_of, screen
-from relaybox.relay._rows import ranges_of
+from relaybox.relay._rows import multirange_of
 from relaybox.settings import CloudEventsMode
 
 LIMITS = {"t": 1_000}
@@ -151,5 +151,5 @@ def test_what_landed_before_its_predecessor_is_not_taken_as_sent() -> None:
 
 
 def test_numbers_are_told_as_ranges() -> None:
-    assert ranges_of([]) == "{}"
-    assert ranges_of([5, 1, 2, 3, 9]) == "{[1,3],[5,5],[9,9]}"
+    assert multirange_of([]) == "{}"
+    assert multirange_of([5, 1, 2, 3, 9]) == "{[1,3],[5,5],[9,9]}"

@@ -29,34 +29,34 @@ async def never() -> list[Message]:
 @pytest.mark.guarantee("G21")
 async def test_lanes_of_rows_that_stay_behind_are_barred_to_what_was_read_ahead() -> None:
     fetches = Fetches()
-    fetches.begin(nothing(), LANES, set())
+    fetches.start(nothing(), LANES, set())
     ahead = fetches.first()
     first, second = message(1, lane=0), message(2, lane=1)
-    fetches.bar_left_behind([first, second], [Batch(messages=[first], lanes=frozenset({0}))])
-    assert ahead.barred == {1}
-    fetches.bar_left_behind([first], [Batch(messages=[first], lanes=frozenset({0}))])
-    assert ahead.barred == {1}
-    await fetches.drop()
+    fetches.invalidate_not_started([first, second], [Batch(messages=[first], lanes=frozenset({0}))])
+    assert ahead.stale_lanes == {1}
+    fetches.invalidate_not_started([first], [Batch(messages=[first], lanes=frozenset({0}))])
+    assert ahead.stale_lanes == {1}
+    await fetches.cancel()
 
 
 @pytest.mark.guarantee("G21")
 async def test_a_lane_whose_batch_was_not_published_is_barred_to_all_that_is_being_read() -> None:
     fetches = Fetches()
-    fetches.begin(nothing(), LANES, set())
-    fetches.begin(nothing(), LANES, set())
-    fetches.bar([1])
-    barred = fetches.first().barred
-    fetches.done()
-    assert (barred, fetches.first().barred) == ({1}, {1})
-    fetches.bar_all()
-    assert fetches.first().barred == {0, 1}
-    await fetches.drop()
+    fetches.start(nothing(), LANES, set())
+    fetches.start(nothing(), LANES, set())
+    fetches.invalidate([1])
+    stale = fetches.first().stale_lanes
+    fetches.remove_first()
+    assert (stale, fetches.first().stale_lanes) == ({1}, {1})
+    fetches.invalidate_all()
+    assert fetches.first().stale_lanes == {0, 1}
+    await fetches.cancel()
 
 
 async def test_what_is_dropped_is_read_no_further() -> None:
     fetches = Fetches()
-    fetches.begin(never(), LANES, {"a"})
+    fetches.start(never(), LANES, {"a"})
     reading = fetches.first().reading
-    await fetches.drop()
+    await fetches.cancel()
     assert reading.cancelled()
     assert not fetches

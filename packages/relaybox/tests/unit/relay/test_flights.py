@@ -4,7 +4,7 @@ import asyncio
 from uuid import UUID
 
 from relaybox.relay._delivery import Batch, Outcome
-from relaybox.relay._flights import Flights
+from relaybox.relay._flights import InFlightBatches
 from relaybox.relay._messages import Message
 
 MESSAGE = Message(
@@ -18,14 +18,14 @@ async def landing(at: asyncio.Event) -> Outcome:
 
 
 async def test_a_wave_does_not_wait_for_a_late_one_again() -> None:
-    flights, land = Flights(), asyncio.Event()
+    in_flight, land = InFlightBatches(), asyncio.Event()
     late = asyncio.create_task(landing(land))
-    flights.begin(Batch(messages=[MESSAGE] * 3, lanes=frozenset({0})), late)
-    assert flights.late_rows() == 0
-    await flights.wave_landed(0.0)
-    assert flights.late_rows() == 3
-    assert [flight.late for flight in flights] == [True]
-    await flights.wave_landed(None)
+    in_flight.add(Batch(messages=[MESSAGE] * 3, lanes=frozenset({0})), late)
+    assert in_flight.late_rows() == 0
+    await in_flight.wait_for_prompt(0.0)
+    assert in_flight.late_rows() == 3
+    assert [each.late for each in in_flight] == [True]
+    await in_flight.wait_for_prompt(None)
     assert not late.done()
     land.set()
-    await flights.all_landed()
+    await in_flight.wait_for_all()

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from pydantic import SecretStr
 from relaybox.db import Database, Executor
-from relaybox.relay._floor import Floor
+from relaybox.relay._floor import LowWatermark
 from relaybox.relay._history import Connections
 from relaybox.relay._maintenance import Maintenance
 from relaybox.relay._statistics import Counters
@@ -33,7 +33,7 @@ class Broken(Database):
 async def first_failure(database: Database) -> EventDict:
     counters = Counters()
     maintenance = Maintenance(
-        database, Connections(database), counters, Floor(), keep_h=KEEP_H, measure_s=1.0
+        database, Connections(database), counters, LowWatermark(), keep_h=KEEP_H, measure_s=1.0
     )
 
     async def failed() -> bool:

@@ -81,7 +81,7 @@ def test_what_the_watch_remembers_is_bounded_and_the_keys_seen_last_stay() -> No
         watch.not_published([row(10**6 + seq, "other") for seq in range(first, first + 100)])
     remembered = len(watch._recent) + len(watch._older)
     assert 5_000 <= remembered <= 10_200
-    assert len(watch._in_vain) == 10_000
+    assert len(watch._unpublished) == 10_000
     for seq in (39_999, 35_000):
         watch.not_published([row(2 * seq + 1, f"key-{seq}")])
         assert watch.published([row(2 * seq + 1, f"key-{seq}")]) is not None

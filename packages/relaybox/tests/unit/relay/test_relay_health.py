@@ -7,7 +7,7 @@ from relaybox.telemetry import HealthState
 
 
 def figures(partitions: tuple[str, ...] = (), lanes: tuple[str, ...] = ()) -> Statistics:
-    return Counters().look(
+    return Counters().snapshot(
         lanes=(0, 1),
         members=1,
         in_flight=0,

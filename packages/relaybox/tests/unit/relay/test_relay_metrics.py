@@ -9,7 +9,7 @@ from relaybox.relay._statistics import Counters, Statistics
 
 
 def look(counters: Counters, breaker: BreakerState = BreakerState.CLOSED) -> Statistics:
-    return counters.look(
+    return counters.snapshot(
         lanes=(0, 1, 2),
         members=2,
         in_flight=5,

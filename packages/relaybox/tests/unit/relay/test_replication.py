@@ -10,7 +10,7 @@ from relaybox.relay._replication import (
     new_partitions,
     new_topic,
     plan_replication,
-    warn_of_few_brokers,
+    warn_about_few_brokers,
 )
 from relaybox.settings import RelaySettings
 from structlog.testing import capture_logs
@@ -86,5 +86,5 @@ def test_growing_topic_keeps_its_replication_without_a_broker(
 def test_fewer_brokers_than_addresses_are_warned_of(addresses: str, wanted: int | None, warned: int) -> None:
     replication = Replication(replicas=wanted)
     with capture_logs() as logs:
-        warn_of_few_brokers(addresses, ["events"], plan_replication(replication, brokers(2)), replication)
+        warn_about_few_brokers(addresses, ["events"], plan_replication(replication, brokers(2)), replication)
     assert [line["log_level"] for line in logs] == ["warning"] * warned

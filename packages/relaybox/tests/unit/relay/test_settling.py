@@ -8,9 +8,9 @@ from relaybox.relay._breaker import Breaker, BreakerState
 from relaybox.relay._delivery import LaneBatch
 from relaybox.relay._errors import LaneFaulty, LinkDown
 from relaybox.relay._messages import Message
-from relaybox.relay._suspects import Suspects
-from relaybox.relay._transaction import Fate, Landing
-from relaybox.relay._verdict import NO_MARKER, Claim, judge
+from relaybox.relay._suspects import RejectionIsolator
+from relaybox.relay._transaction import TransactionResult, TransactionState
+from relaybox.relay._verdict import NO_MARKER, Claim, plan_recovery
 
 ATTRIBUTES = ("1", "T", None, None, None, None, None, None)
 
@@ -29,37 +29,33 @@ def batch(*messages: Message) -> LaneBatch:
     return LaneBatch(messages=messages, lanes=frozenset({0}), batch_id=A)
 
 
-@pytest.mark.guarantee("G31")
-def test_a_batch_whose_marker_is_there_was_published() -> None:
-    verdict = judge(0, B, None, [claim(1, A, None, 1, 2), claim(2, B, A, 3)])
-    assert sorted(verdict.published_seqs) == [1, 2, 3]
-    assert (list(verdict.forgotten), verdict.last_id) == ([1], B), "the last one says all there is to say"
+def test_g31_a_batch_whose_marker_is_there_was_published() -> None:
+    plan = plan_recovery(0, B, None, [claim(1, A, None, 1, 2), claim(2, B, A, 3)])
+    assert sorted(plan.published_seqs) == [1, 2, 3]
+    assert (list(plan.obsolete), plan.last_id) == ([1], B), "the last one says all there is to say"
 
 
-@pytest.mark.guarantee("G31")
-def test_a_batch_whose_predecessor_is_marked_was_not_published() -> None:
-    verdict = judge(0, A, None, [claim(1, A, None, 1, 2), claim(2, B, A, 3)])
-    assert list(verdict.published_seqs) == [1, 2]
-    assert (list(verdict.forgotten), verdict.last_id) == ([2], A)
+def test_g31_a_batch_whose_predecessor_is_marked_was_not_published() -> None:
+    plan = plan_recovery(0, A, None, [claim(1, A, None, 1, 2), claim(2, B, A, 3)])
+    assert list(plan.published_seqs) == [1, 2]
+    assert (list(plan.obsolete), plan.last_id) == ([2], A)
 
 
-@pytest.mark.guarantee("G31")
-def test_the_first_batch_of_a_lane_without_a_marker_was_not_published() -> None:
-    verdict = judge(0, None, None, [claim(1, A, None, 1)])
-    assert (list(verdict.published_seqs), list(verdict.forgotten), verdict.last_id) == ([], [1], None)
+def test_g31_the_first_batch_of_a_lane_without_a_marker_was_not_published() -> None:
+    plan = plan_recovery(0, None, None, [claim(1, A, None, 1)])
+    assert (list(plan.published_seqs), list(plan.obsolete), plan.last_id) == ([], [1], None)
 
 
 @pytest.mark.guarantee("G31")
 def test_a_claim_that_its_owner_gave_up_is_not_taken_for_published() -> None:
     """PostgreSQL did not answer when A was claimed; B followed the same batch, and was published."""
-    verdict = judge(0, B, None, [claim(1, A, None, 1), claim(2, B, None, 2)])
-    assert (list(verdict.published_seqs), list(verdict.forgotten)) == ([2], [1])
+    plan = plan_recovery(0, B, None, [claim(1, A, None, 1), claim(2, B, None, 2)])
+    assert (list(plan.published_seqs), list(plan.obsolete)) == ([2], [1])
 
 
-@pytest.mark.guarantee("G31")
-def test_a_marker_whose_claim_was_trimmed_is_known_by_its_successor() -> None:
-    verdict = judge(0, A, None, [claim(2, B, A, 3)])
-    assert (list(verdict.published_seqs), list(verdict.forgotten), verdict.last_id) == ([], [2], A)
+def test_g31_a_marker_whose_claim_was_trimmed_is_known_by_its_successor() -> None:
+    plan = plan_recovery(0, A, None, [claim(2, B, A, 3)])
+    assert (list(plan.published_seqs), list(plan.obsolete), plan.last_id) == ([], [2], A)
 
 
 @pytest.mark.guarantee("G31")
@@ -73,13 +69,12 @@ def test_a_marker_whose_claim_was_trimmed_is_known_by_its_successor() -> None:
 )
 def test_what_does_not_fit_stops_the_lane(marker: UUID | None, claims: list[Claim]) -> None:
     with pytest.raises(LaneFaulty, match=str(marker or NO_MARKER)):
-        judge(3, marker, None, claims)
+        plan_recovery(3, marker, None, claims)
 
 
-@pytest.mark.guarantee("G31")
-def test_an_operator_may_accept_a_marker_that_is_not_known_or_missing() -> None:
-    assert judge(0, C, C, [claim(1, A, None, 1)]).last_id == C
-    assert judge(0, None, NO_MARKER, [claim(2, B, A, 1)]).last_id is None
+def test_g31_an_operator_may_accept_a_marker_that_is_not_known_or_missing() -> None:
+    assert plan_recovery(0, C, C, [claim(1, A, None, 1)]).last_id == C
+    assert plan_recovery(0, None, NO_MARKER, [claim(2, B, A, 1)]).last_id is None
 
 
 @pytest.mark.guarantee("G25")
@@ -108,29 +103,27 @@ def test_the_breaker_closes_with_the_first_row_that_is_published() -> None:
 @pytest.mark.guarantee("G25")
 def test_an_error_of_the_link_is_no_verdict_about_a_row() -> None:
     away, refused = KafkaError(KafkaError._ALL_BROKERS_DOWN), KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
-    assert not Landing(fate=Fate.UNPUBLISHED, error=away).refused
-    assert Landing(fate=Fate.UNPUBLISHED, error=refused).refused
-    assert not Landing(fate=Fate.COMMITTED).refused
+    assert not TransactionResult(state=TransactionState.UNPUBLISHED, error=away).refused
+    assert TransactionResult(state=TransactionState.UNPUBLISHED, error=refused).refused
+    assert not TransactionResult(state=TransactionState.COMMITTED).refused
 
 
-@pytest.mark.guarantee("G34")
-def test_rows_of_a_refused_transaction_are_tried_alone_until_one_fails_alone() -> None:
-    suspects, refused = Suspects(), KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
+def test_g34_rows_of_a_refused_transaction_are_tried_alone_until_one_fails_alone() -> None:
+    isolator, refused = RejectionIsolator(), KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
     rows = [message(1), message(2), message(3, "b")]
-    suspects.suspect(batch(*rows), refused)
-    assert suspects.one_by_one(rows) == rows[:1]
+    isolator.note_rejected(batch(*rows), refused)
+    assert isolator.one_per_lane(rows) == rows[:1]
 
-    suspects.suspect(batch(rows[0]), refused)
-    suspects.judge(0, last_id=B)
-    [(culprit, fault)] = suspects.convicted()
+    isolator.note_rejected(batch(rows[0]), refused)
+    isolator.confirm(0, last_id=B)
+    [(culprit, fault)] = isolator.take_confirmed()
     assert (culprit.seq, fault.error_code) == (1, "RELAY_RECORD_REFUSED")
-    assert suspects.without_convicted_keys(rows, [(culprit, fault)]) == rows[2:]
-    assert suspects.convicted() == []
+    assert isolator.without_keys_of(rows, [(culprit, fault)]) == rows[2:]
+    assert isolator.take_confirmed() == []
 
 
-@pytest.mark.guarantee("G31")
-def test_a_row_that_seemed_refused_and_was_published_after_all_is_innocent() -> None:
-    suspects = Suspects()
-    suspects.suspect(batch(message(1)), KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
-    suspects.judge(0, last_id=A)
-    assert suspects.convicted() == []
+def test_g31_a_row_that_seemed_refused_and_was_published_after_all_is_innocent() -> None:
+    isolator = RejectionIsolator()
+    isolator.note_rejected(batch(message(1)), KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
+    isolator.confirm(0, last_id=A)
+    assert isolator.take_confirmed() == []

@@ -5,7 +5,7 @@ from uuid import UUID
 import pytest
 from relaybox.relay._errors import PartitionUnavailable
 from relaybox.relay._messages import Message
-from relaybox.relay._partitions import Unavailable, withhold
+from relaybox.relay._partitions import UnavailablePartitions, withhold
 from relaybox.verify import partition_of
 
 ATTRIBUTES = ("1", "T", None, None, None, None, None, None)
@@ -22,7 +22,7 @@ def message(seq: int, key: str | None, topic: str = "events") -> Message:
 @pytest.mark.guarantee("G36")
 def test_first_row_of_each_key_is_held_and_later_ones_wait_behind() -> None:
     rows = [message(seq, KEYS[seq % len(KEYS)]) for seq in range(36)]
-    free, held = withhold(rows, {"events": Unavailable(PARTITIONS, REASONS)})
+    free, held = withhold(rows, {"events": UnavailablePartitions(PARTITIONS, REASONS)})
     lost = [key for key in KEYS if partition_of(key, PARTITIONS) in LOST]
     assert 0 < len(lost) < len(KEYS)
     assert [row.key for row, _ in held] == lost
@@ -35,20 +35,19 @@ def test_first_row_of_each_key_is_held_and_later_ones_wait_behind() -> None:
 @pytest.mark.guarantee("G36")
 def test_rows_of_another_topic_are_free() -> None:
     rows = [message(seq, key, "others") for seq, key in enumerate(KEYS)]
-    assert withhold(rows, {"events": Unavailable(PARTITIONS, REASONS)}) == (rows, [])
+    assert withhold(rows, {"events": UnavailablePartitions(PARTITIONS, REASONS)}) == (rows, [])
 
 
 @pytest.mark.guarantee("G36")
 def test_row_without_a_key_goes_to_a_partition_that_takes_writes() -> None:
     rows = [message(seq, None) for seq in range(50)]
-    free, held = withhold(rows, {"events": Unavailable(PARTITIONS, REASONS)})
+    free, held = withhold(rows, {"events": UnavailablePartitions(PARTITIONS, REASONS)})
     assert held == []
     assert {row.partition for row in free} == {0, 2}
 
 
-@pytest.mark.guarantee("G36")
-def test_row_without_a_key_waits_if_no_partition_takes_writes() -> None:
-    free, held = withhold([message(1, None)], {"events": Unavailable(1, {0: "no leader"})})
+def test_g36_row_without_a_key_waits_if_no_partition_takes_writes() -> None:
+    free, held = withhold([message(1, None)], {"events": UnavailablePartitions(1, {0: "no leader"})})
     assert free == []
     assert [str(fault) for _, fault in held] == ["no leader"]
 
@@ -57,6 +56,6 @@ def test_row_without_a_key_waits_if_no_partition_takes_writes() -> None:
 def test_row_on_another_topic_waits_behind_a_held_row_of_its_key() -> None:
     lost = next(key for key in KEYS if partition_of(key, PARTITIONS) in LOST)
     rows = [message(1, lost), message(2, lost, "others"), message(3, None, "others")]
-    free, held = withhold(rows, {"events": Unavailable(PARTITIONS, REASONS)})
+    free, held = withhold(rows, {"events": UnavailablePartitions(PARTITIONS, REASONS)})
     assert [row.seq for row in free] == [3]
     assert [row.seq for row, _ in held] == [1]
