@@ -82,19 +82,19 @@ async def found(database: Database, where: str) -> None:
 async def test_blocked_key_page_repairs_a_record_too_large(
     database: Database, kafka_settings: KafkaSettings, narrow_topic: str, section: Section
 ) -> None:
-    status, blocked = await section("1. See what waits")
+    status, blocked = await section("1. Show the blocked keys")
     assert "1 failed" in status
     assert KEY in blocked
     assert "an operator" in blocked
-    shown, raised = await section("2. See why")
+    shown, raised = await section("2. Find the cause")
     assert "RecordTooLarge" in shown
     assert raised == f"{narrow_topic} takes messages of 2000000 bytes, {LIMIT_BYTES} before\n"
-    preview, retried = await section("3. Retry it")
+    preview, retried = await section("3. Retry the row")
     assert "dry run: 1 would be put back to PENDING" in preview
     assert retried == "1 put back to PENDING\n"
     await all_sent(database)
     assert await rows_of(database, "status = 'FAILED'") == []
-    [acts] = await section("5. Write it down")
+    [acts] = await section("5. Check the record")
     assert "topic made" in acts
     records = read_topic(kafka_settings.bootstrap_servers, narrow_topic)
     assert first_appearances(records) == {KEY: [1, 2], "another": [2]}
@@ -104,9 +104,9 @@ async def test_blocked_key_page_repairs_a_record_too_large(
 async def test_blocked_key_page_skips_a_row(
     database: Database, kafka_settings: KafkaSettings, narrow_topic: str, section: Section
 ) -> None:
-    assert await section("4. Or skip it") == ["1 skipped\n"]
+    assert await section("4. Or skip the row") == ["1 skipped\n"]
     await all_sent(database)
-    [acts] = await section("5. Write it down")
+    [acts] = await section("5. Check the record")
     assert "INC-17" in acts
     records = read_topic(kafka_settings.bootstrap_servers, narrow_topic)
     assert first_appearances(records) == {KEY: [2], "another": [2]}
@@ -165,7 +165,7 @@ async def test_blocked_key_page_lets_a_stopped_lane_go_on(
     async with running(Relay(database, kafka_settings, RelaySettings(poll_interval=3_600))):
         await found(database, f"EXISTS (SELECT FROM relay_lanes WHERE lane = {LANE} AND fault IS NOT NULL)")
         await found(database, f"(SELECT count(*) FROM event_outbox WHERE status = 'PENDING') = {waiting}")
-        _status, blocked = await section("1. See what waits")
+        _status, blocked = await section("1. Show the blocked keys")
         assert str(MARKER) in blocked
         assert f"lane {LANE} publishes nothing, {waiting} rows wait" in blocked
         assert await section("A lane publishes nothing") == [f"lane {LANE} goes on from {MARKER}\n"]

@@ -122,7 +122,7 @@ async def test_cache_mode_is_installed_as_the_page_says(page: Names, database: D
     async def service(_request: object) -> IdempotencyService:
         return IdempotencyService(database.sessions())
 
-    async def who_asks(request: Any) -> str:
+    async def principal_of(request: Any) -> str:
         return request.headers["x-user"]
 
     app = page["app"] = FastAPI()
@@ -133,7 +133,7 @@ async def test_cache_mode_is_installed_as_the_page_says(page: Names, database: D
         done.append("export")
         return len(done)
 
-    page |= {"service": service, "who_asks": who_asks}
+    page |= {"service": service, "principal_of": principal_of}
     run(fences_of("docs/how-to/idempotent-requests.md")[2], page)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:

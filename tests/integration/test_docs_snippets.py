@@ -94,7 +94,7 @@ async def test_the_outbox_is_adopted_as_the_page_says(database: Database) -> Non
     names: dict[str, Any] = {}
     exec(compile(text, "page", "exec", dont_inherit=True), names)
     async with database.sessions() as db:
-        await names["tell_invoice_created"](db, uuid.uuid4(), "2026-1")
+        await names["save_invoice_created"](db, uuid.uuid4(), "2026-1")
         await db.commit()
     async with database.connection() as connection:
         [row] = await connection.fetch("SELECT payload -> 'payload' ->> 'number' AS number FROM event_outbox")
@@ -125,7 +125,7 @@ async def test_application_of_the_adoption_page_notifies_after_a_commit(
     invoice, app = uuid.uuid4(), adopting["app"]
     async with app.router.lifespan_context(app):
         async with adopting["sessions"].begin() as db:
-            await adopting["tell_invoice_created"](db, invoice, "2026-1")
+            await adopting["save_invoice_created"](db, invoice, "2026-1")
         async with asyncio.timeout(WAIT_S):
             assert await told.get() == str(invoice)
     await adopting["sessions"].kw["bind"].dispose()
@@ -139,7 +139,7 @@ async def test_application_of_the_adoption_page_refuses_large_events(
     @app.post("/invoices")
     async def create(number: str) -> None:
         async with adopting["sessions"].begin() as db:
-            await adopting["tell_invoice_created"](db, uuid.uuid4(), number * 1_000_000)
+            await adopting["save_invoice_created"](db, uuid.uuid4(), number * 1_000_000)
 
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client:
         refused = await client.post("/invoices?number=1")
@@ -172,7 +172,7 @@ async def test_an_engine_of_the_page_writes_to_the_outbox_of_the_schema(
         exec(compile(text, "page", "exec", dont_inherit=True), names)
     async with AsyncSession(names["engine"]) as db:
         await db.execute(sql("CREATE TABLE public.event_outbox (LIKE event_outbox INCLUDING ALL)"))
-        await names["tell_invoice_created"](db, uuid.uuid4(), "2026-1")
+        await names["save_invoice_created"](db, uuid.uuid4(), "2026-1")
         written = sql(
             "SELECT (SELECT count(*) FROM relaybox.event_outbox), (SELECT count(*) FROM public.event_outbox)"
         )
@@ -318,7 +318,7 @@ async def test_the_client_of_the_page_places_an_order_once(client_blocks: dict[s
         assert "IDEMPOTENCY_KEY_REUSED" in await place_order(http, {"article": "chair"}, "b")
         shop._first += [None] * 8
         assert await place_order(http, {"article": "desk"}, "c") == (
-            "unknown after 8 attempts: keep the key and go on later"
+            "unknown after 8 attempts: keep the key and repeat later"
         )
     assert shop.taken.keys() == {'"a"', '"b"', '"c"'}
 
