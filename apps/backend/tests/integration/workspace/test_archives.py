@@ -231,8 +231,8 @@ async def test_the_file_of_an_export_goes_after_a_while(studio: Studio) -> None:
     async with working(studio):
         await ended(studio.teacher, path)
     database = studio.backbone.database
-    assert await ExportFileCleaner(database, WorkspaceSettings(export_keep_h=1)).look() == 0
+    assert await ExportFileCleaner(database, WorkspaceSettings(export_keep_h=1)).remove_old_files() == 0
     assert (await studio.teacher.send("GET", f"{path}/result")).status_code == 200
-    assert await ExportFileCleaner(database, WorkspaceSettings(export_keep_h=1e-9)).look() == 1
+    assert await ExportFileCleaner(database, WorkspaceSettings(export_keep_h=1e-9)).remove_old_files() == 1
     assert await studio.teacher.refused(409, "GET", f"{path}/result") == "RESULT_NOT_READY"
     assert (await studio.teacher.done("GET", path))["result"]["studies"] == 1

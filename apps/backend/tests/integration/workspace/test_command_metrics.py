@@ -126,12 +126,12 @@ async def test_metrics_count_imports_that_the_worker_refuses(studio: Studio) -> 
     assert counts_of(exposition(registry).decode()) == {("ImportPgn", task["error"]["error_code"]): 1}
 
 
-async def test_metrics_count_purges_of_the_bin_keeper(
+async def test_metrics_count_purges_of_the_trash_purger(
     studio: Studio, database: Database, superuser: asyncpg.Connection
 ) -> None:
     node, registry = await studio.teacher.node("folder", "Club"), CollectorRegistry()
     await studio.teacher.done("DELETE", f"/nodes/{node['id']}", match=1)
     await superuser.execute(_TRASHED_LONG_AGO, node["id"])
-    keeper = TrashPurger(database, WorkspaceSettings(trash_keep_days=30), metrics=CommandMetrics(registry))
-    assert await keeper.look() == 1
+    purger = TrashPurger(database, WorkspaceSettings(trash_keep_days=30), metrics=CommandMetrics(registry))
+    assert await purger.purge_due() == 1
     assert counts_of(exposition(registry).decode()) == {("PurgeNode", "COMPLETED"): 1}

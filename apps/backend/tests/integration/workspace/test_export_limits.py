@@ -108,11 +108,11 @@ async def test_old_files_are_removed_in_batches_and_busy_ones_later(
         " INSERT INTO workspace_archives (task_id, node_id, owner_id, file, created_at)"
         " SELECT id, gen_random_uuid(), 'teacher', 'zip', now() - interval '2 h' FROM task"
     )
-    keeper = ExportFileCleaner(studio.backbone.database, WorkspaceSettings(export_keep_h=1))
+    cleaner = ExportFileCleaner(studio.backbone.database, WorkspaceSettings(export_keep_h=1))
     async with superuser.transaction():
         await superuser.execute("SELECT FROM workspace_archives LIMIT 1 FOR UPDATE")
-        assert await keeper.look() == 24
-    assert await keeper.look() == 1
+        assert await cleaner.remove_old_files() == 24
+    assert await cleaner.remove_old_files() == 1
 
 
 async def test_purge_removes_the_file_of_an_export_of_the_node(studio: Studio, club: Any) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, assert_never
 
 import structlog
@@ -17,6 +17,7 @@ from relaybox.consumers._statistics import ConsumerStatistics
 from relaybox.consumers._subscription import Subscription
 from relaybox.db import Database
 from relaybox.settings import KafkaSettings
+from relaybox.signals import OnSignal, SignalEmitter
 
 __all__ = ("Consumer",)
 
@@ -51,16 +52,15 @@ class Consumer:
         *,
         topics: Sequence[str] = ("domain-events",),
         concurrency: int = 4,
-        on_signal: Callable[[ConsumerSignal], None] | None = None,
+        on_signal: OnSignal[ConsumerSignal] | None = None,
     ) -> None:
         declared = tuple(subscriptions)
         self.group = _one_group(declared)
         self._settings = settings
         self._topics = tuple(topics)
-        self._on_signal = on_signal
-        self._counts: Counter[ConsumerSignal] = Counter()
+        self._signals = SignalEmitter(on_signal)
         self._processor = EventProcessor(
-            database, declared, group=self.group, concurrency=concurrency, announce=self._announce
+            database, declared, group=self.group, concurrency=concurrency, signals=self._signals
         )
         self._queues: dict[Partition, PartitionQueue] = {}
         self._work: set[asyncio.Task[None]] = set()
@@ -78,16 +78,16 @@ class Consumer:
 
     def statistics(self) -> ConsumerStatistics:
         """What was done since the start, and what is in hand now."""
-        queues = self._queues.values()
+        queues, counts = self._queues.values(), self._signals.counts
         return ConsumerStatistics(
             partitions=len(queues),
             buffered=sum(len(queue) for queue in queues),
             waiting=sum(queue.waiting for queue in queues),
-            handled=self._counts[ConsumerSignal.COMMITTED],
-            already_done=self._counts[ConsumerSignal.ALREADY_DONE],
-            skipped=self._skipped + self._counts[ConsumerSignal.TYPE_NOT_SUBSCRIBED],
-            retries=self._counts[ConsumerSignal.RETRYING],
-            database_waits=self._counts[ConsumerSignal.WAITING_FOR_DATABASE],
+            handled=counts[ConsumerSignal.COMMITTED],
+            already_done=counts[ConsumerSignal.ALREADY_DONE],
+            skipped=self._skipped + counts[ConsumerSignal.TYPE_NOT_SUBSCRIBED],
+            retries=counts[ConsumerSignal.RETRYING],
+            database_waits=counts[ConsumerSignal.WAITING_FOR_DATABASE],
             kafka_unavailable=self._kafka_unavailable,
         )
 
@@ -139,7 +139,7 @@ class Consumer:
                 break
             self._take_in(result.result())
             if member.away and not self._kafka_unavailable:
-                self._announce(ConsumerSignal.KAFKA_UNAVAILABLE)
+                self._signals.emit(ConsumerSignal.KAFKA_UNAVAILABLE)
             self._kafka_unavailable = member.away
         told_to_stop.cancel()
 
@@ -172,9 +172,9 @@ class Consumer:
         resume = {at for at in self._paused if len(self._queues[at]) <= _QUEUE_MESSAGES_MAX // 2}
         self._paused = (self._paused | pause) - resume
         if pause:
-            self._announce(ConsumerSignal.PAUSED)
+            self._signals.emit(ConsumerSignal.PAUSED)
         if resume:
-            self._announce(ConsumerSignal.RESUMED)
+            self._signals.emit(ConsumerSignal.RESUMED)
         positions = {
             at: queue.position
             for at, queue in self._queues.items()
@@ -198,7 +198,7 @@ class Consumer:
         self._skipped += result.skipped
         if result.committed:
             self._committed.update(result.committed)
-            self._announce(ConsumerSignal.OFFSETS_COMMITTED)
+            self._signals.emit(ConsumerSignal.OFFSETS_COMMITTED)
 
     def _open_queues(self, partitions: Iterable[Partition]) -> None:
         for partition in partitions:
@@ -207,7 +207,7 @@ class Consumer:
             work.add_done_callback(self._queue_ended)
             self._work.add(work)
         _log.info("partitions assigned", group=self.group, held=len(self._queues))
-        self._announce(ConsumerSignal.ASSIGNED)
+        self._signals.emit(ConsumerSignal.ASSIGNED)
 
     def _close_queues(self, partitions: Iterable[Partition]) -> None:
         for partition in partitions:
@@ -215,18 +215,13 @@ class Consumer:
             self._paused.discard(partition)
             self._committed.pop(partition, None)
         _log.info("partitions revoked", group=self.group, held=len(self._queues))
-        self._announce(ConsumerSignal.REVOKED)
+        self._signals.emit(ConsumerSignal.REVOKED)
 
     def _queue_ended(self, work: asyncio.Task[None]) -> None:
         self._work.discard(work)
         if not work.cancelled() and (error := work.exception()) is not None:
             self._failure = self._failure or error
             self.stop()
-
-    def _announce(self, signal: ConsumerSignal) -> None:
-        self._counts[signal] += 1
-        if self._on_signal is not None:
-            self._on_signal(signal)
 
 
 def _one_group(subscriptions: Sequence[Subscription]) -> str:

@@ -1,9 +1,9 @@
 """One event: its transaction, and what happens when that fails."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum, auto
+from enum import auto
 from typing import Final, assert_never
 
 import structlog
@@ -23,6 +23,7 @@ from relaybox.db import (
     load_queries,
     map_service_errors,
 )
+from relaybox.signals import Signal, SignalEmitter
 from relaybox.telemetry import traceback_of
 
 __all__ = ("ConsumerSignal", "EventProcessor", "GiveUp", "Retry", "WaitForDatabase", "decide_after_failure")
@@ -37,8 +38,8 @@ _DATABASE_PAUSE_S: Final = 0.1
 _DATABASE_PAUSE_S_MAX: Final = 5.0
 
 
-class ConsumerSignal(StrEnum):
-    """What a consumer has just done; announced for tests, which wait for it instead of for time."""
+class ConsumerSignal(Signal):
+    """A step of a consumer."""
 
     ASSIGNED = auto()
     REVOKED = auto()
@@ -99,13 +100,13 @@ class EventProcessor:
         *,
         group: str,
         concurrency: int,
-        announce: Callable[[ConsumerSignal], None],
+        signals: SignalEmitter[ConsumerSignal],
     ) -> None:
         self._database = database
         self._by_type = {name: one for one in subscriptions for name in one.event_types}
         self._group = group
         self._slots = asyncio.Semaphore(concurrency)
-        self._announce = announce
+        self._signals = signals
         self.event_types = frozenset(self._by_type)
 
     async def process(self, message: Message, queue: PartitionQueue) -> bool:
@@ -117,7 +118,7 @@ class EventProcessor:
         """
         event = parse_event(message, group=self._group, event_types=self.event_types)
         if event is None:
-            self._announce(ConsumerSignal.TYPE_NOT_SUBSCRIBED)
+            self._signals.emit(ConsumerSignal.TYPE_NOT_SUBSCRIBED)
             return True
         names = {"event_id": str(event.event_id), "correlation_id": str(event.correlation_id)}
         with bound_contextvars(**names, event_type=event.event_type):
@@ -147,9 +148,9 @@ class EventProcessor:
     async def _once(self, event: EventEnvelope) -> None:
         unit = await self._database.run_in_transaction(lambda db: self._effect(event, db))
         if unit is None:
-            self._announce(ConsumerSignal.ALREADY_DONE)
+            self._signals.emit(ConsumerSignal.ALREADY_DONE)
             return
-        self._announce(ConsumerSignal.COMMITTED)
+        self._signals.emit(ConsumerSignal.COMMITTED)
         unit.announce_commit()
 
     async def _effect(self, event: EventEnvelope, db: AsyncSession) -> EventTransaction | None:
@@ -168,10 +169,10 @@ class EventProcessor:
                 _log.warning(
                     "handler failed; trying again", pause_s=step.pause_s, traceback=traceback_of(failure)
                 )
-                self._announce(ConsumerSignal.RETRYING)
+                self._signals.emit(ConsumerSignal.RETRYING)
             case WaitForDatabase():
                 _log.warning("waiting for PostgreSQL", pause_s=step.pause_s, reason=str(failure))
-                self._announce(ConsumerSignal.WAITING_FOR_DATABASE)
+                self._signals.emit(ConsumerSignal.WAITING_FOR_DATABASE)
             case _:
                 assert_never(step)
 

@@ -1,12 +1,11 @@
 """What a relay announces while it works; nothing in production listens."""
 
-from collections.abc import Callable
-from enum import StrEnum
+from relaybox import signals
 
 __all__ = ("OnSignal", "Signal")
 
 
-class Signal(StrEnum):
+class Signal(signals.Signal):
     """A moment in a relay's life; tests wait for these instead of for time."""
 
     LANES_CHANGED = "lanes_changed"
@@ -22,4 +21,4 @@ class Signal(StrEnum):
     STOPPED = "stopped"
 
 
-OnSignal = Callable[[Signal], None]
+OnSignal = signals.OnSignal[Signal]

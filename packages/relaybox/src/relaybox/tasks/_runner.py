@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from enum import StrEnum, auto
+from enum import auto
 from typing import Final
 from uuid import UUID
 
@@ -11,6 +11,7 @@ from structlog.contextvars import bound_contextvars
 
 from relaybox.db import Database, DatabaseError
 from relaybox.settings import TaskSettings
+from relaybox.signals import OnSignal, Signal, SignalEmitter
 from relaybox.tasks._attempt import Attempt, AttemptOutcome
 from relaybox.tasks._statistics import RunnerStatistics
 from relaybox.tasks._store import claim_tasks, release_task, renew_leases
@@ -26,8 +27,8 @@ _CLAIM_S: Final = 0.5
 _RELEASE_S: Final = 1.0
 
 
-class TaskSignal(StrEnum):
-    """What a runner has just done; announced for tests, which wait for it instead of for time."""
+class TaskSignal(Signal):
+    """A step of a task runner."""
 
     CLAIMED = auto()
     IDLE = auto()
@@ -56,21 +57,20 @@ class TaskRunner:
         on_exhausted: Callable[[Task], Awaitable[None]],
         settings: TaskSettings | None = None,
         on_progress: OnProgress | None = None,
-        on_signal: Callable[[TaskSignal], None] | None = None,
+        on_signal: OnSignal[TaskSignal] | None = None,
     ) -> None:
         self._database = database
         self._workers = dict(workers)
         self._on_exhausted = on_exhausted
         self._settings = settings or TaskSettings()
         self._on_progress = on_progress
-        self._on_signal = on_signal
+        self._signals = SignalEmitter(on_signal)
         self._held: dict[UUID, tuple[Task, asyncio.Task[None]]] = {}
         self._woken = asyncio.Event()
         self._stopping = asyncio.Event()
         self._fault: BaseException | None = None
         #: The last claim failed, and the log says so.
         self._claims_fail = False
-        self._counts = dict.fromkeys(AttemptOutcome, 0)
 
     def __repr__(self) -> str:
         types = ", ".join(sorted(self._workers))
@@ -78,12 +78,13 @@ class TaskRunner:
 
     def statistics(self) -> RunnerStatistics:
         """What was done since the start, and what is held now."""
+        counts = self._signals.counts
         return RunnerStatistics(
             running=len(self._held),
-            ended=self._counts[AttemptOutcome.ENDED],
-            lost=self._counts[AttemptOutcome.LOST],
-            postponed=self._counts[AttemptOutcome.POSTPONED],
-            released=self._counts[AttemptOutcome.RELEASED],
+            ended=counts[TaskSignal.ENDED],
+            lost=counts[TaskSignal.LOST],
+            postponed=counts[TaskSignal.POSTPONED],
+            released=counts[TaskSignal.RELEASED],
         )
 
     def wake(self) -> None:
@@ -142,12 +143,12 @@ class TaskRunner:
                 _log.warning(
                     "tasks cannot be claimed; trying again", error_code=error.error_code, reason=str(error)
                 )
-            self._announce(TaskSignal.WAITING_FOR_DATABASE)
+            self._signals.emit(TaskSignal.WAITING_FOR_DATABASE)
             return
         self._claims_fail = False
         for task in tasks:
             self._start(task)
-        self._announce(TaskSignal.CLAIMED if tasks else TaskSignal.IDLE)
+        self._signals.emit(TaskSignal.CLAIMED if tasks else TaskSignal.IDLE)
 
     def _start(self, task: Task) -> None:
         attempt = Attempt(
@@ -180,8 +181,7 @@ class TaskRunner:
         if held is None or held[0].lease_token != task.lease_token:
             return
         del self._held[task.id]
-        self._counts[outcome] += 1
-        self._announce(TaskSignal[outcome.name])
+        self._signals.emit(TaskSignal[outcome.name])
         self.wake()
 
     async def _rest(self) -> None:
@@ -206,7 +206,7 @@ class TaskRunner:
                 _log.warning("leases cannot be renewed; trying again", error_code=error.error_code)
                 continue
             self._drop([task for task in asked if task.id in lost])
-            self._announce(TaskSignal.RENEWED)
+            self._signals.emit(TaskSignal.RENEWED)
 
     def _drop(self, lost: list[Task]) -> None:
         for task in lost:
@@ -244,7 +244,3 @@ class TaskRunner:
             )
             released = False
         self._let_go(task, AttemptOutcome.RELEASED if released else AttemptOutcome.LOST)
-
-    def _announce(self, signal: TaskSignal) -> None:
-        if self._on_signal is not None:
-            self._on_signal(signal)

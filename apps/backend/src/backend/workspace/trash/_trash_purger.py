@@ -1,6 +1,5 @@
-"""What has been in the bin for long enough leaves by itself."""
+"""Purge batches that have been in the bin for too long."""
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
@@ -8,8 +7,9 @@ from uuid import UUID
 import structlog
 from relaybox.commands import Caller
 from relaybox.db import TRANSIENT_ERRORS, Database, DatabaseUnavailable, RetryTransaction, executor_of
+from relaybox.periodic import PeriodicJob
 from relaybox.settings import load_settings
-from relaybox.telemetry import CommandMetrics
+from relaybox.telemetry import CommandMetrics, traceback_of
 from relaybox_types.enums import CommandStatus
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -20,117 +20,104 @@ from backend.workspace.trash._purge import PURGE_COMMAND, PURGE_SQL, purge_batch
 __all__ = ("TrashPurger",)
 
 _log: Final = structlog.get_logger(__name__)
-#: Who purges what nobody has asked to.
-_WORKER: Final = ServiceType.WORKSPACE_WORKER.value
-_LOOK_S: Final = 60.0
-#: Batches of one look: a bin that was never emptied leaves in pieces, and others get their turn.
+#: The actor of automatic purges.
+_ACTOR: Final = ServiceType.WORKSPACE_WORKER.value
+_INTERVAL_S: Final = 60.0
+#: Batches per run, so that a run ends although the bin was never emptied.
 _BATCHES_MAX: Final = 1_000
-#: Of one look: batches that cannot be purged, and those of them that failed before and are tried again. The
-#: others that failed are passed over meanwhile, so that any number of them holds up nothing else.
-_FAILED_MAX: Final = 10
-_AGAIN_MAX: Final = 5
+#: Limits per run: batches that fail, and among them batches that failed before and are retried. All other
+#: batches that failed before are excluded, so that any number of them does not delay the rest.
+_FAILURES_MAX: Final = 10
+_RETRIES_MAX: Final = 5
 
 
-class TrashPurger:
-    """Purges what has been in the bin for too long; a part of a service, of which any number may run.
+class TrashPurger(PeriodicJob):
+    """Purge what has been in the bin for over ``WORKSPACE_TRASH_KEEP_DAYS``.
 
-    Each batch is a transaction of its own. Two keepers never take the same one: each locks the tree, and
-    passes over those that somebody works on.
+    Each batch is a transaction of its own. Several processes may purge at once and never take the same
+    batch: a purger locks the tree, and skips trees that another transaction has locked.
     """
 
     def __init__(
         self, database: Database, settings: WorkspaceSettings | None = None, *, metrics: CommandMetrics
     ) -> None:
-        """*settings* is read from ``WORKSPACE_*`` if left out."""
+        """*settings* are read from ``WORKSPACE_*`` if left out."""
+        super().__init__(self.purge_due, name="purge of the bin", interval_s=_INTERVAL_S)
         self._database = database
         self._metrics = metrics
         self._keep_days = (settings or load_settings(WorkspaceSettings)).trash_keep_days
-        self._stopping = asyncio.Event()
-        #: Batches that could not be purged, the one whose turn was last at the end.
+        #: Batches that could not be purged, the most recently tried at the end.
         self._failed: dict[UUID, None] = {}
 
     def __repr__(self) -> str:
         return f"<TrashPurger [keeps {self._keep_days or 'all'} days]>"
 
-    async def run(self) -> None:
-        """Look once a minute until :meth:`stop`; PostgreSQL may be away meanwhile."""
-        while not self._stopping.is_set():
-            await self.look()
-            try:
-                async with asyncio.timeout(_LOOK_S):
-                    await self._stopping.wait()
-            except TimeoutError:
-                continue
+    async def purge_due(self) -> int:
+        """Purge the batches that are due, oldest first; return how many were purged.
 
-    def stop(self) -> None:
-        """End :meth:`run` after the batch in hand."""
-        self._stopping.set()
+        A batch that cannot be purged, or not within the statement's time limit, is logged once. A later run
+        retries it; the other batches are purged all the same.
 
-    async def look(self) -> int:
-        """Purge what is due, oldest first; returns how many batches left.
-
-        What cannot be purged, or not in the time of a statement, is logged once and stays for a later look;
-        the others leave all the same.
+        Raises:
+            DatabaseUnavailable: PostgreSQL cannot be reached.
+            Exception: another error occurred before a batch was chosen.
         """
-        purged, failed, again = 0, 0, list(self._failed)[:_AGAIN_MAX]
-        for one in again:
-            self._put_last(one)
-        while self._keep_days and purged < _BATCHES_MAX and failed < _FAILED_MAX:
-            taken = list[UUID]()
+        purged, failures, retries = 0, 0, list(self._failed)[:_RETRIES_MAX]
+        for node_id in retries:
+            self._move_to_end(node_id)
+        while self._keep_days and not self.stopping and purged < _BATCHES_MAX and failures < _FAILURES_MAX:
+            chosen = list[UUID]()
             try:
-                passed_over = [one for one in self._failed if one not in again]
-                if self._stopping.is_set() or not await self._purge_one(passed_over, taken):
+                excluded = [node_id for node_id in self._failed if node_id not in retries]
+                if not await self._purge_next(excluded, chosen):
                     break
+            except DatabaseUnavailable:
+                raise
+            except Exception as error:
+                if not chosen:
+                    raise
+                self._record_failure(chosen[-1], error)
+                failures += 1
+                retries = [node_id for node_id in retries if node_id != chosen[-1]]
+            else:
                 purged += 1
-                self._failed.pop(taken[-1], None)
-            except DatabaseUnavailable as error:
-                _log.warning("the bin is not emptied for now", reason=str(error))
-                break
-            except Exception as error:  # noqa: BLE001 - a janitor must not end the service; the schema may come later
-                self._tell(error, taken)
-                if not taken:
-                    break
-                failed += 1
-                again = [one for one in again if one != taken[-1]]
+                self._failed.pop(chosen[-1], None)
         return purged
 
-    def _tell(self, error: Exception, taken: Sequence[UUID]) -> None:
-        """Log why a batch stays, the first time that it does, and keep it from being tried at once."""
-        if not taken:
-            _log.warning("the bin is not emptied for now", **_reason(error))
-            return
-        known = taken[-1] in self._failed
-        self._put_last(taken[-1])
-        if not known:
-            told = "this batch stays in the bin; it is tried again later, the others leave"
-            _log.error(told, node_id=str(taken[-1]), **_reason(error))
+    def _record_failure(self, node_id: UUID, error: Exception) -> None:
+        """Log the first failure of a batch, and exclude the batch from the current run."""
+        if node_id not in self._failed:
+            _log.error("batch not purged; trying again later", node_id=str(node_id), **_reason(error))
+        self._move_to_end(node_id)
 
-    def _put_last(self, node_id: UUID) -> None:
-        # Tried or not: what is not due any more, as it was restored or purged, must not stay the first.
+    def _move_to_end(self, node_id: UUID) -> None:
+        # Also without a new attempt: a batch that was restored or purged meanwhile must not stay the first.
         self._failed.pop(node_id, None)
         self._failed[node_id] = None
 
-    async def _purge_one(self, passed_over: Sequence[UUID], taken: list[UUID]) -> bool:
+    async def _purge_next(self, excluded: Sequence[UUID], chosen: list[UUID]) -> bool:
+        """Purge the oldest batch that is due; append its node to *chosen* before anything can fail."""
+
         async def purge(db: AsyncSession) -> bool:
-            # Twice: the first look may be older than the lock that it took; what comes back unchanged is so.
+            # Twice: the first result may be older than the lock that the query took; two equal ones are not.
             due, again = [
-                await executor_of(db).fetch(PURGE_SQL["lock_next_due"], self._keep_days, passed_over)
+                await executor_of(db).fetch(PURGE_SQL["lock_next_due"], self._keep_days, excluded)
                 for _ in range(2)
             ]
             if due != again:
-                raise RetryTransaction("the bin has changed meanwhile; look again")
+                raise RetryTransaction("the bin has changed during the query; run the transaction again")
             if not due:
                 return False
             node_id: UUID = due[0]["id"]
-            taken.append(node_id)
-            tx = CommandTransaction(db, Caller(actor=_WORKER, source_service=_WORKER, internal=True))
+            chosen.append(node_id)
+            tx = CommandTransaction(db, Caller(actor=_ACTOR, source_service=_ACTOR, internal=True))
             access = await tx.lock_roots(node_id)
             access.require_trashed()
             counts = await purge_batch(tx, access, reason=f"in the bin for over {self._keep_days} days")
-            _log.info("purged from the bin", node_id=str(node_id), nodes=counts.nodes)
+            _log.info("batch purged from the bin", node_id=str(node_id), nodes=counts.nodes)
             return True
 
-        # Not another isolation: what is erased must be all that is there by now.
+        # READ COMMITTED: the erasure must see all rows that are committed by then.
         is_purged = await self._database.run_in_transaction(purge, isolation="READ COMMITTED")
         if is_purged:
             self._metrics.record_command(command_type=PURGE_COMMAND, outcome=CommandStatus.COMPLETED)
@@ -138,7 +125,7 @@ class TrashPurger:
 
 
 def _reason(error: Exception) -> dict[str, Any]:
-    """What a log says of *error*: where it fell is of no use for what passes by itself."""
+    """Return the log fields of *error*: no traceback for a transient error."""
     if isinstance(error, TRANSIENT_ERRORS):
         return {"reason": str(error)}
-    return {"reason": type(error).__name__, "exc_info": error}
+    return {"reason": type(error).__name__, "traceback": traceback_of(error)}

@@ -1,4 +1,4 @@
-"""The keeper of the bin: what has been there for too long leaves by itself, each batch once."""
+"""The purger of the bin: what has been there for too long is purged, each batch once."""
 
 import asyncio
 from typing import Any
@@ -24,7 +24,7 @@ _STUCK = """
 """
 
 
-def keeper_of(database: Database, days: int = 30) -> TrashPurger:
+def purger_of(database: Database, days: int = 30) -> TrashPurger:
     metrics = CommandMetrics(CollectorRegistry())
     return TrashPurger(database, WorkspaceSettings(trash_keep_days=days), metrics=metrics)
 
@@ -46,8 +46,8 @@ async def test_what_is_kept_for_long_enough_leaves_and_nothing_else(
     old, young = await studio.teacher.node("folder", "old"), await studio.teacher.node("folder", "young")
     await aged(studio, superuser, 31, old)
     await aged(studio, superuser, 29, young)
-    assert await keeper_of(database, days=0).look() == 0
-    assert await keeper_of(database).look() == 1
+    assert await purger_of(database, days=0).purge_due() == 0
+    assert await purger_of(database).purge_due() == 1
     assert await bin_of(studio) == ["young"]
     purged = (await studio.stream(old["id"]))[-1]
     assert (purged.type, purged.metadata["user_id"]) == ("node.purged", "workspace-worker")
@@ -62,11 +62,11 @@ async def test_a_batch_that_is_due_leaves_what_was_trashed_in_it_later(
     inner = await studio.teacher.node("folder", "inner", outer)
     await aged(studio, superuser, 5, inner)
     await aged(studio, superuser, 40, outer)
-    assert await keeper_of(database).look() == 1
+    assert await purger_of(database).purge_due() == 1
     assert await bin_of(studio) == ["inner"]
 
 
-async def test_two_keepers_never_take_the_same_batch(
+async def test_two_purgers_never_take_the_same_batch(
     studio: Studio, database: Database, superuser: asyncpg.Connection
 ) -> None:
     trees = [await studio.teacher.node("workspace") for _ in range(3)]
@@ -74,7 +74,7 @@ async def test_two_keepers_never_take_the_same_batch(
     await aged(studio, superuser, 31, *nodes)
     taken = [0, 0]
     while await bin_of(studio):
-        looks = await asyncio.gather(*(keeper_of(database).look() for _ in taken))
+        looks = await asyncio.gather(*(purger_of(database).purge_due() for _ in taken))
         taken = [before + now for before, now in zip(taken, looks, strict=True)]
     assert sum(taken) == len(nodes)
     for node in nodes:
@@ -90,10 +90,10 @@ async def test_a_tree_that_somebody_works_on_is_left_for_later(
     async with closed(superuser, Gate("INSERT", "domain_events", "NEW.event_type = 'node.restored'")) as gate:
         restoring = asyncio.create_task(studio.teacher.done("POST", f"/nodes/{old['id']}/restore"))
         await gate.reached()
-        assert await keeper_of(database).look() == 0
+        assert await purger_of(database).purge_due() == 0
         await gate.open()
         await restoring
-    assert await keeper_of(database).look() == 0
+    assert await purger_of(database).purge_due() == 0
     await studio.teacher.done("GET", f"/nodes/{old['id']}")
 
 
@@ -104,35 +104,42 @@ async def test_what_cannot_be_purged_holds_up_nothing_else(
     nodes = [await studio.teacher.node("folder", title) for title in ("stuck", "next", "last")]
     for days, node in zip((33, 32, 31), nodes, strict=True):
         await aged(studio, superuser, days, node)
-    assert await keeper_of(database).look() == 2
+    assert await purger_of(database).purge_due() == 2
     assert await bin_of(studio) == ["stuck"]
     await superuser.execute("DROP TRIGGER stuck ON workspace_nodes")
-    assert await keeper_of(database).look() == 1
+    assert await purger_of(database).purge_due() == 1
 
 
 async def test_it_runs_until_it_is_told_to_stop(
     studio: Studio, database: Database, superuser: asyncpg.Connection
 ) -> None:
-    keeper = keeper_of(database)
+    purger = purger_of(database)
     await aged(studio, superuser, 31, await studio.teacher.node("folder"))
-    running = asyncio.create_task(keeper.run())
+    running = asyncio.create_task(purger.run())
 
     async def emptied() -> bool:
         return not await bin_of(studio)
 
     await eventually("the bin's emptying", emptied)
-    keeper.stop()
+    purger.stop()
     await running
 
 
-async def test_it_outlives_a_database_that_is_away(
+async def test_purger_keeps_running_while_the_database_is_unavailable(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def away(*_: Any, **__: Any) -> Any:
-        raise DatabaseUnavailable("away")
+    attempted = asyncio.Event()
 
-    monkeypatch.setattr(database, "run_in_transaction", away)
-    assert await keeper_of(database).look() == 0
+    async def refuse(*_: Any, **__: Any) -> Any:
+        attempted.set()
+        raise DatabaseUnavailable("unavailable")
+
+    monkeypatch.setattr(database, "run_in_transaction", refuse)
+    purger = purger_of(database)
+    running = asyncio.create_task(purger.run())
+    await attempted.wait()
+    purger.stop()
+    await running
 
 
 async def test_what_takes_too_long_holds_up_nothing_else(
@@ -145,8 +152,8 @@ async def test_what_takes_too_long_holds_up_nothing_else(
     hasty = Database(database.settings.model_copy(update={"statement_timeout_ms": 300}))
     try:
         with structlog.testing.capture_logs() as logged:
-            assert await (keeper := keeper_of(hasty)).look() == 2
-            assert await keeper.look() == 0
+            assert await (purger := purger_of(hasty)).purge_due() == 2
+            assert await purger.purge_due() == 0
         told = [one for one in logged if one["log_level"] in ("warning", "error")]
         assert [one["node_id"] for one in told] == [nodes[0]["id"]]
     finally:
@@ -160,11 +167,11 @@ async def test_any_number_of_batches_that_cannot_be_purged_holds_up_nothing_else
     await superuser.execute(_STUCK)
     await aged(studio, superuser, 33, *[await studio.teacher.node("folder", "stuck") for _ in range(12)])
     await aged(studio, superuser, 32, await studio.teacher.node("folder", "good"))
-    keeper = keeper_of(database)
-    assert [await keeper.look() for _ in range(2)] == [0, 1]
+    purger = purger_of(database)
+    assert [await purger.purge_due() for _ in range(2)] == [0, 1]
     await superuser.execute("DROP TRIGGER stuck ON workspace_nodes")
     # Those that failed are tried again, a few at each look.
-    assert [await keeper.look() for _ in range(3)] == [5, 5, 2]
+    assert [await purger.purge_due() for _ in range(3)] == [5, 5, 2]
 
 
 async def test_what_failed_and_came_back_takes_nobodys_turn(
@@ -174,10 +181,10 @@ async def test_what_failed_and_came_back_takes_nobodys_turn(
     nodes = [await studio.teacher.node("folder", "stuck") for _ in range(6)]
     for days, node in zip(range(38, 32, -1), nodes, strict=True):
         await aged(studio, superuser, days, node)
-    keeper = keeper_of(database)
-    assert await keeper.look() == 0
+    purger = purger_of(database)
+    assert await purger.purge_due() == 0
     for node in nodes[:5]:
         await studio.teacher.done("POST", f"/nodes/{node['id']}/restore")
     await superuser.execute("DROP TRIGGER stuck ON workspace_nodes")
     # The first look is the turn of those that are not there any more.
-    assert [await keeper.look() for _ in range(2)] == [0, 1]
+    assert [await purger.purge_due() for _ in range(2)] == [0, 1]

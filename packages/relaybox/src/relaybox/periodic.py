@@ -1,0 +1,57 @@
+"""Background work that a service repeats at an interval: cleanup, measurements."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+
+from relaybox.db import TRANSIENT_ERRORS
+from relaybox.telemetry import traceback_of
+
+__all__ = ("PeriodicJob",)
+
+_log: Final = structlog.stdlib.get_logger(__name__)
+_FAILED: Final = "periodic job failed; trying again"
+
+
+class PeriodicJob:
+    """Run an action at once and then every *interval_s* seconds until :meth:`stop`.
+
+    An error never ends the job: the database may be unavailable, and a migration may come later. A transient
+    database error is logged as a warning, any other error with its traceback. The next run tries again.
+    """
+
+    def __init__(self, action: Callable[[], Awaitable[object]], *, name: str, interval_s: float) -> None:
+        """*name* identifies the job in log lines."""
+        self._action = action
+        self._name = name
+        self._interval_s = interval_s
+        self._stopping = asyncio.Event()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether :meth:`stop` was called; a long action returns early then."""
+        return self._stopping.is_set()
+
+    def stop(self) -> None:
+        """Let :meth:`run` return after the current run of the action."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Repeat the action until :meth:`stop`."""
+        while not self.stopping:
+            await self._run_action()
+            try:
+                async with asyncio.timeout(self._interval_s):
+                    await self._stopping.wait()
+            except TimeoutError:
+                continue
+
+    async def _run_action(self) -> None:
+        try:
+            await self._action()
+        except TRANSIENT_ERRORS as error:
+            _log.warning(_FAILED, job=self._name, reason=str(error))
+        except Exception as error:  # noqa: BLE001 - a periodic job must not end its service
+            _log.error(_FAILED, job=self._name, traceback=traceback_of(error))
