@@ -1,25 +1,42 @@
-"""What operators do to the product's database: ``backend migrate …`` and ``backend rebuild …``."""
+"""Operations on the product's database: ``backend migrate …`` and ``backend rebuild …``."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, Final
 
 import typer
 from pydantic_core import to_json
 from relaybox.cli import ErrorsAsLines, migrate_commands
 from relaybox.db import Database
-from relaybox.settings import PostgresSettings, load_settings
+from relaybox.settings import load_settings
 
-from backend.genesis import Difference, rebuild_sessions
+from backend.genesis import SessionProjection
 from backend.migrations import ALL
+from backend.rebuilding import Difference, Projection, RebuildReport
+from backend.rebuilding import rebuild as rebuild_rows
 from backend.settings import ProductPostgresSettings
-from backend.workspace import NodeDifference, rebuild_workspace
+from backend.workspace import NodeProjection
 
 __all__ = ("migrate", "rebuild")
 
-T = TypeVar("T")
+#: Fields of a difference and a report to their names in the JSON output; a field without a name is left out.
+_SESSION_FIELDS: Final = {
+    "aggregate_id": "session_id",
+    "kind": "kind",
+    "parts": "fields",
+    "aggregates": "sessions",
+    "differences": "differences",
+    "repaired": "repaired",
+}
+_NODE_FIELDS: Final = _SESSION_FIELDS | {
+    "aggregate_id": "node_id",
+    "parts": "tables",
+    "aggregates": "nodes",
+    "events": "events",
+}
+_Write = Annotated[bool, typer.Option("--write", help="Repair the rows that differ.")]
+_AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines, the summary last.")]
 
 migrate = migrate_commands(*ALL, postgres=ProductPostgresSettings)
 rebuild = typer.Typer(
@@ -28,53 +45,40 @@ rebuild = typer.Typer(
 
 
 @rebuild.command()
-def genesis(
-    write: Annotated[bool, typer.Option("--write", help="Repair the rows that differ.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines, the summary last.")] = False,
-) -> None:
-    """Make every genesis session again from its events; exit code 1 if a row differs and is not repaired."""
-
-    def show(difference: Difference) -> None:
-        done = ", repaired" if difference.repaired else ""
-        fields = f" in {', '.join(difference.fields)}" if difference.fields else ""
-        line = f"{difference.session_id} {difference.kind}{fields}{done}"
-        typer.echo(to_json(asdict(difference)).decode() if as_json else line)
-
-    work = partial(rebuild_sessions, write=write, on_difference=show)
-    report = asyncio.run(_on_database(load_settings(ProductPostgresSettings), work))
-    summary = f"{report.sessions} sessions: {report.differences} differ, {report.repaired} repaired"
-    typer.echo(to_json(asdict(report)).decode() if as_json else summary)
-    if report.differences > report.repaired:
-        raise typer.Exit(1)
+def genesis(write: _Write = False, as_json: _AsJson = False) -> None:
+    """Fold the events of every session again; exit code 1 if a row differs and is not repaired."""
+    _rebuild(SessionProjection(), _SESSION_FIELDS, write=write, as_json=as_json)
 
 
 @rebuild.command()
-def workspace(
-    write: Annotated[bool, typer.Option("--write", help="Repair the rows that differ.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines, the summary last.")] = False,
+def workspace(write: _Write = False, as_json: _AsJson = False) -> None:
+    """Fold the events of every workspace node again; exit code 1 if a row differs and is not repaired."""
+    _rebuild(NodeProjection(), _NODE_FIELDS, write=write, as_json=as_json)
+
+
+def _rebuild(
+    projection: Projection[Any, Any], fields: Mapping[str, str], *, write: bool, as_json: bool
 ) -> None:
-    """Make every workspace node again from its events; exit code 1 if a row differs and is not repaired."""
+    def show(item: Difference | RebuildReport, line: str) -> None:
+        values = asdict(item)
+        document = {name: values[field] for field, name in fields.items() if field in values}
+        typer.echo(to_json(document).decode() if as_json else line)
 
-    def show(difference: NodeDifference) -> None:
-        done = ", repaired" if difference.repaired else ""
-        line = f"{difference.node_id} {difference.kind} in {', '.join(difference.tables)}{done}"
-        typer.echo(to_json(asdict(difference)).decode() if as_json else line)
+    def show_difference(found: Difference) -> None:
+        parts = f" in {', '.join(found.parts)}" if found.parts else ""
+        show(found, f"{found.aggregate_id} {found.kind}{parts}{', repaired' if found.repaired else ''}")
 
-    work = partial(rebuild_workspace, write=write, on_difference=show)
-    report = asyncio.run(_on_database(load_settings(ProductPostgresSettings), work))
-    summary = (
-        f"{report.nodes} nodes, {report.events} events: "
-        f"{report.differences} differ, {report.repaired} repaired"
-    )
-    typer.echo(to_json(asdict(report)).decode() if as_json else summary)
+    async def run() -> RebuildReport:
+        # One connection reads the events, another compares again what differs.
+        settings = load_settings(ProductPostgresSettings).model_copy(update={"pool_size": 2})
+        database = Database(settings, application_name="backend-rebuild")
+        try:
+            return await rebuild_rows(database, projection, write=write, on_difference=show_difference)
+        finally:
+            await database.close()
+
+    report = asyncio.run(run())
+    counts = [f"{getattr(report, one)} {fields[one]}" for one in ("aggregates", "events") if one in fields]
+    show(report, f"{', '.join(counts)}: {report.differences} differ, {report.repaired} repaired")
     if report.differences > report.repaired:
         raise typer.Exit(1)
-
-
-async def _on_database(settings: PostgresSettings, rebuild: Callable[[Database], Awaitable[T]]) -> T:
-    # One connection reads the events, another looks again at what differs.
-    database = Database(settings.model_copy(update={"pool_size": 2}), application_name="backend-rebuild")
-    try:
-        return await rebuild(database)
-    finally:
-        await database.close()

@@ -10,7 +10,7 @@ from backend.genesis._errors import (
     StageContentInvalid,
     WrongStage,
 )
-from backend.genesis._rebuild import Difference, RebuildReport, rebuild_sessions
+from backend.genesis._rebuild import SessionProjection
 from backend.genesis._state import FEEDBACK_MAX, Draft, Failure, GenesisSession, PendingRequest
 from backend.genesis.session import CreateSession, ProposalRequest, ReportFailure, ReportProposal, genesis
 
@@ -18,7 +18,6 @@ __all__ = (
     "FEEDBACK_MAX",
     "ChoiceInvalid",
     "CreateSession",
-    "Difference",
     "Draft",
     "Failure",
     "GenesisSession",
@@ -26,14 +25,13 @@ __all__ = (
     "PendingRequest",
     "ProposalPending",
     "ProposalRequest",
-    "RebuildReport",
     "ReportFailure",
     "ReportProposal",
     "ReportSuperseded",
     "SessionClosed",
     "SessionErased",
+    "SessionProjection",
     "StageContentInvalid",
     "WrongStage",
     "genesis",
-    "rebuild_sessions",
 )

@@ -116,5 +116,5 @@ async def test_a_failure_is_counted_as_a_command_that_ended(
     database: Database, commands: CommandService, agent: ConceptAgent, figures: CollectorRegistry
 ) -> None:
     task = await task_of(database, *await session_after(commands, "RequestConceptGeneration"))
-    await agent._give_up(task)
+    await agent._report_exhausted(task)
     assert counted(figures) == {("ReportFailure", "COMPLETED"): 1}

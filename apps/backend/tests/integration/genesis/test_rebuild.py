@@ -3,30 +3,26 @@
 import asyncio
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-from backend.genesis import (
-    Difference,
-    RebuildReport,
-    _rebuild,
-    genesis,
-    rebuild_sessions,
-)
+from backend.genesis import SessionProjection, genesis
 from backend.genesis.session import SQL
-from backend.rebuilding import DifferenceKind, HistoryUnreadable
+from backend.rebuilding import Difference, DifferenceKind, HistoryUnreadable
+from backend.rebuilding import rebuild as rebuild_rows
 from pydantic_core import from_json, to_json
 from relaybox.commands import Command, CommandService
-from relaybox.db import Database
+from relaybox.db import Database, Executor
 from relaybox.outbox import Notifier
 from relaybox.settings import PostgresSettings
 from shared_types.genesis import GenesisStage
 
 from tests.fixtures.story import AGENT, STAGES, WRITER, content, proposal
 
-NO_DIFFERENCE = RebuildReport(sessions=3, differences=0, repaired=0)
+NO_DIFFERENCE = (3, 0, 0)
 
 
 class Writer:
@@ -81,10 +77,15 @@ async def sessions(writer: Writer) -> tuple[UUID, UUID, UUID]:
     return finished, waiting, abandoned
 
 
-async def rebuild(database: Database, *, write: bool) -> tuple[RebuildReport, list[Difference]]:
+async def rebuild(
+    database: Database, *, write: bool, projection: SessionProjection | None = None
+) -> tuple[tuple[int, int, int], list[Difference]]:
+    """Rebuild; the numbers of sessions, differences and repairs, and the differences."""
     found: list[Difference] = []
-    report = await rebuild_sessions(database, write=write, on_difference=found.append)
-    return report, found
+    report = await rebuild_rows(
+        database, projection or SessionProjection(), write=write, on_difference=found.append
+    )
+    return (report.aggregates, report.differences, report.repaired), found
 
 
 async def rows(database: Database) -> list[Any]:
@@ -111,10 +112,10 @@ async def test_every_row_that_was_lost_comes_back_as_it_was(
     before = await rows(database)
     await execute(database, "DELETE FROM genesis_sessions")
     report, found = await rebuild(database, write=True)
-    assert {(one.session_id, one.kind) for one in found} == {
+    assert {(one.aggregate_id, one.kind) for one in found} == {
         (one, DifferenceKind.MISSING) for one in sessions
     }
-    assert report == RebuildReport(sessions=3, differences=3, repaired=3)
+    assert report == (3, 3, 3)
     assert await rows(database) == before
     assert await rebuild(database, write=False) == (NO_DIFFERENCE, [])
 
@@ -138,10 +139,10 @@ async def test_a_row_that_was_changed_by_hand_is_named_and_repaired(
     before = await rows(database)
     await execute(database, f"UPDATE genesis_sessions SET {change} WHERE id = $1", sessions[0])
     report, [found] = await rebuild(database, write=False)
-    assert report == RebuildReport(sessions=3, differences=1, repaired=0)
-    assert (found.session_id, found.kind) == (sessions[0], DifferenceKind.DIFFERENT)
-    assert set(found.fields) == set(fields)
-    assert (await rebuild(database, write=True))[0].repaired == 1
+    assert report == (3, 1, 0)
+    assert (found.aggregate_id, found.kind) == (sessions[0], DifferenceKind.DIFFERENT)
+    assert set(found.parts) == set(fields)
+    assert (await rebuild(database, write=True))[0] == (3, 1, 1)
     assert await rows(database) == before
 
 
@@ -151,7 +152,7 @@ async def test_a_row_without_events_is_named_and_removed(
     before = await rows(database)
     invented = uuid4()
     await execute(database, "INSERT INTO genesis_sessions (id, user_id) VALUES ($1, 'w')", invented)
-    extra = Difference(session_id=invented, kind=DifferenceKind.EXTRA, repaired=False)
+    extra = Difference(aggregate_id=invented, kind=DifferenceKind.EXTRA, parts=(), repaired=False)
     assert (await rebuild(database, write=False))[1] == [extra]
     await rebuild(database, write=True)
     assert await rows(database) == before
@@ -165,17 +166,18 @@ async def test_a_dry_run_changes_nothing(database: Database, sessions: tuple[UUI
 
 
 async def test_a_session_that_is_written_meanwhile_does_not_count_as_different(
-    database: Database, writer: Writer, sessions: tuple[UUID, ...], monkeypatch: pytest.MonkeyPatch
+    database: Database, writer: Writer, sessions: tuple[UUID, ...]
 ) -> None:
-    looked = _rebuild._live
+    class AbandonedBeforeRead(SessionProjection):
+        abandoned = False
 
-    async def write_then_look(executor: Any, ids: Any) -> Any:
-        monkeypatch.setattr(_rebuild, "_live", looked)
-        await writer.send(sessions[1], "AbandonSession")
-        return await looked(executor, ids)
+        async def read(self, executor: Executor, aggregate_ids: Sequence[UUID]) -> Any:
+            if not self.abandoned:
+                self.abandoned = True
+                await writer.send(sessions[1], "AbandonSession")
+            return await super().read(executor, aggregate_ids)
 
-    monkeypatch.setattr(_rebuild, "_live", write_then_look)
-    assert await rebuild(database, write=True) == (NO_DIFFERENCE, [])
+    assert await rebuild(database, write=True, projection=AbandonedBeforeRead()) == (NO_DIFFERENCE, [])
 
 
 async def test_commands_go_on_after_a_repair(
@@ -196,9 +198,9 @@ async def test_more_sessions_than_fit_in_a_batch_and_a_page_are_all_compared(
     await execute(database, "DELETE FROM genesis_sessions WHERE id = ANY($1::uuid[])", ids[::5])
     await execute(database, "INSERT INTO genesis_sessions (user_id) SELECT 'w' FROM generate_series(1, 110)")
     report, found = await rebuild(database, write=True)
-    assert report == RebuildReport(sessions=600, differences=230, repaired=230)
-    assert {one.session_id for one in found if one.kind is DifferenceKind.MISSING} == set(ids[::5])
-    assert (await rebuild(database, write=False))[0].differences == 0
+    assert report == (600, 230, 230)
+    assert {one.aggregate_id for one in found if one.kind is DifferenceKind.MISSING} == set(ids[::5])
+    assert (await rebuild(database, write=False))[0] == (600, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from backend.workspace import rebuild_workspace
+from backend.rebuilding import rebuild
+from backend.workspace import NodeProjection
 from backend.workspace.chess import VARIATIONS_MAX, _edit
 from backend.workspace.studies import _chapters as chapters
 from relaybox.db import Database
@@ -33,7 +34,7 @@ async def moves_of(who: Person, chapter: Chapter) -> list[str]:
 
 async def differences(database: Database) -> list[Any]:
     found: list[Any] = []
-    await rebuild_workspace(database, write=False, on_difference=found.append)
+    await rebuild(database, NodeProjection(), write=False, on_difference=found.append)
     return found
 
 

@@ -2,7 +2,8 @@
 
 from itertools import takewhile
 
-from backend.workspace import NodeDifference, rebuild_workspace
+from backend.rebuilding import Difference, rebuild
+from backend.workspace import NodeProjection
 from relaybox.db import Database
 
 from tests.fixtures.pgn import BROKEN, game, imported, refused
@@ -51,9 +52,9 @@ async def test_main_line_of_a_file_stays_in_versions_and_after_edits(
     version = (await studio.teacher.done("GET", path))["version"]
     await studio.teacher.done("POST", f"{path}/rollback", {"version": 1}, match=version)
     assert (await main_line(), await exported()) == (line, pgn)
-    found: list[NodeDifference] = []
-    rebuilt = await rebuild_workspace(database, write=False, on_difference=found.append)
-    assert (rebuilt.nodes, found) == (1, [])
+    found: list[Difference] = []
+    rebuilt = await rebuild(database, NodeProjection(), write=False, on_difference=found.append)
+    assert (rebuilt.aggregates, found) == (1, [])
 
 
 async def test_report_names_what_is_dropped_and_what_is_normalised(studio: Studio) -> None:

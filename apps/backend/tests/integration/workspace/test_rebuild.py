@@ -7,8 +7,8 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-from backend.rebuilding import DifferenceKind, HistoryUnreadable
-from backend.workspace import NodeDifference, WorkspaceReport, rebuild_workspace
+from backend.rebuilding import Difference, DifferenceKind, HistoryUnreadable, RebuildReport, rebuild
+from backend.workspace import NodeProjection
 from relaybox.db import Database
 from relaybox.settings import PostgresSettings
 
@@ -18,9 +18,9 @@ TABLES = ("nodes", "chapters", "versions", "threads", "replies", "grants", "link
 TRUNCATE = f"TRUNCATE {', '.join(f'workspace_{table}' for table in TABLES)}"
 
 
-async def run(database: Database, *, write: bool) -> tuple[WorkspaceReport, list[NodeDifference]]:
-    found: list[NodeDifference] = []
-    report = await rebuild_workspace(database, write=write, on_difference=found.append)
+async def run(database: Database, *, write: bool) -> tuple[RebuildReport, list[Difference]]:
+    found: list[Difference] = []
+    report = await rebuild(database, NodeProjection(), write=write, on_difference=found.append)
     return report, found
 
 
@@ -45,7 +45,7 @@ async def story(studio: Studio) -> UUID:
 async def test_rows_that_are_what_events_say_are_left_alone(studio: Studio, database: Database) -> None:
     await story(studio)
     report, found = await run(database, write=True)
-    assert (report.nodes, report.differences, found) == (4, 0, [])
+    assert (report.aggregates, report.differences, found) == (4, 0, [])
 
 
 async def test_lost_tables_are_made_again_byte_for_byte(
@@ -67,7 +67,7 @@ async def test_a_row_that_was_tampered_with_is_named_and_repaired(
     before = await checksum(superuser)
     await superuser.execute("UPDATE workspace_nodes SET title = 'x', owner_id = 'me' WHERE id = $1", root)
     report, [found] = await run(database, write=False)
-    assert (found.node_id, found.kind, found.tables) == (root, DifferenceKind.DIFFERENT, ("nodes",))
+    assert (found.aggregate_id, found.kind, found.parts) == (root, DifferenceKind.DIFFERENT, ("nodes",))
     assert (report.differences, report.repaired) == (1, 0)
     await run(database, write=True)
     assert await checksum(superuser) == before
@@ -82,7 +82,7 @@ async def test_rows_without_events_are_removed(
         "INSERT INTO workspace_grants VALUES ($1, 'me', 'admin', 'me', now(), now())", uuid4()
     )
     _, [found] = await run(database, write=True)
-    assert (found.kind, found.tables) == (DifferenceKind.EXTRA, ("grants",))
+    assert (found.kind, found.parts) == (DifferenceKind.EXTRA, ("grants",))
     assert await checksum(superuser) == before
 
 

@@ -5,7 +5,8 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from backend.workspace import rebuild_workspace
+from backend.rebuilding import rebuild
+from backend.workspace import NodeProjection
 from backend.workspace.discussions import _replies as replies
 from relaybox.db import Database
 
@@ -240,5 +241,5 @@ async def test_discussions_are_made_again_from_their_events(club: Club, database
     await club.reply(gone)
     await club.commenter.done("DELETE", f"/discussions/{gone['id']}")
     differences: list[Any] = []
-    await rebuild_workspace(database, write=False, on_difference=differences.append)
+    await rebuild(database, NodeProjection(), write=False, on_difference=differences.append)
     assert differences == []

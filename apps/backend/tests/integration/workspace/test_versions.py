@@ -4,7 +4,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from backend.workspace import rebuild_workspace
+from backend.rebuilding import rebuild
+from backend.workspace import NodeProjection
 from backend.workspace.http import encode_cursor
 from relaybox.db import Database
 
@@ -43,7 +44,7 @@ async def test_a_version_keeps_the_study_as_it_is(
     types = [event.type for event in await studio.stream(chapter.study["id"])]
     assert types[-2:] == ["study.snapshot_created", "study.chapter.annotation_updated"]
     found: list[object] = []
-    await rebuild_workspace(database, write=False, on_difference=found.append)
+    await rebuild(database, NodeProjection(), write=False, on_difference=found.append)
     assert found == []
 
 
@@ -126,7 +127,7 @@ async def test_a_rollback_is_a_new_version_and_keeps_what_was_there(
     assert (await studio.teacher.done("GET", added.path))["title"] == "Game 1"
     assert (await studio.teacher.done("GET", chapter.path))["moves"][0]["text"] == "worse"
     found: list[object] = []
-    await rebuild_workspace(database, write=False, on_difference=found.append)
+    await rebuild(database, NodeProjection(), write=False, on_difference=found.append)
     assert found == []
 
 
