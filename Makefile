@@ -5,14 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 PYTHONS := 3.12 3.13 3.14
-# Tests wait for servers most of their time: each of these processes has servers of its own.
+# Test processes in parallel, each with its own servers; tests mostly wait for servers.
 WORKERS ?= 3
 PYTEST := python -m pytest --numprocesses $(WORKERS)
 COVERAGE := $(CURDIR)/.relaybox/coverage
 UNIT_TESTS := $(wildcard packages/*/tests/unit apps/*/tests/unit) tests/unit
 STAMP := $(VENV)/.synced
 PACKAGES := packages/types packages/relaybox packages/shared-types apps/backend
-# A home that cannot be written (su -m, a service account) must not stop the set-up.
+# The set-up must work with a home directory that is not writable (su -m, a service account).
 ifeq ($(shell test -w "$$HOME" && echo yes),)
 export UV_CACHE_DIR := $(CURDIR)/.relaybox/cache/uv
 export RELAYBOX_CACHE_DIR := $(CURDIR)/.relaybox/cache
@@ -20,7 +20,7 @@ export PIP_NO_CACHE_DIR := 1
 export HOME := $(CURDIR)/.relaybox/home
 endif
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-# Every service is a process of its own: without bytecode each would compile all it imports.
+# Every service is a separate process; without bytecode each would compile all its imports.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
@@ -29,7 +29,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-setup: $(STAMP) ## Install everything into .venv (every other target does this by itself)
+setup: $(STAMP) ## Install everything into .venv (every other target does this when needed)
 
 $(STAMP): requirements.lock $(PACKAGES:%=%/pyproject.toml)
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Relaybox needs Python 3.11 or newer; found $$("$(PYTHON)" --version). Set PYTHON=/path/to/python3.11."; exit 1; }
@@ -45,18 +45,18 @@ $(STAMP): requirements.lock $(PACKAGES:%=%/pyproject.toml)
 run: $(STAMP) ## Start the whole product; Ctrl-C stops it
 	@exec backend run
 
-# LANGUAGE is also a variable of the environment, which says what messages are in; only the argument counts.
-demo: $(STAMP) ## Tell one whole story, to the running product or to one of its own (LANGUAGE=en for English)
+# LANGUAGE is also an environment variable, for the language of messages; only the argument of make is used.
+demo: $(STAMP) ## Run a whole Genesis session on the running product, or on a temporary one (LANGUAGE=en)
 	@exec backend demo $(if $(filter command line,$(origin LANGUAGE)),--language $(LANGUAGE))
 
-demo-workspace: $(STAMP) ## Tell the story of a chess club the same way
+demo-workspace: $(STAMP) ## Run the demo of a chess club in the same way
 	@exec backend demo workspace
 
 env: ## Print the running product's settings: eval "$$(make -s env)"
-	@test -x $(BIN)/backend || { echo "The product does not run; start it with \`make run\`." >&2; exit 1; }
+	@test -x $(BIN)/backend || { echo "The product is not running; start it with \`make run\`." >&2; exit 1; }
 	@backend env && echo 'export PATH="$(CURDIR)/$(BIN):$$PATH"'
 
-lint: $(STAMP) types ## Check style, types and who imports whom
+lint: $(STAMP) types ## Check style, types and imports between packages
 	@ruff check --quiet .
 	@ruff format --check --quiet . || { echo "Not formatted; run: $(BIN)/ruff format"; exit 1; }
 	@contracts="$$(lint-imports --no-cache)" || { echo "$$contracts"; exit 1; }
@@ -70,7 +70,7 @@ check: $(STAMP) ## Check format, types and imports, and run the unit tests (unde
 unit: $(STAMP)
 	@$(PYTEST) --quiet $(UNIT_TESTS) $(ARGS)
 
-test: $(STAMP) ## Check everything and run all tests but the slow ones (under ten minutes; ARGS= for pytest)
+test: $(STAMP) ## Check everything and run all tests except the slow ones (under ten minutes; ARGS= for pytest)
 	@$(MAKE) --no-print-directory --jobs 2 lint measured
 	@for part in packages:90 apps:85; do name=$(COVERAGE)/$${part%:*}; \
 	  slipcover --branch --skip-covered --fail-under $${part#*:} --out $$name.json --merge $$name.gw*.json || exit 1; done
@@ -100,7 +100,7 @@ test-kafka-3.7: $(STAMP)
 test-lowest: $(LOWEST)/.synced
 	@echo "FastAPI 0.115, Pydantic 2.11" && $(LOWEST)/bin/$(PYTEST) -m "not long" $(ARGS)
 
-# Those newer interpreters that this machine has.
+# Newer interpreters, as far as they are installed.
 test-pythons: $(foreach version,$(PYTHONS),$(if $(shell command -v python$(version)),test-python-$(version)))
 
 test-python-%: $(STAMP)
@@ -109,7 +109,7 @@ test-python-%: $(STAMP)
 	  && uv pip install --quiet --python .venv-$*/bin/python --no-deps --no-build-isolation $(PACKAGES:%=--editable %) \
 	  && .venv-$*/bin/$(PYTEST) -m "not slow and not long" $(ARGS)
 
-# The lowest versions that users may have of what they share with us; all else is resolved to fit.
+# The lowest supported versions of packages that users also use directly; the others are resolved to fit.
 $(LOWEST)/.synced: requirements.in $(PACKAGES:%=%/pyproject.toml) | $(STAMP)
 	@echo "Installing the lowest supported FastAPI and Pydantic"
 	@uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
@@ -125,13 +125,13 @@ bench-compare: $(STAMP) ## Run the short benchmarks of another revision and of t
 	@test -n "$(REV)" || { echo "Name a revision: make bench-compare REV=main" >&2; exit 3; }
 	@exec python benchmarks compare $(REV) $(NAMES) $(if $(TURNS),--turns $(TURNS))
 
-chaos: $(STAMP) ## Relays under faults on real servers, 2 minutes (CLUSTER=1, MINUTES=, SEED=, DELIVERY=)
+chaos: $(STAMP) ## Run relays under injected faults on real servers, 2 minutes (CLUSTER=1, MINUTES=, SEED=, DELIVERY=)
 	@exec python -m tests.faults.chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(if $(DELIVERY),--delivery $(DELIVERY)) $(if $(CLUSTER),--cluster)
 
-image: $(STAMP) ## Build the image and tell both stories to its services (root, buildah, debootstrap)
+image: $(STAMP) ## Build the image and run both demos on its services (needs root, buildah, debootstrap)
 	@pytest -m long -rs tests/packaging/test_image.py $(ARGS)
 
-mutants: $(STAMP) ## Seed defects into copies of the sources; the suite must notice each (NAMES=)
+mutants: $(STAMP) ## Seed defects into copies of the sources; the tests must detect each (NAMES=)
 	@exec python -m tests.mutants $(NAMES)
 
 sql: $(STAMP) ## Generate infrastructure/docker/init/postgres/20-migration-event-sourcing.sql
@@ -140,12 +140,12 @@ sql: $(STAMP) ## Generate infrastructure/docker/init/postgres/20-migration-event
 guarantees: $(STAMP) ## Generate docs/reference/guarantees.md from its rules and the tests' markers
 	@python -m tests.guarantees
 
-lock: ## Resolve the dependencies anew into requirements.lock
+lock: ## Resolve the newest dependencies into requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade \
 	  --all-extras $(PACKAGES:%=%/pyproject.toml) requirements.in \
 	  --no-emit-package relaybox --no-emit-package relaybox-types --no-emit-package relaybox-shared-types --output-file requirements.lock
 
-# As root from a closed home the servers keep theirs elsewhere; moved-to names the place.
+# For root with a closed home directory, the servers store their data elsewhere; moved-to names the directory.
 clean: ## Remove the environment and the product's data
 	@for pointer in $(wildcard .relaybox/data/*/moved-to); do \
 	  case "$$(cat $$pointer)" in */relaybox-*) echo "rm -rf $$(cat $$pointer)"; rm -rf "$$(cat $$pointer)";; esac; done

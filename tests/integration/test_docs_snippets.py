@@ -264,7 +264,7 @@ async def test_an_event_is_published_once_as_the_page_says(database: Database) -
     [text] = fences(page, "python")
     names: dict[str, Any] = {}
     exec(compile(text, "page", "exec", dont_inherit=True), names)
-    told = [await names["tell"](database, an_event()) for _ in range(2)]
+    told = [await names["publish_once"](database, an_event()) for _ in range(2)]
     assert told[0] == told[1]
     assert f"`evt_123` is\n`{told[0].event_id}`" in page.read_text()
     assert await counts(database) == (1, 1)
