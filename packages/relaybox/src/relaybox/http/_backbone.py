@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from relaybox.commands import Command, CommandRefused, CommandResult, CommandService, Domain
 from relaybox.db import Database
 from relaybox.errors import RelayboxError
-from relaybox.http._held import Stopped
+from relaybox.http._idempotent_request import ResponseReplaced
 from relaybox.http._keyed_routes import check_keyed_routes
 from relaybox.http._live import LiveStreams
 from relaybox.http._tokens import SharedSecretVerifier, TokenVerifier
@@ -173,9 +173,9 @@ class Backbone:
         except Replay:
             self._metrics.record_command(command_type=command_type, outcome="REPLAYED")
             raise
-        except Stopped as stopped:
-            if isinstance(stopped.__cause__, RelayboxError):
-                self._metrics.record_command(command_type=command_type, outcome=stopped.__cause__.error_code)
+        except ResponseReplaced as replaced:
+            if isinstance(replaced.__cause__, RelayboxError):
+                self._metrics.record_command(command_type=command_type, outcome=replaced.__cause__.error_code)
             raise
 
     def count_after_commit(self, db: AsyncSession, command_type: str, outcome: str) -> None:

@@ -52,6 +52,7 @@ __all__ = (
     "framework_response",
     "install_error_handlers",
     "internal_error",
+    "response_to",
 )
 
 _log: Final = structlog.get_logger(__name__)
@@ -157,6 +158,15 @@ def error_response(request: Request, error: RelayboxError, error_table: ErrorTab
     request.scope[REFUSAL] = error
     fields = {"error_code": error.error_code, "message": str(error), **answer.fields(error)}
     return _response(request, answer.status, fields, {**answer.headers, **answer.headers_of(error)})
+
+
+def response_to(request: Request, error: Exception) -> Response:
+    """Return the response to *error*, which any part of the application has raised."""
+    if isinstance(error, RelayboxError):
+        return error_response(request, error)
+    if isinstance(error, StarletteHTTPException):
+        return framework_response(request, error)
+    return internal_error(request, error)
 
 
 def internal_error(request: Request, error: Exception) -> Response:

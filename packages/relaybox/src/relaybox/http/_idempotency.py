@@ -9,10 +9,16 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from relaybox.errors import RelayboxError
+from relaybox.http._cache_mode import CacheMode
 from relaybox.http._error_responses import REFUSAL
-from relaybox.http._exchange import Caching, Exchange, is_watched
-from relaybox.http._held import Stopped
+from relaybox.http._idempotent_request import (
+    IdempotentRequest,
+    ResponseReplaced,
+    State,
+    has_idempotent_request,
+)
 from relaybox.http._requests import route_of
+from relaybox.http._response_rules import Outcome
 from relaybox.http._tokens import Principal
 from relaybox.idempotency import (
     IdempotencyError,
@@ -30,7 +36,8 @@ from relaybox.telemetry import IdempotencyMetrics
 __all__ = ("IdempotencyMiddleware",)
 
 _METHODS: Final = ("POST", "PUT", "PATCH")
-_OUTCOMES: Final[dict[type, str]] = {
+#: Outcomes of refused requests in the metrics.
+_REFUSALS: Final[dict[type, str]] = {
     KeyInvalid: "malformed",
     KeyMissing: "missing",
     RequestInFlight: "in_flight",
@@ -40,22 +47,28 @@ _OUTCOMES: Final[dict[type, str]] = {
 
 
 class IdempotencyMiddleware:
-    """The same key again: the first answer comes back, and nothing runs twice.
+    """Execute each idempotency key once: a repeated request gets the stored response.
 
-    It reads the key, holds the answer back, has it committed, and then sends it. Who may replay is decided
-    where more is known: by :func:`unit_of_work`, after the endpoint's other dependencies, or by a route of
-    commands. Endpoints with neither are served in cache mode, if *idempotency_service_factory* and
-    *principal* are given: the answer is kept after the endpoint has done its work; a crash in between runs it
-    again.
+    The middleware reads the key, holds the response until it is committed, and then sends it. Who may
+    replay a response is decided where more is known: by :func:`unit_of_work`, after the endpoint's other
+    dependencies, or by a route of commands. Endpoints with neither are served in cache mode, if
+    *idempotency_service_factory* and *principal* are given: the response is stored after the endpoint has
+    done its work; after a crash in between, a retry executes the endpoint again.
 
-    *methods* and *prefixes* say where cache mode applies, beside endpoints that are marked; no prefix means
-    every path. A unit of work and a command ask for keys themselves, and ignore none. A request without a key
-    passes unread; its response is held only where a unit of work asks for it. Where no key counts the
-    answer has ``Idempotency-Status: ignored``. Figures go to *registry*.
+    A request without a key passes unread; its response is held only for a unit of work. A response to a key
+    that the endpoint does not use has the header ``Idempotency-Status: ignored``.
+
+    Args:
+        idempotency_service_factory: Returns the store of a request in cache mode.
+        principal: Returns the sender of a request in cache mode; None if unknown.
+        methods: Methods that cache mode covers; endpoints marked :func:`idempotent` are always covered.
+        prefixes: Path prefixes that cache mode covers; empty covers all paths.
+        settings: Read from ``IDEMPOTENCY_*`` if left out.
+        registry: Registry of the metrics.
 
     Raises:
-        TypeError: *idempotency_service_factory* without *principal*, or the reverse: whose answer it is
-            must be known before it is given to anybody.
+        TypeError: *idempotency_service_factory* without *principal*, or the reverse: a response is stored
+            for one principal.
     """
 
     def __init__(
@@ -70,9 +83,9 @@ class IdempotencyMiddleware:
         registry: CollectorRegistry | None = None,
     ) -> None:
         self._app = app
-        self._caching: Caching | None = None
+        self._cache_mode: CacheMode | None = None
         if idempotency_service_factory is not None and principal is not None:
-            self._caching = Caching(factory=idempotency_service_factory, principal=principal)
+            self._cache_mode = CacheMode(factory=idempotency_service_factory, principal=principal)
         elif idempotency_service_factory is not None or principal is not None:
             raise TypeError("give both idempotency_service_factory= and principal=, or neither")
         self._methods = frozenset(method.upper() for method in methods)
@@ -81,41 +94,50 @@ class IdempotencyMiddleware:
         self._metrics = IdempotencyMetrics(registry or CollectorRegistry())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or is_watched(scope):
+        if scope["type"] != "http" or has_idempotent_request(scope):
             await self._app(scope, receive, send)
             return
-        exchange = Exchange(scope, receive, send, settings=self._settings, caching=self._caching)
-        answer = exchange.answer
+        idempotent = IdempotentRequest(
+            scope, receive, send, settings=self._settings, cache_mode=self._cache_mode
+        )
         try:
-            await self._answer(exchange)
-        except Stopped:
-            # Its cause has been answered.
+            await self._respond(idempotent)
+        except ResponseReplaced:
+            # The response to its cause was sent.
             return
         except (RelayboxError, HTTPException) as error:
-            if answer.begun:
+            if idempotent.state is State.SENT:
                 raise
-            await answer.refuse(error)
+            await idempotent.refuse(error)
         finally:
-            await answer.close()
-            self._count(scope, answer.outcome)
+            await idempotent.release()
+            self._count(scope, idempotent.outcome)
 
-    async def _answer(self, exchange: Exchange) -> None:
-        answer = exchange.answer
+    async def _respond(self, idempotent: IdempotentRequest) -> None:
         try:
-            if exchange.keyed and self._covers(exchange.scope):
-                await exchange.cache_ahead()
-            await self._app(exchange.scope, exchange.receive, answer.send)
+            if self._cache_mode is not None and idempotent.key.is_present and self._covers(idempotent.scope):
+                await self._claim_ahead(self._cache_mode, idempotent)
+            await self._app(idempotent.scope, idempotent.key.receive, idempotent.send)
         except Exception:
-            if answer.instead is None:
+            if idempotent.replacement is None:
                 raise
-        match answer.instead:
+        match idempotent.replacement:
             case Replay() as replay:
                 self._metrics.record_replay(replay.stored.age_s)
-                await answer.replay(replay)
+                await idempotent.replay(replay)
             case IdempotencyError() as refusal:
-                await answer.refuse(refusal)
+                await idempotent.refuse(refusal)
             case None:
                 return
+
+    async def _claim_ahead(self, cache_mode: CacheMode, idempotent: IdempotentRequest) -> None:
+        """Claim the key in cache mode before the application sees the request.
+
+        Raises:
+            BodyTooLarge: The body, which is compared, is larger than the largest stored response.
+        """
+        if await idempotent.key.read_ahead(self._settings.body_bytes_max):
+            await cache_mode.claim_key(idempotent, Request(idempotent.scope))
 
     def _covers(self, scope: Scope) -> bool:
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
@@ -123,8 +145,8 @@ class IdempotencyMiddleware:
             not self._prefixes or any(path == one or path.startswith(f"{one}/") for one in self._prefixes)
         )
 
-    def _count(self, scope: Scope, outcome: str | None) -> None:
+    def _count(self, scope: Scope, outcome: Outcome | None) -> None:
         refusal: object = scope.get(REFUSAL)
-        ended = _OUTCOMES.get(type(refusal), outcome)
+        ended = _REFUSALS.get(type(refusal), outcome)
         if ended is not None:
             self._metrics.record_request(route=route_of(scope), outcome=ended)

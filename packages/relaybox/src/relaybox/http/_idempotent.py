@@ -8,7 +8,8 @@ from typing import Any, Final, ParamSpec, TypeVar, get_type_hints, overload
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
-from relaybox.http._exchange import Policy, exchange_of
+from relaybox.http._cache_mode import claim_for_endpoint
+from relaybox.http._request_key import Policy
 from relaybox.idempotency import Ttl, ttl_seconds
 from relaybox.settings import IdempotencySettings
 
@@ -79,7 +80,7 @@ def _marked(endpoint: Callable[..., Awaitable[Any]], policy: Policy) -> Any:
     @wraps(endpoint)
     async def decided(*args: Any, **kwargs: Any) -> Any:
         request = _request_in(args, kwargs, own)
-        await exchange_of(request).cache(request, policy)
+        await claim_for_endpoint(request, policy)
         return await endpoint(*args, **kwargs)
 
     parameters = [

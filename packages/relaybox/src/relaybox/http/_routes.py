@@ -35,7 +35,7 @@ from relaybox.http._body import BODY_ERRORS, read_model
 from relaybox.http._command_docs import document_commands
 from relaybox.http._error_responses import error_responses
 from relaybox.http._errors import BadHeader, ValidationFailed
-from relaybox.http._exchange import claim_of, leave_to_middleware
+from relaybox.http._idempotent_request import idempotent_request_of
 from relaybox.http._requests import request_id_of
 from relaybox.http._sse import EventStreamResponse
 from relaybox.http._streams import (
@@ -146,15 +146,19 @@ async def respond_to_command(
     Raises:
         RelayboxError: see :meth:`Backbone.submit`.
     """
+    idempotent = idempotent_request_of(request)
     try:
-        claim = await claim_of(request, principal)
+        await idempotent.leave_cache()
+        claim = await idempotent.claim(request, principal) if idempotent.key.is_present else None
         if claim is not None:
             command = replace(
                 command, keyed_response=KeyedResponse(claim=claim, build_response=build_response)
             )
         response = build_response(await backbone.submit(domain, command))
-    except (Replay, IdempotencyError) as instead:
-        return leave_to_middleware(request, instead)
+    except (Replay, IdempotencyError) as replacement:
+        # Raising the replacement through the framework takes longer than the rest of a replay.
+        idempotent.replace_response(replacement)
+        return Response()
     return Response(response.body, response.status, response.headers)
 
 

@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from relaybox.db import Database, map_database_errors
-from relaybox.http._exchange import exchange_of
 from relaybox.http._idempotent import policy_of
+from relaybox.http._idempotent_request import idempotent_request_of
 from relaybox.http._tokens import Principal
 from relaybox.idempotency import IdempotencyService
 from relaybox.settings import IdempotencySettings, load_settings
@@ -93,19 +93,19 @@ def unit_of_work(
     async def begin(
         request: Request, who: Annotated[Any, Depends(principal)]
     ) -> AsyncGenerator[UnitOfWork[P]]:
-        exchange, policy = exchange_of(request), policy_of(request.scope.get("endpoint"))
+        idempotent, policy = idempotent_request_of(request), policy_of(request.scope.get("endpoint"))
         # First, with or without a key: a connection must not wait for a slow client.
-        await exchange.read_body(request)
-        with exchange.deciding():
-            claim = await exchange.claim(request, who, policy)
-            await exchange.leave_cache(request)
+        await idempotent.key.read_body(request)
+        with idempotent.deciding():
+            claim = await idempotent.claim(request, who, policy)
+            await idempotent.leave_cache()
             db = await database.begin()
             event.listen(db.sync_session, "before_commit", _refuse_to_commit)
-            await exchange.begin_unit(_UnitStore(db, settings=known()), claim)
+            await idempotent.hold_for_unit(_UnitStore(db, settings=known()), claim)
         # The exchange commits and closes; here what the endpoint meets gets a name, and with it an answer.
         with map_database_errors():
             yield UnitOfWork(
-                db=db, principal=who, key=claim and claim.key, _note_targets=exchange.answer.note_targets
+                db=db, principal=who, key=claim and claim.key, _note_targets=idempotent.add_targets
             )
 
     vars(begin)[_UNIT] = True
@@ -133,9 +133,9 @@ async def has_stored_response(
         KeyInvalid, KeyMissing: see :mod:`relaybox.idempotency`.
         DatabaseUnavailable, DatabaseBusy: PostgreSQL is away.
     """
-    exchange, policy = exchange_of(request), policy_of(request.scope.get("endpoint"))
-    with exchange.deciding():
-        claim = await exchange.claim(request, who, policy)
+    idempotent, policy = idempotent_request_of(request), policy_of(request.scope.get("endpoint"))
+    with idempotent.deciding():
+        claim = await idempotent.claim(request, who, policy)
     if claim is None:
         return False
     db = await database.begin()

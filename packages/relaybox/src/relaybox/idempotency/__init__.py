@@ -33,6 +33,7 @@ from relaybox.idempotency._response import (
     stored_result,
 )
 from relaybox.idempotency._service import (
+    ClaimStore,
     IdempotencyService,
     IdempotencyStore,
     Ttl,
@@ -46,6 +47,7 @@ __all__ = (
     "KEY_HEADERS",
     "REPLAYED_HEADERS",
     "Claim",
+    "ClaimStore",
     "IdempotencyError",
     "IdempotencyService",
     "IdempotencyStore",

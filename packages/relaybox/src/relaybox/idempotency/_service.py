@@ -16,11 +16,19 @@ from relaybox.db import (
 )
 from relaybox.idempotency._errors import RequestInFlight
 from relaybox.idempotency._keys import generate_key, generate_key_from_request, lock_number, stored_key
-from relaybox.idempotency._response import StoredResponse, has_separate_body, split_body
+from relaybox.idempotency._response import (
+    Claim,
+    ResponseParts,
+    StoredResponse,
+    has_separate_body,
+    split_body,
+    stored_result,
+)
 from relaybox.settings import IdempotencySettings, load_settings
 
 __all__ = (
     "QUERIES",
+    "ClaimStore",
     "IdempotencyService",
     "IdempotencyStore",
     "Ttl",
@@ -37,48 +45,58 @@ _TTL_S_MAX: Final = 8_760 * 3_600
 Ttl = timedelta | float | None
 
 
-class IdempotencyStore(Protocol):
-    """What keeps answers: PostgreSQL or Redis. One object serves one request.
+class ClaimStore(Protocol):
+    """The claim on one key: claim it, store a response under it, commit or release it.
 
-    A *key* is the client's, or a generated one; *scope* is the principal it belongs to, see :func:`scope_of`.
+    Units of work and cache mode use it, PostgreSQL and Redis implement it; commands claim their keys in
+    their own statement. One object serves one request. *key* is the client's or a generated one, *scope* its
+    principal (:func:`scope_of`).
     """
 
-    async def try_lock(self, key: str, *, scope: str = "") -> bool:
-        """Whether nobody else works under *key*; held until :meth:`commit` or :meth:`close`."""
+    async def claim(self, key: str, *, scope: str = "") -> StoredResponse | None:
+        """Lock *key* and return its stored response; RequestInFlight if another request holds the lock."""
         ...
 
-    async def claim(self, key: str, *, scope: str = "") -> StoredResponse | None:
-        """Lock *key* and say what is kept under it; RequestInFlight if somebody else works under it."""
+    async def keep(self, claim: Claim, response: ResponseParts) -> None:
+        """Store *response* under *claim*; RequestInFlight if another request has stored one meanwhile."""
+        ...
+
+    async def commit(self) -> None:
+        """Make the stored response durable, and release the lock."""
+        ...
+
+    async def release(self) -> None:
+        """Release the lock and the connection; roll back what was not committed."""
+        ...
+
+
+class IdempotencyStore(ClaimStore, Protocol):
+    """A store of responses under idempotency keys: PostgreSQL or Redis."""
+
+    async def try_lock(self, key: str, *, scope: str = "") -> bool:
+        """Lock *key* until :meth:`commit` or :meth:`release`; False if another request holds it."""
         ...
 
     async def find(self, key: str, *, scope: str = "") -> StoredResponse | None:
-        """What is kept under *key*; None when there is nothing, or it has expired."""
+        """Return the response stored under *key*; None if there is none, or it has expired."""
         ...
 
     async def check_idempotency_key(self, key: str, *, scope: str = "") -> dict[str, Any] | None:
-        """The result kept under *key*, with its body as bytes if it has one; None for a new key."""
+        """Return the result stored under *key*, with its body as bytes if it has one; None for a new key."""
         ...
 
     async def cache_idempotency_result(
         self, key: str, result: Mapping[str, Any], ttl: Ttl = None, *, scope: str = ""
     ) -> bool:
-        """Keep *result*, JSON whose ``body`` may be bytes, for *ttl*; False if a live one is there."""
+        """Store *result*, JSON whose ``body`` may be bytes, for *ttl*; False if a live one is stored."""
         ...
 
     async def invalidate_key(self, key: str, *, scope: str = "") -> bool:
-        """Forget *key*; False if nothing was kept under it."""
+        """Delete *key*; False if nothing was stored under it."""
         ...
 
     async def cleanup_expired(self) -> int:
-        """Remove what has expired; returns how many keys were."""
-        ...
-
-    async def commit(self) -> None:
-        """Make durable what was kept, and let go of the lock."""
-        ...
-
-    async def close(self) -> None:
-        """Give back what is held; what was not committed is as if it had never been."""
+        """Delete expired keys; return how many."""
         ...
 
 
@@ -160,6 +178,17 @@ class IdempotencyService:
             rows = await self._db.fetch(QUERIES["keep"], self._row_key(key, scope), document, body, ttl_s)
         return bool(rows)
 
+    async def keep(self, claim: Claim, response: ResponseParts) -> None:
+        """Store *response* under *claim*.
+
+        Raises:
+            RequestInFlight: Another request has stored a response under the key.
+            DatabaseUnavailable, DatabaseBusy: As :meth:`cache_idempotency_result`.
+        """
+        result = stored_result(response, claim)
+        if not await self.cache_idempotency_result(claim.key, result, claim.ttl_s, scope=claim.scope):
+            raise RequestInFlight
+
     async def invalidate_key(self, key: str, *, scope: str = "") -> bool:
         """Forget *key*; False if nothing was kept under it.
 
@@ -194,7 +223,7 @@ class IdempotencyService:
         with map_database_errors():
             await self._session.commit()
 
-    async def close(self) -> None:
+    async def release(self) -> None:
         """Roll back what was not committed, and give the connection back."""
         # A connection that broke is rolled back by PostgreSQL itself: the promise is kept.
         with suppress(DatabaseUnavailable), map_database_errors():

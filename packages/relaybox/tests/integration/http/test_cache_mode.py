@@ -253,7 +253,7 @@ async def test_an_answer_that_cannot_be_kept_is_given_all_the_same_and_the_log_s
         async with connect(app) as ann:
             answer = await ann.post("/last", headers=KEY)
     assert (answer.status_code, answer.json()) == (201, {"done": 1})
-    assert any("not kept" in line["event"] for line in lines)
+    assert any("not stored" in line["event"] for line in lines)
     _ = last
 
 

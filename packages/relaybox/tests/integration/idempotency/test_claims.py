@@ -21,7 +21,7 @@ async def keep(stores: Stores, result: dict[str, Any], **options: Any) -> None:
     assert await store.claim("k") is None
     assert await store.cache_idempotency_result("k", result, **options)
     await store.commit()
-    await store.close()
+    await store.release()
 
 
 async def claimed(stores: Stores, **options: Any) -> StoredResponse | None:
@@ -30,7 +30,7 @@ async def claimed(stores: Stores, **options: Any) -> StoredResponse | None:
     try:
         return await store.claim("k", **options)
     finally:
-        await store.close()
+        await store.release()
 
 
 @pytest.mark.guarantee("G62")
@@ -77,7 +77,7 @@ async def test_who_only_locked_a_key_has_it_too(stores: Stores) -> None:
     with pytest.raises(RequestInFlight):
         await claimed(stores)
     assert await holder.claim("k") is None, "it is still its own"
-    await holder.close()
+    await holder.release()
     assert await claimed(stores) is None
 
 
@@ -91,7 +91,7 @@ async def test_a_refused_one_does_not_free_the_key_and_may_ask_again(stores: Sto
     await late.commit()
     with pytest.raises(RequestInFlight):
         await claimed(stores)
-    await holder.close()
+    await holder.release()
     assert await late.claim("k") is None
 
 

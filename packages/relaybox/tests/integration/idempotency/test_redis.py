@@ -59,7 +59,7 @@ async def test_keys_and_principals_are_stored_hashed_and_all_expire(
     assert "key" not in answer
     assert 86_000_000 < await redis_client.pttl(answer) <= 86_400_001
     assert 0 < await redis_client.pttl(lock) <= 600_000
-    await store.close()
+    await store.release()
     assert await names(redis_client, redis_prefix) == [answer]
 
 
@@ -91,7 +91,7 @@ async def test_a_holder_whose_lease_ended_does_not_free_the_lock_of_the_next_one
     next_one = redis_stores.one()
     await eventually("the end of the lease", lambda: next_one.try_lock("k"))
     await frozen_one.commit()
-    await frozen_one.close()
+    await frozen_one.release()
     assert not await redis_stores.one().try_lock("k")
 
 
@@ -134,7 +134,7 @@ async def retrying(redis_server: RedisServer, redis_prefix: str) -> AsyncIterato
         await store.try_lock("warm")
         await store.cache_idempotency_result("warm", RESULT)
         yield store
-        await store.close()
+        await store.release()
 
 
 async def test_who_lost_the_answer_has_the_lock_all_the_same(retrying: RedisIdempotencyService) -> None:
@@ -174,7 +174,7 @@ async def test_redis_away_is_an_error_of_ours_and_passes(
     async with away(redis_server):
         await everything_fails(store, "cannot be reached")
         with capture_logs() as logs:
-            await store.close()
+            await store.release()
         assert [one["event"] for one in logs] == ["idempotency.lock_left_to_its_lease"]
     assert await store.try_lock("k")
 
@@ -190,7 +190,7 @@ async def test_redis_that_falls_silent_is_an_error_of_ours(
     assert await store.try_lock("k")
     with frozen(redis_server):
         await everything_fails(store, "cannot be reached")
-    await store.close()
+    await store.release()
 
 
 async def test_redis_without_memory_is_an_error_of_ours_and_keeps_nothing_by_halves(

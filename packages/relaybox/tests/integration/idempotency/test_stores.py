@@ -22,7 +22,7 @@ async def keep(stores: Stores, key: str = "k", result: Any = None, **options: An
     store = stores.one()
     kept = await store.cache_idempotency_result(key, result or RESULT, **options)
     await store.commit()
-    await store.close()
+    await store.release()
     return kept
 
 
@@ -30,7 +30,7 @@ async def kept(stores: Stores, key: str = "k", scope: str = "") -> dict[str, Any
     """What another request finds."""
     store = stores.one()
     found = await store.check_idempotency_key(key, scope=scope)
-    await store.close()
+    await store.release()
     return found
 
 
@@ -42,7 +42,7 @@ async def locks(stores: Stores, key: str = "k", scope: str = "") -> bool:
     """Whether somebody who comes now gets the key, and lets go of it at once."""
     store = stores.one()
     mine = await store.try_lock(key, scope=scope)
-    await store.close()
+    await store.release()
     return mine
 
 
@@ -249,7 +249,7 @@ async def test_a_key_is_free_after_close(stores: Stores) -> None:
     holder = stores.one()
     assert await holder.try_lock("k")
     assert await holder.try_lock("another")
-    await holder.close()
+    await holder.release()
     assert await locks(stores)
     assert await locks(stores, "another")
 
@@ -259,7 +259,7 @@ async def test_who_did_not_get_a_key_does_not_free_it(stores: Stores) -> None:
     late = stores.one()
     assert not await late.try_lock("k")
     await late.commit()
-    await late.close()
+    await late.release()
     assert not await locks(stores)
 
 
@@ -304,7 +304,7 @@ async def test_what_was_not_committed_is_as_if_it_had_never_been(stores: Stores)
     """Not in Redis: it stays; if the effect was rolled back, its answer is given all the same."""
     holder = stores.one()
     await holder.cache_idempotency_result("k", RESULT)
-    await holder.close()
+    await holder.release()
     assert await kept(stores) == (None if stores.transactional else RESULT)
 
 
@@ -318,7 +318,7 @@ async def test_postgresql_frees_the_key_of_a_dead_holder_at_once(
     await postgres_stores.kill(holder)
     assert await locks(postgres_stores)
     assert await kept(postgres_stores) is None
-    await holder.close()
+    await holder.release()
     assert postgres_stores.in_use() == 0, "a broken connection does not stay out of the pool for ever"
 
 

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from relaybox.idempotency._errors import RequestInFlight, StoreUnavailable
 from relaybox.idempotency._keys import generate_key, generate_key_from_request, stored_key
-from relaybox.idempotency._response import StoredResponse, split_body
+from relaybox.idempotency._response import Claim, ResponseParts, StoredResponse, split_body, stored_result
 from relaybox.idempotency._service import Ttl, ttl_seconds
 from relaybox.idempotency.redis._errors import map_redis_errors
 from relaybox.settings import IdempotencySettings, load_settings
@@ -139,6 +139,17 @@ class RedisIdempotencyService:
         values = [secrets.token_hex(_TOKEN_BYTES), token, document, ttl_us, *([] if body is None else [body])]
         return bool(await self._run("keep", [answer, lock], *values))
 
+    async def keep(self, claim: Claim, response: ResponseParts) -> None:
+        """Store *response* under *claim*.
+
+        Raises:
+            RequestInFlight: Another request has stored a response under the key.
+            StoreUnavailable: Redis is away.
+        """
+        result = stored_result(response, claim)
+        if not await self.cache_idempotency_result(claim.key, result, claim.ttl_s, scope=claim.scope):
+            raise RequestInFlight
+
     async def invalidate_key(self, key: str, *, scope: str = "") -> bool:
         """Forget *key*; False if nothing was kept under it.
 
@@ -162,7 +173,7 @@ class RedisIdempotencyService:
             await self._run("release", [lock], self._token)
             self._taken.discard(lock)
 
-    async def close(self) -> None:
+    async def release(self) -> None:
         """Let go of the lock; what was kept stays. If Redis is away, the lock ends with its lease."""
         try:
             await self.commit()

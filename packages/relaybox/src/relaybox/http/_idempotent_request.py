@@ -1,0 +1,379 @@
+"""One request and its response, from the idempotency key to the response that is sent."""
+
+import asyncio
+from collections.abc import Awaitable, Generator, Iterable
+from contextlib import contextmanager
+from dataclasses import replace
+from enum import Enum, auto
+from time import time
+from typing import TYPE_CHECKING, Final, assert_never
+
+import structlog
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from relaybox.http._error_responses import REFUSAL, response_to
+from relaybox.http._errors import ResponseNotStorable
+from relaybox.http._request_key import Policy, RequestKey
+from relaybox.http._response_rules import (
+    Outcome,
+    final_outcome,
+    http_date,
+    outcome_headers,
+    why_not_storable,
+)
+from relaybox.http._tokens import Principal
+from relaybox.idempotency import (
+    Claim,
+    ClaimStore,
+    IdempotencyError,
+    Replay,
+    ResponseParts,
+    Ttl,
+    replay_of,
+    replayable_headers,
+    ttl_seconds,
+)
+from relaybox.settings import IdempotencySettings
+
+if TYPE_CHECKING:
+    from relaybox.http._cache_mode import CacheMode
+
+__all__ = (
+    "IdempotentRequest",
+    "ResponseReplaced",
+    "State",
+    "has_idempotent_request",
+    "idempotent_request_of",
+)
+
+_log: Final = structlog.get_logger(__name__)
+_SCOPE_KEY: Final = "relaybox.idempotent_request"
+#: A claim with more targets would be a wide row, which is expensive to remove.
+_TARGETS_MAX: Final = 100
+
+
+class State(Enum):
+    """Where a request is between its key and its response; see :class:`IdempotentRequest`."""
+
+    #: Nothing is held: messages pass to the server.
+    PASS_THROUGH = auto()
+    #: The response waits until it is stored; the endpoint's effect is committed elsewhere.
+    HELD_FOR_CACHE = auto()
+    #: The response waits until effect and response are committed in one transaction.
+    HELD_FOR_UNIT = auto()
+    #: The key decides the response: what the endpoint sends is dropped.
+    REPLACED = auto()
+    #: The head of the response was sent; the rest passes to the server.
+    SENT = auto()
+
+
+class ResponseReplaced(Exception):
+    """Raised into an endpoint whose response was replaced by an error response; the error is its cause."""
+
+
+class IdempotentRequest:
+    """One request and its response, which is held until what it reports is committed.
+
+    ::
+
+                 hold_for_cache ┌────────────────┐ response of 2xx or 3xx: keep, commit
+               ┌───────────────►│ HELD_FOR_CACHE ├──────────────────────────────────────┐
+        ┌──────┴───────┐◄───────┴────────────────┘ error response, or unit or command    ▼
+        │ PASS_THROUGH │                                                             ┌──────┐
+        └┬─────┬───────┘◄───────┬────────────────┐ error response: roll back         │ SENT │
+         │     └───────────────►│ HELD_FOR_UNIT  ├──────────────────────────────────►└──────┘
+         │       hold_for_unit  └────────────────┘ response of 2xx or 3xx: keep, commit  ▲
+         └───────────────────────────────────────────────────────────────────────────────┘
+                    head of a response without a store
+
+        any state but SENT ─ deciding, replace_response ─► REPLACED ─ replay, refuse ─► SENT
+
+    Invariant: while a store is held, no part of a response is sent before the store has committed or rolled
+    back. Units of work, commands and cache mode call the methods here; none sets a field.
+    """
+
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        *,
+        settings: IdempotencySettings,
+        cache_mode: "CacheMode | None",
+    ) -> None:
+        self.scope = scope
+        self.cache_mode = cache_mode
+        self._settings = settings
+        self._receive = receive
+        self._send = send
+        self.key = RequestKey(scope, receive, settings)
+        self._state = State.PASS_THROUGH
+        #: What commits before the response is sent; None in PASS_THROUGH.
+        self._store: ClaimStore | None = None
+        #: What the response is stored under; None for a request without a valid key.
+        self._claim: Claim | None = None
+        #: What the middleware sends in REPLACED.
+        self._replacement: Replay | IdempotencyError | None = None
+        #: Unix time until which the key is stored, if the response is.
+        self._expires_at_s = 0.0
+        self._head: Message | None = None
+        self._body = bytearray()
+        self._outcome = Outcome.IGNORED if self.key.is_present else None
+        scope[_SCOPE_KEY] = self
+
+    @property
+    def state(self) -> State:
+        """Where the request is; see the diagram above."""
+        return self._state
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the request ended; None for one without a key."""
+        return self._outcome
+
+    @property
+    def replacement(self) -> Replay | IdempotencyError | None:
+        """What the middleware responds with instead of the endpoint; None unless REPLACED."""
+        return self._replacement
+
+    async def claim(
+        self,
+        request: Request,
+        principal: Principal | str,
+        policy: Policy | None = None,
+        *,
+        namespace: str = "",
+    ) -> Claim | None:
+        """Return the claim of *principal* on the key of *request*; None for a request without a key.
+
+        Raises:
+            KeyInvalid: The header is not one key.
+            KeyMissing: *policy* requires a key.
+        """
+        claim = await self.key.claim(request, principal, policy or Policy(), namespace=namespace)
+        if claim is not None:
+            self._outcome = Outcome.REFUSED
+            # Computed before the store reads its clock: the key is stored at least until then.
+            self._expires_at_s = time() + claim.ttl_s
+            self._claim = claim
+        return claim
+
+    async def leave_cache(self) -> None:
+        """End cache mode for this request: a unit of work or a command claims the key instead.
+
+        Raises:
+            RuntimeError: The request has a unit of work already.
+        """
+        if self._state is State.HELD_FOR_UNIT:
+            path = self.scope["path"]
+            raise RuntimeError(f"{path} depends on two units of work; one request is one transaction")
+        await self.release()
+
+    async def hold_for_unit(self, store: ClaimStore, claim: Claim | None) -> None:
+        """Hold the response until *store*, the transaction of the endpoint's effect, has committed.
+
+        Raises:
+            RequestInFlight, KeyReused, ResponseNotKept: See their docstrings.
+            Replay: A response is stored under the key.
+        """
+        self._store, self._state = store, State.HELD_FOR_UNIT
+        if claim is not None:
+            await self._claim_key(store, claim)
+
+    async def hold_for_cache(self, store: ClaimStore, claim: Claim) -> None:
+        """Hold the response until *store* has stored it; raises as :meth:`hold_for_unit` does."""
+        self._store, self._state = store, State.HELD_FOR_CACHE
+        await self._claim_key(store, claim)
+
+    async def _claim_key(self, store: ClaimStore, claim: Claim) -> None:
+        # Without a claim, so that no refusal from here on is stored.
+        self._claim = None
+        stored = await store.claim(claim.key, scope=claim.scope)
+        if stored is not None:
+            raise replay_of(stored, claim)
+        self._claim = claim
+
+    def set_ttl(self, ttl: Ttl) -> None:
+        """Store the response for *ttl*: the key was claimed before the endpoint was known."""
+        if self._claim is not None:
+            self._claim = replace(self._claim, ttl_s=ttl_seconds(ttl, self._settings))
+
+    def add_targets(self, targets: Iterable[str]) -> None:
+        """Erase the stored response when one of *targets* is erased.
+
+        Raises:
+            ValueError: The response would have more than 100 targets.
+        """
+        if self._claim is None:
+            return
+        known = tuple(dict.fromkeys((*self._claim.targets, *targets)))
+        if len(known) > _TARGETS_MAX:
+            raise ValueError(f"a response has at most {_TARGETS_MAX} targets, not {len(known)}")
+        self._claim = replace(self._claim, targets=known)
+
+    @contextmanager
+    def deciding(self) -> Generator[None]:
+        """Replace the response by what the block raises about the key, even if the application catches it."""
+        try:
+            yield
+        except (Replay, IdempotencyError) as replacement:
+            self.replace_response(replacement)
+            raise
+
+    def replace_response(self, replacement: Replay | IdempotencyError) -> None:
+        """Drop what the endpoint sends; the middleware responds with *replacement*."""
+        self._replacement, self._state = replacement, State.REPLACED
+
+    async def send(self, message: Message) -> None:
+        """Stand in for the server's ``send``: hold, drop or forward *message*."""
+        match self._state:
+            case State.PASS_THROUGH | State.SENT:
+                await self._forward(message)
+            case State.HELD_FOR_CACHE | State.HELD_FOR_UNIT:
+                await self._hold(message)
+            case State.REPLACED:
+                # For example the response of the application's handler of all exceptions.
+                return
+            case _:
+                assert_never(self._state)
+
+    async def replay(self, replay: Replay) -> None:
+        """Send a stored response again (G66), after the store is released."""
+        await self.release()
+        self._outcome = Outcome.REPLAYED
+        headers = {
+            **replay.response.headers,
+            "Idempotent-Replayed": "true",
+            "Idempotency-Expires": http_date(int(replay.stored.expires_at.timestamp())),
+        }
+        response = Response(replay.response.body, replay.response.status, headers)
+        await response(self.scope, self._receive, self._forward)
+
+    async def refuse(self, error: Exception) -> None:
+        """Send the response to *error*, after the store is rolled back and released."""
+        await self.release()
+        response = response_to(Request(self.scope), error)
+        await response(self.scope, self._receive, self._forward)
+
+    async def release(self) -> None:
+        """Release the store; what it has not committed is rolled back."""
+        store, self._store = self._store, None
+        if self._state in (State.HELD_FOR_CACHE, State.HELD_FOR_UNIT):
+            self._state = State.PASS_THROUGH
+        if store is not None:
+            await store.release()
+
+    async def _hold(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            if message["status"] >= 400:
+                await self.release()
+                await self._forward(message)
+            else:
+                self._head = message
+        elif self._head is None:
+            # Early hints and the like, which are no part of the response.
+            await self._send(message)
+        else:
+            await self._hold_body(self._head, message)
+
+    async def _hold_body(self, head: Message, message: Message) -> None:
+        self._body += message.get("body", b"")
+        more = message.get("more_body", False)
+        reason = why_not_storable(Headers(raw=head["headers"]), message, has_claim=self._claim is not None)
+        if reason is not None:
+            await self._refuse_response(head, ResponseNotStorable(self.scope["path"], reason))
+        elif not more or len(self._body) > self._settings.body_bytes_max:
+            await self._complete(head, bytes(self._body), more=more)
+
+    async def _complete(self, head: Message, body: bytes, *, more: bool) -> None:
+        try:
+            await self._commit(head, body)
+        except Exception as error:
+            if self._state is State.HELD_FOR_UNIT:
+                # The framework assumes that the response has begun, and would drop the error.
+                await self.refuse(error)
+                raise ResponseReplaced from error
+            self._report_unrecorded(error)
+        await self._forward(head)
+        await self._forward({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def _commit(self, head: Message, body: bytes | None) -> None:
+        """Commit the store, and the response under the claim with it."""
+        assert self._store is not None, "a held response has a store"
+        if self._claim is not None:
+            headers = replayable_headers(head["headers"])
+            response = ResponseParts(status=head["status"], headers=headers, body=body)
+            await self._store.keep(self._claim, response)
+        await _finish_despite_cancellation(self._store.commit())
+
+    async def _refuse_response(self, head: Message, refused: ResponseNotStorable) -> None:
+        if self._state is State.HELD_FOR_CACHE:
+            # The effect is committed elsewhere: a tombstone keeps a retry from repeating it.
+            try:
+                await self._commit(head, None)
+            except Exception as error:  # noqa: BLE001 - the client gets the refusal, which names the cause
+                self._report_unrecorded(error)
+        await self.refuse(refused)
+        raise ResponseReplaced from refused
+
+    def _report_unrecorded(self, error: Exception) -> None:
+        _log.warning("response not stored; a retry would execute the request again", reason=str(error))
+        self._outcome = Outcome.UNRECORDED
+
+    async def _forward(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._state = State.SENT
+            if self._outcome is not None:
+                message = {**message, "headers": [*message.get("headers", ()), *self._own_headers(message)]}
+        await self._send(message)
+
+    def _own_headers(self, head: Message) -> Iterable[tuple[bytes, bytes]]:
+        assert self._outcome is not None, "a request without a key has no outcome"
+        self._outcome = final_outcome(self._outcome, head["status"], has_claim=self._claim is not None)
+        return outcome_headers(
+            self._outcome,
+            head["status"],
+            refusal=self.scope.get(REFUSAL),
+            expires_at_s=self._expires_at_s,
+        )
+
+
+def has_idempotent_request(scope: Scope) -> bool:
+    """Whether an outer middleware handles the key of this request."""
+    return _SCOPE_KEY in scope
+
+
+def idempotent_request_of(request: Request) -> IdempotentRequest:
+    """Return the :class:`IdempotentRequest` that the middleware made of *request*.
+
+    Raises:
+        RuntimeError: No :class:`IdempotencyMiddleware` is installed.
+    """
+    idempotent: IdempotentRequest | None = request.scope.get(_SCOPE_KEY)
+    if idempotent is None:
+        raise RuntimeError(
+            f"{request.url.path} honours idempotency keys, which its application does not: make it by "
+            "relaybox.http.create_app, or call app.add_middleware(IdempotencyMiddleware)"
+        )
+    return idempotent
+
+
+async def _finish_despite_cancellation(commit: Awaitable[None]) -> None:
+    """Await *commit* to its end, and then raise a cancellation that arrived meanwhile (G64).
+
+    A server cancels a request once, anyio again and again. A session that is closed while its commit is
+    under way is neither committed nor rolled back.
+    """
+    running = asyncio.ensure_future(commit)
+    cancelled: asyncio.CancelledError | None = None
+    while not running.done():
+        try:
+            await asyncio.wait([running])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled from running.exception()
+    running.result()

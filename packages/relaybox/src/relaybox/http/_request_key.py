@@ -1,0 +1,248 @@
+"""The request side of idempotency: the key headers of a request, the digest of its body, its claim."""
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from starlette.datastructures import Headers, UploadFile
+from starlette.requests import Request
+from starlette.types import Message, Receive, Scope
+
+from relaybox.http._errors import BodyTooLarge
+from relaybox.http._tokens import Principal
+from relaybox.idempotency import (
+    KEY_HEADERS,
+    Claim,
+    KeyMissing,
+    Ttl,
+    canonical_json,
+    fingerprint_of,
+    generate_key_from_request,
+    parse_key,
+    scope_of,
+    sorted_query,
+    stored_key,
+    ttl_seconds,
+)
+from relaybox.settings import IdempotencySettings
+
+__all__ = ("Policy", "RequestKey")
+
+#: Larger JSON bodies are compared by their bytes, so that no copy of the body is kept for the comparison.
+_JSON_BYTES_MAX: Final = 1024 * 1024
+#: Larger JSON bodies are parsed in a thread: 1 MiB takes about 20 ms.
+_INLINE_BYTES_MAX: Final = 32 * 1024
+#: Bytes of an uploaded file that are read at once.
+_CHUNK_BYTES: Final = 64 * 1024
+#: Fingerprint of a request with a generated key: the key itself is the digest of the request.
+_GENERATED_FINGERPRINT: Final = "generated"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Policy:
+    """How one endpoint treats idempotency keys."""
+
+    #: Refuse requests without a key.
+    required: bool = False
+    #: How long responses are stored; None: as long as the settings say.
+    ttl: Ttl = None
+    #: Generate a key from the request if the client sends none.
+    auto: bool = False
+    #: Store that the request was executed, but neither its body's digest nor the response's body.
+    secret: bool = False
+
+
+class RequestKey:
+    """The idempotency key of one request, and the digest of its body as the application reads it.
+
+    A request without a key costs one scan of its headers; its body passes unread.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, settings: IdempotencySettings) -> None:
+        self._scope = scope
+        self._settings = settings
+        self._values = [value for name, value in scope["headers"] if name in KEY_HEADERS]
+        #: What the application receives by: the server's ``receive``, with a digest if there is a key.
+        self.receive = receive
+        if self._values:
+            self._body = _BodyDigest(receive, is_json=_is_json(Headers(scope=scope)))
+            self.receive = self._body.receive
+
+    @property
+    def is_present(self) -> bool:
+        """Whether the client sent a key, valid or not."""
+        return bool(self._values)
+
+    async def read_body(self, request: Request) -> None:
+        """Wait for the whole body; the application can read it afterwards unless it was consumed before."""
+        if self._values and self._body.is_complete:
+            return
+        try:
+            await request.body()
+        except RuntimeError:
+            # The body was consumed before, and so received. With a key, the digest must include all of it.
+            if self._values:
+                raise
+
+    async def read_ahead(self, bytes_max: int) -> bool:
+        """Read the body, which the application receives afterwards; False if the client disconnected.
+
+        Raises:
+            BodyTooLarge: The body has more than *bytes_max* bytes.
+        """
+        return await self._body.read_ahead(bytes_max)
+
+    async def claim(
+        self, request: Request, principal: Principal | str, policy: Policy, *, namespace: str
+    ) -> Claim | None:
+        """Return the claim of *principal* on the key of *request*; None for a request without a key.
+
+        Raises:
+            KeyInvalid: The header is not one key.
+            KeyMissing: *policy* requires a key.
+        """
+        key, scope = parse_key(self._values), _principal_scope(principal)
+        if key is None and not policy.auto:
+            if policy.required:
+                raise KeyMissing
+            return None
+        await self.read_body(request)
+        if key is None:
+            key, fingerprint, by_bytes = await _generate_key(request, scope), _GENERATED_FINGERPRINT, None
+        else:
+            fingerprint, by_bytes = await self._fingerprints(request, is_secret=policy.secret)
+        scope = namespace + scope
+        return Claim(
+            key=key,
+            scope=scope,
+            stored_key=stored_key(scope, key, self._settings.secret),
+            fingerprint=fingerprint,
+            fingerprint_by_bytes=by_bytes,
+            ttl_s=ttl_seconds(policy.ttl, self._settings),
+            body_bytes_max=self._settings.body_bytes_max,
+            secret=policy.secret,
+        )
+
+    async def _fingerprints(
+        self, request: Request, *, is_secret: bool
+    ) -> tuple[str, Callable[[], str] | None]:
+        """Return the request's fingerprint and, if that is by value, a function for the one by bytes."""
+        content_type = request.headers.get("content-type", "")
+        where = (self._scope["method"], self._scope["path"], self._scope["query_string"], content_type)
+        # A short secret in the body could be found by comparing digests of guesses with the stored one.
+        by_bytes = partial(fingerprint_of, *where, b"" if is_secret else self._body.digest())
+        by_value = None if is_secret else await self._body.digest_by_value()
+        if by_value is None:
+            return by_bytes(), None
+        return fingerprint_of(*where, by_value, by_value=True), by_bytes
+
+
+class _BodyDigest:
+    """Stands in for the server's ``receive``, and computes the digest of the body that passes."""
+
+    def __init__(self, receive: Receive, *, is_json: bool) -> None:
+        self._receive = receive
+        self._digest = hashlib.sha256()
+        #: The body so far; None for a body that is compared by its bytes.
+        self._json = bytearray() if is_json else None
+        self._by_value: bytes | None = None
+        #: Messages that were read ahead of the application.
+        self._ahead: list[Message] = []
+        #: Whether the whole body has passed.
+        self.is_complete = False
+
+    async def receive(self) -> Message:
+        """Return the server's next message, and add its body to the digest."""
+        if self._ahead:
+            return self._ahead.pop(0)
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._add(message.get("body", b""))
+            self.is_complete = not message.get("more_body", False)
+        return message
+
+    def _add(self, chunk: bytes) -> None:
+        self._digest.update(chunk)
+        if self._json is not None:
+            self._json += chunk
+            if len(self._json) > _JSON_BYTES_MAX:
+                self._json = None
+
+    async def read_ahead(self, bytes_max: int) -> bool:
+        """See :meth:`RequestKey.read_ahead`."""
+        messages: list[Message] = []
+        size_bytes = 0
+        while not self.is_complete:
+            message = await self.receive()
+            messages.append(message)
+            if message["type"] != "http.request":
+                break
+            size_bytes += len(message.get("body", b""))
+            if size_bytes > bytes_max:
+                raise BodyTooLarge(bytes_max)
+        self._ahead = messages
+        return self.is_complete
+
+    def digest(self) -> bytes:
+        """Return the SHA-256 of the bytes that have passed."""
+        return self._digest.digest()
+
+    async def digest_by_value(self) -> bytes | None:
+        """Return the SHA-256 of the body's :func:`canonical_json`; None if bodies are compared by bytes."""
+        if self._json is None or self._by_value is not None:
+            return self._by_value
+        body = bytes(self._json)
+        if len(body) > _INLINE_BYTES_MAX:
+            canonical = await asyncio.to_thread(canonical_json, body)
+        else:
+            canonical = canonical_json(body)
+        self._by_value = None if canonical is None else hashlib.sha256(canonical).digest()
+        return self._by_value
+
+
+async def _generate_key(request: Request, scope: str) -> str:
+    """Generate a key from the request: JSON by its content, another body by its bytes or as a form."""
+    body: Any = await request.body() if _is_json(request.headers) else await _digest_of_body(request)
+    query = sorted_query(request.scope["query_string"])
+    path = f"{request.scope['path']}?{query}" if query else request.scope["path"]
+    return generate_key_from_request(request.method, path, body, scope)
+
+
+def _is_json(headers: Headers) -> bool:
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    return media_type == "application/json" or media_type.endswith("+json")
+
+
+async def _digest_of_body(request: Request) -> Any:
+    try:
+        return hashlib.sha256(await request.body()).hexdigest()
+    except RuntimeError:
+        # The framework has parsed the body as a form, which it keeps.
+        form = await request.form()
+    return [(name, await _digest_of_field(value)) for name, value in form.multi_items()]
+
+
+async def _digest_of_field(value: UploadFile | str) -> str:
+    if isinstance(value, str):
+        return value
+    digest = hashlib.sha256()
+    await value.seek(0)
+    while chunk := await value.read(_CHUNK_BYTES):
+        digest.update(chunk)
+    await value.seek(0)
+    return digest.hexdigest()
+
+
+def _principal_scope(principal: Principal | str) -> str:
+    if isinstance(principal, Principal):
+        return scope_of(principal.issuer, principal.subject)
+    # With an empty scope, or one made of another type, principals could read each other's responses.
+    if not isinstance(principal, str) or not principal:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise RuntimeError(
+            f"a principal is a relaybox.http.Principal or a non-empty text, not {type(principal).__name__}; "
+            "refuse requests whose sender is unknown"
+        )
+    return scope_of("", principal)
