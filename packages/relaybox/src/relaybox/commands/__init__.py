@@ -1,4 +1,4 @@
-"""Commands: declared by a domain, decided by pure functions, taken in one transaction."""
+"""Commands: a domain declares them, pure functions decide them, one statement writes each batch."""
 
 from relaybox.commands._append_events import InboxCommand, append_events, settle_command
 from relaybox.commands._decide import Caller, Command, CommandResult, KeyedResponse, metadata_of

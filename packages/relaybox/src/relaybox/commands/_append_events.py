@@ -1,4 +1,4 @@
-"""Recording a command that the application has decided itself, with its events, in its own transaction."""
+"""Record a command that the application has decided, with its events, in the application's transaction."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,23 +19,23 @@ from relaybox.outbox import notify_on_commit, validate_envelope
 __all__ = ("InboxCommand", "append_events", "settle_command")
 
 _SQL: Final = load_queries(__package__ or "relaybox.commands", "append_events.sql")
-#: Of one statement. Some MB are a moment on any link, and what a server takes apart in one piece.
+#: Limits of one statement: a few MB are transferred and parsed in a moment.
 _EVENTS_MAX: Final = 1_000
 _CHARACTERS_MAX: Final = 4_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InboxCommand:
-    """A command as it goes into the inbox, decided by the application itself."""
+    """An inbox row of a command that the application has decided itself."""
 
     command_id: UUID
     command_type: str
-    #: What it is about: ``session_id`` of the inbox.
+    #: The aggregate of the command: ``session_id`` of the inbox.
     aggregate_id: UUID
     payload: Mapping[str, Any]
-    #: RECEIVED where a task will finish it, see :func:`relaybox.tasks.create_task`.
+    #: RECEIVED if a task will complete the command, see :func:`relaybox.tasks.create_task`.
     status: CommandStatus = CommandStatus.COMPLETED
-    #: Under which key of the client's it came (``UnitOfWork.key``); null for a command without one.
+    #: The client's idempotency key (``UnitOfWork.key``); None for a command without a key.
     key: str | None = None
 
 
@@ -52,24 +52,27 @@ async def append_events(
 ) -> None:
     """Write *command* and its *events* to inbox, event table and outbox in the transaction of *db*.
 
-    For a decision that spans several rows: the application locks them, decides, writes them, and tells here
-    what has happened. Each event carries its ``version``, the next of its aggregate, of which there may be
-    several. A *command* of None means that it stands in the inbox already, as for a worker that ends a task.
+    For a decision about several rows: the application locks them, decides, writes them, and appends the
+    events here, in one round-trip for each 1,000 events or 4 MB. They are committed with *db*.
 
-    *topic* as for :class:`relaybox.events.EventBus`. Each 1,000 events or 4 MB more take a round-trip more.
+    Args:
+        db: Session of the application's transaction.
+        command: The command to record; None if its inbox row exists, as for a worker that completes a task.
+        events: Events of one or several aggregates, each with the next ``version`` of its aggregate.
+        topic: As for :class:`relaybox.events.EventBus`.
 
     Raises:
-        DuplicateCommand: a command of the type is pending for the aggregate, and this one would be too.
-        RetryTransaction: somebody else was faster, and a version is taken: roll back and decide again.
-        VersionGap: a version is not the next of its aggregate; nothing was written.
-        ValueError: there is nothing to record: no events, and no command that waits for some.
-        PayloadInvalid: the command's payload is no JSON, or PostgreSQL cannot store it, or that of an event.
-        ConstraintViolated: the id of the command, or of an event, stands there already.
+        DuplicateCommand: The aggregate has a pending command of the same type.
+        RetryTransaction: Another transaction has recorded the same version: roll back and decide again.
+        VersionGap: A version is not the next of its aggregate; nothing was written.
+        ValueError: *events* is empty, and *command* is None or not RECEIVED.
+        PayloadInvalid: PostgreSQL cannot store the payload of the command or of an event.
+        ConstraintViolated: The id of the command or of an event exists already.
         EventIncomplete, TopicUndeclared, MessageTooLarge: see :func:`relaybox.outbox.save_to_outbox`.
-        DatabaseUnavailable, DatabaseBusy: PostgreSQL is away, or a lock did not come in time.
+        DatabaseUnavailable, DatabaseBusy: PostgreSQL is away, or a lock was not granted in time.
     """
     if not events and (command is None or command.status is not CommandStatus.RECEIVED):
-        raise ValueError("there are no events; only a command that is RECEIVED may have none yet")
+        raise ValueError("no events given; only a RECEIVED command may be recorded without events")
     check_versions(events)
     rows = [(event, *validate_envelope(topic, event)) for event in events]
     inbox = _inbox_arguments(command)
@@ -85,22 +88,22 @@ async def append_events(
 async def settle_command(
     executor: Executor, command_id: UUID, status: CommandStatus, error: Mapping[str, Any] | None = None
 ) -> bool:
-    """End a command that waits, COMPLETED, or FAILED with *error*; False if it has ended already.
+    """Set a pending command to COMPLETED, or to FAILED with *error*; False if it is not pending.
 
-    In the transaction that ends its task (:func:`relaybox.tasks.complete_task`) and records what came of it.
+    Call it in the transaction that completes the command's task (:func:`relaybox.tasks.complete_task`).
 
     Raises:
-        pydantic_core.PydanticSerializationError: *error* holds what JSON cannot.
+        pydantic_core.PydanticSerializationError: *error* cannot be written as JSON.
     """
     document = None if error is None else to_json(error).decode()
     return bool(await executor.fetch(_SQL["settle_command"], command_id, status.value, document))
 
 
 def check_versions(events: Sequence[EventEnvelope]) -> None:
-    """Each event follows the one before it of its aggregate.
+    """Check that the events of each aggregate have consecutive versions.
 
     Raises:
-        VersionGap: one does not.
+        VersionGap: A version is missing or repeated.
     """
     last: dict[tuple[str, str], int] = {}
     for event in events:
@@ -111,7 +114,7 @@ def check_versions(events: Sequence[EventEnvelope]) -> None:
 
 
 def chunks_of(rows: Sequence[_Row]) -> Iterator[list[_Row]]:
-    """*rows* in order, in pieces of one statement each; one piece at the least, which may be empty."""
+    """Yield *rows* in order in chunks of one statement; at least one chunk, which may be empty."""
     chunk: list[_Row] = []
     characters = 0
     for row in rows:

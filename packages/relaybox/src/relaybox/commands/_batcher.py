@@ -1,8 +1,8 @@
-"""Commands that arrive together are written together.
+"""Write commands that arrive together in one statement.
 
-A command alone costs two round-trips: read the snapshot, then one statement that checks the
-version and writes everything. Thirty-two at once cost the same two. Nobody waits to be
-gathered: a command that finds a free worker leaves at once, the others leave with the next one.
+A single command costs two round-trips: one reads the snapshot, one statement checks the version and
+writes everything. A batch of 32 commands costs the same two. No command waits for a batch to fill: with
+a free worker it is processed at once, otherwise with the next batch.
 """
 
 import asyncio
@@ -23,11 +23,11 @@ from relaybox.outbox import Notifier, OutboxSettings
 
 __all__ = ("CommandBatcher",)
 
-#: Statements in flight per domain and process; two, so that one travels while the other is prepared.
+#: Statements in flight per domain and process; two, so that one is prepared while the other is executed.
 _WORKERS_MAX: Final = 2
 _BATCH_COMMANDS_MAX: Final = 64
 _WAITING_COMMANDS_MAX: Final = 2_000
-#: A command that was not written by then is given up: lost races, locks and a long queue all count.
+#: Longest time from submission to COMMIT, including lost races, locks and the queue.
 _WAIT_S_MAX: Final = 10.0
 
 
@@ -37,15 +37,15 @@ class PendingCommand:
 
     command: Command
     result: asyncio.Future[CommandResult]
-    #: On the loop's clock.
+    #: Deadline, in seconds of the event loop's clock.
     give_up_at: float
 
 
 class CommandBatcher:
-    """Gathers the commands of one domain in one process.
+    """Batch the commands of one domain in one process.
 
-    Invariant: at most one command per aggregate is in flight here, so that commands of this
-    process never race each other; those of other processes are decided by the version.
+    Invariant: at most one command per aggregate is in flight here, so commands of this process never race
+    each other; the version check decides races with other processes.
     """
 
     def __init__(
@@ -62,21 +62,21 @@ class CommandBatcher:
         self._notifier = notifier
         self._outbox = outbox
         self._waiting: deque[PendingCommand] = deque()
-        #: Stored keys of commands that wait or are in flight here.
+        #: Stored idempotency keys of commands that are queued or in flight here.
         self._claimed: set[str] = set()
         self._busy: set[UUID] = set()
         self._workers: set[asyncio.Task[None]] = set()
 
     async def submit(self, command: Command) -> CommandResult:
-        """Take one command. A caller that is cancelled takes it back only while it still waits its turn.
+        """Execute one command; cancelling the caller withdraws it only while it is queued.
 
         Raises:
-            DatabaseBusy: more than 2,000 commands wait already, or this one did so for 10 s.
-            RequestInFlight: one with the same key does.
-            Replay: the key was answered already.
+            DatabaseBusy: 2,000 commands are queued already, or this one was not written within 10 s.
+            RequestInFlight: A command with the same key is queued or in flight.
+            Replay: A response is stored under the key.
         """
         if len(self._waiting) >= _WAITING_COMMANDS_MAX:
-            raise DatabaseBusy(f"{_WAITING_COMMANDS_MAX} commands wait already; try again later")
+            raise DatabaseBusy(f"{_WAITING_COMMANDS_MAX} commands are queued already; try again later")
         loop = asyncio.get_running_loop()
         pending = PendingCommand(command, loop.create_future(), loop.time() + _WAIT_S_MAX)
         if command.keyed_response is not None:
@@ -93,7 +93,7 @@ class CommandBatcher:
         pending.result.add_done_callback(lambda _: self._claimed.discard(key))
 
     async def close(self) -> None:
-        """Wait until nothing is in flight."""
+        """Wait until no command is in flight."""
         while self._workers:
             await asyncio.wait(self._workers)
 
@@ -106,8 +106,8 @@ class CommandBatcher:
                     self._busy.difference_update(pending.command.aggregate_id for pending in batch)
                 self._waiting.extendleft(pending for pending in reversed(batch) if not pending.result.done())
         finally:
-            # Not in a callback of the task: a command submitted before it ran would count on a worker
-            # that has already looked for work in vain, and wait for ever.
+            # Not in a callback of the task: a command submitted before it runs would rely on a worker that has
+            # found the queue empty, and wait for ever.
             self._workers.difference_update({asyncio.current_task()})
 
     def _next_batch(self) -> list[PendingCommand]:
@@ -125,10 +125,10 @@ class CommandBatcher:
         return batch
 
     async def _process(self, batch: Sequence[PendingCommand]) -> None:
-        """Decide and write *batch*; a failure of the whole statement is looked into one by one."""
+        """Decide and write *batch*; if the whole statement fails, repeat it for each command."""
         try:
             await self._decide_and_write(batch)
-        except Exception as error:  # noqa: BLE001 - every error belongs to a waiting caller and is handed over
+        except Exception as error:  # noqa: BLE001 - every error is passed to the caller of its command
             if len(batch) == 1 or isinstance(error, DatabaseUnavailable):
                 self._fail(batch, error)
                 return
@@ -137,9 +137,9 @@ class CommandBatcher:
                     await self._process([pending])
 
     async def _decide_and_write(self, batch: Sequence[PendingCommand]) -> None:
-        """One attempt at *batch*. Who loses a race stays open and leaves with the next batch.
+        """Try once to write *batch*; a command that lost a race is written with the next batch.
 
-        Without a pause: of two that race for a version one has won, so there is progress.
+        No pause is needed: one of two commands that race for a version has won, so there is progress.
         """
         waiting = [pending for pending in batch if self._is_open(pending)]
         if not waiting:
@@ -164,7 +164,7 @@ class CommandBatcher:
         asked = [
             (one.aggregate_id, one.keyed_response and one.keyed_response.claim.stored_key) for one in commands
         ]
-        # Nothing is there yet for what a command makes, unless it has a key.
+        # A command that creates an aggregate without a key has nothing to read.
         wanted = [(one, key) for (one, key), of in zip(asked, commands, strict=True) if key or not of.creates]
         return await self._statements.load(connection, wanted) if wanted else {}
 
@@ -182,9 +182,9 @@ class CommandBatcher:
         return decided
 
     async def _write(self, connection: Executor, part: Sequence[tuple[PendingCommand, Decision]]) -> None:
-        """Write and answer at once, so that a later failure cannot make a written command run again.
+        """Write *part* and settle its futures, so that a later failure cannot repeat a written command.
 
-        A single command that has lost its race stays open; among several it cannot be told.
+        A single command that lost its race stays pending; in a batch the loser is unknown: raise the error.
         """
         creates = part[0][0].command.creates
         decisions = [decision for _, decision in part]
@@ -207,12 +207,12 @@ class CommandBatcher:
 
 
 def _aggregate_to_decide_on(command: Command, found: CommandLookup | None) -> LoadedAggregate | None:
-    """The aggregate to decide on; null for one that the command makes.
+    """Return the aggregate to decide on; None for a command that creates one.
 
     Raises:
-        AggregateNotFound: there is none, or it belongs to another principal.
-        Replay: the command's key was answered already; only to who may still see the aggregate (G68).
-        KeyReused, ResponseNotKept: as their docstrings say.
+        AggregateNotFound: The aggregate does not exist, or belongs to another principal.
+        Replay: A response is stored under the key, and the caller may still see the aggregate (G68).
+        KeyReused, ResponseNotKept: See their docstrings.
     """
     if found is not None and found.stored_response is not None and command.keyed_response is not None:
         if not command.creates:

@@ -1,4 +1,4 @@
-"""From a loaded aggregate and a command to what must be written; pure."""
+"""Decide a command: from a loaded aggregate to the rows to write; pure functions."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -38,25 +38,25 @@ _EVENTS_MAX: Final = 100
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Caller:
-    """Who sends a command, and what it follows from."""
+    """The sender of a command, and its cause."""
 
     #: The token's ``sub``, or the name of an agent.
     actor: str
-    #: Part of the system that took the command: ``api-gateway``, ``concept-agent``, …
+    #: Service that accepted the command: ``api-gateway``, ``concept-agent``, …
     source_service: str
-    #: Agents act on anybody's aggregate and may send internal commands.
+    #: Agents act on the aggregates of all principals and may send internal commands.
     internal: bool = False
     request_id: str | None = None
-    #: The chain it belongs to; null begins one with the command's own id.
+    #: The chain that the command continues; None begins one with the command's own id.
     correlation_id: UUID | None = None
-    #: The event that was consumed; null for a client's command.
+    #: The consumed event that caused the command; None for a client's command.
     causation_id: UUID | None = None
     #: W3C trace context at the time of the request.
     traceparent: str | None = None
 
     @classmethod
     def following(cls, event: EventEnvelope, *, service: str) -> Self:
-        """The agent *service*, acting on *event*: in its chain, caused by it, on anybody's aggregate."""
+        """Return the caller of agent *service* for a command that *event* caused, in the event's chain."""
         return cls(
             actor=service,
             source_service=service,
@@ -68,24 +68,24 @@ class Caller:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Command:
-    """A command on its way to a decision."""
+    """A request to change an aggregate, before it is decided."""
 
     aggregate_id: UUID
     command_type: str
     payload: Mapping[str, Any]
     caller: Caller
-    #: Refuse unless the aggregate stands at this version; null takes any.
+    #: Refuse the command unless the aggregate has this version; None accepts any.
     expected_version: int | None = None
-    #: Makes a new aggregate under ``aggregate_id``, which nobody else may have chosen.
+    #: Create a new aggregate under ``aggregate_id``, which must not exist.
     creates: bool = False
     command_id: UUID = field(default_factory=uuid4)
-    #: Under which key of the client's; null for a command without one.
+    #: The claim on the client's idempotency key; None for a command without a key.
     keyed_response: "KeyedResponse | None" = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeyedResponse:
-    """A client's key, and what the same key is answered with again."""
+    """The claim on a client's key, and how to build the response to store under it."""
 
     claim: Claim
     build_response: "Callable[[CommandResult], ResponseParts]"
@@ -93,7 +93,7 @@ class KeyedResponse:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CommandResult:
-    """What the sender of a command learns."""
+    """The result of a command, for its sender."""
 
     command_id: UUID
     #: COMPLETED, or RECEIVED for a command that an agent will finish.
@@ -102,13 +102,13 @@ class CommandResult:
     #: The aggregate and its version after the command.
     aggregate_id: UUID
     version: int
-    #: The aggregate itself, of its domain's class, as it was written.
+    #: The aggregate after the command, of its domain's class.
     aggregate: Any = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedAggregate:
-    """An aggregate as it was read, with the commands pending for it."""
+    """An aggregate as read from the database, with its pending commands."""
 
     owner: str
     state: str
@@ -118,24 +118,23 @@ class LoadedAggregate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decision:
-    """What one command writes: inbox row, snapshot, events, settlements."""
+    """The rows that one command writes: inbox, snapshot, events, settlements."""
 
     command: Command
     status: CommandStatus
     payload: str
-    #: JSON object of the new aggregate, less the fields the command left alone, with
-    #: ``expected_version`` and ``aggregate_type`` added.
+    #: JSON object of the aggregate's changed fields, with ``expected_version`` and ``aggregate_type``.
     snapshot: str
     version: int
     topic: str
-    #: Event id and envelope as JSON, in order.
+    #: Event id and envelope as JSON, in the order of versions.
     events: tuple[tuple[UUID, str], ...]
     settlements: tuple[Settlement, ...]
     #: The aggregate after the command.
     aggregate: Aggregate
 
     def result(self) -> CommandResult:
-        """What to tell the sender once this is committed."""
+        """Return the result for the sender, valid once the decision is committed."""
         done = self.status is CommandStatus.COMPLETED
         return CommandResult(
             command_id=self.command.command_id,
@@ -148,7 +147,7 @@ class Decision:
 
 
 def loaded_aggregate_from_row(row: Mapping[str, Any]) -> LoadedAggregate:
-    """Read one row of the query ``load``."""
+    """Return the aggregate in a row of the query ``load``."""
     commands: str | None = row["commands"]
     return LoadedAggregate(
         owner=row["owner"], state=row["state"], pending=from_json(commands) if commands else {}
@@ -158,17 +157,17 @@ def loaded_aggregate_from_row(row: Mapping[str, Any]) -> LoadedAggregate:
 def decide(
     domain: Domain[Any], command: Command, loaded: LoadedAggregate | None, outbox: OutboxSettings
 ) -> Decision:
-    """Let the domain decide, in the contract's order: 404, 422 schema, 409 pending, 422 rules.
+    """Let the domain decide *command*, checking in the contract's order: 404, 422 schema, 409, 422 rules.
 
-    *loaded* is null for a command that makes a new aggregate; *outbox* says where its events go.
+    *loaded* is None for a command that creates an aggregate; *outbox* gives the topic of the events.
 
     Raises:
-        AggregateNotFound: it belongs to another principal.
-        UnknownCommand: nobody handles this type.
-        PayloadInvalid: the payload does not fit, or PostgreSQL could not store it.
-        DuplicateCommand: the same command is pending.
-        StaleVersion: the caller expected another version.
-        CommandRefused: the aggregate's rules say no.
+        AggregateNotFound: The aggregate belongs to another principal.
+        UnknownCommand: The domain has no handler for this type.
+        PayloadInvalid: The payload does not match the model, or PostgreSQL cannot store it.
+        DuplicateCommand: The same command is pending.
+        StaleVersion: The caller expected another version.
+        CommandRefused: The aggregate's rules forbid the command.
     """
     caller = command.caller
     if loaded is not None:
@@ -186,10 +185,10 @@ def decide(
 
 
 def check_owner(command: Command, owner: str | None) -> None:
-    """Agents act on anybody's aggregate, everybody else on their own.
+    """Check that the caller may act on an aggregate of *owner*: agents on all, others on their own.
 
     Raises:
-        AggregateNotFound: it belongs to another principal.
+        AggregateNotFound: The aggregate belongs to another principal.
     """
     if not command.caller.internal and owner != command.caller.actor:
         raise AggregateNotFound(command.aggregate_id)
@@ -204,12 +203,12 @@ def _parse(handler: Handler[Any], command: Command) -> BaseModel:
 
 
 def document_of(command_type: str, payload: Mapping[str, Any]) -> str:
-    """A command's payload as JSON that PostgreSQL can store.
+    """Return a command's payload as JSON that PostgreSQL can store.
 
-    What it cannot is refused here, before it meets the commands of others in one statement.
+    A payload that PostgreSQL rejects would fail the statement of the whole batch, so it is refused before.
 
     Raises:
-        PayloadInvalid: it is not JSON, or holds the NUL character.
+        PayloadInvalid: The payload is not JSON, or contains the NUL character.
     """
     try:
         document = to_json(payload)
@@ -266,7 +265,7 @@ def _decision(
 
 
 def _changed(before: Aggregate, after: Aggregate) -> set[str]:
-    """The fields that are not the same object any more: what is equal but new costs a write, no more."""
+    """Return the fields whose objects were replaced; an equal but new object only costs a write."""
     fields = type(after).model_fields
     return {"id", "version"} | {name for name in fields if getattr(after, name) is not getattr(before, name)}
 
@@ -290,9 +289,9 @@ def _envelope(
 
 
 def metadata_of(caller: Caller, command_id: UUID | None) -> dict[str, Any]:
-    """The ``metadata`` of every event that *caller* causes: who, through which part, for which command, when.
+    """Return the ``metadata`` of an event: actor, service, command, request, time and trace context.
 
-    What is not known is left out.
+    Unknown values are left out.
     """
     known = {
         "user_id": caller.actor,

@@ -18,33 +18,33 @@ __all__ = ("Aggregate", "Domain", "Handler", "SnapshotQueries")
 
 #: Between the words of a PascalCase name.
 _WORD_BREAK: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-#: Other ids in the paths of a domain's routes.
+#: Names of other path parameters of a domain's routes.
 _TAKEN_PARAMETERS: Final = frozenset({"command_id", "task_id"})
 _SQL: Final = load_queries(__package__ or "relaybox.commands", "snapshots.sql")
 
 
 class Aggregate(BaseModel):
-    """What serialises: the state one command sees and its events change.
+    """The unit of consistency: its commands are decided one after the other, each on the state before it.
 
-    Subclasses add fields and :meth:`apply`. Both must be pure: the state is rebuilt from its
-    events, and what is rebuilt must equal what was stored.
+    Subclasses add fields and :meth:`apply`, which must be pure: the state rebuilt from the events must equal
+    the stored one.
     """
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     id: UUID
-    #: The principal it belongs to; nobody else finds it.
+    #: The principal that the aggregate belongs to; other principals cannot see it.
     owner: str
     #: Events so far; 0 before the first.
     version: int = 0
 
     def apply(self, event: Event) -> Self:
-        """The state after *event*; the library counts the version.
+        """Return the state after *event*; the library increments the version.
 
-        A field that changes must be a new object, never a list or a dictionary changed in place: fields that
-        are the same object as before are not written to the snapshot again.
+        Replace a field that changes, never modify its list or dictionary in place: a field that is the same
+        object as before is not written to the snapshot.
         """
-        raise NotImplementedError(f"{type(self).__name__} must say what {event.type} changes")
+        raise NotImplementedError(f"{type(self).__name__} must define apply() for {event.type}")
 
 
 A = TypeVar("A", bound=Aggregate)
@@ -54,15 +54,15 @@ Decider = Callable[[A, C], Events] | Callable[[A, C, UUID], Events]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SnapshotQueries:
-    """How a domain's snapshots are read and written, as SQL of the domain's own.
+    """SQL that reads and writes the snapshots of a domain with a table of its own.
 
     * ``load``: rows ``id, aggregate_type, owner, state`` (JSON or JSONB of the aggregate) for
       ``id = ANY($1::uuid[])``.
     * ``create`` and ``advance``: take ``$1``, the text of a JSON array of aggregates, each with
       ``expected_version`` and ``aggregate_type`` added, and return the ``id`` of every row
       written. ``advance`` locks in the order of ids and writes only where the version is still
-      the expected one. It finds ``id``, ``version`` and what changed: a field that is left out
-      stays as it is stored.
+      the expected one. The document has ``id``, ``version`` and the changed fields; other fields
+      keep their stored values.
     """
 
     load: str
@@ -71,33 +71,33 @@ class SnapshotQueries:
 
     @classmethod
     def from_mapping(cls, queries: Mapping[str, str]) -> Self:
-        """Take the three from a loaded SQL file."""
+        """Take the three queries from a loaded SQL file."""
         return cls(load=queries["load"], create=queries["create"], advance=queries["advance"])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Handler(Generic[A]):
-    """A declared command: its model, its decider, and how it may be sent."""
+    """A declared command: its model, its decider, and who may send it."""
 
     command_type: str
     model: type[BaseModel]
     #: ``(aggregate, command, command_id) -> events``.
     decide: Callable[[A, Any, UUID], Events]
-    #: Stays pending until an agent reports (202); else done in the transaction (200).
+    #: The command stays pending until an agent reports (202); else it is completed at once (200).
     pending: bool = False
-    #: Makes a new aggregate.
+    #: The command creates an aggregate.
     creates: bool = False
-    #: For agents alone, never over HTTP.
+    #: Only agents may send the command; HTTP routes refuse it.
     internal: bool = False
-    #: What the decider may raise; shown in the OpenAPI document.
+    #: Refusals that the decider may raise, for the OpenAPI document.
     refuses: tuple[type[CommandRefused], ...] = ()
 
 
 class Domain(Generic[A]):
-    """One kind of aggregate with its events and commands; what a module of domain code declares.
+    """One type of aggregate with its events and commands.
 
-    Names are checked here, at import (G09). Adding a command is adding one Pydantic model and
-    one function under :meth:`command`.
+    Names are checked at import (G09). A new command needs one Pydantic model, and one function decorated
+    with :meth:`command`.
     """
 
     LIBRARY_SNAPSHOTS: ClassVar = SnapshotQueries.from_mapping(_SQL)
@@ -113,14 +113,14 @@ class Domain(Generic[A]):
         snapshots: SnapshotQueries | None = None,
         naming: Callable[[str], str] = check_past_name,
     ) -> None:
-        """*naming*: what the domain's event names must keep, which raises ``EventNameInvalid``."""
+        """Declare the domain; *naming* checks its event names and raises ``EventNameInvalid``."""
         self.name = name
         self._naming = naming
         self.aggregate = aggregate
         self.aggregate_type = aggregate_type
         self.topic = topic
         self.target_type = target_type
-        #: Aggregates without a table of their own live in ``aggregate_snapshots``.
+        #: Aggregates without a table of their own are stored in ``aggregate_snapshots``.
         self.snapshots = snapshots or self.LIBRARY_SNAPSHOTS
         self.handlers: dict[str, Handler[A]] = {}
         self._listeners: list[Callable[[], None]] = []
@@ -130,20 +130,20 @@ class Domain(Generic[A]):
 
     @property
     def id_parameter(self) -> str:
-        """What paths call an aggregate's id: ``order_id`` in the domain ``Shop.Order``."""
+        """Name of the path parameter with the aggregate's id: ``order_id`` in the domain ``Shop.Order``."""
         *_, aggregate = self.name.split(".")
         name = f"{_snake_case(aggregate)}_id"
         return f"{_snake_case(self.name)}_id" if name in _TAKEN_PARAMETERS else name
 
     def on_declaration(self, action: Callable[[], None]) -> None:
-        """Call *action* after each command that is declared from now on."""
+        """Call *action* after each later declaration of a command."""
         self._listeners.append(action)
 
     def event(self, action: str, *, version: int = 1) -> EventType:
         """Declare an event ``<domain name>.<action>``.
 
         Raises:
-            EventNameInvalid: the name breaks the domain's naming rule.
+            EventNameInvalid: The name breaks the domain's naming rule.
         """
         return EventType(self._naming(f"{self.name}.{action}"), version)
 
@@ -172,12 +172,12 @@ class Domain(Generic[A]):
         """Declare a command by its decider ``(aggregate, command) -> events``.
 
         The command's type is the name of the model that annotates the second parameter. The
-        decider is pure; it raises a :class:`CommandRefused` to say no. One that declares a third
-        parameter, a ``UUID``, gets the command's id there: an aggregate that remembers it can
-        tell later which pending command a report settles.
+        decider is pure; it raises a :class:`CommandRefused` to refuse the command. A third parameter
+        of type ``UUID`` receives the command's id: an aggregate that stores the id can find the pending
+        command that a report settles.
 
-        *refuses* names the refusals that the decider may raise, for the OpenAPI document. One that it does
-        not name is answered alike, and logged as a warning.
+        *refuses* names the refusals that the decider may raise, for the OpenAPI document. An undeclared
+        refusal gets the same response, and is logged as a warning.
 
         Raises:
             TypeError: the second parameter is not annotated with a Pydantic model, the third not
@@ -204,10 +204,15 @@ class Domain(Generic[A]):
         return declare if decide is None else declare(decide)
 
     def handler(self, command_type: str, *, internal: bool, creates: bool) -> Handler[A]:
-        """The handler of *command_type*: one that *creates* or not, for an agent (*internal*) or anybody.
+        """Return the handler of *command_type*.
+
+        Args:
+            command_type: Name of the command's model.
+            internal: Whether the caller is an agent, which may send internal commands.
+            creates: Whether the command creates an aggregate.
 
         Raises:
-            UnknownCommand: there is none of that kind.
+            UnknownCommand: The domain has no such handler.
         """
 
         def fits(one: Handler[A]) -> bool:
@@ -226,7 +231,7 @@ def _snake_case(name: str) -> str:
 def _signature_of(
     decider: Callable[..., Events],
 ) -> tuple[type[BaseModel], Callable[[Any, Any, UUID], Events]]:
-    """The command's model, and the decider as one that takes the command's id."""
+    """Return the command's model, and the decider with a third parameter for the command's id."""
     hints = get_type_hints(decider)
     _, *annotations = [hints.get(name) for name in signature(decider).parameters] or [None]
     name = getattr(decider, "__qualname__", repr(decider))
@@ -236,5 +241,5 @@ def _signature_of(
     if len(annotations) == 1:
         return model, lambda aggregate, command, _: decider(aggregate, command)
     if annotations[1:] != [UUID]:
-        raise TypeError(f"{name}: a third parameter is the command's id; annotate it with UUID")
+        raise TypeError(f"{name}: the third parameter is the command's id; annotate it with UUID")
     return model, decider

@@ -1,17 +1,17 @@
-"""Why a command was not taken.
+"""The errors of commands; nothing was written.
 
 ::
 
     RelayboxError
     └── CommandError
-        ├── AggregateNotFound    there is none, or it is another's: the two look the same (G81)
-        ├── UnknownCommand       nobody declared this command type
+        ├── AggregateNotFound    no such aggregate, or another principal's: clients cannot tell (G81)
+        ├── UnknownCommand       no domain declares this command type
         ├── PayloadInvalid       the payload does not fit the command
-        ├── DuplicateCommand     the same command is still pending; has the pending one's id
-        ├── StaleVersion         the aggregate has moved on from ``expected_version``
-        ├── VersionGap           events are not the next of their aggregate
-        ├── ConstraintViolated   a constraint of the domain's own table says no
-        └── CommandRefused       the aggregate's rules say no; domains derive from it
+        ├── DuplicateCommand     the same command is still pending; carries its id
+        ├── StaleVersion         the aggregate's version is not ``expected_version``
+        ├── VersionGap           an event does not have the next version of its aggregate
+        ├── ConstraintViolated   a constraint of the domain's own table was violated
+        └── CommandRefused       the aggregate's rules forbid the command; domains derive from it
 """
 
 from collections.abc import Sequence
@@ -34,13 +34,13 @@ __all__ = (
 
 
 class CommandError(RelayboxError):
-    """Base of the reasons for which a command leaves no trace."""
+    """Base of the errors of commands; nothing of the command was written."""
 
     error_code: ClassVar[str] = "COMMAND_ERROR"
 
 
 class AggregateNotFound(CommandError):
-    """Raised when the aggregate does not exist or belongs to somebody else."""
+    """Raised when the aggregate does not exist or belongs to another principal."""
 
     error_code = "NOT_FOUND"
 
@@ -49,7 +49,7 @@ class AggregateNotFound(CommandError):
 
 
 class UnknownCommand(CommandError):
-    """Raised when no handler is declared for a command type, or none for callers of this kind."""
+    """Raised when no handler is declared for a command type, or none that this caller may use."""
 
     error_code = "UNKNOWN_COMMAND"
 
@@ -58,7 +58,7 @@ class UnknownCommand(CommandError):
 
 
 class PayloadInvalid(CommandError):
-    """Raised when the payload does not fit the command's model; ``details`` says where, never what."""
+    """Raised when the payload does not fit the command's model; ``details`` names fields, never values."""
 
     error_code = "VALIDATION_ERROR"
 
@@ -79,7 +79,7 @@ class DuplicateCommand(CommandError):
 
 
 class StaleVersion(CommandError):
-    """Raised when the caller's ``expected_version`` is not the aggregate's version any more."""
+    """Raised when the caller's ``expected_version`` is not the aggregate's version."""
 
     error_code = "STALE_VERSION"
 
@@ -89,21 +89,21 @@ class StaleVersion(CommandError):
 
 
 class VersionGap(CommandError):
-    """Raised when events would leave a hole in the stream of an aggregate: a mistake of who counted."""
+    """Raised when events would leave a gap in the versions of an aggregate: a defect of the application."""
 
     error_code = "VERSION_GAP"
 
     def __init__(self, aggregate_type: str, aggregate_id: str, version: int) -> None:
         super().__init__(
             f"there is no version {version - 1} of {aggregate_type} {aggregate_id!r} before {version}; "
-            "lock the aggregate, read its version and count on from it"
+            "lock the aggregate, read its version and continue from it"
         )
 
 
 class ConstraintViolated(CommandError):
-    """Raised when a constraint of the domain's table refuses what was decided, as for an id that is taken.
+    """Raised when a constraint of the domain's table rejects a decision, such as an id that exists already.
 
-    ``constraint`` is its name; domains tell by it which rule of theirs was broken.
+    ``constraint`` is its name, by which a domain finds the rule that was broken.
     """
 
     error_code = "CONSTRAINT_VIOLATED"
@@ -120,5 +120,5 @@ class CommandRefused(CommandError):
     """
 
     error_code = "COMMAND_REFUSED"
-    #: Which fields of the payload are to blame, for a refusal that can tell.
+    #: Fields of the payload that caused the refusal, if known.
     details: Sequence[Detail] = ()

@@ -1,4 +1,4 @@
-"""What a decider returns: events, and what they settle."""
+"""What a decider returns: events, and the pending commands that they settle."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,20 +12,20 @@ __all__ = ("Event", "EventType", "Events", "Settlement")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settlement:
-    """The end of a pending command, recorded with the event that ends it; its tasks end with it."""
+    """The end of a pending command and of its tasks, written with the event that causes it."""
 
     command_id: UUID
     command_status: CommandStatus
     task_status: TaskStatus
-    #: What the task produced; null unless COMPLETED.
+    #: The task's result; None unless COMPLETED.
     result: Mapping[str, Any] | None = None
-    #: Why it failed: ``error_code`` and ``message``; null when COMPLETED.
+    #: ``error_code`` and ``message`` of the failure; None if COMPLETED.
     error: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
-    """Something that happened, not yet recorded."""
+    """An event that a decider has returned, before it is recorded."""
 
     type: str
     event_version: int
@@ -38,7 +38,7 @@ Events = Sequence[Event]
 
 @dataclass(frozen=True, slots=True)
 class EventType:
-    """A declared event: its full name and the version of its payload's shape. Calling it makes an event."""
+    """A declared event type: its full name and the version of its payload. Call it to make an event."""
 
     name: str
     version: int = 1
@@ -46,5 +46,5 @@ class EventType:
     def __call__(
         self, payload: Mapping[str, Any] | None = None, *, settles: Settlement | None = None
     ) -> Event:
-        """This has happened, with this *payload*; *settles* ends a pending command along with it."""
+        """Return an event with *payload*; *settles* ends a pending command with it."""
         return Event(type=self.name, event_version=self.version, payload=payload or {}, settles=settles)

@@ -1,4 +1,4 @@
-"""Loading what decisions need and writing what they decided: two statements."""
+"""The two statements of a batch of commands: load the aggregates, record the decisions."""
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,7 +30,7 @@ from relaybox.idempotency import (
 
 __all__ = ("CommandLookup", "Statements", "map_constraint_errors")
 
-#: Indexes on which two commands meet that raced for one aggregate; any other belongs to the domain.
+#: Constraints that fail when two commands race for one aggregate or key; all others belong to the domain.
 _RACE_CONSTRAINTS: Final = frozenset(
     {
         "idx_command_inbox_unique_pending_command",
@@ -46,11 +46,11 @@ _SQL: Final = load_queries(__package__ or "relaybox.commands", "commands.sql")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CommandLookup:
-    """What is there for a command."""
+    """What the database holds for a command."""
 
-    #: Who owns the aggregate; null if there is none of this domain.
+    #: Owner of the aggregate; None if this domain has no such aggregate.
     owner: str | None
-    #: Null if there is none, or if the command's key has a stored response.
+    #: None if there is no such aggregate, or the command's key has a stored response.
     aggregate: LoadedAggregate | None
     #: The response stored under the command's key; None without one.
     stored_response: StoredResponse | None
@@ -68,9 +68,13 @@ class Statements:
     async def load(
         self, executor: Executor, asked: Sequence[tuple[UUID, str | None]]
     ) -> Mapping[UUID, CommandLookup]:
-        """What is there for commands, by aggregate; *asked* are these, each with its stored key or None.
+        """Return what the database holds for commands, by aggregate id.
 
-        One round-trip; more where a kept body is large, or an expired answer has to make room.
+        One round-trip; more for a response with a large body, or to delete an expired response.
+
+        Args:
+            executor: Connection to read from.
+            asked: Aggregate id and stored key, or None, of each command.
         """
         ids, keys = [aggregate_id for aggregate_id, _ in asked], [key for _, key in asked]
         rows = await executor.fetch(self.load_text, ids, keys)
@@ -90,10 +94,10 @@ class Statements:
         )
 
     async def load_one(self, executor: Executor, aggregate_id: UUID) -> LoadedAggregate:
-        """One aggregate.
+        """Return one aggregate.
 
         Raises:
-            AggregateNotFound: there is none of this domain.
+            AggregateNotFound: This domain has no such aggregate.
         """
         found = (await self.load(executor, [(aggregate_id, None)]))[aggregate_id].aggregate
         if found is None:
@@ -101,14 +105,14 @@ class Statements:
         return found
 
     async def record(self, executor: Executor, decisions: Sequence[Decision], *, creates: bool) -> set[UUID]:
-        """Write *decisions*, at most one per aggregate; returns the aggregates that were written.
+        """Write *decisions*, at most one per aggregate; return the ids of the written aggregates.
 
-        One that is missing had moved on: nothing of its decision was written.
+        Nothing is written of a decision whose aggregate has another version by now; its id is missing.
 
         Raises:
-            RetryTransaction: somebody else won the race for one of them; nothing was written.
-            ConstraintViolated: a constraint of the domain's own table refuses one of them.
-            PayloadInvalid: one of them holds what PostgreSQL cannot store.
+            RetryTransaction: Another transaction won the race for an aggregate; nothing was written.
+            ConstraintViolated: A constraint of the domain's own table rejects a decision.
+            PayloadInvalid: PostgreSQL cannot store the payload of a decision.
         """
         text = self.create_text if creates else self.advance_text
         with map_database_errors(), map_constraint_errors(decisions[0].command.command_type):
@@ -137,17 +141,21 @@ class Statements:
 
 @contextmanager
 def map_constraint_errors(command_type: str) -> Generator[None]:
-    """Turn what PostgreSQL refuses of *command_type* into the errors of this package."""
+    """Map PostgreSQL's errors about a command of *command_type* to the errors of this package."""
     try:
         yield
     except Exception as error:
         state, constraint = sqlstate_of(error) or "", constraint_of(error)
         if constraint in _RACE_CONSTRAINTS:
-            raise RetryTransaction(f"another command won the race ({constraint}); run it again") from error
+            raise RetryTransaction(
+                f"another command won the race ({constraint}); repeat the command"
+            ) from error
         if state.startswith(_INTEGRITY_CLASS):
             raise ConstraintViolated(command_type, constraint) from error
         if state.startswith(_DATA_CLASS):
-            detail = Detail(field="payload", message=f"PostgreSQL cannot store it ({state})")
+            detail = Detail(
+                field="payload", message=f"PostgreSQL cannot store the payload (SQLSTATE {state})"
+            )
             raise PayloadInvalid(command_type, [detail]) from error
         raise
 

@@ -1,4 +1,4 @@
-"""Taking commands: inside the caller's transaction, or gathered with others into one statement."""
+"""Execute commands: in the caller's transaction, or in batches of one statement."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ A = TypeVar("A", bound=Aggregate)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AggregateView(Generic[A]):
-    """An aggregate as it stands, and the commands that wait for an agent."""
+    """An aggregate, and its commands that are pending until an agent reports."""
 
     aggregate: A
     #: Command type to command id.
@@ -31,13 +31,13 @@ class AggregateView(Generic[A]):
 
 
 class CommandService:
-    """Takes the commands of some domains; one per process, made at the composition root.
+    """Execute the commands of some domains; a process has one, made at its composition root.
 
-    The registry: ``command_type`` finds the domain and its handler.
+    It is the registry that finds the domain and the handler of a ``command_type``.
 
     Raises:
-        TypeError: two domains have the same name or declare the same command type.
-        TopicUndeclared: a domain's topic is not among ``OUTBOX_TOPICS``.
+        TypeError: Two domains have the same name or declare the same command type.
+        TopicUndeclared: A domain's topic is not in ``OUTBOX_TOPICS``.
         SettingsError: ``OUTBOX_…`` is malformed.
     """
 
@@ -50,7 +50,7 @@ class CommandService:
         source_service: str,
         outbox: OutboxSettings | None = None,
     ) -> None:
-        """*outbox* says where events go; None reads it from the environment."""
+        """Register *domains*; *outbox* has the topics of events, read from the environment if None."""
         self._database = database
         self._outbox = outbox or load_settings(OutboxSettings)
         self._source_service = source_service
@@ -58,7 +58,7 @@ class CommandService:
         self._batchers: dict[str, CommandBatcher] = {}
         self._statements: dict[str, Statements] = {}
         for domain in domains:
-            # Here, not at the first command: what is set wrong must stop the start.
+            # Checked here, not at the first command: a wrong setting must stop the start.
             self._outbox.check(self._outbox.topic_for(domain.name, domain.topic), None, b"")
             for command_type in domain.handlers:
                 if command_type in self._domains:
@@ -67,7 +67,7 @@ class CommandService:
                     )
                 self._domains[command_type] = domain
             if domain.name in self._statements:
-                raise TypeError(f"two domains are called {domain.name}")
+                raise TypeError(f"two domains have the name {domain.name}")
             self._statements[domain.name] = Statements(domain)
             self._batchers[domain.name] = CommandBatcher(
                 database, domain, self._statements[domain.name], notifier, self._outbox
@@ -77,26 +77,26 @@ class CommandService:
         return f"<CommandService {self._source_service} [{len(self._domains)} command types]>"
 
     async def submit(self, command: Command, *, domain: Domain[Any]) -> CommandResult:
-        """Take one command in a transaction of its own; returns after COMMIT has returned (G02).
+        """Execute one command in a transaction of its own; return after COMMIT (G02).
 
-        Commands that arrive together travel together: two round-trips for all of them. A lost
-        race is decided again in a new snapshot, for 10 s at the most (G03, G04).
+        Commands that arrive together are written together, in two round-trips. A command that lost a race
+        is decided again on a new snapshot, for at most 10 s (G03, G04).
 
         Raises:
-            CommandError: it was not taken; nothing was written.
-            Replay: its key was answered already; this is the answer (G62, G66).
-            IdempotencyError: its key is in use, or was used for another command; nothing was written.
+            CommandError: The command was refused; nothing was written.
+            Replay: A response is stored under the command's key (G62, G66).
+            IdempotencyError: The key is in use, or was used for another request; nothing was written.
             DatabaseUnavailable: PostgreSQL is away; whether a write in flight took effect is
                 unknown (G05).
-            DatabaseBusy: a lock or the command's turn did not come in time; nothing was written.
+            DatabaseBusy: The command was not written within 10 s, or a lock was not granted.
         """
         return await self._batchers[domain.name].submit(command)
 
     async def read(self, domain: Domain[A], aggregate_id: UUID, *, actor: str) -> AggregateView[A]:
-        """The aggregate as its owner sees it, with what is pending for it; one round-trip.
+        """Return an aggregate of *actor*, with its pending commands; one round-trip.
 
         Raises:
-            AggregateNotFound: there is none, or it belongs to somebody else.
+            AggregateNotFound: There is no such aggregate, or it belongs to another principal.
         """
         async with self._database.connection() as connection:
             loaded = await self._statements[domain.name].load_one(connection, aggregate_id)
@@ -116,16 +116,16 @@ class CommandService:
         *,
         caller: Caller | None = None,
     ) -> CommandResult:
-        """Take one command inside the caller's own transaction; it is taken if *db* commits.
+        """Execute one command in the transaction of *db*; it takes effect if *db* commits.
 
-        Uses the isolation it finds and never retries. Without a *caller* it acts as this service
-        itself, on anybody's aggregate.
+        Uses the isolation level of *db* and never retries. Without a *caller* the sender is this service,
+        which may act on the aggregates of all principals.
 
         Raises:
-            DuplicateCommand: the same command is pending; carries its id.
-            RetryTransaction: the race was lost: roll back and run the whole transaction again,
+            DuplicateCommand: The same command is pending; carries its id.
+            RetryTransaction: Another transaction won the race: roll back and repeat the whole transaction,
                 as :meth:`relaybox.db.Database.run_in_transaction` does.
-            CommandError: it was refused for another reason.
+            CommandError: The command was refused for another reason.
         """
         domain = self._domains.get(command_type)
         if domain is None:
@@ -145,7 +145,7 @@ class CommandService:
             decision = decide(domain, command, loaded, self._outbox)
             written = await statements.record(executor, [decision], creates=command.creates)
         if session_id not in written:
-            raise RetryTransaction(f"{session_id} has moved on; run the whole transaction again")
+            raise RetryTransaction(f"another transaction changed {session_id}; repeat the whole transaction")
         notify_on_commit(db, str(session_id))
         return decision.result()
 

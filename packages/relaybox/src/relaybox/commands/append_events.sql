@@ -1,8 +1,8 @@
 -- name: append_events
--- A command, if there is one, its events and their outbox rows: all of it or none, in one statement. It comes back
--- with what stands in the way: the same command, pending, or an aggregate whose version before the first one given is
--- missing; then nothing was written. A version that is taken fails by the constraint. The scalar subquery keeps the
--- planner, which takes every function for 100 rows, from reading all events for a join.
+-- Write a command, if one is given, its events and their outbox rows: all of it or nothing, in one statement. Returns
+-- the obstacles, with which nothing was written: the same command, pending, or an aggregate without the version before
+-- its first event here. A version that exists fails by the constraint. The scalar subquery keeps the planner, which
+-- estimates 100 rows for every function, from reading all events for a join.
 WITH event AS (
     SELECT event_id, topic, envelope::jsonb AS envelope, position
     FROM unnest($7::uuid[], $8::text[], $9::text[]) WITH ORDINALITY AS event (event_id, topic, envelope, position)
@@ -47,7 +47,7 @@ UNION ALL
 SELECT NULL, aggregate_type, aggregate_id, version FROM gap
 
 -- name: settle_command
--- The end of a command that still waits. No row: it has ended already.
+-- Settle a pending command. No row: it is not pending.
 UPDATE command_inbox SET status = $2, error_data = $3::text::jsonb
 WHERE id = $1 AND status IN ('RECEIVED', 'PROCESSING')
 RETURNING id

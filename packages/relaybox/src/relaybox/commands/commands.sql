@@ -1,6 +1,6 @@
 -- name: load
--- Snapshots with the commands that are still pending for them and what is kept under clients' keys: all a decision
--- needs, in one round-trip. A key that was answered needs no decision, and so no state.
+-- Load snapshots, their pending commands and the responses stored under clients' keys: all that a decision needs, in one
+-- round-trip. A key with a stored response needs no decision, and so no state.
 WITH loaded AS (
 -- include: load
 )
@@ -19,10 +19,10 @@ LEFT JOIN LATERAL (
 ) AS pending ON true
 
 -- name: record
--- Commands, their events, the outbox rows and the snapshots: all of it or none, in one statement.
--- The snapshot's version check comes first and everything hangs on the rows it returns; inbox first
--- would leave an orphan when the version is stale. ON CONFLICT stands nowhere: it waits for the
--- other transaction and then cannot see its row.
+-- Write commands, their events, outbox rows, snapshots and responses: all of it or nothing, in one statement.
+-- The version check of the snapshot comes first, and all other parts join the rows that it returns: with the inbox
+-- first, a stale version would leave an orphan. No part has ON CONFLICT: it waits for the other transaction and then
+-- cannot see its row.
 WITH advanced AS (
 -- include: snapshot
 ),
@@ -34,7 +34,7 @@ inbox AS (
     JOIN advanced ON advanced.id = command.session_id
 ),
 claim AS (
-    -- Fails where another command was first under the key: then nothing of this statement is written.
+    -- Fails if another command has claimed the key: then nothing of this statement is written.
     INSERT INTO idempotency_cache (key, result, expires_at)
     SELECT claim.key, claim.result::jsonb, clock_timestamp() + make_interval(secs => claim.ttl_s)
     FROM unnest($18::uuid[], $19::text[], $20::text[], $21::float8[]) AS claim (aggregate_id, key, result, ttl_s)

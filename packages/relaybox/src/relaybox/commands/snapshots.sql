@@ -1,9 +1,9 @@
 -- name: load
--- Snapshots of aggregates that have no table of their own.
+-- Load snapshots of aggregates that have no table of their own.
 SELECT id, owner, state, aggregate_type FROM aggregate_snapshots WHERE id = ANY($1::uuid[])
 
 -- name: create
--- The first snapshot of new aggregates.
+-- Insert the first snapshots of new aggregates.
 INSERT INTO aggregate_snapshots (id, aggregate_type, owner, state, version)
 SELECT next.id, next.aggregate_type, next.owner, next.state, next.version
 FROM (
@@ -14,9 +14,9 @@ FROM (
 RETURNING id
 
 -- name: advance
--- The next snapshots, only where nobody else moved the version; locked in the order of ids. What a
--- document leaves out stays. The ids as an array keep the planner, which takes every function for 100 rows,
--- from reading the whole table.
+-- Update snapshots whose version is the expected one; lock them in the order of ids. Fields that a document leaves out
+-- keep their values. The ids as an array keep the planner, which estimates 100 rows for every function, from reading
+-- the whole table.
 WITH given AS MATERIALIZED (SELECT doc, (doc ->> 'id')::uuid AS id FROM jsonb_array_elements($1::text::jsonb) AS doc)
 UPDATE aggregate_snapshots AS snapshot SET state = next.state, version = next.version
 FROM (
