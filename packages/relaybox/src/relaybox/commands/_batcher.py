@@ -106,7 +106,7 @@ class CommandBatcher:
                     self._busy.difference_update(pending.command.aggregate_id for pending in batch)
                 self._waiting.extendleft(pending for pending in reversed(batch) if not pending.result.done())
         finally:
-            # Not in a callback of the task: a command submitted before it runs would rely on a worker that has
+            # Not in a callback of the task: a command submitted before it ran would rely on a worker that has
             # found the queue empty, and wait for ever.
             self._workers.difference_update({asyncio.current_task()})
 

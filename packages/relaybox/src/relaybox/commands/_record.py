@@ -147,9 +147,7 @@ def map_constraint_errors(command_type: str) -> Generator[None]:
     except Exception as error:
         state, constraint = sqlstate_of(error) or "", constraint_of(error)
         if constraint in _RACE_CONSTRAINTS:
-            raise RetryTransaction(
-                f"another command won the race ({constraint}); repeat the command"
-            ) from error
+            raise RetryTransaction(f"another command won the race ({constraint}); repeat it") from error
         if state.startswith(_INTEGRITY_CLASS):
             raise ConstraintViolated(command_type, constraint) from error
         if state.startswith(_DATA_CLASS):
