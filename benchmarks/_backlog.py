@@ -1,4 +1,4 @@
-"""A backlog in the outbox, the relays that move it, and what that took."""
+"""A backlog in the outbox, the relays that publish it, and the cost."""
 
 import asyncio
 import time
@@ -22,19 +22,19 @@ __all__ = ("SHORT_DRAINS", "SQL", "TOPIC", "Backlog", "Drained", "connected", "r
 SQL: Final = load_queries("statements", "backlog.sql")
 TOPIC: Final = "domain-events"
 _LANES: Final = 8
-#: What the container image sets for every service.
+#: Environment that the container image sets for every service.
 _IMAGE: Final = {"MALLOC_ARENA_MAX": "2"}
 _LOOK_S: Final = 0.2
 _READY_S: Final = 30.0
 _DRAIN_S: Final = 300.0
 _WARM_UP_DRAINS: Final = 12
-#: Drains that warm the broker up in a short form, whose figures are compared with short ones only.
+#: Untimed drains of a short form that warm up the broker; short figures are compared only with short ones.
 SHORT_DRAINS: Final = 4
 
 
 @asynccontextmanager
 async def connected(postgres: LocalPostgres | None = None) -> AsyncGenerator[Any]:
-    """A plain connection as the services' role, or as the superuser of *postgres*."""
+    """Open a plain connection as the services' role, or as the superuser of *postgres*."""
     settings = load_settings(PostgresSettings)
     driver: Any = asyncpg
     connection = await driver.connect(
@@ -53,7 +53,7 @@ async def connected(postgres: LocalPostgres | None = None) -> AsyncGenerator[Any
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Drained:
-    """What it took to move a backlog."""
+    """Cost of publishing a backlog."""
 
     per_s: float
     wal_bytes_per_event: float
@@ -61,7 +61,7 @@ class Drained:
 
 
 class Backlog:
-    """*events* events that every contestant gets anew, in an outbox and a topic of its own."""
+    """A backlog of *events* events, written again for every contestant, with its own outbox and topic."""
 
     def __init__(self, connection: Any, events: int) -> None:
         self._connection = connection
@@ -72,7 +72,7 @@ class Backlog:
     async def made(
         cls, postgres: LocalPostgres, *, events: int, keys: int = 1_000, event_bytes: int = 600
     ) -> AsyncGenerator["Backlog"]:
-        """Make the events, which takes a while."""
+        """Generate the events, which takes a while."""
         async with connected(postgres) as connection:
             await connection.execute(SQL["create_events"])
             await connection.execute(SQL["create_plain_outbox"])
@@ -85,7 +85,7 @@ class Backlog:
                 await connection.execute(SQL["drop_events"])
 
     async def fill(self, *, plain: bool = False) -> tuple[datetime, int]:
-        """Put it into the empty outbox, or the *plain* one, with one commit.
+        """Write the backlog to the empty outbox, or to the *plain* one, with one commit.
 
         Returns the server's clock and its WAL position right after.
         """
@@ -124,14 +124,14 @@ class Backlog:
                 await asyncio.sleep(_LOOK_S)
 
     async def warm_broker(self, drains: int = _WARM_UP_DRAINS) -> None:
-        """Have the broker compile what transactions run through; before, they take it three times as long."""
+        """Warm up the broker's JVM; before, each transaction takes three times as long."""
         with relays(1, "exactly-once") as running:
             await self.shared_by(1)
             for _ in range(drains):
                 await self.drain(running)
 
     async def dead_tuples(self) -> int:
-        """Row versions left dead so far, once the relays' backends have ended: they report theirs then."""
+        """Count dead row versions after the relays' backends have ended and reported theirs."""
         async with asyncio.timeout(_READY_S):
             while True:
                 [row] = await self._connection.fetch(SQL["dead_tuples"])
@@ -140,7 +140,7 @@ class Backlog:
                 await asyncio.sleep(_LOOK_S)
 
     async def shared_by(self, count: int) -> None:
-        """Wait until *count* relays have all lanes, each its fair share."""
+        """Wait until *count* relays own all lanes in equal shares."""
         until, shares = time.monotonic() + _READY_S, list[int]()
         while time.monotonic() < until:
             shares = sorted(row["lanes"] for row in await self._connection.fetch(SQL["lanes_by_owner"]))
@@ -152,7 +152,7 @@ class Backlog:
 
 @contextmanager
 def relays(count: int, delivery: str, **environment: str) -> Generator[list[Process]]:
-    """*count* relays, each a process as in production."""
+    """Run *count* relays, each a process as in production."""
     with ExitStack() as stack:
         yield [
             stack.enter_context(

@@ -1,4 +1,4 @@
-"""What ``relay.py`` measures the relay against, each a process of its own.
+"""The loop and the producer that ``relay.py`` compares with the relay, each a separate process.
 
 * ``loop``: select 2,000, produce, flush, update by id, over and over. No guarantee at all: no
   lanes, no look at the acknowledgements, nothing about order after an error, no second relay.
@@ -23,7 +23,7 @@ from relaybox.settings import KafkaSettings, RelaySettings, load_settings
 __all__ = ("run_contestant",)
 
 BATCH_ROWS: Final = 2_000
-#: What the relay sets, as far as it decides how fast records leave.
+#: The relay's producer settings that affect throughput.
 PRODUCER: Final[dict[str, Any]] = {
     "acks": "all",
     "enable.idempotence": True,
@@ -45,8 +45,8 @@ class Event(NamedTuple):
 
 
 def event_of(row: Sequence[Any]) -> Event:
-    """The record of a row of ``select_batch``, with the headers that the relay writes."""
-    # By position: that is half the price of names.
+    """Build the record of a row of ``select_batch``, with the headers that the relay writes."""
+    # Access by position costs half of that by name.
     row_id, topic, key, value, event_id, event_type, time_, subject, correlation_id, source = row
     headers = [
         ("ce_specversion", "1.0"),
@@ -63,7 +63,7 @@ def event_of(row: Sequence[Any]) -> Event:
 
 
 def new_producer() -> Producer:
-    """A producer that has met its broker."""
+    """Create a producer and wait until it is connected."""
     client = load_settings(KafkaSettings).client_config()
     compression = load_settings(RelaySettings).compression
     producer = Producer({**PRODUCER, **client, "compression.type": compression, "log_level": 0})
@@ -72,7 +72,7 @@ def new_producer() -> Producer:
 
 
 def produce(producer: Producer, event: Event) -> None:
-    """Hand over one record; a full queue is waited out."""
+    """Produce one record; wait while the queue is full."""
     _, topic, key, value, headers = event
     wanted: Any = headers
     while True:
@@ -85,8 +85,8 @@ def produce(producer: Producer, event: Event) -> None:
 
 
 def told_to_go() -> float:
-    """Wait for the word; returns the time."""
-    # Neither contestant shall lose time to a collector that finds nothing.
+    """Wait for the start signal; returns the time."""
+    # Without garbage collection, which would find nothing and slow down both contestants.
     gc.collect()
     gc.disable()
     sys.stdout.write("ready\n")
@@ -96,7 +96,7 @@ def told_to_go() -> float:
 
 
 async def loop() -> float:
-    """Move the backlog; seconds."""
+    """Publish the backlog; returns seconds."""
     producer = new_producer()
     async with connected() as connection:
         began = told_to_go()
@@ -110,7 +110,7 @@ async def loop() -> float:
 
 
 async def produce_all() -> float:
-    """Produce the backlog from memory; seconds."""
+    """Produce the backlog from memory; returns seconds."""
     producer = new_producer()
     async with connected() as connection:
         rows = await connection.fetch(SQL["select_batch"], 2**31 - 1)
@@ -123,7 +123,7 @@ async def produce_all() -> float:
 
 
 async def run_contestant(name: str) -> float:
-    """Run ``loop`` or ``producer`` in a process of its own on the outbox as it is; seconds."""
+    """Run ``loop`` or ``producer`` in a separate process on the current outbox; returns seconds."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, __file__, name), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )

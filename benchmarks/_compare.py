@@ -15,17 +15,17 @@ from _suite import SHORT_RUN_S_MAX, Checkout, Run, is_machine_independent, rises
 
 __all__ = ("RevisionNotUsable", "checked_out", "compare")
 
-#: Less of a gain than this share, and the figure fell.
+#: A figure whose ratio is below this has fallen.
 FALL_MAX: Final = 0.05
 _SETUP_S_MAX: Final = 900.0
-#: `make` hands these to its children; the other revision's `make` must not see them.
+#: `make` passes these variables to its children; the other revision's `make` must not get them.
 _FROM_MAKE: Final = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "VIRTUAL_ENV")
-#: A ratio between two contestants that are not ours.
+#: Ratios that do not measure Relaybox.
 _NOT_OURS: Final = ("ratio_bare_loop_to_producer",)
 
 
 class RevisionNotUsable(Exception):
-    """The other revision cannot be checked out or set up; the text says why."""
+    """Raised when the other revision cannot be checked out or set up; the message has the reason."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,12 +41,12 @@ class Compared:
 
     @property
     def has_verdict(self) -> bool:
-        """Whether the figure says something about the code rather than about the machine."""
+        """True if the figure depends on the code more than on the machine."""
         return is_machine_independent(self.name) and self.name not in _NOT_OURS
 
     @property
     def fell(self) -> bool:
-        """Whether the figure is worse by more than 5 %."""
+        """True if the figure is worse by more than 5 %."""
         if self.ratio is not None:
             return self.ratio < 1 - FALL_MAX
         return self.now < self.before if rises_with_quality(self.name) else self.now > self.before
@@ -98,7 +98,7 @@ def _call(command: Sequence[str], *, cwd: Path) -> str:
 def compare(
     before: Checkout, now: Checkout, names: Sequence[str], *, turns: int, limit_s: float
 ) -> tuple[int, int]:
-    """Compare *names* in turns and print the figures of each as soon as they are there.
+    """Compare *names* in turns and print the figures of each as soon as it is measured.
 
     Args:
         before: The other revision.
@@ -131,7 +131,7 @@ def compare(
 def _in_turns(
     before: Checkout, now: Checkout, name: str, *, turns: int, until: float
 ) -> list[Compared] | str:
-    """Run one benchmark of both; the figures, or why there are none."""
+    """Run one benchmark of both revisions; returns the figures, or the reason why there are none."""
     if name not in before.benchmarks():
         return f"{before.label} has no benchmark of this name"
     figures: dict[str, list[Mapping[str, Any]]] = {before.label: [], now.label: []}
@@ -152,7 +152,7 @@ def _reason(run: Run) -> str | None:
 
 
 def compared(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> Iterator[Compared]:
-    """Compare the figures that every turn of both has; lists and texts are left out."""
+    """Compare the figures that all turns of both revisions have; lists and strings are omitted."""
     for name in now[0]:
         old, new = ([_number(turn.get(name)) for turn in turns] for turns in (before, now))
         if None in old or None in new:

@@ -1,4 +1,4 @@
-"""What ``commands.py`` compares the product with; each is an application factory for uvicorn.
+"""Application factories for uvicorn that ``commands.py`` compares with the product.
 
 * ``create_naive``: a plain FastAPI + SQLAlchemy endpoint that loads the session, inserts the same
   rows one by one and commits, REPEATABLE READ. Same token check, same rules, same documents.
@@ -44,7 +44,7 @@ _OUTBOX = OutboxSettings()
 
 
 class Base(DeclarativeBase):
-    """The tables as an application's own models."""
+    """Base of the models of an ordinary application."""
 
 
 class Session(Base):
@@ -103,7 +103,7 @@ class Outbox(Base):
 
 
 def create_naive() -> FastAPI:
-    """The endpoint most would write."""
+    """Create the usual implementation of the endpoint."""
     configure_logging("naive", "WARNING")
     database = Database(load_settings(PostgresSettings), application_name="naive")
     engine = database.engine.execution_options(isolation_level="REPEATABLE READ")
@@ -125,7 +125,7 @@ def create_naive() -> FastAPI:
                     status = await _take(db, command)
                 return CommandAccepted(command_id=command.command_id, status=status, message="done")
             except (DBAPIError, StaleDataError):
-                # Two requests for one session met; the plainest remedy is to run it again.
+                # Two requests for one session conflicted; the simplest remedy is a retry.
                 continue
         raise HTTPException(503)
 
@@ -175,7 +175,7 @@ async def _insert(db: Any, session: Session, decision: Any) -> None:
         await db.flush()
     after = from_json(decision.snapshot)
     session.feedback = after["feedback"]
-    # The ninth equal remark leaves the column as it was; its version must move all the same.
+    # The ninth equal remark does not change the column, but must increment the version.
     flag_modified(session, "feedback")
     await db.flush()
 
@@ -186,7 +186,7 @@ def _state(session: Session) -> str:
 
 
 class WithoutDatabase(Backbone):
-    """Takes every command at once and writes nothing."""
+    """Accepts every command immediately and writes nothing."""
 
     async def submit(self, domain: Any, command: Command) -> CommandResult:
         """Answer like a command that is done."""
@@ -202,7 +202,7 @@ class WithoutDatabase(Backbone):
 
 
 def create_no_database() -> FastAPI:
-    """Our own endpoint, with everything but the database."""
+    """Create the product's endpoint without the database."""
     configure_logging("no-database", "WARNING")
     verifier = SharedSecretVerifier(load_settings(JwtSettings))
     database = Database(load_settings(PostgresSettings), application_name="no-database")
@@ -215,9 +215,9 @@ def create_no_database() -> FastAPI:
 
 
 def create_switched() -> FastAPI:
-    """The product's API; its notifier speaks while the file that ``BENCH_SWITCH`` names begins with 1.
+    """Create the product's API; its notifier is on while the file named by ``BENCH_SWITCH`` begins with 1.
 
-    A mapped file, so that all workers turn at once and looking costs nothing.
+    The file is memory-mapped, so that all workers switch together and reading it costs nothing.
     """
     with Path(os.environ[SWITCH]).open("r+b") as file:
         switch = mmap.mmap(file.fileno(), 1)

@@ -27,7 +27,7 @@ _MANIFEST: Final = Path(__file__).with_name(f"debezium-{VERSION}.sha256")
 _NAME: Final = "outbox"
 _READY_S: Final = 180.0
 _LOOK_S: Final = 0.5
-#: As Kafka's own start script has it for Connect.
+#: The heap of Kafka's start script for Connect.
 _JVM: Final = ("-Xms256M", "-Xmx2G", "-server", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20")
 _TEXT: Final = "org.apache.kafka.connect.storage.StringConverter"
 _WORKER: Final[dict[str, Any]] = {
@@ -60,7 +60,7 @@ _CONNECTOR: Final[dict[str, Any]] = {
 
 
 def connect_jars(*, fetch: bool) -> list[Path]:
-    """The jars from the cache; those missing are fetched if *fetch*, else there are none.
+    """Return the jars from the cache; download missing ones if *fetch*, otherwise return none.
 
     Raises:
         ServerNotAvailable: A jar cannot be downloaded.
@@ -73,7 +73,7 @@ def connect_jars(*, fetch: bool) -> list[Path]:
 
 
 class Connect:
-    """One Connect process with one connector; it stays warm while the connector is stopped."""
+    """One Connect process with one connector; the process keeps running while the connector is stopped."""
 
     def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
         self.pid = process.pid
@@ -83,7 +83,7 @@ class Connect:
     @classmethod
     @asynccontextmanager
     async def started(cls, postgres: LocalPostgres, jars: list[Path]) -> AsyncGenerator["Connect"]:
-        """With the connector running, its slot made."""
+        """Start Connect; returns when the connector is running and its slot exists."""
         place = Path(tempfile.mkdtemp(prefix="relaybox-connect-"))
         port = free_port()
         worker, connector = _write_settings(place, postgres, port)
@@ -104,12 +104,12 @@ class Connect:
             shutil.rmtree(place, ignore_errors=True)
 
     async def stop(self) -> None:
-        """Let go of PostgreSQL, keep everything else."""
+        """Stop the connector, which closes its connections to PostgreSQL."""
         await asyncio.to_thread(self._ask, "PUT", "/stop")
         await self.until("STOPPED")
 
     async def resume(self) -> None:
-        """Go on where it stopped."""
+        """Resume the connector where it stopped."""
         await asyncio.to_thread(self._ask, "PUT", "/resume")
         await self.until("RUNNING")
 
@@ -132,12 +132,12 @@ class Connect:
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:
                 return json.loads(answer.read() or b"{}")
-        except urllib.error.URLError:  # not listening, or not knowing its connector, yet
+        except urllib.error.URLError:  # not listening yet, or without the connector yet
             return {}
 
 
 def _write_settings(place: Path, postgres: LocalPostgres, port: int) -> tuple[Path, Path]:
-    """Kafka Connect's and the connector's settings; why each is in README.md."""
+    """Write the settings of Kafka Connect and the connector; README.md has the reasons."""
     worker = {
         **_WORKER,
         "bootstrap.servers": load_settings(KafkaSettings).bootstrap_servers,

@@ -1,4 +1,4 @@
-"""Many answers expire at once while requests with new keys go on: how long, how much WAL, who is held up."""
+"""Expire many responses while requests with new keys continue: duration, WAL and longest wait."""
 
 import asyncio
 import time
@@ -24,24 +24,24 @@ _LIVE_SLOT: Final = 1
 _CALM_S: Final = 2.0
 _PAUSE_S: Final = 0.1
 _SECONDS_MAX: Final = 300
-#: A slot in which somebody always reads is given up after so long.
+#: Seconds after which a slot with permanent readers is given up.
 _SWEEP_S_MAX: Final = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Expired:
-    """What a sweep took."""
+    """Cost of a sweep."""
 
     sweep_s: float
-    #: How often a slot could not be emptied because somebody read there.
+    #: Failed attempts to truncate a slot because a transaction was reading it.
     busy: int
-    #: Whether it was, in the end.
+    #: Whether the slot was truncated in the end.
     emptied: bool
     vacuum_s: float
 
 
 async def expire(postgres: LocalPostgres, address: Address, keys: int) -> dict[str, Any]:
-    """The figures: the load with the sweep, and the same load for as long without."""
+    """Return the figures of the load with the sweep, and of the same load without."""
     async with connected(postgres) as connection:
         await connection.execute(SQL["make_texts"])
         await closed_loop(address, iter(fresh(place_order(), 2_000)), connections=CONNECTIONS, seconds=10.0)
@@ -67,7 +67,7 @@ async def expire(postgres: LocalPostgres, address: Address, keys: int) -> dict[s
 async def _loaded(
     connection: Any, address: Address, keys: int, alone_s: float | None
 ) -> tuple[Load, float, Expired | None]:
-    """A load with its WAL: for *alone_s*, or around a sweep."""
+    """Run a load and measure its WAL, for *alone_s* or during a sweep."""
     await fill(connection, keys)
     before = await wal_bytes(connection)
     done = asyncio.Event()
@@ -86,7 +86,7 @@ async def _loaded(
 
 
 async def fill(connection: Any, keys: int) -> None:
-    """*keys* expired answers in a closed slot, some live ones in the open slot, all of it on disk."""
+    """Write *keys* expired responses to a closed slot and some live ones to the open slot, on disk."""
     await connection.execute(SQL["empty_answers"])
     await connection.fetch(SQL["make_claims"], keys, "expired-", -1)
     await connection.fetch(SQL["make_bodies"], _EXPIRED_SLOT)
@@ -98,7 +98,7 @@ async def fill(connection: Any, keys: int) -> None:
 
 
 async def _sweep(connection: Any) -> Expired:
-    """Sweep as a service does, until nothing is left; then vacuum as autovacuum does."""
+    """Sweep like a service until no expired row is left; then vacuum like autovacuum."""
     database = Database(load_settings(PostgresSettings), application_name="bench-sweeper")
     settings, busy, slots, began = load_settings(IdempotencySettings), 0, 0, time.perf_counter()
     async with database.connection() as service:

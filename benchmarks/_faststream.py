@@ -1,4 +1,4 @@
-"""``faststream-outbox`` forwarding to Kafka, run by the Python of its own environment.
+"""Run ``faststream-outbox`` with the Python of its own environment.
 
 Settings from its documentation, pages "Performance" and "Subscriber": terminal deletes in batches of
 100, large fetches, several workers, no log line per message. Bodies pass through as bytes.
@@ -34,12 +34,12 @@ kafka = KafkaBroker(os.environ["PEER_KAFKA"], acks="all", enable_idempotence=Tru
     terminal_flush_batch_size=100,
 )
 async def relay(message: OutboxMessage) -> KafkaResponse:
-    """Pass one row on."""
+    """Publish one row."""
     return KafkaResponse(message.body, key=message.headers["key"].encode())
 
 
 async def main() -> None:
-    """Make the table, then relay until SIGTERM."""
+    """Create the table, then relay until SIGTERM."""
     async with engine.begin() as connection:
         await connection.run_sync(table.metadata.create_all)
     await FastStream(outbox, on_startup=[kafka.connect]).run()

@@ -1,4 +1,4 @@
-"""PGN files as clubs and sites have them: legal games with headers, clocks, remarks and variations."""
+"""Generate PGN files like those of clubs: legal games with headers, clocks, comments and variations."""
 
 import io
 import random
@@ -11,7 +11,7 @@ import chess.pgn
 __all__ = ("moves_in", "pgn_file")
 
 _PLIES: Final = 80
-#: Plies with a remark and a glyph, and those with a variation.
+#: Intervals of plies with a comment and a glyph, and of plies with a variation.
 _REMARK_EVERY: Final = 10
 _VARIATION_EVERY: Final = 20
 _VARIATION_PLIES: Final = 6
@@ -19,13 +19,13 @@ _VARIATION_PLIES: Final = 6
 
 @cache
 def pgn_file(games: int) -> str:
-    """So many random games, the same each time."""
+    """Generate this number of random games, the same each time."""
     chance = random.Random(7)
     return "\n\n".join(str(_game(number, chance)) for number in range(1, games + 1)) + "\n"
 
 
 def moves_in(text: str) -> int:
-    """Moves of a file, those of variations included."""
+    """Count the moves of a file, including variations."""
     handle, moves = io.StringIO(text), 0
     while (game := chess.pgn.read_game(handle)) is not None:
         nodes: list[chess.pgn.GameNode] = [game]

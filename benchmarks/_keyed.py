@@ -1,4 +1,4 @@
-"""The same request three ways: without a key, with a new one each time, again with one that was answered."""
+"""Send a request without a key, with a new key each time, and with a key that has a stored response."""
 
 import itertools
 import json
@@ -21,15 +21,15 @@ CONNECTIONS: Final = 32
 
 Way = Literal["plain", "first", "replay"]
 WAYS: Final[tuple[Way, ...]] = ("plain", "first", "replay")
-#: Requests a second that are made ahead of a turn, which ends when there are no more.
+#: Requests per second of a turn that are generated in advance; the turn ends with the last of them.
 _PER_S_MAX: Final = 8_000
-#: Answers that are there to be repeated.
+#: Stored responses to replay.
 _KNOWN: Final = 2_000
 _LEARN_S: Final = 60.0
 
 
 def place_order(seed: int = 0) -> Iterator[bytes]:
-    """Prepared orders, for ever."""
+    """Generate prepared orders without end."""
     draw = random.Random(seed)
     head = f"POST {ORDERS} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token()}\r\n"
     head += "Content-Type: application/json\r\nContent-Length: "
@@ -42,7 +42,7 @@ def place_order(seed: int = 0) -> Iterator[bytes]:
 
 
 def fresh(requests: Iterator[bytes], count: int) -> list[bytes]:
-    """*count* of *requests*, each with a key that nobody has used."""
+    """Take *count* of *requests*, each with an unused key."""
     return [_with_key(request, f"{uuid4()}".encode()) for request in itertools.islice(requests, count)]
 
 
@@ -53,7 +53,7 @@ def _with_key(request: bytes, key: bytes) -> bytes:
 
 @dataclass(kw_only=True, slots=True)
 class Subject:
-    """One endpoint, what is sent to it, and what the rounds have shown."""
+    """One endpoint, its requests, and the results of the rounds."""
 
     address: Address
     #: Requests without a key, in an order that depends on a number.
@@ -63,7 +63,7 @@ class Subject:
     _known: list[bytes] = field(default_factory=list[bytes])
 
     async def learn(self) -> None:
-        """Have some requests answered, for repeating them."""
+        """Execute some requests whose responses are replayed later."""
         self._known = fresh(self.requests(-1), _KNOWN)
         sent = iter(self._known)
         load = await closed_loop(self.address, sent, connections=CONNECTIONS, seconds=_LEARN_S)
@@ -71,7 +71,7 @@ class Subject:
         assert load.answered == _KNOWN, "not every key was answered"
 
     async def measure(self, way: Way, number: int, seconds: float, connection: Any) -> None:
-        """One turn; a negative *number* only warms up. *connection* is for looking at the WAL."""
+        """Run one turn; a negative *number* is a warm-up. *connection* is used to read the WAL position."""
         requests = self._requests(way, number, seconds)
         before = await wal_bytes(connection)
         load = await closed_loop(self.address, requests, connections=CONNECTIONS, seconds=seconds)
@@ -82,11 +82,11 @@ class Subject:
             self.wal_bytes[way].append(written / load.answered)
 
     def median(self, way: Way) -> float:
-        """Answers per second."""
+        """Return responses per second."""
         return statistics.median(self.per_s[way])
 
     def ratio(self, way: Way) -> float:
-        """To the plain turn of the same round."""
+        """Return the ratio to the turn without keys of the same round."""
         pairs = zip(self.per_s[way], self.per_s["plain"], strict=True)
         return statistics.median([one / plain for one, plain in pairs])
 
@@ -102,6 +102,6 @@ class Subject:
 
 
 async def wal_bytes(connection: Any) -> float:
-    """How far the WAL is."""
+    """Return the WAL position."""
     [row] = await connection.fetch(SQL["wal"])
     return row["bytes"]

@@ -1,6 +1,6 @@
-"""A load generator that costs little itself: keep-alive connections, prepared requests, status only.
+"""A load generator with low overhead: keep-alive connections, prepared requests, status only.
 
-Closed loop: every connection sends its next request when the last one is answered (throughput).
+Closed loop: every connection sends its next request after the response to the previous one (throughput).
 Open loop: requests leave at their time, whatever the answers do (latency, without the coordinated
 omission of a closed loop).
 """
@@ -22,22 +22,22 @@ Address = tuple[str, int]
 
 @dataclass(kw_only=True, slots=True)
 class Load:
-    """What a run has seen."""
+    """Results of a run."""
 
     answered: int = 0
-    #: Status to count of everything that was not 2xx.
+    #: Number of responses by status, without 2xx.
     refused: dict[int, int] = field(default_factory=dict[int, int])
     seconds: float = 0.0
-    #: Seconds from the moment a request was due to its answer.
+    #: Seconds from a request's scheduled time to its response.
     latencies_s: list[float] = field(default_factory=list[float])
 
     @property
     def per_s(self) -> float:
-        """Answered requests per second."""
+        """Return responses per second."""
         return self.answered / self.seconds
 
     def count(self, status: int) -> None:
-        """Count one answer."""
+        """Count one response."""
         if status // 100 == 2:
             self.answered += 1
         else:
@@ -51,15 +51,15 @@ class Connection(asyncio.Protocol):
         self._transport: Any = None
         self._buffer = b""
         self._answer: asyncio.Future[int] | None = None
-        #: Servers close connections that lie idle.
+        #: Servers close idle connections.
         self.closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
+        """Store the transport."""
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Take an answer when it is whole; its status is all that is read of it."""
+        """Complete a response when all its bytes have arrived; only its status is parsed."""
         self._buffer += data
         head_end = self._buffer.find(_HEAD_END)
         if head_end < 0:
@@ -98,7 +98,7 @@ async def _connect(address: Address) -> Connection:
 async def closed_loop(
     address: Address, requests: Iterator[bytes], *, connections: int, seconds: float
 ) -> Load:
-    """Keep *connections* busy for *seconds*, or until there are no more *requests*."""
+    """Send requests on *connections* for *seconds*, or until there are no more *requests*."""
     load = Load()
     opened = [await _connect(address) for _ in range(connections)]
     began = time.perf_counter()
@@ -117,7 +117,7 @@ async def closed_loop(
 
 
 async def open_loop(address: Address, requests: Iterator[bytes], *, per_s: float, total: int) -> Load:
-    """Send *total* requests, or all there are, *per_s* a second, each at its time on a free connection."""
+    """Send *total* requests, or all, *per_s* per second, each at its scheduled time on a free connection."""
     load = Load()
     free: list[Connection] = []
     began = time.perf_counter()
@@ -143,6 +143,6 @@ async def open_loop(address: Address, requests: Iterator[bytes], *, per_s: float
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The value that *percent* of *values* do not exceed (nearest rank)."""
+    """Return the value that *percent* of *values* do not exceed (nearest rank)."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, max(0, round(percent / 100 * len(ordered)) - 1))]

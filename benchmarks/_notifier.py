@@ -1,4 +1,4 @@
-"""What telling of commits costs whoever commits (G28)."""
+"""Measure the cost of notifications for commands (G28)."""
 
 import asyncio
 import mmap
@@ -13,7 +13,7 @@ from relaybox.outbox import OUTBOX_CHANNEL
 
 __all__ = ("SWITCH", "notifier_figures")
 
-#: The environment's name for a file; see ``_contestants.create_switched``.
+#: Environment variable with the name of a file; see ``_contestants.create_switched``.
 SWITCH: Final = "BENCH_SWITCH"
 _ON: Final = b"1"
 _OFF: Final = b"0"
@@ -21,12 +21,12 @@ _WORKERS: Final = 2
 _CONNECTIONS: Final = 32
 _SESSIONS: Final = 2_000
 _SLICE_S: Final = 1.5
-#: Slices are short, so that on and off meet the same machine, and stand so that what drifts meets both.
+#: Slices are short and alternate, so that changes of the machine's load affect on and off alike.
 _TURNS: Final = (_ON, _OFF, _OFF, _ON)
 
 
 async def notifier_figures(turns: int) -> dict[str, Any]:
-    """Commands per second with and without the notifier, in one and the same API at full speed."""
+    """Return commands per second with and without the notifier, in one API at full speed."""
     ids = await seed_sessions(_SESSIONS)
     with tempfile.NamedTemporaryFile() as file:
         file.write(_OFF)
@@ -62,7 +62,7 @@ async def _commands_per_s(port: int, ids: Any, number: int, seconds: float = _SL
 
 
 async def _require_switch(port: int, switch: mmap.mmap, ids: Any) -> None:
-    """Warm up, and see that the switch does what it says."""
+    """Warm up, and check that the switch works."""
     heard: list[str] = []
     async with connected() as connection:
 

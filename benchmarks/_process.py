@@ -1,4 +1,4 @@
-"""What the kernel says about a process, and what it says to PostgreSQL (Linux)."""
+"""Measure CPU and memory of a process, and its queries to PostgreSQL (Linux)."""
 
 import asyncio
 import os
@@ -12,25 +12,25 @@ __all__ = ("QueryCounter", "counting_proxy", "cpu_s", "peak_mb", "resident_mb")
 
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 _CHUNK_BYTES: Final = 262_144
-#: A client that asks for TLS is told no (``N``) and then sends the message that starts its session.
+#: A client that requests TLS gets ``N`` (no), and then sends the message that starts its session.
 _TLS_WANTED: Final = 80_877_103
-#: Sync ends an extended query, Query is a simple one: each has the server answer once.
+#: Sync ends an extended query, Query is a simple one: the server responds once to each.
 _ASKS: Final = (b"S", b"Q")
 
 
 def cpu_s(pid: int) -> float:
-    """Seconds of a core that a process has taken, all threads, user and system."""
+    """Return the CPU seconds of a process, all threads, user and system."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
 
 def resident_mb(pid: int) -> float:
-    """Resident memory now, in MB (10^6 bytes)."""
+    """Return the current resident memory in MB (10^6 bytes)."""
     return _status_mb(pid, "VmRSS:")
 
 
 def peak_mb(pid: int) -> float:
-    """The most resident memory so far, in MB."""
+    """Return the maximum of resident memory so far, in MB."""
     return _status_mb(pid, "VmHWM:")
 
 
@@ -41,13 +41,13 @@ def _status_mb(pid: int, name: str) -> float:
 
 
 class QueryCounter:
-    """Counts how often clients ask PostgreSQL something and wait, by reading their messages."""
+    """Counts the round trips of PostgreSQL clients by parsing their messages."""
 
     def __init__(self) -> None:
         self.asked = 0
 
     def reader(self) -> "_ClientMessages":
-        """For one connection."""
+        """Create the counter of one connection."""
         return _ClientMessages(self)
 
 
@@ -60,7 +60,7 @@ class _ClientMessages:
         self._started = False
 
     def feed(self, chunk: bytes) -> None:
-        """Take what the client has sent."""
+        """Parse bytes that the client has sent."""
         self._buffer += chunk
         while (size := self._size()) is not None and len(self._buffer) >= size:
             message = bytes(self._buffer[:size])
@@ -71,16 +71,16 @@ class _ClientMessages:
                 self._counter.asked += 1
 
     def _size(self) -> int | None:
-        """Bytes of the message that the buffer begins with; messages before the session have no type."""
+        """Return the size of the first message in the buffer; messages before the session have no type."""
         at = 1 if self._started else 0
         return at + int.from_bytes(self._buffer[at : at + 4]) if len(self._buffer) >= at + 4 else None
 
 
 @contextmanager
 def counting_proxy(port: int) -> Generator[tuple[int, QueryCounter]]:
-    """A port that leads to PostgreSQL at *port* and counts on the way. Costs time: not for timed runs.
+    """Run a proxy to PostgreSQL at *port* that counts round trips; too slow for timed runs.
 
-    A thread of its own: whoever waits for a process to end must not stop it.
+    It has a thread of its own, so that it continues while the caller waits for the end of a process.
     """
     counter, loop = QueryCounter(), asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="counting-proxy", daemon=True)

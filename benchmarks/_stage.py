@@ -1,4 +1,4 @@
-"""What the benchmarks stand on: servers of their own, processes, sessions, and how results are shown."""
+"""Servers, processes, sessions and output of the benchmarks."""
 
 import asyncio
 import itertools
@@ -50,7 +50,7 @@ __all__ = (
 
 WRITER: Final = "writer"
 FEEDBACK: Final = "Make the second concept darker, and let the lighthouse keeper lie from the first page on."
-#: Memory for all that a benchmark moves: else whoever needs a page first writes out another that is dirty.
+#: Memory for all data of a benchmark; with less, a contestant must write dirty pages of the previous one.
 _OPTIONS: Final = {"shared_buffers": "512MB"}
 _LOOK_S: Final = 0.02
 _PENDING: Final = (Path(__file__).parent / "pending.sql").read_text()
@@ -58,7 +58,7 @@ _PENDING: Final = (Path(__file__).parent / "pending.sql").read_text()
 
 @asynccontextmanager
 async def servers(*, kafka: bool, **options: str) -> AsyncGenerator[LocalPostgres]:
-    """A durable PostgreSQL with the product's schema, and a Kafka if wanted; the environment points there."""
+    """Start a durable PostgreSQL with the product's schema, optionally a Kafka; set the environment."""
     place = _directory()
     postgres = LocalPostgres(place / "postgres", options={**_OPTIONS, **options})
     broker = LocalKafka(place / "kafka")
@@ -78,7 +78,7 @@ async def servers(*, kafka: bool, **options: str) -> AsyncGenerator[LocalPostgre
 
 
 async def _start_with_schema(postgres: LocalPostgres) -> None:
-    """Start *postgres*, point the environment at it and create the product's schema."""
+    """Start *postgres*, set the environment to it and create the product's schema."""
     await postgres.start()
     os.environ.update(postgres.settings())
     os.environ.update(JWT_SECRET=secrets.token_urlsafe(48), LOG_LEVEL="WARNING")
@@ -87,21 +87,21 @@ async def _start_with_schema(postgres: LocalPostgres) -> None:
 
 def _directory() -> Path:
     place = Path(tempfile.mkdtemp(prefix="relaybox-bench-"))
-    # As root the server runs under another account, which must be able to enter.
+    # For root the server runs as another account, which needs access to the directory.
     place.chmod(0o755)
     return place
 
 
 @contextmanager
 def running(argv: Sequence[str], **environment: str) -> Generator[int]:
-    """A process for the length of a ``with`` block; yields the port it listens on."""
+    """Run a process during a ``with`` block; yields the port it listens on."""
     with started(argv, **environment) as process:
         yield process.port
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Process:
-    """A process that listens."""
+    """A process that listens on a port."""
 
     pid: int
     port: int
@@ -109,7 +109,7 @@ class Process:
 
 @contextmanager
 def started(argv: Sequence[str], **environment: str) -> Generator[Process]:
-    """A Python process for the length of a ``with`` block, once it listens on its port."""
+    """Run a Python process during a ``with`` block; enters the block when the process listens on its port."""
     port = free_port()
     given = {"API_PORT": str(port), "HEALTH_PORT": str(port), **environment}
     argv = [part.replace("{port}", str(port)) for part in argv]
@@ -128,19 +128,19 @@ def wait_for_port(process: subprocess.Popen[bytes], port: int) -> None:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
-        # Without a pause this loop takes a core from the process that it waits for.
+        # Without a pause this loop would use a core that the process needs.
         with suppress(subprocess.TimeoutExpired):
             process.wait(_LOOK_S)
     raise SystemExit(f"{process.args!r} ended with {process.returncode}")
 
 
 def token() -> str:
-    """A bearer token for the writer of all sessions."""
+    """Return a bearer token for the writer of all sessions."""
     return make_token(load_settings(JwtSettings), WRITER, 86_400)
 
 
 async def seed_sessions(count: int) -> list[UUID]:
-    """Sessions with a proposal, ready for feedback; made through the command path itself."""
+    """Create sessions with a proposal, ready for feedback, through the command service."""
     database = Database(load_settings(PostgresSettings), application_name="bench-seed")
     notifier = Notifier(database)
     commands = CommandService(database, [genesis], notifier=notifier, source_service="bench")
@@ -177,7 +177,7 @@ async def seed_sessions(count: int) -> list[UUID]:
 
 
 async def _silent(_percent: float) -> None:
-    """Nobody watches."""
+    """Ignore signals."""
 
 
 async def drained() -> None:
@@ -193,7 +193,7 @@ async def drained() -> None:
 
 
 def submit_feedback(ids: Sequence[UUID], seed: int = 0) -> Iterator[bytes]:
-    """Prepared ``SubmitFeedback`` requests, sessions in random order, for ever."""
+    """Generate prepared ``SubmitFeedback`` requests without end, sessions in random order."""
     payload = {"feedback": FEEDBACK, "rating": 4}
     body = json.dumps({"command_type": "SubmitFeedback", "payload": payload}).encode()
     order = list(ids)
@@ -205,7 +205,7 @@ def submit_feedback(ids: Sequence[UUID], seed: int = 0) -> Iterator[bytes]:
 
 
 def show(title: str, rows: Sequence[tuple[str, str]], figures: Mapping[str, Any]) -> None:
-    """A table for people, then one JSON object as the last line."""
+    """Print a table, then one JSON object as the last line."""
     table = Table(title=title)
     table.add_column("what")
     table.add_column("figure", justify="right")

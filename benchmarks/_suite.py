@@ -24,42 +24,42 @@ __all__ = (
     "run_benchmarks",
 )
 
-#: A short form takes up to two minutes on two idle cores; the limit only ends one that hangs.
+#: A short form takes up to two minutes on two idle cores; the limit ends only a hanging one.
 SHORT_RUN_S_MAX: Final = 600.0
 FULL_RUN_S_MAX: Final = 7_200.0
 _STOP_S: Final = 20.0
-#: Parts of names of figures that depend little on the machine: counted, or divided by a turn of the same run.
+#: Parts of names of figures that depend little on the machine: counts, and ratios within one run.
 _INDEPENDENT: Final = (
     *("ratio", "round_trips_per_", "wal_bytes_per_", "dead_tuples_per_", "idle_queries_per_s"),
     *("identical", "emptied"),
 )
-#: Ratios are ours to theirs, rates are per second; everything else is a cost.
+#: Higher is better for ratios (Relaybox to the other) and rates per second; everything else is a cost.
 _GAINS: Final = ("ratio", "_per_s", "identical", "emptied")
 _COSTS: Final = ("idle_queries_per_s",)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checkout:
-    """One revision's files, with an environment of their own."""
+    """Files of one revision with their environment."""
 
-    #: What reports call it: a revision, or "working tree".
+    #: Name in reports: a revision, or "working tree".
     label: str
     root: Path
     #: The interpreter of its environment.
     python: Path
 
     def benchmarks(self) -> list[str]:
-        """Names of the benchmarks, sorted."""
+        """Return the names of the benchmarks, sorted."""
         return sorted(path.stem for path in (self.root / "benchmarks").glob("[a-z]*.py"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """How one run of one benchmark ended."""
+    """Result of one run of one benchmark."""
 
-    #: Empty if it failed.
+    #: Empty if the run failed.
     figures: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    #: Why there are no figures; None if there are some.
+    #: Reason why there are no figures; None if there are some.
     failure: str | None = None
     seconds: float
     output: str
@@ -80,7 +80,7 @@ def run_benchmark(checkout: Checkout, name: str, *, short: bool, limit_s: float)
     command = [str(checkout.python), f"benchmarks/{name}.py", *(["--short"] if short else [])]
     environment = {
         **os.environ,
-        # The programs of its own environment come first, as in `make`.
+        # The programs of the revision's environment come first, as in `make`.
         "PATH": os.pathsep.join([str(checkout.python.parent), os.environ.get("PATH", os.defpath)]),
     }
     began = time.monotonic()
@@ -117,7 +117,7 @@ def run_benchmark(checkout: Checkout, name: str, *, short: bool, limit_s: float)
 
 
 def _stop(process: subprocess.Popen[str]) -> str:
-    """Interrupt a benchmark so that it stops its servers; kill what is left. Returns its output."""
+    """Interrupt a benchmark so that it stops its servers; kill remaining processes. Returns its output."""
     for number in (signal.SIGINT, signal.SIGKILL):
         os.killpg(process.pid, number)
         try:
@@ -141,17 +141,17 @@ def _last_line(output: str) -> str:
 
 
 def is_machine_independent(name: str) -> bool:
-    """Whether the figure *name* can be compared with one that another machine measured."""
+    """Return whether the figure *name* can be compared between machines."""
     return any(part in name for part in _INDEPENDENT)
 
 
 def rises_with_quality(name: str) -> bool:
-    """Whether more is better: true for ratios and rates, false for times, bytes and counts."""
+    """Return whether higher is better: true for ratios and rates, false for times, bytes and counts."""
     return any(part in name for part in _GAINS) and not any(part in name for part in _COSTS)
 
 
 def run_benchmarks(checkout: Checkout, names: Sequence[str], *, short: bool) -> list[str]:
-    """Run *names* one after the other and print what they print; full runs write their results file.
+    """Run *names* one after the other and print their output; full runs write their results file.
 
     Returns:
         The names of those that failed.
@@ -171,7 +171,7 @@ def run_benchmarks(checkout: Checkout, names: Sequence[str], *, short: bool) -> 
 
 
 def _write_results(checkout: Checkout, name: str, run: Run) -> None:
-    """Write ``benchmarks/results/<name>.json``, figures that do not depend on the machine first."""
+    """Write ``benchmarks/results/<name>.json``, figures that depend little on the machine first."""
     independent = {key: value for key, value in run.figures.items() if is_machine_independent(key)}
     document = {
         "benchmark": name,

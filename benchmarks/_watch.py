@@ -1,4 +1,4 @@
-"""Topics from the outside: emptying one, and telling what is in it."""
+"""Empty, count and watch topics."""
 
 import queue
 import threading
@@ -24,7 +24,7 @@ def _servers() -> dict[str, Any]:
 
 
 def places_of(topic: str) -> list[TopicPartition]:
-    """The partitions of *topic*."""
+    """Return the partitions of *topic*."""
     admin: Any = AdminClient(_servers())
     return [
         TopicPartition(topic, number)
@@ -33,7 +33,7 @@ def places_of(topic: str) -> list[TopicPartition]:
 
 
 def empty_topic(topic: str) -> None:
-    """Forget every record, so that the disk does not fill up round by round."""
+    """Delete every record of *topic*, so that the disk does not fill up."""
     admin: Any = AdminClient(_servers())
     places = [TopicPartition(topic, place.partition, _END) for place in places_of(topic)]
     for answer in admin.delete_records(places, request_timeout=_ANSWER_S).values():
@@ -41,7 +41,7 @@ def empty_topic(topic: str) -> None:
 
 
 def records_in(topic: str) -> int:
-    """How many records *topic* holds, markers of transactions included."""
+    """Count the records of *topic*, control records of transactions included."""
     admin: Any = AdminClient(_servers())
     both = [
         {place: answer.result(_ANSWER_S).offset for place, answer in found.items()}
@@ -52,9 +52,9 @@ def records_in(topic: str) -> int:
 
 
 def digest_of(topic: str) -> tuple[int, int]:
-    """How many committed records *topic* holds, and a number that tells their keys, values and headers.
+    """Return the number of committed records of *topic* and a hash of their keys, values and headers.
 
-    Neither order nor partition changes it.
+    The hash depends on neither order nor partition.
     """
     consumer: Any = Consumer(
         {
@@ -82,7 +82,7 @@ def digest_of(topic: str) -> tuple[int, int]:
 
 
 class Watcher:
-    """A consumer of committed messages, at the end of the topic, that notes when each key's event arrives."""
+    """A consumer of committed messages that records the arrival time of each key's event."""
 
     def __init__(self, topic: str = "domain-events") -> None:
         self._topic = topic
@@ -92,12 +92,12 @@ class Watcher:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
-        """Return when it reads at the end of every partition."""
+        """Wait until the consumer has reached the end of every partition."""
         self._thread.start()
         self._ready.wait(30)
 
     def stop(self) -> None:
-        """End."""
+        """Stop the consumer."""
         self._stop.set()
         self._thread.join()
 
@@ -127,7 +127,7 @@ class Watcher:
 
 
 def _end_of(consumer: Any, place: TopicPartition) -> int:
-    """The offset that the next record gets; a topic just made has no leader for a moment."""
+    """Return the offset of the next record; a new topic has no leader for a moment."""
     until_s = time.monotonic() + _ANSWER_S
     while True:
         try:

@@ -1,4 +1,4 @@
-"""How many durable commands the product takes over HTTP, beside the endpoint most would write.
+"""Measure durable commands per second over HTTP, of the product and of the usual implementation.
 
 ``SubmitFeedback`` on 2,000 sessions, PostgreSQL with fsync, 2 API workers, tokens checked,
 32 connections. Contestants take turns in one run; every figure is the median of the rounds.
@@ -18,7 +18,7 @@ CONNECTIONS: Final = 32
 
 
 def contestants(stack: ExitStack) -> dict[str, int]:
-    """Start all three; name to port."""
+    """Start all three; returns their ports by name."""
     uvicorn = ["uvicorn", "--factory", "--app-dir", "benchmarks", "--workers", str(WORKERS)]
     uvicorn += ["--port", "{port}", "--log-level", "warning", "--no-access-log"]
     uvicorn += ["--timeout-worker-healthcheck", "30"]
@@ -32,14 +32,14 @@ def contestants(stack: ExitStack) -> dict[str, int]:
 
 
 async def main(rounds: int, seconds: float, sessions: int) -> None:
-    """Measure and show."""
+    """Measure and print."""
     async with servers(kafka=False):
         ids = await seed_sessions(sessions)
         with ExitStack() as stack:
             ports = contestants(stack)
             rates: dict[str, list[float]] = {name: [] for name in ports}
             for number in range(-1, rounds):
-                # The order turns round by round; the first round warms up and does not count.
+                # The order rotates from round to round; the first round is a warm-up and does not count.
                 for name in list(ports)[:: 1 if number % 2 else -1]:
                     load = await closed_loop(
                         ("127.0.0.1", ports[name]),
@@ -67,7 +67,7 @@ async def main(rounds: int, seconds: float, sessions: int) -> None:
 
 
 def figures_of(rates: dict[str, list[float]]) -> dict[str, float]:
-    """The medians of the rounds, and of the ratios within a round."""
+    """Return the medians of the rounds, and of the ratios within a round."""
     per_s = {name: statistics.median(values) for name, values in rates.items()}
     ratios = [ours / naive for ours, naive in zip(rates["relaybox"], rates["naive"], strict=True)]
     bare = [ours / none for ours, none in zip(rates["relaybox"], rates["no_database"], strict=True)]

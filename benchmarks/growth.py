@@ -1,4 +1,4 @@
-"""What piles up must not slow the relay down.
+"""Measure whether accumulated data slows down the relay.
 
 * **SENT rows**: a backlog is drained beside none of them and beside 5,000,000.
 * **An old snapshot**: 5 minutes at 1,000 events/s, with and without a transaction that began before
@@ -31,7 +31,7 @@ ROUNDS: Final = 3
 
 
 async def drain(connection: Any) -> float:
-    """Add the whole backlog to what is there, have it drained; events per second."""
+    """Add the whole backlog to the outbox and wait until it is published; returns events per second."""
     await connection.execute(SQL["checkpoint"])
     [before] = await connection.fetch(GROWTH["highest"])
     await connection.fetch(SQL["fill_outbox"], TOPIC)
@@ -40,7 +40,7 @@ async def drain(connection: Any) -> float:
 
 
 async def rate(connection: Any, before: Any, filled: Any) -> float:
-    """Wait until the relay has emptied what was written between two moments; events per second."""
+    """Wait until the relay has published the rows written between two times; returns events per second."""
     await connection.fetch(SQL["wake_relays"], OUTBOX_CHANNEL)
     async with asyncio.timeout(DRAIN_S):
         while True:
@@ -53,20 +53,20 @@ async def rate(connection: Any, before: Any, filled: Any) -> float:
 
 
 async def drains(connection: Any) -> float:
-    """The median of some, after one that only warms up."""
+    """Return the median of several drains after a warm-up."""
     rates = [await drain(connection) for _ in range(ROUNDS + 1)]
     return statistics.median(rates[1:])
 
 
 async def beside_sent_rows(postgres: LocalPostgres, events: int, sent: int) -> dict[str, Any]:
-    """Drain rates without SENT rows and with *sent*."""
+    """Return drain rates without SENT rows and with *sent*."""
     async with Backlog.made(postgres, events=events) as backlog, connected(postgres) as connection:
         await connection.execute(SQL["empty_outbox"])
         with relays(1, "exactly-once"):
             await backlog.shared_by(1)
             without = await drains(connection)
         await connection.execute(SQL["empty_outbox"])
-        # In portions, each a commit: what a service has written over days.
+        # In portions, each with a commit, like the writes of a service over days.
         for _ in range(max(1, sent // (10 * events))):
             await connection.fetch(GROWTH["make_sent"], TOPIC, 10)
         await connection.execute(GROWTH["vacuum_outbox"])
@@ -82,7 +82,7 @@ async def beside_sent_rows(postgres: LocalPostgres, events: int, sent: int) -> d
 
 
 async def write(connection: Any, duration_s: float) -> None:
-    """Events at a steady rate, as from a service that notifies."""
+    """Write events at a steady rate, with notifications like a service."""
     portion, began = PER_S // WRITES_PER_S, time.monotonic()
     for number in range(int(duration_s * WRITES_PER_S)):
         await asyncio.sleep(began + number / WRITES_PER_S - time.monotonic())
@@ -93,7 +93,7 @@ async def write(connection: Any, duration_s: float) -> None:
 
 @asynccontextmanager
 async def old_snapshot(postgres: LocalPostgres, *, wanted: bool) -> AsyncGenerator[None]:
-    """A transaction that somebody forgot."""
+    """Hold a snapshot open, like a forgotten transaction."""
     if not wanted:
         yield
         return
@@ -103,7 +103,7 @@ async def old_snapshot(postgres: LocalPostgres, *, wanted: bool) -> AsyncGenerat
 
 
 async def one_load(postgres: LocalPostgres, duration_s: float, *, snapshot: bool) -> dict[str, float]:
-    """A steady load, then a backlog, with or without an old snapshot."""
+    """Run a steady load, then a backlog, with or without an old snapshot."""
     async with connected(postgres) as connection:
         await connection.execute(SQL["empty_outbox"])
         async with Backlog.made(postgres, events=PER_S) as backlog, old_snapshot(postgres, wanted=snapshot):
@@ -126,7 +126,7 @@ async def _loaded(connection: Any, running: Sequence[Process], duration_s: float
 
 
 async def _burst(connection: Any) -> float:
-    """Drain 20 times what is written in a second."""
+    """Publish a backlog of 20 seconds of the load."""
     [before] = await connection.fetch(GROWTH["highest"])
     async with connection.transaction():
         for _ in range(20):
@@ -136,7 +136,7 @@ async def _burst(connection: Any) -> float:
 
 
 async def under_an_old_snapshot(postgres: LocalPostgres, duration_s: float) -> dict[str, Any]:
-    """What is published per second without an old snapshot and with one."""
+    """Return events published per second without and with an old snapshot."""
     without = await one_load(postgres, duration_s, snapshot=False)
     beside = await one_load(postgres, duration_s, snapshot=True)
     return {
@@ -153,7 +153,7 @@ async def under_an_old_snapshot(postgres: LocalPostgres, duration_s: float) -> d
 
 
 async def main(parts: Sequence[str], events: int, sent: int, load_s: float) -> None:
-    """Measure and show."""
+    """Measure and print."""
     figures: dict[str, Any] = {}
     async with servers(kafka=True) as postgres:
         if "snapshot" in parts:

@@ -1,4 +1,4 @@
-"""What an idempotency key costs, and what a replay spares, over HTTP.
+"""Measure the cost of an idempotency key and the savings of a replay over HTTP.
 
 Each endpoint is asked three ways: without a key, with a new key each time, and again with a key that
 was answered. Three endpoints: ``SubmitFeedback`` of the product; an ordinary one with one INSERT and
@@ -25,12 +25,12 @@ from relaybox.local import LocalPostgres
 
 WORKERS: Final = 2
 PARTS: Final = ("commands", "generic", "peer", "expiry")
-#: How each part's figures begin.
+#: Prefix of the figures of each part.
 PREFIXES: Final = {"commands": "", "generic": "generic_", "peer": "peer_"}
 UVICORN: Final = [
     *("uvicorn", "--factory", "--app-dir", "benchmarks", "--workers", str(WORKERS)),
     *("--port", "{port}", "--log-level", "warning", "--no-access-log"),
-    # Kept as long as a run: a client that reuses a connection just as the server closes it gets an error.
+    # As long as a run: a client that reuses a connection while the server closes it gets an error.
     *("--timeout-worker-healthcheck", "30", "--timeout-keep-alive", "600"),
 ]
 
@@ -58,14 +58,14 @@ async def subjects(stack: ExitStack, parts: Sequence[str], *, fetch: bool) -> di
 async def three_ways(
     postgres: LocalPostgres, parts: Sequence[str], rounds: int, seconds: float, *, fetch: bool
 ) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """The figures of *parts*, and rows that are for people only."""
+    """Return the figures of *parts*, and rows for the table only."""
     with ExitStack() as stack:
         found = await subjects(stack, parts, fetch=fetch)
         async with connected(postgres) as connection:
             for subject in found.values():
                 await subject.learn()
             for number in range(-1, rounds):
-                # The order turns round by round; the first round warms up and does not count.
+                # The order rotates from round to round; the first round is a warm-up and does not count.
                 for subject in found.values():
                     for way in WAYS[:: 1 if number % 2 else -1]:
                         await subject.measure(way, number, seconds, connection)
@@ -86,7 +86,7 @@ async def three_ways(
 
 
 async def main(parts: Sequence[str], rounds: int, seconds: float, keys: int, *, fetch: bool) -> None:
-    """Measure and show."""
+    """Measure and print."""
     figures: dict[str, Any] = {}
     rows: list[tuple[str, str]] = []
     async with servers(kafka=False) as postgres:

@@ -1,8 +1,8 @@
-"""From "accepted over HTTP" to "a Kafka consumer has it", on an idle product.
+"""Measure the time from "accepted over HTTP" to "received by a Kafka consumer" on an idle product.
 
 Sends single commands to the started product, one after the other, and notes for each the time
 between the answer's last byte and the moment a consumer of ``domain-events`` holds the event.
-Both ends are in this process, so one clock measures.
+Sender and consumer are in this process and use the same clock.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from _watch import Watcher
 
 
 async def measure(port: int, ids: Sequence[UUID], pause_s: float) -> tuple[list[float], list[float]]:
-    """Milliseconds accepted → consumed, and sent → accepted, for one command on each session."""
+    """Return the milliseconds accepted → consumed and sent → accepted of one command on each session."""
     watcher = Watcher()
     watcher.start()
     accepted: dict[str, float] = {}
@@ -41,7 +41,7 @@ async def measure(port: int, ids: Sequence[UUID], pause_s: float) -> tuple[list[
 
 
 async def main(commands: int, pause_s: float) -> None:
-    """Measure and show."""
+    """Measure and print."""
     async with servers(kafka=True):
         ids = await seed_sessions(commands + 20)
         with ExitStack() as stack:

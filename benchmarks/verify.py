@@ -1,4 +1,4 @@
-"""How fast ``relaybox verify`` compares, and in how much memory.
+"""Measure the speed and the memory of ``relaybox verify``.
 
 Fills the tables and the topic with events as commands and relay leave them, then runs the command as
 an operator does: a process of its own, from start to end.
@@ -27,7 +27,7 @@ CHUNK: Final = 20_000
 
 
 async def fill(events: int) -> None:
-    """Write the events, and publish them with the headers that a relay gives them."""
+    """Write the events, and publish them with the relay's headers."""
     database = Database(load_settings(PostgresSettings), application_name="bench")
     producer = Producer(
         {
@@ -52,7 +52,7 @@ async def fill(events: int) -> None:
 
 
 def headers(event_id: str, key: str) -> list[tuple[str, str]]:
-    """Those of a CloudEvent in binary mode."""
+    """Return the headers of a CloudEvent in binary mode."""
     return [
         ("ce_specversion", "1.0"),
         ("content-type", "application/json"),
@@ -67,7 +67,7 @@ def headers(event_id: str, key: str) -> list[tuple[str, str]]:
 
 
 def compare() -> tuple[dict[str, Any], float, float, float]:
-    """Run the command; its report, its seconds from start to end and of CPU, and its largest size in MB."""
+    """Run the command; returns its report, total seconds, CPU seconds and maximum memory in MB."""
     began_s = time.perf_counter()
     process = subprocess.Popen(
         [str(Path(sys.executable).with_name("relaybox")), "verify", "--json"], stdout=subprocess.PIPE
@@ -76,13 +76,13 @@ def compare() -> tuple[dict[str, Any], float, float, float]:
     report = json.loads(process.stdout.read())
     _, status, usage = os.wait4(process.pid, 0)
     if status or not report["holds"]:
-        raise SystemExit(f"the topic is whole, but this was said of it: {report}")
+        raise SystemExit(f"the topic is complete, but the report is: {report}")
     cpu_s = usage.ru_utime + usage.ru_stime
     return report, time.perf_counter() - began_s, cpu_s, usage.ru_maxrss / 1_024
 
 
 async def main(events: int) -> None:
-    """Measure and show."""
+    """Measure and print."""
     async with servers(kafka=True):
         await fill(events)
         report, elapsed_s, cpu_s, rss_mb = await asyncio.to_thread(compare)

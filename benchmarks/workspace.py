@@ -1,4 +1,4 @@
-"""How fast the workspace imports, lists and moves, over HTTP.
+"""Measure imports, listing and moving of the workspace over HTTP.
 
 ``--part import``: a file of 150 games by the API, before its answer, and one of 500 by the worker, from the
 request to the report; beside them the package ``chess`` reads the same files and does nothing else. They take
@@ -40,7 +40,7 @@ _PGN: Final = {"Content-Type": "application/x-chess-pgn"}
 
 
 class Subject:
-    """A file, and seconds that each way took with it, round by round."""
+    """A file, and the seconds of each kind of import of it, by round."""
 
     def __init__(self, games: int) -> None:
         self.games, self.text = games, pgn_file(games)
@@ -49,7 +49,7 @@ class Subject:
         self.parsed_s: list[float] = []
 
     def figures(self, prefix: str = "") -> dict[str, float]:
-        """Medians of the rounds."""
+        """Return the medians of the rounds."""
         imported_s, parsed_s = statistics.median(self.imported_s), statistics.median(self.parsed_s)
         ratios = [parse / whole for parse, whole in zip(self.parsed_s, self.imported_s, strict=True)]
         return {
@@ -61,7 +61,7 @@ class Subject:
 
 
 def parse(subject: Subject) -> float:
-    """Seconds in which the package ``chess`` reads the file."""
+    """Return the seconds in which the package ``chess`` reads the file."""
     handle, began, games = io.StringIO(subject.text), time.perf_counter(), 0
     while chess.pgn.read_game(handle) is not None:
         games += 1
@@ -70,7 +70,7 @@ def parse(subject: Subject) -> float:
 
 
 async def import_file(client: httpx2.AsyncClient, subject: Subject) -> float:
-    """Seconds from the request to the report, of a task where it is one."""
+    """Return the seconds from the request to the report, also for a task."""
     began = time.perf_counter()
     answer = await client.post("/studies/import-pgn", content=subject.text.encode(), headers=_PGN)
     answer.raise_for_status()
@@ -86,7 +86,7 @@ async def import_file(client: httpx2.AsyncClient, subject: Subject) -> float:
 
 
 async def measure_imports(rounds: int) -> dict[str, Any]:
-    """Imports by the API and by the worker, and the package alone, in turns."""
+    """Measure imports by the API and by the worker, and the package alone, in turns."""
     at_once, by_worker = Subject(AT_ONCE), Subject(BY_WORKER)
     with ExitStack() as stack:
         port = stack.enter_context(running(["backend"], SERVICE_TYPE="api-gateway", KAFKA_PORT="1"))
@@ -94,7 +94,7 @@ async def measure_imports(rounds: int) -> dict[str, Any]:
         async with client_of(port) as client:
             for number in range(-1, rounds):
                 for subject in (at_once, by_worker):
-                    # The order turns round by round; the first round warms up and does not count.
+                    # The order rotates from round to round; the first round is a warm-up and does not count.
                     parsed_s = parse(subject) if number % 2 else 0.0
                     imported_s = await import_file(client, subject)
                     parsed_s = parsed_s or parse(subject)
@@ -105,7 +105,7 @@ async def measure_imports(rounds: int) -> dict[str, Any]:
 
 
 async def seed_tree(database: Database) -> tuple[UUID, UUID, UUID]:
-    """Two workspaces, and in the first a folder with 10,000 nodes, itself included; their ids."""
+    """Create two workspaces, the first with a folder of 10,000 nodes including itself; returns their ids."""
     here, there = [await _add(database, None, NodeKind.WORKSPACE, [title]) for title in ("Here", "There")]
     [top] = await _add(database, here[0], NodeKind.FOLDER, ["Top"])
     folders = await _add(database, top, NodeKind.FOLDER, [f"Folder {number}" for number in range(FOLDERS)])
@@ -150,7 +150,7 @@ async def measure_tree(times: int) -> dict[str, Any]:
                 match = {"If-Match": "*"}
                 body = {"parent_id": str(parent)}
                 moved, _ = await _timed(client, "POST", f"/nodes/{top}/move", json=body, headers=match)
-                # The first two warm up and do not count.
+                # The first two are a warm-up and do not count.
                 if number >= 0:
                     listed_ms.append(listed)
                     moved_ms.append(moved)
@@ -169,7 +169,7 @@ async def _timed(client: httpx2.AsyncClient, method: str, path: str, **options: 
 
 
 def client_of(port: int) -> httpx2.AsyncClient:
-    """A client with the writer's token."""
+    """Create a client with the writer's token."""
     return httpx2.AsyncClient(
         base_url=f"http://127.0.0.1:{port}{WORKSPACE_PREFIX}",
         headers={"Authorization": f"Bearer {token()}"},
@@ -179,7 +179,7 @@ def client_of(port: int) -> httpx2.AsyncClient:
 
 
 async def main(parts: Sequence[str], rounds: int, times: int) -> None:
-    """Measure and show."""
+    """Measure and print."""
     figures: dict[str, Any] = {}
     async with servers(kafka=False):
         if "import" in parts:

@@ -1,4 +1,4 @@
-"""How fast ``backend rebuild workspace`` makes lost tables again, and whether they are the same.
+"""Measure ``backend rebuild workspace`` on truncated tables, and compare the result.
 
 Folders of studies with chapters, moves, versions, discussions and grants are written as live commands write
 them; then all tables are truncated, and the command runs as an operator runs it: a process of its own.
@@ -33,7 +33,7 @@ _SQUARES: Final = [f"{file}{rank}" for file in "abcdefgh" for rank in range(1, 9
 
 
 async def fill(database: Database, events: int) -> int:
-    """Write studies until there are *events*; how many there are."""
+    """Write studies until there are *events*; returns their number."""
     caller = Caller(actor="teacher", source_service="bench")
     written = 0
     parent = None
@@ -119,12 +119,12 @@ def _line(plies: int) -> list[dict[str, Any]]:
 
 
 async def checksums(connection: Any) -> dict[str, str]:
-    """Of all rows of every table, whatever order they lie in."""
+    """Return a hash of all rows of every table, independent of their order."""
     return {table: await connection.fetchval(CHECKSUM.format(table)) for table in TABLES}
 
 
 def rebuild() -> tuple[dict[str, Any], float]:
-    """Run the command; its report, and its seconds from start to end."""
+    """Run the command; returns its report and its seconds."""
     began = time.perf_counter()
     command = [sys.executable, "-c", "from backend.cli import app; app()"]
     done = subprocess.run(
@@ -134,7 +134,7 @@ def rebuild() -> tuple[dict[str, Any], float]:
 
 
 async def connected(server: LocalPostgres) -> Any:
-    """A connection that may truncate."""
+    """Open a connection that may truncate."""
     return await asyncpg.connect(
         host=server.host,
         port=server.port,
@@ -145,7 +145,7 @@ async def connected(server: LocalPostgres) -> Any:
 
 
 async def main(events: int) -> None:
-    """Measure and show."""
+    """Measure and print."""
     random.seed(1)
     async with servers(kafka=False) as server:
         database = Database(load_settings(PostgresSettings), application_name="bench")

@@ -1,5 +1,5 @@
 -- name: create_events
--- What all contestants move, kept apart from the outbox so that each gets the same.
+-- Store the events of all contestants outside the outbox, so that each publishes the same.
 CREATE UNLOGGED TABLE bench_events (number INT NOT NULL, key TEXT NOT NULL, payload JSONB NOT NULL)
 
 -- name: make_events
@@ -19,19 +19,19 @@ FROM generate_series(1, $1::int) AS number,
          'metadata', jsonb_build_object('source_service', 'api-gateway')) AS bare) AS envelope
 
 -- name: count_wrong_sizes
--- How many envelopes take other than $1 bytes.
+-- Count the envelopes whose size is not $1 bytes.
 SELECT count(*) AS rows FROM bench_events WHERE length(payload::text) <> $1::int
 
 -- name: empty_outbox
--- The next contestant begins with an empty table.
+-- Empty the outbox for the next contestant.
 TRUNCATE event_outbox
 
 -- name: fill_outbox
--- Put the backlog into the outbox, in the order of its numbers.
+-- Insert the backlog into the outbox in the order of its numbers.
 INSERT INTO event_outbox (topic, key, payload) SELECT $1, key, payload FROM bench_events ORDER BY number
 
 -- name: analyze_outbox
--- Before the backlog is committed: no contestant shall suffer from a plan made for an empty table.
+-- Analyze before the backlog is committed, so that no contestant uses a plan for an empty table.
 ANALYZE event_outbox
 
 -- name: checkpoint
@@ -39,16 +39,16 @@ ANALYZE event_outbox
 CHECKPOINT
 
 -- name: now_and_wal
--- This server's clock, and how far its WAL is.
+-- Read the server's clock and WAL position.
 SELECT clock_timestamp() AS at, pg_current_wal_lsn() - '0/0'::pg_lsn AS wal_bytes
 
 -- name: pending
--- Is anything still on its way to Kafka? Mostly a look at one row, the last: nobody looks at the bare contestants.
+-- Return whether a row is PENDING; reads mostly one row, the last. Not used for the bare contestants.
 SELECT (SELECT status = 'PENDING' FROM event_outbox WHERE seq = (SELECT max(seq) FROM event_outbox))
     OR EXISTS (SELECT FROM event_outbox WHERE status = 'PENDING') AS pending
 
 -- name: last_sent
--- When the last row was marked, and how many were.
+-- Return the time of the last mark, and the number of marked rows.
 SELECT max(sent_at) AS at, count(*) FILTER (WHERE status = 'SENT') AS rows FROM event_outbox
 
 -- name: dead_tuples
@@ -108,5 +108,5 @@ UPDATE bench_outbox SET status = 'SENT', sent_at = now() WHERE id = ANY ($1::big
 DROP TABLE bench_events, bench_outbox
 
 -- name: wake_relays
--- What the notifier of whoever writes events would say.
+-- Notify the relays like the notifier of a service.
 SELECT pg_notify($1, '')

@@ -1,5 +1,5 @@
 -- name: create_orders
--- What an ordinary endpoint writes to.
+-- Create the table of the ordinary endpoint.
 CREATE TABLE bench_orders (
     id UUID PRIMARY KEY,
     customer TEXT NOT NULL,
@@ -9,28 +9,28 @@ CREATE TABLE bench_orders (
 )
 
 -- name: grant_orders
--- To the services' role, like all of them.
+-- Grant the services' role its rights.
 GRANT SELECT, INSERT ON bench_orders TO PUBLIC
 
 -- name: wal
--- How far the WAL is.
+-- Read the WAL position.
 SELECT (pg_current_wal_lsn() - '0/0'::pg_lsn)::float8 AS bytes
 
 -- name: checkpoint
--- Every page that is changed from now on goes whole into the WAL once: the dearest that expiring can be.
+-- Checkpoint, so that each page changed from now on is written to the WAL once in full: the worst case of expiry.
 CHECKPOINT
 
 -- name: empty_answers
--- Each load begins with the same answers.
+-- Remove stored responses, so that each load begins in the same state.
 TRUNCATE idempotency_cache, idempotency_bodies
 
 -- name: write_to_slot
--- Bodies go to slot $1 from now on.
+-- Write bodies to slot $1 from now on.
 SELECT setval('idempotency_turn', $1::int)
 
 -- name: make_claims
--- $1 claims as the library writes them, kept for 24 hours, the last until $3 hours from now; $2 tells them apart.
--- Keys and fingerprints are parts of hashes in base64url; rows stand in the order in which they expire.
+-- Insert $1 claims like the library, stored for 24 hours, the last until $3 hours from now; $2 makes them unique.
+-- Keys and fingerprints are parts of hashes in base64url; rows are in the order of their expiry.
 INSERT INTO idempotency_cache (key, result, created_at, expires_at)
 SELECT translate(rtrim(encode(substring(hash FOR 16), 'base64'), '='), '+/', '-_'),
     jsonb_build_object('~b', true, 'status', 201, 'fingerprint',
@@ -41,7 +41,7 @@ FROM generate_series(1, $1::int) AS number,
     LATERAL (SELECT now() + make_interval(hours => $3::int) - ($1::int - number) * interval '50 ms' AS expires_at) AS times
 
 -- name: make_texts
--- A thousand JSON documents of 2,048 bytes in which a compression finds little.
+-- Generate a thousand JSON documents of 2,048 bytes that compress little.
 CREATE TEMPORARY TABLE bench_texts AS
 SELECT number, convert_to('{"text":"' || left(string_agg(translate(encode(
     sha512(convert_to(number || '-' || part, 'UTF8')), 'base64'), E'\n', ''), ''), 2037) || '"}', 'UTF8') AS body
@@ -49,7 +49,7 @@ FROM generate_series(0, 999) AS number, generate_series(1, 24) AS part
 GROUP BY number
 
 -- name: make_bodies
--- A body in slot $1 for every claim that has none.
+-- Insert a body in slot $1 for every claim without one.
 INSERT INTO idempotency_bodies (key, slot, body, expires_at)
 SELECT claim.key, $1::int, text.body, claim.expires_at
 FROM (SELECT *, row_number() OVER (ORDER BY expires_at) AS number FROM idempotency_cache) AS claim

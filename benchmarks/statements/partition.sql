@@ -9,9 +9,9 @@ WHERE created_at >= $1::timestamptz AND created_at < $1::timestamptz + make_inte
   AND key <> ALL ($3::text[])
 
 -- name: now
--- The server's clock.
+-- Read the server's clock.
 SELECT clock_timestamp() AS at
 
 -- name: oldest
--- For how many seconds the first PENDING row has waited; null without one.
+-- Return the age of the oldest PENDING row in seconds; null without one.
 SELECT extract(epoch FROM clock_timestamp() - min(created_at))::float8 AS wait_s FROM event_outbox WHERE status = 'PENDING'
