@@ -16,7 +16,7 @@ from tests.fixtures.bounds import CONNECT_S
 
 pytest_plugins = [
     "tests.fixtures.servers",
-    "tests.fixtures.secured",
+    "tests.fixtures.tls_servers",
     "tests.fixtures.redis_server",
     "tests.fixtures.pgbouncer",
 ]

@@ -12,7 +12,7 @@ import pytest
 from tests.fixtures.databases import create_database
 from tests.fixtures.pgbouncer import PgBouncer
 from tests.fixtures.product import Product, Writer
-from tests.fixtures.servers import run_apart
+from tests.fixtures.servers import run_in_own_loop
 
 MakeProduct = Callable[..., Product]
 
@@ -34,10 +34,10 @@ def make_product(
     server = request.getfixturevalue("postgres_server")
     programs = request.getfixturevalue("pgbouncer_programs")
     pooler = PgBouncer(programs, server_dir / "pgbouncer", server, "session")
-    run_apart(pooler.start())
+    run_in_own_loop(pooler.start())
 
     def make(name: str, **changes: str) -> Product:
-        run_apart(create_database(server, name))
+        run_in_own_loop(create_database(server, name))
         address = {"POSTGRES_PORT": str(pooler.port), "POSTGRES_DB": name, "POSTGRES_POOLER": pooler.mode}
         return Product(server_dir / name, **server.settings() | address | changes)
 

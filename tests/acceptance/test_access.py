@@ -12,7 +12,7 @@ import httpx2 as httpx
 import pytest
 from shared_types.workspace import Role
 
-from tests.fixtures.access import PGN, PREFIX, Cast, Place, Who
+from tests.fixtures.access import PGN, PREFIX, Actor, Actors, WorkspaceTree
 from tests.fixtures.product import Product
 
 PAGE = Path(__file__).parents[2] / "docs/reference/access.md"
@@ -22,22 +22,22 @@ SIGNED_IN: Final = "signed in"
 #: Without a token too.
 ANYBODY: Final = "anybody"
 #: What each column is worth; those that are not here have nothing.
-ROLES: Final[Mapping[Who, Role]] = {
-    Who.OWNER: OWNER,
-    Who.ADMIN: ADMIN,
-    Who.EDITOR: EDITOR,
-    Who.COMMENTER: COMMENTER,
-    Who.VIEWER: VIEWER,
-    Who.LINK: VIEWER,
-    Who.LINK_AND_TOKEN: EDITOR,
-    Who.PUBLIC_STRANGER: VIEWER,
-    Who.PUBLIC_NOBODY: VIEWER,
+ROLES: Final[Mapping[Actor, Role]] = {
+    Actor.OWNER: OWNER,
+    Actor.ADMIN: ADMIN,
+    Actor.EDITOR: EDITOR,
+    Actor.COMMENTER: COMMENTER,
+    Actor.VIEWER: VIEWER,
+    Actor.LINK: VIEWER,
+    Actor.LINK_AND_TOKEN: EDITOR,
+    Actor.PUBLIC_STRANGER: VIEWER,
+    Actor.PUBLIC_ANONYMOUS: VIEWER,
 }
-NAMELESS: Final = frozenset({Who.NOBODY, Who.LINK, Who.PUBLIC_NOBODY})
-OTHERS: Final = frozenset(Who) - {Who.OWNER}
+NAMELESS: Final = frozenset({Actor.ANONYMOUS, Actor.LINK, Actor.PUBLIC_ANONYMOUS})
+OTHERS: Final = frozenset(Actor) - {Actor.OWNER}
 
 
-def _nothing(_place: Place) -> Any:
+def _nothing(_place: WorkspaceTree) -> Any:
     return None
 
 
@@ -47,19 +47,19 @@ class Row:
 
     least: Role | str
     done: int = 200
-    body: Callable[[Place], Any] = _nothing
-    params: Callable[[Place], Any] = _nothing
+    body: Callable[[WorkspaceTree], Any] = _nothing
+    params: Callable[[WorkspaceTree], Any] = _nothing
     #: It uses up what it is about: whoever asks next needs another one.
     once: bool = False
     #: What a parameter of the path stands for, where it is not the usual (:meth:`Place.ids`).
-    ids: Mapping[str, Callable[[Place], str]] = field(default_factory=dict[str, Any])
+    ids: Mapping[str, Callable[[WorkspaceTree], str]] = field(default_factory=dict[str, Any])
     #: Answers that do not follow from the least role, with the reason beside the row.
-    but: Mapping[Who, int] = field(default_factory=dict[Who, int])
+    but: Mapping[Actor, int] = field(default_factory=dict[Actor, int])
 
 
 TRASHED = {"node_id": lambda place: place.trashed}
 #: Only the owner sees what the owner has put into the bin.
-HIDDEN = {who: 401 if who in NAMELESS else 404 for who in OTHERS}
+HIDDEN = {actor: 401 if actor in NAMELESS else 404 for actor in OTHERS}
 
 #: Every route of the workspace, under ``/api/v1``.
 ROWS: Mapping[str, Row] = {
@@ -115,7 +115,7 @@ ROWS: Mapping[str, Row] = {
     "GET /tasks/{task_id}": Row(least=VIEWER),
     # What it holds is what the owner may read.
     "GET /tasks/{task_id}/result": Row(
-        least=OWNER, but={who: 401 if who in NAMELESS - {Who.LINK} else 404 for who in OTHERS}
+        least=OWNER, but={actor: 401 if actor in NAMELESS - {Actor.LINK} else 404 for actor in OTHERS}
     ),
     "GET /share/{node_id}": Row(least=ADMIN),
     "POST /share/{node_id}/users": Row(
@@ -129,10 +129,10 @@ ROWS: Mapping[str, Row] = {
     # From a place that the stream has not reached, so that it ends at once.
     "GET /nodes/{node_id}/events": Row(least=VIEWER, params=lambda _: {"after": 2**31 - 1}),
     # It does not stand for a link, which a browser could not send along either.
-    "POST /nodes/{node_id}/stream-ticket": Row(least=VIEWER, done=201, but={Who.LINK_AND_TOKEN: 404}),
+    "POST /nodes/{node_id}/stream-ticket": Row(least=VIEWER, done=201, but={Actor.LINK_AND_TOKEN: 404}),
     "GET /shared-with-me": Row(least=SIGNED_IN),
     # Where the link leads to is searched.
-    "GET /search": Row(least=SIGNED_IN, params=lambda _: {"q": "x"}, but={Who.LINK: 200}),
+    "GET /search": Row(least=SIGNED_IN, params=lambda _: {"q": "x"}, but={Actor.LINK: 200}),
     "GET /links/{token}": Row(least=ANYBODY),
     "POST /links/{token}/open": Row(least=ANYBODY, body=lambda _: {}),
     "POST /discussions": Row(
@@ -140,7 +140,7 @@ ROWS: Mapping[str, Row] = {
     ),
     "GET /discussions": Row(least=VIEWER, params=lambda at: {"target_id": at.folder}),
     "GET /discussions/{thread_id}": Row(least=VIEWER),
-    # The author's too, who is the owner here.
+    # The author's too, actor is the owner here.
     "PATCH /discussions/{thread_id}": Row(least=EDITOR, body=lambda _: {"pinned": True}),
     "DELETE /discussions/{thread_id}": Row(least=EDITOR, done=204, once=True),
     "POST /discussions/{thread_id}/replies": Row(least=COMMENTER, done=201, body=lambda _: {"body": "!"}),
@@ -152,34 +152,34 @@ ROWS: Mapping[str, Row] = {
 }
 
 
-def by_contract(route: str, row: Row, who: Who) -> int:
-    """Who lacks a token for it 401, a stranger 404, a reader who may not 403, all others as the route."""
-    if who in row.but:
-        return row.but[who]
+def by_contract(route: str, row: Row, actor: Actor) -> int:
+    """Who lacks a token for it 401, a stranger 404, a reader actor may not 403, all others as the route."""
+    if actor in row.but:
+        return row.but[actor]
     if row.least == ANYBODY:
         return row.done
     reads = route.startswith("GET ")
-    if who is Who.NOBODY or (who in NAMELESS and (not reads or row.least == SIGNED_IN)):
+    if actor is Actor.ANONYMOUS or (actor in NAMELESS and (not reads or row.least == SIGNED_IN)):
         return 401
     if row.least == SIGNED_IN:
         return row.done
-    role = ROLES.get(who)
+    role = ROLES.get(actor)
     if role is None:
         return 404
     if role.rank >= Role(row.least).rank:
         return row.done
-    return 401 if who in NAMELESS else 403
+    return 401 if actor in NAMELESS else 403
 
 
-def asked(cast: Cast, route: str, row: Row, who: Who) -> httpx.Response:
-    """What *who* is answered; what their success may have used up is made anew for the next one."""
+def asked(cast: Actors, route: str, row: Row, actor: Actor) -> httpx.Response:
+    """What *actor* is answered; what their success may have used up is made anew for the next one."""
     method, _, template = route.partition(" ")
-    place = cast.place(who)
+    place = cast.tree_of(actor)
     usual = place.ids()
     names = re.findall(r"{(\w+)}", template)
     ids = {name: row.ids[name](place) if name in row.ids else usual[name]() for name in names}
-    answer = cast.ask(
-        who,
+    answer = cast.request(
+        actor,
         method,
         template.format_map({name: quote(one, safe="") for name, one in ids.items()}),
         json=row.body(place),
@@ -187,22 +187,23 @@ def asked(cast: Cast, route: str, row: Row, who: Who) -> httpx.Response:
         headers={"If-Match": "*"},
     )
     if answer.is_success and row.once:
-        place.use_up()
+        place.reset()
     return answer
 
 
 @pytest.fixture(scope="module")
-def cast(product: Product) -> Iterator[Cast]:
-    everybody = Cast(product)
+def cast(product: Product) -> Iterator[Actors]:
+    everybody = Actors(product)
     yield everybody
     everybody.close()
 
 
 @pytest.fixture(scope="module")
-def answers(cast: Cast) -> Mapping[str, Mapping[Who, int]]:
+def answers(cast: Actors) -> Mapping[str, Mapping[Actor, int]]:
     """Of every route the status for everybody."""
     return {
-        route: {who: asked(cast, route, row, who).status_code for who in Who} for route, row in ROWS.items()
+        route: {actor: asked(cast, route, row, actor).status_code for actor in Actor}
+        for route, row in ROWS.items()
     }
 
 
@@ -219,14 +220,18 @@ def test_every_route_of_the_document_has_its_row(product: Product) -> None:
 
 @pytest.mark.guarantee("G81")
 @pytest.mark.parametrize("route", ROWS)
-def test_everybody_is_answered_by_the_contract(answers: Mapping[str, Mapping[Who, int]], route: str) -> None:
-    assert answers[route] == {who: by_contract(route, ROWS[route], who) for who in Who}
+def test_everybody_is_answered_by_the_contract(
+    answers: Mapping[str, Mapping[Actor, int]], route: str
+) -> None:
+    assert answers[route] == {actor: by_contract(route, ROWS[route], actor) for actor in Actor}
 
 
-def test_the_page_shows_what_everybody_is_answered(answers: Mapping[str, Mapping[Who, int]]) -> None:
+def test_the_page_shows_what_everybody_is_answered(answers: Mapping[str, Mapping[Actor, int]]) -> None:
     """If it did not, it does now: look at what has changed, and keep it."""
-    lines = [f"| route | {' | '.join(Who)} |", f"|---|{'---|' * len(Who)}"]
-    lines += [f"| `{route}` | {' | '.join(str(one[who]) for who in Who)} |" for route, one in answers.items()]
+    lines = [f"| route | {' | '.join(Actor)} |", f"|---|{'---|' * len(Actor)}"]
+    lines += [
+        f"| `{route}` | {' | '.join(str(one[actor]) for actor in Actor)} |" for route, one in answers.items()
+    ]
     before = PAGE.read_text()
     head, mark, _ = before.partition("<!-- the table of test_access.py -->\n")
     told = f"{head}{mark}\n" + "\n".join(lines) + "\n"

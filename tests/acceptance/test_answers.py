@@ -48,7 +48,7 @@ def test_another_writers_session_is_like_one_that_does_not_exist(
 ) -> None:
     session = writer.create()
     accepted = writer.command(session, "RequestConceptGeneration")
-    writer.settled(session)
+    writer.wait_until_settled(session)
     command = writer.get(accepted.headers["location"]).json()
     ids = {"session_id": session, "command_id": command["command_id"], "task_id": command["task_id"]}
     routes = list(routes_of_one_session(document))

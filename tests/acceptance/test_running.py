@@ -129,7 +129,7 @@ def test_make_help_lists_the_wish(own: Product, wish: str) -> None:
 
 
 def test_without_kafka_the_api_stays_ready_and_takes_commands(product: Product) -> None:
-    with product.api_by_hand(KAFKA_PORT=str(free_port())) as (api, ready):
+    with product.run_second_api(KAFKA_PORT=str(free_port())) as (api, ready):
         assert ready.status_code == 200
         assert ready.json()["status"] == "degraded"
         assert ready.json()["checks"]["postgres"]["status"] == "ok"
@@ -138,14 +138,14 @@ def test_without_kafka_the_api_stays_ready_and_takes_commands(product: Product) 
 
 
 def test_the_api_closes_a_connection_without_a_request(product: Product) -> None:
-    with product.api_by_hand(HTTP_HEAD_TIMEOUT_S="0.5", API_WORKERS="2") as (api, _):
+    with product.run_second_api(HTTP_HEAD_TIMEOUT_S="0.5", API_WORKERS="2") as (api, _):
         address = (api.base_url.host, api.base_url.port or 0)
         with socket.create_connection(address, WAIT_S) as silent:
             assert silent.recv(1) == b""
 
 
 def test_without_postgresql_the_api_says_when_to_come_again(product: Product) -> None:
-    with product.api_by_hand(POSTGRES_PORT=str(free_port())) as (api, ready):
+    with product.run_second_api(POSTGRES_PORT=str(free_port())) as (api, ready):
         assert ready.status_code == 503
         answer = api.post(SESSIONS, json={})
         assert (answer.status_code, answer.json()["error_code"]) == (503, "DATABASE_UNAVAILABLE")

@@ -22,7 +22,7 @@ def test_a_session_passes_all_stages_and_is_finished(writer: Writer) -> None:
     )
     wishes = {"theme_preferences": ["科幻", "悬疑"], "style_preferences": ["快节奏", "第一人称"]}
     assert writer.command(session, "RequestConceptGeneration", **wishes).status_code == 202
-    proposed = writer.settled(session)["last_result"]
+    proposed = writer.wait_until_settled(session)["last_result"]
     concepts = proposed["proposal"]["options"]
     assert len(concepts) == 3
     assert all(any("一" <= sign <= "鿿" for sign in concept["logline"]) for concept in concepts)
@@ -37,7 +37,7 @@ def test_a_session_passes_all_stages_and_is_finished(writer: Writer) -> None:
     for stage in LATER:
         assert writer.state(session)["current_stage"] == stage
         assert writer.command(session, "RequestStageProposal").status_code == 202
-        assert writer.settled(session)["last_result"]["proposal"]["stage"] == stage
+        assert writer.wait_until_settled(session)["last_result"]["proposal"]["stage"] == stage
         assert writer.command(session, "ConfirmStage", stage=stage, choice=0).status_code == 200
     last = writer.state(session)
     assert (last["status"], last["current_stage"]) == ("COMPLETED", "FINISHED")
@@ -66,13 +66,13 @@ def test_the_same_command_again_is_refused_with_the_pending_ones_id(
     }
     assert (state["is_pending"], state["pending_command_type"]) == (True, "RequestConceptGeneration")
     assert (crossing.status_code, crossing.json()["error_code"]) == (422, "PROPOSAL_PENDING")
-    assert writer.settled(session)["version"] == 3
+    assert writer.wait_until_settled(session)["version"] == 3
 
 
 def test_a_command_and_its_task_can_be_followed_to_their_end(writer: Writer) -> None:
     session = writer.create()
     accepted = writer.command(session, "RequestConceptGeneration")
-    writer.settled(session)
+    writer.wait_until_settled(session)
     command = writer.get(accepted.headers["location"]).json()
     assert (command["status"], command["error"]) == ("COMPLETED", None)
     task = writer.get(f"{SESSIONS}/{session}/tasks/{command['task_id']}").json()
@@ -151,7 +151,7 @@ def test_every_event_of_the_story_is_in_one_chain(writer: Writer) -> None:
     writer.headers["X-Correlation-ID"] = str(chain)
     session = writer.create()
     writer.command(session, "RequestConceptGeneration")
-    writer.settled(session)
+    writer.wait_until_settled(session)
     with writer.follow(session) as events:
         told = [next(events) for _ in range(3)]
     assert {event.data["correlation_id"] for event in told} == {str(chain)}

@@ -26,7 +26,7 @@ def session(writer: Writer) -> str:
     """A session at version 3."""
     session = writer.create()
     assert writer.command(session, "RequestConceptGeneration").status_code == 202
-    assert writer.settled(session)["version"] == 3
+    assert writer.wait_until_settled(session)["version"] == 3
     return session
 
 
@@ -123,6 +123,6 @@ def test_streams_resume_where_they_were_after_the_api_was_killed(
         os.kill(product.pid_of("api-gateway"), signal.SIGKILL)
         with pytest.raises(httpx.TransportError):
             list(events)
-    product.until_api_answers()
+    product.wait_for_api()
     with writer.follow(session, 1) as events:
         assert [event.id for event in islice(events, 2)] == [2, 3]

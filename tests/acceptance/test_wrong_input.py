@@ -170,4 +170,4 @@ def test_precedence_is_401_404_422_schema_409_pending_422_stage(
         assert outcome(duplicate) == (409, "DUPLICATE_COMMAND")
         stage = writer.command(session, "RequestStageProposal")
         assert outcome(stage) == (422, "PROPOSAL_PENDING")
-    writer.settled(session)
+    writer.wait_until_settled(session)

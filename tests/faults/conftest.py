@@ -14,28 +14,28 @@ from relaybox.settings import KafkaSettings, PostgresSettings
 
 from tests.faults.chaos._proxy import Proxy
 from tests.fixtures.databases import create_database, drop_database, settings_for
-from tests.fixtures.failover import Pair
-from tests.fixtures.keyed import Forks, Keyed
-from tests.fixtures.keyed_app import TABLE
-from tests.fixtures.parts import Parts
+from tests.fixtures.failover import DatabasePair
+from tests.fixtures.idempotent_api import ForkServer, IdempotentApi
+from tests.fixtures.idempotent_app import ORDERS_TABLE
 from tests.fixtures.relays import RelayProcess, StartRelay
-from tests.fixtures.servers import run_apart
-from tests.fixtures.world import TOPIC, World
+from tests.fixtures.servers import run_in_own_loop
+from tests.fixtures.service_processes import ServiceProcesses
+from tests.fixtures.system_under_test import TOPIC, SystemUnderTest
 
 
 @pytest.fixture(scope="module")
-def world(
+def system(
     postgres_server: LocalPostgres, kafka_server: LocalKafka, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[World]:
+) -> Iterator[SystemUnderTest]:
     """No part runs yet; leases are short, and locks are waited for longer than a test takes to see it."""
     name = f"world_{uuid.uuid4().hex}"
-    run_apart(create_database(postgres_server, name))
+    run_in_own_loop(create_database(postgres_server, name))
     settings = settings_for(postgres_server, name)
-    run_apart(migrate_up(settings, *ALL))
+    run_in_own_loop(migrate_up(settings, *ALL))
     kafka = KafkaSettings(host=kafka_server.host, port=kafka_server.port)
-    run_apart(ensure_topics(kafka, [TOPIC]))
+    run_in_own_loop(ensure_topics(kafka, [TOPIC]))
     directory: Path = tmp_path_factory.mktemp("parts")
-    parts = Parts(
+    services = ServiceProcesses(
         settings,
         kafka,
         directory,
@@ -46,9 +46,9 @@ def world(
         RELAY_POLL_INTERVAL="1",
         POSTGRES_LOCK_TIMEOUT_MS="12000",
     )
-    yield World(postgres_server, kafka_server, settings, parts)
-    parts.kill_all()
-    run_apart(drop_database(postgres_server, name))
+    yield SystemUnderTest(postgres_server, kafka_server, settings, services)
+    services.kill_all()
+    run_in_own_loop(drop_database(postgres_server, name))
 
 
 @pytest.fixture
@@ -71,30 +71,30 @@ async def make_relay(
 
 
 @pytest.fixture(scope="session")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
     """What makes the processes of the tests' idempotent API."""
-    forks = Forks(tmp_path_factory.mktemp("keyed") / "log")
-    yield forks
-    forks.end()
+    fork_server = ForkServer(tmp_path_factory.mktemp("idempotent") / "log")
+    yield fork_server
+    fork_server.kill()
 
 
 @pytest.fixture
-async def keyed(
-    forks: Forks, postgres_settings: PostgresSettings, superuser: asyncpg.Connection
-) -> AsyncGenerator[Keyed]:
+async def api(
+    fork_server: ForkServer, postgres_settings: PostgresSettings, superuser: asyncpg.Connection
+) -> AsyncGenerator[IdempotentApi]:
     """An idempotent API of which no process runs yet, on a database of the test's own.
 
     Whatever the test does to it, nothing may happen in it that it does not expect.
     """
-    await superuser.execute(TABLE.format(postgres_settings.user))
-    keyed = Keyed(forks, postgres_settings, superuser)
-    yield keyed
-    await keyed.end()
-    assert "http.unexpected" not in forks.log_text()
+    await superuser.execute(ORDERS_TABLE.format(postgres_settings.user))
+    api = IdempotentApi(fork_server, postgres_settings, superuser)
+    yield api
+    await api.kill_all()
+    assert "http.unexpected" not in fork_server.log_text()
 
 
 @pytest.fixture
-async def pair(server_dir: Path) -> AsyncGenerator[Pair]:
+async def pair(server_dir: Path) -> AsyncGenerator[DatabasePair]:
     """Two servers of the test's own."""
     primary = LocalPostgres(server_dir / "primary", durable=False)
     await primary.start()
@@ -106,7 +106,7 @@ async def pair(server_dir: Path) -> AsyncGenerator[Pair]:
     address = Proxy(primary.port)
     await address.start()
     database = Database(settings.model_copy(update={"port": address.port}))
-    pair = Pair(primary=primary, standby=standby, address=address, database=database)
+    pair = DatabasePair(primary=primary, standby=standby, address=address, database=database)
     try:
         yield pair
     finally:

@@ -6,11 +6,11 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from tests.fixtures.gates import Gate, closed
-from tests.fixtures.parts import AGENT, API, RELAY
+from tests.fixtures.api_commands import SESSIONS, request_concepts, send_command, wait_until_idle
+from tests.fixtures.gates import Gate, closed_gate
+from tests.fixtures.service_processes import AGENT, API, RELAY
+from tests.fixtures.system_under_test import SystemUnderTest
 from tests.fixtures.waiting import eventually
-from tests.fixtures.world import World
-from tests.fixtures.writers import SESSIONS, command, idle, requested
 
 AT_WORK = Gate("UPDATE", "async_tasks", "NEW.progress = 60 AND NEW.status = 'RUNNING'")
 ALMOST_DONE = Gate("UPDATE", "async_tasks", "NEW.progress = 100 AND NEW.status = 'RUNNING'")
@@ -18,81 +18,81 @@ ATTEMPTS_MAX = 2
 
 
 @pytest.fixture
-async def client(world: World) -> AsyncGenerator[httpx.AsyncClient]:
+async def client(system: SystemUnderTest) -> AsyncGenerator[httpx.AsyncClient]:
     """A client of an API with a relay; which agents run is each test's own affair."""
-    await world.parts.ensure(API, RELAY)
-    async with world.client() as client:
+    await system.services.ensure_running(API, RELAY)
+    async with system.client() as client:
         yield client
-    for name in world.parts.running().keys() - {API, RELAY}:
-        world.parts.stop(name)
+    for name in system.services.running().keys() - {API, RELAY}:
+        system.services.stop(name)
 
 
 @pytest.mark.guarantee("G43")
 async def test_an_agent_whose_session_is_abandoned_at_its_last_step_reports_in_vain(
-    world: World, client: httpx.AsyncClient
+    system: SystemUnderTest, client: httpx.AsyncClient
 ) -> None:
     """It sleeps while the session is abandoned; its lease, which would tell it, is not due when it wakes."""
-    await world.parts.start(AGENT, TASK_LEASE_S="60")
-    async with world.superuser() as connection, closed(connection, ALMOST_DONE) as gate:
-        session, path = await requested(client)
-        backend = await gate.reached()
-        world.parts.freeze(AGENT)
+    await system.services.start(AGENT, TASK_LEASE_S="60")
+    async with system.superuser() as connection, closed_gate(connection, ALMOST_DONE) as gate:
+        session, path = await request_concepts(client)
+        backend = await gate.wait_until_reached()
+        system.services.freeze(AGENT)
         await gate.open()
-        await gate.passed(backend)
-        assert (await command(client, session, "AbandonSession", reason="no time")).status_code == 200
-        world.parts.thaw(AGENT)
+        await gate.wait_until_passed(backend)
+        assert (await send_command(client, session, "AbandonSession", reason="no time")).status_code == 200
+        system.services.resume(AGENT)
 
     async def refused() -> bool:
-        return "report superseded" in world.parts.log_text(AGENT)
+        return "report superseded" in system.services.log_text(AGENT)
 
     await eventually("the refusal of the late report", refused)
     abandoned = await read(client, path)
     assert (abandoned["status"], abandoned["error"]["error_code"]) == ("FAILED", "SESSION_ABANDONED")
     task = await read(client, f"{SESSIONS}/{session}/tasks/{abandoned['task_id']}")
     assert (task["status"], task["result"]) == ("CANCELLED", None)
-    assert await events_of(world, session) == ["Created", "ConceptGenerationRequested", "Updated"]
-    await world.check()
+    assert await events_of(system, session) == ["Created", "ConceptGenerationRequested", "Updated"]
+    await system.check_consistency()
 
 
 @pytest.mark.guarantee("G06")
 async def test_another_agent_takes_the_task_of_a_killed_one_over_and_it_ends_once(
-    world: World, client: httpx.AsyncClient
+    system: SystemUnderTest, client: httpx.AsyncClient
 ) -> None:
-    await world.parts.start(AGENT)
-    async with world.superuser() as connection, closed(connection, AT_WORK) as gate:
-        session, path = await requested(client)
-        backend = await gate.reached()
-        await world.parts.start("heir", AGENT)
-        world.parts.kill(AGENT)
-        await gate.undo(backend)
+    await system.services.start(AGENT)
+    async with system.superuser() as connection, closed_gate(connection, AT_WORK) as gate:
+        session, path = await request_concepts(client)
+        backend = await gate.wait_until_reached()
+        await system.services.start("heir", AGENT)
+        system.services.kill(AGENT)
+        await gate.terminate(backend)
         await gate.open()
-        await idle(client, session)
+        await wait_until_idle(client, session)
         attempts = await connection.fetchval("SELECT max(attempts) FROM async_tasks")
     assert attempts >= 2, "nobody took anything over"
     assert (await read(client, path))["status"] == "COMPLETED"
-    assert await events_of(world, session) == ["Created", "ConceptGenerationRequested", "ConceptProposed"]
-    await world.check()
+    assert await events_of(system, session) == ["Created", "ConceptGenerationRequested", "ConceptProposed"]
+    await system.check_consistency()
 
 
 @pytest.mark.guarantee("G06")
 async def test_a_request_that_kills_every_agent_is_given_up_and_the_session_is_usable(
-    world: World, client: httpx.AsyncClient
+    system: SystemUnderTest, client: httpx.AsyncClient
 ) -> None:
-    async with world.superuser() as connection, closed(connection, AT_WORK) as gate:
-        session, path = await requested(client)
+    async with system.superuser() as connection, closed_gate(connection, AT_WORK) as gate:
+        session, path = await request_concepts(client)
         for _ in range(ATTEMPTS_MAX):
-            await world.parts.start(AGENT, TASK_ATTEMPTS_MAX=str(ATTEMPTS_MAX))
-            backend = await gate.reached()
-            world.parts.kill(AGENT)
-            await gate.undo(backend)
-        await world.parts.start(AGENT, TASK_ATTEMPTS_MAX=str(ATTEMPTS_MAX))
-        assert (await idle(client, session))["status"] == "IN_PROGRESS"
+            await system.services.start(AGENT, TASK_ATTEMPTS_MAX=str(ATTEMPTS_MAX))
+            backend = await gate.wait_until_reached()
+            system.services.kill(AGENT)
+            await gate.terminate(backend)
+        await system.services.start(AGENT, TASK_ATTEMPTS_MAX=str(ATTEMPTS_MAX))
+        assert (await wait_until_idle(client, session))["status"] == "IN_PROGRESS"
     given_up = await read(client, path)
     assert (given_up["status"], given_up["error"]["error_code"]) == ("FAILED", "AGENT_GAVE_UP")
-    _, again = await requested(client, session)
-    await idle(client, session)
+    _, again = await request_concepts(client, session)
+    await wait_until_idle(client, session)
     assert (await read(client, again))["status"] == "COMPLETED"
-    await world.check()
+    await system.check_consistency()
 
 
 async def read(client: httpx.AsyncClient, path: str) -> dict[str, Any]:
@@ -101,9 +101,9 @@ async def read(client: httpx.AsyncClient, path: str) -> dict[str, Any]:
     return answer.json()
 
 
-async def events_of(world: World, session: str) -> list[str]:
+async def events_of(system: SystemUnderTest, session: str) -> list[str]:
     """Last parts of the names of a session's events, in their order."""
-    async with world.superuser() as connection:
+    async with system.superuser() as connection:
         rows = await connection.fetch(
             "SELECT event_type FROM domain_events WHERE aggregate_id = $1 ORDER BY aggregate_version", session
         )

@@ -6,10 +6,10 @@ import asyncpg
 import httpx2 as httpx
 import pytest
 
-from tests.fixtures.gates import Gate, closed
-from tests.fixtures.parts import API
-from tests.fixtures.world import World
-from tests.fixtures.writers import SESSIONS, command, created
+from tests.fixtures.api_commands import SESSIONS, create_session, send_command
+from tests.fixtures.gates import Gate, closed_gate
+from tests.fixtures.service_processes import API
+from tests.fixtures.system_under_test import SystemUnderTest
 
 CONTENT = {"title": "雾港", "logline": "雾港来信", "hook": "h", "themes": ["悬疑"], "tone": "cold"}
 OF_SESSION = """
@@ -24,41 +24,41 @@ OF_SESSION = """
 @pytest.mark.parametrize("done", [False, True], ids=["undone", "done"])
 @pytest.mark.parametrize("table", ["command_inbox", "domain_events", "event_outbox"])
 async def test_an_api_killed_at_its_statement_leaves_all_or_nothing_and_a_resend_completes(
-    world: World, table: str, done: bool
+    system: SystemUnderTest, table: str, done: bool
 ) -> None:
     """*undone*: PostgreSQL never ends the statement; *done*: it does, and nobody is there to hear."""
-    await world.parts.ensure(API)
-    async with world.superuser() as connection, world.client() as client:
-        session = await created(client)
-        async with closed(connection, Gate("INSERT", table)) as gate:
+    await system.services.ensure_running(API)
+    async with system.superuser() as connection, system.client() as client:
+        session = await create_session(client)
+        async with closed_gate(connection, Gate("INSERT", table)) as gate:
             sending = asyncio.create_task(confirm(client, session))
-            backend = await gate.reached()
+            backend = await gate.wait_until_reached()
             if done:
-                world.parts.freeze(API)
+                system.services.freeze(API)
                 await gate.open()
-                await gate.passed(backend)
-                world.parts.kill(API)
+                await gate.wait_until_passed(backend)
+                system.services.kill(API)
             else:
-                world.parts.kill(API)
-                await gate.undo(backend)
+                system.services.kill(API)
+                await gate.terminate(backend)
             with pytest.raises(httpx.TransportError):
                 await sending
         expected = int(done)
         assert await counts(connection, session) == [expected] * 4
-        await world.parts.start(API)
+        await system.services.start(API)
         again = await confirm(client, session)
         assert again.status_code == (409 if done else 200), again.text
         assert await counts(connection, session) == [1, 1, 1, 1]
         state = (await client.get(f"{SESSIONS}/{session}/state")).json()
         inbox = await connection.fetch("SELECT id, session_id, command_type FROM command_inbox")
     assert (state["version"], state["current_stage"]) == (2, "STORY_CONCEPTION")
-    assert world.sent.differences(inbox) == []
+    assert system.sent.differences(inbox) == []
 
 
 async def confirm(client: httpx.AsyncClient, session: str) -> httpx.Response:
     """What a careful client sends, and sends again."""
     payload = {"stage": "CONCEPT_SELECTION", "content": CONTENT}
-    return await command(client, session, "ConfirmStage", expected_version=1, **payload)
+    return await send_command(client, session, "ConfirmStage", expected_version=1, **payload)
 
 
 async def counts(connection: asyncpg.Connection, session: str) -> list[int]:

@@ -76,12 +76,12 @@ async def test_a_consumer_told_to_stop_exits_0_and_its_partitions_are_free_at_on
     events = [make_event(), make_event()]
     async with consumer_process() as process:
         publish(kafka_settings, topic, events[:1])
-        await process.said(ConsumerSignal.COMMITTED)
+        await process.wait_for_line(ConsumerSignal.COMMITTED)
         process.signal(signal.SIGTERM)
         assert await process.exit_code() == 0
     async with consumer_process() as successor:
         publish(kafka_settings, topic, events[1:])
-        await successor.said(ConsumerSignal.COMMITTED)
+        await successor.wait_for_line(ConsumerSignal.COMMITTED)
     assert await effects(database) == [event.event_id for event in events]
 
 
@@ -95,7 +95,7 @@ async def test_a_task_of_a_runner_that_ended_is_taken_over(
     lease_s = "1" if number is signal.SIGKILL else "3600"
     environment = server_environment(postgres_settings)
     async with python_process("tests.fixtures.task_process", lease_s, environment=environment) as process:
-        await process.said("working")
+        await process.wait_for_line("working")
         process.signal(number)
         assert await process.exit_code() == (-number if number is signal.SIGKILL else 0)
 

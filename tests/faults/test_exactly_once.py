@@ -15,13 +15,13 @@ from relaybox.settings import KafkaSettings, RelaySettings
 from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.relays import (
     StartRelay,
-    all_sent,
     first_appearances,
     notify,
     put_events,
     read_topic,
     rows_of,
     running,
+    wait_until_all_sent,
 )
 from tests.fixtures.signal_recorder import SignalRecorder
 
@@ -47,11 +47,11 @@ async def test_a_killed_relays_heir_publishes_nothing_twice(
     await put_events(database, topic, KEYS, count=COUNT)
     victim = make_relay(die_at=moment)
     await victim.start()
-    assert await victim.ended() == -signal.SIGKILL
+    assert await victim.wait_for_exit() == -signal.SIGKILL
     assert await rows_of(database, "status = 'PENDING'"), "it was killed too late"
 
     await make_relay().start()
-    await all_sent(database)
+    await wait_until_all_sent(database)
     once_in_order(kafka_settings, topic, COUNT)
 
 
@@ -62,15 +62,15 @@ async def test_a_relay_that_wakes_up_after_its_lanes_were_taken_is_rejected_by_t
     await put_events(database, topic, KEYS, count=COUNT)
     frozen = make_relay(freeze_at="batch_claimed:2")
     await frozen.start()
-    await frozen.frozen()
+    await frozen.wait_until_frozen()
     await make_relay().start()
-    await all_sent(database)
+    await wait_until_all_sent(database)
 
     frozen.send(signal.SIGCONT)
     await frozen.wait_for(Signal.LANES_CHANGED)
     await put_events(database, topic, KEYS, first=COUNT + 1)
     await notify(database)
-    await all_sent(database)
+    await wait_until_all_sent(database)
     once_in_order(kafka_settings, topic, COUNT + 1)
 
 
@@ -88,7 +88,7 @@ async def test_what_could_not_be_claimed_is_taken_back_and_published_once(
     monkeypatch.setattr(_exactly_once, "claim", claim_in_the_end)
     await put_events(database, topic, KEYS, count=COUNT)
     async with running(Relay(database, kafka_settings, NO_POLL)):
-        await all_sent(database)
+        await wait_until_all_sent(database)
     assert refused == []
     once_in_order(kafka_settings, topic, COUNT)
 
@@ -99,7 +99,7 @@ async def test_a_lane_about_which_kafka_and_the_database_disagree_stops_until_an
 ) -> None:
     await put_events(database, topic, KEYS)
     async with running(Relay(database, kafka_settings, NO_POLL)):
-        await all_sent(database)
+        await wait_until_all_sent(database)
     async with database.connection() as connection:
         # As if this database had been restored from before lane 0's last batch.
         await connection.fetch("DELETE FROM relay_batches WHERE lane = 0")
@@ -113,7 +113,7 @@ async def test_a_lane_about_which_kafka_and_the_database_disagree_stops_until_an
             await connection.fetch(
                 "UPDATE relay_lanes SET accepted_marker = $1::text::uuid, fault = NULL WHERE lane = 0", marker
             )
-            await all_sent(database)
+            await wait_until_all_sent(database)
     assert len(everything) == len(KEYS)
 
 
@@ -162,7 +162,7 @@ async def test_a_relay_whose_call_to_kafka_hangs_ends_so_that_others_take_its_la
             await asyncio.wait_for(ended.wait(), WAIT_S)
         finally:
             kafka_server.resume()
-        await all_sent(database)
+        await wait_until_all_sent(database)
     assert set(statuses) == {70}
 
 
@@ -207,7 +207,7 @@ async def test_an_outage_fails_the_rows_in_flight_and_no_other_and_heals_by_itse
     async with running(relay):
         await put_events(database, topic, KEYS)
         await notify(database)
-        await all_sent(database)
+        await wait_until_all_sent(database)
         down, charges = signals.wait_for_next(Signal.LINK_DOWN), 0
         kafka_server.pause()
         try:
@@ -256,7 +256,7 @@ async def test_rows_of_a_commit_without_an_answer_are_charged_to_nobody(
     async with running(relay):
         await put_events(database, topic, KEYS)
         await notify(database)
-        await all_sent(database)
+        await wait_until_all_sent(database)
         down = signals.wait_for_next(Signal.LINK_DOWN)  # a slow machine may have had one before
         monkeypatch.setattr(_transaction, "_COMMIT_S", 0.5)
         monkeypatch.setattr(_transaction, "_COMMIT_S_MAX", 0.5)
@@ -270,7 +270,7 @@ async def test_rows_of_a_commit_without_an_answer_are_charged_to_nobody(
             kafka_server.resume()
         await put_events(database, topic, KEYS, first=3)
         await notify(database)
-        await all_sent(database)
+        await wait_until_all_sent(database)
         assert relay.statistics().retried_total == 0
     records = read_topic(kafka_settings.bootstrap_servers, topic)
     expected = {key: [1, 2, 3] if key in KEYS[:1] else [1, 3] for key in KEYS}

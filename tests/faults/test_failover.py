@@ -14,9 +14,17 @@ from relaybox.operations import accept_marker
 from relaybox.relay import Relay
 from relaybox.settings import KafkaSettings, RelaySettings
 
-from tests.fixtures.failover import Pair
-from tests.fixtures.limits import configure
-from tests.fixtures.relays import Record, all_sent, notify, put_events, read_topic, rows_of, running
+from tests.fixtures.failover import DatabasePair
+from tests.fixtures.relays import (
+    Record,
+    notify,
+    put_events,
+    read_topic,
+    rows_of,
+    running,
+    wait_until_all_sent,
+)
+from tests.fixtures.topic_config import set_topic_config
 from tests.fixtures.waiting import eventually
 
 pytestmark = pytest.mark.slow
@@ -29,7 +37,7 @@ def published(kafka: KafkaSettings, topic: str) -> list[Record]:
     return read_topic(kafka.bootstrap_servers, topic)
 
 
-async def publish_and_fail_over(pair: Pair, kafka: KafkaSettings, topic: str) -> set[str]:
+async def publish_and_fail_over(pair: DatabasePair, kafka: KafkaSettings, topic: str) -> set[str]:
     """Publish events that the standby has, with their marks and without, and events that it lacks.
 
     Returns:
@@ -38,7 +46,7 @@ async def publish_and_fail_over(pair: Pair, kafka: KafkaSettings, topic: str) ->
     await put_events(pair.database, topic, KEYS, count=2)
     await publish(pair.database)
     await put_events(pair.database, topic, KEYS, first=3, count=3)
-    await pair.hold_replication()
+    await pair.pause_replication()
     await publish(pair.database)
     await put_events(pair.database, topic, KEYS, first=6, count=4)
     await publish(pair.database)
@@ -50,10 +58,12 @@ async def publish_and_fail_over(pair: Pair, kafka: KafkaSettings, topic: str) ->
 
 async def publish(database: Database) -> None:
     await notify(database)
-    await all_sent(database)
+    await wait_until_all_sent(database)
 
 
-async def require_each_row_once(pair: Pair, kafka: KafkaSettings, topic: str, before: set[str]) -> None:
+async def require_each_row_once(
+    pair: DatabasePair, kafka: KafkaSettings, topic: str, before: set[str]
+) -> None:
     """Every row is on the topic once and in order, and nothing that was there before is there twice."""
     records, rows = published(kafka, topic), await rows_of(pair.database)
     times = Counter(record.event_id for record in records)
@@ -71,7 +81,7 @@ async def lanes_with_fault(database: Database) -> list[Mapping[str, Any]]:
 
 
 @pytest.mark.guarantee("G35")
-async def test_log_function_on_a_standby_is_an_outage(pair: Pair) -> None:
+async def test_log_function_on_a_standby_is_an_outage(pair: DatabasePair) -> None:
     at_standby = {"port": pair.standby.port, "target_session_attrs": "any"}
     database = Database(pair.database.settings.model_copy(update=at_standby))
     with pytest.raises(DatabaseUnavailable, match="PostgreSQL is read-only"):
@@ -83,7 +93,7 @@ async def test_log_function_on_a_standby_is_an_outage(pair: Pair) -> None:
 @pytest.mark.guarantee("G35")
 @pytest.mark.parametrize("relays", [1, 2])
 async def test_survivors_of_a_lossy_failover_publish_each_row_once(
-    pair: Pair, kafka_settings: KafkaSettings, topic: str, relays: int
+    pair: DatabasePair, kafka_settings: KafkaSettings, topic: str, relays: int
 ) -> None:
     survivors = [Relay(pair.database, kafka_settings, SETTINGS) for _ in range(relays)]
     async with running(*survivors):
@@ -94,7 +104,7 @@ async def test_survivors_of_a_lossy_failover_publish_each_row_once(
 
 @pytest.mark.guarantee("G35")
 async def test_survivor_of_two_lossy_failovers_publishes_each_row_once(
-    pair: Pair, server_dir: Path, kafka_settings: KafkaSettings, topic: str
+    pair: DatabasePair, server_dir: Path, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     async with running(Relay(pair.database, kafka_settings, SETTINGS)):
         await publish_and_fail_over(pair, kafka_settings, topic)
@@ -107,18 +117,18 @@ async def test_survivor_of_two_lossy_failovers_publishes_each_row_once(
 
 @pytest.mark.guarantee("G35")
 async def test_restarted_relays_publish_each_row_once_after_a_failover(
-    pair: Pair, kafka_settings: KafkaSettings, topic: str
+    pair: DatabasePair, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     async with running(Relay(pair.database, kafka_settings, SETTINGS)):
         before = await publish_and_fail_over(pair, kafka_settings, topic)
     async with running(Relay(pair.database, kafka_settings, SETTINGS)):
-        await all_sent(pair.database)
+        await wait_until_all_sent(pair.database)
     await require_each_row_once(pair, kafka_settings, topic, before)
 
 
 @pytest.mark.guarantee("G35")
 async def test_lane_first_settled_while_the_standby_lagged_goes_on(
-    pair: Pair, kafka_settings: KafkaSettings, topic: str
+    pair: DatabasePair, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     """The standby has the first history, and no lane that was compared with Kafka in that history."""
 
@@ -131,7 +141,7 @@ async def test_lane_first_settled_while_the_standby_lagged_goes_on(
     async with running(Relay(pair.database, without_kafka, SETTINGS)):
         await eventually("a relay has noted the history", noted)
     await put_events(pair.database, topic, KEYS, count=2)
-    await pair.hold_replication()
+    await pair.pause_replication()
     async with running(Relay(pair.database, kafka_settings, SETTINGS)):
         await publish(pair.database)
         before = {record.event_id for record in published(kafka_settings, topic)}
@@ -143,11 +153,11 @@ async def test_lane_first_settled_while_the_standby_lagged_goes_on(
 
 @pytest.mark.guarantee("G35")
 async def test_lane_stops_where_retention_has_removed_the_topic(
-    pair: Pair, kafka_settings: KafkaSettings, topic: str
+    pair: DatabasePair, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     """The topic keeps records for less time than clocks may differ."""
     relay = Relay(pair.database, kafka_settings, RelaySettings(poll_interval=0.2, lease_s=1))
-    configure(kafka_settings, topic, "retention.ms", "60000")
+    set_topic_config(kafka_settings, topic, "retention.ms", "60000")
 
     async def stopped() -> bool:
         return relay.statistics().backlog.lanes_faulty > 0
@@ -160,4 +170,4 @@ async def test_lane_stops_where_retention_has_removed_the_topic(
             marker = UUID(re.findall("marker is ([0-9a-f-]+)", lane["fault"])[0])
             async with pair.database.connection() as connection:
                 await accept_marker(connection, lane["lane"], marker, by="operator", reason="tested")
-        await all_sent(pair.database)
+        await wait_until_all_sent(pair.database)

@@ -22,9 +22,9 @@ from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings
 from typer.testing import CliRunner
 
 from tests.faults.chaos._proxy import Proxy
-from tests.fixtures.failover import Pair
+from tests.fixtures.failover import DatabasePair
 from tests.fixtures.processes import server_environment
-from tests.fixtures.relays import all_sent, notify, put_events, read_topic, rows_of
+from tests.fixtures.relays import notify, put_events, read_topic, rows_of, wait_until_all_sent
 from tests.fixtures.waiting import eventually
 
 pytestmark = pytest.mark.slow
@@ -102,7 +102,7 @@ class RunningRelay(NamedTuple):
 class Stage:
     """Two servers, writers behind one address and relays behind another."""
 
-    pair: Pair
+    pair: DatabasePair
     address_of_relays: Proxy
     settings: PostgresSettings
     kafka: KafkaSettings
@@ -181,7 +181,7 @@ class Stage:
 
 
 @pytest.fixture
-async def stage(pair: Pair, kafka_settings: KafkaSettings, topic: str) -> AsyncGenerator[Stage]:
+async def stage(pair: DatabasePair, kafka_settings: KafkaSettings, topic: str) -> AsyncGenerator[Stage]:
     address = Proxy(pair.primary.port)
     await address.start()
     stage = Stage(
@@ -203,7 +203,7 @@ async def fail_over(stage: Stage, cell: Cell) -> int:
     await stage.pair.require_standby(required=not events)
     await stage.published(EVENTS_MIN)
     if events:
-        await stage.pair.hold_replication()
+        await stage.pair.pause_replication()
         await stage.published(events)
     if cell.relays == "restart":
         await stage.kill_relays()
@@ -226,7 +226,7 @@ async def settle(stage: Stage, writing: list[asyncio.Task[None]]) -> None:
         task.cancel()
     await asyncio.gather(*writing, return_exceptions=True)
     async with stage.direct(stage.pair.standby.port) as database:
-        await all_sent(database)
+        await wait_until_all_sent(database)
     await stage.stop_relays()
 
 

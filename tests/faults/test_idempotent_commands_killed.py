@@ -10,11 +10,11 @@ import httpx2 as httpx
 import pytest
 
 from tests.faults.chaos._proxy import Proxy, Way
-from tests.fixtures.gates import Gate, closed
-from tests.fixtures.keyed import row_key
-from tests.fixtures.parts import API
-from tests.fixtures.world import World
-from tests.fixtures.writers import SESSIONS, created
+from tests.fixtures.api_commands import SESSIONS, create_session
+from tests.fixtures.gates import Gate, closed_gate
+from tests.fixtures.idempotent_api import row_key
+from tests.fixtures.service_processes import API
+from tests.fixtures.system_under_test import SystemUnderTest
 
 CONTENT = {"title": "雾港", "logline": "雾港来信", "hook": "h", "themes": ["悬疑"], "tone": "cold"}
 COMMAND = {"command_type": "ConfirmStage", "payload": {"stage": "CONCEPT_SELECTION", "content": CONTENT}}
@@ -39,35 +39,35 @@ ROWS = 4
     ],
 )
 async def test_an_api_killed_at_a_keyed_command_leaves_all_or_nothing_and_a_free_key(
-    world: World, table: str, done: bool, times: int
+    system: SystemUnderTest, table: str, done: bool, times: int
 ) -> None:
     """*undone*: PostgreSQL never ends the statement; *done*: it does, and nobody is there to hear.
 
     Without a key the second try of a command that is done is refused; with it, it is told what the first was.
     """
-    await world.parts.ensure(API)
-    async with world.superuser() as connection, world.client() as client:
+    await system.services.ensure_running(API)
+    async with system.superuser() as connection, system.client() as client:
         for _ in range(times):
-            await one_round(world, connection, client, Gate("INSERT", table), done=done)
+            await one_round(system, connection, client, Gate("INSERT", table), done=done)
 
 
 @pytest.mark.guarantee("G05")
-async def test_a_keyed_command_whose_answer_was_lost_is_told_by_its_row(world: World) -> None:
+async def test_a_keyed_command_whose_answer_was_lost_is_told_by_its_row(system: SystemUnderTest) -> None:
     """The network ends after the statement took effect and before its answer came back."""
-    proxy = Proxy(world.postgres.port)
+    proxy = Proxy(system.postgres.port)
     await proxy.start()
-    await world.parts.ensure(API)
-    world.parts.kill(API)
-    await world.parts.start(API, POSTGRES_PORT=str(proxy.port))
-    async with world.superuser() as connection, world.client() as client:
-        session, key = await created(client), uuid4().hex
+    await system.services.ensure_running(API)
+    system.services.kill(API)
+    await system.services.start(API, POSTGRES_PORT=str(proxy.port))
+    async with system.superuser() as connection, system.client() as client:
+        session, key = await create_session(client), uuid4().hex
         request = request_of(session, key)
-        async with closed(connection, Gate("INSERT", "idempotency_cache")) as held:
+        async with closed_gate(connection, Gate("INSERT", "idempotency_cache")) as held:
             sending = asyncio.create_task(client.post(**request))
-            backend = await held.reached()
+            backend = await held.wait_until_reached()
             proxy.swallow(Way.ANSWERS)
             await held.open()
-            await held.passed(backend)
+            await held.wait_until_passed(backend)
             proxy.cut(1.0)
             unknown = await sending
         proxy.swallow()
@@ -77,31 +77,36 @@ async def test_a_keyed_command_whose_answer_was_lost_is_told_by_its_row(world: W
         assert (again.status_code, again.headers.get("idempotent-replayed")) == (200, "true"), again.text
         assert again.content == await answer_of(connection, key)
         assert len(await transactions(connection, session, key)) == ROWS
-    world.parts.kill(API)
+    system.services.kill(API)
     await proxy.close()
 
 
 async def one_round(
-    world: World, connection: asyncpg.Connection, client: httpx.AsyncClient, gate: Gate, *, done: bool
+    system: SystemUnderTest,
+    connection: asyncpg.Connection,
+    client: httpx.AsyncClient,
+    gate: Gate,
+    *,
+    done: bool,
 ) -> None:
-    session, key = await created(client), uuid4().hex
+    session, key = await create_session(client), uuid4().hex
     request = request_of(session, key)
-    async with closed(connection, gate) as held:
+    async with closed_gate(connection, gate) as held:
         sending = asyncio.create_task(client.post(**request))
-        backend = await held.reached()
+        backend = await held.wait_until_reached()
         if done:
-            world.parts.freeze(API)
+            system.services.freeze(API)
             await held.open()
-            await held.passed(backend)
-            world.parts.kill(API)
+            await held.wait_until_passed(backend)
+            system.services.kill(API)
         else:
-            world.parts.kill(API)
-            await held.undo(backend)
+            system.services.kill(API)
+            await held.terminate(backend)
         with pytest.raises(httpx.TransportError):
             await sending
     assert len(await transactions(connection, session, key)) == (ROWS if done else 0)
     stored = await answer_of(connection, key)
-    await world.parts.start(API)
+    await system.services.start(API)
     again = await client.post(**request)
     assert again.status_code == 200, again.text
     assert ("idempotent-replayed" in again.headers) == done

@@ -10,24 +10,24 @@ import asyncpg
 import httpx2 as httpx
 import pytest
 
-from tests.fixtures.gates import Gate, closed
-from tests.fixtures.keyed import EVERYTHING, Keyed, order
-from tests.fixtures.keyed_app import Moment
+from tests.fixtures.gates import Gate, closed_gate
+from tests.fixtures.idempotent_api import EVERYTHING, IdempotentApi, order_request
+from tests.fixtures.idempotent_app import Moment
 from tests.fixtures.waiting import eventually
 
 
 @pytest.mark.guarantee("G69")
-@pytest.mark.parametrize("moment", [Moment.CLAIMED, Moment.EFFECT_DONE, Moment.ANSWER_STORED])
+@pytest.mark.parametrize("moment", [Moment.CLAIMED, Moment.EFFECT_DONE, Moment.RESPONSE_STORED])
 async def test_a_frozen_holder_that_lost_its_key_cannot_commit(
-    keyed: Keyed, superuser: asyncpg.Connection, moment: Moment
+    api: IdempotentApi, superuser: asyncpg.Connection, moment: Moment
 ) -> None:
     """PostgreSQL takes its transaction back; another process carries the request out."""
     mark = uuid4().hex
-    holder = await keyed.start(moment, signal.SIGSTOP, POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT_MS="500")
-    async with keyed.client() as client:
-        waiting = asyncio.create_task(client.post("/orders", **order(mark)))
-        await keyed.frozen(holder)
-        other = await keyed.start()
+    holder = await api.start(moment, signal.SIGSTOP, POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT_MS="500")
+    async with api.client() as client:
+        waiting = asyncio.create_task(client.post("/orders", **order_request(mark)))
+        await api.wait_until_stopped(holder)
+        other = await api.start()
         taken = await eventually("a free key", lambda: not_in_flight(client, mark))
         assert taken.status_code == 201, taken.text
         assert "idempotent-replayed" not in taken.headers
@@ -35,55 +35,55 @@ async def test_a_frozen_holder_that_lost_its_key_cannot_commit(
         late = await waiting
         assert late.status_code == 503, late.text
         assert "retry-after" in late.headers
-        again = await client.post("/orders", **order(mark))
+        again = await client.post("/orders", **order_request(mark))
     assert again.headers["idempotent-replayed"] == "true"
     assert again.content == taken.content
-    assert await keyed.counts(mark) == EVERYTHING
+    assert await api.counts(mark) == EVERYTHING
     assert await superuser.fetchval("SELECT process FROM orders") == other
 
 
 @pytest.mark.guarantee("G69")
 async def test_a_holder_frozen_after_its_commit_tells_what_its_row_has_told_meanwhile(
-    keyed: Keyed,
+    api: IdempotentApi,
 ) -> None:
     mark = uuid4().hex
-    holder = await keyed.start(Moment.COMMIT_SENT, signal.SIGSTOP)
-    async with keyed.client() as client:
-        waiting = asyncio.create_task(client.post("/orders", **order(mark)))
-        await keyed.frozen(holder)
-        await keyed.start()
+    holder = await api.start(Moment.COMMIT_SENT, signal.SIGSTOP)
+    async with api.client() as client:
+        waiting = asyncio.create_task(client.post("/orders", **order_request(mark)))
+        await api.wait_until_stopped(holder)
+        await api.start()
         again = await eventually("a free key", lambda: not_in_flight(client, mark))
         os.kill(holder, signal.SIGCONT)
         late = await waiting
     assert again.headers["idempotent-replayed"] == "true"
     assert (again.status_code, again.content) == (late.status_code, late.content)
-    assert await keyed.counts(mark) == EVERYTHING
+    assert await api.counts(mark) == EVERYTHING
 
 
 @pytest.mark.guarantee("G69")
 async def test_the_key_of_a_process_killed_while_its_statement_runs_is_free_before_that_ends(
-    keyed: Keyed, superuser: asyncpg.Connection
+    api: IdempotentApi, superuser: asyncpg.Connection
 ) -> None:
     """The statement waits at a gate that stays closed: only the server's look at its client ends it."""
     mark = uuid4().hex
-    dying = await keyed.start()
-    gate = closed(superuser, Gate("INSERT", "orders", f"NEW.process = {dying}"))
-    async with keyed.client() as client, gate as at_gate:
-        sending = asyncio.create_task(client.post("/orders", **order(mark)))
-        await at_gate.reached()
-        await keyed.kill(dying)
+    dying = await api.start()
+    gate = closed_gate(superuser, Gate("INSERT", "orders", f"NEW.process = {dying}"))
+    async with api.client() as client, gate as at_gate:
+        sending = asyncio.create_task(client.post("/orders", **order_request(mark)))
+        await at_gate.wait_until_reached()
+        await api.kill(dying)
         with pytest.raises(httpx.TransportError):
             await sending
-        await keyed.start()
-        answer = await client.post("/orders", **order(mark))
+        await api.start()
+        answer = await client.post("/orders", **order_request(mark))
     assert answer.status_code == 201, answer.text
     assert "idempotent-replayed" not in answer.headers
-    assert await keyed.counts(mark) == EVERYTHING
+    assert await api.counts(mark) == EVERYTHING
 
 
-async def test_a_body_that_comes_slowly_holds_no_transaction(keyed: Keyed) -> None:
+async def test_a_body_that_comes_slowly_holds_no_transaction(api: IdempotentApi) -> None:
     """The only connection is free for others meanwhile; or one slow client would stop a whole process."""
-    await keyed.start(POSTGRES_POOL_SIZE="1", POSTGRES_CONNECT_TIMEOUT_S="1")
+    await api.start(POSTGRES_POOL_SIZE="1", POSTGRES_CONNECT_TIMEOUT_S="1")
     mark, more, other = uuid4().hex, asyncio.Event(), uuid4().hex
     begun = asyncio.Event()
 
@@ -93,20 +93,20 @@ async def test_a_body_that_comes_slowly_holds_no_transaction(keyed: Keyed) -> No
         await more.wait()
         yield f'"{mark}"}}'.encode()
 
-    async with keyed.client() as client:
-        headers = order(mark)["headers"]
+    async with api.client() as client:
+        headers = order_request(mark)["headers"]
         slow = asyncio.create_task(client.post("/notes", content=slow_body(), headers=headers))
         await begun.wait()
-        answer = await client.post("/orders", **order(other))
+        answer = await client.post("/orders", **order_request(other))
         more.set()
         late = await slow
     assert answer.status_code == 201, answer.text
     assert late.status_code == 201, late.text
-    assert await keyed.counts(mark) == EVERYTHING
+    assert await api.counts(mark) == EVERYTHING
 
 
 async def not_in_flight(client: httpx.AsyncClient, mark: str) -> httpx.Response | None:
-    answer = await client.post("/orders", **order(mark))
+    answer = await client.post("/orders", **order_request(mark))
     if answer.status_code != 409:
         return answer
     assert answer.json()["error_code"] == "REQUEST_IN_FLIGHT", answer.text

@@ -5,8 +5,8 @@ from uuid import uuid4
 import httpx2 as httpx
 import pytest
 
-from tests.fixtures.keyed import EVERYTHING, NOTHING, Keyed, order
-from tests.fixtures.keyed_app import Moment
+from tests.fixtures.idempotent_api import EVERYTHING, NOTHING, IdempotentApi, order_request
+from tests.fixtures.idempotent_app import Moment
 
 #: Before, nothing can be there; from then on everything must; in between it is up to PostgreSQL.
 COMMITTED = {moment: list(Moment).index(moment) > list(Moment).index(Moment.COMMIT_SENT) for moment in Moment}
@@ -17,33 +17,33 @@ TIMES = [2, pytest.param(50, marks=[pytest.mark.long, pytest.mark.timeout(600)])
 @pytest.mark.parametrize("times", TIMES)
 @pytest.mark.parametrize("moment", Moment)
 async def test_an_api_killed_at_any_moment_leaves_all_or_nothing_and_a_free_key(
-    keyed: Keyed, moment: Moment, times: int
+    api: IdempotentApi, moment: Moment, times: int
 ) -> None:
     """The same request at a restarted API: one effect, and the answer that was stored or has been seen."""
     for _ in range(times):
         mark = uuid4().hex
-        await keyed.gone(await killed(keyed, moment, mark))
+        await api.wait_for_exit(await killed(api, moment, mark))
 
 
-async def killed(keyed: Keyed, moment: Moment, mark: str) -> int:
+async def killed(api: IdempotentApi, moment: Moment, mark: str) -> int:
     """One round; returns the process that is left."""
-    async with keyed.client() as client:
-        dying = await keyed.start(at=moment)
+    async with api.client() as client:
+        dying = await api.start(at=moment)
         seen = await cut_short(client, mark)
-        await keyed.gone(dying)
-        assert (seen is not None) == (moment is Moment.ANSWER_BEGUN)
-        there, stored = await keyed.counts(mark), await keyed.stored(mark)
+        await api.wait_for_exit(dying)
+        assert (seen is not None) == (moment is Moment.RESPONSE_STARTED)
+        there, stored = await api.counts(mark), await api.stored_body(mark)
         assert there in (NOTHING, EVERYTHING)
         if moment is not Moment.COMMIT_SENT:
             assert (there == EVERYTHING) == COMMITTED[moment]
-        living = await keyed.start()
-        again = await client.post("/orders", **order(mark))
+        living = await api.start()
+        again = await client.post("/orders", **order_request(mark))
     assert again.status_code == 201, again.text
     assert ("idempotent-replayed" in again.headers) == (there == EVERYTHING)
-    assert await keyed.counts(mark) == EVERYTHING
-    assert again.content == (stored or await keyed.stored(mark))
+    assert await api.counts(mark) == EVERYTHING
+    assert again.content == (stored or await api.stored_body(mark))
     assert again.content.startswith(seen or b"")
-    await keyed.kill(living)
+    await api.kill(living)
     return living
 
 
@@ -51,7 +51,7 @@ async def cut_short(client: httpx.AsyncClient, mark: str) -> bytes | None:
     """What arrives of an answer that does not arrive whole; None without a status."""
     seen: bytes | None = None
     try:
-        async with client.stream("POST", "/orders", **order(mark)) as answer:
+        async with client.stream("POST", "/orders", **order_request(mark)) as answer:
             assert answer.status_code == 201
             seen = b""
             async for piece in answer.aiter_raw():

@@ -9,12 +9,19 @@ import asyncpg
 import httpx2 as httpx
 import pytest
 
+from tests.fixtures.api_commands import SESSIONS, create_session
 from tests.fixtures.bounds import WAIT_S
-from tests.fixtures.keyed import EVERYTHING, Keyed, bearer_of
-from tests.fixtures.parts import API
-from tests.fixtures.storms import AT_ONCE, Kind, Shot, send, storm, storm_of
-from tests.fixtures.world import World
-from tests.fixtures.writers import SESSIONS, created
+from tests.fixtures.idempotent_api import EVERYTHING, IdempotentApi, authorization_of
+from tests.fixtures.request_bursts import (
+    BURST_REQUESTS,
+    BurstRequest,
+    Variation,
+    make_burst,
+    send_burst,
+    send_request,
+)
+from tests.fixtures.service_processes import API
+from tests.fixtures.system_under_test import SystemUnderTest
 
 ROUNDS = [3, pytest.param(250, marks=[pytest.mark.long, pytest.mark.timeout(1_800)])]
 #: For both processes to have served one; the kernel says who takes a connection.
@@ -41,12 +48,12 @@ OF_CREATE = """
 
 @pytest.mark.guarantee("G62")
 @pytest.mark.parametrize("rounds", ROUNDS)
-@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("kind", Variation)
 async def test_of_64_requests_with_one_key_one_is_executed_in_a_unit_of_work(
-    keyed: Keyed, kind: Kind, rounds: int
+    api: IdempotentApi, kind: Variation, rounds: int
 ) -> None:
     """Each user's one (G61, rule 4): one row, one event, one claim, one answer."""
-    processes = {str(await keyed.start()) for _ in range(2)}
+    processes = {str(await api.start()) for _ in range(2)}
     served = set[str]()
 
     async def note(answer: httpx.Response) -> None:
@@ -56,25 +63,27 @@ async def test_of_64_requests_with_one_key_one_is_executed_in_a_unit_of_work(
         if done >= rounds and served == processes:
             break
         # A connection stays with the process that took it: each round has connections of its own.
-        async with keyed.client(connections=AT_ONCE) as client:
+        async with api.client(connections=BURST_REQUESTS) as client:
             client.event_hooks["response"].append(note)
             mark = uuid4().hex
             bodies = json.dumps({"mark": mark}), json.dumps({"mark": mark, "what": "more"})
-            executed = await storm(client, mark, storm_of(kind, two_routes, bodies))
+            executed = await send_burst(client, mark, make_burst(kind, two_routes, bodies))
             for who, (shot, answer) in executed.items():
-                assert await keyed.counts(mark, who) == EVERYTHING
+                assert await api.counts(mark, who) == EVERYTHING
                 assert (answer.json()["for"], f"/{answer.json()['route']}") == (who, shot.path)
     assert served == processes
 
 
 @pytest.mark.guarantee("G62")
 @pytest.mark.parametrize("rounds", ROUNDS)
-@pytest.mark.parametrize("kind", Kind)
-async def test_of_64_commands_with_one_key_one_is_taken(world: World, kind: Kind, rounds: int) -> None:
+@pytest.mark.parametrize("kind", Variation)
+async def test_of_64_commands_with_one_key_one_is_taken(
+    system: SystemUnderTest, kind: Variation, rounds: int
+) -> None:
     """Of a command that may come again and again, so that only the key holds a second one back."""
-    if API not in world.parts.running():
-        await world.parts.start(API, API_WORKERS="2")
-    async with world.superuser() as connection, clients(world) as client:
+    if API not in system.services.running():
+        await system.services.start(API, API_WORKERS="2")
+    async with system.superuser() as connection, clients(system) as client:
         sessions = {
             who: [await proposed(connection, client, who) for _ in range(2)] for who in ("ann", "ben")
         }
@@ -82,7 +91,7 @@ async def test_of_64_commands_with_one_key_one_is_taken(world: World, kind: Kind
         for _ in range(rounds):
             key = uuid4().hex
             bodies = remark(key), remark(f"{key} more")
-            executed = await storm(client, key, storm_of(kind, lambda who: paths[who], bodies))
+            executed = await send_burst(client, key, make_burst(kind, lambda who: paths[who], bodies))
             rows = await connection.fetch(OF_KEY, key)
             taken = {shot.path.split("/")[-2] for shot, _ in executed.values()}
             assert [(row["session"], row["events"], row["outbox"]) for row in rows] == [
@@ -93,18 +102,20 @@ async def test_of_64_commands_with_one_key_one_is_taken(world: World, kind: Kind
 
 @pytest.mark.guarantee("G62")
 @pytest.mark.parametrize("rounds", [1, pytest.param(100, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
-@pytest.mark.parametrize("kind", [Kind.SAME, Kind.BODY, Kind.USER])
-async def test_of_64_sessions_begun_with_one_key_one_is_there(world: World, kind: Kind, rounds: int) -> None:
+@pytest.mark.parametrize("kind", [Variation.SAME, Variation.BODY, Variation.USER])
+async def test_of_64_sessions_begun_with_one_key_one_is_there(
+    system: SystemUnderTest, kind: Variation, rounds: int
+) -> None:
     """Each try would have a session of its own: nothing but the key brings them together."""
-    if API not in world.parts.running():
-        await world.parts.start(API, API_WORKERS="2")
-    async with world.superuser() as connection, clients(world) as client:
+    if API not in system.services.running():
+        await system.services.start(API, API_WORKERS="2")
+    async with system.superuser() as connection, clients(system) as client:
         for _ in range(rounds):
             key = uuid4().hex
-            shots = storm_of(
+            shots = make_burst(
                 kind, lambda _: (SESSIONS, SESSIONS), ("{}", json.dumps({"novel_id": str(uuid4())}))
             )
-            executed = await storm(client, key, shots)
+            executed = await send_burst(client, key, shots)
             rows = await connection.fetch(OF_CREATE, key)
             begun = {answer.json()["session_id"]: who for who, (_, answer) in executed.items()}
             assert {row["session"]: row["who"] for row in rows} == begun
@@ -113,20 +124,20 @@ async def test_of_64_sessions_begun_with_one_key_one_is_there(world: World, kind
 
 @pytest.mark.guarantee("G61")
 async def test_a_key_is_the_principals_and_a_refreshed_token_is_the_same_principal(
-    keyed: Keyed,
+    api: IdempotentApi,
 ) -> None:
     """Issuer and subject: the same name at another issuer is somebody else."""
-    key, shot = uuid4().hex, Shot(who="ann", path="/orders", body=json.dumps({"mark": "one"}))
-    process = await keyed.start()
-    async with keyed.client() as client:
-        _, first = await send(client, key, shot)
-        headers = {**first.request.headers, "authorization": bearer_of("ann", ttl_s=60)}
+    key, shot = uuid4().hex, BurstRequest(who="ann", path="/orders", body=json.dumps({"mark": "one"}))
+    process = await api.start()
+    async with api.client() as client:
+        _, first = await send_request(client, key, shot)
+        headers = {**first.request.headers, "authorization": authorization_of("ann", ttl_s=60)}
         again = await client.post(shot.path, content=shot.body, headers=headers)
         assert again.headers["idempotent-replayed"] == "true"
         assert again.content == first.content
-        await keyed.kill(process)
-        await keyed.start(JWT_ISSUER="another")
-        headers["authorization"] = bearer_of("ann", issuer="another")
+        await api.kill(process)
+        await api.start(JWT_ISSUER="another")
+        headers["authorization"] = authorization_of("ann", issuer="another")
         other = await client.post(shot.path, content=shot.body, headers=headers)
     assert "idempotent-replayed" not in other.headers
     assert other.json()["order"] != first.json()["order"]
@@ -141,18 +152,18 @@ def remark(text: str) -> str:
 
 
 @asynccontextmanager
-async def clients(world: World) -> AsyncGenerator[httpx.AsyncClient]:
+async def clients(system: SystemUnderTest) -> AsyncGenerator[httpx.AsyncClient]:
     """As many connections as requests."""
-    limits = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE)
-    url = world.parts.url(API)
+    limits = httpx.Limits(max_connections=BURST_REQUESTS, max_keepalive_connections=BURST_REQUESTS)
+    url = system.services.url(API)
     async with httpx.AsyncClient(base_url=url, timeout=WAIT_S, limits=limits, trust_env=False) as client:
         yield client
 
 
 async def proposed(connection: asyncpg.Connection, client: httpx.AsyncClient, who: str) -> str:
     """A session of *who* with a proposal."""
-    client.headers["authorization"] = bearer_of(who)
-    session = await created(client)
+    client.headers["authorization"] = authorization_of(who)
+    session = await create_session(client)
     await connection.execute(
         "UPDATE genesis_sessions SET draft = $2::text::jsonb WHERE id = $1", session, json.dumps(PROPOSAL)
     )

@@ -6,9 +6,9 @@ from collections import Counter
 import httpx2 as httpx
 import pytest
 
-from tests.fixtures.parts import API
-from tests.fixtures.world import World
-from tests.fixtures.writers import SESSIONS, created
+from tests.fixtures.api_commands import SESSIONS, create_session
+from tests.fixtures.service_processes import API
+from tests.fixtures.system_under_test import SystemUnderTest
 
 AT_ONCE = 64
 
@@ -18,26 +18,26 @@ AT_ONCE = 64
     "rounds", [3, pytest.param(500, marks=[pytest.mark.long, pytest.mark.timeout(1_800)])]
 )
 async def test_of_64_identical_commands_one_is_taken_and_all_others_learn_its_id(
-    world: World, rounds: int
+    system: SystemUnderTest, rounds: int
 ) -> None:
     """No agent runs, so the first one stays pending; each round has a session of its own."""
-    if API not in world.parts.running():
-        await world.parts.start(API, API_WORKERS="2")
-    async with world.client(connections=AT_ONCE) as client:
+    if API not in system.services.running():
+        await system.services.start(API, API_WORKERS="2")
+    async with system.client(connections=AT_ONCE) as client:
         for number in range(rounds):
             await one_round(client, number)
-    async with world.superuser() as connection:
+    async with system.superuser() as connection:
         inbox = await connection.fetch("SELECT id, session_id, command_type FROM command_inbox")
         requested = await connection.fetch(
             "SELECT count(*) AS count FROM domain_events"
             " WHERE event_type = 'Genesis.Session.ConceptGenerationRequested' GROUP BY aggregate_id"
         )
-    assert world.sent.differences(inbox) == []
+    assert system.sent.differences(inbox) == []
     assert {row["count"] for row in requested} == {1}
 
 
 async def one_round(client: httpx.AsyncClient, number: int) -> None:
-    session = await created(client)
+    session = await create_session(client)
     body = {"command_type": "RequestConceptGeneration", "payload": {}}
     path = f"{SESSIONS}/{session}/commands"
     answers = await asyncio.gather(*(client.post(path, json=body) for _ in range(AT_ONCE)))

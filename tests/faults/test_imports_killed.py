@@ -14,10 +14,10 @@ import httpx2 as httpx
 import pytest
 
 from tests.fixtures.bounds import WAIT_S
-from tests.fixtures.parts import API, WORKER
 from tests.fixtures.pgn import games
+from tests.fixtures.service_processes import API, WORKER
+from tests.fixtures.system_under_test import SystemUnderTest
 from tests.fixtures.waiting import eventually
-from tests.fixtures.world import World
 
 CHAPTERS_MAX = 64
 #: As long as most games are, so that reading takes its usual share of the time.
@@ -102,10 +102,10 @@ FILES = {count: games(count).replace("1. e4 e5 2. Nf3 *", MOVES).encode() for co
 
 
 @asynccontextmanager
-async def writer(world: World) -> AsyncGenerator[httpx.AsyncClient]:
+async def writer(system: SystemUnderTest) -> AsyncGenerator[httpx.AsyncClient]:
     async with httpx.AsyncClient(
-        base_url=world.parts.url(API),
-        headers={"Authorization": f"Bearer {world.parts.token()}"},
+        base_url=system.services.url(API),
+        headers={"Authorization": f"Bearer {system.services.token()}"},
         timeout=WAIT_S,
         trust_env=False,
     ) as client:
@@ -114,17 +114,17 @@ async def writer(world: World) -> AsyncGenerator[httpx.AsyncClient]:
 
 @pytest.mark.parametrize("times", TIMES)
 async def test_an_api_killed_in_an_import_leaves_all_or_nothing_and_the_same_key_brings_one_set(
-    world: World, times: int, record_property: Any
+    system: SystemUnderTest, times: int, record_property: Any
 ) -> None:
     chance, there = random.Random(SEED), 0
-    await world.parts.ensure(API)
-    async with world.superuser() as connection, writer(world) as client:
+    await system.services.ensure_running(API)
+    async with system.superuser() as connection, writer(system) as client:
         whole_s = await undisturbed(client, connection, 150)
         for _ in range(times):
             one = Import(client=client, games=150, title=uuid4().hex)
-            await killed(world, one, API, chance.uniform(0, 1.1 * whole_s))
+            await killed(system, one, API, chance.uniform(0, 1.1 * whole_s))
             sets = await connection.fetchval(COMMANDS, one.title)
-            await world.parts.ensure(API)
+            await system.services.ensure_running(API)
             again = await one.answered()
             assert ("idempotent-replayed" in again.headers) == bool(sets)
             there += sets
@@ -134,18 +134,18 @@ async def test_an_api_killed_in_an_import_leaves_all_or_nothing_and_the_same_key
 
 @pytest.mark.parametrize("times", TIMES)
 async def test_a_worker_killed_in_an_import_leaves_nothing_and_its_successor_brings_one_set(
-    world: World, times: int, record_property: Any
+    system: SystemUnderTest, times: int, record_property: Any
 ) -> None:
     chance, taken_over = random.Random(SEED), 0
-    await world.parts.ensure(API, WORKER)
-    async with world.superuser() as connection, writer(world) as client:
+    await system.services.ensure_running(API, WORKER)
+    async with system.superuser() as connection, writer(system) as client:
         whole_s = await undisturbed(client, connection, 500)
         for number in range(times):
             one = Import(client=client, games=500, title=uuid4().hex)
             # Now and then it is the API that dies, before or after it has taken the file.
             victim = API if number % 4 == 3 else WORKER
-            await killed(world, one, victim, chance.uniform(0, 1.1 * whole_s))
-            await world.parts.ensure(API, WORKER)
+            await killed(system, one, victim, chance.uniform(0, 1.1 * whole_s))
+            await system.services.ensure_running(API, WORKER)
             again = await one.answered()
             report = await one.report(again)
             assert (await one.answered()).content == again.content
@@ -166,11 +166,11 @@ async def undisturbed(client: httpx.AsyncClient, connection: asyncpg.Connection,
     return took_s
 
 
-async def killed(world: World, one: Import, victim: str, after_s: float) -> None:
+async def killed(system: SystemUnderTest, one: Import, victim: str, after_s: float) -> None:
     """Send the import, and kill *victim* some time after that, whatever has become of it by then."""
     sending = asyncio.create_task(one.send())
     await asyncio.sleep(after_s)
-    world.parts.kill(victim)
+    system.services.kill(victim)
     await asyncio.gather(sending, return_exceptions=True)
 
 

@@ -8,14 +8,14 @@ from enum import Enum, auto
 import asyncpg
 import pytest
 
-from tests.fixtures.gates import ClosedGate, Gate, closed
+from tests.fixtures.gates import ClosedGate, Gate, closed_gate
 from tests.fixtures.outages import frozen
-from tests.fixtures.parts import AGENT, API, RELAY
+from tests.fixtures.service_processes import AGENT, API, RELAY
+from tests.fixtures.system_under_test import SystemUnderTest
 from tests.fixtures.waiting import eventually
-from tests.fixtures.world import World
 
 #: Waits for its moment at the gate, kills its victim, and opens the gate.
-Strike = Callable[[World, ClosedGate, asyncpg.Connection], Awaitable[None]]
+Strike = Callable[[SystemUnderTest, ClosedGate, asyncpg.Connection], Awaitable[None]]
 
 
 class Fate(Enum):
@@ -34,17 +34,17 @@ class Moment:
     gate: Gate
     fate: Fate
 
-    async def strike(self, world: World, gate: ClosedGate, connection: asyncpg.Connection) -> None:
-        backend = await gate.reached()
+    async def strike(self, system: SystemUnderTest, gate: ClosedGate, connection: asyncpg.Connection) -> None:
+        backend = await gate.wait_until_reached()
         if self.fate is Fate.DONE:
-            world.parts.freeze(self.victim)
+            system.services.freeze(self.victim)
             await gate.open()
-            await gate.passed(backend)
+            await gate.wait_until_passed(backend)
         if self.victim is RELAY and self.fate is Fate.HEARD:
             await eventually("an idle relay", lambda: nothing_to_send(connection))
-        world.parts.kill(self.victim)
+        system.services.kill(self.victim)
         if self.fate is Fate.UNDONE:
-            await gate.undo(backend)
+            await gate.terminate(backend)
         await gate.open()
 
 
@@ -134,18 +134,18 @@ LONG = {
 @pytest.mark.guarantee("G05")
 @pytest.mark.parametrize("name", API_MOMENTS)
 async def test_the_story_completes_and_nothing_happens_twice_when_the_api_is_killed(
-    world: World, name: str
+    system: SystemUnderTest, name: str
 ) -> None:
     """Its client sends again what was not answered, with the version it expects."""
-    await tell_and_kill(world, API_MOMENTS[name])
+    await tell_and_kill(system, API_MOMENTS[name])
 
 
 @pytest.mark.guarantee("G20")
 @pytest.mark.parametrize("name", RELAY_MOMENTS)
 async def test_the_story_completes_and_nothing_happens_twice_when_the_relay_is_killed(
-    world: World, name: str
+    system: SystemUnderTest, name: str
 ) -> None:
-    await tell_and_kill(world, RELAY_MOMENTS[name])
+    await tell_and_kill(system, RELAY_MOMENTS[name])
 
 
 @pytest.mark.guarantee("G06")
@@ -153,23 +153,23 @@ async def test_the_story_completes_and_nothing_happens_twice_when_the_relay_is_k
     "name", [pytest.param(name, marks=pytest.mark.long) if name in LONG else name for name in AGENT_MOMENTS]
 )
 async def test_the_story_completes_and_nothing_happens_twice_when_the_agent_is_killed(
-    world: World, name: str
+    system: SystemUnderTest, name: str
 ) -> None:
-    await tell_and_kill(world, AGENT_MOMENTS[name])
+    await tell_and_kill(system, AGENT_MOMENTS[name])
 
 
 @pytest.mark.guarantee("G20")
-async def test_a_relay_killed_with_events_it_has_taken_and_not_produced(world: World) -> None:
+async def test_a_relay_killed_with_events_it_has_taken_and_not_produced(system: SystemUnderTest) -> None:
     """Kafka is frozen, then killed, so that nothing is taken; the events are with the relay alone."""
 
-    async def strike(world: World, gate: ClosedGate, connection: asyncpg.Connection) -> None:
-        await gate.reached()
-        with frozen(world.kafka):
-            world.parts.freeze(RELAY)
+    async def strike(system: SystemUnderTest, gate: ClosedGate, connection: asyncpg.Connection) -> None:
+        await gate.wait_until_reached()
+        with frozen(system.kafka):
+            system.services.freeze(RELAY)
             await gate.open()
             await eventually("the event", lambda: anything_to_send(connection))
             began = await connection.fetchval("SELECT clock_timestamp()")
-            world.parts.thaw(RELAY)
+            system.services.resume(RELAY)
             looks = [None]
 
             async def stuck() -> bool:
@@ -178,41 +178,41 @@ async def test_a_relay_killed_with_events_it_has_taken_and_not_produced(world: W
 
             # With a batch on its way it looks for more once, and then waits for what became of the first.
             await eventually("a relay that waits for Kafka", stuck)
-            world.parts.kill(RELAY)
+            system.services.kill(RELAY)
             # What the relay has sent may lie unread at the frozen broker; it is lost with that one.
-            world.kafka.kill()
-            await world.kafka.start()
+            system.kafka.kill()
+            await system.kafka.start()
 
     gate = Gate("INSERT", "event_outbox", event_is("FeedbackSubmitted", IN_OUTBOX))
-    await tell_and_kill(world, Moment(RELAY, gate, Fate.HEARD), strike)
+    await tell_and_kill(system, Moment(RELAY, gate, Fate.HEARD), strike)
 
 
 @pytest.mark.guarantee("G40")
-async def test_an_agent_killed_between_its_commit_and_that_of_the_offset(world: World) -> None:
+async def test_an_agent_killed_between_its_commit_and_that_of_the_offset(system: SystemUnderTest) -> None:
     """Kafka is frozen when the handler commits, so the offset cannot follow: the event comes again."""
 
-    async def strike(world: World, gate: ClosedGate, connection: asyncpg.Connection) -> None:
-        await gate.reached()
+    async def strike(system: SystemUnderTest, gate: ClosedGate, connection: asyncpg.Connection) -> None:
+        await gate.wait_until_reached()
         before = await connection.fetchval("SELECT count(*) FROM async_tasks")
-        with frozen(world.kafka):
+        with frozen(system.kafka):
             await gate.open()
 
             async def committed() -> bool:
                 return await connection.fetchval("SELECT count(*) FROM async_tasks") > before
 
             await eventually("the task", committed)
-            world.parts.kill(AGENT)
+            system.services.kill(AGENT)
 
-    await tell_and_kill(world, Moment(AGENT, Gate("INSERT", "async_tasks"), Fate.DONE), strike)
+    await tell_and_kill(system, Moment(AGENT, Gate("INSERT", "async_tasks"), Fate.DONE), strike)
 
 
-async def tell_and_kill(world: World, moment: Moment, strike: Strike | None = None) -> None:
+async def tell_and_kill(system: SystemUnderTest, moment: Moment, strike: Strike | None = None) -> None:
     """Tell the story, kill the victim at its moment, start it again, and draw up the account."""
-    await world.parts.ensure(API, RELAY, AGENT)
-    async with world.superuser() as connection, asyncio.TaskGroup() as story:
-        async with closed(connection, moment.gate) as held:
-            story.create_task(world.tell_story())
-            await (strike or moment.strike)(world, held, connection)
-        assert moment.victim not in world.parts.running()
-        await world.parts.start(moment.victim)
-    await world.check()
+    await system.services.ensure_running(API, RELAY, AGENT)
+    async with system.superuser() as connection, asyncio.TaskGroup() as story:
+        async with closed_gate(connection, moment.gate) as held:
+            story.create_task(system.run_story())
+            await (strike or moment.strike)(system, held, connection)
+        assert moment.victim not in system.services.running()
+        await system.services.start(moment.victim)
+    await system.check_consistency()

@@ -13,13 +13,13 @@ from relaybox.settings import KafkaSettings, RelaySettings
 
 from tests.fixtures.relays import (
     StartRelay,
-    all_sent,
     first_appearances,
     notify,
     put_events,
     read_topic,
     rows_of,
     running,
+    wait_until_all_sent,
 )
 from tests.fixtures.signal_recorder import SignalRecorder
 
@@ -37,11 +37,11 @@ async def test_a_relay_killed_mid_batch_loses_and_reorders_nothing(
     await put_events(database, topic, KEYS, count=COUNT)
     victim = make_relay(die_at=moment)
     await victim.start()
-    assert await victim.ended() == -signal.SIGKILL
+    assert await victim.wait_for_exit() == -signal.SIGKILL
     assert await rows_of(database, "status = 'PENDING'"), "it was killed too late"
 
     await make_relay().start()
-    await all_sent(database)
+    await wait_until_all_sent(database)
     assert first_appearances(read_topic(kafka_settings.bootstrap_servers, topic)) == EXPECTED
 
 
@@ -54,7 +54,7 @@ async def test_three_relays_of_which_two_are_killed_reorder_nothing(
     await asyncio.gather(*(victim.start() for victim in victims), make_relay().start())
     await put_events(database, topic, KEYS, first=COUNT // 2 + 1, count=COUNT // 2)
     await notify(database)
-    await all_sent(database)
+    await wait_until_all_sent(database)
     assert first_appearances(read_topic(kafka_settings.bootstrap_servers, topic)) == EXPECTED
 
 
@@ -66,10 +66,10 @@ async def test_a_killed_relays_lanes_are_taken_over_within_5_s(
     await victim.start()
     await heir.start()
     victim.send(signal.SIGKILL)
-    await victim.ended()
+    await victim.wait_for_exit()
     await put_events(database, topic, KEYS)
     await notify(database)
-    await asyncio.wait_for(all_sent(database), 5)
+    await asyncio.wait_for(wait_until_all_sent(database), 5)
 
 
 @pytest.mark.guarantee("G26")
@@ -79,16 +79,16 @@ async def test_a_relay_frozen_after_its_batch_was_acknowledged_cannot_mark_when_
     await put_events(database, topic, KEYS, count=COUNT)
     frozen = make_relay(freeze_at="batch_published:2")
     await frozen.start()
-    await frozen.frozen()
+    await frozen.wait_until_frozen()
     await make_relay().start()
-    await all_sent(database)
+    await wait_until_all_sent(database)
     before = await rows_of(database)
 
     await put_events(database, topic, KEYS, first=COUNT + 1)
     frozen.send(signal.SIGCONT)
     await frozen.wait_for(Signal.LANES_CHANGED)
     await notify(database)
-    await all_sent(database)
+    await wait_until_all_sent(database)
     assert (await rows_of(database))[: len(before)] == before, "the woken relay wrote over marks"
     records = read_topic(kafka_settings.bootstrap_servers, topic)
     assert first_appearances(records) == {key: list(range(1, COUNT + 2)) for key in KEYS}
@@ -103,7 +103,7 @@ async def test_sigterm_settles_what_is_in_flight_and_gives_the_lanes_back(
     await relay.start()
     await relay.wait_for(Signal.BATCH_MARKED)
     relay.send(signal.SIGTERM)
-    assert await asyncio.wait_for(relay.ended(), 10) == 0
+    assert await asyncio.wait_for(relay.wait_for_exit(), 10) == 0
 
     async with database.connection() as connection:
         assert await connection.fetch("SELECT FROM relay_lanes WHERE owner IS NOT NULL") == []
@@ -126,7 +126,7 @@ async def test_sigterm_ends_a_relay_without_servers_within_10_s(
         await notify(database)
         await relay.wait_for(Signal.BATCH_TAKEN)
         relay.send(signal.SIGTERM)
-        assert await asyncio.wait_for(relay.ended(), 10) == 0
+        assert await asyncio.wait_for(relay.wait_for_exit(), 10) == 0
     finally:
         kafka_server.resume()
     assert {row["status"] for row in await rows_of(database)} == {"PENDING"}
@@ -140,7 +140,7 @@ async def test_nothing_is_marked_before_the_broker_has_acknowledged_it(
     async with running(Relay(database, kafka_settings, NO_POLL, on_signal=signals)):
         await put_events(database, topic, KEYS)
         await notify(database)
-        await all_sent(database)
+        await wait_until_all_sent(database)
         down = signals.wait_for_next(Signal.LINK_DOWN)
         kafka_server.pause()
         try:
@@ -151,7 +151,7 @@ async def test_nothing_is_marked_before_the_broker_has_acknowledged_it(
             assert {row["status"] for row in late} == {"PENDING"}
         finally:
             kafka_server.resume()
-        await all_sent(database)
+        await wait_until_all_sent(database)
 
     records = read_topic(kafka_settings.bootstrap_servers, topic)
     assert first_appearances(records) == {key: [1, 2] for key in KEYS}
@@ -175,7 +175,7 @@ async def test_a_broker_killed_under_load_loses_and_reorders_nothing_and_charges
         finally:
             await kafka_server.start()
         await up
-        await all_sent(database)
+        await wait_until_all_sent(database)
 
     assert {row["attempts"] for row in await rows_of(database)} == {0}
     assert first_appearances(read_topic(kafka_settings.bootstrap_servers, topic)) == EXPECTED
@@ -199,7 +199,7 @@ async def test_connections_cut_by_postgresql_lose_and_reorder_nothing(
         for cut in range(1, 6):
             await signals.wait_for(Signal.BATCH_PUBLISHED, 2 * cut)
             await cut_connections(postgres_server, database)
-        await all_sent(database)
+        await wait_until_all_sent(database)
 
     # Here, so that no other test is told of it.
     gc.collect()

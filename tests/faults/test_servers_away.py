@@ -13,14 +13,14 @@ from relaybox.local import LocalKafka
 from relaybox.relay import ensure_topics
 from relaybox.settings import KafkaSettings
 
-from tests.fixtures.failover import Pair
-from tests.fixtures.outages import away, read_only
-from tests.fixtures.parts import AGENT, API, RELAY, WORKER, Parts
+from tests.fixtures.api_commands import SESSIONS, request_concepts, send_command, wait_until_idle
+from tests.fixtures.failover import DatabasePair
+from tests.fixtures.outages import read_only, stopped
 from tests.fixtures.pgn import PGN, games
-from tests.fixtures.servers import run_apart
+from tests.fixtures.servers import run_in_own_loop
+from tests.fixtures.service_processes import AGENT, API, RELAY, WORKER, ServiceProcesses
+from tests.fixtures.system_under_test import TOPIC, SystemUnderTest
 from tests.fixtures.waiting import eventually
-from tests.fixtures.world import TOPIC, World
-from tests.fixtures.writers import SESSIONS, command, idle, requested
 
 WRITERS = 8
 #: The pause of each writer between two commands: about 100 commands/s from all of them.
@@ -28,23 +28,25 @@ PACE_S = 0.08
 #: The same for new sessions with a request to the agent.
 BEGIN_S = 0.25
 POSTGRES_AWAY_S = 2
-WorldOfAPair = tuple[World, Pair]
+WorldOfAPair = tuple[SystemUnderTest, DatabasePair]
 
 
 @pytest.fixture
 def world_of_a_pair(
-    world: World, pair: Pair, kafka_server: LocalKafka, server_dir: Path
+    system: SystemUnderTest, pair: DatabasePair, kafka_server: LocalKafka, server_dir: Path
 ) -> Iterator[WorldOfAPair]:
     """A product whose address leads to a primary, which has a standby; no part runs yet."""
     # Its agent is in the same consumer group, and would receive the events of this product.
-    world.parts.kill_all()
+    system.services.kill_all()
     settings = pair.database.settings
     kafka = KafkaSettings(host=kafka_server.host, port=kafka_server.port)
-    run_apart(migrate_up(settings.model_copy(update={"port": pair.primary.port}), *ALL))
-    run_apart(ensure_topics(kafka, [TOPIC]))
-    parts = Parts(settings, kafka, server_dir, TASK_POLL_S="0.2", RELAY_LEASE_S="1", RELAY_POLL_INTERVAL="1")
-    yield World(pair.primary, kafka_server, settings, parts), pair
-    parts.kill_all()
+    run_in_own_loop(migrate_up(settings.model_copy(update={"port": pair.primary.port}), *ALL))
+    run_in_own_loop(ensure_topics(kafka, [TOPIC]))
+    services = ServiceProcesses(
+        settings, kafka, server_dir, TASK_POLL_S="0.2", RELAY_LEASE_S="1", RELAY_POLL_INTERVAL="1"
+    )
+    yield SystemUnderTest(pair.primary, kafka_server, settings, services), pair
+    services.kill_all()
 
 
 @pytest.mark.guarantee("G85")
@@ -52,14 +54,14 @@ def world_of_a_pair(
     "outage_s", [6, pytest.param(60, marks=[pytest.mark.long, pytest.mark.timeout(600)])]
 )
 async def test_kafka_away_under_load_every_command_is_accepted_and_arrives(
-    world: World, outage_s: float
+    system: SystemUnderTest, outage_s: float
 ) -> None:
-    await world.parts.ensure(API, RELAY, AGENT)
-    parts = world.parts.running()
-    async with world.client() as client:
+    await system.services.ensure_running(API, RELAY, AGENT)
+    services = system.services.running()
+    async with system.client() as client:
         sessions = [await proposed(client) for _ in range(WRITERS)]
         async with under_load(client, sessions) as accepted:
-            async with away(world.kafka):
+            async with stopped(system.kafka):
                 before = len(accepted)
                 over = asyncio.create_task(asyncio.sleep(outage_s))
                 await eventually("a degraded API", lambda: readiness(client, "degraded"))
@@ -67,33 +69,35 @@ async def test_kafka_away_under_load_every_command_is_accepted_and_arrives(
                 assert await readiness(client, "degraded")
                 assert len(accepted) - before > WRITERS * outage_s, "there was no load"
             await eventually("a healthy API", lambda: readiness(client, "ok"))
-    await world.check()
-    assert world.parts.running() == parts
-    assert {sent.status for sent in world.sent.commands} <= {200, 202}
+    await system.check_consistency()
+    assert system.services.running() == services
+    assert {sent.status for sent in system.sent.commands} <= {200, 202}
 
 
 @pytest.mark.guarantee("G85")
 async def test_postgresql_away_gives_503_with_retry_after_and_heals_without_a_restart(
-    world: World,
+    system: SystemUnderTest,
 ) -> None:
     """What was acknowledged is there afterwards; what got a 503 is there at most once."""
-    await world.parts.ensure(API, RELAY, AGENT)
-    parts = world.parts.running()
-    async with world.client() as client:
+    await system.services.ensure_running(API, RELAY, AGENT)
+    services = system.services.running()
+    async with system.client() as client:
         sessions = [await proposed(client) for _ in range(WRITERS)]
         async with under_load(client, sessions, refused=503):
-            async with away(world.postgres):
-                for name in parts:
-                    await eventually(f"{name} not ready", lambda name=name: unready(world.parts.url(name)))
+            async with stopped(system.postgres):
+                for name in services:
+                    await eventually(
+                        f"{name} not ready", lambda name=name: unready(system.services.url(name))
+                    )
                 await asyncio.sleep(POSTGRES_AWAY_S)
-                refused = await command(client, sessions[0], "SubmitFeedback", feedback="no")
+                refused = await send_command(client, sessions[0], "SubmitFeedback", feedback="no")
                 assert (refused.status_code, refused.json()["error_code"]) == (503, "DATABASE_UNAVAILABLE")
                 assert int(refused.headers["retry-after"]) >= 1
             await eventually("a healthy API", lambda: readiness(client, "ok"))
-    await world.tell_story()
-    await world.check()
-    assert world.parts.running() == parts
-    assert {sent.status for sent in world.sent.commands} == {200, 202, 503, 409}
+    await system.run_story()
+    await system.check_consistency()
+    assert system.services.running() == services
+    assert {sent.status for sent in system.sent.commands} == {200, 202, 503, 409}
 
 
 @pytest.mark.guarantee("G35")
@@ -105,30 +109,32 @@ async def test_server_without_writes_gives_503_and_heals_without_a_restart(
     world_of_a_pair: WorldOfAPair, outage: str, outage_s: float
 ) -> None:
     """*outage_s* is counted from the moment when each part has met the outage."""
-    world, pair = world_of_a_pair
-    await world.parts.ensure(API, RELAY, AGENT, WORKER)
-    parts = world.parts.running()
-    async with world.client() as client:
+    system, pair = world_of_a_pair
+    await system.services.ensure_running(API, RELAY, AGENT, WORKER)
+    services = system.services.running()
+    async with system.client() as client:
         sessions = [await proposed(client) for _ in range(WRITERS)]
         async with under_load(client, sessions, refused=503):
             async with read_only(pair.primary) if outage == "read-only" else demoted(pair):
-                for name in parts:
-                    await eventually(f"{name} not ready", lambda name=name: unready(world.parts.url(name)))
+                for name in services:
+                    await eventually(
+                        f"{name} not ready", lambda name=name: unready(system.services.url(name))
+                    )
                 await asyncio.sleep(outage_s)
-                refused = await command(client, sessions[0], "SubmitFeedback", feedback="no")
+                refused = await send_command(client, sessions[0], "SubmitFeedback", feedback="no")
                 assert (refused.status_code, refused.json()["error_code"]) == (503, "DATABASE_UNAVAILABLE")
                 assert int(refused.headers["retry-after"]) >= 1
-            for name in parts:
-                await eventually(f"{name} ready", lambda name=name: ready(world.parts.url(name)))
-        await world.tell_story()
-        await world.check()
+            for name in services:
+                await eventually(f"{name} ready", lambda name=name: ready(system.services.url(name)))
+        await system.run_story()
+        await system.check_consistency()
         await import_games(client)
-    assert world.parts.running() == parts
-    assert {sent.status for sent in world.sent.commands} <= {200, 202, 503, 409}
+    assert system.services.running() == services
+    assert {sent.status for sent in system.sent.commands} <= {200, 202, 503, 409}
 
 
 @asynccontextmanager
-async def demoted(pair: Pair) -> AsyncGenerator[None]:
+async def demoted(pair: DatabasePair) -> AsyncGenerator[None]:
     """The address leads to the standby inside."""
     pair.address.lead_to(pair.standby.port)
     yield
@@ -162,7 +168,7 @@ async def under_load(
 
     async def write(session: str) -> None:
         while not over.is_set():
-            answer = await command(client, session, "SubmitFeedback", feedback="darker", rating=2)
+            answer = await send_command(client, session, "SubmitFeedback", feedback="darker", rating=2)
             keep(answer)
             await asyncio.sleep(PACE_S)
 
@@ -170,7 +176,7 @@ async def under_load(
         while not over.is_set():
             answer = await client.post(SESSIONS, json={})
             if keep(answer):
-                keep(await command(client, answer.json()["session_id"], "RequestConceptGeneration"))
+                keep(await send_command(client, answer.json()["session_id"], "RequestConceptGeneration"))
             await asyncio.sleep(BEGIN_S)
 
     def keep(answer: httpx.Response) -> bool:
@@ -208,6 +214,6 @@ async def readiness(client: httpx.AsyncClient, status: str) -> bool:
 
 async def proposed(client: httpx.AsyncClient) -> str:
     """A new session that has its concepts."""
-    session, _ = await requested(client)
-    await idle(client, session)
+    session, _ = await request_concepts(client)
+    await wait_until_idle(client, session)
     return session

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.fixtures.promtool import PromtoolNotAvailable, promtool
+from tests.fixtures.promtool import PromtoolNotAvailable, find_promtool
 from tests.unit.test_alerts import MONITORING, RULES
 
 
 @pytest.fixture(scope="session")
 def checker() -> Path:
     try:
-        return promtool()
+        return find_promtool()
     except PromtoolNotAvailable as error:
         if os.environ.get("CI"):
             raise

@@ -15,7 +15,7 @@ from relaybox.settings import PostgresSettings
 from typer.testing import CliRunner
 
 from tests.fixtures.container_database import container_database as made_by_the_init_files
-from tests.fixtures.servers import run_apart
+from tests.fixtures.servers import run_in_own_loop
 
 WRITER = Caller(actor="writer", source_service="api-gateway")
 
@@ -51,7 +51,7 @@ def test_the_files_leave_nothing_to_migrate_now_and_the_owner_able_to_later(
 ) -> None:
     assert "up to date" in migrate(container_database, "check")
     assert "nothing to apply" in migrate(container_database, "up")
-    run_apart(_add_a_column(container_database.as_owner()))
+    run_in_own_loop(_add_a_column(container_database.as_owner()))
 
 
 async def _add_a_column(owner: PostgresSettings) -> None:

@@ -20,10 +20,17 @@ from relaybox_types.envelope import EventEnvelope
 from sqlalchemy import text as sql
 
 from tests.fixtures.bounds import WAIT_S
-from tests.fixtures.pages import run_section, shell_blocks
-from tests.fixtures.planting import change, producer
+from tests.fixtures.doc_sections import run_section, shell_blocks
 from tests.fixtures.processes import server_environment
-from tests.fixtures.relays import all_sent, first_appearances, put_events, read_topic, rows_of, running
+from tests.fixtures.relays import (
+    first_appearances,
+    put_events,
+    read_topic,
+    rows_of,
+    running,
+    wait_until_all_sent,
+)
+from tests.fixtures.topic_records import make_producer, run_statement
 from tests.unit.test_docs import fences
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/blocked-key.md"
@@ -92,7 +99,7 @@ async def test_blocked_key_page_repairs_a_record_too_large(
     preview, retried = await section("3. Retry the row")
     assert "dry run: 1 would be put back to PENDING" in preview
     assert retried == "1 put back to PENDING\n"
-    await all_sent(database)
+    await wait_until_all_sent(database)
     assert await rows_of(database, "status = 'FAILED'") == []
     [acts] = await section("5. Check the record")
     assert "topic made" in acts
@@ -105,7 +112,7 @@ async def test_blocked_key_page_skips_a_row(
     database: Database, kafka_settings: KafkaSettings, narrow_topic: str, section: Section
 ) -> None:
     assert await section("4. Or skip the row") == ["1 skipped\n"]
-    await all_sent(database)
+    await wait_until_all_sent(database)
     [acts] = await section("5. Check the record")
     assert "INC-17" in acts
     records = read_topic(kafka_settings.bootstrap_servers, narrow_topic)
@@ -139,7 +146,7 @@ async def test_blocked_key_page_rehearses_a_repair(
         async with running(Relay(database, kafka_settings, RelaySettings(poll_interval=3_600))):
             await found(database, "status = 'FAILED'")
             printed, _ = await shell.communicate(repairing)
-            await all_sent(database)
+            await wait_until_all_sent(database)
     before, created = printed.decode().split("\ncreated ")
     assert "TopicUnknown" in before
     assert "an operator" in before
@@ -169,7 +176,7 @@ async def test_blocked_key_page_lets_a_stopped_lane_go_on(
         assert str(MARKER) in blocked
         assert f"lane {LANE} publishes nothing, {waiting} rows wait" in blocked
         assert await section("A lane publishes nothing") == [f"lane {LANE} goes on from {MARKER}\n"]
-        await all_sent(database)
+        await wait_until_all_sent(database)
     records = read_topic(kafka_settings.bootstrap_servers, narrow_topic)
     assert first_appearances(records) == {key: [1] for key in keys}
 
@@ -184,12 +191,12 @@ async def test_blocked_key_page_leads_out_of_a_lossy_failover(
 
     await put_events(database, topic, ["kept", "lost"])
     # Before the time that the page's command names.
-    await change(database, f"UPDATE event_outbox SET payload = payload || '{WRITTEN_EARLIER}'")
+    await run_statement(database, f"UPDATE event_outbox SET payload = payload || '{WRITTEN_EARLIER}'")
     async with running(Relay(database, kafka_settings, RelaySettings(poll_interval=0.1))):
-        await all_sent(database)
+        await wait_until_all_sent(database)
         [lost] = await rows_of(database, "key = 'lost'")
-        await change(database, "DELETE FROM event_outbox WHERE key = 'lost'")
-        await change(database, "UPDATE relay_origin SET history_changed_at = now()")
+        await run_statement(database, "DELETE FROM event_outbox WHERE key = 'lost'")
+        await run_statement(database, "UPDATE relay_origin SET history_changed_at = now()")
 
         everything, later = await follow()
         assert "not-in-database" in everything
@@ -206,7 +213,7 @@ async def test_blocked_key_page_leads_out_of_a_lossy_failover(
                 sql("UPDATE event_outbox SET topic = :topic WHERE status = 'PENDING'"), {"topic": topic}
             )
             await db.commit()
-        await all_sent(database)
+        await wait_until_all_sent(database)
     _, later = await follow()
     assert "Nothing is lost" in later
     records = [one for one in read_topic(kafka_settings.bootstrap_servers, topic) if one.key == "lost"]
@@ -220,6 +227,6 @@ def publish_marker(kafka: KafkaSettings, control_topic: str) -> None:
         [NewTopic(control_topic, num_partitions=8, config={"cleanup.policy": "compact"})]
     )
     created[control_topic].result(WAIT_S)
-    client = producer(kafka)
+    client = make_producer(kafka)
     client.produce(control_topic, MARKER.bytes, f"lane-{LANE}".encode(), partition=LANE)
     assert client.flush(WAIT_S) == 0

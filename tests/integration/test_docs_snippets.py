@@ -27,8 +27,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tests.fixtures.bounds import WAIT_S
+from tests.fixtures.event_publishing import new_event, row_counts
 from tests.fixtures.processes import server_environment
-from tests.fixtures.publishing import an_event, counts
 from tests.unit.test_docs import PAGES, fences, name_of
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -229,7 +229,7 @@ async def test_an_import_is_taken_and_ended_as_the_page_says(
 ) -> None:
     runner = TaskRunner(
         database,
-        {"shelf.import": shelf_blocks["importing"](database, lambda task: [an_event(version=1)])},
+        {"shelf.import": shelf_blocks["importing"](database, lambda task: [new_event(version=1)])},
         on_exhausted=AsyncMock(),
         on_signal=lambda signal: runner.stop() if signal is TaskSignal.ENDED else None,
     )
@@ -242,7 +242,7 @@ async def test_an_import_is_taken_and_ended_as_the_page_says(
             "SELECT (SELECT status::text FROM command_inbox) AS command, status::text FROM async_tasks"
         )
     assert tuple(row.values()) == ("COMPLETED", "COMPLETED")
-    assert await counts(database) == (1, 1)
+    assert await row_counts(database) == (1, 1)
 
 
 async def test_a_shelf_is_purged_as_the_page_says(
@@ -264,10 +264,10 @@ async def test_an_event_is_published_once_as_the_page_says(database: Database) -
     [text] = fences(page, "python")
     names: dict[str, Any] = {}
     exec(compile(text, "page", "exec", dont_inherit=True), names)
-    told = [await names["publish_once"](database, an_event()) for _ in range(2)]
+    told = [await names["publish_once"](database, new_event()) for _ in range(2)]
     assert told[0] == told[1]
     assert f"`evt_123` is\n`{told[0].event_id}`" in page.read_text()
-    assert await counts(database) == (1, 1)
+    assert await row_counts(database) == (1, 1)
 
 
 class Shop(httpx.AsyncBaseTransport):

@@ -18,9 +18,9 @@ from relaybox.local import LocalKafka, LocalPostgres, free_port
 from relaybox.settings import JwtSettings
 
 from tests.fixtures.container_database import container_database
-from tests.fixtures.image import DOCKERFILE, Builder, why_not
+from tests.fixtures.image import DOCKERFILE, Builder, missing_requirement
 from tests.fixtures.product import BACKEND, Writer, wait_for
-from tests.fixtures.servers import server_place
+from tests.fixtures.servers import server_directory
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3_600)]
 
@@ -34,9 +34,9 @@ _STORY_S = 600
 
 @pytest.fixture(scope="module")
 def builder() -> Iterator[Builder]:
-    if reason := why_not():
+    if reason := missing_requirement():
         pytest.skip(reason)
-    with server_place() as place:
+    with server_directory() as place:
         builder = Builder(place)
         yield builder
         builder.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures import servers
-from tests.fixtures.servers import server_place
+from tests.fixtures.servers import server_directory
 
 _KILLED = (
     "import fcntl, os, sys; fcntl.flock(open(sys.argv[1], 'wb'), fcntl.LOCK_EX); os.kill(os.getpid(), 9)"
@@ -24,13 +24,13 @@ def test_directory_of_a_killed_process_is_removed(tmp_path: Path) -> None:
     killed = tmp_path / "relaybox-tests-killed"
     (killed / "postgres").mkdir(parents=True)
     subprocess.run([sys.executable, "-I", "-S", "-c", _KILLED, killed / "owner"], check=False)
-    with server_place() as place:
+    with server_directory() as place:
         assert list(tmp_path.iterdir()) == [place]
 
 
 def test_directories_without_a_proven_end_are_kept(tmp_path: Path) -> None:
     (unknown := tmp_path / "relaybox-tests-unknown").mkdir()
     (other := tmp_path / "other").mkdir()
-    with server_place() as living, server_place() as place:
+    with server_directory() as living, server_directory() as place:
         assert set(tmp_path.iterdir()) == {unknown, other, living, place}
     assert set(tmp_path.iterdir()) == {unknown, other}

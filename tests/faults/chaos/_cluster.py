@@ -20,7 +20,7 @@ from tests.faults.chaos._proxy import Proxy
 from tests.faults.chaos._schedule import Fault, Kind
 from tests.faults.chaos._stage import PARTITIONS, TOPIC, Stage
 from tests.fixtures.failover import ServerPair
-from tests.fixtures.pgbouncer import PgBouncer, pgbouncer
+from tests.fixtures.pgbouncer import PgBouncer, find_pgbouncer
 
 BROKERS: Final = 3
 #: Kafka's own defaults: that topics and markers have three replicas is the product's work (G37).
@@ -76,7 +76,7 @@ async def cluster_staged(directory: Path) -> AsyncGenerator[ClusterStage]:
         await standby.start()
         pair = ServerPair(primary=primary, standby=standby, address=address)
         await pair.require_standby(required=True)
-        pooler = PgBouncer(pgbouncer(), directory / "pgbouncer", primary, "session", address.port)
+        pooler = PgBouncer(find_pgbouncer(), directory / "pgbouncer", primary, "session", address.port)
         await pooler.start()
         stage = ClusterStage(directory=directory, pair=pair, kafka=kafka, pooler=pooler)
         await migrate_up(stage.settings(), BACKBONE)
@@ -143,7 +143,7 @@ class ClusterFaults:
         pair = self._stage.pair
         await pair.require_standby(required=False)
         began_s = time.monotonic()
-        await pair.hold_replication()
+        await pair.pause_replication()
         self._timeline.note("the standby lags from now on")
         await asyncio.sleep(fault.lasts_s)
         yield

@@ -29,7 +29,7 @@ from tests.faults.chaos._report import share_of
 from tests.faults.chaos._stage import TOPIC
 from tests.faults.chaos._topic import Follower
 from tests.faults.chaos._writers import Writer
-from tests.fixtures.clusters import in_sync
+from tests.fixtures.clusters import wait_for_replicas
 
 _RELAYS: Final = 2
 _KEYS: Final = 200
@@ -163,7 +163,7 @@ async def _one_outage(play: _Play, fault: str, broker: LocalKafka, seconds: floa
     await play.write(_CALM_S)
     await starting
     await play.drained()
-    await in_sync(play.stage.kafka_settings(), TOPIC, BROKERS)
+    await wait_for_replicas(play.stage.kafka_settings(), TOPIC, BROKERS)
     away = sorted(play.worst_waits(began_s - _EVERY_S, back_s).values())
     returning = play.worst_waits(back_s, float("inf")).values()
     shares = {"p50_s": 0.5, "p99_s": 0.99, "max_s": 1.0}

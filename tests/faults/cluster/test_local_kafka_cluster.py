@@ -5,7 +5,13 @@ import uuid
 from relaybox.local import LocalKafkaCluster
 
 from tests.fixtures.bounds import WAIT_S
-from tests.fixtures.clusters import admin_of, create_topic, in_sync, settings_of, write
+from tests.fixtures.clusters import (
+    admin_client,
+    create_topic,
+    settings_of,
+    wait_for_replicas,
+    write_to_each_partition,
+)
 
 
 async def test_cluster_takes_writes_without_one_broker_which_rejoins(
@@ -13,14 +19,14 @@ async def test_cluster_takes_writes_without_one_broker_which_rejoins(
 ) -> None:
     settings, topic = settings_of(kafka_cluster), f"kept-{uuid.uuid4().hex}"
     create_topic(settings, topic, replicas=3, min_isr=2)
-    write(settings, topic, "with three")
+    write_to_each_partition(settings, topic, "with three")
     kafka_cluster.brokers[0].kill()
-    write(settings, topic, "with two")
-    await in_sync(settings, topic, 2)
+    write_to_each_partition(settings, topic, "with two")
+    await wait_for_replicas(settings, topic, 2)
 
     await kafka_cluster.start()
-    await in_sync(settings, topic, 3)
-    with admin_of(settings) as admin:
+    await wait_for_replicas(settings, topic, 3)
+    with admin_client(settings) as admin:
         assert len(admin.list_topics(timeout=WAIT_S).brokers) == 3
 
 
@@ -29,11 +35,11 @@ async def test_paused_broker_is_left_out_and_resumes(kafka_cluster: LocalKafkaCl
     create_topic(settings, topic, replicas=3, min_isr=2)
     kafka_cluster.brokers[1].pause()
     try:
-        write(settings, topic, "with two")
-        await in_sync(settings, topic, 2)
+        write_to_each_partition(settings, topic, "with two")
+        await wait_for_replicas(settings, topic, 2)
     finally:
         kafka_cluster.brokers[1].resume()
-    await in_sync(settings, topic, 3)
+    await wait_for_replicas(settings, topic, 3)
 
 
 async def test_stopped_cluster_starts_again_with_its_topics(kafka_cluster: LocalKafkaCluster) -> None:
@@ -43,6 +49,6 @@ async def test_stopped_cluster_starts_again_with_its_topics(kafka_cluster: Local
     assert not any(broker.is_started for broker in kafka_cluster.brokers)
 
     await kafka_cluster.start()
-    with admin_of(settings) as admin:
+    with admin_client(settings) as admin:
         assert topic in admin.list_topics(timeout=WAIT_S).topics
-    write(settings, topic, "after the start")
+    write_to_each_partition(settings, topic, "after the start")

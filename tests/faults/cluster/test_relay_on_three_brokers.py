@@ -16,9 +16,16 @@ from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
 
 from tests.fixtures.bounds import WAIT_S
-from tests.fixtures.clusters import create_topic, created_as, in_sync, settings_of
+from tests.fixtures.clusters import create_topic, replication_of, settings_of, wait_for_replicas
 from tests.fixtures.processes import command_environment
-from tests.fixtures.relays import all_sent, first_appearances, notify, put_events, read_topic, running
+from tests.fixtures.relays import (
+    first_appearances,
+    notify,
+    put_events,
+    read_topic,
+    running,
+    wait_until_all_sent,
+)
 
 Check = Callable[..., Result]
 
@@ -64,7 +71,7 @@ def relay_of(database: Database, kafka: KafkaSettings, topic: str, **settings: o
 async def publish(database: Database, topic: str, *, first: int) -> None:
     await put_events(database, topic, map(str, range(20)), first=first, count=2)
     await notify(database)
-    await all_sent(database)
+    await wait_until_all_sent(database)
 
 
 @pytest.mark.guarantee("G37")
@@ -74,7 +81,10 @@ async def test_topics_and_markers_get_three_replicas_and_min_isr_two(
     topic = f"events-{uuid4().hex}"
     async with running(relay_of(database, kafka, topic)):
         await publish(database, topic, first=1)
-    assert {name: created_as(kafka, name) for name in (topic, markers)} == {topic: (3, 2), markers: (3, 2)}
+    assert {name: replication_of(kafka, name) for name in (topic, markers)} == {
+        topic: (3, 2),
+        markers: (3, 2),
+    }
     async with asyncio.timeout(WAIT_S):
         while (codes := await faults(check, topic))[topic]:  # replicas of a new topic catch up  # noqa: ASYNC110
             await asyncio.sleep(0.1)
@@ -109,10 +119,10 @@ async def test_relay_that_starts_without_a_broker_creates_replicas_on_it(
     kafka_cluster.brokers[2].kill()
     async with running(relay_of(database, kafka, f"{before},{topic}")):
         await publish(database, topic, first=1)
-    assert created_as(kafka, topic) == (3, 2)
+    assert replication_of(kafka, topic) == (3, 2)
     await kafka_cluster.start()
     for name in (topic, markers):
-        await in_sync(kafka, name, 3)
+        await wait_for_replicas(kafka, name, 3)
 
 
 async def test_check_and_relay_name_a_topic_with_one_replica_on_three_brokers(
@@ -134,7 +144,7 @@ async def test_check_names_replicas_on_a_broker_that_is_down_and_the_broker(
     topic = f"events-{uuid4().hex}"
     create_topic(kafka, topic, replicas=3, min_isr=2)
     kafka_cluster.brokers[1].kill()
-    await in_sync(kafka, topic, 2)
+    await wait_for_replicas(kafka, topic, 2)
     checked = await asyncio.to_thread(check, topic)
     assert checked.exit_code == 1
     assert "down: 2" in checked.stdout

@@ -13,15 +13,15 @@ from relaybox.settings import KafkaSettings, RelaySettings
 from relaybox.telemetry import HealthState
 from relaybox.verify import partition_of
 
-from tests.fixtures.clusters import create_topic, holders_of, settings_of
+from tests.fixtures.clusters import create_topic, replica_brokers, settings_of
 from tests.fixtures.relays import (
-    all_sent,
     first_appearances,
     notify,
     put_events,
     read_topic,
     rows_of,
     running,
+    wait_until_all_sent,
 )
 from tests.fixtures.waiting import eventually
 
@@ -102,12 +102,12 @@ async def test_keys_of_other_partitions_flow_while_one_takes_no_writes(
     case = Case(database, kafka_cluster, delivery)
     create_topic(case.kafka, case.topic, replicas=replicas, min_isr=replicas, partitions=PARTITIONS)
     broker = case.cluster.brokers[0]
-    lost = [number for number, ids in holders_of(case.kafka, case.topic).items() if 1 in ids]
+    lost = [number for number, ids in replica_brokers(case.kafka, case.topic).items() if 1 in ids]
     assert 0 < len(lost) < PARTITIONS
     relay = case.relay()
     async with running(relay):
         await case.put()
-        await all_sent(case.database)
+        await wait_until_all_sent(case.database)
         broker.kill()
         for _ in range(3):
             await case.put()
@@ -121,10 +121,10 @@ async def test_keys_of_other_partitions_flow_while_one_takes_no_writes(
         await case.put()
         await case.only_pending(keys_in(lost))
         await case.cluster.start()
-        await all_sent(case.database)
+        await wait_until_all_sent(case.database)
         await unavailable(again, [])
         await case.put()
-        await all_sent(case.database)
+        await wait_until_all_sent(case.database)
     await case.check_topic()
 
 
@@ -141,11 +141,11 @@ async def test_lanes_of_other_markers_flow_while_one_marker_takes_no_writes(
     markers = markers_topic(origin["id"])
     create_topic(case.kafka, markers, replicas=1, min_isr=1, partitions=8)
     create_topic(case.kafka, case.topic, replicas=3, min_isr=2, partitions=PARTITIONS)
-    lost = [number for number, ids in holders_of(case.kafka, markers).items() if 1 in ids]
+    lost = [number for number, ids in replica_brokers(case.kafka, markers).items() if 1 in ids]
     assert 0 < len(lost) < 8
     async with running(case.relay()):
         await case.put()
-        await all_sent(database)
+        await wait_until_all_sent(database)
     keys = await keys_of_lanes(database, lost)
     kafka_cluster.brokers[0].kill()
     relay = case.relay()
@@ -154,7 +154,7 @@ async def test_lanes_of_other_markers_flow_while_one_marker_takes_no_writes(
         await case.only_pending(keys)
         await unavailable(relay, lost)
         await kafka_cluster.start()
-        await all_sent(database)
+        await wait_until_all_sent(database)
     await case.check_topic()
 
 

@@ -17,7 +17,7 @@ from relaybox.db import (
 from relaybox.local import LocalPostgres
 from relaybox.settings import PostgresSettings
 
-from tests.fixtures.both_postgres import dumped_schema
+from tests.fixtures.both_postgres import dump_schema
 
 SQL_FILE = Path(__file__).parents[4] / "infrastructure/docker/init/postgres/20-migration-event-sourcing.sql"
 
@@ -58,8 +58,8 @@ async def test_the_file_for_containers_and_the_migrations_make_the_same_schema(
     await run(empty_postgres_settings, SQL_FILE.read_text(encoding="utf-8"))
     # Nothing is left to apply: the file stamps the version tables. Rights are renewed on every run.
     assert await migrate_up(empty_postgres_settings, *ALL) == []
-    made = dumped_schema(postgres_server, empty_postgres_settings)
-    assert made == dumped_schema(postgres_server, postgres_settings)
+    made = dump_schema(postgres_server, empty_postgres_settings)
+    assert made == dump_schema(postgres_server, postgres_settings)
     assert "CREATE TABLE public.genesis_sessions" in made
 
 
@@ -68,11 +68,11 @@ async def test_up_down_and_up_again_ends_where_it_began(
 ) -> None:
     settings = empty_postgres_settings
     assert await migrate_up(settings, *ALL) == REVISIONS
-    first = dumped_schema(postgres_server, settings)
+    first = dump_schema(postgres_server, settings)
     assert await migrate_down(settings, BACKEND) == revisions_of(BACKEND)
     assert await migrate_down(settings, BACKBONE) == revisions_of(BACKBONE)
     assert await migrate_up(settings, *ALL) == REVISIONS
-    assert dumped_schema(postgres_server, settings) == first
+    assert dump_schema(postgres_server, settings) == first
 
 
 async def test_down_leaves_nothing_but_the_version_tables(empty_postgres_settings: PostgresSettings) -> None:

@@ -6,7 +6,7 @@ from relaybox.db import BACKBONE, Database, migrate_down, migrate_up, pending_mi
 from relaybox.local import LocalPostgres
 from relaybox.settings import PostgresSettings
 
-from tests.fixtures.both_postgres import dumped_schema
+from tests.fixtures.both_postgres import dump_schema
 
 REVISIONS = [one.revision for one in BACKBONE.script().walk_revisions()][::-1]
 
@@ -16,10 +16,10 @@ async def test_up_down_and_up_again_ends_where_it_began(
 ) -> None:
     settings = empty_postgres_settings
     assert await migrate_up(settings, BACKBONE) == REVISIONS
-    first = dumped_schema(postgres_server, settings)
+    first = dump_schema(postgres_server, settings)
     assert await migrate_down(settings, BACKBONE) == REVISIONS
     assert await migrate_up(settings, BACKBONE) == REVISIONS
-    assert dumped_schema(postgres_server, settings) == first
+    assert dump_schema(postgres_server, settings) == first
 
 
 async def test_going_up_again_applies_nothing(postgres_settings: PostgresSettings) -> None:

@@ -12,13 +12,13 @@ from tests.fixtures.club import Club
 async def test_activity_is_the_nodes_own_stream_newest_first_page_by_page(club: Club) -> None:
     thread = await club.thread()
     reply = await club.reply(thread)
-    await club.other.done("PUT", f"/replies/{reply['id']}/reactions/♟")
+    await club.other.call("PUT", f"/replies/{reply['id']}/reactions/♟")
     await club.owner.node("folder", parent=club.root)
     path = f"/nodes/{club.study}/activity"
-    seen, page = [], await club.viewer.done("GET", f"{path}?limit=2")
+    seen, page = [], await club.viewer.call("GET", f"{path}?limit=2")
     while page["next_cursor"]:
         seen += page["items"]
-        page = await club.viewer.done("GET", f"{path}?limit=2&cursor={page['next_cursor']}")
+        page = await club.viewer.call("GET", f"{path}?limit=2&cursor={page['next_cursor']}")
     seen += page["items"]
     told = [(one["version"], one["actor"], one["summary"], one["target"]["id"]) for one in seen]
     assert told == [
@@ -40,10 +40,10 @@ async def test_activity_holds_no_words_of_discussions(club: Club) -> None:
 
 async def test_activity_does_not_bring_back_what_was_changed_since(club: Club) -> None:
     study, chapter = f"/nodes/{club.study}", f"/studies/{club.study}/chapters/{club.chapter.id}"
-    version = (await club.owner.done("GET", study))["version"]
+    version = (await club.owner.call("GET", study))["version"]
     for words in ("a secret", "another"):
-        version = (await club.owner.done("PATCH", study, {"description": words}, match=version))["version"]
-        await club.owner.done("PUT", f"{chapter}/moves/e2e4/annotation", {"text": words}, match="*")
+        version = (await club.owner.call("PATCH", study, {"description": words}, match=version))["version"]
+        await club.owner.call("PUT", f"{chapter}/moves/e2e4/annotation", {"text": words}, match="*")
     answer = await club.viewer.send("GET", f"{study}/activity")
     assert "secret" not in answer.text
     told = [one["summary"] for one in answer.json()["items"][:2]]
@@ -55,19 +55,19 @@ async def test_with_whom_a_node_is_shared_is_told_to_its_admins(club: Club) -> N
     assert '"pupil"' not in (await club.viewer.send("GET", path)).text
     await club.owner.share(club.root, "pupil", "viewer")
     assert '"pupil"' not in (await club.viewer.send("GET", path)).text
-    [latest, *_] = (await club.admin.done("GET", path))["items"]
+    [latest, *_] = (await club.admin.call("GET", path))["items"]
     assert (latest["type"], latest["target"]) == ("acl.shared", {"type": "SHARE", "id": "pupil"})
 
 
 async def test_who_may_not_read_a_node_learns_nothing_of_what_happened_to_it(club: Club) -> None:
     for node_id in (club.study, uuid4(), "no-id"):
         path = f"/nodes/{node_id}/activity"
-        assert await club.stranger.refused(404, "GET", path) == "NODE_NOT_FOUND"
-        assert await club.anybody.refused(401, "GET", path) == "TOKEN_MISSING"
-    await club.open_to("public")
-    assert (await club.anybody.done("GET", f"/nodes/{club.study}/activity"))["items"]
+        assert await club.stranger.error_code(404, "GET", path) == "NODE_NOT_FOUND"
+        assert await club.anonymous.error_code(401, "GET", path) == "TOKEN_MISSING"
+    await club.set_visibility("public")
+    assert (await club.anonymous.call("GET", f"/nodes/{club.study}/activity"))["items"]
     await club.trash(club.root["id"])
-    assert await club.owner.refused(404, "GET", f"/nodes/{club.study}/activity") == "NODE_NOT_FOUND"
+    assert await club.owner.error_code(404, "GET", f"/nodes/{club.study}/activity") == "NODE_NOT_FOUND"
 
 
 async def test_what_was_erased_says_so(club: Club) -> None:
@@ -80,7 +80,7 @@ async def test_what_was_erased_says_so(club: Club) -> None:
         reason="asked for",
     )
     await club.studio.backbone.database.run_in_transaction(forget, isolation="READ COMMITTED")
-    items = (await club.viewer.done("GET", f"/nodes/{club.study}/activity"))["items"]
+    items = (await club.viewer.call("GET", f"/nodes/{club.study}/activity"))["items"]
     assert {(one["erased"], one["summary"]) for one in items} == {(True, "did something that was erased")}
     assert [one["actor"] for one in items] == ["commenter", "teacher", "teacher"]
 
@@ -88,4 +88,4 @@ async def test_what_was_erased_says_so(club: Club) -> None:
 async def test_a_cursor_that_no_page_gave_is_refused(club: Club) -> None:
     for place in [(2**31,), ("1",), (1, 2)]:
         path = f"/nodes/{club.study}/activity?cursor={encode_cursor(*place)}"
-        assert await club.viewer.refused(422, "GET", path) == "VALIDATION_ERROR"
+        assert await club.viewer.error_code(422, "GET", path) == "VALIDATION_ERROR"

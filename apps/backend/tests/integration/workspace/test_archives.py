@@ -15,8 +15,18 @@ from pydantic_core import from_json
 from relaybox.db import RetryTransaction
 from relaybox.tasks._store import claim_tasks
 
-from tests.fixtures.gates import waits_for_a_row
-from tests.fixtures.pgn import NEW, ended, game, games, imported, new_worker, rows, task_path, working
+from tests.fixtures.gates import wait_for_row_lock_waiter
+from tests.fixtures.pgn import (
+    IMPORT_PATH,
+    fetch_rows,
+    game,
+    games,
+    import_pgn,
+    new_worker,
+    running_worker,
+    task_path,
+    wait_for_task_end,
+)
 from tests.fixtures.studio import Person, Studio
 
 
@@ -28,8 +38,8 @@ async def begun(who: Person, node: Any) -> str:
 async def archive(studio: Studio, who: Person, node: Any) -> dict[str, bytes]:
     """What a node's export holds, by path."""
     path = await begun(who, node)
-    async with working(studio):
-        done = await ended(who, path)
+    async with running_worker(studio):
+        done = await wait_for_task_end(who, path)
     assert done["status"] == "COMPLETED", done
     answer = await who.send("GET", f"{path}/result")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/zip")
@@ -45,7 +55,7 @@ def names(data: bytes) -> list[str]:
 
 
 async def study_in(who: Person, parent: Any, title: str, pgn: str) -> Any:
-    report = await imported(who, pgn, NEW, params={"title": title, "parent_id": parent["id"]})
+    report = await import_pgn(who, pgn, IMPORT_PATH, params={"title": title, "parent_id": parent["id"]})
     return report["studies"][0]
 
 
@@ -69,11 +79,11 @@ async def test_an_export_is_an_event_of_the_node_and_its_command_is_done(studio:
     assert list(held) == ["Spring.pgn"]
     last = (await studio.stream(study["id"]))[-1]
     assert (last.type, last.payload["studies"]) == ("study.pgn_exported", 1)
-    [command] = await rows(
+    [command] = await fetch_rows(
         studio, "SELECT id, status::text FROM command_inbox WHERE command_type = 'ExportNode'"
     )
     assert (last.correlation_id, command["status"]) == (command["id"], "COMPLETED")
-    detail = await studio.teacher.done("GET", f"/studies/{study['id']}")
+    detail = await studio.teacher.call("GET", f"/studies/{study['id']}")
     assert detail["version"] == 2, "an export changes nothing that an ETag stands for"
 
 
@@ -85,7 +95,7 @@ async def test_a_zip_holds_what_who_asked_may_read_and_nothing_else(studio: Stud
     await study_in(studio.teacher, root, "seen", game(1))
     await study_in(studio.teacher, secret, "hidden", game(2))
     await study_in(studio.teacher, binned, "gone", game(3))
-    await studio.teacher.done("DELETE", f"/nodes/{binned['id']}", match=1)
+    await studio.teacher.call("DELETE", f"/nodes/{binned['id']}", match=1)
     assert sorted(await archive(studio, studio.pupil, root)) == ["Club/seen.pgn"]
     assert sorted(await archive(studio, studio.teacher, root)) == ["Club/secret/hidden.pgn", "Club/seen.pgn"]
 
@@ -94,28 +104,28 @@ async def test_an_export_is_for_who_may_read_and_its_file_for_who_asked(studio: 
     root = await studio.teacher.node("workspace", "Club")
     await studio.teacher.share(root, "pupil", "viewer")
     body = {"node_id": root["id"]}
-    assert await studio.stranger.refused(404, "POST", "/export", body) == "NODE_NOT_FOUND"
-    assert await studio.anybody.refused(401, "POST", "/export", body) == "TOKEN_MISSING"
+    assert await studio.stranger.error_code(404, "POST", "/export", body) == "NODE_NOT_FOUND"
+    assert await studio.anonymous.error_code(401, "POST", "/export", body) == "TOKEN_MISSING"
     path, others = await begun(studio.pupil, root), await begun(studio.teacher, root)
     refused = await studio.pupil.send("GET", f"{path}/result")
     assert (refused.status_code, refused.json()["error_code"]) == (409, "RESULT_NOT_READY")
     assert refused.json()["status"] == "PENDING"
-    async with working(studio):
-        await asyncio.gather(ended(studio.pupil, path), ended(studio.teacher, others))
+    async with running_worker(studio):
+        await asyncio.gather(wait_for_task_end(studio.pupil, path), wait_for_task_end(studio.teacher, others))
     assert names((await studio.pupil.send("GET", f"{path}/result")).content) == []
-    assert await studio.teacher.refused(404, "GET", f"{path}/result") == "NOT_FOUND_IN_NODE"
-    assert await studio.anybody.refused(401, "GET", f"{path}/result") == "TOKEN_MISSING"
-    await studio.teacher.done("DELETE", f"/share/{root['id']}/users/pupil")
-    assert await studio.pupil.refused(404, "GET", f"{path}/result") == "NOT_FOUND_IN_NODE"
+    assert await studio.teacher.error_code(404, "GET", f"{path}/result") == "NOT_FOUND_IN_NODE"
+    assert await studio.anonymous.error_code(401, "GET", f"{path}/result") == "TOKEN_MISSING"
+    await studio.teacher.call("DELETE", f"/share/{root['id']}/users/pupil")
+    assert await studio.pupil.error_code(404, "GET", f"{path}/result") == "NOT_FOUND_IN_NODE"
 
 
 async def test_who_may_no_longer_read_when_it_is_made_gets_nothing(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     await studio.teacher.share(root, "pupil", "viewer")
     path = await begun(studio.pupil, root)
-    await studio.teacher.done("DELETE", f"/share/{root['id']}/users/pupil")
-    async with working(studio):
-        failed = await ended(studio.pupil, path)
+    await studio.teacher.call("DELETE", f"/share/{root['id']}/users/pupil")
+    async with running_worker(studio):
+        failed = await wait_for_task_end(studio.pupil, path)
     assert (failed["status"], failed["error"]["error_code"]) == ("FAILED", "NODE_NOT_FOUND")
     assert [one.type for one in await studio.stream(root["id"])][-1] != "study.pgn_exported"
 
@@ -124,8 +134,8 @@ async def test_a_zip_has_a_limit_and_the_task_says_so(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     await study_in(studio.teacher, root, "Spring", games(3))
     path = await begun(studio.teacher, root)
-    async with working(studio, WorkspaceSettings(export_bytes_max=100)):
-        failed = await ended(studio.teacher, path)
+    async with running_worker(studio, WorkspaceSettings(export_bytes_max=100)):
+        failed = await wait_for_task_end(studio.teacher, path)
     assert (failed["status"], failed["error"]["error_code"]) == ("FAILED", "ARCHIVE_TOO_LARGE")
 
 
@@ -140,7 +150,7 @@ async def test_what_is_purged_while_it_is_exported_does_not_stay_in_the_zip(stud
     async def purge(percent: float) -> None:
         """Between the reading of both studies and the end."""
         if percent == 80:
-            await rows(studio, "DELETE FROM workspace_nodes WHERE id = $1::uuid", purged["id"])
+            await fetch_rows(studio, "DELETE FROM workspace_nodes WHERE id = $1::uuid", purged["id"])
 
     await new_worker(studio)._export(task, purge)
     assert names((await studio.teacher.send("GET", f"{path}/result")).content) == ["Club/stays.pgn"]
@@ -157,12 +167,12 @@ async def test_an_export_of_which_something_is_purged_again_and_again_is_left_fo
 
     async def purge(percent: float) -> None:
         if percent == 80:
-            await rows(studio, "DELETE FROM workspace_nodes WHERE id = $1::uuid", there.pop()["id"])
+            await fetch_rows(studio, "DELETE FROM workspace_nodes WHERE id = $1::uuid", there.pop()["id"])
 
     with pytest.raises(RetryTransaction):
         await new_worker(studio)._export(task, purge)
     assert len(there) == 1
-    assert (await studio.teacher.done("GET", path))["status"] == "RUNNING"
+    assert (await studio.teacher.call("GET", path))["status"] == "RUNNING"
     assert [one.type for one in await studio.stream(root["id"])].count("study.pgn_exported") == 0
 
 
@@ -172,12 +182,12 @@ async def test_the_name_of_a_folder_that_is_purged_does_not_stay_in_the_zip(stud
     other = await studio.teacher.node("folder", "other", root)
     study = await study_in(studio.teacher, folder, "Spring", game(1))
     path = await begun(studio.teacher, root)
-    async with working(studio):
-        await ended(studio.teacher, path)
-    await studio.teacher.done("POST", f"/nodes/{study['id']}/move", {"parent_id": other["id"]}, match="*")
-    await studio.teacher.done("DELETE", f"/nodes/{folder['id']}", match="*")
-    await studio.teacher.done("DELETE", f"/nodes/{folder['id']}/purge")
-    assert await studio.teacher.refused(409, "GET", f"{path}/result") == "RESULT_NOT_READY"
+    async with running_worker(studio):
+        await wait_for_task_end(studio.teacher, path)
+    await studio.teacher.call("POST", f"/nodes/{study['id']}/move", {"parent_id": other["id"]}, match="*")
+    await studio.teacher.call("DELETE", f"/nodes/{folder['id']}", match="*")
+    await studio.teacher.call("DELETE", f"/nodes/{folder['id']}/purge")
+    assert await studio.teacher.error_code(409, "GET", f"{path}/result") == "RESULT_NOT_READY"
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -196,8 +206,8 @@ async def test_the_end_of_an_export_locks_in_the_order_of_everybody(
     holding = superuser.transaction()
     await holding.start()
     await superuser.fetch(free, first["id"])
-    async with working(studio):
-        await waits_for_a_row(superuser)
+    async with running_worker(studio):
+        await wait_for_row_lock_waiter(superuser)
         free_still = await superuser.fetchval(f"SELECT count(*) FROM ({free}) AS node", node["id"])
         await holding.commit()
     assert free_still == (not whole)
@@ -211,7 +221,7 @@ async def test_the_nodes_of_a_zip_are_known_for_a_purge_to_find_it(studio: Studi
     root = await studio.teacher.node("workspace", "Club")
     study = await study_in(studio.teacher, root, "Spring", game(1))
     await archive(studio, studio.teacher, root)
-    [task] = await rows(studio, "SELECT result_data::text FROM async_tasks")
+    [task] = await fetch_rows(studio, "SELECT result_data::text FROM async_tasks")
     assert from_json(task["result_data"])["nodes"] == sorted([root["id"], study["id"]])
 
 
@@ -220,7 +230,7 @@ async def test_without_the_package_chess_an_export_says_so(
 ) -> None:
     root = await studio.teacher.node("workspace", "Club")
     monkeypatch.setattr("backend.workspace.errors._chess.find_spec", lambda _name: None)
-    code = await studio.teacher.refused(501, "POST", "/export", {"node_id": root["id"]})
+    code = await studio.teacher.error_code(501, "POST", "/export", {"node_id": root["id"]})
     assert code == "CHESS_NOT_INSTALLED"
 
 
@@ -228,11 +238,11 @@ async def test_the_file_of_an_export_goes_after_a_while(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     await study_in(studio.teacher, root, "Spring", game(1))
     path = await begun(studio.teacher, root)
-    async with working(studio):
-        await ended(studio.teacher, path)
+    async with running_worker(studio):
+        await wait_for_task_end(studio.teacher, path)
     database = studio.backbone.database
     assert await ExportFileCleaner(database, WorkspaceSettings(export_keep_h=1)).remove_old_files() == 0
     assert (await studio.teacher.send("GET", f"{path}/result")).status_code == 200
     assert await ExportFileCleaner(database, WorkspaceSettings(export_keep_h=1e-9)).remove_old_files() == 1
-    assert await studio.teacher.refused(409, "GET", f"{path}/result") == "RESULT_NOT_READY"
-    assert (await studio.teacher.done("GET", path))["result"]["studies"] == 1
+    assert await studio.teacher.error_code(409, "GET", f"{path}/result") == "RESULT_NOT_READY"
+    assert (await studio.teacher.call("GET", path))["result"]["studies"] == 1

@@ -6,28 +6,28 @@ from uuid import UUID, uuid4
 from backend.workspace.access import LEVELS_MAX
 from relaybox.db import Database
 
-from tests.fixtures.happenings import plant_chain
+from tests.fixtures.node_events import insert_folder_chain
 from tests.fixtures.studio import Person, Studio
 
 ROW = "SELECT * FROM workspace_nodes WHERE id = $1::uuid"
 
 
 async def trash(who: Person, node: Any, **query: str) -> None:
-    await who.done("DELETE", f"/nodes/{node['id']}", match="*", params=query)
+    await who.call("DELETE", f"/nodes/{node['id']}", match="*", params=query)
 
 
 async def restore(who: Person, node: Any) -> Any:
-    return await who.done("POST", f"/nodes/{node['id']}/restore")
+    return await who.call("POST", f"/nodes/{node['id']}/restore")
 
 
 async def bin_of(who: Person) -> list[Any]:
-    page = await who.done("GET", "/trash")
+    page = await who.call("GET", "/trash")
     assert page["next_cursor"] is None
     return page["items"]
 
 
 async def ids_below(who: Person, node: Any) -> list[str]:
-    tree = await who.done("GET", f"/nodes/tree?root_id={node['id']}")
+    tree = await who.call("GET", f"/nodes/tree?root_id={node['id']}")
     return [one["id"] for one in tree["items"]]
 
 
@@ -65,21 +65,23 @@ async def test_what_is_in_the_bin_is_nowhere_else(studio: Studio) -> None:
     await trash(studio.teacher, folder)
     for node in (folder, study):
         path = f"/nodes/{node['id']}"
-        assert await studio.teacher.refused(404, "GET", path) == "NODE_NOT_FOUND"
-        assert await studio.teacher.refused(404, "PATCH", path, {"title": "x"}, match=2) == "NODE_NOT_FOUND"
+        assert await studio.teacher.error_code(404, "GET", path) == "NODE_NOT_FOUND"
+        assert (
+            await studio.teacher.error_code(404, "PATCH", path, {"title": "x"}, match=2) == "NODE_NOT_FOUND"
+        )
     assert await ids_below(studio.teacher, root) == [root["id"]]
     below = {"kind": "study", "title": "x", "parent_id": folder["id"]}
-    assert await studio.teacher.refused(404, "POST", "/nodes", below) == "NODE_NOT_FOUND"
+    assert await studio.teacher.error_code(404, "POST", "/nodes", below) == "NODE_NOT_FOUND"
 
 
 async def test_trashing_names_the_version_it_is_meant_for(studio: Studio) -> None:
     node = await studio.teacher.node("folder")
     path = f"/nodes/{node['id']}"
-    assert await studio.teacher.refused(428, "DELETE", path) == "IF_MATCH_MISSING"
-    assert await studio.teacher.refused(412, "DELETE", path, match=4) == "VERSION_STALE"
-    await studio.teacher.done("DELETE", path, match=1)
-    assert await studio.teacher.refused(409, "DELETE", path, match=1) == "NODE_TRASHED"
-    assert await studio.stranger.refused(404, "DELETE", path, match=1) == "NODE_NOT_FOUND"
+    assert await studio.teacher.error_code(428, "DELETE", path) == "IF_MATCH_MISSING"
+    assert await studio.teacher.error_code(412, "DELETE", path, match=4) == "VERSION_STALE"
+    await studio.teacher.call("DELETE", path, match=1)
+    assert await studio.teacher.error_code(409, "DELETE", path, match=1) == "NODE_TRASHED"
+    assert await studio.stranger.error_code(404, "DELETE", path, match=1) == "NODE_NOT_FOUND"
 
 
 async def test_a_repeated_request_is_answered_as_the_first_one(studio: Studio) -> None:
@@ -99,7 +101,7 @@ async def test_a_repeated_request_is_answered_as_the_first_one(studio: Studio) -
 async def test_a_reason_is_short_and_can_be_stored(studio: Studio) -> None:
     node = await studio.teacher.node("folder")
     for reason in ("x" * 501, "\x00"):
-        code = await studio.teacher.refused(
+        code = await studio.teacher.error_code(
             422, "DELETE", f"/nodes/{node['id']}", match="*", params={"reason": reason}
         )
         assert code == "VALIDATION_ERROR"
@@ -131,7 +133,7 @@ async def test_the_bin_says_what_was_trashed_when_why_and_from_where(studio: Stu
     assert (oldest["id"], oldest["reason"], oldest["count"]) == (study["id"], None, 1)
     assert oldest["former_parent"] == {"id": folder["id"], "title": "Openings"}
     assert await bin_of(studio.stranger) == []
-    assert await studio.anybody.refused(401, "GET", "/trash") == "TOKEN_MISSING"
+    assert await studio.anonymous.error_code(401, "GET", "/trash") == "TOKEN_MISSING"
 
 
 async def test_the_bin_goes_page_by_page(studio: Studio) -> None:
@@ -142,13 +144,13 @@ async def test_the_bin_goes_page_by_page(studio: Studio) -> None:
     seen: list[str] = []
     cursor: dict[str, str] = {}
     while True:
-        page = await studio.teacher.done("GET", "/trash", params={"limit": "2", **cursor})
+        page = await studio.teacher.call("GET", "/trash", params={"limit": "2", **cursor})
         seen += [one["id"] for one in page["items"]]
         if page["next_cursor"] is None:
             break
         cursor = {"cursor": page["next_cursor"]}
     assert seen == [one["id"] for one in reversed(made)]
-    assert await studio.teacher.refused(422, "GET", "/trash?cursor=x") == "VALIDATION_ERROR"
+    assert await studio.teacher.error_code(422, "GET", "/trash?cursor=x") == "VALIDATION_ERROR"
 
 
 async def test_a_batch_comes_back_to_where_it_was_and_as_it_was(studio: Studio) -> None:
@@ -156,14 +158,14 @@ async def test_a_batch_comes_back_to_where_it_was_and_as_it_was(studio: Studio) 
     folder = await studio.teacher.node("folder", parent=root, position=7)
     study = await studio.teacher.node("study", parent=folder)
     earlier = await studio.teacher.node("study", parent=folder)
-    before = await studio.teacher.done("GET", f"/nodes/{folder['id']}")
+    before = await studio.teacher.call("GET", f"/nodes/{folder['id']}")
     await trash(studio.teacher, earlier)
     await trash(studio.teacher, folder)
     answer = await studio.teacher.send("POST", f"/nodes/{folder['id']}/restore")
     back = answer.json()
     assert (back["restored_to"], back["fallback"], back["count"]) == (root["id"], False, 2)
     assert answer.headers["etag"] == f'"{back["version"]}"' == '"3"'
-    after = await studio.teacher.done("GET", f"/nodes/{folder['id']}")
+    after = await studio.teacher.call("GET", f"/nodes/{folder['id']}")
     changed = {name for name in before if after[name] != before[name]}
     assert changed == {"version", "changed_at"}
     # What was trashed on its own stays where it is.
@@ -181,7 +183,7 @@ async def test_a_batch_follows_its_former_parent(studio: Studio) -> None:
     study = await studio.teacher.node("study", parent=folder)
     await trash(studio.teacher, study)
     other = await studio.teacher.node("workspace")
-    await studio.teacher.done("POST", f"/nodes/{folder['id']}/move", {"parent_id": other["id"]}, match=1)
+    await studio.teacher.call("POST", f"/nodes/{folder['id']}/move", {"parent_id": other["id"]}, match=1)
     back = await restore(studio.teacher, study)
     assert (back["restored_to"], back["fallback"]) == (folder["id"], False)
     assert await ids_below(studio.teacher, other) == [other["id"], folder["id"], study["id"]]
@@ -210,7 +212,7 @@ async def test_without_any_living_ancestor_it_becomes_a_root_of_the_owner(studio
     await trash(studio.teacher, root)
     back = await restore(studio.teacher, folder)
     assert (back["restored_to"], back["fallback"], back["visibility"]) == (None, True, "public")
-    roots = await studio.teacher.done("GET", "/nodes")
+    roots = await studio.teacher.call("GET", "/nodes")
     assert [one["id"] for one in roots["items"]] == [folder["id"]]
     # What was a root comes back as one.
     back = await restore(studio.teacher, root)
@@ -225,7 +227,7 @@ async def test_what_a_private_folder_hid_is_not_shown_by_the_next_one(studio: St
     await trash(studio.teacher, hidden)
     back = await restore(studio.teacher, study)
     assert (back["restored_to"], back["visibility"]) == (root["id"], "private")
-    assert await studio.stranger.refused(404, "GET", f"/nodes/{study['id']}") == "NODE_NOT_FOUND"
+    assert await studio.stranger.error_code(404, "GET", f"/nodes/{study['id']}") == "NODE_NOT_FOUND"
 
 
 async def test_a_title_that_is_taken_by_now_keeps_a_study_in_the_bin(studio: Studio) -> None:
@@ -236,7 +238,7 @@ async def test_a_title_that_is_taken_by_now_keeps_a_study_in_the_bin(studio: Stu
     answer = await studio.teacher.send("POST", f"/nodes/{study['id']}/restore")
     assert (answer.status_code, answer.json()["error_code"]) == (409, "TITLE_TAKEN")
     assert answer.json()["blocking_id"] == other["id"]
-    await studio.teacher.done("PATCH", f"/nodes/{other['id']}", {"title": "Other endgames"}, match=1)
+    await studio.teacher.call("PATCH", f"/nodes/{other['id']}", {"title": "Other endgames"}, match=1)
     await restore(studio.teacher, study)
 
 
@@ -244,25 +246,25 @@ async def test_only_the_root_of_a_batch_comes_back(studio: Studio) -> None:
     folder = await studio.teacher.node("folder")
     study = await studio.teacher.node("study", parent=folder)
     path = f"/nodes/{study['id']}/restore"
-    assert await studio.teacher.refused(409, "POST", path) == "NODE_NOT_TRASHED"
+    assert await studio.teacher.error_code(409, "POST", path) == "NODE_NOT_TRASHED"
     await trash(studio.teacher, folder)
     answer = await studio.teacher.send("POST", path)
     assert (answer.status_code, answer.json()["error_code"]) == (409, "NODE_TRASHED_WITH_ANCESTOR")
     assert answer.json()["batch_root_id"] == folder["id"]
-    assert await studio.teacher.refused(404, "POST", f"/nodes/{uuid4()}/restore") == "NODE_NOT_FOUND"
+    assert await studio.teacher.error_code(404, "POST", f"/nodes/{uuid4()}/restore") == "NODE_NOT_FOUND"
 
 
 async def test_a_place_that_is_too_far_down_by_now_takes_nothing_back(
     studio: Studio, database: Database
 ) -> None:
     root = await studio.teacher.node("workspace")
-    bottom = (await plant_chain(database, root, LEVELS_MAX - 3))[-1]
+    bottom = (await insert_folder_chain(database, root, LEVELS_MAX - 3))[-1]
     place = await studio.teacher.node("folder", parent=root)
     former = await studio.teacher.node("folder", parent=place)
     folder = await studio.teacher.node("folder", parent=former)
     await studio.teacher.node("folder", parent=folder)
     await trash(studio.teacher, folder)
-    await studio.teacher.done("POST", f"/nodes/{former['id']}/move", {"parent_id": root["id"]}, match=1)
+    await studio.teacher.call("POST", f"/nodes/{former['id']}/move", {"parent_id": root["id"]}, match=1)
     await trash(studio.teacher, former)
-    await studio.teacher.done("POST", f"/nodes/{place['id']}/move", {"parent_id": bottom}, match=1)
-    assert await studio.teacher.refused(422, "POST", f"/nodes/{folder['id']}/restore") == "TREE_TOO_DEEP"
+    await studio.teacher.call("POST", f"/nodes/{place['id']}/move", {"parent_id": bottom}, match=1)
+    assert await studio.teacher.error_code(422, "POST", f"/nodes/{folder['id']}/restore") == "TREE_TOO_DEEP"

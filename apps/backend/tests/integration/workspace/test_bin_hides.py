@@ -65,7 +65,7 @@ async def test_what_is_in_the_bin_is_404_on_every_route_that_reads_a_node(studio
     assert "NODE_NOT_FOUND" not in live.values(), live
     assert {"/nodes/{node_id}", "/nodes/{node_id}/children", "/nodes/tree", "/nodes"} <= live.keys()
     for node in (alone, folder):
-        await studio.teacher.done("DELETE", f"/nodes/{node['id']}", match=1)
+        await studio.teacher.call("DELETE", f"/nodes/{node['id']}", match=1)
     for node in (alone, inside):
         for who in (studio.teacher, studio.stranger):
             codes = {reader.path: await reader.code(who, node) for reader in readers}
@@ -78,30 +78,30 @@ async def test_what_is_in_the_bin_is_in_no_list_and_behind_no_link(studio: Studi
     inside = await studio.teacher.node("folder", parent=folder)
     for node in (folder, inside):
         body = {"user_id": "pupil", "role": "viewer"}
-        await studio.teacher.done("POST", f"/share/{node['id']}/users", body)
-    link = await studio.teacher.done("POST", f"/share/{inside['id']}/links", {"role": "viewer"})
-    shared = (await studio.pupil.done("GET", "/shared-with-me"))["items"]
+        await studio.teacher.call("POST", f"/share/{node['id']}/users", body)
+    link = await studio.teacher.call("POST", f"/share/{inside['id']}/links", {"role": "viewer"})
+    shared = (await studio.pupil.call("GET", "/shared-with-me"))["items"]
     assert {one["id"] for one in shared} == {folder["id"], inside["id"]}
-    await studio.anybody.done("GET", f"/links/{link['token']}")
-    await studio.teacher.done("DELETE", f"/nodes/{folder['id']}", match=1)
-    assert (await studio.pupil.done("GET", "/shared-with-me"))["items"] == []
-    await studio.anybody.refused(404, "GET", f"/links/{link['token']}")
-    await studio.anybody.refused(404, "POST", f"/links/{link['token']}/open", {})
-    await studio.teacher.done("POST", f"/nodes/{folder['id']}/restore")
-    await studio.anybody.done("GET", f"/links/{link['token']}")
-    assert len((await studio.pupil.done("GET", "/shared-with-me"))["items"]) == 2
+    await studio.anonymous.call("GET", f"/links/{link['token']}")
+    await studio.teacher.call("DELETE", f"/nodes/{folder['id']}", match=1)
+    assert (await studio.pupil.call("GET", "/shared-with-me"))["items"] == []
+    await studio.anonymous.error_code(404, "GET", f"/links/{link['token']}")
+    await studio.anonymous.error_code(404, "POST", f"/links/{link['token']}/open", {})
+    await studio.teacher.call("POST", f"/nodes/{folder['id']}/restore")
+    await studio.anonymous.call("GET", f"/links/{link['token']}")
+    assert len((await studio.pupil.call("GET", "/shared-with-me"))["items"]) == 2
 
 
 async def test_who_came_by_a_link_sees_what_they_trashed_with_it(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     folder = await studio.teacher.node("folder", parent=root)
-    link = await studio.teacher.done("POST", f"/share/{root['id']}/links", {"role": "editor"})
-    opened = await studio.anybody.done("POST", f"/links/{link['token']}/open", {})
+    link = await studio.teacher.call("POST", f"/share/{root['id']}/links", {"role": "editor"})
+    opened = await studio.anonymous.call("POST", f"/links/{link['token']}/open", {})
     ticket = {"X-Share-Token": opened["share_token"]}
-    await studio.pupil.done("DELETE", f"/nodes/{folder['id']}", match=1, headers=dict(ticket))
-    assert (await studio.pupil.done("GET", "/trash"))["items"] == []
-    [seen] = (await studio.pupil.done("GET", "/trash", headers=dict(ticket)))["items"]
+    await studio.pupil.call("DELETE", f"/nodes/{folder['id']}", match=1, headers=dict(ticket))
+    assert (await studio.pupil.call("GET", "/trash"))["items"] == []
+    [seen] = (await studio.pupil.call("GET", "/trash", headers=dict(ticket)))["items"]
     assert (seen["id"], seen["former_parent"]["title"]) == (folder["id"], "Club")
     path = f"/nodes/{folder['id']}/restore"
-    assert await studio.pupil.refused(404, "POST", path) == "NODE_NOT_FOUND"
-    await studio.pupil.done("POST", path, headers=dict(ticket))
+    assert await studio.pupil.error_code(404, "POST", path) == "NODE_NOT_FOUND"
+    await studio.pupil.call("POST", path, headers=dict(ticket))

@@ -6,7 +6,7 @@ from typing import Any
 import asyncpg
 import httpx2 as httpx
 
-from tests.fixtures.gates import Gate, closed, waits_for_a_row
+from tests.fixtures.gates import Gate, closed_gate, wait_for_row_lock_waiter
 from tests.fixtures.studio import Studio
 
 #: Whoever is about to write the event has every lock that it takes.
@@ -21,15 +21,15 @@ async def test_a_node_is_not_made_in_a_folder_that_goes_into_the_bin(
     outer = await studio.teacher.node("folder", parent=root)
     inner = await studio.teacher.node("folder", parent=outer)
     body = {"kind": "study", "title": "late", "parent_id": inner["id"]}
-    async with closed(superuser, Gate("INSERT", "domain_events", _TRASHING)) as gate:
-        trashing = asyncio.create_task(studio.teacher.done("DELETE", f"/nodes/{outer['id']}", match=1))
-        await gate.reached()
-        creating = asyncio.create_task(studio.teacher.refused(404, "POST", "/nodes", body))
-        await waits_for_a_row(superuser)
+    async with closed_gate(superuser, Gate("INSERT", "domain_events", _TRASHING)) as gate:
+        trashing = asyncio.create_task(studio.teacher.call("DELETE", f"/nodes/{outer['id']}", match=1))
+        await gate.wait_until_reached()
+        creating = asyncio.create_task(studio.teacher.error_code(404, "POST", "/nodes", body))
+        await wait_for_row_lock_waiter(superuser)
         await gate.open()
         await trashing
         assert await creating == "NODE_NOT_FOUND"
-    [batch] = (await studio.teacher.done("GET", "/trash"))["items"]
+    [batch] = (await studio.teacher.call("GET", "/trash"))["items"]
     assert batch["count"] == 2
 
 
@@ -39,14 +39,14 @@ async def test_what_is_made_before_a_folder_goes_goes_with_it(
     root = await studio.teacher.node("workspace")
     outer = await studio.teacher.node("folder", parent=root)
     inner = await studio.teacher.node("folder", parent=outer)
-    async with closed(superuser, Gate("INSERT", "domain_events", _CREATING)) as gate:
+    async with closed_gate(superuser, Gate("INSERT", "domain_events", _CREATING)) as gate:
         creating = asyncio.create_task(studio.teacher.node("folder", parent=inner))
-        await gate.reached()
-        trashing = asyncio.create_task(studio.teacher.done("DELETE", f"/nodes/{outer['id']}", match=1))
-        await waits_for_a_row(superuser)
+        await gate.wait_until_reached()
+        trashing = asyncio.create_task(studio.teacher.call("DELETE", f"/nodes/{outer['id']}", match=1))
+        await wait_for_row_lock_waiter(superuser)
         await gate.open()
         await asyncio.gather(creating, trashing)
-    [batch] = (await studio.teacher.done("GET", "/trash"))["items"]
+    [batch] = (await studio.teacher.call("GET", "/trash"))["items"]
     assert batch["count"] == 3
 
 
@@ -84,7 +84,7 @@ async def test_a_place_that_leaves_in_another_tree_gives_way_to_the_next_one_the
     inner = await studio.teacher.node("folder", parent=middle)
     study = await in_bin(studio, inner)
     await moved(studio, inner, other)
-    await studio.teacher.done("DELETE", f"/nodes/{inner['id']}", match="*")
+    await studio.teacher.call("DELETE", f"/nodes/{inner['id']}", match="*")
     answer = await restored_while_trashing(studio, superuser, study, middle)
     assert (answer.status_code, answer.json().get("restored_to")) == (200, outer["id"])
 
@@ -92,28 +92,28 @@ async def test_a_place_that_leaves_in_another_tree_gives_way_to_the_next_one_the
 async def in_bin(studio: Studio, folder: Any) -> Any:
     """A study of *folder* in the bin."""
     study = await studio.teacher.node("study", parent=folder)
-    await studio.teacher.done("DELETE", f"/nodes/{study['id']}", match=1)
+    await studio.teacher.call("DELETE", f"/nodes/{study['id']}", match=1)
     return study
 
 
 async def moved(studio: Studio, node: Any, parent: Any) -> None:
     body = {"parent_id": parent["id"]}
-    await studio.teacher.done("POST", f"/nodes/{node['id']}/move", body, match="*")
+    await studio.teacher.call("POST", f"/nodes/{node['id']}/move", body, match="*")
 
 
 async def restored_to(studio: Studio, node: Any) -> str:
-    return (await studio.teacher.done("POST", f"/nodes/{node['id']}/restore"))["restored_to"]
+    return (await studio.teacher.call("POST", f"/nodes/{node['id']}/restore"))["restored_to"]
 
 
 async def restored_while_trashing(
     studio: Studio, superuser: asyncpg.Connection, node: Any, place: Any
 ) -> httpx.Response:
     """The answer to who restores *node* and waits for *place*, which leaves."""
-    async with closed(superuser, Gate("INSERT", "domain_events", _TRASHING)) as gate:
-        trashing = asyncio.create_task(studio.teacher.done("DELETE", f"/nodes/{place['id']}", match="*"))
-        await gate.reached()
+    async with closed_gate(superuser, Gate("INSERT", "domain_events", _TRASHING)) as gate:
+        trashing = asyncio.create_task(studio.teacher.call("DELETE", f"/nodes/{place['id']}", match="*"))
+        await gate.wait_until_reached()
         restoring = asyncio.create_task(studio.teacher.send("POST", f"/nodes/{node['id']}/restore"))
-        await waits_for_a_row(superuser)
+        await wait_for_row_lock_waiter(superuser)
         await gate.open()
         await trashing
         return await restoring
@@ -141,7 +141,7 @@ async def test_two_studies_with_one_title_do_not_both_come_back(studio: Studio) 
     studies = []
     for _ in range(2):
         studies.append(await studio.teacher.node("study", "Endgames", root))
-        await studio.teacher.done("DELETE", f"/nodes/{studies[-1]['id']}", match=1)
+        await studio.teacher.call("DELETE", f"/nodes/{studies[-1]['id']}", match=1)
     answers = await asyncio.gather(
         *(studio.teacher.send("POST", f"/nodes/{one['id']}/restore") for one in studies),
     )

@@ -5,12 +5,12 @@ from uuid import uuid4
 
 from backend.workspace.http import encode_cursor
 
-from tests.fixtures.happenings import grant, revoke
+from tests.fixtures.node_events import grant, revoke
 from tests.fixtures.studio import Person, Studio
 
 
 async def bin_of(who: Person) -> list[Any]:
-    return (await who.done("GET", "/trash"))["items"]
+    return (await who.call("GET", "/trash"))["items"]
 
 
 async def club(studio: Studio, **roles: str) -> tuple[Any, Any]:
@@ -24,9 +24,9 @@ async def club(studio: Studio, **roles: str) -> tuple[Any, Any]:
 async def test_an_editor_trashes_sees_and_restores_what_they_trashed(studio: Studio) -> None:
     root, folder = await club(studio, pupil="editor", viewer="viewer")
     path, viewer = f"/nodes/{folder['id']}", studio.person("viewer")
-    assert await viewer.refused(403, "DELETE", path, match=1) == "ROLE_MISSING"
-    assert await studio.stranger.refused(404, "DELETE", path, match=1) == "NODE_NOT_FOUND"
-    await studio.pupil.done("DELETE", path, match=1)
+    assert await viewer.error_code(403, "DELETE", path, match=1) == "ROLE_MISSING"
+    assert await studio.stranger.error_code(404, "DELETE", path, match=1) == "NODE_NOT_FOUND"
+    await studio.pupil.call("DELETE", path, match=1)
     [seen] = await bin_of(studio.pupil)
     assert (seen["id"], seen["trashed_by"], seen["may_restore"], seen["may_purge"]) == (
         folder["id"],
@@ -39,52 +39,52 @@ async def test_an_editor_trashes_sees_and_restores_what_they_trashed(studio: Stu
     assert (seen["may_restore"], seen["may_purge"]) == (True, True)
     assert await bin_of(viewer) == []
     for method, where in (("DELETE", path), ("POST", f"{path}/restore")):
-        assert await viewer.refused(404, method, where, match="*") == "NODE_NOT_FOUND"
-        assert await studio.stranger.refused(404, method, where, match="*") == "NODE_NOT_FOUND"
-        assert await studio.anybody.refused(401, method, where, match="*") == "TOKEN_MISSING"
-    assert await studio.pupil.refused(409, "DELETE", path, match="*") == "NODE_TRASHED"
-    await studio.pupil.done("POST", f"{path}/restore")
-    assert await viewer.refused(403, "POST", f"{path}/restore") == "ROLE_MISSING"
-    assert await studio.pupil.refused(409, "POST", f"{path}/restore") == "NODE_NOT_TRASHED"
+        assert await viewer.error_code(404, method, where, match="*") == "NODE_NOT_FOUND"
+        assert await studio.stranger.error_code(404, method, where, match="*") == "NODE_NOT_FOUND"
+        assert await studio.anonymous.error_code(401, method, where, match="*") == "TOKEN_MISSING"
+    assert await studio.pupil.error_code(409, "DELETE", path, match="*") == "NODE_TRASHED"
+    await studio.pupil.call("POST", f"{path}/restore")
+    assert await viewer.error_code(403, "POST", f"{path}/restore") == "ROLE_MISSING"
+    assert await studio.pupil.error_code(409, "POST", f"{path}/restore") == "NODE_NOT_TRASHED"
 
 
 async def test_an_editor_does_not_see_what_others_trashed(studio: Studio) -> None:
     _, folder = await club(studio, pupil="editor")
     path = f"/nodes/{folder['id']}"
     inner = await studio.teacher.node("study", parent=folder)
-    await studio.teacher.done("DELETE", path, match=1)
+    await studio.teacher.call("DELETE", path, match=1)
     assert await bin_of(studio.pupil) == []
-    assert await studio.pupil.refused(404, "POST", f"{path}/restore") == "NODE_NOT_FOUND"
-    assert await studio.pupil.refused(404, "POST", f"/nodes/{inner['id']}/restore") == "NODE_NOT_FOUND"
+    assert await studio.pupil.error_code(404, "POST", f"{path}/restore") == "NODE_NOT_FOUND"
+    assert await studio.pupil.error_code(404, "POST", f"/nodes/{inner['id']}/restore") == "NODE_NOT_FOUND"
     # Its role it has: it is told that the node is in the bin, and not by whom.
-    assert await studio.pupil.refused(409, "DELETE", path, match="*") == "NODE_TRASHED"
+    assert await studio.pupil.error_code(409, "DELETE", path, match="*") == "NODE_TRASHED"
 
 
 async def test_a_revoked_editor_sees_nothing_of_it_any_more(studio: Studio) -> None:
     root, folder = await club(studio, pupil="editor")
     path = f"/nodes/{folder['id']}"
-    await studio.pupil.done("DELETE", path, match=1)
+    await studio.pupil.call("DELETE", path, match=1)
     await revoke(studio, root, "pupil")
     assert await bin_of(studio.pupil) == []
-    assert await studio.pupil.refused(404, "POST", f"{path}/restore") == "NODE_NOT_FOUND"
-    assert await studio.pupil.refused(404, "DELETE", path, match="*") == "NODE_NOT_FOUND"
+    assert await studio.pupil.error_code(404, "POST", f"{path}/restore") == "NODE_NOT_FOUND"
+    assert await studio.pupil.error_code(404, "DELETE", path, match="*") == "NODE_NOT_FOUND"
     await grant(studio, root, "pupil", "viewer")
     assert len(await bin_of(studio.pupil)) == 1
 
 
 async def test_a_private_tree_suspends_what_is_seen_in_the_bin(studio: Studio) -> None:
     root, folder = await club(studio, pupil="editor")
-    await studio.pupil.done("DELETE", f"/nodes/{folder['id']}", match=1)
-    await studio.teacher.done("PATCH", f"/nodes/{root['id']}", {"visibility": "private"}, match="*")
+    await studio.pupil.call("DELETE", f"/nodes/{folder['id']}", match=1)
+    await studio.teacher.call("PATCH", f"/nodes/{root['id']}", {"visibility": "private"}, match="*")
     assert await bin_of(studio.pupil) == []
-    await studio.teacher.done("PATCH", f"/nodes/{root['id']}", {"visibility": "public"}, match="*")
+    await studio.teacher.call("PATCH", f"/nodes/{root['id']}", {"visibility": "public"}, match="*")
     assert len(await bin_of(studio.pupil)) == 1
 
 
 async def test_a_title_above_a_grant_is_not_shown_in_the_bin(studio: Studio) -> None:
     _root, folder = await club(studio)
     await grant(studio, folder, "pupil", "editor")
-    await studio.pupil.done("DELETE", f"/nodes/{folder['id']}", match=1)
+    await studio.pupil.call("DELETE", f"/nodes/{folder['id']}", match=1)
     [seen] = await bin_of(studio.pupil)
     assert seen["former_parent"] == {"id": None, "title": None}
 
@@ -92,9 +92,9 @@ async def test_a_title_above_a_grant_is_not_shown_in_the_bin(studio: Studio) -> 
 async def test_a_whole_tree_is_its_owners_to_trash(studio: Studio) -> None:
     root, _ = await club(studio, pupil="admin")
     path = f"/nodes/{root['id']}"
-    assert await studio.pupil.refused(403, "DELETE", path, match="*") == "ROLE_MISSING"
-    await studio.teacher.done("DELETE", path, match="*")
-    assert await studio.pupil.refused(404, "DELETE", path, match="*") == "NODE_NOT_FOUND"
+    assert await studio.pupil.error_code(403, "DELETE", path, match="*") == "ROLE_MISSING"
+    await studio.teacher.call("DELETE", path, match="*")
+    assert await studio.pupil.error_code(404, "DELETE", path, match="*") == "NODE_NOT_FOUND"
     [seen] = await bin_of(studio.teacher)
     assert (seen["former_parent"], seen["count"]) == (None, 2)
 
@@ -102,25 +102,25 @@ async def test_a_whole_tree_is_its_owners_to_trash(studio: Studio) -> None:
 async def test_what_moves_to_another_owner_is_in_that_owners_bin(studio: Studio) -> None:
     _, folder = await club(studio, pupil="editor")
     study = await studio.teacher.node("study", parent=folder)
-    await studio.teacher.done("DELETE", f"/nodes/{study['id']}", match=1)
+    await studio.teacher.call("DELETE", f"/nodes/{study['id']}", match=1)
     theirs = await studio.pupil.node("workspace")
     await grant(studio, theirs, "teacher", "editor")
-    await studio.teacher.done("POST", f"/nodes/{folder['id']}/move", {"parent_id": theirs["id"]}, match=1)
+    await studio.teacher.call("POST", f"/nodes/{folder['id']}/move", {"parent_id": theirs["id"]}, match=1)
     assert [one["may_purge"] for one in await bin_of(studio.pupil)] == [True]
     assert [one["may_purge"] for one in await bin_of(studio.teacher)] == [False]
-    await studio.pupil.done("POST", f"/nodes/{study['id']}/restore")
+    await studio.pupil.call("POST", f"/nodes/{study['id']}/restore")
 
 
 async def test_an_editor_cannot_make_a_node_their_own_by_moving_it(studio: Studio) -> None:
     root, folder = await club(studio, pupil="editor")
     theirs = await studio.pupil.node("workspace")
     path, body = f"/nodes/{folder['id']}/move", {"parent_id": theirs["id"]}
-    assert await studio.pupil.refused(403, "POST", path, body, match=1) == "ROLE_MISSING"
+    assert await studio.pupil.error_code(403, "POST", path, body, match=1) == "ROLE_MISSING"
     within = await studio.pupil.node("folder", parent=root)
-    await studio.pupil.done("POST", path, {"parent_id": within["id"]}, match=1)
+    await studio.pupil.call("POST", path, {"parent_id": within["id"]}, match=1)
 
 
 async def test_a_made_up_cursor_of_the_bin_is_refused_as_one(studio: Studio) -> None:
     cursor = encode_cursor("0001-01-01T00:00:00+14:00", uuid4())
-    code = await studio.teacher.refused(422, "GET", f"/trash?cursor={cursor}")
+    code = await studio.teacher.error_code(422, "GET", f"/trash?cursor={cursor}")
     assert code == "VALIDATION_ERROR"

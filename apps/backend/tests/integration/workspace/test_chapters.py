@@ -11,7 +11,7 @@ from backend.workspace.chess import VARIATIONS_MAX, _edit
 from backend.workspace.studies import _chapters as chapters
 from relaybox.db import Database
 
-from tests.fixtures.studies import Chapter, Library, shuffle, shuffle_pgn
+from tests.fixtures.studies import Chapter, StudyFactory, knight_moves, knight_moves_pgn
 from tests.fixtures.studio import Person, Studio
 
 TOLD = """
@@ -29,7 +29,7 @@ ANNOTATED = (
 
 
 async def moves_of(who: Person, chapter: Chapter) -> list[str]:
-    return [one["move_path"] for one in (await who.done("GET", chapter.path))["moves"]]
+    return [one["move_path"] for one in (await who.call("GET", chapter.path))["moves"]]
 
 
 async def differences(database: Database) -> list[Any]:
@@ -38,8 +38,8 @@ async def differences(database: Database) -> list[Any]:
     return found
 
 
-async def test_a_chapter_is_shown_move_by_move(studio: Studio, library: Library) -> None:
-    chapter = await library.chapter(ANNOTATED)
+async def test_a_chapter_is_shown_move_by_move(studio: Studio, studies: StudyFactory) -> None:
+    chapter = await studies.chapter(ANNOTATED)
     answer = await studio.teacher.send("GET", chapter.path)
     shown = answer.json()
     assert answer.headers["etag"] == '"1"'
@@ -57,9 +57,9 @@ async def test_a_chapter_is_shown_move_by_move(studio: Studio, library: Library)
 
 
 async def test_a_move_is_added_as_the_last_variation(
-    studio: Studio, library: Library, database: Database
+    studio: Studio, studies: StudyFactory, database: Database
 ) -> None:
-    chapter = await library.chapter()
+    chapter = await studies.chapter()
     body = {"after": "e2e4", "move": "d7d5", "annotation": {"text": " bold ", "nags": [5]}}
     answer = await studio.teacher.send("POST", f"{chapter.path}/moves", body, match=1)
     added = answer.json()
@@ -78,18 +78,18 @@ async def test_a_move_is_added_as_the_last_variation(
     assert told["target_id"] == str(chapter.id)
     assert (event.payload["move_path"], event.payload["san"]) == ("e2e4.d7d5", "d5")
     # The list of chapters is as it was, and so is the study's version.
-    assert (await studio.teacher.done("GET", chapter.study_path))["version"] == 2
+    assert (await studio.teacher.call("GET", chapter.study_path))["version"] == 2
     assert await differences(database) == []
 
 
 async def test_a_first_move_castling_and_a_promotion_are_moves_like_others(
-    studio: Studio, library: Library
+    studio: Studio, studies: StudyFactory
 ) -> None:
-    chapter = await library.chapter('[FEN "4k3/P7/8/8/8/8/8/4K2R w K - 0 1"]\n[SetUp "1"]\n\n*')
+    chapter = await studies.chapter('[FEN "4k3/P7/8/8/8/8/8/4K2R w K - 0 1"]\n[SetUp "1"]\n\n*')
     path, version = "", 1
     for move, uci in [("O-O", "e1g1"), ("--", "0000"), ("a8=Q+", "a7a8q")]:
         body = {"after": path, "move": move}
-        added = await studio.teacher.done("POST", f"{chapter.path}/moves", body, match=version)
+        added = await studio.teacher.call("POST", f"{chapter.path}/moves", body, match=version)
         assert added["uci"] == uci
         path, version = added["move_path"], added["version"]
     assert path == "e1g1.0000.a7a8q"
@@ -112,20 +112,20 @@ REFUSED_MOVES = [
 
 
 @pytest.mark.guarantee("G82")
-async def test_a_move_that_cannot_be_is_refused(studio: Studio, library: Library) -> None:
-    chapter = await library.chapter()
+async def test_a_move_that_cannot_be_is_refused(studio: Studio, studies: StudyFactory) -> None:
+    chapter = await studies.chapter()
     for status, code, body in REFUSED_MOVES:
-        assert await studio.teacher.refused(status, "POST", f"{chapter.path}/moves", body, match=1) == code
+        assert await studio.teacher.error_code(status, "POST", f"{chapter.path}/moves", body, match=1) == code
     assert len(await studio.stream(chapter.study["id"])) == 2
 
 
 async def test_a_deleted_move_takes_what_follows_along(
-    studio: Studio, library: Library, database: Database
+    studio: Studio, studies: StudyFactory, database: Database
 ) -> None:
-    chapter = await library.chapter(ANNOTATED)
+    chapter = await studies.chapter(ANNOTATED)
     answer = await studio.teacher.send("DELETE", f"{chapter.path}/moves/e2e4.e7e5", match=1)
     assert (answer.status_code, answer.headers["etag"], answer.content) == (204, '"2"', b"")
-    shown = await studio.teacher.done("GET", chapter.path)
+    shown = await studio.teacher.call("GET", chapter.path)
     assert [one["move_path"] for one in shown["moves"]] == ["e2e4", "e2e4.c7c5", "e2e4.c7c5.g1f3"]
     # The variation is the main line now, where PGN knows no comment before a move.
     assert (shown["moves"][1]["before"], shown["moves"][1]["text"]) == ("", "or")
@@ -134,34 +134,34 @@ async def test_a_deleted_move_takes_what_follows_along(
     assert await differences(database) == []
     for gone in ("e2e4.e7e5", "start", "e2e4."):
         path = f"{chapter.path}/moves/{gone}"
-        assert await studio.teacher.refused(404, "DELETE", path, match=2) == "NOT_FOUND_IN_NODE"
+        assert await studio.teacher.error_code(404, "DELETE", path, match=2) == "NOT_FOUND_IN_NODE"
 
 
 async def test_a_path_goes_on_naming_its_move_when_variations_change_places(
-    studio: Studio, library: Library, database: Database
+    studio: Studio, studies: StudyFactory, database: Database
 ) -> None:
-    chapter = await library.chapter("1. e4 e5 (1... c5 2. Nf3) (1... c6) 2. Nf3")
+    chapter = await studies.chapter("1. e4 e5 (1... c5 2. Nf3) (1... c6) 2. Nf3")
     steps = f"{chapter.path}/variations"
-    changed = await studio.teacher.done("POST", f"{steps}/e2e4.c7c6/promote", match=1)
+    changed = await studio.teacher.call("POST", f"{steps}/e2e4.c7c6/promote", match=1)
     assert (changed["version"], changed["move_path"]) == (2, "e2e4.c7c6")
-    await studio.teacher.done("POST", f"{steps}/e2e4.c7c6/promote", match=2)
+    await studio.teacher.call("POST", f"{steps}/e2e4.c7c6/promote", match=2)
     paths = ["e2e4", "e2e4.c7c6", "e2e4.e7e5", "e2e4.e7e5.g1f3", "e2e4.c7c5", "e2e4.c7c5.g1f3"]
     assert await moves_of(studio.teacher, chapter) == paths
     first, last = f"{steps}/e2e4.c7c6/promote", f"{steps}/e2e4.c7c5/demote"
-    assert await studio.teacher.refused(422, "POST", first, match=3) == "VARIATION_FIRST"
-    assert await studio.teacher.refused(422, "POST", last, match=3) == "VARIATION_LAST"
+    assert await studio.teacher.error_code(422, "POST", first, match=3) == "VARIATION_FIRST"
+    assert await studio.teacher.error_code(422, "POST", last, match=3) == "VARIATION_LAST"
     answer = await studio.teacher.send("POST", f"{steps}/e2e4.e7e5/demote", match=3)
     assert answer.headers["etag"] == '"4"'
     assert (await moves_of(studio.teacher, chapter))[2] == "e2e4.c7c5"
     gone = f"{steps}/e2e4.d7d5/promote"
-    assert await studio.teacher.refused(404, "POST", gone, match=4) == "NOT_FOUND_IN_NODE"
+    assert await studio.teacher.error_code(404, "POST", gone, match=4) == "NOT_FOUND_IN_NODE"
     types = [event.type.rpartition(".")[2] for event in await studio.stream(chapter.study["id"])][2:]
     assert types == ["variation_promoted", "variation_promoted", "variation_demoted"]
     assert await differences(database) == []
 
 
-async def test_an_annotation_is_put_whole(studio: Studio, library: Library, database: Database) -> None:
-    chapter = await library.chapter(ANNOTATED)
+async def test_an_annotation_is_put_whole(studio: Studio, studies: StudyFactory, database: Database) -> None:
+    chapter = await studies.chapter(ANNOTATED)
     path = f"{chapter.path}/moves/e2e4/annotation"
     words = {"text": "so so [%clk 0:00:30]", "nags": [6, 1, 6], "circles": ["Rd4"]}
     answer = await studio.teacher.send("PUT", path, words, match=1)
@@ -172,21 +172,23 @@ async def test_an_annotation_is_put_whole(studio: Studio, library: Library, data
     same = await studio.teacher.send("PUT", path, words, match=2)
     assert (same.status_code, same.headers["etag"]) == (200, '"2"')
     assert len(await studio.stream(chapter.study["id"])) == 3
-    await studio.teacher.done("PUT", path, {}, match=2)
-    shown = (await studio.teacher.done("GET", chapter.path))["moves"][0]
+    await studio.teacher.call("PUT", path, {}, match=2)
+    shown = (await studio.teacher.call("GET", chapter.path))["moves"][0]
     assert (shown["text"], shown["nags"], shown["clock_s"]) == ("", [], None)
     assert await differences(database) == []
 
 
-async def test_the_start_has_an_annotation_too(studio: Studio, library: Library, database: Database) -> None:
-    chapter = await library.chapter()
+async def test_the_start_has_an_annotation_too(
+    studio: Studio, studies: StudyFactory, database: Database
+) -> None:
+    chapter = await studies.chapter()
     path = f"{chapter.path}/moves/start/annotation"
-    said = await studio.teacher.done("PUT", path, {"text": "Look", "before": "Well"}, match=1)
+    said = await studio.teacher.call("PUT", path, {"text": "Look", "before": "Well"}, match=1)
     assert (said["move_path"], said["text"], said["before"]) == ("", "Well\nLook", "")
-    assert (await studio.teacher.done("GET", chapter.path))["start"]["text"] == "Well\nLook"
-    assert await studio.teacher.refused(422, "PUT", path, {"nags": [1]}, match=2) == "ANNOTATION_INVALID"
-    await studio.teacher.done("PUT", path, {}, match=2)
-    assert (await studio.teacher.done("GET", chapter.path))["start"]["text"] == ""
+    assert (await studio.teacher.call("GET", chapter.path))["start"]["text"] == "Well\nLook"
+    assert await studio.teacher.error_code(422, "PUT", path, {"nags": [1]}, match=2) == "ANNOTATION_INVALID"
+    await studio.teacher.call("PUT", path, {}, match=2)
+    assert (await studio.teacher.call("GET", chapter.path))["start"]["text"] == ""
     assert await differences(database) == []
 
 
@@ -207,16 +209,16 @@ REFUSED_ANNOTATIONS = [
 
 
 @pytest.mark.guarantee("G82")
-async def test_an_annotation_that_cannot_be_is_refused(studio: Studio, library: Library) -> None:
-    chapter = await library.chapter()
+async def test_an_annotation_that_cannot_be_is_refused(studio: Studio, studies: StudyFactory) -> None:
+    chapter = await studies.chapter()
     path = f"{chapter.path}/moves/e2e4/annotation"
     for code, body in REFUSED_ANNOTATIONS:
-        assert await studio.teacher.refused(422, "PUT", path, body, match=1) == code
+        assert await studio.teacher.error_code(422, "PUT", path, body, match=1) == code
 
 
-async def test_every_change_names_the_version_it_is_meant_for(studio: Studio, library: Library) -> None:
-    chapter = await library.chapter()
-    other = await library.chapter(study=chapter.study)
+async def test_every_change_names_the_version_it_is_meant_for(studio: Studio, studies: StudyFactory) -> None:
+    chapter = await studies.chapter()
+    other = await studies.chapter(study=chapter.study)
     for method, below, body in [
         ("POST", "/moves", {"after": "", "move": "d4"}),
         ("DELETE", "/moves/e2e4.c7c5", None),
@@ -225,21 +227,21 @@ async def test_every_change_names_the_version_it_is_meant_for(studio: Studio, li
         ("PUT", "/moves/e2e4/annotation", {"text": "x"}),
     ]:
         path = chapter.path + below
-        assert await studio.teacher.refused(428, method, path, body) == "IF_MATCH_MISSING"
+        assert await studio.teacher.error_code(428, method, path, body) == "IF_MATCH_MISSING"
         stale = await studio.teacher.send(method, path, body, match=9)
         assert (stale.status_code, stale.json()["current_version"]) == (412, 1)
         elsewhere = f"{chapter.study_path}/chapters/{uuid4()}{below}"
-        assert await studio.teacher.refused(404, method, elsewhere, body, match=1) == "NOT_FOUND_IN_NODE"
+        assert await studio.teacher.error_code(404, method, elsewhere, body, match=1) == "NOT_FOUND_IN_NODE"
         none = f"{chapter.study_path}/chapters/first{below}"
-        assert await studio.teacher.refused(404, method, none, body, match=1) == "NOT_FOUND_IN_NODE"
+        assert await studio.teacher.error_code(404, method, none, body, match=1) == "NOT_FOUND_IN_NODE"
     # A chapter is found under its own study alone.
-    stranger = await library.study()
+    stranger = await studies.study()
     path = f"/studies/{stranger['id']}/chapters/{other.id}"
-    assert await studio.teacher.refused(404, "GET", path) == "NOT_FOUND_IN_NODE"
+    assert await studio.teacher.error_code(404, "GET", path) == "NOT_FOUND_IN_NODE"
 
 
-async def test_every_write_under_a_key_happens_once(studio: Studio, library: Library) -> None:
-    chapter = await library.chapter()
+async def test_every_write_under_a_key_happens_once(studio: Studio, studies: StudyFactory) -> None:
+    chapter = await studies.chapter()
     version = 1
     for method, below, body in [
         ("POST", "/moves", {"after": "", "move": "d4"}),
@@ -261,8 +263,8 @@ async def test_every_write_under_a_key_happens_once(studio: Studio, library: Lib
     assert len(await studio.stream(chapter.study["id"])) == 2 + 4
 
 
-async def test_of_two_changes_of_one_chapter_at_once_one_wins(studio: Studio, library: Library) -> None:
-    chapter = await library.chapter()
+async def test_of_two_changes_of_one_chapter_at_once_one_wins(studio: Studio, studies: StudyFactory) -> None:
+    chapter = await studies.chapter()
     tries = [
         studio.teacher.send("POST", f"{chapter.path}/moves", {"after": "", "move": move}, match=1)
         for move in ("d4", "c4", "b4", "Nf3")
@@ -274,10 +276,10 @@ async def test_of_two_changes_of_one_chapter_at_once_one_wins(studio: Studio, li
 
 
 async def test_changes_of_two_chapters_at_once_both_win(
-    studio: Studio, library: Library, database: Database
+    studio: Studio, studies: StudyFactory, database: Database
 ) -> None:
-    study = await library.study()
-    both = [await library.chapter(study=study) for _ in range(2)]
+    study = await studies.study()
+    both = [await studies.chapter(study=study) for _ in range(2)]
     for version in range(1, 4):
         tries = [
             studio.teacher.send(
@@ -289,49 +291,53 @@ async def test_changes_of_two_chapters_at_once_both_win(
     assert await differences(database) == []
 
 
-async def test_a_game_of_400_half_moves_goes_on(studio: Studio, library: Library) -> None:
-    chapter = await library.chapter(shuffle_pgn(400))
-    path = ".".join(shuffle(400))
+async def test_a_game_of_400_half_moves_goes_on(studio: Studio, studies: StudyFactory) -> None:
+    chapter = await studies.chapter(knight_moves_pgn(400))
+    path = ".".join(knight_moves(400))
     body = {"after": path, "move": "Nf3"}
-    added = await studio.teacher.done("POST", f"{chapter.path}/moves", body, match=1)
+    added = await studio.teacher.call("POST", f"{chapter.path}/moves", body, match=1)
     assert (added["ply"], added["move_path"]) == (401, f"{path}.g1f3")
-    await studio.teacher.done("PUT", f"{chapter.path}/moves/{path}/annotation", {"text": "long"}, match=2)
-    shown = (await studio.teacher.done("GET", chapter.path))["moves"]
+    await studio.teacher.call("PUT", f"{chapter.path}/moves/{path}/annotation", {"text": "long"}, match=2)
+    shown = (await studio.teacher.call("GET", chapter.path))["moves"]
     assert (len(shown), shown[399]["text"], shown[400]["parent"]) == (401, "long", 399)
-    answer = await studio.teacher.send("DELETE", f"{chapter.path}/moves/{'.'.join(shuffle(2))}", match=3)
+    answer = await studio.teacher.send("DELETE", f"{chapter.path}/moves/{'.'.join(knight_moves(2))}", match=3)
     assert answer.status_code == 204
     assert await moves_of(studio.teacher, chapter) == ["g1f3"]
 
 
-async def test_a_move_takes_ten_variations_and_not_one_more(studio: Studio, library: Library) -> None:
-    chapter = await library.chapter('[White "Anna"]\n\n*')
+async def test_a_move_takes_ten_variations_and_not_one_more(studio: Studio, studies: StudyFactory) -> None:
+    chapter = await studies.chapter('[White "Anna"]\n\n*')
     moves = [f"{file}{rank}" for rank in "34" for file in "abcdefgh"]
     for version, move in enumerate(moves[: VARIATIONS_MAX + 1], 1):
         body = {"after": "", "move": move}
-        await studio.teacher.done("POST", f"{chapter.path}/moves", body, match=version)
+        await studio.teacher.call("POST", f"{chapter.path}/moves", body, match=version)
     body = {"after": "", "move": moves[VARIATIONS_MAX + 1]}
     path = f"{chapter.path}/moves"
-    assert await studio.teacher.refused(422, "POST", path, body, match="*") == "VARIATIONS_FULL"
+    assert await studio.teacher.error_code(422, "POST", path, body, match="*") == "VARIATIONS_FULL"
 
 
 async def test_a_chapter_grows_to_its_limits_and_shrinks_again(
-    studio: Studio, library: Library, monkeypatch: pytest.MonkeyPatch
+    studio: Studio, studies: StudyFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chapter = await library.chapter()
+    chapter = await studies.chapter()
     path, words = f"{chapter.path}/moves/e2e4/annotation", {"text": "x" * 1000}
     monkeypatch.setattr(chapters, "CHAPTER_BYTES_MAX", 1000)
-    assert await studio.teacher.refused(422, "PUT", path, words, match=1) == "CHAPTER_FULL"
+    assert await studio.teacher.error_code(422, "PUT", path, words, match=1) == "CHAPTER_FULL"
     body = {"after": "", "move": "d4", "annotation": words}
-    assert await studio.teacher.refused(422, "POST", f"{chapter.path}/moves", body, match=1) == "CHAPTER_FULL"
+    assert (
+        await studio.teacher.error_code(422, "POST", f"{chapter.path}/moves", body, match=1) == "CHAPTER_FULL"
+    )
     monkeypatch.setattr(chapters, "CHAPTER_BYTES_MAX", 10)
-    await studio.teacher.done("DELETE", f"{chapter.path}/moves/e2e4.c7c5", match=1)
+    await studio.teacher.call("DELETE", f"{chapter.path}/moves/e2e4.c7c5", match=1)
     monkeypatch.setattr(_edit, "MOVES_MAX", 3)
     body = {"after": "", "move": "d4"}
-    assert await studio.teacher.refused(422, "POST", f"{chapter.path}/moves", body, match=2) == "MOVES_FULL"
+    assert (
+        await studio.teacher.error_code(422, "POST", f"{chapter.path}/moves", body, match=2) == "MOVES_FULL"
+    )
 
 
-async def test_a_trashed_studys_chapters_are_not_found(studio: Studio, library: Library) -> None:
-    chapter = await library.chapter()
+async def test_a_trashed_studys_chapters_are_not_found(studio: Studio, studies: StudyFactory) -> None:
+    chapter = await studies.chapter()
     async with studio.backbone.database.connection() as connection:
         await connection.fetch(TRASH, chapter.study["id"])
     for method, path in [
@@ -339,4 +345,4 @@ async def test_a_trashed_studys_chapters_are_not_found(studio: Studio, library: 
         ("POST", f"{chapter.path}/moves"),
         ("GET", chapter.study_path),
     ]:
-        assert await studio.teacher.refused(404, method, path, {}, match=1) == "NODE_NOT_FOUND"
+        assert await studio.teacher.error_code(404, method, path, {}, match=1) == "NODE_NOT_FOUND"

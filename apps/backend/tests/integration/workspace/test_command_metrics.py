@@ -11,7 +11,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from relaybox.db import Database
 from relaybox.telemetry import CommandMetrics, exposition
 
-from tests.fixtures.pgn import BROKEN, NEW, ended, games, send_pgn, task_path, working
+from tests.fixtures.pgn import (
+    BROKEN_GAME,
+    IMPORT_PATH,
+    games,
+    running_worker,
+    send_pgn,
+    task_path,
+    wait_for_task_end,
+)
 from tests.fixtures.studio import Studio
 
 Counts = Mapping[tuple[str, str], float]
@@ -51,7 +59,7 @@ async def counted(studio: Studio, before: Counts) -> Counts:
 async def test_metrics_count_workspace_commands(studio: Studio) -> None:
     before = await counts(studio)
     node = await studio.teacher.node("folder", "Club")
-    await studio.teacher.done("PATCH", f"/nodes/{node['id']}", {"title": "Team"}, match=1)
+    await studio.teacher.call("PATCH", f"/nodes/{node['id']}", {"title": "Team"}, match=1)
     await studio.teacher.share(node, "pupil", "viewer")
     expected = {("CreateNode", "COMPLETED"): 1, ("UpdateNode", "COMPLETED"): 1, ("ShareNode", "COMPLETED"): 1}
     assert await counted(studio, before) == expected
@@ -61,18 +69,18 @@ async def test_metrics_count_refused_workspace_commands(studio: Studio) -> None:
     node = await studio.teacher.node("folder", "Club")
     await studio.teacher.share(node, "pupil", "viewer")
     path, change, before = f"/nodes/{node['id']}", {"title": "Team"}, await counts(studio)
-    await studio.teacher.refused(428, "PATCH", path, change)
-    await studio.pupil.refused(403, "PATCH", path, change, match=1)
-    await studio.stranger.refused(404, "PATCH", path, change, match=1)
-    await studio.teacher.refused(422, "PATCH", path, {"title": ""}, match=1)
-    await studio.anybody.refused(401, "PATCH", path, change, match=1)
+    await studio.teacher.error_code(428, "PATCH", path, change)
+    await studio.pupil.error_code(403, "PATCH", path, change, match=1)
+    await studio.stranger.error_code(404, "PATCH", path, change, match=1)
+    await studio.teacher.error_code(422, "PATCH", path, {"title": ""}, match=1)
+    await studio.anonymous.error_code(401, "PATCH", path, change, match=1)
     codes = ("IF_MATCH_MISSING", "ROLE_MISSING", "NODE_NOT_FOUND", "VALIDATION_ERROR")
     assert await counted(studio, before) == {("UpdateNode", code): 1 for code in codes}
 
 
 async def test_metrics_count_a_refused_import_once(studio: Studio) -> None:
     before = await counts(studio)
-    answer = await send_pgn(studio.teacher, BROKEN)
+    answer = await send_pgn(studio.teacher, BROKEN_GAME)
     assert answer.status_code == 422
     expected = {("ImportPgn", answer.json()["error_code"]): 1}
     assert await counted(studio, before) == expected
@@ -82,8 +90,8 @@ async def test_metrics_count_replayed_workspace_commands_apart(studio: Studio) -
     before = await counts(studio)
     body, key = {"kind": "folder", "title": "Club"}, {"Idempotency-Key": "again"}
     for _ in range(2):
-        await studio.teacher.done("POST", "/nodes", body, headers=key)
-    await studio.teacher.refused(422, "POST", "/nodes", {**body, "title": "Team"}, headers=key)
+        await studio.teacher.call("POST", "/nodes", body, headers=key)
+    await studio.teacher.error_code(422, "POST", "/nodes", {**body, "title": "Team"}, headers=key)
     assert await counted(studio, before) == {
         ("CreateNode", "COMPLETED"): 1,
         ("CreateNode", "REPLAYED"): 1,
@@ -93,9 +101,9 @@ async def test_metrics_count_replayed_workspace_commands_apart(studio: Studio) -
 
 async def test_metrics_count_no_workspace_command_that_changes_nothing(studio: Studio) -> None:
     node = await studio.teacher.node("folder", "Club")
-    await studio.teacher.done("DELETE", f"/nodes/{node['id']}", match=1)
+    await studio.teacher.call("DELETE", f"/nodes/{node['id']}", match=1)
     before = await counts(studio)
-    await studio.teacher.done("DELETE", f"/nodes/{node['id']}/purge?dry_run=true")
+    await studio.teacher.call("DELETE", f"/nodes/{node['id']}/purge?dry_run=true")
     assert await counted(studio, before) == {}
 
 
@@ -104,25 +112,25 @@ async def test_metrics_count_a_workspace_command_after_its_commit(
 ) -> None:
     await superuser.execute(_IN_COMMIT)
     before = await counts(studio)
-    code = await studio.teacher.refused(503, "POST", "/nodes", {"kind": "folder", "title": "Club"})
+    code = await studio.teacher.error_code(503, "POST", "/nodes", {"kind": "folder", "title": "Club"})
     assert await counted(studio, before) == {("CreateNode", code): 1}
 
 
 async def test_metrics_count_large_imports_in_api_and_worker(studio: Studio) -> None:
     before, registry = await counts(studio), CollectorRegistry()
-    answer = await send_pgn(studio.teacher, games(201), f"{NEW}?title=Spring")
+    answer = await send_pgn(studio.teacher, games(201), f"{IMPORT_PATH}?title=Spring")
     assert await counted(studio, before) == {("ImportPgn", "RECEIVED"): 1}
-    async with working(studio, metrics=CommandMetrics(registry)):
-        await ended(studio.teacher, task_path(answer))
+    async with running_worker(studio, metrics=CommandMetrics(registry)):
+        await wait_for_task_end(studio.teacher, task_path(answer))
     assert counts_of(exposition(registry).decode()) == {("ImportPgn", "COMPLETED"): 1}
 
 
 async def test_metrics_count_imports_that_the_worker_refuses(studio: Studio) -> None:
     root, registry = await studio.teacher.node("workspace", "Club"), CollectorRegistry()
-    answer = await send_pgn(studio.teacher, games(201), f"{NEW}?title=Spring&parent_id={root['id']}")
-    await studio.teacher.done("DELETE", f"/nodes/{root['id']}", match="*")
-    async with working(studio, metrics=CommandMetrics(registry)):
-        task: Any = await ended(studio.teacher, task_path(answer))
+    answer = await send_pgn(studio.teacher, games(201), f"{IMPORT_PATH}?title=Spring&parent_id={root['id']}")
+    await studio.teacher.call("DELETE", f"/nodes/{root['id']}", match="*")
+    async with running_worker(studio, metrics=CommandMetrics(registry)):
+        task: Any = await wait_for_task_end(studio.teacher, task_path(answer))
     assert counts_of(exposition(registry).decode()) == {("ImportPgn", task["error"]["error_code"]): 1}
 
 
@@ -130,7 +138,7 @@ async def test_metrics_count_purges_of_the_trash_purger(
     studio: Studio, database: Database, superuser: asyncpg.Connection
 ) -> None:
     node, registry = await studio.teacher.node("folder", "Club"), CollectorRegistry()
-    await studio.teacher.done("DELETE", f"/nodes/{node['id']}", match=1)
+    await studio.teacher.call("DELETE", f"/nodes/{node['id']}", match=1)
     await superuser.execute(_TRASHED_LONG_AGO, node["id"])
     purger = TrashPurger(database, WorkspaceSettings(trash_keep_days=30), metrics=CommandMetrics(registry))
     assert await purger.purge_due() == 1

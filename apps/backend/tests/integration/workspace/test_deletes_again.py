@@ -1,6 +1,6 @@
 """A DELETE that is repeated under its key: the same answer while its sender may still ask there, else 404."""
 
-from tests.fixtures.studies import Library
+from tests.fixtures.studies import StudyFactory
 from tests.fixtures.studio import Person, Studio
 
 
@@ -13,17 +13,17 @@ async def twice(who: Person, path: str, *, match: str | None = None) -> list[int
 
 
 async def test_a_delete_is_answered_again_to_who_may_still_ask_there(
-    studio: Studio, library: Library
+    studio: Studio, studies: StudyFactory
 ) -> None:
-    chapter = await library.chapter()
+    chapter = await studies.chapter()
     study = chapter.study["id"]
     await studio.teacher.share(chapter.study, "pupil", "commenter")
     link = await studio.teacher.link(chapter.study, "viewer")
     body = {"target": study, "kind": "note", "body": "b"}
-    thread = (await studio.teacher.done("POST", "/discussions", body))["id"]
-    reply = (await studio.teacher.done("POST", f"/discussions/{thread}/replies", {"body": "b"}))["id"]
+    thread = (await studio.teacher.call("POST", "/discussions", body))["id"]
+    reply = (await studio.teacher.call("POST", f"/discussions/{thread}/replies", {"body": "b"}))["id"]
     thumb = f"/replies/{reply}/reactions/%F0%9F%91%8D"
-    await studio.teacher.done("PUT", thumb)
+    await studio.teacher.call("PUT", thumb)
     assert await twice(studio.teacher, thumb) == [204, 204]
     # What is gone tells nobody where it was, and so not who may ask.
     assert await twice(studio.teacher, f"/replies/{reply}") == [204, 404]

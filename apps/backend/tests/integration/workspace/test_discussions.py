@@ -13,12 +13,12 @@ from tests.fixtures.studio import Studio
 
 
 async def thread_of(club: Club, thread: Any, who: Any = None) -> Any:
-    return await (who or club.viewer).done("GET", f"/discussions/{thread['id']}")
+    return await (who or club.viewer).call("GET", f"/discussions/{thread['id']}")
 
 
 async def bodies(club: Club, target_id: object, **query: object) -> list[str]:
     params = {"target_id": str(target_id), **{name: str(value) for name, value in query.items()}}
-    page = await club.viewer.done("GET", "/discussions", params=params)
+    page = await club.viewer.call("GET", "/discussions", params=params)
     return [one["body"] for one in page["items"]]
 
 
@@ -54,14 +54,14 @@ async def test_a_thread_stands_on_a_node_a_chapter_or_a_move(club: Club) -> None
 
 async def test_the_chapter_and_the_move_must_exist(club: Club, studio: Studio) -> None:
     body = {"target": club.study, "kind": "note", "body": "x", "chapter_id": str(uuid4())}
-    assert await club.commenter.refused(404, "POST", "/discussions", body) == "NOT_FOUND_IN_NODE"
+    assert await club.commenter.error_code(404, "POST", "/discussions", body) == "NOT_FOUND_IN_NODE"
     body["chapter_id"] = str(club.chapter.id)
     body["move_path"] = "e2e4.c7c5"
-    assert await club.commenter.refused(422, "POST", "/discussions", body) == "MOVE_NOT_FOUND"
+    assert await club.commenter.error_code(422, "POST", "/discussions", body) == "MOVE_NOT_FOUND"
     del body["chapter_id"]
-    assert await club.commenter.refused(422, "POST", "/discussions", body) == "VALIDATION_ERROR"
+    assert await club.commenter.error_code(422, "POST", "/discussions", body) == "VALIDATION_ERROR"
     elsewhere = {**body, "target": club.root["id"], "chapter_id": str(club.chapter.id), "move_path": "e2e4"}
-    assert await club.commenter.refused(404, "POST", "/discussions", elsewhere) == "NOT_FOUND_IN_NODE"
+    assert await club.commenter.error_code(404, "POST", "/discussions", elsewhere) == "NOT_FOUND_IN_NODE"
     assert await club.types() == []
 
 
@@ -71,7 +71,7 @@ async def test_the_chapter_and_the_move_must_exist(club: Club, studio: Studio) -
 )
 async def test_what_is_no_thread_is_refused(club: Club, fields: dict[str, Any]) -> None:
     body = {"target": club.study, "kind": "note", "body": "x", **fields}
-    assert await club.commenter.refused(422, "POST", "/discussions", body) == "VALIDATION_ERROR"
+    assert await club.commenter.error_code(422, "POST", "/discussions", body) == "VALIDATION_ERROR"
 
 
 async def test_10_000_characters_of_any_script_are_a_body(club: Club) -> None:
@@ -82,13 +82,13 @@ async def test_10_000_characters_of_any_script_are_a_body(club: Club) -> None:
 async def test_pinned_threads_come_first_then_the_newest_page_by_page(club: Club) -> None:
     threads = [await club.thread(body=str(number)) for number in range(5)]
     for one in (threads[1], threads[3]):
-        await club.editor.done("PATCH", f"/discussions/{one['id']}", {"pinned": True}, match=1)
+        await club.editor.call("PATCH", f"/discussions/{one['id']}", {"pinned": True}, match=1)
     seen: list[str] = []
     query = f"/discussions?target_id={club.study}&limit=2"
-    page = await club.viewer.done("GET", query)
+    page = await club.viewer.call("GET", query)
     while page["next_cursor"]:
         seen += [one["body"] for one in page["items"]]
-        page = await club.viewer.done("GET", f"{query}&cursor={page['next_cursor']}")
+        page = await club.viewer.call("GET", f"{query}&cursor={page['next_cursor']}")
     seen += [one["body"] for one in page["items"]]
     assert seen == ["3", "1", "4", "2", "0"]
 
@@ -97,7 +97,7 @@ async def test_resolved_threads_are_listed_apart(club: Club) -> None:
     one = await club.thread(body="done")
     await club.thread(body="open")
     path = f"/discussions/{one['id']}"
-    await club.editor.done("PATCH", path, {"resolved": True}, match=1)
+    await club.editor.call("PATCH", path, {"resolved": True}, match=1)
     assert await bodies(club, club.study, resolved=True) == ["done"]
     assert await bodies(club, club.study, resolved=False) == ["open"]
     assert await bodies(club, club.study) == ["open", "done"]
@@ -106,7 +106,7 @@ async def test_resolved_threads_are_listed_apart(club: Club) -> None:
 async def test_a_cursor_that_no_page_gave_is_refused(club: Club) -> None:
     for place in [(1, "2026-01-01T00:00:00Z", uuid4()), (True, "9999-12-31T23:59:59-12:00", uuid4())]:
         path = f"/discussions?target_id={club.study}&cursor={encode_cursor(*place)}"
-        assert await club.viewer.refused(422, "GET", path) == "VALIDATION_ERROR"
+        assert await club.viewer.error_code(422, "GET", path) == "VALIDATION_ERROR"
 
 
 async def test_a_thread_is_read_with_its_replies_nested_and_counted(club: Club) -> None:
@@ -119,7 +119,7 @@ async def test_a_thread_is_read_with_its_replies_nested_and_counted(club: Club) 
     assert (answer.headers["etag"], detail["replies_count"]) == ('"1"', 3)
     tree = [(one["body"], [below["body"] for below in one["replies"]]) for one in detail["replies"]]
     assert tree == [("1", ["1.1"]), ("2", [])]
-    [listed] = (await club.viewer.done("GET", f"/discussions?target_id={club.study}"))["items"]
+    [listed] = (await club.viewer.call("GET", f"/discussions?target_id={club.study}"))["items"]
     assert listed["replies_count"] == 3
 
 
@@ -127,7 +127,7 @@ async def test_each_change_of_a_thread_is_an_event_of_its_own(club: Club) -> Non
     thread = await club.thread(club.editor)
     path = f"/discussions/{thread['id']}"
     changes = {"title": "T", "body": "for @bob", "kind": "note", "resolved": True, "pinned": True}
-    changed = await club.editor.done("PATCH", path, changes, match=1)
+    changed = await club.editor.call("PATCH", path, changes, match=1)
     assert (changed["title"], changed["body"], changed["kind"]) == ("T", "for @bob", "note")
     assert (changed["mentions"], changed["resolved_by"], changed["pinned"]) == (["bob"], "editor", True)
     assert changed["version"] == 4
@@ -147,15 +147,15 @@ async def test_each_change_of_a_thread_is_an_event_of_its_own(club: Club) -> Non
 async def test_a_change_that_changes_nothing_writes_nothing(club: Club, database: Database) -> None:
     thread = await club.thread(club.editor, title="T")
     path, same = f"/discussions/{thread['id']}", {"title": "T", "resolved": False, "pinned": False}
-    assert (await club.editor.done("PATCH", path, same, match=1))["version"] == 1
+    assert (await club.editor.call("PATCH", path, same, match=1))["version"] == 1
     assert await club.types() == ["discussion.thread.created"]
 
 
 async def test_a_change_of_a_thread_names_the_version_it_is_meant_for(club: Club) -> None:
     thread = await club.thread()
     path, change = f"/discussions/{thread['id']}", {"body": "better"}
-    assert await club.commenter.refused(428, "PATCH", path, change) == "IF_MATCH_MISSING"
-    await club.commenter.done("PATCH", path, change, match=1)
+    assert await club.commenter.error_code(428, "PATCH", path, change) == "IF_MATCH_MISSING"
+    await club.commenter.call("PATCH", path, change, match=1)
     stale = await club.commenter.send("PATCH", path, {"body": "late"}, match=1)
     assert (stale.status_code, stale.json()["current_version"]) == (412, 2)
 
@@ -164,12 +164,12 @@ async def test_words_are_the_authors_and_the_rest_an_editors(club: Club) -> None
     thread = await club.thread()
     path = f"/discussions/{thread['id']}"
     for who in (club.editor, club.admin, club.owner):
-        assert await who.refused(403, "PATCH", path, {"body": "x"}, match=1) == "NOT_THE_AUTHOR"
+        assert await who.error_code(403, "PATCH", path, {"body": "x"}, match=1) == "NOT_THE_AUTHOR"
     for change in ({"resolved": True}, {"pinned": True}):
-        assert await club.commenter.refused(403, "PATCH", path, change, match=1) == "ROLE_MISSING"
-        assert await club.other.refused(403, "PATCH", path, change, match=1) == "ROLE_MISSING"
-    assert await club.other.refused(403, "PATCH", path, {"title": "x"}, match=1) == "ROLE_MISSING"
-    assert await club.viewer.refused(403, "PATCH", path, {"title": "x"}, match=1) == "ROLE_MISSING"
+        assert await club.commenter.error_code(403, "PATCH", path, change, match=1) == "ROLE_MISSING"
+        assert await club.other.error_code(403, "PATCH", path, change, match=1) == "ROLE_MISSING"
+    assert await club.other.error_code(403, "PATCH", path, {"title": "x"}, match=1) == "ROLE_MISSING"
+    assert await club.viewer.error_code(403, "PATCH", path, {"title": "x"}, match=1) == "ROLE_MISSING"
 
 
 async def test_a_thread_is_deleted_with_its_replies_by_its_author_or_an_editor(
@@ -179,11 +179,11 @@ async def test_a_thread_is_deleted_with_its_replies_by_its_author_or_an_editor(
     for thread in threads:
         reply = await club.reply(thread)
         await club.reply(thread, club.other, parent_id=reply["id"])
-        assert await club.other.refused(403, "DELETE", f"/discussions/{thread['id']}") == "ROLE_MISSING"
-    await club.commenter.done("DELETE", f"/discussions/{threads[0]['id']}")
-    await club.editor.done("DELETE", f"/discussions/{threads[1]['id']}")
+        assert await club.other.error_code(403, "DELETE", f"/discussions/{thread['id']}") == "ROLE_MISSING"
+    await club.commenter.call("DELETE", f"/discussions/{threads[0]['id']}")
+    await club.editor.call("DELETE", f"/discussions/{threads[1]['id']}")
     assert (await club.types())[-2:] == ["discussion.thread.deleted"] * 2
-    assert await club.viewer.refused(404, "GET", f"/discussions/{threads[0]['id']}") == "NOT_FOUND_IN_NODE"
+    assert await club.viewer.error_code(404, "GET", f"/discussions/{threads[0]['id']}") == "NOT_FOUND_IN_NODE"
     async with database.connection() as connection:
         left = "SELECT id FROM workspace_threads UNION ALL SELECT id FROM workspace_replies"
         assert await connection.fetch(left) == []
@@ -191,29 +191,29 @@ async def test_a_thread_is_deleted_with_its_replies_by_its_author_or_an_editor(
 
 async def test_who_may_only_read_begins_no_thread(club: Club) -> None:
     body = {"target": club.study, "kind": "note", "body": "x"}
-    assert await club.viewer.refused(403, "POST", "/discussions", body) == "ROLE_MISSING"
-    assert await club.anybody.refused(401, "POST", "/discussions", body) == "TOKEN_MISSING"
+    assert await club.viewer.error_code(403, "POST", "/discussions", body) == "ROLE_MISSING"
+    assert await club.anonymous.error_code(401, "POST", "/discussions", body) == "TOKEN_MISSING"
 
 
 async def test_anybody_reads_discussions_of_what_is_public(club: Club) -> None:
     thread = await club.thread()
-    await club.open_to("public")
-    assert (await thread_of(club, thread, club.anybody))["id"] == thread["id"]
-    page = await club.anybody.done("GET", f"/discussions?target_id={club.study}")
+    await club.set_visibility("public")
+    assert (await thread_of(club, thread, club.anonymous))["id"] == thread["id"]
+    page = await club.anonymous.call("GET", f"/discussions?target_id={club.study}")
     assert [one["id"] for one in page["items"]] == [thread["id"]]
     body = {"target": club.study, "kind": "note", "body": "x"}
-    assert await club.stranger.refused(403, "POST", "/discussions", body) == "ROLE_MISSING"
+    assert await club.stranger.error_code(403, "POST", "/discussions", body) == "ROLE_MISSING"
 
 
 async def test_a_link_to_commenters_lets_somebody_with_a_token_talk(club: Club) -> None:
     link = await club.owner.link(club.chapter.study, "commenter")
-    guest = await club.stranger.opened(link)
+    guest = await club.stranger.open_link(link)
     thread = await club.thread(guest)
     reply = await club.reply(thread, guest)
-    await guest.done("PUT", f"/replies/{reply['id']}/reactions/♟")
-    assert (await thread_of(club, thread, await club.anybody.opened(link)))["author_id"] == "stranger"
-    await club.owner.done("DELETE", f"/share/links/{link['id']}")
-    assert await guest.refused(404, "GET", f"/discussions/{thread['id']}") == "NOT_FOUND_IN_NODE"
+    await guest.call("PUT", f"/replies/{reply['id']}/reactions/♟")
+    assert (await thread_of(club, thread, await club.anonymous.open_link(link)))["author_id"] == "stranger"
+    await club.owner.call("DELETE", f"/share/links/{link['id']}")
+    assert await guest.error_code(404, "GET", f"/discussions/{thread['id']}") == "NOT_FOUND_IN_NODE"
 
 
 @pytest.mark.guarantee("G81")
@@ -241,19 +241,19 @@ async def test_a_thread_of_a_node_one_may_not_read_is_answered_like_a_missing_on
         bodies = [one.json() | {"request_id": ""} for one in (theirs, missing, nothing)]
         assert bodies[0] == bodies[1] == bodies[2]
         for one in (there, uuid4(), "no-id"):
-            assert await club.anybody.refused(401, method, path.format(one), body) == "TOKEN_MISSING"
+            assert await club.anonymous.error_code(401, method, path.format(one), body) == "TOKEN_MISSING"
     for target in (club.study, club.chapter.id, uuid4()):
         path = f"/discussions?target_id={target}"
-        assert await club.stranger.refused(404, "GET", path) == "NODE_NOT_FOUND"
-        assert await club.anybody.refused(401, "GET", path) == "TOKEN_MISSING"
+        assert await club.stranger.error_code(404, "GET", path) == "NODE_NOT_FOUND"
+        assert await club.anonymous.error_code(401, "GET", path) == "TOKEN_MISSING"
 
 
 async def test_discussions_of_a_trashed_node_are_not_there(club: Club) -> None:
     thread = await club.thread()
     await club.trash(club.root["id"])
-    assert await club.owner.refused(404, "GET", f"/discussions/{thread['id']}") == "NOT_FOUND_IN_NODE"
+    assert await club.owner.error_code(404, "GET", f"/discussions/{thread['id']}") == "NOT_FOUND_IN_NODE"
     path = f"/discussions/{thread['id']}/replies"
-    assert await club.owner.refused(404, "POST", path, {"body": "x"}) == "NOT_FOUND_IN_NODE"
+    assert await club.owner.error_code(404, "POST", path, {"body": "x"}) == "NOT_FOUND_IN_NODE"
 
 
 async def test_a_replay_of_a_thread_begins_no_second_one(club: Club) -> None:

@@ -10,7 +10,17 @@ from backend.workspace.pgn import ExportFileCleaner
 from backend.workspace.pgn._tasks import EXPORT_TASK, IMPORT_TASK
 from relaybox.tasks._store import claim_tasks
 
-from tests.fixtures.pgn import NEW, ended, game, games, imported, rows, send_pgn, task_path, working
+from tests.fixtures.pgn import (
+    IMPORT_PATH,
+    fetch_rows,
+    game,
+    games,
+    import_pgn,
+    running_worker,
+    send_pgn,
+    task_path,
+    wait_for_task_end,
+)
 from tests.fixtures.studio import Person, Studio
 
 
@@ -18,8 +28,10 @@ from tests.fixtures.studio import Person, Studio
 async def club(studio: Studio) -> Any:
     """A public workspace with one study."""
     root = await studio.teacher.node("workspace", "Club")
-    await studio.teacher.done("PATCH", f"/nodes/{root['id']}", {"visibility": "public"}, match=1)
-    await imported(studio.teacher, game(1), NEW, params={"title": "Spring", "parent_id": root["id"]})
+    await studio.teacher.call("PATCH", f"/nodes/{root['id']}", {"visibility": "public"}, match=1)
+    await import_pgn(
+        studio.teacher, game(1), IMPORT_PATH, params={"title": "Spring", "parent_id": root["id"]}
+    )
     return root
 
 
@@ -34,8 +46,10 @@ async def test_stranger_has_at_most_three_exports_open(studio: Studio, club: Any
     assert sorted(status for status, _ in answers) == [202] * 3 + [429] * 9
     refused = await studio.stranger.send("POST", "/export", {"node_id": club["id"]})
     assert (refused.json()["error_code"], refused.headers["retry-after"]) == ("TOO_MANY_EXPORTS", "30")
-    async with working(studio):
-        await asyncio.gather(*(ended(studio.stranger, what) for status, what in answers if status == 202))
+    async with running_worker(studio):
+        await asyncio.gather(
+            *(wait_for_task_end(studio.stranger, what) for status, what in answers if status == 202)
+        )
     assert (await export(studio.stranger, club))[0] == 202
 
 
@@ -50,7 +64,7 @@ async def test_readers_of_one_node_are_bounded_and_editors_are_not(studio: Studi
 async def test_import_is_claimed_before_the_rest_of_a_backlog_of_exports(studio: Studio, club: Any) -> None:
     for _ in range(3):
         await export(studio.stranger, club)
-    answer = await send_pgn(studio.pupil, games(201), f"{NEW}?title=Large")
+    answer = await send_pgn(studio.pupil, games(201), f"{IMPORT_PATH}?title=Large")
     assert answer.status_code == 202
     async with studio.backbone.database.connection() as connection:
         claimed = [
@@ -63,8 +77,8 @@ async def test_import_is_claimed_before_the_rest_of_a_backlog_of_exports(studio:
 async def test_files_of_one_person_take_a_bounded_number_of_bytes(studio: Studio, club: Any) -> None:
     _, first = await export(studio.stranger, club)
     _, second = await export(studio.stranger, club)
-    async with working(studio, WorkspaceSettings(export_kept_bytes_max=300), concurrency=1):
-        states = [await ended(studio.stranger, path) for path in (first, second)]
+    async with running_worker(studio, WorkspaceSettings(export_kept_bytes_max=300), concurrency=1):
+        states = [await wait_for_task_end(studio.stranger, path) for path in (first, second)]
     assert 150 < states[0]["result"]["bytes"] < 300
     assert (states[1]["status"], states[1]["error"]["error_code"]) == ("FAILED", "EXPORT_SPACE_FULL")
     assert (await studio.stranger.send("GET", f"{first}/result")).status_code == 200
@@ -74,8 +88,8 @@ async def test_export_is_refused_while_the_files_of_a_person_are_full(
     studio: Studio, club: Any, superuser: asyncpg.Connection
 ) -> None:
     _, path = await export(studio.stranger, club)
-    async with working(studio):
-        await ended(studio.stranger, path)
+    async with running_worker(studio):
+        await wait_for_task_end(studio.stranger, path)
     await superuser.execute(
         "ALTER TABLE workspace_archives DROP COLUMN size_bytes,"
         " ADD COLUMN size_bytes BIGINT DEFAULT 209715200"
@@ -88,12 +102,12 @@ async def test_export_is_refused_while_the_files_of_a_person_are_full(
 
 async def test_file_is_stored_once_as_bytes_beside_its_task(studio: Studio, club: Any) -> None:
     _, path = await export(studio.stranger, club)
-    async with working(studio):
-        done = await ended(studio.stranger, path)
-    [archive] = await rows(studio, "SELECT file, size_bytes, owner_id FROM workspace_archives")
+    async with running_worker(studio):
+        done = await wait_for_task_end(studio.stranger, path)
+    [archive] = await fetch_rows(studio, "SELECT file, size_bytes, owner_id FROM workspace_archives")
     assert (archive["size_bytes"], archive["owner_id"]) == (done["result"]["bytes"], "stranger")
     assert (await studio.stranger.send("GET", f"{path}/result")).content == archive["file"]
-    [task] = await rows(
+    [task] = await fetch_rows(
         studio, "SELECT result_data ? 'zip' AS has FROM async_tasks WHERE result_data ? 'bytes'"
     )
     assert not task["has"]
@@ -118,9 +132,9 @@ async def test_old_files_are_removed_in_batches_and_busy_ones_later(
 async def test_purge_removes_the_file_of_an_export_of_the_node(studio: Studio, club: Any) -> None:
     empty = await studio.teacher.node("folder", "Empty", club)
     _, path = await export(studio.pupil, empty)
-    async with working(studio):
-        await ended(studio.pupil, path)
-    assert len(list(await rows(studio, "SELECT FROM workspace_archives"))) == 1
-    await studio.teacher.done("DELETE", f"/nodes/{empty['id']}", match="*")
-    await studio.teacher.done("DELETE", f"/nodes/{empty['id']}/purge")
-    assert list(await rows(studio, "SELECT FROM workspace_archives")) == []
+    async with running_worker(studio):
+        await wait_for_task_end(studio.pupil, path)
+    assert len(list(await fetch_rows(studio, "SELECT FROM workspace_archives"))) == 1
+    await studio.teacher.call("DELETE", f"/nodes/{empty['id']}", match="*")
+    await studio.teacher.call("DELETE", f"/nodes/{empty['id']}/purge")
+    assert list(await fetch_rows(studio, "SELECT FROM workspace_archives")) == []

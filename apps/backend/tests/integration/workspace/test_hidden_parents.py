@@ -41,23 +41,23 @@ async def test_grantee_is_not_told_the_id_of_a_hidden_parent(studio: Studio) -> 
     assert study["id"] in text
     assert tree["secret"]["id"] not in text
     assert tree["root"]["id"] not in text
-    shown = await studio.pupil.done("GET", f"/nodes/{folder['id']}")
+    shown = await studio.pupil.call("GET", f"/nodes/{folder['id']}")
     assert (shown["parent_id"], shown["path"]) == (None, [])
-    [item] = (await studio.pupil.done("GET", "/shared-with-me"))["items"]
+    [item] = (await studio.pupil.call("GET", "/shared-with-me"))["items"]
     assert item["parent_id"] is None
-    top, below = (await studio.pupil.done("GET", f"/nodes/tree?root_id={folder['id']}"))["items"]
+    top, below = (await studio.pupil.call("GET", f"/nodes/tree?root_id={folder['id']}"))["items"]
     assert (top["parent_id"], below["parent_id"]) == (None, folder["id"])
-    changed = await studio.pupil.done("PATCH", f"/nodes/{folder['id']}", {"title": "new"}, match=1)
+    changed = await studio.pupil.call("PATCH", f"/nodes/{folder['id']}", {"title": "new"}, match=1)
     assert changed["parent_id"] is None
 
 
 async def test_link_does_not_tell_the_id_of_a_hidden_parent(studio: Studio) -> None:
     tree = await _tree(studio)
-    for person in studio.anybody, studio.stranger:
+    for person in studio.anonymous, studio.stranger:
         guest = Person(
             studio.http,
             person.name,
-            (await person.opened(await studio.teacher.link(tree["folder"], "viewer"))).ticket,
+            (await person.open_link(await studio.teacher.link(tree["folder"], "viewer"))).share_token,
         )
         text = await _read(guest, tree["folder"], tree["study"])
         assert tree["study"]["id"] in text
@@ -67,14 +67,14 @@ async def test_link_does_not_tell_the_id_of_a_hidden_parent(studio: Studio) -> N
 async def test_bin_does_not_tell_the_id_of_a_hidden_parent(studio: Studio) -> None:
     tree = await _tree(studio)
     folder = f"/nodes/{tree['folder']['id']}"
-    await studio.pupil.done("DELETE", folder, match=1)
-    [item] = (await studio.pupil.done("GET", "/trash"))["items"]
+    await studio.pupil.call("DELETE", folder, match=1)
+    [item] = (await studio.pupil.call("GET", "/trash"))["items"]
     assert item["former_parent"] == {"id": None, "title": None}
-    [item] = (await studio.teacher.done("GET", "/trash"))["items"]
+    [item] = (await studio.teacher.call("GET", "/trash"))["items"]
     assert item["former_parent"] == {"id": tree["secret"]["id"], "title": "secret"}
-    back = await studio.pupil.done("POST", f"{folder}/restore")
+    back = await studio.pupil.call("POST", f"{folder}/restore")
     assert (back["parent_id"], back["restored_to"], back["fallback"]) == (None, None, False)
-    shown = await studio.teacher.done("GET", folder)
+    shown = await studio.teacher.call("GET", folder)
     assert shown["parent_id"] == tree["secret"]["id"]
 
 
@@ -83,13 +83,13 @@ async def test_parent_is_told_to_its_readers(studio: Studio) -> None:
     folder, secret = tree["folder"], tree["secret"]
     await studio.teacher.share(folder, "ada", "editor")
     ada = studio.person("ada")
-    shown = await ada.done("GET", f"/nodes/{folder['id']}")
+    shown = await ada.call("GET", f"/nodes/{folder['id']}")
     assert (shown["parent_id"], [one["id"] for one in shown["path"]]) == (secret["id"], [secret["id"]])
-    items = {one["id"]: one for one in (await ada.done("GET", "/shared-with-me"))["items"]}
+    items = {one["id"]: one for one in (await ada.call("GET", "/shared-with-me"))["items"]}
     assert (items[folder["id"]]["parent_id"], items[secret["id"]]["parent_id"]) == (secret["id"], None)
-    await studio.teacher.done("PATCH", f"/nodes/{secret['id']}", {"visibility": "private"}, match=1)
-    assert await ada.refused(404, "GET", f"/nodes/{folder['id']}") == "NODE_NOT_FOUND"
-    await studio.teacher.done("PATCH", f"/nodes/{folder['id']}", {"visibility": "shared"}, match=1)
-    assert (await ada.done("GET", f"/nodes/{folder['id']}"))["parent_id"] is None
-    items = (await ada.done("GET", "/shared-with-me"))["items"]
+    await studio.teacher.call("PATCH", f"/nodes/{secret['id']}", {"visibility": "private"}, match=1)
+    assert await ada.error_code(404, "GET", f"/nodes/{folder['id']}") == "NODE_NOT_FOUND"
+    await studio.teacher.call("PATCH", f"/nodes/{folder['id']}", {"visibility": "shared"}, match=1)
+    assert (await ada.call("GET", f"/nodes/{folder['id']}"))["parent_id"] is None
+    items = (await ada.call("GET", "/shared-with-me"))["items"]
     assert [(one["id"], one["parent_id"]) for one in items] == [(folder["id"], None)]

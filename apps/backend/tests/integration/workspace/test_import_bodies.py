@@ -8,7 +8,17 @@ import httpx2 as httpx
 from backend.workspace.pgn._body import PGN_BYTES_MAX
 from backend.workspace.pgn._uploads import UPLOADS_MAX, UPLOADS_OF_ONE_MAX
 
-from tests.fixtures.pgn import NEW, NOTHING, PGN, counts, game, games, imported, refused, send_pgn
+from tests.fixtures.pgn import (
+    IMPORT_PATH,
+    NO_ROWS,
+    PGN,
+    game,
+    games,
+    import_pgn,
+    import_refused,
+    row_counts,
+    send_pgn,
+)
 from tests.fixtures.studio import Studio
 
 NAMED = '[White "Müller"]\n[Black "Kovač"]\n[Result "*"]\n\n1. e4 *\n'
@@ -16,7 +26,7 @@ NAMED = '[White "Müller"]\n[Black "Kovač"]\n[Result "*"]\n\n1. e4 *\n'
 
 async def title_of(studio: Studio, report: Any) -> str:
     """The title of the only chapter."""
-    detail = await studio.teacher.done("GET", f"/studies/{report['studies'][0]['id']}")
+    detail = await studio.teacher.call("GET", f"/studies/{report['studies'][0]['id']}")
     [chapter] = detail["chapters"]
     return chapter["title"]
 
@@ -33,41 +43,41 @@ ENCODED = {
 async def test_bytes_reach_the_reader_as_they_were_sent(studio: Studio) -> None:
     for encoding, data in ENCODED.items():
         title = "Müller – Kovac" if encoding == "latin-1" else "Müller – Kovač"
-        report = await imported(studio.teacher, data)
+        report = await import_pgn(studio.teacher, data)
         assert await title_of(studio, report) == title, encoding
-        report = await studio.teacher.done("POST", NEW, files={"file": ("a.pgn", data)})
+        report = await studio.teacher.call("POST", IMPORT_PATH, files={"file": ("a.pgn", data)})
         assert await title_of(studio, report) == title, encoding
 
 
 async def test_the_names_of_the_format_are_taken(studio: Studio) -> None:
     for kind in ("application/vnd.chess-pgn", "Text/Plain; charset=iso-8859-1"):
-        report = await imported(studio.teacher, game(1), content_type=kind)
+        report = await import_pgn(studio.teacher, game(1), content_type=kind)
         assert report["studies"][0]["title"] == "Imported games"
 
 
 async def test_json_brings_the_file_with_title_and_parent(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     body = {"pgn": NAMED, "title": " Spring ", "parent_id": root["id"]}
-    report = await studio.teacher.done("POST", NEW, body)
+    report = await studio.teacher.call("POST", IMPORT_PATH, body)
     assert report["studies"][0]["title"] == "Spring"
     assert await title_of(studio, report) == "Müller – Kovač"
     into = f"/studies/{report['studies'][0]['id']}/import-pgn"
-    assert (await studio.teacher.done("POST", into, {"pgn": game(2)}))["chapters"] == 1
-    assert await studio.teacher.refused(422, "POST", into, body) == "VALIDATION_ERROR"
+    assert (await studio.teacher.call("POST", into, {"pgn": game(2)}))["chapters"] == 1
+    assert await studio.teacher.error_code(422, "POST", into, body) == "VALIDATION_ERROR"
 
 
 async def test_a_forms_file_gives_the_title_where_the_form_has_none(studio: Studio) -> None:
     named = {"C:\\games\\Club 2024.PGN": "Club 2024", "tmp/März.pgn": "März", ".pgn": "Imported games"}
     for name, title in named.items():
-        report = await studio.teacher.done("POST", NEW, files={"file": (name, game(1))})
+        report = await studio.teacher.call("POST", IMPORT_PATH, files={"file": (name, game(1))})
         assert report["studies"][0]["title"] == title
 
 
 async def test_a_form_brings_title_and_parent_beside_the_file(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     fields = {"title": "Spring", "parent_id": root["id"]}
-    report = await studio.teacher.done("POST", NEW, data=fields, files={"pgn": ("a.pgn", game(1))})
-    study = await studio.teacher.done("GET", f"/studies/{report['studies'][0]['id']}")
+    report = await studio.teacher.call("POST", IMPORT_PATH, data=fields, files={"pgn": ("a.pgn", game(1))})
+    study = await studio.teacher.call("GET", f"/studies/{report['studies'][0]['id']}")
     assert (study["title"], study["parent_id"]) == ("Spring", root["id"])
 
 
@@ -77,9 +87,9 @@ async def test_import_with_unknown_parameters_is_refused(studio: Studio) -> None
         (f"stric=true&parent={root['id']}", ["query.stric", "query.parent"]),
         ("strict=true&strict=false", ["query.strict"]),
     ):
-        refusal = await refused(studio.teacher, 422, game(1), f"{NEW}?{query}")
+        refusal = await import_refused(studio.teacher, 422, game(1), f"{IMPORT_PATH}?{query}")
         assert [one["field"] for one in refusal["details"]] == wrong
-    assert await counts(studio) == NOTHING
+    assert await row_counts(studio) == NO_ROWS
 
 
 async def test_title_and_parent_in_the_query_count_for_every_body(studio: Studio) -> None:
@@ -89,9 +99,9 @@ async def test_title_and_parent_in_the_query_count_for_every_body(studio: Studio
         ("form", {"files": {"file": ("a.pgn", game(1))}}),
         ("bytes", {"content": game(1), "headers": {"Content-Type": PGN}}),
     ):
-        path = f"{NEW}?title={title}&parent_id={root['id']}"
-        report = await studio.teacher.done("POST", path, **options)
-        study = await studio.teacher.done("GET", f"/studies/{report['studies'][0]['id']}")
+        path = f"{IMPORT_PATH}?title={title}&parent_id={root['id']}"
+        report = await studio.teacher.call("POST", path, **options)
+        study = await studio.teacher.call("GET", f"/studies/{report['studies'][0]['id']}")
         assert (study["title"], study["parent_id"]) == (title, root["id"])
 
 
@@ -100,35 +110,37 @@ async def test_field_in_the_query_and_in_the_body_is_refused(studio: Studio) -> 
         {"body": {"pgn": game(1), "title": "Autumn"}},
         {"data": {"title": "Autumn"}, "files": {"file": ("a.pgn", game(1))}},
     ):
-        answer = await studio.teacher.send("POST", f"{NEW}?title=Spring", **options)
+        answer = await studio.teacher.send("POST", f"{IMPORT_PATH}?title=Spring", **options)
         assert (answer.status_code, answer.json()["details"][0]["field"]) == (422, "query.title")
-    assert await counts(studio) == NOTHING
+    assert await row_counts(studio) == NO_ROWS
 
 
 async def test_a_field_of_the_wrong_form_is_named(studio: Studio) -> None:
     for field, value in (("title", "x" * 201), ("title", "%00"), ("parent_id", "here")):
-        refusal = await refused(studio.teacher, 422, game(1), f"{NEW}?{field}={value}")
+        refusal = await import_refused(studio.teacher, 422, game(1), f"{IMPORT_PATH}?{field}={value}")
         assert [one["field"] for one in refusal["details"]] == [f"query.{field}"]
     fields = {"title": "x" * 201, "colour": "red"}
-    answer = await studio.teacher.send("POST", NEW, data=fields, files={"file": ("a.pgn", game(1))})
+    answer = await studio.teacher.send("POST", IMPORT_PATH, data=fields, files={"file": ("a.pgn", game(1))})
     assert answer.status_code == 422
     assert {one["field"] for one in answer.json()["details"]} == {"body.title", "body.colour"}
-    assert await studio.teacher.refused(422, "POST", NEW, {"title": "x"}) == "VALIDATION_ERROR"
+    assert await studio.teacher.error_code(422, "POST", IMPORT_PATH, {"title": "x"}) == "VALIDATION_ERROR"
 
 
 async def test_what_is_declared_as_something_else_or_compressed_is_refused(studio: Studio) -> None:
     for kind in ("application/pdf", "", "multipart/mixed; boundary=x"):
-        refusal = await refused(studio.teacher, 415, game(1), content_type=kind)
+        refusal = await import_refused(studio.teacher, 415, game(1), content_type=kind)
         assert refusal["error_code"] == "UNSUPPORTED_MEDIA_TYPE"
         assert "application/x-chess-pgn" in refusal["message"]
-    await refused(studio.teacher, 415, b"\x1f\x8b", headers={"Content-Encoding": "gzip"})
+    await import_refused(studio.teacher, 415, b"\x1f\x8b", headers={"Content-Encoding": "gzip"})
 
 
 async def test_a_form_that_is_none_is_refused(studio: Studio) -> None:
     for body in (b'--x\r\nContent-Disposition: form-data; name="f"; filename="a.pgn"\r\n\r\n1. e4 e5', b""):
-        refusal = await refused(studio.teacher, 400, body, content_type="multipart/form-data; boundary=x")
+        refusal = await import_refused(
+            studio.teacher, 400, body, content_type="multipart/form-data; boundary=x"
+        )
         assert refusal["error_code"] == "FORM_MALFORMED"
-    assert await counts(studio) == NOTHING
+    assert await row_counts(studio) == NO_ROWS
 
 
 async def test_a_file_may_be_larger_than_other_bodies_and_has_its_own_limit(studio: Studio) -> None:
@@ -136,11 +148,11 @@ async def test_a_file_may_be_larger_than_other_bodies_and_has_its_own_limit(stud
     moves = " ".join(f"{move} {{{remark}}}" for move in ("Nf3", "Nf6", "Ng1", "Ng8") * 10) + " *"
     file = "\n".join(game(number, moves) for number in range(4))
     assert len(file) > 1024 * 1024
-    assert (await imported(studio.teacher, file))["chapters"] == 4
-    assert (await studio.teacher.done("POST", NEW, files={"file": ("a.pgn", file)}))["chapters"] == 4
-    assert (await studio.teacher.done("POST", NEW, {"pgn": file}))["chapters"] == 4
+    assert (await import_pgn(studio.teacher, file))["chapters"] == 4
+    assert (await studio.teacher.call("POST", IMPORT_PATH, files={"file": ("a.pgn", file)}))["chapters"] == 4
+    assert (await studio.teacher.call("POST", IMPORT_PATH, {"pgn": file}))["chapters"] == 4
     for kind in ("text/plain", "application/json", "multipart/form-data; boundary=x"):
-        refusal = await refused(studio.teacher, 413, b" " * (PGN_BYTES_MAX + 1), content_type=kind)
+        refusal = await import_refused(studio.teacher, 413, b" " * (PGN_BYTES_MAX + 1), content_type=kind)
         assert refusal["error_code"] == "BODY_TOO_LARGE"
 
 
@@ -153,7 +165,9 @@ async def test_a_body_that_grows_beyond_the_limit_unannounced_is_cut_off(studio:
             taken += 1024 * 1024
             yield games(1).encode() + b" " * 1024 * 1024
 
-    answer = await studio.teacher.send("POST", NEW, content=endless(), headers={"Content-Type": "text/plain"})
+    answer = await studio.teacher.send(
+        "POST", IMPORT_PATH, content=endless(), headers={"Content-Type": "text/plain"}
+    )
     assert answer.status_code == 413
     assert taken < PGN_BYTES_MAX + 4 * 1024 * 1024
 
@@ -162,17 +176,17 @@ async def test_an_answer_is_kept_for_a_key_whatever_the_file_came_as(studio: Stu
     form = {"files": {"file": ("a.pgn", game(1))}}
     # The form's boundary is part of the request, which must be the same.
     kind = {"Idempotency-Key": "once", "Content-Type": "multipart/form-data; boundary=x"}
-    first = await studio.teacher.send("POST", NEW, headers=dict(kind), **form)
-    again = await studio.teacher.send("POST", NEW, headers=dict(kind), **form)
+    first = await studio.teacher.send("POST", IMPORT_PATH, headers=dict(kind), **form)
+    again = await studio.teacher.send("POST", IMPORT_PATH, headers=dict(kind), **form)
     assert (first.status_code, again.content) == (201, first.content)
     assert again.headers["idempotent-replayed"] == "true"
     assert (await send_pgn(studio.teacher, game(1), headers={"Idempotency-Key": "once"})).status_code == 422
 
 
 async def test_a_key_does_not_make_the_limit_of_a_file_smaller(studio: Studio) -> None:
-    study = await studio.teacher.done("POST", "/studies", {"title": "Endgames"})
+    study = await studio.teacher.call("POST", "/studies", {"title": "Endgames"})
     into, large = f"/studies/{study['id']}/import-pgn", game(1) + "\n" * (2 * 1024 * 1024)
-    for path in (NEW, into):
+    for path in (IMPORT_PATH, into):
         first, again = [
             await send_pgn(studio.teacher, large, path, headers={"Idempotency-Key": path}) for _ in range(2)
         ]
@@ -181,7 +195,7 @@ async def test_a_key_does_not_make_the_limit_of_a_file_smaller(studio: Studio) -
 
 
 async def test_only_so_many_large_files_are_received_at_a_time(studio: Studio) -> None:
-    study = await studio.teacher.done("POST", "/studies", {"title": "Endgames"})
+    study = await studio.teacher.call("POST", "/studies", {"title": "Endgames"})
     into, rest = f"/studies/{study['id']}/import-pgn", asyncio.Event()
     taken = asyncio.Queue[None]()
 
@@ -192,12 +206,12 @@ async def test_only_so_many_large_files_are_received_at_a_time(studio: Studio) -
 
     async def send(name: str) -> httpx.Response:
         headers = {"Content-Type": PGN}
-        return await studio.person(name).send("POST", NEW, content=unfinished(), headers=headers)
+        return await studio.person(name).send("POST", IMPORT_PATH, content=unfinished(), headers=headers)
 
     async def refused_now(name: str) -> None:
         large = b" " * (1024 * 1024 + 1)
         headers = {"Content-Type": PGN}
-        answer = await studio.person(name).send("POST", NEW, content=large, headers=headers)
+        answer = await studio.person(name).send("POST", IMPORT_PATH, content=large, headers=headers)
         assert (answer.status_code, answer.json()["error_code"]) == (429, "TOO_MANY_UPLOADS"), name
         assert int(answer.headers["retry-after"]) > 0
 
@@ -213,7 +227,7 @@ async def test_only_so_many_large_files_are_received_at_a_time(studio: Studio) -
                 await refused_now("two")
         await refused_now("another")
         # A small one takes no place.
-        await imported(studio.teacher, game(2), into)
+        await import_pgn(studio.teacher, game(2), into)
         rest.set()
     assert [one.result().status_code for one in sending] == [201] * UPLOADS_MAX
-    await imported(studio.person("one"), game(1) + "\n" * (2 * 1024 * 1024))
+    await import_pgn(studio.person("one"), game(1) + "\n" * (2 * 1024 * 1024))

@@ -12,19 +12,19 @@ from relaybox.db import Database
 from relaybox.tasks import TaskLost, cancel_task
 from relaybox.tasks._store import claim_tasks
 
-from tests.fixtures.gates import Gate, closed
+from tests.fixtures.gates import Gate, closed_gate
 from tests.fixtures.pgn import (
-    BROKEN,
-    NEW,
-    NOTHING,
-    counts,
-    ended,
+    BROKEN_GAME,
+    IMPORT_PATH,
+    NO_ROWS,
+    fetch_rows,
     games,
     new_worker,
-    rows,
+    row_counts,
+    running_worker,
     send_pgn,
     task_path,
-    working,
+    wait_for_task_end,
 )
 from tests.fixtures.studio import Person, Studio, open_studio
 from tests.fixtures.waiting import eventually
@@ -36,34 +36,34 @@ FILE = games(201)
 
 async def begun(studio: Studio, file: str = FILE, query: str = "") -> str:
     """Where the task of an import stands that nobody works on yet."""
-    return task_path(await send_pgn(studio.teacher, file, f"{NEW}?title=Spring&{query}"))
+    return task_path(await send_pgn(studio.teacher, file, f"{IMPORT_PATH}?title=Spring&{query}"))
 
 
 async def test_a_large_file_is_taken_and_its_task_ends_with_the_report(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
-    answer = await send_pgn(studio.teacher, FILE, f"{NEW}?title=Spring&parent_id={root['id']}")
+    answer = await send_pgn(studio.teacher, FILE, f"{IMPORT_PATH}?title=Spring&parent_id={root['id']}")
     path = task_path(answer)
     assert answer.json() == {"task_id": path.rpartition("/")[2], "status": "PENDING"}
-    assert await counts(studio) == NOTHING
-    waiting = await studio.teacher.done("GET", path)
+    assert await row_counts(studio) == NO_ROWS
+    waiting = await studio.teacher.call("GET", path)
     assert (waiting["task_type"], waiting["progress"], waiting["result"]) == (IMPORT_TASK, 0.0, None)
-    async with working(studio):
-        done = await ended(studio.teacher, path)
+    async with running_worker(studio):
+        done = await wait_for_task_end(studio.teacher, path)
     assert (done["status"], done["progress"], done["error"]) == ("COMPLETED", 100.0, None)
     report = done["result"]
     assert [one["chapters"] for one in report["studies"]] == [64, 64, 64, 9]
     assert (report["chapters"], report["skipped_count"]) == (201, 0)
-    tree = await studio.teacher.done("GET", f"/nodes/tree?root_id={root['id']}")
+    tree = await studio.teacher.call("GET", f"/nodes/tree?root_id={root['id']}")
     assert [one["title"] for one in tree["items"]][:3] == ["Club", "Spring", "Spring 1–64"]
 
 
 async def test_what_a_worker_writes_belongs_to_the_command_that_was_taken(studio: Studio) -> None:
     path = await begun(studio)
-    [command] = await rows(studio, COMMAND)
+    [command] = await fetch_rows(studio, COMMAND)
     assert command["status"] == "PROCESSING"
-    async with working(studio):
-        report = (await ended(studio.teacher, path))["result"]
-    [after] = await rows(studio, COMMAND)
+    async with running_worker(studio):
+        report = (await wait_for_task_end(studio.teacher, path))["result"]
+    [after] = await fetch_rows(studio, COMMAND)
     assert (after["id"], after["status"]) == (command["id"], "COMPLETED")
     [folder] = await studio.stream(report["folder_id"])
     streams = [await studio.stream(one["id"]) for one in report["studies"]]
@@ -72,18 +72,18 @@ async def test_what_a_worker_writes_belongs_to_the_command_that_was_taken(studio
     assert {stream[0].causation_id for stream in streams} == {folder.event_id}
     assert {event.metadata["command_id"] for event in events} == {str(command["id"])}
     assert {event.metadata["source_service"] for event in events} == {"workspace-worker"}
-    senders = await rows(studio, "SELECT DISTINCT payload ->> 'actor_id' AS actor FROM event_outbox")
+    senders = await fetch_rows(studio, "SELECT DISTINCT payload ->> 'actor_id' AS actor FROM event_outbox")
     assert [one["actor"] for one in senders] == ["teacher"]
 
 
 async def test_the_file_lies_in_the_task_alone_and_goes_with_its_end(studio: Studio) -> None:
     path = await begun(studio)
-    [command], [task] = await rows(studio, COMMAND), await rows(studio, TASK)
+    [command], [task] = await fetch_rows(studio, COMMAND), await fetch_rows(studio, TASK)
     assert from_json(command["payload"]).keys() == {"size_bytes", "sha256", "parent_id", "asker"}
     assert unpacked(from_json(task["input_data"])["pgn"]).decode() == FILE
-    async with working(studio):
-        report = (await ended(studio.teacher, path))["result"]
-    [after] = await rows(studio, TASK)
+    async with running_worker(studio):
+        report = (await wait_for_task_end(studio.teacher, path))["result"]
+    [after] = await fetch_rows(studio, TASK)
     assert from_json(after["input_data"]).keys() == {"asker"}
     assert after["aggregate_id"] == task["aggregate_id"] == UUID(report["folder_id"])
 
@@ -91,41 +91,41 @@ async def test_the_file_lies_in_the_task_alone_and_goes_with_its_end(studio: Stu
 async def test_a_chain_that_began_elsewhere_goes_on_in_the_worker(studio: Studio) -> None:
     chain = "11111111-2222-4333-8444-555555555555"
     path = task_path(await send_pgn(studio.teacher, FILE, headers={"X-Correlation-Id": chain}))
-    async with working(studio):
-        report = (await ended(studio.teacher, path))["result"]
+    async with running_worker(studio):
+        report = (await wait_for_task_end(studio.teacher, path))["result"]
     [folder] = await studio.stream(report["folder_id"])
     assert str(folder.correlation_id) == chain
 
 
 async def test_a_refused_import_fails_with_game_and_line_and_leaves_nothing(studio: Studio) -> None:
-    path = await begun(studio, f"{FILE}\n{BROKEN}", "strict=true")
-    nothing_in_it = await begun(studio, "\n".join([BROKEN] * 201))
-    async with working(studio):
-        failed = await ended(studio.teacher, path)
-        empty = await ended(studio.teacher, nothing_in_it)
+    path = await begun(studio, f"{FILE}\n{BROKEN_GAME}", "strict=true")
+    nothing_in_it = await begun(studio, "\n".join([BROKEN_GAME] * 201))
+    async with running_worker(studio):
+        failed = await wait_for_task_end(studio.teacher, path)
+        empty = await wait_for_task_end(studio.teacher, nothing_in_it)
     assert (failed["status"], failed["result"]) == ("FAILED", None)
     error = failed["error"]
     assert (error["error_code"], error["game"], error["line"]) == ("PGN_INVALID", 202, 1412)
     assert "Ke4" in error["reason"]
     assert (empty["error"]["error_code"], empty["error"]["game"]) == ("PGN_INVALID", 1)
-    assert await counts(studio) == NOTHING
-    assert [one["status"] for one in await rows(studio, COMMAND)] == ["FAILED", "FAILED"]
-    assert [from_json(one["input_data"]).keys() for one in await rows(studio, TASK)] == [{"asker"}] * 2
+    assert await row_counts(studio) == NO_ROWS
+    assert [one["status"] for one in await fetch_rows(studio, COMMAND)] == ["FAILED", "FAILED"]
+    assert [from_json(one["input_data"]).keys() for one in await fetch_rows(studio, TASK)] == [{"asker"}] * 2
 
 
 async def test_what_happened_to_the_parent_meanwhile_counts(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     folder = await studio.teacher.node("folder", "Club", root)
     await studio.teacher.share(root, "pupil", "editor")
-    into = f"{NEW}?parent_id={folder['id']}"
+    into = f"{IMPORT_PATH}?parent_id={folder['id']}"
     trashed = task_path(await send_pgn(studio.teacher, FILE, into))
-    await studio.teacher.done("DELETE", f"/nodes/{folder['id']}", match=1)
-    lost = task_path(await send_pgn(studio.pupil, FILE, f"{NEW}?parent_id={root['id']}"))
-    await studio.teacher.done("PUT", f"/share/{root['id']}/users/pupil", {"role": "viewer"})
-    async with working(studio):
-        assert (await ended(studio.teacher, trashed))["error"]["error_code"] == "NODE_NOT_FOUND"
-        assert (await ended(studio.pupil, lost))["error"]["error_code"] == "ROLE_MISSING"
-    assert await counts(studio) == NOTHING
+    await studio.teacher.call("DELETE", f"/nodes/{folder['id']}", match=1)
+    lost = task_path(await send_pgn(studio.pupil, FILE, f"{IMPORT_PATH}?parent_id={root['id']}"))
+    await studio.teacher.call("PUT", f"/share/{root['id']}/users/pupil", {"role": "viewer"})
+    async with running_worker(studio):
+        assert (await wait_for_task_end(studio.teacher, trashed))["error"]["error_code"] == "NODE_NOT_FOUND"
+        assert (await wait_for_task_end(studio.pupil, lost))["error"]["error_code"] == "ROLE_MISSING"
+    assert await row_counts(studio) == NO_ROWS
 
 
 async def test_progress_goes_forward_while_a_file_is_read(studio: Studio) -> None:
@@ -155,32 +155,32 @@ async def test_a_worker_that_lost_its_task_writes_nothing(studio: Studio) -> Non
 
     with pytest.raises(TaskLost):
         await new_worker(studio)._import(task, unheard)
-    assert await counts(studio) == NOTHING
+    assert await row_counts(studio) == NO_ROWS
 
 
 async def test_a_worker_that_stops_gives_the_task_back_and_another_ends_it(
     studio: Studio, superuser: Any
 ) -> None:
     path = await begun(studio)
-    async with closed(superuser, Gate("UPDATE", "async_tasks", "NEW.status = 'COMPLETED'")) as gate:
-        async with working(studio, stop_grace_s=0):
-            await gate.reached()
-        assert (await studio.teacher.done("GET", path))["status"] == "PENDING"
-        assert await counts(studio) == NOTHING
-    async with working(studio):
-        done = await ended(studio.teacher, path)
-    assert (done["status"], (await counts(studio))["chapters"]) == ("COMPLETED", 201)
+    async with closed_gate(superuser, Gate("UPDATE", "async_tasks", "NEW.status = 'COMPLETED'")) as gate:
+        async with running_worker(studio, stop_grace_s=0):
+            await gate.wait_until_reached()
+        assert (await studio.teacher.call("GET", path))["status"] == "PENDING"
+        assert await row_counts(studio) == NO_ROWS
+    async with running_worker(studio):
+        done = await wait_for_task_end(studio.teacher, path)
+    assert (done["status"], (await row_counts(studio))["chapters"]) == ("COMPLETED", 201)
 
 
 async def test_an_import_that_never_ends_is_given_up(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relaybox.tasks._attempt.retry_pause_s", lambda _attempts: 0.0)
     monkeypatch.setattr("backend.workspace.pgn._worker.unpacked", lambda _text: 1 / 0)
     path = await begun(studio)
-    async with working(studio, attempts_max=2):
-        failed = await ended(studio.teacher, path)
+    async with running_worker(studio, attempts_max=2):
+        failed = await wait_for_task_end(studio.teacher, path)
     assert (failed["status"], failed["error"]["error_code"]) == ("FAILED", "TASK_GAVE_UP")
     assert "2 times" in failed["error"]["message"]
-    [command], [task] = await rows(studio, COMMAND), await rows(studio, TASK)
+    [command], [task] = await fetch_rows(studio, COMMAND), await fetch_rows(studio, TASK)
     assert command["status"] == "FAILED"
     assert from_json(task["input_data"]).keys() == {"asker"}
 
@@ -190,8 +190,8 @@ async def test_without_the_package_chess_the_task_says_so(
 ) -> None:
     path = await begun(studio)
     monkeypatch.setattr("backend.workspace.errors._chess.find_spec", lambda _name: None)
-    async with working(studio):
-        assert (await ended(studio.teacher, path))["error"]["error_code"] == "CHESS_NOT_INSTALLED"
+    async with running_worker(studio):
+        assert (await wait_for_task_end(studio.teacher, path))["error"]["error_code"] == "CHESS_NOT_INSTALLED"
 
 
 async def test_a_task_is_seen_by_who_started_it_and_by_who_may_read_its_node(studio: Studio) -> None:
@@ -199,16 +199,16 @@ async def test_a_task_is_seen_by_who_started_it_and_by_who_may_read_its_node(stu
     await studio.teacher.share(root, "pupil", "viewer")
     path = await begun(studio, query=f"parent_id={root['id']}")
     unknown = f"/tasks/{root['id']}"
-    for who, status in ((studio.pupil, 404), (studio.stranger, 404), (studio.anybody, 401)):
+    for who, status in ((studio.pupil, 404), (studio.stranger, 404), (studio.anonymous, 401)):
         answer, missing = await who.send("GET", path), await who.send("GET", unknown)
         assert answer.status_code == missing.status_code == status
         assert answer.json()["error_code"] == missing.json()["error_code"]
-    async with working(studio):
-        await ended(studio.teacher, path)
-    assert (await studio.pupil.done("GET", path))["status"] == "COMPLETED"
-    assert await studio.stranger.refused(404, "GET", path) == "NOT_FOUND_IN_NODE"
-    assert await studio.teacher.refused(404, "GET", f"{path}/result") == "NOT_FOUND_IN_NODE"
-    assert await studio.teacher.refused(404, "GET", "/tasks/none") == "NOT_FOUND_IN_NODE"
+    async with running_worker(studio):
+        await wait_for_task_end(studio.teacher, path)
+    assert (await studio.pupil.call("GET", path))["status"] == "COMPLETED"
+    assert await studio.stranger.error_code(404, "GET", path) == "NOT_FOUND_IN_NODE"
+    assert await studio.teacher.error_code(404, "GET", f"{path}/result") == "NOT_FOUND_IN_NODE"
+    assert await studio.teacher.error_code(404, "GET", "/tasks/none") == "NOT_FOUND_IN_NODE"
 
 
 async def test_the_same_key_again_is_answered_with_the_same_task(studio: Studio) -> None:
@@ -217,16 +217,16 @@ async def test_the_same_key_again_is_answered_with_the_same_task(studio: Studio)
     again = await send_pgn(studio.teacher, FILE, **keyed)
     assert (again.status_code, again.content) == (202, first.content)
     assert again.headers["location"] == first.headers["location"]
-    assert len([*await rows(studio, TASK)]) == 1
+    assert len([*await fetch_rows(studio, TASK)]) == 1
 
 
 async def test_two_large_imports_into_one_folder_do_not_stand_in_each_others_way(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     first, second = [await begun(studio, query=f"parent_id={root['id']}") for _ in range(2)]
-    async with working(studio):
-        ends = [(await ended(studio.teacher, one))["status"] for one in (first, second)]
+    async with running_worker(studio):
+        ends = [(await wait_for_task_end(studio.teacher, one))["status"] for one in (first, second)]
     assert ends == ["COMPLETED", "COMPLETED"]
-    children = await studio.teacher.done("GET", f"/nodes?parent_id={root['id']}")
+    children = await studio.teacher.call("GET", f"/nodes?parent_id={root['id']}")
     assert [one["title"] for one in children["items"]] == ["Spring", "Spring"]
 
 
@@ -235,10 +235,10 @@ async def test_a_worker_hears_of_a_new_task_at_once(database: Database) -> None:
         studio.backbone.notifier.attach(database.sessions)
         await studio.backbone.notifier.start()
         try:
-            async with working(studio, poll_s=60) as worker:
+            async with running_worker(studio, poll_s=60) as worker:
                 await eventually("a worker that listens", lambda: listening(worker))
                 path = await begun(studio)
-                assert (await ended(studio.teacher, path))["status"] == "COMPLETED"
+                assert (await wait_for_task_end(studio.teacher, path))["status"] == "COMPLETED"
         finally:
             await studio.backbone.notifier.stop()
 
@@ -248,18 +248,20 @@ async def listening(worker: Any) -> bool:
 
 
 async def test_a_purged_study_leaves_the_report_of_its_import(studio: Studio) -> None:
-    path = await begun(studio, f"{BROKEN}\n{FILE}\nKe4 is next")
-    async with working(studio):
-        report = (await ended(studio.teacher, path))["result"]
+    path = await begun(studio, f"{BROKEN_GAME}\n{FILE}\nKe4 is next")
+    async with running_worker(studio):
+        report = (await wait_for_task_end(studio.teacher, path))["result"]
     assert [one["note"] for one in report["dropped"]] == ["text between games"]
     study_id = report["studies"][0]["id"]
-    detail = await studio.teacher.done("GET", f"/studies/{study_id}")
-    await studio.teacher.done("DELETE", f"/nodes/{study_id}", match=detail["version"])
-    await studio.teacher.done("DELETE", f"/nodes/{study_id}/purge")
-    after = (await studio.teacher.done("GET", path))["result"]
+    detail = await studio.teacher.call("GET", f"/studies/{study_id}")
+    await studio.teacher.call("DELETE", f"/nodes/{study_id}", match=detail["version"])
+    await studio.teacher.call("DELETE", f"/nodes/{study_id}/purge")
+    after = (await studio.teacher.call("GET", path))["result"]
     assert after == {"folder_id": report["folder_id"], "chapters": 201, **counts_of(report)}
     assert counts_of(report) == {"skipped_count": 1, "dropped_count": 1, "normalised_count": 0}
-    [outbox] = await rows(studio, "SELECT count(*) FROM async_tasks WHERE result_data::text LIKE '%Ke4%'")
+    [outbox] = await fetch_rows(
+        studio, "SELECT count(*) FROM async_tasks WHERE result_data::text LIKE '%Ke4%'"
+    )
     assert outbox["count"] == 0
 
 
@@ -279,8 +281,8 @@ async def test_nobody_has_any_number_of_large_files_waiting(
     assert int(refused.headers["retry-after"]) > 0
     task_path(await send_pgn(studio.pupil, games(2)))
     first = next(one for one in answers if one.status_code == 202)
-    async with working(studio):
-        await ended(studio.teacher, task_path(first))
+    async with running_worker(studio):
+        await wait_for_task_end(studio.teacher, task_path(first))
     task_path(await send_pgn(studio.teacher, games(2)))
 
 
@@ -288,26 +290,26 @@ async def test_who_lost_the_node_learns_nothing_of_what_was_made_there(studio: S
     root = await studio.teacher.node("workspace", "Club")
     await studio.teacher.share(root, "pupil", "editor")
     path = await begun_by(studio.pupil, root["id"])
-    assert (await studio.pupil.done("GET", path))["status"] == "PENDING"
-    async with working(studio):
-        await ended(studio.pupil, path)
-    await studio.teacher.done("DELETE", f"/share/{root['id']}/users/pupil")
-    assert await studio.pupil.refused(404, "GET", path) == "NOT_FOUND_IN_NODE"
-    assert (await studio.teacher.done("GET", path))["status"] == "COMPLETED"
+    assert (await studio.pupil.call("GET", path))["status"] == "PENDING"
+    async with running_worker(studio):
+        await wait_for_task_end(studio.pupil, path)
+    await studio.teacher.call("DELETE", f"/share/{root['id']}/users/pupil")
+    assert await studio.pupil.error_code(404, "GET", path) == "NOT_FOUND_IN_NODE"
+    assert (await studio.teacher.call("GET", path))["status"] == "COMPLETED"
 
 
 async def test_who_lost_the_parent_learns_nothing_of_a_refusal_there(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     await studio.teacher.share(root, "pupil", "editor")
     path = await begun_by(studio.pupil, root["id"])
-    await studio.teacher.done("PUT", f"/share/{root['id']}/users/pupil", {"role": "viewer"})
-    async with working(studio):
-        assert (await ended(studio.pupil, path))["error"]["error_code"] == "ROLE_MISSING"
-    await studio.teacher.done("DELETE", f"/share/{root['id']}/users/pupil")
-    assert await studio.pupil.refused(404, "GET", path) == "NOT_FOUND_IN_NODE"
+    await studio.teacher.call("PUT", f"/share/{root['id']}/users/pupil", {"role": "viewer"})
+    async with running_worker(studio):
+        assert (await wait_for_task_end(studio.pupil, path))["error"]["error_code"] == "ROLE_MISSING"
+    await studio.teacher.call("DELETE", f"/share/{root['id']}/users/pupil")
+    assert await studio.pupil.error_code(404, "GET", path) == "NOT_FOUND_IN_NODE"
 
 
 async def begun_by(who: Person, parent_id: str | None = None) -> str:
     """Where the task of somebody's import stands."""
     query = "" if parent_id is None else f"?parent_id={parent_id}"
-    return task_path(await send_pgn(who, FILE, f"{NEW}{query}"))
+    return task_path(await send_pgn(who, FILE, f"{IMPORT_PATH}{query}"))

@@ -43,7 +43,7 @@ async def test_a_link_lets_anybody_in_as_far_as_it_says(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     study = await studio.teacher.node("study", "Endgames", root)
     link = await studio.teacher.link(study, "viewer")
-    seen = await studio.anybody.done("GET", f"/links/{link['token']}")
+    seen = await studio.anonymous.call("GET", f"/links/{link['token']}")
     assert seen == {
         "title": "Endgames",
         "kind": "study",
@@ -51,26 +51,26 @@ async def test_a_link_lets_anybody_in_as_far_as_it_says(studio: Studio) -> None:
         "needs_password": False,
         "expires_at": None,
     }
-    opened = await studio.anybody.done("POST", f"/links/{link['token']}/open", {})
+    opened = await studio.anonymous.call("POST", f"/links/{link['token']}/open", {})
     assert (opened["node_id"], opened["role"]) == (study["id"], "viewer")
-    guest = await studio.anybody.opened(link)
-    detail = await guest.done("GET", f"/nodes/{study['id']}")
+    guest = await studio.anonymous.open_link(link)
+    detail = await guest.call("GET", f"/nodes/{study['id']}")
     assert (detail["role"], detail["path"]) == ("viewer", [])
-    assert await guest.refused(404, "GET", f"/nodes/{root['id']}") == "NODE_NOT_FOUND"
-    assert await studio.anybody.refused(401, "GET", f"/nodes/{study['id']}") == "TOKEN_MISSING"
+    assert await guest.error_code(404, "GET", f"/nodes/{root['id']}") == "NODE_NOT_FOUND"
+    assert await studio.anonymous.error_code(401, "GET", f"/nodes/{study['id']}") == "TOKEN_MISSING"
 
 
 async def test_who_writes_says_who_they_are_even_with_a_link(studio: Studio) -> None:
     root = await studio.teacher.node("workspace")
     link = await studio.teacher.link(root, "editor")
     body = {"kind": "study", "title": "Guests", "parent_id": root["id"]}
-    guest = await studio.anybody.opened(link)
-    assert await guest.refused(401, "POST", "/nodes", body) == "TOKEN_MISSING"
-    pupil = await studio.pupil.opened(link)
-    made = await pupil.done("POST", "/nodes", body)
+    guest = await studio.anonymous.open_link(link)
+    assert await guest.error_code(401, "POST", "/nodes", body) == "TOKEN_MISSING"
+    pupil = await studio.pupil.open_link(link)
+    made = await pupil.call("POST", "/nodes", body)
     assert made["created_by"] == "pupil"
-    assert await pupil.refused(403, "GET", f"/share/{root['id']}") == "ROLE_MISSING"
-    assert await studio.pupil.refused(404, "GET", f"/nodes/{root['id']}") == "NODE_NOT_FOUND"
+    assert await pupil.error_code(403, "GET", f"/share/{root['id']}") == "ROLE_MISSING"
+    assert await studio.pupil.error_code(404, "GET", f"/nodes/{root['id']}") == "NODE_NOT_FOUND"
 
 
 async def test_token_and_password_are_stored_nowhere_but_as_hashes(
@@ -83,7 +83,7 @@ async def test_token_and_password_are_stored_nowhere_but_as_hashes(
     link = made.json()
     assert (made.status_code, made.headers["cache-control"], len(link["token"])) == (201, "no-store", 43)
     assert made.headers["location"] == f"/api/v1/share/links/{link['id']}"
-    await studio.anybody.opened(link, password="correct horse")
+    await studio.anonymous.open_link(link, password="correct horse")
     async with database.connection() as connection:
         kept = await connection.fetch(EVERYTHING)
         [secret] = await connection.fetch("SELECT token_hash, password_hash FROM workspace_link_secrets")
@@ -105,7 +105,7 @@ async def test_the_answer_with_a_token_is_given_once(studio: Studio) -> None:
     assert (again.status_code, again.json()["error_code"]) == (410, "RESPONSE_NOT_KEPT")
     assert "secret" in again.json()["message"]
     assert again.headers["location"] == first.headers["location"]
-    assert len((await studio.teacher.done("GET", f"/share/{node['id']}"))["links"]) == 1
+    assert len((await studio.teacher.call("GET", f"/share/{node['id']}"))["links"]) == 1
 
 
 @pytest.mark.parametrize("how", ["revoked", "expired", "trashed", "private", "unknown", "no token"])
@@ -115,23 +115,25 @@ async def test_a_link_that_leads_nowhere_is_like_one_that_never_was(
     root = await studio.teacher.node("workspace")
     study = await studio.teacher.node("study", parent=root)
     link = await studio.teacher.link(study, "viewer")
-    guest = await studio.anybody.opened(link)
+    guest = await studio.anonymous.open_link(link)
     match how:
         case "revoked":
-            await studio.teacher.done("DELETE", f"/share/links/{link['id']}")
+            await studio.teacher.call("DELETE", f"/share/links/{link['id']}")
         case "expired":
             await expire(database, link)
         case "trashed":
-            await studio.teacher.done("DELETE", f"/nodes/{root['id']}", match=1)
+            await studio.teacher.call("DELETE", f"/nodes/{root['id']}", match=1)
         case "private":
-            await studio.teacher.done("PATCH", f"/nodes/{root['id']}", {"visibility": "private"}, match=1)
+            await studio.teacher.call("PATCH", f"/nodes/{root['id']}", {"visibility": "private"}, match=1)
         case _:
             link["token"] = "A" * 43 if how == "unknown" else "a%00b"
-    assert await studio.anybody.refused(404, "GET", f"/links/{link['token']}") == "LINK_NOT_FOUND"
-    assert await studio.anybody.refused(404, "POST", f"/links/{link['token']}/open", {}) == "LINK_NOT_FOUND"
+    assert await studio.anonymous.error_code(404, "GET", f"/links/{link['token']}") == "LINK_NOT_FOUND"
+    assert (
+        await studio.anonymous.error_code(404, "POST", f"/links/{link['token']}/open", {}) == "LINK_NOT_FOUND"
+    )
     if how not in ("unknown", "no token"):
         # Who had opened it is outside again, at once.
-        assert await guest.refused(404, "GET", f"/nodes/{study['id']}") == "NODE_NOT_FOUND"
+        assert await guest.error_code(404, "GET", f"/nodes/{study['id']}") == "NODE_NOT_FOUND"
 
 
 async def test_a_revoked_link_leaves_no_secret_and_is_revoked_once(
@@ -143,7 +145,7 @@ async def test_a_revoked_link_leaves_no_secret_and_is_revoked_once(
     for _ in range(2):
         done = await studio.teacher.send("DELETE", path, headers={"Idempotency-Key": "gone"})
         assert done.status_code == 204
-    assert await studio.teacher.refused(404, "DELETE", path) == "NOT_FOUND_IN_NODE"
+    assert await studio.teacher.error_code(404, "DELETE", path) == "NOT_FOUND_IN_NODE"
     assert (await studio.stream(node["id"]))[-1].type == "acl.link_revoked"
     async with database.connection() as connection:
         assert await connection.fetch("SELECT FROM workspace_link_secrets") == []
@@ -154,9 +156,9 @@ async def test_only_an_admin_makes_and_revokes_links(studio: Studio) -> None:
     link = await studio.teacher.link(node, "viewer")
     await studio.teacher.share(node, "pupil", "editor")
     path = f"/share/{node['id']}/links"
-    assert await studio.pupil.refused(403, "POST", path, {"role": "viewer"}) == "ROLE_MISSING"
-    assert await studio.pupil.refused(403, "DELETE", f"/share/links/{link['id']}") == "ROLE_MISSING"
-    assert await studio.teacher.refused(422, "POST", path, {"role": "admin"}) == "VALIDATION_ERROR"
+    assert await studio.pupil.error_code(403, "POST", path, {"role": "viewer"}) == "ROLE_MISSING"
+    assert await studio.pupil.error_code(403, "DELETE", f"/share/links/{link['id']}") == "ROLE_MISSING"
+    assert await studio.teacher.error_code(422, "POST", path, {"role": "admin"}) == "VALIDATION_ERROR"
 
 
 @pytest.mark.parametrize(
@@ -166,7 +168,7 @@ async def test_only_an_admin_makes_and_revokes_links(studio: Studio) -> None:
 async def test_a_link_ends_at_a_time_ahead_and_not_too_far(studio: Studio, expires_at: str) -> None:
     node = await studio.teacher.node("workspace")
     body = {"role": "viewer", "expires_at": expires_at}
-    code = await studio.teacher.refused(422, "POST", f"/share/{node['id']}/links", body)
+    code = await studio.teacher.error_code(422, "POST", f"/share/{node['id']}/links", body)
     assert code == "VALIDATION_ERROR"
 
 
@@ -174,7 +176,7 @@ async def test_a_ticket_ends_with_its_link(studio: Studio) -> None:
     node = await studio.teacher.node("workspace")
     ends_at = datetime.now(timezone(timedelta(hours=5))) + timedelta(hours=2)
     link = await studio.teacher.link(node, "viewer", expires_at=ends_at.isoformat())
-    opened = await studio.anybody.done("POST", f"/links/{link['token']}/open", {})
+    opened = await studio.anonymous.call("POST", f"/links/{link['token']}/open", {})
     assert datetime.fromisoformat(opened["expires_at"]) == ends_at
     payload = (await studio.stream(node["id"]))[-1].payload
     assert payload["expires_at"] == ends_at.astimezone(UTC).isoformat()
@@ -184,7 +186,7 @@ async def test_a_node_has_a_bounded_number_of_links(studio: Studio, monkeypatch:
     monkeypatch.setattr(links, "LINKS_MAX", 1)
     node = await studio.teacher.node("workspace")
     await studio.teacher.link(node, "viewer")
-    code = await studio.teacher.refused(409, "POST", f"/share/{node['id']}/links", {"role": "viewer"})
+    code = await studio.teacher.error_code(409, "POST", f"/share/{node['id']}/links", {"role": "viewer"})
     assert code == "SHARE_LIMIT_REACHED"
 
 
@@ -192,15 +194,15 @@ async def test_a_link_with_a_password_opens_for_who_knows_it(studio: Studio) -> 
     node = await studio.teacher.node("workspace")
     link = await studio.teacher.link(node, "viewer", password="Zoë ☕")
     path = f"/links/{link['token']}/open"
-    assert (await studio.anybody.done("GET", f"/links/{link['token']}"))["needs_password"]
+    assert (await studio.anonymous.call("GET", f"/links/{link['token']}"))["needs_password"]
     for body in ({}, {"password": None}, {"password": "zoë ☕"}):
-        assert await studio.anybody.refused(403, "POST", path, body) == "LINK_PASSWORD_WRONG"
+        assert await studio.anonymous.error_code(403, "POST", path, body) == "LINK_PASSWORD_WRONG"
     # Who sends none has not guessed.
     for _ in range(link_door.TRIES_FREE):
-        assert await studio.anybody.refused(403, "POST", path, {}) == "LINK_PASSWORD_WRONG"
+        assert await studio.anonymous.error_code(403, "POST", path, {}) == "LINK_PASSWORD_WRONG"
     # The same letters, composed otherwise.
-    guest = await studio.anybody.opened(link, password="Zoe\u0308 ☕")
-    await guest.done("GET", f"/nodes/{node['id']}")
+    guest = await studio.anonymous.open_link(link, password="Zoe\u0308 ☕")
+    await guest.call("GET", f"/nodes/{node['id']}")
 
 
 async def test_wrong_passwords_cost_a_pause_that_grows(studio: Studio, database: Database) -> None:
@@ -208,19 +210,21 @@ async def test_wrong_passwords_cost_a_pause_that_grows(studio: Studio, database:
     link = await studio.teacher.link(node, "viewer", password="right")
     path, pauses = f"/links/{link['token']}/open", list[int]()
     for _ in range(link_door.TRIES_FREE - 1):
-        assert await studio.anybody.refused(403, "POST", path, {"password": "no"}) == "LINK_PASSWORD_WRONG"
+        assert (
+            await studio.anonymous.error_code(403, "POST", path, {"password": "no"}) == "LINK_PASSWORD_WRONG"
+        )
     for _ in range(9):
-        await studio.anybody.refused(403, "POST", path, {"password": "no"})
-        refused = await studio.anybody.send("POST", path, {"password": "right"})
+        await studio.anonymous.error_code(403, "POST", path, {"password": "no"})
+        refused = await studio.anonymous.send("POST", path, {"password": "right"})
         assert (refused.status_code, refused.json()["error_code"]) == (429, "LINK_TRIES_EXCEEDED")
         pauses.append(int(refused.headers["retry-after"]))
         async with database.connection() as connection:
             await connection.fetch("UPDATE workspace_link_secrets SET refused_until = clock_timestamp()")
     assert pauses == [30, 60, 120, 240, 480, 960, 1920, 3600, 3600]
-    await studio.anybody.opened(link, password="right")
+    await studio.anonymous.open_link(link, password="right")
     for _ in range(link_door.TRIES_FREE - 1):
-        await studio.anybody.refused(403, "POST", path, {"password": "no"})
-    await studio.anybody.opened(link, password="right")
+        await studio.anonymous.error_code(403, "POST", path, {"password": "no"})
+    await studio.anonymous.open_link(link, password="right")
 
 
 async def test_two_hundred_tries_at_once_on_two_processes_are_five(
@@ -230,7 +234,7 @@ async def test_two_hundred_tries_at_once_on_two_processes_are_five(
     link = await studio.teacher.link(node, "viewer", password="right")
     path = f"/links/{link['token']}/open"
     async with open_studio(database) as other:
-        people = [studio.anybody, other.anybody] * 100
+        people = [studio.anonymous, other.anonymous] * 100
         answers = await asyncio.gather(*(one.send("POST", path, {"password": "no"}) for one in people))
     assert Counter(one.status_code for one in answers) == {403: 5, 429: 195}
     assert all(1 <= int(one.headers["retry-after"]) <= 30 for one in answers if one.status_code == 429)
@@ -269,7 +273,7 @@ async def test_passwords_beyond_the_places_are_refused_at_once(
         monkeypatch.setattr(passwords, "_scrypt", waiting)
         opening = [
             asyncio.create_task(
-                studio.anybody.send("POST", f"/links/{link['token']}/open", {"password": "right"})
+                studio.anonymous.send("POST", f"/links/{link['token']}/open", {"password": "right"})
             )
             for _ in range(HASHES_PER_HOLDER_MAX + 1)
         ]
@@ -300,30 +304,30 @@ async def test_a_class_that_opens_a_link_at_once_is_let_in(studio: Studio) -> No
     node = await studio.teacher.node("workspace")
     link = await studio.teacher.link(node, "viewer", password="right")
     path = f"/links/{link['token']}/open"
-    people = (studio.anybody.send("POST", path, {"password": "right"}) for _ in range(30))
+    people = (studio.anonymous.send("POST", path, {"password": "right"}) for _ in range(30))
     assert Counter(one.status_code for one in await asyncio.gather(*people)) == {200: 30}
 
 
 async def test_a_ticket_is_no_bearer_token_and_a_bearer_token_no_ticket(studio: Studio) -> None:
     node = await studio.teacher.node("workspace")
     link = await studio.teacher.link(node, "viewer")
-    ticket = (await studio.anybody.opened(link)).ticket
+    ticket = (await studio.anonymous.open_link(link)).share_token
     path = f"/nodes/{node['id']}"
     as_token = {"Authorization": f"Bearer {ticket}"}
-    assert await studio.anybody.refused(401, "GET", path, headers=as_token) == "TOKEN_INVALID"
+    assert await studio.anonymous.error_code(401, "GET", path, headers=as_token) == "TOKEN_INVALID"
     token = studio.stranger.headers()["Authorization"].removeprefix("Bearer ")
     for wrong in (token, "x"):
         as_ticket = {"X-Share-Token": wrong}
-        assert await studio.anybody.refused(401, "GET", path, headers=as_ticket) == "SHARE_TOKEN_INVALID"
-        assert await studio.teacher.refused(401, "PATCH", path, {}, match=1, headers=as_ticket)
+        assert await studio.anonymous.error_code(401, "GET", path, headers=as_ticket) == "SHARE_TOKEN_INVALID"
+        assert await studio.teacher.error_code(401, "PATCH", path, {}, match=1, headers=as_ticket)
 
 
 async def test_a_role_by_grant_and_one_by_link_do_not_lower_each_other(studio: Studio) -> None:
     node = await studio.teacher.node("workspace")
     link = await studio.teacher.link(node, "viewer")
     await studio.teacher.share(node, "pupil", "editor")
-    pupil = await studio.pupil.opened(link)
-    assert (await pupil.done("GET", f"/nodes/{node['id']}"))["role"] == "editor"
+    pupil = await studio.pupil.open_link(link)
+    assert (await pupil.call("GET", f"/nodes/{node['id']}"))["role"] == "editor"
 
 
 async def test_neither_token_nor_password_is_logged(
@@ -332,15 +336,17 @@ async def test_neither_token_nor_password_is_logged(
     caplog.set_level("DEBUG")
     node = await studio.teacher.node("workspace")
     link = await studio.teacher.link(node, "viewer", password="correct horse")
-    guest = await studio.anybody.opened(link, password="correct horse")
-    await studio.anybody.refused(403, "POST", f"/links/{link['token']}/open", {"password": "battery staple"})
-    await studio.anybody.refused(
+    guest = await studio.anonymous.open_link(link, password="correct horse")
+    await studio.anonymous.error_code(
+        403, "POST", f"/links/{link['token']}/open", {"password": "battery staple"}
+    )
+    await studio.anonymous.error_code(
         422, "POST", f"/links/{link['token']}/open", {"password": ["battery staple"]}
     )
     ours = (one.getMessage() for one in caplog.records if not one.name.startswith("httpx"))
     shown = capsys.readouterr().out + "".join(ours)
     assert "/links/{token}/open" in shown
-    for secret in (link["token"], guest.ticket, "correct horse", "battery staple"):
+    for secret in (link["token"], guest.share_token, "correct horse", "battery staple"):
         assert str(secret) not in shown
     assert b"battery" not in to_json([one.payload for one in await studio.stream(node["id"])])
 
@@ -354,8 +360,8 @@ async def test_wrong_passwords_are_forgotten_with_time(studio: Studio, database:
             "UPDATE workspace_link_secrets SET failures = 40, refused_until = now() - interval '1 day'"
         )
     for _ in range(link_door.TRIES_FREE - 1):
-        assert await studio.anybody.refused(403, "POST", path, wrong) == "LINK_PASSWORD_WRONG"
-    await studio.anybody.opened(link, password="correct horse")
+        assert await studio.anonymous.error_code(403, "POST", path, wrong) == "LINK_PASSWORD_WRONG"
+    await studio.anonymous.open_link(link, password="correct horse")
 
 
 async def test_link_holds_no_connection_while_its_password_is_hashed(
@@ -376,7 +382,7 @@ async def test_link_holds_no_connection_while_its_password_is_hashed(
 
 async def test_no_shared_cache_keeps_what_a_link_shows(studio: Studio) -> None:
     node = await studio.teacher.node("workspace")
-    guest = await studio.anybody.opened(await studio.teacher.link(node, "viewer"))
+    guest = await studio.anonymous.open_link(await studio.teacher.link(node, "viewer"))
     for path in (f"/nodes/{node['id']}", f"/nodes/{node['id']}/children", "/nodes/x"):
         seen = await guest.send("GET", path)
         assert seen.headers["cache-control"] == "private, no-cache"

@@ -29,12 +29,12 @@ async def _forest(studio: Studio) -> tuple[Any, dict[str, Any]]:
 
 async def _askers(studio: Studio, linked: dict[str, Any]) -> list[Person]:
     """Whoever may ask, with and without a token, and with the ticket of each link."""
-    people = [studio.teacher, studio.stranger, studio.anybody, studio.person("ada"), studio.person("bob")]
+    people = [studio.teacher, studio.stranger, studio.anonymous, studio.person("ada"), studio.person("bob")]
     guests = [
-        await who.opened(link)
+        await who.open_link(link)
         for link in linked.values()
-        for who in (studio.anybody, studio.person("ada"))
-        if (await studio.anybody.send("GET", f"/links/{link['token']}")).is_success
+        for who in (studio.anonymous, studio.person("ada"))
+        if (await studio.anonymous.send("GET", f"/links/{link['token']}")).is_success
     ]
     return people + guests
 
@@ -46,11 +46,11 @@ async def test_lists_have_what_can_be_read_by_itself_and_nothing_else(studio: St
         read = {one for one in nodes if (await asker.send("GET", f"/nodes/{one}")).is_success}
         below = {one: {node for node in read if nodes[node]["parent_id"] == one} for one in nodes}
         for node in read:
-            children = (await asker.done("GET", f"/nodes/{node}/children"))["items"]
+            children = (await asker.call("GET", f"/nodes/{node}/children"))["items"]
             assert {one["id"] for one in children} == below[node], asker.name
-            same = (await asker.done("GET", f"/nodes?parent_id={node}"))["items"]
+            same = (await asker.call("GET", f"/nodes?parent_id={node}"))["items"]
             assert same == children
-            tree = (await asker.done("GET", f"/nodes/tree?root_id={node}"))["items"]
+            tree = (await asker.call("GET", f"/nodes/tree?root_id={node}"))["items"]
             seen = {node}
             while len(more := seen.union(*(below[one] for one in seen))) > len(seen):
                 seen = more

@@ -57,7 +57,7 @@ class Broadcast:
 
     def as_heard(self, person: Person) -> Person:
         """The same person over the socket."""
-        return Person(self._http, person.name, person.ticket)
+        return Person(self._http, person.name, person.share_token)
 
     @asynccontextmanager
     async def follow(
@@ -125,7 +125,7 @@ async def test_a_nodes_stream_does_not_bring_back_what_was_changed_since(
 ) -> None:
     path = f"/studies/{club.study}/chapters/{club.chapter.id}/moves/e2e4/annotation"
     for words in ("a secret", "another"):
-        await club.owner.done("PUT", path, {"text": words}, match="*")
+        await club.owner.call("PUT", path, {"text": words}, match="*")
     async with broadcast.follow(club.viewer, last=2) as ear:
         told = [(await ear.next())["payload"] for _ in range(2)]
     assert told == [{"chapter_id": str(club.chapter.id), "move_path": "e2e4"}] * 2
@@ -152,7 +152,7 @@ async def test_words_that_were_deleted_cannot_be_heard_by_beginning_anew(
 ) -> None:
     thread = await club.thread(body="a private word", title="a private title")
     reply = await club.reply(thread, body="a private answer")
-    await club.commenter.done("DELETE", f"/replies/{reply['id']}")
+    await club.commenter.call("DELETE", f"/replies/{reply['id']}")
     async with broadcast.follow(club.owner) as ear:
         told = [await ear.next() for _ in range(5)]
     assert told[-1]["type"] == "discussion.reply.deleted"
@@ -160,10 +160,10 @@ async def test_words_that_were_deleted_cannot_be_heard_by_beginning_anew(
 
 
 async def test_a_public_node_is_heard_without_a_token(club: Club, broadcast: Broadcast) -> None:
-    anybody, path = broadcast.as_heard(club.anybody), f"/nodes/{club.study}/events"
-    assert await anybody.refused(401, "GET", path) == "TOKEN_MISSING"
-    await club.open_to("public")
-    async with broadcast.follow(club.anybody) as ear:
+    anybody, path = broadcast.as_heard(club.anonymous), f"/nodes/{club.study}/events"
+    assert await anybody.error_code(401, "GET", path) == "TOKEN_MISSING"
+    await club.set_visibility("public")
+    async with broadcast.follow(club.anonymous) as ear:
         assert await ear.types(2) == FIRST
 
 
@@ -174,44 +174,46 @@ async def test_a_stream_one_may_not_hear_is_answered_like_a_missing_one(
     for node_id in (club.study, uuid4(), "no-id"):
         for method, what in (("GET", "events"), ("POST", "stream-ticket")):
             path = f"/nodes/{node_id}/{what}"
-            assert await broadcast.as_heard(club.stranger).refused(404, method, path) == "NODE_NOT_FOUND"
-            assert await broadcast.as_heard(club.anybody).refused(401, method, path) == "TOKEN_MISSING"
+            assert await broadcast.as_heard(club.stranger).error_code(404, method, path) == "NODE_NOT_FOUND"
+            assert await broadcast.as_heard(club.anonymous).error_code(401, method, path) == "TOKEN_MISSING"
 
 
 async def test_a_ticket_opens_one_stream_of_its_node_for_whoever_has_no_header(
     club: Club, broadcast: Broadcast
 ) -> None:
-    ticket = (await club.viewer.done("POST", f"/nodes/{club.study}/stream-ticket"))["ticket"]
-    browser = broadcast.as_heard(club.anybody)
+    ticket = (await club.viewer.call("POST", f"/nodes/{club.study}/stream-ticket"))["ticket"]
+    browser = broadcast.as_heard(club.anonymous)
     elsewhere = f"/nodes/{club.root['id']}/events?ticket={ticket}"
-    assert await browser.refused(401, "GET", elsewhere) == "TOKEN_MISSING"
-    assert await browser.refused(401, "GET", f"/nodes/no-id/events?ticket={ticket}") == "TOKEN_MISSING"
-    async with broadcast.follow(club.anybody, ticket=ticket) as ear:
+    assert await browser.error_code(401, "GET", elsewhere) == "TOKEN_MISSING"
+    assert await browser.error_code(401, "GET", f"/nodes/no-id/events?ticket={ticket}") == "TOKEN_MISSING"
+    async with broadcast.follow(club.anonymous, ticket=ticket) as ear:
         assert await ear.types(2) == FIRST
     again = f"/nodes/{club.study}/events?ticket={ticket}"
-    assert await browser.refused(401, "GET", again) == "TOKEN_MISSING"
-    await club.open_to("public")
-    assert await club.anybody.refused(401, "POST", f"/nodes/{club.study}/stream-ticket") == "TOKEN_MISSING"
+    assert await browser.error_code(401, "GET", again) == "TOKEN_MISSING"
+    await club.set_visibility("public")
+    assert (
+        await club.anonymous.error_code(401, "POST", f"/nodes/{club.study}/stream-ticket") == "TOKEN_MISSING"
+    )
 
 
 async def test_a_ticket_does_not_stand_for_a_link(club: Club) -> None:
-    guest = await club.stranger.opened(await club.owner.link(club.chapter.study, "viewer"))
-    assert await guest.refused(404, "POST", f"/nodes/{club.study}/stream-ticket") == "NODE_NOT_FOUND"
+    guest = await club.stranger.open_link(await club.owner.link(club.chapter.study, "viewer"))
+    assert await guest.error_code(404, "POST", f"/nodes/{club.study}/stream-ticket") == "NODE_NOT_FOUND"
 
 
 async def revoke(club: Club) -> None:
-    await club.owner.done("DELETE", f"/share/{club.root['id']}/users/viewer")
+    await club.owner.call("DELETE", f"/share/{club.root['id']}/users/viewer")
 
 
 async def make_private(club: Club) -> None:
-    await club.open_to("private")
+    await club.set_visibility("private")
 
 
 async def take_away(club: Club) -> None:
     """Out of the tree in which the reader has a grant."""
-    version = (await club.owner.done("GET", f"/nodes/{club.study}"))["version"]
+    version = (await club.owner.call("GET", f"/nodes/{club.study}"))["version"]
     path = f"/nodes/{club.study}/move"
-    await club.owner.done("POST", path, {"parent_id": None}, match=version)
+    await club.owner.call("POST", path, {"parent_id": None}, match=version)
 
 
 @pytest.mark.guarantee("G84")
@@ -232,19 +234,19 @@ async def test_who_may_not_read_a_node_any_more_is_told_no_more(
 async def test_a_stream_without_a_token_ends_when_the_node_is_public_no_more(
     club: Club, broadcast: Broadcast
 ) -> None:
-    await club.open_to("public")
-    async with broadcast.follow(club.anybody) as ear:
+    await club.set_visibility("public")
+    async with broadcast.follow(club.anonymous) as ear:
         assert await ear.types(2) == FIRST
-        await club.open_to("shared")
+        await club.set_visibility("shared")
         assert await ear.rest() == []
 
 
 @pytest.mark.guarantee("G84")
 async def test_a_link_that_is_revoked_ends_its_streams(club: Club, broadcast: Broadcast) -> None:
     link = await club.owner.link(club.chapter.study, "viewer")
-    async with broadcast.follow(await club.anybody.opened(link)) as ear:
+    async with broadcast.follow(await club.anonymous.open_link(link)) as ear:
         assert await ear.types(3) == [*FIRST, "acl.link_created"]
-        await club.owner.done("DELETE", f"/share/links/{link['id']}")
+        await club.owner.call("DELETE", f"/share/links/{link['id']}")
         assert await ear.rest() == []
 
 
@@ -255,7 +257,7 @@ async def test_bin_and_back_stand_in_the_order_of_everything_else(club: Club, br
         await club.trash(club.study)
         assert await ear.rest() == ["node.trashed"]
     path = f"/nodes/{club.study}/events"
-    assert await broadcast.as_heard(club.viewer).refused(404, "GET", path) == "NODE_NOT_FOUND"
+    assert await broadcast.as_heard(club.viewer).error_code(404, "GET", path) == "NODE_NOT_FOUND"
     await club.restore(club.study)
     await club.thread()
     async with broadcast.follow(club.viewer, last=3) as ear:

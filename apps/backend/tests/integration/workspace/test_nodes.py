@@ -33,7 +33,7 @@ async def test_an_answer_has_the_version_as_its_etag_and_says_where_the_node_is(
     made = await studio.teacher.send("POST", "/nodes", {"kind": "folder", "title": "x"})
     assert made.headers["etag"] == '"1"'
     assert made.headers["location"] == f"/api/v1/nodes/{made.json()['id']}"
-    detail = await studio.teacher.done("GET", f"/nodes/{made.json()['id']}")
+    detail = await studio.teacher.call("GET", f"/nodes/{made.json()['id']}")
     assert detail["role"] == "owner"
 
 
@@ -41,9 +41,9 @@ async def test_a_study_is_a_leaf_and_a_workspace_a_root(studio: Studio) -> None:
     root = await studio.teacher.node("workspace")
     study = await studio.teacher.node("study", parent=root)
     body = {"kind": "folder", "title": "below", "parent_id": study["id"]}
-    assert await studio.teacher.refused(422, "POST", "/nodes", body) == "PARENT_INVALID"
+    assert await studio.teacher.error_code(422, "POST", "/nodes", body) == "PARENT_INVALID"
     body = {"kind": "workspace", "title": "below", "parent_id": root["id"]}
-    assert await studio.teacher.refused(422, "POST", "/nodes", body) == "PARENT_INVALID"
+    assert await studio.teacher.error_code(422, "POST", "/nodes", body) == "PARENT_INVALID"
 
 
 async def test_two_live_studies_of_a_folder_do_not_share_a_title(studio: Studio) -> None:
@@ -57,7 +57,9 @@ async def test_two_live_studies_of_a_folder_do_not_share_a_title(studio: Studio)
     assert answer.json()["blocking_id"] == study["id"]
     other = await studio.teacher.node("study", "Middlegames", root)
     path = f"/nodes/{other['id']}"
-    assert await studio.teacher.refused(409, "PATCH", path, {"title": "Endgames"}, match=1) == "TITLE_TAKEN"
+    assert (
+        await studio.teacher.error_code(409, "PATCH", path, {"title": "Endgames"}, match=1) == "TITLE_TAKEN"
+    )
 
 
 async def test_a_title_is_taken_by_a_study_that_is_named_to_its_readers_alone(studio: Studio) -> None:
@@ -73,11 +75,11 @@ async def test_a_title_is_taken_by_a_study_that_is_named_to_its_readers_alone(st
 async def test_a_change_names_the_version_it_is_meant_for(studio: Studio) -> None:
     node = await studio.teacher.node("folder", "before")
     path, change = f"/nodes/{node['id']}", {"title": "after", "layout": {"view_mode": "grid"}}
-    assert await studio.teacher.refused(428, "PATCH", path, change) == "IF_MATCH_MISSING"
+    assert await studio.teacher.error_code(428, "PATCH", path, change) == "IF_MATCH_MISSING"
     stale = await studio.teacher.send("PATCH", path, change, match=7)
     assert (stale.status_code, stale.json()["current_version"]) == (412, 1)
-    assert await studio.teacher.refused(412, "PATCH", path, change, match='W/"1"') == "IF_MATCH_WEAK"
-    changed = await studio.teacher.done("PATCH", path, change, match=1)
+    assert await studio.teacher.error_code(412, "PATCH", path, change, match='W/"1"') == "IF_MATCH_WEAK"
+    changed = await studio.teacher.call("PATCH", path, change, match=1)
     assert (changed["title"], changed["layout"], changed["version"]) == ("after", {"view_mode": "grid"}, 3)
     types = [event.type for event in await studio.stream(node["id"])]
     assert types == ["node.created", "node.updated", "node.layout_updated"]
@@ -101,8 +103,8 @@ async def test_a_moved_node_takes_everything_below_it_along(studio: Studio) -> N
     )
     inner = await studio.teacher.node("folder", "inner", here)
     leaf = await studio.teacher.node("study", "leaf", inner)
-    await studio.teacher.done("POST", f"/nodes/{inner['id']}/move", {"parent_id": there["id"]}, match=1)
-    detail = await studio.teacher.done("GET", f"/nodes/{leaf['id']}")
+    await studio.teacher.call("POST", f"/nodes/{inner['id']}/move", {"parent_id": there["id"]}, match=1)
+    detail = await studio.teacher.call("GET", f"/nodes/{leaf['id']}")
     assert [one["title"] for one in detail["path"]][1:] == ["b", "inner"]
     assert len(await studio.stream(leaf["id"])) == 1
 
@@ -113,10 +115,12 @@ async def test_a_node_never_comes_to_stand_below_itself(studio: Studio) -> None:
     inner = await studio.teacher.node("folder", parent=outer)
     path = f"/nodes/{outer['id']}/move"
     assert (
-        await studio.teacher.refused(422, "POST", path, {"parent_id": inner["id"]}, match=1) == "TREE_CYCLE"
+        await studio.teacher.error_code(422, "POST", path, {"parent_id": inner["id"]}, match=1)
+        == "TREE_CYCLE"
     )
     assert (
-        await studio.teacher.refused(422, "POST", path, {"parent_id": outer["id"]}, match=1) == "TREE_CYCLE"
+        await studio.teacher.error_code(422, "POST", path, {"parent_id": outer["id"]}, match=1)
+        == "TREE_CYCLE"
     )
 
 
@@ -125,7 +129,7 @@ async def test_folders_nest_a_hundred_deep_and_not_without_end(studio: Studio) -
     for _ in range(LEVELS_MAX - 1):
         parent = await studio.teacher.node("folder", parent=parent)
     body = {"kind": "folder", "title": "deeper", "parent_id": parent["id"]}
-    assert await studio.teacher.refused(422, "POST", "/nodes", body) == "TREE_TOO_DEEP"
+    assert await studio.teacher.error_code(422, "POST", "/nodes", body) == "TREE_TOO_DEEP"
 
 
 async def test_lists_go_page_by_page_and_the_tree_is_whole(studio: Studio) -> None:
@@ -134,17 +138,17 @@ async def test_lists_go_page_by_page_and_the_tree_is_whole(studio: Studio) -> No
     await studio.teacher.node("study", parent=made[0])
     seen: list[str] = []
     query = f"/nodes?parent_id={root['id']}&limit=2"
-    page = await studio.teacher.done("GET", query)
+    page = await studio.teacher.call("GET", query)
     while True:
         seen += [one["id"] for one in page["items"]]
         if page["next_cursor"] is None:
             break
-        page = await studio.teacher.done("GET", f"{query}&cursor={page['next_cursor']}")
+        page = await studio.teacher.call("GET", f"{query}&cursor={page['next_cursor']}")
     assert seen == [one["id"] for one in made]
-    tree = await studio.teacher.done("GET", f"/nodes/tree?root_id={root['id']}")
+    tree = await studio.teacher.call("GET", f"/nodes/tree?root_id={root['id']}")
     assert [one["depth"] for one in tree["items"]] == [0, 1, 1, 1, 1, 1, 2]
-    assert len((await studio.teacher.done("GET", f"/nodes/tree?root_id={root['id']}&depth=1"))["items"]) == 6
-    assert [one["id"] for one in (await studio.teacher.done("GET", "/nodes"))["items"]] == [root["id"]]
+    assert len((await studio.teacher.call("GET", f"/nodes/tree?root_id={root['id']}&depth=1"))["items"]) == 6
+    assert [one["id"] for one in (await studio.teacher.call("GET", "/nodes"))["items"]] == [root["id"]]
 
 
 async def test_a_cursor_that_no_page_gave_is_refused(studio: Studio) -> None:
@@ -156,7 +160,7 @@ async def test_a_cursor_that_no_page_gave_is_refused(studio: Studio) -> None:
         (own, ("9999-12-31T23:59:59-12:00", uuid4())),
         (own, ("yesterday", uuid4())),
     ]:
-        assert await studio.teacher.refused(422, "GET", path + encode_cursor(*place)) == "VALIDATION_ERROR"
+        assert await studio.teacher.error_code(422, "GET", path + encode_cursor(*place)) == "VALIDATION_ERROR"
 
 
 @pytest.mark.guarantee("G81")
@@ -166,19 +170,19 @@ async def test_a_strangers_node_is_answered_like_a_missing_one(studio: Studio) -
     missing = await studio.stranger.send("GET", f"/nodes/{uuid4()}")
     assert theirs.status_code == missing.status_code == 404
     assert theirs.json()["message"] == missing.json()["message"]
-    assert await studio.anybody.refused(401, "GET", f"/nodes/{node['id']}") == "TOKEN_MISSING"
-    assert await studio.anybody.refused(401, "GET", f"/nodes/{uuid4()}") == "TOKEN_MISSING"
+    assert await studio.anonymous.error_code(401, "GET", f"/nodes/{node['id']}") == "TOKEN_MISSING"
+    assert await studio.anonymous.error_code(401, "GET", f"/nodes/{uuid4()}") == "TOKEN_MISSING"
 
 
 async def test_anybody_reads_what_is_public_and_nobody_else_changes_it(studio: Studio) -> None:
     node = await studio.teacher.node("workspace", visibility="public")
     inner = await studio.teacher.node("folder", parent=node)
     hidden = await studio.teacher.node("folder", parent=node, visibility="private")
-    assert (await studio.anybody.done("GET", f"/nodes/{inner['id']}"))["role"] == "viewer"
+    assert (await studio.anonymous.call("GET", f"/nodes/{inner['id']}"))["role"] == "viewer"
     path = f"/nodes/{inner['id']}"
-    assert await studio.stranger.refused(403, "PATCH", path, {"title": "x"}, match=1) == "ROLE_MISSING"
-    assert await studio.stranger.refused(404, "GET", f"/nodes/{hidden['id']}") == "NODE_NOT_FOUND"
-    tree = await studio.anybody.done("GET", f"/nodes/tree?root_id={node['id']}")
+    assert await studio.stranger.error_code(403, "PATCH", path, {"title": "x"}, match=1) == "ROLE_MISSING"
+    assert await studio.stranger.error_code(404, "GET", f"/nodes/{hidden['id']}") == "NODE_NOT_FOUND"
+    tree = await studio.anonymous.call("GET", f"/nodes/tree?root_id={node['id']}")
     assert [one["id"] for one in tree["items"]] == [node["id"], inner["id"]]
-    children = await studio.anybody.done("GET", f"/nodes/{node['id']}/children")
+    children = await studio.anonymous.call("GET", f"/nodes/{node['id']}/children")
     assert [one["id"] for one in children["items"]] == [inner["id"]]

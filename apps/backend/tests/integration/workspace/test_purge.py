@@ -10,10 +10,10 @@ from pydantic_core import from_json
 from relaybox.db import Database
 from shared_types.workspace import WorkspaceEvent
 
-from tests.fixtures.every_table import snapshot, tables_with
-from tests.fixtures.gates import Gate, closed, waits_for_a_row
-from tests.fixtures.happenings import grant, happen, rows_are_what_events_say
+from tests.fixtures.gates import Gate, closed_gate, wait_for_row_lock_waiter
+from tests.fixtures.node_events import assert_rows_match_events, grant, record_node_events
 from tests.fixtures.studio import Person, Studio
+from tests.fixtures.table_contents import table_checksums, tables_containing
 
 #: In every text of what is to go.
 SECRET = "Qxb7-whispered"
@@ -40,13 +40,13 @@ _ROW = "SELECT to_jsonb(node)::text AS row FROM workspace_nodes AS node WHERE no
 
 
 async def trash(who: Person, node: Any, **query: str) -> None:
-    await who.done("DELETE", f"/nodes/{node['id']}", match="*", params=query)
+    await who.call("DELETE", f"/nodes/{node['id']}", match="*", params=query)
 
 
 async def fill(studio: Studio, database: Database, study: Any) -> None:
     """Give *study* one of everything that a node can have, with the secret in each."""
     chapter, thread, link = (str(uuid4()) for _ in range(3))
-    await happen(
+    await record_node_events(
         studio,
         study,
         (
@@ -75,7 +75,7 @@ async def secret_batch(studio: Studio, database: Database) -> tuple[Any, Any]:
     """A folder in the bin with a study in it, both full of the secret; the folder and its root."""
     root = await studio.teacher.node("workspace", "Club")
     body = {"kind": "folder", "title": SECRET, "parent_id": root["id"]}
-    folder = await studio.teacher.done("POST", "/nodes", body, headers={"Idempotency-Key": "made"})
+    folder = await studio.teacher.call("POST", "/nodes", body, headers={"Idempotency-Key": "made"})
     study = await studio.teacher.node("study", SECRET, folder, description=SECRET)
     await fill(studio, database, study)
     await trash(studio.teacher, folder, reason=SECRET)
@@ -91,7 +91,7 @@ async def test_nothing_of_the_content_is_left_in_postgresql(
         ("status = 'FAILED', error_data = '{}'", "acl.shared"),
     ):
         await superuser.execute(f"UPDATE event_outbox SET {state} WHERE payload ->> 'event_type' = $1", type_)
-    before = await tables_with(superuser, SECRET)
+    before = await tables_containing(superuser, SECRET)
     assert before.keys() >= {
         "workspace_nodes",
         "workspace_chapters",
@@ -108,16 +108,16 @@ async def test_nothing_of_the_content_is_left_in_postgresql(
     assert any(name.startswith("idempotency_") for name in before)
     answer = await studio.teacher.send("DELETE", f"/nodes/{folder['id']}/purge")
     assert (answer.status_code, answer.content) == (204, b"")
-    assert await tables_with(superuser, SECRET) == {}
-    assert (await studio.teacher.done("GET", "/trash"))["items"] == []
-    tree = await studio.teacher.done("GET", f"/nodes/tree?root_id={root['id']}")
+    assert await tables_containing(superuser, SECRET) == {}
+    assert (await studio.teacher.call("GET", "/trash"))["items"] == []
+    tree = await studio.teacher.call("GET", f"/nodes/tree?root_id={root['id']}")
     assert [one["id"] for one in tree["items"]] == [root["id"]]
 
 
 async def test_the_facts_stay_and_the_purge_is_one(studio: Studio, database: Database) -> None:
     _, folder = await secret_batch(studio, database)
     before = await studio.stream(folder["id"])
-    await studio.teacher.done("DELETE", f"/nodes/{folder['id']}/purge")
+    await studio.teacher.call("DELETE", f"/nodes/{folder['id']}/purge")
     *earlier, purged = await studio.stream(folder["id"])
     assert [(one.type, one.version, one.created_at) for one in earlier] == [
         (one.type, one.version, one.created_at) for one in before
@@ -135,17 +135,17 @@ async def test_purge_with_an_unknown_or_repeated_parameter_is_refused(
     studio: Studio, database: Database, superuser: asyncpg.Connection, query: str
 ) -> None:
     _, folder = await secret_batch(studio, database)
-    path, before = f"/nodes/{folder['id']}/purge?{query}", await snapshot(superuser)
-    assert await studio.teacher.refused(422, "DELETE", path) == "VALIDATION_ERROR"
-    assert await snapshot(superuser) == before
+    path, before = f"/nodes/{folder['id']}/purge?{query}", await table_checksums(superuser)
+    assert await studio.teacher.error_code(422, "DELETE", path) == "VALIDATION_ERROR"
+    assert await table_checksums(superuser) == before
 
 
 async def test_a_dry_run_counts_what_a_purge_takes_and_writes_nothing(
     studio: Studio, database: Database, superuser: asyncpg.Connection
 ) -> None:
     _, folder = await secret_batch(studio, database)
-    path, before = f"/nodes/{folder['id']}/purge", await snapshot(superuser)
-    counts = await studio.teacher.done("DELETE", path, params={"dry_run": "true"})
+    path, before = f"/nodes/{folder['id']}/purge", await table_checksums(superuser)
+    counts = await studio.teacher.call("DELETE", path, params={"dry_run": "true"})
     assert counts == {
         "nodes": 2,
         "chapters": 1,
@@ -159,8 +159,8 @@ async def test_a_dry_run_counts_what_a_purge_takes_and_writes_nothing(
         "tasks": 2,
         "stored_answers": 1,
     }
-    assert await snapshot(superuser) == before
-    await studio.teacher.done("DELETE", path)
+    assert await table_checksums(superuser) == before
+    await studio.teacher.call("DELETE", path)
     [row] = await superuser.fetch("SELECT events, commands, tasks + 1, answers FROM event_erasures")
     assert tuple(row) == (counts["events"], counts["commands"], counts["tasks"], counts["stored_answers"])
     # The export's own file went with what was in it; the rest of its result is no content.
@@ -175,10 +175,10 @@ async def test_a_batch_that_is_erased_in_pieces_is_erased_whole(
     monkeypatch.setattr("relaybox.events._erase._AGGREGATES_MAX", 1)
     _, folder = await secret_batch(studio, database)
     path = f"/nodes/{folder['id']}/purge"
-    counts = await studio.teacher.done("DELETE", path, params={"dry_run": "true"})
+    counts = await studio.teacher.call("DELETE", path, params={"dry_run": "true"})
     assert (counts["nodes"], counts["events"], counts["stored_answers"]) == (2, 9, 1)
-    await studio.teacher.done("DELETE", path)
-    assert await tables_with(superuser, SECRET) == {}
+    await studio.teacher.call("DELETE", path)
+    assert await tables_containing(superuser, SECRET) == {}
 
 
 async def test_what_was_trashed_earlier_survives_at_the_former_place(
@@ -191,7 +191,7 @@ async def test_what_was_trashed_earlier_survives_at_the_former_place(
     within = await studio.teacher.node("study", "kept", earlier)
     await trash(studio.teacher, earlier)
     await trash(studio.teacher, folder)
-    await studio.teacher.done("DELETE", f"/nodes/{folder['id']}/purge")
+    await studio.teacher.call("DELETE", f"/nodes/{folder['id']}/purge")
     purged = (await studio.stream(folder["id"]))[-1]
     moved = (await studio.stream(earlier["id"]))[-1]
     assert purged.payload["count"] == 2
@@ -201,16 +201,16 @@ async def test_what_was_trashed_earlier_survives_at_the_former_place(
         purged.correlation_id,
     )
     assert moved.payload["parent_id"] == root["id"]
-    await rows_are_what_events_say(database)
-    [item] = (await studio.teacher.done("GET", "/trash"))["items"]
+    await assert_rows_match_events(database)
+    [item] = (await studio.teacher.call("GET", "/trash"))["items"]
     assert (item["id"], item["count"], item["former_parent"]) == (
         earlier["id"],
         2,
         {"id": inner["id"], "title": None},
     )
-    back = await studio.teacher.done("POST", f"/nodes/{earlier['id']}/restore")
+    back = await studio.teacher.call("POST", f"/nodes/{earlier['id']}/restore")
     assert (back["restored_to"], back["fallback"]) == (root["id"], True)
-    assert (await studio.teacher.done("GET", f"/nodes/{within['id']}"))["title"] == "kept"
+    assert (await studio.teacher.call("GET", f"/nodes/{within['id']}"))["title"] == "kept"
 
 
 async def test_what_survives_a_whole_tree_is_a_root_of_its_owner(studio: Studio, database: Database) -> None:
@@ -219,11 +219,11 @@ async def test_what_survives_a_whole_tree_is_a_root_of_its_owner(studio: Studio,
     folder = await studio.teacher.node("folder", parent=root)
     await trash(studio.teacher, folder)
     await trash(studio.teacher, root)
-    await studio.teacher.done("DELETE", f"/nodes/{root['id']}/purge")
-    await rows_are_what_events_say(database)
-    [item] = (await studio.teacher.done("GET", "/trash"))["items"]
+    await studio.teacher.call("DELETE", f"/nodes/{root['id']}/purge")
+    await assert_rows_match_events(database)
+    [item] = (await studio.teacher.call("GET", "/trash"))["items"]
     assert item["id"] == folder["id"]
-    back = await studio.teacher.done("POST", f"/nodes/{folder['id']}/restore")
+    back = await studio.teacher.call("POST", f"/nodes/{folder['id']}/restore")
     # As private as the tree was.
     assert (back["restored_to"], back["fallback"], back["visibility"]) == (None, True, "private")
     restored = (await studio.stream(folder["id"]))[-1]
@@ -237,20 +237,20 @@ async def test_a_purge_is_the_owners_alone(studio: Studio) -> None:
     folder = await studio.teacher.node("folder", parent=root)
     inner = await studio.teacher.node("study", parent=folder)
     path, viewer = f"/nodes/{folder['id']}/purge", studio.person("viewer")
-    assert await studio.teacher.refused(409, "DELETE", path) == "NODE_NOT_TRASHED"
-    assert await studio.pupil.refused(403, "DELETE", path) == "ROLE_MISSING"
+    assert await studio.teacher.error_code(409, "DELETE", path) == "NODE_NOT_TRASHED"
+    assert await studio.pupil.error_code(403, "DELETE", path) == "ROLE_MISSING"
     await trash(studio.pupil, folder)
     for query in ("", "?dry_run=true"):
-        assert await studio.pupil.refused(403, "DELETE", path + query) == "ROLE_MISSING"
-        assert await viewer.refused(404, "DELETE", path + query) == "NODE_NOT_FOUND"
-        assert await studio.stranger.refused(404, "DELETE", path + query) == "NODE_NOT_FOUND"
-        assert await studio.anybody.refused(401, "DELETE", path + query) == "TOKEN_MISSING"
+        assert await studio.pupil.error_code(403, "DELETE", path + query) == "ROLE_MISSING"
+        assert await viewer.error_code(404, "DELETE", path + query) == "NODE_NOT_FOUND"
+        assert await studio.stranger.error_code(404, "DELETE", path + query) == "NODE_NOT_FOUND"
+        assert await studio.anonymous.error_code(401, "DELETE", path + query) == "TOKEN_MISSING"
         inside = f"/nodes/{inner['id']}/purge{query}"
         answer = await studio.teacher.send("DELETE", inside)
         assert (answer.status_code, answer.json()["batch_root_id"]) == (409, folder["id"])
-    await studio.teacher.done("DELETE", path)
-    assert await studio.teacher.refused(404, "DELETE", path) == "NODE_NOT_FOUND"
-    assert await studio.pupil.refused(404, "POST", f"/nodes/{folder['id']}/restore") == "NODE_NOT_FOUND"
+    await studio.teacher.call("DELETE", path)
+    assert await studio.teacher.error_code(404, "DELETE", path) == "NODE_NOT_FOUND"
+    assert await studio.pupil.error_code(404, "POST", f"/nodes/{folder['id']}/restore") == "NODE_NOT_FOUND"
 
 
 async def test_a_repeated_purge_is_answered_as_the_first_one(studio: Studio) -> None:
@@ -261,16 +261,16 @@ async def test_a_repeated_purge_is_answered_as_the_first_one(studio: Studio) -> 
     again = await studio.teacher.send("DELETE", path, headers=dict(key))
     assert (first.status_code, again.status_code) == (204, 204)
     assert again.headers["idempotent-replayed"] == "true"
-    assert await studio.stranger.refused(404, "DELETE", path, headers=dict(key)) == "NODE_NOT_FOUND"
+    assert await studio.stranger.error_code(404, "DELETE", path, headers=dict(key)) == "NODE_NOT_FOUND"
 
 
 @pytest.mark.parametrize("path", ["/nodes", "/studies"])
 async def test_an_answer_about_what_was_purged_is_not_given_again(studio: Studio, path: str) -> None:
     root = await studio.teacher.node("workspace")
     body = {"title": SECRET, "parent_id": root["id"]} | ({"kind": "folder"} if path == "/nodes" else {})
-    made = await studio.teacher.done("POST", path, body, headers={"Idempotency-Key": "made"})
+    made = await studio.teacher.call("POST", path, body, headers={"Idempotency-Key": "made"})
     await trash(studio.teacher, made)
-    await studio.teacher.done("DELETE", f"/nodes/{made['id']}/purge")
+    await studio.teacher.call("DELETE", f"/nodes/{made['id']}/purge")
     answer = await studio.teacher.send("POST", path, body, headers={"Idempotency-Key": "made"})
     assert (answer.status_code, answer.json()["error_code"]) == (410, "RESPONSE_NOT_KEPT")
     assert SECRET not in answer.text
@@ -283,15 +283,17 @@ async def test_what_somebody_writes_meanwhile_is_purged_too(
     folder = await studio.teacher.node("folder")
     study = await studio.teacher.node("study", parent=folder)
     path, change = f"/nodes/{study['id']}", {"description": SECRET}
-    async with closed(superuser, Gate("INSERT", "domain_events", "NEW.event_type = 'node.updated'")) as gate:
-        writing = asyncio.create_task(studio.teacher.done("PATCH", path, change, match=1))
-        await gate.reached()
+    async with closed_gate(
+        superuser, Gate("INSERT", "domain_events", "NEW.event_type = 'node.updated'")
+    ) as gate:
+        writing = asyncio.create_task(studio.teacher.call("PATCH", path, change, match=1))
+        await gate.wait_until_reached()
         await trash(studio.teacher, folder)
-        purging = asyncio.create_task(studio.teacher.done("DELETE", f"/nodes/{folder['id']}/purge"))
-        await waits_for_a_row(superuser)
+        purging = asyncio.create_task(studio.teacher.call("DELETE", f"/nodes/{folder['id']}/purge"))
+        await wait_for_row_lock_waiter(superuser)
         await gate.open()
         await asyncio.gather(writing, purging)
-    assert await tables_with(superuser, SECRET) == {}
+    assert await tables_containing(superuser, SECRET) == {}
     assert [one.erased for one in await studio.stream(study["id"])] == [True, True]
     async with database.connection() as connection:
         assert not await connection.fetch(_ROW, study["id"])
@@ -310,8 +312,8 @@ async def test_a_purge_locks_in_the_order_of_everybody(studio: Studio, superuser
     transaction = superuser.transaction()
     await transaction.start()
     await superuser.fetch(free, inner["id"])
-    purging = asyncio.create_task(studio.teacher.done("DELETE", f"/nodes/{batch['id']}/purge"))
-    await waits_for_a_row(superuser)
+    purging = asyncio.create_task(studio.teacher.call("DELETE", f"/nodes/{batch['id']}/purge"))
+    await wait_for_row_lock_waiter(superuser)
     assert await superuser.fetchval(free, batch["id"]) == UUID(batch["id"])
     await transaction.rollback()
     await purging

@@ -4,8 +4,8 @@ from typing import Any
 
 import asyncpg
 
-from tests.fixtures.every_table import tables_with
 from tests.fixtures.studio import Studio
+from tests.fixtures.table_contents import tables_containing
 
 SECRET = "Najdorf-with-a-twist"
 
@@ -20,7 +20,7 @@ async def test_what_was_answered_about_a_node_is_purged_with_it(
         nonlocal number
         number += 1
         headers = {"Idempotency-Key": f"key-{number}"}
-        return await studio.teacher.done(method, path, body, headers=headers, match="*")
+        return await studio.teacher.call(method, path, body, headers=headers, match="*")
 
     study = await keyed("POST", "/studies", {"title": SECRET})
     path = f"/studies/{study['id']}"
@@ -30,7 +30,7 @@ async def test_what_was_answered_about_a_node_is_purged_with_it(
     await keyed("PATCH", f"/discussions/{thread['id']}", {"title": SECRET})
     reply = await keyed("POST", f"/discussions/{thread['id']}/replies", {"body": SECRET})
     await keyed("PATCH", f"/replies/{reply['id']}", {"body": f"{SECRET}!"})
-    assert (await tables_with(superuser, SECRET))["idempotency_cache"] >= 6
-    await studio.teacher.done("DELETE", f"/nodes/{study['id']}", match="*")
-    await studio.teacher.done("DELETE", f"/nodes/{study['id']}/purge")
-    assert await tables_with(superuser, SECRET) == {}
+    assert (await tables_containing(superuser, SECRET))["idempotency_cache"] >= 6
+    await studio.teacher.call("DELETE", f"/nodes/{study['id']}", match="*")
+    await studio.teacher.call("DELETE", f"/nodes/{study['id']}/purge")
+    assert await tables_containing(superuser, SECRET) == {}

@@ -7,14 +7,23 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from tests.fixtures.every_table import tables_with
-from tests.fixtures.gates import Gate, closed, waits_for_a_row
-from tests.fixtures.pgn import BROKEN, NEW, ended, games, rows, send_pgn, task_path, working
+from tests.fixtures.gates import Gate, closed_gate, wait_for_row_lock_waiter
+from tests.fixtures.pgn import (
+    BROKEN_GAME,
+    IMPORT_PATH,
+    fetch_rows,
+    games,
+    running_worker,
+    send_pgn,
+    task_path,
+    wait_for_task_end,
+)
 from tests.fixtures.studio import Studio
+from tests.fixtures.table_contents import tables_containing
 
 #: In the file, as a move that is none, so that its refusal quotes it.
 SECRET = "Qxb7whispered"
-WHISPERED = BROKEN.replace("Ke4", SECRET)
+WHISPERED = BROKEN_GAME.replace("Ke4", SECRET)
 KEY = "whispered-key"
 _TASK = "SELECT status::text, input_data, result_data, error_data, lease_token FROM async_tasks"
 _COMMAND = """
@@ -40,28 +49,28 @@ async def begun(studio: Studio, folder: Any) -> str:
     answer = await send_pgn(
         studio.teacher,
         f"{games(201)}\n{WHISPERED}",
-        f"{NEW}?title=Spring&strict=true&parent_id={inner['id']}",
+        f"{IMPORT_PATH}?title=Spring&strict=true&parent_id={inner['id']}",
         headers={"Idempotency-Key": KEY},
     )
     return task_path(answer)
 
 
 async def purge(studio: Studio, folder: Any) -> None:
-    await studio.teacher.done("DELETE", f"/nodes/{folder['id']}", match="*")
-    await studio.teacher.done("DELETE", f"/nodes/{folder['id']}/purge")
+    await studio.teacher.call("DELETE", f"/nodes/{folder['id']}", match="*")
+    await studio.teacher.call("DELETE", f"/nodes/{folder['id']}/purge")
 
 
 async def test_nothing_is_left_of_an_import_that_failed_below_what_was_purged(
     studio: Studio, folder: Any, superuser: asyncpg.Connection
 ) -> None:
     path = await begun(studio, folder)
-    async with working(studio):
-        assert SECRET in (await ended(studio.teacher, path))["error"]["reason"]
-    assert (await tables_with(superuser, SECRET)).keys() >= {"async_tasks", "command_inbox"}
+    async with running_worker(studio):
+        assert SECRET in (await wait_for_task_end(studio.teacher, path))["error"]["reason"]
+    assert (await tables_containing(superuser, SECRET)).keys() >= {"async_tasks", "command_inbox"}
     await purge(studio, folder)
-    assert await tables_with(superuser, SECRET) == {}
-    assert await studio.teacher.refused(404, "GET", path) == "NOT_FOUND_IN_NODE"
-    [task], [command] = await rows(studio, _TASK), await rows(studio, _COMMAND)
+    assert await tables_containing(superuser, SECRET) == {}
+    assert await studio.teacher.error_code(404, "GET", path) == "NOT_FOUND_IN_NODE"
+    [task], [command] = await fetch_rows(studio, _TASK), await fetch_rows(studio, _COMMAND)
     assert tuple(task) == (*command, None) == ("FAILED", None, None, None, None)
 
 
@@ -69,38 +78,38 @@ async def test_an_import_that_waits_is_cancelled_when_its_place_is_purged(
     studio: Studio, folder: Any
 ) -> None:
     path = await begun(studio, folder)
-    await studio.teacher.done("DELETE", f"/nodes/{folder['id']}", match="*")
+    await studio.teacher.call("DELETE", f"/nodes/{folder['id']}", match="*")
     purging = f"/nodes/{folder['id']}/purge"
-    counts = await studio.teacher.done("DELETE", purging, params={"dry_run": "true"})
+    counts = await studio.teacher.call("DELETE", purging, params={"dry_run": "true"})
     # Two folders were made, one trashed; and the import.
     assert (counts["tasks"], counts["commands"]) == (1, 4)
-    await studio.teacher.done("DELETE", purging)
-    [task], [command] = await rows(studio, _TASK), await rows(studio, _COMMAND)
+    await studio.teacher.call("DELETE", purging)
+    [task], [command] = await fetch_rows(studio, _TASK), await fetch_rows(studio, _COMMAND)
     assert tuple(task) == ("CANCELLED", None, None, None, None)
     assert tuple(command) == ("FAILED", None, None, None)
-    assert await studio.teacher.refused(404, "GET", path) == "NOT_FOUND_IN_NODE"
+    assert await studio.teacher.error_code(404, "GET", path) == "NOT_FOUND_IN_NODE"
 
 
 async def test_an_import_into_another_folder_goes_on(studio: Studio, folder: Any) -> None:
     other = await studio.teacher.node("folder", "Club")
-    path = task_path(await send_pgn(studio.teacher, games(201), f"{NEW}?parent_id={other['id']}"))
-    assert (await studio.teacher.done("GET", path))["result"] is None
+    path = task_path(await send_pgn(studio.teacher, games(201), f"{IMPORT_PATH}?parent_id={other['id']}"))
+    assert (await studio.teacher.call("GET", path))["result"] is None
     await purge(studio, folder)
-    async with working(studio):
-        assert (await ended(studio.teacher, path))["status"] == "COMPLETED"
+    async with running_worker(studio):
+        assert (await wait_for_task_end(studio.teacher, path))["status"] == "COMPLETED"
 
 
 async def test_an_import_that_begins_while_its_place_is_purged_is_found(
     studio: Studio, folder: Any, superuser: asyncpg.Connection
 ) -> None:
-    async with closed(superuser, Gate("INSERT", "async_tasks", "true")) as gate:
+    async with closed_gate(superuser, Gate("INSERT", "async_tasks", "true")) as gate:
         beginning = asyncio.create_task(begun(studio, folder))
-        await gate.reached()
+        await gate.wait_until_reached()
         purging = asyncio.create_task(purge(studio, folder))
-        await waits_for_a_row(superuser)
+        await wait_for_row_lock_waiter(superuser)
         await gate.open()
         await asyncio.gather(beginning, purging)
-    [task] = await rows(studio, _TASK)
+    [task] = await fetch_rows(studio, _TASK)
     assert tuple(task) == ("CANCELLED", None, None, None, None)
 
 
@@ -115,7 +124,7 @@ async def test_purges_of_different_trees_lock_the_exports_that_they_share_in_one
     await transaction.start()
     await superuser.fetch(free, first)
     purging = asyncio.create_task(purge(studio, folder))
-    await waits_for_a_row(superuser)
+    await wait_for_row_lock_waiter(superuser)
     assert await superuser.fetchval(free, second) == second
     await transaction.rollback()
     await purging

@@ -37,8 +37,8 @@ async def story(studio: Studio) -> UUID:
     there = await studio.teacher.node("folder", "b", root, layout={"x": 0.1})
     study = await studio.teacher.node("study", "Endgames – Türme", here)
     path = f"/nodes/{study['id']}"
-    await studio.teacher.done("POST", f"{path}/move", {"parent_id": there["id"]}, match=1)
-    await studio.teacher.done("PATCH", path, {"title": "Türme", "visibility": "public"}, match=2)
+    await studio.teacher.call("POST", f"{path}/move", {"parent_id": there["id"]}, match=1)
+    await studio.teacher.call("PATCH", path, {"title": "Türme", "visibility": "public"}, match=2)
     return UUID(root["id"])
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.fixtures.pgn import NEW, imported, send_pgn
+from tests.fixtures.pgn import IMPORT_PATH, import_pgn, send_pgn
 from tests.fixtures.studio import Studio
 
 
@@ -22,12 +22,12 @@ async def test_link_without_a_password_is_opened_without_a_body(studio: Studio) 
     link = await studio.teacher.link(root, "viewer")
     path = f"/links/{link['token']}/open"
     for options in {}, {"content": b"", "headers": {"Content-Type": "application/json"}}, {"json": {}}:
-        answer = await studio.anybody.send("POST", path, **options)
+        answer = await studio.anonymous.send("POST", path, **options)
         assert (answer.status_code, answer.json()["node_id"]) == (200, root["id"])
     locked = await studio.teacher.link(root, "viewer", password="secret word")
     path = f"/links/{locked['token']}/open"
-    assert await studio.anybody.refused(403, "POST", path) == "LINK_PASSWORD_WRONG"
-    assert await studio.anybody.refused(415, "POST", path, content=b"x") == "UNSUPPORTED_MEDIA_TYPE"
+    assert await studio.anonymous.error_code(403, "POST", path) == "LINK_PASSWORD_WRONG"
+    assert await studio.anonymous.error_code(415, "POST", path, content=b"x") == "UNSUPPORTED_MEDIA_TYPE"
 
 
 @pytest.mark.parametrize("character", ["\n", "\t", "\x1b", "\x7f", "\x85", "\u2028", "\u202e", "\u2066"])
@@ -40,7 +40,7 @@ async def test_title_of_more_than_one_line_is_refused(studio: Studio, character:
         ("POST", "/studies", {"title": title}, None),
         ("PATCH", f"/nodes/{root['id']}", {"title": title}, 1),
         ("POST", "/discussions", {**thread, "title": title}, None),
-        ("POST", NEW, {"pgn": "1. e4 *", "title": title}, None),
+        ("POST", IMPORT_PATH, {"pgn": "1. e4 *", "title": title}, None),
     ):
         answer = await studio.teacher.send(method, path, body, match=match)
         assert (answer.status_code, answer.json()["error_code"]) == (422, "VALIDATION_ERROR"), path
@@ -51,15 +51,15 @@ async def test_title_of_more_than_one_line_is_refused(studio: Studio, character:
 
 
 async def test_title_from_a_file_is_one_line(studio: Studio) -> None:
-    report = await imported(studio.teacher, '[White "A\u202eB"]\n[Black "C\tD"]\n\n1. e4 *')
-    study = await studio.teacher.done("GET", f"/studies/{report['studies'][0]['id']}")
+    report = await import_pgn(studio.teacher, '[White "A\u202eB"]\n[Black "C\tD"]\n\n1. e4 *')
+    study = await studio.teacher.call("GET", f"/studies/{report['studies'][0]['id']}")
     [chapter] = study["chapters"]
     assert (chapter["title"], chapter["headers"]["White"]) == ("A B – C D", "A\u202eB")
     answer = await studio.teacher.send(
-        "POST", NEW, files={"file": ("a\u202eb.pgn", b"1. e4 *", "application/x-chess-pgn")}
+        "POST", IMPORT_PATH, files={"file": ("a\u202eb.pgn", b"1. e4 *", "application/x-chess-pgn")}
     )
     assert answer.json()["studies"][0]["title"] == "a b"
-    assert (await send_pgn(studio.teacher, "1. e4 *", f"{NEW}?title=a%0Ab")).status_code == 422
+    assert (await send_pgn(studio.teacher, "1. e4 *", f"{IMPORT_PATH}?title=a%0Ab")).status_code == 422
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ async def test_if_match_that_cannot_match_says_why(
 @pytest.mark.parametrize("header", ['"1"', ' "1" ', '"7" , "1"', 'W/"1", "1"', ',"1",', "*"])
 async def test_if_match_with_the_tag_among_others_matches(studio: Studio, header: str) -> None:
     root = await studio.teacher.node("workspace")
-    changed = await studio.teacher.done("PATCH", f"/nodes/{root['id']}", {"title": "x"}, match=header)
+    changed = await studio.teacher.call("PATCH", f"/nodes/{root['id']}", {"title": "x"}, match=header)
     assert changed["version"] == 2
 
 

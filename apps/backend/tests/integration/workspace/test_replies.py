@@ -19,7 +19,7 @@ async def shown(club: Club, thread: Any) -> Any:
     def tree(views: list[Any]) -> list[Any]:
         return [(one["body"], tree(one["replies"])) for one in views]
 
-    return tree((await club.viewer.done("GET", f"/discussions/{thread['id']}"))["replies"])
+    return tree((await club.viewer.call("GET", f"/discussions/{thread['id']}"))["replies"])
 
 
 async def test_a_reply_is_written_with_its_event(club: Club) -> None:
@@ -40,18 +40,18 @@ async def test_replies_nest_five_deep(club: Club) -> None:
         reply = await club.reply(thread, parent_id=reply["id"])
         assert reply["depth"] == depth
     path, body = f"/discussions/{thread['id']}/replies", {"body": "x", "parent_id": reply["id"]}
-    assert await club.commenter.refused(422, "POST", path, body) == "REPLY_TOO_DEEP"
+    assert await club.commenter.error_code(422, "POST", path, body) == "REPLY_TOO_DEEP"
 
 
 async def test_a_reply_answers_one_of_its_own_thread(club: Club) -> None:
     thread, other = await club.thread(), await club.thread()
     elsewhere, gone = await club.reply(other), await club.reply(thread)
     await club.reply(thread, parent_id=gone["id"])
-    await club.commenter.done("DELETE", f"/replies/{gone['id']}")
+    await club.commenter.call("DELETE", f"/replies/{gone['id']}")
     path = f"/discussions/{thread['id']}/replies"
     for parent_id in (elsewhere["id"], gone["id"], str(uuid4())):
         body = {"body": "x", "parent_id": parent_id}
-        assert await club.commenter.refused(404, "POST", path, body) == "NOT_FOUND_IN_NODE"
+        assert await club.commenter.error_code(404, "POST", path, body) == "NOT_FOUND_IN_NODE"
 
 
 async def test_a_thread_has_room_for_so_many_replies(club: Club, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,17 +59,17 @@ async def test_a_thread_has_room_for_so_many_replies(club: Club, monkeypatch: py
     thread = await club.thread()
     first = await club.reply(thread)
     await club.reply(thread, parent_id=first["id"])
-    await club.commenter.done("DELETE", f"/replies/{first['id']}")
+    await club.commenter.call("DELETE", f"/replies/{first['id']}")
     path = f"/discussions/{thread['id']}/replies"
-    assert await club.commenter.refused(422, "POST", path, {"body": "x"}) == "DISCUSSION_FULL"
+    assert await club.commenter.error_code(422, "POST", path, {"body": "x"}) == "DISCUSSION_FULL"
 
 
 async def test_an_edit_keeps_what_was_said_before(club: Club) -> None:
     reply = await club.reply(await club.thread(), body="first")
     path = f"/replies/{reply['id']}"
-    second = await club.commenter.done("PATCH", path, {"body": "second @bob"}, match=1)
+    second = await club.commenter.call("PATCH", path, {"body": "second @bob"}, match=1)
     assert (second["version"], second["mentions"], second["edited_by"]) == (2, ["bob"], "commenter")
-    third = await club.admin.done("PATCH", path, {"body": "third"}, match=2)
+    third = await club.admin.call("PATCH", path, {"body": "third"}, match=2)
     assert (third["author_id"], third["edited_by"], third["mentions"]) == ("commenter", "admin", [])
     answer = await club.viewer.send("GET", f"{path}/history")
     earlier = [(one["body"], one["written_by"], one["written_at"]) for one in answer.json()["items"]]
@@ -90,7 +90,7 @@ async def test_an_edit_that_says_the_same_writes_nothing(club: Club) -> None:
 async def test_an_edit_names_the_version_it_is_meant_for(club: Club) -> None:
     reply = await club.reply(await club.thread())
     path = f"/replies/{reply['id']}"
-    assert await club.commenter.refused(428, "PATCH", path, {"body": "x"}) == "IF_MATCH_MISSING"
+    assert await club.commenter.error_code(428, "PATCH", path, {"body": "x"}) == "IF_MATCH_MISSING"
     stale = await club.commenter.send("PATCH", path, {"body": "x"}, match=2)
     assert (stale.status_code, stale.json()["current_version"]) == (412, 1)
 
@@ -109,17 +109,17 @@ async def test_a_reply_is_changed_by_its_author_or_an_admin(club: Club) -> None:
     reply = await club.reply(await club.thread())
     path = f"/replies/{reply['id']}"
     for who in (club.editor, club.other, club.viewer):
-        assert await who.refused(403, "PATCH", path, {"body": "x"}, match=1) == "ROLE_MISSING"
-        assert await who.refused(403, "DELETE", path) == "ROLE_MISSING"
-    await club.admin.done("DELETE", path)
-    assert await club.admin.refused(404, "DELETE", path) == "NOT_FOUND_IN_NODE"
+        assert await who.error_code(403, "PATCH", path, {"body": "x"}, match=1) == "ROLE_MISSING"
+        assert await who.error_code(403, "DELETE", path) == "ROLE_MISSING"
+    await club.admin.call("DELETE", path)
+    assert await club.admin.error_code(404, "DELETE", path) == "NOT_FOUND_IN_NODE"
 
 
 async def test_an_author_who_may_only_read_by_now_changes_nothing(club: Club) -> None:
     reply = await club.reply(await club.thread(club.other), club.other)
     await club.owner.share(club.chapter.study, "other", "viewer")
     path = f"/replies/{reply['id']}"
-    assert await club.other.refused(403, "PATCH", path, {"body": "x"}, match=1) == "ROLE_MISSING"
+    assert await club.other.error_code(403, "PATCH", path, {"body": "x"}, match=1) == "ROLE_MISSING"
 
 
 async def test_a_deleted_reply_keeps_its_place_until_the_last_answer_goes(
@@ -130,16 +130,16 @@ async def test_a_deleted_reply_keeps_its_place_until_the_last_answer_goes(
     two = await club.reply(thread, body="1.1", parent_id=one["id"])
     three = await club.reply(thread, body="1.1.1", parent_id=two["id"])
     beside = await club.reply(thread, body="1.2", parent_id=one["id"])
-    await club.commenter.done("PUT", f"/replies/{one['id']}/reactions/👍")
+    await club.commenter.call("PUT", f"/replies/{one['id']}/reactions/👍")
     for reply in (one, two):
-        await club.commenter.done("DELETE", f"/replies/{reply['id']}")
+        await club.commenter.call("DELETE", f"/replies/{reply['id']}")
     assert await shown(club, thread) == [("", [("", [("1.1.1", [])]), ("1.2", [])])]
-    detail = await club.viewer.done("GET", f"/discussions/{thread['id']}")
+    detail = await club.viewer.call("GET", f"/discussions/{thread['id']}")
     [place] = detail["replies"]
     assert (detail["replies_count"], place["author_id"], place["reactions"]) == (2, None, {})
-    await club.commenter.done("DELETE", f"/replies/{three['id']}")
+    await club.commenter.call("DELETE", f"/replies/{three['id']}")
     assert await shown(club, thread) == [("", [("1.2", [])])]
-    await club.commenter.done("DELETE", f"/replies/{beside['id']}")
+    await club.commenter.call("DELETE", f"/replies/{beside['id']}")
     assert await shown(club, thread) == []
 
 
@@ -148,15 +148,15 @@ async def test_a_deleted_reply_takes_no_edit_and_no_reaction_and_shows_no_histor
     reply = await club.reply(thread)
     await club.reply(thread, parent_id=reply["id"])
     path = f"/replies/{reply['id']}"
-    await club.commenter.done("PATCH", path, {"body": "edited"}, match=1)
-    await club.commenter.done("DELETE", path)
-    assert await club.commenter.refused(404, "PATCH", path, {"body": "x"}, match=3) == "NOT_FOUND_IN_NODE"
-    assert await club.commenter.refused(404, "PUT", f"{path}/reactions/👍") == "NOT_FOUND_IN_NODE"
-    assert await club.commenter.refused(404, "GET", f"{path}/history") == "NOT_FOUND_IN_NODE"
+    await club.commenter.call("PATCH", path, {"body": "edited"}, match=1)
+    await club.commenter.call("DELETE", path)
+    assert await club.commenter.error_code(404, "PATCH", path, {"body": "x"}, match=3) == "NOT_FOUND_IN_NODE"
+    assert await club.commenter.error_code(404, "PUT", f"{path}/reactions/👍") == "NOT_FOUND_IN_NODE"
+    assert await club.commenter.error_code(404, "GET", f"{path}/history") == "NOT_FOUND_IN_NODE"
 
 
 async def reactions(club: Club, reply: Any) -> Any:
-    detail = await club.viewer.done("GET", f"/discussions/{reply['thread_id']}")
+    detail = await club.viewer.call("GET", f"/discussions/{reply['thread_id']}")
     return detail["replies"][0]["reactions"]
 
 
@@ -166,48 +166,48 @@ async def test_reacting_twice_is_one_reaction_and_writes_nothing_the_second_time
     for _ in range(2):
         answer = await club.other.send("PUT", path)
         assert (answer.status_code, answer.content) == (204, b"")
-    await club.commenter.done("PUT", path)
+    await club.commenter.call("PUT", path)
     assert await reactions(club, reply) == {"👍": ["other", "commenter"]}
     assert (await club.types()).count("discussion.reaction.added") == 2
     for _ in range(2):
-        await club.other.done("DELETE", path)
+        await club.other.call("DELETE", path)
     assert await reactions(club, reply) == {"👍": ["commenter"]}
-    await club.commenter.done("DELETE", path)
+    await club.commenter.call("DELETE", path)
     assert await reactions(club, reply) == {}
     assert (await club.types()).count("discussion.reaction.removed") == 2
 
 
 async def test_a_reaction_makes_no_edit_stale(club: Club) -> None:
     reply = await club.reply(await club.thread())
-    await club.other.done("PUT", f"/replies/{reply['id']}/reactions/👍")
-    await club.commenter.done("PATCH", f"/replies/{reply['id']}", {"body": "x"}, match=1)
+    await club.other.call("PUT", f"/replies/{reply['id']}/reactions/👍")
+    await club.commenter.call("PATCH", f"/replies/{reply['id']}", {"body": "x"}, match=1)
     assert await reactions(club, reply) == {"👍": ["other"]}
 
 
 async def test_two_reactions_at_once_are_both_there(club: Club) -> None:
     reply = await club.reply(await club.thread())
     path = f"/replies/{reply['id']}/reactions/👍"
-    await asyncio.gather(club.other.done("PUT", path), club.commenter.done("PUT", path))
+    await asyncio.gather(club.other.call("PUT", path), club.commenter.call("PUT", path))
     assert sorted((await reactions(club, reply))["👍"]) == ["commenter", "other"]
 
 
 async def test_a_reaction_is_an_emoji_of_a_commenter(club: Club) -> None:
     reply = await club.reply(await club.thread())
     path = f"/replies/{reply['id']}/reactions"
-    assert await club.other.refused(422, "PUT", f"{path}/like") == "EMOJI_INVALID"
-    assert await club.other.refused(422, "DELETE", f"{path}/like") == "EMOJI_INVALID"
-    assert await club.viewer.refused(403, "PUT", f"{path}/👍") == "ROLE_MISSING"
+    assert await club.other.error_code(422, "PUT", f"{path}/like") == "EMOJI_INVALID"
+    assert await club.other.error_code(422, "DELETE", f"{path}/like") == "EMOJI_INVALID"
+    assert await club.viewer.error_code(403, "PUT", f"{path}/👍") == "ROLE_MISSING"
 
 
 async def test_a_reply_has_fifty_different_emoji_at_most(club: Club, monkeypatch: pytest.MonkeyPatch) -> None:
     reply = await club.reply(await club.thread())
     path = f"/replies/{reply['id']}/reactions"
     for number in range(50):
-        await club.other.done("PUT", f"{path}/{chr(0x1F600 + number)}")
-    assert await club.other.refused(422, "PUT", f"{path}/♟") == "REACTIONS_FULL"
-    await club.commenter.done("PUT", f"{path}/{chr(0x1F600)}")
+        await club.other.call("PUT", f"{path}/{chr(0x1F600 + number)}")
+    assert await club.other.error_code(422, "PUT", f"{path}/♟") == "REACTIONS_FULL"
+    await club.commenter.call("PUT", f"{path}/{chr(0x1F600)}")
     monkeypatch.setattr(replies, "_REACTIONS_MAX", 51)
-    assert await club.editor.refused(422, "PUT", f"{path}/{chr(0x1F600)}") == "REACTIONS_FULL"
+    assert await club.editor.error_code(422, "PUT", f"{path}/{chr(0x1F600)}") == "REACTIONS_FULL"
 
 
 async def test_a_reply_to_a_thread_that_is_being_deleted_is_there_with_it_or_not_at_all(
@@ -229,17 +229,17 @@ async def test_a_reply_to_a_thread_that_is_being_deleted_is_there_with_it_or_not
 async def test_discussions_are_made_again_from_their_events(club: Club, database: Database) -> None:
     thread = await club.thread(club.editor, chapter_id=str(club.chapter.id), move_path="e2e4")
     path = f"/discussions/{thread['id']}"
-    await club.editor.done("PATCH", path, {"title": "T", "resolved": True, "pinned": True}, match=1)
+    await club.editor.call("PATCH", path, {"title": "T", "resolved": True, "pinned": True}, match=1)
     one = await club.reply(thread)
     two = await club.reply(thread, parent_id=one["id"])
     three = await club.reply(thread, club.other, parent_id=two["id"])
-    await club.commenter.done("PATCH", f"/replies/{one['id']}", {"body": "edited"}, match=1)
-    await club.other.done("PUT", f"/replies/{one['id']}/reactions/👍")
-    await club.commenter.done("DELETE", f"/replies/{two['id']}")
-    await club.other.done("DELETE", f"/replies/{three['id']}")
+    await club.commenter.call("PATCH", f"/replies/{one['id']}", {"body": "edited"}, match=1)
+    await club.other.call("PUT", f"/replies/{one['id']}/reactions/👍")
+    await club.commenter.call("DELETE", f"/replies/{two['id']}")
+    await club.other.call("DELETE", f"/replies/{three['id']}")
     gone = await club.thread()
     await club.reply(gone)
-    await club.commenter.done("DELETE", f"/discussions/{gone['id']}")
+    await club.commenter.call("DELETE", f"/discussions/{gone['id']}")
     differences: list[Any] = []
     await rebuild(database, NodeProjection(), write=False, on_difference=differences.append)
     assert differences == []

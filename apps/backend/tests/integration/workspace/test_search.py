@@ -7,7 +7,7 @@ import pytest
 from backend.workspace.search import _routes as search_routes
 from relaybox.db import Database
 
-from tests.fixtures.studies import Library
+from tests.fixtures.studies import StudyFactory
 from tests.fixtures.studio import Person, Studio
 
 GAME = '[White "Judit Polgár"]\n[Black "Garry Kasparov"]\n[Event "Moscow"]\n[ChapterName "One"]\n\n1. e4 *'
@@ -28,7 +28,7 @@ async def found(who: Person, words: str, **options: Any) -> list[tuple[str, str 
     seen: list[tuple[str, str | None, str]] = []
     params = {"q": words, **options}
     while True:
-        page = await who.done("GET", "/search", params=params)
+        page = await who.call("GET", "/search", params=params)
         seen += [(one["title"], one["chapter_title"], one["found_in"]) for one in page["items"]]
         if page["next_cursor"] is None:
             return seen
@@ -36,12 +36,12 @@ async def found(who: Person, words: str, **options: Any) -> list[tuple[str, str 
 
 
 async def test_words_are_found_in_titles_descriptions_chapters_and_players(
-    studio: Studio, library: Library
+    studio: Studio, studies: StudyFactory
 ) -> None:
     root = await studio.teacher.node("workspace", "Moscow club")
     study = await studio.teacher.node("study", "Games", root, description="of the Moscow open")
-    await library.chapter(GAME, study=study)
-    await library.chapter('[Event "Moscow"]\n[ChapterName "Moscow"]\n\n1. d4 *', study=study, position=1)
+    await studies.chapter(GAME, study=study)
+    await studies.chapter('[Event "Moscow"]\n[ChapterName "Moscow"]\n\n1. d4 *', study=study, position=1)
     everything = await found(studio.teacher, "mOSCOW", limit=1)
     assert everything == [
         ("Moscow club", None, "title"),
@@ -67,7 +67,7 @@ async def test_what_one_may_not_read_is_not_found(studio: Studio) -> None:
     inner = await studio.teacher.node("folder", "Endgames, inner", root)
     trashed = await studio.teacher.node("folder", "Endgames, trashed", inner)
     await studio.teacher.node("study", "Endgames, trashed too", trashed)
-    await studio.teacher.done("DELETE", f"/nodes/{trashed['id']}", match=1)
+    await studio.teacher.call("DELETE", f"/nodes/{trashed['id']}", match=1)
     await studio.stranger.node("workspace", "Endgames, public", visibility="public")
     everything = {title for title, _, _ in await found(studio.teacher, "endgames")}
     assert everything == {
@@ -81,7 +81,7 @@ async def test_what_one_may_not_read_is_not_found(studio: Studio) -> None:
     shown = [title for title, _, _ in await found(studio.pupil, "endgames")]
     assert sorted(shown) == sorted(everything - {"Endgames, private"})
     assert await found(studio.person("nobody here"), "endgames") == []
-    assert await studio.anybody.refused(401, "GET", "/search?q=endgames") == "TOKEN_MISSING"
+    assert await studio.anonymous.error_code(401, "GET", "/search?q=endgames") == "TOKEN_MISSING"
 
 
 async def test_a_grant_in_a_trashed_or_private_place_finds_nothing(studio: Studio) -> None:
@@ -90,8 +90,8 @@ async def test_a_grant_in_a_trashed_or_private_place_finds_nothing(studio: Studi
         inner = await studio.teacher.node("folder", "Endgames", root)
         await studio.teacher.share(inner, "pupil", "viewer")
     assert len(await found(studio.pupil, "endgames")) == 2
-    await studio.teacher.done("DELETE", f"/nodes/{roots[0]['id']}", match=1)
-    await studio.teacher.done("PATCH", f"/nodes/{roots[1]['id']}", {"visibility": "private"}, match=1)
+    await studio.teacher.call("DELETE", f"/nodes/{roots[0]['id']}", match=1)
+    await studio.teacher.call("PATCH", f"/nodes/{roots[1]['id']}", {"visibility": "private"}, match=1)
     assert await found(studio.pupil, "endgames") == []
 
 
@@ -99,9 +99,9 @@ async def test_who_has_a_link_finds_what_it_leads_to(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Endgames of all")
     inner = await studio.teacher.node("folder", "Endgames, inner", root)
     link = await studio.teacher.link(inner, "viewer")
-    guest = await studio.anybody.opened(link)
+    guest = await studio.anonymous.open_link(link)
     assert await found(guest, "endgames") == [("Endgames, inner", None, "title")]
-    await studio.teacher.done("DELETE", f"/share/links/{link['id']}")
+    await studio.teacher.call("DELETE", f"/share/links/{link['id']}")
     assert await found(guest, "endgames") == []
 
 
@@ -128,4 +128,4 @@ async def test_search_reads_no_rows_of_other_people(studio: Studio, database: Da
     "query", ["", "q=", "q=%20", "q=%00", "q=" + "x" * 201, "q=x&limit=0", "q=x&cursor=x"]
 )
 async def test_nonsense_is_refused(studio: Studio, query: str) -> None:
-    assert await studio.teacher.refused(422, "GET", f"/search?{query}") == "VALIDATION_ERROR"
+    assert await studio.teacher.error_code(422, "GET", f"/search?{query}") == "VALIDATION_ERROR"

@@ -20,8 +20,8 @@ async def test_a_grant_is_an_event_and_opens_the_node_and_all_below_it(studio: S
     assert made.headers["location"] == f"/api/v1/share/{folder['id']}/users/pupil"
     event = (await studio.stream(folder["id"]))[-1]
     assert (event.type, event.payload) == ("acl.shared", {"user_id": "pupil", "role": "viewer"})
-    assert (await studio.pupil.done("GET", f"/nodes/{study['id']}"))["role"] == "viewer"
-    assert await studio.pupil.refused(404, "GET", f"/nodes/{root['id']}") == "NODE_NOT_FOUND"
+    assert (await studio.pupil.call("GET", f"/nodes/{study['id']}"))["role"] == "viewer"
+    assert await studio.pupil.error_code(404, "GET", f"/nodes/{root['id']}") == "NODE_NOT_FOUND"
 
 
 async def test_a_role_is_changed_where_it_was_granted_and_nowhere_else(studio: Studio) -> None:
@@ -29,13 +29,13 @@ async def test_a_role_is_changed_where_it_was_granted_and_nowhere_else(studio: S
     folder = await studio.teacher.node("folder", parent=root)
     await studio.teacher.share(root, "pupil", "viewer")
     path = f"/share/{root['id']}/users/pupil"
-    assert (await studio.teacher.done("PUT", path, {"role": "editor"}))["role"] == "editor"
-    await studio.teacher.done("PUT", path, {"role": "editor"})
+    assert (await studio.teacher.call("PUT", path, {"role": "editor"}))["role"] == "editor"
+    await studio.teacher.call("PUT", path, {"role": "editor"})
     types = [event.type for event in await studio.stream(root["id"])]
     assert types == ["node.created", "acl.shared", "acl.role_changed"]
     await studio.pupil.node("study", parent=folder)
     here = f"/share/{folder['id']}/users/pupil"
-    assert await studio.teacher.refused(404, "PUT", here, {"role": "viewer"}) == "NOT_FOUND_IN_NODE"
+    assert await studio.teacher.error_code(404, "PUT", here, {"role": "viewer"}) == "NOT_FOUND_IN_NODE"
 
 
 async def test_a_second_grant_on_a_node_is_refused_and_one_further_down_counts_there(studio: Studio) -> None:
@@ -43,23 +43,23 @@ async def test_a_second_grant_on_a_node_is_refused_and_one_further_down_counts_t
     folder = await studio.teacher.node("folder", parent=root)
     await studio.teacher.share(root, "pupil", "editor")
     body = {"user_id": "pupil", "role": "viewer"}
-    code = await studio.teacher.refused(409, "POST", f"/share/{root['id']}/users", body)
+    code = await studio.teacher.error_code(409, "POST", f"/share/{root['id']}/users", body)
     assert code == "ALREADY_SHARED"
     await studio.teacher.share(folder, "pupil", "viewer")
-    assert (await studio.pupil.done("GET", f"/nodes/{root['id']}"))["role"] == "editor"
-    assert (await studio.pupil.done("GET", f"/nodes/{folder['id']}"))["role"] == "viewer"
+    assert (await studio.pupil.call("GET", f"/nodes/{root['id']}"))["role"] == "editor"
+    assert (await studio.pupil.call("GET", f"/nodes/{folder['id']}"))["role"] == "viewer"
     change = {"title": "mine"}
-    refused = await studio.pupil.refused(403, "PATCH", f"/nodes/{folder['id']}", change, match=1)
+    refused = await studio.pupil.error_code(403, "PATCH", f"/nodes/{folder['id']}", change, match=1)
     assert refused == "ROLE_MISSING"
 
 
 async def test_what_is_revoked_is_gone_at_once(studio: Studio) -> None:
     node = await studio.teacher.node("workspace")
     await studio.teacher.share(node, "pupil", "viewer")
-    await studio.teacher.done("DELETE", f"/share/{node['id']}/users/pupil")
-    assert await studio.pupil.refused(404, "GET", f"/nodes/{node['id']}") == "NODE_NOT_FOUND"
+    await studio.teacher.call("DELETE", f"/share/{node['id']}/users/pupil")
+    assert await studio.pupil.error_code(404, "GET", f"/nodes/{node['id']}") == "NODE_NOT_FOUND"
     assert (await studio.stream(node["id"]))[-1].type == "acl.revoked"
-    again = await studio.teacher.refused(404, "DELETE", f"/share/{node['id']}/users/pupil")
+    again = await studio.teacher.error_code(404, "DELETE", f"/share/{node['id']}/users/pupil")
     assert again == "NOT_FOUND_IN_NODE"
 
 
@@ -69,10 +69,10 @@ async def test_nobody_shares_with_themselves_or_with_the_owner(studio: Studio) -
     admin, path = studio.person("admin"), f"/share/{node['id']}/users"
     for person, user in ((studio.teacher, "teacher"), (admin, "admin"), (admin, "teacher")):
         body = {"user_id": user, "role": "viewer"}
-        assert await person.refused(422, "POST", path, body) == "GRANT_REFUSED"
-        assert await person.refused(422, "PUT", f"{path}/{user}", {"role": "viewer"}) == "GRANT_REFUSED"
+        assert await person.error_code(422, "POST", path, body) == "GRANT_REFUSED"
+        assert await person.error_code(422, "PUT", f"{path}/{user}", {"role": "viewer"}) == "GRANT_REFUSED"
     body = {"user_id": "pupil", "role": "owner"}
-    assert await studio.teacher.refused(422, "POST", path, body) == "VALIDATION_ERROR"
+    assert await studio.teacher.error_code(422, "POST", path, body) == "VALIDATION_ERROR"
 
 
 async def test_an_admin_gives_and_takes_all_roles_but_an_admins(studio: Studio) -> None:
@@ -83,16 +83,16 @@ async def test_an_admin_gives_and_takes_all_roles_but_an_admins(studio: Studio) 
     ann, path = studio.person("ann"), f"/share/{root['id']}/users"
     await ann.share(root, "pupil", "editor")
     body = {"user_id": "eve", "role": "admin"}
-    assert await ann.refused(403, "POST", path, body) == "ROLE_MISSING"
-    assert await ann.refused(403, "PUT", f"{path}/pupil", {"role": "admin"}) == "ROLE_MISSING"
-    assert await ann.refused(403, "PUT", f"{path}/bob", {"role": "viewer"}) == "ROLE_MISSING"
-    assert await ann.refused(403, "DELETE", f"{path}/bob") == "ROLE_MISSING"
+    assert await ann.error_code(403, "POST", path, body) == "ROLE_MISSING"
+    assert await ann.error_code(403, "PUT", f"{path}/pupil", {"role": "admin"}) == "ROLE_MISSING"
+    assert await ann.error_code(403, "PUT", f"{path}/bob", {"role": "viewer"}) == "ROLE_MISSING"
+    assert await ann.error_code(403, "DELETE", f"{path}/bob") == "ROLE_MISSING"
     # Further down it would be the same.
     lower = {"user_id": "bob", "role": "viewer"}
-    assert await ann.refused(403, "POST", f"/share/{folder['id']}/users", lower) == "ROLE_MISSING"
-    await studio.teacher.done("PUT", f"{path}/bob", {"role": "viewer"})
-    await ann.done("DELETE", f"{path}/bob")
-    await ann.done("DELETE", f"{path}/pupil")
+    assert await ann.error_code(403, "POST", f"/share/{folder['id']}/users", lower) == "ROLE_MISSING"
+    await studio.teacher.call("PUT", f"{path}/bob", {"role": "viewer"})
+    await ann.call("DELETE", f"{path}/bob")
+    await ann.call("DELETE", f"{path}/pupil")
 
 
 async def test_an_editor_shares_nothing(studio: Studio) -> None:
@@ -100,10 +100,10 @@ async def test_an_editor_shares_nothing(studio: Studio) -> None:
     await studio.teacher.share(node, "pupil", "editor")
     await studio.teacher.share(node, "other", "viewer")
     path, body = f"/share/{node['id']}/users", {"user_id": "friend", "role": "viewer"}
-    assert await studio.pupil.refused(403, "POST", path, body) == "ROLE_MISSING"
-    assert await studio.pupil.refused(403, "PUT", f"{path}/other", {"role": "editor"}) == "ROLE_MISSING"
-    assert await studio.pupil.refused(403, "DELETE", f"{path}/other") == "ROLE_MISSING"
-    assert await studio.pupil.refused(403, "GET", f"/share/{node['id']}") == "ROLE_MISSING"
+    assert await studio.pupil.error_code(403, "POST", path, body) == "ROLE_MISSING"
+    assert await studio.pupil.error_code(403, "PUT", f"{path}/other", {"role": "editor"}) == "ROLE_MISSING"
+    assert await studio.pupil.error_code(403, "DELETE", f"{path}/other") == "ROLE_MISSING"
+    assert await studio.pupil.error_code(403, "GET", f"/share/{node['id']}") == "ROLE_MISSING"
 
 
 async def test_anybody_may_leave_but_not_into_a_higher_role(studio: Studio) -> None:
@@ -112,11 +112,11 @@ async def test_anybody_may_leave_but_not_into_a_higher_role(studio: Studio) -> N
     await studio.teacher.share(root, "pupil", "editor")
     await studio.teacher.share(folder, "pupil", "viewer")
     lower = f"/share/{folder['id']}/users/pupil"
-    assert await studio.pupil.refused(422, "DELETE", lower) == "GRANT_REFUSED"
-    await studio.pupil.done("DELETE", f"/share/{root['id']}/users/pupil")
-    await studio.pupil.done("DELETE", lower)
-    assert await studio.pupil.refused(404, "GET", f"/nodes/{folder['id']}") == "NODE_NOT_FOUND"
-    assert await studio.pupil.refused(404, "DELETE", lower) == "NODE_NOT_FOUND"
+    assert await studio.pupil.error_code(422, "DELETE", lower) == "GRANT_REFUSED"
+    await studio.pupil.call("DELETE", f"/share/{root['id']}/users/pupil")
+    await studio.pupil.call("DELETE", lower)
+    assert await studio.pupil.error_code(404, "GET", f"/nodes/{folder['id']}") == "NODE_NOT_FOUND"
+    assert await studio.pupil.error_code(404, "DELETE", lower) == "NODE_NOT_FOUND"
 
 
 async def test_an_admins_list_has_the_grant_that_counts_for_each_and_no_secret(studio: Studio) -> None:
@@ -133,7 +133,7 @@ async def test_an_admins_list_has_the_grant_that_counts_for_each_and_no_secret(s
     assert [one["id"] for one in page["links"]] == [one["id"] for one in made]
     assert not any(one["token"] in first.text for one in made)
     assert (page["owner_id"], page["visibility"]) == ("teacher", "shared")
-    rest = await studio.teacher.done("GET", f"/share/{folder['id']}?limit=2&cursor={page['next_cursor']}")
+    rest = await studio.teacher.call("GET", f"/share/{folder['id']}?limit=2&cursor={page['next_cursor']}")
     assert ([one["user_id"] for one in rest["grants"]], rest["links"], rest["next_cursor"]) == (
         ["cec"],
         [],
@@ -147,7 +147,7 @@ async def test_a_node_has_a_bounded_number_of_grants(studio: Studio, monkeypatch
     for name in ("ann", "bob"):
         await studio.teacher.share(node, name, "viewer")
     body = {"user_id": "cec", "role": "viewer"}
-    code = await studio.teacher.refused(409, "POST", f"/share/{node['id']}/users", body)
+    code = await studio.teacher.error_code(409, "POST", f"/share/{node['id']}/users", body)
     assert code == "SHARE_LIMIT_REACHED"
 
 
@@ -160,56 +160,60 @@ async def test_whatever_a_token_may_call_somebody_can_be_granted_and_revoked(
         "POST", f"/share/{node['id']}/users", {"user_id": user, "role": "viewer"}
     )
     place = made.headers["location"].removeprefix("/api/v1")
-    assert (await studio.teacher.done("PUT", place, {"role": "editor"}))["user_id"] == user
+    assert (await studio.teacher.call("PUT", place, {"role": "editor"}))["user_id"] == user
     await studio.person(user).node("folder", parent=node)
-    await studio.teacher.done("DELETE", place)
+    await studio.teacher.call("DELETE", place)
 
 
 @pytest.mark.parametrize("user", [".", ".."])
 async def test_nobody_is_named_by_what_clients_take_out_of_a_path(studio: Studio, user: str) -> None:
     node = await studio.teacher.node("workspace")
     body = {"user_id": user, "role": "viewer"}
-    assert await studio.teacher.refused(422, "POST", f"/share/{node['id']}/users", body) == "VALIDATION_ERROR"
+    assert (
+        await studio.teacher.error_code(422, "POST", f"/share/{node['id']}/users", body) == "VALIDATION_ERROR"
+    )
 
 
 @pytest.mark.parametrize(("user", "status"), [("%00", 404), ("", 404), ("x" * 256, 422)])
 async def test_who_cannot_have_a_token_has_no_grant(studio: Studio, user: str, status: int) -> None:
     node = await studio.teacher.node("workspace")
-    await studio.teacher.refused(status, "DELETE", f"/share/{node['id']}/users/{user}")
+    await studio.teacher.error_code(status, "DELETE", f"/share/{node['id']}/users/{user}")
     body = {"user_id": "\x1b", "role": "viewer"}
-    assert await studio.teacher.refused(422, "POST", f"/share/{node['id']}/users", body) == "VALIDATION_ERROR"
+    assert (
+        await studio.teacher.error_code(422, "POST", f"/share/{node['id']}/users", body) == "VALIDATION_ERROR"
+    )
 
 
 async def test_what_is_private_suspends_grants_and_links_and_keeps_them(studio: Studio) -> None:
     root = await studio.teacher.node("workspace")
     study = await studio.teacher.node("study", parent=root)
     await studio.teacher.share(root, "pupil", "admin")
-    guest = await studio.anybody.opened(await studio.teacher.link(root, "viewer"))
+    guest = await studio.anonymous.open_link(await studio.teacher.link(root, "viewer"))
     path = f"/nodes/{study['id']}"
-    private = await studio.teacher.done("PATCH", path, {"visibility": "private"}, match=1)
+    private = await studio.teacher.call("PATCH", path, {"visibility": "private"}, match=1)
     for person in (studio.pupil, guest):
-        assert await person.refused(404, "GET", path) == "NODE_NOT_FOUND"
-        await person.done("GET", f"/nodes/{root['id']}")
-    await studio.teacher.done("PATCH", path, {"visibility": None}, match=private["version"])
+        assert await person.error_code(404, "GET", path) == "NODE_NOT_FOUND"
+        await person.call("GET", f"/nodes/{root['id']}")
+    await studio.teacher.call("PATCH", path, {"visibility": None}, match=private["version"])
     for person in (studio.pupil, guest):
-        await person.done("GET", path)
+        await person.call("GET", path)
 
 
 async def test_below_what_is_private_something_may_be_shared_again(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", visibility="private")
     study = await studio.teacher.node("study", parent=root, visibility="shared")
     await studio.teacher.share(root, "pupil", "viewer")
-    assert await studio.pupil.refused(404, "GET", f"/nodes/{root['id']}") == "NODE_NOT_FOUND"
-    assert (await studio.pupil.done("GET", f"/nodes/{study['id']}"))["path"] == []
+    assert await studio.pupil.error_code(404, "GET", f"/nodes/{root['id']}") == "NODE_NOT_FOUND"
+    assert (await studio.pupil.call("GET", f"/nodes/{study['id']}"))["path"] == []
 
 
 async def test_what_was_public_is_like_what_never_was_when_it_is_in_the_bin(studio: Studio) -> None:
     node = await studio.teacher.node("workspace", visibility="public")
-    await studio.anybody.done("GET", f"/nodes/{node['id']}")
-    await studio.teacher.done("DELETE", f"/nodes/{node['id']}", match=1)
+    await studio.anonymous.call("GET", f"/nodes/{node['id']}")
+    await studio.teacher.call("DELETE", f"/nodes/{node['id']}", match=1)
     for gone in (node["id"], str(uuid4())):
-        assert await studio.anybody.refused(401, "GET", f"/nodes/{gone}") == "TOKEN_MISSING"
-        assert await studio.stranger.refused(404, "GET", f"/nodes/{gone}") == "NODE_NOT_FOUND"
+        assert await studio.anonymous.error_code(401, "GET", f"/nodes/{gone}") == "TOKEN_MISSING"
+        assert await studio.stranger.error_code(404, "GET", f"/nodes/{gone}") == "NODE_NOT_FOUND"
 
 
 async def test_a_cursor_of_nobodys_is_refused(studio: Studio) -> None:
@@ -217,22 +221,22 @@ async def test_a_cursor_of_nobodys_is_refused(studio: Studio) -> None:
     for part in ('["\\u0000"]', '["a", "b"]', "[1]", "{}"):
         cursor = b64encode(part.encode()).decode()
         path = f"/share/{node['id']}?cursor={cursor}"
-        assert await studio.teacher.refused(422, "GET", path) == "VALIDATION_ERROR"
+        assert await studio.teacher.error_code(422, "GET", path) == "VALIDATION_ERROR"
     for moment in ("0001-01-01T00:00:00+14:00", "x"):
         cursor = b64encode(f'["{moment}", "{node["id"]}"]'.encode()).decode()
-        assert await studio.teacher.refused(422, "GET", f"/shared-with-me?cursor={cursor}")
+        assert await studio.teacher.error_code(422, "GET", f"/shared-with-me?cursor={cursor}")
 
 
 async def test_what_is_shared_with_somebody_is_a_list_of_theirs(studio: Studio) -> None:
     roots = [await studio.teacher.node("workspace", f"Club {number}") for number in range(4)]
     for root, role in zip(roots, ("viewer", "editor", "viewer", "viewer"), strict=True):
         await studio.teacher.share(root, "pupil", role)
-    await studio.teacher.done("PATCH", f"/nodes/{roots[3]['id']}", {"visibility": "private"}, match=1)
+    await studio.teacher.call("PATCH", f"/nodes/{roots[3]['id']}", {"visibility": "private"}, match=1)
     inner = await studio.teacher.node("study", "Endgames", roots[0], visibility="public")
     await studio.person("ann").node("workspace", visibility="public")
     await studio.teacher.share(inner, "pupil", "commenter")
-    page = await studio.pupil.done("GET", "/shared-with-me?limit=2")
-    rest = await studio.pupil.done("GET", f"/shared-with-me?limit=2&cursor={page['next_cursor']}")
+    page = await studio.pupil.call("GET", "/shared-with-me?limit=2")
+    rest = await studio.pupil.call("GET", f"/shared-with-me?limit=2&cursor={page['next_cursor']}")
     seen = [(one["title"], one["role"], one["visibility"]) for one in page["items"] + rest["items"]]
     assert seen == [
         ("Endgames", "commenter", "public"),
@@ -241,8 +245,8 @@ async def test_what_is_shared_with_somebody_is_a_list_of_theirs(studio: Studio) 
         ("Club 0", "viewer", "shared"),
     ]
     assert (page["items"][0]["shared_by"], rest["next_cursor"]) == ("teacher", None)
-    assert (await studio.teacher.done("GET", "/shared-with-me"))["items"] == []
-    assert await studio.anybody.refused(401, "GET", "/shared-with-me") == "TOKEN_MISSING"
+    assert (await studio.teacher.call("GET", "/shared-with-me"))["items"] == []
+    assert await studio.anonymous.error_code(401, "GET", "/shared-with-me") == "TOKEN_MISSING"
 
 
 async def test_what_was_shared_and_is_in_the_bin_or_ones_own_by_now_is_on_no_list(studio: Studio) -> None:
@@ -251,13 +255,13 @@ async def test_what_was_shared_and_is_in_the_bin_or_ones_own_by_now_is_on_no_lis
     for node in (given, trashed):
         await studio.teacher.share(node, "pupil", "viewer")
     await studio.pupil.share(mine, "teacher", "editor")
-    await studio.teacher.done("DELETE", f"/nodes/{trashed['id']}", match=1)
-    listed = (await studio.pupil.done("GET", "/shared-with-me"))["items"]
+    await studio.teacher.call("DELETE", f"/nodes/{trashed['id']}", match=1)
+    listed = (await studio.pupil.call("GET", "/shared-with-me"))["items"]
     assert [one["id"] for one in listed] == [given["id"]]
-    await studio.teacher.done("POST", f"/nodes/{given['id']}/move", {"parent_id": mine["id"]}, match=1)
-    assert (await studio.pupil.done("GET", "/shared-with-me"))["items"] == []
+    await studio.teacher.call("POST", f"/nodes/{given['id']}/move", {"parent_id": mine["id"]}, match=1)
+    assert (await studio.pupil.call("GET", "/shared-with-me"))["items"] == []
     # What it was worth is still there: it can be left.
-    await studio.pupil.done("DELETE", f"/share/{given['id']}/users/pupil")
+    await studio.pupil.call("DELETE", f"/share/{given['id']}/users/pupil")
 
 
 @pytest.mark.guarantee("G81")

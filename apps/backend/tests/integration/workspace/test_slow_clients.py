@@ -8,7 +8,7 @@ import pytest
 from relaybox.db import Database
 from relaybox.settings import HttpSettings, PostgresSettings
 
-from tests.fixtures.serving import connected, head, served
+from tests.fixtures.http_serving import raw_connection, request_head, serve_app
 from tests.fixtures.studio import PREFIX, Person, Studio, open_studio
 
 POOL_SIZE = 2
@@ -36,7 +36,7 @@ async def served_studio(
     """A studio with a small pool, behind a server; with the server's port."""
     small = settings.model_copy(update={"pool_size": POOL_SIZE})
     database = Database(small, application_name="slow clients")
-    async with open_studio(database, http) as studio, served(studio.app) as port:
+    async with open_studio(database, http) as studio, serve_app(studio.app) as port:
         yield studio, port
     await database.close()
 
@@ -45,7 +45,7 @@ def unfinished(studio: Studio, method: str, path: str, **headers: str) -> str:
     """A head that announces a body, and asks the server to say when it waits for it."""
     sender = studio.teacher.headers()
     told = {"Content_Type": "application/json", "Content_Length": "100", "Expect": "100-continue"}
-    return head(method, PREFIX + path, **told, **sender, **headers)
+    return request_head(method, PREFIX + path, **told, **sender, **headers)
 
 
 @pytest.mark.guarantee("G83")
@@ -55,18 +55,18 @@ async def test_clients_without_their_body_hold_no_connection(
 ) -> None:
     async with served_studio(postgres_settings) as (studio, port), AsyncExitStack() as slow:
         teacher = studio.teacher
-        study = await teacher.done("POST", "/studies", {"title": "Endgames"})
-        await teacher.done("POST", f"/studies/{study['id']}/import-pgn", {"pgn": "1. e4 e5 *"})
-        detail = await teacher.done("GET", f"/studies/{study['id']}")
+        study = await teacher.call("POST", "/studies", {"title": "Endgames"})
+        await teacher.call("POST", f"/studies/{study['id']}/import-pgn", {"pgn": "1. e4 e5 *"})
+        detail = await teacher.call("GET", f"/studies/{study['id']}")
         ids = {"node": study["id"], "chapter": detail["chapters"][0]["id"]}
         for method, path in ROUTES:
-            client = await slow.enter_async_context(connected(port))
+            client = await slow.enter_async_context(raw_connection(port))
             await client.send(unfinished(studio, method, path.format(**ids), **key))
             assert await client.status() == 100, path
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
             other = Person(http, "teacher")
-            await other.done("GET", f"/nodes/{ids['node']}")
-            await other.done("POST", "/nodes", {"kind": "folder", "title": "Meanwhile"})
+            await other.call("GET", f"/nodes/{ids['node']}")
+            await other.call("POST", "/nodes", {"kind": "folder", "title": "Meanwhile"})
 
 
 @pytest.mark.guarantee("G83")
@@ -75,11 +75,11 @@ async def test_a_body_that_does_not_arrive_is_408(
     postgres_settings: PostgresSettings, key: dict[str, str]
 ) -> None:
     hasty = HttpSettings(body_timeout_s=0.05)
-    async with served_studio(postgres_settings, hasty) as (studio, port), connected(port) as client:
+    async with served_studio(postgres_settings, hasty) as (studio, port), raw_connection(port) as client:
         node = await studio.teacher.node("folder")
         await client.send(unfinished(studio, "PATCH", f"/nodes/{node['id']}", **key))
         assert (await client.status(), await client.status()) == (100, 408)
         assert b'"BODY_TIMEOUT"' in await client.rest()
         # The key was used by no request.
         headers = {name.replace("_", "-"): value for name, value in key.items()}
-        await studio.teacher.done("PATCH", f"/nodes/{node['id']}", {"title": "x"}, match=1, headers=headers)
+        await studio.teacher.call("PATCH", f"/nodes/{node['id']}", {"title": "x"}, match=1, headers=headers)

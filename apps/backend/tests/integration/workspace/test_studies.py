@@ -5,12 +5,12 @@ from uuid import uuid4
 
 import pytest
 
-from tests.fixtures.studies import Library
+from tests.fixtures.studies import StudyFactory
 from tests.fixtures.studio import Studio
 
 
 async def test_a_study_is_made_with_its_event_and_read_with_its_chapters(
-    studio: Studio, library: Library
+    studio: Studio, studies: StudyFactory
 ) -> None:
     root = await studio.teacher.node("workspace", "Club")
     body = {"title": " Endgames ", "parent_id": root["id"], "description": "rooks", "layout": {"x": 1.0}}
@@ -19,8 +19,8 @@ async def test_a_study_is_made_with_its_event_and_read_with_its_chapters(
     assert made.headers["location"] == f"/api/v1/studies/{study['id']}"
     [event] = await studio.stream(study["id"])
     assert (event.type, event.payload["title"]) == ("study.created", "Endgames")
-    second = await library.chapter('[White "Anna"]\n\n1. e4', study=study, position=1)
-    first = await library.chapter("1. d4", study=study)
+    second = await studies.chapter('[White "Anna"]\n\n1. e4', study=study, position=1)
+    first = await studies.chapter("1. d4", study=study)
     answer = await studio.teacher.send("GET", first.study_path)
     detail = answer.json()
     assert answer.headers["etag"] == '"3"'
@@ -31,30 +31,30 @@ async def test_a_study_is_made_with_its_event_and_read_with_its_chapters(
     assert "moves" not in detail["chapters"][0]
 
 
-async def test_a_study_keeps_the_rules_of_the_tree(studio: Studio, library: Library) -> None:
+async def test_a_study_keeps_the_rules_of_the_tree(studio: Studio, studies: StudyFactory) -> None:
     root = await studio.teacher.node("workspace")
-    study = await library.study(title="Endgames", parent_id=root["id"])
+    study = await studies.study(title="Endgames", parent_id=root["id"])
     taken = {"title": "Endgames", "parent_id": root["id"]}
-    assert await studio.teacher.refused(409, "POST", "/studies", taken) == "TITLE_TAKEN"
+    assert await studio.teacher.error_code(409, "POST", "/studies", taken) == "TITLE_TAKEN"
     below = {"title": "x", "parent_id": study["id"]}
-    assert await studio.teacher.refused(422, "POST", "/studies", below) == "PARENT_INVALID"
+    assert await studio.teacher.error_code(422, "POST", "/studies", below) == "PARENT_INVALID"
     nowhere = {"title": "x", "parent_id": str(uuid4())}
-    assert await studio.teacher.refused(404, "POST", "/studies", nowhere) == "NODE_NOT_FOUND"
+    assert await studio.teacher.error_code(404, "POST", "/studies", nowhere) == "NODE_NOT_FOUND"
     here = {"title": "x", "parent_id": root["id"]}
-    assert await studio.stranger.refused(404, "POST", "/studies", here) == "NODE_NOT_FOUND"
-    assert await studio.anybody.refused(401, "POST", "/studies", here) == "TOKEN_MISSING"
+    assert await studio.stranger.error_code(404, "POST", "/studies", here) == "NODE_NOT_FOUND"
+    assert await studio.anonymous.error_code(401, "POST", "/studies", here) == "TOKEN_MISSING"
 
 
 async def test_title_and_description_change_for_the_version_that_was_read(
-    studio: Studio, library: Library
+    studio: Studio, studies: StudyFactory
 ) -> None:
-    study = await library.study(title="before")
+    study = await studies.study(title="before")
     path = f"/studies/{study['id']}"
-    assert await studio.teacher.refused(428, "PATCH", path, {"title": "after"}) == "IF_MATCH_MISSING"
-    assert await studio.teacher.refused(412, "PATCH", path, {"title": "x"}, match=2) == "VERSION_STALE"
-    changed = await studio.teacher.done("PATCH", path, {"title": "after", "description": "d"}, match=1)
+    assert await studio.teacher.error_code(428, "PATCH", path, {"title": "after"}) == "IF_MATCH_MISSING"
+    assert await studio.teacher.error_code(412, "PATCH", path, {"title": "x"}, match=2) == "VERSION_STALE"
+    changed = await studio.teacher.call("PATCH", path, {"title": "after", "description": "d"}, match=1)
     assert (changed["title"], changed["description"], changed["version"]) == ("after", "d", 2)
-    same = await studio.teacher.done("PATCH", path, {}, match=2)
+    same = await studio.teacher.call("PATCH", path, {}, match=2)
     assert same["version"] == 2
     assert [event.type for event in await studio.stream(study["id"])] == ["study.created", "node.updated"]
 
@@ -77,27 +77,29 @@ REFUSED = [
 
 
 @pytest.mark.guarantee("G82")
-async def test_a_study_of_the_wrong_form_is_refused(studio: Studio, library: Library) -> None:
-    there = f"/studies/{(await library.study())['id']}"
+async def test_a_study_of_the_wrong_form_is_refused(studio: Studio, studies: StudyFactory) -> None:
+    there = f"/studies/{(await studies.study())['id']}"
     for method, body in REFUSED:
         path = "/studies" if method == "POST" else there
-        assert await studio.teacher.refused(422, method, path, body, match=1) == "VALIDATION_ERROR"
+        assert await studio.teacher.error_code(422, method, path, body, match=1) == "VALIDATION_ERROR"
 
 
-async def test_what_is_no_study_is_not_found_under_studies(studio: Studio, library: Library) -> None:
+async def test_what_is_no_study_is_not_found_under_studies(studio: Studio, studies: StudyFactory) -> None:
     folder = await studio.teacher.node("folder", visibility="public")
-    for who in (studio.teacher, studio.stranger, studio.anybody):
-        assert await who.refused(404, "GET", f"/studies/{folder['id']}") == "NODE_NOT_FOUND"
+    for who in (studio.teacher, studio.stranger, studio.anonymous):
+        assert await who.error_code(404, "GET", f"/studies/{folder['id']}") == "NODE_NOT_FOUND"
     # Also for one who may read the folder and not change it: no 403 tells that there is something.
     for method, below in [("PATCH", ""), ("POST", "/versions"), ("POST", "/rollback")]:
         path = f"/studies/{folder['id']}{below}"
-        assert await studio.stranger.refused(404, method, path, {}, match=1) == "NODE_NOT_FOUND"
-    assert await studio.teacher.refused(404, "GET", "/studies/none") == "NODE_NOT_FOUND"
+        assert await studio.stranger.error_code(404, method, path, {}, match=1) == "NODE_NOT_FOUND"
+    assert await studio.teacher.error_code(404, "GET", "/studies/none") == "NODE_NOT_FOUND"
 
 
 @pytest.mark.guarantee("G81")
-async def test_a_strangers_study_is_answered_like_a_missing_one(studio: Studio, library: Library) -> None:
-    chapter = await library.chapter()
+async def test_a_strangers_study_is_answered_like_a_missing_one(
+    studio: Studio, studies: StudyFactory
+) -> None:
+    chapter = await studies.chapter()
     there = chapter.path.removeprefix(chapter.study_path)
     writes = [
         ("PATCH", ""),
@@ -115,17 +117,17 @@ async def test_a_strangers_study_is_answered_like_a_missing_one(studio: Studio, 
         missing = await studio.stranger.send(method, f"/studies/{uuid4()}{below}", match=1)
         assert theirs.status_code == missing.status_code == 404, below
         assert theirs.json()["message"] == missing.json()["message"]
-        assert await studio.anybody.refused(401, method, chapter.study_path + below) == "TOKEN_MISSING"
-    await studio.teacher.done("PATCH", f"/nodes/{chapter.study['id']}", {"visibility": "public"}, match=2)
+        assert await studio.anonymous.error_code(401, method, chapter.study_path + below) == "TOKEN_MISSING"
+    await studio.teacher.call("PATCH", f"/nodes/{chapter.study['id']}", {"visibility": "public"}, match=2)
     for method, below in writes:
-        assert await studio.stranger.refused(403, method, chapter.study_path + below) == "ROLE_MISSING"
-        assert await studio.anybody.refused(401, method, chapter.study_path + below) == "TOKEN_MISSING"
+        assert await studio.stranger.error_code(403, method, chapter.study_path + below) == "ROLE_MISSING"
+        assert await studio.anonymous.error_code(401, method, chapter.study_path + below) == "TOKEN_MISSING"
 
 
 async def test_without_the_package_chess_all_of_it_says_so(
-    studio: Studio, library: Library, monkeypatch: pytest.MonkeyPatch
+    studio: Studio, studies: StudyFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chapter = await library.chapter()
+    chapter = await studies.chapter()
     monkeypatch.setitem(sys.modules, "chess", None)
     for method, path in [
         ("POST", "/studies"),
@@ -135,5 +137,5 @@ async def test_without_the_package_chess_all_of_it_says_so(
         ("GET", f"{chapter.study_path}/export"),
         ("POST", f"{chapter.study_path}/versions"),
     ]:
-        assert await studio.teacher.refused(501, method, path, {}) == "CHESS_NOT_INSTALLED"
-    await studio.teacher.done("GET", f"/nodes/{chapter.study['id']}")
+        assert await studio.teacher.error_code(501, method, path, {}) == "CHESS_NOT_INSTALLED"
+    await studio.teacher.call("GET", f"/nodes/{chapter.study['id']}")

@@ -5,7 +5,7 @@ from uuid import UUID
 import pytest
 from backend.workspace.chess import ReadGame, read_games
 
-from tests.fixtures.studies import Chapter, Library
+from tests.fixtures.studies import Chapter, StudyFactory
 from tests.fixtures.studio import Person, Studio
 
 PGN = """[White "Anna"]
@@ -25,9 +25,9 @@ def movetext(file: str) -> str:
     return " ".join(line for line in file.splitlines() if line and not line.startswith("["))
 
 
-async def test_the_whole_study_read_again_is_the_same_study(studio: Studio, library: Library) -> None:
-    chapter = await library.chapter(PGN)
-    await library.chapter("1. d4 { Größe } d5 *", study=chapter.study, position=1)
+async def test_the_whole_study_read_again_is_the_same_study(studio: Studio, studies: StudyFactory) -> None:
+    chapter = await studies.chapter(PGN)
+    await studies.chapter("1. d4 { Größe } d5 *", study=chapter.study, position=1)
     file = await exported(studio.teacher, chapter)
     first, second = read_games(file.encode())
     [original] = read_games(PGN.encode())
@@ -38,16 +38,16 @@ async def test_the_whole_study_read_again_is_the_same_study(studio: Studio, libr
     assert second.tree.moves[0].annotation.text == "Größe"
 
 
-async def test_what_is_asked_for_is_left_out(studio: Studio, library: Library) -> None:
-    chapter = await library.chapter(PGN)
+async def test_what_is_asked_for_is_left_out(studio: Studio, studies: StudyFactory) -> None:
+    chapter = await studies.chapter(PGN)
     plain = movetext(await exported(studio.teacher, chapter, "?mode=no_comment"))
     assert plain == "1. e4 e5 (1... c5 2. Nf3) 2. Nf3 1-0"
     line = movetext(await exported(studio.teacher, chapter, "?mode=mainline"))
     assert line == "1. e4 $1 { [%clk 1:30:00] best } 1... e5 2. Nf3 1-0"
 
 
-async def test_a_clip_begins_at_a_move(studio: Studio, library: Library) -> None:
-    chapter = await library.chapter(PGN)
+async def test_a_clip_begins_at_a_move(studio: Studio, studies: StudyFactory) -> None:
+    chapter = await studies.chapter(PGN)
     query = f"?mode=clip&chapter_id={chapter.id}&move_path=e2e4.c7c5"
     clip = await exported(studio.teacher, chapter, query)
     assert '[FEN "rnbqkbnr/pppppppp/8/8/4P3/8/PPPP1PPP/RNBQKBNR b KQkq - 0 1"]' in clip
@@ -55,19 +55,19 @@ async def test_a_clip_begins_at_a_move(studio: Studio, library: Library) -> None
 
 
 async def test_one_chapter_is_exported_alone_and_an_empty_study_is_an_empty_file(
-    studio: Studio, library: Library
+    studio: Studio, studies: StudyFactory
 ) -> None:
-    chapter = await library.chapter(PGN)
-    other = await library.chapter("1. d4 d5 *", study=chapter.study, position=1)
+    chapter = await studies.chapter(PGN)
+    other = await studies.chapter("1. d4 d5 *", study=chapter.study, position=1)
     assert movetext(await exported(studio.teacher, chapter, f"?chapter_id={other.id}")) == "1. d4 d5 *"
-    empty = await library.study()
+    empty = await studies.study()
     answer = await studio.teacher.send("GET", f"/studies/{empty['id']}/export")
     assert (answer.status_code, answer.content) == (200, b"")
 
 
-async def test_the_file_is_named_after_the_study_and_safely(studio: Studio, library: Library) -> None:
-    study = await library.study()
-    chapter = await library.chapter(PGN, study=study)
+async def test_the_file_is_named_after_the_study_and_safely(studio: Studio, studies: StudyFactory) -> None:
+    study = await studies.study()
+    chapter = await studies.chapter(PGN, study=study)
     # Titles of this form are refused today; rows of an earlier version may have them.
     async with studio.backbone.database.connection() as connection:
         await connection.fetch(
@@ -82,16 +82,16 @@ async def test_the_file_is_named_after_the_study_and_safely(studio: Studio, libr
     assert "set-cookie" not in answer.headers
 
 
-async def test_anybody_exports_what_is_public(studio: Studio, library: Library) -> None:
-    study = await library.study(visibility="public")
-    chapter = await library.chapter(PGN, study=study)
-    assert "Anna" in await exported(studio.anybody, chapter)
+async def test_anybody_exports_what_is_public(studio: Studio, studies: StudyFactory) -> None:
+    study = await studies.study(visibility="public")
+    chapter = await studies.chapter(PGN, study=study)
+    assert "Anna" in await exported(studio.anonymous, chapter)
     assert "Anna" in await exported(studio.stranger, chapter)
 
 
 @pytest.mark.guarantee("G82")
-async def test_an_export_that_cannot_be_is_refused(studio: Studio, library: Library) -> None:
-    chapter = await library.chapter(PGN)
+async def test_an_export_that_cannot_be_is_refused(studio: Studio, studies: StudyFactory) -> None:
+    chapter = await studies.chapter(PGN)
     clip = f"mode=clip&chapter_id={chapter.id}"
     for status, code, query in [
         (422, "VALIDATION_ERROR", "mode=all"),
@@ -104,4 +104,4 @@ async def test_an_export_that_cannot_be_is_refused(studio: Studio, library: Libr
         (404, "NOT_FOUND_IN_NODE", f"chapter_id={chapter.study['id']}"),
     ]:
         path = f"{chapter.study_path}/export?{query}"
-        assert await studio.teacher.refused(status, "GET", path) == code
+        assert await studio.teacher.error_code(status, "GET", path) == code

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from relaybox.db import Database, DatabaseUnavailable
 from relaybox.telemetry import CommandMetrics
 
-from tests.fixtures.gates import Gate, closed
+from tests.fixtures.gates import Gate, closed_gate
 from tests.fixtures.studio import Studio
 from tests.fixtures.waiting import eventually
 
@@ -32,12 +32,12 @@ def purger_of(database: Database, days: int = 30) -> TrashPurger:
 async def aged(studio: Studio, superuser: asyncpg.Connection, days: int, *nodes: Any) -> None:
     """Put *nodes* into the bin, as if it had been *days* ago."""
     for node in nodes:
-        await studio.teacher.done("DELETE", f"/nodes/{node['id']}", match="*")
+        await studio.teacher.call("DELETE", f"/nodes/{node['id']}", match="*")
         await superuser.execute(_AGE, node["id"], days)
 
 
 async def bin_of(studio: Studio) -> list[str]:
-    return [one["title"] for one in (await studio.teacher.done("GET", "/trash"))["items"]]
+    return [one["title"] for one in (await studio.teacher.call("GET", "/trash"))["items"]]
 
 
 async def test_what_is_kept_for_long_enough_leaves_and_nothing_else(
@@ -87,14 +87,16 @@ async def test_a_tree_that_somebody_works_on_is_left_for_later(
     root = await studio.teacher.node("workspace")
     old = await studio.teacher.node("folder", "old", root)
     await aged(studio, superuser, 31, old)
-    async with closed(superuser, Gate("INSERT", "domain_events", "NEW.event_type = 'node.restored'")) as gate:
-        restoring = asyncio.create_task(studio.teacher.done("POST", f"/nodes/{old['id']}/restore"))
-        await gate.reached()
+    async with closed_gate(
+        superuser, Gate("INSERT", "domain_events", "NEW.event_type = 'node.restored'")
+    ) as gate:
+        restoring = asyncio.create_task(studio.teacher.call("POST", f"/nodes/{old['id']}/restore"))
+        await gate.wait_until_reached()
         assert await purger_of(database).purge_due() == 0
         await gate.open()
         await restoring
     assert await purger_of(database).purge_due() == 0
-    await studio.teacher.done("GET", f"/nodes/{old['id']}")
+    await studio.teacher.call("GET", f"/nodes/{old['id']}")
 
 
 async def test_what_cannot_be_purged_holds_up_nothing_else(
@@ -184,7 +186,7 @@ async def test_what_failed_and_came_back_takes_nobodys_turn(
     purger = purger_of(database)
     assert await purger.purge_due() == 0
     for node in nodes[:5]:
-        await studio.teacher.done("POST", f"/nodes/{node['id']}/restore")
+        await studio.teacher.call("POST", f"/nodes/{node['id']}/restore")
     await superuser.execute("DROP TRIGGER stuck ON workspace_nodes")
     # The first look is the turn of those that are not there any more.
     assert [await purger.purge_due() for _ in range(2)] == [0, 1]

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from relaybox.db import Database
 from relaybox.settings import PostgresSettings
 
-from tests.fixtures.happenings import rows_are_what_events_say
+from tests.fixtures.node_events import assert_rows_match_events
 from tests.fixtures.studio import Person, Studio, open_studio
 from tests.fixtures.tree_model import Node, Refused, TreeModel
 
@@ -104,7 +104,7 @@ class TreeMachine(RuleBasedStateMachine):
         name, node, model = *self._asking(who, self._any(at)), self.model
         body = {"visibility": visibility}
         asked = self._person(name).send("PATCH", f"/nodes/{node}", body, match=self._version(node, old))
-        self._same("show", asked, lambda: model.show(name, node, visibility, stale=old))
+        self._same("show", asked, lambda: model.set_visibility(name, node, visibility, stale=old))
         self._compare(name)
 
     @rule(who=people, at=which, to=which, old=stale)
@@ -175,7 +175,7 @@ class TreeMachine(RuleBasedStateMachine):
         seen = self._same("look", tree, lambda: model.require(name, node, "viewer"))
         if seen is not None:
             assert {one["id"] for one in seen["items"]} == set(model.tree(name, node))
-            shown = self.world.run(self._person(name).done("GET", f"/nodes/{node}"))
+            shown = self.world.run(self._person(name).call("GET", f"/nodes/{node}"))
             assert (shown["role"], shown["visibility"]) == (model.role(name, node), model.visibility(node))
 
     # What is compared.
@@ -197,11 +197,11 @@ class TreeMachine(RuleBasedStateMachine):
         """The rows of all nodes, and the bin as somebody sees it."""
         rows = self.world.run(self._rows())
         assert rows == {node.id: _row(node) for node in self.model.nodes.values()}
-        items = self.world.run(self._person(name).done("GET", "/trash?limit=200"))["items"]
+        items = self.world.run(self._person(name).call("GET", "/trash?limit=200"))["items"]
         told = [(one["id"], one["count"], one["trashed_by"], one["may_purge"]) for one in items]
         assert told == [
             (one.id, one.trash.count, one.trash.by, self.model.owner(one.id) == name)
-            for one in self.model.bin_of(name)
+            for one in self.model.trash_of(name)
             if one.trash
         ]
 
@@ -226,14 +226,18 @@ class TreeMachine(RuleBasedStateMachine):
     def _any(self, at: int) -> str:
         """A live node most of the time; else any, the last that was purged too."""
         nodes = self.model.nodes
-        live = [one for one in nodes if self.model.mark(one) is None] if at % 8 else []
+        live = [one for one in nodes if self.model.trashed_ancestor(one) is None] if at % 8 else []
         return _chosen(live or [*nodes, self.gone[-1]], at // 8)
 
     def _place(self, at: int, name: str) -> str | None:
         """Where somebody may put something, most of the time; null is a root's."""
         model = self.model
-        wide = [one.id for one in model.nodes.values() if one.kind != "study" and not model.mark(one.id)]
-        known = [one for one in wide if model.may(name, one, "editor")] if at % 12 > 2 else wide
+        wide = [
+            one.id
+            for one in model.nodes.values()
+            if one.kind != "study" and not model.trashed_ancestor(one.id)
+        ]
+        known = [one for one in wide if model.has_role(name, one, "editor")] if at % 12 > 2 else wide
         if at % 12 == 0:
             return None
         return self._any(at // 12) if at % 12 == 1 or not known else _chosen(known, at // 12)
@@ -244,7 +248,7 @@ class TreeMachine(RuleBasedStateMachine):
             return self._any(at // 6)
         for step in range(3):
             marked = [one.id for one in self.model.nodes.values() if one.trash]
-            live = [one for one in self.model.nodes if self.model.mark(one) is None]
+            live = [one for one in self.model.nodes if self.model.trashed_ancestor(one) is None]
             if len(marked) > 1 or not live:
                 break
             self._trash("owner", _chosen(live[::-1], at // 6 + step))
@@ -287,7 +291,7 @@ def compare(postgres_settings: PostgresSettings, *, steps: int, examples: int) -
         while world.steps.total() < steps:
             limits = settings(max_examples=examples, stateful_step_count=50, deadline=None)
             run_state_machine_as_test(lambda: TreeMachine(world), settings=limits)
-        world.run(rows_are_what_events_say(world.database))
+        world.run(assert_rows_match_events(world.database))
         return world.steps + world.special
 
 

@@ -9,38 +9,38 @@ from backend.workspace import NodeProjection
 from backend.workspace.http import encode_cursor
 from relaybox.db import Database
 
-from tests.fixtures.studies import Chapter, Library
+from tests.fixtures.studies import Chapter, StudyFactory
 from tests.fixtures.studio import Studio
 
 
 async def say(studio: Studio, chapter: Chapter, text: str) -> None:
     path = f"{chapter.path}/moves/e2e4/annotation"
-    await studio.teacher.done("PUT", path, {"text": text}, match="*")
+    await studio.teacher.call("PUT", path, {"text": text}, match="*")
 
 
 async def kept(studio: Studio, chapter: Chapter, label: str = "") -> Any:
-    return await studio.teacher.done("POST", f"{chapter.study_path}/versions", {"label": label})
+    return await studio.teacher.call("POST", f"{chapter.study_path}/versions", {"label": label})
 
 
 async def test_a_version_keeps_the_study_as_it_is(
-    studio: Studio, library: Library, database: Database
+    studio: Studio, studies: StudyFactory, database: Database
 ) -> None:
-    chapter = await library.chapter()
-    await library.chapter("1. d4 d5", study=chapter.study, position=1)
-    before = (await studio.teacher.done("GET", chapter.study_path))["version"]
+    chapter = await studies.chapter()
+    await studies.chapter("1. d4 d5", study=chapter.study, position=1)
+    before = (await studio.teacher.call("GET", chapter.study_path))["version"]
     answer = await studio.teacher.send("POST", f"{chapter.study_path}/versions", {"label": " first "})
     version = answer.json()
     assert answer.headers["location"] == f"/api/v1{chapter.study_path}/versions/1"
     assert (version["number"], version["label"], version["chapters_count"]) == (1, "first", 2)
     assert (version["restored_from"], version["created_by"]) == (None, "teacher")
     await say(studio, chapter, "later")
-    detail = await studio.teacher.done("GET", f"{chapter.study_path}/versions/1")
+    detail = await studio.teacher.call("GET", f"{chapter.study_path}/versions/1")
     assert (detail["number"], detail["title"]) == (1, chapter.study["title"])
     assert detail["chapters"][0]["id"] == str(chapter.id)
     assert detail["chapters"][0]["moves"]["moves"][0] == {"parent": -1, "uci": "e2e4"}
     assert detail["chapters"][1]["title"] == "Game 1"
     # To keep it changes nothing of it.
-    assert (await studio.teacher.done("GET", chapter.study_path))["version"] == before
+    assert (await studio.teacher.call("GET", chapter.study_path))["version"] == before
     types = [event.type for event in await studio.stream(chapter.study["id"])]
     assert types[-2:] == ["study.snapshot_created", "study.chapter.annotation_updated"]
     found: list[object] = []
@@ -48,9 +48,9 @@ async def test_a_version_keeps_the_study_as_it_is(
     assert found == []
 
 
-async def test_versions_are_listed_newest_first_page_by_page(studio: Studio, library: Library) -> None:
-    chapter = await library.chapter()
-    assert await studio.teacher.done("GET", f"{chapter.study_path}/versions") == {
+async def test_versions_are_listed_newest_first_page_by_page(studio: Studio, studies: StudyFactory) -> None:
+    chapter = await studies.chapter()
+    assert await studio.teacher.call("GET", f"{chapter.study_path}/versions") == {
         "items": [],
         "next_cursor": None,
     }
@@ -58,58 +58,58 @@ async def test_versions_are_listed_newest_first_page_by_page(studio: Studio, lib
         assert (await kept(studio, chapter, f"v{number}"))["number"] == number
     seen: list[str] = []
     query = f"{chapter.study_path}/versions?limit=2"
-    page = await studio.teacher.done("GET", query)
+    page = await studio.teacher.call("GET", query)
     while page["next_cursor"] is not None:
         seen += [one["label"] for one in page["items"]]
-        page = await studio.teacher.done("GET", f"{query}&cursor={page['next_cursor']}")
+        page = await studio.teacher.call("GET", f"{query}&cursor={page['next_cursor']}")
     assert [*seen, *(one["label"] for one in page["items"])] == ["v5", "v4", "v3", "v2", "v1"]
 
 
 async def test_a_diff_tells_what_changed_until_now_or_another_version(
-    studio: Studio, library: Library
+    studio: Studio, studies: StudyFactory
 ) -> None:
-    chapter = await library.chapter()
+    chapter = await studies.chapter()
     await kept(studio, chapter)
     await say(studio, chapter, "new")
     body = {"after": "e2e4.c7c5.g1f3", "move": "d6"}
-    await studio.teacher.done("POST", f"{chapter.path}/moves", body, match="*")
+    await studio.teacher.call("POST", f"{chapter.path}/moves", body, match="*")
     await kept(studio, chapter)
-    added = await library.chapter("1. d4", study=chapter.study, position=1)
-    await studio.teacher.done("DELETE", f"{chapter.path}/moves/e2e4.e7e5", match="*")
+    added = await studies.chapter("1. d4", study=chapter.study, position=1)
+    await studio.teacher.call("DELETE", f"{chapter.path}/moves/e2e4.e7e5", match="*")
     change = {"title": "New", "description": "New"}
-    await studio.teacher.done("PATCH", chapter.study_path, change, match="*")
+    await studio.teacher.call("PATCH", chapter.study_path, change, match="*")
     diff = f"{chapter.study_path}/versions/1/diff"
-    between = await studio.teacher.done("GET", f"{diff}?against=2")
+    between = await studio.teacher.call("GET", f"{diff}?against=2")
     assert (between["version"], between["against"], between["title_changed"]) == (1, 2, False)
     [of] = between["changed"]
     assert (of["annotated"], of["moves_added"]) == (["e2e4"], [{"path": "e2e4.c7c5.g1f3.d7d6", "moves": 1}])
     assert (of["moves_removed_count"], between["added"], between["description_changed"]) == (0, [], False)
-    until_now = await studio.teacher.done("GET", diff)
+    until_now = await studio.teacher.call("GET", diff)
     assert (until_now["against"], until_now["title_changed"], until_now["description_changed"]) == (
         *("current", True),
         True,
     )
     assert until_now["added"] == [{"chapter_id": str(added.id), "title": "Game 1"}]
     assert until_now["changed"][0]["moves_removed"] == [{"path": "e2e4.e7e5", "moves": 2}]
-    same = await studio.teacher.done("GET", f"{diff}?against=1")
+    same = await studio.teacher.call("GET", f"{diff}?against=1")
     assert (same["added"], same["changed"], same["reordered"]) == ([], [], False)
 
 
 async def test_a_rollback_is_a_new_version_and_keeps_what_was_there(
-    studio: Studio, library: Library, database: Database
+    studio: Studio, studies: StudyFactory, database: Database
 ) -> None:
-    chapter = await library.chapter()
+    chapter = await studies.chapter()
     await kept(studio, chapter, "good")
     await say(studio, chapter, "worse")
-    added = await library.chapter("1. d4", study=chapter.study, position=1)
-    await studio.teacher.done("PATCH", chapter.study_path, {"title": "New", "description": "New"}, match=3)
+    added = await studies.chapter("1. d4", study=chapter.study, position=1)
+    await studio.teacher.call("PATCH", chapter.study_path, {"title": "New", "description": "New"}, match=3)
     path = f"{chapter.study_path}/rollback"
     answer = await studio.teacher.send("POST", path, {"version": 1}, match=4)
     version = answer.json()
     assert (answer.status_code, answer.headers["etag"]) == (201, '"5"')
     assert answer.headers["location"] == f"/api/v1{chapter.study_path}/versions/3"
     assert (version["number"], version["restored_from"], version["chapters_count"]) == (3, 1, 1)
-    study = await studio.teacher.done("GET", chapter.study_path)
+    study = await studio.teacher.call("GET", chapter.study_path)
     # The title stays: another study may have the former one by now.
     assert (study["title"], study["description"], study["version"]) == ("New", "", 5)
     assert [one["id"] for one in study["chapters"]] == [str(chapter.id)]
@@ -117,51 +117,53 @@ async def test_a_rollback_is_a_new_version_and_keeps_what_was_there(
     assert shown.json()["moves"][0]["text"] == ""
     # Nobody's old tag fits what came back.
     assert shown.headers["etag"] not in ('"1"', '"2"')
-    assert await studio.teacher.refused(404, "GET", added.path) == "NOT_FOUND_IN_NODE"
+    assert await studio.teacher.error_code(404, "GET", added.path) == "NOT_FOUND_IN_NODE"
     events = await studio.stream(chapter.study["id"])
     assert [one.type for one in events[-2:]] == ["study.snapshot_created", "study.rolled_back"]
     assert events[-1].causation_id == events[-2].event_id
-    before = await studio.teacher.done("GET", f"{chapter.study_path}/versions/2")
+    before = await studio.teacher.call("GET", f"{chapter.study_path}/versions/2")
     assert (before["label"], before["chapters_count"]) == ("before going back to version 1", 2)
-    await studio.teacher.done("POST", path, {"version": 2}, match=5)
-    assert (await studio.teacher.done("GET", added.path))["title"] == "Game 1"
-    assert (await studio.teacher.done("GET", chapter.path))["moves"][0]["text"] == "worse"
+    await studio.teacher.call("POST", path, {"version": 2}, match=5)
+    assert (await studio.teacher.call("GET", added.path))["title"] == "Game 1"
+    assert (await studio.teacher.call("GET", chapter.path))["moves"][0]["text"] == "worse"
     found: list[object] = []
     await rebuild(database, NodeProjection(), write=False, on_difference=found.append)
     assert found == []
 
 
-async def test_a_rollback_keeps_nothing_twice(studio: Studio, library: Library) -> None:
-    chapter = await library.chapter("1. e4 { [%clk 0:10:00.5] } *")
+async def test_a_rollback_keeps_nothing_twice(studio: Studio, studies: StudyFactory) -> None:
+    chapter = await studies.chapter("1. e4 { [%clk 0:10:00.5] } *")
     await kept(studio, chapter)
     path = f"{chapter.study_path}/rollback"
     # What is there is what the latest version has: nothing would be lost.
-    assert (await studio.teacher.done("POST", path, {"version": 1}, match=2))["number"] == 2
-    assert (await studio.teacher.done("POST", path, {"version": 1}, match=3))["number"] == 3
-    page = await studio.teacher.done("GET", f"{chapter.study_path}/versions")
+    assert (await studio.teacher.call("POST", path, {"version": 1}, match=2))["number"] == 2
+    assert (await studio.teacher.call("POST", path, {"version": 1}, match=3))["number"] == 3
+    page = await studio.teacher.call("GET", f"{chapter.study_path}/versions")
     assert [one["restored_from"] for one in page["items"]] == [1, 1, None]
 
 
-async def test_a_rollback_is_meant_for_the_study_that_was_read(studio: Studio, library: Library) -> None:
-    chapter = await library.chapter()
+async def test_a_rollback_is_meant_for_the_study_that_was_read(studio: Studio, studies: StudyFactory) -> None:
+    chapter = await studies.chapter()
     await kept(studio, chapter)
     path = f"{chapter.study_path}/rollback"
-    assert await studio.teacher.refused(428, "POST", path, {"version": 1}) == "IF_MATCH_MISSING"
-    assert await studio.teacher.refused(412, "POST", path, {"version": 1}, match=1) == "VERSION_STALE"
+    assert await studio.teacher.error_code(428, "POST", path, {"version": 1}) == "IF_MATCH_MISSING"
+    assert await studio.teacher.error_code(412, "POST", path, {"version": 1}, match=1) == "VERSION_STALE"
     tries = [studio.teacher.send("POST", path, {"version": 1}, match=2) for _ in range(3)]
     assert sorted(one.status_code for one in await asyncio.gather(*tries)) == [201, 412, 412]
-    page = await studio.teacher.done("GET", f"{chapter.study_path}/versions")
+    page = await studio.teacher.call("GET", f"{chapter.study_path}/versions")
     assert [one["number"] for one in page["items"]] == [2, 1]
 
 
-async def test_versions_of_many_at_once_are_numbered_without_a_gap(studio: Studio, library: Library) -> None:
-    chapter = await library.chapter()
+async def test_versions_of_many_at_once_are_numbered_without_a_gap(
+    studio: Studio, studies: StudyFactory
+) -> None:
+    chapter = await studies.chapter()
     made = await asyncio.gather(*(kept(studio, chapter) for _ in range(5)))
     assert sorted(one["number"] for one in made) == [1, 2, 3, 4, 5]
 
 
-async def test_a_version_under_a_key_is_made_once(studio: Studio, library: Library) -> None:
-    chapter = await library.chapter()
+async def test_a_version_under_a_key_is_made_once(studio: Studio, studies: StudyFactory) -> None:
+    chapter = await studies.chapter()
     for below, body, headers in [
         ("/versions", {"label": "x"}, {}),
         ("/rollback", {"version": 1}, {"match": 2}),
@@ -172,13 +174,13 @@ async def test_a_version_under_a_key_is_made_once(studio: Studio, library: Libra
         assert (first.status_code, again.status_code, again.content) == (201, 201, first.content)
         assert again.headers["idempotent-replayed"] == "true"
         assert again.headers["location"] == first.headers["location"]
-    page = await studio.teacher.done("GET", f"{chapter.study_path}/versions")
+    page = await studio.teacher.call("GET", f"{chapter.study_path}/versions")
     assert [one["number"] for one in page["items"]] == [2, 1]
 
 
 @pytest.mark.guarantee("G82")
-async def test_a_version_that_cannot_be_is_refused(studio: Studio, library: Library) -> None:
-    chapter = await library.chapter()
+async def test_a_version_that_cannot_be_is_refused(studio: Studio, studies: StudyFactory) -> None:
+    chapter = await studies.chapter()
     await kept(studio, chapter)
     big = 10**12
     for method, below, body in [
@@ -199,7 +201,7 @@ async def test_a_version_that_cannot_be_is_refused(studio: Studio, library: Libr
         ("GET", f"/versions/1/diff?against={big}", None),
     ]:
         path = chapter.study_path + below
-        assert await studio.teacher.refused(422, method, path, body, match="*") == "VALIDATION_ERROR"
+        assert await studio.teacher.error_code(422, method, path, body, match="*") == "VALIDATION_ERROR"
     for method, below, body in [
         ("POST", "/rollback", {"version": 9}),
         ("GET", "/versions/9", None),
@@ -207,32 +209,32 @@ async def test_a_version_that_cannot_be_is_refused(studio: Studio, library: Libr
         ("GET", "/versions/1/diff?against=9", None),
     ]:
         path = chapter.study_path + below
-        assert await studio.teacher.refused(404, method, path, body, match="*") == "NOT_FOUND_IN_NODE"
+        assert await studio.teacher.error_code(404, method, path, body, match="*") == "NOT_FOUND_IN_NODE"
 
 
 async def test_a_study_has_so_many_versions_and_no_more(
-    studio: Studio, library: Library, monkeypatch: pytest.MonkeyPatch
+    studio: Studio, studies: StudyFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("backend.workspace.studies._versions._VERSIONS_MAX", 3)
-    chapter = await library.chapter()
+    chapter = await studies.chapter()
     await kept(studio, chapter)
     await kept(studio, chapter)
     back = f"{chapter.study_path}/rollback"
     await say(studio, chapter, "worse")
     before = await studio.stream(chapter.study["id"])
     # What is there would be kept first, as the third; there is no room for the fourth.
-    assert await studio.teacher.refused(409, "POST", back, {"version": 1}, match="*") == "VERSIONS_FULL"
+    assert await studio.teacher.error_code(409, "POST", back, {"version": 1}, match="*") == "VERSIONS_FULL"
     assert await studio.stream(chapter.study["id"]) == before
     await kept(studio, chapter)
     path = f"{chapter.study_path}/versions"
-    assert await studio.teacher.refused(409, "POST", path, {"label": ""}) == "VERSIONS_FULL"
-    assert len((await studio.teacher.done("GET", path))["items"]) == 3
+    assert await studio.teacher.error_code(409, "POST", path, {"label": ""}) == "VERSIONS_FULL"
+    assert len((await studio.teacher.call("GET", path))["items"]) == 3
 
 
 async def test_a_study_that_is_too_large_is_not_kept_by_half(
-    studio: Studio, library: Library, monkeypatch: pytest.MonkeyPatch
+    studio: Studio, studies: StudyFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chapter = await library.chapter()
+    chapter = await studies.chapter()
     await kept(studio, chapter)
     await say(studio, chapter, "x" * 9_000)
     before = await studio.stream(chapter.study["id"])

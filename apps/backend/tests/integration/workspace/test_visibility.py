@@ -25,31 +25,33 @@ async def test_an_editor_makes_no_node_with_a_visibility_of_its_own(studio: Stud
     for visibility in ("public", "private", "shared"):
         body = {"title": visibility, "parent_id": root["id"], "visibility": visibility}
         for path, kind in (("/nodes", {"kind": "folder"}), ("/studies", {})):
-            assert await studio.pupil.refused(403, "POST", path, body | kind) == "ROLE_MISSING"
-            made = await studio.person("ada").done("POST", path, {**body, **kind, "title": path + visibility})
+            assert await studio.pupil.error_code(403, "POST", path, body | kind) == "ROLE_MISSING"
+            made = await studio.person("ada").call("POST", path, {**body, **kind, "title": path + visibility})
             assert made["visibility"] == visibility
     inherits = {"title": "inherits", "parent_id": root["id"], "visibility": None}
-    assert (await studio.pupil.done("POST", "/studies", inherits))["visibility"] == "shared"
+    assert (await studio.pupil.call("POST", "/studies", inherits))["visibility"] == "shared"
 
 
 async def test_an_editor_moves_no_node_to_where_it_would_inherit_another_visibility(studio: Studio) -> None:
     tree = await _tree(studio)
     move = f"/nodes/{tree['inherits']['id']}/move"
     there, back = {"parent_id": tree["open"]["id"]}, {"parent_id": tree["folder"]["id"]}
-    assert await studio.pupil.refused(403, "POST", move, there, match=1) == "ROLE_MISSING"
-    assert await studio.anybody.refused(401, "GET", f"/nodes/{tree['inherits']['id']}") == "TOKEN_MISSING"
-    moved = await studio.person("ada").done("POST", move, there, match=1)
+    assert await studio.pupil.error_code(403, "POST", move, there, match=1) == "ROLE_MISSING"
+    assert (
+        await studio.anonymous.error_code(401, "GET", f"/nodes/{tree['inherits']['id']}") == "TOKEN_MISSING"
+    )
+    moved = await studio.person("ada").call("POST", move, there, match=1)
     assert moved["visibility"] == "public"
     # What was seen by anybody is not hidden by an editor either.
-    assert await studio.pupil.refused(403, "POST", move, back, match=2) == "ROLE_MISSING"
+    assert await studio.pupil.error_code(403, "POST", move, back, match=2) == "ROLE_MISSING"
 
 
 async def test_an_editor_moves_what_is_seen_by_the_same_there(studio: Studio) -> None:
     tree = await _tree(studio)
     to_open = {"parent_id": tree["open"]["id"]}
-    moved = await studio.pupil.done("POST", f"/nodes/{tree['own']['id']}/move", to_open, match=1)
+    moved = await studio.pupil.call("POST", f"/nodes/{tree['own']['id']}/move", to_open, match=1)
     assert moved["visibility"] == "shared"
-    assert await studio.stranger.refused(404, "GET", f"/nodes/{tree['own']['id']}") == "NODE_NOT_FOUND"
+    assert await studio.stranger.error_code(404, "GET", f"/nodes/{tree['own']['id']}") == "NODE_NOT_FOUND"
     to_root = {"parent_id": tree["root"]["id"]}
-    moved = await studio.pupil.done("POST", f"/nodes/{tree['inherits']['id']}/move", to_root, match=1)
+    moved = await studio.pupil.call("POST", f"/nodes/{tree['inherits']['id']}/move", to_root, match=1)
     assert moved["visibility"] == "shared"

@@ -16,7 +16,7 @@ async def test_many_nodes_are_made_below_a_root_at_once(studio: Studio) -> None:
     bodies = [{"kind": "folder", "title": str(one), "parent_id": root["id"]} for one in range(10)]
     answers = await asyncio.gather(*(studio.teacher.send("POST", "/nodes", body) for body in bodies))
     assert statuses(answers) == {201}
-    children = await studio.teacher.done("GET", f"/nodes/{root['id']}/children")
+    children = await studio.teacher.call("GET", f"/nodes/{root['id']}/children")
     assert [one["position"] for one in children["items"]] == [*range(10)]
 
 

@@ -20,7 +20,7 @@ from backend.workspace.chess import (
 )
 from hypothesis import given
 
-from tests.fixtures.chess_trees import TRIED, chapters
+from tests.fixtures.chess_trees import PROPERTY_SETTINGS, chapters
 
 FIRST, SECOND, THIRD = (UUID(int=one) for one in (1, 2, 3))
 
@@ -85,7 +85,7 @@ def test_long_lists_are_cut_and_counted() -> None:
     assert found.annotated_count == PATHS_MAX + 2
 
 
-@TRIED
+@PROPERTY_SETTINGS
 @given(chapters())
 def test_nothing_changed_is_nothing_said_and_what_came_there_goes_back(
     made: tuple[dict[str, str], MoveTree],

@@ -39,7 +39,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import from_json, to_json
 
-from tests.fixtures.chess_trees import STARTS, TRIED, annotations, chapters, texts
+from tests.fixtures.chess_trees import PROPERTY_SETTINGS, START_POSITIONS, annotations, chapters, texts
 
 Chapter = tuple[dict[str, str], MoveTree]
 
@@ -249,14 +249,14 @@ def test_the_start_has_no_glyphs() -> None:
         annotate(MoveTree(), "", Annotation(nags=(1,)))
 
 
-@TRIED
+@PROPERTY_SETTINGS
 @given(annotations())
 def test_canonical_is_final(annotation: Annotation) -> None:
     assert canonical(annotation) == annotation
     assert Annotation.from_document(from_json(to_json(annotation.document()))) == annotation
 
 
-@TRIED
+@PROPERTY_SETTINGS
 @given(texts)
 def test_text_outside_commands_is_kept(text: str) -> None:
     kept = canonical(Annotation(text=text)).text
@@ -264,7 +264,7 @@ def test_text_outside_commands_is_kept(text: str) -> None:
         assert kept == text.replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
-@TRIED
+@PROPERTY_SETTINGS
 @given(chapters(), st.randoms(use_true_random=False))
 def test_whatever_is_done_the_tree_keeps_its_invariants(chapter: Chapter, rng: random.Random) -> None:
     headers, tree = chapter
@@ -285,7 +285,7 @@ def test_whatever_is_done_the_tree_keeps_its_invariants(chapter: Chapter, rng: r
         assert MoveTree.from_document(from_json(to_json(tree.document()))) == tree
 
 
-@TRIED
+@PROPERTY_SETTINGS
 @given(chapters())
 def test_paths_go_on_naming_their_moves_when_variations_change_places(chapter: Chapter) -> None:
     _, tree = chapter
@@ -300,8 +300,8 @@ def test_paths_go_on_naming_their_moves_when_variations_change_places(chapter: C
             assert [one.uci for one in demote(moved, path).moves] == [one.uci for one in tree.moves]
 
 
-@TRIED
-@given(st.sampled_from(STARTS), st.lists(st.integers(0, 300), max_size=12))
+@PROPERTY_SETTINGS
+@given(st.sampled_from(START_POSITIONS), st.lists(st.integers(0, 300), max_size=12))
 def test_moves_mean_what_the_rules_say(start: dict[str, str], choices: list[int]) -> None:
     board = chess.Board(start.get("FEN", chess.STARTING_FEN), chess960=start.get("Variant") == "Chess960")
     board.chess960 = board.chess960 or board.has_chess960_castling_rights()

@@ -24,7 +24,7 @@ from hypothesis import given
 from pydantic_core import from_json, to_json
 from shared_types.workspace_study_api import ExportMode
 
-from tests.fixtures.chess_trees import TRIED, chapters, said_nothing
+from tests.fixtures.chess_trees import PROPERTY_SETTINGS, chapters, moves_only
 
 FILES = sorted((Path(__file__).parent / "pgn").glob("*.pgn"))
 Chapter = tuple[dict[str, str], MoveTree]
@@ -44,7 +44,7 @@ def chapter_of(game: ReadGame) -> ChapterContent:
     return ChapterContent(chapter_id=uuid4(), title=game.title, headers=game.headers, tree=game.tree)
 
 
-@TRIED
+@PROPERTY_SETTINGS
 @given(chapters())
 def test_a_chapter_survives_export_and_import(chapter: Chapter) -> None:
     headers, tree = chapter
@@ -53,7 +53,7 @@ def test_a_chapter_survives_export_and_import(chapter: Chapter) -> None:
     assert game.tree == tree
 
 
-@TRIED
+@PROPERTY_SETTINGS
 @given(chapters(moves_max=12))
 def test_other_programs_read_the_same_moves_and_glyphs(chapter: Chapter) -> None:
     headers, tree = chapter
@@ -140,7 +140,7 @@ STUDY = """
 def test_without_comments_moves_and_variations_are_left() -> None:
     game = read_one(STUDY)
     bare = read_one(write_game(game.headers, game.tree, mode=ExportMode.NO_COMMENT))
-    assert said_nothing(bare.tree) == said_nothing(game.tree)
+    assert moves_only(bare.tree) == moves_only(game.tree)
     assert all(one.annotation == Annotation() for one in bare.tree.moves)
     assert bare.tree.start == Annotation()
 

@@ -23,7 +23,7 @@ from backend.workspace.chess import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fixtures.chess_trees import TRIED
+from tests.fixtures.chess_trees import PROPERTY_SETTINGS
 
 GLYPHS = [1, 2, 3, 4, 5, 6]
 
@@ -203,7 +203,7 @@ def paths(node: chess.pgn.GameNode, path: str = "") -> Iterator[str]:
         yield from paths(child, here)
 
 
-@TRIED
+@PROPERTY_SETTINGS
 @given(files)
 def test_main_line_is_that_of_the_file_as_chess_reads_it(text: str) -> None:
     theirs, game = chess.pgn.read_game(io.StringIO(text)), read_one(text)
@@ -218,7 +218,7 @@ def test_main_line_is_that_of_the_file_as_chess_reads_it(text: str) -> None:
     assert [one.nags for one in again.mainline()] == [one.nags for one in main]
 
 
-@TRIED
+@PROPERTY_SETTINGS
 @given(files)
 def test_import_export_import_is_a_fixed_point(text: str) -> None:
     game = read_one(text)
@@ -228,7 +228,7 @@ def test_import_export_import_is_a_fixed_point(text: str) -> None:
     assert exported(again) == exported(game)
 
 
-@TRIED
+@PROPERTY_SETTINGS
 @given(files)
 def test_every_move_of_the_file_is_there_or_reported(text: str) -> None:
     theirs, game = chess.pgn.read_game(io.StringIO(text)), read_one(text)

@@ -12,7 +12,7 @@ from relaybox.db import Database
 from relaybox.settings import PostgresSettings
 from typer.testing import CliRunner, Result
 
-from tests.fixtures.failures import acts_of, delay_row, fail_rows, send_rows
+from tests.fixtures.outbox_rows import delay_row, fail_rows, mark_sent, operator_acts
 from tests.fixtures.relays import put_events, rows_of
 
 Outbox = Callable[..., Awaitable[Result]]
@@ -43,7 +43,7 @@ async def filled(database: Database) -> Database:
     for key in ("a", "b", "c"):
         await put_events(database, "domain-events", [key], count=3)
     await fail_rows(database, 1)
-    await send_rows(database, 4, 7, 8, 9)
+    await mark_sent(database, 4, 7, 8, 9)
     await delay_row(database, 5)
     return database
 
@@ -154,13 +154,13 @@ async def test_retry_is_a_dry_run_until_yes_is_said(filled: Database, outbox: Ou
         "rows_total": 1,
         "rows_behind_another": 0,
     }
-    assert await acts_of(filled) == []
+    assert await operator_acts(filled) == []
 
     done = await outbox("retry", "--key", "a", "--reason", "the limit is higher now", "--yes")
     assert done.stdout == "1 put back to PENDING\n"
     [row] = await rows_of(filled, "seq = 1")
     assert (row["status"], row["attempts"], row["error_data"]) == ("PENDING", 0, None)
-    [act] = await acts_of(filled)
+    [act] = await operator_acts(filled)
     assert (act["actor"], act["act"], act["reason"]) == ("night-shift", "retry", "the limit is higher now")
 
 
@@ -234,7 +234,7 @@ async def test_a_wish_that_cannot_be_carried_out_is_one_line(
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
     assert line.startswith(f"error: {said}")
-    assert await acts_of(filled) == []
+    assert await operator_acts(filled) == []
 
 
 @pytest.mark.parametrize(

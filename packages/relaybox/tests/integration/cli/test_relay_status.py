@@ -16,7 +16,7 @@ from relaybox.settings import PostgresSettings
 from typer.testing import CliRunner, Result
 
 from tests.fixtures.bounds import WAIT_S
-from tests.fixtures.failures import acts_of, fail_rows
+from tests.fixtures.outbox_rows import fail_rows, operator_acts
 from tests.fixtures.relays import put_events
 
 RELAYBOX = (sys.executable, "-c", "from relaybox.cli import app; app()")
@@ -114,7 +114,7 @@ async def test_more_lanes_are_wished_for_on_record(database: Database, relay: Re
     assert grown.stdout.startswith("there shall be 16 lanes instead of 8")
     assert (await relay("lanes", "16")).stdout == "there shall be 16 lanes already\n"
     assert "8 lanes of 16 wanted" in (await relay("status")).stdout
-    [act] = await acts_of(database)
+    [act] = await operator_acts(database)
     assert (act["actor"], act["act"], act["reason"]) == ("ann", "lanes", "more relays")
     for wrong in ("8", "24"):
         refused = await relay("lanes", wrong)
@@ -137,5 +137,5 @@ async def test_a_marker_is_accepted_on_record(database: Database, relay: Relay) 
     assert other.stderr.startswith("error: lane 3 stopped at another marker")
     done = await relay("accept", "3", *words, "--reason", "restored")
     assert done.stdout == f"lane 3 goes on from {marker}\n"
-    [act] = await acts_of(database)
+    [act] = await operator_acts(database)
     assert (act["actor"], act["act"], act["reason"]) == ("ann", "accept", "restored")

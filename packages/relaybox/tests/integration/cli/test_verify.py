@@ -15,9 +15,17 @@ from relaybox.local import free_port
 from relaybox.relay import Relay
 from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings
 
-from tests.fixtures.planting import add_partitions, change, mark_sent, produce, producer, publish, written
 from tests.fixtures.processes import command_environment
-from tests.fixtures.relays import all_sent, put_events, rows_of, running
+from tests.fixtures.relays import put_events, rows_of, running, wait_until_all_sent
+from tests.fixtures.topic_records import (
+    add_partitions,
+    make_producer,
+    mark_sent,
+    produce,
+    publish,
+    run_statement,
+    write_events,
+)
 
 Done = subprocess.CompletedProcess[str]
 
@@ -42,13 +50,13 @@ def line_of(done: Done) -> str:
 async def test_the_exit_code_is_0_only_if_nothing_is_lost_duplicated_or_reordered(
     database: Database, postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, topic: str
 ) -> None:
-    rows = await written(database, topic, ["a", "[red]b"], 2)
+    rows = await write_events(database, topic, ["a", "[red]b"], 2)
     await publish(database, kafka_settings, rows[:3])
     clean = await run(postgres_settings, kafka_settings, topic)
     assert (clean.returncode, clean.stderr) == (0, "")
     assert "Nothing is lost, duplicated, reordered or spread." in clean.stdout
 
-    produce(producer(kafka_settings), rows[:1])
+    produce(make_producer(kafka_settings), rows[:1])
     doubled = await run(postgres_settings, kafka_settings, topic)
     assert doubled.returncode == 1
     allowed = await run(postgres_settings, kafka_settings, topic, "--allow-duplicates")
@@ -71,7 +79,7 @@ async def test_keys_over_two_partitions_end_with_exit_code_1(
     make_topic: Callable[..., str],
 ) -> None:
     topic = make_topic(partitions=1)
-    first, second = await written(database, topic, ["key"], 2)
+    first, second = await write_events(database, topic, ["key"], 2)
     await publish(database, kafka_settings, [first])
     # murmur2 puts "key" into the second of two.
     add_partitions(kafka_settings, topic, 2)
@@ -89,7 +97,7 @@ async def test_keys_over_two_partitions_end_with_exit_code_1(
 async def test_scripts_get_the_whole_report_as_one_object(
     database: Database, postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, topic: str
 ) -> None:
-    rows = await written(database, topic, ["a", "b"], 2)
+    rows = await write_events(database, topic, ["a", "b"], 2)
     await mark_sent(database, rows)
     done = await run(postgres_settings, kafka_settings, topic, "--json", "--key", "a", "--limit", "1")
     assert (done.returncode, done.stderr) == (1, "")
@@ -115,10 +123,10 @@ async def test_what_a_failover_lost_is_named_with_a_remedy(
 ) -> None:
     await put_events(database, topic, ["kept", "lost"])
     async with running(Relay(database, kafka_settings, RelaySettings(poll_interval=3_600))):
-        await all_sent(database)
+        await wait_until_all_sent(database)
     [lost] = await rows_of(database, "key = 'lost'")
-    await change(database, "DELETE FROM event_outbox WHERE key = 'lost'")
-    await change(database, "UPDATE relay_origin SET history_changed_at = now()")
+    await run_statement(database, "DELETE FROM event_outbox WHERE key = 'lost'")
+    await run_statement(database, "UPDATE relay_origin SET history_changed_at = now()")
 
     done = await run(postgres_settings, kafka_settings, topic, "--allow-duplicates")
     assert (done.returncode, done.stderr) == (1, "")

@@ -27,7 +27,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tests.fixtures.counters import ADA
-from tests.fixtures.publishing import an_event, counts
+from tests.fixtures.event_publishing import new_event, row_counts
 
 ISOLATIONS: tuple[Isolation, ...] = ("READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")
 
@@ -79,7 +79,7 @@ async def test_a_command_and_the_facts_of_several_aggregates_commit_together(
     command = a_command(key="the client's")
     metadata = metadata_of(ADA, command.command_id)
     events = [
-        an_event(aggregate_id=one, version=version, metadata=metadata, correlation_id=command.command_id)
+        new_event(aggregate_id=one, version=version, metadata=metadata, correlation_id=command.command_id)
         for one, version in (("a", 1), ("b", 1), ("a", 2))
     ]
     async with database.sessions() as db:
@@ -116,7 +116,7 @@ async def test_nothing_of_it_remains_if_the_caller_rolls_back(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     async with database.sessions() as db:
-        await append_events(db, a_command(), [an_event()])
+        await append_events(db, a_command(), [new_event()])
         await db.rollback()
     assert await everything(superuser) == (0, 0, 0)
 
@@ -131,9 +131,9 @@ async def test_all_of_it_is_one_round_trip_and_a_thousand_facts_more_take_one_mo
 
     sqlalchemy_event.listen(database.engine.sync_engine, "before_cursor_execute", note)
     async with database.sessions() as db:
-        await append_events(db, a_command(), [an_event(version=n) for n in range(1, 1_001)])
+        await append_events(db, a_command(), [new_event(version=n) for n in range(1, 1_001)])
         assert len(statements) == 1
-        await append_events(db, a_command(), [an_event(version=n) for n in range(1_001, 2_002)])
+        await append_events(db, a_command(), [new_event(version=n) for n in range(1_001, 2_002)])
         assert len(statements) == 3
         await db.commit()
     assert await everything(superuser) == (2, 2_001, 2_001)
@@ -142,7 +142,7 @@ async def test_all_of_it_is_one_round_trip_and_a_thousand_facts_more_take_one_mo
 async def test_the_time_of_an_event_is_that_of_the_transaction(database: Database) -> None:
     async with database.sessions() as db:
         now = await db.scalar(text("SELECT now()"))
-        await append_events(db, a_command(), [an_event()])
+        await append_events(db, a_command(), [new_event()])
         [event] = await fetch_stream(executor_of(db), "COUNTER", "c-1")
     assert event.created_at == now
 
@@ -152,7 +152,7 @@ async def test_a_worker_records_facts_of_a_command_that_stands_in_the_inbox(
 ) -> None:
     command = a_command(status=CommandStatus.RECEIVED)
     await recorded(database, command, [])
-    await recorded(database, None, [an_event()])
+    await recorded(database, None, [new_event()])
     assert await everything(superuser) == (1, 1, 1)
 
 
@@ -168,10 +168,10 @@ async def test_a_second_pending_command_of_the_type_is_a_duplicate(
     database: Database, superuser: asyncpg.Connection, isolation: Isolation
 ) -> None:
     first = a_command(status=CommandStatus.RECEIVED)
-    await recorded(database, first, [an_event()])
+    await recorded(database, first, [new_event()])
     again = a_command(first.aggregate_id, status=CommandStatus.RECEIVED)
     with pytest.raises(DuplicateCommand) as refused:
-        await recorded(database, again, [an_event(version=2)], isolation)
+        await recorded(database, again, [new_event(version=2)], isolation)
     assert refused.value.duplicate_command_id == first.command_id
     assert await everything(superuser) == (1, 1, 1)
 
@@ -179,7 +179,7 @@ async def test_a_second_pending_command_of_the_type_is_a_duplicate(
 async def test_one_that_is_done_at_once_may_pass_a_pending_one(database: Database, superuser) -> None:
     first = a_command(status=CommandStatus.RECEIVED)
     await recorded(database, first, [])
-    await recorded(database, a_command(first.aggregate_id), [an_event()])
+    await recorded(database, a_command(first.aggregate_id), [new_event()])
     other = a_command(first.aggregate_id, status=CommandStatus.RECEIVED, command_type="ImportPgn")
     await recorded(database, other, [])
     assert await everything(superuser) == (3, 1, 1)
@@ -210,40 +210,40 @@ async def test_the_one_who_is_too_late_to_see_the_pending_one_runs_again_and_see
 async def test_a_version_that_is_taken_is_a_lost_race(
     database: Database, superuser: asyncpg.Connection, isolation: Isolation
 ) -> None:
-    await recorded(database, a_command(), [an_event(), an_event(version=2)])
+    await recorded(database, a_command(), [new_event(), new_event(version=2)])
     for version in (1, 2):
         with pytest.raises(RetryTransaction, match="domain_events_aggregate_version_key"):
-            await recorded(database, a_command(), [an_event(version=version)], isolation)
+            await recorded(database, a_command(), [new_event(version=version)], isolation)
     assert await everything(superuser) == (1, 2, 2)
 
 
 async def test_a_gap_is_refused_and_nothing_is_written(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
-    await recorded(database, None, [an_event()])
+    await recorded(database, None, [new_event()])
     async with database.sessions() as db:
         with pytest.raises(VersionGap, match="no version 2 of COUNTER 'c-1' before 3"):
-            await append_events(db, a_command(), [an_event(aggregate_id="new"), an_event(version=3)])
+            await append_events(db, a_command(), [new_event(aggregate_id="new"), new_event(version=3)])
         await db.commit()
     assert await everything(superuser) == (0, 1, 1)
 
 
 async def test_an_id_that_stands_there_already_is_named(database: Database) -> None:
-    command, event = a_command(), an_event()
+    command, event = a_command(), new_event()
     await recorded(database, command, [event])
     with pytest.raises(ConstraintViolated, match="domain_events_event_id_key"):
         await recorded(database, a_command(), [event.model_copy(update={"version": 2})])
     with pytest.raises(ConstraintViolated, match="command_inbox_pkey"):
-        await recorded(database, command, [an_event(version=2)])
+        await recorded(database, command, [new_event(version=2)])
 
 
 @pytest.mark.parametrize(
     ("event", "refusal"),
     [
-        (an_event(payload={"note": "nul\0"}), EventIncomplete),
-        (an_event(payload={"note": object()}), EventIncomplete),
-        (an_event(event_type="Suite.Counter.\x07Created"), EventIncomplete),
-        (an_event(payload={"note": "x" * 1_000_000}), MessageTooLarge),
+        (new_event(payload={"note": "nul\0"}), EventIncomplete),
+        (new_event(payload={"note": object()}), EventIncomplete),
+        (new_event(event_type="Suite.Counter.\x07Created"), EventIncomplete),
+        (new_event(payload={"note": "x" * 1_000_000}), MessageTooLarge),
     ],
 )
 async def test_what_no_relay_could_publish_is_refused_before_anything_is_written(
@@ -251,7 +251,7 @@ async def test_what_no_relay_could_publish_is_refused_before_anything_is_written
 ) -> None:
     async with database.sessions() as db:
         with pytest.raises(refusal):
-            await append_events(db, a_command(), [an_event(aggregate_id="good"), event])
+            await append_events(db, a_command(), [new_event(aggregate_id="good"), event])
         await db.commit()
     assert await everything(superuser) == (0, 0, 0)
 
@@ -260,11 +260,11 @@ async def test_a_topic_must_be_declared_and_routes_count(
     database: Database, superuser: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(TopicUndeclared, match="elsewhere"):
-        await recorded(database, a_command(), [an_event()], topic="elsewhere")
+        await recorded(database, a_command(), [new_event()], topic="elsewhere")
     append.outbox_settings.cache_clear()
     monkeypatch.setenv("OUTBOX_TOPICS", "domain-events,elsewhere")
     monkeypatch.setenv("OUTBOX_ROUTES", "Suite=elsewhere")
-    await recorded(database, a_command(), [an_event()])
+    await recorded(database, a_command(), [new_event()])
     assert await superuser.fetchval("SELECT topic FROM event_outbox") == "elsewhere"
 
 
@@ -273,7 +273,7 @@ async def test_a_payload_that_cannot_be_stored_is_refused(
     database: Database, superuser: asyncpg.Connection, payload: dict[str, Any]
 ) -> None:
     with pytest.raises(PayloadInvalid, match="MoveNode"):
-        await recorded(database, a_command(payload=payload), [an_event()])
+        await recorded(database, a_command(payload=payload), [new_event()])
     assert await everything(superuser) == (0, 0, 0)
 
 
@@ -289,7 +289,7 @@ class _Told(Notifier):
 async def test_relays_are_told_of_each_aggregate_once_after_the_commit(database: Database) -> None:
     notifier = _Told(database)
     notifier.attach(database.sessions)
-    events = [an_event(aggregate_id=one, version=v) for one in ("a", "b") for v in (1, 2)]
+    events = [new_event(aggregate_id=one, version=v) for one in ("a", "b") for v in (1, 2)]
     async with database.sessions() as db:
         await append_events(db, a_command(), events)
         assert notifier.told == []
@@ -317,7 +317,7 @@ async def test_a_worker_ends_the_command_once(
 
 
 async def test_events_published_and_facts_recorded_share_one_stream(database: Database) -> None:
-    await recorded(database, a_command(), [an_event()])
-    await database.run_in_transaction(lambda db: EventBus(db).publish(an_event(version=2)))
-    await recorded(database, a_command(), [an_event(version=3)])
-    assert await counts(database) == (3, 3)
+    await recorded(database, a_command(), [new_event()])
+    await database.run_in_transaction(lambda db: EventBus(db).publish(new_event(version=2)))
+    await recorded(database, a_command(), [new_event(version=3)])
+    assert await row_counts(database) == (3, 3)

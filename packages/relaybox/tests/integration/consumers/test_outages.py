@@ -15,7 +15,7 @@ from relaybox_types.envelope import EventEnvelope
 
 from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.events import REQUESTED, effects, make_event, publish, record_effect
-from tests.fixtures.outages import away, frozen, read_only
+from tests.fixtures.outages import frozen, read_only, stopped
 from tests.fixtures.signal_recorder import SignalRecorder
 
 COMMITTED = ConsumerSignal.COMMITTED
@@ -34,7 +34,7 @@ async def test_postgresql_away_is_waited_for_and_nothing_is_lost_or_done_twice(
     async with start_consumer(record_effect) as running:
         publish(kafka_settings, topic, events[:10])
         await running.signals.wait_for(COMMITTED, 10)
-        async with away(postgres_server):
+        async with stopped(postgres_server):
             publish(kafka_settings, topic, events[10:])
             await running.signals.wait_for(ConsumerSignal.WAITING_FOR_DATABASE, 3)
             assert running.consumer.statistics().waiting == 1
@@ -66,7 +66,7 @@ async def test_a_connection_that_breaks_under_a_handler_is_charged_to_nobody(
 async def test_a_consumer_that_waits_for_postgresql_stops_when_told_to(
     kafka_settings: KafkaSettings, topic: str, postgres_server: LocalPostgres, start_consumer
 ) -> None:
-    async with start_consumer(record_effect) as running, away(postgres_server):
+    async with start_consumer(record_effect) as running, stopped(postgres_server):
         publish(kafka_settings, topic, [make_event()])
         await running.signals.wait_for(ConsumerSignal.WAITING_FOR_DATABASE)
         running.consumer.stop()
@@ -80,7 +80,7 @@ async def test_a_broker_that_restarts_is_waited_for_and_nothing_is_lost_or_done_
     async with start_consumer(record_effect) as running:
         publish(kafka_settings, topic, events[:10])
         await running.signals.wait_for(COMMITTED, 10)
-        async with away(kafka_server):
+        async with stopped(kafka_server):
             await running.signals.wait_for(ConsumerSignal.KAFKA_UNAVAILABLE)
         publish(kafka_settings, topic, events[10:])
         await running.signals.wait_for(COMMITTED, 20)
@@ -95,7 +95,7 @@ async def test_kafka_away_at_the_start_is_waited_for(
     event = make_event()
     publish(kafka_settings, topic, [event])
     async with AsyncExitStack() as consumer:
-        async with away(kafka_server):
+        async with stopped(kafka_server):
             running = await consumer.enter_async_context(start_consumer(record_effect, assigned=False))
             await running.signals.wait_for(ConsumerSignal.KAFKA_UNAVAILABLE)
         await running.signals.wait_for(COMMITTED)
@@ -108,7 +108,7 @@ async def test_a_consumer_without_a_broker_stops_when_told_to(
     async with start_consumer(record_effect) as running:
         publish(kafka_settings, topic, [make_event()])
         await running.signals.wait_for(COMMITTED)
-        async with away(kafka_server):
+        async with stopped(kafka_server):
             await running.signals.wait_for(ConsumerSignal.KAFKA_UNAVAILABLE)
             running.consumer.stop()
             await asyncio.wait_for(running.ended(), _STOP_S)

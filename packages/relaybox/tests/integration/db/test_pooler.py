@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tests.fixtures.bounds import WAIT_S
-from tests.fixtures.pgbouncer import PgBouncer, PoolMode, StartPgBouncer, follow_the_remedy
+from tests.fixtures.pgbouncer import PgBouncer, PoolMode, StartPgBouncer, apply_suggested_remedy
 
 MODES = ("session", "transaction")
 _LIMITS = {
@@ -154,7 +154,7 @@ async def test_transaction_pooler_without_limits_is_refused_with_the_remedy(
     database = Database(pooler.settings(postgres_settings))
     with pytest.raises(DatabaseUnavailable, match="lock_timeout is 0 instead of 3000"):
         await database.begin()
-    await follow_the_remedy(database, superuser)
+    await apply_suggested_remedy(database, superuser)
     assert await database.run_in_transaction(_backend)
     await database.close()
 

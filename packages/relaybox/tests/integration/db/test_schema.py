@@ -41,10 +41,10 @@ from relaybox.settings import (
 from relaybox.verify import Kind, verify
 from sqlalchemy import Connection, MetaData
 
-from tests.fixtures.both_postgres import dumped_schema
+from tests.fixtures.both_postgres import dump_schema
 from tests.fixtures.counters import counters, submit
 from tests.fixtures.databases import superuser_of
-from tests.fixtures.relays import all_sent, put_events, read_topic, rows_of, running
+from tests.fixtures.relays import put_events, read_topic, rows_of, running, wait_until_all_sent
 from tests.fixtures.waiting import eventually
 
 REVISIONS = [one.revision for one in BACKBONE.script().walk_revisions()][::-1]
@@ -104,7 +104,7 @@ async def admin(
 
 def public_part(server: LocalPostgres, settings: PostgresSettings) -> list[str]:
     """What pg_dump says about the schema public."""
-    return [line for line in dumped_schema(server, settings).splitlines() if "public." in line]
+    return [line for line in dump_schema(server, settings).splitlines() if "public." in line]
 
 
 async def rows_in_public(admin: asyncpg.Connection) -> list[str]:
@@ -134,7 +134,7 @@ async def test_a_schema_beside_an_applications_tables_leaves_public_untouched(
     await service.close()
     await admin.execute("UPDATE shop.event_outbox SET topic = $1", topic)
     async with running(Relay(database, kafka_settings, RelaySettings(poll_interval=3_600))):
-        await all_sent(database)
+        await wait_until_all_sent(database)
         async with database.connection() as connection:
             [relay] = (await relay_status(connection)).relays
             assert relay.lanes == 8
@@ -201,7 +201,7 @@ async def test_relays_wake_by_the_channels_of_their_schema(
         notifier = Notifier(database)
         await notifier.start()
         notifier.notify(["a"])
-        await all_sent(database)
+        await wait_until_all_sent(database)
         await notifier.stop()
         async with database.connection() as connection:
             await request_lanes(connection, 16, by="suite")
@@ -253,10 +253,10 @@ async def test_the_script_makes_the_same_schema_as_the_migrations(
     await admin.execute(printed.stdout)
     # Nothing is left to apply; the rights are granted.
     assert await migrate_up(shop, BACKBONE) == []
-    made = dumped_schema(postgres_server, shop)
+    made = dump_schema(postgres_server, shop)
     await admin.execute("DROP SCHEMA shop CASCADE")
     await migrate_up(shop, BACKBONE)
-    assert dumped_schema(postgres_server, shop) == made
+    assert dump_schema(postgres_server, shop) == made
     assert public_part(postgres_server, shop) == []
 
 

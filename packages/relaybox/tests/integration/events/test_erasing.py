@@ -20,8 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.counters import ADA
-from tests.fixtures.gates import waits_for_a_row
-from tests.fixtures.publishing import an_event
+from tests.fixtures.event_publishing import new_event
+from tests.fixtures.gates import wait_for_row_lock_waiter
 from tests.fixtures.task_rows import TASK_TYPE
 
 SECRET = "1. e4 e5, my own analysis"
@@ -50,7 +50,7 @@ async def erased(database: Database, *ids: UUID | str, aggregate_type: str = "CO
 
 
 def a_fact(aggregate_id: UUID | str, version: int = 1, **changes: Any) -> EventEnvelope:
-    return an_event(
+    return new_event(
         aggregate_id=str(aggregate_id),
         version=version,
         payload={"note": SECRET},
@@ -258,7 +258,7 @@ async def test_relays_wait_for_no_more_than_the_last_step_of_an_erasure_in_piece
     async with superuser.transaction():
         await superuser.execute("SELECT FROM command_inbox WHERE session_id = $1 FOR UPDATE", max(two))
         erasing = asyncio.create_task(erased(database, *two))
-        await waits_for_a_row(superuser)
+        await wait_for_row_lock_waiter(superuser)
         assert len(await superuser.fetch("SELECT FROM event_outbox FOR UPDATE SKIP LOCKED")) == 4
     assert (await erasing).outbox_rows == 4
 
@@ -275,7 +275,7 @@ async def test_rows_of_the_outbox_are_locked_in_the_order_of_relays_over_all_pie
     async with superuser.transaction():
         await superuser.execute("SELECT FROM event_outbox WHERE key LIKE '%c-3' FOR UPDATE")
         erasing = asyncio.create_task(erased(database, "c-1", "c-2", "c-3"))
-        await waits_for_a_row(superuser)
+        await wait_for_row_lock_waiter(superuser)
         assert len(await superuser.fetch("SELECT FROM event_outbox FOR UPDATE SKIP LOCKED")) == 3
     assert (await erasing).outbox_rows == 3
     assert await places(superuser) == []
@@ -286,7 +286,7 @@ async def test_an_aggregate_goes_on_after_its_erasure(database: Database, superu
 
     async def purge(db: AsyncSession) -> None:
         await erase(db, "COUNTER", ["c-1"], actor="ann", reason="purged")
-        await append_events(db, None, [an_event(version=2, payload={"mode": "purge"})])
+        await append_events(db, None, [new_event(version=2, payload={"mode": "purge"})])
 
     await database.run_in_transaction(lambda db: EventBus(db).publish(a_fact("c-1")))
     await database.run_in_transaction(purge, isolation="READ COMMITTED")

@@ -14,7 +14,7 @@ from relaybox.outbox import _append as append
 from relaybox_types.envelope import EventEnvelope
 from sqlalchemy import text
 
-from tests.fixtures.publishing import an_event, counts, published
+from tests.fixtures.event_publishing import new_event, publish_event, row_counts
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,9 @@ def _fresh_limits() -> Iterator[None]:
 
 async def test_an_event_is_recorded_and_on_its_way_as_it_was_given(database: Database) -> None:
     cause = uuid4()
-    event = an_event(causation_id=cause, metadata={"source_service": "suite"}, event_version=2, actor_id="me")
+    event = new_event(
+        causation_id=cause, metadata={"source_service": "suite"}, event_version=2, actor_id="me"
+    )
     recorded = await database.run_in_transaction(lambda db: EventBus(db).publish(event))
 
     assert recorded == RecordedEvent(
@@ -52,46 +54,48 @@ async def test_an_event_is_recorded_and_on_its_way_as_it_was_given(database: Dat
 async def test_the_same_id_again_returns_the_recorded_event_and_writes_nothing(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
-    first = await published(database, "evt_123")
+    first = await publish_event(database, "evt_123")
     numbers = "SELECT array_agg(last_value ORDER BY sequencename) FROM pg_sequences"
     used = await superuser.fetchval(numbers)
     async with database.sessions() as db:
         for _ in range(3):
-            assert await EventBus(db).publish(an_event(), "evt_123") == first
+            assert await EventBus(db).publish(new_event(), "evt_123") == first
         assert await db.scalar(text("SELECT pg_current_xact_id_if_assigned()")) is None
         await db.commit()
-    assert await counts(database) == (1, 1)
+    assert await row_counts(database) == (1, 1)
     assert await superuser.fetchval(numbers) == used
 
 
 async def test_the_same_id_again_in_one_transaction_is_recorded_once(database: Database) -> None:
     async with database.sessions() as db:
-        first = await EventBus(db).publish(an_event(), "evt_123")
-        assert await EventBus(db).publish(an_event(), "evt_123") == first
+        first = await EventBus(db).publish(new_event(), "evt_123")
+        assert await EventBus(db).publish(new_event(), "evt_123") == first
         await db.commit()
-    assert await counts(database) == (1, 1)
+    assert await row_counts(database) == (1, 1)
 
 
 async def test_an_id_that_is_no_uuid_is_mapped_and_may_be_named_as_a_cause(database: Database) -> None:
-    first = await published(database, "evt_123")
+    first = await publish_event(database, "evt_123")
     assert (
-        first.event_id == event_uuid("evt_123") == (await published(database, event_uuid("evt_123"))).event_id
+        first.event_id
+        == event_uuid("evt_123")
+        == (await publish_event(database, event_uuid("evt_123"))).event_id
     )
-    second = await published(database, "evt_124", "order-7", "evt_123", version=2)
+    second = await publish_event(database, "evt_124", "order-7", "evt_123", version=2)
     assert second.causation_id == first.event_id
     assert second.correlation_id == event_uuid("order-7")
 
 
 async def test_an_envelope_published_twice_is_recognised_by_its_own_id(database: Database) -> None:
-    event = an_event()
+    event = new_event()
     async with database.sessions() as db:
         assert await EventBus(db).publish(event) == await EventBus(db).publish(event, str(event.event_id))
         await db.commit()
-    assert await counts(database) == (1, 1)
+    assert await row_counts(database) == (1, 1)
 
 
 async def test_what_a_repetition_makes_anew_does_not_count(database: Database) -> None:
-    first = await published(database, "evt_123")
+    first = await publish_event(database, "evt_123")
     later = datetime.now(UTC) + timedelta(hours=1)
     for changes in (
         {"timestamp": later},
@@ -101,8 +105,8 @@ async def test_what_a_repetition_makes_anew_does_not_count(database: Database) -
         {"actor_id": "me", "target_id": "other"},
         {"payload": {"price": {"of": "EUR", "amount": 1.0}, "steps": [1.0, 2.50, None], "题": "科幻"}},
     ):
-        assert await published(database, "evt_123", **changes) == first
-    assert await counts(database) == (1, 1)
+        assert await publish_event(database, "evt_123", **changes) == first
+    assert await row_counts(database) == (1, 1)
 
 
 CHAIN, CAUSE = UUID(int=2), UUID(int=3)
@@ -129,32 +133,32 @@ CHAIN, CAUSE = UUID(int=2), UUID(int=3)
 async def test_another_content_under_a_recorded_id_is_refused_by_what_differs(
     database: Database, given: tuple[Any, ...], changes: dict[str, Any], differs: str, says: str
 ) -> None:
-    first = await published(database, "evt_123", CHAIN, CAUSE)
+    first = await publish_event(database, "evt_123", CHAIN, CAUSE)
     async with database.sessions() as db:
         with pytest.raises(EventIdReused) as refused:
-            await EventBus(db).publish(an_event(**changes), "evt_123", *given)
-        assert await EventBus(db).publish(an_event(), "evt_123", CHAIN, CAUSE) == first
+            await EventBus(db).publish(new_event(**changes), "evt_123", *given)
+        assert await EventBus(db).publish(new_event(), "evt_123", CHAIN, CAUSE) == first
         await db.commit()
     assert (refused.value.differs, refused.value.event_id) == ((differs,), first.event_id)
     assert says in str(refused.value)
     assert str(first.event_id) in str(refused.value)
     assert not [word for word in ("swordfish", "secret", "科幻") if word in str(refused.value)]
-    assert await counts(database) == (1, 1)
+    assert await row_counts(database) == (1, 1)
 
 
 async def test_all_that_differs_is_told_at_once(database: Database) -> None:
-    await published(database, "evt_123")
+    await publish_event(database, "evt_123")
     with pytest.raises(EventIdReused) as refused:
-        await published(database, "evt_123", aggregate_id="c-2", event_version=2, payload={})
+        await publish_event(database, "evt_123", aggregate_id="c-2", event_version=2, payload={})
     assert refused.value.differs == ("event_version", "aggregate_id", "payload")
 
 
 async def test_a_rollback_leaves_nothing_and_the_id_is_free_again(database: Database) -> None:
     async with database.sessions() as db:
-        await EventBus(db).publish(an_event(), "evt_123")
+        await EventBus(db).publish(new_event(), "evt_123")
         await db.rollback()
-    assert await counts(database) == (0, 0)
-    assert (await published(database, "evt_123", payload={"other": 1})).payload == {"other": 1}
+    assert await row_counts(database) == (0, 0)
+    assert (await publish_event(database, "evt_123", payload={"other": 1})).payload == {"other": 1}
 
 
 @pytest.mark.guarantee("G34")
@@ -174,10 +178,10 @@ async def test_what_the_outbox_refuses_is_not_recorded_and_the_transaction_stays
 ) -> None:
     async with database.sessions() as db:
         with pytest.raises(error):
-            await EventBus(db, topic=topic).publish(an_event(**changes), causation_id="evt_9")
-        await EventBus(db).publish(an_event(), causation_id="evt_9")
+            await EventBus(db, topic=topic).publish(new_event(**changes), causation_id="evt_9")
+        await EventBus(db).publish(new_event(), causation_id="evt_9")
         await db.commit()
-    assert await counts(database) == (1, 1)
+    assert await row_counts(database) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -192,8 +196,8 @@ async def test_what_postgresql_cannot_hold_is_refused_in_words(
     database: Database, changes: dict[str, Any], state: str
 ) -> None:
     with pytest.raises(EventIncomplete, match=rf"cannot store the event \({state}\)"):
-        await published(database, "evt_123", **changes)
-    assert await counts(database) == (0, 0)
+        await publish_event(database, "evt_123", **changes)
+    assert await row_counts(database) == (0, 0)
 
 
 async def test_an_event_goes_where_its_domain_is_routed(
@@ -202,8 +206,8 @@ async def test_an_event_goes_where_its_domain_is_routed(
     monkeypatch.setenv("OUTBOX_TOPICS", "domain-events, suite-events, chosen")
     monkeypatch.setenv("OUTBOX_ROUTES", "Suite=suite-events")
     async with database.sessions() as db:
-        await EventBus(db).publish(an_event())
-        await EventBus(db, topic="chosen").publish(an_event(version=2))
+        await EventBus(db).publish(new_event())
+        await EventBus(db, topic="chosen").publish(new_event(version=2))
         rows = await db.scalars(text("SELECT topic FROM event_outbox ORDER BY seq"))
     assert list(rows) == ["suite-events", "chosen"]
 
@@ -217,6 +221,6 @@ async def test_a_new_event_is_told_at_its_commit_and_a_repeated_one_is_not(datab
             told.append(set(keys))
 
     Ears(database).attach(database.sessions)
-    await published(database, "evt_123")
-    await published(database, "evt_123")
+    await publish_event(database, "evt_123")
+    await publish_event(database, "evt_123")
     assert told == [{"c-1"}]

@@ -13,7 +13,7 @@ from relaybox.settings import PostgresSettings
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tests.fixtures.publishing import an_event, counts, published
+from tests.fixtures.event_publishing import new_event, publish_event, row_counts
 from tests.fixtures.waiting import eventually
 
 MANY = 32
@@ -63,7 +63,7 @@ async def test_of_32_at_once_under_one_id_one_is_recorded_and_everybody_gets_it(
             await db.execute(text("SELECT 1"))
             while waits:  # the first time; whoever runs it again finds the others gone
                 await waits.pop()()
-            return await EventBus(db).publish(an_event(aggregate_id=f"c-{turn}"), f"evt_{turn}")
+            return await EventBus(db).publish(new_event(aggregate_id=f"c-{turn}"), f"evt_{turn}")
 
         return await wide.run_in_transaction(work, isolation=isolation)
 
@@ -71,7 +71,7 @@ async def test_of_32_at_once_under_one_id_one_is_recorded_and_everybody_gets_it(
         begun = asyncio.Barrier(MANY)
         answers = await asyncio.gather(*(one(turn, begun) for _ in range(MANY)))
         assert all(answer == answers[0] for answer in answers)
-        assert await counts(wide) == (turn + 1, turn + 1)
+        assert await row_counts(wide) == (turn + 1, turn + 1)
 
 
 async def test_in_read_committed_32_in_transactions_of_their_own_get_it_without_running_again(
@@ -79,14 +79,14 @@ async def test_in_read_committed_32_in_transactions_of_their_own_get_it_without_
 ) -> None:
     async def one(turn: int) -> RecordedEvent:
         async with transaction(wide, "READ COMMITTED") as db:
-            recorded = await EventBus(db).publish(an_event(aggregate_id=f"c-{turn}"), f"evt_{turn}")
+            recorded = await EventBus(db).publish(new_event(aggregate_id=f"c-{turn}"), f"evt_{turn}")
             await db.commit()
             return recorded
 
     for turn in range(10):
         answers = await asyncio.gather(*(one(turn) for _ in range(MANY)))
         assert all(answer == answers[0] for answer in answers)
-        assert await counts(wide) == (turn + 1, turn + 1)
+        assert await row_counts(wide) == (turn + 1, turn + 1)
 
 
 async def test_in_read_committed_the_second_waits_for_the_first_and_gets_its_event(
@@ -96,13 +96,13 @@ async def test_in_read_committed_the_second_waits_for_the_first_and_gets_its_eve
         transaction(database, "READ COMMITTED") as one,
         transaction(database, "READ COMMITTED") as other,
     ):
-        first = await EventBus(one).publish(an_event(), "evt_123")
-        second = asyncio.create_task(EventBus(other).publish(an_event(), "evt_123"))
+        first = await EventBus(one).publish(new_event(), "evt_123")
+        second = asyncio.create_task(EventBus(other).publish(new_event(), "evt_123"))
         await until_waiting()
         await one.commit()
         assert await second == first
         await other.commit()
-    assert await counts(database) == (1, 1)
+    assert await row_counts(database) == (1, 1)
 
 
 @ISOLATIONS
@@ -110,13 +110,13 @@ async def test_the_second_records_its_own_where_the_first_rolls_back(
     database: Database, until_waiting: Callable[[], Awaitable[None]], isolation: Isolation
 ) -> None:
     async with transaction(database, isolation) as one, transaction(database, isolation) as other:
-        await EventBus(one).publish(an_event(), "evt_123")
-        second = asyncio.create_task(EventBus(other).publish(an_event(payload={"of": "other"}), "evt_123"))
+        await EventBus(one).publish(new_event(), "evt_123")
+        second = asyncio.create_task(EventBus(other).publish(new_event(payload={"of": "other"}), "evt_123"))
         await until_waiting()
         await one.rollback()
         assert (await second).payload == {"of": "other"}
         await other.commit()
-    assert await counts(database) == (1, 1)
+    assert await row_counts(database) == (1, 1)
 
 
 @pytest.mark.parametrize("isolation", SNAPSHOTS)
@@ -126,33 +126,33 @@ async def test_who_cannot_see_the_winner_is_told_to_run_again(
 ) -> None:
     async with transaction(database, isolation) as late:
         for number in range(1, version + 1):
-            await published(database, f"evt_{number}", version=number)
+            await publish_event(database, f"evt_{number}", version=number)
         with pytest.raises(RetryTransaction):
-            await EventBus(late).publish(an_event(version=version), f"evt_{version}")
-    assert await counts(database) == (version, version)
+            await EventBus(late).publish(new_event(version=version), f"evt_{version}")
+    assert await row_counts(database) == (version, version)
 
 
 @ISOLATIONS
 async def test_a_version_that_is_taken_is_a_lost_race(database: Database, isolation: Isolation) -> None:
-    await published(database, "evt_1")
+    await publish_event(database, "evt_1")
     async with transaction(database, isolation) as db:
         with pytest.raises(RetryTransaction, match="version 1 of COUNTER 'c-1' is not the next"):
-            await EventBus(db).publish(an_event(), "evt_2")
-    assert await counts(database) == (1, 1)
+            await EventBus(db).publish(new_event(), "evt_2")
+    assert await row_counts(database) == (1, 1)
 
 
 @ISOLATIONS
 async def test_a_version_that_leaves_a_gap_is_not_recorded(database: Database, isolation: Isolation) -> None:
-    await published(database, "evt_1")
+    await publish_event(database, "evt_1")
     for version in (1, 2):  # others' versions fill no gap
-        await published(database, aggregate_id="c-2", version=version)
-        await published(database, aggregate_type="NODE", version=version)
+        await publish_event(database, aggregate_id="c-2", version=version)
+        await publish_event(database, aggregate_type="NODE", version=version)
     async with transaction(database, isolation) as db:
         for version in (3, 2**31 - 1):
             with pytest.raises(RetryTransaction, match=f"version {version} of COUNTER 'c-1' is not the next"):
-                await EventBus(db).publish(an_event(version=version))
+                await EventBus(db).publish(new_event(version=version))
         await db.commit()
-    assert await counts(database) == (5, 5)
+    assert await row_counts(database) == (5, 5)
 
 
 @ISOLATIONS
@@ -161,7 +161,7 @@ async def test_who_reads_the_version_in_the_transaction_gets_a_stream_without_ga
 ) -> None:
     async def work(db: AsyncSession) -> RecordedEvent:
         found = await db.execute(text("SELECT coalesce(max(aggregate_version), 0) + 1 FROM domain_events"))
-        return await EventBus(db).publish(an_event(version=found.scalar_one()))
+        return await EventBus(db).publish(new_event(version=found.scalar_one()))
 
     answers = await asyncio.gather(
         *(wide.run_in_transaction(work, isolation=isolation, attempts_max=100) for _ in range(MANY))
@@ -181,13 +181,13 @@ async def test_two_that_publish_in_opposite_order_both_end(database: Database) -
         waits = [met.wait]
 
         async def work(db: AsyncSession) -> list[RecordedEvent]:
-            first = await EventBus(db).publish(an_event(aggregate_id=names[0]), names[0])
+            first = await EventBus(db).publish(new_event(aggregate_id=names[0]), names[0])
             while waits:  # the first time; whoever runs it again finds the other gone
                 await waits.pop()()
-            return [first, await EventBus(db).publish(an_event(aggregate_id=names[1]), names[1])]
+            return [first, await EventBus(db).publish(new_event(aggregate_id=names[1]), names[1])]
 
         return await database.run_in_transaction(work)
 
     one, other = await asyncio.gather(both("evt_1", "evt_2"), both("evt_2", "evt_1"))
     assert one == other[::-1]
-    assert await counts(database) == (2, 2)
+    assert await row_counts(database) == (2, 2)

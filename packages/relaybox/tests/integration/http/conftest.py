@@ -7,12 +7,12 @@ import httpx2 as httpx
 import pytest
 from relaybox.db import Database
 
-from tests.fixtures.shop import Shop, opened
+from tests.fixtures.shop import Shop, open_shop
 
 
 @pytest.fixture
 async def shop(database: Database, superuser: asyncpg.Connection) -> AsyncIterator[Shop]:
-    async with opened(database, superuser, body_bytes_max=4_000) as one:
+    async with open_shop(database, superuser, body_bytes_max=4_000) as one:
         yield one
 
 

@@ -14,7 +14,7 @@ from relaybox.http import IdempotencyMiddleware, UnitOfWork, unit_of_work
 from relaybox.settings import IdempotencySettings
 from starlette.responses import Response
 
-from tests.fixtures.shop import insert
+from tests.fixtures.shop import insert_order
 
 NODE, PARENT = uuid4(), uuid4()
 Unit = UnitOfWork[str]
@@ -40,7 +40,7 @@ def nodes(database: Database) -> FastAPI:
 
     @app.post("/nodes", status_code=201)
     async def create(size: int, unit: Annotated[Unit, depends]) -> Response:
-        await insert(unit, "node")
+        await insert_order(unit, "node")
         unit.about(NODE)
         unit.about(str(PARENT), NODE)
         return Response(b"s" * size, 201, {"Location": f"/nodes/{NODE}"})

@@ -65,7 +65,7 @@ async def test_a_malformed_key_is_refused_before_anything_is_written(
     assert refused.status_code == 400
     assert refused.json()["error_code"] == "IDEMPOTENCY_KEY_INVALID"
     assert await shop.counts() == (0, 0, 0)
-    assert shop.figure("malformed") == 1
+    assert shop.outcome_count("malformed") == 1
 
 
 @pytest.mark.guarantee("G60")
@@ -116,7 +116,11 @@ async def test_while_the_first_runs_the_same_key_is_refused_at_once(
     again = await order(ann, "k")
     assert again.content == first.content
     assert await shop.counts() == (1, 1, 1)
-    assert (shop.figure("executed"), shop.figure("in_flight"), shop.figure("replayed")) == (1, 1, 1)
+    assert (
+        shop.outcome_count("executed"),
+        shop.outcome_count("in_flight"),
+        shop.outcome_count("replayed"),
+    ) == (1, 1, 1)
 
 
 @pytest.mark.guarantee("G62")
@@ -142,7 +146,7 @@ async def test_another_request_under_the_same_key_is_refused(
     assert refused.json()["error_code"] == "IDEMPOTENCY_KEY_REUSED"
     assert first.status_code == 201
     assert await shop.counts() == (1, 1, 1)
-    assert shop.figure("mismatch") == 1
+    assert shop.outcome_count("mismatch") == 1
 
 
 def _json(key: str) -> dict[str, str]:
@@ -257,7 +261,7 @@ async def test_an_answer_over_the_limit_leaves_a_tombstone_and_never_runs_again(
     assert again.headers["location"] == first.headers["location"]
     assert again.headers["idempotent-replayed"] == "true"
     assert await shop.counts() == (1, 1, 1)
-    assert shop.figure("tombstone") == 1
+    assert shop.outcome_count("tombstone") == 1
 
 
 @pytest.mark.guarantee("G67")

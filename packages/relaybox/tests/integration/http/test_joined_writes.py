@@ -6,9 +6,9 @@ from typing import Any, cast
 import uvloop
 from relaybox.serving import HeadTimeoutProtocol
 
-from tests.fixtures.serving import connected, head, served
+from tests.fixtures.http_serving import raw_connection, request_head, serve_app
 
-GET = head("GET", "/")
+GET = request_head("GET", "/")
 
 
 WRITTEN: list[bytes] = []
@@ -52,7 +52,7 @@ async def whole(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def test_head_and_body_are_one_write() -> None:
-    async with served(whole, http=Recording) as port, connected(port) as client:
+    async with serve_app(whole, http=Recording) as port, raw_connection(port) as client:
         for _ in range(2):
             await client.send(GET)
             assert await client.status() == 200
@@ -69,8 +69,8 @@ async def test_head_of_a_stream_does_not_wait_for_its_body() -> None:
         await send({"type": "http.response.body", "body": b"second", "more_body": True})
         await send({"type": "http.response.body", "body": b"third"})
 
-    async with served(stream, http=HeadTimeoutProtocol) as port, connected(port) as client:
-        await client.send(head("GET", "/", Connection="close"))
+    async with serve_app(stream, http=HeadTimeoutProtocol) as port, raw_connection(port) as client:
+        await client.send(request_head("GET", "/", Connection="close"))
         assert await client.status() == 200
         has_head.set()
         received = await client.rest()
@@ -90,7 +90,7 @@ def test_write_that_waits_when_the_connection_ends_is_dropped() -> None:
 
     async def main() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
-        async with served(gone, http=Recording) as port, connected(port) as client:
+        async with serve_app(gone, http=Recording) as port, raw_connection(port) as client:
             await client.send(GET)
             assert await client.rest() == b""
 

@@ -8,7 +8,7 @@ import pytest
 import uvicorn
 from relaybox.serving import HeadTimeoutProtocol
 
-from tests.fixtures.serving import connected, head, served
+from tests.fixtures.http_serving import raw_connection, request_head, serve_app
 
 
 class Timed(HeadTimeoutProtocol):
@@ -32,7 +32,7 @@ async def answer(scope: Any, receive: Any, send: Any) -> None:
 @pytest.fixture
 async def port() -> AsyncIterator[int]:
     Timed.head_timeout_s = 600.0
-    async with served(answer, http=Timed) as bound:
+    async with serve_app(answer, http=Timed) as bound:
         yield bound
 
 
@@ -42,7 +42,7 @@ def test_uvicorn_takes_the_protocol_by_its_name() -> None:
     assert config.http_protocol_class is HeadTimeoutProtocol
 
 
-HEAD = head("GET", "/", Accept="*/*")
+HEAD = request_head("GET", "/", Accept="*/*")
 UNFINISHED = {"nothing": "", "a part of the first line": "GET /", "a part of a head": HEAD[:-2]}
 
 
@@ -50,13 +50,13 @@ UNFINISHED = {"nothing": "", "a part of the first line": "GET /", "a part of a h
 @pytest.mark.parametrize("sent", UNFINISHED.values(), ids=UNFINISHED)
 async def test_a_connection_without_a_whole_head_is_closed(port: int, sent: str) -> None:
     Timed.head_timeout_s = 0.1
-    async with connected(port) as client:
+    async with raw_connection(port) as client:
         await client.send(sent)
         assert await client.rest() == b""
 
 
 async def test_a_second_head_has_a_time_limit_too(port: int) -> None:
-    async with connected(port) as client:
+    async with raw_connection(port) as client:
         await client.send(HEAD)
         assert await client.status() == 200
         Timed.head_timeout_s = 0.01
@@ -65,8 +65,8 @@ async def test_a_second_head_has_a_time_limit_too(port: int) -> None:
 
 
 async def test_the_rest_of_an_answered_body_has_a_time_limit(port: int) -> None:
-    async with connected(port) as client:
-        await client.send(head("POST", "/early", Content_Length="1000"))
+    async with raw_connection(port) as client:
+        await client.send(request_head("POST", "/early", Content_Length="1000"))
         assert await client.status() == 200
         Timed.head_timeout_s = 0.01
         await client.send(b"x")
@@ -76,8 +76,8 @@ async def test_the_rest_of_an_answered_body_has_a_time_limit(port: int) -> None:
 async def test_a_body_may_take_longer_than_a_head(port: int) -> None:
     # The first head must arrive within it, also on a busy machine.
     Timed.head_timeout_s = 1.0
-    async with connected(port) as slow, connected(port) as silent:
-        await slow.send(head("POST", "/", Content_Length="1", Expect="100-continue"))
+    async with raw_connection(port) as slow, raw_connection(port) as silent:
+        await slow.send(request_head("POST", "/", Content_Length="1", Expect="100-continue"))
         assert await slow.status() == 100
         # Connected later, so that the first one's time limit has passed, too.
         assert await silent.rest() == b""
@@ -87,10 +87,10 @@ async def test_a_body_may_take_longer_than_a_head(port: int) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/early"])
 async def test_head_over_64_kib_is_refused_and_the_connection_closed(port: int, path: str) -> None:
-    async with connected(port) as client:
-        await client.send(head("GET", path, X_Large="x" * 60_000))
+    async with raw_connection(port) as client:
+        await client.send(request_head("GET", path, X_Large="x" * 60_000))
         assert await client.status() == 200
-    async with connected(port) as client:
+    async with raw_connection(port) as client:
         await client.send(f"GET {path} HTTP/1.1\r\nHost: test\r\nX-Large: {'x' * 66_000}")
         assert await client.status() == 431
         assert b"HEAD_TOO_LARGE" in await client.rest()
@@ -98,14 +98,14 @@ async def test_head_over_64_kib_is_refused_and_the_connection_closed(port: int, 
 
 async def test_large_body_is_not_counted_as_a_head(port: int) -> None:
     body = "x" * 300_000
-    async with connected(port) as client:
-        await client.send(head("POST", "/", Content_Length=str(len(body))) + body)
+    async with raw_connection(port) as client:
+        await client.send(request_head("POST", "/", Content_Length=str(len(body))) + body)
         assert await client.status() == 200
 
 
 @pytest.mark.parametrize("sent", ["nonsense\r\n\r\n", "GET / HTTP/1.1\r\nA b: 1\r\n\r\n"])
 async def test_malformed_head_is_refused_with_an_error_body(port: int, sent: str) -> None:
-    async with connected(port) as client:
+    async with raw_connection(port) as client:
         await client.send(sent)
         head_part, _, body = (await client.rest()).partition(b"\r\n\r\n")
     assert head_part.startswith(b"HTTP/1.1 400 ")
@@ -115,7 +115,7 @@ async def test_malformed_head_is_refused_with_an_error_body(port: int, sent: str
 
 @pytest.mark.parametrize("hosts", ["", "Host: a\r\nHost: a\r\n"], ids=["none", "two"])
 async def test_http_1_1_without_one_host_is_refused(port: int, hosts: str) -> None:
-    async with connected(port) as client:
+    async with raw_connection(port) as client:
         await client.send(f"GET / HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n")
         received = await client.rest()
     assert received.startswith(b"HTTP/1.1 400 ")
@@ -123,14 +123,14 @@ async def test_http_1_1_without_one_host_is_refused(port: int, hosts: str) -> No
 
 
 async def test_http_1_0_without_a_host_is_served(port: int) -> None:
-    async with connected(port) as client:
+    async with raw_connection(port) as client:
         await client.send("GET / HTTP/1.0\r\n\r\n")
         assert await client.status() == 200
 
 
 async def test_malformed_chunk_of_a_body_is_named_in_the_error(port: int) -> None:
-    async with connected(port) as client:
-        await client.send(head("POST", "/", Transfer_Encoding="chunked") + "zz\r\n")
+    async with raw_connection(port) as client:
+        await client.send(request_head("POST", "/", Transfer_Encoding="chunked") + "zz\r\n")
         body = (await client.rest()).partition(b"\r\n\r\n")[2]
     assert "chunking of the body" in json.loads(body)["message"]
 
@@ -139,19 +139,21 @@ HTTP2_OFFERED = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTT
 
 
 async def test_body_of_a_request_that_offers_http2_is_received(port: int) -> None:
-    last = head("GET", "/", Connection="close")
-    async with connected(port) as client:
-        await client.send(head("POST", "/", Content_Length="7", **HTTP2_OFFERED) + "1234567" + last)
+    last = request_head("GET", "/", Connection="close")
+    async with raw_connection(port) as client:
+        await client.send(request_head("POST", "/", Content_Length="7", **HTTP2_OFFERED) + "1234567" + last)
         received = await client.rest()
     assert received.count(b"HTTP/1.1 200 ") == 2
     assert received.partition(b"\r\n\r\n")[2].startswith(b"7")
 
 
 async def test_body_after_the_head_that_offers_http2_is_received(port: int) -> None:
-    async with connected(port) as client:
-        await client.send(head("POST", "/", Content_Length="7", Expect="100-continue", **HTTP2_OFFERED))
+    async with raw_connection(port) as client:
+        await client.send(
+            request_head("POST", "/", Content_Length="7", Expect="100-continue", **HTTP2_OFFERED)
+        )
         assert await client.status() == 100
-        await client.send("1234567" + head("GET", "/", Connection="close"))
+        await client.send("1234567" + request_head("GET", "/", Connection="close"))
         received = await client.rest()
     assert received.count(b"HTTP/1.1 200 ") == 2
     assert received.partition(b"\r\n\r\n")[2].startswith(b"7")

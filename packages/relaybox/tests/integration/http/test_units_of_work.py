@@ -14,7 +14,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
-from tests.fixtures.shop import Shop, insert
+from tests.fixtures.shop import Shop, insert_order
 
 KEY = {"Idempotency-Key": "k"}
 
@@ -85,7 +85,7 @@ def notes(database: Database) -> FastAPI:
 
     @app.post("/notes", status_code=201, dependencies=[Depends(catching)])
     async def note(body: dict[str, Any], unit: Annotated[UnitOfWork[str], Depends(unit)]) -> dict[str, str]:
-        return await insert(unit, body["article"])
+        return await insert_order(unit, body["article"])
 
     _ = note
     return app
@@ -115,7 +115,7 @@ async def test_whether_a_key_was_answered_is_known_ahead_of_the_unit(
     async def note(
         body: dict[str, Any], unit: Annotated[UnitOfWork[str], Depends(unit_of_anybody)]
     ) -> dict[str, str]:
-        return await insert(unit, body["article"])
+        return await insert_order(unit, body["article"])
 
     _ = note
     app.add_middleware(IdempotencyMiddleware, settings=known)

@@ -17,7 +17,7 @@ APART = 513 * b"x"
 
 async def keep(stores: Stores, result: dict[str, Any], **options: Any) -> None:
     """Keep *result* under "k" as one whole request does."""
-    store = stores.one()
+    store = stores.open_store()
     assert await store.claim("k") is None
     assert await store.cache_idempotency_result("k", result, **options)
     await store.commit()
@@ -26,7 +26,7 @@ async def keep(stores: Stores, result: dict[str, Any], **options: Any) -> None:
 
 async def claimed(stores: Stores, **options: Any) -> StoredResponse | None:
     """What another request finds, which lets go of the key again."""
-    store = stores.one()
+    store = stores.open_store()
     try:
         return await store.claim("k", **options)
     finally:
@@ -35,30 +35,30 @@ async def claimed(stores: Stores, **options: Any) -> StoredResponse | None:
 
 @pytest.mark.guarantee("G62")
 async def test_a_new_key_is_locked_and_nothing_is_kept_under_it(stores: Stores) -> None:
-    holder = stores.one()
+    holder = stores.open_store()
     assert await holder.claim("k") is None
-    assert await stores.one().try_lock("k") is False
-    assert await stores.one().try_lock("another") is True
+    assert await stores.open_store().try_lock("k") is False
+    assert await stores.open_store().try_lock("another") is True
 
 
 @pytest.mark.guarantee("G62")
 async def test_a_kept_key_is_locked_and_its_answer_told(stores: Stores) -> None:
     await keep(stores, {**RESULT, "body": b"made"}, ttl=100)
-    holder = stores.one()
+    holder = stores.open_store()
     stored = await holder.claim("k")
     assert stored is not None
     assert (stored.result, stored.body) == (RESULT, b"made")
     assert stored.document() == {**RESULT, "body": b"made"}
     assert stored.age_s >= 0
-    assert await stores.one().try_lock("k") is False
-    found = await stores.one().find("k")
+    assert await stores.open_store().try_lock("k") is False
+    found = await stores.open_store().find("k")
     assert found is not None
     assert (found.created_at, found.expires_at) == (stored.created_at, stored.expires_at)
 
 
 @pytest.mark.guarantee("G62")
 async def test_a_key_that_somebody_has_is_in_flight(stores: Stores) -> None:
-    holder = stores.one()
+    holder = stores.open_store()
     assert await holder.claim("k") is None
     with pytest.raises(RequestInFlight):
         await claimed(stores)
@@ -72,7 +72,7 @@ async def test_a_key_that_somebody_has_is_in_flight(stores: Stores) -> None:
 
 @pytest.mark.guarantee("G62")
 async def test_who_only_locked_a_key_has_it_too(stores: Stores) -> None:
-    holder = stores.one()
+    holder = stores.open_store()
     assert await holder.try_lock("k")
     with pytest.raises(RequestInFlight):
         await claimed(stores)
@@ -83,7 +83,7 @@ async def test_who_only_locked_a_key_has_it_too(stores: Stores) -> None:
 
 @pytest.mark.guarantee("G62")
 async def test_a_refused_one_does_not_free_the_key_and_may_ask_again(stores: Stores) -> None:
-    holder, late = stores.one(), stores.one()
+    holder, late = stores.open_store(), stores.open_store()
     assert await holder.claim("k") is None
     for _ in range(2):
         with pytest.raises(RequestInFlight):
@@ -108,7 +108,7 @@ async def test_of_64_at_once_one_claims_the_key(stores: Stores) -> None:
             return "in flight"
 
     async with asyncio.TaskGroup() as group:
-        comers = [group.create_task(come(stores.one())) for _ in range(64)]
+        comers = [group.create_task(come(stores.open_store())) for _ in range(64)]
         begin.set()
     assert sorted(comer.result() for comer in comers) == ["in flight"] * 63 + ["new"]
 
@@ -117,7 +117,7 @@ async def test_of_64_at_once_one_claims_the_key(stores: Stores) -> None:
 @pytest.mark.parametrize("tries", range(20))
 async def test_who_gets_the_key_after_another_one_sees_its_answer(stores: Stores, tries: int) -> None:
     """The look is younger than the lock: a claim that meets COMMIT is in flight or a replay, never new."""
-    first, second = stores.one(), stores.one()
+    first, second = stores.open_store(), stores.open_store()
     assert await first.claim("k") is None
     await first.cache_idempotency_result("k", {"n": tries})
     await second.find("warm")
@@ -136,7 +136,7 @@ async def test_who_gets_the_key_after_another_one_sees_its_answer(stores: Stores
 
 @pytest.mark.guarantee("G61")
 async def test_a_claim_is_its_scopes(stores: Stores) -> None:
-    assert await stores.one().claim("k", scope="anna") is None
+    assert await stores.open_store().claim("k", scope="anna") is None
     assert await claimed(stores, scope="bert") is None
     with pytest.raises(RequestInFlight):
         await claimed(stores, scope="anna")
@@ -188,7 +188,7 @@ BODIES = {
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
 async def test_every_body_is_claimed_and_found_byte_by_byte(stores: Stores, body: bytes) -> None:
     await keep(stores, {**RESULT, "body": body})
-    claim, found = await claimed(stores), await stores.one().find("k")
+    claim, found = await claimed(stores), await stores.open_store().find("k")
     assert claim is not None
     assert found is not None
     assert claim.document() == found.document() == {**RESULT, "body": body}
@@ -215,7 +215,7 @@ async def test_our_marks_are_words_like_any_other(stores: Stores, result: dict[s
 
 async def test_a_result_that_uses_a_name_of_ours_is_refused(stores: Stores) -> None:
     with pytest.raises(ValueError, match="~t"):
-        await stores.one().cache_idempotency_result("k", {"~t": "x"})
+        await stores.open_store().cache_idempotency_result("k", {"~t": "x"})
     assert await claimed(stores) is None
 
 
@@ -223,7 +223,7 @@ async def test_a_result_that_uses_a_name_of_ours_is_refused(stores: Stores) -> N
 async def test_what_postgresql_did_not_commit_is_claimed_as_new(
     postgres_stores: PostgresStores,
 ) -> None:
-    holder = postgres_stores.one()
+    holder = postgres_stores.open_store()
     assert await holder.claim("k") is None
     await holder.cache_idempotency_result("k", {**RESULT, "body": APART})
     await postgres_stores.kill(holder)

@@ -14,7 +14,7 @@ from relaybox.idempotency import StoreUnavailable
 from relaybox.idempotency.redis import RedisIdempotencyService
 from structlog.testing import capture_logs
 
-from tests.fixtures.outages import away, frozen
+from tests.fixtures.outages import frozen, stopped
 from tests.fixtures.redis_server import RedisServer
 from tests.fixtures.stores import SETTINGS, RedisStores
 from tests.fixtures.waiting import eventually
@@ -24,7 +24,7 @@ RESULT = {"status": 201, "body": b"made"}
 
 @pytest.fixture
 def store(redis_stores: RedisStores) -> RedisIdempotencyService:
-    store = redis_stores.one()
+    store = redis_stores.open_store()
     assert isinstance(store, RedisIdempotencyService)
     return store
 
@@ -69,10 +69,10 @@ async def test_a_holder_whose_lease_ended_keeps_nothing_over_the_next_one(
 ) -> None:
     """Its effect has happened all the same: Redis cannot take that back, PostgreSQL would."""
     redis_stores.lease_s = 0.05
-    frozen_one = redis_stores.one()
+    frozen_one = redis_stores.open_store()
     assert await frozen_one.try_lock("k")
     redis_stores.lease_s = 600
-    next_one = redis_stores.one()
+    next_one = redis_stores.open_store()
     await eventually("the end of the lease", lambda: next_one.try_lock("k"))
     assert await frozen_one.cache_idempotency_result("k", {"n": 1}) is False
     assert await frozen_one.try_lock("k") is False
@@ -85,20 +85,20 @@ async def test_a_holder_whose_lease_ended_does_not_free_the_lock_of_the_next_one
     redis_stores: RedisStores,
 ) -> None:
     redis_stores.lease_s = 0.05
-    frozen_one = redis_stores.one()
+    frozen_one = redis_stores.open_store()
     assert await frozen_one.try_lock("k")
     redis_stores.lease_s = 600
-    next_one = redis_stores.one()
+    next_one = redis_stores.open_store()
     await eventually("the end of the lease", lambda: next_one.try_lock("k"))
     await frozen_one.commit()
     await frozen_one.release()
-    assert not await redis_stores.one().try_lock("k")
+    assert not await redis_stores.open_store().try_lock("k")
 
 
 async def test_a_holder_whose_lease_ended_keeps_its_answer_if_nobody_came(
     redis_stores: RedisStores, redis_client: Redis, redis_prefix: str
 ) -> None:
-    holder = redis_stores.one()
+    holder = redis_stores.open_store()
     assert await holder.try_lock("k")
     await redis_client.delete(*await names(redis_client, redis_prefix))
     assert await holder.cache_idempotency_result("k", RESULT) is True
@@ -171,7 +171,7 @@ async def test_redis_away_is_an_error_of_ours_and_passes(
     store: RedisIdempotencyService, redis_server: RedisServer
 ) -> None:
     assert await store.try_lock("k")
-    async with away(redis_server):
+    async with stopped(redis_server):
         await everything_fails(store, "cannot be reached")
         with capture_logs() as logs:
             await store.release()

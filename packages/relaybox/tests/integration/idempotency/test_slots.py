@@ -8,13 +8,23 @@ import pytest
 from relaybox.db import Database
 from relaybox.idempotency import IdempotencyService, SweepResult
 
-from tests.fixtures.kept import BODY, OPEN_SLOT, SETTINGS, found, keep, keep_expired, later, standing, swept
+from tests.fixtures.stored_responses import (
+    BODY,
+    OPEN_SLOT,
+    SETTINGS,
+    advance_time,
+    count_rows,
+    find_response,
+    store_expired,
+    store_response,
+    sweep_once,
+)
 
 
 @pytest.mark.guarantee("G70")
 async def test_bodies_leave_without_a_dead_row(database: Database, superuser: asyncpg.Connection) -> None:
-    await keep_expired(superuser, 1_000)
-    assert (await swept(database)).slots == 1
+    await store_expired(superuser, 1_000)
+    assert (await sweep_once(database)).slots == 1
     size = "SELECT sum(pg_relation_size(relid)) FROM pg_partition_tree('idempotency_bodies') WHERE isleaf"
     assert await superuser.fetchval(size) == 0
 
@@ -23,76 +33,76 @@ async def test_bodies_leave_without_a_dead_row(database: Database, superuser: as
 async def test_a_slot_closes_when_it_has_been_open_for_half_a_life(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
-    await later(superuser, hours=100)
-    await swept(database)
+    await advance_time(superuser, hours=100)
+    await sweep_once(database)
     assert await superuser.fetchval(OPEN_SLOT) == 0, "it holds nothing"
     await superuser.execute("UPDATE idempotency_slots SET opened_at = now()")
-    await keep(database, "old")
-    await later(superuser, hours=11.9)
-    await swept(database)
+    await store_response(database, "old")
+    await advance_time(superuser, hours=11.9)
+    await sweep_once(database)
     assert await superuser.fetchval(OPEN_SLOT) == 0
-    await later(superuser, hours=0.2)
-    await swept(database)
+    await advance_time(superuser, hours=0.2)
+    await sweep_once(database)
     assert await superuser.fetchval(OPEN_SLOT) != 0
-    await keep(database, "new")
-    await later(superuser, hours=12)
-    assert await swept(database) == SweepResult(claims=1, slots=1, busy=False)
-    assert await standing(superuser) == (1, 1)
-    assert await found(database, "new") == {"of": "new", "body": BODY}
+    await store_response(database, "new")
+    await advance_time(superuser, hours=12)
+    assert await sweep_once(database) == SweepResult(claims=1, slots=1, busy=False)
+    assert await count_rows(superuser) == (1, 1)
+    assert await find_response(database, "new") == {"of": "new", "body": BODY}
 
 
 @pytest.mark.guarantee("G70")
 async def test_a_long_life_holds_back_its_own_slot_only(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
-    await keep(database, "long", ttl_h=1_000)
+    await store_response(database, "long", ttl_h=1_000)
     # More of them than there are slots: the turn passes over the one that is held back.
     for number in range(9):
-        await keep(database, f"short-{number}", ttl_h=1)
-        await later(superuser, hours=13)
-        await swept(database)
-    claims, bodies = await standing(superuser)
+        await store_response(database, f"short-{number}", ttl_h=1)
+        await advance_time(superuser, hours=13)
+        await sweep_once(database)
+    claims, bodies = await count_rows(superuser)
     assert claims == 1
     assert bodies <= 2, "its own and one that was kept beside it"
-    assert await found(database, "long") == {"of": "long", "body": BODY}
-    await later(superuser, hours=1_000)
-    await swept(database)
-    assert await standing(superuser) == (0, 0)
+    assert await find_response(database, "long") == {"of": "long", "body": BODY}
+    await advance_time(superuser, hours=1_000)
+    await sweep_once(database)
+    assert await count_rows(superuser) == (0, 0)
 
 
 @pytest.mark.guarantee("G70")
 async def test_bodies_go_round_all_slots_for_ever(database: Database, superuser: asyncpg.Connection) -> None:
     for number in range(9):
-        await keep(database, f"k-{number}", ttl_h=1)
-        await later(superuser, hours=13)
-        assert await swept(database) == SweepResult(claims=1, slots=1, busy=False)
-    assert await standing(superuser) == (0, 0)
+        await store_response(database, f"k-{number}", ttl_h=1)
+        await advance_time(superuser, hours=13)
+        assert await sweep_once(database) == SweepResult(claims=1, slots=1, busy=False)
+    assert await count_rows(superuser) == (0, 0)
 
 
 @pytest.mark.guarantee("G70")
 async def test_nobody_waits_for_a_reader(database: Database, superuser: asyncpg.Connection) -> None:
-    await keep_expired(superuser, 10)
+    await store_expired(superuser, 10)
     async with superuser.transaction():
         await superuser.fetch("SELECT FROM idempotency_bodies")
-        assert await swept(database) == SweepResult(claims=10, slots=0, busy=True)
+        assert await sweep_once(database) == SweepResult(claims=10, slots=0, busy=True)
         # Behind nothing: neither writers nor readers.
-        await keep(database, "k")
-        assert await found(database, "k") == {"of": "k", "body": BODY}
-    assert await swept(database) == SweepResult(claims=0, slots=1, busy=False)
-    assert await standing(superuser) == (1, 1)
+        await store_response(database, "k")
+        assert await find_response(database, "k") == {"of": "k", "body": BODY}
+    assert await sweep_once(database) == SweepResult(claims=0, slots=1, busy=False)
+    assert await count_rows(superuser) == (1, 1)
 
 
 @pytest.mark.guarantee("G70")
 async def test_who_reads_a_short_text_holds_up_no_slot(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
-    await keep_expired(superuser, 10)
-    await keep(database, "k", b"text")
+    await store_expired(superuser, 10)
+    await store_response(database, "k", b"text")
     async with database.sessions() as session:
         service = IdempotencyService(session, settings=SETTINGS)
         assert await service.claim("k") is not None
         assert await service.claim("another") is None
-        assert await swept(database) == SweepResult(claims=10, slots=1, busy=False)
+        assert await sweep_once(database) == SweepResult(claims=10, slots=1, busy=False)
 
 
 @pytest.mark.guarantee("G70")
@@ -100,10 +110,10 @@ async def test_short_lives_do_not_use_up_the_slots(database: Database, superuser
     """An endpoint that keeps its answers for six minutes, beside one that keeps them for a day."""
     turns: list[int] = []
     for third in range(3 * 13):
-        await keep(database, f"short-{third}", ttl_h=0.1)
-        await keep(database, f"long-{third}")
-        await later(superuser, hours=1 / 3)
-        await swept(database)
+        await store_response(database, f"short-{third}", ttl_h=0.1)
+        await store_response(database, f"long-{third}")
+        await advance_time(superuser, hours=1 / 3)
+        await sweep_once(database)
         turns.append(await superuser.fetchval(OPEN_SLOT))
     assert turns[:35] == [0] * 35
     assert turns[35] != 0
@@ -124,9 +134,9 @@ async def test_a_body_stands_for_the_longest_life_in_use_and_half_the_usual_one_
     for hour in range(0, int(2 * stands_h_max) + 1, step_h):
         for life_h in lives_h:
             body = str(hour).encode().ljust(513)
-            await keep(database, f"{hour} for {life_h}", body, ttl_h=life_h)
-        await later(superuser, hours=step_h)
-        await swept(database)
+            await store_response(database, f"{hour} for {life_h}", body, ttl_h=life_h)
+        await advance_time(superuser, hours=step_h)
+        await sweep_once(database)
         oldest = await superuser.fetch(
             "SELECT convert_from(body, 'UTF8')::int AS hour FROM idempotency_bodies"
         )
@@ -141,14 +151,14 @@ async def test_a_body_that_comes_late_into_a_closed_slot_stays(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     """As by a request that has read the open slot's number and was then held up."""
-    await keep_expired(superuser, 10)
-    await keep(database, "late")
+    await store_expired(superuser, 10)
+    await store_response(database, "late")
     await superuser.execute("SELECT setval('idempotency_turn', 1)")
-    assert await swept(database) == SweepResult(claims=10, slots=0, busy=False)
-    assert await found(database, "late") == {"of": "late", "body": BODY}
-    await later(superuser, hours=25)
-    await swept(database)
-    assert await standing(superuser) == (0, 0)
+    assert await sweep_once(database) == SweepResult(claims=10, slots=0, busy=False)
+    assert await find_response(database, "late") == {"of": "late", "body": BODY}
+    await advance_time(superuser, hours=25)
+    await sweep_once(database)
+    assert await count_rows(superuser) == (0, 0)
 
 
 @pytest.mark.guarantee("G70")
@@ -158,14 +168,14 @@ async def test_a_body_that_comes_late_into_a_closed_slot_stays(
 async def test_a_body_of_an_earlier_use_is_not_given_for_the_new_one(
     database: Database, superuser: asyncpg.Connection, body: bytes | None
 ) -> None:
-    await keep(database, "beside it")
-    await keep(database, "k", b"old" * 200, ttl_h=1)
-    await later(superuser, hours=2)
+    await store_response(database, "beside it")
+    await store_response(database, "k", b"old" * 200, ttl_h=1)
+    await advance_time(superuser, hours=2)
     # The next body goes to another slot, and the old one is not due yet.
     await superuser.execute("SELECT setval('idempotency_turn', 1)")
-    assert (await swept(database)).slots == 0
-    assert await keep(database, "k", body)
-    assert await found(database, "k") == ({"of": "k"} if body is None else {"of": "k", "body": body})
+    assert (await sweep_once(database)).slots == 0
+    assert await store_response(database, "k", body)
+    assert await find_response(database, "k") == ({"of": "k"} if body is None else {"of": "k", "body": body})
 
 
 @pytest.mark.guarantee("G70")
@@ -196,25 +206,25 @@ class Story:
     async def check(self) -> None:
         for key in self.KEYS:
             result, until = self._live.get(key, (None, 0.0))
-            assert await found(self._database, key) == (result if until > self._hours else None), key
+            assert await find_response(self._database, key) == (result if until > self._hours else None), key
 
     async def _keep(self, key: str) -> None:
         # Never at a full hour, so that the seconds that the test itself takes make no difference.
         ttl_h = self._dice.choice((0.5, 5.5, 11.5, 23.5, 99.5))
         body = self._dice.choice((None, b"", b"text", self._dice.randbytes(20), self._dice.randbytes(600)))
         is_new = key not in self._live or self._live[key][1] <= self._hours
-        assert await keep(self._database, key, body, ttl_h=ttl_h) is is_new
+        assert await store_response(self._database, key, body, ttl_h=ttl_h) is is_new
         if is_new:
             result = {"of": key} if body is None else {"of": key, "body": body}
             self._live[key] = result, self._hours + ttl_h
 
     async def _pass(self, _key: str) -> None:
         hours = self._dice.randint(1, 12)
-        await later(self._superuser, hours=hours)
+        await advance_time(self._superuser, hours=hours)
         self._hours += hours
 
     async def _sweep(self, _key: str) -> None:
-        await swept(self._database)
+        await sweep_once(self._database)
 
     async def _forget(self, key: str) -> None:
         async with self._database.sessions() as session:
@@ -233,6 +243,6 @@ async def test_whatever_is_kept_passes_and_is_swept_every_live_answer_is_found_w
     for _ in range(80):
         await story.step()
         await story.check()
-    await later(superuser, hours=1_000)
-    await swept(database)
-    assert await standing(superuser) == (0, 0)
+    await advance_time(superuser, hours=1_000)
+    await sweep_once(database)
+    assert await count_rows(superuser) == (0, 0)

@@ -19,7 +19,7 @@ AT_ONCE_S = 0.001
 
 async def keep(stores: Stores, key: str = "k", result: Any = None, **options: Any) -> bool:
     """Keep a result as one whole request does."""
-    store = stores.one()
+    store = stores.open_store()
     kept = await store.cache_idempotency_result(key, result or RESULT, **options)
     await store.commit()
     await store.release()
@@ -28,7 +28,7 @@ async def keep(stores: Stores, key: str = "k", result: Any = None, **options: An
 
 async def kept(stores: Stores, key: str = "k", scope: str = "") -> dict[str, Any] | None:
     """What another request finds."""
-    store = stores.one()
+    store = stores.open_store()
     found = await store.check_idempotency_key(key, scope=scope)
     await store.release()
     return found
@@ -40,14 +40,14 @@ async def expired(stores: Stores, key: str = "k") -> bool:
 
 async def locks(stores: Stores, key: str = "k", scope: str = "") -> bool:
     """Whether somebody who comes now gets the key, and lets go of it at once."""
-    store = stores.one()
+    store = stores.open_store()
     mine = await store.try_lock(key, scope=scope)
     await store.release()
     return mine
 
 
 async def test_a_new_key_has_no_result(stores: Stores) -> None:
-    store = stores.one()
+    store = stores.open_store()
     assert await store.check_idempotency_key("k") is None
     assert await store.find("k") is None
 
@@ -76,12 +76,12 @@ async def test_a_body_comes_back_byte_by_byte(stores: Stores, body: bytes) -> No
     ids=["no body", "nothing", "a text is no body", "unicode", "numbers"],
 )
 async def test_a_result_of_json_comes_back_equal(stores: Stores, result: dict[str, Any]) -> None:
-    assert await stores.one().cache_idempotency_result("other", RESULT)
-    store = stores.one()
+    assert await stores.open_store().cache_idempotency_result("other", RESULT)
+    store = stores.open_store()
     assert await store.cache_idempotency_result("k", result)
     await store.commit()
     assert await kept(stores) == result
-    stored = await stores.one().find("k")
+    stored = await stores.open_store().find("k")
     assert stored is not None
     assert stored.body is None
 
@@ -93,7 +93,7 @@ async def test_a_result_of_json_comes_back_equal(stores: Stores, result: dict[st
 )
 async def test_what_is_no_json_is_refused_before_it_is_kept(stores: Stores, one: Any) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - whoever made the text says it in other words
-        await stores.one().cache_idempotency_result("k", {"one": one})
+        await stores.open_store().cache_idempotency_result("k", {"one": one})
     assert await keep(stores)
 
 
@@ -102,7 +102,7 @@ async def test_what_is_kept_says_since_when_and_until_when(stores: Stores) -> No
     before = datetime.now(UTC)
     await keep(stores, ttl=100)
     after = datetime.now(UTC)
-    stored = await stores.one().find("k")
+    stored = await stores.open_store().find("k")
     assert stored is not None
     # Both servers have the clock of this machine; Redis rounds up to milliseconds.
     assert before <= stored.created_at <= after
@@ -121,7 +121,7 @@ async def test_the_first_answer_stays(stores: Stores) -> None:
 
 
 async def test_the_same_request_keeps_one_answer_only(stores: Stores) -> None:
-    store = stores.one()
+    store = stores.open_store()
     assert await store.try_lock("k")
     assert await store.cache_idempotency_result("k", {"n": 1}) is True
     assert await store.cache_idempotency_result("k", {"n": 1}) is False
@@ -141,7 +141,7 @@ async def test_the_same_request_keeps_one_answer_only(stores: Stores) -> None:
     ids=["by default 24 h", "number", "part of a second", "timedelta", "a year"],
 )
 async def test_a_key_is_remembered_for_its_time(stores: Stores, ttl: Any, seconds: float) -> None:
-    store = stores.one()
+    store = stores.open_store()
     assert await store.cache_idempotency_result("k", RESULT, ttl)
     stored = await store.find("k")
     assert stored is not None
@@ -152,7 +152,7 @@ async def test_a_key_is_remembered_for_its_time(stores: Stores, ttl: Any, second
 
 @pytest.mark.guarantee("G70")
 async def test_the_settings_say_how_long_by_default(stores: Stores) -> None:
-    store = stores.one(IdempotencySettings(ttl_h=0.5))
+    store = stores.open_store(IdempotencySettings(ttl_h=0.5))
     assert await store.cache_idempotency_result("k", RESULT)
     stored = await store.find("k")
     assert stored is not None
@@ -166,7 +166,7 @@ async def test_the_settings_say_how_long_by_default(stores: Stores) -> None:
 )
 async def test_a_time_that_is_none_or_over_a_year_is_refused(stores: Stores, ttl: Any) -> None:
     with pytest.raises(ValueError, match="ttl must be"):
-        await stores.one().cache_idempotency_result("k", RESULT, ttl)
+        await stores.open_store().cache_idempotency_result("k", RESULT, ttl)
 
 
 @pytest.mark.guarantee("G70")
@@ -192,7 +192,7 @@ async def test_scopes_do_not_see_each_other(stores: Stores) -> None:
     assert await kept(stores, scope="bert") is None
     assert await kept(stores) is None
     assert await keep(stores, result={"n": 2}, scope="bert")
-    assert await stores.one().invalidate_key("k", scope="cleo") is False
+    assert await stores.open_store().invalidate_key("k", scope="cleo") is False
     assert await kept(stores, scope="anna") == {"n": 1}
 
 
@@ -204,7 +204,7 @@ async def test_a_border_between_scope_and_key_does_not_move(stores: Stores) -> N
 
 @pytest.mark.guarantee("G61")
 async def test_scopes_do_not_lock_each_other(stores: Stores) -> None:
-    assert await stores.one().try_lock("k", scope="anna")
+    assert await stores.open_store().try_lock("k", scope="anna")
     assert await locks(stores, scope="bert")
     assert not await locks(stores, scope="anna")
 
@@ -212,23 +212,23 @@ async def test_scopes_do_not_lock_each_other(stores: Stores) -> None:
 async def test_with_another_secret_nothing_is_found(stores: Stores) -> None:
     await keep(stores)
     other = SETTINGS.model_copy(update={"secret": SecretStr("another secret of thirty-two bytes")})
-    assert await stores.one(other).find("k") is None
+    assert await stores.open_store(other).find("k") is None
 
 
 async def test_a_key_that_is_forgotten_is_a_new_one(stores: Stores) -> None:
     await keep(stores, result={"n": 1, "body": b"first"})
-    store = stores.one()
+    store = stores.open_store()
     assert await store.invalidate_key("k") is True
     await store.commit()
     assert await kept(stores) is None
-    assert await stores.one().invalidate_key("k") is False
+    assert await stores.open_store().invalidate_key("k") is False
     assert await keep(stores, result={"n": 2})
     assert await kept(stores) == {"n": 2}
 
 
 @pytest.mark.guarantee("G62")
 async def test_one_at_a_time_has_a_key(stores: Stores) -> None:
-    holder = stores.one()
+    holder = stores.open_store()
     assert await holder.try_lock("k") is True
     assert await locks(stores) is False
     assert await locks(stores, "another") is True
@@ -237,7 +237,7 @@ async def test_one_at_a_time_has_a_key(stores: Stores) -> None:
 
 @pytest.mark.guarantee("G62")
 async def test_a_key_is_free_after_commit(stores: Stores) -> None:
-    holder = stores.one()
+    holder = stores.open_store()
     assert await holder.try_lock("k")
     await holder.cache_idempotency_result("k", RESULT)
     await holder.commit()
@@ -246,7 +246,7 @@ async def test_a_key_is_free_after_commit(stores: Stores) -> None:
 
 @pytest.mark.guarantee("G62")
 async def test_a_key_is_free_after_close(stores: Stores) -> None:
-    holder = stores.one()
+    holder = stores.open_store()
     assert await holder.try_lock("k")
     assert await holder.try_lock("another")
     await holder.release()
@@ -255,8 +255,8 @@ async def test_a_key_is_free_after_close(stores: Stores) -> None:
 
 
 async def test_who_did_not_get_a_key_does_not_free_it(stores: Stores) -> None:
-    assert await stores.one().try_lock("k")
-    late = stores.one()
+    assert await stores.open_store().try_lock("k")
+    late = stores.open_store()
     assert not await late.try_lock("k")
     await late.commit()
     await late.release()
@@ -265,7 +265,7 @@ async def test_who_did_not_get_a_key_does_not_free_it(stores: Stores) -> None:
 
 async def test_a_lock_does_not_stop_who_never_asked_for_it(stores: Stores) -> None:
     """As a command, which takes none: the first answer stays, whoever has the lock."""
-    holder = stores.one()
+    holder = stores.open_store()
     assert await holder.try_lock("k")
     assert await keep(stores, result={"n": 1}) is True
     assert await holder.cache_idempotency_result("k", {"n": 2}) is False
@@ -282,7 +282,7 @@ async def test_of_64_at_once_one_gets_the_key(stores: Stores) -> None:
         return await store.try_lock("k")
 
     async with asyncio.TaskGroup() as group:
-        comers = [group.create_task(come(stores.one())) for _ in range(64)]
+        comers = [group.create_task(come(stores.open_store())) for _ in range(64)]
         begin.set()
     assert sorted(comer.result() for comer in comers) == [False] * 63 + [True]
 
@@ -290,7 +290,7 @@ async def test_of_64_at_once_one_gets_the_key(stores: Stores) -> None:
 @pytest.mark.guarantee("G63")
 async def test_an_answer_is_there_for_others_when_its_effect_is(stores: Stores) -> None:
     """In Redis it is there at once: there is no transaction that both could wait for."""
-    holder = stores.one()
+    holder = stores.open_store()
     await holder.try_lock("k")
     await holder.cache_idempotency_result("k", RESULT)
     assert await holder.check_idempotency_key("k") == RESULT
@@ -302,7 +302,7 @@ async def test_an_answer_is_there_for_others_when_its_effect_is(stores: Stores) 
 @pytest.mark.guarantee("G63")
 async def test_what_was_not_committed_is_as_if_it_had_never_been(stores: Stores) -> None:
     """Not in Redis: it stays; if the effect was rolled back, its answer is given all the same."""
-    holder = stores.one()
+    holder = stores.open_store()
     await holder.cache_idempotency_result("k", RESULT)
     await holder.release()
     assert await kept(stores) == (None if stores.transactional else RESULT)
@@ -312,14 +312,16 @@ async def test_what_was_not_committed_is_as_if_it_had_never_been(stores: Stores)
 async def test_postgresql_frees_the_key_of_a_dead_holder_at_once(
     postgres_stores: PostgresStores,
 ) -> None:
-    holder = postgres_stores.one()
+    holder = postgres_stores.open_store()
     assert await holder.try_lock("k")
     await holder.cache_idempotency_result("k", RESULT)
     await postgres_stores.kill(holder)
     assert await locks(postgres_stores)
     assert await kept(postgres_stores) is None
     await holder.release()
-    assert postgres_stores.in_use() == 0, "a broken connection does not stay out of the pool for ever"
+    assert postgres_stores.connections_in_use() == 0, (
+        "a broken connection does not stay out of the pool for ever"
+    )
 
 
 async def test_redis_keeps_the_key_of_a_dead_holder_until_its_lease_ends(
@@ -327,7 +329,7 @@ async def test_redis_keeps_the_key_of_a_dead_holder_until_its_lease_ends(
 ) -> None:
     """A lock belongs to a token: Redis cannot know that nobody has it any more."""
     redis_stores.lease_s = 0.3
-    holder = redis_stores.one()
+    holder = redis_stores.open_store()
     assert await holder.try_lock("k")
     await redis_stores.kill(holder)
     assert not await locks(redis_stores)
@@ -339,14 +341,14 @@ async def test_cleaning_up_says_how_many_keys_expired(postgres_stores: PostgresS
         await keep(postgres_stores, f"short-{number}", ttl=AT_ONCE_S)
     await keep(postgres_stores, "long")
     await eventually("expiry", lambda: expired(postgres_stores, "short-4"))
-    store = postgres_stores.one()
+    store = postgres_stores.open_store()
     assert await store.cleanup_expired() == 5
     await store.commit()
-    assert await postgres_stores.one().cleanup_expired() == 0
+    assert await postgres_stores.open_store().cleanup_expired() == 0
     assert await kept(postgres_stores, "long") == RESULT
 
 
 async def test_redis_cleans_up_by_itself(redis_stores: RedisStores) -> None:
     await keep(redis_stores, ttl=AT_ONCE_S)
-    assert await redis_stores.one().cleanup_expired() == 0
+    assert await redis_stores.open_store().cleanup_expired() == 0
     await eventually("expiry", lambda: expired(redis_stores))

@@ -14,8 +14,17 @@ from relaybox.settings import IdempotencySettings, PostgresSettings
 from structlog.testing import capture_logs
 
 from tests.fixtures.bounds import WAIT_S
-from tests.fixtures.kept import BODY, SETTINGS, found, keep, keep_expired, later, standing, swept
-from tests.fixtures.outages import away
+from tests.fixtures.outages import stopped
+from tests.fixtures.stored_responses import (
+    BODY,
+    SETTINGS,
+    advance_time,
+    count_rows,
+    find_response,
+    store_expired,
+    store_response,
+    sweep_once,
+)
 from tests.fixtures.waiting import eventually
 
 
@@ -23,20 +32,20 @@ from tests.fixtures.waiting import eventually
 async def test_what_has_expired_leaves_and_nothing_else(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
-    await keep(database, "short", ttl_h=1)
-    await keep(database, "short without", None, ttl_h=1)
-    assert await swept(database) == SweepResult(claims=0, slots=0, busy=False)
-    await keep(database, "short text", b"text", ttl_h=1)
-    await later(superuser, hours=13)
+    await store_response(database, "short", ttl_h=1)
+    await store_response(database, "short without", None, ttl_h=1)
+    assert await sweep_once(database) == SweepResult(claims=0, slots=0, busy=False)
+    await store_response(database, "short text", b"text", ttl_h=1)
+    await advance_time(superuser, hours=13)
     await superuser.execute("SELECT setval('idempotency_turn', 1)")
-    await keep(database, "long")
-    await keep(database, "long text", b"text")
-    await keep(database, "long without", None)
-    assert await swept(database) == SweepResult(claims=3, slots=1, busy=False)
-    assert await standing(superuser) == (3, 1)
-    assert await found(database, "long") == {"of": "long", "body": BODY}
-    assert await found(database, "long text") == {"of": "long text", "body": b"text"}
-    assert await found(database, "long without") == {"of": "long without"}
+    await store_response(database, "long")
+    await store_response(database, "long text", b"text")
+    await store_response(database, "long without", None)
+    assert await sweep_once(database) == SweepResult(claims=3, slots=1, busy=False)
+    assert await count_rows(superuser) == (3, 1)
+    assert await find_response(database, "long") == {"of": "long", "body": BODY}
+    assert await find_response(database, "long text") == {"of": "long text", "body": b"text"}
+    assert await find_response(database, "long without") == {"of": "long without"}
 
 
 class Watched:
@@ -57,8 +66,8 @@ class Watched:
 
 @pytest.mark.guarantee("G70")
 async def test_claims_leave_a_thousand_at_a_time(database: Database, superuser: asyncpg.Connection) -> None:
-    await keep_expired(superuser, 2_500)
-    await keep(database, "live")
+    await store_expired(superuser, 2_500)
+    await store_response(database, "live")
     async with database.connection() as connection:
         watched = Watched(connection)
         assert (await sweep(watched, SETTINGS)).claims == 2_500
@@ -76,9 +85,9 @@ async def test_a_sweep_rests_after_each_step(
         rests.append(delay_s)
         await sleep(0)
 
-    await keep_expired(superuser, 2_500)
+    await store_expired(superuser, 2_500)
     monkeypatch.setattr(asyncio, "sleep", rest)
-    await swept(database)
+    await sweep_once(database)
     # Two whole batches of claims; a slot that was closed, and emptied.
     assert len(rests) == 4
     assert min(rests) >= 0.02
@@ -88,7 +97,7 @@ async def test_a_sweep_rests_after_each_step(
 async def test_a_busy_slot_is_tried_again_within_the_sweep(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
-    await keep_expired(superuser, 10)
+    await store_expired(superuser, 10)
     reading = superuser.transaction()
     await reading.start()
     await superuser.fetch("SELECT FROM idempotency_bodies")
@@ -103,7 +112,7 @@ async def test_a_busy_slot_is_tried_again_within_the_sweep(
 async def test_a_slot_that_stays_busy_ends_the_sweep_and_not_the_removal_of_claims(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
-    await keep_expired(superuser, 10)
+    await store_expired(superuser, 10)
     async with superuser.transaction(), database.connection() as connection:
         await superuser.fetch("SELECT FROM idempotency_bodies")
         watched = Watched(connection)
@@ -113,11 +122,11 @@ async def test_a_slot_that_stays_busy_ends_the_sweep_and_not_the_removal_of_clai
 
 @pytest.mark.guarantee("G70")
 async def test_no_live_row_is_waited_for(database: Database, superuser: asyncpg.Connection) -> None:
-    await keep_expired(superuser, 10)
-    await keep(database, "live")
+    await store_expired(superuser, 10)
+    await store_response(database, "live")
     async with superuser.transaction():
         await superuser.fetch("SELECT FROM idempotency_cache WHERE expires_at > now() FOR UPDATE")
-        assert (await swept(database)).claims == 10
+        assert (await sweep_once(database)).claims == 10
 
 
 @pytest.mark.guarantee("G70")
@@ -126,69 +135,69 @@ async def test_no_request_is_waited_for_that_uses_an_expired_key_again(
 ) -> None:
     """Whoever waits holds 1,000 rows meanwhile, and with them other requests."""
     for number in range(10):
-        await keep(database, f"k-{number}", ttl_h=1)
-    await later(superuser, hours=2)
+        await store_response(database, f"k-{number}", ttl_h=1)
+    await advance_time(superuser, hours=2)
     async with database.sessions() as session:
         again = IdempotencyService(session, settings=SETTINGS)
         assert await again.cache_idempotency_result("k-5", {"of": "k-5", "body": BODY})
-        assert (await swept(database)).claims == 9
+        assert (await sweep_once(database)).claims == 9
         await again.commit()
-    assert await found(database, "k-5") == {"of": "k-5", "body": BODY}
+    assert await find_response(database, "k-5") == {"of": "k-5", "body": BODY}
 
 
 @pytest.mark.guarantee("G70")
 async def test_several_sweep_at_once_and_each_claim_is_counted_once(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
-    await keep_expired(superuser, 3_000)
-    await keep(database, "live")
-    sweeps = await asyncio.gather(*(swept(database) for _ in range(8)))
-    last = await swept(database)
+    await store_expired(superuser, 3_000)
+    await store_response(database, "live")
+    sweeps = await asyncio.gather(*(sweep_once(database) for _ in range(8)))
+    last = await sweep_once(database)
     assert sum(one.claims for one in sweeps) + last.claims == 3_000
-    assert (await standing(superuser))[0] == 1
-    assert await found(database, "live") == {"of": "live", "body": BODY}
+    assert (await count_rows(superuser))[0] == 1
+    assert await find_response(database, "live") == {"of": "live", "body": BODY}
 
 
 @pytest.mark.guarantee("G70")
 async def test_one_of_several_acts(database: Database, superuser: asyncpg.Connection) -> None:
-    await keep_expired(superuser, 10)
+    await store_expired(superuser, 10)
     for table, turn in (("idempotency_cache", "expire_claims"), ("idempotency_bodies", "retain_bodies")):
         await superuser.execute("SELECT pg_advisory_lock($1::text::regclass::int, hashtext($2))", table, turn)
-    assert await swept(database) == SweepResult(claims=0, slots=0, busy=False)
+    assert await sweep_once(database) == SweepResult(claims=0, slots=0, busy=False)
     await superuser.execute("SELECT pg_advisory_unlock_all()")
-    assert await swept(database) == SweepResult(claims=10, slots=1, busy=False)
+    assert await sweep_once(database) == SweepResult(claims=10, slots=1, busy=False)
 
 
 async def test_the_sweeper_sweeps_and_says_what_stands_until_it_is_stopped(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
-    await keep_expired(superuser, 10)
+    await store_expired(superuser, 10)
     registry = CollectorRegistry()
     sweeper = Sweeper(database, registry, SETTINGS)
     running = asyncio.create_task(sweeper.run())
 
     async def gone() -> bool:
-        return await standing(superuser) == (0, 0)
+        return await count_rows(superuser) == (0, 0)
 
     await eventually("the first sweep", gone)
-    await keep_expired(superuser, 10)
+    await store_expired(superuser, 10)
     await eventually("another sweep", gone)
     assert registry.get_sample_value("relaybox_idempotency_expiry_lag_seconds") is not None
     sweeper.stop()
     await running
-    await keep_expired(superuser, 10)
-    assert await standing(superuser) == (10, 10)
+    await store_expired(superuser, 10)
+    assert await count_rows(superuser) == (10, 10)
 
 
 async def test_a_stopped_sweeper_does_not_wait_for_its_next_turn(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
-    await keep_expired(superuser, 10)
+    await store_expired(superuser, 10)
     sweeper = Sweeper(database, CollectorRegistry(), IdempotencySettings(sweep_s=86_400))
     running = asyncio.create_task(sweeper.run())
 
     async def gone() -> bool:
-        return await standing(superuser) == (0, 0)
+        return await count_rows(superuser) == (0, 0)
 
     await eventually("the first sweep", gone)
     sweeper.stop()
@@ -198,7 +207,7 @@ async def test_a_stopped_sweeper_does_not_wait_for_its_next_turn(
 async def test_the_sweeper_outlives_postgresql(
     database: Database, superuser: asyncpg.Connection, postgres_server: LocalPostgres
 ) -> None:
-    await keep_expired(superuser, 10)
+    await store_expired(superuser, 10)
     sweeper = Sweeper(database, CollectorRegistry(), SETTINGS)
 
     async def complaint() -> bool:
@@ -210,7 +219,7 @@ async def test_the_sweeper_outlives_postgresql(
         return row["rows"] == 0
 
     with capture_logs() as logs:
-        async with away(postgres_server):
+        async with stopped(postgres_server):
             running = asyncio.create_task(sweeper.run())
             await eventually("a complaint", complaint)
         await eventually("a sweep", gone)

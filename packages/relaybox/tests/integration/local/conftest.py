@@ -8,13 +8,13 @@ import pytest
 from relaybox.local import LocalPostgres
 
 from tests.fixtures.bounds import WAIT_S
-from tests.fixtures.servers import server_place
+from tests.fixtures.servers import server_directory
 
 
 @pytest.fixture
 def place() -> Iterator[Path]:
     """A directory of the test's own that the account of PostgreSQL can enter when the suite runs as root."""
-    with server_place() as directory:
+    with server_directory() as directory:
         yield directory
 
 

@@ -19,15 +19,15 @@ from relaybox.operations import (
 from relaybox.relay import Relay, Signal
 from relaybox.settings import KafkaSettings, RelaySettings
 
-from tests.fixtures.failures import acts_of, delay_row, fail_rows, send_rows
+from tests.fixtures.outbox_rows import delay_row, fail_rows, mark_sent, operator_acts
 from tests.fixtures.relays import (
-    all_sent,
     first_appearances,
     notify,
     put_events,
     read_topic,
     rows_of,
     running,
+    wait_until_all_sent,
 )
 from tests.fixtures.signal_recorder import SignalRecorder
 from tests.fixtures.waiting import eventually
@@ -65,7 +65,7 @@ async def test_a_retried_row_is_published_before_the_rows_that_waited_behind_it(
             # What made it fail is mended, and the operator says so.
             await connection.fetch("UPDATE event_outbox SET topic = $1 WHERE seq = 1", wide)
             assert await retry(connection, Selection(seqs=[1]), by="ann", reason="mended") == 1
-            await all_sent(database)  # without a poll: the act wakes the relays
+            await wait_until_all_sent(database)  # without a poll: the act wakes the relays
 
     records = read_topic(kafka_settings.bootstrap_servers, wide)
     assert first_appearances(records) == {"a": [1, 2, 3, 4], "b": [1, 2, 3]}
@@ -93,7 +93,7 @@ async def test_a_row_retried_behind_a_failed_one_of_its_key_waits_for_that(
         await signals.wait_for(Signal.BATCH_MARKED, 2)  # it has looked again, and taken this one only
         assert [status for status, _ in await states_of(database)][:3] == ["FAILED", "PENDING", "PENDING"]
         await retry(connection, Selection(seqs=[1]), by="ann")
-        await all_sent(database)
+        await wait_until_all_sent(database)
 
     records = read_topic(kafka_settings.bootstrap_servers, topic)
     assert first_appearances(records) == {"a": [1, 2, 3], "b": [1, 2, 3], "c": [1]}
@@ -113,13 +113,13 @@ async def test_a_skipped_row_lets_its_key_go_on_and_the_gap_is_on_record(
         await signals.wait_for(Signal.LANES_CHANGED)
         await signals.wait_for(Signal.IDLE)
         assert await skip(connection, Selection(keys=["a"]), by="ann", reason="nobody needs it") == 1
-        await all_sent(database)
+        await wait_until_all_sent(database)
 
     records = read_topic(kafka_settings.bootstrap_servers, topic)
     assert first_appearances(records) == {"a": [2, 3]}
     [gap, *_] = await rows_of(database)
     assert (gap["status"], gap["skipped_at"] is not None) == ("FAILED", True)
-    [act] = await acts_of(database)
+    [act] = await operator_acts(database)
     assert (act["actor"], act["act"], act["reason"]) == ("ann", "skip", "nobody needs it")
     assert act["at"] is not None
     assert act["target"]["selection"] == {"keys": ["a"]}
@@ -145,7 +145,7 @@ async def test_only_the_first_failed_row_of_a_key_can_be_skipped(database: Datab
 @pytest.mark.guarantee("G32")
 async def test_what_is_not_failed_is_neither_retried_nor_skipped(database: Database) -> None:
     await put_in_order(database, "domain-events", "a", "b")
-    await send_rows(database, 1)
+    await mark_sent(database, 1)
     await delay_row(database, 2)
     await fail_rows(database, 4)
     before = await rows_of(database, "seq < 4")
@@ -155,13 +155,13 @@ async def test_what_is_not_failed_is_neither_retried_nor_skipped(database: Datab
         with pytest.raises(SelectionEmpty, match="FAILED"):
             await retry(connection, Selection(seqs=[4]), by="ann")
     assert await rows_of(database, "seq < 4") == before
-    assert len(await acts_of(database)) == 1
+    assert len(await operator_acts(database)) == 1
 
 
 @pytest.mark.guarantee("G32")
 async def test_purge_removes_what_is_sent_or_skipped_and_never_others(database: Database) -> None:
     await put_in_order(database, "domain-events", "a", "b")
-    await send_rows(database, 1)
+    await mark_sent(database, 1)
     await delay_row(database, 2)
     await fail_rows(database, 4, 5)
     async with database.connection() as connection:
@@ -173,7 +173,7 @@ async def test_purge_removes_what_is_sent_or_skipped_and_never_others(database: 
         assert await purge(connection, Selection(older_than_s=3_600), by="ann") == 0
         assert await purge(connection, EVERY, by="ann", reason="room") == 2
     assert [row["seq"] for row in await rows_of(database)] == [2, 3, 5, 6]
-    target = (await acts_of(database))[-1]["target"]
+    target = (await operator_acts(database))[-1]["target"]
     assert (target["count"], target["seq_min"], target["seq_max"]) == (2, 1, 4)
     assert [row["seq"] for row in target["rows"]] == [4]  # its gap is told of here alone from now on
 
@@ -184,7 +184,7 @@ async def test_no_act_without_its_record(
     database: Database, superuser: asyncpg.Connection, act: Action
 ) -> None:
     await put_in_order(database, "domain-events", "a")
-    await send_rows(database, 1)
+    await mark_sent(database, 1)
     await fail_rows(database, 2)
     await superuser.execute("ALTER TABLE operator_acts ADD CONSTRAINT full_disk CHECK (actor <> 'ann')")
     before = await rows_of(database)
@@ -206,7 +206,7 @@ async def test_an_act_in_a_transaction_of_ones_own_ends_with_it(database: Databa
         assert await retry(executor_of(db), EVERY, by="ann") == 1
         await db.rollback()
     assert (await states_of(database))[0] == ("FAILED", False)
-    assert await acts_of(database) == []
+    assert await operator_acts(database) == []
 
 
 @pytest.mark.guarantee("G32")
@@ -228,7 +228,9 @@ async def test_of_two_operators_at_once_each_row_is_recorded_for_one(
         await eventually("the second operator waits for the first", is_waiting)
         await first.commit()
         assert await late == 1
-    acts = [(act["actor"], [row["seq"] for row in act["target"]["rows"]]) for act in await acts_of(database)]
+    acts = [
+        (act["actor"], [row["seq"] for row in act["target"]["rows"]]) for act in await operator_acts(database)
+    ]
     assert acts == [("ann", [1]), ("ben", [2])]
 
 
@@ -260,4 +262,4 @@ async def test_a_preview_lists_the_first_counts_all_and_changes_nothing(database
     assert ([row.seq for row in look.rows], look.rows_total, look.rows_behind_another) == ([1, 2], 3, 0)
     assert nothing.rows_total == 0
     assert await rows_of(database) == before
-    assert await acts_of(database) == []
+    assert await operator_acts(database) == []

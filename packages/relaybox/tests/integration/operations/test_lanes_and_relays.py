@@ -18,8 +18,8 @@ from relaybox.operations import Selection as Rows
 from relaybox.relay import LANES_CHANNEL, Relay, Signal
 from relaybox.settings import KafkaSettings, RelaySettings
 
-from tests.fixtures.failures import acts_of, delay_row, fail_rows
-from tests.fixtures.relays import all_sent, put_events, running
+from tests.fixtures.outbox_rows import delay_row, fail_rows, operator_acts
+from tests.fixtures.relays import put_events, running, wait_until_all_sent
 from tests.fixtures.signal_recorder import SignalRecorder
 from tests.fixtures.waiting import eventually
 
@@ -53,7 +53,7 @@ async def test_a_look_shows_where_a_relay_is_how_it_delivers_and_how_much(
 ) -> None:
     await put_events(database, topic, KEYS, count=2)
     async with database.connection() as connection, running(Relay(database, kafka_settings, NO_POLL)):
-        await all_sent(database)
+        await wait_until_all_sent(database)
 
         async def told() -> RelayStatus | None:
             [relay] = (await relay_status(connection)).relays
@@ -113,7 +113,7 @@ async def test_a_wish_for_more_lanes_is_recorded_and_told_to_the_relays(database
     await ear.fetch("SELECT 1")  # what was notified before comes with this answer
     ear.terminate()
     assert heard == [LANES_CHANNEL]
-    [act] = await acts_of(database)
+    [act] = await operator_acts(database)
     assert (act["actor"], act["act"], act["reason"]) == ("ann", "lanes", "more relays")
     assert act["target"] == {"lanes_before": 8, "lanes_wanted": 32}
 
@@ -133,7 +133,7 @@ async def test_a_lane_goes_on_from_the_marker_that_its_fault_names_and_from_no_o
         await accept_marker(connection, 3, marker, by="ann", reason="restored from a backup")
         [lane] = await connection.fetch("SELECT fault, accepted_marker FROM relay_lanes WHERE lane = 3")
     assert (lane["fault"], lane["accepted_marker"]) == (None, marker)
-    [act] = await acts_of(database)
+    [act] = await operator_acts(database)
     assert (act["actor"], act["act"], act["reason"]) == ("ann", "accept", "restored from a backup")
     assert (act["target"]["lane"], act["target"]["marker"]) == (3, str(marker))
     assert str(marker).upper() in act["target"]["fault"]

@@ -17,7 +17,7 @@ from relaybox.operations import (
     skip,
 )
 
-from tests.fixtures.failures import delay_row, fail_rows, send_rows
+from tests.fixtures.outbox_rows import delay_row, fail_rows, mark_sent
 from tests.fixtures.relays import put_events, rows_of
 
 EVERY = Selection()
@@ -43,7 +43,7 @@ async def seqs(database: Database, selection: Selection, *states: State) -> list
 async def test_an_operator_sees_why_a_key_waits_since_when_and_how_many_rows_behind(
     two_keys: Database,
 ) -> None:
-    await send_rows(two_keys, 1)
+    await mark_sent(two_keys, 1)
     await fail_rows(two_keys, 2, 3)
     async with two_keys.connection() as connection:
         found = await blocked_keys(connection, EVERY, keys_max=10)
@@ -113,7 +113,7 @@ async def test_a_lane_with_a_fault_is_told_with_the_rows_that_wait_there(two_key
 
 
 async def test_rows_are_listed_by_state(two_keys: Database) -> None:
-    await send_rows(two_keys, 1)
+    await mark_sent(two_keys, 1)
     await fail_rows(two_keys, 2, 5)
     await delay_row(two_keys, 6)
     async with two_keys.connection() as connection:

@@ -11,9 +11,9 @@ from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings
 from relaybox.verify import verify
 
 from tests.fixtures.bounds import WAIT_S
-from tests.fixtures.failures import fail_rows
-from tests.fixtures.planting import written
-from tests.fixtures.relays import all_sent, rows_of, running
+from tests.fixtures.outbox_rows import fail_rows
+from tests.fixtures.relays import rows_of, running, wait_until_all_sent
+from tests.fixtures.topic_records import write_events
 
 
 def payloads(kafka: KafkaSettings, topic: str, count: int) -> dict[tuple[str, int], object]:
@@ -30,7 +30,7 @@ def payloads(kafka: KafkaSettings, topic: str, count: int) -> dict[tuple[str, in
 async def test_what_waits_is_published_erased_marked_and_found_by_verify(
     database: Database, postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, topic: str
 ) -> None:
-    rows = await written(database, topic, ["a", "b"], 3)
+    rows = await write_events(database, topic, ["a", "b"], 3)
     [failed, *_] = [row for row in rows if row["key"] == "a"]
     await fail_rows(database, [failed["seq"]])
     await database.run_in_transaction(
@@ -41,7 +41,7 @@ async def test_what_waits_is_published_erased_marked_and_found_by_verify(
         await retry(connection, Selection(keys=("a",)), by="suite")
 
     async with running(Relay(database, kafka_settings, RelaySettings(poll_interval=0.1))):
-        await all_sent(database)
+        await wait_until_all_sent(database)
 
     assert len(await rows_of(database, "status = 'SENT'")) == 6
     told = payloads(kafka_settings, topic, 6)
@@ -56,9 +56,9 @@ async def test_what_waits_is_published_erased_marked_and_found_by_verify(
 async def test_erasing_what_was_published_changes_nothing_for_verify(
     database: Database, postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, topic: str
 ) -> None:
-    await written(database, topic, ["a"], 3)
+    await write_events(database, topic, ["a"], 3)
     async with running(Relay(database, kafka_settings, RelaySettings(poll_interval=0.1))):
-        await all_sent(database)
+        await wait_until_all_sent(database)
     await database.run_in_transaction(
         lambda db: erase(db, "GENESIS_SESSION", ["a"], actor="ann", reason="purged"),
         isolation="READ COMMITTED",

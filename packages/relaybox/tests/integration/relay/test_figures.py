@@ -9,7 +9,7 @@ from relaybox.relay._rows import measure_backlog
 from relaybox.relay._statistics import Counters
 from relaybox.settings import KafkaSettings, RelaySettings
 
-from tests.fixtures.relays import all_sent, notify, put_events, running
+from tests.fixtures.relays import notify, put_events, running, wait_until_all_sent
 from tests.fixtures.signal_recorder import SignalRecorder
 from tests.fixtures.waiting import eventually
 
@@ -116,7 +116,7 @@ async def test_rows_that_no_notification_told_of_are_counted(
         await signals.wait_for(Signal.LANES_CHANGED)
         await signals.wait_for_next(Signal.IDLE)
         await put_events(database, topic, ["a", "b"])
-        await all_sent(database)
+        await wait_until_all_sent(database)
         assert relay.statistics().polled_total == 2
     relay = Relay(database, kafka_settings, RelaySettings(poll_interval=3_600), on_signal=signals)
     async with running(relay):
@@ -124,5 +124,5 @@ async def test_rows_that_no_notification_told_of_are_counted(
         await signals.wait_for_next(Signal.IDLE)
         await put_events(database, topic, ["a", "b"], first=2)
         await notify(database)
-        await all_sent(database)
+        await wait_until_all_sent(database)
         assert relay.statistics().polled_total == 0

@@ -15,13 +15,13 @@ from relaybox.settings import KafkaSettings, RelaySettings
 
 from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.relays import (
-    all_sent,
     first_appearances,
     notify,
     put_events,
     read_topic,
     rows_of,
     running,
+    wait_until_all_sent,
 )
 from tests.fixtures.signal_recorder import SignalRecorder
 from tests.fixtures.waiting import eventually
@@ -103,7 +103,7 @@ async def test_three_relays_keep_every_keys_order_while_lanes_change_hands(
             await put_events(database, topic, KEYS, first=101, count=50)
             await notify(database)
             await shared(signals, [first, second, third], [2, 3, 3])
-        await all_sent(database)
+        await wait_until_all_sent(database)
 
     records = read_topic(kafka_settings.bootstrap_servers, topic)
     assert first_appearances(records) == {key: list(range(1, 151)) for key in KEYS}
@@ -129,7 +129,7 @@ async def test_growing_the_lanes_of_running_relays_loses_reorders_and_repeats_no
         await shared(signals, [first, second], [16, 16])
         await put_events(database, topic, KEYS, first=51, count=50)
         await notify(database)
-        await all_sent(database)
+        await wait_until_all_sent(database)
 
     async with database.connection() as connection:
         rows = await connection.fetch("SELECT lane, hash_min, hash_max FROM relay_lanes ORDER BY hash_min")
@@ -218,6 +218,6 @@ async def test_a_lane_is_busy_until_its_rows_are_marked(
 
     await put_events(database, topic, KEYS)
     async with running(relay):
-        await all_sent(database)
+        await wait_until_all_sent(database)
     assert busy == [frozenset(range(8))] * 2
     assert relay._session._lanes.busy == frozenset()

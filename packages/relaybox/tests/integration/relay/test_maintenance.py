@@ -5,7 +5,7 @@ from relaybox.db import Database
 from relaybox.relay import Relay, Signal
 from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings
 
-from tests.fixtures.relays import all_sent, notify, put_events, running
+from tests.fixtures.relays import notify, put_events, running, wait_until_all_sent
 from tests.fixtures.signal_recorder import SignalRecorder
 from tests.fixtures.waiting import eventually
 
@@ -31,7 +31,7 @@ async def test_relay_goes_on_when_old_rows_cannot_be_removed(
         await eventually("retention has failed twice", failed)
         await put_events(database, topic, ["a"])
         await notify(database)
-        await all_sent(database)
+        await wait_until_all_sent(database)
 
 
 async def test_relay_keeps_its_lanes_while_the_backlog_cannot_be_counted(

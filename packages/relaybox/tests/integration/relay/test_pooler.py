@@ -5,8 +5,8 @@ from relaybox.db import Database
 from relaybox.relay import Relay
 from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings
 
-from tests.fixtures.pgbouncer import StartPgBouncer, follow_the_remedy
-from tests.fixtures.relays import all_sent, put_events, read_topic, running
+from tests.fixtures.pgbouncer import StartPgBouncer, apply_suggested_remedy
+from tests.fixtures.relays import put_events, read_topic, running, wait_until_all_sent
 
 
 async def test_relay_behind_a_transaction_pooler_publishes_all_in_order(
@@ -18,10 +18,10 @@ async def test_relay_behind_a_transaction_pooler_publishes_all_in_order(
 ) -> None:
     pooler = await start_pgbouncer("transaction")
     database = Database(pooler.settings(postgres_settings))
-    await follow_the_remedy(database, superuser)
+    await apply_suggested_remedy(database, superuser)
     async with running(Relay(database, kafka_settings, RelaySettings(poll_interval=0.1))):
         await put_events(database, topic, ["a", "b"], count=20)
-        await all_sent(database)
+        await wait_until_all_sent(database)
     await database.close()
     records = read_topic(kafka_settings.bootstrap_servers, topic)
     for key in ("a", "b"):

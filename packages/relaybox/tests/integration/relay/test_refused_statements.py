@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.outages import read_only
-from tests.fixtures.relays import all_sent, put_events, running
+from tests.fixtures.relays import put_events, running, wait_until_all_sent
 
 FAST = RelaySettings(poll_interval=0.05, lease_s=0.3)
 _LOST = "relay has lost PostgreSQL, trying again"
@@ -34,7 +34,7 @@ async def test_relay_waits_while_postgresql_is_read_only(
             async with read_only(postgres_server):
                 entry = await _logged(logs, _LOST)
             await put_events(database, topic, ["a"])
-            await all_sent(database)
+            await wait_until_all_sent(database)
     assert entry["error_code"] == "DATABASE_UNAVAILABLE"
 
 
@@ -47,7 +47,7 @@ async def test_relay_outlives_refused_statements(
             entry = await _logged(logs, "relay cannot use the outbox, trying again")
             await superuser.execute("GRANT SELECT ON event_outbox TO relaybox")
             await put_events(database, topic, ["a"])
-            await all_sent(database)
+            await wait_until_all_sent(database)
     assert entry["error_code"] == "DATABASE_REFUSED"
     assert "permission denied for table event_outbox" in entry["reason"]
 
@@ -62,7 +62,7 @@ async def test_relay_names_the_functions_that_its_role_may_not_execute(
             async with running(Relay(database, kafka_settings, FAST)):
                 entry = await _logged(logs, _LOST)
                 await superuser.execute("GRANT EXECUTE ON FUNCTION pg_control_system() TO relaybox")
-                await all_sent(database)
+                await wait_until_all_sent(database)
         finally:
             await superuser.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM relaybox")
             await superuser.execute("GRANT EXECUTE ON FUNCTION pg_control_system() TO PUBLIC")

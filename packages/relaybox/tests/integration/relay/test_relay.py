@@ -15,7 +15,6 @@ from relaybox_types.envelope import EventEnvelope
 
 from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.relays import (
-    all_sent,
     first_appearances,
     notify,
     put_events,
@@ -23,6 +22,7 @@ from tests.fixtures.relays import (
     read_topic,
     rows_of,
     running,
+    wait_until_all_sent,
 )
 from tests.fixtures.signal_recorder import SignalRecorder
 
@@ -36,7 +36,7 @@ async def test_a_message_is_a_cloud_event_in_binary_mode(
 ) -> None:
     await put_events(database, topic, ["a"])
     async with running(Relay(database, kafka_settings, NO_POLL)):
-        await all_sent(database)
+        await wait_until_all_sent(database)
 
     [row] = await rows_of(database)
     [record] = read_topic(kafka_settings.bootstrap_servers, topic)
@@ -62,7 +62,7 @@ async def test_a_structured_message_is_read_by_the_official_parser_and_by_our_co
     structured = RelaySettings(poll_interval=3_600, cloudevents="structured")
     await put_events(database, topic, ["a"])
     async with running(Relay(database, kafka_settings, structured)):
-        await all_sent(database)
+        await wait_until_all_sent(database)
 
     [row] = await rows_of(database)
     message = read_message(kafka_settings, topic)
@@ -98,7 +98,7 @@ async def test_every_compression_carries_the_same_events(
     await put_events(database, topic, ["a", "b"], count=50, size=600)
     settings = RelaySettings(poll_interval=3_600, compression=compression)
     async with running(Relay(database, kafka_settings, settings)):
-        await all_sent(database)
+        await wait_until_all_sent(database)
 
     records = read_topic(kafka_settings.bootstrap_servers, topic)
     assert first_appearances(records) == {"a": list(range(1, 51)), "b": list(range(1, 51))}
@@ -149,7 +149,7 @@ async def test_a_row_that_commits_late_is_published(
             await signals.wait_for(Signal.BATCH_MARKED)
             await transaction.commit()
         await notify(database)
-        await all_sent(database)
+        await wait_until_all_sent(database)
 
     first, second = await rows_of(database)
     assert (first["key"], second["key"]) == ("late", "early"), "the late row must have the smaller seq"
@@ -181,7 +181,7 @@ async def test_a_backlog_drains_in_order_and_each_event_once(
     keys = [f"key-{number}" for number in range(20)]
     await put_events(database, topic, keys, count=150)
     async with running(Relay(database, kafka_settings, RelaySettings(batch_size=10, poll_interval=3_600))):
-        await all_sent(database)
+        await wait_until_all_sent(database)
 
     records = read_topic(kafka_settings.bootstrap_servers, topic)
     assert len(records) == 3_000
@@ -194,7 +194,7 @@ async def test_the_statistics_count_what_was_published_and_how_late(
     await put_events(database, topic, ["a", "b", "c"], count=5)
     relay = Relay(database, kafka_settings, NO_POLL, name="r1")
     async with running(relay):
-        await all_sent(database)
+        await wait_until_all_sent(database)
         await asyncio.sleep(0)
         assert repr(relay) == "<Relay 'r1' [lanes 0,1,2,3,4,5,6,7 | 0 in flight | link up]>"
 
@@ -212,7 +212,7 @@ async def test_rows_of_several_topics_keep_their_keys_order(
     for version in range(1, 21):
         await put_events(database, one if version % 2 else other, ["a"], first=version)
     async with running(Relay(database, kafka_settings, NO_POLL)):
-        await all_sent(database)
+        await wait_until_all_sent(database)
 
     odd, even = (read_topic(kafka_settings.bootstrap_servers, topic) for topic in (one, other))
     assert first_appearances(odd) == {"a": list(range(1, 21, 2))}

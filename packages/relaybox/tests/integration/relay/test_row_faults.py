@@ -13,17 +13,17 @@ from relaybox.relay._messages import record_bytes
 from relaybox.settings import KafkaSettings, RelaySettings
 
 from tests.fixtures.bounds import WAIT_S
-from tests.fixtures.limits import limit_records
 from tests.fixtures.relays import (
-    all_sent,
     first_appearances,
     notify,
     put_events,
     read_topic,
     rows_of,
     running,
+    wait_until_all_sent,
 )
 from tests.fixtures.signal_recorder import SignalRecorder
+from tests.fixtures.topic_config import limit_record_bytes
 
 NO_POLL = RelaySettings(poll_interval=3_600)
 LIMIT_BYTES = 4_000
@@ -82,7 +82,7 @@ async def test_a_row_that_becomes_publishable_goes_out_before_the_rows_behind_it
             await connection.fetch(
                 "UPDATE event_outbox SET payload = jsonb_set(payload, '{payload,text}', '\"short\"')"
             )
-        await all_sent(database)
+        await wait_until_all_sent(database)
 
     assert first_appearances(read_topic(kafka_settings.bootstrap_servers, narrow_topic)) == {"a": [1, 2, 3]}
     assert {row["attempts"] for row in await rows_of(database)} == {0, 1}
@@ -102,8 +102,8 @@ async def test_raised_limit_is_used_at_the_next_attempt(
     settings = RelaySettings(poll_interval=3_600, compression="none", delivery=delivery)
     async with running(Relay(database, kafka_settings, settings, on_signal=signals)):
         await signals.wait_for(Signal.ROWS_CHARGED)
-        limit_records(kafka_settings, narrow_topic, 10 * LIMIT_BYTES)
-        await all_sent(database)
+        limit_record_bytes(kafka_settings, narrow_topic, 10 * LIMIT_BYTES)
+        await wait_until_all_sent(database)
 
     assert [row["attempts"] for row in await rows_of(database, "status = 'SENT'")] == [1, 0]
     assert first_appearances(read_topic(kafka_settings.bootstrap_servers, narrow_topic)) == {"a": [1, 2]}
@@ -138,7 +138,7 @@ async def test_a_limit_lowered_under_way_charges_the_large_row_alone(
     async with running(relay):
         await signals.wait_for(Signal.LANES_CHANGED)
         await signals.wait_for_next(Signal.IDLE)
-        limit_records(kafka_settings, topic, LIMIT_BYTES)
+        limit_record_bytes(kafka_settings, topic, LIMIT_BYTES)
         async with database.connection() as connection:
             await put_events(connection, topic, ["a"], first=1, size=100)
             await put_events(connection, topic, ["a"], first=2, size=LIMIT_BYTES)
@@ -169,7 +169,7 @@ async def test_in_a_backlog_nothing_that_was_read_ahead_overtakes_a_refused_row(
     async with running(Relay(database, kafka_settings, settings, on_signal=signals)):
         await signals.wait_for(Signal.LANES_CHANGED)
         await signals.wait_for_next(Signal.IDLE)
-        limit_records(kafka_settings, topic, LIMIT_BYTES)
+        limit_record_bytes(kafka_settings, topic, LIMIT_BYTES)
         await put_events(database, topic, ["a", "b"], first=1, count=300)
         await put_events(database, topic, ["a"], first=301, size=LIMIT_BYTES)
         await put_events(database, topic, ["a", "b"], first=302, count=1_200)

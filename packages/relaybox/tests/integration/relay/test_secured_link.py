@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.certificates import KEY_PASSWORD, Certificates
-from tests.fixtures.relays import all_sent, put_events, rows_of, running
+from tests.fixtures.relays import put_events, rows_of, running, wait_until_all_sent
 from tests.fixtures.signal_recorder import SignalRecorder
 
 _NO_POLL = RelaySettings(poll_interval=3_600)
@@ -57,7 +57,7 @@ async def test_a_relay_publishes_over_a_protected_link(
 ) -> None:
     await put_events(database, topic, ["a", "b"], count=3)
     async with running(Relay(database, kafka_settings, _NO_POLL)):
-        await all_sent(database)
+        await wait_until_all_sent(database)
     assert [row["status"] for row in await rows_of(database)] == ["SENT"] * 6
     assert await ensure_topics(kafka_settings, [topic]) == []
     assert (await check_kafka(kafka_settings)()).state is HealthState.OK
@@ -142,4 +142,4 @@ async def test_what_waited_for_a_renewed_certificate_goes_out_without_a_restart(
     async with running(Relay(database, settings, _NO_POLL, on_signal=signals)):
         await signals.wait_for(Signal.LINK_DOWN)
         trusted.write_bytes(certificates.ca.read_bytes())
-        await all_sent(database)
+        await wait_until_all_sent(database)

@@ -15,7 +15,7 @@ from relaybox.settings import KafkaSettings, RelaySettings
 from structlog.testing import capture_logs
 
 from tests.fixtures.bounds import WAIT_S
-from tests.fixtures.relays import all_sent, put_events, rows_of, running
+from tests.fixtures.relays import put_events, rows_of, running, wait_until_all_sent
 from tests.fixtures.signal_recorder import SignalRecorder
 
 
@@ -49,7 +49,7 @@ async def test_a_broker_without_topics_gets_them_and_no_row_is_charged(
     await put_events(database, absent, ["a", "b"], count=3)
     relay = a_relay(database, kafka_settings, f"{topic},{absent}", topic_partitions=3)
     async with running(relay):
-        await all_sent(database)
+        await wait_until_all_sent(database)
     assert {row["attempts"] for row in await rows_of(database)} == {0}
     topics = (
         AdminClient({**kafka_settings.client_config(), "log_level": 0}).list_topics(timeout=WAIT_S).topics

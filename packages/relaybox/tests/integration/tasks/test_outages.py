@@ -9,7 +9,7 @@ from relaybox.local import LocalPostgres
 from relaybox.tasks import Progress, Task, TaskSignal, Worker, complete_task
 
 from tests.fixtures.bounds import WAIT_S
-from tests.fixtures.outages import away, frozen, read_only
+from tests.fixtures.outages import frozen, read_only, stopped
 from tests.fixtures.task_rows import add_task, task_row
 
 _STOP_S = 10.0
@@ -31,7 +31,7 @@ async def test_work_goes_on_while_postgresql_is_away_and_its_result_counts(
     # A lease that ends during the outage lets the task be taken again.
     async with start_runner(worker, lease_s=WAIT_S) as running:
         await asyncio.wait_for(started.wait(), WAIT_S)
-        async with away(postgres_server):
+        async with stopped(postgres_server):
             await running.signals.wait_for_next(TaskSignal.WAITING_FOR_DATABASE)
         go_on.set()
         await running.signals.wait_for(TaskSignal.ENDED)
@@ -46,7 +46,7 @@ async def test_progress_that_postgresql_cannot_take_does_not_end_the_work(
     done = asyncio.Event()
 
     async def worker(task: Task, progress: Progress) -> None:
-        async with away(postgres_server):
+        async with stopped(postgres_server):
             await progress(50)
         async with database.connection() as connection:
             await complete_task(connection, task.fence, result={})

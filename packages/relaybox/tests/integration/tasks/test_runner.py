@@ -8,7 +8,7 @@ from relaybox.db import Database
 from relaybox.tasks import Progress, Task, TaskLost, TaskSignal, complete_task
 
 from tests.fixtures.bounds import WAIT_S
-from tests.fixtures.task_rows import add_task, cancel, fail, let_lease_run_out, task_row
+from tests.fixtures.task_rows import add_task, cancel, expire_lease, fail, task_row
 
 
 class Held:
@@ -84,7 +84,7 @@ async def test_a_task_whose_lease_ran_out_is_taken_over_and_the_late_result_refu
     successor.go_on.set()
     async with start_runner(held, lease_s=3600) as frozen:
         await held.has_started()
-        await let_lease_run_out(database, task_id)
+        await expire_lease(database, task_id)
         async with start_runner(successor) as other:
             await other.signals.wait_for(TaskSignal.ENDED)
         held.go_on.set()
@@ -153,7 +153,7 @@ async def test_progress_of_a_successor_starts_where_the_former_worker_was(
     async def worker(task: Task, progress: Progress) -> None:
         if task.attempts == 1:
             await progress(60)
-            await let_lease_run_out(database, task.id)
+            await expire_lease(database, task.id)
             return
         await progress(10)
         await progress(80)
@@ -164,7 +164,7 @@ async def test_progress_of_a_successor_starts_where_the_former_worker_was(
         worker, lease_s=3600, on_progress=lambda _, percent: heard.append(percent)
     ) as running:
         await running.signals.wait_for(TaskSignal.POSTPONED)
-        await let_lease_run_out(database, task_id)
+        await expire_lease(database, task_id)
         await running.signals.wait_for(TaskSignal.ENDED)
     assert heard == [60, 80]
 
@@ -198,7 +198,7 @@ async def test_a_task_that_fails_again_and_again_is_handed_over_as_exhausted(
     async with start_runner(worker, on_exhausted=on_exhausted, attempts_max=2) as running:
         for times in (1, 2):
             await running.signals.wait_for(TaskSignal.POSTPONED, times)
-            await let_lease_run_out(database, task_id)
+            await expire_lease(database, task_id)
         await running.signals.wait_for(TaskSignal.ENDED)
     assert attempts == [1, 2]
     row = await task_row(database, task_id)

@@ -22,8 +22,8 @@ from relaybox.tasks._store import claim_tasks, release_task, renew_leases, repor
 from relaybox_types.enums import CommandStatus, TaskStatus
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tests.fixtures.publishing import an_event
-from tests.fixtures.task_rows import TASK_TYPE, add_command, add_task, cancel, let_lease_run_out, task_row
+from tests.fixtures.event_publishing import new_event
+from tests.fixtures.task_rows import TASK_TYPE, add_command, add_task, cancel, expire_lease, task_row
 
 
 async def claim_one(database: Database, lease_s: float = 60.0) -> Fence:
@@ -79,7 +79,7 @@ async def test_the_input_comes_back_as_it_was_given(database: Database) -> None:
 async def test_a_result_of_a_worker_that_lost_its_task_is_refused(database: Database) -> None:
     task_id = await add_task(database)
     former = await claim_one(database)
-    await let_lease_run_out(database, task_id)
+    await expire_lease(database, task_id)
     present = await claim_one(database)
     async with database.connection() as connection:
         with pytest.raises(TaskLost):
@@ -250,7 +250,7 @@ async def test_a_command_its_task_and_its_end_are_one_transaction_each(
         assert (task.aggregate_id, task.input_data) == (command.aggregate_id, {"games": 500})
 
         async def end(db: AsyncSession) -> None:
-            await append_events(db, None, [an_event()])
+            await append_events(db, None, [new_event()])
             await complete_task(executor_of(db), task.fence, result={"studies": 8})
             assert await settle_command(executor_of(db), command.command_id, CommandStatus.COMPLETED)
 

@@ -14,8 +14,8 @@ from relaybox.relay import Relay
 from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings
 from relaybox.verify import Kind, Report, verify
 
-from tests.fixtures.planting import change, produce, producer, record_events, some_id
-from tests.fixtures.relays import all_sent, put_events, rows_of, running
+from tests.fixtures.relays import put_events, rows_of, running, wait_until_all_sent
+from tests.fixtures.topic_records import make_producer, produce, record_events, run_statement, unknown_id
 
 SOURCE = "/api-gateway"
 Verify = Callable[..., Any]
@@ -34,18 +34,18 @@ async def published(database: Database, kafka_settings: KafkaSettings, topic: st
     """Rows of two keys, which a relay has published."""
     await put_events(database, topic, ["kept", "lost"], count=2)
     async with running(Relay(database, kafka_settings, RelaySettings(poll_interval=3_600))):
-        await all_sent(database)
+        await wait_until_all_sent(database)
     return await rows_of(database)
 
 
 async def lose(database: Database, where: str = "key = 'lost'") -> None:
     """Take rows away as a standby that lagged does."""
-    await change(database, f"DELETE FROM event_outbox WHERE {where}")
+    await run_statement(database, f"DELETE FROM event_outbox WHERE {where}")
 
 
 async def note_failover(database: Database, ago: timedelta = timedelta()) -> None:
     """Note that a relay found the server in another history some time *ago*."""
-    await change(
+    await run_statement(
         database, "UPDATE relay_origin SET history_changed_at = clock_timestamp() - $1::interval", ago
     )
 
@@ -59,13 +59,13 @@ def put_record(
 ) -> None:
     """Publish an event that no table knows."""
     time = at or datetime.now(UTC).isoformat()
-    event = {"specversion": "1.0", "id": some_id(), "type": "A.B.C", "source": source, "time": time}
+    event = {"specversion": "1.0", "id": unknown_id(), "type": "A.B.C", "source": source, "time": time}
     headers = (
         [("content-type", "application/cloudevents+json; charset=UTF-8")]
         if structured
         else [(f"ce_{name}", value) for name, value in event.items()]
     )
-    to = producer(kafka)
+    to = make_producer(kafka)
     to.produce(topic, json.dumps(event), "another", headers=headers)
     produce(to, [])
 
@@ -108,7 +108,7 @@ async def test_loss_is_found_before_a_relay_has_noted_the_failover(
     database: Database, published: list[dict[str, Any]], verified: Verify
 ) -> None:
     await lose(database)
-    await change(database, "UPDATE relay_origin SET history = '1/00000001'")
+    await run_statement(database, "UPDATE relay_origin SET history = '1/00000001'")
     assert found(await verified()) == {Kind.NOT_IN_DATABASE: 2}
 
 

@@ -9,8 +9,8 @@ from relaybox.settings import KafkaSettings, PostgresSettings
 from relaybox.verify import Kind, verify
 from relaybox.verify._records import partition_of
 
-from tests.fixtures.planting import add_partitions, change, publish, record_events, written
 from tests.fixtures.relays import put_events, rows_of
+from tests.fixtures.topic_records import add_partitions, publish, record_events, run_statement, write_events
 
 
 @pytest.mark.guarantee("G33")
@@ -23,14 +23,14 @@ async def test_keys_over_two_partitions_are_spread(
     reference: str,
 ) -> None:
     topic, keys = make_topic(partitions=8), [f"key-{number}" for number in range(20)]
-    await publish(database, kafka_settings, await written(database, topic, keys, 2))
+    await publish(database, kafka_settings, await write_events(database, topic, keys, 2))
     add_partitions(kafka_settings, topic, 16)
     await put_events(database, topic, keys, first=3, count=2)
     await record_events(database)
     later = (await rows_of(database))[40:]
     await publish(database, kafka_settings, later)
     if reference == "events":
-        await change(database, "DELETE FROM event_outbox")
+        await run_statement(database, "DELETE FROM event_outbox")
     spread = [key for key in keys if partition_of(key, 16) >= 8]
     assert spread
 

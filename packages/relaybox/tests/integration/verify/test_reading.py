@@ -12,7 +12,15 @@ from relaybox.verify import _topics as topics_module
 from relaybox.verify._topics import Reader
 
 from tests.fixtures.bounds import WAIT_S
-from tests.fixtures.planting import delete_records, mark_sent, produce, producer, publish, some_id, written
+from tests.fixtures.topic_records import (
+    delete_records,
+    make_producer,
+    mark_sent,
+    produce,
+    publish,
+    unknown_id,
+    write_events,
+)
 
 
 @pytest.fixture
@@ -29,8 +37,8 @@ async def test_what_an_open_transaction_hides_is_waited_for(
     topic: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    in_flight, behind = await written(database, topic, ["a", "b"])
-    to = producer(kafka_settings, transactional_id=some_id())
+    in_flight, behind = await write_events(database, topic, ["a", "b"])
+    to = make_producer(kafka_settings, transactional_id=unknown_id())
     to.init_transactions(30)
     to.begin_transaction()
     produce(to, [in_flight])
@@ -63,8 +71,8 @@ async def test_a_transaction_that_never_ends_is_an_error_and_no_loss(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(topics_module, "_HELD_BACK_MAX_S", 0)
-    in_flight, behind = await written(database, topic, ["a", "b"])
-    to = producer(kafka_settings, transactional_id=some_id())
+    in_flight, behind = await write_events(database, topic, ["a", "b"])
+    to = make_producer(kafka_settings, transactional_id=unknown_id())
     to.init_transactions(30)
     to.begin_transaction()
     produce(to, [in_flight])
@@ -82,7 +90,7 @@ async def test_records_removed_before_they_were_read_are_an_error_and_no_loss(
     topic: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    await publish(database, kafka_settings, await written(database, topic, ["a"], 3))
+    await publish(database, kafka_settings, await write_events(database, topic, ["a"], 3))
     create = Reader.__init__
 
     def too_late(reader: Reader, *args: Any) -> None:
@@ -112,7 +120,7 @@ def read_to_the_end(reader: Reader) -> None:
 async def test_report_shows_as_many_keys_as_asked_for_and_counts_all(
     database: Database, postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, topic: str
 ) -> None:
-    await mark_sent(database, await written(database, topic, ["a", "b", "c"], 5))
+    await mark_sent(database, await write_events(database, topic, ["a", "b", "c"], 5))
     report = await verify(postgres_settings, kafka_settings, topics=[topic], keys_max=2)
     tally = report.tallies[Kind.LOST]
     assert (tally.events, tally.keys) == (15, 3)

@@ -13,19 +13,19 @@ from relaybox.verify import Kind, Report, verify
 from relaybox.verify._records import partition_of
 from relaybox.verify._tables import Snapshot, Tables
 
-from tests.fixtures.failures import fail_rows
-from tests.fixtures.planting import (
+from tests.fixtures.outbox_rows import fail_rows
+from tests.fixtures.relays import put_events, rows_of, running, wait_until_all_sent
+from tests.fixtures.topic_records import (
     Row,
-    change,
     delete_records,
+    make_producer,
     mark_sent,
     produce,
-    producer,
     publish,
-    some_id,
-    written,
+    run_statement,
+    unknown_id,
+    write_events,
 )
-from tests.fixtures.relays import all_sent, put_events, rows_of, running
 
 KEYS = ["a", "b", "c"]
 Verify = Callable[..., Any]
@@ -56,9 +56,9 @@ def ids_of(report: Report, kind: Kind) -> list[str | None]:
 async def test_what_a_relay_published_is_found_whole_and_in_order(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
-    await written(database, topic, KEYS, 40)
+    await write_events(database, topic, KEYS, 40)
     async with running(Relay(database, kafka_settings, RelaySettings(poll_interval=3_600))):
-        await all_sent(database)
+        await wait_until_all_sent(database)
     report = await verified()
     assert report.holds()
     assert found(report) == {}
@@ -70,7 +70,7 @@ async def test_what_a_relay_published_is_found_whole_and_in_order(
 async def test_an_event_that_is_sent_but_on_no_topic_is_lost(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
-    rows = await written(database, topic, KEYS, 3)
+    rows = await write_events(database, topic, KEYS, 3)
     gone = of(rows, "b")[1]
     await publish(database, kafka_settings, [row for row in rows if row is not gone])
     await mark_sent(database, [gone])
@@ -91,10 +91,10 @@ async def test_an_event_that_is_sent_but_on_no_topic_is_lost(
 async def test_events_whose_rows_were_removed_must_be_on_the_topic_still(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
-    rows = await written(database, topic, KEYS, 3)
+    rows = await write_events(database, topic, KEYS, 3)
     gone = of(rows, "c")[2]
     await publish(database, kafka_settings, [row for row in rows if row is not gone])
-    await change(database, "DELETE FROM event_outbox")
+    await run_statement(database, "DELETE FROM event_outbox")
 
     report = await verified()
     assert found(report) == {Kind.LOST: 1}
@@ -107,7 +107,7 @@ async def test_events_whose_rows_were_removed_must_be_on_the_topic_still(
 async def test_a_gap_that_an_operator_made_is_told_as_such_after_its_row_is_purged(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
-    rows = await written(database, topic, KEYS, 3)
+    rows = await write_events(database, topic, KEYS, 3)
     gap = of(rows, "c")[1]
     await publish(database, kafka_settings, [row for row in rows if row is not gap])
     await fail_rows(database, gap["seq"])
@@ -135,11 +135,11 @@ async def test_a_topic_that_was_removed_has_lost_what_was_sent_to_it(
 async def test_a_second_record_of_an_event_is_a_duplicate(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
-    rows = await written(database, topic, KEYS, 3)
+    rows = await write_events(database, topic, KEYS, 3)
     await publish(database, kafka_settings, rows)
     again = of(rows, "a")[:2]
-    produce(producer(kafka_settings), again)
-    produce(producer(kafka_settings), again)
+    produce(make_producer(kafka_settings), again)
+    produce(make_producer(kafka_settings), again)
 
     report = await verified()
     assert found(report) == {Kind.DUPLICATED: 2}, "order is that of first appearances"
@@ -155,8 +155,8 @@ async def test_duplicates_of_events_that_no_table_knows_any_more_count(
 ) -> None:
     await put_events(database, topic, ["a"], count=2)
     rows = await rows_of(database)
-    produce(producer(kafka_settings), [*rows, rows[0]])
-    await change(database, "DELETE FROM event_outbox")
+    produce(make_producer(kafka_settings), [*rows, rows[0]])
+    await run_statement(database, "DELETE FROM event_outbox")
     report = await verified()
     assert found(report) == {Kind.DUPLICATED: 1, Kind.UNKNOWN: 2}
 
@@ -170,13 +170,13 @@ async def test_a_later_event_that_comes_first_is_reordered(
         await put_events(database, topic, KEYS, count=4)
         rows = await rows_of(database)
     else:
-        rows = await written(database, topic, KEYS, 4)
+        rows = await write_events(database, topic, KEYS, 4)
     first, second, third, fourth = of(rows, "b")
     await publish(
         database, kafka_settings, [*of(rows, "a"), first, third, second, fourth, *of(rows, "c"), second]
     )
     if reference == "events":
-        await change(database, "DELETE FROM event_outbox")
+        await run_statement(database, "DELETE FROM event_outbox")
 
     report = await verified()
     assert not report.holds(allow_duplicates=True)
@@ -188,12 +188,12 @@ async def test_a_later_event_that_comes_first_is_reordered(
 async def test_what_is_not_published_yet_is_told_apart_from_what_is_lost(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
-    rows = await written(database, topic, KEYS, 2)
+    rows = await write_events(database, topic, KEYS, 2)
     (pending, _), (failed, _), (skipped, sent) = (of(rows, key) for key in KEYS)
     await publish(database, kafka_settings, [sent])
     error = "status = 'FAILED', error_data = '{}'"
-    await change(database, f"UPDATE event_outbox SET {error} WHERE id = $1", failed["id"])
-    await change(
+    await run_statement(database, f"UPDATE event_outbox SET {error} WHERE id = $1", failed["id"])
+    await run_statement(
         database, f"UPDATE event_outbox SET {error}, skipped_at = now() WHERE id = $1", skipped["id"]
     )
 
@@ -213,9 +213,9 @@ async def test_what_is_not_published_yet_is_told_apart_from_what_is_lost(
 async def test_records_that_nobody_wrote_here_are_unknown(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
-    await publish(database, kafka_settings, await written(database, topic, KEYS))
-    other = producer(kafka_settings)
-    other.produce(topic, b"{}", "of others", headers=[("ce_id", some_id())])
+    await publish(database, kafka_settings, await write_events(database, topic, KEYS))
+    other = make_producer(kafka_settings)
+    other.produce(topic, b"{}", "of others", headers=[("ce_id", unknown_id())])
     other.produce(topic, b"\x00 no event", b"\xff\x00", headers=[("ce_id", b"\xff\x00")])
     other.produce(topic, None, None)
     produce(other, [])
@@ -230,9 +230,9 @@ async def test_records_that_nobody_wrote_here_are_unknown(
 async def test_an_event_in_structured_mode_is_recognised_by_its_value(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
-    [row] = await written(database, topic, ["a"])
+    [row] = await write_events(database, topic, ["a"])
     value = f'{{"specversion": "1.0", "id": "{row["payload"]["event_id"]}"}}'
-    to = producer(kafka_settings)
+    to = make_producer(kafka_settings)
     to.produce(topic, value, "a", headers=[("content-type", "application/cloudevents+json; charset=utf-8")])
     produce(to, [])
     await mark_sent(database, [row])
@@ -245,7 +245,7 @@ async def test_what_retention_removed_is_not_lost_and_what_it_cannot_have_remove
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
     keys = [f"key-{number}" for number in range(12)]
-    rows = await written(database, topic, keys, 6)
+    rows = await write_events(database, topic, keys, 6)
     # Lost in the midst: the topic will hold an earlier and a later event of this key.
     lost = of(rows, "key-0")[4]
     await publish(database, kafka_settings, [row for row in rows if row is not lost])
@@ -269,7 +269,7 @@ async def test_an_emptied_partition_excuses_its_own_keys_only(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
     keys = [f"key-{number}" for number in range(8)]
-    rows = await written(database, topic, keys)
+    rows = await write_events(database, topic, keys)
     emptied = partition_of("key-0", 4)
     inside = [key for key in keys if partition_of(key, 4) == emptied]
     lost = next(row for row in rows if row["key"] not in inside)
@@ -291,8 +291,10 @@ async def test_an_event_written_after_the_first_record_that_is_left_was_not_remo
     await publish(database, kafka_settings, await rows_of(database))
     delete_records(kafka_settings, topic, {0: 2})
     await put_events(database, topic, ["b"])
-    await change(database, "UPDATE event_outbox SET created_at = now() + interval '1 minute' WHERE key = 'b'")
-    await change(
+    await run_statement(
+        database, "UPDATE event_outbox SET created_at = now() + interval '1 minute' WHERE key = 'b'"
+    )
+    await run_statement(
         database,
         "UPDATE event_outbox SET status = 'SENT', sent_at = now() + interval '5 minutes' WHERE key = 'b'",
     )
@@ -309,14 +311,14 @@ async def test_nothing_of_a_running_system_is_taken_for_lost_or_unknown(
     verified: Verify,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    await publish(database, kafka_settings, await written(database, topic, KEYS))
+    await publish(database, kafka_settings, await write_events(database, topic, KEYS))
     take_snapshot = Tables.take_snapshot
 
     async def in_the_midst(tables: Tables, *args: Any) -> Snapshot:
         await put_events(database, topic, ["sent before the snapshot", "in flight", "waiting"])
         before, in_flight, _ = (await rows_of(database))[3:]
         await publish(database, kafka_settings, [before])
-        produce(producer(kafka_settings), [in_flight])
+        produce(make_producer(kafka_settings), [in_flight])
         snapshot = await take_snapshot(tables, *args)
         await put_events(database, topic, ["written after it"])
         await publish(database, kafka_settings, (await rows_of(database))[-1:])
@@ -332,8 +334,8 @@ async def test_nothing_of_a_running_system_is_taken_for_lost_or_unknown(
 async def test_aborted_records_are_seen_by_readers_of_uncommitted_ones_only(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
-    rows = await written(database, topic, KEYS)
-    to = producer(kafka_settings, transactional_id=some_id())
+    rows = await write_events(database, topic, KEYS)
+    to = make_producer(kafka_settings, transactional_id=unknown_id())
     to.init_transactions(30)
     to.begin_transaction()
     produce(to, rows)
@@ -354,9 +356,9 @@ async def test_aborted_records_are_seen_by_readers_of_uncommitted_ones_only(
 async def test_one_key_is_judged_alone(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
-    rows = await written(database, topic, KEYS, 2)
+    rows = await write_events(database, topic, KEYS, 2)
     await mark_sent(database, rows)
-    produce(producer(kafka_settings), of(rows, "a"))
+    produce(make_producer(kafka_settings), of(rows, "a"))
     assert found(await verified()) == {Kind.LOST: 4}
     alone = await verified(key="a")
     assert (found(alone), alone.events, alone.records) == ({}, 2, 2)
@@ -367,10 +369,10 @@ async def test_one_key_is_judged_alone(
 async def test_since_a_time_older_events_are_not_asked_for_and_their_records_not_unknown(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
-    rows = await written(database, topic, KEYS, 2)
+    rows = await write_events(database, topic, KEYS, 2)
     await publish(database, kafka_settings, rows[:-1])
     await mark_sent(database, rows)
-    await change(
+    await run_statement(
         database,
         "UPDATE event_outbox SET created_at = now() - interval '2 hours' WHERE key = 'c' OR seq % 2 = 0",
     )
@@ -387,9 +389,9 @@ async def test_since_a_time_older_events_are_not_asked_for_and_their_records_not
 async def test_a_publishers_clock_may_lag_behind_the_databases(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
-    [row] = await written(database, topic, ["a"])
+    [row] = await write_events(database, topic, ["a"])
     late_ms = int((datetime.now(UTC) - timedelta(minutes=2)).timestamp() * 1_000)
-    to = producer(kafka_settings)
+    to = make_producer(kafka_settings)
     to.produce(topic, b"{}", "a", headers=[("ce_id", row["payload"]["event_id"])], timestamp=late_ms)
     produce(to, [])
     await mark_sent(database, [row])

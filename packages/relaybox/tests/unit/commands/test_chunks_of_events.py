@@ -4,11 +4,11 @@ import pytest
 from relaybox.commands import VersionGap
 from relaybox.commands import _append_events as recording
 
-from tests.fixtures.publishing import an_event
+from tests.fixtures.event_publishing import new_event
 
 
 def versions(*pairs: tuple[str, int]) -> None:
-    recording.check_versions([an_event(aggregate_id=one, version=version) for one, version in pairs])
+    recording.check_versions([new_event(aggregate_id=one, version=version) for one, version in pairs])
 
 
 def test_versions_of_several_aggregates_may_alternate() -> None:
@@ -22,11 +22,11 @@ def test_a_version_that_does_not_follow_is_refused_without_a_look_at_the_databas
 
 
 def test_same_ids_of_different_types_are_different_aggregates() -> None:
-    recording.check_versions([an_event(version=4), an_event(version=1, aggregate_type="OTHER")])
+    recording.check_versions([new_event(version=4), new_event(version=1, aggregate_type="OTHER")])
 
 
 def rows(count: int, characters: int) -> list:
-    return [(an_event(version=n + 1), "domain-events", "x" * characters) for n in range(count)]
+    return [(new_event(version=n + 1), "domain-events", "x" * characters) for n in range(count)]
 
 
 @pytest.mark.parametrize(
