@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from tests.faults.chaos._proxy import Proxy, Way
+from tests.faults.chaos._proxy import Direction, Proxy
 from tests.fixtures.bounds import WAIT_S
 
 HELD_S = 0.2
@@ -69,20 +69,20 @@ async def test_a_delay_holds_every_piece_back_and_loses_none(heard: tuple[Proxy,
     writer.close()
 
 
-@pytest.mark.parametrize(("way", "pieces_heard"), [(Way.REQUESTS, 1), (Way.ANSWERS, 2)])
+@pytest.mark.parametrize(("way", "pieces_heard"), [(Direction.REQUESTS, 1), (Direction.RESPONSES, 2)])
 async def test_what_is_swallowed_never_arrives_and_its_connection_ends(
-    heard: tuple[Proxy, list[bytes]], way: Way, pieces_heard: int
+    heard: tuple[Proxy, list[bytes]], way: Direction, pieces_heard: int
 ) -> None:
     proxy, pieces = heard
     (reader, writer), (other_reader, other_writer) = await connect(proxy), await connect(proxy)
     pieces.clear()
     pieces.append(b"before")
-    proxy.swallow(way)
+    proxy.drop(way)
     writer.write(b"ping")
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(reader.read(100), HELD_S)
     assert len(pieces) == pieces_heard
-    proxy.swallow()
+    proxy.drop()
     assert await end_of(reader) == b"", "a connection that lost bytes went on"
     assert await asked(other_reader, other_writer) == b"ping", "one that lost none was cut"
     for each in (writer, other_writer):

@@ -137,7 +137,7 @@ class Stage:
     def lead(self, party: Party) -> None:
         """Have one party reach the promoted server."""
         address = self.address_of_relays if party == "relays" else self.pair.address
-        address.lead_to(self.pair.standby.port)
+        address.redirect(self.pair.standby.port)
 
     async def works(self, party: Party) -> None:
         """Wait until the party works on the promoted server."""

@@ -9,7 +9,7 @@ import asyncpg
 import httpx2 as httpx
 import pytest
 
-from tests.faults.chaos._proxy import Proxy, Way
+from tests.faults.chaos._proxy import Direction, Proxy
 from tests.fixtures.api_commands import SESSIONS, create_session
 from tests.fixtures.gates import Gate, closed_gate
 from tests.fixtures.idempotent_api import row_key
@@ -65,12 +65,12 @@ async def test_a_keyed_command_whose_answer_was_lost_is_told_by_its_row(system: 
         async with closed_gate(connection, Gate("INSERT", "idempotency_cache")) as held:
             sending = asyncio.create_task(client.post(**request))
             backend = await held.wait_until_reached()
-            proxy.swallow(Way.ANSWERS)
+            proxy.drop(Direction.RESPONSES)
             await held.open()
             await held.wait_until_passed(backend)
             proxy.cut(1.0)
             unknown = await sending
-        proxy.swallow()
+        proxy.drop()
         assert (unknown.status_code, unknown.json()["error_code"]) == (503, "DATABASE_UNAVAILABLE")
         assert len(await transactions(connection, session, key)) == ROWS
         again = await client.post(**request)

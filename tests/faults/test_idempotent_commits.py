@@ -10,7 +10,7 @@ import httpx2 as httpx
 import pytest
 from relaybox.settings import PostgresSettings
 
-from tests.faults.chaos._proxy import Proxy, Way
+from tests.faults.chaos._proxy import Direction, Proxy
 from tests.fixtures.gates import ClosedGate, Gate, closed_gate
 from tests.fixtures.idempotent_api import EVERYTHING, NOTHING, IdempotentApi, order_request
 
@@ -114,12 +114,12 @@ async def test_a_commit_whose_answer_was_lost_is_told_by_its_row(
         async with closed_gate(superuser, AT_COMMIT) as gate:
             sending = asyncio.create_task(client.post("/orders", **order_request(mark)))
             backend = await gate.wait_until_reached()
-            proxy.swallow(Way.ANSWERS)
+            proxy.drop(Direction.RESPONSES)
             await gate.open()
             await gate.wait_until_passed(backend)
             proxy.cut(1.0)
             unknown(await sending)
-        proxy.swallow()
+        proxy.drop()
         await check_retry(api, client, mark, committed=True)
     await api.kill_all()
     await proxy.close()

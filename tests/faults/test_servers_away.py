@@ -136,9 +136,9 @@ async def test_server_without_writes_gives_503_and_heals_without_a_restart(
 @asynccontextmanager
 async def demoted(pair: DatabasePair) -> AsyncGenerator[None]:
     """The address leads to the standby inside."""
-    pair.address.lead_to(pair.standby.port)
+    pair.address.redirect(pair.standby.port)
     yield
-    pair.address.lead_to(pair.primary.port)
+    pair.address.redirect(pair.primary.port)
 
 
 async def import_games(client: httpx.AsyncClient) -> None:

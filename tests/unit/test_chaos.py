@@ -8,25 +8,25 @@ from uuid import UUID
 
 import pytest
 
-from tests.faults.chaos._journal import Answer, Event, Journal
-from tests.faults.chaos._report import BROKER_FAULTS, share_of
+from tests.faults.chaos._comparison import (
+    Record,
+    Row,
+    TopicFindings,
+    check_tables,
+    compare_topic,
+    lost_by_failovers,
+    publishable_events,
+)
+from tests.faults.chaos._journal import CommitResult, Event, Journal
+from tests.faults.chaos._report import BROKER_FAULTS, quantile
 from tests.faults.chaos._schedule import (
     CLUSTER,
     SINGLE_SERVERS,
-    Kind,
-    Rhythm,
+    FaultKind,
+    FaultPattern,
     Target,
     kinds_of,
     schedule,
-)
-from tests.faults.chaos._verdict import (
-    Reading,
-    Record,
-    Row,
-    check_tables,
-    lost_by_failovers,
-    publishable,
-    read,
 )
 
 HOUR_S = 3_600
@@ -57,7 +57,7 @@ def row(event: int, **other: object) -> Row:
 
 ALL = [record(0), record(1), record(2), record(3)]
 ROWS = [row(0), row(1), row(2), row(3)]
-ACKNOWLEDGED = dict.fromkeys(EXPECTED, Answer.ACKNOWLEDGED)
+ACKNOWLEDGED = dict.fromkeys(EXPECTED, CommitResult.ACKNOWLEDGED)
 
 
 @pytest.mark.parametrize("seconds", [30, 120, HOUR_S])
@@ -69,9 +69,9 @@ def test_the_same_seed_gives_the_same_schedule(seconds: float) -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_an_hour_brings_200_relay_kills_50_broker_faults_50_crashes_and_every_kind(seed: int) -> None:
     kinds = Counter(fault.kind for faults in schedule(seed, HOUR_S).values() for fault in faults)
-    assert kinds[Kind.RELAY_KILL] >= 200
+    assert kinds[FaultKind.RELAY_KILL] >= 200
     assert sum(kinds[kind] for kind in BROKER_FAULTS) >= 50
-    assert kinds[Kind.POSTGRES_CRASH] >= 50
+    assert kinds[FaultKind.POSTGRES_CRASH] >= 50
     assert set(kinds) == set(kinds_of(SINGLE_SERVERS))
 
 
@@ -79,46 +79,46 @@ def test_an_hour_brings_200_relay_kills_50_broker_faults_50_crashes_and_every_ki
 def test_hour_on_a_cluster_has_the_faults_that_are_promised(seed: int) -> None:
     faults = schedule(seed, HOUR_S, CLUSTER)
     kinds = Counter(fault.kind for of_target in faults.values() for fault in of_target)
-    assert kinds[Kind.RELAY_KILL] >= 100
-    assert kinds[Kind.BROKER_KILL] >= 60
-    assert kinds[Kind.BROKER_FREEZE] >= 30
-    assert kinds[Kind.LOSSY_PROMOTION] >= 10
-    assert kinds[Kind.PROMOTION] >= 10
+    assert kinds[FaultKind.RELAY_KILL] >= 100
+    assert kinds[FaultKind.BROKER_KILL] >= 60
+    assert kinds[FaultKind.BROKER_FREEZE] >= 30
+    assert kinds[FaultKind.LOSSY_PROMOTION] >= 10
+    assert kinds[FaultKind.PROMOTION] >= 10
     assert set(kinds) == set(kinds_of(CLUSTER))
 
 
 @pytest.mark.parametrize("rhythms", [SINGLE_SERVERS, CLUSTER], ids=["single", "cluster"])
 @pytest.mark.parametrize("seed", range(20))
 def test_faults_of_one_target_follow_one_another_and_end_within_the_run(
-    seed: int, rhythms: Mapping[Target, Rhythm]
+    seed: int, patterns: Mapping[Target, FaultPattern]
 ) -> None:
-    faults = schedule(seed, HOUR_S, rhythms)
-    assert set(faults) == set(rhythms)
+    faults = schedule(seed, HOUR_S, patterns)
+    assert set(faults) == set(patterns)
     for of_target in faults.values():
         assert all(fault.at_s + fault.lasts_s < HOUR_S for fault in of_target)
         assert all(one.at_s + one.lasts_s < after.at_s for one, after in pairwise(of_target))
 
 
 def test_a_topic_with_every_event_once_and_in_order_is_found_so() -> None:
-    assert read(EXPECTED, ALL) == Reading(records=4, events=4)
+    assert compare_topic(EXPECTED, ALL) == TopicFindings(records=4, events=4)
 
 
 def test_a_missing_record_is_lost() -> None:
-    assert read(EXPECTED, ALL[1:]).findings.counts == {"lost": 1}
+    assert compare_topic(EXPECTED, ALL[1:]).findings.counts == {"lost": 1}
 
 
 def test_a_second_record_is_a_duplicate_and_no_disorder() -> None:
-    found = read(EXPECTED, [*ALL, record(0)])
+    found = compare_topic(EXPECTED, [*ALL, record(0)])
     assert (found.duplicates, found.events, found.findings.counts) == (1, 4, {})
 
 
 def test_a_first_appearance_behind_a_later_version_is_reordered() -> None:
-    found = read(EXPECTED, [record(0), record(2), record(1), record(3)])
+    found = compare_topic(EXPECTED, [record(0), record(2), record(1), record(3)])
     assert found.findings.counts == {"reordered": 1}
 
 
 def test_a_gap_that_is_filled_later_is_reordered_even_if_what_followed_is_repeated() -> None:
-    found = read(EXPECTED, [record(0), record(2), record(1), record(2), record(3)])
+    found = compare_topic(EXPECTED, [record(0), record(2), record(1), record(2), record(3)])
     assert (found.findings.counts, found.duplicates) == ({"reordered": 1}, 1)
 
 
@@ -133,15 +133,22 @@ def test_a_gap_that_is_filled_later_is_reordered_even_if_what_followed_is_repeat
 )
 def test_a_record_that_is_not_what_was_written_is_found(wrong: Record, what: str) -> None:
     rest = [one for one in ALL if one.event_id != wrong.event_id]
-    assert read(EXPECTED, [rest[0], wrong, *rest[1:]]).findings.counts[what] >= 1
+    assert compare_topic(EXPECTED, [rest[0], wrong, *rest[1:]]).findings.counts[what] >= 1
 
 
 def test_poison_need_not_be_on_the_topic() -> None:
-    assert publishable(ROWS, {IDS[1]}) == {one: place for one, place in EXPECTED.items() if one != IDS[1]}
+    assert publishable_events(ROWS, {IDS[1]}) == {
+        one: place for one, place in EXPECTED.items() if one != IDS[1]
+    }
 
 
 def test_tables_that_hold_what_was_acknowledged_and_marked_are_right() -> None:
-    unknown = {**ACKNOWLEDGED, IDS[2]: Answer.UNKNOWN, IDS[8]: Answer.UNKNOWN, IDS[7]: Answer.REFUSED}
+    unknown = {
+        **ACKNOWLEDGED,
+        IDS[2]: CommitResult.UNKNOWN,
+        IDS[8]: CommitResult.UNKNOWN,
+        IDS[7]: CommitResult.REFUSED,
+    }
     assert check_tables(ROWS, unknown, set()).counts == {}
     skipped = [row(0), row(1, status="FAILED", skipped=True), row(2), row(3)]
     assert check_tables(skipped, ACKNOWLEDGED, {IDS[1]}).counts == {}
@@ -151,8 +158,12 @@ def test_tables_that_hold_what_was_acknowledged_and_marked_are_right() -> None:
     ("rows", "answers", "what"),
     [
         (ROWS[1:], ACKNOWLEDGED, "acknowledged by PostgreSQL and not there"),
-        (ROWS, {**ACKNOWLEDGED, IDS[0]: Answer.REFUSED}, "committed although refused or never sent"),
-        (ROWS, dict.fromkeys(IDS[1:4], Answer.ACKNOWLEDGED), "committed although refused or never sent"),
+        (ROWS, {**ACKNOWLEDGED, IDS[0]: CommitResult.REFUSED}, "committed although refused or never sent"),
+        (
+            ROWS,
+            dict.fromkeys(IDS[1:4], CommitResult.ACKNOWLEDGED),
+            "committed although refused or never sent",
+        ),
         ([row(0, status="PENDING"), *ROWS[1:]], ACKNOWLEDGED, "not as it must be at the end"),
         ([row(0, status="FAILED", skipped=True), *ROWS[1:]], ACKNOWLEDGED, "not as it must be at the end"),
         ([row(0, status="MISSING", seq=0), *ROWS[1:]], ACKNOWLEDGED, "not as it must be at the end"),
@@ -160,27 +171,32 @@ def test_tables_that_hold_what_was_acknowledged_and_marked_are_right() -> None:
     ],
 )  # fmt: skip
 def test_tables_that_hold_something_else_are_found(
-    rows: list[Row], answers: dict[UUID, Answer], what: str
+    rows: list[Row], answers: dict[UUID, CommitResult], what: str
 ) -> None:
     assert check_tables(rows, answers, set()).counts[what] == 1
 
 
 def test_published_poison_is_found() -> None:
     assert check_tables(ROWS, ACKNOWLEDGED, {IDS[1]}).counts == {"not as it must be at the end": 1}
-    assert read(publishable(ROWS, {IDS[1]}), ALL).findings.counts
+    assert compare_topic(publishable_events(ROWS, {IDS[1]}), ALL).findings.counts
 
 
 def test_event_that_a_lagging_standby_lacked_is_lost_by_postgresql() -> None:
-    answers = {**ACKNOWLEDGED, IDS[4]: Answer.ACKNOWLEDGED, IDS[5]: Answer.REFUSED, IDS[6]: Answer.UNKNOWN}
+    answers = {
+        **ACKNOWLEDGED,
+        IDS[4]: CommitResult.ACKNOWLEDGED,
+        IDS[5]: CommitResult.REFUSED,
+        IDS[6]: CommitResult.UNKNOWN,
+    }
     lost = lost_by_failovers(ROWS, answers, IDS[3:7])
     assert lost == {IDS[4], IDS[6]}
     assert check_tables(ROWS, answers, set(), lost).counts == {}
-    found = read(EXPECTED, [*ALL, record(4), record(4)], lost)
+    found = compare_topic(EXPECTED, [*ALL, record(4), record(4)], lost)
     assert (found.published_and_lost, found.events, found.duplicates, found.findings.counts) == (1, 4, 1, {})
 
 
 def test_event_that_is_gone_outside_of_a_lossy_promotion_is_a_violation() -> None:
-    answers = {**ACKNOWLEDGED, IDS[4]: Answer.ACKNOWLEDGED}
+    answers = {**ACKNOWLEDGED, IDS[4]: CommitResult.ACKNOWLEDGED}
     assert check_tables(ROWS, answers, set(), lost_by_failovers(ROWS, answers, IDS[:4])).counts == {
         "acknowledged by PostgreSQL and not there": 1
     }
@@ -194,14 +210,14 @@ def test_journal_knows_the_events_without_an_answer_at_some_moment(
     for number, (sent_s, answered_s) in enumerate([(1, 2), (1, 4), (4, 5), (4, 9), (7, 8), (6, None)]):
         event = Event(event_id=IDS[number], key="key", version=1)
         monkeypatch.setattr("time.monotonic", lambda at_s=sent_s: at_s)
-        journal.sending([event])
+        journal.record_sent([event])
         monkeypatch.setattr("time.monotonic", lambda at_s=answered_s: at_s)
         if answered_s is not None:
-            journal.answered([event], Answer.ACKNOWLEDGED)
+            journal.record_result([event], CommitResult.ACKNOWLEDGED)
     journal.close()
-    assert list(journal.open_between(3, 6)) == [IDS[1], IDS[2], IDS[3], IDS[5]]
+    assert list(journal.undecided_between(3, 6)) == [IDS[1], IDS[2], IDS[3], IDS[5]]
 
 
 def test_shares_of_few_values_are_values() -> None:
-    assert [share_of([1.0, 2.0, 9.0], share) for share in (0.5, 0.99, 1.0)] == [2.0, 9.0, 9.0]
-    assert share_of([], 0.5) == 0.0
+    assert [quantile([1.0, 2.0, 9.0], share) for share in (0.5, 0.99, 1.0)] == [2.0, 9.0, 9.0]
+    assert quantile([], 0.5) == 0.0

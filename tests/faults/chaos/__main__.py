@@ -13,11 +13,11 @@ from pydantic_core import to_json
 from relaybox.settings import RelaySettings
 from rich.console import Console
 
-from tests.faults.chaos._cluster import cluster_staged
+from tests.faults.chaos._cluster import start_cluster
 from tests.faults.chaos._evidence import keep_evidence
-from tests.faults.chaos._report import HONESTY, show
+from tests.faults.chaos._report import LIMITATIONS, print_report
 from tests.faults.chaos._run import RELAYS, Plan, run
-from tests.faults.chaos._stage import staged
+from tests.faults.chaos._servers import start_single_servers
 
 _SEED_MAX = 2**31
 
@@ -26,7 +26,7 @@ def main() -> int:
     """Run as the arguments say; 0 if every guarantee held."""
     known = RelaySettings.model_fields["delivery"]
     parser = argparse.ArgumentParser(
-        prog="python -m tests.faults.chaos", description="Relays under faults.", epilog=HONESTY
+        prog="python -m tests.faults.chaos", description="Relays under faults.", epilog=LIMITATIONS
     )
     parser.add_argument("--minutes", type=float, default=2.0, help="how long faults come (2)")
     parser.add_argument("--seed", type=int, help="replay this schedule of faults (random)")
@@ -38,7 +38,7 @@ def main() -> int:
     arguments = parser.parse_args()
     seed = random.randrange(_SEED_MAX) if arguments.seed is None else arguments.seed
     console = Console(highlight=False)
-    plan = Plan(seed=seed, minutes=arguments.minutes, delivery=arguments.delivery, tell=console.print)
+    plan = Plan(seed=seed, minutes=arguments.minutes, delivery=arguments.delivery, on_progress=console.print)
     console.print(f"Seed {seed}: {RELAYS} relays, {plan.delivery}, {plan.minutes:g} minutes of faults")
     directory = Path(tempfile.mkdtemp(prefix="relaybox-chaos-"))
     directory.chmod(0o711)  # as root PostgreSQL runs under another account, which must find its cluster
@@ -48,19 +48,19 @@ def main() -> int:
 async def _run(plan: Plan, directory: Path, console: Console, *, cluster: bool, keep_always: bool) -> int:
     keep = True
     try:
-        async with cluster_staged(directory) if cluster else staged(directory) as stage:
-            account = await run(plan, stage)
-            show(account, console)
-            violated = bool(account.violations())
+        async with start_cluster(directory) if cluster else start_single_servers(directory) as servers:
+            report = await run(plan, servers)
+            print_report(report, console)
+            violated = bool(report.violations())
             keep = violated or keep_always
             if violated:
-                console.print(f"Evidence: {await keep_evidence(account, stage)}")
+                console.print(f"Evidence: {await keep_evidence(report, servers)}")
     finally:
         if keep:
             console.print(f"Journal, time line, logs and data are kept in {directory}")
         else:
             shutil.rmtree(directory, ignore_errors=True)
-    sys.stdout.write(to_json(account.as_json()).decode() + "\n")
+    sys.stdout.write(to_json(report.as_json()).decode() + "\n")
     return int(violated)
 
 

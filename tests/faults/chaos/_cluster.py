@@ -14,11 +14,11 @@ from relaybox.local import LocalKafkaCluster, LocalPostgres
 from relaybox.relay import ensure_topics
 from relaybox.settings import KafkaSettings
 
-from tests.faults.chaos._injector import Act
+from tests.faults.chaos._injector import FaultHandler
 from tests.faults.chaos._journal import Timeline
 from tests.faults.chaos._proxy import Proxy
-from tests.faults.chaos._schedule import Fault, Kind
-from tests.faults.chaos._stage import PARTITIONS, TOPIC, Stage
+from tests.faults.chaos._schedule import Fault, FaultKind
+from tests.faults.chaos._servers import PARTITIONS, TOPIC, ChaosServers
 from tests.fixtures.failover import ServerPair
 from tests.fixtures.pgbouncer import PgBouncer, find_pgbouncer
 
@@ -28,7 +28,7 @@ _PROPERTIES: Final = {"default.replication.factor": "1", "min.insync.replicas": 
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClusterStage(Stage):
+class ClusterServers(ChaosServers):
     """Services reach PostgreSQL through PgBouncer, which reaches the address that follows the primary."""
 
     pair: ServerPair
@@ -63,7 +63,7 @@ class ClusterStage(Stage):
 
 
 @asynccontextmanager
-async def cluster_staged(directory: Path) -> AsyncGenerator[ClusterStage]:
+async def start_cluster(directory: Path) -> AsyncGenerator[ClusterServers]:
     """Start the servers in *directory*, make schema and topic, and leave nothing running."""
     primary = LocalPostgres(directory / "postgres", durable=False)
     kafka = LocalKafkaCluster(BROKERS, directory / "kafka", properties=_PROPERTIES)
@@ -78,10 +78,10 @@ async def cluster_staged(directory: Path) -> AsyncGenerator[ClusterStage]:
         await pair.require_standby(required=True)
         pooler = PgBouncer(find_pgbouncer(), directory / "pgbouncer", primary, "session", address.port)
         await pooler.start()
-        stage = ClusterStage(directory=directory, pair=pair, kafka=kafka, pooler=pooler)
-        await migrate_up(stage.settings(), BACKBONE)
-        await ensure_topics(stage.kafka_settings(), [TOPIC], partitions=PARTITIONS)
-        yield stage
+        servers = ClusterServers(directory=directory, pair=pair, kafka=kafka, pooler=pooler)
+        await migrate_up(servers.settings(), BACKBONE)
+        await ensure_topics(servers.kafka_settings(), [TOPIC], partitions=PARTITIONS)
+        yield servers
     finally:
         if pooler is not None:
             pooler.kill()
@@ -95,22 +95,22 @@ async def cluster_staged(directory: Path) -> AsyncGenerator[ClusterStage]:
 class ClusterFaults:
     """What is done to brokers, the pair of servers and PgBouncer."""
 
-    def __init__(self, stage: ClusterStage, timeline: Timeline) -> None:
-        self._stage = stage
+    def __init__(self, servers: ClusterServers, timeline: Timeline) -> None:
+        self._servers = servers
         self._timeline = timeline
         self._standbys = count(1)
-        self.acts: Mapping[Kind, Act] = {
-            Kind.BROKER_KILL: self._kill_broker,
-            Kind.BROKER_FREEZE: self._freeze_broker,
-            Kind.BROKERS_ROLL: self._roll_brokers,
-            Kind.PROMOTION: self._promote,
-            Kind.LOSSY_PROMOTION: self._promote_lagging,
-            Kind.POOLER_RESTART: self._restart_pooler,
+        self.handlers: Mapping[FaultKind, FaultHandler] = {
+            FaultKind.BROKER_KILL: self._kill_broker,
+            FaultKind.BROKER_FREEZE: self._freeze_broker,
+            FaultKind.BROKERS_ROLL: self._roll_brokers,
+            FaultKind.PROMOTION: self._promote,
+            FaultKind.LOSSY_PROMOTION: self._promote_lagging,
+            FaultKind.POOLER_RESTART: self._restart_pooler,
         }
 
     async def _kill_broker(self, fault: Fault) -> AsyncIterator[None]:
         number = int(fault.pick * BROKERS)
-        broker = self._stage.kafka.brokers[number]
+        broker = self._servers.kafka.brokers[number]
         broker.kill()
         self._timeline.note(f"broker {number + 1} killed")
         yield
@@ -119,7 +119,7 @@ class ClusterFaults:
 
     async def _freeze_broker(self, fault: Fault) -> AsyncIterator[None]:
         number = int(fault.pick * BROKERS)
-        broker = self._stage.kafka.brokers[number]
+        broker = self._servers.kafka.brokers[number]
         broker.pause()
         self._timeline.note(f"broker {number + 1} frozen")
         yield
@@ -128,7 +128,7 @@ class ClusterFaults:
 
     async def _roll_brokers(self, fault: Fault) -> AsyncIterator[None]:
         yield
-        for number, broker in enumerate(self._stage.kafka.brokers, start=1):
+        for number, broker in enumerate(self._servers.kafka.brokers, start=1):
             self._timeline.note(f"broker {number} told to stop")
             await broker.stop()
             await asyncio.sleep(fault.lasts_s)
@@ -140,7 +140,7 @@ class ClusterFaults:
         await self._add_standby()
 
     async def _promote_lagging(self, fault: Fault) -> AsyncIterator[None]:
-        pair = self._stage.pair
+        pair = self._servers.pair
         await pair.require_standby(required=False)
         began_s = time.monotonic()
         await pair.pause_replication()
@@ -148,19 +148,19 @@ class ClusterFaults:
         await asyncio.sleep(fault.lasts_s)
         yield
         await self._fail_over()
-        self._stage.lossy_windows.append((began_s, time.monotonic()))
+        self._servers.lossy_windows.append((began_s, time.monotonic()))
         await self._add_standby()
 
     async def _fail_over(self) -> None:
-        pair = self._stage.pair
+        pair = self._servers.pair
         self._timeline.note(f"primary on port {pair.primary.port} killed")
         await pair.fail_over()
         self._timeline.note(f"standby on port {pair.standby.port} promoted")
 
     async def _add_standby(self) -> None:
         """Make a standby of the new primary, and have commits wait for it."""
-        pair = self._stage.pair
-        await pair.add_standby(self._stage.directory / f"standby-{next(self._standbys)}")
+        pair = self._servers.pair
+        await pair.add_standby(self._servers.directory / f"standby-{next(self._standbys)}")
         for retired in pair.retired:
             retired.remove()
         pair.retired.clear()
@@ -168,7 +168,7 @@ class ClusterFaults:
         self._timeline.note(f"standby on port {pair.standby.port} follows")
 
     async def _restart_pooler(self, fault: Fault) -> AsyncIterator[None]:
-        self._stage.pooler.kill()
+        self._servers.pooler.kill()
         yield
         await asyncio.sleep(fault.lasts_s)
-        await self._stage.pooler.start()
+        await self._servers.pooler.start()

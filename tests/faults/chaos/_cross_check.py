@@ -2,13 +2,13 @@
 
 from relaybox.verify import Kind, verify
 
-from tests.faults.chaos._stage import TOPIC, Stage
-from tests.faults.chaos._verdict import Reading
+from tests.faults.chaos._comparison import TopicFindings
+from tests.faults.chaos._servers import TOPIC, ChaosServers
 
 
-async def contradiction(stage: Stage, ours: Reading) -> str | None:
+async def verify_difference(servers: ChaosServers, ours: TopicFindings) -> str | None:
     """How the product's own verification differs from *ours*, read as committed; None if it agrees."""
-    report = await verify(stage.settings(), stage.kafka_settings(), topics=[TOPIC])
+    report = await verify(servers.settings(), servers.kafka_settings(), topics=[TOPIC])
     theirs = {
         "published": report.published,
         "duplicates": report.duplicates,

@@ -5,9 +5,9 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
+from tests.faults.chaos._comparison import Row
 from tests.faults.chaos._journal import Timeline
-from tests.faults.chaos._stage import AWAY, Connection, Stage
-from tests.faults.chaos._verdict import Row
+from tests.faults.chaos._servers import UNAVAILABLE_ERRORS, ChaosServers, Connection
 
 T = TypeVar("T")
 _PAUSE_S: Final = 0.25
@@ -40,7 +40,9 @@ _ROWS: Final = """
 """
 
 
-async def persistently(stage: Stage, ask: Callable[[Connection], Awaitable[T]], within_s: float) -> T:
+async def retry_while_unavailable(
+    servers: ChaosServers, ask: Callable[[Connection], Awaitable[T]], within_s: float
+) -> T:
     """What *ask* finds, however often PostgreSQL is away meanwhile.
 
     Raises:
@@ -49,21 +51,21 @@ async def persistently(stage: Stage, ask: Callable[[Connection], Awaitable[T]], 
     async with asyncio.timeout(within_s):
         while True:
             try:
-                connection = await stage.connect()
+                connection = await servers.connect()
                 try:
                     return await ask(connection)
                 finally:
                     connection.terminate()
-            except AWAY:
+            except UNAVAILABLE_ERRORS:
                 await asyncio.sleep(_PAUSE_S)
 
 
-async def unpublished(connection: Connection) -> int:
+async def count_unpublished(connection: Connection) -> int:
     """How many rows no poison holds back and nobody has published yet."""
     return await connection.fetchval(_OPEN)
 
 
-async def skip(stage: Stage, but_of: Sequence[str], timeline: Timeline) -> int:
+async def skip_poison(servers: ChaosServers, but_of: Sequence[str], timeline: Timeline) -> int:
     """Skip poison that has FAILED, but of keys *but_of*, as operators do; returns how many rows it was."""
 
     async def ask(connection: Connection) -> int:
@@ -72,22 +74,22 @@ async def skip(stage: Stage, but_of: Sequence[str], timeline: Timeline) -> int:
             timeline.note(f"skipped the head of {row['key']}")
         return len(rows)
 
-    return await persistently(stage, ask, _TABLES_S)
+    return await retry_while_unavailable(servers, ask, _TABLES_S)
 
 
-async def drained(stage: Stage, within_s: float) -> float | None:
+async def wait_until_drained(servers: ChaosServers, within_s: float) -> float | None:
     """Wait until only poison and what is behind it waits; seconds it took, None if it did not."""
     began_s = time.monotonic()
     while time.monotonic() - began_s < within_s:
-        if not await persistently(stage, unpublished, _TABLES_S):
+        if not await retry_while_unavailable(servers, count_unpublished, _TABLES_S):
             return time.monotonic() - began_s
         await asyncio.sleep(_PAUSE_S)
     return None
 
 
-async def all_rows(stage: Stage) -> list[Row]:
+async def fetch_rows(servers: ChaosServers) -> list[Row]:
     """Every committed event with its outbox row, by key and version."""
-    connection = await stage.connect()
+    connection = await servers.connect()
     try:
         found = await connection.fetch(_ROWS, timeout=_TABLES_S)
     finally:

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Final
 
-from tests.faults.chaos._report import Account
-from tests.faults.chaos._stage import Stage
+from tests.faults.chaos._report import Report
+from tests.faults.chaos._servers import ChaosServers
 
 _TABLES: Final = {
     "relay_lanes": "SELECT * FROM relay_lanes ORDER BY lane",
@@ -19,23 +19,23 @@ _TABLES: Final = {
 }
 
 
-async def keep_evidence(account: Account, stage: Stage) -> Path:
+async def keep_evidence(report: Report, servers: ChaosServers) -> Path:
     """Write ``evidence.txt`` into the run's directory, beside journal, time line and the relays' logs."""
-    readings = {"read_committed": account.read_committed, "read_uncommitted": account.read_uncommitted}
-    lines = [f"{account.as_json()}", *(f"{what}" for what in account.others)]
-    for name, findings in (("tables", account.tables), *((n, r.findings) for n, r in readings.items())):
+    readings = {"read_committed": report.read_committed, "read_uncommitted": report.read_uncommitted}
+    lines = [f"{report.as_json()}", *(f"{what}" for what in report.other_violations)]
+    for name, findings in (("tables", report.tables), *((n, r.findings) for n, r in readings.items())):
         for kind, found in findings.evidence.items():
             lines += [f"\n== {name}: {kind}, {findings.counts[kind]} times", *found]
     for name, reading in readings.items():
         lines += [f"\n== {name}: duplicates, {reading.duplicates}", *map(str, reading.duplicate_records)]
     keys = sorted({record.key for reading in readings.values() for record in reading.duplicate_records})
-    connection = await stage.connect()
+    connection = await servers.connect()
     try:
         for name, query in _TABLES.items():
             rows = await connection.fetch(query, *([keys] if "$1" in query else []))
             lines += [f"\n== {name}", *(str(dict(row)) for row in rows)]
     finally:
         connection.terminate()
-    path = stage.directory / "evidence.txt"
+    path = servers.directory / "evidence.txt"
     path.write_text("\n".join(lines) + "\n")
     return path

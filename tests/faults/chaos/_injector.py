@@ -7,10 +7,10 @@ from typing import Final
 
 from tests.faults.chaos._journal import Timeline
 from tests.faults.chaos._probes import Prober
-from tests.faults.chaos._proxy import Proxy, Way
+from tests.faults.chaos._proxy import Direction, Proxy
 from tests.faults.chaos._relays import RelaySlot
-from tests.faults.chaos._schedule import Fault, Kind, Target
-from tests.faults.chaos._stage import AWAY, SingleStage
+from tests.faults.chaos._schedule import Fault, FaultKind, Target
+from tests.faults.chaos._servers import UNAVAILABLE_ERRORS, SingleServers
 from tests.faults.chaos._writers import Poison, Writer
 
 _DELAY_S: Final = (0.02, 0.4)
@@ -22,29 +22,38 @@ _END_BACKENDS: Final = """
 _DOUBLE_LANES: Final = """
     UPDATE relay_origin SET lanes_wanted = 2 * lanes_wanted WHERE lanes_wanted <= 16 RETURNING lanes_wanted
 """
-_WAYS: Final = ((Way.REQUESTS,), (Way.ANSWERS,), (Way.REQUESTS, Way.ANSWERS))
+_DIRECTIONS: Final = (
+    (Direction.REQUESTS,),
+    (Direction.RESPONSES,),
+    (Direction.REQUESTS, Direction.RESPONSES),
+)
 #: One poison row in so many names a topic that does not exist; the others are too large.
-_NO_TOPIC_SHARE: Final = 0.3
+_MISSING_TOPIC_SHARE: Final = 0.3
 
 
 #: Carries out a fault. Yields once, when the fault has struck, and returns when it has ended; yields nothing
 #: if it found nothing to hit.
-Act = Callable[[Fault], AsyncIterator[None]]
+FaultHandler = Callable[[Fault], AsyncIterator[None]]
 
 
 class Injector:
     """Hits the system by the schedule; a fault that finds nothing to hit is not counted."""
 
     def __init__(
-        self, acts: Mapping[Kind, Act], prober: Prober, timeline: Timeline, *, recovery_from_strike: bool
+        self,
+        handlers: Mapping[FaultKind, FaultHandler],
+        prober: Prober,
+        timeline: Timeline,
+        *,
+        recovery_from_strike: bool,
     ) -> None:
         """Recovery counts from the moment when a fault strikes, else from the one when it has ended."""
-        self._acts = acts
+        self._handlers = handlers
         self._prober = prober
         self._timeline = timeline
         self._recovery_from_strike = recovery_from_strike
         #: How often each kind has hit something.
-        self.injected: Counter[Kind] = Counter()
+        self.injected: Counter[FaultKind] = Counter()
 
     async def run(self, faults: Mapping[Target, Sequence[Fault]]) -> None:
         """Inject *faults*; returns when the last one has ended."""
@@ -57,13 +66,13 @@ class Injector:
             await asyncio.sleep(max(0.0, fault.at_s - self._timeline.now_s()))
             self._timeline.note(f"fault begins: {fault.kind}, {fault.lasts_s:.1f} s")
             hit = False
-            async for _ in self._acts[fault.kind](fault):
+            async for _ in self._handlers[fault.kind](fault):
                 hit = True
                 self.injected[fault.kind] += 1
                 if self._recovery_from_strike:
-                    self._prober.count_from_now(fault.kind)
-            if hit and not self._recovery_from_strike and fault.kind is not Kind.POISON:
-                self._prober.count_from_now(fault.kind)
+                    self._prober.measure_from_now(fault.kind)
+            if hit and not self._recovery_from_strike and fault.kind is not FaultKind.POISON:
+                self._prober.measure_from_now(fault.kind)
             self._timeline.note(f"fault ended: {fault.kind}{'' if hit else ', hit nothing'}")
 
 
@@ -73,14 +82,14 @@ class RelayFaults:
     def __init__(self, relays: Sequence[RelaySlot], timeline: Timeline) -> None:
         self._relays = relays
         self._timeline = timeline
-        self.acts: Mapping[Kind, Act] = {
-            Kind.RELAY_KILL: self._kill,
-            Kind.RELAY_FREEZE: self._freeze,
-            Kind.RELAY_RESTART: self._restart,
+        self.handlers: Mapping[FaultKind, FaultHandler] = {
+            FaultKind.RELAY_KILL: self._kill,
+            FaultKind.RELAY_FREEZE: self._freeze,
+            FaultKind.RELAY_RESTART: self._restart,
         }
 
     def _some_relay(self, fault: Fault) -> RelaySlot | None:
-        calm = [relay for relay in self._relays if relay.calm]
+        calm = [relay for relay in self._relays if relay.is_running]
         return calm[int(fault.pick * len(calm))] if calm else None
 
     async def _kill(self, fault: Fault) -> AsyncIterator[None]:
@@ -101,7 +110,7 @@ class RelayFaults:
         self._timeline.note(f"{relay.name} frozen")
         yield
         await asyncio.sleep(fault.lasts_s)
-        relay.thaw()
+        relay.resume()
 
     async def _restart(self, fault: Fault) -> AsyncIterator[None]:
         relay = self._some_relay(fault)
@@ -117,60 +126,60 @@ class RelayFaults:
 class SingleServerFaults:
     """What is done to one PostgreSQL, one broker and the links to them."""
 
-    def __init__(self, stage: SingleStage, poisoned: Writer) -> None:
+    def __init__(self, servers: SingleServers, poisoned: Writer) -> None:
         """Poison goes behind events of the keys of *poisoned*."""
-        self._stage = stage
+        self._servers = servers
         self._poisoned = poisoned
-        self.acts: Mapping[Kind, Act] = {
-            Kind.BROKER_KILL: self._kill_broker,
-            Kind.BROKER_RESTART: self._restart_broker,
-            Kind.BROKER_FREEZE: self._freeze_broker,
-            Kind.BROKER_LONG_FREEZE: self._freeze_broker,
-            Kind.POSTGRES_CRASH: self._crash_postgres,
-            Kind.BACKENDS_END: lambda _fault: self._ask(_END_BACKENDS),
-            Kind.KAFKA_CUT: lambda fault: self._cut(stage.kafka_proxy, fault),
-            Kind.KAFKA_DELAY: lambda fault: self._delay(stage.kafka_proxy, fault),
-            Kind.KAFKA_SWALLOW: lambda fault: self._swallow(stage.kafka_proxy, fault),
-            Kind.POSTGRES_CUT: lambda fault: self._cut(stage.postgres_proxy, fault),
-            Kind.POSTGRES_DELAY: lambda fault: self._delay(stage.postgres_proxy, fault),
-            Kind.POSTGRES_SWALLOW: lambda fault: self._swallow(stage.postgres_proxy, fault),
-            Kind.POISON: self._poison,
-            Kind.MORE_LANES: lambda _fault: self._ask(_DOUBLE_LANES),
+        self.handlers: Mapping[FaultKind, FaultHandler] = {
+            FaultKind.BROKER_KILL: self._kill_broker,
+            FaultKind.BROKER_RESTART: self._restart_broker,
+            FaultKind.BROKER_FREEZE: self._freeze_broker,
+            FaultKind.BROKER_LONG_FREEZE: self._freeze_broker,
+            FaultKind.POSTGRES_CRASH: self._crash_postgres,
+            FaultKind.BACKENDS_END: lambda _fault: self._run_query(_END_BACKENDS),
+            FaultKind.KAFKA_CUT: lambda fault: self._cut(servers.kafka_proxy, fault),
+            FaultKind.KAFKA_DELAY: lambda fault: self._delay(servers.kafka_proxy, fault),
+            FaultKind.KAFKA_DROP: lambda fault: self._drop(servers.kafka_proxy, fault),
+            FaultKind.POSTGRES_CUT: lambda fault: self._cut(servers.postgres_proxy, fault),
+            FaultKind.POSTGRES_DELAY: lambda fault: self._delay(servers.postgres_proxy, fault),
+            FaultKind.POSTGRES_DROP: lambda fault: self._drop(servers.postgres_proxy, fault),
+            FaultKind.POISON: self._poison,
+            FaultKind.MORE_LANES: lambda _fault: self._run_query(_DOUBLE_LANES),
         }
 
     async def _kill_broker(self, fault: Fault) -> AsyncIterator[None]:
-        self._stage.kafka.kill()
+        self._servers.kafka.kill()
         yield
         await asyncio.sleep(fault.lasts_s)
-        await self._stage.kafka.start()
+        await self._servers.kafka.start()
 
     async def _restart_broker(self, fault: Fault) -> AsyncIterator[None]:
         yield
-        await self._stage.kafka.stop()
+        await self._servers.kafka.stop()
         await asyncio.sleep(fault.lasts_s)
-        await self._stage.kafka.start()
+        await self._servers.kafka.start()
 
     async def _freeze_broker(self, fault: Fault) -> AsyncIterator[None]:
-        self._stage.kafka.pause()
+        self._servers.kafka.pause()
         yield
         await asyncio.sleep(fault.lasts_s)
-        self._stage.kafka.resume()
+        self._servers.kafka.resume()
 
     async def _crash_postgres(self, fault: Fault) -> AsyncIterator[None]:
         yield
-        await self._stage.postgres.stop("immediate")
+        await self._servers.postgres.stop("immediate")
         await asyncio.sleep(fault.lasts_s)
-        await self._stage.postgres.start()
+        await self._servers.postgres.start()
 
-    async def _ask(self, query: str) -> AsyncIterator[None]:
+    async def _run_query(self, query: str) -> AsyncIterator[None]:
         """Run *query*; it hits nothing if it returns nothing, or if PostgreSQL is away."""
         try:
-            connection = await self._stage.connect(superuser=True)
+            connection = await self._servers.connect(superuser=True)
             try:
                 hit = await connection.fetchval(query)
             finally:
                 connection.terminate()
-        except AWAY:
+        except UNAVAILABLE_ERRORS:
             return
         if hit:
             yield
@@ -186,15 +195,15 @@ class SingleServerFaults:
         await asyncio.sleep(fault.lasts_s)
         proxy.delay(0)
 
-    async def _swallow(self, proxy: Proxy, fault: Fault) -> AsyncIterator[None]:
-        proxy.swallow(*_WAYS[int(fault.pick * len(_WAYS))])
+    async def _drop(self, proxy: Proxy, fault: Fault) -> AsyncIterator[None]:
+        proxy.drop(*_DIRECTIONS[int(fault.pick * len(_DIRECTIONS))])
         yield
         await asyncio.sleep(fault.lasts_s)
-        proxy.swallow()
+        proxy.drop()
 
     async def _poison(self, fault: Fault) -> AsyncIterator[None]:
         keys = self._poisoned.keys
-        kind = Poison.NO_TOPIC if fault.pick < _NO_TOPIC_SHARE else Poison.TOO_LARGE
+        kind = Poison.MISSING_TOPIC if fault.pick < _MISSING_TOPIC_SHARE else Poison.TOO_LARGE
         # The same pick decides both; its later digits are as random as its first.
         self._poisoned.poison(keys[int(fault.pick * 1_000) % len(keys)], kind)
         yield

@@ -15,7 +15,7 @@ from pydantic_core import to_json
 _NEWLINE: Final = b"\n"
 
 
-class Answer(StrEnum):
+class CommitResult(StrEnum):
     """What a writer knows about what it sent."""
 
     ACKNOWLEDGED = "acknowledged"  # COMMIT was answered
@@ -41,41 +41,41 @@ class Journal:
         """Begin the journal in the file *path*."""
         self._file = path.open("wb", buffering=0)
         #: By the event's id; UNKNOWN until the answer comes.
-        self.answers: dict[UUID, Answer] = {}
+        self.results: dict[UUID, CommitResult] = {}
         #: ``time.monotonic()`` by the event's id.
         self.sent_s: dict[UUID, float] = {}
-        self.answered_s: dict[UUID, float] = {}
+        self.result_s: dict[UUID, float] = {}
         #: Ids of the events that are not publishable.
         self.poison: set[UUID] = set()
 
-    def sending(self, events: Sequence[Event]) -> None:
+    def record_sent(self, events: Sequence[Event]) -> None:
         """Note that *events* are about to be sent, in one transaction."""
         rows = [(str(one.event_id), one.key, one.version, one.poison) for one in events]
         self._file.write(to_json({"sending": rows}) + _NEWLINE)
         now_s = time.monotonic()
         for one in events:
-            self.answers[one.event_id] = Answer.UNKNOWN
+            self.results[one.event_id] = CommitResult.UNKNOWN
             self.sent_s[one.event_id] = now_s
             if one.poison:
                 self.poison.add(one.event_id)
 
-    def answered(self, events: Sequence[Event], answer: Answer) -> None:
+    def record_result(self, events: Sequence[Event], answer: CommitResult) -> None:
         """Note what became of *events*, as far as the writer knows."""
         self._file.write(to_json({answer: [str(one.event_id) for one in events]}) + _NEWLINE)
         now_s = time.monotonic()
         for one in events:
-            self.answers[one.event_id] = answer
-            self.answered_s[one.event_id] = now_s
+            self.results[one.event_id] = answer
+            self.result_s[one.event_id] = now_s
 
-    def open_between(self, began_s: float, ended_s: float) -> Iterator[UUID]:
+    def undecided_between(self, began_s: float, ended_s: float) -> Iterator[UUID]:
         """Yield the events that were sent before *ended_s* and answered after *began_s*, or not yet."""
         for event_id, sent_s in self.sent_s.items():
-            if sent_s <= ended_s and self.answered_s.get(event_id, ended_s) >= began_s:
+            if sent_s <= ended_s and self.result_s.get(event_id, ended_s) >= began_s:
                 yield event_id
 
-    def counts(self) -> Counter[Answer]:
+    def counts(self) -> Counter[CommitResult]:
         """How many events got which answer."""
-        return Counter(self.answers.values())
+        return Counter(self.results.values())
 
     def close(self) -> None:
         """Close the file."""

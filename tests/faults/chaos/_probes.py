@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from tests.faults.chaos._schedule import Kind
+from tests.faults.chaos._schedule import FaultKind
 from tests.faults.chaos._writers import Writer
 
 PROBE_PREFIX: Final = "probe-"
@@ -17,7 +17,7 @@ PROBE_PREFIX: Final = "probe-"
 class Probe:
     """Events, one per lane, that were written after a fault."""
 
-    kind: Kind
+    kind: FaultKind
     #: From when recovery counts, ``time.monotonic()``.
     from_s: float
     event_ids: frozenset[UUID]
@@ -36,11 +36,11 @@ class Prober:
     def __init__(self, writer: Writer) -> None:
         """*writer* has one key per lane and no other task."""
         self._writer = writer
-        self._asked: asyncio.Queue[tuple[Kind, float]] = asyncio.Queue()
+        self._asked: asyncio.Queue[tuple[FaultKind, float]] = asyncio.Queue()
         #: Of the faults so far.
         self.probes: list[Probe] = []
 
-    def count_from_now(self, kind: Kind) -> None:
+    def measure_from_now(self, kind: FaultKind) -> None:
         """Measure the recovery from a fault of *kind* from this moment."""
         self._asked.put_nowait((kind, time.monotonic()))
 
@@ -58,6 +58,6 @@ class Prober:
             for _ in waiting:
                 self._asked.task_done()
 
-    async def settled(self) -> None:
+    async def wait_until_written(self) -> None:
         """Return once every fault has its probe."""
         await self._asked.join()

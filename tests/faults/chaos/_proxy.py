@@ -10,11 +10,11 @@ _CHUNK_BYTES: Final = 65_536
 _HOST: Final = "127.0.0.1"
 
 
-class Way(StrEnum):
+class Direction(StrEnum):
     """The direction in which bytes travel."""
 
     REQUESTS = "requests"
-    ANSWERS = "answers"
+    RESPONSES = "answers"
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
@@ -22,9 +22,9 @@ class _Connection:
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter
     #: Whether bytes of it were swallowed: no later byte may arrive on it, as none would over a real wire.
-    torn: bool = False
+    lost_bytes: bool = False
     #: Of the two directions.
-    pumps: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
+    forwarders: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
 
     def abort(self) -> None:
         for writer in (self.client, self.server):
@@ -43,7 +43,7 @@ class Proxy:
         self.port = 0
         self._server_port = server_port
         self._delay_s = 0.0
-        self._swallowed: frozenset[Way] = frozenset()
+        self._dropped: frozenset[Direction] = frozenset()
         self._connections: set[_Connection] = set()
         self._listener: asyncio.Server | None = None
 
@@ -57,10 +57,10 @@ class Proxy:
         if self._listener is not None:
             self._listener.close()
         self.cut(1.0)
-        pumps = [pump for one in self._connections for pump in one.pumps]
-        for pump in pumps:
-            pump.cancel()
-        await asyncio.gather(*pumps, return_exceptions=True)
+        forwarders = [forwarder for one in self._connections for forwarder in one.forwarders]
+        for forwarder in forwarders:
+            forwarder.cancel()
+        await asyncio.gather(*forwarders, return_exceptions=True)
 
     def cut(self, share: float) -> int:
         """Break off *share* (0 to 1) of the connections, at least one; returns how many it were."""
@@ -70,7 +70,7 @@ class Proxy:
             connection.abort()
         return len(wanted)
 
-    def lead_to(self, server_port: int) -> None:
+    def redirect(self, server_port: int) -> None:
         """Break every connection off; new ones go to another server."""
         self._server_port = server_port
         self.cut(1.0)
@@ -79,11 +79,11 @@ class Proxy:
         """Hold every piece back for *seconds* from now on; 0 ends it."""
         self._delay_s = seconds
 
-    def swallow(self, *ways: Way) -> None:
+    def drop(self, *directions: Direction) -> None:
         """Let nothing arrive that travels one of *ways*; without any, end it, and cut what lost bytes."""
-        self._swallowed = frozenset(ways)
-        if not ways:
-            for connection in [one for one in self._connections if one.torn]:
+        self._dropped = frozenset(directions)
+        if not directions:
+            for connection in [one for one in self._connections if one.lost_bytes]:
                 connection.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -94,27 +94,31 @@ class Proxy:
             return
         connection = _Connection(client=writer, server=server_writer)
         self._connections.add(connection)
-        connection.pumps = [
-            asyncio.create_task(self._pump(reader, server_writer, connection, Way.REQUESTS)),
-            asyncio.create_task(self._pump(server_reader, writer, connection, Way.ANSWERS)),
+        connection.forwarders = [
+            asyncio.create_task(self._forward(reader, server_writer, connection, Direction.REQUESTS)),
+            asyncio.create_task(self._forward(server_reader, writer, connection, Direction.RESPONSES)),
         ]
         try:
-            await asyncio.wait(connection.pumps, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(connection.forwarders, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._connections.discard(connection)
             connection.abort()
-            for pump in connection.pumps:
-                pump.cancel()
+            for forwarder in connection.forwarders:
+                forwarder.cancel()
 
-    async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: _Connection, way: Way
+    async def _forward(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        connection: _Connection,
+        direction: Direction,
     ) -> None:
         with suppress(OSError):  # either side broke off: the other one is told by the end of this
             while chunk := await reader.read(_CHUNK_BYTES):
                 if self._delay_s:
                     await asyncio.sleep(self._delay_s)
-                if way in self._swallowed or connection.torn:
-                    connection.torn = True
+                if direction in self._dropped or connection.lost_bytes:
+                    connection.lost_bytes = True
                     continue
                 writer.write(chunk)
                 await writer.drain()

@@ -29,9 +29,9 @@ class RelaySlot:
         """Describe the slot; nothing runs before :meth:`start`."""
         self.name = name
         #: How processes ended that were not told to: exit code to times.
-        self.ended_by_themselves: Counter[int] = Counter()
+        self.unexpected_exits: Counter[int] = Counter()
         #: How SIGTERM was answered otherwise than by exit code 0 in time.
-        self.stops_refused: list[str] = []
+        self.failed_stops: list[str] = []
         self._environment = {**environment, "HEALTH_PORT": str(free_port()), "PATH": os.environ["PATH"]}
         self._log = log
         self._timeline = timeline
@@ -41,7 +41,7 @@ class RelaySlot:
         self._started_s = 0.0
 
     @property
-    def calm(self) -> bool:
+    def is_running(self) -> bool:
         """Whether its process lives and is not frozen."""
         return self._process is not None and not self._frozen
 
@@ -74,7 +74,7 @@ class RelaySlot:
         self._process.signal_tree(signal.SIGSTOP)
         self._frozen = True
 
-    def thaw(self) -> None:
+    def resume(self) -> None:
         """SIGCONT, if it is still the one that was frozen."""
         if self._process is not None and self._frozen:
             self._process.signal_tree(signal.SIGCONT)
@@ -89,10 +89,10 @@ class RelaySlot:
         await process.stop(signal.SIGTERM, stop_s=STOP_S)
         starting = asked_s - self._started_s < _STARTING_S
         if process.exit_code not in ({0, -signal.SIGTERM} if starting else {0}):
-            self.stops_refused.append(
+            self.failed_stops.append(
                 f"{self.name}: exit code {process.exit_code} {time.monotonic() - asked_s:.1f} s after SIGTERM"
             )
-            self._timeline.note(self.stops_refused[-1])
+            self._timeline.note(self.failed_stops[-1])
 
     def _release(self) -> DetachedProcess | None:
         """The process, which from now on nobody restarts."""
@@ -104,7 +104,7 @@ class RelaySlot:
     async def _restart_when_ended(self, process: DetachedProcess) -> None:
         exit_code = await process.wait()
         self._process = None
-        self.ended_by_themselves[exit_code] += 1
+        self.unexpected_exits[exit_code] += 1
         self._timeline.note(f"{self.name} ended by itself with exit code {exit_code}")
         await asyncio.sleep(_RESTART_S)
         self.start()

@@ -9,18 +9,18 @@ from uuid import UUID
 from rich.console import Console
 from rich.table import Table
 
-from tests.faults.chaos._journal import Answer
+from tests.faults.chaos._comparison import Findings, TopicFindings
+from tests.faults.chaos._journal import CommitResult
 from tests.faults.chaos._probes import Probe
-from tests.faults.chaos._schedule import Kind
-from tests.faults.chaos._verdict import Findings, Reading
+from tests.faults.chaos._schedule import FaultKind
 
 BROKER_FAULTS: Final = (
-    Kind.BROKER_KILL,
-    Kind.BROKER_RESTART,
-    Kind.BROKER_FREEZE,
-    Kind.BROKER_LONG_FREEZE,
+    FaultKind.BROKER_KILL,
+    FaultKind.BROKER_RESTART,
+    FaultKind.BROKER_FREEZE,
+    FaultKind.BROKER_LONG_FREEZE,
 )
-HONESTY: Final = (
+LIMITATIONS: Final = (
     "Killing a process does not test power loss: what the operating system had not written to disk yet "
     "survives it, here as everywhere.\nThe seed replays the schedule of faults; what the processes make of "
     "it is never twice the same."
@@ -28,32 +28,32 @@ HONESTY: Final = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Account:
+class Report:
     """Everything a run found."""
 
     seed: int
     minutes: float
     delivery: str
     #: The kinds of faults that may come.
-    kinds: Sequence[Kind]
-    injected: Mapping[Kind, int]
-    answers: Mapping[Answer, int]
+    kinds: Sequence[FaultKind]
+    injected: Mapping[FaultKind, int]
+    results: Mapping[CommitResult, int]
     committed: int
     poison: int
     #: Acknowledged events that PostgreSQL lost in promotions of a lagging standby: no violation.
     lost_by_postgres: int
-    read_committed: Reading
-    read_uncommitted: Reading
+    read_committed: TopicFindings
+    read_uncommitted: TopicFindings
     tables: Findings
     #: Violations that are no record's: a drain without end, an open transaction, a stop that was refused.
-    others: Sequence[str]
+    other_violations: Sequence[str]
     #: Without those that a failover of PostgreSQL lost.
     probes: Sequence[Probe]
     seen_s: Mapping[UUID, float]
     #: Seconds until everything was published after the last fault; None if it never was.
     drain_s: float | None
     #: How relays ended that were not told to: exit code to times.
-    ended_by_themselves: Mapping[int, int]
+    unexpected_exits: Mapping[int, int]
 
     def violations(self) -> Counter[str]:
         """What must never be, by kind."""
@@ -64,11 +64,11 @@ class Account:
         found["read_uncommitted: changed on its way"] += self.read_uncommitted.findings.counts[
             "changed on its way"
         ]
-        found.update(self.others)
+        found.update(self.other_violations)
         found["fault never recovered from"] += len(self.probes) - len(self.recoveries())
         return +found
 
-    def recoveries(self) -> list[tuple[Kind, float]]:
+    def recoveries(self) -> list[tuple[FaultKind, float]]:
         """Seconds from each fault until its probe had been seen, in all lanes."""
         times = [(probe.kind, probe.recovery_s(self.seen_s)) for probe in self.probes]
         return [(kind, seconds) for kind, seconds in times if seconds is not None]
@@ -81,13 +81,13 @@ class Account:
             "seed": self.seed,
             "minutes": self.minutes,
             "delivery": self.delivery,
-            "relay_kills": self.injected.get(Kind.RELAY_KILL, 0),
+            "relay_kills": self.injected.get(FaultKind.RELAY_KILL, 0),
             "broker_faults": sum(self.injected.get(kind, 0) for kind in BROKER_FAULTS),
-            "postgres_crashes": self.injected.get(Kind.POSTGRES_CRASH, 0),
+            "postgres_crashes": self.injected.get(FaultKind.POSTGRES_CRASH, 0),
             "faults": sum(self.injected.values()),
             "by_kind": {kind: self.injected.get(kind, 0) for kind in self.kinds},
-            "sent": sum(self.answers.values()),
-            **{answer.value: self.answers.get(answer, 0) for answer in Answer},
+            "sent": sum(self.results.values()),
+            **{answer.value: self.results.get(answer, 0) for answer in CommitResult},
             "committed": self.committed,
             "poison": self.poison,
             "lost_by_postgres": self.lost_by_postgres,
@@ -97,53 +97,53 @@ class Account:
             "duplicated_on_the_wire": self.read_uncommitted.duplicates,
             "duplicated_read_committed": self.read_committed.duplicates,
             "reordered": reordered,
-            "recovery_p50_s": round(share_of(seconds, 0.5), 2),
-            "recovery_p99_s": round(share_of(seconds, 0.99), 2),
-            "recovery_max_s": round(share_of(seconds, 1.0), 2),
+            "recovery_p50_s": round(quantile(seconds, 0.5), 2),
+            "recovery_p99_s": round(quantile(seconds, 0.99), 2),
+            "recovery_max_s": round(quantile(seconds, 1.0), 2),
             "drain_s": None if self.drain_s is None else round(self.drain_s, 2),
             "violations": dict(self.violations()),
         }
 
 
-def share_of(ordered: Sequence[float], share: float) -> float:
+def quantile(ordered: Sequence[float], share: float) -> float:
     """The value of *ordered* that *share* of them do not exceed; 0 without any."""
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
-def show(account: Account, console: Console) -> None:
+def print_report(report: Report, console: Console) -> None:
     """Print the tables; the JSON object is the caller's last line."""
-    console.print(_faults(account))
-    console.print(_events(account))
-    if account.ended_by_themselves:
-        ends = ", ".join(f"exit code {code} × {times}" for code, times in account.ended_by_themselves.items())
+    console.print(_faults(report))
+    console.print(_events(report))
+    if report.unexpected_exits:
+        ends = ", ".join(f"exit code {code} × {times}" for code, times in report.unexpected_exits.items())
         console.print(f"Relays that ended without being told to (and were started again): {ends}")
-    for kind, count in account.violations().items():
+    for kind, count in report.violations().items():
         console.print(f"[bold red]VIOLATED[/] {count} × {kind}")
-    console.print(HONESTY, highlight=False)
+    console.print(LIMITATIONS, highlight=False)
 
 
-def _faults(account: Account) -> Table:
-    by_kind: dict[Kind, list[float]] = defaultdict(list)
-    for kind, seconds in account.recoveries():
+def _faults(report: Report) -> Table:
+    by_kind: dict[FaultKind, list[float]] = defaultdict(list)
+    for kind, seconds in report.recoveries():
         by_kind[kind].append(seconds)
     table = Table("fault", "injected", "recovery p50 s", "p99 s", "max s", title="Faults")
-    for kind in account.kinds:
-        table.add_row(kind, f"{account.injected.get(kind, 0):,}", *_times(by_kind[kind]))
+    for kind in report.kinds:
+        table.add_row(kind, f"{report.injected.get(kind, 0):,}", *_times(by_kind[kind]))
     every = [seconds for one in by_kind.values() for seconds in one]
     table.add_section()
-    table.add_row("all", f"{sum(account.injected.values()):,}", *_times(every))
+    table.add_row("all", f"{sum(report.injected.values()):,}", *_times(every))
     return table
 
 
 def _times(seconds: Sequence[float]) -> list[str]:
     ordered = sorted(seconds)
-    return [f"{share_of(ordered, share):.2f}" if ordered else "" for share in (0.5, 0.99, 1.0)]
+    return [f"{quantile(ordered, share):.2f}" if ordered else "" for share in (0.5, 0.99, 1.0)]
 
 
-def _events(account: Account) -> Table:
-    json = account.as_json()
+def _events(report: Report) -> Table:
+    json = report.as_json()
     table = Table(
-        "events", "", title=f"Events, {account.delivery}, {account.minutes:g} min, seed {account.seed}"
+        "events", "", title=f"Events, {report.delivery}, {report.minutes:g} min, seed {report.seed}"
     )
     names = {
         "sent": "sent",

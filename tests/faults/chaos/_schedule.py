@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Final
 
 
-class Kind(StrEnum):
+class FaultKind(StrEnum):
     """What is done to the system; the value is what the report calls it."""
 
     RELAY_KILL = "relay killed"
@@ -25,10 +25,10 @@ class Kind(StrEnum):
     BACKENDS_END = "relays' backends terminated"
     KAFKA_CUT = "Kafka link cut"
     KAFKA_DELAY = "Kafka link delayed"
-    KAFKA_SWALLOW = "Kafka link swallowing"
+    KAFKA_DROP = "Kafka link dropping bytes"
     POSTGRES_CUT = "PostgreSQL link cut"
     POSTGRES_DELAY = "PostgreSQL link delayed"
-    POSTGRES_SWALLOW = "PostgreSQL link swallowing"
+    POSTGRES_DROP = "PostgreSQL link dropping bytes"
     POISON = "poison row"
     MORE_LANES = "number of lanes doubled"
 
@@ -53,7 +53,7 @@ class Fault:
 
     #: Seconds after the start of the run.
     at_s: float
-    kind: Kind
+    kind: FaultKind
     #: Until the killed is started, the frozen goes on, the link is whole again; 0 for what has no length.
     lasts_s: float
     #: From 0 to 1: which relay, which direction, which key; whoever carries the fault out divides it.
@@ -61,98 +61,98 @@ class Fault:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Rhythm:
+class FaultPattern:
     """How often a target is hit, and by what."""
 
     #: Seconds from the end of one fault to the start of the next.
     pause_s: tuple[float, float]
     #: Dealt out shuffled, again and again, so that every kind gets its share; with the seconds each may last.
-    deck: tuple[tuple[Kind, float, float], ...]
+    choices: tuple[tuple[FaultKind, float, float], ...]
 
 
-_RELAYS: Final = Rhythm(
+_RELAYS: Final = FaultPattern(
     pause_s=(3, 12),
-    deck=(
-        *((Kind.RELAY_KILL, 0.1, 3.0),) * 7,
-        (Kind.RELAY_FREEZE, 4.0, 9.0),
-        (Kind.RELAY_FREEZE, 6.0, 14.0),
-        (Kind.RELAY_RESTART, 0.1, 1.0),
+    choices=(
+        *((FaultKind.RELAY_KILL, 0.1, 3.0),) * 7,
+        (FaultKind.RELAY_FREEZE, 4.0, 9.0),
+        (FaultKind.RELAY_FREEZE, 6.0, 14.0),
+        (FaultKind.RELAY_RESTART, 0.1, 1.0),
     ),
 )
 #: One PostgreSQL and one broker. An hour: about 250 relay kills, 90 broker faults, 90 crashes of PostgreSQL.
-SINGLE_SERVERS: Final[Mapping[Target, Rhythm]] = {
+SINGLE_SERVERS: Final[Mapping[Target, FaultPattern]] = {
     Target.RELAYS: _RELAYS,
-    Target.BROKER: Rhythm(
+    Target.BROKER: FaultPattern(
         pause_s=(14, 38),
-        deck=(
-            *((Kind.BROKER_KILL, 0.1, 4.0),) * 3,
-            *((Kind.BROKER_RESTART, 0.1, 2.0),) * 2,
-            *((Kind.BROKER_FREEZE, 6.0, 12.0),) * 2,
-            (Kind.BROKER_LONG_FREEZE, 46.0, 52.0),
+        choices=(
+            *((FaultKind.BROKER_KILL, 0.1, 4.0),) * 3,
+            *((FaultKind.BROKER_RESTART, 0.1, 2.0),) * 2,
+            *((FaultKind.BROKER_FREEZE, 6.0, 12.0),) * 2,
+            (FaultKind.BROKER_LONG_FREEZE, 46.0, 52.0),
         ),
     ),
-    Target.POSTGRES: Rhythm(pause_s=(18, 52), deck=((Kind.POSTGRES_CRASH, 0.1, 3.0),)),
-    Target.BACKENDS: Rhythm(pause_s=(8, 30), deck=((Kind.BACKENDS_END, 0.0, 0.0),)),
-    Target.KAFKA_LINK: Rhythm(
+    Target.POSTGRES: FaultPattern(pause_s=(18, 52), choices=((FaultKind.POSTGRES_CRASH, 0.1, 3.0),)),
+    Target.BACKENDS: FaultPattern(pause_s=(8, 30), choices=((FaultKind.BACKENDS_END, 0.0, 0.0),)),
+    Target.KAFKA_LINK: FaultPattern(
         pause_s=(6, 24),
-        deck=(
-            *((Kind.KAFKA_CUT, 0.0, 0.0),) * 3,
-            *((Kind.KAFKA_DELAY, 2.0, 8.0),) * 2,
-            *((Kind.KAFKA_SWALLOW, 1.0, 7.0),) * 2,
-            (Kind.KAFKA_SWALLOW, 10.0, 14.0),
+        choices=(
+            *((FaultKind.KAFKA_CUT, 0.0, 0.0),) * 3,
+            *((FaultKind.KAFKA_DELAY, 2.0, 8.0),) * 2,
+            *((FaultKind.KAFKA_DROP, 1.0, 7.0),) * 2,
+            (FaultKind.KAFKA_DROP, 10.0, 14.0),
         ),
     ),
-    Target.POSTGRES_LINK: Rhythm(
+    Target.POSTGRES_LINK: FaultPattern(
         pause_s=(6, 24),
-        deck=(
-            *((Kind.POSTGRES_CUT, 0.0, 0.0),) * 3,
-            *((Kind.POSTGRES_DELAY, 2.0, 8.0),) * 2,
-            *((Kind.POSTGRES_SWALLOW, 1.0, 7.0),) * 2,
+        choices=(
+            *((FaultKind.POSTGRES_CUT, 0.0, 0.0),) * 3,
+            *((FaultKind.POSTGRES_DELAY, 2.0, 8.0),) * 2,
+            *((FaultKind.POSTGRES_DROP, 1.0, 7.0),) * 2,
         ),
     ),
-    Target.OUTBOX: Rhythm(pause_s=(4, 16), deck=((Kind.POISON, 0.0, 0.0),)),
-    Target.LANES: Rhythm(pause_s=(30, 60), deck=((Kind.MORE_LANES, 0.0, 0.0),)),
+    Target.OUTBOX: FaultPattern(pause_s=(4, 16), choices=((FaultKind.POISON, 0.0, 0.0),)),
+    Target.LANES: FaultPattern(pause_s=(30, 60), choices=((FaultKind.MORE_LANES, 0.0, 0.0),)),
 }
 #: Three brokers, a primary with a standby, PgBouncer. An hour: about 240 relay kills, 75 broker kills,
 #: 45 broker freezes, 60 promotions (30 of a lagging standby), 90 kills of PgBouncer.
-CLUSTER: Final[Mapping[Target, Rhythm]] = {
+CLUSTER: Final[Mapping[Target, FaultPattern]] = {
     Target.RELAYS: _RELAYS,
-    Target.BROKER: Rhythm(
+    Target.BROKER: FaultPattern(
         pause_s=(8, 24),
-        deck=(
-            *((Kind.BROKER_KILL, 0.1, 20.0),) * 5,
-            *((Kind.BROKER_FREEZE, 1.0, 6.0), (Kind.BROKER_FREEZE, 6.0, 15.0)),
-            (Kind.BROKER_FREEZE, 10.0, 30.0),
-            (Kind.BROKERS_ROLL, 0.1, 2.0),
+        choices=(
+            *((FaultKind.BROKER_KILL, 0.1, 20.0),) * 5,
+            *((FaultKind.BROKER_FREEZE, 1.0, 6.0), (FaultKind.BROKER_FREEZE, 6.0, 15.0)),
+            (FaultKind.BROKER_FREEZE, 10.0, 30.0),
+            (FaultKind.BROKERS_ROLL, 0.1, 2.0),
         ),
     ),
-    Target.POSTGRES: Rhythm(
-        pause_s=(20, 100), deck=((Kind.PROMOTION, 0.0, 0.0), (Kind.LOSSY_PROMOTION, 0.1, 6.0))
+    Target.POSTGRES: FaultPattern(
+        pause_s=(20, 100), choices=((FaultKind.PROMOTION, 0.0, 0.0), (FaultKind.LOSSY_PROMOTION, 0.1, 6.0))
     ),
-    Target.POOLER: Rhythm(pause_s=(15, 60), deck=((Kind.POOLER_RESTART, 0.1, 3.0),)),
+    Target.POOLER: FaultPattern(pause_s=(15, 60), choices=((FaultKind.POOLER_RESTART, 0.1, 3.0),)),
 }
 #: Seconds at the start without any fault.
 _CALM_S: Final = 3.0
 
 
 def schedule(
-    seed: int, seconds: float, rhythms: Mapping[Target, Rhythm] = SINGLE_SERVERS
+    seed: int, seconds: float, patterns: Mapping[Target, FaultPattern] = SINGLE_SERVERS
 ) -> dict[Target, list[Fault]]:
     """The faults of a run of *seconds* seconds, by what they hit, each list in the order of time.
 
     Every fault ends within the run. It is the schedule that a seed replays; what the processes
     make of it is theirs, and never twice the same.
     """
-    return {target: list(_faults(target, rhythm, seed, seconds)) for target, rhythm in rhythms.items()}
+    return {target: list(_faults(target, pattern, seed, seconds)) for target, pattern in patterns.items()}
 
 
-def _faults(target: Target, rhythm: Rhythm, seed: int, seconds: float) -> Iterator[Fault]:
-    dice = random.Random(f"{seed} {target}")
+def _faults(target: Target, pattern: FaultPattern, seed: int, seconds: float) -> Iterator[Fault]:
+    rng = random.Random(f"{seed} {target}")
     at_s = _CALM_S
     while True:
-        for kind, shortest_s, longest_s in dice.sample(rhythm.deck, len(rhythm.deck)):
-            at_s += dice.uniform(*rhythm.pause_s)
-            lasts_s, pick = dice.uniform(shortest_s, longest_s), dice.random()
+        for kind, shortest_s, longest_s in rng.sample(pattern.choices, len(pattern.choices)):
+            at_s += rng.uniform(*pattern.pause_s)
+            lasts_s, pick = rng.uniform(shortest_s, longest_s), rng.random()
             if at_s >= seconds:
                 return
             if at_s + lasts_s < seconds:  # a shorter one of the deck may still fit
@@ -160,7 +160,7 @@ def _faults(target: Target, rhythm: Rhythm, seed: int, seconds: float) -> Iterat
                 at_s += lasts_s
 
 
-def kinds_of(rhythms: Mapping[Target, Rhythm]) -> list[Kind]:
+def kinds_of(patterns: Mapping[Target, FaultPattern]) -> list[FaultKind]:
     """The kinds of faults that *rhythms* have, in the order of the enumeration."""
-    dealt = {kind for rhythm in rhythms.values() for kind, _, _ in rhythm.deck}
-    return [kind for kind in Kind if kind in dealt]
+    present = {kind for pattern in patterns.values() for kind, _, _ in pattern.choices}
+    return [kind for kind in FaultKind if kind in present]

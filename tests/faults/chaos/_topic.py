@@ -10,8 +10,8 @@ from uuid import UUID
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from pydantic_core import from_json
 
-from tests.faults.chaos._stage import PARTITIONS, TOPIC
-from tests.faults.chaos._verdict import Record
+from tests.faults.chaos._comparison import Record
+from tests.faults.chaos._servers import PARTITIONS, TOPIC
 
 _ANSWER_S: Final = 10.0
 _POLL_S: Final = 0.2
@@ -31,7 +31,7 @@ class TopicUnreadable(Exception):
     """Raised when the topic cannot be read to its end; a run whose account is incomplete has failed."""
 
 
-def read_all(bootstrap_servers: str, isolation: Isolation) -> Iterator[Record]:
+def read_topic(bootstrap_servers: str, isolation: Isolation) -> Iterator[Record]:
     """Every record from offset 0 to the end as *isolation* sees it, each partition in the order of offsets.
 
     Raises:
@@ -77,7 +77,7 @@ def _unsettled(bootstrap_servers: str) -> dict[int, tuple[int, int]]:
     return {number: (stable[number], end[number]) for number in end if stable[number] < end[number]}
 
 
-class Follower:
+class TopicFollower:
     """A reader of committed messages that follows the topic in a thread and notes when probe events come."""
 
     def __init__(self, bootstrap_servers: str, key_prefix: str) -> None:

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import asyncpg
 
-from tests.faults.chaos._journal import Answer, Event, Journal, Timeline
-from tests.faults.chaos._stage import AWAY, NO_TOPIC, TOPIC, TOPIC_BYTES_MAX, Connection
+from tests.faults.chaos._journal import CommitResult, Event, Journal, Timeline
+from tests.faults.chaos._servers import MISSING_TOPIC, TOPIC, TOPIC_BYTES_MAX, UNAVAILABLE_ERRORS, Connection
 
 #: Everything an event of the product has; domain_events refuses a version that is taken, so that a statement
 #: that was thought dead cannot slip in behind its repetition.
@@ -60,7 +60,7 @@ class Poison(Enum):
     """Why an event cannot be published."""
 
     TOO_LARGE = auto()
-    NO_TOPIC = auto()
+    MISSING_TOPIC = auto()
 
 
 class _RolledBack(Exception):
@@ -90,7 +90,7 @@ class Writer:
         self._connect = connect
         self._journal = journal
         self._timeline = timeline
-        self._dice = random.Random(f"{seed} {name}")
+        self._rng = random.Random(f"{seed} {name}")
         self._connection: Connection | None = None
         #: Of the last event known to be committed; None when it must be read first.
         self._versions: dict[str, int] | None = None
@@ -106,21 +106,21 @@ class Writer:
         while not until.is_set():
             await self.write(self._some_keys())
             with suppress(TimeoutError):
-                await asyncio.wait_for(until.wait(), self._dice.expovariate(per_s / mean))
+                await asyncio.wait_for(until.wait(), self._rng.expovariate(per_s / mean))
 
     async def write(self, keys: Sequence[tuple[str, int]]) -> list[Event] | None:
         """Send so many events of each of *keys*; the events if they were acknowledged, else None."""
         try:
             connection = await self._connected()
-        except AWAY:
+        except UNAVAILABLE_ERRORS:
             await self._lose_connection()
             await asyncio.sleep(_AWAY_PAUSE_S)
             return None
         events, topics, texts = self._compose(keys)
-        self._journal.sending(events)
+        self._journal.record_sent(events)
         answer = await self._send(connection, events, topics, texts)
-        self._journal.answered(events, answer)
-        if answer is not Answer.ACKNOWLEDGED:
+        self._journal.record_result(events, answer)
+        if answer is not CommitResult.ACKNOWLEDGED:
             self._versions = None
             return None
         assert self._versions is not None
@@ -142,8 +142,8 @@ class Writer:
         return connection
 
     def _some_keys(self) -> list[tuple[str, int]]:
-        chosen = self._dice.sample(self.keys, self._dice.randint(1, min(_KEYS_MAX, len(self.keys))))
-        return [(key, self._dice.randint(1, _EVENTS_PER_KEY_MAX)) for key in chosen]
+        chosen = self._rng.sample(self.keys, self._rng.randint(1, min(_KEYS_MAX, len(self.keys))))
+        return [(key, self._rng.randint(1, _EVENTS_PER_KEY_MAX)) for key in chosen]
 
     def _compose(self, keys: Sequence[tuple[str, int]]) -> tuple[list[Event], list[str], list[str]]:
         assert self._versions is not None
@@ -158,46 +158,46 @@ class Writer:
                 kind = poison.get(key)
                 event = Event(event_id=uuid.uuid4(), key=key, version=version, poison=kind is not None)
                 events.append(event)
-                topics.append(NO_TOPIC if kind is Poison.NO_TOPIC else TOPIC)
+                topics.append(MISSING_TOPIC if kind is Poison.MISSING_TOPIC else TOPIC)
                 # Not compressible, whatever a relay may try.
                 texts.append(
                     secrets.token_hex(TOPIC_BYTES_MAX)
                     if kind is Poison.TOO_LARGE
-                    else "x" * self._dice.randint(*_TEXT_CHARS)
+                    else "x" * self._rng.randint(*_TEXT_CHARS)
                 )
         return events, topics, texts
 
     async def _send(
         self, connection: Connection, events: Sequence[Event], topics: list[str], texts: list[str]
-    ) -> Answer:
+    ) -> CommitResult:
         rows = zip(*((one.event_id, one.key, one.version, one.poison) for one in events), strict=True)
         try:
             await self._in_transaction(connection, (*rows, topics, texts))
         except _RolledBack:
-            return Answer.REFUSED
+            return CommitResult.REFUSED
         except asyncpg.PostgresError as error:
             await self._lose_connection()
-            answer = Answer.UNKNOWN if _sqlstate(error).startswith(_OPEN) else Answer.REFUSED
+            answer = CommitResult.UNKNOWN if _sqlstate(error).startswith(_OPEN) else CommitResult.REFUSED
             self._timeline.note(f"{self.name}: {answer}, {type(error).__name__}")
             return answer
-        except AWAY as error:
+        except UNAVAILABLE_ERRORS as error:
             await self._lose_connection()
-            self._timeline.note(f"{self.name}: {Answer.UNKNOWN}, {type(error).__name__}")
-            return Answer.UNKNOWN
-        return Answer.ACKNOWLEDGED
+            self._timeline.note(f"{self.name}: {CommitResult.UNKNOWN}, {type(error).__name__}")
+            return CommitResult.UNKNOWN
+        return CommitResult.ACKNOWLEDGED
 
     async def _in_transaction(self, connection: Connection, rows: tuple[Any, ...]) -> None:
-        lot = self._dice.random()
-        if lot >= _SLOW_SHARE:
+        draw = self._rng.random()
+        if draw >= _SLOW_SHARE:
             await connection.execute(_WRITE, *rows)
         else:
             async with connection.transaction():
                 await connection.execute(_WRITE, *rows)
-                await asyncio.sleep(self._dice.uniform(*_SLOW_S))
-                if lot < _ROLLED_BACK_SHARE:
+                await asyncio.sleep(self._rng.uniform(*_SLOW_S))
+                if draw < _ROLLED_BACK_SHARE:
                     raise _RolledBack
-        if self._dice.random() < _NOTIFIED_SHARE:
-            with suppress(*AWAY):
+        if self._rng.random() < _NOTIFIED_SHARE:
+            with suppress(*UNAVAILABLE_ERRORS):
                 await connection.execute(_NOTIFY)  # a hint; what it tells is committed
 
     async def _lose_connection(self) -> None:

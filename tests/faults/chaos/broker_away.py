@@ -22,12 +22,12 @@ from pydantic_core import to_json
 from relaybox.local import LocalKafka
 from relaybox.settings import RelaySettings
 
-from tests.faults.chaos._cluster import BROKERS, ClusterStage, cluster_staged
+from tests.faults.chaos._cluster import BROKERS, ClusterServers, start_cluster
 from tests.faults.chaos._journal import Journal, Timeline
 from tests.faults.chaos._relays import RelaySlot
-from tests.faults.chaos._report import share_of
-from tests.faults.chaos._stage import TOPIC
-from tests.faults.chaos._topic import Follower
+from tests.faults.chaos._report import quantile
+from tests.faults.chaos._servers import TOPIC
+from tests.faults.chaos._topic import TopicFollower
 from tests.faults.chaos._writers import Writer
 from tests.fixtures.clusters import wait_for_replicas
 
@@ -44,20 +44,20 @@ _FAULTS: Final = ("kill", "freeze")
 
 
 @dataclass(kw_only=True)
-class _Play:
+class _Measurement:
     """Who takes part."""
 
-    stage: ClusterStage
+    servers: ClusterServers
     journal: Journal
     timeline: Timeline
     writer: Writer
-    follower: Follower
+    follower: TopicFollower
     #: Key of each event that was acknowledged.
     keys: dict[UUID, str] = field(default_factory=dict[UUID, str])
 
     async def write(self, seconds: float) -> None:
         """Write an event of each key again and again for *seconds*."""
-        connection = await self.stage.connect()
+        connection = await self.servers.connect()
         try:
             until_s = time.monotonic() + seconds
             while (began_s := time.monotonic()) < until_s:
@@ -68,7 +68,7 @@ class _Play:
         finally:
             connection.terminate()
 
-    async def drained(self) -> None:
+    async def wait_until_drained(self) -> None:
         """Wait until a reader has every event.
 
         Raises:
@@ -83,7 +83,7 @@ class _Play:
         worst: dict[str, float] = defaultdict(float)
         seen_s: Mapping[UUID, float] = self.follower.seen_s
         for event_id, key in self.keys.items():
-            at_s = self.journal.answered_s[event_id]
+            at_s = self.journal.result_s[event_id]
             if from_s <= at_s < until_s:
                 worst[key] = max(worst[key], seen_s[event_id] - at_s)
         return worst
@@ -112,64 +112,73 @@ def main() -> int:
 
 
 async def _measure(arguments: argparse.Namespace, directory: Path) -> None:
-    async with cluster_staged(directory) as stage, _play(stage, arguments.delivery) as play:
-        await play.write(_CALM_S)
-        await play.drained()
+    async with (
+        start_cluster(directory) as servers,
+        _started_measurement(servers, arguments.delivery) as measurement,
+    ):
+        await measurement.write(_CALM_S)
+        await measurement.wait_until_drained()
         for fault in arguments.faults:
             for number in arguments.brokers:
-                play.timeline.note(f"{fault} of broker {number} begins")
-                waits = await _one_outage(play, fault, stage.kafka.brokers[number - 1], arguments.seconds)
+                measurement.timeline.note(f"{fault} of broker {number} begins")
+                waits = await _measure_outage(
+                    measurement, fault, servers.kafka.brokers[number - 1], arguments.seconds
+                )
                 line = {"delivery": arguments.delivery, "fault": fault, "broker": number, **waits}
                 sys.stdout.write(to_json(line).decode() + "\n")
                 sys.stdout.flush()
 
 
 @asynccontextmanager
-async def _play(stage: ClusterStage, delivery: str) -> AsyncGenerator[_Play]:
+async def _started_measurement(servers: ClusterServers, delivery: str) -> AsyncGenerator[_Measurement]:
     async with AsyncExitStack() as stack:
-        journal = Journal(stage.directory / "journal.jsonl")
-        timeline = Timeline(stage.directory / "timeline.log")
+        journal = Journal(servers.directory / "journal.jsonl")
+        timeline = Timeline(servers.directory / "timeline.log")
         stack.callback(journal.close)
         stack.callback(timeline.close)
         for number in range(_RELAYS):
-            environment = {**stage.relay_environment(), "RELAY_DELIVERY": delivery, "LOG_JSON": "true"}
+            environment = {**servers.relay_environment(), "RELAY_DELIVERY": delivery, "LOG_JSON": "true"}
             name = f"relay-{number}"
-            relay = RelaySlot(name, environment, stage.directory / f"{name}.log", timeline)
+            relay = RelaySlot(name, environment, servers.directory / f"{name}.log", timeline)
             relay.start()
             stack.push_async_callback(relay.stop)
-        follower = Follower(stage.bootstrap_servers, _PREFIX)
+        follower = TopicFollower(servers.bootstrap_servers, _PREFIX)
         follower.start()
         stack.callback(follower.stop)
         keys = [f"{_PREFIX}{number}" for number in range(_KEYS)]
-        writer = Writer("writer", keys, stage.connect, journal=journal, timeline=timeline, seed=0)
+        writer = Writer("writer", keys, servers.connect, journal=journal, timeline=timeline, seed=0)
         stack.push_async_callback(writer.close)
-        yield _Play(stage=stage, journal=journal, timeline=timeline, writer=writer, follower=follower)
+        yield _Measurement(
+            servers=servers, journal=journal, timeline=timeline, writer=writer, follower=follower
+        )
 
 
-async def _one_outage(play: _Play, fault: str, broker: LocalKafka, seconds: float) -> dict[str, float]:
+async def _measure_outage(
+    measurement: _Measurement, fault: str, broker: LocalKafka, seconds: float
+) -> dict[str, float]:
     """Take *broker* away for *seconds*; return shares of the worst waits of the keys."""
     began_s = time.monotonic()
     if fault == "kill":
         broker.kill()
     else:
         broker.pause()
-    await play.write(seconds)
+    await measurement.write(seconds)
     back_s = time.monotonic()
     if fault == "kill":
         starting = asyncio.create_task(broker.start())
     else:
         broker.resume()
         starting = asyncio.create_task(asyncio.sleep(0))
-    await play.write(_CALM_S)
+    await measurement.write(_CALM_S)
     await starting
-    await play.drained()
-    await wait_for_replicas(play.stage.kafka_settings(), TOPIC, BROKERS)
-    away = sorted(play.worst_waits(began_s - _EVERY_S, back_s).values())
-    returning = play.worst_waits(back_s, float("inf")).values()
+    await measurement.wait_until_drained()
+    await wait_for_replicas(measurement.servers.kafka_settings(), TOPIC, BROKERS)
+    away = sorted(measurement.worst_waits(began_s - _EVERY_S, back_s).values())
+    returning = measurement.worst_waits(back_s, float("inf")).values()
     shares = {"p50_s": 0.5, "p99_s": 0.99, "max_s": 1.0}
     return {
         "keys": len(away),
-        **{name: round(share_of(away, share), 2) for name, share in shares.items()},
+        **{name: round(quantile(away, share), 2) for name, share in shares.items()},
         "max_s_as_it_returns": round(max(returning), 2),
     }
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from tests.faults.chaos._journal import Answer
+from tests.faults.chaos._journal import CommitResult
 
 #: Violations of one kind that are kept with their evidence; all are counted.
 _EVIDENCE_MAX: Final = 50
@@ -55,7 +55,7 @@ class Findings:
 
 
 @dataclass(kw_only=True, slots=True)
-class Reading:
+class TopicFindings:
     """What one reading of the topic from its beginning found."""
 
     records: int = 0
@@ -71,18 +71,18 @@ class Reading:
     duplicate_records: list[Record] = field(default_factory=list[Record])
 
 
-def read(
+def compare_topic(
     expected: Mapping[UUID, tuple[str, int]],
     records: Iterable[Record],
     lost_by_postgres: Set[UUID] = frozenset(),
-) -> Reading:
+) -> TopicFindings:
     """Compare *records* with the events that must be on the topic: id to key and version.
 
     Those *lost_by_postgres* may be there, or not.
     Per key, first appearances must come by version; a later copy of an earlier one is a duplicate, not a
     disorder.
     """
-    found, seen = Reading(), set[UUID]()
+    found, seen = TopicFindings(), set[UUID]()
     last: dict[str, tuple[int, int]] = {}
     for record in records:
         found.records += 1
@@ -115,13 +115,13 @@ def read(
     return found
 
 
-def publishable(rows: Iterable[Row], poison: set[UUID]) -> dict[UUID, tuple[str, int]]:
+def publishable_events(rows: Iterable[Row], poison: set[UUID]) -> dict[UUID, tuple[str, int]]:
     """The events that must be on the topic: all that are committed but poison."""
     return {row.event_id: (row.key, row.version) for row in rows if row.event_id not in poison}
 
 
 def lost_by_failovers(
-    rows: Iterable[Row], answers: Mapping[UUID, Answer], at_risk: Iterable[UUID]
+    rows: Iterable[Row], results: Mapping[UUID, CommitResult], at_risk: Iterable[UUID]
 ) -> set[UUID]:
     """The events that PostgreSQL lost.
 
@@ -132,12 +132,12 @@ def lost_by_failovers(
             and the one when the address led to that standby.
     """
     present = {row.event_id for row in rows}
-    return {each for each in at_risk if each not in present and answers[each] is not Answer.REFUSED}
+    return {each for each in at_risk if each not in present and results[each] is not CommitResult.REFUSED}
 
 
 def check_tables(
     rows: Iterable[Row],
-    answers: Mapping[UUID, Answer],
+    results: Mapping[UUID, CommitResult],
     poison: set[UUID],
     lost_by_postgres: Set[UUID] = frozenset(),
 ) -> Findings:
@@ -146,8 +146,8 @@ def check_tables(
     before: Row | None = None
     for row in rows:
         present.add(row.event_id)
-        answer = answers.get(row.event_id)
-        if answer is None or answer is Answer.REFUSED:
+        answer = results.get(row.event_id)
+        if answer is None or answer is CommitResult.REFUSED:
             findings.add("committed although refused or never sent", (answer, row))
         if (row.status, row.skipped) != (("FAILED", True) if row.event_id in poison else ("SENT", False)):
             findings.add("not as it must be at the end", row)
@@ -155,7 +155,7 @@ def check_tables(
             findings.add("committed out of order", (before, row))
         before = row
     present |= lost_by_postgres
-    for event_id, answer in answers.items():
-        if answer is Answer.ACKNOWLEDGED and event_id not in present:
+    for event_id, answer in results.items():
+        if answer is CommitResult.ACKNOWLEDGED and event_id not in present:
             findings.add("acknowledged by PostgreSQL and not there", event_id)
     return findings

@@ -20,7 +20,7 @@ from tests.faults.chaos._proxy import Proxy
 
 TOPIC: Final = "domain-events"
 #: A topic that does not exist: poison of the second kind.
-NO_TOPIC: Final = "no-such-topic"
+MISSING_TOPIC: Final = "no-such-topic"
 #: What the topic takes; a poison row of the first kind is larger.
 TOPIC_BYTES_MAX: Final = 65_536
 PARTITIONS: Final = 8
@@ -28,7 +28,12 @@ PARTITIONS: Final = 8
 Connection = Any
 #: What a statement or a connection ends with when PostgreSQL is away, or was; time-outs are OSErrors. The
 #: last is of a statement on a connection that breaks at this moment.
-AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+UNAVAILABLE_ERRORS: Final = (
+    OSError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 _ADMIN_S: Final = 30.0
 _CONNECT_S: Final = 3.0
 _STATEMENT_S: Final = 5.0
@@ -59,7 +64,7 @@ class ProxiedKafka(LocalKafka):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage(ABC):
+class ChaosServers(ABC):
     """What a run happens on."""
 
     #: Logs, journal and time line; kept when something was violated.
@@ -128,7 +133,7 @@ class Stage(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SingleStage(Stage):
+class SingleServers(ChaosServers):
     """One PostgreSQL and one broker, each behind a proxy."""
 
     postgres: LocalPostgres
@@ -161,7 +166,7 @@ class SingleStage(Stage):
 
 
 @asynccontextmanager
-async def staged(directory: Path) -> AsyncGenerator[SingleStage]:
+async def start_single_servers(directory: Path) -> AsyncGenerator[SingleServers]:
     """Start the servers in *directory*, make schema and topic, and leave nothing running."""
     # Nothing waits for the disk: no fault here is a power cut, and two cores have other things to do.
     postgres = LocalPostgres(directory / "postgres", durable=False)
@@ -173,16 +178,16 @@ async def staged(directory: Path) -> AsyncGenerator[SingleStage]:
         await asyncio.gather(postgres.start(), kafka.start())
         postgres_proxy = Proxy(postgres.port)
         await postgres_proxy.start()
-        stage = SingleStage(
+        servers = SingleServers(
             directory=directory,
             postgres=postgres,
             kafka=kafka,
             postgres_proxy=postgres_proxy,
             kafka_proxy=kafka_proxy,
         )
-        await migrate_up(stage.settings(), BACKBONE)
-        await asyncio.to_thread(_create_topic, stage.bootstrap_servers)
-        yield stage
+        await migrate_up(servers.settings(), BACKBONE)
+        await asyncio.to_thread(_create_topic, servers.bootstrap_servers)
+        yield servers
         await postgres_proxy.close()
     finally:
         await kafka_proxy.close()
