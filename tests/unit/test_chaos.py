@@ -87,7 +87,7 @@ def test_hour_on_a_cluster_has_the_faults_that_are_promised(seed: int) -> None:
     assert set(kinds) == set(kinds_of(CLUSTER))
 
 
-@pytest.mark.parametrize("rhythms", [SINGLE_SERVERS, CLUSTER], ids=["single", "cluster"])
+@pytest.mark.parametrize("patterns", [SINGLE_SERVERS, CLUSTER], ids=["single", "cluster"])
 @pytest.mark.parametrize("seed", range(20))
 def test_faults_of_one_target_follow_one_another_and_end_within_the_run(
     seed: int, patterns: Mapping[Target, FaultPattern]
