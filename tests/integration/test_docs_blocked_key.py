@@ -95,7 +95,7 @@ async def test_blocked_key_page_repairs_a_record_too_large(
     assert "an operator" in blocked
     shown, raised = await section("2. Find the cause")
     assert "RecordTooLarge" in shown
-    assert raised == f"{narrow_topic} takes messages of 2000000 bytes, {LIMIT_BYTES} before\n"
+    assert raised == f"{narrow_topic} accepts messages of 2000000 bytes; before: {LIMIT_BYTES}\n"
     preview, retried = await section("3. Retry the row")
     assert "dry run: 1 would be put back to PENDING" in preview
     assert retried == "1 put back to PENDING\n"
@@ -175,7 +175,7 @@ async def test_blocked_key_page_lets_a_stopped_lane_go_on(
         _status, blocked = await section("1. Show the blocked keys")
         assert str(MARKER) in blocked
         assert f"lane {LANE} publishes nothing, {waiting} rows wait" in blocked
-        assert await section("A lane publishes nothing") == [f"lane {LANE} goes on from {MARKER}\n"]
+        assert await section("A lane publishes nothing") == [f"lane {LANE} continues after marker {MARKER}\n"]
         await wait_until_all_sent(database)
     records = read_topic(kafka_settings.bootstrap_servers, narrow_topic)
     assert first_appearances(records) == {key: [1] for key in keys}
@@ -202,7 +202,7 @@ async def test_blocked_key_page_leads_out_of_a_lossy_failover(
         assert "not-in-database" in everything
         assert lost["payload"]["event_id"] in everything
         assert everything.endswith("docs/how-to/blocked-key.md, After a failover.\n")
-        assert "Nothing is lost" in later
+        assert "No event is lost" in later
 
         names: dict[str, Any] = {}
         [snippet] = fences(PAGE, "python")
@@ -215,7 +215,7 @@ async def test_blocked_key_page_leads_out_of_a_lossy_failover(
             await db.commit()
         await wait_until_all_sent(database)
     _, later = await follow()
-    assert "Nothing is lost" in later
+    assert "No event is lost" in later
     records = [one for one in read_topic(kafka_settings.bootstrap_servers, topic) if one.key == "lost"]
     assert [one.headers.get("ce_causationid") for one in records] == [None, lost["payload"]["event_id"]]
 

@@ -16,7 +16,7 @@ from backend.genesis import session
 from backend.workspace.errors import ChessNotInstalled
 from relaybox.cli import LazyGroup
 from relaybox.cli import app as relaybox_app
-from relaybox.cli._extras import ExtraMissing, needs_extra
+from relaybox.cli._errors import ExtraMissing, needs_extra
 from relaybox.commands import EventType
 from relaybox.local._errors import INSTALL_LOCAL
 from relaybox.relay import BreakerState, RelayCollector

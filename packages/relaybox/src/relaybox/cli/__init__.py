@@ -1,10 +1,10 @@
-"""The command line: ``relaybox …``, and the parts that an application's own command line is made of."""
+"""The command ``relaybox``, and building blocks for the command line of an application."""
 
 from typing import TYPE_CHECKING
 
 from relaybox.cli._app import app
+from relaybox.cli._errors import ErrorsAsLines
 from relaybox.cli._lazy import LazyCommand, LazyGroup
-from relaybox.cli._report import ErrorsAsLines
 
 if TYPE_CHECKING:
     from relaybox.cli._migrate import migrate_commands

@@ -10,55 +10,59 @@ from typing import Annotated
 import typer
 from pydantic_core import to_json
 
-from relaybox.cli._extras import needs_extra
+from relaybox.cli._errors import needs_extra
 from relaybox.cli._lazy import LazyCommand, LazyGroup
 
 __all__ = ("app",)
 
 
-class _Program(LazyGroup):
+class _RelayboxGroup(LazyGroup):
     lazy = MappingProxyType(
         {
             "migrate": LazyCommand(
-                target="relaybox.cli._schema:schema_commands", help="Bring the tables to this version."
+                target="relaybox.cli._migrate:schema_commands",
+                help="Migrate the tables to the version of this library.",
             ),
             "topics": LazyCommand(
-                target="relaybox.cli._topics:topics_commands", help="The topics that events go to."
+                target="relaybox.cli._topics:topics_commands",
+                help="Create and check the topics of the outbox.",
             ),
             "outbox": LazyCommand(
                 target="relaybox.cli._outbox:outbox_commands",
-                help="What waits in the outbox, and what to do about it.",
+                help="Inspect the outbox; retry, skip and purge its rows.",
             ),
             "relay": LazyCommand(
-                target="relaybox.cli._services:relay_commands", help="Publish the outbox to Kafka."
+                target="relaybox.cli._services:relay_commands",
+                help="Publish the outbox to Kafka; inspect relays and lanes.",
             ),
             "consumer": LazyCommand(
-                target="relaybox.cli._services:consumer_commands", help="Hand events to handlers."
+                target="relaybox.cli._services:consumer_commands",
+                help="Consume events with the handlers of an application.",
             ),
             "verify": LazyCommand(
                 target="relaybox.cli._verify:verify_command",
                 help="Compare the tables with the topics; "
-                "exit code 0 only if nothing is lost, duplicated, reordered or spread.",
+                "exit code 0 only if no event is lost, duplicated, reordered or spread.",
             ),
             "sweep": LazyCommand(
                 target="relaybox.cli._sweep:sweep_expired",
-                help="Remove the answers to keyed requests that have expired.",
+                help="Remove expired responses of idempotent requests, and old rows.",
             ),
         }
     )
 
 
 app = typer.Typer(
-    cls=_Program,
+    cls=_RelayboxGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Commands taken once, facts recorded with them, every fact told to Kafka.",
+    help="Transactional outbox, Kafka relay and idempotent commands for FastAPI and PostgreSQL.",
 )
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"relaybox {version('relaybox')}")
         raise typer.Exit
 
@@ -66,22 +70,24 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def main(
     _version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Commands taken once, facts recorded with them, every fact told to Kafka."""
+    """Transactional outbox, Kafka relay and idempotent commands for FastAPI and PostgreSQL."""
 
 
 @app.command(help="Print a development token, signed with JWT_SECRET.")
 def token(
-    sub: Annotated[str, typer.Option("--sub", help="Whom the token speaks for.")],
-    ttl_s: Annotated[int, typer.Option("--ttl-s", min=1, max=31_536_000, help="Seconds it holds.")] = 3_600,
+    sub: Annotated[str, typer.Option("--sub", help="The subject of the token: a user id.")],
+    ttl_s: Annotated[
+        int, typer.Option("--ttl-s", min=1, max=31_536_000, help="Seconds until the token expires.")
+    ] = 3_600,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Print a development token, signed with JWT_SECRET.
 
     Raises:
-        ExtraMissing: the library is installed without ``[http]``.
+        ExtraMissing: The library is installed without ``[http]``.
         SettingsError: JWT_SECRET is missing or too short.
     """
     from relaybox.settings import JwtSettings, load_settings
@@ -89,24 +95,26 @@ def token(
     with needs_extra("http"):
         from relaybox.http import make_token
     try:
-        made = make_token(load_settings(JwtSettings), sub, ttl_s)
+        signed = make_token(load_settings(JwtSettings), sub, ttl_s)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--sub") from error
-    typer.echo(to_json({"token": made, "expires_in_s": ttl_s}).decode() if as_json else made)
+    typer.echo(to_json({"token": signed, "expires_in_s": ttl_s}).decode() if as_json else signed)
 
 
 @app.command(context_settings={"ignore_unknown_options": True})
 def local(
-    command: Annotated[list[str] | None, typer.Argument(help="What to run; your shell if left out.")] = None,
+    command: Annotated[
+        list[str] | None, typer.Argument(help="The command to run; by default your shell.")
+    ] = None,
     data_dir: Annotated[
-        Path, typer.Option(envvar="RELAYBOX_DATA_DIR", help="Where the servers keep their data.")
+        Path, typer.Option(envvar="RELAYBOX_DATA_DIR", help="Directory for the data of the servers.")
     ] = Path(".relaybox"),
 ) -> None:
-    """Run a command, or a shell, beside a PostgreSQL and a Kafka that are ready for Relaybox.
+    """Run a command or a shell with a PostgreSQL and a Kafka that are ready for Relaybox.
 
-    Servers that POSTGRES_HOST and KAFKA_HOST name are used; for others, local ones are started.
+    Uses the servers that POSTGRES_HOST and KAFKA_HOST name. For each that is not set, starts a local server.
     """
     from relaybox.cli._local import run_with_servers
 
-    words = command or [os.environ.get("SHELL", "/bin/sh")]
-    raise typer.Exit(asyncio.run(run_with_servers(words, data_dir)))
+    argv = command or [os.environ.get("SHELL", "/bin/sh")]
+    raise typer.Exit(asyncio.run(run_with_servers(argv, data_dir)))

@@ -1,4 +1,4 @@
-"""Commands whose modules are loaded when they run, not when the program starts."""
+"""Command groups that import the module of a command only when the command runs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ import typer
 from typer.core import TyperCommand
 from typer.main import get_command, get_group
 
-from relaybox.cli._report import ErrorsAsLines
+from relaybox.cli._errors import ErrorsAsLines
 
 __all__ = ("LazyCommand", "LazyGroup")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LazyCommand:
-    """Where a command is defined, and what the list of commands says about it."""
+    """Where a command is defined, and its help text in the list of commands."""
 
     #: ``package.module:name`` of a ``typer.Typer``, or of a function that is a single command.
     target: str
@@ -25,36 +25,36 @@ class LazyCommand:
 
 
 class LazyGroup(ErrorsAsLines):
-    """A group that lists commands without loading them, for ``typer.Typer(cls=…)``.
+    """A group that lists commands without importing their modules, for ``typer.Typer(cls=…)``.
 
-    Drivers and frameworks take most of the time in which a command line starts; ``--help`` needs none
-    of them. A subclass names its commands in ``lazy``.
+    Importing drivers and frameworks takes most of the start of a command line; ``--help`` needs none of them.
+    A subclass declares its commands in ``lazy``.
     """
 
     lazy: ClassVar[Mapping[str, LazyCommand]] = MappingProxyType({})
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        for name, one in self.lazy.items():
-            self.commands[name] = TyperCommand(name, help=one.help)
+        for name, command in self.lazy.items():
+            self.commands[name] = TyperCommand(name, help=command.help)
         self._not_loaded = dict(self.lazy)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Load the command that *args* name and return it."""
+        """Import the command that *args* begin with, and resolve it."""
         self.load(args[0])
         return super().resolve_command(ctx, args)
 
     def load(self, name: str) -> None:
-        """Replace the entry of the lazy command *name* by the command itself; other names change nothing."""
-        one = self._not_loaded.pop(name, None)
-        if one is None:
+        """Replace the placeholder of the lazy command *name* by the command; ignore any other name."""
+        command = self._not_loaded.pop(name, None)
+        if command is None:
             return
-        module, _, attribute = one.target.partition(":")
-        found: Any = getattr(import_module(module), attribute)
-        if isinstance(found, typer.Typer):
-            self.commands[name] = get_group(found)
+        module, _, attribute = command.target.partition(":")
+        target: Any = getattr(import_module(module), attribute)
+        if isinstance(target, typer.Typer):
+            self.commands[name] = get_group(target)
         else:
             single = typer.Typer(add_completion=False)
-            single.command(name, help=one.help)(found)
+            single.command(name, help=command.help)(target)
             self.commands[name] = get_command(single)
         self.commands[name].name = name

@@ -1,4 +1,4 @@
-"""``relaybox local``: a command, or a shell, beside a PostgreSQL and a Kafka of one's own."""
+"""``relaybox local``: run a command or a shell with a PostgreSQL and a Kafka."""
 
 import asyncio
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from relaybox.cli._extras import needs_extra
+from relaybox.cli._errors import needs_extra
 from relaybox.db import BACKBONE, migrate_up
 from relaybox.outbox import OutboxSettings
 from relaybox.relay import Replication, ensure_topics
@@ -22,14 +22,14 @@ _SECRET_BYTES = 48
 
 
 async def run_with_servers(command: Sequence[str], data_dir: Path) -> int:
-    """Run *command* with the servers' settings in its environment; returns its exit code.
+    """Run *command* with the servers' settings in its environment and return its exit code.
 
-    A server that ``POSTGRES_HOST`` or ``KAFKA_HOST`` names is used; else a local one runs as long as
-    *command*, its data in *data_dir*. The schema is brought up and the topics of ``OUTBOX_TOPICS``
-    are made. ``JWT_SECRET`` is made up for this run unless it is set.
+    Uses the servers that ``POSTGRES_HOST`` and ``KAFKA_HOST`` name. For each that is not set, starts a local
+    server with its data in *data_dir*, and stops it when *command* ends. Migrates the schema, creates the
+    topics of ``OUTBOX_TOPICS``, and generates a ``JWT_SECRET`` for this run unless it is set.
 
     Raises:
-        RelayboxError: a server cannot be had; says what to do.
+        RelayboxError: A server cannot be started or reached; the message says what to do.
     """
     async with AsyncExitStack() as servers:
         await _start_servers(servers, data_dir)
@@ -44,42 +44,42 @@ async def run_with_servers(command: Sequence[str], data_dir: Path) -> int:
 
 
 async def _start_servers(servers: AsyncExitStack, data_dir: Path) -> None:
-    # An empty one counts as unset, as everywhere.
-    postgres_is_named, kafka_is_named = (bool(os.environ.get(f"{one}_HOST")) for one in ("POSTGRES", "KAFKA"))
-    if postgres_is_named and kafka_is_named:
+    # An empty variable counts as unset, as in all settings.
+    start_postgres, start_kafka = not os.environ.get("POSTGRES_HOST"), not os.environ.get("KAFKA_HOST")
+    if not (start_postgres or start_kafka):
         return
     with needs_extra("local"):
         from relaybox.local import LocalKafka, LocalPostgres
 
-        if not postgres_is_named:
+        if start_postgres:
             postgres = LocalPostgres(data_dir / "postgres")
             await postgres.start()
             servers.push_async_callback(postgres.stop)
             os.environ.update(postgres.settings())
-        if not kafka_is_named:
+        if start_kafka:
             kafka = LocalKafka(data_dir / "kafka")
             await kafka.start()
             servers.push_async_callback(kafka.stop)
             os.environ.update(kafka.settings())
-    typer.echo(f"local servers are ready, their data in {data_dir}; they stop with this command", err=True)
+    typer.echo(f"local servers are ready; data in {data_dir}; they stop when the command ends", err=True)
 
 
 async def _run(command: Sequence[str]) -> int:
     loop = asyncio.get_running_loop()
     received: asyncio.Queue[int] = asyncio.Queue()
-    # Before the command starts: a signal in between would end us and leave it behind, and the servers.
-    # A terminal sends Ctrl-C to the command as well: it ends by it or not, and we end with it.
+    # Handlers come first: a signal before them would end this process and leave command and servers running.
+    # The terminal sends Ctrl-C to the command as well; this process ends when the command does.
     loop.add_signal_handler(signal.SIGINT, lambda: None)
-    # A terminal that is closed must not leave the servers behind.
+    # SIGHUP: a closed terminal must not leave the servers running.
     for number in (signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, received.put_nowait, number)
     try:
         child = await asyncio.create_subprocess_exec(*command)
     except OSError as error:
         raise typer.BadParameter(f"{command[0]}: {error.strerror}", param_hint="COMMAND") from error
-    passing_on = asyncio.create_task(_forward_signals(received, child))
+    forwarding = asyncio.create_task(_forward_signals(received, child))
     exit_code = await child.wait()
-    passing_on.cancel()
+    forwarding.cancel()
     return exit_code if exit_code >= 0 else 128 - exit_code
 
 

@@ -1,4 +1,4 @@
-"""``migrate up|down|check|sql`` for any lines of migrations."""
+"""``migrate up|down|check|sql`` for one or more sets of migrations."""
 
 import asyncio
 from typing import Annotated, Final
@@ -6,37 +6,54 @@ from typing import Annotated, Final
 import typer
 from pydantic_core import to_json
 
-from relaybox.cli._report import ErrorsAsLines
-from relaybox.db import Database, Migrations, migrate_down, migrate_up, pending_migrations, schema_script
+from relaybox.cli._errors import ErrorsAsLines
+from relaybox.db import (
+    BACKBONE,
+    Database,
+    Migrations,
+    migrate_down,
+    migrate_up,
+    pending_migrations,
+    schema_script,
+)
 from relaybox.settings import PostgresSettings, load_settings
 
-__all__ = ("migrate_commands",)
+__all__ = ("migrate_commands", "schema_commands")
 
-#: What people with one role only give up (contract, section 1).
+#: What an installation with a single role loses (contract, section 1).
 _ONE_ROLE: Final = (
     "note: services connect as the owner of the tables (POSTGRES_OWNER_USER is not set or is POSTGRES_USER). "
-    "Lost by that: the database refuses to change domain_events by a trigger only, which their role could "
-    "drop, and it does not refuse them any other change of the schema."
+    "Lost by that: only a trigger protects domain_events from changes, services could drop it, and nothing "
+    "prevents them from other changes of the schema. Set POSTGRES_OWNER_USER to a role of its own."
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of lines.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Really remove the tables and all their data.")]
+Yes = Annotated[
+    bool, typer.Option("--yes", help="Remove the tables and all their data without further confirmation.")
+]
 
 
-def migrate_commands(*lines: Migrations, postgres: type[PostgresSettings] = PostgresSettings) -> typer.Typer:
-    """Make the commands for *lines*, which are applied in this order and removed in the other.
+def migrate_commands(
+    *migrations: Migrations, postgres: type[PostgresSettings] = PostgresSettings
+) -> typer.Typer:
+    """Build the commands for *migrations*: ``app.add_typer(migrate_commands(BACKBONE), name="migrate")``.
 
-    ``app.add_typer(migrate_commands(BACKBONE), name="migrate")``. They read ``POSTGRES_*`` as
-    *postgres*, which may have other defaults, and connect as the owner, ``check`` as the services do; it ends
-    with 1 when something is pending.
+    ``up`` and ``down`` connect as the owner, ``check`` as the services' role. ``check`` exits with code 1 if
+    a migration is pending.
+
+    Args:
+        migrations: Applied in this order, removed in the reverse order.
+        postgres: Settings class that reads ``POSTGRES_*``; a subclass may have other defaults.
     """
-    group = typer.Typer(cls=ErrorsAsLines, no_args_is_help=True, help="Bring the tables to this version.")
+    group = typer.Typer(
+        cls=ErrorsAsLines, no_args_is_help=True, help="Migrate the tables to the version of this library."
+    )
 
     @group.command()
     def up(as_json: Json = False) -> None:
-        """Apply what is missing."""
+        """Apply pending migrations."""
         settings = load_settings(postgres)
-        applied = asyncio.run(migrate_up(settings, *lines))
+        applied = asyncio.run(migrate_up(settings, *migrations))
         _print("applied", applied, "nothing to apply: the schema is up to date", as_json)
         if settings.owner_user in (None, settings.user):
             typer.echo(_ONE_ROLE, err=True)
@@ -47,47 +64,54 @@ def migrate_commands(*lines: Migrations, postgres: type[PostgresSettings] = Post
         settings = load_settings(postgres)
         if not yes:
             where = f"{settings.db} at {settings.direct().address}"
-            typer.echo(f"error: this removes every table and its data from {where}; add --yes", err=True)
+            typer.echo(
+                f"error: this would remove all Relaybox tables and their data from {where}; add --yes",
+                err=True,
+            )
             raise typer.Exit(1)
-        _print("removed", asyncio.run(_down(settings, lines)), "nothing to remove", as_json)
+        _print("removed", asyncio.run(_down(settings, migrations)), "nothing to remove", as_json)
 
     @group.command()
     def check(as_json: Json = False) -> None:
-        """List what is missing; exit code 1 if anything is."""
-        pending = asyncio.run(_pending(load_settings(postgres), lines))
+        """List pending migrations; exit code 1 if there are any."""
+        pending = asyncio.run(_pending(load_settings(postgres), migrations))
         _print("pending", pending, "the schema is up to date", as_json)
         if pending:
             raise typer.Exit(1)
 
     @group.command()
     def sql() -> None:
-        """Print the whole schema as one SQL text, for the first start of a container."""
+        """Print the whole schema as one SQL script, for the first start of a container."""
         schema = load_settings(postgres).schema_name
-        typer.echo(schema_script(*lines, schema=schema), nl=False)
+        typer.echo(schema_script(*migrations, schema=schema), nl=False)
 
     _ = up, down, check, sql
     return group
 
 
-async def _down(settings: PostgresSettings, lines: tuple[Migrations, ...]) -> list[str]:
+async def _down(settings: PostgresSettings, migrations: tuple[Migrations, ...]) -> list[str]:
     removed: list[str] = []
-    # The last line may refer to tables of those before it.
-    for line in reversed(lines):
-        removed += await migrate_down(settings, line)
+    # Later sets may refer to tables of earlier ones.
+    for part in reversed(migrations):
+        removed += await migrate_down(settings, part)
     return removed
 
 
-async def _pending(settings: PostgresSettings, lines: tuple[Migrations, ...]) -> list[str]:
+async def _pending(settings: PostgresSettings, migrations: tuple[Migrations, ...]) -> list[str]:
     database = Database(settings, application_name="relaybox-migrate")
     try:
-        return await pending_migrations(database, *lines)
+        return await pending_migrations(database, *migrations)
     finally:
         await database.close()
 
 
-def _print(verb: str, revisions: list[str], none: str, as_json: bool) -> None:
+def _print(verb: str, revisions: list[str], if_empty: str, as_json: bool) -> None:
     if as_json:
         typer.echo(to_json({verb: revisions}).decode())
         return
-    for line in [f"{verb} {revision}" for revision in revisions] or [none]:
+    for line in [f"{verb} {revision}" for revision in revisions] or [if_empty]:
         typer.echo(line)
+
+
+#: The commands of ``relaybox migrate``: the tables of the library alone.
+schema_commands = migrate_commands(BACKBONE)

@@ -1,4 +1,4 @@
-"""Options by which operators name rows, and say who they are."""
+"""Options shared by operator commands: the selection of rows, the operator's name, and the output format."""
 
 import functools
 import getpass
@@ -21,6 +21,7 @@ __all__ = (
     "Yes",
     "actor_name",
     "parse_age_s",
+    "require_reason",
     "with_selection_options",
 )
 
@@ -30,24 +31,27 @@ _UNIT_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 class ActorMissing(RelayboxError):
-    """Raised when an act has nobody to be recorded for: this account has no name, and ``--by`` is missing."""
+    """Raised when an action cannot be recorded: ``--by`` is missing and this account has no name."""
 
     error_code = "NOBODY_NAMED"
 
 
 def parse_age_s(text: str) -> float:
-    """Seconds in ``90s``, ``15m``, ``2h``, ``7d``."""
-    found = _AGE.fullmatch(text)
-    if found is None:
-        raise typer.BadParameter(f"{text!r} is no age; write 90s, 15m, 2h or 7d")
-    return float(found[1]) * _UNIT_S[found[2]]
+    """Convert ``90s``, ``15m``, ``2h`` or ``7d`` to seconds."""
+    match = _AGE.fullmatch(text)
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is not an age; write 90s, 15m, 2h or 7d")
+    return float(match[1]) * _UNIT_S[match[2]]
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 By = Annotated[
-    str | None, typer.Option("--by", help="Who does it, for the record; by default this account's name.")
+    str | None,
+    typer.Option("--by", help="Name of the operator, for the record; by default the name of this account."),
 ]
-Yes = Annotated[bool, typer.Option("--yes", help="Really do it; without, only show what would be done.")]
+Yes = Annotated[
+    bool, typer.Option("--yes", help="Apply the change; without it, only show what would change.")
+]
 
 
 def _options(
@@ -59,14 +63,17 @@ def _options(
         typer.Option("--seq", min=1, max=SEQ_MAX, help="The row with this number; may be repeated."),
     ] = None,
     keys: Annotated[
-        list[str] | None, typer.Option("--key", help="Rows of this key; may be repeated.")
+        list[str] | None, typer.Option("--key", help="Rows with this key; may be repeated.")
     ] = None,
     error_classes: Annotated[
         list[str] | None,
-        typer.Option("--error-class", help="Rows that failed by it: RecordTooLarge; may be repeated."),
+        typer.Option(
+            "--error-class", help="Rows that failed with this error, such as RecordTooLarge; may be repeated."
+        ),
     ] = None,
     fault: Annotated[
-        Fault | None, typer.Option("--fault", help="Rows that failed by their own fault, or by the link's.")
+        Fault | None,
+        typer.Option("--fault", help="Rows that failed because of the row, or because of the link to Kafka."),
     ] = None,
     older_than_s: Annotated[
         float | None,
@@ -74,7 +81,7 @@ def _options(
             "--older-than",
             parser=parse_age_s,
             metavar="AGE",
-            help="Sent or skipped, or else written, longer ago: 90s, 15m, 2h, 7d.",
+            help="Rows that were sent or skipped, or else written, longer ago than 90s, 15m, 2h, 7d.",
         ),
     ] = None,
 ) -> Selection:
@@ -89,39 +96,49 @@ def _options(
 
 
 def with_selection_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give *command*, whose first parameter is a :class:`Selection`, the options that make one.
+    """Replace the first parameter of *command*, a :class:`Selection`, by the six options that build it.
 
-    The same six stand in five commands; typer reads them off the signature.
+    Five commands have these options. typer reads options from the signature, so the signature is replaced.
     """
     own = list(inspect.signature(command).parameters.values())[1:]
     options = inspect.signature(_options).parameters
 
     @functools.wraps(command)
-    def selected(**values: Any) -> None:
+    def with_selection(**values: Any) -> None:
         selection = _options(**{name: values.pop(name) for name in options})
         command(selection, **values)
 
-    # By keyword only: an option that is required may then follow one that is not.
-    every = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*options.values(), *own)]
-    signature = inspect.Signature(every)
-    hints = {name: one.annotation for name, one in signature.parameters.items()}
-    selected.__signature__ = signature  # type: ignore[attr-defined]
-    selected.__annotations__ = hints
-    return selected
+    # Keyword-only parameters: a required option may then follow an optional one.
+    parameters = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*options.values(), *own)
+    ]
+    with_selection.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    with_selection.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return with_selection
 
 
 def actor_name(by: str | None) -> str:
-    """Whom an act is recorded for: *by*, else the name of the account that runs this.
+    """Return the name to record an action under: *by*, else the name of the account that runs this process.
 
     Raises:
-        ActorMissing: there is neither.
+        ActorMissing: *by* is blank, or is None and the account has no name.
     """
     name = (by or "").strip()
     if by is None:
         try:
             name = getpass.getuser()
-        except (KeyError, OSError):  # an account without a name, as containers have
+        except (KeyError, OSError):  # accounts in containers may have no name
             name = ""
     if not name:
-        raise ActorMissing("say who does this: --by NAME")
+        raise ActorMissing("the record needs the name of an operator; give it with --by NAME")
     return name
+
+
+def require_reason(reason: str) -> None:
+    """Check that *reason* is not blank.
+
+    Raises:
+        BadParameter: It is blank; typer exits with code 2.
+    """
+    if not reason.strip():
+        raise typer.BadParameter("must not be blank: the reason is recorded", param_hint="--reason")

@@ -1,4 +1,4 @@
-"""``relaybox outbox …``: what waits in the outbox, why, and what to do about it (G32)."""
+"""``relaybox outbox``: inspect the outbox; retry, skip and purge its rows (G32)."""
 
 from dataclasses import asdict
 from typing import Annotated, Final
@@ -6,9 +6,18 @@ from uuid import UUID
 
 import typer
 
-from relaybox.cli._options import SEQ_MAX, AsJson, By, Yes, actor_name, with_selection_options
+from relaybox.cli._errors import ErrorsAsLines
+from relaybox.cli._options import (
+    SEQ_MAX,
+    AsJson,
+    By,
+    Yes,
+    actor_name,
+    require_reason,
+    with_selection_options,
+)
 from relaybox.cli._outbox_output import (
-    print_acts,
+    print_actions,
     print_blocked,
     print_details,
     print_done,
@@ -17,7 +26,6 @@ from relaybox.cli._outbox_output import (
     print_skipped,
 )
 from relaybox.cli._output import print_json, run_on_database
-from relaybox.cli._report import ErrorsAsLines
 from relaybox.operations import (
     Action,
     Selection,
@@ -36,16 +44,16 @@ from relaybox.operations import (
 __all__ = ("outbox_commands",)
 
 outbox_commands = typer.Typer(
-    cls=ErrorsAsLines, no_args_is_help=True, help="What waits in the outbox, and what to do about it."
+    cls=ErrorsAsLines, no_args_is_help=True, help="Inspect the outbox; retry, skip and purge its rows."
 )
 _LIMIT_MAX: Final = 10_000
 _PREVIEW_ROWS: Final = 20
-_UNSENT: Final = (State.PENDING, State.RETRYING, State.FAILED, State.SKIPPED)
-_UNSKIPPED: Final = (State.PENDING, State.RETRYING, State.FAILED, State.SENT)
+_NOT_SENT: Final = (State.PENDING, State.RETRYING, State.FAILED, State.SKIPPED)
+_NOT_SKIPPED: Final = (State.PENDING, State.RETRYING, State.FAILED, State.SENT)
 
-Limit = Annotated[int, typer.Option("--limit", min=1, max=_LIMIT_MAX, help="Show at most so many.")]
-All = Annotated[bool, typer.Option("--all", help="Mean every row, where no option names any.")]
-Reason = Annotated[str | None, typer.Option("--reason", help="Why, for the record.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=_LIMIT_MAX, help="Show at most this many.")]
+All = Annotated[bool, typer.Option("--all", help="Select every row, if no other option selects rows.")]
+Reason = Annotated[str | None, typer.Option("--reason", help="The reason, for the record.")]
 
 
 @outbox_commands.command("list")
@@ -53,33 +61,34 @@ Reason = Annotated[str | None, typer.Option("--reason", help="Why, for the recor
 def list_(
     selection: Selection,
     states: Annotated[
-        list[State] | None, typer.Option("--state", help="In this state; by default all but sent.")
+        list[State] | None,
+        typer.Option("--state", help="Rows in this state; by default all states but sent."),
     ] = None,
     limit: Limit = 50,
     as_json: AsJson = False,
 ) -> None:
-    """List rows in order, without their payloads; all but the sent ones unless rows or states are named."""
-    wanted = states or (tuple(State) if selection.names_rows() else _UNSENT)
-    rows = run_on_database(lambda db: list_rows(db, selection, wanted, rows_max=limit))
+    """List rows in order, without payloads; without SENT rows unless rows or states are selected."""
+    shown = states or (tuple(State) if selection.names_rows() else _NOT_SENT)
+    rows = run_on_database(lambda db: list_rows(db, selection, shown, rows_max=limit))
     if as_json:
         print_json([asdict(row) for row in rows])
     else:
         print_rows(rows)
         if len(rows) == limit:
-            typer.echo(f"the first {limit}; --limit shows more")
+            typer.echo(f"the first {limit} rows; --limit shows more")
 
 
 @outbox_commands.command()
 def show(
-    which: Annotated[str, typer.Argument(metavar="ID|SEQ", help="The row's id, or its number.")],
+    row: Annotated[str, typer.Argument(metavar="ID|SEQ", help="Id or number of the row.")],
     with_payload: Annotated[
-        bool, typer.Option("--payload", help="Show the payload too: it may hold personal data.")
+        bool, typer.Option("--payload", help="Show the payload too; it may contain personal data.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show one row: its envelope, its error, and what operators did to it."""
-    number = _parse_row_reference(which)
-    details = run_on_database(lambda db: show_row(db, number, with_payload=with_payload))
+    """Show one row: its envelope, its error, and the actions of operators on it."""
+    reference = _parse_row_reference(row)
+    details = run_on_database(lambda db: show_row(db, reference, with_payload=with_payload))
     if as_json:
         print_json(asdict(details))
     else:
@@ -89,7 +98,7 @@ def show(
 @outbox_commands.command()
 @with_selection_options
 def blocked(selection: Selection, limit: Limit = 50, as_json: AsJson = False) -> None:
-    """Tell which keys wait, for which row, why, since when, and how many rows wait behind it."""
+    """Show blocked keys: the row that blocks each, why and since when, and how many rows are behind it."""
     found = run_on_database(lambda db: blocked_keys(db, selection, keys_max=limit))
     if as_json:
         print_json(asdict(found))
@@ -101,14 +110,14 @@ def blocked(selection: Selection, limit: Limit = 50, as_json: AsJson = False) ->
 @with_selection_options
 def retry_(
     selection: Selection,
-    every: All = False,
+    select_all: All = False,
     yes: Yes = False,
     by: By = None,
     reason: Reason = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put FAILED rows back, to be published in order. Shows what it would do unless --yes is given."""
-    _require_selection(selection, every)
+    """Put FAILED rows back to PENDING, to be published in order. Only shows them without --yes."""
+    _require_selection(selection, select_all)
     if yes:
         done = run_on_database(lambda db: retry(db, selection, by=actor_name(by), reason=reason))
         print_done(Action.RETRY, done, as_json)
@@ -120,25 +129,26 @@ def retry_(
 @with_selection_options
 def skip_(
     selection: Selection,
-    reason: Annotated[str, typer.Option("--reason", help="Why these are never published, for the record.")],
-    every: All = False,
+    reason: Annotated[
+        str, typer.Option("--reason", help="Why these rows are never published, for the record.")
+    ],
+    select_all: All = False,
     yes: Yes = False,
     by: By = None,
     as_json: AsJson = False,
 ) -> None:
-    """Never publish FAILED rows, so that their keys go on. Shows what it would do unless --yes is given.
+    """Never publish FAILED rows, and unblock their keys. Only shows the rows without --yes.
 
     Readers of the topic never see these events. The rows stay, marked as skipped, until they are purged.
     """
-    _require_selection(selection, every)
-    if not reason.strip():
-        raise typer.BadParameter("say why", param_hint="--reason")
+    _require_selection(selection, select_all)
+    require_reason(reason)
     if yes:
         done = run_on_database(lambda db: skip(db, selection, by=actor_name(by), reason=reason))
-        # A key or an error class also means rows that were never to be skipped; a number or an id does not.
-        states = _UNSKIPPED if selection.names_rows() else (State.FAILED,)
-        left = run_on_database(lambda db: list_rows(db, selection, states, rows_max=_PREVIEW_ROWS))
-        print_skipped(done, left, as_json)
+        # A key or an error class also selects rows that are not to be skipped; an id or a number does not.
+        states = _NOT_SKIPPED if selection.names_rows() else (State.FAILED,)
+        not_skipped = run_on_database(lambda db: list_rows(db, selection, states, rows_max=_PREVIEW_ROWS))
+        print_skipped(done, not_skipped, as_json)
     else:
         _dry_run(Action.SKIP, selection, as_json)
 
@@ -147,14 +157,14 @@ def skip_(
 @with_selection_options
 def purge_(
     selection: Selection,
-    every: All = False,
+    select_all: All = False,
     yes: Yes = False,
     by: By = None,
     reason: Reason = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove rows that are SENT or skipped, never others. Shows what it would do unless --yes is given."""
-    _require_selection(selection, every)
+    """Remove rows that are SENT or skipped, never others. Only shows them without --yes."""
+    _require_selection(selection, select_all)
     if yes:
         done = run_on_database(lambda db: purge(db, selection, by=actor_name(by), reason=reason))
         print_done(Action.PURGE, done, as_json)
@@ -164,31 +174,31 @@ def purge_(
 
 @outbox_commands.command()
 def acts(limit: Limit = 50, as_json: AsJson = False) -> None:
-    """List what operators did to the outbox and the lanes, the newest first."""
+    """List the actions of operators on the outbox and the lanes, newest first."""
     found = run_on_database(lambda db: list_actions(db, actions_max=limit))
     if as_json:
-        print_json([asdict(one) for one in found])
+        print_json([asdict(action) for action in found])
     else:
-        print_acts(found)
+        print_actions(found)
 
 
-def _parse_row_reference(which: str) -> UUID | int:
+def _parse_row_reference(text: str) -> UUID | int:
     try:
-        return int(which) if which.isdecimal() and int(which) <= SEQ_MAX else UUID(which)
+        return int(text) if text.isdecimal() and int(text) <= SEQ_MAX else UUID(text)
     except ValueError as error:
-        raise typer.BadParameter(f"{which!r} is neither an id nor a number", param_hint="ID|SEQ") from error
+        raise typer.BadParameter(f"{text!r} is neither an id nor a number", param_hint="ID|SEQ") from error
 
 
-def _require_selection(selection: Selection, every: bool) -> None:
-    if selection.selects_every_row() and not every:
+def _require_selection(selection: Selection, select_all: bool) -> None:
+    if selection.selects_every_row() and not select_all:
         raise SelectionEmpty(
-            "say which rows: --id, --seq, --key, --error-class, --fault, --older-than, or --all"
+            "no rows are selected; use --id, --seq, --key, --error-class, --fault, --older-than or --all"
         )
 
 
-def _dry_run(act: Action, selection: Selection, as_json: bool) -> None:
-    found = run_on_database(lambda db: preview(db, act, selection, rows_max=_PREVIEW_ROWS))
+def _dry_run(action: Action, selection: Selection, as_json: bool) -> None:
+    found = run_on_database(lambda db: preview(db, action, selection, rows_max=_PREVIEW_ROWS))
     if as_json:
-        print_json({"act": act, "done": False, **asdict(found)})
+        print_json({"act": action, "done": False, **asdict(found)})
     else:
-        print_preview(act, found)
+        print_preview(action, found)

@@ -1,4 +1,4 @@
-"""The outbox as people read it."""
+"""Terminal output of ``relaybox outbox``."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -21,7 +21,7 @@ from relaybox.operations import (
 )
 
 __all__ = (
-    "print_acts",
+    "print_actions",
     "print_blocked",
     "print_details",
     "print_done",
@@ -32,31 +32,31 @@ __all__ = (
 
 _DONE: Final = {Action.RETRY: "put back to PENDING", Action.SKIP: "skipped", Action.PURGE: "removed"}
 _SEQS_SHOWN_MAX: Final = 20
-#: What to do about rows behind an earlier FAILED one; a purge finds none.
+#: Advice for rows behind an earlier FAILED row; a purge finds none.
 _BEHIND_ANOTHER: Final = {
-    Action.RETRY: "they will wait for it; retry or skip that one too",
-    Action.SKIP: "they will stay as they are; decide about that one first",
+    Action.RETRY: "they will wait for that row; retry or skip it too",
+    Action.SKIP: "they will not be skipped; skip or retry that row first",
 }
 
 
 def print_rows(rows: Sequence[Row]) -> None:
-    """One line per row."""
+    """Print a line per row."""
     if not rows:
-        typer.echo("no such row")
+        typer.echo("no row matches")
         return
     columns = ("seq", "state", "key", "event type", "age", "attempts", "error", "topic")
-    made = new_table(*columns, right=("seq", "age", "attempts"), keys=[row.key for row in rows])
+    table = new_table(*columns, right=("seq", "age", "attempts"), keys=[row.key for row in rows])
     for row in rows:
         cells = (row.seq, row.state, row.key, row.event_type, format_age(row.created_at), row.attempts)
-        made.add_row(*map(cell_text, (*cells, row.error_class, row.topic)))
-    print_table(made)
+        table.add_row(*map(cell_text, (*cells, row.error_class, row.topic)))
+    print_table(table)
 
 
 def print_details(details: RowDetails) -> None:
-    """All of one row, a line per fact."""
-    row, made = details.row, new_table("", "")
-    made.show_header = False
-    facts = {
+    """Print one row, a line per field."""
+    row, table = details.row, new_table("", "")
+    table.show_header = False
+    fields = {
         "row": f"{row.seq}, {row.id}",
         "state": row.state,
         "topic": row.topic,
@@ -72,15 +72,13 @@ def print_details(details: RowDetails) -> None:
         "failed": _format_time(row.failed_at),
         **dict(details.envelope),
     }
-    for name, value in facts.items():
+    for name, value in fields.items():
         if value is not None:
-            made.add_row(name, cell_text(value))
-    for act in details.acts:
-        made.add_row(
-            "act",
-            cell_text(f"{act['act']} by {act['by']} at {act['at']}: {act['reason'] or 'no reason given'}"),
-        )
-    print_table(made)
+            table.add_row(name, cell_text(value))
+    for action in details.acts:
+        reason = action["reason"] or "no reason given"
+        table.add_row("act", cell_text(f"{action['act']} by {action['by']} at {action['at']}: {reason}"))
+    print_table(table)
     if details.payload is not None:
         pprint(details.payload, expand_all=True)
 
@@ -90,35 +88,35 @@ def _format_time(at: datetime | None) -> str | None:
 
 
 def print_blocked(found: BlockedKeys) -> None:
-    """One line per key that waits, then one per lane with a fault."""
+    """Print a line per blocked key, then a line per lane with a fault."""
     if not found.keys and not found.lanes:
         typer.echo("no key is blocked")
         return
     if found.keys:
         columns = ("key", "lane", "waits for", "since", "head", "attempts", "error", "message", "behind")
         right = ("lane", "since", "head", "attempts", "behind")
-        made = new_table(*columns, right=right, keys=[one.head.key for one in found.keys])
-        for one in found.keys:
-            made.add_row(*map(cell_text, _blocked_cells(one)))
-        print_table(made)
+        table = new_table(*columns, right=right, keys=[blocked.head.key for blocked in found.keys])
+        for blocked in found.keys:
+            table.add_row(*map(cell_text, _blocked_cells(blocked)))
+        print_table(table)
     if found.keys_total > len(found.keys):
         typer.echo(f"… and {found.keys_total - len(found.keys)} more keys; --limit shows more")
     for lane in found.lanes:
         typer.echo(f"lane {lane.lane} publishes nothing, {lane.pending} rows wait: {cell_text(lane.fault)}")
 
 
-def _blocked_cells(one: BlockedKey) -> tuple[object, ...]:
-    head = one.head
+def _blocked_cells(blocked: BlockedKey) -> tuple[object, ...]:
+    head = blocked.head
     return (
         head.key,
-        one.lane,
+        blocked.lane,
         _waits_for(head),
         format_age(head.failed_at or head.created_at),
         head.seq,
         head.attempts,
         head.error_class,
         head.error_message,
-        one.behind,
+        blocked.behind,
     )
 
 
@@ -128,50 +126,52 @@ def _waits_for(head: Row) -> str:
     return "the broker" if head.fault == "link" else "an operator"
 
 
-def print_preview(act: Action, found: Preview) -> None:
-    """What an act would do."""
+def print_preview(action: Action, found: Preview) -> None:
+    """Print the rows that *action* would change."""
     print_rows(found.rows)
     if found.rows_total > len(found.rows):
         typer.echo(f"… and {found.rows_total - len(found.rows)} more")
     if found.rows_behind_another:
         typer.echo(
-            f"note: {found.rows_behind_another} of them stand behind an earlier FAILED row of their key: "
-            f"{_BEHIND_ANOTHER[act]}"
+            f"note: {found.rows_behind_another} of them are behind an earlier FAILED row of their key: "
+            f"{_BEHIND_ANOTHER[action]}"
         )
     if found.rows:
-        typer.echo(f"dry run: {found.rows_total} would be {_DONE[act]}; add --yes to do it")
+        typer.echo(f"dry run: {found.rows_total} would be {_DONE[action]}; add --yes to do it")
 
 
-def print_done(act: Action, rows: int, as_json: bool) -> None:
-    """What an act has done."""
+def print_done(action: Action, rows: int, as_json: bool) -> None:
+    """Print how many rows *action* changed."""
     if as_json:
-        typer.echo(to_json({"act": act, "done": True, "rows_total": rows}).decode())
+        typer.echo(to_json({"act": action, "done": True, "rows_total": rows}).decode())
     else:
-        typer.echo(f"{rows} {_DONE[act]}" if rows else "no such row; nothing done")
+        typer.echo(f"{rows} {_DONE[action]}" if rows else "no row matches; nothing was changed")
 
 
-def print_skipped(rows: int, left: Sequence[Row], as_json: bool) -> None:
-    """Print how many rows were skipped, and which of the selected rows were not."""
+def print_skipped(rows: int, not_skipped: Sequence[Row], as_json: bool) -> None:
+    """Print how many rows were skipped, and which selected rows were not."""
     if as_json:
-        rows_left = [{"seq": row.seq, "state": row.state} for row in left]
+        rows_left = [{"seq": row.seq, "state": row.state} for row in not_skipped]
         print_json({"act": Action.SKIP, "done": True, "rows_total": rows, "rows_left": rows_left})
         return
     print_done(Action.SKIP, rows, as_json)
-    if left:
-        named = ", ".join(f"{row.seq} ({row.state})" for row in left)
-        typer.echo(f"not skipped: {named}; only FAILED rows can be, the first of a key first")
+    if not_skipped:
+        listed = ", ".join(f"{row.seq} ({row.state})" for row in not_skipped)
+        typer.echo(f"not skipped: {listed}; only FAILED rows can be skipped, the first of a key first")
 
 
-def print_acts(found: Sequence[RecordedAction]) -> None:
-    """One line per act."""
+def print_actions(found: Sequence[RecordedAction]) -> None:
+    """Print a line per action."""
     if not found:
-        typer.echo("nobody has done anything")
+        typer.echo("no action of an operator is recorded")
         return
-    made = new_table("at", "by", "act", "reason", "done to")
-    for one in found:
-        target = {name: value for name, value in one.target.items() if name != "rows"}
-        seqs = [row["seq"] for row in one.target.get("rows", ())]
+    table = new_table("at", "by", "act", "reason", "done to")
+    for action in found:
+        target = {name: value for name, value in action.target.items() if name != "rows"}
+        seqs = [row["seq"] for row in action.target.get("rows", ())]
         target |= {"seqs": seqs[:_SEQS_SHOWN_MAX]} if seqs else {}
-        at = one.at.strftime("%Y-%m-%d %H:%M:%S %z")
-        made.add_row(*map(cell_text, (at, one.actor, one.act, one.reason, to_json(target).decode())))
-    print_table(made)
+        at = action.at.strftime("%Y-%m-%d %H:%M:%S %z")
+        table.add_row(
+            *map(cell_text, (at, action.actor, action.act, action.reason, to_json(target).decode()))
+        )
+    print_table(table)

@@ -1,4 +1,4 @@
-"""How commands for operators speak: tables for people, JSON for scripts."""
+"""Output of operator commands: tables for terminals, JSON for scripts."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -27,7 +27,7 @@ __all__ = (
 
 T = TypeVar("T")
 _EMPTY: Final = "–"
-#: Wider than any table: to measure one that does not fit.
+#: Wider than any table; used to measure the full width of a table.
 _WIDTH_MAX: Final = 100_000
 _MINUTE_S: Final = 60
 _UUID_CHARS: Final = 36
@@ -35,17 +35,17 @@ _UNITS: Final = ((86_400, "d"), (3_600, "h"), (_MINUTE_S, "m"))
 
 
 def run_on_database(work: Callable[[Executor], Awaitable[T]]) -> T:
-    """Run *work* on one connection, in autocommit: every statement is a transaction.
+    """Run *work* on a connection in autocommit mode: each statement is a transaction.
 
     Raises:
         SettingsError: POSTGRES_* is malformed.
-        DatabaseError: PostgreSQL is away or too busy.
-        TablesUnreadable: the database has no schema of ours, or no rights on it.
+        DatabaseError: PostgreSQL is unreachable or too busy.
+        TablesUnreadable: The database has no Relaybox schema, or this user has no rights on it.
     """
-    return asyncio.run(_ask(load_settings(PostgresSettings), work))
+    return asyncio.run(_run_on_connection(load_settings(PostgresSettings), work))
 
 
-async def _ask(settings: PostgresSettings, work: Callable[[Executor], Awaitable[T]]) -> T:
+async def _run_on_connection(settings: PostgresSettings, work: Callable[[Executor], Awaitable[T]]) -> T:
     database = Database(settings, application_name="relaybox-operator")
     try:
         with map_table_errors():
@@ -55,45 +55,49 @@ async def _ask(settings: PostgresSettings, work: Callable[[Executor], Awaitable[
         await database.close()
 
 
-def print_json(told: object) -> None:
-    """One JSON value on one line."""
-    typer.echo(to_json(told).decode())
+def print_json(value: object) -> None:
+    """Print *value* as JSON on one line."""
+    typer.echo(to_json(value).decode())
 
 
 def new_table(*columns: str, right: Sequence[str] = (), keys: Iterable[str | None] = ()) -> Table:
-    """An empty table; the columns *right* hold figures, a column ``key`` has room for the *keys*.
+    """Create an empty table.
 
-    A key that is folded cannot be copied: up to the length of a UUID it gets a line of its own.
+    Args:
+        columns: Headers of the columns.
+        right: Columns of figures, aligned to the right.
+        keys: Values of the column ``key``. It is wide enough for them up to the length of a UUID, because a
+            folded key cannot be copied.
     """
-    made = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
     key_width = min(_UUID_CHARS, max((len(key or "") for key in keys), default=1) or 1)
     for column in columns:
         width = key_width if column == "key" else None
-        made.add_column(
+        table.add_column(
             column, justify="right" if column in right else "left", overflow="fold", min_width=width
         )
-    return made
+    return table
 
 
-def print_table(made: Table) -> None:
-    """Print *made*, as wide as the terminal or ``COLUMNS`` is.
+def print_table(table: Table) -> None:
+    """Print *table* in the width of the terminal, or of ``COLUMNS``.
 
-    Where it does not fit, each row becomes a block with a line per column, as in psql's expanded display:
-    folded cells can neither be read nor copied.
+    A table that is wider is printed with a block per row and a line per column, as psql's expanded display
+    does: folded cells can neither be read nor copied.
     """
     console = Console()
     unbounded = console.options.update(max_width=_WIDTH_MAX)
-    fits = console.measure(made, options=unbounded).maximum <= console.width
-    console.print(made if fits or not made.show_header else _expanded(made))
+    fits = console.measure(table, options=unbounded).maximum <= console.width
+    console.print(table if fits or not table.show_header else _expanded(table))
 
 
-def _expanded(made: Table) -> Table:
+def _expanded(table: Table) -> Table:
     blocks = Table(box=None, pad_edge=False, show_header=False)
     blocks.add_column(style="bold", no_wrap=True)
     blocks.add_column(overflow="fold")
-    names = [str(column.header) for column in made.columns]
+    names = [str(column.header) for column in table.columns]
     for number, (row, cells) in enumerate(
-        zip(made.rows, zip(*(column.cells for column in made.columns), strict=True), strict=True)
+        zip(table.rows, zip(*(column.cells for column in table.columns), strict=True), strict=True)
     ):
         if number:
             blocks.add_row()
@@ -104,18 +108,18 @@ def _expanded(made: Table) -> Table:
 
 
 def cell_text(value: object) -> Text:
-    """*value* as a cell: nothing in it is taken for markup or for a command to the terminal."""
+    """Return *value* as the text of a cell, without markup and terminal control characters."""
     text = _EMPTY if value is None or value == "" else str(value)
-    return Text("".join(one if one.isprintable() else "�" for one in text))
+    return Text("".join(char if char.isprintable() else "�" for char in text))
 
 
 def format_age(moment: datetime | None) -> str:
-    """How long ago *moment* was, or is to come."""
+    """Format the time since *moment*; a future *moment* as ``in 3 s``."""
     return _EMPTY if moment is None else format_duration((datetime.now(UTC) - moment).total_seconds())
 
 
 def format_duration(duration_s: float | None) -> str:
-    """A duration for people: ``0.4 s``, ``12 s``, ``3 m``, ``2 h``, ``5 d``; negative ones as ``in 3 s``."""
+    """Format a duration as ``0.4 s``, ``12 s``, ``3 m``, ``2 h`` or ``5 d``; a negative one as ``in 3 s``."""
     if duration_s is None:
         return _EMPTY
     if duration_s < 0:

@@ -1,4 +1,4 @@
-"""``relaybox relay status``, ``lanes`` and ``accept``: relays and lanes for operators."""
+"""``relaybox relay status``, ``lanes`` and ``accept``: inspect and change relays and lanes."""
 
 import asyncio
 from contextlib import suppress
@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from relaybox.cli._options import AsJson, By, actor_name
+from relaybox.cli._options import AsJson, By, actor_name, require_reason
 from relaybox.cli._output import (
     cell_text,
     format_age,
@@ -40,22 +40,22 @@ _LANE_MAX: Final = 2**31 - 1
 
 
 def status(
-    watch: Annotated[bool, typer.Option("--watch", help="Look again and again, until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Repeat until Ctrl-C.")] = False,
     interval_s: Annotated[
-        float, typer.Option("--interval-s", min=0.2, max=3_600, help="Seconds between two looks.")
+        float, typer.Option("--interval-s", min=0.2, max=3_600, help="Seconds between two repetitions.")
     ] = 2.0,
     as_json: AsJson = False,
 ) -> None:
-    """Show relays, lanes and what waits; while watching, how much is published per second too.
+    """Show relays, lanes and the backlog; with --watch also the rows published per second.
 
-    With --json one object per look and line. Settings with which a relay does not start are named on standard
-    error.
+    With --json, prints one object per line. Settings with which a relay would not start are reported on
+    standard error.
     """
     try:
         check_settings(RelaySettings, OutboxSettings)
     except SettingsError as error:
         for line in str(error).splitlines():
-            typer.echo(f"a relay with these settings does not start: {line}", err=True)
+            typer.echo(f"a relay does not start with these settings: {line}", err=True)
     if watch:
         with suppress(KeyboardInterrupt):
             asyncio.run(_watch(load_settings(PostgresSettings), interval_s, as_json))
@@ -65,126 +65,133 @@ def status(
 
 def lanes(
     wanted: Annotated[
-        int, typer.Argument(metavar="N", min=1, max=LANES_MAX, help="How many there shall be.")
+        int, typer.Argument(metavar="N", min=1, max=LANES_MAX, help="The number of lanes to have.")
     ],
     by: By = None,
-    reason: Annotated[str | None, typer.Option("--reason", help="Why, for the record.")] = None,
+    reason: Annotated[str | None, typer.Option("--reason", help="The reason, for the record.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Have more lanes: twice as many as there are, or four times, up to 1024; never fewer.
+    """Increase the number of lanes: twice as many, four times as many, up to 1024; never fewer.
 
-    Relays split the lanes they hold one by one; nothing is restarted, lost or reordered.
+    Relays split their lanes one by one. No restart is needed, and no event is lost or reordered.
     """
     before = run_on_database(lambda db: request_lanes(db, wanted, by=actor_name(by), reason=reason))
     if as_json:
         print_json({"lanes_before": before, "lanes_wanted": wanted})
     elif before == wanted:
-        typer.echo(f"there shall be {wanted} lanes already")
+        typer.echo(f"{wanted} lanes are requested already")
     else:
         typer.echo(
-            f"there shall be {wanted} lanes instead of {before}; `relaybox relay status` shows how many are"
+            f"requested {wanted} lanes instead of {before}; `relaybox relay status` shows how many exist"
         )
 
 
 def accept(
-    lane: Annotated[int, typer.Argument(min=0, max=_LANE_MAX, help="The lane that stands still.")],
-    marker: Annotated[UUID, typer.Option("--marker", help="The marker that its fault names.")],
-    reason: Annotated[str, typer.Option("--reason", help="Why it may go on, for the record.")],
+    lane: Annotated[int, typer.Argument(min=0, max=_LANE_MAX, help="The stopped lane.")],
+    marker: Annotated[UUID, typer.Option("--marker", help="The marker named in the fault of the lane.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why the lane may continue, for the record.")],
     by: By = None,
     as_json: AsJson = False,
 ) -> None:
-    """Have a lane go on that stands still because Kafka holds a batch which PostgreSQL does not know.
+    """Continue a lane that stopped because Kafka has a batch that PostgreSQL does not know.
 
-    Its PENDING rows are then published, whether or not that batch had some of them.
+    The PENDING rows of the lane are then published, also those that the batch already published.
     """
-    if not reason.strip():
-        raise typer.BadParameter("say why", param_hint="--reason")
+    require_reason(reason)
     run_on_database(lambda db: accept_marker(db, lane, marker, by=actor_name(by), reason=reason))
     if as_json:
         print_json({"lane": lane, "marker": marker})
     else:
-        typer.echo(f"lane {lane} goes on from {marker}")
+        typer.echo(f"lane {lane} continues after marker {marker}")
 
 
 async def _watch(settings: PostgresSettings, interval_s: float, as_json: bool) -> None:
-    database, before = Database(settings, application_name="relaybox-operator"), None
+    database = Database(settings, application_name="relaybox-operator")
+    previous: Status | None = None
     try:
         while True:
             async with database.connection() as connection:
-                now = await relay_status(connection)
-            _print_status(now, before and published_per_s(before, now), as_json)
-            before = now
+                current = await relay_status(connection)
+            _print_status(current, previous and published_per_s(previous, current), as_json)
+            previous = current
             await asyncio.sleep(interval_s)
     finally:
         await database.close()
 
 
-def _print_status(look: Status, per_s: float | None, as_json: bool) -> None:
+def _print_status(status: Status, per_s: float | None, as_json: bool) -> None:
     if as_json:
-        print_json(asdict(look) | {"published_per_s": per_s})
+        print_json(asdict(status) | {"published_per_s": per_s})
         return
     if per_s is not None:
         Console().clear()
-    typer.echo(_backlog(look, per_s))
-    if look.relays:
-        print_table(_relays(look))
+    typer.echo(_backlog(status, per_s))
+    if status.relays:
+        print_table(_relay_table(status))
         typer.echo()
-    for trouble in sorted({trouble for one in look.relays for trouble in one.troubles}):
+    for trouble in sorted({trouble for relay in status.relays for trouble in relay.troubles}):
         typer.echo(f"degraded: {cell_text(trouble)}")
-    print_table(_lanes(look))
-    for one in look.lanes:
-        if one.fault is not None:
-            typer.echo(f"lane {one.lane} publishes nothing: {cell_text(one.fault)}")
+    print_table(_lane_table(status))
+    for lane in status.lanes:
+        if lane.fault is not None:
+            typer.echo(f"lane {lane.lane} publishes nothing: {cell_text(lane.fault)}")
 
 
-def _backlog(look: Status, per_s: float | None) -> str:
-    parts = [f"{_counted(look.pending)} pending"]
-    if look.oldest_pending_s is not None:
-        parts.append(f"the oldest for {format_duration(look.oldest_pending_s)}")
-    parts += [f"{_counted(look.retrying)} retrying", f"{_counted(look.failed)} failed"]
-    parts += [f"{_counted(look.skipped)} skipped", f"{len(look.lanes)} lanes"]
-    if look.lanes_wanted != len(look.lanes):
-        parts[-1] += f" of {look.lanes_wanted} wanted"
+def _backlog(status: Status, per_s: float | None) -> str:
+    parts = [f"{_counted(status.pending)} pending"]
+    if status.oldest_pending_s is not None:
+        parts.append(f"the oldest for {format_duration(status.oldest_pending_s)}")
+    parts += [f"{_counted(status.retrying)} retrying", f"{_counted(status.failed)} failed"]
+    parts += [f"{_counted(status.skipped)} skipped", f"{len(status.lanes)} lanes"]
+    if status.lanes_wanted != len(status.lanes):
+        parts[-1] += f" of {status.lanes_wanted} requested"
     if per_s is not None:
         parts.append(f"{per_s:,.0f} published/s")
-    return ", ".join(parts) + ("\n" if look.relays else "\nno relay is running\n")
+    return ", ".join(parts) + ("\n" if status.relays else "\nno relay is running\n")
 
 
 def _counted(rows: int) -> str:
     return f"{rows}+" if rows >= BACKLOG_ROWS_MAX else str(rows)
 
 
-def _relays(look: Status) -> Table:
+def _relay_table(status: Status) -> Table:
     columns = ("relay", "place", "delivery", "breaker", "lanes", "published", "since", "lease")
-    made = new_table(*columns, right=("lanes", "published", "since", "lease"))
-    for one in look.relays:
-        lease = (
-            format_duration(one.lease_s) if one.lease_s >= 0 else f"ended {format_duration(-one.lease_s)} ago"
-        )
-        cells = (_short(one.name), one.place, one.delivery, one.breaker, one.lanes, one.published_total)
-        made.add_row(*map(cell_text, (*cells, format_age(one.started_at), lease)))
-    return made
-
-
-def _lanes(look: Status) -> Table:
-    columns = ("lane", "hashes", "owner", "epoch", "lease", "pending", "oldest")
-    made = new_table(*columns, right=("lane", "epoch", "lease", "pending", "oldest"))
-    for one in look.lanes:
-        lease = "ended" if one.lease_s is not None and one.lease_s < 0 else format_duration(one.lease_s)
-        hashes = f"{one.hash_min}…{one.hash_max}"
+    table = new_table(*columns, right=("lanes", "published", "since", "lease"))
+    for relay in status.relays:
+        lease = format_duration(abs(relay.lease_s))
         cells = (
-            one.lane,
-            hashes,
-            _short(one.owner),
-            one.epoch,
-            lease,
-            one.pending,
-            format_duration(one.oldest_s),
+            _short_name(relay.name),
+            relay.place,
+            relay.delivery,
+            relay.breaker,
+            relay.lanes,
+            relay.published_total,
+            format_age(relay.started_at),
+            lease if relay.lease_s >= 0 else f"ended {lease} ago",
         )
-        made.add_row(*map(cell_text, cells))
-    return made
+        table.add_row(*map(cell_text, cells))
+    return table
 
 
-def _short(relay: str | None) -> str | None:
-    """Enough of a relay's name to tell it from the others: ``relay-1b4e28ba``."""
+def _lane_table(status: Status) -> Table:
+    columns = ("lane", "hashes", "owner", "epoch", "lease", "pending", "oldest")
+    table = new_table(*columns, right=("lane", "epoch", "lease", "pending", "oldest"))
+    for lane in status.lanes:
+        lease = "ended" if lane.lease_s is not None and lane.lease_s < 0 else format_duration(lane.lease_s)
+        hashes = f"{lane.hash_min}…{lane.hash_max}"
+        cells = (
+            lane.lane,
+            hashes,
+            _short_name(lane.owner),
+            lane.epoch,
+            lease,
+            lane.pending,
+            format_duration(lane.oldest_s),
+        )
+        table.add_row(*map(cell_text, cells))
+    return table
+
+
+def _short_name(relay: str | None) -> str | None:
+    """Shorten a relay's name to ``relay-1b4e28ba``, which is still unique."""
     return relay and relay[:14]

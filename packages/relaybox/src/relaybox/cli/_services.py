@@ -1,4 +1,4 @@
-"""``relaybox relay run`` and ``relaybox consumer run``: services for whoever has none around them."""
+"""``relaybox relay run`` and ``relaybox consumer run``: services for an application without its own."""
 
 import asyncio
 import sys
@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from relaybox.cli._errors import ErrorsAsLines
 from relaybox.cli._relays import accept, lanes, status
-from relaybox.cli._report import ErrorsAsLines
 from relaybox.consumers import Consumer, Subscription
 from relaybox.db import BACKBONE
 from relaybox.idempotency import Sweeper
@@ -20,20 +20,24 @@ from relaybox.settings import RelaySettings, load_settings
 
 __all__ = ("consumer_commands", "relay_commands")
 
-relay_commands = typer.Typer(cls=ErrorsAsLines, no_args_is_help=True, help="Publish the outbox to Kafka.")
-consumer_commands = typer.Typer(cls=ErrorsAsLines, no_args_is_help=True, help="Hand events to handlers.")
+relay_commands = typer.Typer(
+    cls=ErrorsAsLines, no_args_is_help=True, help="Publish the outbox to Kafka; inspect relays and lanes."
+)
+consumer_commands = typer.Typer(
+    cls=ErrorsAsLines, no_args_is_help=True, help="Consume events with the handlers of an application."
+)
 
 
 @relay_commands.callback()
 def relay() -> None:
-    """Publish the outbox to Kafka."""
+    """Publish the outbox to Kafka; inspect relays and lanes."""
 
 
 @relay_commands.command("run")
 def run_relay() -> None:
-    """Relay until SIGTERM or Ctrl-C; start it several times to share the work.
+    """Run a relay until SIGTERM or Ctrl-C; several relays share the lanes.
 
-    POSTGRES_*, KAFKA_* and RELAY_* say how; /healthz, /readyz and /metrics are at HEALTH_PORT.
+    Reads POSTGRES_*, KAFKA_* and RELAY_*; serves /healthz, /readyz and /metrics at HEALTH_PORT.
     """
     asyncio.run(_relay())
 
@@ -45,36 +49,42 @@ relay_commands.command()(accept)
 
 @consumer_commands.callback()
 def consumer() -> None:
-    """Hand events to handlers."""
+    """Consume events with the handlers of an application."""
 
 
 @consumer_commands.command("run")
 def run_consumer(
     names: Annotated[list[str], typer.Argument(metavar="MODULE:NAME...", help="Handlers of one group.")],
-    topics: Annotated[list[str] | None, typer.Option("--topic", help="Instead of domain-events.")] = None,
+    topics: Annotated[
+        list[str] | None,
+        typer.Option("--topic", help="Topic to consume, by default domain-events; may be repeated."),
+    ] = None,
 ) -> None:
-    """Hand events to functions declared with @subscribe, until SIGTERM or Ctrl-C.
+    """Consume events with functions declared with @subscribe, until SIGTERM or Ctrl-C.
 
-    POSTGRES_* and KAFKA_* say where; /healthz, /readyz and /metrics are at HEALTH_PORT.
+    Reads POSTGRES_* and KAFKA_*; serves /healthz, /readyz and /metrics at HEALTH_PORT.
     """
     subscriptions = [_load_subscription(name) for name in names]
     asyncio.run(_consumer(subscriptions, topics or ["domain-events"]))
 
 
 def _load_subscription(name: str) -> Subscription:
-    """The subscription that *name* stands for; modules of the working directory are found too."""
+    """Import the subscription *name*; modules of the working directory are importable."""
     module, _, attribute = name.partition(":")
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
-        found = getattr(import_module(module), attribute, None)
+        subscription = getattr(import_module(module), attribute, None)
     except ModuleNotFoundError as error:
         if error.name != module:
             raise
-        found = None
-    if not isinstance(found, Subscription):
-        raise typer.BadParameter(f"{name} is no function declared with @subscribe", param_hint="MODULE:NAME")
-    return found
+        subscription = None
+    if not isinstance(subscription, Subscription):
+        raise typer.BadParameter(
+            f"{name} is not a function declared with @subscribe in an importable module",
+            param_hint="MODULE:NAME",
+        )
+    return subscription
 
 
 async def _relay() -> None:
@@ -90,7 +100,7 @@ async def _relay() -> None:
 
 
 async def _consumer(subscriptions: Sequence[Subscription], topics: Sequence[str]) -> None:
-    # Handlers write to the outbox; what is set wrong must stop the start, not the first event.
+    # Handlers write to the outbox: malformed settings must fail the start, not the first event.
     async with service_resources(subscriptions[0].group, BACKBONE, settings=(OutboxSettings,)) as resources:
         notifier = Notifier(resources.database)
         notifier.attach(resources.database.sessions)

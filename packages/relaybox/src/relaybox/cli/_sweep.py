@@ -1,4 +1,4 @@
-"""``relaybox sweep``: remove the answers to keyed requests that have expired, and old rows, now."""
+"""``relaybox sweep``: remove expired responses of idempotent requests, and old rows."""
 
 from dataclasses import asdict
 
@@ -15,15 +15,14 @@ __all__ = ("sweep_expired",)
 
 
 def sweep_expired(as_json: AsJson = False) -> None:
-    """Remove the answers to keyed requests that have expired, and old rows; services do so by themselves.
+    """Remove expired responses of idempotent requests, and old rows; services do so periodically.
 
-    Old rows are ended commands and tasks, records of consumed events (RETENTION_*), and the keys that clients
-    gave to commands.
-    POSTGRES_* says where. May run while everything else does, as often and as many times at once as you like.
+    Old rows are ended commands and tasks, records of consumed events (RETENTION_*), and the idempotency keys
+    of commands. Reads POSTGRES_*. Safe to run at any time, also concurrently.
 
     Raises:
-        DatabaseUnavailable: PostgreSQL is away.
-        TablesUnreadable: the database has no schema of ours, or no rights on it.
+        DatabaseUnavailable: PostgreSQL is unreachable.
+        TablesUnreadable: The database has no Relaybox schema, or this user has no rights on it.
     """
     swept, removed = run_on_database(_sweep)
     if as_json:
@@ -35,7 +34,7 @@ def sweep_expired(as_json: AsJson = False) -> None:
         f"consumed events removed, {removed.keys} client keys removed from commands"
     )
     if swept.busy:
-        typer.echo("A slot that is due is in use; it is emptied the next time.")
+        typer.echo("One slot to be emptied is in use; the next sweep empties it.")
 
 
 async def _sweep(db: Executor) -> tuple[SweepResult, RemovalCounts]:

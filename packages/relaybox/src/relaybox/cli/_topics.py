@@ -1,4 +1,4 @@
-"""``relaybox topics create``, ``check`` and ``raise-limit``: the topics that events go to."""
+"""``relaybox topics``: create the topics of the outbox, check them, and raise a message limit."""
 
 import asyncio
 from collections.abc import Iterable
@@ -8,8 +8,8 @@ from typing import Annotated, Final
 import typer
 from pydantic_core import to_json
 
+from relaybox.cli._errors import ErrorsAsLines
 from relaybox.cli._output import cell_text, new_table, print_json, print_table, run_on_database
-from relaybox.cli._report import ErrorsAsLines
 from relaybox.operations import CheckedTopic, TopicsCheck, check_topics
 from relaybox.outbox import OutboxSettings
 from relaybox.relay import Replication, ensure_topics, raise_message_limit
@@ -17,31 +17,36 @@ from relaybox.settings import KafkaSettings, RelaySettings, load_settings
 
 __all__ = ("topics_commands",)
 
-#: The largest message that a relay's producer sends.
+#: The largest message that the relay's producer sends.
 _LIMIT_BYTES_MAX: Final = 104_857_600
 
-topics_commands = typer.Typer(cls=ErrorsAsLines, no_args_is_help=True, help="The topics that events go to.")
+topics_commands = typer.Typer(
+    cls=ErrorsAsLines, no_args_is_help=True, help="Create and check the topics of the outbox."
+)
 
 
 @topics_commands.callback()
 def main() -> None:
-    """The topics that events go to."""
+    """Create and check the topics of the outbox."""
 
 
 @topics_commands.command()
 def create(
     partitions: Annotated[
-        int, typer.Option("--partitions", min=1, max=10_000, help="Of each new topic; fixed for ever.")
+        int,
+        typer.Option(
+            "--partitions", min=1, max=10_000, help="Partitions of each new topic; cannot be changed later."
+        ),
     ] = 8,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of lines.")] = False,
 ) -> None:
-    """Create those of OUTBOX_TOPICS that do not exist; the others stay as they are.
+    """Create the topics of OUTBOX_TOPICS that do not exist; existing topics are not changed.
 
-    RELAY_TOPIC_REPLICATION and RELAY_TOPIC_MIN_ISR say how they are replicated.
+    RELAY_TOPIC_REPLICATION and RELAY_TOPIC_MIN_ISR set their replication.
 
     Raises:
         SettingsError: KAFKA_*, RELAY_* or OUTBOX_TOPICS is malformed.
-        TopicsNotReady: the broker does not answer, or refuses.
+        TopicsNotReady: The broker is unreachable, or refuses the request.
     """
     topics = load_settings(OutboxSettings).declared()
     replication = Replication.of(load_settings(RelaySettings))
@@ -61,58 +66,61 @@ def check(
         bool, typer.Option("--json", help="Print one JSON object instead of a table.")
     ] = False,
 ) -> None:
-    """Show each topic that the product uses, and what is wrong with it; exit code 1 if anything is.
+    """Show each topic that Relaybox uses and its faults; exit code 1 if there is a fault.
 
     Raises:
         SettingsError: POSTGRES_*, KAFKA_*, RELAY_* or OUTBOX_* is malformed.
-        BrokerAway: No broker answers.
-        DatabaseError: PostgreSQL is away, or too busy.
+        BrokerAway: No broker is reachable.
+        DatabaseError: PostgreSQL is unreachable or too busy.
     """
     kafka, relay = load_settings(KafkaSettings), load_settings(RelaySettings)
     outbox = load_settings(OutboxSettings)
-    found = run_on_database(lambda db: check_topics(db, kafka, relay, outbox))
+    report = run_on_database(lambda db: check_topics(db, kafka, relay, outbox))
     if as_json:
-        print_json({"ok": found.ok} | asdict(found))
+        print_json({"ok": report.ok} | asdict(report))
     else:
-        _print_check(found)
-    if not found.ok:
+        _print_check(report)
+    if not report.ok:
         raise typer.Exit(1)
 
 
 @topics_commands.command("raise-limit")
 def raise_limit(
-    topic: Annotated[str, typer.Argument(help="The topic's name.")],
+    topic: Annotated[str, typer.Argument(help="Name of the topic.")],
     bytes_max: Annotated[
-        int, typer.Argument(metavar="BYTES", min=1_024, max=_LIMIT_BYTES_MAX, help="The largest message.")
+        int,
+        typer.Argument(
+            metavar="BYTES", min=1_024, max=_LIMIT_BYTES_MAX, help="Size of the largest message in bytes."
+        ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a line.")] = False,
 ) -> None:
-    """Raise a topic's max.message.bytes; a limit that is already as high is not changed.
+    """Raise max.message.bytes of a topic; a limit that is as high or higher is not changed.
 
-    Relays read the limit before each attempt and need no restart.
+    Relays read the limit before each attempt; no restart is needed.
 
     Raises:
         SettingsError: KAFKA_* is malformed.
-        TopicsNotReady: The broker does not answer or refuses, or the topic does not exist.
+        TopicsNotReady: The broker is unreachable or refuses the request, or the topic does not exist.
     """
     before = asyncio.run(raise_message_limit(load_settings(KafkaSettings), topic, bytes_max))
     if as_json:
         typer.echo(to_json({"bytes_before": before, "bytes_max": max(before, bytes_max)}).decode())
     elif before >= bytes_max:
-        typer.echo(f"nothing to raise: {topic} takes messages of {before} bytes")
+        typer.echo(f"nothing to raise: {topic} accepts messages of {before} bytes")
     else:
-        typer.echo(f"{topic} takes messages of {bytes_max} bytes, {before} before")
+        typer.echo(f"{topic} accepts messages of {bytes_max} bytes; before: {before}")
 
 
-def _print_check(found: TopicsCheck) -> None:
-    absent = f"; down: {_numbers(found.brokers_absent)}" if found.brokers_absent else ""
-    typer.echo(f"brokers up: {_numbers(found.brokers)}{absent}\n")
+def _print_check(report: TopicsCheck) -> None:
+    absent = f"; down: {_numbers(report.brokers_absent)}" if report.brokers_absent else ""
+    typer.echo(f"brokers up: {_numbers(report.brokers)}{absent}\n")
     figures = ("partitions", "replicas", "min ISR", "offline", "not written", "not in sync", "max bytes")
-    shown = new_table("topic", "use", *figures, "state", right=figures)
-    for topic in found.topics:
-        shown.add_row(*map(cell_text, _cells(topic)))
-    print_table(shown)
-    for topic in found.topics:
+    table = new_table("topic", "use", *figures, "state", right=figures)
+    for topic in report.topics:
+        table.add_row(*map(cell_text, _cells(topic)))
+    print_table(table)
+    for topic in report.topics:
         for fault in topic.faults:
             typer.echo(f"\n{topic.name}: {fault.what}\n  {fault.code}; {fault.remedy}")
 

@@ -1,4 +1,4 @@
-"""``relaybox verify``: are the promises kept, on this database and these topics?"""
+"""``relaybox verify``: compare the tables of a database with its topics."""
 
 import asyncio
 import dataclasses
@@ -18,47 +18,53 @@ from relaybox.verify import VIOLATIONS, Example, Kind, Report, verify
 
 __all__ = ("verify_command",)
 
-_MEANINGS: Final = {
-    Kind.LOST: "sent, or its row removed, and on no topic",
+_DESCRIPTIONS: Final = {
+    Kind.LOST: "SENT or removed by retention, and on no topic",
     Kind.DUPLICATED: "more than one record with its ce_id",
     Kind.REORDERED: "behind a later event of its key",
     Kind.SPREAD: "not in the partition of its key's first event",
-    Kind.PENDING: "still to be published",
-    Kind.FAILED: "its key waits for an operator",
-    Kind.SKIPPED: "by an operator",
-    Kind.NOT_IN_DATABASE: "published, and lost by PostgreSQL since",
-    Kind.UNKNOWN: "records of no event in the tables",
-    Kind.BEYOND_RETENTION: "older than what the topic keeps",
+    Kind.PENDING: "not published yet",
+    Kind.FAILED: "its key is blocked until an operator retries or skips it",
+    Kind.SKIPPED: "by an operator, never to be published",
+    Kind.NOT_IN_DATABASE: "published, then lost by PostgreSQL",
+    Kind.UNKNOWN: "records whose event is not in the tables",
+    Kind.BEYOND_RETENTION: "older than the retention of the topic",
 }
 
 
 def verify_command(
     topics: Annotated[
-        list[str] | None, typer.Option("--topic", help="Instead of OUTBOX_TOPICS; may be repeated.")
+        list[str] | None,
+        typer.Option("--topic", help="Topic to read, instead of OUTBOX_TOPICS; may be repeated."),
     ] = None,
-    key: Annotated[str | None, typer.Option("--key", help="Judge this key alone.")] = None,
+    key: Annotated[str | None, typer.Option("--key", help="Verify only this key.")] = None,
     since: Annotated[
         str | None,
-        typer.Option("--since", help="Ask for events since 90m, 24h, 7d, or an ISO 8601 time (UTC)."),
+        typer.Option("--since", help="Verify only events since 90m, 24h, 7d, or an ISO 8601 time (UTC)."),
     ] = None,
     read_uncommitted: Annotated[
-        bool, typer.Option("--read-uncommitted", help="Read as consumers do that see aborted records too.")
+        bool, typer.Option("--read-uncommitted", help="Read records of aborted transactions too.")
     ] = False,
     allow_duplicates: Annotated[
-        bool, typer.Option("--allow-duplicates", help="As at-least-once delivery does; they are counted.")
+        bool,
+        typer.Option(
+            "--allow-duplicates",
+            help="Accept duplicates, as with at-least-once delivery; they are still counted.",
+        ),
     ] = False,
-    limit: Annotated[int, typer.Option("--limit", min=0, max=10_000, help="Keys shown of each kind.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", min=0, max=10_000, help="Show at most this many keys of each kind.")
+    ] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
 ) -> None:
-    """Compare tables with topics; exit code 0 only if nothing is lost, duplicated, reordered or spread.
+    """Compare the tables with the topics; exit 0 only if no event is lost, duplicated, reordered or spread.
 
-    That includes what a failover of PostgreSQL lost: events that are published and not in the database.
-
-    POSTGRES_*, KAFKA_* and OUTBOX_TOPICS say where. Changes nothing, and may run while everything else does.
+    Also reports events that a failover of PostgreSQL lost: published, but not in the database. Reads
+    POSTGRES_*, KAFKA_* and OUTBOX_TOPICS. Changes nothing, and may run on a system in use.
 
     Raises:
-        VerifyError: it cannot be told, because the tables or the topics cannot be read.
-        DatabaseUnavailable: PostgreSQL is away.
+        VerifyError: The tables or the topics cannot be read, so that there is no result.
+        DatabaseUnavailable: PostgreSQL is unreachable.
     """
     report = asyncio.run(
         verify(
@@ -75,7 +81,7 @@ def verify_command(
     if as_json:
         typer.echo(to_json({"holds": holds, "remedy": report.remedy, **dataclasses.asdict(report)}).decode())
     else:
-        _show(report, allow_duplicates=allow_duplicates)
+        _print_report(report, allow_duplicates=allow_duplicates)
     if not holds:
         raise typer.Exit(1)
 
@@ -86,11 +92,13 @@ def _parse_since(text: str, now: datetime) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise typer.BadParameter("write 90m, 24h, 7d, or a time in ISO 8601", param_hint="--since") from error
+        raise typer.BadParameter(
+            f"{text!r} is not a time; write 90m, 24h, 7d, or a time in ISO 8601", param_hint="--since"
+        ) from error
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
-def _show(report: Report, *, allow_duplicates: bool) -> None:
+def _print_report(report: Report, *, allow_duplicates: bool) -> None:
     print_table(_summary(report))
     if report.findings:
         typer.echo()
@@ -105,34 +113,34 @@ def _show(report: Report, *, allow_duplicates: bool) -> None:
             bold=True,
         )
     if not report.delivery_holds(allow_duplicates=allow_duplicates):
-        typer.secho("The promises are broken.", fg="red", bold=True)
+        typer.secho("Delivery guarantees are violated.", fg="red", bold=True)
     elif holds and report.duplicates:
-        typer.secho("Nothing is lost, reordered or spread; duplicates are allowed.", fg="green")
+        typer.secho("No event is lost, reordered or spread; duplicates are allowed.", fg="green")
     elif holds:
-        typer.secho("Nothing is lost, duplicated, reordered or spread.", fg="green")
+        typer.secho("No event is lost, duplicated, reordered or spread.", fg="green")
 
 
 def _summary(report: Report) -> Table:
-    made = new_table("events", "keys", "", "which means", right=("events", "keys"))
-    made.title = f"{', '.join(report.topics)}: {report.records:,} records, {report.isolation}"
-    made.caption = f"tables as of {report.snapshot_at:%Y-%m-%d %H:%M:%S} UTC, {report.elapsed_s:.1f} s"
-    made.add_row(f"{report.events:,}", "", "in the tables")
-    made.add_row(f"{report.published:,}", "", "published", "of these, on their topic")
+    table = new_table("events", "keys", "", "description", right=("events", "keys"))
+    table.title = f"{', '.join(report.topics)}: {report.records:,} records, {report.isolation}"
+    table.caption = f"tables as of {report.snapshot_at:%Y-%m-%d %H:%M:%S} UTC, {report.elapsed_s:.1f} s"
+    table.add_row(f"{report.events:,}", "", "in the tables")
+    table.add_row(f"{report.published:,}", "", "published", "of these, on their topic")
     for kind, tally in report.tallies.items():
-        broken = kind in VIOLATIONS and tally.events
-        cells = (f"{tally.events:,}", f"{tally.keys:,}", kind.value, _MEANINGS[kind])
-        made.add_row(*cells, style="bold red" if broken else None)
-    return made
+        violated = kind in VIOLATIONS and tally.events
+        cells = (f"{tally.events:,}", f"{tally.keys:,}", kind.value, _DESCRIPTIONS[kind])
+        table.add_row(*cells, style="bold red" if violated else None)
+    return table
 
 
 def _findings(report: Report) -> Table:
-    made = new_table("finding", "key", "events", "the first of them", right=("events",))
+    table = new_table("finding", "key", "events", "first events", right=("events",))
     for finding in report.findings:
         examples = Text("\n").join(
             cell_text(_describe_example(finding.topic, one)) for one in finding.examples
         )
-        made.add_row(finding.kind.value, cell_text(finding.key), f"{finding.events:,}", examples)
-    return made
+        table.add_row(finding.kind.value, cell_text(finding.key), f"{finding.events:,}", examples)
+    return table
 
 
 def _describe_example(topic: str | None, example: Example) -> str:

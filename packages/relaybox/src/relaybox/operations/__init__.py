@@ -1,4 +1,4 @@
-"""What operators see and do: rows of the outbox, keys that wait, relays and lanes (G32), topics (G37)."""
+"""Queries and actions of operators: rows of the outbox, blocked keys, relays, lanes (G32), topics (G37)."""
 
 from relaybox.operations._actions import (
     Action,

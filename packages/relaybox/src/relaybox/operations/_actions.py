@@ -1,4 +1,4 @@
-"""What operators do to the outbox. Every act is one statement: its effect and its record commit together."""
+"""Actions of operators on the outbox. Each is one statement, so its effect and its record commit together."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,14 +16,15 @@ __all__ = ("Action", "Preview", "RecordedAction", "list_actions", "preview", "pu
 
 _SQL: Final = load_queries(__package__ or "relaybox.operations", "outbox.sql")
 _SELECTED: Final = _SQL.including("selected", all_rows=_SQL["all_rows"])
-#: Rows that one statement changes and one record holds: seconds of locks, and a record that can be read.
+#: Rows that one statement changes and one record lists: limits the time of the locks and the size of the
+#: record.
 _STATEMENT_ROWS_MAX: Final = 1_000
-#: Those of a purge are counted, not listed.
+#: A purge records the number of SENT rows, not the rows.
 _PURGED_ROWS_MAX: Final = 20_000
 
 
 class Action(StrEnum):
-    """What an operator can do to rows."""
+    """An action of an operator on rows of the outbox."""
 
     RETRY = "retry"
     SKIP = "skip"
@@ -42,20 +43,20 @@ _PURGE: Final = _SQL.including("purge", selected=_SELECTED)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preview:
-    """What an act would find now."""
+    """The rows that an action would change now."""
 
-    #: The first of the rows, by ``seq``.
+    #: The first rows, by ``seq``.
     rows: Sequence[Row]
-    #: How many there are, those not listed included.
+    #: Number of rows, including those not listed.
     rows_total: int
-    #: How many of them stand behind an earlier FAILED row of their key that is not selected: a retried one
-    #: waits for it, skip leaves them as they are.
+    #: Number of rows behind an earlier FAILED row of their key that is not selected. If retried, they wait
+    #: for that row; skip does not change them.
     rows_behind_another: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecordedAction:
-    """An act on record."""
+    """A recorded action of an operator."""
 
     id: int
     at: datetime
@@ -63,20 +64,20 @@ class RecordedAction:
     #: ``retry``, ``skip``, ``purge``, ``lanes`` or ``accept``.
     act: str
     reason: str | None
-    #: What it was done to; for rows ``selection``, ``count`` and ``rows``.
+    #: What was changed; for rows ``selection``, ``count`` and ``rows``.
     target: Mapping[str, Any]
 
 
-async def preview(db: Executor, act: Action, selection: Selection, *, rows_max: int) -> Preview:
-    """What *act* would do to *selection*, of which at most *rows_max* rows are listed; changes nothing.
+async def preview(db: Executor, action: Action, selection: Selection, *, rows_max: int) -> Preview:
+    """Return the rows of *selection* that *action* would change, at most *rows_max* of them; change nothing.
 
     Raises:
-        SelectionEmpty: rows are named by id or seq, and none is one that *act* changes.
-        DatabaseError: PostgreSQL is away or too busy.
+        SelectionEmpty: The selection names rows by id or seq, and *action* applies to none of them.
+        DatabaseError: PostgreSQL is unreachable or too busy.
     """
-    found = await db.fetch(_PREVIEWS[act], *selection.arguments(), rows_max)
+    found = await db.fetch(_PREVIEWS[action], *selection.arguments(), rows_max)
     if not found:
-        _require_known_rows(act, selection)
+        _raise_if_rows_are_named(action, selection)
         return Preview(rows=(), rows_total=0, rows_behind_another=0)
     return Preview(
         rows=[row_from_record(row) for row in found],
@@ -86,76 +87,76 @@ async def preview(db: Executor, act: Action, selection: Selection, *, rows_max: 
 
 
 async def retry(db: Executor, selection: Selection, *, by: str, reason: str | None = None) -> int:
-    """Put the selected FAILED rows back to PENDING, untried, and wake the relays; how many there were.
+    """Put the selected FAILED rows back to PENDING, notify the relays, and return the number of rows.
 
-    They are published in the order of their key, before the rows that wait behind them. One that
-    stands behind another FAILED row of its key waits on.
+    The relays publish them in the order of their key, before the rows behind them. A row behind another
+    FAILED row of its key still waits for that row.
 
     Raises:
-        SelectionEmpty: rows are named by id or seq, and none of them is FAILED.
-        DatabaseError: PostgreSQL is away or too busy; what is on record is done.
+        SelectionEmpty: The selection names rows by id or seq, and none of them is FAILED.
+        DatabaseError: PostgreSQL is unreachable or too busy; recorded actions are committed.
     """
     arguments = (by, reason, selection.as_json(), OUTBOX_CHANNEL)
     return await _run_in_steps(db, Action.RETRY, _RETRY, selection, _STATEMENT_ROWS_MAX, *arguments)
 
 
 async def skip(db: Executor, selection: Selection, *, by: str, reason: str) -> int:
-    """Decide that the selected FAILED rows are never published; their keys go on. How many there were.
+    """Mark the selected FAILED rows as never to be published, unblock their keys, return the number of rows.
 
-    Only the head of a key, and then the next: a row behind a FAILED one that is not selected stays.
-    The gap is told by the row (``skipped_at``), by the record, and by whoever compares outbox and topic.
+    A row behind a FAILED row of its key that is not selected is not skipped. The gap is documented by
+    ``skipped_at`` of the row, by the recorded action, and by :func:`relaybox.verify.verify`.
 
     Raises:
-        SelectionEmpty: rows are named by id or seq, and none of them is a FAILED head of its key.
-        DatabaseError: PostgreSQL is away or too busy; what is on record is done.
+        SelectionEmpty: The selection names rows by id or seq, and none is the first FAILED row of its key.
+        DatabaseError: PostgreSQL is unreachable or too busy; recorded actions are committed.
     """
     arguments = (by, reason, selection.as_json(), OUTBOX_CHANNEL)
     return await _run_in_steps(db, Action.SKIP, _SKIP, selection, _STATEMENT_ROWS_MAX, *arguments)
 
 
 async def purge(db: Executor, selection: Selection, *, by: str, reason: str | None = None) -> int:
-    """Remove the selected rows that are SENT or skipped, never others; how many there were.
+    """Remove the selected rows that are SENT or skipped, never others, and return the number of rows.
 
     Raises:
-        SelectionEmpty: rows are named by id or seq, and none of them is SENT or skipped.
-        DatabaseError: PostgreSQL is away or too busy; what is on record is done.
+        SelectionEmpty: The selection names rows by id or seq, and none of them is SENT or skipped.
+        DatabaseError: PostgreSQL is unreachable or too busy; recorded actions are committed.
     """
     arguments = (by, reason, selection.as_json())
     return await _run_in_steps(db, Action.PURGE, _PURGE, selection, _PURGED_ROWS_MAX, *arguments)
 
 
 async def list_actions(db: Executor, *, actions_max: int) -> list[RecordedAction]:
-    """The last *actions_max* acts of operators, the newest first.
+    """Return the last *actions_max* actions of operators, newest first.
 
     Raises:
-        DatabaseError: PostgreSQL is away or too busy.
+        DatabaseError: PostgreSQL is unreachable or too busy.
     """
     return [RecordedAction(**row) for row in await db.fetch(_SQL["list_actions"], actions_max)]
 
 
 async def _run_in_steps(
-    db: Executor, act: Action, statement: str, selection: Selection, rows_max: int, *arguments: str | None
+    db: Executor, action: Action, statement: str, selection: Selection, rows_max: int, *arguments: str | None
 ) -> int:
     """Run *statement* over the selection, *rows_max* rows at a time by ``seq``."""
     rows_total, after_seq = 0, -1
     while True:
-        [done] = await db.fetch(statement, *selection.arguments(), after_seq, rows_max, *arguments)
-        rows_total += done["rows"]
-        if done["last_seq"] is None:
+        [result] = await db.fetch(statement, *selection.arguments(), after_seq, rows_max, *arguments)
+        rows_total += result["rows"]
+        if result["last_seq"] is None:
             break
-        after_seq = done["last_seq"]
+        after_seq = result["last_seq"]
     if not rows_total:
-        _require_known_rows(act, selection)
+        _raise_if_rows_are_named(action, selection)
     return rows_total
 
 
-def _require_known_rows(act: Action, selection: Selection) -> None:
+def _raise_if_rows_are_named(action: Action, selection: Selection) -> None:
     if selection.names_rows():
-        wanted = {
+        expected = {
             Action.RETRY: "FAILED",
-            Action.SKIP: "the FAILED head of its key",
+            Action.SKIP: "the first FAILED row of its key",
             Action.PURGE: "SENT or skipped",
-        }[act]
+        }[action]
         raise SelectionEmpty(
-            f"none of the named rows is {wanted}; `relaybox outbox show` tells what they are"
+            f"none of the named rows is {expected}; `relaybox outbox show` prints their state"
         )

@@ -1,12 +1,12 @@
-"""Why an operator's wish was not carried out.
+"""Errors of operator actions.
 
 ::
 
     RelayboxError
     └── OperationError
-        ├── SelectionEmpty   no row was named, or none of that name is there
-        ├── LanesRefused     this number of lanes cannot be had
-        └── MarkerRefused    that marker is not what the lane stopped at
+        ├── SelectionEmpty   no rows are selected, or the action applies to none of them
+        ├── LanesRefused     the number of lanes is not allowed
+        └── MarkerRefused    the lane has no fault, or its fault names another marker
 """
 
 from relaybox.errors import RelayboxError
@@ -21,18 +21,18 @@ class OperationError(RelayboxError):
 
 
 class SelectionEmpty(OperationError):
-    """Raised when an act names no rows, or rows that are not there; look with ``relaybox outbox list``."""
+    """Raised when no rows are selected or match; inspect the rows with ``relaybox outbox list``."""
 
     error_code = "SELECTION_EMPTY"
 
 
 class LanesRefused(OperationError):
-    """Raised when the lanes cannot become that many: they double, up to 1024, and never shrink."""
+    """Raised for a number of lanes that is not a doubling, is lower than before, or is above 1024."""
 
     error_code = "LANES_REFUSED"
 
 
 class MarkerRefused(OperationError):
-    """Raised when a lane has no fault, or one that names another marker; see ``relaybox relay status``."""
+    """Raised when a lane has no fault, or a fault with another marker; see ``relaybox relay status``."""
 
     error_code = "MARKER_REFUSED"

@@ -1,4 +1,4 @@
-"""Relays and lanes as operators see them, and what they do to lanes."""
+"""State of relays and lanes, and the actions of operators on lanes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,80 +24,80 @@ __all__ = (
     "request_lanes",
 )
 
-#: More are refused by the table as well.
+#: The table has the same limit.
 LANES_MAX: Final = 1_024
-#: A backlog is counted up to here; above, a look would cost more than it tells.
+#: Rows are counted up to this number, to bound the cost of a query.
 BACKLOG_ROWS_MAX: Final = 100_000
 _SQL: Final = load_queries(__package__ or "relaybox.operations", "relays.sql")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RelayStatus:
-    """A relay as it described itself at its last heartbeat."""
+    """A relay as of its last heartbeat."""
 
-    #: Unique per start.
+    #: Unique for each start of a relay.
     name: str
-    #: Host and process.
+    #: Host and process id.
     place: str
     delivery: str
-    #: Its circuit breaker: closed, open or half-open.
+    #: State of its circuit breaker: closed, open or half-open.
     breaker: str
     started_at: datetime
-    #: Rows it has marked SENT since it started.
+    #: Rows marked SENT since its start.
     published_total: int
-    #: Seconds until it counts as dead unless it is heard of again; below 0 it does.
+    #: Seconds until its lease ends without another heartbeat; negative for an expired lease.
     lease_s: float
-    #: How many lanes it holds.
+    #: Number of lanes it owns.
     lanes: int
-    #: Why it publishes only some of its rows: a sentence for each partition and lane, 20 at the most.
+    #: Reasons why some rows are not published, one per partition or lane, 20 at most.
     troubles: Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LaneStatus:
-    """A slice of the keys' hashes."""
+    """A lane: a range of key hashes that one relay owns."""
 
     lane: int
     hash_min: int
     hash_max: int
-    #: The relay that holds it; null while nobody does.
+    #: The relay that owns it; None without an owner.
     owner: str | None
-    #: How often it was taken.
+    #: Number of takeovers: the fencing token.
     epoch: int
-    #: Why nobody publishes from it; null while all is well.
+    #: Why no relay publishes from it; None if there is no fault.
     fault: str | None
-    #: Seconds until its owner loses it unless that renews it; null without one.
+    #: Seconds until the lease of its owner ends; None without an owner.
     lease_s: float | None
-    #: Its PENDING rows among the first 100,000 of the outbox.
+    #: Its PENDING rows among the first 100,000 PENDING rows of the outbox.
     pending: int
-    #: How long the oldest of them waits; null without one.
+    #: Age of the oldest of these rows in seconds; None without one.
     oldest_s: float | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Status:
-    """One look at the relays."""
+    """State of relays, lanes and backlog at one time."""
 
-    #: By PostgreSQL's clock.
+    #: Time of the query, by PostgreSQL's clock.
     at: datetime
     relays: Sequence[RelayStatus]
     lanes: Sequence[LaneStatus]
-    #: More than there are while owners split theirs.
+    #: Requested number of lanes; higher than ``len(lanes)`` while relays split their lanes.
     lanes_wanted: int
-    #: Rows, each counted up to 100,000; those that retry are pending too.
+    #: Numbers of rows, each up to 100,000; ``pending`` includes ``retrying``.
     pending: int
     retrying: int
     failed: int
     skipped: int
-    #: Age of the first PENDING row; null without one.
+    #: Age of the first PENDING row in seconds; None without one.
     oldest_pending_s: float | None
 
 
 async def relay_status(db: Executor) -> Status:
-    """Who relays what, and what waits.
+    """Return the state of relays, lanes and backlog.
 
     Raises:
-        DatabaseError: PostgreSQL is away or too busy.
+        DatabaseError: PostgreSQL is unreachable or too busy.
     """
     relays = await db.fetch(_SQL["relays"])
     lanes = await db.fetch(_SQL["lanes"], BACKLOG_ROWS_MAX)
@@ -108,10 +108,10 @@ async def relay_status(db: Executor) -> Status:
 
 
 def published_per_s(before: Status, after: Status) -> float:
-    """Rows that the relays marked SENT per second between two looks.
+    """Return the rows that the relays marked SENT per second between two states.
 
-    What a relay did before it was first seen counts only if it started in between; what it did
-    before it left, after its last heartbeat, is not known.
+    A relay that is only in *after* counts from its start. Rows that a relay published after its last
+    heartbeat and before its end are not counted.
     """
     known = {relay.name: relay.published_total for relay in before.relays}
     rows = sum(relay.published_total - known.get(relay.name, 0) for relay in after.relays)
@@ -120,30 +120,32 @@ def published_per_s(before: Status, after: Status) -> float:
 
 
 def check_lane_count(lanes: int, wanted: int) -> None:
-    """Whether *lanes* can become *wanted*: each is split in two, all of them equally often.
+    """Check that *lanes* lanes can become *wanted* lanes: splitting doubles the number of lanes.
 
     Raises:
-        LanesRefused: they cannot.
+        LanesRefused: They cannot.
     """
     factor, rest = divmod(wanted, lanes)
     if wanted < lanes:
-        raise LanesRefused(f"there shall be {lanes} lanes already, and lanes never become fewer")
+        raise LanesRefused(
+            f"{lanes} lanes are requested already, and the number of lanes cannot be reduced to {wanted}"
+        )
     if rest or factor & (factor - 1) or wanted > LANES_MAX:
         choices = [lanes * 2**power for power in range(1, 8) if lanes * 2**power <= LANES_MAX]
         raise LanesRefused(
-            f"{lanes} lanes can become {', '.join(map(str, choices)) or 'no more'}, not {wanted}"
+            f"{lanes} lanes cannot become {wanted}; possible: {', '.join(map(str, choices)) or 'no more'}"
         )
 
 
 async def request_lanes(db: Executor, wanted: int, *, by: str, reason: str | None = None) -> int:
-    """Have relays split their lanes until there are *wanted*; returns how many there should be before.
+    """Request *wanted* lanes, which relays create by splitting theirs; return the number requested before.
 
-    Nothing is restarted, lost or reordered. The same number again changes nothing.
+    No restart is needed, and no event is lost or reordered. Requesting the same number changes nothing.
 
     Raises:
-        LanesRefused: not by doubling, fewer than now, or more than 1,024.
-        RetryTransaction: another operator changed it at the same time.
-        DatabaseError: PostgreSQL is away or too busy.
+        LanesRefused: The number is not reached by doubling, lower than before, or above 1,024.
+        RetryTransaction: Another operator changed the number at the same time.
+        DatabaseError: PostgreSQL is unreachable or too busy.
     """
     [origin] = await db.fetch(_SQL["lanes_wanted"])
     before: int = origin["lanes_wanted"]
@@ -151,26 +153,31 @@ async def request_lanes(db: Executor, wanted: int, *, by: str, reason: str | Non
     if before != wanted and not await db.fetch(
         _SQL["request_lanes"], before, wanted, by, reason, LANES_CHANNEL
     ):
-        raise RetryTransaction("another operator changed the number of lanes; look again")
+        raise RetryTransaction(
+            "another operator changed the number of lanes; check `relaybox relay status`, then try again"
+        )
     return before
 
 
 async def accept_marker(db: Executor, lane: int, marker: UUID, *, by: str, reason: str) -> None:
-    """Have *lane*, stopped because Kafka holds *marker* and the database does not know it, go on after it.
+    """Continue *lane*, which stopped because Kafka has *marker* and the database does not know it.
 
-    The rows of the batch that the marker stands for are the operator's to judge: those that are
-    PENDING here will be published, again if Kafka has them.
+    Relays publish the PENDING rows of the lane, also rows that the batch of the marker already published. The
+    operator decides whether that is acceptable.
 
     Raises:
-        MarkerRefused: the lane has no fault, or its fault names another marker.
-        DatabaseError: PostgreSQL is away or too busy.
+        MarkerRefused: The lane has no fault, or its fault names another marker.
+        RetryTransaction: The fault changed at the same time.
+        DatabaseError: PostgreSQL is unreachable or too busy.
     """
     found = await db.fetch(_SQL["lane_fault"], lane)
     fault: str | None = found[0]["fault"] if found else None
     if fault is None:
-        raise MarkerRefused(f"lane {lane} has no fault; `relaybox relay status` lists the lanes that do")
+        raise MarkerRefused(f"lane {lane} has no fault; `relaybox relay status` lists lanes with a fault")
     if str(marker) not in fault.lower():
-        raise MarkerRefused(f"lane {lane} stopped at another marker than {marker}: {fault}")
+        raise MarkerRefused(f"lane {lane} stopped at another marker than {marker}; its fault: {fault}")
     arguments = (lane, fault, marker, by, reason, [LANES_CHANNEL, OUTBOX_CHANNEL])
     if not await db.fetch(_SQL["accept_marker"], *arguments):
-        raise RetryTransaction(f"the fault of lane {lane} has changed meanwhile; look again")
+        raise RetryTransaction(
+            f"the fault of lane {lane} has changed; check `relaybox relay status`, then try again"
+        )

@@ -1,4 +1,4 @@
-"""Looking at the outbox: rows, and why keys wait."""
+"""Queries on the outbox: rows and blocked keys."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -28,7 +28,7 @@ _SELECTED: Final = _SQL.including("selected", all_rows=_ALL_ROWS)
 _LIST: Final = _SQL.including("list_rows", selected=_SELECTED)
 _SHOW: Final = _SQL.including("show_row", all_rows=_ALL_ROWS)
 _BLOCKED: Final = _SQL.including("blocked_keys", selected=_SELECTED)
-#: What the envelope says about an event; who did what stands in its payload and metadata.
+#: Fields of the envelope without personal data, which is in its payload and metadata.
 _ENVELOPE_FIELDS: Final = (
     *("event_id", "event_type", "event_version", "aggregate_type", "aggregate_id", "version"),
     *("correlation_id", "causation_id", "timestamp"),
@@ -37,25 +37,25 @@ _ENVELOPE_FIELDS: Final = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One row of the outbox without its payload, which may be personal."""
+    """One row of the outbox without its payload, which may contain personal data."""
 
     id: UUID
     seq: int
     topic: str
-    #: Null for a row that no other waits for.
+    #: None for a row that blocks no other row.
     key: str | None
     state: State
     event_id: str | None
     event_type: str | None
-    #: Failures since it was written, or since an operator's retry.
+    #: Failed attempts since it was written, or since an operator's retry.
     attempts: int
-    #: Whose fault its last failure was, ``row`` or ``link``; null before the first, like the next three.
+    #: Cause of its last failure, ``row`` or ``link``. None without a failure, as are the next three fields.
     fault: str | None
     error_class: str | None
     error_message: str | None
     failed_at: datetime | None
     created_at: datetime
-    #: While it is retrying: when.
+    #: Time of the next attempt; None unless the state is ``retrying``.
     next_attempt_at: datetime | None
     sent_at: datetime | None
     skipped_at: datetime | None
@@ -63,90 +63,90 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RowDetails:
-    """All that is known of one row."""
+    """One row with its envelope, its payload and the actions on it."""
 
     row: Row
-    #: Ids, names, versions and time of the event; nothing of what it says.
+    #: Ids, names, versions and time of the event, without its data.
     envelope: Mapping[str, Any]
-    #: The whole Kafka value, where it was asked for.
+    #: The whole Kafka value; None unless requested.
     payload: Any
-    #: What operators did to it, the oldest first: ``at``, ``by``, ``act``, ``reason``.
+    #: Actions of operators on it, oldest first: ``at``, ``by``, ``act``, ``reason``.
     acts: Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BlockedKey:
-    """A key that waits, and the row it waits for."""
+    """A blocked key, and the row that blocks it."""
 
     head: Row
-    #: Rows of the key that wait behind the head.
+    #: Rows of the key behind the head.
     behind: int
-    #: Whose keys it is among; null while lanes are being split.
+    #: The lane of the key; None while lanes are being split.
     lane: int | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BlockedLane:
-    """A lane that nobody publishes from until an operator accepts what was found in Kafka."""
+    """A lane with a fault: no relay publishes from it until an operator accepts its marker."""
 
     lane: int
     fault: str
-    #: PENDING rows of its keys, and since when the oldest waits.
+    #: PENDING rows of its keys, and the time at which the oldest was written.
     pending: int
     oldest: datetime | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BlockedKeys:
-    """Everything that does not move by itself, or only after a pause."""
+    """Blocked keys, and lanes with a fault."""
 
-    #: The first of them, the longest waiting first.
+    #: The first blocked keys, those blocked longest first.
     keys: Sequence[BlockedKey]
-    #: How many there are, those not listed included.
+    #: Number of blocked keys, including those not listed.
     keys_total: int
     lanes: Sequence[BlockedLane]
 
 
-def row_from_record(found: Mapping[str, Any]) -> Row:
-    """The row in what a query of ``all_rows`` has found."""
-    values: dict[str, Any] = {one.name: found[one.name] for one in fields(Row)}
-    values["state"] = State(found["state"])
+def row_from_record(record: Mapping[str, Any]) -> Row:
+    """Convert a record of the query ``all_rows`` to a row."""
+    values: dict[str, Any] = {field.name: record[field.name] for field in fields(Row)}
+    values["state"] = State(record["state"])
     return Row(**values)
 
 
 async def list_rows(
     db: Executor, selection: Selection, states: Sequence[State], *, rows_max: int
 ) -> list[Row]:
-    """At most *rows_max* selected rows in one of *states*, by ``seq``.
+    """Return at most *rows_max* selected rows in one of *states*, by ``seq``.
 
     Raises:
-        DatabaseError: PostgreSQL is away or too busy.
+        DatabaseError: PostgreSQL is unreachable or too busy.
     """
     rows = await db.fetch(_LIST, *selection.arguments(), [str(state) for state in states], rows_max)
     return [row_from_record(row) for row in rows]
 
 
-async def show_row(db: Executor, which: UUID | int, *, with_payload: bool = False) -> RowDetails:
-    """The row with that ``id``, or ``seq``.
+async def show_row(db: Executor, id_or_seq: UUID | int, *, with_payload: bool = False) -> RowDetails:
+    """Return the row with this ``id`` or ``seq``.
 
     Raises:
-        SelectionEmpty: there is none.
-        DatabaseError: PostgreSQL is away or too busy.
+        SelectionEmpty: There is no such row.
+        DatabaseError: PostgreSQL is unreachable or too busy.
     """
-    by_id, by_seq = (which, None) if isinstance(which, UUID) else (None, which)
+    by_id, by_seq = (id_or_seq, None) if isinstance(id_or_seq, UUID) else (None, id_or_seq)
     found = await db.fetch(_SHOW, by_id, by_seq, with_payload, list(_ENVELOPE_FIELDS))
     if not found:
-        raise SelectionEmpty(f"the outbox has no row {which}; `relaybox outbox list` shows what it has")
+        raise SelectionEmpty(f"the outbox has no row {id_or_seq}; `relaybox outbox list` shows its rows")
     [row] = found
     envelope = {name: row["envelope"][name] for name in _ENVELOPE_FIELDS if name in row["envelope"]}
     return RowDetails(row=row_from_record(row), envelope=envelope, payload=row["payload"], acts=row["acts"])
 
 
 async def blocked_keys(db: Executor, selection: Selection, *, keys_max: int) -> BlockedKeys:
-    """Which keys wait for a row, at most *keys_max* of them, and which lanes have a fault (G32).
+    """Return at most *keys_max* blocked keys, and all lanes with a fault (G32).
 
     Raises:
-        DatabaseError: PostgreSQL is away or too busy.
+        DatabaseError: PostgreSQL is unreachable or too busy.
     """
     keys = await db.fetch(_BLOCKED, *selection.arguments(), keys_max)
     lanes = await db.fetch(_SQL["blocked_lanes"])

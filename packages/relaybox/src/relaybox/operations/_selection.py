@@ -1,4 +1,4 @@
-"""Which rows an operator means."""
+"""Selection of rows by an operator."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,20 +12,21 @@ __all__ = ("Fault", "Selection", "State")
 
 
 class Fault(StrEnum):
-    """Whose fault a failure was."""
+    """Cause of a failed attempt: the row itself, or the link to Kafka."""
 
     ROW = "row"
     LINK = "link"
 
 
 class State(StrEnum):
-    """What becomes of a row next."""
+    """State of a row, as operators see it."""
 
-    #: A relay publishes it when its turn comes.
+    #: A relay publishes it after the earlier rows of its key.
     PENDING = "pending"
-    #: It failed, and a relay tries it again by itself.
+    #: An attempt failed; a relay retries it.
     RETRYING = "retrying"
-    #: It failed too often; its key waits for an operator, or, by the link's fault, for the broker.
+    #: All attempts failed. Its key is blocked until an operator acts or, if the link failed, Kafka is
+    #: reachable.
     FAILED = "failed"
     #: An operator decided that it is never published.
     SKIPPED = "skipped"
@@ -35,32 +36,32 @@ class State(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
-    """Rows that meet every condition; a condition left empty asks nothing."""
+    """Rows that meet all conditions; an empty condition selects every row."""
 
     ids: Sequence[UUID] = ()
     seqs: Sequence[int] = ()
     keys: Sequence[str] = ()
-    #: Classes in ``error_data``: ``RecordTooLarge``.
+    #: Error classes in ``error_data``, such as ``RecordTooLarge``.
     error_classes: Sequence[str] = ()
     fault: Fault | None = None
-    #: Seconds since it was sent or skipped; of any other row, since it was written.
+    #: Minimum seconds since the row was sent or skipped; for any other row, since it was written.
     older_than_s: float | None = None
 
     def names_rows(self) -> bool:
-        """Whether single rows are named, so that finding none is a mistake."""
+        """Whether rows are named by id or seq, so that an empty result is an error."""
         return bool(self.ids or self.seqs)
 
     def selects_every_row(self) -> bool:
-        """Whether no condition is left that could spare a row."""
+        """Whether there is no condition."""
         return not (self.names_rows() or self.keys or self.error_classes or self.fault or self.older_than_s)
 
     def arguments(self) -> tuple[Any, ...]:
-        """The six parameters of the query ``selected``."""
+        """Return the six parameters of the query ``selected``."""
         lists = (self.ids, self.seqs, self.keys, self.error_classes)
-        return (*(list(one) or None for one in lists), self.fault, self.older_than_s)
+        return (*(list(values) or None for values in lists), self.fault, self.older_than_s)
 
     def as_json(self) -> str:
-        """The conditions that ask something, as JSON: for the record of an act."""
+        """Return the conditions that are set as JSON, for the record of an action."""
         return to_json(
             {name: value for name, value in asdict(self).items() if value not in (None, ())}
         ).decode()

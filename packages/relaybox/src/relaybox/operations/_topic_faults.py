@@ -1,4 +1,4 @@
-"""What can be wrong with a topic on a cluster of so many brokers; pure."""
+"""Detection of topic faults: availability, replication and limits. Pure."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -9,56 +9,57 @@ from relaybox.relay import Brokers, Replication, TopicState, min_isr_for, replic
 
 __all__ = ("Expected", "TopicFault", "TopicUse", "find_faults")
 
-#: Of the partitions of a fault, so many are named.
+#: Partitions listed in a fault.
 _NAMED_MAX: Final = 10
 
 
 class TopicUse(StrEnum):
-    """What a topic is for."""
+    """Purpose of a topic."""
 
     EVENTS = "events"
-    #: Which batch of each lane was published last; written in the transactions of the relay.
+    #: The last published batch of each lane, written in the transactions of the relay.
     MARKERS = "markers"
     #: ``__transaction_state``, without which exactly-once relays publish nothing.
     TRANSACTIONS = "transactions"
-    #: ``__consumer_offsets``; what a lost offset repeats, consumers know by its id.
+    #: ``__consumer_offsets``; consumers recognise events that a lost offset repeats by their id.
     OFFSETS = "offsets"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TopicFault:
-    """One thing that is wrong with a topic."""
+    """One fault of a topic."""
 
     #: Stable, for scripts: ``TOPIC_OFFLINE``, …
     code: str
-    #: What is wrong, with the figures.
+    #: The fault, with figures.
     what: str
     remedy: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Expected:
-    """What a topic is held against."""
+    """Requirements for the topics of this cluster."""
 
     brokers: Brokers
-    #: What the settings demand of topics.
+    #: Replication required by the settings.
     replication: Replication
-    #: The largest message that the outbox takes.
+    #: The largest message that the outbox accepts.
     message_bytes_max: int
 
     def replication_of(self, use: TopicUse) -> Replication:
-        """Return what the settings demand of a topic: Kafka creates its own topics without them."""
+        """Return the required replication; none for topics that Kafka creates itself."""
         return self.replication if use in {TopicUse.EVENTS, TopicUse.MARKERS} else Replication()
 
 
 def find_faults(name: str, use: TopicUse, state: TopicState | None, expected: Expected) -> list[TopicFault]:
-    """Return what is wrong with a topic, the worst first.
+    """Return the faults of a topic, the worst first.
 
     Args:
-        name: Of the topic.
-        use: What it is for; events need a topic that exists, the others are created when they are first used.
-        state: None if it does not exist.
-        expected: The cluster and the settings.
+        name: Name of the topic.
+        use: Purpose of the topic. A topic for events must exist; Kafka and relays create the others on first
+            use.
+        state: None if the topic does not exist.
+        expected: Requirements of the cluster and the settings.
     """
     if state is None:
         return [_MISSING] if use is TopicUse.EVENTS else []
@@ -71,13 +72,13 @@ def find_faults(name: str, use: TopicUse, state: TopicState | None, expected: Ex
 
 _MISSING: Final = TopicFault(
     code="TOPIC_MISSING",
-    what="it does not exist; its events are not published",
+    what="the topic does not exist; its events are not published",
     remedy="run `relaybox topics create`",
 )
 
 
 def _availability(state: TopicState, brokers: Brokers) -> Iterator[TopicFault]:
-    slow = "look for what slows the brokers down in their logs"
+    slow = "check the logs of the brokers for the cause"
     start = f"start {brokers.absent_named}" if brokers.absent else slow
     if state.offline:
         yield TopicFault(
@@ -96,7 +97,7 @@ def _availability(state: TopicState, brokers: Brokers) -> Iterator[TopicFault]:
         yield TopicFault(
             code="TOPIC_UNDER_REPLICATED",
             what=f"{_partitions(state.under_replicated)} with a replica that is not in sync",
-            remedy=f"{start}; replicas catch up by themselves",
+            remedy=f"{start}; replicas then catch up automatically",
         )
 
 
@@ -104,7 +105,7 @@ def _replication(name: str, use: TopicUse, state: TopicState, expected: Expected
     demanded, known = expected.replication_of(use), len(expected.brokers.known)
     replicas = demanded.replicas or replicas_for(known)
     if state.replicas < replicas:
-        lost = "its keys wait while a broker is away, and its records are lost with a disk"
+        lost = "its keys wait while its broker is down, and a lost disk loses its records"
         yield TopicFault(
             code="TOPIC_FEW_REPLICAS",
             what=f"replication {state.replicas} on {known} broker{'s' if known > 1 else ''}: "
@@ -124,14 +125,14 @@ def _min_isr(
         yield TopicFault(
             code="TOPIC_HIGH_MIN_ISR",
             what=f"min.insync.replicas={min_isr} of {_replicas(replicas)}: "
-            + ("never written" if min_isr > replicas else "not written while one broker is away"),
+            + ("never written" if min_isr > replicas else "not written while one broker is down"),
             remedy=_set_min_isr(name, safe),
         )
     elif min_isr < wanted and use is not TopicUse.OFFSETS:
         yield TopicFault(
             code="TOPIC_LOW_MIN_ISR",
             what=f"min.insync.replicas={min_isr} of {_replicas(replicas)}: "
-            "a record that counts as written is lost if one broker is",
+            "an acknowledged record is lost if one broker is lost",
             remedy=_set_min_isr(name, wanted),
         )
 

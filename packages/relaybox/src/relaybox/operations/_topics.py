@@ -1,4 +1,4 @@
-"""The topics that the product uses, and what is wrong with them on this cluster (G37)."""
+"""Check of the topics that Relaybox uses (G37)."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -11,7 +11,7 @@ from relaybox.settings import KafkaSettings, RelaySettings
 
 __all__ = ("CheckedTopic", "TopicsCheck", "check_topics")
 
-#: Rows of each state whose topics are looked up.
+#: Rows of each state whose topics are checked.
 _ROWS_MAX: Final = 10_000
 _TRANSACTIONS: Final = "__transaction_state"
 _OFFSETS: Final = "__consumer_offsets"
@@ -20,7 +20,7 @@ _SQL: Final = load_queries(__package__ or "relaybox.operations", "topics.sql")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckedTopic:
-    """One topic, and what is wrong with it."""
+    """One topic and its faults."""
 
     name: str
     use: TopicUse
@@ -31,31 +31,31 @@ class CheckedTopic:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TopicsCheck:
-    """One look at the topics that the product uses."""
+    """Result of a check of all topics that Relaybox uses."""
 
     #: Ids of the brokers that are up.
     brokers: tuple[int, ...]
-    #: Ids of those that are down, as far as they have replicas of a topic.
+    #: Ids of brokers that are down and have replicas of one of the topics.
     brokers_absent: tuple[int, ...]
     topics: tuple[CheckedTopic, ...]
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong with any topic."""
+        """Whether no topic has a fault."""
         return not any(topic.faults for topic in self.topics)
 
 
 async def check_topics(
     db: Executor, kafka: KafkaSettings, relay: RelaySettings, outbox: OutboxSettings
 ) -> TopicsCheck:
-    """Look at each topic that the product uses.
+    """Check each topic that Relaybox uses.
 
-    These are the declared topics, those of rows that wait in the outbox, the relay's markers, and the two
-    in which Kafka keeps transactions and offsets.
+    These are the declared topics, those of PENDING and FAILED rows, the relay's markers, and Kafka's topics
+    for transactions and offsets.
 
     Raises:
-        BrokerAway: No broker answers.
-        DatabaseError: PostgreSQL is away or too busy.
+        BrokerAway: No broker is reachable.
+        DatabaseError: PostgreSQL is unreachable or too busy.
     """
     [row] = await db.fetch(_SQL["topics_in_use"], _ROWS_MAX)
     uses = dict.fromkeys(sorted(outbox.declared() | set(row["topics"] or ())), TopicUse.EVENTS)

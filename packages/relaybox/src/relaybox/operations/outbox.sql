@@ -1,5 +1,5 @@
 -- name: all_rows
--- The outbox as operators see it: state instead of status and time stamps, and no payload, which may be personal.
+-- Rows of the outbox with their state, and without payload, which may contain personal data.
 SELECT o.id, o.seq, o.topic, o.key, o.key_hash, o.status, o.attempts, o.created_at, o.next_attempt_at, o.sent_at,
        o.skipped_at,
        CASE WHEN o.skipped_at IS NOT NULL THEN 'skipped'
@@ -15,8 +15,8 @@ SELECT o.id, o.seq, o.topic, o.key, o.key_hash, o.status, o.attempts, o.created_
 FROM event_outbox AS o
 
 -- name: selected
--- Those that a selection names: ids $1, seqs $2, keys $3, error classes $4, fault $5, in their state for more than
--- $6 seconds. What is null names all.
+-- Rows that meet all conditions of a selection: ids $1, seqs $2, keys $3, error classes $4, fault $5, in their state for
+-- more than $6 seconds. A condition that is null selects every row.
 SELECT r.* FROM (
     -- include: all_rows
 ) AS r
@@ -28,8 +28,8 @@ WHERE ($1::uuid[] IS NULL OR r.id = ANY ($1::uuid[]))
   AND ($6::float8 IS NULL OR r.since < now() - make_interval(secs => $6::float8))
 
 -- name: list_rows
--- The first $8 selected rows by seq that are in one of the states $7. Spelled out state by state, because each but
--- SENT has a small index of its own.
+-- The first $8 selected rows by seq in one of the states $7. One condition per state, because each state but SENT has a
+-- small index of its own.
 SELECT s.* FROM (
     -- include: selected
 ) AS s
@@ -41,8 +41,8 @@ WHERE ('pending' = ANY ($7::text[]) AND s.status = 'PENDING' AND s.next_attempt_
 ORDER BY s.seq LIMIT $8::int
 
 -- name: show_row
--- The row with id $1 or seq $2, the fields $4 of its envelope, its payload where $3 asks for it, and what operators
--- did to it. Fields are named one by one: what somebody wrote past the library may have anything beside them.
+-- The row with id $1 or seq $2, the fields $4 of its envelope, its payload if $3, and the actions of operators on it.
+-- Only named fields: rows written without the library may contain any other field.
 SELECT r.*,
        (SELECT coalesce(jsonb_object_agg(field.key, field.value), '{}')
         FROM jsonb_each(CASE jsonb_typeof(o.payload) WHEN 'object' THEN o.payload ELSE '{}' END) AS field
@@ -58,8 +58,8 @@ FROM (
 WHERE r.id = $1::uuid OR r.seq = $2::bigint
 
 -- name: blocked_keys
--- The first $7 selected rows that hold their keys back, the longest waiting first: FAILED, or waiting for their next
--- attempt. A row without a key holds back nobody but waits like them. Behind each: the rows that wait for it.
+-- The first $7 selected rows that block their keys, FAILED or waiting for the next attempt, those blocked longest first.
+-- A row without a key blocks no other row and is listed too. "behind" counts the rows blocked by each.
 WITH heads AS (
     SELECT DISTINCT ON (coalesce(s.key, s.id::text)) s.* FROM (
         -- include: selected
@@ -81,7 +81,7 @@ LEFT JOIN relay_lanes AS l ON shown.key_hash BETWEEN l.hash_min AND l.hash_max
 ORDER BY coalesce(shown.failed_at, shown.created_at), shown.seq
 
 -- name: blocked_lanes
--- Lanes that nobody publishes from because of a fault, with the PENDING rows that wait there.
+-- Lanes with a fault, from which no relay publishes, and the number of their PENDING rows.
 SELECT l.lane, l.fault, count(o.seq) AS pending, min(o.created_at) AS oldest
 FROM relay_lanes AS l
 LEFT JOIN event_outbox AS o ON o.status = 'PENDING' AND o.key_hash BETWEEN l.hash_min AND l.hash_max
@@ -89,14 +89,14 @@ WHERE l.fault IS NOT NULL
 GROUP BY l.lane, l.fault ORDER BY l.lane
 
 -- name: preview_failed
--- What retry and skip would find: the first $7 selected FAILED rows by seq, how many there are, and which of them,
--- and how many, stand behind an earlier FAILED row of their key that is not selected.
+-- Rows that retry and skip would change: the first $7 selected FAILED rows by seq, their total, and for each whether it
+-- is behind an earlier FAILED row of its key that is not selected.
 WITH chosen AS (
     SELECT s.* FROM (
         -- include: selected
     ) AS s
     WHERE s.status = 'FAILED' AND s.skipped_at IS NULL
-), judged AS (
+), marked AS (
     SELECT chosen.*, EXISTS (
         SELECT FROM event_outbox AS head
         WHERE head.key = chosen.key AND head.seq < chosen.seq AND head.status = 'FAILED' AND head.skipped_at IS NULL
@@ -105,10 +105,10 @@ WITH chosen AS (
     FROM chosen
 )
 SELECT *, count(*) OVER () AS total, count(*) FILTER (WHERE behind_another) OVER () AS total_behind_another
-FROM judged ORDER BY seq LIMIT $7::int
+FROM marked ORDER BY seq LIMIT $7::int
 
 -- name: preview_done
--- What purge would find: the first $7 selected rows by seq that are SENT or skipped, and how many there are.
+-- Rows that purge would remove: the first $7 selected rows by seq that are SENT or skipped, and their total.
 WITH chosen AS MATERIALIZED (
     SELECT s.seq FROM (
         -- include: selected
@@ -123,9 +123,9 @@ WHERE r.seq = ANY (ARRAY(SELECT seq FROM chosen ORDER BY seq LIMIT $7::int))
 ORDER BY r.seq
 
 -- name: retry
--- Put the first $8 selected FAILED rows after seq $7 back to PENDING as if they had never been tried, record it as the
--- act of $9 for reason $10, selection $11, and wake the relays on channel $12. A relay publishes them by seq, each
--- before the rows of its key that wait behind it.
+-- Put the first $8 selected FAILED rows after seq $7 back to PENDING with no attempts. Record it as an action of $9 with
+-- reason $10 and selection $11, and notify the relays on channel $12. Relays publish the rows by seq, each before the
+-- rows behind it.
 WITH chosen AS MATERIALIZED (
     SELECT s.* FROM (
         -- include: selected
@@ -151,8 +151,8 @@ SELECT (SELECT max(seq) FROM chosen) AS last_seq, (SELECT count(*) FROM changed)
        (SELECT pg_notify(left($12 || coalesce('_' || nullif(current_schema(), 'public'), ''), 63), '') FROM recorded) AS woken
 
 -- name: skip
--- Decide for the first $8 selected FAILED rows after seq $7 that they are never published, recorded like retry. Only
--- where no earlier row of the key is FAILED that is not among them: what is decided is decided in order.
+-- Mark the first $8 selected FAILED rows after seq $7 as never to be published, and record it as retry does. A row behind
+-- an earlier FAILED row of its key that is not selected is left out: rows of a key are skipped in order.
 WITH chosen AS MATERIALIZED (
     SELECT s.* FROM (
         -- include: selected
@@ -185,9 +185,9 @@ SELECT (SELECT max(seq) FROM chosen) AS last_seq, (SELECT count(*) FROM changed)
        (SELECT pg_notify(left($12 || coalesce('_' || nullif(current_schema(), 'public'), ''), 63), '') FROM recorded) AS woken
 
 -- name: purge
--- Remove at most $8 selected rows after seq $7 that are SENT or skipped, and no other, recorded as the act of $9 for
--- reason $10, selection $11. Both states are final: what is chosen needs no lock to stay so. The record keeps each
--- skipped row, whose gap nothing else tells of any more, but of the SENT ones the number only.
+-- Remove at most $8 selected rows after seq $7 that are SENT or skipped, and no others. Record it as an action of $9 with
+-- reason $10 and selection $11. Both states are final, so the rows need no lock. The record lists each skipped row,
+-- because nothing else documents its gap from then on, and only the number of SENT rows.
 WITH chosen AS MATERIALIZED (
     SELECT s.id, s.seq FROM (
         -- include: selected
@@ -214,5 +214,5 @@ WITH chosen AS MATERIALIZED (
 SELECT (SELECT max(seq) FROM chosen) AS last_seq, (SELECT count(*) FROM changed) AS rows
 
 -- name: list_actions
--- The last $1 acts of operators, the newest first.
+-- The last $1 actions of operators, newest first.
 SELECT id, at, actor, act, reason, target FROM operator_acts ORDER BY id DESC LIMIT $1::int

@@ -1,13 +1,13 @@
 -- name: relays
--- The relays that are alive, or were at their last heartbeat, and what each says about itself.
+-- All relays with the data of their last heartbeat.
 SELECT m.name, m.place, m.delivery, m.breaker, m.started_at, m.published_total, coalesce(m.troubles, '{}') AS troubles,
        extract(epoch FROM m.lease_until - clock_timestamp())::float8 AS lease_s,
        (SELECT count(*) FROM relay_lanes AS l WHERE l.owner = m.name) AS lanes
 FROM relay_members AS m ORDER BY m.started_at, m.name
 
 -- name: lanes
--- Every lane, who holds it, and of the first $1 PENDING rows of the outbox how many are its own, and the age of the
--- oldest. The bounds are searched, not joined: a backlog times a thousand lanes would take minutes.
+-- Every lane with its owner, the number of its rows among the first $1 PENDING rows of the outbox, and the age of the
+-- oldest. A binary search finds the lane of a row: a join of a backlog with a thousand lanes would take minutes.
 WITH bounds AS (
     SELECT lane, row_number() OVER (ORDER BY hash_min) AS place FROM relay_lanes
 ), waiting AS (
@@ -24,7 +24,7 @@ FROM relay_lanes AS l JOIN bounds ON bounds.lane = l.lane LEFT JOIN waiting ON w
 ORDER BY l.lane
 
 -- name: backlog
--- What waits, each counted up to $1; how long the first PENDING row has; and the time of this look.
+-- Numbers of rows by state, each up to $1; the age of the first PENDING row; and the time of this query.
 SELECT clock_timestamp() AS at, (SELECT lanes_wanted FROM relay_origin) AS lanes_wanted,
        (SELECT count(*) FROM (SELECT FROM event_outbox WHERE status = 'PENDING' LIMIT $1::int) AS rows) AS pending,
        (SELECT count(*) FROM (SELECT FROM event_outbox
@@ -37,12 +37,12 @@ SELECT clock_timestamp() AS at, (SELECT lanes_wanted FROM relay_origin) AS lanes
         FROM event_outbox WHERE status = 'PENDING' ORDER BY seq LIMIT 1) AS oldest_pending_s
 
 -- name: lanes_wanted
--- How many lanes there shall be.
+-- The requested number of lanes.
 SELECT lanes_wanted FROM relay_origin
 
 -- name: request_lanes
--- Have $2 lanes instead of $1, which the owners split theirs for; recorded as the act of $3 for reason $4, told on
--- channel $5. No row where somebody else has changed it meanwhile.
+-- Request $2 lanes instead of $1. Record it as an action of $3 with reason $4, and notify the relays on channel $5.
+-- Returns no row if another operator has changed the number.
 WITH changed AS (
     UPDATE relay_origin SET lanes_wanted = $2::int WHERE lanes_wanted = $1::int RETURNING lanes_wanted
 ), recorded AS (
@@ -53,12 +53,12 @@ WITH changed AS (
 SELECT pg_notify(left($5 || coalesce('_' || nullif(current_schema(), 'public'), ''), 63), '') FROM recorded
 
 -- name: lane_fault
--- Why nobody publishes from lane $1.
+-- The fault of lane $1.
 SELECT fault FROM relay_lanes WHERE lane = $1
 
 -- name: accept_marker
--- Have lane $1, whose fault is still $2, go on from marker $3: what Kafka holds up to it counts as decided. Recorded as
--- the act of $4 for reason $5, told on channels $6. No row where the fault has changed meanwhile.
+-- Continue lane $1, whose fault is still $2, after marker $3: batches up to it count as published. Record it as an action
+-- of $4 with reason $5, and notify the relays on channels $6. Returns no row if the fault has changed.
 WITH changed AS (
     UPDATE relay_lanes SET accepted_marker = $3::uuid, fault = NULL WHERE lane = $1 AND fault = $2::text
     RETURNING lane

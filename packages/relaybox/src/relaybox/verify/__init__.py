@@ -1,4 +1,4 @@
-"""Proving the promises on a user's own database and topics: tables against what readers find (G33)."""
+"""Verification: compare the tables of a database with the records on its topics (G33)."""
 
 from relaybox.verify._errors import (
     TablesUnreadable,

@@ -1,4 +1,4 @@
-"""Records of a topic, as far as they are compared. Pure."""
+"""Parsing of topic records into the fields that are compared. Pure."""
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
@@ -8,7 +8,7 @@ from pydantic_core import from_json
 
 __all__ = ("Partition", "TopicRecord", "partition_of", "record_of")
 
-#: Topic and number.
+#: Topic and number of the partition.
 Partition = tuple[str, int]
 _ID_HEADER: Final = "ce_id"
 _SOURCE_HEADER: Final = "ce_source"
@@ -18,24 +18,24 @@ _MASK: Final = 0xFFFFFFFF
 
 
 class TopicRecord(NamedTuple):
-    """One record. A tuple, because a topic makes 100,000 of them a second."""
+    """One record of a topic. A tuple, because 100,000 of them are created per second."""
 
     topic: str
     partition: int
     offset: int
-    #: The event's; null for a record that is no CloudEvent.
+    #: None for a record that is not a CloudEvent.
     event_id: str | None
     key: str | None
-    #: The event's time, if it comes from a service of this database; null for every other record.
+    #: Time of the event if a service of this database emitted it; None for every other record.
     own_event_at: datetime | None = None
 
 
 def record_of(message: Any, sources: Collection[str] = ()) -> TopicRecord:
-    """Return what of a consumer's *message* is compared, whatever its producer may have put there.
+    """Parse a consumer's *message*; any content is accepted.
 
     Args:
-        message: As the client hands it out.
-        sources: The ``ce_source`` of events of this database; without any, no event is taken for such.
+        message: A message of the Kafka client.
+        sources: Values of ``ce_source`` of this database's events; if empty, ``own_event_at`` is always None.
     """
     key = message.key()
     return TopicRecord(
@@ -49,7 +49,7 @@ def record_of(message: Any, sources: Collection[str] = ()) -> TopicRecord:
 
 
 def partition_of(key: str, partitions: int) -> int:
-    """The partition that *key* goes to: murmur2, as the relay and Java's clients have it."""
+    """Return the partition of *key*: murmur2, as in the relay and in Java clients."""
     return (_murmur2(key.encode()) & 0x7FFFFFFF) % partitions
 
 
@@ -60,8 +60,8 @@ def _event_id(headers: Iterable[tuple[str, bytes | str | None]], message: Any) -
             return _storable(value.encode() if isinstance(value, str) else value)
         if name == "content-type" and isinstance(value, bytes):
             structured = value.startswith(_STRUCTURED)
-    found = _attributes_within(message.value()).get("id") if structured else None
-    return _storable(found.encode()) if isinstance(found, str) else None
+    event_id = _structured_attributes(message.value()).get("id") if structured else None
+    return _storable(event_id.encode()) if isinstance(event_id, str) else None
 
 
 def _own_event_at(message: Any, sources: Collection[str]) -> datetime | None:
@@ -71,7 +71,7 @@ def _own_event_at(message: Any, sources: Collection[str]) -> datetime | None:
     }
     source, time = headers.get(_SOURCE_HEADER), headers.get(_TIME_HEADER)
     if source is None and (headers.get("content-type") or "").startswith(_STRUCTURED.decode()):
-        attributes = _attributes_within(message.value())
+        attributes = _structured_attributes(message.value())
         source, time = attributes.get("source"), attributes.get("time")
     if not isinstance(source, str) or source not in sources or not isinstance(time, str):
         return None
@@ -82,8 +82,8 @@ def _own_event_at(message: Any, sources: Collection[str]) -> datetime | None:
     return None if at.tzinfo is None else at
 
 
-def _attributes_within(value: bytes | None) -> dict[str, Any]:
-    """Return the attributes of a CloudEvent in structured mode, which are in its value; of others none."""
+def _structured_attributes(value: bytes | None) -> dict[str, Any]:
+    """Return the attributes in the value of a CloudEvent in structured mode; empty for any other value."""
     try:
         document = from_json(value or b"")
     except ValueError:
@@ -92,7 +92,7 @@ def _attributes_within(value: bytes | None) -> dict[str, Any]:
 
 
 def _storable(raw: bytes) -> str:
-    """Text that PostgreSQL takes; keys and ids of ours are that already."""
+    """Convert *raw* to text that PostgreSQL can store; keys and ids of Relaybox do not change."""
     return raw.decode("utf-8", "replace").replace("\0", "�")
 
 

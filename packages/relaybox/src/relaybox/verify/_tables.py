@@ -1,4 +1,4 @@
-"""What the tables say, and the comparison, in temporary tables of one connection to PostgreSQL."""
+"""The comparison of events and records, in temporary tables of one PostgreSQL connection."""
 
 from collections.abc import AsyncGenerator, Generator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -19,90 +19,90 @@ from relaybox.verify._report import Example, Finding, Kind, Tally
 __all__ = ("CLOCKS_DIFFER", "Horizon", "PossibleLoss", "Snapshot", "Tables", "map_table_errors")
 
 _SQL: Final = load_queries(__package__ or "relaybox.verify", "verify.sql")
-#: One statement reads or sorts everything there is; the services' limit is for single rows.
+#: One statement reads or sorts whole tables; the limit of the services is for single rows.
 _STATEMENT_MS: Final = 3_600_000
 _KEYS_PAGE: Final = 50_000
 _EXAMPLES_MAX: Final = 3
 CLOCKS_DIFFER: Final = timedelta(minutes=5)
-"""The clock of a process that writes or publishes events may differ from PostgreSQL's by this much."""
-#: No right to something; no such table or column; a server that only reads.
+"""Largest assumed difference between the clock of PostgreSQL and that of a service or relay."""
+#: SQLSTATEs: insufficient privilege; undefined table or column; read-only transaction.
 _INSUFFICIENT_PRIVILEGE: Final = "42501"
 _NO_SCHEMA: Final = frozenset({"42P01", "42703"})
 _READ_ONLY: Final = "25006"
 
-#: Topic, key (empty for rows without one), and the time that the key's partition still reaches back to.
+#: Topic, key (empty for rows without one), and time of the oldest record in the partition of the key.
 Horizon = tuple[str, str, datetime]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Snapshot:
-    """The tables at one moment."""
+    """The tables as of one snapshot."""
 
-    #: Topics that rows of the outbox name.
+    #: Topics of rows of the outbox.
     topics: frozenset[str]
-    #: Events that are to be found.
+    #: Number of events to verify.
     events: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PossibleLoss:
-    """Which events PostgreSQL has lost if it does not know them: it was found in another history."""
+    """Which events PostgreSQL lost if they are not in its tables: it has failed over or was restored."""
 
-    #: The ``ce_source`` of this database's events.
+    #: Values of ``ce_source`` of this database's events.
     sources: frozenset[str]
-    #: The time since which no event was removed from the outbox on purpose; None if none ever was.
+    #: Time since which no event was removed from the outbox deliberately; None if none ever was.
     since: datetime | None
-    #: The time until which events may have been lost.
+    #: Time until which events may have been lost.
     until: datetime
 
 
 class Tables:
-    """The connection that all temporary tables live in; they end with it."""
+    """The connection with the temporary tables, which PostgreSQL drops when it is closed."""
 
     def __init__(self, connection: Any, started_at: datetime) -> None:
         self._connection = connection
-        #: By PostgreSQL's clock; what was committed before is in the snapshot.
+        #: By PostgreSQL's clock; events committed before are in the snapshot.
         self.started_at = started_at
 
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: PostgresSettings) -> AsyncGenerator["Tables"]:
-        """Connect and make the temporary tables.
+        """Connect and create the temporary tables.
 
         Raises:
-            TablesUnreadable: this user may make none, or the server is a standby.
-            DatabaseUnavailable: PostgreSQL is away.
+            TablesUnreadable: This user may not create them, or the server is a standby.
+            DatabaseUnavailable: PostgreSQL is unreachable.
         """
-        patient = settings.model_copy(update={"statement_timeout_ms": _STATEMENT_MS})
-        database = Database(patient, application_name="relaybox-verify")
+        long_statements = settings.model_copy(update={"statement_timeout_ms": _STATEMENT_MS})
+        database = Database(long_statements, application_name="relaybox-verify")
         connection: Any = await database.dedicated()
         try:
             with map_table_errors():
-                [settled] = await connection.fetch(_SQL["configure_session"])
+                [session] = await connection.fetch(_SQL["configure_session"])
                 for name in ("create_events", "create_records", "create_findings", "create_horizons"):
                     await connection.fetch(_SQL[name])
-            yield cls(connection, settled["at"])
+            yield cls(connection, session["at"])
         finally:
             connection.terminate()
             await database.close()
 
     async def take_snapshot(self, key: str | None, since: datetime | None) -> Snapshot:
-        """Copy what there is to know of every event, as of one moment.
+        """Copy the state of every event as of one snapshot.
 
         Raises:
             TablesUnreadable: there are no such tables, or this user may not read them.
         """
-        await self._ask("take_snapshot", key, since)
-        await self._ask("analyze_events")
-        [row] = await self._ask("describe_snapshot")
+        await self._fetch("take_snapshot", key, since)
+        await self._fetch("analyze_events")
+        [row] = await self._fetch("describe_snapshot")
         return Snapshot(topics=frozenset(row["topics"]), events=row["events"])
 
     async def possible_loss(self, since: datetime | None) -> PossibleLoss | None:
         """Return which events *since* a time a failover may have lost; None if there was no failover.
 
-        To be called after :meth:`take_snapshot`: what is removed in between is not taken for lost.
+        Call it after :meth:`take_snapshot`, so that events removed in between do not count as lost.
         """
-        rows = await self._ask("possible_loss")
+        rows = await self._fetch("possible_loss")
         if not rows:
             return None
         [row] = rows
@@ -114,40 +114,45 @@ class Tables:
         )
 
     async def add(self, records: Sequence[TopicRecord]) -> None:
-        """Note what was read of the topics."""
+        """Add records that were read from the topics."""
         with map_table_errors():
             await self._connection.copy_records_to_table("verify_records", records=records)
 
     async def compare(self, ends: Mapping[Partition, int], loss: PossibleLoss | None) -> None:
-        """Compare the records with the snapshot, which was taken at offsets *ends* and may lack *loss*."""
-        await self._ask("analyze_records")
+        """Compare the records with the snapshot.
+
+        Args:
+            ends: End of each partition before the snapshot; later records may be of later events.
+            loss: Events that the snapshot may lack because PostgreSQL lost them.
+        """
+        await self._fetch("analyze_records")
         topics = [topic for topic, _ in ends]
         partitions = [partition for _, partition in ends]
         since, until = (loss.since, loss.until) if loss is not None else (None, None)
-        await self._ask("find_duplicated")
-        await self._ask("find_spread")
-        await self._ask("find_reordered_and_unknown", topics, partitions, list(ends.values()), since, until)
-        await self._ask("find_missing")
+        await self._fetch("find_duplicated")
+        await self._fetch("find_spread")
+        await self._fetch("find_reordered_and_unknown", topics, partitions, list(ends.values()), since, until)
+        await self._fetch("find_missing")
 
     async def keys_with_lost_events(self) -> AsyncGenerator[list[str]]:
-        """Keys that miss events, page by page."""
+        """Yield the keys with lost events, page by page."""
         last: str | None = None
-        while page := [row["key"] for row in await self._ask("keys_with_lost_events", last, _KEYS_PAGE)]:
+        while page := [row["key"] for row in await self._fetch("keys_with_lost_events", last, _KEYS_PAGE)]:
             yield page
             last = page[-1]
 
     async def add_horizons(self, horizons: Iterable[Horizon]) -> None:
-        """Say how far back the partitions of some keys still reach."""
+        """Add the times of the oldest records in the partitions of some keys."""
         with map_table_errors():
             await self._connection.copy_records_to_table("verify_horizons", records=list(horizons))
 
     async def set_aside_expired(self) -> None:
-        """Take back that events are lost which their topic no longer reaches back to."""
-        await self._ask("set_aside_expired")
+        """Reclassify lost events that are older than the oldest record in their partition."""
+        await self._fetch("set_aside_expired")
 
     async def tallies(self) -> tuple[dict[Kind, Tally], int]:
-        """How much of each kind was found; and the records beyond the first of their event."""
-        rows = {row["kind"]: row for row in await self._ask("tally")}
+        """Return the numbers per kind, and the number of records in excess of one per event."""
+        rows = {row["kind"]: row for row in await self._fetch("tally")}
         found = {
             kind: Tally(events=rows[kind]["events"], keys=rows[kind]["keys"]) if kind in rows else Tally()
             for kind in Kind
@@ -155,12 +160,12 @@ class Tables:
         return found, rows[Kind.DUPLICATED]["duplicates"] if Kind.DUPLICATED in rows else 0
 
     async def findings(self, keys_max: int) -> tuple[Finding, ...]:
-        """The first *keys_max* keys of each kind."""
-        rows = await self._ask("show_findings", keys_max, _EXAMPLES_MAX)
+        """Return the first *keys_max* keys of each kind."""
+        rows = await self._fetch("show_findings", keys_max, _EXAMPLES_MAX)
         order = {kind.value: place for place, kind in enumerate(Kind)}
         return tuple(_finding(row) for row in sorted(rows, key=lambda row: order[row["kind"]]))
 
-    async def _ask(self, name: str, *args: Any) -> Sequence[Mapping[str, Any]]:
+    async def _fetch(self, name: str, *args: Any) -> Sequence[Mapping[str, Any]]:
         with map_table_errors():
             return await self._connection.fetch(_SQL[name], *args)
 
@@ -177,11 +182,11 @@ def _finding(row: Mapping[str, Any]) -> Finding:
 
 @contextmanager
 def map_table_errors() -> Generator[None]:
-    """PostgreSQL's refusals in our words.
+    """Map errors of PostgreSQL to errors of Relaybox.
 
     Raises:
-        TablesUnreadable: the tables are not there or may not be used; the message has the remedy.
-        DatabaseError: PostgreSQL is away or too busy.
+        TablesUnreadable: The tables do not exist or may not be used; the message says what to do.
+        DatabaseError: PostgreSQL is unreachable or too busy.
     """
     try:
         with map_database_errors():
@@ -202,7 +207,7 @@ def _unreadable(error: asyncpg.PostgresError) -> Exception:
     elif state in _NO_SCHEMA:
         remedy = "run relaybox migrate up, or check POSTGRES_DB"
     elif state == _READ_ONLY:
-        remedy = "a standby keeps no temporary tables; connect to the primary server"
+        remedy = "a standby has no temporary tables; connect to the primary server"
     else:
         return error
     return TablesUnreadable(f"PostgreSQL refuses: {error}; {remedy}")

@@ -1,4 +1,4 @@
-"""What Kafka says of the topics, and reading them to a given end. Every call blocks."""
+"""Metadata of topics, and a reader up to given offsets. Every call blocks."""
 
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
@@ -21,22 +21,21 @@ __all__ = ("Reader", "Retention", "TopicMetadata")
 
 _RESPONSE_TIMEOUT_S: Final = 10.0
 _BATCH_RECORDS_MAX: Final = 5_000
-#: Messages in hand at once. With ten times as many the collector of garbage looks at so many headers that
-#: reading takes nearly twice as long.
+#: With ten times as many, garbage collection of their headers makes reading take nearly twice as long.
 _MESSAGES_PER_CALL_MAX: Final = 500
-#: What is read ahead, and what one answer of the broker may bring: most of this process's memory.
+#: Limits of prefetched data and of one fetch response: most of the memory of this process.
 _PREFETCH_KIB: Final = 8_192
 _FETCH_BYTES_MAX: Final = 8_388_608
 _POLL_S: Final = 0.25
-#: Without a record or the news that there is none for this long, Kafka counts as away.
+#: Kafka counts as unreachable after this time without a record or an end of partition.
 _SILENCE_MAX_S: Final = 30.0
-#: A relay's transaction ends after 45 s at the latest, and the broker looks for such every 10 s.
+#: A relay's transaction times out after 45 s, and the broker checks for timeouts every 10 s.
 _HELD_BACK_MAX_S: Final = 75.0
 _FORBIDDEN: Final = frozenset(
     {
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
         KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-        KafkaError._AUTHENTICATION,  # noqa: SLF001 - librdkafka's local codes are spelled so
+        KafkaError._AUTHENTICATION,  # noqa: SLF001 - name of a local error code of librdkafka
         KafkaError.SASL_AUTHENTICATION_FAILED,
     }
 )
@@ -46,18 +45,18 @@ _GONE: Final = frozenset(
 
 
 class Retention(NamedTuple):
-    """What may remove records of a topic."""
+    """The settings that remove records of a topic."""
 
-    #: Seconds for which they are kept; infinite without a limit.
+    #: Seconds for which records are kept; infinite without a limit.
     kept_s: float
-    #: Whether the size of a partition is limited too.
+    #: Whether the size of a partition is limited.
     by_size: bool
-    #: Whether a record is removed once a later one has its key.
+    #: Whether a record is removed after a later record with its key.
     compacted: bool
 
 
 class TopicMetadata:
-    """Which partitions there are, and where they begin and end."""
+    """Partitions, first and last offsets, and retention of topics."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._bootstrap_servers = settings.bootstrap_servers
@@ -69,29 +68,29 @@ class TopicMetadata:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the connections: a client that is collected as garbage by its own thread ends the process."""
+        """Close the connections: garbage collection of the client in its own thread would end the process."""
         self._admin.__exit__(None, None, None)
 
     def partitions(self, topics: Iterable[str]) -> dict[str, int]:
-        """How many partitions each of *topics* has; those that do not exist are left out.
+        """Return the number of partitions of each of *topics*, without topics that do not exist.
 
         Raises:
-            TopicUnreadable: Kafka is away or refuses us.
+            TopicUnreadable: Kafka is unreachable or refuses access.
         """
         try:
-            # All topics: asking for one by name may create it.
+            # All topics, because a request for one by name may create it.
             known = self._admin.list_topics(timeout=_RESPONSE_TIMEOUT_S).topics
         except KafkaException as error:
-            self._admin.poll(0)  # why a connection failed is told here, and only here
+            self._admin.poll(0)  # delivers the reason of a failed connection to error_cb
             raise _unreadable(self._diagnosis, error.args[0]) from error
         return {name: len(known[name].partitions) for name in topics if name in known}
 
     def existing(self, topics: Iterable[str]) -> dict[str, int]:
-        """As :meth:`partitions`, but all of them must be there.
+        """Return the number of partitions of each of *topics*, all of which must exist.
 
         Raises:
-            TopicMissing: one is not.
-            TopicUnreadable: Kafka is away or refuses us.
+            TopicMissing: A topic does not exist.
+            TopicUnreadable: Kafka is unreachable or refuses access.
         """
         wanted = sorted(set(topics))
         found = self.partitions(wanted)
@@ -99,15 +98,15 @@ class TopicMetadata:
         if missing:
             raise TopicMissing(
                 f"Kafka at {self._bootstrap_servers} shows no topic {', '.join(missing)}; "
-                "check its name, its rights, or run relaybox topics create"
+                "check the name and the rights of this user, or run relaybox topics create"
             )
         return found
 
     def beginnings(self, topics: Mapping[str, int], since: datetime | None = None) -> dict[Partition, int]:
-        """The first offset that each partition still holds, or its first since a time; the end without any.
+        """Return the first offset of each partition, or its first *since* a time; its end if there is none.
 
         Raises:
-            TopicUnreadable: Kafka is away or refuses us.
+            TopicUnreadable: Kafka is unreachable or refuses access.
         """
         if since is None:
             return self._offsets(topics, OffsetSpec.earliest())
@@ -116,10 +115,10 @@ class TopicMetadata:
         return {place: ends[place] if offset < 0 else offset for place, offset in found.items()}
 
     def retention(self, topics: Iterable[str]) -> dict[str, Retention]:
-        """Return what may remove records of each topic.
+        """Return the retention of each topic.
 
         Raises:
-            TopicUnreadable: Kafka is away or refuses us.
+            TopicUnreadable: Kafka is unreachable or refuses access.
         """
         try:
             configs = topic_configs(self._admin, topics, _RESPONSE_TIMEOUT_S)
@@ -133,24 +132,24 @@ class TopicMetadata:
         return found
 
     def ends(self, topics: Mapping[str, int]) -> dict[Partition, int]:
-        """The offset after the last record of each partition, committed or not.
+        """Return the offset after the last record of each partition, committed or not.
 
         Raises:
-            TopicUnreadable: Kafka is away or refuses us.
+            TopicUnreadable: Kafka is unreachable or refuses access.
         """
         return self._offsets(topics, OffsetSpec.latest())
 
     def _offsets(self, topics: Mapping[str, int], spec: Any) -> dict[Partition, int]:
-        asked = {
+        offset_specs = {
             TopicPartition(topic, number): spec for topic, count in topics.items() for number in range(count)
         }
-        if not asked:
+        if not offset_specs:
             return {}
         try:
-            answers = self._admin.list_offsets(asked, request_timeout=_RESPONSE_TIMEOUT_S)
+            futures = self._admin.list_offsets(offset_specs, request_timeout=_RESPONSE_TIMEOUT_S)
             return {
-                (one.topic, one.partition): each.result(_RESPONSE_TIMEOUT_S + 1).offset
-                for one, each in answers.items()
+                (partition.topic, partition.partition): future.result(_RESPONSE_TIMEOUT_S + 1).offset
+                for partition, future in futures.items()
             }
         except KafkaException as error:
             raise _unreadable(self._diagnosis, error.args[0]) from error
@@ -159,10 +158,10 @@ class TopicMetadata:
 
 
 class Reader:
-    """Reads partitions from given offsets to given ends, as a reader of that isolation sees them.
+    """Reads partitions from given offsets to given ends with an isolation level. Use it in one thread only.
 
-    Under ``read_committed`` a partition is readable up to the first transaction that is still open;
-    what lies behind is waited for. Belongs to one thread.
+    With ``read_committed`` a partition can be read up to the first open transaction; the reader waits until
+    the transaction ends.
     """
 
     def __init__(
@@ -173,25 +172,25 @@ class Reader:
         isolation: Isolation,
         sources: Collection[str] = (),
     ) -> None:
-        """Read each partition from *starts* to *ends*; *sources* are those of this database's events."""
+        """Read each partition from *starts* to *ends*; *sources* are the ``ce_source`` of this database."""
         self._sources = sources
         self._unread = {place: end for place, end in ends.items() if starts[place] < end}
-        #: When the first record of each partition was written, in milliseconds since 1970.
+        #: Timestamp of the first record of each partition, in milliseconds since 1970.
         self.first_at_ms: dict[Partition, int] = {}
-        #: Partitions that were read to the end of what is committed, but no further.
+        #: Partitions that were read up to an open transaction.
         self._held_back_partitions = set[Partition]()
         self._diagnosis = ConnectionDiagnosis(settings.bootstrap_servers)
         self._progress_at_s = monotonic()
         self._kafka: Any = Consumer(
             {
                 **_connection(settings),
-                # Only named: the partitions are assigned by hand and no offset is ever committed.
+                # Required by the client; partitions are assigned manually and no offset is committed.
                 "group.id": "relaybox-verify",
                 "isolation.level": isolation,
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
                 "enable.partition.eof": True,
-                # Records removed before they were read must not look like lost ones.
+                # Records removed before they were read must not count as lost.
                 "auto.offset.reset": "error",
                 "queued.max.messages.kbytes": _PREFETCH_KIB,
                 "fetch.max.bytes": _FETCH_BYTES_MAX,
@@ -204,15 +203,15 @@ class Reader:
 
     @property
     def done(self) -> bool:
-        """Whether everything up to the ends was read."""
+        """Whether all partitions were read to their ends."""
         return not self._unread
 
     def read(self) -> list[TopicRecord]:
-        """The next records, in the order of each partition; none when there was nothing for a moment.
+        """Return the next records, in the order of each partition; may be empty before the end.
 
         Raises:
-            TopicHeldBack: an open transaction hides the rest for too long.
-            TopicUnreadable: Kafka is away, refuses, or removed records that were to be read.
+            TopicHeldBack: An open transaction hides the remaining records for too long.
+            TopicUnreadable: Kafka is unreachable, refuses access, or removed records before they were read.
         """
         found: list[TopicRecord] = []
         while self._unread and len(found) < _BATCH_RECORDS_MAX:
@@ -229,7 +228,7 @@ class Reader:
         return found
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._kafka.close()
 
     def _add_record(self, message: Any, found: list[TopicRecord]) -> None:
@@ -250,7 +249,7 @@ class Reader:
         place = (message.topic(), message.partition())
         code = error.code()
         if code == KafkaError._PARTITION_EOF:  # noqa: SLF001
-            # Its offset counts what readers never see: ends of transactions, and aborted records.
+            # The offset includes records that readers never get: control records and aborted records.
             if message.offset() >= self._unread.get(place, 0):
                 self._finish_partition(place)
             else:
@@ -259,7 +258,8 @@ class Reader:
             raise _unreadable(self._diagnosis, error)
         elif code == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
             raise TopicUnreadable(
-                f"{place[0]}, partition {place[1]}: records were removed before they were read; run it again"
+                f"{place[0]}, partition {place[1]}: records were removed before they were read; "
+                "run the verification again"
             )
         else:
             self._diagnosis.record(error)
@@ -296,7 +296,7 @@ def _connection(settings: KafkaSettings) -> dict[str, Any]:
     return {
         **settings.client_config(),
         "client.id": "relaybox-verify",
-        # librdkafka would write to stderr; what matters reaches people through our errors.
+        # librdkafka would log to stderr; relevant errors are raised.
         "log_level": 0,
         "socket.timeout.ms": 10_000,
         "allow.auto.create.topics": False,
@@ -306,8 +306,8 @@ def _connection(settings: KafkaSettings) -> dict[str, Any]:
 def _unreadable(diagnosis: ConnectionDiagnosis, error: KafkaError | None = None) -> TopicUnreadable:
     if error is not None and error.code() in _FORBIDDEN:
         return TopicUnreadable(
-            f"Kafka refuses: {error.str()}; this user needs DESCRIBE and READ on the topics"
+            f"Kafka refuses access: {error.str()}; grant this user DESCRIBE and READ on the topics"
         )
     if error is not None and error.code() in _GONE:
-        return TopicUnreadable(f"Kafka has no such topic or partition any more: {error.str()}; run it again")
+        return TopicUnreadable(f"a topic or partition was removed: {error.str()}; run the verification again")
     return TopicUnreadable(diagnosis.message(error))

@@ -1,4 +1,4 @@
-"""Comparing the tables with the topics (G33)."""
+"""The steps of a verification (G33)."""
 
 import asyncio
 import time
@@ -30,37 +30,45 @@ async def verify(
 ) -> Report:
     """Compare ``domain_events`` and ``event_outbox`` with what a reader of *topics* finds.
 
-    Judges events of *key* alone if given, and asks for events *since* a time only (an aware one).
-    Topics that rows of the outbox name are read too, if they exist. The report shows *keys_max* keys of
-    each kind and counts all. Works on a running system and changes nothing: it holds one connection
-    with temporary tables, one snapshot for as long as the tables are copied, and no consumer group.
+    Works on a running system and changes nothing. It uses one connection with temporary tables, a snapshot
+    while it copies the tables, and no consumer group.
+
+    Args:
+        postgres: The database.
+        kafka: The brokers.
+        topics: Topics to read; existing topics of rows of the outbox are read too.
+        key: Verify only events of this key; None for all keys.
+        since: Verify only events since this aware time; None for all events.
+        isolation: Isolation level of the reader.
+        keys_max: Keys of each kind in the report, which counts all of them.
 
     Raises:
-        TopicMissing: one of *topics* does not exist.
-        TopicUnreadable: Kafka is away or refuses.
-        TopicHeldBack: an open transaction hides the end of a topic.
-        TablesUnreadable: the tables do not exist, or this user may not read them.
-        DatabaseUnavailable: PostgreSQL is away.
+        TopicMissing: One of *topics* does not exist.
+        TopicUnreadable: Kafka is unreachable or refuses access.
+        TopicHeldBack: An open transaction hides the end of a topic.
+        TablesUnreadable: The tables do not exist, or this user may not read them.
+        DatabaseUnavailable: PostgreSQL is unreachable.
     """
     began_s = time.monotonic()
-    with TopicMetadata(kafka) as log:
-        declared = await asyncio.to_thread(log.existing, topics)
+    with TopicMetadata(kafka) as metadata:
+        declared = await asyncio.to_thread(metadata.existing, topics)
         async with Tables.open(postgres) as tables:
-            # Offsets before and after the snapshot: a record before the first is of an event that the tables
-            # knew or never will; a row that was SENT by then has its record before the second.
-            known = await asyncio.to_thread(log.ends, declared)
+            # Ends before and after the snapshot: the event of a record before the first ends is in the
+            # snapshot, or never in the tables. A row that is SENT in the snapshot has its record before the
+            # second ends.
+            ends_before = await asyncio.to_thread(metadata.ends, declared)
             snapshot = await tables.take_snapshot(key, since)
             loss = await tables.possible_loss(since)
             sources = loss.sources if loss is not None else frozenset[str]()
-            reading = await asyncio.to_thread(
-                _TopicScan, kafka, log, declared, snapshot, since, isolation, sources
+            scan = await asyncio.to_thread(
+                _TopicScan, kafka, metadata, declared, snapshot, since, isolation, sources
             )
-            records = await _add_records(tables, reading.reader, key)
-            await tables.compare(known, loss)
-            await _set_aside_expired(tables, reading)
+            records = await _add_records(tables, scan.reader, key)
+            await tables.compare(ends_before, loss)
+            await _set_aside_expired(tables, scan)
             tallies, duplicates = await tables.tallies()
             return Report(
-                topics=tuple(sorted(reading.topics)),
+                topics=tuple(sorted(scan.topics)),
                 isolation=isolation,
                 snapshot_at=tables.started_at,
                 elapsed_s=time.monotonic() - began_s,
@@ -74,12 +82,12 @@ async def verify(
 
 
 class _TopicScan:
-    """What is read: from where, to where, and which partitions have lost their beginning."""
+    """The partitions to read with their offsets, and which of them have lost records to retention."""
 
     def __init__(
         self,
         kafka: KafkaSettings,
-        log: TopicMetadata,
+        metadata: TopicMetadata,
         declared: Mapping[str, int],
         snapshot: Snapshot,
         since: datetime | None,
@@ -87,15 +95,15 @@ class _TopicScan:
         sources: Collection[str],
     ) -> None:
         self.began_at = datetime.now(UTC)
-        self.topics = {**declared, **log.partitions(snapshot.topics)}
-        ends = log.ends(self.topics)
-        first = log.beginnings(self.topics)
-        starts = first if since is None else log.beginnings(self.topics, since - CLOCKS_DIFFER)
+        self.topics = {**declared, **metadata.partitions(snapshot.topics)}
+        ends = metadata.ends(self.topics)
+        first = metadata.beginnings(self.topics)
+        starts = first if since is None else metadata.beginnings(self.topics, since - CLOCKS_DIFFER)
         self.reader = Reader(kafka, starts, ends, isolation, sources)
         self._truncated = {place for place, offset in first.items() if 0 < offset == starts[place]}
 
     def horizons(self) -> dict[Partition, datetime]:
-        """How far back each partition reaches that has lost its beginning."""
+        """Return the time of the oldest record of each partition that has lost records to retention."""
         now_ms = self.began_at.timestamp() * 1_000
         first_at_ms = self.reader.first_at_ms
         return {
@@ -105,40 +113,40 @@ class _TopicScan:
 
 
 async def _add_records(tables: Tables, reader: Reader, key: str | None) -> int:
-    """Add what *reader* finds to *tables*, records of *key* alone if given; return how many were read."""
+    """Add the records of *reader* to *tables*, only those of *key* if given; return how many were read."""
     records = 0
     async with aclosing(_batches(reader)) as batches:
         async for batch in batches:
             records += len(batch)
-            await tables.add(batch if key is None else [one for one in batch if one.key == key])
+            await tables.add(batch if key is None else [record for record in batch if record.key == key])
     return records
 
 
 async def _batches(reader: Reader) -> AsyncGenerator[list[TopicRecord]]:
-    """What *reader* finds; it reads on while whoever asked is busy with the last batch."""
-    ahead = asyncio.create_task(asyncio.to_thread(reader.read))
+    """Yield the batches of *reader*; the next batch is read while the caller processes the last one."""
+    next_batch = asyncio.create_task(asyncio.to_thread(reader.read))
     try:
         while True:
-            batch = await asyncio.shield(ahead)  # a thread cannot be cancelled, only waited for
+            batch = await asyncio.shield(next_batch)  # a thread cannot be cancelled
             if not batch and reader.done:
                 return
-            ahead = asyncio.create_task(asyncio.to_thread(reader.read))
+            next_batch = asyncio.create_task(asyncio.to_thread(reader.read))
             if batch:
                 yield batch
     finally:
-        await asyncio.gather(ahead, return_exceptions=True)
+        await asyncio.gather(next_batch, return_exceptions=True)
         await asyncio.to_thread(reader.close)
 
 
-async def _set_aside_expired(tables: Tables, reading: _TopicScan) -> None:
-    """Tell what is older than the topics' retention from what is lost."""
-    horizons = reading.horizons()
+async def _set_aside_expired(tables: Tables, scan: _TopicScan) -> None:
+    """Reclassify events as beyond retention that are older than the records of their partitions."""
+    horizons = scan.horizons()
     if not horizons:
         return
     async with aclosing(tables.keys_with_lost_events()) as pages:
         async for page in pages:
-            await tables.add_horizons(_horizons_of(page, reading.topics, horizons))
-    for topic in reading.topics:
+            await tables.add_horizons(_horizons_of(page, scan.topics, horizons))
+    for topic in scan.topics:
         of_topic = [at for (name, _), at in horizons.items() if name == topic]
         if of_topic:
             await tables.add_horizons([(topic, "", max(of_topic))])

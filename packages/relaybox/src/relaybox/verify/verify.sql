@@ -1,9 +1,9 @@
 -- name: configure_session
--- This connection sorts and hashes whole topics, and keeps temporary tables; nobody else pays for that. Says the time.
+-- Raises the memory limits of this session, which sorts and hashes whole topics in temporary tables. Returns the time.
 SELECT set_config('work_mem', '64MB', false), set_config('temp_buffers', '32MB', false), now() AS at
 
 -- name: create_events
--- What the tables say, as of one snapshot. Temporary: gone with the connection, never in anybody's way.
+-- Events of the tables, as of one snapshot. A temporary table: it ends with the session and locks nothing else.
 CREATE TEMPORARY TABLE verify_events (
     event_id TEXT COLLATE "C",
     topic TEXT COLLATE "C",
@@ -18,7 +18,7 @@ CREATE TEMPORARY TABLE verify_events (
 )
 
 -- name: create_records
--- What readers find on the topics.
+-- Records of the topics.
 CREATE TEMPORARY TABLE verify_records (
     topic TEXT COLLATE "C" NOT NULL,
     partition INT NOT NULL,
@@ -29,7 +29,7 @@ CREATE TEMPORARY TABLE verify_records (
 )
 
 -- name: create_findings
--- What does not agree; of most topics little.
+-- Events and records that differ.
 CREATE TEMPORARY TABLE verify_findings (
     kind TEXT NOT NULL,
     topic TEXT COLLATE "C",
@@ -46,8 +46,8 @@ CREATE TEMPORARY TABLE verify_findings (
 )
 
 -- name: create_horizons
--- Keys whose partition has lost its beginning to the topic's retention, and the time that it still reaches back to.
--- The empty key stands for rows without one, which may be in any partition.
+-- Keys whose partition has lost records to retention, and the time of its oldest record. The empty key is for rows
+-- without a key, which may be in any partition.
 CREATE TEMPORARY TABLE verify_horizons (
     topic TEXT COLLATE "C" NOT NULL,
     key TEXT COLLATE "C" NOT NULL,
@@ -55,10 +55,9 @@ CREATE TEMPORARY TABLE verify_horizons (
 )
 
 -- name: take_snapshot
--- Every event that the tables know, of key $1 if given; wanted since $2 if given. One statement, so one snapshot.
--- A SENT row may have been removed: then the event itself says that it must be on the topic, unless it was skipped,
--- which the record of that act says for ever. It was published
--- neither before it was written nor, a minute's grace for slow marking, long before its row was marked.
+-- Every event of the tables, of key $1 if given; "wanted" if written since $2. One statement, so one snapshot.
+-- Without an outbox row, an event of domain_events was SENT and removed, or it was skipped, which operator_acts records.
+-- "not_before": it was published neither before it was written, nor more than a minute before its row was marked SENT.
 INSERT INTO verify_events
 SELECT coalesce(o.event_id, d.event_id::text), o.topic, CASE WHEN o.seq IS NULL THEN d.aggregate_id ELSE o.key END,
        o.id, o.seq,
@@ -76,16 +75,16 @@ FULL JOIN domain_events AS d ON d.event_id::text = o.event_id
 WHERE $1::text IS NULL OR CASE WHEN o.seq IS NULL THEN d.aggregate_id ELSE o.key END = $1
 
 -- name: describe_snapshot
--- What was just taken: the topics it names, and how many events are wanted of it.
+-- The topics of the snapshot, and the number of wanted events.
 SELECT coalesce(array_agg(DISTINCT topic) FILTER (WHERE topic IS NOT NULL), '{}') AS topics,
        count(*) FILTER (WHERE wanted) AS events
 FROM verify_events
 
 -- name: possible_loss
--- The time until which PostgreSQL may have lost events, when a relay found it in another history, or now if no relay
--- has found that yet; the time since which no event has been removed from the outbox, by retention (which empties the
--- oldest slot) or by an operator, null for ever; and the services that events come from. No row if the history is the
--- same as ever.
+-- "until": the time until which PostgreSQL may have lost events: when a relay noticed the failover or restore, or now if no
+-- relay has noticed it yet. "since": the time since which no event was removed from the outbox, by retention (which
+-- empties the oldest slot) or by an operator; null if none ever was. "services": the sources of events.
+-- Returns no row without a failover or restore.
 WITH server AS (
     SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) AS history
     FROM pg_control_system()
@@ -104,15 +103,15 @@ SELECT changed.at AS until,
 FROM changed WHERE changed.at IS NOT NULL
 
 -- name: analyze_events
--- Nobody else counts a temporary table for the planner.
+-- Autovacuum does not analyze temporary tables.
 ANALYZE verify_events
 
 -- name: analyze_records
--- The same for what was read.
+-- Autovacuum does not analyze temporary tables.
 ANALYZE verify_records
 
 -- name: find_duplicated
--- Events of which a topic has more than one record, each with the place of its first.
+-- Events with more than one record on a topic, each with the position of its first.
 WITH repeated AS (
     SELECT topic, event_id, count(*) AS appearances FROM verify_records
     WHERE event_id IS NOT NULL GROUP BY topic, event_id HAVING count(*) > 1
@@ -126,8 +125,8 @@ LEFT JOIN verify_events AS e ON e.event_id = r.event_id AND coalesce(e.topic, r.
 ORDER BY r.topic, r.event_id, r.partition, r."offset"
 
 -- name: find_spread
--- Events in another partition than the first event of their key: order is kept within a partition only. Keys of which
--- no table knows an event are not judged. Hashing finds the few keys that are in two; only those are sorted.
+-- Events in another partition than the first event of their key: Kafka keeps order only within a partition. Keys without
+-- an event in the tables are left out. Hashing finds the few keys in two partitions; only those are sorted.
 WITH spread AS (
     SELECT topic, key FROM verify_records WHERE key IS NOT NULL
     GROUP BY topic, key HAVING min(partition) <> max(partition)
@@ -146,12 +145,11 @@ FROM placed WHERE partition <> first_partition
 ORDER BY topic, event_id, partition, "offset"
 
 -- name: find_reordered_and_unknown
--- Records behind later events of their key, by seq within the key or by version within the aggregate, and records
--- that no table knows. What was said of repeated events stands: only their first records count. Those of partitions
--- $1, $2 from offsets $3 on are younger than the snapshot: that it does not know them means nothing. Events of this
--- database's services that were written between $4 (null: since ever) and $5 (null: there are none) must be in the
--- tables, unless PostgreSQL lost them.
--- Sorted by a hash of place and key: sorting by the keys themselves takes three times as long.
+-- Records behind later events of their key, by seq within the key or by version within the aggregate, and records whose
+-- event is not in the tables. Of duplicated events, only the first record counts. Records of partitions $1, $2 from
+-- offsets $3 on are newer than the snapshot, so they may be missing in it. Events of this database's services that were
+-- written between $4 (null: no lower bound) and $5 (null: none) must be in the tables; if not, PostgreSQL lost them.
+-- Sorts by a hash of topic, partition and key: sorting by the keys takes three times as long.
 WITH compared AS (
     SELECT r.topic, r.partition, r."offset", r.event_id, r.key, r.own_event_at, e.row_id, e.seq, e.stream,
            e.version, e.state,
@@ -162,7 +160,7 @@ WITH compared AS (
                                 ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS version_before
     FROM verify_records AS r
     LEFT JOIN verify_events AS e ON e.event_id = r.event_id AND coalesce(e.topic, r.topic) = r.topic
-), suspect AS (
+), deviating AS (
     SELECT *, CASE WHEN state IS NOT NULL THEN 'reordered'
                    WHEN own_event_at BETWEEN coalesce($4::timestamptz, '-infinity') AND $5::timestamptz THEN 'not-in-database'
                    ELSE 'unknown' END AS kind
@@ -171,7 +169,7 @@ WITH compared AS (
 )
 INSERT INTO verify_findings
 SELECT s.kind, s.topic, s.key, s.event_id, s.row_id, s.seq, s.stream, s.version, s.partition, s."offset", 1, NULL
-FROM suspect AS s
+FROM deviating AS s
 LEFT JOIN unnest($1::text[], $2::int[], $3::bigint[]) AS until (topic, partition, "offset")
     ON until.topic = s.topic AND until.partition = s.partition
 LEFT JOIN verify_findings AS d ON d.kind = 'duplicated' AND d.event_id = s.event_id AND d.topic = s.topic
@@ -179,7 +177,7 @@ WHERE (s.kind = 'reordered' OR s."offset" < until."offset")
   AND (d.event_id IS NULL OR (d.partition = s.partition AND d."offset" = s."offset"))
 
 -- name: find_missing
--- Events that no record is of: on their way, held up, or, as far as the tables know, published and not there.
+-- Events without a record: pending, failed or skipped as in the tables, or lost if they were sent.
 INSERT INTO verify_findings
 SELECT CASE WHEN e.state = 'sent' THEN 'lost' ELSE e.state END, e.topic, e.key, e.event_id, e.row_id, e.seq,
        e.stream, e.version, NULL, NULL, 1, e.not_before
@@ -189,13 +187,13 @@ WHERE e.wanted AND NOT EXISTS (
 )
 
 -- name: keys_with_lost_events
--- The next $2 keys after $1 that miss events.
+-- The next $2 keys after $1 with lost events.
 SELECT DISTINCT key FROM verify_findings
 WHERE kind = 'lost' AND key IS NOT NULL AND ($1::text IS NULL OR key > $1) ORDER BY key LIMIT $2
 
 -- name: set_aside_expired
--- Events older than what their partition still holds are not lost, unless the topic still holds an earlier event
--- of their key: retention takes the beginning of a partition, never something out of its midst.
+-- Events older than the oldest record of their partition are not lost, unless the topic still has an earlier event of
+-- their key: retention removes the beginning of a partition, never records in the middle.
 WITH retained AS (
     SELECT r.topic, e.key, e.stream, min(e.seq) AS seq, min(e.version) AS version
     FROM verify_records AS r
@@ -214,7 +212,7 @@ WHERE f.kind = 'lost' AND h.key = coalesce(f.key, '') AND coalesce(f.topic, h.to
   )
 
 -- name: tally
--- How much of each kind was found.
+-- Numbers of events, keys and excess records per kind.
 SELECT kind, count(*) AS events, count(DISTINCT (topic, key)) AS keys, sum(appearances - 1)::bigint AS duplicates
 FROM verify_findings GROUP BY kind
 

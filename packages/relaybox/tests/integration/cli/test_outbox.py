@@ -104,8 +104,8 @@ async def test_a_database_without_the_schema_is_told_with_what_to_do(
 
 async def test_an_outbox_in_order_says_so(database: Database, outbox: Outbox) -> None:
     assert (await outbox("blocked")).stdout == "no key is blocked\n"
-    assert (await outbox("list")).stdout == "no such row\n"
-    assert (await outbox("acts")).stdout == "nobody has done anything\n"
+    assert (await outbox("list")).stdout == "no row matches\n"
+    assert (await outbox("acts")).stdout == "no action of an operator is recorded\n"
 
 
 async def test_a_list_shows_what_is_not_sent_and_never_a_payload(filled: Database, outbox: Outbox) -> None:
@@ -125,7 +125,7 @@ async def test_a_list_shows_what_is_not_sent_and_never_a_payload(filled: Databas
     ]
     assert [row["seq"] for row in told(await outbox("list", "--seq", "7", "--seq", "1", "--json"))] == [1, 7]
     few = await outbox("list", "--limit", "2")
-    assert few.stdout.endswith("the first 2; --limit shows more\n")
+    assert few.stdout.endswith("the first 2 rows; --limit shows more\n")
 
 
 async def test_a_row_is_shown_by_id_or_number_with_its_payload_only_on_request(
@@ -191,7 +191,7 @@ async def test_skip_names_the_rows_that_it_left(filled: Database, outbox: Outbox
     await fail_rows(filled, 2, 3)
     words = ("skip", "--seq", "1", "--seq", "3", "--seq", "4", "--reason", "not needed", "--yes")
     assert (await outbox(*words)).stdout == (
-        "1 skipped\nnot skipped: 3 (failed), 4 (sent); only FAILED rows can be, the first of a key first\n"
+        "1 skipped\nnot skipped: 3 (failed), 4 (sent); only FAILED rows can be skipped, the first of a key first\n"
     )
     second = ("skip", "--seq", "2", "--seq", "5", "--reason", "not needed", "--yes", "--json")
     assert told(await outbox(*second))["rows_left"] == [{"seq": 5, "state": "retrying"}]
@@ -204,27 +204,27 @@ async def test_a_row_behind_another_failed_one_is_told_before_it_is_retried(
 ) -> None:
     await fail_rows(filled, 2)
     said = (await outbox("retry", "--seq", "2")).stdout
-    assert "1 of them stand behind an earlier FAILED row of their key: they will wait for it" in said
-    assert "stand behind" not in (await outbox("retry", "--key", "a")).stdout
+    assert "1 of them are behind an earlier FAILED row of their key: they will wait for that row" in said
+    assert "are behind" not in (await outbox("retry", "--key", "a")).stdout
 
 
 async def test_purge_takes_what_is_done_alone(filled: Database, outbox: Outbox) -> None:
     assert "dry run: 4 would be removed" in (await outbox("purge", "--all")).stdout
     assert (await outbox("purge", "--key", "c", "--yes")).stdout == "3 removed\n"
-    assert (await outbox("purge", "--older-than", "1h", "--yes")).stdout == "no such row; nothing done\n"
+    assert (await outbox("purge", "--older-than", "1h", "--yes")).stdout == "no row matches; nothing was changed\n"
     assert [row["seq"] for row in await rows_of(filled)] == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["retry", "--yes"], "say which rows: --id"),
-        (["skip", "--reason", "x"], "say which rows: --id"),
-        (["purge", "--yes"], "say which rows: --id"),
+        (["retry", "--yes"], "no rows are selected; use --id"),
+        (["skip", "--reason", "x"], "no rows are selected; use --id"),
+        (["purge", "--yes"], "no rows are selected; use --id"),
         (["retry", "--seq", "2", "--yes"], "none of the named rows is FAILED"),
         (["purge", "--seq", "1"], "none of the named rows is SENT or skipped"),
         (["show", "99"], "the outbox has no row 99"),
-        (["retry", "--all", "--by", " ", "--yes"], "say who does this: --by NAME"),
+        (["retry", "--all", "--by", " ", "--yes"], "the record needs the name of an operator; give it with --by NAME"),
     ],
 )
 async def test_a_wish_that_cannot_be_carried_out_is_one_line(

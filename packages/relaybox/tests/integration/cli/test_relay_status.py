@@ -111,9 +111,9 @@ def test_a_watch_tells_the_rate_and_ends_with_ctrl_c(variables: dict[str, str]) 
 @pytest.mark.guarantee("G32")
 async def test_more_lanes_are_wished_for_on_record(database: Database, relay: Relay) -> None:
     grown = await relay("lanes", "16", "--by", "ann", "--reason", "more relays")
-    assert grown.stdout.startswith("there shall be 16 lanes instead of 8")
-    assert (await relay("lanes", "16")).stdout == "there shall be 16 lanes already\n"
-    assert "8 lanes of 16 wanted" in (await relay("status")).stdout
+    assert grown.stdout.startswith("requested 16 lanes instead of 8")
+    assert (await relay("lanes", "16")).stdout == "16 lanes are requested already\n"
+    assert "8 lanes of 16 requested" in (await relay("status")).stdout
     [act] = await operator_acts(database)
     assert (act["actor"], act["act"], act["reason"]) == ("ann", "lanes", "more relays")
     for wrong in ("8", "24"):
@@ -136,6 +136,6 @@ async def test_a_marker_is_accepted_on_record(database: Database, relay: Relay) 
     assert other.exit_code == 1
     assert other.stderr.startswith("error: lane 3 stopped at another marker")
     done = await relay("accept", "3", *words, "--reason", "restored")
-    assert done.stdout == f"lane 3 goes on from {marker}\n"
+    assert done.stdout == f"lane 3 continues after marker {marker}\n"
     [act] = await operator_acts(database)
     assert (act["actor"], act["act"], act["reason"]) == ("ann", "accept", "restored")

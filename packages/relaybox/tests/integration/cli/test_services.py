@@ -91,7 +91,7 @@ def test_a_taken_health_port_is_one_line(
 
 @pytest.mark.parametrize("name", ["handlers:nothing", "handlers:missing", "handlers", "elsewhere:hear"])
 def test_a_handler_that_is_none_is_named(name: str, variables: dict[str, str], app_dir: Path) -> None:
-    assert f"{name} is no function declared with @subscribe" in refused(
+    assert f"{name} is not a function declared with @subscribe" in refused(
         "consumer", "run", name, cwd=app_dir, env=variables
     )
 

@@ -54,7 +54,7 @@ async def test_the_exit_code_is_0_only_if_nothing_is_lost_duplicated_or_reordere
     await publish(database, kafka_settings, rows[:3])
     clean = await run(postgres_settings, kafka_settings, topic)
     assert (clean.returncode, clean.stderr) == (0, "")
-    assert "Nothing is lost, duplicated, reordered or spread." in clean.stdout
+    assert "No event is lost, duplicated, reordered or spread." in clean.stdout
 
     produce(make_producer(kafka_settings), rows[:1])
     doubled = await run(postgres_settings, kafka_settings, topic)
@@ -66,7 +66,7 @@ async def test_the_exit_code_is_0_only_if_nothing_is_lost_duplicated_or_reordere
     await mark_sent(database, rows)
     lost = await run(postgres_settings, kafka_settings, topic, "--allow-duplicates")
     assert (lost.returncode, lost.stderr) == (1, "")
-    assert "The promises are broken." in lost.stdout
+    assert "Delivery guarantees are violated." in lost.stdout
     (line,) = [line for line in lost.stdout.splitlines() if rows[3]["payload"]["event_id"] in line]
     assert "[red]b" in line, "a key is no markup"
 
@@ -86,7 +86,7 @@ async def test_keys_over_two_partitions_end_with_exit_code_1(
     await publish(database, kafka_settings, [second])
     done = await run(postgres_settings, kafka_settings, topic, "--allow-duplicates")
     assert (done.returncode, done.stderr) == (1, "")
-    assert "The promises are broken." in done.stdout
+    assert "Delivery guarantees are violated." in done.stdout
     (line,) = [line for line in done.stdout.splitlines() if second["payload"]["event_id"] in line]
     assert line.split()[:2] == ["spread", "key"]
     told = json.loads((await run(postgres_settings, kafka_settings, topic, "--json")).stdout)
