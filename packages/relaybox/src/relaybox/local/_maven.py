@@ -1,7 +1,7 @@
-"""Files of a Maven repository, each checked against a SHA-256 that is known beforehand.
+"""Download of files from a Maven repository, each verified by a SHA-256 from a manifest.
 
-A manifest has a line per file as ``sha256sum`` writes it, the path in the repository's standard layout
-(``group/artifact/version/file``), so that ``sha256sum --check`` understands it too.
+A manifest is in the format of ``sha256sum``, with paths in the standard layout of a repository
+(``group/artifact/version/file``), so that ``sha256sum --check`` can read it.
 """
 
 import asyncio
@@ -24,16 +24,16 @@ from relaybox.local._errors import ChecksumMismatch, ServerNotAvailable
 
 __all__ = ("PinnedFile", "fetch_pinned", "read_manifest", "repository_url")
 
-#: The public default of every Maven client; a mirror of it is taken from the user's Maven settings.
+#: The default repository of Maven clients; the user's Maven settings may name a mirror of it.
 CENTRAL: Final = "https://repo.maven.apache.org/maven2"
 _PARALLEL_MAX: Final = 4
 _FILE_BYTES_MAX: Final = 128 * 2**20
 _CHUNK_BYTES: Final = 2**18
 _TIMEOUT_S: Final = 30.0
-#: Before the second attempt and each later one.
+#: Pauses before the second and later attempts.
 _PAUSES_S: Final = (0.2, 0.5, 1.0)
-#: No download takes that long, so the process that began it was killed.
-_LEFT_OVER_S: Final = 3_600
+#: A partial file of this age is of a killed process: no download takes that long.
+_STALE_PART_S: Final = 3_600
 _MIRRORS_OF_CENTRAL: Final = frozenset({"*", "external:*", "central"})
 _SERVER_ERROR: Final = 500
 _TOO_MANY: Final = 429
@@ -43,9 +43,9 @@ _TOO_MANY: Final = 429
 class PinnedFile:
     """One file of a repository."""
 
-    #: In the repository and in the cache.
+    #: Path in the repository and in the cache.
     path: str
-    #: Lower-case hexadecimal.
+    #: In lower-case hexadecimal.
     sha256: str
 
 
@@ -58,20 +58,21 @@ def read_manifest(text: str) -> tuple[PinnedFile, ...]:
 def repository_url() -> str:
     """Return the mirror of Maven Central in ``~/.m2/settings.xml``, else Maven Central.
 
-    The first ``<mirror>`` counts whose ``<mirrorOf>`` names ``central``, ``*`` or ``external:*``, as for
-    Maven.
+    As in Maven, the first ``<mirror>`` is used whose ``<mirrorOf>`` has ``central``, ``*`` or ``external:*``.
 
     Raises:
-        ServerNotAvailable: The file is no XML.
+        ServerNotAvailable: The file is not valid XML.
     """
     path = Path("~/.m2/settings.xml")
     try:
         path = path.expanduser()
-        settings = ElementTree.parse(path).getroot()  # noqa: S314 – the user's own file
-    except (OSError, RuntimeError):  # no such file, or no home
+        settings = ElementTree.parse(path).getroot()  # noqa: S314 – file of the user
+    except (OSError, RuntimeError):  # no file, or no home directory
         return CENTRAL
     except ElementTree.ParseError as error:
-        raise ServerNotAvailable(f"{path} cannot be read: {error}. Correct it, or move it away.") from error
+        raise ServerNotAvailable(
+            f"{path} is not valid XML: {error}. Correct the file, or move it away."
+        ) from error
     for mirror in settings.iterfind("./{*}mirrors/{*}mirror"):
         patterns = {part.strip() for part in (mirror.findtext("{*}mirrorOf") or "").split(",")}
         url = (mirror.findtext("{*}url") or "").strip()
@@ -83,13 +84,13 @@ def repository_url() -> str:
 async def fetch_pinned(
     files: Sequence[PinnedFile], home: Path, *, on_start: Callable[[int], None], on_file: Callable[[], None]
 ) -> list[Path]:
-    """Return *files* in *home*; those missing there, or damaged, are downloaded, four at a time.
+    """Return the paths of *files* in *home*; download missing and damaged files, four at a time.
 
     Args:
-        files: What is needed.
-        home: A cache in the repository's layout. Processes may share it: a file appears in it when it is
-            complete and correct.
-        on_start: Called with the number of files to download, unless there are none.
+        files: Files of the manifest.
+        home: Cache in the layout of the repository. Processes may share it: a file is moved into it when it
+            is complete and verified.
+        on_start: Called with the number of files to download, if there are any.
         on_file: Called after each download.
 
     Raises:
@@ -101,17 +102,17 @@ async def fetch_pinned(
         on_start(len(missing))
         base, limit = repository_url(), asyncio.Semaphore(_PARALLEL_MAX)
 
-        async def one(file: PinnedFile) -> None:
+        async def download(file: PinnedFile) -> None:
             async with limit:
                 await _run_in_daemon_thread(lambda: _download(file, base, home))
             on_file()
 
-        downloads = [asyncio.create_task(one(file)) for file in missing]
+        downloads = [asyncio.create_task(download(file)) for file in missing]
         try:
             await asyncio.gather(*downloads)
         finally:
-            for download in downloads:
-                download.cancel()
+            for task in downloads:
+                task.cancel()
     return [home / file.path for file in files]
 
 
@@ -128,7 +129,7 @@ def _sha256(path: Path) -> str | None:
 
 
 def _download(file: PinnedFile, base: str, home: Path) -> None:
-    """Download one file into *home*; a second attempt and later ones wait before.
+    """Download one file into *home*, with up to four attempts.
 
     Raises:
         ChecksumMismatch: See :func:`fetch_pinned`.
@@ -138,7 +139,7 @@ def _download(file: PinnedFile, base: str, home: Path) -> None:
     for pause_s in (*_PAUSES_S, None):
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            _remove_left_over(target)
+            _remove_stale_parts(target)
             return _download_once(file, base, target)
         except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
             if pause_s is None or not _is_transient(error):
@@ -151,9 +152,9 @@ def _download(file: PinnedFile, base: str, home: Path) -> None:
 
 
 def _is_transient(error: Exception) -> bool:
-    """Whether another attempt may help: not for a file that the repository does not have."""
+    """Return whether another attempt may succeed: not for a file that the repository does not have."""
     if isinstance(error, urllib.error.HTTPError):
-        error.close()  # it holds the connection
+        error.close()  # the error holds the connection
         return error.code >= _SERVER_ERROR or error.code == _TOO_MANY
     return True
 
@@ -173,38 +174,38 @@ def _download_once(file: PinnedFile, base: str, target: Path) -> None:
 
 
 def _copy(url: str, part: IO[bytes]) -> None:
-    # An opener of its own reads the proxy from the environment of now.
+    # A new opener reads the proxy settings from the current environment.
     with urllib.request.build_opener().open(url, timeout=_TIMEOUT_S) as response:
         while chunk := response.read(_CHUNK_BYTES):
             part.write(chunk)
             if part.tell() > _FILE_BYTES_MAX:
                 break
     part.flush()
-    announced = response.headers.get("Content-Length")
-    if announced is not None and part.tell() < int(announced):
-        raise http.client.IncompleteRead(b"", int(announced) - part.tell())
+    expected = response.headers.get("Content-Length")
+    if expected is not None and part.tell() < int(expected):
+        raise http.client.IncompleteRead(b"", int(expected) - part.tell())
 
 
 def _require_digest(file: PinnedFile, path: Path) -> None:
-    found = _sha256(path) or "of a file that cannot be read"
+    found = _sha256(path) or "(unreadable file)"
     if found != file.sha256:
         raise ChecksumMismatch(path=file.path, found=found, expected=file.sha256)
 
 
-def _remove_left_over(target: Path) -> None:
-    """Remove what killed downloads of *target* left."""
+def _remove_stale_parts(target: Path) -> None:
+    """Remove partial files of killed downloads of *target*."""
     for part in target.parent.glob(f".{target.name}.*.part"):
         with suppress(OSError):
-            if time.time() - part.stat().st_mtime > _LEFT_OVER_S:
+            if time.time() - part.stat().st_mtime > _STALE_PART_S:
                 part.unlink()
 
 
 async def _run_in_daemon_thread(work: Callable[[], None]) -> None:
-    """Run *work* in a thread that Ctrl-C need not wait for, which those of ``asyncio.to_thread`` are not."""
+    """Run *work* in a daemon thread: Ctrl-C does not wait for it, unlike threads of ``asyncio.to_thread``."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
 
-    def tell(error: Exception | None) -> None:
+    def set_result(error: Exception | None) -> None:
         if done.cancelled():
             return
         if error is None:
@@ -216,10 +217,10 @@ async def _run_in_daemon_thread(work: Callable[[], None]) -> None:
         error: Exception | None = None
         try:
             work()
-        except Exception as caught:  # noqa: BLE001 – raised again where it is awaited
+        except Exception as caught:  # noqa: BLE001 – raised to the awaiting task
             error = caught
-        with suppress(RuntimeError):  # the loop was closed meanwhile
-            loop.call_soon_threadsafe(tell, error)
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(set_result, error)
 
     threading.Thread(target=run, name="relaybox-download", daemon=True).start()
     await done

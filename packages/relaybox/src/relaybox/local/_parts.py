@@ -1,4 +1,4 @@
-"""What a supervisor looks after: programs, whose output it relays, and servers with their own logs."""
+"""The parts that a supervisor runs: programs, whose output it prints, and servers with their own logs."""
 
 import asyncio
 import os
@@ -27,44 +27,44 @@ WriteLine = Callable[[str, str], None]
 class Part:
     """A program under a supervisor; it must stay in the foreground and end on SIGTERM."""
 
-    #: Stands before each of its lines.
+    #: Prefix of each of its lines in the log.
     name: str
     argv: Sequence[str]
-    #: The whole environment, nothing is inherited.
+    #: The whole environment; nothing is inherited.
     env: Mapping[str, str]
-    #: Returns once the part can be used; None counts it as ready at once.
+    #: Returns when the part is ready; None for a part that is ready immediately.
     ready: Callable[[], Awaitable[None]] | None = None
-    #: A part that is not ready in that many seconds counts as crashed.
+    #: A part that is not ready after these seconds counts as crashed.
     ready_s: float = 120.0
 
 
 class Server(Protocol):
-    """What :class:`LocalPostgres` and :class:`LocalKafka` have in common."""
+    """The interface of :class:`LocalPostgres` and :class:`LocalKafka` for a supervisor."""
 
     @property
     def log(self) -> Path:
-        """The file it writes its log to."""
+        """The log file."""
         ...
 
     @property
-    def place(self) -> Path:
-        """The directory its data is in."""
+    def resolved_data_dir(self) -> Path:
+        """The directory of its data."""
         ...
 
     async def start(self) -> None:
-        """Return when the server can be used."""
+        """Start the server and return when it is ready."""
         ...
 
     async def stop(self) -> None:
-        """Return when it has ended."""
+        """Stop the server and return when it has ended."""
         ...
 
     def kill(self) -> None:
-        """SIGKILL what is left of it; harmless if nothing is."""
+        """SIGKILL its remaining processes, if any."""
         ...
 
     async def wait(self) -> int:
-        """Return its exit code once it has ended by itself."""
+        """Wait until it has ended and return its exit code."""
         ...
 
 
@@ -77,43 +77,43 @@ class ServerPart:
 
 
 class PartEnded(Exception):
-    """Raised when a part ended, or had to be ended, before it was ready; the message says how."""
+    """Raised when a part ended, or was ended, before it was ready; the message says how."""
 
 
 class Supervised(Protocol):
-    """A part as the supervisor sees it, whatever is behind it."""
+    """The interface of a part for the supervisor."""
 
     name: str
 
     async def start(self) -> None:
-        """Return when the part is ready; raises PartEnded."""
+        """Start the part and return when it is ready; raises PartEnded."""
         ...
 
     async def ended(self) -> str:
-        """Return how it ended, once it has."""
+        """Wait until it has ended and describe its exit."""
         ...
 
     async def stop(self, within_s: float) -> None:
-        """End it, by force after *within_s* seconds."""
+        """Stop it; SIGKILL after *within_s* seconds."""
         ...
 
     def last_lines(self) -> str:
-        """What it said last."""
+        """Return its last lines of output."""
         ...
 
-    def note(self) -> str:
-        """What a newcomer should know once it is ready; may be empty."""
+    def ready_note(self) -> str:
+        """Return information for the log line when it is ready; may be empty."""
         ...
 
 
 class SupervisedProgram:
-    """A :class:`Part` with its process; its lines go to *tell* as they come."""
+    """A :class:`Part` with its process; passes each line of output to *write_line*."""
 
-    def __init__(self, part: Part, tell: WriteLine, watchdog: Watchdog) -> None:
+    def __init__(self, part: Part, write_line: WriteLine, watchdog: Watchdog) -> None:
         self.name = part.name
         self._watchdog = watchdog
         self._part = part
-        self._tell = tell
+        self._write_line = write_line
         self._lines: deque[str] = deque(maxlen=_LAST_LINES_MAX)
         self._process: DetachedProcess | None = None
         self._output_task: asyncio.Task[None] | None = None
@@ -122,7 +122,7 @@ class SupervisedProgram:
         """Start the program and wait until it is ready.
 
         Raises:
-            PartEnded: it ended first, or was not ready in time.
+            PartEnded: It ended first, or was not ready in time.
         """
         self._lines.clear()
         reader, writer = os.pipe()
@@ -137,19 +137,19 @@ class SupervisedProgram:
         finally:
             os.close(writer)
         self._watchdog.watch(self._process.pid)
-        self._output_task = asyncio.create_task(self._relay_output(reader))
+        self._output_task = asyncio.create_task(self._print_output(reader))
         if self._part.ready is not None:
             await self._until_ready(self._part.ready)
 
     async def ended(self) -> str:
-        """Return how the program ended, once it has and its last lines were relayed."""
+        """Wait until the program has ended and its last lines were printed; describe its exit."""
         assert self._process is not None
         exit_code = await self._process.wait()
         await self._end_children()
         return describe_exit(exit_code)
 
     async def stop(self, within_s: float) -> None:
-        """SIGTERM, and SIGKILL for what is left of it after *within_s* seconds."""
+        """Send SIGTERM, and SIGKILL to remaining processes after *within_s* seconds."""
         if self._process is not None:
             await self._process.stop(signal.SIGTERM, stop_s=within_s)
             await self._end_children()
@@ -158,8 +158,8 @@ class SupervisedProgram:
         """Return its last 10 lines."""
         return "\n".join(self._lines)
 
-    def note(self) -> str:
-        """Say nothing: the program speaks for itself."""
+    def ready_note(self) -> str:
+        """Return nothing: the output of the program is in the log."""
         return ""
 
     async def _until_ready(self, ready: Callable[[], Awaitable[None]]) -> None:
@@ -180,16 +180,16 @@ class SupervisedProgram:
             ending.cancel()
 
     async def _end_children(self) -> None:
-        """End processes the program left behind: they hold its ports, and its output open."""
+        """End remaining child processes of the program: they hold its ports and its output open."""
         assert self._process is not None
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._watchdog.forget(self._process.pid)
+        self._watchdog.unwatch(self._process.pid)
         if self._output_task is not None:
             await asyncio.wait({self._output_task}, timeout=_OUTPUT_ENDS_S)
             self._output_task.cancel()
 
-    async def _relay_output(self, reader: int) -> None:
+    async def _print_output(self, reader: int) -> None:
         stream = asyncio.StreamReader()
         loop = asyncio.get_running_loop()
         transport, _ = await loop.connect_read_pipe(
@@ -202,20 +202,20 @@ class SupervisedProgram:
                 if len(rest) > _LINE_BYTES_MAX:
                     lines, rest = [*lines, rest], b""
                 for line in lines:
-                    self._relay_line(line)
+                    self._print_line(line)
             if rest:
-                self._relay_line(rest)
+                self._print_line(rest)
         finally:
             transport.close()
 
-    def _relay_line(self, line: bytes) -> None:
+    def _print_line(self, line: bytes) -> None:
         text = line.decode(errors="replace").rstrip("\r")
         self._lines.append(text)
-        self._tell(self.name, text)
+        self._write_line(self.name, text)
 
 
 class SupervisedServer:
-    """A :class:`ServerPart`; the first start's errors are the caller's, later ones count as crashes."""
+    """A :class:`ServerPart`. Errors of the first start are raised; those of later starts are crashes."""
 
     def __init__(self, part: ServerPart) -> None:
         self.name = part.name
@@ -226,8 +226,8 @@ class SupervisedServer:
         """Start the server and wait until it is ready.
 
         Raises:
-            LocalError: the very first start failed.
-            PartEnded: a later one failed.
+            LocalError: The first start failed.
+            PartEnded: A later start failed.
         """
         try:
             await self._server.start()
@@ -238,29 +238,29 @@ class SupervisedServer:
         self._was_ready = True
 
     async def ended(self) -> str:
-        """Return how the server ended, once it has."""
+        """Wait until the server has ended and describe its exit."""
         exit_code = await self._server.wait()
         self._server.kill()
         return describe_exit(exit_code)
 
     async def stop(self, within_s: float) -> None:
-        """Stop the server in order, and SIGKILL it after *within_s* seconds."""
+        """Stop the server; SIGKILL after *within_s* seconds."""
         try:
             await asyncio.wait_for(self._server.stop(), within_s)
         except TimeoutError:
             self._server.kill()
 
     def last_lines(self) -> str:
-        """Return the end of the server's log."""
+        """Return the last lines of the log of the server."""
         return tail(self._server.log, lines_max=_LAST_LINES_MAX)
 
-    def note(self) -> str:
-        """Say where the data is: for root that may be another directory than the one asked for."""
-        return f", data in {self._server.place}"
+    def ready_note(self) -> str:
+        """Return the directory of the data, which for root may differ from the configured one."""
+        return f", data in {self._server.resolved_data_dir}"
 
 
 def describe_exit(exit_code: int) -> str:
-    """Say how a process ended, with the signal's name if one ended it."""
+    """Describe the exit of a process, with the name of the signal that ended it."""
     if exit_code >= 0:
         return f"ended with exit code {exit_code}"
     return f"was ended by {signal.Signals(-exit_code).name} (exit code {exit_code})"

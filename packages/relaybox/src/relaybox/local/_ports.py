@@ -1,4 +1,4 @@
-"""Ports on the loopback interface: a free one, and who has a taken one."""
+"""Ports of the loopback interface: find a free port, and the process that uses a port."""
 
 import random
 import socket
@@ -15,40 +15,40 @@ _LISTEN = "0A"
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 nobody listens on, from 10,000 up and below the ephemeral ports.
+    """Return a free port of 127.0.0.1, between 10,000 and the ephemeral ports.
 
-    Not the kernel's choice (``bind`` to 0): that is an ephemeral port, which any outgoing
-    connection may take while a server restarts – a client that keeps trying can even connect to itself.
+    ``bind`` to port 0 would return an ephemeral port. Any outgoing connection may take such a port while a
+    server restarts; a client that retries may even connect to itself.
 
     Raises:
-        LocalError: 200 random ports were all taken.
+        LocalError: 200 random ports were all in use.
     """
     top = min(_PORT_MAX, _ephemeral_port_min() - 1)
     for _ in range(_TRIES_MAX):
-        port = random.randint(_PORT_MIN, top)  # noqa: S311 – no secret
-        if not _is_taken(port):
+        port = random.randint(_PORT_MIN, top)  # noqa: S311 – not a secret
+        if not _is_in_use(port):
             return port
     raise LocalError(f"No free port found between {_PORT_MIN} and {top}. Stop some servers and try again.")
 
 
 def require_free_port(port: int, *, setting: str) -> None:
-    """Check that nobody listens on *port*; *setting* is what the user changes to move it.
+    """Check that no process listens on *port*; *setting* is the environment variable of the port.
 
     Raises:
-        PortTaken: with the owner's name and pid where this user may see them.
+        PortTaken: A process listens; the message has its name and pid if they are visible to this user.
     """
-    if _is_taken(port):
+    if _is_in_use(port):
         raise PortTaken(port=port, owner=port_owner(port), setting=setting)
 
 
 def port_owner(port: int) -> str | None:
-    """Return name and pid of the process that listens on *port*; None if it cannot be seen (Linux only)."""
+    """Return name and pid of the process that listens on *port*; None if not visible (Linux only)."""
     inodes = {inode for table in ("tcp", "tcp6") for inode in _listening_inodes(table, port)}
     if not inodes:
         return None
     sockets = {f"socket:[{inode}]" for inode in inodes}
     for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # gone meanwhile, or not ours to look at
+        with suppress(OSError):  # ended, or of another user
             if any(_target(handle) in sockets for handle in (process / "fd").iterdir()):
                 return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
     return None
@@ -58,13 +58,13 @@ def _target(handle: Path) -> str:
     try:
         return str(handle.readlink())
     except FileNotFoundError:
-        # Closed meanwhile, as in this very process the one by which its handles were listed.
+        # Closed, as the handle by which this process lists its own handles.
         return ""
 
 
-def _is_taken(port: int) -> bool:
+def _is_in_use(port: int) -> bool:
     with socket.socket() as probe:
-        # Without it a connection of yesterday in TIME_WAIT would look like a listener.
+        # Without this option a connection in TIME_WAIT would look like a listener.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))

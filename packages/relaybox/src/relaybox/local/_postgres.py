@@ -1,4 +1,4 @@
-"""A real PostgreSQL of one's own: made on first start, kept in a directory, reached over 127.0.0.1."""
+"""A local PostgreSQL server: created at the first start, with its data in a directory, on 127.0.0.1."""
 
 import os
 import secrets
@@ -13,48 +13,45 @@ from pydantic import BaseModel
 from pydantic_core import from_json
 
 from relaybox.local._account import Account, make_directory, resolve_data_dir, server_account
-from relaybox.local._directory import DirectoryLock, disk_full_or, require_free_space
-from relaybox.local._errors import DataDirectoryNotUsable, DataDirectoryOfAnotherVersion, ServerDidNotStart
-from relaybox.local._ports import LOOPBACK, free_port, require_free_port
+from relaybox.local._errors import DataDirectoryNotUsable, DataDirectoryOfAnotherVersion
 from relaybox.local._postgres_programs import programs
-from relaybox.local._process import ServerProcess, end_orphans, processes_in
+from relaybox.local._process import ServerProcess
+from relaybox.local._server import LocalServer
 
 _ROLES = Path(__file__).with_name("roles.psql")
 _STATUS_LINE = 7
 _BUILTIN_LOCALE_SINCE = 17
 _START_S = 60.0
-_STOP_S = 8.0
 _READY_PAUSE_S = 0.02
 _STOP_SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
-_LOG_BYTES_MAX = 32 * 2**20
 _ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC", "PATH": os.defpath}
-#: Not synchronous_commit: without fsync it costs next to nothing, and off, a killed server forgets commits.
+#: synchronous_commit stays on: without fsync it costs almost nothing, and off, a killed server loses commits.
 _NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
 
 
 class Passwords(BaseModel, frozen=True):
-    """Random passwords of one cluster, made with it and kept beside it (mode 0600)."""
+    """Random passwords of one cluster, stored in its directory (mode 0600)."""
 
     superuser: str
     owner: str
     service: str
 
 
-class LocalPostgres:
+class LocalPostgres(LocalServer):
     """One PostgreSQL server on a data directory.
 
-    The first start makes the cluster, the database *database*, the role ``relaybox_owner`` that owns
-    it and may create databases, and the role ``relaybox`` that owns nothing. Both log in by password
-    (scram) over TCP on 127.0.0.1; nothing else is listened on.
+    The first start creates the cluster, the database *database*, the role ``relaybox_owner`` that owns it
+    and may create databases, and the role ``relaybox`` that owns nothing. Both log in with a password
+    (scram) over TCP on 127.0.0.1, the only address of the server.
 
-    As root the server runs under an existing unprivileged account; where that account cannot enter
-    *data_dir*, the data is in :attr:`place`, which the log names.
+    For root, the server runs under an existing unprivileged account. If that account cannot enter
+    *data_dir*, the data is in :attr:`resolved_data_dir`, which is logged.
     """
 
-    host: str = LOOPBACK
     owner_user: str = "relaybox_owner"
     service_user: str = "relaybox"
     superuser: str = "postgres"
+    _stop_signal = signal.SIGINT
 
     def __init__(
         self,
@@ -67,88 +64,44 @@ class LocalPostgres:
         bin_dir: Path | None = None,
         options: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Describe the server; nothing happens before :meth:`start`.
+        """Configure the server; :meth:`start` starts it.
 
-        *port* None takes a free one at the first start and keeps it as long as this object lives.
-        *durable* False is for tests: nothing waits for the disk, so that a machine's crash may cost the data;
-        a crash of the server alone costs nothing.
-        *bin_dir* has programs of another build than the packaged one, which knows no TLS; *options* are
-        further settings of the server.
+        Args:
+            data_dir: Directory of data, passwords and log.
+            database: Name of the database.
+            version: Major version of PostgreSQL.
+            port: None selects a free port at the first start, which then stays.
+            durable: False for tests: no commit waits for the disk. A crash of the machine may then lose
+                data; a crash of the server does not.
+            bin_dir: Programs of another build; that of the wheel has no TLS.
+            options: Further settings of the server.
         """
-        self.data_dir = data_dir.resolve()
+        super().__init__(data_dir, port)
         self.database = database
         self.version = version
         self.durable = durable
-        self.port = port or 0
-        self._port_is_given = port is not None
         self._bin_dir = bin_dir
         self._server_options = options
-        self._place = self.data_dir
-        self._lock: DirectoryLock | None = None
-        self._process: ServerProcess | None = None
+        self._resolved_data_dir = self.data_dir
+        self._account: Account | None = None
         self._passwords: Passwords | None = None
 
     def __repr__(self) -> str:
         state = f"pid {self._process.pid}" if self._process else "stopped"
-        return f"<LocalPostgres {self.version} on {self.host}:{self.port} [{state} | {self.place}]>"
-
-    async def start(self) -> None:
-        """Start the server and return when it answers; one a killed starter left behind is stopped first.
-
-        Raises:
-            DataDirectoryOfAnotherVersion: the directory holds another major version's cluster.
-            DataDirectoryInUse: another living process runs a server on it.
-            DataDirectoryNotUsable: it cannot be made or written.
-            DiskFull: its disk has no room.
-            PortTaken: *port* was given and somebody listens there.
-            ServerNotAvailable: the programs are not installed.
-            ServerDidNotStart: anything else, with the last lines of the server's log.
-        """
-        account = server_account()
-        self._place = resolve_data_dir(self.data_dir, account)
-        lock = DirectoryLock(self.place)
-        lock.acquire()
-        try:
-            await self._start(account)
-        except BaseException:
-            if self._process is not None:
-                self._process.kill()
-                self._process = None
-            lock.release()
-            raise
-        self._lock = lock
+        return (
+            f"<LocalPostgres {self.version} on {self.host}:{self.port} [{state} | {self.resolved_data_dir}]>"
+        )
 
     async def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
-        """Stop the server; ``immediate`` leaves recovery to the next start. SIGKILL after 8 s."""
-        if self._process is not None:
-            await self._process.stop(_STOP_SIGNALS[mode], stop_s=_STOP_S)
-        self._forget()
-
-    def kill(self) -> None:
-        """SIGKILL every process of the server at once, as a power cut would."""
-        if self._process is not None:
-            self._process.kill()
-        self._forget()
-
-    def pause(self) -> None:
-        """Freeze every process of the server (SIGSTOP): connections stay open and nothing answers."""
-        self._running().signal_tree(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Undo :meth:`pause`."""
-        self._running().signal_tree(signal.SIGCONT)
-
-    async def wait(self) -> int:
-        """Return the server's exit code once it has ended by itself."""
-        return await self._running().wait()
+        """Stop the server; after ``immediate`` the next start runs recovery. SIGKILL after 8 s."""
+        await self._stop(_STOP_SIGNALS[mode])
 
     async def make_standby(self, data_dir: Path) -> "LocalPostgres":
-        """Copy this running server into *data_dir* as a streaming standby of it, which is not started yet.
+        """Copy this running server into *data_dir* as a streaming standby, which is not started.
 
         Raises:
-            ServerDidNotStart: the copy failed, with the last lines of its log.
+            ServerDidNotStart: The copy failed; the message has the last lines of its log.
         """
-        account = server_account()
         standby = LocalPostgres(
             data_dir,
             database=self.database,
@@ -157,65 +110,63 @@ class LocalPostgres:
             bin_dir=self._bin_dir,
             options=self._server_options,
         )
-        standby._place = resolve_data_dir(standby.data_dir, account)
-        make_directory(standby.place, mode=0o755)
+        standby._prepare_directory()
+        make_directory(standby.resolved_data_dir, mode=0o755)
         make_directory(standby._cluster, mode=0o700)
-        if account is not None:
-            os.chown(standby._cluster, account.uid, account.gid)
-        _write_secret(standby.place / "passwords.json", self._known_passwords().model_dump_json())
+        standby._give_to_account(standby._cluster)
+        _write_secret(standby.resolved_data_dir / "passwords.json", self._known_passwords().model_dump_json())
         copying = standby._launch(
             [
-                str((self._bin_dir or programs(self.version, account)) / "pg_basebackup"),
+                self._program("pg_basebackup"),
                 *("--pgdata", str(standby._cluster), "--write-recovery-conf", "--checkpoint=fast"),
                 *("--host", self.host, "--port", str(self.port), "--username", self.superuser),
                 *([] if self.durable else ["--no-sync"]),
             ],
-            account,
             PGPASSWORD=self.superuser_password,
         )
         await copying.finish("pg_basebackup", within_s=_START_S)
         return standby
 
     async def promote(self) -> None:
-        """Make a running standby a primary and return when it takes writes, within 60 s."""
-        account = server_account()
-        program = str((self._bin_dir or programs(self.version, account)) / "pg_ctl")
-        promoting = self._launch([program, "promote", "--wait", "--pgdata", str(self._cluster)], account)
+        """Make a running standby a primary and return when it accepts writes, within 60 s."""
+        promoting = self._launch(
+            [self._program("pg_ctl"), "promote", "--wait", "--pgdata", str(self._cluster)]
+        )
         await promoting.finish("pg_ctl", within_s=_START_S)
 
     def remove(self) -> None:
-        """Delete the data for good, also where it lies outside *data_dir*; the server must be stopped."""
-        assert self._process is None, "the server runs"
+        """Delete the data, also outside *data_dir*; the server must be stopped."""
+        assert self._process is None, "the server is running"
         for directory in {resolve_data_dir(self.data_dir, server_account()), self.data_dir}:
             shutil.rmtree(directory)
 
     @property
-    def place(self) -> Path:
-        """Where the files are; another directory than *data_dir* only for root, see the class."""
-        return self._place
+    def resolved_data_dir(self) -> Path:
+        """The directory of the files; for root it may differ from *data_dir*, see the class."""
+        return self._resolved_data_dir
 
     @property
     def log(self) -> Path:
-        """The server's log file; it starts anew past 32 MiB."""
-        return self.place / "postgres.log"
+        """The log file; removed at a start when it exceeds 32 MiB."""
+        return self.resolved_data_dir / "postgres.log"
 
     @property
     def owner_password(self) -> str:
-        """Password of :attr:`owner_user`; known once the server was started."""
+        """Password of :attr:`owner_user`; available after the first start."""
         return self._known_passwords().owner
 
     @property
     def service_password(self) -> str:
-        """Password of :attr:`service_user`; known once the server was started."""
+        """Password of :attr:`service_user`; available after the first start."""
         return self._known_passwords().service
 
     @property
     def superuser_password(self) -> str:
-        """Password of :attr:`superuser`, which the product never is; known once the server was started."""
+        """Password of :attr:`superuser`, which services never use; available after the first start."""
         return self._known_passwords().superuser
 
     def settings(self) -> dict[str, str]:
-        """Return the environment that points the product at this server (contract, section 7)."""
+        """Return the environment variables that make services use this server (contract, section 7)."""
         return {
             "POSTGRES_HOST": self.host,
             "POSTGRES_PORT": str(self.port),
@@ -228,42 +179,32 @@ class LocalPostgres:
 
     @property
     def _cluster(self) -> Path:
-        return self.place / "cluster"
-
-    def _running(self) -> ServerProcess:
-        assert self._process is not None, "the server was not started"
-        return self._process
+        return self.resolved_data_dir / "cluster"
 
     def _known_passwords(self) -> Passwords:
         assert self._passwords is not None, "the server was not started"
         return self._passwords
 
-    def _forget(self) -> None:
-        self._process = None
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+    def _prepare_directory(self) -> None:
+        self._account = server_account()
+        self._resolved_data_dir = resolve_data_dir(self.data_dir, self._account)
 
-    async def _start(self, account: Account | None) -> None:
-        bin_dir = self._bin_dir or programs(self.version, account)
+    async def _launch_server(self) -> None:
+        program = self._program("postgres")
         self._require_version()
-        await self._end_left_over()
-        if self._port_is_given:
-            require_free_port(self.port, setting="POSTGRES_PORT")
-        self.port = self.port or free_port()
-        require_free_space(self.place)
-        self._shorten_log()
-        try:
-            await self._make_cluster(bin_dir, account)
-            self._passwords = self._read_passwords()
-            self._process = self._launch([str(bin_dir / "postgres"), *self._options()], account)
-            await self._process.until_ready(
-                "PostgreSQL", self._is_ready, start_s=_START_S, pause_s=_READY_PAUSE_S
-            )
-            if not (self._cluster / "standby.signal").exists():
-                await self._ensure_database(bin_dir)
-        except ServerDidNotStart as error:
-            raise disk_full_or(error, self.place) from None
+        await self._end_orphaned_server()
+        self._require_resources(port_setting="POSTGRES_PORT")
+        await self._make_cluster()
+        self._passwords = self._read_passwords()
+        self._process = self._launch([program, *self._options()])
+        await self._process.until_ready(
+            "PostgreSQL", self._is_ready, start_s=_START_S, pause_s=_READY_PAUSE_S
+        )
+        if not (self._cluster / "standby.signal").exists():
+            await self._ensure_database()
+
+    def _program(self, name: str) -> str:
+        return str((self._bin_dir or programs(self.version, self._account)) / name)
 
     def _require_version(self) -> None:
         marker = self._cluster / "PG_VERSION"
@@ -274,55 +215,54 @@ class LocalPostgres:
                 path=self._cluster,
                 found=found,
                 needed=str(self.version),
-                remedy=f"carry the data over with pg_upgrade or pg_dump from PostgreSQL {found}, "
-                "or set POSTGRES_HOST to a server of your own",
+                remedy=f"transfer the data with pg_upgrade or pg_dump from PostgreSQL {found}, "
+                "or set POSTGRES_HOST to an existing server",
             )
 
-    async def _end_left_over(self) -> None:
-        """We hold the lock, so whatever still runs in the cluster's directory has lost its starter."""
+    async def _end_orphaned_server(self) -> None:
+        """Stop a server in the cluster's directory: this process has the lock, so its starter died."""
         try:
-            await end_orphans(processes_in(self._cluster, "postgres"), signal.SIGINT, stop_s=_STOP_S)
+            await self._end_orphans(self._cluster, "postgres")
         except PermissionError as error:
-            reason = "a server of another user still runs on it"
-            raise DataDirectoryNotUsable(path=self.place, reason=reason) from error
-        # Its pid may belong to some other process by now, and PostgreSQL would take that for a server.
+            reason = "a server of another user is running on it"
+            raise DataDirectoryNotUsable(path=self.resolved_data_dir, reason=reason) from error
+        # Another process may have its pid, and PostgreSQL would take that process for a server.
         (self._cluster / "postmaster.pid").unlink(missing_ok=True)
 
-    def _shorten_log(self) -> None:
-        if self.log.exists() and self.log.stat().st_size > _LOG_BYTES_MAX:
-            self.log.unlink()
-
-    async def _make_cluster(self, bin_dir: Path, account: Account | None) -> None:
+    async def _make_cluster(self) -> None:
         if self._cluster.exists():
             return
-        building = self.place / "cluster.new"  # renamed when complete: an interrupted start is just repeated
+        building = (
+            self.resolved_data_dir / "cluster.new"
+        )  # renamed when complete, so that an interrupted start can be repeated
         shutil.rmtree(building, ignore_errors=True)
         make_directory(building, mode=0o700)
         passwords = Passwords(**{name: secrets.token_urlsafe(24) for name in Passwords.model_fields})
-        _write_secret(self.place / "passwords.json", passwords.model_dump_json())
+        _write_secret(self.resolved_data_dir / "passwords.json", passwords.model_dump_json())
         password_file = building.with_suffix(".password")
         _write_secret(password_file, passwords.superuser)
-        if account is not None:
-            os.chown(building, account.uid, account.gid)
-            os.chown(password_file, account.uid, account.gid)
+        self._give_to_account(building, password_file)
         try:
             options = _initdb_options(building, self.version, durable=self.durable)
-            await self._launch([str(bin_dir / "initdb"), *options], account).finish(
-                "initdb", within_s=_START_S
-            )
+            await self._launch([self._program("initdb"), *options]).finish("initdb", within_s=_START_S)
         finally:
             password_file.unlink()
         building.rename(self._cluster)
 
-    def _launch(self, argv: list[str], account: Account | None, **environment: str) -> ServerProcess:
+    def _launch(self, argv: list[str], **environment: str) -> ServerProcess:
         return ServerProcess(
             argv,
             log=self.log,
             env={**_ENVIRONMENT, **environment},
             cwd=Path("/"),
             parent_death=signal.SIGINT,
-            account=account,
+            account=self._account,
         )
+
+    def _give_to_account(self, *paths: Path) -> None:
+        if self._account is not None:
+            for path in paths:
+                os.chown(path, self._account.uid, self._account.gid)
 
     def _options(self) -> list[str]:
         values = {
@@ -338,22 +278,22 @@ class LocalPostgres:
         return ["-D", str(self._cluster), *(f"--{name}={value}" for name, value in values.items())]
 
     def _read_passwords(self) -> Passwords:
-        path = self.place / "passwords.json"
+        path = self.resolved_data_dir / "passwords.json"
         try:
             return Passwords.model_validate(from_json(path.read_bytes()))
         except (OSError, ValueError) as error:
-            reason = f"{path.name} is missing or unreadable, so nobody can log in"
-            raise DataDirectoryNotUsable(path=self.place, reason=reason) from error
+            reason = f"{path.name}, which has the passwords, is missing or unreadable"
+            raise DataDirectoryNotUsable(path=self.resolved_data_dir, reason=reason) from error
 
     async def _is_ready(self) -> bool:
-        """Look where ``pg_ctl --wait`` looks: line 8 of the pid file says "ready" or "standby"."""
+        """Read the status as ``pg_ctl --wait`` does: line 8 of the pid file is "ready" or "standby"."""
         try:
             lines = (self._cluster / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
             return False
         return len(lines) > _STATUS_LINE and lines[_STATUS_LINE].strip() in ("ready", "standby")
 
-    async def _ensure_database(self, bin_dir: Path) -> None:
+    async def _ensure_database(self) -> None:
         environment = {
             **_ENVIRONMENT,
             "PGHOST": self.host,
@@ -368,7 +308,7 @@ class LocalPostgres:
             "DATABASE": self.database,
         }
         psql = ServerProcess(
-            [str(bin_dir / "psql"), "--quiet", "--no-psqlrc", "--file", str(_ROLES)],
+            [self._program("psql"), "--quiet", "--no-psqlrc", "--file", str(_ROLES)],
             log=self.log,
             env=environment,
             cwd=Path("/"),
@@ -378,7 +318,7 @@ class LocalPostgres:
 
 
 def _initdb_options(cluster: Path, version: int, *, durable: bool) -> list[str]:
-    # The builtin provider sorts by code point and still knows letters beyond ASCII, on every machine alike.
+    # The builtin provider sorts by code point and classifies non-ASCII letters, equally on every machine.
     has_builtin = version >= _BUILTIN_LOCALE_SINCE
     locale = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"] if has_builtin else []
     return [

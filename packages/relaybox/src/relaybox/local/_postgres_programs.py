@@ -1,4 +1,4 @@
-"""The programs of PostgreSQL, from the wheel, where the account that runs them can reach them."""
+"""The programs of PostgreSQL from a wheel, in a directory that the account of the server can read."""
 
 import importlib.metadata
 import importlib.util
@@ -25,21 +25,21 @@ VERSIONS = tuple(_TREES)
 def programs(version: int, account: Account | None) -> Path:
     """Return the directory with ``initdb`` and ``postgres`` of major version *version*.
 
-    Under *account* and in an environment that lies in a closed home directory they are copied once
-    (38 MB) to a directory of ours under ``/var/tmp``.
+    If *account* cannot enter the directory of the wheel, the programs (38 MB) are copied once to
+    ``/var/tmp``.
 
     Raises:
-        LocalError: there is no such version here.
-        ServerNotAvailable: the wheel is not installed.
+        LocalError: The wheel does not have this version.
+        ServerNotAvailable: The wheel is not installed.
     """
     if version not in _TREES:
         known = ", ".join(map(str, VERSIONS))
-        raise LocalError(f"There is no local PostgreSQL {version}; there are {known}.")
+        raise LocalError(f"PostgreSQL {version} is not available as a local server; available: {known}.")
     spec = importlib.util.find_spec(_WHEEL)
     if spec is None or not spec.origin:
         raise ServerNotAvailable(
-            f"PostgreSQL is not installed here: the package {_WHEEL} is missing. {INSTALL_LOCAL} "
-            "Or set POSTGRES_HOST to a server of your own."
+            f"PostgreSQL is not installed: the package {_WHEEL} is missing. {INSTALL_LOCAL} "
+            "Or set POSTGRES_HOST to an existing server."
         )
     wheel = Path(spec.origin).parent
     if account is None or account.can_enter(wheel / _TREES[version] / "bin"):
@@ -51,17 +51,17 @@ def _copied(wheel: Path, version: int) -> Path:
     release = importlib.metadata.version(_WHEEL)
     target = shared_temp_dir() / f"relaybox-postgres-{version}-{release}"
     if not target.exists():
-        # Beside its final name, then renamed: whoever sees it sees all of it.
+        # Renamed when complete, so that no process sees an incomplete copy.
         building = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
         make_directory(building / _WHEEL, mode=0o755)
         copy_world_readable(wheel / _TREES[version], building / _WHEEL / _TREES[version])
         libraries = wheel.parent / _LIBRARIES
-        if libraries.exists():  # the programs look for it beside the package's directory
+        if libraries.exists():  # the programs search it beside the directory of the package
             copy_world_readable(libraries, building / _LIBRARIES)
         building.chmod(0o755)
         try:
             building.rename(target)
-        except OSError:  # another start was faster
+        except OSError:  # another process has created it
             shutil.rmtree(building)
     require_owned_directory(target)
     return target

@@ -1,4 +1,4 @@
-"""A server process: started detached from the terminal, watched without polling, known after a crash."""
+"""Processes of servers and programs: detached start, exit without polling, and cleanup of orphans."""
 
 import asyncio
 import os
@@ -15,16 +15,16 @@ from relaybox.local._errors import ServerDidNotStart
 _LAUNCHER = Path(__file__).with_name("_launch.py")
 _EXIT_POLL_S = 0.05
 _TAIL_BYTES_MAX = 16_384
-#: After SIGKILL only the kernel's clearing up is left.
+#: After SIGKILL only the kernel has to clean up.
 _KILL_WAIT_S = 5.0
 
 
 class DetachedProcess:
-    """One running program with its children.
+    """A running program with its children.
 
-    It has a session of its own, so that the terminal's Ctrl-C reaches only its starter, and gets
-    *parent_death* from the kernel when the thread that started it dies without a word (Linux).
-    Not an asyncio subprocess: those die with the event loop, and tests have a loop each.
+    It runs in its own session, so that Ctrl-C in the terminal reaches only the process that started it. On
+    Linux the kernel sends it *parent_death* when the thread that started it dies. It is not an asyncio
+    subprocess, because those end with the event loop, and each test has its own loop.
     """
 
     def __init__(
@@ -37,12 +37,12 @@ class DetachedProcess:
         parent_death: signal.Signals,
         account: Account | None = None,
     ) -> None:
-        """Start *argv* with both outputs going to the file descriptor *output*, which stays the caller's."""
+        """Start *argv* with stdout and stderr to the file descriptor *output*, which the caller closes."""
         uid, gid = (account.uid, account.gid) if account else (os.getuid(), os.getgid())
         launcher = [sys.executable, "-I", "-S", str(_LAUNCHER)]
-        terms = [str(os.getpid()), str(int(parent_death)), str(uid), str(gid)]
-        self._popen = subprocess.Popen(  # noqa: S603 – argv is ours
-            [*launcher, *terms, *argv],
+        parameters = [str(os.getpid()), str(int(parent_death)), str(uid), str(gid)]
+        self._popen = subprocess.Popen(  # noqa: S603 – argv of this package
+            [*launcher, *parameters, *argv],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -58,16 +58,16 @@ class DetachedProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """Exit code, negative for a signal; None while it runs."""
+        """The exit code, negative for a signal; None while it runs."""
         return self._popen.poll()
 
     async def wait(self) -> int:
-        """Return the exit code once the process has ended."""
+        """Wait until the process has ended and return its exit code."""
         await wait_for_exit(self.pid)
         return self._popen.wait()
 
     async def stop(self, first: signal.Signals, *, stop_s: float) -> None:
-        """Send *first*, wait *stop_s* seconds, then SIGKILL the whole tree; returns when it is gone."""
+        """Send *first*, SIGKILL the process tree after *stop_s* seconds, and return when it has ended."""
         if self.exit_code is not None:
             return
         self._popen.send_signal(signal.SIGCONT)
@@ -78,13 +78,13 @@ class DetachedProcess:
             self.kill()
 
     def kill(self) -> None:
-        """SIGKILL the process and its descendants, as a power cut would; returns when it is gone."""
+        """SIGKILL the process and its descendants, as a power cut would; return when the process ended."""
         if self.exit_code is None:
-            self.signal_tree(signal.SIGSTOP)  # nobody may notice a death and react to it
+            self.signal_tree(signal.SIGSTOP)  # so that no process reacts to the death of another
             for pid in (
                 *descendants(self.pid),
                 self.pid,
-            ):  # once it is dead its children are no longer its own
+            ):  # last: its children get another parent when it dies
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         self._popen.wait(_KILL_WAIT_S)
@@ -92,13 +92,13 @@ class DetachedProcess:
     def signal_tree(self, number: signal.Signals) -> None:
         """Send *number* to the process first, then to each of its descendants."""
         self._popen.send_signal(number)
-        for pid in descendants(self.pid):  # looked up now: a stopped parent makes no more of them
+        for pid in descendants(self.pid):  # after the parent: a stopped parent starts no more
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 
 
 class ServerProcess(DetachedProcess):
-    """A server's program, its output appended to a log file."""
+    """A detached process whose output is appended to a log file."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class ServerProcess(DetachedProcess):
         parent_death: signal.Signals,
         account: Account | None = None,
     ) -> None:
-        """Start *argv* with both outputs going to *log*."""
+        """Start *argv* with stdout and stderr to *log*."""
         self.log = log
         with log.open("ab") as output:
             super().__init__(
@@ -120,10 +120,10 @@ class ServerProcess(DetachedProcess):
     async def until_ready(
         self, server: str, is_ready: Callable[[], Awaitable[bool]], *, start_s: float, pause_s: float
     ) -> None:
-        """Ask *is_ready* until it says yes, with *pause_s* seconds between two questions.
+        """Call *is_ready* every *pause_s* seconds until it returns True.
 
         Raises:
-            ServerDidNotStart: the process ended, or *start_s* seconds went by.
+            ServerDidNotStart: The process ended, or was not ready within *start_s* seconds.
         """
         ended = asyncio.ensure_future(self.wait())
         try:
@@ -138,25 +138,27 @@ class ServerProcess(DetachedProcess):
             ended.cancel()
 
     async def finish(self, server: str, *, within_s: float) -> None:
-        """Wait for a program that is meant to end, as a step of starting *server*.
+        """Wait for the end of this program, which is a step in the start of *server*.
 
         Raises:
-            ServerDidNotStart: it failed, or ran longer than *within_s* seconds.
+            ServerDidNotStart: It failed, or ran longer than *within_s* seconds.
         """
         try:
             exit_code = await asyncio.wait_for(self.wait(), within_s)
         except TimeoutError:
             self.kill()
-            raise self._did_not_start(server, f"a step of it took longer than {within_s:g} s") from None
+            raise self._did_not_start(
+                server, f"a step of the start took longer than {within_s:g} s"
+            ) from None
         if exit_code != 0:
-            raise self._did_not_start(server, f"a step of it ended with exit code {exit_code}")
+            raise self._did_not_start(server, f"a step of the start ended with exit code {exit_code}")
 
     def _did_not_start(self, server: str, what: str) -> ServerDidNotStart:
         return ServerDidNotStart(server=server, what=what, log=self.log, tail=tail(self.log))
 
 
 def tail(log: Path, *, lines_max: int = 15) -> str:
-    """Return the last lines of a log file; empty if there is none."""
+    """Return the last lines of a log file; empty if it does not exist."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _TAIL_BYTES_MAX))
@@ -167,9 +169,9 @@ def tail(log: Path, *, lines_max: int = 15) -> str:
 
 
 async def wait_for_exit(pid: int) -> None:
-    """Return when process *pid* has ended; it need not be a child of ours."""
+    """Wait until process *pid* has ended; it need not be a child process."""
     if sys.platform != "linux":
-        while is_alive(pid):  # noqa: ASYNC110 – nothing to wait on
+        while is_alive(pid):  # noqa: ASYNC110 – no notification on this platform
             await asyncio.sleep(_EXIT_POLL_S)
         return
     try:
@@ -187,7 +189,7 @@ async def wait_for_exit(pid: int) -> None:
 
 
 async def end_orphans(pids: Iterable[int], first: signal.Signals, *, stop_s: float) -> None:
-    """Stop processes somebody else started: *first*, and SIGKILL for those left after *stop_s* seconds."""
+    """Stop processes of another parent: send *first*, and SIGKILL to those alive after *stop_s* seconds."""
     pids = list(pids)
     for number, wait_s in ((first, stop_s), (signal.SIGKILL, _KILL_WAIT_S)):
         for pid in pids:
@@ -200,7 +202,7 @@ async def end_orphans(pids: Iterable[int], first: signal.Signals, *, stop_s: flo
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether a process with this id exists, ours or not."""
+    """Return whether a process with this id exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -211,25 +213,25 @@ def is_alive(pid: int) -> bool:
 
 
 def descendants(pid: int) -> list[int]:
-    """List children and children's children of *pid*, parents first (Linux; elsewhere none are seen)."""
+    """List the descendants of *pid*, parents first (on Linux; empty elsewhere)."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            # The name in parentheses may hold anything, so count from the last parenthesis.
+            # The name in parentheses may contain any character, so parse after the last parenthesis.
             parent = int(stat.read_text().rpartition(")")[2].split()[1])
             children.setdefault(parent, []).append(int(stat.parent.name))
     found = list(children.get(pid, []))
-    for each in found:  # grows while it is walked
-        found.extend(children.get(each, []))
+    for child in found:  # grows during the iteration
+        found.extend(children.get(child, []))
     return found
 
 
 def processes_in(directory: Path, name: str) -> list[int]:
-    """List the processes called *name* that work in *directory*; those this user may see (Linux)."""
+    """List visible processes named *name* with working directory *directory* (Linux)."""
     found: list[int] = []
     for link in Path("/proc").glob("[0-9]*/cwd"):
         with suppress(OSError):
-            its_name = (link.parent / "comm").read_text().strip()
-            if its_name == name and link.readlink() == directory:
+            process_name = (link.parent / "comm").read_text().strip()
+            if process_name == name and link.readlink() == directory:
                 found.append(int(link.parent.name))
     return sorted(found)

@@ -1,4 +1,4 @@
-"""What is known of a supervised part, and when it is started again; pure."""
+"""Status of a supervised part, and the pause before its restart. Pure."""
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -6,48 +6,48 @@ from typing import Final, Self
 
 __all__ = ("CRASHES_TO_BE_DOWN", "STEADY_S", "PartState", "PartStatus", "restart_pause_s")
 
-#: A part counts as down from this crash in a row.
+#: A part is down after this many consecutive crashes.
 CRASHES_TO_BE_DOWN: Final = 3
-#: The crashes of a part that was ready for this long are forgotten.
+#: The crash count of a part that was ready for this long is reset.
 STEADY_S: Final = 60.0
 _BACKOFF_S: Final = 0.25
 _BACKOFF_MAX_S: Final = 30.0
 
 
 class PartState(StrEnum):
-    """What a supervised part is doing.
+    """State of a supervised part.
 
-    STARTING ─ready─► READY ─crash─► STARTING ─third crash in a row─► DOWN ─ready─► READY
+    STARTING ─ready─► READY ─crash─► STARTING ─third consecutive crash─► DOWN ─ready─► READY
     """
 
     STARTING = "starting"
     READY = "ready"
-    #: Crashed at least three times in a row; it is still started again.
+    #: At least three consecutive crashes; restarts continue.
     DOWN = "down"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PartStatus:
-    """The state of one part, and the crashes that led to it."""
+    """State and crashes of one part."""
 
     name: str
     state: PartState = PartState.STARTING
-    #: In a row: since the part was last ready for a minute.
+    #: Consecutive crashes: since the part was last ready for a minute.
     crashes: int = 0
-    #: How it ended last, such as "ended with exit code 1"; None if it has not crashed.
+    #: Its last exit, such as "ended with exit code 1"; None without a crash.
     ended: str | None = None
 
     @property
     def keeps_crashing(self) -> bool:
-        """Whether it has crashed often enough to be down, also in the moment in which it is ready again."""
+        """Whether it has crashed often enough to be down, also if it is ready again at the moment."""
         return self.crashes >= CRASHES_TO_BE_DOWN
 
     def ready(self) -> Self:
-        """Return the status once the part can be used."""
+        """Return the status of the part when it is ready."""
         return replace(self, state=PartState.READY)
 
     def steady(self) -> Self:
-        """Return the status once the part has been ready for a minute."""
+        """Return the status of the part after it was ready for a minute."""
         return replace(self, crashes=0)
 
     def crashed(self, how: str) -> Self:
@@ -65,5 +65,5 @@ class PartStatus:
 
 
 def restart_pause_s(crashes: int) -> float:
-    """Return the wait before the next start: 0.25 s after the first crash in a row, doubling to 30 s."""
+    """Return the pause before a restart: 0.25 s after the first consecutive crash, doubling up to 30 s."""
     return min(_BACKOFF_MAX_S, _BACKOFF_S * 2 ** min(crashes - 1, 10))

@@ -1,4 +1,4 @@
-"""Several programs and servers as one: started in order, one log, started again, stopped together."""
+"""Supervisor of programs and servers: ordered start, common log, restarts, common stop."""
 
 import asyncio
 import signal
@@ -14,9 +14,9 @@ from relaybox.local._parts import Part, PartEnded, ServerPart, Supervised, Super
 from relaybox.local._restarts import STEADY_S, PartState, PartStatus, restart_pause_s
 from relaybox.local._watchdog import Watchdog
 
-#: Stopping everything is promised within 10 s; the rest is for the interpreter's own end.
+#: All parts stop within 10 s; the rest is for the exit of the interpreter.
 _STOP_S = 9.4
-#: All programs get this long at once, enough for an agent's `TASK_STOP_GRACE_S`; servers get what is left.
+#: For all programs together, enough for an agent's `TASK_STOP_GRACE_S`; servers get the remaining time.
 _PROGRAMS_STOP_S = 8.0
 _NAME_WIDTH = 14
 _COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_red")
@@ -26,13 +26,13 @@ Start = Callable[[Part | ServerPart], Awaitable[None]]
 
 
 class Supervisor:
-    """Runs parts until a signal; a part that crashes is started again and stops no other part.
+    """Runs parts until a signal, and restarts each part that crashes without stopping the others.
 
-    Every line of a part stands in one log behind the part's name, in colour on a terminal only. A part
-    that crashes is reported and started again, after 0.25 s, then twice as long each time, up to 30 s. From
-    its third crash in a row it counts as down, and the log says so. SIGINT, SIGTERM and SIGHUP stop all parts
-    within 10 s: the programs at once, then the servers in the reverse order of their start. The parts are out
-    of the terminal's reach, and end even when the supervisor is SIGKILLed.
+    One log has every line of the parts, prefixed with the name of the part, in colour on a terminal only. A
+    crash is logged, and the part is restarted after 0.25 s, then after twice as long each time, up to 30 s.
+    After three consecutive crashes the part is down, which is logged too. SIGINT, SIGTERM and SIGHUP stop
+    all parts within 10 s: the programs together, then the servers in the reverse order of their start.
+    Ctrl-C in the terminal does not reach the parts, and they end even if the supervisor is killed.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Supervisor:
         *,
         on_change: Callable[[tuple[PartStatus, ...]], None] = lambda _parts: None,
     ) -> None:
-        """Write to *console*; call *on_change* with the status of every part whenever one changes."""
+        """Log to *console*; call *on_change* with the status of all parts when one of them changes."""
         self._console = console or Console()
         self._on_change = on_change
         self._parts: list[Supervised] = []
@@ -50,16 +50,17 @@ class Supervisor:
         self._end: asyncio.Future[int] | None = None
 
     async def run(self, compose: Callable[[Start], Awaitable[None]]) -> int:
-        """Run what *compose* starts until a signal.
+        """Run the parts that *compose* starts until a signal. Call it in the main thread.
 
-        *compose* awaits its argument for each part in turn; it returns when the part is ready, so that the
-        next one's environment may depend on it, or counts as down. Must run in the main thread.
+        Args:
+            compose: Awaits its argument for each part in turn. The call returns when the part is ready or
+                down, so the environment of the next part may depend on it.
 
         Returns:
-            The exit code: 0, or 1 if a part kept crashing when the signal came.
+            The exit code: 0, or 1 if a part kept crashing at the time of the signal.
 
         Raises:
-            LocalError: a server could not be started for the first time. Whatever *compose* raises is raised.
+            LocalError: The first start of a server failed. Errors of *compose* are raised too.
         """
         self._end = asyncio.get_running_loop().create_future()
         with Watchdog() as watchdog, self._signals(self._end):
@@ -73,10 +74,10 @@ class Supervisor:
         """Return the status of every part, in the order of their start."""
         return tuple(self._status.values())
 
-    def say(self, name: str, line: str) -> None:
-        """Write one line to the log, behind *name*."""
+    def write_line(self, name: str, line: str) -> None:
+        """Write one line to the log, prefixed with *name*."""
         style = Style(color=_COLOURS[sum(name.encode()) % len(_COLOURS)])
-        # from_ansi: a part's own colours survive on a terminal and are taken off elsewhere.
+        # from_ansi keeps the colours of a part on a terminal and removes them elsewhere.
         text = Text.assemble((f"{name:<{_NAME_WIDTH}} │ ", style), Text.from_ansi(line))
         self._console.print(text, soft_wrap=True, highlight=False)
 
@@ -84,11 +85,11 @@ class Supervisor:
         supervised: Supervised
         match part:
             case Part():
-                supervised = SupervisedProgram(part, self.say, watchdog)
+                supervised = SupervisedProgram(part, self.write_line, watchdog)
             case ServerPart():
                 supervised = SupervisedServer(part)
         self._parts.append(supervised)
-        self._note(PartStatus(name=part.name))
+        self._set_status(PartStatus(name=part.name))
         while self._status[part.name].state is PartState.STARTING:
             await self._start_once(supervised)
         self._spawn(self._supervise(supervised))
@@ -104,36 +105,36 @@ class Supervisor:
         try:
             await asyncio.wait({ending}, timeout=STEADY_S)
             if not ending.done():
-                self._note(self._status[part.name].steady())
+                self._set_status(self._status[part.name].steady())
             return await ending
         finally:
             ending.cancel()
 
     async def _start_once(self, part: Supervised) -> None:
-        """Start a part once; pause if it crashed."""
-        began = time.monotonic()
+        """Start a part once; handle a crash."""
+        started_s = time.monotonic()
         try:
             await part.start()
         except PartEnded as ended:
             await self._handle_crash(part, str(ended))
             return
-        self._note(self._status[part.name].ready())
-        ready_ms = (time.monotonic() - began) * 1000
-        self.say(part.name, f"ready in {ready_ms:.0f} ms{part.note()}")
+        self._set_status(self._status[part.name].ready())
+        ready_ms = (time.monotonic() - started_s) * 1000
+        self.write_line(part.name, f"ready in {ready_ms:.0f} ms{part.ready_note()}")
 
     async def _handle_crash(self, part: Supervised, how: str) -> None:
-        self.say(_OWN_NAME, f"{part.name} {how}. Its last lines:")
+        self.write_line(_OWN_NAME, f"{part.name} {how}. Its last lines:")
         for line in part.last_lines().splitlines() or ["(none)"]:
-            self.say(_OWN_NAME, f"    {line}")
-        self._note(self._status[part.name].crashed(how))
+            self.write_line(_OWN_NAME, f"    {line}")
+        self._set_status(self._status[part.name].crashed(how))
         status = self._status[part.name]
         if status.state is PartState.DOWN:
-            self.say(_OWN_NAME, f"{part.name} is down: it crashed {status.crashes} times in a row.")
+            self.write_line(_OWN_NAME, f"{part.name} is down: it crashed {status.crashes} times in a row.")
         pause_s = restart_pause_s(status.crashes)
-        self.say(_OWN_NAME, f"Starting {part.name} again in {pause_s:g} s; the other parts keep running.")
+        self.write_line(_OWN_NAME, f"Restarting {part.name} in {pause_s:g} s; the other parts keep running.")
         await asyncio.sleep(pause_s)
 
-    def _note(self, status: PartStatus) -> None:
+    def _set_status(self, status: PartStatus) -> None:
         self._status[status.name] = status
         self._on_change(self.parts())
 
@@ -163,10 +164,10 @@ class Supervisor:
     def _signals(self, end: asyncio.Future[int]) -> Generator[None]:
         def finish() -> None:
             if not end.done():
-                self.say(_OWN_NAME, "Stopping everything")
+                self.write_line(_OWN_NAME, "Stopping all parts")
                 failing = [part for part in self.parts() if part.keeps_crashing]
                 for part in failing:
-                    self.say(_OWN_NAME, str(part))
+                    self.write_line(_OWN_NAME, str(part))
                 end.set_result(1 if failing else 0)
 
         loop = asyncio.get_running_loop()

@@ -1,9 +1,9 @@
-"""Ends what a killed supervisor leaves behind.
+"""A process that ends the supervised parts after their supervisor was killed.
 
-The kernel tells a part of its supervisor's death, once and politely: a part that ignores SIGTERM, and
-the children of one that does not, would live on and hold ports. So a small process waits at the other end
-of a pipe, which the kernel closes with the supervisor. Run as ``python -I -S _watchdog.py``, hence no imports
-of ours.
+The kernel sends each part one SIGTERM when the supervisor dies. A part that ignores it, and the children of a
+part, would keep running and hold ports. The watchdog reads a pipe that the kernel closes when the supervisor
+dies, then stops their process groups. It runs as ``python -I -S _watchdog.py``, so it imports only the
+standard library.
 """
 
 import os
@@ -21,7 +21,7 @@ _STOPPING_S = 2.0
 
 
 class Watchdog:
-    """The supervisor's end: knows which process groups are under guard while the context lasts."""
+    """The supervisor's handle of the watchdog process, which runs while the context lasts."""
 
     def __enter__(self) -> "Watchdog":
         self._popen = subprocess.Popen(  # noqa: S603 – argv is ours
@@ -40,19 +40,19 @@ class Watchdog:
         """End this process group when the supervisor dies."""
         self._write(group)
 
-    def forget(self, group: int) -> None:
-        """Let this one be: it has ended, and its id may come to belong to others."""
+    def unwatch(self, group: int) -> None:
+        """Stop watching a process group that has ended: its id may be reused."""
         self._write(-group)
 
     def _write(self, number: int) -> None:
         assert self._popen.stdin is not None
-        with suppress(BrokenPipeError):  # the watchdog was killed; parts still get the kernel's signal
+        with suppress(BrokenPipeError):  # the watchdog was killed; the kernel still signals the parts
             self._popen.stdin.write(f"{number}\n".encode())
             self._popen.stdin.flush()
 
 
 def main() -> None:
-    """Read groups to watch (positive) and to forget (negative) until the pipe closes; end the watched."""
+    """Read groups to watch (positive) or unwatch (negative) until the pipe closes, then end those watched."""
     groups: set[int] = set()
     for line in sys.stdin:
         number = int(line)
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def _signal(groups: set[int], number: signal.Signals | None) -> set[int]:
-    """Send *number* to the groups, or just look with None; return those that exist."""
+    """Send *number* to the groups, or nothing if None; return the groups that exist."""
     alive: set[int] = set()
     for group in groups:
         with suppress(ProcessLookupError, PermissionError):

@@ -90,7 +90,7 @@ class Tables:
         """Copy the state of every event as of one snapshot.
 
         Raises:
-            TablesUnreadable: there are no such tables, or this user may not read them.
+            TablesUnreadable: The tables do not exist, or this user may not read them.
         """
         await self._fetch("take_snapshot", key, since)
         await self._fetch("analyze_events")

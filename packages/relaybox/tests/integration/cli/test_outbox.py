@@ -191,7 +191,8 @@ async def test_skip_names_the_rows_that_it_left(filled: Database, outbox: Outbox
     await fail_rows(filled, 2, 3)
     words = ("skip", "--seq", "1", "--seq", "3", "--seq", "4", "--reason", "not needed", "--yes")
     assert (await outbox(*words)).stdout == (
-        "1 skipped\nnot skipped: 3 (failed), 4 (sent); only FAILED rows can be skipped, the first of a key first\n"
+        "1 skipped\n"
+        "not skipped: 3 (failed), 4 (sent); only FAILED rows can be skipped, the first of a key first\n"
     )
     second = ("skip", "--seq", "2", "--seq", "5", "--reason", "not needed", "--yes", "--json")
     assert told(await outbox(*second))["rows_left"] == [{"seq": 5, "state": "retrying"}]
@@ -204,14 +205,15 @@ async def test_a_row_behind_another_failed_one_is_told_before_it_is_retried(
 ) -> None:
     await fail_rows(filled, 2)
     said = (await outbox("retry", "--seq", "2")).stdout
-    assert "1 of them are behind an earlier FAILED row of their key: they will wait for that row" in said
+    assert "1 of them are behind an earlier FAILED row of their key: they will wait for that" in said
     assert "are behind" not in (await outbox("retry", "--key", "a")).stdout
 
 
 async def test_purge_takes_what_is_done_alone(filled: Database, outbox: Outbox) -> None:
     assert "dry run: 4 would be removed" in (await outbox("purge", "--all")).stdout
     assert (await outbox("purge", "--key", "c", "--yes")).stdout == "3 removed\n"
-    assert (await outbox("purge", "--older-than", "1h", "--yes")).stdout == "no row matches; nothing was changed\n"
+    nothing = await outbox("purge", "--older-than", "1h", "--yes")
+    assert nothing.stdout == "no row matches; nothing was changed\n"
     assert [row["seq"] for row in await rows_of(filled)] == [1, 2, 3, 4, 5, 6]
 
 
@@ -224,7 +226,10 @@ async def test_purge_takes_what_is_done_alone(filled: Database, outbox: Outbox) 
         (["retry", "--seq", "2", "--yes"], "none of the named rows is FAILED"),
         (["purge", "--seq", "1"], "none of the named rows is SENT or skipped"),
         (["show", "99"], "the outbox has no row 99"),
-        (["retry", "--all", "--by", " ", "--yes"], "the record needs the name of an operator; give it with --by NAME"),
+        (
+            ["retry", "--all", "--by", " ", "--yes"],
+            "the record needs the name of an operator; give it with --by NAME",
+        ),
     ],
 )
 async def test_a_wish_that_cannot_be_carried_out_is_one_line(

@@ -95,7 +95,7 @@ async def test_status_names_settings_with_which_no_relay_starts(relay: Relay) ->
     shown = await relay("status", OUTBOX_ROUTES="no route")
     assert shown.exit_code == 0
     assert "no relay is running" in shown.stdout
-    assert "does not start: OUTBOX_ROUTES: 'no route' is no route" in shown.stderr
+    assert "does not start with these settings: OUTBOX_ROUTES: 'no route' is " in shown.stderr
 
 
 def test_a_watch_tells_the_rate_and_ends_with_ctrl_c(variables: dict[str, str]) -> None:

@@ -76,7 +76,8 @@ def test_raise_limit_changes_a_lower_limit_alone(
 ) -> None:
     topic = make_topic(max_message_bytes="4000")
     raised = run(kafka_settings, topic, "raise-limit", topic, "40000")
-    assert (raised.returncode, raised.stdout) == (0, f"{topic} accepts messages of 40000 bytes; before: 4000\n")
+    line = f"{topic} accepts messages of 40000 bytes; before: 4000\n"
+    assert (raised.returncode, raised.stdout) == (0, line)
     again = run(kafka_settings, topic, "raise-limit", topic, "5000", "--json")
     assert json.loads(again.stdout) == {"bytes_before": 40_000, "bytes_max": 40_000}
 

@@ -163,7 +163,10 @@ async def test_a_topic_that_does_not_exist_is_one_line(
     line = line_of(
         await run(postgres_settings, kafka_settings, topic, "--topic", topic, "--topic", "nowhere")
     )
-    assert "shows no topic nowhere; check its name, its rights, or run relaybox topics create" in line
+    assert (
+        "shows no topic nowhere; check the name and the rights of this user, or run relaybox topics create"
+        in line
+    )
 
 
 async def test_kafka_away_is_one_line(postgres_settings: PostgresSettings) -> None:

@@ -144,5 +144,5 @@ async def test_jar_with_a_wrong_checksum_is_refused(place: Path, monkeypatch) ->
 
 
 async def test_kafka_without_checksums_is_refused_by_its_version(place: Path) -> None:
-    with pytest.raises(ServerNotAvailable, match=r"Kafka 4\.0\.9 .*only those of 3\.7\.0, 4\.1\.0"):
+    with pytest.raises(ServerNotAvailable, match=r"Kafka 4\.0\.9 .*only of 3\.7\.0, 4\.1\.0"):
         await LocalKafka(place / "kafka", version="4.0.9").start()

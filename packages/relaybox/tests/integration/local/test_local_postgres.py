@@ -89,7 +89,7 @@ async def test_a_wrong_password_is_refused(postgres: LocalPostgres) -> None:
 
 
 async def test_the_passwords_are_for_this_user_alone(postgres: LocalPostgres) -> None:
-    assert (postgres.place / "passwords.json").stat().st_mode & 0o777 == 0o600
+    assert (postgres.resolved_data_dir / "passwords.json").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize(("durable", "fsync"), [(True, "on"), (False, "off")])
@@ -155,14 +155,14 @@ async def test_a_full_disk_is_told_with_the_place_and_the_free_space(place: Path
 
 async def test_a_failed_start_tells_the_servers_last_words(postgres: LocalPostgres) -> None:
     await postgres.stop()
-    (postgres.place / "cluster" / "postgresql.conf").write_text("nonsense = on\n")
+    (postgres.resolved_data_dir / "cluster" / "postgresql.conf").write_text("nonsense = on\n")
     with pytest.raises(ServerDidNotStart, match=r"(?s)postgres.log:.*nonsense"):
         await postgres.start()
     assert postgres.settings()  # and it is in order for another try
 
 
 async def test_a_stale_pid_file_that_names_another_process_is_no_obstacle(postgres: LocalPostgres) -> None:
-    pid_file = postgres.place / "cluster" / "postmaster.pid"
+    pid_file = postgres.resolved_data_dir / "cluster" / "postmaster.pid"
     lines = pid_file.read_text().splitlines()
     postgres.kill()
     pid_file.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
@@ -226,15 +226,15 @@ async def test_in_a_closed_home_the_data_goes_where_the_account_can_enter(
     home.mkdir(mode=0o700)
     server = LocalPostgres(home / "clone" / "postgres", version=postgres_version, durable=False)
     await server.start()
-    first = server.place
+    first = server.resolved_data_dir
     await run(server, "CREATE TABLE kept AS SELECT 42 AS answer")
     await server.stop()
 
     again = LocalPostgres(home / "clone" / "postgres", version=postgres_version, durable=False)
     await again.start()
     try:
-        assert again.place == first
-        assert not again.place.is_relative_to(home)
+        assert again.resolved_data_dir == first
+        assert not again.resolved_data_dir.is_relative_to(home)
         assert await run(again, "SELECT answer FROM kept") == 42
     finally:
         await again.stop()
@@ -261,5 +261,5 @@ async def test_a_server_that_crashes_under_a_supervisor_is_started_again(
 
     assert exit_code == 0
     assert "postgresql was ended by SIGKILL" in log.read_text()
-    assert f"data in {postgres.place}" in log.read_text()
+    assert f"data in {postgres.resolved_data_dir}" in log.read_text()
     assert postgres._process is None

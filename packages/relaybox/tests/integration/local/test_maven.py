@@ -113,7 +113,7 @@ def test_maven_settings_that_are_no_xml_are_named(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".m2").mkdir()
     (tmp_path / ".m2" / "settings.xml").write_text("<settings>")
-    with pytest.raises(ServerNotAvailable, match=r"settings\.xml cannot be read"):
+    with pytest.raises(ServerNotAvailable, match=r"settings\.xml is not valid XML"):
         repository_url()
 
 

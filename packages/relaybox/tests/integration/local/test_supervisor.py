@@ -62,7 +62,7 @@ class ServerOfNote:
     """A server that only notes when it is told to stop."""
 
     def __init__(self, name: str, place: Path, ends: list[str]) -> None:
-        self.log = self.place = place
+        self.log = self.resolved_data_dir = place
         self._name = name
         self._ends = ends
 
@@ -162,7 +162,7 @@ async def test_a_crashed_part_is_reported_with_its_last_words_and_started_again(
 
     report = await product.until("brittle ended with exit code 3")
     await product.until("    last words")
-    await product.until("Starting brittle again in 0.25 s")
+    await product.until("Restarting brittle in 0.25 s")
     await product.until("brittle        │ ready in", times=2)
 
     assert report.startswith("relaybox ")
@@ -173,7 +173,7 @@ async def test_part_that_keeps_crashing_is_down_and_the_rest_keeps_running(super
     steady = await product.pid_of("steady")
 
     await product.until("brittle is down: it crashed 3 times in a row.")
-    await product.until("Starting brittle again in 8 s; the other parts keep running.")
+    await product.until("Restarting brittle in 8 s; the other parts keep running.")
     assert is_alive(steady)
 
     product.process.send_signal(signal.SIGTERM)

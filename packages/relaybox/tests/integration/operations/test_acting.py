@@ -136,7 +136,7 @@ async def test_only_the_first_failed_row_of_a_key_can_be_skipped(database: Datab
         look = await preview(connection, Action.SKIP, Selection(seqs=[2, 4]), rows_max=10)
         assert (look.rows_total, look.rows_behind_another) == (2, 1)
         assert await skip(connection, Selection(seqs=[2, 4]), by="ann", reason="test") == 1
-        with pytest.raises(SelectionEmpty, match="head of its key"):
+        with pytest.raises(SelectionEmpty, match="first FAILED row of its key"):
             await skip(connection, Selection(seqs=[2]), by="ann", reason="test")
         assert [row["seq"] for row in await rows_of(database, "skipped_at IS NOT NULL")] == [4]
         assert await skip(connection, Selection(seqs=[1, 2]), by="ann", reason="test") == 2
