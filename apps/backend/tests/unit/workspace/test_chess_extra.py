@@ -7,7 +7,7 @@ import sys
 from backend.workspace.errors import ChessError, ChessNotInstalled, require_chess
 from backend.workspace.errors import _chess as chess_errors
 
-from tests.unit.test_house import ROOT, modules
+from tests.unit.test_conventions import ROOT, modules
 
 IMPORT = re.compile(r"^\s*(import|from) chess\b", re.MULTILINE)
 WITHOUT = """

@@ -48,7 +48,7 @@ def needs_extra(extra: str) -> Generator[None]:
         # Relaybox is on no package index, so the name of the extra alone would not be found there.
         raise ExtraMissing(
             f"the module {error.name!r} is missing, which the extra {extra!r} installs; in a clone of "
-            f"Relaybox, run: pip install ./packages/shared-types './packages/relaybox[{extra}]'"
+            f"Relaybox, run: pip install ./packages/types './packages/relaybox[{extra}]'"
         ) from error
 
 

