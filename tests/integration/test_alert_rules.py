@@ -32,22 +32,20 @@ def checked(checker: Path, place: Path, *args: str) -> subprocess.CompletedProce
     return subprocess.run([checker, *args], cwd=place, capture_output=True, text=True, check=False)
 
 
-def test_prometheus_takes_the_configuration_and_the_rules(checker: Path, rules: Path) -> None:
+def test_prometheus_accepts_configuration_and_rules(checker: Path, rules: Path) -> None:
     for what, file in (("config", "prometheus.yml"), ("rules", "alerts.yml")):
         done = checked(checker, rules, "check", what, file)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_alert_fires_when_it_must_and_only_then(checker: Path, rules: Path) -> None:
+def test_alerts_fire_as_their_tests_say(checker: Path, rules: Path) -> None:
     done = checked(checker, rules, "test", "rules", "alerts.test.yml")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("expr", ["vector(0) > 1", "vector(1)"], ids=["never fires", "always fires"])
 @pytest.mark.parametrize("name", RULES)
-def test_an_alert_that_is_broken_does_not_go_unnoticed(
-    checker: Path, rules: Path, name: str, expr: str
-) -> None:
+def test_broken_alert_fails_its_test(checker: Path, rules: Path, name: str, expr: str) -> None:
     text = yaml.safe_load((rules / "alerts.yml").read_text())
     [rule] = [rule for group in text["groups"] for rule in group["rules"] if rule["alert"] == name]
     rule["expr"] = expr

@@ -72,7 +72,7 @@ def test_compare_reports_a_ratio_that_fell(repository: Repository) -> None:
     assert "1 figures fell by more than 5 %; 0 benchmarks were not compared" in done.stdout
 
 
-def test_compare_goes_on_after_a_broken_benchmark(repository: Repository) -> None:
+def test_compare_continues_after_a_broken_benchmark(repository: Repository) -> None:
     broken = "raise SystemExit('CommandResult got a field')\n"
     repository.write(commands=broken, relay=prints(ratio_loop=0.8), verify="print('9 us')\n")
     repository.commit()
@@ -92,7 +92,7 @@ def test_compare_goes_on_after_a_broken_benchmark(repository: Repository) -> Non
     assert line_of(done.stdout, "ratio_loop").endswith("held")
 
 
-def test_compare_takes_single_benchmarks_and_removes_its_work_tree(repository: Repository) -> None:
+def test_compare_removes_its_work_tree(repository: Repository) -> None:
     repository.write(commands=prints(ratio_naive=5.8), relay=prints(ratio_loop=0.8))
     repository.commit()
     done = repository.tool("compare", "HEAD", "relay", "--turns", "1")
@@ -113,7 +113,7 @@ def test_compare_runs_both_revisions_in_turns(repository: Repository, tmp_path: 
     assert log.read_text() == "bnnb"
 
 
-def test_compare_begins_no_run_after_the_time_limit(repository: Repository) -> None:
+def test_compare_starts_no_run_after_the_time_limit(repository: Repository) -> None:
     repository.write(relay=prints(ratio_loop=0.8))
     repository.commit()
     done = repository.tool("compare", "HEAD", "--limit-min", "0")
@@ -129,7 +129,7 @@ def test_compare_stops_a_benchmark_that_hangs(repository: Repository) -> None:
     assert re.search(r"^relay: not compared: \w+: still running after 1 s$", done.stdout, re.M)
 
 
-def test_compare_says_why_a_revision_cannot_be_used(
+def test_compare_names_an_unusable_revision(
     repository: Repository, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     temporary = tmp_path_factory.mktemp("temporary")
@@ -143,7 +143,7 @@ def test_compare_says_why_a_revision_cannot_be_used(
     assert not list(temporary.iterdir())
 
 
-def test_run_goes_on_after_a_failure_and_names_it(repository: Repository) -> None:
+def test_run_continues_after_a_failure_and_names_it(repository: Repository) -> None:
     repository.write(commands="raise SystemExit(1)\n", relay=prints(ratio_loop=0.8))
     repository.commit()
     done = repository.tool("run", "--short")
@@ -166,7 +166,7 @@ def test_full_run_writes_machine_independent_figures_first(repository: Repositor
     assert document["machine_dependent"] == {"relaybox_per_s": 50_000}
 
 
-def test_run_refuses_a_name_that_is_no_benchmark(repository: Repository) -> None:
+def test_run_refuses_an_unknown_benchmark(repository: Repository) -> None:
     repository.write(relay=prints(ratio_loop=0.8))
     repository.commit()
     done = repository.tool("run", "relays")

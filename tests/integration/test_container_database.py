@@ -46,7 +46,7 @@ def migrate(settings: PostgresSettings, word: str) -> str:
     return result.output
 
 
-def test_the_files_leave_nothing_to_migrate_now_and_the_owner_able_to_later(
+def test_init_files_leave_no_pending_migration(
     container_database: PostgresSettings,
 ) -> None:
     assert "up to date" in migrate(container_database, "check")
@@ -62,7 +62,7 @@ async def _add_a_column(owner: PostgresSettings) -> None:
     await database.close()
 
 
-async def test_the_services_role_takes_commands_and_cannot_change_events(
+async def test_role_of_services_cannot_change_events(
     container_database: PostgresSettings,
 ) -> None:
     database = Database(container_database)
@@ -81,7 +81,7 @@ async def test_the_services_role_takes_commands_and_cannot_change_events(
     await database.close()
 
 
-async def test_the_superuser_is_itself_again(
+async def test_superuser_role_is_reset(
     container_database: PostgresSettings, postgres_server: LocalPostgres
 ) -> None:
     connection = await asyncpg.connect(

@@ -25,7 +25,7 @@ async def changed(server: LocalPostgres, name: str, *statements: str) -> int:
         await connection.close()
 
 
-async def test_rows_and_sequences_are_set_back_under_another_name(postgres_server: LocalPostgres) -> None:
+async def test_database_is_reset_under_another_name(postgres_server: LocalPostgres) -> None:
     databases = Databases(postgres_server)
     first = await databases.take(LINES)
     oid = await changed(
@@ -55,7 +55,7 @@ async def test_rows_and_sequences_are_set_back_under_another_name(postgres_serve
         "ALTER DATABASE \"{}\" SET lock_timeout = '1s'",
     ],
 )
-async def test_what_is_not_as_it_was_is_dropped(postgres_server: LocalPostgres, statement: str) -> None:
+async def test_changed_database_is_dropped(postgres_server: LocalPostgres, statement: str) -> None:
     databases = Databases(postgres_server)
     name = await databases.take(LINES)
     await changed(postgres_server, name, statement)
@@ -64,7 +64,7 @@ async def test_what_is_not_as_it_was_is_dropped(postgres_server: LocalPostgres, 
         await superuser_of(postgres_server, name)
 
 
-async def test_a_database_that_somebody_is_still_connected_to_is_dropped(
+async def test_database_with_connections_is_dropped(
     postgres_server: LocalPostgres,
 ) -> None:
     databases = Databases(postgres_server)

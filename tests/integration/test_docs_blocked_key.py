@@ -153,7 +153,7 @@ async def test_blocked_key_page_rehearses_a_repair(
     assert created.splitlines() == [missing, "1 put back to PENDING", "no key is blocked"]
 
 
-async def test_blocked_key_page_lets_a_stopped_lane_go_on(
+async def test_blocked_key_page_continues_a_stopped_lane(
     database: Database,
     kafka_settings: KafkaSettings,
     narrow_topic: str,
@@ -181,7 +181,7 @@ async def test_blocked_key_page_lets_a_stopped_lane_go_on(
     assert first_appearances(records) == {key: [1] for key in keys}
 
 
-async def test_blocked_key_page_leads_out_of_a_lossy_failover(
+async def test_blocked_key_page_repairs_a_lossy_failover(
     database: Database, postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     async def follow() -> tuple[str, str]:

@@ -9,7 +9,7 @@ from tests.integration.test_docs_snippets import CLUSTER, ROLES
 from tests.unit.test_docs import fences
 
 
-async def test_limits_of_the_page_let_a_transaction_pooler_work(
+async def test_limits_of_the_page_work_with_a_transaction_pooler(
     start_pgbouncer: StartPgBouncer, postgres_settings: PostgresSettings, database: Database
 ) -> None:
     [text] = fences(CLUSTER, "sql")
@@ -24,7 +24,7 @@ async def test_limits_of_the_page_let_a_transaction_pooler_work(
     await pooled.close()
 
 
-async def test_statements_of_the_page_grant_the_rights_that_were_revoked(
+async def test_statements_of_the_page_restore_revoked_rights(
     postgres_settings: PostgresSettings, database: Database, superuser: asyncpg.Connection
 ) -> None:
     functions, temporary = (

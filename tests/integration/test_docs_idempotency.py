@@ -68,9 +68,7 @@ async def ordered_twice(app: FastAPI) -> list[httpx.Response]:
         return [await client.post("/orders", json={"article": "tea"}, headers=headers) for _ in range(2)]
 
 
-async def test_the_twenty_lines_of_the_page_make_an_endpoint_idempotent(
-    page: Names, superuser: asyncpg.Connection
-) -> None:
+async def test_twenty_lines_make_an_endpoint_idempotent(page: Names, superuser: asyncpg.Connection) -> None:
     first, again = await ordered_twice(page["app"])
     assert (first.status_code, first.json()) == (201, {"id": 1})
     assert (again.content, again.headers["idempotent-replayed"]) == (first.content, "true")
@@ -78,7 +76,7 @@ async def test_the_twenty_lines_of_the_page_make_an_endpoint_idempotent(
 
 
 @needs_curl
-async def test_shell_of_the_page_installs_and_orders_once(
+async def test_shell_block_installs_and_orders_once(
     postgres_settings: PostgresSettings, superuser: asyncpg.Connection, tmp_path: Path
 ) -> None:
     page, owner = ROOT / "docs/how-to/idempotent-requests.md", postgres_settings.as_owner()
@@ -100,7 +98,7 @@ async def test_shell_of_the_page_installs_and_orders_once(
     assert await superuser.fetchval("SELECT count(*) FROM orders") == 1
 
 
-async def test_the_readmes_endpoint_does_what_it_says(page: Names, superuser: asyncpg.Connection) -> None:
+async def test_readme_endpoint_is_idempotent(page: Names, superuser: asyncpg.Connection) -> None:
     page["app"] = FastAPI()
     page["app"].add_middleware(IdempotencyMiddleware)
     page["INSERT"] = text("INSERT INTO orders (owner, article) VALUES (:owner, :article) RETURNING id")
@@ -110,7 +108,7 @@ async def test_the_readmes_endpoint_does_what_it_says(page: Names, superuser: as
     assert await superuser.fetchval("SELECT count(*) FROM orders") == 1
 
 
-async def test_the_marked_endpoint_of_the_page_wants_a_key(page: Names) -> None:
+async def test_marked_endpoint_requires_a_key(page: Names) -> None:
     run(fences_of("docs/how-to/idempotent-requests.md")[1], page)
     transport = httpx.ASGITransport(page["app"])
     async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
@@ -118,7 +116,7 @@ async def test_the_marked_endpoint_of_the_page_wants_a_key(page: Names) -> None:
     assert refused.json()["error_code"] == "IDEMPOTENCY_KEY_MISSING"
 
 
-async def test_cache_mode_is_installed_as_the_page_says(page: Names, database: Database) -> None:
+async def test_cache_mode_of_the_page_runs(page: Names, database: Database) -> None:
     async def service(_request: object) -> IdempotencyService:
         return IdempotencyService(database.sessions())
 
@@ -142,7 +140,7 @@ async def test_cache_mode_is_installed_as_the_page_says(page: Names, database: D
     _ = export
 
 
-async def test_an_import_by_hand_runs_once(page: Names, database: Database) -> None:
+async def test_manual_import_runs_once(page: Names, database: Database) -> None:
     done: list[bytes] = []
 
     async def import_lines(_session: AsyncSession, file: bytes) -> int:

@@ -65,7 +65,7 @@ async def state(client: httpx.AsyncClient, order: str) -> tuple[int, int]:
     return found["ordered"], found["reserved"]
 
 
-async def test_order_cancelled_before_the_warehouse_reads_it_reserves_nothing(
+async def test_order_cancelled_before_processing_reserves_nothing(
     shop: Names, client: httpx.AsyncClient
 ) -> None:
     order = await placed(client)
@@ -75,7 +75,7 @@ async def test_order_cancelled_before_the_warehouse_reads_it_reserves_nothing(
     assert await state(client, order) == (0, 0)
 
 
-async def test_order_that_is_reserved_refuses_cancelling(shop: Names, client: httpx.AsyncClient) -> None:
+async def test_reserved_order_cannot_be_cancelled(shop: Names, client: httpx.AsyncClient) -> None:
     order = await placed(client)
     await warehouse_reads(shop)
     refused = await client.post(f"/orders/{order}/commands", json=CANCEL)

@@ -50,12 +50,12 @@ def migration_lines() -> tuple[Migrations, ...]:
 
 
 @pytest.mark.parametrize("text", QUERIES)
-async def test_every_query_of_the_docs_runs_as_the_services_role(database: Database, text: str) -> None:
+async def test_queries_of_the_docs_run_as_role_of_services(database: Database, text: str) -> None:
     async with database.connection() as connection:
         await connection.fetch(text.rstrip("; \n"))
 
 
-async def test_the_roles_and_the_database_of_the_docs_are_all_that_is_needed(
+async def test_roles_and_database_of_the_docs_are_sufficient(
     postgres_server: LocalPostgres,
 ) -> None:
     [text] = fences(SETUP, "sql")
@@ -89,7 +89,7 @@ async def test_the_roles_and_the_database_of_the_docs_are_all_that_is_needed(
     await superuser.close()
 
 
-async def test_the_outbox_is_adopted_as_the_page_says(database: Database) -> None:
+async def test_adoption_page_adopts_the_outbox(database: Database) -> None:
     text, *_ = fences(DOCS / "how-to/adopt-the-outbox.md", "python")
     names: dict[str, Any] = {}
     exec(compile(text, "page", "exec", dont_inherit=True), names)
@@ -117,7 +117,7 @@ def adopting(postgres_settings: PostgresSettings, monkeypatch: pytest.MonkeyPatc
     return names
 
 
-async def test_application_of_the_adoption_page_notifies_after_a_commit(
+async def test_adoption_page_notifies_after_a_commit(
     adopting: dict[str, Any], superuser: asyncpg.Connection
 ) -> None:
     told = asyncio.Queue[str]()
@@ -131,7 +131,7 @@ async def test_application_of_the_adoption_page_notifies_after_a_commit(
     await adopting["sessions"].kw["bind"].dispose()
 
 
-async def test_application_of_the_adoption_page_refuses_large_events(
+async def test_adoption_page_refuses_large_events(
     adopting: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = adopting["app"]
@@ -151,7 +151,7 @@ async def test_application_of_the_adoption_page_refuses_large_events(
     _ = create
 
 
-async def test_an_engine_of_the_page_writes_to_the_outbox_of_the_schema(
+async def test_adoption_page_engine_uses_the_schema(
     empty_postgres_settings: PostgresSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = empty_postgres_settings.model_copy(update={"schema_name": "relaybox"})
@@ -203,7 +203,7 @@ def shelf_blocks() -> dict[str, Any]:
     return names
 
 
-async def test_a_book_moves_as_the_page_says(
+async def test_domain_page_moves_a_book(
     database: Database, shelves: list[uuid.UUID], shelf_blocks: dict[str, Any]
 ) -> None:
     ann, (here, there) = Caller(actor="ann", source_service="library"), shelves
@@ -224,7 +224,7 @@ async def test_a_book_moves_as_the_page_says(
     assert tuple(row.values()) == (command_id, "COMPLETED", "k")
 
 
-async def test_an_import_is_taken_and_ended_as_the_page_says(
+async def test_task_page_completes_an_import(
     database: Database, shelves: list[uuid.UUID], shelf_blocks: dict[str, Any]
 ) -> None:
     runner = TaskRunner(
@@ -245,7 +245,7 @@ async def test_an_import_is_taken_and_ended_as_the_page_says(
     assert await row_counts(database) == (1, 1)
 
 
-async def test_a_shelf_is_purged_as_the_page_says(
+async def test_erasure_page_purges_a_shelf(
     database: Database, shelves: list[uuid.UUID], shelf_blocks: dict[str, Any]
 ) -> None:
     ann, (here, there) = Caller(actor="ann", source_service="library"), shelves
@@ -259,7 +259,7 @@ async def test_a_shelf_is_purged_as_the_page_says(
     assert (done.events, done.outbox_rows, done.commands) == (1, 1, 1)
 
 
-async def test_an_event_is_published_once_as_the_page_says(database: Database) -> None:
+async def test_event_page_publishes_an_event_once(database: Database) -> None:
     page = DOCS / "reference/events.md"
     [text] = fences(page, "python")
     names: dict[str, Any] = {}
@@ -310,7 +310,7 @@ def client_blocks(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return names
 
 
-async def test_the_client_of_the_page_places_an_order_once(client_blocks: dict[str, Any]) -> None:
+async def test_client_page_places_an_order_once(client_blocks: dict[str, Any]) -> None:
     place_order, shop = client_blocks["place_order"], Shop(*in_trouble())
     async with httpx.AsyncClient(transport=shop, base_url="http://shop") as http:
         assert await place_order(http, {"article": "lamp"}, "a") == "done before"
@@ -323,7 +323,7 @@ async def test_the_client_of_the_page_places_an_order_once(client_blocks: dict[s
     assert shop.taken.keys() == {'"a"', '"b"', '"c"'}
 
 
-async def test_the_loop_of_the_page_sends_once(client_blocks: dict[str, Any]) -> None:
+async def test_client_page_loop_sends_once(client_blocks: dict[str, Any]) -> None:
     send_once, shop = client_blocks["send_once"], Shop(*in_trouble())
     async with httpx.AsyncClient(transport=shop) as http:
         answer = await send_once(http, "http://shop/orders", b"1", "a")
@@ -347,7 +347,7 @@ class AlreadyConfirmed(CommandRefused):
     error_code = "ALREADY_CONFIRMED"
 
 
-async def test_the_readmes_command_and_consumer_do_what_it_says() -> None:
+async def test_readme_command_and_consumer_run() -> None:
     text, _ = fences(DOCS.parent / "README.md", "python")
     ours = (AlreadyConfirmed, ConfirmOrder, Domain, EventEnvelope, Order, EventTransaction, subscribe)
     names: dict[str, Any] = {one.__name__: one for one in ours} | {

@@ -51,9 +51,7 @@ def domains() -> Iterator[Domain]:
 
 
 @pytest.mark.parametrize(("queries", "name"), QUERIES)
-async def test_every_query_is_understood_by_the_migrated_schema(
-    database: Database, queries: Queries, name: str
-) -> None:
+async def test_every_query_can_be_prepared(database: Database, queries: Queries, name: str) -> None:
     text = queries[name]
     assert text.startswith("-- "), "a line of purpose stands above every query"
     if _OPEN in text:
@@ -64,7 +62,7 @@ async def test_every_query_is_understood_by_the_migrated_schema(
         await connection.prepare(text)
 
 
-async def test_the_statements_of_every_domain_are_understood_by_the_migrated_schema(
+async def test_statements_of_every_domain_can_be_prepared(
     database: Database,
 ) -> None:
     found = [*domains()]
@@ -77,7 +75,7 @@ async def test_the_statements_of_every_domain_are_understood_by_the_migrated_sch
                 await connection.prepare(text)
 
 
-async def test_a_query_that_is_not_understood_would_be_noticed(database: Database) -> None:
+async def test_malformed_query_is_refused(database: Database) -> None:
     async with database.connection() as connection:
         with pytest.raises(asyncpg.UndefinedColumnError):
             await connection.prepare("SELECT nothing_of_that_name FROM domain_events")
@@ -86,7 +84,7 @@ async def test_a_query_that_is_not_understood_would_be_noticed(database: Databas
 @pytest.mark.parametrize(
     ("package", "path"), FILES, ids=[f"{package}:{path.name}" for package, path in FILES]
 )
-def test_every_query_is_used_by_a_module_beside_it(package: str, path: Path) -> None:
+def test_every_query_is_used(package: str, path: Path) -> None:
     names = {
         node.value
         for module in path.parent.rglob("*.py")

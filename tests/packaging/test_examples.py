@@ -173,7 +173,7 @@ def publish_again(settings: KafkaSettings, message: Message) -> Message:
 
 
 @needs_curl
-async def test_orders_runs_as_its_page_says_and_counts_each_event_once(
+async def test_orders_example_runs_as_its_readme_says(
     variables: dict[str, str],
     empty_postgres_settings: PostgresSettings,
     kafka_settings: KafkaSettings,
@@ -207,7 +207,7 @@ async def test_orders_runs_as_its_page_says_and_counts_each_event_once(
 
 
 @needs_curl
-async def test_the_outbox_alone_runs_as_its_page_says_and_publishes_what_was_committed(
+async def test_outbox_example_publishes_committed_events(
     variables: dict[str, str],
     empty_postgres_settings: PostgresSettings,
     kafka_settings: KafkaSettings,
@@ -234,12 +234,12 @@ async def test_the_outbox_alone_runs_as_its_page_says_and_publishes_what_was_com
     assert len(await rows(empty_postgres_settings, versions)) == 2
 
 
-def test_orders_is_at_most_60_lines() -> None:
+def test_orders_example_has_at_most_60_lines() -> None:
     lines = (EXAMPLES / "orders/app.py").read_text(encoding="utf-8").splitlines()
     assert len(lines) <= APP_LINES_MAX
 
 
-def test_the_diff_on_the_page_is_all_that_the_outbox_adds(tmp_path: Path) -> None:
+def test_diff_of_the_readme_is_complete(tmp_path: Path) -> None:
     place = copy_of("outbox_only", tmp_path, {})
     (diff,) = blocks(place / "README.md", "diff")
     patch = ["git", "apply", "--reverse", "-p0", "-"]
@@ -248,7 +248,7 @@ def test_the_diff_on_the_page_is_all_that_the_outbox_adds(tmp_path: Path) -> Non
         assert "relaybox" not in file.read_text(encoding="utf-8").replace("nothing of Relaybox", "")
 
 
-def test_the_library_s_page_shows_lines_of_the_example() -> None:
+def test_readme_of_the_library_quotes_the_example() -> None:
     example = (EXAMPLES / "orders/app.py").read_text(encoding="utf-8")
     page = (ROOT / "packages/relaybox/README.md").read_text(encoding="utf-8")
     shown = re.findall(r"^  ```python\n(.*?)^  ```", page, re.DOTALL | re.MULTILINE)

@@ -180,7 +180,7 @@ def product(
         yield product
 
 
-def test_services_of_the_image_tell_the_stories(image: str, product: Deployed, tmp_path: Path) -> None:
+def test_services_of_the_image_run_the_demos(image: str, product: Deployed, tmp_path: Path) -> None:
     _, stories = IMAGES[image]
     for story in stories:
         told = tell(story, product, tmp_path / story)
@@ -188,7 +188,7 @@ def test_services_of_the_image_tell_the_stories(image: str, product: Deployed, t
         assert "Every step happened." in told
 
 
-def test_never_purge_in_the_environment_file_reaches_the_bin(product: Deployed) -> None:
+def test_trash_setting_reaches_the_services(product: Deployed) -> None:
     with product.client() as client:
         made = client.post("/api/v1/nodes", json={"kind": "workspace", "title": "club"})
         node, version = made.json()["id"], made.headers["etag"]

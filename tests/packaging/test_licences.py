@@ -61,7 +61,7 @@ def not_permissive(found: dict[str, Distribution]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("extras", [(), ("http",), ("redis",)])
-def test_the_library_brings_permissive_licences_only(extras: tuple[str, ...]) -> None:
+def test_library_installs_permissive_licences_only(extras: tuple[str, ...]) -> None:
     found = closure("relaybox", frozenset(extras))
     assert "asyncpg" in found
     assert ("fastapi" in found) is ("http" in extras)
@@ -74,7 +74,7 @@ def test_the_library_brings_permissive_licences_only(extras: tuple[str, ...]) ->
 
 
 @pytest.mark.parametrize("name", COPYLEFT_IN_EXTRAS)
-def test_copyleft_is_in_extras_that_say_so(name: str) -> None:
+def test_copyleft_is_only_in_documented_extras(name: str) -> None:
     wanted = Requirement(name)
     try:
         found = closure(wanted.name, frozenset(wanted.extras))
@@ -84,7 +84,7 @@ def test_copyleft_is_in_extras_that_say_so(name: str) -> None:
 
 
 @pytest.mark.parametrize("page", ["packages/relaybox/README.md", "apps/backend/README.md"])
-def test_the_page_of_a_package_names_its_copyleft(page: str) -> None:
+def test_readme_of_a_package_names_its_copyleft(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     project = "relaybox-backend" if "backend" in page else "relaybox"
     for extra, names in COPYLEFT_IN_EXTRAS.items():

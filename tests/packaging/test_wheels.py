@@ -44,7 +44,7 @@ def project(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def test_a_wheel_holds_every_file_of_its_package(project: str, wheels: dict[str, Path]) -> None:
+def test_wheel_has_every_file_of_its_package(project: str, wheels: dict[str, Path]) -> None:
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "src"],
         cwd=PROJECTS[project],
@@ -58,7 +58,7 @@ def test_a_wheel_holds_every_file_of_its_package(project: str, wheels: dict[str,
     assert f"{SOURCES[project]}/py.typed" in held
 
 
-def test_sql_migrations_and_words_are_in_the_wheels(wheels: dict[str, Path]) -> None:
+def test_wheels_have_sql_migrations_and_phrases(wheels: dict[str, Path]) -> None:
     library = zipfile.ZipFile(wheels["relaybox"]).namelist()
     backend = zipfile.ZipFile(wheels["relaybox-backend"]).namelist()
     assert {
@@ -74,7 +74,7 @@ def test_sql_migrations_and_words_are_in_the_wheels(wheels: dict[str, Path]) -> 
     } <= set(backend)
 
 
-def test_a_wheel_says_what_it_is(project: str, wheels: dict[str, Path]) -> None:
+def test_wheel_has_its_metadata(project: str, wheels: dict[str, Path]) -> None:
     metadata = metadata_of(wheels[project])
     assert (metadata["Name"], metadata["Version"]) == (project, VERSION)
     assert metadata["License-Expression"] == "Apache-2.0"
@@ -88,9 +88,7 @@ def test_a_wheel_says_what_it_is(project: str, wheels: dict[str, Path]) -> None:
     assert {f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13)} <= set(classifiers)
 
 
-def test_a_wheel_brings_the_licence_and_the_page_of_its_project(
-    project: str, wheels: dict[str, Path]
-) -> None:
+def test_wheel_has_licence_and_readme(project: str, wheels: dict[str, Path]) -> None:
     with zipfile.ZipFile(wheels[project]) as archive:
         (licence,) = [one for one in archive.namelist() if one.endswith("/licenses/LICENSE")]
         assert archive.read(licence) == (ROOT / "LICENSE").read_bytes()
@@ -98,7 +96,7 @@ def test_a_wheel_brings_the_licence_and_the_page_of_its_project(
     assert page == (PROJECTS[project] / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_packages_ask_for_each_other_in_their_own_version(wheels: dict[str, Path]) -> None:
+def test_packages_require_each_other_in_their_version(wheels: dict[str, Path]) -> None:
     for wheel in wheels.values():
         wanted = [Requirement(text) for text in metadata_of(wheel).get_all("Requires-Dist") or []]
         own = [one for one in wanted if one.name in PROJECTS]
@@ -123,18 +121,18 @@ def test_library_installs_no_novel_or_chess_types(wheels: dict[str, Path]) -> No
                     assert not words, f"{file} names {sorted(set(words))}"
 
 
-def test_the_installed_packages_are_the_wheels(environment: Environment) -> None:
+def test_installed_packages_are_the_wheels(environment: Environment) -> None:
     show = "import sys; [print(__import__(name).__file__) for name in sys.argv[1:]]"
     found = environment.run("python", "-c", show, *SOURCES.values(), cwd=environment.directory).split()
     assert all(Path(one).is_relative_to(environment.directory) for one in found)
 
 
-def test_the_console_scripts_work(environment: Environment) -> None:
+def test_console_scripts_run(environment: Environment) -> None:
     assert environment.run("relaybox", "--version", cwd=environment.directory) == f"relaybox {VERSION}\n"
     assert "migrate" in environment.run("backend", "--help", cwd=environment.directory)
 
 
-def test_the_schema_is_in_the_installed_packages(environment: Environment) -> None:
+def test_installed_packages_have_the_schema(environment: Environment) -> None:
     assert "CREATE TABLE event_outbox" in environment.run(
         "relaybox", "migrate", "sql", cwd=environment.directory
     )

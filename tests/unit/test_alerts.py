@@ -27,13 +27,13 @@ _SUFFIX = re.compile(r"_(total|bucket|sum|count)$")
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_every_figure_of_an_alert_exists(name: str) -> None:
+def test_metrics_of_alerts_exist(name: str) -> None:
     named = re.findall(r"relaybox_[a-z_]+", RULES[name]["expr"])
     assert {_SUFFIX.sub("", one) for one in named} <= figures()
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_every_alert_says_what_it_is_how_bad_and_where_to_read_on(name: str) -> None:
+def test_alerts_have_summary_severity_and_runbook(name: str) -> None:
     rule = RULES[name]
     assert rule["labels"]["severity"] in {"critical", "warning", "info"}
     assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
@@ -43,11 +43,11 @@ def test_every_alert_says_what_it_is_how_bad_and_where_to_read_on(name: str) -> 
     assert anchor in anchors(PAGE)
 
 
-def test_the_page_describes_every_alert_and_no_other_and_says_how_bad_it_is() -> None:
+def test_page_describes_exactly_the_alerts() -> None:
     described = re.findall(r"^### (Relaybox\w+)\n\n(\w+)", PAGE.read_text(), re.MULTILINE)
     assert dict(described) == {name: rule["labels"]["severity"].capitalize() for name, rule in RULES.items()}
 
 
-def test_every_alert_is_proven_to_fire_and_not_to_fire() -> None:
+def test_each_alert_has_tests_that_fire_and_do_not() -> None:
     proven = {(case["alertname"], bool(case["exp_alerts"])) for case in TESTS}
     assert proven == {(name, fires) for name in RULES for fires in (True, False)}

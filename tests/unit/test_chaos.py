@@ -61,13 +61,13 @@ ACKNOWLEDGED = dict.fromkeys(EXPECTED, CommitResult.ACKNOWLEDGED)
 
 
 @pytest.mark.parametrize("seconds", [30, 120, HOUR_S])
-def test_the_same_seed_gives_the_same_schedule(seconds: float) -> None:
+def test_equal_seeds_give_equal_schedules(seconds: float) -> None:
     assert schedule(42, seconds) == schedule(42, seconds)
     assert schedule(42, seconds) != schedule(43, seconds)
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_an_hour_brings_200_relay_kills_50_broker_faults_50_crashes_and_every_kind(seed: int) -> None:
+def test_hour_has_the_promised_number_of_faults(seed: int) -> None:
     kinds = Counter(fault.kind for faults in schedule(seed, HOUR_S).values() for fault in faults)
     assert kinds[FaultKind.RELAY_KILL] >= 200
     assert sum(kinds[kind] for kind in BROKER_FAULTS) >= 50
@@ -76,7 +76,7 @@ def test_an_hour_brings_200_relay_kills_50_broker_faults_50_crashes_and_every_ki
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_hour_on_a_cluster_has_the_faults_that_are_promised(seed: int) -> None:
+def test_hour_on_a_cluster_has_the_promised_faults(seed: int) -> None:
     faults = schedule(seed, HOUR_S, CLUSTER)
     kinds = Counter(fault.kind for of_target in faults.values() for fault in of_target)
     assert kinds[FaultKind.RELAY_KILL] >= 100
@@ -89,9 +89,7 @@ def test_hour_on_a_cluster_has_the_faults_that_are_promised(seed: int) -> None:
 
 @pytest.mark.parametrize("patterns", [SINGLE_SERVERS, CLUSTER], ids=["single", "cluster"])
 @pytest.mark.parametrize("seed", range(20))
-def test_faults_of_one_target_follow_one_another_and_end_within_the_run(
-    seed: int, patterns: Mapping[Target, FaultPattern]
-) -> None:
+def test_faults_of_one_target_do_not_overlap(seed: int, patterns: Mapping[Target, FaultPattern]) -> None:
     faults = schedule(seed, HOUR_S, patterns)
     assert set(faults) == set(patterns)
     for of_target in faults.values():
@@ -99,25 +97,25 @@ def test_faults_of_one_target_follow_one_another_and_end_within_the_run(
         assert all(one.at_s + one.lasts_s < after.at_s for one, after in pairwise(of_target))
 
 
-def test_a_topic_with_every_event_once_and_in_order_is_found_so() -> None:
+def test_complete_ordered_topic_has_no_violation() -> None:
     assert compare_topic(EXPECTED, ALL) == TopicFindings(records=4, events=4)
 
 
-def test_a_missing_record_is_lost() -> None:
+def test_missing_record_is_lost() -> None:
     assert compare_topic(EXPECTED, ALL[1:]).findings.counts == {"lost": 1}
 
 
-def test_a_second_record_is_a_duplicate_and_no_disorder() -> None:
+def test_second_record_is_duplicate_not_reordered() -> None:
     found = compare_topic(EXPECTED, [*ALL, record(0)])
     assert (found.duplicates, found.events, found.findings.counts) == (1, 4, {})
 
 
-def test_a_first_appearance_behind_a_later_version_is_reordered() -> None:
+def test_first_record_behind_a_later_version_is_reordered() -> None:
     found = compare_topic(EXPECTED, [record(0), record(2), record(1), record(3)])
     assert found.findings.counts == {"reordered": 1}
 
 
-def test_a_gap_that_is_filled_later_is_reordered_even_if_what_followed_is_repeated() -> None:
+def test_gap_filled_later_is_reordered_despite_repetition() -> None:
     found = compare_topic(EXPECTED, [record(0), record(2), record(1), record(2), record(3)])
     assert (found.findings.counts, found.duplicates) == ({"reordered": 1}, 1)
 
@@ -131,18 +129,18 @@ def test_a_gap_that_is_filled_later_is_reordered_even_if_what_followed_is_repeat
         (record(8), "never committed, or not to be published"),
     ],
 )
-def test_a_record_that_is_not_what_was_written_is_found(wrong: Record, what: str) -> None:
+def test_changed_record_is_a_violation(wrong: Record, what: str) -> None:
     rest = [one for one in ALL if one.event_id != wrong.event_id]
     assert compare_topic(EXPECTED, [rest[0], wrong, *rest[1:]]).findings.counts[what] >= 1
 
 
-def test_poison_need_not_be_on_the_topic() -> None:
+def test_rejected_row_need_not_be_on_the_topic() -> None:
     assert publishable_events(ROWS, {IDS[1]}) == {
         one: place for one, place in EXPECTED.items() if one != IDS[1]
     }
 
 
-def test_tables_that_hold_what_was_acknowledged_and_marked_are_right() -> None:
+def test_correct_tables_have_no_violation() -> None:
     unknown = {
         **ACKNOWLEDGED,
         IDS[2]: CommitResult.UNKNOWN,
@@ -170,18 +168,18 @@ def test_tables_that_hold_what_was_acknowledged_and_marked_are_right() -> None:
         ([row(0, seq=3), *ROWS[1:]], ACKNOWLEDGED, "committed out of order"),
     ],
 )  # fmt: skip
-def test_tables_that_hold_something_else_are_found(
+def test_incorrect_tables_are_a_violation(
     rows: list[Row], answers: dict[UUID, CommitResult], what: str
 ) -> None:
     assert check_tables(rows, answers, set()).counts[what] == 1
 
 
-def test_published_poison_is_found() -> None:
+def test_published_rejected_row_is_a_violation() -> None:
     assert check_tables(ROWS, ACKNOWLEDGED, {IDS[1]}).counts == {"not as it must be at the end": 1}
     assert compare_topic(publishable_events(ROWS, {IDS[1]}), ALL).findings.counts
 
 
-def test_event_that_a_lagging_standby_lacked_is_lost_by_postgresql() -> None:
+def test_event_missing_on_a_standby_is_lost_by_postgresql() -> None:
     answers = {
         **ACKNOWLEDGED,
         IDS[4]: CommitResult.ACKNOWLEDGED,
@@ -195,14 +193,14 @@ def test_event_that_a_lagging_standby_lacked_is_lost_by_postgresql() -> None:
     assert (found.published_and_lost, found.events, found.duplicates, found.findings.counts) == (1, 4, 1, {})
 
 
-def test_event_that_is_gone_outside_of_a_lossy_promotion_is_a_violation() -> None:
+def test_event_lost_without_a_promotion_is_a_violation() -> None:
     answers = {**ACKNOWLEDGED, IDS[4]: CommitResult.ACKNOWLEDGED}
     assert check_tables(ROWS, answers, set(), lost_by_failovers(ROWS, answers, IDS[:4])).counts == {
         "acknowledged by PostgreSQL and not there": 1
     }
 
 
-def test_journal_knows_the_events_without_an_answer_at_some_moment(
+def test_journal_has_the_events_without_response_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The answer of a primary that was killed may be read after the promotion."""
@@ -218,6 +216,6 @@ def test_journal_knows_the_events_without_an_answer_at_some_moment(
     assert list(journal.undecided_between(3, 6)) == [IDS[1], IDS[2], IDS[3], IDS[5]]
 
 
-def test_shares_of_few_values_are_values() -> None:
+def test_percentiles_of_few_values_are_values() -> None:
     assert [quantile([1.0, 2.0, 9.0], share) for share in (0.5, 0.99, 1.0)] == [2.0, 9.0, 9.0]
     assert quantile([], 0.5) == 0.0

@@ -52,7 +52,7 @@ def arguments(name: str) -> list[str]:
     return [text.partition(" ")[2].strip() for text in INSTRUCTIONS if text.startswith(f"{name} ")]
 
 
-def test_every_service_of_the_product_is_started() -> None:
+def test_compose_starts_every_service() -> None:
     types = [service["environment"].get("SERVICE_TYPE") for service in OURS.values()]
     assert {one for one in types if one} == set(ServiceType)
 
@@ -100,7 +100,7 @@ def read_by(
 
 
 @pytest.mark.parametrize("name", [name for name, one in OURS.items() if "SERVICE_TYPE" in one["environment"]])
-def test_service_gets_the_settings_that_it_reads_and_no_others(
+def test_service_gets_exactly_the_settings_that_it_reads(
     name: str, loaded: set[type[BaseSettings]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = set(OURS[name]["environment"])
@@ -112,13 +112,13 @@ def test_service_gets_the_settings_that_it_reads_and_no_others(
     ("name", "kinds"),
     [("migrate", {PostgresSettings}), ("topics", {KafkaSettings, OutboxSettings, RelaySettings})],
 )
-def test_task_gets_the_settings_that_it_reads_and_no_others(
+def test_one_off_task_gets_exactly_the_settings_that_it_reads(
     name: str, kinds: set[type[BaseSettings]]
 ) -> None:
     assert set(OURS[name]["environment"]) == names_read(kinds)
 
 
-def test_every_setting_of_the_environment_file_reaches_a_service() -> None:
+def test_settings_of_the_environment_file_reach_a_service() -> None:
     given = {name for service in OURS.values() for name in service["environment"]}
     assert settings().keys() == given | OF_THE_IMAGE | OF_ONE_MACHINE
 
@@ -127,7 +127,7 @@ def test_partitions_of_the_environment_file_reach_the_new_topics() -> None:
     assert "${RELAY_TOPIC_PARTITIONS:-8}" in OURS["topics"]["command"]
 
 
-def test_names_that_are_passed_through_replace_nothing_of_the_image() -> None:
+def test_passed_settings_do_not_replace_those_of_the_image() -> None:
     # Compose takes a name that has no value out of the image's environment.
     [environment] = arguments("ENV")
     of_the_image = set(re.findall(r"([A-Z_]+)=", environment))
@@ -143,13 +143,13 @@ def scraped() -> Iterator[tuple[str, int]]:
             yield from ((name, found["port"]) for name in found["names"])
 
 
-def test_prometheus_scrapes_every_service_on_the_port_of_the_image() -> None:
+def test_prometheus_scrapes_every_service() -> None:
     [port] = arguments("EXPOSE")
     services_of_ours = {name for name, one in OURS.items() if "SERVICE_TYPE" in one["environment"]}
     assert dict(scraped()) == dict.fromkeys(services_of_ours, int(port))
 
 
-def test_chess_is_brought_by_a_build_argument_alone() -> None:
+def test_chess_is_installed_only_by_a_build_argument() -> None:
     assert "EXTRAS=llm" in arguments("ARG")
     [install] = [one for one in arguments("RUN") if "uv pip install" in one]
     assert install.endswith('"${backend}[${EXTRAS}]"')
@@ -157,12 +157,12 @@ def test_chess_is_brought_by_a_build_argument_alone() -> None:
     assert args == {"EXTRAS": "${IMAGE_EXTRAS:-llm}"}
 
 
-def test_what_compose_asks_for_is_a_setting_or_the_superusers_password() -> None:
+def test_variables_of_compose_are_settings() -> None:
     asked = set(re.findall(r"\$\{([A-Z_]+)", (DOCKER / "compose.yaml").read_text()))
     assert asked - settings().keys() == OF_COMPOSE
 
 
-def test_default_of_compose_is_the_settings_own_or_listed_here() -> None:
+def test_defaults_of_compose_equal_those_of_settings() -> None:
     text = (DOCKER / "compose.yaml").read_text()
     for name, default in re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", text):
         assert (settings() | DEFAULTS_OF_COMPOSE)[name] == default, name
@@ -177,14 +177,14 @@ def test_secrets_have_no_default() -> None:
     assert not re.search(r"(PASSWORD|SECRET|API_KEY): (?!\$\{)", text)
 
 
-def test_only_migrations_know_the_owner() -> None:
+def test_only_migrations_get_the_owner() -> None:
     knowing = [
         name for name, service in OURS.items() if any("OWNER" in one for one in service["environment"])
     ]
     assert knowing == ["migrate"]
 
 
-def test_every_file_that_is_mounted_or_built_from_exists() -> None:
+def test_mounted_and_built_files_exist() -> None:
     for service in SERVICES.values():
         for source in (one.split(":")[0] for one in service.get("volumes", [])):
             assert (DOCKER / source).exists() if source.startswith(".") else source in COMPOSE["volumes"]
@@ -194,7 +194,7 @@ def test_every_file_that_is_mounted_or_built_from_exists() -> None:
         assert (context / service["build"]["dockerfile"]).is_file()
 
 
-def test_every_neighbour_that_is_waited_for_is_a_service_that_can_be_waited_for() -> None:
+def test_dependencies_have_the_conditions_they_need() -> None:
     for service in SERVICES.values():
         for name, condition in service.get("depends_on", {}).items():
             if condition["condition"] == "service_healthy":
@@ -214,14 +214,14 @@ def test_base_images_are_pinned_by_version() -> None:
     assert all(PINNED.fullmatch(base) for base in bases)
 
 
-def test_the_image_does_not_run_as_root() -> None:
+def test_image_does_not_run_as_root() -> None:
     assert arguments("USER")[-1] == "10001"
     assert INSTRUCTIONS.index("USER 10001") > max(
         number for number, text in enumerate(INSTRUCTIONS) if text.startswith(("RUN ", "COPY ", "FROM "))
     )
 
 
-def test_only_locked_dependencies_get_into_the_image() -> None:
+def test_image_installs_only_locked_dependencies() -> None:
     [pip] = [one for one in arguments("RUN") if "pip install" in one and "uv pip" not in one]
     assert "--require-hashes" in pip
     [install] = [one for one in arguments("RUN") if "uv pip install" in one]
@@ -231,7 +231,7 @@ def test_only_locked_dependencies_get_into_the_image() -> None:
     assert "--build-constraints requirements.lock" in build
 
 
-def test_only_the_finished_environment_is_copied_into_the_image() -> None:
+def test_image_copies_only_the_environment() -> None:
     last = max(number for number, text in enumerate(INSTRUCTIONS) if text.startswith("FROM "))
     copied = [text for text in INSTRUCTIONS[last:] if text.startswith(("COPY ", "ADD "))]
     assert copied == ["COPY --from=build /opt/relaybox /opt/relaybox"]
@@ -244,7 +244,7 @@ def test_image_serves_health_on_one_port_for_every_role() -> None:
         assert setting in environment
 
 
-def test_what_the_build_copies_is_let_through_to_the_builder() -> None:
+def test_files_of_the_build_are_not_ignored() -> None:
     ignored = (DOCKER / "Dockerfile.dockerignore").read_text().splitlines()
     assert "*" in ignored
     for copied in arguments("COPY"):

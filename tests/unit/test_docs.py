@@ -69,7 +69,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES + OTHER_PAGES, ids=name_of)
-def test_every_link_leads_somewhere(page: Path) -> None:
+def test_links_have_targets(page: Path) -> None:
     for link in LINK.findall(prose(page)):
         if "://" in link:
             continue
@@ -79,7 +79,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
-def test_every_page_can_be_reached_from_the_index() -> None:
+def test_pages_are_reachable_from_the_index() -> None:
     reached, open_pages = set[Path](), [DOCS / "README.md"]
     while open_pages:
         page = open_pages.pop()
@@ -111,7 +111,7 @@ def commands() -> frozenset[str]:
 
 
 @pytest.mark.parametrize("page", PAGES + OTHER_PAGES, ids=name_of)
-def test_every_command_that_a_page_names_exists(page: Path) -> None:
+def test_commands_in_pages_exist(page: Path) -> None:
     text = "\n".join([*fences(page, "sh", "bash"), *re.findall(r"`([^`\n]+)`", prose(page))])
     for line in re.findall(r"(?<![\w./@\"-])((?:relaybox|backend)(?: +[a-z]+(?:-[a-z]+)*)+)", text):
         words = line.split()
@@ -122,14 +122,14 @@ def test_every_command_that_a_page_names_exists(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES + OTHER_PAGES, ids=name_of)
-def test_every_make_target_that_a_page_names_exists(page: Path) -> None:
+def test_make_targets_in_pages_exist(page: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
     text = "\n".join([*fences(page, "sh", "bash"), *re.findall(r"`([^`\n]+)`", prose(page))])
     named = set(re.findall(r"\bmake (?:-s )?([a-z-]+)", text))
     assert named <= targets
 
 
-def test_the_page_of_commands_lists_every_command() -> None:
+def test_page_of_commands_lists_every_command() -> None:
     listed = set(
         re.findall(
             r"^\| `((?:relaybox|backend)[a-z -]+)` \|", (DOCS / "reference/cli.md").read_text(), re.MULTILINE
@@ -139,14 +139,14 @@ def test_the_page_of_commands_lists_every_command() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES + OTHER_PAGES, ids=name_of)
-def test_every_shell_block_is_understood_by_a_shell(page: Path) -> None:
+def test_shell_blocks_have_valid_syntax(page: Path) -> None:
     for text in fences(page, "sh", "bash"):
         checked = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True, check=False)
         assert checked.returncode == 0, checked.stderr
 
 
 @pytest.mark.parametrize("page", sorted((ROOT / "examples").glob("*/README.md")), ids=name_of)
-def test_log_that_an_example_writes_is_ignored_by_git(page: Path) -> None:
+def test_logs_of_examples_are_ignored_by_git(page: Path) -> None:
     [log] = {name for text in fences(page, "bash") for name in re.findall(r">> (\w+)", text)}
     checked = subprocess.run(["git", "check-ignore", "--quiet", page.parent / log], cwd=ROOT, check=False)
     assert checked.returncode == 0, f"{page.parent.name}/{log}"
@@ -159,11 +159,11 @@ def python_blocks() -> Iterator[object]:
 
 
 @pytest.mark.parametrize("text", list(python_blocks()))
-def test_every_python_block_is_python(text: str) -> None:
+def test_python_blocks_have_valid_syntax(text: str) -> None:
     compile(text, "block", "exec")
 
 
-def test_the_tutorials_command_works_with_the_example_it_continues(
+def test_tutorial_command_works_with_its_example(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("JWT_SECRET", "a secret of thirty-two bytes, or more")
@@ -212,7 +212,7 @@ def _pages_of_http() -> str:
     return "\n".join((DOCS / f"reference/{name}.md").read_text() for name in ("http", "workspace"))
 
 
-def test_every_error_code_is_documented_and_no_other() -> None:
+def test_exactly_the_error_codes_are_documented() -> None:
     page = _pages_of_http()
     listed = set[str]()
     for row in re.findall(r"^\|(.*)\|$", page, re.MULTILINE):
@@ -222,7 +222,7 @@ def test_every_error_code_is_documented_and_no_other() -> None:
     assert listed == error_codes()
 
 
-def test_every_route_is_documented_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exactly_the_routes_are_documented(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JWT_SECRET", "a secret of thirty-two bytes, or more")
     monkeypatch.setenv("SERVICE_TYPE", "api-gateway")
     from backend.api import create_api
@@ -233,7 +233,7 @@ def test_every_route_is_documented_and_no_other(monkeypatch: pytest.MonkeyPatch)
     assert set(re.findall(r"^\| `([A-Z]+ /[^`]*)` \|", page, re.MULTILINE)) == served
 
 
-def test_every_command_over_http_is_documented_and_no_other() -> None:
+def test_exactly_the_http_commands_are_documented() -> None:
     page = (DOCS / "reference/http.md").read_text()
     for_clients = {
         name for name, one in session.genesis.handlers.items() if not (one.internal or one.creates)
@@ -241,13 +241,13 @@ def test_every_command_over_http_is_documented_and_no_other() -> None:
     assert set(re.findall(r"^\| `([A-Z]\w+)` \|.* (?:200|202) \|$", page, re.MULTILINE)) == for_clients
 
 
-def test_every_event_is_documented_and_no_other() -> None:
+def test_exactly_the_events_are_documented() -> None:
     page = (DOCS / "reference/events.md").read_text()
     declared = {one.name for one in vars(session).values() if isinstance(one, EventType)}
     assert set(re.findall(r"^\| `([A-Z]\w+\.[\w.]+)` \|", page, re.MULTILINE)) == declared
 
 
-def test_every_header_on_kafka_is_documented_and_no_other() -> None:
+def test_exactly_the_kafka_headers_are_documented() -> None:
     source = (ROOT / "packages/relaybox/src/relaybox/relay/_messages.py").read_text()
     page = (DOCS / "reference/events.md").read_text().partition("## On Kafka")[2]
     pattern = r"\b(ce_[a-z]+|content-type)\b"
@@ -274,7 +274,7 @@ def figures() -> frozenset[str]:
     return frozenset(of_the_relay | set(re.findall(r'"(relaybox_[a-z_]+)"', source)))
 
 
-def test_every_figure_that_operators_are_told_of_exists() -> None:
+def test_metrics_in_pages_exist() -> None:
     page = (DOCS / "how-to/monitoring.md").read_text()
     named = re.findall(r"`(relaybox_[a-z_]+)`", page)
     assert {name.removesuffix("_total") for name in named} == figures()
@@ -287,7 +287,7 @@ def missing_extra() -> str:
 
 
 @pytest.mark.parametrize("message", [missing_extra(), INSTALL_LOCAL, str(ChessNotInstalled())])
-def test_install_line_of_an_error_works_in_a_clone(message: str) -> None:
+def test_install_command_of_an_error_works_in_a_clone(message: str) -> None:
     for requirement in shlex.split(message.partition("pip install ")[2].rstrip(".")):
         directory, _, extra = requirement.partition("[")
         project = tomllib.loads((ROOT / directory / "pyproject.toml").read_text())["project"]

@@ -29,7 +29,7 @@ def test_mutant_matches_the_sources_once_and_its_tests_exist(mutant: Mutant) -> 
         assert name.partition("[")[0] in names_in(ROOT / file), test
 
 
-def test_no_two_mutants_have_one_name() -> None:
+def test_names_of_mutants_are_unique() -> None:
     assert len({mutant.name for mutant in ALL}) == len(ALL)
 
 
@@ -84,9 +84,9 @@ def test_edit_replaces_the_match_within_its_target_only(
         ('<skipped message="no Kafka"/>', Outcome.BROKEN),
     ],
 )
-def test_only_a_failed_assertion_or_a_time_out_is_a_defect_noticed(child: str, outcome: Outcome) -> None:
+def test_only_assertion_and_time_out_count_as_caught(child: str, outcome: Outcome) -> None:
     assert judge(REPORT.format(child))[0] is outcome
 
 
-def test_a_run_without_tests_is_no_proof() -> None:
+def test_run_without_tests_is_broken() -> None:
     assert judge("<testsuite/>") == (Outcome.BROKEN, "no test was run")

@@ -28,7 +28,7 @@ def test_directory_of_a_killed_process_is_removed(tmp_path: Path) -> None:
         assert list(tmp_path.iterdir()) == [place]
 
 
-def test_directories_without_a_proven_end_are_kept(tmp_path: Path) -> None:
+def test_directories_of_possibly_running_processes_are_kept(tmp_path: Path) -> None:
     (unknown := tmp_path / "relaybox-tests-unknown").mkdir()
     (other := tmp_path / "other").mkdir()
     with server_directory() as living, server_directory() as place:

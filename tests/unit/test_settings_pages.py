@@ -66,31 +66,31 @@ def settings() -> dict[str, str]:
     return found | PRODUCT
 
 
-def test_the_settings_classes_are_found() -> None:
+def test_settings_classes_are_found() -> None:
     assert {"POSTGRES_HOST", "JWT_SECRET", "MUSE", "OUTBOX_TOPICS", "SERVICE_TYPE"} <= settings().keys()
 
 
-def test_the_environment_file_lists_every_setting_with_its_default() -> None:
+def test_environment_file_lists_settings_with_defaults() -> None:
     listed = {name: default for name, default, _ in ENV_ENTRY.findall(ENV_FILE.read_text())}
     assert listed == settings()
 
 
-def test_the_page_of_settings_lists_every_setting_with_its_default() -> None:
+def test_page_of_settings_lists_settings_with_defaults() -> None:
     entries = PAGE_ENTRY.findall(PAGE.read_text())
     assert {name: default or required for name, default, required, _ in entries} == settings()
 
 
-def test_page_and_environment_file_say_the_same_of_each_setting() -> None:
+def test_page_and_environment_file_describe_settings_equally() -> None:
     in_file = {name: meaning for name, _, meaning in ENV_ENTRY.findall(ENV_FILE.read_text())}
     in_page = {name: meaning for name, _, _, meaning in PAGE_ENTRY.findall(PAGE.read_text())}
     assert in_page == in_file
 
 
 @pytest.mark.parametrize("name", READ_ELSEWHERE)
-def test_a_setting_without_a_class_is_really_read(name: str) -> None:
+def test_settings_without_class_are_read(name: str) -> None:
     assert any(name in path.read_text() for source in SOURCES for path in source.rglob("*.py"))
 
 
-def test_the_environment_file_sets_nothing_by_itself() -> None:
+def test_environment_file_has_only_comments() -> None:
     active = [line for line in ENV_FILE.read_text().splitlines() if line and not line.startswith("#")]
     assert active == []

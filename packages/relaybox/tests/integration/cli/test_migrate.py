@@ -29,7 +29,7 @@ def relaybox(settings: PostgresSettings, *words: str) -> subprocess.CompletedPro
 REVISIONS = [one.revision for one in BACKBONE.script().walk_revisions()][::-1]
 
 
-def test_a_database_is_brought_up_checked_and_taken_down(
+def test_migrate_up_check_and_down(
     empty_postgres_settings: PostgresSettings,
 ) -> None:
     settings = empty_postgres_settings
@@ -51,7 +51,7 @@ def test_a_database_is_brought_up_checked_and_taken_down(
 
 
 @pytest.mark.parametrize("one_role", [True, False])
-def test_people_with_one_role_are_told_what_they_lose(
+def test_migrate_up_with_one_role_names_the_loss(
     empty_postgres_settings: PostgresSettings, one_role: bool
 ) -> None:
     settings = empty_postgres_settings
@@ -62,7 +62,7 @@ def test_people_with_one_role_are_told_what_they_lose(
     assert ("Lost by that" in up.stderr) is one_role
 
 
-def test_a_refused_migration_is_one_line(empty_postgres_settings: PostgresSettings) -> None:
+def test_refused_migration_is_one_line(empty_postgres_settings: PostgresSettings) -> None:
     as_service = empty_postgres_settings.model_copy(update={"owner_user": None, "owner_password": None})
     up = relaybox(as_service, "migrate", "up")
     assert up.returncode == 1

@@ -54,9 +54,7 @@ def told(result: Result) -> Any:
 
 
 @pytest.mark.guarantee("G32")
-async def test_blocked_says_why_a_key_waits_since_when_its_head_and_how_many_rows_behind(
-    filled: Database, outbox: Outbox
-) -> None:
+async def test_blocked_shows_cause_age_head_and_rows_behind(filled: Database, outbox: Outbox) -> None:
     table = await outbox("blocked")
     assert table.exit_code == 0
     head, first, second = table.stdout.splitlines()
@@ -93,7 +91,7 @@ async def test_outbox_tables_can_be_read_at_80_columns(database: Database, outbo
 
 
 @pytest.mark.parametrize("words", [("list",), ("acts",), ("purge", "--all", "--yes", "--reason", "old")])
-async def test_a_database_without_the_schema_is_told_with_what_to_do(
+async def test_database_without_schema_is_reported_with_the_remedy(
     outbox: Outbox, words: tuple[str, ...]
 ) -> None:
     result = await outbox(*words, POSTGRES_DB="postgres")
@@ -102,13 +100,13 @@ async def test_a_database_without_the_schema_is_told_with_what_to_do(
     assert "Traceback" not in result.output
 
 
-async def test_an_outbox_in_order_says_so(database: Database, outbox: Outbox) -> None:
+async def test_outbox_without_rows_prints_a_line(database: Database, outbox: Outbox) -> None:
     assert (await outbox("blocked")).stdout == "no key is blocked\n"
     assert (await outbox("list")).stdout == "no row matches\n"
     assert (await outbox("acts")).stdout == "no action of an operator is recorded\n"
 
 
-async def test_a_list_shows_what_is_not_sent_and_never_a_payload(filled: Database, outbox: Outbox) -> None:
+async def test_list_shows_unsent_rows_without_payload(filled: Database, outbox: Outbox) -> None:
     rows = told(await outbox("list", "--json"))
     assert [(row["seq"], row["state"]) for row in rows] == [
         (1, "failed"),
@@ -128,9 +126,7 @@ async def test_a_list_shows_what_is_not_sent_and_never_a_payload(filled: Databas
     assert few.stdout.endswith("the first 2 rows; --limit shows more\n")
 
 
-async def test_a_row_is_shown_by_id_or_number_with_its_payload_only_on_request(
-    filled: Database, outbox: Outbox
-) -> None:
+async def test_show_prints_payload_only_on_request(filled: Database, outbox: Outbox) -> None:
     [row] = await rows_of(filled, "seq = 1")
     shown = await outbox("show", "1")
     by_number, by_id = await outbox("show", "1", "--json"), await outbox("show", str(row["id"]), "--json")
@@ -143,7 +139,7 @@ async def test_a_row_is_shown_by_id_or_number_with_its_payload_only_on_request(
 
 
 @pytest.mark.guarantee("G32")
-async def test_retry_is_a_dry_run_until_yes_is_said(filled: Database, outbox: Outbox) -> None:
+async def test_retry_without_yes_is_a_dry_run(filled: Database, outbox: Outbox) -> None:
     dry = await outbox("retry", "--key", "a")
     assert dry.exit_code == 0
     assert dry.stdout.endswith("dry run: 1 would be put back to PENDING; add --yes to do it\n")
@@ -165,9 +161,7 @@ async def test_retry_is_a_dry_run_until_yes_is_said(filled: Database, outbox: Ou
 
 
 @pytest.mark.guarantee("G32")
-async def test_skip_needs_a_reason_and_is_on_record_with_who_when_and_why(
-    filled: Database, outbox: Outbox
-) -> None:
+async def test_skip_requires_a_reason_and_is_recorded(filled: Database, outbox: Outbox) -> None:
     unsaid = await outbox("skip", "--seq", "1", "--yes")
     blank = await outbox("skip", "--seq", "1", "--reason", " ", "--yes")
     assert (unsaid.exit_code, blank.exit_code) == (2, 2)
@@ -187,7 +181,7 @@ async def test_skip_needs_a_reason_and_is_on_record_with_who_when_and_why(
     assert "skip by ann" in (await outbox("show", "1")).stdout
 
 
-async def test_skip_names_the_rows_that_it_left(filled: Database, outbox: Outbox) -> None:
+async def test_skip_names_rows_that_it_did_not_skip(filled: Database, outbox: Outbox) -> None:
     await fail_rows(filled, 2, 3)
     words = ("skip", "--seq", "1", "--seq", "3", "--seq", "4", "--reason", "not needed", "--yes")
     assert (await outbox(*words)).stdout == (
@@ -200,16 +194,14 @@ async def test_skip_names_the_rows_that_it_left(filled: Database, outbox: Outbox
 
 
 @pytest.mark.guarantee("G32")
-async def test_a_row_behind_another_failed_one_is_told_before_it_is_retried(
-    filled: Database, outbox: Outbox
-) -> None:
+async def test_dry_run_names_rows_behind_another_failed_row(filled: Database, outbox: Outbox) -> None:
     await fail_rows(filled, 2)
     said = (await outbox("retry", "--seq", "2")).stdout
     assert "1 of them are behind an earlier FAILED row of their key: they will wait for that" in said
     assert "are behind" not in (await outbox("retry", "--key", "a")).stdout
 
 
-async def test_purge_takes_what_is_done_alone(filled: Database, outbox: Outbox) -> None:
+async def test_purge_removes_only_sent_and_skipped_rows(filled: Database, outbox: Outbox) -> None:
     assert "dry run: 4 would be removed" in (await outbox("purge", "--all")).stdout
     assert (await outbox("purge", "--key", "c", "--yes")).stdout == "3 removed\n"
     nothing = await outbox("purge", "--older-than", "1h", "--yes")
@@ -232,7 +224,7 @@ async def test_purge_takes_what_is_done_alone(filled: Database, outbox: Outbox) 
         ),
     ],
 )
-async def test_a_wish_that_cannot_be_carried_out_is_one_line(
+async def test_refused_action_is_one_line(
     filled: Database, outbox: Outbox, words: list[str], said: str
 ) -> None:
     result = await outbox(*words)
@@ -257,22 +249,20 @@ async def test_a_wish_that_cannot_be_carried_out_is_one_line(
         ["show", str(2**63)],
     ],
 )
-async def test_a_malformed_option_is_refused_before_anything_is_asked(
-    outbox: Outbox, words: list[str]
-) -> None:
+async def test_malformed_option_is_refused_without_a_query(outbox: Outbox, words: list[str]) -> None:
     result = await outbox(*words, POSTGRES_PORT="1")
     assert result.exit_code == 2
     assert (words[1] if words[0] == "list" else "ID|SEQ") in result.stderr
 
 
-async def test_postgresql_away_is_one_line(outbox: Outbox) -> None:
+async def test_outbox_without_postgresql_prints_one_line(outbox: Outbox) -> None:
     result = await outbox("blocked", POSTGRES_PORT="1")
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: PostgreSQL cannot be reached at")
 
 
-async def test_a_key_cannot_paint_the_terminal(database: Database, outbox: Outbox) -> None:
+async def test_key_cannot_send_terminal_codes(database: Database, outbox: Outbox) -> None:
     await put_events(database, "domain-events", ["[red]\x1b[2J"])
     said = (await outbox("list")).stdout
     assert "[red]�[2J" in said

@@ -48,7 +48,7 @@ def relay(variables: dict[str, str]) -> Relay:
     return run
 
 
-async def test_status_shows_relays_lanes_and_what_waits(database: Database, relay: Relay) -> None:
+async def test_status_shows_relays_lanes_and_backlog(database: Database, relay: Relay) -> None:
     name = f"relay-{uuid.uuid4()}"
     await put_events(database, "domain-events", ["a"], count=3)
     await fail_rows(database, 1)
@@ -87,18 +87,18 @@ async def test_status_can_be_read_at_80_columns(database: Database, relay: Relay
     assert lines[-1] == f"lane 7 publishes nothing: {fault}"
 
 
-async def test_without_a_relay_the_status_says_so(database: Database, relay: Relay) -> None:
+async def test_status_without_relays_prints_a_line(database: Database, relay: Relay) -> None:
     assert "no relay is running" in (await relay("status")).stdout
 
 
-async def test_status_names_settings_with_which_no_relay_starts(relay: Relay) -> None:
+async def test_status_names_settings_that_prevent_a_relay_start(relay: Relay) -> None:
     shown = await relay("status", OUTBOX_ROUTES="no route")
     assert shown.exit_code == 0
     assert "no relay is running" in shown.stdout
     assert "does not start with these settings: OUTBOX_ROUTES: 'no route' is " in shown.stderr
 
 
-def test_a_watch_tells_the_rate_and_ends_with_ctrl_c(variables: dict[str, str]) -> None:
+def test_watch_prints_the_rate_and_ends_with_ctrl_c(variables: dict[str, str]) -> None:
     words = [*RELAYBOX, "relay", "status", "--watch", "--interval-s", "0.2", "--json"]
     with subprocess.Popen(words, env=os.environ | variables, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -109,7 +109,7 @@ def test_a_watch_tells_the_rate_and_ends_with_ctrl_c(variables: dict[str, str]) 
 
 
 @pytest.mark.guarantee("G32")
-async def test_more_lanes_are_wished_for_on_record(database: Database, relay: Relay) -> None:
+async def test_request_for_lanes_is_recorded(database: Database, relay: Relay) -> None:
     grown = await relay("lanes", "16", "--by", "ann", "--reason", "more relays")
     assert grown.stdout.startswith("requested 16 lanes instead of 8")
     assert (await relay("lanes", "16")).stdout == "16 lanes are requested already\n"
@@ -124,7 +124,7 @@ async def test_more_lanes_are_wished_for_on_record(database: Database, relay: Re
 
 
 @pytest.mark.guarantee("G32")
-async def test_a_marker_is_accepted_on_record(database: Database, relay: Relay) -> None:
+async def test_accepted_marker_is_recorded(database: Database, relay: Relay) -> None:
     marker = str(uuid.uuid4())
     async with database.connection() as connection:
         await connection.fetch(

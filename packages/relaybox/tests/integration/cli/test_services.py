@@ -58,7 +58,7 @@ def refused(*words: str, cwd: Path, env: dict[str, str]) -> str:
 
 
 @pytest.mark.parametrize("words", [("relay", "run"), ("consumer", "run", "handlers:hear")])
-def test_service_shows_health_closes_silent_clients_and_ends_on_sigterm(
+def test_service_serves_health_and_ends_on_sigterm(
     words: tuple[str, ...], variables: dict[str, str], app_dir: Path, topic: str
 ) -> None:
     service = [*RELAYBOX, *words, *(["--topic", topic] if "consumer" in words else [])]
@@ -80,7 +80,7 @@ def test_service_shows_health_closes_silent_clients_and_ends_on_sigterm(
         assert process.wait(WAIT_S) == 0
 
 
-def test_a_taken_health_port_is_one_line(
+def test_health_port_in_use_is_one_line(
     variables: dict[str, str], kafka_settings: KafkaSettings, tmp_path: Path
 ) -> None:
     taken = variables | {"HEALTH_PORT": str(kafka_settings.port)}
@@ -90,13 +90,13 @@ def test_a_taken_health_port_is_one_line(
 
 
 @pytest.mark.parametrize("name", ["handlers:nothing", "handlers:missing", "handlers", "elsewhere:hear"])
-def test_a_handler_that_is_none_is_named(name: str, variables: dict[str, str], app_dir: Path) -> None:
+def test_name_that_is_not_a_handler_is_refused(name: str, variables: dict[str, str], app_dir: Path) -> None:
     assert f"{name} is not a function declared with @subscribe" in refused(
         "consumer", "run", name, cwd=app_dir, env=variables
     )
 
 
-def test_a_command_runs_beside_servers_of_its_own_that_are_ready(tmp_path: Path) -> None:
+def test_local_runs_a_command_with_ready_servers(tmp_path: Path) -> None:
     tell = (
         "import os, sys\n"
         "from relaybox.cli import app\n"
@@ -112,13 +112,13 @@ def test_a_command_runs_beside_servers_of_its_own_that_are_ready(tmp_path: Path)
     assert done.returncode == 7
 
 
-def test_a_command_that_cannot_be_started_is_named(variables: dict[str, str], tmp_path: Path) -> None:
+def test_local_names_a_command_that_does_not_start(variables: dict[str, str], tmp_path: Path) -> None:
     said = refused("local", "--", "no-such-program", cwd=tmp_path, env=variables)
     assert "no-such-program: No such file or directory" in said
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_reaches_the_command_whose_end_is_ours(
+def test_local_forwards_signals_to_the_command(
     number: signal.Signals, variables: dict[str, str], tmp_path: Path
 ) -> None:
     wait = "import sys; print('here', flush=True); sys.stdin.read()"

@@ -46,7 +46,7 @@ def run(kafka: KafkaSettings, topics: str, *words: str) -> subprocess.CompletedP
     return subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_missing_topics_are_made_and_existing_ones_left_alone(kafka_settings: KafkaSettings) -> None:
+def test_create_creates_missing_topics_only(kafka_settings: KafkaSettings) -> None:
     old, new = f"old-{uuid.uuid4().hex}", f"new-{uuid.uuid4().hex}"
     first = create(kafka_settings, old, "--partitions", "3")
     assert (first.returncode, first.stdout) == (0, f"created {old}\n")
@@ -63,7 +63,7 @@ def test_missing_topics_are_made_and_existing_ones_left_alone(kafka_settings: Ka
     client.poll(0)
 
 
-def test_a_broker_that_is_away_is_one_line() -> None:
+def test_create_without_broker_prints_one_line() -> None:
     away = create(KafkaSettings(host="127.0.0.1", port=free_port()), "domain-events")
     assert away.returncode == 1
     (line,) = away.stderr.splitlines()
@@ -71,7 +71,7 @@ def test_a_broker_that_is_away_is_one_line() -> None:
     assert "Kafka cannot be reached at 127.0.0.1:" in line
 
 
-def test_raise_limit_changes_a_lower_limit_alone(
+def test_raise_limit_never_lowers_a_limit(
     kafka_settings: KafkaSettings, make_topic: Callable[..., str]
 ) -> None:
     topic = make_topic(max_message_bytes="4000")
@@ -89,14 +89,14 @@ def test_raise_limit_names_a_topic_that_does_not_exist(kafka_settings: KafkaSett
     assert "'no-such-topic' cannot be raised" in line
 
 
-def test_check_of_sound_topics_on_one_broker_ends_with_zero(check: Check, topic: str) -> None:
+def test_check_of_sound_topics_exits_with_0(check: Check, topic: str) -> None:
     checked = check(topic)
     assert (checked.exit_code, checked.stderr) == (0, "")
     [line] = [line for line in checked.stdout.splitlines() if line.startswith(topic)]
     assert line.split()[1:] == ["events", "4", "1", "1", "0", "0", "0", "1048588", "ok"]
 
 
-async def test_check_names_missing_topics_those_of_waiting_rows_included(
+async def test_check_names_missing_topics_also_of_pending_rows(
     check: Check, database: Database, topic: str
 ) -> None:
     await put_events(database, "forgotten", ["a"])
@@ -109,9 +109,7 @@ async def test_check_names_missing_topics_those_of_waiting_rows_included(
     assert events == {topic: [], "declared": ["TOPIC_MISSING"], "forgotten": ["TOPIC_MISSING"]}
 
 
-def test_check_names_a_limit_below_the_outbox_with_the_command(
-    check: Check, make_topic: Callable[..., str]
-) -> None:
+def test_check_names_a_low_limit_with_the_command(check: Check, make_topic: Callable[..., str]) -> None:
     narrow = make_topic(max_message_bytes="4000")
     checked = check(narrow)
     assert checked.exit_code == 1
@@ -119,7 +117,7 @@ def test_check_names_a_limit_below_the_outbox_with_the_command(
     assert f"TOPIC_LOW_LIMIT; run `relaybox topics raise-limit {narrow} 1000000`" in checked.stdout
 
 
-def test_check_without_a_broker_is_one_line(check: Check) -> None:
+def test_check_without_broker_prints_one_line(check: Check) -> None:
     away = check("domain-events", KAFKA_HOST="127.0.0.1", KAFKA_PORT=str(free_port()))
     assert away.exit_code == 1
     [line] = away.stderr.splitlines()

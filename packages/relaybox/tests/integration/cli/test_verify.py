@@ -47,7 +47,7 @@ def line_of(done: Done) -> str:
 
 
 @pytest.mark.guarantee("G33")
-async def test_the_exit_code_is_0_only_if_nothing_is_lost_duplicated_or_reordered(
+async def test_verify_exits_with_0_only_without_violations(
     database: Database, postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     rows = await write_events(database, topic, ["a", "[red]b"], 2)
@@ -72,7 +72,7 @@ async def test_the_exit_code_is_0_only_if_nothing_is_lost_duplicated_or_reordere
 
 
 @pytest.mark.guarantee("G33")
-async def test_keys_over_two_partitions_end_with_exit_code_1(
+async def test_verify_of_a_spread_key_exits_with_1(
     database: Database,
     postgres_settings: PostgresSettings,
     kafka_settings: KafkaSettings,
@@ -94,7 +94,7 @@ async def test_keys_over_two_partitions_end_with_exit_code_1(
 
 
 @pytest.mark.guarantee("G33")
-async def test_scripts_get_the_whole_report_as_one_object(
+async def test_verify_as_json_prints_the_whole_report(
     database: Database, postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     rows = await write_events(database, topic, ["a", "b"], 2)
@@ -118,7 +118,7 @@ async def test_scripts_get_the_whole_report_as_one_object(
 
 
 @pytest.mark.guarantee("G35")
-async def test_what_a_failover_lost_is_named_with_a_remedy(
+async def test_verify_names_events_that_a_failover_lost(
     database: Database, postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     await put_events(database, topic, ["kept", "lost"])
@@ -146,7 +146,7 @@ async def test_what_a_failover_lost_is_named_with_a_remedy(
     assert event["offset"] is not None
 
 
-async def test_a_time_is_told_as_an_age_or_in_iso_8601(
+async def test_since_accepts_ages_and_iso_8601(
     postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     for since in ("90m", "7d", "2026-01-31", "2026-01-31T12:00:00+01:00"):
@@ -157,7 +157,7 @@ async def test_a_time_is_told_as_an_age_or_in_iso_8601(
     assert "--since" in done.stderr
 
 
-async def test_a_topic_that_does_not_exist_is_one_line(
+async def test_verify_of_a_missing_topic_prints_one_line(
     postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     line = line_of(
@@ -169,14 +169,14 @@ async def test_a_topic_that_does_not_exist_is_one_line(
     )
 
 
-async def test_kafka_away_is_one_line(postgres_settings: PostgresSettings) -> None:
+async def test_verify_without_kafka_prints_one_line(postgres_settings: PostgresSettings) -> None:
     away = KafkaSettings(host="127.0.0.1", port=free_port())
     line = line_of(await run(postgres_settings, away, "domain-events"))
     assert f"Kafka cannot be reached at 127.0.0.1:{away.port}: " in line
     assert "Connection refused" in line or "brokers are down" in line
 
 
-async def test_a_database_without_the_tables_is_one_line(
+async def test_verify_without_tables_prints_one_line(
     empty_postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     line = line_of(await run(empty_postgres_settings, kafka_settings, topic))
@@ -186,7 +186,7 @@ async def test_a_database_without_the_tables_is_one_line(
 @pytest.mark.parametrize(
     "right", ["SELECT ON event_outbox", "SELECT ON domain_events", 'TEMPORARY ON DATABASE "{}"']
 )
-async def test_a_right_that_is_missing_is_one_line(
+async def test_verify_without_a_right_prints_one_line(
     postgres_settings: PostgresSettings,
     kafka_settings: KafkaSettings,
     topic: str,

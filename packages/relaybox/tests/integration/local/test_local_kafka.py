@@ -49,7 +49,7 @@ def read(broker: LocalKafka, topic: str) -> str:
         consumer.close()
 
 
-async def test_a_stop_and_a_kill_keep_the_messages_and_the_port(place: Path, kafka_version: str) -> None:
+async def test_stop_and_kill_keep_messages_and_port(place: Path, kafka_version: str) -> None:
     broker = LocalKafka(place / "kafka", version=kafka_version)
     await broker.start()
     try:
@@ -66,7 +66,9 @@ async def test_a_stop_and_a_kill_keep_the_messages_and_the_port(place: Path, kaf
         await broker.stop()
 
 
-async def test_options_for_every_jvm_reach_the_broker(place: Path, kafka_version: str, monkeypatch) -> None:
+async def test_java_options_of_the_environment_reach_the_broker(
+    place: Path, kafka_version: str, monkeypatch
+) -> None:
     monkeypatch.setenv("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -Dgiven=by-the-environment")
     broker = LocalKafka(place / "kafka", version=kafka_version)
     await broker.start()
@@ -77,19 +79,19 @@ async def test_options_for_every_jvm_reach_the_broker(place: Path, kafka_version
         await broker.stop()
 
 
-async def test_a_directory_in_use_is_refused_with_the_holders_pid(kafka_server: LocalKafka) -> None:
+async def test_directory_in_use_is_refused_with_the_pid(kafka_server: LocalKafka) -> None:
     with pytest.raises(DataDirectoryInUse, match=f"process {os.getpid()}"):
         await LocalKafka(kafka_server.data_dir, version=kafka_server.version).start()
 
 
-async def test_topics_are_never_made_by_asking_for_them(kafka_server: LocalKafka) -> None:
+async def test_metadata_request_creates_no_topic(kafka_server: LocalKafka) -> None:
     name = f"unknown-{uuid.uuid4().hex}"
     Producer({**client_settings(kafka_server), "message.timeout.ms": 500}).produce(name, "lost")
 
     assert name not in AdminClient(client_settings(kafka_server)).list_topics(timeout=WAIT_S).topics
 
 
-async def test_pause_freezes_the_broker_and_resume_thaws_it(kafka_server, topic, until_frozen) -> None:
+async def test_pause_and_resume_affect_the_broker(kafka_server, topic, until_frozen) -> None:
     kafka_server.pause()
     await until_frozen([kafka_server._running().pid])
 
@@ -97,7 +99,7 @@ async def test_pause_freezes_the_broker_and_resume_thaws_it(kafka_server, topic,
     assert topic in AdminClient(client_settings(kafka_server)).list_topics(timeout=WAIT_S).topics
 
 
-async def test_a_taken_port_is_named_with_its_owner_and_the_setting(place: Path, kafka_version: str) -> None:
+async def test_port_in_use_names_its_process_and_the_setting(place: Path, kafka_version: str) -> None:
     with socket.create_server(("127.0.0.1", free_port())) as listener:
         port = listener.getsockname()[1]
         with pytest.raises(PortTaken) as refusal:
@@ -107,7 +109,7 @@ async def test_a_taken_port_is_named_with_its_owner_and_the_setting(place: Path,
         assert word in str(refusal.value)
 
 
-async def test_the_data_of_a_newer_kafka_is_refused_by_name(place: Path) -> None:
+async def test_data_of_a_newer_kafka_is_refused(place: Path) -> None:
     (place / "kafka-version").write_text("5.2.0\n")
 
     with pytest.raises(DataDirectoryOfAnotherVersion) as refusal:
@@ -117,7 +119,7 @@ async def test_the_data_of_a_newer_kafka_is_refused_by_name(place: Path) -> None
         assert word in str(refusal.value)
 
 
-async def test_jars_that_cannot_be_had_are_told_with_what_was_tried(place: Path, monkeypatch) -> None:
+async def test_failed_download_of_jars_names_the_sources(place: Path, monkeypatch) -> None:
     monkeypatch.setenv("RELAYBOX_CACHE_DIR", str(place / "empty"))
     monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{free_port()}")  # nobody listens there
     monkeypatch.setenv("NO_PROXY", "")
@@ -130,7 +132,7 @@ async def test_jars_that_cannot_be_had_are_told_with_what_was_tried(place: Path,
     assert list((place / "empty").rglob("*.jar")) == []
 
 
-async def test_jar_with_a_wrong_checksum_is_refused(place: Path, monkeypatch) -> None:
+async def test_jar_with_wrong_checksum_is_refused(place: Path, monkeypatch) -> None:
     monkeypatch.setenv("RELAYBOX_CACHE_DIR", str(place / "empty"))
     monkeypatch.setenv("HOME", str(place))
     with serving(lambda _path, _number: b"not the jar") as mirror:
@@ -143,6 +145,6 @@ async def test_jar_with_a_wrong_checksum_is_refused(place: Path, monkeypatch) ->
     assert list((place / "empty").rglob("*.jar")) == []
 
 
-async def test_kafka_without_checksums_is_refused_by_its_version(place: Path) -> None:
+async def test_kafka_version_without_manifest_is_refused(place: Path) -> None:
     with pytest.raises(ServerNotAvailable, match=r"Kafka 4\.0\.9 .*only of 3\.7\.0, 4\.1\.0"):
         await LocalKafka(place / "kafka", version="4.0.9").start()

@@ -57,7 +57,7 @@ async def run(server: LocalPostgres, statement: str, *, user: str | None = None)
 
 
 @pytest.mark.parametrize("end", ["fast", "immediate", "kill"])
-async def test_a_restart_keeps_the_data_the_port_and_the_passwords(postgres: LocalPostgres, end: str) -> None:
+async def test_restart_keeps_data_port_and_passwords(postgres: LocalPostgres, end: str) -> None:
     await run(postgres, "CREATE TABLE kept AS SELECT 42 AS answer")
     before = postgres.settings()
 
@@ -71,7 +71,7 @@ async def test_a_restart_keeps_the_data_the_port_and_the_passwords(postgres: Loc
     assert postgres.settings() == before
 
 
-async def test_the_services_role_owns_nothing_and_nobody_is_superuser(postgres: LocalPostgres) -> None:
+async def test_role_of_services_owns_nothing(postgres: LocalPostgres) -> None:
     assert await run(postgres, "SELECT count(*) FROM pg_roles WHERE rolsuper AND rolname ~ '^relaybox'") == 0
     owner = await run(
         postgres, "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()"
@@ -81,19 +81,21 @@ async def test_the_services_role_owns_nothing_and_nobody_is_superuser(postgres: 
         await run(postgres, "CREATE TABLE mine (id int)", user=postgres.service_user)
 
 
-async def test_a_wrong_password_is_refused(postgres: LocalPostgres) -> None:
+async def test_wrong_password_is_refused(postgres: LocalPostgres) -> None:
     with pytest.raises(asyncpg.InvalidPasswordError):
         await asyncpg.connect(
             host=postgres.host, port=postgres.port, user="relaybox", password="guess", ssl=False
         )
 
 
-async def test_the_passwords_are_for_this_user_alone(postgres: LocalPostgres) -> None:
+async def test_passwords_are_readable_by_this_user_only(postgres: LocalPostgres) -> None:
     assert (postgres.resolved_data_dir / "passwords.json").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize(("durable", "fsync"), [(True, "on"), (False, "off")])
-async def test_only_a_test_server_may_skip_fsync(place: Path, postgres_version, durable, fsync) -> None:
+async def test_only_a_server_that_is_not_durable_skips_fsync(
+    place: Path, postgres_version, durable, fsync
+) -> None:
     server = LocalPostgres(place / "postgres", version=postgres_version, durable=durable)
     await server.start()
     try:
@@ -102,9 +104,7 @@ async def test_only_a_test_server_may_skip_fsync(place: Path, postgres_version, 
         await server.stop()
 
 
-async def test_the_data_of_another_major_version_is_refused_by_name(
-    place: Path, postgres_version: int
-) -> None:
+async def test_data_of_another_major_version_is_refused(place: Path, postgres_version: int) -> None:
     cluster = place / "postgres" / "cluster"
     cluster.mkdir(parents=True)
     (cluster / "PG_VERSION").write_text("15\n")
@@ -122,7 +122,7 @@ async def test_the_data_of_another_major_version_is_refused_by_name(
         assert word in str(refusal.value)
 
 
-async def test_a_taken_port_is_named_with_its_owner_and_the_setting(place: Path) -> None:
+async def test_port_in_use_names_its_process_and_the_setting(place: Path) -> None:
     with socket.create_server(("127.0.0.1", free_port())) as listener:
         port = listener.getsockname()[1]
         with pytest.raises(PortTaken) as refusal:
@@ -132,28 +132,28 @@ async def test_a_taken_port_is_named_with_its_owner_and_the_setting(place: Path)
         assert word in str(refusal.value)
 
 
-async def test_a_place_that_cannot_be_made_is_refused(place: Path) -> None:
+async def test_directory_that_cannot_be_created_is_refused(place: Path) -> None:
     (place / "file").touch()
     with pytest.raises(DataDirectoryNotUsable, match="file/postgres"):
         await LocalPostgres(place / "file" / "postgres").start()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-async def test_a_place_that_cannot_be_written_is_refused(place: Path) -> None:
+async def test_directory_that_cannot_be_written_is_refused(place: Path) -> None:
     (place / "postgres").mkdir()
     (place / "postgres").chmod(0o500)
     with pytest.raises(DataDirectoryNotUsable):
         await LocalPostgres(place / "postgres" / "below").start()
 
 
-async def test_a_full_disk_is_told_with_the_place_and_the_free_space(place: Path, monkeypatch) -> None:
+async def test_full_disk_names_directory_and_free_space(place: Path, monkeypatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage(100, 99, 5 * 2**20))
     with pytest.raises(DiskFull, match=r"postgres: 5 MiB free"):
         await LocalPostgres(place / "postgres").start()
 
 
-async def test_a_failed_start_tells_the_servers_last_words(postgres: LocalPostgres) -> None:
+async def test_failed_start_has_the_last_lines_of_the_log(postgres: LocalPostgres) -> None:
     await postgres.stop()
     (postgres.resolved_data_dir / "cluster" / "postgresql.conf").write_text("nonsense = on\n")
     with pytest.raises(ServerDidNotStart, match=r"(?s)postgres.log:.*nonsense"):
@@ -161,7 +161,7 @@ async def test_a_failed_start_tells_the_servers_last_words(postgres: LocalPostgr
     assert postgres.settings()  # and it is in order for another try
 
 
-async def test_a_stale_pid_file_that_names_another_process_is_no_obstacle(postgres: LocalPostgres) -> None:
+async def test_stale_pid_file_does_not_prevent_a_start(postgres: LocalPostgres) -> None:
     pid_file = postgres.resolved_data_dir / "cluster" / "postmaster.pid"
     lines = pid_file.read_text().splitlines()
     postgres.kill()
@@ -172,7 +172,7 @@ async def test_a_stale_pid_file_that_names_another_process_is_no_obstacle(postgr
     assert await run(postgres, "SELECT 1") == 1
 
 
-async def test_a_server_without_a_starter_is_ended_by_the_next_start(postgres: LocalPostgres) -> None:
+async def test_start_stops_an_orphaned_server(postgres: LocalPostgres) -> None:
     orphan = postgres._running().pid
     assert postgres._lock is not None
     postgres._lock.release()
@@ -186,13 +186,13 @@ async def test_a_server_without_a_starter_is_ended_by_the_next_start(postgres: L
         await successor.stop()
 
 
-async def test_a_directory_in_use_is_refused_with_the_holders_pid(postgres: LocalPostgres) -> None:
+async def test_directory_in_use_is_refused_with_the_pid(postgres: LocalPostgres) -> None:
     with pytest.raises(DataDirectoryInUse, match=f"process {os.getpid()}"):
         await LocalPostgres(postgres.data_dir, version=postgres.version).start()
     assert await run(postgres, "SELECT 1") == 1
 
 
-async def test_the_server_dies_with_its_starter(place: Path, postgres_version: int) -> None:
+async def test_server_ends_with_its_parent(place: Path, postgres_version: int) -> None:
     starter = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", STARTER, str(place / "postgres"), str(postgres_version)),
         stdout=asyncio.subprocess.PIPE,
@@ -206,7 +206,7 @@ async def test_the_server_dies_with_its_starter(place: Path, postgres_version: i
     await asyncio.wait_for(wait_for_exit(pid), WAIT_S)
 
 
-async def test_pause_freezes_every_process_of_the_server_and_resume_thaws_it(postgres, until_frozen) -> None:
+async def test_pause_and_resume_affect_every_process(postgres, until_frozen) -> None:
     root = postgres._running().pid
     everyone = [root, *descendants(root)]
     assert len(everyone) > 3
@@ -219,9 +219,7 @@ async def test_pause_freezes_every_process_of_the_server_and_resume_thaws_it(pos
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL under another account")
-async def test_in_a_closed_home_the_data_goes_where_the_account_can_enter(
-    place: Path, postgres_version
-) -> None:
+async def test_data_moves_out_of_a_home_closed_to_the_account(place: Path, postgres_version) -> None:
     home = place / "home"
     home.mkdir(mode=0o700)
     server = LocalPostgres(home / "clone" / "postgres", version=postgres_version, durable=False)
@@ -242,9 +240,7 @@ async def test_in_a_closed_home_the_data_goes_where_the_account_can_enter(
     assert not first.exists()
 
 
-async def test_a_server_that_crashes_under_a_supervisor_is_started_again(
-    postgres: LocalPostgres, tmp_path
-) -> None:
+async def test_supervisor_restarts_a_crashed_server(postgres: LocalPostgres, tmp_path) -> None:
     await postgres.stop()
     log = tmp_path / "log"
 

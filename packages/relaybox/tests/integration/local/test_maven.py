@@ -64,7 +64,7 @@ async def test_damaged_file_in_the_cache_is_replaced(download: Download) -> None
     assert download.downloaded == len(CONTENT) + 1
 
 
-async def test_missing_file_is_asked_for_once_and_named(download: Download) -> None:
+async def test_missing_file_is_requested_once_and_named(download: Download) -> None:
     asked: list[str] = []
 
     def respond(path: str, _number: int) -> bytes | int:
@@ -109,7 +109,7 @@ def test_mirror_of_central_in_the_maven_settings_is_used(
     assert (repository_url() == "https://mirror.example/maven") is is_used
 
 
-def test_maven_settings_that_are_no_xml_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_maven_settings_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".m2").mkdir()
     (tmp_path / ".m2" / "settings.xml").write_text("<settings>")
@@ -117,7 +117,7 @@ def test_maven_settings_that_are_no_xml_are_named(tmp_path: Path, monkeypatch: p
         repository_url()
 
 
-def test_pinned_file_is_what_sha256sum_writes() -> None:
+def test_manifest_has_the_format_of_sha256sum() -> None:
     assert read_manifest("ab12  a/b-1.jar\ncd34 *c/d-2.jar\n") == (
         PinnedFile(path="a/b-1.jar", sha256="ab12"),
         PinnedFile(path="c/d-2.jar", sha256="cd34"),

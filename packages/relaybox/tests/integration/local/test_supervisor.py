@@ -103,7 +103,7 @@ async def supervise() -> AsyncIterator[Callable]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-async def test_a_signal_stops_every_program_and_exits_0(supervise, number) -> None:
+async def test_signal_stops_every_program_and_exits_0(supervise, number) -> None:
     goodbye = "import sys, signal; signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('bye'))); " + SERVE
     product = await supervise("first", goodbye, "second", goodbye)
     await product.pid_of("first")
@@ -116,9 +116,7 @@ async def test_a_signal_stops_every_program_and_exits_0(supervise, number) -> No
     assert goodbyes == {"second", "first"}
 
 
-async def test_programs_are_stopped_at_once_so_that_none_takes_the_time_of_another(
-    supervise, tmp_path: Path
-) -> None:
+async def test_programs_are_stopped_concurrently(supervise, tmp_path: Path) -> None:
     told = tmp_path / "told"
     os.mkfifo(told)
     # A FIFO opens when both ends are: neither ends before the other was told to, too.
@@ -134,7 +132,7 @@ async def test_programs_are_stopped_at_once_so_that_none_takes_the_time_of_anoth
     assert {line.split()[0] for line in product.lines if "bye" in line} == {"first", "second"}
 
 
-async def test_of_the_servers_the_last_started_is_stopped_first(tmp_path: Path) -> None:
+async def test_servers_stop_in_reverse_order(tmp_path: Path) -> None:
     ends: list[str] = []
 
     async def compose(start: Start) -> None:
@@ -146,7 +144,7 @@ async def test_of_the_servers_the_last_started_is_stopped_first(tmp_path: Path) 
     assert ends == ["second", "first"]
 
 
-async def test_a_part_that_ignores_sigterm_is_killed(supervise) -> None:
+async def test_part_that_ignores_sigterm_is_killed(supervise) -> None:
     product = await supervise("stubborn", STUBBORN, "meek", SERVE)
     pids = [await product.pid_of("stubborn"), await product.pid_of("meek")]
 
@@ -157,7 +155,7 @@ async def test_a_part_that_ignores_sigterm_is_killed(supervise) -> None:
     assert not any(is_alive(pid) for pid in pids)
 
 
-async def test_a_crashed_part_is_reported_with_its_last_words_and_started_again(supervise) -> None:
+async def test_crashed_part_is_reported_and_restarted(supervise) -> None:
     product = await supervise("steady", SERVE, "brittle", CRASH_ONCE_TOLD)
 
     report = await product.until("brittle ended with exit code 3")
@@ -183,14 +181,14 @@ async def test_part_that_keeps_crashing_is_down_and_the_rest_keeps_running(super
     assert not is_alive(steady)
 
 
-async def test_program_that_never_becomes_ready_holds_up_no_other_part(supervise) -> None:
+async def test_program_that_is_never_ready_delays_no_other_part(supervise) -> None:
     product = await supervise("missing", "not Python", "steady", SERVE)
 
     await product.until("missing is down: it crashed 3 times in a row.")
     await product.pid_of("steady")
 
 
-async def test_a_killed_part_is_named_by_its_signal(supervise) -> None:
+async def test_killed_part_is_reported_with_its_signal(supervise) -> None:
     product = await supervise("victim", SERVE)
 
     os.kill(await product.pid_of("victim"), signal.SIGKILL)
@@ -198,7 +196,7 @@ async def test_a_killed_part_is_named_by_its_signal(supervise) -> None:
     await product.until("victim was ended by SIGKILL")
 
 
-async def test_the_children_of_a_crashed_part_do_not_outlive_it(supervise) -> None:
+async def test_children_of_a_crashed_part_are_killed(supervise) -> None:
     product = await supervise("parent", WITH_A_CHILD + "; sys.exit(1)")
     orphan = await product.pid_of("parent")
     parent = os.getpgid(orphan)  # a part leads its group
@@ -209,7 +207,7 @@ async def test_the_children_of_a_crashed_part_do_not_outlive_it(supervise) -> No
 
 
 @pytest.mark.parametrize("code", [SERVE, STUBBORN, WITH_A_CHILD], ids=["meek", "stubborn", "with a child"])
-async def test_parts_die_with_a_supervisor_that_is_killed(supervise, code) -> None:
+async def test_parts_end_with_a_killed_supervisor(supervise, code) -> None:
     product = await supervise("part", code)
     pid = await product.pid_of("part")
 
@@ -218,7 +216,7 @@ async def test_parts_die_with_a_supervisor_that_is_killed(supervise, code) -> No
     await asyncio.wait_for(wait_for_exit(pid), WAIT_S)
 
 
-async def test_a_part_does_not_get_the_terminals_ctrl_c(supervise) -> None:
+async def test_part_does_not_get_ctrl_c_of_the_terminal(supervise) -> None:
     product = await supervise("part", SERVE)
     pid = await product.pid_of("part")
 
@@ -226,7 +224,7 @@ async def test_a_part_does_not_get_the_terminals_ctrl_c(supervise) -> None:
     assert os.getsid(pid) != os.getsid(product.process.pid)
 
 
-async def test_lines_without_an_end_and_of_any_bytes_are_relayed(supervise) -> None:
+async def test_incomplete_and_undecodable_lines_are_printed(supervise) -> None:
     odd = "import sys; sys.stdout.buffer.write(b'x' * 200_000 + b'\\nnot \\xff utf-8\\nno newline')"
     product = await supervise("odd", odd)
 

@@ -47,7 +47,7 @@ async def states_of(database: Database) -> list[tuple[str, bool]]:
 
 
 @pytest.mark.guarantee("G32")
-async def test_a_retried_row_is_published_before_the_rows_that_waited_behind_it(
+async def test_retried_row_is_published_before_rows_behind_it(
     database: Database, kafka_settings: KafkaSettings, make_topic: Callable[..., str]
 ) -> None:
     narrow, wide = make_topic(max_message_bytes="2000"), make_topic()
@@ -74,7 +74,7 @@ async def test_a_retried_row_is_published_before_the_rows_that_waited_behind_it(
 
 
 @pytest.mark.guarantee("G32")
-async def test_a_row_retried_behind_a_failed_one_of_its_key_waits_for_that(
+async def test_row_retried_behind_a_failed_row_waits(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     await put_in_order(database, topic, "a", "b")
@@ -100,7 +100,7 @@ async def test_a_row_retried_behind_a_failed_one_of_its_key_waits_for_that(
 
 
 @pytest.mark.guarantee("G32")
-async def test_a_skipped_row_lets_its_key_go_on_and_the_gap_is_on_record(
+async def test_skipped_row_unblocks_its_key_and_is_recorded(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     await put_in_order(database, topic, "a")
@@ -143,7 +143,7 @@ async def test_only_the_first_failed_row_of_a_key_can_be_skipped(database: Datab
 
 
 @pytest.mark.guarantee("G32")
-async def test_what_is_not_failed_is_neither_retried_nor_skipped(database: Database) -> None:
+async def test_only_failed_rows_are_retried_or_skipped(database: Database) -> None:
     await put_in_order(database, "domain-events", "a", "b")
     await mark_sent(database, 1)
     await delay_row(database, 2)
@@ -159,7 +159,7 @@ async def test_what_is_not_failed_is_neither_retried_nor_skipped(database: Datab
 
 
 @pytest.mark.guarantee("G32")
-async def test_purge_removes_what_is_sent_or_skipped_and_never_others(database: Database) -> None:
+async def test_purge_removes_sent_and_skipped_rows_only(database: Database) -> None:
     await put_in_order(database, "domain-events", "a", "b")
     await mark_sent(database, 1)
     await delay_row(database, 2)
@@ -180,7 +180,7 @@ async def test_purge_removes_what_is_sent_or_skipped_and_never_others(database: 
 
 @pytest.mark.guarantee("G32")
 @pytest.mark.parametrize("act", list(Action))
-async def test_no_act_without_its_record(
+async def test_action_without_record_is_rolled_back(
     database: Database, superuser: asyncpg.Connection, act: Action
 ) -> None:
     await put_in_order(database, "domain-events", "a")
@@ -199,7 +199,7 @@ async def test_no_act_without_its_record(
     assert await rows_of(database) == before
 
 
-async def test_an_act_in_a_transaction_of_ones_own_ends_with_it(database: Database) -> None:
+async def test_action_rolls_back_with_the_callers_transaction(database: Database) -> None:
     await put_in_order(database, "domain-events", "a")
     await fail_rows(database, 1)
     async with database.sessions() as db:
@@ -210,7 +210,7 @@ async def test_an_act_in_a_transaction_of_ones_own_ends_with_it(database: Databa
 
 
 @pytest.mark.guarantee("G32")
-async def test_of_two_operators_at_once_each_row_is_recorded_for_one(
+async def test_concurrent_operators_change_each_row_once(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     await put_in_order(database, "domain-events", "a")
@@ -235,7 +235,7 @@ async def test_of_two_operators_at_once_each_row_is_recorded_for_one(
 
 
 @pytest.mark.parametrize("act", [Action.RETRY, Action.SKIP])
-async def test_many_rows_are_acted_on_in_statements_of_a_bounded_size(
+async def test_actions_on_many_rows_use_bounded_statements(
     database: Database, monkeypatch: pytest.MonkeyPatch, act: Action
 ) -> None:
     monkeypatch.setattr("relaybox.operations._actions._STATEMENT_ROWS_MAX", 2)
@@ -250,7 +250,7 @@ async def test_many_rows_are_acted_on_in_statements_of_a_bounded_size(
     assert [[row["seq"] for row in one.target["rows"]] for one in acts] == [[7], [3, 5], [1, 2]]
 
 
-async def test_a_preview_lists_the_first_counts_all_and_changes_nothing(database: Database) -> None:
+async def test_preview_counts_rows_and_changes_nothing(database: Database) -> None:
     await put_in_order(database, "domain-events", "a", "b")
     await fail_rows(database, 1, 2, 4)
     before = await rows_of(database)

@@ -27,9 +27,7 @@ NO_POLL = RelaySettings(poll_interval=3_600)
 KEYS = [f"key-{number}" for number in range(40)]
 
 
-async def test_a_look_shows_each_relay_its_lanes_and_what_waits(
-    database: Database, kafka_settings: KafkaSettings
-) -> None:
+async def test_status_has_relays_lanes_and_backlog(database: Database, kafka_settings: KafkaSettings) -> None:
     signals = [SignalRecorder(), SignalRecorder()]
     first, second = (Relay(database, kafka_settings, NO_POLL, on_signal=each) for each in signals)
     async with database.connection() as connection, running(first, second):
@@ -48,7 +46,7 @@ async def test_a_look_shows_each_relay_its_lanes_and_what_waits(
     assert look.lanes[-1].hash_max == 2**31 - 1
 
 
-async def test_a_look_shows_where_a_relay_is_how_it_delivers_and_how_much(
+async def test_status_has_place_delivery_and_count_of_a_relay(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     await put_events(database, topic, KEYS, count=2)
@@ -64,7 +62,7 @@ async def test_a_look_shows_where_a_relay_is_how_it_delivers_and_how_much(
     assert relay.place.endswith(f":{os.getpid()}")
 
 
-async def test_a_look_counts_what_waits_and_in_which_lane(database: Database) -> None:
+async def test_status_counts_pending_rows_by_lane(database: Database) -> None:
     async with database.connection() as connection:
         empty = await relay_status(connection)
         await put_events(connection, "domain-events", KEYS, count=2)
@@ -83,7 +81,7 @@ async def test_a_look_counts_what_waits_and_in_which_lane(database: Database) ->
     assert all((lane.oldest_s is None) == (lane.pending == 0) for lane in look.lanes)
 
 
-async def test_lanes_are_counted_right_while_some_are_split_already(database: Database) -> None:
+async def test_status_is_correct_while_lanes_are_split(database: Database) -> None:
     async with database.connection() as connection:
         await connection.fetch("UPDATE relay_lanes SET hash_max = -2147483648 + 268435455 WHERE lane = 0")
         await connection.fetch(
@@ -100,7 +98,7 @@ async def test_lanes_are_counted_right_while_some_are_split_already(database: Da
 
 
 @pytest.mark.guarantee("G32")
-async def test_a_wish_for_more_lanes_is_recorded_and_told_to_the_relays(database: Database) -> None:
+async def test_request_for_lanes_is_recorded_and_notified(database: Database) -> None:
     heard: list[str] = []
     ear = await database.dedicated()
     await ear.add_listener(LANES_CHANNEL, lambda _connection, _pid, channel, _payload: heard.append(channel))
@@ -119,7 +117,7 @@ async def test_a_wish_for_more_lanes_is_recorded_and_told_to_the_relays(database
 
 
 @pytest.mark.guarantee("G32")
-async def test_a_lane_goes_on_from_the_marker_that_its_fault_names_and_from_no_other(
+async def test_lane_accepts_only_the_marker_of_its_fault(
     database: Database,
 ) -> None:
     marker, fault = uuid.uuid4(), "Kafka holds marker {}, which the database does not know"

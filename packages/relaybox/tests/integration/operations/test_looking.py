@@ -40,7 +40,7 @@ async def seqs(database: Database, selection: Selection, *states: State) -> list
 
 
 @pytest.mark.guarantee("G32")
-async def test_an_operator_sees_why_a_key_waits_since_when_and_how_many_rows_behind(
+async def test_blocked_keys_have_cause_age_and_rows_behind(
     two_keys: Database,
 ) -> None:
     await mark_sent(two_keys, 1)
@@ -61,7 +61,7 @@ async def test_an_operator_sees_why_a_key_waits_since_when_and_how_many_rows_beh
 
 
 @pytest.mark.guarantee("G32")
-async def test_a_key_that_waits_for_its_next_attempt_is_told_with_the_time(two_keys: Database) -> None:
+async def test_retrying_key_has_the_time_of_its_next_attempt(two_keys: Database) -> None:
     await delay_row(two_keys, 5)
     async with two_keys.connection() as connection:
         [blocked] = (await blocked_keys(connection, EVERY, keys_max=10)).keys
@@ -71,7 +71,7 @@ async def test_a_key_that_waits_for_its_next_attempt_is_told_with_the_time(two_k
 
 
 @pytest.mark.guarantee("G32")
-async def test_the_longest_waiting_keys_come_first_and_the_others_are_counted(two_keys: Database) -> None:
+async def test_blocked_keys_are_sorted_by_age_and_counted(two_keys: Database) -> None:
     await delay_row(two_keys, 1)
     await fail_rows(two_keys, 5)
     async with two_keys.connection() as connection:
@@ -80,14 +80,14 @@ async def test_the_longest_waiting_keys_come_first_and_the_others_are_counted(tw
 
 
 @pytest.mark.guarantee("G32")
-async def test_a_key_whose_head_was_skipped_does_not_wait_for_it(two_keys: Database) -> None:
+async def test_skipped_head_does_not_block_its_key(two_keys: Database) -> None:
     await fail_rows(two_keys, 1)
     async with two_keys.connection() as connection:
         await skip(connection, Selection(seqs=[1]), by="ann", reason="test data")
         assert (await blocked_keys(connection, EVERY, keys_max=10)).keys_total == 0
 
 
-async def test_a_failed_row_without_a_key_is_shown_and_holds_back_nobody(database: Database) -> None:
+async def test_failed_row_without_key_blocks_no_row(database: Database) -> None:
     await put_events(database, "domain-events", ["a"], count=2)
     async with database.connection() as connection:
         await connection.fetch("UPDATE event_outbox SET key = NULL")
@@ -97,7 +97,7 @@ async def test_a_failed_row_without_a_key_is_shown_and_holds_back_nobody(databas
 
 
 @pytest.mark.guarantee("G32")
-async def test_a_lane_with_a_fault_is_told_with_the_rows_that_wait_there(two_keys: Database) -> None:
+async def test_lane_with_fault_has_its_pending_rows(two_keys: Database) -> None:
     async with two_keys.connection() as connection:
         await connection.fetch(
             "UPDATE relay_lanes SET fault = 'an unknown marker' WHERE"
@@ -157,7 +157,7 @@ async def test_rows_are_selected_by_id_key_error_class_fault_and_age(two_keys: D
     }
 
 
-async def test_one_row_is_shown_without_its_payload_unless_that_is_asked_for(two_keys: Database) -> None:
+async def test_row_has_payload_only_on_request(two_keys: Database) -> None:
     await fail_rows(two_keys, 1)
     [row] = await rows_of(two_keys, "seq = 1")
     async with two_keys.connection() as connection:
@@ -175,7 +175,7 @@ async def test_one_row_is_shown_without_its_payload_unless_that_is_asked_for(two
 
 
 @pytest.mark.guarantee("G32")
-async def test_a_row_tells_what_operators_did_to_it(two_keys: Database) -> None:
+async def test_row_has_the_actions_of_operators(two_keys: Database) -> None:
     await fail_rows(two_keys, 1)
     async with two_keys.connection() as connection:
         await retry(connection, Selection(seqs=[1]), by="ann", reason="the topic is wider now")
@@ -189,7 +189,7 @@ async def test_a_row_tells_what_operators_did_to_it(two_keys: Database) -> None:
 
 
 @pytest.mark.parametrize("payload", ["[1]", '"text"', "null"])
-async def test_a_row_that_holds_no_object_is_shown_too(database: Database, payload: str) -> None:
+async def test_row_without_json_object_is_shown(database: Database, payload: str) -> None:
     async with database.connection() as connection:
         await connection.fetch(
             "INSERT INTO event_outbox (topic, payload) VALUES ('t', $1::text::jsonb)", payload
@@ -198,7 +198,7 @@ async def test_a_row_that_holds_no_object_is_shown_too(database: Database, paylo
     assert (details.row.event_id, details.envelope) == (None, {})
 
 
-async def test_a_row_that_is_not_there_is_named(database: Database) -> None:
+async def test_unknown_row_is_named(database: Database) -> None:
     unknown = uuid.uuid4()
     async with database.connection() as connection:
         with pytest.raises(SelectionEmpty, match=str(unknown)):

@@ -104,7 +104,7 @@ async def test_loss_is_found_by_key_and_in_domain_events_too(
 
 
 @pytest.mark.guarantee("G35")
-async def test_loss_is_found_before_a_relay_has_noted_the_failover(
+async def test_loss_is_found_before_a_relay_noticed_the_failover(
     database: Database, published: list[dict[str, Any]], verified: Verify
 ) -> None:
     await lose(database)
@@ -176,7 +176,7 @@ async def test_event_that_an_operator_purged_is_no_loss(
 
 
 @pytest.mark.guarantee("G35")
-async def test_loss_before_the_time_that_is_asked_for_is_accepted(
+async def test_loss_before_since_is_ignored(
     database: Database, published: list[dict[str, Any]], verified: Verify
 ) -> None:
     await lose(database)

@@ -30,7 +30,7 @@ def topic(make_topic: Any) -> str:
 
 
 @pytest.mark.guarantee("G33")
-async def test_what_an_open_transaction_hides_is_waited_for(
+async def test_reader_waits_for_an_open_transaction(
     database: Database,
     postgres_settings: PostgresSettings,
     kafka_settings: KafkaSettings,
@@ -63,7 +63,7 @@ async def test_what_an_open_transaction_hides_is_waited_for(
 
 
 @pytest.mark.guarantee("G33")
-async def test_a_transaction_that_never_ends_is_an_error_and_no_loss(
+async def test_transaction_that_never_ends_is_an_error(
     database: Database,
     postgres_settings: PostgresSettings,
     kafka_settings: KafkaSettings,
@@ -83,7 +83,7 @@ async def test_a_transaction_that_never_ends_is_an_error_and_no_loss(
 
 
 @pytest.mark.guarantee("G33")
-async def test_records_removed_before_they_were_read_are_an_error_and_no_loss(
+async def test_records_removed_during_the_read_are_an_error(
     database: Database,
     postgres_settings: PostgresSettings,
     kafka_settings: KafkaSettings,
@@ -102,7 +102,7 @@ async def test_records_removed_before_they_were_read_are_an_error_and_no_loss(
         await verify(postgres_settings, kafka_settings, topics=[topic])
 
 
-def test_a_broker_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_broker_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(topics_module, "_SILENCE_MAX_S", 0.5)
     away = KafkaSettings(host="127.0.0.1", port=free_port())
     reader = Reader(away, {("topic", 0): 0}, {("topic", 0): 1}, "read_committed")
@@ -117,7 +117,7 @@ def read_to_the_end(reader: Reader) -> None:
 
 
 @pytest.mark.guarantee("G33")
-async def test_report_shows_as_many_keys_as_asked_for_and_counts_all(
+async def test_report_limits_keys_and_counts_all(
     database: Database, postgres_settings: PostgresSettings, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     await mark_sent(database, await write_events(database, topic, ["a", "b", "c"], 5))

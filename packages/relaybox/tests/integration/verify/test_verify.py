@@ -53,7 +53,7 @@ def ids_of(report: Report, kind: Kind) -> list[str | None]:
 
 
 @pytest.mark.guarantee("G33")
-async def test_what_a_relay_published_is_found_whole_and_in_order(
+async def test_events_published_by_a_relay_have_no_finding(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
     await write_events(database, topic, KEYS, 40)
@@ -67,7 +67,7 @@ async def test_what_a_relay_published_is_found_whole_and_in_order(
 
 
 @pytest.mark.guarantee("G33")
-async def test_an_event_that_is_sent_but_on_no_topic_is_lost(
+async def test_sent_event_on_no_topic_is_lost(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
     rows = await write_events(database, topic, KEYS, 3)
@@ -88,7 +88,7 @@ async def test_an_event_that_is_sent_but_on_no_topic_is_lost(
 
 
 @pytest.mark.guarantee("G33")
-async def test_events_whose_rows_were_removed_must_be_on_the_topic_still(
+async def test_events_of_removed_rows_must_be_on_the_topic(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
     rows = await write_events(database, topic, KEYS, 3)
@@ -104,7 +104,7 @@ async def test_events_whose_rows_were_removed_must_be_on_the_topic_still(
 
 
 @pytest.mark.guarantee("G33")
-async def test_a_gap_that_an_operator_made_is_told_as_such_after_its_row_is_purged(
+async def test_skipped_event_stays_skipped_after_its_row_is_purged(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
     rows = await write_events(database, topic, KEYS, 3)
@@ -123,7 +123,7 @@ async def test_a_gap_that_an_operator_made_is_told_as_such_after_its_row_is_purg
 
 
 @pytest.mark.guarantee("G33")
-async def test_a_topic_that_was_removed_has_lost_what_was_sent_to_it(
+async def test_events_of_a_removed_topic_are_lost(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
     await put_events(database, "removed-since", ["a"], count=2)
@@ -132,7 +132,7 @@ async def test_a_topic_that_was_removed_has_lost_what_was_sent_to_it(
 
 
 @pytest.mark.guarantee("G33")
-async def test_a_second_record_of_an_event_is_a_duplicate(
+async def test_second_record_of_an_event_is_duplicated(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
     rows = await write_events(database, topic, KEYS, 3)
@@ -150,7 +150,7 @@ async def test_a_second_record_of_an_event_is_a_duplicate(
 
 
 @pytest.mark.guarantee("G33")
-async def test_duplicates_of_events_that_no_table_knows_any_more_count(
+async def test_duplicates_of_unknown_events_are_counted(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
     await put_events(database, topic, ["a"], count=2)
@@ -163,7 +163,7 @@ async def test_duplicates_of_events_that_no_table_knows_any_more_count(
 
 @pytest.mark.guarantee("G33")
 @pytest.mark.parametrize("reference", ["outbox", "events"])
-async def test_a_later_event_that_comes_first_is_reordered(
+async def test_event_behind_a_later_one_is_reordered(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify, reference: str
 ) -> None:
     if reference == "outbox":
@@ -185,7 +185,7 @@ async def test_a_later_event_that_comes_first_is_reordered(
 
 
 @pytest.mark.guarantee("G33")
-async def test_what_is_not_published_yet_is_told_apart_from_what_is_lost(
+async def test_pending_failed_and_skipped_events_are_not_lost(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
     rows = await write_events(database, topic, KEYS, 2)
@@ -210,7 +210,7 @@ async def test_what_is_not_published_yet_is_told_apart_from_what_is_lost(
 
 
 @pytest.mark.guarantee("G33")
-async def test_records_that_nobody_wrote_here_are_unknown(
+async def test_records_of_other_producers_are_unknown(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
     await publish(database, kafka_settings, await write_events(database, topic, KEYS))
@@ -227,7 +227,7 @@ async def test_records_that_nobody_wrote_here_are_unknown(
 
 
 @pytest.mark.guarantee("G33")
-async def test_an_event_in_structured_mode_is_recognised_by_its_value(
+async def test_event_in_structured_mode_is_matched(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
     [row] = await write_events(database, topic, ["a"])
@@ -241,7 +241,7 @@ async def test_an_event_in_structured_mode_is_recognised_by_its_value(
 
 
 @pytest.mark.guarantee("G33")
-async def test_what_retention_removed_is_not_lost_and_what_it_cannot_have_removed_is(
+async def test_events_removed_by_retention_are_not_lost(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
     keys = [f"key-{number}" for number in range(12)]
@@ -265,7 +265,7 @@ async def test_what_retention_removed_is_not_lost_and_what_it_cannot_have_remove
 
 
 @pytest.mark.guarantee("G33")
-async def test_an_emptied_partition_excuses_its_own_keys_only(
+async def test_emptied_partition_affects_only_its_keys(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
     keys = [f"key-{number}" for number in range(8)]
@@ -283,7 +283,7 @@ async def test_an_emptied_partition_excuses_its_own_keys_only(
 
 
 @pytest.mark.guarantee("G33")
-async def test_an_event_written_after_the_first_record_that_is_left_was_not_removed_with_those_before(
+async def test_event_newer_than_the_oldest_record_is_lost(
     database: Database, kafka_settings: KafkaSettings, make_topic: Callable[..., str], postgres_settings: Any
 ) -> None:
     topic = make_topic(partitions=1)
@@ -304,7 +304,7 @@ async def test_an_event_written_after_the_first_record_that_is_left_was_not_remo
 
 
 @pytest.mark.guarantee("G33")
-async def test_nothing_of_a_running_system_is_taken_for_lost_or_unknown(
+async def test_running_system_has_no_lost_or_unknown_events(
     database: Database,
     kafka_settings: KafkaSettings,
     topic: str,
@@ -331,7 +331,7 @@ async def test_nothing_of_a_running_system_is_taken_for_lost_or_unknown(
 
 
 @pytest.mark.guarantee("G33")
-async def test_aborted_records_are_seen_by_readers_of_uncommitted_ones_only(
+async def test_aborted_records_are_read_uncommitted_only(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
     rows = await write_events(database, topic, KEYS)
@@ -353,7 +353,7 @@ async def test_aborted_records_are_seen_by_readers_of_uncommitted_ones_only(
 
 
 @pytest.mark.guarantee("G33")
-async def test_one_key_is_judged_alone(
+async def test_verification_of_one_key_ignores_others(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
     rows = await write_events(database, topic, KEYS, 2)
@@ -366,7 +366,7 @@ async def test_one_key_is_judged_alone(
 
 
 @pytest.mark.guarantee("G33")
-async def test_since_a_time_older_events_are_not_asked_for_and_their_records_not_unknown(
+async def test_events_before_since_are_neither_lost_nor_unknown(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
     rows = await write_events(database, topic, KEYS, 2)
@@ -386,7 +386,7 @@ async def test_since_a_time_older_events_are_not_asked_for_and_their_records_not
 
 
 @pytest.mark.guarantee("G33")
-async def test_a_publishers_clock_may_lag_behind_the_databases(
+async def test_clock_of_a_publisher_may_lag(
     database: Database, kafka_settings: KafkaSettings, topic: str, verified: Verify
 ) -> None:
     [row] = await write_events(database, topic, ["a"])

@@ -22,45 +22,45 @@ def jwt_settings(monkeypatch: pytest.MonkeyPatch) -> JwtSettings:
     return load_settings(JwtSettings)
 
 
-def test_the_version_is_that_of_the_installed_package() -> None:
+def test_version_option_prints_the_installed_version() -> None:
     result = run("--version")
     assert (result.exit_code, result.stdout.strip()) == (0, f"relaybox {version('relaybox')}")
 
 
-async def test_a_token_is_printed_alone_and_is_good(jwt_settings: JwtSettings) -> None:
+async def test_token_prints_a_valid_token(jwt_settings: JwtSettings) -> None:
     result = run("token", "--sub", "ann")
     assert result.exit_code == 0
     principal = await SharedSecretVerifier(jwt_settings).verify(result.stdout.strip())
     assert principal.subject == "ann"
 
 
-def test_a_script_gets_the_tokens_length_of_life_too(jwt_settings: JwtSettings) -> None:
+def test_token_as_json_has_its_time_to_live(jwt_settings: JwtSettings) -> None:
     told = json.loads(run("token", "--sub", "ann", "--ttl-s", "60", "--json").stdout)
     assert told["expires_in_s"] == 60
     assert told["token"].count(".") == 2
 
 
-def test_a_subject_that_no_service_would_take_is_refused(jwt_settings: JwtSettings) -> None:
+def test_token_refuses_an_invalid_subject(jwt_settings: JwtSettings) -> None:
     result = run("token", "--sub", "")
     assert result.exit_code == 2
     assert "printable" in result.stderr
 
 
-def test_without_a_secret_one_line_names_the_setting() -> None:
+def test_token_without_secret_names_the_setting() -> None:
     result = run("token", "--sub", "ann")
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: JWT_SECRET: ")
 
 
-def test_a_secret_that_is_too_short_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_secret_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JWT_SECRET", "hunter2")
     result = run("token", "--sub", "ann")
     assert result.exit_code == 1
     assert "hunter2" not in result.output
 
 
-def test_each_wrong_setting_has_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_malformed_setting_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTGRES_PORT", "many")
     monkeypatch.setenv("POSTGRES_POOL_SIZE", "0")
     result = run("migrate", "check")
@@ -72,7 +72,7 @@ def test_each_wrong_setting_has_its_line(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("command", [("up",), ("down", "--yes"), ("check",)])
-def test_postgresql_away_is_one_line_without_a_traceback(
+def test_migrate_without_postgresql_prints_one_line(
     command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("POSTGRES_HOST", "127.0.0.1")
@@ -83,7 +83,7 @@ def test_postgresql_away_is_one_line_without_a_traceback(
     assert "PostgreSQL cannot be reached at 127.0.0.1:1: Connection refused; check POSTGRES_HOST" in line
 
 
-def test_a_home_that_may_not_be_read_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_home_does_not_prevent_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     def deny(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", "/closed/.postgresql/postgresql.key")
 
@@ -96,7 +96,7 @@ def test_a_home_that_may_not_be_read_stops_nothing(monkeypatch: pytest.MonkeyPat
     assert "Connection refused" in line
 
 
-def test_tables_are_not_removed_without_being_sure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_migrate_down_requires_yes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTGRES_HOST", "127.0.0.1")
     monkeypatch.setenv("POSTGRES_PORT", "1")
     result = run("migrate", "down")
@@ -105,10 +105,10 @@ def test_tables_are_not_removed_without_being_sure(monkeypatch: pytest.MonkeyPat
     assert "--yes" in result.stderr
 
 
-def test_the_schema_is_printed_as_it_is() -> None:
+def test_migrate_sql_prints_the_schema() -> None:
     assert run("migrate", "sql").stdout == schema_script(BACKBONE)
 
 
-def test_a_mistake_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unexpected_exception_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relaybox.cli._migrate.schema_script", lambda *_lines, **_: 1 // 0)
     assert isinstance(run("migrate", "sql").exception, ZeroDivisionError)

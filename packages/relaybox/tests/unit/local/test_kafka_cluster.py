@@ -5,7 +5,7 @@ from pathlib import Path
 from relaybox.local import LocalKafkaCluster
 
 
-def test_each_broker_has_a_directory_and_ports_of_its_own(tmp_path: Path) -> None:
+def test_each_broker_has_its_own_directory_and_ports(tmp_path: Path) -> None:
     cluster = LocalKafkaCluster(3, tmp_path)
 
     assert [broker.log.parent.name for broker in cluster.brokers] == ["broker-1", "broker-2", "broker-3"]

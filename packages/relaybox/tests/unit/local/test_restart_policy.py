@@ -18,11 +18,11 @@ def crashed(times: int) -> PartStatus:
 @pytest.mark.parametrize(
     ("crashes", "pause_s"), [(1, 0.25), (2, 0.5), (5, 4.0), (8, 30.0), (9, 30.0), (1_000_000, 30.0)]
 )
-def test_each_crash_in_a_row_doubles_the_pause_up_to_30_s(crashes: int, pause_s: float) -> None:
+def test_each_consecutive_crash_doubles_the_pause_up_to_30_s(crashes: int, pause_s: float) -> None:
     assert restart_pause_s(crashes) == pause_s
 
 
-def test_part_is_down_from_its_third_crash_in_a_row() -> None:
+def test_part_is_down_after_three_consecutive_crashes() -> None:
     states = [crashed(times).state for times in range(1, 5)]
     assert states == [PartState.STARTING, PartState.STARTING, PartState.DOWN, PartState.DOWN]
 
@@ -32,12 +32,12 @@ def test_part_that_is_ready_again_still_counts_as_crashing() -> None:
     assert (again.state, again.keeps_crashing) == (PartState.READY, True)
 
 
-def test_crashes_of_a_part_that_was_ready_for_a_minute_are_forgotten() -> None:
+def test_minute_of_readiness_resets_the_crash_count() -> None:
     steady = crashed(3).ready().steady()
     assert (steady.keeps_crashing, steady.crashed("again").crashes) == (False, 1)
 
 
-def test_status_in_words_names_the_crashes_and_the_last_end() -> None:
+def test_status_text_has_crashes_and_last_exit() -> None:
     assert str(FRESH.ready()) == "agent: ready"
     assert str(crashed(1)) == "agent: starting, crashed once, ended with exit code 1"
     assert str(crashed(3)) == "agent: down, crashed 3 times in a row, ended with exit code 1"
@@ -51,5 +51,5 @@ def test_status_in_words_names_the_crashes_and_the_last_end() -> None:
         (-9, "was ended by SIGKILL (exit code -9)"),
     ],
 )
-def test_an_exit_is_told_in_words(exit_code: int, words: str) -> None:
+def test_exit_code_is_described(exit_code: int, words: str) -> None:
     assert describe_exit(exit_code) == words

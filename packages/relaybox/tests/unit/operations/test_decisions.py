@@ -19,7 +19,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(("lanes", "wanted"), [(8, 8), (8, 16), (8, 1_024), (512, 1_024), (1_024, 1_024)])
-def test_lanes_double(lanes: int, wanted: int) -> None:
+def test_number_of_lanes_can_be_doubled(lanes: int, wanted: int) -> None:
     check_lane_count(lanes, wanted)
 
 
@@ -38,7 +38,7 @@ def test_other_numbers_of_lanes_are_refused(lanes: int, wanted: int, message: st
         check_lane_count(lanes, wanted)
 
 
-def test_a_selection_without_a_condition_is_everything() -> None:
+def test_selection_without_condition_selects_every_row() -> None:
     assert Selection().selects_every_row()
     conditions = [
         Selection(ids=[UUID(int=1)]),
@@ -52,7 +52,7 @@ def test_a_selection_without_a_condition_is_everything() -> None:
     assert [one.names_rows() for one in conditions] == [True, True, False, False, False, False]
 
 
-def test_a_record_tells_the_conditions_that_were_asked_for() -> None:
+def test_selection_is_recorded_with_its_conditions() -> None:
     selection = Selection(ids=[UUID(int=1)], fault=Fault.LINK, older_than_s=60)
     assert json.loads(selection.as_json()) == {
         "ids": ["00000000-0000-0000-0000-000000000001"],
@@ -90,11 +90,11 @@ def look(after_s: float, *relays: RelayStatus) -> Status:
     )
 
 
-def test_the_rate_counts_relays_that_stay_and_that_come() -> None:
+def test_rate_counts_old_and_new_relays() -> None:
     before = look(0, relay("a", 1_000), relay("gone", 5_000))
     after = look(2, relay("a", 1_400), relay("new", 100))
     assert published_per_s(before, after) == 250
 
 
-def test_the_rate_of_two_looks_at_one_moment_is_none() -> None:
+def test_rate_without_elapsed_time_is_zero() -> None:
     assert published_per_s(look(0, relay("a", 0)), look(0, relay("a", 10))) == 0

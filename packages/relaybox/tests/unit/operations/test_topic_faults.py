@@ -52,21 +52,21 @@ def test_each_fault_of_a_topic_has_its_code(changed: dict[str, object], found: l
     assert codes(replace(SOUND, **changed)) == found  # type: ignore[arg-type]
 
 
-def test_only_topics_of_events_have_to_exist() -> None:
+def test_only_event_topics_must_exist() -> None:
     assert codes(None) == ["MISSING"]
     assert codes(None, use=TopicUse.MARKERS) == []
 
 
-def test_only_topics_of_events_take_the_messages_of_the_outbox() -> None:
+def test_message_limit_is_checked_for_event_topics_only() -> None:
     assert codes(replace(SOUND, bytes_max=1), use=TopicUse.MARKERS) == []
 
 
-def test_offsets_may_be_in_sync_on_one_broker_alone() -> None:
+def test_offsets_topic_may_have_min_isr_1() -> None:
     assert codes(replace(SOUND, min_isr=1), use=TopicUse.OFFSETS) == []
     assert codes(replace(SOUND, min_isr=1), use=TopicUse.TRANSACTIONS) == ["LOW_MIN_ISR"]
 
 
-def test_settings_decide_over_the_topics_that_relaybox_creates() -> None:
+def test_settings_apply_to_topics_that_relaybox_creates() -> None:
     single = replace(THREE, replication=Replication(replicas=1))
     assert codes(replace(SOUND, replicas=1, min_isr=1), single) == []
     assert codes(replace(SOUND, replicas=1, min_isr=1), single, TopicUse.TRANSACTIONS) == ["FEW_REPLICAS"]

@@ -22,11 +22,11 @@ class Message:
 
 
 @pytest.mark.parametrize(("key", "hashed"), MURMUR2.items())
-def test_a_keys_partition_is_the_one_that_kafkas_own_clients_choose(key: str, hashed: int) -> None:
+def test_partition_of_key_equals_that_of_kafka_clients(key: str, hashed: int) -> None:
     assert partition_of(key, 1_000) == (hashed & 0x7FFFFFFF) % 1_000
 
 
-def test_an_event_is_known_by_its_header() -> None:
+def test_event_id_is_read_from_the_header() -> None:
     record = record_of(
         Message([("ce_type", b"A"), ("ce_id", b"x"), ("content-type", b"application/cloudevents+json")])
     )
@@ -36,7 +36,7 @@ def test_an_event_is_known_by_its_header() -> None:
 @pytest.mark.parametrize(
     "content_type", [b"application/cloudevents+json", b"application/cloudevents+json; v=1"]
 )
-def test_an_event_in_structured_mode_is_known_by_its_value(content_type: bytes) -> None:
+def test_event_id_in_structured_mode_is_read_from_the_value(content_type: bytes) -> None:
     headers = [("content-type", content_type)]
     assert record_of(Message(headers, value=b'{"id": "x", "data": {"id": "y"}}')).event_id == "x"
 
@@ -56,11 +56,11 @@ def test_an_event_in_structured_mode_is_known_by_its_value(content_type: bytes) 
         ([("content-type", b"application/cloudevents+json")], b"{}"),
     ],
 )
-def test_what_is_no_event_has_no_id(headers: Any, value: bytes | None) -> None:
+def test_record_that_is_not_an_event_has_no_id(headers: Any, value: bytes | None) -> None:
     assert record_of(Message(headers, value=value)).event_id is None
 
 
-def test_what_postgresql_cannot_store_is_replaced_and_nothing_else_is() -> None:
+def test_only_characters_unknown_to_postgresql_are_replaced() -> None:
     record = record_of(Message([("ce_id", b"\xff\0")], key="学\0".encode()))
     assert (record.event_id, record.key) == ("\ufffd\ufffd", "学\ufffd")
     assert record_of(Message([], key=None)).key is None
