@@ -1,4 +1,4 @@
-"""Prometheus' own checker reads the alert rules, and says that each fires when it must and only then."""
+"""promtool checks the configuration and runs the tests of the alert rules."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ def checker() -> Path:
 
 @pytest.fixture
 def rules(tmp_path: Path) -> Path:
-    """A copy of the rules and all that belongs to them."""
+    """A copy of the directory of the rules."""
     return Path(shutil.copytree(MONITORING, tmp_path / "monitoring"))
 
 

@@ -1,4 +1,4 @@
-"""`make bench` and `make bench-compare`: run on a small repository whose benchmarks print fixed figures."""
+"""`make bench` and `make bench-compare` on a small repository whose benchmarks print fixed figures."""
 
 import json
 import os
@@ -11,17 +11,17 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
-#: What `make setup` does in a work tree, in short.
+#: A short form of `make setup` in a work tree.
 MAKEFILE = "setup:\n\tmkdir -p .venv/bin\n\tln -s {python} .venv/bin/python\n"
 
 
 def prints(**figures: object) -> str:
-    """A benchmark that prints *figures*."""
+    """Return the code of a benchmark that prints *figures*."""
     return f"print('a table')\nprint({json.dumps(figures)!r})\n"
 
 
 class Repository:
-    """A git repository with benchmarks, and the tool that runs in it."""
+    """A git repository with benchmarks."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -29,8 +29,8 @@ class Repository:
 
     def git(self, *arguments: str) -> None:
         names = {
-            f"GIT_{who}_{what}": "test@example.org"
-            for who in ("AUTHOR", "COMMITTER")
+            f"GIT_{role}_{what}": "test@example.org"
+            for role in ("AUTHOR", "COMMITTER")
             for what in ("NAME", "EMAIL")
         }
         subprocess.run(["git", *arguments], cwd=self.root, env={**os.environ, **names}, check=True)

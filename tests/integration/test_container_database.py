@@ -1,4 +1,4 @@
-"""The init files of the database image, run as that image runs them, on a real PostgreSQL."""
+"""The init files of the database container, run as in the container, on a real PostgreSQL."""
 
 import uuid
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ WRITER = Caller(actor="writer", source_service="api-gateway")
 def container_database(
     postgres_server: LocalPostgres, request: pytest.FixtureRequest
 ) -> Iterator[PostgresSettings]:
-    """What the services of the compose file find, by POSTGRES_SCHEMA."""
+    """The database of the compose file, for each POSTGRES_SCHEMA."""
     with made_by_the_init_files(postgres_server, request.param) as settings:
         yield settings
 

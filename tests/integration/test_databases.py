@@ -1,4 +1,4 @@
-"""A database that is given to the next test is as the template was; one that is not, is dropped."""
+"""The pool of test databases: a reused database equals the template; any other is dropped."""
 
 import asyncpg
 import pytest
@@ -15,7 +15,7 @@ LEFT = """
 
 
 async def changed(server: LocalPostgres, name: str, *statements: str) -> int:
-    """What a test did to its database; the database's id."""
+    """Change the database as a test does, and return its id."""
     connection = await superuser_of(server, name)
     try:
         for statement in statements:

@@ -1,4 +1,4 @@
-"""The page for a blocked key repairs one: its commands run verbatim beside a running relay."""
+"""The commands of the page for a blocked key repair it, with a running relay."""
 
 import asyncio
 import os
@@ -34,7 +34,7 @@ from tests.fixtures.topic_records import make_producer, run_statement
 from tests.unit.test_docs import fences
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/blocked-key.md"
-#: The row, the key, the lane and the marker that the page's commands name.
+#: The row, the key, the lane and the marker in the commands of the page.
 SEQ = 4711
 KEY = "6c1f1c1e-0000-0000-0000-000000000000"
 LANE = 3
@@ -46,7 +46,7 @@ Section = Callable[[str], Awaitable[list[str]]]
 
 @pytest.fixture
 def narrow_topic(make_topic: Callable[..., str]) -> str:
-    """A topic that takes small records only."""
+    """A topic that accepts small records only."""
     return make_topic(max_message_bytes=str(LIMIT_BYTES))
 
 

@@ -1,4 +1,4 @@
-"""The pages about clusters and roles work: their statements, and the pgbouncer.ini."""
+"""The statements and the pgbouncer.ini of the pages about clusters and roles work."""
 
 import asyncpg
 from relaybox.db import Database

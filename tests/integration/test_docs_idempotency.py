@@ -1,4 +1,4 @@
-"""The page about idempotent requests, and the README's endpoint, do what they say."""
+"""The code of the page about idempotent requests, and of the README, works as documented."""
 
 import asyncio
 import os
@@ -39,7 +39,7 @@ class Payment(BaseModel):
 async def page(
     postgres_settings: PostgresSettings, superuser: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Names]:
-    """The names of the page's twenty lines, run on the test's own database."""
+    """The names that the twenty lines of the page define, run on the database of the test."""
     await superuser.execute(
         "CREATE TABLE orders (id INT GENERATED ALWAYS AS IDENTITY, owner TEXT, article TEXT);"
         "GRANT ALL ON orders TO PUBLIC"
@@ -88,7 +88,7 @@ async def test_shell_block_installs_and_orders_once(
         "POSTGRES_OWNER_USER": owner.user,
         "POSTGRES_OWNER_PASSWORD": owner.password.get_secret_value(),
     }
-    # Jobs have numbers in a shell that a reader types in.
+    # Job control, as in an interactive shell.
     shell = await asyncio.create_subprocess_exec(
         *("bash", "-em"), stdin=PIPE, stdout=PIPE, env=environment, cwd=tmp_path
     )

@@ -1,4 +1,4 @@
-"""The example of orders, with the tutorial's command, when the warehouse hears of an order late."""
+"""The orders example with the command of the tutorial, when the warehouse processes an order late."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -21,7 +21,7 @@ Names = dict[str, Any]
 
 @pytest.fixture
 async def shop(postgres_settings: PostgresSettings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Names]:
-    """The names of the example's application, which runs on the test's own database."""
+    """The names of the example application, run on the database of the test."""
     for name in ("host", "port", "db", "user"):
         monkeypatch.setenv(f"POSTGRES_{name.upper()}", str(getattr(postgres_settings, name)))
     monkeypatch.setenv("POSTGRES_PASSWORD", postgres_settings.password.get_secret_value())
@@ -49,7 +49,7 @@ async def placed(client: httpx.AsyncClient) -> str:
 
 
 async def warehouse_reads(shop: Names) -> None:
-    """Let the warehouse process the order's first event, as it was recorded for Kafka."""
+    """Have the warehouse process the first event of the order, as in the outbox."""
     database = shop["backbone"].database
     async with database.connection() as connection:
         [row] = await connection.fetch(

@@ -1,4 +1,4 @@
-"""README and docs work: their SQL runs on a migrated PostgreSQL, their Python does what it says."""
+"""SQL and Python of README and docs run on a migrated PostgreSQL, as documented."""
 
 import asyncio
 import re
@@ -33,9 +33,9 @@ from tests.unit.test_docs import PAGES, fences, name_of
 
 DOCS = Path(__file__).parents[2] / "docs"
 SETUP = DOCS / "how-to/use-your-own-servers.md"
-#: Their statements are for a database of another name: test_docs_cluster.py runs them.
+#: Pages with statements for a database of another name; test_docs_cluster.py runs them.
 CLUSTER, ROLES = DOCS / "how-to/run-on-a-cluster.md", DOCS / "how-to/roles-and-migrations.md"
-#: As an operator runs them: with the services' role, on a database with the whole schema.
+#: Pages whose queries run with the role of the services, on a database with the whole schema.
 QUERIES = [
     pytest.param(text, id=f"{name_of(page)}:{number}")
     for page in PAGES
@@ -103,7 +103,7 @@ async def test_adoption_page_adopts_the_outbox(database: Database) -> None:
 
 @pytest.fixture
 def adopting(postgres_settings: PostgresSettings, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The names of the first two blocks of the page, run on the test's own database."""
+    """The names that the first two blocks of the page define, run on the database of the test."""
     for name, value in server_environment(postgres_settings).items():
         monkeypatch.setenv(name, value)
     at, password = postgres_settings, postgres_settings.password.get_secret_value()
@@ -120,14 +120,14 @@ def adopting(postgres_settings: PostgresSettings, monkeypatch: pytest.MonkeyPatc
 async def test_adoption_page_notifies_after_a_commit(
     adopting: dict[str, Any], superuser: asyncpg.Connection
 ) -> None:
-    told = asyncio.Queue[str]()
-    await superuser.add_listener("relaybox_outbox", lambda *words: told.put_nowait(str(words[-1])))
+    notified = asyncio.Queue[str]()
+    await superuser.add_listener("relaybox_outbox", lambda *words: notified.put_nowait(str(words[-1])))
     invoice, app = uuid.uuid4(), adopting["app"]
     async with app.router.lifespan_context(app):
         async with adopting["sessions"].begin() as db:
             await adopting["save_invoice_created"](db, invoice, "2026-1")
         async with asyncio.timeout(WAIT_S):
-            assert await told.get() == str(invoice)
+            assert await notified.get() == str(invoice)
     await adopting["sessions"].kw["bind"].dispose()
 
 
@@ -185,7 +185,7 @@ SHELVES = DOCS / "how-to/decide-over-several-rows.md"
 
 @pytest.fixture
 async def shelves(database: Database, superuser: asyncpg.Connection) -> list[uuid.UUID]:
-    """Two, of the page's own table; the first has a book."""
+    """Two shelves of the table in the page; the first has a book."""
     [tables] = fences(SHELVES, "text")
     await superuser.execute(tables)
     ids = [uuid.uuid4() for _ in range(2)]
@@ -264,14 +264,14 @@ async def test_event_page_publishes_an_event_once(database: Database) -> None:
     [text] = fences(page, "python")
     names: dict[str, Any] = {}
     exec(compile(text, "page", "exec", dont_inherit=True), names)
-    told = [await names["publish_once"](database, new_event()) for _ in range(2)]
-    assert told[0] == told[1]
-    assert f"`evt_123` is\n`{told[0].event_id}`" in page.read_text()
+    events = [await names["publish_once"](database, new_event()) for _ in range(2)]
+    assert events[0] == events[1]
+    assert f"`evt_123` is\n`{events[0].event_id}`" in page.read_text()
     assert await row_counts(database) == (1, 1)
 
 
 class Shop(httpx.AsyncBaseTransport):
-    """Takes each key once, but first says what it was told to; None: executes, and loses the answer."""
+    """Executes each key once, after the scripted responses; None executes and loses the response."""
 
     def __init__(self, *first: httpx.Response | None) -> None:
         self.taken: dict[str, bytes] = {}
@@ -293,7 +293,7 @@ class Shop(httpx.AsyncBaseTransport):
 
 
 def in_trouble() -> tuple[httpx.Response | None, ...]:
-    """What each loop of the page must outlast; None is a lost answer."""
+    """The responses that each loop of the page must handle; None is a lost response."""
     at_once = {"Retry-After": "0"}
     running = httpx.Response(409, headers=at_once, json={"error_code": "REQUEST_IN_FLIGHT"})
     return httpx.Response(503, headers=at_once), None, running
@@ -301,7 +301,7 @@ def in_trouble() -> tuple[httpx.Response | None, ...]:
 
 @pytest.fixture
 def client_blocks(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the page for client authors defines; its random waits are none."""
+    """The names that the page for client authors defines, without random waits."""
     monkeypatch.setattr("random.uniform", lambda _least, _most: 0.0)
     monkeypatch.setattr("relaybox.http.client._client.random", lambda: 0.0)
     names: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Every query of every ``.sql`` file is understood by a migrated PostgreSQL and used by a module."""
+"""Every query of the ``.sql`` files can be prepared on a migrated PostgreSQL and is used."""
 
 import ast
 import importlib
@@ -23,7 +23,7 @@ def migration_lines() -> tuple[Migrations, ...]:
 
 
 def files() -> Iterator[tuple[str, Path]]:
-    """Package and path of each SQL file beside a module; migrations are scripts, not queries."""
+    """Return package and path of each SQL file with queries, without migrations."""
     for source in SOURCES.values():
         for path in sorted(source.rglob("*.sql")):
             if "versions" not in path.parts:
@@ -40,7 +40,7 @@ QUERIES = [
 
 
 def domains() -> Iterator[Domain]:
-    """Every domain that a module declares."""
+    """Return every domain that a module declares."""
     for package in SOURCES:
         for path in SOURCES[package].rglob("*.py"):
             if "commands" in path.read_text() and "Domain(" in path.read_text():
@@ -92,6 +92,6 @@ def test_every_query_is_used(package: str, path: Path) -> None:
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
     if {"load", "create", "advance"} <= set(load_queries(package, path.name)):
-        names |= {"load", "create", "advance"}  # taken by SnapshotQueries.from_mapping
+        names |= {"load", "create", "advance"}  # used by SnapshotQueries.from_mapping
     unused = set(load_queries(package, path.name)) - names
-    assert not unused, f"nobody uses {', '.join(sorted(unused))}; delete them"
+    assert not unused, f"unused queries: {', '.join(sorted(unused))}; delete them"

@@ -1,4 +1,4 @@
-"""The wheels as a stranger gets them, and an environment that knows nothing of this clone."""
+"""Fixtures: the built wheels, and an environment without access to this clone."""
 
 import os
 import shutil
@@ -18,13 +18,13 @@ PROJECTS = {
     "relaybox-shared-types": ROOT / "packages/shared-types",
     "relaybox-backend": ROOT / "apps/backend",
 }
-#: What a build or an installation may take; on a machine that is busy with other things.
+#: Time limit of a build or an installation on a busy machine.
 _COMMAND_S = 120
 
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """A fresh virtual environment."""
+    """A new virtual environment."""
 
     directory: Path
 
@@ -33,7 +33,7 @@ class Environment:
         return self.directory / "bin" / "python"
 
     def variables(self) -> dict[str, str]:
-        """What its programs see of the world: their own folder first, nothing of this process's."""
+        """The variables of its programs: its own directory first in PATH, nothing of this process."""
         return {
             "PATH": os.pathsep.join([str(self.directory / "bin"), os.environ["PATH"]]),
             "HOME": str(self.directory),
@@ -41,7 +41,7 @@ class Environment:
         }
 
     def run(self, *words: str, cwd: Path) -> str:
-        """Run one of its programs and return what it prints."""
+        """Run one of its programs and return its output."""
         program = [str(self.directory / "bin" / words[0]), *words[1:]]
         return command(program, cwd=cwd, env=self.variables())
 
@@ -56,7 +56,7 @@ def command(words: Sequence[str], *, cwd: Path, env: dict[str, str] | None = Non
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Project name to its wheel, built through its source distribution as for a release."""
+    """Wheels by project name, built from source distributions as for a release."""
     target = tmp_path_factory.mktemp("wheels")
 
     def build(name: str) -> Path:
@@ -72,13 +72,13 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def environment(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """The four wheels with the dependencies of the lock, and nothing else."""
-    made = Environment(directory=tmp_path_factory.mktemp("stranger") / "venv")
-    # Beside this interpreter, or beside the one that `make` puts first.
+    """An environment with the four wheels and their locked dependencies only."""
+    environment = Environment(directory=tmp_path_factory.mktemp("installed") / "venv")
+    # In the directory of this interpreter, or of the first one in PATH.
     uv = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     assert uv is not None, "uv is one of the tools in requirements.lock: run make setup"
-    command([uv, "venv", "--quiet", "--python", sys.executable, str(made.directory)], cwd=ROOT)
-    install = [uv, "pip", "install", "--quiet", "--python", str(made.python)]
+    command([uv, "venv", "--quiet", "--python", sys.executable, str(environment.directory)], cwd=ROOT)
+    install = [uv, "pip", "install", "--quiet", "--python", str(environment.python)]
     constraints = ["--constraint", str(ROOT / "requirements.lock")]
     wanted = [
         str(wheels["relaybox-types"]),
@@ -86,5 +86,5 @@ def environment(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
         str(wheels["relaybox-shared-types"]),
         str(wheels["relaybox-backend"]),
     ]
-    command([*install, *constraints, *wanted], cwd=made.directory)
-    return made
+    command([*install, *constraints, *wanted], cwd=environment.directory)
+    return environment

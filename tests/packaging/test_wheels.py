@@ -1,4 +1,4 @@
-"""What is in the wheels, and what they say of themselves."""
+"""Contents and metadata of the wheels."""
 
 import email
 import email.message

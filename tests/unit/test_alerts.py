@@ -1,4 +1,4 @@
-"""Alert rules name figures that exist, and pages that say what to do; promtool proves that they fire."""
+"""Alert rules use existing metrics and link to their section of the page; each has tests for promtool."""
 
 import re
 from pathlib import Path
@@ -22,7 +22,7 @@ TESTS: list[dict[str, Any]] = [
     for test in yaml.safe_load((MONITORING / "alerts.test.yml").read_text())["tests"]
     for case in test["alert_rule_test"]
 ]
-#: What Prometheus adds to a metric's name.
+#: Suffixes that Prometheus adds to the name of a metric.
 _SUFFIX = re.compile(r"_(total|bucket|sum|count)$")
 
 

@@ -1,4 +1,4 @@
-"""The applications that the benchmarks compare the product with answer as the product does."""
+"""The applications that the benchmarks compare respond as Relaybox does."""
 
 import sys
 from collections.abc import Generator
@@ -16,7 +16,7 @@ SECRET = "a secret of 32 bytes at the least"
 
 @pytest.fixture
 def benchmark_path(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
-    """Put the benchmarks' own modules on the import path, and take them off again."""
+    """Put the modules of the benchmarks on the import path for the test."""
     before = set(sys.modules)
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     monkeypatch.setenv("JWT_SECRET", SECRET)

@@ -1,4 +1,4 @@
-"""The judge of `make chaos` sees every violation, and its schedule is a function of the seed."""
+"""`make chaos` detects every violation, and its schedule is a function of the seed."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -203,7 +203,7 @@ def test_event_lost_without_a_promotion_is_a_violation() -> None:
 def test_journal_has_the_events_without_response_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The answer of a primary that was killed may be read after the promotion."""
+    """The response of a killed primary may be read after the promotion."""
     journal = Journal(tmp_path / "journal")
     for number, (sent_s, answered_s) in enumerate([(1, 2), (1, 4), (4, 5), (4, 9), (7, 8), (6, None)]):
         event = Event(event_id=IDS[number], key="key", version=1)

@@ -1,4 +1,4 @@
-"""Image, compose file and Prometheus' targets, as far as they can be judged without a container engine."""
+"""Static checks of Dockerfile, compose file and the targets of Prometheus."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -30,9 +30,9 @@ INSTRUCTIONS = [
     if instruction.strip()
 ]
 PINNED = re.compile(r"[a-z0-9./-]+:\d+\.\d+[a-z0-9.-]*")
-#: What compose takes from outside and is no setting: the database image's superuser, the image's extras.
+#: Variables of compose that are not settings: the superuser of the database, the extras of the image.
 OF_COMPOSE = {"POSTGRES_SUPERUSER_PASSWORD", "IMAGE_EXTRAS"}
-#: Defaults of the compose file that differ from the settings' own: its servers and roles, logs as JSON.
+#: Defaults of the compose file that differ from those of the settings: servers, roles, and JSON logs.
 DEFAULTS_OF_COMPOSE = {
     "POSTGRES_HOST": "postgres",
     "POSTGRES_OWNER_USER": "relaybox_owner",
@@ -40,11 +40,11 @@ DEFAULTS_OF_COMPOSE = {
     "LOG_JSON": "true",
     "IMAGE_EXTRAS": "llm",
 }
-#: The image gives them; the host's address and port of the API are API_HOST and API_PORT.
+#: Set by the image; in compose API_HOST and API_PORT are the address on the host.
 OF_THE_IMAGE = {"API_HOST", "API_PORT", "HEALTH_HOST", "HEALTH_PORT"}
-#: Read by `make run` alone.
+#: Read by `make run` only.
 OF_ONE_MACHINE = {"RELAYBOX_DATA_DIR", "RELAYBOX_CACHE_DIR"}
-#: Migrations alone connect as the owner.
+#: Only migrations connect as the owner.
 OF_THE_OWNER = {"POSTGRES_OWNER_USER", "POSTGRES_OWNER_PASSWORD"}
 
 
@@ -59,7 +59,7 @@ def test_compose_starts_every_service() -> None:
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> set[type[BaseSettings]]:
-    """Every settings class that is read from now on."""
+    """Record every settings class that is loaded."""
     read = set[type[BaseSettings]]()
     original = BaseSettings.__init__
 
@@ -78,7 +78,7 @@ def names_read(kinds: set[type[BaseSettings]]) -> set[str]:
 def read_by(
     service_type: ServiceType, loaded: set[type[BaseSettings]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Make the service as its process does, on servers that are away."""
+    """Create the service as its process does, with unreachable servers."""
     for name, value in {
         "POSTGRES_PORT": str(free_port()),
         "KAFKA_PORT": str(free_port()),
@@ -128,7 +128,7 @@ def test_partitions_of_the_environment_file_reach_the_new_topics() -> None:
 
 
 def test_passed_settings_do_not_replace_those_of_the_image() -> None:
-    # Compose takes a name that has no value out of the image's environment.
+    # Compose removes a variable without a value from the environment of the image.
     [environment] = arguments("ENV")
     of_the_image = set(re.findall(r"([A-Z_]+)=", environment))
     for name, service in OURS.items():

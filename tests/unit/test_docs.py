@@ -1,4 +1,4 @@
-"""README and docs tell the truth: links lead somewhere, and what they name exists."""
+"""Links, commands, settings and names in README and docs exist."""
 
 import re
 import shlex
@@ -32,7 +32,7 @@ PAGES = sorted(
     ]
     + list(DOCS.rglob("*.md"))
 )
-#: Their longer snippets have tests of their own.
+#: Pages whose longer snippets have their own tests.
 OTHER_PAGES = [
     ROOT / name / "README.md"
     for name in (
@@ -63,7 +63,7 @@ def prose(page: Path) -> str:
 
 
 def anchors(page: Path) -> set[str]:
-    """Anchors of a page's headings, as GitHub makes them."""
+    """Return the anchors of the headings of a page, as GitHub generates them."""
     headings = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -92,7 +92,7 @@ def test_pages_are_reachable_from_the_index() -> None:
 
 @cache
 def commands() -> frozenset[str]:
-    """Every command of both programs, in full: ``relaybox topics create``."""
+    """Return every command of both programs, such as ``relaybox topics create``."""
     found = set[str]()
 
     def walk(name: str, command: object) -> None:
@@ -196,7 +196,7 @@ def test_snippets_of_the_samples_page_run() -> None:
 
 
 def error_codes() -> set[str]:
-    """Every code that the source defines or writes."""
+    """Return every error code in the sources."""
     found = set[str]()
     for source in SOURCES:
         for path in source.rglob("*.py"):
@@ -208,7 +208,7 @@ def error_codes() -> set[str]:
 
 
 def _pages_of_http() -> str:
-    """The page of what is common with Genesis, and the workspace's own."""
+    """Return the common page and the page of the workspace."""
     return "\n".join((DOCS / f"reference/{name}.md").read_text() for name in ("http", "workspace"))
 
 
@@ -259,7 +259,7 @@ def test_exactly_the_kafka_headers_are_documented() -> None:
 
 @cache
 def figures() -> frozenset[str]:
-    """Every metric's name, without what Prometheus adds to it."""
+    """Return the names of all metrics, without the suffixes of Prometheus."""
     modules = ("telemetry/_metrics.py", "idempotency/_sweep.py")
     source = "".join((ROOT / "packages/relaybox/src/relaybox" / one).read_text() for one in modules)
     look = Counters().snapshot(

@@ -1,4 +1,4 @@
-"""Each promised rule has a test that is marked with it, and the page of guarantees shows them all."""
+"""Each guarantee has a test with its marker, and the generated page lists them."""
 
 import re
 

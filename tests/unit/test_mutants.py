@@ -1,4 +1,4 @@
-"""Each seeded defect can be put into today's sources, and only a failed assertion counts as noticed."""
+"""Seeded defects match the sources, and only a failed assertion counts as caught."""
 
 import ast
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Directories for the servers of tests: those of killed test processes are removed."""
+"""Directories of test servers: those of killed test processes are removed."""
 
 import subprocess
 import sys

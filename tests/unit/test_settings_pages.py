@@ -20,9 +20,9 @@ ENV_FILE = ROOT / ".env.example"
 PAGE = ROOT / "docs/reference/settings.md"
 ENV_ENTRY = re.compile(r"^# ([A-Z_]+)=(.*)\n#   (\S.*)$", re.MULTILINE)
 PAGE_ENTRY = re.compile(r"^\| `([A-Z_]+)` \| (?:`([^`]*)`|(required)|) \| (\S.*) \|$", re.MULTILINE)
-#: What the product has by default instead of the library's default.
+#: Defaults of the applications that differ from those of the library.
 PRODUCT = {"POSTGRES_DB": ProductPostgresSettings.model_fields["db"].default}
-#: Read where no settings class can stand, each with its default: the cache is looked up in several places.
+#: Variables that are read without a settings class, with their defaults; the cache has several candidates.
 READ_ELSEWHERE = {"RELAYBOX_CACHE_DIR": ""}
 
 
@@ -36,7 +36,7 @@ def settings_classes() -> Iterator[type[BaseSettings]]:
 
 
 def shown(default: object) -> str:
-    """A default as it is written into an environment."""
+    """Format a default as the value of an environment variable."""
     if default is PydanticUndefined:
         return "required"
     if isinstance(default, SecretStr):
@@ -49,7 +49,7 @@ def shown(default: object) -> str:
 
 
 def names_of(kind: type[BaseSettings]) -> Iterator[str]:
-    """The environment names that *kind* reads, in the order of its fields."""
+    """Return the environment variables that *kind* reads, in the order of its fields."""
     prefix = kind.model_config.get("env_prefix", "")
     fields = kind.model_fields.items()
     return (str(field.validation_alias or f"{prefix}{name}".upper()) for name, field in fields)
@@ -57,7 +57,7 @@ def names_of(kind: type[BaseSettings]) -> Iterator[str]:
 
 @cache
 def settings() -> dict[str, str]:
-    """Environment name to default, of all settings classes."""
+    """Return the defaults of all settings classes by environment variable."""
     found: dict[str, str] = dict(READ_ELSEWHERE)
     for kind in settings_classes():
         for entry, field in zip(names_of(kind), kind.model_fields.values(), strict=True):

@@ -1,4 +1,4 @@
-"""``relaybox migrate`` as an operator runs it, against a real PostgreSQL."""
+"""``relaybox migrate`` on a real PostgreSQL."""
 
 import json
 import os

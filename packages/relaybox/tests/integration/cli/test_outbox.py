@@ -1,4 +1,4 @@
-"""``relaybox outbox …`` as an operator types it, on a real PostgreSQL."""
+"""``relaybox outbox`` on a real PostgreSQL."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ def outbox(postgres_settings: PostgresSettings) -> Outbox:
     }
 
     async def run(*words: str, **more: str) -> Result:
-        # In a thread: a command runs an event loop of its own.
+        # In a thread, because a command runs its own event loop.
         return await asyncio.to_thread(CliRunner().invoke, app, ["outbox", *words], env=variables | more)
 
     return run
@@ -39,7 +39,7 @@ def outbox(postgres_settings: PostgresSettings) -> Outbox:
 
 @pytest.fixture
 async def filled(database: Database) -> Database:
-    """Of ``a`` the first row has failed, of ``b`` the second waits for an attempt, ``c`` is done."""
+    """The first row of ``a`` is FAILED, the second of ``b`` waits for an attempt, rows of ``c`` are SENT."""
     for key in ("a", "b", "c"):
         await put_events(database, "domain-events", [key], count=3)
     await fail_rows(database, 1)
@@ -48,7 +48,7 @@ async def filled(database: Database) -> Database:
     return database
 
 
-def told(result: Result) -> Any:
+def parsed(result: Result) -> Any:
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
 
@@ -66,7 +66,7 @@ async def test_blocked_shows_cause_age_head_and_rows_behind(filled: Database, ou
     assert first.split()[-1] == "2"
     assert "the next attempt, in 60 m" in second
 
-    found = told(await outbox("blocked", "--key", "a", "--json"))
+    found = parsed(await outbox("blocked", "--key", "a", "--json"))
     assert found["keys_total"] == 1
     [one] = found["keys"]
     assert (one["head"]["seq"], one["head"]["error_class"], one["behind"]) == (1, "RecordTooLarge", 2)
@@ -107,7 +107,7 @@ async def test_outbox_without_rows_prints_a_line(database: Database, outbox: Out
 
 
 async def test_list_shows_unsent_rows_without_payload(filled: Database, outbox: Outbox) -> None:
-    rows = told(await outbox("list", "--json"))
+    rows = parsed(await outbox("list", "--json"))
     assert [(row["seq"], row["state"]) for row in rows] == [
         (1, "failed"),
         (2, "pending"),
@@ -116,12 +116,17 @@ async def test_list_shows_unsent_rows_without_payload(filled: Database, outbox: 
         (6, "pending"),
     ]
     assert not any("payload" in row for row in rows)
-    assert [row["seq"] for row in told(await outbox("list", "--state", "sent", "--key", "c", "--json"))] == [
+    assert [
+        row["seq"] for row in parsed(await outbox("list", "--state", "sent", "--key", "c", "--json"))
+    ] == [
         7,
         8,
         9,
     ]
-    assert [row["seq"] for row in told(await outbox("list", "--seq", "7", "--seq", "1", "--json"))] == [1, 7]
+    assert [row["seq"] for row in parsed(await outbox("list", "--seq", "7", "--seq", "1", "--json"))] == [
+        1,
+        7,
+    ]
     few = await outbox("list", "--limit", "2")
     assert few.stdout.endswith("the first 2 rows; --limit shows more\n")
 
@@ -130,12 +135,12 @@ async def test_show_prints_payload_only_on_request(filled: Database, outbox: Out
     [row] = await rows_of(filled, "seq = 1")
     shown = await outbox("show", "1")
     by_number, by_id = await outbox("show", "1", "--json"), await outbox("show", str(row["id"]), "--json")
-    assert told(by_number) == told(by_id)
+    assert parsed(by_number) == parsed(by_id)
     assert row["payload"]["event_id"] in shown.stdout
     assert "RecordTooLarge it was" in shown.stdout
     assert "api-gateway" not in shown.stdout
     assert "api-gateway" in (await outbox("show", "1", "--payload")).stdout
-    assert told(by_id)["payload"] is None
+    assert parsed(by_id)["payload"] is None
 
 
 @pytest.mark.guarantee("G32")
@@ -143,7 +148,7 @@ async def test_retry_without_yes_is_a_dry_run(filled: Database, outbox: Outbox) 
     dry = await outbox("retry", "--key", "a")
     assert dry.exit_code == 0
     assert dry.stdout.endswith("dry run: 1 would be put back to PENDING; add --yes to do it\n")
-    assert told(await outbox("retry", "--key", "a", "--json")) | {"rows": []} == {
+    assert parsed(await outbox("retry", "--key", "a", "--json")) | {"rows": []} == {
         "act": "retry",
         "done": False,
         "rows": [],
@@ -167,7 +172,7 @@ async def test_skip_requires_a_reason_and_is_recorded(filled: Database, outbox: 
     assert (unsaid.exit_code, blank.exit_code) == (2, 2)
     dry = await outbox("skip", "--seq", "1", "--reason", "not needed")
     assert "dry run: 1 would be skipped" in dry.stdout
-    done = told(
+    done = parsed(
         await outbox("skip", "--seq", "1", "--reason", "not needed", "--by", "ann", "--yes", "--json")
     )
     assert done == {"act": "skip", "done": True, "rows_total": 1, "rows_left": []}
@@ -175,7 +180,7 @@ async def test_skip_requires_a_reason_and_is_recorded(filled: Database, outbox: 
     acts = await outbox("acts")
     assert "ann" in acts.stdout
     assert "not needed" in acts.stdout
-    [act] = told(await outbox("acts", "--json"))
+    [act] = parsed(await outbox("acts", "--json"))
     assert (act["actor"], act["act"], act["reason"]) == ("ann", "skip", "not needed")
     assert [row["seq"] for row in act["target"]["rows"]] == [1]
     assert "skip by ann" in (await outbox("show", "1")).stdout
@@ -189,7 +194,7 @@ async def test_skip_names_rows_that_it_did_not_skip(filled: Database, outbox: Ou
         "not skipped: 3 (failed), 4 (sent); only FAILED rows can be skipped, the first of a key first\n"
     )
     second = ("skip", "--seq", "2", "--seq", "5", "--reason", "not needed", "--yes", "--json")
-    assert told(await outbox(*second))["rows_left"] == [{"seq": 5, "state": "retrying"}]
+    assert parsed(await outbox(*second))["rows_left"] == [{"seq": 5, "state": "retrying"}]
     assert (await outbox("skip", "--key", "a", "--reason", "not needed", "--yes")).stdout == "1 skipped\n"
 
 
@@ -210,7 +215,7 @@ async def test_purge_removes_only_sent_and_skipped_rows(filled: Database, outbox
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["retry", "--yes"], "no rows are selected; use --id"),
         (["skip", "--reason", "x"], "no rows are selected; use --id"),
@@ -225,12 +230,12 @@ async def test_purge_removes_only_sent_and_skipped_rows(filled: Database, outbox
     ],
 )
 async def test_refused_action_is_one_line(
-    filled: Database, outbox: Outbox, words: list[str], said: str
+    filled: Database, outbox: Outbox, words: list[str], message: str
 ) -> None:
     result = await outbox(*words)
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
-    assert line.startswith(f"error: {said}")
+    assert line.startswith(f"error: {message}")
     assert await operator_acts(filled) == []
 
 

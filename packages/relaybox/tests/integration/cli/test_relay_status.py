@@ -1,4 +1,4 @@
-"""``relaybox relay status``, ``lanes`` and ``accept`` as an operator types them, on a real PostgreSQL."""
+"""``relaybox relay status``, ``lanes`` and ``accept`` on a real PostgreSQL."""
 
 import asyncio
 import json
@@ -42,7 +42,7 @@ def variables(postgres_settings: PostgresSettings) -> dict[str, str]:
 @pytest.fixture
 def relay(variables: dict[str, str]) -> Relay:
     async def run(*words: str, **more: str) -> Result:
-        # In a thread: a command runs an event loop of its own.
+        # In a thread, because a command runs its own event loop.
         return await asyncio.to_thread(CliRunner().invoke, app, ["relay", *words], env=variables | more)
 
     return run

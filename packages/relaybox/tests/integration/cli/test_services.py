@@ -1,4 +1,4 @@
-"""``relaybox relay run``, ``consumer run`` and ``local`` as an operator starts them, on real servers."""
+"""``relaybox relay run``, ``consumer run`` and ``local`` on real servers."""
 
 import os
 import signal
@@ -72,7 +72,7 @@ def test_service_serves_health_and_ends_on_sigterm(
         with socket.create_connection(("127.0.0.1", int(variables["HEALTH_PORT"])), WAIT_S) as silent:
             assert silent.recv(1) == b""
         for line in process.stderr:
-            # What it serves comes before its own work and its handling of signals.
+            # The health server starts before the work and the signal handlers.
             if b"relay lanes changed" in line or b"partitions assigned" in line:
                 break
         process.send_signal(signal.SIGTERM)
@@ -129,7 +129,7 @@ def test_local_forwards_signals_to_the_command(
         env=variables,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        # A suite under nohup ignores SIGHUP, and what is ignored is inherited.
+        # A test run under nohup ignores SIGHUP, and children inherit that.
         preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     ) as process:
         assert process.stdout is not None

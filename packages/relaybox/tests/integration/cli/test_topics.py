@@ -1,4 +1,4 @@
-"""``relaybox topics`` as an operator runs it, against a real Kafka."""
+"""``relaybox topics`` on a real Kafka."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""``relaybox verify`` as an operator runs it, on a real PostgreSQL and a real Kafka."""
+"""``relaybox verify`` on a real PostgreSQL and a real Kafka."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ async def run(postgres: PostgresSettings, kafka: KafkaSettings, topic: str, *wor
 
 
 def line_of(done: Done) -> str:
-    """The one line that an error is."""
+    """Return the only line of an error."""
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
@@ -81,7 +81,7 @@ async def test_verify_of_a_spread_key_exits_with_1(
     topic = make_topic(partitions=1)
     first, second = await write_events(database, topic, ["key"], 2)
     await publish(database, kafka_settings, [first])
-    # murmur2 puts "key" into the second of two.
+    # murmur2 maps "key" to the second of two partitions.
     add_partitions(kafka_settings, topic, 2)
     await publish(database, kafka_settings, [second])
     done = await run(postgres_settings, kafka_settings, topic, "--allow-duplicates")
@@ -89,8 +89,8 @@ async def test_verify_of_a_spread_key_exits_with_1(
     assert "Delivery guarantees are violated." in done.stdout
     (line,) = [line for line in done.stdout.splitlines() if second["payload"]["event_id"] in line]
     assert line.split()[:2] == ["spread", "key"]
-    told = json.loads((await run(postgres_settings, kafka_settings, topic, "--json")).stdout)
-    assert (told["holds"], told["tallies"]["spread"]) == (False, {"events": 1, "keys": 1})
+    output = json.loads((await run(postgres_settings, kafka_settings, topic, "--json")).stdout)
+    assert (output["holds"], output["tallies"]["spread"]) == (False, {"events": 1, "keys": 1})
 
 
 @pytest.mark.guarantee("G33")
@@ -101,17 +101,17 @@ async def test_verify_as_json_prints_the_whole_report(
     await mark_sent(database, rows)
     done = await run(postgres_settings, kafka_settings, topic, "--json", "--key", "a", "--limit", "1")
     assert (done.returncode, done.stderr) == (1, "")
-    told: dict[str, Any] = json.loads(done.stdout)
-    assert told["holds"] is False
-    assert told["tallies"]["lost"] == {"events": 2, "keys": 1}
-    assert told["tallies"]["duplicated"] == {"events": 0, "keys": 0}
-    assert (told["topics"], told["isolation"], told["events"], told["published"]) == (
+    output: dict[str, Any] = json.loads(done.stdout)
+    assert output["holds"] is False
+    assert output["tallies"]["lost"] == {"events": 2, "keys": 1}
+    assert output["tallies"]["duplicated"] == {"events": 0, "keys": 0}
+    assert (output["topics"], output["isolation"], output["events"], output["published"]) == (
         [topic],
         "read_committed",
         2,
         0,
     )
-    [finding] = told["findings"]
+    [finding] = output["findings"]
     assert [one["event_id"] for one in finding["examples"]] == [
         row["payload"]["event_id"] for row in rows if row["key"] == "a"
     ]
@@ -136,10 +136,10 @@ async def test_verify_names_events_that_a_failover_lost(
     assert line.split()[:3] == ["not-in-database", "lost", "1"]
     assert f"{topic}, partition " in line
 
-    told = json.loads((await run(postgres_settings, kafka_settings, topic, "--json")).stdout)
-    assert (told["holds"], told["remedy"]) == (False, "docs/how-to/blocked-key.md, After a failover")
-    assert told["tallies"]["not-in-database"] == {"events": 1, "keys": 1}
-    [finding] = told["findings"]
+    output = json.loads((await run(postgres_settings, kafka_settings, topic, "--json")).stdout)
+    assert (output["holds"], output["remedy"]) == (False, "docs/how-to/blocked-key.md, After a failover")
+    assert output["tallies"]["not-in-database"] == {"events": 1, "keys": 1}
+    [finding] = output["findings"]
     assert (finding["kind"], finding["topic"], finding["key"]) == ("not-in-database", topic, "lost")
     [event] = finding["examples"]
     assert event["event_id"] == lost["payload"]["event_id"]

@@ -1,4 +1,4 @@
-"""Places and helpers for tests that start servers of their own."""
+"""Fixtures of tests that start their own servers."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
@@ -13,7 +13,7 @@ from tests.fixtures.servers import server_directory
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A directory of the test's own that the account of PostgreSQL can enter when the suite runs as root."""
+    """A directory that the account of PostgreSQL can enter when the tests run as root."""
     with server_directory() as directory:
         yield directory
 
@@ -30,7 +30,7 @@ def kafka_version(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def postgres(place: Path, postgres_version: int) -> AsyncIterator[LocalPostgres]:
-    """A running PostgreSQL of the test's own."""
+    """A running PostgreSQL for this test."""
     server = LocalPostgres(place / "postgres", version=postgres_version, durable=False)
     await server.start()
     yield server
@@ -39,7 +39,7 @@ async def postgres(place: Path, postgres_version: int) -> AsyncIterator[LocalPos
 
 @pytest.fixture
 def until_frozen() -> Callable[[Iterable[int]], Awaitable[None]]:
-    """Return once the processes have stopped or ended; the kernel tells nobody but a parent."""
+    """Wait until the processes are stopped or ended; the kernel notifies only their parent."""
 
     async def wait(pids: Iterable[int]) -> None:
         async with asyncio.timeout(WAIT_S):

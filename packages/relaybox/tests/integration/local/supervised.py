@@ -1,4 +1,4 @@
-"""A supervisor in a process of its own: ``supervised.py NAME CODE [NAME CODE]…`` runs Python snippets."""
+"""A process with a supervisor: ``supervised.py NAME CODE [NAME CODE]…`` runs Python snippets as parts."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""The suite's own servers: a database and a topic per test."""
+"""The server fixtures: a database and a topic per test."""
 
 from confluent_kafka.admin import AdminClient
 from relaybox.db import Database

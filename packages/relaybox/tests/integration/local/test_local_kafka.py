@@ -1,4 +1,4 @@
-"""A Kafka of one's own: what it keeps, what it refuses, what it says."""
+"""The local Kafka broker: persistence, refusals and messages."""
 
 import os
 import socket
@@ -73,8 +73,8 @@ async def test_java_options_of_the_environment_reach_the_broker(
     broker = LocalKafka(place / "kafka", version=kafka_version)
     await broker.start()
     try:
-        told = broker.log.read_text()
-        assert "Picked up JDK_JAVA_OPTIONS: -XX:TieredStopAtLevel=1 -Dgiven=by-the-environment" in told
+        output = broker.log.read_text()
+        assert "Picked up JDK_JAVA_OPTIONS: -XX:TieredStopAtLevel=1 -Dgiven=by-the-environment" in output
     finally:
         await broker.stop()
 
@@ -121,7 +121,7 @@ async def test_data_of_a_newer_kafka_is_refused(place: Path) -> None:
 
 async def test_failed_download_of_jars_names_the_sources(place: Path, monkeypatch) -> None:
     monkeypatch.setenv("RELAYBOX_CACHE_DIR", str(place / "empty"))
-    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{free_port()}")  # nobody listens there
+    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{free_port()}")  # no process listens on it
     monkeypatch.setenv("NO_PROXY", "")
 
     with pytest.raises(ServerNotAvailable) as refusal:

@@ -1,4 +1,4 @@
-"""A PostgreSQL of one's own: what it keeps, what it refuses, what it says."""
+"""The local PostgreSQL server: persistence, refusals and messages."""
 
 import asyncio
 import os
@@ -158,7 +158,7 @@ async def test_failed_start_has_the_last_lines_of_the_log(postgres: LocalPostgre
     (postgres.resolved_data_dir / "cluster" / "postgresql.conf").write_text("nonsense = on\n")
     with pytest.raises(ServerDidNotStart, match=r"(?s)postgres.log:.*nonsense"):
         await postgres.start()
-    assert postgres.settings()  # and it is in order for another try
+    assert postgres.settings()  # another start succeeds
 
 
 async def test_stale_pid_file_does_not_prevent_a_start(postgres: LocalPostgres) -> None:
@@ -208,11 +208,11 @@ async def test_server_ends_with_its_parent(place: Path, postgres_version: int) -
 
 async def test_pause_and_resume_affect_every_process(postgres, until_frozen) -> None:
     root = postgres._running().pid
-    everyone = [root, *descendants(root)]
-    assert len(everyone) > 3
+    processes = [root, *descendants(root)]
+    assert len(processes) > 3
 
     postgres.pause()
-    await until_frozen(everyone)
+    await until_frozen(processes)
 
     postgres.resume()
     assert await run(postgres, "SELECT 1") == 1

@@ -1,4 +1,4 @@
-"""Downloads from a Maven repository: checked, repeated where that helps, and reused offline."""
+"""Downloads from a Maven repository: verification, retries and the cache."""
 
 import hashlib
 import threading
@@ -20,7 +20,7 @@ def body_of(path: str, _number: int = 0) -> bytes:
 
 
 class Download:
-    """The files of `MANIFEST`, fetched into a cache by a user with a mirror."""
+    """A cache that is filled with the files of `MANIFEST` from a mirror."""
 
     def __init__(self, place: Path) -> None:
         self.place = place

@@ -1,4 +1,4 @@
-"""Several programs as one: order, one log, crashes, the end."""
+"""The supervisor: order, log, crashes and stop."""
 
 import asyncio
 import contextlib
@@ -26,14 +26,14 @@ WITH_A_CHILD = (
 
 
 class Supervised:
-    """The supervisor's process, and the lines it wrote so far."""
+    """The process of a supervisor, and its output."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
         self.lines: list[str] = []
 
     async def until(self, wanted: str, *, times: int = 1) -> str:
-        """Read on until *wanted* came *times* times; return the last such line."""
+        """Read output until *wanted* occurred *times* times; return the last such line."""
         while True:
             hits = [line for line in self.lines if wanted in line]
             if len(hits) >= times:
@@ -59,7 +59,7 @@ class Supervised:
 
 
 class ServerOfNote:
-    """A server that only notes when it is told to stop."""
+    """A server that records when it is stopped."""
 
     def __init__(self, name: str, place: Path, ends: list[str]) -> None:
         self.log = self.resolved_data_dir = place
@@ -117,11 +117,11 @@ async def test_signal_stops_every_program_and_exits_0(supervise, number) -> None
 
 
 async def test_programs_are_stopped_concurrently(supervise, tmp_path: Path) -> None:
-    told = tmp_path / "told"
-    os.mkfifo(told)
-    # A FIFO opens when both ends are: neither ends before the other was told to, too.
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    # A FIFO opens when both ends are open, so both programs get the signal before one of them ends.
     meet = "import signal; signal.signal(signal.SIGTERM, lambda *_: exit(print('bye', open({!r}, {!r})))); "
-    first, second = meet.format(str(told), "w"), meet.format(str(told), "r")
+    first, second = meet.format(str(fifo), "w"), meet.format(str(fifo), "r")
     product = await supervise("first", first + SERVE, "second", second + SERVE)
     await product.pid_of("first")
     await product.pid_of("second")
@@ -199,7 +199,7 @@ async def test_killed_part_is_reported_with_its_signal(supervise) -> None:
 async def test_children_of_a_crashed_part_are_killed(supervise) -> None:
     product = await supervise("parent", WITH_A_CHILD + "; sys.exit(1)")
     orphan = await product.pid_of("parent")
-    parent = os.getpgid(orphan)  # a part leads its group
+    parent = os.getpgid(orphan)  # a part leads its process group
 
     os.kill(parent, signal.SIGKILL)
 

@@ -1,4 +1,4 @@
-"""What operators do to rows: nothing silently, nothing out of order, everything on record."""
+"""Actions of operators on rows: order, records and previews."""
 
 import asyncio
 from collections.abc import Callable
@@ -37,7 +37,7 @@ EVERY = Selection()
 
 
 async def put_in_order(database: Database, topic: str, *keys: str, count: int = 3) -> None:
-    """Write *count* events of each key, key by key: numbers without a gap."""
+    """Write *count* events of each key, key by key, with consecutive numbers."""
     for key in keys:
         await put_events(database, topic, [key], count=count)
 
@@ -55,17 +55,17 @@ async def test_retried_row_is_published_before_rows_behind_it(
     await put_events(database, wide, ["a"], first=2, count=3)
     await put_events(database, wide, ["b"], count=3)
     async with database.connection() as connection:
-        # It was tried three times already: the next failure is the last.
+        # Three attempts have failed: the next failure is the last.
         await connection.fetch("UPDATE event_outbox SET attempts = 3 WHERE seq = 1")
         signals = SignalRecorder()
         async with running(Relay(database, kafka_settings, NO_POLL, on_signal=signals)):
             await signals.wait_for(Signal.ROWS_CHARGED)
             await signals.wait_for(Signal.BATCH_MARKED)
             assert [row["seq"] for row in await rows_of(database, "status = 'FAILED'")] == [1]
-            # What made it fail is mended, and the operator says so.
+            # The operator retries the row after the cause is fixed.
             await connection.fetch("UPDATE event_outbox SET topic = $1 WHERE seq = 1", wide)
             assert await retry(connection, Selection(seqs=[1]), by="ann", reason="mended") == 1
-            await wait_until_all_sent(database)  # without a poll: the act wakes the relays
+            await wait_until_all_sent(database)  # without a poll: the action notifies the relays
 
     records = read_topic(kafka_settings.bootstrap_servers, wide)
     assert first_appearances(records) == {"a": [1, 2, 3, 4], "b": [1, 2, 3]}
@@ -85,12 +85,12 @@ async def test_row_retried_behind_a_failed_row_waits(
         running(Relay(database, kafka_settings, NO_POLL, on_signal=signals)),
     ):
         await signals.wait_for(Signal.BATCH_MARKED)
-        look = await preview(connection, Action.RETRY, Selection(seqs=[2]), rows_max=10)
-        assert (look.rows_total, look.rows_behind_another) == (1, 1)
+        found = await preview(connection, Action.RETRY, Selection(seqs=[2]), rows_max=10)
+        assert (found.rows_total, found.rows_behind_another) == (1, 1)
         assert await retry(connection, Selection(seqs=[2]), by="ann") == 1
         await put_events(connection, topic, ["c"])
         await notify(database)
-        await signals.wait_for(Signal.BATCH_MARKED, 2)  # it has looked again, and taken this one only
+        await signals.wait_for(Signal.BATCH_MARKED, 2)  # the relay polled again and fetched only this row
         assert [status for status, _ in await states_of(database)][:3] == ["FAILED", "PENDING", "PENDING"]
         await retry(connection, Selection(seqs=[1]), by="ann")
         await wait_until_all_sent(database)
@@ -112,7 +112,7 @@ async def test_skipped_row_unblocks_its_key_and_is_recorded(
     ):
         await signals.wait_for(Signal.LANES_CHANGED)
         await signals.wait_for(Signal.IDLE)
-        assert await skip(connection, Selection(keys=["a"]), by="ann", reason="nobody needs it") == 1
+        assert await skip(connection, Selection(keys=["a"]), by="ann", reason="not needed") == 1
         await wait_until_all_sent(database)
 
     records = read_topic(kafka_settings.bootstrap_servers, topic)
@@ -120,7 +120,7 @@ async def test_skipped_row_unblocks_its_key_and_is_recorded(
     [gap, *_] = await rows_of(database)
     assert (gap["status"], gap["skipped_at"] is not None) == ("FAILED", True)
     [act] = await operator_acts(database)
-    assert (act["actor"], act["act"], act["reason"]) == ("ann", "skip", "nobody needs it")
+    assert (act["actor"], act["act"], act["reason"]) == ("ann", "skip", "not needed")
     assert act["at"] is not None
     assert act["target"]["selection"] == {"keys": ["a"]}
     [row] = act["target"]["rows"]
@@ -133,8 +133,8 @@ async def test_only_the_first_failed_row_of_a_key_can_be_skipped(database: Datab
     await put_in_order(database, "domain-events", "a", "b")
     await fail_rows(database, 1, 2, 4)
     async with database.connection() as connection:
-        look = await preview(connection, Action.SKIP, Selection(seqs=[2, 4]), rows_max=10)
-        assert (look.rows_total, look.rows_behind_another) == (2, 1)
+        found = await preview(connection, Action.SKIP, Selection(seqs=[2, 4]), rows_max=10)
+        assert (found.rows_total, found.rows_behind_another) == (2, 1)
         assert await skip(connection, Selection(seqs=[2, 4]), by="ann", reason="test") == 1
         with pytest.raises(SelectionEmpty, match="first FAILED row of its key"):
             await skip(connection, Selection(seqs=[2]), by="ann", reason="test")
@@ -151,7 +151,7 @@ async def test_only_failed_rows_are_retried_or_skipped(database: Database) -> No
     before = await rows_of(database, "seq < 4")
     async with database.connection() as connection:
         assert await skip(connection, EVERY, by="ann", reason="test") == 1
-        assert await retry(connection, EVERY, by="ann") == 0  # nor what was skipped: it is decided
+        assert await retry(connection, EVERY, by="ann") == 0  # skipped rows are final
         with pytest.raises(SelectionEmpty, match="FAILED"):
             await retry(connection, Selection(seqs=[4]), by="ann")
     assert await rows_of(database, "seq < 4") == before
@@ -166,8 +166,8 @@ async def test_purge_removes_sent_and_skipped_rows_only(database: Database) -> N
     await fail_rows(database, 4, 5)
     async with database.connection() as connection:
         await skip(connection, Selection(seqs=[4]), by="ann", reason="test")
-        look = await preview(connection, Action.PURGE, EVERY, rows_max=1)
-        assert ([row.seq for row in look.rows], look.rows_total) == ([1], 2)
+        found = await preview(connection, Action.PURGE, EVERY, rows_max=1)
+        assert ([row.seq for row in found.rows], found.rows_total) == ([1], 2)
         with pytest.raises(SelectionEmpty):
             await purge(connection, Selection(seqs=[2, 3, 5]), by="ann")
         assert await purge(connection, Selection(older_than_s=3_600), by="ann") == 0
@@ -175,7 +175,7 @@ async def test_purge_removes_sent_and_skipped_rows_only(database: Database) -> N
     assert [row["seq"] for row in await rows_of(database)] == [2, 3, 5, 6]
     target = (await operator_acts(database))[-1]["target"]
     assert (target["count"], target["seq_min"], target["seq_max"]) == (2, 1, 4)
-    assert [row["seq"] for row in target["rows"]] == [4]  # its gap is told of here alone from now on
+    assert [row["seq"] for row in target["rows"]] == [4]  # the only record of its gap
 
 
 @pytest.mark.guarantee("G32")
@@ -255,11 +255,11 @@ async def test_preview_counts_rows_and_changes_nothing(database: Database) -> No
     await fail_rows(database, 1, 2, 4)
     before = await rows_of(database)
     async with database.connection() as connection:
-        look = await preview(connection, Action.RETRY, EVERY, rows_max=2)
+        found = await preview(connection, Action.RETRY, EVERY, rows_max=2)
         nothing = await preview(connection, Action.RETRY, Selection(keys=["c"]), rows_max=2)
         with pytest.raises(SelectionEmpty):
             await preview(connection, Action.RETRY, Selection(seqs=[3]), rows_max=2)
-    assert ([row.seq for row in look.rows], look.rows_total, look.rows_behind_another) == ([1, 2], 3, 0)
+    assert ([row.seq for row in found.rows], found.rows_total, found.rows_behind_another) == ([1, 2], 3, 0)
     assert nothing.rows_total == 0
     assert await rows_of(database) == before
     assert await operator_acts(database) == []

@@ -1,4 +1,4 @@
-"""Relays and lanes as operators see them, and what they do to lanes."""
+"""State of relays and lanes, and actions of operators on lanes."""
 
 import os
 import uuid
@@ -108,7 +108,7 @@ async def test_request_for_lanes_is_recorded_and_notified(database: Database) ->
         with pytest.raises(LanesRefused):
             await request_lanes(connection, 48, by="ann")
         assert (await relay_status(connection)).lanes_wanted == 32
-    await ear.fetch("SELECT 1")  # what was notified before comes with this answer
+    await ear.fetch("SELECT 1")  # earlier notifications arrive with this response
     ear.terminate()
     assert heard == [LANES_CHANNEL]
     [act] = await operator_acts(database)

@@ -1,4 +1,4 @@
-"""What operators see of the outbox: rows, and why keys wait."""
+"""Queries of operators on the outbox: rows and blocked keys."""
 
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -180,11 +180,11 @@ async def test_row_has_the_actions_of_operators(two_keys: Database) -> None:
     async with two_keys.connection() as connection:
         await retry(connection, Selection(seqs=[1]), by="ann", reason="the topic is wider now")
         await fail_rows(two_keys, 1)
-        await skip(connection, Selection(seqs=[1]), by="ben", reason="nobody needs it")
+        await skip(connection, Selection(seqs=[1]), by="ben", reason="not needed")
         details = await show_row(connection, 1)
         other = await show_row(connection, 2)
-    told = [(act["act"], act["by"], act["reason"]) for act in details.acts]
-    assert told == [("retry", "ann", "the topic is wider now"), ("skip", "ben", "nobody needs it")]
+    actions = [(act["act"], act["by"], act["reason"]) for act in details.acts]
+    assert actions == [("retry", "ann", "the topic is wider now"), ("skip", "ben", "not needed")]
     assert other.acts == []
 
 

@@ -1,4 +1,4 @@
-"""Check what `relaybox verify` says about events that PostgreSQL lost after they were published."""
+"""Verification of events that PostgreSQL lost after they were published."""
 
 import json
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def verified(postgres_settings: PostgresSettings, kafka_settings: KafkaSettings,
 
 @pytest.fixture
 async def published(database: Database, kafka_settings: KafkaSettings, topic: str) -> list[dict[str, Any]]:
-    """Rows of two keys, which a relay has published."""
+    """Rows of two keys that a relay has published."""
     await put_events(database, topic, ["kept", "lost"], count=2)
     async with running(Relay(database, kafka_settings, RelaySettings(poll_interval=3_600))):
         await wait_until_all_sent(database)
@@ -39,12 +39,12 @@ async def published(database: Database, kafka_settings: KafkaSettings, topic: st
 
 
 async def lose(database: Database, where: str = "key = 'lost'") -> None:
-    """Take rows away as a standby that lagged does."""
+    """Delete rows as the promotion of a lagging standby does."""
     await run_statement(database, f"DELETE FROM event_outbox WHERE {where}")
 
 
 async def note_failover(database: Database, ago: timedelta = timedelta()) -> None:
-    """Note that a relay found the server in another history some time *ago*."""
+    """Record that a relay noticed a failover some time *ago*."""
     await run_statement(
         database, "UPDATE relay_origin SET history_changed_at = clock_timestamp() - $1::interval", ago
     )
@@ -57,7 +57,7 @@ def found(report: Report) -> dict[Kind, int]:
 def put_record(
     kafka: KafkaSettings, topic: str, *, source: str, at: str | None = None, structured: bool = False
 ) -> None:
-    """Publish an event that no table knows."""
+    """Publish an event that is not in the tables."""
     time = at or datetime.now(UTC).isoformat()
     event = {"specversion": "1.0", "id": unknown_id(), "type": "A.B.C", "source": source, "time": time}
     headers = (

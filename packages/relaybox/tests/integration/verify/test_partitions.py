@@ -1,4 +1,4 @@
-"""Check what `relaybox verify` says about keys whose events are in two partitions."""
+"""Verification of keys with events in two partitions."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Topics that cannot be read to their end at once, or not at all: nothing is guessed."""
+"""Topics that cannot be read to their end, or only later."""
 
 import asyncio
 from typing import Any
@@ -25,7 +25,7 @@ from tests.fixtures.topic_records import (
 
 @pytest.fixture
 def topic(make_topic: Any) -> str:
-    """A topic with one partition: whatever holds one back holds back all."""
+    """A topic with one partition, so that an open transaction hides all later records."""
     return make_topic(partitions=1)
 
 

@@ -1,4 +1,4 @@
-"""What `relaybox verify` finds: each violation planted on a real topic, and nothing on a clean one."""
+"""Findings of a verification: each violation on a real topic, and none on a correct topic."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -40,7 +40,7 @@ def verified(postgres_settings: PostgresSettings, kafka_settings: KafkaSettings,
 
 
 def found(report: Report) -> dict[Kind, int]:
-    """How many events of each kind, without those of which there are none."""
+    """Return the number of events per kind, without zeros."""
     return {kind: tally.events for kind, tally in report.tallies.items() if tally.events}
 
 
@@ -246,7 +246,7 @@ async def test_events_removed_by_retention_are_not_lost(
 ) -> None:
     keys = [f"key-{number}" for number in range(12)]
     rows = await write_events(database, topic, keys, 6)
-    # Lost in the midst: the topic will hold an earlier and a later event of this key.
+    # Lost between an earlier and a later event of this key on the topic.
     lost = of(rows, "key-0")[4]
     await publish(database, kafka_settings, [row for row in rows if row is not lost])
     await mark_sent(database, [lost])

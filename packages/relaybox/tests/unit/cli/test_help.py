@@ -1,4 +1,4 @@
-"""What `relaybox --help` loads, and that the list of commands says what the commands themselves say."""
+"""`relaybox --help`: lazy imports, and help texts of the list of commands."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The command line where no server is needed: what it prints, and how it refuses."""
+"""Commands that need no server: output and errors."""
 
 import errno
 import json
@@ -35,9 +35,9 @@ async def test_token_prints_a_valid_token(jwt_settings: JwtSettings) -> None:
 
 
 def test_token_as_json_has_its_time_to_live(jwt_settings: JwtSettings) -> None:
-    told = json.loads(run("token", "--sub", "ann", "--ttl-s", "60", "--json").stdout)
-    assert told["expires_in_s"] == 60
-    assert told["token"].count(".") == 2
+    output = json.loads(run("token", "--sub", "ann", "--ttl-s", "60", "--json").stdout)
+    assert output["expires_in_s"] == 60
+    assert output["token"].count(".") == 2
 
 
 def test_token_refuses_an_invalid_subject(jwt_settings: JwtSettings) -> None:
@@ -87,7 +87,7 @@ def test_unreadable_home_does_not_prevent_a_connection(monkeypatch: pytest.Monke
     def deny(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", "/closed/.postgresql/postgresql.key")
 
-    # As a home that this user may not enter; root may enter any.
+    # As in a home directory that this user may not enter; root may enter any.
     monkeypatch.setattr("asyncpg.connect_utils._dot_postgresql_path", deny)
     monkeypatch.setenv("POSTGRES_PORT", "1")
     result = run("migrate", "check")

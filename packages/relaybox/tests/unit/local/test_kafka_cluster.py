@@ -1,4 +1,4 @@
-"""Several brokers of one's own, before they are started."""
+"""Configuration of a local Kafka cluster."""
 
 from pathlib import Path
 

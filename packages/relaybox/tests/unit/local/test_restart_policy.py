@@ -1,4 +1,4 @@
-"""When a crashed part is started again, and what is said of it, decided without a process."""
+"""Status and restart pause of a crashed part."""
 
 import pytest
 from relaybox.local import PartState, PartStatus

@@ -1,4 +1,4 @@
-"""What operators' commands decide without a server."""
+"""Decisions of operator commands without a server."""
 
 import json
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""What is reported of a topic, by its replicas, its limits and the brokers that are there."""
+"""Faults of a topic by its replicas, limits and available brokers."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What of a record is compared, and where a key belongs."""
+"""Parsing of records, and the partition of a key."""
 
 import json
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ MURMUR2 = {"21": -973932308, "foobar": -790332482, "a-little-bit-long-string": -
 
 
 class Message:
-    """As the client hands it out."""
+    """A message of the Kafka client."""
 
     def __init__(self, headers: Any, key: bytes | None = b"a", value: bytes | None = b"{}") -> None:
         self.headers = lambda: headers
@@ -104,7 +104,7 @@ def test_malformed_structured_event_has_no_time(value: bytes | None) -> None:
 
 
 def event_in(mode: str, **attributes: str | None) -> tuple[list[tuple[str, bytes | None]], bytes]:
-    """Return headers and value of an event in one of the two modes."""
+    """Return headers and value of an event in binary or structured mode."""
     if mode == "structured":
         return [("content-type", b"application/cloudevents+json")], json.dumps(attributes).encode()
     return [(f"ce_{name}", text and text.encode()) for name, text in attributes.items()], b"{}"
