@@ -11,7 +11,7 @@ from tests.fixtures.product import Product
 from tests.unit.test_docs import fences
 
 DOCS = Path(__file__).parents[2] / "docs"
-GIVEN = "SESSION_ID=…    # the session_id of the answer"
+GIVEN = "SESSION_ID=…    # the session_id of the response"
 TAKEN = 'SESSION_ID=$(grep -o \'"session_id":"[^"]*\' created | cut -d\'"\' -f4)'
 ANSWERED = 'until "${ASK[@]}" "$SESSIONS/$SESSION_ID/state" | grep -q \'"is_pending":false\'; do :; done'
 
