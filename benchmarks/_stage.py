@@ -28,8 +28,8 @@ from relaybox.db import Database, migrate_up
 from relaybox.http import make_token
 from relaybox.local import LocalKafka, LocalPostgres, free_port
 from relaybox.outbox import Notifier
-from relaybox.relay import ensure_topics
 from relaybox.settings import JwtSettings, KafkaSettings, PostgresSettings, load_settings
+from relaybox.topics import ensure_topics
 from rich.console import Console
 from rich.table import Table
 from shared_types.genesis import GenesisStage, Preferences, RequestConceptGeneration

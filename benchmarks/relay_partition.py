@@ -28,8 +28,8 @@ from relay_latency import APPEND, DELIVERIES, envelope_of
 from relaybox.db import Database, load_queries
 from relaybox.local import LocalKafkaCluster
 from relaybox.outbox import Notifier
-from relaybox.relay import Replication, ensure_topics
 from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings, load_settings
+from relaybox.topics import Replication, ensure_topics
 from relaybox.verify import partition_of
 
 SQL: Final = load_queries("statements", "partition.sql")

@@ -32,8 +32,8 @@ from pydantic_core import to_json
 from relay_latency import DELIVERIES, WARM_UP, Writer, envelope_of, single_ms
 from relaybox.db import load_queries
 from relaybox.local import LocalPostgres
-from relaybox.relay import ensure_topics
 from relaybox.settings import KafkaSettings, PostgresSettings, load_settings
+from relaybox.topics import ensure_topics
 
 SQL: Final = load_queries("statements", "peers.sql")
 DEBEZIUM_TOPIC: Final = "peer-debezium"

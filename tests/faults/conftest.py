@@ -9,8 +9,8 @@ import pytest
 from backend.migrations import ALL
 from relaybox.db import BACKBONE, Database, migrate_up
 from relaybox.local import LocalKafka, LocalPostgres
-from relaybox.relay import ensure_topics
 from relaybox.settings import KafkaSettings, PostgresSettings
+from relaybox.topics import ensure_topics
 
 from tests.faults.chaos._proxy import Proxy
 from tests.fixtures.databases import create_database, drop_database, settings_for

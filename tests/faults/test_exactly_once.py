@@ -150,8 +150,8 @@ async def test_a_relay_whose_call_to_kafka_hangs_ends_so_that_others_take_its_la
         statuses.append(status)
         ended.set()
 
-    monkeypatch.setattr("relaybox.relay._link._HUNG_S", 0.5)
-    monkeypatch.setattr("relaybox.relay._session.os._exit", end)
+    monkeypatch.setattr("relaybox.relay._kafka._HUNG_S", 0.5)
+    monkeypatch.setattr("relaybox.relay._relay.os._exit", end)
     signals = SignalRecorder()
     async with running(Relay(database, kafka_settings, NO_POLL, on_signal=signals)):
         await signals.wait_for(Signal.IDLE)
@@ -174,8 +174,8 @@ async def test_relay_whose_takeover_hangs_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ended = asyncio.Event()
-    monkeypatch.setattr("relaybox.relay._link._HUNG_S", 0.5)
-    monkeypatch.setattr("relaybox.relay._session.os._exit", lambda _status: ended.set())
+    monkeypatch.setattr("relaybox.relay._kafka._HUNG_S", 0.5)
+    monkeypatch.setattr("relaybox.relay._relay.os._exit", lambda _status: ended.set())
     signals = SignalRecorder()
     async with running(Relay(database, kafka_settings, NO_POLL, on_signal=signals)):
         await signals.wait_for(Signal.IDLE)

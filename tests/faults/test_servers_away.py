@@ -10,8 +10,8 @@ import pytest
 from backend.migrations import ALL
 from relaybox.db import migrate_up
 from relaybox.local import LocalKafka
-from relaybox.relay import ensure_topics
 from relaybox.settings import KafkaSettings
+from relaybox.topics import ensure_topics
 
 from tests.fixtures.api_commands import SESSIONS, request_concepts, send_command, wait_until_idle
 from tests.fixtures.failover import DatabasePair

@@ -11,8 +11,8 @@ from typing import Final
 
 from relaybox.db import BACKBONE, migrate_up
 from relaybox.local import LocalKafkaCluster, LocalPostgres
-from relaybox.relay import ensure_topics
 from relaybox.settings import KafkaSettings
+from relaybox.topics import ensure_topics
 
 from tests.faults.chaos._injector import FaultHandler
 from tests.faults.chaos._journal import Timeline

@@ -28,7 +28,6 @@ from relaybox.local import (
     require_free_port,
 )
 from relaybox.outbox import OutboxSettings
-from relaybox.relay import Replication, ensure_topics
 from relaybox.settings import (
     JwtSettings,
     KafkaSettings,
@@ -36,6 +35,7 @@ from relaybox.settings import (
     TaskSettings,
     load_settings,
 )
+from relaybox.topics import Replication, ensure_topics
 
 from backend.api import PREFIX
 from backend.genesis.muse import MuseSettings

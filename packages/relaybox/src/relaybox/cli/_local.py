@@ -13,8 +13,8 @@ import typer
 from relaybox.cli._errors import needs_extra
 from relaybox.db import BACKBONE, migrate_up
 from relaybox.outbox import OutboxSettings
-from relaybox.relay import Replication, ensure_topics
 from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings, load_settings
+from relaybox.topics import Replication, ensure_topics
 
 __all__ = ("run_with_servers",)
 

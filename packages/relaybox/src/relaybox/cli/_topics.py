@@ -12,8 +12,8 @@ from relaybox.cli._errors import ErrorsAsLines
 from relaybox.cli._output import cell_text, new_table, print_json, print_table, run_on_database
 from relaybox.operations import CheckedTopic, TopicsCheck, check_topics
 from relaybox.outbox import OutboxSettings
-from relaybox.relay import Replication, ensure_topics, raise_message_limit
 from relaybox.settings import KafkaSettings, RelaySettings, load_settings
+from relaybox.topics import Replication, ensure_topics, raise_message_limit
 
 __all__ = ("topics_commands",)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from relaybox.relay import Brokers, Replication, TopicState, min_isr_for, replicas_for
+from relaybox.topics import Brokers, Replication, TopicState, min_isr_for, replicas_for
 
 __all__ = ("Expected", "TopicFault", "TopicUse", "find_faults")
 

@@ -6,8 +6,9 @@ from typing import Final
 from relaybox.db import Executor, load_queries
 from relaybox.operations._topic_faults import Expected, TopicFault, TopicUse, find_faults
 from relaybox.outbox import OutboxSettings
-from relaybox.relay import Replication, TopicState, cluster_state, markers_topic
+from relaybox.relay import markers_topic
 from relaybox.settings import KafkaSettings, RelaySettings
+from relaybox.topics import Replication, TopicState, cluster_state
 
 __all__ = ("CheckedTopic", "TopicsCheck", "check_topics")
 

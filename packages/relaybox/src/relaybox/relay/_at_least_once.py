@@ -8,10 +8,10 @@ from typing import Any, Final, TypeVar
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from relaybox.db import DedicatedConnection
-from relaybox.relay._delivery import Batch, Outcome, Prepared
+from relaybox.relay._background import PartitionWatch, withhold
+from relaybox.relay._batches import Batch, Outcome, Prepared
 from relaybox.relay._errors import LinkDown, RecordRefused
-from relaybox.relay._lanes import Lane
-from relaybox.relay._link import (
+from relaybox.relay._kafka import (
     BATCH_BYTES_MAX,
     PRODUCER,
     ROW_CODES,
@@ -27,7 +27,7 @@ from relaybox.relay._link import (
     warm_up,
 )
 from relaybox.relay._messages import Message, screen, topics_exceeded
-from relaybox.relay._partitions import PartitionWatch, withhold
+from relaybox.relay._postgres import Lane
 from relaybox.settings import Compression, KafkaSettings
 
 __all__ = ("AtLeastOnce", "acknowledged_in_order")
@@ -44,7 +44,7 @@ _PRODUCER: Final[dict[str, Any]] = {
 
 
 class AtLeastOnce:
-    """One idempotent producer at a time; see :class:`~relaybox.relay._delivery.Delivery`.
+    """One idempotent producer at a time; see :class:`~relaybox.relay._batches.Delivery`.
 
     Invariant: a producer that failed to deliver a record is purged and never used again; its
     successor starts from the table. Within a batch, nothing of a key follows a record of it that

@@ -10,7 +10,6 @@
         ├── LinkDown   the broker's or the network's fault; no row is charged for it
         │   ├── PartitionUnavailable  one partition takes no writes; its keys wait
         │   └── TransactionUnfinished  a lane's producer waits for a transaction to end
-        ├── ReplicationImpossible  the settings demand more replicas than there are brokers
         └── RowFault   this row's own fault; its key waits, every other key flows on
             ├── EnvelopeIncomplete
             ├── TopicUnknown
@@ -28,7 +27,6 @@ __all__ = (
     "RecordRefused",
     "RecordTooLarge",
     "RelayError",
-    "ReplicationImpossible",
     "RowFault",
     "TopicUnknown",
     "TransactionUnfinished",
@@ -61,12 +59,6 @@ class TransactionUnfinished(LinkDown):
     """Raised when a producer cannot open, because the last transaction of its id has not ended yet."""
 
     error_code = "RELAY_TRANSACTION_UNFINISHED"
-
-
-class ReplicationImpossible(RelayError):
-    """Raised when a topic cannot get the replicas that the settings demand."""
-
-    error_code = "RELAY_REPLICATION_IMPOSSIBLE"
 
 
 class RowFault(RelayError):

@@ -12,23 +12,18 @@ from uuid import UUID
 import structlog
 
 from relaybox.db import DatabaseError, DedicatedConnection
-from relaybox.relay._delivery import Batch, LaneBatch, Outcome, Prepared
+from relaybox.relay._background import PartitionWatch, withhold
+from relaybox.relay._backoff import LaneFailures, TransactionPause
+from relaybox.relay._batches import Batch, LaneBatch, Outcome, Prepared, TransactionResult, TransactionState
+from relaybox.relay._claims import RejectionIsolator, claim, origin_of, trim
 from relaybox.relay._errors import LinkDown
-from relaybox.relay._history import Connections
-from relaybox.relay._lane_claims import claim, origin_of, trim
-from relaybox.relay._lane_troubles import LaneFailures
-from relaybox.relay._lanes import Lane
-from relaybox.relay._link import BATCH_BYTES_MAX, BrokerClient, CallThreads, batch_bytes_for, client_settings
-from relaybox.relay._markers import Markers
+from relaybox.relay._kafka import BATCH_BYTES_MAX, BrokerClient, CallThreads, batch_bytes_for, client_settings
 from relaybox.relay._messages import Message, screen, topics_exceeded
-from relaybox.relay._partitions import PartitionWatch, withhold
-from relaybox.relay._reconcile import Reconciler
-from relaybox.relay._replication import Replication
-from relaybox.relay._suspects import RejectionIsolator
-from relaybox.relay._takeover import take_over
-from relaybox.relay._transaction import LaneProducer, TransactionResult, TransactionState
-from relaybox.relay._transaction_pause import TransactionPause
+from relaybox.relay._postgres import Connections, Lane
+from relaybox.relay._takeover import Reconciler, take_over
+from relaybox.relay._transaction import LaneProducer, Markers
 from relaybox.settings import Compression, KafkaSettings
+from relaybox.topics import Replication
 
 __all__ = ("ExactlyOnce",)
 
@@ -57,7 +52,7 @@ class _OpenLane:
 
 
 class ExactlyOnce:
-    """One transactional producer for each owned lane; see :class:`~relaybox.relay._delivery.Delivery`.
+    """One transactional producer for each owned lane; see :class:`~relaybox.relay._batches.Delivery`.
 
     Invariants: a lane is published from only after its takeover has settled what its owners
     published before. A batch is claimed in PostgreSQL before its commit is asked for, and the next one

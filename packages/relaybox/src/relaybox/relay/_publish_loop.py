@@ -8,25 +8,21 @@ from typing import Final
 import structlog
 
 from relaybox.db import DatabaseError, DedicatedConnection
-from relaybox.relay._backoff import link_pause_s, next_batch_rows
-from relaybox.relay._breaker import Breaker, BreakerState
-from relaybox.relay._delivery import Batch, Delivery, Outcome
+from relaybox.relay._backoff import Breaker, BreakerState, link_pause_s, next_batch_rows, wait_at_most
+from relaybox.relay._batches import Batch, Delivery, Fetch, Fetches, InFlightBatches, Outcome
 from relaybox.relay._errors import LinkDown
-from relaybox.relay._fetches import Fetch, Fetches
-from relaybox.relay._flights import InFlightBatches
-from relaybox.relay._history import Connections
-from relaybox.relay._keeper import LeaseHeartbeat, wait_at_most
-from relaybox.relay._lanes import Lane, Lanes
+from relaybox.relay._lanes import Lanes, LeaseHeartbeat
 from relaybox.relay._messages import Message
-from relaybox.relay._recorder import Recorder
-from relaybox.relay._rows import (
+from relaybox.relay._postgres import (
+    Connections,
+    Lane,
     fetch_batch,
     requeue_after_outage,
     seconds_until_due,
     use_partial_indexes,
 )
-from relaybox.relay._signals import OnSignal, Signal
-from relaybox.relay._statistics import Counters
+from relaybox.relay._recorder import Recorder
+from relaybox.relay._statistics import Counters, OnSignal, Signal
 from relaybox.settings import RelaySettings
 
 __all__ = ("PublishLoop",)

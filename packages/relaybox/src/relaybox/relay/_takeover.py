@@ -1,40 +1,182 @@
-"""Taking a lane over: shut its former owner out, learn what it published, settle it (G31)."""
+"""Take lanes over: fence the former owner, learn what it published, record it (G31, G35)."""
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from threading import Lock
 from typing import Final
 from uuid import UUID
 
 import structlog
 
-from relaybox.db import DedicatedConnection
-from relaybox.relay._errors import LaneFaulty, LinkDown, PublishedUnknown, TransactionUnfinished
-from relaybox.relay._lane_claims import (
+from relaybox.db import DedicatedConnection, load_queries
+from relaybox.relay._claims import (
+    NO_MARKER,
     OwnedLane,
     assign_next_producers,
     list_claims,
     owned_lanes,
+    plan_recovery,
+    plan_recovery_after_history_change,
     record_recovery,
     report_fault,
 )
-from relaybox.relay._lanes import Lane
-from relaybox.relay._link import map_link_errors
-from relaybox.relay._markers import PRODUCERS_PER_LANE, Markers
-from relaybox.relay._reconcile import Reconciler
-from relaybox.relay._rows import use_partial_indexes
-from relaybox.relay._transaction import INIT_S_MAX, LaneProducer
-from relaybox.relay._verdict import NO_MARKER, plan_recovery, plan_recovery_after_history_change
+from relaybox.relay._errors import LaneFaulty, LinkDown, PublishedUnknown, TransactionUnfinished
+from relaybox.relay._kafka import map_link_errors
+from relaybox.relay._postgres import Lane, explain_missing_right, fetch_rows, use_partial_indexes
+from relaybox.relay._transaction import INIT_S_MAX, PRODUCERS_PER_LANE, LaneProducer, Markers
+from relaybox.settings import KafkaSettings
+from relaybox.verify import Reader, TopicHeldBack, TopicMetadata, TopicUnreadable
 
-__all__ = ("OpenedLane", "Takeover", "take_over")
+__all__ = (
+    "OpenedLane",
+    "PublishedEvents",
+    "Reconciler",
+    "Takeover",
+    "take_over",
+)
 
+_SQL: Final = load_queries(__package__ or "relaybox.relay", "relay.sql")
+#: A record may be older than its claim, and clocks differ: records carry the time of a relay's host, claims
+#: that of the database's.
+_OLDER_S_MAX: Final = 300.0
+_log = structlog.get_logger(__name__)
 NewProducer = Callable[[int, int], LaneProducer]
-"""Make, and do not open, the producer of a lane with a number."""
-
 #: A lane that can get another producer does not wait longer for the end of a transaction.
 _REPLACEABLE_S: Final = 2.0
-_log = structlog.get_logger(__name__)
+
+
+class Reconciler:
+    """Marks rows that are on their topics although the database does not know of it.
+
+    A failover can lose marks and claims of batches that Kafka has. Their rows look as if they had never been
+    published, and the marker names a batch that the database does not know. So the topics are read, from
+    the time of the lanes' first known claim to their end, and every row whose event is found is marked SENT.
+    """
+
+    def __init__(self, kafka: KafkaSettings, history_id: UUID) -> None:
+        self._kafka = kafka
+        self.history_id = history_id
+
+    def is_from_another_history(self, lane: OwnedLane) -> bool:
+        """Return whether *lane* was last compared with Kafka in another history of this server."""
+        return lane.history_id not in (None, self.history_id)
+
+    def is_needed(self, lane: OwnedLane, marker: UUID | None) -> bool:
+        """Return whether *lane* comes from another history, and its *marker* is not an accepted one."""
+        return self.is_from_another_history(lane) and lane.accepted_marker != (marker or NO_MARKER)
+
+    async def settle(
+        self, connection: DedicatedConnection, lanes: Collection[Lane], threads: Executor
+    ) -> None:
+        """Mark what *lanes* published; their former owners must be fenced before.
+
+        Raises:
+            LinkDown: The topics cannot be read at this moment.
+            PublishedUnknown: The topics do not reach back far enough.
+            DatabaseError: PostgreSQL did not answer, or refused for want of a right.
+        """
+        if not lanes:
+            return
+        numbers, epochs = [lane.lane for lane in lanes], [lane.epoch for lane in lanes]
+        rows = await fetch_rows(connection, _SQL["unsettled_topics"], numbers, epochs)
+        if not rows:
+            return
+        since = {row["topic"]: row["since"] - timedelta(seconds=_OLDER_S_MAX) for row in rows}
+        _log.warning(
+            "relay reads what a lost history of PostgreSQL published", lanes=numbers, topics=sorted(since)
+        )
+        with explain_missing_right("TEMPORARY on the database"):
+            await fetch_rows(connection, _SQL["create_found"])
+        in_thread = asyncio.get_running_loop().run_in_executor
+        events = PublishedEvents(self._kafka, since)
+        found = 0
+        try:
+            while (ids := await in_thread(threads, events.next_ids)) is not None:
+                if ids:
+                    await fetch_rows(connection, _SQL["add_found"], ids)
+                    found += len(ids)
+        finally:
+            threads.submit(events.close)
+        marked = await fetch_rows(connection, _SQL["mark_found"], numbers, epochs)
+        await fetch_rows(connection, _SQL["drop_found"])
+        _log.warning("relay has marked rows that were published", rows=len(marked), records=found)
+
+
+class PublishedEvents:
+    """The ids of the events that topics hold since a time, read in steps. Every call blocks."""
+
+    def __init__(self, kafka: KafkaSettings, since: Mapping[str, datetime]) -> None:
+        self._kafka = kafka
+        self._since = since
+        self._reader: Reader | None = None
+        #: One call at a time: :meth:`close` may be called while the step of a cancelled caller runs.
+        self._one_call = Lock()
+
+    def next_ids(self) -> list[str] | None:
+        """Return the next ids, none where nothing could be read for a moment, or None after the last.
+
+        A step ends after seconds even if an open transaction hides what follows: a relay whose call to Kafka
+        lasts for a minute is taken to hang, and ends.
+
+        Raises:
+            LinkDown: The topics cannot be read at this moment.
+            PublishedUnknown: The topics do not reach back far enough.
+        """
+        with self._one_call:
+            try:
+                if self._reader is None:
+                    self._reader = self._opened()
+                if self._reader.done:
+                    return None
+                return [record.event_id for record in self._reader.read() if record.event_id is not None]
+            except (TopicUnreadable, TopicHeldBack) as error:
+                raise LinkDown(f"the topics cannot be read after a failover: {error}") from error
+
+    def close(self) -> None:
+        """Close the connections to Kafka."""
+        with self._one_call:
+            if self._reader is not None:
+                self._reader.close()
+
+    def _opened(self) -> Reader:
+        with TopicMetadata(self._kafka) as topics:
+            partitions = topics.partitions(self._since)
+            starts = _starts(topics, partitions, self._since)
+            return Reader(self._kafka, starts, topics.ends(partitions), "read_committed")
+
+
+def _starts(
+    topics: TopicMetadata, partitions: Mapping[str, int], since: Mapping[str, datetime]
+) -> dict[tuple[str, int], int]:
+    """Return where each partition has its first record since the time of its topic.
+
+    Raises:
+        PublishedUnknown: Some of the records since then may have been removed.
+    """
+    starts: dict[tuple[str, int], int] = {}
+    for topic, retention in topics.retention(partitions).items():
+        count = {topic: partitions[topic]}
+        first, found = topics.beginnings(count), topics.beginnings(count, since[topic])
+        age_s = (datetime.now(UTC) - since[topic]).total_seconds()
+        if retention.compacted:
+            raise PublishedUnknown(
+                f"topic {topic} is compacted (cleanup.policy), so that records of published rows may have "
+                "been removed; see relaybox verify, then relaybox relay accept"
+            )
+        cut = retention.by_size and any(found[place] == offset > 0 for place, offset in first.items())
+        if cut or age_s > retention.kept_s:
+            raise PublishedUnknown(
+                f"retention may have removed records of topic {topic} from after {since[topic]:%F %T %Z}, so "
+                "that published rows cannot be recognised; see relaybox verify, then relaybox relay accept"
+            )
+        starts |= found
+    return starts
+
+
+"""Make, and do not open, the producer of a lane with a number."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,72 +1,277 @@
-"""One lane's transactional producer: a batch and its marker are one Kafka transaction (G31)."""
+"""Kafka transactions of a lane: its producer, and the marker of the last committed batch (G31).
+
+A batch is one transaction: its records, and a *marker* record with the batch's id in the control topic.
+After a crash the last committed marker of a lane proves which batch was published last.
+
+What is known of a transaction::
+
+    begin ─► records and marker sent ─┬─► claimed in PostgreSQL ─► commit ─┬─► COMMITTED
+             │                        │                                    └─► IN_DOUBT: read the marker
+             └─► UNPUBLISHED          └─► not claimed ─► abort ─► UNCLAIMED
+"""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Final
+from uuid import UUID, uuid4
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
-from relaybox.relay._delivery import LaneBatch
+from relaybox.kafka import retry_on_stale_metadata
+from relaybox.relay._batches import LaneBatch, TransactionResult, TransactionState
 from relaybox.relay._errors import LinkDown, TransactionUnfinished
-from relaybox.relay._link import PRODUCER, ROW_CODES, UNDELIVERED, discard, flush, produce
-from relaybox.relay._markers import Markers
+from relaybox.relay._kafka import (
+    PRODUCER,
+    ROW_CODES,
+    UNDELIVERED,
+    Report,
+    discard,
+    flush,
+    map_link_errors,
+    produce,
+)
+from relaybox.topics import (
+    DEFAULT_REPLICATION,
+    Brokers,
+    Replication,
+    ReplicationImpossible,
+    new_partitions,
+    new_topic,
+    plan_replication,
+    warn_about_few_brokers,
+    warn_about_single_replicas,
+)
 
-__all__ = ("INIT_S_MAX", "LaneProducer", "TransactionResult", "TransactionState")
+__all__ = (
+    "INIT_S_MAX",
+    "PRODUCERS_PER_LANE",
+    "LaneProducer",
+    "Markers",
+    "markers_topic",
+)
 
-#: Opening a lane takes half a second if a transaction has to be ended, seconds while a broker starts.
+#: Limit of one request about the control topic. Shorter than the time that a stopping relay has left (G27),
+#: because a blocked call cannot be interrupted.
+_ANSWER_S: Final = 4.0
+_ANSWER_S_MIN: Final = 0.1
+#: How many records from the end are read first. Usually the last marker is among them, behind the remains of
+#: aborted transactions.
+_LOOK_BACK: Final = 64
+#: How many transactional.ids a lane has; its producers use them in turn.
+PRODUCERS_PER_LANE: Final = 4
+#: Partitions of a new control topic; more lanes add partitions.
+_PARTITIONS: Final = 8
+#: Initialising a producer takes 0.5 s if it has to end a transaction, and seconds while a broker starts.
 INIT_S_MAX: Final = 10.0
 _INIT_S: Final = 2.0
 _COMMIT_S: Final = 5.0
 _COMMIT_S_MIN: Final = 0.1
-#: PostgreSQL has so long to confirm a claim: all that time readers wait for the open transaction.
+#: How long PostgreSQL has to confirm a claim; readers of the topic wait for the open transaction meanwhile.
 _CLAIM_S: Final = 10.0
-#: A commit is repeated as long as its errors are retriable, but no longer than this; then the marker decides.
+#: A commit is repeated while its errors are retriable, for this long at most; then the marker decides.
 _COMMIT_S_MAX: Final = 15.0
 _PRODUCER: Final[dict[str, Any]] = {
     **PRODUCER,
     "retry.backoff.ms": 10,
-    # Longer than a broker takes to restart: a shorter one kills what is in flight then.
+    # Longer than a broker restart: a shorter timeout aborts the transactions that are open then.
     "transaction.timeout.ms": 45_000,
-    # Must not exceed the transaction's.
+    # Must not exceed transaction.timeout.ms.
     "message.timeout.ms": 40_000,
 }
 
 
-class TransactionState(Enum):
-    """What is known of a transaction after :meth:`LaneProducer.publish`."""
-
-    COMMITTED = "committed"
-    #: Its commit was never asked for, and cannot be any more.
-    UNPUBLISHED = "unpublished"
-    #: Taken back: PostgreSQL has not confirmed the claim, or the lane has another owner.
-    UNCLAIMED = "unclaimed"
-    #: Only the marker knows.
-    IN_DOUBT = "in-doubt"
+def markers_topic(origin: UUID) -> str:
+    """Return the name of the control topic of the outbox with the id *origin*."""
+    return f"relaybox-markers-{origin.hex}"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TransactionResult:
-    """How a transaction ended. Unless it was committed, the producer is of no more use."""
+class Markers:
+    """Read and write the control topic of an outbox: compacted, one partition and one key for each lane.
 
-    state: TransactionState
-    #: Why it failed; a verdict about a record comes first.
-    error: KafkaError | None = None
+    Offsets of a consumer group would be the usual place, but those of a group without members expire, and a
+    transaction with offsets takes ten times as long. All methods block, and open the clients that they need.
+    """
 
-    @property
-    def refused(self) -> bool:
-        """Whether a record was the reason, and not the link."""
-        return self.error is not None and self.error.code() in ROW_CODES
+    def __init__(
+        self,
+        connection: Mapping[str, Any],
+        origin: UUID,
+        *,
+        replication: Replication = DEFAULT_REPLICATION,
+        deadline: Callable[[], float] = lambda: float("inf"),
+    ) -> None:
+        """Wait for no broker past *deadline*, which may change; *replication* is for a new control topic."""
+        self._connection = connection
+        self._replication = replication
+        self._deadline = deadline
+        self._origin = origin.hex
+        self.topic = markers_topic(origin)
+        self._partitions = 0
+
+    def transactional_id(self, lane: int, number: int) -> str:
+        """Return the ``transactional.id`` of producer *number* of *lane*, whatever owns the lane."""
+        place = number % PRODUCERS_PER_LANE
+        return f"relaybox-{self._origin}-{lane}" + (f"-{place}" if place else "")
+
+    def produce(self, producer: Producer, lane: int, batch_id: UUID, report: Report) -> None:
+        """Add the marker of batch *batch_id* of *lane* to the transaction of *producer*.
+
+        Raises:
+            KafkaException: librdkafka refused the record.
+        """
+        producer.produce(
+            self.topic, batch_id.bytes, f"lane-{lane}".encode(), partition=lane, on_delivery=report
+        )
+
+    def ensure_partitions(self, lanes: Sequence[int]) -> None:
+        """Create or grow the control topic so that it has a partition for each of *lanes*.
+
+        Raises:
+            LinkDown: No broker responded, or the topic may not be created; the message says what to create.
+        """
+        wanted = max(_PARTITIONS, max(lanes) + 1)
+        if wanted <= self._partitions:
+            return
+        with map_link_errors(), AdminClient(dict(self._connection)) as admin:
+            for response in self._create_or_grow(admin, wanted).values():
+                self._check_created(response, wanted)
+        self._partitions = wanted
+
+    def _create_or_grow(self, admin: Any, wanted: int) -> dict[str, Any]:
+        metadata = admin.list_topics(timeout=self._answer_s())
+        existing, brokers = metadata.topics.get(self.topic), Brokers.of(metadata)
+        if existing is None:
+            return admin.create_topics([self._described(wanted, brokers)])
+        warn_about_single_replicas(metadata, [self.topic])
+        if len(existing.partitions) < wanted:
+            return admin.create_partitions([new_partitions(self.topic, existing, wanted, brokers)])
+        return {}
+
+    def _described(self, partitions: int, brokers: Brokers) -> NewTopic:
+        try:
+            plan = plan_replication(self._replication, brokers)
+        except ReplicationImpossible as error:
+            raise LinkDown(f"the control topic {self.topic} cannot be created: {error}") from error
+        warn_about_few_brokers(self._connection["bootstrap.servers"], [self.topic], plan, self._replication)
+        return new_topic(self.topic, partitions, plan, {"cleanup.policy": "compact"})
+
+    def _check_created(self, response: Any, wanted: int) -> None:
+        try:
+            response.result(self._answer_s())
+        except (KafkaException, TimeoutError) as error:
+            reason: Any = error.args[0] if error.args else "no response"
+            if isinstance(reason, KafkaError) and reason.code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                return
+            raise LinkDown(
+                f"the control topic {self.topic} with {wanted} partitions cannot be created ({reason}); "
+                "allow the relay to create it, or create it with cleanup.policy=compact, "
+                "replicated as the topics of events are"
+            ) from error
+
+    def read_last(self, lanes: Sequence[int]) -> dict[int, UUID]:
+        """Return the id of the last committed batch of each of *lanes* that has one.
+
+        Call it only after the lanes' producers were initialised, and not for lanes that
+        :meth:`lanes_with_open_transaction` returns: an open transaction hides the end of the partition.
+
+        Raises:
+            LinkDown: The broker did not respond in time.
+        """
+        with self._consumer("read_committed") as consumer:
+            return self._read(consumer, lanes)
+
+    def lanes_with_open_transaction(self, lanes: Sequence[int]) -> set[int]:
+        """Return those of *lanes* whose last marker may be hidden behind an open transaction.
+
+        Initialising a producer ends the transactions of its own ``transactional.id`` only.
+
+        Raises:
+            LinkDown: The broker did not respond in time.
+        """
+        with self._consumer("read_committed") as committed, self._consumer("read_uncommitted") as all_records:
+            return {
+                lane
+                for lane in lanes
+                if self._watermarks(committed, lane)[1] < self._watermarks(all_records, lane)[1]
+            }
+
+    @contextmanager
+    def _consumer(self, isolation: str) -> Generator[Consumer]:
+        consumer = Consumer(
+            {
+                **self._connection,
+                "group.id": f"relaybox-markers-{uuid4()}",
+                "isolation.level": isolation,
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "fetch.wait.max.ms": 10,
+            }
+        )
+        try:
+            with map_link_errors():
+                yield consumer
+        except LinkDown:
+            self._partitions = 0  # the topic itself may have been deleted
+            raise
+        finally:
+            consumer.close()
+
+    def _read(self, consumer: Consumer, lanes: Sequence[int]) -> dict[int, UUID]:
+        found: dict[int, UUID] = {}
+        look_back, left = _LOOK_BACK, list(lanes)
+        while left:
+            starts: list[TopicPartition] = []
+            for lane in left:
+                first, end = self._watermarks(consumer, lane)
+                starts.append(TopicPartition(self.topic, lane, max(first, end - look_back)))
+                if end - look_back <= first:
+                    left = [other for other in left if other != lane]
+            found.update(self._read_to_end(consumer, starts))
+            left = [lane for lane in left if lane not in found]
+            look_back *= 16
+        return found
+
+    def _watermarks(self, consumer: Consumer, lane: int) -> tuple[int, int]:
+        """Return the first offset of *lane*'s partition, possibly outdated, and the one after its end."""
+        place = TopicPartition(self.topic, lane)
+        until_s = time.monotonic() + self._answer_s()
+        return retry_on_stale_metadata(
+            lambda: consumer.get_watermark_offsets(place, timeout=self._answer_s()),
+            lambda: min(until_s, self._deadline()),
+        )
+
+    def _read_to_end(self, consumer: Consumer, starts: Sequence[TopicPartition]) -> dict[int, UUID]:
+        """Return the batch id in the last record of each partition that has a record from its start on."""
+        consumer.assign(list(starts))
+        found: dict[int, UUID] = {}
+        reading = {start.partition for start in starts}
+        while reading:
+            message = consumer.poll(self._answer_s())
+            if message is None:
+                raise LinkDown("the broker did not return the control topic's records; check the brokers")
+            error, partition = message.error(), message.partition()
+            if error is None:
+                assert partition is not None
+                found[partition] = UUID(bytes=message.value())
+            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's local codes are spelled so
+                reading.discard(partition or 0)
+            else:
+                raise KafkaException(error)
+        return found
+
+    def _answer_s(self) -> float:
+        return max(_ANSWER_S_MIN, min(_ANSWER_S, self._deadline() - time.monotonic()))
 
 
 class LaneProducer:
-    """The producer with one of a lane's ``transactional.id``; opening it fences all others with that id.
+    """A transactional producer of one lane; initialising it fences all others with its ``transactional.id``.
 
-    Invariant: nothing is inferred from an error of the commit, whose answer may have been lost.
-    Blocking; to be used by one thread at a time.
+    Invariant: no outcome is inferred from an error of the commit, whose response may have been lost.
+    All methods block; one thread at a time may use a producer.
     """
 
     def __init__(
@@ -83,24 +288,19 @@ class LaneProducer:
         self._deadline = deadline
         self._markers = markers
         self._lane = lane
-        #: Which of the lane's producers this one is.
+        #: Counts the producers of the lane; decides on the ``transactional.id``.
         self.number = number
         self._id = markers.transactional_id(lane, number)
         self._producer = Producer(
-            {
-                **connection,
-                **_PRODUCER,
-                "transactional.id": self._id,
-                "batch.size": batch_bytes,
-            }
+            {**connection, **_PRODUCER, "transactional.id": self._id, "batch.size": batch_bytes}
         )
 
     def open(self, limit_s: float = INIT_S_MAX) -> None:
-        """End the last transaction of this ``transactional.id`` and fence its other producers.
+        """End the last transaction of this ``transactional.id``, and fence its other producers.
 
         Raises:
-            TransactionUnfinished: That transaction has not ended within *limit_s*.
-            LinkDown: The brokers did not manage in time; to be tried with a new producer.
+            TransactionUnfinished: The last transaction has not ended within *limit_s*.
+            LinkDown: The brokers did not respond in time; try again with a new producer.
         """
         until_s = time.monotonic() + limit_s
         while True:
@@ -110,37 +310,39 @@ class LaneProducer:
                 reason: KafkaError = error.args[0]
                 if not reason.retriable() or time.monotonic() > min(until_s, self._deadline()):
                     if reason.code() == KafkaError.CONCURRENT_TRANSACTIONS:
-                        raise TransactionUnfinished(
-                            f"the last transaction of {self._id} has not ended"
-                        ) from error
+                        raise TransactionUnfinished(f"the last transaction of {self._id} is open") from error
                     raise LinkDown(f"the lane's producer cannot start: {reason.str()}") from error
             else:
                 return
 
     def publish(self, batch: LaneBatch) -> TransactionResult:
-        """Publish *batch* and the marker that says so, all or nothing; committed only when it is claimed."""
+        """Publish *batch* and its marker in one transaction; commit it once PostgreSQL confirms the claim."""
         failures: list[KafkaError] = []
         note = partial(_note_failure, failures)
+
+        def note_marker(error: KafkaError | None, _message: object) -> None:
+            if error is not None:
+                failures.append(UNDELIVERED)  # a fault of the control topic is not a fault of a row
+
         try:
             self._producer.begin_transaction()
             for message in batch.messages:
                 produce(self._producer, message, note, self._deadline)
-            no_marker = partial(_note_no_marker, failures)
-            self._markers.produce(self._producer, self._lane, batch.batch_id, no_marker)
+            self._markers.produce(self._producer, self._lane, batch.batch_id, note_marker)
             if not flush(self._producer, self._deadline):
                 failures.append(UNDELIVERED)
         except KafkaException as error:
             failures.append(error.args[0])
         if failures:
             return TransactionResult(state=TransactionState.UNPUBLISHED, error=_worst(failures))
-        return self._commit() if _is_claimed(batch) else self._take_back()
+        return self._commit() if _is_claimed(batch) else self._abort()
 
     def close(self) -> None:
-        """Take back what is not acknowledged; its transaction ends when the lane is next opened."""
+        """Discard what is not acknowledged; the transaction ends when the lane is opened the next time."""
         discard(self._producer)
 
-    def _take_back(self) -> TransactionResult:
-        with suppress(KafkaException):  # whoever opens the lane next ends it; until then its readers wait
+    def _abort(self) -> TransactionResult:
+        with suppress(KafkaException):  # the next takeover ends it; readers of the topic wait until then
             self._producer.abort_transaction(self._commit_s())
         return TransactionResult(state=TransactionState.UNCLAIMED)
 
@@ -163,18 +365,13 @@ class LaneProducer:
 def _is_claimed(batch: LaneBatch) -> bool:
     try:
         return batch.number.result(_CLAIM_S) is not None
-    except TimeoutError:  # should it come after all, it is one whose marker is missing: its rows stay PENDING
+    except TimeoutError:  # a claim that arrives later has no marker, so that its rows stay PENDING
         return False
 
 
 def _note_failure(failures: list[KafkaError], error: KafkaError | None, _message: object) -> None:
     if error is not None:
         failures.append(error)
-
-
-def _note_no_marker(failures: list[KafkaError], error: KafkaError | None, _message: object) -> None:
-    if error is not None:
-        failures.append(UNDELIVERED)  # whatever is wrong with the control topic, no row is to blame
 
 
 def _worst(failures: Sequence[KafkaError]) -> KafkaError:

@@ -8,12 +8,10 @@ import asyncpg
 import pytest
 from relaybox.db import Database, DedicatedConnection, load_queries
 from relaybox.outbox import retain
-from relaybox.relay import _floor
-from relaybox.relay._ask import connected
-from relaybox.relay._floor import LowWatermark
+from relaybox.relay import _postgres
 from relaybox.relay._lanes import Lanes
 from relaybox.relay._messages import Message
-from relaybox.relay._rows import fetch_batch, mark_sent, use_partial_indexes
+from relaybox.relay._postgres import LowWatermark, connected, fetch_batch, mark_sent, use_partial_indexes
 from relaybox.relay._statistics import Counters
 
 from tests.fixtures.relays import put_events, rows_of
@@ -25,7 +23,7 @@ ROWS = 1_000
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every step of a low watermark is due."""
-    monkeypatch.setattr(_floor, "_ADVANCE_S", 0.0)
+    monkeypatch.setattr(_postgres, "_ADVANCE_S", 0.0)
 
 
 @pytest.fixture
@@ -183,7 +181,7 @@ async def test_a_poll_begins_at_the_very_first_row_now_and_then(monkeypatch: pyt
     low_watermark = LowWatermark()
     low_watermark.seq = 7
     assert [low_watermark.poll_start(), low_watermark.poll_start()] == [0, 7]
-    monkeypatch.setattr(_floor, "_FULL_SCAN_S", 0.0)
+    monkeypatch.setattr(_postgres, "_FULL_SCAN_S", 0.0)
     low_watermark = LowWatermark()
     low_watermark.seq = 7
     assert [low_watermark.poll_start(), low_watermark.poll_start()] == [0, 0]

@@ -4,11 +4,11 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from relaybox.relay import TopicsNotReady, ensure_topics, raise_message_limit
 from relaybox.relay._errors import LinkDown  # the markers have no public name
-from relaybox.relay._link import client_settings
-from relaybox.relay._markers import Markers
+from relaybox.relay._kafka import client_settings
+from relaybox.relay._transaction import Markers
 from relaybox.settings import KafkaSettings
+from relaybox.topics import TopicsNotReady, ensure_topics, raise_message_limit
 
 
 def client_threads() -> set[int]:
@@ -36,6 +36,6 @@ async def test_refused_limit_leaves_no_client_behind(kafka_settings: KafkaSettin
 def test_refused_control_topic_leaves_no_client_behind(kafka_settings: KafkaSettings) -> None:
     before = client_threads()
     with pytest.raises(LinkDown) as refused:
-        Markers(client_settings(kafka_settings), uuid4()).ensure([50_000])
+        Markers(client_settings(kafka_settings), uuid4()).ensure_partitions([50_000])
     assert client_threads() <= before
     assert "cannot be created" in str(refused.value)

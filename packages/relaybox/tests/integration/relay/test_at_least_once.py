@@ -6,11 +6,11 @@ from uuid import UUID
 import pytest
 from confluent_kafka import Producer
 from relaybox.local import LocalKafka
-from relaybox.relay import _at_least_once, _link
+from relaybox.relay import _at_least_once, _kafka
 from relaybox.relay._at_least_once import AtLeastOnce
-from relaybox.relay._delivery import Batch
+from relaybox.relay._background import PartitionWatch
+from relaybox.relay._batches import Batch
 from relaybox.relay._messages import Message
-from relaybox.relay._partitions import PartitionWatch
 from relaybox.settings import KafkaSettings
 
 ATTRIBUTES = ("1", "T", None, None, None, None, None, None)
@@ -25,7 +25,7 @@ def purge_unheard(producer: Producer) -> None:
 async def test_rows_whose_failure_was_not_heard_of_are_not_taken_for_acknowledged(
     kafka_settings: KafkaSettings, kafka_server: LocalKafka, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_link, "STALL_S", 0.5)
+    monkeypatch.setattr(_kafka, "STALL_S", 0.5)
     monkeypatch.setattr(_at_least_once, "discard", purge_unheard)
     delivery = AtLeastOnce(kafka_settings, compression="none", partitions=PartitionWatch(kafka_settings))
     messages = [
@@ -46,7 +46,7 @@ async def test_rows_whose_failure_was_not_heard_of_are_not_taken_for_acknowledge
     await delivery.connect()
     kafka_server.pause()
     try:
-        outcome = await delivery.launch(Batch(messages=messages, lanes=frozenset({0})))
+        outcome = await delivery.publish(Batch(messages=messages, lanes=frozenset({0})))
     finally:
         kafka_server.resume()
         await delivery.close()

@@ -4,8 +4,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from relaybox.db import Database
 from relaybox.relay import Backlog, BreakerState, Relay, RelayCollector, Signal
-from relaybox.relay._ask import connected
-from relaybox.relay._rows import measure_backlog
+from relaybox.relay._postgres import connected, measure_backlog
 from relaybox.relay._statistics import Counters
 from relaybox.settings import KafkaSettings, RelaySettings
 

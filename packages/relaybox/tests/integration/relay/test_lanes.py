@@ -8,8 +8,8 @@ import pytest
 from relaybox.db import Database
 from relaybox.relay import Relay, Signal
 from relaybox.relay._errors import TopicUnknown
-from relaybox.relay._lanes import Lane, Lanes
-from relaybox.relay._rows import charge_for, charge_rows, fetch_batch, mark_sent
+from relaybox.relay._lanes import Lanes
+from relaybox.relay._postgres import Lane, charge_for, charge_rows, fetch_batch, mark_sent
 from relaybox.relay._statistics import Counters
 from relaybox.settings import KafkaSettings, RelaySettings
 

@@ -9,7 +9,7 @@ from cloudevents.core.bindings.kafka import KafkaMessage, from_kafka_event
 from relaybox.consumers import Consumer, EventTransaction, read_event, subscribe
 from relaybox.db import Database
 from relaybox.local import LocalKafka, free_port
-from relaybox.relay import Relay, Signal, _link
+from relaybox.relay import Relay, Signal, _kafka
 from relaybox.settings import Compression, KafkaSettings, RelaySettings
 from relaybox_types.envelope import EventEnvelope
 
@@ -161,7 +161,7 @@ async def test_a_row_that_commits_late_is_published(
 async def test_an_outage_charges_no_row_that_was_not_in_flight(
     database: Database, delivery: Literal["exactly-once", "at-least-once"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_link, "_CONNECT_S", 0.2)
+    monkeypatch.setattr(_kafka, "_CONNECT_S", 0.2)
     await put_events(database, "domain-events", ["a", "b"], count=3)
     nobody = KafkaSettings(host="127.0.0.1", port=free_port())
     relay = Relay(database, nobody, RelaySettings(poll_interval=0.1, delivery=delivery))

@@ -5,8 +5,7 @@ import asyncio
 import pytest
 from relaybox.db import Database
 from relaybox.relay import Relay
-from relaybox.relay._ask import connected
-from relaybox.relay._rows import seconds_until_due
+from relaybox.relay._postgres import connected, seconds_until_due
 from relaybox.settings import KafkaSettings, RelaySettings
 
 from tests.fixtures.bounds import WAIT_S

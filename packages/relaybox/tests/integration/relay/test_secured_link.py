@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 from relaybox.db import Database
-from relaybox.relay import Relay, Signal, TopicsNotReady, ensure_topics
+from relaybox.relay import Relay, Signal
 from relaybox.service import check_kafka
 from relaybox.settings import KafkaSettings, RelaySettings
 from relaybox.telemetry import HealthState
+from relaybox.topics import TopicsNotReady, ensure_topics
 from structlog.testing import capture_logs
 
 from tests.fixtures.bounds import WAIT_S

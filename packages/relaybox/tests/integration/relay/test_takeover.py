@@ -10,18 +10,15 @@ import asyncpg
 import pytest
 from relaybox.db import Database, DedicatedConnection
 from relaybox.local import LocalKafka
-from relaybox.relay import _lane_claims, _markers
-from relaybox.relay._ask import connected
-from relaybox.relay._delivery import LaneBatch
+from relaybox.relay import _claims, _transaction
+from relaybox.relay._batches import LaneBatch, TransactionState
+from relaybox.relay._claims import claim, list_claims, origin_of
 from relaybox.relay._errors import LinkDown, TransactionUnfinished
-from relaybox.relay._lane_claims import claim, list_claims, origin_of
-from relaybox.relay._lanes import Lane, Lanes
-from relaybox.relay._link import BATCH_BYTES_MAX, client_settings
-from relaybox.relay._markers import Markers
-from relaybox.relay._reconcile import Reconciler
-from relaybox.relay._rows import fetch_batch
-from relaybox.relay._takeover import NewProducer, take_over
-from relaybox.relay._transaction import LaneProducer, TransactionState
+from relaybox.relay._kafka import BATCH_BYTES_MAX, client_settings
+from relaybox.relay._lanes import Lanes
+from relaybox.relay._postgres import Lane, connected, fetch_batch
+from relaybox.relay._takeover import NewProducer, Reconciler, take_over
+from relaybox.relay._transaction import LaneProducer, Markers
 from relaybox.settings import KafkaSettings
 
 from tests.fixtures.bounds import WAIT_S
@@ -163,7 +160,7 @@ async def test_a_takeover_does_not_read_the_outbox_from_end_to_end(
     lane = await owned(connection, topic)
     await superuser.execute("ANALYZE event_outbox")  # there is one page of it
     await take_over(connection, [lane], markers, new_producer, threads, reconciler)
-    recover = "EXPLAIN " + _lane_claims._SQL["recover_lane"]
+    recover = "EXPLAIN " + _claims._SQL["recover_lane"]
     plan = [
         row[0] for row in await connection.fetch(recover, lane.lane, lane.epoch, [1, 2, 3], [], uuid4(), None)
     ]
@@ -179,7 +176,7 @@ async def test_a_relay_that_stops_waits_for_no_marker(
     kafka_server.pause()
     try:
         with pytest.raises(LinkDown):
-            await asyncio.wait_for(asyncio.to_thread(markers.read_last, range(8)), _markers._ANSWER_S)
+            await asyncio.wait_for(asyncio.to_thread(markers.read_last, range(8)), _transaction._ANSWER_S)
     finally:
         kafka_server.resume()
 

@@ -9,9 +9,10 @@ from confluent_kafka.admin import AdminClient
 from relaybox.db import Database
 from relaybox.local import free_port
 from relaybox.outbox import OutboxSettings
-from relaybox.relay import Relay, Signal, TopicsFirst, TopicsNotReady, ensure_topics
-from relaybox.relay._link import BrokerClient, client_settings
+from relaybox.relay import Relay, Signal, TopicsFirst
+from relaybox.relay._kafka import BrokerClient, client_settings
 from relaybox.settings import KafkaSettings, RelaySettings
+from relaybox.topics import TopicsNotReady, ensure_topics
 from structlog.testing import capture_logs
 
 from tests.fixtures.bounds import WAIT_S

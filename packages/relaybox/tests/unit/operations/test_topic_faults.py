@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from relaybox.operations import TopicUse
 from relaybox.operations._topic_faults import Expected, find_faults
-from relaybox.relay import Brokers, Replication, TopicState
+from relaybox.topics import Brokers, Replication, TopicState
 
 THREE = Expected(
     brokers=Brokers(live=frozenset({1, 2, 3}), known=frozenset({1, 2, 3})),

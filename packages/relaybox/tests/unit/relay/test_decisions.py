@@ -10,7 +10,7 @@ from relaybox.relay._at_least_once import acknowledged_in_order
 from relaybox.relay._backoff import link_pause_s, next_batch_rows
 from relaybox.relay._lanes import fair_share, surplus_of
 from relaybox.relay._messages import Message, message_of, record_bytes, record_of, screen
-from relaybox.relay._rows import multirange_of
+from relaybox.relay._postgres import multirange_of
 from relaybox.settings import CloudEventsMode
 
 LIMITS = {"t": 1_000}

@@ -4,10 +4,9 @@ import asyncio
 from uuid import UUID
 
 import pytest
-from relaybox.relay._delivery import Batch
-from relaybox.relay._fetches import Fetches
-from relaybox.relay._lanes import Lane
+from relaybox.relay._batches import Batch, Fetches
 from relaybox.relay._messages import Message
+from relaybox.relay._postgres import Lane
 
 LANES = [Lane(lane=number, epoch=1, valid_until_s=0.0) for number in (0, 1)]
 ATTRIBUTES = ("1", "T", None, None, None, None, None, None)

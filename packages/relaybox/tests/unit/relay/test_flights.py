@@ -3,8 +3,7 @@
 import asyncio
 from uuid import UUID
 
-from relaybox.relay._delivery import Batch, Outcome
-from relaybox.relay._flights import InFlightBatches
+from relaybox.relay._batches import Batch, InFlightBatches, Outcome
 from relaybox.relay._messages import Message
 
 MESSAGE = Message(

@@ -1,7 +1,7 @@
 """When a lane that failed is tried again, and when it counts as stuck (G36)."""
 
 import pytest
-from relaybox.relay._lane_troubles import LaneFailures
+from relaybox.relay._backoff import LaneFailures
 
 
 class Clock:

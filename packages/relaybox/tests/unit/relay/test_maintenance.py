@@ -7,9 +7,8 @@ from contextlib import asynccontextmanager
 import pytest
 from pydantic import SecretStr
 from relaybox.db import Database, Executor
-from relaybox.relay._floor import LowWatermark
-from relaybox.relay._history import Connections
-from relaybox.relay._maintenance import Maintenance
+from relaybox.relay._background import Maintenance
+from relaybox.relay._postgres import Connections, LowWatermark
 from relaybox.relay._statistics import Counters
 from relaybox.settings import PostgresSettings
 from structlog.testing import capture_logs

@@ -4,7 +4,7 @@ from uuid import UUID
 
 import pytest
 from relaybox.relay._messages import Message
-from relaybox.relay._order import Disorder, OrderWatch
+from relaybox.relay._recorder import Disorder, OrderWatch
 
 ATTRIBUTES = ("1", "T", None, None, None, None, None, None)
 

@@ -4,13 +4,11 @@ from uuid import UUID, uuid4
 
 import pytest
 from confluent_kafka import KafkaError
-from relaybox.relay._breaker import Breaker, BreakerState
-from relaybox.relay._delivery import LaneBatch
+from relaybox.relay._backoff import Breaker, BreakerState
+from relaybox.relay._batches import LaneBatch, TransactionResult, TransactionState
+from relaybox.relay._claims import NO_MARKER, Claim, RejectionIsolator, plan_recovery
 from relaybox.relay._errors import LaneFaulty, LinkDown
 from relaybox.relay._messages import Message
-from relaybox.relay._suspects import RejectionIsolator
-from relaybox.relay._transaction import TransactionResult, TransactionState
-from relaybox.relay._verdict import NO_MARKER, Claim, plan_recovery
 
 ATTRIBUTES = ("1", "T", None, None, None, None, None, None)
 

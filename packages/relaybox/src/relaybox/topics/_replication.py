@@ -8,7 +8,7 @@ from typing import Any, Final, Self
 import structlog
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
-from relaybox.relay._errors import ReplicationImpossible
+from relaybox.errors import RelayboxError
 from relaybox.settings import RelaySettings
 
 __all__ = (
@@ -16,6 +16,7 @@ __all__ = (
     "Brokers",
     "Plan",
     "Replication",
+    "ReplicationImpossible",
     "min_isr_for",
     "new_partitions",
     "new_topic",
@@ -30,6 +31,12 @@ _MIN_ISR_MAX: Final = 2
 _MIN_ISR: Final = "min.insync.replicas"
 _NO_CONFIG: Final[Mapping[str, str]] = MappingProxyType({})
 _log: Final = structlog.get_logger(__name__)
+
+
+class ReplicationImpossible(RelayboxError):
+    """Raised when a topic cannot get the replicas that the settings demand."""
+
+    error_code = "RELAY_REPLICATION_IMPOSSIBLE"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,16 +3,16 @@
 from types import SimpleNamespace
 
 import pytest
-from relaybox.relay import RelayError
-from relaybox.relay._replication import (
+from relaybox.settings import RelaySettings
+from relaybox.topics import (
     Brokers,
     Replication,
+    ReplicationImpossible,
     new_partitions,
     new_topic,
     plan_replication,
     warn_about_few_brokers,
 )
-from relaybox.settings import RelaySettings
 from structlog.testing import capture_logs
 
 
@@ -45,7 +45,7 @@ def test_settings_win_over_the_number_of_brokers() -> None:
     ],
 )
 def test_settings_that_cannot_be_met_are_refused_by_name(wanted: Replication, words: str) -> None:
-    with pytest.raises(RelayError, match=words):
+    with pytest.raises(ReplicationImpossible, match=words):
         plan_replication(wanted, brokers(2))
 
 

@@ -1,4 +1,4 @@
-"""The brokers as the relay sees them: whether they answer, what they accept, whose fault an error is."""
+"""The relay's Kafka clients: their settings, their threads, the calls of producers, the limits of topics."""
 
 import logging
 import threading
@@ -8,13 +8,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final, ParamSpec, TypeVar
 
+import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
-from relaybox.kafka import ConnectionDiagnosis, settings_to_check
+from relaybox.kafka import ConnectionDiagnosis, settings_to_check, topic_configs
 from relaybox.relay._errors import LinkDown
 from relaybox.relay._messages import Message, record_of
-from relaybox.relay._topics import TopicLimits
 from relaybox.settings import KafkaSettings
 
 __all__ = (
@@ -26,6 +26,7 @@ __all__ = (
     "BrokerClient",
     "CallThreads",
     "Report",
+    "TopicLimits",
     "batch_bytes_for",
     "client_settings",
     "discard",
@@ -35,6 +36,15 @@ __all__ = (
     "warm_up",
 )
 
+_ANSWER_S: Final = 5.0
+_LIMIT: Final = "max.message.bytes"
+#: Kafka's default, taken where the relay may not read a topic's configuration.
+_LIMIT_BYTES: Final = 1_048_588
+_UNKNOWN: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_EXCEPTION})
+_FORBIDDEN: Final = frozenset(
+    {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}
+)
+_log = structlog.get_logger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 #: Without one acknowledgement for this long the link counts as down.
@@ -52,7 +62,6 @@ _TOPICS_LEARNT: Final = 100
 #: Only fatal errors pass ``log_level`` 0, and those come with the delivery reports.
 _SILENCE: Final = logging.getLogger("relaybox.relay.librdkafka")
 _SILENCE.propagate = False
-_SILENCE.addHandler(logging.NullHandler())
 _CONNECTION: Final[dict[str, Any]] = {
     "client.id": "relaybox-relay",
     # librdkafka would write to stderr; what matters reaches the log through our errors.
@@ -101,6 +110,62 @@ ROW_CODES: Final = frozenset(
 _PURGED: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001
 UNDELIVERED: Final = KafkaError(KafkaError._PURGE_QUEUE)  # noqa: SLF001
 Report = Callable[[KafkaError | None, object], None]
+
+
+class TopicLimits:
+    """``max.message.bytes`` of the topics that exist, asked once per topic and connection.
+
+    A topic that does not exist is asked for again each time: it may have been created. :meth:`refresh` asks
+    again for a topic whose limit a record exceeds: the limit may have been raised.
+    Blocking: belongs to the publisher's thread.
+    """
+
+    def __init__(self, admin: AdminClient) -> None:
+        self._admin = admin
+        self._bytes_max: dict[str, int] = {}
+
+    def cached(self, topics: Iterable[str]) -> Mapping[str, int] | None:
+        """The limits, if all of *topics* are known to exist."""
+        return self._bytes_max if self._bytes_max.keys() >= set(topics) else None
+
+    def of(self, topics: Iterable[str]) -> Mapping[str, int]:
+        """The limits of all topics known so far; those of *topics* that are missing do not exist.
+
+        Raises:
+            LinkDown: the broker does not answer.
+        """
+        unknown = sorted(set(topics) - self._bytes_max.keys())
+        try:
+            configs = topic_configs(self._admin, unknown, _ANSWER_S)
+        except TimeoutError as error:
+            raise LinkDown("the broker did not answer what it accepts; check KAFKA_HOST") from error
+        for topic, config in configs.items():
+            if isinstance(config, KafkaError):
+                self._note_error(topic, config)
+            else:
+                self._bytes_max[topic] = int(config[_LIMIT] or _LIMIT_BYTES)
+        return self._bytes_max
+
+    def refresh(self, topics: Iterable[str]) -> Mapping[str, int]:
+        """Ask again for the limits of *topics*; return the limits of all topics known then.
+
+        Raises:
+            LinkDown: the broker does not answer.
+        """
+        for topic in topics:
+            self._bytes_max.pop(topic, None)
+        return self.of(topics)
+
+    def _note_error(self, topic: str, error: KafkaError) -> None:
+        if error.code() in _UNKNOWN:
+            return
+        if error.code() not in _FORBIDDEN:
+            raise LinkDown(f"the broker does not say what it accepts: {error.str()}")
+        _log.warning("the relay may not read a topic's configuration; assuming Kafka's default", topic=topic)
+        self._bytes_max[topic] = _LIMIT_BYTES
+
+
+_SILENCE.addHandler(logging.NullHandler())
 
 
 def client_settings(settings: KafkaSettings) -> dict[str, Any]:

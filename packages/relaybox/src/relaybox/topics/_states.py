@@ -8,11 +8,15 @@ from typing import Any, Final
 from confluent_kafka import KafkaError
 
 from relaybox.kafka import ConnectionDiagnosis, topic_configs
-from relaybox.relay._ensure import UNREACHABLE_CODES, BrokerAway, admin_client, metadata_of
-from relaybox.relay._replication import Brokers
 from relaybox.settings import KafkaSettings
+from relaybox.topics._ensure import UNREACHABLE_CODES, BrokerAway, admin_client, metadata_of
+from relaybox.topics._replication import Brokers
 
-__all__ = ("ClusterState", "TopicState", "cluster_state")
+__all__ = (
+    "ClusterState",
+    "TopicState",
+    "cluster_state",
+)
 
 _ANSWER_S: Final = 8.0
 _BYTES_MAX: Final = "max.message.bytes"

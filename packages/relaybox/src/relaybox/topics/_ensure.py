@@ -1,4 +1,4 @@
-"""Create the topics that events go to, and raise the limit of their messages."""
+"""Create topics, and raise the limit of their messages."""
 
 import asyncio
 import time
@@ -16,19 +16,20 @@ from confluent_kafka.admin import (
 )
 from confluent_kafka.cimpl import NewTopic
 
+from relaybox.errors import RelayboxError
 from relaybox.kafka import ConnectionDiagnosis, topic_configs, wait_for_leaders
-from relaybox.relay._errors import RelayError, ReplicationImpossible
-from relaybox.relay._replication import (
+from relaybox.settings import KafkaSettings
+from relaybox.topics._replication import (
     DEFAULT_REPLICATION,
     Brokers,
     Plan,
     Replication,
+    ReplicationImpossible,
     new_topic,
     plan_replication,
     warn_about_few_brokers,
     warn_about_single_replicas,
 )
-from relaybox.settings import KafkaSettings
 
 __all__ = (
     "UNREACHABLE_CODES",
@@ -56,7 +57,7 @@ UNREACHABLE_CODES: Final = frozenset(
 )
 
 
-class TopicsNotReady(RelayError):
+class TopicsNotReady(RelayboxError):
     """Raised when a topic could be neither found nor created, or its limit not raised."""
 
     error_code = "TOPICS_NOT_READY"

@@ -1,0 +1,49 @@
+"""Topics: create them, replicate them as the cluster allows, and read their state from the brokers."""
+
+from relaybox.topics._ensure import (
+    UNREACHABLE_CODES,
+    BrokerAway,
+    TopicsNotReady,
+    check_replicas,
+    ensure_topics,
+    raise_message_limit,
+)
+from relaybox.topics._replication import (
+    DEFAULT_REPLICATION,
+    Brokers,
+    Plan,
+    Replication,
+    ReplicationImpossible,
+    min_isr_for,
+    new_partitions,
+    new_topic,
+    plan_replication,
+    replicas_for,
+    warn_about_few_brokers,
+    warn_about_single_replicas,
+)
+from relaybox.topics._states import ClusterState, TopicState, cluster_state
+
+__all__ = (
+    "DEFAULT_REPLICATION",
+    "UNREACHABLE_CODES",
+    "BrokerAway",
+    "Brokers",
+    "ClusterState",
+    "Plan",
+    "Replication",
+    "ReplicationImpossible",
+    "TopicState",
+    "TopicsNotReady",
+    "check_replicas",
+    "cluster_state",
+    "ensure_topics",
+    "min_isr_for",
+    "new_partitions",
+    "new_topic",
+    "plan_replication",
+    "raise_message_limit",
+    "replicas_for",
+    "warn_about_few_brokers",
+    "warn_about_single_replicas",
+)
