@@ -130,7 +130,7 @@ def _findings(report: Report) -> Table:
     table = new_table("finding", "key", "events", "first events", right=("events",))
     for finding in report.findings:
         examples = Text("\n").join(
-            cell_text(_describe_example(finding.topic, one)) for one in finding.examples
+            cell_text(_describe_example(finding.topic, example)) for example in finding.examples
         )
         table.add_row(finding.kind.value, cell_text(finding.key), f"{finding.events:,}", examples)
     return table

@@ -24,7 +24,7 @@ class Watchdog:
     """The supervisor's handle of the watchdog process, which runs while the context lasts."""
 
     def __enter__(self) -> "Watchdog":
-        self._popen = subprocess.Popen(  # noqa: S603 – argv is ours
+        self._popen = subprocess.Popen(  # noqa: S603 – argv of this package
             [sys.executable, "-I", "-S", str(Path(__file__))], stdin=subprocess.PIPE, start_new_session=True
         )
         return self

@@ -162,7 +162,7 @@ class Tables:
     async def findings(self, keys_max: int) -> tuple[Finding, ...]:
         """Return the first *keys_max* keys of each kind."""
         rows = await self._fetch("show_findings", keys_max, _EXAMPLES_MAX)
-        order = {kind.value: place for place, kind in enumerate(Kind)}
+        order = {kind.value: position for position, kind in enumerate(Kind)}
         return tuple(_finding(row) for row in sorted(rows, key=lambda row: order[row["kind"]]))
 
     async def _fetch(self, name: str, *args: Any) -> Sequence[Mapping[str, Any]]:
@@ -176,7 +176,7 @@ def _finding(row: Mapping[str, Any]) -> Finding:
         topic=row["topic"],
         key=row["key"],
         events=row["events"],
-        examples=tuple(Example(**one) for one in from_json(row["examples"])),
+        examples=tuple(Example(**example) for example in from_json(row["examples"])),
     )
 
 

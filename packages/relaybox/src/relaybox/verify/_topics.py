@@ -92,9 +92,9 @@ class TopicMetadata:
             TopicMissing: A topic does not exist.
             TopicUnreadable: Kafka is unreachable or refuses access.
         """
-        wanted = sorted(set(topics))
-        found = self.partitions(wanted)
-        missing = [name for name in wanted if name not in found]
+        names = sorted(set(topics))
+        found = self.partitions(names)
+        missing = [name for name in names if name not in found]
         if missing:
             raise TopicMissing(
                 f"Kafka at {self._bootstrap_servers} shows no topic {', '.join(missing)}; "
@@ -112,7 +112,7 @@ class TopicMetadata:
             return self._offsets(topics, OffsetSpec.earliest())
         found = self._offsets(topics, OffsetSpec.for_timestamp(int(since.timestamp() * 1_000)))
         ends = self.ends(topics) if any(offset < 0 for offset in found.values()) else {}
-        return {place: ends[place] if offset < 0 else offset for place, offset in found.items()}
+        return {partition: ends[partition] if offset < 0 else offset for partition, offset in found.items()}
 
     def retention(self, topics: Iterable[str]) -> dict[str, Retention]:
         """Return the retention of each topic.
@@ -174,7 +174,7 @@ class Reader:
     ) -> None:
         """Read each partition from *starts* to *ends*; *sources* are the ``ce_source`` of this database."""
         self._sources = sources
-        self._unread = {place: end for place, end in ends.items() if starts[place] < end}
+        self._unread = {partition: end for partition, end in ends.items() if starts[partition] < end}
         #: Timestamp of the first record of each partition, in milliseconds since 1970.
         self.first_at_ms: dict[Partition, int] = {}
         #: Partitions that were read up to an open transaction.
@@ -233,42 +233,42 @@ class Reader:
 
     def _add_record(self, message: Any, found: list[TopicRecord]) -> None:
         record = record_of(message, self._sources)
-        place = record[:2]
-        end = self._unread.get(place)
+        partition = record[:2]
+        end = self._unread.get(partition)
         if end is None or record.offset >= end:
-            self._finish_partition(place)
+            self._finish_partition(partition)
             return
         self._progress_at_s = monotonic()
-        if place not in self.first_at_ms:
-            self.first_at_ms[place] = message.timestamp()[1]
+        if partition not in self.first_at_ms:
+            self.first_at_ms[partition] = message.timestamp()[1]
         found.append(record)
         if record.offset + 1 >= end:
-            self._finish_partition(place)
+            self._finish_partition(partition)
 
     def _handle_error(self, message: Any, error: KafkaError) -> None:
-        place = (message.topic(), message.partition())
+        partition = (message.topic(), message.partition())
         code = error.code()
         if code == KafkaError._PARTITION_EOF:  # noqa: SLF001
             # The offset includes records that readers never get: control records and aborted records.
-            if message.offset() >= self._unread.get(place, 0):
-                self._finish_partition(place)
+            if message.offset() >= self._unread.get(partition, 0):
+                self._finish_partition(partition)
             else:
-                self._held_back_partitions.add(place)
+                self._held_back_partitions.add(partition)
         elif error.fatal() or code in _FORBIDDEN | _GONE:
             raise _unreadable(self._diagnosis, error)
         elif code == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
             raise TopicUnreadable(
-                f"{place[0]}, partition {place[1]}: records were removed before they were read; "
+                f"{partition[0]}, partition {partition[1]}: records were removed before they were read; "
                 "run the verification again"
             )
         else:
             self._diagnosis.record(error)
 
-    def _finish_partition(self, place: Partition) -> None:
-        if self._unread.pop(place, None) is not None:
+    def _finish_partition(self, partition: Partition) -> None:
+        if self._unread.pop(partition, None) is not None:
             self._progress_at_s = monotonic()
-            self._held_back_partitions.discard(place)
-            self._kafka.pause([TopicPartition(*place)])
+            self._held_back_partitions.discard(partition)
+            self._kafka.pause([TopicPartition(*partition)])
 
     def _check_timeouts(self) -> None:
         silent_s = monotonic() - self._progress_at_s

@@ -100,15 +100,17 @@ class _TopicScan:
         first = metadata.beginnings(self.topics)
         starts = first if since is None else metadata.beginnings(self.topics, since - CLOCKS_DIFFER)
         self.reader = Reader(kafka, starts, ends, isolation, sources)
-        self._truncated = {place for place, offset in first.items() if 0 < offset == starts[place]}
+        self._truncated = {
+            partition for partition, offset in first.items() if 0 < offset == starts[partition]
+        }
 
     def horizons(self) -> dict[Partition, datetime]:
         """Return the time of the oldest record of each partition that has lost records to retention."""
         now_ms = self.began_at.timestamp() * 1_000
         first_at_ms = self.reader.first_at_ms
         return {
-            place: datetime.fromtimestamp(first_at_ms.get(place, now_ms) / 1_000, UTC)
-            for place in self._truncated
+            partition: datetime.fromtimestamp(first_at_ms.get(partition, now_ms) / 1_000, UTC)
+            for partition in self._truncated
         }
 
 
