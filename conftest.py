@@ -104,8 +104,8 @@ def pytest_sessionfinish() -> None:
 _SLOW = (
     "tests/faults/",
     "tests/packaging/",
-    "tests/acceptance/test_answers.py",
-    "tests/acceptance/test_part_down.py",
+    "tests/acceptance/test_responses.py",
+    "tests/acceptance/test_agent_down.py",
     "tests/acceptance/test_running.py",
     "tests/acceptance/test_tutorial.py",
     "tests/integration/test_alert_rules.py",

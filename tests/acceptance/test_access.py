@@ -207,7 +207,7 @@ def answers(cast: Actors) -> Mapping[str, Mapping[Actor, int]]:
     }
 
 
-def test_every_route_of_the_document_has_its_row(product: Product) -> None:
+def test_each_documented_route_has_a_row(product: Product) -> None:
     document = httpx.get(f"{product.environment['API_URL']}/openapi.json", trust_env=False).json()
     routes = {
         f"{method.upper()} {path.removeprefix(PREFIX)}"
@@ -220,13 +220,13 @@ def test_every_route_of_the_document_has_its_row(product: Product) -> None:
 
 @pytest.mark.guarantee("G81")
 @pytest.mark.parametrize("route", ROWS)
-def test_everybody_is_answered_by_the_contract(
+def test_route_answers_each_role_by_the_contract(
     answers: Mapping[str, Mapping[Actor, int]], route: str
 ) -> None:
     assert answers[route] == {actor: by_contract(route, ROWS[route], actor) for actor in Actor}
 
 
-def test_the_page_shows_what_everybody_is_answered(answers: Mapping[str, Mapping[Actor, int]]) -> None:
+def test_page_shows_the_status_for_each_role(answers: Mapping[str, Mapping[Actor, int]]) -> None:
     """If it did not, it does now: look at what has changed, and keep it."""
     lines = [f"| route | {' | '.join(Actor)} |", f"|---|{'---|' * len(Actor)}"]
     lines += [

@@ -30,9 +30,7 @@ async def holder(owner: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]
 
 
 @pytest.mark.guarantee("G02")
-async def test_no_answer_leaves_before_commit_has_returned(
-    writer: Writer, holder: asyncpg.Connection
-) -> None:
+async def test_response_is_sent_after_commit_has_returned(writer: Writer, holder: asyncpg.Connection) -> None:
     session = writer.create()
     await holder.execute("SELECT pg_advisory_lock($1)", _LOCK)
     async with httpx.AsyncClient(

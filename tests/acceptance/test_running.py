@@ -32,7 +32,7 @@ def own(make_product: MakeProduct) -> Iterator[Product]:
 
 
 @needs_curl
-def test_it_says_where_it_is_and_the_curl_it_prints_works(own: Product, behind_pgbouncer: bool) -> None:
+def test_start_prints_its_address_and_a_working_curl_command(own: Product, behind_pgbouncer: bool) -> None:
     text = wait_for("the last line", lambda: own.log_text() if "Ctrl-C" in own.log_text() else None)
     url = own.environment["API_URL"]
     lines = [line.partition("│ ")[2].strip() for line in text.splitlines()]
@@ -60,7 +60,7 @@ def test_make_env_gives_a_shell_the_settings(own: Product) -> None:
         assert somebody.get(SESSIONS).json()["items"] == []
 
 
-def test_a_second_one_on_the_same_data_says_so(own: Product) -> None:
+def test_second_product_on_the_same_data_is_refused(own: Product) -> None:
     second = own.run(BACKEND, "run", API_PORT=str(free_port()))
     assert second.returncode == 1
     assert "a product runs on" in second.stderr
@@ -76,7 +76,7 @@ def test_a_taken_port_names_its_owner_and_the_setting(own: Product, tmp_path: Pa
     assert "Traceback" not in second.stderr + second.stdout
 
 
-def test_ctrl_c_stops_everything_in_time_and_the_data_is_there_again(own: Product) -> None:
+def test_ctrl_c_stops_all_services_and_keeps_the_data(own: Product) -> None:
     token = own.environment["DEV_TOKEN"]
     with Writer(own.environment["API_URL"], token) as writer:
         session = writer.create()
@@ -95,7 +95,7 @@ def test_ctrl_c_stops_everything_in_time_and_the_data_is_there_again(own: Produc
         assert writer.state(session)["version"] == 1
 
 
-def test_sigterm_to_make_alone_stops_everything_too(own: Product) -> None:
+def test_sigterm_to_make_alone_stops_all_services(own: Product) -> None:
     own.stop_leader(signal.SIGTERM)
     wait_for("the end of all processes", lambda: None if own.processes() else True)
     asked = own.run("make", "-s", "env")
@@ -104,7 +104,7 @@ def test_sigterm_to_make_alone_stops_everything_too(own: Product) -> None:
     assert "make run" in asked.stderr
 
 
-def test_a_directory_that_cannot_be_used_says_what_to_do(own: Product, tmp_path: Path) -> None:
+def test_unusable_data_directory_error_says_what_to_do(own: Product, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     told = own.run(BACKEND, "run", RELAYBOX_DATA_DIR=str(tmp_path / "file" / "data"))
     assert told.returncode == 1
@@ -112,7 +112,7 @@ def test_a_directory_that_cannot_be_used_says_what_to_do(own: Product, tmp_path:
     assert "Traceback" not in told.stderr + told.stdout
 
 
-def test_wrong_settings_have_a_line_each(own: Product) -> None:
+def test_each_invalid_setting_has_an_error_line(own: Product) -> None:
     wrong = {"API_PORT": "many", "API_WORKERS": "0"}
     told = own.run(sys.executable, "-m", "backend", SERVICE_TYPE="api-gateway", **wrong)
     assert told.returncode == 1
@@ -124,11 +124,11 @@ def test_wrong_settings_have_a_line_each(own: Product) -> None:
 @pytest.mark.parametrize(
     "wish", ["run", "demo", "demo-workspace", "env", "test", "test-all", "lint", "bench"]
 )
-def test_make_help_lists_the_wish(own: Product, wish: str) -> None:
+def test_make_help_lists_the_run_target(own: Product, wish: str) -> None:
     assert re.search(rf"^  make {wish} +\S", own.run("make", "help").stdout, re.MULTILINE)
 
 
-def test_without_kafka_the_api_stays_ready_and_takes_commands(product: Product) -> None:
+def test_api_without_kafka_stays_ready_and_accepts_commands(product: Product) -> None:
     with product.run_second_api(KAFKA_PORT=str(free_port())) as (api, ready):
         assert ready.status_code == 200
         assert ready.json()["status"] == "degraded"
@@ -137,14 +137,14 @@ def test_without_kafka_the_api_stays_ready_and_takes_commands(product: Product) 
         assert api.command(session, "RequestConceptGeneration").status_code == 202
 
 
-def test_the_api_closes_a_connection_without_a_request(product: Product) -> None:
+def test_api_closes_a_connection_without_a_request(product: Product) -> None:
     with product.run_second_api(HTTP_HEAD_TIMEOUT_S="0.5", API_WORKERS="2") as (api, _):
         address = (api.base_url.host, api.base_url.port or 0)
         with socket.create_connection(address, WAIT_S) as silent:
             assert silent.recv(1) == b""
 
 
-def test_without_postgresql_the_api_says_when_to_come_again(product: Product) -> None:
+def test_api_without_postgresql_sends_retry_after(product: Product) -> None:
     with product.run_second_api(POSTGRES_PORT=str(free_port())) as (api, ready):
         assert ready.status_code == 503
         answer = api.post(SESSIONS, json={})

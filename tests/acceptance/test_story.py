@@ -46,7 +46,7 @@ def test_a_session_passes_all_stages_and_is_finished(writer: Writer) -> None:
 
 
 @pytest.mark.guarantee("G05")
-def test_the_same_command_again_is_refused_with_the_pending_ones_id(
+def test_duplicate_command_is_refused_with_the_pending_commands_id(
     writer: Writer, agent_paused: Callable[[], AbstractContextManager[None]]
 ) -> None:
     session = writer.create()
@@ -69,7 +69,7 @@ def test_the_same_command_again_is_refused_with_the_pending_ones_id(
     assert writer.wait_until_settled(session)["version"] == 3
 
 
-def test_a_command_and_its_task_can_be_followed_to_their_end(writer: Writer) -> None:
+def test_command_and_task_can_be_followed_to_their_end(writer: Writer) -> None:
     session = writer.create()
     accepted = writer.command(session, "RequestConceptGeneration")
     writer.wait_until_settled(session)
@@ -108,7 +108,7 @@ def test_sessions_are_listed_newest_first_page_by_page(product: Product) -> None
     assert found == created[::-1]
 
 
-def test_a_session_can_be_tied_to_a_novel(writer: Writer) -> None:
+def test_session_can_reference_a_novel(writer: Writer) -> None:
     novel = "5f0c3c0e-9a4c-4b8e-8f52-0d1df3a5a001"
     answer = writer.post(SESSIONS, json={"novel_id": novel})
     assert answer.headers["location"] == f"{SESSIONS}/{answer.json()['session_id']}/state"
@@ -117,7 +117,7 @@ def test_a_session_can_be_tied_to_a_novel(writer: Writer) -> None:
 
 
 @pytest.mark.parametrize("language", ["zh", "en"])
-def test_the_demo_tells_its_story_to_a_running_product(product: Product, language: str) -> None:
+def test_genesis_demo_runs_against_a_running_product(product: Product, language: str) -> None:
     told = product.run(BACKEND, "demo", "--language", language)
     assert told.returncode == 0, told.stdout + told.stderr
     assert "409 DUPLICATE_COMMAND" in told.stdout
@@ -126,7 +126,7 @@ def test_the_demo_tells_its_story_to_a_running_product(product: Product, languag
 
 
 @pytest.mark.guarantee("G08")
-def test_the_demo_of_the_workspace_follows_100_games_through_one_chain(product: Product) -> None:
+def test_workspace_demo_follows_100_games_through_one_chain(product: Product) -> None:
     told = product.run(BACKEND, "demo", "workspace")
     assert told.returncode == 0, told.stdout + told.stderr
     for line in (
@@ -146,7 +146,7 @@ def test_the_demo_of_the_workspace_follows_100_games_through_one_chain(product: 
 
 
 @pytest.mark.guarantee("G08")
-def test_every_event_of_the_story_is_in_one_chain(writer: Writer) -> None:
+def test_events_of_the_story_share_one_chain(writer: Writer) -> None:
     chain = UUID("5f0c3c0e-9a4c-4b8e-8f52-0d1df3a5a002")
     writer.headers["X-Correlation-ID"] = str(chain)
     session = writer.create()

@@ -31,7 +31,7 @@ def session(writer: Writer) -> str:
 
 
 @pytest.mark.guarantee("G84")
-def test_a_stream_tells_history_first_and_then_what_happens(writer: Writer, session: str) -> None:
+def test_stream_sends_past_events_before_new_events(writer: Writer, session: str) -> None:
     with writer.follow(session) as events:
         assert [(event.id, event.type) for event in islice(events, 3)] == FIRST
         writer.command(session, "SubmitFeedback", feedback="darker")
@@ -41,7 +41,7 @@ def test_a_stream_tells_history_first_and_then_what_happens(writer: Writer, sess
 
 
 @pytest.mark.guarantee("G84")
-def test_a_stream_cut_anywhere_is_resumed_without_gap_or_duplicate(writer: Writer, session: str) -> None:
+def test_interrupted_stream_resumes_without_gap_or_duplicate(writer: Writer, session: str) -> None:
     seen: list[int | None] = []
     last: int | None = None
     for _ in range(5):
@@ -55,21 +55,21 @@ def test_a_stream_cut_anywhere_is_resumed_without_gap_or_duplicate(writer: Write
 
 
 @pytest.mark.guarantee("G84")
-def test_a_client_without_headers_resumes_by_the_query(writer: Writer, session: str) -> None:
+def test_stream_resumes_by_query_parameter(writer: Writer, session: str) -> None:
     with writer.follow(session, after=2) as events:
         assert next(events).id == 3
 
 
 @pytest.mark.guarantee("G84")
 @pytest.mark.parametrize("cursor", [99, "2147483648", "nonsense", "-1", "9" * 20])
-def test_a_cursor_of_another_history_is_reset(writer: Writer, session: str, cursor: object) -> None:
+def test_stream_resets_a_cursor_of_another_database(writer: Writer, session: str, cursor: object) -> None:
     with writer.follow(session, cursor) as events:
         told = list(events)
     assert [(event.id, event.type, event.data) for event in told] == [(None, "reset", {"version": 3})]
 
 
 @pytest.mark.guarantee("G84")
-async def test_progress_has_no_id_so_that_the_cursor_stays(
+async def test_progress_event_has_no_id_and_keeps_the_cursor(
     writer: Writer, owner: asyncpg.Connection, agent_paused: Callable[[], AbstractContextManager[None]]
 ) -> None:
     session = writer.create()
@@ -92,7 +92,7 @@ async def test_progress_has_no_id_so_that_the_cursor_stays(
     assert [event.id for event in told if event.id is not None] == [2, 3]
 
 
-def test_a_ticket_opens_one_stream_for_whoever_has_no_header(
+def test_stream_ticket_opens_one_stream_without_header(
     product: Product, writer: Writer, session: str
 ) -> None:
     answer = writer.post(f"{SESSIONS}/{session}/stream-ticket")
@@ -106,7 +106,7 @@ def test_a_ticket_opens_one_stream_for_whoever_has_no_header(
     assert (again.status_code, again.json()["error_code"]) == (401, "TOKEN_MISSING")
 
 
-def test_a_ticket_is_for_its_own_session_only(product: Product, writer: Writer, session: str) -> None:
+def test_stream_ticket_opens_only_its_own_session(product: Product, writer: Writer, session: str) -> None:
     other = writer.create()
     ticket = writer.post(f"{SESSIONS}/{other}/stream-ticket").json()["ticket"]
     with Writer(product.environment["API_URL"], None) as browser:
@@ -115,9 +115,7 @@ def test_a_ticket_is_for_its_own_session_only(product: Product, writer: Writer, 
 
 
 @pytest.mark.guarantee("G84")
-def test_streams_resume_where_they_were_after_the_api_was_killed(
-    product: Product, writer: Writer, session: str
-) -> None:
+def test_stream_resumes_after_the_api_was_killed(product: Product, writer: Writer, session: str) -> None:
     with writer.follow(session) as events:
         assert next(events).id == 1
         os.kill(product.pid_of("api-gateway"), signal.SIGKILL)

@@ -32,7 +32,7 @@ def shell(product: Product, script: str, directory: Path) -> str:
 
 
 @needs_curl
-def test_what_the_tutorial_sends_is_answered_as_it_says(product: Product, tmp_path: Path) -> None:
+def test_tutorial_requests_get_the_printed_responses(product: Product, tmp_path: Path) -> None:
     create, ask, look, choose = (
         text for text in fences(DOCS / "tutorial.md", "sh") if "SESSION_ID" in text or "SESSIONS=" in text
     )
@@ -53,7 +53,7 @@ def test_what_the_tutorial_sends_is_answered_as_it_says(product: Product, tmp_pa
 
 
 @needs_curl
-def test_first_study_page_runs_as_it_is_written(product: Product, tmp_path: Path) -> None:
+def test_first_study_page_commands_run_as_written(product: Product, tmp_path: Path) -> None:
     settings, *steps = fences(DOCS / "how-to/first-study.md", "sh")
     # The settings of the running product are in this shell's environment already.
     _, found, rest = settings.partition('eval "$(make -s env)"\n')
@@ -66,7 +66,7 @@ def test_first_study_page_runs_as_it_is_written(product: Product, tmp_path: Path
 
 
 @needs_curl
-def test_a_shell_with_the_products_settings_can_ask_it(product: Product, tmp_path: Path) -> None:
+def test_shell_with_the_products_settings_reaches_the_api(product: Product, tmp_path: Path) -> None:
     [ask] = [text for text in fences(DOCS / "how-to/run-services-by-hand.md", "sh") if "curl" in text]
     told = shell(
         product, ask.replace("curl -H", "curl -s -H").replace("\nrelaybox", "\necho\nrelaybox"), tmp_path

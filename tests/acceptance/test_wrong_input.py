@@ -70,7 +70,7 @@ WRONG_COMMANDS: dict[str, tuple[bytes, int, str]] = {
 
 @pytest.mark.guarantee("G82")
 @pytest.mark.parametrize("wrong", WRONG_COMMANDS)
-def test_each_wrong_command_has_its_status_and_code(
+def test_invalid_command_gets_its_status_and_code(
     writer: Writer, session: str, commands: str, wrong: str
 ) -> None:
     body, status, code = WRONG_COMMANDS[wrong]
@@ -82,7 +82,7 @@ def test_each_wrong_command_has_its_status_and_code(
 @pytest.mark.parametrize(
     "content_type", ["text/plain", "application/x-www-form-urlencoded", "", "application/xml"]
 )
-def test_anything_but_json_is_an_unsupported_media_type(
+def test_body_other_than_json_is_an_unsupported_media_type(
     writer: Writer, commands: str, content_type: str
 ) -> None:
     answer = writer.post(commands, content=b"{}", headers={"Content-Type": content_type})
@@ -90,7 +90,7 @@ def test_anything_but_json_is_an_unsupported_media_type(
 
 
 @pytest.mark.guarantee("G80")
-def test_each_wrong_token_is_refused_with_its_code(product: Product) -> None:
+def test_invalid_token_is_refused_with_its_code(product: Product) -> None:
     now = int(time.time())
     claims = {"iss": "relaybox", "aud": "relaybox-api", "sub": "writer", "iat": now, "exp": now + 60}
     other_secret = "x" * 40
@@ -114,7 +114,7 @@ def test_each_wrong_token_is_refused_with_its_code(product: Product) -> None:
 
 
 @pytest.mark.parametrize("session_id", [NOBODYS, "not-a-uuid", "0", "%00", "é", "x" * 3_000])
-def test_an_id_that_names_nothing_is_not_found(writer: Writer, session_id: str) -> None:
+def test_unknown_id_is_not_found(writer: Writer, session_id: str) -> None:
     for path in ("state", "events", f"commands/{NOBODYS}", f"tasks/{NOBODYS}"):
         assert outcome(writer.get(f"{SESSIONS}/{session_id}/{path}")) == (404, "NOT_FOUND")
 
@@ -132,12 +132,12 @@ def test_an_id_that_names_nothing_is_not_found(writer: Writer, session_id: str) 
         {"limit": "9" * 5_000},
     ],
 )
-def test_a_page_that_cannot_be_is_a_validation_error(writer: Writer, params: dict[str, str]) -> None:
+def test_invalid_page_is_a_validation_error(writer: Writer, params: dict[str, str]) -> None:
     assert outcome(writer.get(SESSIONS, params=params)) == (422, "VALIDATION_ERROR")
 
 
 @pytest.mark.parametrize("body", [b'{"novel_id": "7"}', b'{"novel_id": 7}', b'{"title": "x"}', b"[]"])
-def test_a_session_of_a_wrong_form_is_not_created(writer: Writer, body: bytes) -> None:
+def test_malformed_session_is_not_created(writer: Writer, body: bytes) -> None:
     assert outcome(writer.post(SESSIONS, content=body, headers=JSON)) == (422, "VALIDATION_ERROR")
 
 

@@ -51,7 +51,7 @@ async def end_of(reader: asyncio.StreamReader) -> bytes:
         return b""
 
 
-async def test_a_calm_proxy_passes_everything_until_it_cuts(heard: tuple[Proxy, list[bytes]]) -> None:
+async def test_proxy_forwards_all_bytes_until_it_cuts(heard: tuple[Proxy, list[bytes]]) -> None:
     proxy, _ = heard
     reader, writer = await connect(proxy)
     assert proxy.cut(1.0) == 1
@@ -59,7 +59,7 @@ async def test_a_calm_proxy_passes_everything_until_it_cuts(heard: tuple[Proxy, 
     writer.close()
 
 
-async def test_a_delay_holds_every_piece_back_and_loses_none(heard: tuple[Proxy, list[bytes]]) -> None:
+async def test_proxy_delay_loses_no_bytes(heard: tuple[Proxy, list[bytes]]) -> None:
     proxy, _ = heard
     reader, writer = await connect(proxy)
     proxy.delay(HELD_S)
@@ -70,7 +70,7 @@ async def test_a_delay_holds_every_piece_back_and_loses_none(heard: tuple[Proxy,
 
 
 @pytest.mark.parametrize(("way", "pieces_heard"), [(Direction.REQUESTS, 1), (Direction.RESPONSES, 2)])
-async def test_what_is_swallowed_never_arrives_and_its_connection_ends(
+async def test_proxy_drop_discards_bytes_and_ends_the_connection(
     heard: tuple[Proxy, list[bytes]], way: Direction, pieces_heard: int
 ) -> None:
     proxy, pieces = heard

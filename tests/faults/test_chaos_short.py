@@ -35,7 +35,7 @@ async def chaos(*options: str) -> dict[str, Any]:
 
 
 @pytest.mark.guarantee("G20", "G21")
-async def test_half_a_minute_of_faults_loses_and_reorders_nothing() -> None:
+async def test_exactly_once_under_faults_loses_and_reorders_nothing() -> None:
     account = await chaos("--seed", SEED, "--minutes", MINUTES)
     assert account["relay_kills"] == 3
     assert (account["broker_faults"], account["postgres_crashes"]) == (1, 1)
@@ -46,7 +46,7 @@ async def test_half_a_minute_of_faults_loses_and_reorders_nothing() -> None:
 @pytest.mark.guarantee("G20", "G21")
 @pytest.mark.long
 @pytest.mark.parametrize("delivery", OTHERS)
-async def test_half_a_minute_of_faults_in_the_other_mode_loses_and_reorders_nothing(
+async def test_at_least_once_under_faults_loses_and_reorders_nothing(
     delivery: str,
 ) -> None:
     account = await chaos("--seed", SEED, "--minutes", MINUTES, "--delivery", delivery)

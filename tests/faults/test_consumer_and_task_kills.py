@@ -43,7 +43,7 @@ async def consumer_process(
 
 @pytest.mark.guarantee("G40")
 @pytest.mark.parametrize("die_at", [ConsumerSignal.COMMITTED, ConsumerSignal.OFFSETS_COMMITTED])
-async def test_a_consumer_killed_after_the_effect_has_no_second_one(
+async def test_consumer_killed_after_its_effect_has_one_effect(
     database: Database,
     kafka_settings: KafkaSettings,
     topic: str,
@@ -70,7 +70,7 @@ async def test_a_consumer_killed_after_the_effect_has_no_second_one(
     assert signals.counts[ConsumerSignal.ALREADY_DONE] == again
 
 
-async def test_a_consumer_told_to_stop_exits_0_and_its_partitions_are_free_at_once(
+async def test_consumer_stopped_by_sigterm_exits_0_and_frees_partitions(
     database: Database, kafka_settings: KafkaSettings, topic: str, consumer_process: StartProcess
 ) -> None:
     events = [make_event(), make_event()]
@@ -87,7 +87,7 @@ async def test_a_consumer_told_to_stop_exits_0_and_its_partitions_are_free_at_on
 
 @pytest.mark.guarantee("G06")
 @pytest.mark.parametrize(("number", "attempts"), [(signal.SIGKILL, 2), (signal.SIGTERM, 1)])
-async def test_a_task_of_a_runner_that_ended_is_taken_over(
+async def test_task_of_an_ended_runner_is_taken_over(
     database: Database, postgres_settings: PostgresSettings, number: signal.Signals, attempts: int
 ) -> None:
     """Killed: when its lease runs out, and the attempt counts. Told to stop: at once, uncharged."""

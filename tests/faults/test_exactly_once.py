@@ -41,7 +41,7 @@ def once_in_order(kafka: KafkaSettings, topic: str, count: int) -> None:
 @pytest.mark.parametrize(
     "moment", ["batch_taken:2", "batch_claimed:2", "batch_published:1", "batch_published:4", "batch_marked:2"]
 )
-async def test_a_killed_relays_heir_publishes_nothing_twice(
+async def test_successor_of_a_killed_relay_publishes_nothing_twice(
     database: Database, kafka_settings: KafkaSettings, topic: str, make_relay: StartRelay, moment: str
 ) -> None:
     await put_events(database, topic, KEYS, count=COUNT)
@@ -56,7 +56,7 @@ async def test_a_killed_relays_heir_publishes_nothing_twice(
 
 
 @pytest.mark.guarantee("G31")
-async def test_a_relay_that_wakes_up_after_its_lanes_were_taken_is_rejected_by_the_broker(
+async def test_frozen_relay_that_lost_its_lanes_is_fenced_by_the_broker(
     database: Database, kafka_settings: KafkaSettings, topic: str, make_relay: StartRelay
 ) -> None:
     await put_events(database, topic, KEYS, count=COUNT)
@@ -75,7 +75,7 @@ async def test_a_relay_that_wakes_up_after_its_lanes_were_taken_is_rejected_by_t
 
 
 @pytest.mark.guarantee("G31")
-async def test_what_could_not_be_claimed_is_taken_back_and_published_once(
+async def test_unclaimed_batch_is_aborted_and_published_once(
     database: Database, kafka_settings: KafkaSettings, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claim, refused = _exactly_once.claim, [DatabaseUnavailable("away"), DatabaseUnavailable("still away")]
@@ -94,7 +94,7 @@ async def test_what_could_not_be_claimed_is_taken_back_and_published_once(
 
 
 @pytest.mark.guarantee("G31")
-async def test_a_lane_about_which_kafka_and_the_database_disagree_stops_until_an_operator_accepts(
+async def test_lane_with_contradictory_marker_stops_until_accepted(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     await put_events(database, topic, KEYS)
@@ -136,7 +136,7 @@ async def _pending_only_in_lane_0(database: Database) -> None:
 
 
 @pytest.mark.guarantee("G26")
-async def test_a_relay_whose_call_to_kafka_hangs_ends_so_that_others_take_its_lanes(
+async def test_relay_with_a_hanging_kafka_call_ends_and_frees_its_lanes(
     database: Database,
     kafka_settings: KafkaSettings,
     kafka_server: LocalKafka,
@@ -194,7 +194,7 @@ async def test_relay_whose_takeover_hangs_ends(
 @pytest.mark.parametrize(
     "delivery", [pytest.param("exactly-once"), pytest.param("at-least-once", marks=pytest.mark.long)]
 )
-async def test_an_outage_fails_the_rows_in_flight_and_no_other_and_heals_by_itself(
+async def test_outage_fails_only_rows_in_flight_and_recovers(
     database: Database,
     kafka_settings: KafkaSettings,
     kafka_server: LocalKafka,
@@ -236,7 +236,7 @@ async def test_an_outage_fails_the_rows_in_flight_and_no_other_and_heals_by_itse
 
 
 @pytest.mark.guarantee("G25")
-async def test_rows_of_a_commit_without_an_answer_are_charged_to_nobody(
+async def test_rows_of_a_commit_without_response_are_charged_no_attempt(
     database: Database,
     kafka_settings: KafkaSettings,
     kafka_server: LocalKafka,

@@ -127,7 +127,7 @@ async def test_restarted_relays_publish_each_row_once_after_a_failover(
 
 
 @pytest.mark.guarantee("G35")
-async def test_lane_first_settled_while_the_standby_lagged_goes_on(
+async def test_lane_first_settled_while_the_standby_lagged_continues(
     pair: DatabasePair, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     """The standby has the first history, and no lane that was compared with Kafka in that history."""

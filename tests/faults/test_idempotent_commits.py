@@ -25,7 +25,7 @@ OF_MARK = """
 
 
 @pytest.mark.guarantee("G63")
-async def test_effect_event_claim_and_answer_are_of_one_transaction(
+async def test_effect_event_claim_and_response_share_one_transaction(
     api: IdempotentApi, superuser: asyncpg.Connection
 ) -> None:
     mark = uuid4().hex
@@ -40,7 +40,7 @@ async def test_effect_event_claim_and_answer_are_of_one_transaction(
 
 @pytest.mark.guarantee("G63")
 @pytest.mark.parametrize("done", [False, True], ids=["undone", "done"])
-async def test_nothing_of_an_answer_leaves_before_its_commit_has_returned(
+async def test_response_bytes_leave_after_the_commit_has_returned(
     api: IdempotentApi, superuser: asyncpg.Connection, done: bool
 ) -> None:
     """The process ends while its COMMIT is on the way: whatever it had sent before would arrive."""
@@ -65,7 +65,7 @@ async def test_nothing_of_an_answer_leaves_before_its_commit_has_returned(
 @pytest.mark.guarantee("G64")
 @pytest.mark.parametrize("gives_up", ["never", "once", "again and again"])
 @pytest.mark.parametrize("gate", [AT_WORK, AT_COMMIT], ids=["at work", "at commit"])
-async def test_a_client_that_goes_away_cannot_separate_effect_from_record(
+async def test_client_disconnect_keeps_effect_and_record_together(
     api: IdempotentApi, superuser: asyncpg.Connection, gate: Gate, gives_up: str
 ) -> None:
     """Whether the server then goes on or cancels the request; a COMMIT on its way is not taken back.
@@ -87,7 +87,7 @@ async def test_a_client_that_goes_away_cannot_separate_effect_from_record(
 
 
 @pytest.mark.guarantee("G05")
-async def test_a_commit_that_never_took_place_is_carried_out_by_the_retry(
+async def test_retry_executes_a_request_that_never_committed(
     api: IdempotentApi, superuser: asyncpg.Connection
 ) -> None:
     """PostgreSQL ends the connection in the middle of COMMIT."""
@@ -102,7 +102,7 @@ async def test_a_commit_that_never_took_place_is_carried_out_by_the_retry(
 
 
 @pytest.mark.guarantee("G05")
-async def test_a_commit_whose_answer_was_lost_is_told_by_its_row(
+async def test_commit_with_lost_response_is_replayed_from_its_row(
     api: IdempotentApi, superuser: asyncpg.Connection, postgres_settings: PostgresSettings
 ) -> None:
     """The network ends after COMMIT took effect and before its answer came back."""

@@ -18,7 +18,7 @@ from tests.fixtures.waiting import eventually
 
 @pytest.mark.guarantee("G69")
 @pytest.mark.parametrize("moment", [Moment.CLAIMED, Moment.EFFECT_DONE, Moment.RESPONSE_STORED])
-async def test_a_frozen_holder_that_lost_its_key_cannot_commit(
+async def test_frozen_holder_that_lost_its_key_cannot_commit(
     api: IdempotentApi, superuser: asyncpg.Connection, moment: Moment
 ) -> None:
     """PostgreSQL takes its transaction back; another process carries the request out."""
@@ -43,7 +43,7 @@ async def test_a_frozen_holder_that_lost_its_key_cannot_commit(
 
 
 @pytest.mark.guarantee("G69")
-async def test_a_holder_frozen_after_its_commit_tells_what_its_row_has_told_meanwhile(
+async def test_holder_frozen_after_commit_sends_the_stored_response(
     api: IdempotentApi,
 ) -> None:
     mark = uuid4().hex
@@ -61,7 +61,7 @@ async def test_a_holder_frozen_after_its_commit_tells_what_its_row_has_told_mean
 
 
 @pytest.mark.guarantee("G69")
-async def test_the_key_of_a_process_killed_while_its_statement_runs_is_free_before_that_ends(
+async def test_key_of_a_killed_process_is_free_before_its_statement_ends(
     api: IdempotentApi, superuser: asyncpg.Connection
 ) -> None:
     """The statement waits at a gate that stays closed: only the server's look at its client ends it."""
@@ -81,7 +81,7 @@ async def test_the_key_of_a_process_killed_while_its_statement_runs_is_free_befo
     assert await api.counts(mark) == EVERYTHING
 
 
-async def test_a_body_that_comes_slowly_holds_no_transaction(api: IdempotentApi) -> None:
+async def test_slow_request_body_holds_no_transaction(api: IdempotentApi) -> None:
     """The only connection is free for others meanwhile; or one slow client would stop a whole process."""
     await api.start(POSTGRES_POOL_SIZE="1", POSTGRES_CONNECT_TIMEOUT_S="1")
     mark, more, other = uuid4().hex, asyncio.Event(), uuid4().hex

@@ -16,7 +16,7 @@ TIMES = [2, pytest.param(50, marks=[pytest.mark.long, pytest.mark.timeout(600)])
 @pytest.mark.guarantee("G63")
 @pytest.mark.parametrize("times", TIMES)
 @pytest.mark.parametrize("moment", Moment)
-async def test_an_api_killed_at_any_moment_leaves_all_or_nothing_and_a_free_key(
+async def test_api_killed_at_any_moment_is_atomic_and_frees_the_key(
     api: IdempotentApi, moment: Moment, times: int
 ) -> None:
     """The same request at a restarted API: one effect, and the answer that was stored or has been seen."""

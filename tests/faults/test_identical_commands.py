@@ -17,7 +17,7 @@ AT_ONCE = 64
 @pytest.mark.parametrize(
     "rounds", [3, pytest.param(500, marks=[pytest.mark.long, pytest.mark.timeout(1_800)])]
 )
-async def test_of_64_identical_commands_one_is_taken_and_all_others_learn_its_id(
+async def test_one_of_64_identical_commands_is_accepted_and_named_to_others(
     system: SystemUnderTest, rounds: int
 ) -> None:
     """No agent runs, so the first one stays pending; each round has a session of its own."""

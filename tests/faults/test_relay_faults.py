@@ -31,7 +31,7 @@ NO_POLL = RelaySettings(poll_interval=3_600)
 
 @pytest.mark.guarantee("G20")
 @pytest.mark.parametrize("moment", ["batch_taken:3", "batch_published:3", "batch_marked:2"])
-async def test_a_relay_killed_mid_batch_loses_and_reorders_nothing(
+async def test_relay_killed_mid_batch_loses_and_reorders_nothing(
     database: Database, kafka_settings: KafkaSettings, topic: str, make_relay: StartRelay, moment: str
 ) -> None:
     await put_events(database, topic, KEYS, count=COUNT)
@@ -46,7 +46,7 @@ async def test_a_relay_killed_mid_batch_loses_and_reorders_nothing(
 
 
 @pytest.mark.guarantee("G21")
-async def test_three_relays_of_which_two_are_killed_reorder_nothing(
+async def test_three_relays_with_two_killed_reorder_nothing(
     database: Database, kafka_settings: KafkaSettings, topic: str, make_relay: StartRelay
 ) -> None:
     await put_events(database, topic, KEYS, count=COUNT // 2)
@@ -59,7 +59,7 @@ async def test_three_relays_of_which_two_are_killed_reorder_nothing(
 
 
 @pytest.mark.guarantee("G26")
-async def test_a_killed_relays_lanes_are_taken_over_within_5_s(
+async def test_lanes_of_a_killed_relay_are_taken_over_within_5_s(
     database: Database, topic: str, make_relay: StartRelay
 ) -> None:
     victim, heir = make_relay(), make_relay()
@@ -73,7 +73,7 @@ async def test_a_killed_relays_lanes_are_taken_over_within_5_s(
 
 
 @pytest.mark.guarantee("G26")
-async def test_a_relay_frozen_after_its_batch_was_acknowledged_cannot_mark_when_it_wakes(
+async def test_relay_frozen_after_acknowledgement_cannot_mark_when_resumed(
     database: Database, kafka_settings: KafkaSettings, topic: str, make_relay: StartRelay
 ) -> None:
     await put_events(database, topic, KEYS, count=COUNT)
@@ -95,7 +95,7 @@ async def test_a_relay_frozen_after_its_batch_was_acknowledged_cannot_mark_when_
 
 
 @pytest.mark.guarantee("G27")
-async def test_sigterm_settles_what_is_in_flight_and_gives_the_lanes_back(
+async def test_sigterm_settles_in_flight_batches_and_releases_lanes(
     database: Database, kafka_settings: KafkaSettings, topic: str, make_relay: StartRelay
 ) -> None:
     await put_events(database, topic, KEYS, count=COUNT)
@@ -133,7 +133,7 @@ async def test_sigterm_ends_a_relay_without_servers_within_10_s(
 
 
 @pytest.mark.guarantee("G23")
-async def test_nothing_is_marked_before_the_broker_has_acknowledged_it(
+async def test_row_is_marked_only_after_the_broker_acknowledged_it(
     database: Database, kafka_settings: KafkaSettings, kafka_server: LocalKafka, topic: str
 ) -> None:
     signals = SignalRecorder()
@@ -158,7 +158,7 @@ async def test_nothing_is_marked_before_the_broker_has_acknowledged_it(
 
 
 @pytest.mark.guarantee("G20")
-async def test_a_broker_killed_under_load_loses_and_reorders_nothing_and_charges_nobody(
+async def test_broker_killed_under_load_loses_reorders_and_charges_nothing(
     database: Database, kafka_settings: KafkaSettings, kafka_server: LocalKafka, topic: str
 ) -> None:
     signals = SignalRecorder()

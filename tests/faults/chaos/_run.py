@@ -230,20 +230,18 @@ async def _build_report(
     plan: Plan, servers: ChaosServers, harness: _Harness, drain_s: float | None
 ) -> Report:
     if drain_s is None:
-        harness.other_violations.append(f"not everything published within {_DRAIN_S:g} s")
+        harness.other_violations.append(f"outbox not published within {_DRAIN_S:g} s")
     unsettled = await asyncio.to_thread(wait_until_settled, servers.bootstrap_servers, _SETTLE_S)
-    harness.other_violations += [
-        "transaction still open, readers of committed messages wait" for _ in unsettled
-    ]
+    harness.other_violations += ["open transaction: read_committed consumers wait" for _ in unsettled]
     rows = await fetch_rows(servers)
     journal, poison = harness.journal, harness.journal.poison
     windows = servers.lossy_windows if isinstance(servers, ClusterServers) else []
     at_risk = [each for window in windows for each in journal.undecided_between(*window)]
-    gone = lost_by_failovers(rows, journal.results, at_risk)
+    lost = lost_by_failovers(rows, journal.results, at_risk)
     expected = publishable_events(rows, poison)
     committed, uncommitted = [
         await asyncio.to_thread(
-            compare_topic, expected, read_topic(servers.bootstrap_servers, isolation), gone
+            compare_topic, expected, read_topic(servers.bootstrap_servers, isolation), lost
         )
         for isolation in (Isolation.COMMITTED, Isolation.UNCOMMITTED)
     ]
@@ -260,10 +258,10 @@ async def _build_report(
         poison=sum(row.event_id in poison for row in rows),
         read_committed=committed,
         read_uncommitted=uncommitted,
-        lost_by_postgres=sum(journal.results[each] is CommitResult.ACKNOWLEDGED for each in gone),
-        tables=check_tables(rows, journal.results, poison, gone),
+        lost_by_postgres=sum(journal.results[each] is CommitResult.ACKNOWLEDGED for each in lost),
+        tables=check_tables(rows, journal.results, poison, lost),
         other_violations=harness.other_violations,
-        probes=[probe for probe in harness.prober.probes if probe.event_ids.isdisjoint(gone)],
+        probes=[probe for probe in harness.prober.probes if probe.event_ids.isdisjoint(lost)],
         seen_s=harness.follower.seen_s,
         drain_s=drain_s,
         unexpected_exits=sum((relay.unexpected_exits for relay in harness.relays), Counter[int]()),

@@ -14,7 +14,7 @@ from tests.fixtures.clusters import (
 )
 
 
-async def test_cluster_takes_writes_without_one_broker_which_rejoins(
+async def test_cluster_accepts_writes_without_one_broker_which_rejoins(
     kafka_cluster: LocalKafkaCluster,
 ) -> None:
     settings, topic = settings_of(kafka_cluster), f"kept-{uuid.uuid4().hex}"
@@ -30,7 +30,7 @@ async def test_cluster_takes_writes_without_one_broker_which_rejoins(
         assert len(admin.list_topics(timeout=WAIT_S).brokers) == 3
 
 
-async def test_paused_broker_is_left_out_and_resumes(kafka_cluster: LocalKafkaCluster) -> None:
+async def test_paused_broker_leaves_the_isr_and_returns(kafka_cluster: LocalKafkaCluster) -> None:
     settings, topic = settings_of(kafka_cluster), f"kept-{uuid.uuid4().hex}"
     create_topic(settings, topic, replicas=3, min_isr=2)
     kafka_cluster.brokers[1].pause()

@@ -43,7 +43,7 @@ def routes_of_one_session(document: Json) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.guarantee("G81")
-def test_another_writers_session_is_like_one_that_does_not_exist(
+def test_session_of_another_writer_looks_nonexistent(
     document: Json, product: Product, writer: Writer, stranger: Writer
 ) -> None:
     session = writer.create()
@@ -73,7 +73,7 @@ def _anonymous(answer: httpx.Response, ids: Any) -> tuple[Json, set[str]]:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("mode", list(GenerationMode))
 @pytest.mark.parametrize("examples", [6, pytest.param(40, marks=pytest.mark.long)])
-def test_no_input_finds_an_undocumented_answer(
+def test_generated_input_gets_documented_responses(
     product: Product, writer: Writer, mode: GenerationMode, examples: int
 ) -> None:
     url = product.environment["API_URL"]
@@ -121,7 +121,7 @@ def test_every_error_documented_for_a_route_has_a_body_with_a_code(document: Jso
     assert all("application/json" in answer["content"] for answer in errors)
 
 
-def test_every_operation_has_each_tag_and_parameter_once(document: Json) -> None:
+def test_operation_has_each_tag_and_parameter_once(document: Json) -> None:
     for path, methods in document["paths"].items():
         for operation in methods.values():
             parameters = [(one["in"], one["name"].lower()) for one in operation.get("parameters", [])]
@@ -151,7 +151,7 @@ def is_needed_in_query(parameter: Json) -> bool:
     return parameter["in"] == "query" and parameter["required"]
 
 
-def test_the_docs_need_no_other_host(writer: Writer) -> None:
+def test_api_docs_load_from_no_other_host(writer: Writer) -> None:
     page = writer.get("/docs")
     assert page.status_code == 200
     references = re.findall(r'(?:src|href)="([^"]+)"', page.text)
@@ -161,7 +161,7 @@ def test_the_docs_need_no_other_host(writer: Writer) -> None:
         assert writer.get(f"/{reference}").status_code == 200
 
 
-def test_browsers_of_allowed_origins_may_call_and_no_others(writer: Writer) -> None:
+def test_cors_allows_only_configured_origins(writer: Writer) -> None:
     def asked_from(origin: str) -> httpx.Response:
         wanted = {
             "Origin": origin,
@@ -184,7 +184,7 @@ def test_the_api_is_alive_and_ready(writer: Writer) -> None:
     }
 
 
-def test_operators_see_commands_by_outcome_requests_and_connections(writer: Writer) -> None:
+def test_metrics_count_commands_requests_and_connections(writer: Writer) -> None:
     session = writer.create()
     writer.command(session, "SubmitFeedback", feedback="x")
     figures = writer.get("/metrics").text

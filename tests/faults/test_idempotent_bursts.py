@@ -49,7 +49,7 @@ OF_CREATE = """
 @pytest.mark.guarantee("G62")
 @pytest.mark.parametrize("rounds", ROUNDS)
 @pytest.mark.parametrize("kind", Variation)
-async def test_of_64_requests_with_one_key_one_is_executed_in_a_unit_of_work(
+async def test_one_of_64_requests_with_one_key_is_executed(
     api: IdempotentApi, kind: Variation, rounds: int
 ) -> None:
     """Each user's one (G61, rule 4): one row, one event, one claim, one answer."""
@@ -77,7 +77,7 @@ async def test_of_64_requests_with_one_key_one_is_executed_in_a_unit_of_work(
 @pytest.mark.guarantee("G62")
 @pytest.mark.parametrize("rounds", ROUNDS)
 @pytest.mark.parametrize("kind", Variation)
-async def test_of_64_commands_with_one_key_one_is_taken(
+async def test_one_of_64_commands_with_one_key_is_accepted(
     system: SystemUnderTest, kind: Variation, rounds: int
 ) -> None:
     """Of a command that may come again and again, so that only the key holds a second one back."""
@@ -103,7 +103,7 @@ async def test_of_64_commands_with_one_key_one_is_taken(
 @pytest.mark.guarantee("G62")
 @pytest.mark.parametrize("rounds", [1, pytest.param(100, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
 @pytest.mark.parametrize("kind", [Variation.SAME, Variation.BODY, Variation.USER])
-async def test_of_64_sessions_begun_with_one_key_one_is_there(
+async def test_one_of_64_sessions_with_one_key_is_created(
     system: SystemUnderTest, kind: Variation, rounds: int
 ) -> None:
     """Each try would have a session of its own: nothing but the key brings them together."""
@@ -123,7 +123,7 @@ async def test_of_64_sessions_begun_with_one_key_one_is_there(
 
 
 @pytest.mark.guarantee("G61")
-async def test_a_key_is_the_principals_and_a_refreshed_token_is_the_same_principal(
+async def test_key_is_scoped_to_the_principal_across_refreshed_tokens(
     api: IdempotentApi,
 ) -> None:
     """Issuer and subject: the same name at another issuer is somebody else."""

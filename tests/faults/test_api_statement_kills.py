@@ -23,7 +23,7 @@ OF_SESSION = """
 @pytest.mark.guarantee("G01")
 @pytest.mark.parametrize("done", [False, True], ids=["undone", "done"])
 @pytest.mark.parametrize("table", ["command_inbox", "domain_events", "event_outbox"])
-async def test_an_api_killed_at_its_statement_leaves_all_or_nothing_and_a_resend_completes(
+async def test_api_killed_at_its_statement_is_atomic_and_resend_completes(
     system: SystemUnderTest, table: str, done: bool
 ) -> None:
     """*undone*: PostgreSQL never ends the statement; *done*: it does, and nobody is there to hear."""

@@ -113,7 +113,7 @@ async def writer(system: SystemUnderTest) -> AsyncGenerator[httpx.AsyncClient]:
 
 
 @pytest.mark.parametrize("times", TIMES)
-async def test_an_api_killed_in_an_import_leaves_all_or_nothing_and_the_same_key_brings_one_set(
+async def test_api_killed_in_an_import_is_atomic_and_its_key_imports_once(
     system: SystemUnderTest, times: int, record_property: Any
 ) -> None:
     chance, there = random.Random(SEED), 0
@@ -133,7 +133,7 @@ async def test_an_api_killed_in_an_import_leaves_all_or_nothing_and_the_same_key
 
 
 @pytest.mark.parametrize("times", TIMES)
-async def test_a_worker_killed_in_an_import_leaves_nothing_and_its_successor_brings_one_set(
+async def test_worker_killed_in_an_import_leaves_nothing_and_is_replaced(
     system: SystemUnderTest, times: int, record_property: Any
 ) -> None:
     chance, taken_over = random.Random(SEED), 0

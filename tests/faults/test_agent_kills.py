@@ -28,7 +28,7 @@ async def client(system: SystemUnderTest) -> AsyncGenerator[httpx.AsyncClient]:
 
 
 @pytest.mark.guarantee("G43")
-async def test_an_agent_whose_session_is_abandoned_at_its_last_step_reports_in_vain(
+async def test_report_for_an_abandoned_session_is_refused(
     system: SystemUnderTest, client: httpx.AsyncClient
 ) -> None:
     """It sleeps while the session is abandoned; its lease, which would tell it, is not due when it wakes."""
@@ -55,7 +55,7 @@ async def test_an_agent_whose_session_is_abandoned_at_its_last_step_reports_in_v
 
 
 @pytest.mark.guarantee("G06")
-async def test_another_agent_takes_the_task_of_a_killed_one_over_and_it_ends_once(
+async def test_task_of_a_killed_agent_is_taken_over_and_ends_once(
     system: SystemUnderTest, client: httpx.AsyncClient
 ) -> None:
     await system.services.start(AGENT)
@@ -75,7 +75,7 @@ async def test_another_agent_takes_the_task_of_a_killed_one_over_and_it_ends_onc
 
 
 @pytest.mark.guarantee("G06")
-async def test_a_request_that_kills_every_agent_is_given_up_and_the_session_is_usable(
+async def test_request_that_kills_every_agent_fails_and_frees_the_session(
     system: SystemUnderTest, client: httpx.AsyncClient
 ) -> None:
     async with system.superuser() as connection, closed_gate(connection, AT_WORK) as gate:

@@ -53,7 +53,7 @@ def world_of_a_pair(
 @pytest.mark.parametrize(
     "outage_s", [6, pytest.param(60, marks=[pytest.mark.long, pytest.mark.timeout(600)])]
 )
-async def test_kafka_away_under_load_every_command_is_accepted_and_arrives(
+async def test_commands_under_a_kafka_outage_are_accepted_and_published(
     system: SystemUnderTest, outage_s: float
 ) -> None:
     await system.services.ensure_running(API, RELAY, AGENT)
@@ -75,7 +75,7 @@ async def test_kafka_away_under_load_every_command_is_accepted_and_arrives(
 
 
 @pytest.mark.guarantee("G85")
-async def test_postgresql_away_gives_503_with_retry_after_and_heals_without_a_restart(
+async def test_postgresql_outage_gives_503_and_recovers_without_restart(
     system: SystemUnderTest,
 ) -> None:
     """What was acknowledged is there afterwards; what got a 503 is there at most once."""
@@ -105,7 +105,7 @@ async def test_postgresql_away_gives_503_with_retry_after_and_heals_without_a_re
 @pytest.mark.parametrize(
     "outage_s", [0, pytest.param(60, marks=[pytest.mark.long, pytest.mark.timeout(600)])]
 )
-async def test_server_without_writes_gives_503_and_heals_without_a_restart(
+async def test_read_only_server_gives_503_and_recovers_without_restart(
     world_of_a_pair: WorldOfAPair, outage: str, outage_s: float
 ) -> None:
     """*outage_s* is counted from the moment when each part has met the outage."""

@@ -133,18 +133,14 @@ LONG = {
 
 @pytest.mark.guarantee("G05")
 @pytest.mark.parametrize("name", API_MOMENTS)
-async def test_the_story_completes_and_nothing_happens_twice_when_the_api_is_killed(
-    system: SystemUnderTest, name: str
-) -> None:
+async def test_story_completes_once_when_the_api_is_killed(system: SystemUnderTest, name: str) -> None:
     """Its client sends again what was not answered, with the version it expects."""
     await tell_and_kill(system, API_MOMENTS[name])
 
 
 @pytest.mark.guarantee("G20")
 @pytest.mark.parametrize("name", RELAY_MOMENTS)
-async def test_the_story_completes_and_nothing_happens_twice_when_the_relay_is_killed(
-    system: SystemUnderTest, name: str
-) -> None:
+async def test_story_completes_once_when_the_relay_is_killed(system: SystemUnderTest, name: str) -> None:
     await tell_and_kill(system, RELAY_MOMENTS[name])
 
 
@@ -152,14 +148,12 @@ async def test_the_story_completes_and_nothing_happens_twice_when_the_relay_is_k
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.long) if name in LONG else name for name in AGENT_MOMENTS]
 )
-async def test_the_story_completes_and_nothing_happens_twice_when_the_agent_is_killed(
-    system: SystemUnderTest, name: str
-) -> None:
+async def test_story_completes_once_when_the_agent_is_killed(system: SystemUnderTest, name: str) -> None:
     await tell_and_kill(system, AGENT_MOMENTS[name])
 
 
 @pytest.mark.guarantee("G20")
-async def test_a_relay_killed_with_events_it_has_taken_and_not_produced(system: SystemUnderTest) -> None:
+async def test_relay_killed_with_fetched_events_not_yet_produced(system: SystemUnderTest) -> None:
     """Kafka is frozen, then killed, so that nothing is taken; the events are with the relay alone."""
 
     async def strike(system: SystemUnderTest, gate: ClosedGate, connection: asyncpg.Connection) -> None:
@@ -188,7 +182,7 @@ async def test_a_relay_killed_with_events_it_has_taken_and_not_produced(system: 
 
 
 @pytest.mark.guarantee("G40")
-async def test_an_agent_killed_between_its_commit_and_that_of_the_offset(system: SystemUnderTest) -> None:
+async def test_agent_killed_between_its_commit_and_the_offset_commit(system: SystemUnderTest) -> None:
     """Kafka is frozen when the handler commits, so the offset cannot follow: the event comes again."""
 
     async def strike(system: SystemUnderTest, gate: ClosedGate, connection: asyncpg.Connection) -> None:

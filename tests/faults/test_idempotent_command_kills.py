@@ -38,7 +38,7 @@ ROWS = 4
         pytest.param("command_inbox", 10, marks=[pytest.mark.long, pytest.mark.timeout(900)]),
     ],
 )
-async def test_an_api_killed_at_a_keyed_command_leaves_all_or_nothing_and_a_free_key(
+async def test_api_killed_at_a_keyed_command_is_atomic_and_frees_the_key(
     system: SystemUnderTest, table: str, done: bool, times: int
 ) -> None:
     """*undone*: PostgreSQL never ends the statement; *done*: it does, and nobody is there to hear.
@@ -52,7 +52,7 @@ async def test_an_api_killed_at_a_keyed_command_leaves_all_or_nothing_and_a_free
 
 
 @pytest.mark.guarantee("G05")
-async def test_a_keyed_command_whose_answer_was_lost_is_told_by_its_row(system: SystemUnderTest) -> None:
+async def test_keyed_command_with_lost_response_is_replayed_from_its_row(system: SystemUnderTest) -> None:
     """The network ends after the statement took effect and before its answer came back."""
     proxy = Proxy(system.postgres.port)
     await proxy.start()
