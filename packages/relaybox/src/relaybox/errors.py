@@ -1,4 +1,4 @@
-"""The root of every error Relaybox raises on purpose."""
+"""The base class of all errors of Relaybox, and the details of validation errors."""
 
 import re
 from collections.abc import Sequence
@@ -7,41 +7,41 @@ from typing import Any, ClassVar, Final, TypedDict
 __all__ = ("Detail", "RelayboxError", "SettingsError", "error_details")
 
 _DETAILS_MAX: Final = 20
-#: A member of an enum as Pydantic shows it where a ``Literal`` names it.
+#: A member of an enum as Pydantic shows it in an error about a ``Literal``.
 _MEMBER: Final = re.compile(r"<\w+\.\w+: ([^<>]{1,100})>")
-#: A place may be named by a client's own words, which may be long.
+#: A path may contain names from the client's document, which may be long.
 _FIELD_CHARS_MAX: Final = 200
 
 
 class RelayboxError(Exception):
     """Base of all errors of the library and the applications on it.
 
-    ``error_code`` is stable and public: it stands in HTTP error bodies, logs and metrics.
-    The message names the thing that failed and what to do about it.
+    ``error_code`` is stable and public: HTTP error bodies, logs and metrics contain it. The message names
+    the object that failed and what to do.
     """
 
     error_code: ClassVar[str] = "RELAYBOX_ERROR"
 
 
 class SettingsError(RelayboxError):
-    """Raised when the environment lacks a setting or holds a malformed one; one line per setting."""
+    """Raised when a setting is missing or malformed; the message has one line per setting."""
 
     error_code = "SETTINGS_INVALID"
 
 
 class Detail(TypedDict):
-    """One entry of the ``details`` of an error about the form of something."""
+    """One entry of the ``details`` of a validation error."""
 
-    #: Where, as a path with dots: ``payload.rating``.
+    #: The invalid field, as a path with dots: ``payload.rating``.
     field: str
-    #: What is wrong there; never what stood there.
+    #: What is wrong; never contains the value.
     message: str
 
 
 def error_details(problems: Sequence[Any], within: str | None = None) -> list[Detail]:
-    """Where and why Pydantic refused its input, from its ``errors()``: at most 20 entries, never the input.
+    """Convert the ``errors()`` of a Pydantic error: at most 20 entries, without the input.
 
-    *within* is what was refused as a whole, and the path's beginning.
+    *within* is the beginning of each path, for example ``payload``.
     """
     details: list[Detail] = []
     for problem in problems[:_DETAILS_MAX]:

@@ -1,4 +1,7 @@
-"""What several packages ask Kafka, and its diagnosis as sentences that name the setting to check."""
+"""What Kafka's errors mean, which setting to check, and requests that several packages make.
+
+Each set of error codes below has one meaning; the packages decide by them and have no sets of their own.
+"""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +17,11 @@ from confluent_kafka.admin import (
 )
 
 __all__ = (
+    "FORBIDDEN",
+    "RECORD_REJECTED",
+    "STALE_METADATA",
+    "UNKNOWN_TOPIC",
+    "UNREACHABLE",
     "ConnectionDiagnosis",
     "retry_on_stale_metadata",
     "settings_to_check",
@@ -22,28 +30,60 @@ __all__ = (
 )
 
 T = TypeVar("T")
-#: A topic that was made is there before every broker has heard of it, and before its leaders know that they
-#: are; a leader that has changed looks the same.
-STALE_METADATA: Final = frozenset(
+# librdkafka's own codes begin with an underscore; they are public all the same.
+# ruff: noqa: SLF001
+#: No broker was reached, or not with the configured protocol. Retry; check the address and TLS.
+UNREACHABLE: Final = frozenset(
     {
-        KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError.NOT_LEADER_FOR_PARTITION,
-        KafkaError.OFFSET_NOT_AVAILABLE,
-        KafkaError.UNKNOWN_LEADER_EPOCH,
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError._TIMED_OUT,  # noqa: SLF001 - it found no leader as long as it was asked
-        KafkaError._NOENT,  # noqa: SLF001 - librdkafka's local codes are spelled so; it found no leader
-        KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
-        KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._RESOLVE,
+        KafkaError._SSL,
+        KafkaError._TIMED_OUT,
+        KafkaError._TRANSPORT,
     }
 )
-_SETTLE_PAUSE_S: Final = 0.02
-_ANSWER_S_MIN: Final = 0.1
-#: How long one question is waited for. One that librdkafka began when no leader was known has been seen to
-#: look for it until its time was over, 30 s, while another one had its answer at once.
-_ANSWER_S_MAX: Final = 5.0
+#: The account is unknown or lacks a permission. Waiting does not help; grant it.
+FORBIDDEN: Final = frozenset(
+    {
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError._AUTHENTICATION,
+    }
+)
+#: The topic or partition does not exist, as far as this broker knows. Create it, or wait if it is new.
+UNKNOWN_TOPIC: Final = frozenset(
+    {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC}
+)
+#: A topic is new or its leader has changed, and not every broker knows that yet. Retry soon.
+STALE_METADATA: Final = UNKNOWN_TOPIC | {
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.OFFSET_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError._NOENT,  # no leader was found
+    KafkaError._TIMED_OUT,  # no leader was found within the request's time limit
+}
+#: The broker rejects this record; another record may be accepted. Change the record or the topic.
+RECORD_REJECTED: Final = UNKNOWN_TOPIC | {
+    KafkaError.INVALID_MSG,
+    KafkaError.INVALID_MSG_SIZE,
+    KafkaError.INVALID_RECORD,
+    KafkaError.INVALID_TIMESTAMP,
+    KafkaError.MSG_SIZE_TOO_LARGE,
+    KafkaError.POLICY_VIOLATION,
+    KafkaError.RECORD_LIST_TOO_LARGE,
+    KafkaError.TOPIC_EXCEPTION,
+    KafkaError._INVALID_ARG,
+}
+_RETRY_PAUSE_S: Final = 0.02
+_RESPONSE_S_MIN: Final = 0.1
+#: Time limit of one request. A request that librdkafka began while no leader was known searched for a leader
+#: until its limit of 30 s, while another request had its response at once.
+_RESPONSE_S_MAX: Final = 5.0
 
-#: What stands in librdkafka's words, and which settings that is about; the first that fits counts.
+#: Parts of librdkafka's error texts, and the settings to check; the first match counts.
 _SETTINGS_BY_TEXT: Final = (
     ("certificate verify failed", "KAFKA_SSL_CA_FILE, and that the broker's certificate has its KAFKA_HOST"),
     ("ssl.key.location", "KAFKA_SSL_KEY_FILE and KAFKA_SSL_KEY_PASSWORD"),
@@ -54,14 +94,14 @@ _SETTINGS_BY_TEXT: Final = (
     ("mechanism handshake failed", "KAFKA_SASL_MECHANISM"),
     ("SASL authentication error", "KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"),
 )
-_ADDRESS: Final = "KAFKA_HOST, KAFKA_PORT and KAFKA_SECURITY_PROTOCOL"
+_ADDRESS_SETTINGS: Final = "KAFKA_HOST, KAFKA_PORT and KAFKA_SECURITY_PROTOCOL"
 
 
 class ConnectionDiagnosis:
-    """The most telling of what one client complained of; its ``error_cb`` is :meth:`record`.
+    """Find out why one client cannot connect; :meth:`record` is the client's ``error_cb``.
 
-    A call that fails says "transport failure" and no more, be it a broker that is down, a wrong password or
-    a certificate nobody trusts. Which one it is comes by the callback, before or after.
+    A failed call says only "transport failure", for a stopped broker, a wrong password and an untrusted
+    certificate alike. The callback gets the cause, before or after the call.
     """
 
     def __init__(self, bootstrap_servers: str) -> None:
@@ -69,89 +109,97 @@ class ConnectionDiagnosis:
         self._error: KafkaError | None = None
 
     def record(self, error: KafkaError) -> None:
-        """Keep *error* unless one that says more is known."""
-        if self._error is None or _setting_named_in(error.str()) or not _setting_named_in(self._error.str()):
+        """Keep *error*, unless only the recorded error names a setting."""
+        if self._error is None or _settings_in(error.str()) or not _settings_in(self._error.str()):
             self._error = error
 
     def reset(self) -> None:
-        """Start anew: the client has had an answer."""
+        """Drop the recorded error, because the client has had a response."""
         self._error = None
 
     @property
     def reason(self) -> str:
-        """The client's own words."""
-        return "no answer in time" if self._error is None else self._error.str()
+        """Librdkafka's text for the recorded error."""
+        return "no response in time" if self._error is None else self._error.str()
 
     def message(self, error: KafkaError | None = None) -> str:
-        """Where to, why not, and what to check; *error* is what a call ended with, if any did."""
+        """Return the address, the reason and the settings to check.
+
+        *error* is the error of the failed call; it is recorded if it is the first, or the first to name a
+        setting.
+        """
         if error is not None and (
-            self._error is None
-            or (_setting_named_in(error.str()) and not _setting_named_in(self._error.str()))
+            self._error is None or (_settings_in(error.str()) and not _settings_in(self._error.str()))
         ):
             self._error = error
-        what = settings_to_check(self.reason)
-        return f"Kafka cannot be reached at {self._servers}: {self.reason}; check {what}"
+        settings = settings_to_check(self.reason)
+        return f"Kafka cannot be reached at {self._servers}: {self.reason}; check {settings}"
 
 
-def retry_on_stale_metadata(ask: Callable[[], T], give_up_at_s: Callable[[], float]) -> T:
-    """What *ask* answers, asked again while the brokers have yet to hear of a topic that was just made.
+def retry_on_stale_metadata(request: Callable[[], T], give_up_at_s: Callable[[], float]) -> T:
+    """Return the result of *request*, repeated while it fails with a code of :data:`STALE_METADATA`.
 
-    Blocking. *give_up_at_s* is a time of ``time.monotonic()``, which may change meanwhile.
+    Blocking. *give_up_at_s* returns a time of ``time.monotonic()``, which may change between the attempts.
 
     Raises:
-        KafkaException: it is still unsettled by then, or *ask* failed in another way.
+        KafkaException: The metadata was still stale at that time, or *request* failed in another way.
     """
     while True:
         try:
-            return ask()
+            return request()
         except KafkaException as error:
             if error.args[0].code() not in STALE_METADATA or time.monotonic() >= give_up_at_s():
                 raise
-        Event().wait(_SETTLE_PAUSE_S)
+        Event().wait(_RETRY_PAUSE_S)
 
 
 def wait_for_leaders(admin: AdminClient, topics: Mapping[str, int], until_s: float) -> None:
-    """Return once each partition of *topics*, which says how many a topic has, is led by a broker that knows.
+    """Return once each partition of new topics has a leader that knows of it.
 
-    Blocking. To be called by whoever made them: until then others are told that there are none.
+    Blocking. Call this after creating topics: until then other clients may be told that they do not exist.
+
+    Args:
+        admin: The client.
+        topics: Number of partitions of each topic.
+        until_s: The latest time, of ``time.monotonic()``.
 
     Raises:
-        KafkaException: it is not so at *until_s* of ``time.monotonic()``, or we may not ask.
-        TimeoutError: a question has no end.
+        KafkaException: A leader is missing at *until_s*, or this account may not ask.
+        TimeoutError: A request did not end.
     """
     ends = {
         TopicPartition(name, number): OffsetSpec.latest()
         for name, count in topics.items()
         for number in range(count)
     }
-    asking: Any = admin  # its stubs do not say what the futures hold
+    client: Any = admin  # its stubs do not name the results of futures
 
-    def ask() -> None:
-        answer_s = min(_ANSWER_S_MAX, max(_ANSWER_S_MIN, until_s - time.monotonic()))
-        for answer in asking.list_offsets(ends, request_timeout=answer_s).values():
-            answer.result(answer_s + 1)
+    def request() -> None:
+        response_s = min(_RESPONSE_S_MAX, max(_RESPONSE_S_MIN, until_s - time.monotonic()))
+        for future in client.list_offsets(ends, request_timeout=response_s).values():
+            future.result(response_s + 1)
 
-    retry_on_stale_metadata(ask, lambda: until_s)
+    retry_on_stale_metadata(request, lambda: until_s)
 
 
 def topic_configs(
-    admin: AdminClient, topics: Iterable[str], answer_s: float
+    admin: AdminClient, topics: Iterable[str], response_s: float
 ) -> dict[str, Mapping[str, str | None] | KafkaError]:
-    """Return the configuration of each of *topics*, or the error by which the brokers refuse it.
+    """Return the configuration of each of *topics*, or the error with which the brokers refuse it.
 
-    Blocking. Asking for the configuration never creates a topic, as asking for metadata may.
+    Blocking. A request for the configuration never creates a topic, as a request for metadata may.
 
     Raises:
-        TimeoutError: No response came within *answer_s* seconds and one more.
+        TimeoutError: No response came within *response_s* seconds and one more.
     """
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in topics]
     if not resources:
         return {}
-    asking: Any = admin  # its stubs do not name the results of futures
+    client: Any = admin  # its stubs do not name the results of futures
     found: dict[str, Mapping[str, str | None] | KafkaError] = {}
-    for resource, answer in asking.describe_configs(resources, request_timeout=answer_s).items():
+    for resource, future in client.describe_configs(resources, request_timeout=response_s).items():
         try:
-            entries = answer.result(answer_s + 1)
+            entries = future.result(response_s + 1)
         except KafkaException as error:
             found[str(resource.name)] = error.args[0]
         else:
@@ -160,9 +208,9 @@ def topic_configs(
 
 
 def settings_to_check(reason: str) -> str:
-    """Which settings *reason*, a client's own words, is about; where Kafka is if it does not say."""
-    return _setting_named_in(reason) or _ADDRESS
+    """Return the settings that *reason*, a text of librdkafka, points to; the address if none."""
+    return _settings_in(reason) or _ADDRESS_SETTINGS
 
 
-def _setting_named_in(reason: str) -> str | None:
-    return next((settings for sign, settings in _SETTINGS_BY_TEXT if sign in reason), None)
+def _settings_in(reason: str) -> str | None:
+    return next((settings for text, settings in _SETTINGS_BY_TEXT if text in reason), None)

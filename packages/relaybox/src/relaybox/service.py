@@ -1,4 +1,4 @@
-"""What a service needs beside its own work: how it speaks, what it stands on, and when it ends."""
+"""What every service needs: settings, logs, connections, health pages, and an end by signal."""
 
 import asyncio
 import gc
@@ -53,19 +53,19 @@ _log = structlog.get_logger(__name__)
 
 
 class ServiceSettings(BaseSettings):
-    """How a service logs, and where it shows its health."""
+    """How a service logs, and the address of its health pages."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
     log_level: LogLevel = "INFO"
-    #: Lines for people instead of JSON; by default people get theirs on a terminal.
+    #: JSON lines, or lines for a terminal; None: JSON unless the output is a terminal.
     log_json: bool | None = None
-    #: Where it serves ``/healthz``, ``/readyz`` and ``/metrics``; an API has these pages itself.
+    #: Address of ``/healthz``, ``/readyz`` and ``/metrics``; an API serves these pages itself.
     health_host: str = "127.0.0.1"
     health_port: Annotated[int, Field(ge=1, le=65_535)] = 8001
 
 
-#: What every service reads; the last two for its sweeper.
+#: Settings that every service reads; the last two are for its sweeper.
 _SETTINGS: Final = (
     ServiceSettings,
     KafkaSettings,
@@ -77,26 +77,26 @@ _SETTINGS: Final = (
 
 
 class Service(Protocol):
-    """What works until it is told to stop: a relay, a consumer, a task runner."""
+    """A component that runs until it is stopped: a relay, a consumer, a task runner."""
 
     async def run(self) -> None:
         """Work until :meth:`stop`."""
         ...
 
     def stop(self) -> None:
-        """Let :meth:`run` finish what is in hand and return."""
+        """Let :meth:`run` finish its current work and return."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServiceResources:
-    """What a service stands on."""
+    """The connections, settings and checks of one service."""
 
     database: Database
     kafka: KafkaSettings
-    #: Shown at ``/metrics``.
+    #: Served at ``/metrics``.
     registry: CollectorRegistry
-    #: Shown at ``/readyz``; the service may add its own.
+    #: Served at ``/readyz``; the service may add checks.
     checks: dict[str, Check]
 
 
@@ -107,18 +107,19 @@ async def service_resources(
     settings: Sequence[type[BaseSettings]] = (),
     postgres: type[PostgresSettings] = PostgresSettings,
 ) -> AsyncGenerator[ServiceResources]:
-    """Log, connections and health pages of a service called *name*, for an ``async with`` block.
+    """Open the logs, connections and health pages of a service for an ``async with`` block.
 
-    It is ready when PostgreSQL has all of *schema* and Kafka answers; it starts without either.
+    The service starts without PostgreSQL and Kafka. It is ready when PostgreSQL has all migrations of
+    *schema* and Kafka responds.
 
     Args:
         name: The service's name in logs and in PostgreSQL.
-        schema: The migrations that it needs.
-        settings: Classes of settings that the service reads itself, checked with those read here.
-        postgres: The class that ``POSTGRES_*`` are read as; it may have other defaults.
+        schema: The migrations that the service needs.
+        settings: Further classes of settings that the service reads; they are checked too.
+        postgres: The class that reads ``POSTGRES_*``; it may have other defaults.
 
     Raises:
-        SettingsError: one line per setting that is missing or malformed.
+        SettingsError: A setting is missing or malformed; one line for each.
         HealthAddressUnusable: ``HEALTH_HOST``, ``HEALTH_PORT`` cannot be opened.
     """
     check_settings(*_SETTINGS, *settings)
@@ -139,10 +140,10 @@ async def service_resources(
 
 
 def check_kafka(settings: KafkaSettings, *, when_unavailable: HealthState = HealthState.FAILED) -> Check:
-    """Check that a Kafka broker answers; *when_unavailable* is the state when none does.
+    """Check that a Kafka broker responds; *when_unavailable* is the state if none does.
 
-    The API does its work without Kafka (``HealthState.DEGRADED``), relay and agents do not. Answers
-    within 2 s; results are shared for 1 s; the event loop is never blocked.
+    The API works without Kafka (``HealthState.DEGRADED``), relays and agents do not. The check ends within
+    2 s, shares its result for 1 s, and never blocks the event loop.
     """
     late = CheckResult(
         state=when_unavailable, detail=ConnectionDiagnosis(settings.bootstrap_servers).message()
@@ -151,7 +152,7 @@ def check_kafka(settings: KafkaSettings, *, when_unavailable: HealthState = Heal
 
 
 class _BrokerCheck:
-    """Asks for the cluster's metadata with one client, made at the first check."""
+    """Request the cluster's metadata, with one client that the first check creates."""
 
     def __init__(self, settings: KafkaSettings, when_unavailable: HealthState) -> None:
         self._settings = settings
@@ -160,10 +161,10 @@ class _BrokerCheck:
         self._diagnosis = ConnectionDiagnosis(settings.bootstrap_servers)
 
     async def run(self) -> CheckResult:
-        # librdkafka waits in C without the interpreter lock; a thread keeps the loop free.
-        return await asyncio.to_thread(self._ask)
+        # librdkafka blocks in C without the interpreter lock, so a thread does not block the loop.
+        return await asyncio.to_thread(self._request)
 
-    def _ask(self) -> CheckResult:
+    def _request(self) -> CheckResult:
         try:
             client = self._client = self._client or self._new_client()
             client.list_topics(timeout=CHECK_LIMIT_S * 0.9)
@@ -177,9 +178,9 @@ class _BrokerCheck:
     def _new_client(self) -> AdminClient:
         conf: dict[str, Any] = {
             **self._settings.client_config(),
-            # Noticed within a second when the broker is back.
+            # A broker that is available again is noticed within a second.
             "reconnect.backoff.max.ms": 1_000,
-            # The result tells it; librdkafka would write to standard error by itself.
+            # The result has the reason; librdkafka would also write it to standard error.
             "log_level": 0,
             "error_cb": self._diagnosis.record,
         }
@@ -187,12 +188,12 @@ class _BrokerCheck:
 
 
 async def run_until_signal(*services: Service) -> None:
-    """Run *services* together until SIGTERM or SIGINT; the end of one stops the others too.
+    """Run *services* together until SIGTERM or SIGINT; the end of one service stops the others too.
 
-    They are told to stop in the order given. To be called in the main thread.
+    The services are stopped in the given order. Call this in the main thread.
 
     Raises:
-        Exception: whatever one of them raised, after all of them have ended.
+        Exception: The error of a service, after all services have ended.
     """
 
     def stop() -> None:
@@ -200,7 +201,7 @@ async def run_until_signal(*services: Service) -> None:
             service.stop()
 
     _reduce_garbage_collection()
-    with _on_signal(stop):
+    with _signal_handlers(stop):
         running = [asyncio.create_task(service.run()) for service in services]
         await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
         stop()
@@ -211,25 +212,26 @@ async def run_until_signal(*services: Service) -> None:
 
 
 def _reduce_garbage_collection() -> None:
-    """Look for cycles less often: loops make none, and looking took a quarter of a relay's time.
+    """Collect garbage less often: the services' loops create no cycles.
 
-    Not once per wave of a backlog, whose rows it would walk through for nothing.
+    With the default thresholds a collection walked through the rows of each batch and took a quarter of a
+    relay's time.
     """
     gc.freeze()
     gc.set_threshold(500_000, 50, 100)
 
 
 @contextmanager
-def _on_signal(action: Callable[[], None]) -> Generator[None]:
-    def act() -> None:
+def _signal_handlers(action: Callable[[], None]) -> Generator[None]:
+    def handle() -> None:
         _log.info("stopping")
         action()
 
     loop, numbers = asyncio.get_running_loop(), (signal.SIGTERM, signal.SIGINT)
-    # Only POSIX has them; elsewhere the interpreter's own answer to Ctrl-C remains.
+    # Only POSIX has signal handlers on a loop; elsewhere Ctrl-C raises KeyboardInterrupt.
     with suppress(NotImplementedError):
         for number in numbers:
-            loop.add_signal_handler(number, act)
+            loop.add_signal_handler(number, handle)
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Kafka to handlers: each event's effect once in the database, whatever is delivered again.
+"""Consume events from Kafka: each event takes effect once in the database, even if it is delivered again.
 
 Declare a handler with :func:`subscribe`, give it to a :class:`Consumer`, and ``await consumer.run()``.
 """

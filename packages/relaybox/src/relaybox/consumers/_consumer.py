@@ -1,4 +1,4 @@
-"""A process's membership in a consumer group."""
+"""The consumer: reads the messages of its partitions and passes them to the handlers of its group."""
 
 import asyncio
 from collections import Counter
@@ -22,26 +22,26 @@ from relaybox.signals import OnSignal, SignalEmitter
 __all__ = ("Consumer",)
 
 _log: Final = structlog.stdlib.get_logger(__name__)
-#: How long a read waits for messages while nothing is in hand.
+#: How long a poll waits for messages while no message is being processed.
 _IDLE_S: Final = 0.5
-#: The same while messages are in hand: a partition that was paused wants to be read on.
+#: The same while messages are being processed: a paused partition has to be resumed soon.
 _BUSY_S: Final = 0.1
-#: A partition with this many unfinished messages is read no further until half of them are done.
+#: A partition with this many unfinished messages is paused until half of them are done.
 _QUEUE_MESSAGES_MAX: Final = 500
-#: How long events in hand may take once the consumer stops; then their transactions are rolled back.
+#: How long events may take once the consumer stops; then their transactions are rolled back.
 _STOP_GRACE_S: Final = 5.0
-#: How long leaving may take; a broker that does not answer finds out by the session's time-out.
+#: How long leaving the group may take; if no broker responds, the session times out there.
 _CLOSE_S: Final = 3.0
 
 
 class Consumer:
-    """Hands the events of some topics to the handlers of one group.
+    """Pass the events of some topics to the handlers of one group.
 
-    Promises (G40): an event's effect and the record that the group has seen it commit together;
+    Guarantees (G40): an event's effect and the record that the group has processed it commit together;
     its offset is committed after that. Redelivery – after a crash, a rebalance, a reset of the
-    group's offsets – has no second effect. Events of one partition are handled one after the other,
-    in order; partitions go on side by side. Membership is kept while handlers or PostgreSQL take
-    their time. Kafka away, at the start or later, is waited for.
+    group's offsets – has no second effect. The events of one partition are processed one after the other,
+    in order; partitions are processed concurrently. Slow handlers or a slow database do not end the
+    membership in the group. If Kafka is unavailable, at the start or later, the consumer waits.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Consumer:
         return f"<Consumer {self.group!r} [{held} partitions | {waiting} waiting | {state}]>"
 
     def statistics(self) -> ConsumerStatistics:
-        """What was done since the start, and what is in hand now."""
+        """Return what was done since the start, and what is being processed now."""
         queues, counts = self._queues.values(), self._signals.counts
         return ConsumerStatistics(
             partitions=len(queues),
@@ -92,25 +92,25 @@ class Consumer:
         )
 
     def stop(self) -> None:
-        """Let :meth:`run` finish the events in hand, commit their offsets, leave the group and return."""
+        """Let :meth:`run` finish the current events, commit their offsets, leave the group and return."""
         self._stopping.set()
         for queue in self._queues.values():
             queue.close()
 
     async def run(self) -> None:
-        """Consume until :meth:`stop`, which takes effect in under 10 s. A consumer runs once.
+        """Consume until :meth:`stop`, which takes effect in under 10 s; call it once per consumer.
 
         Raises:
-            HandlerFailed: a handler failed on every attempt.
-            EnvelopeInvalid: a message is no event.
-            KafkaRefused: Kafka refuses this consumer for good.
+            HandlerFailed: A handler failed on every attempt.
+            EnvelopeInvalid: A message is not an event.
+            KafkaRefused: Kafka rejects this consumer, and waiting cannot change that.
         """
         executor = DaemonExecutor(f"kafka-{self.group}")
         member = await executor.submit(self._open)
         try:
             await self._consume(executor, member)
         finally:
-            await self._finish_in_hand()
+            await self._finish_current()
             await self._leave(executor, member)
         if self._failure is not None:
             raise self._failure
@@ -129,21 +129,21 @@ class Consumer:
         return None if queue is None else queue.position
 
     async def _consume(self, executor: DaemonExecutor, member: GroupMember) -> None:
-        told_to_stop = asyncio.create_task(self._stopping.wait())
+        stop_requested = asyncio.create_task(self._stopping.wait())
         while not self._stopping.is_set():
             wait_s = _BUSY_S if any(queue.busy for queue in self._queues.values()) else _IDLE_S
             result = executor.submit(member.poll, self._request(), wait_s)
-            await asyncio.wait({result, told_to_stop}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({result, stop_requested}, return_when=asyncio.FIRST_COMPLETED)
             if not result.done():
                 result.cancel()
                 break
-            self._take_in(result.result())
-            if member.away and not self._kafka_unavailable:
+            self._apply(result.result())
+            if member.unavailable and not self._kafka_unavailable:
                 self._signals.emit(ConsumerSignal.KAFKA_UNAVAILABLE)
-            self._kafka_unavailable = member.away
-        told_to_stop.cancel()
+            self._kafka_unavailable = member.unavailable
+        stop_requested.cancel()
 
-    async def _finish_in_hand(self) -> None:
+    async def _finish_current(self) -> None:
         self.stop()
         if self._work:
             await asyncio.wait(self._work, timeout=_STOP_GRACE_S)
@@ -151,16 +151,16 @@ class Consumer:
         for work in late:
             work.cancel()
         if late:
-            _log.warning("events in hand took too long; they come again", group=self.group, events=len(late))
+            _log.warning("events cancelled at stop; redelivered later", group=self.group, events=len(late))
             await asyncio.wait(late, timeout=1.0)
 
     async def _leave(self, executor: DaemonExecutor, member: GroupMember) -> None:
-        """Offsets are committed by the last revocation, which closing brings about."""
+        """Close the member; that revokes its partitions, which commits their offsets."""
         closing = executor.submit(member.close)
         executor.shutdown()
         done, _ = await asyncio.wait({closing}, timeout=_CLOSE_S)
         if not done:
-            _log.warning("Kafka does not answer; the group was left without a word", group=self.group)
+            _log.warning("Kafka does not respond; group left by session timeout", group=self.group)
             closing.cancel()
         else:
             closing.result()
@@ -182,7 +182,7 @@ class Consumer:
         }
         return PollRequest(positions=positions, pause=tuple(pause), resume=tuple(resume))
 
-    def _take_in(self, result: PollResult) -> None:
+    def _apply(self, result: PollResult) -> None:
         for change in result.changes:
             match change:
                 case Assigned():
@@ -225,21 +225,23 @@ class Consumer:
 
 
 def _one_group(subscriptions: Sequence[Subscription]) -> str:
-    """Return the group that all *subscriptions* are of.
+    """Return the one group of all *subscriptions*.
 
     Raises:
-        SubscriptionInvalid: there are none, or several groups, or two handlers of one event type.
+        SubscriptionInvalid: There is no subscription, there are several groups, or one event type has two
+            handlers.
     """
-    groups = sorted({one.group for one in subscriptions})
+    groups = sorted({subscription.group for subscription in subscriptions})
     if len(groups) != 1:
         raise SubscriptionInvalid(
-            f"a consumer has subscriptions of one group, not of {groups or 'none'}; make one for each"
+            f"a consumer needs subscriptions of exactly one group, not of {groups or 'none'}; "
+            "create one consumer per group"
         )
-    handlers = Counter(name for one in subscriptions for name in one.event_types)
-    twice = ", ".join(sorted(name for name, times in handlers.items() if times > 1))
-    if twice:
+    handlers = Counter(name for subscription in subscriptions for name in subscription.event_types)
+    duplicates = ", ".join(sorted(name for name, times in handlers.items() if times > 1))
+    if duplicates:
         raise SubscriptionInvalid(
-            f"{twice} has two handlers in group {groups[0]!r}, but one event is one transaction; "
-            "join them in one function, or give the second a group of its own"
+            f"{duplicates} has two handlers in group {groups[0]!r}, but an event has one transaction; "
+            "combine them in one function, or give the second handler another group"
         )
     return groups[0]

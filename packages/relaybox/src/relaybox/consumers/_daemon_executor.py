@@ -1,4 +1,4 @@
-"""The one thread that talks to Kafka."""
+"""Run blocking calls to Kafka in one thread."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,11 +13,11 @@ T = TypeVar("T")
 
 
 class DaemonExecutor:
-    """Carries out blocking calls in order, one at a time.
+    """Run blocking calls in order, one at a time, in a daemon thread.
 
-    Not a ``ThreadPoolExecutor``: the interpreter waits for that one's threads when it ends, and a
-    call to a broker that is frozen would hold up the end of the process for longer than a
-    supervisor waits. This thread is left behind.
+    Not a ``ThreadPoolExecutor``: at its end the interpreter waits for the threads of that class, and a
+    call to a frozen broker would delay the end of the process for longer than a supervisor waits. The
+    interpreter does not wait for a daemon thread.
     """
 
     def __init__(self, name: str) -> None:
@@ -26,28 +26,28 @@ class DaemonExecutor:
         self._thread.start()
 
     def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
-        """Carry out *function* when its turn comes; the future of what it returns or raises."""
+        """Run *function* after the calls before it; return the future of its result."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
-        def carry_out() -> None:
+        def run() -> None:
             try:
                 result = function(*args, **kwargs)
-            except BaseException as error:  # noqa: BLE001 - belongs to whoever awaits the future
+            except BaseException as error:  # noqa: BLE001 - the caller awaits the future
                 self._settle(loop, future, future.set_exception, error)
             else:
                 self._settle(loop, future, future.set_result, result)
 
-        self._calls.put(carry_out)
+        self._calls.put(run)
         return future
 
     def shutdown(self) -> None:
-        """Let the thread end after the calls it has; does not wait for it."""
+        """Let the thread end after the submitted calls; do not wait for it."""
         self._calls.put(None)
 
     def _work(self) -> None:
-        while (carry_out := self._calls.get()) is not None:
-            carry_out()
+        while (call := self._calls.get()) is not None:
+            call()
 
     @staticmethod
     def _settle(
@@ -60,6 +60,6 @@ class DaemonExecutor:
             if not future.done():
                 settle(value)
 
-        # The loop is closed when nobody waited for a call that was left behind.
+        # The loop may be closed before an abandoned call ends.
         if not loop.is_closed():
             loop.call_soon_threadsafe(settle_once)

@@ -1,13 +1,13 @@
-"""What ends a consumer.
+"""Errors that end a consumer.
 
 ::
 
     RelayboxError
     └── ConsumerError
-        ├── SubscriptionInvalid   declared or composed wrongly; raised before anything runs
-        ├── EnvelopeInvalid       a message that is no event
-        ├── HandlerFailed         a handler that failed every time
-        └── KafkaRefused          the broker will not have this consumer
+        ├── SubscriptionInvalid   declared or combined wrongly; raised before the consumer runs
+        ├── EnvelopeInvalid       a message is not an event
+        ├── HandlerFailed         a handler failed on every attempt
+        └── KafkaRefused          Kafka rejects this consumer
 """
 
 from uuid import UUID
@@ -24,25 +24,24 @@ class ConsumerError(RelayboxError):
 
 
 class SubscriptionInvalid(ConsumerError):
-    """Raised when a subscription cannot work: no event type, several groups, a type handled twice."""
+    """Raised when a subscription cannot work: no event type, several groups, two handlers of a type."""
 
     error_code = "SUBSCRIPTION_INVALID"
 
 
 class EnvelopeInvalid(ConsumerError):
-    """Raised when a message is not an event, or not the one its ``ce_type`` header tells of.
+    """Raised when a message is not an event, or its ``ce_type`` header names another type.
 
-    The consumer stops in front of it: nobody can know what skipping it would lose. The message's
-    content is never shown.
+    The consumer stops before this message, because skipping it could lose an event. The error never shows
+    the message's content.
     """
 
     error_code = "ENVELOPE_INVALID"
 
     def __init__(self, *, group: str, topic: str, partition: int, offset: int, reason: str) -> None:
         super().__init__(
-            f"{topic}[{partition}]@{offset} is not an event: {reason}. Consumer {group} stopped in front "
-            f"of it. If it may be skipped, set the group's offset of that partition to {offset + 1} "
-            "and start again"
+            f"{topic}[{partition}]@{offset} is not an event: {reason}. Consumer {group} stopped before it. "
+            f"To skip it, set the group's offset of that partition to {offset + 1} and restart the consumer"
         )
         self.topic, self.partition, self.offset = topic, partition, offset
 
@@ -50,7 +49,7 @@ class EnvelopeInvalid(ConsumerError):
 class HandlerFailed(ConsumerError):
     """Raised when a handler failed on every attempt; its cause is the last failure.
 
-    Nothing of the event took effect and its offset is not committed: after a restart it comes first.
+    The event took no effect and its offset is not committed: after a restart the consumer begins with it.
     """
 
     error_code = "HANDLER_FAILED"
@@ -60,12 +59,12 @@ class HandlerFailed(ConsumerError):
     ) -> None:
         super().__init__(
             f"consumer {group} failed {attempts} times on event {event_id} at {topic}[{partition}]@{offset} "
-            "and stopped in front of it. Mend the cause and start again"
+            "and stopped before it. Repair the cause and restart the consumer"
         )
         self.topic, self.partition, self.offset, self.event_id = topic, partition, offset, event_id
 
 
 class KafkaRefused(ConsumerError):
-    """Raised when Kafka refuses the consumer for good: rights, or a configuration it does not accept."""
+    """Raised when Kafka rejects the consumer: a permission is missing, or its configuration is wrong."""
 
     error_code = "KAFKA_REFUSED"

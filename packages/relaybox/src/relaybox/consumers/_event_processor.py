@@ -1,4 +1,4 @@
-"""One event: its transaction, and what happens when that fails."""
+"""Process one event in one transaction, and retry when that fails."""
 
 import asyncio
 from collections.abc import Iterable
@@ -30,8 +30,8 @@ __all__ = ("ConsumerSignal", "EventProcessor", "GiveUp", "Retry", "WaitForDataba
 
 _SQL: Final = load_queries(__package__ or "relaybox.consumers", "consumers.sql")
 _log: Final = structlog.stdlib.get_logger(__name__)
-#: Charged to no event.
-_DATABASE_TROUBLE: Final = (*TRANSIENT_ERRORS, DatabaseRefused)
+#: Errors that do not count as failures of the handler.
+_DATABASE_ERRORS: Final = (*TRANSIENT_ERRORS, DatabaseRefused)
 #: Pauses before the second, third and fourth attempt.
 _RETRY_PAUSES_S: Final = (1.0, 2.0, 4.0)
 _DATABASE_PAUSE_S: Final = 0.1
@@ -43,7 +43,7 @@ class ConsumerSignal(Signal):
 
     ASSIGNED = auto()
     REVOKED = auto()
-    COMMITTED = auto()  # a handler's transaction
+    COMMITTED = auto()  # the handler's transaction
     ALREADY_DONE = auto()
     TYPE_NOT_SUBSCRIBED = auto()
     RETRYING = auto()
@@ -56,33 +56,37 @@ class ConsumerSignal(Signal):
 
 @dataclass(frozen=True, kw_only=True)
 class Retry:
-    """Run the handler again after a pause; the failure is charged to the event."""
+    """Run the handler again after a pause; the failure counts against the handler."""
 
     pause_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class WaitForDatabase:
-    """Run the handler again after a pause; PostgreSQL's trouble is charged to nobody."""
+    """Run the handler again after a pause; the database error does not count against the handler."""
 
     pause_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class GiveUp:
-    """Stop the consumer in front of this event."""
+    """Stop the consumer before this event."""
 
 
 def decide_after_failure(
     failure: Exception, *, failures: int, database_failures: int
 ) -> Retry | WaitForDatabase | GiveUp:
-    """What follows *failure*, counted in the figure of its own kind.
+    """Decide what follows *failure*.
 
-    A handler gets four attempts, 1 s, 2 s and 4 s apart. A database that is away or overloaded is
-    waited for without end, in pauses that double up to 5 s, and so is one that refuses the consumer's own
-    statement.
+    A handler gets four attempts, 1 s, 2 s and 4 s apart. A database that is unavailable, overloaded, or
+    rejects the consumer's own statement is retried without limit, in pauses that double up to 5 s.
+
+    Args:
+        failure: The error of the last attempt.
+        failures: Failures of the handler so far, this one included.
+        database_failures: Database errors so far, this one included.
     """
-    if isinstance(failure, _DATABASE_TROUBLE):
+    if isinstance(failure, _DATABASE_ERRORS):
         pause_s = _DATABASE_PAUSE_S * 2.0 ** min(database_failures - 1, 10)
         return WaitForDatabase(pause_s=min(pause_s, _DATABASE_PAUSE_S_MAX))
     if failures > len(_RETRY_PAUSES_S):
@@ -91,7 +95,7 @@ def decide_after_failure(
 
 
 class EventProcessor:
-    """Runs the handlers of one group, one transaction per event."""
+    """Run the handlers of one group, one transaction per event."""
 
     def __init__(
         self,
@@ -103,18 +107,20 @@ class EventProcessor:
         signals: SignalEmitter[ConsumerSignal],
     ) -> None:
         self._database = database
-        self._by_type = {name: one for one in subscriptions for name in one.event_types}
+        self._by_type = {
+            name: subscription for subscription in subscriptions for name in subscription.event_types
+        }
         self._group = group
         self._slots = asyncio.Semaphore(concurrency)
         self._signals = signals
         self.event_types = frozenset(self._by_type)
 
     async def process(self, message: Message, queue: PartitionQueue) -> bool:
-        """Bring *message* to its end; False when *queue* was closed before that.
+        """Process *message*; return False if *queue* was closed before it was done.
 
         Raises:
-            EnvelopeInvalid: the message is no event.
-            HandlerFailed: the handler failed on every attempt.
+            EnvelopeInvalid: The message is not an event.
+            HandlerFailed: The handler failed on every attempt.
         """
         event = parse_event(message, group=self._group, event_types=self.event_types)
         if event is None:
@@ -122,39 +128,41 @@ class EventProcessor:
             return True
         names = {"event_id": str(event.event_id), "correlation_id": str(event.correlation_id)}
         with bound_contextvars(**names, event_type=event.event_type):
-            return await self._until_done(event, message, queue)
+            return await self._process_with_retries(event, message, queue)
 
-    async def _until_done(self, event: EventEnvelope, message: Message, queue: PartitionQueue) -> bool:
+    async def _process_with_retries(
+        self, event: EventEnvelope, message: Message, queue: PartitionQueue
+    ) -> bool:
         failures = database_failures = 0
         while True:
             try:
                 async with self._slots:
                     if queue.closing.is_set():
                         return False
-                    await self._once(event)
+                    await self._attempt(event)
             except Exception as error:  # noqa: BLE001 - a handler may raise anything; decide_after_failure decides
                 failure = error
             else:
                 return True
-            charged = not isinstance(failure, _DATABASE_TROUBLE)
-            failures, database_failures = failures + charged, database_failures + (not charged)
+            counts = not isinstance(failure, _DATABASE_ERRORS)
+            failures, database_failures = failures + counts, database_failures + (not counts)
             step = decide_after_failure(failure, failures=failures, database_failures=database_failures)
             if isinstance(step, GiveUp):
                 raise self._failed(event, message, failures) from failure
-            self._tell(step, failure)
+            self._report(step, failure)
             if not await queue.pause(step.pause_s):
                 return False
 
-    async def _once(self, event: EventEnvelope) -> None:
-        unit = await self._database.run_in_transaction(lambda db: self._effect(event, db))
+    async def _attempt(self, event: EventEnvelope) -> None:
+        unit = await self._database.run_in_transaction(lambda db: self._run_handler(event, db))
         if unit is None:
             self._signals.emit(ConsumerSignal.ALREADY_DONE)
             return
         self._signals.emit(ConsumerSignal.COMMITTED)
-        unit.announce_commit()
+        unit.run_commit_actions()
 
-    async def _effect(self, event: EventEnvelope, db: AsyncSession) -> EventTransaction | None:
-        # First, so that a second consumer of the group waits here for the first one's outcome.
+    async def _run_handler(self, event: EventEnvelope, db: AsyncSession) -> EventTransaction | None:
+        # First: a second consumer of the group waits here until the first transaction has ended.
         with map_service_errors():
             claimed = await executor_of(db).fetch(_SQL["claim_event"], self._group, event.event_id)
         if not claimed:
@@ -163,15 +171,15 @@ class EventProcessor:
         await self._by_type[event.event_type](event, unit)
         return unit
 
-    def _tell(self, step: Retry | WaitForDatabase, failure: Exception) -> None:
+    def _report(self, step: Retry | WaitForDatabase, failure: Exception) -> None:
         match step:
             case Retry():
                 _log.warning(
-                    "handler failed; trying again", pause_s=step.pause_s, traceback=traceback_of(failure)
+                    "handler failed; retrying", pause_s=step.pause_s, traceback=traceback_of(failure)
                 )
                 self._signals.emit(ConsumerSignal.RETRYING)
             case WaitForDatabase():
-                _log.warning("waiting for PostgreSQL", pause_s=step.pause_s, reason=str(failure))
+                _log.warning("waiting for the database", pause_s=step.pause_s, reason=str(failure))
                 self._signals.emit(ConsumerSignal.WAITING_FOR_DATABASE)
             case _:
                 assert_never(step)

@@ -1,4 +1,4 @@
-"""The connection to Kafka: every call blocks, and all are made by one thread."""
+"""A member of a consumer group in Kafka; every call blocks, and one thread makes all of them."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -11,58 +11,41 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from relaybox.consumers._errors import KafkaRefused
 from relaybox.consumers._message import Message, Partition, message_from_kafka
-from relaybox.kafka import ConnectionDiagnosis
+from relaybox.kafka import FORBIDDEN, UNREACHABLE, ConnectionDiagnosis
 from relaybox.settings import KafkaSettings
 
 __all__ = ("Assigned", "GroupMember", "PollRequest", "PollResult", "Revoked")
 
 _log: Final = structlog.stdlib.get_logger(__name__)
 _BATCH_MESSAGES_MAX: Final = 500
-#: The least time between two commits of offsets: what is committed late is only read again.
+#: Least time between two commits of offsets; a late commit only means that messages are read again.
 _COMMIT_S: Final = 0.2
 _PROBE_S: Final = 0.2
-#: Trouble of one kind is told again after this time.
-_NOTICE_S: Final = 60.0
-#: Errors that no waiting mends.
-_REFUSALS: Final = frozenset(
-    {
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-        KafkaError._AUTHENTICATION,  # noqa: SLF001 - the client's public name for it
-        KafkaError.INCONSISTENT_GROUP_PROTOCOL,
-    }
-)
-#: Errors that say that no broker was reached, or not as we asked.
-_AWAY: Final = frozenset(
-    {
-        KafkaError._TRANSPORT,  # noqa: SLF001 - librdkafka's local codes are spelled so
-        KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
-        KafkaError._RESOLVE,  # noqa: SLF001
-        KafkaError._SSL,  # noqa: SLF001
-    }
-)
+#: An error of the same code is logged again after this time.
+_LOG_INTERVAL_S: Final = 60.0
+#: Errors that end the consumer, because waiting cannot change them.
+_FATAL: Final = FORBIDDEN | {KafkaError.INCONSISTENT_GROUP_PROTOCOL}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Assigned:
-    """These partitions are ours from now on."""
+    """The group assigned these partitions to this member."""
 
     partitions: tuple[Partition, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Revoked:
-    """These partitions are ours no longer; what was done of them is committed if it could be."""
+    """The group revoked these partitions; their offsets were committed if that was possible."""
 
     partitions: tuple[Partition, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PollRequest:
-    """What to tell Kafka before the next read."""
+    """What to do before the next messages are read."""
 
-    #: Offsets to commit: where a successor would start.
+    #: Offsets to commit.
     positions: dict[Partition, int] = field(default_factory=dict[Partition, int])
     pause: tuple[Partition, ...] = ()
     resume: tuple[Partition, ...] = ()
@@ -70,28 +53,28 @@ class PollRequest:
 
 @dataclass(kw_only=True)
 class PollResult:
-    """What one read brought, changes of the assignment before messages."""
+    """The result of one poll; changes of the assignment come before messages."""
 
     changes: list[Assigned | Revoked] = field(default_factory=list[Assigned | Revoked])
     messages: list[Message] = field(default_factory=list[Message])
-    #: Per partition the offset after the last message read, those for others included.
+    #: Per partition the offset after the last message read, skipped messages included.
     read_to: dict[Partition, int] = field(default_factory=dict[Partition, int])
     committed: dict[Partition, int] = field(default_factory=dict[Partition, int])
-    #: Messages that their header showed to be for others.
+    #: Messages skipped because their type header has no subscription.
     skipped: int = 0
 
-    def forget(self, partitions: tuple[Partition, ...]) -> None:
-        """Drop what was read of partitions that were taken away in the same read."""
+    def discard(self, partitions: tuple[Partition, ...]) -> None:
+        """Discard the messages of partitions that were revoked during the same poll."""
         self.messages = [message for message in self.messages if message.partition not in partitions]
         for partition in partitions:
             self.read_to.pop(partition, None)
 
 
 class GroupMember:
-    """A member of a consumer group. Every method is called by one and the same thread.
+    """A member of a consumer group; the same thread must call every method.
 
-    librdkafka keeps the membership alive and fetches in threads of its own; ``read`` must be called
-    at least every five minutes (``max.poll.interval.ms``), whatever the handlers do.
+    librdkafka sends heartbeats and fetches in its own threads; ``poll`` must be called at least every
+    five minutes (``max.poll.interval.ms``), however long the handlers take.
     """
 
     def __init__(
@@ -106,7 +89,7 @@ class GroupMember:
         """Join the group.
 
         Raises:
-            KafkaRefused: a certificate or key cannot be used.
+            KafkaRefused: A certificate or key cannot be used.
         """
         self._event_types = event_types
         self._topics = tuple(topics)
@@ -116,9 +99,9 @@ class GroupMember:
         self._commit_at_s = 0.0
         self._fatal: KafkaError | None = None
         self._diagnosis = ConnectionDiagnosis(settings.bootstrap_servers)
-        self._told_at_s: dict[int, float] = {}
-        #: True while no broker answers.
-        self.away = False
+        self._logged_at_s: dict[int, float] = {}
+        #: True while no broker responds.
+        self.unavailable = False
         try:
             self._kafka = confluent_kafka.Consumer(
                 {
@@ -134,26 +117,28 @@ class GroupMember:
         )
 
     def poll(self, request: PollRequest, wait_s: float) -> PollResult:
-        """Carry out *request*, then wait up to *wait_s* seconds for a message and take all that are there.
+        """Apply *request*, then wait up to *wait_s* seconds for a message and take all that have arrived.
 
         Raises:
-            KafkaRefused: Kafka refuses this consumer for good.
+            KafkaRefused: Kafka rejects this consumer, and waiting cannot change that.
         """
         self._result = result = PollResult()
         try:
-            self._carry_out(request)
+            self._apply(request)
             self._fetch(wait_s)
         except KafkaException as error:
-            raise KafkaRefused(f"Kafka's client gave up: {error}; look at the broker, start again") from error
+            raise KafkaRefused(
+                f"the Kafka client failed: {error}; check the broker and restart the consumer"
+            ) from error
         if self._fatal is not None:
             raise KafkaRefused(_refusal(self._fatal, self._diagnosis))
         return result
 
     def close(self) -> None:
-        """Commit what is done, leave the group and close; partitions go to other members at once."""
+        """Commit the offsets, leave the group and close; the group reassigns the partitions at once."""
         self._kafka.close()
 
-    def _carry_out(self, request: PollRequest) -> None:
+    def _apply(self, request: PollRequest) -> None:
         if request.pause:
             self._kafka.pause(_topic_partitions(request.pause))
         if request.resume:
@@ -164,39 +149,39 @@ class GroupMember:
             self._committing, self._commit_at_s = True, now_s + _COMMIT_S
 
     def _fetch(self, wait_s: float) -> None:
-        if self.away:
-            self._look_for_brokers()
+        if self.unavailable:
+            self._probe_brokers()
         first = self._kafka.poll(wait_s)
         if first is not None:
             self._take(first)
-            # Only what has arrived already: consume() with a wait would wait for a full batch.
+            # Only messages that have arrived: consume() with a timeout would wait for a full batch.
             for message in self._kafka.consume(_BATCH_MESSAGES_MAX, 0):
                 self._take(message)
 
-    def _look_for_brokers(self) -> None:
-        """Nothing tells an idle member that brokers are back; one cheap question does."""
+    def _probe_brokers(self) -> None:
+        """Ask for metadata, because an idle member is not notified when brokers are available again."""
         try:
             self._kafka.list_topics(next(iter(self._topics)), timeout=_PROBE_S)
         except KafkaException:
             return
-        self.away = False
-        _log.info("Kafka answers again")
+        self.unavailable = False
+        _log.info("Kafka is available again")
 
     def _take(self, message: Any) -> None:
         error = message.error()
         if error is not None:
             self._on_error(error)
             return
-        self.away = False
-        taken = message_from_kafka(message)
-        self._result.read_to[taken.partition] = taken.offset + 1
-        if taken.header_type is not None and taken.header_type not in self._event_types:
+        self.unavailable = False
+        converted = message_from_kafka(message)
+        self._result.read_to[converted.partition] = converted.offset + 1
+        if converted.header_type is not None and converted.header_type not in self._event_types:
             self._result.skipped += 1
             return
-        self._result.messages.append(taken)
+        self._result.messages.append(converted)
 
     def _on_assign(self, _kafka: Any, partitions: list[TopicPartition]) -> None:
-        self.away = False
+        self.unavailable = False
         self._result.changes.append(Assigned(partitions=_pairs(partitions)))
 
     def _on_revoke(self, kafka: Any, partitions: list[TopicPartition]) -> None:
@@ -208,44 +193,44 @@ class GroupMember:
         try:
             kafka.commit(offsets=_offsets(positions), asynchronous=False)
         except KafkaException as error:
-            # The successor reads some events again; their effects are not repeated (G40).
-            _log.warning("offsets not committed before a hand-over", reason=error.args[0].str())
+            # The next owner reads some events again; their effects are not repeated (G40).
+            _log.warning("offsets not committed before revocation", reason=error.args[0].str())
 
     def _on_lost(self, _kafka: Any, partitions: list[TopicPartition]) -> None:
         self._revoked(_pairs(partitions))
 
     def _revoked(self, partitions: tuple[Partition, ...]) -> None:
-        self._result.forget(partitions)
+        self._result.discard(partitions)
         self._result.changes.append(Revoked(partitions=partitions))
 
     def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
         self._committing = False
         if error is not None:
-            _log.debug("offsets not committed; trying again", reason=error.str())
+            _log.debug("offsets not committed; retrying", reason=error.str())
             return
-        for one in partitions:
-            if one.error is None:
-                self._result.committed[one.topic, one.partition] = one.offset
+        for partition in partitions:
+            if partition.error is None:
+                self._result.committed[partition.topic, partition.partition] = partition.offset
 
     def _on_error(self, error: KafkaError) -> None:
         code = error.code()
-        if error.fatal() or code in _REFUSALS:
+        if error.fatal() or code in _FATAL:
             self._fatal = error
             return
-        self.away = self.away or code == KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001 - public name
+        self.unavailable = self.unavailable or code == KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001 - librdkafka's local code
         now_s = monotonic()
-        if now_s - self._told_at_s.get(code, float("-inf")) > _NOTICE_S:
-            self._told_at_s[code] = now_s
+        if now_s - self._logged_at_s.get(code, float("-inf")) > _LOG_INTERVAL_S:
+            self._logged_at_s[code] = now_s
             self._diagnosis.reset()
-            reason = self._diagnosis.message(error) if code in _AWAY else error.str()
-            _log.warning("trouble with Kafka; trying again", reason=reason, code=error.name())
+            reason = self._diagnosis.message(error) if code in UNREACHABLE else error.str()
+            _log.warning("Kafka client error; retrying", reason=reason, code=error.name())
 
 
 def _refusal(error: KafkaError, diagnosis: ConnectionDiagnosis) -> str:
-    if error.code() == KafkaError._AUTHENTICATION:  # noqa: SLF001 - public name
+    if error.code() == KafkaError._AUTHENTICATION:  # noqa: SLF001 - librdkafka's local code
         diagnosis.reset()
         return diagnosis.message(error)
-    return f"Kafka refuses the consumer: {error.str()}; check its rights and group"
+    return f"Kafka rejects the consumer: {error.str()}; check its permissions and its group"
 
 
 def _configuration(settings: KafkaSettings, group: str) -> dict[str, Any]:
@@ -258,12 +243,12 @@ def _configuration(settings: KafkaSettings, group: str) -> dict[str, Any]:
         "enable.auto.offset.store": False,
         "auto.offset.reset": "earliest",
         "allow.auto.create.topics": False,
-        # Partitions that stay go on being read while others move.
+        # Partitions that are not reassigned are still read during a rebalance.
         "partition.assignment.strategy": "cooperative-sticky",
-        # A killed member's partitions are free after 6 s, the least a broker allows by default.
+        # The partitions of a killed member are reassigned after 6 s, the least that brokers allow.
         "session.timeout.ms": 6_000,
         "heartbeat.interval.ms": 1_500,
-        # The broker answers a fetch as soon as there is one byte; an idle one is held for 500 ms.
+        # The broker responds to a fetch as soon as there is one byte, and after 500 ms at the latest.
         "fetch.min.bytes": 1,
         "fetch.wait.max.ms": 500,
         "fetch.error.backoff.ms": 100,
@@ -271,17 +256,17 @@ def _configuration(settings: KafkaSettings, group: str) -> dict[str, Any]:
         "queued.max.messages.kbytes": 16_384,
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 1_000,
-        # A topic that is created later is found within this time.
+        # A topic created later is found within this time.
         "topic.metadata.refresh.interval.ms": 5_000,
         "socket.keepalive.enable": True,
         "socket.timeout.ms": 10_000,
-        # librdkafka would write a line per attempt to stderr; what matters comes by error_cb.
+        # librdkafka would write a line per attempt to stderr; error_cb gets the errors that matter.
         "log_level": 2,
     }
 
 
 def _pairs(partitions: Iterable[TopicPartition]) -> tuple[Partition, ...]:
-    return tuple((one.topic, one.partition) for one in partitions)
+    return tuple((partition.topic, partition.partition) for partition in partitions)
 
 
 def _topic_partitions(partitions: Iterable[Partition]) -> list[TopicPartition]:

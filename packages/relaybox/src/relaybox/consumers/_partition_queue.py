@@ -1,4 +1,4 @@
-"""One assigned partition: its messages in order, and how far they are done."""
+"""The queue of one assigned partition: its messages in order, and the offset to commit."""
 
 import asyncio
 from collections import deque
@@ -10,20 +10,20 @@ __all__ = ("PartitionQueue",)
 
 
 class PartitionQueue:
-    """Messages of one partition that were read and are not done, oldest first.
+    """The messages of one partition that were read but are not finished, oldest first.
 
-    Invariant: everything before ``position`` is done or not for us, so that whoever starts there misses
-    nothing. It only rises. Only the event loop's thread writes it; the thread that talks to Kafka
-    reads it.
+    Invariant: every message before ``position`` is finished or has no subscription, so a consumer that
+    starts there misses no event. ``position`` never decreases. Only the event loop's thread writes it; the
+    thread that calls Kafka reads it.
     """
 
     def __init__(self, partition: Partition) -> None:
         self.partition = partition
-        #: Null until something is done.
+        #: The offset to commit; None until a message is finished.
         self.position: int | None = None
-        #: Set when the queue must take no further message: the partition was revoked, or the consumer stops.
+        #: Set when no further message may begin: the partition was revoked, or the consumer stops.
         self.closing = asyncio.Event()
-        #: True while the head waits: for its next attempt, or for PostgreSQL.
+        #: True while the oldest message waits for its next attempt or for the database.
         self.waiting = False
         self._messages: deque[Message] = deque()
         self._read_to = 0
@@ -34,7 +34,7 @@ class PartitionQueue:
 
     @property
     def busy(self) -> bool:
-        """Whether a handler is at work and its offset will want to be committed soon."""
+        """Whether a handler runs, so that an offset has to be committed soon."""
         return bool(self._messages) and not self.waiting
 
     def put(self, message: Message) -> None:
@@ -43,28 +43,28 @@ class PartitionQueue:
         self._arrived.set()
 
     def read_to(self, offset: int) -> None:
-        """Note that everything before *offset* was read; what was not :meth:`put` is not for us."""
+        """Record that every message before *offset* was read; those not given to :meth:`put` were skipped."""
         self._read_to = offset
         if not self._messages:
             self.position = offset
 
     def close(self) -> None:
-        """Take no further message; the one in hand is finished."""
+        """Begin no further message; the current message is finished."""
         self.closing.set()
         self._arrived.set()
 
-    async def run(self, handle: Callable[[Message, "PartitionQueue"], Awaitable[bool]]) -> None:
-        """Hand one message after the other to *handle* until closed; False means: not done, keep it."""
+    async def run(self, process: Callable[[Message, "PartitionQueue"], Awaitable[bool]]) -> None:
+        """Pass the messages in order to *process* until closed; after False a message stays."""
         while not self.closing.is_set():
             if not self._messages:
                 self._arrived.clear()
                 await self._arrived.wait()
-            elif await handle(self._messages[0], self):
+            elif await process(self._messages[0], self):
                 self._messages.popleft()
                 self.position = self._messages[0].offset if self._messages else self._read_to
 
     async def pause(self, pause_s: float) -> bool:
-        """Wait *pause_s* seconds; False at once when the queue is closed."""
+        """Wait *pause_s* seconds; return False at once if the queue is closed."""
         self.waiting = True
         try:
             await asyncio.wait_for(self.closing.wait(), pause_s)

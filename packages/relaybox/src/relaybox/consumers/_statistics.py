@@ -1,4 +1,4 @@
-"""What a consumer has done, for operators and tests alike."""
+"""Figures of a consumer, for operators and tests."""
 
 from dataclasses import dataclass
 
@@ -9,21 +9,21 @@ __all__ = ("ConsumerStatistics",)
 class ConsumerStatistics:
     """Figures of one :class:`~relaybox.consumers.Consumer` since its start."""
 
-    #: Partitions held now; 0 before the group has given any, and while another member has all.
+    #: Partitions assigned now; 0 before the first assignment, and while other members have all of them.
     partitions: int
-    #: Messages read and not done.
+    #: Messages read but not finished.
     buffered: int
-    #: Partitions whose head waits: for its next attempt, or for PostgreSQL.
+    #: Partitions whose oldest message waits for its next attempt or for the database.
     waiting: int
-    #: Events whose handler's transaction committed.
+    #: Events whose handler's transaction has committed.
     handled: int
-    #: Events this group had done before.
+    #: Redelivered events that this group had processed before.
     already_done: int
-    #: Messages of types nobody here subscribes to.
+    #: Messages of types without a subscription.
     skipped: int
-    #: Attempts of handlers that failed and were made again.
+    #: Failed attempts of handlers that were retried.
     retries: int
-    #: Attempts that PostgreSQL could not serve and that were made again.
+    #: Attempts that were retried because of a database error.
     database_waits: int
-    #: Whether no broker answers.
+    #: Whether no broker responds.
     kafka_unavailable: bool

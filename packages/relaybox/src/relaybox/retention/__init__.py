@@ -1,4 +1,4 @@
-"""Removal of old rows that nothing needs any more: ended commands and tasks, records of consumed events."""
+"""Remove old rows: ended commands and tasks, and records of consumed events."""
 
 from relaybox.retention._remove import RemovalCounts, remove_old_records
 

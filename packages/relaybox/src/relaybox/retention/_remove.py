@@ -1,4 +1,4 @@
-"""Old rows are removed in small transactions, the oldest first; open commands and tasks never are."""
+"""Remove old rows in small transactions, oldest first; open commands and tasks are never removed."""
 
 import asyncio
 import time
@@ -12,25 +12,25 @@ from relaybox.settings import RetentionSettings
 __all__ = ("RemovalCounts", "remove_old_records")
 
 _SQL: Final = load_queries(__package__ or "relaybox.retention", "retention.sql")
-#: Rows of one statement; a row that another transaction holds is left for later.
+#: Rows per statement; a row that another transaction has locked is skipped.
 _ROWS_MAX: Final = 1_000
-#: Statements of one table in one call, so that a call ends on a database of any age.
+#: Statements per table and call, so that a call ends on a database of any age.
 _BATCHES_MAX: Final = 10_000
-_REST_S_MIN: Final = 0.02
-_RESTS_PER_STEP: Final = 3
+_PAUSE_S_MIN: Final = 0.02
+_PAUSES_PER_STEP: Final = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RemovalCounts:
-    """How many rows a call has removed, or changed."""
+    """How many rows a call has removed or changed."""
 
-    #: Commands that have ended, from ``command_inbox``.
+    #: Ended commands, from ``command_inbox``.
     commands: int
-    #: Tasks that have ended, from ``async_tasks``.
+    #: Ended tasks, from ``async_tasks``.
     tasks: int
     #: Rows of ``consumed_events``.
     consumed_events: int
-    #: Commands that lost their client's idempotency key, and stay.
+    #: Commands whose client's idempotency key was removed; the commands stay.
     keys: int
 
 
@@ -41,21 +41,21 @@ async def remove_old_records(
     key_ttl_h: float,
     should_continue: Callable[[], bool] = lambda: True,
 ) -> RemovalCounts:
-    """Remove the rows that are older than *settings* say, and client keys that are older than *key_ttl_h*.
+    """Remove rows older than the retention times of *settings*, and client keys older than *key_ttl_h*.
 
-    Any number of processes may call it at any time: one acts on a table, the others leave it out. *db* must
-    not be in a transaction: each step is one, of 1,000 rows at the most, waits for no row lock, and is
-    followed by a pause of three times its duration. A retention of 0 hours keeps rows for ever.
+    Several processes may call it at once: one of them works on a table, the others skip that table. Each
+    step is a transaction of at most 1,000 rows, waits for no row lock, and is followed by a pause of three
+    times its duration. A retention time of 0 hours keeps the rows for ever.
 
     Args:
-        db: a connection outside a transaction.
-        settings: how long each kind of row is kept.
-        key_ttl_h: hours for which a client's idempotency key is stored in clear.
-        should_continue: asked before each step; false ends the call.
+        db: A connection outside a transaction.
+        settings: How long each kind of row is kept.
+        key_ttl_h: Hours for which a client's idempotency key is stored in clear.
+        should_continue: Called before each step; False ends the call.
 
     Raises:
-        DatabaseUnavailable: PostgreSQL is away.
-        DatabaseBusy: the server cancelled a statement for its own limits.
+        DatabaseUnavailable: PostgreSQL cannot be reached.
+        DatabaseBusy: The server cancelled a statement because of a limit.
     """
     return RemovalCounts(
         keys=await _in_batches(db, "clear_idempotency_keys", should_continue, key_ttl_h),
@@ -77,5 +77,5 @@ async def _in_batches(db: Executor, query: str, should_continue: Callable[[], bo
         total += row["removed"]
         if row["removed"] < _ROWS_MAX:
             break
-        await asyncio.sleep(max(_REST_S_MIN, _RESTS_PER_STEP * (time.monotonic() - began_s)))
+        await asyncio.sleep(max(_PAUSE_S_MIN, _PAUSES_PER_STEP * (time.monotonic() - began_s)))
     return total

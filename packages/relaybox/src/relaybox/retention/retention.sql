@@ -1,10 +1,10 @@
 -- name: remove_commands
--- Remove at most $2 commands that have ended and came more than $1 hours ago, the oldest first of those
--- without and then of those with a client's key. One session at a time.
+-- Remove at most $2 ended commands that were received over $1 hours ago, oldest first: first those without a client's
+-- key, then those with one. One session at a time.
 WITH turn AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock('command_inbox'::regclass::int, hashtext('remove_commands')) AS mine
 ),
--- Each kind by its own index; those with a client's key are few here, as keys of that age have been removed.
+-- Each group has its own index; few commands of that age still have a client's key.
 keyless AS MATERIALIZED (
     SELECT ctid FROM command_inbox
     WHERE status IN ('COMPLETED', 'FAILED') AND idempotency_key IS NULL
@@ -25,7 +25,7 @@ gone AS (
 SELECT count(*) AS removed FROM gone
 
 -- name: remove_tasks
--- Remove at most $2 tasks that ended more than $1 hours ago, the oldest first. One session at a time.
+-- Remove at most $2 tasks that ended over $1 hours ago, oldest first. One session at a time.
 WITH turn AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock('async_tasks'::regclass::int, hashtext('remove_tasks')) AS mine
 ),
@@ -40,7 +40,7 @@ gone AS (
 SELECT count(*) AS removed FROM gone
 
 -- name: remove_consumed_events
--- Remove at most $2 records of events that were consumed more than $1 hours ago, the oldest first. One session at a time.
+-- Remove at most $2 records of events consumed over $1 hours ago, oldest first. One session at a time.
 WITH turn AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock('consumed_events'::regclass::int, hashtext('remove_consumed_events')) AS mine
 ),
@@ -55,7 +55,7 @@ gone AS (
 SELECT count(*) AS removed FROM gone
 
 -- name: clear_idempotency_keys
--- Remove the clients' keys from at most $2 commands that came more than $1 hours ago, the oldest first. One session at a time.
+-- Remove the client's key from at most $2 commands received over $1 hours ago, oldest first. One session at a time.
 WITH turn AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock('command_inbox'::regclass::int, hashtext('clear_idempotency_keys')) AS mine
 ),

@@ -1,8 +1,8 @@
-"""Work that outlives its request: ``async_tasks`` with lease, fence, progress and cancellation.
+"""Run work that outlives its request: ``async_tasks`` with lease, fence, progress and cancellation.
 
-A consumer's handler makes a task (:func:`create_task`) in the transaction of its event, an endpoint in
-that of its command; a :class:`TaskRunner` gives it to a worker, which ends it (:func:`complete_task`,
-:func:`fail_task`) in the transaction that holds the result.
+A consumer's handler creates a task (:func:`create_task`) in the transaction of its event, an endpoint in the
+transaction of its command. A :class:`TaskRunner` passes the task to a worker, which ends it
+(:func:`complete_task`, :func:`fail_task`) in the transaction that writes the result.
 """
 
 from relaybox.tasks._attempt import AttemptOutcome, retry_pause_s

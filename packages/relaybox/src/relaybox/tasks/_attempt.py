@@ -1,4 +1,4 @@
-"""One worker's attempt at one task, and what becomes of the task when the worker fails."""
+"""Run one attempt at a task, and postpone the task when the worker fails."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -22,22 +22,22 @@ _PAUSE_S_MAX: Final = 30.0
 
 
 class AttemptOutcome(StrEnum):
-    """How a runner came to hold a task no longer."""
+    """Why a runner does not hold a task any more."""
 
-    ENDED = auto()  # its worker ended it
-    LOST = auto()  # cancelled, or taken over
-    POSTPONED = auto()  # its worker failed; it is taken again after a pause
-    RELEASED = auto()  # the runner stopped; whoever comes next has it at once
+    ENDED = auto()  # the worker completed or failed it
+    LOST = auto()  # it was cancelled, or another runner took it over
+    POSTPONED = auto()  # the attempt failed; the task is claimed again after a pause
+    RELEASED = auto()  # the runner stopped; another runner may claim it at once
 
 
 def retry_pause_s(attempts: int) -> float:
-    """Seconds a task rests after its *attempts*-th failed attempt: 1, 2, 4, … at most 30."""
+    """Return the pause in seconds after the *attempts*-th failed attempt: 1, 2, 4, … at most 30."""
     return min(2.0 ** (attempts - 1), _PAUSE_S_MAX)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One claimed task and what is needed to bring it to an end."""
+    """One claimed task, and what is needed to run it."""
 
     database: Database
     task: Task
@@ -47,24 +47,28 @@ class Attempt:
     on_progress: OnProgress | None
 
     async def run(self) -> AttemptOutcome:
-        """Let the worker do its work; a task that is still open afterwards is taken again later."""
+        """Call the worker; postpone the task if it is still open afterwards."""
         try:
             if self.task.attempts > self.attempts_max:
                 await self.on_exhausted(self.task)
             else:
                 await self.worker(self.task, ProgressReport(self.database, self.task, self.on_progress))
             failure: Exception = TaskUnfinished(
-                f"the worker of {self.task.task_type} returned without outcome it"
+                f"the worker of {self.task.task_type} did not end its task; "
+                "call complete_task or fail_task in the transaction that writes the result"
             )
         except TaskLost:
-            _log.info("task lost; its late result is refused")
+            _log.info("task lost; late result rejected")
             return AttemptOutcome.LOST
-        except Exception as error:  # noqa: BLE001 - whatever a worker raises, the task must not hang
+        except Exception as error:  # noqa: BLE001 - a worker may raise anything; the task must not hang
             failure = error
         return await self._postpone(failure)
 
     async def _postpone(self, failure: Exception) -> AttemptOutcome:
-        """Also tells a worker that ended its task from one that only returned: there, nothing is held."""
+        """Postpone the task if it is still held.
+
+        If it is not, the worker has ended it, unless the worker raised: then the task was lost.
+        """
         pause_s = retry_pause_s(self.task.attempts)
         try:
             async with self.database.service_connection() as connection:
@@ -73,14 +77,14 @@ class Attempt:
                 )
         except DatabaseError as error:
             _log.warning(
-                "task cannot be postponed; it is taken over when its lease runs out",
+                "task not postponed; taken over after its lease",
                 error_code=error.error_code,
             )
             return AttemptOutcome.LOST
         if not still_open:
             return AttemptOutcome.ENDED if isinstance(failure, TaskUnfinished) else AttemptOutcome.LOST
         _log.error(
-            "attempt at the task failed",
+            "task attempt failed",
             attempts=self.task.attempts,
             pause_s=pause_s,
             traceback=traceback_of(failure),
@@ -89,7 +93,7 @@ class Attempt:
 
 
 def _describe(failure: Exception) -> dict[str, str]:
-    """What may be kept of a failure; messages of foreign errors may hold what a user wrote."""
+    """Return what is stored about a failure; messages of foreign errors may contain private input."""
     if isinstance(failure, RelayboxError):
         return {"error_code": failure.error_code, "message": str(failure)}
     return {"error_code": "TASK_ATTEMPT_FAILED", "message": f"the worker raised {type(failure).__name__}"}

@@ -1,11 +1,11 @@
-"""What can go wrong with a task.
+"""Errors of tasks.
 
 ::
 
     RelayboxError
     └── TaskError
-        ├── TaskLost         another worker has it, or it was cancelled
-        └── TaskUnfinished   its worker returned and left it open
+        ├── TaskLost         cancelled, ended, or taken over by another runner
+        └── TaskUnfinished   its worker returned and did not end it
 """
 
 from uuid import UUID
@@ -22,25 +22,24 @@ class TaskError(RelayboxError):
 
 
 class TaskLost(TaskError):
-    """Raised when a worker writes to a task it no longer holds: roll back and stop working on it.
+    """Raised when a worker writes to a task that it does not hold any more.
 
-    The task was cancelled, ended, or taken over after its lease ran out (G43).
+    The task was cancelled, ended, or taken over after its lease had expired (G43). The worker must roll back
+    and stop.
     """
 
     error_code = "TASK_LOST"
 
     def __init__(self, task_id: UUID) -> None:
-        super().__init__(
-            f"task {task_id} was cancelled, ended or taken over; roll back and stop working on it"
-        )
+        super().__init__(f"task {task_id} was cancelled, ended or taken over; roll back and stop its worker")
         self.task_id = task_id
 
 
 class TaskUnfinished(TaskError):
-    """Raised when a worker returned although its task was still open: the worker must end it.
+    """Raised when a worker returned although its task was still open.
 
-    Call :func:`relaybox.tasks.complete_task` or :func:`relaybox.tasks.fail_task` in the
-    transaction that holds the result.
+    A worker must call :func:`relaybox.tasks.complete_task` or :func:`relaybox.tasks.fail_task` in the
+    transaction that writes the result.
     """
 
     error_code = "TASK_UNFINISHED"

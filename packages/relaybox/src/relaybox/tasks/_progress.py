@@ -1,4 +1,4 @@
-"""Progress: forward only, fenced, and bounded in how often it is written."""
+"""Record progress: increasing only, fenced, and with a bounded number of writes."""
 
 from decimal import ROUND_DOWN, Decimal
 from time import monotonic
@@ -19,17 +19,17 @@ _CENT: Final = Decimal("0.01")
 
 
 def should_record_progress(last: Decimal, percent: Decimal, elapsed_s: float) -> bool:
-    """Whether *percent* is written, *elapsed_s* after *last* was.
+    """Decide whether *percent* is recorded, *elapsed_s* seconds after *last* was.
 
-    A worker that reports every token of an answer costs at most 20 writes plus 4 a second; one
-    that reports a few milestones has each of them written.
+    A worker that reports every token of a response causes at most 20 writes plus 4 per second. If a worker
+    reports a few milestones, each of them is recorded.
     """
     forward = percent - last
     return forward > 0 and (forward >= _STEP_PERCENT or elapsed_s >= _PAUSE_S)
 
 
 class ProgressReport:
-    """What a worker calls to say how far it is; one per claimed task."""
+    """Report the progress of one claimed task; the worker calls it."""
 
     def __init__(self, database: Database, task: Task, on_progress: OnProgress | None) -> None:
         self._database = database
@@ -39,18 +39,18 @@ class ProgressReport:
         self._written_at_s = float("-inf")
 
     async def __call__(self, percent: float) -> None:
-        """Record *percent* (0 to 100), in a transaction of its own; what does not move forward is ignored.
+        """Record *percent* (0 to 100) in its own transaction; a value that is not higher is ignored.
 
-        A report that PostgreSQL cannot take just now is dropped: work that may have cost minutes
-        is not lost for a figure. Whether the result counts is decided when the task ends.
+        During a database error the report is dropped, so that minutes of work are not lost for a figure. The
+        fence decides at the end of the task whether its result is accepted.
 
         Raises:
             ValueError: *percent* is not between 0 and 100.
-            TaskLost: the task was cancelled or taken over; stop working on it.
+            TaskLost: The task was cancelled or taken over; the worker must stop.
         """
         if not 0 <= percent <= 100:
             raise ValueError(
-                f"progress of task {self._task.id} is {percent}; report percent between 0 and 100"
+                f"progress of task {self._task.id} is {percent}; report a percentage from 0 to 100"
             )
         exact = Decimal(str(percent)).quantize(_CENT, rounding=ROUND_DOWN)
         if not should_record_progress(self._last, exact, monotonic() - self._written_at_s):

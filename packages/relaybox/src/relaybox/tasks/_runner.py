@@ -1,4 +1,4 @@
-"""The loop that gives tasks to their workers."""
+"""The task runner: claims tasks, runs their workers, renews their leases."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -20,9 +20,9 @@ from relaybox.tasks._task import OnProgress, Task, Worker
 __all__ = ("TaskRunner", "TaskSignal")
 
 _log: Final = structlog.stdlib.get_logger(__name__)
-#: How long a cancelled worker may take to clean up before its task goes to a successor anyway.
+#: How long a cancelled worker may take to clean up before its task is released anyway.
 _CANCEL_S: Final = 0.5
-#: How long a stop waits for a claim on its way, and for the releases, when PostgreSQL does not answer.
+#: How long a stop waits for a running claim, and for the releases, if the database does not respond.
 _CLAIM_S: Final = 0.5
 _RELEASE_S: Final = 1.0
 
@@ -41,12 +41,12 @@ class TaskSignal(Signal):
 
 
 class TaskRunner:
-    """Claims tasks of the types it has workers for, runs them, and keeps their leases.
+    """Claim tasks of the types that have a worker, run them, and renew their leases.
 
-    Promises (G06, G43): a task runs with one runner at a time, as far as results count: what a
-    worker writes after it lost the task is refused. A runner that dies is succeeded when its leases
-    run out, one that is stopped at once. A task that was taken *attempts_max* times without an end
-    goes to *on_exhausted*, which must end it. Invariant: at most *concurrency* tasks are held.
+    Guarantees (G06, G43): only one runner can write results of a task: a worker that has lost its task is
+    rejected. The tasks of a killed runner are claimed by another runner when their leases expire, the tasks
+    of a stopped runner at once. A task that was claimed over *attempts_max* times is passed to
+    *on_exhausted*, which must end it. Invariant: a runner holds at most *concurrency* tasks.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class TaskRunner:
         self._woken = asyncio.Event()
         self._stopping = asyncio.Event()
         self._fault: BaseException | None = None
-        #: The last claim failed, and the log says so.
+        #: Whether the last claim failed, which was logged then.
         self._claims_fail = False
 
     def __repr__(self) -> str:
@@ -77,7 +77,7 @@ class TaskRunner:
         return f"<TaskRunner {types} [{len(self._held)} of {self._settings.concurrency} running]>"
 
     def statistics(self) -> RunnerStatistics:
-        """What was done since the start, and what is held now."""
+        """Return what was done since the start, and what is held now."""
         counts = self._signals.counts
         return RunnerStatistics(
             running=len(self._held),
@@ -88,47 +88,48 @@ class TaskRunner:
         )
 
     def wake(self) -> None:
-        """Look for tasks now; call it after the transaction that made one has committed.
+        """Claim tasks now; call this after a transaction that created a task has committed.
 
-        Only a hint: a task nobody told of is found within ``TASK_POLL_S``.
+        Optional: without the call the runner finds the task within ``TASK_POLL_S``.
         """
         self._woken.set()
 
     def stop(self) -> None:
-        """Take nothing new and let :meth:`run` return once running workers have had their time."""
+        """Claim no more tasks, and let :meth:`run` return after the grace period of the running workers."""
         self._stopping.set()
         self._woken.set()
 
     async def run(self) -> None:
-        """Work until :meth:`stop`; returns with no task held, within ``TASK_STOP_GRACE_S`` and a few seconds.
+        """Run tasks until :meth:`stop`; release them within ``TASK_STOP_GRACE_S`` and a few seconds.
 
-        PostgreSQL away, read-only, or refusing the runner's own statements is waited for, without end.
+        If PostgreSQL is unavailable, read-only, or rejects the runner's own statements, the runner retries
+        without limit.
         """
         claiming = asyncio.create_task(self._claim_until_stopped(), name="task-claims")
-        heartbeat = asyncio.create_task(self._keep_leases(), name="task-leases")
+        heartbeat = asyncio.create_task(self._renew_leases(), name="task-leases")
         loops = (claiming, heartbeat)
-        for one in loops:
-            one.add_done_callback(self._notice_fault)
+        for loop in loops:
+            loop.add_done_callback(self._stop_on_fault)
         try:
             await self._stopping.wait()
-            # A claim on its way is waited for: cancelled, its tasks would rest until the lease ran out.
+            # A running claim must end: the tasks of a cancelled claim would wait for the end of their leases.
             await asyncio.wait({claiming}, timeout=_CLAIM_S)
             await self._finish_running()
         finally:
-            for one in loops:
-                one.cancel()
+            for loop in loops:
+                loop.cancel()
             await asyncio.wait(loops, timeout=_CANCEL_S)
-            await self._hand_over()
+            await self._release_all()
         if self._fault is not None:
             raise self._fault
 
     async def _claim_until_stopped(self) -> None:
         while not self._stopping.is_set():
             self._woken.clear()
-            await self._take()
-            await self._rest()
+            await self._claim()
+            await self._wait_for_wake()
 
-    async def _take(self) -> None:
+    async def _claim(self) -> None:
         free = self._settings.concurrency - len(self._held)
         if free <= 0:
             return
@@ -140,9 +141,7 @@ class TaskRunner:
         except DatabaseError as error:
             if not self._claims_fail:
                 self._claims_fail = True
-                _log.warning(
-                    "tasks cannot be claimed; trying again", error_code=error.error_code, reason=str(error)
-                )
+                _log.warning("tasks not claimed; retrying", error_code=error.error_code, reason=str(error))
             self._signals.emit(TaskSignal.WAITING_FOR_DATABASE)
             return
         self._claims_fail = False
@@ -160,68 +159,68 @@ class TaskRunner:
             on_progress=self._on_progress,
         )
         running = asyncio.create_task(self._work(task, attempt), name=f"task {task.id}")
-        running.add_done_callback(self._notice_fault)
+        running.add_done_callback(self._stop_on_fault)
         self._held[task.id] = (task, running)
 
     async def _work(self, task: Task, attempt: Attempt) -> None:
         names = {"task_id": str(task.id), "task_type": task.task_type, "command_id": str(task.command_id)}
         with bound_contextvars(**names):
             outcome = await attempt.run()
-        self._let_go(task, outcome)
+        self._remove(task, outcome)
 
-    def _notice_fault(self, done: asyncio.Task[None]) -> None:
-        """What escapes here is the runner's own fault, not a worker's: a lease kept by it would never end."""
+    def _stop_on_fault(self, done: asyncio.Task[None]) -> None:
+        """Stop the runner after an error of its own code, whose tasks would otherwise never be released."""
         if not done.cancelled() and (error := done.exception()) is not None:
             self._fault = error
             self.stop()
 
-    def _let_go(self, task: Task, outcome: AttemptOutcome) -> None:
+    def _remove(self, task: Task, outcome: AttemptOutcome) -> None:
         held = self._held.get(task.id)
-        # A task that was lost may have come back to this very runner under a new token.
+        # This runner may have claimed a lost task again, with a new token.
         if held is None or held[0].lease_token != task.lease_token:
             return
         del self._held[task.id]
         self._signals.emit(TaskSignal[outcome.name])
         self.wake()
 
-    async def _rest(self) -> None:
+    async def _wait_for_wake(self) -> None:
         try:
             await asyncio.wait_for(self._woken.wait(), self._settings.poll_s)
         except TimeoutError:
             return
 
-    async def _keep_leases(self) -> None:
+    async def _renew_leases(self) -> None:
         while True:
             await asyncio.sleep(self._settings.lease_s / 4)
             if not self._held:
                 continue
-            asked = [task for task, _ in self._held.values()]
+            held = [task for task, _ in self._held.values()]
             try:
                 async with self._database.service_connection() as connection:
-                    fences = [task.fence for task in asked]
+                    fences = [task.fence for task in held]
                     lost = await renew_leases(connection, fences, lease_s=self._settings.lease_s)
             except DatabaseError as error:
-                # The work goes on: while PostgreSQL is away nobody else can take it, and the fence
-                # decides about the result.
-                _log.warning("leases cannot be renewed; trying again", error_code=error.error_code)
+                # The workers continue: without the database no other runner can claim their tasks, and the
+                # fence decides whether a result is accepted.
+                _log.warning("leases not renewed; retrying", error_code=error.error_code)
                 continue
-            self._drop([task for task in asked if task.id in lost])
+            self._cancel_lost([task for task in held if task.id in lost])
             self._signals.emit(TaskSignal.RENEWED)
 
-    def _drop(self, lost: list[Task]) -> None:
+    def _cancel_lost(self, lost: list[Task]) -> None:
         for task in lost:
             held = self._held.get(task.id)
             if held is not None and held[0] is task:
                 held[1].cancel()
-                _log.info("task lost; its worker is cancelled", task_id=str(task.id))
-                self._let_go(task, AttemptOutcome.LOST)
+                _log.info("task lost; worker cancelled", task_id=str(task.id))
+                self._remove(task, AttemptOutcome.LOST)
 
     async def _finish_running(self) -> None:
         running = [work for _, work in self._held.values()]
         if running:
             await asyncio.wait(running, timeout=self._settings.stop_grace_s)
 
-    async def _hand_over(self) -> None:
+    async def _release_all(self) -> None:
         left = list(self._held.values())
         for _, work in left:
             work.cancel()
@@ -238,9 +237,9 @@ class TaskRunner:
                 released = await release_task(connection, task.fence)
         except DatabaseError as error:
             _log.warning(
-                "task not released; it is taken over when its lease runs out",
+                "task not released; taken over after its lease",
                 task_id=str(task.id),
                 error_code=error.error_code,
             )
             released = False
-        self._let_go(task, AttemptOutcome.RELEASED if released else AttemptOutcome.LOST)
+        self._remove(task, AttemptOutcome.RELEASED if released else AttemptOutcome.LOST)

@@ -1,4 +1,4 @@
-"""What a runner has done, for operators and tests alike."""
+"""Figures of a task runner, for operators and tests."""
 
 from dataclasses import dataclass
 
@@ -11,11 +11,11 @@ class RunnerStatistics:
 
     #: Tasks held now.
     running: int
-    #: Tasks whose worker ended them: completed or failed.
+    #: Tasks that their worker completed or failed.
     ended: int
     #: Tasks that were cancelled or taken over while held.
     lost: int
-    #: Attempts that failed and are made again after a pause.
+    #: Failed attempts that are retried after a pause.
     postponed: int
-    #: Tasks handed on when the runner stopped.
+    #: Tasks released when the runner stopped.
     released: int

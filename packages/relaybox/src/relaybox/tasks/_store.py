@@ -1,4 +1,4 @@
-"""The statements on ``async_tasks``; each is one round-trip and usable inside any transaction."""
+"""The statements on ``async_tasks``; each takes one round trip and works inside any transaction."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
@@ -25,7 +25,7 @@ __all__ = (
     "report_progress",
 )
 
-#: Seconds between two open tasks of one fairness key in the order of claims.
+#: Seconds between two open tasks of one fairness key, in the order of claims.
 _FAIRNESS_GAP_S: Final = 3_600.0
 _SQL: Final = load_queries(__package__ or "relaybox.tasks", "tasks.sql")
 
@@ -39,16 +39,22 @@ async def create_task(
     input_data: Mapping[str, Any],
     fairness_key: str | None = None,
 ) -> UUID | None:
-    """Record the task of a command and mark the command PROCESSING, in one statement.
+    """Create the task of a command and mark the command PROCESSING, in one statement.
 
-    *fairness_key* says whom the task is for, as a user's id: the open tasks of one key do not hold up those
-    of another. Tasks without a key are claimed by their age alone.
+    Args:
+        executor: A connection or session; the task exists if its transaction commits.
+        task_type: Selects the worker.
+        command_id: The command, whose status is RECEIVED.
+        aggregate_id: The aggregate that the task works on, if there is one.
+        input_data: What the worker gets.
+        fairness_key: For example a user's id: the open tasks of one key do not delay those of another. Tasks
+            without a key are claimed by age.
 
-    None means that the command no longer waits – it was withdrawn meanwhile, or has its task
-    already – and nothing was written. The task exists if, and only if, *executor* commits.
+    Returns:
+        The task's id; None, with nothing written, if the command was withdrawn or has its task already.
 
     Raises:
-        pydantic_core.PydanticSerializationError: *input_data* holds what JSON cannot.
+        pydantic_core.PydanticSerializationError: *input_data* cannot be written as JSON.
     """
     rows = await executor.fetch(
         _SQL["create_task"],
@@ -63,7 +69,7 @@ async def create_task(
 
 
 async def fetch_task(executor: Executor, task_id: UUID) -> AsyncTask | None:
-    """The task as it stands; None when there is none. Who may see it is for the caller to say."""
+    """Return the task, None if it does not exist; the caller checks who may read it."""
     rows = await executor.fetch(_SQL["fetch_task"], task_id)
     if not rows:
         return None
@@ -72,10 +78,10 @@ async def fetch_task(executor: Executor, task_id: UUID) -> AsyncTask | None:
 
 
 async def cancel_task(executor: Executor, task_id: UUID) -> bool:
-    """End the task without a result, inside the caller's transaction; False when it has ended already.
+    """Cancel the task inside the caller's transaction; return False if it had ended already.
 
-    Its worker, if it has one, learns of it by its next write, which is refused (G43). Its command still
-    waits: :func:`relaybox.commands.settle_command` ends that.
+    The next write of its worker is rejected (G43). The task's command stays open:
+    :func:`relaybox.commands.settle_command` ends it.
     """
     return bool(await executor.fetch(_SQL["cancel_task"], task_id))
 
@@ -87,17 +93,20 @@ async def complete_task(
     result: Mapping[str, Any],
     input_data: Mapping[str, Any] | None = None,
 ) -> None:
-    """End the task with *result*, inside the caller's transaction.
+    """Complete the task with *result*, inside the caller's transaction.
 
-    *input_data* takes the place of what the task was given, which may be large, or somebody's to erase; None
-    leaves it.
+    Args:
+        executor: The caller's transaction.
+        fence: The task's fencing token.
+        result: What the task has produced.
+        input_data: Replaces the task's input, which may be large or private; None keeps it.
 
     Raises:
-        TaskLost: the task is no longer this worker's; the caller's transaction must not commit.
+        TaskLost: The worker does not hold the task any more; the caller's transaction must not commit.
     """
     documents = (_json(result), _replacement(input_data))
     rows = await executor.fetch(_SQL["complete_task"], fence.task_id, fence.lease_token, *documents)
-    _still_held(rows, fence)
+    _require_held(rows, fence)
 
 
 async def fail_task(
@@ -107,28 +116,28 @@ async def fail_task(
     error: Mapping[str, Any],
     input_data: Mapping[str, Any] | None = None,
 ) -> None:
-    """End the task without a result, for the reason *error*, inside the caller's transaction.
+    """Mark the task FAILED with *error*, inside the caller's transaction.
 
     *input_data* as for :func:`complete_task`.
 
     Raises:
-        TaskLost: the task is no longer this worker's; the caller's transaction must not commit.
+        TaskLost: The worker does not hold the task any more; the caller's transaction must not commit.
     """
     documents = (_json(error), _replacement(input_data))
     rows = await executor.fetch(_SQL["fail_task"], fence.task_id, fence.lease_token, *documents)
-    _still_held(rows, fence)
+    _require_held(rows, fence)
 
 
 async def claim_tasks(
     executor: Executor, task_types: Sequence[str], *, tasks_max: int, lease_s: float
 ) -> list[Task]:
-    """Take at most *tasks_max* tasks that wait or whose lease ran out, for *lease_s* seconds."""
+    """Claim at most *tasks_max* tasks that are PENDING or whose lease has expired, for *lease_s* seconds."""
     rows = await executor.fetch(_SQL["claim_tasks"], list(task_types), tasks_max, lease_s)
     return [_task(row) for row in rows]
 
 
 async def renew_leases(executor: Executor, fences: Iterable[Fence], *, lease_s: float) -> set[UUID]:
-    """Prolong the leases of *fences* by *lease_s* seconds from now; the ids that were lost or cancelled."""
+    """Renew the leases of *fences* for *lease_s* seconds; return the ids of lost and cancelled tasks."""
     held = list(fences)
     ids, tokens = [fence.task_id for fence in held], [fence.lease_token for fence in held]
     rows = await executor.fetch(_SQL["renew_leases"], ids, tokens, lease_s)
@@ -136,25 +145,25 @@ async def renew_leases(executor: Executor, fences: Iterable[Fence], *, lease_s: 
 
 
 async def report_progress(executor: Executor, fence: Fence, percent: Decimal) -> Decimal:
-    """Record *percent* unless more was recorded before; what is recorded now.
+    """Record *percent* unless a higher value is recorded; return the recorded value.
 
     Raises:
-        TaskLost: the task is no longer this worker's.
+        TaskLost: The worker does not hold the task any more.
     """
     rows = await executor.fetch(_SQL["report_progress"], fence.task_id, fence.lease_token, percent)
-    _still_held(rows, fence)
+    _require_held(rows, fence)
     return rows[0]["progress"]
 
 
 async def release_task(executor: Executor, fence: Fence) -> bool:
-    """Hand the task to whoever comes next, at once, uncharged; False when it was not held any more."""
+    """Return the task to PENDING without counting the attempt; return False if it was not held any more."""
     return bool(await executor.fetch(_SQL["release_task"], fence.task_id, fence.lease_token))
 
 
 async def postpone_task(
     executor: Executor, fence: Fence, *, pause_s: float, error: Mapping[str, Any]
 ) -> bool:
-    """Let the task rest for *pause_s* seconds, then be taken again; False when it was not held any more."""
+    """Let the task be claimed again after *pause_s* seconds; return False if it was not held any more."""
     arguments = (fence.task_id, fence.lease_token, pause_s, _json(error))
     return bool(await executor.fetch(_SQL["postpone_task"], *arguments))
 
@@ -171,7 +180,7 @@ def _document(text: str | None) -> dict[str, Any] | None:
     return None if text is None else from_json(text)
 
 
-def _still_held(rows: Sequence[Mapping[str, Any]], fence: Fence) -> None:
+def _require_held(rows: Sequence[Mapping[str, Any]], fence: Fence) -> None:
     if not rows:
         raise TaskLost(fence.task_id)
 

@@ -1,4 +1,4 @@
-"""A task in the hands of a worker."""
+"""A claimed task, and the types of its worker."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -11,10 +11,10 @@ __all__ = ("Fence", "OnProgress", "Progress", "Task", "Worker")
 
 @dataclass(frozen=True, kw_only=True)
 class Fence:
-    """What a write must carry to be taken from this worker and from no other (G43).
+    """The fencing token of a claimed task (G43).
 
-    A row of ``async_tasks`` belongs to the worker only ``WHERE id = task_id AND lease_token =
-    lease_token AND status = 'RUNNING'``; a statement of one's own that ends a task must say so too.
+    A worker holds a row of ``async_tasks`` only ``WHERE id = task_id AND lease_token = lease_token AND
+    status = 'RUNNING'``; an application's own statement that ends a task needs this condition too.
     """
 
     task_id: UUID
@@ -27,26 +27,26 @@ class Task:
 
     id: UUID
     task_type: str
-    #: The command that asked for it; null for a task that no command asked for.
+    #: The command that the task belongs to; None without a command.
     command_id: UUID | None
-    #: The aggregate it works for; null when it works for none.
+    #: The aggregate that the task works on; None without one.
     aggregate_id: UUID | None
     input_data: dict[str, Any] = field(repr=False)
-    #: Percent that an earlier worker had reached.
+    #: Percentage that an earlier attempt has reached.
     progress: Decimal
-    #: How often it was taken, this time included; a graceful release takes its own back.
+    #: How often the task was claimed, this time included; a release at a stop is not counted.
     attempts: int
     lease_token: UUID = field(repr=False)
 
     @property
     def fence(self) -> Fence:
-        """What a write for this task must carry."""
+        """The fencing token that each write for this task needs."""
         return Fence(task_id=self.id, lease_token=self.lease_token)
 
 
-#: Reports percent done (0 to 100). Raises TaskLost when the task is no longer the worker's.
+#: Reports the progress in percent (0 to 100). Raises TaskLost if the worker does not hold the task any more.
 Progress = Callable[[float], Awaitable[None]]
-#: Does the work and ends the task itself, in the transaction that holds the result.
+#: Does the work, and ends the task in the transaction that writes the result.
 Worker = Callable[[Task, Progress], Awaitable[None]]
-#: Hears of progress after it is recorded, percent; must return at once.
+#: Called with the percentage after it was recorded; must return at once.
 OnProgress = Callable[[Task, Decimal], None]

@@ -1,7 +1,8 @@
 -- name: create_task
--- The task of a command that still waits: RECEIVED becomes PROCESSING and the task exists, or neither. Each further
--- open task of the key $5 is claimed as if it had come an hour ($6 s) after the one before, so that a backlog of one key
--- delays another key by one task, and is itself delayed by no more than $6 s for each task (WFQ with wall-clock time).
+-- Create the task of the command $2 and change the command from RECEIVED to PROCESSING; no row if it is not RECEIVED.
+-- Each further open task of the fairness key $5 is claimed as if it had been created $6 s after the task before it. So a
+-- backlog of one key delays another key by one task, and each of its own tasks by at most $6 s (weighted fair queueing
+-- with wall-clock time).
 WITH command AS (
     UPDATE command_inbox SET status = 'PROCESSING' WHERE id = $2 AND status = 'RECEIVED' RETURNING id
 )
@@ -14,7 +15,7 @@ FROM command
 RETURNING id
 
 -- name: claim_tasks
--- Take what waits and what its worker has left, in the order of claims; each gets a new fencing token.
+-- Claim at most $2 tasks that are PENDING or whose lease has expired; each gets a new fencing token.
 WITH due AS (
     SELECT id FROM async_tasks
     WHERE task_type = ANY($1::text[]) AND status IN ('PENDING', 'RUNNING')
@@ -32,13 +33,13 @@ RETURNING task.id, task.task_type, task.triggered_by_command_id, task.aggregate_
     task.progress, task.attempts, task.lease_token
 
 -- name: cancel_task
--- Nobody wants the result any more: whoever holds the task loses it. No row: it has ended already.
+-- Cancel an open task, and take it from the worker that holds it. No row: the task had ended already.
 UPDATE async_tasks SET status = 'CANCELLED', lease_until = NULL, lease_token = NULL
 WHERE id = $1 AND status IN ('PENDING', 'RUNNING')
 RETURNING id
 
 -- name: fetch_task
--- One task as it stands.
+-- The task $1.
 SELECT id, task_type, triggered_by_command_id, aggregate_id, status::text AS status, progress,
     input_data::text AS input_data, result_data::text AS result_data, error_data::text AS error_data,
     attempts, lease_until, lease_token, fairness_key, claim_order_at, created_at, updated_at
@@ -46,8 +47,8 @@ FROM async_tasks
 WHERE id = $1
 
 -- name: renew_leases
--- Prolong the leases still held; what comes back is lost to somebody else, or cancelled. A task that its
--- worker has just ended is neither: the worker may still have something to tell.
+-- Renew the leases that are still held, and return the tasks that were lost to another worker or cancelled. A task
+-- that its worker has just ended is not returned: the worker may still be running.
 WITH held AS (
     SELECT id, lease_token FROM unnest($1::uuid[], $2::uuid[]) AS held (id, lease_token)
 ), renewed AS (
@@ -61,14 +62,14 @@ FROM held JOIN async_tasks AS task ON task.id = held.id
 WHERE task.status IN ('PENDING', 'RUNNING', 'CANCELLED') AND task.lease_token IS DISTINCT FROM held.lease_token
 
 -- name: report_progress
--- Forward only: a late or smaller report leaves the higher figure. No row: the task is lost.
+-- Record progress; a smaller value does not replace a higher one. No row: the task is lost.
 UPDATE async_tasks SET progress = greatest(progress, $3)
 WHERE id = $1 AND lease_token = $2 AND status = 'RUNNING'
 RETURNING progress
 
 -- name: complete_task
--- The end of a task that its worker still holds. No row: the task is lost, the result is refused. $4: what stays of
--- the input; null leaves it.
+-- Complete a task that its worker still holds. No row: the task is lost and the result is rejected. $4 replaces the
+-- input; null keeps it.
 UPDATE async_tasks
 SET status = 'COMPLETED', progress = 100, result_data = $3::text::jsonb, error_data = NULL,
     input_data = coalesce($4::text::jsonb, input_data), lease_until = NULL, lease_token = NULL
@@ -76,8 +77,7 @@ WHERE id = $1 AND lease_token = $2 AND status = 'RUNNING'
 RETURNING id
 
 -- name: fail_task
--- The end of a task that its worker still holds, without a result. No row: the task is lost. $4: what stays of the
--- input; null leaves it.
+-- Mark a task FAILED that its worker still holds. No row: the task is lost. $4 replaces the input; null keeps it.
 UPDATE async_tasks
 SET status = 'FAILED', error_data = $3::text::jsonb, input_data = coalesce($4::text::jsonb, input_data),
     lease_until = NULL, lease_token = NULL
@@ -85,14 +85,14 @@ WHERE id = $1 AND lease_token = $2 AND status = 'RUNNING'
 RETURNING id
 
 -- name: release_task
--- Hand an unfinished task to whoever comes next, at once; the attempt is not charged to it.
+-- Return an unfinished task to PENDING; the attempt is not counted.
 UPDATE async_tasks
 SET status = 'PENDING', attempts = attempts - 1, lease_until = NULL, lease_token = NULL
 WHERE id = $1 AND lease_token = $2 AND status = 'RUNNING'
 RETURNING id
 
 -- name: postpone_task
--- The attempt failed: keep the lease as the pause, so that whoever comes after it takes the task over.
+-- Postpone a task whose attempt failed: its lease ends after the pause of $3 s, and then another runner claims it.
 UPDATE async_tasks
 SET lease_until = now() + make_interval(secs => $3), error_data = $4::text::jsonb
 WHERE id = $1 AND lease_token = $2 AND status = 'RUNNING'

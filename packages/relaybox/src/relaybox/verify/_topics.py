@@ -11,7 +11,7 @@ from confluent_kafka.admin import (
     OffsetSpec,  # pyright: ignore[reportPrivateImportUsage] - documented there
 )
 
-from relaybox.kafka import ConnectionDiagnosis, topic_configs
+from relaybox.kafka import FORBIDDEN, UNKNOWN_TOPIC, ConnectionDiagnosis, topic_configs
 from relaybox.settings import KafkaSettings
 from relaybox.verify._errors import TopicHeldBack, TopicMissing, TopicUnreadable
 from relaybox.verify._records import Partition, TopicRecord, record_of
@@ -31,17 +31,6 @@ _POLL_S: Final = 0.25
 _SILENCE_MAX_S: Final = 30.0
 #: A relay's transaction times out after 45 s, and the broker checks for timeouts every 10 s.
 _HELD_BACK_MAX_S: Final = 75.0
-_FORBIDDEN: Final = frozenset(
-    {
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-        KafkaError._AUTHENTICATION,  # noqa: SLF001 - name of a local error code of librdkafka
-        KafkaError.SASL_AUTHENTICATION_FAILED,
-    }
-)
-_GONE: Final = frozenset(
-    {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}  # noqa: SLF001
-)
 
 
 class Retention(NamedTuple):
@@ -254,7 +243,7 @@ class Reader:
                 self._finish_partition(partition)
             else:
                 self._held_back_partitions.add(partition)
-        elif error.fatal() or code in _FORBIDDEN | _GONE:
+        elif error.fatal() or code in FORBIDDEN | UNKNOWN_TOPIC:
             raise _unreadable(self._diagnosis, error)
         elif code == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
             raise TopicUnreadable(
@@ -304,10 +293,10 @@ def _connection(settings: KafkaSettings) -> dict[str, Any]:
 
 
 def _unreadable(diagnosis: ConnectionDiagnosis, error: KafkaError | None = None) -> TopicUnreadable:
-    if error is not None and error.code() in _FORBIDDEN:
+    if error is not None and error.code() in FORBIDDEN:
         return TopicUnreadable(
             f"Kafka refuses access: {error.str()}; grant this user DESCRIBE and READ on the topics"
         )
-    if error is not None and error.code() in _GONE:
+    if error is not None and error.code() in UNKNOWN_TOPIC:
         return TopicUnreadable(f"a topic or partition was removed: {error.str()}; run the verification again")
     return TopicUnreadable(diagnosis.message(error))
