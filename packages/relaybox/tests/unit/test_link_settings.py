@@ -105,7 +105,7 @@ def test_protection_that_nothing_would_use_is_refused(
 ) -> None:
     monkeypatch.setenv(name, pem)
     kind = KafkaSettings if name.startswith("KAFKA") else PostgresSettings
-    assert refusal(kind) == [f"{name}: nothing uses it; {remedy}"]
+    assert refusal(kind) == [f"{name}: has no effect; {remedy}"]
 
 
 def test_a_certificate_that_an_unencrypted_link_would_not_show_is_refused(
@@ -115,7 +115,7 @@ def test_a_certificate_that_an_unencrypted_link_would_not_show_is_refused(
     monkeypatch.setenv("POSTGRES_SSL_CERT_FILE", pem)
     monkeypatch.setenv("POSTGRES_SSL_KEY_FILE", pem)
     (line,) = refusal(PostgresSettings)
-    assert line.startswith("POSTGRES_SSL_CERT_FILE: nothing uses it; set POSTGRES_SSL_MODE")
+    assert line.startswith("POSTGRES_SSL_CERT_FILE: has no effect; set POSTGRES_SSL_MODE")
 
 
 @pytest.mark.parametrize(
@@ -151,9 +151,13 @@ def test_a_file_that_cannot_be_read_is_refused_at_the_start(
 ) -> None:
     monkeypatch.setenv(*on)
     monkeypatch.setenv(name, str(tmp_path / "nowhere.pem"))
-    assert refusal(kind) == [f"{name}: the file cannot be read: No such file or directory"]
+    assert refusal(kind) == [
+        f"{name}: the file cannot be read: No such file or directory; check its path and its permissions"
+    ]
     monkeypatch.setenv(name, str(tmp_path))
-    assert refusal(kind) == [f"{name}: the file cannot be read: Is a directory"]
+    assert refusal(kind) == [
+        f"{name}: the file cannot be read: Is a directory; check its path and its permissions"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -185,7 +189,7 @@ def test_transaction_pooler_needs_a_direct_address(monkeypatch: pytest.MonkeyPat
 def test_direct_address_without_a_pooler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTGRES_DIRECT_HOST", "db")
     assert refusal(PostgresSettings) == [
-        "POSTGRES_DIRECT_HOST: nothing uses it; set POSTGRES_POOLER to session or transaction"
+        "POSTGRES_DIRECT_HOST: has no effect; set POSTGRES_POOLER to session or transaction"
     ]
 
 

@@ -1,4 +1,4 @@
-"""PostgreSQL: connections, transactions, SQL files, the schema."""
+"""PostgreSQL: connections, transactions, SQL files and migrations."""
 
 from relaybox.db._database import Database, DedicatedConnection, Executor, Isolation, executor_of
 from relaybox.db._errors import (

@@ -1,4 +1,4 @@
-"""One connection of the driver: limits on everything, TLS as the settings want it, nothing from HOME."""
+"""Open connections of the driver: with limits, TLS by the settings, and no files from HOME."""
 
 import asyncio
 import ssl
@@ -29,22 +29,22 @@ __all__ = ("Connector", "await_connection")
 
 T = TypeVar("T")
 _SQL: Final = load_queries(__package__ or "relaybox.db", "connections.sql")
-#: Prepared statements that a connection keeps; the driver's own default.
+#: Prepared statements that a connection caches; the driver's default.
 _STATEMENTS_MAX: Final = 100
-#: How fast the server notices that a client died while its statement runs.
+#: How fast the server notices that a client has died while its statement runs.
 _CLIENT_CHECK_MS: Final = 500
-#: Above the server's own statement_timeout: only a server that has fallen silent takes longer.
-_SILENCE_S: Final = 5.0
+#: Added to the server's statement_timeout: only a server that does not respond takes longer.
+_RESPONSE_MARGIN_S: Final = 5.0
 
 
 class _Connection(asyncpg.Connection):
-    """The driver's connection; a server that has fallen silent costs it, not the waiting of whoever asked."""
+    """The driver's connection with a time limit for responses, after which it is closed."""
 
-    #: None waits for ever, as the server's statement_timeout of 0 does.
+    #: Time limit of a response; None: no limit, as with a statement_timeout of 0.
     response_timeout_s: float | None = None
-    #: Called when the server turns out to be read-only.
+    #: Called if the server is read-only.
     on_read_only: Callable[[], None] | None = None
-    #: The value of the connector's counter when this connection was made.
+    #: The connector's counter at the time this connection was opened.
     generation: int = 0
 
     async def fetch(self, query: str, *args: Any, **options: Any) -> list[Any]:
@@ -58,11 +58,11 @@ class _Connection(asyncpg.Connection):
             raise TransactionAborted
         return done
 
-    async def _await_response(self, answer: Awaitable[T]) -> T:
+    async def _await_response(self, response: Awaitable[T]) -> T:
         try:
-            # Not the driver's own time-out: that begins only after a cancelled statement before has ended.
+            # Not the driver's timeout: it begins only after an earlier, cancelled statement has ended.
             async with asyncio.timeout(self.response_timeout_s):
-                return await answer
+                return await response
         except TimeoutError as error:
             self.terminate()
             raise DatabaseUnavailable(UNREACHABLE_MESSAGE) from error
@@ -75,47 +75,47 @@ class _Connection(asyncpg.Connection):
 
 
 class _UnnamedConnection(_Connection):
-    """A connection through a pooler that may lend another server connection for each transaction."""
+    """A connection through a pooler that may use another server connection for each transaction."""
 
     async def prepare(self, query: str, **options: Any) -> Any:
-        """Prepare *query* without a name; the driver parses it again with each execution."""
+        """Prepare *query* without a name; the server parses it again at each execution."""
         driver: Any = super()
         return await driver.prepare(query, **{**options, "name": ""})
 
 
 class Connector:
-    """Makes the connections of one :class:`relaybox.db.Database` and knows which of them are still of use."""
+    """Open the connections of one :class:`relaybox.db.Database`, and decide which of them are usable."""
 
     def __init__(self, settings: PostgresSettings, application_name: str) -> None:
         self._settings = settings
         self._application_name = application_name
         self._generation = 0
-        #: The server that accepted the last connection: it is asked first.
+        #: Index of the server that accepted the last connection; it is tried first.
         self._first = 0
 
     async def connect(self) -> Any:
-        """Connect to the first of the servers that is as the settings want it.
+        """Connect to the first server that meets the settings.
 
-        Each gets ``connect_timeout_s``. Certificates are read each time, so that renewed ones count at once.
+        Each server has ``connect_timeout_s``. Certificates are read each time, so that renewed ones are used.
 
         Raises:
-            DatabaseUnavailable: no server can be used, or a certificate or key cannot; the message says why.
-            DatabaseBusy: the server has no room for another connection.
+            DatabaseUnavailable: No server, or no certificate or key, can be used; the message has the reason.
+            DatabaseBusy: The server accepts no more connections.
         """
         generation = self._generation
         connection = await self._connect_to_any()
         timeout_ms = self._settings.statement_timeout_ms
-        connection.response_timeout_s = timeout_ms / 1_000 + _SILENCE_S if timeout_ms else None
+        connection.response_timeout_s = timeout_ms / 1_000 + _RESPONSE_MARGIN_S if timeout_ms else None
         connection.generation = generation
         connection.on_read_only = self.invalidate_connections
         return connection
 
     def invalidate_connections(self) -> None:
-        """Regard every connection made so far as unusable: a new one may reach the new primary."""
+        """Make all open connections unusable: a new connection may reach the new primary."""
         self._generation += 1
 
     def is_usable(self, connection: _Connection) -> bool:
-        """Whether *connection* is open and its server was not found read-only since it was made."""
+        """Return whether *connection* is open and newer than the last :meth:`invalidate_connections`."""
         return not connection.is_closed() and connection.generation == self._generation
 
     async def _connect_to_any(self) -> Any:
@@ -141,7 +141,7 @@ class Connector:
 
 
 async def _connect(settings: PostgresSettings, address: tuple[str, int], application_name: str) -> Any:
-    """Connect to one server; the driver's own way to TLS would look for certificates in HOME."""
+    """Connect to one server; the driver's own TLS setup would read certificates from HOME."""
     if settings.ssl_mode == "disable":
         return await _attempt(settings, address, application_name, tls=None)
     tls = _tls(settings)
@@ -154,14 +154,14 @@ async def _connect(settings: PostgresSettings, address: tuple[str, int], applica
 
 
 async def await_connection(connecting: Awaitable[T], url: URL) -> T:
-    """Await a connection to *url* that is being made; here, and only here, an ``OSError`` is PostgreSQL's.
+    """Await a connection to *url*, and map its ``OSError``; elsewhere an ``OSError`` may have other causes.
 
     Raises:
-        DatabaseUnavailable: nobody answered, or the server is not who it should be.
+        DatabaseUnavailable: No server responded, or the server's certificate is not accepted.
     """
     try:
         return await connecting
-    except OSError as error:  # TimeoutError and ssl.SSLError are
+    except OSError as error:  # includes TimeoutError and ssl.SSLError
         raise unreachable(f"{url.host}:{url.port}", error) from error
 
 
@@ -184,7 +184,7 @@ async def _attempt(
             ssl=tls or False,
             connection_class=_UnnamedConnection if settings.pooler == "transaction" else _Connection,
             target_session_attrs=settings.target_session_attrs,
-            # What a server connection knows by name, the next one does not.
+            # A named statement exists on one server connection only.
             statement_cache_size=0 if settings.pooler == "transaction" else _STATEMENTS_MAX,
             server_settings={
                 "application_name": application_name,
@@ -203,35 +203,36 @@ async def _attempt(
 
 
 def _limits(settings: PostgresSettings) -> dict[str, str]:
-    """What is in force on every connection (G69)."""
+    """Return the limits of every connection (G69)."""
     return {
-        # This schema alone: a missing table must not be found among an application's own.
+        # Only this schema: a missing table must not be found in another schema.
         "search_path": settings.schema_name,
         "lock_timeout": str(settings.lock_timeout_ms),
         "statement_timeout": str(settings.statement_timeout_ms),
         "idle_in_transaction_session_timeout": str(settings.idle_in_transaction_timeout_ms),
         "client_connection_check_interval": str(_CLIENT_CHECK_MS),
-        # JIT never pays for statements this short, and its first plan costs 100 ms.
+        # JIT does not help short statements, and its first plan costs 100 ms.
         "jit": "off",
     }
 
 
 async def _require_limits(connection: Any, settings: PostgresSettings, limits: dict[str, str]) -> None:
-    """Refuse server connections without the limits: whatever was set here would be another client's next.
+    """Reject server connections without the limits: SET would affect the next client of the connection.
 
     Raises:
-        DatabaseUnavailable: one of *limits* is not in force; the message has the statement that sets it.
+        DatabaseUnavailable: One of *limits* is not set; the message has the statement that sets it.
     """
     rows = await connection.fetch(_SQL["fetch_limits"], list(limits))
     found = {row["name"]: row["setting"] for row in rows}
     if wrong := [name for name in limits if found.get(name) != limits[name]]:
-        told = ", ".join(f"{name} is {found.get(name)} instead of {limits[name]}" for name in wrong)
+        differences = ", ".join(f"{name} is {found.get(name)} instead of {limits[name]}" for name in wrong)
         remedy = " ".join(
             f'ALTER ROLE "{settings.user}" IN DATABASE "{settings.db}" SET {name} = {limits[name]};'
             for name in wrong
         )
         raise DatabaseUnavailable(
-            f"limits are not in force behind the pooler ({told}); run this and RECONNECT the pooler: {remedy}"
+            f"limits are not set behind the pooler ({differences}); "
+            f"run this and RECONNECT the pooler: {remedy}"
         )
 
 
@@ -247,7 +248,7 @@ def _tls(settings: PostgresSettings) -> ssl.SSLContext:
             context.load_verify_locations(settings.ssl_ca_file)
     if settings.ssl_cert_file is not None:
         with _named("POSTGRES_SSL_CERT_FILE with POSTGRES_SSL_KEY_FILE", settings.ssl_cert_file):
-            # Without a password OpenSSL would ask for that of an encrypted key, on the terminal.
+            # Without a password argument OpenSSL would prompt for the password of an encrypted key.
             context.load_cert_chain(settings.ssl_cert_file, settings.ssl_key_file, password="")
     return context
 
@@ -257,12 +258,14 @@ def _named(setting: str, file: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        raise DatabaseUnavailable(f"{setting} cannot be used: {file}: {error.strerror or error}") from error
+        raise DatabaseUnavailable(
+            f"{setting} cannot be used: {file}: {error.strerror or error}; check the file"
+        ) from error
 
 
 def _is_about_tls(error: Exception) -> bool:
-    """Whether another attempt without TLS may end otherwise: an answer came, and it was no to that."""
+    """Return whether another attempt without TLS may succeed, because the server rejected TLS."""
     if isinstance(error, ssl.SSLError) or sqlstate_of(error) == INVALID_AUTHORIZATION:
         return True
-    # The driver's words for a server without TLS; what the operating system says has a number.
+    # The driver's own error for a server without TLS has no number; errors of the system have one.
     return isinstance(error, ConnectionError) and error.errno is None

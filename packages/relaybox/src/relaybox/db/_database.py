@@ -1,4 +1,4 @@
-"""One process's connections to PostgreSQL."""
+"""The connections of one process to PostgreSQL."""
 
 import asyncio
 import random
@@ -26,7 +26,7 @@ _CLOSE_S: Final = 2.0
 
 
 class Executor(Protocol):
-    """Whatever runs one statement with ``$1`` parameters: an asyncpg connection, or a session."""
+    """Runs one statement with ``$1`` parameters: an asyncpg connection, or a session."""
 
     async def fetch(self, query: str, /, *args: Any) -> Sequence[Mapping[str, Any]]:
         """Run *query* and return its rows."""
@@ -34,18 +34,18 @@ class Executor(Protocol):
 
 
 class DedicatedConnection(Executor, Protocol):
-    """A driver's connection that its holder keeps, to listen on."""
+    """A connection of the driver outside the pool, for example for LISTEN."""
 
     async def add_listener(self, channel: str, callback: Callable[[Any, int, str, Any], None]) -> None:
         """LISTEN on *channel*; *callback* gets connection, process id, channel and payload."""
         ...
 
     def add_termination_listener(self, callback: Callable[[Any], None]) -> None:
-        """Call *callback* when the connection has ended, for whatever reason."""
+        """Call *callback* when the connection has ended."""
         ...
 
     def terminate(self) -> None:
-        """Close at once, without a word to the server."""
+        """Close the connection at once, without a message to the server."""
         ...
 
 
@@ -64,16 +64,16 @@ class _SessionExecutor:
 
 
 def executor_of(db: AsyncSession) -> Executor:
-    """Run the library's SQL inside the caller's own session and transaction."""
+    """Return an executor that runs the library's SQL inside the caller's session and transaction."""
     return _SessionExecutor(db)
 
 
 class Database:
-    """Connections of one process: SQLAlchemy sessions for applications, the plain driver for hot paths.
+    """The connections of one process: SQLAlchemy sessions for applications, the plain driver for hot paths.
 
-    Both come from one pool. Nothing connects before the first use, so a process starts while
-    PostgreSQL is away. Dead connections are noticed when they are handed out, without a ping:
-    a round-trip on every check-out would double the cost of a one-statement command.
+    Both use one pool. The first use opens a connection, so a process starts while PostgreSQL is unavailable.
+    A closed connection is replaced at checkout, without a ping: a round trip at every checkout would double
+    the cost of a command with one statement.
     """
 
     def __init__(
@@ -83,9 +83,13 @@ class Database:
         application_name: str = "relaybox",
         settings_class: type[PostgresSettings] = PostgresSettings,
     ) -> None:
-        """Describe the connections; *settings*, if left out, are read as *settings_class* at the first use.
+        """Create the object without connecting.
 
-        Then everything but this constructor may raise a ``SettingsError``.
+        Args:
+            settings: If left out, they are read from the environment at the first use, and every other method
+                may raise ``SettingsError``.
+            application_name: The name of the process in ``pg_stat_activity``.
+            settings_class: The class that reads the settings.
         """
         self._given_settings = settings
         self._settings_class = settings_class
@@ -93,12 +97,12 @@ class Database:
 
     @cached_property
     def settings(self) -> PostgresSettings:
-        """Where PostgreSQL is, and the limits of each connection."""
+        """The address of PostgreSQL, and the limits of each connection."""
         return self._given_settings or load_settings(self._settings_class)
 
     @cached_property
     def engine(self) -> AsyncEngine:
-        """SQLAlchemy's engine; it owns the pool."""
+        """SQLAlchemy's engine, which owns the pool."""
         return _create_engine(self.settings, self._connector)
 
     @cached_property
@@ -107,7 +111,7 @@ class Database:
 
     @cached_property
     def sessions(self) -> async_sessionmaker[AsyncSession]:
-        """Makes sessions on the pool."""
+        """The factory of sessions that use the pool."""
         return async_sessionmaker(self.engine, expire_on_commit=False)
 
     @cached_property
@@ -116,17 +120,17 @@ class Database:
 
     def __repr__(self) -> str:
         if "engine" not in self.__dict__:
-            return "<Database [not used yet]>"
+            return "<Database [not connected yet]>"
         where = f"{self.settings.user}@{self.settings.address}/{self.settings.db}"
         return f"<Database {where} [{self.engine.pool.status()}]>"
 
     @asynccontextmanager
     async def connection(self) -> AsyncGenerator[Executor]:
-        """A pooled connection of the driver itself, in autocommit: one statement is one transaction.
+        """Yield a pooled connection of the driver in autocommit mode: each statement is one transaction.
 
         Raises:
-            DatabaseUnavailable: PostgreSQL is away, the connection broke, or no answer came in time.
-            DatabaseBusy: no connection or lock in time, or the server cancelled the statement.
+            DatabaseUnavailable: PostgreSQL cannot be reached, or does not respond in time.
+            DatabaseBusy: No connection or lock in time, or the server cancelled the statement.
             RetryTransaction: 40001 or 40P01.
         """
         with map_database_errors():
@@ -140,10 +144,10 @@ class Database:
 
     @asynccontextmanager
     async def service_connection(self) -> AsyncGenerator[Executor]:
-        """As :meth:`connection`, for a service's own statements: no SQLSTATE may end a service.
+        """Yield a connection as :meth:`connection` does, for the statements of a service.
 
         Raises:
-            DatabaseRefused: what :meth:`connection` would let pass, a missing right for instance.
+            DatabaseRefused: Any SQLSTATE that :meth:`connection` does not map, for example a missing right.
             DatabaseUnavailable, DatabaseBusy, RetryTransaction: as :meth:`connection`.
         """
         with map_service_errors():
@@ -151,15 +155,15 @@ class Database:
                 yield connection
 
     def replace_connections(self) -> None:
-        """Close each pooled connection before its next use: their server is no longer the primary."""
+        """Close each pooled connection before its next use, because its server is no longer the primary."""
         self._connector.invalidate_connections()
 
     async def begin(self) -> AsyncSession:
-        """A session whose transaction, READ COMMITTED, has begun; the caller commits and closes it.
+        """Return a session with a READ COMMITTED transaction; the caller commits and closes it.
 
         Raises:
-            DatabaseUnavailable: PostgreSQL is away.
-            DatabaseBusy: no connection became free in time.
+            DatabaseUnavailable: PostgreSQL cannot be reached.
+            DatabaseBusy: No connection became free in time.
         """
         db = self.sessions()
         try:
@@ -177,17 +181,21 @@ class Database:
         isolation: Isolation = "REPEATABLE READ",
         attempts_max: int = _ATTEMPTS_MAX,
     ) -> T:
-        """Run *work* in a transaction of its own and return its result after COMMIT has returned.
+        """Run *work* in a new transaction, and return its result after the COMMIT.
 
-        A lost race (40001, 40P01, :class:`RetryTransaction`) rolls back and runs *work* again in a
-        new transaction, with jitter, at most *attempts_max* times: *work* must do nothing but
-        read and write through its session.
+        After a conflict (40001, 40P01, :class:`RetryTransaction`) the transaction is rolled back and *work*
+        runs again in a new one, with jitter. So *work* must only read and write through its session.
+
+        Args:
+            work: Gets the session; returns the result.
+            isolation: The isolation level.
+            attempts_max: Maximum number of attempts.
 
         Raises:
-            RetryTransaction: the race was lost *attempts_max* times.
-            DatabaseUnavailable: PostgreSQL is away; whether a COMMIT in flight took effect is
-                unknown, send the command again with the same idempotency key (G05).
-            DatabaseBusy: a lock did not come in time.
+            RetryTransaction: Each of *attempts_max* attempts had a conflict.
+            DatabaseUnavailable: PostgreSQL cannot be reached. Whether a running COMMIT took effect is
+                unknown: send the command again with the same idempotency key (G05).
+            DatabaseBusy: A lock was not granted in time.
         """
         for attempt in range(1, attempts_max + 1):
             try:
@@ -213,18 +221,18 @@ class Database:
         )
 
     async def dedicated(self) -> DedicatedConnection:
-        """A connection outside the pool whose session is the caller's, for LISTEN. The caller closes it.
+        """Open a connection outside the pool, for example for LISTEN; the caller closes it.
 
-        It goes to ``POSTGRES_DIRECT_HOST`` where that is set.
+        It connects to ``POSTGRES_DIRECT_HOST`` if that is set.
 
         Raises:
-            DatabaseUnavailable: PostgreSQL is away.
+            DatabaseUnavailable: PostgreSQL cannot be reached.
         """
         with map_database_errors():
             return await await_connection(self._direct_connector.connect(), self.engine.url)
 
     async def close(self) -> None:
-        """Close every connection; a server that has fallen silent is left without a word after 2 s."""
+        """Close every connection; wait at most 2 s for a server that does not respond."""
         if "engine" not in self.__dict__:
             return
         with suppress(TimeoutError):
@@ -233,23 +241,23 @@ class Database:
 
 
 def _create_engine(settings: PostgresSettings, connector: Connector) -> AsyncEngine:
-    # The pooler's next server connection knows no statement by the name that it has on this one.
+    # A named statement exists on one server connection only, and the pooler changes it.
     unnamed = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": str}
     options = unnamed if settings.pooler == "transaction" else {}
 
     def create() -> Any:
-        # Not async_creator: with that one these options cannot be given.
+        # Not async_creator: these options cannot be passed with it.
         driver: Any = engine.dialect.dbapi
         return driver.connect(async_creator_fn=connector.connect, **options)
 
     engine = create_async_engine(
-        # For people alone; what connects knows the rest.
+        # For display only; the connector has the complete settings.
         URL.create("postgresql+asyncpg", host=settings.host, port=settings.port, database=settings.db),
         creator=create,
         pool_size=settings.pool_size,
         max_overflow=0,
         pool_timeout=settings.connect_timeout_s,
-        # Errors are logged; what a user wrote is not.
+        # Errors are logged, but not their parameters, which may be private.
         hide_parameters=True,
     )
     event.listen(engine.sync_engine, "checkout", partial(_refuse_unusable, connector))
@@ -258,12 +266,12 @@ def _create_engine(settings: PostgresSettings, connector: Connector) -> AsyncEng
 
 
 def _refuse_unusable(connector: Connector, dbapi_connection: Any, _record: Any, _proxy: Any) -> None:
-    """Tell the pool to replace a connection that the server has closed, or whose server takes no writes."""
+    """Make the pool replace a closed connection, or one whose server rejects writes."""
     if not connector.is_usable(dbapi_connection.driver_connection):
-        raise exc.DisconnectionError("the connection is closed, or its server takes no writes")
+        raise exc.DisconnectionError("the connection is closed, or its server rejects writes")
 
 
 def _drop_read_only(context: ExceptionContext) -> None:
-    """Drop the whole pool when a session meets a read-only server: its other connections lead there too."""
+    """Invalidate the whole pool after an error of a read-only server, which its connections share."""
     if is_read_only(context.original_exception):
         context.is_disconnect = True

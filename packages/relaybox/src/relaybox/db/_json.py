@@ -1,14 +1,14 @@
-"""What PostgreSQL's JSONB cannot hold, found before it aborts a transaction."""
+"""Find characters that JSONB cannot store, before they abort a transaction."""
 
 import re
 from typing import Final
 
 __all__ = ("contains_nul",)
 
-#: An escaped NUL; after an even number of backslashes, else it is a backslash and "u0000".
+#: An escaped NUL. After an odd number of backslashes, "u0000" is plain text.
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 def contains_nul(document: bytes) -> bool:
-    """Whether a JSON text holds the NUL character, in a value or a name; JSONB refuses it."""
+    """Return whether a JSON text contains the NUL character, which JSONB rejects."""
     return b"\\u0000" in document and _NUL.search(document) is not None

@@ -1,4 +1,4 @@
-"""Versioned schema: Alembic revisions whose content is SQL files, applied as the tables' owner."""
+"""Apply migrations: Alembic revisions that run SQL files as the tables' owner."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -35,27 +35,27 @@ _SQL: Final = load_queries(__package__ or "relaybox.db", "migrations.sql")
 
 
 class MigrationFailed(DatabaseError):
-    """Raised when a schema cannot be brought to the wanted version; nothing of that step remains."""
+    """Raised when a migration fails; its transaction was rolled back."""
 
     error_code = "MIGRATION_FAILED"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Migrations:
-    """One line of Alembic revisions, with a version table of its own so that lines live side by side."""
+    """One sequence of Alembic revisions with its own version table; a schema may have several sequences."""
 
-    #: Folder with ``env.py`` and ``versions/``.
+    #: Directory with ``env.py`` and ``versions/``.
     location: Path
     version_table: str
-    #: Statement that gives ``$1``, the services' role, its rights on these tables.
+    #: Statement that grants the services' role, ``$1``, its rights on these tables.
     grant: str
 
     def script(self) -> ScriptDirectory:
-        """Alembic's view of the folder."""
+        """Return Alembic's view of the directory."""
         return ScriptDirectory.from_config(self.config())
 
     def config(self, **attributes: Any) -> Config:
-        """An Alembic configuration that hands *attributes* to ``env.py``."""
+        """Return an Alembic configuration that passes *attributes* to ``env.py``."""
         config = Config()
         config.set_main_option("script_location", str(self.location))
         config.set_main_option("path_separator", "os")
@@ -70,87 +70,88 @@ BACKBONE: Final = Migrations(
 )
 
 
-async def migrate_up(settings: PostgresSettings, *lines: Migrations) -> list[str]:
-    """Bring every line to its newest revision, as the owner, and renew the services' rights.
+async def migrate_up(settings: PostgresSettings, *migrations: Migrations) -> list[str]:
+    """Apply all pending revisions as the owner, and renew the services' rights.
 
-    Creates ``POSTGRES_SCHEMA`` when it is missing.
+    Creates ``POSTGRES_SCHEMA`` if it is missing. Each sequence of revisions is one transaction. Concurrent
+    runs wait for each other.
 
-    Returns the revisions applied; running it again applies none. Two runs at once wait for
-    each other. Each line is one transaction.
+    Returns:
+        The applied revisions; none if there was nothing to do.
 
     Raises:
-        DatabaseUnavailable: PostgreSQL is away.
-        MigrationFailed: a statement was refused, the services' role does not exist, or the tables are in
-            another schema and ``POSTGRES_SCHEMA`` is not set.
+        DatabaseUnavailable: PostgreSQL cannot be reached.
+        MigrationFailed: A statement failed, the services' role does not exist, or the tables are in another
+            schema and ``POSTGRES_SCHEMA`` is not set.
     """
     applied: list[str] = []
     engine = _owner(settings)
     try:
-        for line in lines:
+        for sequence in migrations:
             if "schema_name" not in settings.model_fields_set:
-                await _refuse_tables_elsewhere(engine, line, settings.schema_name)
-            applied += await _run(engine, line, command.upgrade, "head")
-            await _grant(engine, line, settings)
+                await _refuse_tables_elsewhere(engine, sequence, settings.schema_name)
+            applied += await _run(engine, sequence, command.upgrade, "head")
+            await _grant(engine, sequence, settings)
     finally:
         await engine.dispose()
     return applied
 
 
-async def migrate_down(settings: PostgresSettings, line: Migrations, revision: str = "base") -> list[str]:
-    """Take *line* back to *revision* (``base``: remove its tables and all their data).
+async def migrate_down(settings: PostgresSettings, sequence: Migrations, revision: str = "base") -> list[str]:
+    """Downgrade to *revision*; ``base`` removes the tables and all their data.
 
     Raises:
-        MigrationFailed: there is no such revision, or a statement was refused.
+        MigrationFailed: The revision does not exist, or a statement failed.
     """
     engine = _owner(settings)
     try:
-        return await _run(engine, line, command.downgrade, revision)
+        return await _run(engine, sequence, command.downgrade, revision)
     finally:
         await engine.dispose()
 
 
-async def pending_migrations(database: Database, *lines: Migrations) -> list[str]:
-    """The revisions that *database* still lacks, oldest first; empty when the code may run on it.
+async def pending_migrations(database: Database, *migrations: Migrations) -> list[str]:
+    """Return the revisions that *database* lacks, oldest first.
 
     Raises:
-        DatabaseUnavailable: PostgreSQL is away.
-        DatabaseBusy: no connection or answer in time.
+        DatabaseUnavailable: PostgreSQL cannot be reached.
+        DatabaseBusy: No connection or response in time.
     """
     missing: list[str] = []
     async with _connected(database.engine) as connection:
-        for line in lines:
-            at = await connection.run_sync(_heads, line.version_table)
-            revisions = line.script().iterate_revisions("heads", at or "base")
+        for sequence in migrations:
+            at = await connection.run_sync(_heads, sequence.version_table)
+            revisions = sequence.script().iterate_revisions("heads", at or "base")
             missing += [revision.revision for revision in revisions][::-1]
     return missing
 
 
-def schema_script(*lines: Migrations, schema: str = "public") -> str:
-    """All migrations as one SQL text for a container's first start, stamping the version tables.
+def schema_script(*migrations: Migrations, schema: str = "public") -> str:
+    """Return all migrations as one SQL script, which also fills the version tables.
 
     Args:
-        lines: the lines of migrations, in the order in which they must be applied.
-        schema: where it makes everything, a plain name; in the session's own schema if ``public``.
+        migrations: The sequences of revisions, in the order in which they must be applied.
+        schema: The schema to create and use, a plain name; ``public``: the session's schema.
     """
     parts: list[str] = [
         "-- Generated from the Alembic migrations; a test compares it with them. Do not edit."
     ]
     if schema != "public":
         parts.append(f'CREATE SCHEMA IF NOT EXISTS "{schema}";\nSET search_path TO "{schema}";')
-    for line in lines:
-        revisions = [revision.revision for revision in line.script().walk_revisions()][::-1]
-        parts += [_up_file(line, revision).read_text(encoding="utf-8").strip() for revision in revisions]
+    for sequence in migrations:
+        revisions = [revision.revision for revision in sequence.script().walk_revisions()][::-1]
+        parts += [_up_file(sequence, revision).read_text(encoding="utf-8").strip() for revision in revisions]
         parts.append(
-            f"CREATE TABLE {line.version_table} (\n"
+            f"CREATE TABLE {sequence.version_table} (\n"
             f"    version_num VARCHAR(32) NOT NULL,\n"
-            f"    CONSTRAINT {line.version_table}_pkc PRIMARY KEY (version_num)\n);\n"
-            f"INSERT INTO {line.version_table} (version_num) VALUES ('{revisions[-1]}');"
+            f"    CONSTRAINT {sequence.version_table}_pkc PRIMARY KEY (version_num)\n);\n"
+            f"INSERT INTO {sequence.version_table} (version_num) VALUES ('{revisions[-1]}');"
         )
     return "\n\n".join(parts) + "\n"
 
 
 def run_sql_file(bind: Connection, file: Path) -> None:
-    """Run a whole SQL file inside Alembic's transaction; what a revision's ``upgrade()`` calls."""
+    """Run an SQL file inside Alembic's transaction; for ``upgrade()`` of a revision."""
     script = file.read_text(encoding="utf-8")
     adapted: Any = bind.connection.dbapi_connection
 
@@ -160,8 +161,8 @@ def run_sql_file(bind: Connection, file: Path) -> None:
     adapted.run_async(execute)
 
 
-def _up_file(line: Migrations, revision: str) -> Path:
-    return line.location / "versions" / f"{revision}.up.sql"
+def _up_file(sequence: Migrations, revision: str) -> Path:
+    return sequence.location / "versions" / f"{revision}.up.sql"
 
 
 def _owner(settings: PostgresSettings) -> AsyncEngine:
@@ -181,17 +182,17 @@ async def _connected(engine: AsyncEngine) -> AsyncGenerator[AsyncConnection]:
             await connection.close()
 
 
-async def _run(engine: AsyncEngine, line: Migrations, action: Any, revision: str) -> list[str]:
+async def _run(engine: AsyncEngine, sequence: Migrations, action: Any, revision: str) -> list[str]:
     def run(connection: Connection) -> list[str]:
-        before = _heads(connection, line.version_table)
-        action(line.config(connection=connection), revision)
-        after = _heads(connection, line.version_table)
+        before = _heads(connection, sequence.version_table)
+        action(sequence.config(connection=connection), revision)
+        after = _heads(connection, sequence.version_table)
         upper, lower = (after, before) if action is command.upgrade else (before, after)
         if upper == lower:
             return []
-        return [step.revision for step in line.script().iterate_revisions(upper or "base", lower or "base")][
-            ::-1
-        ]
+        return [
+            step.revision for step in sequence.script().iterate_revisions(upper or "base", lower or "base")
+        ][::-1]
 
     try:
         async with _connected(engine) as connection, connection.begin():
@@ -204,29 +205,32 @@ async def _run(engine: AsyncEngine, line: Migrations, action: Any, revision: str
     except DatabaseUnavailable:
         raise
     except Exception as error:
-        raise MigrationFailed(f"{line.version_table}: {error}") from error
+        raise MigrationFailed(f"{sequence.version_table}: {error}") from error
 
 
-async def _refuse_tables_elsewhere(engine: AsyncEngine, line: Migrations, schema: str) -> None:
-    """Refuse to create empty tables beside those that an earlier version made by a role's search_path."""
+async def _refuse_tables_elsewhere(engine: AsyncEngine, sequence: Migrations, schema: str) -> None:
+    """Reject a run that would create empty tables although another schema has the tables.
+
+    An earlier version created them by the search_path of the role.
+    """
     async with _connected(engine) as connection:
-        found = await connection.exec_driver_sql(_SQL["schemas_with_table"], (line.version_table,))
+        found = await connection.exec_driver_sql(_SQL["schemas_with_table"], (sequence.version_table,))
         if elsewhere := found.scalar():
             raise MigrationFailed(
-                f"{line.version_table}: the tables are in another schema ({elsewhere}); set POSTGRES_SCHEMA "
-                f"to it, or to {schema} to create new, empty tables there"
+                f"{sequence.version_table}: the tables are in another schema ({elsewhere}); set "
+                f"POSTGRES_SCHEMA to it, or to {schema} to create new, empty tables there"
             )
 
 
-async def _grant(engine: AsyncEngine, line: Migrations, settings: PostgresSettings) -> None:
+async def _grant(engine: AsyncEngine, sequence: Migrations, settings: PostgresSettings) -> None:
     if settings.owner_user in (None, settings.user):
         return
     try:
         async with _connected(engine) as connection, connection.begin():
-            await connection.exec_driver_sql(line.grant, (settings.user,))
+            await connection.exec_driver_sql(sequence.grant, (settings.user,))
     except SQLAlchemyError as error:
         raise MigrationFailed(
-            f"{settings.user} cannot be given its rights; does POSTGRES_USER name a role?"
+            f"the rights of {settings.user} cannot be granted; check that POSTGRES_USER names a role"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""SQL stands in ``.sql`` files beside the module that runs it; this reads them."""
+"""Read named queries from the ``.sql`` files beside the modules that run them."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -14,10 +14,9 @@ _INCLUDE: Final = re.compile(r"^[ \t]*-- include: (\w+)[ \t]*$", re.MULTILINE)
 class Queries(Mapping[str, str]):
     """The named queries of one file; ``queries["claim_lanes"]`` is the statement's text.
 
-    A statement may leave a place open with a line ``-- include: name``; :meth:`including` puts
-    another named query there, as it stands, so that a library's statement and an application's
-    part of it are both SQL that can be read and prepared. Nothing else is ever put into a text:
-    values travel as ``$1``.
+    A statement may contain a placeholder line ``-- include: name``; :meth:`including` replaces it with
+    another named query. So a statement of the library and the application's part of it are both complete SQL
+    that a test can prepare. Values are never put into the text: they are parameters (``$1``).
     """
 
     def __init__(self, source: str, queries: Mapping[str, str]) -> None:
@@ -39,23 +38,23 @@ class Queries(Mapping[str, str]):
         return len(self._queries)
 
     def including(self, name: str, **parts: str) -> str:
-        """The query *name* with every open place filled by the part of that name.
+        """Return the query *name* with each placeholder replaced by the part of that name.
 
         Raises:
-            KeyError: the query or a part it includes is missing.
+            KeyError: The query or a part is missing.
         """
-        return _INCLUDE.sub(lambda place: parts[place[1]], self[name])
+        return _INCLUDE.sub(lambda match: parts[match[1]], self[name])
 
 
 def load_queries(package: str, file: str) -> Queries:
-    """Read the named queries of *file* in *package*; done once, at import.
+    """Read the named queries of *file* in *package*; called once, at import.
 
-    A query begins at ``-- name: x`` and ends where the next begins; comments stay, they help
-    whoever reads ``pg_stat_activity``.
+    A query begins at ``-- name: x`` and ends where the next begins. Comments stay, because they help readers
+    of ``pg_stat_activity``.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file has text before its first name, or a name twice.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file has text before its first name, or a duplicate name.
     """
     text = (files(package) / file).read_text(encoding="utf-8")
     source = f"{package}:{file}"
@@ -64,5 +63,5 @@ def load_queries(package: str, file: str) -> Queries:
         raise ValueError(f"{source}: text before the first '-- name:'")
     names, bodies = parts[::2], parts[1::2]
     if len(set(names)) < len(names):
-        raise ValueError(f"{source}: a query name stands twice among {', '.join(names)}")
+        raise ValueError(f"{source}: duplicate query name among {', '.join(names)}")
     return Queries(source, {name: body.strip().rstrip(";") for name, body in zip(names, bodies, strict=True)})

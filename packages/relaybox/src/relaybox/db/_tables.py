@@ -1,4 +1,4 @@
-"""The tables of the library, for tools that look at a database it shares with an application."""
+"""The library's tables, for tools of applications in the same database."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -9,7 +9,7 @@ from relaybox.settings import PostgresSettings, load_settings
 
 __all__ = ("TABLES", "include_name")
 
-#: Every table that the library's migrations make, its partitions and its version table included.
+#: All tables of the library's migrations, with partitions and the version table.
 TABLES: Final = frozenset(
     {"aggregate_snapshots", "async_tasks", "command_inbox", "consumed_events", "domain_events"}
     | {"event_erasures", "event_outbox", "event_outbox_slots", "flow_resume_handles", "idempotency_bodies"}
@@ -23,8 +23,8 @@ TABLES: Final = frozenset(
 def include_name(name: str | None, kind: str, parents: Mapping[str, str | None]) -> bool:
     """Hide the library's tables from Alembic's autogenerate, as ``context.configure(include_name=…)``.
 
-    It hides tables in ``POSTGRES_SCHEMA`` only, and nothing else there, so a table of the application that no
-    model describes any more is still proposed to be dropped.
+    Only the library's tables in ``POSTGRES_SCHEMA`` are hidden: autogenerate still proposes to drop a table
+    of the application that has no model any more.
 
     Raises:
         SettingsError: ``POSTGRES_…`` is malformed.
@@ -36,8 +36,8 @@ def include_name(name: str | None, kind: str, parents: Mapping[str, str | None])
 
 
 def _default_schema() -> str | None:
-    """Return the schema that Alembic shows as None: the first one of the application's search_path."""
+    """Return the schema that Alembic reports as None: the first of the application's search_path."""
     try:
         return context.get_bind().dialect.default_schema_name
-    except (AttributeError, NameError):  # not in an env.py: Alembic's context stands for no environment
+    except (AttributeError, NameError):  # outside of an env.py Alembic's context has no environment
         return "public"

@@ -1,4 +1,4 @@
-"""Settings by environment, one class per neighbour, read once at the composition root.
+"""Settings from the environment, one class per subject, read once at the composition root.
 
 Every name is public (contract, section 7) and documented in ``.env.example``.
 """
@@ -36,35 +36,35 @@ __all__ = (
 )
 
 
-#: How a CloudEvent becomes a Kafka message: attributes as headers, or all in one JSON object.
+#: How a CloudEvent is written to a Kafka message: attributes as headers, or everything in one JSON object.
 CloudEventsMode = Literal["binary", "structured"]
 Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 Settings = TypeVar("Settings", bound=BaseSettings)
 
 
 class KafkaSettings(BaseSettings):
-    """Where Kafka is, and how to get in."""
+    """The address of Kafka, and how to authenticate."""
 
     model_config = SettingsConfigDict(env_prefix="KAFKA_", frozen=True, extra="ignore", env_ignore_empty=True)
 
-    #: One broker or several, comma-separated; each may have a port of its own (``name:9093``).
+    #: One or more brokers, comma-separated; each may have its own port (``name:9093``).
     host: str = "localhost"
     port: Port = 9092
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
     sasl_username: str | None = None
     sasl_password: SecretStr | None = None
-    #: Certificates of the authorities that may vouch for the brokers; None: those the system trusts.
+    #: Certificates of the authorities that sign the brokers' certificates; None: those of the system.
     ssl_ca_file: ReadableFile | None = None
-    #: The client's own certificate, for brokers that ask for one.
+    #: The client's certificate, for brokers that require one.
     ssl_cert_file: ReadableFile | None = None
     ssl_key_file: ReadableFile | None = None
-    #: Of the private key, if it is encrypted.
+    #: Password of the private key, if the key is encrypted.
     ssl_key_password: SecretStr | None = None
 
     @field_validator("sasl_mechanism", "sasl_username", "sasl_password")
     @classmethod
-    def _credentials_go_with_sasl(cls, value: Any, info: ValidationInfo) -> Any:
+    def _credentials_need_sasl(cls, value: Any, info: ValidationInfo) -> Any:
         protocol = info.data.get("security_protocol")
         if protocol in ("PLAINTEXT", "SSL"):
             refuse_unused(value, "set KAFKA_SECURITY_PROTOCOL to SASL_SSL or SASL_PLAINTEXT")
@@ -74,34 +74,34 @@ class KafkaSettings(BaseSettings):
 
     @field_validator("ssl_ca_file", "ssl_cert_file")
     @classmethod
-    def _certificates_go_with_tls(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+    def _certificates_need_tls(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         if info.data.get("security_protocol") in ("PLAINTEXT", "SASL_PLAINTEXT"):
             refuse_unused(value, "set KAFKA_SECURITY_PROTOCOL to SASL_SSL or SSL")
         return value
 
     @field_validator("ssl_key_file")
     @classmethod
-    def _key_has_its_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+    def _key_needs_its_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         return require_key_file(value, info, "KAFKA_SSL_CERT_FILE")
 
     @field_validator("ssl_key_password")
     @classmethod
-    def _password_has_its_key(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+    def _password_needs_its_key(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if info.data.get("ssl_key_file", ...) is None:
             refuse_unused(value, "set KAFKA_SSL_KEY_FILE")
         return value
 
     @property
     def bootstrap_servers(self) -> str:
-        """``host:port``, comma-separated, as Kafka clients want it and people read it."""
+        """Each broker as ``host:port``, comma-separated."""
         return ",".join(
             address_with_port(one.strip(), self.port) for one in self.host.split(",") if one.strip()
         )
 
     def client_config(self) -> dict[str, Any]:
-        """How every client reaches the brokers, in librdkafka's names; the one place that knows.
+        """Return the connection settings of every client, under librdkafka's names.
 
-        It holds passwords in clear: for a client's constructor, never for a log.
+        They contain passwords in clear: pass them to a client's constructor, and never log them.
         """
         values = {
             "bootstrap.servers": self.bootstrap_servers,
@@ -122,37 +122,37 @@ def _plain(value: str | Path | SecretStr) -> str:
 
 
 class RelaySettings(BaseSettings):
-    """How the message relay works."""
+    """Settings of the message relay."""
 
     model_config = SettingsConfigDict(env_prefix="RELAY_", frozen=True, extra="ignore", env_ignore_empty=True)
 
-    #: Seconds between two polls when nobody tells of new rows.
+    #: Seconds between two polls without a notification of new rows.
     poll_interval: Annotated[float, Field(gt=0, le=3_600)] = 5.0
-    #: Rows taken in one go.
+    #: Maximum number of rows of a batch.
     batch_size: Annotated[int, Field(ge=1, le=10_000)] = 100
     #: ``exactly-once`` onto the topic, for readers of committed messages, or ``at-least-once``.
     delivery: Literal["exactly-once", "at-least-once"] = "exactly-once"
     cloudevents: CloudEventsMode = "binary"
-    #: Of record batches. lz4 costs 0.7 µs of CPU per event of 540 bytes and leaves 186 of its 944 bytes on
-    #: the broker's disk; zstd 1.8 µs and 110 bytes, but it doubles the time of a single event; gzip 18 µs.
+    #: Compression of record batches. lz4 costs 0.7 µs of CPU per event of 540 bytes and leaves 186 of its 944
+    #: bytes on the broker's disk; zstd 1.8 µs and 110 bytes, but single events take longer; gzip 18 µs.
     compression: Compression = "lz4"
-    #: Whether missing topics of ``OUTBOX_TOPICS`` are created at the start; else the relay ends, naming them.
+    #: Whether the relay creates missing topics of ``OUTBOX_TOPICS``; otherwise it ends with their names.
     create_topics: bool = True
-    #: Partitions of a created topic; fixed for ever, or the order of keys breaks.
+    #: Partitions of a created topic; never change them later, because that breaks the order per key.
     topic_partitions: Annotated[int, Field(ge=1, le=10_000)] = 8
-    #: Replicas of a created topic and of the relay's markers; None: three, or as many as there are brokers.
+    #: Replicas of a created topic and of the relay's markers; None: three, or one per broker if fewer.
     topic_replication: Annotated[int, Field(ge=1, le=100)] | None = None
-    #: Replicas that must have a record before it counts as published; None: one less than all, two at most.
+    #: In-sync replicas needed for a write; None: one less than the replicas, at most two.
     topic_min_isr: Annotated[int, Field(ge=1, le=100)] | None = None
-    #: Seconds a relay may be silent before its lanes go to another one.
+    #: Seconds without a heartbeat after which another relay takes over the lanes.
     lease_s: Annotated[float, Field(gt=0, le=3_600)] = 3.0
-    #: Hours a SENT row stays in the outbox; it is gone after half as long again. As long as Kafka keeps
-    #: messages by default, so that both can be compared. PENDING and FAILED rows stay for ever.
+    #: Hours for which a SENT row stays in the outbox; it is removed at most half as long after that. The
+    #: default equals Kafka's retention, so that both can be compared. PENDING and FAILED rows stay.
     retention_h: Annotated[float, Field(gt=0, le=100_000)] = 168.0
 
     @field_validator("topic_min_isr")
     @classmethod
-    def _can_be_reached(cls, value: int | None, info: ValidationInfo) -> int | None:
+    def _at_most_the_replicas(cls, value: int | None, info: ValidationInfo) -> int | None:
         replicas = info.data.get("topic_replication")
         if value is not None and replicas is not None and value > replicas:
             raise invalid_setting(
@@ -162,74 +162,74 @@ class RelaySettings(BaseSettings):
 
 
 class TaskSettings(BaseSettings):
-    """How asynchronous tasks are run."""
+    """Settings of asynchronous tasks."""
 
     model_config = SettingsConfigDict(env_prefix="TASK_", frozen=True, extra="ignore", env_ignore_empty=True)
 
-    #: Seconds a worker may be silent before its task goes to another one (G06).
+    #: Seconds after the last renewal until another worker may claim the task (G06).
     lease_s: Annotated[float, Field(gt=0, le=3_600)] = 60.0
-    #: Times a task is taken before it is given up.
+    #: How often a task is claimed before it is exhausted.
     attempts_max: Annotated[int, Field(ge=1, le=100)] = 3
-    #: Tasks a process works on at the same time.
+    #: Tasks that a process runs at the same time.
     concurrency: Annotated[int, Field(ge=1, le=100)] = 4
-    #: Seconds between two looks for tasks when nobody tells of new ones.
+    #: Seconds between two claims without a notification of new tasks.
     poll_s: Annotated[float, Field(gt=0, le=60)] = 1.0
-    #: Seconds a running task gets to end when its process is told to stop.
+    #: Seconds for which a stopping process waits for its running tasks.
     stop_grace_s: Annotated[float, Field(ge=0, le=60)] = 7.0
 
 
 class HttpSettings(BaseSettings):
-    """How long a client may take to send a request."""
+    """Time limits for sending a request."""
 
     model_config = SettingsConfigDict(env_prefix="HTTP_", frozen=True, extra="ignore", env_ignore_empty=True)
 
     #: Seconds from the connection, or from a request's first byte, to the end of the request's head.
     head_timeout_s: Annotated[float, Field(gt=0, le=600)] = 15.0
-    #: Seconds that the server waits for a body.
+    #: Seconds for which the server waits for a body.
     body_timeout_s: Annotated[float, Field(gt=0, le=3_600)] = 20.0
-    #: Bytes per second: after each so many bytes the server waits 1 s longer, so 20 MiB may take 11 minutes.
+    #: Bytes per second: so many received bytes extend the limit by 1 s, so 20 MiB may take 11 minutes.
     body_rate_min_bytes_s: Annotated[int, Field(ge=1_024, le=2**30)] = 32 * 1024
 
 
 class IdempotencySettings(BaseSettings):
-    """How long answers to keyed requests are remembered, and under which secret."""
+    """How long responses to requests with an idempotency key are stored, and the secret for their keys."""
 
     model_config = SettingsConfigDict(
         env_prefix="IDEMPOTENCY_", frozen=True, extra="ignore", env_ignore_empty=True
     )
 
-    #: Keys are stored as a keyed hash. Without a secret whoever reads the table can find out whether a key
-    #: they guess is in it. All processes need the same one; under another, stored answers are not found.
+    #: Keys are stored as a keyed hash. Without a secret, a reader of the table can test whether it contains a
+    #: guessed key. All processes need the same secret; with another one, stored responses are not found.
     secret: Annotated[SecretStr, Field(min_length=32)] | None = None
-    #: Hours an answer is kept; afterwards its key is a new request (G70).
+    #: Hours for which a response is stored; after that, its key is a new request (G70).
     ttl_h: Annotated[float, Field(gt=0, le=8_760)] = 24.0
-    #: An answer with a larger body is remembered without it: executed, and never again (G67).
+    #: A larger body is not stored: the request is never executed again, and a replay gets an error (G67).
     body_bytes_max: Annotated[int, Field(ge=0, le=64 * 1024 * 1024)] = 1024 * 1024
-    #: Seconds between two removals of what has expired.
+    #: Seconds between two removals of expired records.
     sweep_s: Annotated[float, Field(gt=0, le=86_400)] = 60.0
 
 
 class RetentionSettings(BaseSettings):
-    """How long rows are kept that nothing works on any more; 0 hours for ever."""
+    """How long finished rows are kept; 0 hours: for ever."""
 
     model_config = SettingsConfigDict(
         env_prefix="RETENTION_", frozen=True, extra="ignore", env_ignore_empty=True
     )
 
-    #: Hours a command is kept in ``command_inbox`` after it came; afterwards its status is 404.
+    #: Hours for which a command is kept after it was received; after that, its status is 404.
     commands_h: Annotated[float, Field(ge=0, le=1_000_000)] = 720.0
-    #: Hours a task is kept in ``async_tasks`` after it ended.
+    #: Hours for which a task is kept after it ended.
     tasks_h: Annotated[float, Field(ge=0, le=1_000_000)] = 720.0
-    #: Hours the record that a group has consumed an event is kept. It must outlive the event on its topic
-    #: (``retention.ms``): else a group that reads its topic again handles it again (G40). How long that is,
-    #: only the broker knows, so the default keeps the records for ever.
+    #: Hours for which the record that a group has consumed an event is kept. It must be kept longer than the
+    #: topic keeps the event (``retention.ms``): else a group that reads the topic again processes the event
+    #: again (G40). Only the broker knows that time, so the default keeps the records for ever.
     consumed_events_h: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
 
 
 class JwtSettings(BaseSettings):
-    """How bearer tokens are checked (RFC 7519); HS256 by a shared secret.
+    """How bearer tokens are verified (RFC 7519): HS256 with a shared secret.
 
-    The secret must hold at least 32 bytes, the size of the digest (RFC 7518, section 3.2).
+    The secret must have at least 32 bytes, the size of the digest (RFC 7518, section 3.2).
     """
 
     model_config = SettingsConfigDict(env_prefix="JWT_", frozen=True, extra="ignore", env_ignore_empty=True)
@@ -244,15 +244,15 @@ def load_settings(kind: type[Settings]) -> Settings:
     """Read *kind* from the environment.
 
     Raises:
-        SettingsError: a setting is missing or malformed; the message has one line per setting
-            and never the value, which may be a secret.
+        SettingsError: A setting is missing or malformed; the message has one line per setting, without the
+            value, which may be a secret.
     """
     try:
         return kind()
     except ValidationError as error:
         prefix = kind.model_config.get("env_prefix", "")
         lines = [
-            # An alias is the whole name already.
+            # An alias is already the full name.
             f"{prefix}{'_'.join(map(str, problem['loc'])).upper().removeprefix(prefix)}: {problem['msg']}"
             for problem in error.errors(include_input=False, include_url=False)
         ]
@@ -260,10 +260,10 @@ def load_settings(kind: type[Settings]) -> Settings:
 
 
 def check_settings(*kinds: type[BaseSettings]) -> None:
-    """Read each of *kinds* from the environment and report everything that is wrong with them together.
+    """Read each of *kinds* from the environment, and report all errors together.
 
     Raises:
-        SettingsError: one line per setting of any of *kinds* that is missing or malformed.
+        SettingsError: A setting is missing or malformed; one line for each.
     """
     lines: list[str] = []
     for kind in kinds:

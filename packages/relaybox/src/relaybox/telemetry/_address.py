@@ -1,4 +1,4 @@
-"""The address that a process serves at, and what to do when it cannot be had."""
+"""Listen on the address of a server, with an error that names the setting to change."""
 
 import errno
 import os
@@ -11,15 +11,15 @@ __all__ = ("AddressUnusable", "open_listener")
 
 
 class AddressUnusable(RelayboxError):
-    """Raised when a server's address cannot be opened; says by the reason what to do about it."""
+    """Raised when a server's address cannot be opened; the message names the setting to change."""
 
-    #: What would be served there.
+    #: What the server serves, for the message.
     what: ClassVar[str]
-    #: Its settings are this with ``_HOST`` and ``_PORT``.
+    #: The prefix of the settings ``…_HOST`` and ``…_PORT``.
     settings: ClassVar[str]
 
     def __init__(self, host: str, port: int, error: OSError) -> None:
-        # The system's own words, not Python's longer ones; the resolver's numbers are below zero.
+        # The system's text, which is shorter than Python's; the resolver's numbers are negative.
         known = error.errno is not None and error.errno > 0
         reason = os.strerror(error.errno or 0) if known else error.strerror or str(error)
         super().__init__(f"cannot serve {self.what} at {host}:{port}: {reason}; {self._remedy(error)}")
@@ -27,20 +27,19 @@ class AddressUnusable(RelayboxError):
     def _remedy(self, error: OSError) -> str:
         host, port = f"{self.settings}_HOST", f"{self.settings}_PORT"
         if error.errno == errno.EADDRINUSE:
-            return f"stop what uses it, or set {port} to another port"
+            return f"stop the process that uses it, or set {port} to another port"
         if error.errno == errno.EACCES:
             return f"set {port} to a port from 1024 up"
         return f"set {host} to an address of this machine"
 
 
 def open_listener(host: str, port: int, *, backlog: int, error_class: type[AddressUnusable]) -> socket.socket:
-    """Listen at *host*:*port*, IPv4 or IPv6.
+    """Listen on *host*:*port*, IPv4 or IPv6.
 
-    Opened by us because uvicorn ends the whole process when it cannot open a port, without a word to
-    do about it.
+    Uvicorn does not open the port itself, because it ends the process without naming a remedy if that fails.
 
     Raises:
-        AddressUnusable: as *error_class*; the address is taken, unknown or not this machine's.
+        AddressUnusable: As *error_class*; the address is in use, unknown or not an address of this machine.
     """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET

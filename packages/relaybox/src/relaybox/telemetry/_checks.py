@@ -1,4 +1,4 @@
-"""Check PostgreSQL and its schema; bound every check in time and rate."""
+"""Check PostgreSQL and its schema; limit each check in time and rate."""
 
 import asyncio
 import time
@@ -18,39 +18,39 @@ from relaybox.telemetry._health import Check, CheckResult, HealthState
 
 __all__ = ("CHECK_LIMIT_S", "SharedCheck", "check_postgres")
 
-#: A probe answers within this time, whatever hangs.
+#: Time limit of each check.
 CHECK_LIMIT_S: Final = 2.0
-#: Probes that come faster share an answer, so that they cannot become a load of their own.
+#: Calls within this time share one result, so that probes cause no load.
 _FRESH_S: Final = 1.0
-#: How long a complete schema is believed before it is compared anew.
+#: How long a complete schema is not compared again.
 _SCHEMA_FRESH_S: Final = 30.0
 _SQL: Final = load_queries(__package__ or "relaybox.telemetry", "checks.sql")
 _OK: Final = CheckResult(state=HealthState.OK)
 
 
 def check_postgres(database: Database, *migrations: Migrations) -> Check:
-    """Check that PostgreSQL answers and lacks none of *migrations*; FAILED otherwise.
+    """Check that PostgreSQL responds and has all *migrations*; FAILED otherwise.
 
-    Answers within 2 s; results are shared for 1 s. It takes a connection of *database*'s pool, so
-    a pool that is used up counts as PostgreSQL being too busy.
+    The check ends within 2 s and shares its result for 1 s. It takes a connection from *database*'s pool, so
+    an exhausted pool counts as a busy database.
     """
     schema = _SchemaCheck(database, migrations)
-    late = CheckResult(state=HealthState.FAILED, detail="PostgreSQL did not answer within 2 s")
+    late = CheckResult(state=HealthState.FAILED, detail="PostgreSQL did not respond within 2 s")
     return SharedCheck(schema.run, late)
 
 
 class SharedCheck:
-    """Bounds a check in time, and lets callers within a second share one run of it."""
+    """Limit a check to 2 s, and share its result for 1 s; *late* is the result of a timeout."""
 
     def __init__(self, run: Callable[[], Awaitable[CheckResult]], late: CheckResult) -> None:
         self._run = run
         self._late = late
         self._last: CheckResult | None = None
         self._last_at_s = 0.0
-        self._one_at_a_time = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def __call__(self) -> CheckResult:
-        async with self._one_at_a_time:
+        async with self._lock:
             if self._last is None or time.monotonic() - self._last_at_s > _FRESH_S:
                 try:
                     async with asyncio.timeout(CHECK_LIMIT_S):
@@ -62,7 +62,7 @@ class SharedCheck:
 
 
 class _SchemaCheck:
-    """Asks for pending migrations, which reads files, only until none was pending; then pings."""
+    """Compare the migrations, which reads files, every 30 s; ping the server in between."""
 
     def __init__(self, database: Database, migrations: tuple[Migrations, ...]) -> None:
         self._database = database
@@ -82,7 +82,7 @@ class _SchemaCheck:
         async with self._database.connection() as connection:
             [row] = await connection.fetch(_SQL["ping"])
         if row["read_only"]:
-            # Reads would go on at a server that is no longer the primary.
+            # Reads would continue on a server that is not the primary any more.
             self._database.replace_connections()
             return CheckResult(state=HealthState.FAILED, detail=READ_ONLY_MESSAGE)
         return _OK
@@ -93,7 +93,7 @@ class _SchemaCheck:
             missing = ", ".join(pending)
             return CheckResult(
                 state=HealthState.FAILED,
-                detail=f"the schema lacks {missing}; run the migrations (relaybox migrate up)",
+                detail=f"the schema lacks the migrations {missing}; run relaybox migrate up",
             )
         self._complete_until_s = time.monotonic() + _SCHEMA_FRESH_S
         return await self._ping()

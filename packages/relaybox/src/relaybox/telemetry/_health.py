@@ -1,4 +1,4 @@
-"""Health: what a check is, and what several of them mean together."""
+"""Health checks, and the report that combines them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,40 +10,40 @@ __all__ = ("Check", "CheckResult", "Checks", "HealthReport", "HealthState", "run
 
 
 class HealthState(StrEnum):
-    """How a neighbour is, from the view of this process."""
+    """The state of a service that this process depends on."""
 
     OK = "ok"
-    #: Something is missing, and the process does its work without it.
+    #: Something is unavailable, but the process works without it.
     DEGRADED = "degraded"
-    #: The process cannot do its work.
+    #: The process cannot work.
     FAILED = "failed"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckResult:
-    """What one check found."""
+    """The result of one check."""
 
     state: HealthState
-    #: What is wrong and what to do, for people; None when all is well. Never holds a secret.
+    #: What is wrong and what to do; None if nothing is wrong. Never contains a secret.
     detail: str | None = None
 
 
 Check: TypeAlias = Callable[[], Awaitable[CheckResult]]
-"""Looks at one neighbour. Answers within its own time limit, never raises, never blocks the loop."""
+"""Check one dependency within a time limit; never raise, never block the event loop."""
 
 Checks: TypeAlias = Mapping[str, Check]
-"""Checks by the name they have in ``/readyz``."""
+"""Checks by their names in ``/readyz``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HealthReport:
-    """What all checks found at one moment."""
+    """The results of all checks."""
 
     results: Mapping[str, CheckResult]
 
     @property
     def state(self) -> HealthState:
-        """The worst of all states; OK when there is nothing to check."""
+        """The worst of all states; OK without checks."""
         states = {result.state for result in self.results.values()}
         if HealthState.FAILED in states:
             return HealthState.FAILED
@@ -51,23 +51,23 @@ class HealthReport:
 
     @property
     def http_status(self) -> int:
-        """503 when a check failed, so that no traffic is sent here; 200 otherwise, degraded included."""
+        """503 if a check failed, so that this process gets no traffic; otherwise 200, degraded included."""
         return 503 if self.state is HealthState.FAILED else 200
 
     def body(self) -> dict[str, object]:
         """The JSON of ``/readyz``: ``{"status", "checks": {name: {"status", "detail"?}}}``."""
-        checks = {name: _one(result) for name, result in self.results.items()}
+        checks = {name: _entry(result) for name, result in self.results.items()}
         return {"status": str(self.state), "checks": checks}
 
 
 async def run_checks(checks: Checks) -> HealthReport:
-    """Run all *checks* at once."""
+    """Run all *checks* concurrently."""
     found = await asyncio.gather(*(check() for check in checks.values()))
     return HealthReport(results=dict(zip(checks, found, strict=True)))
 
 
-def _one(result: CheckResult) -> dict[str, str]:
-    told = {"status": str(result.state)}
+def _entry(result: CheckResult) -> dict[str, str]:
+    entry = {"status": str(result.state)}
     if result.detail is not None:
-        told["detail"] = result.detail
-    return told
+        entry["detail"] = result.detail
+    return entry

@@ -1,4 +1,4 @@
-"""``/healthz``, ``/readyz`` and ``/metrics`` for processes that serve nothing else over HTTP."""
+"""Serve ``/healthz``, ``/readyz`` and ``/metrics`` for processes without other HTTP pages."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, MutableMapping
@@ -37,10 +37,10 @@ class HealthAddressUnusable(AddressUnusable):
 
 
 def health_app(checks: Checks, registry: CollectorRegistry) -> _App:
-    """An ASGI application with three pages and nothing else.
+    """Create an ASGI application with three pages.
 
-    ``/healthz``: 200 as long as the process turns. ``/readyz``: the *checks* as JSON, 503 when one
-    failed, 200 when all are well or merely degraded. ``/metrics``: *registry* in Prometheus' format.
+    ``/healthz``: 200 while the event loop runs. ``/readyz``: the results of *checks* as JSON, 503 if a check
+    failed, otherwise 200. ``/metrics``: *registry* in Prometheus' format.
     """
 
     async def app(scope: _Scope, _receive: _Receive, send: _Send) -> None:
@@ -58,7 +58,13 @@ def health_app(checks: Checks, registry: CollectorRegistry) -> _App:
 
 async def _page(scope: _Scope, checks: Checks, registry: CollectorRegistry) -> tuple[int, bytes, bytes]:
     if scope["method"] not in ("GET", "HEAD"):
-        return 405, _JSON, to_json({"error_code": "METHOD_NOT_ALLOWED", "message": "Only GET is served here"})
+        return (
+            405,
+            _JSON,
+            to_json(
+                {"error_code": "METHOD_NOT_ALLOWED", "message": "Only GET and HEAD are allowed; send GET"}
+            ),
+        )
     match scope["path"]:
         case "/healthz":
             return 200, _JSON, to_json({"status": "ok"})
@@ -68,21 +74,29 @@ async def _page(scope: _Scope, checks: Checks, registry: CollectorRegistry) -> t
         case "/metrics":
             return 200, _TEXT, await asyncio.to_thread(exposition, registry)
         case _:
-            return 404, _JSON, to_json({"error_code": "NOT_FOUND", "message": "No such page"})
+            return (
+                404,
+                _JSON,
+                to_json(
+                    {
+                        "error_code": "NOT_FOUND",
+                        "message": "There is no such page; see /healthz, /readyz and /metrics",
+                    }
+                ),
+            )
 
 
 @asynccontextmanager
 async def serve_health(
     app: _App, *, host: str, port: int, head_timeout_s: float = _HEAD_TIMEOUT_S
 ) -> AsyncGenerator[int]:
-    """Serve *app* beside the process's own work for the length of an ``async with`` block.
+    """Serve *app* during an ``async with`` block, and yield the port.
 
-    Connections on which no whole request head arrives are closed after *head_timeout_s*.
-    Yields the port, which the system chooses when *port* is 0. Installs no signal handler: stopping
-    is its owner's affair.
+    The system chooses the port if *port* is 0. A connection without a complete request head is closed after
+    *head_timeout_s*. No signal handlers are installed: the caller stops the process.
 
     Raises:
-        HealthAddressUnusable: the address cannot be opened.
+        HealthAddressUnusable: The address cannot be opened.
     """
     import uvicorn
 
@@ -96,7 +110,7 @@ async def serve_health(
     class Protocol(HeadTimeoutProtocol):
         pass
 
-    # Without a time limit, as many silent connections as limit_concurrency would block every probe.
+    # Without a time limit, silent connections would reach limit_concurrency and block every probe.
     Protocol.head_timeout_s = head_timeout_s
     listener = open_listener(host, port, backlog=64, error_class=HealthAddressUnusable)
     config = uvicorn.Config(
@@ -111,7 +125,7 @@ async def serve_health(
     server = Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="health")
     bound: int = listener.getsockname()[1]
-    _log.info("health.serving", host=host, port=bound)
+    _log.info("health pages served", host=host, port=bound)
     try:
         yield bound
     finally:

@@ -1,4 +1,4 @@
-"""One log for everything a process does: ours by structlog, libraries' by the standard library.
+"""One log for the whole process: Relaybox's lines by structlog, libraries' lines by the standard library.
 
 Levels (contract, section 7): INFO normal work, WARNING retries, ERROR failures, DEBUG detail.
 """
@@ -23,8 +23,8 @@ LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 _ACCESS_LOG: Final = "uvicorn.access"
 #: Loggers that repeat what we say ourselves, or that tell at INFO of every statement.
 _QUIET: Final = (_ACCESS_LOG, "uvicorn.error", "sqlalchemy", "httpx2", "httpcore2", "alembic")
-#: Libraries that may have brought handlers of their own; their lines would appear twice.
-_FOREIGN: Final = ("uvicorn", "uvicorn.error", _ACCESS_LOG, "alembic", "sqlalchemy")
+#: Libraries that may have installed their own handlers, which would log each line twice.
+_LIBRARIES: Final = ("uvicorn", "uvicorn.error", _ACCESS_LOG, "alembic", "sqlalchemy")
 
 
 #: Characters of "12:34:56.789".
@@ -32,14 +32,14 @@ _MILLISECONDS: Final = 12
 
 
 class _Writer:
-    """Writes finished lines to a stream; ``name`` is what ``structlog.get_logger(name)`` was given."""
+    """Write rendered lines to a stream; ``name`` is the argument of ``structlog.get_logger``."""
 
     def __init__(self, stream: TextIO, name: str | None) -> None:
         self._stream = stream
         self.name = name
 
     def msg(self, line: str) -> None:
-        # A full disk or a closed pipe behind the log must not fail the command that logs.
+        # A full disk or a closed pipe must not fail the command that logs.
         with suppress(OSError):
             self._stream.write(line + "\n")
             self._stream.flush()
@@ -50,13 +50,17 @@ class _Writer:
 def configure_logging(
     service: str, level: LogLevel = "INFO", json: bool | None = None, *, stream: TextIO | None = None
 ) -> None:
-    """Send every log line of this process to *stream* (standard error), each marked with *service*.
+    """Send every log line of this process to *stream*, with secrets redacted.
 
-    *json* chooses JSON objects, one per line, or lines for people; by default people get theirs
-    when *stream* is a terminal. Loggers of the standard library (uvicorn, alembic, SQLAlchemy…)
-    take the same way, so start uvicorn with ``log_config=None, access_log=False``. Secrets are
-    redacted in all of them. Each process calls this once, at its start; calling it again replaces
-    the former configuration.
+    Loggers of the standard library (uvicorn, alembic, SQLAlchemy…) are included, so start uvicorn with
+    ``log_config=None, access_log=False``. Call this once, at the start of the process; another call replaces
+    the configuration.
+
+    Args:
+        service: The field ``service`` of each JSON line.
+        level: The lowest level that is logged.
+        json: Whether lines are JSON objects; None: JSON unless *stream* is a terminal.
+        stream: Standard error if left out.
     """
     output = sys.stderr if stream is None else stream
     as_json = not output.isatty() if json is None else json
@@ -68,8 +72,8 @@ def configure_logging(
     final: list[Processor] = [
         *_FAILURES,
         redact,
-        # After the redaction, which need not look at these.
-        *(_for_machines(service) if as_json else _for_people(output)),
+        # After the redaction, because these fields contain no secrets.
+        *(_json_processors(service) if as_json else _terminal_processors(output)),
     ]
     structlog.configure(
         processors=[*shared, *final],
@@ -83,13 +87,14 @@ def configure_logging(
 def ensure_logging(service: str, level: LogLevel = "INFO", json: bool | None = None) -> None:
     """Configure logging as :func:`configure_logging` does, unless the application has done so itself.
 
-    * structlog is configured, by :func:`configure_logging` or by the application: it stays as it is.
-    * The root logger has handlers: the application configured the standard library's logging. Its handlers,
-      formats and levels stay; the library's lines are handed to them, with secrets redacted.
-    * Neither: *service*, *level* and *json* as in :func:`configure_logging`. Of the server's own lines its
-      start and its end stay visible; its access log, which holds query strings, is switched off.
+    * structlog is configured: the configuration stays.
+    * The root logger has handlers, so the application has configured the standard library's logging: its
+      handlers, formats and levels stay, and get Relaybox's lines with secrets redacted.
+    * Otherwise: as :func:`configure_logging`. The start and end of the server stay visible; its access log,
+      which contains query strings, is switched off.
 
-    In each case the query is removed from the lines of uvicorn's access log: stream tickets are sent there.
+    In each case the query string is removed from the lines of uvicorn's access log, because it may contain a
+    stream ticket.
     """
     logging.getLogger(_ACCESS_LOG).addFilter(_remove_query)
     if structlog.is_configured():
@@ -98,16 +103,16 @@ def ensure_logging(service: str, level: LogLevel = "INFO", json: bool | None = N
         _use_standard_library()
         return
     configure_logging(service, level, json)
-    # Without them, a terminal with `uvicorn app:app` shows neither the address nor a failed start.
+    # Else a terminal with `uvicorn app:app` would show neither the address nor a failed start.
     logging.getLogger("uvicorn.error").setLevel(logging.INFO)
 
 
 def traceback_of(error: BaseException) -> str:
     """Return the traceback of *error* as text for the field ``traceback`` of a log line, secrets redacted.
 
-    The library logs its failures so, and not by ``exc_info``, which leaves the rendering to the application's
-    configuration: structlog's default draws every frame's local variables where ``rich`` is installed. They
-    hold tokens and what users wrote, and drawing them held the process up for 0.7 to 0.9 s (G71).
+    Relaybox does not log failures with ``exc_info``, because the application's configuration renders that:
+    with ``rich`` installed, structlog's default shows the local variables of every frame. These contain
+    tokens and private input, and rendering them blocked the process for 0.7 to 0.9 s (G71).
     """
     return redact_text("".join(traceback.format_exception(error)).rstrip())
 
@@ -118,7 +123,7 @@ def log_context(
     correlation_id: UUID | str | None = None,
     event_id: UUID | str | None = None,
 ) -> AbstractContextManager[None]:
-    """Put the ids that are given on every log line of a ``with`` block, its tasks included."""
+    """Add the given ids to every log line of a ``with`` block, including those of its tasks."""
     ids = {"request_id": request_id, "correlation_id": correlation_id, "event_id": event_id}
     return structlog.contextvars.bound_contextvars(
         **{name: str(value) for name, value in ids.items() if value is not None}
@@ -126,7 +131,7 @@ def log_context(
 
 
 def _use_standard_library() -> None:
-    """Hand the library's lines to the handlers of the standard library's loggers."""
+    """Pass Relaybox's lines to the loggers of the standard library."""
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -147,9 +152,11 @@ def _use_standard_library() -> None:
 
 
 def _remove_query(record: logging.LogRecord) -> bool:
-    """Cut the query from the path in a record of uvicorn's access log; a filter that keeps every record."""
+    """Remove the query string from a record of uvicorn's access log; keep the record."""
     if isinstance(record.args, tuple):
-        record.args = tuple(one.partition("?")[0] if isinstance(one, str) else one for one in record.args)
+        record.args = tuple(
+            argument.partition("?")[0] if isinstance(argument, str) else argument for argument in record.args
+        )
     return True
 
 
@@ -163,14 +170,14 @@ def _route_standard_library(
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final],
         )
     )
-    for name in _FOREIGN:
+    for name in _LIBRARIES:
         foreign = logging.getLogger(name)
         foreign.handlers.clear()
         foreign.propagate = True
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     root = logging.getLogger()
-    # Only what an earlier call or logging.basicConfig() put there; tests and agents have theirs.
+    # Remove only handlers of an earlier call or of logging.basicConfig(); tests and agents add others.
     root.handlers = [known for known in root.handlers if type(known) is not logging.StreamHandler]
     root.addHandler(handler)
     root.setLevel(level)
@@ -186,7 +193,7 @@ def _add_logger(logger: WrappedLogger, _method: str, event: EventDict) -> EventD
 
 
 def _show_traceback(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Name the text of :func:`traceback_of` as renderers expect it."""
+    """Rename the field ``traceback`` to ``exception``, which the renderers expect."""
     if "traceback" in event:
         event["exception"] = event.pop("traceback")
     return event
@@ -204,23 +211,23 @@ def _mark_with(service: str) -> Processor:
     return mark
 
 
-def _for_machines(service: str) -> list[Processor]:
+def _json_processors(service: str) -> list[Processor]:
     return [structlog.processors.TimeStamper(fmt="iso", utc=True), _mark_with(service), _render_json]
 
 
-def _for_people(output: TextIO) -> list[Processor]:
-    """Short lines: the day, the service and the module are known to who watches a terminal."""
+def _terminal_processors(output: TextIO) -> list[Processor]:
+    """Return processors for short lines, without date, service and module."""
     renderer = structlog.dev.ConsoleRenderer(
         colors=output.isatty(),
         sort_keys=False,
-        # The plain one: the pretty one prints local variables, and with them what they hold.
+        # The plain formatter: the pretty one prints local variables, which may be private.
         exception_formatter=structlog.dev.plain_traceback,
     )
     return [structlog.processors.TimeStamper(fmt="%H:%M:%S.%f", utc=False), _shorten, renderer]
 
 
 def _shorten(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    # uvicorn repeats its message with colours in it.
+    # uvicorn repeats its message with colour codes.
     for name in ("logger", "color_message"):
         event.pop(name, None)
     event["timestamp"] = event["timestamp"][:_MILLISECONDS]
@@ -232,5 +239,5 @@ def _render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     try:
         return to_json(event, fallback=repr, inf_nan_mode="strings").decode()
     except ValueError:
-        # A lone surrogate cannot be written as UTF-8; a line with odd signs beats no line.
+        # A lone surrogate cannot be encoded as UTF-8; an escaped line is better than none.
         return to_json({"event": ascii(event), "level": event.get("level")}).decode()

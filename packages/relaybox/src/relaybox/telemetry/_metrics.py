@@ -1,7 +1,7 @@
-"""Figures for operators, in Prometheus' format.
+"""Metrics in Prometheus' format.
 
-One object per subject, made at the composition root with the registry that the process exposes; no
-global registry, so that two applications in one process (tests) do not share figures.
+The composition root creates one object per subject, with the registry that the process exposes. There is no
+global registry, so that two applications in one process (tests) do not share metrics.
 
 Several API workers: the caller sets ``PROMETHEUS_MULTIPROC_DIR`` to an empty directory *before*
 ``prometheus_client`` is imported anywhere, and removes a dead worker's gauges with
@@ -28,35 +28,35 @@ __all__ = (
 )
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-#: From a client that repeats at once to one that comes back the next day.
+#: From a client that repeats at once to a client that repeats after days.
 _AGES: Final = (0.1, 1.0, 5.0, 30.0, 120.0, 600.0, 3_600.0, 21_600.0, 86_400.0, 604_800.0)
 _BEGAN: Final = "relaybox.began"
-#: Everything else is one label value: a client must not be able to create time series.
+#: All other methods share one label value, so that a client cannot create time series.
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class HttpMetrics:
-    """Requests by route template, method and class of status; how long they took."""
+    """Requests and their duration by route template, method and status class."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._requests = Counter(
             "relaybox_http_requests",
-            "HTTP requests answered.",
+            "HTTP requests with a response.",
             ("route", "method", "status_class"),
             registry=registry,
         )
         self._seconds = Histogram(
             "relaybox_http_request_duration_seconds",
-            "Seconds from a request's headers to the end of its answer.",
+            "Seconds from a request's headers to the end of its response.",
             ("route", "method"),
             registry=registry,
             buckets=_SECONDS,
         )
-        #: Routes, methods and classes of status are few; looking a series up costs more than counting.
+        #: Series by route, method and status class; looking a series up costs more than counting.
         self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def record_response(self, *, route: str, method: str, status: int, duration_s: float) -> None:
-        """Count one request; *route* is its template, never the path, which would be a series per id."""
+        """Count one response; *route* is the route's template: the path would be one series per id."""
         key = (route, method if method in _METHODS else "OTHER", status // 100)
         series = self._series.get(key)
         if series is None:
@@ -67,7 +67,7 @@ class HttpMetrics:
 
 
 class CommandMetrics:
-    """Commands by type and outcome: COMPLETED, RECEIVED, or the ``error_code`` of the refusal."""
+    """Commands by type and outcome: COMPLETED, RECEIVED, or the ``error_code`` of the rejection."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._commands = Counter(
@@ -75,16 +75,16 @@ class CommandMetrics:
         )
 
     def record_command(self, *, command_type: str, outcome: str) -> None:
-        """Count one command; *command_type* is a registered one, never what a client sent."""
+        """Count one command; *command_type* is a registered type, never text from a client."""
         self._commands.labels(command_type, outcome).inc()
 
 
 class IdempotencyMetrics:
-    """Requests with an idempotency key, by route and outcome; how old the answers are that are given again.
+    """Requests with an idempotency key by route and outcome, and the age of replayed responses.
 
     Outcomes: ``executed``, ``replayed``, ``in_flight``, ``mismatch``, ``malformed``, ``missing``,
-    ``tombstone``, ``refused`` (carried out by nobody: an error of the endpoint), ``unrecorded`` (carried out,
-    but the answer could not be kept) and ``ignored`` (the endpoint knows no keys).
+    ``tombstone``, ``refused`` (the endpoint rejected it without an effect), ``unrecorded`` (executed, but the
+    response could not be stored) and ``ignored`` (the endpoint does not support keys).
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -96,7 +96,7 @@ class IdempotencyMetrics:
         )
         self._age = Histogram(
             "relaybox_idempotency_replay_age_seconds",
-            "Seconds between an answer and its replay.",
+            "Seconds between a response and its replay.",
             registry=registry,
             buckets=_AGES,
         )
@@ -104,33 +104,33 @@ class IdempotencyMetrics:
         self._series: dict[tuple[str, str], Counter] = {}
 
     def record_request(self, *, route: str, outcome: str) -> None:
-        """Count one request; *route* is its template."""
+        """Count one request; *route* is the route's template."""
         series = self._series.get((route, outcome))
         if series is None:
             series = self._series[route, outcome] = self._requests.labels(route, outcome)
         series.inc()
 
     def record_replay(self, age_s: float) -> None:
-        """Note how old the answer was."""
+        """Record the age of a replayed response."""
         self._age.observe(age_s)
 
 
 class DatabaseMetrics:
-    """How long transactions take, and how the connections of the pool are used."""
+    """Duration of transactions, and use of the pool's connections."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._seconds = Histogram(
             "relaybox_transaction_duration_seconds",
-            "Seconds a transaction holds its connection.",
+            "Seconds for which a transaction holds its connection.",
             registry=registry,
             buckets=_SECONDS,
         )
-        self._open = _gauge("relaybox_database_connections_open", "Connections that exist.", registry)
-        self._used = _gauge("relaybox_database_connections_used", "Connections handed out.", registry)
-        self._most = _gauge("relaybox_database_connections_max", "Connections allowed at the most.", registry)
+        self._open = _gauge("relaybox_database_connections_open", "Open connections.", registry)
+        self._used = _gauge("relaybox_database_connections_used", "Connections in use.", registry)
+        self._most = _gauge("relaybox_database_connections_max", "Maximum number of connections.", registry)
 
     def watch(self, database: Database) -> None:
-        """Follow *database*'s pool from now on."""
+        """Measure *database*'s pool from now on."""
         pool = database.engine.sync_engine.pool
         self._most.inc(database.settings.pool_size)
 
@@ -142,7 +142,7 @@ class DatabaseMetrics:
             ("checkin", self._used, -1),
         ):
             event.listen(pool, name, _step(gauge, amount))
-        # A connection is taken for one transaction and given back after it.
+        # A connection is checked out for one transaction.
         event.listen(pool, "checkout", _begin)
         event.listen(pool, "checkin", self._end)
 
@@ -151,9 +151,9 @@ class DatabaseMetrics:
 
 
 def exposition(registry: CollectorRegistry) -> bytes:
-    """What ``/metrics`` answers, as ``text/plain; version=0.0.4``.
+    """Return the body of ``/metrics``, ``text/plain; version=0.0.4``.
 
-    In multi-process mode it reads all workers' files, whichever worker is asked.
+    In multi-process mode it contains the metrics of all workers.
     """
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return generate_latest(registry)

@@ -1,4 +1,4 @@
-"""Secrets never reach a log line, whoever logs them."""
+"""Remove secrets from log lines."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from structlog.typing import EventDict, WrappedLogger
 
 __all__ = ("REDACTED", "redact", "redact_text")
 
-#: What stands in a line in place of a secret.
+#: The replacement of a secret in a log line.
 REDACTED: Final = "[redacted]"
 
 _DEPTH_MAX: Final = 8
@@ -18,7 +18,7 @@ _SECRET_WORDS: Final = frozenset(
     | {"password", "secret", "secrets", "ticket", "token", "tokens"}
 )
 _WORD: Final = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z0-9]+")
-#: Secrets inside sentences, tracebacks and addresses; each keeps the words that tell what stood there.
+#: Secrets inside texts, tracebacks and addresses; the part that names the secret is kept.
 _IN_TEXT: Final = re.compile(
     r"(?P<scheme>\b(?:bearer|basic)\s+)[^\s\"',;]+"
     r"|\beyJ[\w-]{5,}\.[\w-]+\.[\w-]*"
@@ -32,9 +32,9 @@ _IN_TEXT: Final = re.compile(
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Replace secrets in a log line by :data:`REDACTED`; a structlog processor.
 
-    A value goes when its key names a secret (``authorization``, ``jwt_secret``, ``dbPassword``…);
-    inside other text, bearer tokens, JWTs, passwords in addresses and ``password=…`` go. Looks at
-    most 8 levels deep; what lies deeper goes as a whole.
+    A value is replaced if its key names a secret (``authorization``, ``jwt_secret``, ``dbPassword``…). Inside
+    other text, bearer tokens, JWTs, passwords in addresses and ``password=…`` are replaced. Values nested
+    over 8 levels deep are replaced as a whole.
     """
     for key, value in event.items():
         event[key] = _clean(key, value, _DEPTH_MAX)
@@ -43,7 +43,7 @@ def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
 
 def redact_text(text: str) -> str:
     """Replace secrets inside *text* by :data:`REDACTED`, as :func:`redact` does in every field."""
-    # Every pattern needs one of these signs; most values of a line have none (9 of 13 µs per line).
+    # Every pattern needs one of these characters; most values have none (saves 9 of 13 µs per line).
     if ":" in text or "=" in text or " " in text or "." in text:
         return _IN_TEXT.sub(_replacement, text)
     return text

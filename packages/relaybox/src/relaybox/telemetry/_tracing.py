@@ -1,7 +1,6 @@
-"""Trace context across tables and topics (W3C Trace Context), by the OpenTelemetry API alone.
+"""Pass trace context through tables and topics (W3C Trace Context), with the OpenTelemetry API alone.
 
-No exporter is chosen here: without an SDK the caller's ``traceparent`` still travels through, with
-one the application's own spans do.
+Without an SDK the caller's ``traceparent`` is passed on unchanged; with one, the application's own spans are.
 """
 
 from collections.abc import Generator
@@ -17,7 +16,7 @@ _W3C: Final = TraceContextTextMapPropagator()
 
 
 def current_traceparent() -> str | None:
-    """The ``traceparent`` of the span that runs now, for an event's metadata; None outside of any."""
+    """Return the ``traceparent`` of the current span, for an event's metadata; None without a span."""
     carrier: dict[str, str] = {}
     _W3C.inject(carrier)
     return carrier.get("traceparent")
@@ -27,8 +26,8 @@ def current_traceparent() -> str | None:
 def continue_trace(traceparent: str | None) -> Generator[None]:
     """Run a ``with`` block as part of the trace that *traceparent* names.
 
-    Does nothing when it is None or malformed, or when a span runs already: an instrumented
-    application knows better.
+    It has no effect if *traceparent* is None or malformed, or if a span is active: an instrumented
+    application has set the right one.
     """
     if traceparent is None or trace.get_current_span().get_span_context().is_valid:
         yield

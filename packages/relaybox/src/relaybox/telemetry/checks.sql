@@ -1,3 +1,3 @@
 -- name: ping
--- Does PostgreSQL answer, and does it take no writes?
+-- Whether the server rejects writes.
 SELECT current_setting('transaction_read_only')::bool AS read_only

@@ -65,7 +65,7 @@ def test_service_serves_health_and_ends_on_sigterm(
     with subprocess.Popen(service, cwd=app_dir, env=variables, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if b"health.serving" in line:
+            if b"health pages served" in line:
                 break
         with urllib.request.urlopen(f"http://127.0.0.1:{variables['HEALTH_PORT']}/readyz") as answer:
             assert answer.status == 200

@@ -82,7 +82,7 @@ async def test_verify_full_checks_each_host_by_its_own_name(
     assert await is_encrypted(settings.model_copy(update={"host": hosts}))
     wrong = f"localhost:{settings.port},localhost:{settings.port}"
     told = await refusal(settings.model_copy(update={"host": wrong}))
-    assert told.count("its certificate is not accepted") == 2
+    assert told.count("the server's certificate is not accepted") == 2
 
 
 @pytest.mark.parametrize("mode", ["prefer", "require"])
@@ -99,7 +99,7 @@ async def test_a_server_of_another_authority_is_refused(
     make_database, certificates: Certificates, mode: str
 ) -> None:
     told = await refusal(await make_database(ssl_mode=mode, ssl_ca_file=certificates.other_ca))
-    assert "its certificate is not accepted: " in told
+    assert "the server's certificate is not accepted: " in told
     assert "check POSTGRES_SSL_CA_FILE" in told
 
 
@@ -155,7 +155,7 @@ async def test_a_server_without_tls_is_refused_by_who_asks_for_it(
     postgres_settings: PostgresSettings, mode: str
 ) -> None:
     told = await refusal(postgres_settings.model_copy(update={"ssl_mode": mode}))
-    assert "it offers no TLS; turn ssl on at the server, or check POSTGRES_SSL_MODE" in told
+    assert "the server does not support TLS; enable ssl on the server, or check POSTGRES_SSL_MODE" in told
 
 
 @pytest.mark.parametrize("mode", ["disable", "prefer"])

@@ -39,7 +39,7 @@ def test_a_query_that_is_not_there_is_answered_with_those_that_are(read) -> None
     ("text", "why"),
     [
         ("SELECT 0;\n-- name: one\nSELECT 1", "text before the first"),
-        ("-- name: one\nSELECT 1\n-- name: one\nSELECT 2", "a query name stands twice"),
+        ("-- name: one\nSELECT 1\n-- name: one\nSELECT 2", "duplicate query name"),
     ],
 )
 def test_a_file_that_could_be_misread_is_refused(read, text: str, why: str) -> None:

@@ -1,1 +1,1 @@
-"""Alembic environment of the backbone."""
+"""Alembic environment of the library's migrations."""
