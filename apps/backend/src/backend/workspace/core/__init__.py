@@ -1,6 +1,15 @@
-"""What every write and every reading of a workspace stands on: the work on nodes, their rows, `If-Match`."""
+"""The command transaction with its locks, the rows it writes, and ``If-Match``."""
 
 from backend.workspace.core._if_match import IfMatch, etag
+from backend.workspace.core._locks import (
+    lock_in_place,
+    lock_node,
+    lock_nodes,
+    lock_parent,
+    lock_roots,
+    lock_trees,
+    share_lock_nodes,
+)
 from backend.workspace.core._rows import NODES, TABLES, Rows, collect_changes, write_rows
 from backend.workspace.core._transaction import ACCESS_SQL, CommandTransaction, ancestors_from_rows
 
@@ -14,5 +23,12 @@ __all__ = (
     "ancestors_from_rows",
     "collect_changes",
     "etag",
+    "lock_in_place",
+    "lock_node",
+    "lock_nodes",
+    "lock_parent",
+    "lock_roots",
+    "lock_trees",
+    "share_lock_nodes",
     "write_rows",
 )

@@ -1,4 +1,4 @@
-"""``If-Match`` and ``ETag``: a change is meant for the version that its sender has read (RFC 9110)."""
+"""``If-Match`` and ``ETag``: a write names the versions that it may change (RFC 9110)."""
 
 import re
 from dataclasses import dataclass
@@ -12,29 +12,29 @@ __all__ = ("IfMatch", "etag")
 _ENTITY_TAG: Final = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
 _TAGS: Final = re.compile(rf"[ \t,]*{_ENTITY_TAG}(?:[ \t]*,[ \t,]*{_ENTITY_TAG})*[ \t,]*")
 _STRONG: Final = re.compile(r'(W/)?"([^"]*)"')
-#: A tag of ours.
+#: The tag of a version.
 _VERSION: Final = re.compile(r"\d{1,10}")
 
 
 def etag(version: int) -> str:
-    """The strong tag of a version."""
+    """Return the strong entity tag of a version."""
     return f'"{version}"'
 
 
 @dataclass(frozen=True, slots=True)
 class IfMatch:
-    """Which versions a change is meant for; null for any (``*``)."""
+    """The versions that a write may change; None for any (``*``)."""
 
     versions: frozenset[int] | None
 
     @classmethod
     def parse(cls, header: str | None) -> Self:
-        """Read the header.
+        """Parse the header.
 
         Raises:
-            IfMatchMissing: there is none.
-            IfMatchMalformed: it is neither ``*`` nor a list of entity tags.
-            IfMatchWeak: all tags are weak, which never match (RFC 9110, section 13.1.1).
+            IfMatchMissing: The header is missing.
+            IfMatchMalformed: The header is neither ``*`` nor a list of entity tags.
+            IfMatchWeak: All tags are weak; weak tags never match (RFC 9110, section 13.1.1).
         """
         if header is None:
             raise IfMatchMissing
@@ -48,10 +48,10 @@ class IfMatch:
         return cls(frozenset(int(tag) for tag in strong if _VERSION.fullmatch(tag)))
 
     def check(self, current: int) -> None:
-        """Let a change pass that is meant for *current*.
+        """Require that the write may change the version *current*.
 
         Raises:
-            VersionStale: it is meant for another version.
+            VersionStale: The write names other versions.
         """
         if self.versions is not None and current not in self.versions:
             raise VersionStale(current)

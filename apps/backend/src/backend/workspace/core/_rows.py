@@ -1,4 +1,4 @@
-"""Writing the rows that events have made, table by table."""
+"""Write the rows that events have changed, table by table."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -13,7 +13,7 @@ __all__ = ("NODES", "TABLES", "Rows", "collect_changes", "write_rows")
 
 _SQL: Final = load_queries(__package__ or "backend.workspace.core", "rows.sql")
 NODES: Final = "nodes"
-#: What a node has many of, by the names of :class:`NodeState`, each with the columns of its key.
+#: Tables of rows that belong to a node, by their names in :class:`NodeState`, with their key columns.
 TABLES: Final[Mapping[str, tuple[str, ...]]] = {
     "chapters": ("id",),
     "versions": ("node_id", "number"),
@@ -27,7 +27,10 @@ Rows = dict[str, list[BaseModel]]
 
 
 def collect_changes(before: NodeState, after: NodeState, *, written: Rows, deleted: Rows) -> None:
-    """Add to *written* and *deleted* what makes *after* of *before*; a row that is the same object stays."""
+    """Add the rows that differ between *before* and *after* to *written* and *deleted*.
+
+    Rows are compared by identity: a row that is the same object has not changed.
+    """
     if after.node is not before.node:
         row = after.node or before.node
         assert row is not None
@@ -62,10 +65,10 @@ _DELETE: Final[Mapping[str, str]] = {
 
 
 async def write_rows(executor: Executor, *, written: Rows, deleted: Rows) -> None:
-    """Write and delete rows; one round-trip for each table that has any.
+    """Write and delete rows, in one round trip for each table with changes.
 
     Raises:
-        asyncpg.IntegrityConstraintViolationError: a constraint refuses one of them.
+        asyncpg.IntegrityConstraintViolationError: A constraint rejects a row.
     """
     for table, rows in deleted.items():
         keys = TABLES.get(table, ("id",))

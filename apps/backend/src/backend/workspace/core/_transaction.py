@@ -1,4 +1,4 @@
-"""One command at work: what it has locked, what it says, and the writing of both in its transaction."""
+"""The transaction of one command: its loaded rows, its new events, and writing both."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -21,12 +21,12 @@ from backend.workspace.projection import AGGREGATE_TYPE, NodeEvent, NodeState, a
 __all__ = ("ACCESS_SQL", "CommandTransaction", "ancestors_from_rows")
 
 ACCESS_SQL: Final = load_queries(__package__ or "backend.workspace.core", "access.sql")
-#: Nodes that one answer speaks of, beside the command's own: an import of more is a task's, and has none.
+#: Created nodes that a stored response is tagged with. A task carries out larger imports; it has no response.
 _TAGGED_NODES_MAX: Final = 50
 
 
 def ancestors_from_rows(rows: Sequence[Mapping[str, Any]]) -> list[Ancestor]:
-    """The rows of the query ``chain``."""
+    """Convert rows of the query ``ancestors``."""
     return [
         Ancestor(
             id=row["id"],
@@ -45,10 +45,11 @@ def ancestors_from_rows(rows: Sequence[Mapping[str, Any]]) -> list[Ancestor]:
 
 
 class CommandTransaction:
-    """A command in the transaction of *db*: lock, look, say what happened, then :meth:`record` it all.
+    """The transaction of one command: lock nodes, load rows, emit events, then :meth:`record` everything.
 
-    What is said is applied to the rows at once, by the same functions as a rebuild's. Every fact but the
-    first is caused by the one before it, unless told otherwise; a chain that a *caller* brings goes on.
+    :mod:`backend.workspace.core._locks` has the functions that lock. An emitted event is applied to the
+    loaded rows at once, by the functions that a rebuild uses too. Each event is caused by the one emitted
+    before it, unless a cause is given; the first one is caused by what caused the command.
     """
 
     def __init__(
@@ -62,11 +63,17 @@ class CommandTransaction:
         tag_response: Callable[..., None] | None = None,
         on_recorded: Callable[[InboxCommand], None] | None = None,
     ) -> None:
-        """*key* is the client's idempotency key, *link_id* the link that the request came with.
+        """Create the transaction of a command; no I/O.
 
-        *taken* is the id of a command that stands in the inbox already and is carried out now. *about* is
-        told which nodes the answer is about, so that it is erased with any of them (``UnitOfWork.about``).
-        *on_recorded* is called with the command when :meth:`record` has written it, before the COMMIT.
+        Args:
+            db: The session; its owner commits.
+            caller: The person or service that sends the command, and its chain of events.
+            key: The client's idempotency key.
+            link_id: The share link that the request came with.
+            recorded_command_id: A command that is in the inbox already and is carried out now.
+            tag_response: Called with the ids of nodes that the response contains, so that erasing one
+                erases the stored response too (``UnitOfWork.about``).
+            on_recorded: Called with the command after :meth:`record` has written it, before the commit.
         """
         self.db = db
         self.executor = executor_of(db)
@@ -84,97 +91,28 @@ class CommandTransaction:
         self._versions: dict[UUID, int] = {}
         self._events: list[EventEnvelope] = []
         self._last: EventEnvelope | None = None
-        #: How many of those said are written.
+        #: Events that are written already.
         self._written_count = 0
 
     async def access(self, node_id: UUID) -> Access:
-        """What the caller may do on *node_id*, as this statement sees it.
+        """Return what the caller may do on a node, in a snapshot of its own.
 
         Raises:
-            NodeNotFound: there is no such node.
+            NodeNotFound: The node does not exist.
         """
         rows = await self.executor.fetch(ACCESS_SQL["ancestors"], node_id, self.caller.actor, self.link_id)
         if rows:
             self._now = rows[0]["now"]
         return access_of(ancestors_from_rows(rows), self.caller.actor)
 
-    async def lock_node(self, node_id: UUID, needed: Role) -> Access:
-        """Lock a live node whose own rows are to change, and let only those pass who may what *needed* may.
+    def load_nodes(self, expected: Sequence[UUID], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Load locked rows of ``workspace_nodes``.
 
         Raises:
-            NodeNotFound, RoleMissing: see :meth:`Access.require`.
+            NodeNotFound: One of the *expected* nodes is missing.
         """
-        await self.lock_nodes(node_id)
-        access = await self.access(node_id)
-        access.require(needed)
-        return access
-
-    async def lock_parent(self, parent_id: UUID, needed: Role) -> Access:
-        """Lock a live node below which something is to come; nobody takes it away meanwhile.
-
-        Its row is locked so that titles and places below it are given one at a time.
-
-        Raises:
-            NodeNotFound, RoleMissing: see :meth:`Access.require`.
-            RetryTransaction: the trees keep moving.
-        """
-        access = await self.lock_in_place(parent_id)
-        access.require(needed)
-        return access
-
-    async def lock_in_place(self, node_id: UUID, *others: UUID) -> Access:
-        """Lock a node, and *others* of its tree, where each stays in its place meanwhile.
-
-        Raises:
-            NodeNotFound: one of them is deleted.
-            RetryTransaction: the trees keep moving.
-        """
-        await self._lock_in_trees((node_id, *others), (node_id, *others), alone=False)
-        return await self.access(node_id)
-
-    async def lock_trees(self, *node_ids: UUID) -> list[Access]:
-        """Lock nodes whose places are to change, with the roots of their trees: nothing moves there.
-
-        Raises:
-            NodeNotFound: one of them is deleted.
-            RetryTransaction: the trees keep moving.
-        """
-        await self._lock_in_trees(node_ids, node_ids, alone=True)
-        return [await self.access(one) for one in node_ids]
-
-    async def lock_roots(self, node_id: UUID, *others: UUID) -> Access:
-        """Lock the roots of the trees of a node and of *others* alone: nothing moves there.
-
-        What else is locked comes after them. Others that are deleted are passed over.
-
-        Raises:
-            NodeNotFound: the node is deleted.
-            RetryTransaction: the trees keep moving.
-        """
-        await self._lock_in_trees((node_id, *others), (), alone=True)
-        return await self.access(node_id)
-
-    async def _lock_in_trees(self, places: Sequence[UUID], nodes: Sequence[UUID], *, alone: bool) -> None:
-        """Lock the roots of *places*, then *nodes* below them; what moved meanwhile is let go."""
-        self._load_nodes(nodes, await self.executor.fetch(ACCESS_SQL["lock_in_trees"], places, nodes, alone))
-
-    async def lock_nodes(self, *node_ids: UUID) -> None:
-        """Keep everybody else from changing these nodes, and load them.
-
-        Raises:
-            NodeNotFound: one of them is deleted.
-        """
-        if not node_ids:
-            return
-        self._load_nodes(node_ids, await self.executor.fetch(ACCESS_SQL["lock_nodes"], list(set(node_ids))))
-
-    async def share_lock_nodes(self, node_ids: Sequence[UUID]) -> int:
-        """Keep nodes from being changed or purged, as others may too; how many of them are there."""
-        return len(await self.executor.fetch(ACCESS_SQL["share_lock_nodes"], node_ids))
-
-    def _load_nodes(self, wanted: Sequence[UUID], rows: Sequence[Mapping[str, Any]]) -> None:
         nodes = [WorkspaceNode.model_validate_json(row["row"]) for row in rows]
-        if not {*wanted} <= {node.id for node in nodes}:
+        if not {*expected} <= {node.id for node in nodes}:
             raise NodeNotFound
         for node in nodes:
             self._load_node(node.id, node)
@@ -187,25 +125,25 @@ class CommandTransaction:
         return state
 
     def load_rows(self, node_id: UUID, table: str, rows: Mapping[Any, Any]) -> None:
-        """Hold *rows* of *table* as they are stored: only what is held can be changed by what is said."""
+        """Load stored *rows* of *table* that belong to a loaded node; events can change only loaded rows."""
         assert table in TABLES, table
         for state in (self._states[node_id], self._before[node_id]):
             getattr(state, table).update(rows)
 
     def is_loaded(self, node_id: UUID) -> bool:
-        """Whether a node is locked, or made by this work."""
+        """Return whether a node was locked or created in this transaction."""
         return node_id in self._states
 
     def state(self, node_id: UUID) -> NodeState:
-        """What is held of *node_id*, after everything said so far."""
+        """Return the loaded rows of a node after all events emitted so far."""
         return self._states[node_id]
 
     def node(self, node_id: UUID) -> WorkspaceNode:
-        """The node itself, after everything said so far."""
+        """Return the row of a node after all events emitted so far."""
         return self._states[node_id].present
 
     async def now(self) -> datetime:
-        """The time of the transaction."""
+        """Return the time of the transaction."""
         if self._now is None:
             [row] = await self.executor.fetch(ACCESS_SQL["now"])
             self._now = row["now"]
@@ -221,17 +159,21 @@ class CommandTransaction:
         target: tuple[EventTarget, object] | None = None,
         cause: EventEnvelope | None = None,
     ) -> EventEnvelope:
-        """This has happened to *node_id*: it is applied now, and recorded by :meth:`record`.
+        """Apply an event to the loaded rows of its node, and keep it for :meth:`record`.
 
-        *payload* is plain JSON. *target* is the finer thing it happened to; the node without one. A node that
-        is not held is a new one.
+        Args:
+            type_: The type of the event.
+            node_id: Its aggregate. A node that is not loaded is a new one.
+            payload: Plain JSON.
+            target: What the event is about, if it is finer than the node.
+            cause: The event that caused this one, if it is not the event emitted last.
         """
         now = await self.now()
         if node_id not in self._states:
             self._created_ids.append(node_id)
         state = self._states.get(node_id) or self._load_node(node_id, None)
         version = self._versions[node_id] = self._versions[node_id] + 1
-        kind, thing = target or (EventTarget.NODE, node_id)
+        target_type, target_id = target or (EventTarget.NODE, node_id)
         envelope = build_event_envelope(
             event_type=type_,
             aggregate_type=AGGREGATE_TYPE,
@@ -242,8 +184,8 @@ class CommandTransaction:
             payload=dict(payload),
             metadata=metadata_of(self.caller, self.command_id),
             actor_id=self.caller.actor,
-            target_id=str(thing),
-            target_type=kind,
+            target_id=str(target_id),
+            target_type=target_type,
             timestamp=now,
         )
         event = NodeEvent(
@@ -260,12 +202,12 @@ class CommandTransaction:
         return self._last.event_id if self._last else self.caller.causation_id
 
     async def flush(self) -> None:
-        """Write what was said since :meth:`record`, and let go of it and of all rows but the nodes.
+        """Write the events emitted since the last write, and unload them and all rows except the nodes.
 
-        For work that is too large to be held whole.
+        For commands whose events do not fit into memory.
 
         Raises:
-            RetryTransaction, MessageTooLarge: as for :meth:`record`.
+            RetryTransaction, MessageTooLarge: As for :meth:`record`.
         """
         await self._write(None)
         self._events, self._written_count = [], 0
@@ -281,13 +223,14 @@ class CommandTransaction:
         *,
         status: CommandStatus = CommandStatus.COMPLETED,
     ) -> None:
-        """Write the command, its facts, their messages and the rows; it counts if the transaction commits.
+        """Write the command, its events, their outbox rows and the changed rows; the owner of *db* commits.
 
-        A command that changes nothing is not recorded. A recorded command is not written again.
+        A command without events is not recorded, unless its *status* says that a task carries it out. A
+        command that is in the inbox already is not written again.
 
         Raises:
-            RetryTransaction: a stream has moved on; the node was not locked.
-            MessageTooLarge: a fact is larger than a message may be.
+            RetryTransaction: Another transaction has appended to a stream; the node was not locked.
+            MessageTooLarge: An event is larger than a Kafka message may be.
         """
         if self._tag_response is not None:
             self._tag_response(node_id, *self._created_ids[:_TAGGED_NODES_MAX])
@@ -308,18 +251,14 @@ class CommandTransaction:
 
     async def _write(self, command: InboxCommand | None) -> None:
         await append_events(self.db, command, self._events[self._written_count :])
-        await self.write_rows()
-        self._written_count = len(self._events)
-
-    async def write_rows(self) -> None:
-        """Write the rows alone, of facts that were recorded otherwise."""
         written: Rows = {}
         deleted: Rows = {}
         for node_id, state in self._states.items():
             collect_changes(self._before[node_id], state, written=written, deleted=deleted)
         await write_rows(self.executor, written=written, deleted=deleted)
+        self._written_count = len(self._events)
 
     @property
     def events(self) -> Sequence[EventEnvelope]:
-        """The facts so far, in order; those that :meth:`go_on` has written are deleted."""
+        """The events emitted so far, in order, without those that :meth:`flush` has written."""
         return tuple(self._events)

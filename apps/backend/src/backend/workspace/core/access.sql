@@ -1,5 +1,5 @@
 -- name: ancestors
--- A node and its ancestors up to the root, with what is granted there to $2 and by the link $3.
+-- A node and its ancestors up to the root, with the role granted there to the user $2 and by the share link $3.
 WITH RECURSIVE up AS (
     SELECT node.*, 0 AS level FROM workspace_nodes AS node WHERE node.id = $1
     UNION ALL
@@ -16,20 +16,19 @@ LEFT JOIN workspace_links AS link ON link.id = $3 AND link.node_id = up.id
 ORDER BY up.level
 
 -- name: now
--- The time of this transaction, which its events and rows will have.
+-- The time of this transaction, which its events and rows get.
 SELECT now() AS now
 
 -- name: lock_nodes
--- Nobody else changes these nodes until the end of the transaction; in the order of ids, so that two who lock
--- the same nodes do not wait for each other.
+-- Lock nodes FOR UPDATE in the order of their ids, so that two transactions that lock the same nodes never deadlock.
 SELECT to_jsonb(node)::text AS row FROM workspace_nodes AS node
 WHERE node.id = ANY($1::uuid[]) ORDER BY node.id FOR UPDATE
 
 -- name: lock_in_trees
--- Nobody moves, trashes or purges in the trees of $1 until the end of the transaction, or changes the nodes $2 of
--- them; $3: nobody keeps anything there either. See the function.
+-- Lock the roots of the trees of $1 (FOR UPDATE if $3, else FOR SHARE), then the nodes $2 FOR UPDATE. Until the end of
+-- the transaction nothing in these trees is moved, trashed or purged; with $3 no other command locks them either.
 SELECT to_jsonb(node)::text AS row FROM workspace_hold($1::uuid[], $2::uuid[], $3) AS node
 
 -- name: share_lock_nodes
--- Nobody moves, trashes or purges these nodes until the end of the transaction; others may share them.
+-- Keep nodes from being moved, trashed or purged until the end of the transaction; FOR SHARE, so that others may too.
 SELECT node.id FROM workspace_nodes AS node WHERE node.id = ANY($1::uuid[]) ORDER BY node.id FOR SHARE

@@ -1,5 +1,5 @@
 -- name: write_nodes
--- Rows of workspace_nodes as their node's events make them: new ones, and what changed in others.
+-- Insert or update rows of workspace_nodes.
 INSERT INTO workspace_nodes (
     id, kind, parent_id, owner_id, title, description, position, layout, visibility, version,
     stream_version, created_by, created_at, changed_at, trashed_at, trashed_by, trash_reason,
@@ -21,13 +21,13 @@ ON CONFLICT (id) DO UPDATE SET
     trash_path = excluded.trash_path
 
 -- name: delete_nodes
--- Rows of workspace_nodes that their node's events took away.
-DELETE FROM workspace_nodes AS held
-USING jsonb_to_recordset($1::text::jsonb) AS gone (id uuid)
-WHERE held.id = gone.id
+-- Delete rows of workspace_nodes.
+DELETE FROM workspace_nodes AS stored
+USING jsonb_to_recordset($1::text::jsonb) AS deleted (id uuid)
+WHERE stored.id = deleted.id
 
 -- name: write_chapters
--- Rows of workspace_chapters as their node's events make them: new ones, and what changed in others.
+-- Insert or update rows of workspace_chapters.
 INSERT INTO workspace_chapters (
     id, node_id, position, title, headers, moves, version, created_at, changed_at
 )
@@ -40,13 +40,13 @@ ON CONFLICT (id) DO UPDATE SET
     created_at = excluded.created_at, changed_at = excluded.changed_at
 
 -- name: delete_chapters
--- Rows of workspace_chapters that their node's events took away.
-DELETE FROM workspace_chapters AS held
-USING jsonb_to_recordset($1::text::jsonb) AS gone (id uuid)
-WHERE held.id = gone.id
+-- Delete rows of workspace_chapters.
+DELETE FROM workspace_chapters AS stored
+USING jsonb_to_recordset($1::text::jsonb) AS deleted (id uuid)
+WHERE stored.id = deleted.id
 
 -- name: write_versions
--- Rows of workspace_versions as their node's events make them: new ones, and what changed in others.
+-- Insert or update rows of workspace_versions.
 INSERT INTO workspace_versions (
     node_id, number, label, restored_from, title, description, chapters, created_by, created_at
 )
@@ -59,13 +59,13 @@ ON CONFLICT (node_id, number) DO UPDATE SET
     created_at = excluded.created_at
 
 -- name: delete_versions
--- Rows of workspace_versions that their node's events took away.
-DELETE FROM workspace_versions AS held
-USING jsonb_to_recordset($1::text::jsonb) AS gone (node_id uuid, number int)
-WHERE held.node_id = gone.node_id AND held.number = gone.number
+-- Delete rows of workspace_versions.
+DELETE FROM workspace_versions AS stored
+USING jsonb_to_recordset($1::text::jsonb) AS deleted (node_id uuid, number int)
+WHERE stored.node_id = deleted.node_id AND stored.number = deleted.number
 
 -- name: write_threads
--- Rows of workspace_threads as their node's events make them: new ones, and what changed in others.
+-- Insert or update rows of workspace_threads.
 INSERT INTO workspace_threads (
     id, node_id, chapter_id, move_path, kind, title, body, mentions, author_id, resolved_at, resolved_by,
     pinned, version, created_at, changed_at
@@ -82,13 +82,13 @@ ON CONFLICT (id) DO UPDATE SET
     changed_at = excluded.changed_at
 
 -- name: delete_threads
--- Rows of workspace_threads that their node's events took away.
-DELETE FROM workspace_threads AS held
-USING jsonb_to_recordset($1::text::jsonb) AS gone (id uuid)
-WHERE held.id = gone.id
+-- Delete rows of workspace_threads.
+DELETE FROM workspace_threads AS stored
+USING jsonb_to_recordset($1::text::jsonb) AS deleted (id uuid)
+WHERE stored.id = deleted.id
 
 -- name: write_replies
--- Rows of workspace_replies as their node's events make them: new ones, and what changed in others.
+-- Insert or update rows of workspace_replies.
 INSERT INTO workspace_replies (
     id, node_id, thread_id, parent_id, depth, body, mentions, author_id, edited_by, history, reactions,
     version, created_at, changed_at, deleted_at
@@ -105,13 +105,13 @@ ON CONFLICT (id) DO UPDATE SET
     changed_at = excluded.changed_at, deleted_at = excluded.deleted_at
 
 -- name: delete_replies
--- Rows of workspace_replies that their node's events took away.
-DELETE FROM workspace_replies AS held
-USING jsonb_to_recordset($1::text::jsonb) AS gone (id uuid)
-WHERE held.id = gone.id
+-- Delete rows of workspace_replies.
+DELETE FROM workspace_replies AS stored
+USING jsonb_to_recordset($1::text::jsonb) AS deleted (id uuid)
+WHERE stored.id = deleted.id
 
 -- name: write_grants
--- Rows of workspace_grants as their node's events make them: new ones, and what changed in others.
+-- Insert or update rows of workspace_grants.
 INSERT INTO workspace_grants (
     node_id, user_id, role, granted_by, created_at, changed_at
 )
@@ -123,13 +123,13 @@ ON CONFLICT (node_id, user_id) DO UPDATE SET
     changed_at = excluded.changed_at
 
 -- name: delete_grants
--- Rows of workspace_grants that their node's events took away.
-DELETE FROM workspace_grants AS held
-USING jsonb_to_recordset($1::text::jsonb) AS gone (node_id uuid, user_id text)
-WHERE held.node_id = gone.node_id AND held.user_id = gone.user_id
+-- Delete rows of workspace_grants.
+DELETE FROM workspace_grants AS stored
+USING jsonb_to_recordset($1::text::jsonb) AS deleted (node_id uuid, user_id text)
+WHERE stored.node_id = deleted.node_id AND stored.user_id = deleted.user_id
 
 -- name: write_links
--- Rows of workspace_links as their node's events make them: new ones, and what changed in others.
+-- Insert or update rows of workspace_links.
 INSERT INTO workspace_links (
     id, node_id, role, has_password, expires_at, created_by, created_at
 )
@@ -141,7 +141,7 @@ ON CONFLICT (id) DO UPDATE SET
     expires_at = excluded.expires_at, created_by = excluded.created_by, created_at = excluded.created_at
 
 -- name: delete_links
--- Rows of workspace_links that their node's events took away.
-DELETE FROM workspace_links AS held
-USING jsonb_to_recordset($1::text::jsonb) AS gone (id uuid)
-WHERE held.id = gone.id
+-- Delete rows of workspace_links.
+DELETE FROM workspace_links AS stored
+USING jsonb_to_recordset($1::text::jsonb) AS deleted (id uuid)
+WHERE stored.id = deleted.id

@@ -11,7 +11,7 @@ from shared_types.workspace import Role, WorkspaceEvent, WorkspaceReply, Workspa
 from shared_types.workspace_discussions_api import CreateThread, UpdateThread
 
 from backend.workspace.access import Access
-from backend.workspace.core import CommandTransaction, IfMatch
+from backend.workspace.core import CommandTransaction, IfMatch, lock_node
 from backend.workspace.discussions._mentions import find_mentions
 from backend.workspace.errors import (
     MoveNotFound,
@@ -61,7 +61,7 @@ async def lock_thread(tx: CommandTransaction, thread_id: UUID) -> LockedThread:
         raise ResourceNotFound("thread")
     node_id = rows[0]["node_id"]
     with as_resource_not_found("thread"):
-        access = await tx.lock_node(node_id, Role.COMMENTER)
+        access = await lock_node(tx, node_id, Role.COMMENTER)
     rows = await tx.executor.fetch(DISCUSSIONS_SQL["thread"], thread_id)
     if not rows:
         raise ResourceNotFound("thread")
@@ -89,7 +89,7 @@ async def create_thread(tx: CommandTransaction, request: CreateThread) -> Worksp
         MoveNotFound: the chapter has no such move.
     """
     node_id, thread_id = request.target, uuid4()
-    await tx.lock_node(node_id, Role.COMMENTER)
+    await lock_node(tx, node_id, Role.COMMENTER)
     if request.chapter_id is not None:
         await _check_place(tx, node_id, request.chapter_id, request.move_path)
     command = request.model_dump(mode="json", exclude={"target"}, exclude_none=True)

@@ -9,7 +9,7 @@ from shared_types.workspace import Role, WorkspaceEvent, WorkspaceReply
 from shared_types.workspace_discussions_api import CreateReply, UpdateReply
 
 from backend.workspace.access import Access
-from backend.workspace.core import CommandTransaction, IfMatch
+from backend.workspace.core import CommandTransaction, IfMatch, lock_node
 from backend.workspace.discussions._discussions import DISCUSSIONS_SQL, lock_thread, require_author_or
 from backend.workspace.discussions._mentions import find_mentions
 from backend.workspace.errors import (
@@ -137,7 +137,7 @@ async def _lock(tx: CommandTransaction, reply_id: UUID) -> tuple[Access, Workspa
         raise ResourceNotFound("reply")
     node_id = rows[0]["node_id"]
     with as_resource_not_found("reply"):
-        access = await tx.lock_node(node_id, Role.COMMENTER)
+        access = await lock_node(tx, node_id, Role.COMMENTER)
     reply, answered = await _fetch(tx, reply_id)
     if reply is None:
         raise ResourceNotFound("reply")

@@ -9,7 +9,14 @@ from shared_types.workspace import NodeKind, Role, Visibility, WorkspaceEvent
 from shared_types.workspace_api import CreateNode, MoveNode, UpdateNode
 
 from backend.workspace.access import LEVELS_MAX, Access, access_of
-from backend.workspace.core import CommandTransaction, IfMatch
+from backend.workspace.core import (
+    CommandTransaction,
+    IfMatch,
+    lock_in_place,
+    lock_node,
+    lock_parent,
+    lock_trees,
+)
 from backend.workspace.errors import ParentInvalid, TitleTaken, TreeCycle, TreeTooDeep
 
 __all__ = (
@@ -34,7 +41,7 @@ async def create_node(tx: CommandTransaction, request: CreateNode) -> UUID:
         TreeRefused: it cannot stand there.
         TitleTaken: another study of the folder has the title.
     """
-    parent = None if request.parent_id is None else await tx.lock_parent(request.parent_id, Role.EDITOR)
+    parent = None if request.parent_id is None else await lock_parent(tx, request.parent_id, Role.EDITOR)
     node_id = await add_node(tx, request, parent)
     await tx.record("CreateNode", node_id, request.model_dump(mode="json"))
     return node_id
@@ -113,9 +120,9 @@ async def update_node(tx: CommandTransaction, node_id: UUID, request: UpdateNode
 async def _lock_with_folder(tx: CommandTransaction, node_id: UUID, *, titled: bool) -> Access:
     """Hold a node, and for a new title its folder too, which keeps others from taking the title meanwhile."""
     if not titled:
-        return await tx.lock_node(node_id, Role.EDITOR)
+        return await lock_node(tx, node_id, Role.EDITOR)
     parent_id = (await tx.access(node_id)).node.parent_id
-    access = await tx.lock_in_place(node_id, *([parent_id] if parent_id else []))
+    access = await lock_in_place(tx, node_id, *([parent_id] if parent_id else []))
     if access.node.parent_id != parent_id:
         raise RetryTransaction(f"node {node_id} was moved meanwhile; try again")
     access.require(Role.EDITOR)
@@ -135,7 +142,7 @@ async def move_node(tx: CommandTransaction, node_id: UUID, request: MoveNode, ma
         TitleTaken: another study of the folder has the title.
     """
     wanted = [node_id, *([request.parent_id] if request.parent_id else [])]
-    access, *parents = await tx.lock_trees(*wanted)
+    access, *parents = await lock_trees(tx, *wanted)
     parent = parents[0] if parents else None
     _require_removal(access)
     _require_insertion(access, parent)

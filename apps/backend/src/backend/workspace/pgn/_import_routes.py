@@ -13,7 +13,7 @@ from shared_types.workspace_api import Title
 from shared_types.workspace_pgn_api import ImportIntoStudy, ImportPgn, ImportReport
 from starlette.responses import Response
 
-from backend.workspace.core import CommandTransaction
+from backend.workspace.core import CommandTransaction, lock_parent
 from backend.workspace.errors import (
     ChessNotInstalled,
     FormMalformed,
@@ -192,7 +192,7 @@ async def _begin(
         raise TooManyImports(_IMPORTS_MAX)
     if upload.parent_id is not None:
         # A purge either finds the task or lets none begin.
-        await tx.lock_parent(upload.parent_id, Role.EDITOR)
+        await lock_parent(tx, upload.parent_id, Role.EDITOR)
     payload: dict[str, Any] = digest.payload() | {"asker": tx.caller.actor}
     payload["parent_id"] = None if upload.parent_id is None else str(upload.parent_id)
     given = ImportInput(

@@ -13,7 +13,7 @@ from shared_types.workspace_api import CreateNode
 from shared_types.workspace_pgn_api import ImportedStudy, ImportReport
 
 from backend.workspace.access import LEVELS_MAX, Access, Ancestor, access_of
-from backend.workspace.core import CommandTransaction
+from backend.workspace.core import CommandTransaction, lock_node, lock_parent
 from backend.workspace.errors import StudyFull, TreeTooDeep
 from backend.workspace.nodes import add_node
 from backend.workspace.pgn._parsed_file import (
@@ -45,7 +45,7 @@ async def import_into_study(
         NodeNotFound, RoleMissing: it is no study, or not for who asks to change.
         StudyFull: it would have more chapters than a study may have.
     """
-    access = await tx.lock_node(study_id, Role.EDITOR)
+    access = await lock_node(tx, study_id, Role.EDITOR)
     access.require_kind(NodeKind.STUDY)
     [there] = await tx.executor.fetch(IMPORTS_SQL["study_size"], study_id)
     if there["chapters"] + len(file.games) > CHAPTERS_MAX:
@@ -78,7 +78,7 @@ async def import_new(
     recorder = _ImportRecorder(tx, root_id, payload)
     if len(parts) > 1:
         return _report(file, await _add_folder(recorder, parts, parent_id, title), folder_id=root_id)
-    parent = None if parent_id is None else await tx.lock_parent(parent_id, Role.EDITOR)
+    parent = None if parent_id is None else await lock_parent(tx, parent_id, Role.EDITOR)
     request = CreateNode(kind=NodeKind.STUDY, title=title, parent_id=parent_id)
     await add_node(tx, request, parent, node_id=root_id)
     await recorder.chapters(root_id, parts[0])
@@ -112,7 +112,7 @@ async def _add_folder(
         studies.append(ImportedStudy(id=study_id, title=name, chapters=len(part.games)))
     await recorder.end()
     if parent_id is not None:
-        held = await tx.lock_parent(parent_id, Role.EDITOR)
+        held = await lock_parent(tx, parent_id, Role.EDITOR)
         if len(held.chain) + 2 > LEVELS_MAX:
             raise TreeTooDeep(LEVELS_MAX)
     return studies

@@ -23,7 +23,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.settings import WorkspaceSettings
 from backend.workspace.access import access_of
-from backend.workspace.core import ACCESS_SQL, CommandTransaction, ancestors_from_rows
+from backend.workspace.core import (
+    ACCESS_SQL,
+    CommandTransaction,
+    ancestors_from_rows,
+    lock_node,
+    share_lock_nodes,
+)
 from backend.workspace.errors import (
     ChessNotInstalled,
     ExportSpaceFull,
@@ -235,9 +241,9 @@ async def _lock_exported_nodes(tx: CommandTransaction, node_id: UUID, named: Set
     root = (await tx.access(node_id)).node.parent_id is None
     others = sorted(named - {node_id})
     before = [] if root else [one for one in others if one < node_id]
-    first = await tx.share_lock_nodes(before)
-    await tx.lock_node(node_id, Role.VIEWER)
-    then = await tx.share_lock_nodes(others[len(before) :])
+    first = await share_lock_nodes(tx, before)
+    await lock_node(tx, node_id, Role.VIEWER)
+    then = await share_lock_nodes(tx, others[len(before) :])
     return first + then == len(others)
 
 

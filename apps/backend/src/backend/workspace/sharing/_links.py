@@ -13,7 +13,7 @@ from shared_types.events import EventTarget
 from shared_types.workspace import Role, WorkspaceEvent, WorkspaceLink
 from shared_types.workspace_sharing_api import CreateLink
 
-from backend.workspace.core import CommandTransaction
+from backend.workspace.core import CommandTransaction, lock_node
 from backend.workspace.errors import ResourceNotFound, ShareLimitReached, as_resource_not_found
 
 __all__ = ("LINKS_MAX", "LINKS_SQL", "create_link", "hash_token", "revoke_link")
@@ -38,7 +38,7 @@ async def create_link(
         ValidationFailed: it would expire before it is made, or in more than ten years.
         ShareLimitReached: the node has too many.
     """
-    await tx.lock_node(node_id, Role.ADMIN)
+    await lock_node(tx, node_id, Role.ADMIN)
     expires_at = _check_expiry(request.expires_at, await tx.now())
     [row] = await tx.executor.fetch(LINKS_SQL["count_links"], node_id)
     if row["links"] >= LINKS_MAX:
@@ -67,7 +67,7 @@ async def revoke_link(tx: CommandTransaction, link_id: UUID) -> None:
     """
     node_id = (await _link(tx, link_id)).node_id
     with as_resource_not_found("link"):
-        await tx.lock_node(node_id, Role.ADMIN)
+        await lock_node(tx, node_id, Role.ADMIN)
     # Again, as another may have revoked it meanwhile.
     tx.load_rows(node_id, "links", {link_id: await _link(tx, link_id)})
     payload = {"link_id": str(link_id)}

@@ -9,7 +9,7 @@ from shared_types.workspace import Role, WorkspaceEvent, WorkspaceGrant
 from shared_types.workspace_sharing_api import ChangeRole, ShareNode
 
 from backend.workspace.access import Access
-from backend.workspace.core import ACCESS_SQL, CommandTransaction, ancestors_from_rows
+from backend.workspace.core import ACCESS_SQL, CommandTransaction, ancestors_from_rows, lock_node
 from backend.workspace.errors import (
     AlreadyShared,
     GrantRefused,
@@ -34,7 +34,7 @@ async def share_node(tx: CommandTransaction, node_id: UUID, request: ShareNode) 
         AlreadyShared: there is a grant already.
         ShareLimitReached: the node has too many.
     """
-    access = await tx.lock_node(node_id, Role.ADMIN)
+    access = await lock_node(tx, node_id, Role.ADMIN)
     _check_other(tx, access, request.user_id)
     if await _lock_grant(tx, node_id, request.user_id) is not None:
         raise AlreadyShared
@@ -59,7 +59,7 @@ async def change_role(
         GrantRefused: it is one's own, or the owner's.
         ResourceNotFound: nothing is granted to them here; a role that they inherit is granted anew, by POST.
     """
-    access = await tx.lock_node(node_id, Role.ADMIN)
+    access = await lock_node(tx, node_id, Role.ADMIN)
     _check_other(tx, access, user_id)
     grant = await _lock_grant(tx, node_id, user_id)
     if grant is None:
@@ -82,7 +82,7 @@ async def revoke_grant(tx: CommandTransaction, node_id: UUID, user_id: str) -> N
         ResourceNotFound: nothing is granted to them here.
     """
     own = user_id == tx.caller.actor
-    access = await tx.lock_node(node_id, Role.VIEWER if own else Role.ADMIN)
+    access = await lock_node(tx, node_id, Role.VIEWER if own else Role.ADMIN)
     if await _lock_grant(tx, node_id, user_id) is None:
         raise ResourceNotFound("grant")
     await _check_change(tx, access, user_id, None)

@@ -21,7 +21,7 @@ from shared_types.workspace_study_api import (
     SetAnnotation,
 )
 
-from backend.workspace.core import CommandTransaction, IfMatch
+from backend.workspace.core import CommandTransaction, IfMatch, lock_node
 from backend.workspace.errors import ChapterFull, MoveNotFound, ResourceNotFound
 from backend.workspace.projection import Direction
 
@@ -160,7 +160,7 @@ async def set_annotation(
 async def _lock_chapter(
     tx: CommandTransaction, study_id: UUID, chapter_id: UUID, match: IfMatch
 ) -> WorkspaceChapter:
-    await tx.lock_node(study_id, Role.EDITOR)
+    await lock_node(tx, study_id, Role.EDITOR)
     chapter = await fetch_chapter(tx.executor, study_id, chapter_id)
     match.check(chapter.version)
     tx.load_rows(study_id, "chapters", {chapter_id: chapter})

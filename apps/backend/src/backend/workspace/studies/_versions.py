@@ -16,7 +16,7 @@ from shared_types.workspace import (
 )
 from shared_types.workspace_version_api import CreateVersion, RollBack, VersionView
 
-from backend.workspace.core import CommandTransaction, IfMatch
+from backend.workspace.core import CommandTransaction, IfMatch, lock_node
 from backend.workspace.errors import NodeNotFound, ResourceNotFound, VersionsFull, VersionTooLarge
 from backend.workspace.nodes import NODES_SQL
 from backend.workspace.projection import version_chapters
@@ -71,7 +71,7 @@ async def create_version(tx: CommandTransaction, study_id: UUID, request: Create
         NodeNotFound, RoleMissing: who asks is no editor of the study.
         VersionsFull, VersionTooLarge: it has as many as it may have, or is larger than one may be.
     """
-    await tx.lock_node(study_id, Role.EDITOR)
+    await lock_node(tx, study_id, Role.EDITOR)
     number = await _last_number(tx, study_id) + 1
     _require_room(number)
     await _lock_chapters(tx, study_id)
@@ -92,7 +92,7 @@ async def roll_back(tx: CommandTransaction, study_id: UUID, request: RollBack, m
         ResourceNotFound: there is no such version.
         VersionsFull, VersionTooLarge: it has as many as it may have, or is larger than one may be.
     """
-    await tx.lock_node(study_id, Role.EDITOR)
+    await lock_node(tx, study_id, Role.EDITOR)
     match.check(tx.node(study_id).version)
     target = await _fetch_version(tx.executor, study_id, request.version)
     last = await _last_number(tx, study_id)

@@ -9,7 +9,7 @@ from relaybox.db import RetryTransaction, load_queries
 from shared_types.workspace import Visibility, WorkspaceEvent
 
 from backend.workspace.access import Access
-from backend.workspace.core import CommandTransaction, IfMatch
+from backend.workspace.core import CommandTransaction, IfMatch, lock_nodes, lock_roots, lock_trees
 from backend.workspace.errors import NodeNotFound
 from backend.workspace.nodes import check_placement, next_position
 
@@ -40,7 +40,7 @@ async def trash_node(tx: CommandTransaction, node_id: UUID, match: IfMatch, reas
         NodeTrashed: it is there already.
         VersionStale: it has changed since.
     """
-    [access] = await tx.lock_trees(node_id)
+    [access] = await lock_trees(tx, node_id)
     access.require_trashing()
     access.require_live()
     match.check(tx.node(node_id).version)
@@ -117,14 +117,14 @@ async def _lock_with_place(tx: CommandTransaction, node_id: UUID) -> tuple[Acces
         RetryTransaction: the place has become one in another tree.
     """
     seen = await _place(tx, node_id)
-    await tx.lock_roots(node_id, *seen)
+    await lock_roots(tx, node_id, *seen)
     place = await _place(tx, node_id)
     if place != seen and not await _is_held(tx, place):
         # From the start: who takes another tree while holding one may wait in a circle. No savepoint gives
         # that one back, as the function that locks has committed into it: who waits for such a lock waits on
         # for the end of the whole transaction, and others pass by.
         raise RetryTransaction(f"the former place of {node_id} has changed meanwhile; try again")
-    await tx.lock_nodes(node_id, *place)
+    await lock_nodes(tx, node_id, *place)
     access, *parents = [await tx.access(one) for one in (node_id, *place)]
     access.require_restoring()
     access.require_trashed()

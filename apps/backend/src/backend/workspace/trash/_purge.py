@@ -13,7 +13,7 @@ from shared_types.workspace import Visibility, WorkspaceEvent
 from shared_types.workspace_bin_api import PurgeCounts
 
 from backend.workspace.access import Access, access_of
-from backend.workspace.core import CommandTransaction
+from backend.workspace.core import CommandTransaction, lock_nodes, lock_roots
 from backend.workspace.projection import AGGREGATE_TYPE
 from backend.workspace.trash._bin import visibility_after_move
 
@@ -71,7 +71,7 @@ async def purge_batch(tx: CommandTransaction, access: Access, *, reason: str) ->
     counts = await _erase(tx, batch, reason=reason)
     payload = {"batch_id": str(root.trash_batch_id), "count": counts.nodes}
     purged = await tx.emit(WorkspaceEvent.NODE_PERMANENTLY_DELETED, root.id, payload)
-    await tx.lock_nodes(*batch.apart)
+    await lock_nodes(tx, *batch.apart)
     for node_id, visibility in batch.apart.items():
         await _move_up(tx, node_id, visibility, access, purged)
     await tx.record(PURGE_COMMAND, root.id, {})
@@ -79,7 +79,7 @@ async def purge_batch(tx: CommandTransaction, access: Access, *, reason: str) ->
 
 
 async def _lock(tx: CommandTransaction, node_id: UUID) -> Access:
-    access = await tx.lock_roots(node_id)
+    access = await lock_roots(tx, node_id)
     access.require_purging()
     access.require_trashed()
     return access
@@ -90,7 +90,7 @@ async def _lock_batch(tx: CommandTransaction, access: Access) -> _Batch:
     # In their order, as everybody locks several nodes.
     for some in _pieces([row["id"] for row in rows]):
         await tx.executor.fetch(PURGE_SQL["lock_batch_nodes"], some)
-    await tx.lock_nodes(access.node.id)
+    await lock_nodes(tx, access.node.id)
     return _Batch(
         node_ids=[row["id"] for row in rows if not row["apart"]],
         apart={row["id"]: Visibility(row["visibility"]) for row in rows if row["apart"]},

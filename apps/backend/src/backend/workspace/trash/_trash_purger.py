@@ -14,7 +14,7 @@ from relaybox_types.enums import CommandStatus
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.settings import ServiceType, WorkspaceSettings
-from backend.workspace.core import CommandTransaction
+from backend.workspace.core import CommandTransaction, lock_roots
 from backend.workspace.trash._purge import PURGE_COMMAND, PURGE_SQL, purge_batch
 
 __all__ = ("TrashPurger",)
@@ -111,7 +111,7 @@ class TrashPurger(PeriodicJob):
             node_id: UUID = due[0]["id"]
             chosen.append(node_id)
             tx = CommandTransaction(db, Caller(actor=_ACTOR, source_service=_ACTOR, internal=True))
-            access = await tx.lock_roots(node_id)
+            access = await lock_roots(tx, node_id)
             access.require_trashed()
             counts = await purge_batch(tx, access, reason=f"in the bin for over {self._keep_days} days")
             _log.info("batch purged from the bin", node_id=str(node_id), nodes=counts.nodes)
