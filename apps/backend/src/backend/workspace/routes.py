@@ -1,38 +1,49 @@
 """All routes of the workspace, under ``/api/v1`` (workspace.md, Routes)."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from relaybox.http import Backbone
-from relaybox.settings import JwtSettings
+from relaybox.outbox import OutboxSettings
+from relaybox.settings import JwtSettings, load_settings
 
-from backend.workspace.activity import add_activity_routes
-from backend.workspace.discussions import add_discussion_routes, add_reply_routes
+from backend.settings import WorkspaceSettings
+from backend.workspace.activity import activity_router
+from backend.workspace.discussions import discussion_router, reply_router
 from backend.workspace.http import RouteDependencies, ShareTokens
-from backend.workspace.nodes import add_node_routes
-from backend.workspace.pgn import add_archive_routes, add_import_routes, add_task_routes
-from backend.workspace.search import add_search_routes
-from backend.workspace.sharing import PasswordHasher, add_link_routes, add_sharing_routes
-from backend.workspace.studies import add_study_routes
-from backend.workspace.trash import add_bin_routes, add_purge_routes
+from backend.workspace.nodes import node_router
+from backend.workspace.pgn import PgnUploads, archive_router, import_router, task_router
+from backend.workspace.search import search_router
+from backend.workspace.sharing import LinkOpener, PasswordHasher, link_router, sharing_router
+from backend.workspace.studies import study_router
+from backend.workspace.trash import trash_router
 
 __all__ = ("workspace_router",)
 
 
 def workspace_router(backbone: Backbone, jwt: JwtSettings) -> APIRouter:
-    """Every route of the workspace; links that were opened are signed as *jwt* says."""
-    deps, passwords = RouteDependencies(backbone, ShareTokens(jwt)), PasswordHasher()
+    """Return a router with all routes of the workspace, for one application.
+
+    Args:
+        backbone: The database, the event streams and the metrics of the application.
+        jwt: The secret that signs share tokens.
+    """
+    dependencies = RouteDependencies(backbone, ShareTokens(jwt), load_settings(WorkspaceSettings))
+    passwords = PasswordHasher()
+    links = LinkOpener(dependencies.database, dependencies.share_tokens, passwords)
+    uploads = PgnUploads(load_settings(OutboxSettings).message_bytes_max)
     # The application that includes the router runs its lifespan too.
-    router = APIRouter(tags=["Workspace"], lifespan=passwords.lifespan)
-    add_node_routes(router, deps)
-    add_bin_routes(router, deps)
-    add_purge_routes(router, deps)
-    add_study_routes(router, deps)
-    add_sharing_routes(router, deps)
-    add_link_routes(router, deps, passwords)
-    add_import_routes(router, deps)
-    add_archive_routes(router, deps)
-    add_task_routes(router, deps)
-    add_discussion_routes(router, deps)
-    add_reply_routes(router, deps)
-    add_activity_routes(router, deps)
-    add_search_routes(router, deps)
+    router = APIRouter(
+        tags=["Workspace"], lifespan=passwords.lifespan, dependencies=[Depends(dependencies.provide)]
+    )
+    router.include_router(node_router)
+    router.include_router(trash_router)
+    router.include_router(study_router)
+    router.include_router(sharing_router)
+    router.include_router(link_router, dependencies=[Depends(links.provide)])
+    router.include_router(import_router, dependencies=[Depends(uploads.provide)])
+    router.include_router(archive_router)
+    router.include_router(task_router)
+    router.include_router(discussion_router)
+    router.include_router(reply_router)
+    router.include_router(activity_router)
+    router.include_router(search_router)
     return router

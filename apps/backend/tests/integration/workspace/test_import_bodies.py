@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx2 as httpx
 from backend.workspace.pgn._body import PGN_BYTES_MAX
-from backend.workspace.pgn._uploads import UPLOADS_MAX, UPLOADS_OF_ONE_MAX
+from backend.workspace.pgn._uploads import UPLOADS_MAX, UPLOADS_PER_USER_MAX
 
 from tests.fixtures.pgn import (
     IMPORT_PATH,
@@ -220,7 +220,7 @@ async def test_only_so_many_large_files_are_received_at_a_time(studio: Studio) -
         for name in ("one", "one", "two", "three", "four", "five"):
             sending.append(group.create_task(send(name)))
             await taken.get()
-            if len(sending) == UPLOADS_OF_ONE_MAX:
+            if len(sending) == UPLOADS_PER_USER_MAX:
                 await refused_now("one")
             if len(sending) >= UPLOADS_MAX // 2:
                 # One place for each: so three people never take all of them.

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from backend.workspace.pgn._parsed_file import unpacked
+from backend.workspace.pgn._parsed_file import decode_file
 from backend.workspace.pgn._tasks import IMPORT_TASK
 from pydantic_core import from_json
 from relaybox.db import Database
@@ -80,7 +80,7 @@ async def test_the_file_lies_in_the_task_alone_and_goes_with_its_end(studio: Stu
     path = await begun(studio)
     [command], [task] = await fetch_rows(studio, COMMAND), await fetch_rows(studio, TASK)
     assert from_json(command["payload"]).keys() == {"size_bytes", "sha256", "parent_id", "asker"}
-    assert unpacked(from_json(task["input_data"])["pgn"]).decode() == FILE
+    assert decode_file(from_json(task["input_data"])["pgn"]).decode() == FILE
     async with running_worker(studio):
         report = (await wait_for_task_end(studio.teacher, path))["result"]
     [after] = await fetch_rows(studio, TASK)
@@ -174,7 +174,7 @@ async def test_a_worker_that_stops_gives_the_task_back_and_another_ends_it(
 
 async def test_an_import_that_never_ends_is_given_up(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relaybox.tasks._attempt.retry_pause_s", lambda _attempts: 0.0)
-    monkeypatch.setattr("backend.workspace.pgn._worker.unpacked", lambda _text: 1 / 0)
+    monkeypatch.setattr("backend.workspace.pgn._worker.decode_file", lambda _text: 1 / 0)
     path = await begun(studio)
     async with running_worker(studio, attempts_max=2):
         failed = await wait_for_task_end(studio.teacher, path)

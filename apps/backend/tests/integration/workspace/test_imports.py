@@ -333,8 +333,8 @@ async def test_an_import_that_was_answered_is_answered_again_without_reading_the
     def unread(*_: Any, **__: Any) -> Any:
         raise AssertionError("the file is read again")
 
-    monkeypatch.setattr("backend.workspace.pgn._file_reader.Reading._read", unread)
-    monkeypatch.setattr("backend.workspace.pgn._file_reader.Reading._read_for_study", unread)
+    monkeypatch.setattr("backend.workspace.pgn._file_reader.PgnFileReader._read", unread)
+    monkeypatch.setattr("backend.workspace.pgn._file_reader.PgnFileReader._read_for_study", unread)
     again = await send_pgn(studio.teacher, games(2), path, headers=headers)
     assert (again.status_code, again.json()) == (201, report)
     assert again.headers["idempotent-replayed"] == "true"

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from backend.workspace.sharing import _link_door as link_door
+from backend.workspace.sharing import _link_opener as link_door
 from backend.workspace.sharing import _links as links
 from backend.workspace.sharing import _passwords as passwords
 from backend.workspace.sharing._passwords import HASHES_PER_HOLDER_MAX, Cost, PasswordHasher

@@ -68,7 +68,7 @@ class UnitOfWork(Generic[P]):
 
 
 def unit_of_work(
-    database: Database,
+    database: Database | Callable[[Request], Database],
     principal: Callable[..., Awaitable[P]],
     *,
     settings: IdempotencySettings | None = None,
@@ -78,6 +78,8 @@ def unit_of_work(
     *principal* is itself a dependency: it says who asks, and refuses who may not. It runs before an answer is
     given again, every time (G68); so an ownership check belongs into it, or into a dependency that stands
     before this one. The transaction is READ COMMITTED and begins here, after the whole body has arrived.
+
+    *database* may be a function that finds the database of a request, for routers declared at module level.
 
     The dependency raises:
         KeyInvalid, KeyMissing, KeyReused, RequestInFlight, ResponseNotKept: see :mod:`relaybox.idempotency`.
@@ -99,7 +101,7 @@ def unit_of_work(
         with idempotent.deciding():
             claim = await idempotent.claim(request, who, policy)
             await idempotent.leave_cache()
-            db = await database.begin()
+            db = await (database if isinstance(database, Database) else database(request)).begin()
             event.listen(db.sync_session, "before_commit", _refuse_to_commit)
             await idempotent.hold_for_unit(_UnitStore(db, settings=known()), claim)
         # The exchange commits and closes; here what the endpoint meets gets a name, and with it an answer.

@@ -1,5 +1,5 @@
-"""What happened to a node: its activity, and the live stream."""
+"""The events of a node for its readers: the activity list and the live stream."""
 
-from backend.workspace.activity._routes import add_activity_routes
+from backend.workspace.activity._routes import activity_router
 
-__all__ = ("add_activity_routes",)
+__all__ = ("activity_router",)

@@ -1,10 +1,10 @@
-"""What has happened to a node, and what happens, over HTTP."""
+"""Routes of a node's events: the activity list and the live stream."""
 
 from collections.abc import Sequence
 from typing import Annotated, Final
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Request
 from relaybox.db import load_queries
 from relaybox.events import RecordedEvent, fetch_recent
 from relaybox.http import (
@@ -31,138 +31,133 @@ from backend.workspace.activity._activity import activity_entry, redact_for_read
 from backend.workspace.errors import NodeNotFound
 from backend.workspace.http import (
     READ_ERRORS,
+    CurrentRequester,
+    Cursor,
+    Dependencies,
+    PageLimit,
     Requester,
     RouteDependencies,
     cursor_int,
     decode_cursor,
+    dependencies_of,
     documented_errors,
     encode_cursor,
+    known_node_id,
+    node_access,
     path_id,
 )
 from backend.workspace.projection import AGGREGATE_TYPE
 
-__all__ = ("add_activity_routes",)
+__all__ = ("activity_router",)
 
 _SQL: Final = load_queries(__package__ or "backend.workspace.activity", "activity.sql")
-Limit = Annotated[int, Query(ge=1, le=200)]
-Cursor = Annotated[str | None, Query(max_length=200)]
+activity_router = APIRouter()
 
 
-def add_activity_routes(router: APIRouter, deps: RouteDependencies) -> None:
-    """Activity and live stream of a node."""
-    _add_activity(router, deps)
-    _add_ticket(router, deps)
-    _add_stream(router, deps)
-
-
-def _add_activity(router: APIRouter, deps: RouteDependencies) -> None:
-    @router.get(
-        "/nodes/{node_id}/activity",
-        summary="What has happened to a node, newest first",
-        description="To the node itself, its chapters, discussions and grants; not to what is below it.",
-        responses=documented_errors(*READ_ERRORS, ValidationFailed),
-    )
-    async def activity(
-        access: Annotated[Access, Depends(deps.reading())], limit: Limit = 50, cursor: Cursor = None
-    ) -> ActivityPage:
-        [before] = decode_cursor(cursor, cursor_int)
-        async with deps.backbone.database.connection() as connection:
-            events = await fetch_recent(
-                connection, AGGREGATE_TYPE, str(access.node.id), before_version=before, limit=limit + 1
-            )
-        items = [activity_entry(event, access) for event in events[:limit]]
-        return ActivityPage(
-            items=items, next_cursor=encode_cursor(items[-1].version) if len(events) > limit else None
+@activity_router.get(
+    "/nodes/{node_id}/activity",
+    summary="What has happened to a node, newest first",
+    description="To the node itself, its chapters, discussions and grants; not to what is below it.",
+    responses=documented_errors(*READ_ERRORS, ValidationFailed),
+)
+async def activity(
+    dependencies: Dependencies,
+    access: Annotated[Access, Depends(node_access())],
+    limit: PageLimit = 50,
+    cursor: Cursor = None,
+) -> ActivityPage:
+    [before] = decode_cursor(cursor, cursor_int)
+    async with dependencies.database.connection() as connection:
+        events = await fetch_recent(
+            connection, AGGREGATE_TYPE, str(access.node.id), before_version=before, limit=limit + 1
         )
+    items = [activity_entry(event, access) for event in events[:limit]]
+    next_cursor = encode_cursor(items[-1].version) if len(events) > limit else None
+    return ActivityPage(items=items, next_cursor=next_cursor)
 
-    _ = activity
+
+@activity_router.post(
+    "/nodes/{node_id}/stream-ticket",
+    status_code=201,
+    summary="A ticket for a node's live stream",
+    description="For browsers, whose EventSource cannot send a token: single use, 60 seconds.",
+    responses=documented_errors(*READ_ERRORS),
+)
+async def stream_ticket(
+    request: Request, dependencies: Dependencies, requester: CurrentRequester
+) -> StreamTicket:
+    node_id = await known_node_id(request, requester)
+    if requester.subject is None:
+        raise TokenMissing
+    # A ticket contains the user only, so access by a share link does not count.
+    access = await dependencies.access(node_id, Requester(subject=requester.subject))
+    access.require(Role.VIEWER)
+    return await issue_ticket(dependencies.database, node_id, requester.subject)
 
 
-def _add_ticket(router: APIRouter, deps: RouteDependencies) -> None:
-    @router.post(
-        "/nodes/{node_id}/stream-ticket",
-        status_code=201,
-        summary="A ticket for a node's live stream",
-        description="For browsers, whose EventSource cannot send a token: single use, 60 seconds.",
-        responses=documented_errors(*READ_ERRORS),
+async def _stream_requester(
+    request: Request, requester: CurrentRequester, ticket: Ticket = None
+) -> Requester:
+    """Return the user of a stream ticket, or without one the sender of the request."""
+    if ticket is None:
+        return requester
+    try:
+        node_id = path_id(request)
+    except NodeNotFound:
+        raise TokenMissing from None
+    return Requester(subject=await redeem_ticket(dependencies_of(request).database, ticket, node_id))
+
+
+@activity_router.get(
+    "/nodes/{node_id}/events",
+    summary="What happens to a node, live",
+    description="Server-Sent Events; `id` is the version of the node's stream, resume with "
+    "`Last-Event-ID`. Ends when you may not read the node any more.",
+    response_class=Response,
+    responses={**STREAM_RESPONSE, **documented_errors(*READ_ERRORS, ValidationFailed)},
+)
+async def events(
+    request: Request,
+    dependencies: Dependencies,
+    requester: Annotated[Requester, Depends(_stream_requester)],
+    last_event_id: LastEventId = None,
+    after: After = 0,
+) -> Response:
+    access = await dependencies.access(await known_node_id(request, requester), requester)
+    access.require(Role.VIEWER)
+    stream = dependencies.backbone.live.follow(
+        AGGREGATE_TYPE,
+        access.node.id,
+        after_version=stream_cursor(last_event_id, after),
+        current_version=await _stream_version(dependencies, access.node.id),
+        event_filter=_event_filter(dependencies, access.node.id, requester),
+        # A grant, the visibility or trashing of an ancestor changes the access to this node too.
+        woken_by=[one.id for one in access.chain[1:]],
     )
-    async def stream_ticket(
-        request: Request, requester: Annotated[Requester, Depends(deps.requester)]
-    ) -> StreamTicket:
-        node_id = await deps.known(request, requester)
-        if requester.subject is None:
-            raise TokenMissing
-        # A ticket is a person's: it does not stand for a link that they have opened.
-        access = await deps.access(node_id, Requester(subject=requester.subject))
-        access.require(Role.VIEWER)
-        return await issue_ticket(deps.backbone.database, node_id, requester.subject)
-
-    _ = stream_ticket
+    return EventStreamResponse(stream)
 
 
-def _add_stream(router: APIRouter, deps: RouteDependencies) -> None:
-    async def follower(
-        request: Request, requester: Annotated[Requester, Depends(deps.requester)], ticket: Ticket = None
-    ) -> Requester:
-        if ticket is None:
-            return requester
-        try:
-            node_id = path_id(request)
-        except NodeNotFound:
-            raise TokenMissing from None
-        return Requester(subject=await redeem_ticket(deps.backbone.database, ticket, node_id))
-
-    @router.get(
-        "/nodes/{node_id}/events",
-        summary="What happens to a node, live",
-        description="Server-Sent Events; `id` is the version of the node's stream, resume with "
-        "`Last-Event-ID`. Ends when you may not read the node any more.",
-        response_class=Response,
-        responses={**STREAM_RESPONSE, **documented_errors(*READ_ERRORS, ValidationFailed)},
-    )
-    async def events(
-        request: Request,
-        requester: Annotated[Requester, Depends(follower)],
-        last_event_id: LastEventId = None,
-        after: After = 0,
-    ) -> Response:
-        access = await deps.access(await deps.known(request, requester), requester)
-        access.require(Role.VIEWER)
-        stream = deps.backbone.live.follow(
-            AGGREGATE_TYPE,
-            access.node.id,
-            after_version=stream_cursor(last_event_id, after),
-            current_version=await _stream_version(deps, access.node.id),
-            event_filter=_admission(deps, access.node.id, requester),
-            # A grant, a visibility or the bin further up decides about this node too.
-            woken_by=[one.id for one in access.chain[1:]],
-        )
-        return EventStreamResponse(stream)
-
-    _ = events
-
-
-async def _stream_version(deps: RouteDependencies, node_id: UUID) -> int:
-    async with deps.backbone.database.connection() as connection:
+async def _stream_version(dependencies: RouteDependencies, node_id: UUID) -> int:
+    async with dependencies.database.connection() as connection:
         rows = await connection.fetch(_SQL["stream_version"], node_id)
     if not rows:
         raise NodeNotFound
     return rows[0]["stream_version"]
 
 
-def _admission(deps: RouteDependencies, node_id: UUID, requester: Requester) -> EventFilter:
-    """Asks anew, before each page, what *viewer* may read."""
+def _event_filter(dependencies: RouteDependencies, node_id: UUID, requester: Requester) -> EventFilter:
+    """Return a filter that reads the access of *requester* again before each page of events."""
 
-    async def admit(events: Sequence[RecordedEvent]) -> VisibleEvents:
+    async def visible(events: Sequence[RecordedEvent]) -> VisibleEvents:
         try:
-            access = await deps.access(node_id, requester)
+            access = await dependencies.access(node_id, requester)
         except (NodeNotFound, TokenMissing):
             return VisibleEvents(ends=True)
         if access.role is None:
             return VisibleEvents(ends=True)
-        # Who could read it until then is told that it went into the bin, and then no more.
+        # The event of the trashing is the last one that a reader gets.
         return VisibleEvents(
             events=[redact_for_reader(event, access) for event in events], ends=access.trashed is not None
         )
 
-    return admit
+    return visible

@@ -60,7 +60,7 @@ class CommandTransaction:
         key: str | None = None,
         link_id: UUID | None = None,
         recorded_command_id: UUID | None = None,
-        tag_response: Callable[..., None] | None = None,
+        on_response_nodes: Callable[..., None] | None = None,
         on_recorded: Callable[[InboxCommand], None] | None = None,
     ) -> None:
         """Create the transaction of a command; no I/O.
@@ -71,8 +71,8 @@ class CommandTransaction:
             key: The client's idempotency key.
             link_id: The share link that the request came with.
             recorded_command_id: A command that is in the inbox already and is carried out now.
-            tag_response: Called with the ids of nodes that the response contains, so that erasing one
-                erases the stored response too (``UnitOfWork.about``).
+            on_response_nodes: Called with the ids of nodes that the response contains, so that erasing one of
+                them erases the stored response too (``UnitOfWork.about``).
             on_recorded: Called with the command after :meth:`record` has written it, before the commit.
         """
         self.db = db
@@ -80,7 +80,7 @@ class CommandTransaction:
         self.caller = caller
         self.command_id = recorded_command_id or uuid4()
         self._is_recorded = recorded_command_id is not None
-        self._tag_response = tag_response
+        self._on_response_nodes = on_response_nodes
         self._on_recorded = on_recorded
         self._created_ids: list[UUID] = []
         self._key = key
@@ -232,8 +232,7 @@ class CommandTransaction:
             RetryTransaction: Another transaction has appended to a stream; the node was not locked.
             MessageTooLarge: An event is larger than a Kafka message may be.
         """
-        if self._tag_response is not None:
-            self._tag_response(node_id, *self._created_ids[:_TAGGED_NODES_MAX])
+        self.tag_response(node_id, *self._created_ids[:_TAGGED_NODES_MAX])
         if not self._events and status is CommandStatus.COMPLETED:
             return
         command = InboxCommand(
@@ -248,6 +247,11 @@ class CommandTransaction:
         if self._on_recorded is not None:
             self._on_recorded(command)
         self._before = {node_id: state.copy() for node_id, state in self._states.items()}
+
+    def tag_response(self, *node_ids: UUID) -> None:
+        """Declare nodes that the response contains; at most 100 over the whole request."""
+        if self._on_response_nodes is not None:
+            self._on_response_nodes(*node_ids)
 
     async def _write(self, command: InboxCommand | None) -> None:
         await append_events(self.db, command, self._events[self._written_count :])

@@ -1,9 +1,6 @@
 """Discussions: threads, replies, reactions, mentions."""
 
-from backend.workspace.discussions._reply_routes import add_reply_routes
-from backend.workspace.discussions._routes import add_discussion_routes
+from backend.workspace.discussions._reply_routes import reply_router
+from backend.workspace.discussions._routes import discussion_router
 
-__all__ = (
-    "add_discussion_routes",
-    "add_reply_routes",
-)
+__all__ = ("discussion_router", "reply_router")

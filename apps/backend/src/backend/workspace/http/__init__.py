@@ -1,24 +1,44 @@
-"""Where HTTP meets a workspace: who asks, what is read of a request, how it is answered."""
+"""HTTP for the routes of a workspace: dependencies, messages, share tokens, limits on costly work."""
 
-from backend.workspace.http._caching import ShareTokenCaching
 from backend.workspace.http._concurrency import ConcurrencyLimit
-from backend.workspace.http._cursors import cursor_int, cursor_time, decode_cursor, encode_cursor
 from backend.workspace.http._dependencies import (
     MATCH_ERRORS,
     READ_ERRORS,
     RESOURCE_READ_ERRORS,
     RESOURCE_WRITE_ERRORS,
-    SHARE_HEADER,
     WRITE_ERRORS,
-    IfMatchHeader,
+    CurrentRequester,
+    Dependencies,
+    Match,
     Requester,
     RouteDependencies,
+    authenticated,
+    begin_authorized_command,
+    begin_command,
+    count_command_errors,
+    dependencies_of,
+    find_node_by,
+    known_node_id,
+    node_access,
+)
+from backend.workspace.http._messages import (
+    Cursor,
+    PageLimit,
+    cursor_int,
+    cursor_time,
+    decode_cursor,
     documented_errors,
+    encode_cursor,
     json_response,
     parse_body,
     path_id,
 )
-from backend.workspace.http._share_tokens import SHARE_TOKEN_TTL_S, ShareTokens
+from backend.workspace.http._share_tokens import (
+    SHARE_HEADER,
+    SHARE_TOKEN_TTL_S,
+    ShareTokenCaching,
+    ShareTokens,
+)
 
 __all__ = (
     "MATCH_ERRORS",
@@ -29,17 +49,29 @@ __all__ = (
     "SHARE_TOKEN_TTL_S",
     "WRITE_ERRORS",
     "ConcurrencyLimit",
-    "IfMatchHeader",
+    "CurrentRequester",
+    "Cursor",
+    "Dependencies",
+    "Match",
+    "PageLimit",
     "Requester",
     "RouteDependencies",
     "ShareTokenCaching",
     "ShareTokens",
+    "authenticated",
+    "begin_authorized_command",
+    "begin_command",
+    "count_command_errors",
     "cursor_int",
     "cursor_time",
     "decode_cursor",
+    "dependencies_of",
     "documented_errors",
     "encode_cursor",
+    "find_node_by",
     "json_response",
+    "known_node_id",
+    "node_access",
     "parse_body",
     "path_id",
 )

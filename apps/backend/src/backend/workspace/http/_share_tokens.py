@@ -1,24 +1,29 @@
-"""Tickets: what a link that was opened gives its reader, to be shown with every request."""
+"""Share tokens (``X-Share-Token``): issuing, verifying, and keeping their responses out of shared caches."""
 
 from typing import Final
 from uuid import UUID
 
 from relaybox.http import SharedSecretVerifier, TokenExpired, TokenInvalid, make_token
 from relaybox.settings import JwtSettings
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.workspace.errors import ShareTokenInvalid
 
-__all__ = ("SHARE_TOKEN_TTL_S", "ShareTokens")
+__all__ = ("SHARE_HEADER", "SHARE_TOKEN_TTL_S", "ShareTokenCaching", "ShareTokens")
 
-#: Twelve hours: a day's lessons. What the link is worth is looked up each time.
+SHARE_HEADER: Final = "X-Share-Token"
+"""The request header with a share token."""
+#: Twelve hours, one day of lessons. The rights of the link are read again for each request.
 SHARE_TOKEN_TTL_S: Final = 12 * 3_600
 
 
 class ShareTokens:
-    """Signs and reads tickets, JWTs by the secret of bearer tokens and for an audience of their own.
+    """Issue and verify share tokens: JWTs with the secret of bearer tokens and an audience of their own.
 
-    So a ticket is refused where a bearer token is asked for, and a bearer token where a ticket is (RFC 8725,
-    section 3.9). A ticket names a link and nothing else: who holds it may do what the link says by then.
+    So a share token is refused as a bearer token, and a bearer token as a share token (RFC 8725, section
+    3.9). A share token contains the id of a link; its holder may do what the link allows at the time of the
+    request.
     """
 
     def __init__(self, settings: JwtSettings) -> None:
@@ -26,16 +31,41 @@ class ShareTokens:
         self._verifier = SharedSecretVerifier(self._settings)
 
     def issue(self, link_id: UUID, ttl_s: int = SHARE_TOKEN_TTL_S) -> str:
-        """A ticket for *link_id* that holds for *ttl_s* seconds."""
+        """Return a share token for *link_id* that is valid for *ttl_s* seconds."""
         return make_token(self._settings, str(link_id), ttl_s)
 
-    async def read_link_id(self, ticket: str) -> UUID:
-        """The link that *ticket* names; no I/O.
+    async def read_link_id(self, share_token: str) -> UUID:
+        """Return the id of the link in *share_token*; no I/O.
 
         Raises:
-            ShareTokenInvalid: it is none of ours, or too old.
+            ShareTokenInvalid: The token is not valid, or has expired.
         """
         try:
-            return UUID((await self._verifier.verify(ticket)).subject)
+            return UUID((await self._verifier.verify(share_token)).subject)
         except (TokenInvalid, TokenExpired, ValueError):
             raise ShareTokenInvalid from None
+
+
+class ShareTokenCaching:
+    """Keep responses to requests with a share token out of shared caches (RFC 9111, section 3.5).
+
+    Caches treat responses to ``Authorization`` as private, but do not know this header.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        header = SHARE_HEADER.lower().encode()
+        if scope["type"] != "http" or not any(name == header for name, _ in scope["headers"]):
+            await self._app(scope, receive, send)
+            return
+
+        async def send_private(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.setdefault("Cache-Control", "private, no-cache")
+                headers.add_vary_header("Authorization, X-Share-Token")
+            await send(message)
+
+        await self._app(scope, receive, send_private)

@@ -9,17 +9,18 @@ from backend.workspace.nodes._nodes import (
     next_position,
     update_node,
 )
-from backend.workspace.nodes._routes import add_node_routes, fetch_detail, node_view
+from backend.workspace.nodes._routes import fetch_detail, node_router, node_view, view_node
 
 __all__ = (
     "NODES_SQL",
     "add_node",
-    "add_node_routes",
     "check_placement",
     "create_node",
     "fetch_detail",
     "fetch_tree",
     "next_position",
+    "node_router",
     "node_view",
     "update_node",
+    "view_node",
 )

@@ -1,18 +1,20 @@
-"""PGN files in and out, and the tasks of those that are large.
+"""Imports and exports of PGN files, and the tasks of large ones.
 
-What needs the package ``chess`` is imported where it is used, and not by this door.
+Modules that need the package ``chess`` are imported where they are used, not here.
 """
 
-from backend.workspace.pgn._archive_routes import add_archive_routes
+from backend.workspace.pgn._archive_routes import archive_router
 from backend.workspace.pgn._export_file_cleaner import ExportFileCleaner
-from backend.workspace.pgn._import_routes import add_import_routes
-from backend.workspace.pgn._task_routes import add_task_routes
+from backend.workspace.pgn._import_routes import import_router
+from backend.workspace.pgn._task_routes import task_router
+from backend.workspace.pgn._uploads import PgnUploads
 from backend.workspace.pgn._worker import WorkspaceWorker
 
 __all__ = (
     "ExportFileCleaner",
+    "PgnUploads",
     "WorkspaceWorker",
-    "add_archive_routes",
-    "add_import_routes",
-    "add_task_routes",
+    "archive_router",
+    "import_router",
+    "task_router",
 )

@@ -1,12 +1,11 @@
-"""Exports of whole folders over HTTP: a task that makes a zip of PGN files."""
+"""``POST /export``: a task writes the studies below a node as a zip of PGN files."""
 
 from math import ceil
 from typing import Annotated
 from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Depends, Request
-from relaybox.http import Principal, UnitOfWork, json_body
-from relaybox.settings import load_settings
+from relaybox.http import json_body
 from shared_types.workspace import Role
 from shared_types.workspace_pgn_api import ExportNode
 from starlette.responses import Response
@@ -20,7 +19,13 @@ from backend.workspace.errors import (
     TooManyExports,
     require_chess,
 )
-from backend.workspace.http import WRITE_ERRORS, RouteDependencies, documented_errors, parse_body
+from backend.workspace.http import (
+    WRITE_ERRORS,
+    Dependencies,
+    begin_command,
+    documented_errors,
+    parse_body,
+)
 from backend.workspace.pgn._task_routes import TASK_STARTED, task_started
 from backend.workspace.pgn._tasks import (
     EXPORT_COMMAND,
@@ -31,38 +36,42 @@ from backend.workspace.pgn._tasks import (
     start_task,
 )
 
-__all__ = ("add_archive_routes",)
+__all__ = ("archive_router",)
+
+_EXPORT_ERRORS = (ChessNotInstalled, TooManyExports, NodeExportsBusy, ExportSpaceFull)
+archive_router = APIRouter()
 
 
-def add_archive_routes(router: APIRouter, deps: RouteDependencies) -> None:
-    """``POST /export``."""
-    begun = Depends(deps.writing(EXPORT_COMMAND, Role.VIEWER, node=_node_of))
-    limits = load_settings(WorkspaceSettings)
-    refusals = (ChessNotInstalled, TooManyExports, NodeExportsBusy, ExportSpaceFull)
+async def _node_id(request: Request) -> UUID:
+    return (await parse_body(request, ExportNode)).node_id
 
-    @router.post(
-        "/export",
-        status_code=202,
-        summary="Export a workspace, a folder or a study as a zip of PGN files",
-        description="Of what you may read there; the task's result is the file.",
-        openapi_extra=json_body(ExportNode),
-        responses={**TASK_STARTED, **documented_errors(*WRITE_ERRORS, *refusals)},
+
+@archive_router.post(
+    "/export",
+    status_code=202,
+    summary="Export a workspace, a folder or a study as a zip of PGN files",
+    description="Of what you may read there; the task's result is the file.",
+    openapi_extra=json_body(ExportNode),
+    responses={**TASK_STARTED, **documented_errors(*WRITE_ERRORS, *_EXPORT_ERRORS)},
+)
+async def export(
+    request: Request,
+    dependencies: Dependencies,
+    tx: Annotated[CommandTransaction, Depends(begin_command(EXPORT_COMMAND, Role.VIEWER, node=_node_id))],
+) -> Response:
+    require_chess()
+    node_id = (await parse_body(request, ExportNode)).node_id
+    await _require_room(tx, node_id, dependencies.settings)
+    task_id = await start_task(
+        tx,
+        EXPORT_TASK,
+        # A new id, not the node's: other users may export the same node at the same time, with other
+        # contents.
+        command=(EXPORT_COMMAND, uuid4(), {"node_id": str(node_id)}),
+        node_id=node_id,
+        input_data=ExportInput(asker=TaskRequester.from_command(tx)),
     )
-    async def export(request: Request, unit: Annotated[UnitOfWork[Principal], begun]) -> Response:
-        require_chess()
-        node_id, tx = (await parse_body(request, ExportNode)).node_id, deps.begin_command(request, unit)
-        await _require_room(tx, node_id, limits)
-        task_id = await start_task(
-            tx,
-            EXPORT_TASK,
-            # About itself: others may export the same node at the same time, and get something else.
-            command=(EXPORT_COMMAND, uuid4(), {"node_id": str(node_id)}),
-            node_id=node_id,
-            input_data=ExportInput(asker=TaskRequester.from_command(tx)),
-        )
-        return task_started(request, task_id)
-
-    _ = export
+    return task_started(request, task_id)
 
 
 async def _require_room(tx: CommandTransaction, node_id: UUID, limits: WorkspaceSettings) -> None:
@@ -85,7 +94,3 @@ async def _require_room(tx: CommandTransaction, node_id: UUID, limits: Workspace
         raise ExportSpaceFull(limits.export_kept_bytes_max, retry_after_s=retry_after_s)
     if open_["of_node"] >= limits.export_node_open_max and not (await tx.access(node_id)).may(Role.EDITOR):
         raise NodeExportsBusy(limits.export_node_open_max)
-
-
-async def _node_of(request: Request) -> UUID:
-    return (await parse_body(request, ExportNode)).node_id

@@ -1,5 +1,5 @@
-"""Finding nodes by their words."""
+"""Full-text search over nodes and chapters."""
 
-from backend.workspace.search._routes import add_search_routes
+from backend.workspace.search._routes import search_router
 
-__all__ = ("add_search_routes",)
+__all__ = ("search_router",)

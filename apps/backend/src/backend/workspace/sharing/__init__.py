@@ -1,11 +1,8 @@
-"""Sharing: roles by name, and links."""
+"""Sharing: grants to users, and share links."""
 
-from backend.workspace.sharing._link_routes import add_link_routes
+from backend.workspace.sharing._link_opener import LinkOpener
+from backend.workspace.sharing._link_routes import link_router
 from backend.workspace.sharing._passwords import PasswordHasher
-from backend.workspace.sharing._routes import add_sharing_routes
+from backend.workspace.sharing._routes import sharing_router
 
-__all__ = (
-    "PasswordHasher",
-    "add_link_routes",
-    "add_sharing_routes",
-)
+__all__ = ("LinkOpener", "PasswordHasher", "link_router", "sharing_router")

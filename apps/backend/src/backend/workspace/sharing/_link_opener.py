@@ -1,4 +1,4 @@
-"""Opening links: without a token of one's own, with a password where there is one."""
+"""Opening share links, with a limited number of wrong passwords."""
 
 import asyncio
 import re
@@ -9,6 +9,7 @@ from typing import Any, Final
 from uuid import UUID
 from weakref import WeakValueDictionary
 
+from fastapi import Request
 from relaybox.db import Database
 from shared_types.workspace import NodeKind, Role
 from shared_types.workspace_sharing_api import LinkOpened, LinkSeen
@@ -26,14 +27,14 @@ __all__ = ("TRIES_FREE", "FoundLink", "LinkOpener")
 TRIES_FREE: Final = 5
 _PAUSE_S: Final = 30.0
 _PAUSE_S_MAX: Final = 3_600.0
-#: One wrong password is forgotten after so long without another.
+#: After this time without another wrong password, one is forgotten.
 _FORGET_S: Final = 600.0
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FoundLink:
-    """A link that leads somewhere."""
+    """A valid link, whose node its holder may read."""
 
     id: UUID
     node_id: UUID
@@ -44,7 +45,7 @@ class FoundLink:
     kind: NodeKind
 
     def view(self) -> LinkSeen:
-        """What anybody may see who has the link."""
+        """Return what a holder of the link may see before opening it."""
         return LinkSeen(
             title=self.title,
             kind=self.kind,
@@ -55,23 +56,33 @@ class FoundLink:
 
 
 class LinkOpener:
-    """Opens links on one database; each process has one.
+    """Open links of one database; an application has one.
 
-    Tries with a password go one after the other for each link in a process: so a class that opens the same
-    link at once, rightly, is never taken for somebody who guesses.
+    A process checks passwords of the same link one after the other, so that a class that opens a link at the
+    same time with the right password never exceeds the limit of wrong ones.
     """
 
     def __init__(self, database: Database, share_tokens: ShareTokens, passwords: PasswordHasher) -> None:
         self._database = database
-        self._tickets = share_tokens
-        self._passwords = passwords
+        self._share_tokens = share_tokens
+        self.passwords = passwords
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
+    async def provide(self, request: Request) -> None:
+        """Give a request this opener; the first dependency of the links' router."""
+        request.state.link_opener = self
+
+    @staticmethod
+    def of(request: Request) -> "LinkOpener":
+        """Return the opener that :meth:`provide` has given *request*."""
+        opener: LinkOpener = request.state.link_opener
+        return opener
+
     async def find(self, token: str) -> FoundLink:
-        """The link that *token* is.
+        """Return the link with this token.
 
         Raises:
-            LinkNotFound: it is none, or leads nowhere any more.
+            LinkNotFound: No link has the token; or it has expired, or its node is trashed or private.
         """
         if _TOKEN.fullmatch(token) is None:
             raise LinkNotFound
@@ -87,17 +98,17 @@ class LinkOpener:
         return link
 
     async def open(self, link: FoundLink, password: str | None) -> LinkOpened:
-        """A ticket for a link that was found, for who knows its password.
+        """Check the password of a link, and issue a share token.
 
         Raises:
-            LinkPasswordWrong: this is not the password; nobody has tried if there was none.
-            LinkTriesExceeded: there were too many wrong ones; whether this one is right is not looked at.
-            TooManyPasswords: too many are under way; the try does not count.
+            LinkPasswordWrong: The password is wrong or missing; a missing one does not count as a try.
+            LinkTriesExceeded: Too many passwords were wrong; this one is not checked.
+            TooManyPasswords: Too many passwords are being checked; the try does not count.
         """
         if link.has_password:
             if password is None:
                 raise LinkPasswordWrong
-            with self._passwords.limit.slot(str(link.id)):
+            with self.passwords.limit.slot(str(link.id)):
                 async with self._locks.setdefault(link.id, asyncio.Lock()):
                     await self._check_password(link.id, password)
         now = datetime.now(UTC)
@@ -105,8 +116,8 @@ class LinkOpener:
         if link.expires_at is not None:
             ends_at = min(ends_at, link.expires_at)
         ttl_s = max(0, int((ends_at - now).total_seconds()))
-        ticket = self._tickets.issue(link.id, ttl_s)
-        return LinkOpened(share_token=ticket, expires_at=ends_at, node_id=link.node_id, role=link.role)
+        share_token = self._share_tokens.issue(link.id, ttl_s)
+        return LinkOpened(share_token=share_token, expires_at=ends_at, node_id=link.node_id, role=link.role)
 
     async def _check_password(self, link_id: UUID, password: str) -> None:
         async with self._database.connection() as connection:
@@ -114,10 +125,10 @@ class LinkOpener:
             begun = await connection.fetch(LINKS_SQL["begin_password_try"], link_id, *limits)
             left = () if begun else await connection.fetch(LINKS_SQL["remaining_pause"], link_id)
         if not begun:
-            # A pause that has just ended is over for the next request; that one finds no link which is gone.
+            # No row: the pause has just ended, or the link was revoked; the next request finds out.
             raise LinkTriesExceeded(max(1, left[0]["pause_s"]) if left else 1)
-        # No connection is held while a thread works.
-        if not await self._passwords.is_password(password, begun[0]["password_hash"]):
+        # The connection is returned before a thread hashes for a quarter of a second.
+        if not await self.passwords.is_password(password, begun[0]["password_hash"]):
             raise LinkPasswordWrong
         async with self._database.connection() as connection:
             await connection.fetch(LINKS_SQL["reset_password_tries"], link_id)

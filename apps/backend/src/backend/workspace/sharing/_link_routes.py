@@ -1,4 +1,4 @@
-"""Links over HTTP: made and revoked by admins, opened by anybody who has them."""
+"""Routes of share links: admins create and revoke them, each holder of the token opens them."""
 
 from typing import Annotated
 from uuid import UUID
@@ -7,8 +7,6 @@ from fastapi import APIRouter, Depends, Path, Request
 from relaybox.http import (
     BODY_ERRORS,
     DATABASE_ERRORS,
-    Principal,
-    UnitOfWork,
     ValidationFailed,
     idempotent,
     json_body,
@@ -18,6 +16,7 @@ from shared_types.workspace import Role
 from shared_types.workspace_sharing_api import CreateLink, LinkMade, LinkOpened, LinkSeen, OpenLink
 from starlette.responses import Response
 
+from backend.workspace.core import CommandTransaction
 from backend.workspace.errors import (
     LinkNotFound,
     LinkPasswordWrong,
@@ -28,7 +27,8 @@ from backend.workspace.errors import (
 from backend.workspace.http import (
     RESOURCE_WRITE_ERRORS,
     WRITE_ERRORS,
-    RouteDependencies,
+    begin_command,
+    dependencies_of,
     documented_errors,
     json_response,
     parse_body,
@@ -36,133 +36,132 @@ from backend.workspace.http import (
 )
 from backend.workspace.sharing._link_opener import LinkOpener
 from backend.workspace.sharing._links import LINKS_SQL, create_link, revoke_link
-from backend.workspace.sharing._passwords import PasswordHasher
 
-__all__ = ("add_link_routes",)
+__all__ = ("link_router",)
 
-#: Whatever is no token is answered like one that leads nowhere.
+#: A text that is not a token gets the same response as an unknown token.
 Token = Annotated[str, Path(description="As it was shown when the link was made")]
+link_router = APIRouter()
 
 
-def add_link_routes(router: APIRouter, deps: RouteDependencies, passwords: PasswordHasher) -> None:
-    """The routes of links, whose passwords are hashed by *passwords*."""
-    opener = LinkOpener(deps.backbone.database, deps.share_tokens, passwords)
-    _add_create(router, deps, passwords)
-    _add_revoke(router, deps)
-    _add_find(router, opener)
-    _add_open(router, opener)
+async def _link_opener(request: Request) -> LinkOpener:
+    return LinkOpener.of(request)
 
 
-def _add_create(router: APIRouter, deps: RouteDependencies, passwords: PasswordHasher) -> None:
-    async def hashed(body: CreateLink, person: Principal) -> str | None:
-        if body.password is None:
-            return None
-        with passwords.limit.slot(person.subject):
-            return await passwords.hash(body.password.get_secret_value())
+Opener = Annotated[LinkOpener, Depends(_link_opener)]
 
-    async def hash_ahead(request: Request) -> None:
-        """Hash a password before the transaction begins, which must not wait for it."""
-        body = await parse_body(request, CreateLink)
-        if body.password is not None and not await deps.answered(request):
-            request.state.password_hash = await hashed(body, request.state.principal)
 
-    begun = Depends(deps.writing("CreateLink", Role.ADMIN, ahead=hash_ahead))
+async def _hash_password_of(request: Request, user: str) -> str | None:
+    body, passwords = await parse_body(request, CreateLink), LinkOpener.of(request).passwords
+    if body.password is None:
+        return None
+    with passwords.limit.slot(user):
+        return await passwords.hash(body.password.get_secret_value())
 
-    @router.post(
-        "/share/{node_id}/links",
-        status_code=201,
-        summary="Make a link; its token is shown this once",
-        openapi_extra=json_body(CreateLink),
-        responses={
-            201: {"model": LinkMade},
-            **documented_errors(*WRITE_ERRORS, ShareLimitReached, TooManyPasswords),
-        },
+
+async def _hash_before_transaction(request: Request) -> None:
+    """Hash the password of a new link, unless the request has a stored response."""
+    body = await parse_body(request, CreateLink)
+    if body.password is not None and not await dependencies_of(request).has_stored_response(request):
+        request.state.password_hash = await _hash_password_of(request, request.state.principal.subject)
+
+
+@link_router.post(
+    "/share/{node_id}/links",
+    status_code=201,
+    summary="Make a link; its token is shown this once",
+    openapi_extra=json_body(CreateLink),
+    responses={
+        201: {"model": LinkMade},
+        **documented_errors(*WRITE_ERRORS, ShareLimitReached, TooManyPasswords),
+    },
+)
+@idempotent(secret=True)
+async def create(
+    request: Request,
+    tx: Annotated[
+        CommandTransaction,
+        Depends(begin_command("CreateLink", Role.ADMIN, before_transaction=_hash_before_transaction)),
+    ],
+) -> Response:
+    password_hash: str | None = getattr(request.state, "password_hash", None)
+    if password_hash is None:
+        # There is no password; or the stored response has expired since authorization.
+        password_hash = await _hash_password_of(request, tx.caller.actor)
+    link, token = await create_link(
+        tx, path_id(request), await parse_body(request, CreateLink), password_hash
     )
-    @idempotent(secret=True)
-    async def create(request: Request, unit: Annotated[UnitOfWork[Principal], begun]) -> Response:
-        node_id, body = path_id(request), await parse_body(request, CreateLink)
-        kept: str | None = getattr(request.state, "password_hash", None)
-        if kept is None:
-            # The key was answered before, and has expired since; or there is no password.
-            kept = await hashed(body, unit.principal)
-        link, token = await create_link(deps.begin_command(request, unit), node_id, body, kept)
-        made = LinkMade(**link.model_dump(), token=token)
-        location = f"{request.url.path.rsplit('/', 2)[0]}/links/{link.id}"
-        return _no_store(json_response(201, made, location=location))
-
-    _ = create
+    made = LinkMade(**link.model_dump(), token=token)
+    location = f"{request.url.path.rsplit('/', 2)[0]}/links/{link.id}"
+    return _no_store(json_response(201, made, location=location))
 
 
-def _add_revoke(router: APIRouter, deps: RouteDependencies) -> None:
-    async def node_of(request: Request) -> UUID | None:
-        """Null for a link that is gone: who revoked it may repeat that under their key."""
-        async with deps.backbone.database.connection() as connection:
-            rows = await connection.fetch(LINKS_SQL["node_of_link"], path_id(request, "link_id"))
-        return rows[0]["node_id"] if rows else None
-
-    begun = Depends(deps.writing("RevokeLink", Role.ADMIN, node=node_of, resource="link"))
-
-    @router.delete(
-        "/share/links/{link_id}",
-        status_code=204,
-        summary="Revoke a link",
-        responses=documented_errors(*RESOURCE_WRITE_ERRORS),
-    )
-    async def revoke(request: Request, unit: Annotated[UnitOfWork[Principal], begun]) -> Response:
-        await revoke_link(deps.begin_command(request, unit), path_id(request, "link_id"))
-        return Response(status_code=204)
-
-    _ = revoke
+async def _node_of_link(request: Request) -> UUID | None:
+    """Return None for a revoked link: its user may repeat the request with its key."""
+    async with dependencies_of(request).database.connection() as connection:
+        rows = await connection.fetch(LINKS_SQL["node_of_link"], path_id(request, "link_id"))
+    return rows[0]["node_id"] if rows else None
 
 
-def _add_find(router: APIRouter, opener: LinkOpener) -> None:
-    @router.get(
-        "/links/{token}",
-        summary="Where a link leads",
-        responses={
-            200: {"model": LinkSeen},
-            **documented_errors(LinkNotFound, *DATABASE_ERRORS, ValidationFailed),
-        },
-    )
-    async def find(token: Token) -> Response:
-        return _no_store(json_response(200, (await opener.find(token)).view()))
+@link_router.delete(
+    "/share/links/{link_id}",
+    status_code=204,
+    summary="Revoke a link",
+    responses=documented_errors(*RESOURCE_WRITE_ERRORS),
+)
+async def revoke(
+    request: Request,
+    tx: Annotated[
+        CommandTransaction,
+        Depends(begin_command("RevokeLink", Role.ADMIN, node=_node_of_link, resource="link")),
+    ],
+) -> Response:
+    await revoke_link(tx, path_id(request, "link_id"))
+    return Response(status_code=204)
 
-    _ = find
+
+@link_router.get(
+    "/links/{token}",
+    summary="Where a link leads",
+    responses={
+        200: {"model": LinkSeen},
+        **documented_errors(LinkNotFound, *DATABASE_ERRORS, ValidationFailed),
+    },
+)
+async def find(opener: Opener, token: Token) -> Response:
+    return _no_store(json_response(200, (await opener.find(token)).view()))
 
 
-def _add_open(router: APIRouter, opener: LinkOpener) -> None:
-    @router.post(
-        "/links/{token}/open",
-        summary="Open a link: a share token for further requests",
-        openapi_extra={"requestBody": {**json_body(OpenLink)["requestBody"], "required": False}},
-        responses={
-            200: {"model": LinkOpened},
-            **documented_errors(
-                LinkNotFound,
-                LinkPasswordWrong,
-                LinkTriesExceeded,
-                TooManyPasswords,
-                *BODY_ERRORS,
-                *DATABASE_ERRORS,
-            ),
-        },
-    )
-    async def open_link(request: Request, token: Token) -> Response:
-        link = await opener.find(token)
-        body = await read_model(request, OpenLink) if _has_body(request) else OpenLink()
-        password = None if body.password is None else body.password.get_secret_value()
-        return _no_store(json_response(200, await opener.open(link, password)))
-
-    _ = open_link
+@link_router.post(
+    "/links/{token}/open",
+    summary="Open a link: a share token for further requests",
+    openapi_extra={"requestBody": {**json_body(OpenLink)["requestBody"], "required": False}},
+    responses={
+        200: {"model": LinkOpened},
+        **documented_errors(
+            LinkNotFound,
+            LinkPasswordWrong,
+            LinkTriesExceeded,
+            TooManyPasswords,
+            *BODY_ERRORS,
+            *DATABASE_ERRORS,
+        ),
+    },
+)
+async def open_link(request: Request, opener: Opener, token: Token) -> Response:
+    link = await opener.find(token)
+    body = await read_model(request, OpenLink) if _has_body(request) else OpenLink()
+    password = None if body.password is None else body.password.get_secret_value()
+    return _no_store(json_response(200, await opener.open(link, password)))
 
 
 def _has_body(request: Request) -> bool:
-    """Whether a body comes with *request* (RFC 9112, section 6.3)."""
+    """Return whether *request* has a body (RFC 9112, section 6.3)."""
     headers = request.headers
     return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
 
-def _no_store(answer: Response) -> Response:
-    """Kept by no cache on the way: it is a secret, or not true for long."""
-    answer.headers["Cache-Control"] = "no-store"
-    return answer
+def _no_store(response: Response) -> Response:
+    """Keep a response out of all caches: it contains a secret, or becomes outdated soon."""
+    response.headers["Cache-Control"] = "no-store"
+    return response

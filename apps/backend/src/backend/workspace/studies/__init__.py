@@ -1,13 +1,13 @@
 """Studies: chapters, their moves, versions and export.
 
-What needs the package ``chess`` is imported where it is used, and not by this door.
+Modules that need the package ``chess`` are imported where they are used, not here.
 """
 
 from backend.workspace.studies._chapters import CHAPTERS_SQL, fetch_chapter
-from backend.workspace.studies._routes import add_study_routes
+from backend.workspace.studies._routes import study_router
 
 __all__ = (
     "CHAPTERS_SQL",
-    "add_study_routes",
     "fetch_chapter",
+    "study_router",
 )

@@ -32,9 +32,9 @@ __all__ = (
     "delete_move",
     "fetch_chapter",
     "fetch_chapters",
+    "move_variation",
     "run_in_thread_if_large",
     "set_annotation",
-    "step_variation",
 )
 
 P = ParamSpec("P")
@@ -111,8 +111,8 @@ async def delete_move(
     return changed.version
 
 
-async def step_variation(
-    tx: CommandTransaction, study_id: UUID, chapter_id: UUID, path: str, step: Direction, match: IfMatch
+async def move_variation(
+    tx: CommandTransaction, study_id: UUID, chapter_id: UUID, path: str, direction: Direction, match: IfMatch
 ) -> ChapterChange:
     """Let a variation change places with its neighbour.
 
@@ -123,8 +123,8 @@ async def step_variation(
     from backend.workspace.studies._chapter_moves import decide_move_variation
 
     chapter = await _lock_chapter(tx, study_id, chapter_id, match)
-    payload = await _decide_for_path(_size(chapter), decide_move_variation, chapter, path, step)
-    up = step is Direction.UP
+    payload = await _decide_for_path(_size(chapter), decide_move_variation, chapter, path, direction)
+    up = direction is Direction.UP
     event = WorkspaceEvent.VARIATION_PROMOTED if up else WorkspaceEvent.VARIATION_DEMOTED
     changed = await _emit(tx, chapter, event, payload)
     await _record(tx, "PromoteVariation" if up else "DemoteVariation", chapter, {"move_path": path})

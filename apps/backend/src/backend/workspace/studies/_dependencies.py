@@ -1,46 +1,58 @@
-"""What the routes of studies have in common."""
+"""What the routes of studies share."""
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
-from fastapi import Path
+from fastapi import Depends, Path
 from relaybox.http import ValidationFailed
+from shared_types.workspace import NodeKind, Role
 
+from backend.workspace.access import Access
 from backend.workspace.errors import ChessNotInstalled, ResourceNotFound, require_chess
-from backend.workspace.http import MATCH_ERRORS, READ_ERRORS, WRITE_ERRORS
+from backend.workspace.http import MATCH_ERRORS, READ_ERRORS, WRITE_ERRORS, begin_command, node_access
 
 __all__ = (
     "STUDY_CHANGE_ERRORS",
     "STUDY_READ_ERRORS",
     "STUDY_WRITE_ERRORS",
-    "Id",
-    "chess_installed",
-    "id_of_chapter",
+    "PathId",
+    "StudyAccess",
+    "begin_study_command",
+    "chapter_id_from_path",
+    "require_chess_installed",
 )
 
 STUDY_READ_ERRORS: Final = (*READ_ERRORS, ResourceNotFound, ValidationFailed, ChessNotInstalled)
 STUDY_WRITE_ERRORS: Final = (*WRITE_ERRORS, ResourceNotFound, ChessNotInstalled)
 STUDY_CHANGE_ERRORS: Final = (*STUDY_WRITE_ERRORS, *MATCH_ERRORS)
 
-Id = Annotated[str, Path(json_schema_extra={"format": "uuid"})]
-"""An id in a path; one that is no UUID is the id of nothing, and 404 like one that is unknown."""
+PathId = Annotated[str, Path(json_schema_extra={"format": "uuid"})]
+"""An id in a path. A text that is not a UUID is 404, like an unknown id."""
+
+StudyAccess = Annotated[Access, Depends(node_access(node="study_id", kind=NodeKind.STUDY))]
+"""Access to the study in the path, for viewers."""
 
 
-async def chess_installed() -> None:
-    """A dependency: without the package ``chess`` there are no studies.
+def begin_study_command(command_type: str) -> Any:
+    """Begin a command on the study in the path, for editors: ``Annotated[CommandTransaction, this]``."""
+    return Depends(begin_command(command_type, Role.EDITOR, node="study_id", kind=NodeKind.STUDY))
+
+
+async def require_chess_installed() -> None:
+    """Require the package ``chess``, which studies need; a dependency.
 
     Raises:
-        ChessNotInstalled: it is not there.
+        ChessNotInstalled: The package is not installed.
     """
-    # A coroutine, because FastAPI sends functions to a thread.
+    # A coroutine: FastAPI runs other functions in a thread.
     require_chess()
 
 
-def id_of_chapter(text: str) -> UUID:
-    """The id of a chapter in a path.
+def chapter_id_from_path(text: str) -> UUID:
+    """Convert the id of a chapter in a path.
 
     Raises:
-        ResourceNotFound: it is no UUID.
+        ResourceNotFound: The text is not a UUID.
     """
     try:
         return UUID(text)

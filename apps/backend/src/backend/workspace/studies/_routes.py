@@ -1,4 +1,4 @@
-"""Studies over HTTP: make, read, change and export one; with its chapters and versions."""
+"""Routes of studies: create, read, change, export; those of chapters and versions are included."""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,155 +7,132 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
 from relaybox.errors import Detail
-from relaybox.http import Principal, UnitOfWork, ValidationFailed, json_body
-from shared_types.workspace import NodeKind, Role, WorkspaceChapter
+from relaybox.http import ValidationFailed, json_body
+from shared_types.workspace import Role, WorkspaceChapter
 from shared_types.workspace_api import NodeView
 from shared_types.workspace_study_api import CreateStudy, ExportMode, StudyDetail, UpdateStudy
 from starlette.responses import Response
 
-from backend.workspace.access import Access
-from backend.workspace.core import IfMatch
+from backend.workspace.core import CommandTransaction
 from backend.workspace.errors import ClipPathMissing, MoveNotFound, TitleTaken, TreeRefused
 from backend.workspace.http import (
-    IfMatchHeader,
+    Dependencies,
+    Match,
     RouteDependencies,
+    begin_command,
     documented_errors,
     json_response,
     parse_body,
 )
-from backend.workspace.nodes import fetch_detail, node_view
-from backend.workspace.studies._chapter_routes import add_chapter_routes
+from backend.workspace.nodes import fetch_detail, view_node
+from backend.workspace.studies._chapter_routes import chapter_router
 from backend.workspace.studies._chapters import fetch_chapter, fetch_chapters
 from backend.workspace.studies._dependencies import (
     STUDY_CHANGE_ERRORS,
     STUDY_READ_ERRORS,
     STUDY_WRITE_ERRORS,
-    chess_installed,
+    StudyAccess,
+    begin_study_command,
+    require_chess_installed,
 )
 from backend.workspace.studies._studies import create_study, fetch_chapter_entries, update_study
-from backend.workspace.studies._version_routes import add_version_routes
+from backend.workspace.studies._version_routes import version_router
 
-__all__ = ("add_study_routes",)
+__all__ = ("study_router",)
 
 _PGN: Final = "application/x-chess-pgn"
+study_router = APIRouter(dependencies=[Depends(require_chess_installed)])
 
 
-def add_study_routes(router: APIRouter, deps: RouteDependencies) -> None:
-    """The routes under ``/studies`` but those of imports."""
-    studies = APIRouter(dependencies=[Depends(chess_installed)])
-    _add_create(studies, deps)
-    _add_get(studies, deps)
-    _add_update(studies, deps)
-    _add_export(studies, deps)
-    add_chapter_routes(studies, deps)
-    add_version_routes(studies, deps)
-    router.include_router(studies)
-
-
-async def _parent_of(request: Request) -> UUID | None:
+async def _parent_id(request: Request) -> UUID | None:
     return (await parse_body(request, CreateStudy)).parent_id
 
 
-def _add_create(router: APIRouter, deps: RouteDependencies) -> None:
-    begun = Depends(deps.writing("CreateNode", Role.EDITOR, node=_parent_of))
-
-    @router.post(
-        "/studies",
-        status_code=201,
-        summary="Make a study",
-        openapi_extra=json_body(CreateStudy),
-        responses={
-            201: {"model": NodeView},
-            **documented_errors(*STUDY_WRITE_ERRORS, TreeRefused, TitleTaken),
-        },
-    )
-    async def create(request: Request, unit: Annotated[UnitOfWork[Principal], begun]) -> Response:
-        tx = deps.begin_command(request, unit)
-        study_id = await create_study(tx, await parse_body(request, CreateStudy))
-        access = await tx.access(study_id)
-        view = node_view(tx.node(study_id), access.visibility, access.parent_id)
-        return json_response(201, view, version=view.version, location=f"{request.url.path}/{study_id}")
-
-    _ = create
+@study_router.post(
+    "/studies",
+    status_code=201,
+    summary="Make a study",
+    openapi_extra=json_body(CreateStudy),
+    responses={
+        201: {"model": NodeView},
+        **documented_errors(*STUDY_WRITE_ERRORS, TreeRefused, TitleTaken),
+    },
+)
+async def create(
+    request: Request,
+    tx: Annotated[CommandTransaction, Depends(begin_command("CreateNode", Role.EDITOR, node=_parent_id))],
+) -> Response:
+    study_id = await create_study(tx, await parse_body(request, CreateStudy))
+    view = await view_node(tx, study_id)
+    return json_response(201, view, version=view.version, location=f"{request.url.path}/{study_id}")
 
 
-def _add_get(router: APIRouter, deps: RouteDependencies) -> None:
-    looked = Depends(deps.reading(node="study_id", kind=NodeKind.STUDY))
-
-    @router.get(
-        "/studies/{study_id}",
-        summary="A study, its place, and its chapters",
-        responses={200: {"model": StudyDetail}, **documented_errors(*STUDY_READ_ERRORS)},
-    )
-    async def get(access: Annotated[Access, looked], study_id: UUID) -> Response:
-        async with deps.backbone.database.connection() as connection:
-            # In this order: should a chapter come in between, the ETag is the one from before it.
-            detail = await fetch_detail(connection, access)
-            chapters = await fetch_chapter_entries(connection, study_id)
-        study = StudyDetail(**dict(detail), chapters=chapters)
-        return json_response(200, study, version=study.version)
-
-    _ = get
+@study_router.get(
+    "/studies/{study_id}",
+    summary="A study, its place, and its chapters",
+    responses={200: {"model": StudyDetail}, **documented_errors(*STUDY_READ_ERRORS)},
+)
+async def get(dependencies: Dependencies, access: StudyAccess, study_id: UUID) -> Response:
+    async with dependencies.database.connection() as connection:
+        # The version first: if a chapter is added between the queries, the ETag is older than the body, never
+        # newer.
+        detail = await fetch_detail(connection, access)
+        chapters = await fetch_chapter_entries(connection, study_id)
+    study = StudyDetail(**dict(detail), chapters=chapters)
+    return json_response(200, study, version=study.version)
 
 
-def _add_update(router: APIRouter, deps: RouteDependencies) -> None:
-    begun = Depends(deps.writing("UpdateNode", Role.EDITOR, node="study_id", kind=NodeKind.STUDY))
-
-    @router.patch(
-        "/studies/{study_id}",
-        summary="Change title or description",
-        openapi_extra=json_body(UpdateStudy),
-        responses={200: {"model": NodeView}, **documented_errors(*STUDY_CHANGE_ERRORS, TitleTaken)},
-    )
-    async def update(
-        request: Request,
-        unit: Annotated[UnitOfWork[Principal], begun],
-        study_id: UUID,
-        if_match: IfMatchHeader,
-    ) -> Response:
-        match, body = IfMatch.parse(if_match), await parse_body(request, UpdateStudy)
-        tx = deps.begin_command(request, unit)
-        await update_study(tx, study_id, body, match)
-        access = await tx.access(study_id)
-        view = node_view(tx.node(study_id), access.visibility, access.parent_id)
-        return json_response(200, view, version=view.version)
-
-    _ = update
+@study_router.patch(
+    "/studies/{study_id}",
+    summary="Change title or description",
+    openapi_extra=json_body(UpdateStudy),
+    responses={200: {"model": NodeView}, **documented_errors(*STUDY_CHANGE_ERRORS, TitleTaken)},
+)
+async def update(
+    request: Request,
+    tx: Annotated[CommandTransaction, begin_study_command("UpdateNode")],
+    study_id: UUID,
+    match: Match,
+) -> Response:
+    await update_study(tx, study_id, await parse_body(request, UpdateStudy), match)
+    view = await view_node(tx, study_id)
+    return json_response(200, view, version=view.version)
 
 
-def _add_export(router: APIRouter, deps: RouteDependencies) -> None:
-    looked = Depends(deps.reading(node="study_id", kind=NodeKind.STUDY))
+@study_router.get(
+    "/studies/{study_id}/export",
+    summary="A study, one chapter, or a clip of it as PGN; without its discussions",
+    response_class=Response,
+    responses={
+        200: {"content": {_PGN: {"schema": {"type": "string"}}}, "description": "The file, in UTF-8"},
+        **documented_errors(*STUDY_READ_ERRORS, ClipPathMissing, MoveNotFound),
+    },
+)
+async def export(
+    dependencies: Dependencies,
+    access: StudyAccess,
+    study_id: UUID,
+    mode: ExportMode = ExportMode.FULL,
+    chapter_id: UUID | None = None,
+    move_path: Annotated[str | None, Query(max_length=4_000)] = None,
+) -> Response:
+    from backend.workspace.studies._export import content_disposition, export_pgn
 
-    @router.get(
-        "/studies/{study_id}/export",
-        summary="A study, one chapter, or a clip of it as PGN; without its discussions",
-        response_class=Response,
-        responses={
-            200: {"content": {_PGN: {"schema": {"type": "string"}}}, "description": "The file, in UTF-8"},
-            **documented_errors(*STUDY_READ_ERRORS, ClipPathMissing, MoveNotFound),
-        },
-    )
-    async def export(
-        access: Annotated[Access, looked],
-        study_id: UUID,
-        mode: ExportMode = ExportMode.FULL,
-        chapter_id: UUID | None = None,
-        move_path: Annotated[str | None, Query(max_length=4_000)] = None,
-    ) -> Response:
-        from backend.workspace.studies._export import content_disposition, export_pgn
-
-        _check_parts(mode, chapter_id, move_path)
-        chapters = await _exported(deps, study_id, chapter_id)
-        file = await asyncio.to_thread(export_pgn, chapters, mode, move_path)
-        names = [access.node.title] if chapter_id is None else [access.node.title, chapters[0].title]
-        headers = {"Content-Disposition": content_disposition(" - ".join(names))}
-        return Response(file, headers=headers, media_type=f"{_PGN}; charset=utf-8")
-
-    _ = export
+    _check_parameters(mode, chapter_id, move_path)
+    chapters = await _exported_chapters(dependencies, study_id, chapter_id)
+    file = await asyncio.to_thread(export_pgn, chapters, mode, move_path)
+    names = [access.node.title] if chapter_id is None else [access.node.title, chapters[0].title]
+    headers = {"Content-Disposition": content_disposition(" - ".join(names))}
+    return Response(file, headers=headers, media_type=f"{_PGN}; charset=utf-8")
 
 
-def _check_parts(mode: ExportMode, chapter_id: UUID | None, move_path: str | None) -> None:
-    """Let only what belongs together pass: a clip is of one chapter, and nothing else begins at a move."""
+# The last ones, so that the document lists the routes of the study before them.
+study_router.include_router(chapter_router)
+study_router.include_router(version_router)
+
+
+def _check_parameters(mode: ExportMode, chapter_id: UUID | None, move_path: str | None) -> None:
+    """Require a chapter for a clip, and no move path for another mode."""
     if mode is ExportMode.CLIP and chapter_id is None:
         raise ValidationFailed(
             [Detail(field="query.chapter_id", message="a clip is of one chapter; name it")]
@@ -165,10 +142,10 @@ def _check_parts(mode: ExportMode, chapter_id: UUID | None, move_path: str | Non
         raise ValidationFailed([Detail(field="query.move_path", message=message)])
 
 
-async def _exported(
-    deps: RouteDependencies, study_id: UUID, chapter_id: UUID | None
+async def _exported_chapters(
+    dependencies: RouteDependencies, study_id: UUID, chapter_id: UUID | None
 ) -> Sequence[WorkspaceChapter]:
-    async with deps.backbone.database.connection() as connection:
+    async with dependencies.database.connection() as connection:
         if chapter_id is None:
             return await fetch_chapters(connection, study_id)
         return [await fetch_chapter(connection, study_id, chapter_id)]

@@ -1,22 +1,21 @@
-"""The recycle bin over HTTP: trash, list, restore."""
+"""Routes of the recycle bin: trash, list, restore, purge."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Request
 from pydantic import StringConstraints
-from relaybox.http import KEY_ERRORS, BadHeader, Principal, TokenMissing, UnitOfWork, ValidationFailed
-from relaybox.settings import load_settings
-from shared_types.workspace import WorkspaceNode
-from shared_types.workspace_bin_api import FormerPlace, RestoredNode, TrashItem, TrashPage
+from relaybox.http import KEY_ERRORS, BadHeader, TokenMissing, ValidationFailed
+from shared_types.workspace import WorkspaceEvent, WorkspaceNode
+from shared_types.workspace_bin_api import FormerPlace, PurgeCounts, RestoredNode, TrashItem, TrashPage
 from starlette.responses import Response
 
-from backend.settings import WorkspaceSettings
 from backend.workspace.access import Access
-from backend.workspace.core import IfMatch
+from backend.workspace.core import CommandTransaction
 from backend.workspace.errors import (
+    NodeNotFound,
     NodeNotTrashed,
     NodeTrashed,
     NodeTrashedWithAncestor,
@@ -26,38 +25,152 @@ from backend.workspace.errors import (
 from backend.workspace.http import (
     MATCH_ERRORS,
     READ_ERRORS,
-    IfMatchHeader,
+    CurrentRequester,
+    Cursor,
+    Dependencies,
+    Match,
+    PageLimit,
     Requester,
-    RouteDependencies,
+    begin_authorized_command,
     cursor_time,
     decode_cursor,
+    dependencies_of,
     documented_errors,
     encode_cursor,
     json_response,
     path_id,
 )
-from backend.workspace.nodes import node_view
+from backend.workspace.nodes import view_node
+from backend.workspace.projection import AGGREGATE_TYPE
 from backend.workspace.trash._bin import BIN_SQL, restore_node, trash_node
+from backend.workspace.trash._purge import PURGE_COMMAND, PURGE_SQL, count_purge, purge_node
 
-__all__ = ("KEYED_ERRORS", "add_bin_routes")
+__all__ = ("trash_router",)
 
-#: Of a write without a body.
-KEYED_ERRORS = (*READ_ERRORS, BadHeader, *KEY_ERRORS)
-#: What PostgreSQL cannot store in a text is no reason.
+#: Errors of a write without a body.
+_KEYED_ERRORS = (*READ_ERRORS, BadHeader, *KEY_ERRORS)
+#: PostgreSQL cannot store NUL in a text.
 Reason = Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00]*$")]
+trash_router = APIRouter()
 
 
-def add_bin_routes(router: APIRouter, deps: RouteDependencies) -> None:
-    """The routes of the recycle bin that erase nothing."""
-    _add_trash(router, deps)
-    _add_list(router, deps, load_settings(WorkspaceSettings).trash_keep_days)
-    _add_restore(router, deps)
+def _begin(
+    command_type: str, require: Callable[[Access], None]
+) -> Callable[..., Awaitable[CommandTransaction]]:
+    """Begin a command for senders that *require* accepts for the node in the path."""
+
+    async def authorize(request: Request, requester: Requester) -> None:
+        require(await dependencies_of(request).access(path_id(request), requester))
+
+    return begin_authorized_command(command_type, authorize)
 
 
-def _item(row: Any, keep_days: int) -> TrashItem:
-    """A row of the query ``trash_page`` as it is shown."""
+@trash_router.delete(
+    "/nodes/{node_id}",
+    status_code=204,
+    summary="Put a node into the bin, with all that is below it",
+    responses=documented_errors(*_KEYED_ERRORS, *MATCH_ERRORS, NodeTrashed, ValidationFailed),
+)
+async def trash(
+    request: Request,
+    tx: Annotated[CommandTransaction, Depends(_begin("TrashNode", Access.require_trashing))],
+    match: Match,
+    reason: Reason | None = None,
+) -> Response:
+    await trash_node(tx, path_id(request), match, reason)
+    return Response(status_code=204)
+
+
+@trash_router.get(
+    "/trash",
+    name="trash",
+    summary="What you may take out of the bin, last trashed first",
+    responses=documented_errors(*READ_ERRORS, ValidationFailed),
+)
+async def trash_list(
+    dependencies: Dependencies, requester: CurrentRequester, limit: PageLimit = 50, cursor: Cursor = None
+) -> TrashPage:
+    if requester.subject is None:
+        raise TokenMissing
+    after = decode_cursor(cursor, cursor_time, UUID)
+    async with dependencies.database.connection() as connection:
+        rows = await connection.fetch(
+            BIN_SQL["trash_page"], requester.subject, *after, limit + 1, requester.link_id
+        )
+    items = [_trash_item(row, dependencies.settings.trash_keep_days) for row in rows[:limit]]
+    last = items[-1] if len(rows) > limit else None
+    return TrashPage(items=items, next_cursor=encode_cursor(last.trashed_at, last.id) if last else None)
+
+
+@trash_router.post(
+    "/nodes/{node_id}/restore",
+    summary="Take what was trashed together out of the bin",
+    responses={
+        200: {"model": RestoredNode},
+        **documented_errors(*_KEYED_ERRORS, NodeNotTrashed, NodeTrashedWithAncestor, TitleTaken, TreeTooDeep),
+    },
+)
+async def restore(
+    request: Request,
+    tx: Annotated[CommandTransaction, Depends(_begin("RestoreNode", Access.require_restoring))],
+) -> Response:
+    node_id = path_id(request)
+    restored = await restore_node(tx, node_id)
+    view = await view_node(tx, node_id)
+    body = RestoredNode(
+        **view.model_dump(),
+        restored_to=view.parent_id,
+        fallback=restored.fallback,
+        count=restored.count,
+    )
+    return json_response(200, body, version=body.version)
+
+
+async def _authorize_purge(request: Request, requester: Requester) -> None:
+    node_id, dependencies = path_id(request), dependencies_of(request)
+    try:
+        access = await dependencies.access(node_id, requester)
+    except NodeNotFound:
+        # The user who purged the node may repeat the request with its key and gets the stored response.
+        async with dependencies.database.connection() as connection:
+            purged = await connection.fetch(
+                PURGE_SQL["find_purge_event"],
+                AGGREGATE_TYPE,
+                str(node_id),
+                WorkspaceEvent.NODE_PERMANENTLY_DELETED,
+                requester.subject,
+            )
+        if not purged:
+            raise
+    else:
+        access.require_purging()
+
+
+@trash_router.delete(
+    "/nodes/{node_id}/purge",
+    status_code=204,
+    summary="Erase what was trashed together, for good; or count it",
+    responses={
+        200: {"model": PurgeCounts, "description": "Of a dry run: nothing was written"},
+        **documented_errors(*_KEYED_ERRORS, NodeNotTrashed, NodeTrashedWithAncestor, ValidationFailed),
+    },
+)
+async def purge(
+    request: Request,
+    tx: Annotated[CommandTransaction, Depends(begin_authorized_command(PURGE_COMMAND, _authorize_purge))],
+    dry_run: bool = False,
+) -> Response:
+    node_id = path_id(request)
+    if dry_run:
+        return json_response(200, await count_purge(tx, node_id))
+    await purge_node(tx, node_id)
+    return Response(status_code=204)
+
+
+def _trash_item(row: Any, keep_days: int) -> TrashItem:
+    """Convert a row of the query ``trash_page``."""
     node, owned = WorkspaceNode.model_validate_json(row["row"]), row["owned"]
-    # As the constraint of the table has it, these come with the marker.
+    # A constraint of the table: the fields of the bin are all set or all null.
     assert node.trashed_at is not None
     former_id = node.trash_path[-1] if node.trash_path and row["parent_seen"] else None
     former = FormerPlace(id=former_id, title=row["former_title"]) if node.trash_path else None
@@ -69,93 +182,8 @@ def _item(row: Any, keep_days: int) -> TrashItem:
             "count": node.trash_count,
             "former_parent": former,
             "purge_at": node.trashed_at + timedelta(days=keep_days) if keep_days else None,
-            # Nobody sees it who may not.
+            # The query returns only nodes that the requester may restore.
             "may_restore": True,
             "may_purge": owned,
         }
     )
-
-
-def _admitting(deps: RouteDependencies, command_type: str, require: Callable[[Access], None]) -> Any:
-    """The unit of work, for whom *require* lets pass to the node in the path."""
-
-    async def admit(request: Request, requester: Requester) -> None:
-        require(await deps.access(path_id(request), requester))
-
-    return Depends(deps.admitting(command_type, admit))
-
-
-def _add_trash(router: APIRouter, deps: RouteDependencies) -> None:
-    begun = _admitting(deps, "TrashNode", Access.require_trashing)
-
-    @router.delete(
-        "/nodes/{node_id}",
-        status_code=204,
-        summary="Put a node into the bin, with all that is below it",
-        responses=documented_errors(*KEYED_ERRORS, *MATCH_ERRORS, NodeTrashed, ValidationFailed),
-    )
-    async def trash(
-        request: Request,
-        unit: Annotated[UnitOfWork[Principal], begun],
-        if_match: IfMatchHeader,
-        reason: Reason | None = None,
-    ) -> Response:
-        tx = deps.begin_command(request, unit)
-        await trash_node(tx, path_id(request), IfMatch.parse(if_match), reason)
-        return Response(status_code=204)
-
-    _ = trash
-
-
-def _add_list(router: APIRouter, deps: RouteDependencies, keep_days: int) -> None:
-    @router.get(
-        "/trash",
-        summary="What you may take out of the bin, last trashed first",
-        responses=documented_errors(*READ_ERRORS, ValidationFailed),
-    )
-    async def trash(
-        requester: Annotated[Requester, Depends(deps.requester)],
-        limit: Annotated[int, Query(ge=1, le=200)] = 50,
-        cursor: Annotated[str | None, Query(max_length=200)] = None,
-    ) -> TrashPage:
-        if requester.subject is None:
-            raise TokenMissing
-        place = decode_cursor(cursor, cursor_time, UUID)
-        async with deps.backbone.database.connection() as connection:
-            rows = await connection.fetch(
-                BIN_SQL["trash_page"], requester.subject, *place, limit + 1, requester.link_id
-            )
-        items = [_item(row, keep_days) for row in rows[:limit]]
-        last = items[-1] if len(rows) > limit else None
-        return TrashPage(items=items, next_cursor=encode_cursor(last.trashed_at, last.id) if last else None)
-
-    _ = trash
-
-
-def _add_restore(router: APIRouter, deps: RouteDependencies) -> None:
-    begun = _admitting(deps, "RestoreNode", Access.require_restoring)
-
-    @router.post(
-        "/nodes/{node_id}/restore",
-        summary="Take what was trashed together out of the bin",
-        responses={
-            200: {"model": RestoredNode},
-            **documented_errors(
-                *KEYED_ERRORS, NodeNotTrashed, NodeTrashedWithAncestor, TitleTaken, TreeTooDeep
-            ),
-        },
-    )
-    async def restore(request: Request, unit: Annotated[UnitOfWork[Principal], begun]) -> Response:
-        tx, node_id = deps.begin_command(request, unit), path_id(request)
-        restored = await restore_node(tx, node_id)
-        access = await tx.access(node_id)
-        view = node_view(tx.node(node_id), access.visibility, access.parent_id)
-        body = RestoredNode(
-            **view.model_dump(),
-            restored_to=access.parent_id,
-            fallback=restored.fallback,
-            count=restored.count,
-        )
-        return json_response(200, body, version=body.version)
-
-    _ = restore

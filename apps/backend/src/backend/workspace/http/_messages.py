@@ -1,0 +1,117 @@
+"""Reading requests, building responses, and the cursors of pages."""
+
+import base64
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, TypeVar
+from uuid import UUID
+
+from fastapi import Query, Request
+from pydantic import BaseModel
+from pydantic_core import from_json, to_json
+from relaybox.errors import Detail
+from relaybox.http import ValidationFailed, error_responses, read_model
+from starlette.responses import Response
+
+from backend.workspace.core import etag
+from backend.workspace.errors import NodeNotFound
+from backend.workspace.responses import WORKSPACE_ERROR_RESPONSES
+
+__all__ = (
+    "Cursor",
+    "PageLimit",
+    "cursor_int",
+    "cursor_time",
+    "decode_cursor",
+    "documented_errors",
+    "encode_cursor",
+    "json_response",
+    "parse_body",
+    "path_id",
+)
+
+Model = TypeVar("Model", bound=BaseModel)
+PageLimit = Annotated[int, Query(ge=1, le=200)]
+Cursor = Annotated[str | None, Query(max_length=200)]
+_INTEGER_MAX: Final = 2_147_483_647
+
+
+def documented_errors(*errors: Any) -> dict[int | str, dict[str, Any]]:
+    """Return ``responses=`` of a route that may raise *errors*."""
+    return error_responses(*errors, error_table=WORKSPACE_ERROR_RESPONSES)
+
+
+def path_id(request: Request, name: str = "node_id") -> UUID:
+    """Return the path parameter *name* as an id.
+
+    Raises:
+        NodeNotFound: The parameter is not a UUID, so no node has this id.
+    """
+    try:
+        return UUID(request.path_params[name])
+    except ValueError:
+        raise NodeNotFound from None
+
+
+async def parse_body(request: Request, model: type[Model]) -> Model:
+    """Parse the body of a request as *model*, once: authorization and the handler may both need it.
+
+    Raises:
+        HttpError: See :func:`relaybox.http.read_model`.
+    """
+    parsed: Any = getattr(request.state, "body", None)
+    if not isinstance(parsed, model):
+        parsed = request.state.body = await read_model(request, model)
+    return parsed
+
+
+def json_response(
+    status: int, body: bytes | object, *, version: int | None = None, location: str | None = None
+) -> Response:
+    """Return a JSON response, with the ETag of *version*; *body* as bytes is JSON already."""
+    headers = {} if version is None else {"ETag": etag(version)}
+    if location is not None:
+        headers["Location"] = location
+    content = body if isinstance(body, bytes) else to_json(body)
+    return Response(content, status, headers, media_type="application/json")
+
+
+def encode_cursor(*position: object) -> str:
+    """Return the end of a page as text, which the client sends to get the next page."""
+    return base64.urlsafe_b64encode(to_json(position)).decode()
+
+
+def decode_cursor(cursor: str | None, *types: Callable[[Any], Any]) -> Sequence[Any]:
+    """Return the values given to :func:`encode_cursor`, converted by *types*; without a cursor, as many None.
+
+    Raises:
+        ValidationFailed: The cursor was not made by :func:`encode_cursor`.
+    """
+    if cursor is None:
+        return [None] * len(types)
+    try:
+        parts = from_json(base64.urlsafe_b64decode(cursor))
+        return [convert(part) for convert, part in zip(types, parts, strict=True)]
+    except (ValueError, TypeError, AttributeError, OverflowError):
+        detail = Detail(field="query.cursor", message="take it from next_cursor of the page before")
+        raise ValidationFailed([detail]) from None
+
+
+def cursor_time(text: str) -> datetime:
+    """Convert a time in a cursor, for :func:`decode_cursor`.
+
+    Raises:
+        ValueError, TypeError, OverflowError: PostgreSQL cannot store this time.
+    """
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def cursor_int(number: object) -> int:
+    """Convert a number in a cursor, for :func:`decode_cursor`.
+
+    Raises:
+        ValueError: The value is not an integer of PostgreSQL.
+    """
+    if isinstance(number, bool) or not isinstance(number, int) or abs(number) > _INTEGER_MAX:
+        raise ValueError
+    return number
