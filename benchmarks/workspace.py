@@ -21,7 +21,7 @@ import httpx2
 from _games import moves_in, pgn_file
 from _stage import WRITER, running, servers, show, token
 from backend.api import WORKSPACE_PREFIX
-from backend.workspace.core import CommandTransaction
+from backend.workspace.core import CommandTransaction, lock_parent
 from backend.workspace.nodes import add_node
 from relaybox.commands import Caller
 from relaybox.db import Database
@@ -121,14 +121,14 @@ async def _add(
     database: Database, parent_id: UUID | None, kind: NodeKind, titles: Sequence[str]
 ) -> list[UUID]:
     async def add(db: AsyncSession) -> list[UUID]:
-        work = CommandTransaction(db, Caller(actor=WRITER, source_service="bench"))
-        parent = None if parent_id is None else await work.lock_parent(parent_id, Role.EDITOR)
+        tx = CommandTransaction(db, Caller(actor=WRITER, source_service="bench"))
+        parent = None if parent_id is None else await lock_parent(tx, parent_id, Role.EDITOR)
         wishes = [
             CreateNode(kind=kind, title=title, parent_id=parent_id, position=position)
             for position, title in enumerate(titles)
         ]
-        made = [await add_node(work, wish, parent) for wish in wishes]
-        await work.record("BenchNodes", made[0], {})
+        made = [await add_node(tx, wish, parent) for wish in wishes]
+        await tx.record("BenchNodes", made[0], {})
         return made
 
     return await database.run_in_transaction(add, isolation="READ COMMITTED")

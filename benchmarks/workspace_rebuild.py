@@ -27,7 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 TABLES: Final = ("nodes", "chapters", "versions", "threads", "replies", "grants", "links")
 CHECKSUM: Final = "SELECT md5(string_agg(md5(one::text), '' ORDER BY one::text)) FROM workspace_{} AS one"
-CHAPTERS_SQL: Final = 8
+CHAPTERS: Final = 8
 MOVES: Final = 28
 _SQUARES: Final = [f"{file}{rank}" for file in "abcdefgh" for rank in range(1, 9)]
 
@@ -45,10 +45,10 @@ async def fill(database: Database, events: int) -> int:
             written += 1
 
         async def make(db: AsyncSession, within: UUID | None = parent, name: int = number) -> int:
-            work = CommandTransaction(db, caller)
-            await _study(work, within, name)
-            await work.record("BenchStudy", uuid4(), {})
-            return len(work.said)
+            tx = CommandTransaction(db, caller)
+            await _study(tx, within, name)
+            await tx.record("BenchStudy", uuid4(), {})
+            return len(tx.said)
 
         written += await database.run_in_transaction(make, isolation="READ COMMITTED")
     return written
@@ -58,9 +58,9 @@ async def _made(database: Database, caller: Caller, kind: NodeKind, parent: UUID
     node_id = uuid4()
 
     async def make(db: AsyncSession) -> None:
-        work = CommandTransaction(db, caller)
-        await work.say(WorkspaceEvent.NODE_CREATED, node_id, _node(kind, "Folder", parent))
-        await work.record("BenchFolder", node_id, {})
+        tx = CommandTransaction(db, caller)
+        await tx.emit(WorkspaceEvent.NODE_CREATED, node_id, _node(kind, "Folder", parent))
+        await tx.record("BenchFolder", node_id, {})
 
     await database.run_in_transaction(make, isolation="READ COMMITTED")
     return node_id
@@ -77,31 +77,31 @@ def _node(kind: NodeKind, title: str, parent: UUID | None) -> dict[str, Any]:
     }
 
 
-async def _study(work: CommandTransaction, parent: UUID | None, number: int) -> None:
+async def _study(tx: CommandTransaction, parent: UUID | None, number: int) -> None:
     study = uuid4()
-    await work.say(WorkspaceEvent.STUDY_CREATED, study, _node(NodeKind.STUDY, f"Study {number}", parent))
-    told = await work.say(WorkspaceEvent.PGN_IMPORTED, study, {"chapters": CHAPTERS_SQL, "skipped": []})
-    chapters = [str(uuid4()) for _ in range(CHAPTERS_SQL)]
+    await tx.emit(WorkspaceEvent.STUDY_CREATED, study, _node(NodeKind.STUDY, f"Study {number}", parent))
+    told = await tx.emit(WorkspaceEvent.PGN_IMPORTED, study, {"chapters": CHAPTERS, "skipped": []})
+    chapters = [str(uuid4()) for _ in range(CHAPTERS)]
     for position, chapter in enumerate(chapters):
         payload = {"chapter_id": chapter, "position": position, "title": "A – B", "headers": {"White": "A"}}
         moves = {"moves": _line(60)}
         target = (EventTarget.CHAPTER, chapter)
-        await work.say(
+        await tx.emit(
             WorkspaceEvent.CHAPTER_CREATED, study, {**payload, "moves": moves}, target=target, cause=told
         )
     for uci in random.sample([a + b for a in _SQUARES for b in _SQUARES if a != b], MOVES):
         payload = {"chapter_id": random.choice(chapters), "move_path": uci, "annotation": {"text": "?!"}}
-        await work.say(WorkspaceEvent.MOVE_ADDED, study, payload)
-    await work.say(WorkspaceEvent.STUDY_SNAPSHOT_CREATED, study, {"number": 1, "label": "first"})
-    await _talk(work, study)
-    await work.say(WorkspaceEvent.ACL_SHARED, study, {"user_id": f"pupil-{number}", "role": "editor"})
+        await tx.emit(WorkspaceEvent.MOVE_ADDED, study, payload)
+    await tx.emit(WorkspaceEvent.STUDY_SNAPSHOT_CREATED, study, {"number": 1, "label": "first"})
+    await _talk(tx, study)
+    await tx.emit(WorkspaceEvent.ACL_SHARED, study, {"user_id": f"pupil-{number}", "role": "editor"})
 
 
-async def _talk(work: CommandTransaction, study: UUID) -> None:
+async def _talk(tx: CommandTransaction, study: UUID) -> None:
     for _ in range(2):
         thread = str(uuid4())
         said = {"thread_id": thread, "kind": "question", "body": "Why not 24. Rd7?"}
-        await work.say(WorkspaceEvent.DISCUSSION_THREAD_CREATED, study, said)
+        await tx.emit(WorkspaceEvent.DISCUSSION_THREAD_CREATED, study, said)
         for _ in range(4):
             reply = {
                 "reply_id": str(uuid4()),
@@ -109,7 +109,7 @@ async def _talk(work: CommandTransaction, study: UUID) -> None:
                 "depth": 1,
                 "body": "It hangs the knight.",
             }
-            await work.say(WorkspaceEvent.DISCUSSION_REPLY_ADDED, study, reply)
+            await tx.emit(WorkspaceEvent.DISCUSSION_REPLY_ADDED, study, reply)
 
 
 def _line(plies: int) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""How the errors of a workspace are answered over HTTP."""
+"""The HTTP responses to the errors of a workspace."""
 
 from relaybox.http import ERROR_TABLE, ErrorResponse, ErrorTable
 
@@ -88,7 +88,7 @@ WORKSPACE_ERROR_RESPONSES: ErrorTable = {
     AlreadyShared: ErrorResponse(status=409),
     ShareLimitReached: ErrorResponse(status=409),
     GrantRefused: ErrorResponse(status=422),
-    # As a bearer token's (RFC 9110, section 15.5.2): whoever sends one may do without a share token.
+    # As for a bearer token (RFC 9110, section 15.5.2), which a client may send instead.
     ShareTokenInvalid: ErrorResponse(status=401, headers={"WWW-Authenticate": "Bearer"}),
     LinkNotFound: ErrorResponse(status=404),
     LinkPasswordWrong: ErrorResponse(status=403),
@@ -104,4 +104,4 @@ WORKSPACE_ERROR_RESPONSES: ErrorTable = {
     ChessError: ErrorResponse(status=422),
     MoveExists: ErrorResponse(status=409),
 }
-"""How the errors of a workspace are answered, beside the library's."""
+"""The status, headers and fields of each error, in addition to those of the library."""

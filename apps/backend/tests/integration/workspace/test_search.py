@@ -17,7 +17,7 @@ INSERT INTO workspace_nodes (id, kind, parent_id, owner_id, title, created_by, c
 SELECT gen_random_uuid(), 'study', NULL, 'other ' || n, 'Endgames ' || n, 'other', now(), now()
 FROM generate_series(1, 20000) AS n
 """
-CHAPTERS_SQL = """
+CHAPTERS = """
 INSERT INTO workspace_chapters (node_id, position, title, created_at, changed_at)
 SELECT id, 0, 'Endgames', now(), now() FROM workspace_nodes WHERE owner_id LIKE 'other %'
 """
@@ -112,7 +112,7 @@ async def test_search_reads_no_rows_of_other_people(studio: Studio, database: Da
     await studio.stranger.share(theirs, "teacher", "viewer")
     async with database.connection() as connection:
         await connection.fetch(OTHERS)
-        await connection.fetch(CHAPTERS_SQL)
+        await connection.fetch(CHAPTERS)
         await connection.fetch("ANALYZE workspace_nodes, workspace_chapters, workspace_grants")
         plan = await connection.fetch(
             "EXPLAIN (ANALYZE, TIMING off) " + search_routes._SQL["search"],

@@ -30,7 +30,7 @@ PRIVATE = {
     "annotation": {"text": "private"},
     "annotations": {"e2e4": {"text": "private"}},
 }
-SHARING_SQL = {"user_id": "pupil", "role": "viewer", "has_password": False, "expires_at": None}
+SHARING = {"user_id": "pupil", "role": "viewer", "has_password": False, "expires_at": None}
 FACTS = {
     "kind": "question",
     "chapter_id": "c",
@@ -80,7 +80,7 @@ def access(role: Role) -> Any:
 
 @pytest.mark.parametrize("type_", WorkspaceEvent)
 def test_readers_are_told_every_fact_and_nothing_that_people_wrote(type_: WorkspaceEvent) -> None:
-    one = event(type_, **FACTS, **SHARING_SQL, **PRIVATE)
+    one = event(type_, **FACTS, **SHARING, **PRIVATE)
     for role in (Role.VIEWER, Role.ADMIN):
         assert "private" not in str(redact_for_reader(one, access(role)))
         told = activity_entry(one, access(role))
@@ -91,10 +91,10 @@ def test_readers_are_told_every_fact_and_nothing_that_people_wrote(type_: Worksp
 
 @pytest.mark.parametrize("type_", [one for one in WorkspaceEvent if one.startswith("acl.")])
 def test_with_whom_a_node_is_shared_is_told_to_admins(type_: WorkspaceEvent) -> None:
-    one = event(type_, **SHARING_SQL)
+    one = event(type_, **SHARING)
     assert redact_for_reader(one, access(Role.EDITOR)).payload == {}
     assert activity_entry(one, access(Role.EDITOR)).target.type is EventTarget.NODE
-    assert redact_for_reader(one, access(Role.ADMIN)).payload == SHARING_SQL
+    assert redact_for_reader(one, access(Role.ADMIN)).payload == SHARING
     assert activity_entry(one, access(Role.ADMIN)).target.id == "pupil"
 
 

@@ -1,7 +1,4 @@
-"""Why a workspace refuses; each reason has its own ``error_code``.
-
-Nothing here knows of HTTP, or needs the package chess.
-"""
+"""The errors of a workspace, each with its own ``error_code``; they need no HTTP and no package ``chess``."""
 
 from backend.workspace.errors._chess import (
     AnnotationInvalid,

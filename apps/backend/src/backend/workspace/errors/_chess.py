@@ -1,7 +1,7 @@
-"""The optional package ``chess``, and why a study refuses what chess does not allow.
+"""Errors of studies: the rules of chess, PGN, and the optional package ``chess``.
 
-Stands outside :mod:`backend.workspace.chess`, which cannot be imported without the package: routes
-name these errors whether or not it is there.
+They are not in :mod:`backend.workspace.chess`, which cannot be imported without the package: routes
+document these errors without it too.
 
 ::
 
@@ -10,14 +10,14 @@ name these errors whether or not it is there.
     └── ChessError                 422 over HTTP unless said otherwise
         ├── MoveNotFound           no move has this path
         ├── MoveIllegal            the rules forbid it in this position
-        ├── MoveExists             409: the move stands there already
+        ├── MoveExists             409: the move exists already
         ├── VariationsFull         a move has its ten variations
-        ├── MovesFull              the tree has as many moves as a tree may have
-        ├── VariationFirst         there is nothing to pass upwards
-        ├── VariationLast          there is nothing to pass downwards
-        ├── AnnotationInvalid      too long, or not what PGN can say
+        ├── MovesFull              the tree has the maximum of moves
+        ├── VariationFirst         there is no variation above it
+        ├── VariationLast          there is no variation below it
+        ├── AnnotationInvalid      too long, or PGN cannot express it
         ├── PositionInvalid        FEN or variant
-        └── ClipPathMissing        a clip begins at a move
+        └── ClipPathMissing        a clip needs a move path
 """
 
 from importlib.util import find_spec
@@ -41,12 +41,12 @@ __all__ = (
     "require_chess",
 )
 
-#: What a client sent is repeated up to this length.
+#: Characters of a client's text that a message repeats.
 _QUOTED_CHARS_MAX: Final = 60
 
 
 class ChessNotInstalled(RelayboxError):
-    """Raised when a study is asked for and the package ``chess`` is not installed (501 over HTTP)."""
+    """Raised for requests about studies when the package ``chess`` is not installed (501)."""
 
     error_code = "CHESS_NOT_INSTALLED"
 
@@ -59,13 +59,13 @@ class ChessNotInstalled(RelayboxError):
 
 
 class ChessError(RelayboxError):
-    """Base of what a study refuses because of the rules of chess, of PGN, or of its own limits (422)."""
+    """Base of errors caused by the rules of chess, by PGN, or by the limits of a study (422)."""
 
     error_code = "CHESS_ERROR"
 
 
 class MoveNotFound(ChessError):
-    """Raised when no move of the chapter has the path (422; a route that addresses it may say 404)."""
+    """Raised when no move of the chapter has the path (422; 404 from a route whose path names it)."""
 
     error_code = "MOVE_NOT_FOUND"
 
@@ -74,7 +74,7 @@ class MoveNotFound(ChessError):
 
 
 class MoveIllegal(ChessError):
-    """Raised when the rules forbid a move in the position, or the word is no move at all (422)."""
+    """Raised when a move is illegal in its position, or its text is not a move (422)."""
 
     error_code = "MOVE_ILLEGAL"
 
@@ -84,16 +84,16 @@ class MoveIllegal(ChessError):
 
 
 class MoveExists(ChessError):
-    """Raised when the move stands at this place already (409)."""
+    """Raised when the move to add exists already (409)."""
 
     error_code = "MOVE_EXISTS"
 
     def __init__(self, path: str) -> None:
-        super().__init__(f"the move {quoted(path)} is there already; go on from it, or promote it")
+        super().__init__(f"the move {quoted(path)} exists already; add moves after it, or promote it")
 
 
 class VariationsFull(ChessError):
-    """Raised when a move would get more variations than it may have (422)."""
+    """Raised when a move has the maximum of variations (422)."""
 
     error_code = "VARIATIONS_FULL"
 
@@ -102,64 +102,64 @@ class VariationsFull(ChessError):
 
 
 class MovesFull(ChessError):
-    """Raised when a tree would get more moves than it may have (422)."""
+    """Raised when a tree has the maximum of moves (422)."""
 
     error_code = "MOVES_FULL"
 
     def __init__(self, moves_max: int) -> None:
-        super().__init__(f"a chapter has at most {moves_max} moves; go on in another chapter")
+        super().__init__(f"a chapter has at most {moves_max} moves; add the move to another chapter")
 
 
 class VariationFirst(ChessError):
-    """Raised when a move is to be promoted that is the first of its variations (422)."""
+    """Raised when the move to promote is the first of its variations (422)."""
 
     error_code = "VARIATION_FIRST"
 
     def __init__(self, path: str) -> None:
-        super().__init__(f"{quoted(path)} is the main move already; promote the variation it belongs to")
+        super().__init__(f"{quoted(path)} is the main move already; promote the variation that contains it")
 
 
 class VariationLast(ChessError):
-    """Raised when a move is to be demoted that is the last of its variations (422)."""
+    """Raised when the move to demote is the last of its variations (422)."""
 
     error_code = "VARIATION_LAST"
 
     def __init__(self, path: str) -> None:
-        super().__init__(f"{quoted(path)} has no variation below it")
+        super().__init__(f"the move {quoted(path)} has no variation below it; it cannot be demoted")
 
 
 class AnnotationInvalid(ChessError):
-    """Raised when an annotation is too long or holds what PGN cannot say (422)."""
+    """Raised when an annotation is too long, or PGN cannot express it (422)."""
 
     error_code = "ANNOTATION_INVALID"
 
 
 class PositionInvalid(ChessError):
-    """Raised when the headers name no position that chess can be played from (422)."""
+    """Raised when the headers contain no legal starting position (422)."""
 
     error_code = "POSITION_INVALID"
 
 
 class ClipPathMissing(ChessError):
-    """Raised when a clip is asked for without the move it begins at (422)."""
+    """Raised when a clip is requested without the move at which it begins (422)."""
 
     error_code = "CLIP_PATH_MISSING"
 
     def __init__(self) -> None:
-        super().__init__("a clip begins at a move; send its move_path")
+        super().__init__("a clip needs the move at which it begins; send move_path")
 
 
 def require_chess() -> None:
-    """Make sure that :mod:`backend.workspace.chess` can be imported.
+    """Require that :mod:`backend.workspace.chess` can be imported.
 
     Raises:
-        ChessNotInstalled: the package ``chess`` is not there.
+        ChessNotInstalled: The package ``chess`` is not installed.
     """
     if find_spec("chess") is None:
         raise ChessNotInstalled
 
 
 def quoted(text: str) -> str:
-    """*text* in quotation marks, cut to a length that suits a message."""
+    """Return *text* in quotation marks, cut to the length of a message."""
     cut = text if len(text) <= _QUOTED_CHARS_MAX else f"{text[:_QUOTED_CHARS_MAX]}…"
     return f'"{cut}"'

@@ -1,12 +1,10 @@
-"""Why a file is not imported, and what else a task or a form may be refused for.
-
-Apart from the errors of nodes, which these have nothing to do with.
+"""Errors of imports, exports, their tasks and forms.
 
 ::
 
     RelayboxError
     └── PgnError
-        ├── PgnRefused            422: a file that is not imported
+        ├── PgnRefused            422: the file is not imported
         │   ├── PgnInvalid        with the games, their lines and reasons
         │   ├── PgnTooManyGames
         │   └── StudyFull
@@ -16,9 +14,9 @@ Apart from the errors of nodes, which these have nothing to do with.
         ├── TooManyUploads        429
         ├── TooManyExports        429
         ├── NodeExportsBusy       429
-        ├── ExportSpaceFull       429, and of an export's task
-        ├── ArchiveTooLarge       of an export's task
-        └── TaskAttemptsExhausted            of a task
+        ├── ExportSpaceFull       429, and also of an export's task
+        ├── ArchiveTooLarge       only of an export's task
+        └── TaskAttemptsExhausted only of a task
 """
 
 from collections.abc import Sequence
@@ -45,34 +43,34 @@ __all__ = (
 
 
 class PgnError(RelayboxError):
-    """Base of what is refused about files and tasks; nothing was written."""
+    """Base of errors about files and their tasks; nothing was written."""
 
     error_code = "PGN_ERROR"
 
 
 class PgnRefused(PgnError):
-    """Base of the reasons for which a file is not imported; nothing of it was."""
+    """Base of errors for which no part of a file is imported."""
 
     error_code = "PGN_REFUSED"
 
 
 class PgnInvalid(PgnRefused):
-    """Raised when a file has no game that can be imported, or, where that is asked for, one that cannot."""
+    """Raised when no game of a file can be imported, or, in strict mode, one cannot."""
 
     error_code = "PGN_INVALID"
 
     def __init__(self, refused: Sequence[SkippedPgn], count: int) -> None:
-        """Name the games that were refused.
+        """Create the error with the games that cannot be imported.
 
         Args:
-            refused: The first of them; empty when the file has no game at all.
-            count: How many there are.
+            refused: The first of them; empty when the file has no game.
+            count: The number of them.
         """
         first = refused[0] if refused else None
-        #: Place of the first one in the file, from 1; null when there is no game.
+        #: Number of the first one in the file, from 1; None when there is no game.
         self.game = first.game if first else None
         self.line = first.line if first else 1
-        self.reason = first.reason if first else "there is no game in it"
+        self.reason = first.reason if first else "the file contains no game"
         self.refused, self.count = refused, count
         where = f"game {self.game}, line {self.line}" if first else f"line {self.line}"
         many = f"none of the {count:,} games can be imported; the first is " if count > 1 else ""
@@ -80,7 +78,7 @@ class PgnInvalid(PgnRefused):
 
 
 class PgnTooManyGames(PgnRefused):
-    """Raised when a file has more games than one import takes."""
+    """Raised when a file has more games than one import may have."""
 
     error_code = "PGN_TOO_MANY_GAMES"
 
@@ -89,7 +87,7 @@ class PgnTooManyGames(PgnRefused):
 
 
 class StudyFull(PgnRefused):
-    """Raised when a study would get more chapters than it may have."""
+    """Raised when an import would give a study more chapters than the maximum."""
 
     error_code = "STUDY_FULL"
 
@@ -101,36 +99,36 @@ class StudyFull(PgnRefused):
 
 
 class FormMalformed(PgnError):
-    """Raised when a body is no ``multipart/form-data`` with one file (RFC 7578)."""
+    """Raised when a body is not a ``multipart/form-data`` with one file (RFC 7578)."""
 
     error_code = "FORM_MALFORMED"
 
 
 class ResultNotReady(PgnError):
-    """Raised when the file of a task is asked for that has not made one."""
+    """Raised when the file of a task is requested and does not exist."""
 
     error_code = "RESULT_NOT_READY"
 
     def __init__(self, status: str) -> None:
         super().__init__(
-            f"the task is {status} and has no file; wait for its end, or export anew if it has ended"
+            f"the task is {status} and has no file; wait for its end, or export again if it has ended"
         )
         self.status = status
 
 
 class TooManyImports(PgnError):
-    """Raised when somebody has as many large files waiting for the worker as they may have."""
+    """Raised when a user has the maximum of large imports waiting or running."""
 
     error_code = "TOO_MANY_IMPORTS"
 
     def __init__(self, imports_max: int) -> None:
         super().__init__(
-            f"{imports_max} large imports of yours wait or run already; send it again when one has ended"
+            f"{imports_max} large imports of yours wait or run; send the request again when one has ended"
         )
 
 
 class TooManyExports(PgnError):
-    """Raised when a person has as many exports waiting or running as allowed."""
+    """Raised when a user has the maximum of exports waiting or running."""
 
     error_code = "TOO_MANY_EXPORTS"
 
@@ -141,7 +139,7 @@ class TooManyExports(PgnError):
 
 
 class NodeExportsBusy(PgnError):
-    """Raised when readers of a node have as many exports of it waiting or running as allowed."""
+    """Raised when a node has the maximum of exports waiting or running, and the user is not an editor."""
 
     error_code = "NODE_EXPORTS_BUSY"
 
@@ -152,7 +150,7 @@ class NodeExportsBusy(PgnError):
 
 
 class ExportSpaceFull(PgnError):
-    """Raised when the files of a person's exports take as many bytes as allowed."""
+    """Raised when the files of a user's exports take the maximum of bytes."""
 
     error_code = "EXPORT_SPACE_FULL"
 
@@ -166,16 +164,16 @@ class ExportSpaceFull(PgnError):
 
 
 class TooManyUploads(PgnError):
-    """Raised when a process, or one person, has as many large files under way as they may have."""
+    """Raised when a process receives the maximum of large files, in total or from one user."""
 
     error_code = "TOO_MANY_UPLOADS"
 
     def __init__(self) -> None:
-        super().__init__("Too many large files are being received; send it again in a moment")
+        super().__init__("too many large files are being received; send the request again in a few seconds")
 
 
 class ArchiveTooLarge(PgnError):
-    """Raised when the file of an export would be too large."""
+    """Raised when the file of an export is too large."""
 
     error_code = "ARCHIVE_TOO_LARGE"
 
@@ -185,9 +183,9 @@ class ArchiveTooLarge(PgnError):
 
 
 class TaskAttemptsExhausted(PgnError):
-    """Raised when a task was tried as often as it may be and never ended."""
+    """Raised when a task has used all its attempts without an end."""
 
     error_code = "TASK_GAVE_UP"
 
     def __init__(self, attempts: int) -> None:
-        super().__init__(f"it was tried {attempts} times and never ended; ask for it again")
+        super().__init__(f"the task was tried {attempts} times and never ended; start it again")

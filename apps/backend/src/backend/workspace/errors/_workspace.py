@@ -1,36 +1,36 @@
-"""Why a workspace refuses; each reason has its own ``error_code``.
+"""Errors of nodes, studies, discussions and sharing.
 
 ::
 
     WorkspaceError
-    ├── NodeNotFound              404: it does not exist, or who asks may not read it
-    ├── ResourceNotFound             404: a chapter, thread, reply, …; of a hidden node too
+    ├── NodeNotFound              404: it does not exist, or the requester may not read it
+    ├── ResourceNotFound          404: a chapter, thread, reply, …; of a hidden node too
     ├── RoleMissing               403
-    ├── NotTheAuthor              403: the words of somebody else
+    ├── NotTheAuthor              403: another user wrote the text
     ├── IfMatchMissing            428
     ├── VersionStale              412, with the current version
-    ├── TitleTaken                409, with the id of the study that has it
+    ├── TitleTaken                409, with the id of the study with this title
     ├── NodeTrashed               409
     ├── NodeNotTrashed            409
-    ├── NodeTrashedWithAncestor   409, with the node that went into the bin
+    ├── NodeTrashedWithAncestor   409, with the root of the batch in the bin
     ├── ChapterFull               422
-    ├── VersionRefused            409: a study that cannot be kept as it is
+    ├── VersionRefused            409: no version can be created
     │   ├── VersionsFull
     │   └── VersionTooLarge
     ├── AlreadyShared             409
     ├── ShareLimitReached         409
     ├── GrantRefused              422
     ├── ShareTokenInvalid         401
-    ├── LinkNotFound              404: unknown, expired, revoked, or where it leads is not to be read
+    ├── LinkNotFound              404: unknown, expired or revoked, or its node cannot be read
     ├── LinkPasswordWrong         403
-    ├── LinkTriesExceeded         429, with when to try again
+    ├── LinkTriesExceeded         429, with the seconds until the next try
     ├── TooManyPasswords          429
-    ├── DiscussionRefused         422: what a discussion cannot take
+    ├── DiscussionRefused         422: a limit of discussions
     │   ├── ReplyTooDeep
     │   ├── DiscussionFull
     │   ├── EmojiInvalid
     │   └── ReactionsFull
-    └── TreeRefused               422: what a tree cannot be
+    └── TreeRefused               422: a limit of trees
         ├── ParentInvalid
         ├── TreeCycle
         └── TreeTooDeep
@@ -83,19 +83,19 @@ __all__ = (
 
 
 class WorkspaceError(RelayboxError):
-    """Base of what a workspace refuses; nothing was written."""
+    """Base of the errors of a workspace; nothing was written."""
 
     error_code = "WORKSPACE_ERROR"
 
 
 class NodeNotFound(WorkspaceError):
-    """Raised when a node does not exist, is in the bin, or is not to be read by who asks (G81)."""
+    """Raised when a node does not exist, is in the bin, or is hidden from the requester (G81)."""
 
     error_code = "NODE_NOT_FOUND"
 
     def __init__(self) -> None:
-        # Without the id: what is not there and what is somebody else's are answered byte for byte the same.
-        super().__init__("there is no such node; check the id, and that it is shared with you")
+        # Without the id: the responses for a missing node and for a hidden one are the same bytes.
+        super().__init__("there is no such node; check the id, and that the node is shared with you")
 
 
 class ResourceNotFound(WorkspaceError):
@@ -117,30 +117,32 @@ def as_resource_not_found(thing: str) -> Generator[None]:
 
 
 class RoleMissing(WorkspaceError):
-    """Raised when somebody may read a node, but not do this to it."""
+    """Raised when the requester may read a node, but needs a higher role for this request."""
 
     error_code = "ROLE_MISSING"
 
     def __init__(self, needed: Role) -> None:
-        super().__init__(f"this needs the role {needed}; ask an admin of the node for it")
+        super().__init__(f"this request needs the role {needed} on the node; ask an admin of the node for it")
 
 
 class NotTheAuthor(WorkspaceError):
-    """Raised when somebody would change words that only their author changes."""
+    """Raised when the requester changes a text that only its author may change."""
 
     error_code = "NOT_THE_AUTHOR"
 
     def __init__(self) -> None:
-        super().__init__("kind, title and body are the author's; answer it, or delete it as an editor")
+        super().__init__(
+            "only the author may change kind, title and body; reply, or delete the thread as an editor"
+        )
 
 
 class IfMatchMissing(WorkspaceError):
-    """Raised when a route wants to know which version a change is meant for (RFC 6585, section 3)."""
+    """Raised when a write does not name the version that it may change (RFC 6585, section 3)."""
 
     error_code = "IF_MATCH_MISSING"
 
     def __init__(self) -> None:
-        super().__init__("this needs the header If-Match with the ETag of what you have read")
+        super().__init__("this request needs the header If-Match with the ETag of what you have read")
 
 
 class IfMatchMalformed(WorkspaceError):
@@ -155,7 +157,7 @@ class IfMatchMalformed(WorkspaceError):
 
 
 class IfMatchWeak(WorkspaceError):
-    """Raised when ``If-Match`` has weak tags alone, which never match (RFC 9110, section 13.1.1)."""
+    """Raised when ``If-Match`` has only weak tags, which never match (RFC 9110, section 13.1.1)."""
 
     error_code = "IF_MATCH_WEAK"
 
@@ -167,28 +169,28 @@ class IfMatchWeak(WorkspaceError):
 
 
 class VersionStale(WorkspaceError):
-    """Raised when what a change is meant for has changed since (RFC 9110, section 13.1.1)."""
+    """Raised when ``If-Match`` names other versions than the current one (RFC 9110, section 13.1.1)."""
 
     error_code = "VERSION_STALE"
 
     def __init__(self, current: int) -> None:
-        super().__init__(f"it is at version {current} now; read it again and decide anew")
+        super().__init__(f"the current version is {current}; read it and send its ETag")
         self.current = current
 
 
 class TitleTaken(WorkspaceError):
-    """Raised when another live study of the folder has the title; who may not read it is not told its id."""
+    """Raised when another live study of the folder has the title; its id is None if it is hidden."""
 
     error_code = "TITLE_TAKEN"
 
     def __init__(self, blocking_id: UUID | None) -> None:
         study = "a study" if blocking_id is None else f"study {blocking_id}"
-        super().__init__(f"{study} in the same folder has this title; choose another, or rename it")
+        super().__init__(f"{study} in the same folder has this title; choose another title")
         self.blocking_id = blocking_id
 
 
 class NodeTrashed(WorkspaceError):
-    """Raised when a node is in the bin already."""
+    """Raised when the node to trash is in the bin already."""
 
     error_code = "NODE_TRASHED"
 
@@ -197,12 +199,12 @@ class NodeTrashed(WorkspaceError):
 
 
 class NodeNotTrashed(WorkspaceError):
-    """Raised when a node that is to be restored or purged is not in the bin."""
+    """Raised when the node to restore or purge is not in the bin."""
 
     error_code = "NODE_NOT_TRASHED"
 
     def __init__(self) -> None:
-        super().__init__("the node is not in the bin: nothing to restore or purge")
+        super().__init__("the node is not in the bin; only trashed nodes can be restored or purged")
 
 
 class NodeTrashedWithAncestor(WorkspaceError):
@@ -211,48 +213,48 @@ class NodeTrashedWithAncestor(WorkspaceError):
     error_code = "NODE_TRASHED_WITH_ANCESTOR"
 
     def __init__(self, batch_root: UUID) -> None:
-        super().__init__(f"the node went into the bin with {batch_root}; do this to that one")
+        super().__init__(f"the node was trashed with its ancestor {batch_root}; restore or purge that node")
         self.batch_root = batch_root
 
 
 class ChapterFull(WorkspaceError):
-    """Raised when a chapter would be larger than one may be."""
+    """Raised when a change would make a chapter too large."""
 
     error_code = "CHAPTER_FULL"
 
     def __init__(self, bytes_max: int) -> None:
-        super().__init__(f"a chapter takes at most {bytes_max} bytes; go on in another chapter")
+        super().__init__(f"a chapter takes at most {bytes_max} bytes; add the moves to another chapter")
 
 
 class VersionRefused(WorkspaceError):
-    """Base of the reasons for which a study cannot be kept as it is; nothing of it was."""
+    """Base of errors for which no version of a study is created."""
 
     error_code = "VERSION_REFUSED"
 
 
 class VersionsFull(VersionRefused):
-    """Raised when a study has as many versions as it may have."""
+    """Raised when a study has the maximum of versions."""
 
     error_code = "VERSIONS_FULL"
 
     def __init__(self, versions_max: int) -> None:
         super().__init__(
-            f"a study has at most {versions_max} versions; export it and import that as a new study"
+            f"a study has at most {versions_max} versions; export it, and import the file as a new study"
         )
 
 
 class VersionTooLarge(VersionRefused):
-    """Raised when a study has grown too large to be kept as a version."""
+    """Raised when a study is too large for a version."""
 
     error_code = "VERSION_TOO_LARGE"
 
     def __init__(self, bytes_max: int) -> None:
         mebibytes = bytes_max // (1024 * 1024)
-        super().__init__(f"a version takes at most {mebibytes} MiB; remove moves, or go on in another study")
+        super().__init__(f"a version takes at most {mebibytes} MiB; remove moves")
 
 
 class AlreadyShared(WorkspaceError):
-    """Raised when somebody has a grant on a node already."""
+    """Raised when the user has a grant on the node already."""
 
     error_code = "ALREADY_SHARED"
 
@@ -261,7 +263,7 @@ class AlreadyShared(WorkspaceError):
 
 
 class ShareLimitReached(WorkspaceError):
-    """Raised when a node has as many grants or links as it may have."""
+    """Raised when a node has the maximum of grants or links."""
 
     error_code = "SHARE_LIMIT_REACHED"
 
@@ -270,44 +272,42 @@ class ShareLimitReached(WorkspaceError):
 
 
 class GrantRefused(WorkspaceError):
-    """Raised when a grant is for oneself or for the owner."""
+    """Raised when a grant is for its sender or for the owner."""
 
     error_code = "GRANT_REFUSED"
 
 
 class ShareTokenInvalid(WorkspaceError):
-    """Raised when a request comes with a share token that is none of ours, or too old."""
+    """Raised when the share token of a request is not valid, or has expired."""
 
     error_code = "SHARE_TOKEN_INVALID"
 
     def __init__(self) -> None:
         super().__init__(
-            "the share token is not valid any more; open the link again, or leave the header out"
+            "the share token is not valid or has expired; open the link again, or omit the header"
         )
 
 
 class LinkNotFound(WorkspaceError):
-    """Raised for a link that is unknown, revoked or expired, or leads to what is in the bin or private."""
+    """Raised for a link that is unknown, revoked or expired, or whose node is in the bin or private."""
 
     error_code = "LINK_NOT_FOUND"
 
     def __init__(self) -> None:
-        super().__init__(
-            "this link leads nowhere, or does not any more; ask who gave it to you for a new one"
-        )
+        super().__init__("the link is unknown, revoked or expired; ask its sender for a new one")
 
 
 class LinkPasswordWrong(WorkspaceError):
-    """Raised when a link is opened without its password."""
+    """Raised when a link is opened without its password, or with a wrong one."""
 
     error_code = "LINK_PASSWORD_WRONG"
 
     def __init__(self) -> None:
-        super().__init__("this is not the link's password; ask who gave it to you")
+        super().__init__("the password of the link is wrong or missing; ask the sender of the link for it")
 
 
 class LinkTriesExceeded(WorkspaceError):
-    """Raised when a link was opened with a wrong password too often; also with the right one, for a while."""
+    """Raised after too many wrong passwords of a link; during the pause the right one is refused too."""
 
     error_code = "LINK_TRIES_EXCEEDED"
 
@@ -317,40 +317,40 @@ class LinkTriesExceeded(WorkspaceError):
 
 
 class TooManyPasswords(WorkspaceError):
-    """Raised when the process, one link or one person has too many passwords to hash at a time."""
+    """Raised when a process has too many passwords to hash, in total, for one link or for one user."""
 
     error_code = "TOO_MANY_PASSWORDS"
 
     def __init__(self) -> None:
-        super().__init__("Too many passwords are being hashed; send the request again in a moment")
+        super().__init__("too many passwords are being hashed; send the request again in a few seconds")
 
 
 class DiscussionRefused(WorkspaceError):
-    """Base of what a discussion cannot take."""
+    """Base of the limits of discussions."""
 
     error_code = "DISCUSSION_REFUSED"
 
 
 class ReplyTooDeep(DiscussionRefused):
-    """Raised when a reply would stand too many replies below its thread."""
+    """Raised when a reply would nest too deep below its thread."""
 
     error_code = "REPLY_TOO_DEEP"
 
     def __init__(self, depth_max: int) -> None:
-        super().__init__(f"replies nest {depth_max} deep; answer the reply above")
+        super().__init__(f"replies nest at most {depth_max} deep; reply to the parent of this reply")
 
 
 class DiscussionFull(DiscussionRefused):
-    """Raised when a thread would get more replies than it may have."""
+    """Raised when a thread has the maximum of replies."""
 
     error_code = "DISCUSSION_FULL"
 
     def __init__(self, replies_max: int) -> None:
-        super().__init__(f"a thread has at most {replies_max} replies; begin another one")
+        super().__init__(f"a thread has at most {replies_max} replies; create another thread")
 
 
 class EmojiInvalid(DiscussionRefused):
-    """Raised when a reaction is no emoji."""
+    """Raised when a reaction is not one emoji."""
 
     error_code = "EMOJI_INVALID"
 
@@ -359,39 +359,41 @@ class EmojiInvalid(DiscussionRefused):
 
 
 class ReactionsFull(DiscussionRefused):
-    """Raised when a reply would get more reactions than it may have."""
+    """Raised when a reply has the maximum of reactions."""
 
     error_code = "REACTIONS_FULL"
 
     def __init__(self, emoji_max: int, reactions_max: int) -> None:
-        super().__init__(f"a reply has at most {emoji_max} different emoji and {reactions_max} reactions")
+        super().__init__(
+            f"a reply has at most {emoji_max} emoji and {reactions_max} reactions; remove one first"
+        )
 
 
 class TreeRefused(WorkspaceError):
-    """Base of what a tree of nodes cannot be."""
+    """Base of the limits of trees of nodes."""
 
     error_code = "TREE_REFUSED"
 
 
 class ParentInvalid(TreeRefused):
-    """Raised when a node cannot stand where it is to stand."""
+    """Raised when a node cannot have this parent."""
 
     error_code = "PARENT_INVALID"
 
 
 class TreeCycle(TreeRefused):
-    """Raised when a node would come to stand below itself."""
+    """Raised when a move would put a node below itself."""
 
     error_code = "TREE_CYCLE"
 
     def __init__(self) -> None:
-        super().__init__("a node cannot stand below itself; choose a parent outside of it")
+        super().__init__("a node cannot be moved below itself; choose a parent outside its subtree")
 
 
 class TreeTooDeep(TreeRefused):
-    """Raised when a tree would have more levels than is allowed."""
+    """Raised when a tree would have too many levels."""
 
     error_code = "TREE_TOO_DEEP"
 
     def __init__(self, levels_max: int) -> None:
-        super().__init__(f"a tree has at most {levels_max} levels; choose a parent further up")
+        super().__init__(f"a tree has at most {levels_max} levels; choose a parent nearer to the root")

@@ -1,4 +1,4 @@
-"""Limits on costly work that a process does at a time: in total, and for each holder."""
+"""Limits on concurrent costly work in a process: in total, and for each holder."""
 
 from collections import Counter
 from collections.abc import Generator
@@ -10,31 +10,32 @@ __all__ = ("ConcurrencyLimit",)
 
 
 class ConcurrencyLimit:
-    """Counts the places that are taken in a process; each piece of costly work takes one.
+    """Limit concurrent work: each piece of it reserves a slot, or is refused.
 
-    A holder gets a first place while any is free, and further ones only while fewer than half of all are
-    taken. The second half is thus left to holders that have none, so that a few cannot take all places.
+    A holder (a user, a link) gets its first slot while one is free, and more only while fewer than half of
+    all slots are used. The second half is left to holders without a slot, so that a few holders cannot use
+    all.
     """
 
     def __init__(self, *, total_max: int, per_holder_max: int, error: type[RelayboxError]) -> None:
-        """Create places that are all free.
+        """Create a limit whose slots are all free.
 
         Args:
-            total_max: Places of the process.
-            per_holder_max: Places that one holder may have.
-            error: The error to raise when no place is given; its class takes no arguments.
+            total_max: Slots of the process.
+            per_holder_max: Slots that one holder may use.
+            error: The error to raise when no slot is free; its class takes no arguments.
         """
-        self._places_max = total_max
-        self._of_one_max = per_holder_max
+        self._total_max = total_max
+        self._per_holder_max = per_holder_max
         self._error = error
         self._taken: Counter[str] = Counter()
 
     @contextmanager
     def slot(self, holder: str) -> Generator[None]:
-        """Take a place for *holder* until the block ends.
+        """Reserve a slot for *holder* until the block ends.
 
         Raises:
-            RelayboxError: The error: no place is free, or none for this holder.
+            RelayboxError: No slot is free for this holder; the error given at construction.
         """
         if not self._is_free_for(holder):
             raise self._error
@@ -43,11 +44,11 @@ class ConcurrencyLimit:
             yield
         finally:
             self._taken[holder] -= 1
-            # Removes counts of 0: else each holder of the past would keep an entry.
+            # Remove counts of 0; otherwise each past holder would keep an entry.
             self._taken += Counter()
 
     def _is_free_for(self, holder: str) -> bool:
         taken, own = self._taken.total(), self._taken[holder]
         if own == 0:
-            return taken < self._places_max
-        return own < self._of_one_max and taken < self._places_max // 2
+            return taken < self._total_max
+        return own < self._per_holder_max and taken < self._total_max // 2
