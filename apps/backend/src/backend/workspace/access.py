@@ -1,4 +1,4 @@
-"""Who may do what on a node: pure, decided from the node and its ancestors (workspace.md)."""
+"""Access to nodes: a pure function of a node, its ancestors and a user (workspace.md, Roles)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,33 +22,34 @@ LEVELS_MAX = 200
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ancestor:
-    """A node on the way from one node up to its root, as far as access depends on it."""
+    """A node or one of its ancestors, with the fields that access depends on."""
 
     id: UUID
     kind: NodeKind
     parent_id: UUID | None
     owner_id: str
     title: str
-    #: Null: as the nearest ancestor that says.
+    #: None: inherited from the nearest ancestor that has a visibility.
     visibility: Visibility | None
     trashed: bool
     trashed_by: str | None
-    #: What is granted here to who asks; null for nothing.
+    #: The role granted to the requester on this node; None without a grant.
     granted: Role | None
-    #: What the link that the request came with gives here; null for nothing.
+    #: The role that the request's share link gives on this node; None without one.
     linked: Role | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Access:
-    """A node with its ancestors, and what somebody may do on it.
+    """A node with its ancestors, and the role of one requester on it.
 
     Invariant: ``chain`` begins with the node and ends with the root of its tree.
     """
 
     chain: tuple[Ancestor, ...]
+    #: The requester; None without a token.
     subject: str | None
-    #: Null: may not even read.
+    #: None: the requester may not read the node.
     role: Role | None
     visibility: Visibility
 
@@ -64,7 +65,7 @@ class Access:
 
     @property
     def readable_above(self) -> tuple[Ancestor, ...]:
-        """The ancestors that may be read, from the parent up: a guest learns nothing of the others."""
+        """The ancestors that the requester may read, from the parent up."""
         above = self.chain[1:]
         return tuple(
             one for place, one in enumerate(above) if access_of(above[place:], self.subject).role is not None
@@ -72,54 +73,57 @@ class Access:
 
     @property
     def parent_id(self) -> UUID | None:
-        """The parent, if it may be read; null for a root as well."""
+        """The parent; None for a root, and if the requester may not read the parent."""
         return self.node.parent_id if self.may_read_above(str(self.node.parent_id)) else None
 
     def may_read_above(self, node_id: str) -> bool:
-        """Whether *node_id* is the id of an ancestor that may be read."""
+        """Return whether *node_id* is an ancestor that the requester may read."""
         above = self.chain[1:]
         place = next((place for place, one in enumerate(above) if str(one.id) == node_id), None)
         return place is not None and access_of(above[place:], self.subject).role is not None
 
     @property
     def owner(self) -> str:
-        """Who owns the tree."""
+        """The owner of the tree."""
         return self.root.owner_id
 
     @property
     def trashed(self) -> Ancestor | None:
-        """The nearest node of the chain that was trashed; null for a live node."""
+        """The nearest trashed node of the chain; None for a live node."""
         return next((one for one in self.chain if one.trashed), None)
 
     @property
     def sees_trashed(self) -> bool:
-        """Whether who asks sees it in the bin: the owner, and who trashed it if they could read it live."""
+        """Whether the requester sees the node in the bin.
+
+        These are the owner, and the user who trashed it, if that user could read the live node.
+        """
         trashed = self.trashed
         if trashed is None or self.role is None:
             return False
         return self.role is Role.OWNER or trashed.trashed_by == self.subject
 
     def may(self, needed: Role) -> bool:
-        """Whether the role is enough for *needed*."""
+        """Return whether the requester has the role *needed* or a higher one."""
         return self.role is not None and self.role.rank >= needed.rank
 
     def require(self, needed: Role) -> None:
-        """Let only those pass who may do what *needed* may, to a live node.
+        """Require a role on a live node.
 
         Raises:
-            NodeNotFound: it is in the bin, or not to be read by who asks.
-            RoleMissing: it may be read, but this not be done.
+            NodeNotFound: The node is in the bin, or the requester may not read it.
+            RoleMissing: The requester may read the node, but has a lower role.
         """
         if self.trashed is not None:
             raise NodeNotFound
         self.require_role(needed)
 
     def require_role(self, needed: Role) -> None:
-        """The same for a node that may be in the bin.
+        """Require a role on a node, live or in the bin.
 
         Raises:
-            NodeNotFound: it is not to be read by who asks.
-            RoleMissing: it may be read, but this not be done.
+            NodeNotFound: The requester may not read the node.
+            RoleMissing: The requester may read the node, but has a lower role.
         """
         if self.role is None:
             raise NodeNotFound
@@ -127,20 +131,21 @@ class Access:
             raise RoleMissing(needed)
 
     def require_kind(self, kind: NodeKind) -> None:
-        """Let only a node of this *kind* pass; another one has nothing under this address.
+        """Require a kind of node.
 
         Raises:
-            NodeNotFound: it is of another kind.
+            NodeNotFound: The node has another kind, so the path of the request does not exist.
         """
         if self.node.kind is not kind:
             raise NodeNotFound
 
     def require_trashing(self) -> None:
-        """Let only those pass who may put it into the bin, or could if it were not there already.
+        """Require the right to trash the node: editors, for a root its owner.
 
         Raises:
-            NodeNotFound: it is not to be read by who asks, or in the bin and not theirs to put there.
-            RoleMissing: it may be read, but not trashed; a whole tree only by its owner.
+            NodeNotFound: The requester may not read the node; or it is trashed, and the requester has no
+                right to.
+            RoleMissing: The requester may read the node, but not trash it.
         """
         needed = Role.EDITOR if self.node.parent_id else Role.OWNER
         if self.trashed is not None and not self.may(needed):
@@ -148,11 +153,11 @@ class Access:
         self.require_role(needed)
 
     def require_restoring(self) -> None:
-        """Let only those pass who may take it out of the bin, or could have.
+        """Require the right to restore the node: the owner, and the user who trashed it.
 
         Raises:
-            NodeNotFound: it is not to be seen by who asks.
-            RoleMissing: it is live, and may only be read.
+            NodeNotFound: The requester may not see the node.
+            RoleMissing: The node is live, and the requester is not an editor.
         """
         if self.trashed is None:
             self.require_role(Role.EDITOR)
@@ -160,31 +165,31 @@ class Access:
             raise NodeNotFound
 
     def require_purging(self) -> None:
-        """Let only the tree's owner pass.
+        """Require the owner of the tree.
 
         Raises:
-            NodeNotFound: it is not to be seen by who asks.
-            RoleMissing: it may be seen, but not purged.
+            NodeNotFound: The requester may not see the node.
+            RoleMissing: The requester may see the node, but does not own the tree.
         """
         if self.trashed is not None and not self.sees_trashed:
             raise NodeNotFound
         self.require_role(Role.OWNER)
 
     def require_live(self) -> None:
-        """Let only a live node pass.
+        """Require a live node.
 
         Raises:
-            NodeTrashed: it is in the bin, by itself or with an ancestor.
+            NodeTrashed: The node or an ancestor is in the bin.
         """
         if self.trashed is not None:
             raise NodeTrashed
 
     def require_trashed(self) -> None:
-        """Let only the root of what was trashed together pass.
+        """Require the root of a batch in the bin.
 
         Raises:
-            NodeNotTrashed: it is not in the bin.
-            NodeTrashedWithAncestor: it went there with an ancestor.
+            NodeNotTrashed: The node is not in the bin.
+            NodeTrashedWithAncestor: The node was trashed with an ancestor.
         """
         if self.node.trashed:
             return
@@ -194,13 +199,14 @@ class Access:
 
 
 def access_of(chain: Sequence[Ancestor], subject: str | None) -> Access:
-    """What *subject* (null: nobody in particular) may do on the first node of *chain*.
+    """Return the access of *subject* (None: no token) to the first node of *chain*.
 
-    The root's owner owns the whole tree. Of grants the nearest counts, even if one further up gives more; a
-    link gives what it says. ``private`` suspends both, ``public`` lets anybody read.
+    The owner of the root owns the whole tree. The nearest grant counts, even if an ancestor has a grant with
+    a higher role; a share link gives its role. ``private`` suspends both; ``public`` gives every requester
+    the role viewer.
 
     Raises:
-        NodeNotFound: the chain is empty.
+        NodeNotFound: The chain is empty.
     """
     if not chain:
         raise NodeNotFound

@@ -1,8 +1,8 @@
-"""What readers of a node are told of its events; pure.
+"""The parts of a node's events that its readers may see; pure.
 
-An event holds all that its rows are made of: words that were deleted since, who may do what, where in the
-tree of its owner a node stood. Readers are told what was done to what, by ids, moves and the names of the
-fields that changed, and no text that can be taken away; that they read by its route, as it is now.
+An event contains everything that its rows are made of: deleted texts, grants, the node's place in the owner's
+tree. Readers get ids, moves and the names of changed fields, but no text that can be deleted; they read texts
+by their routes, in the current version.
 """
 
 from collections.abc import Mapping
@@ -33,11 +33,11 @@ _DISCUSSION: Final = frozenset(
 _ACL: Final = frozenset({"user_id", "role", "link_id", "has_password", "expires_at"})
 _STUDY: Final = _NODE | {
     *("chapter_id", "move_path", "uci", "san", "ply", "fen"),
-    # The label of a version is there for good, as the version is.
+    # The label of a version cannot be deleted, as the version cannot.
     *("chapters", "games", "skipped_count", "number", "label", "restored_from", "studies", "bytes"),
 }
-#: By the first word of an event's name: what of its payload a reader is told.
-_TOLD: Final[Mapping[str, frozenset[str]]] = {
+#: The visible fields of a payload, by the first word of the event's type.
+_VISIBLE_FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "node": _NODE,
     "study": _STUDY,
     "discussion": _DISCUSSION,
@@ -45,10 +45,10 @@ _TOLD: Final[Mapping[str, frozenset[str]]] = {
 }
 
 #: Families whose ``parent_id`` is a node.
-_PLACED: Final = frozenset({"node", "study"})
-#: What says by the fields it has what changed: the names are told.
-_CHANGES: Final = frozenset({WorkspaceEvent.NODE_UPDATED, WorkspaceEvent.DISCUSSION_THREAD_UPDATED})
-_CHANGED: Final = ("title", "description", "visibility", "kind", "body")
+_WITH_PARENT_NODE: Final = frozenset({"node", "study"})
+#: Events whose fields are the changed ones: readers get their names.
+_UPDATES: Final = frozenset({WorkspaceEvent.NODE_UPDATED, WorkspaceEvent.DISCUSSION_THREAD_UPDATED})
+_FIELD_NAMES: Final = ("title", "description", "visibility", "kind", "body")
 
 _SUMMARIES: Final[Mapping[WorkspaceEvent, str]] = {
     WorkspaceEvent.NODE_CREATED: "made this {kind}",
@@ -91,31 +91,31 @@ _ERASED: Final = "did something that was erased"
 
 
 def redact_for_reader(event: RecordedEvent, access: Access) -> RecordedEvent:
-    """*event* with the payload that somebody with *access* is told; never what people wrote.
+    """Return *event* with the fields that a reader with *access* may see, without texts that users wrote.
 
-    ``changed`` has the names of what a change was about, where its type does not say so. With whom a node is
-    shared is told to admins, and its parent to readers of the parent. An erased event stays as it is.
+    ``changed`` has the names of the changed fields of an update. Only admins see grants and links; only
+    readers of the parent see its id. An erased event is returned unchanged.
     """
     if event.erased:
         return event
     family = event.type.partition(".")[0]
-    told = _TOLD[family] if family != "acl" or access.may(Role.ADMIN) else frozenset[str]()
-    payload = {name: value for name, value in event.payload.items() if name in told}
-    if family in _PLACED and "parent_id" in payload:
-        payload["parent_id"] = _parent_told(payload["parent_id"], access)
-    if event.type in _CHANGES:
-        payload["changed"] = [name for name in _CHANGED if name in event.payload]
+    visible = _VISIBLE_FIELDS[family] if family != "acl" or access.may(Role.ADMIN) else frozenset[str]()
+    payload = {name: value for name, value in event.payload.items() if name in visible}
+    if family in _WITH_PARENT_NODE and "parent_id" in payload:
+        payload["parent_id"] = _visible_parent(payload["parent_id"], access)
+    if event.type in _UPDATES:
+        payload["changed"] = [name for name in _FIELD_NAMES if name in event.payload]
     return replace(event, payload=payload)
 
 
-def _parent_told(parent_id: Any, access: Access) -> Any:
+def _visible_parent(parent_id: Any, access: Access) -> Any:
     """Return *parent_id* for readers of that node, else null; a former parent for the tree's owner alone."""
-    told = access.role is Role.OWNER or access.may_read_above(parent_id)
-    return parent_id if told else None
+    visible = access.role is Role.OWNER or access.may_read_above(parent_id)
+    return parent_id if visible else None
 
 
 def activity_entry(event: RecordedEvent, access: Access) -> Activity:
-    """*event* as a line of the activity that somebody with *access* reads."""
+    """Return *event* as an entry of the activity list of a reader with *access*."""
     type_, payload = WorkspaceEvent(event.type), redact_for_reader(event, access).payload
     return Activity(
         event_id=event.event_id,
@@ -130,7 +130,7 @@ def activity_entry(event: RecordedEvent, access: Access) -> Activity:
 
 
 def _target(type_: WorkspaceEvent, node_id: str, payload: Mapping[str, Any]) -> ActivityTarget:
-    """The finest thing that is told."""
+    """Return the finest visible target of the event."""
     for kind, names in (
         (EventTarget.DISCUSSION, ("reply_id", "thread_id")),
         (EventTarget.CHAPTER, ("chapter_id",)),
@@ -144,7 +144,7 @@ def _target(type_: WorkspaceEvent, node_id: str, payload: Mapping[str, Any]) -> 
 
 
 def _summary(type_: WorkspaceEvent, payload: Mapping[str, Any]) -> str:
-    # Not the path: it names all the moves before.
+    # Only the last move of the path.
     move = str(payload.get("move_path", "")).rpartition(".")[2]
     changes = " and ".join(payload.get("changed", ()))
     return _SUMMARIES[type_].format_map({**payload, "move": move, "changes": changes})

@@ -1,3 +1,3 @@
 -- name: stream_version
--- How many events a node has.
+-- The number of events of a node.
 SELECT stream_version FROM workspace_nodes WHERE id = $1

@@ -1,4 +1,4 @@
-"""Discussions: threads on a node, a chapter or a move (workspace.md)."""
+"""Commands on threads, which are on a node, a chapter or a move (workspace.md)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,27 +34,27 @@ __all__ = (
 )
 
 DISCUSSIONS_SQL: Final = load_queries(__package__ or "backend.workspace.discussions", "discussions.sql")
-_WORDS: Final = ("kind", "title", "body")
+_TEXT_FIELDS: Final = ("kind", "title", "body")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LockedThread:
-    """A thread whose node is locked, as it was when that began."""
+    """A thread whose node is locked, as it was at the time of the lock."""
 
     thread: WorkspaceThread
     access: Access
-    #: Replies that are shown.
+    #: Replies that are not deleted.
     replies: int
-    #: Replies, and the places of deleted ones.
-    places: int
+    #: Rows of replies, including deleted ones that have replies.
+    rows: int
 
 
 async def lock_thread(tx: CommandTransaction, thread_id: UUID) -> LockedThread:
-    """Lock the node of a thread, load the thread, and let only commenters pass.
+    """Lock the node of a thread, require the role commenter, and load the thread.
 
     Raises:
-        ResourceNotFound: there is no such thread, or it is not for who asks.
-        RoleMissing: who asks may only read.
+        ResourceNotFound: The thread does not exist, or is hidden from the sender.
+        RoleMissing: The sender is not a commenter.
     """
     rows = await tx.executor.fetch(DISCUSSIONS_SQL["thread_node"], thread_id)
     if not rows:
@@ -67,31 +67,31 @@ async def lock_thread(tx: CommandTransaction, thread_id: UUID) -> LockedThread:
         raise ResourceNotFound("thread")
     thread = WorkspaceThread.model_validate_json(rows[0]["row"])
     tx.load_rows(node_id, "threads", {thread_id: thread})
-    return LockedThread(thread=thread, access=access, replies=rows[0]["replies"], places=rows[0]["places"])
+    return LockedThread(thread=thread, access=access, replies=rows[0]["replies"], rows=rows[0]["rows"])
 
 
 def require_author_or(needed: Role, access: Access, author_id: str) -> None:
-    """Let the author pass, and those who may what *needed* may.
+    """Require the author, or the role *needed*.
 
     Raises:
-        RoleMissing: who asks is neither.
+        RoleMissing: The sender is neither.
     """
     if access.subject != author_id and not access.may(needed):
         raise RoleMissing(needed)
 
 
 async def create_thread(tx: CommandTransaction, request: CreateThread) -> WorkspaceThread:
-    """Begin a thread.
+    """Create a thread.
 
     Raises:
-        NodeNotFound, RoleMissing: the node is not for who asks, or only to be read.
-        ResourceNotFound: it has no such chapter.
-        MoveNotFound: the chapter has no such move.
+        NodeNotFound, RoleMissing: The sender is not a commenter of the node.
+        ResourceNotFound: The node has no such chapter.
+        MoveNotFound: The chapter has no such move.
     """
     node_id, thread_id = request.target, uuid4()
     await lock_node(tx, node_id, Role.COMMENTER)
     if request.chapter_id is not None:
-        await _check_place(tx, node_id, request.chapter_id, request.move_path)
+        await _require_target(tx, node_id, request.chapter_id, request.move_path)
     command = request.model_dump(mode="json", exclude={"target"}, exclude_none=True)
     payload = {"thread_id": str(thread_id), **command, "mentions": find_mentions(request.body)}
     await _emit(tx, WorkspaceEvent.DISCUSSION_THREAD_CREATED, node_id, thread_id, payload)
@@ -99,7 +99,7 @@ async def create_thread(tx: CommandTransaction, request: CreateThread) -> Worksp
     return tx.state(node_id).threads[thread_id]
 
 
-async def _check_place(
+async def _require_target(
     tx: CommandTransaction, node_id: UUID, chapter_id: UUID, move_path: str | None
 ) -> None:
     chapter = await fetch_chapter(tx.executor, node_id, chapter_id)
@@ -110,28 +110,28 @@ async def _check_place(
 async def update_thread(
     tx: CommandTransaction, thread_id: UUID, request: UpdateThread, match: IfMatch
 ) -> LockedThread:
-    """Give a thread what *request* names, each change an event of its own; what is so already stays so.
+    """Change the fields of a thread that *request* contains; equal values change nothing.
 
     Raises:
-        ResourceNotFound: there is no such thread, or it is not for who asks.
-        RoleMissing: who asks is neither its author nor an editor, or resolves or pins and is no editor.
-        NotTheAuthor: the words are somebody else's.
-        VersionStale: it has changed since.
+        ResourceNotFound: The thread does not exist, or is hidden from the sender.
+        RoleMissing: The sender is neither its author nor an editor; or not an editor, and resolves or pins.
+        NotTheAuthor: Another user wrote the text.
+        VersionStale: The thread has another version.
     """
     held = await lock_thread(tx, thread_id)
     thread, given = held.thread, request.model_dump(mode="json", exclude_none=True)
     require_author_or(Role.EDITOR, held.access, thread.author_id)
-    if given.keys() & set(_WORDS) and held.access.subject != thread.author_id:
+    if given.keys() & set(_TEXT_FIELDS) and held.access.subject != thread.author_id:
         raise NotTheAuthor
-    if given.keys() - set(_WORDS):
+    if given.keys() - set(_TEXT_FIELDS):
         held.access.require(Role.EDITOR)
     match.check(thread.version)
-    if words := {
-        name: given[name] for name in _WORDS if name in given and given[name] != getattr(thread, name)
+    if text := {
+        name: given[name] for name in _TEXT_FIELDS if name in given and given[name] != getattr(thread, name)
     }:
-        if "body" in words:
-            words["mentions"] = find_mentions(words["body"])
-        await _emit_for_thread(tx, thread, WorkspaceEvent.DISCUSSION_THREAD_UPDATED, words)
+        if "body" in text:
+            text["mentions"] = find_mentions(text["body"])
+        await _emit_for_thread(tx, thread, WorkspaceEvent.DISCUSSION_THREAD_UPDATED, text)
     if given.get("resolved", thread.resolved_at is not None) != (thread.resolved_at is not None):
         resolved = WorkspaceEvent.DISCUSSION_THREAD_RESOLVED
         await _emit_for_thread(
@@ -147,7 +147,7 @@ async def update_thread(
         thread=tx.state(thread.node_id).threads[thread_id],
         access=held.access,
         replies=held.replies,
-        places=held.places,
+        rows=held.rows,
     )
 
 
@@ -155,8 +155,8 @@ async def delete_thread(tx: CommandTransaction, thread_id: UUID) -> None:
     """Delete a thread with its replies.
 
     Raises:
-        ResourceNotFound: there is no such thread, or it is not for who asks.
-        RoleMissing: who asks is neither its author nor an editor.
+        ResourceNotFound: The thread does not exist, or is hidden from the sender.
+        RoleMissing: The sender is neither its author nor an editor.
     """
     held = await lock_thread(tx, thread_id)
     thread = held.thread

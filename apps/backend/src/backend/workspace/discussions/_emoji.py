@@ -1,4 +1,4 @@
-"""What may be a reaction: one emoji, as Unicode's technical standard 51 composes them."""
+"""Validation of reactions: one emoji, as Unicode Technical Standard 51 composes it."""
 
 import re
 from typing import Final
@@ -8,24 +8,24 @@ from backend.workspace.errors import EmojiInvalid
 __all__ = ("parse_emoji",)
 
 _BYTES_MAX: Final = 40
-#: Blocks of pictures and of symbols that have a coloured form; chess pieces are among them.
+#: Blocks of pictures and of symbols with a coloured form, including chess pieces.
 _BASE: Final = (
     "[\u00a9\u00ae\u203c\u2049\u2122\u2139\u2190-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff]"
 )
 _SKIN: Final = "[\U0001f3fb-\U0001f3ff]"
-#: Two of them are a flag, one alone is nothing.
+#: Two of them are a flag; one alone is not an emoji.
 _LETTER: Final = "[\U0001f1e6-\U0001f1ff]"
 _KEYCAP: Final = "[0-9#*]\ufe0f?\u20e3"
-#: Behind a picture: the variation selector or a skin tone; the letters of a region's flag.
+#: A picture, then a variation selector or a skin tone, then the letters of a region's flag.
 _ELEMENT: Final = f"(?:(?!{_LETTER}){_BASE}(?:\ufe0f|{_SKIN})?(?:[\U000e0020-\U000e007e]{{1,6}}\U000e007f)?)"
 _EMOJI: Final = re.compile(f"(?:{_LETTER}{{2}}|{_KEYCAP}|{_ELEMENT}(?:\u200d{_ELEMENT})*)")
 
 
 def parse_emoji(text: str) -> str:
-    """*text*, which is one emoji.
+    """Return *text* if it is one emoji.
 
     Raises:
-        EmojiInvalid: it is something else, or longer than 40 bytes.
+        EmojiInvalid: It is not, or is longer than 40 bytes.
     """
     if len(text.encode("utf-8", "replace")) > _BYTES_MAX or not _EMOJI.fullmatch(text):
         raise EmojiInvalid

@@ -1,8 +1,8 @@
-"""Who is named in a text: ``@name`` in Markdown, outside of code; pure.
+"""Mentions in a text: ``@name`` in Markdown, outside of code; pure.
 
-A name is a token's subject, as far as its characters are letters, digits and ``_ . : | + -``. Nobody looks
-whether there is such a user, or whether they may read the text: who is mentioned learns no more than they
-may read, and who writes learns nothing about them.
+A name is the subject of a token, if its characters are letters, digits and ``_ . : | + -``. The existence and
+the
+access of the user are not checked: a mention gives no access, and reveals nothing to the author of the text.
 """
 
 import re
@@ -12,20 +12,20 @@ from typing import Final
 __all__ = ("MENTIONS_MAX", "find_mentions")
 
 MENTIONS_MAX: Final = 50
-"""Different names of one text; those after them are not kept."""
+"""Different names of one text; further ones are ignored."""
 
 _SUBJECT_CHARS_MAX: Final = 255
 _FENCE: Final = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
 _INDENTED: Final = re.compile(r" {4}| {0,3}\t")
 _PARAGRAPHS: Final = re.compile(r"\n[ \t]*\n")
-#: A code span: as many backticks at its end as at its beginning (CommonMark, 6.1).
+#: A code span: the same number of backticks at both ends (CommonMark, 6.1).
 _SPAN: Final = re.compile(r"(?<![\\`])(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
-#: Not within a word or an address, nor behind a backslash.
+#: Not inside a word or an address, and not after a backslash.
 _NAME: Final = re.compile(r"(?<![\w\\@/.])@(\w[\w.:|+-]*)")
 
 
 def find_mentions(markdown: str) -> list[str]:
-    """The names in *markdown*, each once, in the order in which they come."""
+    """Return the names in *markdown*, each once, in their order."""
     paragraphs = _PARAGRAPHS.split("\n".join(_without_blocks(markdown)))
     prose = "\n\n".join(_SPAN.sub(" ", one) for one in paragraphs)
     names = (found.rstrip(".:|+-") for found in _NAME.findall(prose))
@@ -33,9 +33,9 @@ def find_mentions(markdown: str) -> list[str]:
 
 
 def _without_blocks(markdown: str) -> Iterator[str]:
-    """The lines, those of blocks of code empty (CommonMark, 4.4 and 4.5)."""
+    """Return the lines, with empty lines for code blocks (CommonMark, 4.4 and 4.5)."""
     fence = ""
-    # An indented line is code where no paragraph can go on: behind an empty line, or behind such a line.
+    # An indented line is code only after an empty line or after another line of code.
     may_begin = True
     for line in markdown.splitlines():
         mark = _FENCE.match(line)

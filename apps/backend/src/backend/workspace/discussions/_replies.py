@@ -1,4 +1,4 @@
-"""Replies in discussions, and reactions to them (workspace.md)."""
+"""Commands on replies and reactions (workspace.md)."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -24,19 +24,18 @@ __all__ = ("REPLIES_MAX", "add_reaction", "add_reply", "delete_reply", "edit_rep
 
 DEPTH_MAX: Final = 5
 REPLIES_MAX: Final = 500
-"""Of one thread, which is read whole; the places of deleted ones count."""
+"""Rows of one thread, which is read as a whole; deleted replies with replies count."""
 _EMOJI_MAX: Final = 50
 _REACTIONS_MAX: Final = 1_000
 
 
 async def add_reply(tx: CommandTransaction, thread_id: UUID, request: CreateReply) -> WorkspaceReply:
-    """Answer a thread, or one of its replies.
+    """Add a reply to a thread, or to one of its replies.
 
     Raises:
-        ResourceNotFound: there is no such thread, or it is not for who asks; or the reply that is answered is
-            not there, or deleted.
-        RoleMissing: who asks may only read.
-        ReplyTooDeep, DiscussionFull: there is no room for it.
+        ResourceNotFound: The thread or the parent reply does not exist, or is hidden from the sender.
+        RoleMissing: The sender is not a commenter.
+        ReplyTooDeep, DiscussionFull: A limit of the thread is reached.
     """
     held = await lock_thread(tx, thread_id)
     depth = 1
@@ -47,7 +46,7 @@ async def add_reply(tx: CommandTransaction, thread_id: UUID, request: CreateRepl
         depth = parent.depth + 1
     if depth > DEPTH_MAX:
         raise ReplyTooDeep(DEPTH_MAX)
-    if held.places >= REPLIES_MAX:
+    if held.rows >= REPLIES_MAX:
         raise DiscussionFull(REPLIES_MAX)
     reply_id, command = uuid4(), request.model_dump(mode="json", exclude_none=True)
     names = {"reply_id": str(reply_id), "thread_id": str(thread_id)}
@@ -61,12 +60,12 @@ async def add_reply(tx: CommandTransaction, thread_id: UUID, request: CreateRepl
 async def edit_reply(
     tx: CommandTransaction, reply_id: UUID, request: UpdateReply, match: IfMatch
 ) -> WorkspaceReply:
-    """Give a reply another body; the one before stays in its history.
+    """Change the body of a reply; the former one stays in its history.
 
     Raises:
-        ResourceNotFound: there is no such reply, or it is not for who asks.
-        RoleMissing: who asks is neither its author nor an admin.
-        VersionStale: it has changed since.
+        ResourceNotFound: The reply does not exist, or is hidden from the sender.
+        RoleMissing: The sender is neither its author nor an admin.
+        VersionStale: The reply has another version.
     """
     access, reply, _ = await _lock(tx, reply_id)
     require_author_or(Role.ADMIN, access, reply.author_id)
@@ -79,11 +78,11 @@ async def edit_reply(
 
 
 async def delete_reply(tx: CommandTransaction, reply_id: UUID) -> None:
-    """Delete a reply; where it was answered its place stays, until the last answer is deleted.
+    """Delete a reply; one with replies keeps an empty row until the last of them is deleted.
 
     Raises:
-        ResourceNotFound: there is no such reply, or it is not for who asks.
-        RoleMissing: who asks is neither its author nor an admin.
+        ResourceNotFound: The reply does not exist, or is hidden from the sender.
+        RoleMissing: The sender is neither its author nor an admin.
     """
     access, reply, answered = await _lock(tx, reply_id)
     require_author_or(Role.ADMIN, access, reply.author_id)
@@ -98,18 +97,18 @@ async def delete_reply(tx: CommandTransaction, reply_id: UUID) -> None:
 
 
 async def add_reaction(tx: CommandTransaction, reply_id: UUID, emoji: str) -> None:
-    """React to a reply with an emoji; a second time is no second reaction.
+    """Add a reaction of the sender to a reply; a second one with the same emoji changes nothing.
 
     Raises:
-        ResourceNotFound: there is no such reply, or it is not for who asks.
-        RoleMissing: who asks may only read.
-        ReactionsFull: it has as many as it may have.
+        ResourceNotFound: The reply does not exist, or is hidden from the sender.
+        RoleMissing: The sender is not a commenter.
+        ReactionsFull: The reply has the maximum of reactions.
     """
     _, reply, _ = await _lock(tx, reply_id)
-    people = reply.reactions.get(emoji, [])
-    if tx.caller.actor in people:
+    users = reply.reactions.get(emoji, [])
+    if tx.caller.actor in users:
         return
-    emoji_count, reactions = len(reply.reactions | {emoji: people}), sum(map(len, reply.reactions.values()))
+    emoji_count, reactions = len(reply.reactions | {emoji: users}), sum(map(len, reply.reactions.values()))
     if emoji_count > _EMOJI_MAX or reactions >= _REACTIONS_MAX:
         raise ReactionsFull(_EMOJI_MAX, _REACTIONS_MAX)
     await _emit(tx, reply, WorkspaceEvent.DISCUSSION_REACTION_ADDED, {"emoji": emoji})
@@ -117,11 +116,11 @@ async def add_reaction(tx: CommandTransaction, reply_id: UUID, emoji: str) -> No
 
 
 async def remove_reaction(tx: CommandTransaction, reply_id: UUID, emoji: str) -> None:
-    """Take one's reaction back; one that is not there is gone already.
+    """Remove a reaction of the sender; without one nothing changes.
 
     Raises:
-        ResourceNotFound: there is no such reply, or it is not for who asks.
-        RoleMissing: who asks may only read.
+        ResourceNotFound: The reply does not exist, or is hidden from the sender.
+        RoleMissing: The sender is not a commenter.
     """
     _, reply, _ = await _lock(tx, reply_id)
     if tx.caller.actor not in reply.reactions.get(emoji, []):
@@ -131,7 +130,7 @@ async def remove_reaction(tx: CommandTransaction, reply_id: UUID, emoji: str) ->
 
 
 async def _lock(tx: CommandTransaction, reply_id: UUID) -> tuple[Access, WorkspaceReply, bool]:
-    """A reply whose node is locked, for commenters; and whether it was answered."""
+    """Lock the node of a reply, require the role commenter; return the reply, and whether it has replies."""
     rows = await tx.executor.fetch(DISCUSSIONS_SQL["reply_node"], reply_id)
     if not rows:
         raise ResourceNotFound("reply")

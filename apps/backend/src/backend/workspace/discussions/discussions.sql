@@ -1,25 +1,25 @@
 -- name: target
--- The node that is meant by its own id or by a chapter's, and the chapter if it is one.
+-- The node with the id $1, or the node and the chapter with the id $1.
 SELECT node.id AS node_id, NULL::uuid AS chapter_id FROM workspace_nodes AS node WHERE node.id = $1
 UNION ALL
 SELECT chapter.node_id, chapter.id FROM workspace_chapters AS chapter WHERE chapter.id = $1
 
 -- name: thread_node
--- Which node a thread is on.
+-- The node of a thread.
 SELECT node_id FROM workspace_threads WHERE id = $1
 
 -- name: thread
--- One thread, with how many replies are shown, and how many there are with the places of deleted ones.
+-- One thread, with the number of its replies that are not deleted, and the number of all their rows.
 SELECT to_jsonb(thread)::text AS row,
     (SELECT count(*) FILTER (WHERE reply.deleted_at IS NULL) FROM workspace_replies AS reply
      WHERE reply.thread_id = thread.id) AS replies,
-    (SELECT count(*) FROM workspace_replies AS reply WHERE reply.thread_id = thread.id) AS places
+    (SELECT count(*) FROM workspace_replies AS reply WHERE reply.thread_id = thread.id) AS rows
 FROM workspace_threads AS thread
 WHERE thread.id = $1
 
 -- name: threads_page
--- The threads of a node, or of one of its chapters ($2), pinned ones first, then the newest; those that are resolved,
--- or not ($3); a page after a place.
+-- A page of the threads of a node, or of one of its chapters ($2), resolved or not ($3), pinned ones first, then the
+-- newest, after a position.
 SELECT to_jsonb(thread)::text AS row,
     (SELECT count(*) FROM workspace_replies AS reply
      WHERE reply.thread_id = thread.id AND reply.deleted_at IS NULL) AS replies
@@ -32,13 +32,13 @@ ORDER BY thread.pinned DESC, thread.created_at DESC, thread.id DESC
 LIMIT $7
 
 -- name: replies
--- The replies of a thread, oldest first, without what they said before.
+-- The replies of a thread, oldest first, without their history.
 SELECT (to_jsonb(reply) - 'history')::text AS row FROM workspace_replies AS reply
 WHERE reply.thread_id = $1
 ORDER BY reply.created_at, reply.id
 
 -- name: replies_to_delete
--- The replies of a thread that is deleted; of rows that go, only what names them is read.
+-- The replies of a thread to delete, with only the fields that identify them.
 SELECT jsonb_build_object(
     'id', reply.id, 'node_id', reply.node_id, 'thread_id', reply.thread_id, 'author_id', reply.author_id,
     'body', '', 'created_at', reply.created_at, 'changed_at', reply.changed_at
@@ -47,19 +47,19 @@ FROM workspace_replies AS reply
 WHERE reply.thread_id = $1
 
 -- name: reply_node
--- Which node a reply is on.
+-- The node of a reply.
 SELECT node_id FROM workspace_replies WHERE id = $1
 
 -- name: reply
--- One reply that is not deleted, and whether it was answered.
+-- One reply that is not deleted, and whether it has replies.
 SELECT to_jsonb(reply)::text AS row, EXISTS (
-    SELECT FROM workspace_replies AS answer WHERE answer.thread_id = reply.thread_id AND answer.parent_id = reply.id
+    SELECT FROM workspace_replies AS child WHERE child.thread_id = reply.thread_id AND child.parent_id = reply.id
 ) AS answered
 FROM workspace_replies AS reply
 WHERE reply.id = $1 AND reply.deleted_at IS NULL
 
 -- name: find_emptied_parents
--- The deleted replies above a reply that are there for its sake alone.
+-- The deleted ancestors of a reply that have no other replies.
 WITH RECURSIVE up AS (
     SELECT reply.id, reply.thread_id, reply.parent_id FROM workspace_replies AS reply WHERE reply.id = $1
     UNION ALL

@@ -1,4 +1,4 @@
-"""Lists of nodes, with what may be read by itself and nothing else."""
+"""Queries of lists of nodes, limited to what the requester may read."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,9 +21,9 @@ async def fetch_children(
     after: Sequence[Any],
     rows_max: int,
 ) -> Sequence[Mapping[str, Any]]:
-    """The first rows *after* a place (position, id) of the children of a node that may be read.
+    """Return the first rows *after* a position (position, id) of the children of a readable node.
 
-    *link_id* is the link that who asks came with: it may lead to a child.
+    *link_id* is the share link of the request; it may give access to one child.
     """
     return await executor.fetch(
         NODES_SQL["children_page"],
@@ -32,7 +32,7 @@ async def fetch_children(
         rows_max,
         access.visibility,
         access.role is Role.OWNER,
-        _granted(access),
+        _has_role_above(access),
         access.subject,
         link_id,
     )
@@ -41,10 +41,10 @@ async def fetch_children(
 async def fetch_tree(
     executor: Executor, access: Access, link_id: UUID | None, *, depth: int = LEVELS_MAX
 ) -> str:
-    """A node that may be read and what is below it, to a *depth*, as the JSON text of a list.
+    """Return a readable node and the nodes below it, to a *depth*, as the JSON text of a list.
 
-    PostgreSQL writes it: 10,000 nodes as Python objects would take longer than all else. *link_id* is the
-    link that who asks came with: it may lead to a node further down.
+    PostgreSQL writes the JSON: converting 10,000 nodes to Python objects would take most of the time.
+    *link_id* is the share link of the request; it may give access to a node further down.
     """
     [row] = await executor.fetch(
         NODES_SQL["tree"],
@@ -52,7 +52,7 @@ async def fetch_tree(
         depth,
         access.visibility,
         access.role is Role.OWNER,
-        _granted(access),
+        _has_role_above(access),
         access.subject,
         link_id,
         access.parent_id,
@@ -60,5 +60,5 @@ async def fetch_tree(
     return row["items"]
 
 
-def _granted(access: Access) -> bool:
+def _has_role_above(access: Access) -> bool:
     return any(one.granted or one.linked for one in access.chain)

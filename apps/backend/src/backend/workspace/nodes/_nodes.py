@@ -1,4 +1,4 @@
-"""Nodes: creating, changing and moving them."""
+"""Commands on nodes: create, update, move."""
 
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -34,12 +34,13 @@ NODES_SQL: Final = load_queries(__package__ or "backend.workspace.nodes", "nodes
 
 
 async def create_node(tx: CommandTransaction, request: CreateNode) -> UUID:
-    """Make a node below a parent, or a root of who asks; its id.
+    """Create a node below a parent, or a root that its sender owns; return its id.
 
     Raises:
-        NodeNotFound, RoleMissing: the parent is not for who asks; for a visibility of its own, no admin.
-        TreeRefused: it cannot stand there.
-        TitleTaken: another study of the folder has the title.
+        NodeNotFound, RoleMissing: The sender is not an editor of the parent; or not an admin, and sets a
+            visibility.
+        TreeRefused: The node cannot have this parent.
+        TitleTaken: Another study of the folder has the title.
     """
     parent = None if request.parent_id is None else await lock_parent(tx, request.parent_id, Role.EDITOR)
     node_id = await add_node(tx, request, parent)
@@ -55,12 +56,17 @@ async def add_node(
     node_id: UUID | None = None,
     cause: EventEnvelope | None = None,
 ) -> UUID:
-    """Say that a node is there, below a held *parent* or as a root; what it lacks is recorded by who asked.
+    """Emit the creation of a node, below a locked *parent* or as a root; the caller records the command.
 
-    *node_id* is its id, if somebody was told of it before; *cause* as for :meth:`CommandTransaction.say`.
+    Args:
+        tx: The command's transaction.
+        request: The node's fields.
+        parent: The access to the parent; None for a root.
+        node_id: The id, if the caller has chosen it; otherwise a new one.
+        cause: The event that caused the creation, see :meth:`CommandTransaction.emit`.
 
     Raises:
-        RoleMissing, TreeRefused, TitleTaken: as for :func:`create_node`.
+        RoleMissing, TreeRefused, TitleTaken: As for :func:`create_node`.
     """
     node_id = node_id or uuid4()
     if parent is not None:
@@ -90,13 +96,13 @@ async def add_node(
 
 
 async def update_node(tx: CommandTransaction, node_id: UUID, request: UpdateNode, match: IfMatch) -> None:
-    """Give a node what *request* names; its version is the one that *match* allows.
+    """Change the fields of a node that *request* contains, if *match* allows its version.
 
     Raises:
-        NodeNotFound, RoleMissing: who asks is no editor; only an admin changes the visibility.
-        VersionStale: it has changed since.
-        TitleTaken: another study of the folder has the title.
-        ParentInvalid: a root has nothing to inherit its visibility from.
+        NodeNotFound, RoleMissing: The sender is not an editor; or not an admin, and changes the visibility.
+        VersionStale: The node has another version.
+        TitleTaken: Another study of the folder has the title.
+        ParentInvalid: The node is a root, which cannot inherit its visibility.
     """
     given = request.model_dump(mode="json", include=request.model_fields_set)
     layout = given.pop("layout", None)
@@ -106,7 +112,7 @@ async def update_node(tx: CommandTransaction, node_id: UUID, request: UpdateNode
     if "visibility" in given:
         access.require(Role.ADMIN)
         if given["visibility"] is None and access.node.parent_id is None:
-            raise ParentInvalid("a root inherits no visibility; choose private, shared or public")
+            raise ParentInvalid("a root cannot inherit a visibility; choose private, shared or public")
     if request.title and access.node.kind is NodeKind.STUDY and access.node.parent_id is not None:
         await check_title(tx, access.node.parent_id, request.title, other_than=node_id)
     if given:
@@ -118,28 +124,29 @@ async def update_node(tx: CommandTransaction, node_id: UUID, request: UpdateNode
 
 
 async def _lock_with_folder(tx: CommandTransaction, node_id: UUID, *, titled: bool) -> Access:
-    """Hold a node, and for a new title its folder too, which keeps others from taking the title meanwhile."""
+    """Lock a node; for a new title its folder too, so that no other study gets the title at the same time."""
     if not titled:
         return await lock_node(tx, node_id, Role.EDITOR)
     parent_id = (await tx.access(node_id)).node.parent_id
     access = await lock_in_place(tx, node_id, *([parent_id] if parent_id else []))
     if access.node.parent_id != parent_id:
-        raise RetryTransaction(f"node {node_id} was moved meanwhile; try again")
+        raise RetryTransaction(f"node {node_id} was moved before it was locked")
     access.require(Role.EDITOR)
     return access
 
 
 async def move_node(tx: CommandTransaction, node_id: UUID, request: MoveNode, match: IfMatch) -> None:
-    """Put a node below another parent, whole: one row changes, however much is below it.
+    """Move a node with its subtree below another parent; only its own row changes.
 
-    Both trees are held, which is what keeps two moves that race from making a cycle.
+    Both trees are locked, so that two concurrent moves cannot create a cycle.
 
     Raises:
-        NodeNotFound, RoleMissing: who asks is no editor of both parents; only an admin changes what it
-            inherits; only the owner makes a root, or gives a node to another owner's tree.
-        VersionStale: it has changed since.
-        TreeRefused: it cannot stand there.
-        TitleTaken: another study of the folder has the title.
+        NodeNotFound, RoleMissing: The sender is not an editor of both parents; or not an admin, and the
+            inherited visibility changes; or not the owner, and the node becomes a root or enters another
+            owner's tree.
+        VersionStale: The node has another version.
+        TreeRefused: The node cannot have this parent.
+        TitleTaken: Another study of the folder has the title.
     """
     wanted = [node_id, *([request.parent_id] if request.parent_id else [])]
     access, *parents = await lock_trees(tx, *wanted)
@@ -155,7 +162,7 @@ async def move_node(tx: CommandTransaction, node_id: UUID, request: MoveNode, ma
         "former_parent_id": str(node.parent_id) if node.parent_id else None,
         "owner_id": access.owner if parent is None else parent.owner,
         "position": await _position(tx, parent, request.position),
-        # A root has nothing to inherit it from.
+        # A root cannot inherit a visibility.
         "visibility": node.visibility or (access.visibility if parent is None else None),
     }
     await tx.emit(WorkspaceEvent.NODE_MOVED, node_id, payload)
@@ -163,30 +170,30 @@ async def move_node(tx: CommandTransaction, node_id: UUID, request: MoveNode, ma
 
 
 def _require_removal(access: Access) -> None:
-    """Who takes a node away must be an editor where it stands; a root's place is its owner's."""
+    """Require the right to remove a node from its parent: editor of both; of a root, its owner."""
     access.require(Role.EDITOR if access.node.parent_id else Role.OWNER)
     if access.node.parent_id:
         access_of(access.chain[1:], access.subject).require(Role.EDITOR)
 
 
 def _require_insertion(access: Access, parent: Access | None) -> None:
-    """Who puts a node below *parent* must be an editor there, and more where that decides who may do what."""
+    """Require the right to insert a node below *parent*: editor, or more where the move changes access."""
     if parent is not None:
         parent.require(Role.EDITOR)
     if parent is None or parent.owner != access.owner:
-        # Else an editor could make a node their own by putting it into a tree of theirs, and purge it there.
+        # Otherwise an editor could move a node into an own tree, and purge it there as its owner.
         access.require(Role.OWNER)
     elif access.node.visibility is None and parent.visibility is not access.visibility:
-        # Else an editor could show a node to anybody by putting it below something public.
+        # Otherwise an editor could publish a node by moving it below a public one.
         access.require(Role.ADMIN)
 
 
 async def check_placement(tx: CommandTransaction, access: Access, parent: Access) -> None:
-    """Let a held node pass that can stand below a held *parent*, with all that is below it.
+    """Require that a locked node and its subtree can be placed below a locked *parent*.
 
     Raises:
-        TreeRefused: it cannot.
-        TitleTaken: another study of the folder has its title.
+        TreeRefused: They cannot.
+        TitleTaken: Another study of the folder has the title.
     """
     node = tx.node(access.node.id)
     if any(one.id == node.id for one in parent.chain):
@@ -201,18 +208,18 @@ async def check_placement(tx: CommandTransaction, access: Access, parent: Access
 
 def _check_parent(kind: NodeKind, parent: Access) -> None:
     if kind is NodeKind.WORKSPACE:
-        raise ParentInvalid("a workspace is always a root; leave parent_id out")
+        raise ParentInvalid("a workspace is always a root; omit parent_id")
     if parent.node.kind is NodeKind.STUDY:
-        raise ParentInvalid("a study holds chapters, no nodes; choose a folder or a workspace")
+        raise ParentInvalid("a study contains chapters, not nodes; choose a folder or a workspace")
 
 
 async def check_title(
     tx: CommandTransaction, parent_id: UUID, title: str, *, other_than: UUID | None = None
 ) -> None:
-    """Let a title pass that no other live study of a held folder has.
+    """Require that no other live study of a locked folder has the title.
 
     Raises:
-        TitleTaken: there is one; it is named to those who may read it.
+        TitleTaken: One has; the error contains its id if the sender may read it.
     """
     rows = await tx.executor.fetch(NODES_SQL["title_taken"], parent_id, title, other_than)
     if rows:
@@ -222,7 +229,7 @@ async def check_title(
 
 
 async def next_position(tx: CommandTransaction, parent_id: UUID) -> int:
-    """Behind the last child of a held parent."""
+    """Return the position after the last child of a locked parent."""
     [row] = await tx.executor.fetch(NODES_SQL["next_position"], parent_id)
     return row["position"]
 

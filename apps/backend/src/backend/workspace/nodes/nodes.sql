@@ -1,15 +1,15 @@
 -- name: title_taken
--- The live study of a folder that has this title, other than $3.
+-- The live study of the folder $1 with the title $2, other than $3.
 SELECT node.id FROM workspace_nodes AS node
 WHERE node.parent_id = $1 AND node.title = $2 AND node.kind = 'study' AND node.trashed_at IS NULL
     AND node.id IS DISTINCT FROM $3::uuid
 
 -- name: next_position
--- Behind the last child of a node.
+-- The position after the last child of a node.
 SELECT coalesce(max(position) + 1, 0) AS position FROM workspace_nodes WHERE parent_id = $1
 
 -- name: subtree_height
--- Levels of the subtree of a node, itself included.
+-- Levels of the subtree of a node, including itself.
 WITH RECURSIVE below AS (
     SELECT id, 1 AS level FROM workspace_nodes WHERE id = $1
     UNION ALL
@@ -22,7 +22,7 @@ SELECT max(level) AS levels FROM below
 SELECT to_jsonb(node)::text AS row FROM workspace_nodes AS node WHERE node.id = $1
 
 -- name: roots_page
--- The trees that somebody owns, oldest first; a page after a place.
+-- A page of the trees that the user $1 owns, oldest first, after a position.
 SELECT to_jsonb(node)::text AS row, coalesce(node.visibility, 'shared')::text AS visibility
 FROM workspace_nodes AS node
 WHERE node.owner_id = $1 AND node.parent_id IS NULL AND node.trashed_at IS NULL
@@ -31,8 +31,9 @@ ORDER BY node.created_at, node.id
 LIMIT $4
 
 -- name: children_page
--- The live children of a node that somebody may read, in their order; a page after a place. $5: the node's own
--- visibility, $6: who asks owns the tree, $7: has a grant or a link on the way up, $8: who asks, $9: with which link.
+-- A page of the live children of a readable node, in their order, after a position. $5: effective visibility of the
+-- node, $6: the requester owns the tree, $7: the requester has a grant or link on the node or an ancestor,
+-- $8: the requester, $9: the share link of the request.
 SELECT to_jsonb(node)::text AS row, coalesce(node.visibility, $5::workspace_visibility)::text AS visibility
 FROM workspace_nodes AS node
 WHERE node.parent_id = $1 AND node.trashed_at IS NULL
@@ -49,11 +50,11 @@ ORDER BY node.position, node.id
 LIMIT $4
 
 -- name: tree
--- A node and what is live below it and may be read, to a depth, as the JSON text of its answer: parents before
--- their children, siblings in their order. $3: visibility of the root, $4: who asks owns it, $5: has a grant or a
--- link on the way up, $6: who asks, $7: with which link,
--- $8: the root's parent, if it may be read. What may not be read hides what is below it. A study has no nodes
--- below it, so that the index is not asked. Enums are text, as row_to_json would look up their type for each value.
+-- A node and the live, readable nodes below it, to a depth, as JSON text: parents before their children, siblings in
+-- their order. $3: effective visibility of the root, $4: the requester owns it, $5: the requester has a grant or link
+-- on it or an ancestor, $6: the requester, $7: the share link of the request, $8: the root's parent, if readable.
+-- A hidden node hides its subtree. Children of studies are not looked up: there are none. Enums are cast to text,
+-- because row_to_json would look up their type for each value.
 WITH RECURSIVE below AS (
     SELECT node, 0 AS level, $3::workspace_visibility AS visibility, $5::boolean AS granted
     FROM workspace_nodes AS node WHERE node.id = $1

@@ -1,4 +1,4 @@
-"""Archives: the studies of a folder as a zip of PGN files; needs the package ``chess``."""
+"""Zip archives of the studies below a node, as PGN files; needs the package ``chess``."""
 
 import re
 from collections.abc import Iterable, Sequence, Set
@@ -19,11 +19,11 @@ from backend.workspace.errors import ArchiveTooLarge
 
 __all__ = ("Archive", "ArchivePlan", "ArchivedStudy", "plan_archive")
 
-#: Of one step of a path, so that paths of some levels fit everywhere.
+#: Of one name in a path, so that paths of several levels fit into the limits of file systems.
 _NAME_CHARS_MAX: Final = 80
-#: What some system or other forbids in a name, and what would lead elsewhere.
+#: Characters that file systems forbid in a name, and path separators.
 _UNSAFE: Final = re.compile(r'[\x00-\x1f\x7f-\x9f<>:"/\\|?*\u202a-\u202e\u2066-\u2069]+')
-#: Devices of Windows, with any ending.
+#: Device names of Windows, with any extension.
 _DEVICE: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 _ZIP_EPOCH: Final = datetime(1980, 1, 1, tzinfo=UTC)
 _TREE: Final = TypeAdapter(list[TreeNode])
@@ -31,7 +31,7 @@ _TREE: Final = TypeAdapter(list[TreeNode])
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArchivedStudy:
-    """A study and its place in the archive."""
+    """A study and its path in the archive."""
 
     study_id: UUID
     path: str
@@ -40,19 +40,19 @@ class ArchivedStudy:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArchivePlan:
-    """The studies of an archive, and every node whose title stands in one of their paths, themselves too."""
+    """The studies of an archive, and all nodes whose titles its paths contain, including the studies."""
 
     studies: Sequence[ArchivedStudy]
     named: Set[UUID]
 
 
 def plan_archive(tree: str) -> ArchivePlan:
-    """Where each study of a tree goes, by its folders; no two names of a folder are equal, in any case.
+    """Return the path of each study of a tree; the names in a folder differ, ignoring case.
 
-    *tree* is the JSON that the query ``tree`` answers: parents before their children.
+    *tree* is the JSON that the query ``tree`` returns: parents before their children.
     """
     nodes = _TREE.validate_json(tree)
-    studies = _placed(nodes)
+    studies = _assign_paths(nodes)
     named = {one.study_id for one in studies}
     for node in reversed(nodes):
         if node.id in named and node.parent_id and node.depth:
@@ -60,7 +60,7 @@ def plan_archive(tree: str) -> ArchivePlan:
     return ArchivePlan(studies=studies, named=named)
 
 
-def _placed(nodes: Iterable[TreeNode]) -> list[ArchivedStudy]:
+def _assign_paths(nodes: Iterable[TreeNode]) -> list[ArchivedStudy]:
     paths: dict[UUID, str] = {}
     taken: dict[str, int] = {}
     studies: list[ArchivedStudy] = []
@@ -76,7 +76,7 @@ def _placed(nodes: Iterable[TreeNode]) -> list[ArchivedStudy]:
 
 
 def safe_name(title: str) -> str:
-    """*title* as a name that every system takes; in NFC, as to some both ways to write é are one name."""
+    """Return *title* as a file name that all systems accept, in NFC, in which some compare names."""
     name = " ".join(_UNSAFE.sub(" ", normalize("NFC", title)).split())[:_NAME_CHARS_MAX].strip(" .")
     if not name:
         return "untitled"
@@ -84,19 +84,19 @@ def safe_name(title: str) -> str:
 
 
 def _free(above: str, name: str, ending: str, taken: dict[str, int]) -> str:
-    """A path that is not *taken*, which keeps how often each was wanted: the search goes on from there."""
-    wanted = f"{above}{name}{ending}"
-    path, number = wanted, taken.get(wanted.casefold(), 0)
+    """Return a path that is not *taken*, which counts the requests of each path, to continue from there."""
+    base_path = f"{above}{name}{ending}"
+    path, number = base_path, taken.get(base_path.casefold(), 0)
     while path.casefold() in taken:
         number += 1
         path = f"{above}{name} ({number}){ending}"
-    taken[wanted.casefold()] = max(number, 1)
+    taken[base_path.casefold()] = max(number, 1)
     taken.setdefault(path.casefold(), 1)
     return path
 
 
 class Archive:
-    """A zip that grows study by study; to be used by one thread at a time."""
+    """A zip file that is written study by study; not thread-safe."""
 
     def __init__(self, *, bytes_max: int) -> None:
         self._bytes_max = bytes_max
@@ -104,10 +104,10 @@ class Archive:
         self._zip = ZipFile(self._buffer, "w", ZIP_DEFLATED)
 
     def add(self, study: ArchivedStudy, chapters: Sequence[str]) -> None:
-        """Write a study's *chapters*, JSON of their rows, in their order.
+        """Write a study from the JSON of its chapters' rows.
 
         Raises:
-            ArchiveTooLarge: it is, by now.
+            ArchiveTooLarge: The file has more bytes than allowed.
         """
         changed_at = max(study.changed_at.astimezone(UTC), _ZIP_EPOCH)
         entry = ZipInfo(study.path, changed_at.timetuple()[:6])
@@ -116,10 +116,10 @@ class Archive:
         self._check()
 
     def close(self) -> bytes:
-        """The finished file.
+        """Finish and return the file.
 
         Raises:
-            ArchiveTooLarge: it is.
+            ArchiveTooLarge: The file has more bytes than allowed.
         """
         self._zip.close()
         self._check()

@@ -20,8 +20,8 @@ __all__ = ("PGN_BYTES_MAX", "Upload", "pgn_body", "read_upload")
 Fields = TypeVar("Fields", ImportPgn, ImportIntoStudy)
 
 PGN_BYTES_MAX: Final = 20 * 1024 * 1024
-"""Of a request with a file."""
-#: What browsers and chess programs call it; the first is registered (IANA).
+"""Of the body of a request with a file."""
+#: Media types of PGN in browsers and chess programs; the first is registered (IANA).
 _PGN_TYPES: Final = ("application/vnd.chess-pgn", "application/x-chess-pgn", "text/plain")
 _WANTED: Final = f"one of {', '.join(_PGN_TYPES)}, multipart/form-data or application/json, not compressed"
 _UNTITLED: Final = "Imported games"
@@ -30,47 +30,49 @@ _TITLE_CHARS_MAX: Final = 200
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Upload:
-    """A file as it was sent, and where it is to go."""
+    """A received file, and the place of the nodes that it becomes."""
 
-    #: As it was sent: which characters they are is found out by whoever reads it.
+    #: The bytes of the file; the parser detects their encoding.
     data: bytes
     title: str = _UNTITLED
     parent_id: UUID | None = None
 
 
 async def read_upload(request: Request, model: type[Fields], query: Mapping[str, Any]) -> Upload:
-    """Read the file that *request* brings, and the fields of *model* beside it.
+    """Read the file in a request, and the fields of *model* beside it.
 
     Args:
         request: Its body is the file, a form or JSON.
         model: The fields that a form or JSON may have.
-        query: The fields that stand in the query, checked.
+        query: The validated fields of the query.
 
     Raises:
-        UnsupportedMediaType: it is declared as something else, or compressed.
-        BodyTooLarge: the body has more than `PGN_BYTES_MAX`.
-        FormMalformed: it is no form, or one without a file.
-        ValidationFailed: a field is not what it must be, or is in the body and in the query.
-        HttpError: see :func:`relaybox.http.read_json`.
+        UnsupportedMediaType: The body has another media type, or is compressed.
+        BodyTooLarge: The body has more than `PGN_BYTES_MAX`.
+        FormMalformed: The body is not a form with one file.
+        ValidationFailed: A field is invalid, or is in the body and in the query.
+        HttpError: See :func:`relaybox.http.read_json`.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type == "application/json":
         body = await read_model(request, model, PGN_BYTES_MAX)
-        return _upload(body.pgn.encode(), _merged(body, query))
+        return _upload(body.pgn.encode(), _with_query_fields(body, query))
     if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise UnsupportedMediaType(_WANTED)
     if media_type == "multipart/form-data":
         data = await read_bytes(request, PGN_BYTES_MAX)
-        # Aside: a form with little in it and many boundaries takes long.
+        # In a thread: a small form with many boundaries takes long.
         form = await asyncio.to_thread(read_form, data, request.headers["content-type"])
-        return _upload(form.file, _merged(_placed(model, form.fields), query), form.file_name)
+        return _upload(
+            form.file, _with_query_fields(_validate_fields(model, form.fields), query), form.file_name
+        )
     if media_type not in _PGN_TYPES:
         raise UnsupportedMediaType(_WANTED)
-    return _upload(await read_bytes(request, PGN_BYTES_MAX), _merged(model(pgn=""), query))
+    return _upload(await read_bytes(request, PGN_BYTES_MAX), _with_query_fields(model(pgn=""), query))
 
 
-def _placed(model: type[Fields], fields: Mapping[str, str]) -> Fields:
-    """The fields of a form beside the file, which are text."""
+def _validate_fields(model: type[Fields], fields: Mapping[str, str]) -> Fields:
+    """Validate the text fields of a form."""
     if nul := [name for name, value in fields.items() if "\0" in value]:
         message = "NUL cannot be stored"
         raise ValidationFailed([Detail(field=f"body.{name}", message=message) for name in nul])
@@ -80,33 +82,33 @@ def _placed(model: type[Fields], fields: Mapping[str, str]) -> Fields:
         raise ValidationFailed(validation_details(error)) from None
 
 
-def _merged(body: Fields, query: Mapping[str, Any]) -> Fields:
-    """Return *body* with the fields that stand in the query instead.
+def _with_query_fields(body: Fields, query: Mapping[str, Any]) -> Fields:
+    """Return *body* with the fields of the query.
 
     Raises:
-        ValidationFailed: A field is in both: none of them is preferred silently.
+        ValidationFailed: A field is in both.
     """
     if twice := sorted(query.keys() & body.model_fields_set):
-        message = "also in the body; give it once"
+        message = "also in the body; send it once"
         raise ValidationFailed([Detail(field=f"query.{name}", message=message) for name in twice])
     return body.model_copy(update=query)
 
 
-def _upload(data: bytes, placed: ImportPgn | ImportIntoStudy, file_name: str | None = None) -> Upload:
-    if isinstance(placed, ImportIntoStudy):
+def _upload(data: bytes, fields: ImportPgn | ImportIntoStudy, file_name: str | None = None) -> Upload:
+    if isinstance(fields, ImportIntoStudy):
         return Upload(data=data)
-    title = placed.title or _title_of(file_name) or _UNTITLED
-    return Upload(data=data, title=title, parent_id=placed.parent_id)
+    title = fields.title or _title_of(file_name) or _UNTITLED
+    return Upload(data=data, title=title, parent_id=fields.parent_id)
 
 
 def _title_of(file_name: str | None) -> str:
-    """A file's name without its directory and its ending, as a title."""
+    """Return the name of a file without directory and extension, as a title."""
     name = UNPRINTABLE.sub(" ", file_name or "").replace("\\", "/").rpartition("/")[2].strip()
     return name.removesuffix(".pgn").removesuffix(".PGN").strip()[:_TITLE_CHARS_MAX]
 
 
 def pgn_body(model: type[BaseModel]) -> dict[str, Any]:
-    """Document a route's body: ``openapi_extra=pgn_body(ImportPgn)``."""
+    """Return the documentation of a route's body: ``openapi_extra=pgn_body(ImportPgn)``."""
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
     fields = {name: one for name, one in schema["properties"].items() if name != "pgn"}
     form = {

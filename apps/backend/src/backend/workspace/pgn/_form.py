@@ -1,4 +1,4 @@
-"""A form with a file, ``multipart/form-data`` (RFC 7578), taken apart in memory: its body is bounded."""
+"""Parser of ``multipart/form-data`` with one file (RFC 7578), in memory, because bodies are bounded."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -20,7 +20,7 @@ _PARTS_MAX: Final = 8
 class Form:
     """A form with one file."""
 
-    #: Text beside the file.
+    #: The text fields.
     fields: dict[str, str]
     file_name: str
     file: bytes
@@ -28,14 +28,14 @@ class Form:
 
 @dataclass(kw_only=True, slots=True)
 class _Part:
-    """A part that is being read."""
+    """A part during parsing."""
 
     disposition: bytes = b""
     data: bytearray = field(default_factory=bytearray)
 
 
 class _Reader:
-    """Collects the parts of a form."""
+    """Collect the parts of a form."""
 
     def __init__(self) -> None:
         self.parts: list[_Part] = []
@@ -44,7 +44,7 @@ class _Reader:
         self._value: list[bytes] = []
 
     def callbacks(self) -> "MultipartCallbacks":
-        """What the parser calls."""
+        """Return the functions that the parser calls."""
         return {
             "on_part_begin": self.on_part_begin,
             "on_header_field": self.on_header_field,
@@ -55,48 +55,50 @@ class _Reader:
         }
 
     def on_part_begin(self) -> None:
-        """Begin a part."""
+        """Start a part."""
         if len(self.parts) == _PARTS_MAX:
             raise FormMalformed(f"the form has more than {_PARTS_MAX} parts")
         self.parts.append(_Part())
 
     def on_header_field(self, data: bytes, start: int, end: int) -> None:
-        """Take a piece of a header's name."""
+        """Add a piece of a header's name."""
         self._header.append(data[start:end])
 
     def on_header_value(self, data: bytes, start: int, end: int) -> None:
-        """Take a piece of its value."""
+        """Add a piece of a header's value."""
         self._value.append(data[start:end])
 
     def on_header_end(self) -> None:
-        """End a header; only one says something here."""
+        """Finish a header; only Content-Disposition is used."""
         if b"".join(self._header).lower() == b"content-disposition":
             self.parts[-1].disposition = b"".join(self._value)
         self._header, self._value = [], []
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        """Take a piece of a part."""
+        """Add a piece of a part's data."""
         self.parts[-1].data += data[start:end]
 
     def on_end(self) -> None:
-        """The last boundary was there."""
+        """Note the last boundary."""
         self.ended = True
 
 
 def read_form(body: bytes, content_type: str) -> Form:
-    """The fields and the file of a form.
+    """Parse a form with one file.
 
     Raises:
-        FormMalformed: it is none, is cut off, or has no file or several.
+        FormMalformed: The body is not a form, is cut off, or does not contain exactly one file.
     """
     boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
     reader = _Reader()
     try:
         if not boundary:
-            raise FormMalformed("the header Content-Type has no boundary")
+            raise FormMalformed("the header Content-Type has no boundary; send multipart/form-data with one")
         MultipartParser(boundary, reader.callbacks()).write(body)
     except FormParserError:
-        raise FormMalformed("the body is no multipart/form-data") from None
+        raise FormMalformed(
+            "the body is not multipart/form-data; check the boundary in Content-Type"
+        ) from None
     if not reader.ended:
         raise FormMalformed("the form is cut off: its last boundary is missing")
     return _form(reader.parts)
@@ -112,11 +114,11 @@ def _form(parts: list[_Part]) -> Form:
         else:
             fields[_text(options.get(b"name", b""))] = _text(bytes(part.data))
     if len(files) != 1 or "pgn" in fields:
-        raise FormMalformed("a form has one file, as a part with a file name")
+        raise FormMalformed("the form must contain one file, as a part with a file name")
     [(file_name, file)] = files
     return Form(fields=fields, file_name=file_name, file=file)
 
 
 def _text(data: bytes) -> str:
-    """Browsers send UTF-8; who sends something else gets it read, too."""
+    """Decode UTF-8, which browsers send; other bytes are replaced."""
     return data.decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""Reading the games of a file, whole and before anything is locked; needs the package ``chess``."""
+"""Parser of the games of a file, in batches; needs the package ``chess``."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -13,15 +13,15 @@ from backend.workspace.pgn._parsed_file import GAMES_MAX, REPORTED_MAX, Game, No
 
 __all__ = ("GameReader",)
 
-#: What an event has beside headers and moves: its envelope, ids, and what the relay adds.
+#: The bytes of an event besides headers and moves: envelope, ids, and headers of the relay.
 _ENVELOPE_BYTES: Final = 12_000
 
 
 class GameReader:
-    """Reads a file batch by batch; to be used by one thread at a time.
+    """Parse a file batch by batch; not thread-safe.
 
-    *strict* refuses the file for the first game that would be left out. *event_bytes_max* bounds what an
-    event may take, and with it a chapter.
+    *strict* refuses the file for the first game that would be skipped. *event_bytes_max* limits the size of
+    an event, and so of a chapter.
     """
 
     def __init__(self, data: bytes, *, strict: bool, event_bytes_max: int) -> None:
@@ -30,7 +30,7 @@ class GameReader:
         self._game_bytes_max = event_bytes_max - _ENVELOPE_BYTES
         self._read: list[Game] = []
         self._skipped: list[SkippedPgn] = []
-        #: By whether something was dropped.
+        #: By whether the note is about dropped content.
         self._notes: dict[bool, list[PgnNote]] = {True: [], False: []}
         self._notes_count = {True: 0, False: 0}
 
@@ -41,15 +41,15 @@ class GameReader:
 
     @property
     def seen(self) -> int:
-        """The same with those that were left out."""
+        """Games read so far, including skipped ones."""
         return len(self._read) + len(self._skipped)
 
     def read(self, games_max: int) -> bool:
-        """Read *games_max* games more, left-out ones included; whether there were as many.
+        """Read *games_max* more games, including skipped ones; return whether the file had as many.
 
         Raises:
-            PgnInvalid: one cannot be imported, and the reader is strict.
-            PgnTooManyGames: there are more than `GAMES_MAX`.
+            PgnInvalid: A game cannot be imported, and the reader is strict.
+            PgnTooManyGames: The file has more than `GAMES_MAX`.
         """
         before = self.seen
         for one in self._next(games_max):
@@ -64,10 +64,10 @@ class GameReader:
         return self.seen - before == games_max
 
     def file(self) -> ParsedFile:
-        """All that was read.
+        """Return the games read.
 
         Raises:
-            PgnInvalid: no game can be imported.
+            PgnInvalid: No game can be imported.
         """
         if not self._read and self._skipped:
             raise PgnInvalid(self._skipped[:REPORTED_MAX], len(self._skipped))
@@ -80,9 +80,9 @@ class GameReader:
 
     def _next(self, games_max: int) -> Iterator[Game | SkippedPgn]:
         for one in islice(self._games, games_max):
-            yield self._taken(one) if isinstance(one, ReadGame) else _left_out(one)
+            yield self._to_game(one) if isinstance(one, ReadGame) else _skipped_game(one)
 
-    def _taken(self, read: ReadGame) -> Game | SkippedPgn:
+    def _to_game(self, read: ReadGame) -> Game | SkippedPgn:
         moves = to_json(read.tree.document())
         size = _stored_bytes(moves) + _stored_bytes(to_json(read.headers)) + len(to_json(read.title))
         if size > self._game_bytes_max:
@@ -102,10 +102,10 @@ class GameReader:
                 held.append(PgnNote(game=read.number, line=one.line, note=one.note, count=one.count))
 
 
-def _left_out(game: SkippedGame) -> SkippedPgn:
+def _skipped_game(game: SkippedGame) -> SkippedPgn:
     return SkippedPgn(game=game.number, line=game.line, reason=game.reason)
 
 
 def _stored_bytes(json: bytes) -> int:
-    """At most how long *json* is as JSONB prints it: with a blank after each comma and colon."""
+    """Return an upper bound of the length of *json* in JSONB, with a space after each comma and colon."""
     return len(json) + json.count(b",") + json.count(b":")

@@ -1,4 +1,4 @@
-"""Imports: the games of a file become chapters, in one study or in a folder of studies."""
+"""Import commands: the games of a file become chapters of one study, or of several in a folder."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -30,29 +30,29 @@ __all__ = ("COMMAND", "import_into_study", "import_new")
 
 IMPORTS_SQL: Final = load_queries(__package__ or "backend.workspace.pgn", "imports.sql")
 COMMAND: Final = "ImportPgn"
-"""The type of the command, however it is carried out."""
-#: JSON of moves that is held as objects at a time, which take eight times as much.
-_HELD_BYTES_MAX: Final = 4_000_000
+"""The type of the command, in a request and in a task."""
+#: JSON of moves in memory at a time; as objects they take eight times as much.
+_PENDING_BYTES_MAX: Final = 4_000_000
 _TITLE_CHARS_MAX: Final = 200
 
 
 async def import_into_study(
     tx: CommandTransaction, study_id: UUID, file: ParsedFile, digest: FileDigest
 ) -> ImportReport:
-    """Add a file's games to a study, behind its chapters.
+    """Add the games of a file to a study, after its chapters.
 
     Raises:
-        NodeNotFound, RoleMissing: it is no study, or not for who asks to change.
-        StudyFull: it would have more chapters than a study may have.
+        NodeNotFound, RoleMissing: The node is not a study, or the sender is not an editor.
+        StudyFull: The study would have more chapters than the maximum.
     """
     access = await lock_node(tx, study_id, Role.EDITOR)
     access.require_kind(NodeKind.STUDY)
-    [there] = await tx.executor.fetch(IMPORTS_SQL["study_size"], study_id)
-    if there["chapters"] + len(file.games) > CHAPTERS_MAX:
+    [existing] = await tx.executor.fetch(IMPORTS_SQL["study_size"], study_id)
+    if existing["chapters"] + len(file.games) > CHAPTERS_MAX:
         raise StudyFull(CHAPTERS_MAX)
     [part] = split_into_studies(file)
     recorder = _ImportRecorder(tx, study_id, digest.payload())
-    await recorder.chapters(study_id, part, first_position=there["next_position"])
+    await recorder.chapters(study_id, part, first_position=existing["next_position"])
     await recorder.end()
     return _report(file, [ImportedStudy(id=study_id, title=access.node.title, chapters=len(file.games))])
 
@@ -66,12 +66,12 @@ async def import_new(
     parent_id: UUID | None,
     title: str,
 ) -> ImportReport:
-    """Make a study of a file's games, or, where it would not hold them, a folder of studies: *root_id*.
+    """Create the node *root_id*: a study with the games of a file, or a folder of several studies.
 
     Raises:
-        NodeNotFound, RoleMissing: the parent is not for who asks.
-        TreeRefused: the study or the folder cannot stand there.
-        TitleTaken: another study below the parent has the title.
+        NodeNotFound, RoleMissing: The sender is not an editor of the parent.
+        TreeRefused: The node cannot have this parent.
+        TitleTaken: Another study below the parent has the title.
     """
     parts = split_into_studies(file)
     payload = {**digest.payload(), "parent_id": None if parent_id is None else str(parent_id)}
@@ -89,10 +89,10 @@ async def import_new(
 async def _add_folder(
     recorder: "_ImportRecorder", parts: Sequence[Part], parent_id: UUID | None, title: str
 ) -> list[ImportedStudy]:
-    """Write the folder and its studies. The parent is held only at the end, however many they are.
+    """Write a folder and its studies, and lock the parent only at the end.
 
-    Nobody sees the new nodes before the commit, so nobody else need wait meanwhile. Until the parent is held
-    it may move or leave; that is looked at then.
+    Other transactions do not see the new nodes before the commit, so they need not wait. Until its lock the
+    parent may be moved or trashed; its access is checked again after the lock.
     """
     tx, folder_id = recorder.tx, recorder.root_id
     parent = None if parent_id is None else await tx.access(parent_id)
@@ -112,14 +112,14 @@ async def _add_folder(
         studies.append(ImportedStudy(id=study_id, title=name, chapters=len(part.games)))
     await recorder.end()
     if parent_id is not None:
-        held = await lock_parent(tx, parent_id, Role.EDITOR)
-        if len(held.chain) + 2 > LEVELS_MAX:
+        locked = await lock_parent(tx, parent_id, Role.EDITOR)
+        if len(locked.chain) + 2 > LEVELS_MAX:
             raise TreeTooDeep(LEVELS_MAX)
     return studies
 
 
 def _inside(tx: CommandTransaction, folder_id: UUID, title: str, parent: Access | None) -> Access:
-    """A folder that is new, as a parent: who made it may do there what they may where it stands."""
+    """Return the access to a new folder, which inherits the role of its parent."""
     folder = Ancestor(
         id=folder_id,
         kind=NodeKind.FOLDER,
@@ -136,40 +136,40 @@ def _inside(tx: CommandTransaction, folder_id: UUID, title: str, parent: Access 
 
 
 class _ImportRecorder:
-    """Says what an import does, and writes it whenever it has become much; about *root_id*."""
+    """Emit the events of an import, and write them whenever they take too much memory."""
 
     def __init__(self, tx: CommandTransaction, root_id: UUID, payload: Mapping[str, Any]) -> None:
         self.tx = tx
         self.root_id = root_id
         self._payload = payload
         self._recorded = False
-        self._held_bytes = 0
+        self._pending_bytes = 0
 
     async def chapters(self, study_id: UUID, part: Part, *, first_position: int = 0) -> None:
-        """Say that *part* was imported, caused by what was said last, and each chapter, caused by that."""
+        """Emit the import of *part*, and a creation for each chapter, caused by the import."""
         payload = {
             "chapters": len(part.games),
             "games": len(part.games) + len(part.skipped),
             "skipped_count": len(part.skipped),
             "skipped": [one.model_dump() for one in part.skipped[:REPORTED_MAX]],
         }
-        told = EventTarget.STUDY, study_id
-        imported = await self.tx.emit(WorkspaceEvent.PGN_IMPORTED, study_id, payload, target=told)
+        target = EventTarget.STUDY, study_id
+        imported = await self.tx.emit(WorkspaceEvent.PGN_IMPORTED, study_id, payload, target=target)
         for position, game in enumerate(part.games, first_position):
             await self._chapter(study_id, game, position, imported)
 
     async def end(self) -> None:
-        """Write what is left."""
+        """Write the events that are not written yet."""
         if self._recorded:
             await self.tx.flush()
         else:
             await self.tx.record(COMMAND, self.root_id, self._payload)
-        self._recorded, self._held_bytes = True, 0
+        self._recorded, self._pending_bytes = True, 0
 
     async def _chapter(self, study_id: UUID, game: Game, position: int, imported: EventEnvelope) -> None:
-        if self._held_bytes and self._held_bytes + len(game.moves) > _HELD_BYTES_MAX:
+        if self._pending_bytes and self._pending_bytes + len(game.moves) > _PENDING_BYTES_MAX:
             await self.end()
-        self._held_bytes += len(game.moves)
+        self._pending_bytes += len(game.moves)
         chapter_id = uuid4()
         payload = {
             "chapter_id": str(chapter_id),
@@ -178,8 +178,8 @@ class _ImportRecorder:
             "headers": game.headers,
             "moves": from_json(game.moves),
         }
-        told = EventTarget.CHAPTER, chapter_id
-        await self.tx.emit(WorkspaceEvent.CHAPTER_CREATED, study_id, payload, target=told, cause=imported)
+        target = EventTarget.CHAPTER, chapter_id
+        await self.tx.emit(WorkspaceEvent.CHAPTER_CREATED, study_id, payload, target=target, cause=imported)
 
 
 def _report(file: ParsedFile, studies: list[ImportedStudy], *, folder_id: UUID | None = None) -> ImportReport:

@@ -1,4 +1,4 @@
-"""A PGN file on its way into studies, once its games are read."""
+"""A PGN file after parsing, and its division into studies."""
 
 import base64
 import hashlib
@@ -26,28 +26,28 @@ __all__ = (
 CHAPTERS_MAX: Final = 64
 """Chapters of one study (workspace.md, Objects)."""
 GAMES_MAX: Final = 10_000
-"""Games of one import, left-out ones included."""
+"""Games of one import, including skipped ones."""
 REPORTED_MAX: Final = 100
-"""Left-out games, and notes of a kind, that a report, an event or a refusal names; all are counted."""
-#: The fastest: what takes 0.1 s for 20 MiB, and is a third as long.
+"""Skipped games, and notes of a kind, that a report, an event or an error lists; all are counted."""
+#: The fastest level: 0.1 s for 20 MiB, to a third of the size.
 _COMPRESSION: Final = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Game:
-    """A game that will be a chapter."""
+    """A game to import as a chapter."""
 
-    #: Its place in the file, from 1.
+    #: Its number in the file, from 1.
     number: int
     title: str
     headers: dict[str, str]
-    #: JSON of its tree: an eighth of what the same takes as objects.
+    #: JSON of its tree of moves, which takes an eighth of the memory of objects.
     moves: bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NoteList:
-    """Notes on the games of a file: all are counted, the first ones are held."""
+    """Notes on the games of a file: the number of all, and the first ones."""
 
     count: int = 0
     first: Sequence[PgnNote] = ()
@@ -55,38 +55,38 @@ class NoteList:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParsedFile:
-    """The games of a file, at least one, and what was left out, both in its order."""
+    """The games of a file, at least one, and the skipped ones, in the order of the file."""
 
     games: Sequence[Game]
     skipped: Sequence[SkippedPgn]
-    #: What the games say and the chapters do not.
+    #: Contents of games that chapters cannot store.
     dropped: NoteList = field(default_factory=NoteList)
-    #: What was read as something else, without loss.
+    #: Contents that were normalised without loss.
     normalised: NoteList = field(default_factory=NoteList)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileDigest:
-    """What the inbox keeps of a file: enough to know it again, and nothing of what it says."""
+    """The size and hash of a file, which the inbox stores instead of its content."""
 
     size_bytes: int
     sha256: str
 
     @classmethod
     def of(cls, data: bytes) -> Self:
-        """The mark of a file."""
+        """Return the digest of a file."""
         return cls(size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
     def payload(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the digest as plain JSON."""
         return {"size_bytes": self.size_bytes, "sha256": self.sha256}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
-    """What one study gets of a file; every left-out game is told in one of them."""
+    """The games of a file that one study gets; each skipped game belongs to one part."""
 
-    #: Place of its first and last game among those that are imported, from 1.
+    #: Numbers of its first and last game among the imported ones, from 1.
     first: int
     last: int
     games: Sequence[Game]
@@ -94,7 +94,7 @@ class Part:
 
 
 def split_into_studies(file: ParsedFile) -> list[Part]:
-    """The studies that hold a file, 64 chapters each but the last; at least one."""
+    """Divide a file into studies of 64 chapters; the last one may have fewer."""
     starts = range(0, len(file.games), CHAPTERS_MAX)
     numbers = [0, *(file.games[start].number for start in starts[1:]), GAMES_MAX + 1]
     return [
@@ -113,10 +113,10 @@ def _between(skipped: Sequence[SkippedPgn], first: int, end: int) -> Iterator[Sk
 
 
 def encode_file(data: bytes) -> str:
-    """A file as text that JSON can hold."""
+    """Compress a file into text that fits into JSON."""
     return base64.b64encode(zlib.compress(data, _COMPRESSION)).decode()
 
 
 def decode_file(text: str) -> bytes:
-    """The file that :func:`packed` was given."""
+    """Return the file that :func:`encode_file` was given."""
     return zlib.decompress(base64.b64decode(text))

@@ -1,4 +1,4 @@
-"""Work of a workspace that outlives its request: how it begins, and who asked for it."""
+"""Tasks of a workspace: their inputs, and starting one."""
 
 from collections.abc import Mapping
 from typing import Any, Final, Self
@@ -31,7 +31,7 @@ IMPORT_TASK: Final = "workspace.import-pgn"
 EXPORT_TASK: Final = "workspace.export"
 EXPORT_COMMAND: Final = "ExportNode"
 TASK_CREATED_KEY: Final = "workspace.tasks"
-"""What is told when a task was made, where otherwise keys of events are."""
+"""The notification of a new task, in the place of event keys."""
 
 
 class _Input(BaseModel):
@@ -39,18 +39,18 @@ class _Input(BaseModel):
 
 
 class TaskRequester(_Input):
-    """Who asked for a task, and in which chain; all that stays of its input when it has ended."""
+    """The user who started a task, and its chain of events; the only input that an ended task keeps."""
 
     actor: str
     request_id: str | None = None
     correlation_id: UUID | None = None
     traceparent: str | None = None
-    #: The link that the request came with.
+    #: The share link of the request.
     link_id: UUID | None = None
 
     @classmethod
     def from_command(cls, tx: CommandTransaction) -> Self:
-        """Who sends this command."""
+        """Return the sender of a command."""
         return cls(
             actor=tx.caller.actor,
             request_id=tx.caller.request_id,
@@ -60,17 +60,17 @@ class TaskRequester(_Input):
         )
 
     def begin_command(self, db: AsyncSession, command_id: UUID, *, service: str) -> CommandTransaction:
-        """The same command, when *service* carries it out in the transaction of *db*."""
+        """Return the transaction in which *service* carries the command out."""
         caller = Caller(source_service=service, **self.model_dump(exclude={"link_id"}))
         return CommandTransaction(db, caller, link_id=self.link_id, recorded_command_id=command_id)
 
-    def kept(self) -> dict[str, Any]:
-        """What stays in the task."""
+    def stored_input(self) -> dict[str, Any]:
+        """Return the input that the task keeps after its end."""
         return {"asker": self.model_dump(mode="json")}
 
 
 class ImportInput(_Input):
-    """A file that waits to be imported; the task's aggregate is the node that it becomes."""
+    """A file to import; the task's aggregate is the node that it becomes."""
 
     asker: TaskRequester
     parent_id: UUID | None
@@ -78,14 +78,14 @@ class ImportInput(_Input):
     strict: bool
     size_bytes: int
     sha256: str
-    #: About how many, for the progress.
+    #: An estimate, for the progress.
     games: int
-    #: See :func:`backend.workspace.pgn._parsed_file.packed`.
+    #: See :func:`backend.workspace.pgn._parsed_file.encode_file`.
     pgn: str
 
 
 class ExportInput(_Input):
-    """A node, the task's aggregate, that waits to be exported."""
+    """The export of a node, which is the task's aggregate."""
 
     asker: TaskRequester
 
@@ -99,13 +99,19 @@ async def start_task(
     input_data: ImportInput | ExportInput,
     parent_id: UUID | None = None,
 ) -> UUID:
-    """Take a command that a worker will carry out, and make its task; the task's id.
+    """Record a command as RECEIVED and create the task that carries it out; return the task's id.
 
-    *command*: its type, what it is about, and its payload. At most one of a type is pending for a thing. A
-    purge of *parent_id*, which is held, ends the task as long as it has made nothing.
+    Args:
+        tx: The command's transaction.
+        task_type: The type of the task.
+        command: The type of the command, its aggregate and its payload; one per type and aggregate may be
+            pending.
+        node_id: The aggregate of the task.
+        input_data: The input of the task.
+        parent_id: A locked parent; its purge cancels the task before the task has created nodes.
 
     Raises:
-        DuplicateCommand: there is one.
+        DuplicateCommand: A command of the type is pending for the aggregate.
     """
     await tx.record(*command, status=CommandStatus.RECEIVED)
     task_id = await create_task(

@@ -1,7 +1,7 @@
-"""The worker of a workspace: imports and exports that outlive their requests.
+"""The worker of a workspace: large imports, and exports.
 
-It is as safe as the API: what a task changes is one transaction with the task's own end, which only whoever
-holds the task can commit. A worker that is killed leaves nothing, and whoever comes next begins anew.
+The effect of a task and its end are one transaction, which only the worker with the task's lease can commit.
+A worker that is killed leaves no effect, and the next worker starts the task again.
 """
 
 import asyncio
@@ -60,11 +60,11 @@ if TYPE_CHECKING:
 __all__ = ("WORKER", "WorkspaceWorker")
 
 WORKER: Final = "workspace-worker"
-#: Games between two looks at whether the task is still ours.
+#: Games between two renewals of the task's lease.
 _BATCH_GAMES: Final = 50
-#: Percent of an import that is reading, and of an export.
+#: The share of parsing in an import, and of writing files in an export, in percent.
 _READ_PERCENT: Final = 80
-#: Begun anew in one attempt because something was purged meanwhile.
+#: Starts of one attempt of an export; it starts again when one of its nodes was purged.
 _EXPORTS_MAX: Final = 3
 _COMMAND_TYPES: Final = {IMPORT_TASK: COMMAND, EXPORT_TASK: EXPORT_COMMAND}
 _log: Final = structlog.get_logger(__name__)
@@ -73,10 +73,10 @@ _Work = Callable[[Task, Progress], Awaitable[None]]
 
 
 class WorkspaceWorker:
-    """Carries out the tasks of workspaces; any number of workers share them.
+    """Carry out the tasks of workspaces; any number of workers share them.
 
-    *event_bytes_max* is what an event may take, as for the API. *limits* is read from ``WORKSPACE_*`` if
-    left out.
+    No event is larger than *event_bytes_max*, as in the API. *limits* is read from ``WORKSPACE_*`` if
+    omitted.
     """
 
     def __init__(
@@ -94,11 +94,14 @@ class WorkspaceWorker:
         self._event_bytes_max = event_bytes_max
         self.runner = TaskRunner(
             database,
-            {IMPORT_TASK: self._ending(self._import), EXPORT_TASK: self._ending(self._export)},
+            {
+                IMPORT_TASK: self._failing_on_refusal(self._import),
+                EXPORT_TASK: self._failing_on_refusal(self._export),
+            },
             on_exhausted=self._give_up,
             settings=settings,
         )
-        self._listener = Listener(database, self._hear)
+        self._listener = Listener(database, self._on_notification)
 
     def __repr__(self) -> str:
         return f"<WorkspaceWorker [{self.runner!r}]>"
@@ -112,24 +115,24 @@ class WorkspaceWorker:
             await self._listener.stop()
 
     def stop(self) -> None:
-        """Take nothing new, and let :meth:`run` return."""
+        """Start no further task, and let :meth:`run` return."""
         self.runner.stop()
 
-    def _hear(self, keys: frozenset[str]) -> None:
+    def _on_notification(self, keys: frozenset[str]) -> None:
         if not keys or TASK_CREATED_KEY in keys:
             self.runner.wake()
 
-    def _ending(self, work: _Work) -> _Work:
-        """*work*, whose refusals end its task: they would be the same the next time."""
+    def _failing_on_refusal(self, work: _Work) -> _Work:
+        """Return *work*, but let its expected errors end the task: a retry would fail again."""
 
-        async def ended(task: Task, progress: Progress) -> None:
+        async def run(task: Task, progress: Progress) -> None:
             try:
                 await work(task, progress)
-            except (WorkspaceError, PgnError, ChessNotInstalled) as refusal:
-                _log.info("task refused", task_id=str(task.id), error_code=refusal.error_code)
-                await self._refuse(task, refusal)
+            except (WorkspaceError, PgnError, ChessNotInstalled) as error:
+                _log.info("task failed", task_id=str(task.id), error_code=error.error_code)
+                await self._fail(task, error)
 
-        return ended
+        return run
 
     async def _import(self, task: Task, progress: Progress) -> None:
         task_input = ImportInput.model_validate(task.input_data)
@@ -144,8 +147,8 @@ class WorkspaceWorker:
             report = await import_new(
                 tx, file, digest, root_id=root_id, parent_id=task_input.parent_id, title=task_input.title
             )
-            made = {"nodes": [root_id, *(one.id for one in report.studies)]}
-            await _complete(tx, task, report.model_dump(mode="json") | made, task_input.asker)
+            created = {"nodes": [root_id, *(one.id for one in report.studies)]}
+            await _complete(tx, task, report.model_dump(mode="json") | created, task_input.asker)
 
         await self._database.run_in_transaction(write, isolation="READ COMMITTED")
         self._count(task, CommandStatus.COMPLETED)
@@ -171,7 +174,7 @@ class WorkspaceWorker:
             if await self._end_export(task, task_input.asker, content, file):
                 self._count(task, CommandStatus.COMPLETED)
                 return
-        raise RetryTransaction("something is purged whenever this is exported; it is tried again later")
+        raise RetryTransaction(f"nodes below {node_id} were purged during each of {_EXPORTS_MAX} exports")
 
     async def _archive(self, studies: Sequence["ArchivedStudy"], progress: Progress) -> bytes:
         from backend.workspace.pgn._archives import Archive
@@ -187,18 +190,19 @@ class WorkspaceWorker:
     async def _end_export(
         self, task: Task, asker: TaskRequester, content: "ArchivePlan", file: bytes
     ) -> bool:
-        """Write that *file* was made; false, and nothing, if what it names was purged meanwhile."""
-        node_id, told = _node_of(task), {"studies": len(content.studies), "bytes": len(file)}
+        """Record an export; return False, and write nothing, if one of its nodes was purged meanwhile."""
+        node_id, payload = _node_of(task), {"studies": len(content.studies), "bytes": len(file)}
         bytes_max = self._limits.export_kept_bytes_max
 
         async def write(db: AsyncSession) -> bool:
             tx = asker.begin_command(db, _command_of(task), service=WORKER)
-            # What was purged meanwhile must not be in the file; from here on a purge waits, and finds it.
+            # The file must not contain purged nodes. From these locks on, a purge waits, and then finds the
+            # task.
             if not await _lock_exported_nodes(tx, node_id, content.named):
                 return False
-            await tx.emit(WorkspaceEvent.PGN_EXPORTED, node_id, told)
+            await tx.emit(WorkspaceEvent.PGN_EXPORTED, node_id, payload)
             await tx.record(EXPORT_COMMAND, node_id, {})
-            await _complete(tx, task, {**told, "nodes": sorted(content.named)}, asker)
+            await _complete(tx, task, {**payload, "nodes": sorted(content.named)}, asker)
             await tx.executor.fetch(TASKS_SQL["lock_exports"], asker.actor, None)
             archive = (task.id, node_id, asker.actor, file, bytes_max)
             if not await tx.executor.fetch(TASKS_SQL["insert_archive"], *archive):
@@ -208,7 +212,7 @@ class WorkspaceWorker:
         return await self._database.run_in_transaction(write, isolation="READ COMMITTED")
 
     async def _tree(self, node_id: UUID, asker: TaskRequester) -> str:
-        """What *asker* may read there now."""
+        """Return the tree that *asker* may read now."""
         async with self._database.connection() as connection:
             chain = await connection.fetch(ACCESS_SQL["ancestors"], node_id, asker.actor, asker.link_id)
             access = access_of(ancestors_from_rows(chain), asker.actor)
@@ -216,10 +220,10 @@ class WorkspaceWorker:
             return await fetch_tree(connection, access, asker.link_id)
 
     async def _give_up(self, task: Task) -> None:
-        await self._refuse(task, TaskAttemptsExhausted(task.attempts - 1))
+        await self._fail(task, TaskAttemptsExhausted(task.attempts - 1))
 
-    async def _refuse(self, task: Task, error: RelayboxError) -> None:
-        kept = TaskRequester.model_validate(task.input_data["asker"]).kept()
+    async def _fail(self, task: Task, error: RelayboxError) -> None:
+        kept = TaskRequester.model_validate(task.input_data["asker"]).stored_input()
 
         async def write(db: AsyncSession) -> None:
             executor, document = executor_of(db), error_document(error)
@@ -234,39 +238,39 @@ class WorkspaceWorker:
 
 
 async def _lock_exported_nodes(tx: CommandTransaction, node_id: UUID, named: Set[UUID]) -> bool:
-    """Hold *node_id*, and keep all of *named* from being purged; false if one of them was.
+    """Lock *node_id*, and lock all of *named* against a purge; return False if one of them was purged.
 
-    In the order of everybody who locks several nodes, so that nobody waits for each other: a root, then ids.
+    In the lock order of :mod:`backend.workspace.core._locks`: a root first, then nodes by their ids.
     """
     root = (await tx.access(node_id)).node.parent_id is None
     others = sorted(named - {node_id})
     before = [] if root else [one for one in others if one < node_id]
-    first = await share_lock_nodes(tx, before)
+    shared = await share_lock_nodes(tx, before)
     await lock_node(tx, node_id, Role.VIEWER)
-    then = await share_lock_nodes(tx, others[len(before) :])
-    return first + then == len(others)
+    shared += await share_lock_nodes(tx, others[len(before) :])
+    return shared == len(others)
 
 
 async def _complete(
     tx: CommandTransaction, task: Task, result: Mapping[str, Any], asker: TaskRequester
 ) -> None:
-    """End a task in the transaction of its effect; what it was given goes, as it has become something."""
-    await complete_task(tx.executor, task.fence, result=result, input_data=asker.kept())
+    """End a task in the transaction of its effect, and delete its input."""
+    await complete_task(tx.executor, task.fence, result=result, input_data=asker.stored_input())
     await settle_command(tx.executor, tx.command_id, CommandStatus.COMPLETED)
 
 
 def _node_of(task: Task) -> UUID:
-    assert task.aggregate_id is not None, "every task of a workspace is for a node"
+    assert task.aggregate_id is not None, "a task of a workspace has a node"
     return task.aggregate_id
 
 
 def _command_of(task: Task) -> UUID:
-    assert task.command_id is not None, "every task of a workspace is a command's"
+    assert task.command_id is not None, "a task of a workspace has a command"
     return task.command_id
 
 
 def error_document(error: RelayboxError) -> dict[str, Any]:
-    """What a task keeps of *error*: the same as the body of the same refusal over HTTP."""
+    """Return *error* as a task stores it, like the body of its HTTP response."""
     known = next((one for one in type(error).__mro__ if one in WORKSPACE_ERROR_RESPONSES), None)
     document = {"error_code": error.error_code, "message": str(error)}
     return document if known is None else {**document, **WORKSPACE_ERROR_RESPONSES[known].fields(error)}

@@ -1,22 +1,21 @@
 -- name: lock_imports_of_user
--- Nobody else takes an import of $1 until the end of the transaction. In a statement of its own, so that the next one
--- sees what was taken meanwhile.
+-- Lock the imports of the user $1 until the end of the transaction. A statement of its own, so that the next one sees
+-- what was committed before.
 SELECT pg_advisory_xact_lock(hashtextextended('workspace.import-pgn ' || $1::text, 'async_tasks'::regclass::bigint))
 
 -- name: count_open_imports
--- How many imports of $1 wait or run. By their commands: the task has the file, and would be read whole.
+-- The number of imports of the user $1 that wait or run; read from their commands, because tasks contain the files.
 SELECT count(*) AS imports FROM async_tasks AS task
 JOIN command_inbox AS command ON command.id = task.triggered_by_command_id
 WHERE task.task_type = 'workspace.import-pgn' AND task.status IN ('PENDING', 'RUNNING')
     AND command.payload ->> 'asker' = $1
 
 -- name: link_task_to_parent
--- A purge of the node $2 finds the task $1 by it, until its result names what it has made instead.
+-- Link the task $1 to its parent node $2, whose purge finds it, until the result has the created nodes.
 UPDATE async_tasks SET result_data = jsonb_build_object('nodes', jsonb_build_array($2::text)) WHERE id = $1
 
 -- name: task
--- Where a task of a workspace stands; an error counts once it has FAILED.
--- An import that has FAILED names its parent.
+-- The state of a task; its error only after it has FAILED. refused_at: the parent of a FAILED import.
 SELECT id, task_type, aggregate_id, status::text AS status, progress, created_at, updated_at,
     input_data #>> '{asker,actor}' AS asker,
     CASE WHEN status = 'FAILED' THEN (result_data #>> '{nodes,0}')::uuid END AS refused_at,
@@ -26,14 +25,14 @@ FROM async_tasks
 WHERE id = $1 AND task_type IN ('workspace.import-pgn', 'workspace.export')
 
 -- name: lock_exports
--- No other transaction takes or ends an export of the person $1, or takes one of the node $2 (null: any), until this
--- one ends. In a statement of its own, so that the next one reads what was committed meanwhile.
+-- Lock the exports of the user $1, and those of the node $2 (null: none), until the end of the transaction. A statement
+-- of its own, so that the next one sees what was committed before.
 SELECT pg_advisory_xact_lock(hashtextextended('workspace.export ' || $1::text, 'async_tasks'::regclass::bigint)),
     pg_advisory_xact_lock(hashtextextended('workspace.export of ' || $2::text, 'async_tasks'::regclass::bigint))
 
 -- name: count_open_exports
--- How many exports of the person $1 and of the node $2 wait or run, the bytes of the files that are kept for the person,
--- and the seconds until the oldest of them is removed, which is after $3 hours.
+-- The number of exports of the user $1 and of the node $2 that wait or run, the bytes of the user's files, and the
+-- seconds until the oldest file is removed, after $3 hours.
 SELECT (SELECT count(*) FROM async_tasks
         WHERE task_type = 'workspace.export' AND status IN ('PENDING', 'RUNNING') AND fairness_key = $1) AS of_person,
     (SELECT count(*) FROM async_tasks
@@ -46,8 +45,8 @@ FROM (
 ) AS kept
 
 -- name: insert_archive
--- The file $4 of the task $1, of the node $2, for the person $3. No row: with it the person's files would take more than
--- $5 bytes.
+-- Store the file $4 of the task $1, of the node $2, for the user $3. No row: the user's files would take more than $5
+-- bytes.
 INSERT INTO workspace_archives (task_id, node_id, owner_id, file)
 SELECT $1, $2, $3, $4
 WHERE (SELECT coalesce(sum(size_bytes), 0) FROM workspace_archives WHERE owner_id = $3) + octet_length($4::bytea) <= $5
@@ -61,5 +60,5 @@ DELETE FROM workspace_archives WHERE task_id = ANY(ARRAY(
 RETURNING task_id
 
 -- name: archive_file
--- The file that a task has made.
+-- The file of a task.
 SELECT file FROM workspace_archives WHERE task_id = $1

@@ -1,4 +1,4 @@
-"""What a node's events make of its rows: pure, and the same for a live write and for a rebuild."""
+"""The rows of a node as a projection of its events: pure, and the same for commands and for a rebuild."""
 
 from backend.workspace.projection import _chapters, _discussions, _nodes, _sharing, _versions
 from backend.workspace.projection._moves import Direction, has_move
@@ -15,5 +15,5 @@ __all__ = (
     "version_chapters",
 )
 
-# Imported for what they declare.
+# Imported for the handlers that they register.
 _ = _chapters, _discussions, _nodes, _sharing, _versions

@@ -1,4 +1,4 @@
-"""Chapters and their trees of moves."""
+"""Events of chapters and their trees of moves."""
 
 from shared_types.workspace import WorkspaceChapter, WorkspaceEvent
 
@@ -20,7 +20,7 @@ _DIRECTIONS = {
 
 @handles(WorkspaceEvent.PGN_IMPORTED, WorkspaceEvent.PGN_EXPORTED)
 def _change_no_row(state: NodeState, event: NodeEvent) -> None:
-    """A fact that no row depends on: the chapters of an import have events of their own."""
+    """Change no row: the chapters of an import have events of their own."""
 
 
 @handles(WorkspaceEvent.CHAPTER_CREATED)
@@ -41,28 +41,28 @@ def _created(state: NodeState, event: NodeEvent) -> None:
 
 @handles(WorkspaceEvent.MOVE_ADDED)
 def _move_added(state: NodeState, event: NodeEvent) -> None:
-    """``move_path`` is there, the last variation where it stands; with an ``annotation`` of its own."""
+    """Add the move ``move_path`` with its ``annotation``, as the last variation after the move before it."""
     path, annotation = event.payload["move_path"], event.payload["annotation"]
     _change_moves(state, event, insert_move(_moves(state, event), path, annotation))
 
 
 @handles(WorkspaceEvent.MOVE_DELETED)
 def _move_deleted(state: NodeState, event: NodeEvent) -> None:
-    """``move_path`` is gone with what followed it; ``annotations`` are those that changed, by path."""
+    """Remove the move ``move_path`` and all after it; ``annotations`` changed with it, by path."""
     moves = remove_move(_moves(state, event), event.payload["move_path"])
     _change_moves(state, event, set_annotations(moves, event.payload["annotations"]))
 
 
 @handles(*_DIRECTIONS)
 def _variation_moved(state: NodeState, event: NodeEvent) -> None:
-    """``move_path`` changed places with its neighbour; ``annotations`` are those that changed, by path."""
+    """Swap the variation ``move_path`` with its neighbour; ``annotations`` changed with it, by path."""
     moves = swap_variations(_moves(state, event), event.payload["move_path"], _DIRECTIONS[event.type])
     _change_moves(state, event, set_annotations(moves, event.payload["annotations"]))
 
 
 @handles(WorkspaceEvent.ANNOTATION_UPDATED)
 def _annotated(state: NodeState, event: NodeEvent) -> None:
-    """``annotation`` stands at ``move_path`` now; the empty path is the start."""
+    """Set the annotation of ``move_path``; the empty path is the start."""
     moves = set_annotations(_moves(state, event), {event.payload["move_path"]: event.payload["annotation"]})
     _change_moves(state, event, moves)
 

@@ -1,4 +1,4 @@
-"""Threads, replies, reactions."""
+"""Events of threads, replies and reactions."""
 
 from datetime import UTC
 from typing import Any, Final
@@ -8,7 +8,7 @@ from shared_types.workspace import ThreadKind, WorkspaceEvent, WorkspaceReply, W
 
 from backend.workspace.projection._state import NodeEvent, NodeState, handles
 
-#: Earlier bodies that a reply keeps; those before them are in its events alone.
+#: Earlier bodies in a reply's row; older ones are only in its events.
 _HISTORY_MAX: Final = 50
 
 
@@ -94,7 +94,7 @@ def _reply_edited(state: NodeState, event: NodeEvent) -> None:
     before = {
         "body": reply.body,
         "written_by": reply.edited_by or reply.author_id,
-        # Of a row that was read the offset is the session's.
+        # UTC: a row that PostgreSQL has returned has the offset of the session.
         "written_at": reply.changed_at.astimezone(UTC).isoformat(),
     }
     _change_reply(
@@ -109,29 +109,35 @@ def _reply_edited(state: NodeState, event: NodeEvent) -> None:
 
 @handles(WorkspaceEvent.DISCUSSION_REPLY_DELETED)
 def _reply_deleted(state: NodeState, event: NodeEvent) -> None:
-    """Its words go, its earlier ones too; the place stays until the last answer to it goes."""
+    """Delete a reply; one with replies keeps its row, without text, until the last of them is deleted."""
     if event.payload["answered"]:
-        gone: dict[str, Any] = {"body": "", "mentions": [], "edited_by": None, "history": [], "reactions": {}}
-        _change_reply(state, event, **gone, deleted_at=event.at)
+        empty: dict[str, Any] = {
+            "body": "",
+            "mentions": [],
+            "edited_by": None,
+            "history": [],
+            "reactions": {},
+        }
+        _change_reply(state, event, **empty, deleted_at=event.at)
         return
     for reply_id in (event.payload["reply_id"], *event.payload["emptied"]):
         del state.replies[UUID(reply_id)]
 
 
 @handles(WorkspaceEvent.DISCUSSION_REACTION_ADDED)
-def _reacted(state: NodeState, event: NodeEvent) -> None:
+def _reaction_added(state: NodeState, event: NodeEvent) -> None:
     reply, emoji = state.replies[event.id("reply_id")], event.payload["emoji"]
-    people = [*reply.reactions.get(emoji, []), event.actor]
-    state.replies[reply.id] = reply.model_copy(update={"reactions": {**reply.reactions, emoji: people}})
+    users = [*reply.reactions.get(emoji, []), event.actor]
+    state.replies[reply.id] = reply.model_copy(update={"reactions": {**reply.reactions, emoji: users}})
 
 
 @handles(WorkspaceEvent.DISCUSSION_REACTION_REMOVED)
 def _reaction_removed(state: NodeState, event: NodeEvent) -> None:
     reply, emoji = state.replies[event.id("reply_id")], event.payload["emoji"]
-    rest = {name: people for name, people in reply.reactions.items() if name != emoji}
-    if people := [one for one in reply.reactions[emoji] if one != event.actor]:
-        rest[emoji] = people
-    state.replies[reply.id] = reply.model_copy(update={"reactions": rest})
+    remaining = {name: users for name, users in reply.reactions.items() if name != emoji}
+    if users := [one for one in reply.reactions[emoji] if one != event.actor]:
+        remaining[emoji] = users
+    state.replies[reply.id] = reply.model_copy(update={"reactions": remaining})
 
 
 def _change_thread(state: NodeState, event: NodeEvent, **fields: Any) -> None:

@@ -1,10 +1,10 @@
-"""Moves as chapters store them, changed as it was recorded; knows no rules of chess.
+"""The stored trees of moves, changed as the events say; without the rules of chess.
 
 A chapter's document is ``{"start": annotation, "moves": [in preorder]}``, a move ``{"parent", "uci",
-…annotation}``, where ``parent`` is the index of the move before it, -1 for a first one. What may be done to
-it is decided by :mod:`backend.workspace.chess`, and an event says what came of it; so a rebuild makes the
-same rows without that package, and also when its rules have changed since. Documents are never changed in
-place: moves that stay the same are shared.
+…annotation}``, where ``parent`` is the index of the move before it, -1 for a first one.
+:mod:`backend.workspace.chess` decides which changes are legal, and an event contains the result. So a rebuild
+gives the same rows without that package, and also after its rules have changed. Documents are immutable:
+versions share the moves that are equal.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,19 +31,19 @@ START: Final = -1
 
 
 class Direction(IntEnum):
-    """Where a variation goes among its siblings."""
+    """The direction in which a variation moves among its siblings."""
 
     UP = -1
     DOWN = 1
 
 
 def moves_of(document: Mapping[str, Any]) -> Moves:
-    """The moves of a chapter's document."""
+    """Return the moves of a chapter's document."""
     return document.get("moves", ())
 
 
 def has_move(document: Mapping[str, Any], path: str) -> bool:
-    """Whether a move has this path."""
+    """Return whether a move has this path."""
     try:
         return _find(moves_of(document), path) != START
     except KeyError:
@@ -51,10 +51,10 @@ def has_move(document: Mapping[str, Any], path: str) -> bool:
 
 
 def insert_move(document: Document, path: str, annotation: Document) -> Document:
-    """The move with this path is there, the last variation after the move before it.
+    """Add the move with this path, as the last variation after the move before it.
 
     Raises:
-        KeyError: there is no move before it.
+        KeyError: The move before it does not exist.
     """
     moves = moves_of(document)
     before, _, uci = path.rpartition(".")
@@ -65,10 +65,10 @@ def insert_move(document: Document, path: str, annotation: Document) -> Document
 
 
 def remove_move(document: Document, path: str) -> Document:
-    """The move with this path is gone, and all that followed it.
+    """Remove the move with this path and all moves after it.
 
     Raises:
-        KeyError: no move has the path.
+        KeyError: No move has the path.
     """
     moves = moves_of(document)
     at = _find(moves, path)
@@ -77,10 +77,10 @@ def remove_move(document: Document, path: str) -> Document:
 
 
 def swap_variations(document: Document, path: str, direction: Direction) -> Document:
-    """The variation that begins with this path has changed places with its neighbour.
+    """Swap the variation that begins with this path with its neighbour.
 
     Raises:
-        KeyError: no move has the path, or the move no neighbour there.
+        KeyError: No move has the path, or the move has no neighbour in this direction.
     """
     moves = moves_of(document)
     index = _find(moves, path)
@@ -89,28 +89,28 @@ def swap_variations(document: Document, path: str, direction: Direction) -> Docu
     if middle == len(moves) or moves[middle]["parent"] != moves[index]["parent"]:
         raise KeyError(path)
     end = _end(moves, middle)
-    # Siblings stand beside each other in preorder, each with all that follows it.
+    # In preorder, siblings are adjacent, each followed by its subtree.
     down = _shifted(moves[above:middle], above, end - middle)
     up = _shifted(moves[middle:end], middle, above - middle)
     return {**document, "moves": [*moves[:above], *up, *down, *moves[end:]]}
 
 
 def set_annotations(document: Document, annotations: Mapping[str, Document]) -> Document:
-    """Other annotations at the moves with these paths; the empty path is the start.
+    """Set the annotations of the moves with these paths; the empty path is the start.
 
     Raises:
-        KeyError: no move has one of the paths.
+        KeyError: No move has one of the paths.
     """
-    moves, made = list(moves_of(document)), dict(document)
+    moves, changed = list(moves_of(document)), dict(document)
     for path, annotation in annotations.items():
         index = _find(moves, path)
         if index != START:
             moves[index] = {"parent": moves[index]["parent"], "uci": moves[index]["uci"], **annotation}
         elif annotation:
-            made["start"] = annotation
+            changed["start"] = annotation
         else:
-            made.pop("start", None)
-    return {**made, "moves": moves}
+            changed.pop("start", None)
+    return {**changed, "moves": moves}
 
 
 def _find(moves: Moves, path: str) -> int:
@@ -118,7 +118,7 @@ def _find(moves: Moves, path: str) -> int:
         return START
     at, wanted = START, iter(path.split("."))
     step = next(wanted, None)
-    # Children stand behind their parent, so one pass meets every step of the path in its turn.
+    # Moves are stored after their parents, so one pass finds each step of the path in order.
     for index, move in enumerate(moves):
         if move["parent"] == at and move["uci"] == step:
             at, step = index, next(wanted, None)
@@ -128,7 +128,7 @@ def _find(moves: Moves, path: str) -> int:
 
 
 def _end(moves: Moves, index: int) -> int:
-    """The index behind the last move of what follows *index*."""
+    """Return the index after the last move of the subtree of *index*."""
     for at in range(index + 1, len(moves)):
         if moves[at]["parent"] < index:
             return at
@@ -144,5 +144,5 @@ def _above(moves: Moves, index: int) -> int:
 
 
 def _shifted(moves: Moves, first: int, by: int) -> list[Document]:
-    """*moves*, whose parents from index *first* on have moved *by* so many places."""
+    """Return *moves* with *by* added to each parent from index *first* on."""
     return [one if one["parent"] < first else {**one, "parent": one["parent"] + by} for one in moves]

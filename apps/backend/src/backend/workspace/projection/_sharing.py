@@ -1,4 +1,4 @@
-"""Grants and links."""
+"""Events of grants and share links."""
 
 from datetime import datetime
 

@@ -1,4 +1,4 @@
-"""The rows of one node, and the table of what each event changes in them."""
+"""The rows of one node, and the registry of functions that apply events to them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,27 +25,27 @@ AGGREGATE_TYPE: Final = "WORKSPACE_NODE"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NodeEvent:
-    """One event of a node, as far as rows depend on it."""
+    """One event of a node, with the fields that rows depend on."""
 
     type: WorkspaceEvent
     node_id: UUID
     payload: Mapping[str, Any]
     actor: str
-    #: ``created_at`` of the event: the time of its transaction.
+    #: ``created_at`` of the event, the time of its transaction.
     at: datetime
-    #: Of the stream, this event included.
+    #: The version of the stream after this event.
     version: int
 
     def id(self, name: str) -> UUID:
-        """The id under *name* in the payload."""
+        """Return the field *name* of the payload as an id."""
         return UUID(self.payload[name])
 
 
 @dataclass(slots=True)
 class NodeState:
-    """The rows of one node by their keys; a live write holds those it has loaded, a rebuild all of them.
+    """The rows of one node by their keys: in a command those that it has loaded, in a rebuild all of them.
 
-    Rows are never changed in place: a row that is another object than before is one to write.
+    Rows are immutable: a row has changed if it is another object than before.
     """
 
     node: WorkspaceNode | None = None
@@ -57,7 +57,7 @@ class NodeState:
     links: dict[UUID, WorkspaceLink] = field(default_factory=dict[UUID, WorkspaceLink])
 
     def copy(self) -> "NodeState":
-        """The same rows, apart from what is changed here later."""
+        """Return a copy that later changes do not affect."""
         return NodeState(
             node=self.node,
             chapters=dict(self.chapters),
@@ -70,12 +70,12 @@ class NodeState:
 
     @property
     def present(self) -> WorkspaceNode:
-        """The node, which must be there."""
-        assert self.node is not None, "an event before the node was created"
+        """The row of the node, which must exist."""
+        assert self.node is not None, "the node has an event before its creation"
         return self.node
 
     def change_node(self, event: NodeEvent, **fields: Any) -> None:
-        """Give the node *fields*, and a new version: what its ETag stands for has changed."""
+        """Change *fields* of the node's row and increment its version, which is its ETag."""
         node = self.present
         update = {**fields, "version": node.version + 1, "changed_at": event.at}
         self.node = node.model_copy(update=update)
@@ -86,11 +86,11 @@ _HANDLERS: Final[dict[WorkspaceEvent, EventHandler]] = {}
 
 
 def handles(*types: WorkspaceEvent) -> Callable[[EventHandler], EventHandler]:
-    """Declare what events of *types* change."""
+    """Register a function that applies events of *types*."""
 
     def declare(handler: EventHandler) -> EventHandler:
         for one in types:
-            assert one not in _HANDLERS, f"{one} is applied twice"
+            assert one not in _HANDLERS, f"{one} has two handlers"
             _HANDLERS[one] = handler
         return handler
 
@@ -98,10 +98,10 @@ def handles(*types: WorkspaceEvent) -> Callable[[EventHandler], EventHandler]:
 
 
 def apply_event(state: NodeState, event: NodeEvent) -> None:
-    """Change *state* by *event*, its next one; the node's ``stream_version`` follows.
+    """Apply the next event of a node to its rows, and set the ``stream_version`` of the node.
 
     Raises:
-        KeyError: a row that the event is about is not there, or nobody applies this type.
+        KeyError: A row that the event is about is missing, or the type has no handler.
     """
     _HANDLERS[event.type](state, event)
     if state.node is not None:

@@ -1,4 +1,4 @@
-"""Snapshots of a study, and going back to one: history never rewinds."""
+"""Events of a study's versions: a snapshot, and a rollback, which creates a new version."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -14,35 +14,36 @@ _CONTENT = ("id", "position", "title", "headers", "moves")
 
 
 def version_chapters(chapters: Iterable[WorkspaceChapter]) -> list[dict[str, Any]]:
-    """*chapters* as a version keeps them, in their order."""
+    """Return *chapters* as a version stores them, in their order."""
     return [_content(one) for one in sorted(chapters, key=lambda one: (one.position, one.id))]
 
 
 @handles(WorkspaceEvent.STUDY_SNAPSHOT_CREATED)
 def _snapshot_created(state: NodeState, event: NodeEvent) -> None:
-    """The study as it is now; all its chapters must be there."""
+    """Create a version of the study; all its chapters must be loaded."""
     _add_version(state, event, event.payload["number"], restored_from=None)
 
 
 @handles(WorkspaceEvent.STUDY_ROLLED_BACK)
 def _rolled_back(state: NodeState, event: NodeEvent) -> None:
-    """The chapters of an earlier version come back, each with a new ETag; the title stays."""
-    back_to = state.versions[event.payload["restored_from"]]
+    """Restore the chapters of an earlier version, each with a new ETag; the title stays."""
+    target = state.versions[event.payload["restored_from"]]
     before = dict(state.chapters)
     state.chapters.clear()
-    for content in back_to.chapters:
+    for content in target.chapters:
         chapter_id = UUID(content["id"])
-        existed = before.get(chapter_id)
+        previous = before.get(chapter_id)
         state.chapters[chapter_id] = WorkspaceChapter(
             **content,
             node_id=event.node_id,
-            # The stream's version is larger than any that this chapter had, also before it was taken away.
+            # The version of the stream is larger than each version that the chapter had, also before its
+            # deletion.
             version=event.version,
-            created_at=existed.created_at if existed else event.at,
+            created_at=previous.created_at if previous else event.at,
             changed_at=event.at,
         )
-    state.change_node(event, description=back_to.description)
-    _add_version(state, event, event.payload["number"], restored_from=back_to.number)
+    state.change_node(event, description=target.description)
+    _add_version(state, event, event.payload["number"], restored_from=target.number)
 
 
 def _add_version(state: NodeState, event: NodeEvent, number: int, *, restored_from: int | None) -> None:

@@ -1,8 +1,8 @@
 -- name: search
--- Live nodes and chapters that somebody may read and in which a pattern ($3) stands: the trees that they ($1) own,
--- and what they have a grant on, or the link $2 leads to. From there down, so that other people's rows are not
--- looked at: OFFSET 0 keeps the planner from reading whole tables instead of the rows of one node. Each node is met
--- once, however many grants lead to it. A page after a place ($4 to $6).
+-- A page of the live nodes and chapters that the user $1 may read and that match the pattern $3, after the position $4
+-- to $6. The search starts at the user's own trees, grants and the share link $2, and descends, so that rows of other
+-- users are not read: OFFSET 0 keeps the planner from reading whole tables instead of the rows of one node. UNION
+-- visits each node once, also if several grants lead to it.
 WITH RECURSIVE begun AS (
     SELECT node.id, coalesce(node.visibility, 'shared') AS visibility, true AS owned
     FROM workspace_nodes AS node

@@ -1,4 +1,4 @@
-"""Links: a role for whoever has the address, until they expire or are revoked."""
+"""Commands on share links, which give a role to each holder of their token."""
 
 import hashlib
 import secrets
@@ -19,24 +19,25 @@ from backend.workspace.errors import ResourceNotFound, ShareLimitReached, as_res
 __all__ = ("LINKS_MAX", "LINKS_SQL", "create_link", "hash_token", "revoke_link")
 
 LINKS_SQL: Final = load_queries(__package__ or "backend.workspace.sharing", "links.sql")
-#: Of one node, expired ones included until they are revoked.
+#: Of one node, including expired links that are not revoked.
 LINKS_MAX: Final = 50
-#: 256 bits: nobody finds one by trying, so a plain hash keeps it.
+#: 256 bits cannot be guessed, so a hash without salt is enough to store them.
 _TOKEN_BYTES: Final = 32
-_AHEAD_MAX: Final = timedelta(days=3_653)
+_EXPIRY_MAX: Final = timedelta(days=3_653)
 
 
 async def create_link(
     tx: CommandTransaction, node_id: UUID, request: CreateLink, password_hash: str | None
 ) -> tuple[WorkspaceLink, str]:
-    """Make a link to a node; with it its token, which is stored nowhere and cannot be had again.
+    """Create a link to a node; return it with its token, which is not stored.
 
-    Token and password are in no event and no command: only their hashes stay, apart from the link.
+    No event and no command contains the token or the password; only their hashes are stored, in another
+    table.
 
     Raises:
-        NodeNotFound, RoleMissing: who asks is no admin.
-        ValidationFailed: it would expire before it is made, or in more than ten years.
-        ShareLimitReached: the node has too many.
+        NodeNotFound, RoleMissing: The sender is not an admin.
+        ValidationFailed: The expiry is in the past, or more than ten years ahead.
+        ShareLimitReached: The node has the maximum of links.
     """
     await lock_node(tx, node_id, Role.ADMIN)
     expires_at = _check_expiry(request.expires_at, await tx.now())
@@ -59,16 +60,16 @@ async def create_link(
 
 
 async def revoke_link(tx: CommandTransaction, link_id: UUID) -> None:
-    """Make a link lead nowhere, from now on and for those who have opened it too.
+    """Revoke a link, also for requesters who have opened it.
 
     Raises:
-        ResourceNotFound: there is no such link, or who asks may not read its node.
-        RoleMissing: who asks is no admin.
+        ResourceNotFound: The link does not exist, or the sender may not read its node.
+        RoleMissing: The sender is not an admin.
     """
     node_id = (await _link(tx, link_id)).node_id
     with as_resource_not_found("link"):
         await lock_node(tx, node_id, Role.ADMIN)
-    # Again, as another may have revoked it meanwhile.
+    # Read again under the lock: another request may have revoked it.
     tx.load_rows(node_id, "links", {link_id: await _link(tx, link_id)})
     payload = {"link_id": str(link_id)}
     await tx.emit(WorkspaceEvent.ACL_LINK_REVOKED, node_id, payload, target=(EventTarget.SHARE, link_id))
@@ -77,7 +78,7 @@ async def revoke_link(tx: CommandTransaction, link_id: UUID) -> None:
 
 
 def hash_token(token: str) -> bytes:
-    """What is stored of a token: its SHA-256."""
+    """Return the SHA-256 of a token, which is what is stored."""
     return hashlib.sha256(token.encode()).digest()
 
 
@@ -91,7 +92,7 @@ async def _link(tx: CommandTransaction, link_id: UUID) -> WorkspaceLink:
 def _check_expiry(expires_at: datetime | None, now: datetime) -> datetime | None:
     if expires_at is None:
         return None
-    if not now < expires_at <= now + _AHEAD_MAX:
-        message = "must lie ahead, by ten years at the most"
+    if not now < expires_at <= now + _EXPIRY_MAX:
+        message = "must be in the future, by ten years at most"
         raise ValidationFailed([Detail(field="body.expires_at", message=message)])
     return expires_at.astimezone(UTC)

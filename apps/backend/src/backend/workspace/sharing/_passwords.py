@@ -1,4 +1,4 @@
-"""Passwords of links: stored_hash as scrypt makes them (RFC 7914), each with its salt and its price."""
+"""Hashes of link passwords: scrypt (RFC 7914), each with its salt and cost."""
 
 import asyncio
 import hashlib
@@ -28,9 +28,9 @@ __all__ = (
 Result = TypeVar("Result")
 
 HASHES_MAX: Final = 128
-"""Passwords that a process has under way: the last of them waits for 16 s."""
+"""Passwords that a process hashes or has waiting; the last one waits 16 s."""
 HASHES_PER_HOLDER_MAX: Final = 64
-"""Of them, those of one link, or of one person who creates links; a school class may open a link at once."""
+"""Of them, those of one link, or of one user who creates links; a school class may open a link at once."""
 _THREADS_MAX: Final = 2
 
 _SALT_BYTES: Final = 16
@@ -42,38 +42,38 @@ _MEMORY_BYTES_MAX: Final = 2**28
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
-    """What one try costs: ``2 ** log_n`` KiB of memory, *p* times over."""
+    """The cost of one hash: ``2 ** log_n`` KiB of memory, *p* times."""
 
     log_n: int
     p: int
 
 
-#: 16 MiB and a quarter of a second (OWASP, Password Storage Cheat Sheet). Each hash keeps its own.
+#: 16 MiB and a quarter of a second (OWASP, Password Storage Cheat Sheet). Each hash contains its cost.
 COST: Final = Cost(log_n=14, p=5)
 
 
 def hash_password(password: str, cost: Cost = COST) -> str:
-    """What to keep of *password*."""
+    """Return the hash of *password* to store, with its cost and salt."""
     salt = os.urandom(_SALT_BYTES)
     digest = _scrypt(password, salt, cost)
     return f"scrypt${cost.log_n}${cost.p}${b64encode(salt).decode()}${b64encode(digest).decode()}"
 
 
 def is_password(password: str, stored_hash: str) -> bool:
-    """Whether *stored_hash* was made of *password*; no faster for a near miss."""
+    """Return whether *stored_hash* is a hash of *password*, in constant time."""
     _, log_n, p, salt, digest = stored_hash.split("$")
     tried = _scrypt(password, b64decode(salt), Cost(log_n=int(log_n), p=int(p)))
     return hmac.compare_digest(tried, b64decode(digest))
 
 
 class PasswordHasher:
-    """Hashes passwords for the requests of one process, on two threads of its own.
+    """Hash passwords for the requests of one process, on two threads of its own.
 
     Not on asyncio's threads: a hash takes a quarter of a second, and other work would wait for it.
     """
 
     def __init__(self) -> None:
-        #: Requests whose password is hashed or waits for a thread; taken before a try is counted.
+        #: Requests whose password is hashed or waits for a thread; reserved before a try is counted.
         self.limit = ConcurrencyLimit(
             total_max=HASHES_MAX, per_holder_max=HASHES_PER_HOLDER_MAX, error=TooManyPasswords
         )
@@ -81,7 +81,7 @@ class PasswordHasher:
 
     @asynccontextmanager
     async def lifespan(self, _app: object) -> AsyncGenerator[None]:
-        """Run with the application; ends the threads."""
+        """Stop the threads when the application ends."""
         try:
             yield
         finally:
@@ -90,11 +90,11 @@ class PasswordHasher:
                 await asyncio.to_thread(threads.shutdown, cancel_futures=True)
 
     async def hash(self, password: str) -> str:
-        """What to keep of *password*."""
+        """Return the hash of *password* to store."""
         return await self._run(hash_password, password)
 
     async def is_password(self, password: str, stored_hash: str) -> bool:
-        """Whether *stored_hash* was made of *password*."""
+        """Return whether *stored_hash* is a hash of *password*."""
         return await self._run(is_password, password, stored_hash)
 
     async def _run(self, work: Callable[..., Result], *args: str) -> Result:
@@ -104,7 +104,7 @@ class PasswordHasher:
 
 
 def _scrypt(password: str, salt: bytes, cost: Cost) -> bytes:
-    # However a keyboard composes its letters (NIST SP 800-63B, section 5.1.1.2).
+    # Keyboards compose letters differently; NFKC makes them equal (NIST SP 800-63B, section 5.1.1.2).
     secret = unicodedata.normalize("NFKC", password).encode()
     return hashlib.scrypt(
         secret, salt=salt, n=2**cost.log_n, r=_R, p=cost.p, maxmem=_MEMORY_BYTES_MAX, dklen=_HASH_BYTES

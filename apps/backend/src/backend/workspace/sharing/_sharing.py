@@ -1,4 +1,4 @@
-"""Grants: who may do what on a node and below it, and who may say so."""
+"""Commands on grants, which give a user a role on a node and its subtree."""
 
 from typing import Final
 from uuid import UUID
@@ -21,18 +21,18 @@ from backend.workspace.errors import (
 __all__ = ("GRANTS_MAX", "SHARING_SQL", "change_role", "check_change", "revoke_grant", "share_node")
 
 SHARING_SQL: Final = load_queries(__package__ or "backend.workspace.sharing", "sharing.sql")
-#: Of one node. A club's members; more is a folder for everybody, or a link.
+#: Of one node: the members of a club. For more users, share a link.
 GRANTS_MAX: Final = 500
 
 
 async def share_node(tx: CommandTransaction, node_id: UUID, request: ShareNode) -> WorkspaceGrant:
-    """Grant a role to somebody who has none on this very node.
+    """Grant a role to a user without a grant on the node itself.
 
     Raises:
-        NodeNotFound, RoleMissing: who asks is no admin; only the owner makes admins.
-        GrantRefused: it is for oneself, or for the owner.
-        AlreadyShared: there is a grant already.
-        ShareLimitReached: the node has too many.
+        NodeNotFound, RoleMissing: The sender is not an admin; or not the owner, and grants the role admin.
+        GrantRefused: The grant is for the sender, or for the owner.
+        AlreadyShared: The user has a grant on the node.
+        ShareLimitReached: The node has the maximum of grants.
     """
     access = await lock_node(tx, node_id, Role.ADMIN)
     _check_other(tx, access, request.user_id)
@@ -52,12 +52,13 @@ async def share_node(tx: CommandTransaction, node_id: UUID, request: ShareNode) 
 async def change_role(
     tx: CommandTransaction, node_id: UUID, user_id: str, request: ChangeRole
 ) -> WorkspaceGrant:
-    """Change what is granted to somebody on this very node; the role they have is no change.
+    """Change the role of a user's grant on the node itself; an equal role changes nothing.
 
     Raises:
-        NodeNotFound, RoleMissing: who asks is no admin; only the owner makes admins, or takes it from them.
-        GrantRefused: it is one's own, or the owner's.
-        ResourceNotFound: nothing is granted to them here; a role that they inherit is granted anew, by POST.
+        NodeNotFound, RoleMissing: The sender is not an admin; or not the owner, and the role admin changes.
+        GrantRefused: The grant is for the sender, or for the owner.
+        ResourceNotFound: The user has no grant on the node itself; an inherited role is changed by a new
+            grant.
     """
     access = await lock_node(tx, node_id, Role.ADMIN)
     _check_other(tx, access, user_id)
@@ -73,13 +74,13 @@ async def change_role(
 
 
 async def revoke_grant(tx: CommandTransaction, node_id: UUID, user_id: str) -> None:
-    """Take away what is granted to somebody on this very node; one's own may always go: that is to leave.
+    """Revoke a user's grant on the node itself; users may revoke their own grants, to leave.
 
     Raises:
-        NodeNotFound: who asks may not read it.
-        RoleMissing: it is somebody else's, and who asks is no admin, or no owner where it is an admin's.
-        GrantRefused: it is one's own, and one would have more without it.
-        ResourceNotFound: nothing is granted to them here.
+        NodeNotFound: The sender may not read the node.
+        RoleMissing: The grant is another user's, and the sender is not an admin; of an admin, not the owner.
+        GrantRefused: The grant is the sender's, who would inherit a higher role without it.
+        ResourceNotFound: The user has no grant on the node itself.
     """
     own = user_id == tx.caller.actor
     access = await lock_node(tx, node_id, Role.VIEWER if own else Role.ADMIN)
@@ -92,20 +93,29 @@ async def revoke_grant(tx: CommandTransaction, node_id: UUID, user_id: str) -> N
 
 
 def check_change(actor: Role, *, own: bool, before: Role | None, after: Role | None) -> None:
-    """Let *actor* change what somebody may do from *before* to *after*, inherited or not; null for nothing.
+    """Require that *actor* may change a user's role on a node from *before* to *after*; None for no role.
 
-    Admins are the owner's to make and unmake: else one of them could take the place from the others. As
-    the nearest grant counts, a lower one further down unmakes one too, and to revoke that makes one again.
+    Only the owner creates and removes admins: otherwise one admin could remove the others. Both roles include
+    inherited ones, because a lower grant below an inherited one removes an admin too, and revoking it creates
+    one.
+
+    Args:
+        actor: The role of the sender.
+        own: Whether the sender changes their own role.
+        before: The role of the user before the change.
+        after: The role of the user after the change.
 
     Raises:
-        RoleMissing: one of the two is an admin's role.
-        GrantRefused: one would give oneself more.
+        RoleMissing: The change creates or removes an admin, and the sender is not the owner.
+        GrantRefused: The sender would get a higher role.
     """
     if actor is Role.OWNER:
         return
     if own:
         if (after.rank if after else -1) > (before.rank if before else -1):
-            raise GrantRefused("without this grant you would have more; an admin of the node may revoke it")
+            raise GrantRefused(
+                "without this grant you would inherit a higher role; ask an admin of the node to revoke it"
+            )
         return
     if before is not after and Role.ADMIN in (before, after):
         raise RoleMissing(Role.OWNER)
@@ -113,9 +123,9 @@ def check_change(actor: Role, *, own: bool, before: Role | None, after: Role | N
 
 def _check_other(tx: CommandTransaction, access: Access, user_id: str) -> None:
     if user_id == tx.caller.actor:
-        raise GrantRefused("nobody grants a role to themselves; another admin does")
+        raise GrantRefused("you cannot grant a role to yourself; ask another admin")
     if user_id == access.owner:
-        raise GrantRefused("the owner of the tree may do everything already")
+        raise GrantRefused("the owner of the tree has all rights already; choose another user")
 
 
 async def _lock_grant(tx: CommandTransaction, node_id: UUID, user_id: str) -> WorkspaceGrant | None:
@@ -128,10 +138,10 @@ async def _lock_grant(tx: CommandTransaction, node_id: UUID, user_id: str) -> Wo
 
 
 async def _check_change(tx: CommandTransaction, access: Access, user_id: str, role: Role | None) -> None:
-    """Check a change of the grant that *user_id* has on the node itself to *role*; null for none."""
+    """Check a change of the grant of *user_id* on the node itself to *role*; None revokes it."""
     rows = await tx.executor.fetch(ACCESS_SQL["ancestors"], access.node.id, user_id, None)
     here, *above = [one.granted for one in ancestors_from_rows(rows)]
     inherited = next((one for one in above if one), None)
-    assert access.role is not None, "who may not even read was refused"
+    assert access.role is not None, "a sender without access was refused before"
     own = user_id == tx.caller.actor
     check_change(access.role, own=own, before=here or inherited, after=role or inherited)

@@ -1,5 +1,5 @@
 -- name: grant
--- What is granted to a user on a node itself.
+-- The grant of a user on a node itself.
 SELECT to_jsonb(granted)::text AS row FROM workspace_grants AS granted
 WHERE granted.node_id = $1 AND granted.user_id = $2
 
@@ -8,7 +8,7 @@ WHERE granted.node_id = $1 AND granted.user_id = $2
 SELECT count(*) AS grants FROM workspace_grants WHERE node_id = $1
 
 -- name: grants_page
--- Of each user the grant that counts on a node, the nearest on the way up; a page after a user.
+-- A page of the effective grants on a node, after a user: for each user the nearest one, on the node or an ancestor.
 WITH RECURSIVE up AS (
     SELECT node.id, node.parent_id, 0 AS level FROM workspace_nodes AS node WHERE node.id = $1
     UNION ALL
@@ -23,7 +23,7 @@ ORDER BY granted.user_id, up.level
 LIMIT $3
 
 -- name: links_of_ancestors
--- The links of a node and of its ancestors, oldest first; those that have expired too.
+-- The links of a node and of its ancestors, oldest first, including expired ones.
 WITH RECURSIVE up AS (
     SELECT node.id, node.parent_id, 0 AS level FROM workspace_nodes AS node WHERE node.id = $1
     UNION ALL
@@ -36,8 +36,8 @@ FROM up JOIN workspace_links AS link ON link.node_id = up.id
 ORDER BY link.created_at, link.id
 
 -- name: shared_page
--- Nodes on which a user has a grant that counts: live, in somebody else's tree, not private; a page of them, the
--- newest grant first, after a place. parent_seen: whether the user may read the parent.
+-- A page of the nodes on which a user has an effective grant, the newest grant first, after a position: live nodes in
+-- trees of other owners that are not private. parent_seen: whether the user may read the parent.
 SELECT to_jsonb(node)::text AS row, place.visibility,
     place.above = 'public' OR (place.above = 'shared' AND place.granted_above) AS parent_seen, granted.role::text AS role, granted.granted_by,
     granted.created_at AS granted_at

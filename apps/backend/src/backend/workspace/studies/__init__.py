@@ -1,4 +1,4 @@
-"""Studies: chapters, their moves, versions and export.
+"""Studies: chapters, their moves, versions, and export as PGN.
 
 Modules that need the package ``chess`` are imported where they are used, not here.
 """

@@ -1,7 +1,7 @@
-"""What a change of a chapter's moves comes to, and how a chapter is shown: pure; needs the package ``chess``.
+"""Deciders of changes of a chapter's moves, and the view of a chapter: pure; needs the package ``chess``.
 
-Each decision is the payload of the event that records it. It says all that changes, so that history is
-repeated without chess (:mod:`backend.workspace.projection`).
+Each decision is the payload of the event that records it. The payload contains all that changes, so that
+:mod:`backend.workspace.projection` applies it without the rules of chess.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,17 +35,17 @@ __all__ = (
 Payload = dict[str, Any]
 
 PATHS_CHARS_MAX: Final = 4_000_000
-"""Characters of all paths in one answer.
+"""Characters of all move paths in one response.
 
-A game of 1,200 half-moves has as many; one of 20,000 would have a billion.
+A game of 1,200 half-moves has as many; a game of 20,000 would have a billion.
 """
 
 
 def decide_add_move(chapter: WorkspaceChapter, request: AddMove) -> Payload:
-    """What a new move comes to; ``fen`` is the position after it.
+    """Decide on adding a move; ``fen`` is the position after it.
 
     Raises:
-        ChessError: the rules, PGN or a limit refuse it; see :func:`backend.workspace.chess.add_move`.
+        ChessError: The rules, PGN or a limit refuse the move; see :func:`backend.workspace.chess.add_move`.
     """
     move = add_move(_tree(chapter), chapter.headers, request.after, request.move)
     annotation = {}
@@ -57,18 +57,18 @@ def decide_add_move(chapter: WorkspaceChapter, request: AddMove) -> Payload:
         "chapter_id": str(chapter.id),
         "move_path": move.path,
         "uci": move.uci,
-        "san": move.shown.san,
-        "ply": move.shown.ply,
-        "fen": move.shown.fen,
+        "san": move.rendered.san,
+        "ply": move.rendered.ply,
+        "fen": move.rendered.fen,
         "annotation": annotation,
     }
 
 
 def decide_delete_move(chapter: WorkspaceChapter, path: str) -> Payload:
-    """What it comes to when a move goes with all that follows; ``moves`` tells how many that are.
+    """Decide on deleting a move with all moves after it; ``moves`` is their number.
 
     Raises:
-        MoveNotFound: no move has the path.
+        MoveNotFound: No move has the path.
     """
     tree = _tree(chapter)
     left = delete_move(tree, path)
@@ -81,10 +81,10 @@ def decide_delete_move(chapter: WorkspaceChapter, path: str) -> Payload:
 
 
 def decide_move_variation(chapter: WorkspaceChapter, path: str, direction: Direction) -> Payload:
-    """What it comes to when a variation changes places with its neighbour.
+    """Decide on swapping a variation with its neighbour.
 
     Raises:
-        MoveNotFound, VariationFirst, VariationLast: see :func:`backend.workspace.chess.promote`.
+        MoveNotFound, VariationFirst, VariationLast: See :func:`backend.workspace.chess.promote`.
     """
     tree = _tree(chapter)
     made = (promote if direction is Direction.UP else demote)(tree, path)
@@ -101,7 +101,7 @@ def decide_annotate_move(
     """Decide on the annotation of a move, or of the start; the second value: whether it changes anything.
 
     Raises:
-        MoveNotFound, AnnotationInvalid: see :func:`backend.workspace.chess.annotate`.
+        MoveNotFound, AnnotationInvalid: See :func:`backend.workspace.chess.annotate`.
     """
     tree = _tree(chapter)
     made = annotate(tree, path, _annotation(annotation))
@@ -114,9 +114,9 @@ def decide_annotate_move(
 
 
 def chapter_view(chapter: WorkspaceChapter) -> ChapterView:
-    """A chapter as it is shown."""
+    """Return a chapter for a response."""
     tree = _tree(chapter)
-    shown = render_moves(tree, chapter.headers)
+    rendered = render_moves(tree, chapter.headers)
     paths = _paths(tree)
     moves = [
         MoveView(
@@ -128,7 +128,7 @@ def chapter_view(chapter: WorkspaceChapter) -> ChapterView:
             fen=at.fen,
             **move.annotation.document(),
         )
-        for move, at, path in zip(tree.moves, shown, paths, strict=True)
+        for move, at, path in zip(tree.moves, rendered, paths, strict=True)
     ]
     fields = chapter.model_dump(include=set(ChapterView.model_fields) - {"moves"})
     start = AnnotationView(**tree.start.document())
@@ -160,14 +160,14 @@ def _annotation_document(tree: MoveTree, path: str) -> Mapping[str, Any]:
 
 
 def _changed_annotations(before: MoveTree, after: MoveTree, path: str) -> Mapping[str, Any]:
-    """The annotation that changed because its move has become the main one beside *path*; by its path."""
+    """Return the annotation that changed because its move became the main one at *path*, by its path."""
     parent = after.find(path.rpartition(".")[0])
     first = [after.path_of(one) for one in after.children()[parent][:1]]
     return {one: _annotation_document(after, one) for one in first if _at(after, one) != _at(before, one)}
 
 
 def _paths(tree: MoveTree) -> Sequence[str | None]:
-    """The path of each move; of none where they are too long together."""
+    """Return the path of each move; None for each if all together are too long."""
     chars: list[int] = []
     for move in tree.moves:
         chars.append(len(move.uci) + (1 + chars[move.parent] if move.parent != START else 0))

@@ -1,7 +1,7 @@
-"""Chapters: reading one, and changing its moves. Only the one chapter's row is loaded and written.
+"""Commands on the moves of a chapter; each loads and writes the row of one chapter.
 
-What a change comes to is decided by :mod:`backend.workspace.studies._chapter_moves`. It cannot be
-imported without the package ``chess``, and so is imported where it is needed.
+:mod:`backend.workspace.studies._chapter_moves` has the deciders. It is imported where it is used, because it
+needs the package ``chess``.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final, ParamSpec, TypeVar
 from uuid import UUID
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 from relaybox.db import Executor, load_queries
 from shared_types.events import EventTarget
 from shared_types.workspace import Role, WorkspaceChapter, WorkspaceEvent
@@ -18,6 +18,7 @@ from shared_types.workspace_study_api import (
     AddMove,
     AnnotatedMoveView,
     ChapterChange,
+    ChapterEntry,
     SetAnnotation,
 )
 
@@ -31,6 +32,7 @@ __all__ = (
     "add_move",
     "delete_move",
     "fetch_chapter",
+    "fetch_chapter_entries",
     "fetch_chapters",
     "move_variation",
     "run_in_thread_if_large",
@@ -42,16 +44,16 @@ T = TypeVar("T")
 
 CHAPTERS_SQL: Final = load_queries(__package__ or "backend.workspace.studies", "chapters.sql")
 CHAPTER_BYTES_MAX: Final = 2 * 1024 * 1024
-"""JSON of a chapter's moves: 64 of them, a version, stay below PostgreSQL's limit for a value, 256 MB."""
-#: A chapter with more moves is thought about in a thread, so that others are not kept waiting.
+"""JSON of a chapter's moves. A version has up to 64 chapters; PostgreSQL's limit for its value is 256 MB."""
+#: Chapters with more moves are processed in a thread, so that the event loop is not blocked.
 _LOOP_MOVES_MAX: Final = 500
 
 
 async def fetch_chapter(executor: Executor, study_id: UUID, chapter_id: UUID) -> WorkspaceChapter:
-    """One chapter of a study.
+    """Return one chapter of a study.
 
     Raises:
-        ResourceNotFound: it has no such chapter.
+        ResourceNotFound: The study has no such chapter.
     """
     rows = await executor.fetch(CHAPTERS_SQL["chapter"], study_id, chapter_id)
     if not rows:
@@ -60,16 +62,22 @@ async def fetch_chapter(executor: Executor, study_id: UUID, chapter_id: UUID) ->
 
 
 async def fetch_chapters(executor: Executor, study_id: UUID) -> list[WorkspaceChapter]:
-    """All chapters of a study, in their order."""
+    """Return all chapters of a study, in their order."""
     rows = await executor.fetch(CHAPTERS_SQL["chapters"], study_id)
-    # Aside: of a whole study they are megabytes, and others want their turn between two of them.
+    # In a thread: a whole study is megabytes of JSON, which would block the event loop.
     return await asyncio.to_thread(lambda: [WorkspaceChapter.model_validate_json(row["row"]) for row in rows])
+
+
+async def fetch_chapter_entries(executor: Executor, study_id: UUID) -> list[ChapterEntry]:
+    """Return the chapters of a study, in their order, without their moves."""
+    rows = await executor.fetch(CHAPTERS_SQL["chapter_entries"], study_id)
+    return [ChapterEntry.model_validate({**row, "headers": from_json(row["headers"])}) for row in rows]
 
 
 async def run_in_thread_if_large(
     moves: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 ) -> T:
-    """What *function* gives, which thinks about so many *moves*: in a thread if they are many."""
+    """Call a *function* that processes *moves* moves; in a thread if there are more than 500."""
     if moves <= _LOOP_MOVES_MAX:
         return function(*args, **kwargs)
     return await asyncio.to_thread(function, *args, **kwargs)
@@ -81,9 +89,9 @@ async def add_move(
     """Add a move to a chapter whose version *match* allows.
 
     Raises:
-        NodeNotFound, RoleMissing, ResourceNotFound, VersionStale: the chapter is not to be changed so.
-        ChessError: the move is refused; see :func:`backend.workspace.studies._chapter_moves.added`.
-        ChapterFull: the chapter would be too large.
+        NodeNotFound, RoleMissing, ResourceNotFound, VersionStale: The chapter cannot be changed.
+        ChessError: The move is refused; see :func:`backend.workspace.studies._chapter_moves.added`.
+        ChapterFull: The chapter would be too large.
     """
     from backend.workspace.studies._chapter_moves import decide_add_move
 
@@ -97,10 +105,10 @@ async def add_move(
 async def delete_move(
     tx: CommandTransaction, study_id: UUID, chapter_id: UUID, path: str, match: IfMatch
 ) -> int:
-    """Remove a move with all that follows it; the chapter's version after that.
+    """Delete a move with all moves after it; return the new version of the chapter.
 
     Raises:
-        NodeNotFound, RoleMissing, ResourceNotFound, VersionStale: the chapter has no such move to remove.
+        NodeNotFound, RoleMissing, ResourceNotFound, VersionStale: The chapter or the move cannot be changed.
     """
     from backend.workspace.studies._chapter_moves import decide_delete_move
 
@@ -114,11 +122,11 @@ async def delete_move(
 async def move_variation(
     tx: CommandTransaction, study_id: UUID, chapter_id: UUID, path: str, direction: Direction, match: IfMatch
 ) -> ChapterChange:
-    """Let a variation change places with its neighbour.
+    """Swap a variation with its neighbour.
 
     Raises:
-        NodeNotFound, RoleMissing, ResourceNotFound, VersionStale: no such move.
-        VariationFirst, VariationLast: there is no neighbour.
+        NodeNotFound, RoleMissing, ResourceNotFound, VersionStale: The chapter or the move cannot be changed.
+        VariationFirst, VariationLast: The variation has no neighbour in this direction.
     """
     from backend.workspace.studies._chapter_moves import decide_move_variation
 
@@ -139,12 +147,12 @@ async def set_annotation(
     request: SetAnnotation,
     match: IfMatch,
 ) -> AnnotatedMoveView:
-    """Say something else at a move, or before the first one (the empty *path*); the same is no change.
+    """Set the annotation of a move, or of the start (the empty *path*); an equal one changes nothing.
 
     Raises:
-        NodeNotFound, RoleMissing, ResourceNotFound, VersionStale: the chapter has no such move to say it at.
-        AnnotationInvalid: PGN cannot say it.
-        ChapterFull: the chapter would be too large.
+        NodeNotFound, RoleMissing, ResourceNotFound, VersionStale: The chapter or the move cannot be changed.
+        AnnotationInvalid: PGN cannot express the annotation.
+        ChapterFull: The chapter would be too large.
     """
     from backend.workspace.studies._chapter_moves import decide_annotate_move
 
@@ -172,7 +180,7 @@ def _size(chapter: WorkspaceChapter) -> int:
 
 
 async def _decide_for_path(moves: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """The same as :func:`aside`, for a move that the request's address names."""
+    """Call a decider of the move that the path of the request names; MoveNotFound becomes 404."""
     try:
         return await run_in_thread_if_large(moves, function, *args, **kwargs)
     except MoveNotFound:
@@ -182,15 +190,15 @@ async def _decide_for_path(moves: int, function: Callable[P, T], *args: P.args, 
 async def _emit(
     tx: CommandTransaction, chapter: WorkspaceChapter, event: WorkspaceEvent, payload: dict[str, Any]
 ) -> WorkspaceChapter:
-    """The chapter after *event*."""
+    """Emit an event; return the chapter after it."""
     await tx.emit(event, chapter.node_id, payload, target=(EventTarget.CHAPTER, chapter.id))
     return tx.state(chapter.node_id).chapters[chapter.id]
 
 
-def _require_size(grown: WorkspaceChapter) -> WorkspaceChapter:
-    if len(to_json(grown.moves)) > CHAPTER_BYTES_MAX:
+def _require_size(chapter: WorkspaceChapter) -> WorkspaceChapter:
+    if len(to_json(chapter.moves)) > CHAPTER_BYTES_MAX:
         raise ChapterFull(CHAPTER_BYTES_MAX)
-    return grown
+    return chapter
 
 
 async def _record(

@@ -1,4 +1,4 @@
-"""What changed between two states of a study; needs the package ``chess``."""
+"""Differences between two states of a study; needs the package ``chess``."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ __all__ = ("diff_versions",)
 
 
 def diff_versions(before: StudyContent, after: StudyContent) -> VersionDiff:
-    """What changed from *before*, which is a version, to *after*."""
+    """Return the differences from *before*, which is a version, to *after*."""
     found = diff([*map(_content_of, before.chapters)], [*map(_content_of, after.chapters)])
     fields = {
         "version": before.number,

@@ -1,4 +1,4 @@
-"""A study as PGN; needs the package ``chess``."""
+"""Export of a study as PGN; needs the package ``chess``."""
 
 import re
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ from backend.workspace.chess import ChapterContent, MoveTree, write_file, write_
 __all__ = ("chapter_content", "content_disposition", "export_pgn")
 
 _NAME_CHARS_MAX: Final = 100
-#: What file systems refuse, or take for a part of a path.
+#: Characters that file systems refuse, or read as parts of a path.
 _UNSAFE: Final = re.compile(r'[\x00-\x1f\x7f-\x9f/\\:*?"<>|\u202a-\u202e\u2066-\u2069]+')
 _NOT_PLAIN: Final = re.compile(r"[^A-Za-z0-9 ._()-]+")
 
 
 def chapter_content(chapter: WorkspaceChapter) -> ChapterContent:
-    """What a chapter holds."""
+    """Return the content of a chapter."""
     return ChapterContent(
         chapter_id=chapter.id,
         title=chapter.title,
@@ -29,10 +29,10 @@ def chapter_content(chapter: WorkspaceChapter) -> ChapterContent:
 
 
 def export_pgn(chapters: Sequence[WorkspaceChapter], mode: ExportMode, path: str | None) -> bytes:
-    """*chapters* as one file in UTF-8; a clip is of the only one, from the move at *path* on.
+    """Return *chapters* as one PGN file in UTF-8; a clip has one chapter, from the move at *path* on.
 
     Raises:
-        ClipPathMissing, MoveNotFound: a clip without a move to begin at.
+        ClipPathMissing, MoveNotFound: The clip has no move at which it begins.
     """
     if mode is not ExportMode.CLIP:
         return write_file(map(chapter_content, chapters), mode=mode).encode()
@@ -41,9 +41,9 @@ def export_pgn(chapters: Sequence[WorkspaceChapter], mode: ExportMode, path: str
 
 
 def content_disposition(name: str) -> str:
-    """``Content-Disposition`` of the file *name* (RFC 6266), without what a file system might take amiss.
+    """Return ``Content-Disposition`` for a file (RFC 6266), without characters that file systems refuse.
 
-    Programs that know only ASCII get a name without the other characters.
+    Programs that read only ASCII get a name without the other characters.
     """
     name = " ".join(_UNSAFE.sub(" ", name).split())[:_NAME_CHARS_MAX].strip(" .") or "study"
     plain = _NOT_PLAIN.sub("_", name).strip(" .") or "study"

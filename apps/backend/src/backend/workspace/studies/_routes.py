@@ -8,8 +8,8 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request
 from relaybox.errors import Detail
 from relaybox.http import ValidationFailed, json_body
-from shared_types.workspace import Role, WorkspaceChapter
-from shared_types.workspace_api import NodeView
+from shared_types.workspace import NodeKind, Role, WorkspaceChapter
+from shared_types.workspace_api import CreateNode, NodeView, UpdateNode
 from shared_types.workspace_study_api import CreateStudy, ExportMode, StudyDetail, UpdateStudy
 from starlette.responses import Response
 
@@ -24,9 +24,9 @@ from backend.workspace.http import (
     json_response,
     parse_body,
 )
-from backend.workspace.nodes import fetch_detail, view_node
+from backend.workspace.nodes import create_node, fetch_detail, update_node, view_node
 from backend.workspace.studies._chapter_routes import chapter_router
-from backend.workspace.studies._chapters import fetch_chapter, fetch_chapters
+from backend.workspace.studies._chapters import fetch_chapter, fetch_chapter_entries, fetch_chapters
 from backend.workspace.studies._dependencies import (
     STUDY_CHANGE_ERRORS,
     STUDY_READ_ERRORS,
@@ -35,7 +35,6 @@ from backend.workspace.studies._dependencies import (
     begin_study_command,
     require_chess_installed,
 )
-from backend.workspace.studies._studies import create_study, fetch_chapter_entries, update_study
 from backend.workspace.studies._version_routes import version_router
 
 __all__ = ("study_router",)
@@ -62,7 +61,8 @@ async def create(
     request: Request,
     tx: Annotated[CommandTransaction, Depends(begin_command("CreateNode", Role.EDITOR, node=_parent_id))],
 ) -> Response:
-    study_id = await create_study(tx, await parse_body(request, CreateStudy))
+    body = await parse_body(request, CreateStudy)
+    study_id = await create_node(tx, CreateNode(kind=NodeKind.STUDY, **dict(body)))
     view = await view_node(tx, study_id)
     return json_response(201, view, version=view.version, location=f"{request.url.path}/{study_id}")
 
@@ -94,7 +94,8 @@ async def update(
     study_id: UUID,
     match: Match,
 ) -> Response:
-    await update_study(tx, study_id, await parse_body(request, UpdateStudy), match)
+    body = await parse_body(request, UpdateStudy)
+    await update_node(tx, study_id, UpdateNode(**body.model_dump(exclude_unset=True)), match)
     view = await view_node(tx, study_id)
     return json_response(200, view, version=view.version)
 

@@ -1,4 +1,4 @@
-"""Versions of a study: keeping one, and going back to one by making another. Nothing is ever lost by it."""
+"""Versions of a study: snapshots, and rollbacks, which create a new version and lose nothing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,31 +25,31 @@ from backend.workspace.studies._chapters import fetch_chapters
 __all__ = ("VERSIONS_SQL", "StudyContent", "create_version", "fetch_content", "roll_back")
 
 VERSIONS_SQL: Final = load_queries(__package__ or "backend.workspace.studies", "versions.sql")
-#: Of one study, those that going back makes among them.
+#: Of one study, including those that rollbacks create.
 _VERSIONS_MAX: Final = 200
-#: Of a version's chapters as JSON text, which takes 3 s to keep. 64 full chapters would be 128 MiB, and eight
-#: times as much as objects; PostgreSQL takes no document of over 256 MB.
+#: Of a version's chapters as JSON text; writing it takes 3 s. 64 full chapters would be 128 MiB, and eight
+#: times as much as Python objects; PostgreSQL stores no document of over 256 MB.
 _VERSION_BYTES_MAX: Final = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudyContent:
-    """What a version holds, or would hold now."""
+    """The content of a version, or of the study as it is now."""
 
-    #: Null for the study as it is now.
+    #: None for the study as it is now.
     number: int | None
     title: str
     description: str
-    #: In their order: id, position, title, headers, moves.
+    #: In their order; each has id, position, title, headers and moves.
     chapters: Sequence[dict[str, Any]]
 
 
 async def fetch_content(executor: Executor, study_id: UUID, number: int | None) -> StudyContent:
-    """What a version holds; without a number, the study as it is now.
+    """Return the content of a version; without a number, of the study as it is now.
 
     Raises:
-        ResourceNotFound: there is no such version.
-        NodeNotFound: the study is gone.
+        ResourceNotFound: The version does not exist.
+        NodeNotFound: The study does not exist.
     """
     if number is not None:
         version = await _fetch_version(executor, study_id, number)
@@ -65,11 +65,11 @@ async def fetch_content(executor: Executor, study_id: UUID, number: int | None) 
 
 
 async def create_version(tx: CommandTransaction, study_id: UUID, request: CreateVersion) -> VersionView:
-    """Keep a study as it is now.
+    """Create a version of a study as it is now.
 
     Raises:
-        NodeNotFound, RoleMissing: who asks is no editor of the study.
-        VersionsFull, VersionTooLarge: it has as many as it may have, or is larger than one may be.
+        NodeNotFound, RoleMissing: The sender is not an editor of the study.
+        VersionsFull, VersionTooLarge: The study has the maximum of versions, or is too large.
     """
     await lock_node(tx, study_id, Role.EDITOR)
     number = await _last_number(tx, study_id) + 1
@@ -81,16 +81,16 @@ async def create_version(tx: CommandTransaction, study_id: UUID, request: Create
 
 
 async def roll_back(tx: CommandTransaction, study_id: UUID, request: RollBack, match: IfMatch) -> VersionView:
-    """Bring chapters and description of a version back, as a new version; the title stays.
+    """Restore chapters and description of a version, as a new version; the title stays.
 
-    What the study holds and its latest version does not is kept first, as a version of its own: to go back is
-    itself something that one can go back from.
+    Changes since the latest version are saved first, as a version of their own, so that a rollback can be
+    rolled back.
 
     Raises:
-        NodeNotFound, RoleMissing: who asks is no editor of the study.
-        VersionStale: it has changed since.
-        ResourceNotFound: there is no such version.
-        VersionsFull, VersionTooLarge: it has as many as it may have, or is larger than one may be.
+        NodeNotFound, RoleMissing: The sender is not an editor of the study.
+        VersionStale: The study has another version.
+        ResourceNotFound: The version does not exist.
+        VersionsFull, VersionTooLarge: The study has the maximum of versions, or is too large.
     """
     await lock_node(tx, study_id, Role.EDITOR)
     match.check(tx.node(study_id).version)
@@ -100,7 +100,7 @@ async def roll_back(tx: CommandTransaction, study_id: UUID, request: RollBack, m
     chapters = await _lock_chapters(tx, study_id)
     tx.load_rows(study_id, "versions", {target.number: target})
     number = last + 1
-    if _kept(latest) != (tx.node(study_id).description, version_chapters(chapters)):
+    if _content_of_version(latest) != (tx.node(study_id).description, version_chapters(chapters)):
         label = f"before going back to version {target.number}"
         await _emit(tx, WorkspaceEvent.STUDY_SNAPSHOT_CREATED, study_id, number=number, label=label)
         number += 1
@@ -118,7 +118,7 @@ async def _fetch_version(executor: Executor, study_id: UUID, number: int) -> Wor
 
 
 def _require_room(number: int) -> None:
-    """Let a study have a version of this number: they are numbered without a gap."""
+    """Require that a study may have a version of this number; numbers have no gaps."""
     if number > _VERSIONS_MAX:
         raise VersionsFull(_VERSIONS_MAX)
 
@@ -141,7 +141,7 @@ async def _emit(tx: CommandTransaction, event: WorkspaceEvent, study_id: UUID, *
     await tx.emit(event, study_id, payload, target=(EventTarget.STUDY, study_id))
 
 
-def _kept(version: WorkspaceVersion) -> tuple[str, list[dict[str, Any]]]:
+def _content_of_version(version: WorkspaceVersion) -> tuple[str, list[dict[str, Any]]]:
     return version.description, version.chapters
 
 

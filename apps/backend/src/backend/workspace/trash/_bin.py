@@ -1,4 +1,4 @@
-"""The recycle bin: putting a node there with all that is below it, and taking exactly that back."""
+"""Commands of the recycle bin: trash a subtree as one batch, and restore exactly this batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,34 +20,34 @@ BIN_SQL: Final = load_queries(__package__ or "backend.workspace.trash", "bin.sql
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RestoreResult:
-    """Where a node came back to."""
+    """The place of a restored node."""
 
-    #: Null: it is a root.
+    #: None: the node is a root.
     parent_id: UUID | None
-    #: Another place than the former one.
+    #: Whether the parent is another one than before.
     fallback: bool
-    #: Nodes that came back, itself included.
+    #: Restored nodes, including this one.
     count: int
 
 
 async def trash_node(tx: CommandTransaction, node_id: UUID, match: IfMatch, reason: str | None) -> None:
-    """Put a node into the bin: one row changes, and what is below it goes along.
+    """Trash a node with its subtree; only its own row changes.
 
-    What was trashed below it before stays what it is, a batch of its own.
+    Nodes below it that were trashed before stay batches of their own.
 
     Raises:
-        NodeNotFound, RoleMissing: who asks is no editor, or not the owner of a whole tree.
-        NodeTrashed: it is there already.
-        VersionStale: it has changed since.
+        NodeNotFound, RoleMissing: The sender is not an editor; of a root, not the owner.
+        NodeTrashed: The node is in the bin already.
+        VersionStale: The node has another version.
     """
     [access] = await lock_trees(tx, node_id)
     access.require_trashing()
     access.require_live()
     match.check(tx.node(node_id).version)
-    [going] = await tx.executor.fetch(BIN_SQL["count_nodes_to_trash"], node_id)
+    [subtree] = await tx.executor.fetch(BIN_SQL["count_nodes_to_trash"], node_id)
     payload = {
         "batch_id": str(uuid4()),
-        "count": going["nodes"],
+        "count": subtree["nodes"],
         "reason": reason,
         "path": [str(one.id) for one in reversed(access.chain[1:])],
     }
@@ -56,20 +56,20 @@ async def trash_node(tx: CommandTransaction, node_id: UUID, match: IfMatch, reas
 
 
 async def restore_node(tx: CommandTransaction, node_id: UUID) -> RestoreResult:
-    """Take a batch out of the bin: to its former place, or under the nearest former ancestor that is live.
+    """Restore a batch below its former parent, or below the nearest former ancestor that is live.
 
-    If none is, its topmost node becomes a root, which belongs to the owner of the tree it was in.
+    Without a live ancestor, the node becomes a root of the same owner.
 
     Raises:
-        NodeNotFound, RoleMissing: who asks neither owns the tree nor trashed it.
-        NodeNotTrashed, NodeTrashedWithAncestor: it is no root of what was trashed together.
-        TitleTaken: a study of the folder has its title by now.
-        TreeTooDeep: the place has been moved so far down that what comes back does not fit.
-        RetryTransaction: the place has become one in another tree.
+        NodeNotFound, RoleMissing: The sender neither owns the tree nor trashed the node.
+        NodeNotTrashed, NodeTrashedWithAncestor: The node is not the root of a batch.
+        TitleTaken: Another study of the folder has the title.
+        TreeTooDeep: The parent was moved down, and the tree would have too many levels.
+        RetryTransaction: The parent was moved to another tree before it was locked.
     """
     access, parent = await _lock_with_place(tx, node_id)
     node = tx.node(node_id)
-    # As the constraint of the table has it, these two come with the marker.
+    # A constraint of the table: the fields of the bin are all set or all null.
     assert node.trash_path is not None
     assert node.trash_count is not None
     former_id = node.trash_path[-1] if node.trash_path else None
@@ -99,31 +99,32 @@ async def restore_node(tx: CommandTransaction, node_id: UUID) -> RestoreResult:
 def visibility_after_move(
     own: Visibility | None, here: Visibility, there: Visibility | None
 ) -> Visibility | None:
-    """A node's *own* visibility in another place; *here* is what holds where it is, *there* above that place.
+    """Return a node's own visibility after a move that must not change its effective visibility.
 
-    What was hidden by a folder that is gone must not be shown by the next one: a node that inherits takes
-    along what it had, unless it inherits the same there. *there* is null for a root, which inherits nothing.
+    Args:
+        own: Its own visibility before; None if it inherits.
+        here: Its effective visibility before.
+        there: The effective visibility of its new parent; None if it becomes a root, which inherits nothing.
     """
     return own or (None if here is there else here)
 
 
 async def _lock_with_place(tx: CommandTransaction, node_id: UUID) -> tuple[Access, Access | None]:
-    """Hold the root of a batch, and the live place that it goes back to, if there is one.
+    """Lock the root of a batch and the live node below which it is restored, if there is one.
 
-    Both are found once their trees are held, where nothing moves any more.
+    The latter is read again after the locks on the trees, in which nothing moves then.
 
     Raises:
-        NodeNotFound, RoleMissing, NodeNotTrashed, NodeTrashedWithAncestor: as for :func:`restore_node`.
-        RetryTransaction: the place has become one in another tree.
+        NodeNotFound, RoleMissing, NodeNotTrashed, NodeTrashedWithAncestor: As for :func:`restore_node`.
+        RetryTransaction: The parent was moved to another tree before it was locked.
     """
-    seen = await _place(tx, node_id)
-    await lock_roots(tx, node_id, *seen)
+    before = await _place(tx, node_id)
+    await lock_roots(tx, node_id, *before)
     place = await _place(tx, node_id)
-    if place != seen and not await _is_held(tx, place):
-        # From the start: who takes another tree while holding one may wait in a circle. No savepoint gives
-        # that one back, as the function that locks has committed into it: who waits for such a lock waits on
-        # for the end of the whole transaction, and others pass by.
-        raise RetryTransaction(f"the former place of {node_id} has changed meanwhile; try again")
+    if place != before and not await _is_held(tx, place):
+        # Retry the whole transaction: locking a second tree while holding the first may deadlock. A savepoint
+        # would not help: other transactions that wait for a lock wait for the end of the whole transaction.
+        raise RetryTransaction(f"the former parent of node {node_id} was moved before it was locked")
     await lock_nodes(tx, node_id, *place)
     access, *parents = [await tx.access(one) for one in (node_id, *place)]
     access.require_restoring()
@@ -132,7 +133,7 @@ async def _lock_with_place(tx: CommandTransaction, node_id: UUID) -> tuple[Acces
 
 
 async def _is_held(tx: CommandTransaction, place: Sequence[UUID]) -> bool:
-    """Whether the trees of *place* are held, so that it stays where it is."""
+    """Return whether the trees of *place* are locked, so that its nodes do not move."""
     try:
         return all([tx.is_loaded((await tx.access(one)).root.id) for one in place])
     except NodeNotFound:

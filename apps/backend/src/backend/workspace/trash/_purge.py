@@ -1,4 +1,4 @@
-"""Purging: a batch of the bin leaves PostgreSQL, and every copy of its content with it."""
+"""Purge: delete a batch of the bin from PostgreSQL, with every copy of its content."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,58 +21,64 @@ __all__ = ("PURGE_COMMAND", "PURGE_SQL", "count_purge", "purge_batch", "purge_no
 
 PURGE_SQL: Final = load_queries(__package__ or "backend.workspace.trash", "purge.sql")
 PURGE_COMMAND: Final = "PurgeNode"
-#: Nodes of one statement, so that a batch of any size stays below the time that one may take.
+#: Nodes of one statement, so that large batches do not exceed the statement timeout.
 _NODES_MAX: Final = 100
-_ASKED: Final = "purged from the bin"
+_REASON: Final = "purged from the bin"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Batch:
-    """What is below the root of a batch, locked."""
+    """A locked batch of the bin."""
 
-    #: The batch itself.
+    #: The nodes of the batch.
     node_ids: list[UUID]
-    #: What was trashed below it before, on its own, with the visibility that holds there: it stays.
-    apart: dict[UUID, Visibility]
+    #: Roots of nested batches, which were trashed earlier and are not purged, with their effective
+    #: visibility.
+    nested: dict[UUID, Visibility]
 
 
 async def purge_node(tx: CommandTransaction, node_id: UUID) -> PurgeCounts:
-    """Purge what was trashed with a node, for good, if its owner asks for it.
+    """Purge a batch; the sender must own the tree.
 
     Raises:
-        NodeNotFound, RoleMissing: who asks does not own the tree.
-        NodeNotTrashed, NodeTrashedWithAncestor: it is no root of what was trashed together.
+        NodeNotFound, RoleMissing: The sender does not own the tree.
+        NodeNotTrashed, NodeTrashedWithAncestor: The node is not the root of a batch.
     """
-    return await purge_batch(tx, await _lock(tx, node_id), reason=_ASKED)
+    return await purge_batch(tx, await _lock(tx, node_id), reason=_REASON)
 
 
 async def count_purge(tx: CommandTransaction, node_id: UUID) -> PurgeCounts:
-    """What :func:`purge_node` would do: it is done, counted and undone, and nothing is written.
+    """Count what :func:`purge_node` would delete, by deleting it in a savepoint that is rolled back.
 
     Raises:
-        NodeNotFound, RoleMissing, NodeNotTrashed, NodeTrashedWithAncestor: as for :func:`purge_node`.
+        NodeNotFound, RoleMissing, NodeNotTrashed, NodeTrashedWithAncestor: As for :func:`purge_node`.
     """
     batch = await _lock_batch(tx, await _lock(tx, node_id))
     async with tx.db.begin_nested() as attempt:
-        counts = await _erase(tx, batch, reason=_ASKED)
+        counts = await _erase(tx, batch, reason=_REASON)
         await attempt.rollback()
     return counts
 
 
 async def purge_batch(tx: CommandTransaction, access: Access, *, reason: str) -> PurgeCounts:
-    """Purge the batch of a held root of one, whoever asks; *reason* goes on record and says nothing of it.
+    """Purge the batch of a locked root, without checking the sender's role.
 
-    First all is erased, then the purge is recorded, so that of the events this one keeps its content. What
-    was trashed before below it moves up to the former parent, in the bin as it was: an event of its own,
-    caused by the purge, so that its row stays what its own events make of it.
+    The events are erased before the purge is recorded, so that its event keeps its content. Nested batches
+    move up to
+    the parent of the batch and stay in the bin: each with an event of its own, caused by the purge.
+
+    Args:
+        tx: The command's transaction.
+        access: The access to the root of the batch.
+        reason: Stored in the audit record of the erasure; it must not contain the erased content.
     """
     batch = await _lock_batch(tx, access)
     root = tx.node(access.node.id)
     counts = await _erase(tx, batch, reason=reason)
     payload = {"batch_id": str(root.trash_batch_id), "count": counts.nodes}
     purged = await tx.emit(WorkspaceEvent.NODE_PERMANENTLY_DELETED, root.id, payload)
-    await lock_nodes(tx, *batch.apart)
-    for node_id, visibility in batch.apart.items():
+    await lock_nodes(tx, *batch.nested)
+    for node_id, visibility in batch.nested.items():
         await _move_up(tx, node_id, visibility, access, purged)
     await tx.record(PURGE_COMMAND, root.id, {})
     return counts
@@ -87,26 +93,26 @@ async def _lock(tx: CommandTransaction, node_id: UUID) -> Access:
 
 async def _lock_batch(tx: CommandTransaction, access: Access) -> _Batch:
     rows = await tx.executor.fetch(PURGE_SQL["trashed_batch"], access.node.id, access.visibility)
-    # In their order, as everybody locks several nodes.
-    for some in _pieces([row["id"] for row in rows]):
-        await tx.executor.fetch(PURGE_SQL["lock_batch_nodes"], some)
+    # In the order of ids, as for all locks on several nodes.
+    for node_ids in _chunks([row["id"] for row in rows]):
+        await tx.executor.fetch(PURGE_SQL["lock_batch_nodes"], node_ids)
     await lock_nodes(tx, access.node.id)
     return _Batch(
         node_ids=[row["id"] for row in rows if not row["apart"]],
-        apart={row["id"]: Visibility(row["visibility"]) for row in rows if row["apart"]},
+        nested={row["id"]: Visibility(row["visibility"]) for row in rows if row["apart"]},
     )
 
 
-def _pieces(node_ids: Sequence[UUID]) -> Iterator[Sequence[UUID]]:
+def _chunks(node_ids: Sequence[UUID]) -> Iterator[Sequence[UUID]]:
     return (node_ids[start : start + _NODES_MAX] for start in range(0, len(node_ids), _NODES_MAX))
 
 
 async def _erase(tx: CommandTransaction, batch: _Batch, *, reason: str) -> PurgeCounts:
     counts = await _drop_from_tasks(tx, batch)
-    for some in _pieces(batch.node_ids):
-        [rows] = await tx.executor.fetch(PURGE_SQL["delete_batch_nodes"], some)
+    for node_ids in _chunks(batch.node_ids):
+        [rows] = await tx.executor.fetch(PURGE_SQL["delete_batch_nodes"], node_ids)
         counts.update(**rows)
-    # Last, and in one: relays wait for the rows of the outbox that it holds.
+    # Last, and in one statement: relays wait for the outbox rows that it locks.
     erased = await erase(tx.db, AGGREGATE_TYPE, batch.node_ids, actor=tx.caller.actor, reason=reason)
     counts.update(
         events=erased.events, commands=erased.commands, tasks=erased.tasks, stored_answers=erased.answers
@@ -115,13 +121,13 @@ async def _erase(tx: CommandTransaction, batch: _Batch, *, reason: str) -> Purge
 
 
 async def _drop_from_tasks(tx: CommandTransaction, batch: _Batch) -> Counter[str]:
-    """Take away what tasks of other nodes have of the batch; those of its own are erased with their nodes."""
+    """Remove the batch from the results of tasks of other nodes."""
     fetch = tx.executor.fetch
-    # None comes meanwhile: an export shares what it names, and an import holds where it is to stand.
+    # No task is added concurrently: an export locks the nodes that it names, an import locks its parent.
     found = [
         row["id"]
-        for some in _pieces(batch.node_ids)
-        for row in await fetch(PURGE_SQL["find_tasks_of_nodes"], [str(one) for one in some])
+        for node_ids in _chunks(batch.node_ids)
+        for row in await fetch(PURGE_SQL["find_tasks_of_nodes"], [str(node_id) for node_id in node_ids])
     ]
     await fetch(PURGE_SQL["lock_tasks"], found)
     [ended] = await fetch(PURGE_SQL["end_imports"], found)
@@ -135,7 +141,7 @@ async def _drop_from_tasks(tx: CommandTransaction, batch: _Batch) -> Counter[str
 async def _move_up(
     tx: CommandTransaction, node_id: UUID, visibility: Visibility, access: Access, purged: EventEnvelope
 ) -> None:
-    """Put *node_id* where the purged node of *access* stood."""
+    """Move a nested batch to the parent of the purged node of *access*."""
     node, parent_id = tx.node(node_id), access.node.parent_id
     above = access_of(access.chain[1:], None).visibility if parent_id else None
     payload = {

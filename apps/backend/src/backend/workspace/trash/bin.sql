@@ -1,5 +1,5 @@
 -- name: count_nodes_to_trash
--- How many nodes go into the bin with $1: those below it without what is there already.
+-- The number of nodes that are trashed with $1: its subtree without nested batches.
 WITH RECURSIVE below AS (
     SELECT id FROM workspace_nodes WHERE id = $1
     UNION ALL
@@ -9,8 +9,8 @@ WITH RECURSIVE below AS (
 SELECT count(*) AS nodes FROM below
 
 -- name: find_restore_parent
--- Where a trashed node can go back to: the nearest of its former ancestors that is live, in a tree of the same
--- owner. No row: nowhere.
+-- The node below which a trashed node is restored: its nearest former ancestor that is live, in a tree of the same
+-- owner. No row: there is none.
 WITH RECURSIVE own AS (
     SELECT id, parent_id, owner_id FROM workspace_nodes WHERE id = $1
     UNION ALL
@@ -35,10 +35,9 @@ ORDER BY up.place DESC
 LIMIT 1
 
 -- name: trash_page
--- What somebody sees in the bin, last trashed first: what was trashed in their own trees, and what they trashed
--- themselves in others' and could read if it were live; a page after a place. Down their own trees, which are
--- theirs alone; up from what they trashed, where $5 is the link that they came with. The former
--- parent is shown only to users who may read it.
+-- A page of the batches that the user $1 sees in the bin, last trashed first, after a position: all of the user's own
+-- trees, and those that the user trashed in other trees and could read if they were live. $5 is the share link of the
+-- request. The title of the former parent is returned only if the user may read it.
 WITH RECURSIVE mine AS (
     SELECT id, trashed_at FROM workspace_nodes WHERE owner_id = $1 AND parent_id IS NULL
     UNION ALL

@@ -1,6 +1,6 @@
 -- name: trashed_batch
--- The nodes that are in the bin with $1, and the topmost of those below that were trashed before it, on their own,
--- each with the visibility that holds there; $2 is that of $1. The tree is held, so that none comes or goes.
+-- The nodes of the batch with the root $1, and the roots of nested batches (apart), which were trashed earlier; each
+-- with its effective visibility, which is $2 for the root. The caller has locked the tree.
 WITH RECURSIVE below AS (
     SELECT id, false AS apart, $2::workspace_visibility AS visibility FROM workspace_nodes WHERE id = $1
     UNION ALL
@@ -11,38 +11,38 @@ WITH RECURSIVE below AS (
 SELECT id, apart, visibility::text FROM below ORDER BY id
 
 -- name: lock_batch_nodes
--- Nobody writes to these nodes, or keeps them from leaving, until the end of the transaction.
+-- Lock nodes FOR UPDATE until the end of the transaction.
 SELECT id FROM workspace_nodes WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE
 
 -- name: delete_batch_nodes
--- Every row of these nodes leaves, the secrets of their links too; how many there were of each kind.
-WITH gone AS MATERIALIZED (SELECT unnest($1::uuid[]) AS node_id),
+-- Delete all rows of some nodes, including the secrets of their links; return the number for each table.
+WITH deleted AS MATERIALIZED (SELECT unnest($1::uuid[]) AS node_id),
 chapters AS (
-    DELETE FROM workspace_chapters AS held USING gone WHERE held.node_id = gone.node_id RETURNING held.id
+    DELETE FROM workspace_chapters AS stored USING deleted WHERE stored.node_id = deleted.node_id RETURNING stored.id
 ),
 versions AS (
-    DELETE FROM workspace_versions AS held USING gone WHERE held.node_id = gone.node_id RETURNING held.number
+    DELETE FROM workspace_versions AS stored USING deleted WHERE stored.node_id = deleted.node_id RETURNING stored.number
 ),
 threads AS (
-    DELETE FROM workspace_threads AS held USING gone WHERE held.node_id = gone.node_id RETURNING held.id
+    DELETE FROM workspace_threads AS stored USING deleted WHERE stored.node_id = deleted.node_id RETURNING stored.id
 ),
 replies AS (
-    DELETE FROM workspace_replies AS held USING gone WHERE held.node_id = gone.node_id RETURNING held.id
+    DELETE FROM workspace_replies AS stored USING deleted WHERE stored.node_id = deleted.node_id RETURNING stored.id
 ),
 grants AS (
-    DELETE FROM workspace_grants AS held USING gone WHERE held.node_id = gone.node_id RETURNING held.node_id
+    DELETE FROM workspace_grants AS stored USING deleted WHERE stored.node_id = deleted.node_id RETURNING stored.node_id
 ),
 links AS (
-    DELETE FROM workspace_links AS held USING gone WHERE held.node_id = gone.node_id RETURNING held.id
+    DELETE FROM workspace_links AS stored USING deleted WHERE stored.node_id = deleted.node_id RETURNING stored.id
 ),
 secrets AS (
-    DELETE FROM workspace_link_secrets AS held USING gone WHERE held.node_id = gone.node_id
+    DELETE FROM workspace_link_secrets AS stored USING deleted WHERE stored.node_id = deleted.node_id
 ),
 archives AS (
-    DELETE FROM workspace_archives AS held USING gone WHERE held.node_id = gone.node_id
+    DELETE FROM workspace_archives AS stored USING deleted WHERE stored.node_id = deleted.node_id
 ),
 nodes AS (
-    DELETE FROM workspace_nodes AS held USING gone WHERE held.id = gone.node_id RETURNING held.id
+    DELETE FROM workspace_nodes AS stored USING deleted WHERE stored.id = deleted.node_id RETURNING stored.id
 )
 SELECT (SELECT count(*) FROM nodes) AS nodes, (SELECT count(*) FROM chapters) AS chapters,
     (SELECT count(*) FROM versions) AS versions, (SELECT count(*) FROM threads) AS threads,
@@ -50,17 +50,17 @@ SELECT (SELECT count(*) FROM nodes) AS nodes, (SELECT count(*) FROM chapters) AS
     (SELECT count(*) FROM links) AS links
 
 -- name: find_tasks_of_nodes
--- Tasks whose results name one of these nodes, whatever node they are of; and imports that are to stand in one.
+-- Tasks whose results name one of these nodes, and imports below one of them.
 SELECT id FROM async_tasks
 WHERE task_type IN ('workspace.export', 'workspace.import-pgn') AND result_data -> 'nodes' ?| $1::text[]
 
 -- name: lock_tasks
--- In the order of every purge: two of different trees may meet at an export.
+-- Lock tasks in the order of their ids: purges of different trees may lock the same export.
 SELECT id FROM async_tasks WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE
 
 -- name: end_imports
--- Of these tasks, imports that have made nothing lose what they were given and what they tell, and so do their
--- commands; those that were open are over. How many there were.
+-- Erase the input, result and error of unfinished imports among these tasks, and of their commands, and cancel open
+-- ones; return their number.
 WITH ended AS (
     UPDATE async_tasks SET input_data = NULL, result_data = NULL, error_data = NULL,
         status = CASE WHEN status IN ('PENDING', 'RUNNING') THEN 'CANCELLED' ELSE status END,
@@ -77,7 +77,7 @@ commands AS (
 SELECT (SELECT count(*) FROM ended) AS tasks, (SELECT count(*) FROM commands) AS commands
 
 -- name: drop_task_files
--- Of these tasks, exports lose their file; imports what their report says of studies and games. Their nodes.
+-- Delete the files of exports among these tasks, and the details in the reports of imports; return their nodes.
 WITH archives AS (
     DELETE FROM workspace_archives WHERE task_id = ANY ($1::uuid[]) RETURNING node_id
 ),
@@ -89,8 +89,8 @@ imports AS (
 SELECT node_id AS aggregate_id FROM archives UNION ALL SELECT aggregate_id FROM imports
 
 -- name: lock_next_due
--- What has been in the bin longest, for more than $1 days, but for $2: with the root of its tree locked. Trees that
--- somebody works on are left for later, so that two who look take different ones.
+-- The oldest batch that has been in the bin for more than $1 days, except $2, with the root of its tree locked. Locked
+-- trees are skipped, so that two purgers choose different batches.
 WITH RECURSIVE due AS (
     SELECT id, parent_id, trashed_at FROM workspace_nodes
     WHERE trashed_at <= now() - make_interval(days => $1) AND id <> ALL ($2::uuid[])
@@ -110,7 +110,7 @@ LIMIT 1
 FOR UPDATE OF root SKIP LOCKED
 
 -- name: find_purge_event
--- Whether somebody has purged a node, by its own event; that one keeps its content.
+-- The event of a node's purge by the user $4, which keeps its content.
 SELECT event.event_id FROM domain_events AS event
 WHERE event.aggregate_type = $1 AND event.aggregate_id = $2 AND event.event_type = $3
     AND event.metadata ->> 'user_id' = $4
