@@ -74,7 +74,7 @@ def test_moves_are_added_by_san_and_by_uci_and_named_by_their_path() -> None:
     second = add_move(first.tree, {}, first.path, "e7e5")
     assert (second.path, second.uci) == ("e2e4.e7e5", "e7e5")
     assert second.tree == MoveTree((Move(-1, "e2e4"), Move(0, "e7e5")))
-    assert second.shown == render_moves(second.tree, {})[1]
+    assert second.rendered == render_moves(second.tree, {})[1]
     assert add_move(second.tree, {}, second.path, "Nf3").path == "e2e4.e7e5.g1f3"
     assert add_move(second.tree, {}, second.path, "--").path == "e2e4.e7e5.0000"
 
@@ -88,7 +88,7 @@ def test_move_with_a_glyph_is_refused(glyph: str) -> None:
 @pytest.mark.parametrize("word", ["O-O", "o-o", "0-0", "O–O", "O‑O"])
 def test_castling_is_read_as_files_write_it(word: str) -> None:
     headers = {"FEN": "4k3/8/8/8/8/8/8/4K2R w K - 0 1", "SetUp": "1"}
-    assert add_move(MoveTree(), headers, "", word).shown.san == "O-O"
+    assert add_move(MoveTree(), headers, "", word).rendered.san == "O-O"
 
 
 def test_a_move_becomes_the_last_variation_where_it_stands() -> None:

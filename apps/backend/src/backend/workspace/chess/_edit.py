@@ -37,7 +37,7 @@ class AddedMove:
     #: The new move, canonical: a castling king goes to its square (Chess960: onto its rook).
     uci: str
     #: How a board shows it.
-    shown: RenderedMove
+    rendered: RenderedMove
 
 
 def add_move(tree: MoveTree, headers: Mapping[str, str], path: str, move: str) -> AddedMove:
@@ -72,7 +72,7 @@ def add_move(tree: MoveTree, headers: Mapping[str, str], path: str, move: str) -
     at = tree.end_of(parent) if parent != START else len(tree.moves)
     grown = _inserted(tree, at, Move(parent, uci))
     san = board.san_and_push(wanted)
-    return AddedMove(tree=grown, path=new_path, uci=uci, shown=RenderedMove(san, board.fen(), board.ply()))
+    return AddedMove(tree=grown, path=new_path, uci=uci, rendered=RenderedMove(san, board.fen(), board.ply()))
 
 
 def delete_move(tree: MoveTree, path: str) -> MoveTree:
