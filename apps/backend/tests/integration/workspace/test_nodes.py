@@ -69,7 +69,7 @@ async def test_a_title_is_taken_by_a_study_that_is_named_to_its_readers_alone(st
     body = {"kind": "study", "title": "Plan", "parent_id": root["id"]}
     answer = (await studio.pupil.send("POST", "/nodes", body)).json()
     assert (answer["error_code"], answer["blocking_id"]) == ("TITLE_TAKEN", None)
-    assert answer["message"] == "a study in the same folder has this title; choose another, or rename it"
+    assert answer["message"] == "a study in the same folder has this title; choose another title"
 
 
 async def test_a_change_names_the_version_it_is_meant_for(studio: Studio) -> None:

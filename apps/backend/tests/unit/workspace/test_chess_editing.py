@@ -14,12 +14,12 @@ from backend.workspace.chess import (
     MoveTree,
     add_move,
     annotate,
-    canonical,
     delete_move,
     demote,
+    game_title,
     promote,
     render_moves,
-    title_of,
+    to_canonical,
 )
 from backend.workspace.chess._headers import start_board
 from backend.workspace.chess._moves import play_san
@@ -204,7 +204,7 @@ def test_an_annotation_is_kept_as_a_file_would_give_it_back() -> None:
 
 
 def test_a_clock_that_is_said_counts_more_than_one_in_the_text() -> None:
-    assert canonical(Annotation(text="[%clk 0:00:01] x", clock_s=2.00049)) == Annotation(
+    assert to_canonical(Annotation(text="[%clk 0:00:01] x", clock_s=2.00049)) == Annotation(
         text="[%clk 0:00:01] x", clock_s=2.0
     )
 
@@ -252,14 +252,14 @@ def test_the_start_has_no_glyphs() -> None:
 @PROPERTY_SETTINGS
 @given(annotations())
 def test_canonical_is_final(annotation: Annotation) -> None:
-    assert canonical(annotation) == annotation
+    assert to_canonical(annotation) == annotation
     assert Annotation.from_document(from_json(to_json(annotation.document()))) == annotation
 
 
 @PROPERTY_SETTINGS
 @given(texts)
 def test_text_outside_commands_is_kept(text: str) -> None:
-    kept = canonical(Annotation(text=text)).text
+    kept = to_canonical(Annotation(text=text)).text
     if "[%" not in text:
         assert kept == text.replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n").strip()
 
@@ -363,8 +363,8 @@ def test_a_position_of_the_usual_chess_may_say_so() -> None:
 
 
 def test_a_game_is_called_after_its_players() -> None:
-    assert title_of({"White": "A", "Black": "?"}) == "A – ?"
-    assert title_of({"White": "?", "Black": "?", "Event": "Cup"}) == "Cup"
-    assert title_of({"White": "A", "ChapterName": "Mine"}) == "Mine"
-    assert title_of({"Event": "?"}) is None
-    assert len(title_of({"Event": "x" * 500}) or "") == 200
+    assert game_title({"White": "A", "Black": "?"}) == "A – ?"
+    assert game_title({"White": "?", "Black": "?", "Event": "Cup"}) == "Cup"
+    assert game_title({"White": "A", "ChapterName": "Mine"}) == "Mine"
+    assert game_title({"Event": "?"}) is None
+    assert len(game_title({"Event": "x" * 500}) or "") == 200

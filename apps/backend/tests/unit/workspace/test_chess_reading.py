@@ -113,7 +113,7 @@ def test_a_game_that_cannot_be_read_whole_is_skipped_with_its_line_and_reason() 
         (3, 15, '"Sf3" at 2. is not a move; pieces are read as K, Q, R, B and N'),
         (4, 21, "a variation is not closed; a parenthesis is missing"),
         (5, 25, "a comment is not closed; a brace is missing"),
-        (6, 30, 'the variant "Crazyhouse" is not supported; chess and Chess960 are'),
+        (6, 30, 'the variant "Crazyhouse" is not supported; use chess or Chess960'),
         (
             7,
             36,
@@ -248,8 +248,8 @@ def test_a_comment_after_a_variation_is_about_the_move_before_it() -> None:
     [
         ("1. e4 e5\n2. Ke3 *", 2, "not a legal move"),
         ("1. e4 e5 2. Nf3 foo *", 1, '"foo" at 2...'),
-        ("1. e4 e5) 2. Nf3", 1, "a parenthesis closes no variation"),
-        ("1. e4 ((1. d4)) *", 1, "no move to vary"),
+        ("1. e4 e5) 2. Nf3", 1, "a closing parenthesis has no opening one"),
+        ("1. e4 ((1. d4)) *", 1, "before any move"),
         ("1. e4 e5 [x] *", 1, "a bracket stands among the moves"),
         ("1. e4 } *", 1, '"}" stands among the moves'),
         ("1. e4 <x> *", 1, '"<" stands among the moves'),

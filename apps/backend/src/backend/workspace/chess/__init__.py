@@ -1,11 +1,11 @@
-"""Chess: trees of moves, what may be done to them, and PGN; pure.
+"""Chess: trees of moves, their changes and differences, and PGN; pure.
 
 Needs the package ``chess`` (``relaybox-backend[chess]``): call
-:func:`backend.workspace.errors.require_chess` before this is imported.
+:func:`backend.workspace.errors.require_chess` before importing this package.
 """
 
 from backend.workspace.chess._chapter import ChapterContent
-from backend.workspace.chess._comments import SHAPES_MAX, TEXT_CHARS_MAX, canonical
+from backend.workspace.chess._comments import SHAPES_MAX, TEXT_CHARS_MAX, to_canonical
 from backend.workspace.chess._diff import (
     PATHS_MAX,
     ChapterDiff,
@@ -16,7 +16,7 @@ from backend.workspace.chess._diff import (
     diff,
 )
 from backend.workspace.chess._edit import AddedMove, add_move, annotate, delete_move, demote, promote
-from backend.workspace.chess._headers import completed, title_of
+from backend.workspace.chess._headers import complete_headers, game_title
 from backend.workspace.chess._notes import Note
 from backend.workspace.chess._read import ReadGame, SkippedGame, count_games, read_games
 from backend.workspace.chess._render import RenderedMove, render_moves
@@ -46,16 +46,16 @@ __all__ = (
     "StudyDiff",
     "add_move",
     "annotate",
-    "canonical",
-    "completed",
+    "complete_headers",
     "count_games",
     "delete_move",
     "demote",
     "diff",
+    "game_title",
     "promote",
     "read_games",
     "render_moves",
-    "title_of",
+    "to_canonical",
     "write_file",
     "write_game",
 )

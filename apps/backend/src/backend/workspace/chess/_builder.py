@@ -1,11 +1,11 @@
-"""Growing a tree while its moves are read in the order PGN writes them."""
+"""Building a tree from moves in the order of PGN."""
 
 from functools import lru_cache
 from typing import Final
 
 import chess
 
-from backend.workspace.chess._comments import TEXT_CHARS_MAX, canonical
+from backend.workspace.chess._comments import TEXT_CHARS_MAX, to_canonical
 from backend.workspace.chess._main_line import end_main_line
 from backend.workspace.chess._moves import play_san
 from backend.workspace.chess._notes import Notes
@@ -22,35 +22,36 @@ from backend.workspace.errors import AnnotationInvalid, MovesFull, VariationsFul
 
 __all__ = ("GameRefused", "TreeBuilder")
 
-#: Characters of the comments at one move as they stand in the file, with their commands.
+#: Characters of the comments of one move in the file, including commands.
 _RAW_CHARS_MAX: Final = 2 * TEXT_CHARS_MAX
 _SHORT_CHARS_MAX: Final = 30
 _MERGED_NOTE: Final = "a variation begins with a move that is given already; both are one move"
 
 
 class GameRefused(Exception):
-    """A game that cannot be read whole; it is skipped, never cut."""
+    """Raised for a game that cannot be parsed completely; it is skipped, never truncated."""
 
     def __init__(self, reason: str, at: int, resume: int) -> None:
         super().__init__(reason)
         self.reason = reason
-        #: Where in the text the reason stands.
+        #: The offset of the error in the text.
         self.at = at
-        #: From where on the next game may begin.
+        #: The offset from which the next game may begin.
         self.resume = resume
 
 
 @lru_cache(maxsize=4_096)
 def _short(text: str) -> Annotation:
-    """The annotation of a short comment; most are clocks, which come again from game to game."""
-    return canonical(Annotation(text=text))
+    """Return the annotation of a short comment; most are clocks, which repeat from game to game."""
+    return to_canonical(Annotation(text=text))
 
 
-class _Said:
-    """What is said at one move, as it is gathered.
+class _AnnotationParts:
+    """The comments and glyphs of one move during parsing.
 
-    A file may give a move twice, mostly because a variation repeats it. The move's own glyphs and texts are
-    those of the line that leads there; the others' texts follow, and their glyphs are dropped.
+    A file may contain a move twice, mostly because a variation repeats it. The comments and glyphs of the
+    line that leads to the move come first; the comments of repetitions are appended, and their glyphs are
+    dropped.
     """
 
     __slots__ = ("after", "at", "before", "chars", "later", "nags", "repeated_nags")
@@ -58,21 +59,21 @@ class _Said:
     def __init__(self) -> None:
         self.before: list[str] = []
         self.after: list[str] = []
-        #: Texts of those that repeat the move.
+        #: Comments of repetitions of the move.
         self.later: list[str] = []
-        #: Glyphs, and where each of them stands.
+        #: Glyphs with their offsets.
         self.nags: dict[int, int] = {}
-        #: The same of those that repeat the move.
+        #: Glyphs of repetitions with their offsets.
         self.repeated_nags: dict[int, int] = {}
-        #: Where in the text the last of the comments stands.
+        #: The offset of the last comment.
         self.at = 0
         self.chars = 0
 
     def grow(self, chars: int, at: int) -> None:
-        """Count *chars* more, of comments whose last stands at *at*.
+        """Add *chars* characters of comments, the last one at the offset *at*.
 
         Raises:
-            GameRefused: there are too many.
+            GameRefused: The comments have too many characters.
         """
         self.chars += chars
         self.at = max(self.at, at)
@@ -80,17 +81,17 @@ class _Said:
             raise GameRefused(f"the comments have more than {TEXT_CHARS_MAX:,} characters", at, at)
 
     def yield_to_leader(self) -> None:
-        """Make all that is said so far that of a repetition: the line that leads here comes only now."""
+        """Treat all parts so far as repetitions: the line that leads to the move comes later."""
         self.later += self.before + self.after
         self.before, self.after = [], []
         self.repeated_nags |= self.nags
         self.nags = {}
 
-    def take_first(self, waiting: "_Said", *, repeats: bool) -> None:
-        """Take what a variation says before its first move, this one.
+    def take_first(self, waiting: "_AnnotationParts", *, repeats: bool) -> None:
+        """Add the comments and glyphs before this move, which is the first one of a variation.
 
         Raises:
-            GameRefused: the comments are too long.
+            GameRefused: The comments have too many characters.
         """
         if repeats:
             self.later += waiting.before
@@ -101,53 +102,53 @@ class _Said:
         self.grow(waiting.chars, waiting.at)
 
     def note_dropped(self, notes: Notes) -> None:
-        """Note the glyphs that only a repetition of the move has."""
+        """Note the glyphs that only repetitions of the move have."""
         for nag, at in self.repeated_nags.items():
             if nag not in self.nags:
                 notes.dropped(at, f"the glyph ${nag} of a move that is given twice")
 
     def annotation(self, *, first: bool) -> Annotation:
-        """The same as a tree has it; what is the *first* move after another has no text before it.
+        """Return the annotation; the *first* move after another one has no text before it.
 
         Raises:
-            GameRefused: an annotation cannot hold it.
+            GameRefused: The annotation is not valid.
         """
         before, after = ([], self.before + self.after) if first else (self.before, self.after)
-        # A repetition often repeats the comment as well, a clock for instance.
+        # Repetitions often repeat the comment too, for example a clock.
         text = " ".join(dict.fromkeys(after + self.later) if self.later else after)
         try:
             if len(text) <= _SHORT_CHARS_MAX and not (before or self.nags):
                 return _short(text)
-            return canonical(Annotation(text=text, before=" ".join(before), nags=tuple(self.nags)))
+            return to_canonical(Annotation(text=text, before=" ".join(before), nags=tuple(self.nags)))
         except AnnotationInvalid as error:
             raise GameRefused(str(error), self.at, self.at) from None
 
 
 class _Line:
-    """A line of moves that is being read: the main one, or a variation."""
+    """A line of moves during parsing: the main line or a variation."""
 
     __slots__ = ("at", "begins", "instead_of", "leads", "made", "repeats")
 
     def __init__(self, at: int, instead_of: chess.Move | None, begins: int = 0) -> None:
-        #: The last move read.
+        #: The index of the last move.
         self.at = at
-        #: Where in the text it begins.
+        #: Its offset in the text.
         self.begins = begins
-        #: The move that this variation stands for; null for the main line.
+        #: The move that this variation replaces; None for the main line.
         self.instead_of = instead_of
-        #: Whether what follows is the main continuation of `at`. Not so where a file gives a move twice and
-        #: the second one is merged into the first.
+        #: Whether the next move is the main continuation of `at`. False if `at` is a repetition that was
+        #: merged into an earlier move.
         self.leads = instead_of is None
-        #: Whether `at` was there before, and another line leads to it.
+        #: Whether `at` existed before, and another line leads to it.
         self.repeats = False
-        #: Moves of this line that are on the board.
+        #: Moves of this line on the board.
         self.made = 0
 
 
 class TreeBuilder:
-    """Grows a tree; moves are made on one board, taken back where a variation begins.
+    """Build a tree; moves are made on one board and taken back at the start of a variation.
 
-    Invariant: the board stands after the last move of the innermost line.
+    Invariant: the board has the position after the last move of the innermost line.
     """
 
     def __init__(self, board: chess.Board, notes: Notes) -> None:
@@ -155,38 +156,38 @@ class TreeBuilder:
         self._notes = notes
         self._parents: list[int] = []
         self._ucis: list[str] = []
-        #: Of each move, where in the text the line begins that it came with.
+        #: For each move, the offset of its line.
         self._begins: list[int] = []
         self._children: list[list[int]] = [[]]  # of the start, then of each move
-        self._said: dict[int, _Said] = {}
-        # What is said before the first move of a variation, until that is read.
-        self._waiting: _Said | None = None
+        self._said: dict[int, _AnnotationParts] = {}
+        # Comments and glyphs before the first move of a variation, until the move is parsed.
+        self._waiting: _AnnotationParts | None = None
         self._lines = [_Line(START, None)]
         self._branched = False
-        # Those that a file gives twice count twice, so that a file of nothing else comes to an end.
+        # Repetitions count too, so that a file of repetitions exceeds the limit.
         self._moves_read = 0
 
     @property
     def empty(self) -> bool:
-        """Whether no move has been read."""
+        """Whether there are no moves yet."""
         return not self._ucis
 
     @property
     def depth(self) -> int:
-        """How many variations are open."""
+        """The number of open variations."""
         return len(self._lines) - 1
 
     @property
     def place(self) -> str:
-        """The number of the move that comes next: ``12.`` or ``12...``."""
+        """The number of the next move: ``12.`` or ``12...``."""
         return f"{self._board.fullmove_number}{'.' if self._board.turn else '...'}"
 
     def move(self, word: str) -> None:
         """Make the move *word*.
 
         Raises:
-            ValueError: it is not a legal move.
-            VariationsFull, MovesFull: there are too many.
+            ValueError: The move is illegal.
+            VariationsFull, MovesFull: A limit is exceeded.
         """
         uci = play_san(self._board, word)
         self._moves_read += 1
@@ -196,7 +197,7 @@ class TreeBuilder:
         siblings = self._children[line.at + 1]
         index = len(self._ucis)
         if siblings:
-            index = self._beside(siblings, uci, index, leads=line.leads)
+            index = self._add_sibling(siblings, uci, index, leads=line.leads)
         else:
             siblings.append(index)
         line.repeats = False
@@ -218,8 +219,8 @@ class TreeBuilder:
             waiting, self._waiting = self._waiting, None
             self._at(index).take_first(waiting, repeats=line.repeats)
 
-    def _beside(self, siblings: list[int], uci: str, index: int, *, leads: bool) -> int:
-        """The place of a move beside others: that of an equal one, else *index*, which is among them now."""
+    def _add_sibling(self, siblings: list[int], uci: str, index: int, *, leads: bool) -> int:
+        """Return the index of an equal sibling; without one add *index* to the siblings, and return it."""
         self._branched = True
         twin = next((one for one in siblings if self._ucis[one] == uci), index)
         if leads:
@@ -232,26 +233,26 @@ class TreeBuilder:
             raise VariationsFull(VARIATIONS_MAX)
         return twin
 
-    def _at(self, index: int) -> _Said:
+    def _at(self, index: int) -> _AnnotationParts:
         said = self._said.get(index)
         if said is None:
-            said = self._said[index] = _Said()
+            said = self._said[index] = _AnnotationParts()
         return said
 
     def nag(self, nag: int, at: int) -> None:
-        """Take the glyph at *at*: of the last move, or, where a line begins, of the next one."""
+        """Add the glyph at *at*: to the last move, or, at the start of a line, to the next one."""
         line = self._lines[-1]
         if not line.made:
-            self._waiting = said = self._waiting or _Said()
+            self._waiting = said = self._waiting or _AnnotationParts()
         else:
             said = self._at(line.at)
         (said.repeated_nags if line.repeats else said.nags).setdefault(nag, at)
 
     def comment(self, text: str, at: int) -> None:
-        """Take the comment at *at*: after the last move, before the first of a variation, or before the game.
+        """Add the comment at *at*: to the last move, the next one of a new variation, or the start.
 
         Raises:
-            GameRefused: it is too long, by itself or with what was said there before.
+            GameRefused: The comments of the move have too many characters.
         """
         text = text.strip()
         if not text:
@@ -261,12 +262,12 @@ class TreeBuilder:
             said = self._at(line.at)
             (said.later if line.repeats else said.after).append(text)
         else:
-            said = self._waiting = self._waiting or _Said()
+            said = self._waiting = self._waiting or _AnnotationParts()
             said.before.append(text)
         said.grow(len(text), at)
 
     def open(self, at: int) -> bool:
-        """Begin a variation to the last move, at *at* in the text; whether there is one."""
+        """Open a variation of the last move, at the offset *at*; return False without a last move."""
         line = self._lines[-1]
         if not line.made:
             return False
@@ -274,7 +275,7 @@ class TreeBuilder:
         return True
 
     def close(self) -> bool:
-        """End the innermost variation; whether one is open."""
+        """Close the innermost variation; return False if none is open."""
         if len(self._lines) == 1:
             return False
         line = self._lines.pop()
@@ -283,7 +284,7 @@ class TreeBuilder:
         assert line.instead_of is not None
         self._board.push(line.instead_of)
         if self._waiting:
-            # A variation without moves: what it said belongs to the move it was to replace.
+            # A variation without moves: its comments belong to the move that it would replace.
             waiting, self._waiting = self._waiting, None
             said = self._at(self._lines[-1].at)
             said.after += waiting.before
@@ -291,15 +292,15 @@ class TreeBuilder:
             self._drop_waiting_nags(waiting)
         return True
 
-    def _drop_waiting_nags(self, waiting: _Said) -> None:
+    def _drop_waiting_nags(self, waiting: _AnnotationParts) -> None:
         for nag, at in waiting.nags.items():
             self._notes.dropped(at, f"the glyph ${nag} of no move")
 
     def tree(self) -> MoveTree:
-        """The tree of what has been read; the main line ends where the file ends it.
+        """Return the tree; its main line ends with that of the file.
 
         Raises:
-            GameRefused: comments are too long, or say what an annotation cannot hold.
+            GameRefused: Comments are too long, or not valid as an annotation.
         """
         if self._waiting:
             self._drop_waiting_nags(self._waiting)
@@ -320,7 +321,7 @@ class TreeBuilder:
         tree = MoveTree(tuple(moves), start)
         main = self._lines[0]
         if main.made and (rest := self._children[main.at + 1]):
-            # The main line is what preorder begins with.
+            # In preorder, the main line comes first.
             at = self._begins[rest[0]]
             tree = end_main_line(tree, main.made - 1, self._board, self._notes, at)
         return tree

@@ -1,4 +1,4 @@
-"""What a chapter holds."""
+"""The content of a chapter."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ __all__ = ("ChapterContent",)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChapterContent:
-    """A chapter as a study, a file or a version holds it."""
+    """The content of a chapter in a study, a file or a version."""
 
     chapter_id: UUID
     title: str

@@ -1,10 +1,9 @@
-"""What stands in a PGN comment: text, and commands such as ``[%clk 0:03:00]``.
+"""PGN comments: text, and commands such as ``[%clk 0:03:00]``.
 
-A comment ends at the first ``}`` and PGN has no way around it (PGN standard, 5). So that any text survives,
-four characters are written as the character references of HTML where they would be misread: ``}`` anywhere
-(``&#125;``), ``%`` and what looks like a tag pair at the beginning of a line (``&#37;``, ``&#91;``), and
-``&`` where it would be read as one of these (``&#38;``). Line breaks are written as they are. Reading undoes
-it.
+A comment ends at the first ``}``, which PGN cannot escape (PGN standard, 5). To preserve any text, four
+characters are
+written as HTML character references: ``}`` (``&#125;``), ``%`` and a tag pair at the start of a line
+(``&#37;``, ``&#91;``), and ``&`` before such a reference (``&#38;``). Parsing reverses it.
 """
 
 import re
@@ -20,15 +19,15 @@ __all__ = (
     "SHAPES_MAX",
     "TAG_NAME",
     "TEXT_CHARS_MAX",
-    "canonical",
-    "comment_of",
-    "escaped",
-    "folded",
-    "unescaped",
+    "escape_comment",
+    "format_comment",
+    "move_before_into_text",
+    "to_canonical",
+    "unescape_comment",
 )
 
 TEXT_CHARS_MAX: Final = 10_000
-"""Characters of an annotation: its text and the text before the move together."""
+"""Characters of an annotation: the text after and the text before the move together."""
 SHAPES_MAX: Final = 256
 """Arrows of one annotation; as many circles."""
 NAG_MAX: Final = 255
@@ -37,7 +36,7 @@ TAG_NAME: Final = "[A-Za-z0-9][A-Za-z0-9_+#=:-]{0,63}"
 """The name of a tag pair."""
 
 _CLOCK_MS_MAX: Final = 1000 * 3_600_000 - 1
-#: A command may appear when one inside it is taken out; nobody nests them in earnest.
+#: Removing a command may create another one around it; real files do not nest them.
 _COMMANDS_NESTED_MAX: Final = 4
 _CIRCLE: Final = re.compile("[RGYB][a-h][1-8]")
 _ARROW: Final = re.compile(r"[RGYB]([a-h][1-8])(?!\1)[a-h][1-8]")
@@ -52,16 +51,14 @@ _ESCAPED: Final = re.compile(
 _REFERENCE: Final = re.compile("&#(38|125|91|37);")
 
 
-def canonical(annotation: Annotation) -> Annotation:
-    """*annotation* as a file would give it back.
+def to_canonical(annotation: Annotation) -> Annotation:
+    """Return *annotation* in the form that writing and parsing a file would give.
 
-    Texts lose white space at their ends, carriage returns and byte order marks; a clock, arrows and circles
-    that stand in the text as commands are taken out of it, the first clock unless there is one. Glyphs are
-    sorted; nothing is named twice.
+    Texts lose surrounding white space, carriage returns and byte order marks. Commands in the text become
+    arrows, circles and, unless there is one, the clock. Glyphs are sorted; duplicates are removed.
 
     Raises:
-        AnnotationInvalid: over `TEXT_CHARS_MAX` or `SHAPES_MAX`; a glyph, clock or shape that PGN does not
-        know.
+        AnnotationInvalid: A limit is exceeded, or PGN has no such glyph, clock or shape.
     """
     _check_shapes(annotation)
     text, clock_s, arrows, circles = _commands_of(_text(annotation.text), annotation.clock_s)
@@ -74,7 +71,7 @@ def canonical(annotation: Annotation) -> Annotation:
         arrows=tuple(dict.fromkeys((*annotation.arrows, *arrows))),
         circles=tuple(dict.fromkeys((*annotation.circles, *circles))),
     )
-    # With the line break that joins them, so that `folded` never makes a text that is too long.
+    # Including the line break with which the two texts may be joined later.
     if len(before) + bool(before and text) + len(text) > TEXT_CHARS_MAX:
         raise AnnotationInvalid(f"an annotation has at most {TEXT_CHARS_MAX:,} characters; shorten it")
     if max(len(made.arrows), len(made.circles)) > SHAPES_MAX:
@@ -82,16 +79,16 @@ def canonical(annotation: Annotation) -> Annotation:
     return made
 
 
-def folded(annotation: Annotation) -> Annotation:
-    """*annotation* for a move that begins no variation any more: what stood before it begins its text."""
+def move_before_into_text(annotation: Annotation) -> Annotation:
+    """Return *annotation* with the text before the move at the start of its text, for a main move."""
     if not annotation.before:
         return annotation
     text = "\n".join(filter(None, (annotation.before, annotation.text)))
-    return canonical(replace(annotation, text=text, before=""))
+    return to_canonical(replace(annotation, text=text, before=""))
 
 
-def comment_of(annotation: Annotation) -> str:
-    """What stands between the braces after the move: commands, then the text; empty without either."""
+def format_comment(annotation: Annotation) -> str:
+    """Return the comment after a move: commands, then the text; empty without either."""
     parts: list[str] = []
     if annotation.circles:
         parts.append(f"[%csl {','.join(annotation.circles)}]")
@@ -100,17 +97,17 @@ def comment_of(annotation: Annotation) -> str:
     if annotation.clock_s is not None:
         parts.append(f"[%clk {_clock(annotation.clock_s)}]")
     if annotation.text:
-        parts.append(escaped(annotation.text))
+        parts.append(escape_comment(annotation.text))
     return " ".join(parts)
 
 
-def escaped(text: str) -> str:
-    """*text* as it may stand between braces."""
+def escape_comment(text: str) -> str:
+    """Escape *text* for a comment."""
     return _ESCAPED.sub(lambda found: f"{found[0][:-1]}&#{ord(found[0][-1])};", text)
 
 
-def unescaped(text: str) -> str:
-    """What :func:`escaped` was given."""
+def unescape_comment(text: str) -> str:
+    """Reverse :func:`escape_comment`."""
     return _REFERENCE.sub(lambda found: chr(int(found[1])), text) if "&#" in text else text
 
 
@@ -134,7 +131,7 @@ def _check_shapes(annotation: Annotation) -> None:
 
 
 def _commands_of(text: str, clock_s: float | None) -> tuple[str, float | None, list[str], list[str]]:
-    """*text* without the commands that are fields; the clock, arrows and circles these say."""
+    """Return *text* without the commands of fields, and the clock, arrows and circles in them."""
     arrows: list[str] = []
     circles: list[str] = []
     for _ in range(_COMMANDS_NESTED_MAX):
@@ -161,7 +158,7 @@ def _commands_of(text: str, clock_s: float | None) -> tuple[str, float | None, l
 
 
 def _joined(pieces: Iterable[str]) -> str:
-    """What is left when commands between *pieces* are gone: a line break where one was, else a blank."""
+    """Join *pieces* between removed commands: with a line break if there was one, otherwise with a space."""
     words: list[str] = []
     gap = ""
     for piece in pieces:
@@ -182,7 +179,7 @@ def _shapes(listed: str) -> list[str]:
 
 
 def _seconds(clock: str) -> float | None:
-    """What ``h:mm:ss.mmm`` says; null when that is more than a clock of ours shows."""
+    """Parse ``h:mm:ss.mmm``; None if it exceeds the limit of a clock."""
     hours, minutes, seconds = clock.split(":")
     clock_ms = int(hours) * 3_600_000 + int(minutes) * 60_000 + round(float(seconds) * 1000)
     return clock_ms / 1000 if clock_ms <= _CLOCK_MS_MAX else None

@@ -1,4 +1,4 @@
-"""What changed between two states of a study; pure and deterministic."""
+"""Differences between two states of a study; pure and deterministic."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from backend.workspace.chess._tree import START, MoveTree
 __all__ = ("PATHS_MAX", "ChapterDiff", "ChapterRef", "ChapterRenamed", "LineRef", "StudyDiff", "diff")
 
 PATHS_MAX: Final = 500
-"""Entries of one list of a chapter's difference; a count beside it tells how many there are."""
+"""Entries of one list in the difference of a chapter; a count has the number of all."""
 PATHS_CHARS_MAX: Final = 2_000_000
-"""Characters of all paths in one difference: deep in a line of 10,000 moves a single one has 50,000."""
+"""Characters of all paths in one difference; one path in a line of 10,000 moves may have 50,000."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,51 +35,51 @@ class ChapterRenamed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineRef:
-    """A move that is in one state only, with all that follows it."""
+    """A move that is in one state only, with its subtree."""
 
     path: str
-    #: How many moves that are, itself included.
+    #: The number of moves, including this one.
     moves: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChapterDiff:
-    """What changed in a chapter that both have; of each kind the first are listed, and all are counted.
+    """The changes of a chapter in both states; the first of each kind are listed, all are counted.
 
     At most `PATHS_MAX`, and fewer where the paths of the whole difference have `PATHS_CHARS_MAX` characters.
     """
 
     chapter_id: UUID
-    #: Names of the headers that came, went or changed, ascending.
+    #: Names of added, removed and changed headers, in ascending order.
     headers: tuple[str, ...]
-    #: Moves that came and went, in the order of the tree that has them.
+    #: Added and removed moves, in the order of their tree.
     moves_added: tuple[LineRef, ...]
     moves_added_count: int
     moves_removed: tuple[LineRef, ...]
     moves_removed_count: int
-    #: Paths of moves with other annotations; the empty path is the start.
+    #: Paths of moves whose annotations changed; the empty path is the start.
     annotated: tuple[str, ...]
     annotated_count: int
-    #: Paths of moves whose continuations changed their order; the empty path is the start.
+    #: Paths of moves whose children changed their order; the empty path is the start.
     reordered: tuple[str, ...]
     reordered_count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyDiff:
-    """What changed in a study; chapters are the same when their ids are."""
+    """The changes of a study; chapters are compared by their ids."""
 
     added: tuple[ChapterRef, ...]
     removed: tuple[ChapterRef, ...]
     renamed: tuple[ChapterRenamed, ...]
-    #: Whether the chapters that both have stand in another order.
+    #: Whether the chapters in both states changed their order.
     reordered: bool
-    #: Chapters with other headers or moves, in their order after.
+    #: Chapters whose headers or moves changed, in their order after the change.
     changed: tuple[ChapterDiff, ...]
 
 
 def diff(before: Sequence[ChapterContent], after: Sequence[ChapterContent]) -> StudyDiff:
-    """What changed from *before* to *after*; the same for the same input, whatever way led there."""
+    """Return the changes from *before* to *after*."""
     old = {one.chapter_id: one for one in before}
     new = {one.chapter_id: one for one in after}
     common = [(old[one.chapter_id], one) for one in after if one.chapter_id in old]
@@ -124,7 +124,7 @@ def _chapter(was: ChapterContent, now: ChapterContent, listing: "_Listing") -> C
 
 
 class _Comparison:
-    """Two trees walked side by side along the moves that both have; indexes, in the order of their tree."""
+    """The comparison of two trees along their common moves; lists of indexes in the order of their tree."""
 
     def __init__(self, was: MoveTree, now: MoveTree) -> None:
         self.added: list[int] = []
@@ -138,12 +138,12 @@ class _Comparison:
         waiting = [(START, START)]
         while waiting:
             old, new = waiting.pop()
-            waiting += self._beside(new, were[old], are[new])
+            waiting += self._add_sibling(new, were[old], are[new])
         for found in (self.added, self.removed, self.annotated, self.reordered):
             found.sort()
 
-    def _beside(self, parent: int, were: list[int], are: list[int]) -> list[tuple[int, int]]:
-        """Compare the moves after one move; those that both trees have."""
+    def _add_sibling(self, parent: int, were: list[int], are: list[int]) -> list[tuple[int, int]]:
+        """Compare the children of a common move; return the common ones."""
         old = {self._was.moves[one].uci: one for one in were}
         new = {self._now.moves[one].uci: one for one in are}
         self.removed += (index for uci, index in old.items() if uci not in new)
@@ -158,7 +158,7 @@ class _Comparison:
 
 
 class _Listing:
-    """Lists moves by their paths until these have been given all the room there is."""
+    """List moves by their paths, until the paths reach their limit of characters."""
 
     def __init__(self) -> None:
         self._chars_left = PATHS_CHARS_MAX

@@ -1,4 +1,4 @@
-"""What may be done to a tree of moves; pure, each gives a new tree."""
+"""Changes of a tree of moves; each returns a new tree."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -6,7 +6,7 @@ from typing import Final
 
 import chess
 
-from backend.workspace.chess._comments import canonical, folded
+from backend.workspace.chess._comments import move_before_into_text, to_canonical
 from backend.workspace.chess._headers import start_board
 from backend.workspace.chess._moves import parse_move
 from backend.workspace.chess._render import RenderedMove
@@ -29,35 +29,33 @@ _DOWN: Final = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddedMove:
-    """A tree with one move more."""
+    """A tree with a new move."""
 
     tree: MoveTree
     #: The path of the new move.
     path: str
-    #: The new move, canonical: a castling king goes to its square (Chess960: onto its rook).
+    #: The new move; castling is the king's move of two squares (Chess960: onto the rook).
     uci: str
-    #: How a board shows it.
+    #: Its notation and position.
     rendered: RenderedMove
 
 
 def add_move(tree: MoveTree, headers: Mapping[str, str], path: str, move: str) -> AddedMove:
-    """Add *move*, in UCI or SAN, after the move that *path* names; the empty path is the start.
-
-    It becomes the last variation there.
+    """Add *move*, in UCI or SAN, as the last variation after the move at *path*; the empty path is the start.
 
     Raises:
-        MoveNotFound: no move has the path.
-        MoveIllegal: the rules forbid the move.
-        MoveExists: it stands there already.
-        VariationsFull: there are `VARIATIONS_MAX` variations already.
-        MovesFull: the tree has `MOVES_MAX` moves.
-        PositionInvalid: the headers name no position.
+        MoveNotFound: No move has the path.
+        MoveIllegal: The rules forbid the move.
+        MoveExists: The move exists already.
+        VariationsFull: The move before it has `VARIATIONS_MAX` variations.
+        MovesFull: The tree has `MOVES_MAX` moves.
+        PositionInvalid: The headers contain no legal position.
     """
     parent = tree.find(path)
     board = start_board(headers)
     line = tree.line_to(parent)
     for uci in line:
-        # They were legal when they came into the tree; to ask again takes twice as long as to make them.
+        # The moves of a tree are legal; checking again would take twice as long as making them.
         board.push(chess.Move.from_uci(uci))
     wanted = parse_move(board, move)
     uci = board.uci(wanted)
@@ -76,10 +74,10 @@ def add_move(tree: MoveTree, headers: Mapping[str, str], path: str, move: str) -
 
 
 def delete_move(tree: MoveTree, path: str) -> MoveTree:
-    """Remove the move that *path* names and all that follows it; the next variation becomes the main line.
+    """Remove the move at *path* with its subtree; the next variation becomes the main line.
 
     Raises:
-        MoveNotFound: no move has the path.
+        MoveNotFound: No move has the path.
     """
     index = _move(tree, path)
     end = tree.end_of(index)
@@ -88,43 +86,46 @@ def delete_move(tree: MoveTree, path: str) -> MoveTree:
 
 
 def promote(tree: MoveTree, path: str) -> MoveTree:
-    """Let the variation that begins with the move at *path* change places with the one above it.
+    """Swap the variation that begins with the move at *path* with the one above it.
 
-    What becomes the main line cannot have a text before it (PGN has no place for one): it begins the move's
-    text.
+    A main line has no text before its move (PGN has no place for it); the text moves to the start of the
+    move's text.
 
     Raises:
-        MoveNotFound: no move has the path.
-        VariationFirst: it is the main line already.
+        MoveNotFound: No move has the path.
+        VariationFirst: The variation is the main line already.
     """
     return _stepped(tree, path, _UP)
 
 
 def demote(tree: MoveTree, path: str) -> MoveTree:
-    """Let the variation that begins with the move at *path* change places with the one below it.
+    """Swap the variation that begins with the move at *path* with the one below it.
 
     Raises:
-        MoveNotFound: no move has the path.
-        VariationLast: there is none below it.
+        MoveNotFound: No move has the path.
+        VariationLast: No variation is below it.
     """
     return _stepped(tree, path, _DOWN)
 
 
 def annotate(tree: MoveTree, path: str, annotation: Annotation) -> MoveTree:
-    """Put *annotation* in place of what is said at the move that *path* names; the empty path is the start.
+    """Replace the annotation of the move at *path*; the empty path is the start.
 
-    It is stored as :func:`canonical` makes it. A text before a move that begins no variation begins its text.
+    It is stored in the form of :func:`to_canonical`. For a move that begins no variation, the text before it
+    is moved to the start of its text.
 
     Raises:
-        MoveNotFound: no move has the path.
-        AnnotationInvalid: too long; not what PGN can say; glyphs at the start, where there is no move.
+        MoveNotFound: No move has the path.
+        AnnotationInvalid: The annotation is too long, PGN cannot express it, or the start has glyphs.
     """
     index = tree.find(path)
-    made = canonical(annotation)
+    made = to_canonical(annotation)
     if index == START and made.nags:
-        raise AnnotationInvalid("a numeric annotation glyph belongs to a move; the start of a game has none")
+        raise AnnotationInvalid(
+            "a numeric annotation glyph belongs to a move; send none for the start of a game"
+        )
     if index == START or tree.siblings(index)[0] == index:
-        made = folded(made)
+        made = move_before_into_text(made)
     return tree.with_annotations({index: made})
 
 
@@ -143,7 +144,7 @@ def _stepped(tree: MoveTree, path: str, step: int) -> MoveTree:
         raise VariationFirst(path) if step == _UP else VariationLast(path)
     above, below = sorted((index, siblings[place + step]))
     middle, end = tree.end_of(above), tree.end_of(below)
-    # Siblings stand beside each other in preorder, each with all that follows it.
+    # In preorder, siblings are adjacent, each followed by its subtree.
     swapped = [*range(above), *range(below, end), *range(above, middle), *range(end, len(tree.moves))]
     return _first_folded(tree.reordered(swapped), tree.moves[index].parent)
 
@@ -154,6 +155,6 @@ def _inserted(tree: MoveTree, at: int, move: Move) -> MoveTree:
 
 
 def _first_folded(tree: MoveTree, parent: int) -> MoveTree:
-    """*tree*, whose variations after *parent* have changed, without a text before the first of them."""
+    """Return *tree* without a text before the first child of *parent*, which may have changed."""
     first = tree.children()[parent][:1]
-    return tree.with_annotations({one: folded(tree.moves[one].annotation) for one in first})
+    return tree.with_annotations({one: move_before_into_text(tree.moves[one].annotation) for one in first})

@@ -1,4 +1,4 @@
-"""The tag pairs of a chapter: which there are, and the position they begin at."""
+"""The tag pairs of a chapter, its starting position and its title."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -14,9 +14,9 @@ __all__ = (
     "RESULTS",
     "ROSTER",
     "TITLE_CHARS_MAX",
-    "completed",
+    "complete_headers",
+    "game_title",
     "start_board",
-    "title_of",
 )
 
 HEADERS_MAX: Final = 64
@@ -32,16 +32,16 @@ ROSTER: Final[Mapping[str, str]] = {
     "Black": "?",
     "Result": "*",
 }
-"""The seven tags every game has, in their order, and what stands for "unknown" (PGN standard, 8.1.1)."""
+"""The seven tags of each game, in their order, with their values for "unknown" (PGN standard, 8.1.1)."""
 
 RESULTS: Final = frozenset({"1-0", "0-1", "1/2-1/2", "*"})
 
 _FEN_CHARS_MAX: Final = 100
 _FEN_COUNT_MAX: Final = 9_999
-#: What others call the rules of chess, and those of Chess960, in the tag ``Variant``.
+#: Names of standard chess, and of Chess960, in the tag ``Variant``.
 _STANDARD: Final = frozenset({"", "?", "standard", "chess", "classical", "normal", "from position"})
 _CHESS960: Final = frozenset({"chess960", "chess 960", "fischerandom", "fischerrandom", "fischer random"})
-#: Positions in which the rules do not say what a move is.
+#: Errors of positions in which the rules define no moves.
 _UNPLAYABLE: Final = (
     chess.STATUS_EMPTY
     | chess.STATUS_NO_WHITE_KING
@@ -52,10 +52,10 @@ _UNPLAYABLE: Final = (
 )
 
 
-def completed(headers: Mapping[str, str], marker: str = "*") -> dict[str, str]:
-    """*headers* with the seven tag roster in front, and ``SetUp`` beside a ``FEN``.
+def complete_headers(headers: Mapping[str, str], marker: str = "*") -> dict[str, str]:
+    """Return *headers* with the seven tag roster first, and with ``SetUp`` if there is a ``FEN``.
 
-    *marker* is the result at the end of the moves; it counts where the headers say none that PGN knows.
+    *marker* is the result at the end of the moves; it is used if the headers have no valid result.
     """
     made = {**ROSTER, **headers}
     if made["Result"] not in RESULTS - {"*"} and (marker != "*" or made["Result"] in {"", "?"}):
@@ -66,15 +66,15 @@ def completed(headers: Mapping[str, str], marker: str = "*") -> dict[str, str]:
 
 
 def start_board(headers: Mapping[str, str]) -> chess.Board:
-    """The position before the first move: that of ``FEN``, else the usual one; Chess960 by ``Variant``.
+    """Return the position before the first move: ``FEN``, or the standard one; Chess960 by ``Variant``.
 
     Raises:
-        PositionInvalid: another variant, or a FEN that is none or that chess cannot be played from.
+        PositionInvalid: The variant is not supported, or the FEN is not a legal position.
     """
     variant = headers.get("Variant", "").strip().lower()
     if variant not in _STANDARD | _CHESS960:
         raise PositionInvalid(
-            f"the variant {quoted(headers['Variant'])} is not supported; chess and Chess960 are"
+            f"the variant {quoted(headers['Variant'])} is not supported; use chess or Chess960"
         )
     chess960 = variant in _CHESS960
     if "FEN" not in headers:
@@ -88,13 +88,13 @@ def start_board(headers: Mapping[str, str]) -> chess.Board:
         raise PositionInvalid(f"{quoted(fen)} is not a position in FEN: {error}") from None
     if board.status() & _UNPLAYABLE or max(board.fullmove_number, board.halfmove_clock) > _FEN_COUNT_MAX:
         raise PositionInvalid(f"chess cannot be played from {quoted(fen)}; check kings, pawns and who moves")
-    # Castling rights that only Chess960 has say as much as the tag.
+    # Castling rights that exist only in Chess960 have the same meaning as the tag.
     board.chess960 = board.chess960 or board.has_chess960_castling_rights()
     return board
 
 
-def title_of(headers: Mapping[str, str]) -> str | None:
-    """What a game is called: its ``ChapterName``, else the players, else the event; null without any."""
+def game_title(headers: Mapping[str, str]) -> str | None:
+    """Return the title of a game: ``ChapterName``, or the players, or the event; None without these."""
     stripped = {name: UNPRINTABLE.sub(" ", value).strip() for name, value in headers.items()}
     known = {name: value for name, value in stripped.items() if value not in {"", "?"}}
     if "ChapterName" in known:

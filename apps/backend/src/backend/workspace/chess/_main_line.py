@@ -1,7 +1,7 @@
-"""Ending the main line where a file ends it.
+"""End of the main line.
 
-A tree has no place for moves that follow the last move of the main line and are not the main line. Files do:
-``38. Qd7 (38. Qd7 Kf8 39. Qd8#) 1-0`` shows what the loser was spared. These moves are kept as text.
+In a tree, moves after the last move of the main line would extend it. Files may have such moves:
+``38. Qd7 (38. Qd7 Kf8 39. Qd8#) 1-0`` shows how the game would have ended. They are stored as text.
 """
 
 from dataclasses import replace
@@ -9,7 +9,7 @@ from typing import Final
 
 import chess
 
-from backend.workspace.chess._comments import TEXT_CHARS_MAX, canonical, unescaped
+from backend.workspace.chess._comments import TEXT_CHARS_MAX, to_canonical, unescape_comment
 from backend.workspace.chess._notes import Notes
 from backend.workspace.chess._tree import Annotation, Move, MoveTree
 from backend.workspace.chess._write import movetext
@@ -17,14 +17,14 @@ from backend.workspace.errors import AnnotationInvalid
 
 __all__ = ("end_main_line",)
 
-#: A move in a text takes two characters and a blank at least.
+#: A move in a text takes at least two characters and a space.
 _MOVES_MAX: Final = TEXT_CHARS_MAX // 3
 
 
 def end_main_line(tree: MoveTree, last: int, board: chess.Board, notes: Notes, at: int) -> MoveTree:
-    """Cut what follows the move at the index *last*, and put it into the move's text where it fits.
+    """Remove the moves after the index *last*, and write them into its text if they fit.
 
-    *board* is the position after that move; *at* is where in the file notes say that it stands.
+    *board* is the position after that move; *at* is the offset for notes.
     """
     end = tree.end_of(last)
     rest = tree.moves[last + 1 : end]
@@ -46,14 +46,14 @@ def _shapes(move: Move) -> bool:
 
 
 def _with_text(said: Annotation, rest: tuple[Move, ...], last: int, board: chess.Board) -> Annotation | None:
-    """Return *said* with the moves of *rest* at the end of its text, or null if they are too many."""
-    # The moves of the rest stand together, so that their parents are among them but for the first.
+    """Return *said* with the moves of *rest* at the end of its text, or None if they are too many."""
+    # The moves of the rest are adjacent; the parents of all but the first are among them.
     moved = (Move(one.parent - last - 1, one.uci, _words(one.annotation)) for one in rest)
     tokens = movetext(MoveTree(tuple(moved)), board.copy(stack=False))
-    # A text cannot hold commands, which would be read as those of the move.
-    text = unescaped(" ".join(tokens)).replace("{ ", "").replace(" }", "").replace("[%", "[")
+    # A text cannot contain commands: they would be parsed as commands of the move.
+    text = unescape_comment(" ".join(tokens)).replace("{ ", "").replace(" }", "").replace("[%", "[")
     try:
-        return canonical(replace(said, text=" ".join(filter(None, (said.text, f"({text})")))))
+        return to_canonical(replace(said, text=" ".join(filter(None, (said.text, f"({text})")))))
     except AnnotationInvalid:
         return None
 

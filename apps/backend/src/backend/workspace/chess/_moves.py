@@ -1,4 +1,4 @@
-"""What a written move means in a position."""
+"""Parsing of moves in a position."""
 
 import re
 from functools import lru_cache
@@ -6,7 +6,7 @@ from typing import Final
 
 import chess
 
-from backend.workspace.chess._spelling import respelled
+from backend.workspace.chess._spelling import respell
 from backend.workspace.errors import MoveIllegal
 
 __all__ = ("parse_move", "play_san")
@@ -14,27 +14,27 @@ __all__ = ("parse_move", "play_san")
 _UCI: Final = re.compile("[a-h][1-8][a-h][1-8][qrbn]?|0000")
 _SAN: Final = re.compile("([NBRQK])?([a-h])?([1-8])?x?([a-h])([1-8])[+#]?")
 _PIECES: Final = {"N": chess.KNIGHT, "B": chess.BISHOP, "R": chess.ROOK, "Q": chess.QUEEN, "K": chess.KING}
-#: The longest words that are remembered: ``Qa1xb2+``.
+#: The longest words in the cache: ``Qa1xb2+``.
 _PLAIN_CHARS_MAX: Final = 7
-#: A move in SAN has 7 characters with its check; others write more, but not much.
+#: A move in SAN has 7 characters with its check; other notations are a little longer.
 _WORD_CHARS_MAX: Final = 20
 _BACK_RANKS: Final = chess.BB_RANK_1 | chess.BB_RANK_8
 
-#: The piece, the squares it may come from, and the square it goes to.
-Wanted = tuple[chess.PieceType, chess.Bitboard, chess.Square]
+#: The piece, its possible origins, and its target square.
+SanMove = tuple[chess.PieceType, chess.Bitboard, chess.Square]
 
 
 def parse_move(board: chess.Board, word: str) -> chess.Move:
-    """The move that *word* says in the position of *board*: UCI (g1f3) or SAN (Nf3), ``0000`` to pass.
+    """Parse a move in the position of *board*: UCI (g1f3) or SAN (Nf3); ``0000`` is a pass.
 
     Castling and hyphens may be written as in files (``o-o``, ``O–O``).
 
     Raises:
-        MoveIllegal: the rules forbid it, it means several moves, it is no move, or a glyph is behind it.
+        MoveIllegal: The move is illegal or ambiguous, the word is not a move, or a glyph follows it.
     """
     if len(word) > _WORD_CHARS_MAX:
         raise MoveIllegal(word, board.fen())
-    plain = respelled(word)
+    plain = respell(word)
     if plain.nags:
         raise MoveIllegal(word, board.fen())
     try:
@@ -47,17 +47,17 @@ def parse_move(board: chess.Board, word: str) -> chess.Move:
 
 
 def play_san(board: chess.Board, word: str) -> str:
-    """Make the move *word* in SAN on *board*; the move as UCI.
+    """Make the move *word* in SAN on *board*; return it as UCI.
 
-    The same as ``board.push(board.parse_san(word))``, which generates the legal moves each time; here they
-    are generated only where one look at the pieces that reach the square does not tell: 1.6 times as many
-    moves a second.
+    Equivalent to ``board.push(board.parse_san(word))``, which generates the legal moves each time. Here they
+    are
+    generated only if several pieces reach the square: 1.6 times as many moves per second.
 
     Raises:
-        ValueError: the word is not a legal move.
+        ValueError: The word is not a legal move.
     """
-    wanted = _wanted(word) if len(word) <= _PLAIN_CHARS_MAX else None
-    if wanted is not None and (move := _only_move(board, wanted)) is not None:
+    san = _parse_san(word) if len(word) <= _PLAIN_CHARS_MAX else None
+    if san is not None and (move := _only_move(board, san)) is not None:
         board.push(move)
         if not board.was_into_check():
             return move.uci()
@@ -70,8 +70,8 @@ def play_san(board: chess.Board, word: str) -> str:
 
 
 @lru_cache(maxsize=8_192)
-def _wanted(word: str) -> Wanted | None:
-    """What *word* asks for, whatever the position; null for what :func:`play_san` leaves to the rules."""
+def _parse_san(word: str) -> SanMove | None:
+    """Parse *word* without a position; None if :func:`play_san` must use the rules."""
     found = _SAN.fullmatch(word)
     if found is None:
         return None
@@ -89,9 +89,9 @@ def _wanted(word: str) -> Wanted | None:
     return chess.PAWN, origins if file else chess.BB_EMPTY, to_square
 
 
-def _only_move(board: chess.Board, wanted: Wanted) -> chess.Move | None:
-    """The move if just one piece can make it by its way of moving; checks and pins are not looked at."""
-    piece, origins, to_square = wanted
+def _only_move(board: chess.Board, san: SanMove) -> chess.Move | None:
+    """Return the move if only one piece can make it; checks and pins are not considered."""
+    piece, origins, to_square = san
     own, target = board.occupied_co[board.turn], chess.BB_SQUARES[to_square]
     if piece == chess.PAWN and not origins:
         return _advance(board, to_square)
@@ -104,7 +104,7 @@ def _only_move(board: chess.Board, wanted: Wanted) -> chess.Move | None:
 
 
 def _advance(board: chess.Board, to_square: chess.Square) -> chess.Move | None:
-    """The move of a pawn straight on to *to_square*, by one or two squares."""
+    """Return the advance of a pawn to *to_square*, by one or two squares."""
     back = -8 if board.turn else 8
     pawns = board.pawns & board.occupied_co[board.turn]
     if board.occupied & chess.BB_SQUARES[to_square]:

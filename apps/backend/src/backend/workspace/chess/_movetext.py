@@ -1,4 +1,4 @@
-"""The moves of one game, token by token (PGN standard, 7 and 8.2)."""
+"""Parser of the moves of one game, token by token (PGN standard, 7 and 8.2)."""
 
 import re
 from collections.abc import Callable
@@ -7,41 +7,42 @@ from typing import Final
 import chess
 
 from backend.workspace.chess._builder import GameRefused, TreeBuilder
-from backend.workspace.chess._comments import NAG_MAX, TAG_NAME, unescaped
+from backend.workspace.chess._comments import NAG_MAX, TAG_NAME, unescape_comment
 from backend.workspace.chess._notes import Notes
-from backend.workspace.chess._source import FIRST_MOVE, FORUM_NOTE, FORUM_TAG, RUN_MAX, Source, passed_over
-from backend.workspace.chess._spelling import REDUNDANT, nag_of_sign, respelled, result_of
+from backend.workspace.chess._source import FIRST_MOVE, FORUM_NOTE, FORUM_TAG, RUN_MAX, Source, skip_matches
+from backend.workspace.chess._spelling import REDUNDANT, parse_nag_sign, parse_result, respell
 from backend.workspace.errors import ChessError, quoted
 
 __all__ = ("Movetext",)
 
-#: White space, dots, move numbers and lines that ``%`` hides. No part of `_TOKEN`: none of it is given back.
+#: White space, dots, move numbers and ``%`` lines. Not part of `_TOKEN`, so that matching never backtracks
+#: into it.
 _BETWEEN: Final = re.compile(
     rf"(?:[^\S\n]++|[.…]++|(?!0000)\d++(?=[\s.…])|(?!{FIRST_MOVE})\n(?:%[^\n]*+)?){{0,{RUN_MAX}}}"
 )
-#: One token, whose group says its kind.
+#: One token; its group is its kind.
 _TOKEN: Final = re.compile(
     r"(?:([^\s{}()\[\]<>;$!?…]++)|(\{)|(\$\d*+)|([!?]{1,2})|(\()|(\))|(;[^\n]*+)|(\[)"
     rf"|({FIRST_MOVE})|(\S))"
 )
 _MOVE, _OTHER = 1, 10
 _TAG: Final = re.compile(rf'\[{TAG_NAME}[ \t]+"')
-#: A comment that belongs to the end of the game: on the line of the result, or on the next.
+#: A comment after the result, on the same line or on the next.
 _REMARK: Final = re.compile(r"[ \t]*\n?[ \t]*(?=\{)")
 
 _SUFFIX_NAGS: Final = {"!": 1, "?": 2, "!!": 3, "??": 4, "!?": 5, "?!": 6}
-#: Longer words are neither moves nor signs, however they are spelled.
+#: Longer words are neither moves nor signs in any notation.
 _WORD_CHARS_MAX: Final = 20
 
 
 class Movetext:
-    """Reads the moves of one game: from where its headers end to its result, or to the next game."""
+    """Parse the moves of one game, from its headers to its result or to the next game."""
 
     def __init__(self, source: Source, at: int, board: chess.Board, notes: Notes) -> None:
         self._source, self._text, self._notes = source, source.text, notes
-        #: Where the game ends, once it is read.
+        #: The end of the game, after parsing.
         self.end = at
-        #: The result at the end of the moves; ``*`` where there is none.
+        #: The result at the end of the moves; ``*`` without one.
         self.marker, self.marker_at = "*", at
         self.builder = TreeBuilder(board, notes)
         self._take: tuple[Callable[[re.Match[str]], bool], ...] = (
@@ -50,30 +51,30 @@ class Movetext:
         )  # fmt: skip
 
     def read(self) -> None:
-        """Read to the end of the game.
+        """Parse to the end of the game.
 
         Raises:
-            GameRefused: a move is not legal; a variation or comment is not closed; something is no PGN, or
-            too much.
+            GameRefused: A move is illegal, a variation or comment is not closed, a token is not PGN, or a
+                limit is exceeded.
         """
         text, token, move = self._text, _TOKEN.match, self.builder.move
-        goes_on = True
-        while goes_on and (found := token(text, passed_over(_BETWEEN, text, self.end))):
+        has_more = True
+        while has_more and (found := token(text, skip_matches(_BETWEEN, text, self.end))):
             kind, self.end = found.lastindex or _OTHER, found.end()
             try:
                 if kind == _MOVE:
-                    goes_on = self._word(found[_MOVE], found.start(_MOVE), move)
+                    has_more = self._word(found[_MOVE], found.start(_MOVE), move)
                 else:
-                    goes_on = self._take[kind - 2](found)
+                    has_more = self._take[kind - 2](found)
             except ChessError as error:
                 raise GameRefused(str(error), found.start(kind), self.end) from None
-        if goes_on:
+        if has_more:
             self.end = len(text)
         if self.builder.depth:
             raise GameRefused("a variation is not closed; a parenthesis is missing", self.end, self.end)
 
     def _word(self, word: str, at: int, move: Callable[[str], None]) -> bool:
-        """Take a word, mostly a move; return whether the game goes on behind it."""
+        """Parse a word, usually a move; return whether the game continues after it."""
         try:
             move(word)
         except ValueError as error:
@@ -81,14 +82,14 @@ class Movetext:
         return True
 
     def _unusual(self, word: str, at: int, error: ValueError) -> bool:
-        """Take a word that is not a legal move; return whether the game goes on behind it."""
+        """Parse a word that is not a legal move; return whether the game continues after it."""
         if len(word) > _WORD_CHARS_MAX:
             raise GameRefused(_reason(word, self.builder.place, error), at, self.end)
         if word.isdecimal():
             return True
-        made = respelled(word)
+        made = respell(word)
         for spelling in word, made.word:
-            result = result_of(spelling)
+            result = parse_result(spelling)
             if result is not None:
                 return self._result_word(spelling, result, at)
             if self._sign(spelling, at):
@@ -106,8 +107,8 @@ class Movetext:
         return True
 
     def _sign(self, word: str, at: int) -> bool:
-        """Take a word that stands for a glyph, or repeats what the position says; whether it is one."""
-        if sign := nag_of_sign(word):
+        """Parse a sign for a glyph, or a redundant word such as ``e.p.``; return whether the word is one."""
+        if sign := parse_nag_sign(word):
             nag, noted = sign
             self.builder.nag(nag, at)
             if noted:
@@ -140,7 +141,7 @@ class Movetext:
         end, closed = self._source.comment_end(at)
         if not closed:
             raise GameRefused("a comment is not closed; a brace is missing", at, end)
-        self.builder.comment(unescaped(self._text[at + 1 : end]), at)
+        self.builder.comment(unescape_comment(self._text[at + 1 : end]), at)
         self.end = end + 1
 
     def _rest_of_line(self, found: re.Match[str]) -> bool:
@@ -162,16 +163,18 @@ class Movetext:
 
     def _open(self, found: re.Match[str]) -> bool:
         if not self.builder.open(found.start(5)):
-            raise GameRefused("a variation begins where there is no move to vary", found.start(5), self.end)
+            raise GameRefused(
+                "a variation begins before any move that it could replace", found.start(5), self.end
+            )
         return True
 
     def _close(self, found: re.Match[str]) -> bool:
         if not self.builder.close():
-            raise GameRefused("a parenthesis closes no variation", found.start(6), self.end)
+            raise GameRefused("a closing parenthesis has no opening one", found.start(6), self.end)
         return True
 
     def _bracket(self, found: re.Match[str]) -> bool:
-        """Stop before the headers of the next game, or at ``[/pgn]``: this one's result is missing."""
+        """Stop before the headers of the next game, or at ``[/pgn]``; this game has no result."""
         at = found.start(8)
         if FORUM_TAG.match(self._text, at):
             self._notes.normalised(at, FORUM_NOTE)
@@ -184,7 +187,7 @@ class Movetext:
         return False
 
     def _next_first_move(self, found: re.Match[str]) -> bool:
-        """Stop before a first move behind an empty line; it is the next game's if this one has moves."""
+        """Stop before a first move after an empty line; it belongs to the next game if this one has moves."""
         self.end = found.start(9)
         if self.builder.depth or self.builder.empty:
             self.end += 1

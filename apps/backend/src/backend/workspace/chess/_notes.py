@@ -1,4 +1,4 @@
-"""What a file says and a chapter does not, or says in another way: noted while a game is read."""
+"""Notes on the differences between a game in a file and its chapter, collected during parsing."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -7,7 +7,7 @@ from backend.workspace.chess._source import Source
 
 __all__ = ("Note", "Notes")
 
-#: Different notes of one game; the file is odd enough by then.
+#: Different notes of one game; further ones are ignored.
 _NOTES_MAX: Final = 30
 
 
@@ -15,37 +15,37 @@ _NOTES_MAX: Final = 30
 class Note:
     """One difference between a file's game and the chapter read from it."""
 
-    #: The line where it occurs first, from 1.
+    #: The first line with the difference, from 1.
     line: int
-    #: What differs, in one clause.
+    #: The difference, in one clause.
     note: str
-    #: How often it occurs in the game.
+    #: The number of occurrences in the game.
     count: int
-    #: Whether the chapter lacks something that the file has; false where it is only written differently.
+    #: Whether the chapter lacks content of the file; False if the content is only written differently.
     dropped: bool
 
 
 class Notes:
-    """Collects the notes of one game; equal notes are counted."""
+    """Collect the notes of one game; equal notes are counted."""
 
     def __init__(self) -> None:
-        #: By kind and text: where it occurs first, and how often.
+        #: By kind and text: the first offset, and the number of occurrences.
         self._found: dict[tuple[bool, str], tuple[int, int]] = {}
 
     def dropped(self, at: int, note: str) -> None:
-        """Note that the chapter lacks what stands at *at* in the file."""
+        """Note that the chapter lacks the content at the offset *at*."""
         self._add(at, note, dropped=True)
 
     def normalised(self, at: int, note: str) -> None:
-        """Note that what stands at *at* in the file is read as something else."""
+        """Note that the content at the offset *at* is written differently in the chapter."""
         self._add(at, note, dropped=False)
 
     def at_lines(self, source: Source) -> tuple[Note, ...]:
         """Return the notes in the order of the file."""
-        by_place = sorted(self._found.items(), key=lambda found: found[1][0])
+        by_offset = sorted(self._found.items(), key=lambda found: found[1][0])
         return tuple(
             Note(line=source.line_of(at), note=note, count=count, dropped=dropped)
-            for (dropped, note), (at, count) in by_place
+            for (dropped, note), (at, count) in by_offset
         )
 
     def _add(self, at: int, note: str, *, dropped: bool) -> None:

@@ -1,4 +1,4 @@
-"""Reading PGN files as they are in the world."""
+"""Parser of PGN files, including common deviations from the standard."""
 
 import re
 from collections.abc import Iterator
@@ -7,11 +7,19 @@ from typing import Final
 
 from backend.workspace.chess._builder import GameRefused
 from backend.workspace.chess._comments import TAG_NAME, TEXT_CHARS_MAX
-from backend.workspace.chess._headers import HEADERS_MAX, completed, start_board, title_of
+from backend.workspace.chess._headers import HEADERS_MAX, complete_headers, game_title, start_board
 from backend.workspace.chess._movetext import Movetext
 from backend.workspace.chess._notes import Note, Notes
-from backend.workspace.chess._source import FIRST_MOVE, FORUM_NOTE, FORUM_TAG, RESULT, Lead, Source, decoded
-from backend.workspace.chess._spelling import result_of
+from backend.workspace.chess._source import (
+    FIRST_MOVE,
+    FORUM_NOTE,
+    FORUM_TAG,
+    RESULT,
+    Lead,
+    Source,
+    decode_pgn,
+)
+from backend.workspace.chess._spelling import parse_result
 from backend.workspace.chess._tags import Tags, read_tags
 from backend.workspace.chess._tree import MoveTree
 from backend.workspace.errors import PositionInvalid, quoted
@@ -25,39 +33,39 @@ _PROSE_NOTE: Final = "text between games"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadGame:
-    """A game that was read whole."""
+    """A game that was parsed completely."""
 
-    #: Its place in the file, from 1; skipped games count.
+    #: Its number in the file, from 1, including skipped games.
     number: int
-    #: The line it begins on, from 1.
+    #: Its first line, from 1.
     line: int
-    #: What a chapter of it is called, at most 200 characters.
+    #: The title of its chapter, at most 200 characters.
     title: str
     #: The seven tag roster first, then the others as they stand; values at most 1,000 characters, at most 64.
     headers: dict[str, str]
     tree: MoveTree
-    #: What the file says and the chapter does not, or says in another way; in the order of the file.
+    #: The differences between the file and the chapter, in the order of the file.
     notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SkippedGame:
-    """A game that cannot be read whole."""
+    """A game that cannot be parsed completely."""
 
-    #: Its place in the file, from 1.
+    #: Its number in the file, from 1.
     number: int
-    #: The line of what is wrong, from 1.
+    #: The line of the error, from 1.
     line: int
-    #: What is wrong, in one sentence.
+    #: The error, in one sentence.
     reason: str
 
 
 def read_games(data: bytes) -> Iterator[ReadGame | SkippedGame]:
-    """Read the games of a file one by one; text between games is passed over.
+    """Parse the games of a file one by one; text between games is ignored.
 
-    Raises nothing: a game with an illegal move, an unclosed variation or comment, or over a limit is given as
-    skipped, with the reason, and reading goes on with the next one. Time grows with the length of *data* and
-    with nothing else.
+    Raises nothing: a game with an illegal move, an unclosed variation or comment, or over a limit is yielded
+    as skipped, with the reason, and parsing continues with the next game. The time is linear in the length of
+    *data*.
     """
     source = Source(data)
     lead = source.next_game(0)
@@ -67,36 +75,34 @@ def read_games(data: bytes) -> Iterator[ReadGame | SkippedGame]:
         game, at = _next(source, lead, lead.at, number)
         lead = source.next_game(at)
         if lead.at is None and isinstance(game, ReadGame):
-            game = replace(game, notes=game.notes + _behind_the_last(source, lead))
+            game = replace(game, notes=game.notes + _notes_after_last_game(source, lead))
         yield game
 
 
 def count_games(data: bytes) -> int:
-    """About how many games a file has, without reading them.
+    """Estimate the number of games of a file, without parsing them.
 
-    Games are counted by where headers begin; in a file without headers, by where games end. A comment that
-    looks like either misleads it.
+    Games are counted by their first headers; in a file without headers, by their results. Comments that look
+    like either make the estimate wrong.
     """
-    text = FORUM_TAG.sub("", "\n*\n" + decoded(data))
+    text = FORUM_TAG.sub("", "\n*\n" + decode_pgn(data))
     return sum(1 for _ in _HEADERS_BEGIN.finditer(text)) or sum(1 for _ in _ENDS.finditer(text)) - 1
 
 
 def _next(source: Source, lead: Lead, at: int, number: int) -> tuple[ReadGame | SkippedGame, int]:
-    """Read the game at *at*; also return where to look for the next one."""
+    """Parse the game at *at*; also return the offset from which to find the next one."""
     notes = Notes()
     try:
         headers, tree, end = _game(source, lead, at, notes)
-    except GameRefused as refused:
-        line = source.line_of(refused.at)
-        return SkippedGame(number=number, line=line, reason=refused.reason), source.after_broken(
-            refused.resume
-        )
-    title = title_of(headers) or f"Game {number}"
+    except GameRefused as error:
+        line = source.line_of(error.at)
+        return SkippedGame(number=number, line=line, reason=error.reason), source.after_broken(error.resume)
+    title = game_title(headers) or f"Game {number}"
     line, found = source.line_of(at), notes.at_lines(source)
     return ReadGame(number=number, line=line, title=title, headers=headers, tree=tree, notes=found), end
 
 
-def _behind_the_last(source: Source, lead: Lead) -> tuple[Note, ...]:
+def _notes_after_last_game(source: Source, lead: Lead) -> tuple[Note, ...]:
     notes = Notes()
     _note_lead(lead, notes)
     for at, text in lead.comments:
@@ -126,16 +132,16 @@ def _game(source: Source, lead: Lead, at: int, notes: Notes) -> tuple[dict[str, 
     moves.read()
     try:
         tree = moves.builder.tree()
-    except GameRefused as refused:
-        raise GameRefused(refused.reason, refused.at, moves.end) from None
-    headers = completed(_plain(tags, at, moves, notes), moves.marker)
+    except GameRefused as error:
+        raise GameRefused(error.reason, error.at, moves.end) from None
+    headers = complete_headers(_plain(tags, at, moves, notes), moves.marker)
     if len(headers) > HEADERS_MAX:
-        raise GameRefused(f"there are more than {HEADERS_MAX} headers", at, moves.end)
+        raise GameRefused(f"the game has more than {HEADERS_MAX} headers", at, moves.end)
     return headers, tree, moves.end
 
 
 def _say_before(moves: Movetext, comments: list[tuple[int, str]], notes: Notes) -> None:
-    """Put the comments in front of a game before its first move."""
+    """Add the comments before a game to its start."""
     if sum(len(text) + 1 for _, text in comments) > TEXT_CHARS_MAX:
         notes.dropped(comments[0][0], f"comments before the game: more than {TEXT_CHARS_MAX:,} characters")
         return
@@ -144,14 +150,14 @@ def _say_before(moves: Movetext, comments: list[tuple[int, str]], notes: Notes) 
 
 
 def _plain(tags: Tags, at: int, moves: Movetext, notes: Notes) -> dict[str, str]:
-    """Return the headers with a result as PGN writes it, and note what of them is not kept."""
+    """Return the headers with a valid result, and note the headers that are dropped."""
     for place, name in tags.repeated:
         notes.dropped(place, f"the header {name}, which is given again: the last one counts")
     said = tags.headers.get("Result")
     if said is None:
         return tags.headers
     marker = moves.marker
-    place, result = tags.places.get("Result", at), result_of(said)
+    place, result = tags.offsets.get("Result", at), parse_result(said)
     if result is None:
         if marker != "*" and said not in {"", "?"}:
             notes.dropped(place, f"the header Result {quoted(said)}: the moves end with {marker}")
@@ -164,4 +170,4 @@ def _plain(tags: Tags, at: int, moves: Movetext, notes: Notes) -> dict[str, str]
 
 
 def _position_place(tags: Tags, at: int) -> int:
-    return max(tags.places.get("FEN", at), tags.places.get("Variant", at))
+    return max(tags.offsets.get("FEN", at), tags.offsets.get("Variant", at))

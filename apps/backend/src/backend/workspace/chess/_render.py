@@ -1,4 +1,4 @@
-"""A tree as a board shows it: SAN, the position and the ply of each move."""
+"""The notation (SAN), position and ply of each move of a tree."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,36 +13,36 @@ __all__ = ("RenderedMove", "positions", "render_moves")
 
 @dataclass(frozen=True, slots=True)
 class RenderedMove:
-    """What a tree does not store of a move, because it follows."""
+    """The fields of a move that follow from the moves before it, and are not stored."""
 
-    #: The move in standard algebraic notation; passing is ``--``.
+    #: Standard algebraic notation; a pass is ``--``.
     san: str
     #: The position after the move.
     fen: str
-    #: Half-moves since the beginning of the game, this one included, as the position's counters have it.
+    #: Half-moves since the start of the game, including this one, by the counters of the position.
     ply: int
 
 
 def render_moves(tree: MoveTree, headers: Mapping[str, str]) -> list[RenderedMove]:
-    """For each move of *tree*, in its order, what a board shows.
+    """Return the notation and position of each move of *tree*, in its order.
 
-    The headers are those that the tree was made with: whether its moves are legal is not asked again.
+    *headers* must have the starting position of the tree; the moves are not checked again.
 
     Raises:
-        PositionInvalid: the headers name no position.
+        PositionInvalid: The headers contain no legal position.
     """
-    shown: list[RenderedMove] = []
+    rendered: list[RenderedMove] = []
     for board, move in positions(tree, start_board(headers)):
         san = board.san_and_push(move)
-        shown.append(RenderedMove(san, board.fen(), board.ply()))
-    return shown
+        rendered.append(RenderedMove(san, board.fen(), board.ply()))
+    return rendered
 
 
 def positions(tree: MoveTree, board: chess.Board) -> Iterator[tuple[chess.Board, chess.Move]]:
     """Yield for each move of *tree*, in its order, the position before it, and the move.
 
-    The board is always *board*, which begins as the position before the tree; the caller makes the move on it
-    before it asks for the next one.
+    The board is always *board*, at first the starting position; the caller makes the move on it before it
+    takes the next one.
     """
     line = [START]
     for index, one in enumerate(tree.moves):
@@ -50,5 +50,5 @@ def positions(tree: MoveTree, board: chess.Board) -> Iterator[tuple[chess.Board,
             line.pop()
             board.pop()
         line.append(index)
-        # Legal when it came into the tree; to ask again takes twice as long as to make it.
+        # The moves of a tree are legal; checking again would take twice as long as making them.
         yield board, chess.Move.from_uci(one.uci)

@@ -1,11 +1,11 @@
-"""The text of a PGN file, and where in it games begin."""
+"""The text of a PGN file, and the offsets of its games."""
 
 import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from dataclasses import dataclass, field
 from typing import Final
 
-from backend.workspace.chess._comments import TAG_NAME, unescaped
+from backend.workspace.chess._comments import TAG_NAME, unescape_comment
 
 __all__ = (
     "FIRST_MOVE",
@@ -15,8 +15,8 @@ __all__ = (
     "RUN_MAX",
     "Lead",
     "Source",
-    "decoded",
-    "passed_over",
+    "decode_pgn",
+    "skip_matches",
 )
 
 #: Bytes that are not UTF-8, as `surrogateescape` marks them, in the Windows code page that Latin-1 files are
@@ -31,7 +31,7 @@ FIRST_MOVE: Final = r"\n[ \t]{0,20}\n\s{0,20}1[ \t]?\.(?!\.)"
 RESULT: Final = r"(?:1[-–]0|0[-–]1|(?:1/2|½)[-–](?:1/2|½)|\*)"
 """A result as files write it."""
 FORUM_TAG: Final = re.compile(r"\[/?pgn(?:[= ][^\]\n]{0,80})?\]", re.IGNORECASE)
-"""What forums put around a game."""
+"""The tags that forums put around a game."""
 FORUM_NOTE: Final = "[pgn] and [/pgn] around games are passed over"
 _RESULT: Final = rf"(?<=\s){RESULT}(?=\s{{1,80}}(?:1[ \t]?\.|\[)|[ \t]*\n[ \t]*\n|\s*\Z)"
 _NEXT: Final = re.compile(
@@ -43,17 +43,17 @@ RUN_MAX: Final = 1_000
 _BLANK: Final = re.compile(rf"(?:\s++|(?<=\n)%[^\n]*+){{0,{RUN_MAX}}}")
 _SQUARE: Final = r"[^\s{}()]{0,9}[a-h][1-8]|[Oo0]-[Oo0]"
 _SAN_WORD: Final = r"(?:[NBRQK]?[a-h]?[1-8]?x?[a-h][1-8](?:=?[NBRQ])?|O-O(?:-O)?)[+#]?[!?]{0,2}"
-#: What a game begins with: a tag pair, a numbered move, or two moves beside each other.
+#: The start of a game: a tag pair, a numbered move, or two adjacent moves.
 _GAME: Final = re.compile(
     rf"{_TAG}|\d{{1,3}}[ \t]?\.[.…\s]{{0,9}}(?:{_SQUARE}|--)"
     rf"|{_SAN_WORD}\s+(?:{_SAN_WORD}|{RESULT})(?!\S)"
 )
 
 
-def decoded(data: bytes) -> str:
-    r"""The text of a file: UTF-8, UTF-16 by its byte order mark; bytes that are neither are Latin-1.
+def decode_pgn(data: bytes) -> str:
+    r"""Decode a file: UTF-8, or UTF-16 with a byte order mark; other bytes are Latin-1.
 
-    Line ends become ``\n``; NUL goes, which PostgreSQL does not store.
+    Line ends become ``\n``; NUL is removed, because PostgreSQL cannot store it.
     """
     if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
         text = data.decode("utf-16", "replace")
@@ -62,35 +62,35 @@ def decoded(data: bytes) -> str:
             text = data.decode()
         except UnicodeDecodeError:
             text = data.decode("utf-8", "surrogateescape").translate(_LATIN_1)
-    # Files that were put together keep the byte order mark of each.
+    # Concatenated files contain the byte order mark of each.
     return text.replace("\0", "").replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n")
 
 
 @dataclass(slots=True, kw_only=True)
 class Lead:
-    """What stands before a game, or before the end of the file."""
+    """The text before a game, or before the end of the file."""
 
-    #: Where the game begins; null when none does.
+    #: The offset of the game; None at the end of the file.
     at: int | None = None
-    #: Comments, and where each of them stands.
+    #: Comments with their offsets.
     comments: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
-    #: Where text that is no comment stands first; null when there is none.
+    #: The first offset of other text; None without any.
     prose: int | None = None
-    #: Where a forum's mark stands first; null when there is none.
+    #: The first offset of a forum's tag; None without one.
     forum: int | None = None
 
 
 class Source:
-    """A file's text, read from its beginning to its end."""
+    """The text of a file, read from start to end."""
 
     def __init__(self, data: bytes) -> None:
-        #: With a line end before the first line, so that each line begins behind one.
-        self.text = "\n" + decoded(data)
+        #: With a line end before the first line, so that each line follows one.
+        self.text = "\n" + decode_pgn(data)
         self._counted, self._line = 0, 0
         self._close = -1
 
     def line_of(self, at: int) -> int:
-        """The line, from 1, of the character at *at*; cheap where it is near the last one asked for."""
+        """Return the line of the offset *at*, from 1; fast near the last offset requested."""
         if at < self._counted:
             return max(self._line - self.text.count("\n", at, self._counted), 1)
         self._line += self.text.count("\n", self._counted, at)
@@ -98,13 +98,13 @@ class Source:
         return max(self._line, 1)
 
     def comment_end(self, at: int) -> tuple[int, bool]:
-        """Where the comment that opens at *at* ends, and whether a brace closes it.
+        """Return the end of the comment at the offset *at*, and whether a brace closes it.
 
-        One that is not closed ends where the next game begins, else with the text.
+        A comment that is not closed ends at the next game, or with the text.
         """
         text = self.text
         if self._close < at:
-            # Kept: a text with many braces and none that closes is searched once.
+            # Cached, so that a text with many opening braces and no closing one is searched once.
             close = text.find("}", at)
             self._close = close if close >= 0 else len(text)
         tag = _TAG_AT_LINE.search(text, at, self._close) if text.find("\n", at, self._close) >= 0 else None
@@ -113,9 +113,9 @@ class Source:
         return self._close, self._close < len(text)
 
     def next_game(self, at: int) -> Lead:
-        """Find where the next game begins, from *at* on, and what stands before it."""
+        """Find the next game from the offset *at*, and the text before it."""
         text, lead = self.text, Lead()
-        while (at := _blank(text, at)) < len(text):
+        while (at := _skip_blank(text, at)) < len(text):
             if text[at] in "{;":
                 at = self._lead_comment(at, lead)
             elif found := FORUM_TAG.match(text, at):
@@ -132,7 +132,7 @@ class Source:
         return lead
 
     def _lead_comment(self, at: int, lead: Lead) -> int:
-        """Take the comment at *at* into *lead*; return where it ends."""
+        """Add the comment at *at* to *lead*; return its end."""
         text = self.text
         if text[at] == ";":
             end = text.find("\n", at)
@@ -141,21 +141,21 @@ class Source:
             return end
         end, closed = self.comment_end(at)
         if closed:
-            lead.comments.append((at, unescaped(text[at + 1 : end]).strip()))
+            lead.comments.append((at, unescape_comment(text[at + 1 : end]).strip()))
         elif lead.prose is None:
             lead.prose = at
         return end + closed
 
     def after_headers(self, at: int) -> int:
-        """Where to look for the next game when the one whose headers end at *at* is not read.
+        """Return the offset from which to find the next game, if the game with headers up to *at* is skipped.
 
-        Not at its own first move, which stands behind an empty line like that of a game without headers.
+        It is after the game's own first move, which follows an empty line, as in a game without headers.
         """
-        behind = _blank(self.text, at)
+        behind = _skip_blank(self.text, at)
         return at if self.text[behind : behind + 1] == "[" else behind
 
     def after_broken(self, at: int) -> int:
-        """Where to look for the next game when the one that *at* is in cannot be read."""
+        """Return the offset from which to find the next game, if the game at *at* is skipped."""
         text = self.text
         while found := _NEXT.search(text, at):
             match found[0][0]:
@@ -175,13 +175,13 @@ class Source:
         return len(text)
 
 
-def _blank(text: str, at: int) -> int:
-    """The first place from *at* on that is neither white space nor in a line of ``%``."""
-    return passed_over(_BLANK, text, at)
+def _skip_blank(text: str, at: int) -> int:
+    """Return the first offset from *at* that is neither white space nor in a line of ``%``."""
+    return skip_matches(_BLANK, text, at)
 
 
-def passed_over(pattern: re.Pattern[str], text: str, at: int) -> int:
-    """Where what *pattern* passes over from *at* on ends; it repeats `RUN_MAX` times at the most."""
+def skip_matches(pattern: re.Pattern[str], text: str, at: int) -> int:
+    """Return the end of the text from *at* that *pattern* matches, in runs of at most `RUN_MAX`."""
     while (found := pattern.match(text, at)) and found.end() - at >= RUN_MAX:
         at = found.end()
     return found.end() if found else at

@@ -1,4 +1,4 @@
-"""The tag pairs in front of a game, as they are read and as they are written."""
+"""Parsing and writing of the tag pairs of a game."""
 
 import re
 from dataclasses import dataclass, field
@@ -9,9 +9,9 @@ from backend.workspace.chess._headers import HEADER_CHARS_MAX
 from backend.workspace.chess._source import FORUM_TAG
 from backend.workspace.errors import quoted
 
-__all__ = ("Tags", "read_tags", "written_tag")
+__all__ = ("Tags", "format_tag", "read_tags")
 
-#: Several may stand on one line (PGN standard, 8.1).
+#: A line may have several (PGN standard, 8.1).
 _PAIR: Final = re.compile(
     rf'[ \t]*\[\s*({TAG_NAME})\s+"([^"\\]*+(?:\\.[^"\\]*+){{0,{HEADER_CHARS_MAX}}})"\s*\]\s*'
 )
@@ -21,26 +21,26 @@ _ESCAPE: Final = re.compile(r'\\(["\\])')
 
 @dataclass(slots=True, kw_only=True)
 class Tags:
-    """The tag pairs of one game, while they are read and after."""
+    """The tag pairs of one game."""
 
     headers: dict[str, str] = field(default_factory=dict[str, str])
-    #: Where each of them stands.
-    places: dict[str, int] = field(default_factory=dict[str, int])
-    #: Comments between them that begin with a semicolon, and where they stand.
+    #: The offset of each tag.
+    offsets: dict[str, int] = field(default_factory=dict[str, int])
+    #: Comments between them that begin with a semicolon, with their offsets.
     comments: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
-    #: Names that are given again with another value, and where.
+    #: Names that occur again with another value, with their offsets.
     repeated: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
-    #: Where the moves begin.
+    #: The offset of the moves.
     end: int
-    #: Why the game cannot be read, and where; null when it can.
+    #: Why the game cannot be parsed, with the offset; None if it can.
     problem: tuple[str, int] | None = None
 
 
 def read_tags(text: str, at: int) -> Tags:
-    """Read the tag pairs of *text* from *at* on; a game may have none.
+    """Parse the tag pairs of *text* from the offset *at*; a game may have none.
 
-    An empty line between them is passed over, unless an ``Event`` or a name that was there comes behind it:
-    that is the next game, and this one has no moves. Of a name that comes twice the last value counts.
+    An empty line between them is ignored, unless an ``Event`` or a repeated name follows: then the next game
+    begins, and this one has no moves. The last value of a repeated name counts.
     """
     tags = Tags(end=at)
     gap = False
@@ -59,7 +59,7 @@ def read_tags(text: str, at: int) -> Tags:
                 break
             _take(tags, line, pairs, at)
             gap = False
-            # The line end before the moves belongs to them: they look for what begins a line.
+            # The line end before the moves belongs to them: their parser looks for starts of lines.
             tags.end = at + behind
             if behind < len(line):
                 break
@@ -67,14 +67,14 @@ def read_tags(text: str, at: int) -> Tags:
     return tags
 
 
-def written_tag(name: str, value: str) -> str:
-    """One tag pair as PGN writes it; quotation marks and backslashes are escaped."""
+def format_tag(name: str, value: str) -> str:
+    """Return one tag pair as PGN; quotation marks and backslashes are escaped."""
     value = value.replace("\\", "\\\\").replace('"', '\\"')
     return f'[{name} "{value}"]'
 
 
 def _pairs(line: str) -> tuple[list[tuple[str, str]], int]:
-    """The tag pairs of *line*, also with quotes inside a value or with none; where in it they end."""
+    """Parse the tag pairs of *line*, also with unescaped or missing quotes; return them and their end."""
     pairs: list[tuple[str, str]] = []
     behind = 0
     while found := _PAIR.match(line, behind):
@@ -106,7 +106,7 @@ def _take(tags: Tags, line: str, pairs: list[tuple[str, str]], at: int) -> None:
         if tags.headers.setdefault(name, value) != value:
             tags.headers[name] = value
             tags.repeated.append((at, name))
-    tags.places.update((name, at) for name, _ in pairs)
+    tags.offsets.update((name, at) for name, _ in pairs)
     if tags.problem is None and (why := _problem(line, pairs)):
         tags.problem = why, at
 

@@ -1,10 +1,10 @@
-"""The moves of a chapter with their variations and annotations: a flat list, frozen.
+"""The moves of a chapter with their variations and annotations: an immutable flat list.
 
-A tree is kept in preorder: a move, then everything after it, then the next variation beside it. The first
-child of a move is the main line. Siblings never share a move, so the UCI moves from the start, joined by
-dots, name a move (its path) and go on naming it when variations are promoted.
+The moves are in preorder: a move, then its subtree, then its next sibling. The first child of a move is the
+main line. Siblings are different moves, so the UCI moves from the start, joined by dots, identify a move (its
+path), also after variations are promoted.
 
-A list and not nested objects: a game of 300 moves nested would be deeper than what JSON parsers accept.
+A list, because 300 nested moves would exceed the depth that JSON parsers accept.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,24 +18,24 @@ __all__ = ("MOVES_MAX", "NO_ANNOTATION", "START", "VARIATIONS_MAX", "Annotation"
 Document = dict[str, Any]
 
 MOVES_MAX: Final = 20_000
-"""Moves of one tree, variations included."""
+"""Moves of one tree, including variations."""
 VARIATIONS_MAX: Final = 10
-"""Variations of one move: so many moves may stand beside the main one."""
+"""Variations of one move, beside the main one."""
 START: Final = -1
 """The index of the position before the first move; its path is empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Annotation:
-    """What is said at a move, or before the first one; canonical when it comes out of this package."""
+    """The annotation of a move or of the start; this package returns it in canonical form."""
 
     #: The comment after the move; line breaks are ``\n``.
     text: str = ""
-    #: The comment before the move; only a move that begins a variation has one (PGN knows no other).
+    #: The comment before the move, only of the first move of a variation (PGN has no other place).
     before: str = ""
     #: Numeric annotation glyphs 0 to 255, ascending (PGN standard, 10).
     nags: tuple[int, ...] = ()
-    #: What is left on the mover's clock, to the millisecond; null when nobody looked.
+    #: Remaining time of the player, in seconds with milliseconds; None without a clock.
     clock_s: float | None = None
     #: Colour and two squares each: ``Ge2e4``.
     arrows: tuple[str, ...] = ()
@@ -43,7 +43,7 @@ class Annotation:
     circles: tuple[str, ...] = ()
 
     def document(self) -> Document:
-        """What is said, as JSON; empty fields are left out."""
+        """Return the annotation as JSON, without empty fields."""
         document: Document = {}
         if self.nags:
             document["nags"] = list(self.nags)
@@ -61,7 +61,7 @@ class Annotation:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
-        """The annotation that :meth:`document` was made of; other keys are ignored."""
+        """Return the annotation of a :meth:`document`; other keys are ignored."""
         clock_s = document.get("clock_s")
         return cls(
             text=document.get("text", ""),
@@ -82,8 +82,7 @@ class Move:
 
     #: Index of the move before it; `START` for a first move.
     parent: int
-    #: The move as UCI writes it, castling by the king's two squares (Chess960: onto the rook); ``0000``
-    #: passes.
+    #: UCI; castling is the king's move of two squares (Chess960: onto the rook); ``0000`` is a pass.
     uci: str
     annotation: Annotation = NO_ANNOTATION
 
@@ -98,14 +97,14 @@ class MoveTree:
     """
 
     moves: tuple[Move, ...] = ()
-    #: What is said before the first move.
+    #: The annotation before the first move.
     start: Annotation = NO_ANNOTATION
 
     def __repr__(self) -> str:
         return f"<MoveTree {len(self.moves)} moves>"
 
     def check(self) -> None:
-        """Assert the invariants; what breaks one is our mistake, never a reader's or a file's."""
+        """Assert the invariants; no input of a client may break them."""
         assert len(self.moves) <= MOVES_MAX
         assert not self.start.nags
         assert not self.start.before
@@ -115,16 +114,16 @@ class MoveTree:
             while open_moves[-1] != move.parent:
                 open_moves.pop()
             open_moves.append(index)
-            beside = siblings.setdefault(move.parent, [])
-            assert move.uci not in beside
-            assert beside or not move.annotation.before
-            beside.append(move.uci)
-            assert len(beside) <= VARIATIONS_MAX + 1
+            others = siblings.setdefault(move.parent, [])
+            assert move.uci not in others
+            assert others or not move.annotation.before
+            others.append(move.uci)
+            assert len(others) <= VARIATIONS_MAX + 1
 
     def children(self) -> list[list[int]]:
-        """For each move the moves after it, the main one first; the last entry is for the start.
+        """Return the children of each move, the main one first; the last entry is for the start.
 
-        ``children()[START]`` therefore is what it reads like.
+        So ``children()[START]`` are the first moves.
         """
         after: list[list[int]] = [[] for _ in range(len(self.moves) + 1)]
         for index, move in enumerate(self.moves):
@@ -132,12 +131,12 @@ class MoveTree:
         return after
 
     def siblings(self, index: int) -> list[int]:
-        """The moves that stand beside *index*, itself included, the main one first."""
+        """Return the siblings of *index*, including itself, the main one first."""
         parent = self.moves[index].parent
         return [at for at, move in enumerate(self.moves) if move.parent == parent]
 
     def end_of(self, index: int) -> int:
-        """The index behind the last move of the continuation of *index*."""
+        """Return the index after the last move of the subtree of *index*."""
         moves = self.moves
         for at in range(index + 1, len(moves)):
             if moves[at].parent < index:
@@ -145,13 +144,13 @@ class MoveTree:
         return len(moves)
 
     def find(self, path: str) -> int:
-        """The index of the move that *path* names, `START` for the empty path.
+        """Return the index of the move with *path*; `START` for the empty path.
 
         Raises:
-            MoveNotFound: there is none.
+            MoveNotFound: No move has the path.
         """
         at, wanted = START, path.split(".") if path else []
-        # Children stand after their parent, so one pass meets every step of the path in its turn.
+        # Moves are stored after their parents, so one pass finds each step of the path in order.
         steps = iter(wanted)
         step = next(steps, None)
         for index, move in enumerate(self.moves):
@@ -164,11 +163,11 @@ class MoveTree:
         return at
 
     def path_of(self, index: int) -> str:
-        """The path of the move at *index*."""
+        """Return the path of the move at *index*."""
         return ".".join(self.line_to(index))
 
     def line_to(self, index: int) -> list[str]:
-        """The UCI moves from the start to *index*, itself included."""
+        """Return the UCI moves from the start to *index*, inclusive."""
         line: list[str] = []
         while index != START:
             line.append(self.moves[index].uci)
@@ -176,13 +175,13 @@ class MoveTree:
         return line[::-1]
 
     def reordered(self, order: Sequence[int]) -> "MoveTree":
-        """The tree of the moves at the indexes in *order*, which is a preorder again."""
+        """Return the tree of the moves at the indexes in *order*, which must be a preorder."""
         new = {START: START} | {old: at for at, old in enumerate(order)}
         moves = [self.moves[old] for old in order]
         return MoveTree(tuple(Move(new[one.parent], one.uci, one.annotation) for one in moves), self.start)
 
     def with_annotations(self, changed: Mapping[int, Annotation]) -> "MoveTree":
-        """The tree with other annotations at some moves, or at the `START`."""
+        """Return the tree with other annotations at some moves, or at the `START`."""
         moves = list(self.moves)
         for index, annotation in changed.items():
             if index != START:
@@ -190,7 +189,7 @@ class MoveTree:
         return MoveTree(tuple(moves), changed.get(START, self.start))
 
     def document(self) -> Document:
-        """The tree as JSON: ``start``, and ``moves`` with ``parent``, ``uci`` and what is said; flat."""
+        """Return the tree as JSON: ``start``, and ``moves`` with ``parent``, ``uci`` and the annotation."""
         document: Document = {"moves": list(_documents(self.moves))}
         if self.start != NO_ANNOTATION:
             document["start"] = self.start.document()
@@ -198,7 +197,7 @@ class MoveTree:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> "MoveTree":
-        """The tree that :meth:`document` was made of."""
+        """Return the tree of a :meth:`document`."""
         moves = cast("Iterable[Mapping[str, Any]]", document["moves"])
         start = Annotation.from_document(document.get("start", {}))
         return cls(

@@ -1,4 +1,4 @@
-"""Writing PGN in its export format (PGN standard, 3.2 and 8), and what may be left out of it."""
+"""Writing PGN in its export format (PGN standard, 3.2 and 8), whole or in part."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,28 +9,27 @@ import chess
 from shared_types.workspace_study_api import ExportMode
 
 from backend.workspace.chess._chapter import ChapterContent
-from backend.workspace.chess._comments import comment_of, escaped, folded
-from backend.workspace.chess._headers import HEADERS_MAX, RESULTS, ROSTER, start_board, title_of
+from backend.workspace.chess._comments import escape_comment, format_comment, move_before_into_text
+from backend.workspace.chess._headers import HEADERS_MAX, RESULTS, ROSTER, game_title, start_board
 from backend.workspace.chess._render import positions
-from backend.workspace.chess._tags import written_tag
+from backend.workspace.chess._tags import format_tag
 from backend.workspace.chess._tree import START, Annotation, Move, MoveTree
 from backend.workspace.errors import ClipPathMissing
 
 __all__ = ("movetext", "write_file", "write_game")
 
 _COLUMNS: Final = 80
-#: What a chapter without players or event was called when it was imported; it need not be written.
+#: The title that an import gives a chapter without players or event; it is not written.
 _NUMBERED: Final = re.compile(r"Game \d+")
 
 
 def write_game(
     headers: Mapping[str, str], tree: MoveTree, *, mode: ExportMode = ExportMode.FULL, path: str | None = None
 ) -> str:
-    """One game as PGN: the seven tag roster, the other tags by name, the moves on lines of 80 columns.
+    """Return one game as PGN: the seven tag roster, the other tags by name, the moves on lines of 80 columns.
 
-    A comment is never broken, so that its own line breaks are all it has; a line with one may be longer.
-    Reading the whole game (`FULL`) gives the same headers and the same tree. *path* is the move a clip begins
-    at.
+    A comment is not broken, so a line with one may be longer. Parsing the whole game (`FULL`) gives the same
+    headers and the same tree. *path* is the first move of a clip.
 
     Raises:
         ClipPathMissing: a clip without *path*.
@@ -48,14 +47,14 @@ def write_game(
             tree = _main_line(tree)
         case _:
             assert_never(mode)
-    tags = [written_tag(name, value) for name, value in _in_order(headers)]
+    tags = [format_tag(name, value) for name, value in _in_order(headers)]
     return "\n".join([*tags, "", *_wrapped([*movetext(tree, start_board(headers)), _result(headers)]), ""])
 
 
 def write_file(chapters: Iterable[ChapterContent], *, mode: ExportMode = ExportMode.FULL) -> str:
-    """All *chapters* as one PGN file, an empty line between them.
+    """Return *chapters* as one PGN file, separated by empty lines.
 
-    A title that the headers do not give is written as the tag ``ChapterName``.
+    A title that does not follow from the headers is written as the tag ``ChapterName``.
 
     Raises:
         ClipPathMissing: a clip is of one chapter; see :func:`write_game`.
@@ -66,7 +65,7 @@ def write_file(chapters: Iterable[ChapterContent], *, mode: ExportMode = ExportM
 
 def _titled(chapter: ChapterContent) -> Mapping[str, str]:
     headers = chapter.headers
-    derived = title_of(headers)
+    derived = game_title(headers)
     told = chapter.title == derived or (derived is None and _NUMBERED.fullmatch(chapter.title))
     if told or len(headers) >= HEADERS_MAX:
         return headers
@@ -86,8 +85,8 @@ def _clipped(
         raise ClipPathMissing
     index = tree.find(path)
     parent, end = tree.moves[index].parent, tree.end_of(index)
-    # The moves of the clip stand together; all but the first have their parents among them.
-    first = Move(START, tree.moves[index].uci, folded(tree.moves[index].annotation))
+    # The moves of the clip are adjacent; the parents of all but the first are among them.
+    first = Move(START, tree.moves[index].uci, move_before_into_text(tree.moves[index].annotation))
     rest = (Move(one.parent - index, one.uci, one.annotation) for one in tree.moves[index + 1 : end])
     clip = MoveTree((first, *rest))
     if parent == START:
@@ -95,7 +94,7 @@ def _clipped(
     board = start_board(headers)
     for uci in tree.line_to(parent):
         board.push_uci(uci)
-    # Castling rights by which a Chess960 position was known may be gone by then.
+    # The castling rights that identify a Chess960 position may be lost at this point.
     variant = {"Variant": "Chess960"} if board.chess960 else {}
     return {**headers, **variant, "FEN": board.fen(), "SetUp": "1"}, clip
 
@@ -103,7 +102,7 @@ def _clipped(
 def _main_line(tree: MoveTree) -> MoveTree:
     moves: list[Move] = []
     for index, one in enumerate(tree.moves):
-        # The main line is what preorder begins with.
+        # In preorder, the main line comes first.
         if one.parent != index - 1:
             break
         moves.append(one)
@@ -111,16 +110,16 @@ def _main_line(tree: MoveTree) -> MoveTree:
 
 
 def movetext(tree: MoveTree, board: chess.Board) -> list[str]:
-    """Return the tokens that the moves are written with, without a result; a line may end behind each.
+    """Return the tokens of the moves, without a result; a line may end after each.
 
     *board* is the position before the first move; it is changed.
     """
     tokens = _Tokens()
-    tokens.comment(comment_of(tree.start))
+    tokens.comment(format_comment(tree.start))
     numbered = list(_numbered(tree, board))
     children = tree.children()
-    # What is still to be written, the next on top: a move, what follows one, or the end of a variation. By
-    # hand, since variations may be nested as deep as a tree has moves.
+    # The pending steps, the next one last: a move, its children, or the end of a variation. An explicit
+    # stack, because variations may be nested as deep as a tree has moves.
     waiting: list[tuple[_Step, int]] = [(_Step.AFTER, START)]
     while waiting:
         step, index = waiting.pop()
@@ -148,7 +147,7 @@ def _result(headers: Mapping[str, str]) -> str:
 
 
 def _numbered(tree: MoveTree, board: chess.Board) -> Iterator[tuple[str, str]]:
-    """For each move its number (``12.`` or ``12...``) and its SAN."""
+    """Yield the number (``12.`` or ``12...``) and the SAN of each move."""
     for before, move in positions(tree, board):
         number = f"{before.fullmove_number}{'.' if before.turn else '...'}"
         yield number, before.san_and_push(move)
@@ -162,23 +161,23 @@ class _Step(Enum):
 
 
 class _Tokens:
-    """The tokens of a game; parentheses cling to what they enclose."""
+    """The tokens of a game; parentheses are attached to the tokens that they enclose."""
 
     def __init__(self) -> None:
         self.made: list[str] = []
         self._opening = ""
-        # Black's moves are numbered where something stands between them and White's.
+        # A move of Black has a number if something is between it and White's move.
         self._number = True
 
     def move(self, number: str, san: str, said: Annotation) -> None:
-        self.comment(escaped(said.before))
+        self.comment(escape_comment(said.before))
         if self._number or not number.endswith("..."):
             self._add(number)
         self._add(san)
         self._number = False
         for nag in said.nags:
             self._add(f"${nag}")
-        self.comment(comment_of(said))
+        self.comment(format_comment(said))
 
     def comment(self, text: str) -> None:
         if text:
@@ -198,7 +197,7 @@ class _Tokens:
 
 
 def _wrapped(tokens: Iterable[str]) -> Iterator[str]:
-    """Lines of at most `_COLUMNS`, where no token is longer by itself."""
+    """Return lines of at most `_COLUMNS` characters; a longer token gets a line of its own."""
     line: list[str] = []
     width = 0
     for token in tokens:
