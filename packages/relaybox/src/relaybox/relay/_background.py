@@ -107,8 +107,7 @@ class PartitionWatch:
         self._settings = settings
         #: By topic; a topic all of whose partitions take writes is not in here.
         self.unavailable: Mapping[str, UnavailablePartitions] = {}
-        #: Called whenever a partition takes writes again.
-        self.available: Callable[[], None] = lambda: None
+        self._on_available: Callable[[], None] = lambda: None
         #: Without those that the brokers do not know: rows may name any number of them.
         self._topics: set[str] = set()
         self._wanted = asyncio.Event()
@@ -116,6 +115,10 @@ class PartitionWatch:
         #: Closes it.
         self._clients = ExitStack()
         self._thread = CallThreads(1, "relay-partitions")
+
+    def on_available(self, callback: Callable[[], None]) -> None:
+        """Call *callback* whenever a partition takes writes again."""
+        self._on_available = callback
 
     def add(self, topics: Iterable[str]) -> None:
         """Ask about *topics* too, at once about those that are new."""
@@ -163,7 +166,7 @@ class PartitionWatch:
             )
         if before - now:
             _log.info("partitions take writes again", partitions=len(before - now), unavailable=len(now))
-            self.available()
+            self._on_available()
 
     def _look(self, topics: Sequence[str]) -> Mapping[str, UnavailablePartitions] | None:
         """Ask about *topics*; None if the brokers do not respond."""

@@ -1,6 +1,7 @@
 """Batches of rows: fetched, in flight, and the interface of the two ways to deliver them."""
 
 import asyncio
+import time
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -11,21 +12,25 @@ from uuid import UUID, uuid4
 from confluent_kafka import KafkaError
 
 from relaybox.db import DedicatedConnection
+from relaybox.relay._backoff import next_batch_rows
 from relaybox.relay._errors import LinkDown, RowFault
 from relaybox.relay._kafka import ROW_CODES
 from relaybox.relay._messages import Message
-from relaybox.relay._postgres import Lane
+from relaybox.relay._postgres import Lane, LowWatermark, fetch_batch
+from relaybox.relay._statistics import Counters
+from relaybox.settings import RelaySettings
 
 __all__ = (
     "Batch",
     "Delivery",
-    "Fetch",
     "Fetches",
     "InFlightBatch",
     "InFlightBatches",
     "LaneBatch",
     "Outcome",
+    "PendingFetch",
     "Prepared",
+    "RowReader",
     "TransactionResult",
     "TransactionState",
 )
@@ -177,16 +182,16 @@ class Delivery(Protocol):
 
 @dataclass(kw_only=True, slots=True)
 class InFlightBatch:
-    """A batch on its way."""
+    """A batch whose outcome is not known yet, or was not collected."""
 
     batch: Batch
     outcome: asyncio.Task[Outcome]
-    #: Others do not wait for it any more.
+    #: Other lanes do not wait for it any more.
     late: bool = False
 
 
 class InFlightBatches:
-    """What took off and has not been taken in yet."""
+    """Batches that were started and not collected yet."""
 
     def __init__(self) -> None:
         self._batches: list[InFlightBatch] = []
@@ -198,34 +203,30 @@ class InFlightBatches:
         return len(self._batches)
 
     def messages(self) -> list[Message]:
-        """Rows handed to Kafka whose fate is not known."""
+        """Return the rows of all batches."""
         return [message for each in self._batches for message in each.batch.messages]
 
     def lanes(self) -> set[int]:
-        """Lanes that have something on its way."""
+        """Return the lanes that have a batch in flight."""
         return {lane for each in self._batches for lane in each.batch.lanes}
 
-    def late_rows(self) -> int:
-        """Rows of those that others do not wait for."""
-        return sum(len(each.batch.messages) for each in self._batches if each.late)
-
     def add(self, batch: Batch, outcome: asyncio.Task[Outcome]) -> None:
-        """*batch* took off."""
+        """Add *batch*, which was started."""
         self._batches.append(InFlightBatch(batch=batch, outcome=outcome))
 
     def take_finished(self) -> list[InFlightBatch]:
-        """Those whose outcome is known, which are none of these any more."""
+        """Remove and return the batches whose outcome is known."""
         finished = [each for each in self._batches if each.outcome.done()]
         self._batches = [each for each in self._batches if not each.outcome.done()]
         return finished
 
     async def wait_for_all(self) -> None:
-        """Wait until the outcome of each is known."""
+        """Wait until the outcome of each batch is known."""
         if self._batches:
             await asyncio.wait([each.outcome for each in self._batches])
 
     async def wait_for_prompt(self, limit_s: float | None) -> None:
-        """Wait for all that are not late; who takes longer than *limit_s* is."""
+        """Wait for all batches that are not late; those that take longer than *limit_s* become late."""
         awaited = [each for each in self._batches if not each.late]
         if awaited:
             await asyncio.wait([each.outcome for each in awaited], timeout=limit_s)
@@ -234,67 +235,124 @@ class InFlightBatches:
 
 
 @dataclass(kw_only=True, slots=True)
-class Fetch:
-    """Rows that are being read."""
+class PendingFetch:
+    """Rows that are being read, or were read and are not published yet."""
 
     reading: asyncio.Task[list[Message]]
-    #: The lanes it asks for, each with its epoch.
+    #: The lanes that the query reads from, each with its epoch.
     fences: frozenset[tuple[int, int]]
-    #: Keys that waited for a faulty row then: its charge may be newer than what is read.
-    waiting: set[str]
-    #: Lanes in which rows were known then that have not been published: those come first (G21).
+    #: Keys with a failed row that was not recorded when the query began.
+    blocked_keys: set[str]
+    #: Lanes with rows that were known when the query began and are not published: those come first (G21).
     stale_lanes: set[int] = field(default_factory=set[int])
 
 
 class Fetches:
-    """What is being read: one fetch, and in a backlog a second one that is ahead of the first's take-off.
+    """What is being read: one query, and in a backlog a second one ahead of the first one's publication.
 
-    Invariant: rows take off only if all that were known of their lane when their reading began have
-    been published, or are not to be. Whoever finds one that is neither bars its lane.
+    Invariant: rows are published only if all rows of their lane that were known when their query began have
+    been published, or will not be. Code that finds a row that is neither invalidates the row's lane.
     """
 
     def __init__(self) -> None:
-        self._begun: list[Fetch] = []
+        self._pending: list[PendingFetch] = []
 
-    def __bool__(self) -> bool:
-        return bool(self._begun)
+    def __len__(self) -> int:
+        return len(self._pending)
 
     def start(
-        self, reading: Coroutine[Any, Any, list[Message]], lanes: Iterable[Lane], waiting: set[str]
+        self, reading: Coroutine[Any, Any, list[Message]], lanes: Iterable[Lane], blocked_keys: set[str]
     ) -> None:
-        """Read; the last one must have ended, for all go over one connection."""
+        """Start *reading*; the query before must have ended, because all use one connection."""
         fences = frozenset((lane.lane, lane.epoch) for lane in lanes)
-        self._begun.append(Fetch(reading=asyncio.create_task(reading), fences=fences, waiting=waiting))
+        self._pending.append(
+            PendingFetch(reading=asyncio.create_task(reading), fences=fences, blocked_keys=blocked_keys)
+        )
 
-    def first(self) -> Fetch:
-        """The one whose rows take off next; it stays the first until :meth:`done`."""
-        return self._begun[0]
+    def first(self) -> PendingFetch:
+        """Return the fetch whose rows are published next; it stays the first until :meth:`remove_first`."""
+        return self._pending[0]
 
     def remove_first(self) -> None:
-        """The first one's rows take off now, or never."""
-        del self._begun[0]
+        """Remove the fetch whose rows are published now, or never."""
+        del self._pending[0]
 
     def invalidate(self, lanes: Iterable[int]) -> None:
-        """Something of *lanes* has not been published."""
+        """Note that a row of each of *lanes* was not published: later rows must be read again."""
         stale = set(lanes)
-        for fetch in self._begun:
+        for fetch in self._pending:
             fetch.stale_lanes |= stale
 
     def invalidate_all(self) -> None:
-        """Whatever is being read is to be read anew."""
-        for fetch in self._begun:
+        """Note that everything must be read again."""
+        for fetch in self._pending:
             fetch.stale_lanes.update(lane for lane, _ in fetch.fences)
 
     def invalidate_not_started(self, fetched: Sequence[Message], started: Sequence[Batch]) -> None:
-        """Of *fetched* only *started* took off."""
-        if self._begun and sum(len(batch.messages) for batch in started) < len(fetched):
-            flying = {message.seq for batch in started for message in batch.messages}
-            self.invalidate(message.lane for message in fetched if message.seq not in flying)
+        """Invalidate the lanes of those of *fetched* that are not in the *started* batches."""
+        if self._pending and sum(len(batch.messages) for batch in started) < len(fetched):
+            in_flight = {message.seq for batch in started for message in batch.messages}
+            self.invalidate(message.lane for message in fetched if message.seq not in in_flight)
 
     async def cancel(self) -> None:
-        """Read no further."""
-        reading = [fetch.reading for fetch in self._begun]
-        self._begun.clear()
+        """Cancel all queries."""
+        reading = [fetch.reading for fetch in self._pending]
+        self._pending.clear()
         for task in reading:
             task.cancel()
         await asyncio.gather(*reading, return_exceptions=True)
+
+
+class RowReader:
+    """Reads publishable rows, more of them at once while there is a backlog."""
+
+    def __init__(self, settings: RelaySettings, low_watermark: LowWatermark, counters: Counters) -> None:
+        self._settings = settings
+        self._low_watermark = low_watermark
+        self._counters = counters
+        #: How many rows the next query asks for; more than ``RELAY_BATCH_SIZE`` in a backlog.
+        self.batch_rows = settings.batch_size
+        self._read_at_s = 0.0
+        self._polled = False
+
+    def idle_s(self) -> float:
+        """Return the seconds since the last query began."""
+        return time.monotonic() - self._read_at_s
+
+    def note_poll(self) -> None:
+        """Note that no notification has announced the rows that are read next (G28)."""
+        self._polled = True
+
+    def reset(self) -> None:
+        """Return to the size of a batch without a backlog."""
+        self.batch_rows = self._settings.batch_size
+
+    async def read(
+        self,
+        connection: DedicatedConnection,
+        lanes: Sequence[Lane],
+        excluded: Sequence[int],
+        rows_max: int,
+        *,
+        probing: bool,
+    ) -> list[Message]:
+        """Read at most *rows_max* publishable rows of *lanes*, without the *excluded* ones."""
+        self._read_at_s = time.monotonic()
+        if not lanes:
+            return []
+        fetched = await fetch_batch(
+            connection,
+            lanes,
+            rows_max=rows_max,
+            in_flight=excluded,
+            start_seq=self._low_watermark.poll_start(),
+            cloudevents=self._settings.cloudevents,
+        )
+        if fetched:
+            await self._low_watermark.advance(connection, fetched[-1].seq)
+        if self._polled:
+            self._counters.polled_total += len(fetched)
+        self._polled = False
+        if not probing:
+            self.batch_rows = next_batch_rows(rows_max, len(fetched), self._settings.batch_size)
+        return fetched

@@ -15,7 +15,7 @@ from relaybox.db import DatabaseError, DedicatedConnection, load_queries, map_se
 from relaybox.outbox import OUTBOX_CHANNEL, channel_of
 from relaybox.relay._backoff import link_pause_s, wait_at_most
 from relaybox.relay._postgres import Connections, Lane, LowWatermark, fetch_rows, use_partial_indexes
-from relaybox.relay._statistics import Counters, OnSignal, Signal
+from relaybox.relay._statistics import OnSignal, Signal, Statistics
 from relaybox.settings import RelaySettings
 
 __all__ = (
@@ -79,11 +79,24 @@ class Lanes:
         self._delivery = delivery
         self._owned: dict[int, Lane] = {}
         self._surplus: frozenset[int] = frozenset()
-        #: Lanes with rows in flight; set by the publishing loop.
-        self.busy: frozenset[int] = frozenset()
-        #: More lanes are wanted; the publishing loop splits the owned ones when nothing is in flight.
+        #: Lanes with rows that are in flight or not recorded; not released.
+        self._busy: frozenset[int] = frozenset()
+        #: There are fewer lanes than are configured: the publish loop splits them when nothing is in flight.
         self.split_wanted = False
         self._joined = False
+
+    @property
+    def busy(self) -> frozenset[int]:
+        """Lanes with rows that are in flight or not recorded."""
+        return self._busy
+
+    def set_busy(self, lanes: frozenset[int]) -> None:
+        """Note which *lanes* have rows that are in flight or not recorded: they are not released."""
+        self._busy = lanes
+
+    def postpone_split(self) -> None:
+        """Do not split before the next heartbeat."""
+        self.split_wanted = False
 
     def usable(self) -> list[Lane]:
         """Lanes to publish from now, lowest first."""
@@ -106,7 +119,7 @@ class Lanes:
 
     def has_idle_surplus(self) -> bool:
         """Whether a surplus lane has become quiet: :meth:`renew` would give it back now."""
-        return bool(self._surplus & self._owned.keys() - self.busy)
+        return bool(self._surplus & self._owned.keys() - self._busy)
 
     async def renew(self, connection: DedicatedConnection, report: Report = NOTHING_TO_REPORT) -> bool:
         """Renew, release and take lanes; return whether the owned ones changed. *report* is for operators."""
@@ -116,7 +129,7 @@ class Lanes:
         self.split_wanted = counts["lanes"] < counts["wanted"]
         share = fair_share(counts["lanes"], self.members)
         self._surplus = surplus_of(list(self._owned), share)
-        quiet = [self._owned[lane] for lane in self._surplus - self.busy]
+        quiet = [self._owned[lane] for lane in self._surplus - self._busy]
         if quiet:
             await self._release(connection, quiet)
         if len(self._owned) < share:
@@ -186,21 +199,17 @@ class LeaseHeartbeat:
         connections: Connections,
         settings: RelaySettings,
         lanes: Lanes,
-        counters: Counters,
         on_signal: OnSignal,
-        troubles: Callable[[], Sequence[str]],
+        statistics: Callable[[], Statistics],
     ) -> None:
-        """*troubles* returns why some rows are not published, for operators."""
-        self._troubles = troubles
+        """*statistics* returns what the heartbeat reports to operators."""
+        self._statistics = statistics
         self._connections = connections
         self._settings = settings
         self._lanes = lanes
-        self._counters = counters
         self._signal = on_signal
         #: Set whenever there may be something to publish; the pump clears it before it looks.
         self.work_available = asyncio.Event()
-        #: What operators are told of the way to Kafka; kept by the pump.
-        self.breaker = "closed"
         #: Set by whoever wants the next heartbeat now: a lane can be given back, another relay joined.
         self.renew_now = asyncio.Event()
         #: Where the pump's polls begin; the pump makes it rise.
@@ -233,10 +242,9 @@ class LeaseHeartbeat:
         while True:
             self.renew_now.clear()
             late = self._lanes.has_expired_lease()
+            now = self._statistics()
             report = Report(
-                breaker=self.breaker,
-                published_total=self._counters.published_total,
-                troubles=self._troubles(),
+                breaker=now.breaker.value, published_total=now.published_total, troubles=now.troubles
             )
             if await self._lanes.renew(connection, report):
                 _log.info("relay lanes changed", lanes=self._lanes.owned(), members=self._lanes.members)

@@ -133,15 +133,15 @@ class Recorder:
         counters: Counters,
         on_signal: OnSignal,
         *,
-        settled: Callable[[Batch], None],
-        changed: Callable[[], None],
+        on_settled: Callable[[Batch], None],
+        on_change: Callable[[], None],
     ) -> None:
-        """*settled* hears of every batch of which PostgreSQL knows; *changed* that less is held."""
+        """Call *on_settled* for each recorded batch, and *on_change* after each record."""
         self._connections = connections
         self._counters = counters
         self._signal = on_signal
-        self._settled = settled
-        self._changed = changed
+        self._on_settled = on_settled
+        self._on_change = on_change
         self._held: list[_PendingOutcome] = []
         self._order = OrderWatch()
         self._not_empty = asyncio.Event()
@@ -160,7 +160,7 @@ class Recorder:
         sent = [seq for held in self._held for seq in held.seqs]
         return [*sent, *(message.seq for held in self._held for message, _ in held.faulty)]
 
-    def waiting_keys(self) -> set[str]:
+    def blocked_keys(self) -> set[str]:
         """Keys that wait for a faulty row which is not charged yet."""
         return {m.key for held in self._held for m, _ in held.faulty if m.key is not None}
 
@@ -222,7 +222,7 @@ class Recorder:
             for each in held:
                 each.seqs = ()  # should the next statement fail, this one is not repeated
                 if each.batch is not None:
-                    self._settled(each.batch)
+                    self._on_settled(each.batch)
         faulty = [fault for each in held for fault in each.faulty]
         if faulty:
             await self._charge(connection, faulty)
@@ -230,7 +230,7 @@ class Recorder:
         if not self._held:
             self._not_empty.clear()
             self._empty.set()
-        self._changed()
+        self._on_change()
 
     async def _mark(self, connection: DedicatedConnection, held: Sequence[_PendingOutcome]) -> None:
         seqs = [seq for each in held for seq in each.seqs]

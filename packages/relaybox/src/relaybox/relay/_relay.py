@@ -65,9 +65,8 @@ class Session:
             self._connections,
             settings,
             self._lanes,
-            counters,
             on_signal,
-            troubles=lambda: self.statistics().troubles,
+            statistics=self.statistics,
         )
         self._partitions = PartitionWatch(kafka)
         self._maintenance = Maintenance(
@@ -82,7 +81,7 @@ class Session:
         self._publish_loop = PublishLoop(
             self._connections, self._delivery, settings, self._lanes, self._heartbeat, counters, on_signal
         )
-        self._partitions.available = self._publish_loop.requeue_soon
+        self._partitions.on_available(self._publish_loop.requeue_soon)
 
     def _new_delivery(self, kafka: KafkaSettings, settings: RelaySettings) -> Delivery:
         if settings.delivery == "at-least-once":
@@ -142,7 +141,7 @@ class Session:
                 watchdog.cancel()
             await self._release_lanes()
         finally:
-            await self._publish_loop.close()
+            await self._delivery.close()
 
     async def _watch(self) -> None:
         """End the process if a call to Kafka hangs: the heartbeats would keep its lanes for ever.

@@ -1,4 +1,4 @@
-"""Who may take off of what was read ahead."""
+"""Which rows that were read ahead are stale."""
 
 import asyncio
 from uuid import UUID
