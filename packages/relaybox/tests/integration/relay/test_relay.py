@@ -102,7 +102,7 @@ async def test_every_compression_carries_the_same_events(
 
     records = read_topic(kafka_settings.bootstrap_servers, topic)
     assert first_appearances(records) == {"a": list(range(1, 51)), "b": list(range(1, 51))}
-    stored = sum(file.stat().st_size for file in kafka_server.place.rglob(f"{topic}-0/*.log"))
+    stored = sum(file.stat().st_size for file in kafka_server.data_dir.rglob(f"{topic}-0/*.log"))
     assert (stored > 60_000) == (compression == "none"), "600 times the same letter, 100 times"
 
 
