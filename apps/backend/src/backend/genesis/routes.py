@@ -3,15 +3,18 @@
 import base64
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated, Any, Final
 from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Depends, Query, Request
+from fastapi.security.base import SecurityBase
 from pydantic_core import from_json, to_json
 from relaybox.commands import AggregateNotFound, Command, CommandResult
 from relaybox.errors import Detail
 from relaybox.http import (
     AUTH_ERRORS,
+    BEARER_SCHEME,
     BODY_ERRORS,
     DATABASE_ERRORS,
     KEY_ERRORS,
@@ -40,86 +43,99 @@ __all__ = ("genesis_router",)
 
 
 def genesis_router(backbone: Backbone) -> APIRouter:
-    """All routes under ``/api/v1/genesis/sessions`` (contract, section 2)."""
+    """Return all routes under ``/api/v1/genesis/sessions`` (contract, section 2)."""
+    authenticate = bearer(backbone.verifier)
+
+    async def provide(request: Request) -> None:
+        request.state.backbone, request.state.authenticate = backbone, authenticate
+
     # Not included in a router of its own: FastAPI matches the routes of a nested router once more per level.
     router = command_router(backbone, genesis)
-    _add_create(router, backbone)
-    _add_list(router, backbone)
-    _add_state(router, backbone)
+    router.dependencies.append(Depends(provide))
+    router.add_api_route("", _create_session, methods=["POST"], **_CREATE)
+    router.add_api_route("/", _create_session, methods=["POST"], include_in_schema=False)
+    router.add_api_route("", _list_sessions, methods=["GET"], **_LIST)
+    router.add_api_route("/", _list_sessions, methods=["GET"], include_in_schema=False)
+    router.add_api_route("/{session_id}/state", _read_state, methods=["GET"], **_STATE)
     return router
 
 
-def _add_create(router: APIRouter, backbone: Backbone) -> None:
-    authenticated = Depends(bearer(backbone.verifier))
+class _Authenticated(SecurityBase):
+    """The bearer check of the request's backbone, with its scheme for the OpenAPI document."""
 
-    @router.post("/", include_in_schema=False)
-    @router.post(
-        "",
-        status_code=201,
-        summary="Begin a session",
-        openapi_extra=json_body(CreateSessionRequest),
-        responses={
-            201: {"model": SessionState, "headers": {"Location": {"schema": {"type": "string"}}}},
-            **error_responses(*AUTH_ERRORS, *BODY_ERRORS, BadHeader, *KEY_ERRORS, *DATABASE_ERRORS),
-        },
+    def __init__(self) -> None:
+        self.model, self.scheme_name = BEARER_SCHEME.model, BEARER_SCHEME.scheme_name
+
+    async def __call__(self, request: Request) -> Principal:
+        return await request.state.authenticate(request)
+
+
+_Sender = Annotated[Principal, Depends(_Authenticated())]
+
+# The handlers have no docstring: FastAPI would show it to clients.
+_CREATE: Final[dict[str, Any]] = {
+    "name": "create",
+    "status_code": 201,
+    "summary": "Begin a session",
+    "openapi_extra": json_body(CreateSessionRequest),
+    "responses": {
+        201: {"model": SessionState, "headers": {"Location": {"schema": {"type": "string"}}}},
+        **error_responses(*AUTH_ERRORS, *BODY_ERRORS, BadHeader, *KEY_ERRORS, *DATABASE_ERRORS),
+    },
+}
+
+
+async def _create_session(request: Request, principal: _Sender) -> Response:
+    backbone: Backbone = request.state.backbone
+    body = await read_model(request, CreateSessionRequest)
+    command = Command(
+        aggregate_id=uuid4(),
+        command_type=CreateSession.__name__,
+        payload=body.model_dump(mode="json"),
+        creates=True,
+        caller=caller_of(request, principal, backbone.service),
     )
-    async def create(request: Request, principal: Annotated[Principal, authenticated]) -> Response:
-        body = await read_model(request, CreateSessionRequest)
-        command = Command(
-            aggregate_id=uuid4(),
-            command_type=CreateSession.__name__,
-            payload=body.model_dump(mode="json"),
-            creates=True,
-            caller=caller_of(request, principal, backbone.service),
-        )
-
-        def created(result: CommandResult) -> ResponseParts:
-            location = f"{request.url.path.rstrip('/')}/{result.aggregate_id}/state"
-            return json_response(201, _state(result.aggregate, {}), location=location)
-
-        return await respond_to_command(request, principal, command, backbone, genesis, created)
-
-    _ = create
+    respond = partial(_created, request.url.path.rstrip("/"))
+    return await respond_to_command(request, principal, command, backbone, genesis, respond)
 
 
-def _add_list(router: APIRouter, backbone: Backbone) -> None:
-    authenticated = Depends(bearer(backbone.verifier))
+def _created(path: str, result: CommandResult) -> ResponseParts:
+    return json_response(201, _state(result.aggregate, {}), location=f"{path}/{result.aggregate_id}/state")
 
-    @router.get("/", include_in_schema=False, response_model=SessionList)
-    @router.get(
-        "",
-        summary="Your sessions, newest first",
-        responses=error_responses(*AUTH_ERRORS, ValidationFailed, *DATABASE_ERRORS),
+
+_LIST: Final[dict[str, Any]] = {
+    "name": "sessions",
+    "summary": "Your sessions, newest first",
+    "responses": error_responses(*AUTH_ERRORS, ValidationFailed, *DATABASE_ERRORS),
+}
+
+
+async def _list_sessions(
+    request: Request,
+    principal: _Sender,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+) -> SessionList:
+    arguments = (principal.subject, *(_position(cursor) if cursor else ()), limit + 1)
+    async with request.state.backbone.database.connection() as connection:
+        rows = await connection.fetch(SQL["list_after" if cursor else "list_first"], *arguments)
+    return SessionList(
+        items=[_summary(row) for row in rows[:limit]],
+        next_cursor=_cursor(rows[limit - 1]) if len(rows) > limit else None,
     )
-    async def sessions(
-        principal: Annotated[Principal, authenticated],
-        limit: Annotated[int, Query(ge=1, le=100)] = 20,
-        cursor: Annotated[str | None, Query(max_length=200)] = None,
-    ) -> SessionList:
-        arguments = (principal.subject, *(_position(cursor) if cursor else ()), limit + 1)
-        async with backbone.database.connection() as connection:
-            rows = await connection.fetch(SQL["list_after" if cursor else "list_first"], *arguments)
-        return SessionList(
-            items=[_summary(row) for row in rows[:limit]],
-            next_cursor=_cursor(rows[limit - 1]) if len(rows) > limit else None,
-        )
-
-    _ = sessions
 
 
-def _add_state(router: APIRouter, backbone: Backbone) -> None:
-    authenticated = Depends(bearer(backbone.verifier))
+_STATE: Final[dict[str, Any]] = {
+    "name": "state",
+    "summary": "Where a session stands",
+    "responses": error_responses(*AUTH_ERRORS, AggregateNotFound, *DATABASE_ERRORS),
+}
 
-    @router.get(
-        "/{session_id}/state",
-        summary="Where a session stands",
-        responses=error_responses(*AUTH_ERRORS, AggregateNotFound, *DATABASE_ERRORS),
-    )
-    async def state(session_id: str, principal: Annotated[Principal, authenticated]) -> SessionState:
-        view = await backbone.commands.read(genesis, id_of(session_id), actor=principal.subject)
-        return _state(view.aggregate, view.pending)
 
-    _ = state
+async def _read_state(request: Request, session_id: str, principal: _Sender) -> SessionState:
+    backbone: Backbone = request.state.backbone
+    view = await backbone.commands.read(genesis, id_of(session_id), actor=principal.subject)
+    return _state(view.aggregate, view.pending)
 
 
 def _state(session: GenesisSession, pending: Mapping[str, UUID]) -> SessionState:
