@@ -134,7 +134,7 @@ LONG = {
 @pytest.mark.guarantee("G05")
 @pytest.mark.parametrize("name", API_MOMENTS)
 async def test_story_completes_once_when_the_api_is_killed(system: SystemUnderTest, name: str) -> None:
-    """Its client sends again what was not answered, with the version it expects."""
+    """The client sends a request without a response again, under the same key."""
     await tell_and_kill(system, API_MOMENTS[name])
 
 

@@ -83,12 +83,12 @@ def status(
 
 @app.command()
 def demo(
-    tale: Annotated[
-        Literal["genesis", "workspace"], typer.Argument(help="Whose story: a writer's, or a chess club's.")
+    story: Annotated[
+        Literal["genesis", "workspace"], typer.Argument(help="The story: of a novel, or of a chess club.")
     ] = "genesis",
-    language: Annotated[Literal["zh", "en"], typer.Option(help="What the writer speaks.")] = "zh",
+    language: Annotated[Literal["zh", "en"], typer.Option(help="The language of the writer.")] = "zh",
 ) -> None:
-    """Tell one whole story, with the running product or with one of its own."""
+    """Play a whole story with the running product, or with a temporary one."""
     from backend.demo import run_demo
 
-    raise typer.Exit(asyncio.run(run_demo(tale, language)))
+    raise typer.Exit(asyncio.run(run_demo(story, language)))

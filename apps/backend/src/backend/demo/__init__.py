@@ -1,4 +1,4 @@
-"""``make demo`` and ``make demo-workspace``: whole stories over HTTP and Kafka, told as timelines."""
+"""``make demo`` and ``make demo-workspace``: two stories over HTTP and Kafka, printed as timelines."""
 
 from backend.demo._run import run_demo
 from backend.demo._timeline import StepMissed

@@ -1,11 +1,11 @@
-"""The file that the story of the club imports, and what is said of it when it comes back."""
+"""The PGN file of the club's story, and its comparison with the exported files."""
 
 import io
 
 import chess.pgn
 import pytest
-from backend.demo.club._export import missing
-from backend.demo.club._games import GAMES, club_match
+from backend.demo._club_games import GAMES, club_match
+from backend.demo._club_steps import missing_games
 
 
 def read(pgn: str) -> list[chess.pgn.Game]:
@@ -13,14 +13,14 @@ def read(pgn: str) -> list[chess.pgn.Game]:
     return list(iter(lambda: chess.pgn.read_game(handle), None))
 
 
-def test_the_file_has_100_games_by_the_rules_of_which_none_is_another() -> None:
+def test_club_match_has_100_different_legal_games() -> None:
     games = read(club_match())
     assert len(games) == GAMES == 100
     assert [game.errors for game in games] == [[]] * GAMES
     assert len({tuple(game.mainline_moves()) for game in games}) == GAMES
 
 
-def test_every_game_has_a_glyph_a_clock_an_arrow_a_text_and_a_variation_in_a_variation() -> None:
+def test_each_game_has_annotations_and_nested_variations() -> None:
     for game in read(club_match()):
         main = list(game.mainline())
         assert any(node.nags for node in main)
@@ -31,11 +31,11 @@ def test_every_game_has_a_glyph_a_clock_an_arrow_a_text_and_a_variation_in_a_var
         assert any(len(node.variations) > 1 for branch in beside for node in [branch, *branch.mainline()])
 
 
-def test_a_file_whose_games_stand_in_another_order_and_break_their_lines_elsewhere_is_the_same() -> None:
+def test_missing_games_ignores_order_and_line_breaks() -> None:
     games = club_match().split("\n[Event")
     turned = "\n[Event".join([games[0], *reversed(games[1:])])
     assert turned != club_match()
-    assert missing(club_match(), turned.replace(" 5. ", "\n5.\n")) == []
+    assert missing_games(club_match(), turned.replace(" 5. ", "\n5.\n")) == []
 
 
 @pytest.mark.parametrize(
@@ -49,11 +49,11 @@ def test_a_file_whose_games_stand_in_another_order_and_break_their_lines_elsewhe
         ('"Łukasz"', '"Lukasz"'),
     ],
 )
-def test_whatever_changes_in_one_game_is_noticed(was: str, becomes: str) -> None:
-    assert missing(club_match(), club_match().replace(was, becomes, 1))
+def test_missing_games_finds_any_change_of_a_game(was: str, becomes: str) -> None:
+    assert missing_games(club_match(), club_match().replace(was, becomes, 1))
 
 
-def test_a_game_that_is_lost_or_comes_twice_is_named() -> None:
+def test_missing_games_names_lost_and_repeated_games() -> None:
     first, second = '[Event "A"]\n\n1. e4 *\n', '[Event "B"]\n\n1. d4 *\n'
-    assert missing(first + second, second) == ['[Event "A"] 1. e4 *']
-    assert missing(first + second, first + second + second) == ['[Event "B"] 1. d4 *'] * 3
+    assert missing_games(first + second, second) == ['[Event "A"] 1. e4 *']
+    assert missing_games(first + second, first + second + second) == ['[Event "B"] 1. d4 *'] * 3

@@ -1,0 +1,129 @@
+"""An HTTP client of the demo: one person of the story."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+import httpx2
+from relaybox.http.client import IdempotentClient, ResponseUnknown
+
+from backend.demo._timeline import StepMissed, require
+
+__all__ = ("PREFIX", "Client", "require_status")
+
+PREFIX: Final = "/api/v1"
+_POLL_S: Final = 0.1
+#: More than fit into the time limit, which ends the attempts.
+_ATTEMPTS_MAX: Final = 1_000
+_TEXT_CHARS_MAX: Final = 500
+
+
+def require_status(response: httpx2.Response, step: str, *statuses: int) -> httpx2.Response:
+    """Return *response* if it has one of *statuses*.
+
+    Raises:
+        StepMissed: It has another one; the message names *step* and the error of the response.
+    """
+    expected = " or ".join(map(str, statuses))
+    problem = f"{step}: {expected} expected, got {response.status_code} {_error_text(response)}"
+    require(response.status_code in statuses, problem)
+    return response
+
+
+class Client:
+    """Sends each request with an idempotency key, again and again until its response is known.
+
+    All requests carry *correlation_id*, so that the whole story is one chain of events.
+    """
+
+    def __init__(self, http: httpx2.AsyncClient, name: str, *, correlation_id: UUID, limit_s: float) -> None:
+        """*http* has the person's token; *limit_s* bounds the wait for each response and each result."""
+        self.http = http
+        self.name = name
+        self.correlation_id = correlation_id
+        self.limit_s = limit_s
+        self.headers = {"X-Correlation-ID": str(correlation_id)}
+        self._sender = IdempotentClient(http, attempts_max=_ATTEMPTS_MAX, total_s_max=limit_s)
+
+    async def send(
+        self,
+        step: str,
+        method: str,
+        path: str,
+        *statuses: int,
+        body: Any = None,
+        version: int | None = None,
+        key: str | None = None,
+    ) -> httpx2.Response:
+        """Return the response, which has one of *statuses*.
+
+        Args:
+            step: What error messages call this request.
+            method: Of the request.
+            path: Of the request, without ``/api/v1``.
+            statuses: The expected ones.
+            body: JSON, or the bytes of a PGN file.
+            version: The version for ``If-Match``.
+            key: The idempotency key; by default a new one.
+
+        Raises:
+            StepMissed: There was another response, or none within the time limit.
+        """
+        headers = dict(self.headers)
+        if version is not None:
+            headers["If-Match"] = f'"{version}"'
+        content: dict[str, Any] = {"json": body}
+        if isinstance(body, bytes):
+            content = {"content": body}
+            headers["Content-Type"] = "application/x-chess-pgn"
+        try:
+            response = await self._sender.request(
+                method, PREFIX + path, key=key or str(uuid4()), headers=headers, **content
+            )
+        except ResponseUnknown as error:
+            raise StepMissed(f"{step}: {error}") from error
+        return require_status(response, step, *statuses)
+
+    async def get(self, step: str, path: str) -> Any:
+        """Return the JSON at *path*.
+
+        Raises:
+            StepMissed: The response is not 200.
+        """
+        return (await self.send(step, "GET", path, 200)).json()
+
+    async def send_refused(
+        self, step: str, method: str, path: str, status: int, error_code: str, **options: Any
+    ) -> None:
+        """Send a request that must be refused; *options* as for :meth:`send`.
+
+        Raises:
+            StepMissed: The response has another status or error code.
+        """
+        response = await self.send(step, method, path, status, **options)
+        found = response.json()["error_code"]
+        require(found == error_code, f"{step}: {error_code} expected, got {response.text}")
+
+    async def poll(self, step: str, path: str, is_done: Callable[[Any], bool]) -> Any:
+        """Return the JSON at *path* as soon as *is_done* accepts it.
+
+        Raises:
+            StepMissed: It is not accepted within the time limit.
+        """
+        deadline = time.monotonic() + self.limit_s
+        while not is_done(found := await self.get(step, path)):
+            problem = f"{step}: not done within {self.limit_s:g} s; the last response was {found}"
+            require(time.monotonic() < deadline, problem)
+            await asyncio.sleep(_POLL_S)
+        return found
+
+
+def _error_text(response: httpx2.Response) -> str:
+    """Return code and message of an error of the product; of anything else the first characters."""
+    try:
+        body = response.json()
+        return f"{body['error_code']}: {body['message']}"
+    except (ValueError, TypeError, KeyError):
+        return response.text[:_TEXT_CHARS_MAX]
