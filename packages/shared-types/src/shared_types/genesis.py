@@ -1,7 +1,7 @@
-"""Genesis: the stages of a session, what each stage holds, and the payloads of its commands.
+"""Genesis: the stages of a session, the content of each stage, and the payloads of the commands.
 
-A stage can be confirmed with a content that its model in `STAGE_CONTENT` accepts; nothing else decides what a
-stage must hold. Every text, list and number has a bound, so that no content grows past an event's size.
+The model in `STAGE_CONTENT` alone decides which content a stage can be confirmed with. Every text, list and
+number has an upper bound, so that the content always fits into one event.
 """
 
 from collections.abc import Iterable, Mapping
@@ -42,17 +42,17 @@ __all__ = [
 ]
 
 CONTENT_BYTES_MAX = 131_072
-"""Most bytes one stage's content may take as JSON; five options of it still fit into one event."""
+"""The largest size of the content of a stage as JSON; five options of this size fit into one event."""
 
 PROPOSAL_OPTIONS_MAX = 5
-"""Most options a proposal may offer."""
+"""The largest number of options in a proposal."""
 
 CONCEPT_OPTIONS = 3
-"""Concepts in a proposal for CONCEPT_SELECTION; always exactly this many."""
+"""The number of concepts in a proposal for CONCEPT_SELECTION."""
 
 
 class GenesisStatus(StrEnum):
-    """How a session stands: IN_PROGRESS until its last stage is confirmed or the writer abandons it."""
+    """The status of a session: IN_PROGRESS until the last stage is confirmed or the writer abandons it."""
 
     IN_PROGRESS = "IN_PROGRESS"
     COMPLETED = "COMPLETED"
@@ -60,7 +60,7 @@ class GenesisStatus(StrEnum):
 
 
 class GenesisStage(StrEnum):
-    """The stages in the order in which a session passes them; FINISHED is the end and holds no content."""
+    """The stages in their order; FINISHED is the end and has no content."""
 
     CONCEPT_SELECTION = "CONCEPT_SELECTION"
     STORY_CONCEPTION = "STORY_CONCEPTION"
@@ -71,13 +71,13 @@ class GenesisStage(StrEnum):
 
 
 class _Strict(BaseModel):
-    """Frozen, and no field that is not declared: a misspelt field is an error, not a silent loss."""
+    """Frozen, and without undeclared fields: a misspelt field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class StageContent(_Strict):
-    """What one stage holds. As JSON never larger than `CONTENT_BYTES_MAX`."""
+    """The content of one stage; as JSON at most `CONTENT_BYTES_MAX` bytes."""
 
     @model_validator(mode="after")
     def _check_size(self) -> Self:
@@ -98,7 +98,7 @@ class Concept(StageContent):
 
 
 class StoryConception(StageContent):
-    """STORY_CONCEPTION: what the story is about, from its premise to its ending."""
+    """STORY_CONCEPTION: the story from its premise to its ending."""
 
     premise: Paragraph
     conflict: Paragraph
@@ -115,7 +115,7 @@ class Place(_Strict):
 
 
 class Worldview(StageContent):
-    """WORLDVIEW: where and when it happens, and the rules nobody in it can break. Places differ in name."""
+    """WORLDVIEW: time and places of the story, and the rules of its world. Names of places are unique."""
 
     era: Line
     setting: Paragraph
@@ -130,7 +130,7 @@ class Worldview(StageContent):
 
 
 class CharacterRole(StrEnum):
-    """What a character is to the story."""
+    """The role of a character in the story."""
 
     PROTAGONIST = "PROTAGONIST"
     ANTAGONIST = "ANTAGONIST"
@@ -140,7 +140,7 @@ class CharacterRole(StrEnum):
 
 
 class Character(_Strict):
-    """One character: who they are, what drives them, what stands in their way, and how they change."""
+    """One character: description, desire, flaw, and how the character changes."""
 
     name: Word
     role: CharacterRole
@@ -164,7 +164,7 @@ class Characters(StageContent):
 
 
 class Chapter(_Strict):
-    """One chapter; `number` counts from 1 through the whole book, `act` says which act it belongs to."""
+    """One chapter; `number` counts from 1 through the whole book, `act` is the number of its act."""
 
     number: Annotated[int, Field(strict=True, ge=1, le=60)]
     act: Annotated[int, Field(strict=True, ge=1, le=9)]
@@ -173,7 +173,7 @@ class Chapter(_Strict):
 
 
 class PlotOutline(StageContent):
-    """PLOT_OUTLINE: the chapters in reading order, numbered 1, 2, 3 …; an act never comes back."""
+    """PLOT_OUTLINE: the chapters in reading order, numbered 1, 2, 3 …; the numbers of acts never decrease."""
 
     chapters: Annotated[tuple[Chapter, ...], Field(min_length=3, max_length=60)]
 
@@ -188,16 +188,16 @@ class PlotOutline(StageContent):
 
 
 def _require_distinct_names(what: str, names: Iterable[str]) -> None:
-    """Raise ValueError when two names differ in nothing but case."""
+    """Raise ValueError if two names are equal, ignoring case."""
     seen: set[str] = set()
     for name in names:
         if name.casefold() in seen:
-            raise ValueError(f"{what} must have different names; {name!r} is there twice")
+            raise ValueError(f"{what} must have different names; {name!r} occurs twice")
         seen.add(name.casefold())
 
 
 AnyContent = Concept | StoryConception | Worldview | Characters | PlotOutline
-"""The content of any stage. The models share no set of fields, so a document fits at most one of them."""
+"""The content of any stage. No two models have the same fields, so a document fits at most one model."""
 
 STAGE_CONTENT: Mapping[GenesisStage, type[AnyContent]] = MappingProxyType(
     {
@@ -208,13 +208,13 @@ STAGE_CONTENT: Mapping[GenesisStage, type[AnyContent]] = MappingProxyType(
         GenesisStage.PLOT_OUTLINE: PlotOutline,
     }
 )
-"""The model of each stage's content; every stage but FINISHED has one."""
+"""The model of the content of each stage except FINISHED."""
 
 
 class Proposal(_Strict):
-    """What a muse offers for a stage: one to five options, all of that stage's model; three for concepts.
+    """The options of a muse for a stage: one to five, all of the model of the stage; three for concepts.
 
-    `remark` is what the muse says with it: what the options are built on, and what came of the feedback.
+    `remark` is the muse's explanation: what the options build on, and how they use the feedback.
     """
 
     stage: GenesisStage
@@ -225,7 +225,7 @@ class Proposal(_Strict):
     def _check_options(self) -> Self:
         model = STAGE_CONTENT.get(self.stage)
         if model is None:
-            raise ValueError(f"nothing can be proposed for the stage {self.stage}")
+            raise ValueError(f"the stage {self.stage} has no content to propose")
         if not all(isinstance(option, model) for option in self.options):
             raise ValueError(f"every option for the stage {self.stage} must be a {model.__name__}")
         if self.stage is GenesisStage.CONCEPT_SELECTION and len(self.options) != CONCEPT_OPTIONS:
@@ -237,9 +237,9 @@ _Words = Annotated[tuple[Word, ...], Field(max_length=12)]
 
 
 class Preferences(_Strict):
-    """What the writer would like; everything may be left out.
+    """The preferences of the writer; all are optional.
 
-    `language` is a BCP 47 tag (`en`, `zh-Hans`); null means that the muse goes by the writer's own words.
+    `language` is a BCP 47 tag (`en`, `zh-Hans`); null means the language of the writer's texts.
     """
 
     theme_preferences: _Words = ()
@@ -252,31 +252,31 @@ class Preferences(_Strict):
 
 
 class Feedback(_Strict):
-    """What the writer says about the last proposal; `rating` from 1 (no) to 5 (yes)."""
+    """The writer's feedback on the last proposal; `rating` from 1 (worst) to 5 (best)."""
 
     feedback: Remark
     rating: Annotated[int, Field(strict=True, ge=1, le=5)] | None = None
 
 
 class RequestConceptGeneration(Preferences):
-    """Ask for three concepts; `{}` is a valid payload. Pending until the concept agent answers."""
+    """Request three concepts; `{}` is a valid payload. Pending until the concept agent reports a result."""
 
 
 class RequestStageProposal(_Strict):
-    """Ask for a proposal for the current stage, built on what has been confirmed so far."""
+    """Request a proposal for the current stage, based on the confirmed stages."""
 
     notes: Remark | None = None
 
 
 class SubmitFeedback(Feedback):
-    """Tell what to change; the next proposal takes it into account."""
+    """Give feedback; the next proposal uses it."""
 
 
 class ConfirmStage(_Strict):
-    """Settle the current stage, by an option of the last proposal or by the writer's own content.
+    """Confirm the current stage with an option of the last proposal or with the writer's own content.
 
-    Exactly one of `choice` (index from 0) and `content` (checked against `STAGE_CONTENT`) is given. `stage`,
-    where given, must be the current one, so that a double click cannot skip a stage.
+    Exactly one of `choice` (index from 0) and `content` (checked against `STAGE_CONTENT`) is required.
+    `stage`, if given, must be the current one, so that a double click cannot skip a stage.
     """
 
     stage: GenesisStage | None = None
@@ -293,6 +293,6 @@ class ConfirmStage(_Strict):
 
 
 class AbandonSession(_Strict):
-    """End the session for good; pending commands fail and their tasks are cancelled."""
+    """End the session; pending commands fail and their tasks are cancelled. Cannot be undone."""
 
     reason: Remark | None = None

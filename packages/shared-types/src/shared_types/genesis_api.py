@@ -1,4 +1,4 @@
-"""Genesis over HTTP: what the API under `/api/v1/genesis/sessions` takes and returns."""
+"""Request and response bodies of the API under `/api/v1/genesis/sessions`."""
 
 from datetime import datetime
 from uuid import UUID
@@ -25,13 +25,13 @@ class _Response(BaseModel):
 
 
 class CreateSessionRequest(_Request):
-    """Body of `POST /`; `novel_id` ties the session to a novel that exists elsewhere."""
+    """Body of `POST /`; `novel_id` connects the session with a novel of another system."""
 
     novel_id: UUID | None = None
 
 
 class SessionSummary(_Response):
-    """One line in the list of a writer's sessions."""
+    """One session in the list of a writer's sessions."""
 
     session_id: UUID
     novel_id: UUID | None
@@ -50,12 +50,12 @@ class SessionList(_Response):
 
 
 class SessionState(_Response):
-    """Where a session stands.
+    """The state of a session.
 
     `pending_command_type` is null unless `is_pending`. `confirmed_data` maps each confirmed stage to its
-    content and is null before the first. `last_result` is what the last request of the current stage led
-    to, `{"command_id", "status": "COMPLETED", "proposal"}` or `{"command_id", "status": "FAILED", "error"}`;
-    null before the first.
+    content; null before the first confirmation. `last_result` is the result of the last request of the
+    current stage, `{"command_id", "status": "COMPLETED", "proposal"}` or `{"command_id", "status": "FAILED",
+    "error"}`; null before the first result.
     """
 
     session_id: UUID

@@ -42,11 +42,11 @@ class GenesisSession(Row):
     status: GenesisStatus = GenesisStatus.IN_PROGRESS
     current_stage: GenesisStage = GenesisStage.CONCEPT_SELECTION
     confirmed_data: Document | None = None
-    #: What the current stage holds before it is confirmed: preferences, request, proposal.
+    #: The state of the current stage before its confirmation: preferences, request, proposal.
     draft: Document | None = None
-    #: The writer's remarks in the current stage, oldest first.
+    #: The writer's feedback in the current stage, oldest first.
     feedback: list[Document] = Field(default_factory=list[Document])
-    #: Its events have lost their content; it takes no command any more.
+    #: The content of the events was erased; the session refuses all commands.
     erased: bool = False
     version: int = 1
     created_at: AwareDatetime

@@ -1,7 +1,7 @@
-"""Workspace: chess studies as a tree of nodes; one model per table, field for column.
+"""Workspace: chess studies in a tree of nodes; one model per table, with one field per column.
 
-A row is what its own node's events say, and nothing else: times are the events', and every column has a
-place in some event but the secrets of links, which are in none.
+Every row follows from the events of its own node alone, including its times. Only the secrets of links are in
+no event.
 """
 
 from enum import StrEnum
@@ -29,7 +29,7 @@ Document = dict[str, Any]
 
 
 class NodeKind(StrEnum):
-    """What a node is: a workspace is always a root, a study always a leaf."""
+    """The kind of a node: a workspace is always a root, a study always a leaf."""
 
     WORKSPACE = "workspace"
     FOLDER = "folder"
@@ -37,7 +37,7 @@ class NodeKind(StrEnum):
 
 
 class Visibility(StrEnum):
-    """Who may read: the owner alone (grants rest), the owner and those with a grant, or anyone."""
+    """Readers of a node: only the owner (grants have no effect), also users with a grant, or the public."""
 
     PRIVATE = "private"
     SHARED = "shared"
@@ -45,7 +45,7 @@ class Visibility(StrEnum):
 
 
 class Role(StrEnum):
-    """What somebody may do on a node and below it, from least to most."""
+    """The rights of a user on a node and below it, from least to most."""
 
     VIEWER = "viewer"
     COMMENTER = "commenter"
@@ -55,7 +55,7 @@ class Role(StrEnum):
 
     @property
     def rank(self) -> int:
-        """0 for the least; a role may do all that a lower one may."""
+        """Return 0 for the least role; a role includes the rights of all lower ones."""
         return _RANKS[self]
 
 
@@ -63,7 +63,7 @@ _RANKS = {role: rank for rank, role in enumerate(Role)}
 
 
 class ThreadKind(StrEnum):
-    """What a discussion is for."""
+    """The purpose of a discussion."""
 
     QUESTION = "question"
     SUGGESTION = "suggestion"
@@ -71,7 +71,7 @@ class ThreadKind(StrEnum):
 
 
 class WorkspaceEvent(StrEnum):
-    """Every event of a workspace, by its name on the wire (workspace.md, Events)."""
+    """Event types of a workspace (workspace.md, Events)."""
 
     NODE_CREATED = "node.created"
     NODE_UPDATED = "node.updated"
@@ -121,30 +121,30 @@ class WorkspaceNode(_Row):
     kind: NodeKind
     #: Null for the root of a tree.
     parent_id: UUID | None = None
-    #: Of the tree when the node came into it; only a root's counts.
+    #: The owner of the tree when the node was added; only the one of a root has an effect.
     owner_id: str
     title: str
     description: str = ""
-    #: Among its siblings; equal ones stand in the order of their ids.
+    #: Among the siblings; equal positions are ordered by id.
     position: int = 0
     layout: Document | None = None
-    #: Null: as the nearest ancestor that says.
+    #: Null: inherited from the nearest ancestor with a value.
     visibility: Visibility | None = None
-    #: The ETag: changes of the node itself and of its list of chapters.
+    #: The ETag; increased by changes of the node itself and of its list of chapters.
     version: int = 1
-    #: Events of the node so far, its chapters', discussions' and grants' included.
+    #: The number of events of the node, including those of its chapters, discussions and grants.
     stream_version: int = 1
     created_by: str
     created_at: AwareDatetime
     changed_at: AwareDatetime
-    #: Set, with the next five, at the root of what was trashed together, and there alone.
+    #: Set, with the next five fields, only on the topmost of the nodes that were trashed together.
     trashed_at: AwareDatetime | None = None
     trashed_by: str | None = None
     trash_reason: str | None = None
     trash_batch_id: UUID | None = None
-    #: Nodes that went into the bin with it, itself included.
+    #: The number of nodes that were trashed together, including this one.
     trash_count: int | None = None
-    #: Its ancestors when it was trashed, root first.
+    #: The ancestors at the time of trashing, root first.
     trash_path: list[UUID] | None = None
 
 
@@ -164,16 +164,16 @@ class WorkspaceChapter(_Row):
 
 
 class WorkspaceVersion(_Row):
-    """A snapshot of a study; never changed."""
+    """An immutable snapshot of a study."""
 
     node_id: UUID
     number: int
     label: str = ""
-    #: The version that a rollback brought back; null for a snapshot that somebody asked for.
+    #: The version that a rollback restored; null for a snapshot on request.
     restored_from: int | None = None
     title: str
     description: str = ""
-    #: Chapters as they were: id, position, title, headers, moves.
+    #: The chapters of that time: id, position, title, headers, moves.
     chapters: list[Document]
     created_by: str
     created_at: AwareDatetime
@@ -189,7 +189,7 @@ class WorkspaceThread(_Row):
     kind: ThreadKind
     title: str = ""
     body: str
-    #: Users whom the body names.
+    #: Users that the body mentions.
     mentions: list[str] = []
     author_id: str
     resolved_at: AwareDatetime | None = None
@@ -201,32 +201,32 @@ class WorkspaceThread(_Row):
 
 
 class WorkspaceReply(_Row):
-    """An answer in a discussion, or to another answer."""
+    """A reply to a discussion or to another reply."""
 
     id: UUID
     node_id: UUID
     thread_id: UUID
-    #: The reply it answers; null for one to the thread itself.
+    #: The reply that this one replies to; null for a reply to the thread itself.
     parent_id: UUID | None = None
     depth: int = 1
     body: str
     mentions: list[str] = []
     author_id: str
-    #: Who wrote the present body, where it is not the first one: the author or an admin.
+    #: The author or an admin if one of them changed the body; null for the first body.
     edited_by: str | None = None
     #: The last 50 earlier bodies, oldest first: ``{"body", "written_by", "written_at"}``.
     history: list[Document] = []
-    #: Emoji to the people who reacted with it, in the order in which they did.
+    #: Emoji to the users that reacted with it, in the order of their reactions.
     reactions: dict[str, list[str]] = {}
     version: int = 1
     created_at: AwareDatetime
     changed_at: AwareDatetime
-    #: Its body is gone; it keeps its place while it has answers.
+    #: Set once the body was deleted; the reply stays while it has replies.
     deleted_at: AwareDatetime | None = None
 
 
 class WorkspaceGrant(_Row):
-    """What somebody may do on a node and below it."""
+    """The role of a user on a node and below it."""
 
     node_id: UUID
     user_id: str
@@ -237,13 +237,13 @@ class WorkspaceGrant(_Row):
 
 
 class WorkspaceLink(_Row):
-    """A link that gives a role to whoever has it; its token is stored nowhere, its hash apart."""
+    """A link that gives its holder a role. The token is not stored; its hash is in a table of its own."""
 
     id: UUID
     node_id: UUID
     role: Role
     has_password: bool = False
-    #: Null: until it is revoked.
+    #: Null: valid until revoked.
     expires_at: AwareDatetime | None = None
     created_by: str
     created_at: AwareDatetime

@@ -1,4 +1,4 @@
-"""Answers about what has happened to a node."""
+"""Response bodies of the activity of a node."""
 
 from typing import Annotated
 from uuid import UUID
@@ -12,31 +12,31 @@ __all__ = ("Activity", "ActivityPage", "ActivityTarget")
 
 
 class ActivityTarget(BaseModel):
-    """What somebody did something to."""
+    """The object of an activity."""
 
     type: EventTarget
     id: str
 
 
 class Activity(BaseModel):
-    """One thing that somebody did to a node, or to what belongs to it."""
+    """One change of a node or of something that belongs to it."""
 
     event_id: UUID
-    #: Of the node's stream, where it has the same number.
+    #: The version of the event in the node's event stream.
     version: Annotated[int, Field(ge=1)]
     type: WorkspaceEvent
-    #: Null where it is not known any more.
+    #: Null if it is no longer known.
     actor: str | None
     at: AwareDatetime
     target: ActivityTarget
-    #: What the actor did, in a few English words without a subject: "added the move g1f3".
+    #: The change in a few English words without a subject: "added the move g1f3".
     summary: str
-    #: What it was about was purged; that it happened is all that is known.
+    #: The object was purged; the content of the event is no longer known.
     erased: bool = False
 
 
 class ActivityPage(BaseModel):
-    """A page of what has happened, newest first."""
+    """A page of activities, newest first."""
 
     items: list[Activity]
     #: Null on the last page.

@@ -1,4 +1,4 @@
-"""Requests and answers of the workspace's nodes; what a body leaves out keeps its value."""
+"""Request and response bodies of nodes; fields that a request omits keep their value."""
 
 import re
 from typing import Annotated, Any, Final
@@ -24,9 +24,9 @@ __all__ = (
     "printable",
 )
 
-#: Controls, separators of lines, and what overrides or isolates the direction of a text (Unicode UAX 9).
+#: Control characters, line separators, and overrides and isolates of text direction (Unicode UAX 9).
 UNPRINTABLE: Final = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069]")
-"""A character that a title does not have."""
+"""A character that is not allowed in a title."""
 
 
 def printable(text: str) -> str:
@@ -44,10 +44,10 @@ def printable(text: str) -> str:
 
 
 OneLine = AfterValidator(printable)
-"""A text that is shown in one line, in the direction that its letters have."""
+"""Refuses a text that is not one line, or that overrides the direction of text."""
 Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), OneLine]
 Description = Annotated[str, StringConstraints(max_length=10_000)]
-#: Fits PostgreSQL's integer with room behind it.
+#: Within PostgreSQL's integer, with room above.
 Position = Annotated[int, Field(ge=0, le=1_000_000_000)]
 _Coordinate = Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
 
@@ -57,7 +57,7 @@ class _Request(BaseModel):
 
 
 class Layout(_Request):
-    """Where a client draws a node."""
+    """The place where a client draws a node."""
 
     x: _Coordinate | None = None
     y: _Coordinate | None = None
@@ -71,13 +71,13 @@ class CreateNode(_Request):
 
     kind: NodeKind
     title: Title
-    #: Null makes a root, which belongs to who makes it; a workspace is always one.
+    #: Null creates a root, owned by the sender; a workspace is always a root.
     parent_id: UUID | None = None
     description: Description = ""
     layout: Layout | None = None
-    #: Null: as the parent's; a root is ``shared`` unless told otherwise.
+    #: Null: inherited from the parent; ``shared`` for a root.
     visibility: Visibility | None = None
-    #: Among its siblings; null: behind the last.
+    #: Among the siblings; null: after the last one.
     position: Position | None = None
 
 
@@ -93,25 +93,25 @@ class UpdateNode(_Request):
 class MoveNode(_Request):
     """``POST /nodes/{id}/move``."""
 
-    #: Null makes it a root.
+    #: Null makes the node a root.
     parent_id: UUID | None
     position: Position | None = None
 
 
 class NodeView(BaseModel):
-    """A node as it is shown."""
+    """A node in a response."""
 
     id: UUID
     kind: NodeKind
-    #: Null for a root, and where the caller may not read the parent.
+    #: Null for a root, and if the sender may not read the parent.
     parent_id: UUID | None
     title: str
     description: str
     position: int
     layout: dict[str, Any] | None
-    #: As it holds here, inherited or not.
+    #: The effective value, inherited or not.
     visibility: Visibility
-    #: What ``If-Match`` compares; also the ETag.
+    #: Compared with ``If-Match``; also the ETag.
     version: int
     created_by: str
     created_at: AwareDatetime
@@ -119,17 +119,17 @@ class NodeView(BaseModel):
 
 
 class NodePlace(BaseModel):
-    """One step of the way from the root to a node."""
+    """One ancestor in the path of a node."""
 
     id: UUID
     title: str
 
 
 class NodeDetail(NodeView):
-    """A node with its place and what the reader may do on it."""
+    """A node with its path and the role of the reader."""
 
     role: Role
-    #: From the topmost ancestor that the reader may see down to the parent.
+    #: From the topmost ancestor that the reader may read down to the parent.
     path: list[NodePlace]
 
 
@@ -142,12 +142,12 @@ class NodePage(BaseModel):
 
 
 class TreeNode(NodeView):
-    """A node of a tree, with its level below the tree's root."""
+    """A node of a tree with its depth below the root of the tree."""
 
     depth: int
 
 
 class NodeTree(BaseModel):
-    """A node and what is below it, parents before their children, siblings in their order."""
+    """A node and its descendants: parents before children, siblings in their order."""
 
     items: list[TreeNode]

@@ -1,4 +1,4 @@
-"""Answers about the workspace's recycle bin."""
+"""Response bodies of the recycle bin."""
 
 from uuid import UUID
 
@@ -11,16 +11,16 @@ __all__ = ("FormerPlace", "PurgeCounts", "RestoredNode", "TrashItem", "TrashPage
 
 
 class FormerPlace(BaseModel):
-    """Where something stood when it was trashed."""
+    """The parent of a node at the time of trashing."""
 
-    #: Null if the caller may not read it.
+    #: Null if the sender may not read the parent.
     id: UUID | None
-    #: Null if it was purged since, or is not to be read by who asks.
+    #: Null if the parent was purged since, or the sender may not read it.
     title: str | None
 
 
 class TrashItem(BaseModel):
-    """What was trashed together, by its topmost node."""
+    """Nodes that were trashed together, represented by the topmost one."""
 
     id: UUID
     kind: NodeKind
@@ -29,18 +29,18 @@ class TrashItem(BaseModel):
     trashed_by: str
     reason: str | None
     batch_id: UUID
-    #: Nodes that went into the bin with it, itself included.
+    #: The number of these nodes.
     count: int
-    #: Null for what was a root.
+    #: Null if the node was a root.
     former_parent: FormerPlace | None
-    #: From when on it is purged by itself; null for never.
+    #: When the automatic purge may begin; null for never.
     purge_at: AwareDatetime | None
     may_restore: bool
     may_purge: bool
 
 
 class TrashPage(BaseModel):
-    """A page of the bin, last trashed first."""
+    """A page of the bin, most recently trashed first."""
 
     items: list[TrashItem]
     #: Null on the last page.
@@ -48,18 +48,18 @@ class TrashPage(BaseModel):
 
 
 class RestoredNode(NodeView):
-    """A node that came back, and where to."""
+    """A restored node and its place."""
 
-    #: Its parent now; null: it is a root, or the caller may not read the parent.
+    #: The present parent; null if the node is a root, or the sender may not read the parent.
     restored_to: UUID | None
-    #: Whether that is another place than its former one, which is gone or in the bin itself.
+    #: Whether this is not the former parent, because that one was purged or is in the bin.
     fallback: bool
-    #: Nodes that came back, itself included.
+    #: The number of restored nodes, including this one.
     count: int
 
 
 class PurgeCounts(BaseModel):
-    """What a purge takes away, or loses its content by it."""
+    """The numbers of rows that a purge deletes, or whose content it erases."""
 
     nodes: int
     chapters: int
@@ -68,9 +68,9 @@ class PurgeCounts(BaseModel):
     replies: int
     grants: int
     links: int
-    #: These stay, without their content.
+    #: These three are kept without their content.
     events: int
     commands: int
     tasks: int
-    #: Answers kept under idempotency keys.
+    #: Responses stored under idempotency keys.
     stored_answers: int

@@ -1,4 +1,4 @@
-"""Requests and answers of the workspace's discussions; what a body leaves out keeps its value."""
+"""Request and response bodies of discussions; fields that a request omits keep their value."""
 
 from typing import Annotated, Self
 from uuid import UUID
@@ -32,12 +32,12 @@ __all__ = (
 
 def _not_blank(text: str) -> str:
     if not text.strip():
-        raise ValueError("must say something")
+        raise ValueError("must not be blank; write a text")
     return text
 
 
 Body = Annotated[str, StringConstraints(min_length=1, max_length=10_000), AfterValidator(_not_blank)]
-"""Markdown, as it was written."""
+"""Markdown, stored unchanged."""
 ThreadTitle = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200), OneLine]
 MovePath = Annotated[str, StringConstraints(min_length=4, max_length=10_000)]
 """UCI moves from the start of the chapter, joined by dots."""
@@ -52,9 +52,9 @@ class CreateThread(_Request):
 
     #: The node.
     target: UUID
-    #: One of its chapters; null for the node as a whole.
+    #: A chapter of the node; null for the whole node.
     chapter_id: UUID | None = None
-    #: A move of the chapter; null for the chapter as a whole.
+    #: A move of the chapter; null for the whole chapter.
     move_path: MovePath | None = None
     kind: ThreadKind
     title: ThreadTitle = ""
@@ -68,7 +68,7 @@ class CreateThread(_Request):
 
 
 class UpdateThread(_Request):
-    """``PATCH /discussions/{id}``; the first three are the author's, the others an editor's."""
+    """``PATCH /discussions/{id}``; the author may change the first three fields, an editor the others."""
 
     kind: ThreadKind | None = None
     title: ThreadTitle | None = None
@@ -81,7 +81,7 @@ class CreateReply(_Request):
     """``POST /discussions/{id}/replies``."""
 
     body: Body
-    #: The reply that is answered; null for the thread itself.
+    #: The reply to reply to; null for the thread itself.
     parent_id: UUID | None = None
 
 
@@ -92,7 +92,7 @@ class UpdateReply(_Request):
 
 
 class ThreadView(BaseModel):
-    """A thread as it is shown in a list."""
+    """A thread in a list."""
 
     id: UUID
     #: The node.
@@ -102,18 +102,18 @@ class ThreadView(BaseModel):
     kind: ThreadKind
     title: str
     body: str
-    #: Users whom the body names; whether they may read it is not said.
+    #: Users that the body mentions, whether they may read it or not.
     mentions: list[str]
     author_id: str
-    #: Null: open.
+    #: Null while the thread is open.
     resolved_at: AwareDatetime | None
     resolved_by: str | None
     pinned: bool
-    #: What ``If-Match`` compares; also the ETag.
+    #: Compared with ``If-Match``; also the ETag.
     version: int
     created_at: AwareDatetime
     changed_at: AwareDatetime
-    #: Deleted ones left out.
+    #: Without deleted replies.
     replies_count: Annotated[int, Field(ge=0)]
 
 
@@ -131,18 +131,18 @@ class ReplyView(BaseModel):
     id: UUID
     thread_id: UUID
     parent_id: UUID | None
-    #: 1 for an answer to the thread itself, 5 at most.
+    #: 1 for a reply to the thread itself, at most 5.
     depth: int
-    #: Empty for a deleted reply, which is shown as long as it has answers.
+    #: Empty for a deleted reply, which is kept as long as it has replies.
     body: str
     mentions: list[str]
     #: Null for a deleted reply.
     author_id: str | None
-    #: Who wrote the present body, where it is not the first one.
+    #: The author of the present body if the body was changed; else null.
     edited_by: str | None
-    #: Emoji to the people who reacted with it, in the order in which they did.
+    #: Emoji to the users that reacted with it, in the order of their reactions.
     reactions: dict[str, list[str]]
-    #: What ``If-Match`` compares; also the ETag.
+    #: Compared with ``If-Match``; also the ETag.
     version: int
     created_at: AwareDatetime
     changed_at: AwareDatetime
@@ -157,7 +157,7 @@ class ThreadDetail(ThreadView):
 
 
 class EarlierBody(BaseModel):
-    """What a reply said until it was edited."""
+    """A body of a reply before an edit."""
 
     body: str
     written_by: str
@@ -165,6 +165,6 @@ class EarlierBody(BaseModel):
 
 
 class ReplyHistory(BaseModel):
-    """Earlier bodies of a reply, oldest first; the present one is not among them."""
+    """Earlier bodies of a reply, oldest first, without the present one."""
 
     items: list[EarlierBody]

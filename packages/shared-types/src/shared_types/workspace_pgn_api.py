@@ -1,4 +1,4 @@
-"""Requests and answers of a workspace's imports, its tasks and its exports of whole folders."""
+"""Request and response bodies of imports, tasks and exports of whole folders."""
 
 from datetime import datetime
 from uuid import UUID
@@ -41,60 +41,60 @@ class ImportPgn(_Request):
 
     #: The whole file.
     pgn: str
-    #: Of the study, or of the folder of studies; null: the file's name, else "Imported games".
+    #: Of the study or of the folder of studies; null: the name of the file, else "Imported games".
     title: Title | None = None
-    #: Null makes a root, which belongs to who imports.
+    #: Null creates a root, owned by the sender.
     parent_id: UUID | None = None
 
 
 class SkippedPgn(_Response):
-    """A game that was not imported; it can be mended and imported by itself."""
+    """A game that was not imported; correct and import it separately."""
 
-    #: Its place in the file, from 1.
+    #: The number of the game in the file, from 1.
     game: int
-    #: The line of what is wrong, from 1.
+    #: The line of the error, from 1.
     line: int
     reason: str
 
 
 class PgnNote(_Response):
-    """How a chapter differs from its game in the file."""
+    """A difference of a chapter from its game in the file."""
 
-    #: The game's place in the file, from 1.
+    #: The number of the game in the file, from 1.
     game: int
-    #: The line where it occurs first, from 1.
+    #: The line of the first occurrence, from 1.
     line: int
-    #: What differs.
+    #: The difference.
     note: str
-    #: How often it occurs in the game.
+    #: The number of occurrences in the game.
     count: int
 
 
 class ImportedStudy(_Response):
-    """A study that an import has made or added to."""
+    """A study that an import has created or extended."""
 
     id: UUID
     title: str
-    #: Chapters that came from this file.
+    #: The number of chapters from this file.
     chapters: int
 
 
 class ImportReport(_Response):
-    """What became of a file."""
+    """The result of an import."""
 
-    #: The folder that holds the studies; null for one study.
+    #: The folder of the studies; null if there is one study.
     folder_id: UUID | None = None
     studies: list[ImportedStudy]
-    #: Of all studies together.
+    #: The number of chapters in all studies.
     chapters: int
     skipped_count: int
-    #: The first 100 of them.
+    #: The first 100 skipped games.
     skipped: list[SkippedPgn]
     dropped_count: int = 0
-    #: What the file says and the chapters do not: the first 100 notes.
+    #: Content of the file that is not in the chapters: the first 100 notes.
     dropped: list[PgnNote] = []
     normalised_count: int = 0
-    #: What was read as something else, without loss: the first 100 notes.
+    #: Content that was converted without loss: the first 100 notes.
     normalised: list[PgnNote] = []
 
 
@@ -106,18 +106,18 @@ class ExportNode(_Request):
 
 
 class WorkspaceTaskStarted(_Response):
-    """A task that goes on after the answer; ``Location`` is where it stands."""
+    """A task that continues after the response; ``Location`` is the address of its state."""
 
     task_id: UUID
     status: TaskStatus = TaskStatus.PENDING
 
 
 class WorkspaceTask(_Response):
-    """Where a task stands.
+    """The state of a task.
 
-    ``result`` once COMPLETED: of an import its report, of an export ``studies`` and ``bytes`` of the file
-    that ``GET /tasks/{task_id}/result`` answers. ``error`` once FAILED: ``error_code``, ``message`` and what
-    else the same refusal has over HTTP.
+    ``result``, once COMPLETED: for an import its report; for an export ``studies`` and ``bytes`` of the file
+    that ``GET /tasks/{task_id}/result`` returns. ``error``, once FAILED: ``error_code``, ``message`` and the
+    other fields of the same error over HTTP.
     """
 
     task_id: UUID

@@ -1,4 +1,4 @@
-"""Answers of the search in a workspace."""
+"""Response bodies of the search in a workspace."""
 
 from enum import StrEnum
 from uuid import UUID
@@ -11,7 +11,7 @@ __all__ = ("FoundIn", "SearchHit", "SearchPage")
 
 
 class FoundIn(StrEnum):
-    """Where the words stand, from what is shown first to what is shown last."""
+    """The place of the words, in the order in which results are sorted."""
 
     TITLE = "title"
     DESCRIPTION = "description"
@@ -20,21 +20,21 @@ class FoundIn(StrEnum):
 
 
 class SearchHit(BaseModel):
-    """A node or a chapter in which the words stand."""
+    """A node or a chapter that contains the words."""
 
     node_id: UUID
     kind: NodeKind
     #: Of the node.
     title: str
-    #: Null for a node itself, as the next.
+    #: Null, like the next field, if the node itself was found.
     chapter_id: UUID | None
     chapter_title: str | None
-    #: The first of the places in which they stand.
+    #: The first place that contains the words.
     found_in: FoundIn
 
 
 class SearchPage(BaseModel):
-    """A page of what was found: by where, and there the newest first."""
+    """A page of results, by place, then newest first."""
 
     items: list[SearchHit]
     #: Null on the last page.

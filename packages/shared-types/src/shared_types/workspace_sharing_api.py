@@ -1,4 +1,4 @@
-"""Requests and answers of sharing: grants, links, and what somebody was given."""
+"""Request and response bodies of sharing: grants, links, and nodes shared with a user."""
 
 from typing import Annotated, Literal
 from uuid import UUID
@@ -26,18 +26,18 @@ __all__ = (
 
 def _printable(text: str) -> str:
     if not text.isprintable():
-        raise ValueError("must be printable, as the subject of a token is")
+        raise ValueError("must be printable, like the subject of a token")
     if text in {".", ".."}:
-        # RFC 3986, section 5.2.4: clients take these out of a path, so the grant could not be named again.
-        raise ValueError("must not be a dot segment, which no path can name")
+        # Clients remove dot segments from paths (RFC 3986, section 5.2.4), so no URL could address the grant.
+        raise ValueError('must not be "." or "..", which cannot be part of a path')
     return text
 
 
-#: The ``sub`` of somebody's token.
+#: The ``sub`` of a user's token.
 UserId = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_printable)]
-#: Nobody is made an owner: a tree has one.
+#: Without OWNER: a tree has exactly one owner.
 GrantedRole = Literal[Role.VIEWER, Role.COMMENTER, Role.EDITOR, Role.ADMIN]
-#: Members and settings are no business of whoever has a link.
+#: Without ADMIN: a link never gives access to members and settings.
 LinkedRole = Literal[Role.VIEWER, Role.COMMENTER, Role.EDITOR]
 Password = Annotated[SecretStr, Field(min_length=1, max_length=200)]
 
@@ -63,9 +63,9 @@ class CreateLink(_Request):
     """``POST /share/{node_id}/links``."""
 
     role: LinkedRole
-    #: Null: until it is revoked; else ahead, by ten years at the most.
+    #: Null: valid until revoked; else a future time, at most ten years ahead.
     expires_at: AwareDatetime | None = None
-    #: Null: whoever has the link may open it.
+    #: Null: the link can be opened without a password.
     password: Password | None = None
 
 
@@ -76,9 +76,9 @@ class OpenLink(_Request):
 
 
 class GrantView(BaseModel):
-    """What somebody may do on a node and below it."""
+    """The role of a user on a node and below it."""
 
-    #: Where it was granted: the requested node or an ancestor; null for an ancestor that may not be read.
+    #: The node of the grant, which may be an ancestor; null if the sender may not read that ancestor.
     node_id: UUID | None
     user_id: str
     role: Role
@@ -88,10 +88,10 @@ class GrantView(BaseModel):
 
 
 class LinkView(BaseModel):
-    """A link, without what opens it."""
+    """A link without its token."""
 
     id: UUID
-    #: Where it leads: the requested node or an ancestor; null for an ancestor that may not be read.
+    #: The node of the link, which may be an ancestor; null if the sender may not read that ancestor.
     node_id: UUID | None
     role: Role
     has_password: bool
@@ -101,26 +101,26 @@ class LinkView(BaseModel):
 
 
 class LinkMade(LinkView):
-    """A new link; its token is shown here and never again."""
+    """A new link with its token, which is shown only once."""
 
     token: str
 
 
 class ShareView(BaseModel):
-    """Who may do what on a node, there and by inheritance."""
+    """The owner, grants and links of a node, including inherited ones."""
 
     owner_id: str
     visibility: Visibility
-    #: One for each user, the nearest: a page of them, by user.
+    #: A page of grants, one for each user: the nearest; ordered by user.
     grants: list[GrantView]
-    #: All of the node and its ancestors, oldest first; on the first page.
+    #: All links of the node and its ancestors, oldest first; on the first page only.
     links: list[LinkView]
     #: Null on the last page.
     next_cursor: str | None = None
 
 
 class LinkSeen(BaseModel):
-    """Where a link leads, before it is opened."""
+    """The node of a link that is not opened yet."""
 
     title: str
     kind: NodeKind
@@ -132,16 +132,16 @@ class LinkSeen(BaseModel):
 class LinkOpened(BaseModel):
     """A link that was opened."""
 
-    #: For the header ``X-Share-Token``; it is worth what the link is at the time.
+    #: The value for the header ``X-Share-Token``; gives the present rights of the link.
     share_token: str
-    #: Of the share token; then the link is opened again.
+    #: When the share token expires; then open the link again.
     expires_at: AwareDatetime
     node_id: UUID
     role: Role
 
 
 class SharedNode(NodeView):
-    """A node that somebody shared with who asks."""
+    """A node that another user shared with the sender."""
 
     role: Role
     shared_by: str
@@ -149,7 +149,7 @@ class SharedNode(NodeView):
 
 
 class SharedPage(BaseModel):
-    """A page of what was shared, the newest first."""
+    """A page of shared nodes, newest first."""
 
     items: list[SharedNode]
     #: Null on the last page.

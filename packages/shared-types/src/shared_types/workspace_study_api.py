@@ -1,6 +1,6 @@
-"""Requests and answers of studies, their chapters and moves.
+"""Request and response bodies of studies, their chapters and moves.
 
-A move is named by its path: the UCI moves from the start to it, joined by dots (``e2e4.e7e5.g1f3``). The path
+The path of a move identifies it: all UCI moves from the start, joined by dots (``e2e4.e7e5.g1f3``). The path
 of the start is empty.
 """
 
@@ -31,23 +31,22 @@ __all__ = (
 
 _Text = Annotated[str, StringConstraints(max_length=10_000)]
 _Shape = Annotated[str, StringConstraints(max_length=5)]
-#: As many as a chapter has moves at most, of six characters each with the dot.
+#: The largest number of moves of a chapter, with six characters each including the dot.
 _Path = Annotated[str, StringConstraints(max_length=120_000)]
-#: What a glyph may be, and that a shape is one, is a matter of PGN, and checked by its rules.
+#: The PGN package checks which glyphs and shapes are valid.
 _Nags = Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(max_length=256)]
 _Shapes = Annotated[list[_Shape], Field(max_length=256)]
 
 
 class ExportMode(StrEnum):
-    """How much of a chapter is exported."""
+    """The part of a chapter to export."""
 
     FULL = "full"
-    #: From one move on, with the position before it as ``FEN``; its own variations are not part of it.
+    #: One move and all that follows, with the position before it as ``FEN``; without variations of the move.
     CLIP = "clip"
-    #: Moves and variations only: no texts, clocks and shapes, and no glyphs either, which are remarks like
-    #: them.
+    #: Moves and variations only: without texts, glyphs, clocks and shapes.
     NO_COMMENT = "no_comment"
-    #: The main line with what is said on it, without variations.
+    #: The main line with its annotations, without variations.
     MAINLINE = "mainline"
 
 
@@ -56,16 +55,16 @@ class _Request(BaseModel):
 
 
 class CreateStudy(_Request):
-    """``POST /studies``; the same as a node of the kind ``study``."""
+    """``POST /studies``; the same as ``POST /nodes`` with the kind ``study``."""
 
     title: Title
-    #: Null makes a root, which belongs to who makes it.
+    #: Null creates a root, owned by the sender.
     parent_id: UUID | None = None
     description: Description = ""
     layout: Layout | None = None
-    #: Null: as the parent's; a root is ``shared`` unless told otherwise.
+    #: Null: inherited from the parent; ``shared`` for a root.
     visibility: Visibility | None = None
-    #: Among its siblings; null: behind the last.
+    #: Among the siblings; null: after the last one.
     position: Position | None = None
 
 
@@ -77,28 +76,28 @@ class UpdateStudy(_Request):
 
 
 class SetAnnotation(_Request):
-    """``PUT …/annotation``: all that is said at a move; what is left out is gone."""
+    """``PUT …/annotation``: the whole annotation of a move; omitted fields are cleared."""
 
     #: The comment after the move.
     text: _Text = ""
-    #: The comment before it; where a move begins no variation it begins the text.
+    #: The comment before the move; put before ``text`` if the move does not start a variation.
     before: _Text = ""
     #: Numeric annotation glyphs (PGN standard, 10).
     nags: _Nags = []
-    #: Seconds left on the mover's clock.
+    #: The remaining seconds of the player's clock.
     clock_s: Annotated[float, Field(ge=0, lt=3_600_000, allow_inf_nan=False)] | None = None
-    #: A colour (R, G, Y, B) and two squares each: ``Ge2e4``.
+    #: Each a colour (R, G, Y, B) and two squares: ``Ge2e4``.
     arrows: _Shapes = []
-    #: A colour and a square each: ``Rd4``.
+    #: Each a colour and a square: ``Rd4``.
     circles: _Shapes = []
 
 
 class AddMove(_Request):
-    """``POST …/moves``: one move more, the last variation where it stands."""
+    """``POST …/moves``: a new move, as the last variation of its position."""
 
-    #: Path of the move before it; empty for a first move.
+    #: The path of the previous move; empty for a first move.
     after: _Path
-    #: UCI (``g1f3``) or SAN (``Nf3``); ``--`` passes.
+    #: UCI (``g1f3``) or SAN (``Nf3``); ``--`` is a null move.
     move: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=20)]
     annotation: SetAnnotation | None = None
 
@@ -109,21 +108,21 @@ class ChapterEntry(BaseModel):
     id: UUID
     position: int
     title: str
-    #: Its tag pairs (PGN standard, 8.1).
+    #: The tag pairs (PGN standard, 8.1).
     headers: dict[str, str]
-    #: What ``If-Match`` of the chapter's own routes compares.
+    #: Compared with ``If-Match`` on the routes of the chapter.
     version: int
     changed_at: AwareDatetime
 
 
 class StudyDetail(NodeDetail):
-    """A study with its place, what the reader may do on it, and its chapters in their order."""
+    """A study with its path, the role of the reader, and its chapters in order."""
 
     chapters: list[ChapterEntry]
 
 
 class AnnotationView(BaseModel):
-    """What is said at a move, or before the first one, as it is stored."""
+    """The stored annotation of a move, or of the start."""
 
     text: str = ""
     before: str = ""
@@ -136,45 +135,45 @@ class AnnotationView(BaseModel):
 class MoveView(AnnotationView):
     """A move of a chapter."""
 
-    #: Null for all moves of a chapter whose paths together would be too long for an answer: join ``uci`` from
-    #: the start, by ``parent``.
+    #: Null for all moves if the paths of the chapter would be too long for a response: then follow ``parent``
+    #: and join ``uci``.
     move_path: str | None
-    #: Place of the move before it in the list; -1 for a first move.
+    #: The index of the previous move in the list; -1 for a first move.
     parent: int
     uci: str
     san: str
-    #: Half-moves since the beginning of the game, this one included.
+    #: The number of half-moves from the start of the game, including this one.
     ply: int
     #: The position after the move.
     fen: str
 
 
 class ChapterView(ChapterEntry):
-    """A chapter with its moves: a move, then all that follows it, then the next variation beside it."""
+    """A chapter with its moves in preorder: a move, its continuation, then the next variation."""
 
     study_id: UUID
     created_at: AwareDatetime
-    #: What is said before the first move.
+    #: The annotation before the first move.
     start: AnnotationView
     moves: list[MoveView]
 
 
 class ChapterChange(BaseModel):
-    """What a change of one move has led to."""
+    """The result of a change of one move."""
 
     chapter_id: UUID
-    #: Of the chapter, after the change; also the ETag.
+    #: The version of the chapter after the change; also the ETag.
     version: int
-    #: The empty path is the start.
+    #: Empty for the start.
     move_path: str
 
 
 class AnnotatedMoveView(ChapterChange, AnnotationView):
-    """What is said at a move now."""
+    """The annotation of a move after a change."""
 
 
 class AddedMoveView(AnnotatedMoveView):
-    """A move that was added."""
+    """An added move."""
 
     uci: str
     san: str

@@ -1,4 +1,4 @@
-"""Requests and answers of a study's versions."""
+"""Request and response bodies of the versions of a study."""
 
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -22,7 +22,7 @@ __all__ = (
     "VersionView",
 )
 
-#: Fits PostgreSQL's integer.
+#: Within PostgreSQL's integer.
 VersionNumber = Annotated[int, Field(ge=1, le=1_000_000_000)]
 _Label = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200), OneLine]
 
@@ -32,13 +32,13 @@ class _Request(BaseModel):
 
 
 class CreateVersion(_Request):
-    """``POST /studies/{id}/versions``: keep the study as it is now."""
+    """``POST /studies/{id}/versions``: save the present state of the study."""
 
     label: _Label = ""
 
 
 class RollBack(_Request):
-    """``POST /studies/{id}/rollback``: bring chapters and description of a version back."""
+    """``POST /studies/{id}/rollback``: restore chapters and description of a version."""
 
     version: VersionNumber
 
@@ -49,10 +49,10 @@ class VersionView(BaseModel):
     #: From 1, without gaps.
     number: int
     label: str
-    #: The version that a rollback brought back; null for a snapshot.
+    #: The version that a rollback restored; null for a snapshot.
     restored_from: int | None
     title: str
-    #: How many chapters it has.
+    #: The number of chapters.
     chapters_count: int
     created_by: str
     created_at: AwareDatetime
@@ -67,19 +67,19 @@ class VersionPage(BaseModel):
 
 
 class VersionChapter(BaseModel):
-    """A chapter as it was."""
+    """A chapter of a version."""
 
     id: UUID
     position: int
     title: str
     headers: dict[str, str]
-    #: ``start``: what is said before the first move; ``moves``: each with ``parent`` (the place of the move
-    #: before it in this list, -1 for a first move), ``uci``, and what is said there; without what is empty.
+    #: ``start``: the annotation before the first move; ``moves``: each with ``parent`` (the index of the
+    #: previous move in this list, -1 for a first move), ``uci`` and its annotation; empty fields are omitted.
     moves: dict[str, Any]
 
 
 class VersionDetail(VersionView):
-    """A version with all that it holds."""
+    """A version with its content."""
 
     description: str
     chapters: list[VersionChapter]
@@ -101,42 +101,42 @@ class ChapterRenamedView(BaseModel):
 
 
 class LineView(BaseModel):
-    """A move that only one of two versions has, with all that follows it."""
+    """A move that only one of two versions has, with its continuation."""
 
     path: str
-    #: How many moves that are, itself included.
+    #: The number of moves, including the first.
     moves: int
 
 
 class ChapterChanges(BaseModel):
-    """What changed in a chapter; of each kind the first are listed (at most 500), and all are counted."""
+    """The changes of a chapter: the first 500 of each kind, and the number of all."""
 
     chapter_id: UUID
-    #: Names of the headers that came, went or changed.
+    #: Names of added, removed and changed headers.
     headers: list[str]
     moves_added: list[LineView]
     moves_added_count: int
     moves_removed: list[LineView]
     moves_removed_count: int
-    #: Paths of moves where something else is said; the empty path is the start.
+    #: Paths of moves with another annotation; the empty path is the start.
     annotated: list[str]
     annotated_count: int
-    #: Paths of moves whose variations stand in another order; the empty path is the start.
+    #: Paths of moves with another order of variations; the empty path is the start.
     reordered: list[str]
     reordered_count: int
 
 
 class VersionDiff(BaseModel):
-    """What changed from one version to another, or to the study as it is now."""
+    """The changes from one version to another, or to the present study."""
 
     version: int
-    #: The other version's number, or ``current``.
+    #: The number of the other version, or ``current``.
     against: int | Literal["current"]
     title_changed: bool
     description_changed: bool
     added: list[ChapterRefView]
     removed: list[ChapterRefView]
     renamed: list[ChapterRenamedView]
-    #: Whether the chapters that both have stand in another order.
+    #: Whether the common chapters have another order.
     reordered: bool
     changed: list[ChapterChanges]

@@ -173,7 +173,7 @@ def test_a_proposal_comes_back_from_json_with_the_models_of_its_stage() -> None:
         ("CONCEPT_SELECTION", [worldview()] * 3, "must be a Concept"),
         ("WORLDVIEW", [], "at least 1 item"),
         ("WORLDVIEW", [worldview()] * 6, "at most 5 items"),
-        ("FINISHED", [worldview()], "nothing can be proposed"),
+        ("FINISHED", [worldview()], "has no content to propose"),
     ],
 )
 def test_a_proposal_that_does_not_fit_its_stage_is_refused(

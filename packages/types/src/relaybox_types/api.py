@@ -1,4 +1,4 @@
-"""The backbone over HTTP: commands, tasks, tickets and errors, whatever the domain."""
+"""Request and response bodies that all domains share: commands, tasks, stream tickets and errors."""
 
 from datetime import datetime
 from typing import Annotated
@@ -21,7 +21,7 @@ __all__ = (
 )
 
 Version = Annotated[int, Field(ge=1, le=2_147_483_647)]
-"""An aggregate's version: 1 when it is created, one more with every event."""
+"""The version of an aggregate: 1 when it is created, one more with every event."""
 
 
 class _Request(BaseModel):
@@ -33,16 +33,16 @@ class _Response(BaseModel):
 
 
 class CommandRequest(_Request):
-    """Body of `POST /{session_id}/commands`; the type's own model checks the payload."""
+    """Body of `POST /{session_id}/commands`; the model of the command type checks the payload."""
 
     command_type: Word
     payload: dict[str, JsonValue] = Field(default_factory=dict)
-    #: Refused with 409 STALE_VERSION unless the aggregate stands at this version.
+    #: The command is refused with 409 STALE_VERSION unless the aggregate has this version.
     expected_version: Annotated[Version, Field(strict=True)] | None = None
 
 
 class CommandAccepted(_Response):
-    """Answer to a command: COMPLETED with 200, RECEIVED with 202."""
+    """Response to a command: COMPLETED with 200, RECEIVED with 202."""
 
     command_id: UUID
     status: CommandStatus
@@ -50,7 +50,7 @@ class CommandAccepted(_Response):
 
 
 class CommandState(_Response):
-    """Where a command stands; `task_id` from when an agent took it, `error` once it has FAILED."""
+    """The state of a command; `task_id` is set once an agent took it, `error` once it is FAILED."""
 
     command_id: UUID
     command_type: str
@@ -61,7 +61,7 @@ class CommandState(_Response):
 
 
 class TaskState(_Response):
-    """Where a task stands; `progress` in percent, `result` once COMPLETED, `error` once FAILED."""
+    """The state of a task; `progress` in percent, `result` once COMPLETED, `error` once FAILED."""
 
     task_id: UUID
     task_type: str
@@ -81,9 +81,9 @@ class StreamTicket(_Response):
 
 
 class ErrorDetail(_Response):
-    """One field of the request that was refused; never what stood in it."""
+    """One invalid field of a request; never contains the value."""
 
-    #: A path with dots: `body.limit`, `payload.rating`.
+    #: The path of the field: `body.limit`, `payload.rating`.
     field: str
     message: str
 
@@ -96,5 +96,5 @@ class ErrorBody(BaseModel):
     error_code: str
     message: str
     request_id: str | None = None
-    #: With VALIDATION_ERROR and STAGE_CONTENT_INVALID: at most 20 fields.
+    #: The invalid fields, at most 20; with VALIDATION_ERROR and STAGE_CONTENT_INVALID only.
     details: list[ErrorDetail] | None = None

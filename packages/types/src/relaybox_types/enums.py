@@ -8,20 +8,20 @@ __all__ = ("CommandStatus", "HandleStatus", "OutboxStatus", "TaskStatus")
 class CommandStatus(StrEnum):
     """Life of a command (PostgreSQL ``command_status``)."""
 
-    RECEIVED = "RECEIVED"  # taken; an asynchronous command waits for its agent
-    PROCESSING = "PROCESSING"  # an agent works on it
-    COMPLETED = "COMPLETED"  # its effect, or the agent's result, is recorded
-    FAILED = "FAILED"  # the agent gave up, or the aggregate was abandoned
+    RECEIVED = "RECEIVED"  # recorded; an asynchronous command waits for its agent
+    PROCESSING = "PROCESSING"  # an agent works on the command
+    COMPLETED = "COMPLETED"  # the effect of the command, or the agent's result, is recorded
+    FAILED = "FAILED"  # the agent failed, or the aggregate was abandoned
 
 
 class TaskStatus(StrEnum):
-    """Life of a piece of work that outlives its request (PostgreSQL ``task_status``)."""
+    """Life of work that continues after its request has ended (PostgreSQL ``task_status``)."""
 
     PENDING = "PENDING"  # waits for a worker
-    RUNNING = "RUNNING"  # a worker holds its lease
+    RUNNING = "RUNNING"  # a worker has a lease on the task
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
-    CANCELLED = "CANCELLED"  # its command was withdrawn; a late result is refused
+    CANCELLED = "CANCELLED"  # the command was withdrawn; a late result is refused
 
 
 class OutboxStatus(StrEnum):
@@ -29,7 +29,7 @@ class OutboxStatus(StrEnum):
 
     PENDING = "PENDING"  # committed, not acknowledged by the broker
     SENT = "SENT"  # acknowledged by the broker
-    FAILED = "FAILED"  # given up after its retries; later rows of its key wait for an operator
+    FAILED = "FAILED"  # not published after all retries; later rows of the same key are blocked
 
 
 class HandleStatus(StrEnum):

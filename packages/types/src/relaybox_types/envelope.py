@@ -1,4 +1,4 @@
-"""The event envelope: what ``event_outbox.payload`` holds and Kafka carries (contract, section 3)."""
+"""The event envelope: the value of ``event_outbox.payload`` and of a Kafka message (contract, section 3)."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
@@ -12,36 +12,36 @@ Name = Annotated[str, Field(min_length=1, max_length=255)]
 
 
 class EventEnvelope(BaseModel):
-    """One fact with everything a reader needs to place it.
+    """One event with its identity, its aggregate, and its place in a chain of events.
 
-    ``correlation_id`` is the id of the first command of the business process and never changes
-    along the chain; ``causation_id`` is the event this one was caused by, null for the first (G08).
+    ``correlation_id`` is the id of the first command of the business process and is the same for all events
+    of the chain; ``causation_id`` is the id of the event that caused this one, null for the first (G08).
     """
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     event_id: UUID
     event_type: Name
-    #: Version of the payload's shape; readers upcast old ones, names never change.
+    #: The version of the payload's schema. Readers convert old versions; the event type never changes.
     event_version: Annotated[int, Field(ge=1)] = 1
     aggregate_type: Name
     aggregate_id: Name
     correlation_id: UUID
     causation_id: UUID | None
-    #: Who did it: the token's ``sub``, or the name of a service.
+    #: The ``sub`` of the sender's token, or the name of a service.
     actor_id: str | None = None
     target_id: str | None = None
-    #: What kind of thing ``target_id`` names; an application has its own words for it.
+    #: The kind of ``target_id``; each application defines its own values.
     target_type: Name = "OTHER"
     timestamp: AwareDatetime
-    #: The aggregate's version after this event; gapless per aggregate.
+    #: The version of the aggregate after this event; without gaps per aggregate.
     version: Annotated[int, Field(ge=1)]
     payload: dict[str, Any] = Field(default_factory=dict)
     metadata: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def erased(self) -> bool:
-        """Whether the content of this event was erased before it was published."""
+        """Return whether the content of this event was erased before the event was published."""
         return self.payload == {"erased": True}
 
     @model_validator(mode="after")
@@ -68,10 +68,10 @@ def build_event_envelope(
     event_id: UUID | None = None,
     timestamp: datetime | None = None,
 ) -> EventEnvelope:
-    """Make an envelope; id and time are filled in, the target is the aggregate unless told otherwise.
+    """Create an envelope; by default with a new id, the present time, and the aggregate as target.
 
     Raises:
-        pydantic.ValidationError: a field is empty, too long, or the time has no zone.
+        pydantic.ValidationError: A field is empty or too long, or the time has no time zone.
     """
     return EventEnvelope(
         event_id=event_id or uuid4(),

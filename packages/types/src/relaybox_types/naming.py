@@ -1,7 +1,7 @@
-"""The naming rules of events, checked where a name is declared (contract, section 3; G09).
+"""The naming rules of events, checked when a name is declared (contract, section 3; G09).
 
-:func:`check_past_name` is the default. A domain may declare another: :func:`check_event_name` takes the
-official verbs alone, :func:`check_dotted_name` names in lower case.
+:func:`check_past_name` is the default. A domain may declare another rule: :func:`check_event_name` accepts
+only the official verbs, :func:`check_dotted_name` names in lower case.
 """
 
 import re
@@ -19,7 +19,7 @@ _NAME_CHARACTERS_MAX: Final = 200
 
 
 class OfficialVerb(StrEnum):
-    """The past participles an event's action may end in."""
+    """The past participles that the last part of an event name may end in."""
 
     REQUESTED = "Requested"
     CREATED = "Created"
@@ -37,7 +37,7 @@ _RULE: Final = (
     "<Domain>.<AggregateRoot>[.<SubAggregate>].<ActionInPastTense>, each part PascalCase, "
     f"the last ending in one of {', '.join(OfficialVerb)}"
 )
-#: Past participles that do not end in "ed"; also after a prefix (Withdrawn, Rebuilt).
+#: Past participles that do not end in "ed"; a prefix is allowed (Withdrawn, Rebuilt).
 _IRREGULAR: Final = frozenset(
     {"beaten", "become", "begun", "bent", "bet", "bitten", "blown", "born", "borne", "bought", "bound"}
     | {"bred", "broken", "brought", "built", "burnt", "cast", "caught", "chosen", "come", "cut", "dealt"}
@@ -68,16 +68,16 @@ class EventNameInvalid(ValueError):
     error_code = "EVENT_NAME_INVALID"
 
     def __init__(self, name: str, reason: str, rule: str) -> None:
-        """*rule*: how to write one that keeps it."""
+        """*rule* describes a valid name."""
         super().__init__(f"event name {name!r} {reason}; write {rule}")
 
 
 def check_event_name(name: str) -> str:
-    """Return *name* if it keeps the rule.
+    """Return *name* if its last part ends in an official verb.
 
     Raises:
-        EventNameInvalid: a part is not PascalCase, there are not three or four of them, the
-            last does not end in an official verb, or the whole is over 200 characters.
+        EventNameInvalid: A part is not PascalCase, there are not three or four parts, the last part does not
+            end in an official verb, or the name is longer than 200 characters.
     """
     *_, action = _pascal_parts_of(name, _RULE)
     if not action.endswith(tuple(OfficialVerb)):
@@ -86,11 +86,11 @@ def check_event_name(name: str) -> str:
 
 
 def check_past_name(name: str) -> str:
-    """Return *name* if its action ends in a past participle, as ``Shop.Order.Shipped`` does.
+    """Return *name* if its last part ends in a past participle, as ``Shop.Order.Shipped`` does.
 
     Raises:
-        EventNameInvalid: a part is not PascalCase, there are not three or four of them, the last word neither
-            ends in "ed" nor is a known irregular participle, or the whole is over 200 characters.
+        EventNameInvalid: A part is not PascalCase, there are not three or four parts, the last word neither
+            ends in "ed" nor is a known irregular participle, or the name is longer than 200 characters.
     """
     *_, action = _pascal_parts_of(name, _PAST_RULE)
     found = _LAST_WORD.search(action)
@@ -101,13 +101,13 @@ def check_past_name(name: str) -> str:
 
 
 def check_dotted_name(name: str) -> str:
-    """Return *name* if it is of two to four parts in lower case: ``order.created``, ``order.line.added``.
+    """Return *name* if it has two to four parts in lower case: ``order.created``, ``order.line.added``.
 
-    Any verb will do: the official ones are those of the other rule.
+    Any verb is allowed; only :func:`check_event_name` requires the official ones.
 
     Raises:
-        EventNameInvalid: there are not two to four parts, one is not of ``a-z0-9_`` with a letter first,
-            or the whole is over 200 characters.
+        EventNameInvalid: There are not two to four parts, a part is not of ``a-z0-9_`` with a letter first,
+            or the name is longer than 200 characters.
     """
     parts = _parts_of(name, _DOTTED_RULE)
     if not _DOTTED_PARTS_MIN <= len(parts) <= _PARTS_MAX:

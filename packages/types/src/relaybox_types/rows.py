@@ -33,9 +33,9 @@ class Row(BaseModel):
 
 
 class DomainEvent(Row):
-    """A fact. Append-only: the database refuses every change but the erasure of its content (G07)."""
+    """A recorded event. Append-only: the database refuses every change but the erasure of content (G07)."""
 
-    #: Insertion order. Not commit order, so never a cursor (G22).
+    #: In the order of insertion, not of commits; so never a cursor (G22).
     id: int
     event_id: UUID
     correlation_id: UUID | None = None
@@ -44,7 +44,7 @@ class DomainEvent(Row):
     event_version: int = 1
     aggregate_type: str
     aggregate_id: str
-    #: Gapless per aggregate: the cursor of an aggregate's stream.
+    #: Without gaps per aggregate: the cursor of an aggregate's event stream.
     aggregate_version: int
     payload: Document | None = None
     metadata: Document | None = None
@@ -52,7 +52,7 @@ class DomainEvent(Row):
 
 
 class CommandInbox(Row):
-    """A command that was taken; at most one pending per session and type."""
+    """A recorded command; at most one is pending per session and type."""
 
     id: UUID
     session_id: UUID
@@ -60,34 +60,34 @@ class CommandInbox(Row):
     idempotency_key: str | None = None
     payload: Document | None = None
     status: CommandStatus = CommandStatus.RECEIVED
-    #: Why it failed: ``error_code`` and ``message``; null unless FAILED.
+    #: ``error_code`` and ``message`` of the failure; null unless FAILED.
     error_data: Document | None = None
     created_at: AwareDatetime
 
 
 class AsyncTask(Row):
-    """Work that outlives its request. Its worker holds a lease; an expired one is taken over (G06)."""
+    """Work that continues after its request. Its worker has a lease; an expired one is taken over (G06)."""
 
     id: UUID
     task_type: str
     triggered_by_command_id: UUID | None = None
-    #: The aggregate it works for; its live stream shows the progress.
+    #: The aggregate of the task, whose event stream shows the progress.
     aggregate_id: UUID | None = None
     status: TaskStatus = TaskStatus.PENDING
-    #: Percent, never goes back.
+    #: Percent; never decreases.
     progress: Progress = Decimal(0)
     input_data: Document | None = None
     result_data: Document | None = None
     error_data: Document | None = None
-    #: Rises with every worker that takes it; one that is stopped in good order takes its own back.
+    #: Increased by every worker that claims the task, and decreased by a worker that stops in order.
     attempts: int = 0
-    #: Until when its worker may be silent; null unless RUNNING.
+    #: When the lease of the worker ends; null unless RUNNING.
     lease_until: AwareDatetime | None = None
-    #: The present worker's fencing token; writes that carry another one are refused.
+    #: The fencing token of the present worker; writes with another token are refused.
     lease_token: UUID | None = None
-    #: Whom it is for; the open tasks of one key do not hold up those of another.
+    #: Groups tasks: many open tasks of one key do not delay the tasks of other keys.
     fairness_key: str | None = None
-    #: Open tasks are claimed in this order; null: by ``created_at``.
+    #: Open tasks are claimed in this order; null means ``created_at``.
     claim_order_at: AwareDatetime | None = None
     created_at: AwareDatetime
     updated_at: AwareDatetime
@@ -97,30 +97,30 @@ class EventOutbox(Row):
     """An event on its way to Kafka; ``payload`` is the message's value."""
 
     id: UUID
-    #: Order within a key, because the aggregate's commands serialise; not commit order across keys.
+    #: Gives the order within a key, because an aggregate's commands are serialised; not across keys.
     seq: int
     topic: str
     key: str | None = None
-    #: Where the key falls among the relays' lanes; computed by the database.
+    #: Selects the lane of the key; computed by the database.
     key_hash: int
     payload: Document
     status: OutboxStatus = OutboxStatus.PENDING
-    #: Publications that failed through the row's own fault.
+    #: Failed attempts to publish that were caused by the row itself.
     attempts: int = 0
-    #: Not before this time again; null until an attempt failed.
+    #: The earliest time of the next attempt; null until an attempt has failed.
     next_attempt_at: AwareDatetime | None = None
     #: ``reason`` (row or link), ``class``, ``message``, ``attempts``, ``at`` of the last failure.
     error_data: Document | None = None
     created_at: AwareDatetime
     sent_at: AwareDatetime | None = None
-    #: When an operator decided that this FAILED row is never published.
+    #: When an operator decided never to publish this FAILED row.
     skipped_at: AwareDatetime | None = None
-    #: The partition it lies in, which changes when retention moves a row that is not SENT out of an old one.
+    #: The partition of the row. Retention moves rows that are not SENT out of an old partition.
     slot: int = 0
 
 
 class FlowResumeHandle(Row):
-    """A paused flow and what resumes it; at most one waiting per correlation."""
+    """A paused flow with its resume handle; at most one waits per correlation id."""
 
     id: UUID
     correlation_id: str
@@ -133,7 +133,7 @@ class FlowResumeHandle(Row):
 
 
 class IdempotencyCache(Row):
-    """A stored answer; ``key`` is a keyed hash of principal and key, never the key itself."""
+    """A stored response; ``key`` is a keyed hash of principal and key, never the key itself."""
 
     key: str
     result: Document

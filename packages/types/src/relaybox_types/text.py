@@ -1,7 +1,7 @@
-"""Texts that cross the wire: each has a bound and can be stored in PostgreSQL.
+"""Types of text with a maximum length that PostgreSQL can store.
 
-PostgreSQL cannot hold the NUL character in TEXT or JSONB, so it is refused here, with a reason, instead of
-failing in the middle of a transaction. Surrogates without a partner are refused by Pydantic itself.
+PostgreSQL cannot store the NUL character in TEXT or JSONB. These types refuse it with a reason, so that no
+transaction fails because of it. Pydantic itself refuses unpaired surrogates.
 """
 
 from typing import Annotated
@@ -17,7 +17,7 @@ def _without_nul(text: str) -> str:
     return text
 
 
-# The pattern repeats in JSON Schema what Python checks: something other than blanks, and no NUL.
+# The same check for JSON Schema: at least one character that is not white space, and no NUL.
 _SCHEMA = Field(json_schema_extra={"pattern": r"^[^\u0000]*\S[^\u0000]*$"})
 
 Word = Annotated[
@@ -50,4 +50,4 @@ Remark = Annotated[
     AfterValidator(_without_nul),
     _SCHEMA,
 ]
-"""What a writer tells us in their own words: 1 to 4,000 characters."""
+"""Free text: 1 to 4,000 characters."""
