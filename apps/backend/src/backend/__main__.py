@@ -10,7 +10,7 @@ from backend.settings import RoleSettings
 
 
 def main() -> int:
-    """Run the service; a wrong setting ends it with one line on standard error per setting."""
+    """Run the service; return 1, with one line on standard error per invalid setting, if it cannot start."""
     try:
         run_service(load_settings(RoleSettings).service_type)
     except RelayboxError as error:

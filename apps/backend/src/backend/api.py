@@ -1,4 +1,4 @@
-"""The API process: composition, and how it is served."""
+"""The composition of the API process."""
 
 from importlib.metadata import version
 from typing import Final
@@ -24,17 +24,17 @@ WORKSPACE_PREFIX: Final = "/api/v1"
 
 
 def create_api() -> FastAPI:
-    """One worker's application from the environment; what uvicorn calls in each of its processes.
+    """Create the application of one worker from the environment; uvicorn calls this in each of its processes.
 
     Raises:
-        SettingsError: one line per setting that is missing or malformed.
+        SettingsError: Settings are missing or malformed; with one line per setting.
     """
     service, api = load_settings(ServiceSettings), load_settings(ApiSettings)
     configure_logging(ServiceType.API_GATEWAY.value, service.log_level, service.log_json)
     backbone = Backbone.from_environment(
         [genesis], service=ServiceType.API_GATEWAY.value, postgres=ProductPostgresSettings
     )
-    # Not only in the lifespan: of several workers the parent calls this too, and a wrong setting ends it.
+    # Not only in the lifespan: with several workers their parent calls this too, and ends with the error.
     backbone.check_settings()
     app = create_app(
         title="Genesis",

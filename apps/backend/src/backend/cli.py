@@ -1,4 +1,4 @@
-"""The command ``backend``: the product's schema and its operations."""
+"""The command ``backend``: the product, its schema and its operations."""
 
 import asyncio
 import shlex
@@ -41,7 +41,7 @@ def main() -> None:
 @app.command()
 def run() -> None:
     """Run the whole product on this machine until Ctrl-C."""
-    # The servers' part is an extra, and no other command needs it.
+    # Needs the extra 'local', which no other command needs.
     from relaybox.settings import load_settings
 
     from backend.product import run_product
@@ -52,7 +52,7 @@ def run() -> None:
 
 @app.command()
 def env() -> None:
-    """Print the running product's settings for a shell: eval "$(backend env)"."""
+    """Print the settings of the running product for a shell: eval "$(backend env)"."""
     from relaybox.settings import load_settings
 
     from backend.running import ProductSettings, running_environment

@@ -1,7 +1,7 @@
 """The whole product on one machine: ``backend run``.
 
-PostgreSQL and Kafka come from the environment where ``POSTGRES_HOST`` or ``KAFKA_HOST`` is set,
-else they are local ones whose data outlives the process. Every part is a process of its own.
+PostgreSQL and Kafka are those of the environment if ``POSTGRES_HOST`` or ``KAFKA_HOST`` is set; else local
+servers are started, whose data is kept. Every part is a process of its own.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ __all__ = ("run_product",)
 
 _READY_PAUSE_S: Final = 0.05
 _TOKEN_S: Final = 30 * 86_400
-#: Names of settings, or how they begin.
+#: Settings of servers of the user: their names, or prefixes of names.
 _CONNECTION_SETTINGS: Final = (
     "KAFKA_SASL_",
     "KAFKA_SECURITY_",
@@ -67,7 +67,7 @@ _CONNECTION_SETTINGS: Final = (
 
 @dataclass(kw_only=True, slots=True)
 class _Product:
-    """What is being started, and the environment that grows with it."""
+    """The parts that are started, and the environment that each part extends."""
 
     settings: ProductSettings
     running: RunningProduct
@@ -75,12 +75,12 @@ class _Product:
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
 
     async def compose(self, start: Start) -> None:
-        """Start everything in order; each part sees what those before it became."""
+        """Start everything in order; each part gets the environment that earlier parts extended."""
         api = load_settings(ApiSettings)
         self.environment["JWT_SECRET"] = self.environment.get("JWT_SECRET") or _stored_secret(
             self.settings.data_dir
         )
-        # Where a part would fall over a wrong setting, it would be started again and again.
+        # Checked here: a part that ends because of an invalid setting would be restarted endlessly.
         os.environ["JWT_SECRET"] = self.environment["JWT_SECRET"]
         for kind in (JwtSettings, MuseSettings, RelaySettings, TaskSettings, OutboxSettings):
             load_settings(kind)
@@ -113,7 +113,7 @@ class _Product:
         self.environment |= server.settings()
 
     async def _prepare(self) -> None:
-        """Bring the schema and the topics to what the code needs."""
+        """Migrate the schema and create the topics."""
         os.environ.update(self.environment)
         for revision in await migrate_up(load_settings(ProductPostgresSettings), *ALL):
             self.supervisor.write_line("postgres", f"migrated to {revision}")
@@ -161,11 +161,11 @@ class _Product:
             f"  token  {token}",
             "",
             "Try it:",
-            # One line: the second of two would be copied with the part's name before it.
+            # One line: a second one would be copied with the name of the part before it.
             f"  curl -X POST {url}{PREFIX} -H 'Content-Type: application/json' "
             f"-H 'Authorization: Bearer {token}' -d '{{}}'",
             "",
-            "`make demo` and `make demo-workspace` tell whole stories; Ctrl-C stops everything.",
+            "`make demo` and `make demo-workspace` play whole stories; Ctrl-C stops everything.",
         ):
             self.supervisor.write_line("relaybox", line)
 
@@ -174,7 +174,7 @@ async def run_product(settings: ProductSettings) -> int:
     """Run everything in the foreground until a signal; returns the exit code, 1 if a part kept crashing.
 
     Raises:
-        RelayboxError: a server, a port, the schema or a topic is not to be had; says what to do.
+        RelayboxError: A server, a port, the schema or a topic is not available; the message has the remedy.
     """
     with lock_data_directory(settings) as running:
 
@@ -182,9 +182,9 @@ async def run_product(settings: ProductSettings) -> int:
             try:
                 running.report([asdict(part) for part in parts])
             except OSError as error:
-                # A full disk must not end the parts that still work.
+                # A full disk must not stop parts that still work.
                 supervisor.write_line(
-                    "relaybox", f"`backend status` is out of date: {error}; free room on that disk"
+                    "relaybox", f"`backend status` is out of date: {error}; free space on that disk"
                 )
 
         supervisor = Supervisor(on_change=report)
@@ -198,7 +198,7 @@ def _url(api: ApiSettings) -> str:
 
 
 def _shared_settings() -> dict[str, str]:
-    """What another program on this machine needs to reach the same servers and to make tokens."""
+    """Return the settings with which programs on this machine reach the same servers and create tokens."""
     postgres, kafka = load_settings(ProductPostgresSettings), load_settings(KafkaSettings)
     jwt, owner = load_settings(JwtSettings), load_settings(ProductPostgresSettings).as_owner()
     return {
@@ -219,7 +219,7 @@ def _shared_settings() -> dict[str, str]:
 
 
 def _connection_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """How servers of the user's own are reached: protection, pooler, and which of several servers."""
+    """Return the settings of TLS, pooler and server selection for servers of the user."""
     return {
         name: value for name, value in environment.items() if name.startswith(_CONNECTION_SETTINGS) and value
     }
@@ -237,10 +237,10 @@ async def _until_ready(url: str) -> None:
 
 
 def _stored_secret(data_dir: Path) -> str:
-    """A secret for development tokens, made once, so that a token outlives a restart.
+    """Return the secret of development tokens; it is stored, so that tokens stay valid after a restart.
 
     Raises:
-        DataDirectoryUnusable: it cannot be kept.
+        DataDirectoryUnusable: The secret cannot be stored.
     """
     file = data_dir / "jwt-secret"
     try:

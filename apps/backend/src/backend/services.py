@@ -1,6 +1,6 @@
-"""The services of the backend, each a process of its own, run until a signal.
+"""The services of the backend; each is a process that runs until a signal.
 
-Each role imports what it needs when it starts: all of it together takes twice as long as the relay alone.
+Each service imports its own modules when it starts: importing all takes twice as long as the relay alone.
 """
 
 import asyncio
@@ -21,16 +21,17 @@ if TYPE_CHECKING:
 
 __all__ = ("ApiAddressUnusable", "create_worker", "run_service")
 
-#: What requests in flight get at the end; streams are asked to end before.
+#: Time for requests in flight at shutdown; event streams are ended first.
 _STOP_S: Final = 5
-#: A worker that is silent for longer is replaced. uvicorn's own 5 s are less than a worker's imports take
-#: on a busy machine: it was killed just when it had begun to answer.
+#: A worker that does not respond for longer is replaced. uvicorn's default of 5 s is less than a worker's
+#: imports take on a busy machine: the worker was killed as soon as it responded.
 _WORKER_SILENT_S: Final = 30
-#: How long an idle connection is kept: longer than callers do, proxies commonly 60 s. uvicorn's 5 s are also
-#: httpx2's. A request sent in the moment in which the server lets go meets an end instead of an answer.
+#: How long an idle connection is kept: longer than clients keep it (proxies commonly 60 s). uvicorn's default
+#: of 5 s is also that of httpx2, and a request that is sent while the server closes the connection gets no
+#: response.
 _IDLE_S: Final = 75
 _METRICS_DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
-#: What `ps` shows: all roles are one program, which SERVICE_TYPE alone tells apart.
+#: The title in `ps`: all services are the same program, and only SERVICE_TYPE differs.
 _TITLE: Final = "python -m backend {role}"
 
 
@@ -43,10 +44,10 @@ class ApiAddressUnusable(AddressUnusable):
 
 
 def run_service(service_type: ServiceType) -> None:
-    """Run the role that ``SERVICE_TYPE`` names until SIGTERM or SIGINT.
+    """Run one service until SIGTERM or SIGINT.
 
     Raises:
-        RelayboxError: a setting is wrong, a port is taken, or the service cannot go on.
+        RelayboxError: A setting is invalid, a port is in use, or the service cannot continue.
     """
     setproctitle(_TITLE.format(role=service_type))
     match service_type:
@@ -66,7 +67,7 @@ def _serve_api(api: ApiSettings) -> None:
     from uvicorn.supervisors import Multiprocess
 
     if api.api_workers > 1:
-        # In a worker a wrong setting would be a traceback, and its supervisor would start it again for ever.
+        # Checked here: a worker with an invalid setting would print a traceback and be restarted endlessly.
         from backend.api import create_api
 
         create_api()
@@ -99,12 +100,15 @@ def create_worker() -> "FastAPI":
 
 @contextmanager
 def _shared_metrics_directory() -> Generator[None]:
-    """A directory in which workers add up their figures, for as long as they run; a given one is kept."""
+    """Create the directory in which workers share their metrics, and delete it at the end.
+
+    A directory that the environment names is used and kept.
+    """
     if os.environ.get(_METRICS_DIRECTORY):
         yield
         return
     with tempfile.TemporaryDirectory(prefix="relaybox-metrics-", ignore_cleanup_errors=True) as made:
-        # Read by prometheus_client when it is imported, in the workers that uvicorn starts.
+        # prometheus_client reads this when the workers import it.
         os.environ[_METRICS_DIRECTORY] = made
         try:
             yield

@@ -1,4 +1,4 @@
-"""What every service of the backend reads from the environment beside its neighbours' settings."""
+"""Settings of the backend that the library does not have."""
 
 from enum import StrEnum
 from typing import Annotated, Final
@@ -16,13 +16,13 @@ __all__ = (
     "WorkspaceSettings",
 )
 
-#: The contract's name of the product's database.
+#: The name of the product's database (contract, section 7).
 DATABASE: Final = "infinite_scribe"
 Port = Annotated[int, Field(ge=1, le=65_535)]
 
 
 class ServiceType(StrEnum):
-    """The roles of the one image (``SERVICE_TYPE``)."""
+    """The services of the image (``SERVICE_TYPE``)."""
 
     API_GATEWAY = "api-gateway"
     MESSAGE_RELAY = "message-relay"
@@ -31,7 +31,7 @@ class ServiceType(StrEnum):
 
 
 class RoleSettings(BaseSettings):
-    """Which of the services this process is."""
+    """The service that this process is."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
@@ -39,43 +39,43 @@ class RoleSettings(BaseSettings):
 
 
 class ProductPostgresSettings(PostgresSettings):
-    """Where the product's PostgreSQL is: the library's settings, with the product's database by default."""
+    """The library's settings of PostgreSQL, with the product's database by default."""
 
     db: str = DATABASE
 
 
 class ApiSettings(BaseSettings):
-    """How the API is served."""
+    """Address, number of workers and CORS of the API."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
     api_host: str = "127.0.0.1"
     api_port: Port = 8000
     api_workers: Annotated[int, Field(ge=1, le=64)] = 1
-    #: Comma-separated origins of browsers that may call the API; none by default.
+    #: Comma-separated origins whose pages may call the API; none by default.
     cors_origins: str = ""
 
     def origins(self) -> tuple[str, ...]:
-        """The allowed origins."""
+        """Return the allowed origins."""
         return tuple(origin.strip() for origin in self.cors_origins.split(",") if origin.strip())
 
 
 class WorkspaceSettings(BaseSettings):
-    """How the workspace treats what it holds."""
+    """Limits of the recycle bin and of exports."""
 
     model_config = SettingsConfigDict(
         env_prefix="WORKSPACE_", frozen=True, extra="ignore", env_ignore_empty=True
     )
 
-    #: After how many days in the bin something is purged by itself; 0 for never.
+    #: Days after which nodes in the bin are purged automatically; 0 for never.
     trash_keep_days: Annotated[int, Field(ge=0, le=36_500)] = 30
-    #: For how many hours the file of an export can be had.
+    #: Hours for which the file of an export is kept.
     export_keep_h: Annotated[float, Field(gt=0, le=100_000)] = 24.0
-    #: Exports of one person that may wait or run at the same time.
+    #: Exports of one user that may be pending or running.
     export_open_max: Annotated[int, Field(ge=1, le=1_000)] = 3
-    #: Exports of one node that may wait or run before people who cannot edit the node are refused another.
+    #: Pending or running exports of one node above which users without the editor role are refused.
     export_node_open_max: Annotated[int, Field(ge=1, le=10_000)] = 10
-    #: Bytes of the file of one export. PostgreSQL takes no value above 1 GiB.
+    #: The largest file of an export. PostgreSQL stores no value above 1 GiB.
     export_bytes_max: Annotated[int, Field(ge=1, le=500 * 1024 * 1024)] = 50 * 1024 * 1024
-    #: Bytes of all files that are kept for one person.
+    #: Bytes of all files that are kept for one user.
     export_kept_bytes_max: Annotated[int, Field(ge=1, le=1024**4)] = 200 * 1024 * 1024

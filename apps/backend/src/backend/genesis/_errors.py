@@ -1,16 +1,16 @@
-"""Why a session refuses a command; each reason has its own ``error_code`` (422 over HTTP).
+"""The errors with which a session refuses a command; each has its own ``error_code`` (422 over HTTP).
 
 ::
 
     CommandRefused
-    ├── SessionClosed         it is finished or abandoned
-    ├── SessionErased         its content was erased
+    ├── SessionClosed         the session is finished or abandoned
+    ├── SessionErased         the content of the session was erased
     ├── WrongStage            the command, or the stage it names, is not for the current stage
     ├── ProposalPending       an agent works on a proposal
-    ├── NoProposal            nothing has been proposed for the current stage
+    ├── NoProposal            the current stage has no proposal yet
     ├── ChoiceInvalid         the last proposal has no such option
-    ├── StageContentInvalid   the writer's own content is not what the stage must hold
-    └── ReportSuperseded      an agent reports on a request that nobody waits for any more
+    ├── StageContentInvalid   the writer's own content is not valid for the stage
+    └── ReportSuperseded      an agent reports on a request that is no longer pending
 """
 
 from collections.abc import Sequence
@@ -33,16 +33,16 @@ __all__ = (
 
 
 class SessionClosed(CommandRefused):
-    """Raised when the session has ended: it takes no command any more."""
+    """Raised when the session has ended; it accepts no more commands."""
 
     error_code = "SESSION_CLOSED"
 
     def __init__(self, status: GenesisStatus) -> None:
-        super().__init__(f"the session is {status}; create a new one to go on")
+        super().__init__(f"the session is {status}; create a new one to continue")
 
 
 class SessionErased(CommandRefused):
-    """Raised when the content of the session was erased: it takes no command any more."""
+    """Raised when the content of the session was erased; it accepts no more commands."""
 
     error_code = "SESSION_ERASED"
 
@@ -60,13 +60,13 @@ class WrongStage(CommandRefused):
 
 
 class ProposalPending(CommandRefused):
-    """Raised while an agent works on a proposal that the command would cross."""
+    """Raised while an agent works on a proposal, if the command would conflict with it."""
 
     error_code = "PROPOSAL_PENDING"
 
     def __init__(self, command_id: UUID) -> None:
         super().__init__(
-            f"a proposal is in the making (command {command_id}); wait for it or abandon the session"
+            f"an agent works on a proposal (command {command_id}); wait for it or abandon the session"
         )
 
 
@@ -76,7 +76,7 @@ class NoProposal(CommandRefused):
     error_code = "NO_PROPOSAL"
 
     def __init__(self, stage: GenesisStage, remedy: str) -> None:
-        super().__init__(f"nothing has been proposed for {stage} yet; {remedy}")
+        super().__init__(f"there is no proposal for {stage} yet; {remedy}")
 
 
 class ChoiceInvalid(CommandRefused):
@@ -89,25 +89,23 @@ class ChoiceInvalid(CommandRefused):
 
 
 class StageContentInvalid(CommandRefused):
-    """Raised when the writer's own content lacks what the stage must hold; ``details`` says where."""
+    """Raised when the writer's own content is not valid for the stage; ``details`` names the fields."""
 
     error_code = "STAGE_CONTENT_INVALID"
 
     def __init__(self, stage: GenesisStage, details: Sequence[Detail]) -> None:
         self.details = tuple(details)
         problems = "; ".join(f"{one['field']}: {one['message']}" for one in self.details[:3])
-        super().__init__(
-            f"the content is not what {stage} must hold: {problems}; correct it and send it again"
-        )
+        super().__init__(f"the content is not valid for {stage}: {problems}; correct it and send it again")
 
 
 class ReportSuperseded(CommandRefused):
-    """Raised when an agent reports on a request that is settled already or was never made.
+    """Raised when an agent reports on a request that is not pending.
 
-    This is what fences an agent that lost its task to another one and wakes up late.
+    This refuses the late report of an agent whose task another agent has taken over.
     """
 
     error_code = "REPORT_SUPERSEDED"
 
     def __init__(self, command_id: UUID) -> None:
-        super().__init__(f"nobody waits for a report on {command_id} any more; drop it")
+        super().__init__(f"the request {command_id} is not pending any more; discard the report")

@@ -16,7 +16,7 @@ from backend.rebuilding import Projection, RowChange
 
 __all__ = ("SessionProjection",)
 
-#: The driver may decode JSONB or not; text is text.
+#: As text, because some connections decode JSONB and others do not.
 _READ: Final = SQL.including("read", load=SQL["load"])
 
 Document = dict[str, Any]

@@ -1,4 +1,4 @@
-"""The state of a genesis session, and how each event changes it; pure."""
+"""The state of a genesis session and its change by each event; pure."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Self
@@ -13,10 +13,10 @@ __all__ = ("FEEDBACK_MAX", "NAME", "TRANSITIONS", "Draft", "Failure", "GenesisSe
 Document = dict[str, Any]
 
 NAME: Final = "Genesis.Session"
-"""What the names of the domain's events begin with."""
+"""The prefix of the names of all events of the domain."""
 
 FEEDBACK_MAX: Final = 8
-"""Remarks kept per stage, the newest; so many, with all confirmed data, still fit into one event."""
+"""The newest pieces of feedback that a stage keeps; they fit into one event with all confirmed data."""
 _PASSED: Final = {stage: frozenset(list(GenesisStage)[:at]) for at, stage in enumerate(GenesisStage)}
 
 
@@ -25,14 +25,14 @@ class _Part(BaseModel):
 
 
 class PendingRequest(_Part):
-    """A request that an agent has yet to answer; only a report that names its command is taken."""
+    """A request without a result; only a report that names its command is accepted."""
 
     command_id: UUID
     command_type: str
 
 
 class Failure(_Part):
-    """How the last request failed."""
+    """The error of the last request."""
 
     command_id: UUID
     error_code: str
@@ -40,28 +40,28 @@ class Failure(_Part):
 
 
 class Draft(_Part):
-    """What the current stage holds before it is confirmed.
+    """The state of the current stage before its confirmation.
 
-    Proposals stay the documents they were recorded as: what was once accepted is readable for
-    ever, even when a later release asks for more.
+    Proposals are kept as the documents that were recorded, so that a later release with stricter models can
+    still read them.
     """
 
-    #: What the writer would like; said once, kept through all stages. Empty before the first request.
+    #: The preferences of the first request, kept for all stages; empty before that request.
     preferences: Document = {}
     #: Null unless an agent works on a proposal.
     request: PendingRequest | None = None
     #: The last proposal with the id of its command; null before the first of the stage.
     proposal: Document | None = None
-    #: Set by a failed request, null again with the next request.
+    #: The error of a failed request; null again after the next request.
     failure: Failure | None = None
 
 
 class GenesisSession(Aggregate):
-    """A writer's way from a first concept to a finished outline.
+    """The work of a writer from a first concept to a finished outline.
 
-    Invariants: `confirmed_data` holds exactly the stages before the current one; the session is
-    COMPLETED exactly when its stage is FINISHED; nothing is pending once it is not IN_PROGRESS. An erased
-    session keeps its id, its owner and its version, and is ABANDONED for ever.
+    Invariants: `confirmed_data` has exactly the stages before the current one; the session is COMPLETED if
+    and only if its stage is FINISHED; a session that is not IN_PROGRESS has no pending request. An erased
+    session keeps its id, its owner and its version, and stays ABANDONED.
     """
 
     novel_id: UUID | None = None
@@ -70,27 +70,27 @@ class GenesisSession(Aggregate):
     #: Stage to content; null before the first confirmation.
     confirmed_data: Document | None = None
     draft: Draft | None = None
-    #: The writer's remarks in this stage as they were recorded, oldest first, at most `FEEDBACK_MAX`.
-    #: Not in the draft: a remark would write the whole proposal once more.
+    #: The writer's feedback in this stage as it was recorded, oldest first, at most `FEEDBACK_MAX`.
+    #: Not in the draft, because feedback would then write the whole proposal again.
     feedback: tuple[Document, ...] = ()
-    #: Its events have lost their content. True for ever: no event brings content back.
+    #: The content of the events was erased; never false again.
     erased: bool = False
 
     def check(self) -> None:
-        """Assert the invariants; what breaks one is our mistake, never a writer's."""
+        """Assert the invariants; only a defect of the code can break one."""
         assert set(self.confirmed_data or {}) == _PASSED[self.current_stage]
-        # Between its last two events a session stands at FINISHED and is not COMPLETED yet.
+        # Between its last two events a session has the stage FINISHED and is not COMPLETED yet.
         assert self.status is not GenesisStatus.COMPLETED or self.current_stage is GenesisStage.FINISHED
         assert self.status is GenesisStatus.IN_PROGRESS or self.pending is None
 
     @property
     def pending(self) -> PendingRequest | None:
-        """The request an agent works on, if any."""
+        """Return the request that an agent works on, or None."""
         return self.draft.request if self.draft else None
 
     @property
     def last_result(self) -> Document | None:
-        """What the current stage's last answered request led to: a proposal or an error; null without one."""
+        """Return the result of the current stage's last request, a proposal or an error; None without one."""
         draft = self.draft or Draft()
         if failure := draft.failure:
             error = failure.model_dump(mode="json", exclude={"command_id"})
@@ -100,7 +100,7 @@ class GenesisSession(Aggregate):
         return None
 
     def without_content(self) -> Self:
-        """The session after an erasure; the trigger `genesis_sessions_erased` writes the same row."""
+        """Return the session after an erasure; the trigger `genesis_sessions_erased` writes the same row."""
         empty = type(self)(id=self.id, owner=self.owner, version=self.version)
         return empty.model_copy(update={"status": GenesisStatus.ABANDONED, "erased": True})
 
@@ -108,7 +108,7 @@ class GenesisSession(Aggregate):
         """The state after *event*.
 
         Raises:
-            ValueError: no event of this name was ever recorded for a session.
+            ValueError: The event type is unknown.
         """
         change = TRANSITIONS.get(event.type)
         if change is None:
@@ -190,4 +190,4 @@ TRANSITIONS: Final[Mapping[str, Transition]] = {
     f"{NAME}.Finished": _finished,
     f"{NAME}.Updated": _updated,
 }
-"""What each event changes; every event ever recorded stays here, or the past cannot be read."""
+"""The change by each event; no entry may be removed, or old events cannot be read."""

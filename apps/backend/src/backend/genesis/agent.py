@@ -1,8 +1,8 @@
-"""The concept agent: hears requests, asks the muse, reports what came of it.
+"""The concept agent: consumes requests, asks the muse, reports the result.
 
-Hearing a request only makes a task of it, in the transaction of the event. The task is worked on
-under a lease, so that a killed agent's work is taken over (G06), and ends with a report: a command
-like any other, refused when nobody waits for it any more.
+The consumer only creates a task, in the transaction that marks the event as consumed. A worker with a lease
+runs the task, so that another one takes over the work of a killed agent (G06). The task ends with a report:
+an internal command, which the session refuses if the request is no longer pending.
 """
 
 from decimal import Decimal
@@ -35,13 +35,13 @@ __all__ = ("AGENT", "ConceptAgent")
 
 AGENT: Final = "concept-agent"
 _TASK_TYPE: Final = "genesis.propose"
-#: What ReportFailure takes at the most; its model refuses more.
+#: The maximum of ReportFailure's model.
 _REASON_CHARACTERS_MAX: Final = 4_000
 _log = structlog.get_logger(__name__)
 
 
 class ConceptAgent:
-    """Turns requests into proposals; any number of agents share the work."""
+    """Produces proposals for requests; any number of agents share the work."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class ConceptAgent:
         return f"<ConceptAgent [{self.runner!r}]>"
 
     def subscription(self) -> Subscription:
-        """What the agent hears."""
+        """Return the subscription to requests."""
 
         @subscribe(CONCEPT_GENERATION_REQUESTED.name, STAGE_PROPOSAL_REQUESTED.name, group=AGENT)
         async def take_request(event: EventEnvelope, unit: EventTransaction) -> None:
@@ -90,7 +90,7 @@ class ConceptAgent:
                 },
             )
             if task_id is None:
-                _log.info("nobody waits for this request any more", command_id=str(request.command_id))
+                _log.info("request is not pending; no task created", command_id=str(request.command_id))
                 return
             unit.after_commit(self.runner.wake)
 
@@ -108,14 +108,14 @@ class ConceptAgent:
         try:
             proposal = await self._muse.propose(brief, progress)
         except MuseError as error:
-            _log.warning("the muse failed", error_code=error.error_code)
+            _log.warning("muse failed", error_code=error.error_code)
             await self._report_failure(task, error.error_code, str(error))
             return
         payload = {"command_id": str(request.command_id), "proposal": proposal.model_dump(mode="json")}
         await self._report(task, ReportProposal.__name__, payload)
 
     async def _report_exhausted(self, task: Task) -> None:
-        message = f"the request was tried {task.attempts - 1} times and never ended; request it again"
+        message = f"the request was attempted {task.attempts - 1} times without a result; request it again"
         await self._report_failure(task, "AGENT_GAVE_UP", message)
 
     async def _report_failure(self, task: Task, error_code: str, message: str) -> None:
@@ -127,10 +127,10 @@ class ConceptAgent:
         await self._report(task, ReportFailure.__name__, payload)
 
     async def _report(self, task: Task, command_type: str, payload: dict[str, Any]) -> None:
-        """Report in the one transaction that also ends the task.
+        """Report in the transaction that also ends the task.
 
         Raises:
-            TaskLost: nobody waits for the report any more, and the task has ended already.
+            TaskLost: The request is no longer pending, and the task has already ended.
         """
         assert task.aggregate_id is not None
         command = Command(
@@ -149,13 +149,13 @@ class ConceptAgent:
             await self._submit(command)
         except ReportSuperseded as superseded:
             _log.info("report superseded", command_id=str(task.command_id))
-            # A withdrawal that met the making of the task did not see it: it would be tried for ever.
+            # A withdrawal while the task was created does not see the task, which would be retried endlessly.
             error = {"error_code": superseded.error_code, "message": str(superseded)}
             async with self._database.connection() as connection:
                 await fail_task(connection, task.fence, error=error)
 
     async def _submit(self, command: Command) -> None:
-        """Submit one of our own commands and count how it ended, as the API does with a client's."""
+        """Submit an internal command and count its outcome, as the API does for commands of clients."""
         try:
             result = await self._commands.submit(command, domain=genesis)
         except RelayboxError as error:
@@ -168,10 +168,10 @@ class ConceptAgent:
 
 
 def _storable_message(message: str) -> str:
-    """*message* as ReportFailure takes it; a report that is refused would leave the session waiting.
+    """Return *message* as ReportFailure accepts it; a refused report would leave the session pending.
 
-    An endpoint's words may be part of it: too long, nothing but blanks, or with characters that
-    PostgreSQL or UTF-8 cannot hold.
+    The text may come from an endpoint: too long, blank, or with characters that PostgreSQL or UTF-8 cannot
+    represent.
     """
     readable = message.replace("\0", "\ufffd").encode(errors="replace").decode().strip()
     return readable[:_REASON_CHARACTERS_MAX] or "the muse gave no reason; request it again"

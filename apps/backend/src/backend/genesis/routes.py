@@ -1,4 +1,4 @@
-"""Genesis over HTTP: creating, listing and reading sessions; commands come from their declaration."""
+"""The routes that create, list and read sessions; those of commands follow from their declarations."""
 
 import base64
 from collections.abc import Mapping
@@ -168,15 +168,15 @@ def _cursor(row: Mapping[str, Any]) -> str:
 
 
 def _position(cursor: str) -> tuple[datetime, UUID]:
-    """Where a page ended.
+    """Return the position of the last session of a page.
 
     Raises:
-        ValidationFailed: the cursor is none of ours.
+        ValidationFailed: The cursor is invalid.
     """
     try:
         created_at, last_id = from_json(base64.urlsafe_b64decode(cursor))
-        # A time at the end of the calendar has no equivalent in UTC, which PostgreSQL's driver wants.
+        # PostgreSQL's driver needs UTC; a time at the limits of the calendar cannot be converted.
         return datetime.fromisoformat(created_at).astimezone(UTC), UUID(last_id)
     except (ValueError, TypeError, AttributeError, OverflowError):
-        detail = Detail(field="query.cursor", message="take it from next_cursor of the page before")
+        detail = Detail(field="query.cursor", message="use next_cursor of the previous page")
         raise ValidationFailed([detail]) from None

@@ -1,9 +1,8 @@
-"""The genesis session: its events, and what each command may do; pure.
+"""The deciders of a genesis session: the events that follow from each command; pure.
 
-A session passes the stages in order. In each stage an agent may be asked for proposals, the
-writer says what to change, and the stage is confirmed with an option or with content of the
-writer's own. At most one request is with an agent at a time, and only the report that names
-that request is taken.
+A session passes the stages in order. In each stage the writer requests proposals from an agent, gives
+feedback, and confirms the stage with an option or with own content. At most one request is pending at a time,
+and only the report that names this request is accepted.
 """
 
 from collections.abc import Mapping
@@ -81,20 +80,20 @@ class _Payload(BaseModel):
 
 
 class CreateSession(_Payload):
-    """Begin a session, perhaps for a novel that exists elsewhere."""
+    """Create a session, optionally for a novel of another system."""
 
     novel_id: UUID | None = None
 
 
 class ReportProposal(_Payload):
-    """An agent's answer to the request that ``command_id`` made."""
+    """An agent's proposal for the request of ``command_id``."""
 
     command_id: UUID
     proposal: Proposal
 
 
 class ReportFailure(_Payload):
-    """An agent's word that the request ``command_id`` made will not be answered; ``error_code`` says why."""
+    """An agent's report that the request of ``command_id`` has failed; ``error_code`` is the reason."""
 
     command_id: UUID
     error_code: Word
@@ -102,7 +101,7 @@ class ReportFailure(_Payload):
 
 
 class ProposalRequest(BaseModel):
-    """Payload of ConceptGenerationRequested and StageProposalRequested: all an agent needs to know."""
+    """Payload of ConceptGenerationRequested and StageProposalRequested: all that an agent needs."""
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
@@ -110,17 +109,17 @@ class ProposalRequest(BaseModel):
     #: The command a report must name.
     command_id: UUID
     stage: GenesisStage
-    #: What the writer would like, with the notes of this request.
+    #: The writer's preferences, with the notes of this request.
     request_params: Preferences
     #: The contents of all earlier stages.
     confirmed_data: dict[GenesisStage, AnyContent]
-    #: What the writer said in this stage, oldest first.
+    #: The writer's feedback in this stage, oldest first.
     feedback: tuple[Feedback, ...]
 
 
 @genesis.command(creates=True)
 def create_session(session: GenesisSession, command: CreateSession) -> Events:
-    """Begin at the first stage."""
+    """Start at the first stage."""
     novel_id = str(command.novel_id) if command.novel_id else None
     return [CREATED({"session_id": str(session.id), "user_id": session.owner, "novel_id": novel_id})]
 
@@ -129,10 +128,10 @@ def create_session(session: GenesisSession, command: CreateSession) -> Events:
 def request_concept_generation(
     session: GenesisSession, command: RequestConceptGeneration, command_id: UUID
 ) -> Events:
-    """Ask an agent for concepts; a preference that is left out stays as it was last time.
+    """Request concepts from an agent; omitted preferences keep their last value.
 
     Raises:
-        SessionErased, SessionClosed, WrongStage, ProposalPending: not now.
+        SessionErased, SessionClosed, WrongStage, ProposalPending: The state of the session does not allow it.
     """
     draft = _require_idle(session)
     if session.current_stage is not GenesisStage.CONCEPT_SELECTION:
@@ -148,10 +147,10 @@ def request_concept_generation(
 def request_stage_proposal(
     session: GenesisSession, command: RequestStageProposal, command_id: UUID
 ) -> Events:
-    """Ask an agent for a proposal built on what is confirmed; the command's notes count for this once.
+    """Request a proposal from an agent, based on the confirmed stages; the notes apply to this request only.
 
     Raises:
-        SessionErased, SessionClosed, WrongStage, ProposalPending: not now.
+        SessionErased, SessionClosed, WrongStage, ProposalPending: The state of the session does not allow it.
     """
     draft = _require_idle(session)
     if session.current_stage is GenesisStage.CONCEPT_SELECTION:
@@ -167,11 +166,11 @@ def request_stage_proposal(
 
 @genesis.command(refuses=[SessionErased, SessionClosed, ProposalPending, NoProposal])
 def submit_feedback(session: GenesisSession, command: SubmitFeedback) -> Events:
-    """Keep what the writer says about the last proposal for the next request.
+    """Record the writer's feedback on the last proposal for the next request.
 
     Raises:
-        SessionErased, SessionClosed, ProposalPending: not now.
-        NoProposal: there is nothing to say anything about.
+        SessionErased, SessionClosed, ProposalPending: The state of the session does not allow it.
+        NoProposal: The stage has no proposal yet.
     """
     if _require_idle(session).proposal is None:
         raise NoProposal(session.current_stage, "request a proposal first")
@@ -192,13 +191,13 @@ def submit_feedback(session: GenesisSession, command: SubmitFeedback) -> Events:
     ]
 )
 def confirm_stage(session: GenesisSession, command: ConfirmStage) -> Events:
-    """Settle the current stage and go on to the next; the last one finishes the session.
+    """Confirm the current stage and continue with the next; the last stage finishes the session.
 
     Raises:
-        SessionErased, SessionClosed, ProposalPending: not now.
-        WrongStage: the command names another stage, as the second half of a double click does.
-        NoProposal, ChoiceInvalid: there is no such option.
-        StageContentInvalid: the writer's own content lacks what the stage must hold.
+        SessionErased, SessionClosed, ProposalPending: The state of the session does not allow it.
+        WrongStage: The command names another stage, as the second request of a double click does.
+        NoProposal, ChoiceInvalid: The chosen option does not exist.
+        StageContentInvalid: The writer's own content is not valid for the stage.
     """
     draft = _require_idle(session)
     stage = session.current_stage
@@ -223,10 +222,10 @@ def confirm_stage(session: GenesisSession, command: ConfirmStage) -> Events:
 
 @genesis.command(refuses=[SessionErased, SessionClosed])
 def abandon_session(session: GenesisSession, command: AbandonSession) -> Events:
-    """End the session for good; a pending request fails and its task is cancelled.
+    """End the session; a pending request fails and its task is cancelled.
 
     Raises:
-        SessionErased, SessionClosed: it has ended already.
+        SessionErased, SessionClosed: The session has ended already.
     """
     _require_open(session)
     payload = {
@@ -245,18 +244,18 @@ def abandon_session(session: GenesisSession, command: AbandonSession) -> Events:
 
 @genesis.command(internal=True, refuses=[ReportSuperseded, WrongStage])
 def report_proposal(session: GenesisSession, command: ReportProposal) -> Events:
-    """Take an agent's proposal for the pending request, and settle that request.
+    """Record an agent's proposal and complete the pending request.
 
     Raises:
-        ReportSuperseded: nobody waits for it any more.
-        WrongStage: it proposes another stage than was asked for.
+        ReportSuperseded: The request is not pending.
+        WrongStage: The proposal is for another stage than the request.
     """
     _require_pending(session, command.command_id)
     if command.proposal.stage is not session.current_stage:
         raise WrongStage(
             f"the proposal is for {command.proposal.stage}",
             session.current_stage,
-            "propose what was asked for",
+            "propose the requested stage",
         )
     proposal = command.proposal.model_dump(mode="json")
     end = Settlement(
@@ -271,10 +270,10 @@ def report_proposal(session: GenesisSession, command: ReportProposal) -> Events:
 
 @genesis.command(internal=True, refuses=[ReportSuperseded])
 def report_failure(session: GenesisSession, command: ReportFailure) -> Events:
-    """Take an agent's word that the pending request failed; the session is usable again.
+    """Record that the pending request failed; the session accepts commands again.
 
     Raises:
-        ReportSuperseded: nobody waits for it any more.
+        ReportSuperseded: The request is not pending.
     """
     _require_pending(session, command.command_id)
     reason = {"error_code": command.error_code, "message": command.message}
@@ -296,7 +295,7 @@ def _require_open(session: GenesisSession) -> None:
 
 
 def _require_idle(session: GenesisSession) -> Draft:
-    """The draft of an open session that no agent works for."""
+    """Return the draft of an open session without a pending request."""
     _require_open(session)
     if session.pending:
         raise ProposalPending(session.pending.command_id)
@@ -304,7 +303,7 @@ def _require_idle(session: GenesisSession) -> Draft:
 
 
 def _require_pending(session: GenesisSession, command_id: UUID) -> PendingRequest:
-    # A report on an abandoned session is superseded like any other, so that its agent drops it.
+    # On an abandoned session too, so that the agent discards the report.
     if session.pending is None or session.pending.command_id != command_id:
         raise ReportSuperseded(command_id)
     return session.pending

@@ -1,6 +1,6 @@
 -- name: load
--- Sessions as the aggregate reads them. With the ids from a sub-select the planner assumes as many as it does
--- for a parameter, and keeps its plan instead of making one for every call; JSON, not JSONB, is printed once.
+-- The states of sessions. With ids from a sub-select the planner assumes the same number of rows as for a
+-- parameter, and reuses its plan instead of planning every call. JSON, unlike JSONB, is not parsed again.
 SELECT id, 'GENESIS_SESSION' AS aggregate_type, user_id AS owner,
     json_build_object('id', id, 'owner', user_id, 'novel_id', novel_id, 'status', status,
         'current_stage', current_stage, 'confirmed_data', confirmed_data, 'draft', draft,
@@ -8,15 +8,14 @@ SELECT id, 'GENESIS_SESSION' AS aggregate_type, user_id AS owner,
 FROM genesis_sessions WHERE id = ANY(ARRAY(SELECT unnest($1::uuid[])))
 
 -- name: read
--- Sessions for a rebuild, without the commands that are pending for them.
+-- The states of sessions for a rebuild, without their pending commands.
 WITH loaded AS (
 -- include: load
 )
 SELECT id, state::text AS state FROM loaded
 
 -- name: create
--- The first snapshot of new sessions. A JSON null is no document: it becomes the column's NULL.
--- Only a rebuild knows an earlier created_at than now.
+-- Insert the first snapshots of sessions. A JSON null becomes NULL. Only a rebuild gives created_at.
 INSERT INTO genesis_sessions
     (id, user_id, novel_id, status, current_stage, confirmed_data, draft, feedback, erased, version, created_at)
 SELECT (doc ->> 'id')::uuid, doc ->> 'owner', (doc ->> 'novel_id')::uuid, (doc ->> 'status')::genesis_status,
@@ -27,10 +26,10 @@ FROM jsonb_array_elements($1::text::jsonb) AS doc
 RETURNING id
 
 -- name: advance
--- The next snapshots, only where nobody else moved the version; locked in the order of ids. What a
--- document leaves out stays: a column set to itself keeps its TOAST rows, so a proposal is written once.
--- A command never writes `erased`, so one that was decided before an erasure committed finds no row; a rebuild does.
--- The ids as an array keep the planner, which takes every function for 100 rows, from reading all sessions.
+-- Update snapshots that still have the expected version; rows are locked in the order of ids. Columns that a
+-- document omits are set to themselves, which keeps their TOAST rows, so a proposal is written only once.
+-- A document without `erased` does not update an erased session: commands omit it, a rebuild does not.
+-- The ids are an array because the planner expects 100 rows of every function and would read all sessions.
 WITH given AS MATERIALIZED (SELECT doc, (doc ->> 'id')::uuid AS id FROM jsonb_array_elements($1::text::jsonb) AS doc)
 UPDATE genesis_sessions AS session
 SET user_id = coalesce(doc ->> 'owner', user_id),
@@ -43,32 +42,32 @@ SET user_id = coalesce(doc ->> 'owner', user_id),
     feedback = coalesce(doc -> 'feedback', feedback), erased = coalesce((doc ->> 'erased')::boolean, erased),
     version = (doc ->> 'version')::int
 FROM (
-    SELECT held.id, doc
-    FROM given JOIN genesis_sessions AS held ON held.id = given.id
-    WHERE held.id = ANY(ARRAY(SELECT id FROM given)) AND held.version = (doc ->> 'expected_version')::int
-        AND (NOT held.erased OR doc ? 'erased')
-    ORDER BY held.id
-    FOR NO KEY UPDATE OF held
+    SELECT locked.id, doc
+    FROM given JOIN genesis_sessions AS locked ON locked.id = given.id
+    WHERE locked.id = ANY(ARRAY(SELECT id FROM given)) AND locked.version = (doc ->> 'expected_version')::int
+        AND (NOT locked.erased OR doc ? 'erased')
+    ORDER BY locked.id
+    FOR NO KEY UPDATE OF locked
 ) AS next
 WHERE session.id = next.id
 RETURNING session.id
 
 -- name: list_first
--- A writer's newest sessions: the first page.
+-- The first page of a writer's sessions, newest first.
 SELECT id, novel_id, user_id, status, current_stage, version, created_at, updated_at
 FROM genesis_sessions WHERE user_id = $1
 ORDER BY created_at DESC, id DESC
 LIMIT $2
 
 -- name: list_after
--- A writer's sessions older than the last one of the page before.
+-- The next page: the writer's sessions older than the last one of the previous page.
 SELECT id, novel_id, user_id, status, current_stage, version, created_at, updated_at
 FROM genesis_sessions WHERE user_id = $1 AND (created_at, id) < ($2, $3)
 ORDER BY created_at DESC, id DESC
 LIMIT $4
 
 -- name: without_events_page
--- Snapshots that no event speaks of, in the order of their ids; a page after an id.
+-- A page of snapshots without events, after an id, in the order of ids.
 SELECT session.id, session.version
 FROM genesis_sessions AS session
 WHERE session.id > $1 AND NOT EXISTS (
@@ -79,6 +78,6 @@ ORDER BY session.id
 LIMIT $2
 
 -- name: discard
--- Remove a snapshot that no event speaks of, unless it moved meanwhile.
+-- Delete a snapshot without events that still has the expected version.
 DELETE FROM genesis_sessions WHERE id = $1 AND version = $2
 RETURNING id

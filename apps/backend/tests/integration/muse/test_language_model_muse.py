@@ -232,7 +232,7 @@ async def test_two_broken_answers_are_an_error(endpoint: Endpoint, broken: str |
     ids=["html", "broken json", "no choices", "a list", "null"],
 )
 async def test_something_else_at_the_address_is_named(endpoint: Endpoint, answer: Response) -> None:
-    with pytest.raises(MuseAnswerBroken, match="no chat-completions endpoint"):
+    with pytest.raises(MuseAnswerBroken, match="not the address of a chat-completions endpoint"):
         await ask(endpoint, *[answer] * 3)
 
 

@@ -1,4 +1,4 @@
-"""The muse proposes what a stage could hold: offline from a phrase bank, or by asking a language model."""
+"""The muse proposes contents of stages: from an offline phrase bank, or from a language model."""
 
 from backend.genesis.muse._errors import (
     MuseAnswerBroken,

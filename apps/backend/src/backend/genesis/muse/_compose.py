@@ -1,4 +1,4 @@
-"""Composing a proposal out of phrases: pure, and the same for the same brief."""
+"""Compose a proposal from phrases; pure, and always the same for a brief."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -37,21 +37,21 @@ Phrase = TypeVar("Phrase")
 
 
 def compose(brief: Brief) -> Proposal:
-    """The proposal for this brief.
+    """Return the proposal for *brief*.
 
     Raises:
-        MuseBriefIncomplete: an earlier stage that it builds on is missing.
+        MuseBriefIncomplete: An earlier stage that the proposal builds on is missing.
     """
     return _Composer(brief).proposal()
 
 
 class _Composer:
-    """Draws from the bank of the brief's language, by chance that the brief alone decides."""
+    """Chooses from the phrase bank of the brief's language, by a random generator seeded with the brief."""
 
     def __init__(self, brief: Brief) -> None:
         self._brief = brief
         self._bank = Bank.load(language_of(brief))
-        self._rng = Random(_fingerprint(brief))  # noqa: S311 – chance that must be repeatable
+        self._rng = Random(_fingerprint(brief))  # noqa: S311 - must be repeatable
         notes = (brief.preferences.notes or "", *(one.feedback for one in brief.feedback))
         self._style_requests = self._style_requests_in("\n".join(notes))
 
@@ -68,13 +68,13 @@ class _Composer:
             case GenesisStage.PLOT_OUTLINE:
                 options = self._outlines()
             case GenesisStage.FINISHED:
-                raise ValueError("nothing is proposed for FINISHED")
+                raise ValueError("the stage FINISHED has no content to propose")
         return Proposal(stage=self._brief.stage, options=tuple(options), remark=self._remark(options))
 
     # ------------------------------------------------------------------------------------ concepts
 
     def _concepts(self) -> list[Concept]:
-        """Three concepts that differ in hero and motif, in the worlds that the writer's wishes point to."""
+        """Return three concepts with different heroes and motifs, in the worlds that match the requests."""
         requests = self._requests()
         text = "\n".join(requests)
         worlds = self._worlds_for(requests)
@@ -90,7 +90,7 @@ class _Composer:
         return concepts
 
     def _worlds_for(self, requests: Sequence[str]) -> list[World]:
-        """The worlds that the first request to name any points to, else all that no request rejects."""
+        """Return the worlds of the first request that matches any, else all that no request rejects."""
         worlds = self._rng.sample(self._bank.worlds, len(self._bank.worlds))
         for text in requests:
             meant = [world for world in worlds if self._bank.keyword_score(text, world.keywords) > 0]
@@ -118,7 +118,7 @@ class _Composer:
         )
 
     def _tone(self, world: World) -> str:
-        """The world's tone and the writer's wishes for the style, as many as fit."""
+        """Return the tone of the world with the requested styles, as many as fit."""
         styles = [
             *self._brief.preferences.style_preferences,
             *(request.tone for request in self._style_requests),
@@ -133,7 +133,7 @@ class _Composer:
     # ------------------------------------------------------------------- premise and world
 
     def _conceptions(self) -> list[StoryConception]:
-        """One premise, two endings, each in a way of telling of its own."""
+        """Return one premise with two endings, each with its own perspective."""
         concept = self._brief.content(Concept)
         story = self._story()
         motif, slots = story.motif, story.slots
@@ -153,8 +153,8 @@ class _Composer:
         ]
 
     def _worldviews(self) -> list[Worldview]:
-        """The world of the story, with two societies, and a rule that comes from what it is about."""
-        self._brief.content(StoryConception)  # in the story's texts; asked for, so that none goes without
+        """Return the world of the story with two societies, and a rule of the motif."""
+        self._brief.content(StoryConception)  # required, although only the story's texts use it
         story = self._story()
         world, motif = story.world, story.motif
         home, *places = world.places
@@ -173,7 +173,7 @@ class _Composer:
     # -------------------------------------------------------------------------------- people
 
     def _casts(self) -> list[Characters]:
-        """The hero and the antagonist of the story, with two pairs of people between them."""
+        """Return two casts: hero and antagonist of the story, each time with another ally and mentor."""
         place = self._brief.content(Worldview).places[0].name
         story = self._story()
         name = story.name or self._rng.choice(self._bank.names)
@@ -207,7 +207,7 @@ class _Composer:
     # ---------------------------------------------------------------------------------- plot
 
     def _outlines(self) -> list[PlotOutline]:
-        """The chapters, told in two ways, with the people, places, rule and ending confirmed before."""
+        """Return two variants of the chapters with the confirmed people, places, rule and ending."""
         slots = self._plot_slots()
         ways = [self._rng.randrange(2) for _ in self._bank.beats]
         middle = len(self._bank.beats) // 2
@@ -241,7 +241,7 @@ class _Composer:
             return by_role[role].name if role in by_role else stand_in
 
         def of_hero(text: str) -> str:
-            # A text made before the hero had a name speaks of "the protagonist".
+            # A text from before the hero had a name says "the protagonist".
             named = re.sub(re.escape(words.hero), lambda _: hero.name, text, flags=re.IGNORECASE)
             return sentence(self._bank, clip(named, 380))
 
@@ -254,7 +254,7 @@ class _Composer:
             "ally": named(CharacterRole.ALLY, words.ally),
             "mentor": named(CharacterRole.MENTOR, words.mentor),
             **{f"place_{letter}": world.places[n % len(world.places)].name for n, letter in enumerate("abc")},
-            # The last rule is the one that comes from what the story is about.
+            # The last rule is that of the motif.
             "rule": sentence(self._bank, clip(world.rules[-1], 200)),
             "object": story.slots["object"],
             "question": story.motif.question,
@@ -263,17 +263,17 @@ class _Composer:
             "ending": of_hero(conception.ending),
         }
 
-    # -------------------------------------------------------------------- what the writer says
+    # -------------------------------------------------------------------- texts of the writer
 
     def _requests(self) -> list[str]:
-        """All that the writer asks for in words of their own; what weighs most comes first."""
+        """Return all texts of the writer, the most important first."""
         preferences = self._brief.preferences
         newest_first = [one.feedback for one in reversed(self._brief.feedback)]
         notes = [] if preferences.notes is None else [preferences.notes]
         return [*newest_first, *notes, *preferences.theme_preferences, *preferences.style_preferences]
 
     def _style_requests_in(self, text: str) -> list[StyleRequest]:
-        """The wishes this text utters; no more than a page can grant."""
+        """Return the style requests that *text* contains, at most `_STYLE_REQUESTS_MAX`."""
         keyword_score = self._bank.keyword_score
         return [
             request
@@ -282,13 +282,13 @@ class _Composer:
         ][:_STYLE_REQUESTS_MAX]
 
     def _request_sentences(self) -> list[str]:
-        """A sentence for each wish, none that the story holds already."""
+        """Return one sentence for each style request, without sentences that the story has already."""
         told = texts_of(self._brief.confirmed.values())
         fresh = [[text for text in request.sentences if text not in told] for request in self._style_requests]
         return [self._rng.choice(sentences) for sentences in fresh if sentences]
 
     def _remark(self, options: Sequence[AnyContent]) -> str:
-        """What this proposal stands on and, where the writer gave feedback, what came of it."""
+        """Return what the proposal builds on and how it uses the feedback."""
         remarks = self._bank.remarks
         slots: dict[str, str] = {}
         match options[0]:
@@ -320,7 +320,7 @@ class _Composer:
 
 
 def _opening_slots(motif: Motif, slots: Mapping[str, str]) -> dict[str, str]:
-    """How a story with this motif begins, as slots for a frame."""
+    """Return the slots for the beginning of a story with this motif."""
     return {"discovery": motif.discovery.format_map(slots), "pressure": fill(motif.pressure, slots)}
 
 
@@ -336,6 +336,6 @@ def _character(name: str, role: CharacterRole, one: Companion, slots: Mapping[st
 
 
 def _fingerprint(brief: Brief) -> bytes:
-    """Everything in the brief, so that any change of it draws anew."""
+    """Return all of the brief as bytes, so that any change leads to other choices."""
     confirmed = sorted(brief.confirmed.items())  # JSONB does not keep the order of keys
     return to_json((brief.stage, brief.preferences, confirmed, brief.feedback, brief.seed))

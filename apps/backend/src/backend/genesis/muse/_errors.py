@@ -1,4 +1,4 @@
-"""What can go wrong when a muse is asked; the `error_code` is the reason a failed request reports."""
+"""The errors of muses; the `error_code` becomes the reason of the failed request."""
 
 from relaybox.errors import RelayboxError
 
@@ -15,13 +15,13 @@ __all__ = [
 
 
 class MuseError(RelayboxError):
-    """Base of all errors of a muse. No message of this tree ever holds a key or a writer's text."""
+    """Base of all errors of muses. No message contains an API key or a text of the writer."""
 
     error_code = "MUSE_FAILED"
 
 
 class MuseBriefIncomplete(MuseError):
-    """Raised when a stage is to be proposed before an earlier one that it builds on has been confirmed."""
+    """Raised when a stage is to be proposed before an earlier stage that it builds on is confirmed."""
 
     error_code = "MUSE_BRIEF_INCOMPLETE"
 
@@ -33,19 +33,19 @@ class MuseNotInstalled(MuseError):
 
 
 class MuseUnavailable(MuseError):
-    """Raised when the model's endpoint cannot be reached or answers 5xx; asking again later may help."""
+    """Raised when the model's endpoint cannot be reached or returns 5xx; a later request may succeed."""
 
     error_code = "MUSE_UNAVAILABLE"
 
 
 class MuseRateLimited(MuseError):
-    """Raised when the endpoint still answers 429 after the last retry; asking again later may help."""
+    """Raised when the endpoint still returns 429 after the last retry; a later request may succeed."""
 
     error_code = "MUSE_RATE_LIMITED"
 
 
 class MuseTimedOut(MuseError):
-    """Raised when no answer came within the time limit; asking again may help."""
+    """Raised when there was no response within the time limit; another request may succeed."""
 
     error_code = "MUSE_TIMED_OUT"
 
@@ -57,6 +57,6 @@ class MuseRefused(MuseError):
 
 
 class MuseAnswerBroken(MuseError):
-    """Raised when the model's answer is no proposal for the stage, even after it was told why."""
+    """Raised when the model's response is no valid proposal, also after a retry."""
 
     error_code = "MUSE_ANSWER_BROKEN"

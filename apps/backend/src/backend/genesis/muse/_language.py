@@ -1,4 +1,4 @@
-"""Which language to answer in: the writer's own."""
+"""The language of a proposal: that of the writer."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -17,15 +17,15 @@ _LATIN_WORD = re.compile(r"[A-Za-zÀ-ÿ]+")
 
 
 def texts_of(models: Iterable[BaseModel]) -> str:
-    """All texts in these models, a line each."""
+    """Return all texts in these models, one per line."""
     return "\n".join(text for model in models for text in _texts(model.model_dump(mode="json")))
 
 
 def language_of(brief: Brief) -> Language:
-    """The language to answer in: the one wished for, else the writer's, else English.
+    """Return the preferred language, else that of the writer's texts, else English.
 
-    The writer's is that of the first of confirmed contents, preferences and feedback with any text in it: a
-    story goes on in its language, whatever a note of a single character is written in.
+    The first of confirmed contents, preferences and feedback that has any text decides: a story continues in
+    its language, also if a short note is in another one.
     """
     wished = (brief.preferences.language or "").lower().split("-")[0]
     if wished == "zh":
@@ -55,7 +55,7 @@ def _texts(document: JsonValue) -> Iterator[str]:
 
 
 def _script(text: str) -> Language | None:
-    """By script: a Han character weighs as much as a Latin word. None where there is neither."""
+    """Return the language by script: one Han character counts as one Latin word. None without either."""
     han, latin = len(_HAN.findall(text)), len(_LATIN_WORD.findall(text))
     if han == latin == 0:
         return None

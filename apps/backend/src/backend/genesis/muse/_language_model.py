@@ -1,4 +1,4 @@
-"""A muse that asks a language model, at any endpoint that speaks the chat-completions protocol."""
+"""A muse that uses a language model at an endpoint of the chat-completions protocol."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -33,18 +33,18 @@ __all__ = ["LanguageModelMuse"]
 
 _ANSWER_CHARS_MAX = 1_000_000
 _PROBLEMS_MAX = 20
-_NO_ENDPOINT = "what answers at MUSE_BASE_URL is no chat-completions endpoint; check the address"
+_NO_ENDPOINT = "MUSE_BASE_URL is not the address of a chat-completions endpoint; check it"
 
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageModelMuse:
-    """Asks a model for JSON, checks it against the stage's model, and asks once more if it does not fit.
+    """Requests JSON from a model, validates it, and sends one retry with the validation errors.
 
-    timeout_s: seconds for the whole proposal, with all retries.
-    retries_max: how often one request is sent again after 429 (as late as Retry-After says), 5xx or a
-        connection that broke; waiting in between is the library's, with jitter.
+    timeout_s: seconds for the whole proposal, including retries.
+    retries_max: retries of one request after 429 (after Retry-After), 5xx or a broken connection; the library
+        waits between them, with jitter.
 
-    No `response_format` is sent: compatible endpoints disagree about it, and some refuse whoever sends one.
+    No `response_format` is sent: compatible endpoints treat it differently, and some refuse such requests.
     """
 
     base_url: str
@@ -57,11 +57,11 @@ class LanguageModelMuse:
         """See `Muse.propose`.
 
         Raises:
-            MuseTimedOut: no proposal within `timeout_s`.
-            MuseUnavailable: the endpoint cannot be reached, or answers 5xx to the last.
-            MuseRateLimited: it answers 429 to the last.
-            MuseRefused: it refuses the request: key, model or address are wrong.
-            MuseAnswerBroken: two answers, and neither was a proposal for the stage.
+            MuseTimedOut: There is no proposal within `timeout_s`.
+            MuseUnavailable: The endpoint cannot be reached, or still returns 5xx after the last retry.
+            MuseRateLimited: The endpoint still returns 429 after the last retry.
+            MuseRefused: The endpoint refuses the request: key, model or address are wrong.
+            MuseAnswerBroken: Neither of two responses was a valid proposal.
         """
         messages: list[ChatCompletionMessageParam] = [
             ChatCompletionSystemMessageParam(role="system", content=_prompts.system()),
@@ -85,7 +85,7 @@ class LanguageModelMuse:
         return proposal
 
     def _client(self) -> openai.AsyncOpenAI:
-        """A client for one proposal; a handshake is nothing beside an answer, and none is left open."""
+        """Return a client for one proposal; a handshake is short beside a response."""
         return openai.AsyncOpenAI(
             base_url=self.base_url,
             api_key=self.api_key.get_secret_value() or "none",
@@ -98,7 +98,7 @@ class LanguageModelMuse:
     ) -> str:
         async with self._mapped_errors(), asyncio.timeout_at(deadline):
             completion = await client.chat.completions.create(model=self.model, messages=messages)
-        # The library hands on whatever came with 200, a page of HTML included.
+        # The library returns any body with status 200, for example a page of HTML.
         answered = cast("object", completion)
         if not isinstance(answered, ChatCompletion) or not answered.choices:
             raise MuseAnswerBroken(_NO_ENDPOINT)
@@ -109,30 +109,31 @@ class LanguageModelMuse:
             return _read(stage, answer)
         except _InvalidAnswer as invalid:
             raise MuseAnswerBroken(
-                f"the model {self.model!r} gave no valid proposal for {stage}, not even when told why "
-                f"({invalid.kinds}); ask again, or choose another MUSE_MODEL"
+                f"the model {self.model!r} returned no valid proposal for {stage}, also after a retry "
+                f"({invalid.kinds}); request the proposal again, or set another MUSE_MODEL"
             ) from None
 
     @asynccontextmanager
     async def _mapped_errors(self) -> AsyncGenerator[None, None]:
-        """The library's errors as ours.
+        """Convert the errors of the library.
 
-        `from None`, without the response's text and without the address: endpoints repeat the key they
-        refuse, and some addresses carry one.
+        With `from None`, and without the text of the response and the address: endpoints repeat a refused
+        key, and some addresses contain a key.
         """
         try:
             yield
         except (openai.APITimeoutError, TimeoutError):
             raise MuseTimedOut(
-                f"the language model gave no proposal within {self.timeout_s:g} s; "
-                "ask again, or raise MUSE_TIMEOUT_S"
+                f"the language model returned no proposal within {self.timeout_s:g} s; "
+                "request the proposal again, or increase MUSE_TIMEOUT_S"
             ) from None
         except openai.APIConnectionError:
             raise MuseUnavailable(
-                "the language model cannot be reached; check MUSE_BASE_URL and the network, then ask again"
+                "the language model cannot be reached; check MUSE_BASE_URL and the network, "
+                "then request the proposal again"
             ) from None
         except openai.RateLimitError:
-            raise MuseRateLimited("the language model limits the rate; ask again later") from None
+            raise MuseRateLimited("the language model limits the rate; request the proposal later") from None
         except openai.APIStatusError as error:
             raise _status_error(error.status_code) from None
         except (openai.APIError, ValueError):
@@ -141,7 +142,7 @@ class LanguageModelMuse:
 
 def _status_error(status: int) -> MuseUnavailable | MuseRefused:
     if status >= 500:
-        return MuseUnavailable(f"the language model answers {status}; ask again later")
+        return MuseUnavailable(f"the language model returns {status}; request the proposal later")
     return MuseRefused(
         f"the language model refuses the request with {status}; "
         "check MUSE_API_KEY, MUSE_MODEL and MUSE_BASE_URL"
@@ -149,16 +150,16 @@ def _status_error(status: int) -> MuseUnavailable | MuseRefused:
 
 
 class _Answer(BaseModel):
-    """The form of an answer, before its options are checked against the stage's model."""
+    """The structure of a response, before its options are validated."""
 
     options: list[dict[str, JsonValue]] = Field(min_length=1, max_length=PROPOSAL_OPTIONS_MAX)
     remark: Paragraph | None = None
 
 
 class _InvalidAnswer(Exception):
-    """Raised within this module when an answer is no proposal.
+    """Raised within this module when a response is no valid proposal.
 
-    `problems` tells the model what is wrong and may quote it; `kinds` is for the error, and quotes nothing.
+    `problems` is for the model and may contain its text; `kinds` is for the error and contains no text.
     """
 
     def __init__(self, problems: str, kinds: str) -> None:
@@ -168,7 +169,7 @@ class _InvalidAnswer(Exception):
 
 
 def _read(stage: GenesisStage, answer: str) -> Proposal:
-    """The proposal in an answer, also if it is wrapped in a code fence or in talk."""
+    """Return the proposal in a response, also if other text or a code fence surrounds it."""
     document = answer[answer.find("{") : answer.rfind("}") + 1]
     try:
         read = _Answer.model_validate(from_json(document))

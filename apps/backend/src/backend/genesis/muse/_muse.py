@@ -1,4 +1,4 @@
-"""What a muse is: it is given a brief, tells how far it is, and returns a proposal."""
+"""The interface of muses: a brief goes in, progress is reported, a proposal comes back."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,20 +11,20 @@ from backend.genesis.muse._errors import MuseBriefIncomplete
 __all__ = ["Brief", "Muse", "Progress"]
 
 Progress = Callable[[float], Awaitable[None]]
-"""Told how far a muse is, in percent from 0 to 100; never less than it was told before."""
+"""Receives the progress of a muse in percent, from 0 to 100; never decreases."""
 
 Content = TypeVar("Content", bound=AnyContent)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Brief:
-    """All a muse may know when it proposes.
+    """The input of a muse.
 
-    stage: what is to be proposed.
-    preferences: what the writer asked for; notes of the request at hand belong here, too.
+    stage: the stage to propose for.
+    preferences: the writer's preferences, with the notes of this request.
     confirmed: the contents of all earlier stages.
-    feedback: what the writer said about earlier proposals for this stage, oldest first.
-    seed: ties a proposal to one request, so that a request taken over by another agent ends the same.
+    feedback: the writer's feedback on earlier proposals for this stage, oldest first.
+    seed: identifies the request, so that another agent that takes it over makes the same proposal.
     """
 
     stage: GenesisStage
@@ -34,10 +34,10 @@ class Brief:
     seed: str
 
     def content(self, model: type[Content]) -> Content:
-        """The confirmed content of this kind.
+        """Return the confirmed content of this type.
 
         Raises:
-            MuseBriefIncomplete: that stage has not been confirmed.
+            MuseBriefIncomplete: The stage is not confirmed.
         """
         for content in self.confirmed.values():
             if isinstance(content, model):
@@ -51,9 +51,9 @@ class Muse(Protocol):
     """Proposes the content of a stage."""
 
     async def propose(self, brief: Brief, progress: Progress) -> Proposal:
-        """A proposal for the brief's stage, valid by that stage's model.
+        """Return a valid proposal for the stage of the brief.
 
         Raises:
-            MuseError: there is no proposal; the error's code says why.
+            MuseError: There is no proposal; the error code is the reason.
         """
         ...

@@ -1,4 +1,4 @@
-"""A muse without a network: proposals composed from a phrase bank, the same for the same brief."""
+"""A muse without a network: composes proposals from a phrase bank, always the same for a brief."""
 
 import asyncio
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ _STEPS_PERCENT = (10.0, 35.0, 60.0, 85.0)
 
 @dataclass(frozen=True, kw_only=True)
 class OfflineMuse:
-    """Composes in the writer's language, English or Chinese, and needs nothing but its phrase bank.
+    """Composes in the writer's language, English or Chinese.
 
-    pace_s: seconds of thinking before each step of progress; 0 composes at once, a demo may take its time.
+    pace_s: seconds before each step of progress; 0 for no delay, more for a demo.
     """
 
     pace_s: float = 0.0

@@ -1,4 +1,4 @@
-"""The phrase bank of a language: read once from `phrases/<language>/*.toml`, checked as it is read."""
+"""The phrase bank of a language, read once from `phrases/<language>/*.toml` and validated."""
 
 import re
 import tomllib
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 Pair = Annotated[tuple[str, ...], Field(min_length=2, max_length=2)]
-"""Two ways of saying it: one for each option of a proposal."""
+"""Two variants: one for each option of a proposal."""
 
 
 class _Entry(BaseModel):
@@ -34,18 +34,18 @@ class _Entry(BaseModel):
 
 
 class Item(_Entry):
-    """An entry that can be chosen by what a text is about, and recognised in a text made from it."""
+    """An entry that is chosen by keywords of a text, and recognised in a text written with it."""
 
     keywords: tuple[str, ...] = ()
 
     @property
     def marker(self) -> str | None:
-        """What stands verbatim in every text made from this entry; None where nothing does."""
+        """Return a text that every text written with this entry contains; None without one."""
         return None
 
 
 class Hero(Item):
-    """What a protagonist of a world does and wants; known by the role."""
+    """The profession and desire of a protagonist; recognised by the role."""
 
     role: str
     object: str
@@ -58,7 +58,7 @@ class Hero(Item):
 
 
 class Antagonist(Item):
-    """Who stands against the hero; known by the name."""
+    """An antagonist of the hero; recognised by the name."""
 
     name: str
     description: str
@@ -72,7 +72,7 @@ class Antagonist(Item):
 
 
 class World(Item):
-    """Where and when it happens; known by its name. `thing` gives titles their noun."""
+    """Place and time of a story; recognised by the name. `thing` is the noun of titles."""
 
     name: str
     where: str
@@ -92,7 +92,7 @@ class World(Item):
 
 
 class Motif(Item):
-    """What it is about; known by its question."""
+    """The theme of a story; recognised by the question."""
 
     theme: str
     titles: Pair
@@ -112,7 +112,7 @@ class Motif(Item):
 
 
 class Companion(_Entry):
-    """Somebody beside the hero, still without a name."""
+    """An ally or mentor of the hero, without a name."""
 
     description: str
     desire: str
@@ -121,13 +121,13 @@ class Companion(_Entry):
 
 
 class Perspective(Item):
-    """A way of telling."""
+    """A narrative perspective."""
 
     text: str
 
 
 class StyleRequest(Item):
-    """What writers ask for, directly or by complaining, and how a text answers."""
+    """A change of style that writers request or complain about, and the sentences that fulfil it."""
 
     complaints: tuple[str, ...]
     tone: str
@@ -136,7 +136,7 @@ class StyleRequest(Item):
 
 
 class Beat(_Entry):
-    """One chapter's part in the plot."""
+    """The part of one chapter in the plot."""
 
     act: int
     titles: Pair
@@ -144,7 +144,7 @@ class Beat(_Entry):
 
 
 class Words(_Entry):
-    """Small words, stand-ins and sentence frames."""
+    """Conjunctions, placeholders and templates of sentences."""
 
     hero: str
     object: str
@@ -168,7 +168,7 @@ class Words(_Entry):
 
 
 class Remarks(_Entry):
-    """What the muse says with a proposal, and how it answers feedback."""
+    """The muse's explanations of proposals and of its use of feedback."""
 
     stages: dict[GenesisStage, str]
     answered: str
@@ -194,7 +194,7 @@ class Bank(_Entry):
     @staticmethod
     @cache
     def load(language: Language) -> "Bank":
-        """The bank of this language."""
+        """Return the bank of *language*."""
         folder = files("backend.genesis.muse") / "phrases" / language
         tables = (
             tomllib.loads(file.read_text("utf-8")) for file in folder.iterdir() if file.name.endswith(".toml")
@@ -202,7 +202,7 @@ class Bank(_Entry):
         return Bank.model_validate({key: value for table in tables for key, value in table.items()})
 
     def keyword_score(self, text: str, keywords: Iterable[str]) -> int:
-        """How many of the keywords *text* asks for, less those that it wants less of ("not too dark")."""
+        """Return the number of keywords that *text* asks for, minus the negated ones ("not too dark")."""
         return sum(self._score(text, keyword) for keyword in keywords)
 
     def _score(self, text: str, keyword: str) -> int:
@@ -217,10 +217,10 @@ class Bank(_Entry):
 
 @cache
 def _pattern(keyword: str) -> re.Pattern[str]:
-    """Where a keyword stands in a text.
+    """Return the pattern of a keyword.
 
-    Chinese has no word boundaries. Elsewhere a short keyword is a whole word ("war" is not in "warm") and a
-    longer one may go on ("histor": history, historical).
+    Chinese has no word boundaries. In other languages a short keyword is a whole word ("war" is not in
+    "warm"), and a longer one may be a prefix ("histor": history, historical).
     """
     if not keyword.isascii():
         return re.compile(re.escape(keyword))

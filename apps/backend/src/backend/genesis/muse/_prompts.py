@@ -13,12 +13,12 @@ __all__ = ["opening", "retry", "system"]
 
 
 def system() -> str:
-    """What the model is and how it answers, whatever the stage."""
+    """Return the system prompt, the same for all stages."""
     return _read("system.md")
 
 
 def opening(brief: Brief) -> str:
-    """The brief in words, with the JSON Schema of what the stage must hold."""
+    """Return the brief as a prompt, with the JSON Schema of the stage."""
     return _read("brief.md").format(
         stage=brief.stage.value,
         task=tomllib.loads(_read("tasks.toml"))[brief.stage.value],
@@ -30,7 +30,7 @@ def opening(brief: Brief) -> str:
 
 
 def retry(problems: str) -> str:
-    """Why the last answer was no use, and the request for another."""
+    """Return the request for another response, with the validation errors of the last one."""
     return _read("retry.md").format(problems=problems)
 
 

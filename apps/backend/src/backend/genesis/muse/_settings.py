@@ -1,4 +1,4 @@
-"""Which muse to ask, by environment."""
+"""The choice of the muse by the environment."""
 
 from typing import Annotated, Literal, assert_never
 
@@ -14,31 +14,31 @@ __all__ = ["MuseSettings", "muse_from_settings"]
 
 
 class MuseSettings(BaseSettings):
-    """MUSE and MUSE_…; all but MUSE and MUSE_PACE_S are read with MUSE=llm only."""
+    """MUSE and MUSE_…; all except MUSE and MUSE_PACE_S have an effect with MUSE=llm only."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
     muse: Literal["offline", "llm"] = "offline"
-    #: Seconds the offline muse takes for each of its five steps, for a demo to be watched.
+    #: Seconds that the offline muse waits before each of its steps, so that a demo shows its progress.
     muse_pace_s: Annotated[float, Field(ge=0, le=10)] = 0.0
-    #: Any endpoint that speaks the chat-completions protocol.
+    #: An endpoint of the chat-completions protocol.
     muse_base_url: HttpUrl = HttpUrl("https://api.openai.com/v1")
-    #: May be left out for an endpoint that asks for none.
+    #: Optional for endpoints without authentication.
     muse_api_key: SecretStr = SecretStr("")
-    #: The model's name at that endpoint.
+    #: The name of the model at the endpoint.
     muse_model: Annotated[str, Field(max_length=200)] = ""
-    #: Seconds until a proposal is given up, with all its retries.
+    #: Seconds for one proposal, including retries.
     muse_timeout_s: Annotated[float, Field(gt=0, le=600)] = 120.0
-    #: Times a request is sent again after 429, 5xx or a broken connection.
+    #: Retries of a request after 429, 5xx or a broken connection.
     muse_retries_max: Annotated[int, Field(ge=0, le=5)] = 2
 
 
 def muse_from_settings(settings: MuseSettings) -> Muse:
-    """The muse these settings choose.
+    """Return the muse that the settings select.
 
     Raises:
         SettingsError: MUSE=llm without MUSE_MODEL.
-        MuseNotInstalled: MUSE=llm without the library it needs; the message has the line that installs it.
+        MuseNotInstalled: MUSE=llm without its library.
     """
     match settings.muse:
         case "offline":
@@ -52,10 +52,10 @@ def muse_from_settings(settings: MuseSettings) -> Muse:
 def _language_model(settings: MuseSettings) -> Muse:
     if not settings.muse_model:
         raise SettingsError(
-            "MUSE_MODEL: needed with MUSE=llm; set it to the name of a model at MUSE_BASE_URL"
+            "MUSE_MODEL: required with MUSE=llm; set it to the name of a model at MUSE_BASE_URL"
         )
     try:
-        # Imported only when chosen: the library is an extra, and takes most of a second to load.
+        # Imported only if selected: the library is an extra, and its import takes most of a second.
         from backend.genesis.muse._language_model import LanguageModelMuse
     except ModuleNotFoundError as error:
         raise MuseNotInstalled(

@@ -1,4 +1,4 @@
-"""What is known of the story so far, read back from what the writer has confirmed."""
+"""The elements of the phrase bank that the confirmed texts of a story contain."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ __all__ = ["Story"]
 class Story:
     """A world, a hero and a motif, each recognised by its marker in the confirmed texts.
 
-    A writer's own text bears no marks. Then the best fit by keywords stands in, and `slots` speak of "the
-    protagonist" instead of putting a stranger's name and trade into the writer's story.
+    A writer's own text has no markers. Then the best match by keywords is used, and `slots` say "the
+    protagonist" instead of a name and a profession that the writer did not choose.
 
-    text: everything confirmed and asked for.
-    name: of the hero; null where the texts name none that we know.
-    motif_is_guessed: the motif was guessed, so its beginning still has to be told.
-    slots: for the frames of the phrase bank.
+    text: all confirmed texts and preferences.
+    name: of the hero; None if the texts contain no name of the phrase bank.
+    motif_is_guessed: the texts have no marker of a motif, so they do not contain the motif's beginning.
+    slots: the values for the slots of the phrase bank.
     """
 
     text: str
@@ -38,7 +38,7 @@ class Story:
 
     @staticmethod
     def from_brief(bank: Bank, brief: Brief, rng: Random) -> "Story":
-        """The story of this brief."""
+        """Return the story of *brief*."""
         text = texts_of((*brief.confirmed.values(), brief.preferences))
         world = ranked(bank, bank.worlds, text, rng)[0]
         hero = ranked(bank, world.heroes, text, rng)[0]
@@ -66,7 +66,7 @@ class Story:
 
 
 def _place_slots(bank: Bank, brief: Brief, world: World, text: str) -> dict[str, str]:
-    """The world of the story; once the writer has confirmed a world of their own, its first place."""
+    """Return the slots of the place: the world, or the first place of the writer's own world."""
     own = next((content for content in brief.confirmed.values() if isinstance(content, Worldview)), None)
     if own is None or world.marker in text:
         return {"world": world.name, "where": world.where}

@@ -1,4 +1,4 @@
-"""Filling frames with phrases, and keeping the outcome within the bounds of the models."""
+"""Fill templates with phrases, and keep the texts within the limits of the models."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -18,12 +18,12 @@ AnyItem = TypeVar("AnyItem", bound=Item)
 
 
 def fill(frame: str, slots: Mapping[str, str]) -> str:
-    """*frame* with its slots filled, and every sentence beginning with a capital letter."""
+    """Return *frame* with its slots filled, each sentence starting with a capital letter."""
     return _SENTENCE_START.sub(lambda start: start[1] + start[2].upper(), frame.format_map(slots))
 
 
 def clip(text: str, chars_max: int) -> str:
-    """As many whole sentences of *text* as fit; where not even one does, its beginning and an ellipsis."""
+    """Return as many whole sentences of *text* as fit; if none fits, its beginning with an ellipsis."""
     if len(text) <= chars_max:
         return text
     ends = [end.end() for end in _SENTENCE_END.finditer(text, 0, chars_max)]
@@ -31,25 +31,25 @@ def clip(text: str, chars_max: int) -> str:
 
 
 def paragraph(bank: Bank, *sentences: str) -> str:
-    """The sentences as one paragraph, within its bound."""
+    """Return the sentences as one paragraph of limited length."""
     return clip(bank.words.gap.join(sentence(bank, one) for one in sentences if one), PARAGRAPH_CHARS_MAX)
 
 
 def sentence(bank: Bank, text: str) -> str:
-    """*text* with a full stop, which writers like to leave out and which the next sentence needs."""
+    """Return *text* with a full stop, which writers often omit and the next sentence needs."""
     return text if re.search(r"[.!?…。！？][”’\"')）]*$", text) else text + bank.words.stop
 
 
 def join(bank: Bank, names: Sequence[str]) -> str:
-    """The names as a list in words: a, b and c."""
+    """Return the names as a list in words: a, b and c."""
     *first, last = names
     return bank.words.and_.join([bank.words.comma.join(first), last]) if first else last
 
 
 def ranked(bank: Bank, items: Sequence[AnyItem], text: str, rng: Random) -> list[AnyItem]:
-    """The items by how well they go with *text*, best first; ties fall by chance.
+    """Return the items by their match with *text*, best first; ties in random order.
 
-    An item whose marker stands in the text was used to make it, and outweighs every keyword.
+    An item whose marker is in the text was used to write it, and outweighs all keywords.
     """
 
     def fit(item: AnyItem) -> tuple[bool, int]:
