@@ -1,4 +1,4 @@
-"""Orders: a command over HTTP, its event on Kafka, and a consumer whose answer is a command again."""
+"""Orders: a command over HTTP, its event on Kafka, and a consumer that submits another command."""
 
 from typing import Self
 from uuid import UUID
@@ -32,7 +32,7 @@ class ConfirmReservation(BaseModel):
 
 orders = Domain("Shop.Order", aggregate=Order, aggregate_type="ORDER")
 CREATED, RESERVED = orders.event("Created"), orders.event("ReservationConfirmed")
-NOT_RESERVED = orders.event("ReservationFailed")  # cancelled before the warehouse read it
+NOT_RESERVED = orders.event("ReservationFailed")  # fewer were ordered than the warehouse reserved
 
 
 @orders.command(creates=True)
@@ -55,6 +55,6 @@ app.include_router(aggregate_router(backbone, orders), prefix="/orders")
 
 @subscribe(CREATED.name, group="warehouse")
 async def reserve(event: EventEnvelope, unit: EventTransaction) -> None:
-    order_id, answer = UUID(event.aggregate_id), {"reserved": event.payload["ordered"]}
+    order_id, payload = UUID(event.aggregate_id), {"reserved": event.payload["ordered"]}
     caller = Caller.following(event, service="warehouse")
-    await backbone.commands.process_command(order_id, "ConfirmReservation", answer, unit.db, caller=caller)
+    await backbone.commands.process_command(order_id, "ConfirmReservation", payload, unit.db, caller=caller)

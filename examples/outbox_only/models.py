@@ -1,4 +1,4 @@
-"""The tables of this application; they know nothing of Relaybox."""
+"""The tables of this application, which do not depend on Relaybox."""
 
 from uuid import UUID, uuid4
 
@@ -7,11 +7,11 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
 class Base(DeclarativeBase):
-    """What Alembic compares the database with."""
+    """The metadata that Alembic compares with the database."""
 
 
 class Invoice(Base):
-    """An invoice; no two have the same number."""
+    """An invoice with a unique number."""
 
     __tablename__ = "invoices"
 

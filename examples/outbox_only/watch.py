@@ -1,4 +1,4 @@
-"""Another service, which knows Kafka and nothing of Relaybox: prints the first event it hears."""
+"""Another service, which needs Kafka but not Relaybox: prints the first event that it reads."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Tests of the backend run on its whole schema."""
+"""Tests of the backend use its whole schema."""
 
 import pytest
 from backend.migrations import ALL
@@ -7,5 +7,5 @@ from relaybox.db import Migrations
 
 @pytest.fixture(scope="session")
 def migration_lines() -> tuple[Migrations, ...]:
-    """The backbone's tables and the applications'."""
+    """The migrations of the backbone and of the applications."""
     return ALL

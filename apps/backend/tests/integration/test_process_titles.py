@@ -1,4 +1,4 @@
-"""Each service can be told from the others in `ps`."""
+"""The titles of services in `ps`."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ CHILDREN = "/proc/{pid}/task/{pid}/children"
 
 @contextmanager
 def service(service_type: str, **environment: str) -> Iterator[int]:
-    """A service without servers; yields its process id."""
+    """Run a service without servers; yield its process id."""
     given = {
         "SERVICE_TYPE": service_type,
         "POSTGRES_PORT": str(free_port()),
@@ -49,7 +49,7 @@ def title(pid: int | str) -> str:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("service_type", ["message-relay", "concept-agent", "workspace-worker"])
-async def test_process_is_called_by_its_role(service_type: str) -> None:
+async def test_process_title_is_the_role(service_type: str) -> None:
     with service(service_type) as pid:
 
         async def is_called() -> bool:
@@ -59,7 +59,7 @@ async def test_process_is_called_by_its_role(service_type: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-async def test_workers_of_the_api_are_called_workers() -> None:
+async def test_process_title_of_api_workers_says_worker() -> None:
     with service("api-gateway", API_WORKERS="2") as pid:
 
         async def are_called() -> bool:

@@ -1,4 +1,4 @@
-"""Every model of ``shared_types.rows`` says what its table says, column by column."""
+"""Every model of ``shared_types.rows`` equals its table, column by column."""
 
 import types
 from decimal import Decimal
@@ -55,7 +55,7 @@ TYPES: dict[type, str] = {
     **ENUMS,
 }
 WIDE = {("domain_events", "id"), ("event_outbox", "seq")}
-#: What the database fills in by itself; a row that was read always has it.
+#: Defaults that the database generates; a row that was read always has a value.
 GENERATED = {"gen_random_uuid()", "now()", "IDENTITY", "hashtext(COALESCE(key, (id)::text))"}
 
 COLUMNS = """
@@ -81,7 +81,7 @@ class Column(NamedTuple):
 
 
 def declared(model: type[BaseModel]) -> dict[str, Column]:
-    """What the model says of its columns."""
+    """Return the columns of a model."""
     table = TABLES[model]
     return {name: _column(field, (table, name) in WIDE) for name, field in model.model_fields.items()}
 
@@ -99,7 +99,7 @@ def _column(field: FieldInfo, wide: bool) -> Column:
 
 
 async def in_database(database: Database, table: str) -> dict[str, Column]:
-    """What the table says of its columns; a default as its value, one the database makes as null."""
+    """Return the columns of a table; a default as its value, a generated one as None."""
     async with database.connection() as connection:
         found: dict[str, Column] = {}
         for row in await connection.fetch(COLUMNS, table):
@@ -111,7 +111,7 @@ async def in_database(database: Database, table: str) -> dict[str, Column]:
         return found
 
 
-def test_every_model_has_its_table_and_every_enum_its_type() -> None:
+def test_every_model_and_enum_is_compared() -> None:
     models = {getattr(rows, name) for name in rows.__all__}
     models |= {getattr(workspace, name) for name in workspace.__all__ if name.startswith("Workspace")}
     models -= {workspace.WorkspaceEvent}
@@ -128,7 +128,7 @@ async def test_a_model_and_its_table_have_the_same_columns(
 
 
 @each_model
-async def test_a_field_is_required_exactly_where_a_row_always_has_a_value_of_its_own(
+async def test_required_fields_are_columns_without_default(
     database: Database, model: type[BaseModel]
 ) -> None:
     for name, column in (await in_database(database, TABLES[model])).items():
@@ -144,7 +144,7 @@ async def test_an_enum_and_its_type_have_the_same_labels(database: Database, enu
 
 
 @each_model
-async def test_a_row_of_each_table_reads_as_its_model(database: Database, model: type[BaseModel]) -> None:
+async def test_row_of_each_table_is_valid_for_its_model(database: Database, model: type[BaseModel]) -> None:
     required: dict[str, dict[str, Any]] = {
         "domain_events": {
             "event_id": "00000000-0000-4000-8000-000000000001",

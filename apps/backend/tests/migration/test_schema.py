@@ -1,4 +1,4 @@
-"""The schema goes up, down and up again, and the file for containers makes the very same one."""
+"""Migrations up and down, and the SQL file for containers, which gives the same schema."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ SQL_FILE = Path(__file__).parents[4] / "infrastructure/docker/init/postgres/20-m
 
 
 def revisions_of(line: Migrations) -> list[str]:
-    """The revisions of a line, oldest first."""
+    """Return the revisions of a branch, oldest first."""
     return [one.revision for one in line.script().walk_revisions()][::-1]
 
 
@@ -45,25 +45,25 @@ async def run(settings: PostgresSettings, script: str) -> None:
         await connection.close()
 
 
-def test_the_file_for_containers_is_what_the_migrations_make() -> None:
+def test_container_sql_file_is_up_to_date() -> None:
     again = "it is old: run `backend migrate sql` into it"
     assert SQL_FILE.read_text(encoding="utf-8") == schema_script(*ALL), again
 
 
-async def test_the_file_for_containers_and_the_migrations_make_the_same_schema(
+async def test_container_sql_file_and_migrations_give_equal_schemas(
     postgres_server: LocalPostgres,
     postgres_settings: PostgresSettings,
     empty_postgres_settings: PostgresSettings,
 ) -> None:
     await run(empty_postgres_settings, SQL_FILE.read_text(encoding="utf-8"))
-    # Nothing is left to apply: the file stamps the version tables. Rights are renewed on every run.
+    # No revision is left to apply: the file fills the version tables. Every run grants the rights again.
     assert await migrate_up(empty_postgres_settings, *ALL) == []
     made = dump_schema(postgres_server, empty_postgres_settings)
     assert made == dump_schema(postgres_server, postgres_settings)
     assert "CREATE TABLE public.genesis_sessions" in made
 
 
-async def test_up_down_and_up_again_ends_where_it_began(
+async def test_up_down_up_gives_the_same_schema(
     postgres_server: LocalPostgres, empty_postgres_settings: PostgresSettings
 ) -> None:
     settings = empty_postgres_settings
@@ -75,7 +75,7 @@ async def test_up_down_and_up_again_ends_where_it_began(
     assert dump_schema(postgres_server, settings) == first
 
 
-async def test_down_leaves_nothing_but_the_version_tables(empty_postgres_settings: PostgresSettings) -> None:
+async def test_down_leaves_only_the_version_tables(empty_postgres_settings: PostgresSettings) -> None:
     await migrate_up(empty_postgres_settings, *ALL)
     for line in reversed(ALL):
         await migrate_down(empty_postgres_settings, line)
@@ -92,7 +92,7 @@ async def test_down_leaves_nothing_but_the_version_tables(empty_postgres_setting
     assert [row["name"] for row in left] == ["backend_alembic_version", "relaybox_alembic_version"]
 
 
-async def test_a_strangers_application_gets_no_genesis_table(
+async def test_library_migrations_create_no_genesis_table(
     empty_postgres_settings: PostgresSettings,
 ) -> None:
     await migrate_up(empty_postgres_settings, BACKBONE)
@@ -102,7 +102,7 @@ async def test_a_strangers_application_gets_no_genesis_table(
     await database.close()
 
 
-async def test_a_service_may_read_and_write_sessions_and_change_no_schema(database: Database) -> None:
+async def test_service_role_can_write_sessions_but_not_the_schema(database: Database) -> None:
     async with database.connection() as connection:
         await connection.fetch("INSERT INTO genesis_sessions (user_id) VALUES ('writer')")
         await connection.fetch("UPDATE genesis_sessions SET version = 2")
@@ -119,7 +119,7 @@ async def test_a_service_may_read_and_write_sessions_and_change_no_schema(databa
                 await connection.fetch(statement)
 
 
-async def test_updated_at_follows_every_change(database: Database) -> None:
+async def test_updated_at_changes_with_every_update(database: Database) -> None:
     async with database.connection() as connection:
         await connection.fetch("INSERT INTO genesis_sessions (user_id) VALUES ('writer')")
         [row] = await connection.fetch(

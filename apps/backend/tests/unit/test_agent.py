@@ -1,4 +1,4 @@
-"""What an agent may report, whatever a muse said."""
+"""Reports of failures with any message of a muse."""
 
 from uuid import uuid4
 
@@ -33,7 +33,7 @@ from backend.genesis.session import ReportFailure
         "surrogate",
     ],
 )
-def test_whatever_a_muse_says_its_failure_can_be_reported(message: str, reported: str) -> None:
+def test_failure_of_a_muse_can_be_reported_with_any_message(message: str, reported: str) -> None:
     assert _storable_message(message) == reported
     report = ReportFailure(command_id=uuid4(), error_code="MUSE_FAILED", message=_storable_message(message))
     assert report.message == reported.strip()

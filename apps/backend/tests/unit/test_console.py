@@ -1,4 +1,4 @@
-"""The program ``backend`` before it is loaded."""
+"""The program ``backend`` during its imports."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ main()
 """
 
 
-def test_ctrl_c_while_it_is_loaded_is_no_traceback() -> None:
+def test_ctrl_c_during_imports_prints_no_traceback() -> None:
     words = [sys.executable, "-c", _INTERRUPTED_IMPORT]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (130, "")

@@ -1,4 +1,4 @@
-"""What the programs of the backend import before they work."""
+"""The imports of the backend's programs at start."""
 
 import os
 import re
@@ -21,7 +21,7 @@ print("loaded:", *(name for name in heavy if name in sys.modules))
 
 
 def imported_by(service_type: str) -> set[str]:
-    """Modules that a service has imported when it reads its settings, of which one is malformed."""
+    """Return the modules that a service has imported when it reads its settings, one of them invalid."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "backend"],
         env={**os.environ, "SERVICE_TYPE": service_type, "POSTGRES_PORT": "many"},

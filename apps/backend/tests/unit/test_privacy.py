@@ -1,4 +1,4 @@
-"""Nothing of what a writer wrote gets into an error, which may be logged."""
+"""Validation errors, which may be logged, contain no text of a writer."""
 
 import pytest
 from backend.genesis._state import Draft, GenesisSession
@@ -15,7 +15,7 @@ from shared_types.workspace_discussions_api import CreateReply, CreateThread, Up
         *(CreateReply, CreateThread, UpdateReply, UpdateThread, WorkspaceReply, WorkspaceThread),
     ],
 )
-def test_an_error_of_a_model_holds_nothing_of_its_input(model: type[BaseModel]) -> None:
+def test_validation_error_contains_no_input(model: type[BaseModel]) -> None:
     everywhere = {name: ["a private word"] for name in model.model_fields}
     with pytest.raises(ValidationError) as refused:
         model.model_validate(everywhere)

@@ -1,4 +1,4 @@
-"""What stops ``backend run`` before anything has been started."""
+"""Errors that stop ``backend run`` before a server is started."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -24,19 +24,19 @@ async def never(part: object) -> None:
         ("OUTBOX_MESSAGE_BYTES_MAX", "enough"),
     ],
 )
-async def test_a_wrong_setting_of_any_part_is_told_before_a_server_is_started(
+async def test_invalid_setting_stops_the_product_before_any_server(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("JWT_SECRET", "a secret of thirty-two bytes, or more")
     monkeypatch.setenv(name, value)
-    nobody = cast("Any", None)
-    product = _Product(settings=ProductSettings(data_dir=tmp_path), running=nobody, supervisor=nobody)
+    unused = cast("Any", None)
+    product = _Product(settings=ProductSettings(data_dir=tmp_path), running=unused, supervisor=unused)
     with pytest.raises(SettingsError, match=rf"^{name}: [^\n]+$"):
         await product.compose(never)
 
 
-def test_links_to_servers_are_shared_as_the_environment_has_them() -> None:
-    """Through a pooler that is not named, a process that follows `backend env` would be refused."""
+def test_connection_settings_are_shared_unchanged() -> None:
+    """Without the pooler setting, a process with the output of `backend env` would be refused by a pooler."""
     links = {
         "POSTGRES_POOLER": "transaction",
         "POSTGRES_DIRECT_HOST": "db.example",

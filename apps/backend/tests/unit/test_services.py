@@ -1,4 +1,4 @@
-"""Where the workers of an API add up their figures."""
+"""The directory in which the workers of an API share their metrics."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from backend.services import _shared_metrics_directory
 NAME = "PROMETHEUS_MULTIPROC_DIR"
 
 
-def test_a_directory_made_for_the_workers_figures_is_gone_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_created_metrics_directory_is_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(NAME, raising=False)
     with _shared_metrics_directory():
         made = Path(os.environ[NAME])
@@ -18,9 +18,7 @@ def test_a_directory_made_for_the_workers_figures_is_gone_with_them(monkeypatch:
     assert NAME not in os.environ
 
 
-def test_a_directory_that_was_given_for_the_workers_figures_is_kept(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_given_metrics_directory_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(NAME, str(tmp_path))
     with _shared_metrics_directory():
         assert os.environ[NAME] == str(tmp_path)

@@ -1,4 +1,4 @@
-"""What a session's writer may do, when, and what it leads to."""
+"""The commands of a session's writer: when they are allowed, and their events."""
 
 from typing import Any
 from uuid import uuid4
@@ -44,7 +44,7 @@ def names(story: Story) -> list[str]:
     return [event["event_type"].removeprefix("Genesis.Session.") for event in story.events]
 
 
-def test_a_new_session_belongs_to_its_writer_and_stands_at_the_first_stage(story: Story) -> None:
+def test_new_session_has_its_owner_and_the_first_stage(story: Story) -> None:
     session = story.session
     assert (session.owner, session.version) == ("writer", 1)
     assert (session.status, session.current_stage) == (GenesisStatus.IN_PROGRESS, CONCEPT)
@@ -52,7 +52,7 @@ def test_a_new_session_belongs_to_its_writer_and_stands_at_the_first_stage(story
     assert names(story) == ["Created"]
 
 
-def test_a_session_may_belong_to_a_novel() -> None:
+def test_session_can_have_a_novel() -> None:
     novel_id = uuid4()
     story = Story.__new__(Story)
     story.__dict__.update(id=uuid4(), events=[], pending={}, settled={}, _state=None)
@@ -60,7 +60,7 @@ def test_a_session_may_belong_to_a_novel() -> None:
     assert story.session.novel_id == novel_id == story.replayed().novel_id
 
 
-def test_a_request_carries_all_an_agent_needs(story: Story) -> None:
+def test_request_event_has_all_that_an_agent_needs(story: Story) -> None:
     story.advance_to(GenesisStage.WORLDVIEW)
     story.request()
     story.propose()
@@ -75,7 +75,7 @@ def test_a_request_carries_all_an_agent_needs(story: Story) -> None:
     assert payload["feedback"] == [{"feedback": "darker", "rating": 2}]
 
 
-def test_preferences_are_said_once_and_known_in_every_later_request(story: Story) -> None:
+def test_preferences_are_part_of_every_later_request(story: Story) -> None:
     story.request({"theme_preferences": ["科幻"], "notes": "short"})
     story.propose()
     story.request({"notes": None})
@@ -86,7 +86,7 @@ def test_preferences_are_said_once_and_known_in_every_later_request(story: Story
     assert (params["theme_preferences"], params["notes"]) == (["科幻"], None)
 
 
-def test_notes_of_a_stage_proposal_count_for_that_request_alone(story: Story) -> None:
+def test_notes_apply_to_one_request_only(story: Story) -> None:
     story.advance_to(GenesisStage.WORLDVIEW)
     story.request({"notes": "an island"})
     story.propose()
@@ -95,7 +95,7 @@ def test_notes_of_a_stage_proposal_count_for_that_request_alone(story: Story) ->
 
 
 @pytest.mark.parametrize("stage", LATER_STAGES)
-def test_concepts_are_generated_in_their_stage_alone(story: Story, stage: GenesisStage) -> None:
+def test_concepts_are_generated_in_the_first_stage_only(story: Story, stage: GenesisStage) -> None:
     story.advance_to(stage)
     with pytest.raises(WrongStage, match="RequestStageProposal"):
         story.send("RequestConceptGeneration")
@@ -123,7 +123,9 @@ def test_the_same_request_again_is_a_duplicate_of_the_pending_one(story: Story, 
         ("SubmitFeedback", {"feedback": "more"}),
     ],
 )
-def test_nothing_crosses_a_pending_request(story: Story, command_type: str, payload: Any) -> None:
+def test_commands_are_refused_while_a_request_is_pending(
+    story: Story, command_type: str, payload: Any
+) -> None:
     story.request()
     story.propose()
     command_id = story.request()
@@ -131,12 +133,12 @@ def test_nothing_crosses_a_pending_request(story: Story, command_type: str, payl
         story.send(command_type, payload)
 
 
-def test_feedback_needs_a_proposal(story: Story) -> None:
+def test_feedback_without_a_proposal_is_refused(story: Story) -> None:
     with pytest.raises(NoProposal, match="request a proposal"):
         story.send("SubmitFeedback", {"feedback": "more"})
 
 
-def test_the_newest_remarks_are_kept_and_no_more_than_fit(story: Story) -> None:
+def test_only_the_newest_feedback_is_kept(story: Story) -> None:
     story.request()
     story.propose()
     for number in range(FEEDBACK_MAX + 2):
@@ -145,7 +147,7 @@ def test_the_newest_remarks_are_kept_and_no_more_than_fit(story: Story) -> None:
     assert kept == [f"remark {number}" for number in range(2, FEEDBACK_MAX + 2)]
 
 
-def test_the_fullest_request_and_proposal_still_fit_into_one_event(story: Story) -> None:
+def test_largest_request_and_proposal_fit_into_one_event(story: Story) -> None:
     long = "\x01" * 1200  # six bytes a character as JSON, the most there is
     place = {"description": long}
     world = {
@@ -170,7 +172,7 @@ def test_the_fullest_request_and_proposal_still_fit_into_one_event(story: Story)
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_the_chosen_option_is_what_is_confirmed(story: Story, stage: GenesisStage) -> None:
+def test_confirmed_content_is_the_chosen_option(story: Story, stage: GenesisStage) -> None:
     story.advance_to(stage)
     story.request()
     options = story.propose()["options"]
@@ -179,14 +181,14 @@ def test_the_chosen_option_is_what_is_confirmed(story: Story, stage: GenesisStag
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_the_writers_own_content_needs_no_proposal(story: Story, stage: GenesisStage) -> None:
+def test_own_content_needs_no_proposal(story: Story, stage: GenesisStage) -> None:
     story.advance_to(stage)
     story.send("ConfirmStage", {"content": content(stage, "mine")})
     assert (story.session.confirmed_data or {})[stage] == content(stage, "mine")
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_own_content_without_what_the_stage_must_hold_is_refused(story: Story, stage: GenesisStage) -> None:
+def test_invalid_own_content_is_refused(story: Story, stage: GenesisStage) -> None:
     story.advance_to(stage)
     (field, *_) = content(stage)
     with pytest.raises(StageContentInvalid) as refused:
@@ -194,7 +196,7 @@ def test_own_content_without_what_the_stage_must_hold_is_refused(story: Story, s
     assert refused.value.details[0]["field"] == f"payload.content.{field}"
 
 
-def test_what_is_said_about_bad_content_is_bounded(story: Story) -> None:
+def test_details_of_invalid_content_are_bounded(story: Story) -> None:
     with pytest.raises(StageContentInvalid) as refused:
         story.send("ConfirmStage", {"content": {"x" * 900 + str(number): 1 for number in range(32)}})
     assert len(refused.value.details) == 20
@@ -216,7 +218,7 @@ def test_a_proposal_of_an_earlier_stage_cannot_be_chosen(story: Story) -> None:
         story.send("SubmitFeedback", {"feedback": "more"})
 
 
-def test_a_choice_beyond_the_options_is_refused(story: Story) -> None:
+def test_choice_of_a_missing_option_is_refused(story: Story) -> None:
     story.request()
     story.propose()
     with pytest.raises(ChoiceInvalid, match="0 to 2"):
@@ -256,7 +258,7 @@ def test_abandoning_fails_the_pending_command_and_cancels_its_task(story: Story)
     assert (story.session.status, story.session.pending) == (GenesisStatus.ABANDONED, None)
 
 
-def test_abandoning_an_idle_session_settles_nothing(story: Story) -> None:
+def test_abandoning_an_idle_session_ends_no_command(story: Story) -> None:
     story.send("AbandonSession")
     assert not story.settled
 
@@ -272,9 +274,7 @@ def test_abandoning_an_idle_session_settles_nothing(story: Story) -> None:
         ("AbandonSession", {}),
     ],
 )
-def test_a_session_that_has_ended_takes_no_command(
-    story: Story, end: str, command_type: str, payload: Any
-) -> None:
+def test_ended_session_refuses_every_command(story: Story, end: str, command_type: str, payload: Any) -> None:
     if end == "abandoned":
         story.send("AbandonSession")
     else:
@@ -299,7 +299,7 @@ def test_every_refusal_has_its_own_code(refusal: type[CommandRefused], code: str
 
 
 @pytest.mark.guarantee("G81")
-def test_another_writers_session_looks_like_none(story: Story) -> None:
+def test_session_of_another_writer_is_not_found(story: Story) -> None:
     command = Command(
         aggregate_id=story.id,
         command_type="NoSuchCommand",
@@ -311,7 +311,7 @@ def test_another_writers_session_looks_like_none(story: Story) -> None:
         decide(genesis, command, loaded, OutboxSettings())
 
 
-def test_a_payload_that_does_not_fit_its_command_is_refused(story: Story) -> None:
+def test_invalid_payload_is_refused(story: Story) -> None:
     with pytest.raises(PayloadInvalid):
         story.send("RequestConceptGeneration", {"theme": ["typo"]})
 

@@ -1,4 +1,4 @@
-"""What the OpenAPI document shows of a session's commands, and the declarations it is derived from."""
+"""The commands of a session in the OpenAPI document, and their declarations."""
 
 import inspect
 import re
@@ -54,7 +54,7 @@ def test_document_names_every_refusal_of_a_public_command(document: dict[str, An
             assert refusal.error_code in document["components"]["schemas"][f"{name}Command"]["description"]
 
 
-def test_every_reference_of_the_document_leads_somewhere(document: dict[str, Any]) -> None:
+def test_every_reference_of_the_document_resolves(document: dict[str, Any]) -> None:
     references = set(re.findall(r"'#/components/schemas/([^']+)'", str(document)))
     assert references <= set(document["components"]["schemas"])
 

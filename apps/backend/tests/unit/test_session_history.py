@@ -1,4 +1,4 @@
-"""Whatever happens to a session, its events alone make the same session again."""
+"""Folding the events of any session gives the same session."""
 
 from typing import Any
 from uuid import uuid4
@@ -19,18 +19,18 @@ stages = st.sampled_from(STAGES)
 remarks = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1, max_size=9)
 
 
-def test_every_declared_event_changes_something_and_every_change_has_its_event() -> None:
+def test_declared_events_and_transitions_correspond() -> None:
     events = {one.name for one in vars(declared).values() if isinstance(one, EventType)}
     assert events == set(TRANSITIONS)
 
 
-def test_an_event_nobody_declared_is_an_error_and_never_skipped() -> None:
+def test_undeclared_event_is_an_error() -> None:
     session = GenesisSession(id=uuid4(), owner="writer")
     with pytest.raises(ValueError, match="not an event of a genesis session"):
         session.apply(Event(type="Genesis.Session.Deleted", event_version=1, payload={}))
 
 
-def test_every_fact_names_its_session() -> None:
+def test_every_event_names_its_session() -> None:
     story = Story()
     for stage in STAGES:
         story.request()
@@ -43,7 +43,7 @@ def test_every_fact_names_its_session() -> None:
 
 
 class AnyHistory(RuleBasedStateMachine):
-    """Sends anything in any order; a refusal leaves no trace, and the past always makes the present."""
+    """Sends any command in any order; a refusal changes nothing, and folding all events gives the state."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What an agent may report, and which of its reports nobody waits for."""
+"""The reports of an agent, and those that are superseded."""
 
 from collections.abc import Callable
 from typing import Any
@@ -51,7 +51,7 @@ def test_an_agent_can_work_from_the_request_alone(story: Story, stage: GenesisSt
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_proposal_settles_its_command_and_its_task(story: Story, stage: GenesisStage) -> None:
+def test_proposal_completes_its_command_and_its_task(story: Story, stage: GenesisStage) -> None:
     story.advance_to(stage)
     command_id = story.request()
     made = story.propose()
@@ -65,9 +65,7 @@ def test_a_proposal_settles_its_command_and_its_task(story: Story, stage: Genesi
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_failure_settles_its_command_and_leaves_the_session_usable(
-    story: Story, stage: GenesisStage
-) -> None:
+def test_failure_ends_its_command_and_session_accepts_commands(story: Story, stage: GenesisStage) -> None:
     story.advance_to(stage)
     command_id = story.request()
     failure(story, command_id)
@@ -82,7 +80,7 @@ def test_a_failure_settles_its_command_and_leaves_the_session_usable(
     story.propose()
 
 
-def test_a_proposal_outlives_a_later_failure(story: Story) -> None:
+def test_proposal_is_kept_after_a_later_failure(story: Story) -> None:
     story.request()
     options = story.propose()["options"]
     failure(story, story.request())
@@ -101,7 +99,7 @@ def test_a_second_report_for_one_request_is_superseded(story: Story, report: Rep
 
 @pytest.mark.guarantee("G06")
 @both
-def test_a_late_report_never_answers_a_later_request(story: Story, report: Report) -> None:
+def test_late_report_does_not_complete_a_later_request(story: Story, report: Report) -> None:
     earlier = story.request()
     failure(story, earlier)
     later = story.request()
@@ -112,27 +110,27 @@ def test_a_late_report_never_answers_a_later_request(story: Story, report: Repor
 
 
 @both
-def test_a_report_that_nobody_asked_for_is_superseded(story: Story, report: Report) -> None:
+def test_report_without_a_request_is_superseded(story: Story, report: Report) -> None:
     with pytest.raises(ReportSuperseded):
         report(story, uuid4())
 
 
 @both
-def test_a_report_after_the_writer_abandoned_the_session_is_superseded(story: Story, report: Report) -> None:
+def test_report_on_an_abandoned_session_is_superseded(story: Story, report: Report) -> None:
     command_id = story.request()
     story.send("AbandonSession")
     with pytest.raises(ReportSuperseded):
         report(story, command_id)
 
 
-def test_a_proposal_for_another_stage_than_asked_for_is_refused(story: Story) -> None:
+def test_proposal_for_another_stage_is_refused(story: Story) -> None:
     command_id = story.request()
     wrong = proposal(GenesisStage.WORLDVIEW)
     with pytest.raises(WrongStage):
         story.send("ReportProposal", {"command_id": str(command_id), "proposal": wrong})
 
 
-def test_a_proposal_that_breaks_its_stages_model_is_refused(story: Story) -> None:
+def test_proposal_with_invalid_content_is_refused(story: Story) -> None:
     command_id = story.request()
     broken = {"stage": "CONCEPT_SELECTION", "options": [{**content(CONCEPT), "title": ""}] * 3}
     with pytest.raises(PayloadInvalid):
@@ -147,7 +145,7 @@ def test_a_writer_cannot_send_an_agents_report(story: Story, command_type: str) 
         decide(genesis, command, loaded, OutboxSettings())
 
 
-def test_the_last_result_tells_how_the_last_request_ended(story: Story) -> None:
+def test_last_result_is_that_of_the_last_request(story: Story) -> None:
     seen: list[Any] = [story.session.last_result]
     first = story.request()
     seen.append(story.session.last_result)
@@ -169,7 +167,7 @@ def test_the_last_result_tells_how_the_last_request_ended(story: Story) -> None:
     ]
 
 
-def test_a_confirmed_stage_leaves_no_result_to_the_next(story: Story) -> None:
+def test_next_stage_starts_without_a_result(story: Story) -> None:
     story.request()
     story.propose()
     story.send("ConfirmStage", {"choice": 0})

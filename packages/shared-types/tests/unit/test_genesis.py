@@ -1,4 +1,4 @@
-"""What a stage must hold, and which payloads the commands of Genesis take."""
+"""The contents of stages and the payloads of Genesis' commands."""
 
 from collections.abc import Callable
 from typing import Any
@@ -74,17 +74,17 @@ def refuses(model: type[BaseModel], data: object, reason: str) -> None:
         model.model_validate(data)
 
 
-def test_every_stage_but_the_last_has_a_content() -> None:
+def test_every_stage_except_the_last_has_a_content() -> None:
     assert set(STAGE_CONTENT) == set(GenesisStage) - {GenesisStage.FINISHED}
     assert len(set(STAGE_CONTENT.values())) == 5
 
 
-def test_a_content_survives_the_way_through_json() -> None:
+def test_content_survives_a_json_round_trip() -> None:
     taken = Concept.model_validate(concept())
     assert Concept.model_validate(from_json(taken.model_dump_json())) == taken
 
 
-def test_a_content_cannot_be_changed_afterwards() -> None:
+def test_content_is_immutable() -> None:
     taken = Concept.model_validate(concept())
     with pytest.raises(ValidationError, match="frozen"):
         taken.title = "Another"
@@ -104,12 +104,12 @@ def test_a_content_cannot_be_changed_afterwards() -> None:
         ({"tone": None}, "valid string"),
     ],
 )
-def test_a_concept_outside_its_bounds_is_refused(changes: Json, reason: str) -> None:
+def test_concept_outside_its_limits_is_refused(changes: Json, reason: str) -> None:
     refuses(Concept, concept(**changes), reason)
 
 
 @pytest.mark.parametrize("missing", ["title", "logline", "hook", "themes", "tone"])
-def test_a_concept_that_lacks_a_part_is_refused(missing: str) -> None:
+def test_concept_without_a_field_is_refused(missing: str) -> None:
     data = concept()
     del data[missing]
     refuses(Concept, data, missing)
@@ -125,7 +125,7 @@ def test_a_content_larger_than_an_event_is_refused() -> None:
     refuses(Worldview, worldview(rules=rules, places=places), f"more than the {CONTENT_BYTES_MAX} allowed")
 
 
-def test_two_places_of_one_name_are_refused() -> None:
+def test_places_with_equal_names_are_refused() -> None:
     refuses(Worldview, worldview(places=[place("Quay"), place("quay")]), "different names")
 
 
@@ -133,11 +133,11 @@ def test_a_cast_without_a_protagonist_is_refused() -> None:
     refuses(Characters, {"characters": [character(role="ALLY")]}, "PROTAGONIST")
 
 
-def test_a_cast_with_twins_is_refused() -> None:
+def test_characters_with_equal_names_are_refused() -> None:
     refuses(Characters, {"characters": [character(), character(name="MARA", role="ALLY")]}, "different names")
 
 
-def test_chapters_in_reading_order_are_taken() -> None:
+def test_chapters_in_reading_order_are_accepted() -> None:
     outline = PlotOutline.model_validate({"chapters": [chapter(1, 1), chapter(2, 1), chapter(3, 2)]})
     assert [one.number for one in outline.chapters] == [1, 2, 3]
 
@@ -155,13 +155,13 @@ def test_chapters_in_reading_order_are_taken() -> None:
         ([(n, 1) for n in range(1, 62)], "at most 60|less than or equal to 60"),
     ],
 )
-def test_chapters_out_of_order_or_bounds_are_refused(
+def test_chapters_out_of_order_or_limits_are_refused(
     numbers_and_acts: list[tuple[int, int]], reason: str
 ) -> None:
     refuses(PlotOutline, {"chapters": [chapter(*pair) for pair in numbers_and_acts]}, reason)
 
 
-def test_a_proposal_comes_back_from_json_with_the_models_of_its_stage() -> None:
+def test_proposal_from_json_has_the_models_of_its_stage() -> None:
     data = {"stage": "CHARACTERS", "options": [{"characters": [character()]}]}
     assert isinstance(Proposal.model_validate(data).options[0], Characters)
 
@@ -176,7 +176,7 @@ def test_a_proposal_comes_back_from_json_with_the_models_of_its_stage() -> None:
         ("FINISHED", [worldview()], "has no content to propose"),
     ],
 )
-def test_a_proposal_that_does_not_fit_its_stage_is_refused(
+def test_proposal_with_options_of_another_stage_is_refused(
     stage: str, options: list[Json], reason: str
 ) -> None:
     refuses(Proposal, {"stage": stage, "options": options}, reason)
@@ -186,7 +186,7 @@ def test_a_request_for_concepts_may_be_empty() -> None:
     assert RequestConceptGeneration.model_validate({}) == RequestConceptGeneration()
 
 
-def test_a_request_for_concepts_takes_the_contracts_example() -> None:
+def test_concept_request_accepts_the_contracts_example() -> None:
     payload = {"theme_preferences": ["科幻", "悬疑"], "style_preferences": ["快节奏", "第一人称"]}
     request = RequestConceptGeneration.model_validate(payload)
     assert request.theme_preferences == ("科幻", "悬疑")
@@ -194,12 +194,12 @@ def test_a_request_for_concepts_takes_the_contracts_example() -> None:
 
 
 @pytest.mark.parametrize("language", ["en", "zh", "zh-Hans", "pt-BR"])
-def test_a_language_is_named_by_its_tag(language: str) -> None:
+def test_language_tag_is_accepted(language: str) -> None:
     assert Preferences(language=language).language == language
 
 
 @pytest.mark.parametrize("language", ["", "中文", "english", "en_US", "en\x00", "en\n"])
-def test_anything_else_is_no_language(language: str) -> None:
+def test_invalid_language_tag_is_refused(language: str) -> None:
     refuses(Preferences, {"language": language}, "language")
 
 
@@ -244,21 +244,21 @@ def test_a_stage_is_confirmed_by_choice_or_by_content(payload: Json) -> None:
         ({"choice": 0, "confirmed": True}, "Extra inputs"),
     ],
 )
-def test_a_confirmation_that_leaves_doubt_is_refused(payload: Json, reason: str) -> None:
+def test_confirmation_with_both_or_neither_is_refused(payload: Json, reason: str) -> None:
     refuses(ConfirmStage, payload, reason)
 
 
 @pytest.mark.parametrize("model", [RequestStageProposal, AbandonSession])
-def test_an_empty_payload_is_enough_where_everything_has_a_default(model: Callable[[], BaseModel]) -> None:
+def test_empty_payload_is_valid_if_all_fields_have_defaults(model: Callable[[], BaseModel]) -> None:
     assert model().model_dump(exclude_none=True) == {}
 
 
 @pytest.mark.parametrize("model", [RequestConceptGeneration, RequestStageProposal, AbandonSession])
-def test_a_field_nobody_declared_is_refused(model: type[BaseModel]) -> None:
+def test_undeclared_field_is_refused(model: type[BaseModel]) -> None:
     refuses(model, {"surprise": 1}, "Extra inputs")
 
 
-def test_the_schema_tells_clients_the_bounds() -> None:
+def test_json_schema_contains_the_limits() -> None:
     title = Concept.model_json_schema()["properties"]["title"]
     assert title == {
         "maxLength": 200,

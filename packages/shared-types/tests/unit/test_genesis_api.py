@@ -1,4 +1,4 @@
-"""What the Genesis API takes and returns."""
+"""The request and response bodies of Genesis."""
 
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -11,12 +11,12 @@ from shared_types.genesis import GenesisStage, GenesisStatus
 from shared_types.genesis_api import CreateSessionRequest, SessionState
 
 
-def test_a_session_can_be_created_with_nothing() -> None:
+def test_create_session_accepts_an_empty_body() -> None:
     assert CreateSessionRequest.model_validate({}).novel_id is None
 
 
 @pytest.mark.parametrize("body", [{"novel_id": "seven"}, {"user_id": "mallory"}, []])
-def test_a_session_is_not_created_from_anything_else(body: object) -> None:
+def test_create_session_refuses_other_bodies(body: object) -> None:
     with pytest.raises(ValidationError):
         CreateSessionRequest.model_validate(body)
 
@@ -37,12 +37,12 @@ def test_a_command_without_payload_has_an_empty_one() -> None:
         {"command_type": "ConfirmStage", "session_id": "other"},
     ],
 )
-def test_a_command_of_another_shape_is_refused(body: object) -> None:
+def test_invalid_command_body_is_refused(body: object) -> None:
     with pytest.raises(ValidationError):
         CommandRequest.model_validate(body)
 
 
-def test_an_accepted_command_is_three_fields() -> None:
+def test_accepted_command_has_three_fields() -> None:
     command_id = uuid4()
     answer = CommandAccepted(command_id=command_id, status=CommandStatus.RECEIVED, message="Command accepted")
     assert answer.model_dump(mode="json") == {
@@ -90,12 +90,12 @@ def test_a_tasks_progress_is_a_percentage(progress: float) -> None:
 
 
 @pytest.mark.parametrize("version", ["1", True, 2.0, 0, 2**31])
-def test_an_expected_version_is_a_whole_number_and_nothing_like_one(version: object) -> None:
+def test_expected_version_must_be_an_integer(version: object) -> None:
     with pytest.raises(ValidationError, match="expected_version"):
         CommandRequest.model_validate({"command_type": "ConfirmStage", "expected_version": version})
 
 
-def test_an_error_may_say_more() -> None:
+def test_error_body_can_have_more_fields() -> None:
     body = ErrorBody.model_validate(
         {
             "error_code": "DUPLICATE_COMMAND",

@@ -1,4 +1,4 @@
-"""Nothing of what somebody wrote gets into an error, which may be logged."""
+"""Validation errors, which may be logged, contain no input."""
 
 import pytest
 from pydantic import BaseModel, ValidationError
@@ -15,7 +15,7 @@ MODELS = [
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: f"{model.__module__}.{model.__name__}")
-def test_an_error_of_a_model_holds_nothing_of_its_input(model: type[BaseModel]) -> None:
+def test_validation_error_contains_no_input(model: type[BaseModel]) -> None:
     with pytest.raises(ValidationError) as refused:
         model.model_validate("a private word")
     assert "private" not in str(refused.value)

@@ -1,4 +1,4 @@
-"""One model per table: what is required, what has a default, what is coerced."""
+"""The row models: required fields, defaults and conversions."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -40,14 +40,12 @@ MODELS: list[tuple[type[BaseModel], dict[str, Any]]] = [
 NAMES = [model.__name__ for model, _ in MODELS]
 
 
-def test_there_is_a_model_for_each_of_the_seven_tables() -> None:
+def test_each_of_the_seven_tables_has_a_model() -> None:
     assert sorted(NAMES) == sorted(rows.__all__)
 
 
 @pytest.mark.parametrize(("model", "least"), MODELS, ids=NAMES)
-def test_the_required_fields_suffice_and_each_is_required(
-    model: type[BaseModel], least: dict[str, Any]
-) -> None:
+def test_required_fields_are_sufficient_and_necessary(model: type[BaseModel], least: dict[str, Any]) -> None:
     assert model.model_validate(least)
     assert {name for name, field in model.model_fields.items() if field.is_required()} == set(least)
     for name in least:
@@ -56,9 +54,7 @@ def test_the_required_fields_suffice_and_each_is_required(
 
 
 @pytest.mark.parametrize(("model", "least"), MODELS, ids=NAMES)
-def test_a_row_round_trips_through_json_and_cannot_be_changed(
-    model: type[BaseModel], least: dict[str, Any]
-) -> None:
+def test_row_survives_json_and_is_immutable(model: type[BaseModel], least: dict[str, Any]) -> None:
     row = model.model_validate(least)
     assert model.model_validate_json(row.model_dump_json()) == row
     with pytest.raises(ValidationError, match="frozen"):
@@ -66,12 +62,12 @@ def test_a_row_round_trips_through_json_and_cannot_be_changed(
 
 
 @pytest.mark.parametrize(("model", "least"), MODELS, ids=NAMES)
-def test_a_time_without_a_zone_is_refused(model: type[BaseModel], least: dict[str, Any]) -> None:
+def test_time_without_a_zone_is_refused(model: type[BaseModel], least: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="created_at"):
         model.model_validate(least | {"created_at": NOW.replace(tzinfo=None)})
 
 
-def test_the_states_start_where_the_tables_start_them() -> None:
+def test_default_states_are_those_of_the_tables() -> None:
     by_model = {model: model.model_validate(least) for model, least in MODELS}
     assert by_model[rows.CommandInbox].status is CommandStatus.RECEIVED
     assert by_model[rows.AsyncTask].status is TaskStatus.PENDING
@@ -79,7 +75,7 @@ def test_the_states_start_where_the_tables_start_them() -> None:
     assert by_model[rows.FlowResumeHandle].status is HandleStatus.PENDING_PAUSE
 
 
-def test_labels_and_ids_are_coerced_from_text() -> None:
+def test_labels_and_ids_are_converted_from_text() -> None:
     row = rows.CommandInbox(
         id=str(ID), session_id=str(ID), command_type="Go", status="FAILED", created_at="2026-01-02T00:00:00Z"
     )

@@ -1,4 +1,4 @@
-"""The envelope: what it requires, what it fills in, what it refuses."""
+"""The envelope: required fields, defaults and refused values."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -30,7 +30,7 @@ def test_ids_time_and_target_are_filled_in() -> None:
     assert (one.event_version, one.causation_id, one.payload, one.metadata) == (1, None, {}, {})
 
 
-def test_what_is_given_is_kept() -> None:
+def test_given_fields_are_kept() -> None:
     given: dict[str, Any] = {
         "event_id": uuid4(),
         "causation_id": uuid4(),
@@ -46,12 +46,12 @@ def test_what_is_given_is_kept() -> None:
     assert {name: getattr(envelope, name) for name in given} == given
 
 
-def test_a_round_trip_through_json_changes_nothing() -> None:
+def test_json_round_trip_keeps_the_envelope() -> None:
     envelope = built(payload={"theme": "悬疑", "n": 1.5}, causation_id=uuid4())
     assert EventEnvelope.model_validate_json(envelope.model_dump_json()) == envelope
 
 
-def test_it_has_exactly_the_contracts_fields() -> None:
+def test_envelope_has_exactly_the_contracts_fields() -> None:
     assert set(EventEnvelope.model_fields) == {
         *("event_id", "event_type", "event_version", "aggregate_type", "aggregate_id"),
         *("correlation_id", "causation_id", "actor_id", "target_id", "target_type"),
@@ -59,7 +59,7 @@ def test_it_has_exactly_the_contracts_fields() -> None:
     }
 
 
-def test_the_presence_of_causation_id_is_required_though_it_may_be_null() -> None:
+def test_causation_id_is_required_but_may_be_null() -> None:
     document = built().model_dump(mode="json")
     assert EventEnvelope.model_validate(document).causation_id is None
     del document["causation_id"]
@@ -81,7 +81,7 @@ def test_the_presence_of_causation_id_is_required_though_it_may_be_null() -> Non
         ("correlation_id", "not-a-uuid"),
     ],
 )
-def test_a_field_out_of_its_bounds_is_refused_by_name(field: str, value: Any) -> None:
+def test_field_outside_its_limits_is_refused_by_name(field: str, value: Any) -> None:
     with pytest.raises(ValidationError, match=field):
         built(**{field: value})
 
@@ -93,7 +93,7 @@ def test_an_event_cannot_be_its_own_cause() -> None:
         built(event_id=same, causation_id=same)
 
 
-def test_an_envelope_cannot_be_changed() -> None:
+def test_envelope_is_immutable() -> None:
     envelope = built()
     with pytest.raises(ValidationError, match="frozen"):
         envelope.version = 2

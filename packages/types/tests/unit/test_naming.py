@@ -1,4 +1,4 @@
-"""The naming rule of events: what it takes, what it refuses, and when."""
+"""The naming rules of events: valid names, refused names, and the time of the check."""
 
 import importlib
 import re
@@ -25,12 +25,12 @@ from relaybox_types.naming import (
         "G.S." + "x".upper() + "x" * 187 + "Created",
     ],
 )
-def test_a_name_that_keeps_the_rule_is_returned(name: str) -> None:
+def test_valid_event_name_is_returned(name: str) -> None:
     assert check_event_name(name) == name
 
 
 @pytest.mark.parametrize("verb", OfficialVerb)
-def test_every_official_verb_ends_an_action(verb: OfficialVerb) -> None:
+def test_every_official_verb_is_accepted(verb: OfficialVerb) -> None:
     assert check_event_name(f"Genesis.Session.Stage{verb}")
     assert check_event_name(f"Genesis.Session.{verb}")
 
@@ -59,7 +59,7 @@ def test_the_official_verbs_are_the_contracts() -> None:
         ("G.S." + "X" * 190 + "Created", "is longer than 200 characters"),
     ],
 )
-def test_a_name_that_breaks_the_rule_is_refused_with_the_reason_and_the_rule(name: str, reason: str) -> None:
+def test_invalid_event_name_is_refused_with_reason_and_rule(name: str, reason: str) -> None:
     with pytest.raises(EventNameInvalid) as refused:
         check_event_name(name)
     assert reason in str(refused.value)
@@ -69,7 +69,7 @@ def test_a_name_that_breaks_the_rule_is_refused_with_the_reason_and_the_rule(nam
 @pytest.mark.parametrize(
     "name", ["node.created", "study.pgn_imported", "study.chapter.move_added", "a.b2.c_.d", "n." + "x" * 198]
 )
-def test_a_dotted_name_of_two_to_four_parts_in_lower_case_is_returned(name: str) -> None:
+def test_valid_dotted_name_is_returned(name: str) -> None:
     assert check_dotted_name(name) == name
 
 
@@ -88,9 +88,7 @@ def test_a_dotted_name_of_two_to_four_parts_in_lower_case_is_returned(name: str)
         ("n." + "x" * 199, "is longer than 200 characters"),
     ],
 )
-def test_a_dotted_name_that_breaks_its_rule_is_refused_with_the_reason_and_the_rule(
-    name: str, reason: str
-) -> None:
+def test_invalid_dotted_name_is_refused_with_reason_and_rule(name: str, reason: str) -> None:
     with pytest.raises(EventNameInvalid) as refused:
         check_dotted_name(name)
     assert reason in str(refused.value)
@@ -99,7 +97,7 @@ def test_a_dotted_name_that_breaks_its_rule_is_refused_with_the_reason_and_the_r
 
 @pytest.mark.guarantee("G09")
 @pytest.mark.parametrize("action", ["Delete", "stageCreated", "Too.Many.Created"])
-def test_a_module_that_declares_a_bad_name_cannot_be_imported(
+def test_module_with_an_invalid_event_name_cannot_be_imported(
     action: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "declaring.py").write_text(

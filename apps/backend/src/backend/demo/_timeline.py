@@ -50,7 +50,7 @@ class Timeline:
         self._started_s = time.monotonic()
 
     def show(self, actor: str, text: str, *details: str) -> None:
-        """Print one step: who acted, what happened, and details below."""
+        """Print one step: the actor, the action, and details below."""
         ms = (time.monotonic() - self._started_s) * 1_000
         line = Text.assemble((f"{ms:>7.0f} ms  ", "dim"), (f"{actor:<7} ", _COLOURS.get(actor, "bold")), text)
         self.console.print(line, soft_wrap=True)

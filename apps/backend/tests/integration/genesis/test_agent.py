@@ -1,4 +1,4 @@
-"""The agent at a real PostgreSQL: its reports, and what becomes of a task that nobody waits for."""
+"""The agent with a real PostgreSQL: its reports, and tasks whose request is no longer pending."""
 
 from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
@@ -51,7 +51,7 @@ def agent(database: Database, commands: CommandService, figures: CollectorRegist
 
 
 async def session_after(commands: CommandService, command_type: str) -> tuple[UUID, UUID]:
-    """A session whose second command was of *command_type*, and that command's id."""
+    """Return a session whose second command has *command_type*, and the id of that command."""
     session_id, writer = uuid4(), Caller(actor="writer", source_service="test")
     command_id = uuid4()
     for each in ("CreateSession", command_type):
@@ -79,7 +79,7 @@ async def silent(_percent: float) -> None:
 
 
 def counted(figures: CollectorRegistry) -> dict[tuple[str, str], float]:
-    """How often each command ended how."""
+    """Return the number of commands by type and outcome."""
     return {
         (sample.labels["command_type"], sample.labels["outcome"]): sample.value
         for metric in figures.collect()
@@ -89,11 +89,11 @@ def counted(figures: CollectorRegistry) -> dict[tuple[str, str], float]:
 
 
 @pytest.mark.guarantee("G06")
-async def test_a_task_that_a_withdrawal_did_not_see_ends_with_its_report(
+async def test_task_created_during_a_withdrawal_ends_with_its_report(
     database: Database, commands: CommandService, agent: ConceptAgent, figures: CollectorRegistry
 ) -> None:
     session_id, _ = await session_after(commands, "AbandonSession")
-    # Its command was withdrawn while the task was made.
+    # The command was withdrawn while the task was created.
     task = await task_of(database, session_id, uuid4())
     await agent._propose(task, silent)
     async with database.connection() as connection:
@@ -104,7 +104,7 @@ async def test_a_task_that_a_withdrawal_did_not_see_ends_with_its_report(
         await agent._propose(task, silent)
 
 
-async def test_a_proposal_is_counted_as_a_command_that_ended(
+async def test_proposal_is_counted_as_an_ended_command(
     database: Database, commands: CommandService, agent: ConceptAgent, figures: CollectorRegistry
 ) -> None:
     task = await task_of(database, *await session_after(commands, "RequestConceptGeneration"))
@@ -112,7 +112,7 @@ async def test_a_proposal_is_counted_as_a_command_that_ended(
     assert counted(figures) == {("ReportProposal", "COMPLETED"): 1}
 
 
-async def test_a_failure_is_counted_as_a_command_that_ended(
+async def test_failure_is_counted_as_an_ended_command(
     database: Database, commands: CommandService, agent: ConceptAgent, figures: CollectorRegistry
 ) -> None:
     task = await task_of(database, *await session_after(commands, "RequestConceptGeneration"))

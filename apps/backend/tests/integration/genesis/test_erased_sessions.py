@@ -1,4 +1,4 @@
-"""What remains of a genesis session whose content was erased: over HTTP, in its row, and in a rebuild."""
+"""Erased genesis sessions: over HTTP, in their rows, and in a rebuild."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -35,7 +35,7 @@ _VERSIONS = "SELECT id, version FROM genesis_sessions"
 
 
 class Writer:
-    """A client of the API, in this process."""
+    """An HTTP client of an API in this process."""
 
     def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
@@ -75,7 +75,7 @@ async def erase_session(database: Database, *session_ids: str) -> None:
 
 
 async def rebuild(database: Database, *, write: bool = False) -> tuple[int, int, int]:
-    """Rebuild; the numbers of sessions, differences and repairs."""
+    """Rebuild; return the numbers of sessions, differences and repairs."""
     found: list[Difference] = []
     report = await rebuild_rows(database, SessionProjection(), write=write, on_difference=found.append)
     return report.aggregates, report.differences, report.repaired
@@ -87,7 +87,7 @@ async def execute(database: Database, statement: str, *arguments: Any) -> list[A
 
 
 async def confirmed(writer: Writer) -> str:
-    """A session with content of the writer's own."""
+    """Return a session with own content of the writer."""
     session_id = await writer.create(novel_id=str(uuid4()))
     own = content(GenesisStage.CONCEPT_SELECTION, SECRET)
     assert (await writer.command(session_id, "ConfirmStage", content=own)).status_code == 200
@@ -163,11 +163,13 @@ async def test_rebuild_clears_a_row_that_kept_its_content(database: Database, wr
     assert await rebuild(database, write=True) == (1, 1, 1)
 
 
-async def test_command_that_raced_an_erasure_is_decided_again(database: Database, writer: Writer) -> None:
+async def test_command_concurrent_with_an_erasure_is_decided_again(
+    database: Database, writer: Writer
+) -> None:
     erased, kept = await confirmed(writer), await confirmed(writer)
     await erase_session(database, erased)
-    # What commands that were decided before the erasure committed would write, with the versions of today:
-    # nothing but the erasure refuses the first.
+    # The rows of commands that were decided before the erasure committed, with the present versions: only the
+    # erasure refuses the first.
     versions = {str(row["id"]): row["version"] for row in await execute(database, _VERSIONS)}
     document = '{"id": "%s", "expected_version": %d, "version": 9, "feedback": [{"feedback": "late"}]}'
     documents = [document % (one, versions[one]) for one in (erased, kept)]
@@ -175,7 +177,7 @@ async def test_command_that_raced_an_erasure_is_decided_again(database: Database
     assert [str(row["id"]) for row in advanced] == [kept]
 
 
-async def test_agent_passes_over_a_request_that_was_erased(database: Database) -> None:
+async def test_agent_skips_an_erased_request(database: Database) -> None:
     agent = ConceptAgent(
         OfflineMuse(),
         database=database,

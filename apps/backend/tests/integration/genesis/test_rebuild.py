@@ -1,4 +1,4 @@
-"""`backend rebuild genesis`: rows are what their events say, and are made so again."""
+"""`backend rebuild genesis`: rows are compared with their events, and repaired."""
 
 import asyncio
 import os
@@ -43,7 +43,7 @@ class Writer:
         return (await self._commands.submit(request, domain=genesis)).command_id
 
     async def finish(self) -> UUID:
-        """A session from its beginning to its end, with proposals, failures and feedback."""
+        """Play a session from its beginning to its end, with proposals, failures and feedback."""
         session_id = uuid4()
         await self.send(session_id, "CreateSession", {"novel_id": str(uuid4())})
         for stage in STAGES:
@@ -67,7 +67,7 @@ def writer(database: Database) -> Writer:
 
 @pytest.fixture
 async def sessions(writer: Writer) -> tuple[UUID, UUID, UUID]:
-    """One finished session, one that waits for an agent, one abandoned with own content."""
+    """Create a finished session, one with a pending request, and an abandoned one with own content."""
     finished, waiting, abandoned = await writer.finish(), uuid4(), uuid4()
     await writer.send(waiting, "CreateSession")
     await writer.send(waiting, "RequestConceptGeneration", {"theme_preferences": ["科幻"]})
@@ -80,7 +80,7 @@ async def sessions(writer: Writer) -> tuple[UUID, UUID, UUID]:
 async def rebuild(
     database: Database, *, write: bool, projection: SessionProjection | None = None
 ) -> tuple[tuple[int, int, int], list[Difference]]:
-    """Rebuild; the numbers of sessions, differences and repairs, and the differences."""
+    """Rebuild; return the numbers of sessions, differences and repairs, and the differences."""
     found: list[Difference] = []
     report = await rebuild_rows(
         database, projection or SessionProjection(), write=write, on_difference=found.append
@@ -100,15 +100,13 @@ async def execute(database: Database, statement: str, *arguments: Any) -> None:
         await connection.fetch(statement, *arguments)
 
 
-async def test_rows_written_by_commands_are_what_their_events_say(
+async def test_rows_written_by_commands_equal_their_events(
     database: Database, sessions: tuple[UUID, ...]
 ) -> None:
     assert await rebuild(database, write=False) == (NO_DIFFERENCE, [])
 
 
-async def test_every_row_that_was_lost_comes_back_as_it_was(
-    database: Database, sessions: tuple[UUID, ...]
-) -> None:
+async def test_deleted_rows_are_restored(database: Database, sessions: tuple[UUID, ...]) -> None:
     before = await rows(database)
     await execute(database, "DELETE FROM genesis_sessions")
     report, found = await rebuild(database, write=True)
@@ -133,7 +131,7 @@ async def test_every_row_that_was_lost_comes_back_as_it_was(
         ("version = version + 7", ("version",)),
     ],
 )
-async def test_a_row_that_was_changed_by_hand_is_named_and_repaired(
+async def test_changed_row_is_named_and_repaired(
     database: Database, sessions: tuple[UUID, ...], change: str, fields: tuple[str, ...]
 ) -> None:
     before = await rows(database)
@@ -146,7 +144,7 @@ async def test_a_row_that_was_changed_by_hand_is_named_and_repaired(
     assert await rows(database) == before
 
 
-async def test_a_row_without_events_is_named_and_removed(
+async def test_row_without_events_is_named_and_removed(
     database: Database, sessions: tuple[UUID, ...]
 ) -> None:
     before = await rows(database)
@@ -165,7 +163,7 @@ async def test_a_dry_run_changes_nothing(database: Database, sessions: tuple[UUI
     assert await rows(database) == before
 
 
-async def test_a_session_that_is_written_meanwhile_does_not_count_as_different(
+async def test_session_written_during_a_rebuild_is_no_difference(
     database: Database, writer: Writer, sessions: tuple[UUID, ...]
 ) -> None:
     class AbandonedBeforeRead(SessionProjection):
@@ -180,7 +178,7 @@ async def test_a_session_that_is_written_meanwhile_does_not_count_as_different(
     assert await rebuild(database, write=True, projection=AbandonedBeforeRead()) == (NO_DIFFERENCE, [])
 
 
-async def test_commands_go_on_after_a_repair(
+async def test_commands_work_after_a_repair(
     database: Database, writer: Writer, sessions: tuple[UUID, ...]
 ) -> None:
     await execute(database, "DELETE FROM genesis_sessions WHERE id = $1", sessions[1])
@@ -189,9 +187,7 @@ async def test_commands_go_on_after_a_repair(
     assert (await rebuild(database, write=False))[0] == NO_DIFFERENCE
 
 
-async def test_more_sessions_than_fit_in_a_batch_and_a_page_are_all_compared(
-    database: Database, writer: Writer
-) -> None:
+async def test_rebuild_compares_more_sessions_than_one_batch(database: Database, writer: Writer) -> None:
     ids = [uuid4() for _ in range(600)]
     await asyncio.gather(*(writer.send(one, "CreateSession") for one in ids))
     await asyncio.gather(*(writer.send(one, "RequestConceptGeneration") for one in ids))
@@ -210,7 +206,7 @@ async def test_more_sessions_than_fit_in_a_batch_and_a_page_are_all_compared(
         ("Genesis.Session.Finished", 5, "lacks"),
     ],
 )
-async def test_a_history_that_makes_no_session_is_an_error_and_changes_nothing(
+async def test_unreadable_history_is_an_error_and_changes_nothing(
     database: Database, sessions: tuple[UUID, ...], event_type: str, version: int, complaint: str
 ) -> None:
     await execute(
@@ -249,7 +245,7 @@ async def backend(settings: PostgresSettings, *arguments: str) -> tuple[int, str
     return process.returncode, out.decode(), err.decode()
 
 
-async def test_the_command_ends_with_1_until_the_rows_are_repaired(
+async def test_rebuild_command_exits_1_until_rows_are_repaired(
     database: Database, postgres_settings: PostgresSettings, sessions: tuple[UUID, ...]
 ) -> None:
     await execute(database, "UPDATE genesis_sessions SET draft = NULL WHERE id = $1", sessions[1])
@@ -270,7 +266,7 @@ async def test_the_command_ends_with_1_until_the_rows_are_repaired(
     assert (await backend(postgres_settings, "rebuild", "genesis"))[0] == 0
 
 
-async def test_the_command_says_in_one_line_that_postgresql_is_away(
+async def test_rebuild_command_reports_unreachable_postgresql_in_one_line(
     postgres_settings: PostgresSettings,
 ) -> None:
     away = postgres_settings.model_copy(update={"port": 1})
@@ -289,20 +285,18 @@ async def test_the_list_pages_through_a_writers_sessions_newest_first(
         first = await connection.fetch(SQL["list_first"], "writer", 2)
         at = first[-1]["created_at"], first[-1]["id"]
         rest = await connection.fetch(SQL["list_after"], "writer", *at, 10)
-        nobody = await connection.fetch(SQL["list_first"], "stranger", 2)
+        of_stranger = await connection.fetch(SQL["list_first"], "stranger", 2)
     assert [row["id"] for row in [*first, *rest]] == ids[::-1]
-    assert not nobody
+    assert not of_stranger
 
 
-async def test_two_writers_of_one_version_cannot_both_win(
-    database: Database, sessions: tuple[UUID, ...]
-) -> None:
+async def test_stale_version_cannot_be_advanced(database: Database, sessions: tuple[UUID, ...]) -> None:
     state = {"id": str(sessions[1]), "owner": "writer", "status": "IN_PROGRESS"}
     state |= {"current_stage": "CONCEPT_SELECTION", "version": 3, "expected_version": 1}
     async with database.connection() as connection:
         assert not await connection.fetch(SQL["advance"], to_json([state]).decode())
 
 
-async def test_a_finished_session_is_completed_says_the_table_itself(database: Database) -> None:
+async def test_table_refuses_completed_without_finished(database: Database) -> None:
     with pytest.raises(asyncpg.CheckViolationError, match="genesis_sessions_finished_check"):
         await execute(database, "INSERT INTO genesis_sessions (user_id, status) VALUES ('w', 'COMPLETED')")

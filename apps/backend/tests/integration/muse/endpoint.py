@@ -1,4 +1,4 @@
-"""A local server that speaks the chat-completions protocol and answers by script."""
+"""A local server of the chat-completions protocol with scripted responses."""
 
 import asyncio
 import socket
@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 
 def says(content: str | None) -> Response:
-    """A completion with this content."""
+    """Return a completion with *content*."""
     message = {"role": "assistant", "content": content}
     return JSONResponse(
         {
@@ -30,7 +30,7 @@ def says(content: str | None) -> Response:
 
 
 def fails(status: int, **headers: str) -> Response:
-    """An error, worded as endpoints do, with the key in it; retried at once."""
+    """Return an error that contains the key, as endpoints do; to be retried at once."""
     error = {"error": {"message": "Incorrect API key provided: sk-secret", "type": "x", "code": "y"}}
     return JSONResponse(
         error, status, {"retry-after-ms": "1", **{k.replace("_", "-"): v for k, v in headers.items()}}
@@ -38,13 +38,13 @@ def fails(status: int, **headers: str) -> Response:
 
 
 def json_of(document: object) -> str:
-    """The document as a model would write it."""
+    """Return the document as a model writes it."""
     return to_json(document).decode()
 
 
 @dataclass
 class Endpoint:
-    """What it still has to answer, None for never; and what it was asked."""
+    """The remaining responses (None for no response), and the received requests."""
 
     base_url: str
     script: list[Response | None] = field(default_factory=list[Response | None])
@@ -65,7 +65,7 @@ class Endpoint:
 
 @asynccontextmanager
 async def running_endpoint() -> AsyncIterator[Endpoint]:
-    """An endpoint on a free port."""
+    """Run an endpoint on a free port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         endpoint = Endpoint(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}/v1")
         app = Starlette(routes=[Route("/v1/chat/completions", endpoint.answer, methods=["POST"])])

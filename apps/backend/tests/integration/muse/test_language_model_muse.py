@@ -1,4 +1,4 @@
-"""The muse that asks a language model, against a server that speaks the protocol and breaks it on purpose."""
+"""The muse with a language model, against a server that follows the protocol and breaks it on purpose."""
 
 import logging
 import socket
@@ -34,7 +34,7 @@ BRIEF = Brief(stage=GenesisStage.CONCEPT_SELECTION, seed="one")
 
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A developer's proxy knows nothing of this machine's servers."""
+    """Requests to local servers bypass a developer's proxy."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
@@ -57,7 +57,7 @@ def muse_at(base_url: str, **settings: Any) -> Muse:
 
 
 async def ignore(percent: float) -> None:
-    """A listener who does not care."""
+    """Ignore progress."""
 
 
 async def ask(
@@ -77,12 +77,12 @@ def concept(number: int = 0, **changes: Any) -> dict[str, Any]:
 GOOD = {"options": [concept(0), concept(1), concept(2)], "remark": "Three."}
 
 
-async def test_a_good_answer_becomes_a_proposal(endpoint: Endpoint) -> None:
+async def test_valid_response_becomes_a_proposal(endpoint: Endpoint) -> None:
     proposal = await ask(endpoint, says(json_of(GOOD)))
     assert proposal == Proposal.model_validate({"stage": "CONCEPT_SELECTION", **GOOD})
 
 
-async def test_the_model_is_told_all_that_the_brief_holds(endpoint: Endpoint) -> None:
+async def test_prompt_contains_the_whole_brief(endpoint: Endpoint) -> None:
     brief = Brief(
         stage=GenesisStage.STORY_CONCEPTION,
         preferences=Preferences(theme_preferences=("科幻",)),
@@ -108,12 +108,12 @@ async def test_the_model_is_told_all_that_the_brief_holds(endpoint: Endpoint) ->
 
 
 @pytest.mark.parametrize("wrapped", ["```json\n{}\n```", "Here you are:\n{}\nEnjoy!"])
-async def test_a_fence_or_small_talk_around_the_answer_does_no_harm(endpoint: Endpoint, wrapped: str) -> None:
+async def test_text_around_the_json_is_ignored(endpoint: Endpoint, wrapped: str) -> None:
     await ask(endpoint, says(wrapped.replace("{}", json_of(GOOD))))
     assert len(endpoint.asked) == 1
 
 
-async def test_progress_rises_to_a_hundred_percent(endpoint: Endpoint) -> None:
+async def test_progress_increases_to_100_percent(endpoint: Endpoint) -> None:
     seen: list[float] = []
 
     async def note(percent: float) -> None:
@@ -125,7 +125,7 @@ async def test_progress_rises_to_a_hundred_percent(endpoint: Endpoint) -> None:
     assert seen[-1] == 100.0
 
 
-async def test_a_listeners_own_error_is_not_blamed_on_the_model(endpoint: Endpoint) -> None:
+async def test_error_of_the_progress_callback_is_passed_on(endpoint: Endpoint) -> None:
     async def fail(percent: float) -> None:
         raise TimeoutError("the database is slow")
 
@@ -134,7 +134,7 @@ async def test_a_listeners_own_error_is_not_blamed_on_the_model(endpoint: Endpoi
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-async def test_a_limit_or_a_failure_that_passes_is_waited_out(endpoint: Endpoint, status: int) -> None:
+async def test_temporary_error_of_the_endpoint_is_retried(endpoint: Endpoint, status: int) -> None:
     await ask(endpoint, fails(status), fails(status), says(json_of(GOOD)))
     assert len(endpoint.asked) == 3
 
@@ -150,7 +150,7 @@ async def test_a_limit_or_a_failure_that_passes_is_waited_out(endpoint: Endpoint
         (404, MuseRefused, 1),
     ],
 )
-async def test_a_limit_or_a_failure_that_stays_has_a_name(
+async def test_permanent_error_of_the_endpoint_is_mapped(
     endpoint: Endpoint, status: int, error: type[MuseError], times_asked: int
 ) -> None:
     with pytest.raises(error):
@@ -158,7 +158,7 @@ async def test_a_limit_or_a_failure_that_stays_has_a_name(
     assert len(endpoint.asked) == times_asked
 
 
-async def test_retry_after_is_honoured(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_retry_waits_for_retry_after(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
 
     async def wait(seconds: float) -> None:
@@ -169,18 +169,18 @@ async def test_retry_after_is_honoured(endpoint: Endpoint, monkeypatch: pytest.M
     assert waited == [7.0]
 
 
-async def test_an_endpoint_that_never_answers_is_given_up(endpoint: Endpoint) -> None:
+async def test_unresponsive_endpoint_times_out(endpoint: Endpoint) -> None:
     with pytest.raises(MuseTimedOut, match=r"within 0\.2 s.*MUSE_TIMEOUT_S"):
         await ask(endpoint, None, muse_timeout_s=0.2)
 
 
-async def test_the_time_limit_covers_the_second_question_too(endpoint: Endpoint) -> None:
+async def test_time_limit_includes_the_retry(endpoint: Endpoint) -> None:
     with pytest.raises(MuseTimedOut):
         await ask(endpoint, says("?"), None, muse_timeout_s=2.0)
     assert len(endpoint.asked) == 2
 
 
-async def test_nobody_there_is_unavailable() -> None:
+async def test_unreachable_endpoint_is_unavailable() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(MuseUnavailable, match="MUSE_BASE_URL"):
@@ -201,7 +201,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN.keys())
-async def test_a_broken_answer_is_asked_for_once_more(endpoint: Endpoint, broken: str | None) -> None:
+async def test_invalid_response_is_retried_once(endpoint: Endpoint, broken: str | None) -> None:
     proposal = await ask(endpoint, says(broken), says(json_of(GOOD)))
     assert len(proposal.options) == 3
     *_, said, retry_request = endpoint.asked[1]["messages"]
@@ -209,13 +209,13 @@ async def test_a_broken_answer_is_asked_for_once_more(endpoint: Endpoint, broken
     assert "cannot be used" in retry_request["content"]
 
 
-async def test_the_model_is_told_what_was_wrong(endpoint: Endpoint) -> None:
+async def test_retry_contains_the_validation_errors(endpoint: Endpoint) -> None:
     await ask(endpoint, says(BROKEN["a text too long"]), says(json_of(GOOD)))
     assert "Concept.title: String should have at most 200" in endpoint.asked[1]["messages"][-1]["content"]
 
 
 @pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN.keys())
-async def test_two_broken_answers_are_an_error(endpoint: Endpoint, broken: str | None) -> None:
+async def test_two_invalid_responses_are_an_error(endpoint: Endpoint, broken: str | None) -> None:
     with pytest.raises(MuseAnswerBroken, match="test-model"):
         await ask(endpoint, says(broken), says(broken))
 
@@ -231,13 +231,13 @@ async def test_two_broken_answers_are_an_error(endpoint: Endpoint, broken: str |
     ],
     ids=["html", "broken json", "no choices", "a list", "null"],
 )
-async def test_something_else_at_the_address_is_named(endpoint: Endpoint, answer: Response) -> None:
+async def test_other_server_at_the_address_is_an_error(endpoint: Endpoint, answer: Response) -> None:
     with pytest.raises(MuseAnswerBroken, match="not the address of a chat-completions endpoint"):
         await ask(endpoint, *[answer] * 3)
 
 
 @pytest.mark.parametrize("status", [401, 429, 500])
-async def test_the_key_is_in_no_error_and_no_log(
+async def test_api_key_is_in_no_error_and_no_log(
     endpoint: Endpoint, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -250,16 +250,16 @@ async def test_the_key_is_in_no_error_and_no_log(
     assert all(KEY not in text for text in (repr(muse), str(caught.value), *shown))
 
 
-def test_the_offline_muse_is_asked_unless_another_is_chosen() -> None:
+def test_default_muse_is_offline() -> None:
     assert muse_from_settings(MuseSettings(muse="offline", muse_pace_s=0.5)) == OfflineMuse(pace_s=0.5)
 
 
-def test_a_language_model_without_a_name_is_refused_at_the_start() -> None:
+def test_language_model_without_a_name_is_refused() -> None:
     with pytest.raises(SettingsError, match="MUSE_MODEL"):
         muse_from_settings(MuseSettings(muse="llm", muse_model=""))
 
 
-def test_a_missing_library_is_named_with_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_library_is_an_error_with_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "backend.genesis.muse._language_model", raising=False)
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(MuseNotInstalled, match=r"pip install .*'\./apps/backend\[llm\]'"):

@@ -1,4 +1,4 @@
-"""The offline muse: the writer's language, the same for the same brief, each stage built on those before."""
+"""The offline muse: it uses the writer's language, is deterministic, and builds on earlier stages."""
 
 import re
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ ENGLISH = Preferences(theme_preferences=("mystery", "AI ethics"), style_preferen
 
 
 async def ignore(percent: float) -> None:
-    """A listener who does not care."""
+    """Ignore progress."""
 
 
 async def propose(stage: GenesisStage = GenesisStage.CONCEPT_SELECTION, **rest: Any) -> Proposal:
@@ -39,7 +39,7 @@ async def propose(stage: GenesisStage = GenesisStage.CONCEPT_SELECTION, **rest: 
 
 
 async def whole_story(choice: int = 0, **rest: Any) -> dict[GenesisStage, Proposal]:
-    """A proposal for every stage, each on top of the confirmed ones before."""
+    """Propose every stage, each based on the confirmed ones before."""
     proposals: dict[GenesisStage, Proposal] = {}
     confirmed: dict[GenesisStage, AnyContent] = {}
     for stage in STAGES:
@@ -53,41 +53,41 @@ def text_of(model: BaseModel) -> str:
 
 
 def prose_of(model: BaseModel) -> str:
-    """The text without what the models themselves spell in English: fields, stages and roles."""
+    """Return the text without the English words of the models: fields, stages and roles."""
     words = "|".join((*STAGES, *CharacterRole))
     return re.sub(rf'"[a-z_]+":|{words}', "", text_of(model))
 
 
 @pytest.mark.parametrize("seed", [str(n) for n in range(5)])
-async def test_chinese_in_chinese_out_in_every_stage(seed: str) -> None:
+async def test_chinese_preferences_give_chinese_proposals(seed: str) -> None:
     for proposal in (await whole_story(preferences=CHINESE, seed=seed)).values():
         assert re.findall("[A-Za-z]{2,}", prose_of(proposal)) == []
         assert len(HAN.findall(text_of(proposal))) > 100
 
 
 @pytest.mark.parametrize("seed", [str(n) for n in range(5)])
-async def test_english_in_english_out_in_every_stage(seed: str) -> None:
+async def test_english_preferences_give_english_proposals(seed: str) -> None:
     for proposal in (await whole_story(preferences=ENGLISH, seed=seed)).values():
         assert HAN.search(text_of(proposal)) is None
 
 
-async def test_nobody_said_a_word_so_it_is_english() -> None:
+async def test_language_without_any_text_is_english() -> None:
     assert HAN.search(text_of(await propose())) is None
 
 
-async def test_the_language_asked_for_beats_the_language_used() -> None:
+async def test_preferred_language_overrides_that_of_the_texts() -> None:
     preferences = Preferences(theme_preferences=("mystery",), language="zh-Hans")
     assert HAN.search(text_of((await propose(preferences=preferences)).options[0])) is not None
 
 
-async def test_without_preferences_the_confirmed_data_decide_the_language() -> None:
+async def test_language_follows_confirmed_contents() -> None:
     concept = (await propose(preferences=CHINESE)).options[0]
     confirmed = {GenesisStage.CONCEPT_SELECTION: concept}
     proposal = await propose(GenesisStage.STORY_CONCEPTION, confirmed=confirmed)
     assert re.findall("[A-Za-z]{2,}", prose_of(proposal)) == []
 
 
-async def test_a_note_does_not_change_the_language_of_a_story_that_has_begun() -> None:
+async def test_note_does_not_change_the_language_of_a_story() -> None:
     concept = (await propose(preferences=ENGLISH)).options[0]
     confirmed = {GenesisStage.CONCEPT_SELECTION: concept}
     note = Preferences(notes="好")
@@ -95,19 +95,19 @@ async def test_a_note_does_not_change_the_language_of_a_story_that_has_begun() -
     assert HAN.search(text_of(proposal)) is None
 
 
-async def test_feedback_alone_decides_the_language_too() -> None:
+async def test_language_follows_feedback_if_there_is_no_other_text() -> None:
     proposal = await propose(feedback=(Feedback(feedback="再来一次"),))
     assert re.findall("[A-Za-z]{2,}", prose_of(proposal)) == []
 
 
 @pytest.mark.parametrize("stage", STAGES)
-async def test_the_same_brief_gives_the_same_proposal(stage: GenesisStage) -> None:
+async def test_same_brief_gives_the_same_proposal(stage: GenesisStage) -> None:
     first = await whole_story(preferences=ENGLISH)
     second = await whole_story(preferences=ENGLISH)
     assert text_of(first[stage]) == text_of(second[stage])
 
 
-async def test_the_order_in_which_stages_are_handed_over_does_not_matter() -> None:
+async def test_order_of_confirmed_stages_does_not_matter() -> None:
     story = await whole_story(preferences=ENGLISH)
     confirmed = {stage: story[stage].options[0] for stage in STAGES[:-1]}
     turned = dict(reversed(confirmed.items()))
@@ -124,7 +124,7 @@ async def test_the_order_in_which_stages_are_handed_over_does_not_matter() -> No
         {"feedback": (Feedback(feedback="Something else", rating=1),)},
     ],
 )
-async def test_another_brief_gives_another_proposal(change: Mapping[str, Any]) -> None:
+async def test_different_briefs_give_different_proposals(change: Mapping[str, Any]) -> None:
     before = {"preferences": ENGLISH}
     assert (await propose(**before)).options != (await propose(**{**before, **change})).options
 
@@ -138,7 +138,7 @@ async def test_twenty_seeds_give_many_stories() -> None:
 
 
 @pytest.mark.parametrize("preferences", [CHINESE, ENGLISH, Preferences()])
-async def test_three_concepts_differ_in_all_that_matters(preferences: Preferences) -> None:
+async def test_three_concepts_differ_in_hero_and_theme(preferences: Preferences) -> None:
     options = (await propose(preferences=preferences)).options
     concepts = [option for option in options if isinstance(option, Concept)]
     for field in ("title", "logline", "hook", "themes"):
@@ -152,7 +152,7 @@ async def test_the_writers_themes_and_styles_are_in_every_concept() -> None:
         assert all(style in concept.tone for style in CHINESE.style_preferences)
 
 
-async def test_a_theme_the_muse_has_never_heard_of_still_runs_through_the_concepts() -> None:
+async def test_unknown_theme_is_in_every_concept() -> None:
     proposal = await propose(preferences=Preferences(theme_preferences=("beekeeping",)))
     assert all(isinstance(one, Concept) and "beekeeping" in one.hook for one in proposal.options)
 
@@ -166,7 +166,7 @@ async def test_a_genre_decides_the_world(theme: str, place: str) -> None:
     assert all(isinstance(one, Concept) and place in one.logline for one in proposal.options)
 
 
-async def test_a_world_turned_down_in_feedback_does_not_come_back() -> None:
+async def test_world_rejected_in_feedback_is_not_proposed_again() -> None:
     for number in range(10):
         proposal = await propose(seed=str(number), feedback=(Feedback(feedback="No fantasy, please."),))
         assert "Vellamar" not in text_of(proposal)
@@ -175,9 +175,7 @@ async def test_a_world_turned_down_in_feedback_does_not_come_back() -> None:
 @pytest.mark.parametrize("preferences", [CHINESE, ENGLISH])
 @pytest.mark.parametrize("seed", [str(n) for n in range(5)])
 @pytest.mark.parametrize("choice", [0, 1])
-async def test_what_was_confirmed_is_carried_through_to_the_last_chapter(
-    preferences: Preferences, seed: str, choice: int
-) -> None:
+async def test_outline_uses_all_confirmed_contents(preferences: Preferences, seed: str, choice: int) -> None:
     story = await whole_story(choice, preferences=preferences, seed=seed)
     concept, conception, world, cast, outline = (story[stage].options[choice] for stage in STAGES)
     assert isinstance(concept, Concept)
@@ -248,7 +246,7 @@ OWN = {
 }
 
 
-async def test_a_premise_begins_with_the_writers_own_concept() -> None:
+async def test_premise_begins_with_the_writers_own_concept() -> None:
     proposal = await propose(GenesisStage.STORY_CONCEPTION, confirmed=OWN)
     logline = OWN[GenesisStage.CONCEPT_SELECTION].model_dump()["logline"]
     for option in proposal.options:
@@ -256,13 +254,13 @@ async def test_a_premise_begins_with_the_writers_own_concept() -> None:
         assert option.premise.startswith(logline + ". ")
 
 
-async def test_a_writers_own_hero_gets_no_name_from_the_muse() -> None:
+async def test_own_hero_gets_no_name_from_the_phrase_bank() -> None:
     confirmed = {GenesisStage.CONCEPT_SELECTION: OWN[GenesisStage.CONCEPT_SELECTION]}
     proposal = await propose(GenesisStage.STORY_CONCEPTION, confirmed=confirmed)
     assert "It begins when the protagonist" in text_of(proposal)
 
 
-async def test_a_hero_who_gets_a_name_has_it_in_every_sentence_of_the_outline() -> None:
+async def test_outline_uses_the_name_of_the_hero_everywhere() -> None:
     confirmed = {GenesisStage.CONCEPT_SELECTION: OWN[GenesisStage.CONCEPT_SELECTION]}
     for stage in STAGES[1:]:
         confirmed[stage] = (await propose(stage, confirmed=dict(confirmed))).options[0]
@@ -271,13 +269,13 @@ async def test_a_hero_who_gets_a_name_has_it_in_every_sentence_of_the_outline() 
 
 
 @pytest.mark.parametrize("seed", [str(n) for n in range(5)])
-async def test_people_live_in_the_writers_own_world_not_in_one_of_the_muses(seed: str) -> None:
+async def test_characters_live_in_the_writers_own_world(seed: str) -> None:
     told = text_of(await propose(GenesisStage.CHARACTERS, confirmed=OWN, seed=seed))
     assert "Scriptorium" in told
     assert [world.name for world in Bank.load("en").worlds if world.name in told] == []
 
 
-async def test_an_outline_stands_on_the_writers_own_world_and_cast() -> None:
+async def test_outline_uses_the_writers_own_world_and_cast() -> None:
     told = text_of(await propose(GenesisStage.PLOT_OUTLINE, confirmed=OWN))
     for own in (
         "Brother Malachy",
@@ -291,7 +289,7 @@ async def test_an_outline_stands_on_the_writers_own_world_and_cast() -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES[1:])
-async def test_a_stage_without_the_ones_before_it_is_not_proposed(stage: GenesisStage) -> None:
+async def test_proposal_without_earlier_stages_is_refused(stage: GenesisStage) -> None:
     with pytest.raises(MuseBriefIncomplete, match="confirm that stage first"):
         await propose(stage)
 
@@ -307,7 +305,7 @@ async def test_a_stage_without_the_ones_before_it_is_not_proposed(stage: Genesis
         ("不要太黑暗", ("总有人留着一盏灯", "善意在谁也没有预备的地方")),
     ],
 )
-async def test_a_wish_in_the_feedback_shows_in_the_story_and_in_the_remark(
+async def test_style_request_changes_the_story_and_the_remark(
     stage: GenesisStage, feedback: str, phrases: tuple[str, str]
 ) -> None:
     preferences = CHINESE if HAN.search(feedback) else ENGLISH
@@ -321,21 +319,21 @@ async def test_a_wish_in_the_feedback_shows_in_the_story_and_in_the_remark(
 
 
 @pytest.mark.parametrize("feedback", ["Not too dark please.", "I don't want it darker", "别太黑暗"])
-async def test_what_the_writer_wants_less_of_is_not_given(feedback: str) -> None:
+async def test_negated_style_request_is_not_fulfilled(feedback: str) -> None:
     proposal = await propose(preferences=CHINESE, feedback=(Feedback(feedback=feedback),))
     assert "比初看时更暗" not in text_of(proposal)
     assert "darker than it first seems" not in text_of(proposal)
 
 
 @pytest.mark.parametrize("seed", [str(n) for n in range(5)])
-async def test_a_wish_is_not_answered_with_the_same_sentence_twice(seed: str) -> None:
+async def test_style_request_never_repeats_a_sentence(seed: str) -> None:
     story = await whole_story(preferences=Preferences(notes="Please: a twist!"), seed=seed)
     contents = [story[stage].options[0] for stage in STAGES[:4]]
     for phrase in ("the one thing everyone took for granted", "who has been telling all this"):
         assert sum(phrase in text_of(content) for content in contents) == 1
 
 
-async def test_progress_rises_to_a_hundred_percent() -> None:
+async def test_progress_increases_to_100_percent() -> None:
     seen: list[float] = []
 
     async def note(percent: float) -> None:
@@ -349,7 +347,7 @@ async def test_progress_rises_to_a_hundred_percent() -> None:
 
 @pytest.mark.parametrize("letter", ["长", "w"])
 @pytest.mark.parametrize("gap", ["", " "])
-async def test_the_longest_texts_a_writer_may_send_still_lead_to_a_proposal(letter: str, gap: str) -> None:
+async def test_longest_allowed_texts_give_a_proposal(letter: str, gap: str) -> None:
     def filled(length: int) -> str:
         return ((letter * 7 + gap) * length)[:length].strip()
 
@@ -370,7 +368,7 @@ async def test_the_longest_texts_a_writer_may_send_still_lead_to_a_proposal(lett
 
 
 def _stretched(document: Any, filled: Any) -> Any:
-    """Every text as long as the models allow, by trial."""
+    """Return a brief whose texts are as long as the models allow."""
     match document:
         case {"role": str(role), **rest}:
             return {"role": role, **_stretched(rest, filled)}

@@ -1,4 +1,4 @@
-"""The phrase bank: every language has the same shape, and every phrase fits where it is put."""
+"""The phrase bank: every language has the same structure, and every phrase has valid slots."""
 
 import string
 
@@ -29,7 +29,7 @@ def test_every_stage_has_a_remark_and_every_plot_nine_chapters(language: Languag
 
 
 @languages
-def test_phrases_ask_only_for_slots_that_are_filled(language: Language) -> None:
+def test_phrases_use_known_slots_only(language: Language) -> None:
     bank = Bank.load(language)
     for motif in bank.motifs:
         for frame in (motif.discovery, motif.pressure, motif.premise, motif.conflict, *motif.endings):
@@ -65,7 +65,7 @@ def test_heroes_and_antagonists_make_valid_characters(language: Language) -> Non
 
 
 @languages
-def test_every_world_and_motif_can_be_asked_for(language: Language) -> None:
+def test_keywords_match_their_world_or_motif(language: Language) -> None:
     bank = Bank.load(language)
     items: list[World | Motif] = [*bank.worlds, *bank.motifs]
     for item in items:
