@@ -1,4 +1,4 @@
-"""Idempotent requests: the same key, one effect, the same answer."""
+"""Idempotent requests: one execution per key, and the same response to each repetition."""
 
 from relaybox.idempotency._errors import (
     IdempotencyError,

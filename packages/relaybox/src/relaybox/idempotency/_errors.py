@@ -1,15 +1,15 @@
-"""Why a keyed request is not carried out.
+"""The errors of requests with an idempotency key; the request was not executed.
 
 ::
 
     RelayboxError
     └── IdempotencyError
         ├── KeyInvalid         the header is not one key
-        ├── KeyMissing         the endpoint wants a key
-        ├── RequestInFlight    the first request with this key still runs
+        ├── KeyMissing         the endpoint requires a key
+        ├── RequestInFlight    another request with this key is still running
         ├── KeyReused          the key was used for another request
-        ├── ResponseNotKept    carried out already; its answer was too large, or is erased
-        └── StoreUnavailable   Redis, where the answers are kept, is away
+        ├── ResponseNotKept    executed before; its response was too large to store, or is erased
+        └── StoreUnavailable   Redis, which stores the responses, is away
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ __all__ = (
 
 
 class IdempotencyError(RelayboxError):
-    """Base of the errors of this package; nothing was carried out because of them."""
+    """Base of the errors of this package; the request was not executed."""
 
     error_code: ClassVar[str] = "IDEMPOTENCY_ERROR"
 
@@ -44,25 +44,25 @@ class KeyInvalid(IdempotencyError):
 
 
 class KeyMissing(IdempotencyError):
-    """Raised when an endpoint that wants a key gets none."""
+    """Raised when an endpoint requires a key and the request has none."""
 
     error_code = "IDEMPOTENCY_KEY_MISSING"
 
     def __init__(self) -> None:
-        super().__init__("This needs the header 'Idempotency-Key'; send a random one, such as a UUID")
+        super().__init__("The header 'Idempotency-Key' is required; send a random value, such as a UUID")
 
 
 class RequestInFlight(IdempotencyError):
-    """Raised when the first request with this key has not ended (G62); the same again, later, is answered."""
+    """Raised while another request with this key is running (G62); repeat the request later."""
 
     error_code = "REQUEST_IN_FLIGHT"
 
     def __init__(self) -> None:
-        super().__init__("A request with this idempotency key still runs; send it again in a moment")
+        super().__init__("A request with this idempotency key is still running; repeat it in a moment")
 
 
 class KeyReused(IdempotencyError):
-    """Raised when the key belongs to another request: method, path, query or body differ (G62)."""
+    """Raised when the key was used for a request with another method, path, query or body (G62)."""
 
     error_code = "IDEMPOTENCY_KEY_REUSED"
 
@@ -71,34 +71,35 @@ class KeyReused(IdempotencyError):
 
 
 _NOT_KEPT: Final = {
-    "erased": "what it was about has been erased since",
-    "secret": "the answer held a secret, which is shown once and never kept; make a new one if it is lost",
+    "erased": "its response has been erased",
+    "secret": "its response held a secret, which is never stored; create a new secret if it is lost",
 }
 
 
 class ResponseNotKept(IdempotencyError):
-    """Raised instead of a replay when the answer was too large to keep (G67), or secret, or is erased.
+    """Raised instead of a replay if the response was too large to store (G67), or secret, or was erased.
 
-    It is not carried out again.
+    The request is not executed again.
     """
 
     error_code = "RESPONSE_NOT_KEPT"
 
     def __init__(self, status: int, headers: Mapping[str, str], *, why: str | None = None) -> None:
-        """*why* is the word that is kept instead of the body."""
+        """Explain by *why*, the word that is stored instead of the body."""
         self.original_status = status
-        #: Where to look instead, if the answer had a ``Location``.
+        #: ``Location`` of the first response, None without one.
         self.location = headers.get("location")
         reason = _NOT_KEPT.get(
-            why or "", "the answer was too large to keep, read what it made instead of sending it again"
+            why or "",
+            "its response was too large to store; read the created resource instead of repeating the request",
         )
-        super().__init__(f"This was carried out and answered with {status}; {reason}")
+        super().__init__(f"This request was executed with status {status}; {reason}")
 
 
 class StoreUnavailable(IdempotencyError):
-    """Raised when Redis, where the answers are kept, cannot be reached or do its work; try again later.
+    """Raised when Redis, which stores the responses, is unreachable or fails; try again later.
 
-    PostgreSQL's trouble is :class:`relaybox.db.DatabaseUnavailable`.
+    Failures of PostgreSQL are :class:`relaybox.db.DatabaseUnavailable`.
     """
 
     error_code = "IDEMPOTENCY_STORE_UNAVAILABLE"

@@ -1,4 +1,4 @@
-"""Keys: as clients send them, as the library makes them, and as they are stored."""
+"""Idempotency keys: parse, generate and hash them, and compute the fingerprints of requests."""
 
 import hashlib
 import json
@@ -28,36 +28,36 @@ __all__ = (
     "stored_key",
 )
 
-#: In lower case, as ASGI has them; the second is the draft's (draft-ietf-httpapi-idempotency-key-header).
+#: In lower case, as in ASGI; the second is the IETF draft's (draft-ietf-httpapi-idempotency-key-header).
 KEY_HEADERS: Final = (b"x-idempotency-key", b"idempotency-key")
 _KEY_BYTES_MAX: Final = 255
 #: A string of structured fields (RFC 8941, section 3.3.3).
 _QUOTED: Final = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])+)"')
 _ESCAPED: Final = re.compile(r"\\(.)")
-#: What nearly all clients send; a comma would be two values that a proxy has joined.
+#: What nearly all clients send; a comma means two values that a proxy has joined.
 _BARE: Final = re.compile(r"[\x21\x23-\x2b\x2d-\x7e]+")
 _GENERATED_CHARS: Final = 32
-#: 128 bits: enough never to meet by chance, and half the index of a whole digest.
+#: 128 bits exclude collisions in practice, and take half the index space of a whole digest.
 _STORED_BYTES: Final = 16
 _SALT_BYTES_MAX: Final = 64
 _FINGERPRINT_BYTES: Final = 16
-#: Goes with every fingerprint, so that a change of what counts does not turn retries into refusals.
+#: Version of a fingerprint, so that a new rule does not turn retries into refusals.
 _BY_BYTES: Final = "1"
 _BY_VALUE: Final = "2"
-#: Doubles below it that are whole are exact.
+#: Whole doubles below it are exact.
 _INTEGER_MAX: Final = 2**53
 
 
 def parse_key(values: Sequence[bytes]) -> str | None:
-    """The client's key, from its headers' *values*; ``"k"`` and ``k`` are the same (G60), None is no key.
+    """Return the key in the header *values*, None without one; ``"k"`` and ``k`` are the same key (G60).
 
     Raises:
-        KeyInvalid: there are several, or it is empty, over 255 bytes, or not printable ASCII.
+        KeyInvalid: There are several keys, or the key is empty, over 255 bytes, or not printable ASCII.
     """
     if not values:
         return None
     if len(values) > 1:
-        raise KeyInvalid("stands in several headers")
+        raise KeyInvalid("is in several headers")
     text = values[0].decode("latin-1").strip(" \t")
     quoted = _QUOTED.fullmatch(text)
     if quoted is None and _BARE.fullmatch(text) is None:
@@ -69,47 +69,47 @@ def parse_key(values: Sequence[bytes]) -> str | None:
 
 
 def generate_key_from_request(method: str, path: str, body: Any = None, user_id: str = "") -> str:
-    """``auto:`` and 32 hex digits of SHA-256: equal requests of a user have equal keys (contract, section 5).
+    """Return ``auto:`` and 32 hex digits of SHA-256; equal requests of a user have equal keys.
 
-    *body* is what was sent (bytes or text) or JSON as Python has it; JSON counts by its content, so that the
-    order of keys and white space make no difference.
+    *body* is the body as bytes or text, or its JSON as Python objects; JSON is compared by its content, so
+    the order of keys and white space make no difference.
     """
     return f"auto:{_digest((method.upper(), path, _canonical(body), user_id))}"
 
 
 def generate_key(*parts: object) -> str:
-    """``idem:`` and 32 hex digits of SHA-256 over *parts*, each as text; their borders count."""
+    """Return ``idem:`` and 32 hex digits of SHA-256 over *parts*, each as text with its length."""
     return f"idem:{_digest(map(str, parts))}"
 
 
 def scope_of(issuer: str, subject: str) -> str:
-    """The principal a key belongs to (G61): the two together are unique, and outlive a token."""
+    """Return the scope of a principal's keys (G61): unique, and independent of the token."""
     return f"{len(issuer)}:{issuer}:{subject}"
 
 
 def stored_key(scope: str, key: str, secret: SecretStr | None) -> str:
-    """What stands in ``idempotency_cache.key``: a keyed hash of principal and key, 22 characters."""
+    """Return the value of ``idempotency_cache.key``: a keyed hash of scope and key, 22 characters."""
     salt = secret.get_secret_value().encode() if secret else b""
     if len(salt) > _SALT_BYTES_MAX:
         salt = hashlib.blake2b(salt).digest()
-    # A keyed hash by itself (RFC 7693, section 2.9), and at a tenth of an HMAC's price.
+    # BLAKE2 is a keyed hash itself (RFC 7693, section 2.9), at a tenth of the cost of an HMAC.
     return _text(hashlib.blake2b(_joined((scope, key)), digest_size=_STORED_BYTES, key=salt).digest())
 
 
 def lock_number(stored: str) -> int:
-    """The advisory lock of a stored key: 64 bits of its hash, as PostgreSQL counts them."""
+    """Return the advisory lock of a stored key: 64 bits of its hash, as a signed integer."""
     return int.from_bytes(hashlib.blake2b(stored.encode(), digest_size=8).digest(), signed=True)
 
 
 def sorted_query(query: bytes) -> str:
-    """*query* with its pairs in order: theirs is no part of what a request is."""
+    """Return *query* with its pairs sorted; their order does not distinguish requests."""
     return b"&".join(sorted(query.split(b"&"))).decode("latin-1")
 
 
 def fingerprint_of(
     method: str, path: str, query: bytes, content_type: str, body_digest: bytes, *, by_value: bool = False
 ) -> str:
-    """What a request is, for telling a retry from another request under the same key (G62).
+    """Return the fingerprint that tells a retry from another request under the same key (G62).
 
     Method, path, sorted query, content type without its parameters, and the exact bytes of the body, or its
     :func:`canonical_json` if *by_value*.
@@ -121,11 +121,12 @@ def fingerprint_of(
 
 
 def canonical_json(body: bytes) -> bytes | None:
-    """Return the one form of all JSON texts with the value of *body*; None if it must count by its bytes.
+    """Return the canonical form of the JSON text *body*; None if *body* must be compared by its bytes.
 
-    The order of members, white space and escapes make no difference, and 1, 1.0 and 1e0 are one number. What
-    is no JSON in UTF-8, nests too deep, has two members of one name, or holds half of a surrogate pair or a
-    number that a double does not carry exactly counts by its bytes: programs may read different values.
+    The order of members, white space and escapes make no difference, and 1, 1.0 and 1e0 are one number. A
+    body is compared by its bytes if programs may read different values: it is not JSON in UTF-8, nests too
+    deep, has two members of one name, or contains half of a surrogate pair or a number that no double
+    represents exactly.
     """
     try:
         return to_json(_EXACT_JSON.decode(body.decode()))
@@ -143,11 +144,11 @@ def _sorted_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _exact_number(text: str) -> float:
     number = float(text)
     if not math.isfinite(number) or Decimal(text) != Decimal(repr(number)):
-        raise ValueError("a double does not carry this number")
+        raise ValueError("no double represents this number exactly")
     return int(number) if number.is_integer() and abs(number) < _INTEGER_MAX else number
 
 
-#: Made once, and with members sorted as they are read: a body of 200 bytes takes 3 µs instead of 8.
+#: Created once, and sorts members while it reads them: a body of 200 bytes takes 3 µs instead of 8.
 _EXACT_JSON: Final = json.JSONDecoder(
     object_pairs_hook=_sorted_members, parse_float=_exact_number, parse_constant=_exact_number
 )
@@ -159,7 +160,7 @@ def _canonical(body: Any) -> str:
     if isinstance(body, str):
         try:
             return _canonical_json(json.loads(body))
-        except (ValueError, RecursionError):  # nested too deep, on purpose perhaps
+        except (ValueError, RecursionError):  # not JSON, or nested too deep
             return body
     return _canonical_json(body)
 
@@ -173,8 +174,8 @@ def _digest(parts: Iterable[str]) -> str:
 
 
 def _joined(parts: Iterable[str]) -> bytes:
-    """Parts with their lengths before them, so that none can pass for two."""
-    # Halves of pairs too: a token's subject is JSON, which may hold them.
+    """Return *parts*, each after its length, so that no two sequences have the same form."""
+    # A token's subject is JSON, which may contain half of a surrogate pair.
     encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
     return b"".join(len(part).to_bytes(4) + part for part in encoded)
 

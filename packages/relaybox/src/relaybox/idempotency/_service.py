@@ -1,4 +1,4 @@
-"""Answers kept in PostgreSQL, in the transaction of whoever keeps them."""
+"""Store responses in PostgreSQL, in the transaction of the caller."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -39,9 +39,9 @@ __all__ = (
 
 QUERIES: Final = load_queries(__package__ or "relaybox.idempotency", "idempotency.sql")
 _EXPIRE_ROWS: Final = 5_000
-#: A year, as IDEMPOTENCY_TTL_H; later than any clock's last moment is an error of PostgreSQL.
+#: One year, as for IDEMPOTENCY_TTL_H; PostgreSQL cannot represent times without a limit.
 _TTL_S_MAX: Final = 8_760 * 3_600
-#: How long an answer is kept, in seconds if it is a number; None: as long as the settings say.
+#: How long a response is stored, in seconds if a number; None: as long as the settings say.
 Ttl = timedelta | float | None
 
 
@@ -101,14 +101,14 @@ class IdempotencyStore(ClaimStore, Protocol):
 
 
 class IdempotencyService:
-    """An :class:`IdempotencyStore` in *session*'s transaction: kept if, and only if, that commits.
+    """Store responses in the transaction of *session*, so that effect and response commit together (G63).
 
-    So effect and answer are one (G63). The session must see what others commit while it runs: READ COMMITTED,
-    PostgreSQL's default. REPEATABLE READ would look for an answer in a snapshot older than its lock.
+    The isolation level must be READ COMMITTED, PostgreSQL's default: REPEATABLE READ would look for a
+    response in a snapshot that is older than the lock.
     """
 
     def __init__(self, session: AsyncSession, *, settings: IdempotencySettings | None = None) -> None:
-        """*settings* is read from ``IDEMPOTENCY_*`` if left out."""
+        """Use *session*; *settings* is read from ``IDEMPOTENCY_*`` if left out."""
         self._session = session
         self._db = executor_of(session)
         self._settings = settings or load_settings(IdempotencySettings)
@@ -117,9 +117,9 @@ class IdempotencyService:
     generate_key_from_request = staticmethod(generate_key_from_request)
 
     async def try_lock(self, key: str, *, scope: str = "") -> bool:
-        """Whether nobody else works under *key*, without waiting; held until the transaction ends.
+        """Lock *key* until the transaction ends, without waiting; False if another transaction holds it.
 
-        An advisory lock of the transaction: a process that dies lets go of it at once.
+        The lock is an advisory lock of the transaction: the death of the process releases it at once.
 
         Raises:
             DatabaseUnavailable: PostgreSQL is away.
@@ -129,10 +129,10 @@ class IdempotencyService:
         return row["mine"]
 
     async def claim(self, key: str, *, scope: str = "") -> StoredResponse | None:
-        """Lock *key* as :meth:`try_lock` does, and say what is kept under it; one round-trip.
+        """Lock *key* as :meth:`try_lock` does, and return its stored response; one round-trip.
 
         Raises:
-            RequestInFlight: somebody else works under it.
+            RequestInFlight: Another request holds the lock.
             DatabaseUnavailable: PostgreSQL is away.
         """
         row_key = self._row_key(key, scope)
@@ -143,7 +143,7 @@ class IdempotencyService:
             return None if row["result"] is None else await load_stored_response(self._db, row_key, row)
 
     async def find(self, key: str, *, scope: str = "") -> StoredResponse | None:
-        """What is kept under *key*; None when there is nothing, or it has expired.
+        """Return the response stored under *key*; None if there is none, or it has expired.
 
         Raises:
             DatabaseUnavailable: PostgreSQL is away.
@@ -154,7 +154,7 @@ class IdempotencyService:
             return await load_stored_response(self._db, row_key, rows[0]) if rows else None
 
     async def check_idempotency_key(self, key: str, *, scope: str = "") -> dict[str, Any] | None:
-        """The result kept under *key*, with its body as bytes if it has one; None for a new key.
+        """Return the result stored under *key*, with its body as bytes if it has one; None for a new key.
 
         Raises:
             DatabaseUnavailable: PostgreSQL is away.
@@ -165,12 +165,12 @@ class IdempotencyService:
     async def cache_idempotency_result(
         self, key: str, result: Mapping[str, Any], ttl: Ttl = None, *, scope: str = ""
     ) -> bool:
-        """Keep *result*, JSON whose ``body`` may be bytes, for *ttl*; False if a live one is there.
+        """Store *result*, JSON whose ``body`` may be bytes, for *ttl*; False if a live one is stored.
 
         Raises:
-            ValueError: *ttl* is not more than nothing or over a year, or *result* is no JSON.
+            ValueError: *ttl* is not positive or over a year, or *result* is not JSON.
             DatabaseUnavailable: PostgreSQL is away.
-            DatabaseBusy: another transaction, not yet ended, is keeping one under this key.
+            DatabaseBusy: Another open transaction is storing a result under this key.
         """
         document, body = split_body(result)
         ttl_s = ttl_seconds(ttl, self._settings)
@@ -190,7 +190,7 @@ class IdempotencyService:
             raise RequestInFlight
 
     async def invalidate_key(self, key: str, *, scope: str = "") -> bool:
-        """Forget *key*; False if nothing was kept under it.
+        """Delete *key*; False if nothing was stored under it.
 
         Raises:
             DatabaseUnavailable: PostgreSQL is away.
@@ -199,9 +199,9 @@ class IdempotencyService:
             return bool(await self._db.fetch(QUERIES["invalidate"], self._row_key(key, scope)))
 
     async def cleanup_expired(self) -> int:
-        """Remove claims that have expired, in this transaction; returns how many.
+        """Delete expired claims in this transaction; return how many.
 
-        For many at once use ``relaybox sweep``, which commits in between and empties the bodies' slots too.
+        For many claims use ``relaybox sweep``, which commits between its steps and empties the slots of bodies.
 
         Raises:
             DatabaseUnavailable: PostgreSQL is away.
@@ -218,14 +218,14 @@ class IdempotencyService:
         """Commit the session.
 
         Raises:
-            DatabaseUnavailable: PostgreSQL is away; whether it committed, the key answers when it is back.
+            DatabaseUnavailable: PostgreSQL is away; the key tells later whether the session committed.
         """
         with map_database_errors():
             await self._session.commit()
 
     async def release(self) -> None:
-        """Roll back what was not committed, and give the connection back."""
-        # A connection that broke is rolled back by PostgreSQL itself: the promise is kept.
+        """Roll back what was not committed, and return the connection to the pool."""
+        # PostgreSQL rolls back the transaction of a broken connection itself.
         with suppress(DatabaseUnavailable), map_database_errors():
             await self._session.close()
 
@@ -234,7 +234,7 @@ class IdempotencyService:
 
 
 async def load_stored_response(db: Executor, key: str, row: Mapping[str, Any]) -> StoredResponse:
-    """What *row* says is kept under *key*, a stored one, with its body from wherever it lies."""
+    """Return the response in *row*, stored under the stored key *key*; read its body if stored separately."""
     if not has_separate_body(row["result"]):
         return StoredResponse.from_row(row)
     bodies = await db.fetch(QUERIES["body"], key, row["expires_at"])
@@ -242,19 +242,19 @@ async def load_stored_response(db: Executor, key: str, row: Mapping[str, Any]) -
 
 
 async def delete_expired(db: Executor, keys: Sequence[str]) -> None:
-    """Remove what has expired under *keys*, stored ones, so that claims can be inserted."""
+    """Delete expired claims of the stored keys *keys*, so that new claims can be inserted."""
     await db.fetch(QUERIES["delete_expired"], keys)
 
 
 def ttl_seconds(ttl: Ttl, settings: IdempotencySettings) -> float:
-    """Seconds that an answer is kept.
+    """Return the seconds for which a response is stored.
 
     Raises:
-        ValueError: *ttl* is not more than nothing, or over a year.
+        ValueError: *ttl* is not positive, or over a year.
     """
     seconds = settings.ttl_h * 3_600 if ttl is None else _seconds(ttl)
     if not 0 < seconds <= _TTL_S_MAX:
-        raise ValueError(f"ttl must be more than 0 seconds and a year at the most, not {seconds}")
+        raise ValueError(f"ttl must be more than 0 seconds and at most a year, not {seconds}")
     return seconds
 
 

@@ -1,4 +1,4 @@
-"""Expired answers leave: claims row by row in small transactions, bodies a whole slot at a time (G70)."""
+"""Remove expired responses: claims in small transactions, bodies a whole slot at a time (G70)."""
 
 import asyncio
 import time
@@ -17,35 +17,36 @@ from relaybox.telemetry import traceback_of
 __all__ = ("SweepResult", "Sweeper", "sweep")
 
 _log: Final = structlog.get_logger(__name__)
-#: Claims of one statement: 5 ms of work, and never a lock on a live row.
+#: Claims per statement: 5 ms of work, without a lock on a live row.
 _CLAIMS_MAX: Final = 1_000
 _REST_S_MIN: Final = 0.02
 _RESTS_PER_STEP: Final = 3
-#: Of emptying slots: more than one round, and tries enough to meet a moment without a reader.
+#: Steps and retries of emptying slots: over one round, and enough retries to find a slot without a reader.
 _STEPS_MAX: Final = 32
 _TRIES_MAX: Final = 20
-#: The part of IDEMPOTENCY_TTL_H for which a slot is open: bodies stand for the longest life in use and this
-#: at the most. If a life is over three times as long, none of four may be empty then: the open one waits.
+#: Share of IDEMPOTENCY_TTL_H for which a slot is open: bodies are stored for the longest ttl in use and this
+#: share at most. If a ttl is over three times as long, none of the four slots may be empty then: the open
+#: slot stays open.
 _SLOT_SHARE: Final = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SweepResult:
-    """What a sweep has done."""
+    """The result of a sweep."""
 
     claims: int
-    #: Slots of bodies that were emptied.
+    #: Number of slots of bodies that were emptied.
     slots: int
-    #: Someone was reading in a slot that is due; it is emptied the next time.
+    #: A transaction was reading a slot that is due; the next sweep empties it.
     busy: bool
 
 
 async def sweep(db: Executor, settings: IdempotencySettings) -> SweepResult:
-    """Remove every claim that has expired, and the bodies of slots in which all have.
+    """Delete all expired claims, and empty the slots in which all bodies have expired.
 
-    Any number of processes may call it at any time: one acts, the others return at once. *db* must not be in
-    a transaction: each step is one, of 1,000 claims at the most, no live row is ever locked, and it rests for
-    three times as long as it works, so that requests hardly notice it.
+    Any number of processes may call it: one acts, the others return at once. *db* must not be in a
+    transaction: each step is one, of at most 1,000 claims. It locks no live row and pauses for three times as
+    long as it works, so that requests are hardly delayed.
 
     Raises:
         DatabaseUnavailable: PostgreSQL is away.
@@ -77,9 +78,9 @@ async def _removed(db: Executor) -> int:
 
 
 class Sweeper:
-    """Sweeps now and then; a part of every service, of which any number may run.
+    """Sweep periodically; every service runs one.
 
-    It removes expired answers (:func:`sweep`), and old rows of the inbox, the tasks and the consumers
+    It removes expired responses (:func:`sweep`), and old rows of the inbox, the tasks and the consumers
     (:func:`relaybox.retention.remove_old_records`).
     """
 

@@ -134,7 +134,7 @@ def test_two_domains_cannot_share_a_name_or_a_command() -> None:
     same_command.command(go)
     database = Database(PostgresSettings())
     for pair, why in (
-        ((one, same_name), r"two domains are called Suite\.Thing"),
+        ((one, same_name), r"two domains have the name Suite\.Thing"),
         ((one, same_command), r"Suite\.Other and Suite\.Thing declare Go"),
     ):
         with pytest.raises(TypeError, match=why):
@@ -156,8 +156,10 @@ def test_a_domain_whose_topic_is_undeclared_stops_the_start_and_a_route_counts()
         start(topics="suite-events", routes="Other=suite-events")
 
 
-def test_an_aggregate_that_does_not_say_what_a_fact_changes_is_told_so() -> None:
-    with pytest.raises(NotImplementedError, match=r"Aggregate must say what Suite\.Thing\.Updated changes"):
+def test_an_aggregate_without_apply_raises() -> None:
+    with pytest.raises(
+        NotImplementedError, match=r"Aggregate must define apply\(\) for Suite\.Thing\.Updated"
+    ):
         Aggregate(id=UUID(int=1), owner="ada").apply(a_domain().event("Updated")())
 
 

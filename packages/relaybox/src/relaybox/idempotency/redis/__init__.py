@@ -1,4 +1,4 @@
-"""Answers kept in Redis, for whoever has no transaction to keep them in; needs the extra ``redis``."""
+"""Store responses in Redis, for applications without a transaction; needs the extra ``redis``."""
 
 from relaybox.idempotency.redis._service import RedisIdempotencyService
 

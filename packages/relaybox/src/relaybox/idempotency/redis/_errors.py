@@ -1,4 +1,4 @@
-"""What can go wrong with Redis, in our words."""
+"""Map errors of the Redis client to errors of this package."""
 
 import re
 from collections.abc import Generator
@@ -7,7 +7,7 @@ from typing import Final
 
 from redis.exceptions import (
     ClusterError,
-    ConnectionError,  # noqa: A004 - Redis' own, of refused links, passwords, and a server that is loading
+    ConnectionError,  # noqa: A004 - raised for refused connections, passwords, and a server that is loading
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -22,7 +22,7 @@ __all__ = ("map_redis_errors",)
 
 _AWAY: Final = (ConnectionError, TimeoutError)
 _UNWILLING: Final = (ClusterError, NoPermissionError, OutOfMemoryError, ReadOnlyError, TryAgainError)
-#: What a server says that cannot do its work now; what a script meets has the word amid a sentence.
+#: Error words of a server that cannot work now; in an error of a script the word is inside a sentence.
 _WORDS: Final = re.compile(
     r"\b(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOPERM|NOREPLICAS|OOM|READONLY|TRYAGAIN)\b"
 )
@@ -30,7 +30,7 @@ _WORDS: Final = re.compile(
 
 @contextmanager
 def map_redis_errors() -> Generator[None]:
-    """Turn Redis' trouble into :class:`StoreUnavailable`; what is a mistake of ours passes unchanged."""
+    """Map failures of Redis to :class:`StoreUnavailable`; programming errors pass unchanged."""
     try:
         yield
     except _AWAY as error:
@@ -42,4 +42,4 @@ def map_redis_errors() -> Generator[None]:
         if word is None and not isinstance(error, _UNWILLING):
             raise
         reason = word[1] if word else type(error).__name__
-        raise StoreUnavailable(f"Redis cannot do its work ({reason}); check the server") from error
+        raise StoreUnavailable(f"Redis cannot work now ({reason}); check the server") from error

@@ -1,4 +1,4 @@
-"""Answers kept in Redis, beside the effect and not with it."""
+"""Store responses in Redis, in a step separate from the effect."""
 
 import math
 import secrets
@@ -29,11 +29,11 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class RedisIdempotencyService:
-    """An :class:`IdempotencyStore` in Redis: the same calls, and less that they promise.
+    """Store responses in Redis: the same methods as PostgreSQL's store, with weaker guarantees.
 
-    An answer is kept by itself, not in the transaction of the effect. Who dies after the effect and before
-    the answer is kept leaves a key under which the effect happens again. The lock is a lease: a holder that
-    is frozen for longer than *lease_s* comes back while another one works. A failover may forget both.
+    A response is not stored in the transaction of the effect: after a crash between the two, a retry
+    executes the request again. The lock is a lease: a holder that is frozen for longer than *lease_s* may
+    continue while another request runs. A failover may lose responses and locks.
     """
 
     def __init__(
@@ -44,13 +44,13 @@ class RedisIdempotencyService:
         lease_s: float = 60.0,
         prefix: str = "relaybox:idempotency",
     ) -> None:
-        """*client* stays its maker's to close; *settings* is read from ``IDEMPOTENCY_*`` if left out.
+        """Use *client*, which the caller closes; *settings* is read from ``IDEMPOTENCY_*`` if left out.
 
-        *lease_s* must be longer than any request takes: afterwards another one with the same key is carried
-        out. If its holder dies, nobody else has the key before then.
+        *lease_s* must be longer than any request takes: after it, another request with the same key is
+        executed. If the holder dies, the key stays locked until the lease ends.
 
         Raises:
-            ValueError: *client* decodes what it reads, but bodies are bytes; or *lease_s* is not more than 0.
+            ValueError: *client* decodes responses, but bodies are bytes; or *lease_s* is not positive.
         """
         if client.get_encoder().decode_responses:
             raise ValueError("bodies are bytes; make the client with decode_responses=False")
@@ -61,31 +61,31 @@ class RedisIdempotencyService:
         self._lease_ms = math.ceil(lease_s * 1_000)
         self._prefix = prefix
         self._token = secrets.token_hex(_TOKEN_BYTES)
-        #: Names of the locks that were taken and not let go of; each may have lapsed since.
-        self._taken = set[str]()
+        #: Names of the locks that were acquired and not released; each may have expired since.
+        self._locks = set[str]()
 
     generate_key = staticmethod(generate_key)
     generate_key_from_request = staticmethod(generate_key_from_request)
 
     async def try_lock(self, key: str, *, scope: str = "") -> bool:
-        """Whether nobody else works under *key*, without waiting; held for *lease_s* at the most.
+        """Lock *key* for at most *lease_s*, without waiting; False if another request holds it.
 
         Raises:
             StoreUnavailable: Redis is away.
         """
         lock = self._names(key, scope)[1]
-        # Before the answer, which may be lost on its way.
-        self._taken.add(lock)
+        # Noted before the reply of Redis, which may be lost.
+        self._locks.add(lock)
         if await self._run("lock", [lock], self._token, self._lease_ms):
             return True
-        self._taken.discard(lock)
+        self._locks.discard(lock)
         return False
 
     async def claim(self, key: str, *, scope: str = "") -> StoredResponse | None:
-        """Lock *key* as :meth:`try_lock` does, and say what is kept under it.
+        """Lock *key* as :meth:`try_lock` does, and return its stored response.
 
         Raises:
-            RequestInFlight: somebody else works under it.
+            RequestInFlight: Another request holds the lock.
             StoreUnavailable: Redis is away.
         """
         if not await self.try_lock(key, scope=scope):
@@ -93,7 +93,7 @@ class RedisIdempotencyService:
         return await self.find(key, scope=scope)
 
     async def find(self, key: str, *, scope: str = "") -> StoredResponse | None:
-        """What is kept under *key*, with its age by Redis' clock; None when there is nothing.
+        """Return the response stored under *key*, with its age by the clock of Redis; None if there is none.
 
         Raises:
             StoreUnavailable: Redis is away.
@@ -112,7 +112,7 @@ class RedisIdempotencyService:
         return StoredResponse.from_row(row, body)
 
     async def check_idempotency_key(self, key: str, *, scope: str = "") -> dict[str, Any] | None:
-        """The result kept under *key*, with its body as bytes if it has one; None for a new key.
+        """Return the result stored under *key*, with its body as bytes if it has one; None for a new key.
 
         Raises:
             StoreUnavailable: Redis is away.
@@ -123,19 +123,19 @@ class RedisIdempotencyService:
     async def cache_idempotency_result(
         self, key: str, result: Mapping[str, Any], ttl: Ttl = None, *, scope: str = ""
     ) -> bool:
-        """Keep *result*, JSON whose ``body`` may be bytes, for *ttl*; False if a live one is there.
+        """Store *result*, JSON whose ``body`` may be bytes, for *ttl*; False if a live one is stored.
 
-        It is there for everybody at once, not at :meth:`commit`. False also if this object's lock has lapsed
-        and somebody else has taken it, whose answer will be the one.
+        Other requests see it at once, not at :meth:`commit`. False also if this object's lock has expired and
+        another request has acquired it, whose response will be stored.
 
         Raises:
-            ValueError: *ttl* is not more than nothing or over a year, or *result* is no JSON.
-            StoreUnavailable: Redis is away; whether it was kept, the key answers when it is back.
+            ValueError: *ttl* is not positive or over a year, or *result* is not JSON.
+            StoreUnavailable: Redis is away; the key tells later whether the result was stored.
         """
         document, body = split_body(result)
         ttl_us = math.ceil(ttl_seconds(ttl, self._settings) * 1_000_000)
         answer, lock = self._names(key, scope)
-        token = self._token if lock in self._taken else ""
+        token = self._token if lock in self._locks else ""
         values = [secrets.token_hex(_TOKEN_BYTES), token, document, ttl_us, *([] if body is None else [body])]
         return bool(await self._run("keep", [answer, lock], *values))
 
@@ -151,7 +151,7 @@ class RedisIdempotencyService:
             raise RequestInFlight
 
     async def invalidate_key(self, key: str, *, scope: str = "") -> bool:
-        """Forget *key*; False if nothing was kept under it.
+        """Delete *key*; False if nothing was stored under it.
 
         Raises:
             StoreUnavailable: Redis is away.
@@ -160,31 +160,31 @@ class RedisIdempotencyService:
             return bool(await self._client.delete(self._names(key, scope)[0]))
 
     async def cleanup_expired(self) -> int:
-        """Nothing: Redis removes by itself what has expired; always 0."""
+        """Return 0: Redis deletes expired keys itself."""
         return 0
 
     async def commit(self) -> None:
-        """Let go of the lock; what was kept has been there for everybody since then.
+        """Release the lock; a stored result was visible before.
 
         Raises:
             StoreUnavailable: Redis is away; the lock ends with its lease.
         """
-        for lock in tuple(self._taken):
+        for lock in tuple(self._locks):
             await self._run("release", [lock], self._token)
-            self._taken.discard(lock)
+            self._locks.discard(lock)
 
     async def release(self) -> None:
-        """Let go of the lock; what was kept stays. If Redis is away, the lock ends with its lease."""
+        """Release the lock; a stored result stays. If Redis is away, the lock ends with its lease."""
         try:
             await self.commit()
         except StoreUnavailable as error:
-            _log.warning("idempotency.lock_left_to_its_lease", reason=str(error))
+            _log.warning("lock not released; it ends with its lease", reason=str(error))
 
     async def _run(self, script: str, names: list[str], *values: str | bytes | int) -> Any:
         with map_redis_errors():
             return await self._client.register_script(_SCRIPTS[script])(names, values)
 
     def _names(self, key: str, scope: str) -> tuple[str, str]:
-        """Where the answer lies, and its lock; the braces keep both on one node of a cluster."""
+        """Return the names of response and lock; the braces keep both on one node of a cluster."""
         answer = f"{self._prefix}:{{{stored_key(scope, key, self._settings.secret)}}}"
         return answer, f"{answer}:lock"

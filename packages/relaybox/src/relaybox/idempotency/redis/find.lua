@@ -1,4 +1,4 @@
--- The answer KEYS[1] with this server's time, as seconds and microseconds; null if there is none.
+-- Return the response KEYS[1] with this server's time, as seconds and microseconds; null if there is none.
 local kept = redis.call('HMGET', KEYS[1], 'result', 'body', 'created_us', 'expires_us')
 if not kept[1] then
     return false

@@ -1,9 +1,9 @@
--- Keep an answer at KEYS[1], unless one is there or the lock KEYS[2] was lost to somebody else; whether it is kept.
--- ARGV: an id of this call, the token of the lock (empty: it was never taken), the result, its life in microseconds,
--- and the body, if there is one.
+-- Store a response at KEYS[1], unless one is stored or another request holds the lock KEYS[2]; return whether it is stored.
+-- ARGV: an id of this call, the token of the lock (empty: never acquired), the result, its ttl in microseconds, and the
+-- body, if there is one.
 local by = redis.call('HGET', KEYS[1], 'by')
 if by then
-    -- A client that has lost an answer asks once more.
+    -- A client that lost the reply repeats the call.
     return by == ARGV[1] and 1 or 0
 end
 local holder = redis.call('GET', KEYS[2])

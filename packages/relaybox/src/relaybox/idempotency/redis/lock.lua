@@ -1,5 +1,5 @@
--- Take the lock KEYS[1] with the token ARGV[1] for ARGV[2] milliseconds; whether the caller has it. One that has it
--- already does so again: a client that has lost an answer asks once more.
+-- Acquire the lock KEYS[1] with the token ARGV[1] for ARGV[2] milliseconds; return whether the caller holds it. The holder
+-- may repeat the call: a client that lost the reply does.
 if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then
     return 1
 end
