@@ -1,4 +1,4 @@
-"""Routes for aggregates that are shown as they are."""
+"""Routes that create aggregates and show their state."""
 
 from typing import Annotated, Any, TypeVar
 from uuid import uuid4
@@ -39,7 +39,7 @@ def aggregate_router(backbone: Backbone, domain: Domain[A]) -> APIRouter:
     Raises:
         TypeError: the domain declares no creating command, or several.
     """
-    # Not included in a router of its own: FastAPI matches the routes of a nested router once more per level.
+    # Without a nested router: FastAPI matches the routes of a nested router once more per level.
     router = command_router(backbone, domain)
     _add_create(router, backbone, domain, _creating(domain))
     _add_state(router, backbone, domain)
@@ -82,7 +82,7 @@ def _add_create(router: APIRouter, backbone: Backbone, domain: Domain[A], handle
 
         def created(result: CommandResult) -> ResponseParts:
             location = f"{request.url.path}/{result.aggregate_id}/state"
-            # As its state is shown, which is by the names of its fields.
+            # With the names of the fields, as in the response of the state route.
             return json_response(201, result.aggregate.model_dump(mode="json"), location=location)
 
         return await respond_to_command(request, principal, command, backbone, domain, created)
@@ -95,7 +95,7 @@ def _add_state(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> None
 
     @router.get(
         f"/{{{domain.id_parameter}}}/state",
-        summary="Where it stands",
+        summary="State of the aggregate",
         responses={
             200: {"model": domain.aggregate},
             **error_responses(*AUTH_ERRORS, AggregateNotFound, *DATABASE_ERRORS),

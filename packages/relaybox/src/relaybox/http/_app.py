@@ -39,7 +39,7 @@ _CORS_REQUEST_HEADERS: Final = (
     "X-Idempotency-Key",
     "X-Request-Id",
 )
-_CORS_ANSWER_HEADERS: Final = (
+_CORS_RESPONSE_HEADERS: Final = (
     "ETag",
     "Idempotency-Expires",
     "Idempotency-Status",
@@ -48,7 +48,7 @@ _CORS_ANSWER_HEADERS: Final = (
     "Retry-After",
     "X-Request-Id",
 )
-_CORS_FRESH_S: Final = 600
+_CORS_MAX_AGE_S: Final = 600
 
 
 def create_app(
@@ -64,23 +64,32 @@ def create_app(
     body_bytes_max: int = BODY_BYTES_MAX,
     settings: HttpSettings | None = None,
 ) -> FastAPI:
-    """An application with everything of this package and no route of its own yet.
+    """Create an application with all middlewares of this package, and without routes of a domain.
 
-    Every answer carries ``X-Request-Id``; every error is one of our bodies, by *error_table*; bodies
-    end at *body_bytes_max* and at the time limits of *settings*, by default those of ``HTTP_*``; browsers on
-    *cors_origins* may call it, with headers of the application's own if *cors_headers* names them;
-    ``/healthz``, ``/readyz`` (by *checks*), ``/metrics`` (of *registry*), ``/docs`` and ``/openapi.json``
-    are served. Paths are taken as written: a missing or superfluous slash at the end is a 404, never a
-    redirect, which would lose the token of some clients.
+    It serves ``/healthz``, ``/readyz``, ``/metrics``, ``/docs`` and ``/openapi.json``. Every response has
+    ``X-Request-Id``, and every error the body of the contract. A path with a missing or superfluous slash at
+    its end is 404, never a redirect, which would lose the token of some clients.
 
-    Idempotency keys are honoured. Middlewares that the application adds run inside of all this, so that what
-    they answer has it too, and around the :class:`IdempotencyMiddleware`, unless they are added before one of
-    the application's own, which replaces it.
+    Idempotency keys are honoured. Middlewares that the application adds run inside the library's own, so that
+    their responses have the same headers, and around the :class:`IdempotencyMiddleware`, unless they are
+    added before an IdempotencyMiddleware of the application, which replaces the library's.
 
-    Run it with ``log_config=None, access_log=False``: the log line per request is written here. A server has
-    no time limit for a request's head unless it is run with :class:`relaybox.serving.HeadTimeoutProtocol`.
+    Run it with ``log_config=None, access_log=False``: this application writes the log line of a request. The
+    head of a request has a time limit only with :class:`relaybox.serving.HeadTimeoutProtocol`.
+
+    Args:
+        title: Title of the OpenAPI document.
+        version: Version in the OpenAPI document.
+        lifespan: Runs while the application serves, such as ``Backbone.lifespan``.
+        checks: Checks of ``/readyz``.
+        registry: Metrics of ``/metrics``.
+        cors_origins: Origins whose browsers may call the application.
+        cors_headers: Request headers of the application that browsers may send.
+        error_table: Responses by class of error.
+        body_bytes_max: Limit of a request's body.
+        settings: Time limits of bodies; read from ``HTTP_*`` if None.
     """
-    # Here, not at the first request: a wrong setting must stop the start.
+    # Read here, not at the first request: a wrong setting must stop the start.
     known = settings or load_settings(HttpSettings)
     app = Application(
         title=title,
@@ -90,14 +99,15 @@ def create_app(
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,
-        # Spans alone: the metrics are the library's own, and FastAPI's logs hold exceptions' messages (G71).
+        # Spans only: the library has metrics of its own, and FastAPI's logs contain exceptions' messages
+        # (G71).
         telemetry={"metrics": False, "logs": False},
     )
     install_error_handlers(app, error_table)
     install_docs(app)
     _add_health_routes(app, checks, registry)
     app.add_middleware(IdempotencyMiddleware, registry=registry)
-    # Each one added goes around those before it.
+    # Each middleware surrounds those added before it.
     app.add_middleware(BodyLimitMiddleware, limit_bytes=body_bytes_max, settings=known)
     app.add_middleware(_UnexpectedErrorMiddleware)
     if cors_origins:
@@ -113,15 +123,15 @@ def _add_cors(app: FastAPI, origins: Sequence[str], headers: Sequence[str]) -> N
         allow_origins=origins,
         allow_methods=_CORS_METHODS,
         allow_headers=(*_CORS_REQUEST_HEADERS, *headers),
-        expose_headers=_CORS_ANSWER_HEADERS,
-        max_age=_CORS_FRESH_S,
+        expose_headers=_CORS_RESPONSE_HEADERS,
+        max_age=_CORS_MAX_AGE_S,
     )
 
 
 class _UnexpectedErrorMiddleware:
-    """Answers what nobody expected, inside of CORS and request ids, so that browsers can read it.
+    """Respond to unexpected exceptions, inside of CORS and request ids, so that browsers can read it.
 
-    Starlette's own place for this is outside of both, and raises again, which logs everything twice.
+    Starlette's handler is outside of both and raises the exception again, which is logged twice.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -131,20 +141,20 @@ class _UnexpectedErrorMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun = False
+        has_begun = False
 
         async def send_noting(message: Message) -> None:
-            nonlocal begun
-            begun = True
+            nonlocal has_begun
+            has_begun = True
             await send(message)
 
         try:
             await self._app(scope, receive, send_noting)
         except ClientDisconnect:
-            _log.info("http.client_gone")
+            _log.info("http.client_disconnected")
         except Exception as error:
-            if begun:
-                # The status is out; only the server can still cut the connection, and it logs this.
+            if has_begun:
+                # The status was sent; only the server can close the connection, and it logs the exception.
                 raise
             await internal_error(Request(scope), error)(scope, receive, send)
 

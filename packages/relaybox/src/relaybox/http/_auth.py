@@ -1,4 +1,4 @@
-"""Who may pass: a FastAPI dependency around a token verifier."""
+"""Authenticate requests: a FastAPI dependency around a token verifier."""
 
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
@@ -13,10 +13,10 @@ from relaybox.http._tokens import Principal, TokenVerifier
 
 __all__ = ("AUTH_ERRORS", "BEARER_SCHEME", "Authenticate", "bearer")
 
-#: What the dependency may raise, for ``error_responses``.
+#: Errors of the dependency, for ``error_responses``.
 AUTH_ERRORS: Final[tuple[type[RelayboxError], ...]] = (TokenMissing, TokenInvalid, TokenExpired)
 
-#: The scheme as OpenAPI shows it; yields null without a header.
+#: The scheme in the OpenAPI document; None for a request without a header.
 BEARER_SCHEME: Final = HTTPBearer(
     auto_error=False, bearerFormat="JWT", scheme_name="bearer", description="A JWT of the configured issuer."
 )
@@ -26,15 +26,15 @@ Authenticate: TypeAlias = Callable[..., Awaitable[Principal]]
 
 
 def bearer(verifier: TokenVerifier) -> Authenticate:
-    """A dependency that lets only requests with a token of *verifier* pass: ``Depends(bearer(v))``.
+    """Return a dependency that requires a token of *verifier*: ``Depends(bearer(verifier))``.
 
-    It does not read the body, so a request without a token is refused before its body counts.
+    It does not read the body: a request without a token is refused before its body is received.
     """
     return _Bearer(verifier)
 
 
 class _Bearer(SecurityBase):
-    """The scheme of the document and the check in one; as two dependencies they took 40 µs more."""
+    """The scheme of the document and the check in one dependency; two dependencies took 40 µs more."""
 
     def __init__(self, verifier: TokenVerifier) -> None:
         self.model = BEARER_SCHEME.model

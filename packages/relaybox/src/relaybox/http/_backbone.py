@@ -1,4 +1,4 @@
-"""The composition root of an API process: everything it needs, made once, started together."""
+"""The composition root of an API process: creates its parts once, and starts and stops them together."""
 
 import asyncio
 import gc
@@ -42,15 +42,15 @@ __all__ = ("Backbone",)
 
 #: Objects between collections of the youngest generation, then collections between those of the older ones.
 _GC_THRESHOLDS: Final = (10_000, 10, 10)
-#: Undeclared refusals that are warned of in the life of a process.
+#: Undeclared refusals that a process warns of in its life.
 _UNDECLARED_MAX: Final = 100
 _log: Final = structlog.get_logger(__name__)
 
 
 class Backbone:
-    """What the routes of an API share: database, commands, notifier, live streams, tokens.
+    """The dependencies that routes share: database, commands, notifier, live streams, token verifier.
 
-    Nothing connects before it is used, so a process starts while PostgreSQL or Kafka is away.
+    Each part connects at its first use, so a process starts while PostgreSQL or Kafka is away.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Backbone:
         )
         self.database = database
         self.verifier = verifier
-        #: What events name as their ``source_service``.
+        #: ``source_service`` of the events.
         self.service = service
         self.registry = registry or CollectorRegistry()
         self.notifier = Notifier(database)
@@ -79,7 +79,7 @@ class Backbone:
         self._metrics = CommandMetrics(self.registry)
         self._database_metrics = DatabaseMetrics(self.registry)
         self._is_watching = False
-        #: Command types and error codes that were warned of.
+        #: Command types and error codes of the warnings so far.
         self._undeclared: set[tuple[str, str]] = set()
 
     @classmethod
@@ -90,10 +90,10 @@ class Backbone:
         service: str,
         postgres: type[PostgresSettings] = PostgresSettings,
     ) -> Self:
-        """Made of ``POSTGRES_*`` and ``JWT_*``, which is all that *domains* need.
+        """Create a backbone from the settings ``POSTGRES_*`` and ``JWT_*``.
 
-        They are read by :meth:`lifespan` or at the first use, not here: tests, Alembic and what writes the
-        OpenAPI document import the application where no setting is known. *postgres* may have other defaults.
+        The settings are read by :meth:`lifespan` or at the first use: tests, Alembic and the writer of the
+        OpenAPI document import the application without settings. *postgres* may have other defaults.
         """
         database = Database(application_name=service, settings_class=postgres)
         backbone = cls(database, domains, verifier=SharedSecretVerifier(), service=service)
@@ -105,11 +105,11 @@ class Backbone:
 
     @cached_property
     def commands(self) -> CommandService:
-        """Takes the commands of the domains.
+        """The service that executes the commands of the domains.
 
         Raises:
-            TypeError: two domains have the same name or declare the same command type.
-            TopicUndeclared: a domain's topic is not among ``OUTBOX_TOPICS``.
+            TypeError: Two domains have the same name or declare the same command type.
+            TopicUndeclared: A domain's topic is not in ``OUTBOX_TOPICS``.
             SettingsError: ``OUTBOX_…`` is malformed.
         """
         return CommandService(
@@ -124,15 +124,15 @@ class Backbone:
         """Read every setting that this backbone needs.
 
         Raises:
-            SettingsError: one line per setting that is missing or malformed.
-            TopicUndeclared: a domain's topic is not among ``OUTBOX_TOPICS``.
-            TypeError: two domains have the same name or declare the same command type.
+            SettingsError: One line per setting that is missing or malformed.
+            TopicUndeclared: A domain's topic is not in ``OUTBOX_TOPICS``.
+            TypeError: Two domains have the same name or declare the same command type.
         """
         check_settings(*self._settings)
         _ = self.commands
 
     async def submit(self, domain: Domain[Any], command: Command) -> CommandResult:
-        """Take one command, see :meth:`relaybox.commands.CommandService.submit`, and count how it ended."""
+        """Execute one command, see :meth:`relaybox.commands.CommandService.submit`, and count its outcome."""
         known = command.command_type if command.command_type in domain.handlers else "unknown"
         with self.count_refusals(known):
             try:
@@ -144,7 +144,7 @@ class Backbone:
         return result
 
     def _check_declared(self, domain: Domain[Any], command: Command, error: RelayboxError) -> None:
-        """Warn once of a refusal that the command does not declare: the OpenAPI document lacks it."""
+        """Warn once of a refusal that the command does not declare, as the OpenAPI document lacks it."""
         handler = domain.handlers.get(command.command_type)
         is_known = not isinstance(error, CommandRefused) or type(error) is CommandRefused
         if handler is None or is_known or isinstance(error, handler.refuses):
@@ -162,8 +162,8 @@ class Backbone:
     def count_refusals(self, command_type: str) -> Generator[None]:
         """Count the error that ends the block as the outcome of a command.
 
-        For a command that the application decides itself (:func:`relaybox.commands.append_events`). Put it
-        around the unit of work, so that it also sees a replay and a COMMIT that fails.
+        For a command that the application decides itself (:func:`relaybox.commands.append_events`). The block
+        must contain the unit of work, so that replays and failed commits are counted too.
         """
         try:
             yield
@@ -179,7 +179,7 @@ class Backbone:
             raise
 
     def count_after_commit(self, db: AsyncSession, command_type: str, outcome: str) -> None:
-        """Count a command that the application has decided itself when the transaction of *db* commits."""
+        """Count a command that the application decided itself, when the transaction of *db* commits."""
 
         def count(session: Session) -> None:
             # SQLAlchemy sends the event for savepoints too.
@@ -196,8 +196,8 @@ class Backbone:
         see :func:`relaybox.telemetry.ensure_logging`.
 
         Raises:
-            SettingsError, TopicUndeclared, TypeError: see :meth:`check_settings`; nothing has begun.
-            KeysIgnored: a route that takes idempotency keys could not honour them; nothing has begun.
+            SettingsError, TopicUndeclared, TypeError: See :meth:`check_settings`; nothing was started.
+            KeysIgnored: A route accepts idempotency keys without a middleware; nothing was started.
         """
         self.check_settings()
         check_keyed_routes(app)
@@ -227,10 +227,10 @@ class Backbone:
 
 @contextmanager
 def _startup_objects_frozen() -> Generator[None]:
-    """Keep objects made at start-up out of garbage collections, and collect less often, while serving.
+    """Exclude objects created at start-up from garbage collection, and collect less often, while serving.
 
-    Modules and routes live as long as the process. A full collection walked through all of them: it paused
-    the API for 130 ms after every 700 commands, 23 % of a worker's CPU time.
+    Modules and routes live as long as the process. A full collection visited all of them: it paused the API
+    for 130 ms after every 700 commands, 23 % of a worker's CPU time.
     """
     thresholds = gc.get_threshold()
     gc.freeze()
@@ -244,10 +244,10 @@ def _startup_objects_frozen() -> Generator[None]:
 
 @contextmanager
 def _on_shutdown_signal(action: Callable[[], None]) -> Generator[None]:
-    """Also call *action* when the server is told to stop.
+    """Call *action* when the server receives a signal to stop.
 
-    The server waits for open answers before it ends the lifespan, and live streams never end by
-    themselves: without this every stop would take the server's whole grace period.
+    The server waits for open responses before it ends the lifespan, and live streams have no end: without
+    *action* every stop would take the server's whole grace period.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

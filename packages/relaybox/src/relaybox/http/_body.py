@@ -1,7 +1,7 @@
-"""Reading a request's body: bounded in bytes and in time, declared, JSON that PostgreSQL can hold.
+"""Read request bodies, bounded in bytes and time, as JSON that PostgreSQL can store.
 
-Nothing is read before a route asks for it, so that a missing token is answered first, whatever the
-body is (contract, section 2, precedence).
+No body is read before its route asks for it, so that a missing token is reported first, whatever the body is
+(contract, section 2, precedence).
 """
 
 import asyncio
@@ -48,14 +48,14 @@ __all__ = (
 Model = TypeVar("Model", bound=BaseModel)
 Parsed = TypeVar("Parsed")
 
-#: Bytes of a body that a route takes unless it says otherwise (contract, section 2).
+#: Default limit of a body (contract, section 2).
 BODY_BYTES_MAX: Final = 1024 * 1024
 #: Levels of nesting; a scalar has none.
 DEPTH_MAX: Final = 64
 #: Larger JSON is parsed in a thread: 1 MiB takes 20 to 400 ms.
 _ON_LOOP_BYTES_MAX: Final = 1024 * 1024
-#: Values of JSON that is larger than that. The parser keeps the interpreter lock, also in a thread: 20 MiB of
-#: empty lists, 7 million, held it for 4.4 s; this many hold it as long as 1 MiB of them does.
+#: Values in larger JSON. The parser holds the interpreter lock in a thread too: 20 MiB of empty lists, 7
+#: million, held it for 4.4 s; this many hold it as long as 1 MiB of them.
 VALUES_MAX: Final = 250_000
 #: What :func:`read_model` may raise, for ``error_responses``.
 BODY_ERRORS: Final[tuple[type[RelayboxError], ...]] = (
@@ -69,7 +69,7 @@ BODY_ERRORS: Final[tuple[type[RelayboxError], ...]] = (
     ValidationFailed,
 )
 
-#: Where a route that takes more than its application's limit tells the middleware so.
+#: Key of a scope with the limit of its body, which a route may change.
 _LIMIT_KEY: Final = "relaybox.body_bytes_max"
 _BIG_EXPONENT: Final = re.compile(rb"\d[eE]\+?\d{3}")
 _RUN_DIGITS: Final = 100
@@ -77,7 +77,7 @@ _UTF8: Final = frozenset({"utf-8", "utf8"})
 
 
 class BodyLimitMiddleware:
-    """Bound every body in bytes and in time, also for routes that read it by other means than ours.
+    """Bound every body in bytes and time, for routes with other readers too.
 
     A client has ``HTTP_BODY_TIMEOUT_S`` to send its body, and a second more for each
     ``HTTP_BODY_RATE_MIN_BYTES_S`` that have arrived. Only time spent waiting for the client counts.
@@ -103,16 +103,24 @@ class BodyLimitMiddleware:
 
 
 class _Body:
-    """One body on its way from the client."""
+    """The body of one request while it is received."""
 
-    __slots__ = ("_rate_bytes_s", "_receive", "_scope", "_taken_bytes", "_timeout_s", "_waited_s", "_whole")
+    __slots__ = (
+        "_rate_bytes_s",
+        "_receive",
+        "_received_bytes",
+        "_scope",
+        "_timeout_s",
+        "_waited_s",
+        "_whole",
+    )
 
     def __init__(self, scope: Scope, receive: Receive, settings: HttpSettings) -> None:
         self._scope = scope
         self._receive = receive
         self._timeout_s = settings.body_timeout_s
         self._rate_bytes_s = settings.body_rate_min_bytes_s
-        self._taken_bytes = 0
+        self._received_bytes = 0
         self._waited_s = 0.0
         self._whole = False
 
@@ -120,13 +128,13 @@ class _Body:
         """Return the server's next message.
 
         Raises:
-            BodyTimeout: the client is too slow.
-            BodyTooLarge: the client has sent more than the route takes.
+            BodyTimeout: The client is too slow.
+            BodyTooLarge: The client has sent more than the route accepts.
         """
         if self._whole:
-            # Afterwards an application waits for the client to disconnect, which may take any time.
+            # After the body an application waits for the client to disconnect, without a limit.
             return await self._receive()
-        allowed_s = self._timeout_s + self._taken_bytes / self._rate_bytes_s
+        allowed_s = self._timeout_s + self._received_bytes / self._rate_bytes_s
         began_s = time.monotonic()
         try:
             message = await _within(allowed_s - self._waited_s, self._receive())
@@ -134,18 +142,18 @@ class _Body:
             raise BodyTimeout(allowed_s) from None
         self._waited_s += time.monotonic() - began_s
         self._whole = not message.get("more_body", False)
-        self._taken_bytes += len(message.get("body", b""))
-        _refuse_above(self._scope[_LIMIT_KEY], self._taken_bytes)
+        self._received_bytes += len(message.get("body", b""))
+        _check_size(self._scope[_LIMIT_KEY], self._received_bytes)
         return message
 
 
 async def _within(seconds: float, message: Awaitable[Message]) -> Message:
     """Wait at most *seconds* for *message*.
 
-    A timer costs several microseconds, and most messages are there already: none is set for those.
+    A timer costs several microseconds; a message that is available at once is returned without one.
 
     Raises:
-        TimeoutError: it did not come in time.
+        TimeoutError: The message did not arrive in time.
     """
     steps = message.__await__()
     try:
@@ -158,12 +166,12 @@ async def _within(seconds: float, message: Awaitable[Message]) -> Message:
 
 @coroutine
 def _rest_of(steps: Generator[Any, Any, Message], waits_for: Any) -> Generator[Any, Any, Message]:
-    """Continue *steps*, which wait for *waits_for*, to their end."""
+    """Run *steps*, which wait for *waits_for*, to their end."""
     while True:
         try:
             try:
                 given = yield waits_for
-            except BaseException as error:  # noqa: BLE001 - it belongs to what waits
+            except BaseException as error:  # noqa: BLE001 - passed on to the waiting coroutine
                 waits_for = steps.throw(error)
             else:
                 waits_for = steps.send(given)
@@ -172,13 +180,13 @@ def _rest_of(steps: Generator[Any, Any, Message], waits_for: Any) -> Generator[A
 
 
 def limit_body(request: Request, limit_bytes: int) -> None:
-    """Let the body of *request* have up to *limit_bytes*, for this route alone.
+    """Set the limit of the body of *request* to *limit_bytes*.
 
     Raises:
-        BodyTooLarge: the client has announced more.
+        BodyTooLarge: ``Content-Length`` is larger.
     """
     request.scope[_LIMIT_KEY] = limit_bytes
-    _refuse_above(limit_bytes, content_length(request) or 0)
+    _check_size(limit_bytes, content_length(request) or 0)
 
 
 def content_length(request: Request) -> int | None:
@@ -186,53 +194,53 @@ def content_length(request: Request) -> int | None:
     announced = request.headers.get("content-length", "")
     if not announced.isascii() or not announced.isdigit():
         return None
-    # Python refuses to read a number of 5,000 digits.
+    # Python refuses to convert a number of 5,000 digits.
     return int(announced) if len(announced) < 19 else 10**18
 
 
 async def read_json(request: Request, limit_bytes: int = BODY_BYTES_MAX) -> Any:
-    """The body of *request* as JSON that can be stored: dicts, lists, text, numbers, booleans, None.
+    """Return the body of *request* as JSON that PostgreSQL can store.
 
     Raises:
-        UnsupportedMediaType: it is not declared as ``application/json``, or is compressed.
-        BodyTooLarge: it has more than *limit_bytes*, announced or counted.
-        MalformedJson: it is not JSON.
-        JsonTooDeep: it nests deeper than 64 levels.
-        JsonTooManyValues: it is larger than 1 MiB and holds more than 250,000 values.
-        JsonNotStorable: it holds NUL, half a surrogate pair, or a number beyond a double.
-        BodyTimeout: the client is too slow.
+        UnsupportedMediaType: The body is not declared as ``application/json``, or is compressed.
+        BodyTooLarge: The body has more than *limit_bytes*, by ``Content-Length`` or by count.
+        MalformedJson: The body is not JSON.
+        JsonTooDeep: The JSON nests deeper than 64 levels.
+        JsonTooManyValues: The JSON is larger than 1 MiB and has more than 250,000 values.
+        JsonNotStorable: The JSON contains NUL, half a surrogate pair, or a number beyond a double.
+        BodyTimeout: The client is too slow.
     """
     _check_media_type(request.headers)
     raw = await read_bytes(request, limit_bytes)
-    return await _aside_if_large(raw, parse_json)
+    return await _parse_in_thread_if_large(raw, parse_json)
 
 
 async def read_bytes(request: Request, limit_bytes: int = BODY_BYTES_MAX) -> bytes:
-    """The body of *request* as it was sent, whatever it is.
+    """Return the body of *request* as it was sent.
 
     Raises:
-        BodyTooLarge: it has more than *limit_bytes*, announced or counted.
-        BodyTimeout: the client is too slow.
+        BodyTooLarge: The body has more than *limit_bytes*, by ``Content-Length`` or by count.
+        BodyTimeout: The client is too slow.
     """
     limit_body(request, limit_bytes)
     chunks: list[bytes] = []
-    taken_bytes = 0
+    received_bytes = 0
     async for chunk in request.stream():
-        taken_bytes += len(chunk)
-        _refuse_above(limit_bytes, taken_bytes)
+        received_bytes += len(chunk)
+        _check_size(limit_bytes, received_bytes)
         chunks.append(chunk)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 async def read_model(request: Request, model: type[Model], limit_bytes: int = BODY_BYTES_MAX) -> Model:
-    """The body of *request* as a *model*; see :func:`read_json` for what else it raises.
+    """Return the body of *request* as a *model*; raises as :func:`read_json` does, too.
 
     Raises:
-        ValidationFailed: the JSON has another form; the answer names the fields.
+        ValidationFailed: The JSON does not match *model*; the response names the fields.
     """
     _check_media_type(request.headers)
     raw = await read_bytes(request, limit_bytes)
-    return await _aside_if_large(raw, lambda data: _parse_model(data, model))
+    return await _parse_in_thread_if_large(raw, lambda data: _parse_model(data, model))
 
 
 def _parse_model(raw: bytes, model: type[Model]) -> Model:
@@ -242,31 +250,31 @@ def _parse_model(raw: bytes, model: type[Model]) -> Model:
         raise ValidationFailed(validation_details(error)) from None
 
 
-async def _aside_if_large(raw: bytes, parse: Callable[[bytes], Parsed]) -> Parsed:
-    """Parse *raw*, in a thread where it would block the event loop for long."""
+async def _parse_in_thread_if_large(raw: bytes, parse: Callable[[bytes], Parsed]) -> Parsed:
+    """Parse *raw*, in a thread if it would block the event loop for long."""
     return parse(raw) if len(raw) <= _ON_LOOP_BYTES_MAX else await asyncio.to_thread(parse, raw)
 
 
 def json_body(model: type[BaseModel]) -> dict[str, Any]:
     """Document *model* as a route's body: ``openapi_extra=json_body(Order)``.
 
-    For routes that read the body themselves; :func:`relaybox.http.create_app` moves the models it
-    refers to among the document's components.
+    For routes that read the body themselves; :func:`relaybox.http.create_app` moves the referenced models to
+    the components of the document.
     """
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def parse_json(raw: bytes) -> Any:
-    """Parse *raw* as :func:`read_json` does, without the request around it."""
+    """Parse *raw* as :func:`read_json` does."""
     if len(raw) > _ON_LOOP_BYTES_MAX:
         _refuse_many_values(raw)
     try:
-        # Bounded by itself: it gives up at 200 levels, without recursion in Python.
+        # Bounded: the parser stops at 200 levels, without recursion in Python.
         value = from_json(raw, allow_inf_nan=True)
     except ValueError as error:
-        raise _explained(str(error)) from None
-    # Most bodies have none of these; the walk over all values is for those that might.
+        raise _json_error(str(error)) from None
+    # Most bodies have none of these; only the others are walked value by value.
     if raw.count(b"[") + raw.count(b"{") > DEPTH_MAX or b"\\u0000" in raw or _may_hold_huge_number(raw):
         _check_values(value)
     return value
@@ -276,9 +284,9 @@ def _refuse_many_values(raw: bytes) -> None:
     """Count values by the characters between them, outside of strings.
 
     Raises:
-        JsonTooManyValues: they are too many.
+        JsonTooManyValues: There are more than 250,000 values.
     """
-    # A step takes 10 to 60 ms for 20 MiB. An escaped backslash may stand before the quote that ends a string.
+    # Each step takes 10 to 60 ms for 20 MiB. An escaped backslash may precede the quote that ends a string.
     plain = raw.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in raw else raw
     if plain.count(b'"') > 2 * VALUES_MAX:
         raise JsonTooManyValues(VALUES_MAX)
@@ -288,11 +296,11 @@ def _refuse_many_values(raw: bytes) -> None:
 
 
 def _may_hold_huge_number(raw: bytes) -> bool:
-    """Whether a number in *raw* might not be a finite double; never says no to one that is not.
+    """Whether a number in *raw* may be larger than a double; True for some numbers that are not.
 
-    Beyond 1.8e308 a number has an exponent of three digits, or 200 digits before its point, and
-    any 200 digits hold one of the blocks of 100 looked at. Four plain looks at 1 MiB of text take
-    8 ms, one expression with alternatives took 26.
+    A number beyond 1.8e308 has an exponent of three digits, or 200 digits before its point, and any 200
+    digits contain one of the blocks of 100 that are checked. Four plain searches of 1 MiB of text take 8 ms,
+    one regular expression with alternatives took 26 ms.
     """
     if b"NaN" in raw or b"Infinity" in raw or _BIG_EXPONENT.search(raw) is not None:
         return True
@@ -300,19 +308,19 @@ def _may_hold_huge_number(raw: bytes) -> bool:
     return any(raw[start : start + _RUN_DIGITS].isdigit() for start in blocks)
 
 
-def _explained(reason: str) -> RelayboxError:
+def _json_error(reason: str) -> RelayboxError:
     if "recursion limit" in reason:
         return JsonTooDeep(DEPTH_MAX)
     if "number out of range" in reason:
-        return JsonNotStorable("The JSON holds a number too large to be stored")
-    # An escape that is no hexadecimal number at all is an "invalid escape".
+        return JsonNotStorable("The JSON contains a number too large to be stored")
+    # For an escape that is not hexadecimal, the parser reports an "invalid escape" instead.
     if "hex escape" in reason:
-        return JsonNotStorable("The JSON holds half of a surrogate pair, which is no character")
+        return JsonNotStorable("The JSON contains half of a surrogate pair, which is not a character")
     return MalformedJson(f"The body is not JSON: {reason}")
 
 
 def _check_values(value: Any) -> None:
-    """Look at every value and key, level by level: no recursion, however deep."""
+    """Check every value and key level by level, without recursion."""
     level: list[Any] = [value]
     depth = 0
     while level:
@@ -335,12 +343,12 @@ def _check_scalars(items: Iterable[Any]) -> None:
     for item in items:
         if isinstance(item, str):
             if "\0" in item:
-                raise JsonNotStorable("The JSON holds NUL (\\u0000), which PostgreSQL cannot store")
+                raise JsonNotStorable("The JSON contains NUL (\\u0000), which PostgreSQL cannot store")
         elif isinstance(item, float):
             if not math.isfinite(item):
-                raise JsonNotStorable("The JSON holds NaN, Infinity or a number too large to be stored")
+                raise JsonNotStorable("The JSON contains NaN, Infinity or a number too large to be stored")
         elif isinstance(item, int) and item.bit_length() > 1023:
-            raise JsonNotStorable("The JSON holds a number too large to be stored")
+            raise JsonNotStorable("The JSON contains a number too large to be stored")
 
 
 def _check_media_type(headers: Headers) -> None:
@@ -355,6 +363,6 @@ def _named(parameter: str) -> tuple[str, str, str]:
     return parameter.strip().partition("=")
 
 
-def _refuse_above(limit_bytes: int, bytes_: int) -> None:
+def _check_size(limit_bytes: int, bytes_: int) -> None:
     if bytes_ > limit_bytes:
         raise BodyTooLarge(limit_bytes)

@@ -1,4 +1,4 @@
-"""The commands of a domain in the OpenAPI document, derived from its declarations."""
+"""Describe the commands of a domain in the OpenAPI document."""
 
 from typing import Any, Final, Literal
 
@@ -19,12 +19,11 @@ _REF: Final = "#/components/schemas/{model}"
 def document_commands(
     domain: Domain[Any], responses: dict[int | str, dict[str, Any]], *errors: type[RelayboxError]
 ) -> dict[str, Any]:
-    """Return ``openapi_extra`` of the route that takes *domain*'s commands, and complete its *responses*.
+    """Return ``openapi_extra`` of the route for *domain*'s commands, and complete its *responses*.
 
-    The body is one schema per command that clients may send, discriminated by ``command_type``; each names
-    the error codes of its refusals, and the responses name those of all commands. *errors* are the others
-    that the route raises. A command that is declared later, below the line that includes the router, is added
-    to both.
+    The body has one schema per command that clients may send, discriminated by ``command_type``; each names
+    the error codes of its refusals, and *responses* those of all commands. *errors* are the other errors of
+    the route. Commands that are declared after the router was included are added to both.
     """
     extra = json_body(CommandRequest)
     responses |= error_responses(*errors)
@@ -35,7 +34,7 @@ def document_commands(
             extra["requestBody"]["content"]["application/json"]["schema"] = _schema_of(public)
         refusals = [refusal for one in public for refusal in one.refuses]
         for status, documented in error_responses(*errors, *refusals).items():
-            # In place: the framework has kept these dictionaries.
+            # In place: the framework holds references to these dictionaries.
             responses.setdefault(status, {}).update(documented)
 
     update()
@@ -56,13 +55,13 @@ def _schema_of(handlers: list[Handler[Any]]) -> dict[str, Any]:
 
 
 def _body_of(handler: Handler[Any]) -> type[BaseModel]:
-    """The request's model with this one command's type and payload."""
+    """Return the model of a request with this command's type and payload."""
     needs_payload = any(field.is_required() for field in handler.model.model_fields.values())
     payload: Any = (handler.model, ...) if needs_payload else (handler.model, {})
     outcome = "Accepted with 202: an agent works on it." if handler.pending else "Done with 200."
     codes = sorted(refusal.error_code for refusal in handler.refuses)
     refused = f" Refused with {', '.join(codes)}." if codes else ""
-    # Types that are made at run time are beyond the checker.
+    # The type checker does not know types created at run time.
     fields: dict[str, Any] = {"command_type": (Literal[handler.command_type], ...), "payload": payload}  # pyright: ignore
     name = f"{handler.command_type}Command"
     return create_model(name, __base__=CommandRequest, __doc__=outcome + refused, **fields)

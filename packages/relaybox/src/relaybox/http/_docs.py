@@ -1,4 +1,4 @@
-"""The documentation pages, complete without internet: Swagger UI from a wheel, nothing from elsewhere."""
+"""The documentation pages, without internet access: Swagger UI is served from an installed wheel."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -16,16 +16,16 @@ from starlette.types import Scope
 
 __all__ = ("add_plain_route", "install_docs")
 
-#: Load balancers look with HEAD; the server leaves out the body.
+#: Load balancers use HEAD; the server omits the body.
 _GET_AND_HEAD: Final = ["GET", "HEAD"]
 _MEDIA_TYPES: Final = {"js": "text/javascript", "css": "text/css", "png": "image/png"}
 _FROM_WHEEL: Final = frozenset({"swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png"})
-#: Keeps the promise even if an asset wants more: the browser loads nothing from another host.
+#: The browser loads nothing from another host, whatever an asset requests.
 _POLICY: Final = (
     "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
-#: Addresses are relative, so that the page works behind any prefix.
+#: URLs are relative, so that the page works behind any prefix.
 _PAGE: Final = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -42,7 +42,7 @@ _PAGE: Final = """<!DOCTYPE html>
 </body>
 </html>
 """
-#: ``validatorUrl`` null: by default the page asks a public validator about every document.
+#: ``validatorUrl`` null: by default the page sends every document to a public validator.
 _START: Final = """SwaggerUIBundle({
   url: "openapi.json",
   dom_id: "#swagger-ui",
@@ -69,9 +69,9 @@ def install_docs(app: FastAPI) -> None:
 
 
 class _PlainRoute(APIRoute):
-    """A route that needs one comparison to pass on a request for another path.
+    """A route that rejects requests for other paths with one comparison.
 
-    The routes of health and documentation come before those of the application: as routes of FastAPI they
+    The routes of health and documentation precede those of the application: as plain routes of FastAPI they
     took 2.5 % of the profile of a command without a database.
     """
 
@@ -80,7 +80,7 @@ class _PlainRoute(APIRoute):
         return self.path.partition("{")[0]
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Match as FastAPI does, but only if the path contains the part of the route's before a parameter."""
+        """Match as FastAPI does, after checking that the path contains the fixed part of the route."""
         if self._fixed_part not in scope["path"]:
             return Match.NONE, {}
         return super().matches(scope)

@@ -1,8 +1,8 @@
-"""One table: which error is answered with which status, headers and extra fields.
+"""Map each error to the status, headers and extra fields of its response, in one table.
 
-Every error body is ``{"error_code", "message", "request_id", …}`` at the top level (contract,
-section 2). An error that is not in the table is a mistake of ours: it is logged with its traceback
-and answered with 500 INTERNAL_ERROR, and nothing of it leaks.
+Every error body is ``{"error_code", "message", "request_id", …}`` at the top level (contract, section 2). An
+error that is not in the table is a defect: it is logged with its traceback, and the response is 500
+INTERNAL_ERROR without any detail.
 """
 
 from collections.abc import Callable, Mapping
@@ -56,10 +56,10 @@ __all__ = (
 )
 
 _log: Final = structlog.get_logger(__name__)
-#: Where a scope holds the error it was answered with, for the middlewares around.
+#: Key of a scope under which outer middlewares find the error of the response.
 REFUSAL: Final = "relaybox.refusal"
-#: Where the framework refuses for the same reason as we do, the code is the same too; Python's
-#: own names of these three changed between versions.
+#: Error codes of statuses that the framework raises too; Python's names of these three changed between
+#: versions.
 _CODES: Final = {
     error.status: error.error_code for error in (BodyTooLarge, UnsupportedMediaType, ValidationFailed)
 }
@@ -71,25 +71,25 @@ def _no_fields(_error: Any) -> Mapping[str, Any]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ErrorResponse:
-    """How one class of errors, and those derived from it, is answered."""
+    """The response to one class of errors and its subclasses."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    #: Those whose values are the error's own, instead (``Retry-After``).
+    #: Headers whose values depend on the error (``Retry-After``).
     headers_of: Callable[[Any], Mapping[str, str]] = _no_fields
-    #: Further fields of the body, from the error (``duplicate_command_id``).
+    #: Further fields of the body, computed from the error (``duplicate_command_id``).
     fields: Callable[[Any], Mapping[str, Any]] = _no_fields
 
 
 ErrorTable: TypeAlias = Mapping[type[RelayboxError], ErrorResponse]
-"""Answers by class; the nearest base decides. Applications extend :data:`ERROR_TABLE` with theirs."""
+"""Responses by class of error; the nearest base class applies. Applications extend :data:`ERROR_TABLE`."""
 
 ERROR_TABLE: Final[ErrorTable] = {
-    # Where PostgreSQL is, and why it is not to be had, is for logs and /readyz.
+    # The address of PostgreSQL and the cause of the failure are shown in logs and /readyz only.
     DatabaseUnavailable: ErrorResponse(
         status=503,
         headers={"Retry-After": "5"},
-        fields=lambda _error: {"message": "PostgreSQL cannot be reached at the moment; try again later"},
+        fields=lambda _error: {"message": "PostgreSQL is unreachable at the moment; try again later"},
     ),
     DatabaseBusy: ErrorResponse(status=503, headers={"Retry-After": "1"}),
     RetryTransaction: ErrorResponse(status=503, headers={"Retry-After": "1"}),
@@ -116,9 +116,9 @@ ERROR_TABLE: Final[ErrorTable] = {
     StoreUnavailable: ErrorResponse(
         status=503,
         headers={"Retry-After": "5"},
-        fields=lambda _error: {"message": "Answers cannot be kept at the moment; try again later"},
+        fields=lambda _error: {"message": "Responses cannot be stored at the moment; try again later"},
     ),
-    # The other refusals of the outbox are mistakes of ours.
+    # The other errors of the outbox are defects of the application.
     MessageTooLarge: ErrorResponse(status=422),
 }
 
@@ -129,14 +129,14 @@ def error_responses(
     """Document *errors* in a route's ``responses=``: one entry per status with all its error codes.
 
     Raises:
-        LookupError: an error has no answer in *error_table*; it would be a 500.
+        LookupError: An error is not in *error_table*; its response would be 500.
     """
     codes: dict[int, list[str]] = {}
     headers: dict[int, dict[str, Any]] = {}
     for error in errors:
         answer = _response_spec_of(error, error_table)
         if answer is None:
-            raise LookupError(f"{error.__name__} has no answer; add it to the table of errors")
+            raise LookupError(f"{error.__name__} has no response; add it to the error table")
         codes.setdefault(answer.status, []).append(error.error_code)
         for name in answer.headers:
             headers.setdefault(answer.status, {})[name] = {"schema": {"type": "string"}}
@@ -151,7 +151,7 @@ def error_responses(
 
 
 def error_response(request: Request, error: RelayboxError, error_table: ErrorTable = ERROR_TABLE) -> Response:
-    """The answer to *error*; 500 for one that the table does not know, logged with its traceback."""
+    """Return the response to *error*; 500, and a logged traceback, for one that is not in the table."""
     answer = _response_spec_of(type(error), error_table)
     if answer is None:
         return internal_error(request, error)
@@ -170,15 +170,15 @@ def response_to(request: Request, error: Exception) -> Response:
 
 
 def internal_error(request: Request, error: Exception) -> Response:
-    """500 INTERNAL_ERROR without any detail; the log has the traceback under the same request id."""
+    """Return 500 INTERNAL_ERROR without detail; the traceback is logged under the same request id."""
     _log.error("http.unexpected", traceback=traceback_of(error))
-    message = "Something went wrong here; the request id helps to find out what"
+    message = "An internal error occurred; the server's log has its cause under this request id"
     fields = {"error_code": "INTERNAL_ERROR", "message": message}
     return _response(request, 500, fields, {})
 
 
 def install_error_handlers(app: FastAPI, error_table: ErrorTable) -> None:
-    """Make every error that *app* raises or that its framework raises for it one of our bodies."""
+    """Respond to every error of *app* and of its framework with the error body of the contract."""
 
     def ours(request: Request, error: Exception) -> Response:
         return error_response(request, cast("RelayboxError", error), error_table)
@@ -199,7 +199,7 @@ def install_error_handlers(app: FastAPI, error_table: ErrorTable) -> None:
 
 
 def framework_response(request: Request, error: StarletteHTTPException) -> Response:
-    """The answer to an error that the framework, or an endpoint in its words, has raised."""
+    """Return the response to an HTTPException of the framework or an endpoint."""
     status = HTTPStatus(error.status_code)
     detail: Any = error.detail
     fields = {

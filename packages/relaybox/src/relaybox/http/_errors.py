@@ -1,4 +1,4 @@
-"""What a request can do wrong before any application sees it.
+"""The errors of requests that are refused before the application handles them.
 
 ::
 
@@ -12,7 +12,7 @@
         ├── JsonTooDeep, JsonTooManyValues, JsonNotStorable, ValidationFailed   422
         └── ResponseNotStorable                       500
     RelayboxError
-    └── KeysIgnored                                stops the start
+    └── KeysIgnored                                raised at start-up
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,12 +43,12 @@ __all__ = (
 
 
 class HttpError(RelayboxError):
-    """Base of the errors of this package: what the client must change about its request."""
+    """Base of the errors of this package: the client must change its request."""
 
     error_code = "BAD_REQUEST"
-    #: The HTTP status it is answered with.
+    #: HTTP status of the response.
     status: ClassVar[int] = 400
-    #: Headers of that answer.
+    #: Headers of the response.
     headers: ClassVar[Mapping[str, str]] = {}
 
 
@@ -57,15 +57,15 @@ class TokenMissing(HttpError):
 
     error_code = "TOKEN_MISSING"
     status = 401
-    # Without an error attribute, as RFC 6750 (section 3.1) wants it for a request without a token.
+    # Without an error attribute, as RFC 6750 (section 3.1) requires for a request without a token.
     headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": "Bearer"}
 
     def __init__(self) -> None:
-        super().__init__("This needs a token: send the header 'Authorization: Bearer <token>'")
+        super().__init__("A token is required: send the header 'Authorization: Bearer <token>'")
 
 
 class TokenInvalid(HttpError):
-    """Raised when a token is not one of ours: signature, issuer, audience, form or time of issue."""
+    """Raised when a token's signature, issuer, audience, form or time of issue is wrong."""
 
     error_code = "TOKEN_INVALID"
     status = 401
@@ -73,7 +73,7 @@ class TokenInvalid(HttpError):
 
 
 class TokenExpired(HttpError):
-    """Raised when a token was good once; get a new one."""
+    """Raised when a token has expired; get a new one."""
 
     error_code = "TOKEN_EXPIRED"
     status = 401
@@ -92,7 +92,7 @@ class MalformedJson(HttpError):
 
 
 class BadHeader(HttpError):
-    """Raised when a header that we read has not the form it must have; the message names both."""
+    """Raised when a header is malformed; the message names the header and the required form."""
 
     error_code = "HEADER_INVALID"
 
@@ -101,11 +101,11 @@ class BadHeader(HttpError):
 
 
 class BodyTimeout(HttpError):
-    """Raised when a client takes too long to send the body that it began; the connection is closed."""
+    """Raised when a client takes too long to send its body; the connection is closed."""
 
     error_code = "BODY_TIMEOUT"
     status = 408
-    # What is left of the body would be read as the next request (RFC 9110, section 15.5.9).
+    # The rest of the body would be read as the next request (RFC 9110, section 15.5.9).
     headers: ClassVar[Mapping[str, str]] = {"Connection": "close"}
 
     def __init__(self, allowed_s: float) -> None:
@@ -115,17 +115,19 @@ class BodyTimeout(HttpError):
 
 
 class BodyTooLarge(HttpError):
-    """Raised when a body has more bytes than its route takes, announced or counted."""
+    """Raised when a body is larger than its route accepts, by ``Content-Length`` or by count."""
 
     error_code = "BODY_TOO_LARGE"
     status = 413
 
     def __init__(self, limit_bytes: int) -> None:
-        super().__init__(f"The body is larger than the {limit_bytes} bytes that are taken here")
+        super().__init__(
+            f"The body is larger than {limit_bytes} bytes, the limit of this route; send a smaller one"
+        )
 
 
 class UnsupportedMediaType(HttpError):
-    """Raised when a body is not declared as what its route takes: *wanted*, else JSON in UTF-8."""
+    """Raised when a body is not declared as the media type of its route: *wanted*, else JSON in UTF-8."""
 
     error_code = "UNSUPPORTED_MEDIA_TYPE"
     status = 415
@@ -135,13 +137,13 @@ class UnsupportedMediaType(HttpError):
 
 
 class JsonTooDeep(HttpError):
-    """Raised when JSON nests deeper than is taken."""
+    """Raised when JSON nests deeper than the limit."""
 
     error_code = "JSON_TOO_DEEP"
     status = 422
 
     def __init__(self, levels_max: int) -> None:
-        super().__init__(f"The JSON nests deeper than {levels_max} levels")
+        super().__init__(f"The JSON nests deeper than {levels_max} levels; flatten it")
 
 
 class JsonTooManyValues(HttpError):
@@ -155,25 +157,25 @@ class JsonTooManyValues(HttpError):
 
 
 class JsonNotStorable(HttpError):
-    """Raised when JSON holds what PostgreSQL cannot: NUL, half a surrogate pair, a number beyond a double."""
+    """Raised for JSON that PostgreSQL cannot store: NUL, half a surrogate pair, a number beyond a double."""
 
     error_code = "JSON_NOT_STORABLE"
     status = 422
 
 
 class ValidationFailed(HttpError):
-    """Raised when a request has a wrong form; ``details`` names each field and what is wrong with it."""
+    """Raised when a request does not match its schema; ``details`` names each field and its problem."""
 
     error_code = "VALIDATION_ERROR"
     status = 422
 
     def __init__(self, details: Sequence[Detail]) -> None:
-        super().__init__("The request has the wrong form; see details")
+        super().__init__("The request does not match the schema; see details")
         self.details = details
 
 
 class ResponseNotStorable(HttpError):
-    """Raised when an answer cannot be kept as it is: it has no end, or is compressed (G67)."""
+    """Raised when a response cannot be stored: it is a stream, or compressed (G67)."""
 
     error_code = "ANSWER_UNKEEPABLE"
     status = 500
@@ -183,22 +185,22 @@ class ResponseNotStorable(HttpError):
 
 
 def validation_details(error: ValidationError, *, within: str = "body") -> list[Detail]:
-    """Where and why *error* refused its input: ``[{"field": "body.payload.x", "message": "…"}]``.
+    """Return fields and problems of *error*: ``[{"field": "body.payload.x", "message": "…"}]``.
 
-    Never holds the input itself, which may be private. At most 20 entries.
+    At most 20 entries, without the input, which may be private.
     """
     problems = error.errors(include_url=False, include_context=False, include_input=False)
     return error_details(problems, within)
 
 
 class KeysIgnored(RelayboxError):
-    """Raised at start-up when routes that take idempotency keys could not honour them."""
+    """Raised at start-up when routes accept idempotency keys and no middleware handles them."""
 
     error_code = "KEYS_IGNORED"
 
     def __init__(self, paths: Sequence[str]) -> None:
-        """*paths* are those of the routes."""
+        """Name the *paths* of the routes."""
         super().__init__(
-            f"Idempotency keys would be ignored by {', '.join(paths)}: make the application by "
+            f"Idempotency keys would be ignored by {', '.join(paths)}: create the application with "
             "relaybox.http.create_app, or call app.add_middleware(IdempotencyMiddleware)"
         )

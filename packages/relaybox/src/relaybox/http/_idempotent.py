@@ -1,4 +1,4 @@
-"""Marking one endpoint: ``@idempotent(required=True)``."""
+"""The decorator that marks one endpoint: ``@idempotent(required=True)``."""
 
 import inspect
 from collections.abc import Awaitable, Callable
@@ -37,23 +37,31 @@ def idempotent(
     auto: bool = False,
     secret: bool = False,
 ) -> Any:
-    """Mark one endpoint; below the route's decorator.
+    """Mark one endpoint; write it below the route's decorator.
 
-    *required*: a request without a key is refused. *ttl*: how long its answers are kept. *auto*: a request
-    without a key gets one made of method, path, canonical body and principal, so that the same request within
-    *ttl* runs once. *secret*: request or answer holds what is shown once; of neither anything is kept, and a
-    replay, whatever its body, is 410 ``RESPONSE_NOT_KEPT`` with the ``Location``; it needs a unit of work.
     Without a unit of work the endpoint is served in cache mode, see :class:`IdempotencyMiddleware`.
 
+    Args:
+        endpoint: The endpoint, if the decorator is used without arguments.
+        required: Refuse requests without a key.
+        ttl: How long responses are stored.
+        auto: Generate a key for a request without one, from method, path, canonical body and principal, so
+            that equal requests within *ttl* are executed once.
+        secret: Request or response holds a secret that is shown once. Nothing of either is stored; a replay,
+            whatever its body, is 410 ``RESPONSE_NOT_KEPT`` with the ``Location``. Needs a unit of work.
+
     Raises:
-        TypeError: the endpoint is no coroutine function, or streams: its answer cannot be kept (G67).
-        ValueError: *ttl* is not more than nothing, or over a year; *secret* with *auto*, whose key is made of
-            the body.
+        TypeError: The endpoint is not a coroutine function, or returns a stream, which cannot be stored
+            (G67).
+        ValueError: *ttl* is not positive, or over a year; *secret* with *auto*, whose key is made of the
+            body.
     """
-    # Here, not at the first request: what is declared wrong must stop the start.
+    # Checked here, not at the first request: a wrong declaration must stop the start.
     ttl_seconds(ttl, IdempotencySettings.model_construct())
     if auto and secret:
-        raise ValueError("a key made of a body with a secret would tell it; ask for one: required=True")
+        raise ValueError(
+            "auto= would make a key of a body with a secret; require a key instead: required=True"
+        )
     policy = Policy(required=required, ttl=ttl, auto=auto, secret=secret)
 
     def mark(function: Any) -> Any:
@@ -63,22 +71,22 @@ def idempotent(
 
 
 def policy_of(endpoint: object) -> Policy | None:
-    """What *endpoint* was marked with."""
+    """Return the policy that *endpoint* was marked with; None for an unmarked endpoint."""
     return getattr(endpoint, _POLICY, None)
 
 
 def _marked(endpoint: Callable[..., Awaitable[Any]], policy: Policy) -> Any:
     name = getattr(endpoint, "__qualname__", repr(endpoint))
     if not inspect.iscoroutinefunction(endpoint):
-        raise TypeError(f"{name} must be 'async def' and return its answer whole to be idempotent")
+        raise TypeError(f"{name} must be 'async def' and return a whole response to be idempotent")
     hints = _hints_of(endpoint)
     if inspect.isclass(hints.get("return")) and issubclass(hints["return"], StreamingResponse):
-        raise TypeError(f"{name} streams its answer, which cannot be kept; return a whole one")
+        raise TypeError(f"{name} streams its response, which cannot be stored; return a whole one")
     signature = inspect.signature(endpoint)
     own = next((one for one in signature.parameters if _is_request(one, hints.get(one))), None)
 
     @wraps(endpoint)
-    async def decided(*args: Any, **kwargs: Any) -> Any:
+    async def with_claim(*args: Any, **kwargs: Any) -> Any:
         request = _request_in(args, kwargs, own)
         await claim_for_endpoint(request, policy)
         return await endpoint(*args, **kwargs)
@@ -89,25 +97,25 @@ def _marked(endpoint: Callable[..., Awaitable[Any]], policy: Policy) -> Any:
     if own is None:
         parameters.append(inspect.Parameter(_REQUEST, inspect.Parameter.KEYWORD_ONLY, annotation=Request))
     returned = hints.get("return", signature.return_annotation)
-    vars(decided).update(
+    vars(with_claim).update(
         {
             _POLICY: policy,
             "__signature__": signature.replace(parameters=parameters, return_annotation=returned),
         }
     )
-    return decided
+    return with_claim
 
 
 def _hints_of(endpoint: Callable[..., Any]) -> dict[str, Any]:
     try:
         return get_type_hints(endpoint, include_extras=True)
     except NameError:
-        # A name of an enclosing function, or one for type checkers alone: the framework finds what it needs.
+        # The annotation names a local or a type-checking import; the framework resolves what it needs.
         return {}
 
 
 def _is_request(name: str, hint: object) -> bool:
-    """Whether the framework passes the request there."""
+    """Whether the framework passes the request as this parameter."""
     return name == "request" if hint is None else inspect.isclass(hint) and issubclass(hint, Request)
 
 

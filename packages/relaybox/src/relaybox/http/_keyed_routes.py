@@ -1,4 +1,4 @@
-"""Which routes honour idempotency keys, and whether their application lets them."""
+"""Find the routes that accept idempotency keys, and check that a middleware handles the keys."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
@@ -18,13 +18,13 @@ _KEPT: Final = ResponseNotKept.error_code
 
 
 def check_keyed_routes(app: Starlette) -> None:
-    """Check that every route of *app*, mounted applications included, that takes keys can honour them.
+    """Check that a middleware handles the keys of every route of *app* and its mounted applications.
 
-    A route takes keys if it is marked :func:`idempotent`, depends on a :func:`unit_of_work`, or documents the
-    errors of keys, as the routes of :func:`command_router` do.
+    A route accepts keys if it is marked :func:`idempotent`, depends on a :func:`unit_of_work`, or documents
+    the errors of keys, as the routes of :func:`command_router` do.
 
     Raises:
-        KeysIgnored: one cannot, as neither its application nor one around it has an IdempotencyMiddleware.
+        KeysIgnored: Neither a route's application nor one that mounts it has an IdempotencyMiddleware.
     """
     ignored = list(_ignored(app))
     if ignored:
@@ -32,13 +32,13 @@ def check_keyed_routes(app: Starlette) -> None:
 
 
 def documents_keys(responses: Mapping[Any, Any]) -> bool:
-    """Whether an operation with these documented *responses* keeps its answers under keys."""
+    """Whether an operation with these documented *responses* stores its responses under keys."""
     gone: Mapping[str, Any] = responses.get(410) or responses.get("410") or {}
     return _KEPT in gone.get("description", "")
 
 
 def _ignored(app: Starlette) -> Iterator[str]:
-    """Yield the paths of the routes that take keys and could not honour them."""
+    """Yield the paths of the routes that accept keys without a middleware."""
     if any(one.cls is IdempotencyMiddleware for one in app.user_middleware):
         return
     yield from _ignored_among(app.routes)
@@ -54,11 +54,11 @@ def _ignored_among(routes: Iterable[BaseRoute]) -> Iterator[str]:
         included = getattr(route, "original_router", None)
         if included is not None:
             yield from _ignored_among(included.routes)
-        elif _takes_keys(route):
+        elif _accepts_keys(route):
             yield getattr(route, "path", repr(route))
 
 
-def _takes_keys(route: BaseRoute) -> bool:
+def _accepts_keys(route: BaseRoute) -> bool:
     marked = policy_of(getattr(route, "endpoint", None)) is not None
     return marked or documents_keys(getattr(route, "responses", {})) or _has_unit(route)
 

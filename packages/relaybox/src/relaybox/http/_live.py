@@ -1,9 +1,9 @@
-"""Live streams: what happens to an aggregate, as it happens (G84).
+"""Live streams of the events of aggregates (G84).
 
-A client's cursor is the aggregate's version, which is gapless, so that nothing can be skipped or
-told twice. Clients are woken and then read for themselves, a page at a time: nothing queues up
-for a slow one, and no connection is held for a silent one. One connection per process listens
-for news; one query per interval finds what a lost hint would have told.
+A client's cursor is the aggregate's version, which has no gaps, so no event is skipped or sent twice. A
+notification wakes a stream, which then reads its events from the database, a page at a time: no events queue
+up for a slow client, and an idle client holds no connection. One connection per process listens for
+notifications; one query per interval finds changes whose notification was lost.
 """
 
 import asyncio
@@ -27,9 +27,9 @@ __all__ = ("EventFilter", "LiveStreams", "ServerSentEvent", "VisibleEvents")
 _SQL: Final = load_queries(__package__ or "relaybox.http", "http.sql")
 _POLL_S: Final = 5.0
 _PAGE_EVENTS: Final = 200
-#: A comment this often keeps proxies from closing a silent stream.
+#: Seconds between comments that keep proxies from closing an idle stream.
 _PING_S: Final = 15.0
-#: A stream ends after this long; its client comes back with its cursor and a fresh token.
+#: Longest duration of a stream; its client reconnects with its cursor and a new token.
 _AGE_S_MAX: Final = 1_800.0
 _log = structlog.get_logger(__name__)
 
@@ -40,13 +40,13 @@ class ServerSentEvent:
 
     type: str | None = None
     data: bytes = b""
-    #: The cursor to resume after; null leaves the client's where it is.
+    #: The cursor to resume after; None leaves the client's cursor unchanged.
     id: int | None = None
-    #: Milliseconds a client waits before it comes back.
+    #: Milliseconds that a client waits before it reconnects.
     retry_ms: int | None = None
 
     def encode(self) -> bytes:
-        """The event as it goes over the wire."""
+        """Return the event in the wire format."""
         lines: list[bytes] = []
         if self.retry_ms is not None:
             lines.append(b"retry: %d" % self.retry_ms)
@@ -59,24 +59,24 @@ class ServerSentEvent:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VisibleEvents:
-    """What of a page may be told to who follows, as things stand now."""
+    """The events of a page that the client may see now."""
 
-    #: Those of the page in their order, from its first on; a payload may be less than what is recorded.
+    #: Events of the page in their order, from its first; a payload may be redacted.
     events: Sequence[RecordedEvent] = ()
-    #: The stream ends behind them.
+    #: Whether the stream ends after them.
     ends: bool = False
 
 
 EventFilter = Callable[[Sequence[RecordedEvent]], Awaitable[VisibleEvents]]
-"""Asked with every page before it is told, and with an empty one when there was news without events or a
-silence: whoever lost the right to read is told nothing that was recorded since."""
+"""Filters every page before it is sent, and an empty page after an idle time or a notification without
+events: a client that lost the right to read gets no event recorded since."""
 
 
 @dataclass(eq=False, slots=True)
 class _Subscriber:
     aggregate_type: str
     aggregate_id: str
-    #: Whose news wake it: its own aggregate's, and others'.
+    #: Aggregates whose notifications wake the stream: its own, and related ones.
     keys: frozenset[str]
     event_filter: EventFilter
     news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -84,10 +84,10 @@ class _Subscriber:
 
 @dataclass(eq=False, slots=True)
 class _StreamPosition:
-    """How far a stream has told its client."""
+    """The position of a stream."""
 
     version: int
-    #: Task id to the status and progress last told.
+    #: Task id to the status and progress sent last.
     tasks: dict[UUID, tuple[str, Decimal]] = field(default_factory=dict[UUID, tuple[str, Decimal]])
     ends: bool = False
 
@@ -97,7 +97,7 @@ async def _show_all(events: Sequence[RecordedEvent]) -> VisibleEvents:
 
 
 class LiveStreams:
-    """Wakes the streams of one process when their aggregates have news."""
+    """Wake the streams of one process when their aggregates change."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -119,7 +119,7 @@ class LiveStreams:
         self._poller = asyncio.create_task(self._poll(), name="live-streams-poll")
 
     def end(self) -> None:
-        """Ask every stream to end soon; its client comes back, to another process if need be."""
+        """Ask every stream to end soon; its client reconnects, to another process if needed."""
         self._ending.set()
         self._on_keys(frozenset())
 
@@ -141,13 +141,19 @@ class LiveStreams:
         event_filter: EventFilter = _show_all,
         woken_by: Sequence[UUID] = (),
     ) -> AsyncGenerator[ServerSentEvent]:
-        """Everything after *after_version*, then what comes, until the stream ends.
+        """Yield the events after *after_version*, then new ones, until the stream ends.
 
-        A cursor beyond *current_version* belongs to another history: ``reset`` is sent and the
-        stream ends; the client reads the state anew.
+        A cursor beyond *current_version* belongs to another history: ``reset`` is sent and the stream ends;
+        the client reads the state again.
 
-        *event_filter* says, each time anew, what may be told and whether the stream goes on. News of other
-        aggregates of the type, *woken_by*, have it asked at once; without news it is asked every 15 seconds.
+        Args:
+            aggregate_type: Type of the aggregate.
+            aggregate_id: The aggregate whose events are sent.
+            after_version: The client's cursor.
+            current_version: Version of the aggregate now.
+            event_filter: Filters each page, and decides whether the stream continues.
+            woken_by: Other aggregates whose changes call *event_filter* at once; without any change it is
+                called every 15 seconds.
         """
         yield ServerSentEvent(retry_ms=1_000 + random.randrange(1_000))  # noqa: S311 - jitter
         if after_version > current_version:
@@ -155,7 +161,7 @@ class LiveStreams:
             return
         keys = frozenset(map(str, (aggregate_id, *woken_by)))
         subscriber = _Subscriber(aggregate_type, str(aggregate_id), keys, event_filter)
-        # Attached before history is read, so that nothing falls between the two.
+        # Registered before the events are read, so that no change is missed in between.
         for key in keys:
             self._subscribers.setdefault(key, set()).add(subscriber)
         try:
@@ -173,7 +179,7 @@ class LiveStreams:
             try:
                 page = await self._read(subscriber, position)
             except DatabaseError as error:
-                _log.warning("stream.cut_short", error_code=error.error_code)
+                _log.warning("live stream ended by a database error", error_code=error.error_code)
                 return
             for one in page:
                 yield one
@@ -192,7 +198,7 @@ class LiveStreams:
                 limit=_PAGE_EVENTS,
             )
             tasks = await connection.fetch(_SQL["open_tasks"], UUID(subscriber.aggregate_id))
-        # After the page is read: what it holds was recorded while the reader still had the right.
+        # After the page was read: its events were recorded while the client had the right to read.
         visible = await subscriber.event_filter(events)
         page = [_event(event) for event in visible.events]
         position.version = events[-1].version if events else position.version
@@ -228,10 +234,10 @@ class LiveStreams:
                 async with self._database.connection() as connection:
                     rows = await connection.fetch(_SQL["positions"], types, ids)
             except DatabaseError as error:
-                _log.warning("stream.poll_failed", error_code=error.error_code)
+                _log.warning("live stream poll failed", error_code=error.error_code)
                 continue
-            except Exception as error:  # noqa: BLE001 - without the poll lost hints are lost for good
-                _log.error("stream.poll_failed", traceback=traceback_of(error))
+            except Exception as error:  # noqa: BLE001 - without the poll, lost notifications are never found
+                _log.error("live stream poll failed", traceback=traceback_of(error))
                 continue
             now = {row["id"]: (row["version"], row["worked_at"]) for row in rows}
             moved = frozenset(key for key, position in now.items() if self._positions.get(key) != position)

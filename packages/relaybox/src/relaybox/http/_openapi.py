@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI derives, corrected to what is really answered."""
+"""The OpenAPI document: FastAPI's, corrected to the actual responses."""
 
 import re
 import sys
@@ -24,31 +24,31 @@ _KEY: Final = {
     "in": "header",
     "required": False,
     "schema": {"type": "string"},
-    "description": "the same request under the same key gets the same answer (also X-Idempotency-Key)",
+    "description": "repeat a request under its key to get its first response again (also X-Idempotency-Key)",
 }
 _CORRELATION: Final = {
     "name": "X-Correlation-Id",
     "in": "header",
     "required": False,
     "schema": {"type": "string", "format": "uuid"},
-    "description": "of the business process that the command belongs to; by default the command's own id",
+    "description": "id of the business process of the command; by default the command's id",
 }
-#: What :func:`relaybox.http.error_responses` writes: a phrase and error codes.
+#: A description of :func:`relaybox.http.error_responses`: a phrase and error codes.
 _PHRASE_AND_CODES: Final = re.compile(r"(?P<phrase>[^:]+): (?P<codes>[A-Z0-9_]+(?:, [A-Z0-9_]+)*)")
-#: FastAPI documents its own 422 body on every route with a parameter; ours is another one.
+#: Models of FastAPI's 422 body, which it documents on every route with a parameter.
 _FASTAPI_ERRORS: Final = ("HTTPValidationError", "ValidationError")
 
 
 class Application(FastAPI):
-    """A FastAPI application whose document names our error bodies and holds every model once."""
+    """A FastAPI application whose document has the library's error bodies, and every model once."""
 
-    #: Middlewares that stay around all that are added later: request ids, CORS, error bodies.
+    #: Number of outer middlewares: request ids, CORS, error bodies; those added later are inside.
     outer: int = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve *scope*; a start that one of our errors ends is reported by its message alone.
+        """Serve *scope*; report an error of the library at start-up by its message, without a traceback.
 
-        The framework reports a traceback of 40 lines, below which the name of a missing setting is not seen.
+        The framework reports a traceback of 40 lines, in which the name of a missing setting is hard to find.
         """
         if scope["type"] != "lifespan":
             await super().__call__(scope, receive, send)
@@ -56,22 +56,22 @@ class Application(FastAPI):
         try:
             self.middleware_stack = self.middleware_stack or self.build_middleware_stack()
         except RelayboxError as error:
-            # uvicorn takes an exception that comes before any message for an application without a lifespan:
-            # it would start, and answer every request with 500.
+            # uvicorn treats an exception before any message as an application without a lifespan: it would
+            # start, and respond to every request with 500.
             await receive()
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             raise
         await super().__call__(scope, receive, _without_traceback(send))
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Build the middleware stack, and check query parameters: all routes are known by now."""
+        """Build the middleware stack, and check query parameters: all routes are known now."""
         refuse_undeclared_query(self.routes)
         return super().build_middleware_stack()
 
     def add_middleware(self, middleware_class: Any, *args: Any, **kwargs: Any) -> None:
-        """Add a middleware around those added before it, and inside of the library's own.
+        """Add a middleware around those added before, and inside the library's outer middlewares.
 
-        An :class:`IdempotencyMiddleware` replaces the one that :func:`create_app` has added.
+        An :class:`IdempotencyMiddleware` replaces the one of :func:`create_app`.
         """
         if middleware_class is IdempotencyMiddleware:
             self.user_middleware = [one for one in self.user_middleware if one.cls is not middleware_class]
@@ -79,14 +79,14 @@ class Application(FastAPI):
         self.user_middleware.insert(self.outer, self.user_middleware.pop(0))
 
     def openapi(self) -> dict[str, Any]:
-        """The OpenAPI document, built at the first call."""
+        """Return the OpenAPI document, built at the first call."""
         if self.openapi_schema is None:
             document = super().openapi()
             schemas: dict[str, Any] = document.setdefault("components", {}).setdefault("schemas", {})
             for path, operation in _operations(document):
-                _name_parameters(path, operation)
+                _add_parameters(path, operation)
                 _hoist_models(operation, schemas)
-                _name_our_422(operation, schemas)
+                _document_422(operation, schemas)
             for name in _FASTAPI_ERRORS:
                 schemas.pop(name, None)
         assert self.openapi_schema is not None
@@ -108,8 +108,8 @@ def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
         yield from ((path, operation) for operation in methods.values() if isinstance(operation, dict))
 
 
-def _name_parameters(path: str, operation: dict[str, Any]) -> None:
-    """Name what FastAPI does not see: ids that a route reads from its path itself, headers of commands."""
+def _add_parameters(path: str, operation: dict[str, Any]) -> None:
+    """Add parameters unknown to FastAPI: ids that a route reads from its path, headers of commands."""
     named: list[dict[str, Any]] = operation.get("parameters", [])
     known = {(one["in"], one["name"].lower()) for one in named}
     unseen = [
@@ -132,10 +132,10 @@ def _hoist_models(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
         schemas.update(content["schema"].pop("$defs", {}))
 
 
-def _name_our_422(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
-    """Name our refusal of the form: every operation refuses query parameters that it does not declare.
+def _document_422(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """Document the library's 422: every operation refuses undeclared query parameters.
 
-    A description or a content of the application's own stays.
+    A description or content of the application stays.
     """
     answer: dict[str, Any] = operation.setdefault("responses", {}).setdefault("422", {})
     content: dict[str, Any] = answer.setdefault("content", {})
@@ -148,10 +148,10 @@ def _name_our_422(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
         for name, schema in {**model.pop("$defs"), "ErrorBody": model}.items():
             schemas.setdefault(name, schema)
         content["application/json"] = {"schema": {"$ref": _REF.format(model="ErrorBody")}}
-    answer["description"] = _with_our_code(answer.get("description") or HTTPStatus(422).phrase)
+    answer["description"] = _with_validation_code(answer.get("description") or HTTPStatus(422).phrase)
 
 
-def _with_our_code(description: str) -> str:
+def _with_validation_code(description: str) -> str:
     codes = {ValidationFailed.error_code}
     if known := _PHRASE_AND_CODES.fullmatch(description):
         description, codes = known["phrase"], codes | {*known["codes"].split(", ")}

@@ -1,4 +1,4 @@
-"""Query parameters: an operation takes the declared ones, each as often as it is declared, and no other."""
+"""Refuse undeclared and repeated query parameters."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ __all__ = ("refuse_undeclared_query",)
 
 _REQUEST: Final = "relaybox_request"
 _DETAILS_MAX: Final = 20
-#: A longer name may be a secret that was sent without a name; error bodies never repeat it.
+#: A longer name may be a secret sent without a name; error bodies never repeat it.
 _NAME_CHARS_MAX: Final = 32
 
 
@@ -27,17 +27,17 @@ _NAME_CHARS_MAX: Final = 32
 class _Declared:
     """The query parameters that an operation declares."""
 
-    #: Name to whether it may be given several times.
+    #: Name to whether the parameter may be repeated.
     repeatable: dict[str, bool] = field(default_factory=dict[str, bool])
-    #: Whether it takes any others too, as a model with ``extra="allow"`` does.
+    #: Whether other parameters are accepted too, as by a model with ``extra="allow"``.
     is_open: bool = False
 
     def check(self, request: Request) -> None:
-        """Refuse a query that is not as declared.
+        """Check the query of *request*.
 
         Raises:
-            ValidationFailed: It has another parameter, or repeats one that may be given once. The details
-                name each parameter and hold no value.
+            ValidationFailed: The query has an undeclared parameter, or repeats one that may be given once.
+                The details name each parameter, without its value.
         """
         given: dict[str, int] = {}
         for name, _ in request.query_params.multi_items():
@@ -52,22 +52,22 @@ class _Declared:
 
     def _problem(self, name: str, count: int) -> str | None:
         if name not in self.repeatable:
-            return None if self.is_open else f"not a parameter of this operation, {self._takes()}"
+            return None if self.is_open else f"not a parameter of this operation, {self._accepted()}"
         return f"given {count} times; give it once" if count > 1 and not self.repeatable[name] else None
 
-    def _takes(self) -> str:
+    def _accepted(self) -> str:
         names = ", ".join(sorted(self.repeatable))
-        return f"which takes {names}" if names else "which takes none"
+        return f"which accepts {names}" if names else "which accepts none"
 
 
 def refuse_undeclared_query(routes: Iterable[BaseRoute]) -> None:
     """Make every documented operation of *routes* refuse query parameters that it does not declare.
 
-    The check runs after the dependencies, authentication among them, and right before the endpoint. A request
+    The check runs after the dependencies, authentication included, and right before the endpoint. A request
     without a query string costs one comparison. Routes with ``include_in_schema=False`` (health, metrics,
-    documentation) and those that are not FastAPI's declare nothing, and ignore their query.
+    documentation) and routes of Starlette are not checked.
 
-    Call it once, when all routes are there.
+    Call it once, after all routes are added.
     """
     for operation in _operations(routes):
         if operation.include_in_schema:
@@ -75,26 +75,26 @@ def refuse_undeclared_query(routes: Iterable[BaseRoute]) -> None:
 
 
 def _operations(routes: Iterable[BaseRoute]) -> Iterator[Any]:
-    """Yield an object with ``dependant`` and ``include_in_schema`` for each route of FastAPI's."""
+    """Yield an object with ``dependant`` and ``include_in_schema`` for each route of FastAPI."""
     for route in routes:
         # FastAPI since about 0.140 keeps an included router whole, with an operation for each of its routes;
         # before, it copied the routes.
         included: Any = getattr(route, "effective_route_contexts", None)
         for one in [route] if included is None else included():
-            # A route of Starlette's or a WebSocket has none.
+            # A route of Starlette or a WebSocket has no dependant.
             if getattr(one, "dependant", None) is not None and hasattr(one, "openapi_extra"):
                 yield one
 
 
 def _check_before(dependant: Any, declared: _Declared) -> None:
     endpoint: Callable[..., Any] = dependant.call
-    is_asked_for: bool = dependant.request_param_name is not None
+    is_declared: bool = dependant.request_param_name is not None
     name: str = dependant.request_param_name or _REQUEST
 
-    # Not "async": it returns what the endpoint returns, be it a coroutine, a generator or a value.
+    # Not "async": it returns what the endpoint returns, a coroutine, a generator or a value.
     @wraps(endpoint)
     def checked(**values: Any) -> Any:
-        request: Request = values[name] if is_asked_for else values.pop(name)
+        request: Request = values[name] if is_declared else values.pop(name)
         if request.scope["query_string"]:
             declared.check(request)
         return endpoint(**values)
@@ -113,7 +113,7 @@ def _declared_by(operation: Any) -> _Declared:
             _add(declared, one)
         if isinstance(dependant.call, APIKeyQuery):
             declared.repeatable[dependant.call.model.name] = False
-    # Parameters that an endpoint reads from request.query_params by itself.
+    # Parameters that an endpoint reads from request.query_params itself.
     extra: Mapping[str, Any] = operation.openapi_extra or {}
     for documented in extra.get("parameters", ()):
         if documented.get("in") == "query":
@@ -136,7 +136,7 @@ def _add(declared: _Declared, parameter: Any) -> None:
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the model that *annotation* is, also if it is optional; None if it is no model."""
+    """Return the model in *annotation*, optional or not; None without a model."""
     if get_origin(annotation) in (Union, UnionType):
         found = [one for one in map(_model_in, get_args(annotation)) if one is not None]
         return found[0] if found else None

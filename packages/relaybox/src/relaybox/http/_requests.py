@@ -1,4 +1,4 @@
-"""Every request: its id, its place in a trace, its line in the log, its figures."""
+"""The request id, trace context, log line and metrics of every request."""
 
 import re
 import time
@@ -15,20 +15,20 @@ from relaybox.telemetry import HttpMetrics, continue_trace
 __all__ = ("RequestMiddleware", "request_id_of", "route_of")
 
 _log: Final = structlog.get_logger(__name__)
-#: What may stand in a log and a header as it came; everything else is replaced.
+#: Request ids that are safe in logs and headers; others are replaced.
 _SAFE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
-#: Probes come every few seconds and say nothing as long as they are well.
+#: Probes arrive every few seconds; successful ones are logged at DEBUG.
 _PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
-#: The client went away before its answer; nginx' status for it, seen in logs and metrics only.
+#: Status of nginx for a client that disconnected before the response; in logs and metrics only.
 _CLIENT_GONE: Final = 499
 
 
 class RequestMiddleware:
-    """Gives each request an id and tells about it once, when its answer has ended.
+    """Give each request an id, and log it once, at the end of its response.
 
-    ``X-Request-Id`` is taken from the client when it has a safe form (letters, digits, ``.``, ``_``,
-    ``:``, ``-``, at most 128), else made anew; it is on every answer and every log line. The line
-    holds the route's template, never the path or the query, so that no id or token is logged.
+    ``X-Request-Id`` is taken from the client if it has a safe form (letters, digits, ``.``, ``_``, ``:``,
+    ``-``, at most 128), else generated; it is in every response and log line. The line has the route's
+    template, not the path or the query, so that no id or token is logged.
     """
 
     def __init__(self, app: ASGIApp, metrics: HttpMetrics) -> None:
@@ -40,20 +40,20 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        request_id = _accepted(headers.get("x-request-id"))
+        request_id = _safe_id(headers.get("x-request-id"))
         scope.setdefault("state", {})["request_id"] = request_id
         traceparent = headers.get("traceparent")
         former = structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
             if traceparent is None:
-                await self._answer(scope, receive, send, request_id)
+                await self._respond(scope, receive, send, request_id)
             else:
                 with continue_trace(traceparent):
-                    await self._answer(scope, receive, send, request_id)
+                    await self._respond(scope, receive, send, request_id)
         finally:
             structlog.contextvars.reset_contextvars(**former)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    async def _respond(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         status = _CLIENT_GONE
         started_s = time.perf_counter()
 
@@ -67,9 +67,9 @@ class RequestMiddleware:
         try:
             await self._app(scope, receive, send_marked)
         finally:
-            self._tell(scope, status, time.perf_counter() - started_s)
+            self._report(scope, status, time.perf_counter() - started_s)
 
-    def _tell(self, scope: Scope, status: int, duration_s: float) -> None:
+    def _report(self, scope: Scope, status: int, duration_s: float) -> None:
         route, method = route_of(scope), scope["method"]
         self._metrics.record_response(route=route, method=method, status=status, duration_s=duration_s)
         level = _log.debug if route in _PROBES and status < 500 else _log.info
@@ -77,13 +77,13 @@ class RequestMiddleware:
 
 
 def request_id_of(request: Request) -> str | None:
-    """The id of *request*; None when no :class:`RequestMiddleware` is installed."""
+    """Return the id of *request*; None without a :class:`RequestMiddleware`."""
     state: dict[str, Any] = request.scope.get("state", {})
     return state.get("request_id")
 
 
 def route_of(scope: Scope) -> str:
-    """The template of the route that took the request (``/a/{id}``), ``unmatched`` for none."""
+    """Return the template of the request's route (``/a/{id}``), ``unmatched`` without a route."""
     # Since FastAPI 0.140 or so an included router keeps its routes without the prefix and puts the
     # whole template here; before, the route itself had it. A test pins both.
     context = scope.get("fastapi", {}).get("effective_route_context")
@@ -91,7 +91,7 @@ def route_of(scope: Scope) -> str:
     return "unmatched" if template is None else template
 
 
-def _accepted(offered: str | None) -> str:
+def _safe_id(offered: str | None) -> str:
     if offered is not None and _SAFE_ID.fullmatch(offered):
         return offered
     # 0.5 µs; a UUID takes 2.1.

@@ -1,4 +1,4 @@
-"""The routes every domain of commands has, made from its declaration (contract, section 2)."""
+"""The routes of every domain of commands, created from its declaration (contract, section 2)."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -77,9 +77,9 @@ A = TypeVar("A", bound=Aggregate)
 
 _SQL: Final = load_queries(__package__ or "relaybox.http", "http.sql")
 DATABASE_ERRORS: Final[tuple[type[RelayboxError], ...]] = (DatabaseUnavailable, DatabaseBusy)
-#: What a route may raise that honours idempotency keys.
+#: Errors of a route that accepts idempotency keys.
 KEY_ERRORS: Final[tuple[type[RelayboxError], ...]] = (KeyInvalid, RequestInFlight, KeyReused, ResponseNotKept)
-#: What sending a command may raise beside the errors of its body and its token.
+#: Errors of sending a command, beside those of its body and its token.
 COMMAND_ERRORS: Final[tuple[type[RelayboxError], ...]] = (
     BadHeader,
     AggregateNotFound,
@@ -94,21 +94,21 @@ COMMAND_ERRORS: Final[tuple[type[RelayboxError], ...]] = (
     *DATABASE_ERRORS,
 )
 _READ_ERRORS: Final = (*AUTH_ERRORS, AggregateNotFound, *DATABASE_ERRORS)
-#: An id in a path; one that is no UUID names nothing, so it is answered like one that does not exist.
+#: An id in a path; one that is not a UUID is treated as an id that does not exist.
 _UUID: Final[dict[str, Any]] = {"format": "uuid"}
 Id = Annotated[str, Path(json_schema_extra=_UUID)]
 
 
 def path_id_of(domain: Domain[Any]) -> Any:
-    """The default of a parameter that takes an aggregate's id from the path, under the domain's own name."""
+    """Return the default of a parameter for the aggregate's id in the path, under the domain's name of it."""
     return Path(alias=domain.id_parameter, json_schema_extra=_UUID)
 
 
 def id_of(text: str) -> UUID:
-    """The UUID in a path.
+    """Return the UUID in a path.
 
     Raises:
-        AggregateNotFound: it is none.
+        AggregateNotFound: *text* is not a UUID.
     """
     try:
         return UUID(text)
@@ -117,10 +117,10 @@ def id_of(text: str) -> UUID:
 
 
 def caller_of(request: Request, principal: Principal, service: str) -> Caller:
-    """Who sends a command over HTTP, with the request's id and trace.
+    """Return the sender of a command over HTTP, with the request's id and trace.
 
     Raises:
-        BadHeader: ``X-Correlation-Id`` is no UUID.
+        BadHeader: ``X-Correlation-Id`` is not a UUID.
     """
     return Caller(
         actor=principal.subject,
@@ -139,12 +139,12 @@ async def respond_to_command(
     domain: Domain[Any],
     build_response: Callable[[CommandResult], ResponseParts],
 ) -> Response:
-    """Take *command* and answer by its result; with an idempotency key, what was answered the first time.
+    """Execute *command* and return the response to its result; a repeated key gets its stored response.
 
-    *build_response* is pure: it is asked for what is kept, and for what is sent.
+    *build_response* must be pure: it is called for the stored response, and again for the sent one.
 
     Raises:
-        RelayboxError: see :meth:`Backbone.submit`.
+        RelayboxError: See :meth:`Backbone.submit`.
     """
     idempotent = idempotent_request_of(request)
     try:
@@ -163,15 +163,15 @@ async def respond_to_command(
 
 
 def json_response(status: int, body: object, *, location: str | None = None) -> ResponseParts:
-    """An answer with *body* as JSON, and a ``Location``."""
+    """Return a response with *body* as JSON, and a ``Location``."""
     headers = {"content-type": "application/json"} | ({} if location is None else {"location": location})
     return ResponseParts(status=status, headers=headers, body=to_json(body))
 
 
 def command_router(backbone: Backbone, domain: Domain[A]) -> APIRouter:
-    """Commands, their state, their tasks and the live stream of one domain's aggregates.
+    """Return routes for the commands, their state, tasks and the live stream of one domain's aggregates.
 
-    Creating, listing and reading aggregates is the application's own: their shapes are its own.
+    The application writes the routes that create, list and read aggregates, as it defines their shapes.
     """
     router = APIRouter(tags=[domain.name])
     _add_commands(router, backbone, domain)
@@ -202,12 +202,12 @@ def _add_commands(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> N
         responses=responses,
     )
     async def send(request: Request, principal: Annotated[Principal, authenticated]) -> Response:
-        # Not a parameter of this function: FastAPI extracts and validates one in several steps.
+        # Not a parameter of this function, which FastAPI would extract and validate in several steps.
         aggregate_id = id_of(request.path_params[name])
         try:
             body = await read_model(request, CommandRequest)
         except ValidationFailed:
-            # An aggregate that is not the caller's must look missing whatever the body is.
+            # The aggregate of another principal must look missing whatever the body is.
             await backbone.commands.read(domain, aggregate_id, actor=principal.subject)
             raise
         command = Command(
@@ -236,7 +236,7 @@ def _add_lookups(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> No
 
     @router.get(
         f"/{{{domain.id_parameter}}}/commands/{{command_id}}",
-        summary="Where a command stands",
+        summary="State of a command",
         responses=error_responses(*_READ_ERRORS),
     )
     async def command_state(
@@ -259,7 +259,7 @@ def _add_lookups(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> No
 
     @router.get(
         f"/{{{domain.id_parameter}}}/tasks/{{task_id}}",
-        summary="Where a task stands",
+        summary="State of a task",
         responses=error_responses(*_READ_ERRORS),
     )
     async def task_state(
@@ -306,7 +306,7 @@ def _add_stream(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> Non
 
     async def follower(
         request: Request,
-        # Only for the document: a ticket may be sent instead.
+        # For the OpenAPI document only: a ticket may be sent instead.
         _bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER_SCHEME)],
         one: str = path_id,
         ticket: Ticket = None,
@@ -317,7 +317,7 @@ def _add_stream(router: APIRouter, backbone: Backbone, domain: Domain[A]) -> Non
 
     @router.get(
         f"/{{{domain.id_parameter}}}/events",
-        summary="What happens to it, live",
+        summary="Events of the aggregate, live",
         description="Server-Sent Events; `id` is the aggregate's version, resume with `Last-Event-ID`.",
         response_class=Response,
         responses={**STREAM_RESPONSE, **error_responses(*_READ_ERRORS, ValidationFailed)},

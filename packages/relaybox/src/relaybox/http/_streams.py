@@ -1,4 +1,4 @@
-"""What a route needs to serve a live stream: where it begins, who may open it, how it is documented."""
+"""Parts of a live stream's route: its cursor, its tickets, its documentation."""
 
 import hashlib
 import secrets
@@ -26,26 +26,26 @@ _TICKET_S: Final = 60
 _VERSION_MAX: Final = 2_147_483_647
 
 LastEventId = Annotated[str | None, Header(max_length=20)]
-"""The header ``Last-Event-ID`` of a client that comes back; the parameter is called ``last_event_id``."""
+"""The header ``Last-Event-ID`` of a client that reconnects; name the parameter ``last_event_id``."""
 After = Annotated[int, Query(ge=0, le=_VERSION_MAX, description="Where to begin without a header")]
-"""The same for who can send no header."""
+"""The cursor of a client that cannot send the header."""
 Ticket = Annotated[str | None, Query(max_length=100, description="Instead of a token")]
-"""What :func:`issue_ticket` gave."""
+"""A ticket of :func:`issue_ticket`."""
 
-#: Not the stream's own class as ``response_class``: its media type would be documented for the errors too.
+#: Not ``response_class=EventStreamResponse``: its media type would be documented for the errors too.
 STREAM_RESPONSE: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "The stream"}
 }
-"""``responses=`` of a route that answers with an ``EventStreamResponse``, beside those of its errors."""
+"""``responses=`` of a route that returns an ``EventStreamResponse``, beside those of its errors."""
 
 
 async def issue_ticket(database: Database, aggregate_id: UUID, owner: str) -> StreamTicket:
-    """A ticket with which *owner* opens one stream of an aggregate within 60 seconds; only its hash is kept.
+    """Return a ticket with which *owner* can open one stream of an aggregate within 60 seconds.
 
-    For browsers, whose ``EventSource`` cannot send a token.
+    For browsers, whose ``EventSource`` cannot send a token. Only a hash of the ticket is stored.
 
     Raises:
-        DatabaseUnavailable, DatabaseBusy: PostgreSQL cannot keep it.
+        DatabaseUnavailable, DatabaseBusy: PostgreSQL cannot store it.
     """
     ticket = secrets.token_urlsafe(32)
     async with database.connection() as connection:
@@ -54,10 +54,10 @@ async def issue_ticket(database: Database, aggregate_id: UUID, owner: str) -> St
 
 
 async def redeem_ticket(database: Database, ticket: str, aggregate_id: UUID) -> str:
-    """Who got *ticket* for the stream of this aggregate; it is used up.
+    """Return the owner of *ticket* for the stream of this aggregate, and delete the ticket.
 
     Raises:
-        TokenMissing: it is for another aggregate, used, or too old.
+        TokenMissing: The ticket is for another aggregate, used, or expired.
     """
     async with database.connection() as connection:
         rows = await connection.fetch(_SQL["use_ticket"], _hash(ticket), aggregate_id)
@@ -67,9 +67,9 @@ async def redeem_ticket(database: Database, ticket: str, aggregate_id: UUID) -> 
 
 
 def stream_cursor(last_event_id: str | None, after: int) -> int:
-    """The version after which a stream begins; the header counts before the query.
+    """Return the version after which a stream begins; the header precedes the query parameter.
 
-    A cursor that no stream gave is beyond every history: ``LiveStreams.follow`` answers it with ``reset``.
+    A malformed cursor becomes a version beyond all streams, for which ``LiveStreams.follow`` sends ``reset``.
     """
     if not last_event_id:
         return after

@@ -1,7 +1,7 @@
-"""Bearer tokens: who sent this (RFC 7519, RFC 8725).
+"""Bearer tokens: verify them and return their principal (RFC 7519, RFC 8725).
 
-A verifier turns a token into a :class:`Principal`. The one here knows a shared secret; one that
-fetches an issuer's keys (JWKS) is another class with the same method.
+:class:`SharedSecretVerifier` checks tokens with a shared secret; a verifier that fetches an issuer's keys
+(JWKS) is another class with the same method.
 """
 
 import time
@@ -19,21 +19,21 @@ __all__ = ("Principal", "SharedSecretVerifier", "TokenVerifier", "make_token")
 
 _TOKEN_BYTES_MAX: Final = 8 * 1024
 _SUBJECT_CHARS_MAX: Final = 255
-#: One algorithm, ours, never the one that the token names (RFC 8725, section 3.1).
+#: The only accepted algorithm, whatever the token names (RFC 8725, section 3.1).
 _ALGORITHM: Final = "HS256"
 _REQUIRED: Final = ("exp", "iat", "iss", "aud", "sub")
-#: The end of year 9999: a later time is a mistake, such as milliseconds.
+#: The end of year 9999; a later time is a mistake, such as milliseconds.
 _TIME_S_MAX: Final = 253_402_300_799
-#: Tokens remembered as good; a client sends the same one many times in its life.
-_REMEMBERED_MAX: Final = 1_024
-#: PyJWT before 2.15 lets Python's own errors through from a token that is broken on purpose, such
-#: as a header nested 5,000 deep or a time of 1e400. All of them mean the same.
-_BROKEN: Final = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError)
+#: Valid tokens that are cached; a client sends the same token many times.
+_CACHED_MAX: Final = 1_024
+#: PyJWT before 2.15 lets Python's own errors pass for a malicious token, such as a header nested 5,000 deep
+#: or a time of 1e400. All of them mean an invalid token.
+_INVALID: Final = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Principal:
-    """Who sends a request; the two together are unique."""
+    """The sender of a request; issuer and subject together are unique."""
 
     issuer: str
     #: The token's ``sub``, 1 to 255 printable characters; owns sessions as ``user_id``.
@@ -41,30 +41,30 @@ class Principal:
 
 
 class TokenVerifier(Protocol):
-    """Turns a bearer token into a principal."""
+    """Verify bearer tokens."""
 
     async def verify(self, token: str) -> Principal:
-        """Say who *token* speaks for.
+        """Return the principal of *token*.
 
         Raises:
-            TokenInvalid: it is not one of ours.
-            TokenExpired: it was.
+            TokenInvalid: The token is not valid.
+            TokenExpired: The token has expired.
         """
         ...
 
 
 class SharedSecretVerifier:
-    """Checks HS256 tokens by the secret of *settings*: signature, times, issuer, audience, subject.
+    """Verify HS256 tokens with the secret of *settings*: signature, times, issuer, audience, subject.
 
-    Remembers up to 1,024 good tokens until they expire: the whole check takes 36 µs, a sixth of a
-    request without a database. Nothing can make a good token bad but time.
+    Up to 1,024 valid tokens are cached until they expire: a whole check takes 36 µs, a sixth of a request
+    without a database. A valid token can only become invalid by time.
     """
 
     def __init__(self, settings: JwtSettings | None = None) -> None:
         """*settings* is read from ``JWT_*`` at the first token if left out."""
         self._given_settings = settings
         self._jwt = jwt.PyJWT()
-        self._good: dict[str, tuple[Principal, float]] = {}
+        self._cache: dict[str, tuple[Principal, float]] = {}
 
     @cached_property
     def _settings(self) -> JwtSettings:
@@ -75,27 +75,27 @@ class SharedSecretVerifier:
         return self._settings.secret.get_secret_value().encode()
 
     async def verify(self, token: str) -> Principal:
-        """Say who *token* speaks for; no I/O.
+        """Return the principal of *token*; no I/O.
 
         Raises:
-            TokenInvalid: form, signature, issuer, audience, subject or times are not as they must be.
-            TokenExpired: all is well but the time.
+            TokenInvalid: Form, signature, issuer, audience, subject or times are wrong.
+            TokenExpired: The token has expired, and is valid otherwise.
         """
-        known = self._good.get(token)
+        known = self._cache.get(token)
         if known is not None and time.time() < known[1]:
             return known[0]
-        claims = self._checked(token)
+        claims = self._check(token)
         principal = Principal(issuer=claims["iss"], subject=_subject(claims))
-        self._remember(token, principal, claims["exp"] + self._settings.leeway_s)
+        self._store(token, principal, claims["exp"] + self._settings.leeway_s)
         return principal
 
-    def _remember(self, token: str, principal: Principal, until_s: float) -> None:
-        if len(self._good) >= _REMEMBERED_MAX:
-            # The one that came first; it costs one check if it is still in use.
-            del self._good[next(iter(self._good))]
-        self._good[token] = (principal, until_s)
+    def _store(self, token: str, principal: Principal, until_s: float) -> None:
+        if len(self._cache) >= _CACHED_MAX:
+            # The oldest entry; if still in use, the token is checked once more.
+            del self._cache[next(iter(self._cache))]
+        self._cache[token] = (principal, until_s)
 
-    def _checked(self, token: str) -> Mapping[str, Any]:
+    def _check(self, token: str) -> Mapping[str, Any]:
         if len(token) > _TOKEN_BYTES_MAX:
             raise TokenInvalid(f"The token is longer than {_TOKEN_BYTES_MAX} bytes")
         try:
@@ -103,8 +103,8 @@ class SharedSecretVerifier:
             _check_times(claims)
         except jwt.ExpiredSignatureError:
             raise TokenExpired from None
-        except _BROKEN:
-            # Which check failed would help an attacker more than a client.
+        except _INVALID:
+            # The reason would help an attacker more than a client.
             raise TokenInvalid("The token is not valid here; get a new one from the issuer") from None
         return claims
 
@@ -141,10 +141,10 @@ def make_token(settings: JwtSettings, subject: str, ttl_s: int = 3_600) -> str:
 
 
 def _check_times(claims: Mapping[str, Any]) -> None:
-    """Refuse times that are no NumericDate (RFC 7519, section 2): PyJWT takes what ``int()`` takes.
+    """Check that times are NumericDates (RFC 7519, section 2): PyJWT accepts what ``int()`` accepts.
 
     Raises:
-        ValueError: one is a text, a boolean, negative or after the year 9999.
+        ValueError: A time is a text, a boolean, negative or after the year 9999.
     """
     for name in ("exp", "iat", "nbf"):
         value = claims.get(name, 0)

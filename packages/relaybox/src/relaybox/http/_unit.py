@@ -1,4 +1,4 @@
-"""The unit of work: what an endpoint writes, the events of it, and its answer commit together (G63)."""
+"""The unit of work: an endpoint's writes, events and response commit in one transaction (G63)."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -21,32 +21,32 @@ from relaybox.settings import IdempotencySettings, load_settings
 __all__ = ("UnitOfWork", "has_stored_response", "is_unit", "unit_of_work")
 
 P = TypeVar("P", bound=Principal | str)
-_ENDED: Final = "relaybox.unit_ended"
+_COMMITTED: Final = "relaybox.unit_committed"
 _UNIT: Final = "relaybox_unit"
 
 
 class _UnitStore(IdempotencyService):
-    """Ends the unit; nobody else does."""
+    """The store of a unit of work, the only code that commits its session."""
 
     async def commit(self) -> None:
-        self._session.info[_ENDED] = True
+        self._session.info[_COMMITTED] = True
         await super().commit()
 
 
 def _refuse_to_commit(session: Session) -> None:
-    # The event comes for savepoints too, which are the endpoint's own.
-    if not session.in_nested_transaction() and _ENDED not in session.info:
+    # SQLAlchemy sends the event for savepoints too, which the endpoint may commit.
+    if not session.in_nested_transaction() and _COMMITTED not in session.info:
         raise RuntimeError(
-            "a unit of work is committed by Relaybox, with the answer: flush() instead, or use begin_nested()"
+            "Relaybox commits a unit of work, with the response: call flush() instead, or use begin_nested()"
         )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UnitOfWork(Generic[P]):
-    """The transaction of one request: what is written through ``db`` counts if the answer is 2xx or 3xx.
+    """The transaction of one request: writes through ``db`` are committed if the response is 2xx or 3xx.
 
-    It is Relaybox's to commit, which happens before the first byte of the answer leaves. An endpoint that
-    raises, or answers with an error, has written nothing, and nothing is kept under the request's key.
+    Relaybox commits before it sends the first byte of the response. If the endpoint raises or responds with
+    an error, the transaction is rolled back, and nothing is stored under the request's key.
     """
 
     db: AsyncSession
@@ -56,13 +56,13 @@ class UnitOfWork(Generic[P]):
     _note_targets: Callable[[Iterable[str]], None] = field(repr=False)
 
     def about(self, *targets: UUID | str) -> None:
-        """Say what the answer is about, 100 ids at the most: it is erased with any of them.
+        """Erase the stored response together with any of *targets*, ids of aggregates; adds to earlier calls.
 
-        A replay then is 410 ``RESPONSE_NOT_KEPT``; see :func:`relaybox.events.erase`. Adds to what was said
-        before; without a key nothing is kept, and nothing needs to be erased.
+        A replay after the erasure is 410 ``RESPONSE_NOT_KEPT``; see :func:`relaybox.events.erase`. Without a
+        key no response is stored.
 
         Raises:
-            ValueError: the answer is about more.
+            ValueError: The response has more than 100 targets.
         """
         self._note_targets(str(target) for target in targets)
 
@@ -73,41 +73,41 @@ def unit_of_work(
     *,
     settings: IdempotencySettings | None = None,
 ) -> Callable[..., AsyncGenerator[UnitOfWork[P]]]:
-    """A FastAPI dependency that hands out the unit of work: ``Annotated[UnitOfWork[...], Depends(it)]``.
+    """Return a FastAPI dependency that yields a unit of work: ``Annotated[UnitOfWork[...], Depends(...)]``.
 
-    *principal* is itself a dependency: it says who asks, and refuses who may not. It runs before an answer is
-    given again, every time (G68); so an ownership check belongs into it, or into a dependency that stands
-    before this one. The transaction is READ COMMITTED and begins here, after the whole body has arrived.
+    *principal* is a dependency that returns the sender of a request, and raises if the sender may not use the
+    route. It runs before every replay (G68): put an ownership check into it, or into an earlier dependency.
+    The transaction is READ COMMITTED and begins after the whole body was received.
 
     *database* may be a function that finds the database of a request, for routers declared at module level.
 
     The dependency raises:
-        KeyInvalid, KeyMissing, KeyReused, RequestInFlight, ResponseNotKept: see :mod:`relaybox.idempotency`.
-        DatabaseUnavailable, DatabaseBusy: PostgreSQL cannot begin.
-        RuntimeError: the application has no :class:`IdempotencyMiddleware`.
+        KeyInvalid, KeyMissing, KeyReused, RequestInFlight, ResponseNotKept: See :mod:`relaybox.idempotency`.
+        DatabaseUnavailable, DatabaseBusy: PostgreSQL cannot begin a transaction.
+        RuntimeError: The application has no :class:`IdempotencyMiddleware`.
     """
 
     @cache
     def known() -> IdempotencySettings:
-        # Not here: a module that declares its routes is imported without its settings.
+        # Read at the first request: modules that declare routes are imported without settings.
         return settings or load_settings(IdempotencySettings)
 
     async def begin(
-        request: Request, who: Annotated[Any, Depends(principal)]
+        request: Request, sender: Annotated[Any, Depends(principal)]
     ) -> AsyncGenerator[UnitOfWork[P]]:
         idempotent, policy = idempotent_request_of(request), policy_of(request.scope.get("endpoint"))
-        # First, with or without a key: a connection must not wait for a slow client.
+        # Before the transaction, with or without a key: a connection must not wait for a slow client.
         await idempotent.key.read_body(request)
         with idempotent.deciding():
-            claim = await idempotent.claim(request, who, policy)
+            claim = await idempotent.claim(request, sender, policy)
             await idempotent.leave_cache()
             db = await (database if isinstance(database, Database) else database(request)).begin()
             event.listen(db.sync_session, "before_commit", _refuse_to_commit)
             await idempotent.hold_for_unit(_UnitStore(db, settings=known()), claim)
-        # The exchange commits and closes; here what the endpoint meets gets a name, and with it an answer.
+        # The middleware commits and releases; here errors of the driver become errors with a response.
         with map_database_errors():
             yield UnitOfWork(
-                db=db, principal=who, key=claim and claim.key, _note_targets=idempotent.add_targets
+                db=db, principal=sender, key=claim and claim.key, _note_targets=idempotent.add_targets
             )
 
     vars(begin)[_UNIT] = True
@@ -115,29 +115,35 @@ def unit_of_work(
 
 
 def is_unit(dependency: object) -> bool:
-    """Whether *dependency* is what :func:`unit_of_work` returns."""
+    """Whether *dependency* was returned by :func:`unit_of_work`."""
     return hasattr(dependency, _UNIT)
 
 
 async def has_stored_response(
     request: Request,
     database: Database,
-    who: Principal | str,
+    principal: Principal | str,
     *,
     settings: IdempotencySettings | None = None,
 ) -> bool:
-    """Whether *who*'s key of *request* was answered in a unit of work before.
+    """Whether a response of a unit of work is stored under the key of *request*.
 
-    For what takes long ahead of one: it is not needed for a replay. The unit of work decides; what is kept
-    may expire until then. Waits for the whole body. *settings* are those of the unit of work.
+    Skip slow preparations before a unit of work if so: the unit of work will replay the response, unless the
+    response expires meanwhile. Waits for the whole body.
+
+    Args:
+        request: The request with the key.
+        database: The database of the unit of work.
+        principal: The sender of the request.
+        settings: The settings of the unit of work.
 
     Raises:
-        KeyInvalid, KeyMissing: see :mod:`relaybox.idempotency`.
+        KeyInvalid, KeyMissing: See :mod:`relaybox.idempotency`.
         DatabaseUnavailable, DatabaseBusy: PostgreSQL is away.
     """
     idempotent, policy = idempotent_request_of(request), policy_of(request.scope.get("endpoint"))
     with idempotent.deciding():
-        claim = await idempotent.claim(request, who, policy)
+        claim = await idempotent.claim(request, principal, policy)
     if claim is None:
         return False
     db = await database.begin()

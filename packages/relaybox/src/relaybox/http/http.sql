@@ -1,5 +1,5 @@
 -- name: command
--- One command of an aggregate, with the task that works on it.
+-- Return one command of an aggregate, with its latest task.
 SELECT inbox.id, inbox.command_type, inbox.status::text AS status, inbox.created_at,
     inbox.error_data::text AS error,
     (SELECT task.id FROM async_tasks AS task WHERE task.triggered_by_command_id = inbox.id
@@ -8,7 +8,7 @@ FROM command_inbox AS inbox
 WHERE inbox.id = $1 AND inbox.session_id = $2
 
 -- name: open_tasks
--- What is being worked on for an aggregate, for its live stream.
+-- Return the open tasks of an aggregate, for its live stream.
 SELECT id, task_type, status::text AS status, progress
 FROM async_tasks
 WHERE aggregate_id = $1 AND status IN ('PENDING', 'RUNNING')
@@ -16,7 +16,7 @@ ORDER BY created_at
 LIMIT 20
 
 -- name: positions
--- Where many aggregates stand: how a process finds out, in one query, which streams missed a hint.
+-- Return the versions and task times of many aggregates: finds the streams that missed a notification, in one query.
 SELECT followed.id,
     (SELECT max(event.aggregate_version) FROM domain_events AS event
      WHERE event.aggregate_type = followed.type AND event.aggregate_id = followed.id) AS version,
@@ -24,7 +24,7 @@ SELECT followed.id,
 FROM unnest($1::text[], $2::text[]) AS followed (type, id)
 
 -- name: issue_ticket
--- A single-use ticket, kept only as a hash; expired ones leave on the way.
+-- Insert a single-use ticket, stored as a hash only; delete expired tickets.
 WITH expired AS (
     DELETE FROM stream_tickets WHERE expires_at < now()
 )
@@ -32,7 +32,7 @@ INSERT INTO stream_tickets (ticket_hash, aggregate_id, owner, expires_at)
 VALUES ($1, $2, $3, now() + make_interval(secs => $4))
 
 -- name: use_ticket
--- Whose ticket it is; a second use finds nothing.
+-- Delete a ticket and return its owner; a second use finds nothing.
 DELETE FROM stream_tickets
 WHERE ticket_hash = $1 AND aggregate_id = $2 AND expires_at >= now()
 RETURNING owner

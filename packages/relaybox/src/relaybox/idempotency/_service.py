@@ -201,7 +201,8 @@ class IdempotencyService:
     async def cleanup_expired(self) -> int:
         """Delete expired claims in this transaction; return how many.
 
-        For many claims use ``relaybox sweep``, which commits between its steps and empties the slots of bodies.
+        For many claims use ``relaybox sweep``, which commits between its steps and empties the slots of
+        bodies.
 
         Raises:
             DatabaseUnavailable: PostgreSQL is away.

@@ -96,7 +96,7 @@ async def test_a_client_that_goes_away_amid_its_body_is_no_error(
         writer.close()
         await ended.wait()
     told = [line["event"] for line in lines if line["event"].startswith("http.")]
-    assert told == ["http.client_gone", "http.request"]
+    assert told == ["http.client_disconnected", "http.request"]
     assert lines[-1]["status"] == 499
 
 

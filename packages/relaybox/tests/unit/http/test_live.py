@@ -42,4 +42,4 @@ async def test_a_poll_that_fails_for_a_reason_nobody_knows_is_logged_and_repeate
     again.cancel()
     await asyncio.gather(polling, again, return_exceptions=True)
     assert database.asked_again.is_set()
-    assert {(line["event"], line["log_level"]) for line in lines} == {("stream.poll_failed", "error")}
+    assert {(line["event"], line["log_level"]) for line in lines} == {("live stream poll failed", "error")}

@@ -107,7 +107,7 @@ async def test_unknown_parameter_is_refused_and_nothing_runs(
 ) -> None:
     answer = await http.post("/api/parts/s/plain?dryrun=hidden-value")
     assert fields(answer) == ["query.dryrun"]
-    assert "takes dry_run" in answer.json()["details"][0]["message"]
+    assert "accepts dry_run" in answer.json()["details"][0]["message"]
     assert "hidden-value" not in answer.text
     assert effects == []
     assert (await http.post("/api/parts/s/plain?dry_run=true")).json() is True

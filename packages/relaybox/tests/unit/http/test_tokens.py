@@ -108,12 +108,12 @@ async def test_a_token_is_good_until_its_leeway_has_passed() -> None:
 async def test_a_token_that_was_good_once_still_expires() -> None:
     verifier = SharedSecretVerifier(SETTINGS)
     expired = signed(exp=time.time() - 60)
-    verifier._remember(expired, Principal(issuer="iss", subject="ann"), time.time() - 55)
+    verifier._store(expired, Principal(issuer="iss", subject="ann"), time.time() - 55)
     with pytest.raises(TokenExpired):
         await verifier.verify(expired)
 
 
-async def test_a_good_token_is_checked_once() -> None:
+async def test_a_valid_token_is_checked_once() -> None:
     verifier = SharedSecretVerifier(SETTINGS)
     with capture_checks(verifier) as checked:
         ann, bob = make_token(SETTINGS, "ann"), make_token(SETTINGS, "bob")
@@ -122,8 +122,8 @@ async def test_a_good_token_is_checked_once() -> None:
     assert checked == [ann, bob]
 
 
-async def test_only_so_many_tokens_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relaybox.http._tokens._REMEMBERED_MAX", 2)
+async def test_number_of_cached_tokens_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relaybox.http._tokens._CACHED_MAX", 2)
     verifier = SharedSecretVerifier(SETTINGS)
     tokens = [make_token(SETTINGS, subject) for subject in ("a", "b", "c")]
     with capture_checks(verifier) as checked:
@@ -132,7 +132,7 @@ async def test_only_so_many_tokens_are_remembered(monkeypatch: pytest.MonkeyPatc
     assert checked == [*tokens, tokens[0]]
 
 
-async def test_a_bad_token_is_never_remembered() -> None:
+async def test_invalid_token_is_not_cached() -> None:
     verifier = SharedSecretVerifier(SETTINGS)
     bad = signed(sub="x" * 256)
     for _ in range(2):
