@@ -163,15 +163,20 @@ def test_the_owner_is_the_services_role_unless_it_is_told_apart(monkeypatch: pyt
 @pytest.mark.parametrize(
     ("topics", "routes", "name", "why"),
     [
-        ("one", "Genesis=two", "OUTBOX_ROUTES", r"Genesis goes to 'two'; add it to OUTBOX_TOPICS \(one\)"),
-        ("one", "Genesis", "OUTBOX_ROUTES", "'Genesis' is no route; write Domain=topic"),
-        ("one", "Genesis=", "OUTBOX_ROUTES", "'Genesis=' is no route"),
-        ("one", "Genesis=one,", "OUTBOX_ROUTES", "'' is no route"),
+        (
+            "one",
+            "Genesis=two",
+            "OUTBOX_ROUTES",
+            r"topic 'two' of Genesis is not declared; add it to OUTBOX_TOPICS \(one\)",
+        ),
+        ("one", "Genesis", "OUTBOX_ROUTES", "'Genesis' is not a route; write Domain=topic"),
+        ("one", "Genesis=", "OUTBOX_ROUTES", "'Genesis=' is not a route"),
+        ("one", "Genesis=one,", "OUTBOX_ROUTES", "'' is not a route"),
         ("one", "Genesis.Session=one", "OUTBOX_ROUTES", "the domain without a dot"),
         ("one", "Genesis=one,Genesis=one", "OUTBOX_ROUTES", "Genesis has two routes"),
-        ("one,,two", "", "OUTBOX_TOPICS", "'' is no name of a topic"),
-        ("one two", "", "OUTBOX_TOPICS", "'one two' is no name of a topic"),
-        ("..", "", "OUTBOX_TOPICS", "is no name of a topic"),
+        ("one,,two", "", "OUTBOX_TOPICS", "'' is not a topic name"),
+        ("one two", "", "OUTBOX_TOPICS", "'one two' is not a topic name"),
+        ("..", "", "OUTBOX_TOPICS", "is not a topic name"),
     ],
 )
 def test_a_route_or_a_topic_that_leads_nowhere_is_refused_in_one_line(

@@ -1,4 +1,4 @@
-"""Domain events: publishing each once, reading streams and chains, erasing their content."""
+"""Domain events: publish each once, read streams and chains, erase their content."""
 
 from relaybox.events._bus import EventBus
 from relaybox.events._erase import Erasure, erase

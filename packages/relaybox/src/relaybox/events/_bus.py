@@ -1,4 +1,4 @@
-"""Publishing an event once, inside the caller's transaction."""
+"""Publish an event once, in the caller's transaction."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -21,22 +21,24 @@ _DATA_CLASS: Final = "22"
 
 
 class EventBus:
-    """Publishes events in the transaction of *db*: recorded and on their way to Kafka, or neither.
+    """Publish events in the transaction of *db*: each is recorded with its outbox row, or neither is.
 
-    Invariant: of all that is ever published under one ``event_id``, one event is recorded, and has one row
-    in the outbox; everybody gets that one. It holds whatever the isolation:
+    Invariant: one event is recorded per ``event_id``, with one row in the outbox, and every call with this id
+    returns that event, at any isolation level:
 
-    * READ COMMITTED: who publishes while another transaction publishes the same id waits for its end, and
-      then gets its event, or records its own if the other rolled back.
-    * REPEATABLE READ, SERIALIZABLE: the same, but who began before the other committed cannot see its event
-      and gets :class:`~relaybox.db.RetryTransaction`, on which ``Database.run_in_transaction`` runs it again.
+    * READ COMMITTED: a call waits while another transaction publishes the same id, and then returns its
+    event,
+      or records its own if the other transaction rolled back.
+    * REPEATABLE READ, SERIALIZABLE: the same, but a transaction that began before the other committed cannot
+      see its event; the call raises :class:`~relaybox.db.RetryTransaction`, on which
+      ``Database.run_in_transaction`` repeats the transaction.
 
-    Not for aggregates that commands own: the commands keep the version in a snapshot, which an event
-    published beside them does not move.
+    Not for aggregates of commands: their version is in a snapshot, which an event published here does not
+    change.
     """
 
     def __init__(self, db: AsyncSession, *, topic: str = "domain-events") -> None:
-        """*topic* must be declared in ``OUTBOX_TOPICS``; ``domain-events`` is routed by ``OUTBOX_ROUTES``."""
+        """Publish to *topic* of ``OUTBOX_TOPICS``; ``OUTBOX_ROUTES`` routes ``domain-events``."""
         self._db = db
         self._topic = topic
 
@@ -47,28 +49,26 @@ class EventBus:
         correlation_id: UUID | str | None = None,
         causation_id: UUID | str | None = None,
     ) -> RecordedEvent:
-        """Record *event*, or return what is recorded under its id; it counts if, and only if, *db* commits.
+        """Record *event*, or return the event recorded under its id; takes effect if *db* commits.
 
-        The ids given here stand in for the envelope's; one that is no UUID is mapped by
-        :func:`~relaybox.events.event_uuid`, so a cause may be named as it was published.
+        The ids given here replace those of the envelope; an id that is not a UUID is mapped by
+        :func:`~relaybox.events.event_uuid`, so that a cause may be named as it was published.
 
         A repetition must have the content of the recorded event: ``event_type``, ``event_version``,
-        ``aggregate_type``, ``aggregate_id`` and ``payload`` (as JSONB compares: 1.0 is 1, the order of names
-        does not matter), and ``correlation_id`` and ``causation_id`` where given here. What whoever
-        repeats a request makes anew does not count: ``timestamp``, ``metadata``, the ids that only the
-        envelope has, and ``version``, which was read again after the event had moved it. ``actor_id`` and
-        the target do not either: ``domain_events`` does not keep them.
+        ``aggregate_type``, ``aggregate_id`` and ``payload`` (compared as JSONB: 1.0 is 1, the order of names
+        does not matter), and ``correlation_id`` and ``causation_id`` if given here. Not compared are values
+        that a repeated request creates again: ``timestamp``, ``metadata``, the ids of the envelope alone, and
+        ``version``; nor ``actor_id`` and the target, which ``domain_events`` does not store.
 
-        The event's ``version`` must be the next of its aggregate, so that streams have no gaps; read it
-        in the same transaction.
+        The event's ``version`` must be the next of its aggregate; read it in the same transaction.
 
         Raises:
-            EventIdReused: another content is recorded under this id.
-            EventIdInvalid: see :func:`~relaybox.events.event_uuid`.
-            EventIncomplete, TopicUndeclared, MessageTooLarge: see :func:`relaybox.outbox.save_to_outbox`.
-            RetryTransaction: another transaction was faster, or ``version`` is not the next that this one
-                sees; roll back and run all of it again, the reading of the version too.
-            DatabaseBusy: another transaction with the same id did not end in time.
+            EventIdReused: An event with another content is recorded under this id.
+            EventIdInvalid: See :func:`~relaybox.events.event_uuid`.
+            EventIncomplete, TopicUndeclared, MessageTooLarge: See :func:`relaybox.outbox.save_to_outbox`.
+            RetryTransaction: Another transaction won the race, or ``version`` is not the next that this one
+                sees: roll back and repeat the whole transaction, with the reading of the version.
+            DatabaseBusy: Another transaction with the same id did not end in time.
             DatabaseUnavailable: PostgreSQL is away.
         """
         given = {"event_id": event_id, "correlation_id": correlation_id, "causation_id": causation_id}
@@ -76,7 +76,7 @@ class EventBus:
         event = event.model_copy(update=ids)
         topic, value = validate_event(self._topic, event.aggregate_id, event.model_dump())
         executor = executor_of(self._db)
-        with map_database_errors(), _named_refusal():
+        with map_database_errors(), _map_data_errors():
             rows = await executor.fetch(_SQL["publish"], topic, event.aggregate_id, value)
             if rows:
                 notify_on_commit(self._db, event.aggregate_id)
@@ -85,7 +85,7 @@ class EventBus:
         if not rows:
             raise RetryTransaction(
                 f"version {event.version} of {event.aggregate_type} {event.aggregate_id!r} is not the next: "
-                "read the version in the transaction that publishes, and run it again"
+                "read the version in the publishing transaction, and repeat the transaction"
             )
         recorded = RecordedEvent.from_row(rows[0])
         differences = _differences(recorded, event, ids, same_payload=rows[0]["same_payload"])
@@ -97,7 +97,7 @@ class EventBus:
 def _differences(
     recorded: RecordedEvent, event: EventEnvelope, ids: dict[str, UUID], *, same_payload: bool
 ) -> dict[str, str]:
-    """How *event* differs from *recorded*, by field; *ids* are those that were given beside the envelope."""
+    """Return the differences of *event* from *recorded* by field; *ids* were given beside the envelope."""
     pairs: dict[str, tuple[object, object]] = {
         "event_type": (recorded.type, event.event_type),
         "event_version": (recorded.event_version, event.event_version),
@@ -117,7 +117,7 @@ def _differences(
 
 
 @contextmanager
-def _named_refusal() -> Generator[None]:
+def _map_data_errors() -> Generator[None]:
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Erasing what was said about aggregates: facts stay, their content goes."""
+"""Erase the content of the events of aggregates; the events themselves stay."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -13,53 +13,53 @@ from relaybox.db import executor_of, load_queries, map_database_errors
 __all__ = ("Erasure", "erase")
 
 _SQL: Final = load_queries(__package__ or "relaybox.events", "events.sql")
-#: Aggregates of one statement, each of which may take POSTGRES_STATEMENT_TIMEOUT_MS: 1,000 with 5 events,
-#: commands, answers and rows each take 0.5 to 1 s, and an aggregate may have hundreds.
+#: Aggregates per statement, bounded by POSTGRES_STATEMENT_TIMEOUT_MS: 1,000 aggregates with 5 events,
+#: commands, responses and rows each take 0.5 to 1 s, and an aggregate may have hundreds of each.
 _AGGREGATES_MAX: Final = 100
-#: Rows of the outbox, likewise.
+#: Outbox rows per statement.
 _ROWS_MAX: Final = 1_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Erasure:
-    """How much an erasure found; ``event_erasures`` has the same, but for the outbox."""
+    """What an erasure changed; ``event_erasures`` records the same numbers, except of the outbox."""
 
-    #: Events whose payload is ``{"erased": true}`` now, and rows of the outbox likewise.
+    #: Events, and rows of the outbox, whose payload is ``{"erased": true}`` now.
     events: int = 0
     outbox_rows: int = 0
-    #: Commands of these aggregates, which have no payload and no key any more.
+    #: Commands of these aggregates, whose payload and key were removed.
     commands: int = 0
-    #: Tasks of these, without input, result and error; those that were open are CANCELLED.
+    #: Tasks of these commands, whose input, result and error were removed; open tasks are CANCELLED.
     tasks: int = 0
-    #: Stored answers that were about these aggregates; the same key again gets 410.
+    #: Stored responses with these aggregates as targets; their keys get 410 now.
     answers: int = 0
-    #: Snapshots that the library kept, which are gone.
+    #: Deleted snapshots of ``aggregate_snapshots``.
     snapshots: int = 0
 
 
 async def erase(
     db: AsyncSession, aggregate_type: str, aggregate_ids: Iterable[UUID | str], *, actor: str, reason: str
 ) -> Erasure:
-    """Erase the content of all that PostgreSQL holds about these aggregates, if, and only if, *db* commits.
+    """Erase the content of all rows of the library about these aggregates, in the transaction of *db*.
 
-    It is irreversible, and on record with *actor* and *reason* (``event_erasures``), which must hold nothing
-    that is to be erased. What happened, when, by whom and to what stays; a PENDING row is published
-    erased. What is on Kafka leaves by the topic's retention, a dead row's bytes by vacuum.
+    An erasure is irreversible. ``event_erasures`` records it with *actor* and *reason*, which must not
+    contain erased content. Type, time, actor and aggregate of each event stay; a PENDING row is published
+    erased. Records in Kafka are removed by the topic's retention, the bytes of dead rows by vacuum.
 
-    The application's own tables are its own to clear. *db* is READ COMMITTED, as in a unit of work, and holds
-    the locks that writers of these aggregates take: what they commit while this runs would stay. Facts that
-    shall keep their content, as that of the erasure, are recorded after it. Two round-trips for each 100, and
-    one for each 1,000 rows of the outbox: these come last, in the order in which relays mark them, so that
-    relays wait for no more than that, and until *db* ends.
+    The application erases its own tables. *db* must be READ COMMITTED, as in a unit of work, and hold the
+    locks that writers of these aggregates take: rows that they commit meanwhile would stay. Record events
+    that must keep their content, such as one about the erasure, afterwards. Takes two round-trips for each
+    100 aggregates, and one for each 1,000 rows of the outbox: these are erased last, in the order in which
+    relays mark them, so that relays wait as short as possible, until *db* ends.
 
     Raises:
-        ValueError: no aggregate is named, or nobody, or no reason.
-        RetryTransaction: another transaction holds some of it, and waits for this one.
-        DatabaseUnavailable, DatabaseBusy: PostgreSQL is away, or a lock did not come in time.
+        ValueError: *aggregate_ids*, *actor* or *reason* is empty.
+        RetryTransaction: Another transaction holds one of the rows, and waits for this transaction.
+        DatabaseUnavailable, DatabaseBusy: PostgreSQL is away, or a lock was not granted in time.
     """
     ids = sorted({str(one) for one in aggregate_ids})
     if not ids or not actor or not reason:
-        raise ValueError("an erasure names aggregates, an actor and a reason")
+        raise ValueError("an erasure needs at least one aggregate, an actor and a reason")
     executor, counts = executor_of(db), Counter[str]()
     rows: list[tuple[int, int]] = []
     with map_database_errors():

@@ -1,11 +1,11 @@
-"""Why an event was not published.
+"""The errors of publishing an event.
 
 ::
 
     RelayboxError
     └── EventError
-        ├── EventIdInvalid   no id can be made of what was given
-        └── EventIdReused    the id belongs to an event with another content
+        ├── EventIdInvalid   the given id cannot be mapped to a UUID
+        └── EventIdReused    an event with another content has the id
 """
 
 from collections.abc import Mapping
@@ -18,27 +18,27 @@ __all__ = ("EventError", "EventIdInvalid", "EventIdReused")
 
 
 class EventError(RelayboxError):
-    """Base of the reasons for which an event is not published."""
+    """Base of the errors of publishing an event; nothing was written."""
 
     error_code: ClassVar[str] = "EVENT_ERROR"
 
 
 class EventIdInvalid(EventError):
-    """Raised when an id is empty, longer than 255 characters or no text that UTF-8 can write."""
+    """Raised when an id is empty, longer than 255 characters or cannot be encoded as UTF-8."""
 
     error_code = "EVENT_ID_INVALID"
 
 
 class EventIdReused(EventError):
-    """Raised when an event has the id of a recorded one and another content; nothing was written.
+    """Raised when an event with the same id and another content is recorded; nothing was written.
 
-    Publishing it again cannot help: another event needs another id. ``differs`` names the fields.
+    A retry cannot help: give another event another id. ``differs`` names the fields.
     """
 
     error_code = "EVENT_ID_REUSED"
 
     def __init__(self, event_id: UUID, differences: Mapping[str, str]) -> None:
-        """*differences*: for each field that differs, how; never what a payload holds."""
+        """Name the *differences* by field; they never contain the content of a payload."""
         self.event_id = event_id
         self.differs = tuple(differences)
         super().__init__(

@@ -1,4 +1,4 @@
-"""Reading ``domain_events``."""
+"""Read ``domain_events``."""
 
 from collections.abc import AsyncIterator
 from typing import Final
@@ -22,7 +22,7 @@ async def fetch_stream(
     after_version: int = 0,
     limit: int = _PAGE_ROWS,
 ) -> list[RecordedEvent]:
-    """At most *limit* events of one aggregate after *after_version*, oldest first."""
+    """Return at most *limit* events of one aggregate after *after_version*, oldest first."""
     rows = await executor.fetch(_SQL["stream"], aggregate_type, aggregate_id, after_version, limit)
     return [RecordedEvent.from_row(row) for row in rows]
 
@@ -35,7 +35,7 @@ async def fetch_recent(
     before_version: int | None = None,
     limit: int = _PAGE_ROWS,
 ) -> list[RecordedEvent]:
-    """At most *limit* events of one aggregate before *before_version* (null: its last), newest first."""
+    """Return at most *limit* events of one aggregate, newest first, before *before_version* if given."""
     rows = await executor.fetch(_SQL["recent"], aggregate_type, aggregate_id, before_version, limit)
     return [RecordedEvent.from_row(row) for row in rows]
 

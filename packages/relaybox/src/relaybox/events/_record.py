@@ -13,7 +13,7 @@ __all__ = ("RecordedEvent",)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecordedEvent:
-    """A fact as it stands in ``domain_events``."""
+    """An event as recorded in ``domain_events``."""
 
     event_id: UUID
     correlation_id: UUID | None
@@ -36,7 +36,7 @@ class RecordedEvent:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """Read one row of the queries of this package."""
+        """Return the event in a row of this package's queries."""
         return cls(
             event_id=row["event_id"],
             correlation_id=row["correlation_id"],

@@ -1,5 +1,5 @@
 -- name: stream
--- One aggregate's events after a version, oldest first; the version is gapless, so nothing is skipped.
+-- Return one aggregate's events after a version, oldest first; versions have no gaps, so no event is skipped.
 SELECT event_id, correlation_id, causation_id, event_type, event_version, aggregate_type, aggregate_id,
     aggregate_version, payload::text, metadata::text, created_at
 FROM domain_events
@@ -8,7 +8,7 @@ ORDER BY aggregate_version
 LIMIT $4
 
 -- name: recent
--- One aggregate's events before a version, newest first; all of them without one.
+-- Return one aggregate's events before a version, newest first; the latest without a version.
 SELECT event_id, correlation_id, causation_id, event_type, event_version, aggregate_type, aggregate_id,
     aggregate_version, payload::text, metadata::text, created_at
 FROM domain_events
@@ -17,7 +17,7 @@ ORDER BY aggregate_version DESC
 LIMIT $4
 
 -- name: chain
--- Everything that followed from one command, in the order of insertion.
+-- Return all events of one chain, in the order of insertion.
 SELECT event_id, correlation_id, causation_id, event_type, event_version, aggregate_type, aggregate_id,
     aggregate_version, payload::text, metadata::text, created_at
 FROM domain_events
@@ -26,7 +26,7 @@ ORDER BY id
 LIMIT $2
 
 -- name: streams_page
--- All aggregates of a type, stream by stream, for rebuilding snapshots; a page after a position.
+-- Return the events of all aggregates of a type after a position, stream by stream, for rebuilding snapshots.
 SELECT event_id, correlation_id, causation_id, event_type, event_version, aggregate_type, aggregate_id,
     aggregate_version, payload::text, metadata::text, created_at
 FROM domain_events
@@ -35,11 +35,11 @@ ORDER BY aggregate_id, aggregate_version
 LIMIT $4
 
 -- name: publish
--- An event and its outbox row, or neither: nothing where its id is recorded, its version taken, or the version
--- before it not there. ON CONFLICT names no index: with one named, two that publish the same event at once could
--- meet on the other and abort. It waits for the other transaction and may not see its row, which the next
--- statement then looks for. The outbox row comes last: relays go by its number, so an event has to have one
--- that is higher than its predecessor's.
+-- Insert an event and its outbox row, or neither: nothing if the id or the version is recorded, or the version before it
+-- is missing. ON CONFLICT names no index: with one named, two transactions that publish the same event could conflict
+-- on the other index and abort. It waits for the other transaction and may not see its row, which the next statement
+-- then reads. The outbox row is inserted last: relays publish in the order of its number, which must be higher than
+-- that of the preceding event.
 WITH given AS MATERIALIZED (
     SELECT doc, (doc ->> 'event_id')::uuid AS event_id, doc ->> 'aggregate_type' AS aggregate_type,
         doc ->> 'aggregate_id' AS aggregate_id, (doc ->> 'version')::int AS version
@@ -51,7 +51,7 @@ recorded AS (
     SELECT event_id, (doc ->> 'correlation_id')::uuid, (doc ->> 'causation_id')::uuid, doc ->> 'event_type',
         (doc ->> 'event_version')::int, aggregate_type, aggregate_id, version, doc -> 'payload', doc -> 'metadata'
     FROM given
-    -- Without this a repeated event would still use up a number and a transaction id.
+    -- Without this condition a repeated event would use up a number and a transaction id.
     WHERE NOT EXISTS (SELECT FROM domain_events AS same WHERE same.event_id = given.event_id)
         AND (version = 1 OR EXISTS (
             SELECT FROM domain_events AS last
@@ -70,7 +70,7 @@ SELECT event_id, correlation_id, causation_id, event_type, event_version, aggreg
 FROM recorded
 
 -- name: published
--- The event of an id, and whether its payload is that of the envelope $2, as JSONB compares: by value, in any order.
+-- Return the event of an id, and whether its payload equals that of the envelope $2 as JSONB: by value, in any order.
 SELECT event_id, correlation_id, causation_id, event_type, event_version, aggregate_type, aggregate_id,
     aggregate_version, payload::text, metadata::text, created_at,
     coalesce(payload, '{}') = $2::text::jsonb -> 'payload' AS same_payload
@@ -78,13 +78,13 @@ FROM domain_events
 WHERE event_id = $1
 
 -- name: erase
--- Erase what was said about aggregates; the function knows every place but the outbox.
+-- Erase the content about aggregates in all tables but the outbox; see the function.
 SELECT events, commands, tasks, answers, snapshots FROM relaybox_erase($1, $2, $3, $4)
 
 -- name: rows_to_erase
--- The rows of the outbox that are about them.
+-- Return the outbox rows of erased aggregates.
 SELECT DISTINCT slot, seq FROM relaybox_rows_to_erase($1, $2)
 
 -- name: erase_rows
--- Erase what these rows say, which are sorted as relays mark them.
+-- Erase the payloads of these outbox rows, sorted in the order in which relays mark them.
 SELECT relaybox_erase_rows($1::bigint[]) AS outbox_rows

@@ -1,4 +1,4 @@
-"""The outbox: events written with their cause, the hint that there are some, and how old ones leave."""
+"""The outbox: save events in the transaction of their cause, notify relays, remove old rows."""
 
 from relaybox.outbox._append import (
     EventIncomplete,

@@ -1,4 +1,4 @@
-"""Hearing what notifiers tell: the other end of the hint (G28)."""
+"""Listen for the notifications of :class:`Notifier` (G28)."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,17 +17,17 @@ _log = structlog.get_logger(__name__)
 
 
 class Listener:
-    """Listens on one connection of its own and calls *heard* with the keys that have news.
+    """Listen on a connection of its own, and call *on_keys* with the keys of committed events.
 
-    An empty set means that anything may have changed: the connection was lost for a while, or
-    there were too many keys to name. *heard* is called in the event loop and must return at once.
+    An empty set means that any key may have events: the connection was lost meanwhile, or there were too many
+    keys for one notification. *on_keys* is called in the event loop and must return at once.
     """
 
-    def __init__(self, database: Database, heard: Callable[[frozenset[str]], None]) -> None:
+    def __init__(self, database: Database, on_keys: Callable[[frozenset[str]], None]) -> None:
         self._database = database
-        self._heard = heard
+        self._on_keys = on_keys
         self._task: asyncio.Task[None] | None = None
-        #: Set while the connection listens; what tests and start-up wait for.
+        #: Set while the connection listens; tests and start-up wait for it.
         self.listening = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -50,7 +50,7 @@ class Listener:
                 await self._listen()
                 pause_s = _PAUSE_S
             except DatabaseError as error:
-                _log.debug("not listening, polls must do", error_code=error.error_code)
+                _log.debug("not listening; polls find new events", error_code=error.error_code)
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, _PAUSE_S_MAX)
 
@@ -64,11 +64,11 @@ class Listener:
                 channel = channel_of(OUTBOX_CHANNEL, self._database.settings.schema_name)
                 await connection.add_listener(channel, self._on_notification)
             self.listening.set()
-            self._heard(frozenset())
+            self._on_keys(frozenset())
             await ended.wait()
         finally:
             self.listening.clear()
             connection.terminate()
 
     def _on_notification(self, _connection: Any, _pid: int, _channel: str, payload: Any) -> None:
-        self._heard(frozenset(filter(None, str(payload).split(","))))
+        self._on_keys(frozenset(filter(None, str(payload).split(","))))

@@ -1,9 +1,9 @@
-"""Telling relays and live streams that something was committed (G28).
+"""Notify relays and live streams of committed events (G28).
 
-NOTIFY takes a database-wide lock at commit, so it is never issued inside a command's
-transaction (others measured 4.7 → 610 ms p50 between 500 and 1,000 writes/s). Here one
-connection of the process sends it afterwards, for all commits since the last time at once.
-A notification is only a hint: whoever listens also polls.
+NOTIFY takes a database-wide lock at commit, so it is never issued in a command's transaction (published
+measurements: p50 rises from 4.7 to 610 ms between 500 and 1,000 writes/s). Instead, one connection of the
+process sends one notification for all commits since the last. A notification is a hint only: every listener
+also polls.
 """
 
 import asyncio
@@ -24,100 +24,101 @@ OUTBOX_CHANNEL: Final = "relaybox_outbox"
 _SQL: Final = load_queries(__package__ or "relaybox.outbox", "outbox.sql")
 _NOTIFIER: Final = "relaybox.outbox.notifier"
 _KEYS: Final = "relaybox.outbox.keys"
-#: PostgreSQL refuses longer names of channels.
+#: PostgreSQL's limit of channel names.
 _CHANNEL_BYTES_MAX: Final = 63
-#: PostgreSQL refuses payloads of 8,000 bytes; an empty one means "anything may have changed".
+#: PostgreSQL refuses payloads of 8,000 bytes; an empty payload means that any key may have events.
 _PAYLOAD_BYTES_MAX: Final = 7_900
-#: So many do not fit anyway: with a comma each they take more than the payload may.
+#: More keys do not fit into a payload: each takes a comma.
 _KEYS_MAX: Final = _PAYLOAD_BYTES_MAX
-#: At most this often; the first after a quiet time goes out at once.
+#: Shortest pause between notifications; the first after an idle time is sent at once.
 _PAUSE_S_MIN: Final = 0.002
-#: So many times as long as the last one took: where time is scarce, few tell of many commits.
+#: Pause in multiples of the last notification's duration: under load, few notifications cover many commits.
 _PAUSES_PER_SEND: Final = 3
 _PAUSE_S_MAX: Final = 0.05
 _log = structlog.get_logger(__name__)
 
 
 def channel_of(name: str, schema: str) -> str:
-    """Return the channel to LISTEN on for *name*: channels belong to a database, and each schema has its own.
+    """Return the channel for *name* in *schema*: channels are per database, and each schema has its own.
 
-    The notifying statements name it by the same rule. Two long names may meet in one channel, which costs
-    needless polls only: a notification is a hint.
+    The notifying statements compute the same name. Two long names may share one channel, which only costs
+    needless polls.
     """
     return name if schema == "public" else f"{name}_{schema}"[:_CHANNEL_BYTES_MAX]
 
 
 def notify_on_commit(db: AsyncSession, key: str) -> None:
-    """Have the session's notifier, if it has one, tell *key* when *db* commits."""
+    """Notify listeners of *key* when *db* commits, if the session has a notifier."""
     if _NOTIFIER not in db.info:
         return
     if _KEYS not in db.info:
         db.info[_KEYS] = set[str]()
-        event.listen(db.sync_session, "after_commit", _tell)
-        event.listen(db.sync_session, "after_transaction_end", _forget)
+        event.listen(db.sync_session, "after_commit", _send_keys)
+        event.listen(db.sync_session, "after_transaction_end", _discard_keys)
     db.info[_KEYS].add(key)
 
 
-def _tell(session: Session) -> None:
-    # The event comes for savepoints too; what they hold is not committed before the whole is.
+def _send_keys(session: Session) -> None:
+    # SQLAlchemy sends the event for savepoints too, before the transaction is committed.
     if not session.in_nested_transaction():
         session.info[_NOTIFIER].notify(session.info[_KEYS])
 
 
-def _forget(session: Session, transaction: SessionTransaction) -> None:
+def _discard_keys(session: Session, transaction: SessionTransaction) -> None:
     if transaction.parent is None:
         session.info[_KEYS].clear()
 
 
 class Notifier:
-    """One process's voice: collects the keys of committed events and tells them, coalesced.
+    """Send the keys of a process's committed events to listeners, coalesced.
 
-    Invariant: a key told to :meth:`notify` is sent after that call, or lost with a WARNING
-    while PostgreSQL is away; the listeners' polls cover the loss.
+    Invariant: a key given to :meth:`notify` is sent after that call, or lost with a WARNING while PostgreSQL
+        is
+    away; the listeners' polls compensate for the loss.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._keys: set[str] = set()
-        self._news = asyncio.Event()
+        self._has_keys = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         state = "running" if self._task and not self._task.done() else "stopped"
-        return f"<Notifier [{state} | {len(self._keys)} keys to tell]>"
+        return f"<Notifier [{state} | {len(self._keys)} keys to send]>"
 
     def notify(self, keys: Iterable[str]) -> None:
-        """Tell that *keys* have news; returns at once."""
+        """Send *keys* soon; return at once."""
         if len(self._keys) < _KEYS_MAX:
             self._keys.update(keys)
         if self._keys:
-            self._news.set()
+            self._has_keys.set()
 
     def attach(self, sessions: async_sessionmaker[AsyncSession]) -> None:
-        """Have every commit of these sessions that wrote to the outbox told by itself."""
+        """Notify automatically after each commit of these sessions that wrote to the outbox."""
         sessions.configure(info={_NOTIFIER: self})
 
     async def start(self) -> None:
-        """Begin to send; PostgreSQL may still be away."""
+        """Start to send; PostgreSQL may be away."""
         self._task = asyncio.create_task(self._run(), name="outbox-notifier")
 
     async def stop(self) -> None:
-        """Stop sending; what was not sent is found by polls."""
+        """Stop sending; polls find the events of unsent keys."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
         while True:
-            await self._news.wait()
-            self._news.clear()
+            await self._has_keys.wait()
+            self._has_keys.clear()
             keys, self._keys = self._keys, set()
             began_s = time.monotonic()
             try:
                 async with self._database.connection() as connection:
                     await self._send(connection, keys)
-            except Exception as error:  # noqa: BLE001 - PostgreSQL's queue may be full, and is not for ever
-                _log.warning("notification lost, listeners will poll", reason=str(error), keys=len(keys))
+            except Exception as error:  # noqa: BLE001 - PostgreSQL's notification queue may be full for a while
+                _log.warning("notification lost; listeners poll", reason=str(error), keys=len(keys))
             pause_s = _PAUSES_PER_SEND * (time.monotonic() - began_s)
             await asyncio.sleep(min(max(pause_s, _PAUSE_S_MIN), _PAUSE_S_MAX))
 

@@ -1,4 +1,4 @@
-"""Old SENT rows leave the outbox, a whole slot at a time (G29)."""
+"""Remove old SENT rows from the outbox, a whole slot at a time (G29)."""
 
 from enum import StrEnum
 from typing import Final
@@ -8,37 +8,38 @@ from relaybox.db import Executor, load_queries
 __all__ = ("RetentionStep", "retain")
 
 _SQL: Final = load_queries(__package__ or "relaybox.outbox", "outbox.sql")
-#: More than one round of all slots; what is left over is done the next time.
+#: More than one round of all slots; the next call does the rest.
 _STEPS_MAX: Final = 16
 
 
 class RetentionStep(StrEnum):
-    """What was done to a slot of the outbox; see the page about retention."""
+    """A step of retention, done to one slot of the outbox; see the page about retention."""
 
-    #: New rows go to the next slot.
+    #: New rows are inserted into the next slot.
     CLOSED = "closed"
-    #: At most 1,000 PENDING and 1,000 FAILED rows went to the open slot; there may be more.
+    #: At most 1,000 PENDING and 1,000 FAILED rows were moved to the open slot; there may be more.
     MOVED = "moved"
-    #: The slot holds nothing but SENT rows; their time has begun.
+    #: The slot contains only SENT rows; their retention time has begun.
     SEALED = "sealed"
-    #: Its SENT rows were old enough and are gone.
+    #: The SENT rows of the slot were old enough and were removed.
     EMPTIED = "emptied"
-    #: Somebody's transaction, or old snapshot, is in the way; nothing was done.
+    #: Another transaction, or an old snapshot, uses the slot; nothing was done.
     BUSY = "busy"
 
 
 async def retain(db: Executor, *, keep_h: float) -> list[RetentionStep]:
-    """Do what is due so that SENT rows leave after *keep_h* hours, at the latest after half as long again.
+    """Do the steps that are due, so that SENT rows are removed after *keep_h* to 1.5 * *keep_h* hours.
 
-    PENDING and FAILED rows stay, whatever their age. Any number of processes may call it at any
-    time: one acts, the others return at once. No lock is waited for longer than 0.1 s or held for
-    longer than it takes to move 2,000 rows. *db* must not be in a transaction.
+    PENDING and FAILED rows stay, whatever their age. Any number of processes may call it: one acts, the
+    others return at once. It waits at most 0.1 s for a lock, and holds one only while it moves 2,000 rows.
+    *db* must not be in a transaction. 0 hours removes all SENT rows.
 
-    Returns the steps taken, which may be none. 0 hours removes all SENT rows.
+    Returns:
+        The steps done, which may be none.
 
     Raises:
         DatabaseUnavailable: PostgreSQL is away.
-        DatabaseBusy: the server cancelled a statement for its own limits.
+        DatabaseBusy: The server cancelled a statement because of its limits.
     """
     steps: list[RetentionStep] = []
     while len(steps) < _STEPS_MAX:

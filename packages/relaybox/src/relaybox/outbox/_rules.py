@@ -1,4 +1,4 @@
-"""Where events go, and what may be written: what the settings ``OUTBOX_…`` decide."""
+"""The settings ``OUTBOX_…``: topics, routes and limits of events."""
 
 import re
 from collections.abc import Mapping
@@ -21,59 +21,59 @@ __all__ = (
     "source_of",
 )
 
-#: Events meant for this topic are routed by their domain.
+#: Events for this topic are routed by their domain.
 _DEFAULT_TOPIC: Final = "domain-events"
-#: https://kafka.apache.org/documentation/#topicconfigs: these characters, 249 at the most, not . and ..
+#: https://kafka.apache.org/documentation/#topicconfigs: these characters, at most 249, neither . nor ..
 _TOPIC: Final = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,249}")
 _DOMAIN: Final = re.compile(r"[^\s.,=]+")
-#: A number that JSON writes with an exponent, and JSONB in full: 1e308 has 309 digits there, 5e-324 has 325.
+#: A number with an exponent in JSON, which JSONB writes in full: 1e308 has 309 digits there, 5e-324 has 325.
 _EXPONENT: Final = re.compile(rb"[\[:,]-?[0-9](?:\.[0-9]+)?e[+-]?([0-9]{1,3})")
 _EXPONENT_MAX: Final = 324
-#: What the relay adds as a CloudEvent, in either mode: names of attributes, framing, and the values, each at
-#: its longest (type and subject 1,020 bytes, source 3,061, traceparent 255).
+#: Bytes that the relay adds for a CloudEvent, in either mode: names of attributes, framing, and the longest
+#: values (type and subject 1,020 bytes, source 3,061, traceparent 255).
 _ATTRIBUTES_BYTES_MAX: Final = 6_144
-#: The key stands in the record itself and among the attributes, there escaped in structured mode.
+#: The key is in the record and in the attributes, where structured mode escapes it.
 _KEY_COPIES_MAX: Final = 3
 _NONCHARACTERS: Final = "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
-#: The source of an event whose metadata name no service.
+#: The source of an event whose metadata has no service.
 _SERVICE_UNKNOWN: Final = "relaybox"
-#: Bounded, so that the size of a record can be foreseen (G34).
+#: Bounded, so that the size of a record is known before (G34).
 _SERVICE_CHARS_MAX: Final = 255
 _FORBIDDEN: Final = re.compile(f"[\x00-\x1f\x7f-\x9f\ufdd0-\ufdef{_NONCHARACTERS}]")
 
 
 class OutboxError(RelayboxError):
-    """Base of the reasons for which an event is refused before it is written."""
+    """Base of the errors of events that are refused before they are written."""
 
     error_code: ClassVar[str] = "OUTBOX_ERROR"
 
 
 class TopicUndeclared(OutboxError):
-    """Raised when an event is meant for a topic that ``OUTBOX_TOPICS`` does not name."""
+    """Raised when the topic of an event is not in ``OUTBOX_TOPICS``."""
 
     error_code = "TOPIC_UNDECLARED"
 
 
 class MessageTooLarge(OutboxError):
-    """Raised when an event with its key and headers is over ``OUTBOX_MESSAGE_BYTES_MAX``."""
+    """Raised when an event with its key and headers is larger than ``OUTBOX_MESSAGE_BYTES_MAX``."""
 
     error_code = "MESSAGE_TOO_LARGE"
 
 
 class OutboxSettings(BaseSettings):
-    """What may be written to the outbox, and where it goes.
+    """Topics, routes and limits of events.
 
-    Checked when the row is written, because a row that no broker takes holds back its whole
-    key (G34): better a refused command than a stopped session.
+    They are checked before a row is written: a row that the broker rejects blocks all later rows of its key
+    (G34), so the command is refused instead.
     """
 
     model_config = SettingsConfigDict(
         env_prefix="OUTBOX_", frozen=True, extra="ignore", env_ignore_empty=True
     )
 
-    #: Comma-separated names of the topics that events may go to.
+    #: Comma-separated names of the topics that events may have.
     topics: Annotated[str, Field(min_length=1)] = _DEFAULT_TOPIC
-    #: Comma-separated ``Domain=topic``: where a domain's events go instead of ``domain-events``.
+    #: Comma-separated ``Domain=topic``: the topic of a domain's events instead of ``domain-events``.
     routes: str | None = None
     #: Bytes of value, key and headers; below the topic's ``max.message.bytes`` (1,048,588 by default).
     message_bytes_max: Annotated[int, Field(ge=1_024, le=64 * 1_048_576)] = 1_000_000
@@ -83,7 +83,9 @@ class OutboxSettings(BaseSettings):
     def _topics_have_names_that_kafka_takes(cls, value: str) -> str:
         for name in _split(value):
             if not _TOPIC.fullmatch(name):
-                raise _wrong(f"{name!r} is no name of a topic; write names of A-Z a-z 0-9 . _ - with commas")
+                raise _wrong(
+                    f"{name!r} is not a topic name; write names of A-Z a-z 0-9 . _ - with commas between them"
+                )
         return value
 
     @field_validator("routes")
@@ -93,33 +95,36 @@ class OutboxSettings(BaseSettings):
         for route in _split(value or ""):
             domain, equals, topic = (part.strip() for part in route.partition("="))
             if not (equals and _DOMAIN.fullmatch(domain) and topic):
-                raise _wrong(f"{route!r} is no route; write Domain=topic, the domain without a dot")
+                raise _wrong(f"{route!r} is not a route; write Domain=topic, the domain without a dot")
             if domain in seen:
-                raise _wrong(f"{domain} has two routes")
+                raise _wrong(f"{domain} has two routes; keep one")
             if "topics" in info.data and topic not in _split(info.data["topics"]):
-                raise _wrong(f"{domain} goes to {topic!r}; add it to OUTBOX_TOPICS ({info.data['topics']})")
+                known = info.data["topics"]
+                raise _wrong(
+                    f"topic {topic!r} of {domain} is not declared; add it to OUTBOX_TOPICS ({known})"
+                )
             seen.add(domain)
         return value
 
     def declared(self) -> frozenset[str]:
-        """The declared topics."""
+        """Return the declared topics."""
         return self._declared
 
     def topic_for(self, event_type: str, topic: str = _DEFAULT_TOPIC) -> str:
-        """Where an event meant for *topic* goes: by its domain, the part of its name before the first dot.
+        """Return the topic of an event: ``domain-events`` is routed by the event's domain.
 
-        The exact domain decides, never a longer prefix: all events of an aggregate then go to one
-        topic, and keep their order there. A topic other than ``domain-events`` was chosen by
-        the code, and stays.
+        The domain is the part of the event's name before the first dot, and must match a route exactly, so
+        that all events of an aggregate go to one topic and keep their order there. A topic other than
+        ``domain-events`` was chosen by the application, and is returned unchanged.
         """
         return self._by_domain.get(event_type.partition(".")[0], topic) if topic == _DEFAULT_TOPIC else topic
 
     def check(self, topic: str, key: str | None, value: bytes) -> None:
-        """Refuse what the relay could not publish. *value* is compact JSON.
+        """Check that the relay can publish an event; *value* is compact JSON.
 
         Raises:
-            TopicUndeclared: the topic is not among ``OUTBOX_TOPICS``.
-            MessageTooLarge: value, key and headers together are over the limit.
+            TopicUndeclared: The topic is not in ``OUTBOX_TOPICS``.
+            MessageTooLarge: Value, key and headers together are larger than the limit.
         """
         if topic not in self._declared:
             declared = ", ".join(sorted(self._declared))
@@ -141,12 +146,12 @@ class OutboxSettings(BaseSettings):
 
 
 def is_cloudevent_attribute(text: str) -> bool:
-    """Whether a CloudEvent may have *text* as an attribute: not empty, no control or noncharacter."""
+    """Whether CloudEvents allow *text* as an attribute: not empty, without control or noncharacters."""
     return bool(text) and (text.isprintable() or not _FORBIDDEN.search(text))
 
 
 def source_of(service: str | None) -> str:
-    """Return the ``ce_source`` of events whose metadata name *service* as their ``source_service``."""
+    """Return the ``ce_source`` of events with *service* as their ``source_service``."""
     # ce_source is a URI-reference: the name of the service as a path.
     path = quote((service or "")[:_SERVICE_CHARS_MAX] or _SERVICE_UNKNOWN, safe="/").lstrip("/")
     return f"/{path}"
@@ -161,6 +166,6 @@ def _wrong(message: str) -> PydanticCustomError:
 
 
 def _stored_bytes(value: bytes) -> int:
-    """At most how long *value* is as JSONB prints it: blanks after commas and colons, numbers in full."""
+    """Return the longest size of *value* as JSONB text: blanks after commas and colons, numbers in full."""
     digits = sum(min(int(exponent), _EXPONENT_MAX) for exponent in _EXPONENT.findall(value))
     return len(value) + value.count(b",") + value.count(b":") + digits

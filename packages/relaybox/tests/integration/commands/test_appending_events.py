@@ -121,7 +121,7 @@ async def test_nothing_of_it_remains_if_the_caller_rolls_back(
     assert await everything(superuser) == (0, 0, 0)
 
 
-async def test_all_of_it_is_one_round_trip_and_a_thousand_facts_more_take_one_more(
+async def test_each_thousand_events_take_one_round_trip(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     statements: list[str] = []
@@ -147,7 +147,7 @@ async def test_the_time_of_an_event_is_that_of_the_transaction(database: Databas
     assert event.created_at == now
 
 
-async def test_a_worker_records_facts_of_a_command_that_stands_in_the_inbox(
+async def test_worker_appends_events_of_a_recorded_command(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     command = a_command(status=CommandStatus.RECEIVED)
@@ -156,7 +156,7 @@ async def test_a_worker_records_facts_of_a_command_that_stands_in_the_inbox(
     assert await everything(superuser) == (1, 1, 1)
 
 
-async def test_there_is_nothing_to_record_without_facts_of_a_command_that_is_done(database: Database) -> None:
+async def test_completed_command_without_events_is_refused(database: Database) -> None:
     for nothing in (a_command(), None):
         with pytest.raises(ValueError, match="no events"):
             await recorded(database, nothing, [])
@@ -186,7 +186,7 @@ async def test_one_that_is_done_at_once_may_pass_a_pending_one(database: Databas
 
 
 @pytest.mark.guarantee("G03")
-async def test_the_one_who_is_too_late_to_see_the_pending_one_runs_again_and_sees_it(
+async def test_transaction_with_an_old_snapshot_retries_and_sees_the_pending(
     database: Database,
 ) -> None:
     first = a_command(status=CommandStatus.RECEIVED)

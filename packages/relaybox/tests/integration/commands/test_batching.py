@@ -64,7 +64,7 @@ async def test_neighbours_of_a_bad_command_are_written_once_and_it_is_not(
         assert place == 3 or answers[place].version == 2
 
 
-async def test_neighbours_of_a_locked_aggregate_are_written_once_and_it_is_answered_busy(
+async def test_batch_with_a_locked_aggregate_writes_the_others_once(
     make_service, service: CommandService, superuser: asyncpg.Connection, written
 ) -> None:
     ids = await counters_of(service, NEIGHBOURS)
@@ -157,7 +157,7 @@ async def test_closing_waits_for_what_is_in_flight(
     assert (await written(counter_id)).version == 2
 
 
-async def test_a_caller_that_sends_the_next_command_on_an_answer_is_not_forgotten(
+async def test_command_sent_from_a_result_callback_is_executed(
     service: CommandService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # With one worker it is certain that the answer comes while the worker ends.

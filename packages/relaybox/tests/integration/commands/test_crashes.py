@@ -41,7 +41,7 @@ async def held_at(
 
 
 @pytest.mark.guarantee("G01")
-async def test_a_connection_that_dies_in_the_statement_leaves_nothing_and_the_service_goes_on(
+async def test_connection_lost_in_the_statement_leaves_nothing(
     service: CommandService, counter_id: UUID, superuser, held_at: str, until_blocked, written
 ) -> None:
     command = asyncio.create_task(submit(service, "Increase", counter_id, steps=3))
@@ -102,7 +102,7 @@ async def test_a_killed_process_leaves_all_of_it_or_none(
 
 
 @pytest.mark.guarantee("G04")
-async def test_a_lock_that_is_not_given_back_in_time_is_answered_busy_and_nothing_is_written(
+async def test_lock_held_too_long_is_busy_and_writes_nothing(
     make_service, counter_id: UUID, superuser: asyncpg.Connection, written
 ) -> None:
     impatient = make_service(lock_timeout_ms=50)

@@ -111,7 +111,7 @@ async def test_a_lost_race_is_told_and_never_retried_in_the_callers_transaction(
 
 
 @pytest.mark.guarantee("G03")
-async def test_who_loses_the_race_for_a_pending_command_learns_the_winners_id_on_the_next_attempt(
+async def test_loser_of_a_pending_race_gets_the_winners_id_on_retry(
     service: CommandService, database: Database, counter_id: UUID, written
 ) -> None:
     attempts: list[CommandResult] = []

@@ -27,7 +27,7 @@ async def all_at_once(services: list[CommandService], counter_id: UUID, count: i
 
 
 @pytest.mark.guarantee("G03")
-async def test_of_64_identical_pending_commands_one_is_taken_and_the_others_get_its_id(
+async def test_one_of_64_identical_pending_commands_is_recorded(
     services: list[CommandService], written
 ) -> None:
     for _ in range(ROUNDS):
@@ -70,7 +70,7 @@ async def test_a_settlement_in_the_middle_of_the_race_lets_exactly_one_more_in(
 
 
 @pytest.mark.guarantee("G04")
-async def test_commands_on_one_aggregate_from_three_services_all_count_and_none_is_lost(
+async def test_commands_of_three_services_on_one_aggregate_are_all_recorded(
     services: list[CommandService], make_service, counter_id: UUID, written
 ) -> None:
     services = [*services, make_service()]
@@ -88,7 +88,7 @@ async def test_commands_on_one_aggregate_from_three_services_all_count_and_none_
 
 
 @pytest.mark.guarantee("G04")
-async def test_a_batch_locks_in_the_order_of_ids_so_that_two_of_them_cannot_deadlock(
+async def test_batches_lock_in_the_order_of_ids_without_deadlock(
     services: list[CommandService], superuser: asyncpg.Connection, until_blocked
 ) -> None:
     made = await asyncio.gather(*(submit(services[0], "CreateCounter") for _ in range(2)))

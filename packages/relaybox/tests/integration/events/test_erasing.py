@@ -194,7 +194,7 @@ async def test_a_task_that_knows_its_command_alone_is_found_too(database: Databa
         "slot = 3, status = 'SENT', sent_at = now()",
     ],
 )
-async def test_a_row_of_the_outbox_is_erased_whatever_became_of_it_and_where_it_lies(
+async def test_outbox_row_is_erased_in_every_status_and_slot(
     database: Database, superuser: asyncpg.Connection, state: str
 ) -> None:
     event = a_fact("c-1", causation_id=uuid4(), actor_id="ada", target_id="t-1")
@@ -251,7 +251,7 @@ async def test_many_are_erased_a_hundred_at_a_time(database: Database, superuser
     assert [row["ids"] for row in rows] == [100, 1]
 
 
-async def test_relays_wait_for_no_more_than_the_last_step_of_an_erasure_in_pieces(
+async def test_relays_wait_only_for_the_last_step_of_an_erasure(
     database: Database, superuser: asyncpg.Connection, two: tuple[UUID, UUID], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relaybox.events._erase._AGGREGATES_MAX", 1)
@@ -264,7 +264,7 @@ async def test_relays_wait_for_no_more_than_the_last_step_of_an_erasure_in_piece
 
 
 @pytest.mark.parametrize("pieces", ["_AGGREGATES_MAX", "_ROWS_MAX"])
-async def test_rows_of_the_outbox_are_locked_in_the_order_of_relays_over_all_pieces(
+async def test_erasure_locks_outbox_rows_in_the_order_of_relays(
     database: Database, superuser: asyncpg.Connection, pieces: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(f"relaybox.events._erase.{pieces}", 1)

@@ -173,7 +173,7 @@ async def test_a_rollback_leaves_nothing_and_the_id_is_free_again(database: Data
         ({}, "undeclared", TopicUndeclared),
     ],
 )
-async def test_what_the_outbox_refuses_is_not_recorded_and_the_transaction_stays_usable(
+async def test_event_refused_by_the_outbox_leaves_the_transaction_usable(
     database: Database, changes: dict[str, Any], topic: str, error: type[Exception]
 ) -> None:
     async with database.sessions() as db:

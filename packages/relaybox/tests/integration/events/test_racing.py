@@ -74,7 +74,7 @@ async def test_of_32_at_once_under_one_id_one_is_recorded_and_everybody_gets_it(
         assert await row_counts(wide) == (turn + 1, turn + 1)
 
 
-async def test_in_read_committed_32_in_transactions_of_their_own_get_it_without_running_again(
+async def test_read_committed_32_publishers_get_the_event_without_retry(
     wide: Database,
 ) -> None:
     async def one(turn: int) -> RecordedEvent:
@@ -89,7 +89,7 @@ async def test_in_read_committed_32_in_transactions_of_their_own_get_it_without_
         assert await row_counts(wide) == (turn + 1, turn + 1)
 
 
-async def test_in_read_committed_the_second_waits_for_the_first_and_gets_its_event(
+async def test_read_committed_second_publisher_waits_and_gets_the_event(
     database: Database, until_waiting: Callable[[], Awaitable[None]]
 ) -> None:
     async with (
@@ -156,7 +156,7 @@ async def test_a_version_that_leaves_a_gap_is_not_recorded(database: Database, i
 
 
 @ISOLATIONS
-async def test_who_reads_the_version_in_the_transaction_gets_a_stream_without_gaps(
+async def test_version_read_in_the_transaction_keeps_the_stream_gapless(
     wide: Database, isolation: Isolation
 ) -> None:
     async def work(db: AsyncSession) -> RecordedEvent:

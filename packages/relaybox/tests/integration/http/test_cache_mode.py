@@ -112,7 +112,7 @@ def fastapi_app(work: Work) -> FastAPI:
     return app
 
 
-async def test_the_same_key_again_gets_the_same_answer(connect: Connect, work: Work) -> None:
+async def test_repeated_key_gets_the_stored_response(connect: Connect, work: Work) -> None:
     async with connect(fastapi_app(work)) as ann:
         first, again = [await ann.post("/work", json={"a": 1}, headers=KEY) for _ in range(2)]
         other = await ann.post("/work", json={"a": 2}, headers=KEY)
@@ -233,7 +233,7 @@ async def test_a_body_too_large_to_be_compared_is_refused_before_any_work(
     assert (refused.status_code, work.done) == (413, 0)
 
 
-async def test_an_answer_that_cannot_be_kept_is_given_all_the_same_and_the_log_says_so(
+async def test_response_that_cannot_be_stored_is_sent_and_logged(
     database: Database, connect: Connect, work: Work
 ) -> None:
     app = fastapi_app(work)
@@ -307,7 +307,7 @@ async def test_who_asks_must_be_told() -> None:
         IdempotencyMiddleware(FastAPI(), idempotency_service_factory=service)
 
 
-async def test_a_marked_endpoint_without_anywhere_to_keep_its_answers_says_what_is_missing(
+async def test_marked_endpoint_without_a_store_names_what_is_missing(
     work: Work,
 ) -> None:
     app = fastapi_app(work)

@@ -84,7 +84,7 @@ async def test_a_wish_whose_answers_got_lost_takes_effect_once(
     assert [answer.json()["told"]] == await told(database)
 
 
-async def test_a_caller_goes_on_with_the_key_of_an_unknown_answer(
+async def test_caller_continues_with_the_key_of_an_unknown_response(
     database: Database, line: Lossy, client: IdempotentClient
 ) -> None:
     line.loses = 3

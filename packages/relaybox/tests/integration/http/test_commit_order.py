@@ -42,7 +42,7 @@ async def receive() -> dict[str, Any]:
 
 
 @pytest.mark.guarantee("G63")
-async def test_the_first_byte_leaves_after_commit_has_returned(shop: Shop, database: Database) -> None:
+async def test_first_byte_is_sent_after_commit_has_returned(shop: Shop, database: Database) -> None:
     steps: list[str] = []
 
     def committed(_session: object) -> None:

@@ -106,7 +106,7 @@ async def test_the_erasers_own_answer_is_given_again(ann: httpx.AsyncClient) -> 
 
 
 @pytest.mark.guarantee("G62")
-async def test_another_request_under_the_key_of_an_erased_answer_is_still_refused(
+async def test_another_request_under_an_erased_responses_key_is_refused(
     superuser: asyncpg.Connection, ann: httpx.AsyncClient
 ) -> None:
     await create(ann)

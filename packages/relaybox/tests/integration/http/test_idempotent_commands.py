@@ -58,7 +58,7 @@ def keyed(key: str) -> dict[str, str]:
     return {"Idempotency-Key": key}
 
 
-async def test_the_key_is_in_the_inbox_and_the_same_key_gets_the_same_answer(
+async def test_key_is_in_the_inbox_and_gets_the_stored_response(
     ada: httpx.AsyncClient, counter: str, superuser: asyncpg.Connection
 ) -> None:
     path = f"{counter}/commands"
@@ -129,7 +129,7 @@ async def test_a_refused_command_leaves_its_key_free(ada: httpx.AsyncClient, cou
 
 
 @pytest.mark.guarantee("G68")
-async def test_a_key_opens_nobody_elses_aggregate(
+async def test_key_does_not_open_another_principals_aggregate(
     ada: httpx.AsyncClient, counter: str, superuser: asyncpg.Connection
 ) -> None:
     path = f"{counter}/commands"
@@ -160,7 +160,7 @@ async def test_a_malformed_key_is_refused(ada: httpx.AsyncClient, counter: str) 
 
 
 @pytest.mark.guarantee("G05")
-async def test_a_synchronous_command_whose_answer_was_lost_is_resolved_by_its_key(
+async def test_key_resolves_a_command_whose_response_was_lost(
     ada: httpx.AsyncClient, counter: str
 ) -> None:
     path = f"{counter}/commands"
@@ -174,7 +174,7 @@ async def test_a_synchronous_command_whose_answer_was_lost_is_resolved_by_its_ke
     assert (await ada.get(f"{counter}/state")).json()["total"] == 5
 
 
-async def test_keys_of_two_processes_that_race_for_different_aggregates_are_decided_by_the_row(
+async def test_row_decides_a_key_race_of_two_processes(
     ada: httpx.AsyncClient, postgres_settings: object, database: Database
 ) -> None:
     """Two creations under one key in two processes: no aggregate serialises them, only the claim does."""

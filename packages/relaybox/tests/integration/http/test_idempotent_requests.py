@@ -154,7 +154,7 @@ def _json(key: str) -> dict[str, str]:
 
 
 @pytest.mark.guarantee("G62")
-async def test_the_order_of_a_query_and_parameters_of_the_content_type_make_no_other_request(
+async def test_query_order_and_content_type_parameters_keep_the_fingerprint(
     shop: Shop, ann: httpx.AsyncClient
 ) -> None:
     body = b'{"article": "tea"}'
@@ -183,7 +183,7 @@ async def test_a_refreshed_token_is_the_same_principal_and_another_one_never_is(
 @pytest.mark.parametrize(
     "then", ["400", "401", "403", "404", "409", "413", "415", "422", "429", "500", "503"]
 )
-async def test_an_error_is_not_kept_and_its_effect_is_taken_back(
+async def test_error_response_is_not_stored_and_its_effect_rolled_back(
     shop: Shop, ann: httpx.AsyncClient, then: str
 ) -> None:
     refused = await order(ann, "k", then=then)
@@ -265,7 +265,7 @@ async def test_an_answer_over_the_limit_leaves_a_tombstone_and_never_runs_again(
 
 
 @pytest.mark.guarantee("G67")
-async def test_an_answer_that_streams_is_refused_clearly_and_its_effect_taken_back(
+async def test_streaming_response_is_refused_and_its_effect_rolled_back(
     shop: Shop, ann: httpx.AsyncClient
 ) -> None:
     for key in ("k", None):

@@ -115,7 +115,7 @@ async def test_of_64_at_once_one_claims_the_key(stores: Stores) -> None:
 
 @pytest.mark.guarantee("G63")
 @pytest.mark.parametrize("tries", range(20))
-async def test_who_gets_the_key_after_another_one_sees_its_answer(stores: Stores, tries: int) -> None:
+async def test_holder_after_another_one_sees_its_response(stores: Stores, tries: int) -> None:
     """The look is younger than the lock: a claim that meets COMMIT is in flight or a replay, never new."""
     first, second = stores.open_store(), stores.open_store()
     assert await first.claim("k") is None

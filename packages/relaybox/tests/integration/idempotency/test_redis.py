@@ -193,7 +193,7 @@ async def test_redis_that_falls_silent_is_an_error_of_ours(
     await store.release()
 
 
-async def test_redis_without_memory_is_an_error_of_ours_and_keeps_nothing_by_halves(
+async def test_redis_without_memory_stores_nothing_in_part(
     store: RedisIdempotencyService, redis_client: Redis
 ) -> None:
     await redis_client.config_set("maxmemory", "1")

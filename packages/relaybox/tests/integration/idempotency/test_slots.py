@@ -126,7 +126,7 @@ async def test_short_lives_do_not_use_up_the_slots(database: Database, superuser
     [((24,), 36), ((0.1,), 12.1), ((0.1, 24), 36), ((24, 36), 48), ((0.1, 24, 168), 312)],
     ids=["the usual", "short", "short and usual", "half as long again", "a week"],
 )
-async def test_a_body_stands_for_the_longest_life_in_use_and_half_the_usual_one_at_the_most(
+async def test_body_is_stored_for_the_longest_ttl_and_half_the_default(
     database: Database, superuser: asyncpg.Connection, lives_h: tuple[float, ...], stands_h_max: float
 ) -> None:
     """Slots wait for a life over one and a half usual ones: twice that life, less a usual one."""
@@ -236,7 +236,7 @@ class Story:
 
 @pytest.mark.guarantee("G70")
 @pytest.mark.parametrize("seed", range(4))
-async def test_whatever_is_kept_passes_and_is_swept_every_live_answer_is_found_whole(
+async def test_every_live_response_is_found_whole_between_sweeps(
     database: Database, superuser: asyncpg.Connection, seed: int
 ) -> None:
     story = Story(database, superuser, seed)

@@ -263,7 +263,7 @@ async def test_who_did_not_get_a_key_does_not_free_it(stores: Stores) -> None:
     assert not await locks(stores)
 
 
-async def test_a_lock_does_not_stop_who_never_asked_for_it(stores: Stores) -> None:
+async def test_lock_does_not_stop_a_store_that_never_locks(stores: Stores) -> None:
     """As a command, which takes none: the first answer stays, whoever has the lock."""
     holder = stores.open_store()
     assert await holder.try_lock("k")
@@ -273,7 +273,7 @@ async def test_a_lock_does_not_stop_who_never_asked_for_it(stores: Stores) -> No
 
 
 @pytest.mark.guarantee("G62")
-async def test_of_64_at_once_one_gets_the_key(stores: Stores) -> None:
+async def test_one_of_64_concurrent_holders_gets_the_key(stores: Stores) -> None:
     begin = asyncio.Event()
 
     async def come(store: IdempotencyStore) -> bool:
@@ -288,7 +288,7 @@ async def test_of_64_at_once_one_gets_the_key(stores: Stores) -> None:
 
 
 @pytest.mark.guarantee("G63")
-async def test_an_answer_is_there_for_others_when_its_effect_is(stores: Stores) -> None:
+async def test_response_is_visible_together_with_its_effect(stores: Stores) -> None:
     """In Redis it is there at once: there is no transaction that both could wait for."""
     holder = stores.open_store()
     await holder.try_lock("k")
@@ -300,7 +300,7 @@ async def test_an_answer_is_there_for_others_when_its_effect_is(stores: Stores) 
 
 
 @pytest.mark.guarantee("G63")
-async def test_what_was_not_committed_is_as_if_it_had_never_been(stores: Stores) -> None:
+async def test_uncommitted_result_is_not_stored(stores: Stores) -> None:
     """Not in Redis: it stays; if the effect was rolled back, its answer is given all the same."""
     holder = stores.open_store()
     await holder.cache_idempotency_result("k", RESULT)
@@ -336,7 +336,7 @@ async def test_redis_keeps_the_key_of_a_dead_holder_until_its_lease_ends(
     await eventually("the end of the lease", lambda: locks(redis_stores))
 
 
-async def test_cleaning_up_says_how_many_keys_expired(postgres_stores: PostgresStores) -> None:
+async def test_cleanup_returns_the_number_of_expired_keys(postgres_stores: PostgresStores) -> None:
     for number in range(5):
         await keep(postgres_stores, f"short-{number}", ttl=AT_ONCE_S)
     await keep(postgres_stores, "long")
@@ -348,7 +348,7 @@ async def test_cleaning_up_says_how_many_keys_expired(postgres_stores: PostgresS
     assert await kept(postgres_stores, "long") == RESULT
 
 
-async def test_redis_cleans_up_by_itself(redis_stores: RedisStores) -> None:
+async def test_redis_deletes_expired_keys_itself(redis_stores: RedisStores) -> None:
     await keep(redis_stores, ttl=AT_ONCE_S)
     assert await redis_stores.open_store().cleanup_expired() == 0
     await eventually("expiry", lambda: expired(redis_stores))

@@ -87,7 +87,7 @@ async def test_a_look_at_all_slots_reads_their_last_bodies_only(
 
 
 @pytest.mark.guarantee("G70")
-async def test_a_look_that_was_planned_when_slots_were_small_reads_no_slot_from_end_to_end(
+async def test_plan_made_for_small_slots_scans_no_whole_slot(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     for slot in range(4):

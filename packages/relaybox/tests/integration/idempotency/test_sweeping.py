@@ -109,7 +109,7 @@ async def test_a_busy_slot_is_tried_again_within_the_sweep(
 
 
 @pytest.mark.guarantee("G70")
-async def test_a_slot_that_stays_busy_ends_the_sweep_and_not_the_removal_of_claims(
+async def test_busy_slot_ends_the_sweep_after_claims_are_removed(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     await store_expired(superuser, 10)

@@ -68,7 +68,7 @@ async def test_a_commit_is_told_afterwards(database: Database, notifier: Notifie
         notify_on_commit(db, "a")
         notify_on_commit(db, "b")
         await db.execute(text("SELECT 1"))
-        assert repr(notifier) == "<Notifier [running | 0 keys to tell]>"
+        assert repr(notifier) == "<Notifier [running | 0 keys to send]>"
         await db.commit()
     (payload,) = await ear.until("a")
     assert sorted(payload.split(",")) == ["a", "b"]
@@ -138,7 +138,7 @@ async def test_more_keys_than_a_hint_holds_mean_anything_may_have_changed(
 
 async def test_no_news_are_not_told(notifier: Notifier, ear: Ear) -> None:
     notifier.notify([])
-    assert not notifier._news.is_set()
+    assert not notifier._has_keys.is_set()
     notifier.notify([LAST])
     assert await ear.until(LAST) == [LAST]
 

@@ -152,7 +152,7 @@ async def test_a_number_is_counted_as_long_as_it_is_stored(
 
 
 @pytest.mark.guarantee("G34")
-async def test_what_is_taken_fits_the_limit_with_key_and_headers_as_the_broker_counts(
+async def test_accepted_event_fits_the_brokers_limit_with_key_and_headers(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = 20_000

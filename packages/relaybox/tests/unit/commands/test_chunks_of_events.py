@@ -16,7 +16,7 @@ def test_versions_of_several_aggregates_may_alternate() -> None:
 
 
 @pytest.mark.parametrize("pairs", [(("a", 4), ("a", 6)), (("a", 4), ("a", 4)), (("a", 4), ("a", 3))])
-def test_a_version_that_does_not_follow_is_refused_without_a_look_at_the_database(pairs) -> None:
+def test_version_gap_within_the_events_is_refused_before_the_database(pairs) -> None:
     with pytest.raises(VersionGap, match=f"before {pairs[-1][1]}"):
         versions(*pairs)
 
@@ -39,7 +39,7 @@ def rows(count: int, characters: int) -> list:
         (2, 5_000_000, [1, 1]),
     ],
 )
-def test_a_statement_has_1000_facts_or_4_mb_at_the_most_and_one_at_the_least(
+def test_chunk_has_at_least_one_event_and_at_most_1000_or_4_mb(
     count: int, characters: int, sizes: list[int]
 ) -> None:
     given = rows(count, characters)

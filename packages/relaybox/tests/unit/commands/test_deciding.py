@@ -73,7 +73,7 @@ def test_a_pending_command_is_received_and_its_decider_knows_its_id() -> None:
     assert from_json(decision.snapshot)["counting"] == str(request.command_id)
 
 
-def test_a_command_that_creates_starts_from_nothing_and_belongs_to_its_sender() -> None:
+def test_creating_command_makes_an_aggregate_of_its_sender() -> None:
     decision = decide(counters, asking("CreateCounter", {"start": 7}, creates=True), None)
     snapshot = from_json(decision.snapshot)
     assert (snapshot["owner"], snapshot["total"], snapshot["version"]) == ("ada", 7, 1)
@@ -110,7 +110,7 @@ def test_a_clients_command_begins_a_chain_with_its_own_id() -> None:
 
 
 @pytest.mark.guarantee("G08")
-def test_what_follows_from_an_event_keeps_its_chain_and_names_it_as_the_cause() -> None:
+def test_caller_following_an_event_keeps_chain_and_cause() -> None:
     chain, cause = uuid4(), uuid4()
     caller = replace(AGENT, correlation_id=chain, causation_id=cause)
     events = envelopes(decide(counters, asking("Increase", {"steps": 2}, caller=caller), loaded()))
@@ -199,7 +199,7 @@ def deep(levels: int) -> dict[str, Any]:
     ["a\x00b", {"k\x00": 1}, "\ud800", "\\\x00", deep(10_000), object()],
     ids=["nul", "nul in a name", "lone surrogate", "nul after a backslash", "deep", "no JSON"],
 )
-def test_a_payload_that_cannot_be_stored_is_refused_though_its_model_would_take_it(extra: Any) -> None:
+def test_payload_that_postgresql_cannot_store_is_refused(extra: Any) -> None:
     with pytest.raises(PayloadInvalid):
         decide(counters, asking("Increase", {"extra": extra}), loaded())
 

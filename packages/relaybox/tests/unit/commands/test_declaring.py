@@ -25,14 +25,14 @@ def go(thing: Aggregate, command: Go) -> Events:
     return []
 
 
-def test_a_command_is_called_like_its_model_and_its_decider_stays_a_plain_function() -> None:
+def test_command_has_the_name_of_its_model_and_decider_is_unchanged() -> None:
     domain = a_domain()
     assert domain.command(go) is go
     assert domain.handlers["Go"].model is Go
     assert increase(Counter(id=UUID(int=1), owner="ada"), Increase(by=2))
 
 
-def test_an_event_is_called_like_its_domain_and_makes_facts_with_its_version() -> None:
+def test_event_type_has_the_domains_name_and_makes_versioned_events() -> None:
     changed = a_domain().event("Updated", version=3)
     event = changed({"a": 1})
     assert (event.type, event.event_version, event.payload) == ("Suite.Thing.Updated", 3, {"a": 1})
@@ -113,7 +113,7 @@ def test_a_handler_is_found_by_who_may_send_it(model, internal: bool, creates: b
     ("name", "creates"),
     [("ReportCount", False), ("CreateCounter", False), ("Increase", True), ("increase", False), ("", False)],
 )
-def test_a_command_of_another_kind_is_unknown_and_agents_commands_are_not_told(
+def test_command_of_another_kind_is_unknown_and_internal_ones_unlisted(
     name: str, creates: bool
 ) -> None:
     with pytest.raises(UnknownCommand) as refused:
@@ -142,7 +142,7 @@ def test_two_domains_cannot_share_a_name_or_a_command() -> None:
 
 
 @pytest.mark.guarantee("G34")
-def test_a_domain_whose_topic_is_undeclared_stops_the_start_and_a_route_counts() -> None:
+def test_domain_with_undeclared_topic_stops_the_start() -> None:
     database = Database(PostgresSettings())
 
     def start(**settings: str) -> CommandService:

@@ -81,7 +81,7 @@ def test_no_date_of_a_server_breaks_its_reader(text: str) -> None:
 
 
 def step(attempts: int = 1, **changes: Any) -> Retry | GiveUp:
-    given: dict[str, Any] = {"attempts_max": 9, "left_s": 60.0, "told_s": None, "chance": 1.0}
+    given: dict[str, Any] = {"attempts_max": 9, "left_s": 60.0, "requested_s": None, "chance": 1.0}
     return next_step(attempts, **given | changes)
 
 
@@ -96,13 +96,16 @@ def test_a_wait_is_anything_up_to_its_bound() -> None:
 
 
 def test_a_wait_that_the_server_asks_for_is_taken_as_it_is() -> None:
-    assert [step(told_s=told_s) for told_s in (0.0, 30.0)] == [Retry(after_s=0.0), Retry(after_s=30.0)]
+    assert [step(requested_s=requested_s) for requested_s in (0.0, 30.0)] == [
+        Retry(after_s=0.0),
+        Retry(after_s=30.0),
+    ]
 
 
 def test_attempts_and_time_are_bounded() -> None:
     assert step(8) == Retry(after_s=8.0)
     assert step(9) == GiveUp()
-    assert step(told_s=60.0) == GiveUp()
+    assert step(requested_s=60.0) == GiveUp()
     assert step(left_s=0.5) == GiveUp()
     assert step(left_s=-1.0, chance=0.0) == GiveUp()
 
@@ -242,7 +245,7 @@ async def test_a_date_in_retry_after_counts_from_the_servers_own(
     assert clock.waits == [7.0]
 
 
-async def test_a_date_in_retry_after_counts_from_here_where_the_server_tells_none(
+async def test_retry_after_date_is_relative_to_local_time_without_date_header(
     line: Line, client: IdempotentClient, clock: Clock
 ) -> None:
     past = f"{datetime.now(UTC) - timedelta(days=1):%a, %d %b %Y %H:%M:%S GMT}"

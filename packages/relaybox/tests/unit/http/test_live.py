@@ -25,7 +25,7 @@ class Broken(Database):
 
 
 @pytest.mark.guarantee("G84")
-async def test_a_poll_that_fails_for_a_reason_nobody_knows_is_logged_and_repeated(
+async def test_unexpected_poll_failure_is_logged_and_repeated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(_live, "_POLL_S", 0.0)

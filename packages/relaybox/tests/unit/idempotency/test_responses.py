@@ -67,7 +67,7 @@ def test_a_replay_is_the_same_status_body_and_headers(
 @pytest.mark.parametrize(
     "headers", [JSON, {}, {"content-type": "text/csv"}, {**JSON, "location": "/a"}], ids=str
 )
-def test_no_body_and_no_type_is_taken_for_another(body: bytes, headers: dict[str, str]) -> None:
+def test_bodies_and_content_types_are_never_confused(body: bytes, headers: dict[str, str]) -> None:
     answer = ResponseParts(status=200, headers=headers, body=body)
     assert again(answer) == answer
 
@@ -87,7 +87,7 @@ def test_no_body_and_no_type_is_taken_for_another(body: bytes, headers: dict[str
         "x-own",
     ],
 )
-def test_what_belongs_to_one_exchange_is_not_kept(name: str) -> None:
+def test_headers_of_one_exchange_are_not_stored(name: str) -> None:
     answer = ResponseParts(status=200, headers={**JSON, name: "secret"}, body=b"{}")
     assert "secret" not in str(stored_result(answer, claim()))
     assert replayable_headers([(name.encode(), b"secret")]) == {}
@@ -156,7 +156,7 @@ def test_the_answer_to_another_request_is_not_given(body: bytes | None) -> None:
 
 
 @pytest.mark.guarantee("G62")
-def test_a_result_without_a_fingerprint_is_nobodys_answer() -> None:
+def test_result_without_a_fingerprint_is_never_replayed() -> None:
     with pytest.raises(KeyReused):
         replay_of(stored({"status": 200, "body": "empty"}), claim())
 

@@ -1,6 +1,6 @@
-"""For who calls such an API: keys sent and requests repeated by the rules it keeps.
+"""A client of such an API: sends idempotency keys, and repeats requests by the API's rules.
 
-It uses httpx2, which the caller installs, because the caller's client sends: ``pip install httpx2``.
+It sends through the caller's httpx2 client, which the caller installs: ``pip install httpx2``.
 Importing this package imports :mod:`relaybox.http` and with it FastAPI: ``relaybox[http]``.
 """
 

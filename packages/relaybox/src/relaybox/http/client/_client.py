@@ -1,4 +1,4 @@
-"""Sends a request until its answer is known."""
+"""Send a request until its response is known."""
 
 import asyncio
 from asyncio import sleep
@@ -27,13 +27,14 @@ _HEADERS: Final = ("Idempotency-Key", "X-Idempotency-Key")
 
 
 class IdempotentClient:
-    """Sends each wish under one key, and the same bytes again until the answer is known.
+    """Send each request under one idempotency key, and repeat the same bytes until the response is known.
 
-    *client* stays the caller's: its base address, tokens, time-outs and closing. It may be shared, and so
-    may this.
+    The caller configures and closes *client*: base address, tokens, time-outs. Both clients may be shared.
 
-    attempts_max: how often one wish is sent at most.
-    total_s_max: seconds that all its attempts and the waits between them take at most.
+    Args:
+        client: The client that sends.
+        attempts_max: Most attempts of one request.
+        total_s_max: Most seconds of all attempts of one request and the waits between them.
     """
 
     def __init__(
@@ -48,22 +49,25 @@ class IdempotentClient:
     async def request(
         self, method: str, url: httpx2.URL | str, *, key: str | None = None, **parts: Any
     ) -> httpx2.Response:
-        """Send a wish, and return its answer: any 2xx, 3xx or 4xx, replayed or not.
+        """Send a request, and return its response: any 2xx, 3xx or 4xx, replayed or not.
 
-        *key* names the wish; a new one is made if there is none, which does for as long as this call lasts.
-        *parts* are those of ``httpx2.AsyncClient.build_request``: ``json``, ``content``, ``files``,
-        ``params``, ``headers`` and others. The body is encoded once and kept in memory, files included; each
-        call gives multipart a boundary of its own unless the header ``Content-Type`` has one.
+        The request is repeated after 500, 502, 503, 504, 429, a 409 ``REQUEST_IN_FLIGHT``, and without a
+        response; after ``Retry-After``, else after a random wait that grows up to 8 s. When attempts or time
+        run out, the last such response is returned: the outcome is open, and may be asked under the same key.
 
-        Sent again after 500, 502, 503, 504, 429, a 409 that says ``REQUEST_IN_FLIGHT``, and when no answer
-        comes; as late as ``Retry-After`` says, else after a random wait that grows up to 8 s. When attempts
-        or time run out such an answer is returned as it is: the wish is still open then, under the same key.
+        Args:
+            method: HTTP method.
+            url: URL, relative to the client's base address.
+            key: Idempotency key; generated for this call if None.
+            parts: Arguments of ``httpx2.AsyncClient.build_request``: ``json``, ``content``, ``files``,
+                ``params``, ``headers`` and others. The body is encoded once and kept in memory, files
+                included; each call generates a multipart boundary unless the header ``Content-Type`` has one.
 
         Raises:
-            ResponseUnknown: the last attempt brought no answer.
-            BodyNotRepeatable: the body comes from a generator or a file.
-            KeyUnusable: the key is not 1 to 255 printable ASCII characters without quotes and backslashes,
-                or a header has one too.
+            ResponseUnknown: The last attempt had no response.
+            BodyNotRepeatable: The body comes from a generator or a file.
+            KeyUnusable: The key is not 1 to 255 printable ASCII characters without quotes and backslashes,
+                or a header has a key too.
         """
         key = str(uuid4()) if key is None else key
         request = await self._built(key, method, url, parts)
@@ -80,7 +84,7 @@ class IdempotentClient:
                 attempts,
                 attempts_max=self._attempts_max,
                 left_s=until_s - monotonic(),
-                told_s=_told_s(outcome) if isinstance(outcome, httpx2.Response) else None,
+                requested_s=_retry_after_of(outcome) if isinstance(outcome, httpx2.Response) else None,
                 chance=random(),  # noqa: S311 - jitter
             )
             match step:
@@ -104,7 +108,7 @@ class IdempotentClient:
         request = self._client.build_request(method, url, **parts)
         if any(header in request.headers for header in _HEADERS):
             raise KeyUnusable("give the key as an argument, not as a header of the request or the client")
-        # What is in memory can be read both ways; what a generator or a file gives, one way and once.
+        # A body in memory can be read both ways; that of a generator or a file, one way and once.
         if not (
             isinstance(request.stream, httpx2.SyncByteStream)
             and isinstance(request.stream, httpx2.AsyncByteStream)
@@ -115,19 +119,19 @@ class IdempotentClient:
         return request
 
     async def _attempt(self, request: httpx2.Request, left_s: float) -> httpx2.Response | Exception:
-        """One attempt: its answer, or why there is none."""
+        """Send the request once; return the response, or the error if there is none."""
         try:
-            # The client's own time-outs begin anew with every chunk; this one does not.
+            # The client's own time-outs restart with every chunk; this one does not.
             async with asyncio.timeout(left_s):
                 return await self._client.send(request)
-        except httpx2.UnsupportedProtocol:  # an address of the wrong form: never sent, and never will be
+        except httpx2.UnsupportedProtocol:  # a malformed URL: the request cannot be sent
             raise
         except (httpx2.TransportError, TimeoutError) as error:
             return error
 
 
-def _told_s(answer: httpx2.Response) -> float | None:
-    """What its ``Retry-After`` asks for; a date counts from the server's own, so that clocks may differ."""
+def _retry_after_of(answer: httpx2.Response) -> float | None:
+    """Return the seconds of ``Retry-After``; a date is relative to the server's ``Date``."""
     text = answer.headers.get("Retry-After")
     if text is None:
         return None
