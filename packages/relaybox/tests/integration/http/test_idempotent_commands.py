@@ -160,9 +160,7 @@ async def test_a_malformed_key_is_refused(ada: httpx.AsyncClient, counter: str) 
 
 
 @pytest.mark.guarantee("G05")
-async def test_key_resolves_a_command_whose_response_was_lost(
-    ada: httpx.AsyncClient, counter: str
-) -> None:
+async def test_key_resolves_a_command_whose_response_was_lost(ada: httpx.AsyncClient, counter: str) -> None:
     path = f"{counter}/commands"
     lost = asyncio.create_task(ada.post(path, json=INCREASE, headers=keyed("k")))
     await asyncio.sleep(0)

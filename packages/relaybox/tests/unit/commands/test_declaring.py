@@ -113,9 +113,7 @@ def test_a_handler_is_found_by_who_may_send_it(model, internal: bool, creates: b
     ("name", "creates"),
     [("ReportCount", False), ("CreateCounter", False), ("Increase", True), ("increase", False), ("", False)],
 )
-def test_command_of_another_kind_is_unknown_and_internal_ones_unlisted(
-    name: str, creates: bool
-) -> None:
+def test_command_of_another_kind_is_unknown_and_internal_ones_unlisted(name: str, creates: bool) -> None:
     with pytest.raises(UnknownCommand) as refused:
         counters.handler(name, internal=False, creates=creates)
     assert "known are" in str(refused.value)
