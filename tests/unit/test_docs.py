@@ -262,7 +262,7 @@ def figures() -> frozenset[str]:
     """Return the names of all metrics, without the suffixes of Prometheus."""
     modules = ("telemetry/_metrics.py", "idempotency/_sweep.py")
     source = "".join((ROOT / "packages/relaybox/src/relaybox" / one).read_text() for one in modules)
-    look = Counters().snapshot(
+    statistics = Counters().snapshot(
         lanes=(),
         members=1,
         in_flight=0,
@@ -270,7 +270,7 @@ def figures() -> frozenset[str]:
         partitions_unavailable=(),
         lanes_stuck=(),
     )
-    of_the_relay = {metric.name for metric in RelayCollector(lambda: look).collect()}
+    of_the_relay = {metric.name for metric in RelayCollector(lambda: statistics).collect()}
     return frozenset(of_the_relay | set(re.findall(r'"(relaybox_[a-z_]+)"', source)))
 
 

@@ -10,7 +10,7 @@ from relaybox.db import BACKBONE
 from relaybox.settings import PostgresSettings
 
 
-def relaybox(settings: PostgresSettings, *words: str) -> subprocess.CompletedProcess[str]:
+def relaybox(settings: PostgresSettings, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {
         "POSTGRES_HOST": settings.host,
         "POSTGRES_PORT": str(settings.port),
@@ -22,7 +22,7 @@ def relaybox(settings: PostgresSettings, *words: str) -> subprocess.CompletedPro
         environment["POSTGRES_OWNER_USER"] = settings.owner_user
     if settings.owner_password is not None:
         environment["POSTGRES_OWNER_PASSWORD"] = settings.owner_password.get_secret_value()
-    program = [sys.executable, "-c", "from relaybox.cli import app; app()", *words]
+    program = [sys.executable, "-c", "from relaybox.cli import app; app()", *arguments]
     return subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
 
 

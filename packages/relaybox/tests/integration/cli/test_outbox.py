@@ -30,9 +30,9 @@ def outbox(postgres_settings: PostgresSettings) -> Outbox:
         "LOGNAME": "night-shift",
     }
 
-    async def run(*words: str, **more: str) -> Result:
+    async def run(*arguments: str, **more: str) -> Result:
         # In a thread, because a command runs its own event loop.
-        return await asyncio.to_thread(CliRunner().invoke, app, ["outbox", *words], env=variables | more)
+        return await asyncio.to_thread(CliRunner().invoke, app, ["outbox", *arguments], env=variables | more)
 
     return run
 
@@ -79,22 +79,22 @@ async def test_outbox_tables_can_be_read_at_80_columns(database: Database, outbo
     await outbox("skip", "--seq", "1", "--reason", reason, "--by", "ann", "--yes")
     acts = (await outbox("acts", COLUMNS="80")).stdout
     await fail_rows(database, 2)
-    for words, facts in {
+    for arguments, facts in {
         ("blocked",): {"key": key, "waits for": "an operator", "head": "2", "error": "RecordTooLarge"},
         ("list",): {"key": key, "event type": "Genesis.Session.Created", "error": "RecordTooLarge"},
     }.items():
-        printed = (await outbox(*words, COLUMNS="80")).stdout
+        printed = (await outbox(*arguments, COLUMNS="80")).stdout
         assert max(map(len, printed.splitlines())) <= 80
         lines = [" ".join(line.split()) for line in printed.splitlines()]
         assert {f"{name} {value}" for name, value in facts.items()} <= {*lines}
     assert f"reason {reason}" in [" ".join(line.split()) for line in acts.splitlines()]
 
 
-@pytest.mark.parametrize("words", [("list",), ("acts",), ("purge", "--all", "--yes", "--reason", "old")])
+@pytest.mark.parametrize("arguments", [("list",), ("acts",), ("purge", "--all", "--yes", "--reason", "old")])
 async def test_database_without_schema_is_reported_with_the_remedy(
-    outbox: Outbox, words: tuple[str, ...]
+    outbox: Outbox, arguments: tuple[str, ...]
 ) -> None:
-    result = await outbox(*words, POSTGRES_DB="postgres")
+    result = await outbox(*arguments, POSTGRES_DB="postgres")
     assert result.exit_code == 1
     assert "run relaybox migrate up, or check POSTGRES_DB" in result.output
     assert "Traceback" not in result.output
@@ -188,8 +188,8 @@ async def test_skip_requires_a_reason_and_is_recorded(filled: Database, outbox: 
 
 async def test_skip_names_rows_that_it_did_not_skip(filled: Database, outbox: Outbox) -> None:
     await fail_rows(filled, 2, 3)
-    words = ("skip", "--seq", "1", "--seq", "3", "--seq", "4", "--reason", "not needed", "--yes")
-    assert (await outbox(*words)).stdout == (
+    arguments = ("skip", "--seq", "1", "--seq", "3", "--seq", "4", "--reason", "not needed", "--yes")
+    assert (await outbox(*arguments)).stdout == (
         "1 skipped\n"
         "not skipped: 3 (failed), 4 (sent); only FAILED rows can be skipped, the first of a key first\n"
     )
@@ -201,8 +201,8 @@ async def test_skip_names_rows_that_it_did_not_skip(filled: Database, outbox: Ou
 @pytest.mark.guarantee("G32")
 async def test_dry_run_names_rows_behind_another_failed_row(filled: Database, outbox: Outbox) -> None:
     await fail_rows(filled, 2)
-    said = (await outbox("retry", "--seq", "2")).stdout
-    assert "1 of them are behind an earlier FAILED row of their key: they will wait for that" in said
+    output = (await outbox("retry", "--seq", "2")).stdout
+    assert "1 of them are behind an earlier FAILED row of their key: they will wait for that" in output
     assert "are behind" not in (await outbox("retry", "--key", "a")).stdout
 
 
@@ -215,7 +215,7 @@ async def test_purge_removes_only_sent_and_skipped_rows(filled: Database, outbox
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["retry", "--yes"], "no rows are selected; use --id"),
         (["skip", "--reason", "x"], "no rows are selected; use --id"),
@@ -230,9 +230,9 @@ async def test_purge_removes_only_sent_and_skipped_rows(filled: Database, outbox
     ],
 )
 async def test_refused_action_is_one_line(
-    filled: Database, outbox: Outbox, words: list[str], message: str
+    filled: Database, outbox: Outbox, arguments: list[str], message: str
 ) -> None:
-    result = await outbox(*words)
+    result = await outbox(*arguments)
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
     assert line.startswith(f"error: {message}")
@@ -240,7 +240,7 @@ async def test_refused_action_is_one_line(
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         ["list", "--older-than", "soon"],
         ["list", "--older-than", "-1s"],
@@ -254,10 +254,10 @@ async def test_refused_action_is_one_line(
         ["show", str(2**63)],
     ],
 )
-async def test_malformed_option_is_refused_without_a_query(outbox: Outbox, words: list[str]) -> None:
-    result = await outbox(*words, POSTGRES_PORT="1")
+async def test_malformed_option_is_refused_without_a_query(outbox: Outbox, arguments: list[str]) -> None:
+    result = await outbox(*arguments, POSTGRES_PORT="1")
     assert result.exit_code == 2
-    assert (words[1] if words[0] == "list" else "ID|SEQ") in result.stderr
+    assert (arguments[1] if arguments[0] == "list" else "ID|SEQ") in result.stderr
 
 
 async def test_outbox_without_postgresql_prints_one_line(outbox: Outbox) -> None:
@@ -269,6 +269,6 @@ async def test_outbox_without_postgresql_prints_one_line(outbox: Outbox) -> None
 
 async def test_key_cannot_send_terminal_codes(database: Database, outbox: Outbox) -> None:
     await put_events(database, "domain-events", ["[red]\x1b[2J"])
-    said = (await outbox("list")).stdout
-    assert "[red]�[2J" in said
-    assert "\x1b" not in said
+    output = (await outbox("list")).stdout
+    assert "[red]�[2J" in output
+    assert "\x1b" not in output

@@ -41,9 +41,9 @@ def variables(postgres_settings: PostgresSettings) -> dict[str, str]:
 
 @pytest.fixture
 def relay(variables: dict[str, str]) -> Relay:
-    async def run(*words: str, **more: str) -> Result:
+    async def run(*arguments: str, **more: str) -> Result:
         # In a thread, because a command runs its own event loop.
-        return await asyncio.to_thread(CliRunner().invoke, app, ["relay", *words], env=variables | more)
+        return await asyncio.to_thread(CliRunner().invoke, app, ["relay", *arguments], env=variables | more)
 
     return run
 
@@ -58,16 +58,16 @@ async def test_status_shows_relays_lanes_and_backlog(database: Database, relay: 
             "UPDATE relay_lanes SET owner = $1, lease_until = now() + interval '1 hour' WHERE lane < 2", name
         )
         await connection.fetch("UPDATE relay_lanes SET fault = 'an unknown marker' WHERE lane = 7")
-    said = (await relay("status")).stdout
-    assert said.startswith("2 pending, the oldest for ")
-    assert "0 retrying, 1 failed, 0 skipped, 8 lanes\n" in said
-    [line] = [line for line in said.splitlines() if "4711" in line]
+    output = (await relay("status")).stdout
+    assert output.startswith("2 pending, the oldest for ")
+    assert "0 retrying, 1 failed, 0 skipped, 8 lanes\n" in output
+    [line] = [line for line in output.splitlines() if "4711" in line]
     assert line.split()[:7] == [name[:14], "host-1", "4711", "at-least-once", "half-open", "2", "42"]
-    assert said.splitlines()[-1].endswith("an unknown marker")
+    assert output.splitlines()[-1].endswith("an unknown marker")
 
-    look = json.loads((await relay("status", "--json")).stdout)
-    assert [lane["owner"] for lane in look["lanes"]] == [name, name, *[None] * 6]
-    assert (look["pending"], look["failed"], look["published_per_s"]) == (2, 1, None)
+    status = json.loads((await relay("status", "--json")).stdout)
+    assert [lane["owner"] for lane in status["lanes"]] == [name, name, *[None] * 6]
+    assert (status["pending"], status["failed"], status["published_per_s"]) == (2, 1, None)
 
 
 async def test_status_can_be_read_at_80_columns(database: Database, relay: Relay) -> None:
@@ -82,7 +82,7 @@ async def test_status_can_be_read_at_80_columns(database: Database, relay: Relay
     assert ["place", "host-1", "4711"] in [line.split() for line in lines]
     [head] = [number for number, line in enumerate(lines) if line.split()[:2] == ["lane", "hashes"]]
     lanes = [line.split() for line in lines[head + 1 : head + 9]]
-    assert [words[0] for words in lanes] == [str(number) for number in range(8)]
+    assert [cells[0] for cells in lanes] == [str(number) for number in range(8)]
     assert lanes[0][1:3] == ["-2147483648…-1610612737", name[:14]]
     assert lines[-1] == f"lane 7 publishes nothing: {fault}"
 
@@ -99,8 +99,8 @@ async def test_status_names_settings_that_prevent_a_relay_start(relay: Relay) ->
 
 
 def test_watch_prints_the_rate_and_ends_with_ctrl_c(variables: dict[str, str]) -> None:
-    words = [*RELAYBOX, "relay", "status", "--watch", "--interval-s", "0.2", "--json"]
-    with subprocess.Popen(words, env=os.environ | variables, stdout=subprocess.PIPE) as process:
+    arguments = [*RELAYBOX, "relay", "status", "--watch", "--interval-s", "0.2", "--json"]
+    with subprocess.Popen(arguments, env=os.environ | variables, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         first, second = (json.loads(process.stdout.readline()) for _ in range(2))
         process.send_signal(signal.SIGINT)
@@ -130,12 +130,12 @@ async def test_accepted_marker_is_recorded(database: Database, relay: Relay) -> 
         await connection.fetch(
             "UPDATE relay_lanes SET fault = $1 WHERE lane = 3", f"marker {marker} is unknown"
         )
-    words = ("--marker", marker, "--by", "ann")
-    assert (await relay("accept", "3", *words)).exit_code == 2
+    arguments = ("--marker", marker, "--by", "ann")
+    assert (await relay("accept", "3", *arguments)).exit_code == 2
     other = await relay("accept", "3", "--marker", str(uuid.uuid4()), "--reason", "restored")
     assert other.exit_code == 1
     assert other.stderr.startswith("error: lane 3 stopped at another marker")
-    done = await relay("accept", "3", *words, "--reason", "restored")
+    done = await relay("accept", "3", *arguments, "--reason", "restored")
     assert done.stdout == f"lane 3 continues after marker {marker}\n"
     [act] = await operator_acts(database)
     assert (act["actor"], act["act"], act["reason"]) == ("ann", "accept", "restored")

@@ -20,7 +20,7 @@ from relaybox.consumers import subscribe
 
 
 @subscribe("Suite.Counter.Created", group="suite")
-async def hear(event, unit):
+async def handle(event, unit):
     pass
 
 nothing = None
@@ -49,19 +49,19 @@ def app_dir(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def refused(*words: str, cwd: Path, env: dict[str, str]) -> str:
+def refused(*arguments: str, cwd: Path, env: dict[str, str]) -> str:
     done = subprocess.run(
-        [*RELAYBOX, *words], cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=WAIT_S
+        [*RELAYBOX, *arguments], cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=WAIT_S
     )
     assert done.returncode != 0
     return done.stderr
 
 
-@pytest.mark.parametrize("words", [("relay", "run"), ("consumer", "run", "handlers:hear")])
+@pytest.mark.parametrize("arguments", [("relay", "run"), ("consumer", "run", "handlers:handle")])
 def test_service_serves_health_and_ends_on_sigterm(
-    words: tuple[str, ...], variables: dict[str, str], app_dir: Path, topic: str
+    arguments: tuple[str, ...], variables: dict[str, str], app_dir: Path, topic: str
 ) -> None:
-    service = [*RELAYBOX, *words, *(["--topic", topic] if "consumer" in words else [])]
+    service = [*RELAYBOX, *arguments, *(["--topic", topic] if "consumer" in arguments else [])]
     with subprocess.Popen(service, cwd=app_dir, env=variables, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         for line in process.stderr:
@@ -84,12 +84,12 @@ def test_health_port_in_use_is_one_line(
     variables: dict[str, str], kafka_settings: KafkaSettings, tmp_path: Path
 ) -> None:
     taken = variables | {"HEALTH_PORT": str(kafka_settings.port)}
-    said = refused("relay", "run", cwd=tmp_path, env=taken)
-    assert said.startswith("error: cannot serve health")
-    assert len(said.splitlines()) == 1
+    message = refused("relay", "run", cwd=tmp_path, env=taken)
+    assert message.startswith("error: cannot serve health")
+    assert len(message.splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", ["handlers:nothing", "handlers:missing", "handlers", "elsewhere:hear"])
+@pytest.mark.parametrize("name", ["handlers:nothing", "handlers:missing", "handlers", "elsewhere:handle"])
 def test_name_that_is_not_a_handler_is_refused(name: str, variables: dict[str, str], app_dir: Path) -> None:
     assert f"{name} is not a function declared with @subscribe" in refused(
         "consumer", "run", name, cwd=app_dir, env=variables
@@ -97,24 +97,30 @@ def test_name_that_is_not_a_handler_is_refused(name: str, variables: dict[str, s
 
 
 def test_local_runs_a_command_with_ready_servers(tmp_path: Path) -> None:
-    tell = (
+    code = (
         "import os, sys\n"
         "from relaybox.cli import app\n"
         "print(len(os.environ['JWT_SECRET']) >= 32, flush=True)\n"
         "sys.argv[1:] = ['migrate', 'check']\n"
         "try:\n    app()\nfinally:\n    os._exit(7)"
     )
-    words = [*RELAYBOX, "local", "--data-dir", str(tmp_path / "data"), "--", sys.executable, "-c", tell]
+    arguments = [*RELAYBOX, "local", "--data-dir", str(tmp_path / "data"), "--", sys.executable, "-c", code]
     done = subprocess.run(
-        words, cwd=tmp_path, env=dict(os.environ), capture_output=True, text=True, check=False, timeout=120
+        arguments,
+        cwd=tmp_path,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
     assert done.stdout == "True\nthe schema is up to date\n", done.stderr
     assert done.returncode == 7
 
 
 def test_local_names_a_command_that_does_not_start(variables: dict[str, str], tmp_path: Path) -> None:
-    said = refused("local", "--", "no-such-program", cwd=tmp_path, env=variables)
-    assert "no-such-program: No such file or directory" in said
+    message = refused("local", "--", "no-such-program", cwd=tmp_path, env=variables)
+    assert "no-such-program: No such file or directory" in message
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -122,9 +128,9 @@ def test_local_forwards_signals_to_the_command(
     number: signal.Signals, variables: dict[str, str], tmp_path: Path
 ) -> None:
     wait = "import sys; print('here', flush=True); sys.stdin.read()"
-    words = [*RELAYBOX, "local", "--", sys.executable, "-c", wait]
+    arguments = [*RELAYBOX, "local", "--", sys.executable, "-c", wait]
     with subprocess.Popen(
-        words,
+        arguments,
         cwd=tmp_path,
         env=variables,
         stdin=subprocess.PIPE,

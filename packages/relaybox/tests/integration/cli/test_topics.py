@@ -25,24 +25,24 @@ Check = Callable[..., Result]
 
 @pytest.fixture
 def check(postgres_settings: PostgresSettings, kafka_settings: KafkaSettings) -> Check:
-    def run_check(topics: str, *words: str, **more: str) -> Result:
+    def run_check(topics: str, *arguments: str, **more: str) -> Result:
         variables = command_environment(postgres_settings, kafka_settings) | {"OUTBOX_TOPICS": topics} | more
-        return CliRunner().invoke(app, ["topics", "check", *words], env=variables)
+        return CliRunner().invoke(app, ["topics", "check", *arguments], env=variables)
 
     return run_check
 
 
-def create(kafka: KafkaSettings, topics: str, *words: str) -> subprocess.CompletedProcess[str]:
-    return run(kafka, topics, "create", *words)
+def create(kafka: KafkaSettings, topics: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return run(kafka, topics, "create", *arguments)
 
 
-def run(kafka: KafkaSettings, topics: str, *words: str) -> subprocess.CompletedProcess[str]:
+def run(kafka: KafkaSettings, topics: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {
         "KAFKA_HOST": kafka.host,
         "KAFKA_PORT": str(kafka.port),
         "OUTBOX_TOPICS": topics,
     }
-    program = [sys.executable, "-c", "from relaybox.cli import app; app()", "topics", *words]
+    program = [sys.executable, "-c", "from relaybox.cli import app; app()", "topics", *arguments]
     return subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
 
 

@@ -30,9 +30,9 @@ from tests.fixtures.topic_records import (
 Done = subprocess.CompletedProcess[str]
 
 
-async def run(postgres: PostgresSettings, kafka: KafkaSettings, topic: str, *words: str) -> Done:
+async def run(postgres: PostgresSettings, kafka: KafkaSettings, topic: str, *arguments: str) -> Done:
     environment = os.environ | command_environment(postgres, kafka) | {"OUTBOX_TOPICS": topic}
-    program = [sys.executable, "-c", "from relaybox.cli import app; app()", "verify", *words]
+    program = [sys.executable, "-c", "from relaybox.cli import app; app()", "verify", *arguments]
     return await asyncio.to_thread(
         subprocess.run, program, env=environment, capture_output=True, text=True, check=False
     )

@@ -33,17 +33,17 @@ async def test_status_has_relays_lanes_and_backlog(database: Database, kafka_set
     async with database.connection() as connection, running(first, second):
         for each in signals:
             await each.wait_for(Signal.LANES_CHANGED)
-        look = await relay_status(connection)
+        status = await relay_status(connection)
 
-    assert len(look.relays) == 2
-    assert all(relay.lease_s > 0 for relay in look.relays)
-    owned = [lane.owner for lane in look.lanes if lane.owner is not None]
-    assert {relay.name: relay.lanes for relay in look.relays} == {
-        relay.name: owned.count(relay.name) for relay in look.relays
+    assert len(status.relays) == 2
+    assert all(relay.lease_s > 0 for relay in status.relays)
+    owned = [lane.owner for lane in status.lanes if lane.owner is not None]
+    assert {relay.name: relay.lanes for relay in status.relays} == {
+        relay.name: owned.count(relay.name) for relay in status.relays
     }
-    assert (len(look.lanes), look.lanes_wanted) == (8, 8)
-    assert look.lanes[0].hash_min == -(2**31)
-    assert look.lanes[-1].hash_max == 2**31 - 1
+    assert (len(status.lanes), status.lanes_wanted) == (8, 8)
+    assert status.lanes[0].hash_min == -(2**31)
+    assert status.lanes[-1].hash_max == 2**31 - 1
 
 
 async def test_status_has_place_delivery_and_count_of_a_relay(
@@ -53,11 +53,11 @@ async def test_status_has_place_delivery_and_count_of_a_relay(
     async with database.connection() as connection, running(Relay(database, kafka_settings, NO_POLL)):
         await wait_until_all_sent(database)
 
-        async def told() -> RelayStatus | None:
+        async def described() -> RelayStatus | None:
             [relay] = (await relay_status(connection)).relays
             return relay if relay.published_total == len(KEYS) * 2 else None
 
-        relay = await eventually("a heartbeat that tells of all", told)
+        relay = await eventually("a heartbeat with all fields", described)
     assert (relay.delivery, relay.breaker) == (NO_POLL.delivery, "closed")
     assert relay.place.endswith(f":{os.getpid()}")
 
@@ -69,16 +69,16 @@ async def test_status_counts_pending_rows_by_lane(database: Database) -> None:
         await fail_rows(database, 1, 2)
         await delay_row(database, 3)
         await skip(connection, Rows(seqs=[1]), by="ann", reason="test")
-        look = await relay_status(connection)
+        status = await relay_status(connection)
         expected = await connection.fetch(
             "SELECT lane, count(seq) FROM relay_lanes LEFT JOIN event_outbox ON status = 'PENDING'"
             " AND key_hash BETWEEN hash_min AND hash_max GROUP BY lane ORDER BY lane"
         )
     assert (empty.pending, empty.oldest_pending_s, empty.relays) == (0, None, [])
-    assert (look.pending, look.retrying, look.failed, look.skipped) == (78, 1, 1, 1)
-    assert look.oldest_pending_s is not None
-    assert [(lane.lane, lane.pending) for lane in look.lanes] == [tuple(row.values()) for row in expected]
-    assert all((lane.oldest_s is None) == (lane.pending == 0) for lane in look.lanes)
+    assert (status.pending, status.retrying, status.failed, status.skipped) == (78, 1, 1, 1)
+    assert status.oldest_pending_s is not None
+    assert [(lane.lane, lane.pending) for lane in status.lanes] == [tuple(row.values()) for row in expected]
+    assert all((lane.oldest_s is None) == (lane.pending == 0) for lane in status.lanes)
 
 
 async def test_status_is_correct_while_lanes_are_split(database: Database) -> None:
@@ -89,28 +89,30 @@ async def test_status_is_correct_while_lanes_are_split(database: Database) -> No
             " VALUES (8, -2147483648 + 268435456, -2147483648 + 536870911)"
         )
         await put_events(connection, "domain-events", KEYS)
-        look = await relay_status(connection)
+        status = await relay_status(connection)
         expected = await connection.fetch(
             "SELECT lane, count(seq) FROM relay_lanes LEFT JOIN event_outbox"
             " ON key_hash BETWEEN hash_min AND hash_max GROUP BY lane ORDER BY lane"
         )
-    assert [(lane.lane, lane.pending) for lane in look.lanes] == [tuple(row.values()) for row in expected]
+    assert [(lane.lane, lane.pending) for lane in status.lanes] == [tuple(row.values()) for row in expected]
 
 
 @pytest.mark.guarantee("G32")
 async def test_request_for_lanes_is_recorded_and_notified(database: Database) -> None:
-    heard: list[str] = []
-    ear = await database.dedicated()
-    await ear.add_listener(LANES_CHANNEL, lambda _connection, _pid, channel, _payload: heard.append(channel))
+    notified: list[str] = []
+    listener = await database.dedicated()
+    await listener.add_listener(
+        LANES_CHANNEL, lambda _connection, _pid, channel, _payload: notified.append(channel)
+    )
     async with database.connection() as connection:
         assert await request_lanes(connection, 32, by="ann", reason="more relays") == 8
         assert await request_lanes(connection, 32, by="ann") == 32
         with pytest.raises(LanesRefused):
             await request_lanes(connection, 48, by="ann")
         assert (await relay_status(connection)).lanes_wanted == 32
-    await ear.fetch("SELECT 1")  # earlier notifications arrive with this response
-    ear.terminate()
-    assert heard == [LANES_CHANNEL]
+    await listener.fetch("SELECT 1")  # earlier notifications arrive with this response
+    listener.terminate()
+    assert notified == [LANES_CHANNEL]
     [act] = await operator_acts(database)
     assert (act["actor"], act["act"], act["reason"]) == ("ann", "lanes", "more relays")
     assert act["target"] == {"lanes_before": 8, "lanes_wanted": 32}

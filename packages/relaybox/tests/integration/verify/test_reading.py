@@ -47,12 +47,12 @@ async def test_reader_waits_for_an_open_transaction(
     loop, held_back = asyncio.get_running_loop(), asyncio.Event()
     check = Reader._check_timeouts
 
-    def tell(reader: Reader) -> None:
+    def check_and_signal(reader: Reader) -> None:
         if reader._held_back_partitions:
             loop.call_soon_threadsafe(held_back.set)
         check(reader)
 
-    monkeypatch.setattr(Reader, "_check_timeouts", tell)
+    monkeypatch.setattr(Reader, "_check_timeouts", check_and_signal)
     verifying = asyncio.create_task(verify(postgres_settings, kafka_settings, topics=[topic]))
     async with asyncio.timeout(WAIT_S):
         await held_back.wait()

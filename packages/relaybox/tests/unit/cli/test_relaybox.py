@@ -12,8 +12,8 @@ from relaybox.settings import JwtSettings, load_settings
 from typer.testing import CliRunner, Result
 
 
-def run(*words: str) -> Result:
-    return CliRunner().invoke(app, words)
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def relay(name: str, published_total: int) -> RelayStatus:
     )
 
 
-def look(after_s: float, *relays: RelayStatus) -> Status:
+def status_at(after_s: float, *relays: RelayStatus) -> Status:
     return Status(
         at=NOW + timedelta(seconds=after_s),
         relays=relays,
@@ -91,10 +91,10 @@ def look(after_s: float, *relays: RelayStatus) -> Status:
 
 
 def test_rate_counts_old_and_new_relays() -> None:
-    before = look(0, relay("a", 1_000), relay("gone", 5_000))
-    after = look(2, relay("a", 1_400), relay("new", 100))
+    before = status_at(0, relay("a", 1_000), relay("gone", 5_000))
+    after = status_at(2, relay("a", 1_400), relay("new", 100))
     assert published_per_s(before, after) == 250
 
 
 def test_rate_without_elapsed_time_is_zero() -> None:
-    assert published_per_s(look(0, relay("a", 0)), look(0, relay("a", 10))) == 0
+    assert published_per_s(status_at(0, relay("a", 0)), status_at(0, relay("a", 10))) == 0
