@@ -55,7 +55,7 @@ async def test_every_query_can_be_prepared(database: Database, queries: Queries,
     text = queries[name]
     assert text.startswith("-- "), "a line of purpose stands above every query"
     if _OPEN in text:
-        pytest.skip("has an open place; tests run it with what is put there")
+        pytest.skip("has an include; tests prepare the completed statement")
     async with database.connection() as connection:
         for own in (queries[one] for one in queries if "CREATE TEMPORARY TABLE" in queries[one]):
             await connection.fetch(own)
