@@ -53,7 +53,7 @@ def domains() -> Iterator[Domain]:
 @pytest.mark.parametrize(("queries", "name"), QUERIES)
 async def test_every_query_can_be_prepared(database: Database, queries: Queries, name: str) -> None:
     text = queries[name]
-    assert text.startswith("-- "), "a line of purpose stands above every query"
+    assert text.startswith("-- "), "a query begins with a comment of its purpose"
     if _OPEN in text:
         pytest.skip("has an include; tests prepare the completed statement")
     async with database.connection() as connection:
