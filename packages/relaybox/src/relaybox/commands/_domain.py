@@ -77,7 +77,7 @@ class SnapshotQueries:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Handler(Generic[A]):
-    """A declared command: its model, its decider, and who may send it."""
+    """A declared command: its model, its decider, and its permitted callers."""
 
     command_type: str
     model: type[BaseModel]

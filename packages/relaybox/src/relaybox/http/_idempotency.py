@@ -49,8 +49,8 @@ _REFUSALS: Final[dict[type, str]] = {
 class IdempotencyMiddleware:
     """Execute each idempotency key once: a repeated request gets the stored response.
 
-    The middleware reads the key, holds the response until it is committed, and then sends it. Who may
-    replay a response is decided where more is known: by :func:`unit_of_work`, after the endpoint's other
+    The middleware reads the key, holds the response until it is committed, and then sends it. The right to a
+    replay is checked where more is known: by :func:`unit_of_work`, after the endpoint's other
     dependencies, or by a route of commands. Endpoints with neither are served in cache mode, if
     *idempotency_service_factory* and *principal* are given: the response is stored after the endpoint has
     done its work; after a crash in between, a retry executes the endpoint again.

@@ -1,4 +1,4 @@
-"""A command that the application has decided by itself, with its events, in the application's transaction."""
+"""A command decided by the application, with its events, in the application's transaction."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

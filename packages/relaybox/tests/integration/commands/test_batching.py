@@ -1,4 +1,4 @@
-"""Commands that travel together: nobody fails, waits for ever or is written twice for a neighbour."""
+"""Commands of one batch: none fails, waits for ever or is written twice because of another."""
 
 import asyncio
 from collections.abc import Sequence

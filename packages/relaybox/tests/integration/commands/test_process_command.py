@@ -132,7 +132,7 @@ async def test_loser_of_a_pending_race_gets_the_winners_id_on_retry(
 async def test_the_unique_index_is_recognised_by_its_name(
     service: CommandService, database: Database, counter_id: UUID, superuser
 ) -> None:
-    """The backstop: somebody wrote the inbox without moving the version, behind a snapshot's back."""
+    """The constraint finds an inbox row that another transaction wrote after the snapshot."""
     async with database.sessions() as db:
         await begun(db, "REPEATABLE READ")
         await superuser.execute(

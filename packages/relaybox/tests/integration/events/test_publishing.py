@@ -1,4 +1,4 @@
-"""An event is published once: whoever repeats it gets what was recorded."""
+"""An event is published once: a repetition returns the recorded event."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Transactions that publish at the same time: one event is recorded, and everybody gets that one."""
+"""Transactions that publish one event concurrently: one event is recorded, and all get it."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -61,7 +61,7 @@ async def test_of_32_at_once_under_one_id_one_is_recorded_and_everybody_gets_it(
 
         async def work(db: AsyncSession) -> RecordedEvent:
             await db.execute(text("SELECT 1"))
-            while waits:  # the first time; whoever runs it again finds the others gone
+            while waits:  # only the first run; a retry finds the others ended
                 await waits.pop()()
             return await EventBus(db).publish(new_event(aggregate_id=f"c-{turn}"), f"evt_{turn}")
 
@@ -182,7 +182,7 @@ async def test_two_that_publish_in_opposite_order_both_end(database: Database) -
 
         async def work(db: AsyncSession) -> list[RecordedEvent]:
             first = await EventBus(db).publish(new_event(aggregate_id=names[0]), names[0])
-            while waits:  # the first time; whoever runs it again finds the other gone
+            while waits:  # only the first run; a retry finds the other ended
                 await waits.pop()()
             return [first, await EventBus(db).publish(new_event(aggregate_id=names[1]), names[1])]
 

@@ -148,7 +148,7 @@ async def test_a_starlette_application_is_served_too(connect: Connect, work: Wor
 
 
 @pytest.mark.guarantee("G62")
-async def test_while_the_first_runs_the_same_key_is_refused_at_once(connect: Connect, work: Work) -> None:
+async def test_key_in_use_is_refused_at_once(connect: Connect, work: Work) -> None:
     work.go_on.clear()
     async with connect(fastapi_app(work)) as ann:
         running = asyncio.create_task(ann.post("/work", headers=KEY))
@@ -169,7 +169,7 @@ async def test_an_error_is_not_kept(connect: Connect, work: Work, status: int) -
 
 
 @pytest.mark.guarantee("G67")
-async def test_a_large_answer_and_a_stream_leave_tombstones(connect: Connect, work: Work) -> None:
+async def test_large_response_and_stream_leave_tombstones(connect: Connect, work: Work) -> None:
     async with connect(fastapi_app(work)) as ann:
         large = await ann.post("/large", headers=KEY)
         stream = await ann.post("/stream", headers={"Idempotency-Key": "s"})
@@ -262,7 +262,7 @@ async def test_a_principal_may_refuse_in_the_frameworks_words(database: Database
         return IdempotencyService(database.sessions())
 
     async def principal(_request: Request) -> str:
-        raise HTTPException(401, "who are you?", {"WWW-Authenticate": "Bearer"})
+        raise HTTPException(401, "token required", {"WWW-Authenticate": "Bearer"})
 
     app = fastapi_app(work)
     app.add_middleware(IdempotencyMiddleware, idempotency_service_factory=service, principal=principal)
@@ -319,7 +319,7 @@ async def test_marked_endpoint_without_a_store_names_what_is_missing(
 
 
 @pytest.mark.guarantee("G67")
-def test_what_cannot_be_kept_is_refused_when_it_is_declared() -> None:
+def test_endpoint_that_cannot_be_stored_is_refused_at_declaration() -> None:
     with pytest.raises(TypeError, match="async def"):
 
         @idempotent  # pyright: ignore[reportArgumentType]

@@ -42,14 +42,14 @@ def line(database: Database) -> Lossy:
     app = create_app(title="t", version="1", lifespan=lifespan, checks={}, registry=CollectorRegistry())
     app.add_middleware(IdempotencyMiddleware)
 
-    async def who() -> str:
+    async def sender() -> str:
         return "ann"
 
     @app.post("/tell/{name}", status_code=201)
     async def tell(
         name: UUID,
         body: dict[str, Any],
-        unit: Annotated[UnitOfWork[str], Depends(unit_of_work(database, who))],
+        unit: Annotated[UnitOfWork[str], Depends(unit_of_work(database, sender))],
     ) -> dict[str, Any]:
         event = make_event(aggregate_id=str(name))
         await save_to_outbox("domain-events", str(name), event.model_dump(), unit.db)

@@ -63,7 +63,7 @@ async def test_first_byte_is_sent_after_commit_has_returned(shop: Shop, database
 
 
 @pytest.mark.guarantee("G64")
-async def test_a_request_given_up_before_commit_leaves_nothing(shop: Shop) -> None:
+async def test_request_cancelled_before_commit_leaves_nothing(shop: Shop) -> None:
     reached = asyncio.Event()
 
     async def pause() -> None:
@@ -82,7 +82,7 @@ async def test_a_request_given_up_before_commit_leaves_nothing(shop: Shop) -> No
 
 
 @pytest.mark.guarantee("G64")
-async def test_a_request_given_up_during_commit_is_carried_out_whole(
+async def test_request_cancelled_during_commit_is_executed_whole(
     shop: Shop, superuser: asyncpg.Connection
 ) -> None:
     """A deferred trigger holds COMMIT up until the request has been cancelled."""

@@ -20,7 +20,7 @@ NODE, PARENT = uuid4(), uuid4()
 Unit = UnitOfWork[str]
 
 
-async def who() -> str:
+async def sender() -> str:
     return "ann"
 
 
@@ -36,7 +36,7 @@ def nodes(database: Database) -> FastAPI:
     settings = IdempotencySettings(body_bytes_max=4_000)
     app = FastAPI()
     app.add_middleware(IdempotencyMiddleware, settings=settings)
-    depends = Depends(unit_of_work(database, who, settings=settings))
+    depends = Depends(unit_of_work(database, sender, settings=settings))
 
     @app.post("/nodes", status_code=201)
     async def create(size: int, unit: Annotated[Unit, depends]) -> Response:

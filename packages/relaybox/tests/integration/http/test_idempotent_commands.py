@@ -136,7 +136,7 @@ async def test_key_does_not_open_another_principals_aggregate(
     await ada.post(path, json=INCREASE, headers=keyed("k"))
     bob = {"Authorization": f"Bearer {make_token(JWT, 'bob')}", **keyed("k")}
     assert (await ada.post(path, json=INCREASE, headers=bob)).status_code == 404
-    # Her aggregate was given to somebody else since: what she was told then is his now.
+    # Another principal owns the aggregate since: the first owner may not see the stored response.
     await superuser.execute("UPDATE aggregate_snapshots SET owner = 'bob'")
     assert (await ada.post(path, json=INCREASE, headers=keyed("k"))).status_code == 404
 

@@ -33,7 +33,7 @@ async def test_an_endpoint_cannot_commit_by_itself(
     assert await shop.counts() == (0, 0, 0)
 
 
-async def test_a_savepoint_is_the_endpoints_own(shop: Shop, ann: httpx.AsyncClient) -> None:
+async def test_endpoint_may_commit_savepoints(shop: Shop, ann: httpx.AsyncClient) -> None:
     first, again = await order(ann, "nested", KEY), await order(ann, "nested", KEY)
     assert (first.status_code, again.content) == (201, first.content)
     assert await shop.counts() == (1, 1, 1)
@@ -47,7 +47,7 @@ async def test_who_swallows_a_failed_statement_is_not_told_that_all_is_written(
     assert await shop.counts() == (0, 0, 0)
 
 
-async def test_of_a_secret_only_that_it_was_told_is_kept(shop: Shop, ann: httpx.AsyncClient) -> None:
+async def test_secret_response_stores_only_that_it_was_executed(shop: Shop, ann: httpx.AsyncClient) -> None:
     first = await ann.post("/secret", json={"article": "tea"}, headers=KEY)
     assert (first.status_code, first.content) == (201, b"shown once")
     kept = await shop.superuser.fetch("SELECT result::text FROM idempotency_cache")
@@ -62,20 +62,22 @@ async def test_of_a_secret_only_that_it_was_told_is_kept(shop: Shop, ann: httpx.
 
 @pytest.mark.guarantee("G61")
 @pytest.mark.parametrize("kind", ["none", "empty", "object"])
-async def test_what_names_nobody_is_no_principal(shop: Shop, ann: httpx.AsyncClient, kind: str) -> None:
+async def test_principal_must_be_a_principal_or_a_non_empty_text(
+    shop: Shop, ann: httpx.AsyncClient, kind: str
+) -> None:
     refused = await ann.post("/unnamed", headers={**KEY, "X-Kind": kind})
     assert refused.status_code == 500
     assert await shop.counts() == (0, 0, 0)
 
 
-async def who() -> str:
+async def sender() -> str:
     return "ann"
 
 
 def notes(database: Database) -> FastAPI:
     """One endpoint, after a dependency that turns every exception into another."""
     app = FastAPI()
-    unit = unit_of_work(database, who)
+    unit = unit_of_work(database, sender)
 
     async def catching() -> AsyncGenerator[None]:
         try:
@@ -99,7 +101,7 @@ async def twice_and_another(app: Any, path: str) -> list[httpx.Response]:
 
 
 @pytest.mark.parametrize("secret", [None, SecretStr("a-secret-of-the-applications-own-for-keys")])
-async def test_whether_a_key_was_answered_is_known_ahead_of_the_unit(
+async def test_stored_response_is_known_before_the_unit_of_work(
     shop: Shop, database: Database, secret: SecretStr | None
 ) -> None:
     known, told = IdempotencySettings(secret=secret), dict[str, list[bool]]()
@@ -171,7 +173,7 @@ async def test_two_middlewares_are_one(shop: Shop, database: Database) -> None:
 async def test_the_clients_key_is_the_units(database: Database) -> None:
     app = FastAPI()
     app.add_middleware(IdempotencyMiddleware)
-    unit = unit_of_work(database, who)
+    unit = unit_of_work(database, sender)
 
     @app.post("/key")
     async def key(unit: Annotated[UnitOfWork[str], Depends(unit)]) -> str | None:

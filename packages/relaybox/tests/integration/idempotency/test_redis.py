@@ -223,6 +223,6 @@ async def test_what_is_a_mistake_is_not_taken_for_an_outage(
 ) -> None:
     await store.cache_idempotency_result("k", RESULT)
     [name] = await names(redis_client, redis_prefix)
-    await redis_client.set(name, "somebody else's")
+    await redis_client.set(name, "another token")
     with pytest.raises(ResponseError, match="WRONGTYPE"):
         await store.find("k")

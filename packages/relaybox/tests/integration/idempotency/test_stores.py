@@ -39,7 +39,7 @@ async def expired(stores: Stores, key: str = "k") -> bool:
 
 
 async def locks(stores: Stores, key: str = "k", scope: str = "") -> bool:
-    """Whether somebody who comes now gets the key, and lets go of it at once."""
+    """Whether another store can lock the key now; it releases the key at once."""
     store = stores.open_store()
     mine = await store.try_lock(key, scope=scope)
     await store.release()
@@ -92,7 +92,7 @@ async def test_a_result_of_json_comes_back_equal(stores: Stores, result: dict[st
     ids=["NaN", "infinite", "NUL", "half a pair", "object"],
 )
 async def test_what_is_no_json_is_refused_before_it_is_kept(stores: Stores, one: Any) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - whoever made the text says it in other words
+    with pytest.raises(ValueError):  # noqa: PT011 - the message depends on the writer of the JSON
         await stores.open_store().cache_idempotency_result("k", {"one": one})
     assert await keep(stores)
 
@@ -264,7 +264,7 @@ async def test_who_did_not_get_a_key_does_not_free_it(stores: Stores) -> None:
 
 
 async def test_lock_does_not_stop_a_store_that_never_locks(stores: Stores) -> None:
-    """As a command, which takes none: the first answer stays, whoever has the lock."""
+    """As for a command, which locks nothing: the first response stays, whichever store has the lock."""
     holder = stores.open_store()
     assert await holder.try_lock("k")
     assert await keep(stores, result={"n": 1}) is True
@@ -327,7 +327,7 @@ async def test_postgresql_frees_the_key_of_a_dead_holder_at_once(
 async def test_redis_keeps_the_key_of_a_dead_holder_until_its_lease_ends(
     redis_stores: RedisStores,
 ) -> None:
-    """A lock belongs to a token: Redis cannot know that nobody has it any more."""
+    """A lock belongs to a token: Redis cannot know that its holder is dead."""
     redis_stores.lease_s = 0.3
     holder = redis_stores.open_store()
     assert await holder.try_lock("k")

@@ -1,4 +1,4 @@
-"""Expired answers leave a few at a time, nobody waits for it, and a live one is never lost (G70)."""
+"""Expired responses are removed a few at a time; no request waits, and no live response is lost (G70)."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -133,7 +133,7 @@ async def test_no_live_row_is_waited_for(database: Database, superuser: asyncpg.
 async def test_no_request_is_waited_for_that_uses_an_expired_key_again(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
-    """Whoever waits holds 1,000 rows meanwhile, and with them other requests."""
+    """A sweep that waits would lock 1,000 rows meanwhile, and delay other requests."""
     for number in range(10):
         await store_response(database, f"k-{number}", ttl_h=1)
     await advance_time(superuser, hours=2)

@@ -169,7 +169,7 @@ async def test_a_lost_connection_costs_a_hint_and_not_the_notifier(
 async def test_the_transaction_of_a_command_itself_holds_no_notify(
     database: Database, ear: Ear, superuser: asyncpg.Connection
 ) -> None:
-    """Without a notifier on its sessions nobody hears of a command: no trigger, no statement of ours."""
+    """Without a notifier on its sessions a command sends no notification: there is no trigger."""
     service = CommandService(database, [counters], notifier=Notifier(database), source_service="suite")
 
     async def create(db: AsyncSession) -> CommandResult:

@@ -1,4 +1,4 @@
-"""Facts in pieces of one statement each, and in the order of their versions."""
+"""Events in chunks of one statement each, in the order of their versions."""
 
 import pytest
 from relaybox.commands import VersionGap

@@ -1,4 +1,4 @@
-"""Declaring a domain: what is refused at import, and who finds which handler."""
+"""Declaring a domain: errors at import, and the handlers that a caller finds."""
 
 from uuid import UUID
 
@@ -161,6 +161,6 @@ def test_an_aggregate_without_apply_raises() -> None:
         Aggregate(id=UUID(int=1), owner="ada").apply(a_domain().event("Updated")())
 
 
-def test_a_domain_reads_as_a_sentence() -> None:
+def test_repr_of_a_domain() -> None:
     assert repr(a_domain()) == "<Domain Suite.Thing [no commands]>"
     assert "Increase" in repr(counters)

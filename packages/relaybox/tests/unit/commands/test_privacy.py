@@ -1,4 +1,4 @@
-"""Nothing of what somebody wrote gets into an aggregate's error, which may be logged."""
+"""Errors of aggregates never contain a user's text, as they may be logged."""
 
 import pytest
 from pydantic import ValidationError

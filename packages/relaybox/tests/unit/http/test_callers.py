@@ -1,4 +1,4 @@
-"""Who sends a command, as its request's headers tell."""
+"""The caller of a command, read from the headers of its request."""
 
 from uuid import uuid4
 

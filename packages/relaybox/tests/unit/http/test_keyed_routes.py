@@ -50,12 +50,12 @@ def command_routes(backbone: Backbone) -> APIRouter:
 def unit_routes(backbone: Backbone) -> APIRouter:
     router = APIRouter()
 
-    async def anybody() -> str:
+    async def principal_of_test() -> str:
         return "ann"
 
     @router.post("")
     async def post(
-        _unit: Annotated[UnitOfWork[str], Depends(unit_of_work(backbone.database, anybody))],
+        _unit: Annotated[UnitOfWork[str], Depends(unit_of_work(backbone.database, principal_of_test))],
     ) -> None:
         """Write in a unit of work."""
 

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 
 class Broken(Database):
-    """Raises what nobody expects; tells when it was asked again after that."""
+    """Raise an unexpected error, and signal the next call after it."""
 
     def __init__(self) -> None:
         super().__init__(PostgresSettings(host="nowhere.invalid"))

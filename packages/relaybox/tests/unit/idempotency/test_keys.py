@@ -231,7 +231,7 @@ def test_a_body_that_is_no_json_counts_as_it_is(body: Any) -> None:
 )
 def test_every_issuer_and_subject_make_a_scope(name: str) -> None:
     """A token's claims are JSON text of any length, halves of surrogate pairs included."""
-    found = {stored_key(scope_of(*who), "k", SECRET) for who in ((name, "a"), ("a", name), (name, name))}
+    found = {stored_key(scope_of(*pair), "k", SECRET) for pair in ((name, "a"), ("a", name), (name, name))}
     assert len(found) == 3
 
 
@@ -256,7 +256,7 @@ def test_a_border_between_issuer_and_subject_does_not_move() -> None:
         ("1:a", ""),
         ("", "1:a"),
     ]
-    assert len({scope_of(*who) for who in names}) == len(names)
+    assert len({scope_of(*pair) for pair in names}) == len(names)
 
 
 @pytest.mark.guarantee("G71")

@@ -94,18 +94,18 @@ def test_headers_of_one_exchange_are_not_stored(name: str) -> None:
 
 
 @pytest.mark.guarantee("G66")
-def test_these_headers_are_repeated_and_no_others() -> None:
+def test_replayed_headers_are_the_allow_list() -> None:
     allowed = "Content-Type, Content-Language, Location, Content-Location, ETag, Last-Modified, Link"
     assert set(allowed.lower().split(", ")) == REPLAYED_HEADERS
 
 
 @pytest.mark.guarantee("G66")
-def test_headers_are_kept_whatever_their_case_and_number() -> None:
+def test_headers_of_any_case_and_number_are_stored() -> None:
     raw = [(b"Content-Type", b"text/plain"), (b"LINK", b"</a>"), (b"link", b"</b>"), (b"ETag", b'"\xe9"')]
     assert replayable_headers(raw) == {"content-type": "text/plain", "link": "</a>, </b>", "etag": '"é"'}
 
 
-def test_the_headers_of_nearly_all_answers_take_no_space() -> None:
+def test_default_headers_are_not_stored() -> None:
     assert "headers" not in stored_result(ResponseParts(status=200, body=b"{}"), claim())
     assert stored_result(ResponseParts(status=200, headers={}), claim())["headers"] == {}
 
@@ -121,7 +121,7 @@ def test_a_body_of_the_limit_is_kept_and_a_larger_one_is_not() -> None:
 @pytest.mark.guarantee("G67")
 @pytest.mark.parametrize("body", [b"x", None], ids=["over the limit", "a stream"])
 @pytest.mark.parametrize("headers", [{}, {"location": "/orders/1"}], ids=["no location", "location"])
-def test_a_tombstone_says_what_was_answered_and_where_to_look(
+def test_tombstone_has_status_and_location_of_the_response(
     body: bytes | None, headers: dict[str, str]
 ) -> None:
     with pytest.raises(ResponseNotKept) as told:
@@ -132,13 +132,13 @@ def test_a_tombstone_says_what_was_answered_and_where_to_look(
 
 
 @pytest.mark.guarantee("G67")
-def test_an_empty_body_is_kept_where_none_other_is() -> None:
+def test_empty_body_is_stored_with_a_limit_of_zero() -> None:
     nothing = ResponseParts(status=204, headers={}, body=b"")
     assert again(nothing, body_bytes_max=0) == nothing
 
 
 @pytest.mark.guarantee("G67")
-def test_a_body_that_is_missing_is_not_taken_for_an_empty_one() -> None:
+def test_missing_body_is_not_replayed_as_empty() -> None:
     """It may have been emptied before its claim by a clock that went back: nothing runs twice."""
     result = stored_result(ResponseParts(status=200, body=b"{}"), claim())
     document = {name: one for name, one in result.items() if name != "body"}
@@ -176,7 +176,7 @@ def test_a_result_of_json_is_the_same_document_again(result: dict[str, Any], bod
     result = result if body is None else {**result, "body": body}
     document, apart = split_body(result)
     assert found(document, apart).document() == result
-    assert apart is None or has_separate_body(document), "who does not look would not find it"
+    assert apart is None or has_separate_body(document), "the body would not be found"
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_a_result_with_a_name_of_ours_is_refused(name: str, body: bytes | None) 
 @pytest.mark.parametrize("one", [float("nan"), [float("-inf")], {"a": "\x00"}, {"\x00": 1}, object], ids=repr)
 @pytest.mark.parametrize("body", [b"", None])
 def test_what_is_no_json_is_refused(one: Any, body: bytes | None) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - whoever writes the text says it in other words
+    with pytest.raises(ValueError):  # noqa: PT011 - the message depends on the writer of the JSON
         split_body({"one": one, "body": body})
 
 
