@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import Producer
 from relaybox.db import Database, DatabaseUnavailable
 from relaybox.local import LocalKafka
-from relaybox.relay import Relay, Signal, _exactly_once, _transaction
+from relaybox.relay import Relay, RelaySignal, _exactly_once, _transaction
 from relaybox.settings import KafkaSettings, RelaySettings
 
 from tests.fixtures.bounds import WAIT_S
@@ -67,7 +67,7 @@ async def test_frozen_relay_that_lost_its_lanes_is_fenced_by_the_broker(
     await wait_until_all_sent(database)
 
     frozen.send(signal.SIGCONT)
-    await frozen.wait_for(Signal.LANES_CHANGED)
+    await frozen.wait_for(RelaySignal.LANES_CHANGED)
     await put_events(database, topic, KEYS, first=COUNT + 1)
     await notify(database)
     await wait_until_all_sent(database)
@@ -154,7 +154,7 @@ async def test_relay_with_a_hanging_kafka_call_ends_and_frees_its_lanes(
     monkeypatch.setattr("relaybox.relay._relay.os._exit", end)
     signals = SignalRecorder()
     async with running(Relay(database, kafka_settings, NO_POLL, on_signal=signals)):
-        await signals.wait_for(Signal.IDLE)
+        await signals.wait_for(RelaySignal.IDLE)
         kafka_server.pause()
         try:
             await put_events(database, topic, KEYS)
@@ -178,8 +178,8 @@ async def test_relay_whose_takeover_hangs_ends(
     monkeypatch.setattr("relaybox.relay._relay.os._exit", lambda _status: ended.set())
     signals = SignalRecorder()
     async with running(Relay(database, kafka_settings, NO_POLL, on_signal=signals)):
-        await signals.wait_for(Signal.IDLE)
-        lanes_taken = signals.wait_for_next(Signal.LANES_CHANGED)
+        await signals.wait_for(RelaySignal.IDLE)
+        lanes_taken = signals.wait_for_next(RelaySignal.LANES_CHANGED)
         kafka_server.pause()
         try:
             async with database.connection() as connection:
@@ -208,7 +208,7 @@ async def test_outage_fails_only_rows_in_flight_and_recovers(
         await put_events(database, topic, KEYS)
         await notify(database)
         await wait_until_all_sent(database)
-        down, charges = signals.wait_for_next(Signal.LINK_DOWN), 0
+        down, charges = signals.wait_for_next(RelaySignal.LINK_DOWN), 0
         kafka_server.pause()
         try:
             await put_events(database, topic, KEYS[:5], first=2)
@@ -218,7 +218,7 @@ async def test_outage_fails_only_rows_in_flight_and_recovers(
             await notify(database)
             while not await rows_of(database, "status = 'FAILED'"):
                 charges += 1
-                await signals.wait_for(Signal.ROWS_CHARGED, charges)
+                await signals.wait_for(RelaySignal.ROWS_CHARGED, charges)
             failed = await rows_of(database, "status = 'FAILED'")
             assert {row["error_data"]["reason"] for row in failed} == {"link"}
             assert {row["attempts"] for row in failed} == {4}
@@ -227,7 +227,7 @@ async def test_outage_fails_only_rows_in_flight_and_recovers(
             assert {(row["status"], row["attempts"]) for row in others} == {("PENDING", 0)}
         finally:
             kafka_server.resume()
-        await signals.wait_for(Signal.LINK_UP)
+        await signals.wait_for(RelaySignal.LINK_UP)
         await _all_of(database, "SENT")
     records = read_topic(kafka_settings.bootstrap_servers, topic)
     expected = {key: [1, 2, 3] if key in KEYS[:5] else [1, 3] for key in KEYS}
@@ -257,7 +257,7 @@ async def test_rows_of_a_commit_without_response_are_charged_no_attempt(
         await put_events(database, topic, KEYS)
         await notify(database)
         await wait_until_all_sent(database)
-        down = signals.wait_for_next(Signal.LINK_DOWN)  # a slow machine may have had one before
+        down = signals.wait_for_next(RelaySignal.LINK_DOWN)  # a slow machine may have had one before
         monkeypatch.setattr(_transaction, "_COMMIT_S", 0.5)
         monkeypatch.setattr(_transaction, "_COMMIT_S_MAX", 0.5)
         monkeypatch.setattr(_transaction, "flush", flush_and_freeze)

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 from relaybox.db import Database
 from relaybox.local import LocalKafka, LocalPostgres
-from relaybox.relay import Relay, Signal
+from relaybox.relay import Relay, RelaySignal
 from relaybox.settings import KafkaSettings, RelaySettings
 
 from tests.fixtures.relays import (
@@ -86,7 +86,7 @@ async def test_relay_frozen_after_acknowledgement_cannot_mark_when_resumed(
 
     await put_events(database, topic, KEYS, first=COUNT + 1)
     frozen.send(signal.SIGCONT)
-    await frozen.wait_for(Signal.LANES_CHANGED)
+    await frozen.wait_for(RelaySignal.LANES_CHANGED)
     await notify(database)
     await wait_until_all_sent(database)
     assert (await rows_of(database))[: len(before)] == before, "the woken relay wrote over marks"
@@ -101,7 +101,7 @@ async def test_sigterm_settles_in_flight_batches_and_releases_lanes(
     await put_events(database, topic, KEYS, count=COUNT)
     relay = make_relay()
     await relay.start()
-    await relay.wait_for(Signal.BATCH_MARKED)
+    await relay.wait_for(RelaySignal.BATCH_MARKED)
     relay.send(signal.SIGTERM)
     assert await asyncio.wait_for(relay.wait_for_exit(), 10) == 0
 
@@ -119,12 +119,12 @@ async def test_sigterm_ends_a_relay_without_servers_within_10_s(
 ) -> None:
     relay = make_relay()
     await relay.start()
-    await relay.wait_for(Signal.IDLE)
+    await relay.wait_for(RelaySignal.IDLE)
     kafka_server.pause()
     try:
         await put_events(database, topic, KEYS)
         await notify(database)
-        await relay.wait_for(Signal.BATCH_TAKEN)
+        await relay.wait_for(RelaySignal.BATCH_TAKEN)
         relay.send(signal.SIGTERM)
         assert await asyncio.wait_for(relay.wait_for_exit(), 10) == 0
     finally:
@@ -141,7 +141,7 @@ async def test_row_is_marked_only_after_the_broker_acknowledged_it(
         await put_events(database, topic, KEYS)
         await notify(database)
         await wait_until_all_sent(database)
-        down = signals.wait_for_next(Signal.LINK_DOWN)
+        down = signals.wait_for_next(RelaySignal.LINK_DOWN)
         kafka_server.pause()
         try:
             await put_events(database, topic, KEYS, first=2)
@@ -166,8 +166,8 @@ async def test_broker_killed_under_load_loses_reorders_and_charges_nothing(
     await put_events(database, topic, KEYS, count=COUNT)
     relay = Relay(database, kafka_settings, settings, on_signal=signals)
     async with running(relay):
-        await signals.wait_for(Signal.BATCH_MARKED, 3)
-        down, up = signals.wait_for_next(Signal.LINK_DOWN), signals.wait_for_next(Signal.LINK_UP)
+        await signals.wait_for(RelaySignal.BATCH_MARKED, 3)
+        down, up = signals.wait_for_next(RelaySignal.LINK_DOWN), signals.wait_for_next(RelaySignal.LINK_UP)
         kafka_server.kill()
         try:
             await down
@@ -197,7 +197,7 @@ async def test_connections_cut_by_postgresql_lose_and_reorder_nothing(
     await put_events(database, topic, KEYS, count=COUNT)
     async with running(Relay(database, kafka_settings, settings, on_signal=signals)):
         for cut in range(1, 6):
-            await signals.wait_for(Signal.BATCH_PUBLISHED, 2 * cut)
+            await signals.wait_for(RelaySignal.BATCH_PUBLISHED, 2 * cut)
             await cut_connections(postgres_server, database)
         await wait_until_all_sent(database)
 

@@ -20,6 +20,7 @@ __all__ = (
     "FORBIDDEN",
     "RECORD_REJECTED",
     "STALE_METADATA",
+    "UNAUTHORIZED",
     "UNKNOWN_TOPIC",
     "UNREACHABLE",
     "ConnectionDiagnosis",
@@ -42,22 +43,23 @@ UNREACHABLE: Final = frozenset(
         KafkaError._TRANSPORT,
     }
 )
-#: The account is unknown or lacks a permission. Waiting does not help; grant it.
-FORBIDDEN: Final = frozenset(
+#: The account lacks a permission. Waiting does not help; grant it.
+UNAUTHORIZED: Final = frozenset(
     {
         KafkaError.CLUSTER_AUTHORIZATION_FAILED,
         KafkaError.GROUP_AUTHORIZATION_FAILED,
-        KafkaError.SASL_AUTHENTICATION_FAILED,
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError._AUTHENTICATION,
     }
 )
-#: The topic or partition does not exist, as far as this broker knows. Create it, or wait if it is new.
-UNKNOWN_TOPIC: Final = frozenset(
+#: The account is unknown, its password is wrong, or it lacks a permission.
+FORBIDDEN: Final = UNAUTHORIZED | {KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._AUTHENTICATION}
+_UNKNOWN: Final = frozenset(
     {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC}
 )
+#: The topic or partition does not exist, as far as this broker knows, or the topic's name is invalid.
+UNKNOWN_TOPIC: Final = _UNKNOWN | {KafkaError.TOPIC_EXCEPTION}
 #: A topic is new or its leader has changed, and not every broker knows that yet. Retry soon.
-STALE_METADATA: Final = UNKNOWN_TOPIC | {
+STALE_METADATA: Final = _UNKNOWN | {
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.OFFSET_NOT_AVAILABLE,
@@ -74,7 +76,6 @@ RECORD_REJECTED: Final = UNKNOWN_TOPIC | {
     KafkaError.MSG_SIZE_TOO_LARGE,
     KafkaError.POLICY_VIOLATION,
     KafkaError.RECORD_LIST_TOO_LARGE,
-    KafkaError.TOPIC_EXCEPTION,
     KafkaError._INVALID_ARG,
 }
 _RETRY_PAUSE_S: Final = 0.02

@@ -99,7 +99,7 @@ async def test_the_services_role_cannot_change_an_event(service: Executor) -> No
 
 
 @pytest.mark.guarantee("G07")
-async def test_the_services_role_has_no_way_around(service: Executor) -> None:
+async def test_services_role_cannot_bypass_append_only_events(service: Executor) -> None:
     await all_refused(service, WAYS_AROUND, asyncpg.InsufficientPrivilegeError, "permission denied|must be")
 
 

@@ -112,7 +112,7 @@ async def test_the_owner_erases_nothing_without_a_record(owner: asyncpg.Connecti
 async def test_a_record_of_one_transaction_is_worth_nothing_in_another(
     owner: asyncpg.Connection, database: Database
 ) -> None:
-    """Also while the first is still open, and where somebody has made up the time."""
+    """Also while the first transaction is open, and with a forged time."""
     async with database.connection() as other:
         transaction = other.transaction()
         await transaction.start()

@@ -89,7 +89,7 @@ async def test_there_is_one_open_slot(owner: Executor) -> None:
             await owner.fetch(statement)
 
 
-async def test_nobody_else_may_call_the_functions_that_run_as_the_owner(owner: Executor) -> None:
+async def test_only_the_service_role_may_call_definer_functions(owner: Executor) -> None:
     rows = await owner.fetch(
         "SELECT proname, has_function_privilege('public', oid, 'EXECUTE') AS everybody,"
         " proconfig::text LIKE '%search_path=%pg_temp%' AS fixed"

@@ -1,4 +1,4 @@
-"""Services that run together and end together."""
+"""Services that run and end together."""
 
 import asyncio
 import os
@@ -11,7 +11,7 @@ from relaybox.settings import RelaySettings
 
 
 class Worker:
-    """Works until it is stopped; notes that it was, and ends with *failure* if there is one."""
+    """A service that records its stop, and raises *failure* if there is one."""
 
     def __init__(self, stopped: list["Worker"], failure: Exception | None = None) -> None:
         self.stopped = stopped
@@ -31,7 +31,7 @@ class Worker:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_stops_all_in_the_order_given(number: signal.Signals) -> None:
+async def test_signal_stops_services_in_the_given_order(number: signal.Signals) -> None:
     stopped: list[Worker] = []
     first, second = Worker(stopped), Worker(stopped)
     running = asyncio.create_task(run_until_signal(first, second))
@@ -42,7 +42,7 @@ async def test_a_signal_stops_all_in_the_order_given(number: signal.Signals) -> 
     assert stopped[:2] == [first, second]
 
 
-async def test_the_end_of_one_ends_the_others() -> None:
+async def test_end_of_one_service_stops_the_others() -> None:
     stopped: list[Worker] = []
     short, long = Worker(stopped), Worker(stopped)
     running = asyncio.create_task(run_until_signal(short, long))
@@ -52,14 +52,14 @@ async def test_the_end_of_one_ends_the_others() -> None:
     assert long in stopped
 
 
-async def test_what_one_raises_is_raised_when_all_have_ended() -> None:
+async def test_error_of_a_service_is_raised_after_all_have_ended() -> None:
     stopped: list[Worker] = []
     with pytest.raises(LookupError, match="gone"):
         await run_until_signal(Worker(stopped), Worker(stopped, LookupError("gone")))
     assert len(stopped) == 2
 
 
-async def test_its_signal_handlers_are_gone_afterwards() -> None:
+async def test_signal_handlers_are_removed_afterwards() -> None:
     before = signal.getsignal(signal.SIGTERM)
     worker = Worker([])
     running = asyncio.create_task(run_until_signal(worker))

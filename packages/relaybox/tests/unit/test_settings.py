@@ -140,7 +140,7 @@ def test_min_isr_above_the_replication_is_refused(monkeypatch: pytest.MonkeyPatc
         load_settings(RelaySettings)
 
 
-def test_no_secret_stands_in_a_repr(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repr_contains_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTGRES_PASSWORD", _NO_SECRET)
     monkeypatch.setenv("JWT_SECRET", _NO_SECRET * 2)
     assert _NO_SECRET not in repr(load_settings(PostgresSettings))

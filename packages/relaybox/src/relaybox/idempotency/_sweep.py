@@ -8,11 +8,11 @@ from typing import Final
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from relaybox.db import TRANSIENT_ERRORS, Database, Executor
+from relaybox.db import Database, Executor
 from relaybox.idempotency._service import QUERIES
+from relaybox.periodic import PeriodicJob
 from relaybox.retention import remove_old_records
 from relaybox.settings import IdempotencySettings, RetentionSettings, load_settings
-from relaybox.telemetry import traceback_of
 
 __all__ = ("SweepResult", "Sweeper", "sweep")
 
@@ -77,7 +77,7 @@ async def _removed(db: Executor) -> int:
     return row["removed"]
 
 
-class Sweeper:
+class Sweeper(PeriodicJob):
     """Sweep periodically; every service runs one.
 
     It removes expired responses (:func:`sweep`), and old rows of the inbox, the tasks and the consumers
@@ -93,10 +93,10 @@ class Sweeper:
         retention: RetentionSettings | None = None,
     ) -> None:
         """Show figures in *registry*; read settings that are left out from the environment."""
-        self._database = database
         self._settings = settings or load_settings(IdempotencySettings)
+        super().__init__(self._sweep, name="sweep", interval_s=self._settings.sweep_s)
+        self._database = database
         self._retention = retention or load_settings(RetentionSettings)
-        self._stopping = asyncio.Event()
         self._records = Gauge(
             "relaybox_idempotency_records",
             "Answers kept, as PostgreSQL's statistics know.",
@@ -116,41 +116,22 @@ class Sweeper:
             multiprocess_mode="mostrecent",
         )
 
-    async def run(self) -> None:
-        """Sweep until :meth:`stop`; PostgreSQL may be away meanwhile."""
-        while not self._stopping.is_set():
-            try:
-                async with self._database.connection() as connection:
-                    await self._sweep(connection)
-            except TRANSIENT_ERRORS as error:
-                _log.warning("sweep failed, trying again", reason=str(error))
-            except Exception as error:  # noqa: BLE001 - it must not end the service; the schema may come later
-                _log.error("sweep failed unexpectedly, trying again", traceback=traceback_of(error))
-            try:
-                async with asyncio.timeout(self._settings.sweep_s):
-                    await self._stopping.wait()
-            except TimeoutError:
-                continue
-
-    def stop(self) -> None:
-        """End :meth:`run` after what is in hand."""
-        self._stopping.set()
-
-    async def _sweep(self, connection: Executor) -> None:
-        swept = await sweep(connection, self._settings)
-        [standing] = await connection.fetch(QUERIES["standing"])
-        self._records.set(standing["records"] or 0)
-        self._lag.set(standing["lag_s"] or 0.0)
-        if swept.claims or swept.slots:
-            _log.debug("expired answers removed", claims=swept.claims, slots=swept.slots)
-        await self._remove_old(connection)
+    async def _sweep(self) -> None:
+        async with self._database.connection() as connection:
+            swept = await sweep(connection, self._settings)
+            [standing] = await connection.fetch(QUERIES["standing"])
+            self._records.set(standing["records"] or 0)
+            self._lag.set(standing["lag_s"] or 0.0)
+            if swept.claims or swept.slots:
+                _log.debug("expired answers removed", claims=swept.claims, slots=swept.slots)
+            await self._remove_old(connection)
 
     async def _remove_old(self, connection: Executor) -> None:
         removed = await remove_old_records(
             connection,
             self._retention,
             key_ttl_h=self._settings.ttl_h,
-            should_continue=lambda: not self._stopping.is_set(),
+            should_continue=lambda: not self.stopping,
         )
         counts = {
             "command_inbox": removed.commands,

@@ -8,13 +8,13 @@ from typing import Any, Final, TypeVar
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from relaybox.db import DedicatedConnection
+from relaybox.kafka import RECORD_REJECTED
 from relaybox.relay._background import PartitionWatch, withhold
 from relaybox.relay._batches import Batch, Outcome, Prepared
 from relaybox.relay._errors import LinkDown, RecordRefused
 from relaybox.relay._kafka import (
     BATCH_BYTES_MAX,
     PRODUCER,
-    ROW_CODES,
     UNDELIVERED,
     BrokerClient,
     CallThreads,
@@ -183,7 +183,7 @@ class AtLeastOnce:
         if len(outcome.sent) == len(messages):
             return
         failures = [error for error in results if error is not None]
-        if all(error.code() not in ROW_CODES for error in failures):
+        if all(error.code() not in RECORD_REJECTED for error in failures):
             raise self._link.link_down(failures)
         # The limits have changed since they were read. The broker refuses a request as a whole, so its
         # verdict tells nothing about a row: ask for each alone, from the first that is not there.
@@ -204,7 +204,7 @@ class AtLeastOnce:
             if error is None:
                 outcome.sent.append(message)
                 continue
-            if error.code() not in ROW_CODES:
+            if error.code() not in RECORD_REJECTED:
                 raise self._link.link_down([error])
             outcome.faulty.append((message, RecordRefused.by(error)))
             if message.key is not None:

@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 
 from relaybox.db import Database
 from relaybox.errors import RelayboxError
-from relaybox.kafka import topic_configs
+from relaybox.kafka import UNKNOWN_TOPIC, UNREACHABLE, topic_configs
 from relaybox.outbox import RetentionStep, retain
 from relaybox.relay._backoff import wait_at_most
 from relaybox.relay._errors import HistoryChanged, PartitionUnavailable
@@ -22,7 +22,6 @@ from relaybox.relay._postgres import Connections, LowWatermark, measure_backlog,
 from relaybox.relay._statistics import Counters
 from relaybox.settings import KafkaSettings
 from relaybox.telemetry import traceback_of
-from relaybox.topics import UNREACHABLE_CODES
 from relaybox.verify import partition_of
 
 __all__ = (
@@ -39,7 +38,6 @@ _PAUSE_UNAVAILABLE_S: Final = 1.0
 _PAUSE_S_MIN: Final = 0.5
 _ANSWER_S: Final = 2.0
 _MIN_ISR: Final = "min.insync.replicas"
-_GONE: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_EXCEPTION})
 _log: Final = structlog.get_logger(__name__)
 #: Slots of the outbox live for hours; one step is one statement.
 _RETENTION_PAUSE_S: Final = 60.0
@@ -222,7 +220,7 @@ def _partitions(answer: Any) -> Sequence[Any]:
 
 def _may_pass(error: KafkaError) -> bool:
     """Return whether *error* is about the brokers, not about a topic that is missing or may not be read."""
-    return error.code() not in _GONE and (error.retriable() or error.code() in UNREACHABLE_CODES)
+    return error.code() not in UNKNOWN_TOPIC and (error.retriable() or error.code() in UNREACHABLE)
 
 
 def _reasons(topic: str, partitions: Sequence[Any], min_isr: int) -> dict[int, str]:

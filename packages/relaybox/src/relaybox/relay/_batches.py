@@ -12,9 +12,9 @@ from uuid import UUID, uuid4
 from confluent_kafka import KafkaError
 
 from relaybox.db import DedicatedConnection
+from relaybox.kafka import RECORD_REJECTED
 from relaybox.relay._backoff import next_batch_rows
 from relaybox.relay._errors import LinkDown, RowFault
-from relaybox.relay._kafka import ROW_CODES
 from relaybox.relay._messages import Message
 from relaybox.relay._postgres import Lane, LowWatermark, fetch_batch
 from relaybox.relay._statistics import Counters
@@ -82,7 +82,7 @@ class TransactionResult:
     @property
     def refused(self) -> bool:
         """Whether the broker rejected a record, as opposed to a failure of the link."""
-        return self.error is not None and self.error.code() in ROW_CODES
+        return self.error is not None and self.error.code() in RECORD_REJECTED
 
 
 @dataclass(kw_only=True, slots=True)

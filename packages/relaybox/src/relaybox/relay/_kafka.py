@@ -12,7 +12,13 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
-from relaybox.kafka import ConnectionDiagnosis, settings_to_check, topic_configs
+from relaybox.kafka import (
+    UNAUTHORIZED,
+    UNKNOWN_TOPIC,
+    ConnectionDiagnosis,
+    settings_to_check,
+    topic_configs,
+)
 from relaybox.relay._errors import LinkDown
 from relaybox.relay._messages import Message, record_of
 from relaybox.settings import KafkaSettings
@@ -20,7 +26,6 @@ from relaybox.settings import KafkaSettings
 __all__ = (
     "BATCH_BYTES_MAX",
     "PRODUCER",
-    "ROW_CODES",
     "STALL_S",
     "UNDELIVERED",
     "BrokerClient",
@@ -40,10 +45,6 @@ _ANSWER_S: Final = 5.0
 _LIMIT: Final = "max.message.bytes"
 #: Kafka's default, taken where the relay may not read a topic's configuration.
 _LIMIT_BYTES: Final = 1_048_588
-_UNKNOWN: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_EXCEPTION})
-_FORBIDDEN: Final = frozenset(
-    {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}
-)
 _log = structlog.get_logger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -89,23 +90,6 @@ PRODUCER: Final[dict[str, Any]] = {
     # Only failures are reported one by one: what was flushed without one is acknowledged.
     "delivery.report.only.error": True,
 }
-#: Verdicts about the record itself, not about the link. Everything else charges nobody.
-ROW_CODES: Final = frozenset(
-    {
-        KafkaError.MSG_SIZE_TOO_LARGE,
-        KafkaError.INVALID_MSG,
-        KafkaError.INVALID_MSG_SIZE,
-        KafkaError.INVALID_RECORD,
-        KafkaError.INVALID_TIMESTAMP,
-        KafkaError.RECORD_LIST_TOO_LARGE,
-        KafkaError.POLICY_VIOLATION,
-        KafkaError.TOPIC_EXCEPTION,
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001 - librdkafka's local codes are spelled so
-        KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
-        KafkaError._INVALID_ARG,  # noqa: SLF001
-    }
-)
 #: What the relay itself took back; says nothing about why.
 _PURGED: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001
 UNDELIVERED: Final = KafkaError(KafkaError._PURGE_QUEUE)  # noqa: SLF001
@@ -157,9 +141,9 @@ class TopicLimits:
         return self.of(topics)
 
     def _note_error(self, topic: str, error: KafkaError) -> None:
-        if error.code() in _UNKNOWN:
+        if error.code() in UNKNOWN_TOPIC:
             return
-        if error.code() not in _FORBIDDEN:
+        if error.code() not in UNAUTHORIZED:
             raise LinkDown(f"the broker does not say what it accepts: {error.str()}")
         _log.warning("the relay may not read a topic's configuration; assuming Kafka's default", topic=topic)
         self._bytes_max[topic] = _LIMIT_BYTES

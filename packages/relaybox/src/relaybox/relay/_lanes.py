@@ -15,8 +15,9 @@ from relaybox.db import DatabaseError, DedicatedConnection, load_queries, map_se
 from relaybox.outbox import OUTBOX_CHANNEL, channel_of
 from relaybox.relay._backoff import link_pause_s, wait_at_most
 from relaybox.relay._postgres import Connections, Lane, LowWatermark, fetch_rows, use_partial_indexes
-from relaybox.relay._statistics import OnSignal, Signal, Statistics
+from relaybox.relay._statistics import RelaySignal, Statistics
 from relaybox.settings import RelaySettings
+from relaybox.signals import OnSignal
 
 __all__ = (
     "LANES_CHANNEL",
@@ -199,7 +200,7 @@ class LeaseHeartbeat:
         connections: Connections,
         settings: RelaySettings,
         lanes: Lanes,
-        on_signal: OnSignal,
+        on_signal: OnSignal[RelaySignal],
         statistics: Callable[[], Statistics],
     ) -> None:
         """*statistics* returns what the heartbeat reports to operators."""
@@ -249,7 +250,7 @@ class LeaseHeartbeat:
             if await self._lanes.renew(connection, report):
                 _log.info("relay lanes changed", lanes=self._lanes.owned(), members=self._lanes.members)
                 self.work_available.set()
-                self._signal(Signal.LANES_CHANGED)
+                self._signal(RelaySignal.LANES_CHANGED)
             if late or self._lanes.split_wanted:
                 self.work_available.set()  # rows may wait for the lanes that were assigned
             yield

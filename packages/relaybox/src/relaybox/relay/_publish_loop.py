@@ -51,8 +51,9 @@ from relaybox.relay._postgres import (
     use_partial_indexes,
 )
 from relaybox.relay._recorder import Recorder
-from relaybox.relay._statistics import Counters, OnSignal, Signal
+from relaybox.relay._statistics import Counters, RelaySignal
 from relaybox.settings import RelaySettings
+from relaybox.signals import OnSignal
 
 __all__ = ("PublishLoop",)
 
@@ -83,7 +84,7 @@ class PublishLoop:
         lanes: Lanes,
         heartbeat: LeaseHeartbeat,
         counters: Counters,
-        on_signal: OnSignal,
+        on_signal: OnSignal[RelaySignal],
     ) -> None:
         self._connections = connections
         self._delivery = delivery
@@ -299,8 +300,8 @@ class PublishLoop:
                 self._trip(outcome.link, outcome.interrupted)
             elif outcome.sent and self.breaker.published():
                 _log.info("relay publishes again")
-                self._signal(Signal.LINK_UP)
-            self._signal(Signal.BATCH_PUBLISHED)
+                self._signal(RelaySignal.LINK_UP)
+            self._signal(RelaySignal.BATCH_PUBLISHED)
         return bool(finished)
 
     def _select(self, fetched: Sequence[Message], fetch: PendingFetch) -> Sequence[Message]:
@@ -331,10 +332,10 @@ class PublishLoop:
             outcome.add_done_callback(lambda _: self._heartbeat.work_available.set())
             self.in_flight.add(batch, outcome)
         if prepared.batches:
-            self._signal(Signal.BATCH_TAKEN)
+            self._signal(RelaySignal.BATCH_TAKEN)
             self._update_busy_lanes()  # before a heartbeat may release a lane
             await self._delivery.claim(connection, prepared.batches)
-            self._signal(Signal.BATCH_CLAIMED)
+            self._signal(RelaySignal.BATCH_CLAIMED)
         if prepared.outcome.link:
             self._trip(prepared.outcome.link, [])
         return prepared.batches
@@ -365,7 +366,7 @@ class PublishLoop:
         due_s = await seconds_until_due(connection, fetched_s=self._reader.idle_s())
         await self._delivery.serve_callbacks()
         if self._all_ready:
-            self._signal(Signal.IDLE)
+            self._signal(RelaySignal.IDLE)
         await wait_at_most(self._heartbeat.work_available, poll_s if due_s is None else min(poll_s, due_s))
         if not self._heartbeat.work_available.is_set() and (due_s is None or due_s > poll_s):
             self._reader.note_poll()
@@ -377,7 +378,7 @@ class PublishLoop:
         if self.breaker.trip(down, interrupted, time.monotonic()):
             self._counters.link_outages_total += 1
             _log.warning("relay has lost Kafka, trying again", error_code=down.error_code, reason=str(down))
-            self._signal(Signal.LINK_DOWN)
+            self._signal(RelaySignal.LINK_DOWN)
 
     async def _reconnect(self) -> None:
         """Charge due failures of interrupted rows, pause, and ask for a broker once."""

@@ -16,7 +16,8 @@ from relaybox.relay._batches import Batch, Outcome
 from relaybox.relay._errors import LinkDown, RowFault
 from relaybox.relay._messages import Message
 from relaybox.relay._postgres import Connections, charge_for, charge_rows, mark_sent, use_partial_indexes
-from relaybox.relay._statistics import Counters, OnSignal, Signal
+from relaybox.relay._statistics import Counters, RelaySignal
+from relaybox.signals import OnSignal
 
 __all__ = (
     "Disorder",
@@ -131,7 +132,7 @@ class Recorder:
         self,
         connections: Connections,
         counters: Counters,
-        on_signal: OnSignal,
+        on_signal: OnSignal[RelaySignal],
         *,
         on_settled: Callable[[Batch], None],
         on_change: Callable[[], None],
@@ -242,7 +243,7 @@ class Recorder:
             _log.warning(
                 "relay could not mark rows: their lanes have another owner, who settles them", rows=fenced
             )
-        self._signal(Signal.BATCH_MARKED)
+        self._signal(RelaySignal.BATCH_MARKED)
 
     async def _charge(
         self, connection: DedicatedConnection, faulty: Sequence[tuple[Message, RowFault | LinkDown]]
@@ -259,4 +260,4 @@ class Recorder:
             else:
                 self._counters.failed_total += 1
                 _log.error("relay gave a row up; its key waits", attempts=message.attempts + 1, **told)
-        self._signal(Signal.ROWS_CHARGED)
+        self._signal(RelaySignal.ROWS_CHARGED)

@@ -20,8 +20,9 @@ from relaybox.relay._kafka import BrokerClient, client_settings
 from relaybox.relay._lanes import Lanes, LeaseHeartbeat
 from relaybox.relay._postgres import Connections
 from relaybox.relay._publish_loop import PublishLoop
-from relaybox.relay._statistics import Counters, OnSignal, Signal, Statistics
+from relaybox.relay._statistics import Counters, RelaySignal, Statistics
 from relaybox.settings import KafkaSettings, RelaySettings
+from relaybox.signals import OnSignal
 from relaybox.topics import BrokerAway, Replication, TopicsNotReady, check_replicas, ensure_topics
 
 __all__ = (
@@ -56,7 +57,7 @@ class Session:
         kafka: KafkaSettings,
         settings: RelaySettings,
         counters: Counters,
-        on_signal: OnSignal,
+        on_signal: OnSignal[RelaySignal],
     ) -> None:
         self._counters = counters
         self._connections = Connections(database)
@@ -174,7 +175,7 @@ class Session:
             _log.warning("relay stopped without PostgreSQL: its lanes go to others when their leases end")
 
 
-def _ignore(_signal: Signal) -> None:
+def _ignore(_signal: RelaySignal) -> None:
     """Do nothing."""
 
 
@@ -195,7 +196,7 @@ class Relay:
         settings: RelaySettings,
         *,
         name: str = "relay",
-        on_signal: OnSignal = _ignore,
+        on_signal: OnSignal[RelaySignal] = _ignore,
     ) -> None:
         """Describe the relay; nothing connects before :meth:`run`. *name* is for people only."""
         self._name = name
@@ -231,7 +232,7 @@ class Relay:
         while not self._stopping.is_set():
             self._session = self._new_session()
             await self._run_session()
-        self._signal(Signal.STOPPED)
+        self._signal(RelaySignal.STOPPED)
         _log.info("relay stopped", relay=self._name)
 
     async def _run_session(self) -> None:
@@ -244,7 +245,7 @@ class Relay:
                 error_code=HistoryChanged.error_code,
                 reason=str(changed.exceptions[0]),
             )
-            self._signal(Signal.HISTORY_CHANGED)
+            self._signal(RelaySignal.HISTORY_CHANGED)
             await wait_at_most(self._stopping, _START_OVER_PAUSE_S)
 
 

@@ -9,8 +9,8 @@ from typing import Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from relaybox import signals
 from relaybox.relay._backoff import BreakerState
+from relaybox.signals import Signal
 from relaybox.telemetry import Check, CheckResult, HealthState
 
 __all__ = (
@@ -18,9 +18,8 @@ __all__ = (
     "DELAY_BOUNDS_S",
     "Backlog",
     "Counters",
-    "OnSignal",
     "RelayCollector",
-    "Signal",
+    "RelaySignal",
     "Statistics",
     "check_relay",
 )
@@ -35,8 +34,8 @@ _PREFIX: Final = "relaybox_relay_"
 _OK: Final = CheckResult(state=HealthState.OK)
 
 
-class Signal(signals.Signal):
-    """A step of a relay; tests wait for these instead of for time."""
+class RelaySignal(Signal):
+    """A step of a relay."""
 
     LANES_CHANGED = "lanes_changed"
     BATCH_TAKEN = "batch_taken"  # handed to the delivery
@@ -49,9 +48,6 @@ class Signal(signals.Signal):
     LINK_UP = "link_up"
     HISTORY_CHANGED = "history_changed"  # PostgreSQL failed over or was restored; the relay starts over
     STOPPED = "stopped"
-
-
-OnSignal = signals.OnSignal[Signal]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

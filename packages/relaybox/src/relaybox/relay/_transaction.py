@@ -21,12 +21,11 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from relaybox.kafka import retry_on_stale_metadata
+from relaybox.kafka import RECORD_REJECTED, retry_on_stale_metadata
 from relaybox.relay._batches import LaneBatch, TransactionResult, TransactionState
 from relaybox.relay._errors import LinkDown, TransactionUnfinished
 from relaybox.relay._kafka import (
     PRODUCER,
-    ROW_CODES,
     UNDELIVERED,
     Report,
     discard,
@@ -375,4 +374,4 @@ def _note_failure(failures: list[KafkaError], error: KafkaError | None, _message
 
 
 def _worst(failures: Sequence[KafkaError]) -> KafkaError:
-    return next((error for error in failures if error.code() in ROW_CODES), failures[0])
+    return next((error for error in failures if error.code() in RECORD_REJECTED), failures[0])

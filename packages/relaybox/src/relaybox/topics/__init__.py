@@ -1,7 +1,6 @@
 """Topics: create them, replicate them as the cluster allows, and read their state from the brokers."""
 
 from relaybox.topics._ensure import (
-    UNREACHABLE_CODES,
     BrokerAway,
     TopicsNotReady,
     check_replicas,
@@ -26,7 +25,6 @@ from relaybox.topics._states import ClusterState, TopicState, cluster_state
 
 __all__ = (
     "DEFAULT_REPLICATION",
-    "UNREACHABLE_CODES",
     "BrokerAway",
     "Brokers",
     "ClusterState",

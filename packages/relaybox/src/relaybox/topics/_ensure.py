@@ -17,7 +17,7 @@ from confluent_kafka.admin import (
 from confluent_kafka.cimpl import NewTopic
 
 from relaybox.errors import RelayboxError
-from relaybox.kafka import ConnectionDiagnosis, topic_configs, wait_for_leaders
+from relaybox.kafka import UNREACHABLE, ConnectionDiagnosis, topic_configs, wait_for_leaders
 from relaybox.settings import KafkaSettings
 from relaybox.topics._replication import (
     DEFAULT_REPLICATION,
@@ -32,7 +32,6 @@ from relaybox.topics._replication import (
 )
 
 __all__ = (
-    "UNREACHABLE_CODES",
     "BrokerAway",
     "TopicsNotReady",
     "admin_client",
@@ -46,15 +45,6 @@ __all__ = (
 _ANSWER_S: Final = 8.0
 _ANSWER_S_MIN: Final = 0.5
 _MESSAGE_LIMIT: Final = "max.message.bytes"
-#: What the client says when nobody answers, one of them in the words "waiting for controller".
-UNREACHABLE_CODES: Final = frozenset(
-    {
-        KafkaError._TIMED_OUT,  # noqa: SLF001 - librdkafka's local codes are spelled so
-        KafkaError._TRANSPORT,  # noqa: SLF001
-        KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
-        KafkaError._RESOLVE,  # noqa: SLF001
-    }
-)
 
 
 class TopicsNotReady(RelayboxError):
@@ -120,7 +110,7 @@ def _raise_limit(settings: KafkaSettings, topic: str, bytes_max: int) -> int:
         except (KafkaException, TimeoutError) as error:
             admin.poll(0)
             reason = error.args[0] if isinstance(error, KafkaException) else None
-            if reason is None or reason.code() in UNREACHABLE_CODES:
+            if reason is None or reason.code() in UNREACHABLE:
                 raise BrokerAway(diagnosis.message(reason)) from error
             raise TopicsNotReady(
                 f"{_MESSAGE_LIMIT} of topic {topic!r} cannot be raised: {reason.str()}; "
@@ -216,6 +206,6 @@ def _created(
 def _not_ready(
     diagnosis: ConnectionDiagnosis, name: str, reason: KafkaError | None, plan: Plan
 ) -> TopicsNotReady:
-    if reason is None or reason.code() in UNREACHABLE_CODES:
+    if reason is None or reason.code() in UNREACHABLE:
         return BrokerAway(diagnosis.message(reason))
     return TopicsNotReady(f"topic {name!r} cannot be created: {reason.str()}; {plan.remedy}create it by hand")

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError
 
-from relaybox.kafka import ConnectionDiagnosis, topic_configs
+from relaybox.kafka import UNREACHABLE, ConnectionDiagnosis, topic_configs
 from relaybox.settings import KafkaSettings
-from relaybox.topics._ensure import UNREACHABLE_CODES, BrokerAway, admin_client, metadata_of
+from relaybox.topics._ensure import BrokerAway, admin_client, metadata_of
 from relaybox.topics._replication import Brokers
 
 __all__ = (
@@ -78,7 +78,7 @@ def _configs(admin: Any, diagnosis: ConnectionDiagnosis, topics: list[str]) -> d
         raise BrokerAway(diagnosis.message()) from error
     for topic, config in configs.items():
         if isinstance(config, KafkaError):
-            if config.code() in UNREACHABLE_CODES:
+            if config.code() in UNREACHABLE:
                 admin.poll(0)
                 raise BrokerAway(diagnosis.message(config))
             found[topic] = {}

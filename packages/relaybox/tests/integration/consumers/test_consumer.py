@@ -36,7 +36,7 @@ def send(kafka_settings: KafkaSettings, topic: str) -> Callable[..., None]:
     return lambda *events: publish(kafka_settings, topic, events)
 
 
-async def test_an_event_takes_effect_and_its_offset_is_committed(
+async def test_consumer_applies_event_and_commits_its_offset(
     database: Database, kafka_settings: KafkaSettings, topic: str, group: str, send, start_consumer
 ) -> None:
     event = make_event()
@@ -49,7 +49,7 @@ async def test_an_event_takes_effect_and_its_offset_is_committed(
     assert committed_offsets(kafka_settings, topic, group) == 1
 
 
-async def test_offsets_are_committed_while_the_consumer_runs(send, start_consumer) -> None:
+async def test_consumer_commits_offsets_while_running(send, start_consumer) -> None:
     async with start_consumer(record_effect) as running:
         send(make_event())
         await running.signals.wait_for(ConsumerSignal.OFFSETS_COMMITTED)
@@ -57,7 +57,7 @@ async def test_offsets_are_committed_while_the_consumer_runs(send, start_consume
 
 
 @pytest.mark.guarantee("G40")
-async def test_an_offset_is_never_committed_before_the_effect(
+async def test_offset_is_never_committed_before_the_effect(
     database: Database, kafka_settings: KafkaSettings, topic: str, group: str, start_consumer
 ) -> None:
     """Also not at a stop: an event that takes too long is rolled back, and comes again."""
@@ -91,7 +91,9 @@ async def test_redelivery_has_no_second_effect(database: Database, send, start_c
 
 
 @pytest.mark.guarantee("G40")
-async def test_the_record_is_kept_per_consumer(database: Database, group: str, send, start_consumer) -> None:
+async def test_processed_event_is_recorded_per_group(
+    database: Database, group: str, send, start_consumer
+) -> None:
     event = make_event()
     async with (
         start_consumer(record_effect) as one,
@@ -104,7 +106,7 @@ async def test_the_record_is_kept_per_consumer(database: Database, group: str, s
 
 
 @pytest.mark.guarantee("G40")
-async def test_an_effect_that_fails_leaves_no_record(database: Database, send, start_consumer) -> None:
+async def test_failed_effect_leaves_no_record(database: Database, send, start_consumer) -> None:
     event = make_event()
     failures = iter([RuntimeError("once")])
 
@@ -122,7 +124,7 @@ async def test_an_effect_that_fails_leaves_no_record(database: Database, send, s
 
 
 @pytest.mark.guarantee("G40")
-async def test_two_consumers_racing_for_one_event_have_one_effect(
+async def test_two_consumers_of_one_event_have_one_effect(
     database: Database,
     group: str,
     kafka_settings: KafkaSettings,
@@ -166,7 +168,9 @@ async def until_somebody_waits_for_a_lock(database: Database) -> None:
             waiting = await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")
 
 
-async def test_events_of_one_aggregate_are_handled_in_order(database: Database, send, start_consumer) -> None:
+async def test_events_of_one_aggregate_are_processed_in_order(
+    database: Database, send, start_consumer
+) -> None:
     events = [make_event(aggregate_id="one", version=version) for version in range(1, 101)]
     async with start_consumer(record_effect) as running:
         send(*events)
@@ -174,7 +178,7 @@ async def test_events_of_one_aggregate_are_handled_in_order(database: Database, 
     assert await effects(database) == [event.event_id for event in events]
 
 
-async def test_order_holds_while_an_event_is_retried_and_other_partitions_go_on(
+async def test_retry_keeps_the_order_and_delays_no_other_partition(
     database: Database, kafka_settings: KafkaSettings, topic: str, start_consumer
 ) -> None:
     blocked = [make_event(aggregate_id="blocked", version=version) for version in (1, 2)]
@@ -195,7 +199,7 @@ async def test_order_holds_while_an_event_is_retried_and_other_partitions_go_on(
     assert done.index(blocked[0].event_id) > 5
 
 
-async def test_other_types_are_skipped_by_their_header_without_being_parsed(
+async def test_other_types_are_skipped_by_header_without_parsing(
     kafka_settings: KafkaSettings, topic: str, group: str, start_consumer
 ) -> None:
     async with start_consumer(record_effect) as running:
@@ -205,7 +209,7 @@ async def test_other_types_are_skipped_by_their_header_without_being_parsed(
         assert running.signals.counts[ConsumerSignal.TYPE_NOT_SUBSCRIBED] == 0
 
 
-async def test_without_a_header_the_type_stands_in_the_envelope(
+async def test_type_without_header_is_read_from_the_envelope(
     database: Database, kafka_settings: KafkaSettings, topic: str, start_consumer
 ) -> None:
     wanted, other = make_event(REQUESTED, aggregate_id="a"), make_event(CREATED, aggregate_id="a")
@@ -217,7 +221,7 @@ async def test_without_a_header_the_type_stands_in_the_envelope(
     assert await effects(database) == [wanted.event_id]
 
 
-async def test_a_message_that_is_no_event_stops_the_consumer_in_front_of_it(
+async def test_message_that_is_no_event_stops_the_consumer_before_it(
     kafka_settings: KafkaSettings, topic: str, group: str, start_consumer
 ) -> None:
     good = make_event(aggregate_id="a")
@@ -231,7 +235,7 @@ async def test_a_message_that_is_no_event_stops_the_consumer_in_front_of_it(
     assert committed_offsets(kafka_settings, topic, group) == 1
 
 
-async def test_a_handler_that_fails_every_time_stops_the_consumer_with_its_offset_uncommitted(
+async def test_exhausted_handler_stops_the_consumer_before_its_offset(
     database: Database, kafka_settings: KafkaSettings, topic: str, group: str, start_consumer
 ) -> None:
     good, bad = make_event(aggregate_id="a"), make_event(aggregate_id="a", version=2)
@@ -254,7 +258,7 @@ async def test_a_handler_that_fails_every_time_stops_the_consumer_with_its_offse
     assert await effects(database) == [good.event_id, bad.event_id]
 
 
-async def test_a_graceful_stop_finishes_the_event_in_hand_and_no_other(
+async def test_graceful_stop_finishes_only_the_current_event(
     database: Database, kafka_settings: KafkaSettings, topic: str, group: str, start_consumer
 ) -> None:
     first, second = make_event(aggregate_id="a"), make_event(aggregate_id="a", version=2)
@@ -276,7 +280,7 @@ async def test_a_graceful_stop_finishes_the_event_in_hand_and_no_other(
     assert committed_offsets(kafka_settings, topic, group) == 1
 
 
-async def test_a_stopped_member_hands_its_partitions_to_the_others_at_once(
+async def test_stopped_member_releases_its_partitions_at_once(
     database: Database, kafka_settings: KafkaSettings, topic: str, start_consumer
 ) -> None:
     async with start_consumer(record_effect) as staying:
@@ -291,7 +295,7 @@ async def test_a_stopped_member_hands_its_partitions_to_the_others_at_once(
     assert sorted(await effects(database)) == sorted(event.event_id for event in events)
 
 
-async def test_what_a_handler_asked_for_happens_after_its_commit(
+async def test_after_commit_action_runs_after_the_commit(
     database: Database, kafka_settings: KafkaSettings, topic: str, start_consumer
 ) -> None:
     seen: list[int] = []
@@ -307,7 +311,7 @@ async def test_what_a_handler_asked_for_happens_after_its_commit(
     assert seen == [1]
 
 
-async def test_log_lines_of_a_handler_carry_the_ids_of_its_event(
+async def test_handler_log_lines_have_the_ids_of_the_event(
     kafka_settings: KafkaSettings, topic: str, start_consumer
 ) -> None:
     event = make_event()
@@ -323,7 +327,7 @@ async def test_log_lines_of_a_handler_carry_the_ids_of_its_event(
     assert bound[0]["correlation_id"] == str(event.correlation_id)
 
 
-async def test_a_partition_with_too_much_in_hand_is_paused_and_read_on_later(
+async def test_full_partition_queue_is_paused_and_resumed(
     database: Database, kafka_settings: KafkaSettings, topic: str, start_consumer
 ) -> None:
     events = [make_event(aggregate_id="a", version=version) for version in range(1, 1_301)]

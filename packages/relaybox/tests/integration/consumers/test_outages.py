@@ -23,7 +23,7 @@ COMMITTED = ConsumerSignal.COMMITTED
 _STOP_S = 10.0
 
 
-async def test_postgresql_away_is_waited_for_and_nothing_is_lost_or_done_twice(
+async def test_consumer_survives_database_outage_without_loss_or_repeat(
     database: Database,
     kafka_settings: KafkaSettings,
     topic: str,
@@ -44,7 +44,7 @@ async def test_postgresql_away_is_waited_for_and_nothing_is_lost_or_done_twice(
     assert await effects(database) == [event.event_id for event in events]
 
 
-async def test_a_connection_that_breaks_under_a_handler_is_charged_to_nobody(
+async def test_broken_connection_does_not_count_as_handler_failure(
     database: Database, kafka_settings: KafkaSettings, topic: str, start_consumer
 ) -> None:
     event = make_event()
@@ -63,7 +63,7 @@ async def test_a_connection_that_breaks_under_a_handler_is_charged_to_nobody(
     assert await effects(database) == [event.event_id]
 
 
-async def test_a_consumer_that_waits_for_postgresql_stops_when_told_to(
+async def test_consumer_waiting_for_the_database_can_be_stopped(
     kafka_settings: KafkaSettings, topic: str, postgres_server: LocalPostgres, start_consumer
 ) -> None:
     async with start_consumer(record_effect) as running, stopped(postgres_server):
@@ -73,7 +73,7 @@ async def test_a_consumer_that_waits_for_postgresql_stops_when_told_to(
         await asyncio.wait_for(running.ended(), _STOP_S)
 
 
-async def test_a_broker_that_restarts_is_waited_for_and_nothing_is_lost_or_done_twice(
+async def test_consumer_survives_broker_restart_without_loss_or_repeat(
     database: Database, kafka_settings: KafkaSettings, topic: str, kafka_server: LocalKafka, start_consumer
 ) -> None:
     events = [make_event(aggregate_id="a", version=version) for version in range(1, 21)]
@@ -102,7 +102,7 @@ async def test_kafka_away_at_the_start_is_waited_for(
     assert await effects(database) == [event.event_id]
 
 
-async def test_a_consumer_without_a_broker_stops_when_told_to(
+async def test_consumer_without_a_broker_can_be_stopped(
     kafka_settings: KafkaSettings, topic: str, kafka_server: LocalKafka, start_consumer
 ) -> None:
     async with start_consumer(record_effect) as running:
@@ -114,7 +114,7 @@ async def test_a_consumer_without_a_broker_stops_when_told_to(
             await asyncio.wait_for(running.ended(), _STOP_S)
 
 
-async def test_a_frozen_broker_does_not_hold_up_a_stop(
+async def test_frozen_broker_does_not_delay_a_stop(
     kafka_settings: KafkaSettings, topic: str, kafka_server: LocalKafka, start_consumer
 ) -> None:
     async with start_consumer(record_effect) as running:
@@ -125,7 +125,7 @@ async def test_a_frozen_broker_does_not_hold_up_a_stop(
             await asyncio.wait_for(running.ended(), _STOP_S)
 
 
-async def test_a_consumer_whose_handler_hangs_at_a_frozen_postgresql_stops_when_told_to(
+async def test_consumer_with_a_hanging_handler_can_be_stopped(
     kafka_settings: KafkaSettings, topic: str, postgres_server: LocalPostgres, start_consumer
 ) -> None:
     in_hand = asyncio.Event()
@@ -142,7 +142,7 @@ async def test_a_consumer_whose_handler_hangs_at_a_frozen_postgresql_stops_when_
         await asyncio.wait_for(running.ended(), _STOP_S)
 
 
-async def test_a_topic_that_is_made_later_is_found(
+async def test_consumer_finds_a_topic_created_later(
     database: Database, kafka_settings: KafkaSettings, group: str, effects_table: None
 ) -> None:
     topic, signals = f"late-{group}", SignalRecorder()
@@ -180,7 +180,7 @@ async def test_consumer_waits_while_postgresql_is_read_only(
     assert await effects(database) == [event.event_id]
 
 
-async def test_consumer_waits_while_its_own_statement_is_refused(
+async def test_consumer_waits_while_its_own_statement_is_rejected(
     database: Database,
     kafka_settings: KafkaSettings,
     topic: str,

@@ -23,7 +23,7 @@ def kafka_settings(scram_settings: KafkaSettings) -> KafkaSettings:
     return scram_settings
 
 
-async def test_events_come_from_the_outbox_to_a_handler_by_scram_over_tls(
+async def test_events_reach_a_handler_by_scram_over_tls(
     database: Database, kafka_settings: KafkaSettings, topic: str, group: str, start_consumer
 ) -> None:
     await put_events(database, topic, ["a"], count=3)
@@ -34,7 +34,7 @@ async def test_events_come_from_the_outbox_to_a_handler_by_scram_over_tls(
     assert [str(event) for event in await effects(database)] == written
 
 
-async def test_a_consumer_with_a_wrong_password_ends_and_names_the_setting(
+async def test_wrong_password_ends_the_consumer_and_names_the_setting(
     kafka_settings: KafkaSettings, start_consumer
 ) -> None:
     wrong = kafka_settings.model_copy(update={"sasl_password": SecretStr("a-password-nobody-may-see")})
@@ -46,7 +46,7 @@ async def test_a_consumer_with_a_wrong_password_ends_and_names_the_setting(
     assert "a-password-nobody-may-see" not in str(refused.value)
 
 
-async def test_a_consumer_that_does_not_trust_the_broker_waits_and_names_the_setting(
+async def test_untrusted_broker_makes_the_consumer_wait_and_name_the_setting(
     kafka_settings: KafkaSettings, certificates: Certificates, start_consumer
 ) -> None:
     wrong = kafka_settings.model_copy(update={"ssl_ca_file": certificates.other_ca})
@@ -60,7 +60,7 @@ async def test_a_consumer_that_does_not_trust_the_broker_waits_and_names_the_set
             assert not consumer.work.done()
 
 
-async def test_a_consumer_whose_certificate_cannot_be_used_does_not_start(
+async def test_consumer_with_an_unusable_certificate_does_not_start(
     kafka_settings: KafkaSettings, certificates: Certificates, start_consumer
 ) -> None:
     wrong = kafka_settings.model_copy(update={"ssl_ca_file": certificates.server_key})

@@ -22,9 +22,7 @@ async def driver_of(database: Database) -> asyncpg.Connection:
         return connection
 
 
-async def test_nothing_connects_before_the_first_use_and_nobody_there_is_unavailable(
-    postgres_settings, unused_tcp_port: int
-) -> None:
+async def test_first_use_connects_and_fails_without_a_server(postgres_settings, unused_tcp_port: int) -> None:
     database = Database(postgres_settings.model_copy(update={"port": unused_tcp_port}))
     with pytest.raises(DatabaseUnavailable, match="POSTGRES_HOST"):
         await driver_of(database)
@@ -88,7 +86,7 @@ async def test_a_server_that_comes_back_is_used_again_without_a_new_process(
     assert not (await driver_of(database)).is_closed()
 
 
-async def test_a_connection_that_breaks_in_a_transaction_is_unavailable_and_not_retried(
+async def test_broken_connection_in_a_transaction_is_not_retried(
     database: Database, superuser: asyncpg.Connection
 ) -> None:
     attempts: list[int] = []

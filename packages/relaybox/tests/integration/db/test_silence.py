@@ -10,9 +10,7 @@ from tests.fixtures.outages import frozen
 
 
 @pytest.mark.guarantee("G85")
-async def test_a_statement_at_a_silent_server_ends_as_unavailable_and_so_does_a_close(
-    postgres_server, postgres_settings
-) -> None:
+async def test_silent_server_ends_statement_and_close_in_time(postgres_server, postgres_settings) -> None:
     database = Database(postgres_settings.model_copy(update={"statement_timeout_ms": 100}))
     async with database.connection() as connection:
         await connection.fetch("SELECT 1")

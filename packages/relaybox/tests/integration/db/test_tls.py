@@ -1,4 +1,4 @@
-"""PostgreSQL by TLS: a server that lets nobody in without, and who is told what when it fails."""
+"""Connections by TLS to a server that requires it, and the errors when they fail."""
 
 import errno
 from collections.abc import AsyncIterator
@@ -86,7 +86,7 @@ async def test_verify_full_checks_each_host_by_its_own_name(
 
 
 @pytest.mark.parametrize("mode", ["prefer", "require"])
-async def test_a_link_may_be_encrypted_to_whomever_it_leads(make_database, mode: str) -> None:
+async def test_require_mode_encrypts_without_checking_the_server(make_database, mode: str) -> None:
     assert await is_encrypted(await make_database(ssl_mode=mode))
 
 
@@ -151,7 +151,7 @@ async def test_prefer_does_without_where_the_server_has_none(postgres_settings: 
 
 
 @pytest.mark.parametrize("mode", ["require", "verify-full"])
-async def test_a_server_without_tls_is_refused_by_who_asks_for_it(
+async def test_server_without_tls_is_rejected_if_tls_is_required(
     postgres_settings: PostgresSettings, mode: str
 ) -> None:
     told = await refusal(postgres_settings.model_copy(update={"ssl_mode": mode}))

@@ -211,7 +211,7 @@ async def test_the_sweeper_outlives_postgresql(
     sweeper = Sweeper(database, CollectorRegistry(), SETTINGS)
 
     async def complaint() -> bool:
-        return any(one["event"] == "sweep failed, trying again" for one in logs)
+        return any(one["event"] == "periodic job failed; trying again" for one in logs)
 
     async def gone() -> bool:
         async with database.connection() as connection:
@@ -234,7 +234,7 @@ async def test_the_sweeper_outlives_a_missing_schema_and_sweeps_once_it_is_there
     sweeper = Sweeper(database, CollectorRegistry(), SETTINGS)
 
     async def complaint() -> Any:
-        return next((one for one in logs if one["event"] == "sweep failed unexpectedly, trying again"), None)
+        return next((one for one in logs if one["event"] == "periodic job failed; trying again"), None)
 
     async def gone() -> bool:
         async with owner.connection() as connection:

@@ -16,7 +16,7 @@ from relaybox.operations import (
     retry,
     skip,
 )
-from relaybox.relay import Relay, Signal
+from relaybox.relay import Relay, RelaySignal
 from relaybox.settings import KafkaSettings, RelaySettings
 
 from tests.fixtures.outbox_rows import delay_row, fail_rows, mark_sent, operator_acts
@@ -59,8 +59,8 @@ async def test_retried_row_is_published_before_rows_behind_it(
         await connection.fetch("UPDATE event_outbox SET attempts = 3 WHERE seq = 1")
         signals = SignalRecorder()
         async with running(Relay(database, kafka_settings, NO_POLL, on_signal=signals)):
-            await signals.wait_for(Signal.ROWS_CHARGED)
-            await signals.wait_for(Signal.BATCH_MARKED)
+            await signals.wait_for(RelaySignal.ROWS_CHARGED)
+            await signals.wait_for(RelaySignal.BATCH_MARKED)
             assert [row["seq"] for row in await rows_of(database, "status = 'FAILED'")] == [1]
             # The operator retries the row after the cause is fixed.
             await connection.fetch("UPDATE event_outbox SET topic = $1 WHERE seq = 1", wide)
@@ -84,13 +84,13 @@ async def test_row_retried_behind_a_failed_row_waits(
         database.connection() as connection,
         running(Relay(database, kafka_settings, NO_POLL, on_signal=signals)),
     ):
-        await signals.wait_for(Signal.BATCH_MARKED)
+        await signals.wait_for(RelaySignal.BATCH_MARKED)
         found = await preview(connection, Action.RETRY, Selection(seqs=[2]), rows_max=10)
         assert (found.rows_total, found.rows_behind_another) == (1, 1)
         assert await retry(connection, Selection(seqs=[2]), by="ann") == 1
         await put_events(connection, topic, ["c"])
         await notify(database)
-        await signals.wait_for(Signal.BATCH_MARKED, 2)  # the relay polled again and fetched only this row
+        await signals.wait_for(RelaySignal.BATCH_MARKED, 2)  # the second poll fetched only this row
         assert [status for status, _ in await states_of(database)][:3] == ["FAILED", "PENDING", "PENDING"]
         await retry(connection, Selection(seqs=[1]), by="ann")
         await wait_until_all_sent(database)
@@ -110,8 +110,8 @@ async def test_skipped_row_unblocks_its_key_and_is_recorded(
         database.connection() as connection,
         running(Relay(database, kafka_settings, NO_POLL, on_signal=signals)),
     ):
-        await signals.wait_for(Signal.LANES_CHANGED)
-        await signals.wait_for(Signal.IDLE)
+        await signals.wait_for(RelaySignal.LANES_CHANGED)
+        await signals.wait_for(RelaySignal.IDLE)
         assert await skip(connection, Selection(keys=["a"]), by="ann", reason="not needed") == 1
         await wait_until_all_sent(database)
 

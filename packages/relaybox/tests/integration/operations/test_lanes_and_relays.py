@@ -15,7 +15,7 @@ from relaybox.operations import (
     skip,
 )
 from relaybox.operations import Selection as Rows
-from relaybox.relay import LANES_CHANNEL, Relay, Signal
+from relaybox.relay import LANES_CHANNEL, Relay, RelaySignal
 from relaybox.settings import KafkaSettings, RelaySettings
 
 from tests.fixtures.outbox_rows import delay_row, fail_rows, operator_acts
@@ -32,7 +32,7 @@ async def test_status_has_relays_lanes_and_backlog(database: Database, kafka_set
     first, second = (Relay(database, kafka_settings, NO_POLL, on_signal=each) for each in signals)
     async with database.connection() as connection, running(first, second):
         for each in signals:
-            await each.wait_for(Signal.LANES_CHANGED)
+            await each.wait_for(RelaySignal.LANES_CHANGED)
         status = await relay_status(connection)
 
     assert len(status.relays) == 2

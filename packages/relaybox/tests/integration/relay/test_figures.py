@@ -3,7 +3,7 @@
 import pytest
 from prometheus_client import CollectorRegistry
 from relaybox.db import Database
-from relaybox.relay import Backlog, BreakerState, Relay, RelayCollector, Signal
+from relaybox.relay import Backlog, BreakerState, Relay, RelayCollector, RelaySignal
 from relaybox.relay._postgres import connected, measure_backlog
 from relaybox.relay._statistics import Counters
 from relaybox.settings import KafkaSettings, RelaySettings
@@ -112,15 +112,15 @@ async def test_rows_that_no_notification_told_of_are_counted(
     signals = SignalRecorder()
     relay = Relay(database, kafka_settings, RelaySettings(poll_interval=0.2), on_signal=signals)
     async with running(relay):
-        await signals.wait_for(Signal.LANES_CHANGED)
-        await signals.wait_for_next(Signal.IDLE)
+        await signals.wait_for(RelaySignal.LANES_CHANGED)
+        await signals.wait_for_next(RelaySignal.IDLE)
         await put_events(database, topic, ["a", "b"])
         await wait_until_all_sent(database)
         assert relay.statistics().polled_total == 2
     relay = Relay(database, kafka_settings, RelaySettings(poll_interval=3_600), on_signal=signals)
     async with running(relay):
-        await signals.wait_for_next(Signal.LANES_CHANGED)
-        await signals.wait_for_next(Signal.IDLE)
+        await signals.wait_for_next(RelaySignal.LANES_CHANGED)
+        await signals.wait_for_next(RelaySignal.IDLE)
         await put_events(database, topic, ["a", "b"], first=2)
         await notify(database)
         await wait_until_all_sent(database)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import asyncpg
 import pytest
 from relaybox.db import Database
-from relaybox.relay import Relay, Signal
+from relaybox.relay import Relay, RelaySignal
 from relaybox.relay._errors import TopicUnknown
 from relaybox.relay._lanes import Lanes
 from relaybox.relay._postgres import Lane, charge_for, charge_rows, fetch_batch, mark_sent
@@ -36,7 +36,7 @@ async def shared(signals: list[SignalRecorder], relays: list[Relay], lanes: list
     """Wait until the relays own so many lanes each."""
     async with asyncio.timeout(WAIT_S):
         while sorted(len(relay.statistics().lanes) for relay in relays) != sorted(lanes):
-            changed = Signal.LANES_CHANGED
+            changed = RelaySignal.LANES_CHANGED
             waits = [
                 asyncio.create_task(each.wait_for(changed, each.counts[changed] + 1)) for each in signals
             ]
@@ -67,7 +67,7 @@ async def test_relay_publishes_after_a_late_heartbeat_has_renewed_its_lanes(
 ) -> None:
     settings, signals = RelaySettings(poll_interval=3_600, lease_s=0.6), SignalRecorder()
     async with running(Relay(database, kafka_settings, settings, on_signal=signals)):
-        await signals.wait_for(Signal.IDLE)
+        await signals.wait_for(RelaySignal.IDLE)
         async with superuser.transaction():
             await superuser.execute("LOCK TABLE relay_members IN EXCLUSIVE MODE")
 
@@ -86,7 +86,7 @@ async def test_relay_publishes_after_a_late_heartbeat_has_renewed_its_lanes(
                     return bool(await connection.fetch(_WAITS, before))
 
             await eventually("the relay has found no lane to publish from, and waits", looked)
-        await signals.wait_for(Signal.BATCH_MARKED)
+        await signals.wait_for(RelaySignal.BATCH_MARKED)
 
 
 @pytest.mark.guarantee("G21")
@@ -98,7 +98,7 @@ async def test_three_relays_keep_every_keys_order_while_lanes_change_hands(
     first, second, third = (Relay(database, kafka_settings, settings, on_signal=each) for each in signals)
     await put_events(database, topic, KEYS, count=100)
     async with running(first):
-        await signals[0].wait_for(Signal.BATCH_MARKED)
+        await signals[0].wait_for(RelaySignal.BATCH_MARKED)
         async with running(second, third):
             await put_events(database, topic, KEYS, first=101, count=50)
             await notify(database)
@@ -123,7 +123,7 @@ async def test_growing_the_lanes_of_running_relays_loses_reorders_and_repeats_no
     first, second = (Relay(database, kafka_settings, settings, on_signal=each) for each in signals)
     await put_events(database, topic, KEYS, count=50)
     async with running(first, second):
-        await signals[0].wait_for(Signal.BATCH_MARKED)
+        await signals[0].wait_for(RelaySignal.BATCH_MARKED)
         async with database.connection() as connection:
             await connection.fetch("UPDATE relay_origin SET lanes_wanted = 32")
         await shared(signals, [first, second], [16, 16])
@@ -212,8 +212,8 @@ async def test_a_lane_is_busy_until_its_rows_are_marked(
     settings = RelaySettings(poll_interval=3_600, delivery="at-least-once")
     relay = Relay(database, kafka_settings, settings, on_signal=lambda moment: note(moment))
 
-    def note(moment: Signal) -> None:
-        if moment in {Signal.BATCH_PUBLISHED, Signal.BATCH_MARKED}:
+    def note(moment: RelaySignal) -> None:
+        if moment in {RelaySignal.BATCH_PUBLISHED, RelaySignal.BATCH_MARKED}:
             busy.append(relay._session._lanes.busy)
 
     await put_events(database, topic, KEYS)

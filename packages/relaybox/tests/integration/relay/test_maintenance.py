@@ -2,7 +2,7 @@
 
 import asyncpg
 from relaybox.db import Database
-from relaybox.relay import Relay, Signal
+from relaybox.relay import Relay, RelaySignal
 from relaybox.settings import KafkaSettings, PostgresSettings, RelaySettings
 
 from tests.fixtures.relays import notify, put_events, running, wait_until_all_sent
@@ -44,7 +44,7 @@ async def test_relay_keeps_its_lanes_while_the_backlog_cannot_be_counted(
     # The backlog is measured at every heartbeat.
     relay = Relay(database, kafka_settings, RelaySettings(poll_interval=0.01), on_signal=signals)
     async with running(relay):
-        await signals.wait_for(Signal.IDLE)
+        await signals.wait_for(RelaySignal.IDLE)
         async with superuser.transaction():
             await superuser.execute("LOCK TABLE event_outbox IN ACCESS EXCLUSIVE MODE")
             leases: set[object] = set()

@@ -9,7 +9,7 @@ from cloudevents.core.bindings.kafka import KafkaMessage, from_kafka_event
 from relaybox.consumers import Consumer, EventTransaction, read_event, subscribe
 from relaybox.db import Database
 from relaybox.local import LocalKafka, free_port
-from relaybox.relay import Relay, Signal, _kafka
+from relaybox.relay import Relay, RelaySignal, _kafka
 from relaybox.settings import Compression, KafkaSettings, RelaySettings
 from relaybox_types.envelope import EventEnvelope
 
@@ -112,11 +112,11 @@ async def test_a_notification_wakes_an_idle_relay(
 ) -> None:
     signals = SignalRecorder()
     async with running(Relay(database, kafka_settings, NO_POLL, on_signal=signals)):
-        await signals.wait_for(Signal.LANES_CHANGED)
-        await signals.wait_for_next(Signal.IDLE)
+        await signals.wait_for(RelaySignal.LANES_CHANGED)
+        await signals.wait_for_next(RelaySignal.IDLE)
         await put_events(database, topic, ["a"])
         await notify(database)
-        await signals.wait_for(Signal.BATCH_MARKED)
+        await signals.wait_for(RelaySignal.BATCH_MARKED)
 
 
 @pytest.mark.guarantee("G28")
@@ -126,10 +126,10 @@ async def test_polling_alone_publishes_everything(
     signals = SignalRecorder()
     relay = Relay(database, kafka_settings, RelaySettings(poll_interval=0.2), on_signal=signals)
     async with running(relay):
-        await signals.wait_for(Signal.LANES_CHANGED)
-        await signals.wait_for_next(Signal.IDLE)
+        await signals.wait_for(RelaySignal.LANES_CHANGED)
+        await signals.wait_for_next(RelaySignal.IDLE)
         await put_events(database, topic, ["a"])
-        await signals.wait_for(Signal.BATCH_MARKED)
+        await signals.wait_for(RelaySignal.BATCH_MARKED)
 
 
 @pytest.mark.guarantee("G22")
@@ -146,7 +146,7 @@ async def test_a_row_that_commits_late_is_published(
             await put_events(late, topic, ["late"])
             await put_events(database, topic, ["early"])
             await notify(database)
-            await signals.wait_for(Signal.BATCH_MARKED)
+            await signals.wait_for(RelaySignal.BATCH_MARKED)
             await transaction.commit()
         await notify(database)
         await wait_until_all_sent(database)

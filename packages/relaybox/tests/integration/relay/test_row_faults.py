@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pytest
 from confluent_kafka import KafkaError, Producer
 from relaybox.db import Database
-from relaybox.relay import Relay, Signal
+from relaybox.relay import Relay, RelaySignal
 from relaybox.relay._messages import record_bytes
 from relaybox.settings import KafkaSettings, RelaySettings
 
@@ -46,12 +46,12 @@ async def test_a_row_without_a_topic_is_retried_after_1_2_4_s_then_failed_while_
     relay = Relay(database, kafka_settings, NO_POLL, on_signal=signals)
     async with running(relay):
         for attempt, after_s in enumerate((1, 2, 4), start=1):
-            await signals.wait_for(Signal.ROWS_CHARGED, attempt)
+            await signals.wait_for(RelaySignal.ROWS_CHARGED, attempt)
             [bad] = await rows_of(database, "topic = 'no-such-topic'")
             assert (bad["status"], bad["attempts"]) == ("PENDING", attempt)
             at = (await rows_at(database))[0]
             assert abs(bad["next_attempt_at"] - at - timedelta(seconds=after_s)) < timedelta(seconds=0.1)
-        await signals.wait_for(Signal.ROWS_CHARGED, 4)
+        await signals.wait_for(RelaySignal.ROWS_CHARGED, 4)
 
     [bad] = await rows_of(database, "topic = 'no-such-topic'")
     assert (bad["status"], bad["attempts"], bad["next_attempt_at"]) == ("FAILED", 4, None)
@@ -77,7 +77,7 @@ async def test_a_row_that_becomes_publishable_goes_out_before_the_rows_behind_it
     await put_events(database, narrow_topic, ["a"], first=3)
     signals = SignalRecorder()
     async with running(Relay(database, kafka_settings, NO_POLL, on_signal=signals)):
-        await signals.wait_for(Signal.ROWS_CHARGED)
+        await signals.wait_for(RelaySignal.ROWS_CHARGED)
         async with database.connection() as connection:
             await connection.fetch(
                 "UPDATE event_outbox SET payload = jsonb_set(payload, '{payload,text}', '\"short\"')"
@@ -101,7 +101,7 @@ async def test_raised_limit_is_used_at_the_next_attempt(
     signals = SignalRecorder()
     settings = RelaySettings(poll_interval=3_600, compression="none", delivery=delivery)
     async with running(Relay(database, kafka_settings, settings, on_signal=signals)):
-        await signals.wait_for(Signal.ROWS_CHARGED)
+        await signals.wait_for(RelaySignal.ROWS_CHARGED)
         limit_record_bytes(kafka_settings, narrow_topic, 10 * LIMIT_BYTES)
         await wait_until_all_sent(database)
 
@@ -118,7 +118,7 @@ async def test_a_row_too_large_is_known_before_anything_behind_it_is_sent(
     await put_events(database, narrow_topic, ["a", "b"], first=3, size=1_000, count=8)
     signals = SignalRecorder()
     async with running(Relay(database, kafka_settings, NO_POLL, on_signal=signals)):
-        await signals.wait_for(Signal.ROWS_CHARGED)
+        await signals.wait_for(RelaySignal.ROWS_CHARGED)
         await rows_sent(database, 10)
 
     records = read_topic(kafka_settings.bootstrap_servers, narrow_topic)
@@ -136,15 +136,15 @@ async def test_a_limit_lowered_under_way_charges_the_large_row_alone(
     settings = RelaySettings(poll_interval=3_600, compression="none")
     relay = Relay(database, kafka_settings, settings, on_signal=signals)
     async with running(relay):
-        await signals.wait_for(Signal.LANES_CHANGED)
-        await signals.wait_for_next(Signal.IDLE)
+        await signals.wait_for(RelaySignal.LANES_CHANGED)
+        await signals.wait_for_next(RelaySignal.IDLE)
         limit_record_bytes(kafka_settings, topic, LIMIT_BYTES)
         async with database.connection() as connection:
             await put_events(connection, topic, ["a"], first=1, size=100)
             await put_events(connection, topic, ["a"], first=2, size=LIMIT_BYTES)
             await put_events(connection, topic, ["a", "b"], first=3, count=5)
         await notify(database)
-        await signals.wait_for(Signal.ROWS_CHARGED)
+        await signals.wait_for(RelaySignal.ROWS_CHARGED)
         await rows_sent(database, 6)
 
     assert first_appearances(read_topic(kafka_settings.bootstrap_servers, topic)) == {
@@ -167,14 +167,14 @@ async def test_in_a_backlog_nothing_that_was_read_ahead_overtakes_a_refused_row(
     signals = SignalRecorder()
     settings = RelaySettings(poll_interval=3_600, compression="none", batch_size=10, delivery=delivery)
     async with running(Relay(database, kafka_settings, settings, on_signal=signals)):
-        await signals.wait_for(Signal.LANES_CHANGED)
-        await signals.wait_for_next(Signal.IDLE)
+        await signals.wait_for(RelaySignal.LANES_CHANGED)
+        await signals.wait_for_next(RelaySignal.IDLE)
         limit_record_bytes(kafka_settings, topic, LIMIT_BYTES)
         await put_events(database, topic, ["a", "b"], first=1, count=300)
         await put_events(database, topic, ["a"], first=301, size=LIMIT_BYTES)
         await put_events(database, topic, ["a", "b"], first=302, count=1_200)
         await notify(database)
-        await signals.wait_for(Signal.ROWS_CHARGED)
+        await signals.wait_for(RelaySignal.ROWS_CHARGED)
         await rows_sent(database, 300 + 300 + 1_200)
 
     assert first_appearances(read_topic(kafka_settings.bootstrap_servers, topic)) == {

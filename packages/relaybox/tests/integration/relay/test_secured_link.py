@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 from relaybox.db import Database
-from relaybox.relay import Relay, Signal
+from relaybox.relay import Relay, RelaySignal
 from relaybox.service import check_kafka
 from relaybox.settings import KafkaSettings, RelaySettings
 from relaybox.telemetry import HealthState
@@ -122,7 +122,7 @@ async def test_a_relay_that_is_not_let_in_charges_no_row_and_says_why(
     relay = Relay(database, changed(scram_settings, change, certificates), _NO_POLL, on_signal=signals)
     with capture_logs() as lines:
         async with running(relay):
-            await signals.wait_for(Signal.LINK_DOWN)
+            await signals.wait_for(RelaySignal.LINK_DOWN)
             assert "link down" in repr(relay)
     [told] = [line for line in lines if line["log_level"] == "warning"]
     assert hint in told["reason"].rpartition("; check ")[2]
@@ -141,6 +141,6 @@ async def test_what_waited_for_a_renewed_certificate_goes_out_without_a_restart(
     signals = SignalRecorder()
     settings = scram_settings.model_copy(update={"ssl_ca_file": trusted})
     async with running(Relay(database, settings, _NO_POLL, on_signal=signals)):
-        await signals.wait_for(Signal.LINK_DOWN)
+        await signals.wait_for(RelaySignal.LINK_DOWN)
         trusted.write_bytes(certificates.ca.read_bytes())
         await wait_until_all_sent(database)

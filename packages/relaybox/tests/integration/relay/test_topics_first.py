@@ -9,7 +9,7 @@ from confluent_kafka.admin import AdminClient
 from relaybox.db import Database
 from relaybox.local import free_port
 from relaybox.outbox import OutboxSettings
-from relaybox.relay import Relay, Signal, TopicsFirst
+from relaybox.relay import Relay, RelaySignal, TopicsFirst
 from relaybox.relay._kafka import BrokerClient, client_settings
 from relaybox.settings import KafkaSettings, RelaySettings
 from relaybox.topics import TopicsNotReady, ensure_topics
@@ -120,6 +120,6 @@ async def test_a_topic_that_takes_less_than_the_outbox_is_warned_of(
     relay = a_relay(database, kafka_settings, f"{topic},{narrow}", signals=signals)
     with capture_logs() as logs:
         async with running(relay):
-            await signals.wait_for(Signal.LANES_CHANGED)
+            await signals.wait_for(RelaySignal.LANES_CHANGED)
     [warning] = [line for line in logs if "OUTBOX_MESSAGE_BYTES_MAX" in line["event"]]
     assert (warning["topic"], warning["topic_bytes_max"], warning["log_level"]) == (narrow, 4_000, "warning")

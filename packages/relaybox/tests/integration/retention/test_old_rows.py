@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from pydantic_core import from_json
 from relaybox.db import Database
 from relaybox.idempotency import Sweeper
-from relaybox.retention import Removed, remove_old_records
+from relaybox.retention import RemovalCounts, remove_old_records
 from relaybox.settings import IdempotencySettings, PostgresSettings, RetentionSettings
 
 from tests.fixtures.waiting import eventually
@@ -49,7 +49,7 @@ async def filled(superuser: asyncpg.Connection) -> None:
         await superuser.execute(statement)
 
 
-async def remove(database: Database, settings: RetentionSettings = TWO_DAYS) -> Removed:
+async def remove(database: Database, settings: RetentionSettings = TWO_DAYS) -> RemovalCounts:
     async with database.connection() as connection:
         return await remove_old_records(connection, settings, key_ttl_h=24)
 
@@ -62,7 +62,7 @@ async def left(superuser: asyncpg.Connection, table: str) -> list[Any]:
 async def test_old_rows_that_have_ended_are_removed_and_no_others(
     database: Database, superuser: asyncpg.Connection, filled: None
 ) -> None:
-    assert await remove(database) == Removed(commands=2, tasks=3, consumed_events=1, keys=4)
+    assert await remove(database) == RemovalCounts(commands=2, tasks=3, consumed_events=1, keys=4)
     assert await left(superuser, "command_inbox") == [
         ("COMPLETED", 1),
         ("FAILED", 1),
@@ -77,14 +77,14 @@ async def test_old_rows_that_have_ended_are_removed_and_no_others(
         ("RUNNING", 2),
     ]
     assert await superuser.fetchval("SELECT count(*) FROM consumed_events") == 1
-    assert await remove(database) == Removed(commands=0, tasks=0, consumed_events=0, keys=0)
+    assert await remove(database) == RemovalCounts(commands=0, tasks=0, consumed_events=0, keys=0)
 
 
 async def test_client_keys_are_removed_after_a_day_and_their_commands_stay(
     database: Database, superuser: asyncpg.Connection, filled: None
 ) -> None:
     never = RetentionSettings(commands_h=0, tasks_h=0, consumed_events_h=0)
-    assert await remove(database, never) == Removed(commands=0, tasks=0, consumed_events=0, keys=4)
+    assert await remove(database, never) == RemovalCounts(commands=0, tasks=0, consumed_events=0, keys=4)
     keys = await superuser.fetchval("SELECT count(*) FROM command_inbox WHERE idempotency_key IS NOT NULL")
     assert (keys, await superuser.fetchval("SELECT count(*) FROM command_inbox")) == (4, 8)
 
@@ -124,7 +124,7 @@ async def test_old_commands_are_removed_before_their_client_keys_are(
         await superuser.execute(_ENDED, key, 600)
     async with database.connection() as connection:
         removed = await remove_old_records(connection, TWO_DAYS, key_ttl_h=8_760)
-    assert removed == Removed(commands=1_200, tasks=0, consumed_events=0, keys=0)
+    assert removed == RemovalCounts(commands=1_200, tasks=0, consumed_events=0, keys=0)
 
 
 async def test_command_with_a_client_key_writes_no_more_index_entries(superuser: asyncpg.Connection) -> None:

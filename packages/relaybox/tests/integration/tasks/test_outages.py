@@ -15,7 +15,7 @@ from tests.fixtures.task_rows import add_task, task_row
 _STOP_S = 10.0
 
 
-async def test_work_goes_on_while_postgresql_is_away_and_its_result_counts(
+async def test_worker_survives_database_outage_and_its_result_counts(
     database: Database, postgres_server: LocalPostgres, start_runner
 ) -> None:
     task_id = await add_task(database)
@@ -39,7 +39,7 @@ async def test_work_goes_on_while_postgresql_is_away_and_its_result_counts(
     assert (row["status"], row["attempts"]) == ("COMPLETED", 1)
 
 
-async def test_progress_that_postgresql_cannot_take_does_not_end_the_work(
+async def test_failed_progress_report_does_not_end_the_worker(
     database: Database, postgres_server: LocalPostgres, start_runner
 ) -> None:
     await add_task(database)
@@ -86,7 +86,7 @@ async def test_runner_waits_while_postgresql_is_read_only(
         await running.signals.wait_for(TaskSignal.ENDED)
 
 
-async def test_runner_outlives_a_refused_statement(
+async def test_runner_survives_a_rejected_statement(
     database: Database, superuser: asyncpg.Connection, start_runner
 ) -> None:
     async with start_runner(_complete(database)) as running:

@@ -39,9 +39,7 @@ def held(database: Database) -> Held:
     return Held(database)
 
 
-async def test_a_waking_call_starts_a_task_without_waiting_for_the_poll(
-    database: Database, held: Held, start_runner
-) -> None:
+async def test_wake_starts_a_task_before_the_next_poll(database: Database, held: Held, start_runner) -> None:
     held.go_on.set()
     async with start_runner(held, poll_s=60) as running:
         await running.signals.wait_for(TaskSignal.IDLE)
@@ -51,9 +49,7 @@ async def test_a_waking_call_starts_a_task_without_waiting_for_the_poll(
     assert (await task_row(database, task_id))["status"] == "COMPLETED"
 
 
-async def test_polling_alone_finds_a_task_nobody_told_of(
-    database: Database, held: Held, start_runner
-) -> None:
+async def test_polling_finds_a_task_without_wake(database: Database, held: Held, start_runner) -> None:
     held.go_on.set()
     async with start_runner(held) as running:
         await running.signals.wait_for(TaskSignal.IDLE)
@@ -76,7 +72,7 @@ async def test_a_runner_holds_at_most_its_concurrency(database: Database, held: 
 
 
 @pytest.mark.guarantee("G06")
-async def test_a_task_whose_lease_ran_out_is_taken_over_and_the_late_result_refused(
+async def test_expired_lease_moves_the_task_and_rejects_the_late_result(
     database: Database, held: Held, start_runner
 ) -> None:
     task_id = await add_task(database)
@@ -144,7 +140,7 @@ async def test_a_cancelled_task_stops_its_worker_at_the_next_progress(
 
 
 @pytest.mark.guarantee("G43")
-async def test_progress_of_a_successor_starts_where_the_former_worker_was(
+async def test_progress_of_a_second_attempt_starts_at_the_first_ones(
     database: Database, start_runner
 ) -> None:
     task_id = await add_task(database)
@@ -182,9 +178,7 @@ async def test_progress_outside_of_0_to_100_is_refused(database: Database, start
 
 
 @pytest.mark.guarantee("G06")
-async def test_a_task_that_fails_again_and_again_is_handed_over_as_exhausted(
-    database: Database, start_runner
-) -> None:
+async def test_task_that_always_fails_is_passed_to_on_exhausted(database: Database, start_runner) -> None:
     task_id = await add_task(database)
     attempts: list[int] = []
 
@@ -205,9 +199,7 @@ async def test_a_task_that_fails_again_and_again_is_handed_over_as_exhausted(
     assert (row["status"], row["attempts"]) == ("FAILED", 3)
 
 
-async def test_a_worker_that_returns_without_ending_its_task_does_not_leave_it_hanging(
-    database: Database, start_runner
-) -> None:
+async def test_task_left_open_by_its_worker_is_postponed(database: Database, start_runner) -> None:
     task_id = await add_task(database)
 
     async def worker(task: Task, progress: Progress) -> None:
@@ -228,7 +220,7 @@ async def test_a_graceful_stop_lets_a_worker_finish(database: Database, held: He
     assert (await task_row(database, task_id))["status"] == "COMPLETED"
 
 
-async def test_a_graceful_stop_hands_an_unfinished_task_on_at_once(
+async def test_graceful_stop_releases_an_unfinished_task_at_once(
     database: Database, held: Held, start_runner
 ) -> None:
     task_id = await add_task(database)

@@ -1,4 +1,4 @@
-"""Tasks as rows: made with their command, ended by whoever holds them and by nobody else."""
+"""Statements on tasks: creation with the command, claims, leases, and ends."""
 
 from decimal import Decimal
 from uuid import UUID, uuid4
@@ -54,7 +54,7 @@ async def test_a_command_that_no_longer_waits_gets_no_task(database: Database, s
         assert await connection.fetchval("SELECT count(*) FROM async_tasks") == 0
 
 
-async def test_a_claimed_task_is_taken_by_nobody_else(database: Database) -> None:
+async def test_claimed_task_cannot_be_claimed_again(database: Database) -> None:
     await add_task(database)
     await claim_one(database)
     async with database.connection() as connection:
@@ -127,7 +127,7 @@ async def test_a_task_that_ended_is_never_taken_again(database: Database) -> Non
 
 
 @pytest.mark.parametrize("status", ["COMPLETED", "FAILED"])
-async def test_what_a_task_was_given_goes_with_its_end_or_stays(database: Database, status: str) -> None:
+async def test_task_end_can_replace_its_input(database: Database, status: str) -> None:
     async with database.connection() as connection:
         for replaced, left in ((None, '{"seed": 7}'), ({}, "{}")):
             task_id = await add_task(database)
@@ -142,7 +142,7 @@ async def test_what_a_task_was_given_goes_with_its_end_or_stays(database: Databa
             assert tuple(row) == (status, left)
 
 
-async def test_a_renewal_tells_which_tasks_went_to_somebody_else_or_were_cancelled(
+async def test_renewal_returns_lost_and_cancelled_tasks(
     database: Database,
 ) -> None:
     task_id = await add_task(database)
@@ -190,7 +190,7 @@ async def test_a_result_that_is_refused_takes_the_transaction_with_it(database: 
 
 
 @pytest.mark.guarantee("G43")
-async def test_a_cancelled_task_is_taken_by_nobody_and_its_worker_is_refused(database: Database) -> None:
+async def test_cancelled_task_is_not_claimed_and_its_worker_is_rejected(database: Database) -> None:
     waiting, running = await add_task(database), await add_task(database)
     async with database.connection() as connection:
         assert await cancel_task(connection, waiting)
@@ -204,7 +204,7 @@ async def test_a_cancelled_task_is_taken_by_nobody_and_its_worker_is_refused(dat
     assert {(await task_row(database, one))["status"] for one in (waiting, running)} == {"CANCELLED"}
 
 
-async def test_a_task_is_read_as_it_stands(database: Database) -> None:
+async def test_fetch_task_returns_the_stored_row(database: Database) -> None:
     task_id = await add_task(database)
     async with database.connection() as connection:
         waiting = await fetch_task(connection, task_id)

@@ -5,7 +5,7 @@ from relaybox.consumers import GiveUp, Retry, WaitForDatabase, decide_after_fail
 from relaybox.db import DatabaseBusy, DatabaseUnavailable, RetryTransaction
 
 
-def test_a_handler_is_run_again_after_1_2_and_4_seconds_and_then_given_up() -> None:
+def test_failed_handler_is_retried_after_1_2_and_4_seconds() -> None:
     steps = [
         decide_after_failure(RuntimeError(), failures=failures, database_failures=0)
         for failures in range(1, 5)
@@ -14,7 +14,7 @@ def test_a_handler_is_run_again_after_1_2_and_4_seconds_and_then_given_up() -> N
 
 
 @pytest.mark.parametrize("error", [DatabaseUnavailable, DatabaseBusy, RetryTransaction])
-def test_a_database_in_trouble_is_waited_for_without_end_in_bounded_pauses(error: type[Exception]) -> None:
+def test_database_errors_are_retried_without_limit_in_bounded_pauses(error: type[Exception]) -> None:
     steps = [
         decide_after_failure(error(), failures=3, database_failures=times)
         for times in (1, 2, 3, 6, 7, 10_000)

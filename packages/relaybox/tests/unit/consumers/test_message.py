@@ -34,7 +34,7 @@ def test_an_event_comes_out_as_it_was_put_in() -> None:
     assert parse_event(sent, group="g", event_types=frozenset({REQUESTED})) == event
 
 
-def test_an_event_of_another_type_is_not_for_us_even_when_its_shape_is_unknown() -> None:
+def test_event_of_another_type_is_skipped_whatever_its_shape() -> None:
     sent = message(to_json({"event_type": CREATED, "shape": "of the future"}))
     assert parse_event(sent, group="g", event_types=frozenset({REQUESTED})) is None
 
@@ -54,7 +54,7 @@ def test_an_event_of_another_type_is_not_for_us_even_when_its_shape_is_unknown()
         (to_json({"event_type": REQUESTED, "payload": "secret"}), None, "malformed aggregate_id"),
     ],
 )
-def test_what_is_no_event_is_named_by_its_place_and_never_shown(
+def test_invalid_message_is_named_by_offset_without_content(
     value: bytes | None, header_type: str | None, reason: str
 ) -> None:
     with pytest.raises(EnvelopeInvalid, match=reason) as refused:
@@ -84,7 +84,7 @@ def test_an_event_comes_out_of_structured_mode_as_it_was_put_in(content_type: st
         (structured({"event_type": REQUESTED}), STRUCTURED, "malformed aggregate_id"),
     ],
 )
-def test_what_is_no_event_in_structured_mode_is_named(value: bytes, content_type: str, reason: str) -> None:
+def test_invalid_structured_message_is_rejected(value: bytes, content_type: str, reason: str) -> None:
     sent = message(value, content_type=content_type)
     with pytest.raises(EnvelopeInvalid, match=reason) as refused:
         parse_event(sent, group="g", event_types=frozenset({REQUESTED}))

@@ -1,4 +1,4 @@
-"""How far a partition is done."""
+"""The queue of a partition, and the offset that it allows to commit."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ def message(offset: int) -> Message:
 
 
 class Hand:
-    """Takes messages, and finishes one whenever the test says so."""
+    """Process messages, and finish one when the test allows it."""
 
     def __init__(self) -> None:
         self.taken: asyncio.Queue[int] = asyncio.Queue()
@@ -22,7 +22,7 @@ class Hand:
         return await self.outcomes.get()
 
 
-async def test_the_position_is_the_oldest_message_that_is_not_done() -> None:
+async def test_position_is_the_oldest_unfinished_message() -> None:
     queue, hand = PartitionQueue(("domain-events", 0)), Hand()
     work = asyncio.create_task(queue.run(hand))
     queue.put(message(5))
@@ -39,7 +39,7 @@ async def test_the_position_is_the_oldest_message_that_is_not_done() -> None:
     assert queue.position == 12
 
 
-async def test_messages_for_others_move_the_position_when_nothing_is_in_hand() -> None:
+async def test_skipped_messages_move_the_position_of_an_empty_queue() -> None:
     queue = PartitionQueue(("domain-events", 0))
     queue.read_to(40)
     assert queue.position == 40
@@ -48,7 +48,7 @@ async def test_messages_for_others_move_the_position_when_nothing_is_in_hand() -
     assert queue.position == 40
 
 
-async def test_a_message_that_was_given_back_is_not_done() -> None:
+async def test_unprocessed_message_stays_in_the_queue() -> None:
     queue, hand = PartitionQueue(("domain-events", 0)), Hand()
     work = asyncio.create_task(queue.run(hand))
     queue.put(message(5))
@@ -60,7 +60,7 @@ async def test_a_message_that_was_given_back_is_not_done() -> None:
     assert len(queue) == 1
 
 
-async def test_a_pause_ends_at_once_when_the_lane_is_closed() -> None:
+async def test_pause_ends_at_once_when_the_queue_is_closed() -> None:
     queue = PartitionQueue(("domain-events", 0))
     pause = asyncio.create_task(queue.pause(3_600))
     queue.close()

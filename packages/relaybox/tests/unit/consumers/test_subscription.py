@@ -35,7 +35,7 @@ def test_an_event_name_that_breaks_the_rule_is_refused_where_it_is_declared() ->
 
 
 @pytest.mark.guarantee("G09")
-def test_a_subscription_hears_names_by_the_rule_of_their_domain() -> None:
+def test_subscription_uses_the_naming_rule_of_the_domain() -> None:
     assert subscribe("node.created", group="g", naming=check_dotted_name)(handler).event_types == {
         "node.created"
     }

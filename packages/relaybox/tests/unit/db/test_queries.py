@@ -23,7 +23,7 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     sys.modules.pop("somewhere_sql", None)
 
 
-def test_queries_are_found_by_name_with_their_comments_and_without_semicolon(read) -> None:
+def test_queries_are_read_by_name_with_comments_without_semicolon(read) -> None:
     queries = read("-- name: one\n-- Purpose.\nSELECT 1;\n\n-- name: two\nSELECT 2\n")
     assert dict(queries) == {"one": "-- Purpose.\nSELECT 1", "two": "SELECT 2"}
     assert (list(queries), len(queries)) == (["one", "two"], 2)

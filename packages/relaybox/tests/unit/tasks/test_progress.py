@@ -8,7 +8,7 @@ from relaybox.tasks import should_record_progress
 
 @pytest.mark.guarantee("G43")
 @pytest.mark.parametrize("percent", [0, 39, 40])
-def test_what_does_not_move_forward_is_not_written(percent: int) -> None:
+def test_progress_that_does_not_increase_is_not_written(percent: int) -> None:
     assert not should_record_progress(Decimal(40), Decimal(percent), elapsed_s=60)
 
 

@@ -30,7 +30,7 @@ def lines(root_logger: logging.Logger) -> Lines:
     return lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_a_line_is_json_when_nobody_watches(lines: Lines) -> None:
+def test_log_line_is_json_without_a_terminal(lines: Lines) -> None:
     structlog.get_logger("relaybox.x").info("thing.done", rows=3)
     (line,) = lines()
     assert line.pop("timestamp").endswith("Z")
@@ -152,8 +152,8 @@ def test_texts_without_secrets_stay_as_they_are(text: str) -> None:
     assert redact(None, "info", {"event": text}) == {"event": text}
 
 
-def test_what_nests_too_deep_to_be_looked_at_is_redacted_as_a_whole() -> None:
-    nested: Any = "harmless as far as anybody looks"
+def test_deeply_nested_value_is_redacted_as_a_whole() -> None:
+    nested: Any = "harmless down to the maximum depth"
     for _ in range(50):
         nested = [nested]
     told = str(redact(None, "info", {"event": nested}))

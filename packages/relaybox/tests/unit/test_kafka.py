@@ -1,4 +1,4 @@
-"""An answer about a topic that was made a moment ago is asked for again; any other is what it is."""
+"""Requests about a new topic are repeated while the metadata is stale; other errors are raised."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ NOT_YET = [
 
 
 def answering(*codes: int, asked: list[int]) -> Callable[[], str]:
-    """A question that fails with *codes*, one after the other, and then has an answer."""
+    """Return a request that fails with each of *codes*, and then succeeds."""
     left = iter(codes)
 
     def ask() -> str:
@@ -30,20 +30,20 @@ def answering(*codes: int, asked: list[int]) -> Callable[[], str]:
     return ask
 
 
-def test_what_brokers_do_not_know_yet_is_asked_again() -> None:
+def test_stale_metadata_is_requested_again() -> None:
     asked: list[int] = []
     assert retry_on_stale_metadata(answering(*NOT_YET, asked=asked), lambda: float("inf")) == "answer"
     assert asked == NOT_YET
 
 
-def test_nobody_waits_for_a_broker_that_is_away() -> None:
+def test_unreachable_broker_is_not_retried() -> None:
     asked: list[int] = []
     with pytest.raises(KafkaException):
         retry_on_stale_metadata(answering(KafkaError._TRANSPORT, asked=asked), lambda: float("inf"))
     assert asked == [KafkaError._TRANSPORT]
 
 
-def test_a_topic_that_never_settles_ends_when_the_time_is_over() -> None:
+def test_stale_metadata_fails_after_the_time_limit() -> None:
     asked: list[int] = []
     with pytest.raises(KafkaException):
         retry_on_stale_metadata(answering(*NOT_YET, asked=asked), lambda: float("-inf"))
@@ -69,7 +69,7 @@ class Asked:
         return answers
 
 
-def test_a_question_for_leaders_that_has_no_answer_is_put_anew_before_the_time_is_over() -> None:
+def test_request_for_leaders_without_response_is_repeated_in_time() -> None:
     """One of librdkafka's looked for leaders for 30 s that were there since long."""
     client = Asked()
     wait_for_leaders(client, {"topic": 2}, time.monotonic() + 60)
