@@ -88,7 +88,7 @@ class _Product:
         await asyncio.gather(self._start_postgres(start), self._start_kafka(start))
         await self._prepare()
         await asyncio.gather(
-            *(start(self._part(service, where)) for service, where in self._addresses(api).items())
+            *(start(self._part(service, url)) for service, url in self._addresses(api).items())
         )
         self._announce(api)
 
@@ -130,13 +130,13 @@ class _Product:
             ServiceType.WORKSPACE_WORKER: f"http://127.0.0.1:{free_port()}",
         }
 
-    def _part(self, service: ServiceType, where: str) -> Part:
-        port = where.rpartition(":")[2]
+    def _part(self, service: ServiceType, url: str) -> Part:
+        port = url.rpartition(":")[2]
         return Part(
             name=service,
             argv=(sys.executable, "-m", "backend"),
             env={**self.environment, "SERVICE_TYPE": service, "HEALTH_PORT": port, "LOG_JSON": "false"},
-            ready=lambda: _until_ready(where),
+            ready=lambda: _wait_until_ready(url),
         )
 
     def _announce(self, api: ApiSettings) -> None:
@@ -225,7 +225,7 @@ def _connection_settings(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-async def _until_ready(url: str) -> None:
+async def _wait_until_ready(url: str) -> None:
     async with httpx2.AsyncClient(base_url=url, trust_env=False) as client:
         while True:
             try:

@@ -100,15 +100,15 @@ class _Composer:
         return [world for world in worlds if self._bank.keyword_score(text, world.keywords) == 0] or worlds
 
     def _concept(self, world: World, motif: Motif, slots: Mapping[str, str]) -> Concept:
-        wished = self._brief.preferences.theme_preferences
-        told = (*world.keywords, *motif.keywords)
-        missing_themes = [theme for theme in wished if self._bank.keyword_score(theme, told) == 0][:3]
+        requested = self._brief.preferences.theme_preferences
+        keywords = (*world.keywords, *motif.keywords)
+        missing_themes = [theme for theme in requested if self._bank.keyword_score(theme, keywords) == 0][:3]
         slots = {**slots, **_opening_slots(motif, slots)}
         words = self._bank.words
         undertone = (
             fill(words.undertone, {"themes": join(self._bank, missing_themes)}) if missing_themes else ""
         )
-        themes = dict.fromkeys((*wished[: _THEMES_MAX - 1], motif.theme))
+        themes = dict.fromkeys((*requested[: _THEMES_MAX - 1], motif.theme))
         return Concept(
             title=fill(self._rng.choice(motif.titles), slots),
             logline=fill(self._rng.choice(words.loglines), slots),
@@ -283,8 +283,10 @@ class _Composer:
 
     def _request_sentences(self) -> list[str]:
         """Return one sentence for each style request, without sentences that the story has already."""
-        told = texts_of(self._brief.confirmed.values())
-        fresh = [[text for text in request.sentences if text not in told] for request in self._style_requests]
+        confirmed = texts_of(self._brief.confirmed.values())
+        fresh = [
+            [text for text in request.sentences if text not in confirmed] for request in self._style_requests
+        ]
         return [self._rng.choice(sentences) for sentences in fresh if sentences]
 
     def _remark(self, options: Sequence[AnyContent]) -> str:
