@@ -1,4 +1,4 @@
-"""The applications' schema: Alembic revisions beside the backbone's, with a version table of their own."""
+"""The applications' schema: Alembic revisions with a version table of their own, beside the backbone's."""
 
 from pathlib import Path
 from typing import Final
@@ -14,4 +14,4 @@ BACKEND: Final = Migrations(
 )
 
 ALL: Final = (BACKBONE, BACKEND)
-"""Every line this product needs, in the order in which they must be applied."""
+"""All migrations of the product, in the order in which they must be applied."""

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the revisions on the connection it is handed, inside its transaction."""
+"""Run the revisions on the given connection, inside its transaction; called by Alembic."""
 
 from alembic import context
 

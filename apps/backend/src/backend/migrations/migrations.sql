@@ -1,3 +1,3 @@
 -- name: grant_service
--- Give the services' role what it needs on the applications' tables, and no more.
+-- Grant the role of the services the rights that it needs on the applications' tables.
 SELECT backend_grant($1)

@@ -10,10 +10,10 @@ down_revision = "0002_workspace"
 
 
 def upgrade() -> None:
-    """Clear the rows of erased sessions, and those of later erasures with them."""
+    """Clear the rows of erased sessions, and create the trigger that clears those of later erasures."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".up.sql"))
 
 
 def downgrade() -> None:
-    """Drop the mark and the trigger; what was erased stays erased."""
+    """Drop the column and the trigger; erased content stays erased."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".down.sql"))
