@@ -50,7 +50,7 @@ async def test_activity_does_not_bring_back_what_was_changed_since(club: Club) -
     assert told == ["annotated a move", "changed description"]
 
 
-async def test_with_whom_a_node_is_shared_is_told_to_its_admins(club: Club) -> None:
+async def test_only_admins_see_grants_in_the_activity(club: Club) -> None:
     path = f"/nodes/{club.root['id']}/activity"
     assert '"pupil"' not in (await club.viewer.send("GET", path)).text
     await club.owner.share(club.root, "pupil", "viewer")
@@ -59,7 +59,7 @@ async def test_with_whom_a_node_is_shared_is_told_to_its_admins(club: Club) -> N
     assert (latest["type"], latest["target"]) == ("acl.shared", {"type": "SHARE", "id": "pupil"})
 
 
-async def test_who_may_not_read_a_node_learns_nothing_of_what_happened_to_it(club: Club) -> None:
+async def test_activity_of_a_hidden_node_is_not_found(club: Club) -> None:
     for node_id in (club.study, uuid4(), "no-id"):
         path = f"/nodes/{node_id}/activity"
         assert await club.stranger.error_code(404, "GET", path) == "NODE_NOT_FOUND"
@@ -70,7 +70,7 @@ async def test_who_may_not_read_a_node_learns_nothing_of_what_happened_to_it(clu
     assert await club.owner.error_code(404, "GET", f"/nodes/{club.study}/activity") == "NODE_NOT_FOUND"
 
 
-async def test_what_was_erased_says_so(club: Club) -> None:
+async def test_erased_events_are_marked_in_the_activity(club: Club) -> None:
     await club.thread(body="a private word")
     forget = partial(
         erase,

@@ -87,7 +87,7 @@ async def test_an_export_is_an_event_of_the_node_and_its_command_is_done(studio:
     assert detail["version"] == 2, "an export changes nothing that an ETag stands for"
 
 
-async def test_a_zip_holds_what_who_asked_may_read_and_nothing_else(studio: Studio) -> None:
+async def test_archive_contains_only_nodes_that_its_requester_may_read(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     await studio.teacher.share(root, "pupil", "viewer")
     secret = await studio.teacher.node("folder", "secret", root, visibility="private")
@@ -100,7 +100,7 @@ async def test_a_zip_holds_what_who_asked_may_read_and_nothing_else(studio: Stud
     assert sorted(await archive(studio, studio.teacher, root)) == ["Club/secret/hidden.pgn", "Club/seen.pgn"]
 
 
-async def test_an_export_is_for_who_may_read_and_its_file_for_who_asked(studio: Studio) -> None:
+async def test_export_needs_read_access_and_its_file_is_for_its_requester(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     await studio.teacher.share(root, "pupil", "viewer")
     body = {"node_id": root["id"]}
@@ -119,7 +119,7 @@ async def test_an_export_is_for_who_may_read_and_its_file_for_who_asked(studio: 
     assert await studio.pupil.error_code(404, "GET", f"{path}/result") == "NOT_FOUND_IN_NODE"
 
 
-async def test_who_may_no_longer_read_when_it_is_made_gets_nothing(studio: Studio) -> None:
+async def test_export_fails_if_its_requester_loses_access(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     await studio.teacher.share(root, "pupil", "viewer")
     path = await begun(studio.pupil, root)
@@ -130,7 +130,7 @@ async def test_who_may_no_longer_read_when_it_is_made_gets_nothing(studio: Studi
     assert [one.type for one in await studio.stream(root["id"])][-1] != "study.pgn_exported"
 
 
-async def test_a_zip_has_a_limit_and_the_task_says_so(studio: Studio) -> None:
+async def test_export_over_the_size_limit_fails_with_its_error(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     await study_in(studio.teacher, root, "Spring", games(3))
     path = await begun(studio.teacher, root)
@@ -139,7 +139,7 @@ async def test_a_zip_has_a_limit_and_the_task_says_so(studio: Studio) -> None:
     assert (failed["status"], failed["error"]["error_code"]) == ("FAILED", "ARCHIVE_TOO_LARGE")
 
 
-async def test_what_is_purged_while_it_is_exported_does_not_stay_in_the_zip(studio: Studio) -> None:
+async def test_archive_omits_nodes_that_are_purged_during_the_export(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     purged = await study_in(studio.teacher, root, "purged", game(1))
     await study_in(studio.teacher, root, "stays", game(2))
@@ -156,7 +156,7 @@ async def test_what_is_purged_while_it_is_exported_does_not_stay_in_the_zip(stud
     assert names((await studio.teacher.send("GET", f"{path}/result")).content) == ["Club/stays.pgn"]
 
 
-async def test_an_export_of_which_something_is_purged_again_and_again_is_left_for_later(
+async def test_export_is_retried_later_when_nodes_are_purged_during_each_attempt(
     studio: Studio,
 ) -> None:
     root = await studio.teacher.node("workspace", "Club")
@@ -225,7 +225,7 @@ async def test_the_nodes_of_a_zip_are_known_for_a_purge_to_find_it(studio: Studi
     assert from_json(task["result_data"])["nodes"] == sorted([root["id"], study["id"]])
 
 
-async def test_without_the_package_chess_an_export_says_so(
+async def test_export_without_the_package_chess_is_501(
     studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = await studio.teacher.node("workspace", "Club")
@@ -234,7 +234,7 @@ async def test_without_the_package_chess_an_export_says_so(
     assert code == "CHESS_NOT_INSTALLED"
 
 
-async def test_the_file_of_an_export_goes_after_a_while(studio: Studio) -> None:
+async def test_export_file_is_removed_after_its_retention(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     await study_in(studio.teacher, root, "Spring", game(1))
     path = await begun(studio.teacher, root)

@@ -58,7 +58,7 @@ async def test_trashing_is_one_event_on_the_node_alone(studio: Studio, database:
     assert row["parent_id"] == UUID(root["id"])
 
 
-async def test_what_is_in_the_bin_is_nowhere_else(studio: Studio) -> None:
+async def test_trashed_node_is_only_in_the_bin(studio: Studio) -> None:
     root = await studio.teacher.node("workspace")
     folder = await studio.teacher.node("folder", parent=root)
     study = await studio.teacher.node("study", parent=folder)
@@ -107,7 +107,7 @@ async def test_a_reason_is_short_and_can_be_stored(studio: Studio) -> None:
         assert code == "VALIDATION_ERROR"
 
 
-async def test_the_bin_says_what_was_trashed_when_why_and_from_where(studio: Studio) -> None:
+async def test_bin_lists_time_reason_and_former_parent(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     folder = await studio.teacher.node("folder", "Openings", root)
     study = await studio.teacher.node("study", "Caro-Kann", folder)
@@ -136,7 +136,7 @@ async def test_the_bin_says_what_was_trashed_when_why_and_from_where(studio: Stu
     assert await studio.anonymous.error_code(401, "GET", "/trash") == "TOKEN_MISSING"
 
 
-async def test_the_bin_goes_page_by_page(studio: Studio) -> None:
+async def test_bin_is_paged(studio: Studio) -> None:
     root = await studio.teacher.node("workspace")
     made = [await studio.teacher.node("folder", parent=root) for _ in range(5)]
     for node in made:
@@ -153,7 +153,7 @@ async def test_the_bin_goes_page_by_page(studio: Studio) -> None:
     assert await studio.teacher.error_code(422, "GET", "/trash?cursor=x") == "VALIDATION_ERROR"
 
 
-async def test_a_batch_comes_back_to_where_it_was_and_as_it_was(studio: Studio) -> None:
+async def test_restored_batch_equals_the_trashed_one(studio: Studio) -> None:
     root = await studio.teacher.node("workspace")
     folder = await studio.teacher.node("folder", parent=root, position=7)
     study = await studio.teacher.node("study", parent=folder)
@@ -189,7 +189,7 @@ async def test_a_batch_follows_its_former_parent(studio: Studio) -> None:
     assert await ids_below(studio.teacher, other) == [other["id"], folder["id"], study["id"]]
 
 
-async def test_without_its_former_parent_a_batch_goes_to_the_nearest_living_ancestor(studio: Studio) -> None:
+async def test_restore_uses_the_nearest_live_ancestor_without_the_former_parent(studio: Studio) -> None:
     root = await studio.teacher.node("workspace")
     outer = await studio.teacher.node("folder", parent=root)
     inner = await studio.teacher.node("folder", parent=outer)
@@ -219,7 +219,7 @@ async def test_without_any_living_ancestor_it_becomes_a_root_of_the_owner(studio
     assert (back["restored_to"], back["fallback"]) == (None, False)
 
 
-async def test_what_a_private_folder_hid_is_not_shown_by_the_next_one(studio: Studio) -> None:
+async def test_restore_keeps_the_visibility_of_a_private_parent(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", visibility="public")
     hidden = await studio.teacher.node("folder", parent=root, visibility="private")
     study = await studio.teacher.node("study", parent=hidden)
@@ -242,7 +242,7 @@ async def test_a_title_that_is_taken_by_now_keeps_a_study_in_the_bin(studio: Stu
     await restore(studio.teacher, study)
 
 
-async def test_only_the_root_of_a_batch_comes_back(studio: Studio) -> None:
+async def test_only_the_root_of_a_batch_can_be_restored(studio: Studio) -> None:
     folder = await studio.teacher.node("folder")
     study = await studio.teacher.node("study", parent=folder)
     path = f"/nodes/{study['id']}/restore"

@@ -55,7 +55,7 @@ def readers_in(document: Any) -> list[Reader]:
     return found
 
 
-async def test_what_is_in_the_bin_is_404_on_every_route_that_reads_a_node(studio: Studio) -> None:
+async def test_trashed_node_is_404_on_every_route_that_reads_a_node(studio: Studio) -> None:
     readers = readers_in((await studio.http.get("/openapi.json")).json())
     root = await studio.teacher.node("workspace", visibility="public")
     folder = await studio.teacher.node("folder", parent=root)
@@ -72,7 +72,7 @@ async def test_what_is_in_the_bin_is_404_on_every_route_that_reads_a_node(studio
             assert set(codes.values()) == {"NODE_NOT_FOUND"}, codes
 
 
-async def test_what_is_in_the_bin_is_in_no_list_and_behind_no_link(studio: Studio) -> None:
+async def test_trashed_node_is_in_no_list_and_behind_no_link(studio: Studio) -> None:
     root = await studio.teacher.node("workspace")
     folder = await studio.teacher.node("folder", parent=root)
     inside = await studio.teacher.node("folder", parent=folder)
@@ -92,7 +92,7 @@ async def test_what_is_in_the_bin_is_in_no_list_and_behind_no_link(studio: Studi
     assert len((await studio.pupil.call("GET", "/shared-with-me"))["items"]) == 2
 
 
-async def test_who_came_by_a_link_sees_what_they_trashed_with_it(studio: Studio) -> None:
+async def test_user_with_a_link_sees_the_nodes_trashed_with_it(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     folder = await studio.teacher.node("folder", parent=root)
     link = await studio.teacher.call("POST", f"/share/{root['id']}/links", {"role": "editor"})

@@ -14,7 +14,7 @@ _TRASHING = "NEW.event_type = 'node.trashed'"
 _CREATING = "NEW.event_type = 'node.created' AND NEW.payload ->> 'parent_id' IS NOT NULL"
 
 
-async def test_a_node_is_not_made_in_a_folder_that_goes_into_the_bin(
+async def test_node_is_not_created_in_a_folder_that_is_trashed_meanwhile(
     studio: Studio, superuser: asyncpg.Connection
 ) -> None:
     root = await studio.teacher.node("workspace")
@@ -33,7 +33,7 @@ async def test_a_node_is_not_made_in_a_folder_that_goes_into_the_bin(
     assert batch["count"] == 2
 
 
-async def test_what_is_made_before_a_folder_goes_goes_with_it(
+async def test_node_created_before_the_trashing_is_part_of_the_batch(
     studio: Studio, superuser: asyncpg.Connection
 ) -> None:
     root = await studio.teacher.node("workspace")
@@ -50,7 +50,7 @@ async def test_what_is_made_before_a_folder_goes_goes_with_it(
     assert batch["count"] == 3
 
 
-async def test_a_batch_whose_place_leaves_before_it_comes_back_goes_to_the_next_one(
+async def test_restore_uses_the_next_ancestor_if_the_first_is_trashed_meanwhile(
     studio: Studio, superuser: asyncpg.Connection
 ) -> None:
     """At once: nobody is told to try again, and nobody waits for it any longer."""
@@ -75,7 +75,7 @@ async def test_a_place_in_another_tree_that_is_not_held_is_asked_for_again(
     assert await restored_to(studio, study) == outer["id"]
 
 
-async def test_a_place_that_leaves_in_another_tree_gives_way_to_the_next_one_there(
+async def test_restore_uses_the_next_ancestor_if_the_first_is_in_another_tree(
     studio: Studio, superuser: asyncpg.Connection
 ) -> None:
     root, other = [await studio.teacher.node("workspace") for _ in range(2)]
@@ -119,7 +119,7 @@ async def restored_while_trashing(
         return await restoring
 
 
-async def test_of_two_who_trash_or_restore_at_once_one_does(studio: Studio) -> None:
+async def test_one_of_two_concurrent_trashings_or_restores_succeeds(studio: Studio) -> None:
     root = await studio.teacher.node("workspace")
     node = await studio.teacher.node("folder", parent=root)
     for method, path, code in (
@@ -148,7 +148,7 @@ async def test_two_studies_with_one_title_do_not_both_come_back(studio: Studio) 
     assert sorted(answer.status_code for answer in answers) == [200, 409]
 
 
-async def test_nobody_waits_in_a_circle(studio: Studio) -> None:
+async def test_concurrent_trashings_and_restores_do_not_deadlock(studio: Studio) -> None:
     """Batches leave and come back while their folder fills, is renamed, and leaves and comes back itself."""
     root = await studio.teacher.node("workspace")
     folder = await studio.teacher.node("folder", parent=root)

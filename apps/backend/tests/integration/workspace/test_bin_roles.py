@@ -99,7 +99,7 @@ async def test_a_whole_tree_is_its_owners_to_trash(studio: Studio) -> None:
     assert (seen["former_parent"], seen["count"]) == (None, 2)
 
 
-async def test_what_moves_to_another_owner_is_in_that_owners_bin(studio: Studio) -> None:
+async def test_moved_node_is_in_the_bin_of_its_new_owner(studio: Studio) -> None:
     _, folder = await club(studio, pupil="editor")
     study = await studio.teacher.node("study", parent=folder)
     await studio.teacher.call("DELETE", f"/nodes/{study['id']}", match=1)

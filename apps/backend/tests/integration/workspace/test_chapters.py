@@ -137,7 +137,7 @@ async def test_a_deleted_move_takes_what_follows_along(
         assert await studio.teacher.error_code(404, "DELETE", path, match=2) == "NOT_FOUND_IN_NODE"
 
 
-async def test_a_path_goes_on_naming_its_move_when_variations_change_places(
+async def test_move_path_stays_valid_after_variations_are_swapped(
     studio: Studio, studies: StudyFactory, database: Database
 ) -> None:
     chapter = await studies.chapter("1. e4 e5 (1... c5 2. Nf3) (1... c6) 2. Nf3")
@@ -291,7 +291,7 @@ async def test_changes_of_two_chapters_at_once_both_win(
     assert await differences(database) == []
 
 
-async def test_a_game_of_400_half_moves_goes_on(studio: Studio, studies: StudyFactory) -> None:
+async def test_game_of_400_half_moves_can_be_extended(studio: Studio, studies: StudyFactory) -> None:
     chapter = await studies.chapter(knight_moves_pgn(400))
     path = ".".join(knight_moves(400))
     body = {"after": path, "move": "Nf3"}

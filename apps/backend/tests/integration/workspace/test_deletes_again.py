@@ -12,9 +12,7 @@ async def twice(who: Person, path: str, *, match: str | None = None) -> list[int
     ]
 
 
-async def test_a_delete_is_answered_again_to_who_may_still_ask_there(
-    studio: Studio, studies: StudyFactory
-) -> None:
+async def test_delete_is_replayed_for_senders_with_access(studio: Studio, studies: StudyFactory) -> None:
     chapter = await studies.chapter()
     study = chapter.study["id"]
     await studio.teacher.share(chapter.study, "pupil", "commenter")

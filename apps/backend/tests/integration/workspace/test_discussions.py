@@ -40,7 +40,7 @@ async def test_a_thread_is_begun_with_its_event(club: Club) -> None:
     }
 
 
-async def test_a_thread_stands_on_a_node_a_chapter_or_a_move(club: Club) -> None:
+async def test_thread_can_be_on_a_node_a_chapter_or_a_move(club: Club) -> None:
     chapter = str(club.chapter.id)
     on_move = await club.thread(chapter_id=chapter, move_path="e2e4.e7e5", body="move")
     assert (on_move["chapter_id"], on_move["move_path"]) == (chapter, "e2e4.e7e5")
@@ -69,7 +69,7 @@ async def test_the_chapter_and_the_move_must_exist(club: Club, studio: Studio) -
     "fields",
     [{"body": ""}, {"body": " \n"}, {"body": "x" * 10_001}, {"title": "x" * 201}, {"kind": "rant"}, {"x": 1}],
 )
-async def test_what_is_no_thread_is_refused(club: Club, fields: dict[str, Any]) -> None:
+async def test_invalid_thread_is_refused(club: Club, fields: dict[str, Any]) -> None:
     body = {"target": club.study, "kind": "note", "body": "x", **fields}
     assert await club.commenter.error_code(422, "POST", "/discussions", body) == "VALIDATION_ERROR"
 
@@ -189,13 +189,13 @@ async def test_a_thread_is_deleted_with_its_replies_by_its_author_or_an_editor(
         assert await connection.fetch(left) == []
 
 
-async def test_who_may_only_read_begins_no_thread(club: Club) -> None:
+async def test_viewer_cannot_create_a_thread(club: Club) -> None:
     body = {"target": club.study, "kind": "note", "body": "x"}
     assert await club.viewer.error_code(403, "POST", "/discussions", body) == "ROLE_MISSING"
     assert await club.anonymous.error_code(401, "POST", "/discussions", body) == "TOKEN_MISSING"
 
 
-async def test_anybody_reads_discussions_of_what_is_public(club: Club) -> None:
+async def test_anonymous_requester_reads_discussions_of_a_public_node(club: Club) -> None:
     thread = await club.thread()
     await club.set_visibility("public")
     assert (await thread_of(club, thread, club.anonymous))["id"] == thread["id"]
@@ -205,7 +205,7 @@ async def test_anybody_reads_discussions_of_what_is_public(club: Club) -> None:
     assert await club.stranger.error_code(403, "POST", "/discussions", body) == "ROLE_MISSING"
 
 
-async def test_a_link_to_commenters_lets_somebody_with_a_token_talk(club: Club) -> None:
+async def test_commenter_link_lets_a_user_with_a_token_write(club: Club) -> None:
     link = await club.owner.link(club.chapter.study, "commenter")
     guest = await club.stranger.open_link(link)
     thread = await club.thread(guest)
@@ -217,7 +217,7 @@ async def test_a_link_to_commenters_lets_somebody_with_a_token_talk(club: Club) 
 
 
 @pytest.mark.guarantee("G81")
-async def test_a_thread_of_a_node_one_may_not_read_is_answered_like_a_missing_one(club: Club) -> None:
+async def test_thread_of_a_hidden_node_gets_the_response_of_a_missing_one(club: Club) -> None:
     thread = await club.thread()
     reply = await club.reply(thread)
     for method, path, body in [

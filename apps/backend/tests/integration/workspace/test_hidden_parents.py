@@ -34,7 +34,7 @@ async def _read(person: Person, folder: Any, study: Any) -> str:
     return "\n".join([(await person.send("GET", path)).text for path in paths])
 
 
-async def test_grantee_is_not_told_the_id_of_a_hidden_parent(studio: Studio) -> None:
+async def test_grantee_does_not_get_the_id_of_a_hidden_parent(studio: Studio) -> None:
     tree = await _tree(studio)
     folder, study = tree["folder"], tree["study"]
     text = await _read(studio.pupil, folder, study)
@@ -78,7 +78,7 @@ async def test_bin_does_not_tell_the_id_of_a_hidden_parent(studio: Studio) -> No
     assert shown["parent_id"] == tree["secret"]["id"]
 
 
-async def test_parent_is_told_to_its_readers(studio: Studio) -> None:
+async def test_readers_of_the_parent_get_its_id(studio: Studio) -> None:
     tree = await _tree(studio)
     folder, secret = tree["folder"], tree["secret"]
     await studio.teacher.share(folder, "ada", "editor")

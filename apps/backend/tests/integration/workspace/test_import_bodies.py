@@ -126,7 +126,7 @@ async def test_a_field_of_the_wrong_form_is_named(studio: Studio) -> None:
     assert await studio.teacher.error_code(422, "POST", IMPORT_PATH, {"title": "x"}) == "VALIDATION_ERROR"
 
 
-async def test_what_is_declared_as_something_else_or_compressed_is_refused(studio: Studio) -> None:
+async def test_body_with_another_media_type_or_encoding_is_refused(studio: Studio) -> None:
     for kind in ("application/pdf", "", "multipart/mixed; boundary=x"):
         refusal = await import_refused(studio.teacher, 415, game(1), content_type=kind)
         assert refusal["error_code"] == "UNSUPPORTED_MEDIA_TYPE"

@@ -57,7 +57,7 @@ async def test_a_large_file_is_taken_and_its_task_ends_with_the_report(studio: S
     assert [one["title"] for one in tree["items"]][:3] == ["Club", "Spring", "Spring 1–64"]
 
 
-async def test_what_a_worker_writes_belongs_to_the_command_that_was_taken(studio: Studio) -> None:
+async def test_worker_writes_events_of_the_recorded_command(studio: Studio) -> None:
     path = await begun(studio)
     [command] = await fetch_rows(studio, COMMAND)
     assert command["status"] == "PROCESSING"
@@ -76,7 +76,7 @@ async def test_what_a_worker_writes_belongs_to_the_command_that_was_taken(studio
     assert [one["actor"] for one in senders] == ["teacher"]
 
 
-async def test_the_file_lies_in_the_task_alone_and_goes_with_its_end(studio: Studio) -> None:
+async def test_file_is_only_in_the_task_and_removed_at_its_end(studio: Studio) -> None:
     path = await begun(studio)
     [command], [task] = await fetch_rows(studio, COMMAND), await fetch_rows(studio, TASK)
     assert from_json(command["payload"]).keys() == {"size_bytes", "sha256", "parent_id", "asker"}
@@ -88,7 +88,7 @@ async def test_the_file_lies_in_the_task_alone_and_goes_with_its_end(studio: Stu
     assert after["aggregate_id"] == task["aggregate_id"] == UUID(report["folder_id"])
 
 
-async def test_a_chain_that_began_elsewhere_goes_on_in_the_worker(studio: Studio) -> None:
+async def test_worker_continues_the_chain_of_the_request(studio: Studio) -> None:
     chain = "11111111-2222-4333-8444-555555555555"
     path = task_path(await send_pgn(studio.teacher, FILE, headers={"X-Correlation-Id": chain}))
     async with running_worker(studio):
@@ -113,7 +113,7 @@ async def test_a_refused_import_fails_with_game_and_line_and_leaves_nothing(stud
     assert [from_json(one["input_data"]).keys() for one in await fetch_rows(studio, TASK)] == [{"asker"}] * 2
 
 
-async def test_what_happened_to_the_parent_meanwhile_counts(studio: Studio) -> None:
+async def test_import_task_checks_its_parent_again(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     folder = await studio.teacher.node("folder", "Club", root)
     await studio.teacher.share(root, "pupil", "editor")
@@ -128,7 +128,7 @@ async def test_what_happened_to_the_parent_meanwhile_counts(studio: Studio) -> N
     assert await row_counts(studio) == NO_ROWS
 
 
-async def test_progress_goes_forward_while_a_file_is_read(studio: Studio) -> None:
+async def test_progress_increases_while_a_file_is_parsed(studio: Studio) -> None:
     await begun(studio)
     seen: list[float] = []
 
@@ -185,7 +185,7 @@ async def test_an_import_that_never_ends_is_given_up(studio: Studio, monkeypatch
     assert from_json(task["input_data"]).keys() == {"asker"}
 
 
-async def test_without_the_package_chess_the_task_says_so(
+async def test_task_without_the_package_chess_fails_with_its_error(
     studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = await begun(studio)
@@ -194,7 +194,7 @@ async def test_without_the_package_chess_the_task_says_so(
         assert (await wait_for_task_end(studio.teacher, path))["error"]["error_code"] == "CHESS_NOT_INSTALLED"
 
 
-async def test_a_task_is_seen_by_who_started_it_and_by_who_may_read_its_node(studio: Studio) -> None:
+async def test_task_is_visible_to_its_requester_and_to_readers_of_its_node(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     await studio.teacher.share(root, "pupil", "viewer")
     path = await begun(studio, query=f"parent_id={root['id']}")
@@ -269,7 +269,7 @@ def counts_of(report: Any) -> dict[str, int]:
     return {name: count for name, count in report.items() if name.endswith("_count")}
 
 
-async def test_nobody_has_any_number_of_large_files_waiting(
+async def test_number_of_waiting_large_imports_of_a_user_is_limited(
     studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("backend.workspace.pgn._file_reader._GAMES_AT_ONCE_MAX", 1)
@@ -286,7 +286,7 @@ async def test_nobody_has_any_number_of_large_files_waiting(
     task_path(await send_pgn(studio.teacher, games(2)))
 
 
-async def test_who_lost_the_node_learns_nothing_of_what_was_made_there(studio: Studio) -> None:
+async def test_task_result_is_hidden_after_access_to_the_node_is_lost(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     await studio.teacher.share(root, "pupil", "editor")
     path = await begun_by(studio.pupil, root["id"])
@@ -298,7 +298,7 @@ async def test_who_lost_the_node_learns_nothing_of_what_was_made_there(studio: S
     assert (await studio.teacher.call("GET", path))["status"] == "COMPLETED"
 
 
-async def test_who_lost_the_parent_learns_nothing_of_a_refusal_there(studio: Studio) -> None:
+async def test_task_error_is_hidden_after_access_to_the_parent_is_lost(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     await studio.teacher.share(root, "pupil", "editor")
     path = await begun_by(studio.pupil, root["id"])

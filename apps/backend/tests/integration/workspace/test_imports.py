@@ -154,7 +154,7 @@ async def test_a_game_that_cannot_be_read_is_left_out_and_reported(studio: Studi
     assert (told.payload["games"], told.payload["skipped"]) == (3, [skipped])
 
 
-async def test_each_left_out_game_is_told_by_one_study(studio: Studio) -> None:
+async def test_each_skipped_game_is_in_the_event_of_one_study(studio: Studio) -> None:
     file = "\n".join([BROKEN_GAME, games(64), BROKEN_GAME, games(2), BROKEN_GAME])
     report = await import_pgn(studio.teacher, file)
     assert [one["game"] for one in report["skipped"]] == [1, 66, 69]
@@ -167,7 +167,7 @@ async def test_of_many_left_out_games_a_hundred_are_named_and_all_are_counted(st
     assert (report["skipped_count"], len(report["skipped"])) == (101, 100)
 
 
-async def test_strict_refuses_the_whole_file_and_says_which_game_and_line(studio: Studio) -> None:
+async def test_strict_import_refuses_the_file_with_game_and_line(studio: Studio) -> None:
     refusal = await import_refused(
         studio.teacher, 422, f"{game(1)}\n{BROKEN_GAME}\n{game(3)}", f"{IMPORT_PATH}?strict=true"
     )
@@ -223,7 +223,7 @@ async def test_200_games_are_imported_at_once_and_one_more_is_left_to_a_worker(s
     assert (await send_pgn(studio.teacher, bare)).status_code == 202
 
 
-async def test_what_an_import_fails_for_leaves_nothing_behind(studio: Studio) -> None:
+async def test_failed_import_writes_nothing(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     study = await studio.teacher.node("study", "Club", root)
     answer = await send_pgn(studio.teacher, games(2), f"{IMPORT_PATH}?title=Club&parent_id={root['id']}")
@@ -255,7 +255,7 @@ async def test_an_import_needs_an_editor(studio: Studio) -> None:
     assert (await import_refused(studio.teacher, 404, game(1), into_folder))["error_code"] == "NODE_NOT_FOUND"
 
 
-async def test_the_same_key_again_gets_the_same_report_and_nothing_is_imported_twice(studio: Studio) -> None:
+async def test_import_replay_returns_the_same_report_and_imports_nothing(studio: Studio) -> None:
     keyed = {"headers": {"Idempotency-Key": "once"}}
     first = await send_pgn(studio.teacher, games(2), **keyed)
     there = await row_counts(studio)
@@ -276,7 +276,7 @@ async def test_others_are_answered_while_a_file_is_read(studio: Studio) -> None:
     await importing
 
 
-async def test_nobody_waits_for_a_folder_of_studies_to_be_written(studio: Studio, superuser: Any) -> None:
+async def test_import_of_a_folder_does_not_block_its_parent(studio: Studio, superuser: Any) -> None:
     root = await studio.teacher.node("workspace", "Club")
     async with closed_gate(superuser, Gate("INSERT", "workspace_chapters")) as gate:
         importing = asyncio.create_task(
@@ -303,7 +303,7 @@ async def test_a_parent_that_is_trashed_while_a_folder_is_written_refuses_it(
 
 
 @pytest.mark.parametrize("path", [IMPORT_PATH, "/studies/{study}/import-pgn"])
-async def test_without_the_package_chess_an_import_says_so(
+async def test_import_without_the_package_chess_is_501(
     studio: Studio, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = await studio.teacher.node("study", "Club")
@@ -322,7 +322,7 @@ async def test_a_purged_study_takes_the_kept_answer_of_its_import_along(studio: 
 
 
 @pytest.mark.parametrize("into", [False, True])
-async def test_an_import_that_was_answered_is_answered_again_without_reading_the_file(
+async def test_import_replay_does_not_parse_the_file(
     studio: Studio, monkeypatch: pytest.MonkeyPatch, into: bool
 ) -> None:
     path, headers = IMPORT_PATH, {"Idempotency-Key": "once"}

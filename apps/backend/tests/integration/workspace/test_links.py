@@ -39,7 +39,7 @@ async def expire(database: Database, link: Any) -> None:
         )
 
 
-async def test_a_link_lets_anybody_in_as_far_as_it_says(studio: Studio) -> None:
+async def test_link_gives_its_role_to_each_holder(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Club")
     study = await studio.teacher.node("study", "Endgames", root)
     link = await studio.teacher.link(study, "viewer")
@@ -60,7 +60,7 @@ async def test_a_link_lets_anybody_in_as_far_as_it_says(studio: Studio) -> None:
     assert await studio.anonymous.error_code(401, "GET", f"/nodes/{study['id']}") == "TOKEN_MISSING"
 
 
-async def test_who_writes_says_who_they_are_even_with_a_link(studio: Studio) -> None:
+async def test_write_with_a_link_needs_a_bearer_token(studio: Studio) -> None:
     root = await studio.teacher.node("workspace")
     link = await studio.teacher.link(root, "editor")
     body = {"kind": "study", "title": "Guests", "parent_id": root["id"]}
@@ -109,7 +109,7 @@ async def test_the_answer_with_a_token_is_given_once(studio: Studio) -> None:
 
 
 @pytest.mark.parametrize("how", ["revoked", "expired", "trashed", "private", "unknown", "no token"])
-async def test_a_link_that_leads_nowhere_is_like_one_that_never_was(
+async def test_invalid_link_gets_the_response_of_an_unknown_one(
     studio: Studio, database: Database, how: str
 ) -> None:
     root = await studio.teacher.node("workspace")
@@ -190,7 +190,7 @@ async def test_a_node_has_a_bounded_number_of_links(studio: Studio, monkeypatch:
     assert code == "SHARE_LIMIT_REACHED"
 
 
-async def test_a_link_with_a_password_opens_for_who_knows_it(studio: Studio) -> None:
+async def test_link_with_a_password_opens_with_the_password(studio: Studio) -> None:
     node = await studio.teacher.node("workspace")
     link = await studio.teacher.link(node, "viewer", password="Zoë ☕")
     path = f"/links/{link['token']}/open"

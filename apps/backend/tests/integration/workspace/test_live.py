@@ -168,7 +168,7 @@ async def test_a_public_node_is_heard_without_a_token(club: Club, broadcast: Bro
 
 
 @pytest.mark.guarantee("G81")
-async def test_a_stream_one_may_not_hear_is_answered_like_a_missing_one(
+async def test_stream_of_a_hidden_node_gets_the_response_of_a_missing_one(
     club: Club, broadcast: Broadcast
 ) -> None:
     for node_id in (club.study, uuid4(), "no-id"):
@@ -178,9 +178,7 @@ async def test_a_stream_one_may_not_hear_is_answered_like_a_missing_one(
             assert await broadcast.as_heard(club.anonymous).error_code(401, method, path) == "TOKEN_MISSING"
 
 
-async def test_a_ticket_opens_one_stream_of_its_node_for_whoever_has_no_header(
-    club: Club, broadcast: Broadcast
-) -> None:
+async def test_ticket_opens_one_stream_of_its_node_without_a_header(club: Club, broadcast: Broadcast) -> None:
     ticket = (await club.viewer.call("POST", f"/nodes/{club.study}/stream-ticket"))["ticket"]
     browser = broadcast.as_heard(club.anonymous)
     elsewhere = f"/nodes/{club.root['id']}/events?ticket={ticket}"
@@ -218,7 +216,7 @@ async def take_away(club: Club) -> None:
 
 @pytest.mark.guarantee("G84")
 @pytest.mark.parametrize("lose", [revoke, make_private, take_away])
-async def test_who_may_not_read_a_node_any_more_is_told_no_more(
+async def test_stream_ends_when_access_to_the_node_is_lost(
     club: Club, broadcast: Broadcast, lose: Any
 ) -> None:
     async with broadcast.follow(club.viewer) as ear, broadcast.follow(club.owner) as owners:
@@ -273,7 +271,7 @@ async def test_streams_below_end_with_what_is_trashed_above(club: Club, broadcas
 
 
 @pytest.mark.guarantee("G84")
-async def test_a_right_that_is_lost_without_any_news_ends_a_stream_at_the_next_ping(
+async def test_stream_ends_at_the_next_ping_after_access_was_lost_without_event(
     club: Club, broadcast: Broadcast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_live, "_PING_S", 0.05)

@@ -29,7 +29,7 @@ async def test_a_node_is_made_with_its_event_in_one_transaction(studio: Studio, 
     assert folder["visibility"] == "shared"
 
 
-async def test_an_answer_has_the_version_as_its_etag_and_says_where_the_node_is(studio: Studio) -> None:
+async def test_response_has_etag_and_location(studio: Studio) -> None:
     made = await studio.teacher.send("POST", "/nodes", {"kind": "folder", "title": "x"})
     assert made.headers["etag"] == '"1"'
     assert made.headers["location"] == f"/api/v1/nodes/{made.json()['id']}"
@@ -109,7 +109,7 @@ async def test_a_moved_node_takes_everything_below_it_along(studio: Studio) -> N
     assert len(await studio.stream(leaf["id"])) == 1
 
 
-async def test_a_node_never_comes_to_stand_below_itself(studio: Studio) -> None:
+async def test_node_cannot_be_moved_below_itself(studio: Studio) -> None:
     root = await studio.teacher.node("workspace")
     outer = await studio.teacher.node("folder", parent=root)
     inner = await studio.teacher.node("folder", parent=outer)
@@ -174,7 +174,7 @@ async def test_a_strangers_node_is_answered_like_a_missing_one(studio: Studio) -
     assert await studio.anonymous.error_code(401, "GET", f"/nodes/{uuid4()}") == "TOKEN_MISSING"
 
 
-async def test_anybody_reads_what_is_public_and_nobody_else_changes_it(studio: Studio) -> None:
+async def test_public_node_is_readable_without_token_and_not_writable(studio: Studio) -> None:
     node = await studio.teacher.node("workspace", visibility="public")
     inner = await studio.teacher.node("folder", parent=node)
     hidden = await studio.teacher.node("folder", parent=node, visibility="private")

@@ -181,9 +181,7 @@ async def test_a_batch_that_is_erased_in_pieces_is_erased_whole(
     assert await tables_containing(superuser, SECRET) == {}
 
 
-async def test_what_was_trashed_earlier_survives_at_the_former_place(
-    studio: Studio, database: Database
-) -> None:
+async def test_purge_keeps_nested_batches_at_the_former_parent(studio: Studio, database: Database) -> None:
     root = await studio.teacher.node("workspace")
     folder = await studio.teacher.node("folder", parent=root)
     inner = await studio.teacher.node("folder", parent=folder)
@@ -213,7 +211,9 @@ async def test_what_was_trashed_earlier_survives_at_the_former_place(
     assert (await studio.teacher.call("GET", f"/nodes/{within['id']}"))["title"] == "kept"
 
 
-async def test_what_survives_a_whole_tree_is_a_root_of_its_owner(studio: Studio, database: Database) -> None:
+async def test_nested_batch_of_a_purged_tree_becomes_a_root_of_its_owner(
+    studio: Studio, database: Database
+) -> None:
     root = await studio.teacher.node("workspace", visibility="private")
     await grant(studio, root, "pupil", "editor")
     folder = await studio.teacher.node("folder", parent=root)
@@ -276,7 +276,7 @@ async def test_an_answer_about_what_was_purged_is_not_given_again(studio: Studio
     assert SECRET not in answer.text
 
 
-async def test_what_somebody_writes_meanwhile_is_purged_too(
+async def test_purge_includes_concurrent_writes(
     studio: Studio, database: Database, superuser: asyncpg.Connection
 ) -> None:
     """A write that began before its study went into the bin ends after the purge has begun."""

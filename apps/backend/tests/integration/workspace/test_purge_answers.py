@@ -10,9 +10,7 @@ from tests.fixtures.table_contents import tables_containing
 SECRET = "Najdorf-with-a-twist"
 
 
-async def test_what_was_answered_about_a_node_is_purged_with_it(
-    studio: Studio, superuser: asyncpg.Connection
-) -> None:
+async def test_purge_erases_stored_responses_of_a_node(studio: Studio, superuser: asyncpg.Connection) -> None:
     """The words stand in answers alone, once the rest of the node is purged."""
     number = 0
 

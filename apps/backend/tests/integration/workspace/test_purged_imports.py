@@ -90,7 +90,7 @@ async def test_an_import_that_waits_is_cancelled_when_its_place_is_purged(
     assert await studio.teacher.error_code(404, "GET", path) == "NOT_FOUND_IN_NODE"
 
 
-async def test_an_import_into_another_folder_goes_on(studio: Studio, folder: Any) -> None:
+async def test_import_into_another_folder_is_not_cancelled_by_a_purge(studio: Studio, folder: Any) -> None:
     other = await studio.teacher.node("folder", "Club")
     path = task_path(await send_pgn(studio.teacher, games(201), f"{IMPORT_PATH}?parent_id={other['id']}"))
     assert (await studio.teacher.call("GET", path))["result"] is None
@@ -113,7 +113,7 @@ async def test_an_import_that_begins_while_its_place_is_purged_is_found(
     assert tuple(task) == ("CANCELLED", None, None, None, None)
 
 
-async def test_purges_of_different_trees_lock_the_exports_that_they_share_in_one_order(
+async def test_purges_of_different_trees_lock_shared_exports_in_one_order(
     studio: Studio, folder: Any, superuser: asyncpg.Connection
 ) -> None:
     first, second = UUID(int=1), UUID(int=2)

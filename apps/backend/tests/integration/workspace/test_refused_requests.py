@@ -77,9 +77,7 @@ async def test_title_from_a_file_is_one_line(studio: Studio) -> None:
         ('"other", W/"1"', 412, "VERSION_STALE"),
     ],
 )
-async def test_if_match_that_cannot_match_says_why(
-    studio: Studio, header: str, status: int, code: str
-) -> None:
+async def test_invalid_if_match_names_the_reason(studio: Studio, header: str, status: int, code: str) -> None:
     root = await studio.teacher.node("workspace")
     answer = await studio.teacher.send("PATCH", f"/nodes/{root['id']}", {"title": "x"}, match=header)
     assert (answer.status_code, answer.json()["error_code"]) == (status, code)

@@ -64,7 +64,7 @@ async def test_a_thread_has_room_for_so_many_replies(club: Club, monkeypatch: py
     assert await club.commenter.error_code(422, "POST", path, {"body": "x"}) == "DISCUSSION_FULL"
 
 
-async def test_an_edit_keeps_what_was_said_before(club: Club) -> None:
+async def test_edit_keeps_the_former_body_in_the_history(club: Club) -> None:
     reply = await club.reply(await club.thread(), body="first")
     path = f"/replies/{reply['id']}"
     second = await club.commenter.call("PATCH", path, {"body": "second @bob"}, match=1)
@@ -80,7 +80,7 @@ async def test_an_edit_keeps_what_was_said_before(club: Club) -> None:
     assert answer.headers["etag"] == '"3"'
 
 
-async def test_an_edit_that_says_the_same_writes_nothing(club: Club) -> None:
+async def test_edit_with_an_equal_body_writes_nothing(club: Club) -> None:
     reply = await club.reply(await club.thread(), body="same")
     answer = await club.commenter.send("PATCH", f"/replies/{reply['id']}", {"body": "same"}, match=1)
     assert (answer.status_code, answer.headers["etag"]) == (200, '"1"')
@@ -115,7 +115,7 @@ async def test_a_reply_is_changed_by_its_author_or_an_admin(club: Club) -> None:
     assert await club.admin.error_code(404, "DELETE", path) == "NOT_FOUND_IN_NODE"
 
 
-async def test_an_author_who_may_only_read_by_now_changes_nothing(club: Club) -> None:
+async def test_author_who_is_now_a_viewer_cannot_change_the_reply(club: Club) -> None:
     reply = await club.reply(await club.thread(club.other), club.other)
     await club.owner.share(club.chapter.study, "other", "viewer")
     path = f"/replies/{reply['id']}"
@@ -143,7 +143,7 @@ async def test_a_deleted_reply_keeps_its_place_until_the_last_answer_goes(
     assert await shown(club, thread) == []
 
 
-async def test_a_deleted_reply_takes_no_edit_and_no_reaction_and_shows_no_history(club: Club) -> None:
+async def test_deleted_reply_has_no_edit_no_reaction_and_no_history(club: Club) -> None:
     thread = await club.thread()
     reply = await club.reply(thread)
     await club.reply(thread, parent_id=reply["id"])
@@ -210,9 +210,7 @@ async def test_a_reply_has_fifty_different_emoji_at_most(club: Club, monkeypatch
     assert await club.editor.error_code(422, "PUT", f"{path}/{chr(0x1F600)}") == "REACTIONS_FULL"
 
 
-async def test_a_reply_to_a_thread_that_is_being_deleted_is_there_with_it_or_not_at_all(
-    club: Club, database: Database
-) -> None:
+async def test_reply_racing_a_thread_deletion_is_deleted_or_refused(club: Club, database: Database) -> None:
     for _ in range(5):
         thread = await club.thread()
         path = f"/discussions/{thread['id']}"

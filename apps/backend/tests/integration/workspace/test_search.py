@@ -54,13 +54,13 @@ async def test_words_are_found_in_titles_descriptions_chapters_and_players(
 
 
 @pytest.mark.parametrize(("words", "title"), [("100%", "100% sure"), ("a_b", "a_b"), (r"c\d", r"c\d")])
-async def test_words_are_looked_for_as_they_stand(studio: Studio, words: str, title: str) -> None:
+async def test_search_takes_wildcards_literally(studio: Studio, words: str, title: str) -> None:
     for one in ("100 times", "axb", "cd", title):
         await studio.teacher.node("folder", one)
     assert await found(studio.teacher, words) == [(title, None, "title")]
 
 
-async def test_what_one_may_not_read_is_not_found(studio: Studio) -> None:
+async def test_search_omits_hidden_nodes(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Endgames of all")
     hidden = await studio.teacher.node("folder", "Endgames, private", root, visibility="private")
     await studio.teacher.node("study", "Endgames, shared again", hidden, visibility="shared")
@@ -95,7 +95,7 @@ async def test_a_grant_in_a_trashed_or_private_place_finds_nothing(studio: Studi
     assert await found(studio.pupil, "endgames") == []
 
 
-async def test_who_has_a_link_finds_what_it_leads_to(studio: Studio) -> None:
+async def test_search_with_a_share_link_finds_its_node(studio: Studio) -> None:
     root = await studio.teacher.node("workspace", "Endgames of all")
     inner = await studio.teacher.node("folder", "Endgames, inner", root)
     link = await studio.teacher.link(inner, "viewer")

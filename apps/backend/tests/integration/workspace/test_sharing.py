@@ -38,7 +38,7 @@ async def test_a_role_is_changed_where_it_was_granted_and_nowhere_else(studio: S
     assert await studio.teacher.error_code(404, "PUT", here, {"role": "viewer"}) == "NOT_FOUND_IN_NODE"
 
 
-async def test_a_second_grant_on_a_node_is_refused_and_one_further_down_counts_there(studio: Studio) -> None:
+async def test_second_grant_on_a_node_is_refused_but_allowed_on_a_descendant(studio: Studio) -> None:
     root = await studio.teacher.node("workspace")
     folder = await studio.teacher.node("folder", parent=root)
     await studio.teacher.share(root, "pupil", "editor")
@@ -53,7 +53,7 @@ async def test_a_second_grant_on_a_node_is_refused_and_one_further_down_counts_t
     assert refused == "ROLE_MISSING"
 
 
-async def test_what_is_revoked_is_gone_at_once(studio: Studio) -> None:
+async def test_revoked_grant_ends_access_at_once(studio: Studio) -> None:
     node = await studio.teacher.node("workspace")
     await studio.teacher.share(node, "pupil", "viewer")
     await studio.teacher.call("DELETE", f"/share/{node['id']}/users/pupil")
@@ -63,7 +63,7 @@ async def test_what_is_revoked_is_gone_at_once(studio: Studio) -> None:
     assert again == "NOT_FOUND_IN_NODE"
 
 
-async def test_nobody_shares_with_themselves_or_with_the_owner(studio: Studio) -> None:
+async def test_share_with_oneself_or_with_the_owner_is_refused(studio: Studio) -> None:
     node = await studio.teacher.node("workspace")
     await studio.teacher.share(node, "admin", "admin")
     admin, path = studio.person("admin"), f"/share/{node['id']}/users"
@@ -106,7 +106,7 @@ async def test_an_editor_shares_nothing(studio: Studio) -> None:
     assert await studio.pupil.error_code(403, "GET", f"/share/{node['id']}") == "ROLE_MISSING"
 
 
-async def test_anybody_may_leave_but_not_into_a_higher_role(studio: Studio) -> None:
+async def test_users_may_leave_unless_they_would_get_a_higher_role(studio: Studio) -> None:
     root = await studio.teacher.node("workspace")
     folder = await studio.teacher.node("folder", parent=root)
     await studio.teacher.share(root, "pupil", "editor")
@@ -152,9 +152,7 @@ async def test_a_node_has_a_bounded_number_of_grants(studio: Studio, monkeypatch
 
 
 @pytest.mark.parametrize("user", ["https://id.example/u/1", "auth0|7", "Zoë ☕", "a b%2Fc", "x" * 255])
-async def test_whatever_a_token_may_call_somebody_can_be_granted_and_revoked(
-    studio: Studio, user: str
-) -> None:
+async def test_each_valid_token_subject_can_be_granted_and_revoked(studio: Studio, user: str) -> None:
     node = await studio.teacher.node("workspace")
     made = await studio.teacher.send(
         "POST", f"/share/{node['id']}/users", {"user_id": user, "role": "viewer"}
@@ -166,7 +164,7 @@ async def test_whatever_a_token_may_call_somebody_can_be_granted_and_revoked(
 
 
 @pytest.mark.parametrize("user", [".", ".."])
-async def test_nobody_is_named_by_what_clients_take_out_of_a_path(studio: Studio, user: str) -> None:
+async def test_user_id_that_clients_normalise_in_a_path_is_refused(studio: Studio, user: str) -> None:
     node = await studio.teacher.node("workspace")
     body = {"user_id": user, "role": "viewer"}
     assert (
@@ -175,7 +173,7 @@ async def test_nobody_is_named_by_what_clients_take_out_of_a_path(studio: Studio
 
 
 @pytest.mark.parametrize(("user", "status"), [("%00", 404), ("", 404), ("x" * 256, 422)])
-async def test_who_cannot_have_a_token_has_no_grant(studio: Studio, user: str, status: int) -> None:
+async def test_user_id_that_no_token_can_have_has_no_grant(studio: Studio, user: str, status: int) -> None:
     node = await studio.teacher.node("workspace")
     await studio.teacher.error_code(status, "DELETE", f"/share/{node['id']}/users/{user}")
     body = {"user_id": "\x1b", "role": "viewer"}
@@ -184,7 +182,7 @@ async def test_who_cannot_have_a_token_has_no_grant(studio: Studio, user: str, s
     )
 
 
-async def test_what_is_private_suspends_grants_and_links_and_keeps_them(studio: Studio) -> None:
+async def test_private_node_suspends_grants_and_links_and_keeps_them(studio: Studio) -> None:
     root = await studio.teacher.node("workspace")
     study = await studio.teacher.node("study", parent=root)
     await studio.teacher.share(root, "pupil", "admin")
@@ -207,7 +205,7 @@ async def test_below_what_is_private_something_may_be_shared_again(studio: Studi
     assert (await studio.pupil.call("GET", f"/nodes/{study['id']}"))["path"] == []
 
 
-async def test_what_was_public_is_like_what_never_was_when_it_is_in_the_bin(studio: Studio) -> None:
+async def test_trashed_public_node_gets_the_response_of_a_missing_one(studio: Studio) -> None:
     node = await studio.teacher.node("workspace", visibility="public")
     await studio.anonymous.call("GET", f"/nodes/{node['id']}")
     await studio.teacher.call("DELETE", f"/nodes/{node['id']}", match=1)
@@ -227,7 +225,7 @@ async def test_a_cursor_of_nobodys_is_refused(studio: Studio) -> None:
         assert await studio.teacher.error_code(422, "GET", f"/shared-with-me?cursor={cursor}")
 
 
-async def test_what_is_shared_with_somebody_is_a_list_of_theirs(studio: Studio) -> None:
+async def test_shared_with_me_lists_granted_nodes(studio: Studio) -> None:
     roots = [await studio.teacher.node("workspace", f"Club {number}") for number in range(4)]
     for root, role in zip(roots, ("viewer", "editor", "viewer", "viewer"), strict=True):
         await studio.teacher.share(root, "pupil", role)
@@ -249,7 +247,7 @@ async def test_what_is_shared_with_somebody_is_a_list_of_theirs(studio: Studio) 
     assert await studio.anonymous.error_code(401, "GET", "/shared-with-me") == "TOKEN_MISSING"
 
 
-async def test_what_was_shared_and_is_in_the_bin_or_ones_own_by_now_is_on_no_list(studio: Studio) -> None:
+async def test_shared_with_me_omits_trashed_and_own_nodes(studio: Studio) -> None:
     root, mine = await studio.teacher.node("workspace"), await studio.pupil.node("workspace")
     given, trashed = [await studio.teacher.node("folder", parent=root) for _ in range(2)]
     for node in (given, trashed):

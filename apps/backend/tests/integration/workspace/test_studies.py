@@ -84,7 +84,7 @@ async def test_a_study_of_the_wrong_form_is_refused(studio: Studio, studies: Stu
         assert await studio.teacher.error_code(422, method, path, body, match=1) == "VALIDATION_ERROR"
 
 
-async def test_what_is_no_study_is_not_found_under_studies(studio: Studio, studies: StudyFactory) -> None:
+async def test_folder_is_not_found_under_studies(studio: Studio, studies: StudyFactory) -> None:
     folder = await studio.teacher.node("folder", visibility="public")
     for who in (studio.teacher, studio.stranger, studio.anonymous):
         assert await who.error_code(404, "GET", f"/studies/{folder['id']}") == "NODE_NOT_FOUND"
@@ -124,7 +124,7 @@ async def test_a_strangers_study_is_answered_like_a_missing_one(
         assert await studio.anonymous.error_code(401, method, chapter.study_path + below) == "TOKEN_MISSING"
 
 
-async def test_without_the_package_chess_all_of_it_says_so(
+async def test_studies_without_the_package_chess_are_501(
     studio: Studio, studies: StudyFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chapter = await studies.chapter()

@@ -38,7 +38,7 @@ async def test_the_whole_study_read_again_is_the_same_study(studio: Studio, stud
     assert second.tree.moves[0].annotation.text == "Größe"
 
 
-async def test_what_is_asked_for_is_left_out(studio: Studio, studies: StudyFactory) -> None:
+async def test_export_mode_omits_the_requested_parts(studio: Studio, studies: StudyFactory) -> None:
     chapter = await studies.chapter(PGN)
     plain = movetext(await exported(studio.teacher, chapter, "?mode=no_comment"))
     assert plain == "1. e4 e5 (1... c5 2. Nf3) 2. Nf3 1-0"
@@ -82,7 +82,7 @@ async def test_the_file_is_named_after_the_study_and_safely(studio: Studio, stud
     assert "set-cookie" not in answer.headers
 
 
-async def test_anybody_exports_what_is_public(studio: Studio, studies: StudyFactory) -> None:
+async def test_anonymous_requester_exports_a_public_study(studio: Studio, studies: StudyFactory) -> None:
     study = await studies.study(visibility="public")
     chapter = await studies.chapter(PGN, study=study)
     assert "Anna" in await exported(studio.anonymous, chapter)

@@ -300,7 +300,7 @@ def test_tree_and_bin_are_what_the_model_says(postgres_settings: PostgresSetting
 
 
 @pytest.mark.long
-def test_tree_and_bin_are_what_the_model_says_for_2_000_steps(postgres_settings: PostgresSettings) -> None:
+def test_tree_and_bin_match_the_model_for_2_000_steps(postgres_settings: PostgresSettings) -> None:
     steps = compare(postgres_settings, steps=2_000, examples=20)
     every = ("create", "rename", "show", "move", "trash", "restore", "purge", "grant", "revoke", "look")
     rare = {"restore elsewhere", "purge around a batch", "move TREE_CYCLE"}

@@ -32,7 +32,7 @@ async def test_an_editor_makes_no_node_with_a_visibility_of_its_own(studio: Stud
     assert (await studio.pupil.call("POST", "/studies", inherits))["visibility"] == "shared"
 
 
-async def test_an_editor_moves_no_node_to_where_it_would_inherit_another_visibility(studio: Studio) -> None:
+async def test_editor_cannot_move_a_node_to_another_inherited_visibility(studio: Studio) -> None:
     tree = await _tree(studio)
     move = f"/nodes/{tree['inherits']['id']}/move"
     there, back = {"parent_id": tree["open"]["id"]}, {"parent_id": tree["folder"]["id"]}

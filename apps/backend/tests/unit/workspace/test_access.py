@@ -82,12 +82,12 @@ def test_each_rule_of_access(path: list[Said], expected: Role | None) -> None:
     assert role_on(*path) is expected
 
 
-def test_the_owner_of_the_root_owns_all_and_the_owner_of_a_moved_node_nothing() -> None:
+def test_owner_of_the_root_owns_the_whole_tree() -> None:
     assert role_on((PRIVATE, None, None), (PRIVATE, VIEWER, None), subject="owner") is OWNER
     assert role_on(NOTHING, NOTHING, subject="somebody who moved it here") is None
 
 
-def test_what_does_not_exist_is_not_found() -> None:
+def test_access_to_a_missing_node_raises_not_found() -> None:
     with pytest.raises(NodeNotFound):
         access_of([], "pupil")
 
@@ -127,7 +127,7 @@ def accessed(role: Role | None, trashed_level: int | None = None) -> Access:
     needed=st.sampled_from(list(Role)),
     trashed=st.sampled_from([None, 0, 1, 2]),
 )
-def test_who_may_not_read_learns_nothing_and_who_may_read_is_told(
+def test_hidden_node_is_not_found_and_readable_node_is_role_missing(
     role: Role | None, needed: Role, trashed: int | None
 ) -> None:
     access = accessed(role, trashed)
@@ -159,7 +159,7 @@ def test_a_node_is_in_the_bin_by_itself_or_with_an_ancestor() -> None:
     before=st.sampled_from(GRANTED),
     after=st.sampled_from(GRANTED),
 )
-def test_admins_are_the_owners_and_nobody_raises_themselves(
+def test_only_owners_change_admins_and_no_user_raises_the_own_role(
     actor: Role, own: bool, before: Role | None, after: Role | None
 ) -> None:
     ranks = [0 if role is None else 1 + role.rank for role in (before, after)]

@@ -79,7 +79,7 @@ def access(role: Role) -> Any:
 
 
 @pytest.mark.parametrize("type_", WorkspaceEvent)
-def test_readers_are_told_every_fact_and_nothing_that_people_wrote(type_: WorkspaceEvent) -> None:
+def test_readers_get_all_fields_except_texts_of_users(type_: WorkspaceEvent) -> None:
     one = event(type_, **FACTS, **SHARING, **PRIVATE)
     for role in (Role.VIEWER, Role.ADMIN):
         assert "private" not in str(redact_for_reader(one, access(role)))
@@ -90,7 +90,7 @@ def test_readers_are_told_every_fact_and_nothing_that_people_wrote(type_: Worksp
 
 
 @pytest.mark.parametrize("type_", [one for one in WorkspaceEvent if one.startswith("acl.")])
-def test_with_whom_a_node_is_shared_is_told_to_admins(type_: WorkspaceEvent) -> None:
+def test_only_admins_get_the_users_of_grants(type_: WorkspaceEvent) -> None:
     one = event(type_, **SHARING)
     assert redact_for_reader(one, access(Role.EDITOR)).payload == {}
     assert activity_entry(one, access(Role.EDITOR)).target.type is EventTarget.NODE
@@ -135,7 +135,7 @@ def test_with_whom_a_node_is_shared_is_told_to_admins(type_: WorkspaceEvent) -> 
         ),
     ],
 )
-def test_an_activity_names_the_finest_thing_and_says_what_was_done(
+def test_activity_entry_has_the_finest_target_and_a_summary(
     type_: WorkspaceEvent, payload: dict[str, Any], target: tuple[str, str], summary: str
 ) -> None:
     told = activity_entry(event(type_, **payload), access(Role.VIEWER))
@@ -151,7 +151,7 @@ def test_a_change_names_what_has_changed_and_not_to_what() -> None:
 
 
 @pytest.mark.parametrize("type_", WorkspaceEvent)
-def test_an_erased_event_says_that_it_was_erased(type_: WorkspaceEvent) -> None:
+def test_activity_entry_of_an_erased_event_is_marked(type_: WorkspaceEvent) -> None:
     told = activity_entry(event(type_, erased=True), access(Role.VIEWER))
     assert (told.erased, told.summary) == (True, "did something that was erased")
 
@@ -159,7 +159,7 @@ def test_an_erased_event_says_that_it_was_erased(type_: WorkspaceEvent) -> None:
 @pytest.mark.parametrize(
     "type_", [WorkspaceEvent.NODE_MOVED, WorkspaceEvent.STUDY_CREATED, WorkspaceEvent.NODE_RESTORED]
 )
-def test_parent_in_an_event_is_told_to_its_readers(type_: WorkspaceEvent) -> None:
+def test_only_readers_of_the_parent_get_its_id_in_events(type_: WorkspaceEvent) -> None:
     parent, former = uuid4(), uuid4()
     node = replace(access(Role.VIEWER).node, parent_id=parent)
     above = replace(node, id=parent, parent_id=None, granted=None)

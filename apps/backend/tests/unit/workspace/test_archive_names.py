@@ -44,7 +44,7 @@ def paths(*nodes: dict[str, Any]) -> list[str]:
     return [one.path for one in plan_archive(to_json(nodes).decode()).studies]
 
 
-def test_a_study_stands_in_the_folders_above_it() -> None:
+def test_archive_path_contains_the_folders_of_a_study() -> None:
     tree = (
         node(1, "workspace", "Club", None, 0),
         node(2, "folder", "a", 1, 1),
@@ -55,7 +55,7 @@ def test_a_study_stands_in_the_folders_above_it() -> None:
     assert paths(*tree) == ["Club/s.pgn", "Club/a/b/t.pgn"]
 
 
-def test_what_is_above_the_exported_node_is_no_part_of_its_paths() -> None:
+def test_archive_path_starts_at_the_exported_node() -> None:
     assert paths(node(2, "folder", "a", 1, 0), node(3, "study", "s", 2, 1)) == ["a/s.pgn"]
     assert paths(node(3, "study", "s", 2, 0)) == ["s.pgn"]
 

@@ -59,7 +59,7 @@ def test_moves_come_and_go_with_all_that_follows_them() -> None:
     assert (found.annotated, found.reordered, found.headers) == ((), (), ())
 
 
-def test_annotations_order_and_headers_are_told_apart() -> None:
+def test_diff_separates_annotations_order_and_headers() -> None:
     before = chapter("{Start} 1. e4 e5 (1... c5) (1... e6) *")
     tree = promote(annotate(before.tree, "e2e4.c7c5", Annotation(nags=(1,))), "e2e4.e7e6")
     tree = annotate(tree, "", Annotation())
@@ -87,7 +87,7 @@ def test_long_lists_are_cut_and_counted() -> None:
 
 @PROPERTY_SETTINGS
 @given(chapters())
-def test_nothing_changed_is_nothing_said_and_what_came_there_goes_back(
+def test_diff_of_equal_states_is_empty_and_reverse_diff_is_symmetric(
     made: tuple[dict[str, str], MoveTree],
 ) -> None:
     headers, tree = made

@@ -113,7 +113,7 @@ def test_an_illegal_move_is_refused_with_the_position(move: str) -> None:
         add_move(MoveTree(), {}, "", move)
 
 
-def test_nobody_passes_while_in_check() -> None:
+def test_pass_in_check_is_illegal() -> None:
     tree = grown("e4 d5 Bb5+")
     with pytest.raises(MoveIllegal):
         add_move(tree, {}, "e2e4.d7d5.f1b5", "--")
@@ -177,7 +177,7 @@ def test_promotion_and_demotion_go_one_step() -> None:
         demote(tree, "c2c4")
 
 
-def test_what_stood_before_a_variation_begins_its_text_when_it_leads() -> None:
+def test_text_before_a_promoted_variation_moves_into_its_text() -> None:
     tree = annotate(grown("e4", "d4"), "d2d4", Annotation(before="Solid is", text="the queen's pawn"))
     assert tree.moves[1].annotation.before == "Solid is"
     assert promote(tree, "d2d4").moves[0].annotation == Annotation(text="Solid is\nthe queen's pawn")
@@ -203,7 +203,7 @@ def test_an_annotation_is_kept_as_a_file_would_give_it_back() -> None:
     assert start.start == Annotation(text="Begin", circles=("Ga1",))
 
 
-def test_a_clock_that_is_said_counts_more_than_one_in_the_text() -> None:
+def test_clock_field_has_priority_over_a_clock_in_the_text() -> None:
     assert to_canonical(Annotation(text="[%clk 0:00:01] x", clock_s=2.00049)) == Annotation(
         text="[%clk 0:00:01] x", clock_s=2.0
     )
@@ -230,7 +230,7 @@ def test_a_clock_that_is_said_counts_more_than_one_in_the_text() -> None:
         Annotation(text="[%cal" * 9 + " Ge2e4]" + " Ge2e4]" * 8),
     ],
 )  # fmt: skip
-def test_what_pgn_cannot_say_is_refused(annotation: Annotation) -> None:
+def test_annotation_that_pgn_cannot_express_is_refused(annotation: Annotation) -> None:
     with pytest.raises(AnnotationInvalid):
         annotate(grown("e4", "d4"), "d2d4", annotation)
 
@@ -266,7 +266,7 @@ def test_text_outside_commands_is_kept(text: str) -> None:
 
 @PROPERTY_SETTINGS
 @given(chapters(), st.randoms(use_true_random=False))
-def test_whatever_is_done_the_tree_keeps_its_invariants(chapter: Chapter, rng: random.Random) -> None:
+def test_random_changes_keep_the_invariants_of_the_tree(chapter: Chapter, rng: random.Random) -> None:
     headers, tree = chapter
     for _ in range(8):
         path = tree.path_of(rng.randrange(len(tree.moves))) if tree.moves else ""

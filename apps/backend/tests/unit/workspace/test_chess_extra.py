@@ -22,7 +22,7 @@ except ChessNotInstalled as error:
 """
 
 
-def test_without_chess_the_backend_starts_and_says_what_to_install() -> None:
+def test_backend_without_chess_starts_and_names_the_package_to_install() -> None:
     told = subprocess.run(
         [sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=True, timeout=60
     )
@@ -30,7 +30,7 @@ def test_without_chess_the_backend_starts_and_says_what_to_install() -> None:
     assert "'./apps/backend[chess]'" in told.stdout
 
 
-def test_with_chess_nothing_is_said() -> None:
+def test_backend_with_chess_logs_nothing() -> None:
     require_chess()
 
 

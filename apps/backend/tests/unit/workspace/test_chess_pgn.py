@@ -145,7 +145,7 @@ def test_without_comments_moves_and_variations_are_left() -> None:
     assert bare.tree.start == Annotation()
 
 
-def test_the_main_line_keeps_what_is_said_on_it() -> None:
+def test_main_line_export_keeps_its_annotations() -> None:
     game = read_one(STUDY)
     main = read_one(write_game(game.headers, game.tree, mode=ExportMode.MAINLINE)).tree
     assert [one.uci for one in main.moves] == ["g1f3", "b8c6", "f1b5"]
@@ -183,7 +183,7 @@ def test_a_clip_needs_its_move() -> None:
         write_game({}, MoveTree(), mode=ExportMode.CLIP)
 
 
-def test_a_title_of_ones_own_comes_back_as_the_title() -> None:
+def test_custom_title_survives_export_and_import() -> None:
     game = read_one("1. e4 e5 *")
     mine = ChapterContent(chapter_id=uuid4(), title="The open game", headers=game.headers, tree=game.tree)
     assert read_one(write_file([mine])).title == "The open game"

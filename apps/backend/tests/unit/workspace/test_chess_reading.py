@@ -98,11 +98,11 @@ def test_a_file_is_read_whole(name: str) -> None:
     assert [one.number for one in found] == [*range(1, len(found) + 1)]
 
 
-def test_every_file_is_looked_at() -> None:
+def test_every_file_of_the_corpus_is_parsed() -> None:
     assert {path.stem for path in PGN.glob("*.pgn")} == FILES.keys() | {"broken"}
 
 
-def test_a_game_that_cannot_be_read_whole_is_skipped_with_its_line_and_reason() -> None:
+def test_invalid_game_is_skipped_with_line_and_reason() -> None:
     found = file("broken")
     assert [(one.number, one.title) for one in found if isinstance(one, ReadGame)] == [
         (1, "First – ?"),
@@ -123,7 +123,7 @@ def test_a_game_that_cannot_be_read_whole_is_skipped_with_its_line_and_reason() 
     ]
 
 
-def test_a_study_keeps_what_its_teacher_said() -> None:
+def test_study_keeps_annotations() -> None:
     tree = games("study_of_a_teacher")[0].tree
     assert tree.start == Annotation(
         text="What do both sides want?\nLook at f7.", arrows=("Gc4f7",), circles=("Rf7",)
@@ -141,7 +141,7 @@ def test_a_study_keeps_what_its_teacher_said() -> None:
     assert second == ["b8c6", "g8f6", "d7d6"]
 
 
-def test_latin_1_is_recognised_and_a_glyph_or_text_before_a_move_is_its_own() -> None:
+def test_latin_1_is_detected_and_glyph_or_text_before_a_move_is_kept() -> None:
     (game,) = games("annotated_latin1")
     assert game.headers["Event"] == "Städtekampf"
     assert game.headers["Annotator"] == "Weiß – “Schach”"
@@ -267,7 +267,7 @@ def test_a_comment_after_a_variation_is_about_the_move_before_it() -> None:
         ("1. e4 e5\n{" + "x" * 9_999 + "}\n{" + "x" * 9_999 + "}\n{yyy} *", 4, "more than 10,000"),
     ],
 )  # fmt: skip
-def test_what_is_no_game_of_chess_is_refused(text: str, line: int, reason: str) -> None:
+def test_text_without_a_chess_game_is_refused(text: str, line: int, reason: str) -> None:
     game = skipped(text)
     assert game.line == line
     assert reason in game.reason
@@ -361,14 +361,14 @@ HOSTILE: dict[str, Callable[[int], str]] = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_a_hostile_file_comes_to_an_end(kind: str) -> None:
+def test_hostile_file_is_parsed_in_bounded_time(kind: str) -> None:
     found = read(HOSTILE[kind](500_000))
     assert len(found) <= 500_000
     assert count_games(HOSTILE[kind](500_000).encode()) >= 0
 
 
 @pytest.mark.parametrize("gap", ["\n", "\n%", "1. ", " \n", "1 . "])
-def test_however_much_stands_between_two_moves_the_second_one_is_read(gap: str) -> None:
+def test_move_after_a_long_gap_is_parsed(gap: str) -> None:
     text = f"1. e4 {gap * 2_500}\ne5 2. Nf3 *\n\n1. d4 *"
     assert [paths(one.tree) for one in read_games(text.encode()) if isinstance(one, ReadGame)] == [
         ["e2e4", "e2e4.e7e5", "e2e4.e7e5.g1f3"],

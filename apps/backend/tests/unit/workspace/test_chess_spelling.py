@@ -148,7 +148,7 @@ def test_comments_before_a_game_that_are_too_long_are_reported() -> None:
         ),
     ],
 )  # fmt: skip
-def test_what_is_dropped_is_reported(text: str, note: tuple[int, str, bool]) -> None:
+def test_dropped_content_is_reported(text: str, note: tuple[int, str, bool]) -> None:
     *_, game = read(text)
     assert notes(game) == [note]
 

@@ -41,6 +41,6 @@ def test_a_file_may_be_empty_and_hold_what_looks_like_a_boundary() -> None:
         (form(FILE), f"multipart/form-data; boundary={'x' * 300}"),
     ],
 )
-def test_what_is_no_form_with_a_file_is_refused(body: bytes, content_type: str) -> None:
+def test_body_without_a_form_with_one_file_is_refused(body: bytes, content_type: str) -> None:
     with pytest.raises(FormMalformed):
         read_form(body, content_type)

@@ -33,7 +33,7 @@ def test_a_name_is_a_word_behind_an_at(markdown: str, names: list[str]) -> None:
         "> said\n\n    @no",
     ],
 )
-def test_nobody_is_named_in_code(code: str) -> None:
+def test_names_in_code_are_no_mentions(code: str) -> None:
     assert find_mentions(f"@first\n\n{code}") == ["first"]
 
 
@@ -49,7 +49,7 @@ def test_nobody_is_named_in_code(code: str) -> None:
         "\\`@yes\\`",
     ],
 )
-def test_what_only_looks_like_code_is_read(prose: str) -> None:
+def test_text_that_looks_like_code_has_mentions(prose: str) -> None:
     assert find_mentions(prose) == ["yes"]
 
 

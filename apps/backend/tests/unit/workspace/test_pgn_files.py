@@ -37,7 +37,7 @@ def test_a_study_has_64_chapters_and_the_last_what_is_left(games: int, studies: 
     assert [(part.first, part.last) for part in parts][-1] == ((studies - 1) * CHAPTERS_MAX + 1, games)
 
 
-def test_each_left_out_game_goes_with_the_study_that_was_being_filled() -> None:
+def test_skipped_game_belongs_to_the_study_of_its_neighbours() -> None:
     first, second = split_into_studies(file_of("x" + "." * 64 + "xx" + "." + "x"))
     assert [one.game for one in first.skipped] == [1, 66, 67]
     assert [one.game for one in second.skipped] == [69]
@@ -66,7 +66,7 @@ def test_a_left_out_game_counts_and_a_strict_reader_stops_at_it() -> None:
         reader(text, strict=True).read(9)
 
 
-def test_more_games_than_an_import_takes_are_refused_also_when_none_can_be_read() -> None:
+def test_import_over_the_games_limit_is_refused_even_if_none_is_valid() -> None:
     games = reader("1. e5 *\n\n" * (GAMES_MAX + 1))
     assert games.read(GAMES_MAX)
     with pytest.raises(PgnTooManyGames, match="10,000"):

@@ -185,7 +185,7 @@ def test_an_event_about_a_move_that_is_not_there_is_no_history(
         recorded.happen(type_, {"chapter_id": str(recorded.id), **payload})
 
 
-def test_paths_of_a_line_that_goes_on_for_ever_are_left_to_the_reader(
+def test_paths_of_a_very_long_line_are_omitted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     recorded = Recorded(add_move(MoveTree(), {}, "", "d4").tree)
