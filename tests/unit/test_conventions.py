@@ -134,12 +134,18 @@ def documented_methods(module: ast.Module) -> set[str]:
     return {node.name for node in methods if ast.get_docstring(node)}
 
 
+def has_route_summary(node: ast.ClassDef | Function) -> bool:
+    """Whether *node* is a route handler with ``summary=``; OpenAPI would publish its docstring."""
+    calls = [one for one in node.decorator_list if isinstance(one, ast.Call)]
+    return any(keyword.arg == "summary" for call in calls for keyword in call.keywords)
+
+
 def undocumented(body: list[ast.stmt], prefix: str, inherited: set[str]) -> Iterator[str]:
     overloads = {"overload", "typing.overload"}
     for node in body:
         if not isinstance(node, (ast.ClassDef, *Function.__args__)) or node.name.startswith("_"):
             continue
-        if overloads & {ast.unparse(one) for one in node.decorator_list}:
+        if overloads & {ast.unparse(one) for one in node.decorator_list} or has_route_summary(node):
             continue
         if ast.get_docstring(node) is None and not (prefix and node.name in inherited):
             yield f"{prefix}{node.name}"
