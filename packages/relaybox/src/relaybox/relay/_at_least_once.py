@@ -1,4 +1,4 @@
-"""At least once: one idempotent producer for all lanes."""
+"""Deliver at least once: one idempotent producer for all lanes."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -37,7 +37,7 @@ _PRODUCER: Final[dict[str, Any]] = {
     **PRODUCER,
     # A gap in a partition's sequence is a fatal error: nothing may follow a record that failed (G34).
     "enable.gapless.guarantee": True,
-    # The relay times out itself and replaces the producer; one that drops single records reorders.
+    # The relay has its own timeout and replaces the producer; a producer that drops single records reorders.
     "message.timeout.ms": 0,
     "retry.backoff.ms": 20,
 }
@@ -70,15 +70,15 @@ class AtLeastOnce:
         await self._in_thread(self._connect)
 
     def ready(self, lanes: Sequence[Lane]) -> list[Lane]:
-        """All of them: nothing has to be known of what a former owner published."""
+        """Return all of *lanes*: nothing has to be known about a former owner."""
         return list(lanes)
 
     def paused_lanes(self) -> frozenset[int]:
-        """None: a batch costs what is in it."""
+        """Return none: the cost of a batch depends on its rows only."""
         return frozenset()
 
     async def prepare(self, messages: Sequence[Message]) -> Prepared:
-        """One batch; the publishing thread checks it."""
+        """Return one batch; the publishing thread checks its rows."""
         outcome = Outcome()
         self._partitions.add({message.topic for message in messages})
         if self._partitions.unavailable:
@@ -88,28 +88,28 @@ class AtLeastOnce:
         return Prepared(batches=[batch] if messages else [], outcome=outcome)
 
     def publish(self, batch: Batch) -> asyncio.Task[Outcome]:
-        """Publish it, and wait until each row is acknowledged or known not to be."""
+        """Publish *batch*; the task ends when each row is acknowledged or known not to be."""
         return asyncio.create_task(self._run(batch.messages))
 
     async def claim(self, connection: DedicatedConnection, batches: Sequence[Batch]) -> None:
-        """Nobody asks what was tried."""
+        """Do nothing: at least once needs no claims."""
 
     def note_recorded(self, batch: Batch) -> None:
-        """Nothing was kept for it."""
+        """Do nothing: nothing is kept for a batch."""
 
     async def trim_claims(self, connection: DedicatedConnection) -> None:
-        """Nothing is kept."""
+        """Do nothing: there are no claims."""
 
     def take_link_failure(self) -> LinkDown | None:
-        """None: whatever fails is a batch."""
+        """Return None: only batches can fail."""
         return None
 
     def stuck_lanes(self) -> dict[int, str]:
-        """Return none: lanes share one producer, and the breaker tells of its failures."""
+        """Return none: lanes share one producer, and the breaker reports its failures."""
         return {}
 
     def hung(self) -> bool:
-        """Whether the call of the publishing thread hangs."""
+        """Return whether the call of the publishing thread hangs."""
         return self._thread.hung()
 
     def set_deadline(self, monotonic_s: float) -> None:
@@ -117,11 +117,11 @@ class AtLeastOnce:
         self._give_up_at_s = monotonic_s
 
     async def serve_callbacks(self) -> None:
-        """Let the connection for questions breathe."""
+        """Serve the callbacks of the admin client."""
         await self._in_thread(self._link.serve_callbacks)
 
     async def close(self) -> None:
-        """Drop everything."""
+        """Discard what is not acknowledged, and close all clients."""
         self._give_up_at_s = 0.0
         await self._in_thread(self._close)
         self._thread.shutdown(wait=False)
@@ -185,8 +185,8 @@ class AtLeastOnce:
         failures = [error for error in results if error is not None]
         if all(error.code() not in RECORD_REJECTED for error in failures):
             raise self._link.link_down(failures)
-        # The limits have changed since they were read. The broker refuses a request as a whole, so its
-        # verdict tells nothing about a row: ask for each alone, from the first that is not there.
+        # The limits have changed since they were read. The broker rejects a request as a whole, so its error
+        # does not identify a row: publish each alone, from the first that was not acknowledged.
         self._drop_producer()
         self._link.forget_limits()
         sent = {message.seq for message in outcome.sent}
@@ -212,7 +212,7 @@ class AtLeastOnce:
             self._drop_producer()
 
     def _deliver(self, messages: Sequence[Message]) -> list[KafkaError | None]:
-        """Produce and wait; per message None for acknowledged, else why it is not."""
+        """Produce and wait; return None for each acknowledged message, else the error."""
         producer = self._producer
         assert producer is not None
         results: list[KafkaError | None] = [None] * len(messages)
@@ -223,7 +223,7 @@ class AtLeastOnce:
                 results[place:] = [error.args[0], *[UNDELIVERED] * (len(messages) - place - 1)]
                 break
         if not flush(producer, self._deadline) and not self._drop_producer():
-            # Silence is no acknowledgement where the report of a record that was purged may still come.
+            # A missing report is no acknowledgement: the report of a purged record may still arrive.
             return [error or UNDELIVERED for error in results]
         return results
 
@@ -231,16 +231,16 @@ class AtLeastOnce:
         return self._give_up_at_s
 
     def _drop_producer(self) -> bool:
-        """Whether all that it had not delivered was reported."""
+        """Purge the producer; return whether every undelivered record was reported."""
         producer, self._producer = self._producer, None
         return producer is None or discard(producer)
 
 
 def acknowledged_in_order(messages: Sequence[Message], results: Sequence[KafkaError | None]) -> list[Message]:
-    """Those acknowledged, without any that follow an unacknowledged one of their key.
+    """Return the acknowledged *messages*, without those that follow an unacknowledged one of their key.
 
-    Such a one landed too early. It is published again after its predecessor: a duplicate, but the
-    topic then holds them in order.
+    Such a message was written too early. It is published again after its predecessor: a duplicate, but the
+    topic then holds both in order.
     """
     sent: list[Message] = []
     waiting: set[str] = set()

@@ -106,7 +106,7 @@ class PartitionWatch:
         #: By topic; a topic all of whose partitions take writes is not in here.
         self.unavailable: Mapping[str, UnavailablePartitions] = {}
         self._on_available: Callable[[], None] = lambda: None
-        #: Without those that the brokers do not know: rows may name any number of them.
+        #: Without topics that the brokers do not know: rows may contain any name.
         self._topics: set[str] = set()
         self._wanted = asyncio.Event()
         self._admin: Any = None
@@ -183,8 +183,8 @@ class PartitionWatch:
                 if reasons := _reasons(name, partitions, min_isr.get(name, 1)):
                     found[name] = UnavailablePartitions(len(partitions), reasons)
         except (KafkaException, TimeoutError):
-            # The relay's breaker reports brokers that do not respond. The next client starts from all
-            # addresses: this one may wait for a controller that is dead.
+            # The relay's breaker reports brokers that do not respond. A new client starts from all addresses:
+            # this one may wait for a dead controller.
             self._close()
             return None
         return found
@@ -240,10 +240,10 @@ def _reasons(topic: str, partitions: Sequence[Any], min_isr: int) -> dict[int, s
 
 
 class Maintenance:
-    """Remove SENT rows that are old enough, and keep the figures of the backlog up to date.
+    """Removes SENT rows that are old enough, and measures the backlog.
 
-    Invariant: nothing that goes wrong here ends the relay or delays a heartbeat. Each task has a
-    connection of its own, and repeats after any error; ``maintenance_failures_total`` counts those.
+    Invariant: no failure here ends the relay or delays a heartbeat. Each task has its own connection, and
+    repeats after an error; ``maintenance_failures_total`` counts errors.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""When the relay tries again: rows, the link to Kafka, lanes, transactions. No I/O."""
+"""When the relay tries again: rows, the link to Kafka, lanes, transactions. Pure, except for one wait."""
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
@@ -27,14 +27,13 @@ __all__ = (
 _RETRIES_S: Final = (1.0, 2.0, 4.0)
 _LINK_PAUSE_S: Final = 0.1
 _LINK_PAUSE_S_MAX: Final = 2.0
-#: A backlog is taken in batches up to this many times RELAY_BATCH_SIZE, and up to this many rows: round
-#: trips to both servers for every 100 rows drain slower than those for every 5,000. With more the relay
-#: would take more than 150 MB.
+#: In a backlog, batches grow up to this factor of RELAY_BATCH_SIZE, and up to this many rows: a round trip
+#: to both servers for every 100 rows is slower than one for every 5,000. More rows need more than 150 MB.
 _BACKLOG_FACTOR: Final = 50
 _BACKLOG_ROWS_MAX: Final = 5_000
-#: A lane counts as stuck when it has been in trouble for so long; a takeover after a kill takes up to 10 s.
+#: A lane is stuck when it has failed for this long; a takeover after a kill lasts up to 10 s.
 _STUCK_S: Final = 10.0
-#: A lane that is open and has not failed for so long is no longer in trouble, even if nothing was published.
+#: An open lane that has not failed for this long is not stuck, even if nothing was published.
 _QUIET_S: Final = 15.0
 _FEW_ROWS: Final = 8
 #: Between the starts of two transactions of which the first has few rows, so that the second gets more. A
@@ -49,69 +48,69 @@ _END_TO_START_S: Final = 0.008
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Retry:
-    """Try the row again after *after_s* seconds; its key waits until then."""
+    """Try the row again after *after_s* seconds; later rows of its key wait until then."""
 
     after_s: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GiveUp:
-    """Mark the row FAILED; its key waits for an operator."""
+    """Mark the row FAILED; its key is blocked until an operator decides."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Postpone:
-    """Try the row again after *after_s* seconds and charge no attempt; its key waits until then."""
+    """Try the row again after *after_s* seconds, without charging an attempt."""
 
     after_s: float
 
 
 def next_step(attempts: int) -> Retry | GiveUp:
-    """What follows after *attempts* failures through the row's own fault (1 for the first)."""
+    """Return what follows the failure number *attempts* of a row through its own fault."""
     assert attempts >= 1
     return Retry(after_s=_RETRIES_S[attempts - 1]) if attempts <= len(_RETRIES_S) else GiveUp()
 
 
 def link_pause_s(failures: int) -> float:
-    """Seconds to wait after *failures* failures in a row to reach a server; doubles up to 2 s."""
+    """Return the seconds to wait after *failures* consecutive failures of a server; doubles up to 2 s."""
     assert failures >= 1
     return min(_LINK_PAUSE_S * 2 ** min(failures - 1, 10), _LINK_PAUSE_S_MAX)
 
 
 def next_batch_rows(limit: int, fetched: int, batch_size: int) -> int:
-    """How many rows to ask for next: twice as many while batches come back full, *batch_size* else."""
+    """Return how many rows to fetch next: twice as many while all are returned, else *batch_size*."""
     if fetched < limit:
         return batch_size
     return max(batch_size, min(2 * limit, _BACKLOG_FACTOR * batch_size, _BACKLOG_ROWS_MAX))
 
 
 class BreakerState(StrEnum):
-    """Contract, section 4; the state's names are the pattern's."""
+    """State of the circuit breaker, with the names of the pattern."""
 
     CLOSED = "closed"
-    #: No broker answers: nothing is fetched, and no row but those caught in flight is charged.
+    #: No broker responds: nothing is fetched, and only the rows in flight are charged.
     OPEN = "open"
-    #: A broker answers again; one real row is tried before anything else.
+    #: A broker responds again; one row is published before all others.
     HALF_OPEN = "half-open"
 
 
 class Breaker:
-    """Opens with the link's failure, and closes with the first row that is published afterwards (G25).
+    """Opens when the link fails, and closes with the first row that is published afterwards (G25).
 
-    Rows that the failure caught in flight fail after 1 s, 2 s and 4 s like faulty ones, though with reason
-    ``link``; when a broker answers they are taken up again. No other row is charged.
+    Rows in flight at the failure fail after 1 s, 2 s and 4 s like faulty rows, though with reason ``link``;
+    they are requeued when a broker responds. No other row is charged.
     """
 
     def __init__(self) -> None:
         self.state = BreakerState.CLOSED
-        #: What opened it.
+        #: The failure that opened it; None while it is closed.
         self.reason: LinkDown | None = None
         self._failures = 0
-        #: When each of them fails the next time, and what it is.
+        #: Interrupted rows, each with the time of its next failure.
         self._interrupted: list[tuple[float, Message]] = []
 
     def trip(self, reason: LinkDown, interrupted: Sequence[Message], now_s: float) -> bool:
-        """The link failed with *interrupted* in flight; whether this is news."""
+        """Open, with the rows *interrupted*; return whether the breaker was closed."""
         news = self.state is BreakerState.CLOSED
         self.state, self.reason = BreakerState.OPEN, reason
         self._failures += 1
@@ -119,27 +118,27 @@ class Breaker:
         return news
 
     def failed_again(self) -> None:
-        """Still no broker answers."""
+        """Note that still no broker responds."""
         self._failures += 1
 
     def pause_s(self) -> float:
-        """How long to wait before a broker is asked again."""
+        """Return the seconds to wait before the next attempt to reach a broker."""
         return link_pause_s(max(1, self._failures))
 
     def answered(self) -> None:
-        """A broker answers: the next row is the probe."""
+        """Note that a broker responds: the next row is the probe."""
         self.state = BreakerState.HALF_OPEN
         self._interrupted.clear()
 
     def published(self) -> bool:
-        """A row was published; whether that closed the breaker."""
+        """Note that a row was published; return whether that closed the breaker."""
         closed = self.state is BreakerState.HALF_OPEN
         if closed:
             self.state, self.reason, self._failures = BreakerState.CLOSED, None, 0
         return closed
 
     def due(self, now_s: float) -> list[tuple[Message, RowFault | LinkDown]]:
-        """The rows that fail once more now."""
+        """Return the interrupted rows whose next failure is due, with its reason."""
         if self.reason is None:
             return []
         due = [message for at_s, message in self._interrupted if now_s >= at_s]
@@ -166,7 +165,7 @@ class _LaneFailure:
 
 
 class LaneFailures:
-    """What keeps each lane of a relay from publishing; a lane is tried again after pauses that grow."""
+    """Failures that keep lanes from publishing; a lane is tried again after growing pauses."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         """*clock* returns seconds."""

@@ -46,15 +46,15 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LaneBatch(Batch):
-    """One lane's rows, claimed under an id that Kafka learns in the same transaction."""
+    """Rows of one lane; the marker in their transaction contains the batch's id."""
 
     batch_id: UUID = field(default_factory=uuid4)
-    #: Its row in ``relay_batches``, once it is claimed; None if it could not be: it must not be committed.
+    #: Number of its claim in ``relay_batches``; None: it could not be claimed and must not be committed.
     number: Future[int | None] = field(default_factory=Future[int | None])
 
     @property
     def lane(self) -> int:
-        """The one lane."""
+        """The lane of all rows."""
         [lane] = self.lanes
         return lane
 
@@ -67,7 +67,7 @@ class TransactionState(Enum):
     UNPUBLISHED = "unpublished"
     #: Aborted: PostgreSQL has not confirmed the claim, or the lane has another owner.
     UNCLAIMED = "unclaimed"
-    #: The outcome of the commit is unknown; the marker tells.
+    #: The outcome of the commit is unknown; the marker decides.
     IN_DOUBT = "in-doubt"
 
 
@@ -87,36 +87,36 @@ class TransactionResult:
 
 @dataclass(kw_only=True, slots=True)
 class Outcome:
-    """What became of rows. Those in no list are as they were: PENDING."""
+    """What happened to rows. Rows in no list stay PENDING."""
 
-    #: Published, and so is every earlier row of their keys.
+    #: Published, as every earlier row of their keys.
     sent: list[Message] = field(default_factory=list[Message])
-    #: Failed through their own fault, or the link's; nothing behind them was published.
+    #: Failed through their own fault or the link's; no later row of their keys was published.
     faulty: list[tuple[Message, RowFault | LinkDown]] = field(
         default_factory=list[tuple[Message, RowFault | LinkDown]]
     )
-    #: Set when the link failed: nothing may be published before :meth:`Delivery.connect` succeeds.
+    #: Why the link failed; publish nothing before :meth:`Delivery.connect` succeeds.
     link: LinkDown | None = None
-    #: Caught in flight by the link's failure, and no later acknowledgement can publish them.
+    #: In flight when the link failed, and certainly not published.
     interrupted: list[Message] = field(default_factory=list[Message])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prepared:
-    """Fetched rows, divided into what may take off now and what is at fault."""
+    """Fetched rows, divided into batches to publish and faulty rows."""
 
     batches: Sequence[Batch]
     outcome: Outcome
 
 
 class Delivery(Protocol):
-    """How rows reach Kafka. To be used in one event loop; blocking calls run in threads of its own."""
+    """Publishes batches to Kafka. Use it in one event loop; blocking calls run in its own threads."""
 
-    #: Whether a batch may take off only after the one before has landed, whatever its lanes.
+    #: Whether a batch may start only after the outcome of the last one is known, whatever its lanes.
     one_batch_at_a_time: bool
 
     async def connect(self) -> None:
-        """Reach a broker, learn anew what it accepts, and warm up.
+        """Reach a broker, read the limits of topics again, and warm up.
 
         Raises:
             LinkDown: none answered in time.
@@ -124,47 +124,47 @@ class Delivery(Protocol):
         ...
 
     def ready(self, lanes: Sequence[Lane]) -> list[Lane]:
-        """Those of the owned *lanes* that rows may be fetched of now; the others are made ready."""
+        """Return those of the owned *lanes* that may be fetched from; start to take over the others."""
         ...
 
     def paused_lanes(self) -> frozenset[int]:
-        """Lanes of those that are ready that should not take off yet, unless there is a backlog."""
+        """Return the ready lanes that should not start a batch yet, unless there is a backlog."""
         ...
 
     async def prepare(self, messages: Sequence[Message]) -> Prepared:
-        """Divide *messages* by what the brokers accept."""
+        """Divide *messages* into batches that the brokers accept, and faulty rows."""
         ...
 
     def publish(self, batch: Batch) -> asyncio.Task[Outcome]:
-        """Publish *batch*, in order; the task never fails and is not to be cancelled."""
+        """Publish *batch* in order; the task never fails and must not be cancelled."""
         ...
 
     async def claim(self, connection: DedicatedConnection, batches: Sequence[Batch]) -> None:
-        """Write down what is being published, where that is needed; to be called right after the launch.
+        """Claim *batches* in PostgreSQL, if the delivery needs claims; call it right after publishing.
 
         Raises:
-            DatabaseError: PostgreSQL did not answer; nothing of it will be published.
+            DatabaseError: PostgreSQL did not respond; none of *batches* will be published.
         """
         ...
 
     def note_recorded(self, batch: Batch) -> None:
-        """PostgreSQL has recorded what became of *batch*."""
+        """Note that PostgreSQL has recorded the outcome of *batch*."""
         ...
 
     async def trim_claims(self, connection: DedicatedConnection) -> None:
-        """Remove what was needed until now only; called now and then."""
+        """Delete claims that no takeover needs any more; called about once per second."""
         ...
 
     def take_link_failure(self) -> LinkDown | None:
-        """The link's failure that was met outside of batches since this was last asked."""
+        """Return and forget the last failure of the link outside of batches; None without one."""
         ...
 
     def stuck_lanes(self) -> Mapping[int, str]:
-        """Return the owned lanes that have published nothing for a while although they tried, and why."""
+        """Return the owned lanes that have failed to publish for 10 s, with the reason."""
         ...
 
     def hung(self) -> bool:
-        """Whether a call to Kafka lasts longer than all limits of such a call."""
+        """Return whether a call to Kafka lasts longer than all its time limits."""
         ...
 
     def set_deadline(self, monotonic_s: float) -> None:
@@ -172,11 +172,11 @@ class Delivery(Protocol):
         ...
 
     async def serve_callbacks(self) -> None:
-        """Let the clients do what they have to do while nothing is published."""
+        """Serve the clients' callbacks while nothing is published."""
         ...
 
     async def close(self) -> None:
-        """Drop everything that is not acknowledged (it is PENDING) and the connections."""
+        """Discard what is not acknowledged (it is PENDING), and close all clients."""
         ...
 
 

@@ -49,30 +49,28 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecoveryPlan:
-    """What is to be done before anything new is published from the lane."""
+    """What to record before the lane is published from again."""
 
-    #: Rows that are on the topic: to be marked.
+    #: Rows that are on the topic and have to be marked.
     published_seqs: Sequence[int]
-    #: Claims that nobody will ask for again: those never published, whose rows are PENDING and stay so, and
-    #: those published before the last one.
+    #: Numbers of the claims to delete: never published, or published before the last one.
     obsolete: Sequence[int]
-    #: The last published batch.
+    #: Id of the last published batch; None: nothing was published.
     last_id: UUID | None
-    #: The same, where no claim is of it: accepted until the claim that follows it.
+    #: The same, if it has no claim: accepted until the next claim is known. None otherwise.
     accepted_marker: UUID | None = None
 
 
 def plan_recovery(
     lane: int, marker: UUID | None, accepted: UUID | None, claims: Sequence[Claim]
 ) -> RecoveryPlan:
-    """What Kafka's *marker*, the id of the last batch published from *lane*, says about *claims*.
+    """Decide which of *claims* were published, by *marker*, the id of the last batch committed to Kafka.
 
-    Published are the marker's batch and those it follows, by their ``previous_id``; of any other claim
-    the transaction was not committed, and cannot be any more. *accepted* is a marker unknown here
-    that an operator has accepted.
+    The marker's batch is published, and so are its predecessors by ``previous_id``. The transaction of any
+    other claim was not committed, and cannot be any more. *accepted* is a marker that an operator accepted.
 
     Raises:
-        LaneFaulty: the marker fits no claim, or is missing though something was published.
+        LaneFaulty: The marker matches no claim, or is missing although something was published.
     """
     known = {claim.batch_id: claim for claim in claims}
     published: list[Claim] = []
@@ -93,7 +91,7 @@ def plan_recovery(
 
 
 def plan_recovery_after_history_change(marker: UUID | None, claims: Sequence[Claim]) -> RecoveryPlan:
-    """Return what to do once every published row of the lane is marked, whatever the *claims* say."""
+    """Return the plan for a lane whose published rows are all marked, so that *claims* do not matter."""
     return RecoveryPlan(
         published_seqs=(),
         obsolete=[claim.number for claim in claims],
@@ -103,22 +101,22 @@ def plan_recovery_after_history_change(marker: UUID | None, claims: Sequence[Cla
 
 
 def _agrees(marker: UUID | None, accepted: UUID | None, claims: Sequence[Claim]) -> bool:
-    """Whether nothing of *claims* being published is what this database would expect of *marker*."""
+    """Return whether *marker* is consistent with none of *claims* having been published."""
     if marker is None:
         return accepted == NO_MARKER or all(claim.previous_id is None for claim in claims)
     return marker == accepted or any(claim.previous_id == marker for claim in claims)
 
 
 async def origin_of(connection: DedicatedConnection) -> UUID:
-    """This outbox's name among others on the same Kafka; named when first asked for."""
+    """Return the id that distinguishes this outbox on its Kafka cluster; created on first use."""
     rows = await fetch_rows(connection, _SQL["origin"]) or await fetch_rows(connection, _SQL["known_origin"])
     return rows[0]["id"]
 
 
 class OwnedLane(NamedTuple):
-    """A lane that is about to be opened."""
+    """What PostgreSQL knows of a lane that is being taken over."""
 
-    #: Which marker, unknown to the claims, is accepted.
+    #: A marker without a claim that an operator accepted; None without one.
     accepted_marker: UUID | None
     #: In which history of PostgreSQL the lane was last compared with Kafka; None: not known.
     history_id: UUID | None
@@ -148,10 +146,10 @@ async def claim(
     batches: Sequence[LaneBatch],
     previous: Mapping[int, UUID | None],
 ) -> dict[int, int]:
-    """Write down what is being published, a batch of each lane; the claims' numbers by lane.
+    """Claim *batches*, one of each lane, and return the claims' numbers by lane.
 
-    *previous* has the last published batch of each lane. A lane that is not held any more is left out.
-    Once this has returned, and not before, the batches may be committed.
+    *previous* contains the last published batch of each lane. A lane that this relay lost is left out. The
+    batches may be committed only after this has returned.
     """
     rows = await fetch_rows(
         connection,
@@ -166,7 +164,7 @@ async def claim(
 
 
 async def list_claims(connection: DedicatedConnection, lanes: Sequence[int]) -> dict[int, list[Claim]]:
-    """What was claimed for *lanes*, oldest first."""
+    """Return the claims of *lanes*, oldest first."""
     found: dict[int, list[Claim]] = {lane: [] for lane in lanes}
     for row in await fetch_rows(connection, _SQL["list_claims"], list(lanes)):
         found[row["lane"]].append(
@@ -183,7 +181,7 @@ async def list_claims(connection: DedicatedConnection, lanes: Sequence[int]) -> 
 async def record_recovery(
     connection: DedicatedConnection, lane: Lane, plan: RecoveryPlan, history_id: UUID
 ) -> bool:
-    """Carry *verdict* out, in history *history_id*; whether *lane* was still held."""
+    """Record *plan* in history *history_id*; return whether this relay still owns *lane*."""
     [row] = await fetch_rows(
         connection,
         _SQL["recover_lane"],
@@ -198,12 +196,12 @@ async def record_recovery(
 
 
 async def report_fault(connection: DedicatedConnection, lane: Lane, fault: str) -> None:
-    """Tell operators why *lane* is not published from."""
+    """Record for operators why *lane* is not published from."""
     await fetch_rows(connection, _SQL["report_lane_fault"], lane.lane, lane.epoch, fault)
 
 
 async def trim(connection: DedicatedConnection, settled: Mapping[tuple[int, int], int]) -> None:
-    """Forget claims older than the last settled one, by lane and epoch."""
+    """Delete claims older than the last recorded one of each lane and epoch."""
     lanes, epochs = [lane for lane, _ in settled], [epoch for _, epoch in settled]
     await fetch_rows(connection, _SQL["trim_batches"], lanes, epochs, list(settled.values()))
 
@@ -213,67 +211,71 @@ def _fences(lanes: Sequence[Lane]) -> tuple[list[int], list[int]]:
 
 
 class RejectionIsolator:
-    """The broker refuses a request as a whole, so its verdict tells nothing about a row: try one by one.
+    """Find the row that the broker rejects, by publishing the rows of a rejected batch one by one.
 
-    That happens only when a limit was lowered since it was read. Limits read anew convict most
-    culprits before anything is sent; who fails alone is guilty, unless the lane's marker says
-    that it was published after all.
+    The broker rejects a request as a whole, so its error does not identify the row. That happens only if a
+    limit was lowered after it was read; most faulty rows are found by reading the limits again. A row that
+    is rejected alone is at fault, unless the lane's marker proves that it was published after all::
+
+        batch rejected ─► rows alone ─► row rejected ─► lane taken over ─┬─► confirmed
+                              └─► published ─► next row                  └─► published after all
     """
 
     def __init__(self) -> None:
-        #: Rows of a lane still to be tried alone.
+        #: Number of rows of each lane that are still to be published alone.
         self._alone: dict[int, int] = {}
+        #: The row of each lane that was rejected alone, with its batch.
         self._rejected_alone: dict[int, tuple[UUID, Fault]] = {}
         self._confirmed: list[Fault] = []
 
     def note_rejected(self, batch: LaneBatch, error: KafkaError) -> None:
-        """*batch* was refused."""
+        """Note that the broker rejected *batch*."""
         if len(batch.messages) > 1:
             self._alone[batch.lane] = len(batch.messages)
         else:
             self._rejected_alone[batch.lane] = (batch.batch_id, (batch.messages[0], RecordRefused.by(error)))
 
     def confirm(self, lane: int, last_id: UUID | None) -> None:
-        """*lane* was taken over anew; *last_id* was published last."""
+        """Decide on the rejected row of *lane*, which was taken over again; *last_id* was published last."""
         batch_id, fault = self._rejected_alone.pop(lane, (None, None))
         if fault is not None and batch_id != last_id:
             self._confirmed.append(fault)
             self._alone.pop(lane, None)
 
     def note_published(self, batch: LaneBatch) -> None:
-        """*batch* was published."""
+        """Note that *batch* was published."""
         left = self._alone.pop(batch.lane, 0) - len(batch.messages)
         if left > 0:
             self._alone[batch.lane] = left
 
     def take_confirmed(self) -> list[Fault]:
-        """Those found guilty since this was last asked."""
+        """Return and forget the rows that are at fault."""
         confirmed, self._confirmed = self._confirmed, []
         return confirmed
 
     def is_isolating(self, lane: int) -> bool:
-        """Whether rows of *lane* take off one by one."""
+        """Return whether rows of *lane* are published one by one."""
         return lane in self._alone
 
     def one_per_lane(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """*messages* with at most one of each lane under suspicion."""
+        """Return *messages* with at most one of each lane that is being isolated."""
         if not self._alone:
             return messages
         seen: set[int] = set()
-        taken: list[Message] = []
+        selected: list[Message] = []
         for message in messages:
             if message.lane in seen:
                 continue
             if message.lane in self._alone:
                 seen.add(message.lane)
-            taken.append(message)
-        return taken
+            selected.append(message)
+        return selected
 
     @staticmethod
     def without_keys_of(messages: Sequence[Message], faulty: Sequence[Fault]) -> Sequence[Message]:
-        """*messages* without those that must wait for one in *faulty*."""
+        """Return *messages* without the rows in *faulty* and later rows of their keys."""
         if not faulty:
             return messages
-        waiting = {message.key for message, _ in faulty if message.key is not None}
-        gone = {message.seq for message, _ in faulty}
-        return [m for m in messages if m.key not in waiting and m.seq not in gone]
+        blocked = {message.key for message, _ in faulty if message.key is not None}
+        seqs = {message.seq for message, _ in faulty}
+        return [m for m in messages if m.key not in blocked and m.seq not in seqs]

@@ -1,4 +1,4 @@
-"""What can go wrong between the outbox and Kafka, and whose fault it is.
+"""Errors between the outbox and Kafka, by cause: the link, the row, the lane, PostgreSQL.
 
 ::
 
@@ -7,10 +7,10 @@
         ├── HistoryChanged PostgreSQL failed over or was restored; the relay starts over
         ├── LaneFaulty Kafka and the database disagree about a lane; it stops until an operator decides
         ├── PublishedUnknown the topics do not reach back to a failover; the lane stops as a faulty one
-        ├── LinkDown   the broker's or the network's fault; no row is charged for it
+        ├── LinkDown   a fault of the broker or the network; no row is charged
         │   ├── PartitionUnavailable  one partition takes no writes; its keys wait
         │   └── TransactionUnfinished  a lane's producer waits for a transaction to end
-        └── RowFault   this row's own fault; its key waits, every other key flows on
+        └── RowFault   a fault of the row itself; its key waits, all others are published
             ├── EnvelopeIncomplete
             ├── TopicUnknown
             ├── RecordTooLarge
@@ -44,7 +44,7 @@ class RelayError(RelayboxError):
 
 
 class LinkDown(RelayError):
-    """Raised when no broker acknowledges in time or refuses the relay; publishing resumes by itself."""
+    """Raised when no broker acknowledges in time or accepts the relay; publishing resumes by itself."""
 
     error_code = "RELAY_LINK_DOWN"
 
@@ -74,7 +74,7 @@ class EnvelopeIncomplete(RowFault):
 
 
 class TopicUnknown(RowFault):
-    """The broker has no topic of that name; create it and the row goes out by itself, or by a retry."""
+    """The broker has no topic of that name; create it, and retry the row if it is FAILED."""
 
     error_code = "RELAY_TOPIC_UNKNOWN"
 
@@ -86,36 +86,37 @@ class RecordTooLarge(RowFault):
 
 
 class RecordRefused(RowFault):
-    """The broker refused this record alone; the message has its code."""
+    """The broker rejected this record alone; the message contains the error code."""
 
     error_code = "RELAY_RECORD_REFUSED"
 
     @classmethod
     def by(cls, error: KafkaError) -> "RecordRefused":
-        """With what the broker said."""
-        return cls(f"the broker refused the record: {error.name()}: {error.str()}")
+        """Return the error for the broker's *error*."""
+        return cls(f"the broker rejected the record: {error.name()}: {error.str()}")
 
 
 class HistoryChanged(RelayError):
     """Raised when PostgreSQL is in another history than before: it failed over or was restored (G35).
 
-    What the relay knows may be wrong then. It starts over: new lanes, and Kafka is asked what was published.
+    What the relay knows may be wrong then. It starts over: it takes lanes anew, and reads from Kafka what was
+    published.
     """
 
     error_code = "RELAY_HISTORY_CHANGED"
 
 
 class PublishedUnknown(RelayError):
-    """Raised when a topic does not reach back far enough to tell what a lost history published (G35)."""
+    """Raised when a topic was truncated too far to find out what a lost history published (G35)."""
 
     error_code = "RELAY_PUBLISHED_UNKNOWN"
 
 
 class LaneFaulty(RelayError):
-    """A lane is not published from: what Kafka says was published last is not known to this database.
+    """Raised when Kafka's marker of a lane is not known to this database; the lane is not published from.
 
     Seen after a restored database or a lost control topic; a guess could lose events or repeat
-    them (G31). ``relaybox verify`` tells what is on the topic, ``relaybox relay accept`` goes on.
+    them (G31). ``relaybox verify`` reports what is on the topic; ``relaybox relay accept`` resumes the lane.
     """
 
     error_code = "RELAY_LANE_FAULTY"

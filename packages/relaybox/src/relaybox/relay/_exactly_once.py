@@ -1,4 +1,4 @@
-"""Exactly once onto the topic: a lane's batch is one Kafka transaction that says which batch it was (G31)."""
+"""Deliver exactly once: a lane's batch is one Kafka transaction that contains the batch's id (G31)."""
 
 import asyncio
 import time
@@ -28,9 +28,9 @@ from relaybox.topics import Replication
 __all__ = ("ExactlyOnce",)
 
 T = TypeVar("T")
-#: Lanes whose transactions run beside each other; waiting for the brokers takes most of their time.
+#: Lanes whose transactions run at the same time; they mostly wait for the brokers.
 _THREADS: Final = 16
-#: A faulty lane is looked at again this often: an operator may have accepted its marker.
+#: A faulty lane is tried again this often: an operator may have accepted its marker.
 _FAULTY_PAUSE_S: Final = 5.0
 _UNKNOWN: Final = "the takeover did not end"
 _log = structlog.get_logger(__name__)
@@ -38,25 +38,25 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(kw_only=True, slots=True)
 class _OpenLane:
-    """A lane whose past is settled and whose former owners are shut out."""
+    """A lane whose takeover is complete: former owners are fenced, their batches are recorded."""
 
     epoch: int
     producer: LaneProducer
-    #: The batch published last.
+    #: The batch published last; None: none yet.
     last_id: UUID | None
     in_flight: bool = False
     pause: TransactionPause = field(default_factory=TransactionPause)
-    #: Number of the newest claim that is recorded, and of the newest that claims were trimmed before.
+    #: Number of the newest recorded claim; older claims were deleted up to ``trimmed``.
     settled: int = 0
     trimmed: int = 0
 
 
 class ExactlyOnce:
-    """One transactional producer for each owned lane; see :class:`~relaybox.relay._batches.Delivery`.
+    """One transactional producer for each owned lane; implements :class:`~relaybox.relay._batches.Delivery`.
 
-    Invariants: a lane is published from only after its takeover has settled what its owners
-    published before. A batch is claimed in PostgreSQL before its commit is asked for, and the next one
-    only after its outcome is known. Any error of a transaction ends its producer; the marker decides.
+    Invariants: a lane is published from only after its takeover has recorded what its former owners
+    published. A batch is claimed in PostgreSQL before its commit is requested, and the next one only after
+    its outcome is known. Any error of a transaction ends its producer; the marker decides.
     """
 
     one_batch_at_a_time = False
@@ -71,7 +71,7 @@ class ExactlyOnce:
         partitions: PartitionWatch,
         wake: Callable[[], None],
     ) -> None:
-        """*wake* is called whenever there may be something to do again; *replication* is for the markers."""
+        """Call *wake* whenever there may be work again; *replication* is for the control topic."""
         self._connections = connections
         self._settings = settings
         self._replication = replication
@@ -83,7 +83,7 @@ class ExactlyOnce:
         self._markers: Markers | None = None
         self._open: dict[int, _OpenLane] = {}
         self._failures = LaneFailures(time.monotonic)
-        #: Lanes, with their epochs, whose last producer was this relay's and has no commit in doubt.
+        #: Lanes, with their epochs, whose last producer this relay closed without a commit in doubt.
         self._closed_without_doubt: dict[int, int] = {}
         self._isolator = RejectionIsolator()
         self._opening: asyncio.Task[None] | None = None
@@ -95,11 +95,11 @@ class ExactlyOnce:
         self._link_thread = CallThreads(1, "relay-link")
 
     async def connect(self) -> None:
-        """Reach a broker; the lanes are opened when they are asked for."""
+        """Reach a broker; :meth:`ready` opens the lanes."""
         await self._ask_link(self._link.connect)
 
     def ready(self, lanes: Sequence[Lane]) -> list[Lane]:
-        """Those of *lanes* that are open; the others are being taken over."""
+        """Return those of *lanes* that are open, and take the others over in the background."""
         epochs = {lane.lane: lane.epoch for lane in lanes}
         self._failures.forget_others(epochs)
         for number, open_lane in list(self._open.items()):
@@ -108,7 +108,7 @@ class ExactlyOnce:
         closed = [lane for lane in lanes if lane.lane not in self._open and self._may_open(lane.lane)]
         if self._opening is not None and self._opening.done():
             opening, self._opening = self._opening, None
-            opening.result()  # what it did not expect is a defect, and ends the relay
+            opening.result()  # an unexpected error is a defect, and ends the relay
         if closed and self._opening is None:
             self._opening = asyncio.create_task(self._open_lanes(closed))
         return [lane for lane in lanes if self._is_open(lane)]
@@ -119,7 +119,7 @@ class ExactlyOnce:
         return frozenset(number for number, each in self._open.items() if each.pause.remaining_s(now_s) > 0)
 
     async def prepare(self, messages: Sequence[Message]) -> Prepared:
-        """A batch for each lane."""
+        """Return a batch for each lane, and the faulty rows."""
         outcome = Outcome(faulty=self._isolator.take_confirmed())
         messages = self._isolator.without_keys_of(messages, outcome.faulty)
         if not messages:
@@ -153,7 +153,7 @@ class ExactlyOnce:
         return Prepared(batches=batches, outcome=outcome)
 
     def publish(self, batch: Batch) -> asyncio.Task[Outcome]:
-        """Run the batch's transaction."""
+        """Publish *batch* in a transaction of its lane."""
         assert isinstance(batch, LaneBatch)
         open_lane = self._open[batch.lane]
         open_lane.in_flight = True
@@ -163,7 +163,7 @@ class ExactlyOnce:
         return asyncio.create_task(self._finish(batch, open_lane, transaction))
 
     async def claim(self, connection: DedicatedConnection, batches: Sequence[Batch]) -> None:
-        """Claim them while their records are on their way: both take as long."""
+        """Claim *batches* while their records are being sent: both take about as long."""
         claimed = [batch for batch in batches if isinstance(batch, LaneBatch)]
         numbers: dict[int, int] = {}
         try:
@@ -174,14 +174,14 @@ class ExactlyOnce:
                 batch.number.set_result(numbers.get(batch.lane))
 
     def note_recorded(self, batch: Batch) -> None:
-        """Claims before this one are not needed any more."""
+        """Note that claims before that of *batch* are not needed any more."""
         assert isinstance(batch, LaneBatch)
         open_lane = self._open.get(batch.lane)
         if open_lane is not None and open_lane.last_id == batch.batch_id:
             open_lane.settled = batch.number.result() or 0
 
     async def trim_claims(self, connection: DedicatedConnection) -> None:
-        """Forget claims that no takeover will ask for."""
+        """Delete claims that no takeover needs."""
         due = {number: each for number, each in self._open.items() if each.settled > each.trimmed}
         if due:
             settled = {(number, each.epoch): each.settled for number, each in due.items()}
@@ -190,28 +190,28 @@ class ExactlyOnce:
                 each.trimmed = settled[number, each.epoch]
 
     def take_link_failure(self) -> LinkDown | None:
-        """What made a takeover fail, if no broker answered it."""
+        """Return and forget why the brokers did not respond to a takeover; None if they did."""
         link_failure, self._link_failure = self._link_failure, None
         return link_failure
 
     def stuck_lanes(self) -> dict[int, str]:
-        """Return why each lane that has published nothing for a while could not."""
+        """Return the lanes that have failed for 10 s, with the reason."""
         return self._failures.stuck(self._open)
 
     def hung(self) -> bool:
-        """Whether a call to Kafka hangs: of a batch, of a takeover, or a question."""
+        """Return whether a call to Kafka hangs: of a batch, a takeover, or the admin client."""
         return self._threads.hung() or self._link_thread.hung()
 
     def set_deadline(self, monotonic_s: float) -> None:
-        """Wait for no acknowledgement past this time; what is then undecided, the next owner settles."""
+        """Wait for no acknowledgement past *monotonic_s*; the next owner resolves transactions in doubt."""
         self._give_up_at_s = monotonic_s
 
     async def serve_callbacks(self) -> None:
-        """Let the connection for questions breathe."""
+        """Serve the callbacks of the admin client."""
         await self._ask_link(self._link.serve_callbacks)
 
     async def close(self) -> None:
-        """Drop all lanes."""
+        """Close all lanes and clients."""
         self.set_deadline(0.0)
         if self._opening is not None:
             self._opening.cancel()
@@ -275,7 +275,7 @@ class ExactlyOnce:
         return self._markers
 
     async def _handle_open_failure(self, down: LinkDown | None) -> None:
-        """Lanes could not be opened: either no broker answers at all, or they are tried again."""
+        """Find out whether any broker responds, after lanes could not be opened."""
         self._partitions.check_now()
         try:
             await self._check_link()
@@ -298,18 +298,21 @@ class ExactlyOnce:
             self._isolator.note_published(batch)
             return Outcome(sent=list(batch.messages))
         if self._open.get(batch.lane) is not open_lane:
-            return Outcome()  # the relay was closed meanwhile
+            return Outcome()  # the delivery was closed in the meantime
         if result.state is TransactionState.UNCLAIMED:
             self._drop(batch.lane)
             self._pause(batch.lane, "PostgreSQL did not confirm the claim of a batch")
             return Outcome()
         _log.info(
-            "relay opens a lane anew", lane=batch.lane, state=result.state.value, reason=str(result.error)
+            "relay takes a lane over again",
+            lane=batch.lane,
+            state=result.state.value,
+            reason=str(result.error),
         )
         self._drop(batch.lane, in_doubt=result.state is TransactionState.IN_DOUBT)
         self._pause(batch.lane, f"a batch failed: {result.error}")
         self._partitions.check_now()
-        # What the brokers accept may have changed: a limit was lowered, a topic is gone.
+        # The limits may have changed: one was lowered, or a topic was deleted.
         await self._ask_link(self._link.forget_limits)
         if result.refused:
             assert result.error is not None
@@ -319,7 +322,7 @@ class ExactlyOnce:
 
     async def _check_link_after_failure(self, batch: LaneBatch, result: TransactionResult) -> Outcome:
         if self._give_up_at_s < float("inf"):
-            return Outcome()  # the relay stops; whose fault it was, the next owner finds out
+            return Outcome()  # the relay stops; the next owner finds the cause
         try:
             await self._check_link()
         except LinkDown as down:
@@ -332,13 +335,13 @@ class ExactlyOnce:
         return open_lane is not None and open_lane.epoch == lane.epoch
 
     def _replaceable(self, lanes: Sequence[Lane]) -> list[Lane]:
-        """Return those of *lanes* that may get another producer: while a partition takes no writes."""
+        """Return those of *lanes* that may get another producer, while a partition takes no writes."""
         if not self._partitions.unavailable:
             return []
         return [lane for lane in lanes if self._closed_without_doubt.get(lane.lane) == lane.epoch]
 
     def _may_open(self, number: int) -> bool:
-        """Return whether to open a lane now: one marker that cannot be read would keep all from opening."""
+        """Return whether to open a lane now: one unreadable marker would keep all lanes from opening."""
         if not self._failures.may_retry(number):
             return False
         topic = None if self._markers is None else self._partitions.unavailable.get(self._markers.topic)
@@ -348,7 +351,7 @@ class ExactlyOnce:
         return reason is None
 
     def _limit_batch_bytes(self, batch_bytes: int) -> None:
-        """A topic with a lower limit has come up: larger batches would fail rows that are small."""
+        """Use smaller batches for a topic with a lower limit: larger ones would fail small rows."""
         self._batch_bytes = min(self._batch_bytes, batch_bytes)
         for number, open_lane in list(self._open.items()):
             if open_lane.producer.batch_bytes > self._batch_bytes and not open_lane.in_flight:
@@ -370,7 +373,7 @@ class ExactlyOnce:
         asyncio.get_running_loop().call_later(pause_s, self._wake)
 
     def _drop(self, number: int, *, in_doubt: bool = False) -> None:
-        """Give up the lane's idle producer; *in_doubt*: it may have committed a batch."""
+        """Close the lane's idle producer; *in_doubt*: it may have committed a batch."""
         open_lane = self._open.pop(number)
         self._closed_without_doubt.pop(number, None)
         if not in_doubt:
@@ -379,7 +382,7 @@ class ExactlyOnce:
         self._wake()
 
     async def _check_link(self) -> None:
-        """Ask for a broker, once for all lanes that want to know it now."""
+        """Check that a broker responds, once for all lanes that check at the same time."""
         if self._checking is None or self._checking.done():
             self._checking = asyncio.create_task(self._ask_link(self._link.check))
         await asyncio.shield(self._checking)

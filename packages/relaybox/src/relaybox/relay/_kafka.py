@@ -48,49 +48,49 @@ _LIMIT_BYTES: Final = 1_048_588
 _log = structlog.get_logger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
-#: Without one acknowledgement for this long the link counts as down.
+#: The link is down if no acknowledgement arrives for this long.
 STALL_S: Final = 5.0
-#: A call that lasts longer hangs: stalls (5 s without an acknowledgement), claims (10 s), commits (20 s) and
-#: the opening of a lane (12 s) have ended long before.
+#: A call that lasts longer hangs: the limits of stalls (5 s), claims (10 s), commits (20 s) and the opening
+#: of a lane (12 s) are far below.
 _HUNG_S: Final = 60.0
 BATCH_BYTES_MAX: Final = 1_000_000
 #: Record batches stay this much below the smallest topic's limit: framing.
 _BATCH_MARGIN_BYTES: Final = 512
 _FLUSH_S: Final = 0.25
 _CONNECT_S: Final = 2.0
-#: Topics whose limits are asked for before a row needs them; an answer may take 0.5 s on a fresh connection.
+#: Topics whose limits are read before a row needs them; the response takes up to 0.5 s on a new connection.
 _TOPICS_LEARNT: Final = 100
 #: Only fatal errors pass ``log_level`` 0, and those come with the delivery reports.
 _SILENCE: Final = logging.getLogger("relaybox.relay.librdkafka")
 _SILENCE.propagate = False
 _CONNECTION: Final[dict[str, Any]] = {
     "client.id": "relaybox-relay",
-    # librdkafka would write to stderr; what matters reaches the log through our errors.
+    # librdkafka would write to stderr; errors of the relay contain what matters.
     "log_level": 0,
     "reconnect.backoff.ms": 50,
     "reconnect.backoff.max.ms": 1_000,
     "socket.timeout.ms": 10_000,
-    # A frozen broker accepts connections and answers nothing. With the default of 10 s, lanes whose
+    # A frozen broker accepts connections and does not respond. With the default of 10 s, lanes whose
     # coordinator froze waited 20 s; with 3 s they wait 12 s.
     "api.version.request.timeout.ms": 3_000,
     "socket.nagle.disable": True,
 }
-#: What both ways of delivery have in common.
+#: Settings of both deliveries' producers.
 PRODUCER: Final[dict[str, Any]] = {
     "acks": "all",
     "enable.idempotence": True,
-    # Every batch is flushed, which ends it. With less, a batch leaves in pieces: a backlog drains a tenth
-    # slower with 2 ms.
+    # Every batch is flushed, which ends the wait. A shorter one sends a batch in pieces: with 2 ms a backlog
+    # drains 10 % slower.
     "linger.ms": 100,
-    # The topic's own limit decides (screen); a second one here would only differ from it.
+    # The topic's own limit decides (screen); a second limit could only differ from it.
     "message.max.bytes": 104_857_600,
     # Java's default, so that every client puts a key into the same partition.
     "partitioner": "murmur2_random",
     "logger": _SILENCE,
-    # Only failures are reported one by one: what was flushed without one is acknowledged.
+    # Only failures are reported: a record that was flushed without one is acknowledged.
     "delivery.report.only.error": True,
 }
-#: What the relay itself took back; says nothing about why.
+#: Errors of records that the relay itself purged; they do not explain why.
 _PURGED: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001
 UNDELIVERED: Final = KafkaError(KafkaError._PURGE_QUEUE)  # noqa: SLF001
 Report = Callable[[KafkaError | None, object], None]
@@ -153,19 +153,19 @@ _SILENCE.addHandler(logging.NullHandler())
 
 
 def client_settings(settings: KafkaSettings) -> dict[str, Any]:
-    """How every client of the relay connects."""
+    """Return the settings with which every client of the relay connects."""
     return {**_CONNECTION, **settings.client_config()}
 
 
 class CallThreads(ThreadPoolExecutor):
-    """Threads for blocking calls to Kafka, which say when one of those calls hangs.
+    """Threads for blocking calls to Kafka, which report a call that hangs.
 
-    A call of librdkafka may block in spite of its time-out. A call that waits for a thread does not count.
+    A call of librdkafka may block despite its timeout. A call that waits for a thread does not count.
     """
 
     def __init__(self, threads_max: int, name: str) -> None:
         super().__init__(max_workers=threads_max, thread_name_prefix=name)
-        #: When the call that runs in each thread began.
+        #: Start time of the call that runs in each thread.
         self._began_s: dict[int, float] = {}
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
@@ -173,7 +173,7 @@ class CallThreads(ThreadPoolExecutor):
         return super().submit(self._timed, fn, *args, **kwargs)
 
     def hung(self) -> bool:
-        """Whether a call lasts longer than all limits of such a call; for any thread."""
+        """Return whether a call lasts longer than all its time limits; safe in any thread."""
         return time.monotonic() - min(list(self._began_s.values()), default=float("inf")) > _HUNG_S
 
     def _timed(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -186,7 +186,7 @@ class CallThreads(ThreadPoolExecutor):
 
 
 class BrokerClient:
-    """One connection for questions to the brokers. Blocking: belongs to one thread."""
+    """Admin client of the relay. All methods block, and belong to one thread."""
 
     def __init__(self, connection: Mapping[str, Any]) -> None:
         self._connection = connection
@@ -195,7 +195,7 @@ class BrokerClient:
         self._diagnosis = ConnectionDiagnosis(connection["bootstrap.servers"])
 
     def connect(self) -> None:
-        """Reach a broker and learn anew what it accepts.
+        """Reach a broker and read the limits of topics again.
 
         Raises:
             LinkDown: none answered in time.
@@ -208,7 +208,7 @@ class BrokerClient:
         self._topics = limits
 
     def check(self) -> list[str]:
-        """The names of all topics, from a broker that answers now.
+        """Return the names of all topics, from a broker that responds now.
 
         Raises:
             LinkDown: none answered in time.
@@ -219,13 +219,13 @@ class BrokerClient:
                 self._admin = AdminClient(conf)
             topics = sorted(self._admin.list_topics(timeout=_CONNECT_S).topics)
         except KafkaException as error:
-            self.serve_callbacks()  # hands out what it complained of
+            self.serve_callbacks()  # passes the cause to the diagnosis
             raise LinkDown(self._diagnosis.message(error.args[0])) from error
         self._diagnosis.reset()
         return topics
 
     def limits(self, topics: Iterable[str]) -> Mapping[str, int]:
-        """``max.message.bytes`` of those of *topics* that exist, and of others known.
+        """Return ``max.message.bytes`` of those of *topics* that exist, and of others in the cache.
 
         Raises:
             LinkDown: the broker does not answer.
@@ -246,39 +246,39 @@ class BrokerClient:
         return self._topics.refresh(topics)
 
     def cached_limits(self, topics: Iterable[str]) -> Mapping[str, int] | None:
-        """What :meth:`limits` would say if it had to ask nobody; None if it had to. For any thread."""
+        """Return cached limits, or None if a broker request is needed; safe in any thread."""
         limits = self._topics
         return None if limits is None else limits.cached(topics)
 
     def forget_limits(self) -> None:
-        """Have the limits asked for again: one of them has changed since."""
+        """Forget all limits, because one of them has changed."""
         self._topics = None
 
     def serve_callbacks(self) -> None:
-        """Let librdkafka hand out what it noted while nothing was asked."""
+        """Serve the callbacks of the admin client."""
         if self._admin is not None:
             self._admin.poll(0)
 
     def close(self) -> None:
-        """Drop the connection and what was learnt over it."""
+        """Close the admin client, and forget all limits."""
         self._topics = self._admin = None
         self._diagnosis.reset()
 
     def link_down(self, failures: Sequence[KafkaError]) -> LinkDown:
-        """The link's fault that made records fail with *failures*."""
-        told = [error.str() for error in failures if error.code() not in _PURGED]
-        why = told[0] if told else f"no acknowledgement in time, {self._diagnosis.reason}"
+        """Return the error of the link that made records fail with *failures*."""
+        reasons = [error.str() for error in failures if error.code() not in _PURGED]
+        why = reasons[0] if reasons else f"no acknowledgement in time, {self._diagnosis.reason}"
         return LinkDown(f"Kafka takes no records: {why}; check the brokers")
 
 
 def batch_bytes_for(topics: Iterable[str], limits: Mapping[str, int]) -> int:
-    """``batch.size`` for records of *topics*: a batch over a topic's limit would fail rows that are small."""
+    """Return ``batch.size`` for records of *topics*: a batch over a topic's limit would fail small rows."""
     smallest = min((limits[topic] for topic in topics if topic in limits), default=BATCH_BYTES_MAX)
     return max(1, min(BATCH_BYTES_MAX, smallest - _BATCH_MARGIN_BYTES))
 
 
 def warm_up(producer: Producer) -> None:
-    """Have *producer* connect now; left to itself it would with the first record.
+    """Connect *producer* now, and not with its first record.
 
     Raises:
         LinkDown: no broker answered in time.
@@ -288,7 +288,7 @@ def warm_up(producer: Producer) -> None:
 
 
 def produce(producer: Producer, message: Message, report: Report, give_up_at_s: Callable[[], float]) -> None:
-    """Hand one record to librdkafka, waiting while its queue is full; *report* hears of its failure.
+    """Hand one record to librdkafka, waiting while its queue is full; *report* is called on failure.
 
     Raises:
         KafkaException: it was refused, or the queue stayed full.
@@ -312,7 +312,7 @@ def produce(producer: Producer, message: Message, report: Report, give_up_at_s: 
 
 
 def flush(producer: Producer, give_up_at_s: Callable[[], float]) -> bool:
-    """Wait for acknowledgements as long as they come; whether all have come."""
+    """Wait while acknowledgements arrive; return whether all have arrived."""
     left = len(producer)
     stalled_at = time.monotonic() + STALL_S
     while left:
@@ -326,27 +326,27 @@ def flush(producer: Producer, give_up_at_s: Callable[[], float]) -> bool:
 
 
 def discard(producer: Producer) -> bool:
-    """Take back what is not acknowledged; whether all of that was reported.
+    """Purge unacknowledged records; return whether each of them was reported.
 
-    The producer is not to be used again.
+    The producer must not be used again.
     """
     producer.purge(in_queue=True, in_flight=True, blocking=True)
     return _flush_once(producer) == 0
 
 
 def _flush_once(producer: Producer) -> int:
-    """Wait for reports a while; how many are still to come."""
+    """Wait for reports for 0.25 s; return how many are missing."""
     try:
         return producer.flush(_FLUSH_S)
     except (KafkaException, SystemError):
-        # The binding raises a fatal error in the midst of the reports: the one at hand was noted and ends
-        # as SystemError, the others come with the next call. They say all there is to say.
+        # The binding raises a fatal error between two reports: the current report was noted and ends as
+        # SystemError, the next call passes the others. The reports contain the reasons.
         return len(producer)
 
 
 @contextmanager
 def map_link_errors() -> Generator[None]:
-    """Whatever Kafka raises inside means that no broker can be reached."""
+    """Map each Kafka error of the block to ``LinkDown``."""
     try:
         yield
     except KafkaException as error:

@@ -28,7 +28,7 @@ __all__ = (
     "surplus_of",
 )
 
-#: Told when a lane was given back or a relay joined: whoever hears it need not wait for its next heartbeat.
+#: NOTIFY channel: a lane was released or a relay joined, so that relays renew before their next heartbeat.
 LANES_CHANNEL: Final = "relaybox_lanes"
 _SQL: Final = load_queries(__package__ or "relaybox.relay", "relay.sql")
 #: Two heartbeats in a row may be lost.
@@ -38,13 +38,13 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """What a relay tells operators with each heartbeat."""
+    """What a relay reports to operators with each heartbeat."""
 
-    #: The state of its circuit breaker.
+    #: State of the relay's circuit breaker.
     breaker: str
-    #: Rows that it has marked SENT.
+    #: Rows that the relay has marked SENT.
     published_total: int
-    #: Why it publishes only some of its rows: a sentence for each partition and lane.
+    #: Why the relay publishes only some of its rows: a sentence for each partition and lane.
     troubles: Sequence[str]
 
 
@@ -53,27 +53,27 @@ NOTHING_TO_REPORT: Final = Report(breaker="closed", published_total=0, troubles=
 
 
 def fair_share(lanes: int, relays: int) -> int:
-    """The most lanes one of *relays* living relays may own, so that all lanes are owned."""
+    """Return how many lanes each of *relays* live relays may own, so that all lanes are owned."""
     assert relays >= 1
     return -(-lanes // relays)
 
 
 def surplus_of(owned: list[int], share: int) -> frozenset[int]:
-    """Which of the *owned* lanes to give back to own at most *share*: the last ones."""
+    """Return the *owned* lanes to release in order to own at most *share*: the last ones."""
     return frozenset(sorted(owned)[share:])
 
 
 class Lanes:
-    """The lanes of one relay, kept by :meth:`renew`, three times per lease.
+    """The lanes of one relay, renewed by :meth:`renew` three times per lease.
 
     Invariant: a lane is published from only while its lease is valid by this process's own
-    clock, and it is given back only when none of its rows is in flight. So two relays publish
-    from one lane only if one was frozen, or cut off from PostgreSQL, with rows in flight; its marks are
-    then refused by the epoch and, exactly once, its transactions by Kafka.
+    clock, and it is released only when none of its rows is in flight. So two relays publish from one
+    lane only if one was frozen, or cut off from PostgreSQL, with rows in flight; then PostgreSQL rejects
+    its marks by the epoch and, exactly once, Kafka rejects its transactions.
     """
 
     def __init__(self, *, lease_s: float, delivery: str = "exactly-once") -> None:
-        # Unique per start, whatever the relay's name: a restarted one is another owner.
+        # Unique per start, whatever the relay's name: a restarted relay is another owner.
         self.owner = f"relay-{uuid.uuid4()}"
         self.members = 1
         self._lease_s = lease_s
@@ -100,7 +100,7 @@ class Lanes:
         self.split_wanted = False
 
     def usable(self) -> list[Lane]:
-        """Lanes to publish from now, lowest first."""
+        """Return the lanes to publish from now, lowest first."""
         now = time.monotonic()
         lanes = [
             lane
@@ -110,7 +110,7 @@ class Lanes:
         return sorted(lanes, key=lambda lane: lane.lane)
 
     def owned(self) -> tuple[int, ...]:
-        """Numbers of all owned lanes, those to be given back included."""
+        """Return the numbers of all owned lanes, including those to be released."""
         return tuple(sorted(self._owned))
 
     def has_expired_lease(self) -> bool:
@@ -119,7 +119,7 @@ class Lanes:
         return any(now >= lane.valid_until_s for lane in self._owned.values())
 
     def has_idle_surplus(self) -> bool:
-        """Whether a surplus lane has become quiet: :meth:`renew` would give it back now."""
+        """Return whether a surplus lane is not busy, so that :meth:`renew` would release it now."""
         return bool(self._surplus & self._owned.keys() - self._busy)
 
     async def renew(self, connection: DedicatedConnection, report: Report = NOTHING_TO_REPORT) -> bool:
@@ -141,10 +141,10 @@ class Lanes:
         return before != {lane.lane: lane.epoch for lane in self._owned.values()}
 
     async def split(self, connection: DedicatedConnection, lanes: Sequence[Lane]) -> list[int]:
-        """Halve *lanes*, none of whose rows are in flight or unmarked; the numbers of the new ones.
+        """Halve *lanes*, which have no rows in flight or unmarked; return the numbers of the new lanes.
 
-        An owner alone can do this on a running system: it knows that nothing of the half it gives
-        away was published without being marked, so whoever takes that begins behind it (G21).
+        Only the owner can split a lane on a running system: it knows that each published row of the new lane
+        is marked, so that the new lane's owner continues behind them (G21).
         """
         self.split_wanted = False
         numbers, epochs = [lane.lane for lane in lanes], [lane.epoch for lane in lanes]
@@ -152,14 +152,14 @@ class Lanes:
         return [row["lane"] for row in rows]
 
     async def release_all(self, connection: DedicatedConnection) -> None:
-        """Give everything back, so that the others need not wait for the leases to end."""
+        """Release all lanes, so that other relays need not wait for the leases to end."""
         await fetch_rows(connection, _SQL["remove_member"], self.owner)
         if self._owned:
             await self._release(connection, list(self._owned.values()))
 
     async def _renew_leases(self, connection: DedicatedConnection, report: Report) -> Mapping[str, Any]:
-        """Say that this relay lives, and keep its lanes, in one statement: an idle relay does little else."""
-        # In the order in which marks lock them, or one would wait for the other.
+        """Renew the membership and the leases in one statement: an idle relay does little else."""
+        # In the order in which marks lock lanes; another order could deadlock.
         owned = sorted(self._owned.values(), key=lambda lane: lane.lane)
         valid_until_s = time.monotonic() + self._lease_s
         numbers, epochs = [lane.lane for lane in owned], [lane.epoch for lane in owned]
@@ -189,10 +189,10 @@ class Lanes:
 
 
 class LeaseHeartbeat:
-    """Keeps the lanes' leases and wakes the pump; ends by cancellation only.
+    """Renews the lanes' leases and wakes the publish loop; ends by cancellation only.
 
-    A connection of its own, because a heartbeat must not wait for a batch, and LISTEN lives and
-    dies with its connection.
+    It has its own connection, because a heartbeat must not wait for a batch, and LISTEN ends with its
+    connection.
     """
 
     def __init__(
@@ -209,22 +209,22 @@ class LeaseHeartbeat:
         self._settings = settings
         self._lanes = lanes
         self._signal = on_signal
-        #: Set whenever there may be something to publish; the pump clears it before it looks.
+        #: Set whenever there may be rows to publish; the publish loop clears it before it reads.
         self.work_available = asyncio.Event()
-        #: Set by whoever wants the next heartbeat now: a lane can be given back, another relay joined.
+        #: Set to request a heartbeat now: a lane can be released, or another relay joined.
         self.renew_now = asyncio.Event()
-        #: Where the pump's polls begin; the pump makes it rise.
+        #: Where polls of the outbox begin; the publish loop advances it.
         self.low_watermark = LowWatermark()
 
     async def run(self) -> None:
-        """Keep the lanes for ever; PostgreSQL away is waited out, the leases then end by themselves."""
+        """Renew for ever; while PostgreSQL is unavailable, the leases end by themselves."""
         failures = 0
         while True:
             try:
                 async with self._connections.connected() as connection:
                     await use_partial_indexes(connection)
                     await self._listen(connection)
-                    self.work_available.set()  # what was notified before LISTEN is not told again
+                    self.work_available.set()  # notifications before LISTEN are lost
                     async for _ in self._renewals(connection):
                         if failures:
                             _log.info("relay has reached PostgreSQL again")

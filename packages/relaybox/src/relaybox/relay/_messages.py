@@ -32,7 +32,7 @@ __all__ = (
 
 Header = tuple[str, str]
 _Text = str | None
-#: What a row tells of its event: id, type, time, subject, correlation id, causation id, source, traceparent.
+#: Attributes of a row's event: id, type, time, subject, correlation id, causation id, source, traceparent.
 Attributes = tuple[_Text, _Text, _Text, _Text, _Text, _Text, _Text, _Text]
 #: The one header of structured mode. No copies of the attributes beside it, though the binding allows
 #: them: readers tell the modes apart by headers that begin with ``ce_`` (the official SDK does).
@@ -76,7 +76,7 @@ _CHAR_BYTES_MAX: Final = 4
 
 
 def is_event(attributes: Attributes) -> bool:
-    """Whether a CloudEvent can be made of *attributes*: it has an id and a type."""
+    """Return whether *attributes* have what a CloudEvent requires: an id and a type."""
     event_type = attributes[1]
     if attributes[0] is None or event_type is None:
         return False
@@ -85,7 +85,7 @@ def is_event(attributes: Attributes) -> bool:
 
 
 def headers_of(key: str | None, attributes: Attributes) -> list[Header]:
-    """The headers in binary mode of what :func:`is_event`.
+    """Return the headers in binary mode; *attributes* must satisfy :func:`is_event`.
 
     An optional attribute without a value, or with one that no CloudEvent may have, is left out.
     """
@@ -108,7 +108,7 @@ def headers_of(key: str | None, attributes: Attributes) -> list[Header]:
 
 
 def structured(headers: Sequence[Header], data: bytes) -> bytes:
-    """The value in structured mode: the attributes in *headers* and *data*, which is JSON as it is stored."""
+    """Return the value in structured mode: the attributes in *headers*, and *data*, the stored JSON."""
     attributes = to_json({_ATTRIBUTES[name]: text for name, text in headers})
     return b'%b,"data":%b}' % (attributes[:-1], data)
 
@@ -120,13 +120,13 @@ def _is_type(text: str) -> bool:
 
 @lru_cache(maxsize=_KINDS_MAX)
 def _headers_of_kind(event_type: str, service: str) -> tuple[Header, ...]:
-    """What all events of a type and a service have in common."""
+    """Return the headers that all events of a type and a service share."""
     return (*_FIXED, ("ce_type", event_type), ("ce_source", source_of(service)))
 
 
 @lru_cache(maxsize=_KEYS_MAX)
 def _headers_of_key(subject: str | None, key: str | None) -> tuple[Header, ...]:
-    """What all events of a key have in common."""
+    """Return the headers that all events of a key share."""
     found = (("ce_subject", subject), ("ce_partitionkey", key))
     return tuple((name, text) for name, text in found if text is not None and is_cloudevent_attribute(text))
 
@@ -136,7 +136,7 @@ def _is_trace(text: str) -> bool:
 
 
 def _normalized(time: str) -> str | None:
-    """``ce_time`` of a time that is written in another way; None if it is none."""
+    """Return *time* in RFC 3339; None if it is not a time."""
     try:
         instant = _INSTANT.validate_python(time)
     except ValidationError:
@@ -146,14 +146,14 @@ def _normalized(time: str) -> str | None:
 
 
 class Message(NamedTuple):
-    """One outbox row, ready to publish. A tuple, because a backlog makes 50,000 of them a second."""
+    """One outbox row, ready to publish. A tuple, because a backlog creates 50,000 of them a second."""
 
     seq: int
     #: The lane it was fetched from, and the lane's epoch then: the fence for marking it.
     lane: int
     epoch: int
     topic: str
-    #: Rows of one key are published in the order of ``seq``; a row without a key waits for nobody.
+    #: Rows of one key are published in the order of ``seq``; rows without a key have no order.
     key: str | None
     #: Failures so far through the row's own fault.
     attempts: int
@@ -161,29 +161,29 @@ class Message(NamedTuple):
     envelope: bytes
     attributes: Attributes
     cloudevents: CloudEventsMode
-    #: The row's own: after a failover another row may have its ``seq``.
+    #: Id of the row: after a failover another row may have its ``seq``.
     row_id: UUID
     #: Where to publish a row without a key; -1: where librdkafka chooses, as for all that have one.
     partition: int = -1
 
 
 class Screened(NamedTuple):
-    """A batch, divided by what can be known before anything is sent."""
+    """Rows divided by what is known before anything is sent."""
 
     publishable: list[Message]
     faulty: list[tuple[Message, RowFault]]
 
 
 def message_of(row: Sequence[Any], cloudevents: CloudEventsMode = "binary") -> Message:
-    """The message of one row of the query ``fetch_batch``, its columns in order."""
+    """Return the message of one row of the query ``fetch_batch``, with its columns in order."""
     # By position: names take twice as long.
     return Message._make((*row[:7], row[8:], cloudevents, row[7], -1))
 
 
 def record_of(message: Message) -> tuple[bytes, list[Header]]:
-    """Value and headers of a *message* that passed :func:`screen`.
+    """Return value and headers of a *message* that passed :func:`screen`.
 
-    Made by the thread that hands them to Kafka: the fetching one has the most to do in a backlog.
+    Called in the publishing thread: the event loop has the most work in a backlog.
     """
     _, _, _, _, key, _, envelope, attributes, cloudevents, _, _ = message
     headers = headers_of(key, attributes)
@@ -196,7 +196,7 @@ def screen(messages: Iterable[Message], limits: Mapping[str, int]) -> Screened:
     """Divide *messages* into those every broker limit allows and those at fault, in order.
 
     *limits* has ``max.message.bytes`` for every topic that exists. Rows behind a faulty one of
-    their key are in neither part: they wait, or they would land before it (G34).
+    their key are in neither part: they must not be published before it (G34).
     """
     publishable: list[Message] = []
     faulty: list[tuple[Message, RowFault]] = []
@@ -226,7 +226,7 @@ def topics_exceeded(screened: Screened) -> frozenset[str]:
 
 
 def record_bytes(key: bytes | None, value: bytes, headers: Sequence[Header]) -> int:
-    """Bytes of a record batch that holds this record alone, which is what the broker measures."""
+    """Return the bytes of a record batch with this record alone, which is what the broker measures."""
     body = 1 + 1 + 1 + _varint_bytes(-1 if key is None else len(key)) + len(key or b"")
     body += _varint_bytes(len(value)) + len(value) + _varint_bytes(len(headers))
     for name, text in headers:
@@ -253,6 +253,6 @@ def _fault_of(message: Message, bytes_max: int | None) -> RowFault | None:
 
 
 def _varint_bytes(number: int) -> int:
-    """Bytes of a zigzag varint (Protocol Buffers)."""
+    """Return the bytes of a zigzag varint (Protocol Buffers)."""
     zigzag = number << 1 if number >= 0 else (-number << 1) - 1
     return max(1, -(-zigzag.bit_length() // 7))

@@ -45,22 +45,22 @@ __all__ = (
 )
 
 _SQL: Final = load_queries(__package__ or "relaybox.relay", "relay.sql")
-#: Every role has it unless it was revoked.
+#: Granted to every role by default.
 _RIGHT: Final = (
     "EXECUTE on the functions pg_control_system(), pg_current_wal_lsn() and pg_walfile_name(pg_lsn)"
 )
-#: Bytes of payload, as stored, that one batch may hold: bounds this process's memory.
+#: Stored bytes of payload in one batch at most; bounds the memory of this process.
 _BATCH_BYTES_MAX: Final = 16 * 2**20
 _MESSAGE_CHARS_MAX: Final = 1_000
 _BACKLOG_ROWS_MAX: Final = 100_000
-#: So many rows from the first PENDING one on are asked whether a FAILED one holds them back.
+#: How many rows, from the first PENDING one on, are checked for a FAILED row that blocks them.
 _DUE_ROWS_MAX: Final = 10_000
 #: Postponed rows are published as soon as their partition takes writes; the fallback if a relay misses that.
 _PARTITION_PAUSE_S: Final = 600.0
 Charge = tuple[Message, RelayError, Retry | Postpone | GiveUp]
-#: Between two steps up, while rows are published.
+#: Time between two advances while rows are published.
 _ADVANCE_S: Final = 0.25
-#: So often a poll begins at the very first row: a row that somebody made PENDING again by SQL is found then.
+#: How often a poll begins at the first row, to find rows that an operator made PENDING again by SQL.
 _FULL_SCAN_S: Final = 10.0
 
 
@@ -69,7 +69,7 @@ class Lane:
     """A lane this relay took, until its lease ends."""
 
     lane: int
-    #: Rises whenever a relay takes the lane; a statement that carries an older one marks nothing.
+    #: Fencing token: rises whenever a relay takes the lane; a statement with an older epoch changes nothing.
     epoch: int
     #: ``time.monotonic()`` of the last renewal's *sending*, plus the lease: never later than the server's.
     valid_until_s: float
@@ -77,10 +77,10 @@ class Lane:
 
 @asynccontextmanager
 async def connected(database: Database) -> AsyncGenerator[DedicatedConnection]:
-    """A connection outside the pool: its settings and its LISTEN are nobody else's, and end with it.
+    """Open a connection outside the pool, with settings and LISTEN of its own, for an ``async with`` block.
 
     Raises:
-        DatabaseUnavailable: PostgreSQL is away.
+        DatabaseUnavailable: PostgreSQL is unavailable.
     """
     connection = await database.dedicated()
     try:
@@ -90,19 +90,19 @@ async def connected(database: Database) -> AsyncGenerator[DedicatedConnection]:
 
 
 async def fetch_rows(connection: DedicatedConnection, query: str, *args: Any) -> Sequence[Mapping[str, Any]]:
-    """Run *query*, which ends within the connection's own limits.
+    """Run *query* within the connection's time limits, and return its rows.
 
     Raises:
-        DatabaseUnavailable: no answer in time, or the connection broke.
-        DatabaseBusy: the server cancelled it, for a lock or its own limits.
-        RetryTransaction: it lost a race; ask again.
-        DatabaseRefused: the server refuses it for another reason.
+        DatabaseUnavailable: No response in time, or the connection broke.
+        DatabaseBusy: The server cancelled the query because of a lock or a time limit.
+        RetryTransaction: A serialization failure or a deadlock; try again.
+        DatabaseRefused: The server rejected the query for another reason.
     """
     try:
         with map_service_errors():
             return await connection.fetch(query, *args)
     except OSError as error:
-        raise DatabaseUnavailable("PostgreSQL does not answer; check the server and the network") from error
+        raise DatabaseUnavailable("PostgreSQL does not respond; check the server and the network") from error
 
 
 @contextmanager
@@ -121,12 +121,12 @@ def explain_missing_right(right: str) -> Generator[None]:
 
 
 class Connections:
-    """Opens connections, and refuses one to a server in another history than that of the first.
+    """Opens connections, and rejects one to a server in another history than that of the first.
 
     A history is a system identifier and a timeline. It changes when a standby is promoted or a backup is
-    restored: commits may be missing then, and sequence numbers and epochs come a second time, so nothing that
-    was learnt over an earlier connection may be used over a later one. The history of a server cannot change
-    while a connection to it is open.
+    restored: commits may be missing then, and sequence numbers and epochs may be reused, so that nothing read
+    over an earlier connection may be used over a later one. The history of a server cannot change while a
+    connection to it is open.
     """
 
     def __init__(self, database: Database) -> None:
@@ -136,12 +136,12 @@ class Connections:
 
     @property
     def schema_name(self) -> str:
-        """The schema of the tables."""
+        """Name of the schema of the tables."""
         return self._database.settings.schema_name
 
     @property
     def history_id(self) -> UUID:
-        """The id of the history; there was a connection before."""
+        """Id of the history; a connection must have been opened before."""
         assert self._history is not None
         return self._history[1]
 
@@ -150,7 +150,7 @@ class Connections:
         """Open a connection of the relay's own, for an ``async with`` block.
 
         Raises:
-            DatabaseUnavailable: PostgreSQL is away, or takes no writes.
+            DatabaseUnavailable: PostgreSQL is unavailable, or read-only.
             DatabaseRefused: A right or a migration is missing.
             HistoryChanged: The server is in another history.
         """
@@ -182,7 +182,7 @@ async def fetch_batch(
     start_seq: int = 0,
     cloudevents: CloudEventsMode = "binary",
 ) -> list[Message]:
-    """At most *rows_max* publishable rows of *lanes* by ``seq``, from *floor* on, not *in_flight*."""
+    """Read at most *rows_max* publishable rows of *lanes*, from *start_seq* on, not *in_flight*."""
     rows: Sequence[Any] = await fetch_rows(
         connection,
         _SQL["fetch_batch"],
@@ -203,9 +203,9 @@ async def mark_sent(
     fences: Iterable[tuple[int, int]],
     counters: Counters,
 ) -> int:
-    """Mark acknowledged rows, *seqs* with *row_ids*, SENT, and count their delays; how many could be marked.
+    """Mark acknowledged rows, *seqs* with *row_ids*, SENT; count and return the marked ones.
 
-    *fences* are the rows' lanes, each with the epoch at which they were fetched.
+    *fences* are the rows' lanes, each with the epoch at which the rows were fetched.
     """
     lanes, epochs = _columns(fences)
     marked = 0
@@ -218,14 +218,14 @@ async def mark_sent(
 
 
 def charge_for(message: Message, fault: RelayError) -> Charge:
-    """What follows from *message* failing once more through *fault*."""
+    """Return what follows another failure of *message* through *fault*."""
     if isinstance(fault, PartitionUnavailable):
         return message, fault, Postpone(after_s=_PARTITION_PAUSE_S)
     return message, fault, next_step(message.attempts + 1)
 
 
 async def charge_rows(connection: DedicatedConnection, charges: Sequence[Charge]) -> None:
-    """Record row faults: attempts, when to try again or FAILED, and why (G24)."""
+    """Record failures of rows: attempts, the next attempt or FAILED, and the reason (G24)."""
     lanes, epochs = _columns({(message.lane, message.epoch) for message, _, _ in charges})
     await fetch_rows(
         connection,
@@ -241,25 +241,25 @@ async def charge_rows(connection: DedicatedConnection, charges: Sequence[Charge]
 
 
 async def requeue_after_outage(connection: DedicatedConnection, lanes: Sequence[Lane]) -> int:
-    """Make rows of *lanes* that failed because no broker answered as they were; how many (G25)."""
+    """Make rows of *lanes* that failed because of the link PENDING again; return how many (G25)."""
     numbers, epochs = [lane.lane for lane in lanes], [lane.epoch for lane in lanes]
     return len(await fetch_rows(connection, _SQL["requeue_after_outage"], numbers, epochs))
 
 
 async def seconds_until_due(connection: DedicatedConnection, *, fetched_s: float) -> float | None:
-    """Until the first waiting row's next attempt; None without one.
+    """Return the seconds until the next attempt of a row; None without one.
 
-    *fetched_s* seconds ago was the last fetch, which did not see the rows that became due since.
+    The last fetch was *fetched_s* seconds ago: rows that became due since then count, with less than 0.
     """
     [row] = await fetch_rows(connection, _SQL["next_due"], fetched_s)
     return row["due_s"]
 
 
 async def measure_backlog(connection: DedicatedConnection, counters: Counters, start_seq: int = 0) -> None:
-    """Count what waits, of all lanes; nothing below *floor* does."""
+    """Measure the backlog of all lanes; no row below *start_seq* is PENDING."""
     [row] = await fetch_rows(connection, _SQL["measure_backlog"], _BACKLOG_ROWS_MAX, start_seq, _DUE_ROWS_MAX)
     oldest_s = row["oldest_s"] or 0.0
-    # Where all that were asked are held back nobody knows of the next; to be called late is the safe side.
+    # If all checked rows are blocked, the age of the next one is unknown: report the larger one.
     unknown_s = oldest_s if row["pending"] > _DUE_ROWS_MAX else 0.0
     counters.backlog = Backlog(
         pending=row["pending"],
@@ -278,12 +278,12 @@ async def measure_backlog(connection: DedicatedConnection, counters: Counters, s
 
 
 async def use_partial_indexes(connection: DedicatedConnection) -> None:
-    """Keep the plans of this connection on the outbox's partial indexes."""
+    """Make the queries of this connection use the partial indexes of the outbox."""
     await fetch_rows(connection, _SQL["use_partial_indexes"])
 
 
 def multirange_of(seqs: Collection[int]) -> str:
-    """*seqs* as the text of an ``int8multirange``: a backlog's rows are a few runs, not 10,000 numbers."""
+    """Return *seqs* as text of an ``int8multirange``: in a backlog a few ranges, not 10,000 numbers."""
     if not seqs:
         return "{}"
     first, last = min(seqs), max(seqs)
@@ -321,16 +321,16 @@ def _error_data(charge: Charge) -> str:
 
 
 class LowWatermark:
-    """The ``seq`` below which no row is PENDING, or can become so by itself.
+    """The ``seq`` below which no row is PENDING, or can become PENDING by itself.
 
-    A mark leaves a dead entry in the index of PENDING rows. Usually the next poll removes it; while
-    anybody holds an old snapshot nobody can, and every poll would pass all of them (5 minutes at
-    1,000 events/s: 300,000 entries, 40 ms a poll).
+    A mark leaves a dead entry in the index of PENDING rows. Usually the next poll removes it; while an old
+    snapshot is open it cannot be removed, and each poll would read all of them (after 5 minutes at 1,000
+    events/s: 300,000 entries, 40 ms a poll).
 
-    Invariant (G22): a row that commits late is not below it. Whoever takes a ``seq`` holds a lock on
-    the table from before until its transaction ends. So once all have ended that held one when this
-    relay had met row n, no row up to n can appear any more, and a later look says which of them are
-    left. Rows that wait for an operator count among those: they may become PENDING again.
+    Invariant (G22): a row that commits late is not below it. A transaction locks the table before it takes a
+    ``seq``, until it ends. So once all transactions have ended that held the lock when this relay had read
+    row n, no row up to n can appear any more, and a later query finds which of them are left. FAILED rows
+    count among those: they may become PENDING again.
     """
 
     def __init__(self) -> None:
@@ -344,7 +344,7 @@ class LowWatermark:
         return f"<LowWatermark {self.seq} [{len(self._writers)} writers to end before {self._seen_seq}]>"
 
     def poll_start(self) -> int:
-        """Where the next poll begins: at :attr:`seq`, every 10 s at the very beginning."""
+        """Return where the next poll begins: at :attr:`seq`, and every 10 s at the first row."""
         now = time.monotonic()
         if now < self._full_scan_at_s:
             return self.seq
@@ -352,7 +352,7 @@ class LowWatermark:
         return 0
 
     async def advance(self, connection: DedicatedConnection, fetched_seq: int) -> None:
-        """Rise, if it is time; *met* is the highest ``seq`` of the rows that were fetched."""
+        """Advance, at most every 0.25 s; *fetched_seq* is the highest ``seq`` that was fetched."""
         if fetched_seq <= self._seen_seq or time.monotonic() < self._advance_at_s:
             return
         self._advance_at_s = time.monotonic() + _ADVANCE_S
@@ -360,7 +360,7 @@ class LowWatermark:
         writers = frozenset(row["writer"] for row in rows)
         if writers & self._writers:
             return
-        # A statement of its own, after the other: its snapshot has what those writers committed.
+        # A second statement, after the first: its snapshot contains what those writers committed.
         [row] = await fetch_rows(connection, _SQL["first_unsettled"], self.seq)
         self.seq = max(self.seq, min(self._seen_seq + 1, row["seq"] or self._seen_seq + 1))
         self._seen_seq, self._writers = fetched_seq, writers

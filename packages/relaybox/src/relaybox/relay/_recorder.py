@@ -28,7 +28,7 @@ __all__ = (
 #: Half as many keys fill a generation; a batch may add its own on top.
 _KEYS_MAX: Final = 10_000
 _HELD_ROWS_MAX: Final = 10_000
-#: More rows than this, two waves of a backlog, are not left unrecorded: the publishing loop waits.
+#: The publish loop waits while more rows than this, two rounds of a backlog, are not recorded.
 _ROWS_MAX: Final = 10_000
 _log = structlog.get_logger(__name__)
 
@@ -44,7 +44,7 @@ class Disorder:
 
 
 class OrderWatch:
-    """Remembers, per key, the last row that was published, and which rows were tried in vain.
+    """Checks the order of published rows: keeps the last one of each key, and the rows that failed.
 
     A smaller ``seq`` after a larger one is not wrong by itself: numbers are drawn before the commit,
     and what is promised is the order of commits. It is wrong if the relay knew the row when it
@@ -63,13 +63,13 @@ class OrderWatch:
         self._unpublished: dict[int, None] = {}
 
     def published(self, sent: Sequence[Message]) -> Disorder | None:
-        """Kafka has *sent*, rows of one batch in this order; None as long as all is well."""
+        """Note *sent*, published rows of one batch in this order; return None if the order is right."""
         disordered: list[tuple[int, Message]] = []
         recent, older = self._recent, self._older
         for message in sent:
             key = message.key
             if key is None:
-                continue  # waits for nobody
+                continue  # rows without a key have no order
             last = recent.get(key) or older.get(key)
             if last is not None and message.seq < last[0] and message[1:3] == last[1:]:
                 disordered.append((last[0], message))
@@ -84,7 +84,7 @@ class OrderWatch:
         return found
 
     def not_published(self, tried: Iterable[Message]) -> None:
-        """Kafka does not have *tried*, as far as is known: nothing later of their keys may precede them."""
+        """Note that *tried* were not published: no later row of their keys may precede them."""
         self._unpublished.update((message.seq, None) for message in tried)
         while len(self._unpublished) > _HELD_ROWS_MAX:
             del self._unpublished[next(iter(self._unpublished))]
@@ -98,7 +98,7 @@ class OrderWatch:
 
 @dataclass(kw_only=True, slots=True)
 class _PendingOutcome:
-    """An outcome, without what only its publishing needed: envelopes are most of a relay's memory."""
+    """An outcome without what only its publication needed: envelopes are most of a relay's memory."""
 
     #: Without its messages.
     batch: Batch | None
@@ -120,12 +120,12 @@ class _PendingOutcome:
 
 
 class Recorder:
-    """Remembers outcomes until PostgreSQL has them.
+    """Keeps outcomes until PostgreSQL has recorded them.
 
-    Over a connection of its own: marking takes as long as fetching, and each would wait for the other.
+    It has its own connection: marking takes as long as fetching, and each would wait for the other.
 
-    Invariant: what it holds is in no other state than PENDING, so its rows and the keys of its
-    faulty ones must be kept from taking off again until it has let go of them.
+    Invariant: all rows that it holds are PENDING in the table, so these rows, and the keys of faulty ones,
+    must not be published before they are recorded.
     """
 
     def __init__(
@@ -150,41 +150,41 @@ class Recorder:
         self._empty.set()
 
     def add(self, batch: Batch | None, outcome: Outcome) -> None:
-        """Write *outcome* down as soon as possible."""
+        """Record *outcome* as soon as possible."""
         self._count(batch, outcome)
         self._held.append(_PendingOutcome.of(batch, outcome))
         self._empty.clear()
         self._not_empty.set()
 
     def seqs(self) -> list[int]:
-        """Rows that PostgreSQL does not know the fate of yet: none of them may be fetched."""
+        """Return the rows whose outcome is not recorded: none of them may be fetched."""
         sent = [seq for held in self._held for seq in held.seqs]
         return [*sent, *(message.seq for held in self._held for message, _ in held.faulty)]
 
     def blocked_keys(self) -> set[str]:
-        """Keys that wait for a faulty row which is not charged yet."""
+        """Return the keys of faulty rows that are not charged yet."""
         return {m.key for held in self._held for m, _ in held.faulty if m.key is not None}
 
     def lanes(self) -> set[int]:
-        """Lanes of what PostgreSQL may not know of yet."""
+        """Return the lanes of outcomes that may not be recorded yet."""
         lanes = {lane for held in self._held if held.batch is not None for lane in held.batch.lanes}
         return lanes | self.charging_lanes()
 
     def charging_lanes(self) -> set[int]:
-        """Lanes of faulty rows that are not charged yet."""
+        """Return the lanes of faulty rows that are not charged yet."""
         return {message.lane for held in self._held for message, _ in held.faulty}
 
     async def wait_for_room(self) -> None:
-        """Wait while too much is held."""
+        """Wait while too many rows are not recorded."""
         if len(self.seqs()) > _ROWS_MAX:
             await self._empty.wait()
 
     async def wait_until_empty(self) -> None:
-        """Wait until nothing is held."""
+        """Wait until everything is recorded."""
         await self._empty.wait()
 
     async def run(self) -> None:
-        """Record for ever; PostgreSQL away is waited out."""
+        """Record for ever; wait while PostgreSQL is unavailable."""
         failures = 0
         while True:
             try:
@@ -201,7 +201,7 @@ class Recorder:
                 await asyncio.sleep(link_pause_s(failures))
 
     def _count(self, batch: Batch | None, outcome: Outcome) -> None:
-        """Count what became of *batch*, and watch that the order held."""
+        """Count the rows of *batch*, and check their order."""
         if outcome.sent:
             self._counters.count_batch(rows=len(outcome.sent))
         disorder = self._order.published(outcome.sent)
@@ -216,12 +216,12 @@ class Recorder:
             self._order.not_published(message for message in tried if message.seq not in sent)
 
     async def _record(self, connection: DedicatedConnection) -> None:
-        """Write down what is held now, all of it in one statement each."""
+        """Record everything: one statement for marks, one for failures."""
         held = list(self._held)
         if any(each.seqs for each in held):
             await self._mark(connection, held)
             for each in held:
-                each.seqs = ()  # should the next statement fail, this one is not repeated
+                each.seqs = ()  # if the next statement fails, this one is not repeated
                 if each.batch is not None:
                     self._on_settled(each.batch)
         faulty = [fault for each in held for fault in each.faulty]
@@ -241,7 +241,7 @@ class Recorder:
         if fenced:
             self._counters.fenced_total += fenced
             _log.warning(
-                "relay could not mark rows: their lanes have another owner, who settles them", rows=fenced
+                "relay could not mark rows: another relay owns their lanes, and records them", rows=fenced
             )
         self._signal(RelaySignal.BATCH_MARKED)
 
@@ -252,12 +252,16 @@ class Recorder:
         await charge_rows(connection, charges)
         for message, fault, step in charges:
             if isinstance(step, Postpone):
-                continue  # the partition is named once, and not for each row that waits for it
-            told = {"seq": message.seq, "error_code": fault.error_code, "reason": str(fault)}
+                continue  # the partition is logged once, and not for each row
+            fields = {"seq": message.seq, "error_code": fault.error_code, "reason": str(fault)}
             if isinstance(step, Retry):
                 self._counters.retried_total += 1
-                _log.warning("relay could not publish a row, trying again", after_s=step.after_s, **told)
+                _log.warning("row could not be published, trying again", after_s=step.after_s, **fields)
             else:
                 self._counters.failed_total += 1
-                _log.error("relay gave a row up; its key waits", attempts=message.attempts + 1, **told)
+                _log.error(
+                    "row marked FAILED; later rows of its key are blocked",
+                    attempts=message.attempts + 1,
+                    **fields,
+                )
         self._signal(RelaySignal.ROWS_CHARGED)

@@ -31,8 +31,8 @@ __all__ = (
     "TopicsFirst",
 )
 
-#: From SIGTERM to the end are 10 s at the most (G27): what is in flight gets 6 of them, recording it 2,
-#: giving the lanes back 1.
+#: A relay ends at most 10 s after SIGTERM (G27): 6 s for batches in flight, 2 s to record them, 1 s to
+#: release the lanes.
 _STOP_PUBLISHING_S: Final = 6.0
 _STOP_RECORD_S: Final = 2.0
 _STOP_LEAVE_S: Final = 1.0
@@ -40,15 +40,15 @@ _WATCH_S: Final = 1.0
 #: EX_SOFTWARE of sysexits.h.
 _HUNG_STATUS: Final = 70
 _log = structlog.get_logger(__name__)
-#: Two servers behind one address that both take writes must not make a relay start over without end.
+#: Limits how often a relay starts over if two writable servers share one address.
 _START_OVER_PAUSE_S: Final = 0.5
 
 
 class Session:
-    """Everything that a relay knows of the outbox and Kafka: connections, lanes, marks, watermark, producers.
+    """Everything that a relay knows of the outbox and of Kafka: connections, lanes, outcomes, producers.
 
-    Invariant (G35): all of it is about one history of PostgreSQL. In another one nothing of it may be used,
-    so the relay drops the session and begins another, as another owner of lanes.
+    Invariant (G35): all of it belongs to one history of PostgreSQL. In another history the relay starts a new
+    session, as another owner of lanes.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Session:
         )
 
     def statistics(self) -> Statistics:
-        """Return what was done and is held."""
+        """Return counts since the start, and the current state."""
         return self._counters.snapshot(
             lanes=self._lanes.owned(),
             members=self._lanes.members,
@@ -111,11 +111,11 @@ class Session:
         )
 
     def stop(self) -> None:
-        """Fetch nothing more, and wait for acknowledgements for 5 s at the most."""
+        """Fetch nothing more, and wait at most 5 s for acknowledgements."""
         self._publish_loop.stop()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Work until *stopping* is set, then return within 10 s: nothing half-marked, no lane kept (G27).
+        """Publish until *stopping* is set, then record, release the lanes, and return within 10 s (G27).
 
         Raises:
             ExceptionGroup: Of :class:`HistoryChanged` if PostgreSQL is in another history; else of a defect,
@@ -145,26 +145,25 @@ class Session:
             await self._delivery.close()
 
     async def _watch(self) -> None:
-        """End the process if a call to Kafka hangs: the heartbeats would keep its lanes for ever.
+        """End the process if a call to Kafka hangs: heartbeats would renew its lanes for ever.
 
-        Every call counts: a batch, a takeover, a question. Nothing is lost by that: the next owner of the
-        lanes settles what is undecided. The thread that hangs cannot be ended, and would keep the interpreter
-        from ending in order.
+        Each call counts: of a batch, a takeover, or an admin client. No event is lost: the next owner of the
+        lanes resolves transactions in doubt. A hung thread cannot be ended, and would block a regular exit.
         """
         while True:
             await asyncio.sleep(_WATCH_S)
             if self._delivery.hung() or self._partitions.hung():
-                _log.critical("relay ends: a call to Kafka does not come back; start it again")
+                _log.critical("relay ends: a call to Kafka hangs; start the relay again")
                 os._exit(_HUNG_STATUS)
 
     async def _settle(self) -> None:
-        """Record the last batch while the keeper still keeps its lanes."""
+        """Record the last outcomes while the heartbeat still renews the lanes."""
         try:
             async with asyncio.timeout(_STOP_RECORD_S):
                 await self._publish_loop.recorder.wait_until_empty()
         except TimeoutError:
             _log.warning(
-                "relay stopped without PostgreSQL: the next owner of its lanes settles its last batch"
+                "relay stopped without PostgreSQL: the next owner of its lanes records its last batches"
             )
 
     async def _release_lanes(self) -> None:
@@ -172,7 +171,7 @@ class Session:
             async with asyncio.timeout(_STOP_LEAVE_S), self._connections.connected() as connection:
                 await self._lanes.release_all(connection)
         except (DatabaseError, HistoryChanged, TimeoutError):
-            _log.warning("relay stopped without PostgreSQL: its lanes go to others when their leases end")
+            _log.warning("relay stopped without PostgreSQL: its lanes are free when their leases end")
 
 
 def _ignore(_signal: RelaySignal) -> None:
@@ -180,13 +179,12 @@ def _ignore(_signal: RelaySignal) -> None:
 
 
 class Relay:
-    """Publishes the outbox of one database; any number of relays share the work without configuration.
+    """Publishes the outbox of one database; several relays share the lanes without configuration.
 
     An event is never lost, and per key the first appearances are in commit order (G20, G21). Exactly
     once, readers of committed messages find each event once, whatever died (G31); at least once, an
     event may reach the topic again, with the same ``ce_id``, if a process or a server dies between
-    acknowledgement and mark. It takes five connections outside *database*'s pool, and a sixth
-    while it takes lanes over.
+    acknowledgement and mark. It opens five connections outside *database*'s pool, and a sixth for takeovers.
     """
 
     def __init__(
@@ -198,7 +196,7 @@ class Relay:
         name: str = "relay",
         on_signal: OnSignal[RelaySignal] = _ignore,
     ) -> None:
-        """Describe the relay; nothing connects before :meth:`run`. *name* is for people only."""
+        """Describe the relay; nothing connects before :meth:`run`. *name* appears in logs only."""
         self._name = name
         self._signal = on_signal
         self._counters = Counters()
@@ -213,19 +211,19 @@ class Relay:
         return f"<Relay {self._name!r} [{lanes} | {look.in_flight} in flight | {link}]>"
 
     def statistics(self) -> Statistics:
-        """What it has done and holds, for metrics, operators and tests; costs nothing."""
+        """Return counts since the start and the current state, without I/O."""
         return self._session.statistics()
 
     def stop(self) -> None:
-        """Ask :meth:`run` to end; to be called in its event loop, for instance by a signal handler."""
+        """Make :meth:`run` return; call it in the relay's event loop, for instance from a signal handler."""
         self._stopping.set()
         self._session.stop()
 
     async def run(self) -> None:
-        """Relay until :meth:`stop`, then return within 10 s: nothing half-marked, the lanes given back (G27).
+        """Publish until :meth:`stop`, then record all outcomes, release the lanes, and return in 10 s (G27).
 
-        PostgreSQL or Kafka away is waited out, at any time, and so are a failover (G35) and a statement that
-        PostgreSQL refuses. What is raised here, in an exception group, is a defect.
+        The relay waits while PostgreSQL or Kafka is unavailable, during a failover (G35), and while
+        PostgreSQL rejects a statement. An exception group raised here is a defect.
         """
         _log.info("relay started", relay=self._name)
         await self._run_session()
@@ -236,7 +234,7 @@ class Relay:
         _log.info("relay stopped", relay=self._name)
 
     async def _run_session(self) -> None:
-        """Relay in one history of PostgreSQL, until it changes or the relay is stopped."""
+        """Run a session until the history of PostgreSQL changes or the relay is stopped."""
         try:
             await self._session.run(self._stopping)
         except* HistoryChanged as changed:
@@ -250,10 +248,10 @@ class Relay:
 
 
 class TopicsFirst:
-    """A relay that begins once every topic of ``OUTBOX_TOPICS`` exists.
+    """A relay that starts once every topic of ``OUTBOX_TOPICS`` exists.
 
-    Without it a broker without topics would cost each row its attempts, and its key an operator
-    (G24), for what is nobody's fault but the installation's.
+    Otherwise a broker without topics would charge attempts to each row, and block its key (G24), although the
+    installation is at fault.
     """
 
     def __init__(
@@ -266,15 +264,15 @@ class TopicsFirst:
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
-        """Ask :meth:`run` to end, as :meth:`Relay.stop` does."""
+        """Make :meth:`run` return, as :meth:`Relay.stop` does."""
         self._stopping.set()
         self._relay.stop()
 
     async def run(self) -> None:
-        """Wait for Kafka, make or check the topics, and relay until :meth:`stop`.
+        """Wait for Kafka, create or check the topics, and publish until :meth:`stop`.
 
         Raises:
-            TopicsNotReady: a topic is missing and may not, or cannot, be created; says which and how to.
+            TopicsNotReady: A topic is missing and cannot be created; the message says which, and what to do.
         """
         failures = 0
         while not self._stopping.is_set():
@@ -292,7 +290,7 @@ class TopicsFirst:
                 return
 
     async def _prepared(self) -> Mapping[str, int]:
-        """``max.message.bytes`` of each declared topic, all of which exist."""
+        """Create missing topics, and return ``max.message.bytes`` of each declared topic."""
         limits = await asyncio.to_thread(self._ask)
         missing = sorted(self._outbox.declared() - limits.keys())
         if not missing:
@@ -317,11 +315,11 @@ class TopicsFirst:
         return {topic: limits[topic] for topic in declared if topic in limits}
 
     def _warn_about_small_limits(self, limits: Mapping[str, int]) -> None:
-        """What the outbox takes and the topic does not would be FAILED: told before it happens (G34)."""
+        """Warn about topics with a lower limit than the outbox: rows between both would be FAILED (G34)."""
         for topic, bytes_max in sorted(limits.items()):
             if bytes_max < self._outbox.message_bytes_max:
                 _log.warning(
-                    "a topic takes less than the outbox: raise its max.message.bytes, "
+                    "a topic accepts smaller messages than the outbox: raise its max.message.bytes, "
                     "or lower OUTBOX_MESSAGE_BYTES_MAX",
                     topic=topic,
                     topic_bytes_max=bytes_max,

@@ -26,7 +26,7 @@ __all__ = (
 
 #: Upper bounds of the histogram of seconds from insert to acknowledgement; the last bucket has none.
 DELAY_BOUNDS_S: Final = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-#: More troubles than these are not listed.
+#: More troubles are not listed.
 TROUBLES_MAX: Final = 20
 #: Upper bounds of the histogram of rows per published batch; the last bucket has none.
 BATCH_ROWS_BOUNDS: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000)
@@ -52,7 +52,7 @@ class RelaySignal(Signal):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Backlog:
-    """What waits in the outbox, measured every ``RELAY_POLL_INTERVAL``; rows are counted up to 100,000."""
+    """The backlog of the outbox, measured every ``RELAY_POLL_INTERVAL``; rows are counted up to 100,000."""
 
     #: PENDING rows.
     pending: int = 0
@@ -60,18 +60,18 @@ class Backlog:
     retrying_row: int = 0
     retrying_link: int = 0
     #: FAILED rows: through their own fault, which wait for an operator, and through the link's, which are
-    #: taken up again when Kafka is back.
+    #: requeued when Kafka is available again.
     failed_row: int = 0
     failed_link: int = 0
-    #: Rows that an operator decided not to publish, until they are purged.
+    #: Rows that an operator skipped, until they are purged.
     skipped: int = 0
-    #: Keys with a FAILED row; nothing behind it is published.
+    #: Keys with a FAILED row; later rows of these keys are not published.
     keys_blocked: int = 0
     #: Age of the first PENDING row in seconds; 0 without one.
     oldest_pending_s: float = 0.0
-    #: Age of the first PENDING row that no FAILED one holds back; 0 without one.
+    #: Age in seconds of the first PENDING row that no FAILED row blocks; 0 without one.
     oldest_due_s: float = 0.0
-    #: Lanes there are, whoever owns them, and those that wait for an operator.
+    #: All lanes, and those that wait for an operator.
     lanes: int = 0
     lanes_faulty: int = 0
     #: When PostgreSQL was last found in another history, in seconds since 1970; 0: never (G35).
@@ -80,19 +80,19 @@ class Backlog:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Statistics:
-    """One look at a relay. Totals rise since its start; the rest is as of now."""
+    """Snapshot of a relay. Totals count since its start; all else is the current state."""
 
     #: Rows acknowledged by Kafka and marked SENT.
     published_total: int
     #: Row faults that will be tried again.
     retried_total: int
-    #: Rows given up: FAILED, their keys wait for an operator.
+    #: Rows marked FAILED; their keys are blocked until an operator decides.
     failed_total: int
     #: Acknowledged rows that this relay could not mark, because their lane had gone to another one.
     fenced_total: int
-    #: How often Kafka was lost.
+    #: How often the link to Kafka failed.
     link_outages_total: int
-    #: Rows that nobody told of: the poll found them (G28).
+    #: Rows that a poll found without a notification (G28).
     polled_total: int
     #: Rows published after a later one of their key that was not known before it: late commits (G22).
     late_total: int
@@ -108,30 +108,30 @@ class Statistics:
     batch_counts: tuple[int, ...]
     batch_rows_sum: int
     lanes: tuple[int, ...]
-    #: Living relays, this one included.
+    #: Live relays, including this one.
     members: int
     in_flight: int
     backlog: Backlog
     breaker: BreakerState
-    #: A sentence for each partition that takes no writes; its keys wait (G36).
+    #: A sentence for each partition that takes no writes (G36).
     partitions_unavailable: tuple[str, ...]
     #: A sentence for each owned lane that has tried to publish for 10 s and could not.
     lanes_stuck: tuple[str, ...]
 
     @property
     def troubles(self) -> tuple[str, ...]:
-        """Why some of the rows are not published, 20 sentences at the most."""
+        """Why some rows are not published; at most 20 sentences."""
         return (*self.partitions_unavailable, *self.lanes_stuck)[:TROUBLES_MAX]
 
     @property
     def link_up(self) -> bool:
-        """Whether Kafka answers, as far as was tried."""
+        """Whether Kafka responded to the last attempt."""
         return self.breaker is not BreakerState.OPEN
 
 
 @dataclass(kw_only=True, slots=True)
 class Counters:
-    """The part of :class:`Statistics` that is counted; changed by the event loop only."""
+    """Counts for :class:`Statistics`, which all parts of a relay increment in its event loop."""
 
     published_total: int = 0
     retried_total: int = 0
@@ -155,7 +155,7 @@ class Counters:
         self.delay_sum_s += delay_s
 
     def count_batch(self, *, rows: int) -> None:
-        """Count a batch of which Kafka has *rows*."""
+        """Count a batch with *rows* published rows."""
         self.batch_counts[bisect_left(BATCH_ROWS_BOUNDS, rows)] += 1
         self.batch_rows_sum += rows
 
@@ -169,7 +169,7 @@ class Counters:
         partitions_unavailable: tuple[str, ...],
         lanes_stuck: tuple[str, ...],
     ) -> Statistics:
-        """These counts, and what the caller holds, as of now."""
+        """Return these counts together with the current state."""
         return Statistics(
             published_total=self.published_total,
             retried_total=self.retried_total,
@@ -195,75 +195,75 @@ class Counters:
 
 
 _COUNTERS: Final[dict[str, tuple[str, Callable[[Statistics], int]]]] = {
-    "published": ("Rows acknowledged by Kafka and marked SENT.", lambda look: look.published_total),
-    "retried": ("Row faults that will be tried again.", lambda look: look.retried_total),
-    "failed": ("Rows given up as FAILED; their keys wait.", lambda look: look.failed_total),
+    "published": ("Rows acknowledged by Kafka and marked SENT.", lambda now: now.published_total),
+    "retried": ("Row faults that will be tried again.", lambda now: now.retried_total),
+    "failed": ("Rows marked FAILED; their keys are blocked.", lambda now: now.failed_total),
     "fenced": (
-        "Acknowledged rows whose lane had gone to another relay before they were marked.",
-        lambda look: look.fenced_total,
+        "Acknowledged rows whose lane another relay had taken before they were marked.",
+        lambda now: now.fenced_total,
     ),
-    "link_outages": ("How often Kafka was lost.", lambda look: look.link_outages_total),
+    "link_outages": ("How often the link to Kafka failed.", lambda now: now.link_outages_total),
     "polled_rows": (
-        "Rows that no notification told of: the poll found them.",
-        lambda look: look.polled_total,
+        "Rows that a poll found without a notification.",
+        lambda now: now.polled_total,
     ),
     "late_rows": (
         "Rows published after a later one of their key, because their transaction committed late.",
-        lambda look: look.late_total,
+        lambda now: now.late_total,
     ),
     "order_violations": (
         "Rows published after a later one of their key although they were known; must stay 0.",
-        lambda look: look.order_violations_total,
+        lambda now: now.order_violations_total,
     ),
     "maintenance_failures": (
         "Failed attempts to remove old rows or to measure the backlog.",
-        lambda look: look.maintenance_failures_total,
+        lambda now: now.maintenance_failures_total,
     ),
 }
 
 
 _GAUGES: Final[dict[str, tuple[str, Callable[[Statistics], float]]]] = {
-    "lanes_owned": ("Lanes this relay owns.", lambda look: len(look.lanes)),
-    "lanes": ("Lanes of the outbox, whoever owns them.", lambda look: look.backlog.lanes),
+    "lanes_owned": ("Lanes this relay owns.", lambda now: len(now.lanes)),
+    "lanes": ("All lanes of the outbox.", lambda now: now.backlog.lanes),
     "lanes_faulty": (
-        "Lanes that nobody publishes from until an operator decides.",
-        lambda look: look.backlog.lanes_faulty,
+        "Lanes that are not published from until an operator decides.",
+        lambda now: now.backlog.lanes_faulty,
     ),
     "lanes_stuck": (
         "Lanes this relay owns and could publish nothing from for 10 s.",
-        lambda look: len(look.lanes_stuck),
+        lambda now: len(now.lanes_stuck),
     ),
     "partitions_unavailable": (
-        "Partitions that take no writes; their keys wait.",
-        lambda look: len(look.partitions_unavailable),
+        "Partitions that take no writes.",
+        lambda now: len(now.partitions_unavailable),
     ),
     "history_changed_timestamp_seconds": (
         "When PostgreSQL was found to have failed over, or to be restored; 0 for never.",
-        lambda look: look.backlog.history_changed_at_s,
+        lambda now: now.backlog.history_changed_at_s,
     ),
-    "members": ("Living relays, this one included.", lambda look: look.members),
-    "in_flight_rows": ("Rows sent and not yet acknowledged.", lambda look: look.in_flight),
-    "pending_rows": ("PENDING rows of all lanes, counted up to 100,000.", lambda look: look.backlog.pending),
-    "skipped_rows": ("Rows that an operator skipped, until purged.", lambda look: look.backlog.skipped),
-    "keys_blocked": ("Keys that a FAILED row holds back.", lambda look: look.backlog.keys_blocked),
-    "oldest_pending_seconds": ("Age of the first PENDING row.", lambda look: look.backlog.oldest_pending_s),
+    "members": ("Live relays, including this one.", lambda now: now.members),
+    "in_flight_rows": ("Rows sent and not yet acknowledged.", lambda now: now.in_flight),
+    "pending_rows": ("PENDING rows of all lanes, counted up to 100,000.", lambda now: now.backlog.pending),
+    "skipped_rows": ("Rows that an operator skipped, until purged.", lambda now: now.backlog.skipped),
+    "keys_blocked": ("Keys that a FAILED row blocks.", lambda now: now.backlog.keys_blocked),
+    "oldest_pending_seconds": ("Age of the first PENDING row.", lambda now: now.backlog.oldest_pending_s),
     "oldest_due_seconds": (
-        "Age of the first PENDING row that no FAILED one holds back.",
-        lambda look: look.backlog.oldest_due_s,
+        "Age of the first PENDING row that no FAILED row blocks.",
+        lambda now: now.backlog.oldest_due_s,
     ),
-    "link_up": ("1 while Kafka answers, as far as was tried.", lambda look: look.link_up),
+    "link_up": ("1 while Kafka responds.", lambda now: now.link_up),
 }
 
 
-#: By whose fault: the row's own, or the link's.
+#: By reason: a fault of the row, or of the link.
 _BY_REASON: Final[dict[str, tuple[str, Callable[[Statistics], tuple[int, int]]]]] = {
     "retry_queue_rows": (
         "PENDING rows that wait for their next attempt.",
-        lambda look: (look.backlog.retrying_row, look.backlog.retrying_link),
+        lambda now: (now.backlog.retrying_row, now.backlog.retrying_link),
     ),
     "failed_rows": (
         "FAILED rows: wait for an operator (row), or for Kafka (link).",
-        lambda look: (look.backlog.failed_row, look.backlog.failed_link),
+        lambda now: (now.backlog.failed_row, now.backlog.failed_link),
     ),
 }
 
@@ -275,46 +275,46 @@ class RelayCollector(Collector):
         self._statistics = statistics
 
     def describe(self) -> Iterator[Metric]:
-        """Nothing in advance, so that registering asks for no figures."""
+        """Describe nothing, so that registering reads no statistics."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        """Every figure as of now; what is read from the outbox, as of at most ``RELAY_POLL_INTERVAL`` ago."""
-        look = self._statistics()
+        """Return all metrics; those of the backlog are at most ``RELAY_POLL_INTERVAL`` old."""
+        now = self._statistics()
         for name, (text, count) in _COUNTERS.items():
-            yield CounterMetricFamily(_PREFIX + name, text, value=count(look))
+            yield CounterMetricFamily(_PREFIX + name, text, value=count(now))
         for name, (text, read) in _GAUGES.items():
-            yield GaugeMetricFamily(_PREFIX + name, text, value=read(look))
+            yield GaugeMetricFamily(_PREFIX + name, text, value=read(now))
         for name, (text, read_both) in _BY_REASON.items():
             family = GaugeMetricFamily(_PREFIX + name, text, labels=["reason"])
-            for reason, value in zip(("row", "link"), read_both(look), strict=True):
+            for reason, value in zip(("row", "link"), read_both(now), strict=True):
                 family.add_metric([reason], value)
             yield family
-        state = GaugeMetricFamily(_PREFIX + "breaker_state", "1 for the state it is in.", labels=["state"])
+        state = GaugeMetricFamily(_PREFIX + "breaker_state", "1 for the current state.", labels=["state"])
         for one in BreakerState:
-            state.add_metric([one.value], float(look.breaker is one))
+            state.add_metric([one.value], float(now.breaker is one))
         yield state
         yield HistogramMetricFamily(
             _PREFIX + "publish_latency_seconds",
             "Seconds from an event's row in the outbox to Kafka's acknowledgement.",
-            buckets=_cumulative(DELAY_BOUNDS_S, look.delay_counts),
-            sum_value=look.delay_sum_s,
+            buckets=_cumulative(DELAY_BOUNDS_S, now.delay_counts),
+            sum_value=now.delay_sum_s,
         )
         yield HistogramMetricFamily(
             _PREFIX + "batch_rows",
             "Rows that one batch published.",
-            buckets=_cumulative(BATCH_ROWS_BOUNDS, look.batch_counts),
-            sum_value=look.batch_rows_sum,
+            buckets=_cumulative(BATCH_ROWS_BOUNDS, now.batch_counts),
+            sum_value=now.batch_rows_sum,
         )
 
 
 def _cumulative(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, int]]:
-    """Buckets as Prometheus wants them: each holds those below it too."""
+    """Return cumulative buckets, as Prometheus expects them."""
     return list(zip([*map(str, bounds), "+Inf"], accumulate(counts), strict=True))
 
 
 def check_relay(statistics: Callable[[], Statistics]) -> Check:
-    """Check that nothing keeps some of a relay's rows from being published; DEGRADED otherwise (G36).
+    """Create a check that is DEGRADED while some rows of a relay cannot be published (G36).
 
     Degraded, and not failed: the rows of all other keys are published.
 

@@ -44,16 +44,16 @@ _SQL: Final = load_queries(__package__ or "relaybox.relay", "relay.sql")
 _OLDER_S_MAX: Final = 300.0
 _log = structlog.get_logger(__name__)
 NewProducer = Callable[[int, int], LaneProducer]
-#: A lane that can get another producer does not wait longer for the end of a transaction.
+#: A lane that can get another producer waits no longer than this for the end of a transaction.
 _REPLACEABLE_S: Final = 2.0
 
 
 class Reconciler:
-    """Marks rows that are on their topics although the database does not know of it.
+    """Marks rows that are on their topics although the database does not know it.
 
-    A failover can lose marks and claims of batches that Kafka has. Their rows look as if they had never been
-    published, and the marker names a batch that the database does not know. So the topics are read, from
-    the time of the lanes' first known claim to their end, and every row whose event is found is marked SENT.
+    A failover can lose marks and claims of batches that are in Kafka. Their rows look unpublished, and the
+    marker contains a batch that the database does not know. So the relay reads the topics, from the time of
+    the lanes' first known claim to their end, and marks every row SENT whose event it finds.
     """
 
     def __init__(self, kafka: KafkaSettings, history_id: UUID) -> None:
@@ -71,12 +71,12 @@ class Reconciler:
     async def settle(
         self, connection: DedicatedConnection, lanes: Collection[Lane], threads: Executor
     ) -> None:
-        """Mark what *lanes* published; their former owners must be fenced before.
+        """Mark the published rows of *lanes*, whose former owners must be fenced before.
 
         Raises:
-            LinkDown: The topics cannot be read at this moment.
-            PublishedUnknown: The topics do not reach back far enough.
-            DatabaseError: PostgreSQL did not answer, or refused for want of a right.
+            LinkDown: The topics cannot be read now.
+            PublishedUnknown: The topics do not contain old enough records.
+            DatabaseError: PostgreSQL did not respond, or a right is missing.
         """
         if not lanes:
             return
@@ -86,7 +86,9 @@ class Reconciler:
             return
         since = {row["topic"]: row["since"] - timedelta(seconds=_OLDER_S_MAX) for row in rows}
         _log.warning(
-            "relay reads what a lost history of PostgreSQL published", lanes=numbers, topics=sorted(since)
+            "relay reads which events a lost history of PostgreSQL published",
+            lanes=numbers,
+            topics=sorted(since),
         )
         with explain_missing_right("TEMPORARY on the database"):
             await fetch_rows(connection, _SQL["create_found"])
@@ -106,7 +108,7 @@ class Reconciler:
 
 
 class PublishedEvents:
-    """The ids of the events that topics hold since a time, read in steps. Every call blocks."""
+    """Reads the ids of the events on topics since a time, in steps. All methods block."""
 
     def __init__(self, kafka: KafkaSettings, since: Mapping[str, datetime]) -> None:
         self._kafka = kafka
@@ -118,12 +120,12 @@ class PublishedEvents:
     def next_ids(self) -> list[str] | None:
         """Return the next ids, none where nothing could be read for a moment, or None after the last.
 
-        A step ends after seconds even if an open transaction hides what follows: a relay whose call to Kafka
-        lasts for a minute is taken to hang, and ends.
+        A step ends after seconds even if an open transaction hides later records: a relay ends if a call to
+        Kafka lasts for a minute.
 
         Raises:
-            LinkDown: The topics cannot be read at this moment.
-            PublishedUnknown: The topics do not reach back far enough.
+            LinkDown: The topics cannot be read now.
+            PublishedUnknown: The topics do not contain old enough records.
         """
         with self._one_call:
             try:
@@ -176,7 +178,7 @@ def _starts(
     return starts
 
 
-"""Make, and do not open, the producer of a lane with a number."""
+"""Create the producer of a lane with a number, without opening it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,18 +187,18 @@ class OpenedLane:
 
     lane: Lane
     producer: LaneProducer
-    #: The batch of it that was published last.
+    #: Id of the batch that was published last; None: none yet.
     last_id: UUID | None
 
 
 @dataclass(kw_only=True, slots=True)
 class Takeover:
-    """What became of the lanes that were to be taken over; those in no list have another owner."""
+    """The result of a takeover; lanes in no list have another owner."""
 
     opened: list[OpenedLane] = field(default_factory=list[OpenedLane])
-    #: Why the brokers did not open them.
+    #: Lanes that the brokers did not open, with the reason.
     failed: dict[Lane, LinkDown] = field(default_factory=dict[Lane, LinkDown])
-    #: Kafka and the database disagree about them; an operator decides.
+    #: Lanes whose marker and claims contradict each other; an operator decides.
     faulty: list[Lane] = field(default_factory=list[Lane])
 
 
@@ -210,19 +212,19 @@ async def take_over(
     *,
     replaceable: Collection[Lane] = (),
 ) -> Takeover:
-    """Open *lanes*, in the only order that is safe: epoch, producer, marker, then what was claimed.
+    """Open *lanes* in the only safe order: epoch, producer, marker, claims.
 
-    A former owner that wakes up between our look at the epoch and our opening is shut out by it; one
-    that opens after us shuts us out, sees that its epoch is gone, and stops; our next transaction
-    fails and the lane is taken over again.
+    A former owner that resumes between the check of the epoch and the opening is fenced by the opening. A
+    former owner that opens later fences this relay, finds its epoch outdated, and stops; then the next
+    transaction of this relay fails, and the relay takes the lane over again.
 
     Of a *replaceable* lane the caller opened the last producer and knows the outcome of each of its commits.
     If     its transaction does not end, because one of its partitions takes no writes, the lane gets the next
     producer. Of any other lane a former owner could still commit, so the lane waits for that end.
 
     Raises:
-        LinkDown: the control topic cannot be reached or made, or the topics cannot be read after a failover.
-        DatabaseError: PostgreSQL did not answer.
+        LinkDown: The control topic cannot be reached or created, or topics cannot be read after a failover.
+        DatabaseError: PostgreSQL did not respond.
     """
     await use_partial_indexes(connection)
     known = await owned_lanes(connection, lanes)
@@ -262,7 +264,7 @@ async def _settle(
     reconciler: Reconciler,
     takeover: Takeover,
 ) -> None:
-    """Find out what the former owners of lanes published, whose markers are *found*, and open the lanes."""
+    """Record what former owners published, by the markers *found*, and open the lanes."""
     unsettled = {lane for lane in producers if reconciler.is_needed(known[lane.lane], found.get(lane.lane))}
     try:
         await reconciler.settle(connection, unsettled, threads)
@@ -327,7 +329,7 @@ async def _open_lanes(
 def _numbers(lane: OwnedLane, reconciler: Reconciler) -> list[int]:
     """Return the numbers of the producers to open, the one to use last.
 
-    In another history the number may be lost: a producer with any of the lane's ids could commit still.
+    In another history the number may be lost: a producer with any id of the lane could still commit.
     """
     if not reconciler.is_from_another_history(lane):
         return [lane.producer_number]
@@ -340,7 +342,7 @@ async def _open_all(
     limits_s: Mapping[Lane, float],
     threads: Executor,
 ) -> tuple[dict[Lane, LaneProducer], dict[Lane, LinkDown]]:
-    """Open the producers with each lane's *numbers*; return the last of each, and why lanes have none."""
+    """Open the producers with each lane's *numbers*; return the last of each lane, or why it has none."""
     in_thread = asyncio.get_running_loop().run_in_executor
     opening = await asyncio.gather(
         *(
@@ -358,7 +360,7 @@ async def _open_all(
 def _open_in_turn(
     new_producer: NewProducer, lane: int, numbers: Sequence[int], limit_s: float
 ) -> LaneProducer | LinkDown:
-    """Open the lane's producers with *numbers*, and close all but the last; that, or why it is not open."""
+    """Open the lane's producers with *numbers*, close all but the last; return that, or the error."""
     opened: LaneProducer | LinkDown | None = None
     for number in numbers:
         if isinstance(opened, LaneProducer):
@@ -371,7 +373,7 @@ def _open_in_turn(
 
 
 def _open(new_producer: NewProducer, lane: int, number: int, limit_s: float) -> LaneProducer | LinkDown:
-    """Return the lane's producer, or why the brokers did not open it."""
+    """Return the lane's open producer, or the error."""
     producer: LaneProducer | None = None
     try:
         with map_link_errors():

@@ -1,6 +1,6 @@
 -- name: confirm_history
--- Which history this server is in, noted for all relays when it is another than before. A server that takes no writes
--- refuses this. The id is null where another relay notes it at this moment.
+-- The history of this server, stored for all relays when it changes. A read-only server rejects this. The id is null
+-- if another relay stores it at the same time.
 WITH server AS (
     SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) AS history
     FROM pg_control_system()
@@ -25,7 +25,7 @@ SELECT server.history,
 FROM server, relay_origin AS o
 
 -- name: remove_member
--- Relay $1 is gone; the others' shares grow at their next heartbeat.
+-- Delete relay $1; other relays take its lanes at their next heartbeat.
 DELETE FROM relay_members WHERE name = $1
 
 -- name: renew_lanes
@@ -55,7 +55,7 @@ SELECT (SELECT coalesce(array_agg(lane), '{}') FROM kept) AS kept,
        (SELECT lanes_wanted FROM relay_origin) AS wanted
 
 -- name: take_lanes
--- Take at most $2 lanes that nobody holds, for relay $1 and $3 seconds. The epoch fences whoever held them.
+-- Take at most $2 free lanes for relay $1 and $3 seconds. The new epoch fences the former owner.
 UPDATE relay_lanes SET owner = $1, epoch = epoch + 1,
                        lease_until = clock_timestamp() + make_interval(secs => $3::float8)
 WHERE lane IN (
@@ -77,9 +77,9 @@ WITH released AS (
 SELECT pg_notify(left($4 || coalesce('_' || nullif(current_schema(), 'public'), ''), 63), string_agg(lane::text, ',')) FROM released HAVING count(*) > 0
 
 -- name: split_lanes
--- Halve the slices of lanes $1 at epochs $2, as far as more lanes are wanted; the upper halves become new lanes, which
--- nobody holds. To be run by an owner none of whose rows are in flight or unmarked. A slice's width tells how many
--- lanes of its width there are, and so the number of the new one.
+-- Halve the slices of lanes $1 at epochs $2, as far as more lanes are wanted; the upper halves become new, free lanes.
+-- The owner runs this while no row is in flight or unmarked. The width of a slice determines how many lanes of this
+-- width exist, and so the number of the new lane.
 WITH halved AS (
     UPDATE relay_lanes AS l SET hash_max = l.hash_min + (l.hash_max::bigint - l.hash_min) / 2
     FROM unnest($1::int[], $2::bigint[]) AS held (lane, epoch), relay_origin
@@ -95,10 +95,10 @@ SELECT lane, pg_notify(left($3 || coalesce('_' || nullif(current_schema(), 'publ
 
 -- name: fetch_batch
 -- At most $3 rows, and about $4 bytes, of the lanes $1 at epochs $2 that may be published now, oldest first,
--- without those in flight ($5), from seq $6 on: the floor, below which nothing is PENDING or can become so. There is
+-- without those in flight ($5), from seq $6 on: the low watermark, below which no row is PENDING or can become PENDING. There is
 -- no "seq > last": a smaller seq may commit later (G22). A row waits while an earlier one of its key is FAILED or
--- waits for its next attempt (G24); each row is asked for that only where there is such a one at all. The columns stand
--- in the order of Message and of Attributes.
+-- waits for its next attempt (G24); rows are checked for that only if such a row exists. The columns have the order
+-- of Message and Attributes.
 WITH held AS MATERIALIZED (
     SELECT l.lane, l.epoch, l.hash_min, l.hash_max FROM relay_lanes AS l
     JOIN unnest($1::int[], $2::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch
@@ -138,8 +138,8 @@ WHERE bytes_so_far - bytes < $4::bigint
 ORDER BY seq
 
 -- name: list_writers
--- The transactions that may hold a seq which nobody sees yet: an INSERT locks the table before it takes its number,
--- and keeps the lock to its end.
+-- List the transactions that may have taken a seq that is not visible yet: an INSERT locks the table before it takes a
+-- number, until its transaction ends.
 SELECT virtualtransaction AS writer FROM pg_locks
 WHERE locktype = 'relation' AND relation = 'event_outbox'::regclass AND mode = 'RowExclusiveLock' AND granted
 
@@ -152,11 +152,11 @@ SELECT least(
 ) AS seq
 
 -- name: mark_sent
--- The broker has acknowledged rows $1, with ids $5, of lanes $2 at epochs $3: mark them, where the lane has not been taken by
--- somebody else (G26). FOR SHARE makes a take-over wait for this statement, or this statement see the take-over.
+-- Mark the acknowledged rows $1, with ids $5, of lanes $2 at epochs $3 SENT, where no other relay has taken
+-- the lane (G26). FOR SHARE makes a take-over wait for this statement, or this statement see the take-over.
 -- Says how many rows went into each bucket of $4, seconds from insert to acknowledgement, and their sum.
 -- The key is set to itself so that key_hash depends on what is set: of a generated column that does not, PostgreSQL
--- parses the expression anew for every row, to find that out (a quarter of the mark's time: 7.5 us a row, not 5.9).
+-- parses the expression again for every row, to find that out (a quarter of the mark's time: 7.5 us a row, not 5.9).
 WITH held AS MATERIALIZED (
     SELECT l.hash_min, l.hash_max FROM relay_lanes AS l
     JOIN unnest($2::int[], $3::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch
@@ -198,7 +198,7 @@ FROM event_outbox WHERE status = 'PENDING' AND next_attempt_at > now() - make_in
 -- name: measure_backlog
 -- How many rows are PENDING, wait for a retry, or FAILED (of both: because of the link), or are skipped, and how many
 -- keys a FAILED row holds back, each counted among $1 rows; for how many seconds the first PENDING one has been, and
--- the first, among $3, that no FAILED one holds back, from seq $2 on, the floor; how many lanes there are, and wait
+-- the first, among $3, that no FAILED one holds back, from seq $2 on, the low watermark; how many lanes there are, and wait
 -- for an operator; and when, in seconds since 1970, the server was found in another history, 0 for never.
 SELECT (SELECT count(*) FROM (SELECT FROM event_outbox
                               WHERE status = 'PENDING' AND seq >= $2::bigint LIMIT $1::int) AS rows) AS pending,
@@ -233,20 +233,20 @@ SELECT set_config('enable_sort', 'off', false), set_config('enable_bitmapscan', 
        set_config('enable_seqscan', 'off', false), set_config('plan_cache_mode', 'force_generic_plan', false)
 
 -- name: notify_relays
--- A relay has joined: the others give their surplus back at once instead of at their next heartbeat.
+-- Notify other relays that a relay has joined: they release their surplus at once, and not at their next heartbeat.
 SELECT pg_notify(left($1 || coalesce('_' || nullif(current_schema(), 'public'), ''), 63), '')
 
 -- name: origin
--- This outbox among others on the same Kafka; the first relay that asks names it.
+-- Create the id of this outbox, which distinguishes it on its Kafka cluster.
 UPDATE relay_origin SET id = gen_random_uuid() WHERE id IS NULL RETURNING id
 
 -- name: known_origin
--- What it was named.
+-- The id of this outbox.
 SELECT id FROM relay_origin WHERE id IS NOT NULL
 
 -- name: owned_lanes
--- Which of lanes $1 at epochs $2 have no other owner, what an operator has accepted for them, in which history they were
--- last compared with Kafka, and which of their producers is in use.
+-- Those of lanes $1 at epochs $2 that have no other owner, with the marker that an operator accepted, the history in
+-- which they were last compared with Kafka, and the number of their producer.
 SELECT l.lane, l.accepted_marker, l.history_id, l.producer_number
 FROM relay_lanes AS l
 JOIN unnest($1::int[], $2::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch
@@ -275,7 +275,7 @@ JOIN held ON held.lane = claim.lane
 RETURNING lane, number
 
 -- name: list_claims
--- What the owners of lanes $1 claimed and is not settled, or was settled last.
+-- The claims of lanes $1 that are not recorded, and the last recorded one.
 SELECT lane, number, batch_id, previous_id, seqs FROM relay_batches WHERE lane = ANY ($1::int[]) ORDER BY lane, number
 
 -- name: recover_lane
@@ -314,11 +314,11 @@ WHERE o.status = 'PENDING' OR (o.status = 'FAILED' AND o.skipped_at IS NULL)
 GROUP BY o.topic
 
 -- name: create_found
--- The events that are on the topics; gone with the connection.
+-- Create a table of the events on the topics, which ends with the connection.
 CREATE TEMPORARY TABLE relay_found (event_id TEXT COLLATE "C" NOT NULL)
 
 -- name: add_found
--- More of them.
+-- Add events that are on the topics.
 INSERT INTO relay_found SELECT unnest($1::text[])
 
 -- name: mark_found
@@ -336,7 +336,7 @@ WHERE (o.status = 'PENDING' OR (o.status = 'FAILED' AND o.skipped_at IS NULL))
 RETURNING o.seq
 
 -- name: drop_found
--- They were looked at.
+-- Drop the table of the events on the topics.
 DROP TABLE relay_found
 
 -- name: report_lane_fault
@@ -355,7 +355,7 @@ WITH held AS (
 DELETE FROM relay_batches AS b USING held WHERE b.lane = held.lane AND b.number < held.number
 
 -- name: requeue_after_outage
--- Rows of lanes $1 at epochs $2 that an outage of Kafka made fail: the link is back, they are as they were (G25).
+-- Rows of lanes $1 at epochs $2 that failed in an outage of Kafka: make them PENDING again (G25).
 WITH held AS (
     SELECT l.hash_min, l.hash_max FROM relay_lanes AS l
     JOIN unnest($1::int[], $2::bigint[]) AS held (lane, epoch) ON l.lane = held.lane AND l.epoch = held.epoch

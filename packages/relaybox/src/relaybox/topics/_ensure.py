@@ -41,7 +41,7 @@ __all__ = (
     "raise_message_limit",
 )
 
-#: A relay that is told to stop meanwhile still ends within 10 s (G27).
+#: Limit of one request: a relay that is stopped meanwhile still ends within 10 s (G27).
 _ANSWER_S: Final = 8.0
 _ANSWER_S_MIN: Final = 0.5
 _MESSAGE_LIMIT: Final = "max.message.bytes"

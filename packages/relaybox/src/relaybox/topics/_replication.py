@@ -176,7 +176,7 @@ def warn_about_few_brokers(
 ) -> None:
     """Log that topics get fewer replicas than they could, because brokers that are down are not known.
 
-    Only an address of KAFKA_HOST tells of them on a cluster without replicated topics.
+    On a cluster without replicated topics only the addresses in KAFKA_HOST name such brokers.
     """
     addresses = len(set(bootstrap_servers.split(",")))
     if wanted.replicas is None and plan.replicas < replicas_for(addresses):
