@@ -321,7 +321,7 @@ async def test_an_erasure_names_what_who_and_why(database: Database, wrong: dict
     fields = {"ids": ["c-1"], "actor": "ann", "reason": "purged", **wrong}
     ids = fields.pop("ids")
     async with database.sessions() as db:
-        with pytest.raises(ValueError, match="names aggregates, an actor and a reason"):
+        with pytest.raises(ValueError, match="at least one aggregate, an actor and a reason"):
             await erase(db, "COUNTER", ids, **fields)
 
 

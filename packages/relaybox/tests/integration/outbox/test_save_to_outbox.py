@@ -95,7 +95,7 @@ async def test_an_event_without_a_required_field_is_refused_by_its_name(
         ({"event_id": "evt_123"}, "event_id"),
         ({"correlation_id": "c"}, "correlation_id"),
         ({"version": 0}, "version"),
-        ({"event_type": "Suite.Counter\n.Created"}, "event_type holds a control character"),
+        ({"event_type": "Suite.Counter\n.Created"}, "event_type contains a control character"),
         ({"timestamp": "yesterday"}, "timestamp"),
         ({"payload": {"a": object()}}, "not an envelope"),
         ({"payload": {"a": "\ud800"}}, "not an envelope"),
