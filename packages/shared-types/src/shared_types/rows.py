@@ -45,7 +45,7 @@ class GenesisSession(Row):
     #: The state of the current stage before its confirmation: preferences, request, proposal.
     draft: Document | None = None
     #: The writer's feedback in the current stage, oldest first.
-    feedback: list[Document] = Field(default_factory=list[Document])
+    feedback: list[Document] = Field(default=[])
     #: The content of the events was erased; the session refuses all commands.
     erased: bool = False
     version: int = 1
