@@ -112,7 +112,7 @@ async def single_ms(writer: Writes, watcher: Watcher, events: int) -> list[float
     for _ in range(events):
         key = await writer.write()
         arrived, at = await asyncio.to_thread(watcher.arrived.get, timeout=ARRIVAL_S)
-        assert arrived == key, "an event arrived that nobody waits for"
+        assert arrived == key, "unexpected event arrived: wait for each event before the next is written"
         waits_ms.append((at - writer.committed[key]) * 1_000)
         await asyncio.sleep(random.uniform(*PAUSE_S))
     return waits_ms

@@ -188,7 +188,7 @@ async def test_a_poll_begins_at_the_very_first_row_now_and_then(monkeypatch: pyt
 
 
 @pytest.mark.guarantee("G29")
-async def test_rows_that_retention_moves_keep_their_order_and_are_marked_where_they_are(
+async def test_rows_moved_by_retention_keep_their_order_and_are_marked(
     database: Database, connection: DedicatedConnection, lanes: Lanes
 ) -> None:
     await put_events(database, "domain-events", ["sent"])

@@ -22,7 +22,7 @@ def purge_unheard(producer: Producer) -> None:
 
 
 @pytest.mark.guarantee("G23")
-async def test_rows_whose_failure_was_not_heard_of_are_not_taken_for_acknowledged(
+async def test_rows_without_a_delivery_report_are_not_acknowledged(
     kafka_settings: KafkaSettings, kafka_server: LocalKafka, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_kafka, "STALL_S", 0.5)

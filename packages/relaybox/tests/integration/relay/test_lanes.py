@@ -1,4 +1,4 @@
-"""Several relays share the lanes by themselves; who lost a lane cannot mark."""
+"""Several relays share the lanes without configuration; a relay that lost a lane cannot mark its rows."""
 
 import asyncio
 from typing import Any, Literal
@@ -112,7 +112,7 @@ async def test_three_relays_keep_every_keys_order_while_lanes_change_hands(
 
 @pytest.mark.guarantee("G21")
 @pytest.mark.parametrize("delivery", ["exactly-once", "at-least-once"])
-async def test_growing_the_lanes_of_running_relays_loses_reorders_and_repeats_nothing(
+async def test_splitting_lanes_loses_reorders_and_repeats_nothing(
     database: Database,
     kafka_settings: KafkaSettings,
     topic: str,

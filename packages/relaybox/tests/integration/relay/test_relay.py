@@ -56,7 +56,7 @@ async def test_a_message_is_a_cloud_event_in_binary_mode(
 
 
 @pytest.mark.guarantee("G30")
-async def test_a_structured_message_is_read_by_the_official_parser_and_by_our_consumers(
+async def test_official_parser_and_consumers_read_structured_messages(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     structured = RelaySettings(poll_interval=3_600, cloudevents="structured")
@@ -163,8 +163,8 @@ async def test_an_outage_charges_no_row_that_was_not_in_flight(
 ) -> None:
     monkeypatch.setattr(_kafka, "_CONNECT_S", 0.2)
     await put_events(database, "domain-events", ["a", "b"], count=3)
-    nobody = KafkaSettings(host="127.0.0.1", port=free_port())
-    relay = Relay(database, nobody, RelaySettings(poll_interval=0.1, delivery=delivery))
+    unreachable = KafkaSettings(host="127.0.0.1", port=free_port())
+    relay = Relay(database, unreachable, RelaySettings(poll_interval=0.1, delivery=delivery))
     async with running(relay):
         async with asyncio.timeout(WAIT_S):
             while relay._session._publish_loop.breaker._failures < 7:  # noqa: ASYNC110 - no signal announces it

@@ -36,7 +36,7 @@ def narrow_topic(make_topic: Callable[..., str]) -> str:
 
 
 @pytest.mark.guarantee("G24")
-async def test_a_row_without_a_topic_is_retried_after_1_2_4_s_then_failed_while_its_key_waits(
+async def test_row_without_a_topic_fails_after_retries_while_its_key_waits(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     await put_events(database, "no-such-topic", ["bad"])
@@ -158,7 +158,7 @@ async def test_a_limit_lowered_under_way_charges_the_large_row_alone(
 
 @pytest.mark.guarantee("G21")
 @pytest.mark.parametrize("delivery", ["exactly-once", "at-least-once"])
-async def test_in_a_backlog_nothing_that_was_read_ahead_overtakes_a_refused_row(
+async def test_rows_read_ahead_do_not_overtake_a_rejected_row(
     database: Database,
     kafka_settings: KafkaSettings,
     topic: str,
@@ -209,7 +209,7 @@ def test_the_size_the_relay_counts_is_the_size_the_broker_counts(
 async def rows_sent(database: Database, count: int) -> None:
     """Wait until so many rows are SENT."""
     async with asyncio.timeout(WAIT_S):
-        while len(await rows_of(database, "status = 'SENT'")) < count:  # noqa: ASYNC110 - nobody announces it
+        while len(await rows_of(database, "status = 'SENT'")) < count:  # noqa: ASYNC110 - no signal announces it
             await asyncio.sleep(0.02)
 
 

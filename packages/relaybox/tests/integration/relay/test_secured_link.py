@@ -1,4 +1,4 @@
-"""A relay and a broker that is reached by TLS: who is not let in is told which setting to check."""
+"""A relay and a broker with TLS: errors name the setting to check if the broker rejects the relay."""
 
 import asyncio
 from pathlib import Path

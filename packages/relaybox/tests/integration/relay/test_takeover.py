@@ -99,7 +99,7 @@ async def taken(connection: DedicatedConnection, lane: Lane, after: LaneBatch | 
 
 
 @pytest.mark.guarantee("G31")
-async def test_what_a_former_owner_publishes_until_it_is_shut_out_is_known(
+async def test_takeover_knows_batches_published_until_the_fencing(
     database: Database,
     connection: DedicatedConnection,
     topic: str,
@@ -127,7 +127,7 @@ async def test_what_a_former_owner_publishes_until_it_is_shut_out_is_known(
 
 
 @pytest.mark.guarantee("G31")
-async def test_a_former_owner_is_shut_out_by_the_takeover(
+async def test_takeover_fences_the_former_owner(
     database: Database,
     connection: DedicatedConnection,
     kafka_settings: KafkaSettings,
@@ -188,7 +188,7 @@ async def test_a_control_topic_that_is_only_being_made_is_no_broker_that_is_away
 
 
 @pytest.mark.guarantee("G31")
-async def test_nothing_is_committed_that_is_not_claimed(
+async def test_batch_without_a_claim_is_not_committed(
     connection: DedicatedConnection,
     kafka_settings: KafkaSettings,
     topic: str,

@@ -72,7 +72,7 @@ async def test_a_topic_that_was_just_made_is_not_taken_for_a_missing_one(
 
 
 @pytest.mark.guarantee("G34")
-async def test_a_missing_topic_that_may_not_be_created_ends_the_relay_before_it_touches_a_row(
+async def test_missing_topic_ends_the_relay_if_it_must_not_create_topics(
     database: Database, kafka_settings: KafkaSettings, topic: str, absent: str
 ) -> None:
     await put_events(database, absent, ["a"])
@@ -96,7 +96,7 @@ async def test_a_broker_that_refuses_a_topic_is_quoted(
             await a_relay(database, kafka_settings, f"{first},{refused}").run()
 
 
-async def test_kafka_away_at_the_start_is_waited_for_and_stopping_does_not_wait_for_it(
+async def test_relay_waits_for_kafka_at_its_start_unless_it_is_stopped(
     database: Database,
 ) -> None:
     relay = a_relay(database, KafkaSettings(host="127.0.0.1", port=free_port()), "domain-events")

@@ -64,7 +64,7 @@ def in_kafka(message: Message) -> kafka.KafkaMessage:
 
 
 def the_same_event(row: dict[str, Any]) -> CloudEvent:
-    """*row* as somebody who knows only the SDK would put it."""
+    """Return *row* as the official SDK would represent it."""
     attributes = {
         "id": row["id"],
         "type": row["type"],
@@ -136,7 +136,7 @@ def test_the_data_of_structured_mode_is_the_envelope_to_the_byte() -> None:
         (None, None),
     ],
 )
-def test_a_time_is_told_as_rfc_3339_or_not_at_all(written: str | None, told: str | None) -> None:
+def test_time_attribute_is_rfc_3339_or_absent(written: str | None, told: str | None) -> None:
     assert headers_of(ROW | {"time": written}).get("ce_time") == told
 
 

@@ -1,4 +1,4 @@
-"""What a relay decides, without a server."""
+"""Decisions of a relay that need no server."""
 
 from typing import Any
 from uuid import UUID
@@ -123,7 +123,7 @@ def test_rows_behind_a_faulty_one_of_their_key_are_withheld() -> None:
 
 
 @pytest.mark.guarantee("G34")
-def test_rows_without_a_key_wait_for_nobody() -> None:
+def test_rows_without_a_key_do_not_wait_for_a_faulty_row() -> None:
     screened = screen([message(1, None, topic="none"), message(2, None)], LIMITS)
     assert seqs(screened.publishable) == [2]
     assert isinstance(screened.faulty[0][1], TopicUnknown)
@@ -144,12 +144,12 @@ def test_the_limit_itself_is_still_publishable(mode: CloudEventsMode) -> None:
 
 
 @pytest.mark.guarantee("G21")
-def test_what_landed_before_its_predecessor_is_not_taken_as_sent() -> None:
+def test_row_acknowledged_before_its_predecessor_is_not_sent() -> None:
     batch = [message(1), message(2), message(3), message(4, "b"), message(5, None), message(6, None)]
     results = [None, REFUSED, None, None, REFUSED, None]
     assert seqs(acknowledged_in_order(batch, results)) == [1, 4, 6]
 
 
-def test_numbers_are_told_as_ranges() -> None:
+def test_row_numbers_are_written_as_ranges() -> None:
     assert multirange_of([]) == "{}"
     assert multirange_of([5, 1, 2, 3, 9]) == "{[1,3],[5,5],[9,9]}"

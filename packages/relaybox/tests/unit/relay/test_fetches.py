@@ -26,7 +26,7 @@ async def never() -> list[Message]:
 
 
 @pytest.mark.guarantee("G21")
-async def test_lanes_of_rows_that_stay_behind_are_barred_to_what_was_read_ahead() -> None:
+async def test_lane_with_unpublished_rows_is_stale_in_rows_read_ahead() -> None:
     fetches = Fetches()
     fetches.start(nothing(), LANES, set())
     ahead = fetches.first()
@@ -39,7 +39,7 @@ async def test_lanes_of_rows_that_stay_behind_are_barred_to_what_was_read_ahead(
 
 
 @pytest.mark.guarantee("G21")
-async def test_a_lane_whose_batch_was_not_published_is_barred_to_all_that_is_being_read() -> None:
+async def test_lane_of_an_unpublished_batch_is_stale_in_all_fetches() -> None:
     fetches = Fetches()
     fetches.start(nothing(), LANES, set())
     fetches.start(nothing(), LANES, set())
@@ -52,7 +52,7 @@ async def test_a_lane_whose_batch_was_not_published_is_barred_to_all_that_is_bei
     await fetches.cancel()
 
 
-async def test_what_is_dropped_is_read_no_further() -> None:
+async def test_cancelled_fetch_stops_reading() -> None:
     fetches = Fetches()
     fetches.start(never(), LANES, {"a"})
     reading = fetches.first().reading

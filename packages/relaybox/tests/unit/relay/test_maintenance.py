@@ -1,4 +1,4 @@
-"""What the log says when a task beside publishing fails."""
+"""Logs of a failed task beside publishing."""
 
 import asyncio
 from collections.abc import AsyncGenerator

@@ -1,4 +1,4 @@
-"""The watch over the order of what is published: silent unless order is broken."""
+"""The check of the order of published rows: silent unless the order is broken."""
 
 from uuid import UUID
 
@@ -17,7 +17,7 @@ def rows(*seqs: int, epoch: int = 1) -> tuple[Message, ...]:
     return tuple(row(seq, epoch=epoch) for seq in seqs)
 
 
-def test_rows_in_order_are_no_news() -> None:
+def test_rows_in_order_are_no_disorder() -> None:
     watch = OrderWatch()
     assert watch.published([row(1), row(2, "b"), row(3)]) is None
     assert watch.published([row(4, "b"), row(5)]) is None
@@ -29,14 +29,14 @@ def test_two_rows_of_one_batch_in_the_wrong_order_are_a_violation() -> None:
 
 
 @pytest.mark.guarantee("G21")
-def test_a_row_that_was_tried_before_a_later_one_of_its_key_was_published_is_a_violation() -> None:
+def test_failed_row_published_after_a_later_row_of_its_key_is_a_violation() -> None:
     watch = OrderWatch()
     watch.not_published(rows(2))
     assert watch.published(rows(3)) is None
     assert watch.published(rows(2)) == Disorder(violations=rows(2))
 
 
-def test_a_row_that_was_tried_again_in_its_turn_is_no_news() -> None:
+def test_failed_row_published_in_order_is_no_disorder() -> None:
     watch = OrderWatch()
     watch.published(rows(1))
     watch.not_published(rows(2, 3))
@@ -45,14 +45,14 @@ def test_a_row_that_was_tried_again_in_its_turn_is_no_news() -> None:
 
 
 @pytest.mark.guarantee("G22")
-def test_a_row_that_appears_only_after_a_later_one_was_published_is_late_and_no_violation() -> None:
+def test_row_seen_only_after_a_later_row_was_published_is_late() -> None:
     watch = OrderWatch()
     watch.published(rows(3))
     assert watch.published(rows(2)) == Disorder(late=rows(2))
     assert watch.published(rows(4)) is None
 
 
-def test_a_row_that_is_repeated_in_a_new_epoch_of_its_lane_is_no_news() -> None:
+def test_row_repeated_in_a_new_epoch_is_no_disorder() -> None:
     watch = OrderWatch()
     watch.published(rows(1, 2, 3))
     assert watch.published(rows(1, 2, 3, epoch=2)) is None
@@ -67,14 +67,14 @@ def test_the_same_row_twice_is_a_duplicate_and_no_disorder() -> None:
     assert watch.published(rows(1)) is None
 
 
-def test_a_row_without_a_key_waits_for_nobody() -> None:
+def test_row_without_a_key_has_no_order() -> None:
     watch = OrderWatch()
     watch.not_published([row(1, None)])
     assert watch.published([row(2, None)]) is None
     assert watch.published([row(1, None)]) is None
 
 
-def test_what_the_watch_remembers_is_bounded_and_the_keys_seen_last_stay() -> None:
+def test_order_watch_is_bounded_and_keeps_recent_keys() -> None:
     watch = OrderWatch()
     for first in range(0, 40_000, 100):
         watch.published([row(2 * seq + 2, f"key-{seq}") for seq in range(first, first + 100)])

@@ -99,7 +99,7 @@ def test_rows_are_read_ahead_only_in_a_backlog_without_held_back_rows(state: Loo
 
 
 @given(st.lists(st.tuples(st.sampled_from(LANES), st.sampled_from(KEYS))), lanes, lanes, st.booleans())
-def test_selected_rows_keep_their_order_and_leave_out_busy_lanes_and_blocked_keys(
+def test_selection_keeps_order_and_omits_busy_lanes_and_blocked_keys(
     rows: list[tuple[int, str | None]], busy: frozenset[int], usable: frozenset[int], blocked: bool
 ) -> None:
     messages = [message(seq, lane, key) for seq, (lane, key) in enumerate(rows)]

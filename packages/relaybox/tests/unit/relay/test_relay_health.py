@@ -1,4 +1,4 @@
-"""What ``/readyz`` says of a relay (G36)."""
+"""The check of a relay for ``/readyz`` (G36)."""
 
 import pytest
 from relaybox.relay import BreakerState, Statistics, check_relay

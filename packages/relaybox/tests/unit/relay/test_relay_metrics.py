@@ -1,4 +1,4 @@
-"""What Prometheus sees of a relay."""
+"""Prometheus metrics of a relay."""
 
 from collections.abc import Callable
 
@@ -29,7 +29,7 @@ def scraped(read: Callable[[], Statistics]) -> Callable[..., float | None]:
     return value
 
 
-def test_a_scrape_tells_what_was_published_how_late_and_in_what_batches() -> None:
+def test_metrics_report_published_rows_delays_and_batches() -> None:
     counters = Counters(retried_total=3, failed_total=1)
     counters.count_published(bucket=0, rows=2, delay_s=0.004)
     counters.count_published(bucket=6, rows=1, delay_s=0.2)
@@ -53,7 +53,7 @@ def test_a_scrape_tells_what_was_published_how_late_and_in_what_batches() -> Non
     assert value("batch_rows_sum") == 27_005
 
 
-def test_a_scrape_tells_what_waits_and_for_whom() -> None:
+def test_metrics_report_the_backlog_by_reason() -> None:
     counters = Counters(polled_total=4, late_total=5, order_violations_total=6)
     counters.backlog = Backlog(
         pending=7,
@@ -81,14 +81,14 @@ def test_a_scrape_tells_what_waits_and_for_whom() -> None:
 
 
 @pytest.mark.parametrize("state", list(BreakerState))
-def test_a_scrape_tells_the_one_state_that_the_breaker_is_in(state: BreakerState) -> None:
+def test_metrics_report_the_state_of_the_breaker(state: BreakerState) -> None:
     value = scraped(lambda: look(Counters(), state))
     told = {one: value("breaker_state", state=one.value) for one in BreakerState}
     assert told == {one: float(one is state) for one in BreakerState}
     assert value("link_up") == (state is not BreakerState.OPEN)
 
 
-def test_a_scrape_tells_the_figures_of_now() -> None:
+def test_metrics_report_current_statistics() -> None:
     counters = Counters()
     value = scraped(lambda: look(counters))
     counters.backlog = Backlog(pending=9)

@@ -1,4 +1,4 @@
-"""What a takeover concludes, when a breaker opens, and which row of a refused transaction is at fault."""
+"""Plans of takeovers, the circuit breaker, and the isolation of a rejected row."""
 
 from uuid import UUID, uuid4
 
@@ -45,7 +45,7 @@ def test_g31_the_first_batch_of_a_lane_without_a_marker_was_not_published() -> N
 
 
 @pytest.mark.guarantee("G31")
-def test_a_claim_that_its_owner_gave_up_is_not_taken_for_published() -> None:
+def test_abandoned_claim_is_not_published() -> None:
     """PostgreSQL did not answer when A was claimed; B followed the same batch, and was published."""
     plan = plan_recovery(0, B, None, [claim(1, A, None, 1), claim(2, B, None, 2)])
     assert (list(plan.published_seqs), list(plan.obsolete)) == ([2], [1])
@@ -65,7 +65,7 @@ def test_g31_a_marker_whose_claim_was_trimmed_is_known_by_its_successor() -> Non
         (None, [claim(2, B, A, 1)]),  # the control topic was lost
     ],
 )
-def test_what_does_not_fit_stops_the_lane(marker: UUID | None, claims: list[Claim]) -> None:
+def test_marker_that_contradicts_the_claims_stops_the_lane(marker: UUID | None, claims: list[Claim]) -> None:
     with pytest.raises(LaneFaulty, match=str(marker or NO_MARKER)):
         plan_recovery(3, marker, None, claims)
 
@@ -76,7 +76,7 @@ def test_g31_an_operator_may_accept_a_marker_that_is_not_known_or_missing() -> N
 
 
 @pytest.mark.guarantee("G25")
-def test_the_breaker_charges_what_the_outage_caught_after_1_2_4_s_and_then_no_more() -> None:
+def test_breaker_charges_interrupted_rows_after_1_2_and_4_s_only() -> None:
     breaker, down = Breaker(), LinkDown("away")
     assert breaker.trip(down, [message(1)], 100.0)
     assert breaker.state is BreakerState.OPEN
@@ -99,14 +99,14 @@ def test_the_breaker_closes_with_the_first_row_that_is_published() -> None:
 
 
 @pytest.mark.guarantee("G25")
-def test_an_error_of_the_link_is_no_verdict_about_a_row() -> None:
+def test_error_of_the_link_is_not_a_fault_of_a_row() -> None:
     away, refused = KafkaError(KafkaError._ALL_BROKERS_DOWN), KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
     assert not TransactionResult(state=TransactionState.UNPUBLISHED, error=away).refused
     assert TransactionResult(state=TransactionState.UNPUBLISHED, error=refused).refused
     assert not TransactionResult(state=TransactionState.COMMITTED).refused
 
 
-def test_g34_rows_of_a_refused_transaction_are_tried_alone_until_one_fails_alone() -> None:
+def test_rows_of_a_rejected_transaction_are_published_one_by_one() -> None:
     isolator, refused = RejectionIsolator(), KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
     rows = [message(1), message(2), message(3, "b")]
     isolator.note_rejected(batch(*rows), refused)
@@ -120,7 +120,7 @@ def test_g34_rows_of_a_refused_transaction_are_tried_alone_until_one_fails_alone
     assert isolator.take_confirmed() == []
 
 
-def test_g31_a_row_that_seemed_refused_and_was_published_after_all_is_innocent() -> None:
+def test_rejected_row_that_was_published_after_all_is_not_at_fault() -> None:
     isolator = RejectionIsolator()
     isolator.note_rejected(batch(message(1)), KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
     isolator.confirm(0, last_id=A)
