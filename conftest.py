@@ -1,4 +1,4 @@
-"""What every test of the workspace starts from: a clean environment, and servers on demand."""
+"""Set up every test session: a clean environment, servers on demand, coverage and test scheduling."""
 
 import gc
 import json
@@ -38,13 +38,13 @@ _PRODUCT = (
     "RELAYBOX_DATA",
     "WORKSPACE_",
 )
-#: What says which servers the suite itself starts is not the product's.
+#: Variables of the suite itself, not of the product.
 _SUITE = ("KAFKA_VERSION",)
 
-# A developer's shell may point at a running product: no test may ever touch that one's data.
+# A developer's shell may point at a running product; tests must never touch its data.
 for _name in [name for name in os.environ if name.startswith(_PRODUCT) and name not in _SUITE]:
     del os.environ[_name]
-# Nor is what `make test` tells its own children any business of a `make` that a test starts.
+# A `make` that a test starts must not inherit the flags of `make test`.
 for _name in ("SERVICE_TYPE", "CORS_ORIGINS", "MAKEFLAGS", "MFLAGS", "MAKELEVEL"):
     os.environ.pop(_name, None)
 
@@ -54,7 +54,7 @@ os.environ["POSTGRES_CONNECT_TIMEOUT_S"] = str(CONNECT_S)
 # A shell starts a background job with SIGINT ignored, and children inherit that: tests that send it need it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Brokers of tests live for minutes: the time that compiling for speed takes never comes back.
+# Brokers of tests live for minutes: optimising compilation costs more time than it saves.
 os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 
@@ -140,22 +140,22 @@ class FileScheduling(LoadScopeScheduling):
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduling:
-    """Share the tests out among the processes of `pytest --numprocesses`."""
+    """Distribute the tests among the processes of `pytest --numprocesses`."""
     return FileScheduling(config, log)
 
 
-def _log_as_at_first() -> None:
-    """As structlog does by itself, but plain: its tracebacks take seconds each to draw."""
+def _reset_logging() -> None:
+    """Restore structlog's defaults, with plain tracebacks: rich ones take seconds each to render."""
     structlog.reset_defaults()
     renderer = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[*structlog.get_config()["processors"][:-1], renderer])
 
 
-_log_as_at_first()
+_reset_logging()
 
 
 @pytest.fixture(autouse=True)
-def _the_log_is_nobodys() -> Generator[None]:
-    """A test that makes a whole application configures the log; the next one must not inherit it."""
+def _reset_logging_after_test() -> Generator[None]:
+    """Reset logging after each test: a test of a whole application configures it."""
     yield
-    _log_as_at_first()
+    _reset_logging()

@@ -1,16 +1,16 @@
-"""Relays under everything that dies, freezes, cuts and swallows, and an account of what became of it.
+"""Run relays under kills, freezes, cut and dropping connections, and report violations.
 
-``make chaos`` runs it. The parts, in the order in which a run meets them::
+``make chaos`` runs it. The modules, in the order of a run::
 
-    _schedule    which faults come when: a pure function of the seed
-    _stage       servers of the run's own, with a proxy (_proxy) between them and the relays
-    _cluster     or three brokers, a primary with a standby and PgBouncer, with faults of their own
+    _schedule    the faults and their times: a pure function of the seed
+    _servers     servers of the run, with a proxy (_proxy) between them and the relays
+    _cluster     or three brokers, a primary with a standby and PgBouncer, with their faults
     _relays      relay processes, killed and frozen
-    _writers     events for hundreds of keys; what was sent and answered stands in the _journal
-    _injector    carries the schedule out; after every fault the _probes ask when events flow again
-    _topic       everything on the topic, from offset 0
-    _verdict     journal, tables and topic compared: pure
-    _cross_check `relaybox verify` must say the same
-    _report      the table for people, one JSON object for scripts
-    _run         all of it, one after the other
+    _writers     events for hundreds of keys; the _journal records what was sent and its result
+    _injector    injects the faults; after each fault the _probes measure the recovery
+    _topic       all records of the topic, from offset 0
+    _comparison  compares journal, tables and topic: pure
+    _cross_check compares the result with `relaybox verify`
+    _report      tables for people, one JSON object for scripts
+    _run         the whole run
 """

@@ -1,4 +1,4 @@
-"""``python -m tests.faults.chaos``: one run, its account, and exit code 1 if anything was violated."""
+"""``python -m tests.faults.chaos``: one run and its report; exit code 1 on a violation."""
 
 import argparse
 import asyncio
@@ -23,25 +23,27 @@ _SEED_MAX = 2**31
 
 
 def main() -> int:
-    """Run as the arguments say; 0 if every guarantee held."""
+    """Run with the arguments; return 0 if every guarantee held."""
     known = RelaySettings.model_fields["delivery"]
     parser = argparse.ArgumentParser(
-        prog="python -m tests.faults.chaos", description="Relays under faults.", epilog=LIMITATIONS
+        prog="python -m tests.faults.chaos",
+        description="Run relays under faults and check the guarantees.",
+        epilog=LIMITATIONS,
     )
-    parser.add_argument("--minutes", type=float, default=2.0, help="how long faults come (2)")
-    parser.add_argument("--seed", type=int, help="replay this schedule of faults (random)")
+    parser.add_argument("--minutes", type=float, default=2.0, help="duration of the faults in minutes (2)")
+    parser.add_argument("--seed", type=int, help="seed of the fault schedule to replay (random)")
     parser.add_argument("--delivery", choices=get_args(known.annotation), default=known.default)
     parser.add_argument(
         "--cluster", action="store_true", help="three brokers, a primary with a standby, PgBouncer"
     )
-    parser.add_argument("--keep", action="store_true", help="keep logs and data, also without a violation")
+    parser.add_argument("--keep", action="store_true", help="keep logs and data even without a violation")
     arguments = parser.parse_args()
     seed = random.randrange(_SEED_MAX) if arguments.seed is None else arguments.seed
     console = Console(highlight=False)
     plan = Plan(seed=seed, minutes=arguments.minutes, delivery=arguments.delivery, on_progress=console.print)
     console.print(f"Seed {seed}: {RELAYS} relays, {plan.delivery}, {plan.minutes:g} minutes of faults")
     directory = Path(tempfile.mkdtemp(prefix="relaybox-chaos-"))
-    directory.chmod(0o711)  # as root PostgreSQL runs under another account, which must find its cluster
+    directory.chmod(0o711)  # as root, PostgreSQL runs under another account, which needs access
     return asyncio.run(_run(plan, directory, console, cluster=arguments.cluster, keep_always=arguments.keep))
 
 
@@ -57,7 +59,7 @@ async def _run(plan: Plan, directory: Path, console: Console, *, cluster: bool, 
                 console.print(f"Evidence: {await keep_evidence(report, servers)}")
     finally:
         if keep:
-            console.print(f"Journal, time line, logs and data are kept in {directory}")
+            console.print(f"Journal, timeline, logs and data: {directory}")
         else:
             shutil.rmtree(directory, ignore_errors=True)
     sys.stdout.write(to_json(report.as_json()).decode() + "\n")

@@ -1,4 +1,4 @@
-"""Three brokers, a primary with a standby, and PgBouncer before them; what is done to these servers."""
+"""Three brokers, a primary with a standby behind PgBouncer, and the faults of these servers."""
 
 import asyncio
 import time
@@ -23,19 +23,19 @@ from tests.fixtures.failover import ServerPair
 from tests.fixtures.pgbouncer import PgBouncer, find_pgbouncer
 
 BROKERS: Final = 3
-#: Kafka's own defaults: that topics and markers have three replicas is the product's work (G37).
+#: Kafka's own defaults: the product itself must create topics and markers with three replicas (G37).
 _PROPERTIES: Final = {"default.replication.factor": "1", "min.insync.replicas": "1"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterServers(ChaosServers):
-    """Services reach PostgreSQL through PgBouncer, which reaches the address that follows the primary."""
+    """Services connect to PgBouncer, which connects to the address that follows the primary."""
 
     pair: ServerPair
     kafka: LocalKafkaCluster
     pooler: PgBouncer
-    #: ``time.monotonic()`` of each promotion of a lagging standby: when the lag began, and when the address
-    #: led to that standby.
+    #: ``time.monotonic()`` of each promotion of a lagging standby: start of the lag, and redirection of the
+    #: address to that standby.
     lossy_windows: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
 
     @property
@@ -64,7 +64,7 @@ class ClusterServers(ChaosServers):
 
 @asynccontextmanager
 async def start_cluster(directory: Path) -> AsyncGenerator[ClusterServers]:
-    """Start the servers in *directory*, make schema and topic, and leave nothing running."""
+    """Start the servers in *directory*, create schema and topic, and stop the servers at the end."""
     primary = LocalPostgres(directory / "postgres", durable=False)
     kafka = LocalKafkaCluster(BROKERS, directory / "kafka", properties=_PROPERTIES)
     address, pooler, pair = None, None, None
@@ -93,7 +93,7 @@ async def start_cluster(directory: Path) -> AsyncGenerator[ClusterServers]:
 
 
 class ClusterFaults:
-    """What is done to brokers, the pair of servers and PgBouncer."""
+    """Handlers of the faults of brokers, PostgreSQL servers and PgBouncer."""
 
     def __init__(self, servers: ClusterServers, timeline: Timeline) -> None:
         self._servers = servers
@@ -129,7 +129,7 @@ class ClusterFaults:
     async def _roll_brokers(self, fault: Fault) -> AsyncIterator[None]:
         yield
         for number, broker in enumerate(self._servers.kafka.brokers, start=1):
-            self._timeline.note(f"broker {number} told to stop")
+            self._timeline.note(f"broker {number} stopping")
             await broker.stop()
             await asyncio.sleep(fault.lasts_s)
             await broker.start()
@@ -144,7 +144,7 @@ class ClusterFaults:
         await pair.require_standby(required=False)
         began_s = time.monotonic()
         await pair.pause_replication()
-        self._timeline.note("the standby lags from now on")
+        self._timeline.note("standby lags from now on")
         await asyncio.sleep(fault.lasts_s)
         yield
         await self._fail_over()
@@ -158,7 +158,7 @@ class ClusterFaults:
         self._timeline.note(f"standby on port {pair.standby.port} promoted")
 
     async def _add_standby(self) -> None:
-        """Make a standby of the new primary, and have commits wait for it."""
+        """Start a standby of the new primary, and make replication synchronous again."""
         pair = self._servers.pair
         await pair.add_standby(self._servers.directory / f"standby-{next(self._standbys)}")
         for retired in pair.retired:

@@ -1,4 +1,4 @@
-"""Journal, tables and topic compared. Pure: this is the judge, and it shares nothing with the product."""
+"""Compare journal, tables and topic. Pure functions that share no code with the product."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Set
@@ -8,7 +8,7 @@ from uuid import UUID
 
 from tests.faults.chaos._journal import CommitResult
 
-#: Violations of one kind that are kept with their evidence; all are counted.
+#: Maximum of violations per kind with evidence; all are counted.
 _EVIDENCE_MAX: Final = 50
 
 
@@ -23,25 +23,25 @@ class Record(NamedTuple):
     ce_id: UUID
     partition: int
     offset: int
-    #: When its producer made it, milliseconds since 1970.
+    #: Creation time by the producer, milliseconds since 1970.
     made_ms: int
 
 
 class Row(NamedTuple):
-    """One committed event and its row of the outbox at the end."""
+    """One committed event with its outbox row at the end of the run."""
 
     key: str
     version: int
     event_id: UUID
     seq: int
-    #: MISSING if the outbox has no such row.
+    #: MISSING without an outbox row.
     status: str
     skipped: bool
 
 
 @dataclass(kw_only=True, slots=True)
 class Findings:
-    """Violations by kind, each counted, the first ones with their evidence."""
+    """Counts of violations by kind, with evidence for the first."""
 
     counts: Counter[str] = field(default_factory=Counter[str])
     evidence: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
@@ -56,18 +56,18 @@ class Findings:
 
 @dataclass(kw_only=True, slots=True)
 class TopicFindings:
-    """What one reading of the topic from its beginning found."""
+    """The result of comparing the whole topic with the expected events."""
 
     records: int = 0
-    #: Events of the tables that are there, each counted once.
+    #: Distinct expected events on the topic.
     events: int = 0
-    #: Events that are there, and that a failover of PostgreSQL lost; each counted once.
+    #: Distinct events on the topic that a failover of PostgreSQL lost.
     published_and_lost: int = 0
-    #: Records beyond the first of their event.
+    #: Records after the first of their event.
     duplicates: int = 0
-    #: Lost, reordered and what else must never be.
+    #: Lost and reordered events and other violations.
     findings: Findings = field(default_factory=Findings)
-    #: The first ones, for whoever looks for a cause.
+    #: The first duplicates, as evidence.
     duplicate_records: list[Record] = field(default_factory=list[Record])
 
 
@@ -78,9 +78,8 @@ def compare_topic(
 ) -> TopicFindings:
     """Compare *records* with the events that must be on the topic: id to key and version.
 
-    Those *lost_by_postgres* may be there, or not.
-    Per key, first appearances must come by version; a later copy of an earlier one is a duplicate, not a
-    disorder.
+    Events in *lost_by_postgres* may be on the topic or not. Per key, first appearances must be ordered by
+    version; a later copy of an earlier event is a duplicate, not reordered.
     """
     found, seen = TopicFindings(), set[UUID]()
     last: dict[str, tuple[int, int]] = {}
@@ -116,20 +115,20 @@ def compare_topic(
 
 
 def publishable_events(rows: Iterable[Row], poison: set[UUID]) -> dict[UUID, tuple[str, int]]:
-    """The events that must be on the topic: all that are committed but poison."""
+    """Return the events that must be on the topic: all committed ones except poison."""
     return {row.event_id: (row.key, row.version) for row in rows if row.event_id not in poison}
 
 
 def lost_by_failovers(
     rows: Iterable[Row], results: Mapping[UUID, CommitResult], at_risk: Iterable[UUID]
 ) -> set[UUID]:
-    """The events that PostgreSQL lost.
+    """Return the events that PostgreSQL lost.
 
     Args:
-        rows: What is committed.
-        answers: What writers were told.
-        at_risk: Events without an answer at some moment between the last one when the standby had everything,
-            and the one when the address led to that standby.
+        rows: The committed events.
+        results: The results of the writers' commits.
+        at_risk: Events without a result at some time between the start of the standby's lag and the
+            redirection of the address to that standby.
     """
     present = {row.event_id for row in rows}
     return {each for each in at_risk if each not in present and results[each] is not CommitResult.REFUSED}
@@ -141,7 +140,7 @@ def check_tables(
     poison: set[UUID],
     lost_by_postgres: Set[UUID] = frozenset(),
 ) -> Findings:
-    """Compare what is committed (by key and version) with what writers were told, and each row's end."""
+    """Compare committed events (by key and version) with the writers' results, and check final states."""
     findings, present = Findings(), set[UUID]()
     before: Row | None = None
     for row in rows:

@@ -1,4 +1,4 @@
-"""What `relaybox verify` says of the same tables and topic: it must be what the judge says (G33)."""
+"""Compare the result with `relaybox verify` on the same tables and topic (G33)."""
 
 from relaybox.verify import Kind, verify
 
@@ -7,7 +7,7 @@ from tests.faults.chaos._servers import TOPIC, ChaosServers
 
 
 async def verify_difference(servers: ChaosServers, ours: TopicFindings) -> str | None:
-    """How the product's own verification differs from *ours*, read as committed; None if it agrees."""
+    """Return how the product's own verification differs from *ours* (read_committed), or None."""
     report = await verify(servers.settings(), servers.kafka_settings(), topics=[TOPIC])
     theirs = {
         "published": report.published,
@@ -25,4 +25,4 @@ async def verify_difference(servers: ChaosServers, ours: TopicFindings) -> str |
         "unknown": 0,
         "reordered": ours.findings.counts["reordered"] > 0,
     }
-    return None if theirs == judged else f"relaybox verify differs: {theirs}, the judge: {judged}"
+    return None if theirs == judged else f"relaybox verify reports {theirs}, the run's comparison {judged}"

@@ -1,4 +1,4 @@
-"""After the faults: all that can be published is, poison alone waits, an operator's skip frees its key."""
+"""After the faults: wait until only poison is unpublished, then skip it as an operator does."""
 
 import asyncio
 import time
@@ -12,8 +12,8 @@ from tests.faults.chaos._servers import UNAVAILABLE_ERRORS, ChaosServers, Connec
 T = TypeVar("T")
 _PAUSE_S: Final = 0.25
 _TABLES_S: Final = 300.0
-#: Rows that wait for no poison before them: neither published nor poison that has FAILED. Rows that an outage
-#: made fail are among them: they are taken up again without anybody's help (G25).
+#: Unpublished rows without FAILED poison before them. Rows that failed in an outage count too: relays retry
+#: them without an operator (G25).
 _OPEN: Final = """
     WITH poison AS (
         SELECT key, min(seq) AS seq FROM event_outbox
@@ -43,10 +43,10 @@ _ROWS: Final = """
 async def retry_while_unavailable(
     servers: ChaosServers, ask: Callable[[Connection], Awaitable[T]], within_s: float
 ) -> T:
-    """What *ask* finds, however often PostgreSQL is away meanwhile.
+    """Retry *ask* until PostgreSQL is available; return its result.
 
     Raises:
-        TimeoutError: not within *within_s* seconds.
+        TimeoutError: No result within *within_s* seconds.
     """
     async with asyncio.timeout(within_s):
         while True:
@@ -61,12 +61,12 @@ async def retry_while_unavailable(
 
 
 async def count_unpublished(connection: Connection) -> int:
-    """How many rows no poison holds back and nobody has published yet."""
+    """Return the number of unpublished rows that no poison blocks."""
     return await connection.fetchval(_OPEN)
 
 
 async def skip_poison(servers: ChaosServers, but_of: Sequence[str], timeline: Timeline) -> int:
-    """Skip poison that has FAILED, but of keys *but_of*, as operators do; returns how many rows it was."""
+    """Skip FAILED poison except of keys *but_of*, as operators do; return the number of rows."""
 
     async def ask(connection: Connection) -> int:
         rows = await connection.fetch(_SKIP, but_of)
@@ -78,7 +78,7 @@ async def skip_poison(servers: ChaosServers, but_of: Sequence[str], timeline: Ti
 
 
 async def wait_until_drained(servers: ChaosServers, within_s: float) -> float | None:
-    """Wait until only poison and what is behind it waits; seconds it took, None if it did not."""
+    """Wait until only poison and rows behind it are unpublished; return the seconds, or None."""
     began_s = time.monotonic()
     while time.monotonic() - began_s < within_s:
         if not await retry_while_unavailable(servers, count_unpublished, _TABLES_S):
@@ -88,7 +88,7 @@ async def wait_until_drained(servers: ChaosServers, within_s: float) -> float | 
 
 
 async def fetch_rows(servers: ChaosServers) -> list[Row]:
-    """Every committed event with its outbox row, by key and version."""
+    """Return every committed event with its outbox row, by key and version."""
     connection = await servers.connect()
     try:
         found = await connection.fetch(_ROWS, timeout=_TABLES_S)

@@ -1,4 +1,4 @@
-"""What is kept of a run that violated something: the account in words, and the tables as they were."""
+"""Write the evidence of violations: the report's findings, and the tables at the end of the run."""
 
 from pathlib import Path
 from typing import Final
@@ -20,7 +20,7 @@ _TABLES: Final = {
 
 
 async def keep_evidence(report: Report, servers: ChaosServers) -> Path:
-    """Write ``evidence.txt`` into the run's directory, beside journal, time line and the relays' logs."""
+    """Write ``evidence.txt`` to the run's directory, beside journal, timeline and the relays' logs."""
     readings = {"read_committed": report.read_committed, "read_uncommitted": report.read_uncommitted}
     lines = [f"{report.as_json()}", *(f"{what}" for what in report.other_violations)]
     for name, findings in (("tables", report.tables), *((n, r.findings) for n, r in readings.items())):

@@ -1,4 +1,4 @@
-"""Carrying the schedule out: one task per target, so that faults of different targets overlap."""
+"""Inject the scheduled faults by one task per target, so that faults of different targets overlap."""
 
 import asyncio
 from collections import Counter
@@ -18,7 +18,7 @@ _END_BACKENDS: Final = """
     SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
     WHERE application_name LIKE '%relay%' AND pid <> pg_backend_pid()
 """
-#: No fault, but as hard: lanes split under whatever else happens. Four times as many as at first are enough.
+#: Not a fault, but as demanding: lanes split during other faults, up to four times the initial number.
 _DOUBLE_LANES: Final = """
     UPDATE relay_origin SET lanes_wanted = 2 * lanes_wanted WHERE lanes_wanted <= 16 RETURNING lanes_wanted
 """
@@ -27,17 +27,17 @@ _DIRECTIONS: Final = (
     (Direction.RESPONSES,),
     (Direction.REQUESTS, Direction.RESPONSES),
 )
-#: One poison row in so many names a topic that does not exist; the others are too large.
+#: Share of poison rows that name a missing topic; the others are too large.
 _MISSING_TOPIC_SHARE: Final = 0.3
 
 
-#: Carries out a fault. Yields once, when the fault has struck, and returns when it has ended; yields nothing
-#: if it found nothing to hit.
+#: Injects a fault: yields once when the fault is in effect, and returns at its end; yields nothing if no
+#: target was available.
 FaultHandler = Callable[[Fault], AsyncIterator[None]]
 
 
 class Injector:
-    """Hits the system by the schedule; a fault that finds nothing to hit is not counted."""
+    """Injects the scheduled faults; a fault without an available target is not counted."""
 
     def __init__(
         self,
@@ -47,16 +47,16 @@ class Injector:
         *,
         recovery_from_strike: bool,
     ) -> None:
-        """Recovery counts from the moment when a fault strikes, else from the one when it has ended."""
+        """Measure recovery from the start of each fault if *recovery_from_strike*, else from its end."""
         self._handlers = handlers
         self._prober = prober
         self._timeline = timeline
         self._recovery_from_strike = recovery_from_strike
-        #: How often each kind has hit something.
+        #: Number of injected faults by kind.
         self.injected: Counter[FaultKind] = Counter()
 
     async def run(self, faults: Mapping[Target, Sequence[Fault]]) -> None:
-        """Inject *faults*; returns when the last one has ended."""
+        """Inject *faults*; return after the end of the last one."""
         async with asyncio.TaskGroup() as group:
             for of_target in faults.values():
                 group.create_task(self._run_target(of_target))
@@ -73,11 +73,11 @@ class Injector:
                     self._prober.measure_from_now(fault.kind)
             if hit and not self._recovery_from_strike and fault.kind is not FaultKind.POISON:
                 self._prober.measure_from_now(fault.kind)
-            self._timeline.note(f"fault ended: {fault.kind}{'' if hit else ', hit nothing'}")
+            self._timeline.note(f"fault ended: {fault.kind}{'' if hit else ', no target available'}")
 
 
 class RelayFaults:
-    """What is done to relays."""
+    """Handlers of the faults of relays."""
 
     def __init__(self, relays: Sequence[RelaySlot], timeline: Timeline) -> None:
         self._relays = relays
@@ -98,7 +98,7 @@ class RelayFaults:
             return
         relay.kill()
         self._timeline.note(f"{relay.name} killed")
-        # The others take over, whether or not it comes back.
+        # The other relays take its lanes over before or after its restart.
         asyncio.get_running_loop().call_later(fault.lasts_s, relay.start)
         yield
 
@@ -116,7 +116,7 @@ class RelayFaults:
         relay = self._some_relay(fault)
         if relay is None:
             return
-        self._timeline.note(f"{relay.name} told to stop")
+        self._timeline.note(f"{relay.name} stopping")
         yield
         await relay.stop()
         await asyncio.sleep(fault.lasts_s)
@@ -124,10 +124,10 @@ class RelayFaults:
 
 
 class SingleServerFaults:
-    """What is done to one PostgreSQL, one broker and the links to them."""
+    """Handlers of the faults of one PostgreSQL, one broker and the connections to them."""
 
     def __init__(self, servers: SingleServers, poisoned: Writer) -> None:
-        """Poison goes behind events of the keys of *poisoned*."""
+        """Write poison to the keys of *poisoned*."""
         self._servers = servers
         self._poisoned = poisoned
         self.handlers: Mapping[FaultKind, FaultHandler] = {
@@ -172,7 +172,7 @@ class SingleServerFaults:
         await self._servers.postgres.start()
 
     async def _run_query(self, query: str) -> AsyncIterator[None]:
-        """Run *query*; it hits nothing if it returns nothing, or if PostgreSQL is away."""
+        """Run *query*; the fault counts if the result is true and PostgreSQL is available."""
         try:
             connection = await self._servers.connect(superuser=True)
             try:
@@ -204,6 +204,6 @@ class SingleServerFaults:
     async def _poison(self, fault: Fault) -> AsyncIterator[None]:
         keys = self._poisoned.keys
         kind = Poison.MISSING_TOPIC if fault.pick < _MISSING_TOPIC_SHARE else Poison.TOO_LARGE
-        # The same pick decides both; its later digits are as random as its first.
+        # One random number decides both: its later digits choose the key.
         self._poisoned.poison(keys[int(fault.pick * 1_000) % len(keys)], kind)
         yield

@@ -1,4 +1,4 @@
-"""What was sent and what was answered, kept outside the system under test."""
+"""Record what writers sent and the results of their commits, outside the system under test."""
 
 import threading
 import time
@@ -16,40 +16,40 @@ _NEWLINE: Final = b"\n"
 
 
 class CommitResult(StrEnum):
-    """What a writer knows about what it sent."""
+    """What a writer knows about the commit of its events."""
 
-    ACKNOWLEDGED = "acknowledged"  # COMMIT was answered
-    REFUSED = "refused"  # the server said no, or the writer rolled back
-    UNKNOWN = "unknown"  # no answer: either is possible
+    ACKNOWLEDGED = "acknowledged"  # COMMIT returned
+    REFUSED = "refused"  # the server refused, or the writer rolled back
+    UNKNOWN = "unknown"  # no response: committed or not
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
-    """One event as it is sent: of a key, the version after the one before."""
+    """One event of a key; versions are consecutive."""
 
     event_id: UUID
     key: str
     version: int
-    #: Not publishable on purpose: it ends FAILED, and only its key waits.
+    #: Unpublishable on purpose: ends FAILED and blocks only its key.
     poison: bool = False
 
 
 class Journal:
-    """Every event that was sent, with the answer; each line is in the file before the statement leaves."""
+    """All events and their results; each line is in the file before its statement is sent."""
 
     def __init__(self, path: Path) -> None:
-        """Begin the journal in the file *path*."""
+        """Create the journal in the file *path*."""
         self._file = path.open("wb", buffering=0)
-        #: By the event's id; UNKNOWN until the answer comes.
+        #: By event id; UNKNOWN until the response.
         self.results: dict[UUID, CommitResult] = {}
-        #: ``time.monotonic()`` by the event's id.
+        #: ``time.monotonic()`` by event id.
         self.sent_s: dict[UUID, float] = {}
         self.result_s: dict[UUID, float] = {}
-        #: Ids of the events that are not publishable.
+        #: Ids of the unpublishable events.
         self.poison: set[UUID] = set()
 
     def record_sent(self, events: Sequence[Event]) -> None:
-        """Note that *events* are about to be sent, in one transaction."""
+        """Record *events* before they are sent in one transaction."""
         rows = [(str(one.event_id), one.key, one.version, one.poison) for one in events]
         self._file.write(to_json({"sending": rows}) + _NEWLINE)
         now_s = time.monotonic()
@@ -60,7 +60,7 @@ class Journal:
                 self.poison.add(one.event_id)
 
     def record_result(self, events: Sequence[Event], answer: CommitResult) -> None:
-        """Note what became of *events*, as far as the writer knows."""
+        """Record the result of the transaction with *events*."""
         self._file.write(to_json({answer: [str(one.event_id) for one in events]}) + _NEWLINE)
         now_s = time.monotonic()
         for one in events:
@@ -68,13 +68,13 @@ class Journal:
             self.result_s[one.event_id] = now_s
 
     def undecided_between(self, began_s: float, ended_s: float) -> Iterator[UUID]:
-        """Yield the events that were sent before *ended_s* and answered after *began_s*, or not yet."""
+        """Yield the events sent before *ended_s* without a result before *began_s*."""
         for event_id, sent_s in self.sent_s.items():
             if sent_s <= ended_s and self.result_s.get(event_id, ended_s) >= began_s:
                 yield event_id
 
     def counts(self) -> Counter[CommitResult]:
-        """How many events got which answer."""
+        """Return the number of events by result."""
         return Counter(self.results.values())
 
     def close(self) -> None:
@@ -83,20 +83,20 @@ class Journal:
 
 
 class Timeline:
-    """What happened when, for whoever looks for the cause of a violation; seconds since its making."""
+    """A log of faults and results with seconds since its creation, to find causes of violations."""
 
     def __init__(self, path: Path) -> None:
-        """Begin it in the file *path*."""
+        """Create the timeline in the file *path*."""
         self._file = path.open("w", buffering=1)
         self._began_s = time.monotonic()
         self._lock = threading.Lock()
 
     def now_s(self) -> float:
-        """Seconds since the beginning."""
+        """Return the seconds since the creation."""
         return time.monotonic() - self._began_s
 
     def note(self, text: str) -> None:
-        """Write down *text* with the time of day and the seconds since the beginning; from any thread."""
+        """Write *text* with the time of day and the seconds since the creation; thread-safe."""
         clock = time.strftime("%H:%M:%S", time.gmtime()) + f".{time.time() % 1 * 1000:03.0f}"
         with self._lock:
             self._file.write(f"{clock}Z {self.now_s():9.3f} {text}\n")

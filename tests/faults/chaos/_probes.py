@@ -1,4 +1,4 @@
-"""How long it takes after a fault until events flow again, in every lane."""
+"""Measure the time from a fault until every lane publishes again."""
 
 import asyncio
 import time
@@ -15,15 +15,15 @@ PROBE_PREFIX: Final = "probe-"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Probe:
-    """Events, one per lane, that were written after a fault."""
+    """Events written after a fault, one per lane."""
 
     kind: FaultKind
-    #: From when recovery counts, ``time.monotonic()``.
+    #: Start of the recovery, ``time.monotonic()``.
     from_s: float
     event_ids: frozenset[UUID]
 
     def recovery_s(self, seen_s: Mapping[UUID, float]) -> float | None:
-        """Seconds until the last of its events had been seen; None if one was not."""
+        """Return the seconds until a consumer received the last event; None if one is missing."""
         times = [seen_s.get(event_id) for event_id in self.event_ids]
         if None in times:
             return None
@@ -31,13 +31,13 @@ class Probe:
 
 
 class Prober:
-    """Writes the probes; a PostgreSQL that is away meanwhile is part of the recovery."""
+    """Writes the probes; an unavailable PostgreSQL counts as part of the recovery."""
 
     def __init__(self, writer: Writer) -> None:
-        """*writer* has one key per lane and no other task."""
+        """Use *writer*, which has one key per lane and no other task."""
         self._writer = writer
         self._asked: asyncio.Queue[tuple[FaultKind, float]] = asyncio.Queue()
-        #: Of the faults so far.
+        #: Probes of all faults so far.
         self.probes: list[Probe] = []
 
     def measure_from_now(self, kind: FaultKind) -> None:
@@ -52,12 +52,12 @@ class Prober:
                 waiting.append(self._asked.get_nowait())
             one_each = [(key, 1) for key in self._writer.keys]
             while (events := await self._writer.write(one_each)) is None:
-                pass  # the writer itself waits when PostgreSQL is away
+                pass  # the writer itself waits while PostgreSQL is unavailable
             ids = frozenset(one.event_id for one in events)
             self.probes += [Probe(kind=kind, from_s=from_s, event_ids=ids) for kind, from_s in waiting]
             for _ in waiting:
                 self._asked.task_done()
 
     async def wait_until_written(self) -> None:
-        """Return once every fault has its probe."""
+        """Wait until the probe of every fault is written."""
         await self._asked.join()

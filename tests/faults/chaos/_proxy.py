@@ -1,4 +1,4 @@
-"""A TCP proxy that cuts, delays and swallows."""
+"""A TCP proxy that cuts connections, and delays or drops bytes."""
 
 import asyncio
 from contextlib import suppress
@@ -21,9 +21,9 @@ class Direction(StrEnum):
 class _Connection:
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter
-    #: Whether bytes of it were swallowed: no later byte may arrive on it, as none would over a real wire.
+    #: Whether bytes were dropped: no later byte may arrive, as on a real network.
     lost_bytes: bool = False
-    #: Of the two directions.
+    #: Tasks of the two directions.
     forwarders: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
 
     def abort(self) -> None:
@@ -32,10 +32,10 @@ class _Connection:
 
 
 class Proxy:
-    """Stands on a port of its own before a server on this machine; calm until told otherwise.
+    """Forwards a port to a local server; injects no fault until a method is called.
 
-    Swallowing means what a dead network means: bytes that were sent do not arrive, and a connection
-    that lost some is broken off at the end of it. New connections open, and nothing answers on them.
+    Dropping imitates a dead network: sent bytes do not arrive, and a connection that lost some is aborted when
+    dropping ends. New connections open and get no response.
     """
 
     def __init__(self, server_port: int) -> None:
@@ -48,12 +48,12 @@ class Proxy:
         self._listener: asyncio.Server | None = None
 
     async def start(self) -> None:
-        """Listen, on a port that is kept until :meth:`close`."""
+        """Listen on a port that stays the same until :meth:`close`."""
         self._listener = await asyncio.start_server(self._serve, _HOST, 0)
         self.port = self._listener.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
-        """Break everything off and listen no more."""
+        """Abort all connections and stop listening."""
         if self._listener is not None:
             self._listener.close()
         self.cut(1.0)
@@ -63,7 +63,7 @@ class Proxy:
         await asyncio.gather(*forwarders, return_exceptions=True)
 
     def cut(self, share: float) -> int:
-        """Break off *share* (0 to 1) of the connections, at least one; returns how many it were."""
+        """Abort *share* (0 to 1) of the connections, at least one; return their number."""
         open_ones = list(self._connections)
         wanted = open_ones[: max(1, round(share * len(open_ones)))]
         for connection in wanted:
@@ -71,16 +71,16 @@ class Proxy:
         return len(wanted)
 
     def redirect(self, server_port: int) -> None:
-        """Break every connection off; new ones go to another server."""
+        """Abort all connections; forward new ones to another server."""
         self._server_port = server_port
         self.cut(1.0)
 
     def delay(self, seconds: float) -> None:
-        """Hold every piece back for *seconds* from now on; 0 ends it."""
+        """Delay every chunk by *seconds* from now on; 0 ends the delay."""
         self._delay_s = seconds
 
     def drop(self, *directions: Direction) -> None:
-        """Let nothing arrive that travels one of *ways*; without any, end it, and cut what lost bytes."""
+        """Drop bytes in *directions*; without any, stop dropping and abort connections that lost bytes."""
         self._dropped = frozenset(directions)
         if not directions:
             for connection in [one for one in self._connections if one.lost_bytes]:
@@ -89,7 +89,7 @@ class Proxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             server_reader, server_writer = await asyncio.open_connection(_HOST, self._server_port)
-        except OSError:  # the server is away; whoever asks learns it as without a proxy
+        except OSError:  # the server is down; the client gets an error as without a proxy
             writer.transport.abort()
             return
         connection = _Connection(client=writer, server=server_writer)
@@ -113,7 +113,7 @@ class Proxy:
         connection: _Connection,
         direction: Direction,
     ) -> None:
-        with suppress(OSError):  # either side broke off: the other one is told by the end of this
+        with suppress(OSError):  # one side closed: the end of this task closes the other
             while chunk := await reader.read(_CHUNK_BYTES):
                 if self._delay_s:
                     await asyncio.sleep(self._delay_s)

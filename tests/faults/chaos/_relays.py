@@ -1,4 +1,4 @@
-"""Relay processes (``relaybox relay run``) as a supervisor would keep them: started again when they end."""
+"""Relay processes (``relaybox relay run``), restarted when they end, as by a supervisor."""
 
 import asyncio
 import os
@@ -15,22 +15,22 @@ from relaybox.local._process import DetachedProcess
 
 from tests.faults.chaos._journal import Timeline
 
-#: SIGTERM ends a relay within 10 s (G27); the rest is what a busy machine takes to see it.
+#: SIGTERM ends a relay within 10 s (G27); the rest allows for a busy machine.
 STOP_S: Final = 15.0
 _RESTART_S: Final = 1.0
-#: A process that still imports, for seconds on a busy machine, holds nothing: the signal itself may end it.
+#: A process that still imports, for seconds on a busy machine, may end by the signal itself.
 _STARTING_S: Final = 10.0
 
 
 class RelaySlot:
-    """One relay after the other, with the same settings; at most one lives."""
+    """Successive relay processes with the same settings; at most one runs."""
 
     def __init__(self, name: str, environment: Mapping[str, str], log: Path, timeline: Timeline) -> None:
         """Describe the slot; nothing runs before :meth:`start`."""
         self.name = name
-        #: How processes ended that were not told to: exit code to times.
+        #: Number of unrequested exits by exit code.
         self.unexpected_exits: Counter[int] = Counter()
-        #: How SIGTERM was answered otherwise than by exit code 0 in time.
+        #: Descriptions of stops without exit code 0 in time.
         self.failed_stops: list[str] = []
         self._environment = {**environment, "HEALTH_PORT": str(free_port()), "PATH": os.environ["PATH"]}
         self._log = log
@@ -42,11 +42,11 @@ class RelaySlot:
 
     @property
     def is_running(self) -> bool:
-        """Whether its process lives and is not frozen."""
+        """Return whether the process runs and is not frozen."""
         return self._process is not None and not self._frozen
 
     def start(self) -> None:
-        """Start a process unless one lives."""
+        """Start a process unless one runs."""
         if self._process is not None:
             return
         with self._log.open("ab") as output:
@@ -63,25 +63,25 @@ class RelaySlot:
         self._watch = asyncio.create_task(self._restart_when_ended(self._process))
 
     def kill(self) -> None:
-        """SIGKILL; it stays dead until :meth:`start`."""
+        """SIGKILL the process; no restart before :meth:`start`."""
         process = self._release()
         if process is not None:
             process.kill()
 
     def freeze(self) -> None:
-        """SIGSTOP."""
+        """SIGSTOP the process."""
         assert self._process is not None
         self._process.signal_tree(signal.SIGSTOP)
         self._frozen = True
 
     def resume(self) -> None:
-        """SIGCONT, if it is still the one that was frozen."""
+        """SIGCONT the process if it is frozen."""
         if self._process is not None and self._frozen:
             self._process.signal_tree(signal.SIGCONT)
             self._frozen = False
 
     async def stop(self) -> None:
-        """SIGTERM, and wait until it has ended; what is not an exit 0 in time is noted (G27)."""
+        """Stop the process by SIGTERM; record an exit other than 0 in time (G27)."""
         process = self._release()
         if process is None:
             return
@@ -95,7 +95,7 @@ class RelaySlot:
             self._timeline.note(self.failed_stops[-1])
 
     def _release(self) -> DetachedProcess | None:
-        """The process, which from now on nobody restarts."""
+        """Return the process and stop restarting it."""
         process, self._process = self._process, None
         if self._watch is not None:
             self._watch.cancel()

@@ -1,4 +1,4 @@
-"""The account of a run: a table for people, and one JSON object for scripts."""
+"""The report of a run: tables for people, and one JSON object for scripts."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -21,20 +21,19 @@ BROKER_FAULTS: Final = (
     FaultKind.BROKER_LONG_FREEZE,
 )
 LIMITATIONS: Final = (
-    "Killing a process does not test power loss: what the operating system had not written to disk yet "
-    "survives it, here as everywhere.\nThe seed replays the schedule of faults; what the processes make of "
-    "it is never twice the same."
+    "Killing a process does not test power loss: data in the operating system's cache survives.\n"
+    "The seed replays the schedule of faults, not the timing of the processes."
 )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """Everything a run found."""
+    """All findings of a run."""
 
     seed: int
     minutes: float
     delivery: str
-    #: The kinds of faults that may come.
+    #: The possible kinds of faults.
     kinds: Sequence[FaultKind]
     injected: Mapping[FaultKind, int]
     results: Mapping[CommitResult, int]
@@ -45,18 +44,18 @@ class Report:
     read_committed: TopicFindings
     read_uncommitted: TopicFindings
     tables: Findings
-    #: Violations that are no record's: a drain without end, an open transaction, a stop that was refused.
+    #: Violations without a record: an incomplete drain, an open transaction, a failed stop.
     other_violations: Sequence[str]
-    #: Without those that a failover of PostgreSQL lost.
+    #: Without probes that a failover of PostgreSQL lost.
     probes: Sequence[Probe]
     seen_s: Mapping[UUID, float]
-    #: Seconds until everything was published after the last fault; None if it never was.
+    #: Seconds from the last fault until the outbox was published; None if it was not.
     drain_s: float | None
-    #: How relays ended that were not told to: exit code to times.
+    #: Number of unrequested exits of relays by exit code.
     unexpected_exits: Mapping[int, int]
 
     def violations(self) -> Counter[str]:
-        """What must never be, by kind."""
+        """Return the number of violations by kind."""
         found = Counter(self.tables.counts)
         found.update(self.read_committed.findings.counts)
         if self.delivery == "exactly-once":
@@ -69,12 +68,12 @@ class Report:
         return +found
 
     def recoveries(self) -> list[tuple[FaultKind, float]]:
-        """Seconds from each fault until its probe had been seen, in all lanes."""
+        """Return the seconds from each fault until its probe was consumed, in all lanes."""
         times = [(probe.kind, probe.recovery_s(self.seen_s)) for probe in self.probes]
         return [(kind, seconds) for kind, seconds in times if seconds is not None]
 
     def as_json(self) -> dict[str, Any]:
-        """One object with fixed keys."""
+        """Return the report as an object with fixed keys."""
         seconds = sorted(seconds for _, seconds in self.recoveries())
         lost, reordered = (self.read_committed.findings.counts[name] for name in ("lost", "reordered"))
         return {
@@ -106,17 +105,17 @@ class Report:
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """The value of *ordered* that *share* of them do not exceed; 0 without any."""
+    """Return the quantile *share* of *ordered*; 0 if empty."""
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Print the tables; the JSON object is the caller's last line."""
+    """Print the tables; the caller prints the JSON object."""
     console.print(_faults(report))
     console.print(_events(report))
     if report.unexpected_exits:
         ends = ", ".join(f"exit code {code} × {times}" for code, times in report.unexpected_exits.items())
-        console.print(f"Relays that ended without being told to (and were started again): {ends}")
+        console.print(f"Unrequested exits of relays, which were restarted: {ends}")
     for kind, count in report.violations().items():
         console.print(f"[bold red]VIOLATED[/] {count} × {kind}")
     console.print(LIMITATIONS, highlight=False)
@@ -151,7 +150,7 @@ def _events(report: Report) -> Table:
         "refused": "refused (or rolled back by the writer)",
         "unknown": "unknown to the writer",
         "committed": "committed",
-        "poison": "of these poison: FAILED, skipped, its key alone waited",
+        "poison": "of these poison: FAILED, then skipped; blocked only its key",
         "lost_by_postgres": "acknowledged, lost by PostgreSQL in promotions of a lagging standby",
         "published_and_lost_by_postgres": "lost by PostgreSQL, found on the topic",
         "on_topic": "found on the topic",
@@ -159,7 +158,7 @@ def _events(report: Report) -> Table:
         "duplicated_on_the_wire": "duplicated on the wire (read_uncommitted)",
         "duplicated_read_committed": "duplicated for read_committed readers",
         "reordered": "reordered per key",
-        "drain_s": "seconds until all was published after the last fault",
+        "drain_s": "seconds from the last fault until the outbox was published",
     }
     for name, text in names.items():
         value = json[name]

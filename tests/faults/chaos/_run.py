@@ -1,4 +1,4 @@
-"""One run: stage, writers, relays, faults; then calm, drain, and the account."""
+"""One run: servers, writers, relays and faults; then drain and report."""
 
 import asyncio
 from collections import Counter
@@ -40,12 +40,12 @@ RELAYS: Final = 3
 _WRITERS: Final = 4
 _KEYS_PER_WRITER: Final = 80
 _POISONED_KEYS: Final = 30
-#: Poison of these keys waits until the end; that of the others is skipped within seconds.
+#: Number of keys whose poison stays until the end; that of other keys is skipped within seconds.
 _LEFT_ALONE: Final = 4
 _EVENTS_PER_S: Final = 200.0
 _SKIP_EVERY_S: Final = 2.0
 _PROGRESS_EVERY_S: Final = 15.0
-#: A transaction left open by the last fault ends with its timeout (45 s) and the broker's next look.
+#: An open transaction ends at its timeout (45 s) and the broker's next check.
 _DRAIN_S: Final = 120.0
 _SETTLE_S: Final = 70.0
 _SKIP_ROUNDS_MAX: Final = 200
@@ -57,18 +57,18 @@ _LANE_KEYS: Final = """
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """What a run is asked for."""
+    """The parameters of a run."""
 
     seed: int
     minutes: float
     delivery: str
-    #: Told how the run goes, for people.
+    #: Called with progress messages for people.
     on_progress: Callable[[str], None]
 
 
 @dataclass(kw_only=True, slots=True)
 class _Harness:
-    """Who takes part in a run."""
+    """The components of a run."""
 
     journal: Journal
     timeline: Timeline
@@ -78,19 +78,19 @@ class _Harness:
     prober: Prober
     follower: TopicFollower
     injector: Injector
-    #: Violations that are no record's.
+    #: Violations that concern no single record.
     other_violations: list[str] = field(default_factory=list[str])
 
 
 async def run(plan: Plan, servers: ChaosServers) -> Report:
-    """Play *plan* on *stage* and account for it.
+    """Run *plan* on *servers* and report the result.
 
     Raises:
-        Exception: the harness or a server failed; nothing is known about the guarantees then.
+        Exception: The harness or a server failed; the guarantees were not checked.
     """
     async with _started_harness(plan, servers) as harness:
         await _inject_faults(plan, servers, harness)
-        plan.on_progress("the faults have ended; waiting for everything to be published")
+        plan.on_progress("faults ended; waiting until the outbox is published")
         drain_s = await _drain_outbox(servers, harness)
         await asyncio.gather(*(relay.stop() for relay in harness.relays))
         harness.other_violations += [
@@ -150,7 +150,7 @@ def _server_handlers(
         case ClusterServers():
             return ClusterFaults(servers, timeline).handlers
         case _:
-            raise TypeError(f"no faults are known for {servers!r}")
+            raise TypeError(f"no fault handlers for {servers!r}")
 
 
 def _patterns(servers: ChaosServers) -> Mapping[Target, FaultPattern]:
@@ -170,7 +170,7 @@ def _relay(plan: Plan, servers: ChaosServers, number: int, timeline: Timeline) -
 
 def _writer(make: Callable[..., Writer], servers: ChaosServers, number: int) -> Writer:
     keys = [f"writer-{number}-{key}" for key in range(_KEYS_PER_WRITER)]
-    # Half of them as services do: the answer to a COMMIT is lost behind a proxy or a pooler too.
+    # Half of the writers use the services' address: proxy and pooler lose responses to COMMIT too.
     return make(f"writer-{number}", keys, partial(servers.connect, proxied=number % 2 == 1))
 
 
@@ -188,7 +188,7 @@ async def _inject_faults(plan: Plan, servers: ChaosServers, harness: _Harness) -
             await harness.injector.run(schedule(plan.seed, plan.minutes * 60, _patterns(servers)))
             await asyncio.sleep(max(0.0, plan.minutes * 60 - harness.timeline.now_s()))
         finally:
-            ended.set()  # also when a task failed: the driver may swallow a writer's cancellation
+            ended.set()  # also after a failed task: the driver may ignore a writer's cancellation
         await asyncio.gather(*writing)
         await harness.prober.wait_until_written()
         for helper in helpers:
@@ -196,7 +196,7 @@ async def _inject_faults(plan: Plan, servers: ChaosServers, harness: _Harness) -
 
 
 async def _skip_poison_repeatedly(servers: ChaosServers, harness: _Harness) -> None:
-    """Act as an operator: skip poison that has FAILED, but for a few keys that wait until the end."""
+    """Skip FAILED poison as an operator does, except of a few keys that wait until the end."""
     while True:
         await asyncio.sleep(_SKIP_EVERY_S)
         await skip_poison(servers, harness.poisoned.keys[:_LEFT_ALONE], harness.timeline)
@@ -209,12 +209,12 @@ async def _report_progress(plan: Plan, servers: ChaosServers, harness: _Harness)
         faults, results = harness.injector.injected, harness.journal.counts()
         plan.on_progress(
             f"{harness.timeline.now_s() / 60:5.1f} of {plan.minutes:g} min: {sum(faults.values())} faults, "
-            f"{results.total():,} events sent, {waiting:,} not published yet"
+            f"{results.total():,} events sent, {waiting:,} unpublished"
         )
 
 
 async def _drain_outbox(servers: ChaosServers, harness: _Harness) -> float | None:
-    """Wait until only poison waits, then skip it, head by head, until nothing does."""
+    """Wait until only poison is unpublished, then skip it row by row until the outbox is empty."""
     drain_s = await wait_until_drained(servers, _DRAIN_S)
     harness.timeline.note(f"drained: {drain_s}")
     for _ in range(_SKIP_ROUNDS_MAX):
@@ -222,7 +222,7 @@ async def _drain_outbox(servers: ChaosServers, harness: _Harness) -> float | Non
             return drain_s
         if await wait_until_drained(servers, _DRAIN_S) is None:
             break
-    harness.other_violations.append("keys still waiting after their poison was skipped")
+    harness.other_violations.append("keys still blocked after their poison was skipped")
     return drain_s
 
 

@@ -1,4 +1,4 @@
-"""Which faults come when. Pure: the same seed and length give the same schedule."""
+"""The faults of a run and their times, a pure function of seed and duration."""
 
 import random
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,7 @@ from typing import Final
 
 
 class FaultKind(StrEnum):
-    """What is done to the system; the value is what the report calls it."""
+    """A kind of fault; the value is its name in the report."""
 
     RELAY_KILL = "relay killed"
     RELAY_FREEZE = "relay frozen past its lease"
@@ -34,7 +34,7 @@ class FaultKind(StrEnum):
 
 
 class Target(StrEnum):
-    """What a fault hits. Faults of one target follow one another; those of different targets overlap."""
+    """The target of a fault. Faults of one target are sequential; those of different targets overlap."""
 
     RELAYS = "relays"
     BROKER = "broker"
@@ -54,19 +54,19 @@ class Fault:
     #: Seconds after the start of the run.
     at_s: float
     kind: FaultKind
-    #: Until the killed is started, the frozen goes on, the link is whole again; 0 for what has no length.
+    #: Seconds until restart, resumption or repair; 0 for an instantaneous fault.
     lasts_s: float
-    #: From 0 to 1: which relay, which direction, which key; whoever carries the fault out divides it.
+    #: From 0 to 1: the handler derives the relay, direction or key from it.
     pick: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FaultPattern:
-    """How often a target is hit, and by what."""
+    """The frequency and the kinds of a target's faults."""
 
     #: Seconds from the end of one fault to the start of the next.
     pause_s: tuple[float, float]
-    #: Dealt out shuffled, again and again, so that every kind gets its share; with the seconds each may last.
+    #: Kinds with minimum and maximum duration in seconds, used in repeated random order, so that each occurs.
     choices: tuple[tuple[FaultKind, float, float], ...]
 
 
@@ -131,17 +131,16 @@ CLUSTER: Final[Mapping[Target, FaultPattern]] = {
     ),
     Target.POOLER: FaultPattern(pause_s=(15, 60), choices=((FaultKind.POOLER_RESTART, 0.1, 3.0),)),
 }
-#: Seconds at the start without any fault.
+#: Seconds without faults at the start.
 _CALM_S: Final = 3.0
 
 
 def schedule(
     seed: int, seconds: float, patterns: Mapping[Target, FaultPattern] = SINGLE_SERVERS
 ) -> dict[Target, list[Fault]]:
-    """The faults of a run of *seconds* seconds, by what they hit, each list in the order of time.
+    """Return the faults of a run of *seconds* by target, in order of time.
 
-    Every fault ends within the run. It is the schedule that a seed replays; what the processes
-    make of it is theirs, and never twice the same.
+    Every fault ends within the run. A seed replays the schedule, not the reactions of the processes.
     """
     return {target: list(_faults(target, pattern, seed, seconds)) for target, pattern in patterns.items()}
 
@@ -155,12 +154,12 @@ def _faults(target: Target, pattern: FaultPattern, seed: int, seconds: float) ->
             lasts_s, pick = rng.uniform(shortest_s, longest_s), rng.random()
             if at_s >= seconds:
                 return
-            if at_s + lasts_s < seconds:  # a shorter one of the deck may still fit
+            if at_s + lasts_s < seconds:  # a shorter choice may still fit
                 yield Fault(at_s=at_s, kind=kind, lasts_s=lasts_s, pick=pick)
                 at_s += lasts_s
 
 
 def kinds_of(patterns: Mapping[Target, FaultPattern]) -> list[FaultKind]:
-    """The kinds of faults that *rhythms* have, in the order of the enumeration."""
+    """Return the kinds of faults in *patterns*, in the order of the enumeration."""
     present = {kind for pattern in patterns.values() for kind, _, _ in pattern.choices}
     return [kind for kind in FaultKind if kind in present]

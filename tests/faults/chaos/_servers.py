@@ -1,4 +1,4 @@
-"""Servers of the run's own. Here: PostgreSQL, a broker, and a proxy before each of them for the relays."""
+"""Servers of a run: here PostgreSQL and one broker, each behind a proxy for the relays."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -19,15 +19,15 @@ from relaybox.settings import KafkaSettings, PostgresSettings
 from tests.faults.chaos._proxy import Proxy
 
 TOPIC: Final = "domain-events"
-#: A topic that does not exist: poison of the second kind.
+#: A topic that does not exist, for poison rows.
 MISSING_TOPIC: Final = "no-such-topic"
-#: What the topic takes; a poison row of the first kind is larger.
+#: The topic's max.message.bytes; poison rows may be larger.
 TOPIC_BYTES_MAX: Final = 65_536
 PARTITIONS: Final = 8
 #: A connection of asyncpg, which ships no types.
 Connection = Any
-#: What a statement or a connection ends with when PostgreSQL is away, or was; time-outs are OSErrors. The
-#: last is of a statement on a connection that breaks at this moment.
+#: Errors of statements and connections while PostgreSQL is unavailable; timeouts are OSErrors. The last
+#: error occurs for a statement on a connection that breaks during it.
 UNAVAILABLE_ERRORS: Final = (
     OSError,
     asyncpg.PostgresError,
@@ -40,10 +40,10 @@ _STATEMENT_S: Final = 5.0
 
 
 class ProxiedKafka(LocalKafka):
-    """A broker with a second listener that calls itself by the port of a proxy.
+    """A broker with a second listener that advertises the port of a proxy.
 
-    A Kafka client connects to the address that the broker tells it, whatever address it asked
-    first: only so do relays stay behind the proxy while the harness reads past it.
+    Kafka clients connect to the advertised address, so relays stay behind the proxy while the harness reads
+    without it.
     """
 
     def __init__(self, data_dir: Path) -> None:
@@ -65,41 +65,41 @@ class ProxiedKafka(LocalKafka):
 
 @dataclass(frozen=True, kw_only=True)
 class ChaosServers(ABC):
-    """What a run happens on."""
+    """The servers of a run."""
 
-    #: Logs, journal and time line; kept when something was violated.
+    #: Logs, journal and timeline; kept after a violation.
     directory: Path
 
     @property
     @abstractmethod
     def server(self) -> LocalPostgres:
-        """A server with the passwords of the one that takes writes."""
+        """Return a server with the credentials of the primary."""
 
     @property
     @abstractmethod
     def port(self) -> int:
-        """Where PostgreSQL takes writes: past everything that stands before it, for the harness."""
+        """Return the port of the primary, without proxy or pooler, for the harness."""
 
     @property
     @abstractmethod
     def services_port(self) -> int:
-        """Where services reach PostgreSQL."""
+        """Return the port at which services connect to PostgreSQL."""
 
     @abstractmethod
     def kafka_settings(self) -> KafkaSettings:
-        """Kafka past the proxy, for the harness."""
+        """Return Kafka's address without the proxy, for the harness."""
 
     @abstractmethod
     def relay_environment(self) -> dict[str, str]:
-        """Both servers as relays see them."""
+        """Return the environment of relays, with the addresses of both servers."""
 
     @property
     def bootstrap_servers(self) -> str:
-        """Kafka past the proxy, for the harness."""
+        """Return Kafka's address without the proxy, for the harness."""
         return self.kafka_settings().bootstrap_servers
 
     def settings(self) -> PostgresSettings:
-        """The database past everything that stands before it, as the services' role."""
+        """Return the settings of the database without proxy or pooler, for the services' role."""
         server = self.server
         return PostgresSettings(
             host=server.host,
@@ -112,10 +112,10 @@ class ChaosServers(ABC):
         )
 
     async def connect(self, *, proxied: bool = False, superuser: bool = False) -> Connection:
-        """A connection of the harness's own, as the services' role unless *superuser*.
+        """Open a connection of the harness, as the services' role unless *superuser*.
 
         Raises:
-            OSError: or another of :data:`AWAY`; the server is away, as it often is.
+            OSError: Or another of :data:`UNAVAILABLE_ERRORS`, while the server is unavailable.
         """
         server = self.server
         driver: Any = asyncpg
@@ -167,8 +167,8 @@ class SingleServers(ChaosServers):
 
 @asynccontextmanager
 async def start_single_servers(directory: Path) -> AsyncGenerator[SingleServers]:
-    """Start the servers in *directory*, make schema and topic, and leave nothing running."""
-    # Nothing waits for the disk: no fault here is a power cut, and two cores have other things to do.
+    """Start the servers in *directory*, create schema and topic, and stop the servers at the end."""
+    # Without fsync: no fault is a power failure.
     postgres = LocalPostgres(directory / "postgres", durable=False)
     kafka = ProxiedKafka(directory / "kafka")
     kafka_proxy = Proxy(kafka.proxied_port)
@@ -196,11 +196,11 @@ async def start_single_servers(directory: Path) -> AsyncGenerator[SingleServers]
 
 
 def _create_topic(bootstrap_servers: str) -> None:
-    client: Any = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
     wanted = NewTopic(
         TOPIC,
         num_partitions=PARTITIONS,
         replication_factor=1,
         config={"max.message.bytes": str(TOPIC_BYTES_MAX), "retention.ms": "-1", "retention.bytes": "-1"},
     )
-    client.create_topics([wanted], operation_timeout=_ADMIN_S)[TOPIC].result(_ADMIN_S)
+    with AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0}) as client:
+        client.create_topics([wanted], operation_timeout=_ADMIN_S)[TOPIC].result(_ADMIN_S)

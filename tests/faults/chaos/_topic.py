@@ -1,4 +1,4 @@
-"""The topic as its readers see it: all of it from offset 0, or as it grows."""
+"""Read the topic from offset 0, or follow it."""
 
 import threading
 import time
@@ -15,27 +15,27 @@ from tests.faults.chaos._servers import PARTITIONS, TOPIC
 
 _ANSWER_S: Final = 10.0
 _POLL_S: Final = 0.2
-#: Without a record for so long a reading from the beginning is stuck, and fails.
+#: A read from the beginning fails after so long without a record.
 _STALL_S: Final = 60.0
 _SETTLE_PAUSE_S: Final = 0.5
 
 
 class Isolation(StrEnum):
-    """What a reader is shown of transactions; Kafka's own words."""
+    """Kafka's isolation levels."""
 
     COMMITTED = "read_committed"
     UNCOMMITTED = "read_uncommitted"
 
 
 class TopicUnreadable(Exception):
-    """Raised when the topic cannot be read to its end; a run whose account is incomplete has failed."""
+    """Raised when the topic cannot be read to its end; the run fails."""
 
 
 def read_topic(bootstrap_servers: str, isolation: Isolation) -> Iterator[Record]:
-    """Every record from offset 0 to the end as *isolation* sees it, each partition in the order of offsets.
+    """Yield every record visible at *isolation* from offset 0 to the end, per partition by offset.
 
     Raises:
-        TopicUnreadable: the broker does not hand it out.
+        TopicUnreadable: The broker stops to return records.
     """
     consumer = _consumer(bootstrap_servers, isolation, {"enable.partition.eof": True})
     try:
@@ -49,13 +49,13 @@ def read_topic(bootstrap_servers: str, isolation: Isolation) -> Iterator[Record]
             elif message is not None and message.error().code() == KafkaError._PARTITION_EOF:
                 unfinished.discard(message.partition())
             elif time.monotonic() - heard_s > _STALL_S:
-                raise TopicUnreadable(f"nothing came from partitions {sorted(unfinished)} for {_STALL_S:g} s")
+                raise TopicUnreadable(f"no record from partitions {sorted(unfinished)} for {_STALL_S:g} s")
     finally:
         consumer.close()
 
 
 def wait_until_settled(bootstrap_servers: str, within_s: float) -> dict[int, tuple[int, int]]:
-    """Wait until no transaction is open; what still is: partition to last stable offset and end."""
+    """Wait until no transaction is open; return last stable and end offset of unsettled partitions."""
     until_s = time.monotonic() + within_s
     while (still := _unsettled(bootstrap_servers)) and time.monotonic() < until_s:
         threading.Event().wait(_SETTLE_PAUSE_S)
@@ -78,10 +78,10 @@ def _unsettled(bootstrap_servers: str) -> dict[int, tuple[int, int]]:
 
 
 class TopicFollower:
-    """A reader of committed messages that follows the topic in a thread and notes when probe events come."""
+    """A read_committed consumer in a thread that records the arrival times of probe events."""
 
     def __init__(self, bootstrap_servers: str, key_prefix: str) -> None:
-        """Describe the reader of keys that begin with *key_prefix*."""
+        """Describe a consumer of keys that begin with *key_prefix*."""
         self._bootstrap_servers = bootstrap_servers
         self._key_prefix = key_prefix.encode()
         self._stop = threading.Event()
@@ -90,15 +90,15 @@ class TopicFollower:
 
     @property
     def seen_s(self) -> Mapping[UUID, float]:
-        """``time.monotonic()`` of each probe event's first arrival, by its id; grows meanwhile."""
+        """Return ``time.monotonic()`` of each probe event's first arrival by id; a live view."""
         return self._seen_s
 
     def start(self) -> None:
-        """Begin at offset 0."""
+        """Start to consume at offset 0."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End; returns when the thread has."""
+        """Stop the thread and wait for its end."""
         self._stop.set()
         self._thread.join()
 
@@ -107,7 +107,7 @@ class TopicFollower:
             "reconnect.backoff.ms": 50,
             "reconnect.backoff.max.ms": 250,
             "fetch.wait.max.ms": 100,
-            # A frozen broker answers nothing: the new leaders of its partitions are asked for all the same.
+            # A frozen broker sends no response: refresh metadata to find the new leaders of its partitions.
             "topic.metadata.refresh.interval.ms": 500,
         }
         consumer = _consumer(self._bootstrap_servers, Isolation.COMMITTED, quick)

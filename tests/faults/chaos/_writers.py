@@ -1,4 +1,4 @@
-"""Writers: transactions over several keys, each key's versions one after the other, every answer noted."""
+"""Write transactions over several keys with consecutive versions, and record every result."""
 
 import asyncio
 import random
@@ -14,13 +14,13 @@ import asyncpg
 from tests.faults.chaos._journal import CommitResult, Event, Journal, Timeline
 from tests.faults.chaos._servers import MISSING_TOPIC, TOPIC, TOPIC_BYTES_MAX, UNAVAILABLE_ERRORS, Connection
 
-#: Everything an event of the product has; domain_events refuses a version that is taken, so that a statement
-#: that was thought dead cannot slip in behind its repetition.
+#: A complete event of the product. domain_events refuses a repeated version, so a delayed statement cannot
+#: commit after its repetition.
 _WRITE: Final = """
     WITH sent AS (
         SELECT * FROM unnest($1::uuid[], $2::text[], $3::int[], $4::bool[], $5::text[], $6::text[])
-            WITH ORDINALITY AS one (event_id, key, version, poison, topic, text, place)
-    ), facts AS (
+            WITH ORDINALITY AS event (event_id, key, version, poison, topic, text, place)
+    ), events AS (
         INSERT INTO domain_events (event_id, correlation_id, event_type, aggregate_type, aggregate_id,
                                    aggregate_version, payload, metadata)
         SELECT event_id, event_id, 'Genesis.Session.Renamed', 'GENESIS_SESSION', key, version, '{}', '{}'
@@ -43,14 +43,14 @@ _NOTIFY: Final = "SELECT pg_notify('relaybox_outbox', '')"
 _KEYS_MAX: Final = 5
 _EVENTS_PER_KEY_MAX: Final = 3
 _TEXT_CHARS: Final = (20, 900)
-#: Transactions that stay open a while, so that later numbers commit first (G22), and some that roll back.
+#: Share of transactions that stay open, so that later sequence numbers commit first (G22), or roll back.
 _SLOW_SHARE: Final = 0.1
 _SLOW_S: Final = (0.02, 0.5)
 _ROLLED_BACK_SHARE: Final = 0.02
-#: The others leave it to the poll, as a lost notification would.
+#: The remaining transactions rely on polling, as after a lost notification.
 _NOTIFIED_SHARE: Final = 0.8
 _AWAY_PAUSE_S: Final = 0.2
-#: Errors after which the server may have committed: it was ended before or after, nobody knows.
+#: SQLSTATE classes after which the commit may have taken place or not.
 _OPEN: Final = ("08", "57")
 
 Connect = Callable[[], Awaitable[Connection]]
@@ -64,14 +64,14 @@ class Poison(Enum):
 
 
 class _RolledBack(Exception):
-    """The writer's own decision."""
+    """Raised to roll a transaction back on purpose."""
 
 
 class Writer:
-    """Writes events of keys that nobody else writes, as fast as *per_s* says and the servers allow.
+    """Writes events of its own keys at up to *per_s* events a second.
 
-    After an answer that did not come it reads which versions are there and goes on behind them, as a
-    client does that decides anew.
+    After a missing response the writer reads the committed versions and continues after them, as a client
+    that decides again.
     """
 
     def __init__(
@@ -92,12 +92,12 @@ class Writer:
         self._timeline = timeline
         self._rng = random.Random(f"{seed} {name}")
         self._connection: Connection | None = None
-        #: Of the last event known to be committed; None when it must be read first.
+        #: Last committed version by key; None when it must be read first.
         self._versions: dict[str, int] | None = None
         self._poison: list[tuple[str, Poison]] = []
 
     def poison(self, key: str, kind: Poison) -> None:
-        """Put an event that cannot be published behind the others of *key*, with the next transaction."""
+        """Add an unpublishable event of *key* to the next transaction."""
         self._poison.append((key, kind))
 
     async def run(self, until: asyncio.Event, *, per_s: float) -> None:
@@ -109,7 +109,7 @@ class Writer:
                 await asyncio.wait_for(until.wait(), self._rng.expovariate(per_s / mean))
 
     async def write(self, keys: Sequence[tuple[str, int]]) -> list[Event] | None:
-        """Send so many events of each of *keys*; the events if they were acknowledged, else None."""
+        """Write events, given as (key, count); return them if the commit was acknowledged, else None."""
         try:
             connection = await self._connected()
         except UNAVAILABLE_ERRORS:
@@ -128,7 +128,7 @@ class Writer:
         return events
 
     async def close(self) -> None:
-        """Give the connection up."""
+        """Close the connection."""
         await self._lose_connection()
 
     async def _connected(self) -> Connection:
@@ -148,7 +148,7 @@ class Writer:
     def _compose(self, keys: Sequence[tuple[str, int]]) -> tuple[list[Event], list[str], list[str]]:
         assert self._versions is not None
         poison, self._poison = dict(self._poison), []
-        # In one order everywhere, or two statements could wait for one another.
+        # In a fixed order, to avoid deadlocks between statements.
         wanted = sorted((dict(keys) | dict.fromkeys(poison, 1)).items())
         events: list[Event] = []
         topics: list[str] = []
@@ -159,7 +159,7 @@ class Writer:
                 event = Event(event_id=uuid.uuid4(), key=key, version=version, poison=kind is not None)
                 events.append(event)
                 topics.append(MISSING_TOPIC if kind is Poison.MISSING_TOPIC else TOPIC)
-                # Not compressible, whatever a relay may try.
+                # Incompressible text.
                 texts.append(
                     secrets.token_hex(TOPIC_BYTES_MAX)
                     if kind is Poison.TOO_LARGE
@@ -198,7 +198,7 @@ class Writer:
                     raise _RolledBack
         if self._rng.random() < _NOTIFIED_SHARE:
             with suppress(*UNAVAILABLE_ERRORS):
-                await connection.execute(_NOTIFY)  # a hint; what it tells is committed
+                await connection.execute(_NOTIFY)  # only a hint; the events are committed
 
     async def _lose_connection(self) -> None:
         connection, self._connection = self._connection, None

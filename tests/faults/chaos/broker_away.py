@@ -1,7 +1,7 @@
-"""``python -m tests.faults.chaos.broker_away``: how long events wait while one of three brokers is away.
+"""``python -m tests.faults.chaos.broker_away``: measure delays while one of three brokers is unavailable.
 
-Two relays have their defaults. Nothing is asserted: the figures are of the longest time from the COMMIT of an
-event until a ``read_committed`` reader had it, by key.
+Two relays run with default settings. The figures are, by key, the longest time from the COMMIT of an event until
+a ``read_committed`` consumer received it; nothing is asserted.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from tests.fixtures.clusters import wait_for_replicas
 _RELAYS: Final = 2
 _KEYS: Final = 200
 _PREFIX: Final = "key-"
-#: Between two events of each key.
+#: Interval between two events of each key.
 _EVERY_S: Final = 1.0
 _CALM_S: Final = 10.0
 _DRAIN_S: Final = 120.0
@@ -45,7 +45,7 @@ _FAULTS: Final = ("kill", "freeze")
 
 @dataclass(kw_only=True)
 class _Measurement:
-    """Who takes part."""
+    """The components of a measurement."""
 
     servers: ClusterServers
     journal: Journal
@@ -69,17 +69,17 @@ class _Measurement:
             connection.terminate()
 
     async def wait_until_drained(self) -> None:
-        """Wait until a reader has every event.
+        """Wait until the consumer has every event.
 
         Raises:
-            TimeoutError: Not within two minutes.
+            TimeoutError: An event is missing after two minutes.
         """
         async with asyncio.timeout(_DRAIN_S):
             while any(each not in self.follower.seen_s for each in self.keys):  # noqa: ASYNC110 - a thread reads
                 await asyncio.sleep(_PAUSE_S)
 
     def worst_waits(self, from_s: float, until_s: float) -> dict[str, float]:
-        """Return the longest wait of each key's events that were committed in this time."""
+        """Return the longest delay by key of events committed in this interval."""
         worst: dict[str, float] = defaultdict(float)
         seen_s: Mapping[UUID, float] = self.follower.seen_s
         for event_id, key in self.keys.items():
@@ -90,11 +90,11 @@ class _Measurement:
 
 
 def main() -> int:
-    """Measure as the arguments say, and print a line of JSON for each outage."""
+    """Measure as configured, and print a JSON line for each outage."""
     known = RelaySettings.model_fields["delivery"]
     parser = argparse.ArgumentParser(prog="python -m tests.faults.chaos.broker_away", description=__doc__)
     parser.add_argument("--delivery", choices=get_args(known.annotation), default=known.default)
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long a broker is away (60)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="duration of an outage (60)")
     parser.add_argument("--faults", nargs="+", choices=_FAULTS, default=_FAULTS)
     parser.add_argument("--brokers", nargs="+", type=int, choices=range(1, BROKERS + 1), default=[1, 2, 3])
     parser.add_argument("--keep", action="store_true", help="keep the logs of the relays")
@@ -156,7 +156,7 @@ async def _started_measurement(servers: ClusterServers, delivery: str) -> AsyncG
 async def _measure_outage(
     measurement: _Measurement, fault: str, broker: LocalKafka, seconds: float
 ) -> dict[str, float]:
-    """Take *broker* away for *seconds*; return shares of the worst waits of the keys."""
+    """Kill or freeze *broker* for *seconds*; return quantiles of the longest delays by key."""
     began_s = time.monotonic()
     if fault == "kill":
         broker.kill()
