@@ -34,8 +34,8 @@ class _Connection:
 class Proxy:
     """Forwards a port to a local server; injects no fault until a method is called.
 
-    Dropping imitates a dead network: sent bytes do not arrive, and a connection that lost some is aborted when
-    dropping ends. New connections open and get no response.
+    Dropping imitates a dead network: sent bytes do not arrive, and a connection that lost some is aborted
+    when dropping ends. New connections open and get no response.
     """
 
     def __init__(self, server_port: int) -> None:

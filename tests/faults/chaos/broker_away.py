@@ -1,7 +1,7 @@
 """``python -m tests.faults.chaos.broker_away``: measure delays while one of three brokers is unavailable.
 
-Two relays run with default settings. The figures are, by key, the longest time from the COMMIT of an event until
-a ``read_committed`` consumer received it; nothing is asserted.
+Two relays run with default settings. The figures are, by key, the longest time from the COMMIT of an event
+until a ``read_committed`` consumer received it; nothing is asserted.
 """
 
 import argparse
