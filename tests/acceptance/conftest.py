@@ -1,4 +1,4 @@
-"""The started product, seen from outside."""
+"""Fixtures that start the product and open clients to it."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ MakeProduct = Callable[..., Product]
 
 @pytest.fixture(scope="session")
 def behind_pgbouncer(request: pytest.FixtureRequest) -> bool:
-    """Whether products use a PostgreSQL behind a PgBouncer instead of starting one of their own."""
+    """Return whether products use a PostgreSQL behind PgBouncer instead of starting their own."""
     return request.config.getoption("--pgbouncer")
 
 
@@ -27,7 +27,7 @@ def behind_pgbouncer(request: pytest.FixtureRequest) -> bool:
 def make_product(
     request: pytest.FixtureRequest, server_dir: Path, behind_pgbouncer: bool
 ) -> Iterator[MakeProduct]:
-    """``make_product("name", API_WORKERS="2")``: a product with data of its own, which is not started."""
+    """``make_product("name", API_WORKERS="2")``: return an unstarted product with its own data."""
     if not behind_pgbouncer:
         yield lambda name, **changes: Product(server_dir / name, **changes)
         return
@@ -47,7 +47,7 @@ def make_product(
 
 @pytest.fixture(scope="session")
 def product(make_product: MakeProduct) -> Iterator[Product]:
-    """One product for all tests that do not stop it."""
+    """Start one product for all tests that do not stop it."""
     running = make_product("product", CORS_ORIGINS="https://app.example")
     running.start()
     yield running
@@ -56,21 +56,21 @@ def product(make_product: MakeProduct) -> Iterator[Product]:
 
 @pytest.fixture
 def writer(product: Product) -> Iterator[Writer]:
-    """Somebody with a token."""
+    """Open a client with a token."""
     with product.writer() as client:
         yield client
 
 
 @pytest.fixture
 def stranger(product: Product) -> Iterator[Writer]:
-    """Somebody else with a token."""
+    """Open a client with another user's token."""
     with product.writer("stranger") as client:
         yield client
 
 
 @pytest.fixture
 async def owner(product: Product) -> AsyncIterator[asyncpg.Connection]:
-    """The owner's connection to the product's database."""
+    """Open a connection to the product's database as its owner."""
     known = product.environment
     connection = await asyncpg.connect(
         host=known["POSTGRES_HOST"],
@@ -85,7 +85,7 @@ async def owner(product: Product) -> AsyncIterator[asyncpg.Connection]:
 
 @pytest.fixture
 def agent_paused(product: Product) -> Callable[[], AbstractContextManager[None]]:
-    """While in this context the agent does nothing, so that what is pending stays so."""
+    """Return a context that freezes the agent, so that pending commands stay pending."""
 
     @contextmanager
     def paused() -> Iterator[None]:

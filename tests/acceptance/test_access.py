@@ -1,4 +1,4 @@
-"""Every route of the workspace, asked by everybody: the table of answers, and the page that shows it."""
+"""Every workspace route requested by every role: the table of statuses and the page that shows it."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -17,11 +17,11 @@ from tests.fixtures.product import Product
 
 PAGE = Path(__file__).parents[2] / "docs/reference/access.md"
 VIEWER, COMMENTER, EDITOR, ADMIN, OWNER = Role
-#: Whoever has a token, about what is their own.
+#: Any user with a token, for their own objects.
 SIGNED_IN: Final = "signed in"
-#: Without a token too.
-ANYBODY: Final = "anybody"
-#: What each column is worth; those that are not here have nothing.
+#: Also without a token.
+PUBLIC: Final = "public"
+#: The role of each actor; other actors have none.
 ROLES: Final[Mapping[Actor, Role]] = {
     Actor.OWNER: OWNER,
     Actor.ADMIN: ADMIN,
@@ -43,22 +43,22 @@ def _nothing(_place: WorkspaceTree) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A route as the contract has it: the least role that may, and how it is asked and answered."""
+    """A route of the contract: the least role, the request and the status."""
 
     least: Role | str
     done: int = 200
     body: Callable[[WorkspaceTree], Any] = _nothing
     params: Callable[[WorkspaceTree], Any] = _nothing
-    #: It uses up what it is about: whoever asks next needs another one.
+    #: The request consumes its object: the next actor needs a new one.
     once: bool = False
-    #: What a parameter of the path stands for, where it is not the usual (:meth:`Place.ids`).
+    #: Path parameters that differ from the usual ones (:meth:`WorkspaceTree.ids`).
     ids: Mapping[str, Callable[[WorkspaceTree], str]] = field(default_factory=dict[str, Any])
-    #: Answers that do not follow from the least role, with the reason beside the row.
+    #: Statuses that do not follow from the least role; the reason is beside the row.
     but: Mapping[Actor, int] = field(default_factory=dict[Actor, int])
 
 
 TRASHED = {"node_id": lambda place: place.trashed}
-#: Only the owner sees what the owner has put into the bin.
+#: Only the owner sees nodes that the owner trashed.
 HIDDEN = {actor: 401 if actor in NAMELESS else 404 for actor in OTHERS}
 
 #: Every route of the workspace, under ``/api/v1``.
@@ -113,7 +113,7 @@ ROWS: Mapping[str, Row] = {
     "POST /studies/{study_id}/import-pgn": Row(least=EDITOR, done=201, body=lambda _: {"pgn": PGN}),
     "POST /export": Row(least=VIEWER, done=202, body=lambda at: {"node_id": at.folder}),
     "GET /tasks/{task_id}": Row(least=VIEWER),
-    # What it holds is what the owner may read.
+    # The exported content is readable by the owner.
     "GET /tasks/{task_id}/result": Row(
         least=OWNER, but={actor: 401 if actor in NAMELESS - {Actor.LINK} else 404 for actor in OTHERS}
     ),
@@ -126,21 +126,21 @@ ROWS: Mapping[str, Row] = {
     "POST /share/{node_id}/links": Row(least=ADMIN, done=201, body=lambda _: {"role": "viewer"}),
     "DELETE /share/links/{link_id}": Row(least=ADMIN, done=204, once=True),
     "GET /nodes/{node_id}/activity": Row(least=VIEWER),
-    # From a place that the stream has not reached, so that it ends at once.
+    # An id that the stream has not reached, so that the response ends at once.
     "GET /nodes/{node_id}/events": Row(least=VIEWER, params=lambda _: {"after": 2**31 - 1}),
-    # It does not stand for a link, which a browser could not send along either.
+    # A ticket cannot replace a link, which a browser could not send either.
     "POST /nodes/{node_id}/stream-ticket": Row(least=VIEWER, done=201, but={Actor.LINK_AND_TOKEN: 404}),
     "GET /shared-with-me": Row(least=SIGNED_IN),
-    # Where the link leads to is searched.
+    # Searches the target of the link.
     "GET /search": Row(least=SIGNED_IN, params=lambda _: {"q": "x"}, but={Actor.LINK: 200}),
-    "GET /links/{token}": Row(least=ANYBODY),
-    "POST /links/{token}/open": Row(least=ANYBODY, body=lambda _: {}),
+    "GET /links/{token}": Row(least=PUBLIC),
+    "POST /links/{token}/open": Row(least=PUBLIC, body=lambda _: {}),
     "POST /discussions": Row(
         least=COMMENTER, done=201, body=lambda at: {"target": at.folder, "kind": "note", "body": "?"}
     ),
     "GET /discussions": Row(least=VIEWER, params=lambda at: {"target_id": at.folder}),
     "GET /discussions/{thread_id}": Row(least=VIEWER),
-    # The author's too, actor is the owner here.
+    # Also allowed for the author, here the owner.
     "PATCH /discussions/{thread_id}": Row(least=EDITOR, body=lambda _: {"pinned": True}),
     "DELETE /discussions/{thread_id}": Row(least=EDITOR, done=204, once=True),
     "POST /discussions/{thread_id}/replies": Row(least=COMMENTER, done=201, body=lambda _: {"body": "!"}),
@@ -153,10 +153,10 @@ ROWS: Mapping[str, Row] = {
 
 
 def by_contract(route: str, row: Row, actor: Actor) -> int:
-    """Who lacks a token for it 401, a stranger 404, a reader actor may not 403, all others as the route."""
+    """Return 401 without a needed token, 404 for strangers, 403 for readers, else the route's status."""
     if actor in row.but:
         return row.but[actor]
-    if row.least == ANYBODY:
+    if row.least == PUBLIC:
         return row.done
     reads = route.startswith("GET ")
     if actor is Actor.ANONYMOUS or (actor in NAMELESS and (not reads or row.least == SIGNED_IN)):
@@ -172,7 +172,7 @@ def by_contract(route: str, row: Row, actor: Actor) -> int:
 
 
 def asked(cast: Actors, route: str, row: Row, actor: Actor) -> httpx.Response:
-    """What *actor* is answered; what their success may have used up is made anew for the next one."""
+    """Send the request as *actor*; recreate the objects that a success consumed."""
     method, _, template = route.partition(" ")
     place = cast.tree_of(actor)
     usual = place.ids()
@@ -193,14 +193,14 @@ def asked(cast: Actors, route: str, row: Row, actor: Actor) -> httpx.Response:
 
 @pytest.fixture(scope="module")
 def cast(product: Product) -> Iterator[Actors]:
-    everybody = Actors(product)
-    yield everybody
-    everybody.close()
+    actors = Actors(product)
+    yield actors
+    actors.close()
 
 
 @pytest.fixture(scope="module")
 def answers(cast: Actors) -> Mapping[str, Mapping[Actor, int]]:
-    """Of every route the status for everybody."""
+    """Return the status of every route for every actor."""
     return {
         route: {actor: asked(cast, route, row, actor).status_code for actor in Actor}
         for route, row in ROWS.items()
@@ -227,7 +227,7 @@ def test_route_answers_each_role_by_the_contract(
 
 
 def test_page_shows_the_status_for_each_role(answers: Mapping[str, Mapping[Actor, int]]) -> None:
-    """If it did not, it does now: look at what has changed, and keep it."""
+    """A failure rewrites the page: review the difference and commit it."""
     lines = [f"| route | {' | '.join(Actor)} |", f"|---|{'---|' * len(Actor)}"]
     lines += [
         f"| `{route}` | {' | '.join(str(one[actor]) for actor in Actor)} |" for route, one in answers.items()

@@ -1,4 +1,4 @@
-"""A part of the product that cannot run: the others do their work, and the product says what is down."""
+"""A service that cannot run: the other services work, and the product reports which one is down."""
 
 import json
 import signal
@@ -17,7 +17,7 @@ AGENT = "concept-agent"
 
 @pytest.fixture
 def poisoned(make_product: MakeProduct) -> Iterator[Product]:
-    """A product whose agent ends at a record that is no envelope, again at every start."""
+    """Start a product whose agent ends at an invalid record at every start."""
     product = make_product("poisoned")
     product.start()
     known = product.environment

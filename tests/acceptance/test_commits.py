@@ -1,4 +1,4 @@
-"""An answer is a promise: it leaves only after COMMIT has returned (G02)."""
+"""A response is sent only after COMMIT has returned (G02)."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.product import SESSIONS, Writer
 
 _LOCK = 20_202
-#: Runs inside of COMMIT, after every statement of the transaction, and waits there for the test.
+#: Runs within COMMIT, after all statements of the transaction, and waits there for the test.
 _HOLD_COMMIT = """
     CREATE FUNCTION hold_commit() RETURNS trigger LANGUAGE plpgsql AS
         $$ BEGIN PERFORM pg_advisory_xact_lock(20202); RETURN NULL; END $$;
@@ -23,7 +23,7 @@ _WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid 
 
 @pytest.fixture
 async def holder(owner: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
-    """The owner's connection, by which commits can be held back."""
+    """Return the owner's connection with a trigger that pauses commits."""
     await owner.execute(_HOLD_COMMIT)
     yield owner
     await owner.execute("SELECT pg_advisory_unlock_all(); DROP FUNCTION hold_commit() CASCADE")
@@ -41,7 +41,7 @@ async def test_response_is_sent_after_commit_has_returned(writer: Writer, holder
         async with asyncio.timeout(WAIT_S):
             while not await holder.fetchval(_WAITING, _LOCK):  # noqa: ASYNC110 - PostgreSQL does not tell
                 await asyncio.sleep(0.01)
-        # An answer that did not wait for the commit would have been sent before this one.
+        # A response that did not wait for its commit would have been sent before this one.
         state = await client.get(f"{SESSIONS}/{session}/state")
         assert state.json()["status"] == "IN_PROGRESS"
         assert not answer.done()

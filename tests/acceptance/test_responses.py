@@ -1,4 +1,4 @@
-"""Every route of the OpenAPI document: what it answers to strangers, to nonsense, and what it costs."""
+"""Every route of the OpenAPI document: responses to other users and to invalid input, and metrics."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -63,7 +63,7 @@ def test_session_of_another_writer_looks_nonexistent(
 
 
 def _anonymous(answer: httpx.Response, ids: Any) -> tuple[Json, set[str]]:
-    """Body and header names, without the ids that were asked for."""
+    """Return body and header names without the requested ids."""
     text = re.sub("|".join(ids), "ID", answer.text)
     body = httpx.Response(200, text=text).json()
     return body | {"request_id": ""}, set(answer.headers)
@@ -95,7 +95,7 @@ def test_generated_input_gets_documented_responses(
         def check(case: Any) -> None:
             nonlocal tried
             tried += 1
-            # A stream of a session that exists does not end; for all others every second one exists.
+            # The stream of an existing session never ends; other routes get an existing id every second time.
             if "session_id" in case.path_parameters and tried % 2 and not case.path.endswith("/events"):
                 case.path_parameters["session_id"] = session
             answer = case.call(headers=headers, timeout=WAIT_S)
@@ -104,7 +104,7 @@ def test_generated_input_gets_documented_responses(
         try:
             check()
         except Unsatisfiable:
-            # A route whose only input is any text in its path has no wrong input.
+            # A route whose only input is free text in its path has no invalid input.
             assert mode is GenerationMode.NEGATIVE, operation.label
     assert tried >= examples * 4
 
@@ -139,7 +139,7 @@ def test_unknown_query_parameter_is_refused_by_every_operation(document: Json, w
                 params={"undeclared": "1"} | dict.fromkeys(needed, NOBODYS),
             )
             if answer.status_code in (404, 415):
-                # Of no node and no session, or with a parent that is in the body: rights come first.
+                # Unknown ids, or the parent is in the body: authorisation precedes validation.
                 continue
             refused += 1
             assert answer.status_code == 422, path

@@ -1,4 +1,4 @@
-"""Starting, stopping and asking the product, as somebody does who has just cloned it."""
+"""Start, stop and use the product as in a fresh clone."""
 
 import re
 import shlex
@@ -18,13 +18,13 @@ from tests.fixtures.bounds import WAIT_S
 from tests.fixtures.marks import needs_curl
 from tests.fixtures.product import BACKEND, SESSIONS, Product, Writer, wait_for
 
-#: Promised for Ctrl-C.
+#: Guaranteed duration of a stop by Ctrl-C.
 STOP_S = 10.0
 
 
 @pytest.fixture(scope="module")
 def own(make_product: MakeProduct) -> Iterator[Product]:
-    """A product that the tests of this file stop and start, in their order."""
+    """Return a product that the tests of this file stop and start in their order."""
     product = make_product("own")
     product.start("make", "run")
     yield product
@@ -44,7 +44,7 @@ def test_start_prints_its_address_and_a_working_curl_command(own: Product, behin
     ):
         assert re.search(rf"^{part} +│ ready in \d+ ms", text, re.MULTILINE)
     [command] = [shlex.split(line) for line in lines if line.startswith("curl ")]
-    # All of it is on that line: a second one would be copied with "relaybox │" before it.
+    # The command is on one line: copying a second line would include the prefix "relaybox │".
     created = own.run(*command, "--silent", "--noproxy", "*")
     assert '"current_stage":"CONCEPT_SELECTION"' in created.stdout, created.stderr
 
@@ -55,9 +55,9 @@ def test_make_env_gives_a_shell_the_settings(own: Product) -> None:
     known = own.environment
     names = ("API_URL", "DEV_TOKEN", "JWT_SECRET", "POSTGRES_PASSWORD", "KAFKA_PORT")
     assert told.stdout.split() == [known[name] for name in names], told.stderr
-    token = own.run("bash", "-c", 'eval "$(make -s env)" && relaybox token --sub somebody').stdout
-    with Writer(known["API_URL"], token.strip()) as somebody:
-        assert somebody.get(SESSIONS).json()["items"] == []
+    token = own.run("bash", "-c", 'eval "$(make -s env)" && relaybox token --sub ann').stdout
+    with Writer(known["API_URL"], token.strip()) as client:
+        assert client.get(SESSIONS).json()["items"] == []
 
 
 def test_second_product_on_the_same_data_is_refused(own: Product) -> None:
@@ -83,7 +83,7 @@ def test_ctrl_c_stops_all_services_and_keeps_the_data(own: Product) -> None:
         with writer.follow(session) as events:
             assert next(events).id == 1
             began_s = time.monotonic()
-            # make ends itself by the signal, as it always does, once its child has ended.
+            # make ends by the signal itself once its child has ended.
             assert own.stop(signal.SIGINT) == -signal.SIGINT, own.log_text()
             assert time.monotonic() - began_s < STOP_S
     assert own.processes() == []

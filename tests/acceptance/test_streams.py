@@ -1,4 +1,4 @@
-"""The event stream: what happens to a session, as it happens (G84)."""
+"""The event stream of a session (G84)."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ import pytest
 
 from tests.fixtures.product import SESSIONS, Product, Writer
 
-#: Of a session that was created, asked for concepts, and got them.
+#: Event types of a session that was created and got requested concepts.
 FIRST = [
     (1, "Genesis.Session.Created"),
     (2, "Genesis.Session.ConceptGenerationRequested"),
@@ -23,7 +23,7 @@ FIRST = [
 
 @pytest.fixture
 def session(writer: Writer) -> str:
-    """A session at version 3."""
+    """Create a session at version 3."""
     session = writer.create()
     assert writer.command(session, "RequestConceptGeneration").status_code == 202
     assert writer.wait_until_settled(session)["version"] == 3
@@ -47,7 +47,7 @@ def test_interrupted_stream_resumes_without_gap_or_duplicate(writer: Writer, ses
     for _ in range(5):
         with writer.follow(session, last) as events:
             event = next(events)
-        # Something happens while nobody listens.
+        # An event is recorded while no stream is open.
         writer.command(session, "SubmitFeedback", feedback="again")
         seen.append(event.id)
         last = event.id
@@ -75,7 +75,7 @@ async def test_progress_event_has_no_id_and_keeps_the_cursor(
     session = writer.create()
     with writer.follow(session) as events:
         assert next(events).id == 1
-        # A stream shows the progress that it finds when it looks: the agent must not end before that.
+        # A stream sends the progress at its next poll: the agent must not complete before.
         async with owner.transaction():
             with agent_paused():
                 writer.command(session, "RequestConceptGeneration")

@@ -1,4 +1,4 @@
-"""The tutorial's shell blocks, one after the other in one shell, beside the running product."""
+"""Run the tutorial's shell blocks in one shell beside the running product."""
 
 import os
 import subprocess
@@ -37,12 +37,12 @@ def test_tutorial_requests_get_the_printed_responses(product: Product, tmp_path:
         text for text in fences(DOCS / "tutorial.md", "sh") if "SESSION_ID" in text or "SESSIONS=" in text
     )
     assert GIVEN in ask
-    # Where a reader waits a moment or copies an id, the shell does.
+    # The shell waits or copies an id where a reader does.
     parts = [
         f"{{ {create}\n}} > created",
         ask.replace(GIVEN, TAKEN),
         ANSWERED,
-        f"{look} || true",  # curl ends a stream that does not end by itself
+        f"{look} || true",  # curl ends an endless stream
         choose,
     ]
     told = shell(product, "\n".join(parts), tmp_path)

@@ -1,4 +1,4 @@
-"""Wrong input of every kind gets its documented status and `error_code`, and never breaks anything."""
+"""Invalid input of every kind gets its documented status and `error_code`."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -98,7 +98,7 @@ def test_invalid_token_is_refused_with_its_code(product: Product) -> None:
         "not a token": "TOKEN_INVALID",
         jwt.encode(claims, other_secret, "HS256"): "TOKEN_INVALID",
         jwt.encode(claims, "", "none"): "TOKEN_INVALID",
-        product.token("writer", issuer="somebody-else"): "TOKEN_INVALID",
+        product.token("writer", issuer="another-issuer"): "TOKEN_INVALID",
         product.token("writer", audience="something-else"): "TOKEN_INVALID",
         jwt.encode(
             claims | {"iat": now - 900, "exp": now - 600}, product.environment["JWT_SECRET"], "HS256"
@@ -157,9 +157,9 @@ def test_precedence_is_401_404_422_schema_409_pending_422_stage(
     path = f"{SESSIONS}/{session}/commands"
     with agent_paused():
         assert writer.command(session, "RequestConceptGeneration").status_code == 202
-        with Writer(product.environment["API_URL"], None) as nobody:
-            assert outcome(nobody.post(path, content=b"{", headers=JSON)) == (401, "TOKEN_MISSING")
-        # Everything below the token is wrong with these, each time one thing less.
+        with Writer(product.environment["API_URL"], None) as anonymous:
+            assert outcome(anonymous.post(path, content=b"{", headers=JSON)) == (401, "TOKEN_MISSING")
+        # Requests with several errors, each with one error less.
         unknown = {"command_type": "Nonsense"}
         invalid = {"command_type": "RequestConceptGeneration", "payload": {"surprise": 1}}
         assert outcome(stranger.post(path, json=unknown)) == (404, "NOT_FOUND")

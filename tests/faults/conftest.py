@@ -1,4 +1,4 @@
-"""The whole product on a database of its own, shared by the tests of a module."""
+"""Fixtures of fault tests: the whole product, relays, idempotent APIs and PostgreSQL pairs."""
 
 import uuid
 from collections.abc import AsyncGenerator, Iterator
@@ -27,7 +27,7 @@ from tests.fixtures.system_under_test import TOPIC, SystemUnderTest
 def system(
     postgres_server: LocalPostgres, kafka_server: LocalKafka, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[SystemUnderTest]:
-    """No part runs yet; leases are short, and locks are waited for longer than a test takes to see it."""
+    """Create the product for a module, without running services, with short leases and long lock timeouts."""
     name = f"world_{uuid.uuid4().hex}"
     run_in_own_loop(create_database(postgres_server, name))
     settings = settings_for(postgres_server, name)
@@ -55,7 +55,7 @@ def system(
 async def make_relay(
     postgres_settings: PostgresSettings, kafka_settings: KafkaSettings
 ) -> AsyncGenerator[StartRelay]:
-    """Relays in processes of their own, with small batches."""
+    """Return a function that creates relay processes with small batches."""
     made: list[RelayProcess] = []
 
     def make(**options: str) -> RelayProcess:
@@ -72,7 +72,7 @@ async def make_relay(
 
 @pytest.fixture(scope="session")
 def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
-    """What makes the processes of the tests' idempotent API."""
+    """Start the server that forks the processes of idempotent APIs."""
     fork_server = ForkServer(tmp_path_factory.mktemp("idempotent") / "log")
     yield fork_server
     fork_server.kill()
@@ -82,9 +82,9 @@ def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer
 async def api(
     fork_server: ForkServer, postgres_settings: PostgresSettings, superuser: asyncpg.Connection
 ) -> AsyncGenerator[IdempotentApi]:
-    """An idempotent API of which no process runs yet, on a database of the test's own.
+    """Create an idempotent API without running processes, on the test's database.
 
-    Whatever the test does to it, nothing may happen in it that it does not expect.
+    An unexpected error in its log fails the test.
     """
     await superuser.execute(ORDERS_TABLE.format(postgres_settings.user))
     api = IdempotentApi(fork_server, postgres_settings, superuser)
@@ -95,7 +95,7 @@ async def api(
 
 @pytest.fixture
 async def pair(server_dir: Path) -> AsyncGenerator[DatabasePair]:
-    """Two servers of the test's own."""
+    """Start a primary and a standby for the test."""
     primary = LocalPostgres(server_dir / "primary", durable=False)
     await primary.start()
     await create_database(primary, "failover")

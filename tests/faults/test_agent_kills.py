@@ -1,4 +1,4 @@
-"""Agents killed at work, each time or once, and sessions abandoned under them."""
+"""Agents that are killed during a task, and sessions abandoned during a task."""
 
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -19,7 +19,7 @@ ATTEMPTS_MAX = 2
 
 @pytest.fixture
 async def client(system: SystemUnderTest) -> AsyncGenerator[httpx.AsyncClient]:
-    """A client of an API with a relay; which agents run is each test's own affair."""
+    """Open a client of an API with a relay; tests start their own agents."""
     await system.services.ensure_running(API, RELAY)
     async with system.client() as client:
         yield client
@@ -31,7 +31,7 @@ async def client(system: SystemUnderTest) -> AsyncGenerator[httpx.AsyncClient]:
 async def test_report_for_an_abandoned_session_is_refused(
     system: SystemUnderTest, client: httpx.AsyncClient
 ) -> None:
-    """It sleeps while the session is abandoned; its lease, which would tell it, is not due when it wakes."""
+    """The agent is frozen while the session is abandoned, and resumes before its lease renewal is due."""
     await system.services.start(AGENT, TASK_LEASE_S="60")
     async with system.superuser() as connection, closed_gate(connection, ALMOST_DONE) as gate:
         session, path = await request_concepts(client)
@@ -68,7 +68,7 @@ async def test_task_of_a_killed_agent_is_taken_over_and_ends_once(
         await gate.open()
         await wait_until_idle(client, session)
         attempts = await connection.fetchval("SELECT max(attempts) FROM async_tasks")
-    assert attempts >= 2, "nobody took anything over"
+    assert attempts >= 2, "no agent took the task over"
     assert (await read(client, path))["status"] == "COMPLETED"
     assert await events_of(system, session) == ["Created", "ConceptGenerationRequested", "ConceptProposed"]
     await system.check_consistency()
@@ -102,7 +102,7 @@ async def read(client: httpx.AsyncClient, path: str) -> dict[str, Any]:
 
 
 async def events_of(system: SystemUnderTest, session: str) -> list[str]:
-    """Last parts of the names of a session's events, in their order."""
+    """Return the last parts of a session's event types in order."""
     async with system.superuser() as connection:
         rows = await connection.fetch(
             "SELECT event_type FROM domain_events WHERE aggregate_id = $1 ORDER BY aggregate_version", session

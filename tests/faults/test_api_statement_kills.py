@@ -1,4 +1,4 @@
-"""The API killed while a command's statement is on its way: all or nothing, and the client can find out."""
+"""An API killed during a command's statement: the command is atomic and the client can query it."""
 
 import asyncio
 
@@ -26,7 +26,7 @@ OF_SESSION = """
 async def test_api_killed_at_its_statement_is_atomic_and_resend_completes(
     system: SystemUnderTest, table: str, done: bool
 ) -> None:
-    """*undone*: PostgreSQL never ends the statement; *done*: it does, and nobody is there to hear."""
+    """*undone*: the statement never completes; *done*: it completes after the API was killed."""
     await system.services.ensure_running(API)
     async with system.superuser() as connection, system.client() as client:
         session = await create_session(client)
@@ -56,7 +56,7 @@ async def test_api_killed_at_its_statement_is_atomic_and_resend_completes(
 
 
 async def confirm(client: httpx.AsyncClient, session: str) -> httpx.Response:
-    """What a careful client sends, and sends again."""
+    """Return the command that the client sends and repeats."""
     payload = {"stage": "CONCEPT_SELECTION", "content": CONTENT}
     return await send_command(client, session, "ConfirmStage", expected_version=1, **payload)
 

@@ -1,4 +1,4 @@
-"""The proxy of `make chaos` cuts, delays and swallows what passes it, and nothing else."""
+"""The proxy of `make chaos` cuts connections, and delays and drops bytes."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ HELD_S = 0.2
 
 @pytest.fixture
 async def heard() -> AsyncGenerator[tuple[Proxy, list[bytes]]]:
-    """A proxy before a server that echoes, and what that server has heard."""
+    """Open a proxy before an echo server; yield it with the bytes that the server received."""
     pieces: list[bytes] = []
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

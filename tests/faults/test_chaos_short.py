@@ -1,4 +1,4 @@
-"""`make chaos` for half a minute, with a schedule that has most kinds of faults in it."""
+"""Run `make chaos` for half a minute with a schedule of most kinds of faults."""
 
 import asyncio
 import sys
@@ -20,7 +20,7 @@ OTHERS = [each for each in get_args(DELIVERY.annotation) if each != DELIVERY.def
 
 
 async def chaos(*options: str) -> dict[str, Any]:
-    """The account of a run, which held every guarantee."""
+    """Run faults and return the report, which must have no violation."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.faults.chaos", *options, cwd=ROOT, stdout=asyncio.subprocess.PIPE
     )

@@ -1,4 +1,4 @@
-"""Consumers and task runners that die, or are told to end, as processes."""
+"""Consumer and task runner processes that are killed or stopped."""
 
 import asyncio
 import signal
@@ -51,7 +51,7 @@ async def test_consumer_killed_after_its_effect_has_one_effect(
     consumer_process: StartProcess,
     die_at: ConsumerSignal,
 ) -> None:
-    """Killed before its offset is committed, it gets the event again; killed after, it does not."""
+    """A consumer killed before its offset commit receives the event again; one killed after does not."""
     first, second = make_event(aggregate_id="a"), make_event(aggregate_id="a", version=2)
     async with consumer_process(die_at) as process:
         publish(kafka_settings, topic, [first])
@@ -90,7 +90,7 @@ async def test_consumer_stopped_by_sigterm_exits_0_and_frees_partitions(
 async def test_task_of_an_ended_runner_is_taken_over(
     database: Database, postgres_settings: PostgresSettings, number: signal.Signals, attempts: int
 ) -> None:
-    """Killed: when its lease runs out, and the attempt counts. Told to stop: at once, uncharged."""
+    """After a kill: at the end of the lease, as an attempt. After SIGTERM: at once, without an attempt."""
     task_id = await add_task(database)
     lease_s = "1" if number is signal.SIGKILL else "3600"
     environment = server_environment(postgres_settings)

@@ -1,4 +1,4 @@
-"""Readers of committed messages find every event once, whatever died (G31), and outages charge few (G25)."""
+"""read_committed consumers get every event once despite kills (G31); outages charge few rows (G25)."""
 
 import asyncio
 import signal
@@ -31,7 +31,7 @@ NO_POLL = RelaySettings(poll_interval=3_600)
 
 
 def once_in_order(kafka: KafkaSettings, topic: str, count: int) -> None:
-    """Readers of committed messages see *count* events of each key, each once, in order."""
+    """Assert that read_committed consumers get *count* events of each key once and in order."""
     records = read_topic(kafka.bootstrap_servers, topic)
     assert first_appearances(records) == {key: list(range(1, count + 1)) for key in KEYS}
     assert len(records) == len(KEYS) * count
@@ -101,7 +101,7 @@ async def test_lane_with_contradictory_marker_stops_until_accepted(
     async with running(Relay(database, kafka_settings, NO_POLL)):
         await wait_until_all_sent(database)
     async with database.connection() as connection:
-        # As if this database had been restored from before lane 0's last batch.
+        # Imitates a database that was restored from before lane 0's last batch.
         await connection.fetch("DELETE FROM relay_batches WHERE lane = 0")
         await connection.fetch("UPDATE event_outbox SET status = 'PENDING', sent_at = NULL")
         everything = [row["seq"] for row in await connection.fetch("SELECT seq FROM event_outbox")]
@@ -127,7 +127,7 @@ async def _fault_of_lane_0(database: Database) -> str:
 
 
 async def _pending_only_in_lane_0(database: Database) -> None:
-    """The other lanes go on."""
+    """The other lanes continue."""
     outside = "status = 'PENDING' AND key_hash > (SELECT hash_max FROM relay_lanes WHERE lane = 0)"
     async with asyncio.timeout(WAIT_S):
         while await rows_of(database, outside):  # noqa: ASYNC110 - the database announces nothing
@@ -248,7 +248,7 @@ async def test_rows_of_a_commit_without_response_are_charged_no_attempt(
     flush = _transaction.flush
 
     def flush_and_freeze(producer: Producer, give_up_at_s: Callable[[], float]) -> bool:
-        """All is acknowledged; then nobody answers the commit."""
+        """All records are acknowledged; the commit gets no response."""
         flushed = flush(producer, give_up_at_s)
         kafka_server.pause()
         return flushed

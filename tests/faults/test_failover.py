@@ -38,7 +38,7 @@ def published(kafka: KafkaSettings, topic: str) -> list[Record]:
 
 
 async def publish_and_fail_over(pair: DatabasePair, kafka: KafkaSettings, topic: str) -> set[str]:
-    """Publish events that the standby has, with their marks and without, and events that it lacks.
+    """Publish events that the standby has, marked and unmarked, and events that it lacks.
 
     Returns:
         The ids of all events on the topic.
@@ -64,7 +64,7 @@ async def publish(database: Database) -> None:
 async def require_each_row_once(
     pair: DatabasePair, kafka: KafkaSettings, topic: str, before: set[str]
 ) -> None:
-    """Every row is on the topic once and in order, and nothing that was there before is there twice."""
+    """Assert that each row is on the topic once and in order, and no earlier event twice."""
     records, rows = published(kafka, topic), await rows_of(pair.database)
     times = Counter(record.event_id for record in records)
     assert [row["seq"] for row in rows if times[row["payload"]["event_id"]] != 1] == []
@@ -130,7 +130,7 @@ async def test_restarted_relays_publish_each_row_once_after_a_failover(
 async def test_lane_first_settled_while_the_standby_lagged_continues(
     pair: DatabasePair, kafka_settings: KafkaSettings, topic: str
 ) -> None:
-    """The standby has the first history, and no lane that was compared with Kafka in that history."""
+    """The standby has the first timeline, without any lane compared with Kafka in it."""
 
     async def noted() -> bool:
         async with pair.database.connection() as connection:
@@ -155,7 +155,7 @@ async def test_lane_first_settled_while_the_standby_lagged_continues(
 async def test_lane_stops_where_retention_has_removed_the_topic(
     pair: DatabasePair, kafka_settings: KafkaSettings, topic: str
 ) -> None:
-    """The topic keeps records for less time than clocks may differ."""
+    """The topic's retention is shorter than the allowed difference of clocks."""
     relay = Relay(pair.database, kafka_settings, RelaySettings(poll_interval=0.2, lease_s=1))
     set_topic_config(kafka_settings, topic, "retention.ms", "60000")
 

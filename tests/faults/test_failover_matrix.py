@@ -1,4 +1,4 @@
-"""The failover matrix: lag of the standby × what becomes of the relays × what reconnects first (G35).
+"""The failover matrix: lag of the standby × fate of the relays × order of reconnection (G35).
 
 A lag in seconds stands for the published events that the standby lacks, at 200 events/s: the test waits for
 their marks, not for time. Without a lag the standby is synchronous.
@@ -33,9 +33,9 @@ EVENTS_PER_S = 200
 #: Keys of each of two writers.
 KEYS = [[f"key-{writer}-{number}" for number in range(10)] for writer in range(2)]
 SETTINGS = RelaySettings(poll_interval=0.2, lease_s=1)
-#: Of a writer between two transactions.
+#: Pause of a writer between two transactions.
 PAUSE_S = 0.05
-#: Each server must take that many events before the next step.
+#: Number of events that each server must record before the next step.
 EVENTS_MIN = 40
 Party = Literal["relays", "writers"]
 _LAST = "SELECT coalesce(max(seq), 0) FROM event_outbox"
@@ -49,7 +49,7 @@ _SETTLED = """
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One cell of the matrix."""
+    """One combination of the matrix."""
 
     lag_s: float
     relays: Literal["survive", "restart"]
@@ -65,7 +65,7 @@ CELLS = [
         (0, 0.1, 0.5, 6), ("survive", "restart"), ("relays", "writers")
     )
 ]
-#: Of the short form: each value of each dimension.
+#: The short form: each value of each dimension.
 SHORT = [
     Cell(lag_s=0, relays="survive", first="writers"),
     Cell(lag_s=0.1, relays="restart", first="writers"),
@@ -100,7 +100,7 @@ class RunningRelay(NamedTuple):
 
 @dataclass(kw_only=True)
 class Stage:
-    """Two servers, writers behind one address and relays behind another."""
+    """Two servers with separate addresses for writers and relays."""
 
     pair: DatabasePair
     address_of_relays: Proxy
@@ -111,7 +111,7 @@ class Stage:
     _relays: list["RunningRelay"] = field(default_factory=list["RunningRelay"])
 
     def start_relays(self) -> None:
-        """Start two relays, each with connections of its own."""
+        """Start two relays with separate connections."""
         address = self.settings.model_copy(update={"port": self.address_of_relays.port})
         for _ in range(2):
             database = Database(address)
@@ -119,7 +119,7 @@ class Stage:
             self._relays.append(RunningRelay(relay, database, asyncio.create_task(relay.run())))
 
     async def kill_relays(self) -> None:
-        """End the relays at once: they neither finish a batch nor give a lane back."""
+        """Kill the relays, which neither finish a batch nor release a lane."""
         for running in self._relays:
             running.task.cancel()
         await asyncio.gather(*(running.task for running in self._relays), return_exceptions=True)
@@ -128,14 +128,14 @@ class Stage:
         self._relays.clear()
 
     async def stop_relays(self) -> None:
-        """Stop the relays; one that has ended by itself fails the test."""
+        """Stop the relays; an earlier exit fails the test."""
         assert not any(running.task.done() for running in self._relays)
         for running in self._relays:
             running.relay.stop()
         await asyncio.gather(*(running.task for running in self._relays))
 
     def lead(self, party: Party) -> None:
-        """Have one party reach the promoted server."""
+        """Redirect one address to the promoted server."""
         address = self.address_of_relays if party == "relays" else self.pair.address
         address.redirect(self.pair.standby.port)
 
@@ -166,7 +166,7 @@ class Stage:
         await eventually(f"{events} more events are SENT", reached)
 
     async def ask(self, port: int, statement: str, *arguments: object) -> Any:
-        """Ask one server, past the addresses."""
+        """Query one server directly, without the addresses."""
         async with self.direct(port) as database, database.connection() as connection:
             [row] = await connection.fetch(statement, *arguments)
         return row[0]
@@ -220,7 +220,7 @@ async def fail_over(stage: Stage, cell: Cell) -> int:
 
 
 async def settle(stage: Stage, writing: list[asyncio.Task[None]]) -> None:
-    """End the writers, and the relays once everything is published."""
+    """Stop the writers, and the relays once the outbox is published."""
     assert not any(task.done() for task in writing)
     for task in writing:
         task.cancel()
@@ -231,7 +231,7 @@ async def settle(stage: Stage, writing: list[asyncio.Task[None]]) -> None:
 
 
 async def require_nothing_wrong(stage: Stage, lost_min: int) -> int:
-    """Each row once and in order on the topic; verify says the same, and what PostgreSQL lost.
+    """Assert that each row is on the topic once and in order, and that verify agrees.
 
     Returns:
         The number of events on the topic that the database does not have.

@@ -24,9 +24,9 @@ from tests.fixtures.service_processes import API
 from tests.fixtures.system_under_test import SystemUnderTest
 
 ROUNDS = [3, pytest.param(250, marks=[pytest.mark.long, pytest.mark.timeout(1_800)])]
-#: For both processes to have served one; the kernel says who takes a connection.
+#: Maximum of attempts until both processes have served a request; the kernel assigns connections.
 MORE_ROUNDS = 20
-#: What a remark is about.
+#: Subject of a remark.
 PROPOSAL = {"proposal": {"command_id": str(uuid4()), "proposal": {}}}
 OF_KEY = """
     SELECT inbox.session_id::text AS session,
@@ -52,7 +52,7 @@ OF_CREATE = """
 async def test_one_of_64_requests_with_one_key_is_executed(
     api: IdempotentApi, kind: Variation, rounds: int
 ) -> None:
-    """Each user's one (G61, rule 4): one row, one event, one claim, one answer."""
+    """One execution per user (G61, rule 4): one row, one event, one claim, one response."""
     processes = {str(await api.start()) for _ in range(2)}
     served = set[str]()
 
@@ -62,7 +62,7 @@ async def test_one_of_64_requests_with_one_key_is_executed(
     for done in range(rounds + MORE_ROUNDS):
         if done >= rounds and served == processes:
             break
-        # A connection stays with the process that took it: each round has connections of its own.
+        # A connection stays with its process: each round opens new connections.
         async with api.client(connections=BURST_REQUESTS) as client:
             client.event_hooks["response"].append(note)
             mark = uuid4().hex
@@ -80,7 +80,7 @@ async def test_one_of_64_requests_with_one_key_is_executed(
 async def test_one_of_64_commands_with_one_key_is_accepted(
     system: SystemUnderTest, kind: Variation, rounds: int
 ) -> None:
-    """Of a command that may come again and again, so that only the key holds a second one back."""
+    """The command may be repeated, so that only the key prevents a second execution."""
     if API not in system.services.running():
         await system.services.start(API, API_WORKERS="2")
     async with system.superuser() as connection, clients(system) as client:
@@ -106,7 +106,7 @@ async def test_one_of_64_commands_with_one_key_is_accepted(
 async def test_one_of_64_sessions_with_one_key_is_created(
     system: SystemUnderTest, kind: Variation, rounds: int
 ) -> None:
-    """Each try would have a session of its own: nothing but the key brings them together."""
+    """Each request would create its own session: only the key prevents that."""
     if API not in system.services.running():
         await system.services.start(API, API_WORKERS="2")
     async with system.superuser() as connection, clients(system) as client:
@@ -126,7 +126,7 @@ async def test_one_of_64_sessions_with_one_key_is_created(
 async def test_key_is_scoped_to_the_principal_across_refreshed_tokens(
     api: IdempotentApi,
 ) -> None:
-    """Issuer and subject: the same name at another issuer is somebody else."""
+    """A principal is issuer and subject: the same name at another issuer is another principal."""
     key, shot = uuid4().hex, BurstRequest(who="ann", path="/orders", body=json.dumps({"mark": "one"}))
     process = await api.start()
     async with api.client() as client:
@@ -153,7 +153,7 @@ def remark(text: str) -> str:
 
 @asynccontextmanager
 async def clients(system: SystemUnderTest) -> AsyncGenerator[httpx.AsyncClient]:
-    """As many connections as requests."""
+    """Return a client with as many connections as requests."""
     limits = httpx.Limits(max_connections=BURST_REQUESTS, max_keepalive_connections=BURST_REQUESTS)
     url = system.services.url(API)
     async with httpx.AsyncClient(base_url=url, timeout=WAIT_S, limits=limits, trust_env=False) as client:
@@ -161,7 +161,7 @@ async def clients(system: SystemUnderTest) -> AsyncGenerator[httpx.AsyncClient]:
 
 
 async def proposed(connection: asyncpg.Connection, client: httpx.AsyncClient, who: str) -> str:
-    """A session of *who* with a proposal."""
+    """Create a session of *who* with a proposal."""
     client.headers["authorization"] = authorization_of(who)
     session = await create_session(client)
     await connection.execute(

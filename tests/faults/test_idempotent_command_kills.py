@@ -1,4 +1,4 @@
-"""The API killed or cut off while a keyed command is written; the same key then tells what became of it."""
+"""An API killed or cut off during a keyed command: a retry with the key returns the result."""
 
 import asyncio
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from tests.fixtures.system_under_test import SystemUnderTest
 
 CONTENT = {"title": "雾港", "logline": "雾港来信", "hook": "h", "themes": ["悬疑"], "tone": "cold"}
 COMMAND = {"command_type": "ConfirmStage", "payload": {"stage": "CONCEPT_SELECTION", "content": CONTENT}}
-#: Inbox, event, outbox and claim, which holds the answer, and the transactions they are of.
+#: Inbox, event, outbox and claim, which holds the response, with their transactions.
 OF_KEY = """
     SELECT xmin::text FROM command_inbox WHERE idempotency_key = $1
     UNION ALL SELECT xmin::text FROM domain_events WHERE aggregate_id = $2 AND aggregate_version = 2
@@ -41,7 +41,7 @@ ROWS = 4
 async def test_api_killed_at_a_keyed_command_is_atomic_and_frees_the_key(
     system: SystemUnderTest, table: str, done: bool, times: int
 ) -> None:
-    """*undone*: PostgreSQL never ends the statement; *done*: it does, and nobody is there to hear.
+    """*undone*: the statement never completes; *done*: it completes after the API was killed.
 
     Without a key the second try of a command that is done is refused; with it, it is told what the first was.
     """
@@ -53,7 +53,7 @@ async def test_api_killed_at_a_keyed_command_is_atomic_and_frees_the_key(
 
 @pytest.mark.guarantee("G05")
 async def test_keyed_command_with_lost_response_is_replayed_from_its_row(system: SystemUnderTest) -> None:
-    """The network ends after the statement took effect and before its answer came back."""
+    """The connection breaks after the statement took effect and before its response arrived."""
     proxy = Proxy(system.postgres.port)
     await proxy.start()
     await system.services.ensure_running(API)
@@ -116,7 +116,7 @@ async def one_round(
 
 
 def request_of(session: str, key: str) -> Mapping[str, Any]:
-    """What ``client.post`` takes."""
+    """Return the arguments of ``client.post``."""
     url = f"{SESSIONS}/{session}/commands"
     return {"url": url, "json": COMMAND, "headers": {"Idempotency-Key": key}}
 

@@ -1,4 +1,4 @@
-"""Effect and record are one: clients that go away, processes that die at COMMIT, COMMITs nobody hears of."""
+"""Effect and record are atomic: disconnecting clients, kills at COMMIT, COMMITs without response."""
 
 import asyncio
 import os
@@ -43,7 +43,7 @@ async def test_effect_event_claim_and_response_share_one_transaction(
 async def test_response_bytes_leave_after_the_commit_has_returned(
     api: IdempotentApi, superuser: asyncpg.Connection, done: bool
 ) -> None:
-    """The process ends while its COMMIT is on the way: whatever it had sent before would arrive."""
+    """The process is killed during its COMMIT: bytes sent earlier would arrive at the client."""
     mark = uuid4().hex
     process = await api.start()
     async with api.client() as client:
@@ -68,7 +68,7 @@ async def test_response_bytes_leave_after_the_commit_has_returned(
 async def test_client_disconnect_keeps_effect_and_record_together(
     api: IdempotentApi, superuser: asyncpg.Connection, gate: Gate, gives_up: str
 ) -> None:
-    """Whether the server then goes on or cancels the request; a COMMIT on its way is not taken back.
+    """The server continues or cancels the request; a COMMIT in progress is not undone.
 
     The retry comes to the same process, which has one connection: it must have got it back.
     """
@@ -80,7 +80,9 @@ async def test_client_disconnect_keeps_effect_and_record_together(
             await leave(client, mark, held)
             if gives_up != "never":
                 await api.wait_for_cancellation()
-                assert (await client.get("/healthz")).status_code == 200  # by then it has cancelled
+                assert (
+                    await client.get("/healthz")
+                ).status_code == 200  # the server has cancelled the request
         await api.wait_until_idle()
         committed = gives_up == "never" or gate.at_commit
         await check_retry(api, client, mark, committed=committed)
@@ -90,7 +92,7 @@ async def test_client_disconnect_keeps_effect_and_record_together(
 async def test_retry_executes_a_request_that_never_committed(
     api: IdempotentApi, superuser: asyncpg.Connection
 ) -> None:
-    """PostgreSQL ends the connection in the middle of COMMIT."""
+    """PostgreSQL ends the connection during COMMIT."""
     mark = uuid4().hex
     await api.start()
     async with api.client() as client:
@@ -105,7 +107,7 @@ async def test_retry_executes_a_request_that_never_committed(
 async def test_commit_with_lost_response_is_replayed_from_its_row(
     api: IdempotentApi, superuser: asyncpg.Connection, postgres_settings: PostgresSettings
 ) -> None:
-    """The network ends after COMMIT took effect and before its answer came back."""
+    """The connection breaks after COMMIT took effect and before its response arrived."""
     mark = uuid4().hex
     proxy = Proxy(postgres_settings.port)
     await proxy.start()
@@ -139,7 +141,7 @@ def unknown(answer: httpx.Response) -> None:
 
 
 async def check_retry(api: IdempotentApi, client: httpx.AsyncClient, mark: str, *, committed: bool) -> None:
-    """The same request again: carried out or replayed, as the row says; in either case there is one."""
+    """Repeat the request: executed or replayed according to the row; one effect in either case."""
     assert await api.counts(mark) == (EVERYTHING if committed else NOTHING)
     stored = await api.stored_body(mark)
     again = await client.post("/orders", **order_request(mark))

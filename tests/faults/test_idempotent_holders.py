@@ -1,4 +1,4 @@
-"""A process that holds a key and is frozen, or dies while its statement runs."""
+"""A process with a locked key that is frozen, or killed during its statement."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ from tests.fixtures.waiting import eventually
 async def test_frozen_holder_that_lost_its_key_cannot_commit(
     api: IdempotentApi, superuser: asyncpg.Connection, moment: Moment
 ) -> None:
-    """PostgreSQL takes its transaction back; another process carries the request out."""
+    """PostgreSQL rolls the transaction back; another process executes the request."""
     mark = uuid4().hex
     holder = await api.start(moment, signal.SIGSTOP, POSTGRES_IDLE_IN_TRANSACTION_TIMEOUT_MS="500")
     async with api.client() as client:
@@ -64,7 +64,7 @@ async def test_holder_frozen_after_commit_sends_the_stored_response(
 async def test_key_of_a_killed_process_is_free_before_its_statement_ends(
     api: IdempotentApi, superuser: asyncpg.Connection
 ) -> None:
-    """The statement waits at a gate that stays closed: only the server's look at its client ends it."""
+    """The statement waits at a closed gate: only client_connection_check_interval ends it."""
     mark = uuid4().hex
     dying = await api.start()
     gate = closed_gate(superuser, Gate("INSERT", "orders", f"NEW.process = {dying}"))
@@ -82,7 +82,7 @@ async def test_key_of_a_killed_process_is_free_before_its_statement_ends(
 
 
 async def test_slow_request_body_holds_no_transaction(api: IdempotentApi) -> None:
-    """The only connection is free for others meanwhile; or one slow client would stop a whole process."""
+    """The only connection stays free for others: a slow client must not block a process."""
     await api.start(POSTGRES_POOL_SIZE="1", POSTGRES_CONNECT_TIMEOUT_S="1")
     mark, more, other = uuid4().hex, asyncio.Event(), uuid4().hex
     begun = asyncio.Event()

@@ -1,4 +1,4 @@
-"""The API killed at every named moment of a keyed request: nothing or everything, and the key is free."""
+"""An API killed at every moment of a keyed request: the request is atomic and its key free."""
 
 from uuid import uuid4
 
@@ -8,7 +8,7 @@ import pytest
 from tests.fixtures.idempotent_api import EVERYTHING, NOTHING, IdempotentApi, order_request
 from tests.fixtures.idempotent_app import Moment
 
-#: Before, nothing can be there; from then on everything must; in between it is up to PostgreSQL.
+#: Before COMMIT nothing may exist; after COMMIT everything must; during COMMIT either is allowed.
 COMMITTED = {moment: list(Moment).index(moment) > list(Moment).index(Moment.COMMIT_SENT) for moment in Moment}
 TIMES = [2, pytest.param(50, marks=[pytest.mark.long, pytest.mark.timeout(600)])]
 
@@ -19,14 +19,14 @@ TIMES = [2, pytest.param(50, marks=[pytest.mark.long, pytest.mark.timeout(600)])
 async def test_api_killed_at_any_moment_is_atomic_and_frees_the_key(
     api: IdempotentApi, moment: Moment, times: int
 ) -> None:
-    """The same request at a restarted API: one effect, and the answer that was stored or has been seen."""
+    """Repeat the request at a restarted API: one effect, and the stored or received response."""
     for _ in range(times):
         mark = uuid4().hex
         await api.wait_for_exit(await killed(api, moment, mark))
 
 
 async def killed(api: IdempotentApi, moment: Moment, mark: str) -> int:
-    """One round; returns the process that is left."""
+    """Run one round; return the remaining process."""
     async with api.client() as client:
         dying = await api.start(at=moment)
         seen = await cut_short(client, mark)
@@ -48,7 +48,7 @@ async def killed(api: IdempotentApi, moment: Moment, mark: str) -> int:
 
 
 async def cut_short(client: httpx.AsyncClient, mark: str) -> bytes | None:
-    """What arrives of an answer that does not arrive whole; None without a status."""
+    """Return the received part of an incomplete response; None without a status."""
     seen: bytes | None = None
     try:
         async with client.stream("POST", "/orders", **order_request(mark)) as answer:

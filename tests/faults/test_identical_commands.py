@@ -1,4 +1,4 @@
-"""64 times the same asynchronous command at once, over real sockets, at an API of two processes."""
+"""64 identical asynchronous commands at once, over sockets, at an API of two processes."""
 
 import asyncio
 from collections import Counter
@@ -20,7 +20,7 @@ AT_ONCE = 64
 async def test_one_of_64_identical_commands_is_accepted_and_named_to_others(
     system: SystemUnderTest, rounds: int
 ) -> None:
-    """No agent runs, so the first one stays pending; each round has a session of its own."""
+    """No agent runs, so the first command stays pending; each round has a new session."""
     if API not in system.services.running():
         await system.services.start(API, API_WORKERS="2")
     async with system.client(connections=AT_ONCE) as client:

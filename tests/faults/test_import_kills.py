@@ -1,4 +1,4 @@
-"""API and worker killed at random moments of an import, then the same request again: one set of studies."""
+"""API and worker killed at random times of an import: a repeated request gives one set of studies."""
 
 import asyncio
 import random
@@ -20,7 +20,7 @@ from tests.fixtures.system_under_test import SystemUnderTest
 from tests.fixtures.waiting import eventually
 
 CHAPTERS_MAX = 64
-#: As long as most games are, so that reading takes its usual share of the time.
+#: A game of usual length, so that reading takes its usual share of the time.
 MOVES = " ".join(("Nf3", "Nf6", "Ng1", "Ng8")[ply % 4] for ply in range(80)) + " *"
 TIMES = [2, pytest.param(100, marks=[pytest.mark.long, pytest.mark.timeout(5_400)])]
 SEED = 6
@@ -45,7 +45,7 @@ EVENTS = """
     FROM domain_events AS event LEFT JOIN sent ON sent.event_id = event.event_id::text
     WHERE aggregate_id = ANY ($1::text[]) ORDER BY id
 """
-#: Chapters without a node, nodes without their parent, events without their node, and what is pending.
+#: Chapters without a node, nodes without a parent, events without a node, and pending commands.
 LOOSE = """
     SELECT (SELECT count(*) FROM workspace_chapters AS one
             WHERE NOT EXISTS (SELECT FROM workspace_nodes AS node WHERE node.id = one.node_id))
@@ -60,20 +60,20 @@ COMMANDS = "SELECT count(*) FROM command_inbox WHERE idempotency_key = $1"
 
 @dataclass(frozen=True, kw_only=True)
 class Import:
-    """One import: sent under one key until its answer is known."""
+    """An import that is sent with one key until its response is known."""
 
     client: httpx.AsyncClient
     games: int
     title: str
 
     async def send(self) -> httpx.Response:
-        """Send it once."""
+        """Send the import once."""
         headers = {"Content-Type": "application/x-chess-pgn", "Idempotency-Key": self.title}
         path = f"/api/v1/studies/import-pgn?title={self.title}"
         return await self.client.post(path, content=FILES[self.games], headers=headers)
 
     async def answered(self) -> httpx.Response:
-        """Send it until it is answered; the first one may still be held by a connection of the dead."""
+        """Repeat the import until a response; a connection of the killed process may still hold the key."""
 
         async def look() -> httpx.Response | None:
             answer = await self.send()
@@ -85,7 +85,7 @@ class Import:
         return await eventually("an answer", look)
 
     async def report(self, answer: httpx.Response) -> Any:
-        """What came of it in the end."""
+        """Return the result of the import."""
         if answer.status_code == 201:
             return answer.json()
         assert answer.status_code == 202, answer.text
@@ -142,7 +142,7 @@ async def test_worker_killed_in_an_import_leaves_nothing_and_is_replaced(
         whole_s = await undisturbed(client, connection, 500)
         for number in range(times):
             one = Import(client=client, games=500, title=uuid4().hex)
-            # Now and then it is the API that dies, before or after it has taken the file.
+            # Some rounds kill the API, before or after it accepted the file.
             victim = API if number % 4 == 3 else WORKER
             await killed(system, one, victim, chance.uniform(0, 1.1 * whole_s))
             await system.services.ensure_running(API, WORKER)
@@ -157,7 +157,7 @@ async def test_worker_killed_in_an_import_leaves_nothing_and_is_replaced(
 
 
 async def undisturbed(client: httpx.AsyncClient, connection: asyncpg.Connection, games: int) -> float:
-    """Seconds that an import takes which nobody disturbs."""
+    """Return the duration of an undisturbed import in seconds."""
     one = Import(client=client, games=games, title=uuid4().hex)
     began = time.perf_counter()
     report = await one.report(await one.answered())
@@ -167,7 +167,7 @@ async def undisturbed(client: httpx.AsyncClient, connection: asyncpg.Connection,
 
 
 async def killed(system: SystemUnderTest, one: Import, victim: str, after_s: float) -> None:
-    """Send the import, and kill *victim* some time after that, whatever has become of it by then."""
+    """Send the import and kill *victim* after a delay, whatever the state of the import."""
     sending = asyncio.create_task(one.send())
     await asyncio.sleep(after_s)
     system.services.kill(victim)
@@ -175,7 +175,7 @@ async def killed(system: SystemUnderTest, one: Import, victim: str, after_s: flo
 
 
 async def check(connection: asyncpg.Connection, one: Import, report: Any) -> None:
-    """One set of studies, whole; nothing else in the database; one chain of events, each with its message."""
+    """Assert one complete set of studies, nothing else, and one chain of published events."""
     folder, *studies = await connection.fetch(TREE, one.title)
     sizes = [min(CHAPTERS_MAX, one.games - start) for start in range(0, one.games, CHAPTERS_MAX)]
     assert (folder["kind"], [study["chapters"] for study in studies]) == ("folder", sizes)
@@ -195,7 +195,7 @@ async def check(connection: asyncpg.Connection, one: Import, report: Any) -> Non
 
 
 def check_chain(chain: Sequence[Any], cause: Any, chapters: int) -> None:
-    """study.created, study.pgn_imported, and a study.chapter.created for each game, each by its cause."""
+    """Assert study.created, study.pgn_imported and a study.chapter.created per game, by causation."""
     first, told, *others = chain
     assert (first["event_type"], first["causation_id"]) == ("study.created", cause)
     assert (told["event_type"], told["causation_id"]) == ("study.pgn_imported", first["event_id"])

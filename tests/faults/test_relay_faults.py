@@ -1,4 +1,4 @@
-"""Relays killed and frozen, servers stopped: nothing lost, per key in order."""
+"""Relays killed and frozen, servers stopped: no event is lost, keys stay in order."""
 
 import asyncio
 import gc
@@ -181,7 +181,7 @@ async def test_broker_killed_under_load_loses_reorders_and_charges_nothing(
     assert first_appearances(read_topic(kafka_settings.bootstrap_servers, topic)) == EXPECTED
 
 
-# The driver leaves the socket of a connection that is cut in its handshake to the garbage collector.
+# The driver does not close the socket of a connection that is cut in its handshake.
 @pytest.mark.guarantee("G20")
 @pytest.mark.filterwarnings(
     r"ignore:Exception ignored in. <socket\.socket:pytest.PytestUnraisableExceptionWarning"
@@ -201,7 +201,7 @@ async def test_connections_cut_by_postgresql_lose_and_reorder_nothing(
             await cut_connections(postgres_server, database)
         await wait_until_all_sent(database)
 
-    # Here, so that no other test is told of it.
+    # Collected here, so that the warning concerns no other test.
     gc.collect()
     assert first_appearances(read_topic(kafka_settings.bootstrap_servers, topic)) == EXPECTED
 

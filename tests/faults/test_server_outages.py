@@ -1,4 +1,4 @@
-"""Kafka and PostgreSQL away or read-only under a product that works: no part has to be started again."""
+"""Kafka and PostgreSQL unavailable or read-only under load: no service needs a restart."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
@@ -25,7 +25,7 @@ from tests.fixtures.waiting import eventually
 WRITERS = 8
 #: The pause of each writer between two commands: about 100 commands/s from all of them.
 PACE_S = 0.08
-#: The same for new sessions with a request to the agent.
+#: The same pause for new sessions with a request to the agent.
 BEGIN_S = 0.25
 POSTGRES_AWAY_S = 2
 WorldOfAPair = tuple[SystemUnderTest, DatabasePair]
@@ -35,8 +35,8 @@ WorldOfAPair = tuple[SystemUnderTest, DatabasePair]
 def world_of_a_pair(
     system: SystemUnderTest, pair: DatabasePair, kafka_server: LocalKafka, server_dir: Path
 ) -> Iterator[WorldOfAPair]:
-    """A product whose address leads to a primary, which has a standby; no part runs yet."""
-    # Its agent is in the same consumer group, and would receive the events of this product.
+    """Create a product behind the address of a primary with a standby, without running services."""
+    # Its agent is in the same consumer group and would receive this product's events.
     system.services.kill_all()
     settings = pair.database.settings
     kafka = KafkaSettings(host=kafka_server.host, port=kafka_server.port)
@@ -78,7 +78,7 @@ async def test_commands_under_a_kafka_outage_are_accepted_and_published(
 async def test_postgresql_outage_gives_503_and_recovers_without_restart(
     system: SystemUnderTest,
 ) -> None:
-    """What was acknowledged is there afterwards; what got a 503 is there at most once."""
+    """Acknowledged commands are recorded; commands with a 503 at most once."""
     await system.services.ensure_running(API, RELAY, AGENT)
     services = system.services.running()
     async with system.client() as client:
@@ -108,7 +108,7 @@ async def test_postgresql_outage_gives_503_and_recovers_without_restart(
 async def test_read_only_server_gives_503_and_recovers_without_restart(
     world_of_a_pair: WorldOfAPair, outage: str, outage_s: float
 ) -> None:
-    """*outage_s* is counted from the moment when each part has met the outage."""
+    """*outage_s* counts from the time when each service has noticed the outage."""
     system, pair = world_of_a_pair
     await system.services.ensure_running(API, RELAY, AGENT, WORKER)
     services = system.services.running()
@@ -135,14 +135,14 @@ async def test_read_only_server_gives_503_and_recovers_without_restart(
 
 @asynccontextmanager
 async def demoted(pair: DatabasePair) -> AsyncGenerator[None]:
-    """The address leads to the standby inside."""
+    """Redirect the address to the standby within the block."""
     pair.address.redirect(pair.standby.port)
     yield
     pair.address.redirect(pair.primary.port)
 
 
 async def import_games(client: httpx.AsyncClient) -> None:
-    """Import a file that the API leaves to the worker."""
+    """Import a file that the worker processes."""
     headers = {"Content-Type": PGN}
     answer = await client.post("/api/v1/studies/import-pgn?title=after", content=games(300), headers=headers)
     assert answer.status_code == 202, answer.text
@@ -194,26 +194,26 @@ async def under_load(
 
 
 async def unready(url: str) -> bool:
-    """Whether the part at *url* says that it cannot work."""
+    """Return whether the service at *url* is unready."""
     async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
         return (await client.get("/readyz")).status_code == 503
 
 
 async def ready(url: str) -> bool:
-    """Whether the part at *url* says that it works."""
+    """Return whether the service at *url* is ready."""
     async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
         return (await client.get("/readyz")).status_code == 200
 
 
 async def readiness(client: httpx.AsyncClient, status: str) -> bool:
-    """Whether /readyz says *status*; here it must stay 200 all the time when Kafka is away."""
+    """Return whether /readyz returns *status*; the API stays at 200 without Kafka."""
     answer = await client.get("/readyz")
     assert answer.status_code == 200 or status == "ok", answer.text
     return answer.json()["status"] == status
 
 
 async def proposed(client: httpx.AsyncClient) -> str:
-    """A new session that has its concepts."""
+    """Create a session with concepts."""
     session, _ = await request_concepts(client)
     await wait_until_idle(client, session)
     return session

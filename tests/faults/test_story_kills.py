@@ -1,4 +1,4 @@
-"""SIGKILL of each part at named moments of the demo's story: it completes, and nothing happens twice."""
+"""SIGKILL of each service at gates in the demo's story: the story completes without repetition."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -14,21 +14,21 @@ from tests.fixtures.service_processes import AGENT, API, RELAY
 from tests.fixtures.system_under_test import SystemUnderTest
 from tests.fixtures.waiting import eventually
 
-#: Waits for its moment at the gate, kills its victim, and opens the gate.
+#: Waits at the gate, kills the victim and opens the gate.
 Strike = Callable[[SystemUnderTest, ClosedGate, asyncpg.Connection], Awaitable[None]]
 
 
 class Fate(Enum):
-    """What becomes of the statement at the gate."""
+    """The fate of the statement at the gate."""
 
-    UNDONE = auto()  # its author is killed and PostgreSQL never does it
-    DONE = auto()  # PostgreSQL has done it, and its author dies without hearing so
-    HEARD = auto()  # its author is another part, and lives
+    UNDONE = auto()  # its process is killed and the statement never completes
+    DONE = auto()  # the statement completes, and its process is killed before the response
+    HEARD = auto()  # it belongs to another service, which continues
 
 
 @dataclass(frozen=True)
 class Moment:
-    """*victim* is killed when the story has come to *gate*."""
+    """Kills *victim* when the story reaches *gate*."""
 
     victim: str
     gate: Gate
@@ -117,13 +117,13 @@ AGENT_MOMENTS = {
         AGENT, Gate("UPDATE", "genesis_sessions", BY_AGENT), Fate.DONE
     ),
 }
-#: When a relay, which is done with it, last looked for events after $1.
+#: Time of a relay's last poll for events after $1.
 FETCHED_AFTER = """
     SELECT query_start FROM pg_stat_activity
     WHERE application_name = 'message-relay' AND datname = current_database() AND state = 'idle'
         AND query LIKE '%due AS (%' AND query_start > $1
 """
-#: Each kill of an agent costs the 6 s after which Kafka gives its partitions to another one.
+#: After each kill of an agent Kafka reassigns its partitions after 6 s.
 LONG = {
     "the task is made, the muse not asked",
     "it is in the middle of its progress",
@@ -154,7 +154,7 @@ async def test_story_completes_once_when_the_agent_is_killed(system: SystemUnder
 
 @pytest.mark.guarantee("G20")
 async def test_relay_killed_with_fetched_events_not_yet_produced(system: SystemUnderTest) -> None:
-    """Kafka is frozen, then killed, so that nothing is taken; the events are with the relay alone."""
+    """Kafka is frozen, then killed, so that only the relay has the events."""
 
     async def strike(system: SystemUnderTest, gate: ClosedGate, connection: asyncpg.Connection) -> None:
         await gate.wait_until_reached()
@@ -170,10 +170,10 @@ async def test_relay_killed_with_fetched_events_not_yet_produced(system: SystemU
                 looks.append(await connection.fetchval(FETCHED_AFTER, began))
                 return looks[-1] is not None and looks[-1] == looks[-2]
 
-            # With a batch on its way it looks for more once, and then waits for what became of the first.
+            # With a batch in flight the relay fetches once more, then waits for the first batch.
             await eventually("a relay that waits for Kafka", stuck)
             system.services.kill(RELAY)
-            # What the relay has sent may lie unread at the frozen broker; it is lost with that one.
+            # Bytes that the frozen broker has not read are lost with it.
             system.kafka.kill()
             await system.kafka.start()
 
@@ -183,7 +183,7 @@ async def test_relay_killed_with_fetched_events_not_yet_produced(system: SystemU
 
 @pytest.mark.guarantee("G40")
 async def test_agent_killed_between_its_commit_and_the_offset_commit(system: SystemUnderTest) -> None:
-    """Kafka is frozen when the handler commits, so the offset cannot follow: the event comes again."""
+    """Kafka is frozen when the handler commits, so the offset commit fails and the event is repeated."""
 
     async def strike(system: SystemUnderTest, gate: ClosedGate, connection: asyncpg.Connection) -> None:
         await gate.wait_until_reached()
@@ -201,7 +201,7 @@ async def test_agent_killed_between_its_commit_and_the_offset_commit(system: Sys
 
 
 async def tell_and_kill(system: SystemUnderTest, moment: Moment, strike: Strike | None = None) -> None:
-    """Tell the story, kill the victim at its moment, start it again, and draw up the account."""
+    """Run the story, kill the victim at its gate, restart it, and check consistency."""
     await system.services.ensure_running(API, RELAY, AGENT)
     async with system.superuser() as connection, asyncio.TaskGroup() as story:
         async with closed_gate(connection, moment.gate) as held:

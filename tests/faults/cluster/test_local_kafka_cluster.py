@@ -1,4 +1,4 @@
-"""A local cluster: it takes writes without one of its brokers, and that broker returns."""
+"""A local cluster accepts writes without one of its brokers, which then rejoins."""
 
 import uuid
 

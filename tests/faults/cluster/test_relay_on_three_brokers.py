@@ -1,4 +1,4 @@
-"""A relay on three brokers: what it creates is replicated, and it publishes while one of them is away."""
+"""A relay on three brokers creates replicated topics and publishes without one broker."""
 
 import asyncio
 import json
@@ -32,13 +32,13 @@ Check = Callable[..., Result]
 
 @pytest.fixture
 def kafka(kafka_cluster: LocalKafkaCluster) -> KafkaSettings:
-    """How a client reaches the three brokers."""
+    """Return the settings of clients of the three brokers."""
     return settings_of(kafka_cluster)
 
 
 @pytest.fixture
 async def markers(database: Database) -> str:
-    """The name of the topic of this database's markers."""
+    """Return the name of the topic of this database's markers."""
     async with database.connection() as connection:
         [origin] = await connection.fetch(
             "UPDATE relay_origin SET id = coalesce(id, gen_random_uuid()) RETURNING id"
@@ -111,7 +111,7 @@ async def test_relay_publishes_on_after_one_of_three_brokers_dies(
 async def test_relay_that_starts_without_a_broker_creates_replicas_on_it(
     database: Database, kafka: KafkaSettings, kafka_cluster: LocalKafkaCluster, markers: str
 ) -> None:
-    """The topics of the transactions tell that there is a third broker."""
+    """The topics of transactions show that there is a third broker."""
     topic = f"events-{uuid4().hex}"
     before = f"events-{uuid4().hex}"
     async with running(relay_of(database, kafka, before)):

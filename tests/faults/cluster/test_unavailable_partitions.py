@@ -1,4 +1,4 @@
-"""A partition that takes no writes holds back its own keys only (G36)."""
+"""A partition without writes delays only its own keys (G36)."""
 
 import asyncio
 from collections.abc import Collection, Sequence
@@ -30,7 +30,7 @@ KEYS = [f"key-{number}" for number in range(40)]
 
 
 class Case:
-    """A topic some of whose partitions depend on one broker."""
+    """Create a topic with some partitions on one broker only."""
 
     def __init__(self, database: Database, cluster: LocalKafkaCluster, delivery: str) -> None:
         self.database = database
@@ -68,7 +68,7 @@ class Case:
         await eventually("the status names the partitions", shown)
 
     async def check_topic(self) -> None:
-        """Each event is on the topic once, in order."""
+        """Assert that each event is on the topic once and in order."""
         records = await asyncio.to_thread(read_topic, self.kafka.bootstrap_servers, self.topic)
         expected = list(range(1, self._versions + 1))
         assert first_appearances(records) == dict.fromkeys(KEYS, expected)
@@ -76,7 +76,7 @@ class Case:
 
 
 async def unavailable(relay: Relay, partitions: Collection[int]) -> Statistics:
-    """Wait until *relay* names exactly *partitions*; return its figures."""
+    """Wait until *relay* reports exactly *partitions*; return its statistics."""
 
     async def named() -> bool:
         reasons = relay.statistics().partitions_unavailable
@@ -117,7 +117,7 @@ async def test_keys_of_other_partitions_flow_while_one_takes_no_writes(
         assert (await check_relay(relay.statistics)()).state is HealthState.DEGRADED
         await case.status_names(figures.partitions_unavailable)
     again = case.relay()
-    async with running(again):  # a relay that starts in the midst of the outage
+    async with running(again):  # a relay that starts during the outage
         await case.put()
         await case.only_pending(keys_in(lost))
         await case.cluster.start()
@@ -132,7 +132,7 @@ async def test_keys_of_other_partitions_flow_while_one_takes_no_writes(
 async def test_lanes_of_other_markers_flow_while_one_marker_takes_no_writes(
     database: Database, kafka_cluster: LocalKafkaCluster
 ) -> None:
-    """The partitions of the markers are the lanes."""
+    """Markers have one partition per lane."""
     case = Case(database, kafka_cluster, "exactly-once")
     async with database.connection() as connection:
         [origin] = await connection.fetch(
