@@ -38,7 +38,7 @@ OF_KEY = """
 """
 
 OF_CREATE = """
-    SELECT session.id::text AS session, session.user_id AS who,
+    SELECT session.id::text AS session, session.user_id AS owner,
         (SELECT count(*) FROM domain_events WHERE aggregate_id = session.id::text) AS events,
         (SELECT count(*) FROM event_outbox WHERE key = session.id::text) AS outbox
     FROM command_inbox AS inbox JOIN genesis_sessions AS session ON session.id = inbox.session_id
@@ -68,9 +68,9 @@ async def test_one_of_64_requests_with_one_key_is_executed(
             mark = uuid4().hex
             bodies = json.dumps({"mark": mark}), json.dumps({"mark": mark, "what": "more"})
             executed = await send_burst(client, mark, make_burst(kind, two_routes, bodies))
-            for who, (shot, answer) in executed.items():
-                assert await api.counts(mark, who) == EVERYTHING
-                assert (answer.json()["for"], f"/{answer.json()['route']}") == (who, shot.path)
+            for user, (request, answer) in executed.items():
+                assert await api.counts(mark, user) == EVERYTHING
+                assert (answer.json()["for"], f"/{answer.json()['route']}") == (user, request.path)
     assert served == processes
 
 
@@ -85,15 +85,15 @@ async def test_one_of_64_commands_with_one_key_is_accepted(
         await system.services.start(API, API_WORKERS="2")
     async with system.superuser() as connection, clients(system) as client:
         sessions = {
-            who: [await proposed(connection, client, who) for _ in range(2)] for who in ("ann", "ben")
+            user: [await proposed(connection, client, user) for _ in range(2)] for user in ("ann", "ben")
         }
-        paths = {who: tuple(f"{SESSIONS}/{one}/commands" for one in own) for who, own in sessions.items()}
+        paths = {user: tuple(f"{SESSIONS}/{one}/commands" for one in own) for user, own in sessions.items()}
         for _ in range(rounds):
             key = uuid4().hex
             bodies = remark(key), remark(f"{key} more")
-            executed = await send_burst(client, key, make_burst(kind, lambda who: paths[who], bodies))
+            executed = await send_burst(client, key, make_burst(kind, lambda user: paths[user], bodies))
             rows = await connection.fetch(OF_KEY, key)
-            taken = {shot.path.split("/")[-2] for shot, _ in executed.values()}
+            taken = {request.path.split("/")[-2] for request, _ in executed.values()}
             assert [(row["session"], row["events"], row["outbox"]) for row in rows] == [
                 (row["session"], 1, 1) for row in rows
             ]
@@ -112,13 +112,13 @@ async def test_one_of_64_sessions_with_one_key_is_created(
     async with system.superuser() as connection, clients(system) as client:
         for _ in range(rounds):
             key = uuid4().hex
-            shots = make_burst(
+            requests = make_burst(
                 kind, lambda _: (SESSIONS, SESSIONS), ("{}", json.dumps({"novel_id": str(uuid4())}))
             )
-            executed = await send_burst(client, key, shots)
+            executed = await send_burst(client, key, requests)
             rows = await connection.fetch(OF_CREATE, key)
-            begun = {answer.json()["session_id"]: who for who, (_, answer) in executed.items()}
-            assert {row["session"]: row["who"] for row in rows} == begun
+            begun = {answer.json()["session_id"]: user for user, (_, answer) in executed.items()}
+            assert {row["session"]: row["owner"] for row in rows} == begun
             assert [(row["events"], row["outbox"]) for row in rows] == [(1, 1)] * len(begun)
 
 
@@ -127,18 +127,18 @@ async def test_key_is_scoped_to_the_principal_across_refreshed_tokens(
     api: IdempotentApi,
 ) -> None:
     """A principal is issuer and subject: the same name at another issuer is another principal."""
-    key, shot = uuid4().hex, BurstRequest(who="ann", path="/orders", body=json.dumps({"mark": "one"}))
+    key, request = uuid4().hex, BurstRequest(user="ann", path="/orders", body=json.dumps({"mark": "one"}))
     process = await api.start()
     async with api.client() as client:
-        _, first = await send_request(client, key, shot)
+        _, first = await send_request(client, key, request)
         headers = {**first.request.headers, "authorization": authorization_of("ann", ttl_s=60)}
-        again = await client.post(shot.path, content=shot.body, headers=headers)
+        again = await client.post(request.path, content=request.body, headers=headers)
         assert again.headers["idempotent-replayed"] == "true"
         assert again.content == first.content
         await api.kill(process)
         await api.start(JWT_ISSUER="another")
         headers["authorization"] = authorization_of("ann", issuer="another")
-        other = await client.post(shot.path, content=shot.body, headers=headers)
+        other = await client.post(request.path, content=request.body, headers=headers)
     assert "idempotent-replayed" not in other.headers
     assert other.json()["order"] != first.json()["order"]
 
@@ -160,9 +160,9 @@ async def clients(system: SystemUnderTest) -> AsyncGenerator[httpx.AsyncClient]:
         yield client
 
 
-async def proposed(connection: asyncpg.Connection, client: httpx.AsyncClient, who: str) -> str:
-    """Create a session of *who* with a proposal."""
-    client.headers["authorization"] = authorization_of(who)
+async def proposed(connection: asyncpg.Connection, client: httpx.AsyncClient, user: str) -> str:
+    """Create a session of *user* with a proposal."""
+    client.headers["authorization"] = authorization_of(user)
     session = await create_session(client)
     await connection.execute(
         "UPDATE genesis_sessions SET draft = $2::text::jsonb WHERE id = $1", session, json.dumps(PROPOSAL)

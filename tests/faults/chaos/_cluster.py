@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -100,31 +101,28 @@ class ClusterFaults:
         self._timeline = timeline
         self._standbys = count(1)
         self.handlers: Mapping[FaultKind, FaultHandler] = {
-            FaultKind.BROKER_KILL: self._kill_broker,
-            FaultKind.BROKER_FREEZE: self._freeze_broker,
+            FaultKind.BROKER_KILL: partial(self._interrupt_broker, freeze=False),
+            FaultKind.BROKER_FREEZE: partial(self._interrupt_broker, freeze=True),
             FaultKind.BROKERS_ROLL: self._roll_brokers,
             FaultKind.PROMOTION: self._promote,
             FaultKind.LOSSY_PROMOTION: self._promote_lagging,
             FaultKind.POOLER_RESTART: self._restart_pooler,
         }
 
-    async def _kill_broker(self, fault: Fault) -> AsyncIterator[None]:
+    async def _interrupt_broker(self, fault: Fault, *, freeze: bool) -> AsyncIterator[None]:
         number = int(fault.pick * BROKERS)
         broker = self._servers.kafka.brokers[number]
-        broker.kill()
-        self._timeline.note(f"broker {number + 1} killed")
+        if freeze:
+            broker.pause()
+        else:
+            broker.kill()
+        self._timeline.note(f"broker {number + 1} {'frozen' if freeze else 'killed'}")
         yield
         await asyncio.sleep(fault.lasts_s)
-        await broker.start()
-
-    async def _freeze_broker(self, fault: Fault) -> AsyncIterator[None]:
-        number = int(fault.pick * BROKERS)
-        broker = self._servers.kafka.brokers[number]
-        broker.pause()
-        self._timeline.note(f"broker {number + 1} frozen")
-        yield
-        await asyncio.sleep(fault.lasts_s)
-        broker.resume()
+        if freeze:
+            broker.resume()
+        else:
+            await broker.start()
 
     async def _roll_brokers(self, fault: Fault) -> AsyncIterator[None]:
         yield
