@@ -25,30 +25,29 @@ def _servers() -> dict[str, Any]:
 
 def places_of(topic: str) -> list[TopicPartition]:
     """Return the partitions of *topic*."""
-    admin: Any = AdminClient(_servers())
-    return [
-        TopicPartition(topic, number)
-        for number in admin.list_topics(topic, timeout=_ANSWER_S).topics[topic].partitions
-    ]
+    with AdminClient(_servers()) as admin:
+        partitions = admin.list_topics(topic, timeout=_ANSWER_S).topics[topic].partitions
+    return [TopicPartition(topic, number) for number in partitions]
 
 
 def empty_topic(topic: str) -> None:
     """Delete every record of *topic*, so that the disk does not fill up."""
-    admin: Any = AdminClient(_servers())
     places = [TopicPartition(topic, place.partition, _END) for place in places_of(topic)]
-    for answer in admin.delete_records(places, request_timeout=_ANSWER_S).values():
-        answer.result(_ANSWER_S)
+    with AdminClient(_servers()) as admin:
+        for answer in admin.delete_records(places, request_timeout=_ANSWER_S).values():
+            answer.result(_ANSWER_S)
 
 
 def records_in(topic: str) -> int:
     """Count the records of *topic*, control records of transactions included."""
-    admin: Any = AdminClient(_servers())
-    both = [
-        {place: answer.result(_ANSWER_S).offset for place, answer in found.items()}
-        for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
-        for found in [admin.list_offsets(dict.fromkeys(places_of(topic), spec), request_timeout=_ANSWER_S)]
-    ]
-    return sum(both[1].values()) - sum(both[0].values())
+    places = places_of(topic)
+    ends: list[int] = []
+    with AdminClient(_servers()) as admin:
+        for spec in (OffsetSpec.earliest(), OffsetSpec.latest()):
+            found = admin.list_offsets(dict.fromkeys(places, spec), request_timeout=_ANSWER_S)
+            ends.append(sum(answer.result(_ANSWER_S).offset for answer in found.values()))
+    earliest, latest = ends
+    return latest - earliest
 
 
 def digest_of(topic: str) -> tuple[int, int]:

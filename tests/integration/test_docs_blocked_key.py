@@ -222,11 +222,9 @@ async def test_blocked_key_page_repairs_a_lossy_failover(
 
 def publish_marker(kafka: KafkaSettings, control_topic: str) -> None:
     """Have Kafka hold a batch of the lane which PostgreSQL does not know."""
-    admin = AdminClient({**kafka.client_config(), "log_level": 0})
-    created = admin.create_topics(
-        [NewTopic(control_topic, num_partitions=8, config={"cleanup.policy": "compact"})]
-    )
-    created[control_topic].result(WAIT_S)
+    wanted = NewTopic(control_topic, num_partitions=8, config={"cleanup.policy": "compact"})
+    with AdminClient({**kafka.client_config(), "log_level": 0}) as admin:
+        admin.create_topics([wanted])[control_topic].result(WAIT_S)
     client = make_producer(kafka)
     client.produce(control_topic, MARKER.bytes, f"lane-{LANE}".encode(), partition=LANE)
     assert client.flush(WAIT_S) == 0

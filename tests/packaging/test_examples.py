@@ -145,15 +145,13 @@ def running(*words: str, cwd: Path, env: dict[str, str]) -> Iterator[None]:
 
 def wait_until_read(settings: KafkaSettings, group: str, message: Message) -> None:
     """Wait until *group* has committed the offset of *message*."""
-    admin = AdminClient({"bootstrap.servers": settings.bootstrap_servers})
     deadline = time.monotonic() + WAIT_S
-    while time.monotonic() < deadline:
-        asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
-        done = {
-            (one.topic, one.partition): one.offset for one in asked[group].result(WAIT_S).topic_partitions
-        }
-        if done.get((message.topic(), message.partition()), -1) > message.offset():
-            return
+    with AdminClient({"bootstrap.servers": settings.bootstrap_servers}) as admin:
+        while time.monotonic() < deadline:
+            found = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])[group]
+            offsets = {(at.topic, at.partition): at.offset for at in found.result(WAIT_S).topic_partitions}
+            if offsets.get((message.topic(), message.partition()), -1) > message.offset():
+                return
     pytest.fail(f"{group} did not come to {message.topic()} {message.partition()} {message.offset()}")
 
 

@@ -56,11 +56,11 @@ def test_create_creates_missing_topics_only(kafka_settings: KafkaSettings) -> No
     again = create(kafka_settings, f"{old},{new}")
     assert (again.returncode, again.stdout) == (0, "nothing to create: every topic exists\n")
 
-    client = AdminClient({"bootstrap.servers": kafka_settings.bootstrap_servers})
-    topics = client.list_topics(timeout=WAIT_S).topics
-    assert (len(topics[old].partitions), len(topics[new].partitions)) == (3, 8)
-    client.delete_topics([old, new])
-    client.poll(0)
+    with AdminClient({"bootstrap.servers": kafka_settings.bootstrap_servers}) as client:
+        topics = client.list_topics(timeout=WAIT_S).topics
+        assert (len(topics[old].partitions), len(topics[new].partitions)) == (3, 8)
+        client.delete_topics([old, new])
+        client.poll(0)
 
 
 def test_create_without_broker_prints_one_line() -> None:

@@ -154,13 +154,13 @@ async def test_consumer_finds_a_topic_created_later(
         on_signal=signals,
     )
     work = asyncio.create_task(consumer.run())
-    client = AdminClient({"bootstrap.servers": kafka_settings.bootstrap_servers})
-    client.create_topics([NewTopic(topic, 1, 1)])[topic].result(WAIT_S)
-    publish(kafka_settings, topic, [make_event()])
-    await signals.wait_for(COMMITTED)
-    consumer.stop()
-    await asyncio.wait_for(work, _STOP_S)
-    client.delete_topics([topic])[topic].result(WAIT_S)
+    with AdminClient({"bootstrap.servers": kafka_settings.bootstrap_servers}) as client:
+        client.create_topics([NewTopic(topic, 1, 1)])[topic].result(WAIT_S)
+        publish(kafka_settings, topic, [make_event()])
+        await signals.wait_for(COMMITTED)
+        consumer.stop()
+        await asyncio.wait_for(work, _STOP_S)
+        client.delete_topics([topic])[topic].result(WAIT_S)
 
 
 @pytest.mark.guarantee("G35")

@@ -21,5 +21,5 @@ def test_owner_of_tables_is_not_the_role_of_services(postgres_settings: Postgres
 def test_topic_fixture_has_the_requested_partitions(make_topic, kafka_settings: KafkaSettings) -> None:
     name = make_topic(partitions=3, max_message_bytes="2000")
 
-    client = AdminClient({"bootstrap.servers": kafka_settings.bootstrap_servers})
-    assert len(client.list_topics(name, timeout=WAIT_S).topics[name].partitions) == 3
+    with AdminClient({"bootstrap.servers": kafka_settings.bootstrap_servers}) as client:
+        assert len(client.list_topics(name, timeout=WAIT_S).topics[name].partitions) == 3

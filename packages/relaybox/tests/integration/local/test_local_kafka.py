@@ -28,8 +28,8 @@ def client_settings(broker: LocalKafka) -> dict[str, str | int]:
 
 
 def write(broker: LocalKafka, topic: str, value: str) -> None:
-    admin = AdminClient(client_settings(broker))
-    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(WAIT_S)
+    with AdminClient(client_settings(broker)) as admin:
+        admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(WAIT_S)
     producer = Producer({**client_settings(broker), "acks": "all"})
     producer.produce(topic, value)
     assert producer.flush(WAIT_S) == 0
@@ -88,7 +88,8 @@ async def test_metadata_request_creates_no_topic(kafka_server: LocalKafka) -> No
     name = f"unknown-{uuid.uuid4().hex}"
     Producer({**client_settings(kafka_server), "message.timeout.ms": 500}).produce(name, "lost")
 
-    assert name not in AdminClient(client_settings(kafka_server)).list_topics(timeout=WAIT_S).topics
+    with AdminClient(client_settings(kafka_server)) as admin:
+        assert name not in admin.list_topics(timeout=WAIT_S).topics
 
 
 async def test_pause_and_resume_affect_the_broker(kafka_server, topic, until_frozen) -> None:
@@ -96,7 +97,8 @@ async def test_pause_and_resume_affect_the_broker(kafka_server, topic, until_fro
     await until_frozen([kafka_server._running().pid])
 
     kafka_server.resume()
-    assert topic in AdminClient(client_settings(kafka_server)).list_topics(timeout=WAIT_S).topics
+    with AdminClient(client_settings(kafka_server)) as admin:
+        assert topic in admin.list_topics(timeout=WAIT_S).topics
 
 
 async def test_port_in_use_names_its_process_and_the_setting(place: Path, kafka_version: str) -> None:

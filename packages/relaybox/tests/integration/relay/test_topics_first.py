@@ -25,9 +25,9 @@ def absent(kafka_settings: KafkaSettings) -> Iterator[str]:
     """The name of a topic that does not exist yet."""
     name = f"absent-{uuid4().hex}"
     yield name
-    client = AdminClient({**kafka_settings.client_config(), "log_level": 0})
-    client.delete_topics([name])
-    client.poll(0)
+    with AdminClient({**kafka_settings.client_config(), "log_level": 0}) as client:
+        client.delete_topics([name])
+        client.poll(0)
 
 
 def a_relay(
@@ -52,9 +52,8 @@ async def test_a_broker_without_topics_gets_them_and_no_row_is_charged(
     async with running(relay):
         await wait_until_all_sent(database)
     assert {row["attempts"] for row in await rows_of(database)} == {0}
-    topics = (
-        AdminClient({**kafka_settings.client_config(), "log_level": 0}).list_topics(timeout=WAIT_S).topics
-    )
+    with AdminClient({**kafka_settings.client_config(), "log_level": 0}) as client:
+        topics = client.list_topics(timeout=WAIT_S).topics
     assert (len(topics[absent].partitions), len(topics[topic].partitions)) == (3, 4)
 
 
