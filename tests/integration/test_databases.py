@@ -27,7 +27,7 @@ async def changed(server: LocalPostgres, name: str, *statements: str) -> int:
 
 async def test_database_is_reset_under_another_name(postgres_server: LocalPostgres) -> None:
     databases = Databases(postgres_server)
-    first = await databases.take(LINES)
+    first = await databases.acquire(LINES)
     oid = await changed(
         postgres_server,
         first,
@@ -35,14 +35,14 @@ async def test_database_is_reset_under_another_name(postgres_server: LocalPostgr
         " VALUES (gen_random_uuid(), 'A', 'ann', '{{}}')",
         "SELECT nextval(seqrelid::regclass) FROM pg_sequence",
     )
-    await databases.give_back(LINES, first)
-    second = await databases.take(LINES)
+    await databases.release(LINES, first)
+    second = await databases.acquire(LINES)
     assert (first != second, await changed(postgres_server, second)) == (True, oid)
     connection = await superuser_of(postgres_server, second)
     left = await connection.fetchval(LEFT)
     await connection.close()
     assert left == 0
-    await databases.give_back(LINES, second)
+    await databases.release(LINES, second)
 
 
 @pytest.mark.parametrize(
@@ -57,9 +57,9 @@ async def test_database_is_reset_under_another_name(postgres_server: LocalPostgr
 )
 async def test_changed_database_is_dropped(postgres_server: LocalPostgres, statement: str) -> None:
     databases = Databases(postgres_server)
-    name = await databases.take(LINES)
+    name = await databases.acquire(LINES)
     await changed(postgres_server, name, statement)
-    await databases.give_back(LINES, name)
+    await databases.release(LINES, name)
     with pytest.raises(asyncpg.InvalidCatalogNameError):
         await superuser_of(postgres_server, name)
 
@@ -68,9 +68,9 @@ async def test_database_with_connections_is_dropped(
     postgres_server: LocalPostgres,
 ) -> None:
     databases = Databases(postgres_server)
-    name = await databases.take(LINES)
+    name = await databases.acquire(LINES)
     left = await superuser_of(postgres_server, name)
-    await databases.give_back(LINES, name)
+    await databases.release(LINES, name)
     with pytest.raises(asyncpg.InvalidCatalogNameError):
         await superuser_of(postgres_server, name)
     left.terminate()
