@@ -48,7 +48,7 @@ async def fill(database: Database, events: int) -> int:
             tx = CommandTransaction(db, caller)
             await _study(tx, within, name)
             await tx.record("BenchStudy", uuid4(), {})
-            return len(tx.said)
+            return len(tx.events)
 
         written += await database.run_in_transaction(make, isolation="READ COMMITTED")
     return written
