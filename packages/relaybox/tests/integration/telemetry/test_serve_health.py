@@ -36,7 +36,9 @@ async def test_the_signals_stay_with_the_process() -> None:
 async def test_a_taken_port_is_an_error_with_its_reason_and_ends_nothing_else() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(HealthAddressUnusable, match=f"127.0.0.1:{port}.*in use; stop what uses it"):
+        with pytest.raises(
+            HealthAddressUnusable, match=f"127.0.0.1:{port}.*in use; stop the process that uses it"
+        ):
             async with serve_health(APP, host="127.0.0.1", port=port):
                 raise AssertionError
 
