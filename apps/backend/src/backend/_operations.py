@@ -46,13 +46,13 @@ rebuild = typer.Typer(
 
 @rebuild.command()
 def genesis(write: _Write = False, as_json: _AsJson = False) -> None:
-    """Fold the events of every session again; exit code 1 if a row differs and is not repaired."""
+    """Rebuild each session from its events, compare it with its row; exit 1 if a difference remains."""
     _rebuild(SessionProjection(), _SESSION_FIELDS, write=write, as_json=as_json)
 
 
 @rebuild.command()
 def workspace(write: _Write = False, as_json: _AsJson = False) -> None:
-    """Fold the events of every workspace node again; exit code 1 if a row differs and is not repaired."""
+    """Rebuild each node from its events, compare it with its rows; exit 1 if a difference remains."""
     _rebuild(NodeProjection(), _NODE_FIELDS, write=write, as_json=as_json)
 
 

@@ -172,7 +172,7 @@ async def rebuild(
     write: bool,
     on_difference: Callable[[Difference], None],
 ) -> RebuildReport:
-    """Fold the events of every aggregate and compare the result with its rows; *write* repairs what differs.
+    """Rebuild every aggregate from its events and compare it with its rows; *write* repairs differences.
 
     May run beside a working product: rows that seem to differ are compared once more in one transaction,
     which sees events and rows as of one moment, and which also repairs them. Rows without events are removed.

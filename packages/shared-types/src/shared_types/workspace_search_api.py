@@ -11,7 +11,7 @@ __all__ = ("FoundIn", "SearchHit", "SearchPage")
 
 
 class FoundIn(StrEnum):
-    """The place of the words, in the order in which results are sorted."""
+    """Where the search words were found. Results are sorted in this order."""
 
     TITLE = "title"
     DESCRIPTION = "description"
@@ -20,21 +20,21 @@ class FoundIn(StrEnum):
 
 
 class SearchHit(BaseModel):
-    """A node or a chapter that contains the words."""
+    """A node or a chapter that contains the search words."""
 
     node_id: UUID
     kind: NodeKind
-    #: Of the node.
+    #: Title of the node.
     title: str
     #: Null, like the next field, if the node itself was found.
     chapter_id: UUID | None
     chapter_title: str | None
-    #: The first place that contains the words.
+    #: The first place, in the order of FoundIn, that contains the search words.
     found_in: FoundIn
 
 
 class SearchPage(BaseModel):
-    """A page of results, by place, then newest first."""
+    """A page of results, sorted by place, then newest first."""
 
     items: list[SearchHit]
     #: Null on the last page.

@@ -26,7 +26,7 @@ __all__ = (
 
 def _printable(text: str) -> str:
     if not text.isprintable():
-        raise ValueError("must be printable, like the subject of a token")
+        raise ValueError("must have only printable characters, as `sub` of a token has")
     if text in {".", ".."}:
         # Clients remove dot segments from paths (RFC 3986, section 5.2.4), so no URL could address the grant.
         raise ValueError('must not be "." or "..", which cannot be part of a path')

@@ -26,7 +26,7 @@ class Published:
 
     @property
     def place(self) -> str:
-        """The place in words."""
+        """Topic, partition and offset as text."""
         return f"topic {self.topic}, partition {self.partition}, offset {self.offset}"
 
 
@@ -34,12 +34,12 @@ class Published:
 class EventLog:
     """The events of one session or node, from Kafka and from its event stream.
 
-    A gap, a wrong order and an event of another chain are faults, which end every wait.
+    A gap, a wrong order and an event with another correlation id are faults, which end every wait.
     """
 
-    #: Of the session or node, in error messages.
+    #: Name of the session or node in error messages.
     name: str
-    #: The chain that all events must belong to.
+    #: The correlation id that all events must have.
     correlation_id: UUID
     #: Seconds that :meth:`wait_for` waits at most.
     limit_s: float
@@ -82,7 +82,7 @@ class EventLog:
         """Return what *find* returns as soon as it is not None.
 
         Raises:
-            StepMissed: There is a fault, or nothing was found within the time limit.
+            StepMissed: :attr:`faults` is not empty, or *find* returned None until the time limit.
         """
         try:
             async with asyncio.timeout(self.limit_s):

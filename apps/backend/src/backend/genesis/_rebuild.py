@@ -23,14 +23,14 @@ Document = dict[str, Any]
 
 
 class SessionProjection(Projection[GenesisSession, Document]):
-    """One row per session; the row's document, as commands read it, is empty where there is no row."""
+    """One row per session; the row's document, as commands read it, is empty if there is no row."""
 
     aggregate_type = genesis.aggregate_type
     noun = "session"
     no_rows: Document = {}  # noqa: RUF012 - never changed
 
     def apply(self, state: GenesisSession | None, event: RecordedEvent, *, erased: bool) -> GenesisSession:
-        """Return the session after *event*; the actor of its first event owns it, also after an erasure."""
+        """Return the session after *event*; its owner, also if erased, is the actor of its first event."""
         owner = event.metadata.get("user_id", "")
         state = state or GenesisSession(id=UUID(event.aggregate_id), owner=owner)
         recorded = Event(type=event.type, event_version=event.event_version, payload=event.payload)
@@ -71,7 +71,7 @@ class SessionProjection(Projection[GenesisSession, Document]):
 
 
 def _with_defaults(document: Document) -> Document:
-    """Return the document with defaults for fields of later releases; as it is where it is no session."""
+    """Return the document with defaults for fields of later releases; unchanged if it is not a session."""
     try:
         return GenesisSession.model_validate(document).model_dump(mode="json")
     except ValidationError:

@@ -46,5 +46,10 @@ class EventType:
     def __call__(
         self, payload: Mapping[str, Any] | None = None, *, settles: Settlement | None = None
     ) -> Event:
-        """Return an event with *payload*; *settles* ends a pending command with it."""
+        """Return an event of this type.
+
+        Args:
+            payload: The payload of the event.
+            settles: The end of a pending command that this event causes; None if it causes none.
+        """
         return Event(type=self.name, event_version=self.version, payload=payload or {}, settles=settles)

@@ -116,7 +116,7 @@ class EventProcessor:
         self.event_types = frozenset(self._by_type)
 
     async def process(self, message: Message, queue: PartitionQueue) -> bool:
-        """Process *message*; return False if *queue* was closed before it was done.
+        """Process *message*; return False if *queue* was closed before the message was processed.
 
         Raises:
             EnvelopeInvalid: The message is not an event.

@@ -199,7 +199,7 @@ class KeysIgnored(RelayboxError):
     error_code = "KEYS_IGNORED"
 
     def __init__(self, paths: Sequence[str]) -> None:
-        """Name the *paths* of the routes."""
+        """*paths* are the paths of the routes that would ignore keys."""
         super().__init__(
             f"Idempotency keys would be ignored by {', '.join(paths)}: create the application with "
             "relaybox.http.create_app, or call app.add_middleware(IdempotencyMiddleware)"

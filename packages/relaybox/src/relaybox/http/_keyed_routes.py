@@ -1,4 +1,4 @@
-"""Find the routes that accept idempotency keys, and check that a middleware handles the keys."""
+"""Find the routes that accept idempotency keys, and check that an IdempotencyMiddleware handles them."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
@@ -18,13 +18,15 @@ _KEPT: Final = ResponseNotKept.error_code
 
 
 def check_keyed_routes(app: Starlette) -> None:
-    """Check that a middleware handles the keys of every route of *app* and its mounted applications.
+    """Check that every route of *app* that accepts idempotency keys has an IdempotencyMiddleware.
 
-    A route accepts keys if it is marked :func:`idempotent`, depends on a :func:`unit_of_work`, or documents
-    the errors of keys, as the routes of :func:`command_router` do.
+    The routes of mounted applications are checked too. A route accepts keys if it is marked
+    :func:`idempotent`, depends on a :func:`unit_of_work`, or documents ``RESPONSE_NOT_KEPT`` for status 410,
+    as the routes of :func:`command_router` do.
 
     Raises:
-        KeysIgnored: Neither a route's application nor one that mounts it has an IdempotencyMiddleware.
+        KeysIgnored: A route accepts keys, and neither its application nor an application that mounts it has
+            an IdempotencyMiddleware.
     """
     ignored = list(_ignored(app))
     if ignored:
@@ -38,7 +40,7 @@ def documents_keys(responses: Mapping[Any, Any]) -> bool:
 
 
 def _ignored(app: Starlette) -> Iterator[str]:
-    """Yield the paths of the routes that accept keys without a middleware."""
+    """Yield the paths of the routes that accept keys but have no IdempotencyMiddleware."""
     if any(one.cls is IdempotencyMiddleware for one in app.user_middleware):
         return
     yield from _ignored_among(app.routes)

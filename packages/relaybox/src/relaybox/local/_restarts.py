@@ -39,7 +39,7 @@ class PartStatus:
 
     @property
     def keeps_crashing(self) -> bool:
-        """Whether it has crashed often enough to be down, also if it is ready again at the moment."""
+        """Whether the part has crashed three or more times in a row, even if it is READY again."""
         return self.crashes >= CRASHES_TO_BE_DOWN
 
     def ready(self) -> Self:

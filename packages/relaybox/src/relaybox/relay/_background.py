@@ -47,10 +47,10 @@ _FAILED: Final = "relay maintenance failed, trying again"
 
 
 class UnavailablePartitions:
-    """The partitions of one topic, of which at least one takes no writes."""
+    """The partitions of one topic, of which at least one accepts no writes."""
 
     def __init__(self, partitions: int, reasons: Mapping[int, str]) -> None:
-        """*reasons* has a sentence for each of the *partitions* that takes no writes."""
+        """*reasons* has a sentence for each of the *partitions* that accepts no writes."""
         self.reasons = reasons
         self._partitions = partitions
         self._available = cycle(number for number in range(partitions) if number not in reasons)
@@ -134,7 +134,7 @@ class PartitionWatch:
         return self._thread.hung()
 
     def reasons(self) -> list[str]:
-        """Return a sentence for each partition that takes no writes."""
+        """Return a sentence for each partition that accepts no writes."""
         return [reason for _, topic in sorted(self.unavailable.items()) for reason in topic.reasons.values()]
 
     async def run(self) -> None:
@@ -158,12 +158,12 @@ class PartitionWatch:
         now = _places(found)
         for topic, number in sorted(now - before):
             _log.error(
-                "partition takes no writes; its keys wait",
+                "partition accepts no writes; rows of its keys wait",
                 error_code=PartitionUnavailable.error_code,
                 reason=found[topic].reasons[number],
             )
         if before - now:
-            _log.info("partitions take writes again", partitions=len(before - now), unavailable=len(now))
+            _log.info("partitions accept writes again", partitions=len(before - now), unavailable=len(now))
             self._on_available()
 
     def _look(self, topics: Sequence[str]) -> Mapping[str, UnavailablePartitions] | None:

@@ -8,7 +8,7 @@
         ├── LaneFaulty Kafka and the database disagree about a lane; it stops until an operator decides
         ├── PublishedUnknown the topics do not reach back to a failover; the lane stops as a faulty one
         ├── LinkDown   a fault of the broker or the network; no row is charged
-        │   ├── PartitionUnavailable  one partition takes no writes; its keys wait
+        │   ├── PartitionUnavailable  one partition accepts no writes; its keys wait
         │   └── TransactionUnfinished  a lane's producer waits for a transaction to end
         └── RowFault   a fault of the row itself; its key waits, all others are published
             ├── EnvelopeIncomplete
@@ -50,13 +50,13 @@ class LinkDown(RelayError):
 
 
 class PartitionUnavailable(LinkDown):
-    """Raised when one partition takes no writes: its keys wait for it, all others are published (G36)."""
+    """Raised when a partition accepts no writes: its keys wait, all other keys are published (G36)."""
 
     error_code = "RELAY_PARTITION_UNAVAILABLE"
 
 
 class TransactionUnfinished(LinkDown):
-    """Raised when a producer cannot open, because the last transaction of its id has not ended yet."""
+    """Raised when a producer cannot open: the last transaction of its ``transactional.id`` has not ended."""
 
     error_code = "RELAY_TRANSACTION_UNFINISHED"
 

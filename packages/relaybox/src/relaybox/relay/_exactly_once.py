@@ -335,7 +335,7 @@ class ExactlyOnce:
         return open_lane is not None and open_lane.epoch == lane.epoch
 
     def _replaceable(self, lanes: Sequence[Lane]) -> list[Lane]:
-        """Return those of *lanes* that may get another producer, while a partition takes no writes."""
+        """Return those of *lanes* that may get another producer, while a partition accepts no writes."""
         if not self._partitions.unavailable:
             return []
         return [lane for lane in lanes if self._closed_without_doubt.get(lane.lane) == lane.epoch]

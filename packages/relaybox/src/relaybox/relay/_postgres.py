@@ -256,7 +256,7 @@ async def seconds_until_due(connection: DedicatedConnection, *, fetched_s: float
 
 
 async def measure_backlog(connection: DedicatedConnection, counters: Counters, start_seq: int = 0) -> None:
-    """Measure the backlog of all lanes; no row below *start_seq* is PENDING."""
+    """Measure the backlog of all lanes from *start_seq*, below which no row may be PENDING."""
     [row] = await fetch_rows(connection, _SQL["measure_backlog"], _BACKLOG_ROWS_MAX, start_seq, _DUE_ROWS_MAX)
     oldest_s = row["oldest_s"] or 0.0
     # If all checked rows are blocked, the age of the next one is unknown: report the larger one.
@@ -344,7 +344,7 @@ class LowWatermark:
         return f"<LowWatermark {self.seq} [{len(self._writers)} writers to end before {self._seen_seq}]>"
 
     def poll_start(self) -> int:
-        """Return where the next poll begins: at :attr:`seq`, and every 10 s at the first row."""
+        """Return the ``seq`` where the next poll begins: :attr:`seq`, but 0 every 10 s, to scan all rows."""
         now = time.monotonic()
         if now < self._full_scan_at_s:
             return self.seq

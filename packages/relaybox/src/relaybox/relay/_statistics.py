@@ -113,7 +113,7 @@ class Statistics:
     in_flight: int
     backlog: Backlog
     breaker: BreakerState
-    #: A sentence for each partition that takes no writes (G36).
+    #: A sentence for each partition that accepts no writes (G36).
     partitions_unavailable: tuple[str, ...]
     #: A sentence for each owned lane that has tried to publish for 10 s and could not.
     lanes_stuck: tuple[str, ...]

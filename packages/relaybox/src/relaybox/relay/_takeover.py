@@ -219,7 +219,7 @@ async def take_over(
     transaction of this relay fails, and the relay takes the lane over again.
 
     Of a *replaceable* lane the caller opened the last producer and knows the outcome of each of its commits.
-    If     its transaction does not end, because one of its partitions takes no writes, the lane gets the next
+    If its transaction does not end, because one of its partitions accepts no writes, the lane gets the next
     producer. Of any other lane a former owner could still commit, so the lane waits for that end.
 
     Raises:

@@ -209,7 +209,7 @@ async def test_batch_without_a_claim_is_not_committed(
 
 
 class Unfinished(LaneProducer):
-    """A producer whose id has a transaction that cannot end: one of its partitions takes no writes."""
+    """A producer whose id has a transaction that cannot end: one of its partitions accepts no writes."""
 
     def open(self, limit_s: float = 0.0) -> None:
         raise TransactionUnfinished("the lane's last transaction has not ended")

@@ -34,10 +34,10 @@ class Brief:
     seed: str
 
     def content(self, model: type[Content]) -> Content:
-        """Return the confirmed content of this type.
+        """Return the confirmed content that is a *model*.
 
         Raises:
-            MuseBriefIncomplete: The stage is not confirmed.
+            MuseBriefIncomplete: The stage with this type of content is not confirmed.
         """
         for content in self.confirmed.values():
             if isinstance(content, model):

@@ -66,7 +66,7 @@ class Story:
 
 
 def _place_slots(bank: Bank, brief: Brief, world: World, text: str) -> dict[str, str]:
-    """Return the slots of the place: the world, or the first place of the writer's own world."""
+    """Return the slots ``world`` and ``where``: the world, or the first place of the writer's world."""
     own = next((content for content in brief.confirmed.values() if isinstance(content, Worldview)), None)
     if own is None or world.marker in text:
         return {"world": world.name, "where": world.where}

@@ -141,7 +141,7 @@ def _game(source: Source, lead: Lead, at: int, notes: Notes) -> tuple[dict[str, 
 
 
 def _say_before(moves: Movetext, comments: list[tuple[int, str]], notes: Notes) -> None:
-    """Add the comments before a game to its start."""
+    """Add the comments before the first move to the start of the game."""
     if sum(len(text) + 1 for _, text in comments) > TEXT_CHARS_MAX:
         notes.dropped(comments[0][0], f"comments before the game: more than {TEXT_CHARS_MAX:,} characters")
         return

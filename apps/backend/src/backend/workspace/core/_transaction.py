@@ -95,7 +95,7 @@ class CommandTransaction:
         self._written_count = 0
 
     async def access(self, node_id: UUID) -> Access:
-        """Return what the caller may do on a node, in a snapshot of its own.
+        """Return what the caller may do on a node, as a statement without locks sees it now.
 
         Raises:
             NodeNotFound: The node does not exist.
@@ -106,7 +106,7 @@ class CommandTransaction:
         return access_of(ancestors_from_rows(rows), self.caller.actor)
 
     def load_nodes(self, expected: Sequence[UUID], rows: Sequence[Mapping[str, Any]]) -> None:
-        """Load locked rows of ``workspace_nodes``.
+        """Add rows of ``workspace_nodes``, which the caller has locked, to the loaded rows.
 
         Raises:
             NodeNotFound: One of the *expected* nodes is missing.

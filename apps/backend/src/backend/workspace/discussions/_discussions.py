@@ -114,9 +114,10 @@ async def update_thread(
 
     Raises:
         ResourceNotFound: The thread does not exist, or is hidden from the sender.
-        RoleMissing: The sender is neither its author nor an editor; or not an editor, and resolves or pins.
-        NotTheAuthor: Another user wrote the text.
-        VersionStale: The thread has another version.
+        RoleMissing: The sender is neither the author of the thread nor an editor of its node, or resolves or
+            pins the thread without being an editor.
+        NotTheAuthor: The request changes the text, which another user wrote.
+        VersionStale: The thread does not have the version that *match* requires.
     """
     held = await lock_thread(tx, thread_id)
     thread, given = held.thread, request.model_dump(mode="json", exclude_none=True)

@@ -274,7 +274,8 @@ def node_access(
         needed: The role that the requester needs.
         node: The path parameter with the node's id, or a function that finds it.
         kind: The kind that the node must have; None for any.
-        resource: What the path names, if it is not a node; the error for a hidden one names it.
+        resource: The word for the object of the path in ``ResourceNotFound``, such as "link", if the object
+            is not a node; None: the path names the node, and the error is ``NodeNotFound``.
     """
 
     async def read_access(request: Request, requester: CurrentRequester) -> Access:
@@ -307,14 +308,15 @@ def begin_command(
     """Return a dependency that requires a role on a live node, and begins a command.
 
     Args:
-        command_type: The type that the route records, for the metrics.
+        command_type: The type of the command, a label of the metrics.
         needed: The role that the sender needs. It is checked before a stored response is replayed (G68); the
-        command
-            checks it again under a lock.
+            command checks it again under a lock.
         node: The path parameter with the node's id, or a function that finds it.
         kind: The kind that the node must have; None for any.
-        resource: What the path names, if it is not a node; the error for a hidden one names it.
-        before_transaction: Slow work for authorized senders, which must not keep a transaction waiting.
+        resource: The word for the object of the path in ``ResourceNotFound``, such as "link", if the object
+            is not a node; None: the path names the node, and the error is ``NodeNotFound``.
+        before_transaction: Slow work, such as hashing a password, that runs after authorization and before
+            the transaction begins, so that no transaction waits for it.
     """
 
     async def authorize(request: Request, requester: Requester) -> None:

@@ -77,12 +77,12 @@ def json_response(
 
 
 def encode_cursor(*position: object) -> str:
-    """Return the end of a page as text, which the client sends to get the next page."""
+    """Return the position of a page's last item as text, which the client sends to get the next page."""
     return base64.urlsafe_b64encode(to_json(position)).decode()
 
 
 def decode_cursor(cursor: str | None, *types: Callable[[Any], Any]) -> Sequence[Any]:
-    """Return the values given to :func:`encode_cursor`, converted by *types*; without a cursor, as many None.
+    """Return the values given to :func:`encode_cursor`, converted by *types*; all None without a cursor.
 
     Raises:
         ValidationFailed: The cursor was not made by :func:`encode_cursor`.
@@ -93,7 +93,7 @@ def decode_cursor(cursor: str | None, *types: Callable[[Any], Any]) -> Sequence[
         parts = from_json(base64.urlsafe_b64decode(cursor))
         return [convert(part) for convert, part in zip(types, parts, strict=True)]
     except (ValueError, TypeError, AttributeError, OverflowError):
-        detail = Detail(field="query.cursor", message="take it from next_cursor of the page before")
+        detail = Detail(field="query.cursor", message="not a cursor; send next_cursor of the previous page")
         raise ValidationFailed([detail]) from None
 
 

@@ -78,7 +78,7 @@ class FileDigest:
         return cls(size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
     def payload(self) -> dict[str, Any]:
-        """Return the digest as plain JSON."""
+        """Return the size and the hash as fields of a command's payload."""
         return {"size_bytes": self.size_bytes, "sha256": self.sha256}
 
 
@@ -94,7 +94,7 @@ class Part:
 
 
 def split_into_studies(file: ParsedFile) -> list[Part]:
-    """Divide a file into studies of 64 chapters; the last one may have fewer."""
+    """Divide the games of a file into studies of 64 chapters; the last study may have fewer."""
     starts = range(0, len(file.games), CHAPTERS_MAX)
     numbers = [0, *(file.games[start].number for start in starts[1:]), GAMES_MAX + 1]
     return [

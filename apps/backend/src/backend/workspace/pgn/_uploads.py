@@ -15,13 +15,13 @@ from backend.workspace.pgn._imports import COMMAND
 __all__ = ("UPLOADS_MAX", "UPLOADS_PER_USER_MAX", "PgnUploads", "reserve_upload_slot")
 
 UPLOADS_MAX: Final = 6
-"""Large uploads that a process receives at the same time; each takes 20 MiB several times over."""
+"""Large uploads that a process receives at the same time; each uses several times 20 MiB of memory."""
 UPLOADS_PER_USER_MAX: Final = 2
-"""Of them, those of one user; the second one only while fewer than half of all slots are used."""
+"""Large uploads of one user at the same time; a second one only while under half of all slots are used."""
 
 
 class PgnUploads:
-    """What the import routes of one application share."""
+    """The reader and the limit of uploads that the import routes of one application share."""
 
     def __init__(self, event_bytes_max: int) -> None:
         """*event_bytes_max* is the largest event that the outbox accepts; no chapter may be larger."""
@@ -31,12 +31,12 @@ class PgnUploads:
         )
 
     async def provide(self, request: Request) -> None:
-        """Give a request these objects; the first dependency of the imports' router."""
+        """Store this object in the state of *request*; the first dependency of the imports' router."""
         request.state.pgn_uploads = self
 
     @staticmethod
     def of(request: Request) -> "PgnUploads":
-        """Return the object that :meth:`provide` has given *request*."""
+        """Return the object that :meth:`provide` stored in the state of *request*."""
         uploads: PgnUploads = request.state.pgn_uploads
         return uploads
 

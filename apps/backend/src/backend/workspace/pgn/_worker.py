@@ -123,7 +123,7 @@ class WorkspaceWorker:
             self.runner.wake()
 
     def _failing_on_refusal(self, work: _Work) -> _Work:
-        """Return *work*, but let its expected errors end the task: a retry would fail again."""
+        """Wrap *work* so that an expected error fails the task at once, because a retry would fail too."""
 
         async def run(task: Task, progress: Progress) -> None:
             try:

@@ -29,15 +29,16 @@ _EXPIRY_MAX: Final = timedelta(days=3_653)
 async def create_link(
     tx: CommandTransaction, node_id: UUID, request: CreateLink, password_hash: str | None
 ) -> tuple[WorkspaceLink, str]:
-    """Create a link to a node; return it with its token, which is not stored.
+    """Create a link to a node; return the link and its token, which is not stored.
 
     No event and no command contains the token or the password; only their hashes are stored, in another
     table.
 
     Raises:
-        NodeNotFound, RoleMissing: The sender is not an admin.
+        NodeNotFound: The node does not exist, or is hidden from the sender.
+        RoleMissing: The sender is not an admin of the node.
         ValidationFailed: The expiry is in the past, or more than ten years ahead.
-        ShareLimitReached: The node has the maximum of links.
+        ShareLimitReached: The node already has the maximum number of links.
     """
     await lock_node(tx, node_id, Role.ADMIN)
     expires_at = _check_expiry(request.expires_at, await tx.now())

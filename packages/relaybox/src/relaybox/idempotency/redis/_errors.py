@@ -22,7 +22,7 @@ __all__ = ("map_redis_errors",)
 
 _AWAY: Final = (ConnectionError, TimeoutError)
 _UNWILLING: Final = (ClusterError, NoPermissionError, OutOfMemoryError, ReadOnlyError, TryAgainError)
-#: Error words of a server that cannot work now; in an error of a script the word is inside a sentence.
+#: Error codes of a server that cannot execute commands now; in a script's error the code is in a sentence.
 _WORDS: Final = re.compile(
     r"\b(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOPERM|NOREPLICAS|OOM|READONLY|TRYAGAIN)\b"
 )
@@ -42,4 +42,4 @@ def map_redis_errors() -> Generator[None]:
         if word is None and not isinstance(error, _UNWILLING):
             raise
         reason = word[1] if word else type(error).__name__
-        raise StoreUnavailable(f"Redis cannot work now ({reason}); check the server") from error
+        raise StoreUnavailable(f"Redis cannot execute commands ({reason}); check the server") from error
