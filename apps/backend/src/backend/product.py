@@ -67,7 +67,7 @@ _CONNECTION_SETTINGS: Final = (
 
 @dataclass(kw_only=True, slots=True)
 class _Product:
-    """The parts that are started, and the environment that each part extends."""
+    """The start of the product: first the servers, then the services, with the servers' addresses."""
 
     settings: ProductSettings
     running: RunningProduct
@@ -75,7 +75,7 @@ class _Product:
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
 
     async def compose(self, start: Start) -> None:
-        """Start everything in order; each part gets the environment that earlier parts extended."""
+        """Start the servers, create the schema and topics, then start the services."""
         api = load_settings(ApiSettings)
         self.environment["JWT_SECRET"] = self.environment.get("JWT_SECRET") or _stored_secret(
             self.settings.data_dir

@@ -79,7 +79,7 @@ CREATE TABLE async_tasks (
     created_at TIMESTAMPTZ NOT NULL DEFAULT now(),
     updated_at TIMESTAMPTZ NOT NULL DEFAULT now(),
     CONSTRAINT async_tasks_progress_check CHECK (progress BETWEEN 0 AND 100),
-    -- A running task, and no other, is held by somebody until some time.
+    -- A RUNNING task, and no other, has a lease.
     CONSTRAINT async_tasks_lease_check
         CHECK ((status = 'RUNNING') = (lease_until IS NOT NULL) AND (lease_until IS NULL) = (lease_token IS NULL))
 );
@@ -170,7 +170,7 @@ $$;
 -- PENDING and FAILED ones are moved on first. Says what was done: 'closed', 'emptied', 'sealed' or 'moved' (call
 -- again), 'busy' (call again in a while), or null: nothing is due, or another session is at it.
 -- A function, so that its locks are held for one statement and not for the life of a client, which may be frozen;
--- and so that services, who own no table, can empty a slot without the right to TRUNCATE one.
+-- and so that services, which own no table, can truncate a slot without the right TRUNCATE.
 CREATE FUNCTION relaybox_retain_outbox(keep INTERVAL) RETURNS TEXT LANGUAGE plpgsql SECURITY DEFINER
     SET lock_timeout = '100ms' SET enable_seqscan = off AS $$
 DECLARE
@@ -215,7 +215,7 @@ BEGIN
             FROM (SELECT FROM event_outbox WHERE slot = old.slot AND status = 'PENDING' LIMIT 1000) AS pending;
         -- A backlog drains by itself; only what still waits after *keep*, behind a FAILED row, is worth its moving.
         CONTINUE WHEN waiting = 1000 AND old.closed_at > now_at - keep;
-        -- While somebody holds an old snapshot, every look at the slot is slow; not under a lock, then.
+        -- While a session holds an old snapshot, each query of the slot is slow; do not run it under a lock then.
         IF clock_timestamp() > now_at + interval '0.2 s' THEN
             RETURN 'busy';
         END IF;
@@ -251,10 +251,10 @@ CREATE TABLE relay_lanes (
     hash_min INT NOT NULL,
     hash_max INT NOT NULL,
     owner TEXT,
-    -- Rises whenever somebody takes the lane: whoever holds an older one has lost it.
+    -- Fencing token: increases when a relay takes the lane over; a relay with a lower epoch has lost the lane.
     epoch BIGINT NOT NULL DEFAULT 0,
     lease_until TIMESTAMPTZ,
-    -- Why nobody publishes from it, for operators: Kafka and this database disagree about what was published.
+    -- For operators, why no relay publishes from the lane: Kafka and this database contradict each other.
     fault TEXT,
     -- The marker in Kafka that an operator has accepted although relay_batches does not know it.
     accepted_marker UUID,
@@ -267,8 +267,8 @@ INSERT INTO relay_lanes (lane, hash_min, hash_max)
     SELECT lane, -2147483648 + lane * 536870912::bigint, -2147483649 + (lane + 1) * 536870912::bigint
     FROM generate_series(0, 7) AS lane;
 
--- Which rows a lane's Kafka transactions held: written before each, so that whoever takes the lane over can compare
--- with the marker in Kafka and know whether it was published. Only inserted and deleted, never updated: a row that
+-- The rows of each Kafka transaction of a lane, written before it: the next owner of the lane compares them with the
+-- marker in Kafka to decide whether the transaction was committed. Only inserted and deleted, never updated: a row that
 -- is rewritten for every batch would grow a chain of dead versions while an old snapshot is held.
 CREATE TABLE relay_batches (
     number BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -400,7 +400,7 @@ CREATE TABLE idempotency_bodies (
     key TEXT COLLATE "C" NOT NULL,
     slot INT NOT NULL DEFAULT coalesce(pg_sequence_last_value('idempotency_turn'), 0),
     body BYTEA NOT NULL,
-    -- That of its claim, to the microsecond: a body whose claim was used again is nobody's.
+    -- Equal to expires_at of the claim, to the microsecond: a body with another time belongs to an earlier claim.
     expires_at TIMESTAMPTZ NOT NULL,
     PRIMARY KEY (key, slot)
 ) PARTITION BY LIST (slot);
@@ -417,10 +417,11 @@ CREATE TABLE idempotency_slots (
 );
 INSERT INTO idempotency_slots DEFAULT VALUES;
 
--- One step of forgetting bodies (G70): the open slot is closed when it has been open for *span* and holds anything, if
--- another one is empty; a closed slot is emptied whole when its last body has expired. Says what was done: 'closed',
--- 'emptied' (call again), 'busy' (somebody reads there: call again in a while), or null: nothing is due.
--- A function, so that services, who own no table, can empty a slot. It waits for no lock, so that nobody waits behind it.
+-- One step of the removal of bodies (G70): close the open slot when it has been open for *span* and has rows, if
+-- another slot is empty; truncate a closed slot when its last body has expired. Return what was done: 'closed',
+-- 'emptied' (call again), 'busy' (a query reads the slot: call again later), or null: nothing is due.
+-- A function, so that services, which own no table, can truncate a slot. It does not wait for a lock, because other
+-- sessions would then wait behind it.
 CREATE FUNCTION relaybox_retain_bodies(span INTERVAL) RETURNS TEXT LANGUAGE plpgsql SECURITY DEFINER
     SET enable_seqscan = off AS $$
 DECLARE
@@ -491,7 +492,7 @@ END
 $$;
 REVOKE ALL ON FUNCTION relaybox_grant(NAME) FROM PUBLIC;
 
--- What was erased, for whom and why. Services may read it, no more: relaybox_erase writes it.
+-- What was erased, the actor and the reason. Services may only read it; relaybox_erase writes it.
 CREATE TABLE event_erasures (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     aggregate_type TEXT NOT NULL,
@@ -501,7 +502,7 @@ CREATE TABLE event_erasures (
     erased_at TIMESTAMPTZ NOT NULL DEFAULT now(),
     -- The transaction that may change events because of this row: the one that wrote it.
     transaction_id XID8 NOT NULL DEFAULT pg_current_xact_id(),
-    -- How many of each lost their content.
+    -- Numbers of rows with erased content, by table.
     events INT NOT NULL DEFAULT 0,
     commands INT NOT NULL DEFAULT 0,
     tasks INT NOT NULL DEFAULT 0,
@@ -515,20 +516,20 @@ CREATE INDEX idx_event_erasures_at ON event_erasures (erased_at);
 -- would cost every mark a page of an index as large as the table; here each mark writes to the end (1.1 us and 66 bytes
 -- of WAL more).
 CREATE INDEX idx_event_outbox_sent ON event_outbox (created_at) WHERE status = 'SENT';
--- Answers that know their targets; of the others the condition is all there is to pay. Without a list of pending
--- entries, which each search would go through.
+-- Stored responses with registered targets; a response without targets costs only the test of the condition. Without
+-- fastupdate, because each search would scan the list of pending entries.
 CREATE INDEX idx_idempotency_cache_targets ON idempotency_cache USING gin ((result -> 'targets'))
     WITH (fastupdate = off) WHERE result ? 'targets';
 
--- Of an event's metadata what says who and when, and what the message is made of; the rest may be content.
+-- The metadata that an erased event keeps: actor, service, command and time; other metadata may be content.
 CREATE FUNCTION relaybox_kept_metadata(metadata JSONB) RETURNS JSONB LANGUAGE sql STABLE AS $$
     SELECT jsonb_strip_nulls(jsonb_build_object('user_id', metadata -> 'user_id',
         'source_service', metadata -> 'source_service', 'command_id', metadata -> 'command_id',
         'timestamp', metadata -> 'timestamp'))
 $$;
 
--- Append-only (G07), but for one change: an event may lose its content in the transaction that has put an erasure on
--- record. No setting stands for that record, because anybody can make a setting.
+-- Append-only (G07) with one exception: the content of an event may be erased in the transaction that has inserted a
+-- row into event_erasures. A session setting could not replace that row, because every role can change settings.
 CREATE OR REPLACE FUNCTION refuse_change_of_events() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     erased RECORD;
@@ -547,10 +548,10 @@ BEGIN
 END
 $$;
 
--- Erase what was said about some aggregates, in every table of the backbone but the outbox; that it was said, when, by
--- whom and about what stays. The caller holds the locks that writers of these aggregates take: what commits while this
--- runs stays. The one exception to G07, and on record. Rows of the outbox come after everything else, as relays wait for
--- them: see the next two functions.
+-- Erase the content of the rows about these aggregates in every table of the backbone except the outbox; type, time,
+-- actor and aggregate of each event stay. The caller holds the locks that writers of these aggregates take: rows that
+-- another transaction commits during this call are not erased. The only exception to G07, recorded in event_erasures.
+-- The rows of the outbox are erased last, because relays wait for their locks: see the next two functions.
 CREATE FUNCTION relaybox_erase(aggregate_type TEXT, aggregate_ids TEXT[], actor TEXT, reason TEXT)
     RETURNS event_erasures LANGUAGE plpgsql SECURITY DEFINER SET enable_seqscan = off AS $$
 #variable_conflict use_column
@@ -566,7 +567,7 @@ BEGIN
     INSERT INTO event_erasures (aggregate_type, aggregate_ids, actor, reason)
         VALUES (relaybox_erase.aggregate_type, relaybox_erase.aggregate_ids, relaybox_erase.actor, relaybox_erase.reason)
         RETURNING * INTO erasure;
-    -- Those of commands, tasks and snapshots are UUIDs, those of events any text.
+    -- Ids of aggregates are UUIDs in commands, tasks and snapshots, and any text in events.
     uuids := ARRAY(SELECT id::uuid FROM unnest(erasure.aggregate_ids) AS id
                    WHERE id ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$');
 
@@ -595,8 +596,8 @@ BEGIN
         WHERE snapshot.id = ANY (uuids) AND snapshot.aggregate_type = erasure.aggregate_type;
     GET DIAGNOSTICS erasure.snapshots = ROW_COUNT;
 
-    -- A tombstone: the key stays used, so that nothing runs again, and there is nothing to give. One search for each
-    -- id: the index compares every row it finds with everything a search is for (10,000 ids: a minute instead of 1 s).
+    -- A tombstone: the key stays used, so that the request is not executed again. One search for each id, because the
+    -- index compares each row found with every id of a search (10,000 ids: a minute instead of 1 s).
     keys := ARRAY(
         SELECT kept.key FROM unnest(erasure.aggregate_ids) AS target (id)
         JOIN idempotency_cache AS kept ON kept.result ? 'targets' AND kept.result -> 'targets' ? target.id);
@@ -613,9 +614,9 @@ BEGIN
 END
 $$;
 
--- Rows of the outbox about aggregates whose events have been erased; it locks none. A row may come twice: first those that
--- wait, by the small indexes of their states; what relays have published meanwhile is in the snapshot of one of the two
--- statements. Of SENT rows those of erased events.
+-- Return the outbox rows of aggregates with erased events, without locks. The first statement reads PENDING and FAILED
+-- rows by their small indexes, the second the SENT rows of erased events. A row that a relay marks SENT between both is
+-- in one of the two snapshots, or in both: it may be returned twice.
 CREATE FUNCTION relaybox_rows_to_erase(aggregate_type TEXT, aggregate_ids TEXT[])
     RETURNS TABLE (slot INT, seq BIGINT) LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
@@ -642,15 +643,16 @@ BEGIN
 END
 $$;
 
--- Erase what some rows of the outbox say, whatever became of them; how many said something. Locked in the order in which
--- relays mark them: two that lock in another order would wait for each other. So who erases in pieces sorts them first.
+-- Erase the content of outbox rows of any status; return how many had content. The rows are locked in the order in which
+-- relays mark them, because another order would cause deadlocks. A caller that erases in several calls must sort the
+-- rows by slot and seq first.
 CREATE FUNCTION relaybox_erase_rows(seqs BIGINT[]) RETURNS INT LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     content CONSTANT JSONB := '{"erased": true}';
     erased INT;
 BEGIN
     PERFORM FROM event_outbox WHERE seq = ANY (seqs) ORDER BY slot, seq FOR NO KEY UPDATE;
-    -- The target may be a person, and domain_events does not have it.
+    -- target_id may identify a person, and domain_events does not contain it.
     UPDATE event_outbox AS o SET payload = o.payload || jsonb_build_object('payload', content,
             'metadata', relaybox_kept_metadata(o.payload -> 'metadata'), 'target_id', NULL)
         WHERE o.seq = ANY (seqs) AND o.payload -> 'payload' IS DISTINCT FROM content;
@@ -659,7 +661,8 @@ BEGIN
 END
 $$;
 
--- The temporary tables of who calls relaybox_erase must not stand in for ours; nor must one stand for the record that the trigger asks for.
+-- A temporary table of the caller must replace neither the tables that relaybox_erase changes nor event_erasures in the
+-- trigger.
 DO $$
 BEGIN
     EXECUTE format('ALTER FUNCTION relaybox_erase(TEXT, TEXT[], TEXT, TEXT) SET search_path = %I, pg_temp',
@@ -689,7 +692,7 @@ END
 $$;
 
 ALTER TABLE async_tasks
-    -- Whom the task is for. Null: the task is claimed by its age alone.
+    -- The user or tenant of the task. Null: the task is claimed by its age alone.
     ADD COLUMN fairness_key TEXT,
     -- Open tasks are claimed in this order: the time of creation, or one hour after the last open task of the same key.
     -- Null: the time of creation.

@@ -254,7 +254,7 @@ def test_a_comment_after_a_variation_is_about_the_move_before_it() -> None:
         ("1. e4 } *", 1, '"}" stands among the moves'),
         ("1. e4 <x> *", 1, '"<" stands among the moves'),
         ("1. e4\n$256 *", 2, "$0 to $255"),
-        ("1. e4\n$ *", 2, "not a glyph"),
+        ("1. e4\n$ *", 2, "not a numeric annotation glyph"),
         ("1. e4 d5 2. Bb5 -- *", 1, "not a legal move"),
         ('[Event "x"]\n[Broken]\n\n1. e4 *', 2, "is not a header"),
         ('[Event "x"]\n[Site "' + "y" * 1001 + '"]\n\n*', 2, "the header Site has more than 1,000"),

@@ -69,7 +69,7 @@ async def append_events(
         PayloadInvalid: PostgreSQL cannot store the payload of the command or of an event.
         ConstraintViolated: The id of the command or of an event exists already.
         EventIncomplete, TopicUndeclared, MessageTooLarge: see :func:`relaybox.outbox.save_to_outbox`.
-        DatabaseUnavailable, DatabaseBusy: PostgreSQL is away, or a lock was not granted in time.
+        DatabaseUnavailable, DatabaseBusy: PostgreSQL is unreachable, or a lock was not granted in time.
     """
     if not events and (command is None or command.status is not CommandStatus.RECEIVED):
         raise ValueError("no events given; only a RECEIVED command may be recorded without events")

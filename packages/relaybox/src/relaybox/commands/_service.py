@@ -63,7 +63,9 @@ class CommandService:
             for command_type in domain.handlers:
                 if command_type in self._domains:
                     raise TypeError(
-                        f"{domain.name} and {self._domains[command_type].name} declare {command_type}"
+                        f"the domains {self._domains[command_type].name} and {domain.name} "
+                        f"both declare {command_type}; "
+                        "rename one of the commands"
                     )
                 self._domains[command_type] = domain
             if domain.name in self._statements:
@@ -86,7 +88,7 @@ class CommandService:
             CommandError: The command was refused; nothing was written.
             Replay: A response is stored under the command's key (G62, G66).
             IdempotencyError: The key is in use, or was used for another request; nothing was written.
-            DatabaseUnavailable: PostgreSQL is away; whether a write in flight took effect is
+            DatabaseUnavailable: PostgreSQL is unreachable; whether a write in flight took effect is
                 unknown (G05).
             DatabaseBusy: The command was not written within 10 s, or a lock was not granted.
         """

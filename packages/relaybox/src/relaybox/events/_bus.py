@@ -69,7 +69,7 @@ class EventBus:
             RetryTransaction: Another transaction won the race, or ``version`` is not the next that this one
                 sees: roll back and repeat the whole transaction, with the reading of the version.
             DatabaseBusy: Another transaction with the same id did not end in time.
-            DatabaseUnavailable: PostgreSQL is away.
+            DatabaseUnavailable: PostgreSQL is unreachable.
         """
         given = {"event_id": event_id, "correlation_id": correlation_id, "causation_id": causation_id}
         ids = {name: event_uuid(one) for name, one in given.items() if one is not None}

@@ -22,7 +22,7 @@ _ROWS_MAX: Final = 1_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Erasure:
-    """What an erasure changed; ``event_erasures`` records the same numbers, except of the outbox."""
+    """Numbers of rows that an erasure changed; ``event_erasures`` has the same ones except *outbox_rows*."""
 
     #: Events, and rows of the outbox, whose payload is ``{"erased": true}`` now.
     events: int = 0
@@ -55,7 +55,7 @@ async def erase(
     Raises:
         ValueError: *aggregate_ids*, *actor* or *reason* is empty.
         RetryTransaction: Another transaction holds one of the rows, and waits for this transaction.
-        DatabaseUnavailable, DatabaseBusy: PostgreSQL is away, or a lock was not granted in time.
+        DatabaseUnavailable, DatabaseBusy: PostgreSQL is unreachable, or a lock was not granted in time.
     """
     ids = sorted({str(one) for one in aggregate_ids})
     if not ids or not actor or not reason:

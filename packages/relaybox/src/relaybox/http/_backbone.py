@@ -50,7 +50,7 @@ _log: Final = structlog.get_logger(__name__)
 class Backbone:
     """The dependencies that routes share: database, commands, notifier, live streams, token verifier.
 
-    Each part connects at its first use, so a process starts while PostgreSQL or Kafka is away.
+    Each part connects at its first use, so a process starts while PostgreSQL or Kafka is unreachable.
     """
 
     def __init__(

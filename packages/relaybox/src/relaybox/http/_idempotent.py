@@ -78,10 +78,12 @@ def policy_of(endpoint: object) -> Policy | None:
 def _marked(endpoint: Callable[..., Awaitable[Any]], policy: Policy) -> Any:
     name = getattr(endpoint, "__qualname__", repr(endpoint))
     if not inspect.iscoroutinefunction(endpoint):
-        raise TypeError(f"{name} must be 'async def' and return a whole response to be idempotent")
+        raise TypeError(
+            f"{name} must be an 'async def' function; its response is stored when it has returned"
+        )
     hints = _hints_of(endpoint)
     if inspect.isclass(hints.get("return")) and issubclass(hints["return"], StreamingResponse):
-        raise TypeError(f"{name} streams its response, which cannot be stored; return a whole one")
+        raise TypeError(f"{name} returns a StreamingResponse, which cannot be stored; return a Response")
     signature = inspect.signature(endpoint)
     own = next((one for one in signature.parameters if _is_request(one, hints.get(one))), None)
 

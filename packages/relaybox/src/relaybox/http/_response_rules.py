@@ -58,7 +58,7 @@ def why_not_storable(headers: Headers, message: Message, *, has_claim: bool) -> 
     """Return why a response whose body *message* is part of cannot be stored (G67); None if it can."""
     is_stream = message.get("more_body", False) and "content-length" not in headers
     if is_stream or message["type"] != "http.response.body":
-        return "streams its response; return a whole one"
+        return "streams its response; return a response that is not streamed"
     if has_claim and headers.get("content-encoding", "identity") != "identity":
         return "compresses its response; add the compressing middleware after IdempotencyMiddleware"
     return None

@@ -139,7 +139,7 @@ async def has_stored_response(
 
     Raises:
         KeyInvalid, KeyMissing: See :mod:`relaybox.idempotency`.
-        DatabaseUnavailable, DatabaseBusy: PostgreSQL is away.
+        DatabaseUnavailable, DatabaseBusy: PostgreSQL is unreachable.
     """
     idempotent, policy = idempotent_request_of(request), policy_of(request.scope.get("endpoint"))
     with idempotent.deciding():

@@ -9,7 +9,7 @@
         ├── RequestInFlight    another request with this key is still running
         ├── KeyReused          the key was used for another request
         ├── ResponseNotKept    executed before; its response was too large to store, or is erased
-        └── StoreUnavailable   Redis, which stores the responses, is away
+        └── StoreUnavailable   Redis, which stores the responses, is unreachable
 """
 
 from collections.abc import Mapping

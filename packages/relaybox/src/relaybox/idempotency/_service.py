@@ -122,7 +122,7 @@ class IdempotencyService:
         The lock is an advisory lock of the transaction: the death of the process releases it at once.
 
         Raises:
-            DatabaseUnavailable: PostgreSQL is away.
+            DatabaseUnavailable: PostgreSQL is unreachable.
         """
         with map_database_errors():
             [row] = await self._db.fetch(QUERIES["lock"], lock_number(self._row_key(key, scope)))
@@ -133,7 +133,7 @@ class IdempotencyService:
 
         Raises:
             RequestInFlight: Another request holds the lock.
-            DatabaseUnavailable: PostgreSQL is away.
+            DatabaseUnavailable: PostgreSQL is unreachable.
         """
         row_key = self._row_key(key, scope)
         with map_database_errors():
@@ -146,7 +146,7 @@ class IdempotencyService:
         """Return the response stored under *key*; None if there is none, or it has expired.
 
         Raises:
-            DatabaseUnavailable: PostgreSQL is away.
+            DatabaseUnavailable: PostgreSQL is unreachable.
         """
         row_key = self._row_key(key, scope)
         with map_database_errors():
@@ -157,7 +157,7 @@ class IdempotencyService:
         """Return the result stored under *key*, with its body as bytes if it has one; None for a new key.
 
         Raises:
-            DatabaseUnavailable: PostgreSQL is away.
+            DatabaseUnavailable: PostgreSQL is unreachable.
         """
         stored = await self.find(key, scope=scope)
         return None if stored is None else stored.document()
@@ -169,7 +169,7 @@ class IdempotencyService:
 
         Raises:
             ValueError: *ttl* is not positive or over a year, or *result* is not JSON.
-            DatabaseUnavailable: PostgreSQL is away.
+            DatabaseUnavailable: PostgreSQL is unreachable.
             DatabaseBusy: Another open transaction is storing a result under this key.
         """
         document, body = split_body(result)
@@ -193,7 +193,7 @@ class IdempotencyService:
         """Delete *key*; False if nothing was stored under it.
 
         Raises:
-            DatabaseUnavailable: PostgreSQL is away.
+            DatabaseUnavailable: PostgreSQL is unreachable.
         """
         with map_database_errors():
             return bool(await self._db.fetch(QUERIES["invalidate"], self._row_key(key, scope)))
@@ -205,7 +205,7 @@ class IdempotencyService:
         bodies.
 
         Raises:
-            DatabaseUnavailable: PostgreSQL is away.
+            DatabaseUnavailable: PostgreSQL is unreachable.
         """
         removed = 0
         with map_database_errors():
@@ -219,7 +219,7 @@ class IdempotencyService:
         """Commit the session.
 
         Raises:
-            DatabaseUnavailable: PostgreSQL is away; the key tells later whether the session committed.
+            DatabaseUnavailable: PostgreSQL is unreachable; the key tells later whether the session committed.
         """
         with map_database_errors():
             await self._session.commit()

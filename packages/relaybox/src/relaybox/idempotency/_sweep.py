@@ -49,7 +49,7 @@ async def sweep(db: Executor, settings: IdempotencySettings) -> SweepResult:
     long as it works, so that requests are hardly delayed.
 
     Raises:
-        DatabaseUnavailable: PostgreSQL is away.
+        DatabaseUnavailable: PostgreSQL is unreachable.
         DatabaseBusy: the server cancelled a statement for its own limits.
     """
     claims = 0

@@ -78,7 +78,7 @@ class DetachedProcess:
             self.kill()
 
     def kill(self) -> None:
-        """SIGKILL the process and its descendants, as a power cut would; return when the process ended."""
+        """Send SIGKILL to the process and its descendants; return when the process has ended."""
         if self.exit_code is None:
             self.signal_tree(signal.SIGSTOP)  # so that no process reacts to the death of another
             for pid in (

@@ -38,7 +38,7 @@ async def retain(db: Executor, *, keep_h: float) -> list[RetentionStep]:
         The steps done, which may be none.
 
     Raises:
-        DatabaseUnavailable: PostgreSQL is away.
+        DatabaseUnavailable: PostgreSQL is unreachable.
         DatabaseBusy: The server cancelled a statement because of its limits.
     """
     steps: list[RetentionStep] = []

@@ -105,7 +105,7 @@ class AtLeastOnce:
         return None
 
     def stuck_lanes(self) -> dict[int, str]:
-        """Return none: lanes share one producer, and the breaker reports its failures."""
+        """Return an empty dict: all lanes share one producer, and its failures open the breaker instead."""
         return {}
 
     def hung(self) -> bool:

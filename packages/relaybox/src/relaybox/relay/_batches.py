@@ -172,7 +172,7 @@ class Delivery(Protocol):
         ...
 
     async def serve_callbacks(self) -> None:
-        """Serve the clients' callbacks while nothing is published."""
+        """Run due callbacks of the Kafka clients while no batch is published."""
         ...
 
     async def close(self) -> None:

@@ -97,11 +97,11 @@ Report = Callable[[KafkaError | None, object], None]
 
 
 class TopicLimits:
-    """``max.message.bytes`` of the topics that exist, asked once per topic and connection.
+    """A cache of ``max.message.bytes`` by topic, read once per topic and connection.
 
-    A topic that does not exist is asked for again each time: it may have been created. :meth:`refresh` asks
-    again for a topic whose limit a record exceeds: the limit may have been raised.
-    Blocking: belongs to the publisher's thread.
+    A topic that does not exist is not cached, because it may be created later. :meth:`refresh` reads the
+    limit of a topic again when a record exceeds it, because the limit may have been raised.
+    The methods block: call them in the publisher's thread.
     """
 
     def __init__(self, admin: AdminClient) -> None:
@@ -109,20 +109,22 @@ class TopicLimits:
         self._bytes_max: dict[str, int] = {}
 
     def cached(self, topics: Iterable[str]) -> Mapping[str, int] | None:
-        """The limits, if all of *topics* are known to exist."""
+        """Return all cached limits if *topics* are among them, else None."""
         return self._bytes_max if self._bytes_max.keys() >= set(topics) else None
 
     def of(self, topics: Iterable[str]) -> Mapping[str, int]:
-        """The limits of all topics known so far; those of *topics* that are missing do not exist.
+        """Return the limits of *topics* and of all cached topics; a topic that is missing does not exist.
 
         Raises:
-            LinkDown: the broker does not answer.
+            LinkDown: No broker responds.
         """
         unknown = sorted(set(topics) - self._bytes_max.keys())
         try:
             configs = topic_configs(self._admin, unknown, _ANSWER_S)
         except TimeoutError as error:
-            raise LinkDown("the broker did not answer what it accepts; check KAFKA_HOST") from error
+            raise LinkDown(
+                "no broker returned the topics' configuration in time; check KAFKA_HOST"
+            ) from error
         for topic, config in configs.items():
             if isinstance(config, KafkaError):
                 self._note_error(topic, config)
@@ -131,10 +133,10 @@ class TopicLimits:
         return self._bytes_max
 
     def refresh(self, topics: Iterable[str]) -> Mapping[str, int]:
-        """Ask again for the limits of *topics*; return the limits of all topics known then.
+        """Read the limits of *topics* again; return the limits of all cached topics.
 
         Raises:
-            LinkDown: the broker does not answer.
+            LinkDown: No broker responds.
         """
         for topic in topics:
             self._bytes_max.pop(topic, None)
@@ -144,7 +146,7 @@ class TopicLimits:
         if error.code() in UNKNOWN_TOPIC:
             return
         if error.code() not in UNAUTHORIZED:
-            raise LinkDown(f"the broker does not say what it accepts: {error.str()}")
+            raise LinkDown(f"the broker does not return the configuration of {topic!r}: {error.str()}")
         _log.warning("the relay may not read a topic's configuration; assuming Kafka's default", topic=topic)
         self._bytes_max[topic] = _LIMIT_BYTES
 
@@ -195,10 +197,10 @@ class BrokerClient:
         self._diagnosis = ConnectionDiagnosis(connection["bootstrap.servers"])
 
     def connect(self) -> None:
-        """Reach a broker and read the limits of topics again.
+        """Connect to a broker and read the limits of topics again.
 
         Raises:
-            LinkDown: none answered in time.
+            LinkDown: No broker responded in time.
         """
         self.close()
         topics = self.check()
@@ -211,7 +213,7 @@ class BrokerClient:
         """Return the names of all topics, from a broker that responds now.
 
         Raises:
-            LinkDown: none answered in time.
+            LinkDown: No broker responded in time.
         """
         try:
             if self._admin is None:
@@ -225,10 +227,10 @@ class BrokerClient:
         return topics
 
     def limits(self, topics: Iterable[str]) -> Mapping[str, int]:
-        """Return ``max.message.bytes`` of those of *topics* that exist, and of others in the cache.
+        """Return ``max.message.bytes`` by topic: of those of *topics* that exist, and of all cached topics.
 
         Raises:
-            LinkDown: the broker does not answer.
+            LinkDown: No broker responds.
         """
         if self._topics is None:
             self.connect()
@@ -236,10 +238,10 @@ class BrokerClient:
         return self._topics.of(topics)
 
     def refresh_limits(self, topics: Iterable[str]) -> Mapping[str, int]:
-        """Return :meth:`limits` after asking the brokers again for those of *topics*.
+        """Read the limits of *topics* from the brokers again; return them with all cached limits.
 
         Raises:
-            LinkDown: the broker does not answer.
+            LinkDown: No broker responds.
         """
         if self._topics is None:
             return self.limits(topics)
@@ -326,7 +328,7 @@ def flush(producer: Producer, give_up_at_s: Callable[[], float]) -> bool:
 
 
 def discard(producer: Producer) -> bool:
-    """Purge unacknowledged records; return whether each of them was reported.
+    """Purge unacknowledged records; return whether each delivery report has arrived.
 
     The producer must not be used again.
     """

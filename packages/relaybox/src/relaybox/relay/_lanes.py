@@ -100,7 +100,7 @@ class Lanes:
         self.split_wanted = False
 
     def usable(self) -> list[Lane]:
-        """Return the lanes to publish from now, lowest first."""
+        """Return the owned lanes from which the relay may publish now, in order of their numbers."""
         now = time.monotonic()
         lanes = [
             lane

@@ -150,14 +150,14 @@ class Recorder:
         self._empty.set()
 
     def add(self, batch: Batch | None, outcome: Outcome) -> None:
-        """Record *outcome* as soon as possible."""
+        """Queue *outcome*, which :meth:`run` records as soon as possible."""
         self._count(batch, outcome)
         self._held.append(_PendingOutcome.of(batch, outcome))
         self._empty.clear()
         self._not_empty.set()
 
     def seqs(self) -> list[int]:
-        """Return the rows whose outcome is not recorded: none of them may be fetched."""
+        """Return ``seq`` of each row with an unrecorded outcome; a fetch must exclude these rows."""
         sent = [seq for held in self._held for seq in held.seqs]
         return [*sent, *(message.seq for held in self._held for message, _ in held.faulty)]
 
@@ -180,11 +180,11 @@ class Recorder:
             await self._empty.wait()
 
     async def wait_until_empty(self) -> None:
-        """Wait until everything is recorded."""
+        """Wait until all queued outcomes are recorded."""
         await self._empty.wait()
 
     async def run(self) -> None:
-        """Record for ever; wait while PostgreSQL is unavailable."""
+        """Record pending outcomes until cancelled; retry while PostgreSQL is unavailable."""
         failures = 0
         while True:
             try:

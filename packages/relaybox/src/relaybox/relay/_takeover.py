@@ -264,7 +264,10 @@ async def _settle(
     reconciler: Reconciler,
     takeover: Takeover,
 ) -> None:
-    """Record what former owners published, by the markers *found*, and open the lanes."""
+    """Mark the rows that former owners published as SENT and open the lanes, or stop lanes that are in doubt.
+
+    *found* has the id of the last batch that Kafka has committed, by the number of the lane.
+    """
     unsettled = {lane for lane in producers if reconciler.is_needed(known[lane.lane], found.get(lane.lane))}
     try:
         await reconciler.settle(connection, unsettled, threads)

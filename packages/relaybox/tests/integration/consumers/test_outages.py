@@ -1,4 +1,4 @@
-"""A consumer while PostgreSQL or Kafka is away."""
+"""A consumer while PostgreSQL or Kafka is unreachable."""
 
 import asyncio
 from contextlib import AsyncExitStack

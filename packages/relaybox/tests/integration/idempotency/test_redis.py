@@ -153,7 +153,7 @@ async def test_who_lost_the_answer_has_kept_the_first_result_all_the_same(
 
 
 async def everything_fails(store: RedisIdempotencyService, match: str) -> None:
-    """Every call says that the store is away, in our words."""
+    """Every call says that the store is unreachable, in our words."""
     calls = [
         store.try_lock("k"),
         store.find("k"),

@@ -1,4 +1,4 @@
-"""A runner while PostgreSQL is away, or does not answer."""
+"""A runner while PostgreSQL is unreachable, or does not answer."""
 
 import asyncio
 

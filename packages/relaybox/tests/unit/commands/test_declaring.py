@@ -133,7 +133,7 @@ def test_two_domains_cannot_share_a_name_or_a_command() -> None:
     database = Database(PostgresSettings())
     for pair, why in (
         ((one, same_name), r"two domains have the name Suite\.Thing"),
-        ((one, same_command), r"Suite\.Other and Suite\.Thing declare Go"),
+        ((one, same_command), r"domains Suite\.Thing and Suite\.Other both declare Go; rename"),
     ):
         with pytest.raises(TypeError, match=why):
             CommandService(database, pair, notifier=Notifier(database), source_service="suite")

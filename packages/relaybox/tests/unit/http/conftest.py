@@ -116,7 +116,7 @@ TABLE = {
 RAISED: dict[str, Callable[[], Exception]] = {
     "taken": lambda: Taken("ann"),
     "tired": lambda: Tired(7),
-    "away": lambda: DatabaseUnavailable("PostgreSQL is away from secret-host"),
+    "away": lambda: DatabaseUnavailable("PostgreSQL is unreachable on secret-host"),
     "busy": lambda: DatabaseBusy("PostgreSQL is busy"),
     "message-too-large": lambda: MessageTooLarge("the event is too large"),
     "undeclared": lambda: TopicUndeclared("a private topic"),

@@ -266,7 +266,7 @@ class _Composer:
     # -------------------------------------------------------------------- texts of the writer
 
     def _requests(self) -> list[str]:
-        """Return all texts of the writer, the most important first."""
+        """Return all texts in which the user describes preferences, in order of priority: feedback first."""
         preferences = self._brief.preferences
         newest_first = [one.feedback for one in reversed(self._brief.feedback)]
         notes = [] if preferences.notes is None else [preferences.notes]

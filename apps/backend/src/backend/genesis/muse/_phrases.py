@@ -45,7 +45,7 @@ class Item(_Entry):
 
 
 class Hero(Item):
-    """The profession and desire of a protagonist; recognised by the role."""
+    """The profession and desire of a protagonist; `role` identifies the entry in a text."""
 
     role: str
     object: str
@@ -58,7 +58,7 @@ class Hero(Item):
 
 
 class Antagonist(Item):
-    """An antagonist of the hero; recognised by the name."""
+    """An antagonist of the hero; `name` identifies the entry in a text."""
 
     name: str
     description: str
@@ -72,7 +72,7 @@ class Antagonist(Item):
 
 
 class World(Item):
-    """Place and time of a story; recognised by the name. `thing` is the noun of titles."""
+    """Place and time of a story; `name` identifies the entry in a text. `thing` is the noun of titles."""
 
     name: str
     where: str
@@ -92,7 +92,7 @@ class World(Item):
 
 
 class Motif(Item):
-    """The theme of a story; recognised by the question."""
+    """The theme of a story; `question` identifies the entry in a text."""
 
     theme: str
     titles: Pair

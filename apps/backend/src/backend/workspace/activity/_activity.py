@@ -109,7 +109,7 @@ def redact_for_reader(event: RecordedEvent, access: Access) -> RecordedEvent:
 
 
 def _visible_parent(parent_id: Any, access: Access) -> Any:
-    """Return *parent_id* for readers of that node, else null; a former parent for the tree's owner alone."""
+    """Return *parent_id* if the reader owns the tree or may read that ancestor; otherwise None."""
     visible = access.role is Role.OWNER or access.may_read_above(parent_id)
     return parent_id if visible else None
 

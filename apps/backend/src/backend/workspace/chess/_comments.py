@@ -114,7 +114,7 @@ def unescape_comment(text: str) -> str:
 def _text(text: str) -> str:
     if _UNSTORABLE.search(text):
         raise AnnotationInvalid(
-            "a text holds a character that cannot be stored (NUL or half a pair); remove it"
+            "a text contains a character that cannot be stored (NUL or an unpaired surrogate); remove it"
         )
     return text.replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n").strip()
 

@@ -152,7 +152,7 @@ class Movetext:
         digits = found[3][1:]
         if not 1 <= len(digits) <= 3 or int(digits) > NAG_MAX:
             raise GameRefused(
-                f"{quoted(found[3])} is not a glyph; they are $0 to $255", found.start(3), self.end
+                f"{quoted(found[3])} is not a numeric annotation glyph ($0 to $255)", found.start(3), self.end
             )
         self.builder.nag(int(digits), found.start(3))
         return True

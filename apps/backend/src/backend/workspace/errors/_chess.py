@@ -65,7 +65,7 @@ class ChessError(RelayboxError):
 
 
 class MoveNotFound(ChessError):
-    """Raised when no move of the chapter has the path (422; 404 from a route whose path names it)."""
+    """Raised when the chapter has no such move: 404 if the path of the URL names the move, else 422."""
 
     error_code = "MOVE_NOT_FOUND"
 

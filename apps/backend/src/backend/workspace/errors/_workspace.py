@@ -109,7 +109,7 @@ class ResourceNotFound(WorkspaceError):
 
 @contextmanager
 def as_resource_not_found(thing: str) -> Generator[None]:
-    """Raise ResourceNotFound for a *thing* whose node is not found, or is hidden from the caller."""
+    """Convert NodeNotFound in the ``with`` block to ResourceNotFound of *thing*."""
     try:
         yield
     except NodeNotFound:
@@ -326,7 +326,7 @@ class TooManyPasswords(WorkspaceError):
 
 
 class DiscussionRefused(WorkspaceError):
-    """Base of the limits of discussions."""
+    """Base of errors for which a discussion is not changed: a rule or a limit is broken (422)."""
 
     error_code = "DISCUSSION_REFUSED"
 
@@ -370,7 +370,7 @@ class ReactionsFull(DiscussionRefused):
 
 
 class TreeRefused(WorkspaceError):
-    """Base of the limits of trees of nodes."""
+    """Base of errors for which a tree of nodes is not changed: a rule or a limit is broken (422)."""
 
     error_code = "TREE_REFUSED"
 

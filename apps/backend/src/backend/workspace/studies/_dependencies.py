@@ -34,7 +34,10 @@ StudyAccess = Annotated[Access, Depends(node_access(node="study_id", kind=NodeKi
 
 
 def begin_study_command(command_type: str) -> Any:
-    """Begin a command on the study in the path, for editors: ``Annotated[CommandTransaction, this]``."""
+    """Return a dependency that begins a command on the study in the path; requires the role editor.
+
+    Use it as ``Annotated[CommandTransaction, begin_study_command(...)]``.
+    """
     return Depends(begin_command(command_type, Role.EDITOR, node="study_id", kind=NodeKind.STUDY))
 
 

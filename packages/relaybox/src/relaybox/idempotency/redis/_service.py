@@ -71,7 +71,7 @@ class RedisIdempotencyService:
         """Lock *key* for at most *lease_s*, without waiting; False if another request holds it.
 
         Raises:
-            StoreUnavailable: Redis is away.
+            StoreUnavailable: Redis is unreachable.
         """
         lock = self._names(key, scope)[1]
         # Noted before the reply of Redis, which may be lost.
@@ -86,7 +86,7 @@ class RedisIdempotencyService:
 
         Raises:
             RequestInFlight: Another request holds the lock.
-            StoreUnavailable: Redis is away.
+            StoreUnavailable: Redis is unreachable.
         """
         if not await self.try_lock(key, scope=scope):
             raise RequestInFlight
@@ -96,7 +96,7 @@ class RedisIdempotencyService:
         """Return the response stored under *key*, with its age by the clock of Redis; None if there is none.
 
         Raises:
-            StoreUnavailable: Redis is away.
+            StoreUnavailable: Redis is unreachable.
         """
         found = await self._run("find", [self._names(key, scope)[0]])
         if found is None:
@@ -115,7 +115,7 @@ class RedisIdempotencyService:
         """Return the result stored under *key*, with its body as bytes if it has one; None for a new key.
 
         Raises:
-            StoreUnavailable: Redis is away.
+            StoreUnavailable: Redis is unreachable.
         """
         stored = await self.find(key, scope=scope)
         return None if stored is None else stored.document()
@@ -130,7 +130,7 @@ class RedisIdempotencyService:
 
         Raises:
             ValueError: *ttl* is not positive or over a year, or *result* is not JSON.
-            StoreUnavailable: Redis is away; the key tells later whether the result was stored.
+            StoreUnavailable: Redis is unreachable; the key tells later whether the result was stored.
         """
         document, body = split_body(result)
         ttl_us = math.ceil(ttl_seconds(ttl, self._settings) * 1_000_000)
@@ -144,7 +144,7 @@ class RedisIdempotencyService:
 
         Raises:
             RequestInFlight: Another request has stored a response under the key.
-            StoreUnavailable: Redis is away.
+            StoreUnavailable: Redis is unreachable.
         """
         result = stored_result(response, claim)
         if not await self.cache_idempotency_result(claim.key, result, claim.ttl_s, scope=claim.scope):
@@ -154,7 +154,7 @@ class RedisIdempotencyService:
         """Delete *key*; False if nothing was stored under it.
 
         Raises:
-            StoreUnavailable: Redis is away.
+            StoreUnavailable: Redis is unreachable.
         """
         with map_redis_errors():
             return bool(await self._client.delete(self._names(key, scope)[0]))
@@ -167,14 +167,14 @@ class RedisIdempotencyService:
         """Release the lock; a stored result was visible before.
 
         Raises:
-            StoreUnavailable: Redis is away; the lock ends with its lease.
+            StoreUnavailable: Redis is unreachable; the lock ends with its lease.
         """
         for lock in tuple(self._locks):
             await self._run("release", [lock], self._token)
             self._locks.discard(lock)
 
     async def release(self) -> None:
-        """Release the lock; a stored result stays. If Redis is away, the lock ends with its lease."""
+        """Release the lock; a stored result stays. If Redis is unreachable, the lock ends with its lease."""
         try:
             await self.commit()
         except StoreUnavailable as error:
@@ -185,6 +185,6 @@ class RedisIdempotencyService:
             return await self._client.register_script(_SCRIPTS[script])(names, values)
 
     def _names(self, key: str, scope: str) -> tuple[str, str]:
-        """Return the names of response and lock; the braces keep both on one node of a cluster."""
+        """Return the Redis keys of response and lock; the hash tag puts both into the same cluster slot."""
         answer = f"{self._prefix}:{{{stored_key(scope, key, self._settings.secret)}}}"
         return answer, f"{answer}:lock"

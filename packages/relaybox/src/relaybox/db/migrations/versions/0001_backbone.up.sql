@@ -77,7 +77,7 @@ CREATE TABLE async_tasks (
     created_at TIMESTAMPTZ NOT NULL DEFAULT now(),
     updated_at TIMESTAMPTZ NOT NULL DEFAULT now(),
     CONSTRAINT async_tasks_progress_check CHECK (progress BETWEEN 0 AND 100),
-    -- A running task, and no other, is held by somebody until some time.
+    -- A RUNNING task, and no other, has a lease.
     CONSTRAINT async_tasks_lease_check
         CHECK ((status = 'RUNNING') = (lease_until IS NOT NULL) AND (lease_until IS NULL) = (lease_token IS NULL))
 );
@@ -168,7 +168,7 @@ $$;
 -- PENDING and FAILED ones are moved on first. Says what was done: 'closed', 'emptied', 'sealed' or 'moved' (call
 -- again), 'busy' (call again in a while), or null: nothing is due, or another session is at it.
 -- A function, so that its locks are held for one statement and not for the life of a client, which may be frozen;
--- and so that services, who own no table, can empty a slot without the right to TRUNCATE one.
+-- and so that services, which own no table, can truncate a slot without the right TRUNCATE.
 CREATE FUNCTION relaybox_retain_outbox(keep INTERVAL) RETURNS TEXT LANGUAGE plpgsql SECURITY DEFINER
     SET lock_timeout = '100ms' SET enable_seqscan = off AS $$
 DECLARE
@@ -213,7 +213,7 @@ BEGIN
             FROM (SELECT FROM event_outbox WHERE slot = old.slot AND status = 'PENDING' LIMIT 1000) AS pending;
         -- A backlog drains by itself; only what still waits after *keep*, behind a FAILED row, is worth its moving.
         CONTINUE WHEN waiting = 1000 AND old.closed_at > now_at - keep;
-        -- While somebody holds an old snapshot, every look at the slot is slow; not under a lock, then.
+        -- While a session holds an old snapshot, each query of the slot is slow; do not run it under a lock then.
         IF clock_timestamp() > now_at + interval '0.2 s' THEN
             RETURN 'busy';
         END IF;
@@ -249,10 +249,10 @@ CREATE TABLE relay_lanes (
     hash_min INT NOT NULL,
     hash_max INT NOT NULL,
     owner TEXT,
-    -- Rises whenever somebody takes the lane: whoever holds an older one has lost it.
+    -- Fencing token: increases when a relay takes the lane over; a relay with a lower epoch has lost the lane.
     epoch BIGINT NOT NULL DEFAULT 0,
     lease_until TIMESTAMPTZ,
-    -- Why nobody publishes from it, for operators: Kafka and this database disagree about what was published.
+    -- For operators, why no relay publishes from the lane: Kafka and this database contradict each other.
     fault TEXT,
     -- The marker in Kafka that an operator has accepted although relay_batches does not know it.
     accepted_marker UUID,
@@ -265,8 +265,8 @@ INSERT INTO relay_lanes (lane, hash_min, hash_max)
     SELECT lane, -2147483648 + lane * 536870912::bigint, -2147483649 + (lane + 1) * 536870912::bigint
     FROM generate_series(0, 7) AS lane;
 
--- Which rows a lane's Kafka transactions held: written before each, so that whoever takes the lane over can compare
--- with the marker in Kafka and know whether it was published. Only inserted and deleted, never updated: a row that
+-- The rows of each Kafka transaction of a lane, written before it: the next owner of the lane compares them with the
+-- marker in Kafka to decide whether the transaction was committed. Only inserted and deleted, never updated: a row that
 -- is rewritten for every batch would grow a chain of dead versions while an old snapshot is held.
 CREATE TABLE relay_batches (
     number BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

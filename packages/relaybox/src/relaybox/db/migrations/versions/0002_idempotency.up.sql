@@ -35,7 +35,7 @@ CREATE TABLE idempotency_bodies (
     key TEXT COLLATE "C" NOT NULL,
     slot INT NOT NULL DEFAULT coalesce(pg_sequence_last_value('idempotency_turn'), 0),
     body BYTEA NOT NULL,
-    -- That of its claim, to the microsecond: a body whose claim was used again is nobody's.
+    -- Equal to expires_at of the claim, to the microsecond: a body with another time belongs to an earlier claim.
     expires_at TIMESTAMPTZ NOT NULL,
     PRIMARY KEY (key, slot)
 ) PARTITION BY LIST (slot);
@@ -52,10 +52,11 @@ CREATE TABLE idempotency_slots (
 );
 INSERT INTO idempotency_slots DEFAULT VALUES;
 
--- One step of forgetting bodies (G70): the open slot is closed when it has been open for *span* and holds anything, if
--- another one is empty; a closed slot is emptied whole when its last body has expired. Says what was done: 'closed',
--- 'emptied' (call again), 'busy' (somebody reads there: call again in a while), or null: nothing is due.
--- A function, so that services, who own no table, can empty a slot. It waits for no lock, so that nobody waits behind it.
+-- One step of the removal of bodies (G70): close the open slot when it has been open for *span* and has rows, if
+-- another slot is empty; truncate a closed slot when its last body has expired. Return what was done: 'closed',
+-- 'emptied' (call again), 'busy' (a query reads the slot: call again later), or null: nothing is due.
+-- A function, so that services, which own no table, can truncate a slot. It does not wait for a lock, because other
+-- sessions would then wait behind it.
 CREATE FUNCTION relaybox_retain_bodies(span INTERVAL) RETURNS TEXT LANGUAGE plpgsql SECURITY DEFINER
     SET enable_seqscan = off AS $$
 DECLARE

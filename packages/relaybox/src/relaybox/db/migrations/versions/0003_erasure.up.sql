@@ -1,4 +1,4 @@
--- What was erased, for whom and why. Services may read it, no more: relaybox_erase writes it.
+-- What was erased, the actor and the reason. Services may only read it; relaybox_erase writes it.
 CREATE TABLE event_erasures (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     aggregate_type TEXT NOT NULL,
@@ -8,7 +8,7 @@ CREATE TABLE event_erasures (
     erased_at TIMESTAMPTZ NOT NULL DEFAULT now(),
     -- The transaction that may change events because of this row: the one that wrote it.
     transaction_id XID8 NOT NULL DEFAULT pg_current_xact_id(),
-    -- How many of each lost their content.
+    -- Numbers of rows with erased content, by table.
     events INT NOT NULL DEFAULT 0,
     commands INT NOT NULL DEFAULT 0,
     tasks INT NOT NULL DEFAULT 0,
@@ -22,20 +22,20 @@ CREATE INDEX idx_event_erasures_at ON event_erasures (erased_at);
 -- would cost every mark a page of an index as large as the table; here each mark writes to the end (1.1 us and 66 bytes
 -- of WAL more).
 CREATE INDEX idx_event_outbox_sent ON event_outbox (created_at) WHERE status = 'SENT';
--- Answers that know their targets; of the others the condition is all there is to pay. Without a list of pending
--- entries, which each search would go through.
+-- Stored responses with registered targets; a response without targets costs only the test of the condition. Without
+-- fastupdate, because each search would scan the list of pending entries.
 CREATE INDEX idx_idempotency_cache_targets ON idempotency_cache USING gin ((result -> 'targets'))
     WITH (fastupdate = off) WHERE result ? 'targets';
 
--- Of an event's metadata what says who and when, and what the message is made of; the rest may be content.
+-- The metadata that an erased event keeps: actor, service, command and time; other metadata may be content.
 CREATE FUNCTION relaybox_kept_metadata(metadata JSONB) RETURNS JSONB LANGUAGE sql STABLE AS $$
     SELECT jsonb_strip_nulls(jsonb_build_object('user_id', metadata -> 'user_id',
         'source_service', metadata -> 'source_service', 'command_id', metadata -> 'command_id',
         'timestamp', metadata -> 'timestamp'))
 $$;
 
--- Append-only (G07), but for one change: an event may lose its content in the transaction that has put an erasure on
--- record. No setting stands for that record, because anybody can make a setting.
+-- Append-only (G07) with one exception: the content of an event may be erased in the transaction that has inserted a
+-- row into event_erasures. A session setting could not replace that row, because every role can change settings.
 CREATE OR REPLACE FUNCTION refuse_change_of_events() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     erased RECORD;
@@ -54,10 +54,10 @@ BEGIN
 END
 $$;
 
--- Erase what was said about some aggregates, in every table of the backbone but the outbox; that it was said, when, by
--- whom and about what stays. The caller holds the locks that writers of these aggregates take: what commits while this
--- runs stays. The one exception to G07, and on record. Rows of the outbox come after everything else, as relays wait for
--- them: see the next two functions.
+-- Erase the content of the rows about these aggregates in every table of the backbone except the outbox; type, time,
+-- actor and aggregate of each event stay. The caller holds the locks that writers of these aggregates take: rows that
+-- another transaction commits during this call are not erased. The only exception to G07, recorded in event_erasures.
+-- The rows of the outbox are erased last, because relays wait for their locks: see the next two functions.
 CREATE FUNCTION relaybox_erase(aggregate_type TEXT, aggregate_ids TEXT[], actor TEXT, reason TEXT)
     RETURNS event_erasures LANGUAGE plpgsql SECURITY DEFINER SET enable_seqscan = off AS $$
 #variable_conflict use_column
@@ -73,7 +73,7 @@ BEGIN
     INSERT INTO event_erasures (aggregate_type, aggregate_ids, actor, reason)
         VALUES (relaybox_erase.aggregate_type, relaybox_erase.aggregate_ids, relaybox_erase.actor, relaybox_erase.reason)
         RETURNING * INTO erasure;
-    -- Those of commands, tasks and snapshots are UUIDs, those of events any text.
+    -- Ids of aggregates are UUIDs in commands, tasks and snapshots, and any text in events.
     uuids := ARRAY(SELECT id::uuid FROM unnest(erasure.aggregate_ids) AS id
                    WHERE id ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$');
 
@@ -102,8 +102,8 @@ BEGIN
         WHERE snapshot.id = ANY (uuids) AND snapshot.aggregate_type = erasure.aggregate_type;
     GET DIAGNOSTICS erasure.snapshots = ROW_COUNT;
 
-    -- A tombstone: the key stays used, so that nothing runs again, and there is nothing to give. One search for each
-    -- id: the index compares every row it finds with everything a search is for (10,000 ids: a minute instead of 1 s).
+    -- A tombstone: the key stays used, so that the request is not executed again. One search for each id, because the
+    -- index compares each row found with every id of a search (10,000 ids: a minute instead of 1 s).
     keys := ARRAY(
         SELECT kept.key FROM unnest(erasure.aggregate_ids) AS target (id)
         JOIN idempotency_cache AS kept ON kept.result ? 'targets' AND kept.result -> 'targets' ? target.id);
@@ -120,9 +120,9 @@ BEGIN
 END
 $$;
 
--- Rows of the outbox about aggregates whose events have been erased; it locks none. A row may come twice: first those that
--- wait, by the small indexes of their states; what relays have published meanwhile is in the snapshot of one of the two
--- statements. Of SENT rows those of erased events.
+-- Return the outbox rows of aggregates with erased events, without locks. The first statement reads PENDING and FAILED
+-- rows by their small indexes, the second the SENT rows of erased events. A row that a relay marks SENT between both is
+-- in one of the two snapshots, or in both: it may be returned twice.
 CREATE FUNCTION relaybox_rows_to_erase(aggregate_type TEXT, aggregate_ids TEXT[])
     RETURNS TABLE (slot INT, seq BIGINT) LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
@@ -149,15 +149,16 @@ BEGIN
 END
 $$;
 
--- Erase what some rows of the outbox say, whatever became of them; how many said something. Locked in the order in which
--- relays mark them: two that lock in another order would wait for each other. So who erases in pieces sorts them first.
+-- Erase the content of outbox rows of any status; return how many had content. The rows are locked in the order in which
+-- relays mark them, because another order would cause deadlocks. A caller that erases in several calls must sort the
+-- rows by slot and seq first.
 CREATE FUNCTION relaybox_erase_rows(seqs BIGINT[]) RETURNS INT LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     content CONSTANT JSONB := '{"erased": true}';
     erased INT;
 BEGIN
     PERFORM FROM event_outbox WHERE seq = ANY (seqs) ORDER BY slot, seq FOR NO KEY UPDATE;
-    -- The target may be a person, and domain_events does not have it.
+    -- target_id may identify a person, and domain_events does not contain it.
     UPDATE event_outbox AS o SET payload = o.payload || jsonb_build_object('payload', content,
             'metadata', relaybox_kept_metadata(o.payload -> 'metadata'), 'target_id', NULL)
         WHERE o.seq = ANY (seqs) AND o.payload -> 'payload' IS DISTINCT FROM content;
@@ -166,7 +167,8 @@ BEGIN
 END
 $$;
 
--- The temporary tables of who calls relaybox_erase must not stand in for ours; nor must one stand for the record that the trigger asks for.
+-- A temporary table of the caller must replace neither the tables that relaybox_erase changes nor event_erasures in the
+-- trigger.
 DO $$
 BEGIN
     EXECUTE format('ALTER FUNCTION relaybox_erase(TEXT, TEXT[], TEXT, TEXT) SET search_path = %I, pg_temp',

@@ -1,5 +1,5 @@
 ALTER TABLE async_tasks
-    -- Whom the task is for. Null: the task is claimed by its age alone.
+    -- The user or tenant of the task. Null: the task is claimed by its age alone.
     ADD COLUMN fairness_key TEXT,
     -- Open tasks are claimed in this order: the time of creation, or one hour after the last open task of the same key.
     -- Null: the time of creation.

@@ -1,4 +1,4 @@
-"""A partition that takes no writes holds back its own keys only."""
+"""Columns with which an unavailable partition blocks only its own keys."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ down_revision = "0008_histories"
 
 
 def upgrade() -> None:
-    """Number the producers of a lane, and keep what troubles a relay."""
+    """Add the number of a lane's producer, and the reasons why a relay publishes only some rows."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".up.sql"))
 
 
 def downgrade() -> None:
-    """Drop both columns."""
+    """Drop the columns ``relay_members.troubles`` and ``relay_lanes.producer_number``."""
     run_sql_file(op.get_bind(), Path(__file__).with_suffix(".down.sql"))
