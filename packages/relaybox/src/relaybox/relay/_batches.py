@@ -191,7 +191,7 @@ class InFlightBatch:
 
 
 class InFlightBatches:
-    """Batches that were started and not collected yet."""
+    """Batches that were started and not collected yet; a finished one counts until it is collected."""
 
     def __init__(self) -> None:
         self._batches: list[InFlightBatch] = []

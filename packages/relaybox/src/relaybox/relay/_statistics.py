@@ -110,6 +110,7 @@ class Statistics:
     lanes: tuple[int, ...]
     #: Live relays, including this one.
     members: int
+    #: Rows of batches in flight.
     in_flight: int
     backlog: Backlog
     breaker: BreakerState

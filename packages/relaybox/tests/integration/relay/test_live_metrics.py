@@ -40,11 +40,11 @@ async def aged(database: Database, key: str, seconds: int) -> None:
         )
 
 
-async def test_an_empty_outbox_has_lanes_and_nothing_that_waits(database: Database) -> None:
+async def test_backlog_of_an_empty_outbox_has_only_lanes(database: Database) -> None:
     assert await measured(database) == Backlog(lanes=8)
 
 
-async def test_what_waits_is_counted_by_state_and_by_whose_fault_it_is(database: Database) -> None:
+async def test_backlog_counts_waiting_rows_by_state_and_fault(database: Database) -> None:
     await put_events(database, "domain-events", ["a", "b", "c"], count=3)
     await put_events(database, "domain-events", ["d", "e", "skipped"])
     async with database.connection() as connection:
@@ -61,7 +61,7 @@ async def test_what_waits_is_counted_by_state_and_by_whose_fault_it_is(database:
     assert (found.lanes, found.lanes_faulty) == (8, 1)
 
 
-async def test_a_row_behind_a_failed_one_is_old_but_not_due(database: Database) -> None:
+async def test_row_behind_a_failed_one_is_old_but_not_due(database: Database) -> None:
     await put_events(database, "domain-events", ["blocked"], count=2)
     async with database.connection() as connection:
         await connection.fetch(_FAIL, ["blocked"], [1], "row", False)
@@ -77,7 +77,7 @@ async def test_a_row_behind_a_failed_one_is_old_but_not_due(database: Database) 
     assert 59 < found.oldest_due_s < 3_600
 
 
-async def test_a_relay_tells_what_it_published_and_what_it_gave_up(
+async def test_statistics_count_published_and_failed_rows(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     await put_events(database, "no-such-topic", ["bad"])
@@ -106,7 +106,7 @@ async def test_a_relay_tells_what_it_published_and_what_it_gave_up(
 
 
 @pytest.mark.guarantee("G28")
-async def test_rows_that_no_notification_told_of_are_counted(
+async def test_statistics_count_rows_found_by_polls_alone(
     database: Database, kafka_settings: KafkaSettings, topic: str
 ) -> None:
     signals = SignalRecorder()
