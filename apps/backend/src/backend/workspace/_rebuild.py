@@ -46,7 +46,7 @@ class NodeProjection(Projection[NodeState, NodeState]):
     no_rows = NodeState()
 
     def apply(self, state: NodeState | None, event: RecordedEvent, *, erased: bool) -> NodeState:
-        """Return the rows after *event*; none once the node was purged, whatever its events were."""
+        """Return the rows after *event*; a purged node has no rows."""
         if erased or state is None:
             state = NodeState()
         if not erased:
@@ -88,7 +88,7 @@ class NodeProjection(Projection[NodeState, NodeState]):
         return states
 
     async def write(self, executor: Executor, changes: Sequence[RowChange[NodeState]]) -> None:
-        """Write the rows that differ and delete those that no event made."""
+        """Write the rows that differ, and delete rows that no event created."""
         written: Rows = {}
         deleted: Rows = {}
         for change in changes:

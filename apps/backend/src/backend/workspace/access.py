@@ -29,7 +29,7 @@ class Ancestor:
     parent_id: UUID | None
     owner_id: str
     title: str
-    #: None: inherited from the nearest ancestor that has a visibility.
+    #: The visibility of the node; None: inherited from the nearest ancestor that has a visibility.
     visibility: Visibility | None
     trashed: bool
     trashed_by: str | None
@@ -49,7 +49,7 @@ class Access:
     chain: tuple[Ancestor, ...]
     #: The requester; None without a token.
     subject: str | None
-    #: None: the requester may not read the node.
+    #: The role on the node; None if the requester may not read the node.
     role: Role | None
     visibility: Visibility
 

@@ -82,8 +82,8 @@ _SUMMARIES: Final[Mapping[WorkspaceEvent, str]] = {
     WorkspaceEvent.DISCUSSION_REACTION_ADDED: "reacted with {emoji}",
     WorkspaceEvent.DISCUSSION_REACTION_REMOVED: "took {emoji} back",
     WorkspaceEvent.ACL_SHARED: "shared it",
-    WorkspaceEvent.ACL_REVOKED: "stopped sharing it with somebody",
-    WorkspaceEvent.ACL_ROLE_CHANGED: "changed somebody's role",
+    WorkspaceEvent.ACL_REVOKED: "stopped sharing it with a user",
+    WorkspaceEvent.ACL_ROLE_CHANGED: "changed the role of a user",
     WorkspaceEvent.ACL_LINK_CREATED: "made a link to it",
     WorkspaceEvent.ACL_LINK_REVOKED: "revoked a link to it",
 }

@@ -56,8 +56,8 @@ activity_router = APIRouter()
 
 @activity_router.get(
     "/nodes/{node_id}/activity",
-    summary="What has happened to a node, newest first",
-    description="To the node itself, its chapters, discussions and grants; not to what is below it.",
+    summary="List the events of a node, newest first",
+    description="Events of the node itself, its chapters, discussions and grants; not of the nodes below it.",
     responses=documented_errors(*READ_ERRORS, ValidationFailed),
 )
 async def activity(
@@ -79,8 +79,8 @@ async def activity(
 @activity_router.post(
     "/nodes/{node_id}/stream-ticket",
     status_code=201,
-    summary="A ticket for a node's live stream",
-    description="For browsers, whose EventSource cannot send a token: single use, 60 seconds.",
+    summary="Create a ticket for a node's live stream",
+    description="For browsers, whose EventSource cannot send a token. The ticket is valid once, for 60 s.",
     responses=documented_errors(*READ_ERRORS),
 )
 async def stream_ticket(
@@ -89,7 +89,7 @@ async def stream_ticket(
     node_id = await known_node_id(request, requester)
     if requester.subject is None:
         raise TokenMissing
-    # A ticket contains the user only, so access by a share link does not count.
+    # A ticket contains only the user, so access by a share link is not considered.
     access = await dependencies.access(node_id, Requester(subject=requester.subject))
     access.require(Role.VIEWER)
     return await issue_ticket(dependencies.database, node_id, requester.subject)
@@ -110,9 +110,9 @@ async def _stream_requester(
 
 @activity_router.get(
     "/nodes/{node_id}/events",
-    summary="What happens to a node, live",
-    description="Server-Sent Events; `id` is the version of the node's stream, resume with "
-    "`Last-Event-ID`. Ends when you may not read the node any more.",
+    summary="Stream the events of a node",
+    description="Server-Sent Events; `id` is the version of the node's stream; resume with "
+    "`Last-Event-ID`. The stream ends when you may no longer read the node.",
     response_class=Response,
     responses={**STREAM_RESPONSE, **documented_errors(*READ_ERRORS, ValidationFailed)},
 )

@@ -47,7 +47,7 @@ def add_move(tree: MoveTree, headers: Mapping[str, str], path: str, move: str) -
         MoveNotFound: No move has the path.
         MoveIllegal: The rules forbid the move.
         MoveExists: The move exists already.
-        VariationsFull: The move before it has `VARIATIONS_MAX` variations.
+        VariationsFull: The move before the new one has `VARIATIONS_MAX` variations.
         MovesFull: The tree has `MOVES_MAX` moves.
         PositionInvalid: The headers contain no legal position.
     """

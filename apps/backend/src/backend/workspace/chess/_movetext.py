@@ -182,7 +182,7 @@ class Movetext:
             return False
         line_end = self._text.rfind("\n", 0, at)
         if not _TAG.match(self._text, at) or self._text[line_end:at].strip():
-            raise GameRefused("a bracket stands among the moves", at, self.end)
+            raise GameRefused("a bracket is not allowed among the moves", at, self.end)
         self.end = line_end
         return False
 
@@ -195,7 +195,9 @@ class Movetext:
         return False
 
     def _other(self, found: re.Match[str]) -> bool:
-        raise GameRefused(f"{quoted(found[_OTHER])} stands among the moves", found.start(_OTHER), self.end)
+        raise GameRefused(
+            f"{quoted(found[_OTHER])} is not allowed among the moves", found.start(_OTHER), self.end
+        )
 
 
 def _reason(word: str, place: str, error: ValueError) -> str:

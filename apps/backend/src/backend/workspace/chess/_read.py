@@ -41,7 +41,8 @@ class ReadGame:
     line: int
     #: The title of its chapter, at most 200 characters.
     title: str
-    #: The seven tag roster first, then the others as they stand; values at most 1,000 characters, at most 64.
+    #: The seven tag roster first, then the others in the order of the file; at most 64, with
+    #: values of at most 1,000 characters.
     headers: dict[str, str]
     tree: MoveTree
     #: The differences between the file and the chapter, in the order of the file.

@@ -32,9 +32,9 @@ def write_game(
     headers and the same tree. *path* is the first move of a clip.
 
     Raises:
-        ClipPathMissing: a clip without *path*.
-        MoveNotFound: no move has the path.
-        PositionInvalid: the headers name no position.
+        ClipPathMissing: A clip is requested without *path*.
+        MoveNotFound: No move has the path.
+        PositionInvalid: The headers contain no legal position.
     """
     match mode:
         case ExportMode.FULL:
@@ -57,8 +57,8 @@ def write_file(chapters: Iterable[ChapterContent], *, mode: ExportMode = ExportM
     A title that does not follow from the headers is written as the tag ``ChapterName``.
 
     Raises:
-        ClipPathMissing: a clip is of one chapter; see :func:`write_game`.
-        PositionInvalid: the headers of a chapter name no position.
+        ClipPathMissing: See :func:`write_game`; a clip is part of one chapter.
+        PositionInvalid: The headers of a chapter contain no legal position.
     """
     return "\n".join(write_game(_titled(one), one.tree, mode=mode) for one in chapters)
 

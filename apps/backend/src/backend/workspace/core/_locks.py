@@ -41,7 +41,7 @@ async def lock_node(tx: CommandTransaction, node_id: UUID, needed: Role) -> Acce
     """Lock a live node whose own rows the command changes, and require the role *needed*.
 
     Raises:
-        NodeNotFound, RoleMissing: see :meth:`Access.require`.
+        NodeNotFound, RoleMissing: See :meth:`Access.require`.
     """
     await lock_nodes(tx, node_id)
     access = await tx.access(node_id)
@@ -55,8 +55,8 @@ async def lock_parent(tx: CommandTransaction, parent_id: UUID, needed: Role) -> 
     The lock of its row serialises the titles and positions of its children.
 
     Raises:
-        NodeNotFound, RoleMissing: see :meth:`Access.require`.
-        RetryTransaction: nodes were moved during each of ten attempts.
+        NodeNotFound, RoleMissing: See :meth:`Access.require`.
+        RetryTransaction: Nodes were moved during each of ten attempts.
     """
     access = await lock_in_place(tx, parent_id)
     access.require(needed)

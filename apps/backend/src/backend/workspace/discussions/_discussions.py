@@ -71,10 +71,10 @@ async def lock_thread(tx: CommandTransaction, thread_id: UUID) -> LockedThread:
 
 
 def require_author_or(needed: Role, access: Access, author_id: str) -> None:
-    """Require the author, or the role *needed*.
+    """Require that the sender is the author, or has the role *needed*.
 
     Raises:
-        RoleMissing: The sender is neither.
+        RoleMissing: The sender is not the author and has a lower role.
     """
     if access.subject != author_id and not access.may(needed):
         raise RoleMissing(needed)
@@ -84,7 +84,8 @@ async def create_thread(tx: CommandTransaction, request: CreateThread) -> Worksp
     """Create a thread.
 
     Raises:
-        NodeNotFound, RoleMissing: The sender is not a commenter of the node.
+        NodeNotFound: The node does not exist, or is hidden from the sender.
+        RoleMissing: The sender is not a commenter of the node.
         ResourceNotFound: The node has no such chapter.
         MoveNotFound: The chapter has no such move.
     """

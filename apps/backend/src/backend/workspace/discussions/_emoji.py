@@ -13,7 +13,7 @@ _BASE: Final = (
     "[\u00a9\u00ae\u203c\u2049\u2122\u2139\u2190-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff]"
 )
 _SKIN: Final = "[\U0001f3fb-\U0001f3ff]"
-#: Two of them are a flag; one alone is not an emoji.
+#: Letters of regions: two of them are a flag; one alone is not an emoji.
 _LETTER: Final = "[\U0001f1e6-\U0001f1ff]"
 _KEYCAP: Final = "[0-9#*]\ufe0f?\u20e3"
 #: A picture, then a variation selector or a skin tone, then the letters of a region's flag.
@@ -25,7 +25,7 @@ def parse_emoji(text: str) -> str:
     """Return *text* if it is one emoji.
 
     Raises:
-        EmojiInvalid: It is not, or is longer than 40 bytes.
+        EmojiInvalid: *text* is not one emoji, or is longer than 40 bytes.
     """
     if len(text.encode("utf-8", "replace")) > _BYTES_MAX or not _EMOJI.fullmatch(text):
         raise EmojiInvalid

@@ -60,12 +60,12 @@ async def add_reply(tx: CommandTransaction, thread_id: UUID, request: CreateRepl
 async def edit_reply(
     tx: CommandTransaction, reply_id: UUID, request: UpdateReply, match: IfMatch
 ) -> WorkspaceReply:
-    """Change the body of a reply; the former one stays in its history.
+    """Change the body of a reply; the former body stays in its history.
 
     Raises:
         ResourceNotFound: The reply does not exist, or is hidden from the sender.
         RoleMissing: The sender is neither its author nor an admin.
-        VersionStale: The reply has another version.
+        VersionStale: The reply does not have the version that *match* requires.
     """
     access, reply, _ = await _lock(tx, reply_id)
     require_author_or(Role.ADMIN, access, reply.author_id)
@@ -78,7 +78,7 @@ async def edit_reply(
 
 
 async def delete_reply(tx: CommandTransaction, reply_id: UUID) -> None:
-    """Delete a reply; one with replies keeps an empty row until the last of them is deleted.
+    """Delete a reply. A reply with replies keeps an empty row until the last of them is deleted.
 
     Raises:
         ResourceNotFound: The reply does not exist, or is hidden from the sender.
@@ -97,7 +97,7 @@ async def delete_reply(tx: CommandTransaction, reply_id: UUID) -> None:
 
 
 async def add_reaction(tx: CommandTransaction, reply_id: UUID, emoji: str) -> None:
-    """Add a reaction of the sender to a reply; a second one with the same emoji changes nothing.
+    """Add a reaction of the sender to a reply; a second reaction with the same emoji changes nothing.
 
     Raises:
         ResourceNotFound: The reply does not exist, or is hidden from the sender.

@@ -78,7 +78,7 @@ async def create(
 
 @reply_router.patch(
     "/replies/{reply_id}",
-    summary="Say it better; what was said before stays in the history",
+    summary="Edit a reply; earlier bodies stay in its history",
     openapi_extra=json_body(UpdateReply),
     responses={200: {"model": ReplyView}, **documented_errors(*RESOURCE_WRITE_ERRORS, *MATCH_ERRORS)},
 )
@@ -93,7 +93,7 @@ async def update(
 @reply_router.delete(
     "/replies/{reply_id}",
     status_code=204,
-    summary="Delete a reply; answers to it stay",
+    summary="Delete a reply; replies to it stay",
     responses=documented_errors(*RESOURCE_WRITE_ERRORS),
 )
 async def delete(request: Request, tx: Annotated[CommandTransaction, _begin("DeleteReply")]) -> Response:
@@ -103,7 +103,7 @@ async def delete(request: Request, tx: Annotated[CommandTransaction, _begin("Del
 
 @reply_router.get(
     "/replies/{reply_id}/history",
-    summary="What a reply said before",
+    summary="Read the earlier bodies of a reply",
     responses={200: {"model": ReplyHistory}, **documented_errors(*RESOURCE_READ_ERRORS)},
     dependencies=[Depends(node_access(node=_reply_node, resource="reply"))],
 )
@@ -120,7 +120,7 @@ async def history(request: Request, dependencies: Dependencies) -> Response:
 @reply_router.put(
     "/replies/{reply_id}/reactions/{emoji}",
     status_code=204,
-    summary="React to a reply",
+    summary="Add a reaction to a reply",
     responses=documented_errors(*RESOURCE_WRITE_ERRORS, EmojiInvalid, ReactionsFull),
 )
 async def react(
@@ -133,7 +133,7 @@ async def react(
 @reply_router.delete(
     "/replies/{reply_id}/reactions/{emoji}",
     status_code=204,
-    summary="Take a reaction back",
+    summary="Remove your reaction from a reply",
     responses=documented_errors(*RESOURCE_WRITE_ERRORS, EmojiInvalid),
 )
 async def unreact(

@@ -67,7 +67,7 @@ async def _target(request: Request) -> UUID:
 @discussion_router.post(
     "/discussions",
     status_code=201,
-    summary="Begin a discussion on a node, a chapter or a move",
+    summary="Create a discussion on a node, a chapter or a move",
     openapi_extra=json_body(CreateThread),
     responses={
         201: {"model": ThreadView},
@@ -85,8 +85,9 @@ async def create(
 
 @discussion_router.get(
     "/discussions",
-    summary="The discussions on a node, or on one of its chapters",
-    description="Of a node also those on its chapters and moves. Pinned ones first, then the newest.",
+    summary="List the discussions on a node, or on one of its chapters",
+    description="For a node, the list includes the discussions on its chapters and moves. Pinned discussions"
+    " are first, then the newest.",
     responses=documented_errors(*READ_ERRORS, ValidationFailed),
 )
 async def threads(
@@ -109,7 +110,7 @@ async def threads(
 
 @discussion_router.get(
     "/discussions/{thread_id}",
-    summary="A discussion with its replies",
+    summary="Read a discussion with its replies",
     responses={200: {"model": ThreadDetail}, **documented_errors(*RESOURCE_READ_ERRORS)},
     dependencies=[Depends(node_access(node=_thread_node, resource="thread"))],
 )
@@ -127,8 +128,8 @@ async def get(request: Request, dependencies: Dependencies) -> Response:
 
 @discussion_router.patch(
     "/discussions/{thread_id}",
-    summary="Change a discussion, resolve it, pin it",
-    description="kind, title and body are the author's; resolved and pinned are an editor's.",
+    summary="Change, resolve or pin a discussion",
+    description="The author may change kind, title and body; an editor may change resolved and pinned.",
     openapi_extra=json_body(UpdateThread),
     responses={
         200: {"model": ThreadView},

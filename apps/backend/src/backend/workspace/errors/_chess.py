@@ -7,7 +7,7 @@ document these errors without it too.
 
     RelayboxError
     ├── ChessNotInstalled          501
-    └── ChessError                 422 over HTTP unless said otherwise
+    └── ChessError                 422 over HTTP, unless another status is named
         ├── MoveNotFound           no move has this path
         ├── MoveIllegal            the rules forbid it in this position
         ├── MoveExists             409: the move exists already

@@ -55,7 +55,7 @@ class PgnRefused(PgnError):
 
 
 class PgnInvalid(PgnRefused):
-    """Raised when no game of a file can be imported, or, in strict mode, one cannot."""
+    """Raised when no game of a file can be imported, or, in strict mode, when a game cannot be imported."""
 
     error_code = "PGN_INVALID"
 
@@ -63,11 +63,11 @@ class PgnInvalid(PgnRefused):
         """Create the error with the games that cannot be imported.
 
         Args:
-            refused: The first of them; empty when the file has no game.
-            count: The number of them.
+            refused: The first of these games; empty if the file has no game.
+            count: The number of all these games.
         """
         first = refused[0] if refused else None
-        #: Number of the first one in the file, from 1; None when there is no game.
+        #: Number in the file of the first of these games, from 1; None if the file has no game.
         self.game = first.game if first else None
         self.line = first.line if first else 1
         self.reason = first.reason if first else "the file contains no game"

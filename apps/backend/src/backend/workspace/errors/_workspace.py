@@ -179,7 +179,7 @@ class VersionStale(WorkspaceError):
 
 
 class TitleTaken(WorkspaceError):
-    """Raised when another live study of the folder has the title; its id is None if it is hidden."""
+    """Raised when another live study of the folder has the title; ``blocking_id`` is None if it is hidden."""
 
     error_code = "TITLE_TAKEN"
 
@@ -307,7 +307,7 @@ class LinkPasswordWrong(WorkspaceError):
 
 
 class LinkTriesExceeded(WorkspaceError):
-    """Raised after too many wrong passwords of a link; during the pause the right one is refused too."""
+    """Raised after too many wrong passwords of a link; until the pause ends, the right one is refused too."""
 
     error_code = "LINK_TRIES_EXCEEDED"
 

@@ -80,13 +80,14 @@ _SHARE_SCHEME: Final = APIKeyHeader(
     name=SHARE_HEADER,
     auto_error=False,
     scheme_name="share",
-    description="What POST /links/{token}/open has answered; beside a bearer token or, to read, alone.",
+    description="The share token that POST /links/{token}/open returns. Alone it gives read access; to"
+    " write, send a bearer token too.",
 )
 
 OptionalNodeFinder = Callable[[Request], Awaitable[UUID | None]]
 """Find the node that a request is about, before its transaction begins; None if it is about no node."""
 NodeFinder = Callable[[Request], Awaitable[UUID]]
-"""The same for a request that is always about a node; raises NodeNotFound."""
+"""Find the node that a request is about; raises NodeNotFound if there is none."""
 BeforeTransaction = Callable[[Request], Awaitable[None]]
 """Slow work that needs no transaction."""
 
@@ -117,7 +118,7 @@ class RouteDependencies:
         self.authenticate = bearer(backbone.verifier)
 
     async def provide(self, request: Request) -> None:
-        """Give a request these dependencies; the first dependency of the application's router."""
+        """Store these objects in the state of *request*; the first dependency of the application's router."""
         request.state.dependencies = self
 
     async def access(self, node_id: UUID, requester: Requester) -> Access:
@@ -170,7 +171,7 @@ class RouteDependencies:
 
 
 def dependencies_of(request: Request) -> RouteDependencies:
-    """Return the dependencies that :meth:`RouteDependencies.provide` has given *request*."""
+    """Return the dependencies that :meth:`RouteDependencies.provide` stored in the state of *request*."""
     dependencies: RouteDependencies = request.state.dependencies
     return dependencies
 
@@ -218,7 +219,7 @@ async def _if_match(
     request: Request,
     # Only for the OpenAPI document: FastAPI reads one header line of several.
     _documented: Annotated[
-        str | None, Header(alias="If-Match", description="the ETag of what you have read")
+        str | None, Header(alias="If-Match", description="The ETag of the version that you have read")
     ] = None,
 ) -> IfMatch:
     lines = request.headers.getlist("if-match")

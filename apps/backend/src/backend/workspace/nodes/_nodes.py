@@ -37,8 +37,8 @@ async def create_node(tx: CommandTransaction, request: CreateNode) -> UUID:
     """Create a node below a parent, or a root that its sender owns; return its id.
 
     Raises:
-        NodeNotFound, RoleMissing: The sender is not an editor of the parent; or not an admin, and sets a
-            visibility.
+        NodeNotFound: The parent does not exist, or is hidden from the sender.
+        RoleMissing: The sender is not an editor of the parent, or sets a visibility without being an admin.
         TreeRefused: The node cannot have this parent.
         TitleTaken: Another study of the folder has the title.
     """
@@ -99,8 +99,9 @@ async def update_node(tx: CommandTransaction, node_id: UUID, request: UpdateNode
     """Change the fields of a node that *request* contains, if *match* allows its version.
 
     Raises:
-        NodeNotFound, RoleMissing: The sender is not an editor; or not an admin, and changes the visibility.
-        VersionStale: The node has another version.
+        NodeNotFound: The node does not exist, or is hidden from the sender.
+        RoleMissing: The sender is not an editor, or changes the visibility without being an admin.
+        VersionStale: The node does not have the version that *match* requires.
         TitleTaken: Another study of the folder has the title.
         ParentInvalid: The node is a root, which cannot inherit its visibility.
     """
@@ -141,10 +142,11 @@ async def move_node(tx: CommandTransaction, node_id: UUID, request: MoveNode, ma
     Both trees are locked, so that two concurrent moves cannot create a cycle.
 
     Raises:
-        NodeNotFound, RoleMissing: The sender is not an editor of both parents; or not an admin, and the
-            inherited visibility changes; or not the owner, and the node becomes a root or enters another
-            owner's tree.
-        VersionStale: The node has another version.
+        NodeNotFound: The node or the parent does not exist, or is hidden from the sender.
+        RoleMissing: The sender is not an editor of both parents; or the inherited visibility changes, and the
+            sender is not an admin; or the node becomes a root or enters another owner's tree, and the sender
+            is not the owner.
+        VersionStale: The node does not have the version that *match* requires.
         TreeRefused: The node cannot have this parent.
         TitleTaken: Another study of the folder has the title.
     """
@@ -170,7 +172,7 @@ async def move_node(tx: CommandTransaction, node_id: UUID, request: MoveNode, ma
 
 
 def _require_removal(access: Access) -> None:
-    """Require the right to remove a node from its parent: editor of both; of a root, its owner."""
+    """Require the right to remove a node from its parent: editor of both, or owner if the node is a root."""
     access.require(Role.EDITOR if access.node.parent_id else Role.OWNER)
     if access.node.parent_id:
         access_of(access.chain[1:], access.subject).require(Role.EDITOR)
@@ -181,7 +183,7 @@ def _require_insertion(access: Access, parent: Access | None) -> None:
     if parent is not None:
         parent.require(Role.EDITOR)
     if parent is None or parent.owner != access.owner:
-        # Otherwise an editor could move a node into an own tree, and purge it there as its owner.
+        # Otherwise an editor could move a node into the editor's own tree, and purge it there as its owner.
         access.require(Role.OWNER)
     elif access.node.visibility is None and parent.visibility is not access.visibility:
         # Otherwise an editor could publish a node by moving it below a public one.
@@ -192,7 +194,7 @@ async def check_placement(tx: CommandTransaction, access: Access, parent: Access
     """Require that a locked node and its subtree can be placed below a locked *parent*.
 
     Raises:
-        TreeRefused: They cannot.
+        TreeRefused: A limit of the tree forbids the place.
         TitleTaken: Another study of the folder has the title.
     """
     node = tx.node(access.node.id)
@@ -219,7 +221,7 @@ async def check_title(
     """Require that no other live study of a locked folder has the title.
 
     Raises:
-        TitleTaken: One has; the error contains its id if the sender may read it.
+        TitleTaken: Another study has the title; the error contains its id if the sender may read it.
     """
     rows = await tx.executor.fetch(NODES_SQL["title_taken"], parent_id, title, other_than)
     if rows:

@@ -61,7 +61,7 @@ async def _parent_id(request: Request) -> UUID | None:
 @node_router.post(
     "/nodes",
     status_code=201,
-    summary="Make a workspace, a folder or a study",
+    summary="Create a workspace, a folder or a study",
     openapi_extra=json_body(CreateNode),
     responses={201: {"model": NodeView}, **documented_errors(*WRITE_ERRORS, *_PLACE_ERRORS)},
 )
@@ -76,7 +76,7 @@ async def create(
 
 @node_router.get(
     "/nodes",
-    summary="The children of a node, or your own trees",
+    summary="List the children of a node, or your own trees",
     responses=documented_errors(*READ_ERRORS, ValidationFailed),
 )
 async def nodes(
@@ -95,7 +95,7 @@ async def nodes(
 
 @node_router.get(
     "/nodes/{node_id}/children",
-    summary="The children of a node",
+    summary="List the children of a node",
     responses=documented_errors(*READ_ERRORS, ValidationFailed),
 )
 async def children(
@@ -111,7 +111,7 @@ async def children(
 # Before the route of one node, whose path matches this one's too.
 @node_router.get(
     "/nodes/tree",
-    summary="A node and everything below it",
+    summary="Read a node and all nodes below it",
     responses={200: {"model": NodeTree}, **documented_errors(*READ_ERRORS, ValidationFailed)},
 )
 async def tree(
@@ -129,7 +129,7 @@ async def tree(
 
 @node_router.get(
     "/nodes/{node_id}",
-    summary="A node, its place, and what you may do there",
+    summary="Read a node, its path and your role on it",
     responses={200: {"model": NodeDetail}, **documented_errors(*READ_ERRORS)},
 )
 async def get(dependencies: Dependencies, access: Annotated[Access, Depends(node_access())]) -> Response:
@@ -140,7 +140,7 @@ async def get(dependencies: Dependencies, access: Annotated[Access, Depends(node
 
 @node_router.patch(
     "/nodes/{node_id}",
-    summary="Change title, description, layout or visibility",
+    summary="Change title, description, layout or visibility of a node",
     openapi_extra=json_body(UpdateNode),
     responses={
         200: {"model": NodeView},
@@ -160,7 +160,7 @@ async def update(
 
 @node_router.post(
     "/nodes/{node_id}/move",
-    summary="Put a node below another parent, with all that is below it",
+    summary="Move a node with its subtree below another parent",
     openapi_extra=json_body(MoveNode),
     responses={200: {"model": NodeView}, **documented_errors(*WRITE_ERRORS, *MATCH_ERRORS, *_PLACE_ERRORS)},
 )

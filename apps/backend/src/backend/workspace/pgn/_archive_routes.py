@@ -49,8 +49,8 @@ async def _node_id(request: Request) -> UUID:
 @archive_router.post(
     "/export",
     status_code=202,
-    summary="Export a workspace, a folder or a study as a zip of PGN files",
-    description="Of what you may read there; the task's result is the file.",
+    summary="Export a workspace, a folder or a study as a zip file of PGN files",
+    description="The file has the studies that you may read; it is the result of the task.",
     openapi_extra=json_body(ExportNode),
     responses={**TASK_STARTED, **documented_errors(*WRITE_ERRORS, *_EXPORT_ERRORS)},
 )
@@ -75,14 +75,14 @@ async def export(
 
 
 async def _require_room(tx: CommandTransaction, node_id: UUID, limits: WorkspaceSettings) -> None:
-    """Check the bounds on exports, and keep them until the end of the transaction.
+    """Check the limits of exports, under a lock that keeps them valid until the end of the transaction.
 
-    People who may edit the node are not refused for the exports of others: readers cannot lock them out.
+    Editors of the node are not refused because of other users' exports, so readers cannot block editors.
 
     Raises:
-        TooManyExports: as many exports of the person wait or run.
-        NodeExportsBusy: as many exports of the node wait or run, and the person may not edit the node.
-        ExportSpaceFull: the files of the person's exports take as many bytes.
+        TooManyExports: The user has the maximum of exports waiting or running.
+        NodeExportsBusy: The node has the maximum of exports waiting or running, and the user is no editor.
+        ExportSpaceFull: The files of the user's exports have the maximum of bytes.
     """
     person = tx.caller.actor
     await tx.executor.fetch(TASKS_SQL["lock_exports"], person, str(node_id))

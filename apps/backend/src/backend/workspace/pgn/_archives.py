@@ -19,7 +19,7 @@ from backend.workspace.errors import ArchiveTooLarge
 
 __all__ = ("Archive", "ArchivePlan", "ArchivedStudy", "plan_archive")
 
-#: Of one name in a path, so that paths of several levels fit into the limits of file systems.
+#: Length of one name in a path, so that paths of several levels fit into the limits of file systems.
 _NAME_CHARS_MAX: Final = 80
 #: Characters that file systems forbid in a name, and path separators.
 _UNSAFE: Final = re.compile(r'[\x00-\x1f\x7f-\x9f<>:"/\\|?*\u202a-\u202e\u2066-\u2069]+')

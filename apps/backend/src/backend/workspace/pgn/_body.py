@@ -20,7 +20,7 @@ __all__ = ("PGN_BYTES_MAX", "Upload", "pgn_body", "read_upload")
 Fields = TypeVar("Fields", ImportPgn, ImportIntoStudy)
 
 PGN_BYTES_MAX: Final = 20 * 1024 * 1024
-"""Of the body of a request with a file."""
+"""Maximum bytes of the body of a request with a file."""
 #: Media types of PGN in browsers and chess programs; the first is registered (IANA).
 _PGN_TYPES: Final = ("application/vnd.chess-pgn", "application/x-chess-pgn", "text/plain")
 _WANTED: Final = f"one of {', '.join(_PGN_TYPES)}, multipart/form-data or application/json, not compressed"
@@ -86,7 +86,7 @@ def _with_query_fields(body: Fields, query: Mapping[str, Any]) -> Fields:
     """Return *body* with the fields of the query.
 
     Raises:
-        ValidationFailed: A field is in both.
+        ValidationFailed: A field is in both the body and the query.
     """
     if twice := sorted(query.keys() & body.model_fields_set):
         message = "also in the body; send it once"

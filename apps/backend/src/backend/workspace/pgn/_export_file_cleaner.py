@@ -14,7 +14,7 @@ __all__ = ("ExportFileCleaner",)
 
 _log: Final = structlog.get_logger(__name__)
 _INTERVAL_S: Final = 600.0
-#: Files per statement: each may have 50 MiB, which are 26,000 rows of TOAST.
+#: Files per statement: each may have 50 MiB, which is 26,000 rows of TOAST.
 _FILES_MAX: Final = 10
 
 

@@ -21,7 +21,7 @@ _FILES_MAX: Final = 2
 class LargeFile:
     """A file for the worker."""
 
-    #: An estimate of its number of games.
+    #: Estimated number of games in the file.
     games: int
     pgn: str
 
@@ -38,7 +38,7 @@ class PgnFileReader:
 
         Raises:
             ChessNotInstalled: The package ``chess`` is not installed.
-            PgnInvalid: No game can be imported; or, if *strict*, one cannot.
+            PgnInvalid: No game can be imported; or, if *strict*, at least one game cannot be imported.
             PgnTooManyGames: The file has more games than an import may have.
         """
         require_chess()

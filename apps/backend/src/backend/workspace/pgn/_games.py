@@ -45,7 +45,7 @@ class GameReader:
         return len(self._read) + len(self._skipped)
 
     def read(self, games_max: int) -> bool:
-        """Read *games_max* more games, including skipped ones; return whether the file had as many.
+        """Read *games_max* more games, including skipped ones; return False if the file has fewer.
 
         Raises:
             PgnInvalid: A game cannot be imported, and the reader is strict.

@@ -42,15 +42,15 @@ __all__ = ("import_router",)
 
 Read = TypeVar("Read")
 
-#: Files of one user that wait for a worker, or are read by one; each takes up to 20 MiB meanwhile.
+#: Files of one user that wait for a worker or are imported by a worker; each has up to 20 MiB.
 _IMPORTS_MAX: Final = 3
 
 _ERRORS = (*WRITE_ERRORS, FormMalformed, PgnRefused, ChessNotInstalled, TooManyUploads)
-_STRICT = "Refuse the whole file for the first game that cannot be imported, instead of leaving it out."
-_DESCRIPTION = """The file's bytes in any of their encodings, a form with the file, or JSON.
+_STRICT = "Refuse the whole file if a game cannot be imported, instead of skipping the game."
+_DESCRIPTION = """The body is the file, a form with the file, or JSON.
 
-A game that cannot be read whole is left out and reported with its line; a file without any other is
-refused."""
+A game that cannot be parsed completely is skipped and reported with its line. A file without any other
+game is refused."""
 
 
 async def _store_strict(
@@ -62,10 +62,14 @@ async def _store_strict(
 
 async def _store_query_fields(
     request: Request,
-    title: Annotated[Title | None, Query(description="Instead of a title in the form or the JSON.")] = None,
-    parent_id: Annotated[UUID | None, Query(description="Instead of one in the form or the JSON.")] = None,
+    title: Annotated[
+        Title | None, Query(description="The title; not allowed if the form or the JSON has one.")
+    ] = None,
+    parent_id: Annotated[
+        UUID | None, Query(description="The parent; not allowed if the form or the JSON has one.")
+    ] = None,
 ) -> None:
-    """Store the title and the parent that the query names, for the function that reads the body."""
+    """Store title and parent of the query for the function that reads the body."""
     given = {"title": title, "parent_id": parent_id}
     request.state.query_fields = {name: value for name, value in given.items() if value is not None}
 
@@ -125,8 +129,9 @@ import_router = APIRouter()
     "/studies/import-pgn",
     status_code=201,
     dependencies=[*_BEFORE_BODY, Depends(_store_query_fields)],
-    summary="Make a study of a PGN file, or a folder of studies",
-    description=f"{_DESCRIPTION} More than 64 games become a folder of studies, more than 200 a task.",
+    summary="Create a study, or a folder of studies, from a PGN file",
+    description=f"{_DESCRIPTION} More than 64 games become a folder of studies, and a task imports more than"
+    " 200 games.",
     openapi_extra=pgn_body(ImportPgn),
     responses={
         201: {"model": ImportReport},

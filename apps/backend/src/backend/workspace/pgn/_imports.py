@@ -42,7 +42,8 @@ async def import_into_study(
     """Add the games of a file to a study, after its chapters.
 
     Raises:
-        NodeNotFound, RoleMissing: The node is not a study, or the sender is not an editor.
+        NodeNotFound: The node does not exist, is not a study, or is hidden from the sender.
+        RoleMissing: The sender is not an editor of the study.
         StudyFull: The study would have more chapters than the maximum.
     """
     access = await lock_node(tx, study_id, Role.EDITOR)
@@ -69,7 +70,8 @@ async def import_new(
     """Create the node *root_id*: a study with the games of a file, or a folder of several studies.
 
     Raises:
-        NodeNotFound, RoleMissing: The sender is not an editor of the parent.
+        NodeNotFound: The parent does not exist, or is hidden from the sender.
+        RoleMissing: The sender is not an editor of the parent.
         TreeRefused: The node cannot have this parent.
         TitleTaken: Another study below the parent has the title.
     """

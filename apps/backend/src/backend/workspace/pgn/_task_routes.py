@@ -41,7 +41,7 @@ task_router = APIRouter()
 
 
 def task_started(request: Request, task_id: UUID) -> Response:
-    """Return the response of a route that has started a task."""
+    """Return the response 202 of a route that has started a task."""
     location = request.url_for(_STATE, task_id=str(task_id)).path
     return json_response(202, WorkspaceTaskStarted(task_id=task_id), location=location)
 
@@ -49,9 +49,9 @@ def task_started(request: Request, task_id: UUID) -> Response:
 @task_router.get(
     "/tasks/{task_id}",
     name=_STATE,
-    summary="Where an import or an export stands",
-    description="For who may read its node, and for who started it until it has made something;"
-    " of an import that has FAILED, as long as they may read its parent.",
+    summary="Read the status of an import or an export",
+    description="For readers of the node. Until the task is COMPLETED, also for the user who started it; if"
+    " an import has FAILED, only if this user may read its parent.",
     responses=documented_errors(*_READ_ERRORS),
 )
 async def state(task_id: TaskId, dependencies: Dependencies, requester: CurrentRequester) -> WorkspaceTask:
@@ -78,8 +78,9 @@ async def state(task_id: TaskId, dependencies: Dependencies, requester: CurrentR
 
 @task_router.get(
     "/tasks/{task_id}/result",
-    summary="The file that an export has made",
-    description="For who started it: it holds what they may read. It goes with the access to the node.",
+    summary="Download the file of an export",
+    description="Only for the user who started the export, and only while this user may read the node. The"
+    " file contains what this user may read.",
     response_class=Response,
     responses={
         200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}},

@@ -31,7 +31,7 @@ IMPORT_TASK: Final = "workspace.import-pgn"
 EXPORT_TASK: Final = "workspace.export"
 EXPORT_COMMAND: Final = "ExportNode"
 TASK_CREATED_KEY: Final = "workspace.tasks"
-"""The notification of a new task, in the place of event keys."""
+"""The payload of the notification of a new task; it takes the place of event keys."""
 
 
 class _Input(BaseModel):
@@ -78,7 +78,7 @@ class ImportInput(_Input):
     strict: bool
     size_bytes: int
     sha256: str
-    #: An estimate, for the progress.
+    #: Estimated number of games, for the progress.
     games: int
     #: See :func:`backend.workspace.pgn._parsed_file.encode_file`.
     pgn: str

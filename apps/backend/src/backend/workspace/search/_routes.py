@@ -38,7 +38,7 @@ search_router = APIRouter()
 
 @search_router.get(
     "/search",
-    summary="Find words in titles, descriptions and names of players",
+    summary="Search titles, descriptions and names of players",
     responses=documented_errors(*READ_ERRORS, ValidationFailed),
 )
 async def search(

@@ -27,7 +27,7 @@ __all__ = ("TRIES_FREE", "FoundLink", "LinkOpener")
 TRIES_FREE: Final = 5
 _PAUSE_S: Final = 30.0
 _PAUSE_S_MAX: Final = 3_600.0
-#: After this time without another wrong password, one is forgotten.
+#: After this time without another wrong password, the count of wrong passwords decreases by one.
 _FORGET_S: Final = 600.0
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 
@@ -69,12 +69,12 @@ class LinkOpener:
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
     async def provide(self, request: Request) -> None:
-        """Give a request this opener; the first dependency of the links' router."""
+        """Store this opener in the state of *request*; the first dependency of the links' router."""
         request.state.link_opener = self
 
     @staticmethod
     def of(request: Request) -> "LinkOpener":
-        """Return the opener that :meth:`provide` has given *request*."""
+        """Return the opener that :meth:`provide` stored in the state of *request*."""
         opener: LinkOpener = request.state.link_opener
         return opener
 

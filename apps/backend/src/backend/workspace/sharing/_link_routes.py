@@ -40,7 +40,7 @@ from backend.workspace.sharing._links import LINKS_SQL, create_link, revoke_link
 __all__ = ("link_router",)
 
 #: A text that is not a token gets the same response as an unknown token.
-Token = Annotated[str, Path(description="As it was shown when the link was made")]
+Token = Annotated[str, Path(description="The token in the response that created the link")]
 link_router = APIRouter()
 
 
@@ -69,7 +69,7 @@ async def _hash_before_transaction(request: Request) -> None:
 @link_router.post(
     "/share/{node_id}/links",
     status_code=201,
-    summary="Make a link; its token is shown this once",
+    summary="Create a link; only this response contains its token",
     openapi_extra=json_body(CreateLink),
     responses={
         201: {"model": LinkMade},
@@ -122,7 +122,7 @@ async def revoke(
 
 @link_router.get(
     "/links/{token}",
-    summary="Where a link leads",
+    summary="Read title and kind of the node of a link",
     responses={
         200: {"model": LinkSeen},
         **documented_errors(LinkNotFound, *DATABASE_ERRORS, ValidationFailed),
@@ -134,7 +134,7 @@ async def find(opener: Opener, token: Token) -> Response:
 
 @link_router.post(
     "/links/{token}/open",
-    summary="Open a link: a share token for further requests",
+    summary="Open a link; the response has a share token for further requests",
     openapi_extra={"requestBody": {**json_body(OpenLink)["requestBody"], "required": False}},
     responses={
         200: {"model": LinkOpened},

@@ -19,9 +19,9 @@ from backend.workspace.errors import ResourceNotFound, ShareLimitReached, as_res
 __all__ = ("LINKS_MAX", "LINKS_SQL", "create_link", "hash_token", "revoke_link")
 
 LINKS_SQL: Final = load_queries(__package__ or "backend.workspace.sharing", "links.sql")
-#: Of one node, including expired links that are not revoked.
+#: Links of one node, including expired links that are not revoked.
 LINKS_MAX: Final = 50
-#: 256 bits cannot be guessed, so a hash without salt is enough to store them.
+#: 256 bits cannot be guessed, so the stored hash needs no salt.
 _TOKEN_BYTES: Final = 32
 _EXPIRY_MAX: Final = timedelta(days=3_653)
 
@@ -79,7 +79,7 @@ async def revoke_link(tx: CommandTransaction, link_id: UUID) -> None:
 
 
 def hash_token(token: str) -> bytes:
-    """Return the SHA-256 of a token, which is what is stored."""
+    """Return the SHA-256 of a token; only this hash is stored."""
     return hashlib.sha256(token.encode()).digest()
 
 

@@ -30,7 +30,7 @@ Result = TypeVar("Result")
 HASHES_MAX: Final = 128
 """Passwords that a process hashes or has waiting; the last one waits 16 s."""
 HASHES_PER_HOLDER_MAX: Final = 64
-"""Of them, those of one link, or of one user who creates links; a school class may open a link at once."""
+"""Passwords of one link, or of one user who creates links; a school class may open a link at once."""
 _THREADS_MAX: Final = 2
 
 _SALT_BYTES: Final = 16

@@ -56,7 +56,7 @@ sharing_router = APIRouter()
 
 @sharing_router.get(
     "/share/{node_id}",
-    summary="Who may do what on a node, and its links",
+    summary="List the grants and links of a node",
     responses=documented_errors(*READ_ERRORS, ValidationFailed),
 )
 async def view(
@@ -87,7 +87,7 @@ async def view(
 @sharing_router.post(
     "/share/{node_id}/users",
     status_code=201,
-    summary="Grant a role to somebody",
+    summary="Grant a user a role on a node",
     openapi_extra=json_body(ShareNode),
     responses={
         201: {"model": GrantView},
@@ -104,7 +104,7 @@ async def share(
 
 @sharing_router.put(
     _USER_PATH,
-    summary="Change what is granted to somebody",
+    summary="Change the role that a grant gives",
     openapi_extra=json_body(ChangeRole),
     responses={
         200: {"model": GrantView},
@@ -124,7 +124,7 @@ async def change(
 @sharing_router.delete(
     _USER_PATH,
     status_code=204,
-    summary="Take away what is granted to somebody, or leave",
+    summary="Revoke a grant; users may revoke their own",
     responses=documented_errors(*WRITE_ERRORS, ResourceNotFound, GrantRefused),
 )
 async def revoke(
@@ -138,7 +138,7 @@ async def revoke(
 
 @sharing_router.get(
     "/shared-with-me",
-    summary="What others have granted to you",
+    summary="List the nodes that other users shared with you",
     responses=documented_errors(*READ_ERRORS, ValidationFailed),
 )
 async def shared(

@@ -21,7 +21,7 @@ from backend.workspace.errors import (
 __all__ = ("GRANTS_MAX", "SHARING_SQL", "change_role", "check_change", "revoke_grant", "share_node")
 
 SHARING_SQL: Final = load_queries(__package__ or "backend.workspace.sharing", "sharing.sql")
-#: Of one node: the members of a club. For more users, share a link.
+#: Grants of one node: enough for the members of a club. For more users, share a link.
 GRANTS_MAX: Final = 500
 
 
@@ -29,7 +29,8 @@ async def share_node(tx: CommandTransaction, node_id: UUID, request: ShareNode) 
     """Grant a role to a user without a grant on the node itself.
 
     Raises:
-        NodeNotFound, RoleMissing: The sender is not an admin; or not the owner, and grants the role admin.
+        NodeNotFound: The node does not exist, or is hidden from the sender.
+        RoleMissing: The sender is not an admin, or grants the role admin without being the owner.
         GrantRefused: The grant is for the sender, or for the owner.
         AlreadyShared: The user has a grant on the node.
         ShareLimitReached: The node has the maximum of grants.
@@ -55,7 +56,8 @@ async def change_role(
     """Change the role of a user's grant on the node itself; an equal role changes nothing.
 
     Raises:
-        NodeNotFound, RoleMissing: The sender is not an admin; or not the owner, and the role admin changes.
+        NodeNotFound: The node does not exist, or is hidden from the sender.
+        RoleMissing: The sender is not an admin, or grants or removes the role admin without being the owner.
         GrantRefused: The grant is for the sender, or for the owner.
         ResourceNotFound: The user has no grant on the node itself; an inherited role is changed by a new
             grant.
@@ -78,7 +80,8 @@ async def revoke_grant(tx: CommandTransaction, node_id: UUID, user_id: str) -> N
 
     Raises:
         NodeNotFound: The sender may not read the node.
-        RoleMissing: The grant is another user's, and the sender is not an admin; of an admin, not the owner.
+        RoleMissing: The grant is another user's, and the sender is not an admin; or the grant gives the role
+            admin, and the sender is not the owner.
         GrantRefused: The grant is the sender's, who would inherit a higher role without it.
         ResourceNotFound: The user has no grant on the node itself.
     """

@@ -57,7 +57,7 @@ chapter_router = APIRouter()
 
 @chapter_router.get(
     _CHAPTER,
-    summary="A chapter with its moves",
+    summary="Read a chapter with its moves",
     responses={200: {"model": ChapterView}, **documented_errors(*STUDY_READ_ERRORS)},
 )
 async def get(
@@ -74,7 +74,7 @@ async def get(
 @chapter_router.post(
     f"{_CHAPTER}/moves",
     status_code=201,
-    summary="Add a move: the last variation where it stands",
+    summary="Add a move as the last variation after the move before it",
     openapi_extra=json_body(AddMove),
     responses={
         201: {"model": AddedMoveView},
@@ -96,7 +96,7 @@ async def add(
 @chapter_router.delete(
     f"{_CHAPTER}/moves/{{move_path}}",
     status_code=204,
-    summary="Remove a move and all that follows it",
+    summary="Delete a move and all moves after it",
     responses=documented_errors(*STUDY_CHANGE_ERRORS),
 )
 async def delete(
@@ -112,7 +112,7 @@ async def delete(
 
 @chapter_router.post(
     f"{_CHAPTER}/variations/{{move_path}}/promote",
-    summary="Put a variation before the one above it; the first is the main line",
+    summary="Promote a variation: swap it with the variation above it",
     responses={
         200: {"model": ChapterChange},
         **documented_errors(*STUDY_CHANGE_ERRORS, VariationFirst),
@@ -130,7 +130,7 @@ async def promote(
 
 @chapter_router.post(
     f"{_CHAPTER}/variations/{{move_path}}/demote",
-    summary="Put a variation behind the one below it",
+    summary="Demote a variation: swap it with the variation below it",
     responses={200: {"model": ChapterChange}, **documented_errors(*STUDY_CHANGE_ERRORS, VariationLast)},
 )
 async def demote(
@@ -152,7 +152,7 @@ async def _move_variation(
 
 @chapter_router.put(
     f"{_CHAPTER}/moves/{{move_path}}/annotation",
-    summary="Say something at a move; move_path `start`: before the first one",
+    summary="Set the annotation of a move; move_path `start` is the start position",
     openapi_extra=json_body(SetAnnotation),
     responses={
         200: {"model": AnnotatedMoveView},

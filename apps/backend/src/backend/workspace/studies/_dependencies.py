@@ -1,4 +1,4 @@
-"""What the routes of studies share."""
+"""Dependencies that the routes of studies share."""
 
 from typing import Annotated, Any, Final
 from uuid import UUID

@@ -50,7 +50,7 @@ async def _parent_id(request: Request) -> UUID | None:
 @study_router.post(
     "/studies",
     status_code=201,
-    summary="Make a study",
+    summary="Create a study",
     openapi_extra=json_body(CreateStudy),
     responses={
         201: {"model": NodeView},
@@ -69,7 +69,7 @@ async def create(
 
 @study_router.get(
     "/studies/{study_id}",
-    summary="A study, its place, and its chapters",
+    summary="Read a study, its path and its chapters",
     responses={200: {"model": StudyDetail}, **documented_errors(*STUDY_READ_ERRORS)},
 )
 async def get(dependencies: Dependencies, access: StudyAccess, study_id: UUID) -> Response:
@@ -84,7 +84,7 @@ async def get(dependencies: Dependencies, access: StudyAccess, study_id: UUID) -
 
 @study_router.patch(
     "/studies/{study_id}",
-    summary="Change title or description",
+    summary="Change title or description of a study",
     openapi_extra=json_body(UpdateStudy),
     responses={200: {"model": NodeView}, **documented_errors(*STUDY_CHANGE_ERRORS, TitleTaken)},
 )
@@ -102,7 +102,7 @@ async def update(
 
 @study_router.get(
     "/studies/{study_id}/export",
-    summary="A study, one chapter, or a clip of it as PGN; without its discussions",
+    summary="Export a study, a chapter, or a part of a chapter as PGN",
     response_class=Response,
     responses={
         200: {"content": {_PGN: {"schema": {"type": "string"}}}, "description": "The file, in UTF-8"},

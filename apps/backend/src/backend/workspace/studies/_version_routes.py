@@ -51,7 +51,7 @@ version_router = APIRouter()
 @version_router.post(
     "/studies/{study_id}/versions",
     status_code=201,
-    summary="Keep a study as it is now",
+    summary="Create a version of a study as it is now",
     openapi_extra=json_body(CreateVersion),
     responses={201: {"model": VersionView}, **documented_errors(*STUDY_WRITE_ERRORS, *_LIMIT_ERRORS)},
 )
@@ -64,7 +64,7 @@ async def take(
 
 @version_router.get(
     "/studies/{study_id}/versions",
-    summary="The versions of a study, newest first",
+    summary="List the versions of a study, newest first",
     responses=documented_errors(*STUDY_READ_ERRORS),
 )
 async def versions(
@@ -84,7 +84,7 @@ async def versions(
 
 @version_router.get(
     "/studies/{study_id}/versions/{number}",
-    summary="A version with all that it holds",
+    summary="Read a version with its chapters",
     responses={200: {"model": VersionDetail}, **documented_errors(*STUDY_READ_ERRORS)},
 )
 async def get(dependencies: Dependencies, _access: StudyAccess, study_id: UUID, number: Number) -> Response:
@@ -98,7 +98,7 @@ async def get(dependencies: Dependencies, _access: StudyAccess, study_id: UUID, 
 
 @version_router.get(
     "/studies/{study_id}/versions/{number}/diff",
-    summary="What changed from a version to another one, or until now",
+    summary="Compare a version with another version or the current study",
     responses=documented_errors(*STUDY_READ_ERRORS),
 )
 async def diff(
@@ -119,7 +119,7 @@ async def diff(
 @version_router.post(
     "/studies/{study_id}/rollback",
     status_code=201,
-    summary="Bring chapters and description of a version back, as a new version",
+    summary="Restore chapters and description of a version, as a new version",
     openapi_extra=json_body(RollBack),
     responses={201: {"model": VersionView}, **documented_errors(*STUDY_CHANGE_ERRORS, *_LIMIT_ERRORS)},
 )

@@ -1,4 +1,4 @@
-"""Versions of a study: snapshots, and rollbacks, which create a new version and lose nothing."""
+"""Versions of a study: snapshots, and rollbacks, which create a new version and delete no version."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,10 +25,10 @@ from backend.workspace.studies._chapters import fetch_chapters
 __all__ = ("VERSIONS_SQL", "StudyContent", "create_version", "fetch_content", "roll_back")
 
 VERSIONS_SQL: Final = load_queries(__package__ or "backend.workspace.studies", "versions.sql")
-#: Of one study, including those that rollbacks create.
+#: Versions of one study, including those that rollbacks create.
 _VERSIONS_MAX: Final = 200
-#: Of a version's chapters as JSON text; writing it takes 3 s. 64 full chapters would be 128 MiB, and eight
-#: times as much as Python objects; PostgreSQL stores no document of over 256 MB.
+#: Bytes of a version's chapters as JSON text; writing it takes 3 s. 64 full chapters would be 128 MiB, and
+#: eight times as much as Python objects; PostgreSQL stores no document of over 256 MB.
 _VERSION_BYTES_MAX: Final = 32 * 1024 * 1024
 
 
@@ -68,7 +68,8 @@ async def create_version(tx: CommandTransaction, study_id: UUID, request: Create
     """Create a version of a study as it is now.
 
     Raises:
-        NodeNotFound, RoleMissing: The sender is not an editor of the study.
+        NodeNotFound: The study does not exist, or is hidden from the sender.
+        RoleMissing: The sender is not an editor of the study.
         VersionsFull, VersionTooLarge: The study has the maximum of versions, or is too large.
     """
     await lock_node(tx, study_id, Role.EDITOR)
@@ -87,8 +88,9 @@ async def roll_back(tx: CommandTransaction, study_id: UUID, request: RollBack, m
     rolled back.
 
     Raises:
-        NodeNotFound, RoleMissing: The sender is not an editor of the study.
-        VersionStale: The study has another version.
+        NodeNotFound: The study does not exist, or is hidden from the sender.
+        RoleMissing: The sender is not an editor of the study.
+        VersionStale: The study does not have the version that *match* requires.
         ResourceNotFound: The version does not exist.
         VersionsFull, VersionTooLarge: The study has the maximum of versions, or is too large.
     """

@@ -36,9 +36,10 @@ async def trash_node(tx: CommandTransaction, node_id: UUID, match: IfMatch, reas
     Nodes below it that were trashed before stay batches of their own.
 
     Raises:
-        NodeNotFound, RoleMissing: The sender is not an editor; of a root, not the owner.
+        NodeNotFound: The node does not exist, or is hidden from the sender.
+        RoleMissing: The sender is not an editor of the node, or not the owner if the node is a root.
         NodeTrashed: The node is in the bin already.
-        VersionStale: The node has another version.
+        VersionStale: The node does not have the version that *match* requires.
     """
     [access] = await lock_trees(tx, node_id)
     access.require_trashing()
@@ -61,7 +62,8 @@ async def restore_node(tx: CommandTransaction, node_id: UUID) -> RestoreResult:
     Without a live ancestor, the node becomes a root of the same owner.
 
     Raises:
-        NodeNotFound, RoleMissing: The sender neither owns the tree nor trashed the node.
+        NodeNotFound: The node does not exist, or the sender may not see it in the bin.
+        RoleMissing: The node is live, and the sender is not an editor of it.
         NodeNotTrashed, NodeTrashedWithAncestor: The node is not the root of a batch.
         TitleTaken: Another study of the folder has the title.
         TreeTooDeep: The parent was moved down, and the tree would have too many levels.

@@ -41,7 +41,8 @@ async def purge_node(tx: CommandTransaction, node_id: UUID) -> PurgeCounts:
     """Purge a batch; the sender must own the tree.
 
     Raises:
-        NodeNotFound, RoleMissing: The sender does not own the tree.
+        NodeNotFound: The node does not exist, or the sender may not see it in the bin.
+        RoleMissing: The sender may see the node, but does not own the tree.
         NodeNotTrashed, NodeTrashedWithAncestor: The node is not the root of a batch.
     """
     return await purge_batch(tx, await _lock(tx, node_id), reason=_REASON)

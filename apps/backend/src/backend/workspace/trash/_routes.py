@@ -57,7 +57,7 @@ trash_router = APIRouter()
 def _begin(
     command_type: str, require: Callable[[Access], None]
 ) -> Callable[..., Awaitable[CommandTransaction]]:
-    """Begin a command for senders that *require* accepts for the node in the path."""
+    """Begin a command on the node in the path, if *require* does not raise for the sender's access."""
 
     async def authorize(request: Request, requester: Requester) -> None:
         require(await dependencies_of(request).access(path_id(request), requester))
@@ -68,7 +68,7 @@ def _begin(
 @trash_router.delete(
     "/nodes/{node_id}",
     status_code=204,
-    summary="Put a node into the bin, with all that is below it",
+    summary="Move a node with its subtree to the bin",
     responses=documented_errors(*_KEYED_ERRORS, *MATCH_ERRORS, NodeTrashed, ValidationFailed),
 )
 async def trash(
@@ -84,7 +84,7 @@ async def trash(
 @trash_router.get(
     "/trash",
     name="trash",
-    summary="What you may take out of the bin, last trashed first",
+    summary="List the trashed nodes that you may restore, last trashed first",
     responses=documented_errors(*READ_ERRORS, ValidationFailed),
 )
 async def trash_list(
@@ -104,7 +104,7 @@ async def trash_list(
 
 @trash_router.post(
     "/nodes/{node_id}/restore",
-    summary="Take what was trashed together out of the bin",
+    summary="Restore a trashed node with the nodes that were trashed with it",
     responses={
         200: {"model": RestoredNode},
         **documented_errors(*_KEYED_ERRORS, NodeNotTrashed, NodeTrashedWithAncestor, TitleTaken, TreeTooDeep),
@@ -149,9 +149,12 @@ async def _authorize_purge(request: Request, requester: Requester) -> None:
 @trash_router.delete(
     "/nodes/{node_id}/purge",
     status_code=204,
-    summary="Erase what was trashed together, for good; or count it",
+    summary="Purge a trashed node with the nodes that were trashed with it",
     responses={
-        200: {"model": PurgeCounts, "description": "Of a dry run: nothing was written"},
+        200: {
+            "model": PurgeCounts,
+            "description": "With dry_run: the numbers of what a purge would delete; nothing was written",
+        },
         **documented_errors(*_KEYED_ERRORS, NodeNotTrashed, NodeTrashedWithAncestor, ValidationFailed),
     },
 )

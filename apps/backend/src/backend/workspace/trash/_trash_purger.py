@@ -32,7 +32,7 @@ _RETRIES_MAX: Final = 5
 
 
 class TrashPurger(PeriodicJob):
-    """Purge what has been in the bin for over ``WORKSPACE_TRASH_KEEP_DAYS``.
+    """Purge batches that have been in the bin for over ``WORKSPACE_TRASH_KEEP_DAYS``.
 
     Each batch is a transaction of its own. Several processes may purge at once and never take the same
     batch: a purger locks the tree, and skips trees that another transaction has locked.
@@ -60,7 +60,7 @@ class TrashPurger(PeriodicJob):
 
         Raises:
             DatabaseUnavailable: PostgreSQL cannot be reached.
-            Exception: another error occurred before a batch was chosen.
+            Exception: Another error occurred before a batch was chosen.
         """
         purged, failures, retries = 0, 0, list(self._failed)[:_RETRIES_MAX]
         for node_id in retries:
