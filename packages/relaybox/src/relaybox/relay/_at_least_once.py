@@ -35,9 +35,10 @@ __all__ = ("AtLeastOnce", "acknowledged_in_order")
 T = TypeVar("T")
 _PRODUCER: Final[dict[str, Any]] = {
     **PRODUCER,
-    # A gap in a partition's sequence is a fatal error: nothing may follow a record that failed (G34).
+    # A gap in a partition's sequence is a fatal error: no record may follow one that failed (G34).
     "enable.gapless.guarantee": True,
-    # The relay has its own timeout and replaces the producer; a producer that drops single records reorders.
+    # The relay has its own timeout and replaces the producer. A producer that drops single records would
+    # break the order of keys.
     "message.timeout.ms": 0,
     "retry.backoff.ms": 20,
 }
@@ -46,9 +47,9 @@ _PRODUCER: Final[dict[str, Any]] = {
 class AtLeastOnce:
     """One idempotent producer at a time; see :class:`~relaybox.relay._batches.Delivery`.
 
-    Invariant: a producer that failed to deliver a record is purged and never used again; its
-    successor starts from the table. Within a batch, nothing of a key follows a record of it that
-    is not known to be publishable (G34).
+    Invariant: a producer that failed to deliver a record is purged and never used again; the next one
+    publishes what the table then has as PENDING. If a row of a batch is at fault, the batch publishes no
+    later row of its key (G34).
     """
 
     one_batch_at_a_time = True
@@ -66,15 +67,15 @@ class AtLeastOnce:
         self._thread = CallThreads(1, "relay-publisher")
 
     async def connect(self) -> None:
-        """Reach a broker with a new producer."""
+        """Create a new producer, and connect it to a broker."""
         await self._in_thread(self._connect)
 
     def ready(self, lanes: Sequence[Lane]) -> list[Lane]:
-        """Return all of *lanes*: nothing has to be known about a former owner."""
+        """Return all of *lanes*: a new owner need not know what the former owner published."""
         return list(lanes)
 
     def paused_lanes(self) -> frozenset[int]:
-        """Return none: the cost of a batch depends on its rows only."""
+        """Return none: only transactions have a fixed cost for which a small batch should wait."""
         return frozenset()
 
     async def prepare(self, messages: Sequence[Message]) -> Prepared:
@@ -88,14 +89,14 @@ class AtLeastOnce:
         return Prepared(batches=[batch] if messages else [], outcome=outcome)
 
     def publish(self, batch: Batch) -> asyncio.Task[Outcome]:
-        """Publish *batch*; the task ends when each row is acknowledged or known not to be."""
+        """Publish *batch*; the task ends when each row is acknowledged or will never be."""
         return asyncio.create_task(self._run(batch.messages))
 
     async def claim(self, connection: DedicatedConnection, batches: Sequence[Batch]) -> None:
-        """Do nothing: at least once needs no claims."""
+        """Do nothing: at-least-once delivery needs no claims."""
 
     def note_recorded(self, batch: Batch) -> None:
-        """Do nothing: nothing is kept for a batch."""
+        """Do nothing: this delivery keeps no state of recorded batches."""
 
     async def trim_claims(self, connection: DedicatedConnection) -> None:
         """Do nothing: there are no claims."""
@@ -185,7 +186,7 @@ class AtLeastOnce:
         failures = [error for error in results if error is not None]
         if all(error.code() not in RECORD_REJECTED for error in failures):
             raise self._link.link_down(failures)
-        # The limits have changed since they were read. The broker rejects a request as a whole, so its error
+        # A limit has changed since it was read. The broker rejects a request as a whole, so its error
         # does not identify a row: publish each alone, from the first that was not acknowledged.
         self._drop_producer()
         self._link.forget_limits()
@@ -212,7 +213,7 @@ class AtLeastOnce:
             self._drop_producer()
 
     def _deliver(self, messages: Sequence[Message]) -> list[KafkaError | None]:
-        """Produce and wait; return None for each acknowledged message, else the error."""
+        """Produce, wait for acknowledgements; return None for each acknowledged message, else its error."""
         producer = self._producer
         assert producer is not None
         results: list[KafkaError | None] = [None] * len(messages)
@@ -223,7 +224,7 @@ class AtLeastOnce:
                 results[place:] = [error.args[0], *[UNDELIVERED] * (len(messages) - place - 1)]
                 break
         if not flush(producer, self._deadline) and not self._drop_producer():
-            # A missing report is no acknowledgement: the report of a purged record may still arrive.
+            # Without a report a record is not acknowledged; the report of a purged record may arrive later.
             return [error or UNDELIVERED for error in results]
         return results
 
@@ -239,8 +240,8 @@ class AtLeastOnce:
 def acknowledged_in_order(messages: Sequence[Message], results: Sequence[KafkaError | None]) -> list[Message]:
     """Return the acknowledged *messages*, without those that follow an unacknowledged one of their key.
 
-    Such a message was written too early. It is published again after its predecessor: a duplicate, but the
-    topic then holds both in order.
+    Kafka wrote such a message before its predecessor. The relay publishes it again after the predecessor: a
+    duplicate, but the topic then has both in order.
     """
     sent: list[Message] = []
     waiting: set[str] = set()

@@ -1,4 +1,4 @@
-"""Tasks beside the publish loop: unavailable partitions, retention, the figures of the backlog."""
+"""Tasks beside the publish loop: find unavailable partitions, remove old rows, measure the backlog."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -31,7 +31,7 @@ __all__ = (
     "withhold",
 )
 
-#: How often the brokers are asked: while all partitions take writes, and while one does not.
+#: Interval between requests to the brokers: while all partitions take writes, and while one does not.
 _PAUSE_S: Final = 5.0
 _PAUSE_UNAVAILABLE_S: Final = 1.0
 #: The shortest time between two requests, even if every batch fails.
@@ -39,9 +39,9 @@ _PAUSE_S_MIN: Final = 0.5
 _ANSWER_S: Final = 2.0
 _MIN_ISR: Final = "min.insync.replicas"
 _log: Final = structlog.get_logger(__name__)
-#: Slots of the outbox live for hours; one step is one statement.
+#: Retention removes a slot of the outbox after hours, in steps of one statement each.
 _RETENTION_PAUSE_S: Final = 60.0
-#: With a short retention steps are more frequent: so many in the life of a slot.
+#: At least so many steps in the life of a slot: a short retention needs more frequent steps.
 _STEPS_PER_SLOT: Final = 50
 _FAILED: Final = "relay maintenance failed, trying again"
 
@@ -60,17 +60,17 @@ class UnavailablePartitions:
         return self.reasons.get(partition_of(key, self._partitions))
 
     def next_available(self) -> int | None:
-        """Return a partition that takes writes, another one each time; None if there is none."""
+        """Return a partition that takes writes, in turn; None if there is none."""
         return next(self._available, None)
 
 
 def withhold(
     messages: Sequence[Message], unavailable: Mapping[str, UnavailablePartitions]
 ) -> tuple[list[Message], list[tuple[Message, PartitionUnavailable]]]:
-    """Divide *messages* into those that can be written now and the first of each key that cannot.
+    """Return the messages that can be written now, and the first message of each key that cannot.
 
     Later messages of such a key, on any topic, are in neither part: they stay PENDING behind the first. A
-    message without a key goes to a partition that takes writes.
+    message without a key is assigned to a partition that takes writes.
     """
     free: list[Message] = []
     held: list[tuple[Message, PartitionUnavailable]] = []
@@ -97,16 +97,16 @@ def withhold(
 class PartitionWatch:
     """Asks the brokers which partitions of the topics in use take no writes.
 
-    Every 5 s, every second while there is such a partition, and at once after :meth:`look_now`. While no
-    broker responds, what was known last counts.
+    It asks every 5 s, every second while there is such a partition, and at once after :meth:`check_now`.
+    While no broker responds, it keeps the last result.
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
-        #: By topic; a topic all of whose partitions take writes is not in here.
+        #: By topic; without topics of which all partitions take writes.
         self.unavailable: Mapping[str, UnavailablePartitions] = {}
         self._on_available: Callable[[], None] = lambda: None
-        #: Without topics that the brokers do not know: rows may contain any name.
+        #: Topics in use. A topic that the brokers do not know is removed: rows may contain any name.
         self._topics: set[str] = set()
         self._wanted = asyncio.Event()
         self._admin: Any = None
@@ -119,14 +119,14 @@ class PartitionWatch:
         self._on_available = callback
 
     def add(self, topics: Iterable[str]) -> None:
-        """Ask about *topics* too, at once about those that are new."""
+        """Watch *topics* too; ask about new ones at once."""
         before = len(self._topics)
         self._topics.update(topics)
         if len(self._topics) > before:
             self.check_now()
 
     def check_now(self) -> None:
-        """Ask at once: a batch or a lane has failed."""
+        """Ask the brokers at once; called when a batch or a lane has failed."""
         self._wanted.set()
 
     def hung(self) -> bool:
@@ -138,7 +138,7 @@ class PartitionWatch:
         return [reason for _, topic in sorted(self.unavailable.items()) for reason in topic.reasons.values()]
 
     async def run(self) -> None:
-        """Ask until cancelled."""
+        """Ask the brokers repeatedly; ends by cancellation only."""
         in_thread = asyncio.get_running_loop().run_in_executor
         try:
             while True:
@@ -167,7 +167,7 @@ class PartitionWatch:
             self._on_available()
 
     def _look(self, topics: Sequence[str]) -> Mapping[str, UnavailablePartitions] | None:
-        """Ask about *topics*; None if the brokers do not respond."""
+        """Return the unavailable partitions of *topics*; None if the brokers do not respond."""
         if not topics:
             return {}
         try:
@@ -183,7 +183,7 @@ class PartitionWatch:
                 if reasons := _reasons(name, partitions, min_isr.get(name, 1)):
                     found[name] = UnavailablePartitions(len(partitions), reasons)
         except (KafkaException, TimeoutError):
-            # The relay's breaker reports brokers that do not respond. A new client starts from all addresses:
+            # The circuit breaker reports brokers that do not respond. A new client tries all addresses, while
             # this one may wait for a dead controller.
             self._close()
             return None
@@ -243,7 +243,7 @@ class Maintenance:
     """Removes SENT rows that are old enough, and measures the backlog.
 
     Invariant: no failure here ends the relay or delays a heartbeat. Each task has its own connection, and
-    repeats after an error; ``maintenance_failures_total`` counts errors.
+    tries again after an error; ``maintenance_failures_total`` counts errors.
     """
 
     def __init__(
@@ -265,14 +265,14 @@ class Maintenance:
         self._measure_s = measure_s
 
     async def remove_old_rows(self) -> None:
-        """Remove SENT rows for ever; ends by cancellation only."""
+        """Remove old SENT rows repeatedly; ends by cancellation only."""
         pause_s = min(_RETENTION_PAUSE_S, self._keep_h * 3_600 / _STEPS_PER_SLOT)
         while True:
             await asyncio.sleep(pause_s)
             await self._attempt("retention", self._retain)
 
     async def measure(self) -> None:
-        """Measure the backlog for ever; ends by cancellation only."""
+        """Measure the backlog repeatedly; ends by cancellation only."""
         while True:
             await self._attempt("backlog figures", self._measure_while_connected)
             await asyncio.sleep(self._measure_s)
@@ -296,7 +296,7 @@ class Maintenance:
         try:
             await work()
         except HistoryChanged:
-            raise  # the whole relay starts over
+            raise  # the relay starts a new session
         except RelayboxError as error:
             self._counters.maintenance_failures_total += 1
             _log.warning(_FAILED, task=task, error_code=error.error_code, reason=str(error))

@@ -1,4 +1,4 @@
-"""When the relay tries again: rows, the link to Kafka, lanes, transactions. Pure, except for one wait."""
+"""When the relay retries rows, the link to Kafka, lanes and transactions. Pure, except for one wait."""
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
@@ -27,22 +27,22 @@ __all__ = (
 _RETRIES_S: Final = (1.0, 2.0, 4.0)
 _LINK_PAUSE_S: Final = 0.1
 _LINK_PAUSE_S_MAX: Final = 2.0
-#: In a backlog, batches grow up to this factor of RELAY_BATCH_SIZE, and up to this many rows: a round trip
-#: to both servers for every 100 rows is slower than one for every 5,000. More rows need more than 150 MB.
+#: In a backlog, batches grow up to this factor of RELAY_BATCH_SIZE, and up to this many rows: one round trip
+#: to both servers for 5,000 rows is faster than one for every 100. More rows need more than 150 MB.
 _BACKLOG_FACTOR: Final = 50
 _BACKLOG_ROWS_MAX: Final = 5_000
-#: A lane is stuck when it has failed for this long; a takeover after a kill lasts up to 10 s.
+#: A lane that has failed for this long is reported as stuck; a takeover after a kill lasts up to 10 s.
 _STUCK_S: Final = 10.0
 #: An open lane that has not failed for this long is not stuck, even if nothing was published.
 _QUIET_S: Final = 15.0
 _FEW_ROWS: Final = 8
-#: Between the starts of two transactions of which the first has few rows, so that the second gets more. A
-#: transaction costs the brokers the same whatever is in it: at 600 events a second, one for each event
-#: keeps the brokers too busy to be quick.
+#: Time from the start of a small transaction to the start of the next, so that the next has more rows. A
+#: transaction costs the brokers the same whatever its size: at 600 events a second, one transaction per
+#: event overloads the brokers.
 _START_TO_START_S: Final = 0.025
-#: Between the end of a transaction and the start of the next. The coordinator answers a commit before it has
-#: written the transaction's markers, and rejects the next transaction until it has (CONCURRENT_TRANSACTIONS);
-#: librdkafka repeats the request after a fixed 20 ms, and again, while the brokers are busy with rejections.
+#: Time from the end of a transaction to the start of the next. The coordinator confirms a commit before it
+#: has written the transaction's markers, and until then rejects the next transaction
+#: (CONCURRENT_TRANSACTIONS). librdkafka repeats the request every 20 ms, which keeps the brokers busy.
 _END_TO_START_S: Final = 0.008
 
 
@@ -60,13 +60,13 @@ class GiveUp:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Postpone:
-    """Try the row again after *after_s* seconds, without charging an attempt."""
+    """Try the row again after *after_s* seconds, without charging an attempt to it."""
 
     after_s: float
 
 
 def next_step(attempts: int) -> Retry | GiveUp:
-    """Return what follows the failure number *attempts* of a row through its own fault."""
+    """Return what follows failure number *attempts* of a row that is at fault."""
     assert attempts >= 1
     return Retry(after_s=_RETRIES_S[attempts - 1]) if attempts <= len(_RETRIES_S) else GiveUp()
 
@@ -78,35 +78,35 @@ def link_pause_s(failures: int) -> float:
 
 
 def next_batch_rows(limit: int, fetched: int, batch_size: int) -> int:
-    """Return how many rows to fetch next: twice as many while all are returned, else *batch_size*."""
+    """Return how many rows to fetch next: twice as many if the last query was full, else *batch_size*."""
     if fetched < limit:
         return batch_size
     return max(batch_size, min(2 * limit, _BACKLOG_FACTOR * batch_size, _BACKLOG_ROWS_MAX))
 
 
 class BreakerState(StrEnum):
-    """State of the circuit breaker, with the names of the pattern."""
+    """State of the circuit breaker; the names are those of the pattern."""
 
     CLOSED = "closed"
-    #: No broker responds: nothing is fetched, and only the rows in flight are charged.
+    #: No broker responds: the relay fetches nothing, and charges only the rows in flight.
     OPEN = "open"
-    #: A broker responds again; one row is published before all others.
+    #: A broker responds again: the relay publishes one row, the probe, before all others.
     HALF_OPEN = "half-open"
 
 
 class Breaker:
     """Opens when the link fails, and closes with the first row that is published afterwards (G25).
 
-    Rows in flight at the failure fail after 1 s, 2 s and 4 s like faulty rows, though with reason ``link``;
-    they are requeued when a broker responds. No other row is charged.
+    Rows that were in flight are charged after 1 s, 2 s and 4 s like faulty rows, but with the reason
+    ``link``, and are requeued when a broker responds. No other row is charged.
     """
 
     def __init__(self) -> None:
         self.state = BreakerState.CLOSED
-        #: The failure that opened it; None while it is closed.
+        #: The failure that opened the breaker; None while it is closed.
         self.reason: LinkDown | None = None
         self._failures = 0
-        #: Interrupted rows, each with the time of its next failure.
+        #: Interrupted rows, each with the time of its next charge.
         self._interrupted: list[tuple[float, Message]] = []
 
     def trip(self, reason: LinkDown, interrupted: Sequence[Message], now_s: float) -> bool:
@@ -118,7 +118,7 @@ class Breaker:
         return news
 
     def failed_again(self) -> None:
-        """Note that still no broker responds."""
+        """Note another attempt without a response from a broker."""
         self._failures += 1
 
     def pause_s(self) -> float:
@@ -138,7 +138,7 @@ class Breaker:
         return closed
 
     def due(self, now_s: float) -> list[tuple[Message, RowFault | LinkDown]]:
-        """Return the interrupted rows whose next failure is due, with its reason."""
+        """Return the interrupted rows whose next charge is due, each with the reason."""
         if self.reason is None:
             return []
         due = [message for at_s, message in self._interrupted if now_s >= at_s]
@@ -165,7 +165,7 @@ class _LaneFailure:
 
 
 class LaneFailures:
-    """Failures that keep lanes from publishing; a lane is tried again after growing pauses."""
+    """Failures that keep lanes from publishing. The pauses between the attempts of a lane grow."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         """*clock* returns seconds."""
@@ -187,7 +187,7 @@ class LaneFailures:
         self._lanes.pop(lane, None)
 
     def forget_others(self, lanes: Collection[int]) -> None:
-        """Forget the lanes that are none of *lanes*: other relays have them."""
+        """Forget all lanes except *lanes*: other relays own the others."""
         for lane in self._lanes.keys() - set(lanes):
             del self._lanes[lane]
 
@@ -197,7 +197,7 @@ class LaneFailures:
         return trouble is None or self._clock() >= trouble.pause_until_s
 
     def stuck(self, open_lanes: Collection[int]) -> dict[int, str]:
-        """Return the last failure of each lane that has failed for 10 s."""
+        """Return the last failure of each lane that has failed for 10 s, by lane."""
         now_s = self._clock()
         return {
             lane: trouble.reason
@@ -209,9 +209,9 @@ class LaneFailures:
 
 @dataclass(kw_only=True, slots=True)
 class TransactionPause:
-    """When the next transaction of one lane may start; the relay ignores it in a backlog."""
+    """Determines when the next transaction of a lane may start. The relay ignores it in a backlog."""
 
-    #: By ``time.monotonic()``.
+    #: Earliest start, by ``time.monotonic()``.
     until_s: float = 0.0
 
     def note_start(self, now_s: float, *, rows: int) -> None:

@@ -49,7 +49,7 @@ class LaneBatch(Batch):
     """Rows of one lane; the marker in their transaction contains the batch's id."""
 
     batch_id: UUID = field(default_factory=uuid4)
-    #: Number of its claim in ``relay_batches``; None: it could not be claimed and must not be committed.
+    #: Number of the batch's claim in ``relay_batches``; None if it has none and must not be committed.
     number: Future[int | None] = field(default_factory=Future[int | None])
 
     @property
@@ -60,14 +60,14 @@ class LaneBatch(Batch):
 
 
 class TransactionState(Enum):
-    """What is known of a transaction after :meth:`LaneProducer.publish`."""
+    """What the relay knows of a transaction after :meth:`LaneProducer.publish`."""
 
     COMMITTED = "committed"
-    #: The commit was never requested, and cannot be any more.
+    #: The relay never requested the commit, and cannot any more.
     UNPUBLISHED = "unpublished"
     #: Aborted: PostgreSQL has not confirmed the claim, or the lane has another owner.
     UNCLAIMED = "unclaimed"
-    #: The outcome of the commit is unknown; the marker decides.
+    #: The outcome of the commit is unknown; the lane's marker shows it.
     IN_DOUBT = "in-doubt"
 
 
@@ -76,28 +76,28 @@ class TransactionResult:
     """How a transaction ended. Unless it was committed, its producer must not be used again."""
 
     state: TransactionState
-    #: Why it failed; the rejection of a record takes precedence. None if it was committed or aborted.
+    #: Why the transaction failed, first the rejection of a record. None if it was committed or aborted.
     error: KafkaError | None = None
 
     @property
     def refused(self) -> bool:
-        """Whether the broker rejected a record, as opposed to a failure of the link."""
+        """Whether the broker rejected a record. Otherwise the link failed, or nothing did."""
         return self.error is not None and self.error.code() in RECORD_REJECTED
 
 
 @dataclass(kw_only=True, slots=True)
 class Outcome:
-    """What happened to rows. Rows in no list stay PENDING."""
+    """The outcomes of rows. Rows in no list stay PENDING."""
 
-    #: Published, as every earlier row of their keys.
+    #: Published; so is every earlier row of their keys.
     sent: list[Message] = field(default_factory=list[Message])
-    #: Failed through their own fault or the link's; no later row of their keys was published.
+    #: Failed because of the row or the link; no later row of their keys was published.
     faulty: list[tuple[Message, RowFault | LinkDown]] = field(
         default_factory=list[tuple[Message, RowFault | LinkDown]]
     )
-    #: Why the link failed; publish nothing before :meth:`Delivery.connect` succeeds.
+    #: Why the link failed; None if it did not. Publish nothing before :meth:`Delivery.connect` succeeds.
     link: LinkDown | None = None
-    #: In flight when the link failed, and certainly not published.
+    #: Rows that were in flight when the link failed, and were certainly not published.
     interrupted: list[Message] = field(default_factory=list[Message])
 
 
@@ -112,14 +112,14 @@ class Prepared:
 class Delivery(Protocol):
     """Publishes batches to Kafka. Use it in one event loop; blocking calls run in its own threads."""
 
-    #: Whether a batch may start only after the outcome of the last one is known, whatever its lanes.
+    #: Whether a batch of any lane may start only after the outcome of the last batch is known.
     one_batch_at_a_time: bool
 
     async def connect(self) -> None:
         """Reach a broker, read the limits of topics again, and warm up.
 
         Raises:
-            LinkDown: none answered in time.
+            LinkDown: No broker responded in time.
         """
         ...
 
@@ -128,7 +128,7 @@ class Delivery(Protocol):
         ...
 
     def paused_lanes(self) -> frozenset[int]:
-        """Return the ready lanes that should not start a batch yet, unless there is a backlog."""
+        """Return the ready lanes that should start no batch yet; not used in a backlog."""
         ...
 
     async def prepare(self, messages: Sequence[Message]) -> Prepared:
@@ -152,11 +152,11 @@ class Delivery(Protocol):
         ...
 
     async def trim_claims(self, connection: DedicatedConnection) -> None:
-        """Delete claims that no takeover needs any more; called about once per second."""
+        """Delete claims in PostgreSQL that no takeover needs any more; called about once per second."""
         ...
 
     def take_link_failure(self) -> LinkDown | None:
-        """Return and forget the last failure of the link outside of batches; None without one."""
+        """Return and forget the last failure of the link that no batch reported; None without one."""
         ...
 
     def stuck_lanes(self) -> Mapping[int, str]:
@@ -186,7 +186,7 @@ class InFlightBatch:
 
     batch: Batch
     outcome: asyncio.Task[Outcome]
-    #: Other lanes do not wait for it any more.
+    #: Other lanes no longer wait for this batch.
     late: bool = False
 
 
@@ -236,22 +236,22 @@ class InFlightBatches:
 
 @dataclass(kw_only=True, slots=True)
 class PendingFetch:
-    """Rows that are being read, or were read and are not published yet."""
+    """A query for rows that runs, or has ended while its rows are not published yet."""
 
     reading: asyncio.Task[list[Message]]
     #: The lanes that the query reads from, each with its epoch.
     fences: frozenset[tuple[int, int]]
-    #: Keys with a failed row that was not recorded when the query began.
+    #: Keys with a failed row that was not recorded yet when the query began.
     blocked_keys: set[str]
-    #: Lanes with rows that were known when the query began and are not published: those come first (G21).
+    #: Lanes of which the relay must publish earlier rows first (G21): rows of these lanes are read again.
     stale_lanes: set[int] = field(default_factory=set[int])
 
 
 class Fetches:
-    """What is being read: one query, and in a backlog a second one ahead of the first one's publication.
+    """The queries for rows: one, and in a backlog a second one that runs while the first one's rows wait.
 
-    Invariant: rows are published only if all rows of their lane that were known when their query began have
-    been published, or will not be. Code that finds a row that is neither invalidates the row's lane.
+    Invariant: fetched rows are published only if no row of their lane that the relay knew when their query
+    began is still to be published. Code that leaves such a row unpublished invalidates the row's lane.
     """
 
     def __init__(self) -> None:
@@ -263,7 +263,7 @@ class Fetches:
     def start(
         self, reading: Coroutine[Any, Any, list[Message]], lanes: Iterable[Lane], blocked_keys: set[str]
     ) -> None:
-        """Start *reading*; the query before must have ended, because all use one connection."""
+        """Start *reading*; the previous query must have ended, because both use one connection."""
         fences = frozenset((lane.lane, lane.epoch) for lane in lanes)
         self._pending.append(
             PendingFetch(reading=asyncio.create_task(reading), fences=fences, blocked_keys=blocked_keys)
@@ -274,22 +274,22 @@ class Fetches:
         return self._pending[0]
 
     def remove_first(self) -> None:
-        """Remove the fetch whose rows are published now, or never."""
+        """Remove the first fetch; its rows are published now or read again later."""
         del self._pending[0]
 
     def invalidate(self, lanes: Iterable[int]) -> None:
-        """Note that a row of each of *lanes* was not published: later rows must be read again."""
+        """Note that a row of each of *lanes* was not published: later rows of the lane must be read again."""
         stale = set(lanes)
         for fetch in self._pending:
             fetch.stale_lanes |= stale
 
     def invalidate_all(self) -> None:
-        """Note that everything must be read again."""
+        """Note that the rows of all fetches must be read again."""
         for fetch in self._pending:
             fetch.stale_lanes.update(lane for lane, _ in fetch.fences)
 
     def invalidate_not_started(self, fetched: Sequence[Message], started: Sequence[Batch]) -> None:
-        """Invalidate the lanes of those of *fetched* that are not in the *started* batches."""
+        """Invalidate the lanes of those *fetched* rows that are not in the *started* batches."""
         if self._pending and sum(len(batch.messages) for batch in started) < len(fetched):
             in_flight = {message.seq for batch in started for message in batch.messages}
             self.invalidate(message.lane for message in fetched if message.seq not in in_flight)
@@ -304,7 +304,7 @@ class Fetches:
 
 
 class RowReader:
-    """Reads publishable rows, more of them at once while there is a backlog."""
+    """Reads publishable rows, and more of them per query while there is a backlog."""
 
     def __init__(self, settings: RelaySettings, low_watermark: LowWatermark, counters: Counters) -> None:
         self._settings = settings
@@ -324,7 +324,7 @@ class RowReader:
         self._polled = True
 
     def reset(self) -> None:
-        """Return to the size of a batch without a backlog."""
+        """Read ``RELAY_BATCH_SIZE`` rows with the next query, as without a backlog."""
         self.batch_rows = self._settings.batch_size
 
     async def read(

@@ -1,4 +1,4 @@
-"""Claims of batches in PostgreSQL, and what they prove together with Kafka's marker (G31)."""
+"""Claims of batches in PostgreSQL, which prove with Kafka's marker what was published (G31)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ __all__ = (
     "trim",
 )
 
-#: What an operator accepts when the marker is missing.
+#: Stands for a missing marker in messages, and if an operator accepts that it is missing.
 NO_MARKER: Final = UUID(int=0)
 _SQL: Final = load_queries(__package__ or "relaybox.relay", "relay.sql")
 Fault = tuple[Message, RowFault | LinkDown]
@@ -49,7 +49,7 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecoveryPlan:
-    """What to record before the lane is published from again."""
+    """What the relay must record before it publishes from the lane again."""
 
     #: Rows that are on the topic and have to be marked.
     published_seqs: Sequence[int]
@@ -57,7 +57,7 @@ class RecoveryPlan:
     obsolete: Sequence[int]
     #: Id of the last published batch; None: nothing was published.
     last_id: UUID | None
-    #: The same, if it has no claim: accepted until the next claim is known. None otherwise.
+    #: ``last_id`` if later takeovers must accept it although no claim has that id. None changes nothing.
     accepted_marker: UUID | None = None
 
 
@@ -66,7 +66,7 @@ def plan_recovery(
 ) -> RecoveryPlan:
     """Decide which of *claims* were published, by *marker*, the id of the last batch committed to Kafka.
 
-    The marker's batch is published, and so are its predecessors by ``previous_id``. The transaction of any
+    The marker's batch was published, and so were its predecessors by ``previous_id``. The transaction of any
     other claim was not committed, and cannot be any more. *accepted* is a marker that an operator accepted.
 
     Raises:
@@ -80,8 +80,8 @@ def plan_recovery(
         at = claim.previous_id
     if not published and not _agrees(marker, accepted, claims):
         raise LaneFaulty(
-            f"lane {lane}: Kafka's marker is {marker or NO_MARKER}, which this database does not know; "
-            "was one of them restored? See `relaybox verify`, then `relaybox relay accept`"
+            f"lane {lane}: Kafka's marker is {marker or NO_MARKER}, which this database does not know "
+            "(was one of them restored?); run `relaybox verify`, then `relaybox relay accept`"
         )
     return RecoveryPlan(
         published_seqs=[seq for claim in published for seq in claim.seqs],
@@ -91,7 +91,7 @@ def plan_recovery(
 
 
 def plan_recovery_after_history_change(marker: UUID | None, claims: Sequence[Claim]) -> RecoveryPlan:
-    """Return the plan for a lane whose published rows are all marked, so that *claims* do not matter."""
+    """Return the plan for a lane of which all published rows are marked: *claims* are not needed."""
     return RecoveryPlan(
         published_seqs=(),
         obsolete=[claim.number for claim in claims],
@@ -101,7 +101,7 @@ def plan_recovery_after_history_change(marker: UUID | None, claims: Sequence[Cla
 
 
 def _agrees(marker: UUID | None, accepted: UUID | None, claims: Sequence[Claim]) -> bool:
-    """Return whether *marker* is consistent with none of *claims* having been published."""
+    """Return whether *marker* fits claims of which none was published, or an operator accepted it."""
     if marker is None:
         return accepted == NO_MARKER or all(claim.previous_id is None for claim in claims)
     return marker == accepted or any(claim.previous_id == marker for claim in claims)
@@ -116,16 +116,16 @@ async def origin_of(connection: DedicatedConnection) -> UUID:
 class OwnedLane(NamedTuple):
     """What PostgreSQL knows of a lane that is being taken over."""
 
-    #: A marker without a claim that an operator accepted; None without one.
+    #: The marker that was accepted although no claim has its id; None if there is none.
     accepted_marker: UUID | None
-    #: In which history of PostgreSQL the lane was last compared with Kafka; None: not known.
+    #: History of PostgreSQL in which the lane was last compared with Kafka; None if not known.
     history_id: UUID | None
-    #: Which of the lane's producers is in use.
+    #: Number of the producer that the lane uses.
     producer_number: int
 
 
 async def owned_lanes(connection: DedicatedConnection, lanes: Sequence[Lane]) -> dict[int, OwnedLane]:
-    """Return those of *lanes* that are still held."""
+    """Return those of *lanes* that this relay still owns, by number."""
     numbers, epochs = _fences(lanes)
     rows = await fetch_rows(connection, _SQL["owned_lanes"], numbers, epochs)
     return {
@@ -135,7 +135,7 @@ async def owned_lanes(connection: DedicatedConnection, lanes: Sequence[Lane]) ->
 
 
 async def assign_next_producers(connection: DedicatedConnection, lanes: Sequence[Lane]) -> dict[int, int]:
-    """Give each of *lanes* that is still held another producer; return their numbers by lane."""
+    """Assign another producer to each of *lanes* that this relay still owns; return its number by lane."""
     numbers, epochs = _fences(lanes)
     rows = await fetch_rows(connection, _SQL["assign_next_producers"], numbers, epochs)
     return {row["lane"]: row["producer_number"] for row in rows}
@@ -148,8 +148,8 @@ async def claim(
 ) -> dict[int, int]:
     """Claim *batches*, one of each lane, and return the claims' numbers by lane.
 
-    *previous* contains the last published batch of each lane. A lane that this relay lost is left out. The
-    batches may be committed only after this has returned.
+    *previous* contains the last published batch of each lane. The result leaves out lanes that this relay has
+    lost. A batch may be committed only after its claim is returned.
     """
     rows = await fetch_rows(
         connection,
@@ -196,12 +196,12 @@ async def record_recovery(
 
 
 async def report_fault(connection: DedicatedConnection, lane: Lane, fault: str) -> None:
-    """Record for operators why *lane* is not published from."""
+    """Record for operators why the relay does not publish from *lane*."""
     await fetch_rows(connection, _SQL["report_lane_fault"], lane.lane, lane.epoch, fault)
 
 
 async def trim(connection: DedicatedConnection, settled: Mapping[tuple[int, int], int]) -> None:
-    """Delete claims older than the last recorded one of each lane and epoch."""
+    """Delete the claims of each lane and epoch that are older than its last recorded claim."""
     lanes, epochs = [lane for lane, _ in settled], [epoch for _, epoch in settled]
     await fetch_rows(connection, _SQL["trim_batches"], lanes, epochs, list(settled.values()))
 
@@ -211,7 +211,7 @@ def _fences(lanes: Sequence[Lane]) -> tuple[list[int], list[int]]:
 
 
 class RejectionIsolator:
-    """Find the row that the broker rejects, by publishing the rows of a rejected batch one by one.
+    """Finds the row that the broker rejects, by publishing the rows of a rejected batch one by one.
 
     The broker rejects a request as a whole, so its error does not identify the row. That happens only if a
     limit was lowered after it was read; most faulty rows are found by reading the limits again. A row that
@@ -222,7 +222,7 @@ class RejectionIsolator:
     """
 
     def __init__(self) -> None:
-        #: Number of rows of each lane that are still to be published alone.
+        #: By lane, how many rows are still to be published alone.
         self._alone: dict[int, int] = {}
         #: The row of each lane that was rejected alone, with its batch.
         self._rejected_alone: dict[int, tuple[UUID, Fault]] = {}
@@ -236,7 +236,10 @@ class RejectionIsolator:
             self._rejected_alone[batch.lane] = (batch.batch_id, (batch.messages[0], RecordRefused.by(error)))
 
     def confirm(self, lane: int, last_id: UUID | None) -> None:
-        """Decide on the rejected row of *lane*, which was taken over again; *last_id* was published last."""
+        """Decide whether the rejected row of *lane* is at fault, after another takeover of the lane.
+
+        *last_id* is the batch that was published last.
+        """
         batch_id, fault = self._rejected_alone.pop(lane, (None, None))
         if fault is not None and batch_id != last_id:
             self._confirmed.append(fault)

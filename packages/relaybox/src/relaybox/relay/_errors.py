@@ -4,9 +4,9 @@
 
     RelayboxError
     └── RelayError
-        ├── HistoryChanged PostgreSQL failed over or was restored; the relay starts over
+        ├── HistoryChanged PostgreSQL failed over or was restored; the relay starts a new session
         ├── LaneFaulty Kafka and the database disagree about a lane; it stops until an operator decides
-        ├── PublishedUnknown the topics do not reach back to a failover; the lane stops as a faulty one
+        ├── PublishedUnknown a topic has lost records from before a failover; the lane stops like a faulty one
         ├── LinkDown   a fault of the broker or the network; no row is charged
         │   ├── PartitionUnavailable  one partition accepts no writes; its keys wait
         │   └── TransactionUnfinished  a lane's producer waits for a transaction to end
@@ -44,7 +44,7 @@ class RelayError(RelayboxError):
 
 
 class LinkDown(RelayError):
-    """Raised when no broker acknowledges in time or accepts the relay; publishing resumes by itself."""
+    """Raised when no broker accepts the relay or acknowledges in time; the relay retries without limit."""
 
     error_code = "RELAY_LINK_DOWN"
 
@@ -62,13 +62,13 @@ class TransactionUnfinished(LinkDown):
 
 
 class RowFault(RelayError):
-    """Base of the reasons why one row cannot be published; kept in its ``error_data`` (G24)."""
+    """Base of the reasons why one row cannot be published; stored in the row's ``error_data`` (G24)."""
 
     error_code = "RELAY_ROW_FAULT"
 
 
 class EnvelopeIncomplete(RowFault):
-    """The payload lacks what a CloudEvent must have: ``event_id`` and ``event_type``."""
+    """The payload has no ``event_id`` or no ``event_type`` that is valid in a CloudEvent."""
 
     error_code = "RELAY_ENVELOPE_INCOMPLETE"
 
@@ -80,13 +80,13 @@ class TopicUnknown(RowFault):
 
 
 class RecordTooLarge(RowFault):
-    """The record is over the topic's ``max.message.bytes``; raise that, or skip the row."""
+    """The record exceeds the topic's ``max.message.bytes``; raise that limit, or skip the row."""
 
     error_code = "RELAY_RECORD_TOO_LARGE"
 
 
 class RecordRefused(RowFault):
-    """The broker rejected this record alone; the message contains the error code."""
+    """The broker rejected this record when it was sent alone; the message contains the error code."""
 
     error_code = "RELAY_RECORD_REFUSED"
 
@@ -99,15 +99,15 @@ class RecordRefused(RowFault):
 class HistoryChanged(RelayError):
     """Raised when PostgreSQL is in another history than before: it failed over or was restored (G35).
 
-    What the relay knows may be wrong then. It starts over: it takes lanes anew, and reads from Kafka what was
-    published.
+    The relay's state may be wrong then. The relay starts a new session: it takes its lanes again, and reads
+    from Kafka what was published.
     """
 
     error_code = "RELAY_HISTORY_CHANGED"
 
 
 class PublishedUnknown(RelayError):
-    """Raised when a topic was truncated too far to find out what a lost history published (G35)."""
+    """Raised when a topic has lost records that would show what was published before a failover (G35)."""
 
     error_code = "RELAY_PUBLISHED_UNKNOWN"
 
@@ -115,8 +115,9 @@ class PublishedUnknown(RelayError):
 class LaneFaulty(RelayError):
     """Raised when Kafka's marker of a lane is not known to this database; the lane is not published from.
 
-    Seen after a restored database or a lost control topic; a guess could lose events or repeat
-    them (G31). ``relaybox verify`` reports what is on the topic; ``relaybox relay accept`` resumes the lane.
+    A restored database or a lost control topic causes it. If the relay guessed, it could lose or repeat
+    events (G31). ``relaybox verify`` reports what is on the topic, and ``relaybox relay accept`` resumes the
+    lane.
     """
 
     error_code = "RELAY_LANE_FAULTY"

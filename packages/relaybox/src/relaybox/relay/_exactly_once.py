@@ -28,9 +28,9 @@ from relaybox.topics import Replication
 __all__ = ("ExactlyOnce",)
 
 T = TypeVar("T")
-#: Lanes whose transactions run at the same time; they mostly wait for the brokers.
+#: Most transactions at the same time, one per lane; their threads mostly wait for the brokers.
 _THREADS: Final = 16
-#: A faulty lane is tried again this often: an operator may have accepted its marker.
+#: Pause before a faulty lane is tried again: an operator may have accepted its marker by then.
 _FAULTY_PAUSE_S: Final = 5.0
 _UNKNOWN: Final = "the takeover did not end"
 _log = structlog.get_logger(__name__)
@@ -83,7 +83,7 @@ class ExactlyOnce:
         self._markers: Markers | None = None
         self._open: dict[int, _OpenLane] = {}
         self._failures = LaneFailures(time.monotonic)
-        #: Lanes, with their epochs, whose last producer this relay closed without a commit in doubt.
+        #: Lanes, with their epochs, whose last producer this relay closed with no commit in doubt.
         self._closed_without_doubt: dict[int, int] = {}
         self._isolator = RejectionIsolator()
         self._opening: asyncio.Task[None] | None = None
@@ -275,7 +275,7 @@ class ExactlyOnce:
         return self._markers
 
     async def _handle_open_failure(self, down: LinkDown | None) -> None:
-        """Find out whether any broker responds, after lanes could not be opened."""
+        """Check whether any broker responds, because lanes could not be opened."""
         self._partitions.check_now()
         try:
             await self._check_link()
@@ -312,7 +312,7 @@ class ExactlyOnce:
         self._drop(batch.lane, in_doubt=result.state is TransactionState.IN_DOUBT)
         self._pause(batch.lane, f"a batch failed: {result.error}")
         self._partitions.check_now()
-        # The limits may have changed: one was lowered, or a topic was deleted.
+        # A limit may have been lowered, or a topic deleted.
         await self._ask_link(self._link.forget_limits)
         if result.refused:
             assert result.error is not None
@@ -322,7 +322,7 @@ class ExactlyOnce:
 
     async def _check_link_after_failure(self, batch: LaneBatch, result: TransactionResult) -> Outcome:
         if self._give_up_at_s < float("inf"):
-            return Outcome()  # the relay stops; the next owner finds the cause
+            return Outcome()  # the relay stops; the next owner of the lane finds the cause
         try:
             await self._check_link()
         except LinkDown as down:
@@ -341,7 +341,10 @@ class ExactlyOnce:
         return [lane for lane in lanes if self._closed_without_doubt.get(lane.lane) == lane.epoch]
 
     def _may_open(self, number: int) -> bool:
-        """Return whether to open a lane now: one unreadable marker would keep all lanes from opening."""
+        """Return whether to open lane *number* now: its pause is over, and its marker can be read.
+
+        One request reads the markers of all lanes: one that cannot be read would fail them all.
+        """
         if not self._failures.may_retry(number):
             return False
         topic = None if self._markers is None else self._partitions.unavailable.get(self._markers.topic)
@@ -351,7 +354,7 @@ class ExactlyOnce:
         return reason is None
 
     def _limit_batch_bytes(self, batch_bytes: int) -> None:
-        """Use smaller batches for a topic with a lower limit: larger ones would fail small rows."""
+        """Lower ``batch.size`` to fit all topics: brokers reject a larger one even if its rows are small."""
         self._batch_bytes = min(self._batch_bytes, batch_bytes)
         for number, open_lane in list(self._open.items()):
             if open_lane.producer.batch_bytes > self._batch_bytes and not open_lane.in_flight:
@@ -373,7 +376,10 @@ class ExactlyOnce:
         asyncio.get_running_loop().call_later(pause_s, self._wake)
 
     def _drop(self, number: int, *, in_doubt: bool = False) -> None:
-        """Close the lane's idle producer; *in_doubt*: it may have committed a batch."""
+        """Close the lane's idle producer.
+
+        *in_doubt*: the producer may have committed a batch without a known outcome.
+        """
         open_lane = self._open.pop(number)
         self._closed_without_doubt.pop(number, None)
         if not in_doubt:

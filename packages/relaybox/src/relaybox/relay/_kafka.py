@@ -43,18 +43,18 @@ __all__ = (
 
 _ANSWER_S: Final = 5.0
 _LIMIT: Final = "max.message.bytes"
-#: Kafka's default, taken where the relay may not read a topic's configuration.
+#: Kafka's default, which the relay assumes if it may not read a topic's configuration.
 _LIMIT_BYTES: Final = 1_048_588
 _log = structlog.get_logger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 #: The link is down if no acknowledgement arrives for this long.
 STALL_S: Final = 5.0
-#: A call that lasts longer hangs: the limits of stalls (5 s), claims (10 s), commits (20 s) and the opening
-#: of a lane (12 s) are far below.
+#: A call that lasts longer hangs: the time limits of stalls (5 s), claims (10 s), commits (20 s) and the
+#: opening of a lane (12 s) are far below.
 _HUNG_S: Final = 60.0
 BATCH_BYTES_MAX: Final = 1_000_000
-#: Record batches stay this much below the smallest topic's limit: framing.
+#: Bytes of framing: record batches stay this much below the lowest limit of their topics.
 _BATCH_MARGIN_BYTES: Final = 512
 _FLUSH_S: Final = 0.25
 _CONNECT_S: Final = 2.0
@@ -65,7 +65,7 @@ _SILENCE: Final = logging.getLogger("relaybox.relay.librdkafka")
 _SILENCE.propagate = False
 _CONNECTION: Final[dict[str, Any]] = {
     "client.id": "relaybox-relay",
-    # librdkafka would write to stderr; errors of the relay contain what matters.
+    # Without a handler librdkafka writes to stderr; the relay's errors contain what matters.
     "log_level": 0,
     "reconnect.backoff.ms": 50,
     "reconnect.backoff.max.ms": 1_000,
@@ -79,10 +79,10 @@ _CONNECTION: Final[dict[str, Any]] = {
 PRODUCER: Final[dict[str, Any]] = {
     "acks": "all",
     "enable.idempotence": True,
-    # Every batch is flushed, which ends the wait. A shorter one sends a batch in pieces: with 2 ms a backlog
-    # drains 10 % slower.
+    # The relay flushes every batch, which ends this wait. A shorter wait sends a batch in pieces: with 2 ms a
+    # backlog drains 10 % slower.
     "linger.ms": 100,
-    # The topic's own limit decides (screen); a second limit could only differ from it.
+    # screen() checks the limit of each topic; a lower limit here would reject records that the topic accepts.
     "message.max.bytes": 104_857_600,
     # Java's default, so that every client puts a key into the same partition.
     "partitioner": "murmur2_random",
@@ -90,7 +90,7 @@ PRODUCER: Final[dict[str, Any]] = {
     # Only failures are reported: a record that was flushed without one is acknowledged.
     "delivery.report.only.error": True,
 }
-#: Errors of records that the relay itself purged; they do not explain why.
+#: Errors of records that the relay itself purged; they do not contain the cause.
 _PURGED: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001
 UNDELIVERED: Final = KafkaError(KafkaError._PURGE_QUEUE)  # noqa: SLF001
 Report = Callable[[KafkaError | None, object], None]
@@ -221,7 +221,7 @@ class BrokerClient:
                 self._admin = AdminClient(conf)
             topics = sorted(self._admin.list_topics(timeout=_CONNECT_S).topics)
         except KafkaException as error:
-            self.serve_callbacks()  # passes the cause to the diagnosis
+            self.serve_callbacks()  # its error callback gives the cause to self._diagnosis
             raise LinkDown(self._diagnosis.message(error.args[0])) from error
         self._diagnosis.reset()
         return topics
@@ -267,23 +267,26 @@ class BrokerClient:
         self._diagnosis.reset()
 
     def link_down(self, failures: Sequence[KafkaError]) -> LinkDown:
-        """Return the error of the link that made records fail with *failures*."""
+        """Return an error that explains why records failed with *failures*."""
         reasons = [error.str() for error in failures if error.code() not in _PURGED]
         why = reasons[0] if reasons else f"no acknowledgement in time, {self._diagnosis.reason}"
-        return LinkDown(f"Kafka takes no records: {why}; check the brokers")
+        return LinkDown(f"Kafka accepts no records: {why}; check the brokers")
 
 
 def batch_bytes_for(topics: Iterable[str], limits: Mapping[str, int]) -> int:
-    """Return ``batch.size`` for records of *topics*: a batch over a topic's limit would fail small rows."""
+    """Return a ``batch.size`` that fits all *topics*.
+
+    A batch over its topic's limit would be rejected with all its rows, although each row is small enough.
+    """
     smallest = min((limits[topic] for topic in topics if topic in limits), default=BATCH_BYTES_MAX)
     return max(1, min(BATCH_BYTES_MAX, smallest - _BATCH_MARGIN_BYTES))
 
 
 def warm_up(producer: Producer) -> None:
-    """Connect *producer* now, and not with its first record.
+    """Connect *producer* now, so that its first record need not wait for the connection.
 
     Raises:
-        LinkDown: no broker answered in time.
+        LinkDown: No broker responded in time.
     """
     with map_link_errors():
         producer.list_topics(timeout=_CONNECT_S)
@@ -293,7 +296,7 @@ def produce(producer: Producer, message: Message, report: Report, give_up_at_s: 
     """Hand one record to librdkafka, waiting while its queue is full; *report* is called on failure.
 
     Raises:
-        KafkaException: it was refused, or the queue stayed full.
+        KafkaException: librdkafka refused the record, or its queue stayed full.
     """
     value, headers = record_of(message)
     stalled_at = float("inf")
@@ -337,12 +340,13 @@ def discard(producer: Producer) -> bool:
 
 
 def _flush_once(producer: Producer) -> int:
-    """Wait for reports for 0.25 s; return how many are missing."""
+    """Wait at most 0.25 s for delivery reports; return how many are missing."""
     try:
         return producer.flush(_FLUSH_S)
     except (KafkaException, SystemError):
-        # The binding raises a fatal error between two reports: the current report was noted and ends as
-        # SystemError, the next call passes the others. The reports contain the reasons.
+        # confluent-kafka raises a fatal error between two reports: the callback of the current report has
+        # run, though it ends as SystemError, and the next call delivers the others. The reports contain the
+        # reasons.
         return len(producer)
 
 

@@ -1,4 +1,4 @@
-"""Lanes: slices of the keys that one relay owns at a time, by a lease in PostgreSQL."""
+"""Lanes: slices of the keys, each owned by one relay at a time by a lease in PostgreSQL."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ __all__ = (
 #: NOTIFY channel: a lane was released or a relay joined, so that relays renew before their next heartbeat.
 LANES_CHANNEL: Final = "relaybox_lanes"
 _SQL: Final = load_queries(__package__ or "relaybox.relay", "relay.sql")
-#: Two heartbeats in a row may be lost.
+#: Heartbeats per lease, so that a relay keeps its lanes if two heartbeats in a row fail.
 _RENEWALS_PER_LEASE: Final = 3
 _log = structlog.get_logger(__name__)
 
@@ -48,7 +48,7 @@ class Report:
     troubles: Sequence[str]
 
 
-#: Of a relay that has just started.
+#: The report of a relay that has just started.
 NOTHING_TO_REPORT: Final = Report(breaker="closed", published_total=0, troubles=())
 
 
@@ -59,21 +59,21 @@ def fair_share(lanes: int, relays: int) -> int:
 
 
 def surplus_of(owned: list[int], share: int) -> frozenset[int]:
-    """Return the *owned* lanes to release in order to own at most *share*: the last ones."""
+    """Return which of the *owned* lanes to release, the last ones, so that at most *share* remain."""
     return frozenset(sorted(owned)[share:])
 
 
 class Lanes:
     """The lanes of one relay, renewed by :meth:`renew` three times per lease.
 
-    Invariant: a lane is published from only while its lease is valid by this process's own
-    clock, and it is released only when none of its rows is in flight. So two relays publish from one
-    lane only if one was frozen, or cut off from PostgreSQL, with rows in flight; then PostgreSQL rejects
-    its marks by the epoch and, exactly once, Kafka rejects its transactions.
+    Invariant: the relay publishes from a lane only while its lease is valid by this process's own clock, and
+    releases a lane only when none of its rows is in flight. So two relays publish from one lane only if one
+    of them was frozen, or cut off from PostgreSQL, with rows in flight. PostgreSQL then rejects its marks by
+    the epoch, and with exactly-once delivery Kafka rejects its transactions.
     """
 
     def __init__(self, *, lease_s: float, delivery: str = "exactly-once") -> None:
-        # Unique per start, whatever the relay's name: a restarted relay is another owner.
+        # Unique per session, whatever the relay's name: a restarted relay is another owner.
         self.owner = f"relay-{uuid.uuid4()}"
         self.members = 1
         self._lease_s = lease_s
@@ -82,7 +82,8 @@ class Lanes:
         self._surplus: frozenset[int] = frozenset()
         #: Lanes with rows that are in flight or not recorded; not released.
         self._busy: frozenset[int] = frozenset()
-        #: There are fewer lanes than are configured: the publish loop splits them when nothing is in flight.
+        #: Whether the table has fewer lanes than configured. The publish loop then splits them, once nothing
+        #: is in flight.
         self.split_wanted = False
         self._joined = False
 
@@ -96,7 +97,7 @@ class Lanes:
         self._busy = lanes
 
     def postpone_split(self) -> None:
-        """Do not split before the next heartbeat."""
+        """Do not split lanes before the next heartbeat."""
         self.split_wanted = False
 
     def usable(self) -> list[Lane]:
@@ -119,7 +120,7 @@ class Lanes:
         return any(now >= lane.valid_until_s for lane in self._owned.values())
 
     def has_idle_surplus(self) -> bool:
-        """Return whether a surplus lane is not busy, so that :meth:`renew` would release it now."""
+        """Return whether a lane above the relay's share is not busy, so that :meth:`renew` can release it."""
         return bool(self._surplus & self._owned.keys() - self._busy)
 
     async def renew(self, connection: DedicatedConnection, report: Report = NOTHING_TO_REPORT) -> bool:
@@ -141,10 +142,11 @@ class Lanes:
         return before != {lane.lane: lane.epoch for lane in self._owned.values()}
 
     async def split(self, connection: DedicatedConnection, lanes: Sequence[Lane]) -> list[int]:
-        """Halve *lanes*, which have no rows in flight or unmarked; return the numbers of the new lanes.
+        """Split each of *lanes* in two; return the numbers of the new lanes.
 
-        Only the owner can split a lane on a running system: it knows that each published row of the new lane
-        is marked, so that the new lane's owner continues behind them (G21).
+        No row of *lanes* may be in flight, or published and not marked. So only the owner can split a lane
+        while relays run: it knows that each published row is marked, and that the new lane's owner continues
+        after those rows (G21).
         """
         self.split_wanted = False
         numbers, epochs = [lane.lane for lane in lanes], [lane.epoch for lane in lanes]
@@ -158,7 +160,7 @@ class Lanes:
             await self._release(connection, list(self._owned.values()))
 
     async def _renew_leases(self, connection: DedicatedConnection, report: Report) -> Mapping[str, Any]:
-        """Renew the membership and the leases in one statement: an idle relay does little else."""
+        """Renew the membership and the leases in one statement, the main cost of an idle relay."""
         # In the order in which marks lock lanes; another order could deadlock.
         owned = sorted(self._owned.values(), key=lambda lane: lane.lane)
         valid_until_s = time.monotonic() + self._lease_s
@@ -211,20 +213,20 @@ class LeaseHeartbeat:
         self._signal = on_signal
         #: Set whenever there may be rows to publish; the publish loop clears it before it reads.
         self.work_available = asyncio.Event()
-        #: Set to request a heartbeat now: a lane can be released, or another relay joined.
+        #: Set to request a heartbeat now, because a lane can be released or another relay has joined.
         self.renew_now = asyncio.Event()
         #: Where polls of the outbox begin; the publish loop advances it.
         self.low_watermark = LowWatermark()
 
     async def run(self) -> None:
-        """Renew for ever; while PostgreSQL is unavailable, the leases end by themselves."""
+        """Renew repeatedly; while PostgreSQL is unavailable, the leases end by themselves."""
         failures = 0
         while True:
             try:
                 async with self._connections.connected() as connection:
                     await use_partial_indexes(connection)
                     await self._listen(connection)
-                    self.work_available.set()  # notifications before LISTEN are lost
+                    self.work_available.set()  # notifications sent before LISTEN are lost
                     async for _ in self._renewals(connection):
                         if failures:
                             _log.info("relay has reached PostgreSQL again")

@@ -34,8 +34,8 @@ Header = tuple[str, str]
 _Text = str | None
 #: Attributes of a row's event: id, type, time, subject, correlation id, causation id, source, traceparent.
 Attributes = tuple[_Text, _Text, _Text, _Text, _Text, _Text, _Text, _Text]
-#: The one header of structured mode. No copies of the attributes beside it, though the binding allows
-#: them: readers tell the modes apart by headers that begin with ``ce_`` (the official SDK does).
+#: The only header of structured mode. The Kafka binding allows copies of the attributes in headers, but
+#: readers, the official SDK among them, take a message with ``ce_`` headers for one in binary mode.
 STRUCTURED_HEADERS: Final[Sequence[Header]] = (
     ("content-type", "application/cloudevents+json; charset=UTF-8"),
 )
@@ -51,7 +51,7 @@ _ATTRIBUTES: Final = {
         )
     },
 }
-#: Free text of the metadata; bounded, so that the outbox can foresee a record's size (G34).
+#: Characters of free text from the metadata; bounded, so that the outbox can predict a record's size (G34).
 _TEXT_CHARS_MAX: Final = 255
 #: RFC 3339, section 5.6.
 _TIME: Final = re.compile(
@@ -60,18 +60,18 @@ _TIME: Final = re.compile(
     re.ASCII,
 )
 _INSTANT: Final = TypeAdapter[Any](AwareDatetime)
-#: So many kinds of events and keys are remembered; no key that is longer than this.
+#: How many event types and keys have cached headers; longer keys are not cached.
 _KINDS_MAX: Final = 256
 _KEYS_MAX: Final = 4_096
 _REMEMBERED_CHARS_MAX: Final = 512
 #: A batch of one record: header 61 bytes, then length, attributes, two deltas, key, value, headers.
 #: https://kafka.apache.org/documentation/#recordbatch
 _BATCH_HEADER_BYTES: Final = 61
-#: Header values are parts of value and key (percent-encoded at the worst), names and framing are constant:
-#: no record takes more than this, in either mode. Spares nearly every row the exact count.
+#: Upper bounds of a record's size, in either mode: header values are parts of value and key, at worst
+#: percent-encoded; names and framing are constant. Nearly every row passes without the exact count.
 _COPIES_MAX: Final = 5
 _OVERHEAD_BYTES_MAX: Final = 1_024
-#: Of a character in UTF-8.
+#: Bytes of one character in UTF-8 at most.
 _CHAR_BYTES_MAX: Final = 4
 
 
@@ -93,7 +93,8 @@ def headers_of(key: str | None, attributes: Attributes) -> list[Header]:
     assert event_id is not None
     assert event_type is not None
     headers = [*_headers_of_kind(event_type, (source or "")[:_TEXT_CHARS_MAX]), ("ce_id", event_id)]
-    # One by one: a list of all, filtered, takes twice as long, and a backlog spends a tenth of its time here.
+    # One by one: filtering a list of all headers takes twice as long, and in a backlog the relay spends a
+    # tenth of its time here.
     if time is not None and (_TIME.fullmatch(time) or (time := _normalized(time)) is not None):
         headers.append(("ce_time", time))
     short = len(subject or "") + len(key or "") <= _REMEMBERED_CHARS_MAX
@@ -155,20 +156,20 @@ class Message(NamedTuple):
     topic: str
     #: Rows of one key are published in the order of ``seq``; rows without a key have no order.
     key: str | None
-    #: Failures so far through the row's own fault.
+    #: Failures so far that were charged to the row.
     attempts: int
     #: The envelope as it is stored.
     envelope: bytes
     attributes: Attributes
     cloudevents: CloudEventsMode
-    #: Id of the row: after a failover another row may have its ``seq``.
+    #: Id of the row; unlike ``seq``, it is not reused after a failover.
     row_id: UUID
-    #: Where to publish a row without a key; -1: where librdkafka chooses, as for all that have one.
+    #: Partition of a row without a key while another one takes no writes; -1 lets librdkafka choose.
     partition: int = -1
 
 
 class Screened(NamedTuple):
-    """Rows divided by what is known before anything is sent."""
+    """Rows divided by :func:`screen`, before any of them is sent."""
 
     publishable: list[Message]
     faulty: list[tuple[Message, RowFault]]
@@ -176,14 +177,14 @@ class Screened(NamedTuple):
 
 def message_of(row: Sequence[Any], cloudevents: CloudEventsMode = "binary") -> Message:
     """Return the message of one row of the query ``fetch_batch``, with its columns in order."""
-    # By position: names take twice as long.
+    # By position: access by column name takes twice as long.
     return Message._make((*row[:7], row[8:], cloudevents, row[7], -1))
 
 
 def record_of(message: Message) -> tuple[bytes, list[Header]]:
     """Return value and headers of a *message* that passed :func:`screen`.
 
-    Called in the publishing thread: the event loop has the most work in a backlog.
+    Called in the publishing thread, because in a backlog the event loop has the most work.
     """
     _, _, _, _, key, _, envelope, attributes, cloudevents, _, _ = message
     headers = headers_of(key, attributes)
@@ -193,10 +194,15 @@ def record_of(message: Message) -> tuple[bytes, list[Header]]:
 
 
 def screen(messages: Iterable[Message], limits: Mapping[str, int]) -> Screened:
-    """Divide *messages* into those every broker limit allows and those at fault, in order.
+    """Divide *messages* into publishable rows and rows at fault, in order.
 
-    *limits* has ``max.message.bytes`` for every topic that exists. Rows behind a faulty one of
-    their key are in neither part: they must not be published before it (G34).
+    A row is at fault if its topic does not exist, its event has no valid id or type, or its record exceeds
+    the topic's limit. Later rows of a faulty row's key are in neither part: they must not be published
+    before it (G34).
+
+    Args:
+        messages: Rows in the order of ``seq``.
+        limits: ``max.message.bytes`` of every topic that exists.
     """
     publishable: list[Message] = []
     faulty: list[tuple[Message, RowFault]] = []
@@ -220,7 +226,8 @@ def screen(messages: Iterable[Message], limits: Mapping[str, int]) -> Screened:
 def topics_exceeded(screened: Screened) -> frozenset[str]:
     """Return the topics whose limit a record exceeds.
 
-    The limit may have been raised since it was read: it is read again before a row is charged (G24).
+    The limit may have been raised since it was read, so the relay reads it again before it charges a row
+    (G24).
     """
     return frozenset(message.topic for message, fault in screened.faulty if isinstance(fault, RecordTooLarge))
 

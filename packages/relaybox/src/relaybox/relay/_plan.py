@@ -1,14 +1,14 @@
-"""What the publish loop does next. Pure: no clock, no I/O.
+"""Decides what the publish loop does next. Pure: no clock, no I/O.
 
-The publish loop describes itself in a :class:`LoopState`, carries out the action that :func:`plan_next`
-returns, and asks again::
+The publish loop describes its state in a :class:`LoopState`, carries out the action that :func:`plan_next`
+returns, and calls it again::
 
     ┌─► Refresh ─┬──────────► Fetch ─► Receive ─┬───────────► Publish ─┬─► Refresh
     │            └─► Split ─► Refresh           └─► Fetch ──► Publish  └─► Wait ─► Refresh
     │                                               (ahead, in a backlog)   (nothing has changed)
     └─ Reconnect, while no broker responds
 
-``Stop`` follows every action once the relay is to end.
+Once the relay has to stop, ``Stop`` follows the current action.
 """
 
 from collections.abc import Collection, Sequence
@@ -39,17 +39,17 @@ __all__ = (
 
 
 class FetchPhase(Enum):
-    """How far the rows are that are published next."""
+    """Whether the rows to publish next are being read, or have been."""
 
     NONE = "none"
-    #: A query reads them.
+    #: A query is reading them.
     READING = "reading"
     READ = "read"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoopState:
-    """What the decision depends on."""
+    """The state on which the decision depends."""
 
     stopping: bool
     breaker: BreakerState
@@ -60,11 +60,11 @@ class LoopState:
     #: PostgreSQL holds fewer lanes than are configured.
     split_wanted: bool
     fetch: FetchPhase
-    #: Number of the rows that were read; 0 before.
+    #: Number of the rows to publish next; 0 until they have been read.
     rows_read: int
-    #: A second query reads the rows behind those.
+    #: A second query, which reads the rows after those, has started.
     fetching_ahead: bool
-    #: Some of the rows that were read, or all rows before them, cannot be published now.
+    #: Rows of this query must be read again, or none of the previous query could be published.
     rows_held_back: bool
     #: ``RELAY_BATCH_SIZE``, and how many rows the next query asks for: more in a backlog.
     batch_size: int
@@ -73,27 +73,28 @@ class LoopState:
     ready_lanes: Sequence[int]
     #: Lanes whose last transaction has just ended.
     paused_lanes: frozenset[int]
-    #: Lanes with a batch in flight; those whose batch other lanes do not wait for; the rows of these.
+    #: Lanes with a batch in flight; those with a late batch, for which other lanes do not wait; the number
+    #: of rows in late batches.
     in_flight_lanes: frozenset[int]
     late_lanes: frozenset[int]
     late_rows: int
-    #: The delivery publishes the batches of all lanes in one sequence.
+    #: Whether a batch of any lane may start only after the last batch has finished.
     one_batch_at_a_time: bool
 
     @property
     def backlog(self) -> bool:
-        """Whether the last query returned as many rows as it asked for."""
+        """Whether the last query was full: the next one asks for more rows than ``RELAY_BATCH_SIZE``."""
         return self.batch_rows > self.batch_size
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stop:
-    """Return; nothing more is fetched."""
+    """Leave the loop, without fetching more rows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reconnect:
-    """Ask for a broker, after a pause."""
+    """Try to reach a broker, after a pause."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,14 +104,14 @@ class Refresh:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Split:
-    """Halve the owned lanes once nothing is in flight."""
+    """Split each owned lane in two once nothing is in flight."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fetch:
     """Start to read the next rows."""
 
-    #: None of them if no batch may start now.
+    #: The lanes to read from; empty if no batch may start now.
     lanes: tuple[int, ...]
     rows_max: int
 
@@ -161,8 +162,9 @@ def plan_next(state: LoopState) -> Action:
 def plan_fetch(state: LoopState) -> Fetch:
     """Return which lanes to read from, and how many rows.
 
-    Without a backlog, from lanes that have nothing in flight and are not paused. In a backlog, also from
-    lanes whose batch finishes while the rows are read. Half-open, one row: the probe.
+    Without a backlog, read from lanes that have nothing in flight and are not paused. In a backlog, read from
+    all lanes except those with a late batch: other batches finish while the rows are read. While the breaker
+    is half-open, read one row, the probe.
     """
     probing = state.breaker is BreakerState.HALF_OPEN
     occupied = state.late_lanes if state.backlog else state.in_flight_lanes
@@ -170,14 +172,14 @@ def plan_fetch(state: LoopState) -> Fetch:
     lanes = tuple(lane for lane in state.ready_lanes if lane not in excluded)
     if occupied and (probing or state.one_batch_at_a_time):
         lanes = ()
-    # Fewer rows while some lanes are late: their rows are in memory too.
+    # Fewer rows while there are late batches, whose rows are in memory too.
     rows_max = 1 if probing else max(state.batch_size, state.batch_rows - state.late_rows)
     return Fetch(lanes=lanes, rows_max=rows_max)
 
 
 def _plan_publish(state: LoopState) -> Action:
     pipelined = state.rows_read > 0 and (state.backlog or state.fetching_ahead)
-    # Not behind rows that are held back: those read ahead would be stale again, and never be published.
+    # Do not read ahead of rows that are held back: the rows read ahead would be stale each time.
     if pipelined and not state.fetching_ahead and not state.rows_held_back:
         return plan_fetch(state)
     return Publish(wait_for_in_flight=pipelined)
@@ -197,8 +199,8 @@ def select_publishable(
         messages: Rows as they were read.
         fetched_fences: Lane and epoch of each lane that was read from.
         usable_fences: Lane and epoch of each lane whose lease is valid now.
-        busy_lanes: Lanes with a batch in flight, or of whose earlier rows one was not published (G21).
-        blocked_keys: Keys with a row that failed and is not recorded yet (G34).
+        busy_lanes: Lanes with a batch in flight, or with an earlier row that was not published (G21).
+        blocked_keys: Keys with a row whose failure is not recorded yet (G34).
     """
     if fetched_fences <= usable_fences and not busy_lanes and not blocked_keys:
         return messages

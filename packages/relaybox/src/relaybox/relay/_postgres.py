@@ -49,16 +49,17 @@ _SQL: Final = load_queries(__package__ or "relaybox.relay", "relay.sql")
 _RIGHT: Final = (
     "EXECUTE on the functions pg_control_system(), pg_current_wal_lsn() and pg_walfile_name(pg_lsn)"
 )
-#: Stored bytes of payload in one batch at most; bounds the memory of this process.
+#: Most bytes of stored payload in one batch, to bound the memory of this process.
 _BATCH_BYTES_MAX: Final = 16 * 2**20
 _MESSAGE_CHARS_MAX: Final = 1_000
 _BACKLOG_ROWS_MAX: Final = 100_000
-#: How many rows, from the first PENDING one on, are checked for a FAILED row that blocks them.
+#: How many PENDING rows, from the first one on, are checked for a FAILED row that blocks them.
 _DUE_ROWS_MAX: Final = 10_000
-#: Postponed rows are published as soon as their partition takes writes; the fallback if a relay misses that.
+#: Postponed rows are requeued as soon as their partition takes writes; after this time if the relay misses
+#: that.
 _PARTITION_PAUSE_S: Final = 600.0
 Charge = tuple[Message, RelayError, Retry | Postpone | GiveUp]
-#: Time between two advances while rows are published.
+#: Shortest time between two advances of the low watermark.
 _ADVANCE_S: Final = 0.25
 #: How often a poll begins at the first row, to find rows that an operator made PENDING again by SQL.
 _FULL_SCAN_S: Final = 10.0
@@ -66,7 +67,7 @@ _FULL_SCAN_S: Final = 10.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lane:
-    """A lane this relay took, until its lease ends."""
+    """A lane that this relay owns until its lease ends."""
 
     lane: int
     #: Fencing token: rises whenever a relay takes the lane; a statement with an older epoch changes nothing.
@@ -107,10 +108,10 @@ async def fetch_rows(connection: DedicatedConnection, query: str, *args: Any) ->
 
 @contextmanager
 def explain_missing_right(right: str) -> Generator[None]:
-    """Name *right*, which migrations cannot grant, if PostgreSQL refuses a statement for want of a right.
+    """Add to a refusal of PostgreSQL that a relay needs *right*, which migrations cannot grant.
 
     Raises:
-        DatabaseRefused: The server refused; the message says what a superuser has to grant.
+        DatabaseRefused: The server refused a statement; the message names what a superuser has to grant.
     """
     try:
         yield
@@ -121,11 +122,11 @@ def explain_missing_right(right: str) -> Generator[None]:
 
 
 class Connections:
-    """Opens connections, and rejects one to a server in another history than that of the first.
+    """Opens connections, and rejects those to a server in another history than the first connection's.
 
     A history is a system identifier and a timeline. It changes when a standby is promoted or a backup is
-    restored: commits may be missing then, and sequence numbers and epochs may be reused, so that nothing read
-    over an earlier connection may be used over a later one. The history of a server cannot change while a
+    restored: commits may be missing then, and sequence numbers and epochs may be reused, so the relay must
+    not use what it read from another history. The history of a server cannot change while a
     connection to it is open.
     """
 
@@ -161,7 +162,7 @@ class Connections:
     async def _confirm(self, connection: DedicatedConnection) -> None:
         with explain_missing_right(_RIGHT):
             [row] = await fetch_rows(connection, _SQL["confirm_history"])
-            if row["history_id"] is None:  # another relay noted the history meanwhile
+            if row["history_id"] is None:  # another relay has recorded the history meanwhile
                 [row] = await fetch_rows(connection, _SQL["confirm_history"])
         history = (row["history"], row["history_id"])
         if self._history is None:
@@ -218,14 +219,14 @@ async def mark_sent(
 
 
 def charge_for(message: Message, fault: RelayError) -> Charge:
-    """Return what follows another failure of *message* through *fault*."""
+    """Return what follows the failure of *message* because of *fault*."""
     if isinstance(fault, PartitionUnavailable):
         return message, fault, Postpone(after_s=_PARTITION_PAUSE_S)
     return message, fault, next_step(message.attempts + 1)
 
 
 async def charge_rows(connection: DedicatedConnection, charges: Sequence[Charge]) -> None:
-    """Record failures of rows: attempts, the next attempt or FAILED, and the reason (G24)."""
+    """Record failures of rows: number of attempts, time of the next one or FAILED, reason (G24)."""
     lanes, epochs = _columns({(message.lane, message.epoch) for message, _, _ in charges})
     await fetch_rows(
         connection,
@@ -249,7 +250,7 @@ async def requeue_after_outage(connection: DedicatedConnection, lanes: Sequence[
 async def seconds_until_due(connection: DedicatedConnection, *, fetched_s: float) -> float | None:
     """Return the seconds until the next attempt of a row; None without one.
 
-    The last fetch was *fetched_s* seconds ago: rows that became due since then count, with less than 0.
+    Rows that became due since the last fetch, *fetched_s* seconds ago, count: the result is then negative.
     """
     [row] = await fetch_rows(connection, _SQL["next_due"], fetched_s)
     return row["due_s"]
@@ -259,7 +260,8 @@ async def measure_backlog(connection: DedicatedConnection, counters: Counters, s
     """Measure the backlog of all lanes from *start_seq*, below which no row may be PENDING."""
     [row] = await fetch_rows(connection, _SQL["measure_backlog"], _BACKLOG_ROWS_MAX, start_seq, _DUE_ROWS_MAX)
     oldest_s = row["oldest_s"] or 0.0
-    # If all checked rows are blocked, the age of the next one is unknown: report the larger one.
+    # If all checked rows are blocked, the age of the next row is unknown: report the age of the oldest row,
+    # which is larger.
     unknown_s = oldest_s if row["pending"] > _DUE_ROWS_MAX else 0.0
     counters.backlog = Backlog(
         pending=row["pending"],
@@ -283,11 +285,11 @@ async def use_partial_indexes(connection: DedicatedConnection) -> None:
 
 
 def multirange_of(seqs: Collection[int]) -> str:
-    """Return *seqs* as text of an ``int8multirange``: in a backlog a few ranges, not 10,000 numbers."""
+    """Return *seqs* as text of an ``int8multirange``, which in a backlog has few ranges for 10,000 rows."""
     if not seqs:
         return "{}"
     first, last = min(seqs), max(seqs)
-    if last - first + 1 == len(set(seqs)):  # a backlog's usual case, three times as fast
+    if last - first + 1 == len(set(seqs)):  # the usual case in a backlog; three times as fast as the loop
         return f"{{[{first},{last}]}}"
     runs: list[tuple[int, int]] = []
     for seq in sorted(seqs):
@@ -323,14 +325,14 @@ def _error_data(charge: Charge) -> str:
 class LowWatermark:
     """The ``seq`` below which no row is PENDING, or can become PENDING by itself.
 
-    A mark leaves a dead entry in the index of PENDING rows. Usually the next poll removes it; while an old
-    snapshot is open it cannot be removed, and each poll would read all of them (after 5 minutes at 1,000
-    events/s: 300,000 entries, 40 ms a poll).
+    Marking a row SENT leaves a dead entry in the index of PENDING rows. Usually the next poll removes it.
+    While an old snapshot is open, polls cannot remove dead entries and would read all of them each time
+    (after 5 minutes at 1,000 events/s: 300,000 entries, 40 ms a poll).
 
-    Invariant (G22): a row that commits late is not below it. A transaction locks the table before it takes a
-    ``seq``, until it ends. So once all transactions have ended that held the lock when this relay had read
-    row n, no row up to n can appear any more, and a later query finds which of them are left. FAILED rows
-    count among those: they may become PENDING again.
+    Invariant (G22): no row that commits late is below the watermark. A transaction locks the table before it
+    takes a ``seq``, and until it ends. Once the relay has read row n, and all transactions that held the lock
+    at that time have ended, no row up to n can appear any more. A later query then finds the first row that
+    is PENDING, or is FAILED and may become PENDING again.
     """
 
     def __init__(self) -> None:

@@ -59,11 +59,11 @@ __all__ = ("PublishLoop",)
 
 #: After :meth:`PublishLoop.stop`, how long to wait for acknowledgements.
 _STOP_ACKNOWLEDGEMENTS_S: Final = 5.0
-#: In a backlog all lanes start together, after one query; no longer than this do they wait for a late one.
+#: In a backlog all lanes start their batches together, after one query. Longest wait for a late batch.
 _PROMPT_S: Final = 1.0
 #: A takeover reads all claims that were not trimmed: in a backlog 50,000 rows a second.
 _TRIM_S: Final = 1.0
-#: Lanes are split when nothing is in flight; if that takes longer, at the next heartbeat.
+#: Longest wait until nothing is in flight, so that lanes can be split; then the next heartbeat tries again.
 _QUIET_S: Final = 5.0
 _log = structlog.get_logger(__name__)
 
@@ -98,26 +98,26 @@ class PublishLoop:
         self.in_flight = InFlightBatches()
         self._reader = RowReader(settings, heartbeat.low_watermark, counters)
         self._fetches = Fetches()
-        #: To be run beside :meth:`run`.
+        #: Its ``run`` must run beside :meth:`run`.
         self.recorder = Recorder(
             connections, counters, on_signal, on_settled=delivery.note_recorded, on_change=self._recorded
         )
         self._ready_lanes: Sequence[Lane] = ()
-        #: All owned lanes are ready, and there is one.
+        #: The relay owns at least one lane, and all its lanes are ready.
         self._all_ready = False
         self._refreshed = False
         self._idle = False
         #: None of the rows that were fetched last could be published.
         self._held_back = False
-        #: Lanes whose rows that failed in an outage were requeued, by epoch.
+        #: Lane and epoch of each lane whose rows were requeued after the last outage.
         self._requeued: set[tuple[int, int]] = set()
-        #: Rows of a lane are requeued only after the recorder has charged the failures that it holds.
+        #: Some rows are not requeued yet: the recorder must first charge the failures of their lanes.
         self._requeue_waits = False
         self._database_failures = 0
         self._trim_at_s = 0.0
 
     def requeue_soon(self) -> None:
-        """Requeue in the next cycle the rows that waited for a partition or for the link."""
+        """Requeue the rows that a partition or the link held back, in the next cycle."""
         self._requeued.clear()
         self._fetches.invalidate_all()  # requeued rows precede those that are being read
         self._heartbeat.work_available.set()
@@ -156,7 +156,7 @@ class PublishLoop:
         self._collect_finished()
 
     async def _work(self, reading: DedicatedConnection, connection: DedicatedConnection) -> None:
-        """Carry out actions until ``Stop``; rows are read over *reading*, all else need not wait for that."""
+        """Carry out actions until ``Stop``; other statements need not wait for the reads over *reading*."""
         self._refreshed = self._idle = False
         try:
             while True:
@@ -212,7 +212,7 @@ class PublishLoop:
         )
 
     async def _refresh(self, connection: DedicatedConnection) -> None:
-        if not self._fetches:  # else a notification may announce rows that the query ahead does not see
+        if not self._fetches:  # a notification may announce rows that a running query does not see
             self._heartbeat.work_available.clear()
         usable = self._lanes.usable()
         self._ready_lanes = self._delivery.ready(usable)
@@ -224,7 +224,7 @@ class PublishLoop:
 
     async def _requeue_after_outage(self, connection: DedicatedConnection) -> None:
         """Requeue rows that failed because of the link, in lanes that are ready now."""
-        # A failure of the outage that is charged later would undo the requeue.
+        # If the recorder charged a failure of the outage later, it would undo the requeue.
         charging = self.recorder.charging_lanes()
         self._requeue_waits = bool(charging)
         new = [
@@ -264,7 +264,7 @@ class PublishLoop:
         self._fetches.start(reading, lanes, self.recorder.blocked_keys())
 
     async def _publish_fetched(self, connection: DedicatedConnection, publish: plan.Publish) -> None:
-        """Collect what is finished, and start the batches of the rows that were read."""
+        """Collect finished batches, and start the batches of the rows that were read."""
         if self._database_failures:
             _log.info("relay reads the outbox again")
             self._database_failures = 0
@@ -272,7 +272,7 @@ class PublishLoop:
         fetched = fetch.reading.result()
         if publish.wait_for_in_flight:
             await self.in_flight.wait_for_prompt(None if self._delivery.one_batch_at_a_time else _PROMPT_S)
-        # No await from here to the choice of rows: it depends on all that has finished.
+        # No await between here and _select: it depends on the outcomes of all finished batches.
         finished = self._collect_finished()
         if link_failure := self._delivery.take_link_failure():
             self._trip(link_failure, [])
@@ -285,7 +285,7 @@ class PublishLoop:
         self._update_busy_lanes()
         await self._trim_claims(connection)
         self._refreshed = False
-        # Stale rows have to be read again, and rows read ahead are there: neither needs a notification.
+        # Stale rows must be read again, and rows read ahead published: neither needs a notification.
         self._idle = not (started or finished or fetch.stale_lanes or self._fetches)
 
     def _collect_finished(self) -> bool:
@@ -305,7 +305,7 @@ class PublishLoop:
         return bool(finished)
 
     def _select(self, fetched: Sequence[Message], fetch: PendingFetch) -> Sequence[Message]:
-        """Return which of *fetched* to publish: since they were read, lanes may be lost and keys failed."""
+        """Return which of *fetched* to publish: since the query, lanes may be lost and keys blocked."""
         if self._delivery.one_batch_at_a_time and self.in_flight:
             return []
         usable = {(lane.lane, lane.epoch) for lane in self._lanes.usable()}
@@ -333,7 +333,7 @@ class PublishLoop:
             self.in_flight.add(batch, outcome)
         if prepared.batches:
             self._signal(RelaySignal.BATCH_TAKEN)
-            self._update_busy_lanes()  # before a heartbeat may release a lane
+            self._update_busy_lanes()  # before a heartbeat can release one of these lanes
             await self._delivery.claim(connection, prepared.batches)
             self._signal(RelaySignal.BATCH_CLAIMED)
         if prepared.outcome.link:
@@ -341,13 +341,13 @@ class PublishLoop:
         return prepared.batches
 
     def _recorded(self) -> None:
-        """Continue what waited for the recorder."""
+        """Update the busy lanes after a record; wake the loop if it could not go on without that record."""
         self._update_busy_lanes()
         if self._held_back or self._requeue_waits:
             self._heartbeat.work_available.set()
 
     def _update_busy_lanes(self) -> None:
-        """Keep lanes until their rows are marked: the next owner of another would publish them again."""
+        """Keep lanes until their rows are marked: a new owner would publish unmarked rows again."""
         self._lanes.set_busy(frozenset(self.in_flight.lanes() | self.recorder.lanes()))
         if self._lanes.has_idle_surplus():
             self._heartbeat.renew_now.set()

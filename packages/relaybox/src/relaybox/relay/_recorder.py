@@ -25,7 +25,7 @@ __all__ = (
     "Recorder",
 )
 
-#: Half as many keys fill a generation; a batch may add its own on top.
+#: Most keys in both generations together; one batch may exceed it by its own keys.
 _KEYS_MAX: Final = 10_000
 _HELD_ROWS_MAX: Final = 10_000
 #: The publish loop waits while more rows than this, two rounds of a backlog, are not recorded.
@@ -37,33 +37,33 @@ _log = structlog.get_logger(__name__)
 class Disorder:
     """Rows that were published after a later one of their key."""
 
-    #: Known to the relay before: the topic has them in the wrong order.
+    #: Rows that the relay knew when it published the later row: the topic has them in the wrong order.
     violations: tuple[Message, ...] = ()
-    #: Not known before: as far as this relay can tell, their transaction committed late (G22).
+    #: Rows that the relay did not know then: their transactions seem to have committed late (G22).
     late: tuple[Message, ...] = ()
 
 
 class OrderWatch:
     """Checks the order of published rows: keeps the last one of each key, and the rows that failed.
 
-    A smaller ``seq`` after a larger one is not wrong by itself: numbers are drawn before the commit,
-    and what is promised is the order of commits. It is wrong if the relay knew the row when it
-    published the larger one: both were in one batch, or the row had been tried before. Nor is a
-    duplicate wrong: at least once, a lane's next owner may repeat what was published, so rows are
-    compared within one epoch of their lane only.
+    A smaller ``seq`` after a larger one is not always an error: a transaction gets its ``seq`` before it
+    commits, and the relay guarantees the order of commits. It is an error if the relay knew the row when it
+    published the larger ``seq``: both were in one batch, or the relay had tried the row before. A duplicate
+    is no error: with at-least-once delivery the next owner of a lane may publish rows again, so the check
+    compares rows within one epoch of their lane only.
 
-    It does not see what other relays published, nor a row that was there and never fetched;
-    ``relaybox verify`` sees both.
+    It cannot see rows that other relays published, nor committed rows that were never fetched;
+    ``relaybox verify`` finds both.
     """
 
     def __init__(self) -> None:
-        # Seq, lane and epoch. Two generations instead of a list by last use: bounded, and 0.2 us a row.
+        # Seq, lane and epoch by key. Two generations instead of an LRU list: bounded, and 0.2 us per row.
         self._recent: dict[str, tuple[int, int, int]] = {}
         self._older: dict[str, tuple[int, int, int]] = {}
         self._unpublished: dict[int, None] = {}
 
     def published(self, sent: Sequence[Message]) -> Disorder | None:
-        """Note *sent*, published rows of one batch in this order; return None if the order is right."""
+        """Check *sent*, the published rows of one batch in order; return None if the order is right."""
         disordered: list[tuple[int, Message]] = []
         recent, older = self._recent, self._older
         for message in sent:
@@ -98,7 +98,7 @@ class OrderWatch:
 
 @dataclass(kw_only=True, slots=True)
 class _PendingOutcome:
-    """An outcome without what only its publication needed: envelopes are most of a relay's memory."""
+    """An outcome without its envelopes, which take most of a relay's memory and are not needed any more."""
 
     #: Without its messages.
     batch: Batch | None
@@ -124,8 +124,8 @@ class Recorder:
 
     It has its own connection: marking takes as long as fetching, and each would wait for the other.
 
-    Invariant: all rows that it holds are PENDING in the table, so these rows, and the keys of faulty ones,
-    must not be published before they are recorded.
+    Invariant: all rows of unrecorded outcomes are PENDING in the table. So the relay must not publish these
+    rows, nor rows with the key of a faulty one, before the outcomes are recorded.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class Recorder:
         return {message.lane for held in self._held for message, _ in held.faulty}
 
     async def wait_for_room(self) -> None:
-        """Wait while too many rows are not recorded."""
+        """Wait while more than 10,000 rows are not recorded."""
         if len(self.seqs()) > _ROWS_MAX:
             await self._empty.wait()
 
@@ -241,7 +241,8 @@ class Recorder:
         if fenced:
             self._counters.fenced_total += fenced
             _log.warning(
-                "relay could not mark rows: another relay owns their lanes, and records them", rows=fenced
+                "rows not marked SENT; the relay that now owns their lanes records or repeats them",
+                rows=fenced,
             )
         self._signal(RelaySignal.BATCH_MARKED)
 
@@ -252,7 +253,7 @@ class Recorder:
         await charge_rows(connection, charges)
         for message, fault, step in charges:
             if isinstance(step, Postpone):
-                continue  # the partition is logged once, and not for each row
+                continue  # PartitionWatch logs the partition once, instead of each row
             fields = {"seq": message.seq, "error_code": fault.error_code, "reason": str(fault)}
             if isinstance(step, Retry):
                 self._counters.retried_total += 1

@@ -1,4 +1,4 @@
-"""The message relay: its start, its tasks, its end, and its restart after a failover of PostgreSQL."""
+"""The message relay: start, tasks, stop, and restart after a failover of PostgreSQL."""
 
 import asyncio
 import os
@@ -45,10 +45,10 @@ _START_OVER_PAUSE_S: Final = 0.5
 
 
 class Session:
-    """Everything that a relay knows of the outbox and of Kafka: connections, lanes, outcomes, producers.
+    """The state of a relay in one history of PostgreSQL: connections, lanes, outcomes, producers.
 
-    Invariant (G35): all of it belongs to one history of PostgreSQL. In another history the relay starts a new
-    session, as another owner of lanes.
+    Invariant (G35): no state is used in another history. If the history changes, the relay starts a new
+    session, which is another owner of lanes.
     """
 
     def __init__(
@@ -118,8 +118,8 @@ class Session:
         """Publish until *stopping* is set, then record, release the lanes, and return within 10 s (G27).
 
         Raises:
-            ExceptionGroup: Of :class:`HistoryChanged` if PostgreSQL is in another history; else of a defect,
-                or a database without the schema.
+            ExceptionGroup: Contains :class:`HistoryChanged` if PostgreSQL is in another history; otherwise a
+                defect, or the error of a database without the schema.
         """
         try:
             async with asyncio.TaskGroup() as group:
@@ -145,10 +145,11 @@ class Session:
             await self._delivery.close()
 
     async def _watch(self) -> None:
-        """End the process if a call to Kafka hangs: heartbeats would renew its lanes for ever.
+        """End the process if a call to Kafka hangs, because heartbeats would renew its lanes for ever.
 
-        Each call counts: of a batch, a takeover, or an admin client. No event is lost: the next owner of the
-        lanes resolves transactions in doubt. A hung thread cannot be ended, and would block a regular exit.
+        This applies to calls of a batch, a takeover or an admin client. No event is lost: the next owner of
+        the lanes resolves transactions in doubt. A hung thread cannot be ended, and would block a regular
+        exit.
         """
         while True:
             await asyncio.sleep(_WATCH_S)
@@ -163,7 +164,7 @@ class Session:
                 await self._publish_loop.recorder.wait_until_empty()
         except TimeoutError:
             _log.warning(
-                "relay stopped without PostgreSQL: the next owner of its lanes records its last batches"
+                "last batches not recorded on stop; the next owner of the lanes records or repeats them"
             )
 
     async def _release_lanes(self) -> None:
@@ -171,7 +172,7 @@ class Session:
             async with asyncio.timeout(_STOP_LEAVE_S), self._connections.connected() as connection:
                 await self._lanes.release_all(connection)
         except (DatabaseError, HistoryChanged, TimeoutError):
-            _log.warning("relay stopped without PostgreSQL: its lanes are free when their leases end")
+            _log.warning("lanes not released on stop; other relays can take them when their leases end")
 
 
 def _ignore(_signal: RelaySignal) -> None:
@@ -181,10 +182,11 @@ def _ignore(_signal: RelaySignal) -> None:
 class Relay:
     """Publishes the outbox of one database; several relays share the lanes without configuration.
 
-    An event is never lost, and per key the first appearances are in commit order (G20, G21). Exactly
-    once, readers of committed messages find each event once, whatever died (G31); at least once, an
-    event may reach the topic again, with the same ``ce_id``, if a process or a server dies between
-    acknowledgement and mark. It opens five connections outside *database*'s pool, and a sixth for takeovers.
+    No event is lost, and the first appearances of each key's events are in commit order (G20, G21). With
+    exactly-once delivery, readers of committed messages find each event once, even if processes or servers
+    fail (G31). With at-least-once delivery, an event may reach the topic again with the same ``ce_id`` if a
+    process or a server fails between acknowledgement and mark. A relay opens five connections outside
+    *database*'s pool, and a sixth for takeovers.
     """
 
     def __init__(
@@ -196,7 +198,7 @@ class Relay:
         name: str = "relay",
         on_signal: OnSignal[RelaySignal] = _ignore,
     ) -> None:
-        """Describe the relay; nothing connects before :meth:`run`. *name* appears in logs only."""
+        """Configure the relay; it connects in :meth:`run`. *name* appears in logs only."""
         self._name = name
         self._signal = on_signal
         self._counters = Counters()
@@ -250,8 +252,8 @@ class Relay:
 class TopicsFirst:
     """A relay that starts once every topic of ``OUTBOX_TOPICS`` exists.
 
-    Otherwise a broker without topics would charge attempts to each row, and block its key (G24), although the
-    installation is at fault.
+    Without a topic the relay would charge an attempt to each of its rows, and block the rows' keys (G24),
+    although the installation is at fault.
     """
 
     def __init__(
@@ -297,7 +299,7 @@ class TopicsFirst:
             return limits
         if not self._settings.create_topics:
             raise TopicsNotReady(
-                f"no topic {', '.join(map(repr, missing))} on the broker; create what OUTBOX_TOPICS names "
+                f"no topic {', '.join(map(repr, missing))} on the broker; create the topics of OUTBOX_TOPICS "
                 "with `relaybox topics create`, or set RELAY_CREATE_TOPICS=true"
             )
         partitions = self._settings.topic_partitions
@@ -315,7 +317,7 @@ class TopicsFirst:
         return {topic: limits[topic] for topic in declared if topic in limits}
 
     def _warn_about_small_limits(self, limits: Mapping[str, int]) -> None:
-        """Warn about topics with a lower limit than the outbox: rows between both would be FAILED (G34)."""
+        """Warn about topics with a lower limit than the outbox: rows above it would become FAILED (G34)."""
         for topic, bytes_max in sorted(limits.items()):
             if bytes_max < self._outbox.message_bytes_max:
                 _log.warning(

@@ -26,7 +26,7 @@ __all__ = (
 
 #: Upper bounds of the histogram of seconds from insert to acknowledgement; the last bucket has none.
 DELAY_BOUNDS_S: Final = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-#: More troubles are not listed.
+#: Most troubles in a list.
 TROUBLES_MAX: Final = 20
 #: Upper bounds of the histogram of rows per published batch; the last bucket has none.
 BATCH_ROWS_BOUNDS: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000)
@@ -39,7 +39,7 @@ class RelaySignal(Signal):
 
     LANES_CHANGED = "lanes_changed"
     BATCH_TAKEN = "batch_taken"  # handed to the delivery
-    BATCH_CLAIMED = "batch_claimed"  # claimed in PostgreSQL, where the delivery needs that
+    BATCH_CLAIMED = "batch_claimed"  # claimed in PostgreSQL, if the delivery needs claims
     BATCH_PUBLISHED = "batch_published"  # acknowledged or rejected, not recorded yet
     BATCH_MARKED = "batch_marked"
     ROWS_CHARGED = "rows_charged"
@@ -56,11 +56,11 @@ class Backlog:
 
     #: PENDING rows.
     pending: int = 0
-    #: Those of them that wait for their next attempt, after a fault of their own or of the link.
+    #: PENDING rows that wait for their next attempt: after a fault of the row, and after one of the link.
     retrying_row: int = 0
     retrying_link: int = 0
-    #: FAILED rows: through their own fault, which wait for an operator, and through the link's, which are
-    #: requeued when Kafka is available again.
+    #: FAILED rows: because of the row, which wait for an operator, and because of the link, which the relay
+    #: requeues when Kafka is available again.
     failed_row: int = 0
     failed_link: int = 0
     #: Rows that an operator skipped, until they are purged.
@@ -84,19 +84,20 @@ class Statistics:
 
     #: Rows acknowledged by Kafka and marked SENT.
     published_total: int
-    #: Row faults that will be tried again.
+    #: Failures of rows that the relay will try again.
     retried_total: int
     #: Rows marked FAILED; their keys are blocked until an operator decides.
     failed_total: int
-    #: Acknowledged rows that this relay could not mark, because their lane had gone to another one.
+    #: Acknowledged rows that this relay could not mark, because another relay had taken their lane.
     fenced_total: int
     #: How often the link to Kafka failed.
     link_outages_total: int
-    #: Rows that a poll found without a notification (G28).
+    #: Rows that the relay found by polling, because no notification had announced them (G28).
     polled_total: int
-    #: Rows published after a later one of their key that was not known before it: late commits (G22).
+    #: Rows that were published after a later one of their key because their transaction committed late (G22).
     late_total: int
-    #: Rows published after a later one of their key although they were known before it. Must stay 0 (G21).
+    #: Rows that were published after a later one of their key although the relay knew them before. Must stay
+    #: 0 (G21).
     order_violations_total: int
     #: How often removing old rows or measuring the backlog failed; both are tried again.
     maintenance_failures_total: int
@@ -121,7 +122,7 @@ class Statistics:
 
     @property
     def troubles(self) -> tuple[str, ...]:
-        """Why some rows are not published; at most 20 sentences."""
+        """The reasons why some rows are not published; at most 20 sentences."""
         return (*self.partitions_unavailable, *self.lanes_stuck)[:TROUBLES_MAX]
 
     @property
@@ -132,7 +133,7 @@ class Statistics:
 
 @dataclass(kw_only=True, slots=True)
 class Counters:
-    """Counts for :class:`Statistics`, which all parts of a relay increment in its event loop."""
+    """Counters behind :class:`Statistics`; all parts of a relay increment them in its event loop."""
 
     published_total: int = 0
     retried_total: int = 0
@@ -197,7 +198,7 @@ class Counters:
 
 _COUNTERS: Final[dict[str, tuple[str, Callable[[Statistics], int]]]] = {
     "published": ("Rows acknowledged by Kafka and marked SENT.", lambda now: now.published_total),
-    "retried": ("Row faults that will be tried again.", lambda now: now.retried_total),
+    "retried": ("Failures of rows that the relay will try again.", lambda now: now.retried_total),
     "failed": ("Rows marked FAILED; their keys are blocked.", lambda now: now.failed_total),
     "fenced": (
         "Acknowledged rows whose lane another relay had taken before they were marked.",
@@ -205,7 +206,7 @@ _COUNTERS: Final[dict[str, tuple[str, Callable[[Statistics], int]]]] = {
     ),
     "link_outages": ("How often the link to Kafka failed.", lambda now: now.link_outages_total),
     "polled_rows": (
-        "Rows that a poll found without a notification.",
+        "Rows found by polling, because no notification had announced them.",
         lambda now: now.polled_total,
     ),
     "late_rows": (
@@ -213,7 +214,7 @@ _COUNTERS: Final[dict[str, tuple[str, Callable[[Statistics], int]]]] = {
         lambda now: now.late_total,
     ),
     "order_violations": (
-        "Rows published after a later one of their key although they were known; must stay 0.",
+        "Rows published after a later one of their key although the relay knew them; must stay 0.",
         lambda now: now.order_violations_total,
     ),
     "maintenance_failures": (
@@ -227,11 +228,11 @@ _GAUGES: Final[dict[str, tuple[str, Callable[[Statistics], float]]]] = {
     "lanes_owned": ("Lanes this relay owns.", lambda now: len(now.lanes)),
     "lanes": ("All lanes of the outbox.", lambda now: now.backlog.lanes),
     "lanes_faulty": (
-        "Lanes that are not published from until an operator decides.",
+        "Lanes from which no relay publishes until an operator decides.",
         lambda now: now.backlog.lanes_faulty,
     ),
     "lanes_stuck": (
-        "Lanes this relay owns and could publish nothing from for 10 s.",
+        "Owned lanes from which the relay has tried to publish for 10 s and could not.",
         lambda now: len(now.lanes_stuck),
     ),
     "partitions_unavailable": (
@@ -239,7 +240,7 @@ _GAUGES: Final[dict[str, tuple[str, Callable[[Statistics], float]]]] = {
         lambda now: len(now.partitions_unavailable),
     ),
     "history_changed_timestamp_seconds": (
-        "When PostgreSQL was found to have failed over, or to be restored; 0 for never.",
+        "When the relay found that PostgreSQL had failed over or been restored; 0 for never.",
         lambda now: now.backlog.history_changed_at_s,
     ),
     "members": ("Live relays, including this one.", lambda now: now.members),
@@ -270,7 +271,7 @@ _BY_REASON: Final[dict[str, tuple[str, Callable[[Statistics], tuple[int, int]]]]
 
 
 class RelayCollector(Collector):
-    """Register it once: ``registry.register(RelayCollector(relay.statistics))``."""
+    """The relay's metrics; register them once: ``registry.register(RelayCollector(relay.statistics))``."""
 
     def __init__(self, statistics: Callable[[], Statistics]) -> None:
         self._statistics = statistics

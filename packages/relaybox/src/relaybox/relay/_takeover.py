@@ -39,21 +39,21 @@ __all__ = (
 )
 
 _SQL: Final = load_queries(__package__ or "relaybox.relay", "relay.sql")
-#: A record may be older than its claim, and clocks differ: records carry the time of a relay's host, claims
-#: that of the database's.
+#: Read the topics from this long before the claim: a record may be older than its claim, and clocks differ
+#: (records have the time of a relay's host, claims that of the database's host).
 _OLDER_S_MAX: Final = 300.0
 _log = structlog.get_logger(__name__)
 NewProducer = Callable[[int, int], LaneProducer]
-#: A lane that can get another producer waits no longer than this for the end of a transaction.
+#: Longest wait for the end of a transaction if the lane can get another producer instead.
 _REPLACEABLE_S: Final = 2.0
 
 
 class Reconciler:
-    """Marks rows that are on their topics although the database does not know it.
+    """Marks published rows whose mark was lost in a failover.
 
-    A failover can lose marks and claims of batches that are in Kafka. Their rows look unpublished, and the
-    marker contains a batch that the database does not know. So the relay reads the topics, from the time of
-    the lanes' first known claim to their end, and marks every row SENT whose event it finds.
+    A failover can lose marks and claims of batches that are in Kafka. Their rows then look unpublished, and
+    the marker contains a batch that the database does not know. So the relay reads the topics, from the time
+    of the lanes' first known claim to the end, and marks every row SENT whose event it finds.
     """
 
     def __init__(self, kafka: KafkaSettings, history_id: UUID) -> None:
@@ -65,13 +65,13 @@ class Reconciler:
         return lane.history_id not in (None, self.history_id)
 
     def is_needed(self, lane: OwnedLane, marker: UUID | None) -> bool:
-        """Return whether *lane* comes from another history, and its *marker* is not an accepted one."""
+        """Return whether *lane* comes from another history, and its *marker* was not accepted."""
         return self.is_from_another_history(lane) and lane.accepted_marker != (marker or NO_MARKER)
 
     async def settle(
         self, connection: DedicatedConnection, lanes: Collection[Lane], threads: Executor
     ) -> None:
-        """Mark the published rows of *lanes*, whose former owners must be fenced before.
+        """Mark the published rows of *lanes*; call it only after their former owners were fenced.
 
         Raises:
             LinkDown: The topics cannot be read now.
@@ -86,7 +86,7 @@ class Reconciler:
             return
         since = {row["topic"]: row["since"] - timedelta(seconds=_OLDER_S_MAX) for row in rows}
         _log.warning(
-            "relay reads which events a lost history of PostgreSQL published",
+            "relay reads from Kafka which events were published before the failover",
             lanes=numbers,
             topics=sorted(since),
         )
@@ -118,10 +118,10 @@ class PublishedEvents:
         self._one_call = Lock()
 
     def next_ids(self) -> list[str] | None:
-        """Return the next ids, none where nothing could be read for a moment, or None after the last.
+        """Return the next ids, an empty result if none arrived for a while, or None after the last.
 
-        A step ends after seconds even if an open transaction hides later records: a relay ends if a call to
-        Kafka lasts for a minute.
+        A call ends after seconds even if an open transaction hides later records, because a relay ends if a
+        call to Kafka lasts for a minute.
 
         Raises:
             LinkDown: The topics cannot be read now.
@@ -153,7 +153,7 @@ class PublishedEvents:
 def _starts(
     topics: TopicMetadata, partitions: Mapping[str, int], since: Mapping[str, datetime]
 ) -> dict[tuple[str, int], int]:
-    """Return where each partition has its first record since the time of its topic.
+    """Return the offset of the first record of each partition since the time in *since* for its topic.
 
     Raises:
         PublishedUnknown: Some of the records since then may have been removed.
@@ -166,13 +166,13 @@ def _starts(
         if retention.compacted:
             raise PublishedUnknown(
                 f"topic {topic} is compacted (cleanup.policy), so that records of published rows may have "
-                "been removed; see relaybox verify, then relaybox relay accept"
+                "been removed; run relaybox verify, then relaybox relay accept"
             )
         cut = retention.by_size and any(found[place] == offset > 0 for place, offset in first.items())
         if cut or age_s > retention.kept_s:
             raise PublishedUnknown(
-                f"retention may have removed records of topic {topic} from after {since[topic]:%F %T %Z}, so "
-                "that published rows cannot be recognised; see relaybox verify, then relaybox relay accept"
+                f"retention may have removed records of topic {topic} later than {since[topic]:%F %T %Z}, so "
+                "that published rows cannot be recognised; run relaybox verify, then relaybox relay accept"
             )
         starts |= found
     return starts
@@ -183,20 +183,20 @@ def _starts(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OpenedLane:
-    """A lane that may be published from."""
+    """A lane from which the relay may publish."""
 
     lane: Lane
     producer: LaneProducer
-    #: Id of the batch that was published last; None: none yet.
+    #: Id of the batch that was published last; None if there is none.
     last_id: UUID | None
 
 
 @dataclass(kw_only=True, slots=True)
 class Takeover:
-    """The result of a takeover; lanes in no list have another owner."""
+    """The result of a takeover; lanes in none of its parts have another owner."""
 
     opened: list[OpenedLane] = field(default_factory=list[OpenedLane])
-    #: Lanes that the brokers did not open, with the reason.
+    #: Lanes whose producer or marker the brokers did not make available, with the reason.
     failed: dict[Lane, LinkDown] = field(default_factory=dict[Lane, LinkDown])
     #: Lanes whose marker and claims contradict each other; an operator decides.
     faulty: list[Lane] = field(default_factory=list[Lane])
@@ -214,9 +214,9 @@ async def take_over(
 ) -> Takeover:
     """Open *lanes* in the only safe order: epoch, producer, marker, claims.
 
-    A former owner that resumes between the check of the epoch and the opening is fenced by the opening. A
-    former owner that opens later fences this relay, finds its epoch outdated, and stops; then the next
-    transaction of this relay fails, and the relay takes the lane over again.
+    Opening the producer fences a former owner that resumes after the check of the epoch. A former owner that
+    opens its producer later fences this relay, finds its epoch outdated, and stops. The next transaction of
+    this relay then fails, and the relay takes the lane over again.
 
     Of a *replaceable* lane the caller opened the last producer and knows the outcome of each of its commits.
     If its transaction does not end, because one of its partitions accepts no writes, the lane gets the next
@@ -239,7 +239,7 @@ async def take_over(
     numbered = {lane.lane: lane for lane in producers if producers[lane].number > 0}
     for number in await in_thread(threads, markers.lanes_with_open_transaction, list(numbered)):
         lane = numbered[number]
-        failed[lane] = TransactionUnfinished(f"a transaction hides the last marker of lane {number}")
+        failed[lane] = TransactionUnfinished(f"an open transaction hides the last marker of lane {number}")
         threads.submit(producers.pop(lane).close)
     for lane, down in failed.items():
         _log.info("relay could not open a lane, trying again", lane=lane.lane, reason=str(down))
@@ -330,9 +330,10 @@ async def _open_lanes(
 
 
 def _numbers(lane: OwnedLane, reconciler: Reconciler) -> list[int]:
-    """Return the numbers of the producers to open, the one to use last.
+    """Return the numbers of the producers to open; the last is the one to use.
 
-    In another history the number may be lost: a producer with any id of the lane could still commit.
+    After a failover the lane's number may be lost, so all are opened: a producer with any of the lane's ids
+    could still commit.
     """
     if not reconciler.is_from_another_history(lane):
         return [lane.producer_number]
@@ -345,7 +346,7 @@ async def _open_all(
     limits_s: Mapping[Lane, float],
     threads: Executor,
 ) -> tuple[dict[Lane, LaneProducer], dict[Lane, LinkDown]]:
-    """Open the producers with each lane's *numbers*; return the last of each lane, or why it has none."""
+    """Open the producers with each lane's *numbers*; return the last one of each lane, or the error."""
     in_thread = asyncio.get_running_loop().run_in_executor
     opening = await asyncio.gather(
         *(

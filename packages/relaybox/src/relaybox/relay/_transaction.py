@@ -53,14 +53,14 @@ __all__ = (
     "markers_topic",
 )
 
-#: Limit of one request about the control topic. Shorter than the time that a stopping relay has left (G27),
-#: because a blocked call cannot be interrupted.
+#: Time limit of one request about the control topic. It is shorter than the time in which a relay must stop
+#: (G27), because a blocked call cannot be interrupted.
 _ANSWER_S: Final = 4.0
 _ANSWER_S_MIN: Final = 0.1
-#: How many records from the end are read first. Usually the last marker is among them, behind the remains of
+#: How many offsets before the end to read first. Usually the last marker is among them, before the records of
 #: aborted transactions.
 _LOOK_BACK: Final = 64
-#: How many transactional.ids a lane has; its producers use them in turn.
+#: Number of transactional.ids of a lane; its producers use them in turn.
 PRODUCERS_PER_LANE: Final = 4
 #: Partitions of a new control topic; more lanes add partitions.
 _PARTITIONS: Final = 8
@@ -71,7 +71,8 @@ _COMMIT_S: Final = 5.0
 _COMMIT_S_MIN: Final = 0.1
 #: How long PostgreSQL has to confirm a claim; readers of the topic wait for the open transaction meanwhile.
 _CLAIM_S: Final = 10.0
-#: A commit is repeated while its errors are retriable, for this long at most; then the marker decides.
+#: Longest time for which a commit is repeated while its errors are retriable; then the marker shows the
+#: outcome.
 _COMMIT_S_MAX: Final = 15.0
 _PRODUCER: Final[dict[str, Any]] = {
     **PRODUCER,
@@ -89,10 +90,10 @@ def markers_topic(origin: UUID) -> str:
 
 
 class Markers:
-    """Read and write the control topic of an outbox: compacted, one partition and one key for each lane.
+    """Reads and writes the control topic of an outbox: compacted, one partition and one key for each lane.
 
-    Offsets of a consumer group would be the usual place, but those of a group without members expire, and a
-    transaction with offsets takes ten times as long. All methods block, and open the clients that they need.
+    Consumer offsets would be the usual place for markers, but offsets of a group without members expire, and
+    a transaction with offsets takes ten times as long. All methods block, and open the clients they need.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class Markers:
         replication: Replication = DEFAULT_REPLICATION,
         deadline: Callable[[], float] = lambda: float("inf"),
     ) -> None:
-        """Wait for no broker past *deadline*, which may change; *replication* is for a new control topic."""
+        """*deadline* returns when to stop waiting for brokers; *replication* is for a new control topic."""
         self._connection = connection
         self._replication = replication
         self._deadline = deadline
@@ -112,7 +113,7 @@ class Markers:
         self._partitions = 0
 
     def transactional_id(self, lane: int, number: int) -> str:
-        """Return the ``transactional.id`` of producer *number* of *lane*, whatever owns the lane."""
+        """Return the ``transactional.id`` of producer *number* of *lane*; it is the same for every owner."""
         place = number % PRODUCERS_PER_LANE
         return f"relaybox-{self._origin}-{lane}" + (f"-{place}" if place else "")
 
@@ -172,10 +173,10 @@ class Markers:
             ) from error
 
     def read_last(self, lanes: Sequence[int]) -> dict[int, UUID]:
-        """Return the id of the last committed batch of each of *lanes* that has one.
+        """Return the id of the last committed batch of each lane in *lanes* that has one.
 
         Call it only after the lanes' producers were initialised, and not for lanes that
-        :meth:`lanes_with_open_transaction` returns: an open transaction hides the end of the partition.
+        :meth:`lanes_with_open_transaction` returns: an open transaction hides later records.
 
         Raises:
             LinkDown: The broker did not respond in time.
@@ -184,7 +185,7 @@ class Markers:
             return self._read(consumer, lanes)
 
     def lanes_with_open_transaction(self, lanes: Sequence[int]) -> set[int]:
-        """Return those of *lanes* whose last marker may be hidden behind an open transaction.
+        """Return those of *lanes* whose last marker an open transaction may hide.
 
         Initialising a producer ends the transactions of its own ``transactional.id`` only.
 
@@ -235,7 +236,7 @@ class Markers:
         return found
 
     def _watermarks(self, consumer: Consumer, lane: int) -> tuple[int, int]:
-        """Return the first offset of *lane*'s partition, possibly outdated, and the one after its end."""
+        """Return the first offset of *lane*'s partition, possibly outdated, and the offset after its end."""
         place = TopicPartition(self.topic, lane)
         until_s = time.monotonic() + self._answer_s()
         return retry_on_stale_metadata(
@@ -244,7 +245,7 @@ class Markers:
         )
 
     def _read_to_end(self, consumer: Consumer, starts: Sequence[TopicPartition]) -> dict[int, UUID]:
-        """Return the batch id in the last record of each partition that has a record from its start on."""
+        """Read each partition from its start to its end; return the batch id in its last record, if any."""
         consumer.assign(list(starts))
         found: dict[int, UUID] = {}
         reading = {start.partition for start in starts}
@@ -269,8 +270,8 @@ class Markers:
 class LaneProducer:
     """A transactional producer of one lane; initialising it fences all others with its ``transactional.id``.
 
-    Invariant: no outcome is inferred from an error of the commit, whose response may have been lost.
-    All methods block; one thread at a time may use a producer.
+    Invariant: an error of the commit does not prove that it failed, because only its response may have been
+    lost. All methods block; one thread at a time may use a producer.
     """
 
     def __init__(
@@ -287,7 +288,7 @@ class LaneProducer:
         self._deadline = deadline
         self._markers = markers
         self._lane = lane
-        #: Counts the producers of the lane; decides on the ``transactional.id``.
+        #: Number of this producer in the lane; determines the ``transactional.id``.
         self.number = number
         self._id = markers.transactional_id(lane, number)
         self._producer = Producer(
@@ -337,7 +338,7 @@ class LaneProducer:
         return self._commit() if _is_claimed(batch) else self._abort()
 
     def close(self) -> None:
-        """Discard what is not acknowledged; the transaction ends when the lane is opened the next time."""
+        """Discard unacknowledged records; an open transaction ends when a producer opens the lane again."""
         discard(self._producer)
 
     def _abort(self) -> TransactionResult:
@@ -364,7 +365,7 @@ class LaneProducer:
 def _is_claimed(batch: LaneBatch) -> bool:
     try:
         return batch.number.result(_CLAIM_S) is not None
-    except TimeoutError:  # a claim that arrives later has no marker, so that its rows stay PENDING
+    except TimeoutError:  # a later claim has no marker in Kafka, so its rows stay PENDING
         return False
 
 

@@ -41,20 +41,20 @@ __all__ = (
     "raise_message_limit",
 )
 
-#: Limit of one request: a relay that is stopped meanwhile still ends within 10 s (G27).
+#: Time limit of one request: a relay that is stopped meanwhile still ends within 10 s (G27).
 _ANSWER_S: Final = 8.0
 _ANSWER_S_MIN: Final = 0.5
 _MESSAGE_LIMIT: Final = "max.message.bytes"
 
 
 class TopicsNotReady(RelayboxError):
-    """Raised when a topic could be neither found nor created, or its limit not raised."""
+    """Raised when a topic does not exist and cannot be created, or its message limit cannot be raised."""
 
     error_code = "TOPICS_NOT_READY"
 
 
 class BrokerAway(TopicsNotReady):
-    """Raised when no broker answers: what exists there is not known."""
+    """Raised when no broker responds, so that it is not known which topics exist."""
 
 
 async def ensure_topics(
@@ -66,26 +66,25 @@ async def ensure_topics(
 ) -> list[str]:
     """Create those of *topics* that do not exist, replicated as *replication* says; return the created ones.
 
-    The brokers know of them then, as far as time allows: a row for a topic that they do not show yet
-    would be charged an attempt. While brokers are down, a topic is assigned to them all the same: they
-    catch up later.
+    If time allows, it waits until each new topic has leaders, because a row for a topic that the brokers do
+    not show yet is charged an attempt. Brokers that are down get replicas too, and catch up later.
 
-    One that exists stays as it is: raising its number of partitions would send later events of a
-    key elsewhere and break its order.
+    An existing topic does not change: with more partitions, later events of a key would go to another
+    partition, which breaks the order of the key.
 
     Raises:
-        BrokerAway: the broker does not answer.
-        TopicsNotReady: it refuses, or the cluster has fewer brokers than *replication* demands.
+        BrokerAway: No broker responds.
+        TopicsNotReady: The broker refuses, or the cluster has fewer brokers than *replication* demands.
     """
     return await asyncio.to_thread(_ensure, settings, sorted(set(topics)), partitions, replication)
 
 
 async def check_replicas(settings: KafkaSettings, topics: Iterable[str]) -> None:
-    """Log a warning for each of *topics* that only one broker of several holds.
+    """Log a warning for each of *topics* with a single replica, if the cluster has several brokers.
 
     Raises:
-        BrokerAway: The broker does not answer.
-        TopicsNotReady: It refuses.
+        BrokerAway: No broker responds.
+        TopicsNotReady: The Kafka settings are invalid.
     """
     await asyncio.to_thread(_check_replicas, settings, sorted(set(topics)))
 
@@ -93,10 +92,10 @@ async def check_replicas(settings: KafkaSettings, topics: Iterable[str]) -> None
 async def raise_message_limit(settings: KafkaSettings, topic: str, bytes_max: int) -> int:
     """Raise ``max.message.bytes`` of *topic* to *bytes_max*; return the limit before.
 
-    A limit that is as high or higher stays: rows of the outbox may need it.
+    The limit is never lowered: rows of the outbox may need a higher one.
 
     Raises:
-        BrokerAway: The broker does not answer.
+        BrokerAway: No broker responds.
         TopicsNotReady: The topic does not exist, or the broker refuses.
     """
     return await asyncio.to_thread(_raise_limit, settings, topic, bytes_max)
@@ -132,7 +131,7 @@ def _raise_limit_by(admin: Any, topic: str, bytes_max: int) -> int:
 
 
 def admin_client(settings: KafkaSettings, diagnosis: ConnectionDiagnosis) -> Any:
-    """Create an admin client; untyped, because its stubs do not name the results of its futures."""
+    """Create an admin client; typed Any, because its stubs lack the types of its futures' results."""
     conf: dict[str, Any] = {**settings.client_config(), "log_level": 0, "error_cb": diagnosis.record}
     try:
         return AdminClient(conf)
@@ -163,7 +162,7 @@ def _ensure(
         warn_about_few_brokers(settings.bootstrap_servers, missing, plan, replication)
         wanted = [new_topic(name, partitions, plan) for name in missing]
         created = _created(admin, diagnosis, wanted, plan, until_s)
-        # An account that may create topics but not describe them has created them all the same.
+        # An account that may create topics but not describe them cannot wait for leaders; the topics exist.
         with suppress(KafkaException, TimeoutError):
             wait_for_leaders(admin, dict.fromkeys(created, partitions), until_s)
         return created
@@ -173,7 +172,7 @@ def metadata_of(admin: Any, diagnosis: ConnectionDiagnosis) -> Any:
     """Return the metadata of all topics that this account may see, and of the brokers that are up.
 
     Raises:
-        BrokerAway: No broker answers.
+        BrokerAway: No broker responds.
     """
     try:
         return admin.list_topics(timeout=_ANSWER_S)

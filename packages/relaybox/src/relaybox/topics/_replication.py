@@ -1,4 +1,4 @@
-"""How many replicas a topic gets: as the settings demand, else as the cluster allows (G37)."""
+"""Decide how many replicas a topic gets: as many as the settings demand or the cluster allows (G37)."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -41,11 +41,11 @@ class ReplicationImpossible(RelayboxError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Replication:
-    """What new topics are to have."""
+    """The replication of new topics."""
 
-    #: Copies of each partition; None: three, or as many as there are brokers.
+    #: Replicas of each partition; None for three, or the number of brokers if it is lower.
     replicas: int | None = None
-    #: Copies that must have a record before it counts as written; None: one less than replicas, two at most.
+    #: ``min.insync.replicas``; None for one less than ``replicas``, but at least one and at most two.
     min_isr: int | None = None
 
     @classmethod
@@ -61,32 +61,33 @@ DEFAULT_REPLICATION: Final = Replication()
 class Brokers:
     """The brokers of a cluster by their ids, as its metadata shows them."""
 
-    #: Those that are up.
+    #: Ids of the brokers that are up.
     live: frozenset[int]
-    #: Those, and the ones that are down but hold a replica of some topic: metadata names them nowhere else.
+    #: The live brokers, and brokers that are down but have a replica of a topic. Metadata does not show any
+    #: other broker that is down.
     known: frozenset[int]
 
     @classmethod
     def of(cls, metadata: Any) -> Self:
-        """Read them from what ``list_topics()`` of a client returned for all topics."""
+        """Read the brokers from *metadata*, the result of a client's ``list_topics()`` for all topics."""
         live = frozenset(metadata.brokers)
         partitions = (each for topic in metadata.topics.values() for each in topic.partitions.values())
         return cls(live=live, known=live.union(*(each.replicas for each in partitions)))
 
     @property
     def absent(self) -> frozenset[int]:
-        """Those that are down."""
+        """The known brokers that are down."""
         return self.known - self.live
 
     @property
     def absent_named(self) -> str:
-        """Those that are down, for a message: ``broker 3``, ``brokers 2, 3``."""
+        """The known brokers that are down, as text for a message: ``broker 3``, ``brokers 2, 3``."""
         return f"broker{'s' if len(self.absent) > 1 else ''} {', '.join(map(str, sorted(self.absent)))}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """How a topic is created on a cluster."""
+    """The replication of a new topic on a cluster."""
 
     replicas: int
     min_isr: int
@@ -94,7 +95,7 @@ class Plan:
 
     @property
     def remedy(self) -> str:
-        """What helps if Kafka refuses the plan; empty unless brokers are down."""
+        """What to do if Kafka refuses the plan, as the start of a sentence; empty unless brokers are down."""
         if self.replicas <= len(self.brokers.live):
             return ""
         live = len(self.brokers.live)
@@ -103,12 +104,12 @@ class Plan:
 
 
 def replicas_for(brokers: int) -> int:
-    """Return how many replicas a topic should have on so many brokers."""
+    """Return how many replicas a topic should have on a cluster of *brokers* brokers."""
     return min(_REPLICAS_MAX, brokers)
 
 
 def min_isr_for(replicas: int) -> int:
-    """Return the ``min.insync.replicas`` with which so many replicas survive the loss of one of them."""
+    """Return the ``min.insync.replicas`` with which one of *replicas* may fail, if there are several."""
     return min(_MIN_ISR_MAX, max(1, replicas - 1))
 
 
@@ -124,12 +125,12 @@ def plan_replication(wanted: Replication, brokers: Brokers) -> Plan:
     if replicas > len(brokers.known):
         raise ReplicationImpossible(
             f"RELAY_TOPIC_REPLICATION={replicas}, but only the brokers {shown} are known; "
-            "start the others, or lower it"
+            "start the others, or lower the setting"
         )
     if min_isr > replicas:
         raise ReplicationImpossible(
             f"RELAY_TOPIC_MIN_ISR={min_isr}, but a topic gets {replicas} replicas on the brokers {shown}; "
-            "start the others, or lower it"
+            "start the others, or lower the setting"
         )
     return Plan(replicas=replicas, min_isr=min_isr, brokers=brokers)
 
@@ -137,8 +138,8 @@ def plan_replication(wanted: Replication, brokers: Brokers) -> Plan:
 def new_topic(name: str, partitions: int, plan: Plan, config: Mapping[str, str] = _NO_CONFIG) -> NewTopic:
     """Describe a topic to create.
 
-    Where brokers are down, Kafka refuses a number of replicas above that of the others, but takes an
-    assignment that names the absent ones: they catch up when they are back.
+    Kafka refuses a replication factor above the number of live brokers, but accepts an assignment that names
+    brokers that are down; these catch up when they are up again.
     """
     configured = {_MIN_ISR: str(plan.min_isr), **config}
     if plan.replicas <= len(plan.brokers.live):
@@ -152,9 +153,9 @@ def new_partitions(name: str, held: Any, total: int, brokers: Brokers) -> NewPar
 
     Args:
         name: The topic.
-        held: Its metadata.
-        total: How many partitions it is to have.
-        brokers: Those of the cluster.
+        held: The topic's metadata.
+        total: How many partitions the topic should have.
+        brokers: The brokers of the cluster.
     """
     replicas = len(held.partitions[0].replicas)
     if replicas <= len(brokers.live):
@@ -165,7 +166,7 @@ def new_partitions(name: str, held: Any, total: int, brokers: Brokers) -> NewPar
 
 
 def _assignment(brokers: Brokers, replicas: int, partition: int) -> list[int]:
-    """Return the brokers of a partition: live ones in turns, the first of which leads, then absent ones."""
+    """Return a partition's brokers: live ones in rotation, of which the first leads, then absent ones."""
     live = sorted(brokers.live)
     turn = partition % len(live)
     return [*live[turn:], *live[:turn], *sorted(brokers.absent)][:replicas]
@@ -174,15 +175,15 @@ def _assignment(brokers: Brokers, replicas: int, partition: int) -> list[int]:
 def warn_about_few_brokers(
     bootstrap_servers: str, topics: Iterable[str], plan: Plan, wanted: Replication
 ) -> None:
-    """Log that topics get fewer replicas than they could, because brokers that are down are not known.
+    """Warn that topics get fewer replicas than they could, because brokers that are down are not known.
 
-    On a cluster without replicated topics only the addresses in KAFKA_HOST name such brokers.
+    On a cluster without replicated topics, only the addresses in KAFKA_HOST show that there are such brokers.
     """
     addresses = len(set(bootstrap_servers.split(",")))
     if wanted.replicas is None and plan.replicas < replicas_for(addresses):
         _log.warning(
             "topics get fewer replicas than KAFKA_HOST has brokers: start all brokers before topics are "
-            "created, or raise the replication of these afterwards",
+            "created, or raise the replication of these topics afterwards",
             topics=sorted(topics),
             replicas=plan.replicas,
             brokers=sorted(plan.brokers.live),
@@ -191,10 +192,10 @@ def warn_about_few_brokers(
 
 
 def warn_about_single_replicas(metadata: Any, topics: Iterable[str]) -> None:
-    """Log each of *topics* that only one broker of several holds.
+    """Log a warning for each of *topics* with a single replica, if the cluster has several brokers.
 
     Args:
-        metadata: What ``list_topics()`` of a client returned for all topics.
+        metadata: The result of a client's ``list_topics()`` for all topics.
         topics: Names of topics; those that do not exist are left out.
     """
     brokers = Brokers.of(metadata)
@@ -205,7 +206,7 @@ def warn_about_single_replicas(metadata: Any, topics: Iterable[str]) -> None:
         if any(len(partition.replicas) == 1 for partition in held.partitions.values()):
             _log.warning(
                 "a topic has one replica on a cluster of several brokers: its keys wait while that broker is "
-                "away, and its events are lost with its disk; see `relaybox topics check`",
+                "down, and its events are lost with its disk; see `relaybox topics check`",
                 topic=name,
                 brokers=len(brokers.known),
             )

@@ -1,4 +1,4 @@
-"""Topics as the brokers describe them now: replicas, leaders, limits."""
+"""The current state of topics, from the brokers: replicas, leaders, limits."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -25,14 +25,14 @@ _MIN_ISR: Final = "min.insync.replicas"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TopicState:
-    """One topic."""
+    """The state of one topic."""
 
     partitions: int
-    #: Of the partition that has the fewest.
+    #: Replicas of the partition that has the fewest.
     replicas: int
     #: ``min.insync.replicas``; None if this account may not read the topic's configuration.
     min_isr: int | None
-    #: ``max.message.bytes``; None likewise.
+    #: ``max.message.bytes``; None if this account may not read the topic's configuration.
     bytes_max: int | None
     #: Partitions without a leader, which can be neither written nor read.
     offline: tuple[int, ...]
@@ -44,17 +44,17 @@ class TopicState:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClusterState:
-    """The brokers, and those of the topics asked for that exist."""
+    """The brokers, and the state of those requested topics that exist."""
 
     brokers: Brokers
     topics: Mapping[str, TopicState]
 
 
 async def cluster_state(settings: KafkaSettings, topics: Iterable[str]) -> ClusterState:
-    """Ask the brokers for themselves and for *topics*; those that do not exist are left out.
+    """Read the state of the brokers and of *topics*; topics that do not exist are left out.
 
     Raises:
-        BrokerAway: No broker answers.
+        BrokerAway: No broker responds.
     """
     return await asyncio.to_thread(_cluster_state, settings, sorted(set(topics)))
 
@@ -70,7 +70,7 @@ def _cluster_state(settings: KafkaSettings, topics: list[str]) -> ClusterState:
 
 
 def _configs(admin: Any, diagnosis: ConnectionDiagnosis, topics: list[str]) -> dict[str, Mapping[str, int]]:
-    """Return the numbers in the configuration of each topic; none where this account may not read it."""
+    """Return ``min.insync.replicas`` and ``max.message.bytes`` by topic; empty if they may not be read."""
     found: dict[str, Mapping[str, int]] = {}
     try:
         configs = topic_configs(admin, topics, _ANSWER_S)
