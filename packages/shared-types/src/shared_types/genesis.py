@@ -88,7 +88,7 @@ class StageContent(_Strict):
 
 
 class Concept(StageContent):
-    """CONCEPT_SELECTION: the idea in a few lines."""
+    """The content of CONCEPT_SELECTION: the idea in a few lines."""
 
     title: Line
     logline: Paragraph
@@ -98,7 +98,7 @@ class Concept(StageContent):
 
 
 class StoryConception(StageContent):
-    """STORY_CONCEPTION: the story from its premise to its ending."""
+    """The content of STORY_CONCEPTION: the story from its premise to its ending."""
 
     premise: Paragraph
     conflict: Paragraph
@@ -115,7 +115,7 @@ class Place(_Strict):
 
 
 class Worldview(StageContent):
-    """WORLDVIEW: time and places of the story, and the rules of its world. Names of places are unique."""
+    """The content of WORLDVIEW: time, places and rules of the story's world. Names of places are unique."""
 
     era: Line
     setting: Paragraph

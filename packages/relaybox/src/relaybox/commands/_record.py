@@ -46,7 +46,7 @@ _SQL: Final = load_queries(__package__ or "relaybox.commands", "commands.sql")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CommandLookup:
-    """What the database holds for a command."""
+    """The aggregate and the stored response that the database has for a command."""
 
     #: Owner of the aggregate; None if this domain has no such aggregate.
     owner: str | None
@@ -57,7 +57,7 @@ class CommandLookup:
 
 
 class Statements:
-    """The two statements of the command path for one domain; every call is one round-trip."""
+    """The two statements of the command path for one domain; most calls take one round trip."""
 
     def __init__(self, domain: Domain[Any]) -> None:
         self._aggregate_type = domain.aggregate_type
@@ -68,13 +68,13 @@ class Statements:
     async def load(
         self, executor: Executor, asked: Sequence[tuple[UUID, str | None]]
     ) -> Mapping[UUID, CommandLookup]:
-        """Return what the database holds for commands, by aggregate id.
+        """Read the aggregate and the stored response of each command, by aggregate id.
 
-        One round-trip; more for a response with a large body, or to delete an expired response.
+        Takes one round trip, and more to read a large response body or to delete an expired response.
 
         Args:
             executor: Connection to read from.
-            asked: Aggregate id and stored key, or None, of each command.
+            asked: Aggregate id of each command, and its idempotency key as stored, or None.
         """
         ids, keys = [aggregate_id for aggregate_id, _ in asked], [key for _, key in asked]
         rows = await executor.fetch(self.load_text, ids, keys)
@@ -107,7 +107,7 @@ class Statements:
     async def record(self, executor: Executor, decisions: Sequence[Decision], *, creates: bool) -> set[UUID]:
         """Write *decisions*, at most one per aggregate; return the ids of the written aggregates.
 
-        Nothing is written of a decision whose aggregate has another version by now; its id is missing.
+        A decision is not written if its aggregate has another version by now; the result then lacks its id.
 
         Raises:
             RetryTransaction: Another transaction won the race for an aggregate; nothing was written.

@@ -56,21 +56,21 @@ class ConsumerSignal(Signal):
 
 @dataclass(frozen=True, kw_only=True)
 class Retry:
-    """Run the handler again after a pause; the failure counts against the handler."""
+    """Run the handler again after a pause; the failure uses up one of its four attempts."""
 
     pause_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class WaitForDatabase:
-    """Run the handler again after a pause; the database error does not count against the handler."""
+    """Run the handler again after a pause; the database error uses up none of its attempts."""
 
     pause_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class GiveUp:
-    """Stop the consumer before this event."""
+    """Stop the consumer without committing the offset of this event."""
 
 
 def decide_after_failure(

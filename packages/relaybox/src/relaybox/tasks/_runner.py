@@ -237,7 +237,7 @@ class TaskRunner:
                 released = await release_task(connection, task.fence)
         except DatabaseError as error:
             _log.warning(
-                "task not released; taken over after its lease",
+                "task not released; another worker can claim it when its lease ends",
                 task_id=str(task.id),
                 error_code=error.error_code,
             )

@@ -36,10 +36,10 @@ class AddressUnusable(RelayboxError):
 def open_listener(host: str, port: int, *, backlog: int, error_class: type[AddressUnusable]) -> socket.socket:
     """Listen on *host*:*port*, IPv4 or IPv6.
 
-    Uvicorn does not open the port itself, because it ends the process without naming a remedy if that fails.
+    Uvicorn does not open the port itself: if that failed, it would end the process without saying what to do.
 
     Raises:
-        AddressUnusable: As *error_class*; the address is in use, unknown or not an address of this machine.
+        AddressUnusable: The address is in use, unknown or not one of this machine; raised as *error_class*.
     """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
