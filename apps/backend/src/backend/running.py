@@ -59,23 +59,23 @@ def _default_root() -> Path:
 
 
 class ProductSettings(BaseSettings):
-    """The place of the product's data."""
+    """Where the product stores its data, from ``RELAYBOX_*``."""
 
     model_config = SettingsConfigDict(
         env_prefix="RELAYBOX_", frozen=True, extra="ignore", env_ignore_empty=True
     )
 
-    #: Kept when the product stops; used by one product at a time.
+    #: Directory of the data, which remain when the product stops; one product at a time can use it.
     data_dir: Path = _default_root() / ".relaybox" / "data"
 
     @property
     def state_file(self) -> Path:
-        """Return the file that the product locks while it runs; contains its environment once it is ready."""
+        """Return the file that the running product locks; it contains its environment once it is ready."""
         return self.data_dir / "running.json"
 
     @property
     def parts_file(self) -> Path:
-        """Return the file with the states of the parts of the product that runs, or ran last."""
+        """Return the file with the states of the product's parts, now or when it last ran."""
         return self.data_dir / "parts.json"
 
 
@@ -102,8 +102,8 @@ class RunningProduct:
 def lock_data_directory(settings: ProductSettings) -> Generator[RunningProduct]:
     """Create the data directory if necessary, and lock it for the time of the context.
 
-    The kernel releases the lock when the process ends, even if it is killed: a file that a killed product
-    left is never taken for a running one.
+    The kernel releases the lock when the process ends, even if it is killed: the file of a
+    killed product is never mistaken for that of a running one.
 
     Raises:
         AlreadyRunning: Another product has locked the directory.

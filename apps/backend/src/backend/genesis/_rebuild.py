@@ -48,7 +48,7 @@ class SessionProjection(Projection[GenesisSession, Document]):
         return tuple(name for name, value in change.rebuilt.items() if change.stored.get(name) != value)
 
     async def read(self, executor: Executor, aggregate_ids: Sequence[UUID]) -> Mapping[UUID, Document]:
-        """Read the rows of sessions."""
+        """Read the rows of sessions, by aggregate id."""
         rows = await executor.fetch(_READ, aggregate_ids)
         return {row["id"]: _with_defaults(from_json(row["state"])) for row in rows}
 
@@ -66,7 +66,7 @@ class SessionProjection(Projection[GenesisSession, Document]):
                 raise RetryTransaction(f"session {change.aggregate_id} was changed while it was repaired")
 
     async def ids_without_events(self, executor: Executor, after: UUID, limit: int) -> list[UUID]:
-        """Read ids of rows that have no event."""
+        """Read the ids, after *after*, of sessions that have a row and no event."""
         return [row["id"] for row in await executor.fetch(SQL["without_events_page"], after, limit)]
 
 

@@ -297,7 +297,7 @@ class TreeBuilder:
             self._notes.dropped(at, f"the glyph ${nag} of no move")
 
     def tree(self) -> MoveTree:
-        """Return the tree; its main line ends with that of the file.
+        """Return the tree; its main line ends where the main line of the file ends.
 
         Raises:
             GameRefused: Comments are too long, or not valid as an annotation.

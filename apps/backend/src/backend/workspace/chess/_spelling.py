@@ -15,20 +15,20 @@ _SIGN_NAGS: Final = {
     "=": 10, "∞": 13, "+=": 14, "+/=": 14, "⩲": 14, "=+": 15, "=/+": 15, "⩱": 15, "±": 16, "+/-": 16,
     "∓": 17, "-/+": 17, "+-": 18, "-+": 19, "N": 146, "+--": 18, "--+": 19, "□": 7,
 }  # fmt: skip
-#: Signs with uncommon meanings; parsing one is noted.
+#: Signs with uncommon meanings; the parser adds a note for each.
 _LOOSE_SIGNS: Final = frozenset({"+--", "--+", "□"})
 #: Signs that may be attached to a move.
 _ATTACHED_SIGNS: Final = "∞⩲⩱±∓□"
 _RESULT_SIGNS: Final = {"½-½": "1/2-1/2", "1/2": "1/2-1/2", **{one: one for one in RESULTS}}
 REDUNDANT: Final = frozenset({"e.p.", "ep", "+", "++", "#"})
-"""Words that repeat what follows from the position."""
+"""Words that add nothing to the move, because the position implies them."""
 _CASTLING: Final = re.compile(r"[Oo0](?:-[Oo0]){1,2}[+#]?")
 _UPPER: Final = str.maketrans("o0", "OO")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Respelling:
-    """The SAN notation of a word in another notation."""
+    """A word of the file, rewritten in SAN notation."""
 
     word: str
     #: Glyphs attached to the word.
@@ -38,7 +38,7 @@ class Respelling:
 
 
 def parse_result(word: str) -> str | None:
-    """Return the result that *word* means, with any dash and with ``½``; None if it is not a result."""
+    """Return the result that *word* means; None if it is not one. Accepts any dash, and ``½``."""
     return _RESULT_SIGNS.get(word.translate(_DASHES))
 
 

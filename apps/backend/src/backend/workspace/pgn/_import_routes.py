@@ -56,7 +56,7 @@ game is refused."""
 async def _store_strict(
     request: Request, strict: Annotated[bool, Query(description=_STRICT)] = False
 ) -> None:
-    """Store the query parameter for the functions that read the file before the transaction."""
+    """Store the query parameter ``strict`` in the request: the file is parsed before the transaction."""
     request.state.strict = strict
 
 
