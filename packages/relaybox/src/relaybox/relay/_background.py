@@ -31,7 +31,7 @@ __all__ = (
     "withhold",
 )
 
-#: Interval between requests to the brokers: while all partitions take writes, and while one does not.
+#: Interval between requests to the brokers: while all partitions accept writes, and while one does not.
 _PAUSE_S: Final = 5.0
 _PAUSE_UNAVAILABLE_S: Final = 1.0
 #: The shortest time between two requests, even if every batch fails.
@@ -60,7 +60,7 @@ class UnavailablePartitions:
         return self.reasons.get(partition_of(key, self._partitions))
 
     def next_available(self) -> int | None:
-        """Return a partition that takes writes, in turn; None if there is none."""
+        """Return a partition that accepts writes, in turn; None if there is none."""
         return next(self._available, None)
 
 
@@ -70,7 +70,7 @@ def withhold(
     """Return the messages that can be written now, and the first message of each key that cannot.
 
     Later messages of such a key, on any topic, are in neither part: they stay PENDING behind the first. A
-    message without a key is assigned to a partition that takes writes.
+    message without a key is assigned to a partition that accepts writes.
     """
     free: list[Message] = []
     held: list[tuple[Message, PartitionUnavailable]] = []
@@ -95,7 +95,7 @@ def withhold(
 
 
 class PartitionWatch:
-    """Asks the brokers which partitions of the topics in use take no writes.
+    """Asks the brokers which partitions of the topics in use accept no writes.
 
     It asks every 5 s, every second while there is such a partition, and at once after :meth:`check_now`.
     While no broker responds, it keeps the last result.
@@ -103,7 +103,7 @@ class PartitionWatch:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
-        #: By topic; without topics of which all partitions take writes.
+        #: By topic; without topics of which all partitions accept writes.
         self.unavailable: Mapping[str, UnavailablePartitions] = {}
         self._on_available: Callable[[], None] = lambda: None
         #: Topics in use. A topic that the brokers do not know is removed: rows may contain any name.
@@ -115,7 +115,7 @@ class PartitionWatch:
         self._thread = CallThreads(1, "relay-partitions")
 
     def on_available(self, callback: Callable[[], None]) -> None:
-        """Call *callback* whenever a partition takes writes again."""
+        """Call *callback* whenever a partition accepts writes again."""
         self._on_available = callback
 
     def add(self, topics: Iterable[str]) -> None:

@@ -164,7 +164,7 @@ class Message(NamedTuple):
     cloudevents: CloudEventsMode
     #: Id of the row; unlike ``seq``, it is not reused after a failover.
     row_id: UUID
-    #: Partition of a row without a key while another one takes no writes; -1 lets librdkafka choose.
+    #: Partition of a row without a key while another one accepts no writes; -1 lets librdkafka choose.
     partition: int = -1
 
 

@@ -55,7 +55,7 @@ _MESSAGE_CHARS_MAX: Final = 1_000
 _BACKLOG_ROWS_MAX: Final = 100_000
 #: How many PENDING rows, from the first one on, are checked for a FAILED row that blocks them.
 _DUE_ROWS_MAX: Final = 10_000
-#: Postponed rows are requeued as soon as their partition takes writes; after this time if the relay misses
+#: Postponed rows are requeued as soon as their partition accepts writes; after this time if the relay misses
 #: that.
 _PARTITION_PAUSE_S: Final = 600.0
 Charge = tuple[Message, RelayError, Retry | Postpone | GiveUp]

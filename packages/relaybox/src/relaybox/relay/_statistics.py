@@ -236,7 +236,7 @@ _GAUGES: Final[dict[str, tuple[str, Callable[[Statistics], float]]]] = {
         lambda now: len(now.lanes_stuck),
     ),
     "partitions_unavailable": (
-        "Partitions that take no writes.",
+        "Partitions that accept no writes.",
         lambda now: len(now.partitions_unavailable),
     ),
     "history_changed_timestamp_seconds": (
