@@ -77,7 +77,7 @@ class CreateNode(_Request):
     layout: Layout | None = None
     #: Null: inherited from the parent; ``shared`` for a root.
     visibility: Visibility | None = None
-    #: Among the siblings; null: after the last one.
+    #: Position among the siblings; null: after the last one.
     position: Position | None = None
 
 

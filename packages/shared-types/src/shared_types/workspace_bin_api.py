@@ -15,7 +15,7 @@ class FormerPlace(BaseModel):
 
     #: Null if the sender may not read the parent.
     id: UUID | None
-    #: Null if the parent was purged since, or the sender may not read it.
+    #: Null if the parent was purged meanwhile, or the sender may not read it.
     title: str | None
 
 

@@ -165,6 +165,6 @@ class EarlierBody(BaseModel):
 
 
 class ReplyHistory(BaseModel):
-    """Earlier bodies of a reply, oldest first, without the present one."""
+    """Earlier bodies of a reply, oldest first, without the current one."""
 
     items: list[EarlierBody]

@@ -41,7 +41,7 @@ class ImportPgn(_Request):
 
     #: The whole file.
     pgn: str
-    #: Of the study or of the folder of studies; null: the name of the file, else "Imported games".
+    #: Title of the study or of the folder of studies; null: the name of the file, or "Imported games".
     title: Title | None = None
     #: Null creates a root, owned by the sender.
     parent_id: UUID | None = None

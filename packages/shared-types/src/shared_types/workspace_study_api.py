@@ -42,7 +42,7 @@ class ExportMode(StrEnum):
     """The part of a chapter to export."""
 
     FULL = "full"
-    #: One move and all that follows, with the position before it as ``FEN``; without variations of the move.
+    #: A move and all moves after it, with the position before as ``FEN``; without variations of the move.
     CLIP = "clip"
     #: Moves and variations only: without texts, glyphs, clocks and shapes.
     NO_COMMENT = "no_comment"
@@ -64,7 +64,7 @@ class CreateStudy(_Request):
     layout: Layout | None = None
     #: Null: inherited from the parent; ``shared`` for a root.
     visibility: Visibility | None = None
-    #: Among the siblings; null: after the last one.
+    #: Position among the siblings; null: after the last one.
     position: Position | None = None
 
 

@@ -127,7 +127,7 @@ class ChapterChanges(BaseModel):
 
 
 class VersionDiff(BaseModel):
-    """The changes from one version to another, or to the present study."""
+    """The changes from one version to another, or to the current study."""
 
     version: int
     #: The number of the other version, or ``current``.

@@ -62,7 +62,7 @@ async def test_report_names_what_is_dropped_and_what_is_normalised(studio: Studi
     assert (report["dropped_count"], report["normalised_count"]) == (2, 4)
     assert report["dropped"] == [
         {"game": 2, "line": 8, "note": "text between games", "count": 1},
-        {"game": 2, "line": 14, "note": "the glyph $6 of a move that is given twice", "count": 1},
+        {"game": 2, "line": 14, "note": "the glyph $6 of a move that occurs twice", "count": 1},
     ]
     assert [(one["line"], one["note"], one["count"]) for one in report["normalised"]] == [
         (12, "the result 1–0 is read as 1-0", 2),

@@ -117,7 +117,8 @@ def test_invalid_game_is_skipped_with_line_and_reason() -> None:
         (
             7,
             36,
-            'chess cannot be played from "8/8/8/8/8/8/8/8 w - - 0 1"; check kings, pawns and who moves',
+            'chess cannot be played from "8/8/8/8/8/8/8/8 w - - 0 1"; '
+            "check the kings, the pawns and the side to move",
         ),
         (8, 43, '"Nd2" at 3. may be several moves; say from which file or rank'),
     ]
@@ -248,7 +249,7 @@ def test_a_comment_after_a_variation_is_about_the_move_before_it() -> None:
     [
         ("1. e4 e5\n2. Ke3 *", 2, "not a legal move"),
         ("1. e4 e5 2. Nf3 foo *", 1, '"foo" at 2...'),
-        ("1. e4 e5) 2. Nf3", 1, "a closing parenthesis has no opening one"),
+        ("1. e4 e5) 2. Nf3", 1, "a closing parenthesis has no opening parenthesis"),
         ("1. e4 ((1. d4)) *", 1, "before any move"),
         ("1. e4 e5 [x] *", 1, "a bracket is not allowed among the moves"),
         ("1. e4 } *", 1, '"}" is not allowed among the moves'),

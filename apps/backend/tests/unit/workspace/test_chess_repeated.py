@@ -132,8 +132,8 @@ def test_glyph_of_a_repeated_move_is_reported_as_dropped() -> None:
             count=3,
             dropped=False,
         ),
-        Note(line=2, note="the glyph $6 of a move that is given twice", count=1, dropped=True),
-        Note(line=2, note="the glyph $2 of a move that is given twice", count=1, dropped=True),
+        Note(line=2, note="the glyph $6 of a move that occurs twice", count=1, dropped=True),
+        Note(line=2, note="the glyph $2 of a move that occurs twice", count=1, dropped=True),
     )
 
 

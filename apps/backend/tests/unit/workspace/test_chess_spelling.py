@@ -130,13 +130,13 @@ def test_comments_before_a_game_that_are_too_long_are_reported() -> None:
     [
         ("1. e4 *\n\nsee you\n\n1. d4 *", (3, "text between games", True)),
         ("1. d4 *\n\nthe end", (3, "text between games", True)),
-        ("1. d4 *\n\n\n{bye}", (4, "a comment behind the last game", True)),
+        ("1. d4 *\n\n\n{bye}", (4, "a comment after the last game", True)),
         ("1. d4 d5 (1... e5 1-0) *", (1, "a result inside a variation", True)),
-        ("1. d4 d5\n($2) *", (2, "the glyph $2 of no move", True)),
-        ("1. d4 *\n\n[Event \"x\"]\n\n$1 *", (5, "the glyph $1 of no move", True)),
+        ("1. d4 d5\n($2) *", (2, "the glyph $2, which follows no move", True)),
+        ("1. d4 *\n\n[Event \"x\"]\n\n$1 *", (5, "the glyph $1, which follows no move", True)),
         (
             '[Result "1-0"]\n\n1. d4 0-1',
-            (3, "the result 0-1 behind the moves: the header says 1-0", True),
+            (3, "the result 0-1 after the moves: the header Result is 1-0", True),
         ),
         (
             '[Result "White"]\n\n1. d4 0-1',
@@ -144,7 +144,7 @@ def test_comments_before_a_game_that_are_too_long_are_reported() -> None:
         ),
         (
             '[White "A"]\n[White "B"]\n\n1. d4 *',
-            (2, "the header White, which is given again: the last one counts", True),
+            (2, "the header White, which is repeated: the last value is used", True),
         ),
     ],
 )  # fmt: skip

@@ -105,7 +105,7 @@ class _AnnotationParts:
         """Note the glyphs that only repetitions of the move have."""
         for nag, at in self.repeated_nags.items():
             if nag not in self.nags:
-                notes.dropped(at, f"the glyph ${nag} of a move that is given twice")
+                notes.dropped(at, f"the glyph ${nag} of a move that occurs twice")
 
     def annotation(self, *, first: bool) -> Annotation:
         """Return the annotation; the *first* move after another one has no text before it.
@@ -294,7 +294,7 @@ class TreeBuilder:
 
     def _drop_waiting_nags(self, waiting: _AnnotationParts) -> None:
         for nag, at in waiting.nags.items():
-            self._notes.dropped(at, f"the glyph ${nag} of no move")
+            self._notes.dropped(at, f"the glyph ${nag}, which follows no move")
 
     def tree(self) -> MoveTree:
         """Return the tree; its main line ends where the main line of the file ends.

@@ -121,13 +121,13 @@ def _text(text: str) -> str:
 
 def _check_shapes(annotation: Annotation) -> None:
     if not all(0 <= nag <= NAG_MAX for nag in annotation.nags):
-        raise AnnotationInvalid("a numeric annotation glyph is a number from 0 to 255")
+        raise AnnotationInvalid("a numeric annotation glyph must be a number from 0 to 255")
     if annotation.clock_s is not None and not 0 <= annotation.clock_s * 1000 <= _CLOCK_MS_MAX:
-        raise AnnotationInvalid("clock_s is a number of seconds from 0 to under 1,000 hours")
+        raise AnnotationInvalid("clock_s must be a number of seconds from 0 to under 1,000 hours")
     if not all(map(_ARROW.fullmatch, annotation.arrows)):
-        raise AnnotationInvalid("an arrow is a colour (R, G, Y, B) and two squares, as in Ge2e4")
+        raise AnnotationInvalid("an arrow must be a colour (R, G, Y, B) and two squares, as in Ge2e4")
     if not all(map(_CIRCLE.fullmatch, annotation.circles)):
-        raise AnnotationInvalid("a circle is a colour (R, G, Y, B) and a square, as in Rd4")
+        raise AnnotationInvalid("a circle must be a colour (R, G, Y, B) and a square, as in Rd4")
 
 
 def _commands_of(text: str, clock_s: float | None) -> tuple[str, float | None, list[str], list[str]]:

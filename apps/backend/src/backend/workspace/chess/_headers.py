@@ -87,7 +87,9 @@ def start_board(headers: Mapping[str, str]) -> chess.Board:
     except ValueError as error:
         raise PositionInvalid(f"{quoted(fen)} is not a position in FEN: {error}") from None
     if board.status() & _UNPLAYABLE or max(board.fullmove_number, board.halfmove_clock) > _FEN_COUNT_MAX:
-        raise PositionInvalid(f"chess cannot be played from {quoted(fen)}; check kings, pawns and who moves")
+        raise PositionInvalid(
+            f"chess cannot be played from {quoted(fen)}; check the kings, the pawns and the side to move"
+        )
     # Castling rights that exist only in Chess960 have the same meaning as the tag.
     board.chess960 = board.chess960 or board.has_chess960_castling_rights()
     return board

@@ -170,7 +170,7 @@ class Movetext:
 
     def _close(self, found: re.Match[str]) -> bool:
         if not self.builder.close():
-            raise GameRefused("a closing parenthesis has no opening one", found.start(6), self.end)
+            raise GameRefused("a closing parenthesis has no opening parenthesis", found.start(6), self.end)
         return True
 
     def _bracket(self, found: re.Match[str]) -> bool:

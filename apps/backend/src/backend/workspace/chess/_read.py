@@ -108,7 +108,7 @@ def _notes_after_last_game(source: Source, lead: Lead) -> tuple[Note, ...]:
     _note_lead(lead, notes)
     for at, text in lead.comments:
         if text:
-            notes.dropped(at, "a comment behind the last game")
+            notes.dropped(at, "a comment after the last game")
     return notes.at_lines(source)
 
 
@@ -153,7 +153,7 @@ def _say_before(moves: Movetext, comments: list[tuple[int, str]], notes: Notes) 
 def _plain(tags: Tags, at: int, moves: Movetext, notes: Notes) -> dict[str, str]:
     """Return the headers with a valid result, and note the headers that are dropped."""
     for place, name in tags.repeated:
-        notes.dropped(place, f"the header {name}, which is given again: the last one counts")
+        notes.dropped(place, f"the header {name}, which is repeated: the last value is used")
     said = tags.headers.get("Result")
     if said is None:
         return tags.headers
@@ -166,7 +166,7 @@ def _plain(tags: Tags, at: int, moves: Movetext, notes: Notes) -> dict[str, str]
     if result != said:
         notes.normalised(place, f"the result {said} is read as {result}")
     if marker not in {"*", result} and result != "*":
-        notes.dropped(moves.marker_at, f"the result {marker} behind the moves: the header says {result}")
+        notes.dropped(moves.marker_at, f"the result {marker} after the moves: the header Result is {result}")
     return {**tags.headers, "Result": result}
 
 

@@ -83,7 +83,7 @@ class PgnTooManyGames(PgnRefused):
     error_code = "PGN_TOO_MANY_GAMES"
 
     def __init__(self, games_max: int) -> None:
-        super().__init__(f"an import takes at most {games_max:,} games; split the file")
+        super().__init__(f"an import has at most {games_max:,} games; split the file")
 
 
 class StudyFull(PgnRefused):
@@ -94,7 +94,7 @@ class StudyFull(PgnRefused):
     def __init__(self, chapters_max: int) -> None:
         super().__init__(
             f"the study would have more than {chapters_max} chapters; import the file below a folder, "
-            "which makes as many studies as it needs"
+            "which creates as many studies as the file needs"
         )
 
 
@@ -188,4 +188,4 @@ class TaskAttemptsExhausted(PgnError):
     error_code = "TASK_GAVE_UP"
 
     def __init__(self, attempts: int) -> None:
-        super().__init__(f"the task was tried {attempts} times and never ended; start it again")
+        super().__init__(f"the task was attempted {attempts} times without a result; start it again")

@@ -142,7 +142,7 @@ class IfMatchMissing(WorkspaceError):
     error_code = "IF_MATCH_MISSING"
 
     def __init__(self) -> None:
-        super().__init__("this request needs the header If-Match with the ETag of what you have read")
+        super().__init__("this request needs the header If-Match with the ETag that you have read")
 
 
 class IfMatchMalformed(WorkspaceError):
@@ -152,7 +152,7 @@ class IfMatchMalformed(WorkspaceError):
 
     def __init__(self) -> None:
         super().__init__(
-            'If-Match is * or the ETag of what you have read, with its quotation marks ("3"); correct it'
+            'If-Match is * or the ETag that you have read, with its quotation marks ("3"); correct it'
         )
 
 
@@ -223,7 +223,7 @@ class ChapterFull(WorkspaceError):
     error_code = "CHAPTER_FULL"
 
     def __init__(self, bytes_max: int) -> None:
-        super().__init__(f"a chapter takes at most {bytes_max} bytes; add the moves to another chapter")
+        super().__init__(f"a chapter has at most {bytes_max} bytes; add the moves to another chapter")
 
 
 class VersionRefused(WorkspaceError):
@@ -250,7 +250,7 @@ class VersionTooLarge(VersionRefused):
 
     def __init__(self, bytes_max: int) -> None:
         mebibytes = bytes_max // (1024 * 1024)
-        super().__init__(f"a version takes at most {mebibytes} MiB; remove moves")
+        super().__init__(f"a version has at most {mebibytes} MiB; delete moves")
 
 
 class AlreadyShared(WorkspaceError):
@@ -294,7 +294,7 @@ class LinkNotFound(WorkspaceError):
     error_code = "LINK_NOT_FOUND"
 
     def __init__(self) -> None:
-        super().__init__("the link is unknown, revoked or expired; ask its sender for a new one")
+        super().__init__("the link is unknown, revoked or expired; ask for a new link")
 
 
 class LinkPasswordWrong(WorkspaceError):
@@ -303,7 +303,7 @@ class LinkPasswordWrong(WorkspaceError):
     error_code = "LINK_PASSWORD_WRONG"
 
     def __init__(self) -> None:
-        super().__init__("the password of the link is wrong or missing; ask the sender of the link for it")
+        super().__init__("the password of the link is wrong or missing; ask the user who sent the link")
 
 
 class LinkTriesExceeded(WorkspaceError):

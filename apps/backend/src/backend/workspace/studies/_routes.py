@@ -136,10 +136,10 @@ def _check_parameters(mode: ExportMode, chapter_id: UUID | None, move_path: str 
     """Require a chapter for a clip, and no move path for another mode."""
     if mode is ExportMode.CLIP and chapter_id is None:
         raise ValidationFailed(
-            [Detail(field="query.chapter_id", message="a clip is of one chapter; name it")]
+            [Detail(field="query.chapter_id", message="a clip needs a chapter; send chapter_id")]
         )
     if mode is not ExportMode.CLIP and move_path is not None:
-        message = "only a clip begins at a move; send mode=clip, or leave it out"
+        message = "only a clip begins at a move; send mode=clip, or omit move_path"
         raise ValidationFailed([Detail(field="query.move_path", message=message)])
 
 
