@@ -135,7 +135,7 @@ def test_workspace_demo_follows_100_games_through_one_chain(product: Product) ->
         "published study.created → study.pgn_imported → 36 × study.chapter.created, one chain",
         "rename it → 403",
         "open the link: wrong password → 403, the right one → 200",
-        "delete the study → 204; everyone gets 404 now",
+        "delete the study → 204; all users get 404 now",
         "node.restored, id ",
         "go back to version 1 → 201, as version 3",
         "the 100 games are those of the file, to the last comment",

@@ -72,7 +72,7 @@ async def test_an_erasure_is_on_record_and_services_can_only_read_it(
     assert (row["aggregate_type"], row["aggregate_ids"]) == ("THING", [str(THING)])
     assert (row["actor"], row["reason"], row["events"]) == ("ann", "asked to", 1)
     for change in (
-        "UPDATE event_erasures SET actor = 'nobody'",
+        "UPDATE event_erasures SET actor = 'another-actor'",
         "DELETE FROM event_erasures",
         "TRUNCATE event_erasures",
         MADE_UP,

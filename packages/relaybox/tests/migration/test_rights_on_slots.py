@@ -91,9 +91,9 @@ async def test_there_is_one_open_slot(owner: Executor) -> None:
 
 async def test_only_the_service_role_may_call_definer_functions(owner: Executor) -> None:
     rows = await owner.fetch(
-        "SELECT proname, has_function_privilege('public', oid, 'EXECUTE') AS everybody,"
+        "SELECT proname, has_function_privilege('public', oid, 'EXECUTE') AS public_may,"
         " proconfig::text LIKE '%search_path=%pg_temp%' AS fixed"
         " FROM pg_proc WHERE prosecdef AND pronamespace = 'public'::regnamespace ORDER BY proname"
     )
     assert "relaybox_retain_bodies" in {row["proname"] for row in rows}
-    assert [row["proname"] for row in rows if row["everybody"] or not row["fixed"]] == []
+    assert [row["proname"] for row in rows if row["public_may"] or not row["fixed"]] == []

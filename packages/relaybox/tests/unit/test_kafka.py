@@ -51,7 +51,7 @@ def test_stale_metadata_fails_after_the_time_limit() -> None:
 
 
 class Asked:
-    """A client whose first question finds no leader in its time, and whose next one does."""
+    """A client: its first request for offsets times out without a leader, its next one succeeds."""
 
     def __init__(self) -> None:
         self.waited_s: list[float] = []

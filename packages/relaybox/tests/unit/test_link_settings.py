@@ -8,7 +8,7 @@ from pydantic_settings import BaseSettings
 from relaybox.errors import SettingsError
 from relaybox.settings import KafkaSettings, PostgresSettings, load_settings
 
-_PASSWORD = "a-password-nobody-may-see"
+_PASSWORD = "a-password-that-must-not-leak"
 
 
 @pytest.fixture

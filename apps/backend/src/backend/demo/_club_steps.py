@@ -135,7 +135,7 @@ class StudySteps:
         await teacher.send("delete the study", "DELETE", f"/nodes/{self.study_id}", 204, version=version)
         for one in (teacher, people.coach, people.pupil, people.guest):
             await one.send_refused("read a deleted study", "GET", self._path, 404, "NODE_NOT_FOUND")
-        self.show("teacher", "delete the study → 204; everyone gets 404 now")
+        self.show("teacher", "delete the study → 204; all users get 404 now")
         await self._show_event(WorkspaceEvent.NODE_SOFT_DELETED)
         items = (await teacher.get("list the bin", "/trash"))["items"]
         found = any(one["id"] == self.study_id for one in items)

@@ -1,4 +1,4 @@
-"""The agent with a real PostgreSQL: its reports, and tasks whose request is no longer pending."""
+"""The agent with a real PostgreSQL: its reports, and tasks of commands that are no longer pending."""
 
 from collections.abc import AsyncIterator
 from uuid import UUID, uuid4

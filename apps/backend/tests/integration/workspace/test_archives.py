@@ -1,4 +1,4 @@
-"""Exports of whole folders: a zip of what who asked may read, made by a worker."""
+"""Exports of folders: a worker creates a zip of the nodes that the requester may read."""
 
 import asyncio
 import io
@@ -30,18 +30,18 @@ from tests.fixtures.pgn import (
 from tests.fixtures.studio import Person, Studio
 
 
-async def begun(who: Person, node: Any) -> str:
+async def begun(person: Person, node: Any) -> str:
     """Where the task of an export stands."""
-    return task_path(await who.send("POST", "/export", {"node_id": node["id"]}))
+    return task_path(await person.send("POST", "/export", {"node_id": node["id"]}))
 
 
-async def archive(studio: Studio, who: Person, node: Any) -> dict[str, bytes]:
+async def archive(studio: Studio, person: Person, node: Any) -> dict[str, bytes]:
     """What a node's export holds, by path."""
-    path = await begun(who, node)
+    path = await begun(person, node)
     async with running_worker(studio):
-        done = await wait_for_task_end(who, path)
+        done = await wait_for_task_end(person, path)
     assert done["status"] == "COMPLETED", done
-    answer = await who.send("GET", f"{path}/result")
+    answer = await person.send("GET", f"{path}/result")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/zip")
     assert done["result"] == {"studies": len(names(answer.content)), "bytes": len(answer.content)}
     with zipfile.ZipFile(io.BytesIO(answer.content)) as opened:
@@ -54,8 +54,8 @@ def names(data: bytes) -> list[str]:
         return opened.namelist()
 
 
-async def study_in(who: Person, parent: Any, title: str, pgn: str) -> Any:
-    report = await import_pgn(who, pgn, IMPORT_PATH, params={"title": title, "parent_id": parent["id"]})
+async def study_in(person: Person, parent: Any, title: str, pgn: str) -> Any:
+    report = await import_pgn(person, pgn, IMPORT_PATH, params={"title": title, "parent_id": parent["id"]})
     return report["studies"][0]
 
 
@@ -214,7 +214,7 @@ async def test_the_end_of_an_export_locks_in_the_order_of_everybody(
 
 
 async def unheard(_percent: float) -> None:
-    """Nobody watches."""
+    """Ignore the progress."""
 
 
 async def test_the_nodes_of_a_zip_are_known_for_a_purge_to_find_it(studio: Studio) -> None:

@@ -12,22 +12,22 @@ from tests.fixtures.studio import Person, Studio
 ROW = "SELECT * FROM workspace_nodes WHERE id = $1::uuid"
 
 
-async def trash(who: Person, node: Any, **query: str) -> None:
-    await who.call("DELETE", f"/nodes/{node['id']}", match="*", params=query)
+async def trash(person: Person, node: Any, **query: str) -> None:
+    await person.call("DELETE", f"/nodes/{node['id']}", match="*", params=query)
 
 
-async def restore(who: Person, node: Any) -> Any:
-    return await who.call("POST", f"/nodes/{node['id']}/restore")
+async def restore(person: Person, node: Any) -> Any:
+    return await person.call("POST", f"/nodes/{node['id']}/restore")
 
 
-async def bin_of(who: Person) -> list[Any]:
-    page = await who.call("GET", "/trash")
+async def bin_of(person: Person) -> list[Any]:
+    page = await person.call("GET", "/trash")
     assert page["next_cursor"] is None
     return page["items"]
 
 
-async def ids_below(who: Person, node: Any) -> list[str]:
-    tree = await who.call("GET", f"/nodes/tree?root_id={node['id']}")
+async def ids_below(person: Person, node: Any) -> list[str]:
+    tree = await person.call("GET", f"/nodes/tree?root_id={node['id']}")
     return [one["id"] for one in tree["items"]]
 
 

@@ -24,11 +24,11 @@ class Reader:
     #: A stream does not end while the node is live.
     ends: bool = True
 
-    async def code(self, who: Person, node: Any) -> str:
+    async def code(self, person: Person, node: Any) -> str:
         """The error code of its answer about *node*; empty for a success."""
         given = {**self.others, self.name: node["id"]} if self.in_path else self.others
         query = self.query if self.in_path else {**self.query, self.name: node["id"]}
-        answer = await who.send("GET", self.path.format(**given), params=query)
+        answer = await person.send("GET", self.path.format(**given), params=query)
         if answer.is_success:
             return ""
         assert answer.status_code == 404 or answer.json()["error_code"] != "NODE_NOT_FOUND"
@@ -67,8 +67,8 @@ async def test_trashed_node_is_404_on_every_route_that_reads_a_node(studio: Stud
     for node in (alone, folder):
         await studio.teacher.call("DELETE", f"/nodes/{node['id']}", match=1)
     for node in (alone, inside):
-        for who in (studio.teacher, studio.stranger):
-            codes = {reader.path: await reader.code(who, node) for reader in readers}
+        for person in (studio.teacher, studio.stranger):
+            codes = {reader.path: await reader.code(person, node) for reader in readers}
             assert set(codes.values()) == {"NODE_NOT_FOUND"}, codes
 
 

@@ -1,4 +1,4 @@
-"""The bin and those who write at the same time: whoever comes second sees what the first has done."""
+"""Concurrent writes and trashing: the second transaction sees the changes of the first."""
 
 import asyncio
 from typing import Any
@@ -9,7 +9,7 @@ import httpx2 as httpx
 from tests.fixtures.gates import Gate, closed_gate, wait_for_row_lock_waiter
 from tests.fixtures.studio import Studio
 
-#: Whoever is about to write the event has every lock that it takes.
+#: A transaction that is about to insert this event has acquired all its locks.
 _TRASHING = "NEW.event_type = 'node.trashed'"
 _CREATING = "NEW.event_type = 'node.created' AND NEW.payload ->> 'parent_id' IS NOT NULL"
 
@@ -53,7 +53,7 @@ async def test_node_created_before_the_trashing_is_part_of_the_batch(
 async def test_restore_uses_the_next_ancestor_if_the_first_is_trashed_meanwhile(
     studio: Studio, superuser: asyncpg.Connection
 ) -> None:
-    """At once: nobody is told to try again, and nobody waits for it any longer."""
+    """The restore succeeds without 503 and without waiting for the trashed node."""
     root = await studio.teacher.node("workspace")
     folder = await studio.teacher.node("folder", parent=root)
     study = await in_bin(studio, folder)
@@ -64,7 +64,7 @@ async def test_restore_uses_the_next_ancestor_if_the_first_is_trashed_meanwhile(
 async def test_a_place_in_another_tree_that_is_not_held_is_asked_for_again(
     studio: Studio, superuser: asyncpg.Connection
 ) -> None:
-    """Who holds one tree waits for no other, lest somebody waits the other way round."""
+    """A transaction with the lock of one tree waits for no other tree, which could cause a deadlock."""
     root, other = [await studio.teacher.node("workspace") for _ in range(2)]
     outer = await studio.teacher.node("folder", parent=root)
     inner = await studio.teacher.node("folder", parent=outer)
@@ -108,7 +108,7 @@ async def restored_to(studio: Studio, node: Any) -> str:
 async def restored_while_trashing(
     studio: Studio, superuser: asyncpg.Connection, node: Any, place: Any
 ) -> httpx.Response:
-    """The answer to who restores *node* and waits for *place*, which leaves."""
+    """Return the response to the restore of *node*, which waits for *place* while that is trashed."""
     async with closed_gate(superuser, Gate("INSERT", "domain_events", _TRASHING)) as gate:
         trashing = asyncio.create_task(studio.teacher.call("DELETE", f"/nodes/{place['id']}", match="*"))
         await gate.wait_until_reached()

@@ -1,4 +1,4 @@
-"""Who may put something into the bin, who sees it there, and who takes it out again."""
+"""The roles that are needed to trash a node, list it in the bin and restore it."""
 
 from typing import Any
 from uuid import uuid4
@@ -9,8 +9,8 @@ from tests.fixtures.node_events import grant, revoke
 from tests.fixtures.studio import Person, Studio
 
 
-async def bin_of(who: Person) -> list[Any]:
-    return (await who.call("GET", "/trash"))["items"]
+async def bin_of(person: Person) -> list[Any]:
+    return (await person.call("GET", "/trash"))["items"]
 
 
 async def club(studio: Studio, **roles: str) -> tuple[Any, Any]:
@@ -56,7 +56,7 @@ async def test_an_editor_does_not_see_what_others_trashed(studio: Studio) -> Non
     assert await bin_of(studio.pupil) == []
     assert await studio.pupil.error_code(404, "POST", f"{path}/restore") == "NODE_NOT_FOUND"
     assert await studio.pupil.error_code(404, "POST", f"/nodes/{inner['id']}/restore") == "NODE_NOT_FOUND"
-    # Its role it has: it is told that the node is in the bin, and not by whom.
+    # The editor keeps the role: the error says that the node is in the bin, but not which user trashed it.
     assert await studio.pupil.error_code(409, "DELETE", path, match="*") == "NODE_TRASHED"
 
 

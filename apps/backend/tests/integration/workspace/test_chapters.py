@@ -28,8 +28,8 @@ ANNOTATED = (
 )
 
 
-async def moves_of(who: Person, chapter: Chapter) -> list[str]:
-    return [one["move_path"] for one in (await who.call("GET", chapter.path))["moves"]]
+async def moves_of(person: Person, chapter: Chapter) -> list[str]:
+    return [one["move_path"] for one in (await person.call("GET", chapter.path))["moves"]]
 
 
 async def differences(database: Database) -> list[Any]:

@@ -1,14 +1,14 @@
-"""A DELETE that is repeated under its key: the same answer while its sender may still ask there, else 404."""
+"""A DELETE repeated with its key gets the same response while the sender has the permission, else 404."""
 
 from tests.fixtures.studies import StudyFactory
 from tests.fixtures.studio import Person, Studio
 
 
-async def twice(who: Person, path: str, *, match: str | None = None) -> list[int]:
-    """The statuses of a DELETE and of its repetition."""
+async def twice(person: Person, path: str, *, match: str | None = None) -> list[int]:
+    """Send a DELETE twice with one key and return both statuses."""
     headers = {"Idempotency-Key": path}
     return [
-        (await who.send("DELETE", path, match=match, headers=dict(headers))).status_code for _ in range(2)
+        (await person.send("DELETE", path, match=match, headers=dict(headers))).status_code for _ in range(2)
     ]
 
 
@@ -23,7 +23,7 @@ async def test_delete_is_replayed_for_senders_with_access(studio: Studio, studie
     thumb = f"/replies/{reply}/reactions/%F0%9F%91%8D"
     await studio.teacher.call("PUT", thumb)
     assert await twice(studio.teacher, thumb) == [204, 204]
-    # What is gone tells nobody where it was, and so not who may ask.
+    # The permission cannot be checked any more, because it was stored with the deleted object.
     assert await twice(studio.teacher, f"/replies/{reply}") == [204, 404]
     assert await twice(studio.teacher, f"/discussions/{thread}") == [204, 404]
     assert await twice(studio.teacher, f"/share/links/{link['id']}") == [204, 204]

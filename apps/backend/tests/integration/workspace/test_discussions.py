@@ -1,4 +1,4 @@
-"""Threads: begun, listed, read, changed, resolved, pinned and deleted by who may."""
+"""Threads: create, list, read, change, resolve, pin and delete them, with the roles that may."""
 
 import asyncio
 from typing import Any
@@ -12,8 +12,8 @@ from tests.fixtures.club import Club
 from tests.fixtures.studio import Studio
 
 
-async def thread_of(club: Club, thread: Any, who: Any = None) -> Any:
-    return await (who or club.viewer).call("GET", f"/discussions/{thread['id']}")
+async def thread_of(club: Club, thread: Any, person: Any = None) -> Any:
+    return await (person or club.viewer).call("GET", f"/discussions/{thread['id']}")
 
 
 async def bodies(club: Club, target_id: object, **query: object) -> list[str]:
@@ -163,8 +163,8 @@ async def test_a_change_of_a_thread_names_the_version_it_is_meant_for(club: Club
 async def test_words_are_the_authors_and_the_rest_an_editors(club: Club) -> None:
     thread = await club.thread()
     path = f"/discussions/{thread['id']}"
-    for who in (club.editor, club.admin, club.owner):
-        assert await who.error_code(403, "PATCH", path, {"body": "x"}, match=1) == "NOT_THE_AUTHOR"
+    for person in (club.editor, club.admin, club.owner):
+        assert await person.error_code(403, "PATCH", path, {"body": "x"}, match=1) == "NOT_THE_AUTHOR"
     for change in ({"resolved": True}, {"pinned": True}):
         assert await club.commenter.error_code(403, "PATCH", path, change, match=1) == "ROLE_MISSING"
         assert await club.other.error_code(403, "PATCH", path, change, match=1) == "ROLE_MISSING"

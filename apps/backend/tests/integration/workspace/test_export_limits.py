@@ -1,4 +1,4 @@
-"""Bounds on exports: how many wait, whom they hold up, and what their files take."""
+"""Limits of exports: open tasks per user and node, delay of other users, size of files."""
 
 import asyncio
 from typing import Any
@@ -35,9 +35,9 @@ async def club(studio: Studio) -> Any:
     return root
 
 
-async def export(who: Person, node: Any) -> tuple[int, str]:
+async def export(person: Person, node: Any) -> tuple[int, str]:
     """Status of the response, and its error code or the path of the task."""
-    answer = await who.send("POST", "/export", {"node_id": node["id"]})
+    answer = await person.send("POST", "/export", {"node_id": node["id"]})
     return answer.status_code, task_path(answer) if answer.is_success else answer.json()["error_code"]
 
 
@@ -55,7 +55,7 @@ async def test_stranger_has_at_most_three_exports_open(studio: Studio, club: Any
 
 async def test_readers_of_one_node_are_bounded_and_editors_are_not(studio: Studio, club: Any) -> None:
     people = [studio.person(f"reader {number}") for number in range(11)]
-    answers = [await export(who, club) for who in people]
+    answers = [await export(person, club) for person in people]
     assert answers[-1] == (429, "NODE_EXPORTS_BUSY")
     assert {status for status, _ in answers[:-1]} == {202}
     assert (await export(studio.teacher, club))[0] == 202

@@ -35,7 +35,7 @@ FILE = games(201)
 
 
 async def begun(studio: Studio, file: str = FILE, query: str = "") -> str:
-    """Where the task of an import stands that nobody works on yet."""
+    """Start an import by a task and return the path of the task, which no worker has claimed."""
     return task_path(await send_pgn(studio.teacher, file, f"{IMPORT_PATH}?title=Spring&{query}"))
 
 
@@ -199,8 +199,8 @@ async def test_task_is_visible_to_its_requester_and_to_readers_of_its_node(studi
     await studio.teacher.share(root, "pupil", "viewer")
     path = await begun(studio, query=f"parent_id={root['id']}")
     unknown = f"/tasks/{root['id']}"
-    for who, status in ((studio.pupil, 404), (studio.stranger, 404), (studio.anonymous, 401)):
-        answer, missing = await who.send("GET", path), await who.send("GET", unknown)
+    for person, status in ((studio.pupil, 404), (studio.stranger, 404), (studio.anonymous, 401)):
+        answer, missing = await person.send("GET", path), await person.send("GET", unknown)
         assert answer.status_code == missing.status_code == status
         assert answer.json()["error_code"] == missing.json()["error_code"]
     async with running_worker(studio):
@@ -309,7 +309,7 @@ async def test_task_error_is_hidden_after_access_to_the_parent_is_lost(studio: S
     assert await studio.pupil.error_code(404, "GET", path) == "NOT_FOUND_IN_NODE"
 
 
-async def begun_by(who: Person, parent_id: str | None = None) -> str:
-    """Where the task of somebody's import stands."""
+async def begun_by(person: Person, parent_id: str | None = None) -> str:
+    """Start an import as *person* and return the path of its task."""
     query = "" if parent_id is None else f"?parent_id={parent_id}"
-    return task_path(await send_pgn(who, FILE, f"{IMPORT_PATH}{query}"))
+    return task_path(await send_pgn(person, FILE, f"{IMPORT_PATH}{query}"))

@@ -242,7 +242,7 @@ async def test_an_import_needs_an_editor(studio: Studio) -> None:
     await studio.teacher.share(root, "pupil", "commenter")
     paths = (f"{IMPORT_PATH}?parent_id={root['id']}", f"/studies/{study['id']}/import-pgn")
     for path in paths:
-        # Whoever may not is told so before the file is looked at.
+        # The permission is checked before the file is parsed.
         assert (await import_refused(studio.pupil, 403, "no chess", path))["error_code"] == "ROLE_MISSING"
         assert (await import_refused(studio.stranger, 404, "no chess", path))[
             "error_code"

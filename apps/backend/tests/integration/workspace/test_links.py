@@ -1,4 +1,4 @@
-"""Links: made once, opened by anybody, wrong passwords counted, and dead when they are revoked."""
+"""Links: create, open without a token, count wrong passwords, revoke."""
 
 import asyncio
 import threading
@@ -132,7 +132,7 @@ async def test_invalid_link_gets_the_response_of_an_unknown_one(
         await studio.anonymous.error_code(404, "POST", f"/links/{link['token']}/open", {}) == "LINK_NOT_FOUND"
     )
     if how not in ("unknown", "no token"):
-        # Who had opened it is outside again, at once.
+        # The share token of a guest that had opened the link is invalid at once.
         assert await guest.error_code(404, "GET", f"/nodes/{study['id']}") == "NODE_NOT_FOUND"
 
 
@@ -197,7 +197,7 @@ async def test_link_with_a_password_opens_with_the_password(studio: Studio) -> N
     assert (await studio.anonymous.call("GET", f"/links/{link['token']}"))["needs_password"]
     for body in ({}, {"password": None}, {"password": "zoë ☕"}):
         assert await studio.anonymous.error_code(403, "POST", path, body) == "LINK_PASSWORD_WRONG"
-    # Who sends none has not guessed.
+    # A request without a password is not counted as a wrong password.
     for _ in range(link_door.TRIES_FREE):
         assert await studio.anonymous.error_code(403, "POST", path, {}) == "LINK_PASSWORD_WRONG"
     # The same letters, composed otherwise.

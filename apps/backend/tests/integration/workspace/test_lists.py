@@ -1,4 +1,4 @@
-"""Lists and single reads agree: what somebody may read is listed to them, and nothing else."""
+"""Lists contain exactly the nodes that the requester may read one by one."""
 
 from typing import Any
 
@@ -28,12 +28,12 @@ async def _forest(studio: Studio) -> tuple[Any, dict[str, Any]]:
 
 
 async def _askers(studio: Studio, linked: dict[str, Any]) -> list[Person]:
-    """Whoever may ask, with and without a token, and with the ticket of each link."""
+    """Return requesters with and without a token, and with the share token of each link."""
     people = [studio.teacher, studio.stranger, studio.anonymous, studio.person("ada"), studio.person("bob")]
     guests = [
-        await who.open_link(link)
+        await person.open_link(link)
         for link in linked.values()
-        for who in (studio.anonymous, studio.person("ada"))
+        for person in (studio.anonymous, studio.person("ada"))
         if (await studio.anonymous.send("GET", f"/links/{link['token']}")).is_success
     ]
     return people + guests

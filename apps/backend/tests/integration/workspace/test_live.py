@@ -139,7 +139,7 @@ async def test_a_nodes_stream_cut_anywhere_is_resumed_without_gap_or_duplicate(
     for number in range(5):
         async with broadcast.follow(club.viewer, last=seen[-1] if seen else None) as ear:
             seen.append((await ear.next())["id"])
-        await club.reply(thread, body=str(number))  # while nobody listens
+        await club.reply(thread, body=str(number))  # while no client is connected
     assert seen == ["1", "2", "3", "4", "5"]
     async with broadcast.follow(club.viewer, after=6) as ear:
         assert (await ear.next())["id"] == "7"
@@ -160,8 +160,8 @@ async def test_words_that_were_deleted_cannot_be_heard_by_beginning_anew(
 
 
 async def test_a_public_node_is_heard_without_a_token(club: Club, broadcast: Broadcast) -> None:
-    anybody, path = broadcast.as_heard(club.anonymous), f"/nodes/{club.study}/events"
-    assert await anybody.error_code(401, "GET", path) == "TOKEN_MISSING"
+    anonymous, path = broadcast.as_heard(club.anonymous), f"/nodes/{club.study}/events"
+    assert await anonymous.error_code(401, "GET", path) == "TOKEN_MISSING"
     await club.set_visibility("public")
     async with broadcast.follow(club.anonymous) as ear:
         assert await ear.types(2) == FIRST

@@ -39,8 +39,8 @@ _EXPORT = """
 _ROW = "SELECT to_jsonb(node)::text AS row FROM workspace_nodes AS node WHERE node.id = $1::uuid"
 
 
-async def trash(who: Person, node: Any, **query: str) -> None:
-    await who.call("DELETE", f"/nodes/{node['id']}", match="*", params=query)
+async def trash(person: Person, node: Any, **query: str) -> None:
+    await person.call("DELETE", f"/nodes/{node['id']}", match="*", params=query)
 
 
 async def fill(studio: Studio, database: Database, study: Any) -> None:

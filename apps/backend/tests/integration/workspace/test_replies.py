@@ -108,9 +108,9 @@ async def test_of_two_edits_at_once_one_is_stale(club: Club) -> None:
 async def test_a_reply_is_changed_by_its_author_or_an_admin(club: Club) -> None:
     reply = await club.reply(await club.thread())
     path = f"/replies/{reply['id']}"
-    for who in (club.editor, club.other, club.viewer):
-        assert await who.error_code(403, "PATCH", path, {"body": "x"}, match=1) == "ROLE_MISSING"
-        assert await who.error_code(403, "DELETE", path) == "ROLE_MISSING"
+    for person in (club.editor, club.other, club.viewer):
+        assert await person.error_code(403, "PATCH", path, {"body": "x"}, match=1) == "ROLE_MISSING"
+        assert await person.error_code(403, "DELETE", path) == "ROLE_MISSING"
     await club.admin.call("DELETE", path)
     assert await club.admin.error_code(404, "DELETE", path) == "NOT_FOUND_IN_NODE"
 

@@ -1,4 +1,4 @@
-"""Search: words in what one may read, and no look at anybody else's rows."""
+"""Search finds words in nodes that the user may read, and reads no rows of other users."""
 
 import re
 from typing import Any
@@ -23,12 +23,12 @@ SELECT id, 0, 'Endgames', now(), now() FROM workspace_nodes WHERE owner_id LIKE 
 """
 
 
-async def found(who: Person, words: str, **options: Any) -> list[tuple[str, str | None, str]]:
+async def found(person: Person, words: str, **options: Any) -> list[tuple[str, str | None, str]]:
     """Title of the node, title of the chapter, and where the words stand, of every hit in order."""
     seen: list[tuple[str, str | None, str]] = []
     params = {"q": words, **options}
     while True:
-        page = await who.call("GET", "/search", params=params)
+        page = await person.call("GET", "/search", params=params)
         seen += [(one["title"], one["chapter_title"], one["found_in"]) for one in page["items"]]
         if page["next_cursor"] is None:
             return seen
@@ -80,7 +80,7 @@ async def test_search_omits_hidden_nodes(studio: Studio) -> None:
         await studio.teacher.share(node, "pupil", "viewer")
     shown = [title for title, _, _ in await found(studio.pupil, "endgames")]
     assert sorted(shown) == sorted(everything - {"Endgames, private"})
-    assert await found(studio.person("nobody here"), "endgames") == []
+    assert await found(studio.person("without-grants"), "endgames") == []
     assert await studio.anonymous.error_code(401, "GET", "/search?q=endgames") == "TOKEN_MISSING"
 
 

@@ -1,4 +1,4 @@
-"""Grants: who gives what to whom, what it is worth, and what of it somebody sees."""
+"""Grants: the roles needed to grant, the permissions of a grant, and the users that see it."""
 
 from base64 import b64encode
 from typing import Any

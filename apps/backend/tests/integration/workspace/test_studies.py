@@ -86,9 +86,9 @@ async def test_a_study_of_the_wrong_form_is_refused(studio: Studio, studies: Stu
 
 async def test_folder_is_not_found_under_studies(studio: Studio, studies: StudyFactory) -> None:
     folder = await studio.teacher.node("folder", visibility="public")
-    for who in (studio.teacher, studio.stranger, studio.anonymous):
-        assert await who.error_code(404, "GET", f"/studies/{folder['id']}") == "NODE_NOT_FOUND"
-    # Also for one who may read the folder and not change it: no 403 tells that there is something.
+    for person in (studio.teacher, studio.stranger, studio.anonymous):
+        assert await person.error_code(404, "GET", f"/studies/{folder['id']}") == "NODE_NOT_FOUND"
+    # A user that may only read the folder gets 404 too: a 403 would disclose that the id exists.
     for method, below in [("PATCH", ""), ("POST", "/versions"), ("POST", "/rollback")]:
         path = f"/studies/{folder['id']}{below}"
         assert await studio.stranger.error_code(404, method, path, {}, match=1) == "NODE_NOT_FOUND"

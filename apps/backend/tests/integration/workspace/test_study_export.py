@@ -14,8 +14,8 @@ PGN = """[White "Anna"]
 1. e4 $1 { best [%clk 1:30:00] } e5 (1... c5 { sharp } 2. Nf3) 2. Nf3 1-0"""
 
 
-async def exported(who: Person, chapter: Chapter, query: str = "") -> str:
-    answer = await who.send("GET", f"{chapter.study_path}/export{query}")
+async def exported(person: Person, chapter: Chapter, query: str = "") -> str:
+    answer = await person.send("GET", f"{chapter.study_path}/export{query}")
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "application/x-chess-pgn; charset=utf-8"
     return answer.content.decode()

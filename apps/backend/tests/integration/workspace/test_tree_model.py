@@ -1,4 +1,4 @@
-"""Whatever people do to trees, in any order, the workspace is what a model in plain Python says it is."""
+"""After any sequence of operations on trees, the workspace equals a model in plain Python."""
 
 import asyncio
 from collections import Counter
@@ -28,7 +28,7 @@ _ROWS = """
 _NAMES = ("ann", "ben", "cat")
 _numbers = count(1)
 
-#: Whoever owns the tree gets furthest.
+#: The owner is chosen more often, because fewer operations of the owner are refused.
 people = st.sampled_from((*["owner"] * 4, *_NAMES))
 names = st.sampled_from(_NAMES)
 kinds = st.sampled_from(("workspace", "folder", "folder", "study", "study"))
@@ -40,49 +40,49 @@ stale = st.sampled_from((*[False] * 9, True))
 
 
 class World:
-    """The application, in a loop of its own that a machine without one can use."""
+    """The application in its own event loop, because the methods of a state machine are synchronous."""
 
     def __init__(self, runner: asyncio.Runner, database: Database, studio: Studio) -> None:
         self.runner, self.database, self.studio = runner, database, studio
-        #: How often what was done, and what it was refused with.
+        #: Number of steps by operation and result.
         self.steps = Counter[str]()
-        #: How often something special came of a step.
+        #: Number of steps with a rare result.
         self.special = Counter[str]()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do it now."""
+        """Run *work* in the loop and return its result."""
         return self.runner.run(work)
 
 
 class TreeMachine(RuleBasedStateMachine):
-    """Does the same to the workspace and to the model, and compares what they say and what they are."""
+    """Apply each operation to the workspace and to the model; compare responses and states."""
 
     def __init__(self, world: World) -> None:
         super().__init__()
         self.world, self.model = world, TreeModel()
-        # Everybody's names are this example's own: the examples share a database.
+        # Each example has its own user names, because the examples share a database.
         self.mark = f"-{next(_numbers)}"
-        #: Purged ones, and one that never was.
+        #: Ids of purged nodes, and one id that never existed.
         self.gone = [str(uuid4())]
 
     @initialize()
     def begin(self) -> None:
-        """A tree to begin with."""
+        """Create the first tree."""
         club = self._create("ann", "workspace", "Club", None)
         for title in ("Openings", "Endgames"):
             folder = self._create("ann", "folder", title, club)
             self._create("ann", "study", title, self._create("ann", "folder", title, folder))
 
-    # What people do.
+    # Operations.
 
-    @rule(who=people, kind=kinds, title=titles, at=which, visibility=visibilities)
-    def create(self, who: str, kind: str, title: str, at: int, visibility: str | None) -> None:
-        self._create(who, kind, title, self._place(at, self._name(who, None)), visibility)
+    @rule(user=people, kind=kinds, title=titles, at=which, visibility=visibilities)
+    def create(self, user: str, kind: str, title: str, at: int, visibility: str | None) -> None:
+        self._create(user, kind, title, self._place(at, self._name(user, None)), visibility)
 
     def _create(
-        self, who: str, kind: str, title: str, parent: str | None, visibility: str | None = None
+        self, user: str, kind: str, title: str, parent: str | None, visibility: str | None = None
     ) -> str | None:
-        name, model = self._name(who, parent), self.model
+        name, model = self._name(user, parent), self.model
         body = {"kind": kind, "title": title, "parent_id": parent, "visibility": visibility}
         asked = self._person(name).send("POST", "/nodes", body)
         made = self._same("create", asked, lambda: model.check_create(name, kind, title, parent, visibility))
@@ -90,45 +90,45 @@ class TreeMachine(RuleBasedStateMachine):
             model.create(made["id"], name, kind, title, parent, visibility)
         return made and made["id"]
 
-    @rule(who=people, at=which, title=titles, old=stale)
-    def rename(self, who: str, at: int, title: str, old: bool) -> None:
-        name, node, model = *self._asking(who, self._any(at)), self.model
+    @rule(user=people, at=which, title=titles, old=stale)
+    def rename(self, user: str, at: int, title: str, old: bool) -> None:
+        name, node, model = *self._asking(user, self._any(at)), self.model
         asked = self._person(name).send(
             "PATCH", f"/nodes/{node}", {"title": title}, match=self._version(node, old)
         )
         self._same("rename", asked, lambda: model.rename(name, node, title, stale=old))
         self._compare(name)
 
-    @rule(who=people, at=which, visibility=visibilities, old=stale)
-    def show(self, who: str, at: int, visibility: str | None, old: bool) -> None:
-        name, node, model = *self._asking(who, self._any(at)), self.model
+    @rule(user=people, at=which, visibility=visibilities, old=stale)
+    def show(self, user: str, at: int, visibility: str | None, old: bool) -> None:
+        name, node, model = *self._asking(user, self._any(at)), self.model
         body = {"visibility": visibility}
         asked = self._person(name).send("PATCH", f"/nodes/{node}", body, match=self._version(node, old))
         self._same("show", asked, lambda: model.set_visibility(name, node, visibility, stale=old))
         self._compare(name)
 
-    @rule(who=people, at=which, to=which, old=stale)
-    def move(self, who: str, at: int, to: int, old: bool) -> None:
-        name, node, model = *self._asking(who, self._any(at)), self.model
+    @rule(user=people, at=which, to=which, old=stale)
+    def move(self, user: str, at: int, to: int, old: bool) -> None:
+        name, node, model = *self._asking(user, self._any(at)), self.model
         parent = self._place(to, name)
         body = {"parent_id": parent}
         asked = self._person(name).send("POST", f"/nodes/{node}/move", body, match=self._version(node, old))
         self._same("move", asked, lambda: model.move(name, node, parent, stale=old))
         self._compare(name)
 
-    @rule(who=people, at=which, old=stale)
-    def trash(self, who: str, at: int, old: bool) -> None:
-        self._trash(who, self._any(at), old=old)
+    @rule(user=people, at=which, old=stale)
+    def trash(self, user: str, at: int, old: bool) -> None:
+        self._trash(user, self._any(at), old=old)
 
-    def _trash(self, who: str, node: str, *, old: bool = False) -> None:
-        name, model = self._name(who, node), self.model
+    def _trash(self, user: str, node: str, *, old: bool = False) -> None:
+        name, model = self._name(user, node), self.model
         asked = self._person(name).send("DELETE", f"/nodes/{node}", match=self._version(node, old))
         self._same("trash", asked, lambda: model.trash(name, node, stale=old))
         self._compare(name)
 
-    @rule(who=people, at=which)
-    def restore(self, who: str, at: int) -> None:
-        name, node, model = *self._asking(who, self._trashed(at)), self.model
+    @rule(user=people, at=which)
+    def restore(self, user: str, at: int) -> None:
+        name, node, model = *self._asking(user, self._trashed(at)), self.model
         told: list[tuple[str | None, bool, int]] = []
         asked = self._person(name).send("POST", f"/nodes/{node}/restore")
         back = self._same("restore", asked, lambda: told.append(model.restore(name, node)))
@@ -137,9 +137,9 @@ class TreeMachine(RuleBasedStateMachine):
             self.world.special["restore elsewhere"] += 1
         self._compare(name)
 
-    @rule(who=people, at=which, dry_run=st.booleans())
-    def purge(self, who: str, at: int, dry_run: bool) -> None:
-        name, node, model = *self._asking(who, self._trashed(at)), self.model
+    @rule(user=people, at=which, dry_run=st.booleans())
+    def purge(self, user: str, at: int, dry_run: bool) -> None:
+        name, node, model = *self._asking(user, self._trashed(at)), self.model
         told, before = list[int](), {one.id: one.parent for one in model.nodes.values()}
         asked = self._person(name).send("DELETE", f"/nodes/{node}/purge?dry_run={dry_run}")
         counts = self._same("purge", asked, lambda: told.append(model.purge(name, node, dry_run=dry_run)))
@@ -149,28 +149,28 @@ class TreeMachine(RuleBasedStateMachine):
             self.world.special["purge around a batch"] += 1
         self._compare(name)
 
-    @rule(who=people, at=which, other=names, role=roles)
-    def grant(self, who: str, at: int, other: str, role: str) -> None:
-        name, node, model = *self._asking(who, self._any(at)), self.model
+    @rule(user=people, at=which, other=names, role=roles)
+    def grant(self, user: str, at: int, other: str, role: str) -> None:
+        name, node, model = *self._asking(user, self._any(at)), self.model
         other += self.mark
         body = {"user_id": other, "role": role}
         asked = self._person(name).send("POST", f"/share/{node}/users", body)
         self._same("grant", asked, lambda: model.grant(name, node, other, role))
 
-    @rule(who=people, at=which, other=names)
-    def revoke(self, who: str, at: int, other: str) -> None:
+    @rule(user=people, at=which, other=names)
+    def revoke(self, user: str, at: int, other: str) -> None:
         shared = [one.id for one in self.model.nodes.values() if one.grants] if at % 6 else []
         node = _chosen(shared, at // 6) if shared else self._any(at // 6)
-        name, model = self._name(who, node), self.model
+        name, model = self._name(user, node), self.model
         granted = [*(model.nodes[node].grants if node in model.nodes else ())]
         other = granted[at % len(granted)] if granted else other + self.mark
         asked = self._person(name).send("DELETE", f"/share/{node}/users/{other}")
         self._same("revoke", asked, lambda: model.revoke(name, node, other))
 
-    @rule(who=people, at=which)
-    def look(self, who: str, at: int) -> None:
-        """What somebody sees of a node and below it."""
-        name, node, model = *self._asking(who, self._any(at)), self.model
+    @rule(user=people, at=which)
+    def look(self, user: str, at: int) -> None:
+        """Read a node and its tree as a user."""
+        name, node, model = *self._asking(user, self._any(at)), self.model
         tree = self._person(name).send("GET", f"/nodes/tree?root_id={node}")
         seen = self._same("look", tree, lambda: model.require(name, node, "viewer"))
         if seen is not None:
@@ -178,10 +178,10 @@ class TreeMachine(RuleBasedStateMachine):
             shown = self.world.run(self._person(name).call("GET", f"/nodes/{node}"))
             assert (shown["role"], shown["visibility"]) == (model.role(name, node), model.visibility(node))
 
-    # What is compared.
+    # Comparisons.
 
     def _same(self, what: str, asked: Coroutine[Any, Any, Any], act: Callable[[], object]) -> Any:
-        """Ask the workspace, and have the model *act*; the answer's body, null for what both refuse alike."""
+        """Send a request and *act* on the model; return the body, or None if both refuse alike."""
         answer, refused = self.world.run(asked), None
         told = answer.json() if answer.content else {}
         try:
@@ -194,7 +194,7 @@ class TreeMachine(RuleBasedStateMachine):
         return None if refused else told
 
     def _compare(self, name: str) -> None:
-        """The rows of all nodes, and the bin as somebody sees it."""
+        """Compare the rows of all nodes, and the bin of user *name*, with the model."""
         rows = self.world.run(self._rows())
         assert rows == {node.id: _row(node) for node in self.model.nodes.values()}
         items = self.world.run(self._person(name).call("GET", "/trash?limit=200"))["items"]
@@ -210,27 +210,27 @@ class TreeMachine(RuleBasedStateMachine):
             rows = await connection.fetch(_ROWS, self.mark)
         return {row["id"]: dict(row) for row in rows}
 
-    # Who and what is meant.
+    # Users and nodes of a step.
 
-    def _asking(self, who: str, node: str) -> tuple[str, str]:
-        return self._name(who, node), node
+    def _asking(self, user: str, node: str) -> tuple[str, str]:
+        return self._name(user, node), node
 
-    def _name(self, who: str, node: str | None) -> str:
-        if who == "owner" and node in self.model.nodes:
+    def _name(self, user: str, node: str | None) -> str:
+        if user == "owner" and node in self.model.nodes:
             return self.model.owner(node)
-        return ("ann" if who == "owner" else who) + self.mark
+        return ("ann" if user == "owner" else user) + self.mark
 
     def _person(self, name: str) -> Person:
         return self.world.studio.person(name)
 
     def _any(self, at: int) -> str:
-        """A live node most of the time; else any, the last that was purged too."""
+        """Return a live node most of the time, else any node, or the id that was purged last."""
         nodes = self.model.nodes
         live = [one for one in nodes if self.model.trashed_ancestor(one) is None] if at % 8 else []
         return _chosen(live or [*nodes, self.gone[-1]], at // 8)
 
     def _place(self, at: int, name: str) -> str | None:
-        """Where somebody may put something, most of the time; null is a root's."""
+        """Return a parent that user *name* may write to, most of the time; None for a root."""
         model = self.model
         wide = [
             one.id

@@ -115,7 +115,7 @@ async def test_a_rollback_is_a_new_version_and_keeps_what_was_there(
     assert [one["id"] for one in study["chapters"]] == [str(chapter.id)]
     shown = await studio.teacher.send("GET", chapter.path)
     assert shown.json()["moves"][0]["text"] == ""
-    # Nobody's old tag fits what came back.
+    # No former ETag matches the restored chapter.
     assert shown.headers["etag"] not in ('"1"', '"2"')
     assert await studio.teacher.error_code(404, "GET", added.path) == "NOT_FOUND_IN_NODE"
     events = await studio.stream(chapter.study["id"])

@@ -42,7 +42,7 @@ async def test_editor_cannot_move_a_node_to_another_inherited_visibility(studio:
     )
     moved = await studio.person("ada").call("POST", move, there, match=1)
     assert moved["visibility"] == "public"
-    # What was seen by anybody is not hidden by an editor either.
+    # An editor may not move a public node to a place where it would be hidden either.
     assert await studio.pupil.error_code(403, "POST", move, back, match=2) == "ROLE_MISSING"
 
 

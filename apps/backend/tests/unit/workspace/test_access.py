@@ -1,4 +1,4 @@
-"""Who may do what on a node: each rule once, and all of them against a plain model."""
+"""Permissions on a node: each rule once, and all of them against a plain model."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -22,7 +22,7 @@ VIEWER, COMMENTER, EDITOR, ADMIN, OWNER = Role
 PRIVATE, SHARED, PUBLIC = Visibility
 GRANTED = (None, VIEWER, COMMENTER, EDITOR, ADMIN)
 LINKED = (None, VIEWER, COMMENTER, EDITOR)
-#: A node as far as a case says: its visibility, what is granted there, what the link gives.
+#: A node of a test case: its visibility, the granted role, the role of the link.
 Said = tuple[Visibility | None, Role | None, Role | None]
 
 
@@ -32,7 +32,7 @@ def node(level: int, said: Said, *, trashed: bool = False) -> Ancestor:
         id=UUID(int=level),
         kind=NodeKind.FOLDER,
         parent_id=None,
-        owner_id="owner" if level == 0 else "somebody who moved it here",
+        owner_id="owner" if level == 0 else "another-user",
         title="",
         visibility=visibility,
         trashed=trashed,
@@ -43,7 +43,7 @@ def node(level: int, said: Said, *, trashed: bool = False) -> Ancestor:
 
 
 def role_on(*path: Said, subject: str | None = "pupil") -> Role | None:
-    """The role on the last node of *path*, whose first one is the root."""
+    """Return the role on the last node of *path*, which begins with the root."""
     chain = [node(level, said) for level, said in enumerate(path)]
     return access_of(chain[::-1], subject).role
 
@@ -84,7 +84,7 @@ def test_each_rule_of_access(path: list[Said], expected: Role | None) -> None:
 
 def test_owner_of_the_root_owns_the_whole_tree() -> None:
     assert role_on((PRIVATE, None, None), (PRIVATE, VIEWER, None), subject="owner") is OWNER
-    assert role_on(NOTHING, NOTHING, subject="somebody who moved it here") is None
+    assert role_on(NOTHING, NOTHING, subject="another-user") is None
 
 
 def test_access_to_a_missing_node_raises_not_found() -> None:
@@ -93,7 +93,7 @@ def test_access_to_a_missing_node_raises_not_found() -> None:
 
 
 def plain_model(path: Sequence[Said], *, owner: bool) -> Role | None:
-    """The contract's words, from the root down."""
+    """Return the role by the rules of the contract, applied from the root down."""
     visibility, grant, link = SHARED, None, None
     for here, granted_here, linked_here in path:
         visibility, grant, link = here or visibility, granted_here or grant, linked_here or link
@@ -116,7 +116,7 @@ def test_all_rules_together_are_those_of_the_plain_model(path: list[Said], owner
 
 
 def accessed(role: Role | None, trashed_level: int | None = None) -> Access:
-    """A grandchild on which somebody has *role*; the node *trashed_level* levels above it is in the bin."""
+    """Return a user's access with *role* to a grandchild; *trashed_level* levels above, a node is trashed."""
     said = [NOTHING, NOTHING, (None, role, None)]
     chain = [node(2 - level, said[2 - level], trashed=level == trashed_level) for level in range(3)]
     return access_of(chain, "pupil")

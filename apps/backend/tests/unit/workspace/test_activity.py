@@ -13,7 +13,7 @@ from shared_types.events import EventTarget
 from shared_types.workspace import NodeKind, Role, Visibility, WorkspaceEvent
 
 NODE = uuid4()
-#: Of every event, what is nobody's business but those who may have it by a route of its own.
+#: Fields of events that readers must not see; a route with its own check of permissions returns them.
 PRIVATE = {
     "body": "private",
     "mentions": ["private"],
@@ -144,8 +144,8 @@ def test_activity_entry_has_the_finest_target_and_a_summary(
 
 def test_a_change_names_what_has_changed_and_not_to_what() -> None:
     one = event(WorkspaceEvent.NODE_UPDATED, title="new", description="", visibility="public")
-    told = {"visibility": "public", "changed": ["title", "description", "visibility"]}
-    assert redact_for_reader(one, access(Role.VIEWER)).payload == told
+    expected = {"visibility": "public", "changed": ["title", "description", "visibility"]}
+    assert redact_for_reader(one, access(Role.VIEWER)).payload == expected
     one = event(WorkspaceEvent.DISCUSSION_THREAD_UPDATED, thread_id="t", body="new", mentions=[])
     assert redact_for_reader(one, access(Role.VIEWER)).payload == {"thread_id": "t", "changed": ["body"]}
 
@@ -168,9 +168,13 @@ def test_only_readers_of_the_parent_get_its_id_in_events(type_: WorkspaceEvent) 
         access_of((node, replace(above, granted=Role.VIEWER)), "g"),
     )
     owner = access_of((node, above), "owner")
-    for who, told in (guest, None), (reader, str(parent)), (owner, str(parent)):
-        assert redact_for_reader(event(type_, parent_id=str(parent)), who).payload["parent_id"] == told
-    for who, told in (guest, None), (reader, None), (owner, str(former)):
-        assert redact_for_reader(event(type_, parent_id=str(former)), who).payload["parent_id"] == told
-    for who in guest, reader, owner:
-        assert redact_for_reader(event(type_, parent_id=None), who).payload["parent_id"] is None
+    for requester, expected in (guest, None), (reader, str(parent)), (owner, str(parent)):
+        assert (
+            redact_for_reader(event(type_, parent_id=str(parent)), requester).payload["parent_id"] == expected
+        )
+    for requester, expected in (guest, None), (reader, None), (owner, str(former)):
+        assert (
+            redact_for_reader(event(type_, parent_id=str(former)), requester).payload["parent_id"] == expected
+        )
+    for requester in guest, reader, owner:
+        assert redact_for_reader(event(type_, parent_id=None), requester).payload["parent_id"] is None

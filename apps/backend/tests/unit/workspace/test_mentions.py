@@ -1,4 +1,4 @@
-"""Who is named in a text."""
+"""Names of users that a text mentions."""
 
 import pytest
 from backend.workspace.discussions._mentions import MENTIONS_MAX, find_mentions

@@ -29,7 +29,7 @@ class CacheMode:
     ) -> None:
         """Claim the key of *request*, and hold its response until it is stored.
 
-        Does nothing for a request without a key, or whose principal is None or empty: such responses would
+        Does nothing for a request without a key or without a principal (None or empty): such responses would
         be shared by all clients.
 
         Raises:

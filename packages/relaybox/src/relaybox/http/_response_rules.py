@@ -55,7 +55,7 @@ def outcome_headers(
 
 
 def why_not_storable(headers: Headers, message: Message, *, has_claim: bool) -> str | None:
-    """Return why a response whose body *message* is part of cannot be stored (G67); None if it can."""
+    """Return why the response to which *message* belongs cannot be stored (G67); None if it can."""
     is_stream = message.get("more_body", False) and "content-length" not in headers
     if is_stream or message["type"] != "http.response.body":
         return "streams its response; return a response that is not streamed"

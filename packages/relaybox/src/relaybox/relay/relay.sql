@@ -11,7 +11,7 @@ WITH server AS (
     WHERE o.history IS DISTINCT FROM server.history
     RETURNING o.history_id
 ), begun AS (
-    -- The first history that is noted. A lane whose first comparison with Kafka a failover loses must look as if it
+    -- The first history that is noted. If a failover loses a lane's first comparison with Kafka, the lane must look as if it
     -- came from this history, and not from another server.
     UPDATE relay_lanes AS l SET history_id = noted.history_id FROM noted, relay_origin AS o
     WHERE o.history IS NULL AND l.history_id IS NULL

@@ -69,7 +69,7 @@ async def create_task(
 
 
 async def fetch_task(executor: Executor, task_id: UUID) -> AsyncTask | None:
-    """Return the task, None if it does not exist; the caller checks who may read it."""
+    """Return the task, None if it does not exist; the caller checks the permission to read it."""
     rows = await executor.fetch(_SQL["fetch_task"], task_id)
     if not rows:
         return None

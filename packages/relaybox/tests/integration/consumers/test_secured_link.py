@@ -37,13 +37,13 @@ async def test_events_reach_a_handler_by_scram_over_tls(
 async def test_wrong_password_ends_the_consumer_and_names_the_setting(
     kafka_settings: KafkaSettings, start_consumer
 ) -> None:
-    wrong = kafka_settings.model_copy(update={"sasl_password": SecretStr("a-password-nobody-may-see")})
+    wrong = kafka_settings.model_copy(update={"sasl_password": SecretStr("a-password-that-must-not-leak")})
     async with start_consumer(record_effect, settings=wrong, assigned=False) as consumer:
         with pytest.raises(
             KafkaRefused, match="check KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
         ) as refused:
             await consumer.ended()
-    assert "a-password-nobody-may-see" not in str(refused.value)
+    assert "a-password-that-must-not-leak" not in str(refused.value)
 
 
 async def test_untrusted_broker_makes_the_consumer_wait_and_name_the_setting(

@@ -47,7 +47,7 @@ async def test_a_server_that_refuses_us_is_unavailable_and_says_which_setting(
 
 
 async def test_a_wrong_password_is_unavailable_and_is_not_shown(postgres_settings) -> None:
-    wrong = SecretStr("a-password-nobody-may-see")
+    wrong = SecretStr("a-password-that-must-not-leak")
     database = Database(postgres_settings.model_copy(update={"password": wrong}))
     with pytest.raises(DatabaseUnavailable, match="POSTGRES_PASSWORD") as refused:
         await driver_of(database)

@@ -1,4 +1,4 @@
-"""Live streams whose readers may lose the right to read: asked again before every page, and in silence."""
+"""Live streams check the reader's permission again before every page, and also without new events."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence

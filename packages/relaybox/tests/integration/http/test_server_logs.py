@@ -87,7 +87,7 @@ async def serving(place: Path, postgres: PostgresSettings, preamble: str = "") -
 
 
 async def provoke(server: Server) -> None:
-    """Requests that end in an exception, and one whose query holds a ticket."""
+    """Send requests that end in an exception, and one with a ticket in its query."""
     headers = {"Authorization": f"Bearer {_TOKEN}"}
     async with httpx.AsyncClient(base_url=await server.url(), headers=headers, timeout=WAIT_S) as client:
         for number in range(_REQUESTS):

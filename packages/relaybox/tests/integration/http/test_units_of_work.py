@@ -111,11 +111,11 @@ async def test_stored_response_is_known_before_the_unit_of_work(
         told.setdefault(name, []).append(await has_stored_response(request, database, name, settings=known))
         return name
 
-    app, unit_of_anybody = FastAPI(), unit_of_work(database, ahead, settings=known)
+    app, note_unit = FastAPI(), unit_of_work(database, ahead, settings=known)
 
     @app.post("/notes", status_code=201)
     async def note(
-        body: dict[str, Any], unit: Annotated[UnitOfWork[str], Depends(unit_of_anybody)]
+        body: dict[str, Any], unit: Annotated[UnitOfWork[str], Depends(note_unit)]
     ) -> dict[str, str]:
         return await insert_order(unit, body["article"])
 

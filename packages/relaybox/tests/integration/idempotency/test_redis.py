@@ -120,7 +120,7 @@ class Forgetful(Connection):
 
 @pytest.fixture
 async def retrying(redis_server: RedisServer, redis_prefix: str) -> AsyncIterator[RedisIdempotencyService]:
-    """A store whose client asks once more when it has lost an answer, as clients do by default."""
+    """A store with a client that retries once when a response is lost, as Redis clients do by default."""
     pool = BlockingConnectionPool(
         connection_class=Forgetful,
         host=redis_server.host,

@@ -1,4 +1,4 @@
-"""Rows whose content was erased while they waited: published like any other, and found whole."""
+"""PENDING rows with erased content are published like others, and ``verify`` reports no difference."""
 
 import json
 

@@ -26,7 +26,7 @@ from tests.fixtures.relays import (
 )
 from tests.fixtures.signal_recorder import SignalRecorder
 
-#: Nobody polls within a test.
+#: The relay does not poll within a test.
 NO_POLL = RelaySettings(poll_interval=3_600)
 
 

@@ -20,11 +20,11 @@ from tests.fixtures.relays import put_events, rows_of, running, wait_until_all_s
 from tests.fixtures.signal_recorder import SignalRecorder
 
 _NO_POLL = RelaySettings(poll_interval=3_600)
-_WRONG_PASSWORD = "a-password-nobody-may-see"
+_WRONG_PASSWORD = "a-password-that-must-not-leak"
 #: By SCRAM over TLS, what is wrong to the setting that the message names.
 _WRONG_SCRAM = {
     "password": ({"sasl_password": SecretStr(_WRONG_PASSWORD)}, "KAFKA_SASL_PASSWORD"),
-    "user": ({"sasl_username": "nobody"}, "KAFKA_SASL_USERNAME"),
+    "user": ({"sasl_username": "unknown-user"}, "KAFKA_SASL_USERNAME"),
     "mechanism": ({"sasl_mechanism": "PLAIN"}, "KAFKA_SASL_MECHANISM"),
     "authority": ({"ssl_ca_file": "other_ca"}, "KAFKA_SSL_CA_FILE"),
     "no authority": ({"ssl_ca_file": "server_key"}, "KAFKA_SSL_CA_FILE"),

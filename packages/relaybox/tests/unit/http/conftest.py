@@ -70,7 +70,7 @@ class Taken(RelayboxError):
     error_code = "TAKEN"
 
     def __init__(self, by: str) -> None:
-        super().__init__("Somebody has it")
+        super().__init__("another client has the box")
         self.by = by
 
 

@@ -126,7 +126,7 @@ class RedisIdempotencyService:
         """Store *result*, JSON whose ``body`` may be bytes, for *ttl*; False if a live one is stored.
 
         Other requests see it at once, not at :meth:`commit`. False also if this object's lock has expired and
-        another request has acquired it, whose response will be stored.
+        another request has acquired it and its response will be stored.
 
         Raises:
             ValueError: *ttl* is not positive or over a year, or *result* is not JSON.
