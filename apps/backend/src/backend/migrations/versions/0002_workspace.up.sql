@@ -46,7 +46,7 @@ CREATE INDEX idx_workspace_nodes_owner ON workspace_nodes (owner_id, created_at)
 -- Two live studies in one folder do not share a title.
 CREATE UNIQUE INDEX idx_workspace_nodes_study_title ON workspace_nodes (parent_id, title)
     WHERE kind = 'study' AND trashed_at IS NULL;
--- The bin: what is due for the automatic purge, and what somebody trashed.
+-- The bin: nodes that are due for the automatic purge, and the trashed nodes of a user.
 CREATE INDEX idx_workspace_nodes_trashed ON workspace_nodes (trashed_at) WHERE trashed_at IS NOT NULL;
 CREATE INDEX idx_workspace_nodes_trashed_by ON workspace_nodes (trashed_by) WHERE trashed_at IS NOT NULL;
 
@@ -74,7 +74,7 @@ CREATE TABLE workspace_versions (
     node_id UUID NOT NULL,
     number INT NOT NULL,
     label TEXT NOT NULL DEFAULT '',
-    -- The version that a rollback brought back; null for a snapshot somebody asked for.
+    -- The version that a rollback restored; null for a version that a user stored.
     restored_from INT,
     title TEXT NOT NULL,
     description TEXT NOT NULL DEFAULT '',
@@ -116,11 +116,11 @@ CREATE TABLE workspace_replies (
     body TEXT NOT NULL,
     mentions JSONB NOT NULL DEFAULT '[]',
     author_id TEXT NOT NULL,
-    -- Who wrote the present body, where it is not the first one: the author or an admin.
+    -- The user who wrote the current body, the author or an admin; null while the body is the first one.
     edited_by TEXT,
     -- The last 50 earlier bodies, oldest first: {"body", "written_by", "written_at"}.
     history JSONB NOT NULL DEFAULT '[]',
-    -- Emoji to the people who reacted with it.
+    -- The users of each emoji, by emoji.
     reactions JSONB NOT NULL DEFAULT '{}',
     version INT NOT NULL DEFAULT 1,
     created_at TIMESTAMPTZ NOT NULL,
@@ -181,12 +181,11 @@ CREATE FUNCTION workspace_roots(places UUID[]) RETURNS UUID[] LANGUAGE sql STABL
     SELECT coalesce(array_agg(DISTINCT up.id ORDER BY up.id), '{}') FROM up WHERE up.parent_id IS NULL
 $$;
 
--- Keep *places* in their trees until the end of the transaction, and lock *nodes*, some of them; *alone*: nobody else
--- keeps anything there meanwhile. Says what is locked FOR UPDATE; nodes that are gone are missing.
--- So that no two wait for each other: roots first, each of which is one while it is held, so that nobody takes it out of
--- its place; then nodes of their trees alone; both in the order of ids. Whatever has moved before it is held ends the
--- try, and the end of its block gives up the locks. Statements of one function, as each needs a snapshot younger than
--- the locks before it.
+-- Keep *places* in their trees until the end of the transaction, and lock *nodes*, a subset of them. With *alone* no
+-- other transaction keeps places of these trees meanwhile. Return the rows locked FOR UPDATE, without deleted nodes.
+-- The order of locks prevents deadlocks: first the roots of the trees, then the nodes, both in the order of ids. A locked
+-- root stays a root. If a place has moved before the locks are held, the attempt ends, and the end of its block
+-- releases the locks. The statements are in one function, because each needs a snapshot younger than the locks before it.
 CREATE FUNCTION workspace_hold(places UUID[], nodes UUID[], alone BOOLEAN) RETURNS SETOF workspace_nodes
     LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -197,7 +196,7 @@ BEGIN
         BEGIN
             roots := workspace_roots(places);
             FOREACH root IN ARRAY roots LOOP
-                -- Who shares a row and then wants it alone waits for the next one who does the same, for ever.
+                -- Not FOR SHARE first: two transactions that both upgrade a shared lock deadlock.
                 IF alone OR root = ANY (nodes) THEN
                     PERFORM FROM workspace_nodes AS node WHERE node.id = root AND node.parent_id IS NULL FOR UPDATE;
                 ELSE

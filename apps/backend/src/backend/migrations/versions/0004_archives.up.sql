@@ -1,9 +1,9 @@
--- The file that an export has made; it is removed with its task, its node, and WORKSPACE_EXPORT_KEEP_H hours after it was
--- made. Bytes that are stored once, apart from the task: every change of a task's result wrote the whole file again.
+-- The file of an export; it is removed with its task, its node, and WORKSPACE_EXPORT_KEEP_H hours after its creation.
+-- Not a column of the task, because each change of a task's result would write the whole file again.
 CREATE TABLE workspace_archives (
     task_id UUID PRIMARY KEY REFERENCES async_tasks (id) ON DELETE CASCADE,
     node_id UUID NOT NULL,
-    -- Who asked for it: the only one who may have it.
+    -- The user who started the export; no other user may read the file.
     owner_id TEXT NOT NULL,
     -- A zip: compressing it again costs time and gains nothing.
     file BYTEA STORAGE EXTERNAL NOT NULL,

@@ -61,7 +61,7 @@ async def create_link(
 
 
 async def revoke_link(tx: CommandTransaction, link_id: UUID) -> None:
-    """Revoke a link, also for requesters who have opened it.
+    """Revoke a link; share tokens of requesters that have opened it are invalid too.
 
     Raises:
         ResourceNotFound: The link does not exist, or the sender may not read its node.
