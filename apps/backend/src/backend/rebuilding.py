@@ -95,6 +95,9 @@ class Projection(ABC, Generic[State, Rows]):
     noun: str
     #: The rows of an aggregate that has none.
     no_rows: Rows
+    #: How many aggregates one transaction repairs. More than 1 needs :meth:`lock`: otherwise one concurrent
+    #: command makes the whole transaction start again.
+    repaired_together_max: int = 1
 
     @abstractmethod
     def apply(self, state: State | None, event: RecordedEvent, *, erased: bool) -> State:
@@ -186,8 +189,9 @@ async def rebuild(
     differences: list[bool] = []
 
     async def compare_again(aggregate_ids: Sequence[UUID]) -> None:
-        if aggregate_ids:
-            settle = partial(_settle, projection=projection, aggregate_ids=aggregate_ids, write=write)
+        for start in range(0, len(aggregate_ids), projection.repaired_together_max):
+            chosen = aggregate_ids[start : start + projection.repaired_together_max]
+            settle = partial(_settle, projection=projection, aggregate_ids=chosen, write=write)
             for difference in await database.run_in_transaction(settle):
                 differences.append(difference.repaired)
                 on_difference(difference)

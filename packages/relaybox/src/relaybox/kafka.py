@@ -43,13 +43,10 @@ UNREACHABLE: Final = frozenset(
         KafkaError._TRANSPORT,
     }
 )
-#: The account lacks a permission. Waiting does not help; grant it.
+#: The account lacks a permission on topics or the cluster. Waiting does not help; grant it. A permission on
+#: the group is not meant: librdkafka looks up the coordinator also for readers that assign their partitions.
 UNAUTHORIZED: Final = frozenset(
-    {
-        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    }
+    {KafkaError.CLUSTER_AUTHORIZATION_FAILED, KafkaError.TOPIC_AUTHORIZATION_FAILED}
 )
 #: The account is unknown, its password is wrong, or it lacks a permission.
 FORBIDDEN: Final = UNAUTHORIZED | {KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._AUTHENTICATION}

@@ -6,7 +6,8 @@ from concurrent.futures import Future
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
-from relaybox.kafka import retry_on_stale_metadata, wait_for_leaders
+from relaybox.consumers._group_member import _FATAL
+from relaybox.kafka import FORBIDDEN, retry_on_stale_metadata, wait_for_leaders
 
 NOT_YET = [
     KafkaError.LEADER_NOT_AVAILABLE,
@@ -28,6 +29,13 @@ def answering(*codes: int, asked: list[int]) -> Callable[[], str]:
         return "answer"
 
     return ask
+
+
+@pytest.mark.guarantee("G33")
+def test_missing_group_permission_ends_consumers_and_no_other_reader() -> None:
+    # `verify`, and a relay after a failover, get this error too and continue to read.
+    assert KafkaError.GROUP_AUTHORIZATION_FAILED not in FORBIDDEN
+    assert KafkaError.GROUP_AUTHORIZATION_FAILED in _FATAL
 
 
 def test_stale_metadata_is_requested_again() -> None:

@@ -44,6 +44,7 @@ class NodeProjection(Projection[NodeState, NodeState]):
     aggregate_type = AGGREGATE_TYPE
     noun = "node"
     no_rows = NodeState()
+    repaired_together_max = 100
 
     def apply(self, state: NodeState | None, event: RecordedEvent, *, erased: bool) -> NodeState:
         """Return the rows after *event*; a purged node has no rows."""

@@ -24,7 +24,7 @@ _PROBE_S: Final = 0.2
 #: An error of the same code is logged again after this time.
 _LOG_INTERVAL_S: Final = 60.0
 #: Errors that end the consumer, because waiting cannot change them.
-_FATAL: Final = FORBIDDEN | {KafkaError.INCONSISTENT_GROUP_PROTOCOL}
+_FATAL: Final = FORBIDDEN | {KafkaError.GROUP_AUTHORIZATION_FAILED, KafkaError.INCONSISTENT_GROUP_PROTOCOL}
 
 
 @dataclass(frozen=True, kw_only=True)

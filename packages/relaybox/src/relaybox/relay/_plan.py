@@ -167,8 +167,9 @@ def plan_fetch(state: LoopState) -> Fetch:
     is half-open, read one row, the probe.
     """
     probing = state.breaker is BreakerState.HALF_OPEN
-    occupied = state.late_lanes if state.backlog else state.in_flight_lanes
-    excluded = occupied if state.backlog else occupied | state.paused_lanes
+    backlog = state.backlog and not probing  # a read that began before the outage may still report a backlog
+    occupied = state.late_lanes if backlog else state.in_flight_lanes
+    excluded = occupied if backlog else occupied | state.paused_lanes
     lanes = tuple(lane for lane in state.ready_lanes if lane not in excluded)
     if occupied and (probing or state.one_batch_at_a_time):
         lanes = ()

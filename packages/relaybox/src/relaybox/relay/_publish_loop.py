@@ -265,9 +265,6 @@ class PublishLoop:
 
     async def _publish_fetched(self, connection: DedicatedConnection, publish: plan.Publish) -> None:
         """Collect finished batches, and start the batches of the rows that were read."""
-        if self._database_failures:
-            _log.info("relay reads the outbox again")
-            self._database_failures = 0
         fetch = self._fetches.first()
         fetched = fetch.reading.result()
         if publish.wait_for_in_flight:
@@ -284,6 +281,9 @@ class PublishLoop:
         self._held_back = bool(fetched) and not started
         self._update_busy_lanes()
         await self._trim_claims(connection)
+        if self._database_failures:
+            _log.info("relay reads the outbox again")
+            self._database_failures = 0
         self._refreshed = False
         # Stale rows must be read again, and rows read ahead published: neither needs a notification.
         self._idle = not (started or finished or fetch.stale_lanes or self._fetches)
