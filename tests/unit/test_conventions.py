@@ -13,6 +13,15 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 40
+NAME_CHARS_MAX = 70
+PRONOUN_LINES_MAX = 40
+PRONOUN = re.compile(
+    r"\b(nobody|somebody|everybody|whoever|anybody|anyone|someone|everyone|who|whom)\b", re.IGNORECASE
+)
+#: Phrases of novels, the changelog of earlier names, and released migrations.
+PROSE_OF_PEOPLE = re.compile(
+    r"^CHANGELOG\.md$|/muse/|migrations?/|^infrastructure/docker/init/|test_conventions\.py$"
+)
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 #: ``rule path[:name]`` and the reason of the exception. An exception that is not needed fails its test.
@@ -125,6 +134,33 @@ def test_functions_have_at_most_40_lines() -> None:
             and own_lines(node) > FUNCTION_LINES_MAX
         ),
     )
+
+
+def test_test_names_have_at_most_70_characters() -> None:
+    check(
+        "test name",
+        (
+            f"{name_of(path)}:{node.name}"
+            for path in modules()
+            for node in nodes_of(path)
+            if isinstance(node, Function)
+            and node.name.startswith("test_")
+            and len(node.name) > NAME_CHARS_MAX
+        ),
+    )
+
+
+def test_texts_use_no_pronoun_for_a_component() -> None:
+    # A pronoun may stand for a person. More lines than these few come from "who" for a process or a row.
+    texts = {".md", ".py", ".sql", ".toml", ".yml"}
+    paths = [path for path in tracked() if path.suffix in texts and not PROSE_OF_PEOPLE.search(name_of(path))]
+    lines = [
+        f"{name_of(path)}: {line.strip()}"
+        for path in paths
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if PRONOUN.search(line)
+    ]
+    assert len(lines) <= PRONOUN_LINES_MAX, "\n".join(lines)
 
 
 def documented_methods(module: ast.Module) -> set[str]:

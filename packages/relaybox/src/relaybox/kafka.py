@@ -20,6 +20,7 @@ __all__ = (
     "FORBIDDEN",
     "RECORD_REJECTED",
     "STALE_METADATA",
+    "TOPIC_CHARS_MAX",
     "UNAUTHORIZED",
     "UNKNOWN_TOPIC",
     "UNREACHABLE",
@@ -55,6 +56,8 @@ _UNKNOWN: Final = frozenset(
 )
 #: The topic or partition does not exist, as far as this broker knows, or the topic's name is invalid.
 UNKNOWN_TOPIC: Final = _UNKNOWN | {KafkaError.TOPIC_EXCEPTION}
+#: Characters of a topic's name: https://kafka.apache.org/documentation/#topicconfigs
+TOPIC_CHARS_MAX: Final = 249
 #: A topic is new or its leader has changed, and not every broker knows that yet. Retry soon.
 STALE_METADATA: Final = _UNKNOWN | {
     KafkaError.LEADER_NOT_AVAILABLE,

@@ -8,6 +8,7 @@ from relaybox.relay._errors import (
     RecordTooLarge,
     RelayError,
     RowFault,
+    TopicNameTooLong,
     TopicUnknown,
 )
 from relaybox.relay._lanes import LANES_CHANNEL
@@ -41,6 +42,7 @@ __all__ = (
     "Retry",
     "RowFault",
     "Statistics",
+    "TopicNameTooLong",
     "TopicUnknown",
     "TopicsFirst",
     "check_relay",

@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 
 from relaybox.db import Database
 from relaybox.errors import RelayboxError
-from relaybox.kafka import UNKNOWN_TOPIC, UNREACHABLE, topic_configs
+from relaybox.kafka import TOPIC_CHARS_MAX, UNKNOWN_TOPIC, UNREACHABLE, topic_configs
 from relaybox.outbox import RetentionStep, retain
 from relaybox.relay._backoff import wait_at_most
 from relaybox.relay._errors import HistoryChanged, PartitionUnavailable
@@ -119,9 +119,9 @@ class PartitionWatch:
         self._on_available = callback
 
     def add(self, topics: Iterable[str]) -> None:
-        """Watch *topics* too; ask about new ones at once."""
+        """Watch *topics* too; ask about new ones at once. No topic has a name over Kafka's limit."""
         before = len(self._topics)
-        self._topics.update(topics)
+        self._topics.update(topic for topic in topics if len(topic) <= TOPIC_CHARS_MAX)
         if len(self._topics) > before:
             self.check_now()
 

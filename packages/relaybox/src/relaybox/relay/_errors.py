@@ -13,6 +13,7 @@
         └── RowFault   a fault of the row itself; its key waits, all others are published
             ├── EnvelopeIncomplete
             ├── TopicUnknown
+            ├── TopicNameTooLong
             ├── RecordTooLarge
             └── RecordRefused
 """
@@ -28,6 +29,7 @@ __all__ = (
     "RecordTooLarge",
     "RelayError",
     "RowFault",
+    "TopicNameTooLong",
     "TopicUnknown",
     "TransactionUnfinished",
 )
@@ -77,6 +79,12 @@ class TopicUnknown(RowFault):
     """The broker has no topic of that name; create it, and retry the row if it is FAILED."""
 
     error_code = "RELAY_TOPIC_UNKNOWN"
+
+
+class TopicNameTooLong(RowFault):
+    """The topic's name is longer than Kafka allows, so the topic cannot be created; skip the row."""
+
+    error_code = "RELAY_TOPIC_NAME_TOO_LONG"
 
 
 class RecordTooLarge(RowFault):

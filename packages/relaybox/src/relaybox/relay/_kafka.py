@@ -13,6 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
 from relaybox.kafka import (
+    TOPIC_CHARS_MAX,
     UNAUTHORIZED,
     UNKNOWN_TOPIC,
     ConnectionDiagnosis,
@@ -118,7 +119,10 @@ class TopicLimits:
         Raises:
             LinkDown: No broker responds.
         """
-        unknown = sorted(set(topics) - self._bytes_max.keys())
+        # A broker closes the connection at a name over 32,767 bytes, as if it were down.
+        unknown = sorted(
+            topic for topic in set(topics) - self._bytes_max.keys() if len(topic) <= TOPIC_CHARS_MAX
+        )
         try:
             configs = topic_configs(self._admin, unknown, _ANSWER_S)
         except TimeoutError as error:

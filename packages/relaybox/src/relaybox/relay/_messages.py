@@ -10,8 +10,15 @@ from uuid import UUID
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
+from relaybox.kafka import TOPIC_CHARS_MAX
 from relaybox.outbox import is_cloudevent_attribute, source_of
-from relaybox.relay._errors import EnvelopeIncomplete, RecordTooLarge, RowFault, TopicUnknown
+from relaybox.relay._errors import (
+    EnvelopeIncomplete,
+    RecordTooLarge,
+    RowFault,
+    TopicNameTooLong,
+    TopicUnknown,
+)
 from relaybox.settings import CloudEventsMode
 
 __all__ = (
@@ -243,6 +250,11 @@ def record_bytes(key: bytes | None, value: bytes, headers: Sequence[Header]) -> 
 
 
 def _fault_of(message: Message, bytes_max: int | None) -> RowFault | None:
+    if len(message.topic) > TOPIC_CHARS_MAX:
+        return TopicNameTooLong(
+            f"the topic name {message.topic[:TOPIC_CHARS_MAX]!r}… has {len(message.topic)} characters, "
+            f"Kafka allows {TOPIC_CHARS_MAX}; correct the program that wrote the row, and skip the row"
+        )
     if bytes_max is None:
         return TopicUnknown(f"the broker has no topic {message.topic!r}; create it, or check OUTBOX_TOPICS")
     if not is_event(message.attributes):

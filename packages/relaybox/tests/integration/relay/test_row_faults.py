@@ -69,6 +69,31 @@ async def test_row_without_a_topic_fails_after_retries_while_its_key_waits(
 
 
 @pytest.mark.guarantee("G24")
+@pytest.mark.parametrize("delivery", ["exactly-once", "at-least-once"])
+@pytest.mark.parametrize("chars", [250, 40_000])
+async def test_row_whose_topic_name_is_too_long_fails_with_its_own_reason(
+    database: Database,
+    kafka_settings: KafkaSettings,
+    topic: str,
+    chars: int,
+    delivery: Literal["exactly-once", "at-least-once"],
+) -> None:
+    await put_events(database, "t" * chars, ["bad"])
+    await put_events(database, topic, ["good"], count=3)
+    signals = SignalRecorder()
+    settings = RelaySettings(poll_interval=3_600, delivery=delivery)
+    async with running(Relay(database, kafka_settings, settings, on_signal=signals)):
+        await signals.wait_for(RelaySignal.ROWS_CHARGED, 4)
+        await rows_sent(database, 3)
+
+    [bad] = await rows_of(database, "key = 'bad'")
+    assert (bad["status"], bad["attempts"]) == ("FAILED", 4)
+    assert (bad["error_data"]["reason"], bad["error_data"]["class"]) == ("row", "TopicNameTooLong")
+    assert f"has {chars} characters, Kafka allows 249" in bad["error_data"]["message"]
+    assert first_appearances(read_topic(kafka_settings.bootstrap_servers, topic)) == {"good": [1, 2, 3]}
+
+
+@pytest.mark.guarantee("G24")
 async def test_a_row_that_becomes_publishable_goes_out_before_the_rows_behind_it(
     database: Database, kafka_settings: KafkaSettings, narrow_topic: str
 ) -> None:

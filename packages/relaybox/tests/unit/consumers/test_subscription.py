@@ -29,7 +29,7 @@ def test_a_new_consumer_is_one_function() -> None:
 
 
 @pytest.mark.guarantee("G09")
-def test_an_event_name_that_breaks_the_rule_is_refused_where_it_is_declared() -> None:
+def test_event_name_that_breaks_the_rule_is_refused_at_its_declaration() -> None:
     with pytest.raises(EventNameInvalid):
         subscribe("Genesis.Session.Requesting", group="concept-agent")
 

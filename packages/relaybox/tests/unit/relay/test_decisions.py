@@ -5,7 +5,16 @@ from uuid import UUID
 
 import pytest
 from confluent_kafka import KafkaError
-from relaybox.relay import EnvelopeIncomplete, GiveUp, RecordTooLarge, Retry, TopicUnknown, next_step
+from relaybox.relay import (
+    EnvelopeIncomplete,
+    GiveUp,
+    RecordTooLarge,
+    Retry,
+    RowFault,
+    TopicNameTooLong,
+    TopicUnknown,
+    next_step,
+)
 from relaybox.relay._at_least_once import acknowledged_in_order
 from relaybox.relay._backoff import link_pause_s, next_batch_rows
 from relaybox.relay._lanes import fair_share, surplus_of
@@ -127,6 +136,13 @@ def test_rows_without_a_key_do_not_wait_for_a_faulty_row() -> None:
     screened = screen([message(1, None, topic="none"), message(2, None)], LIMITS)
     assert seqs(screened.publishable) == [2]
     assert isinstance(screened.faulty[0][1], TopicUnknown)
+
+
+@pytest.mark.guarantee("G24")
+@pytest.mark.parametrize(("chars", "expected"), [(249, TopicUnknown), (250, TopicNameTooLong)])
+def test_topic_name_over_249_characters_has_its_own_fault(chars: int, expected: type[RowFault]) -> None:
+    [(_, fault)] = screen([message(1, topic="t" * chars)], LIMITS).faulty
+    assert type(fault) is expected
 
 
 def test_a_payload_that_cannot_be_a_cloud_event_is_a_row_fault() -> None:
