@@ -1,4 +1,4 @@
-"""The command ``relaybox``, and building blocks for the command line of an application."""
+"""Provide the command ``relaybox``, and classes to build the command line of an application."""
 
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ __all__ = ("ErrorsAsLines", "LazyCommand", "LazyGroup", "app", "migrate_commands
 
 
 def __getattr__(name: str) -> object:
-    """Load ``migrate_commands`` on demand: it imports Alembic, which ``--help`` does not need."""
+    """Import ``migrate_commands`` on first use, because its module imports Alembic, a slow import."""
     if name != "migrate_commands":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from relaybox.cli._migrate import migrate_commands

@@ -1,4 +1,4 @@
-"""The command ``relaybox``."""
+"""Define the program ``relaybox``: its command groups, ``token`` and ``local``."""
 
 import asyncio
 import os
@@ -46,7 +46,7 @@ class _RelayboxGroup(LazyGroup):
             ),
             "sweep": LazyCommand(
                 target="relaybox.cli._sweep:sweep_expired",
-                help="Remove expired responses of idempotent requests, and old rows.",
+                help="Remove expired idempotency keys, and rows older than their retention.",
             ),
         }
     )
@@ -76,7 +76,7 @@ def main(
     """Transactional outbox, Kafka relay and idempotent commands for FastAPI and PostgreSQL."""
 
 
-@app.command(help="Print a development token, signed with JWT_SECRET.")
+@app.command(help="Print a bearer token for development, signed with JWT_SECRET.")
 def token(
     sub: Annotated[str, typer.Option("--sub", help="The subject of the token: a user id.")],
     ttl_s: Annotated[
@@ -84,10 +84,10 @@ def token(
     ] = 3_600,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Print a development token, signed with JWT_SECRET.
+    """Print a bearer token for development, signed with JWT_SECRET.
 
     Raises:
-        ExtraMissing: The library is installed without ``[http]``.
+        ExtraMissing: ``relaybox`` is installed without its extra ``http``.
         SettingsError: JWT_SECRET is missing or too short.
     """
     from relaybox.settings import JwtSettings, load_settings
@@ -104,15 +104,16 @@ def token(
 @app.command(context_settings={"ignore_unknown_options": True})
 def local(
     command: Annotated[
-        list[str] | None, typer.Argument(help="The command to run; by default your shell.")
+        list[str] | None, typer.Argument(help="The command to run; by default the program in SHELL.")
     ] = None,
     data_dir: Annotated[
         Path, typer.Option(envvar="RELAYBOX_DATA_DIR", help="Directory for the data of the servers.")
     ] = Path(".relaybox"),
 ) -> None:
-    """Run a command or a shell with a PostgreSQL and a Kafka that are ready for Relaybox.
+    """Run a command or a shell with a PostgreSQL and a Kafka that have the tables and topics of Relaybox.
 
-    Uses the servers that POSTGRES_HOST and KAFKA_HOST name. For each that is not set, starts a local server.
+    Uses the servers that POSTGRES_HOST and KAFKA_HOST name. For each of these variables that is not set,
+    starts a local server, and stops it when the command ends.
     """
     from relaybox.cli._local import run_with_servers
 

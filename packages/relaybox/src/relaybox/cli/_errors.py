@@ -1,4 +1,4 @@
-"""Errors of commands: one line on standard error, and the extra to install if a module is missing."""
+"""Report errors on the command line: one line each, with the extra to install if a module is missing."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -13,20 +13,20 @@ __all__ = ("ErrorsAsLines", "ExtraMissing", "needs_extra")
 
 
 class ExtraMissing(RelayboxError):
-    """Raised when a command needs a module that is not installed; install the extra in the message."""
+    """Raised when a command needs a module that is not installed; the message names the extra to install."""
 
     error_code = "EXTRA_MISSING"
 
 
 class ErrorsAsLines(TyperGroup):
-    """A command group that reports each :class:`RelayboxError` as one line and exits with code 1.
+    """A typer group that prints each :class:`RelayboxError` on standard error and exits with code 1.
 
-    Use it as ``typer.Typer(cls=ErrorsAsLines)``. A :class:`SettingsError` has one line per setting. Any other
-    exception is a defect of the program and keeps its traceback.
+    Use ``typer.Typer(cls=ErrorsAsLines)``. A :class:`SettingsError` takes one line per setting, any other
+    :class:`RelayboxError` one line. Other exceptions are defects of the program and keep their traceback.
     """
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the selected command."""
+        """Run the selected command; print its :class:`RelayboxError`, if any, and exit with code 1."""
         try:
             return super().invoke(ctx)
         except RelayboxError as error:
@@ -37,7 +37,10 @@ class ErrorsAsLines(TyperGroup):
 
 @contextmanager
 def needs_extra(extra: str) -> Generator[None]:
-    """Map a missing module in this block to an error that names *extra*, the extra that installs it.
+    """Raise ExtraMissing if the ``with`` block imports a module that is not installed.
+
+    Args:
+        extra: The extra of ``relaybox`` that installs the module, such as ``http``.
 
     Raises:
         ExtraMissing: A module is not installed.
@@ -45,7 +48,7 @@ def needs_extra(extra: str) -> Generator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        # Relaybox is on no package index, so the name of the extra alone would not be found there.
+        # Relaybox is on no package index: `pip install relaybox[...]` would not find it.
         raise ExtraMissing(
             f"the module {error.name!r} is missing, which the extra {extra!r} installs; in a clone of "
             f"Relaybox, run: pip install ./packages/types './packages/relaybox[{extra}]'"

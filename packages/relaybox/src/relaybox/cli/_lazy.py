@@ -17,7 +17,7 @@ __all__ = ("LazyCommand", "LazyGroup")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LazyCommand:
-    """Where a command is defined, and its help text in the list of commands."""
+    """The place where a command is defined, and its help text in the list of commands."""
 
     #: ``package.module:name`` of a ``typer.Typer``, or of a function that is a single command.
     target: str
@@ -27,10 +27,11 @@ class LazyCommand:
 class LazyGroup(ErrorsAsLines):
     """A group that lists commands without importing their modules, for ``typer.Typer(cls=…)``.
 
-    Importing drivers and frameworks takes most of the start of a command line; ``--help`` needs none of them.
-    A subclass declares its commands in ``lazy``.
+    Most of the time that a command line needs to start is spent on importing drivers and frameworks, and
+    ``--help`` needs none of them.
     """
 
+    #: Commands of the group by name; a subclass sets them.
     lazy: ClassVar[Mapping[str, LazyCommand]] = MappingProxyType({})
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -40,12 +41,12 @@ class LazyGroup(ErrorsAsLines):
         self._not_loaded = dict(self.lazy)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Import the command that *args* begin with, and resolve it."""
+        """Import the command that ``args[0]`` names, then let click find it."""
         self.load(args[0])
         return super().resolve_command(ctx, args)
 
     def load(self, name: str) -> None:
-        """Replace the placeholder of the lazy command *name* by the command; ignore any other name."""
+        """Import the command *name* of ``lazy`` and replace its placeholder; do nothing for other names."""
         command = self._not_loaded.pop(name, None)
         if command is None:
             return

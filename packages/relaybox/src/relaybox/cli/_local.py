@@ -1,4 +1,4 @@
-"""``relaybox local``: run a command or a shell with a PostgreSQL and a Kafka."""
+"""Implement ``relaybox local``: run a command or a shell with a PostgreSQL and a Kafka."""
 
 import asyncio
 import os
@@ -24,9 +24,16 @@ _SECRET_BYTES = 48
 async def run_with_servers(command: Sequence[str], data_dir: Path) -> int:
     """Run *command* with the servers' settings in its environment and return its exit code.
 
-    Uses the servers that ``POSTGRES_HOST`` and ``KAFKA_HOST`` name. For each that is not set, starts a local
-    server with its data in *data_dir*, and stops it when *command* ends. Migrates the schema, creates the
+    Uses the servers that ``POSTGRES_HOST`` and ``KAFKA_HOST`` name. For each of these variables that is not
+    set, starts a local server, and stops it when *command* ends. Migrates the schema, creates the
     topics of ``OUTBOX_TOPICS``, and generates a ``JWT_SECRET`` for this run unless it is set.
+
+    Args:
+        command: The program to run and its arguments.
+        data_dir: Directory for the data of the local servers.
+
+    Returns:
+        The exit code of *command*; 128 + n if signal n killed it.
 
     Raises:
         RelayboxError: A server cannot be started or reached; the message says what to do.
@@ -67,10 +74,10 @@ async def _start_servers(servers: AsyncExitStack, data_dir: Path) -> None:
 async def _run(command: Sequence[str]) -> int:
     loop = asyncio.get_running_loop()
     received: asyncio.Queue[int] = asyncio.Queue()
-    # Handlers come first: a signal before them would end this process and leave command and servers running.
-    # The terminal sends Ctrl-C to the command as well; this process ends when the command does.
+    # Before the command starts: a signal without a handler would end this process and leave the command and
+    # the servers running. Ctrl-C is ignored: the terminal also sends it to the command, whose end is awaited.
     loop.add_signal_handler(signal.SIGINT, lambda: None)
-    # SIGHUP: a closed terminal must not leave the servers running.
+    # SIGHUP is what a closed terminal sends; unhandled, it would leave the servers running.
     for number in (signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, received.put_nowait, number)
     try:

@@ -1,4 +1,4 @@
-"""``migrate up|down|check|sql`` for one or more sets of migrations."""
+"""Build the commands ``migrate up|down|check|sql`` for one or more sets of migrations."""
 
 import asyncio
 from typing import Annotated, Final
@@ -20,11 +20,11 @@ from relaybox.settings import PostgresSettings, load_settings
 
 __all__ = ("migrate_commands", "schema_commands")
 
-#: What an installation with a single role loses (contract, section 1).
+#: Printed after ``up`` if services and migrations use one role; see docs/how-to/roles-and-migrations.md.
 _ONE_ROLE: Final = (
     "note: services connect as the owner of the tables (POSTGRES_OWNER_USER is not set or is POSTGRES_USER). "
-    "Lost by that: only a trigger protects domain_events from changes, services could drop it, and nothing "
-    "prevents them from other changes of the schema. Set POSTGRES_OWNER_USER to a role of its own."
+    "PostgreSQL then lets services change the schema and drop the trigger that protects recorded events "
+    "(domain_events) from changes. Set POSTGRES_OWNER_USER to a role that no service uses."
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of lines.")]
@@ -38,11 +38,11 @@ def migrate_commands(
 ) -> typer.Typer:
     """Build the commands for *migrations*: ``app.add_typer(migrate_commands(BACKBONE), name="migrate")``.
 
-    ``up`` and ``down`` connect as the owner, ``check`` as the services' role. ``check`` exits with code 1 if
-    a migration is pending.
+    ``up`` and ``down`` connect as ``POSTGRES_OWNER_USER``, ``check`` as ``POSTGRES_USER``. ``check`` exits
+    with code 1 if a migration is pending.
 
     Args:
-        migrations: Applied in this order, removed in the reverse order.
+        migrations: Sets of migrations: ``up`` applies them in this order, ``down`` in the reverse order.
         postgres: Settings class that reads ``POSTGRES_*``; a subclass may have other defaults.
     """
     group = typer.Typer(
@@ -91,7 +91,7 @@ def migrate_commands(
 
 async def _down(settings: PostgresSettings, migrations: tuple[Migrations, ...]) -> list[str]:
     removed: list[str] = []
-    # Later sets may refer to tables of earlier ones.
+    # Tables of a later set may reference tables of an earlier set.
     for part in reversed(migrations):
         removed += await migrate_down(settings, part)
     return removed
@@ -113,5 +113,5 @@ def _print(verb: str, revisions: list[str], if_empty: str, as_json: bool) -> Non
         typer.echo(line)
 
 
-#: The commands of ``relaybox migrate``: the tables of the library alone.
+#: The commands of ``relaybox migrate``, which cover only the tables of the library.
 schema_commands = migrate_commands(BACKBONE)

@@ -1,4 +1,4 @@
-"""Options shared by operator commands: the selection of rows, the operator's name, and the output format."""
+"""Define the options that operator commands share: selection of rows, operator's name, output format."""
 
 import functools
 import getpass
@@ -31,13 +31,20 @@ _UNIT_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 class ActorMissing(RelayboxError):
-    """Raised when an action cannot be recorded: ``--by`` is missing and this account has no name."""
+    """Raised when an action has no operator to record: ``--by`` is blank, or missing and unknown.
+
+    Without ``--by`` the operator is the operating system's account, which may have no name in a container.
+    """
 
     error_code = "NOBODY_NAMED"
 
 
 def parse_age_s(text: str) -> float:
-    """Convert ``90s``, ``15m``, ``2h`` or ``7d`` to seconds."""
+    """Convert an age such as ``90s``, ``15m``, ``2h`` or ``7d`` to seconds.
+
+    Raises:
+        BadParameter: *text* is not a number with one of these units; typer exits with code 2.
+    """
     match = _AGE.fullmatch(text)
     if match is None:
         raise typer.BadParameter(f"{text!r} is not an age; write 90s, 15m, 2h or 7d")
@@ -47,7 +54,7 @@ def parse_age_s(text: str) -> float:
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 By = Annotated[
     str | None,
-    typer.Option("--by", help="Name of the operator, for the record; by default the name of this account."),
+    typer.Option("--by", help="Operator's name, recorded with the action; by default this account's name."),
 ]
 Yes = Annotated[
     bool, typer.Option("--yes", help="Apply the change; without it, only show what would change.")
@@ -56,14 +63,14 @@ Yes = Annotated[
 
 def _options(
     ids: Annotated[
-        list[UUID] | None, typer.Option("--id", help="The row with this id; may be repeated.")
+        list[UUID] | None, typer.Option("--id", help="The row with this id (UUID); may be repeated.")
     ] = None,
     seqs: Annotated[
         list[int] | None,
-        typer.Option("--seq", min=1, max=SEQ_MAX, help="The row with this number; may be repeated."),
+        typer.Option("--seq", min=1, max=SEQ_MAX, help="The row with this seq (number); may be repeated."),
     ] = None,
     keys: Annotated[
-        list[str] | None, typer.Option("--key", help="Rows with this key; may be repeated.")
+        list[str] | None, typer.Option("--key", help="Rows with this message key; may be repeated.")
     ] = None,
     error_classes: Annotated[
         list[str] | None,
@@ -81,7 +88,8 @@ def _options(
             "--older-than",
             parser=parse_age_s,
             metavar="AGE",
-            help="Rows that were sent or skipped, or else written, longer ago than 90s, 15m, 2h, 7d.",
+            help="Rows older than AGE, such as 90s, 15m, 2h or 7d: since a row was sent or skipped, "
+            "or since it was written if it was neither.",
         ),
     ] = None,
 ) -> Selection:
@@ -96,9 +104,10 @@ def _options(
 
 
 def with_selection_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace the first parameter of *command*, a :class:`Selection`, by the six options that build it.
+    """Replace the first parameter of *command*, a :class:`Selection`, by six options of the command line.
 
-    Five commands have these options. typer reads options from the signature, so the signature is replaced.
+    The options, such as ``--id`` and ``--key``, build the Selection. Five commands have them. typer derives
+    options from a function's signature, so the returned function has a signature with these options.
     """
     own = list(inspect.signature(command).parameters.values())[1:]
     options = inspect.signature(_options).parameters
@@ -108,7 +117,7 @@ def with_selection_options(command: Callable[..., None]) -> Callable[..., None]:
         selection = _options(**{name: values.pop(name) for name in options})
         command(selection, **values)
 
-    # Keyword-only parameters: a required option may then follow an optional one.
+    # Keyword-only, because only these may have no default after a parameter with a default.
     parameters = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*options.values(), *own)
     ]
@@ -118,7 +127,10 @@ def with_selection_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def actor_name(by: str | None) -> str:
-    """Return the name to record an action under: *by*, else the name of the account that runs this process.
+    """Return the operator's name to record with an action.
+
+    Args:
+        by: The value of ``--by``; None stands for the name of the account that runs this process.
 
     Raises:
         ActorMissing: *by* is blank, or is None and the account has no name.
@@ -130,15 +142,17 @@ def actor_name(by: str | None) -> str:
         except (KeyError, OSError):  # accounts in containers may have no name
             name = ""
     if not name:
-        raise ActorMissing("the record needs the name of an operator; give it with --by NAME")
+        raise ActorMissing("the action is recorded with an operator's name; add --by NAME")
     return name
 
 
 def require_reason(reason: str) -> None:
-    """Check that *reason* is not blank.
+    """Check that *reason*, the value of ``--reason``, is not blank.
 
     Raises:
-        BadParameter: It is blank; typer exits with code 2.
+        BadParameter: *reason* is blank; typer exits with code 2.
     """
     if not reason.strip():
-        raise typer.BadParameter("must not be blank: the reason is recorded", param_hint="--reason")
+        raise typer.BadParameter(
+            "must not be blank: write why, for the record of the action", param_hint="--reason"
+        )

@@ -1,4 +1,4 @@
-"""``relaybox outbox``: inspect the outbox; retry, skip and purge its rows (G32)."""
+"""Define ``relaybox outbox``: inspect the outbox; retry, skip and purge its rows (G32)."""
 
 from dataclasses import asdict
 from typing import Annotated, Final
@@ -51,9 +51,9 @@ _PREVIEW_ROWS: Final = 20
 _NOT_SENT: Final = (State.PENDING, State.RETRYING, State.FAILED, State.SKIPPED)
 _NOT_SKIPPED: Final = (State.PENDING, State.RETRYING, State.FAILED, State.SENT)
 
-Limit = Annotated[int, typer.Option("--limit", min=1, max=_LIMIT_MAX, help="Show at most this many.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=_LIMIT_MAX, help="Show at most this number.")]
 All = Annotated[bool, typer.Option("--all", help="Select every row, if no other option selects rows.")]
-Reason = Annotated[str | None, typer.Option("--reason", help="The reason, for the record.")]
+Reason = Annotated[str | None, typer.Option("--reason", help="The reason, recorded with the action.")]
 
 
 @outbox_commands.command("list")
@@ -62,12 +62,12 @@ def list_(
     selection: Selection,
     states: Annotated[
         list[State] | None,
-        typer.Option("--state", help="Rows in this state; by default all states but sent."),
+        typer.Option("--state", help="Rows in this state; may be repeated; by default all but sent."),
     ] = None,
     limit: Limit = 50,
     as_json: AsJson = False,
 ) -> None:
-    """List rows in order, without payloads; without SENT rows unless rows or states are selected."""
+    """List rows by seq, without payloads; SENT rows only with --id, --seq or --state sent."""
     shown = states or (tuple(State) if selection.names_rows() else _NOT_SENT)
     rows = run_on_database(lambda db: list_rows(db, selection, shown, rows_max=limit))
     if as_json:
@@ -75,12 +75,12 @@ def list_(
     else:
         print_rows(rows)
         if len(rows) == limit:
-            typer.echo(f"the first {limit} rows; --limit shows more")
+            typer.echo(f"only the first {limit} rows are shown; use a larger --limit for more")
 
 
 @outbox_commands.command()
 def show(
-    row: Annotated[str, typer.Argument(metavar="ID|SEQ", help="Id or number of the row.")],
+    row: Annotated[str, typer.Argument(metavar="ID|SEQ", help="Id (UUID) or seq (number) of the row.")],
     with_payload: Annotated[
         bool, typer.Option("--payload", help="Show the payload too; it may contain personal data.")
     ] = False,
@@ -98,7 +98,10 @@ def show(
 @outbox_commands.command()
 @with_selection_options
 def blocked(selection: Selection, limit: Limit = 50, as_json: AsJson = False) -> None:
-    """Show blocked keys: the row that blocks each, why and since when, and how many rows are behind it."""
+    """Show blocked keys, each with the row that blocks it, the error, the time since then, and rows behind.
+
+    Rows behind a row are later rows with the same key; relays do not publish them before the key continues.
+    """
     found = run_on_database(lambda db: blocked_keys(db, selection, keys_max=limit))
     if as_json:
         print_json(asdict(found))
@@ -116,7 +119,10 @@ def retry_(
     reason: Reason = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put FAILED rows back to PENDING, to be published in order. Only shows them without --yes."""
+    """Change FAILED rows to PENDING; relays publish them in the order of their key.
+
+    Without --yes, only shows the rows.
+    """
     _require_selection(selection, select_all)
     if yes:
         done = run_on_database(lambda db: retry(db, selection, by=actor_name(by), reason=reason))
@@ -130,22 +136,24 @@ def retry_(
 def skip_(
     selection: Selection,
     reason: Annotated[
-        str, typer.Option("--reason", help="Why these rows are never published, for the record.")
+        str, typer.Option("--reason", help="Why these rows are never published; recorded with the action.")
     ],
     select_all: All = False,
     yes: Yes = False,
     by: By = None,
     as_json: AsJson = False,
 ) -> None:
-    """Never publish FAILED rows, and unblock their keys. Only shows the rows without --yes.
+    """Mark FAILED rows as never to be published, and unblock their keys.
 
-    Readers of the topic never see these events. The rows stay, marked as skipped, until they are purged.
+    Consumers of the topic never receive these events. The rows stay, marked as skipped, until they are
+    purged. Without --yes, only shows the rows.
     """
     _require_selection(selection, select_all)
     require_reason(reason)
     if yes:
         done = run_on_database(lambda db: skip(db, selection, by=actor_name(by), reason=reason))
-        # A key or an error class also selects rows that are not to be skipped; an id or a number does not.
+        # With --id or --seq the operator meant exactly these rows, so any of them that is not skipped is
+        # listed. The other options also select rows that cannot be skipped, so only FAILED rows are listed.
         states = _NOT_SKIPPED if selection.names_rows() else (State.FAILED,)
         not_skipped = run_on_database(lambda db: list_rows(db, selection, states, rows_max=_PREVIEW_ROWS))
         print_skipped(done, not_skipped, as_json)
@@ -163,7 +171,7 @@ def purge_(
     reason: Reason = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove rows that are SENT or skipped, never others. Only shows them without --yes."""
+    """Remove rows that are SENT or skipped, never other rows. Without --yes, only shows the rows."""
     _require_selection(selection, select_all)
     if yes:
         done = run_on_database(lambda db: purge(db, selection, by=actor_name(by), reason=reason))
@@ -186,7 +194,9 @@ def _parse_row_reference(text: str) -> UUID | int:
     try:
         return int(text) if text.isdecimal() and int(text) <= SEQ_MAX else UUID(text)
     except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is neither an id nor a number", param_hint="ID|SEQ") from error
+        raise typer.BadParameter(
+            f"{text!r} is neither an id (UUID) nor a seq (number)", param_hint="ID|SEQ"
+        ) from error
 
 
 def _require_selection(selection: Selection, select_all: bool) -> None:

@@ -1,4 +1,4 @@
-"""Terminal output of ``relaybox outbox``."""
+"""Print the results of ``relaybox outbox`` as tables and lines, or as JSON."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -32,7 +32,7 @@ __all__ = (
 
 _DONE: Final = {Action.RETRY: "put back to PENDING", Action.SKIP: "skipped", Action.PURGE: "removed"}
 _SEQS_SHOWN_MAX: Final = 20
-#: Advice for rows behind an earlier FAILED row; a purge finds none.
+#: Advice about rows that have an earlier FAILED row with the same key. PURGE needs none: its rows are final.
 _BEHIND_ANOTHER: Final = {
     Action.RETRY: "they will wait for that row; retry or skip it too",
     Action.SKIP: "they will not be skipped; skip or retry that row first",
@@ -40,7 +40,7 @@ _BEHIND_ANOTHER: Final = {
 
 
 def print_rows(rows: Sequence[Row]) -> None:
-    """Print a line per row."""
+    """Print a table with a line per row of the outbox."""
     if not rows:
         typer.echo("no row matches")
         return
@@ -53,7 +53,7 @@ def print_rows(rows: Sequence[Row]) -> None:
 
 
 def print_details(details: RowDetails) -> None:
-    """Print one row, a line per field."""
+    """Print one row of the outbox with a line per field, its operators' actions, and its payload if given."""
     row, table = details.row, new_table("", "")
     table.show_header = False
     fields = {
@@ -100,7 +100,7 @@ def print_blocked(found: BlockedKeys) -> None:
             table.add_row(*map(cell_text, _blocked_cells(blocked)))
         print_table(table)
     if found.keys_total > len(found.keys):
-        typer.echo(f"… and {found.keys_total - len(found.keys)} more keys; --limit shows more")
+        typer.echo(f"… and {found.keys_total - len(found.keys)} more keys; use a larger --limit")
     for lane in found.lanes:
         typer.echo(f"lane {lane.lane} publishes nothing, {lane.pending} rows wait: {cell_text(lane.fault)}")
 
@@ -127,7 +127,7 @@ def _waits_for(head: Row) -> str:
 
 
 def print_preview(action: Action, found: Preview) -> None:
-    """Print the rows that *action* would change."""
+    """Print the first rows that *action* would change, and how many these are in total."""
     print_rows(found.rows)
     if found.rows_total > len(found.rows):
         typer.echo(f"… and {found.rows_total - len(found.rows)} more")
@@ -149,7 +149,13 @@ def print_done(action: Action, rows: int, as_json: bool) -> None:
 
 
 def print_skipped(rows: int, not_skipped: Sequence[Row], as_json: bool) -> None:
-    """Print how many rows were skipped, and which selected rows were not."""
+    """Print how many rows were skipped, and the selected rows that were not.
+
+    Args:
+        rows: Number of rows that were skipped.
+        not_skipped: Selected rows that were not skipped, for example because their state is not FAILED.
+        as_json: Whether to print JSON instead of lines.
+    """
     if as_json:
         rows_left = [{"seq": row.seq, "state": row.state} for row in not_skipped]
         print_json({"act": Action.SKIP, "done": True, "rows_total": rows, "rows_left": rows_left})
@@ -157,15 +163,18 @@ def print_skipped(rows: int, not_skipped: Sequence[Row], as_json: bool) -> None:
     print_done(Action.SKIP, rows, as_json)
     if not_skipped:
         listed = ", ".join(f"{row.seq} ({row.state})" for row in not_skipped)
-        typer.echo(f"not skipped: {listed}; only FAILED rows can be skipped, the first of a key first")
+        typer.echo(
+            f"not skipped: {listed}; only FAILED rows can be skipped, "
+            "together with or after the earlier FAILED rows of their key"
+        )
 
 
 def print_actions(found: Sequence[RecordedAction]) -> None:
-    """Print a line per action."""
+    """Print a table with a line per recorded action of an operator."""
     if not found:
         typer.echo("no action of an operator is recorded")
         return
-    table = new_table("at", "by", "act", "reason", "done to")
+    table = new_table("at", "by", "act", "reason", "target")
     for action in found:
         target = {name: value for name, value in action.target.items() if name != "rows"}
         seqs = [row["seq"] for row in action.target.get("rows", ())]

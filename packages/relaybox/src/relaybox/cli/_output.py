@@ -1,4 +1,4 @@
-"""Output of operator commands: tables for terminals, JSON for scripts."""
+"""Run operator commands on the database, and print tables for terminals or JSON for scripts."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -37,6 +37,9 @@ _UNITS: Final = ((86_400, "d"), (3_600, "h"), (_MINUTE_S, "m"))
 def run_on_database(work: Callable[[Executor], Awaitable[T]]) -> T:
     """Run *work* on a connection in autocommit mode: each statement is a transaction.
 
+    Args:
+        work: Function of the connection; its result is returned.
+
     Raises:
         SettingsError: POSTGRES_* is malformed.
         DatabaseError: PostgreSQL is unreachable or too busy.
@@ -65,9 +68,9 @@ def new_table(*columns: str, right: Sequence[str] = (), keys: Iterable[str | Non
 
     Args:
         columns: Headers of the columns.
-        right: Columns of figures, aligned to the right.
-        keys: Values of the column ``key``. It is wide enough for them up to the length of a UUID, because a
-            folded key cannot be copied.
+        right: Names of the columns that are aligned to the right.
+        keys: Values of the column ``key``. The column is as wide as the longest of them, at most as a UUID,
+            because a key that continues on the next line cannot be copied.
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
     key_width = min(_UUID_CHARS, max((len(key or "") for key in keys), default=1) or 1)
@@ -80,10 +83,10 @@ def new_table(*columns: str, right: Sequence[str] = (), keys: Iterable[str | Non
 
 
 def print_table(table: Table) -> None:
-    """Print *table* in the width of the terminal, or of ``COLUMNS``.
+    """Print *table*, as psql's expanded display does if it is wider than the terminal or than ``COLUMNS``.
 
-    A table that is wider is printed with a block per row and a line per column, as psql's expanded display
-    does: folded cells can neither be read nor copied.
+    The expanded display has a block per row and a line per column, because values that are split over several
+    lines can neither be read nor copied.
     """
     console = Console()
     unbounded = console.options.update(max_width=_WIDTH_MAX)
@@ -108,18 +111,21 @@ def _expanded(table: Table) -> Table:
 
 
 def cell_text(value: object) -> Text:
-    """Return *value* as the text of a cell, without markup and terminal control characters."""
+    """Return *value* as the text of a table cell; ``–`` for None and an empty string.
+
+    A character that is not printable, which could control the terminal, is replaced by ``�``.
+    """
     text = _EMPTY if value is None or value == "" else str(value)
     return Text("".join(char if char.isprintable() else "�" for char in text))
 
 
 def format_age(moment: datetime | None) -> str:
-    """Format the time since *moment*; a future *moment* as ``in 3 s``."""
+    """Format the time since *moment* as ``12 s``, the time until a future *moment* as ``in 3 s``."""
     return _EMPTY if moment is None else format_duration((datetime.now(UTC) - moment).total_seconds())
 
 
 def format_duration(duration_s: float | None) -> str:
-    """Format a duration as ``0.4 s``, ``12 s``, ``3 m``, ``2 h`` or ``5 d``; a negative one as ``in 3 s``."""
+    """Format a duration as ``0.4 s``, ``12 s``, ``3 m``, ``2 h`` or ``5 d``, minus 3 s as ``in 3 s``."""
     if duration_s is None:
         return _EMPTY
     if duration_s < 0:

@@ -1,4 +1,4 @@
-"""``relaybox relay status``, ``lanes`` and ``accept``: inspect and change relays and lanes."""
+"""Implement ``relaybox relay status``, ``lanes`` and ``accept``: inspect and change relays and lanes."""
 
 import asyncio
 from contextlib import suppress
@@ -42,14 +42,14 @@ _LANE_MAX: Final = 2**31 - 1
 def status(
     watch: Annotated[bool, typer.Option("--watch", help="Repeat until Ctrl-C.")] = False,
     interval_s: Annotated[
-        float, typer.Option("--interval-s", min=0.2, max=3_600, help="Seconds between two repetitions.")
+        float, typer.Option("--interval-s", min=0.2, max=3_600, help="Seconds between outputs of --watch.")
     ] = 2.0,
     as_json: AsJson = False,
 ) -> None:
     """Show relays, lanes and the backlog; with --watch also the rows published per second.
 
-    With --json, prints one object per line. Settings with which a relay would not start are reported on
-    standard error.
+    With --json, prints one object per line. Also prints on standard error the errors in RELAY_* and OUTBOX_*
+    that would prevent the start of a relay.
     """
     try:
         check_settings(RelaySettings, OutboxSettings)
@@ -65,15 +65,18 @@ def status(
 
 def lanes(
     wanted: Annotated[
-        int, typer.Argument(metavar="N", min=1, max=LANES_MAX, help="The number of lanes to have.")
+        int, typer.Argument(metavar="N", min=1, max=LANES_MAX, help="Number of lanes to have.")
     ],
     by: By = None,
-    reason: Annotated[str | None, typer.Option("--reason", help="The reason, for the record.")] = None,
+    reason: Annotated[
+        str | None, typer.Option("--reason", help="The reason, recorded with the action.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Increase the number of lanes: twice as many, four times as many, up to 1024; never fewer.
+    """Increase the number of lanes to 2, 4, 8, … times the present number, at most 1024.
 
-    Relays split their lanes one by one. No restart is needed, and no event is lost or reordered.
+    The number can never be decreased. Relays split their lanes one after the other. No restart is needed, and
+    no event is lost or reordered.
     """
     before = run_on_database(lambda db: request_lanes(db, wanted, by=actor_name(by), reason=reason))
     if as_json:
@@ -87,15 +90,19 @@ def lanes(
 
 
 def accept(
-    lane: Annotated[int, typer.Argument(min=0, max=_LANE_MAX, help="The stopped lane.")],
-    marker: Annotated[UUID, typer.Option("--marker", help="The marker named in the fault of the lane.")],
-    reason: Annotated[str, typer.Option("--reason", help="Why the lane may continue, for the record.")],
+    lane: Annotated[int, typer.Argument(min=0, max=_LANE_MAX, help="Number of the stopped lane.")],
+    marker: Annotated[
+        UUID, typer.Option("--marker", help="Id of the batch, from the lane's fault in `relay status`.")
+    ],
+    reason: Annotated[
+        str, typer.Option("--reason", help="Why the lane may continue; recorded with the action.")
+    ],
     by: By = None,
     as_json: AsJson = False,
 ) -> None:
-    """Continue a lane that stopped because Kafka has a batch that PostgreSQL does not know.
+    """Continue a lane that stopped because Kafka has a batch that is not recorded in PostgreSQL.
 
-    The PENDING rows of the lane are then published, also those that the batch already published.
+    Relays then publish the PENDING rows of the lane. Rows that the batch contained are published again.
     """
     require_reason(reason)
     run_on_database(lambda db: accept_marker(db, lane, marker, by=actor_name(by), reason=reason))
@@ -193,5 +200,5 @@ def _lane_table(status: Status) -> Table:
 
 
 def _short_name(relay: str | None) -> str | None:
-    """Shorten a relay's name to ``relay-1b4e28ba``, which is still unique."""
+    """Return the first 14 characters of a relay's name, such as ``relay-1b4e28ba``; None for None."""
     return relay and relay[:14]

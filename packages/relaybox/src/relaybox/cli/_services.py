@@ -1,4 +1,4 @@
-"""``relaybox relay run`` and ``relaybox consumer run``: services for an application without its own."""
+"""Define ``relaybox relay …`` and ``relaybox consumer run``, which run a relay or a consumer as a process."""
 
 import asyncio
 import sys
@@ -54,7 +54,9 @@ def consumer() -> None:
 
 @consumer_commands.command("run")
 def run_consumer(
-    names: Annotated[list[str], typer.Argument(metavar="MODULE:NAME...", help="Handlers of one group.")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="MODULE:NAME...", help="Functions of one consumer group.")
+    ],
     topics: Annotated[
         list[str] | None,
         typer.Option("--topic", help="Topic to consume, by default domain-events; may be repeated."),
@@ -69,7 +71,7 @@ def run_consumer(
 
 
 def _load_subscription(name: str) -> Subscription:
-    """Import the subscription *name*; modules of the working directory are importable."""
+    """Import the subscription *name* (``module:function``), also from the working directory."""
     module, _, attribute = name.partition(":")
     if "" not in sys.path:
         sys.path.insert(0, "")
@@ -100,7 +102,8 @@ async def _relay() -> None:
 
 
 async def _consumer(subscriptions: Sequence[Subscription], topics: Sequence[str]) -> None:
-    # Handlers write to the outbox: malformed settings must fail the start, not the first event.
+    # Checked at the start, because handlers may write to the outbox: with malformed settings the first event
+    # would fail.
     async with service_resources(subscriptions[0].group, BACKBONE, settings=(OutboxSettings,)) as resources:
         notifier = Notifier(resources.database)
         notifier.attach(resources.database.sessions)

@@ -1,4 +1,4 @@
-"""``relaybox sweep``: remove expired responses of idempotent requests, and old rows."""
+"""Implement ``relaybox sweep``: remove expired idempotency keys, and rows older than their retention."""
 
 from dataclasses import asdict
 
@@ -15,10 +15,11 @@ __all__ = ("sweep_expired",)
 
 
 def sweep_expired(as_json: AsJson = False) -> None:
-    """Remove expired responses of idempotent requests, and old rows; services do so periodically.
+    """Remove expired idempotency keys with their responses, and rows older than their retention.
 
-    Old rows are ended commands and tasks, records of consumed events (RETENTION_*), and the idempotency keys
-    of commands. Reads POSTGRES_*. Safe to run at any time, also concurrently.
+    RETENTION_* sets how long ended commands, ended tasks and records of consumed events are kept. The
+    client's key is removed from a command after IDEMPOTENCY_TTL_H. Services do the same every
+    IDEMPOTENCY_SWEEP_S; the command may run at any time beside them.
 
     Raises:
         DatabaseUnavailable: PostgreSQL is unreachable.
@@ -28,13 +29,13 @@ def sweep_expired(as_json: AsJson = False) -> None:
     if as_json:
         print_json(asdict(swept) | asdict(removed))
         return
-    typer.echo(f"{swept.claims} expired keys removed, {swept.slots} slots of bodies emptied")
+    typer.echo(f"{swept.claims} expired keys removed, {swept.slots} tables of response bodies truncated")
     typer.echo(
         f"{removed.commands} commands, {removed.tasks} tasks and {removed.consumed_events} records of "
         f"consumed events removed, {removed.keys} client keys removed from commands"
     )
     if swept.busy:
-        typer.echo("One slot to be emptied is in use; the next sweep empties it.")
+        typer.echo("a table of expired response bodies is being read; the next sweep truncates the table")
 
 
 async def _sweep(db: Executor) -> tuple[SweepResult, RemovalCounts]:

@@ -1,4 +1,4 @@
-"""``relaybox topics``: create the topics of the outbox, check them, and raise a message limit."""
+"""Define ``relaybox topics``: create the topics of the outbox, check them, raise a message size limit."""
 
 import asyncio
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ from relaybox.topics import Replication, ensure_topics, raise_message_limit
 
 __all__ = ("topics_commands",)
 
-#: The largest message that the relay's producer sends.
+#: The largest message that the relay's producer sends: 100 MiB.
 _LIMIT_BYTES_MAX: Final = 104_857_600
 
 topics_commands = typer.Typer(
@@ -42,7 +42,7 @@ def create(
 ) -> None:
     """Create the topics of OUTBOX_TOPICS that do not exist; existing topics are not changed.
 
-    RELAY_TOPIC_REPLICATION and RELAY_TOPIC_MIN_ISR set their replication.
+    RELAY_TOPIC_REPLICATION and RELAY_TOPIC_MIN_ISR set the replication of created topics.
 
     Raises:
         SettingsError: KAFKA_*, RELAY_* or OUTBOX_TOPICS is malformed.
@@ -95,9 +95,9 @@ def raise_limit(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a line.")] = False,
 ) -> None:
-    """Raise max.message.bytes of a topic; a limit that is as high or higher is not changed.
+    """Raise max.message.bytes of a topic to BYTES; never lower it.
 
-    Relays read the limit before each attempt; no restart is needed.
+    Relays read the limit before each attempt to publish, so they need no restart.
 
     Raises:
         SettingsError: KAFKA_* is malformed.
@@ -115,7 +115,7 @@ def raise_limit(
 def _print_check(report: TopicsCheck) -> None:
     absent = f"; down: {_numbers(report.brokers_absent)}" if report.brokers_absent else ""
     typer.echo(f"brokers up: {_numbers(report.brokers)}{absent}\n")
-    figures = ("partitions", "replicas", "min ISR", "offline", "not written", "not in sync", "max bytes")
+    figures = ("partitions", "replicas", "min ISR", "offline", "below min ISR", "not in sync", "max bytes")
     table = new_table("topic", "use", *figures, "state", right=figures)
     for topic in report.topics:
         table.add_row(*map(cell_text, _cells(topic)))

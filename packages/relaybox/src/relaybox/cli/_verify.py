@@ -1,4 +1,4 @@
-"""``relaybox verify``: compare the tables of a database with its topics."""
+"""Implement ``relaybox verify``: compare the tables of a database with its topics."""
 
 import asyncio
 import dataclasses
@@ -19,13 +19,13 @@ from relaybox.verify import VIOLATIONS, Example, Kind, Report, verify
 __all__ = ("verify_command",)
 
 _DESCRIPTIONS: Final = {
-    Kind.LOST: "SENT or removed by retention, and on no topic",
+    Kind.LOST: "SENT, or removed by retention, but not on the topic",
     Kind.DUPLICATED: "more than one record with its ce_id",
-    Kind.REORDERED: "behind a later event of its key",
+    Kind.REORDERED: "after a later event of its key",
     Kind.SPREAD: "not in the partition of its key's first event",
     Kind.PENDING: "not published yet",
     Kind.FAILED: "its key is blocked until an operator retries or skips it",
-    Kind.SKIPPED: "by an operator, never to be published",
+    Kind.SKIPPED: "never published, by decision of an operator",
     Kind.NOT_IN_DATABASE: "published, then lost by PostgreSQL",
     Kind.UNKNOWN: "records whose event is not in the tables",
     Kind.BEYOND_RETENTION: "older than the retention of the topic",
@@ -34,7 +34,7 @@ _DESCRIPTIONS: Final = {
 
 def verify_command(
     topics: Annotated[
-        list[str] | None, typer.Option("--topic", help="Topic to read, not OUTBOX_TOPICS; repeatable.")
+        list[str] | None, typer.Option("--topic", help="Topic to read instead of OUTBOX_TOPICS; repeatable.")
     ] = None,
     key: Annotated[str | None, typer.Option("--key", help="Verify only this key.")] = None,
     since: Annotated[
@@ -45,18 +45,19 @@ def verify_command(
         bool, typer.Option("--read-uncommitted", help="Read records of aborted transactions too.")
     ] = False,
     allow_duplicates: Annotated[
-        bool, typer.Option("--allow-duplicates", help="Accept duplicates, as of at-least-once delivery.")
+        bool, typer.Option("--allow-duplicates", help="Accept duplicates; for at-least-once delivery.")
     ] = False,
-    limit: Annotated[int, typer.Option("--limit", min=0, max=10_000, help="Keys shown of each kind.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", min=0, max=10_000, help="Keys shown per result.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
 ) -> None:
     """Compare the tables with the topics; exit 0 only if no event is lost, duplicated, reordered or spread.
 
-    Also reports events that a failover of PostgreSQL lost: published, but not in the database. Reads
-    POSTGRES_*, KAFKA_* and OUTBOX_TOPICS. Changes nothing, and may run on a system in use.
+    Spread means that an event is in another partition than the first event of its key. Also reports events
+    that a failover of PostgreSQL lost: published, but not in the database. Reads POSTGRES_*, KAFKA_* and
+    OUTBOX_TOPICS. Changes nothing, and may run while services run.
 
     Raises:
-        VerifyError: The tables or the topics cannot be read, so that there is no result.
+        VerifyError: The tables or the topics cannot be read, so there is no result.
         DatabaseUnavailable: PostgreSQL is unreachable.
     """
     report = asyncio.run(

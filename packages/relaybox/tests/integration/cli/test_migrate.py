@@ -59,7 +59,7 @@ def test_migrate_up_with_one_role_names_the_loss(
         settings = settings.as_owner().model_copy(update={"owner_user": None, "owner_password": None})
     up = relaybox(settings, "migrate", "up")
     assert up.returncode == 0
-    assert ("Lost by that" in up.stderr) is one_role
+    assert ("POSTGRES_OWNER_USER is not set" in up.stderr) is one_role
 
 
 def test_refused_migration_is_one_line(empty_postgres_settings: PostgresSettings) -> None:

@@ -128,7 +128,7 @@ async def test_list_shows_unsent_rows_without_payload(filled: Database, outbox: 
         7,
     ]
     few = await outbox("list", "--limit", "2")
-    assert few.stdout.endswith("the first 2 rows; --limit shows more\n")
+    assert few.stdout.endswith("only the first 2 rows are shown; use a larger --limit for more\n")
 
 
 async def test_show_prints_payload_only_on_request(filled: Database, outbox: Outbox) -> None:
@@ -191,7 +191,8 @@ async def test_skip_names_rows_that_it_did_not_skip(filled: Database, outbox: Ou
     arguments = ("skip", "--seq", "1", "--seq", "3", "--seq", "4", "--reason", "not needed", "--yes")
     assert (await outbox(*arguments)).stdout == (
         "1 skipped\n"
-        "not skipped: 3 (failed), 4 (sent); only FAILED rows can be skipped, the first of a key first\n"
+        "not skipped: 3 (failed), 4 (sent); only FAILED rows can be skipped, "
+        "together with or after the earlier FAILED rows of their key\n"
     )
     second = ("skip", "--seq", "2", "--seq", "5", "--reason", "not needed", "--yes", "--json")
     assert parsed(await outbox(*second))["rows_left"] == [{"seq": 5, "state": "retrying"}]
@@ -225,7 +226,7 @@ async def test_purge_removes_only_sent_and_skipped_rows(filled: Database, outbox
         (["show", "99"], "the outbox has no row 99"),
         (
             ["retry", "--all", "--by", " ", "--yes"],
-            "the record needs the name of an operator; give it with --by NAME",
+            "the action is recorded with an operator's name; add --by NAME",
         ),
     ],
 )
